@@ -1,0 +1,245 @@
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static sd_status fail_errno(sd_error *err, const char *path, const char *doing) {
+    int e = errno;
+    switch (e) {
+    case ENOENT:
+        return sd_fail(err, SD_ENOTFOUND, "%s: no such file or directory; check the path", path);
+    case ENOSPC:
+    case EDQUOT:
+        return sd_fail(err, SD_EIO, "%s: %s: the disk is full; free space and run again", path,
+                       doing);
+    case EACCES:
+    case EPERM:
+    case EROFS:
+        return sd_fail(err, SD_EIO, "%s: %s: %s; check the permissions", path, doing, strerror(e));
+    default:
+        return sd_fail(err, SD_EIO, "%s: %s: %s", path, doing, strerror(e));
+    }
+}
+
+sd_status sd_map_open(sd_map *m, const char *path, sd_error *err) {
+    sd_status st = SD_OK;
+    *m = (sd_map){0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return fail_errno(err, path, "open");
+    struct stat sb;
+    if (fstat(fd, &sb) != 0) {
+        st = fail_errno(err, path, "stat");
+        goto out;
+    }
+    SD_CHECK(S_ISREG(sb.st_mode), err, SD_EFORMAT,
+             "%s: is not a regular file; give the path of a file", path);
+    if (sb.st_size > 0) {
+        void *p = mmap(NULL, (size_t)sb.st_size, PROT_READ, MAP_SHARED, fd, 0);
+        if (p == MAP_FAILED) {
+            st = fail_errno(err, path, "map");
+            goto out;
+        }
+        m->data = p;
+        m->size = (size_t)sb.st_size;
+    }
+out:
+    close(fd);
+    return st;
+}
+
+void sd_map_close(sd_map *m) {
+    if (m->data) munmap((void *)(uintptr_t)m->data, m->size);
+    *m = (sd_map){0};
+}
+
+sd_status sd_file_read(char **data, size_t *len, const char *path, size_t max, sd_error *err) {
+    sd_status st = SD_OK;
+    char *p = NULL;
+    size_t used = 0, cap = 0;
+    *data = NULL;
+    *len = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return fail_errno(err, path, "open");
+    for (;;) {
+        if (used + 1 >= cap) {
+            size_t want = cap ? cap * 2 : 16384;
+            char *q = realloc(p, want);
+            SD_CHECK_ALLOC(q, err);
+            p = q;
+            cap = want;
+        }
+        ssize_t n = read(fd, p + used, cap - used - 1);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) {
+            st = fail_errno(err, path, "read");
+            goto out;
+        }
+        if (n == 0) break;
+        used += (size_t)n;
+        SD_CHECK(used <= max, err, SD_ELIMIT, "%s: is larger than %zu bytes; give a smaller file",
+                 path, max);
+    }
+    p[used] = '\0';
+    *data = p;
+    *len = used;
+    p = NULL;
+out:
+    free(p);
+    close(fd);
+    return st;
+}
+
+static char *parent_of(const char *path) {
+    const char *slash = strrchr(path, '/');
+    if (!slash) return sd_strdup(".");
+    return sd_strndup(path, slash == path ? 1 : (size_t)(slash - path));
+}
+
+sd_status sd_fsync_path(const char *path, sd_error *err) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return fail_errno(err, path, "open");
+    sd_status st = SD_OK;
+    if (fsync(fd) != 0) st = fail_errno(err, path, "fsync");
+    close(fd);
+    return st;
+}
+
+static sd_status fsync_parent(const char *path, sd_error *err) {
+    char *dir = parent_of(path);
+    if (!dir) return sd_fail(err, SD_ENOMEM, "out of memory");
+    sd_status st = sd_fsync_path(dir, err);
+    free(dir);
+    return st;
+}
+
+sd_status sd_replace_open(sd_replace *r, const char *path, sd_error *err) {
+    static atomic_uint serial;
+    sd_status st = SD_OK;
+    *r = (sd_replace){0};
+    r->path = sd_strdup(path);
+    r->tmp = sd_sprintf("%s.tmp.%d.%u", path, (int)getpid(), atomic_fetch_add(&serial, 1));
+    SD_CHECK_ALLOC(r->path, err);
+    SD_CHECK_ALLOC(r->tmp, err);
+    int fd = open(r->tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    if (fd < 0) {
+        st = fail_errno(err, r->tmp, "create");
+        free(r->tmp);
+        r->tmp = NULL;
+        goto out;
+    }
+    r->f = fdopen(fd, "wb");
+    if (!r->f) close(fd);
+    SD_CHECK_ALLOC(r->f, err);
+out:
+    if (st != SD_OK) sd_replace_abort(r);
+    return st;
+}
+
+sd_status sd_replace_commit(sd_replace *r, sd_error *err) {
+    sd_status st = SD_OK;
+    bool bad = ferror(r->f) != 0;
+    errno = bad ? errno : 0;
+    if (bad || fflush(r->f) != 0 || fsync(fileno(r->f)) != 0) {
+        st = fail_errno(err, r->path, "write");
+        goto out;
+    }
+    FILE *f = r->f;
+    r->f = NULL;
+    if (fclose(f) != 0 || rename(r->tmp, r->path) != 0) {
+        st = fail_errno(err, r->path, "replace");
+        goto out;
+    }
+    free(r->tmp);
+    r->tmp = NULL;
+    SD_TRY(fsync_parent(r->path, err));
+out:
+    sd_replace_abort(r);
+    return st;
+}
+
+void sd_replace_abort(sd_replace *r) {
+    if (r->f) fclose(r->f);
+    if (r->tmp) unlink(r->tmp);
+    free(r->tmp);
+    free(r->path);
+    *r = (sd_replace){0};
+}
+
+sd_status sd_file_write(const char *path, const void *data, size_t len, sd_error *err) {
+    sd_replace r;
+    sd_status st = SD_OK;
+    SD_TRY(sd_replace_open(&r, path, err));
+    if (len && fwrite(data, 1, len, r.f) != len) {
+        st = fail_errno(err, path, "write");
+        goto out;
+    }
+    SD_TRY(sd_replace_commit(&r, err));
+out:
+    sd_replace_abort(&r);
+    return st;
+}
+
+sd_status sd_mkdirs(const char *path, sd_error *err) {
+    sd_status st = SD_OK;
+    char *p = sd_strdup(path);
+    SD_CHECK_ALLOC(p, err);
+    for (char *s = p + 1; *p; s++) {
+        if (*s != '/' && *s != '\0') continue;
+        char keep = *s;
+        *s = '\0';
+        if (mkdir(p, 0755) != 0 && errno != EEXIST) {
+            st = fail_errno(err, p, "create the directory");
+            goto out;
+        }
+        *s = keep;
+        if (!keep) break;
+    }
+    SD_CHECK(sd_path_is_dir(path), err, SD_EIO, "%s: is not a directory; give another path", path);
+out:
+    free(p);
+    return st;
+}
+
+sd_status sd_rename_new(const char *from, const char *to, sd_error *err) {
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) != 0) {
+        if (errno == EEXIST || errno == ENOTEMPTY)
+            return sd_fail(err, SD_EINVAL, "%s: exists already; remove it or give another path",
+                           to);
+        return fail_errno(err, to, "rename");
+    }
+    return fsync_parent(to, err);
+}
+
+static int remove_entry(const char *path, const struct stat *sb, int kind, struct FTW *ftw) {
+    (void)sb, (void)kind, (void)ftw;
+    return remove(path);
+}
+
+sd_status sd_remove_tree(const char *path, sd_error *err) {
+    struct stat sb;
+    if (lstat(path, &sb) != 0 && errno == ENOENT) return SD_OK;
+    if (nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS) != 0)
+        return fail_errno(err, path, "remove");
+    return SD_OK;
+}
+
+bool sd_path_exists(const char *path) {
+    struct stat sb;
+    return stat(path, &sb) == 0;
+}
+
+bool sd_path_is_dir(const char *path) {
+    struct stat sb;
+    return stat(path, &sb) == 0 && S_ISDIR(sb.st_mode);
+}
+
+char *sd_path_join(const char *dir, const char *name) {
+    size_t n = strlen(dir);
+    return sd_sprintf("%s%s%s", dir, n && dir[n - 1] == '/' ? "" : "/", name);
+}

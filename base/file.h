@@ -1,0 +1,51 @@
+// Files: read-only mappings, bounded reads, and replacements that are either the old file or the
+// new one, never half.
+//
+// A replacement is written to "<path>.tmp.<pid>.<n>", fsync'ed, renamed over the path, and the
+// directory is fsync'ed. A failed fsync is never retried (the kernel may have dropped the pages):
+// the operation fails and the old file stays.
+#pragma once
+
+#include "base/memory.h"
+#include "base/status.h"
+
+#include <stdint.h>
+#include <stdio.h>
+
+/// A file mapped read-only. Zeroed is a valid closed map.
+typedef struct {
+    const uint8_t *data;
+    size_t size; // bytes; an empty file has data NULL and size 0
+} sd_map;
+
+/// SD_ENOTFOUND when the path does not exist, SD_EFORMAT when it is not a regular file, SD_EIO
+/// otherwise.
+sd_status sd_map_open(sd_map *m, const char *path, sd_error *err);
+void sd_map_close(sd_map *m);
+
+/// The whole file into a malloc'ed, 0-terminated buffer. More than max bytes is SD_ELIMIT. Reads
+/// pipes and devices too.
+sd_status sd_file_read(char **data, size_t *len, const char *path, size_t max, sd_error *err);
+
+/// Replaces path with these bytes, atomically and durably.
+sd_status sd_file_write(const char *path, const void *data, size_t len, sd_error *err);
+
+/// A replacement written piece by piece. Open, write through `f`, then commit; abort (or abort
+/// after a failed commit) removes the temporary file. Errors of fwrite are found by commit.
+typedef struct {
+    FILE *f;
+    char *path, *tmp;
+} sd_replace;
+sd_status sd_replace_open(sd_replace *r, const char *path, sd_error *err);
+sd_status sd_replace_commit(sd_replace *r, sd_error *err);
+void sd_replace_abort(sd_replace *r); // harmless after a commit and on a zeroed struct
+
+sd_status sd_mkdirs(const char *path, sd_error *err);     // mkdir -p
+sd_status sd_fsync_path(const char *path, sd_error *err); // a file or a directory
+/// rename without replacing (renameat2), then fsync of the parent. SD_EINVAL when `to` exists.
+sd_status sd_rename_new(const char *from, const char *to, sd_error *err);
+sd_status sd_remove_tree(const char *path, sd_error *err); // rm -rf, does not follow links
+bool sd_path_exists(const char *path);
+bool sd_path_is_dir(const char *path);
+/// "dir/name" in malloc'ed memory; NULL when out of memory.
+char *sd_path_join(const char *dir, const char *name);

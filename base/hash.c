@@ -1,0 +1,60 @@
+#include "base/hash.h"
+
+#include "base/file.h"
+
+#include <errno.h>
+#include <openssl/evp.h>
+#include <string.h>
+
+struct sd_hasher {
+    EVP_MD_CTX *md;
+};
+
+sd_status sd_hasher_open(sd_hasher **out, sd_error *err) {
+    sd_hasher *h = calloc(1, sizeof *h);
+    if (h) h->md = EVP_MD_CTX_new();
+    if (!h || !h->md || EVP_DigestInit_ex(h->md, EVP_sha256(), NULL) != 1) {
+        if (h) EVP_MD_CTX_free(h->md);
+        free(h);
+        return sd_fail(err, SD_ENOMEM, "out of memory while hashing");
+    }
+    *out = h;
+    return SD_OK;
+}
+
+void sd_hasher_add(sd_hasher *h, const void *data, size_t len) {
+    SD_ASSERT(EVP_DigestUpdate(h->md, data, len) == 1);
+}
+
+sd_sha256 sd_hasher_close(sd_hasher *h) {
+    sd_sha256 out = {{0}};
+    unsigned char raw[EVP_MAX_MD_SIZE];
+    unsigned n = 0;
+    SD_ASSERT(EVP_DigestFinal_ex(h->md, raw, &n) == 1 && n == 32);
+    for (int i = 0; i < 32; i++) snprintf(out.hex + 2 * i, 3, "%02x", raw[i]);
+    EVP_MD_CTX_free(h->md);
+    free(h);
+    return out;
+}
+
+sd_status sd_sha256_of(sd_sha256 *out, const void *data, size_t len, sd_error *err) {
+    sd_hasher *h;
+    sd_status st = sd_hasher_open(&h, err);
+    if (st != SD_OK) return st;
+    sd_hasher_add(h, data, len);
+    *out = sd_hasher_close(h);
+    return SD_OK;
+}
+
+sd_status sd_sha256_of_file(sd_sha256 *out, const char *path, sd_error *err) {
+    sd_map m;
+    sd_status st = sd_map_open(&m, path, err);
+    if (st != SD_OK) return st;
+    st = sd_sha256_of(out, m.data, m.size, err);
+    sd_map_close(&m);
+    return st;
+}
+
+bool sd_sha256_equal(const sd_sha256 *a, const sd_sha256 *b) {
+    return a->hex[0] && strcmp(a->hex, b->hex) == 0;
+}

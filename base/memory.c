@@ -1,0 +1,141 @@
+#include "base/memory.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { ALIGN = 64, ARENA_BLOCK = 64 * 1024 };
+
+void *sd_alloc(size_t count, size_t size) {
+    size_t bytes;
+    if (!sd_mul_size(&bytes, count, size) || bytes > SIZE_MAX - ALIGN) return NULL;
+    bytes = (bytes + ALIGN - 1) / ALIGN * ALIGN;
+    if (bytes == 0) bytes = ALIGN;
+    void *p = aligned_alloc(ALIGN, bytes);
+    if (p) memset(p, 0, bytes);
+    return p;
+}
+
+void *sd_realloc(void *p, size_t count, size_t size) {
+    size_t bytes;
+    if (!sd_mul_size(&bytes, count, size)) return NULL;
+    return realloc(p, bytes ? bytes : 1);
+}
+
+char *sd_strndup(const char *s, size_t n) {
+    if (n == SIZE_MAX) return NULL;
+    char *p = malloc(n + 1);
+    if (!p) return NULL;
+    memcpy(p, s, n);
+    p[n] = '\0';
+    return p;
+}
+
+char *sd_strdup(const char *s) {
+    return sd_strndup(s, strlen(s));
+}
+
+char *sd_sprintf(const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    char *p = NULL;
+    int n = vasprintf(&p, fmt, ap);
+    va_end(ap);
+    return n < 0 ? NULL : p;
+}
+
+struct sd_arena_block {
+    sd_arena_block *next;
+    size_t used, cap;
+    _Alignas(16) unsigned char data[];
+};
+
+void *sd_arena_alloc(sd_arena *a, size_t count, size_t size) {
+    size_t bytes;
+    if (!sd_mul_size(&bytes, count, size) || bytes > SIZE_MAX / 2) return NULL;
+    bytes = (bytes + 15) & ~(size_t)15;
+    sd_arena_block *b = a->head;
+    if (!b || b->cap - b->used < bytes) {
+        size_t cap = bytes > ARENA_BLOCK ? bytes : ARENA_BLOCK;
+        if (a->limit && (cap > a->limit || a->total > a->limit - cap)) return NULL;
+        b = calloc(1, sizeof *b + cap);
+        if (!b) return NULL;
+        b->cap = cap;
+        b->next = a->head;
+        a->head = b;
+        a->total += cap;
+    }
+    void *p = b->data + b->used;
+    b->used += bytes;
+    return p;
+}
+
+char *sd_arena_strndup(sd_arena *a, const char *s, size_t n) {
+    char *p = n == SIZE_MAX ? NULL : sd_arena_alloc(a, n + 1, 1);
+    if (p) memcpy(p, s, n);
+    return p;
+}
+
+void sd_arena_free(sd_arena *a) {
+    for (sd_arena_block *b = a->head, *next; b; b = next) {
+        next = b->next;
+        free(b);
+    }
+    *a = (sd_arena){.limit = a->limit};
+}
+
+static bool reserve(sd_buf *b, size_t more) {
+    if (more > b->max || b->len > b->max - more) return false;
+    size_t need = b->len + more;
+    if (b->data && need < b->cap) return true; // one byte stays free for the closing 0
+    size_t cap = b->cap ? b->cap : 128;
+    while (cap <= need) {
+        if (cap > SIZE_MAX / 2) return false;
+        cap *= 2;
+    }
+    char *p = realloc(b->data, cap);
+    if (!p) return false;
+    b->data = p;
+    b->cap = cap;
+    return true;
+}
+
+bool sd_buf_add(sd_buf *b, const void *data, size_t len) {
+    if (!reserve(b, len)) return false;
+    if (len) memcpy(b->data + b->len, data, len);
+    b->len += len;
+    b->data[b->len] = '\0';
+    return true;
+}
+
+bool sd_buf_addc(sd_buf *b, char c) {
+    return sd_buf_add(b, &c, 1);
+}
+
+bool sd_buf_adds(sd_buf *b, const char *s) {
+    return sd_buf_add(b, s, strlen(s));
+}
+
+bool sd_buf_printf(sd_buf *b, const char *fmt, ...) {
+    va_list ap, again;
+    va_start(ap, fmt);
+    va_copy(again, ap);
+    int n = vsnprintf(NULL, 0, fmt, ap);
+    va_end(ap);
+    bool ok = n >= 0 && reserve(b, (size_t)n + 1);
+    if (ok) {
+        vsnprintf(b->data + b->len, (size_t)n + 1, fmt, again);
+        b->len += (size_t)n;
+    }
+    va_end(again);
+    return ok;
+}
+
+void sd_buf_clear(sd_buf *b) {
+    b->len = 0;
+    if (b->data) b->data[0] = '\0';
+}
+
+void sd_buf_free(sd_buf *b) {
+    free(b->data);
+    *b = (sd_buf){.max = b->max};
+}

@@ -1,0 +1,59 @@
+// Options as a table. Flags, recipe keys, --help, the man page and shell completion all come from
+// the same rows.
+//
+//     static const sd_option rows[] = {
+//         {"model", 'm', SD_OPT_STRING, offsetof(args, model), .value = "PATH", .help = "GGUF file
+//         or Hugging Face folder", .required = true},
+//         {"threads", 0, SD_OPT_INT, offsetof(args, threads), .def = "0", .min = 0, .max = 256,
+//         .help = "0: one per processor"}, {0}};
+//     SD_TRY(sd_options_parse(&rest, rows, &args, argc, argv, err));
+#pragma once
+
+#include "base/memory.h"
+#include "base/status.h"
+
+#include <stdint.h>
+#include <stdio.h>
+
+typedef enum {
+    SD_OPT_FLAG,   // bool; on the command line also --no-NAME
+    SD_OPT_INT,    // int64_t
+    SD_OPT_FLOAT,  // double
+    SD_OPT_STRING, // const char *; points into argv or the table
+    SD_OPT_ENUM,   // int, the index in `value` ("auto|fp32")
+    SD_OPT_LIST    // sd_strings; may be given several times
+} sd_option_type;
+
+enum { SD_MAX_LIST = 64 };
+typedef struct {
+    const char *item[SD_MAX_LIST];
+    int n;
+} sd_strings;
+
+typedef struct {
+    const char *name;
+    char letter; // 0: none
+    sd_option_type type;
+    size_t offset;     // into the struct of values
+    const char *def;   // as a user would type it; NULL: zero / NULL / empty
+    double min, max;   // numbers; both 0: unbounded
+    const char *value; // placeholder in --help, or the words of an enum separated by '|'
+    const char *unit;  // "tokens", "MiB", ...; NULL: none
+    const char *help;  // one line
+    bool required;
+} sd_option;
+
+/// Sets every default, then reads argv[0..argc). What is not an option goes to rest (argv order);
+/// "--" ends options. An unknown option is SD_EINVAL and names the nearest known one. `--help` is
+/// not handled here.
+sd_status sd_options_parse(sd_strings *rest, const sd_option *rows, void *values, int argc,
+                           char **argv, sd_error *err);
+
+/// One value by name, as typed ("--name=text" or a recipe's scalar).
+sd_status sd_option_set(const sd_option *row, void *values, const char *text, sd_error *err);
+void sd_options_defaults(const sd_option *rows, void *values);
+void sd_options_help(FILE *f, const sd_option *rows);
+
+/// The candidate (a NULL-terminated list) with the smallest edit distance to `word`, or NULL when
+/// none is near.
+const char *sd_nearest(const char *word, const char *const *candidates);

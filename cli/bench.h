@@ -1,0 +1,8 @@
+// The benches behind `specdec bench`: one function, one file bench_<name>.c each.
+#pragma once
+
+#include "base/status.h"
+
+sd_status sd_bench_kernels(int argc, char **argv, sd_error *err);
+sd_status sd_bench_model(int argc, char **argv, sd_error *err);
+sd_status sd_bench_spec(int argc, char **argv, sd_error *err);

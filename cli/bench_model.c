@@ -1,0 +1,6 @@
+#include "cli/bench.h"
+
+sd_status sd_bench_model(int argc, char **argv, sd_error *err) {
+    (void)argc, (void)argv;
+    return sd_fail(err, SD_EINVAL, "bench model: not built yet");
+}

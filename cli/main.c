@@ -1,0 +1,87 @@
+// specdec VERB ...: finds the verb, runs it, turns its status into a sentence and an exit code.
+#include "base/log.h"
+#include "cli/verb.h"
+#include "cli/verbs.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+volatile int sd_interrupted;
+
+static void on_interrupt(int sig) {
+    (void)sig;
+    if (sd_interrupted) _exit(130);
+    sd_interrupted = 1;
+}
+
+void sd_catch_interrupts(void) {
+    struct sigaction sa = {.sa_handler = on_interrupt};
+    sigemptyset(&sa.sa_mask);
+    sigaction(SIGINT, &sa, NULL);
+    sigaction(SIGTERM, &sa, NULL);
+}
+
+bool sd_verb_help(const char *usage, const char *help, const sd_option *rows, int argc,
+                  char **argv) {
+    for (int i = 0; i < argc; i++) {
+        if (strcmp(argv[i], "--") == 0) return false;
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+            printf("usage: specdec %s\n%s\n\n", usage, help);
+            if (rows) sd_options_help(stdout, rows);
+            return true;
+        }
+    }
+    return false;
+}
+
+static void usage(FILE *f) {
+    fprintf(f,
+            "specdec tunes open weights on your data and serves them fast, on your own machine.\n\n"
+            "usage: specdec VERB [OPTIONS]\n\n");
+    for (const sd_verb *v = sd_verbs; v->name; v++) fprintf(f, "  %-12s %s\n", v->name, v->help);
+    fprintf(f, "\n'specdec VERB --help' lists a verb's options.\n");
+}
+
+static const sd_verb *find(const char *name) {
+    for (const sd_verb *v = sd_verbs; v->name; v++)
+        if (strcmp(v->name, name) == 0) return v;
+    return NULL;
+}
+
+static int unknown_verb(const char *name) {
+    const char *names[64] = {0};
+    int n = 0;
+    for (const sd_verb *v = sd_verbs; v->name && n < 63; v++) names[n++] = v->name;
+    const char *near = sd_nearest(name, names);
+    fprintf(stderr, "specdec: '%s' is not a verb; %s%s%s\n", name, near ? "did you mean '" : "",
+            near ? near : "see specdec --help", near ? "'?" : "");
+    return 2;
+}
+
+int main(int argc, char **argv) {
+    sd_error err = {0};
+    signal(SIGPIPE, SIG_IGN);
+    if (argc < 2) {
+        usage(stderr);
+        return 2;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
+        strcmp(argv[1], "help") == 0) {
+        usage(stdout);
+        return 0;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("specdec %s\n", SPECDEC_VERSION);
+        return 0;
+    }
+    const sd_verb *v = find(argv[1]);
+    if (!v) return unknown_verb(argv[1]);
+    sd_status st = v->run(argc - 2, argv + 2, &err);
+    if (fflush(stdout) != 0 && st == SD_OK)
+        st = sd_fail(&err, SD_EIO, "standard output: write failed; is the disk full?");
+    if (st != SD_OK)
+        fprintf(stderr, "specdec: %s\n", err.message[0] ? err.message : sd_status_word(st));
+    return sd_status_exit_code(st);
+}

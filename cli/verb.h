@@ -1,0 +1,26 @@
+// A verb of the command line: one row of the table in cli/main.c, one file cli/verb_<name>.c.
+#pragma once
+
+#include "base/option.h"
+#include "base/status.h"
+
+/// argc/argv hold what follows the verb. Results go to stdout, everything else to stderr. The
+/// status becomes the exit code, and err's sentence is printed by main.
+typedef sd_status (*sd_verb_run)(int argc, char **argv, sd_error *err);
+
+typedef struct {
+    const char *name;
+    const char *args; // "-m MODEL [-a A] FILE"
+    const char *help; // one line
+    sd_verb_run run;
+} sd_verb;
+
+/// For a verb's own use: prints "usage: specdec <args>", the help line and the table when argv
+/// holds --help or -h; true when it did.
+bool sd_verb_help(const char *usage, const char *help, const sd_option *rows, int argc,
+                  char **argv);
+
+/// Set by SIGINT and SIGTERM after sd_catch_interrupts(); a second signal ends the process at once
+/// with 130.
+extern volatile int sd_interrupted;
+void sd_catch_interrupts(void);

@@ -1,0 +1,6 @@
+#include "cli/verbs.h"
+
+sd_status sd_verb_tokenize(int argc, char **argv, sd_error *err) {
+    (void)argc, (void)argv;
+    return sd_fail(err, SD_EINVAL, "tokenize: not built yet");
+}

@@ -1,0 +1,31 @@
+// The table of verbs: parser, help and dispatcher. A verb is one row here and one file
+// verb_<name>.c.
+#pragma once
+
+#include "cli/verb.h"
+
+// name, what --help shows after it, one line of help. In the order of the work.
+#define SD_VERB_LIST(X)                                                                            \
+    X(inspect, "inspect PATH", "what is this: model, adapter, dataset, run, corpus index")         \
+    X(tokenize, "tokenize -m MODEL [TEXT|-]", "text to token ids")                                 \
+    X(detokenize, "detokenize -m MODEL IDS", "token ids to text")                                  \
+    X(logits, "logits -m MODEL [-a ADAPTER] --tokens IDS|--text TEXT -o OUT.npy",                  \
+      "the logits of every position, as a NumPy file")                                             \
+    X(perplexity, "perplexity -m MODEL [-a ADAPTER] FILE", "how well the model predicts a text")   \
+    X(data, "data prepare|inspect|stats ...", "prepare and look at training data")                 \
+    X(train, "train RECIPE [key=value ...]", "tune a LoRA adapter by a recipe")                    \
+    X(export, "export RUN|ADAPTER --to FORMAT -o OUT",                                             \
+      "write an adapter for other tools, or merge it")                                             \
+    X(eval, "eval -m MODEL [-a ADAPTER] --suite FILE",                                             \
+      "score a model on a suite of prompts with wanted answers")                                   \
+    X(generate, "generate -m MODEL [-a ADAPTER] [-d DRAFT] -p PROMPT", "one answer")               \
+    X(chat, "chat -m MODEL [-a ADAPTER] [-d DRAFT]", "a conversation in the terminal")             \
+    X(serve, "serve -m MODEL [-a NAME=PATH ...] [-d DRAFT]", "an OpenAI-compatible server")        \
+    X(bench, "bench model|kernels|spec ...", "measure")
+
+#define SD_VERB_DECLARE(name, args, help)                                                          \
+    sd_status sd_verb_##name(int argc, char **argv, sd_error *err);
+SD_VERB_LIST(SD_VERB_DECLARE)
+#undef SD_VERB_DECLARE
+
+extern const sd_verb sd_verbs[]; // ends with a row without a name

@@ -1,0 +1,32 @@
+// Sampling as a function: the token at a position is decided by the logits, the parameters and
+// (seed, choice, position) alone, so plain decoding and the verification of a draft take the same
+// token (identity mode).
+//
+//     x = argmax_t( logit_t / T + Gumbel(seed, choice, position, t) ) over the tokens that top-k,
+//     top-p and min-p leave; ties to the lowest id.
+//
+// This is exact sampling from softmax(logit / T) restricted to those tokens (the Gumbel-max trick).
+// T = 0 is argmax.
+#pragma once
+
+#include <stdint.h>
+
+typedef struct {
+    float temperature; // 0: greedy
+    int top_k;         // 0: off
+    float top_p;       // 1: off
+    float min_p;       // 0: off
+    uint64_t seed;
+    uint32_t choice; // index of the choice when n > 1
+} sd_sampling;
+
+/// Scratch for a vocabulary of V; one per thread.
+typedef struct sd_sampler sd_sampler;
+sd_sampler *sd_sampler_open(int V); // NULL when out of memory
+void sd_sampler_close(sd_sampler *s);
+
+/// The token at absolute position `position`. logits [V] is only read.
+int32_t sd_sample(sd_sampler *s, const float *logits, const sd_sampling *p, int64_t position);
+
+/// log softmax of the untempered logits at `token`.
+float sd_logprob(const float *logits, int V, int32_t token);

@@ -1,0 +1,113 @@
+// The operations of inference, as one table chosen at run time: plain C (the reference), AVX2,
+// AVX-512.
+//
+// Row invariance is part of every contract here: the bits of a row of a result depend on that row's
+// inputs alone, never on N, on the other rows, on the number of threads or on how the work was cut
+// into tasks. Hence: activations are quantised row by row; integer dots inside a block, then fp32
+// FMA over blocks in ascending K; one fixed reduction shape per row; threads split M, never K.
+// Different instruction sets may differ from each other in the last bits; one machine never differs
+// from itself.
+//
+// All functions are serial over the range they are given and may run at the same time on disjoint
+// ranges; the caller (model/forward.c) composes them into parallel regions with sd_pool_run.
+//
+//     const sd_ops *ops = sd_ops_best();
+//     ops->act_rows(&act, x, 0, N);                       // quantise once, share with every matmul
+//     that reads x ops->matmul(y, M, &packed, &act, N, 0, M);
+#pragma once
+
+#include "base/status.h"
+#include "kernels/tensor.h"
+
+/// Output columns are handed out in groups of SD_TILE_M: the interleave of the packed forms.
+enum { SD_TILE_M = 16, SD_QBLOCK = 32 };
+
+typedef enum {
+    SD_COMPUTE_AUTO, // activations int8 per block of 32 against quantised weights; fp32 against
+                     // F32, F16, BF16
+    SD_COMPUTE_FP32  // activations stay fp32; weights at the values the file gives
+} sd_compute;
+
+/// A weight laid out for the table's kernels. Values are bit-identical to the stored ones.
+typedef struct {
+    sd_weight w; // the stored form it came from
+    sd_compute compute;
+    int layout;   // backend's own
+    void *data;   // backend's own; NULL: the stored form is used in place
+    size_t bytes; // of data
+} sd_packed;
+
+/// Activations ready for matmul: N rows of K.
+typedef struct {
+    sd_compute compute;
+    int cap_n, K;
+    const float *x; // [N, K] the rows themselves (fp32 paths read these)
+    int8_t *q;      // [N, Kpad]   Kpad: K rounded up to 32
+    float *scale;   // [N, Kpad/32]
+    float *sum;     // [N, Kpad/32]  scale * sum of q, for types with a minimum
+} sd_act;
+
+/// Buffers for up to cap_n rows of up to K inputs. The same act serves any smaller K (set by
+/// act_rows' caller through act->K).
+sd_status sd_act_init(sd_act *a, int cap_n, int K, sd_compute compute, sd_error *err);
+void sd_act_free(sd_act *a);
+
+typedef struct {
+    int H, G, D; // query heads, kv heads, head size; H a multiple of G
+    float scale; // 1/sqrt(D)
+    bool kv_f16; // K and V are fp16, else fp32
+    int ctx;     // positions a head's cache holds: the stride between kv heads is ctx*D
+} sd_attention_shape;
+
+typedef struct sd_ops {
+    const char *name; // "plain", "avx2", "avx512"
+
+    /// Lays w out for `compute`. Freed with sd_packed_free. Serial; thread-safe on different
+    /// weights.
+    sd_status (*pack)(sd_packed *out, const sd_weight *w, sd_compute compute, sd_error *err);
+
+    /// a->q, scale, sum rows [n0, n1) <- x [N, a->K]; also sets a->x = x. Under fp32 only a->x is
+    /// set.
+    void (*act_rows)(sd_act *a, const float *x, int n0, int n1);
+
+    /// y[n*ldy + m] <- sum_k x_n[k] w_m[k] for n < N, m0 <= m < m1. m0 is a multiple of SD_TILE_M;
+    /// m1 too, or the number of rows.
+    void (*matmul)(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0, int m1);
+
+    /// y [N, C] <- x / sqrt(mean(x^2) + eps) * w. y may be x.
+    void (*rmsnorm)(float *y, const float *x, const float *w, int N, int C, float eps);
+
+    /// x [D] <- rotated by position. cos, sin: [rot/2] of that position. interleaved: pairs (2i,
+    /// 2i+1), else (i, i + rot/2).
+    void (*rope)(float *x, const float *cos, const float *sin, int D, int rot, bool interleaved);
+
+    /// y [n] <- silu(gate) * up. y may be gate.
+    void (*swiglu)(float *y, const float *gate, const float *up, int n);
+
+    /// y [n] += x.
+    void (*add)(float *y, const float *x, int n);
+
+    /// One query row, the kv head g and its H/G query heads: out, q [H, D] rows of this token; K,
+    /// V: this kv head's [ctx, D] caches; attends to positions [0, len). Key blocks are counted
+    /// from position 0 and merged in ascending order. scratch: sd_attention_scratch(shape, len)
+    /// floats of the worker's own.
+    void (*attention)(float *out, const float *q, const void *k, const void *v, int g, int len,
+                      const sd_attention_shape *shape, float *scratch);
+
+    /// y [R] <- A [R, K] x [K]; and y [M] += s * B [M, R] u [R] for outputs [m0, m1). The unmerged
+    /// LoRA of one row.
+    void (*lora_shrink)(float *u, const float *A, const float *x, int R, int K);
+    void (*lora_expand)(float *y, const float *B, const float *u, float s, int R, int m0, int m1);
+
+    /// Index of the largest of x [n]; ties to the lowest index. NaN never wins.
+    int (*argmax)(const float *x, int n);
+} sd_ops;
+
+/// The fastest table this processor runs. SPECDEC_ISA=plain|avx2|avx512 in the environment forces
+/// one (for tests); NULL never.
+const sd_ops *sd_ops_best(void);
+/// By name; NULL when this processor or build lacks it.
+const sd_ops *sd_ops_named(const char *name);
+
+void sd_packed_free(sd_packed *p);
+size_t sd_attention_scratch(const sd_attention_shape *shape, int len); // floats

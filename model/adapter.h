@@ -1,0 +1,52 @@
+// LoRA adapters: y = W x + s * B (A x). Immutable, counted, never merged at run time; a batch row
+// carries its adapter.
+//
+// In memory an adapter lives in the basis of the model it was opened for: for a GGUF of
+// architecture llama the rows of B of q and k are permuted as the file's weights are, so a PEFT
+// folder is converted on reading and converted back on writing.
+#pragma once
+
+#include "model/model.h"
+
+enum { SD_MAX_RANK = 512 };
+
+typedef struct {
+    int r;          // 0: this projection has no adapter
+    const float *A; // [r, in]
+    const float *B; // [out, r]
+    float scale;    // alpha / r (alpha / sqrt(r) for rsLoRA)
+} sd_lora;
+
+typedef struct sd_adapter {
+    char *name;
+    char *path;
+    uint64_t generation; // unique in this process
+    int L;
+    sd_lora *lora; // [L * SD_PROJ_COUNT]
+    int max_r;
+    int64_t n_params;
+    sd_sha256 sha256;      // of the weights file
+    sd_sha256 base_sha256; // of the model it was trained on; zero when the file does not say
+    void *owned;
+} sd_adapter;
+
+/// A PEFT folder, a GGUF-LoRA file, or a run's folder (its adapter/). Shapes that do not fit the
+/// base, or a recorded base hash that is not the base's, are refused with both named.
+sd_status sd_adapter_open(sd_adapter **out, const char *path, sd_model *base, sd_error *err);
+/// From factors the caller built in the base's basis; copies them. lora [L * SD_PROJ_COUNT].
+sd_status sd_adapter_from_factors(sd_adapter **out, const char *name, const sd_lora *lora,
+                                  const sd_model *base, sd_error *err);
+sd_adapter *sd_adapter_acquire(sd_adapter *a);
+void sd_adapter_release(sd_adapter *a); // NULL is fine
+
+// Writers. `dir`/`path` must not exist half-written afterwards: files are written atomically.
+/// adapter_config.json and adapter_model.safetensors, as PEFT writes them.
+sd_status sd_adapter_write_peft(const char *dir, const sd_adapter *a, sd_model *base,
+                                sd_error *err);
+sd_status sd_adapter_write_gguf(const char *path, const sd_adapter *a, sd_model *base,
+                                sd_error *err);
+/// The base with W + s B A in place of W: a Hugging Face folder (bf16) from a folder, a GGUF (each
+/// tensor in its own type) from a GGUF. *survived (may be NULL): the share of the delta's norm that
+/// is left after requantisation, 1 when nothing was rounded.
+sd_status sd_adapter_write_merged(const char *path, const sd_adapter *a, sd_model *base,
+                                  double *survived, sd_error *err);

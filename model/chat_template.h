@@ -1,0 +1,27 @@
+// Chat templates: the subset of Jinja that models' templates use (loops, conditions, filters,
+// tests, macros, namespaces, string and list methods, slices, tojson, strftime_now,
+// raise_exception), checked against Jinja2 as transformers calls it (trim_blocks, lstrip_blocks).
+//
+// The interpreter has fuel and output limits, calls nothing outside, and takes its template from
+// the model only, never from a request.
+#pragma once
+
+#include "base/memory.h"
+#include "base/status.h"
+
+#include <jansson.h>
+
+typedef struct sd_template sd_template;
+
+/// Parses the source. Errors name line and what was not understood.
+sd_status sd_template_open(sd_template **out, const char *source, size_t len, sd_error *err);
+void sd_template_close(sd_template *t);
+const char *sd_template_source(const sd_template *t);
+
+/// Appends the prompt for `messages` (an array of {"role","content",...}). tools: array or NULL.
+/// extra: an object of further variables, or NULL. bos, eos: the texts of these tokens, "" when
+/// there is none. A template's raise_exception is SD_EINVAL with its message. Thread-safe:
+/// rendering keeps no state in t.
+sd_status sd_template_render(const sd_template *t, const json_t *messages, const json_t *tools,
+                             const json_t *extra, bool add_generation_prompt, const char *bos,
+                             const char *eos, sd_buf *out, sd_error *err);

@@ -1,0 +1,92 @@
+// GGUF v2/v3 (ggml-org/ggml, docs/gguf.md): metadata and tensors of a mapped file, every byte
+// distrusted.
+//
+// Opening validates everything before anything is believed: counts and lengths against the file's
+// size, types, products of dimensions by checked arithmetic, offsets aligned, inside the file and
+// not overlapping. Getters check the type of what they return.
+#pragma once
+
+#include "base/file.h"
+#include "kernels/tensor.h"
+
+#include <stdint.h>
+
+typedef struct sd_gguf sd_gguf;
+
+typedef enum {
+    SD_GGUF_U8,
+    SD_GGUF_I8,
+    SD_GGUF_U16,
+    SD_GGUF_I16,
+    SD_GGUF_U32,
+    SD_GGUF_I32,
+    SD_GGUF_F32,
+    SD_GGUF_BOOL,
+    SD_GGUF_STRING,
+    SD_GGUF_ARRAY,
+    SD_GGUF_U64,
+    SD_GGUF_I64,
+    SD_GGUF_F64
+} sd_gguf_type;
+
+typedef struct {
+    const char *data; // not 0-terminated
+    size_t len;
+} sd_gguf_string;
+
+typedef struct {
+    const char *name;
+    sd_dtype dtype;
+    int n_dims;
+    int64_t ne[4];    // ne[0] is the contiguous dimension: a matrix [M, K] has ne = {K, M}
+    const void *data; // inside the mapping
+    size_t bytes;
+} sd_gguf_tensor;
+
+sd_status sd_gguf_open(sd_gguf **out, const char *path, sd_error *err);
+/// From bytes that the caller keeps alive (tests, fuzzing). name stands in error messages.
+sd_status sd_gguf_from_memory(sd_gguf **out, const void *data, size_t size, const char *name,
+                              sd_error *err);
+void sd_gguf_close(sd_gguf *g);
+const char *sd_gguf_path(const sd_gguf *g);
+
+// Typed access: false when the key is absent or of another type (any integer type that fits serves
+// u32/i64; f32 also serves f64).
+bool sd_gguf_u32(const sd_gguf *g, const char *key, uint32_t *out);
+bool sd_gguf_f32(const sd_gguf *g, const char *key, float *out);
+bool sd_gguf_bool(const sd_gguf *g, const char *key, bool *out);
+bool sd_gguf_str(const sd_gguf *g, const char *key, sd_gguf_string *out);
+/// Arrays. Count 0 when absent or not an array of that type.
+size_t sd_gguf_array_len(const sd_gguf *g, const char *key, sd_gguf_type type);
+bool sd_gguf_array_str(const sd_gguf *g, const char *key, size_t i,
+                       sd_gguf_string *out); // O(1): strings are indexed at opening
+const void *sd_gguf_array_data(const sd_gguf *g, const char *key, sd_gguf_type type,
+                               size_t *n); // unaligned little-endian numbers
+
+int sd_gguf_tensor_count(const sd_gguf *g);
+const sd_gguf_tensor *sd_gguf_tensor_at(const sd_gguf *g, int i);
+const sd_gguf_tensor *sd_gguf_tensor_find(const sd_gguf *g, const char *name); // NULL when absent
+
+/// Metadata by position, for `inspect` and for copying: the key, its type and a printable value
+/// (long arrays abbreviated).
+int sd_gguf_key_count(const sd_gguf *g);
+const char *sd_gguf_key_at(const sd_gguf *g, int i, sd_gguf_type *type);
+bool sd_gguf_describe(const sd_gguf *g, int i, sd_buf *out);
+/// The raw bytes of entry i's value as they stand in the file (for writing it again unchanged).
+const void *sd_gguf_value_raw(const sd_gguf *g, int i, size_t *bytes);
+
+// Writing: metadata first, then tensors in the order of their declaration; atomic (base/file.h).
+typedef struct sd_gguf_writer sd_gguf_writer;
+sd_status sd_gguf_writer_open(sd_gguf_writer **out, const char *path, sd_error *err);
+sd_status sd_gguf_put_str(sd_gguf_writer *w, const char *key, const char *value, sd_error *err);
+sd_status sd_gguf_put_u32(sd_gguf_writer *w, const char *key, uint32_t value, sd_error *err);
+sd_status sd_gguf_put_f32(sd_gguf_writer *w, const char *key, float value, sd_error *err);
+sd_status sd_gguf_put_bool(sd_gguf_writer *w, const char *key, bool value, sd_error *err);
+sd_status sd_gguf_put_raw(sd_gguf_writer *w, const char *key, sd_gguf_type type, const void *value,
+                          size_t bytes, sd_error *err);
+sd_status sd_gguf_declare(sd_gguf_writer *w, const char *name, sd_dtype dtype, int n_dims,
+                          const int64_t *ne, sd_error *err);
+/// The next declared tensor's bytes, all of them; the first call writes the header.
+sd_status sd_gguf_write_tensor(sd_gguf_writer *w, const void *data, size_t bytes, sd_error *err);
+sd_status sd_gguf_writer_commit(sd_gguf_writer *w, sd_error *err); // frees w, whatever happens
+void sd_gguf_writer_abort(sd_gguf_writer *w);                      // NULL is fine

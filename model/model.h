@@ -1,0 +1,96 @@
+// A model: immutable after loading, counted, shared by all sessions and by the trainer. Weights
+// point into read-only mappings.
+//
+//     sd_model *m;
+//     SD_TRY(sd_model_open(&m, "base.gguf", err)); // or a Hugging Face folder
+//     printf("%d layers\n", m->hp.L);
+//     sd_model_release(m);
+#pragma once
+
+#include "base/hash.h"
+#include "kernels/ops.h"
+#include "model/chat_template.h"
+#include "model/tokenizer.h"
+
+typedef enum { SD_ARCH_LLAMA, SD_ARCH_QWEN2, SD_ARCH_QWEN3, SD_ARCH_COUNT } sd_arch;
+
+typedef enum { SD_ROPE_NONE, SD_ROPE_LINEAR, SD_ROPE_LLAMA3, SD_ROPE_YARN } sd_rope_scaling;
+
+typedef struct {
+    sd_arch arch;
+    int L, C, H, G, D, F, V;
+    int ctx_train; // positions the model was trained for
+    float eps;     // of RMSNorm
+    float rope_base;
+    int rope_dim;          // D as a rule
+    bool rope_interleaved; // pairs (2i, 2i+1): GGUF llama, whose q and k rows are permuted; else
+                           // (i, i + D/2)
+    sd_rope_scaling scaling;
+    float rope_factor, rope_low, rope_high, rope_attn_factor, rope_beta_fast, rope_beta_slow;
+    int rope_orig_ctx;
+    bool qkv_bias, qk_norm, tied_head;
+} sd_hparams;
+
+// The seven linear maps of a block, in the order used everywhere (adapters, gradients, exports).
+typedef enum { SD_WQ, SD_WK, SD_WV, SD_WO, SD_WGATE, SD_WUP, SD_WDOWN, SD_PROJ_COUNT } sd_proj;
+
+typedef struct {
+    const float *attn_norm;       // [C]
+    const float *ffn_norm;        // [C]
+    const float *bq, *bk, *bv;    // [H*D], [G*D], [G*D]; NULL without bias
+    const float *q_norm, *k_norm; // [D]; NULL without QK-norm
+    sd_weight
+        w[SD_PROJ_COUNT]; // q [H*D, C], k, v [G*D, C], o [C, H*D], gate, up [F, C], down [C, F]
+} sd_layer;
+
+enum { SD_MAX_END_TOKENS = 8 };
+
+typedef struct sd_model {
+    sd_hparams hp;
+    sd_weight embedding;   // [V, C]
+    sd_weight head;        // [V, C]; the embedding when tied
+    const float *out_norm; // [C]
+    sd_layer *layer;       // [L]
+
+    bool is_gguf;
+    char *path;              // as given
+    char *name;              // general.name, or the folder's last component
+    sd_tokenizer *tokenizer; // NULL when the source has none (random test models)
+    sd_template *chat;       // NULL when the source has none
+    char *chat_error;        // why chat is NULL although a template is there; NULL otherwise
+    int32_t end_token[SD_MAX_END_TOKENS]; // generation stops here: eos, eot, generation_config, the
+                                          // template's end of turn
+    int n_end_tokens;
+    int64_t n_params;
+    size_t weight_bytes;
+
+    struct sd_gguf *gguf; // the source, one of these two
+    struct sd_safetensors *st;
+    void *owned; // private: converted vectors, the hash, the count of references
+} sd_model;
+
+sd_status sd_model_open(sd_model **out, const char *path, sd_error *err);
+sd_model *sd_model_acquire(sd_model *m);
+void sd_model_release(sd_model *m); // NULL is fine
+
+/// SHA-256 of the file, or of a folder's weight files in name order. Computed at the first call (1
+/// s per 2 GB), then kept. Thread-safe.
+sd_status sd_model_sha256(sd_model *m, sd_sha256 *out, sd_error *err);
+
+const char *sd_arch_name(sd_arch a); // "llama"
+bool sd_arch_from_name(const char *name, sd_arch *out);
+const char *sd_proj_name(sd_proj p);      // Hugging Face's leaf: "q_proj" ... "down_proj"
+const char *sd_proj_gguf_name(sd_proj p); // "attn_q" ... "ffn_down"
+const char *sd_proj_module(sd_proj p);    // "self_attn.q_proj" ... "mlp.down_proj"
+void sd_proj_shape(const sd_hparams *hp, sd_proj p, int *out_rows, int *in_cols);
+bool sd_model_is_end(const sd_model *m, int32_t token);
+
+/// Inverse frequencies with the model's scaling applied: inv [rope_dim/2]; *attn_scale multiplies
+/// cos and sin (YaRN), else 1.
+void sd_rope_frequencies(const sd_hparams *hp, double *inv, double *attn_scale);
+
+/// The rendered prompt's ids for a conversation: template, then tokens with special tokens
+/// recognised. bos is whatever the template writes.
+sd_status sd_model_chat_ids(const sd_model *m, const json_t *messages, const json_t *tools,
+                            const json_t *extra, bool add_generation_prompt, sd_ids *out,
+                            sd_error *err);

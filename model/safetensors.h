@@ -1,0 +1,38 @@
+// safetensors (huggingface/safetensors, format of the README): 8 bytes little-endian header length,
+// JSON header, data.
+//
+// Reading validates the header against the file: types known, shapes times element size equal to
+// the extent, extents inside the file, without overlap. A folder is read through
+// model.safetensors.index.json when that is there, else model.safetensors.
+#pragma once
+
+#include "base/file.h"
+#include "kernels/tensor.h"
+
+#include <jansson.h>
+
+typedef struct sd_safetensors sd_safetensors;
+
+typedef struct {
+    const char *name;
+    sd_dtype dtype; // F32, F16 or BF16; tensors of other types are refused when they are asked for
+    const char *dtype_name; // as in the file
+    int n_dims;
+    int64_t shape[4]; // row-major
+    const void *data;
+    size_t bytes;
+} sd_st_tensor;
+
+sd_status sd_safetensors_open(sd_safetensors **out, const char *path, sd_error *err); // one file
+sd_status sd_safetensors_open_folder(sd_safetensors **out, const char *folder, sd_error *err);
+sd_status sd_safetensors_from_memory(sd_safetensors **out, const void *data, size_t size,
+                                     const char *name, sd_error *err);
+void sd_safetensors_close(sd_safetensors *s);
+int sd_safetensors_count(const sd_safetensors *s);
+const sd_st_tensor *sd_safetensors_at(const sd_safetensors *s, int i);
+const sd_st_tensor *sd_safetensors_find(const sd_safetensors *s, const char *name);
+
+/// Writes one file atomically. data[i] belongs to t[i]; metadata: object of strings or NULL. Names
+/// are written in the given order.
+sd_status sd_safetensors_write(const char *path, const sd_st_tensor *t, int n,
+                               const json_t *metadata, sd_error *err);

@@ -1,0 +1,71 @@
+// Text to token ids and back: byte-level BPE, identical to Hugging Face `tokenizers`.
+//
+// Sources: the metadata of a GGUF file (tokenizer.ggml.*) or a Hugging Face tokenizer.json.
+// Immutable after opening, so all threads share one.
+//
+//     SD_TRY(sd_tokenizer_encode(tok, text, len, SD_TOK_SPECIAL, &ids, err));
+#pragma once
+
+#include "base/memory.h"
+#include "base/status.h"
+
+#include <stdint.h>
+
+typedef struct sd_tokenizer sd_tokenizer;
+struct sd_gguf;
+
+/// Ids in malloc'ed memory. Zeroed is a valid empty list; append grows it.
+typedef struct {
+    int32_t *id;
+    int n, cap;
+} sd_ids;
+bool sd_ids_add(sd_ids *l, const int32_t *id, int n); // false when out of memory
+void sd_ids_free(sd_ids *l);
+
+/// From GGUF metadata: model "gpt2" (byte-level BPE); pre-tokenisers default, gpt-2, llama-bpe,
+/// smollm, qwen2. Others: SD_EFORMAT, named.
+sd_status sd_tokenizer_from_gguf(sd_tokenizer **out, const struct sd_gguf *g, sd_error *err);
+/// From a Hugging Face folder: tokenizer.json (and tokenizer_config.json for bos/eos where it is
+/// there).
+sd_status sd_tokenizer_from_folder(sd_tokenizer **out, const char *folder, sd_error *err);
+/// From the bytes of a tokenizer.json.
+sd_status sd_tokenizer_from_json(sd_tokenizer **out, const char *json, size_t len, sd_error *err);
+void sd_tokenizer_close(sd_tokenizer *t); // NULL is fine
+
+enum {
+    SD_TOK_SPECIAL = 1, // added tokens written out in the text ("<|im_end|>") become their ids;
+                        // without it they are plain text
+    SD_TOK_ADD_BOS = 2  // put bos first when the model says so (add_bos_token)
+};
+
+/// Appends the ids of text [len bytes, any bytes] to out. Invalid UTF-8 is tokenised byte by byte
+/// as HF does on lossily decoded text: see the .c file. 1 MB of one letter takes milliseconds.
+sd_status sd_tokenizer_encode(const sd_tokenizer *t, const char *text, size_t len, int flags,
+                              sd_ids *out, sd_error *err);
+
+int sd_tokenizer_size(const sd_tokenizer *t);    // V: ids are 0 <= id < V
+int32_t sd_tokenizer_bos(const sd_tokenizer *t); // -1: none
+int32_t sd_tokenizer_eos(const sd_tokenizer *t);
+bool sd_tokenizer_is_special(const sd_tokenizer *t, int32_t id);
+/// The id of an added token by its text, -1 when there is none.
+int32_t sd_tokenizer_find(const sd_tokenizer *t, const char *text);
+/// The raw bytes a token stands for (may be part of a UTF-8 sequence); special tokens give their
+/// text. *len 0 for an id out of range.
+const char *sd_tokenizer_bytes(const sd_tokenizer *t, int32_t id, size_t *len);
+
+/// Appends the text of ids. skip_special leaves special tokens out.
+sd_status sd_tokenizer_decode(const sd_tokenizer *t, const int32_t *id, int n, bool skip_special,
+                              sd_buf *out, sd_error *err);
+
+/// SHA-256 over vocabulary, merges and added tokens: two models may share a draft iff theirs are
+/// equal.
+const char *sd_tokenizer_fingerprint(const sd_tokenizer *t); // 64 hex digits
+
+// Streaming decode: valid UTF-8 only; the bytes of an unfinished code point are held back.
+typedef struct {
+    char held[8];
+    int n;
+} sd_utf8_stream;
+/// Appends to out what is complete after these bytes; an invalid byte becomes U+FFFD. At the end
+/// pass bytes NULL to flush.
+bool sd_utf8_stream_add(sd_utf8_stream *s, const char *bytes, size_t len, sd_buf *out);

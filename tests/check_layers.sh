@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Includes point downwards: cli -> decode, trainer -> datasets -> model -> kernels -> base; trainer and decode never include each other.
+# Prints TAP; exits 1 when an include points the wrong way.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+declare -A may=(
+  [base]="base"
+  [kernels]="base kernels"
+  [model]="base kernels model"
+  [datasets]="base kernels model datasets"
+  [trainer]="base kernels model datasets trainer"
+  [decode]="base kernels model datasets decode"
+  [cli]="base kernels model datasets trainer decode cli"
+)
+bad=0
+while IFS=: read -r file line text; do
+  room=${file%%/*}
+  target=$(sed -E 's|.*"([a-z]+)/.*|\1|' <<<"$text")
+  [[ " ${may[$room]} " == *" $target "* ]] || { echo "# $file:$line: $room/ may not include $target/"; bad=1; }
+done < <(grep -rnE '^\s*#\s*include "[a-z]+/' --include='*.[ch]' "${!may[@]}")
+# A quoted include without a room would escape the check.
+while IFS= read -r hit; do
+  echo "# $hit: name the room in the include"
+  bad=1
+done < <(grep -rnE '^\s*#\s*include "[^/"]+"' --include='*.[ch]' "${!may[@]}")
+[ $bad = 0 ] && echo "ok - layers: includes point downwards" || echo "not ok - layers: includes point downwards"
+exit $bad

@@ -1,0 +1,135 @@
+// The ground floor: sizes, buffers, files, random numbers, the pool, options.
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/option.h"
+#include "base/pool.h"
+#include "base/rng.h"
+
+#include <criterion/criterion.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <unistd.h>
+
+Test(memory, allocation_refuses_an_overflowing_product) {
+    cr_assert_null(sd_alloc(SIZE_MAX / 2, 3));
+    size_t out = 7;
+    cr_assert_not(sd_mul_size(&out, SIZE_MAX, 2));
+    cr_assert_eq(out, 7);
+}
+
+Test(memory, a_buffer_never_passes_its_ceiling) {
+    sd_buf b = sd_buf_make(8);
+    cr_assert(sd_buf_adds(&b, "12345678"));
+    cr_assert_not(sd_buf_addc(&b, '9'));
+    cr_assert_str_eq(b.data, "12345678");
+    sd_buf_free(&b);
+}
+
+Test(hash, sha256_of_abc_is_the_standards_example) {
+    sd_sha256 h;
+    cr_assert_eq(sd_sha256_of(&h, "abc", 3, NULL), SD_OK);
+    cr_assert_str_eq(h.hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+Test(rng, philox_gives_the_known_answer_of_random123) {
+    // kat_vectors of Random123: philox4x32 10 rounds, counter and key all ones.
+    uint32_t r[4];
+    sd_philox(r, UINT64_MAX, UINT64_MAX, UINT64_MAX);
+    cr_assert_eq(r[0], 0x408f276d);
+    cr_assert_eq(r[1], 0x41c83b0e);
+    cr_assert_eq(r[2], 0xa20bc7c6);
+    cr_assert_eq(r[3], 0x6d5451fd);
+}
+
+Test(file, a_replacement_that_is_aborted_leaves_the_old_file) {
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/specdec_test_%d", (int)getpid());
+    cr_assert_eq(sd_file_write(path, "old", 3, NULL), SD_OK);
+    sd_replace r;
+    cr_assert_eq(sd_replace_open(&r, path, NULL), SD_OK);
+    fputs("new", r.f);
+    sd_replace_abort(&r);
+    char *data;
+    size_t len;
+    cr_assert_eq(sd_file_read(&data, &len, path, 100, NULL), SD_OK);
+    cr_assert_str_eq(data, "old");
+    free(data);
+    unlink(path);
+}
+
+Test(file, a_missing_file_is_named) {
+    sd_map m;
+    sd_error err;
+    cr_assert_eq(sd_map_open(&m, "/nonexistent/x", &err), SD_ENOTFOUND);
+    cr_assert(strstr(err.message, "/nonexistent/x"));
+}
+
+static void count_task(void *ctx, int task, int worker) {
+    (void)worker;
+    atomic_fetch_add((atomic_int *)ctx + task, 1);
+}
+
+Test(pool, every_task_runs_once_in_every_region) {
+    sd_pool *p;
+    cr_assert_eq(sd_pool_open(&p, 3, NULL), SD_OK);
+    for (int round = 0; round < 2000; round++) {
+        atomic_int done[37] = {0};
+        sd_pool_run(p, 37, count_task, done);
+        for (int i = 0; i < 37; i++) cr_assert_eq(done[i], 1);
+        if (round % 500 == 0) usleep(2000); // let the workers park
+    }
+    sd_pool_close(p);
+}
+
+typedef struct {
+    int64_t n;
+    double t;
+    bool f;
+    int e;
+    const char *s;
+} values;
+static const sd_option rows[] = {
+    {.name = "count",
+     .letter = 'n',
+     .type = SD_OPT_INT,
+     .offset = offsetof(values, n),
+     .def = "3",
+     .min = 0,
+     .max = 9},
+    {.name = "temp", .type = SD_OPT_FLOAT, .offset = offsetof(values, t), .def = "0.5"},
+    {.name = "pack", .type = SD_OPT_FLAG, .offset = offsetof(values, f), .def = "true"},
+    {.name = "mode",
+     .type = SD_OPT_ENUM,
+     .offset = offsetof(values, e),
+     .value = "auto|off",
+     .def = "auto"},
+    {.name = "prompt",
+     .letter = 'p',
+     .type = SD_OPT_STRING,
+     .offset = offsetof(values, s),
+     .required = true},
+    {0}};
+
+Test(option, values_come_from_flags_letters_and_defaults) {
+    values v = {0};
+    sd_strings rest;
+    char *argv[] = {"-n4", "--mode=off", "file", "--no-pack", "-p", "hello", "--", "--temp"};
+    cr_assert_eq(sd_options_parse(&rest, rows, &v, 8, argv, NULL), SD_OK);
+    cr_assert(v.n == 4 && v.t == 0.5 && !v.f && v.e == 1);
+    cr_assert_str_eq(v.s, "hello");
+    cr_assert_eq(rest.n, 2);
+    cr_assert_str_eq(rest.item[1], "--temp");
+}
+
+Test(option, mistakes_are_named_with_their_remedy) {
+    values v = {0};
+    sd_strings rest;
+    sd_error err;
+    char *wrong[] = {"--tmp", "1"}, *big[] = {"-n", "10"}, *nothing[] = {"-n", "1"};
+    cr_assert_eq(sd_options_parse(&rest, rows, &v, 2, wrong, &err), SD_EINVAL);
+    cr_assert(strstr(err.message, "--temp"));
+    cr_assert_eq(sd_options_parse(&rest, rows, &v, 2, big, &err), SD_EINVAL);
+    cr_assert(strstr(err.message, "10"));
+    cr_assert_eq(sd_options_parse(&rest, rows, &v, 2, nothing, &err), SD_EINVAL);
+    cr_assert(strstr(err.message, "--prompt"));
+}
