@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# The whole test-suite of specdec, from a clean checkout: installs what is missing, builds, runs, and closes with "N passed, N failed, N skipped".
+#
+#   tests/run.sh              everything that takes minutes
+#   tests/run.sh unit e2e     only these parts: static unit e2e parity asan tsan
+#
+# Every check prints a TAP line (ok, not ok, ok ... # SKIP reason); this script only counts them. Slow suites have a command of their own: see README.md.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+parts=${*:-static unit e2e parity asan tsan}
+log=$(mktemp -d)
+trap 'rm -rf "$log"' EXIT
+passed=0 failed=0 skipped=0
+
+has() { [[ " $parts " == *" $1 "* ]]; }
+
+# Counts the TAP lines of a finished check. A check that failed without saying so in a line of its own is one failure.
+count() {
+  local name=$1 status=$2 file=$3 p f s
+  s=$(grep -ciE '^ok\b.*# *skip' "$file")
+  p=$(($(grep -cE '^ok\b' "$file") - s))
+  f=$(grep -cE '^not ok\b' "$file")
+  if [ "$status" != 0 ] && [ "$f" = 0 ]; then
+    echo "not ok - $name: ended with status $status"
+    f=1
+  fi
+  if [ $((p + f + s)) = 0 ]; then
+    echo "not ok - $name: ran no check"
+    f=1
+  fi
+  passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+}
+
+# check NAME COMMAND...: shows failures and skips, keeps the rest quiet.
+check() {
+  local name=$1 out=$log/out start=$SECONDS status
+  shift
+  "$@" >"$out" 2>"$log/err"
+  status=$?
+  grep -E '^not ok\b|# *[Ss][Kk][Ii][Pp]' "$out"
+  if [ "$status" != 0 ] || grep -qE '^not ok\b' "$out"; then
+    grep -vE '^(ok|not ok)\b' "$out" | tail -40
+    tail -40 "$log/err"
+  fi
+  count "$name" "$status" "$out"
+  echo "# $name: $((SECONDS - start)) s"
+}
+
+# build PRESET TARGET...: a build that fails is one failed check and ends its part.
+build() {
+  local preset=$1 start=$SECONDS
+  shift
+  if { cmake --preset "$preset" && cmake --build --preset "$preset" -j "$(nproc)" --target "$@"; } >"$log/build" 2>&1; then
+    echo "# build $preset: $((SECONDS - start)) s"
+    return 0
+  fi
+  grep -E 'error|Error' "$log/build" | head -20
+  echo "not ok - build $preset"
+  failed=$((failed + 1))
+  return 1
+}
+
+unit_tests() {
+  local preset=$1 only=${2:-.}
+  for binary in "$root/build/$preset"/tests/test_*; do
+    [[ $(basename "$binary") =~ $only ]] || continue
+    check "$preset $(basename "$binary")" "$binary" --tap --quiet -j1
+  done
+}
+
+format_check() {
+  if git ls-files '*.c' '*.h' | xargs clang-format --dry-run -Werror 2>&1 | head -20 | grep .; then
+    echo "not ok - format: clang-format -i the files above"
+    return 1
+  fi
+  echo "ok - format"
+}
+
+recipes/deps.sh tests || {
+  echo "not ok - dependencies"
+  exit 1
+}
+
+if has static; then
+  check format format_check
+  check layers tests/check_layers.sh
+fi
+
+models=${SPECDEC_MODELS:-${XDG_CACHE_HOME:-$HOME/.cache}/specdec/models}
+export SPECDEC_MODELS=$models
+if has unit || has e2e || has parity; then
+  recipes/models.sh smollm2 >/dev/null || echo "# no weights: the tests that need them are skipped"
+  build release specdec unit_tests || parts=
+fi
+has unit && unit_tests release
+if has e2e; then
+  for script in tests/e2e/*.sh tests/e2e/*.py; do
+    [ -x "$script" ] && check "$script" "$script" "$root/build/release/specdec"
+  done
+fi
+if has parity; then
+  for script in tests/parity/*.py; do
+    [ -x "$script" ] && check "$script" python3 "$script" "$root/build/release/specdec" "$models"
+  done
+fi
+if has asan; then
+  export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1
+  build asan unit_tests && unit_tests asan
+fi
+if has tsan; then
+  build tsan unit_tests && unit_tests tsan '^test_(base|engine|serve)'
+fi
+
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]
