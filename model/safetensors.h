@@ -30,6 +30,8 @@ sd_status sd_safetensors_from_memory(sd_safetensors **out, const void *data, siz
 void sd_safetensors_close(sd_safetensors *s);
 int sd_safetensors_count(const sd_safetensors *s);
 const sd_st_tensor *sd_safetensors_at(const sd_safetensors *s, int i);
+/// A value of the header's __metadata__; NULL when absent.
+const char *sd_safetensors_metadata(const sd_safetensors *s, const char *key);
 const sd_st_tensor *sd_safetensors_find(const sd_safetensors *s, const char *name);
 
 /// Writes one file atomically. data[i] belongs to t[i]; metadata: object of strings or NULL. Names

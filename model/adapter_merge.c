@@ -1,0 +1,182 @@
+// Merging: W + s B A in place of W, everything else as it stands in the base. Works tensor by
+// tensor, so memory is one tensor of fp32 at a time for a GGUF; a Hugging Face folder keeps its
+// merged tensors until the file is written.
+//
+// A merge into a quantised type rounds: of a small delta little may survive. *survived says how
+// much: <D', D> / <D, D> over all merged weights, D the delta asked for and D' the one that the
+// written file has.
+#include "model/adapter.h"
+
+#include "base/file.h"
+#include "model/gguf.h"
+#include "model/safetensors.h"
+
+#include <string.h>
+
+typedef struct {
+    double asked, kept; // <D, D> and <D', D>
+} survival;
+
+// out [rows in w's type] <- w + s B A.
+static sd_status merge_weight(void *out, const sd_weight *w, const sd_lora *l, survival *sv,
+                              sd_error *err) {
+    sd_status st = SD_OK;
+    int K = w->cols;
+    size_t row_bytes = sd_row_bytes(w->dtype, K);
+    float *base = sd_alloc((size_t)K * 3, sizeof *base), *delta = base ? base + K : NULL,
+          *sum = base ? base + 2 * K : NULL;
+    SD_CHECK_ALLOC(base, err);
+    for (int m = 0; m < w->rows; m++) {
+        sd_dequantise(base, w->dtype, (const char *)w->data + (size_t)m * row_bytes, K);
+        memset(delta, 0, (size_t)K * sizeof *delta);
+        for (int r = 0; r < l->r; r++) {
+            float b = l->scale * l->B[(size_t)m * (size_t)l->r + (size_t)r];
+            const float *A = l->A + (size_t)r * (size_t)K;
+            for (int k = 0; k < K; k++) delta[k] += b * A[k];
+        }
+        for (int k = 0; k < K; k++) sum[k] = base[k] + delta[k];
+        void *row = (char *)out + (size_t)m * row_bytes;
+        SD_CHECK(sd_quantise(row, w->dtype, sum, K), err, SD_EINVAL,
+                 "cannot write weights of type %s; export the adapter unmerged (--to gguf-lora)",
+                 sd_dtype_name(w->dtype));
+        sd_dequantise(sum, w->dtype, row, K);
+        for (int k = 0; k < K; k++) {
+            sv->asked += (double)delta[k] * delta[k];
+            sv->kept += ((double)sum[k] - base[k]) * delta[k];
+        }
+    }
+out:
+    free(base);
+    return st;
+}
+
+// The slot whose stored matrix begins at `data`, or -1.
+static int slot_of(const sd_model *base, const void *data) {
+    for (int l = 0; l < base->hp.L; l++)
+        for (int p = 0; p < SD_PROJ_COUNT; p++)
+            if (base->layer[l].w[p].data == data) return l * SD_PROJ_COUNT + p;
+    return -1;
+}
+
+// ---- GGUF to GGUF
+
+static sd_status copy_metadata(sd_gguf_writer *w, const sd_gguf *g, sd_error *err) {
+    sd_status st = SD_OK;
+    for (int i = 0; i < sd_gguf_key_count(g); i++) {
+        sd_gguf_type type;
+        size_t bytes;
+        const char *key = sd_gguf_key_at(g, i, &type);
+        if (strcmp(key, "general.alignment") == 0) continue; // the writer has its own
+        const void *raw = sd_gguf_value_raw(g, i, &bytes);
+        SD_TRY(sd_gguf_put_raw(w, key, type, raw, bytes, err));
+    }
+out:
+    return st;
+}
+
+static sd_status merge_gguf(const char *path, const sd_adapter *a, const sd_model *base,
+                            survival *sv, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_gguf_writer *w = NULL;
+    void *merged = NULL;
+    const sd_gguf *g = base->gguf;
+    SD_TRY(sd_gguf_writer_open(&w, path, err));
+    SD_TRY(copy_metadata(w, g, err));
+    for (int i = 0; i < sd_gguf_tensor_count(g); i++) {
+        const sd_gguf_tensor *t = sd_gguf_tensor_at(g, i);
+        SD_TRY(sd_gguf_declare(w, t->name, t->dtype, t->n_dims, t->ne, err));
+    }
+    for (int i = 0; i < sd_gguf_tensor_count(g); i++) {
+        const sd_gguf_tensor *t = sd_gguf_tensor_at(g, i);
+        int slot = slot_of(base, t->data);
+        if (slot < 0 || !a->lora[slot].r) {
+            SD_TRY(sd_gguf_write_tensor(w, t->data, t->bytes, err));
+            continue;
+        }
+        merged = sd_alloc(t->bytes, 1);
+        SD_CHECK_ALLOC(merged, err);
+        SD_TRY(merge_weight(merged, &base->layer[slot / SD_PROJ_COUNT].w[slot % SD_PROJ_COUNT],
+                            &a->lora[slot], sv, err));
+        SD_TRY(sd_gguf_write_tensor(w, merged, t->bytes, err));
+        free(merged);
+        merged = NULL;
+    }
+    sd_gguf_writer *done = w;
+    w = NULL;
+    SD_TRY(sd_gguf_writer_commit(done, err));
+out:
+    free(merged);
+    sd_gguf_writer_abort(w);
+    return st;
+}
+
+// ---- folder to folder
+
+static sd_status copy_side_files(const char *dir, const sd_model *base, sd_error *err) {
+    static const char *const names[] = {"config.json",         "generation_config.json",
+                                        "tokenizer.json",      "tokenizer_config.json",
+                                        "chat_template.jinja", "special_tokens_map.json",
+                                        "added_tokens.json",   "vocab.json",
+                                        "merges.txt"};
+    sd_status st = SD_OK;
+    char *from = NULL, *to = NULL, *data = NULL;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        size_t len;
+        from = sd_path_join(base->path, names[i]);
+        to = sd_path_join(dir, names[i]);
+        SD_CHECK_ALLOC(from, err);
+        SD_CHECK_ALLOC(to, err);
+        if (sd_path_exists(from)) {
+            SD_TRY(sd_file_read(&data, &len, from, (size_t)256 << 20, err));
+            SD_TRY(sd_file_write(to, data, len, err));
+        }
+        free(from), free(to), free(data);
+        from = to = data = NULL;
+    }
+out:
+    free(from), free(to), free(data);
+    return st;
+}
+
+static sd_status merge_folder(const char *dir, const sd_adapter *a, const sd_model *base,
+                              survival *sv, sd_error *err) {
+    sd_status st = SD_OK;
+    int n = sd_safetensors_count(base->st);
+    sd_st_tensor *t = sd_alloc((size_t)n, sizeof *t);
+    void **merged = sd_alloc((size_t)n, sizeof *merged);
+    json_t *metadata = json_pack("{s:s}", "format", "pt");
+    char *weights = sd_path_join(dir, "model.safetensors");
+    SD_CHECK_ALLOC(t, err);
+    SD_CHECK_ALLOC(merged, err);
+    SD_CHECK_ALLOC(metadata, err);
+    SD_CHECK_ALLOC(weights, err);
+    for (int i = 0; i < n; i++) {
+        t[i] = *sd_safetensors_at(base->st, i);
+        int slot = slot_of(base, t[i].data);
+        if (slot < 0 || !a->lora[slot].r) continue;
+        merged[i] = sd_alloc(t[i].bytes, 1);
+        SD_CHECK_ALLOC(merged[i], err);
+        SD_TRY(merge_weight(merged[i], &base->layer[slot / SD_PROJ_COUNT].w[slot % SD_PROJ_COUNT],
+                            &a->lora[slot], sv, err));
+        t[i].data = merged[i];
+    }
+    SD_TRY(sd_mkdirs(dir, err));
+    SD_TRY(copy_side_files(dir, base, err));
+    SD_TRY(sd_safetensors_write(weights, t, n, metadata, err));
+out:
+    for (int i = 0; merged && i < n; i++) free(merged[i]);
+    free(merged);
+    free(t);
+    free(weights);
+    json_decref(metadata);
+    return st;
+}
+
+sd_status sd_adapter_write_merged(const char *path, const sd_adapter *a, sd_model *base,
+                                  double *survived, sd_error *err) {
+    survival sv = {0};
+    sd_status st =
+        base->is_gguf ? merge_gguf(path, a, base, &sv, err) : merge_folder(path, a, base, &sv, err);
+    if (survived) *survived = sv.asked > 0 ? sv.kept / sv.asked : 1;
+    return st;
+}
