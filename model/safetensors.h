@@ -13,9 +13,11 @@
 
 typedef struct sd_safetensors sd_safetensors;
 
+#define SD_ST_OTHER ((sd_dtype)255)
+
 typedef struct {
     const char *name;
-    sd_dtype dtype; // F32, F16 or BF16; tensors of other types are refused when they are asked for
+    sd_dtype dtype; // F32, F16, BF16, or SD_ST_OTHER: the bytes can be had, but are no weights
     const char *dtype_name; // as in the file
     int n_dims;
     int64_t shape[4]; // row-major
@@ -33,6 +35,12 @@ const sd_st_tensor *sd_safetensors_at(const sd_safetensors *s, int i);
 /// A value of the header's __metadata__; NULL when absent.
 const char *sd_safetensors_metadata(const sd_safetensors *s, const char *key);
 const sd_st_tensor *sd_safetensors_find(const sd_safetensors *s, const char *name);
+
+/// The files behind it, in name order (one, or the shards of a folder): for hashing and `inspect`.
+int sd_safetensors_file_count(const sd_safetensors *s);
+const char *sd_safetensors_file_at(const sd_safetensors *s, int i);
+/// A value of the header's __metadata__ of the first file that has the key; NULL when absent.
+const char *sd_safetensors_metadata(const sd_safetensors *s, const char *key);
 
 /// Writes one file atomically. data[i] belongs to t[i]; metadata: object of strings or NULL. Names
 /// are written in the given order.
