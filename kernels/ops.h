@@ -41,10 +41,12 @@ typedef struct {
 typedef struct {
     sd_compute compute;
     int cap_n, K;
-    const float *x; // [N, K] the rows themselves (fp32 paths read these)
-    int8_t *q;      // [N, Kpad]   Kpad: K rounded up to 32
-    float *scale;   // [N, Kpad/32]
-    float *sum;     // [N, Kpad/32]  scale * sum of q, for types with a minimum
+    const float *x;  // [N, K] the rows themselves (fp32 paths read these)
+    int8_t *q;       // [N, Kpad]   Kpad: K rounded up to 32
+    float *scale;    // [N, Kpad/32]
+    float *sum;      // [N, Kpad/32]  scale * sum of q, for types with a minimum
+    int32_t *isum;   // [N, Kpad/32]  sum of q, for types whose codes are centred
+    int32_t *isum16; // [N, Kpad/16]  the same by 16
 } sd_act;
 
 /// Buffers for up to cap_n rows of up to K inputs. The same act serves any smaller K (set by

@@ -1,0 +1,199 @@
+// The reference table: portable C, written to be read. Everything else is tested against it, and it
+// runs where no faster table does. Row invariance comes from doing each row by itself.
+#include "kernels/cpu/cpu.h"
+#include "kernels/quant.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { CHUNK = 256, ROWS = 16 };
+
+static sd_status pack(sd_packed *out, const sd_weight *w, sd_compute compute, sd_error *err) {
+    (void)err;
+    *out = (sd_packed){.w = *w, .compute = compute};
+    return SD_OK;
+}
+
+// One block of 32: q = round(x / scale) with scale = max|x| / 127. The bits of |x| order like the
+// values and put NaN on top, so that one comparison finds what cannot be quantised: such a block
+// becomes NaN. Below 1e-30 a block is zero.
+static void act_block(sd_act *a, size_t b, const float *x, int n) {
+    uint32_t top = 0, u;
+    for (int i = 0; i < n; i++) {
+        memcpy(&u, &x[i], 4);
+        u &= 0x7fffffff;
+        if (u > top) top = u;
+    }
+    float amax, inverse = 0;
+    memcpy(&amax, &top, 4);
+    bool finite = top < 0x7f800000;
+    if (finite && amax > 1e-30f) inverse = 127.0f / amax;
+    int8_t *q = a->q + b * SD_QBLOCK;
+    int32_t sum[2] = {0, 0};
+    for (int i = 0; i < SD_QBLOCK; i++) {
+        q[i] = (int8_t)(i < n && inverse != 0 ? (int)rintf(x[i] * inverse) : 0);
+        sum[i / 16] += q[i];
+    }
+    float scale = !finite ? NAN : inverse != 0 ? amax / 127.0f : 0;
+    a->scale[b] = scale;
+    a->isum[b] = sum[0] + sum[1];
+    a->isum16[2 * b] = sum[0];
+    a->isum16[2 * b + 1] = sum[1];
+    a->sum[b] = scale * (float)(sum[0] + sum[1]);
+}
+
+static void act_rows(sd_act *a, const float *x, int n0, int n1) {
+    __atomic_store_n(&a->x, x, __ATOMIC_RELAXED); // every range of the same rows stores the same
+    if (a->compute == SD_COMPUTE_FP32) return;
+    int blocks = (a->K + SD_QBLOCK - 1) / SD_QBLOCK;
+    for (int n = n0; n < n1; n++)
+        for (int b = 0; b < blocks; b++) {
+            int left = a->K - b * SD_QBLOCK;
+            act_block(a, (size_t)n * blocks + b, x + (size_t)n * a->K + b * SD_QBLOCK,
+                      left < SD_QBLOCK ? left : SD_QBLOCK);
+        }
+}
+
+static float dot(const float *a, const float *b, int n) {
+    float s[8] = {0};
+    int i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (int j = 0; j < 8; j++) s[j] += a[i + j] * b[i + j];
+    for (int j = 0; i < n; i++, j++) s[j] += a[i] * b[i];
+    return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+}
+
+// acc [N] <- one output, activations in fp32.
+static void output_fp32(float *acc, const sd_weight *w, const uint8_t *row, const sd_act *x, int n0,
+                        int N) {
+    float v[CHUNK];
+    for (int k = 0; k < w->cols; k += CHUNK) {
+        int c = w->cols - k < CHUNK ? w->cols - k : CHUNK;
+        sd_dequantise(v, w->dtype, row + sd_row_bytes(w->dtype, k), c);
+        for (int n = 0; n < N; n++) acc[n] += dot(v, x->x + (size_t)(n0 + n) * w->cols + k, c);
+    }
+}
+
+// acc [N] <- one output, activations in int8.
+static void output_int8(float *acc, const sd_weight *w, const uint8_t *row, const sd_act *x, int n0,
+                        int N) {
+    int blocks = w->cols / SD_QBLOCK;
+    for (int b = 0; b < blocks; b++) {
+        sd_block32 k;
+        sd_block_decode(&k, w->dtype, row, b);
+        for (int n = 0; n < N; n++) {
+            size_t at = (size_t)(n0 + n) * blocks + b;
+            const int8_t *q = x->q + at * SD_QBLOCK;
+            int32_t s[2] = {0, 0};
+            for (int i = 0; i < SD_QBLOCK; i++) s[i / 16] += k.q[i] * q[i];
+            acc[n] += x->scale[at] * (k.d[0] * (float)s[0] + k.d[1] * (float)s[1]);
+            acc[n] += k.m * x->sum[at];
+        }
+    }
+}
+
+static void matmul(float *y, int ldy, const sd_packed *p, const sd_act *x, int N, int m0, int m1) {
+    const sd_weight *w = &p->w;
+    bool int8 = sd_dtype_quantised(w->dtype) && p->compute == SD_COMPUTE_AUTO;
+    size_t stride = sd_row_bytes(w->dtype, w->cols);
+    for (int m = m0; m < m1; m++) {
+        const uint8_t *row = (const uint8_t *)w->data + (size_t)m * stride;
+        for (int n0 = 0; n0 < N; n0 += ROWS) {
+            int n = N - n0 < ROWS ? N - n0 : ROWS;
+            float acc[ROWS] = {0};
+            if (int8)
+                output_int8(acc, w, row, x, n0, n);
+            else
+                output_fp32(acc, w, row, x, n0, n);
+            for (int i = 0; i < n; i++) y[(size_t)(n0 + i) * ldy + m] = acc[i];
+        }
+    }
+}
+
+static void rmsnorm(float *y, const float *x, const float *w, int N, int C, float eps) {
+    for (int n = 0; n < N; n++, x += C, y += C) {
+        double s = 0;
+        for (int c = 0; c < C; c++) s += (double)x[c] * x[c];
+        float r = (float)(1.0 / sqrt(s / C + (double)eps));
+        for (int c = 0; c < C; c++) y[c] = x[c] * r * w[c];
+    }
+}
+
+static void rope(float *x, const float *cos, const float *sin, int D, int rot, bool interleaved) {
+    (void)D; // what lies beyond rot stays
+    int half = rot / 2;
+    for (int i = 0; i < half; i++) {
+        float *a = interleaved ? x + 2 * i : x + i, *b = interleaved ? a + 1 : a + half;
+        float u = *a, v = *b;
+        *a = u * cos[i] - v * sin[i];
+        *b = u * sin[i] + v * cos[i];
+    }
+}
+
+static void swiglu(float *y, const float *gate, const float *up, int n) {
+    for (int i = 0; i < n; i++) y[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
+}
+
+static void add(float *y, const float *x, int n) {
+    for (int i = 0; i < n; i++) y[i] += x[i];
+}
+
+static float cache_at(const void *c, size_t i, bool f16) {
+    return f16 ? sd_half_to_float(((const uint16_t *)c)[i]) : ((const float *)c)[i];
+}
+
+// One head: softmax online over key blocks, the running sum rescaled when the maximum grows.
+static void attend(float *out, const float *q, const void *k, const void *v, int len,
+                   const sd_attention_shape *s, float *score, float *acc) {
+    int D = s->D;
+    float top = -INFINITY, total = 0;
+    memset(acc, 0, (size_t)D * sizeof *acc);
+    for (int t0 = 0; t0 < len; t0 += SD_KEY_BLOCK) {
+        int n = len - t0 < SD_KEY_BLOCK ? len - t0 : SD_KEY_BLOCK;
+        float block_top = top;
+        for (int t = 0; t < n; t++) {
+            float d = 0;
+            for (int i = 0; i < D; i++)
+                d += q[i] * cache_at(k, (size_t)(t0 + t) * D + i, s->kv_f16);
+            score[t] = d * s->scale;
+            if (score[t] > block_top) block_top = score[t];
+        }
+        float keep = expf(top - block_top);
+        total *= keep;
+        for (int i = 0; i < D; i++) acc[i] *= keep;
+        for (int t = 0; t < n; t++) {
+            float p = expf(score[t] - block_top);
+            total += p;
+            for (int i = 0; i < D; i++)
+                acc[i] += p * cache_at(v, (size_t)(t0 + t) * D + i, s->kv_f16);
+        }
+        top = block_top;
+    }
+    for (int i = 0; i < D; i++) out[i] = acc[i] / total;
+}
+
+static void attention(float *out, const float *q, const void *k, const void *v, int g, int len,
+                      const sd_attention_shape *s, float *scratch) {
+    int heads = s->H / s->G;
+    for (int h = g * heads; h < (g + 1) * heads; h++)
+        attend(out + (size_t)h * s->D, q + (size_t)h * s->D, k, v, len, s, scratch,
+               scratch + SD_KEY_BLOCK);
+}
+
+static void lora_shrink(float *u, const float *A, const float *x, int R, int K) {
+    for (int r = 0; r < R; r++) u[r] = dot(A + (size_t)r * K, x, K);
+}
+
+static void lora_expand(float *y, const float *B, const float *u, float s, int R, int m0, int m1) {
+    for (int m = m0; m < m1; m++) y[m] += s * dot(B + (size_t)m * R, u, R);
+}
+
+static int argmax(const float *x, int n) {
+    int best = 0;
+    for (int i = 1; i < n; i++)
+        if (x[i] > x[best] || (isnan(x[best]) && !isnan(x[i]))) best = i;
+    return best;
+}
+
+const sd_ops sd_ops_plain = {"plain", pack, act_rows,  matmul,      rmsnorm,     rope,
+                             swiglu,  add,  attention, lora_shrink, lora_expand, argmax};

@@ -1,0 +1,42 @@
+"""Writes quant_golden.bin: blocks of each type and the values that the gguf Python package reads from
+them, and floats with the bytes that it writes for them. Little-endian; per type:
+
+    u32 type, u32 blocks, blocks * bytes stored, blocks * elements float32 read
+    u32 written blocks (0: that package cannot write the type), written * elements float32, bytes
+
+Run: python3 make_quant_golden.py (needs numpy and gguf).
+"""
+import struct
+from pathlib import Path
+
+import numpy as np
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType as T
+from gguf.quants import dequantize, quantize
+
+rng = np.random.default_rng(20240917)
+halves = {  # where fp16 fields stand: random bytes there would be mostly huge or NaN
+    T.F16: [0], T.Q4_0: [0], T.Q4_1: [0, 2], T.Q5_0: [0], T.Q5_1: [0, 2], T.Q8_0: [0],
+    T.Q4_K: [0, 2], T.Q5_K: [0, 2], T.Q6_K: [208], T.BF16: [], T.F32: [],
+}
+out = b""
+for t, fields in halves.items():
+    elements, size = GGML_QUANT_SIZES[t]
+    n = 32 if elements == 1 else 4 if elements == 32 else 2
+    if t in (T.F32, T.BF16):
+        f = rng.standard_normal(n).astype(np.float32)
+        raw = f.view(np.uint8) if t == T.F32 else (f.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
+        raw = raw.reshape(n, size).copy()
+    else:
+        raw = rng.integers(0, 256, (n, size), dtype=np.uint8)
+        for at in fields:
+            raw[:, at:at + 2] = (rng.standard_normal(n) * 0.02).astype(np.float16).view(np.uint8).reshape(n, 2)
+    values = np.concatenate([dequantize(row, t) for row in raw]).astype(np.float32)
+    out += struct.pack("<II", t, n) + raw.tobytes() + values.tobytes()
+    x = (rng.standard_normal((4, elements)) * np.array([[1], [1e-3], [40], [0]]) + 0.0).astype(np.float32)
+    try:
+        stored = quantize(x, t)
+    except NotImplementedError:
+        out += struct.pack("<I", 0)
+        continue
+    out += struct.pack("<I", 4) + x.tobytes() + stored.tobytes()
+Path(__file__).with_name("quant_golden.bin").write_bytes(out)
