@@ -12,38 +12,22 @@ typedef struct {
 } sd_model_args;
 
 // Rows for a table whose struct has the member `sd_model_args common`.
-#define SD_COMMON_ROWS(type)                                                                       \
-    {.name = "model",                                                                              \
-     .letter = 'm',                                                                                \
-     .type = SD_OPT_STRING,                                                                        \
-     .offset = offsetof(type, common.model),                                                       \
-     .value = "MODEL",                                                                             \
-     .required = true,                                                                             \
-     .help = "GGUF file or Hugging Face folder"},                                                  \
-        {.name = "threads",                                                                        \
-         .type = SD_OPT_INT,                                                                       \
-         .offset = offsetof(type, common.threads),                                                 \
-         .def = "0",                                                                               \
-         .min = 0,                                                                                 \
-         .max = 256,                                                                               \
-         .help = "worker threads; 0: one per processor"},                                          \
-        {.name = "device",                                                                         \
-         .type = SD_OPT_ENUM,                                                                      \
-         .offset = offsetof(type, common.device),                                                  \
-         .def = "auto",                                                                            \
-         .value = "auto|cpu",                                                                      \
-         .help = "where to run"},                                                                  \
-        {.name = "compute",                                                                        \
-         .type = SD_OPT_ENUM,                                                                      \
-         .offset = offsetof(type, common.compute),                                                 \
-         .def = "auto",                                                                            \
-         .value = "auto|fp32",                                                                     \
-         .help = "fp32 keeps activations unquantised: for parity checks"},                         \
-        {.name = "prefill-chunk",                                                                  \
-         .type = SD_OPT_INT,                                                                       \
-         .offset = offsetof(type, common.prefill_chunk),                                           \
-         .def = "256",                                                                             \
-         .min = 1,                                                                                 \
-         .max = 8192,                                                                              \
-         .unit = "tokens",                                                                         \
-         .help = "prompt tokens of one step at most"},\
+// clang-format off
+#define SD_COMMON_ROWS(values)                                                                     \
+    {.name = "model", .letter = 'm', .type = SD_OPT_STRING, .value = "MODEL", .required = true,    \
+     .offset = offsetof(values, common.model), .help = "GGUF file or Hugging Face folder"},        \
+    {.name = "threads", .type = SD_OPT_INT, .def = "0", .min = 0, .max = 256,                      \
+     .offset = offsetof(values, common.threads), .help = "worker threads; 0: one per processor"},  \
+    {.name = "device", .type = SD_OPT_ENUM, .def = "auto", .value = "auto|cpu",                    \
+     .offset = offsetof(values, common.device), .help = "where to run"},                           \
+    {.name = "compute", .type = SD_OPT_ENUM, .def = "auto", .value = "auto|fp32",                  \
+     .offset = offsetof(values, common.compute),                                                   \
+     .help = "fp32 keeps activations unquantised: for parity checks"},                             \
+    {.name = "prefill-chunk", .type = SD_OPT_INT, .def = "256", .min = 1, .max = 8192,             \
+     .offset = offsetof(values, common.prefill_chunk), .unit = "tokens",                           \
+     .help = "prompt tokens of one step at most"}
+// clang-format on
+
+/// Progress on standard error: a bar on a terminal, else a line every ten seconds and at the end.
+/// seconds: since the start.
+void sd_progress(const char *what, int64_t done, int64_t total, double seconds);
