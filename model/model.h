@@ -28,6 +28,8 @@ typedef struct {
     sd_rope_scaling scaling;
     float rope_factor, rope_low, rope_high, rope_attn_factor, rope_beta_fast, rope_beta_slow;
     int rope_orig_ctx;
+    const float *rope_factors; // [rope_dim/2] a divisor of each frequency (GGUF's
+                               // rope_freqs.weight), in the model's memory; NULL: none
     bool qkv_bias, qk_norm, tied_head;
 } sd_hparams;
 
@@ -56,6 +58,7 @@ typedef struct sd_model {
     char *path;              // as given
     char *name;              // general.name, or the folder's last component
     sd_tokenizer *tokenizer; // NULL when the source has none (random test models)
+    char *tokenizer_error;   // why tokenizer is NULL although the source has one; NULL otherwise
     sd_template *chat;       // NULL when the source has none
     char *chat_error;        // why chat is NULL although a template is there; NULL otherwise
     int32_t end_token[SD_MAX_END_TOKENS]; // generation stops here: eos, eot, generation_config, the
@@ -69,6 +72,9 @@ typedef struct sd_model {
     void *owned; // private: converted vectors, the hash, the count of references
 } sd_model;
 
+/// A GGUF file, or a folder with config.json and safetensors. Maps the weights, copies only small
+/// vectors that are not fp32. What the forward does not compute exactly is refused by name: unknown
+/// tensors, sliding windows, experts, other activations, unknown RoPE scalings.
 sd_status sd_model_open(sd_model **out, const char *path, sd_error *err);
 sd_model *sd_model_acquire(sd_model *m);
 void sd_model_release(sd_model *m); // NULL is fine

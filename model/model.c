@@ -1,0 +1,201 @@
+// A model's life: opening by what the path is, counting references, its hash, and the names that
+// other rooms use for its parts.
+#include "model/model.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "model/gguf.h"
+#include "model/model_private.h"
+#include "model/safetensors.h"
+
+#include <string.h>
+
+static const char *const arch_names[SD_ARCH_COUNT] = {"llama", "qwen2", "qwen3"};
+
+static const struct {
+    const char *leaf, *gguf, *module;
+} projs[SD_PROJ_COUNT] = {
+    [SD_WQ] = {"q_proj", "attn_q", "self_attn.q_proj"},
+    [SD_WK] = {"k_proj", "attn_k", "self_attn.k_proj"},
+    [SD_WV] = {"v_proj", "attn_v", "self_attn.v_proj"},
+    [SD_WO] = {"o_proj", "attn_output", "self_attn.o_proj"},
+    [SD_WGATE] = {"gate_proj", "ffn_gate", "mlp.gate_proj"},
+    [SD_WUP] = {"up_proj", "ffn_up", "mlp.up_proj"},
+    [SD_WDOWN] = {"down_proj", "ffn_down", "mlp.down_proj"},
+};
+
+const char *sd_arch_name(sd_arch a) {
+    return (unsigned)a < SD_ARCH_COUNT ? arch_names[a] : "unknown";
+}
+bool sd_arch_from_name(const char *name, sd_arch *out) {
+    for (int a = 0; a < SD_ARCH_COUNT; a++) {
+        if (strcmp(name, arch_names[a]) != 0) continue;
+        *out = (sd_arch)a;
+        return true;
+    }
+    return false;
+}
+const char *sd_proj_name(sd_proj p) {
+    return projs[p].leaf;
+}
+const char *sd_proj_gguf_name(sd_proj p) {
+    return projs[p].gguf;
+}
+const char *sd_proj_module(sd_proj p) {
+    return projs[p].module;
+}
+
+void sd_proj_shape(const sd_hparams *hp, sd_proj p, int *out_rows, int *in_cols) {
+    const int q = hp->H * hp->D, kv = hp->G * hp->D;
+    const int rows[SD_PROJ_COUNT] = {q, kv, kv, hp->C, hp->F, hp->F, hp->C},
+              cols[SD_PROJ_COUNT] = {hp->C, hp->C, hp->C, q, hp->C, hp->C, hp->F};
+    *out_rows = rows[p];
+    *in_cols = cols[p];
+}
+
+bool sd_model_is_end(const sd_model *m, int32_t token) {
+    for (int i = 0; i < m->n_end_tokens; i++)
+        if (m->end_token[i] == token) return true;
+    return false;
+}
+
+void sd_model_add_end(sd_model *m, int64_t token) {
+    if (token < 0 || token >= m->hp.V || m->n_end_tokens == SD_MAX_END_TOKENS) return;
+    if (!sd_model_is_end(m, (int32_t)token)) m->end_token[m->n_end_tokens++] = (int32_t)token;
+}
+
+sd_status sd_model_set_template(sd_model *m, const char *source, size_t len, sd_error *err) {
+    sd_error why = {0};
+    sd_status st = sd_template_open(&m->chat, source, len, &why);
+    if (st == SD_OK || st == SD_ENOMEM) {
+        if (st != SD_OK && err) *err = why;
+        return st;
+    }
+    m->chat = NULL;
+    m->chat_error = sd_strdup(why.message);
+    return m->chat_error ? SD_OK : sd_fail(err, SD_ENOMEM, "%s: out of memory", m->path);
+}
+
+// A template ends a turn with a token that metadata often forgets; these are the ones in use.
+static void add_turn_ends(sd_model *m) {
+    static const char *const texts[] = {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>",
+                                        "<|endoftext|>"};
+    if (!m->tokenizer) return;
+    sd_model_add_end(m, sd_tokenizer_eos(m->tokenizer));
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        int32_t id = sd_tokenizer_find(m->tokenizer, texts[i]);
+        if (id >= 0 && sd_tokenizer_is_special(m->tokenizer, id)) sd_model_add_end(m, id);
+    }
+}
+
+sd_status sd_model_open(sd_model **out, const char *path, sd_error *err) {
+    sd_status st = SD_OK;
+    *out = NULL;
+    sd_model *m = sd_alloc(1, sizeof *m);
+    SD_CHECK_ALLOC(m, err);
+    sd_model_owned *o = sd_alloc(1, sizeof *o);
+    m->owned = o;
+    SD_CHECK_ALLOC(o, err);
+    pthread_mutex_init(&o->lock, NULL);
+    atomic_store(&o->references, 1);
+    m->path = sd_strdup(path);
+    SD_CHECK_ALLOC(m->path, err);
+    m->is_gguf = !sd_path_is_dir(path);
+    SD_TRY(m->is_gguf ? sd_model_read_gguf(m, err) : sd_model_read_folder(m, err));
+    add_turn_ends(m);
+    if (m->tokenizer_error) sd_log(SD_LOG_WARN, "no tokenizer: %s", m->tokenizer_error);
+    *out = m;
+    m = NULL;
+out:
+    sd_model_release(m);
+    return st;
+}
+
+sd_model *sd_model_acquire(sd_model *m) {
+    atomic_fetch_add(&sd_owned(m)->references, 1);
+    return m;
+}
+
+void sd_model_release(sd_model *m) {
+    if (!m) return;
+    sd_model_owned *o = m->owned;
+    if (o && atomic_fetch_sub(&o->references, 1) > 1) return;
+    sd_template_close(m->chat);
+    sd_tokenizer_close(m->tokenizer);
+    sd_gguf_close(m->gguf);
+    sd_safetensors_close(m->st);
+    free(m->layer);
+    free(m->path);
+    free(m->name);
+    free(m->chat_error);
+    free(m->tokenizer_error);
+    if (o) {
+        sd_arena_free(&o->arena);
+        pthread_mutex_destroy(&o->lock);
+    }
+    free(o);
+    free(m);
+}
+
+static sd_status hash_folder(const sd_model *m, sd_sha256 *out, sd_error *err) {
+    sd_hasher *h;
+    sd_status st = sd_hasher_open(&h, err);
+    if (st != SD_OK) return st;
+    for (int i = 0; st == SD_OK && i < sd_safetensors_file_count(m->st); i++) {
+        sd_map map;
+        st = sd_map_open(&map, sd_safetensors_file_at(m->st, i), err);
+        if (st != SD_OK) break;
+        sd_hasher_add(h, map.data, map.size);
+        sd_map_close(&map);
+    }
+    *out = sd_hasher_close(h);
+    return st;
+}
+
+sd_status sd_model_sha256(sd_model *m, sd_sha256 *out, sd_error *err) {
+    sd_model_owned *o = m->owned;
+    sd_status st = SD_OK;
+    pthread_mutex_lock(&o->lock);
+    if (!o->hashed)
+        st = m->is_gguf ? sd_sha256_of_file(&o->sha256, m->path, err)
+                        : hash_folder(m, &o->sha256, err);
+    if (st == SD_OK) {
+        o->hashed = true;
+        *out = o->sha256;
+    }
+    pthread_mutex_unlock(&o->lock);
+    return st;
+}
+
+// The text of a token for the template's bos_token and eos_token: "" when there is none.
+static sd_status token_text(char **out, const sd_tokenizer *t, int32_t id, sd_error *err) {
+    size_t len = 0;
+    const char *s = id >= 0 ? sd_tokenizer_bytes(t, id, &len) : "";
+    *out = sd_strndup(s ? s : "", s ? len : 0);
+    return *out ? SD_OK : sd_fail(err, SD_ENOMEM, "out of memory");
+}
+
+sd_status sd_model_chat_ids(const sd_model *m, const json_t *messages, const json_t *tools,
+                            const json_t *extra, bool add_generation_prompt, sd_ids *out,
+                            sd_error *err) {
+    enum { MAX_PROMPT = 256 << 20 };
+    sd_status st = SD_OK;
+    char *bos = NULL, *eos = NULL;
+    sd_buf text = sd_buf_make(MAX_PROMPT);
+    SD_CHECK(m->tokenizer, err, SD_EINVAL, "%s: has no tokenizer that is understood%s%s", m->path,
+             m->tokenizer_error ? ": " : "", m->tokenizer_error ? m->tokenizer_error : "");
+    SD_CHECK(m->chat, err, SD_EINVAL, "%s: has no chat template%s%s", m->path,
+             m->chat_error ? " that is understood: " : "; give the prompt as plain text",
+             m->chat_error ? m->chat_error : "");
+    SD_TRY(token_text(&bos, m->tokenizer, sd_tokenizer_bos(m->tokenizer), err));
+    SD_TRY(token_text(&eos, m->tokenizer, sd_tokenizer_eos(m->tokenizer), err));
+    SD_TRY(sd_template_render(m->chat, messages, tools, extra, add_generation_prompt, bos, eos,
+                              &text, err));
+    SD_TRY(sd_tokenizer_encode(m->tokenizer, text.data ? text.data : "", text.len, SD_TOK_SPECIAL,
+                               out, err));
+out:
+    sd_buf_free(&text);
+    free(bos);
+    free(eos);
+    return st;
+}

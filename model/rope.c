@@ -1,0 +1,59 @@
+// Inverse frequencies of the rotary embedding (arXiv:2104.09864) and its extensions to longer
+// contexts: position interpolation (arXiv:2306.15595), YaRN (arXiv:2309.00071) and Llama 3.1's
+// piecewise rule. All in double: a position of 10^5 times an fp32 frequency would be off by 1e-2.
+#include "model/model.h"
+
+#include <math.h>
+
+static const double pi = 3.14159265358979323846;
+
+// The (fractional) pair that turns `turns` times within the original context.
+static double pair_of(double turns, const sd_hparams *hp) {
+    return hp->rope_dim * log(hp->rope_orig_ctx / (turns * 2 * pi)) /
+           (2 * log((double)hp->rope_base));
+}
+
+static void yarn(const sd_hparams *hp, double *inv, double *attn_scale) {
+    double low = floor(pair_of((double)hp->rope_beta_fast, hp)),
+           high = ceil(pair_of((double)hp->rope_beta_slow, hp));
+    low = fmax(low, 0);
+    high = fmin(high, hp->rope_dim - 1);
+    if (low == high) high += 0.001;
+    for (int i = 0; i < hp->rope_dim / 2; i++) {
+        double ramp = fmin(fmax((i - low) / (high - low), 0), 1);
+        inv[i] = inv[i] / (double)hp->rope_factor * ramp + inv[i] * (1 - ramp);
+    }
+    double f = (double)hp->rope_factor;
+    *attn_scale =
+        hp->rope_attn_factor > 0 ? (double)hp->rope_attn_factor : (f > 1 ? 0.1 * log(f) + 1 : 1);
+}
+
+static void llama3(const sd_hparams *hp, double *inv) {
+    double low = (double)hp->rope_low, high = (double)hp->rope_high, f = (double)hp->rope_factor;
+    for (int i = 0; i < hp->rope_dim / 2; i++) {
+        double turns = hp->rope_orig_ctx * inv[i] / (2 * pi);
+        double smooth = fmin(fmax((turns - low) / (high - low), 0), 1);
+        inv[i] = (1 - smooth) * inv[i] / f + smooth * inv[i];
+    }
+}
+
+void sd_rope_frequencies(const sd_hparams *hp, double *inv, double *attn_scale) {
+    *attn_scale = 1;
+    for (int i = 0; i < hp->rope_dim / 2; i++) {
+        inv[i] = pow((double)hp->rope_base, -2.0 * i / hp->rope_dim);
+        if (hp->rope_factors) inv[i] /= (double)hp->rope_factors[i];
+    }
+    switch (hp->scaling) {
+    case SD_ROPE_LINEAR:
+        for (int i = 0; i < hp->rope_dim / 2; i++) inv[i] /= (double)hp->rope_factor;
+        break;
+    case SD_ROPE_LLAMA3:
+        llama3(hp, inv);
+        break;
+    case SD_ROPE_YARN:
+        yarn(hp, inv, attn_scale);
+        break;
+    case SD_ROPE_NONE:
+        break;
+    }
+}
