@@ -3,13 +3,23 @@
 
 #include "base/log.h"
 #include "base/memory.h"
-#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/avx2.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__x86_64__)
+static bool has_avx2(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("f16c");
+}
+#endif
+
 const sd_ops *sd_ops_named(const char *name) {
     if (strcmp(name, "plain") == 0) return &sd_ops_plain;
+#if defined(__x86_64__)
+    if (strcmp(name, "avx2") == 0 && has_avx2()) return &sd_ops_avx2;
+#endif
     return NULL;
 }
 
@@ -20,6 +30,11 @@ const sd_ops *sd_ops_best(void) {
         if (o) return o;
         sd_log(SD_LOG_WARN, "SPECDEC_ISA=%s is not available here; give plain, avx2 or avx512",
                forced);
+    }
+    static const char *const order[] = {"avx512", "avx2"};
+    for (int i = 0; i < 2; i++) {
+        const sd_ops *o = sd_ops_named(order[i]);
+        if (o) return o;
     }
     return &sd_ops_plain;
 }
@@ -58,7 +73,6 @@ void sd_packed_free(sd_packed *p) {
 
 size_t sd_attention_scratch(const sd_attention_shape *s, int len) {
     (void)len;
-    size_t heads = (size_t)(s->H / s->G);
-    // Scores of one key block, the running sums, and per head the running maximum and denominator.
-    return heads * ((size_t)SD_KEY_BLOCK + (size_t)s->D + 16) + 64;
+    // Three heads at a time: scores of one key block and the running sums.
+    return 3 * ((size_t)SD_KEY_BLOCK + (size_t)s->D) + 64;
 }

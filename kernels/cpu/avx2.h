@@ -1,0 +1,18 @@
+// The AVX2 kernels; the AVX-512 table takes those that gain nothing from wider vectors.
+#pragma once
+
+#include "kernels/cpu/cpu.h"
+
+extern const sd_ops sd_ops_avx2;
+
+void sd_matmul_avx2(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0, int m1);
+void sd_act_rows_avx2(sd_act *a, const float *x, int n0, int n1);
+void sd_rmsnorm_avx2(float *y, const float *x, const float *w, int N, int C, float eps);
+void sd_rope_avx2(float *x, const float *cos, const float *sin, int D, int rot, bool interleaved);
+void sd_swiglu_avx2(float *y, const float *gate, const float *up, int n);
+void sd_add_avx2(float *y, const float *x, int n);
+void sd_attention_avx2(float *out, const float *q, const void *k, const void *v, int g, int len,
+                       const sd_attention_shape *s, float *scratch);
+void sd_lora_shrink_avx2(float *u, const float *A, const float *x, int R, int K);
+void sd_lora_expand_avx2(float *y, const float *B, const float *u, float s, int R, int m0, int m1);
+int sd_argmax_avx2(const float *x, int n);

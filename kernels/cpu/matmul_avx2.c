@@ -1,0 +1,362 @@
+// Matrix products on AVX2. The load: a decode step streams every weight once from memory for
+// N = 1..8 rows, a prefill reuses a tile for hundreds.
+//
+// Integer path, per tile of 16 outputs and block of 32 k: a plane is unpacked once (and, shift) and
+// meets all rows. maddubs multiplies unsigned codes with the rows' int8 and sums pairs into 16
+// bits: 8 groups of 4-bit codes reach 8 * 2 * 15 * 127 = 30480, 4 of 5-bit 31496, 2 of 6-bit 32004,
+// all below 32768, so only then the sums are widened. Q8_0 is signed: |w| times x with w's sign
+// (128 * 127 * 2 = 32512), widened at once. The float part of a block is one multiplication and one
+// FMA per output, ascending in k, the same for every n: n only repeats it.
+//
+// fp32 path: a block is written out as floats once (L1), then rows come by sixes, one FMA chain in
+// k per output.
+#include "kernels/cpu/avx2.h"
+#include "kernels/cpu/packed.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+enum { MAX_N = 4, HALVES = 2, FP32_N = 6, FP32_ROWS = 64 };
+
+typedef struct {
+    const int8_t *q;
+    const float *scale, *sum;
+    const int32_t *isum, *isum16;
+} act_row;
+
+INLINE __m256 half8(const uint8_t *p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+}
+INLINE __m256 u8x8(const uint8_t *p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+INLINE __m256 s8x8(const uint8_t *p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+INLINE __m256i load(const uint8_t *p) {
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+
+// The codes of group g, half h (8 outputs), as unsigned bytes; `plane` is the loaded plane g / 2.
+INLINE __m256i codes(__m256i plane, const uint8_t *high, int h, int g, int bits) {
+    const __m256i low = _mm256_set1_epi8(15);
+    __m256i q = _mm256_and_si256(g % 2 ? _mm256_srli_epi16(plane, 4) : plane, low);
+    if (bits == 5) {
+        __m256i b = _mm256_and_si256(load(high + 32 * h), _mm256_set1_epi8((char)(1 << g)));
+        q = _mm256_or_si256(q, g < 4 ? _mm256_slli_epi16(b, 4 - g) : _mm256_srli_epi16(b, g - 4));
+    } else if (bits == 6) {
+        __m256i b = load(high + g / 4 * SD_PLANE + 32 * h);
+        int s = g % 4 * 2;
+        b = s < 4 ? _mm256_slli_epi16(b, 4 - s) : _mm256_srli_epi16(b, s - 4);
+        q = _mm256_or_si256(q, _mm256_and_si256(b, _mm256_set1_epi8(0x30)));
+    }
+    return q;
+}
+
+INLINE __m256i word(const int8_t *p) { // 4 activations in every lane
+    int32_t v;
+    memcpy(&v, p, 4);
+    return _mm256_set1_epi32(v);
+}
+
+// dot [n][HALVES] <- integer sums of 16 k (part of Q6_K) or of a block.
+INLINE void dots(__m256i dot[][HALVES], const uint8_t *high, const uint8_t *code, const act_row *x,
+                 int at, int n, int g0, int g1, int bits) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    const int span = bits == 4 ? 8 : bits == 5 ? 4 : 2; // groups that fit 16 bits
+    __m256i s[MAX_N][HALVES];
+    UNROLL for (int g = g0; g < g1; g += 2) {
+        UNROLL for (int h = 0; h < HALVES; h++) {
+            __m256i plane = load(code + g / 2 * SD_PLANE + 32 * h);
+            __m256i a = codes(plane, high, h, g, bits), b = codes(plane, high, h, g + 1, bits);
+            UNROLL for (int r = 0; r < n; r++) {
+                __m256i t =
+                    _mm256_add_epi16(_mm256_maddubs_epi16(a, word(x[r].q + at + 4 * g)),
+                                     _mm256_maddubs_epi16(b, word(x[r].q + at + 4 * g + 4)));
+                s[r][h] = g % span ? _mm256_add_epi16(s[r][h], t) : t;
+                if (g % span != span - 2) continue;
+                t = _mm256_madd_epi16(s[r][h], ones);
+                dot[r][h] = g - g0 < span ? t : _mm256_add_epi32(dot[r][h], t);
+            }
+        }
+    }
+}
+
+INLINE void dots8(__m256i dot[][HALVES], const uint8_t *code, const act_row *x, int at, int n) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    UNROLL for (int g = 0; g < 8; g++) {
+        UNROLL for (int h = 0; h < HALVES; h++) {
+            __m256i w = load(code + g * SD_PLANE + 32 * h), a = _mm256_abs_epi8(w);
+            UNROLL for (int r = 0; r < n; r++) {
+                __m256i t = _mm256_sign_epi8(word(x[r].q + at + 4 * g), w);
+                t = _mm256_madd_epi16(_mm256_maddubs_epi16(a, t), ones);
+                dot[r][h] = g ? _mm256_add_epi32(dot[r][h], t) : t;
+            }
+        }
+    }
+}
+
+// y rows [n] <- one tile. rows: outputs that exist. t and n are constants where this is inlined.
+INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const act_row *x, int blocks, int rows,
+                      int n, sd_dtype t) {
+    const sd_tile_form f = sd_tile_form_of(t);
+    __m256 acc[MAX_N][HALVES], d[HALVES], m[HALVES];
+    const uint8_t *head = p;
+    UNROLL for (int r = 0; r < n; r++) acc[r][0] = acc[r][1] = _mm256_setzero_ps();
+    for (int b = 0; b < blocks; b++) {
+        if (f.super && b % 8 == 0) head = p, p += f.head;
+        UNROLL for (int h = 0; h < HALVES; h++) {
+            d[h] = half8((f.super ? head : p) + 16 * h);
+            if (f.super && t != SD_Q6_K) d[h] = _mm256_mul_ps(d[h], u8x8(p + 8 * h));
+            if (f.min) m[h] = half8((f.super ? head : p) + 32 + 16 * h);
+            if (f.min && f.super) m[h] = _mm256_mul_ps(m[h], u8x8(p + 16 + 8 * h));
+        }
+        const uint8_t *high = p + f.scales, *code = high + f.high;
+        for (int part = 0; part < (t == SD_Q6_K ? 2 : 1); part++) {
+            __m256i dot[MAX_N][HALVES];
+            if (t == SD_Q8_0)
+                dots8(dot, code, x, 32 * b, n);
+            else if (t == SD_Q6_K && part == 0)
+                dots(dot, high, code, x, 32 * b, n, 0, 4, f.bits);
+            else
+                dots(dot, high, code, x, 32 * b, n, t == SD_Q6_K ? 4 : 0, 8, f.bits);
+            UNROLL for (int h = 0; h < HALVES; h++) {
+                __m256 dh = d[h];
+                if (t == SD_Q6_K) dh = _mm256_mul_ps(dh, s8x8(p + 16 * part + 8 * h));
+                UNROLL for (int r = 0; r < n; r++) {
+                    __m256i v = dot[r][h];
+                    if (f.centre) {
+                        int32_t s = t == SD_Q6_K ? x[r].isum16[2 * b + part] : x[r].isum[b];
+                        v = _mm256_sub_epi32(v, _mm256_set1_epi32(s * f.centre));
+                    }
+                    __m256 k = _mm256_mul_ps(dh, _mm256_set1_ps(x[r].scale[b]));
+                    acc[r][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(v), k, acc[r][h]);
+                    if (!f.min) continue;
+                    __m256 sum = _mm256_set1_ps(x[r].sum[b]);
+                    acc[r][h] = f.super ? _mm256_fnmadd_ps(m[h], sum, acc[r][h])
+                                        : _mm256_fmadd_ps(m[h], sum, acc[r][h]);
+                }
+            }
+        }
+        p += f.block;
+    }
+    UNROLL for (int r = 0; r < n; r++) {
+        float *to = y + (size_t)r * ldy, v[SD_TILE_M];
+        if (rows == SD_TILE_M) {
+            _mm256_storeu_ps(to, acc[r][0]);
+            _mm256_storeu_ps(to + 8, acc[r][1]);
+            continue;
+        }
+        _mm256_storeu_ps(v, acc[r][0]);
+        _mm256_storeu_ps(v + 8, acc[r][1]);
+        memcpy(to, v, (size_t)rows * sizeof *v);
+    }
+}
+
+typedef void (*tile_fn)(float *y, int ldy, const uint8_t *p, const act_row *x, int blocks,
+                        int rows);
+#define TILE(t, n)                                                                                 \
+    static __attribute__((noinline)) void tile_##t##_##n(float *y, int ldy, const uint8_t *p,      \
+                                                         const act_row *x, int blocks, int rows) { \
+        tile_int8(y, ldy, p, x, blocks, rows, n, SD_##t);                                          \
+    }
+#define TILES(t) TILE(t, 1) TILE(t, 2) TILE(t, 3) TILE(t, 4)
+TILES(Q4_0)
+TILES(Q4_1)
+TILES(Q5_0) TILES(Q5_1) TILES(Q8_0) TILES(Q4_K) TILES(Q5_K) TILES(Q6_K)
+
+#define ROW(t) [SD_##t] = {tile_##t##_1, tile_##t##_2, tile_##t##_3, tile_##t##_4}
+    static const tile_fn tile_of[SD_Q6_K + 1][MAX_N] = {ROW(Q4_0), ROW(Q4_1), ROW(Q5_0), ROW(Q5_1),
+                                                        ROW(Q8_0), ROW(Q4_K), ROW(Q5_K), ROW(Q6_K)};
+
+static void matmul_int8(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
+                        int m1) {
+    int K = w->w.cols, blocks = K / SD_QBLOCK;
+    size_t tile = sd_tile_bytes(w->w.dtype, K);
+    const tile_fn *fn = tile_of[w->w.dtype];
+    for (int m = m0; m < m1; m += SD_TILE_M) {
+        const uint8_t *p = (const uint8_t *)w->data + (size_t)(m / SD_TILE_M) * tile;
+        int rows = m1 - m < SD_TILE_M ? m1 - m : SD_TILE_M;
+        for (int n0 = 0, n; n0 < N; n0 += n) {
+            // 5 is 3 + 2 and 6 is 3 + 3: a row by itself would pay for the unpacking alone.
+            int left = N - n0;
+            n = left <= MAX_N ? left : left == MAX_N + 1 || left == MAX_N + 2 ? 3 : MAX_N;
+            act_row a[MAX_N];
+            for (int r = 0; r < n; r++) {
+                size_t at = (size_t)(n0 + r) * (size_t)blocks;
+                a[r] = (act_row){x->q + at * SD_QBLOCK, x->scale + at, x->sum + at, x->isum + at,
+                                 x->isum16 + 2 * at};
+            }
+            fn[n - 1](y + (size_t)n0 * ldy + m, ldy, p, a, blocks, rows);
+        }
+    }
+}
+
+// ---- fp32
+
+// out [32][16] <- the block's values at p, bit-identical to the stored ones.
+INLINE void write_block(float *out, const uint8_t *p, const uint8_t *head, sd_dtype t) {
+    const sd_tile_form f = sd_tile_form_of(t);
+    const uint8_t *high = p + f.scales, *code = high + f.high;
+    for (int h = 0; h < HALVES; h++) {
+        __m256 d = half8((f.super ? head : p) + 16 * h), m = _mm256_setzero_ps(), d0 = d;
+        if (f.super && t != SD_Q6_K) d = _mm256_mul_ps(d0, u8x8(p + 8 * h));
+        if (f.min) m = half8((f.super ? head : p) + 32 + 16 * h);
+        if (f.min && f.super) m = _mm256_mul_ps(m, u8x8(p + 16 + 8 * h));
+        UNROLL for (int g = 0; g < 8; g++) {
+            __m256i q;
+            if (t == SD_Q6_K) d = _mm256_mul_ps(d0, s8x8(p + 16 * (g / 4) + 8 * h));
+            if (f.bits == 8) {
+                q = load(code + g * SD_PLANE + 32 * h);
+            } else {
+                q = codes(load(code + g / 2 * SD_PLANE + 32 * h), high, h, g, f.bits);
+                q = _mm256_sub_epi8(q, _mm256_set1_epi8((char)f.centre));
+            }
+            UNROLL for (int j = 0; j < 4; j++) {
+                __m256i v = _mm256_srai_epi32(_mm256_slli_epi32(q, 24 - 8 * j), 24);
+                __m256 x = _mm256_mul_ps(d, _mm256_cvtepi32_ps(v));
+                if (f.min) x = f.super ? _mm256_sub_ps(x, m) : _mm256_add_ps(x, m);
+                _mm256_storeu_ps(out + (4 * g + j) * SD_TILE_M + 8 * h, x);
+            }
+        }
+    }
+}
+
+static void write_quantised(float *out, const uint8_t *p, const uint8_t *head, sd_dtype t) {
+    switch (t) {
+    case SD_Q4_0:
+        write_block(out, p, head, SD_Q4_0);
+        break;
+    case SD_Q4_1:
+        write_block(out, p, head, SD_Q4_1);
+        break;
+    case SD_Q5_0:
+        write_block(out, p, head, SD_Q5_0);
+        break;
+    case SD_Q5_1:
+        write_block(out, p, head, SD_Q5_1);
+        break;
+    case SD_Q8_0:
+        write_block(out, p, head, SD_Q8_0);
+        break;
+    case SD_Q4_K:
+        write_block(out, p, head, SD_Q4_K);
+        break;
+    case SD_Q5_K:
+        write_block(out, p, head, SD_Q5_K);
+        break;
+    default:
+        write_block(out, p, head, SD_Q6_K);
+        break;
+    }
+}
+
+static void write_floats(float *out, const uint8_t *p, int count, sd_dtype t) {
+    for (int i = 0; i < count; i += 8) {
+        __m256 v;
+        if (t == SD_F16) {
+            v = half8(p + 2 * i);
+        } else {
+            __m128i b = _mm_loadu_si128((const __m128i *)(p + 2 * i));
+            v = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(b), 16));
+        }
+        _mm256_storeu_ps(out + i, v);
+    }
+}
+
+// acc [n][16] += w [c][16] times rows of x.
+INLINE void fma_rows(float *acc, const float *w, const float *x, int K, int c, int n) {
+    __m256 s[FP32_N][HALVES];
+    UNROLL for (int r = 0; r < n; r++) {
+        s[r][0] = _mm256_loadu_ps(acc + r * SD_TILE_M);
+        s[r][1] = _mm256_loadu_ps(acc + r * SD_TILE_M + 8);
+    }
+    for (int k = 0; k < c; k++) {
+        __m256 a = _mm256_loadu_ps(w + k * SD_TILE_M), b = _mm256_loadu_ps(w + k * SD_TILE_M + 8);
+        UNROLL for (int r = 0; r < n; r++) {
+            __m256 v = _mm256_set1_ps(x[(size_t)r * K + k]);
+            s[r][0] = _mm256_fmadd_ps(a, v, s[r][0]);
+            s[r][1] = _mm256_fmadd_ps(b, v, s[r][1]);
+        }
+    }
+    UNROLL for (int r = 0; r < n; r++) {
+        _mm256_storeu_ps(acc + r * SD_TILE_M, s[r][0]);
+        _mm256_storeu_ps(acc + r * SD_TILE_M + 8, s[r][1]);
+    }
+}
+
+static void fma_block(float *acc, const float *w, const float *x, int K, int c, int N) {
+    int n = 0;
+    for (; n + FP32_N <= N; n += FP32_N)
+        fma_rows(acc + n * SD_TILE_M, w, x + (size_t)n * K, K, c, FP32_N);
+    acc += n * SD_TILE_M, x += (size_t)n * K;
+    switch (N - n) {
+    case 1:
+        fma_rows(acc, w, x, K, c, 1);
+        break;
+    case 2:
+        fma_rows(acc, w, x, K, c, 2);
+        break;
+    case 3:
+        fma_rows(acc, w, x, K, c, 3);
+        break;
+    case 4:
+        fma_rows(acc, w, x, K, c, 4);
+        break;
+    case 5:
+        fma_rows(acc, w, x, K, c, 5);
+        break;
+    default:
+        break;
+    }
+}
+
+static void tile_fp32(float *acc, const uint8_t *p, const float *x, int K, int N, sd_dtype t) {
+    _Alignas(32) float w[SD_QBLOCK * SD_TILE_M];
+    bool quantised = sd_dtype_quantised(t);
+    sd_tile_form f = sd_tile_form_of(t);
+    size_t step = quantised ? (size_t)f.block
+                            : (size_t)SD_QBLOCK * SD_TILE_M * (size_t)sd_dtype_block_bytes(t);
+    const uint8_t *head = p;
+    for (int k = 0; k < K; k += SD_QBLOCK, p += step) {
+        int c = K - k < SD_QBLOCK ? K - k : SD_QBLOCK;
+        const float *from = w;
+        if (quantised) {
+            if (f.super && k % 256 == 0) head = p, p += f.head;
+            write_quantised(w, p, head, t);
+        } else if (t == SD_F32) {
+            from = (const float *)(const void *)p;
+        } else {
+            write_floats(w, p, c * SD_TILE_M, t);
+        }
+        fma_block(acc, from, x + k, K, c, N);
+    }
+}
+
+static void matmul_fp32(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
+                        int m1) {
+    _Alignas(32) float acc[FP32_ROWS * SD_TILE_M];
+    int K = w->w.cols;
+    size_t tile = sd_tile_bytes(w->w.dtype, K);
+    for (int m = m0; m < m1; m += SD_TILE_M) {
+        const uint8_t *p = (const uint8_t *)w->data + (size_t)(m / SD_TILE_M) * tile;
+        int rows = m1 - m < SD_TILE_M ? m1 - m : SD_TILE_M;
+        for (int n0 = 0; n0 < N; n0 += FP32_ROWS) {
+            int n = N - n0 < FP32_ROWS ? N - n0 : FP32_ROWS;
+            memset(acc, 0, (size_t)n * SD_TILE_M * sizeof *acc);
+            tile_fp32(acc, p, x->x + (size_t)n0 * K, K, n, w->w.dtype);
+            for (int r = 0; r < n; r++)
+                memcpy(y + (size_t)(n0 + r) * ldy + m, acc + r * SD_TILE_M,
+                       (size_t)rows * sizeof *acc);
+        }
+    }
+}
+
+void sd_matmul_avx2(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0, int m1) {
+    if (w->compute == SD_COMPUTE_AUTO && sd_dtype_quantised(w->w.dtype))
+        matmul_int8(y, ldy, w, x, N, m0, m1);
+    else
+        matmul_fp32(y, ldy, w, x, N, m0, m1);
+}

@@ -1,0 +1,55 @@
+// The packed form of the AVX2 and AVX-512 tables: tiles of 16 outputs, their rows interleaved so
+// that a vector lane is one output.
+//
+// Floats (F32, F16, BF16): per k, 16 values in the stored type.
+//
+// Quantised types keep their own bits and scales. A tile is a run of blocks of 32 k; K types put a
+// head of fp16 scales before every 8 blocks. A "plane" is 64 bytes: byte 4 r + j belongs to row r
+// and, in group g, to k = 4 g + j. One plane is two AVX2 registers or one of AVX-512, and each lane
+// of 4 bytes is what maddubs/vpdpbusd sums.
+//
+//     head   d [16] fp16; dmin [16] fp16 (Q4_K, Q5_K)                    K types only
+//     scales d [16] fp16, m [16] fp16 | scale [16] u8, min [16] u8 | scale0, scale1 [16] int8
+//     high   5 bits: 1 plane, bit g of a byte belongs to group g
+//            6 bits: 2 planes, bits 2 (g%4).. of a byte of plane g/4 belong to group g
+//     codes  4 planes: low nibble group 2 i, high nibble group 2 i + 1; Q8_0: 8 planes of int8
+//
+// Codes are unsigned (not centred) but for Q8_0.
+#pragma once
+
+#include "kernels/ops.h"
+#include "kernels/quant.h"
+
+enum { SD_PLANE = 64, SD_LAYOUT_TILES = 1 };
+
+typedef struct {
+    int bits;   // 4, 5, 6, 8
+    int centre; // subtracted from a code
+    bool min;   // a minimum is added
+    bool super; // K type: a head before every 8 blocks
+    int head, scales, high, codes;
+    int block; // bytes: scales + high + codes
+} sd_tile_form;
+
+static inline __attribute__((always_inline)) sd_tile_form sd_tile_form_of(sd_dtype t) {
+    sd_tile_form f = {0};
+    f.bits = t == SD_Q8_0                                   ? 8
+             : t == SD_Q6_K                                 ? 6
+             : t == SD_Q4_0 || t == SD_Q4_1 || t == SD_Q4_K ? 4
+                                                            : 5;
+    f.centre = t == SD_Q4_0 ? 8 : t == SD_Q5_0 ? 16 : t == SD_Q6_K ? 32 : 0;
+    f.min = t == SD_Q4_1 || t == SD_Q5_1 || t == SD_Q4_K || t == SD_Q5_K;
+    f.super = t == SD_Q4_K || t == SD_Q5_K || t == SD_Q6_K;
+    f.head = t == SD_Q6_K ? 32 : f.super ? 64 : 0;
+    f.scales = f.super || !f.min ? 32 : 64;
+    f.high = f.bits == 5 ? SD_PLANE : f.bits == 6 ? 2 * SD_PLANE : 0;
+    f.codes = f.bits == 8 ? 8 * SD_PLANE : 4 * SD_PLANE;
+    f.block = f.scales + f.high + f.codes;
+    return f;
+}
+
+/// Bytes of one tile of K inputs.
+size_t sd_tile_bytes(sd_dtype t, int K);
+
+/// The pack of both tables. data is padded with zero rows to whole tiles.
+sd_status sd_pack_tiles(sd_packed *out, const sd_weight *w, sd_compute compute, sd_error *err);

@@ -1,0 +1,207 @@
+// The ops between the matrix products, on rows of 576 to 8960 floats that are in L1 or L2: each is
+// one or two passes, sums in four fixed vectors folded in one order.
+#include "kernels/cpu/avx2.h"
+#include "kernels/cpu/packed.h"
+#include "kernels/cpu/vec_avx2.h"
+
+#include <math.h>
+#include <string.h>
+
+// As the plain table's block, 32 values at a time: the same bits.
+static void act_block(sd_act *a, size_t b, const float *x) {
+    const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
+    __m256 v[4];
+    __m256i top = _mm256_setzero_si256(), c[4];
+    for (int i = 0; i < 4; i++) {
+        v[i] = _mm256_loadu_ps(x + 8 * i);
+        top = _mm256_max_epi32(top, _mm256_and_si256(_mm256_castps_si256(v[i]), magnitude));
+    }
+    __m128i t = _mm_max_epi32(_mm256_castsi256_si128(top), _mm256_extracti128_si256(top, 1));
+    t = _mm_max_epi32(t, _mm_shuffle_epi32(t, 0x4e));
+    t = _mm_max_epi32(t, _mm_shuffle_epi32(t, 0xb1));
+    int bits = _mm_cvtsi128_si32(t);
+    float amax = _mm_cvtss_f32(_mm_castsi128_ps(t)), inverse = 0;
+    bool finite = bits < 0x7f800000;
+    if (finite && amax > 1e-30f) inverse = 127.0f / amax;
+    for (int i = 0; i < 4; i++)
+        c[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], _mm256_set1_ps(inverse)));
+    __m256i q = _mm256_packs_epi16(_mm256_packs_epi32(c[0], c[1]), _mm256_packs_epi32(c[2], c[3]));
+    q = _mm256_permutevar8x32_epi32(q, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    if (inverse == 0) q = _mm256_setzero_si256();
+    _mm256_storeu_si256((__m256i *)(void *)(a->q + b * SD_QBLOCK), q);
+    // Sums of 8 bytes, shifted to be unsigned; two of the four make 16 k.
+    __m256i s =
+        _mm256_sad_epu8(_mm256_xor_si256(q, _mm256_set1_epi8((char)0x80)), _mm256_setzero_si256());
+    __m128i lo = _mm256_castsi256_si128(s), hi = _mm256_extracti128_si256(s, 1);
+    int32_t s0 = _mm_cvtsi128_si32(lo) + _mm_extract_epi16(lo, 4) - 16 * 128;
+    int32_t s1 = _mm_cvtsi128_si32(hi) + _mm_extract_epi16(hi, 4) - 16 * 128;
+    float scale = !finite ? NAN : inverse != 0 ? amax / 127.0f : 0;
+    a->scale[b] = scale;
+    a->isum[b] = s0 + s1;
+    a->isum16[2 * b] = s0;
+    a->isum16[2 * b + 1] = s1;
+    a->sum[b] = scale * (float)(s0 + s1);
+}
+
+void sd_act_rows_avx2(sd_act *a, const float *x, int n0, int n1) {
+    __atomic_store_n(&a->x, x, __ATOMIC_RELAXED); // every range of the same rows stores the same
+    if (a->compute == SD_COMPUTE_FP32) return;
+    int whole = a->K / SD_QBLOCK, left = a->K % SD_QBLOCK;
+    size_t blocks = (size_t)whole + (left != 0);
+    for (int n = n0; n < n1; n++) {
+        const float *row = x + (size_t)n * a->K;
+        for (int b = 0; b < whole; b++) act_block(a, n * blocks + b, row + b * SD_QBLOCK);
+        if (left) {
+            float last[SD_QBLOCK] = {0};
+            memcpy(last, row + whole * SD_QBLOCK, (size_t)left * sizeof *last);
+            act_block(a, n * blocks + whole, last);
+        }
+    }
+}
+
+// sum of a b over n in one shape: four chains, folded pairwise.
+static float dot(const float *a, const float *b, int n) {
+    __m256 s[4];
+    for (int j = 0; j < 4; j++) s[j] = _mm256_setzero_ps();
+    int i = 0;
+    for (; i + 32 <= n; i += 32)
+        for (int j = 0; j < 4; j++)
+            s[j] = _mm256_fmadd_ps(_mm256_loadu_ps(a + i + 8 * j), _mm256_loadu_ps(b + i + 8 * j),
+                                   s[j]);
+    for (int j = 0; i < n; i += 8, j++) {
+        int c = n - i < 8 ? n - i : 8;
+        s[j] = _mm256_fmadd_ps(sd_load_part(a + i, c), sd_load_part(b + i, c), s[j]);
+    }
+    return sd_sum8(_mm256_add_ps(_mm256_add_ps(s[0], s[1]), _mm256_add_ps(s[2], s[3])));
+}
+
+void sd_rmsnorm_avx2(float *y, const float *x, const float *w, int N, int C, float eps) {
+    for (int n = 0; n < N; n++, x += C, y += C) {
+        float r = 1.0f / sqrtf(dot(x, x, C) / (float)C + eps);
+        __m256 scale = _mm256_set1_ps(r);
+        int c = 0;
+        for (; c + 8 <= C; c += 8)
+            _mm256_storeu_ps(y + c, _mm256_mul_ps(_mm256_mul_ps(_mm256_loadu_ps(x + c), scale),
+                                                  _mm256_loadu_ps(w + c)));
+        for (; c < C; c++) y[c] = x[c] * r * w[c];
+    }
+}
+
+static void rope_interleaved(float *x, const float *cos, const float *sin, int half) {
+    const __m256i twice = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
+    int i = 0;
+    for (; i + 4 <= half; i += 4) {
+        __m256 v = _mm256_loadu_ps(x + 2 * i);
+        __m256 c = _mm256_permutevar8x32_ps(_mm256_castps128_ps256(_mm_loadu_ps(cos + i)), twice);
+        __m256 s = _mm256_permutevar8x32_ps(_mm256_castps128_ps256(_mm_loadu_ps(sin + i)), twice);
+        __m256 swapped = _mm256_mul_ps(_mm256_permute_ps(v, 0xb1), s);
+        _mm256_storeu_ps(x + 2 * i, _mm256_fmaddsub_ps(v, c, swapped));
+    }
+    for (; i < half; i++) {
+        float u = x[2 * i], v = x[2 * i + 1];
+        x[2 * i] = u * cos[i] - v * sin[i];
+        x[2 * i + 1] = u * sin[i] + v * cos[i];
+    }
+}
+
+void sd_rope_avx2(float *x, const float *cos, const float *sin, int D, int rot, bool interleaved) {
+    (void)D; // what lies beyond rot stays
+    int half = rot / 2, i = 0;
+    if (interleaved) {
+        rope_interleaved(x, cos, sin, half);
+        return;
+    }
+    for (; i + 8 <= half; i += 8) {
+        __m256 u = _mm256_loadu_ps(x + i), v = _mm256_loadu_ps(x + half + i);
+        __m256 c = _mm256_loadu_ps(cos + i), s = _mm256_loadu_ps(sin + i);
+        _mm256_storeu_ps(x + i, _mm256_fmsub_ps(u, c, _mm256_mul_ps(v, s)));
+        _mm256_storeu_ps(x + half + i, _mm256_fmadd_ps(v, c, _mm256_mul_ps(u, s)));
+    }
+    for (; i < half; i++) {
+        float u = x[i], v = x[half + i];
+        x[i] = u * cos[i] - v * sin[i];
+        x[half + i] = u * sin[i] + v * cos[i];
+    }
+}
+
+static inline __m256 swiglu8(__m256 g, __m256 u) {
+    __m256 e = sd_exp8(_mm256_sub_ps(_mm256_setzero_ps(), g));
+    return _mm256_mul_ps(_mm256_div_ps(g, _mm256_add_ps(_mm256_set1_ps(1.0f), e)), u);
+}
+
+void sd_swiglu_avx2(float *y, const float *gate, const float *up, int n) {
+    int i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(y + i, swiglu8(_mm256_loadu_ps(gate + i), _mm256_loadu_ps(up + i)));
+    if (i < n)
+        sd_store_part(y + i, swiglu8(sd_load_part(gate + i, n - i), sd_load_part(up + i, n - i)),
+                      n - i);
+}
+
+void sd_add_avx2(float *y, const float *x, int n) {
+    int i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(y + i, _mm256_add_ps(_mm256_loadu_ps(y + i), _mm256_loadu_ps(x + i)));
+    for (; i < n; i++) y[i] += x[i];
+}
+
+void sd_lora_shrink_avx2(float *u, const float *A, const float *x, int R, int K) {
+    for (int r = 0; r < R; r++) u[r] = dot(A + (size_t)r * K, x, K);
+}
+
+// One output's chain over R in a vector; four outputs share the fold.
+static inline __m256 expand_chain(const float *b, const float *u, int R) {
+    __m256 s = _mm256_setzero_ps();
+    int r = 0;
+    for (; r + 8 <= R; r += 8)
+        s = _mm256_fmadd_ps(_mm256_loadu_ps(b + r), _mm256_loadu_ps(u + r), s);
+    if (r < R) s = _mm256_fmadd_ps(sd_load_part(b + r, R - r), sd_load_part(u + r, R - r), s);
+    return s;
+}
+
+void sd_lora_expand_avx2(float *y, const float *B, const float *u, float s, int R, int m0, int m1) {
+    for (int m = m0; m < m1; m += 4) {
+        int n = m1 - m < 4 ? m1 - m : 4;
+        __m256 c[4];
+        for (int i = 0; i < 4; i++)
+            c[i] = i < n ? expand_chain(B + (size_t)(m + i) * R, u, R) : _mm256_setzero_ps();
+        __m128 v = _mm_mul_ps(_mm_set1_ps(s), sd_sum8x4(c[0], c[1], c[2], c[3]));
+        float out[4];
+        _mm_storeu_ps(out, v);
+        for (int i = 0; i < n; i++) y[m + i] += out[i];
+    }
+}
+
+// The largest value first (maxps gives its second operand when the first is NaN), then the first
+// place where it stands.
+int sd_argmax_avx2(const float *x, int n) {
+    __m256 s[4];
+    for (int j = 0; j < 4; j++) s[j] = _mm256_set1_ps(-INFINITY);
+    int i = 0;
+    for (; i + 32 <= n; i += 32)
+        for (int j = 0; j < 4; j++) s[j] = _mm256_max_ps(_mm256_loadu_ps(x + i + 8 * j), s[j]);
+    float top = sd_max8(_mm256_max_ps(_mm256_max_ps(s[0], s[1]), _mm256_max_ps(s[2], s[3])));
+    for (; i < n; i++)
+        if (x[i] > top) top = x[i];
+    __m256 want = _mm256_set1_ps(top);
+    for (i = 0; i + 8 <= n; i += 8) {
+        int hit = _mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(x + i), want, _CMP_EQ_OQ));
+        if (hit) return i + __builtin_ctz((unsigned)hit);
+    }
+    for (; i < n; i++)
+        if (x[i] == top) return i;
+    return 0; // all NaN
+}
+
+const sd_ops sd_ops_avx2 = {"avx2",
+                            sd_pack_tiles,
+                            sd_act_rows_avx2,
+                            sd_matmul_avx2,
+                            sd_rmsnorm_avx2,
+                            sd_rope_avx2,
+                            sd_swiglu_avx2,
+                            sd_add_avx2,
+                            sd_attention_avx2,
+                            sd_lora_shrink_avx2,
+                            sd_lora_expand_avx2,
+                            sd_argmax_avx2};
