@@ -1,0 +1,194 @@
+// What lives longer than a step: packed weights, scratch, and the sequences' caches.
+//
+// Big buffers are anonymous mappings, not malloc: pages come when they are first written, so a
+// cache of 32k positions costs what its sequence has used, and a context for 512 rows that decodes
+// one costs one row.
+#include "model/forward_private.h"
+
+#include "base/memory.h"
+
+#include <math.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { DEFAULT_ROWS = 512, MAX_ROWS = 1 << 16 };
+
+static void *map_zero(size_t bytes) {
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+// ---- packing
+
+typedef struct {
+    sd_context *cx;
+    sd_error *err;     // [tasks]
+    sd_status *status; // [tasks]
+} pack_job;
+
+static void pack_one(void *ctx, int task, int worker) {
+    (void)worker;
+    pack_job *j = ctx;
+    sd_context *cx = j->cx;
+    const sd_model *m = cx->model;
+    // The head first: it is the largest, and a late start would leave the other threads waiting.
+    int i = task - 1;
+    const sd_weight *w = task == 0 ? &m->head : &m->layer[i / SD_PROJ_COUNT].w[i % SD_PROJ_COUNT];
+    j->status[task] =
+        cx->ops->pack(task == 0 ? &cx->head : &cx->w[i], w, cx->compute, &j->err[task]);
+}
+
+static sd_status pack_weights(sd_context *cx, sd_error *err) {
+    sd_status st = SD_OK;
+    int n = cx->model->hp.L * SD_PROJ_COUNT;
+    pack_job j = {.cx = cx};
+    cx->w = sd_alloc((size_t)n, sizeof *cx->w);
+    j.err = sd_alloc((size_t)n + 1, sizeof *j.err);
+    j.status = sd_alloc((size_t)n + 1, sizeof *j.status);
+    SD_CHECK_ALLOC(cx->w, err);
+    SD_CHECK_ALLOC(j.err, err);
+    SD_CHECK_ALLOC(j.status, err);
+    sd_pool_run(cx->pool, n + 1, pack_one, &j);
+    for (int i = 0; i <= n; i++)
+        if (j.status[i] != SD_OK) {
+            if (err) *err = j.err[i];
+            st = j.status[i];
+            goto out;
+        }
+    cx->packed_bytes = cx->head.bytes;
+    for (int i = 0; i < n; i++) cx->packed_bytes += cx->w[i].bytes;
+out:
+    free(j.err);
+    free(j.status);
+    return st;
+}
+
+// ---- scratch
+
+static size_t place(size_t *total, size_t rows, size_t cols, size_t size) {
+    size_t at = *total;
+    *total += (rows * cols * size + 63) / 64 * 64;
+    return at;
+}
+
+static sd_status make_scratch(sd_context *cx, sd_error *err) {
+    const sd_hparams *hp = &cx->model->hp;
+    size_t N = (size_t)cx->max_rows, half = (size_t)hp->rope_dim / 2, total = 0;
+    const struct {
+        float **p;
+        size_t cols;
+    } rows[] = {{&cx->x, (size_t)hp->C},
+                {&cx->xn, (size_t)hp->C},
+                {&cx->y, (size_t)hp->C},
+                {&cx->q, (size_t)hp->H * hp->D},
+                {&cx->att, (size_t)hp->H * hp->D},
+                {&cx->k, (size_t)hp->G * hp->D},
+                {&cx->v, (size_t)hp->G * hp->D},
+                {&cx->gate, (size_t)hp->F},
+                {&cx->up, (size_t)hp->F},
+                {&cx->cos_n, half},
+                {&cx->sin_n, half}};
+    enum { COUNT = sizeof rows / sizeof rows[0] };
+    size_t at[COUNT];
+    for (int i = 0; i < COUNT; i++) at[i] = place(&total, N, rows[i].cols, sizeof(float));
+    size_t at_row = place(&total, N, 1, sizeof(sd_row)),
+           at_inv = place(&total, half, 1, sizeof(double));
+    char *base = map_zero(total);
+    if (!base)
+        return sd_fail(err, SD_ENOMEM, "out of memory for steps of %d rows; use fewer",
+                       cx->max_rows);
+    cx->scratch = base;
+    cx->scratch_bytes = total;
+    for (int i = 0; i < COUNT; i++) *rows[i].p = (float *)(void *)(base + at[i]);
+    cx->row = (sd_row *)(void *)(base + at_row);
+    cx->inv = (double *)(void *)(base + at_inv);
+    sd_rope_frequencies(hp, cx->inv, &cx->attn_scale);
+    int K = hp->C > hp->F ? hp->C : hp->F;
+    if (hp->H * hp->D > K) K = hp->H * hp->D;
+    return sd_act_init(&cx->act, cx->max_rows, K, cx->compute, err);
+}
+
+sd_status sd_context_open(sd_context **out, sd_model *m, sd_pool *pool, const sd_context_options *o,
+                          sd_error *err) {
+    sd_status st = SD_OK;
+    *out = NULL;
+    sd_context *cx = sd_alloc(1, sizeof *cx);
+    SD_CHECK_ALLOC(cx, err);
+    cx->model = sd_model_acquire(m);
+    cx->pool = pool;
+    cx->max_rows = o && o->max_rows ? o->max_rows : DEFAULT_ROWS;
+    cx->compute = o ? o->compute : SD_COMPUTE_AUTO;
+    cx->ops = o && o->isa ? sd_ops_named(o->isa) : sd_ops_best();
+    SD_CHECK(cx->ops, err, SD_EINVAL, "instruction set '%s' is not available here; use plain",
+             o->isa);
+    SD_CHECK(cx->max_rows > 0 && cx->max_rows <= MAX_ROWS, err, SD_EINVAL,
+             "%d rows a step, 1 to %d are allowed", cx->max_rows, MAX_ROWS);
+    SD_TRY(make_scratch(cx, err));
+    SD_TRY(pack_weights(cx, err));
+    *out = cx;
+    cx = NULL;
+out:
+    sd_context_close(cx);
+    return st;
+}
+
+void sd_context_close(sd_context *cx) {
+    if (!cx) return;
+    if (cx->w)
+        for (int i = 0; i < cx->model->hp.L * SD_PROJ_COUNT; i++) sd_packed_free(&cx->w[i]);
+    sd_packed_free(&cx->head);
+    sd_act_free(&cx->act);
+    if (cx->scratch) munmap(cx->scratch, cx->scratch_bytes);
+    free(cx->w);
+    free(cx->u);
+    free(cx->att_scratch);
+    sd_model_release(cx->model);
+    free(cx);
+}
+
+sd_model *sd_context_model(const sd_context *cx) {
+    return cx->model;
+}
+int sd_context_max_rows(const sd_context *cx) {
+    return cx->max_rows;
+}
+size_t sd_context_bytes(const sd_context *cx) {
+    return cx->packed_bytes + cx->scratch_bytes;
+}
+
+// ---- keys and values
+
+size_t sd_kv_bytes_per_position(const sd_context *cx) {
+    const sd_hparams *hp = &cx->model->hp;
+    return (size_t)hp->L * 2 * (size_t)hp->G * (size_t)hp->D *
+           (cx->compute == SD_COMPUTE_FP32 ? sizeof(float) : sizeof(uint16_t));
+}
+
+sd_status sd_kv_open(sd_kv **out, const sd_context *cx, int ctx, sd_error *err) {
+    sd_status st = SD_OK;
+    size_t bytes = 0;
+    *out = NULL;
+    sd_kv *kv = sd_alloc(1, sizeof *kv);
+    SD_CHECK_ALLOC(kv, err);
+    SD_CHECK(ctx > 0 && sd_mul_size(&bytes, sd_kv_bytes_per_position(cx), (size_t)ctx), err,
+             SD_EINVAL, "a context of %d positions is not possible; give 1 or more", ctx);
+    kv->ctx = ctx;
+    kv->bytes = bytes;
+    kv->f16 = cx->compute != SD_COMPUTE_FP32;
+    kv->data = map_zero(bytes);
+    SD_CHECK(kv->data, err, SD_ENOMEM,
+             "out of memory for a context of %d positions (%zu MiB); use a shorter one", ctx,
+             bytes >> 20);
+    *out = kv;
+    kv = NULL;
+out:
+    sd_kv_close(kv);
+    return st;
+}
+
+void sd_kv_close(sd_kv *kv) {
+    if (!kv) return;
+    if (kv->data) munmap(kv->data, kv->bytes);
+    free(kv);
+}

@@ -1,0 +1,388 @@
+// One step of inference. A layer is five parallel regions over columns or heads:
+//
+//   norm + quantise | QKV + bias + LoRA | QK-norm + RoPE + KV write | attention | quantise |
+//   O + LoRA + residual | norm + quantise | gate, up + LoRA + SwiGLU | quantise | down + LoRA +
+//   residual
+//
+// The parts by row (norm, quantise, RoPE) are microseconds when few rows run, less than waking a
+// thread costs, so they run on the calling thread then and become regions only in a prefill. Each
+// row's activations are quantised once for all matrices that read them. In the last layer only rows
+// that want logits go on after their keys and values are written.
+//
+// Nothing here reduces over rows or splits an inner product, so a row's bits are those that the
+// kernels give it (kernels/ops.h), whatever else runs in the step.
+#include "model/forward_private.h"
+
+#include "base/memory.h"
+
+#include <math.h>
+#include <string.h>
+
+// A row range is worth a region of its own from this many values on.
+enum { REGION_VALUES = 16 * 1024, TASKS_PER_THREAD = 4 };
+
+// ---- regions
+
+typedef void (*row_part)(sd_context *cx, int n0, int n1);
+typedef struct {
+    sd_context *cx;
+    row_part part;
+    int n, tasks;
+} row_job;
+
+static void run_row_task(void *ctx, int task, int worker) {
+    (void)worker;
+    row_job *j = ctx;
+    int64_t n = j->n;
+    j->part(j->cx, (int)(n * task / j->tasks), (int)(n * (task + 1) / j->tasks));
+}
+
+// part over all rows; values: what one row costs.
+static void by_rows(sd_context *cx, row_part part, int values) {
+    int tasks = sd_pool_threads(cx->pool) * TASKS_PER_THREAD;
+    if (tasks > cx->n) tasks = cx->n;
+    if ((int64_t)cx->n * values < REGION_VALUES) tasks = 1;
+    row_job j = {cx, part, cx->n, tasks};
+    sd_pool_run(cx->pool, tasks, run_row_task, &j);
+}
+
+typedef void (*col_part)(sd_context *cx, int which, int m0, int m1);
+typedef struct {
+    sd_context *cx;
+    col_part part;
+    int width;      // columns of a task
+    int columns[3]; // of each matrix of the group; 0: fewer matrices
+} col_job;
+
+static void run_col_task(void *ctx, int task, int worker) {
+    (void)worker;
+    col_job *j = ctx;
+    for (int i = 0; i < 3; i++) {
+        int tiles = (j->columns[i] + j->width - 1) / j->width;
+        if (task >= tiles) {
+            task -= tiles;
+            continue;
+        }
+        int m0 = task * j->width, m1 = m0 + j->width;
+        j->part(j->cx, i, m0, m1 < j->columns[i] ? m1 : j->columns[i]);
+        return;
+    }
+}
+
+static void by_columns(sd_context *cx, col_part part, int a, int b, int c) {
+    int parts = sd_pool_threads(cx->pool) * TASKS_PER_THREAD;
+    int width = ((a + b + c + parts - 1) / parts + SD_TILE_M - 1) / SD_TILE_M * SD_TILE_M;
+    col_job j = {cx, part, width, {a, b, c}};
+    int tasks = 0;
+    for (int i = 0; i < 3; i++) tasks += (j.columns[i] + width - 1) / width;
+    sd_pool_run(cx->pool, tasks, run_col_task, &j);
+}
+
+// ---- LoRA of a row: u = A x once per row, s B u on the columns of a task
+
+static const sd_lora *lora_of(const sd_context *cx, int n, sd_proj p) {
+    const sd_adapter *a = cx->row[n].adapter;
+    const sd_lora *l = a ? &a->lora[cx->l * SD_PROJ_COUNT + p] : NULL;
+    return l && l->r > 0 ? l : NULL;
+}
+static float *lora_u(const sd_context *cx, int n, sd_proj p) {
+    return cx->u + ((size_t)n * SD_PROJ_COUNT + p) * cx->cap_r;
+}
+
+static void shrink(sd_context *cx, const float *x, int K, int n0, int n1, sd_proj from,
+                   sd_proj to) {
+    if (!cx->lora) return;
+    for (int n = n0; n < n1; n++)
+        for (sd_proj p = from; p <= to; p++) {
+            const sd_lora *l = lora_of(cx, n, p);
+            if (l) cx->ops->lora_shrink(lora_u(cx, n, p), l->A, x + (size_t)n * K, l->r, K);
+        }
+}
+
+// y [N, M] columns [m0, m1) <- W x + bias + s B A x
+static void project(sd_context *cx, sd_proj p, float *y, int M, const float *bias, int m0, int m1) {
+    const sd_packed *w = &cx->w[cx->l * SD_PROJ_COUNT + p];
+    cx->ops->matmul(y, M, w, &cx->act, cx->n, m0, m1);
+    if (!bias && !cx->lora) return;
+    for (int n = 0; n < cx->n; n++) {
+        float *y_n = y + (size_t)n * M;
+        const sd_lora *l = cx->lora ? lora_of(cx, n, p) : NULL;
+        if (bias) cx->ops->add(y_n + m0, bias + m0, m1 - m0);
+        if (l) cx->ops->lora_expand(y_n, l->B, lora_u(cx, n, p), l->scale, l->r, m0, m1);
+    }
+}
+
+static void add_residual(sd_context *cx, int m0, int m1) {
+    int C = cx->model->hp.C;
+    for (int n = 0; n < cx->n; n++)
+        cx->ops->add(cx->x + (size_t)n * C + m0, cx->y + (size_t)n * C + m0, m1 - m0);
+}
+
+// ---- the parts of a layer
+
+static void embed(sd_context *cx, int n0, int n1) {
+    const sd_weight *e = &cx->model->embedding;
+    const sd_hparams *hp = &cx->model->hp;
+    size_t stride = sd_row_bytes(e->dtype, e->cols);
+    int half = hp->rope_dim / 2;
+    for (int n = n0; n < n1; n++) {
+        const sd_row *r = &cx->row[n];
+        sd_dequantise(cx->x + (size_t)n * hp->C, e->dtype,
+                      (const char *)e->data + (size_t)r->token * stride, hp->C);
+        float *c = cx->cos_n + (size_t)n * half, *s = cx->sin_n + (size_t)n * half;
+        for (int i = 0; i < half; i++) {
+            double angle = r->pos * cx->inv[i];
+            c[i] = (float)(cos(angle) * cx->attn_scale);
+            s[i] = (float)(sin(angle) * cx->attn_scale);
+        }
+    }
+}
+
+static void norm_rows(sd_context *cx, const float *w, int n0, int n1) {
+    const sd_hparams *hp = &cx->model->hp;
+    size_t at = (size_t)n0 * hp->C;
+    cx->ops->rmsnorm(cx->xn + at, cx->x + at, w, n1 - n0, hp->C, hp->eps);
+    cx->ops->act_rows(&cx->act, cx->xn, n0, n1);
+}
+
+static void attention_in(sd_context *cx, int n0, int n1) {
+    norm_rows(cx, cx->model->layer[cx->l].attn_norm, n0, n1);
+    shrink(cx, cx->xn, cx->model->hp.C, n0, n1, SD_WQ, SD_WV);
+}
+
+static void qkv(sd_context *cx, int which, int m0, int m1) {
+    const sd_hparams *hp = &cx->model->hp;
+    const sd_layer *layer = &cx->model->layer[cx->l];
+    float *const y[] = {cx->q, cx->k, cx->v};
+    const float *const bias[] = {layer->bq, layer->bk, layer->bv};
+    project(cx, (sd_proj)(SD_WQ + which), y[which], (which == 0 ? hp->H : hp->G) * hp->D,
+            bias[which], m0, m1);
+}
+
+// Where kv head g of this layer begins; which 0: keys, 1: values.
+static void *cache(const sd_context *cx, const sd_kv *kv, int which, int g) {
+    const sd_hparams *hp = &cx->model->hp;
+    size_t head = ((size_t)cx->l * 2 + which) * hp->G + g;
+    return (char *)kv->data + head * kv->ctx * hp->D * (kv->f16 ? 2 : 4);
+}
+
+static void store(void *cache, int pos, const float *x, int D, bool f16) {
+    if (!f16) {
+        memcpy((float *)cache + (size_t)pos * D, x, (size_t)D * sizeof *x);
+        return;
+    }
+    uint16_t *to = (uint16_t *)cache + (size_t)pos * D;
+    for (int i = 0; i < D; i++) to[i] = sd_float_to_half(x[i]);
+}
+
+static void rotate_and_store(sd_context *cx, int n0, int n1) {
+    const sd_hparams *hp = &cx->model->hp;
+    const sd_layer *layer = &cx->model->layer[cx->l];
+    int D = hp->D, half = hp->rope_dim / 2;
+    for (int n = n0; n < n1; n++) {
+        const sd_row *r = &cx->row[n];
+        float *q = cx->q + (size_t)n * hp->H * D, *k = cx->k + (size_t)n * hp->G * D,
+              *v = cx->v + (size_t)n * hp->G * D;
+        const float *c = cx->cos_n + (size_t)n * half, *s = cx->sin_n + (size_t)n * half;
+        if (hp->qk_norm) {
+            cx->ops->rmsnorm(q, q, layer->q_norm, hp->H, D, hp->eps);
+            cx->ops->rmsnorm(k, k, layer->k_norm, hp->G, D, hp->eps);
+        }
+        for (int h = 0; h < hp->H; h++)
+            cx->ops->rope(q + (size_t)h * D, c, s, D, hp->rope_dim, hp->rope_interleaved);
+        for (int g = 0; g < hp->G; g++) {
+            cx->ops->rope(k + (size_t)g * D, c, s, D, hp->rope_dim, hp->rope_interleaved);
+            store(cache(cx, r->kv, 0, g), r->pos, k + (size_t)g * D, D, r->kv->f16);
+            store(cache(cx, r->kv, 1, g), r->pos, v + (size_t)g * D, D, r->kv->f16);
+        }
+    }
+}
+
+// Neighbouring tasks share a kv head, whose keys then come from the processor's cache.
+static void attend(void *ctx, int task, int worker) {
+    sd_context *cx = ctx;
+    const sd_hparams *hp = &cx->model->hp;
+    int g = task / cx->n, n = task % cx->n;
+    const sd_row *r = &cx->row[n];
+    sd_attention_shape shape = {.H = hp->H,
+                                .G = hp->G,
+                                .D = hp->D,
+                                .scale = (float)(1 / sqrt((double)hp->D)),
+                                .kv_f16 = r->kv->f16,
+                                .ctx = r->kv->ctx};
+    size_t at = (size_t)n * hp->H * hp->D;
+    cx->ops->attention(cx->att + at, cx->q + at, cache(cx, r->kv, 0, g), cache(cx, r->kv, 1, g), g,
+                       r->pos + 1, &shape, cx->att_scratch + (size_t)worker * cx->att_each);
+}
+
+static void output_in(sd_context *cx, int n0, int n1) {
+    const sd_hparams *hp = &cx->model->hp;
+    cx->ops->act_rows(&cx->act, cx->att, n0, n1);
+    shrink(cx, cx->att, hp->H * hp->D, n0, n1, SD_WO, SD_WO);
+}
+static void output(sd_context *cx, int which, int m0, int m1) {
+    (void)which;
+    project(cx, SD_WO, cx->y, cx->model->hp.C, NULL, m0, m1);
+    add_residual(cx, m0, m1);
+}
+
+static void ffn_in(sd_context *cx, int n0, int n1) {
+    norm_rows(cx, cx->model->layer[cx->l].ffn_norm, n0, n1);
+    shrink(cx, cx->xn, cx->model->hp.C, n0, n1, SD_WGATE, SD_WUP);
+}
+static void gate_up(sd_context *cx, int which, int m0, int m1) {
+    (void)which;
+    int F = cx->model->hp.F;
+    project(cx, SD_WGATE, cx->gate, F, NULL, m0, m1);
+    project(cx, SD_WUP, cx->up, F, NULL, m0, m1);
+    for (int n = 0; n < cx->n; n++) {
+        size_t at = (size_t)n * F + m0;
+        cx->ops->swiglu(cx->gate + at, cx->gate + at, cx->up + at, m1 - m0);
+    }
+}
+static void down_in(sd_context *cx, int n0, int n1) {
+    cx->ops->act_rows(&cx->act, cx->gate, n0, n1);
+    shrink(cx, cx->gate, cx->model->hp.F, n0, n1, SD_WDOWN, SD_WDOWN);
+}
+static void down(sd_context *cx, int which, int m0, int m1) {
+    (void)which;
+    project(cx, SD_WDOWN, cx->y, cx->model->hp.C, NULL, m0, m1);
+    add_residual(cx, m0, m1);
+}
+
+static void head_in(sd_context *cx, int n0, int n1) {
+    norm_rows(cx, cx->model->out_norm, n0, n1);
+}
+
+typedef struct {
+    sd_context *cx;
+    float *logits;
+    int width;
+} head_job;
+static void head_task(void *ctx, int task, int worker) {
+    (void)worker;
+    head_job *j = ctx;
+    int V = j->cx->model->hp.V, m0 = task * j->width, m1 = m0 + j->width;
+    j->cx->ops->matmul(j->logits, V, &j->cx->head, &j->cx->act, j->cx->n, m0, m1 < V ? m1 : V);
+}
+
+// Rows that want no logits are done once their keys and values are written.
+static void keep_wanted(sd_context *cx) {
+    const sd_hparams *hp = &cx->model->hp;
+    size_t C = (size_t)hp->C, Q = (size_t)hp->H * hp->D;
+    int kept = 0;
+    for (int n = 0; n < cx->n; n++) {
+        if (!cx->row[n].want_logits) continue;
+        if (kept != n) {
+            cx->row[kept] = cx->row[n];
+            memcpy(cx->x + kept * C, cx->x + n * C, C * sizeof(float));
+            memcpy(cx->q + kept * Q, cx->q + n * Q, Q * sizeof(float));
+        }
+        kept++;
+    }
+    cx->n = kept;
+}
+
+static void run_layer(sd_context *cx) {
+    const sd_hparams *hp = &cx->model->hp;
+    cx->act.K = hp->C;
+    by_rows(cx, attention_in, hp->C);
+    by_columns(cx, qkv, hp->H * hp->D, hp->G * hp->D, hp->G * hp->D);
+    by_rows(cx, rotate_and_store, (hp->H + 2 * hp->G) * hp->D);
+    if (cx->l == hp->L - 1) keep_wanted(cx);
+    if (cx->n == 0) return;
+    sd_pool_run(cx->pool, cx->n * hp->G, attend, cx);
+    cx->act.K = hp->H * hp->D;
+    by_rows(cx, output_in, hp->H * hp->D);
+    by_columns(cx, output, hp->C, 0, 0);
+    cx->act.K = hp->C;
+    by_rows(cx, ffn_in, hp->C);
+    by_columns(cx, gate_up, hp->F, 0, 0);
+    cx->act.K = hp->F;
+    by_rows(cx, down_in, hp->F);
+    by_columns(cx, down, hp->C, 0, 0);
+}
+
+static void run_head(sd_context *cx, float *logits) {
+    const sd_hparams *hp = &cx->model->hp;
+    cx->act.K = hp->C;
+    by_rows(cx, head_in, hp->C);
+    int parts = sd_pool_threads(cx->pool) * TASKS_PER_THREAD * 4;
+    int width = ((hp->V + parts - 1) / parts + SD_TILE_M - 1) / SD_TILE_M * SD_TILE_M;
+    head_job j = {cx, logits, width};
+    sd_pool_run(cx->pool, (hp->V + width - 1) / width, head_task, &j);
+}
+
+// ---- the step
+
+static sd_status check_row(const sd_context *cx, const sd_row *rows, int n, sd_error *err) {
+    const sd_hparams *hp = &cx->model->hp;
+    const sd_row *r = &rows[n];
+    if (r->token < 0 || r->token >= hp->V)
+        return sd_fail(err, SD_EINVAL, "token %d is not in the vocabulary of %d", r->token, hp->V);
+    if (!r->kv || r->kv->f16 != (cx->compute != SD_COMPUTE_FP32) ||
+        r->kv->bytes != sd_kv_bytes_per_position(cx) * (size_t)r->kv->ctx)
+        return sd_fail(err, SD_EINVAL, "row %d: its cache was not made for this model", n);
+    if (r->pos < 0 || r->pos >= r->kv->ctx)
+        return sd_fail(err, SD_EINVAL, "position %d is outside the context of %d; use a larger one",
+                       r->pos, r->kv->ctx);
+    if (n > 0 && rows[n - 1].kv == r->kv && rows[n - 1].pos >= r->pos)
+        return sd_fail(err, SD_EINVAL, "row %d: positions of a cache must ascend", n);
+    if (r->adapter && (r->adapter->L != hp->L || r->adapter->max_r > SD_MAX_RANK))
+        return sd_fail(err, SD_EINVAL, "adapter '%s' was not made for this model",
+                       r->adapter->name ? r->adapter->name : "");
+    return SD_OK;
+}
+
+// Grows what depends on the rows: both only ever grow, so a steady state allocates nothing.
+static sd_status reserve(sd_context *cx, sd_error *err) {
+    const sd_hparams *hp = &cx->model->hp;
+    size_t each = 0;
+    int r = 0;
+    for (int n = 0; n < cx->n; n++) {
+        const sd_row *row = &cx->row[n];
+        sd_attention_shape shape = {
+            .H = hp->H, .G = hp->G, .D = hp->D, .kv_f16 = row->kv->f16, .ctx = row->kv->ctx};
+        size_t need = (sd_attention_scratch(&shape, row->kv->ctx) + 15) / 16 * 16;
+        if (need > each) each = need;
+        if (row->adapter && row->adapter->max_r > r) r = row->adapter->max_r;
+    }
+    cx->lora = r > 0;
+    if (each > cx->att_each) {
+        float *p = sd_alloc((size_t)sd_pool_threads(cx->pool) * each, sizeof *p);
+        if (!p)
+            return sd_fail(err, SD_ENOMEM, "out of memory for attention; use a shorter context");
+        free(cx->att_scratch);
+        cx->att_scratch = p;
+        cx->att_each = each;
+    }
+    if (r > cx->cap_r) {
+        float *p = sd_alloc((size_t)cx->max_rows * SD_PROJ_COUNT * r, sizeof *p);
+        if (!p) return sd_fail(err, SD_ENOMEM, "out of memory for an adapter of rank %d", r);
+        free(cx->u);
+        cx->u = p;
+        cx->cap_r = r;
+    }
+    return SD_OK;
+}
+
+sd_status sd_forward(sd_context *cx, const sd_row *rows, int n, float *logits, sd_error *err) {
+    sd_status st = SD_OK;
+    const sd_hparams *hp = &cx->model->hp;
+    bool wanted = false;
+    SD_CHECK(n > 0 && n <= cx->max_rows, err, SD_EINVAL, "%d rows in a step, 1 to %d are possible",
+             n, cx->max_rows);
+    for (int i = 0; i < n; i++) {
+        SD_TRY(check_row(cx, rows, i, err));
+        wanted |= rows[i].want_logits;
+    }
+    SD_CHECK(logits || !wanted, err, SD_EINVAL, "rows want logits, but there is no place for them");
+    memcpy(cx->row, rows, (size_t)n * sizeof *rows);
+    cx->n = n;
+    SD_TRY(reserve(cx, err));
+    by_rows(cx, embed, hp->C);
+    for (cx->l = 0; cx->l < hp->L; cx->l++) run_layer(cx);
+    if (cx->n) run_head(cx, logits);
+out:
+    return st;
+}
