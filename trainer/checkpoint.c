@@ -1,0 +1,383 @@
+// A kill can come between any two instructions, and a disk can be full at any write. The order of
+// operations is what makes both harmless: nothing that a reader would accept exists before
+// everything in it is on the disk. SHA256SUMS is written last into the temporary folder, so a
+// folder without it is not a checkpoint, and the rename is the moment of birth.
+#include "trainer/checkpoint.h"
+
+#include "base/file.h"
+#include "base/log.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char SUMS[] = "SHA256SUMS", TMP[] = ".tmp-", STEP[] = "step-";
+enum { MAX_TEXT = 1 << 20, MAX_FILES = 8 };
+
+// ---- writing
+
+typedef struct {
+    const char *dir; // the temporary folder
+    sd_buf sums;
+} writer;
+
+static sd_status write_failed(const char *path, sd_error *err) {
+    int e = errno;
+    return sd_fail(err, SD_EIO, "%s: write: %s; the earlier checkpoints are untouched", path,
+                   e == ENOSPC || e == EDQUOT ? "the disk is full, free space and resume"
+                                              : strerror(e ? e : EIO));
+}
+
+static sd_status write_file(writer *w, const char *name, const void *data, size_t len,
+                            sd_error *err) {
+    sd_status st = SD_OK;
+    FILE *f = NULL;
+    sd_sha256 hash;
+    char *path = sd_path_join(w->dir, name);
+    SD_CHECK_ALLOC(path, err);
+    SD_TRY(sd_sha256_of(&hash, data, len, err));
+    errno = 0;
+    f = fopen(path, "wbex");
+    if (!f || (len && fwrite(data, 1, len, f) != len) || fflush(f) != 0 || fsync(fileno(f)) != 0) {
+        st = write_failed(path, err);
+        goto out;
+    }
+    if (strcmp(name, SUMS) != 0)
+        SD_CHECK(sd_buf_printf(&w->sums, "%s  %s\n", hash.hex, name), err, SD_ENOMEM,
+                 "out of memory while saving a checkpoint");
+out:
+    if (f && fclose(f) != 0 && st == SD_OK) st = write_failed(path, err);
+    free(path);
+    return st;
+}
+
+static json_t *state_to_json(const sd_train_state *s, size_t n) {
+    return json_pack(
+        "{s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:b, s:f, s:f, s:I, s:I, s:b, s:s, "
+        "s:s, s:s, s:s, s:s}",
+        "checkpoint", 1, "parameters", (json_int_t)n, "step", (json_int_t)s->step, "epoch",
+        (json_int_t)s->epoch, "index", (json_int_t)s->index, "tokens", (json_int_t)s->tokens,
+        "supervised_tokens", (json_int_t)s->supervised, "wall_s", s->wall_s, "has_best",
+        (int)s->has_best, "best_loss", s->best_loss, "last_eval", s->last_eval, "best_step",
+        (json_int_t)s->best_step, "evals_without_gain", (json_int_t)s->evals_without_gain,
+        "stopped", (int)s->stopped, "base_sha256", s->base.hex, "data_sha256", s->data.hex,
+        "eval_data_sha256", s->eval_data.hex, "init_sha256", s->init.hex, "version", s->version);
+}
+
+static sd_status write_all(writer *w, const sd_checkpoint *c, sd_error *err) {
+    sd_status st = SD_OK;
+    char *text = NULL;
+    json_t *j = state_to_json(&c->state, c->n);
+    SD_CHECK_ALLOC(j, err);
+    text = json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
+    SD_CHECK_ALLOC(text, err);
+    size_t bytes = c->n * sizeof(float);
+    SD_TRY(write_file(w, "theta.f32", c->theta, bytes, err));
+    SD_TRY(write_file(w, "adam_m.f32", c->m, bytes, err));
+    SD_TRY(write_file(w, "adam_v.f32", c->v, bytes, err));
+    if (c->state.has_best) SD_TRY(write_file(w, "best.f32", c->best, bytes, err));
+    SD_TRY(write_file(w, "state.json", text, strlen(text), err));
+    SD_TRY(write_file(w, "recipe.resolved.yaml", c->recipe.data ? c->recipe.data : "",
+                      c->recipe.len, err));
+    SD_TRY(write_file(w, SUMS, w->sums.data, w->sums.len, err));
+    SD_TRY(sd_fsync_path(w->dir, err));
+out:
+    free(text);
+    json_decref(j);
+    return st;
+}
+
+// ---- the folder of checkpoints
+
+typedef struct {
+    int64_t *step; // ascending
+    int n, cap;
+} step_list;
+
+static int compare_steps(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/// Steps of the folders named step-N, and optionally removes what a killed save left.
+static sd_status list_steps(step_list *l, const char *dir, bool sweep, sd_error *err) {
+    sd_status st = SD_OK;
+    *l = (step_list){0};
+    DIR *d = opendir(dir);
+    if (!d) return SD_OK; // none yet
+    for (struct dirent *e; (e = readdir(d)) != NULL;) {
+        char *end;
+        if (sweep && strncmp(e->d_name, TMP, strlen(TMP)) == 0) {
+            char *path = sd_path_join(dir, e->d_name);
+            SD_CHECK_ALLOC(path, err);
+            st = sd_remove_tree(path, err);
+            free(path);
+            if (st != SD_OK) goto out;
+        }
+        if (strncmp(e->d_name, STEP, strlen(STEP)) != 0) continue;
+        const char *digits = e->d_name + strlen(STEP);
+        int64_t step = strtoll(digits, &end, 10);
+        if (*end || end == digits || strlen(digits) > 18) continue;
+        if (l->n == l->cap) {
+            int cap = l->cap ? l->cap * 2 : 16;
+            int64_t *p = sd_realloc(l->step, (size_t)cap, sizeof *p);
+            SD_CHECK_ALLOC(p, err);
+            l->step = p;
+            l->cap = cap;
+        }
+        l->step[l->n++] = step;
+    }
+    if (l->n) qsort(l->step, (size_t)l->n, sizeof *l->step, compare_steps);
+out:
+    closedir(d);
+    return st;
+}
+
+static char *step_path(const char *dir, const char *prefix, int64_t step) {
+    return sd_sprintf("%s/%s%08lld", dir, prefix, (long long)step);
+}
+
+/// Takes a folder out of sight in one rename before its files go one by one.
+static sd_status drop(const char *dir, int64_t step, sd_error *err) {
+    sd_status st = SD_OK;
+    char *path = step_path(dir, STEP, step), *gone = step_path(dir, ".tmp-drop-", step);
+    SD_CHECK_ALLOC(path, err);
+    SD_CHECK_ALLOC(gone, err);
+    SD_TRY(sd_remove_tree(gone, err));
+    SD_TRY(sd_rename_new(path, gone, err));
+    SD_TRY(sd_remove_tree(gone, err));
+out:
+    free(path);
+    free(gone);
+    return st;
+}
+
+/// A step that is there already (damaged and passed over, say) changes places with the new one in
+/// one operation, so that there is no moment without either.
+static sd_status give_birth(const char *dir, const char *tmp, const char *to, sd_error *err) {
+    if (!sd_path_exists(to)) return sd_rename_new(tmp, to, err);
+    if (renameat2(AT_FDCWD, tmp, AT_FDCWD, to, RENAME_EXCHANGE) != 0) return write_failed(to, err);
+    sd_status st = sd_fsync_path(dir, err);
+    return st != SD_OK ? st : sd_remove_tree(tmp, err);
+}
+
+sd_status sd_checkpoint_save(const char *dir, const sd_checkpoint *c, int keep, char **path,
+                             sd_error *err) {
+    sd_status st = SD_OK;
+    step_list l = {0};
+    writer w = {.sums = sd_buf_make(4096)};
+    char *to = step_path(dir, STEP, c->state.step);
+    char *tmp = sd_sprintf("%s/%s%08lld-%d", dir, TMP, (long long)c->state.step, (int)getpid());
+    SD_CHECK_ALLOC(to, err);
+    SD_CHECK_ALLOC(tmp, err);
+    SD_TRY(sd_mkdirs(dir, err));
+    SD_TRY(list_steps(&l, dir, true, err));
+    SD_TRY(sd_mkdirs(tmp, err));
+    w.dir = tmp;
+    SD_TRY(write_all(&w, c, err));
+    SD_TRY(give_birth(dir, tmp, to, err));
+    free(l.step);
+    SD_TRY(list_steps(&l, dir, false, err));
+    // Those after this step belong to a future that was given up when an older one was resumed.
+    int below = 0;
+    while (below < l.n && l.step[below] <= c->state.step) below++;
+    for (int i = 0; i < l.n; i++)
+        if (i >= below || i < below - keep) SD_TRY(drop(dir, l.step[i], err));
+    if (path) *path = to, to = NULL;
+out:
+    if (st != SD_OK && w.dir) sd_remove_tree(w.dir, NULL);
+    sd_buf_free(&w.sums);
+    free(l.step);
+    free(to);
+    free(tmp);
+    return st;
+}
+
+// ---- reading
+
+/// Every line of SHA256SUMS names a file here whose bytes have that hash; *found [name] is set for
+/// the ones that were verified.
+typedef struct {
+    char name[MAX_FILES][32];
+    int n;
+} verified;
+
+static sd_status verify(verified *files, const char *path, sd_error *err) {
+    sd_status st = SD_OK;
+    char *sums = NULL, *text = NULL;
+    size_t len;
+    files->n = 0;
+    sums = sd_path_join(path, SUMS);
+    SD_CHECK_ALLOC(sums, err);
+    SD_TRY(sd_file_read(&text, &len, sums, 4096, err));
+    SD_CHECK(strlen(text) == len && len > 0, err, SD_EFORMAT, "%s: is damaged", sums);
+    for (char *line = text; *line;) {
+        char *end = strchr(line, '\n');
+        SD_CHECK(end && end - line > 66 && line[64] == ' ' && line[65] == ' ' &&
+                     end - line - 66 < 32 && files->n < MAX_FILES &&
+                     !memchr(line, '/', (size_t)(end - line)),
+                 err, SD_EFORMAT, "%s: is damaged", sums);
+        *end = '\0';
+        char *name = line + 66, *file = sd_path_join(path, name);
+        sd_sha256 want = {{0}}, have;
+        memcpy(want.hex, line, 64);
+        SD_CHECK_ALLOC(file, err);
+        st = sd_sha256_of_file(&have, file, err);
+        if (st == SD_OK && !sd_sha256_equal(&want, &have))
+            st = sd_fail(err, SD_EMISMATCH, "%s: its bytes are not what %s says; it is damaged",
+                         file, SUMS);
+        free(file);
+        if (st != SD_OK) goto out;
+        snprintf(files->name[files->n++], sizeof files->name[0], "%s", name);
+        line = end + 1;
+    }
+out:
+    free(text);
+    free(sums);
+    return st;
+}
+
+static bool has(const verified *files, const char *name) {
+    for (int i = 0; i < files->n; i++)
+        if (strcmp(files->name[i], name) == 0) return true;
+    return false;
+}
+
+static sd_status read_verified(char **data, size_t *len, const verified *files, const char *dir,
+                               const char *name, size_t max, sd_error *err) {
+    *data = NULL;
+    if (!has(files, name))
+        return sd_fail(err, SD_EFORMAT, "%s: has no %s in its %s; it is damaged", dir, name, SUMS);
+    char *path = sd_path_join(dir, name);
+    if (!path) return sd_fail(err, SD_ENOMEM, "out of memory while reading a checkpoint");
+    sd_status st = sd_file_read(data, len, path, max, err);
+    free(path);
+    return st;
+}
+
+static bool copy_hash(sd_sha256 *h, const char *hex) {
+    size_t n = strlen(hex);
+    if (n != 0 && (n != 64 || strspn(hex, "0123456789abcdef") != 64)) return false;
+    memset(h, 0, sizeof *h);
+    memcpy(h->hex, hex, n);
+    return true;
+}
+
+static sd_status state_from_json(sd_train_state *s, size_t *n, const char *text, const char *dir,
+                                 sd_error *err) {
+    sd_status st = SD_OK;
+    int version, has_best, stopped;
+    json_int_t parameters, step, epoch, index, tokens, supervised, best_step, without;
+    const char *base, *data, *eval_data, *init, *built;
+    json_t *j = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+    *s = (sd_train_state){0};
+    int bad =
+        json_unpack(j,
+                    "{s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:F, s:b, s:F, s:F, s:I, s:I, s:b, s:s, "
+                    "s:s, s:s, s:s, s:s}",
+                    "checkpoint", &version, "parameters", &parameters, "step", &step, "epoch",
+                    &epoch, "index", &index, "tokens", &tokens, "supervised_tokens", &supervised,
+                    "wall_s", &s->wall_s, "has_best", &has_best, "best_loss", &s->best_loss,
+                    "last_eval", &s->last_eval, "best_step", &best_step, "evals_without_gain",
+                    &without, "stopped", &stopped, "base_sha256", &base, "data_sha256", &data,
+                    "eval_data_sha256", &eval_data, "init_sha256", &init, "version", &built);
+    SD_CHECK(!bad && version == 1 && parameters >= 0 && step >= 0 && epoch >= 0 && index >= 0, err,
+             SD_EFORMAT, "%s/state.json: is not the state of a checkpoint of schema 1", dir);
+    SD_CHECK(copy_hash(&s->base, base) && copy_hash(&s->data, data) &&
+                 copy_hash(&s->eval_data, eval_data) && copy_hash(&s->init, init),
+             err, SD_EFORMAT, "%s/state.json: a hash is malformed", dir);
+    s->step = step, s->epoch = epoch, s->index = index;
+    s->tokens = tokens, s->supervised = supervised;
+    s->has_best = has_best, s->best_step = best_step, s->evals_without_gain = without;
+    s->stopped = stopped;
+    *n = (size_t)parameters;
+    snprintf(s->version, sizeof s->version, "%s", built);
+out:
+    json_decref(j);
+    return st;
+}
+
+static sd_status peek(sd_checkpoint *c, verified *files, size_t *n, const char *path,
+                      sd_error *err) {
+    sd_status st = SD_OK;
+    char *text = NULL, *recipe = NULL;
+    size_t len;
+    SD_TRY(verify(files, path, err));
+    SD_TRY(read_verified(&text, &len, files, path, "state.json", MAX_TEXT, err));
+    SD_TRY(state_from_json(&c->state, n, text, path, err));
+    SD_TRY(read_verified(&recipe, &len, files, path, "recipe.resolved.yaml", MAX_TEXT, err));
+    sd_buf_free(&c->recipe);
+    c->recipe = sd_buf_make(MAX_TEXT);
+    SD_CHECK(sd_buf_add(&c->recipe, recipe, len), err, SD_ENOMEM,
+             "out of memory while reading a checkpoint");
+out:
+    free(text);
+    free(recipe);
+    return st;
+}
+
+sd_status sd_checkpoint_peek(sd_checkpoint *c, const char *path, sd_error *err) {
+    verified files;
+    size_t n;
+    return peek(c, &files, &n, path, err);
+}
+
+static sd_status read_floats(float *to, size_t n, const verified *files, const char *dir,
+                             const char *name, sd_error *err) {
+    char *data;
+    size_t len, want = n * sizeof(float);
+    sd_status st = read_verified(&data, &len, files, dir, name, want, err);
+    if (st != SD_OK) return st;
+    if (len == want)
+        memcpy(to, data, want);
+    else
+        st = sd_fail(err, SD_EFORMAT, "%s/%s: has %zu bytes, want %zu", dir, name, len, want);
+    free(data);
+    return st;
+}
+
+sd_status sd_checkpoint_load(sd_checkpoint *c, const char *path, sd_error *err) {
+    sd_status st = SD_OK;
+    verified files;
+    size_t n;
+    SD_TRY(peek(c, &files, &n, path, err));
+    SD_CHECK(n == c->n, err, SD_EMISMATCH,
+             "%s: holds %zu parameters, this recipe has %zu; resume with the run's own recipe",
+             path, n, c->n);
+    SD_TRY(read_floats(c->theta, n, &files, path, "theta.f32", err));
+    SD_TRY(read_floats(c->m, n, &files, path, "adam_m.f32", err));
+    SD_TRY(read_floats(c->v, n, &files, path, "adam_v.f32", err));
+    if (c->state.has_best) SD_TRY(read_floats(c->best, n, &files, path, "best.f32", err));
+out:
+    return st;
+}
+
+sd_status sd_checkpoint_newest(char **path, const char *dir, sd_error *err) {
+    step_list l;
+    *path = NULL;
+    sd_status st = list_steps(&l, dir, false, err);
+    for (int i = l.n - 1; i >= 0 && st == SD_OK && !*path; i--) {
+        sd_checkpoint c = {0};
+        sd_error why = {0};
+        char *p = step_path(dir, STEP, l.step[i]);
+        if (!p) {
+            st = sd_fail(err, SD_ENOMEM, "out of memory while looking for checkpoints");
+        } else if (sd_checkpoint_peek(&c, p, &why) == SD_OK) {
+            *path = p, p = NULL;
+        } else {
+            sd_log(SD_LOG_WARN, "passing over a checkpoint: %s", why.message);
+        }
+        sd_checkpoint_free_recipe(&c);
+        free(p);
+    }
+    free(l.step);
+    return st;
+}
+
+void sd_checkpoint_free_recipe(sd_checkpoint *c) {
+    sd_buf_free(&c->recipe);
+}

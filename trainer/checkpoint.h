@@ -1,0 +1,56 @@
+// Checkpoints: a folder of plain files for each, complete or absent.
+//
+//     <dir>/step-00000100/
+//         theta.f32  adam_m.f32  adam_v.f32   the adapter's parameters and AdamW's state
+//         best.f32                            the best parameters so far, when there are any
+//         state.json                          cursor, totals, hashes of base, data and init
+//         recipe.resolved.yaml
+//         SHA256SUMS                          of all the others, as sha256sum writes it
+//
+// Written into <dir>/.tmp-*, each file fsync'ed, then SHA256SUMS, then the folder; renamed without
+// replacing; then the parent is fsync'ed. So a kill at any moment leaves whole checkpoints and at
+// worst a .tmp-* folder, which the next save removes. A failed fsync is not retried.
+#pragma once
+
+#include "base/hash.h"
+#include "base/memory.h"
+
+typedef struct {
+    int64_t step;         // steps done
+    int64_t epoch, index; // cursor: next item of the epoch's order
+    int64_t tokens, supervised;
+    double wall_s;
+    bool has_best;
+    double best_loss, last_eval;
+    int64_t best_step, evals_without_gain;
+    bool stopped; // patience has run out
+    sd_sha256 base, data, eval_data;
+    sd_sha256 init; // of the parameters the run began with: adapter.from's bytes, or the seed's
+    char version[32];
+} sd_train_state;
+
+typedef struct {
+    sd_train_state state;
+    size_t n;             // parameters
+    float *theta, *m, *v; // [n]
+    float *best;          // [n]; read and written when state.has_best
+    sd_buf recipe;        // text of the resolved recipe
+} sd_checkpoint;
+
+/// Saves under dir (made when missing), then removes all but the newest `keep`. *path (may be NULL)
+/// gets the folder's name, malloc'ed. SD_EIO leaves the earlier checkpoints as they were.
+sd_status sd_checkpoint_save(const char *dir, const sd_checkpoint *c, int keep, char **path,
+                             sd_error *err);
+
+/// Verifies and reads the checkpoint in folder `path`. c->n says how many parameters are wanted;
+/// another number is SD_EMISMATCH. theta, m, v, best are the caller's, [n] each.
+sd_status sd_checkpoint_load(sd_checkpoint *c, const char *path, sd_error *err);
+
+/// Verifies and reads state and recipe only.
+sd_status sd_checkpoint_peek(sd_checkpoint *c, const char *path, sd_error *err);
+
+/// The newest checkpoint under dir that verifies, malloc'ed into *path; NULL when there is none.
+/// Each one that does not verify is reported by sd_log and passed over.
+sd_status sd_checkpoint_newest(char **path, const char *dir, sd_error *err);
+
+void sd_checkpoint_free_recipe(sd_checkpoint *c);
