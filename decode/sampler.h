@@ -25,8 +25,21 @@ typedef struct sd_sampler sd_sampler;
 sd_sampler *sd_sampler_open(int V); // NULL when out of memory
 void sd_sampler_close(sd_sampler *s);
 
-/// The token at absolute position `position`. logits [V] is only read.
+/// The token at absolute position `position`. logits [V] is only read. The truncations are prefixes
+/// of the order by (logit descending, id ascending) and count the tempered probabilities: top-k
+/// keeps the first k; top-p the shortest prefix whose share of what top-k left is >= p; min-p those
+/// with probability >= min_p times the largest. The first token always stays. NaN counts as minus
+/// infinity. A temperature that is not positive is greedy.
 int32_t sd_sample(sd_sampler *s, const float *logits, const sd_sampling *p, int64_t position);
+
+/// The tokens that may be drawn under p: ids [V] <- their ids ascending; returns how many.
+int sd_sample_kept(sd_sampler *s, int32_t *ids, const float *logits, const sd_sampling *p);
 
 /// log softmax of the untempered logits at `token`.
 float sd_logprob(const float *logits, int V, int32_t token);
+
+/// The n (<= V) most probable tokens, best first, ties to the lowest id: ids [n].
+void sd_top_tokens(int32_t *ids, int n, const float *logits, int V);
+
+/// Index of the largest of x [n]: ties to the lowest index, NaN never wins, 0 when nothing does.
+int32_t sd_greedy(const float *x, int n);
