@@ -33,8 +33,9 @@ sd_status sd_tokenizer_from_json(sd_tokenizer **out, const char *json, size_t le
 void sd_tokenizer_close(sd_tokenizer *t); // NULL is fine
 
 enum {
-    SD_TOK_SPECIAL = 1, // added tokens written out in the text ("<|im_end|>") become their ids;
-                        // without it they are plain text
+    SD_TOK_SPECIAL = 1, // special tokens written out in the text ("<|im_end|>") become their ids;
+                        // without it they are plain text. Added tokens that are not special
+                        // ("<tool_call>") are found either way, as in Hugging Face's tokenizers
     SD_TOK_ADD_BOS = 2  // put bos first when the model says so (add_bos_token)
 };
 
