@@ -1,0 +1,50 @@
+// Tiny random models of every architecture, written on the fly: as a GGUF file or as a Hugging Face
+// folder. The same description gives the same weights in both (q and k rows permuted for a llama
+// GGUF, as converters do), so their logits agree up to rounding, and the same seed gives the same
+// bytes on every machine.
+//
+//     char *dir = sd_tiny_dir();                              // a fresh directory under /tmp
+//     sd_tiny_model t = sd_tiny_default(SD_ARCH_QWEN2);       // 2 layers, C 64, V 288, F32
+//     t.dtype = SD_Q8_0;                                      // of the matrices
+//     char *path = sd_path_join(dir, "tiny.gguf");
+//     cr_assert_eq(sd_tiny_write_gguf(path, &t, &err), SD_OK, "%s", err.message);
+//     ...
+//     sd_tiny_remove(dir);
+//
+// Matrices are uniform with standard deviation 1/sqrt(inputs), so that logits are of order 1 and no
+// two are equal; norms lie around 1, biases around 0.
+#pragma once
+
+#include "model/model.h"
+
+typedef struct {
+    sd_arch arch;
+    int L, C, H, G, D, F, V;
+    int ctx;        // positions it claims to be trained for
+    bool tied;      // no head of its own
+    sd_dtype dtype; // of matrices. Folder: F32, F16, BF16. GGUF: any; K types get random blocks, so
+                    // they are not the folder's values
+    uint64_t seed;
+    bool tokenizer;            // byte-level BPE: 256 bytes, 29 merges, <|endoftext|>, <|im_start|>,
+                               // <|im_end|> (ids 285, 286, 287); needs V >= 288
+    const char *chat_template; // NULL: ChatML when there is a tokenizer; "": none
+    float rope_base;
+    sd_rope_scaling scaling;
+    float rope_factor, rope_low, rope_high, rope_beta_fast, rope_beta_slow;
+    int rope_orig_ctx;
+    bool old_config; // folder: rope_theta and rope_scaling instead of rope_parameters
+} sd_tiny_model;
+
+/// 2 layers, C 64, H 4, G 2, D 16 (qwen3: 24), F 96, V 288, ctx 512, F32, tied for qwen3, with a
+/// tokenizer, no scaling (the scaling fields hold usable values).
+sd_tiny_model sd_tiny_default(sd_arch arch);
+
+sd_status sd_tiny_write_gguf(const char *path, const sd_tiny_model *t, sd_error *err);
+sd_status sd_tiny_write_folder(const char *dir, const sd_tiny_model *t, sd_error *err);
+
+/// A fresh directory; the caller frees the string and removes the tree (sd_tiny_remove does both).
+char *sd_tiny_dir(void);
+void sd_tiny_remove(char *dir);
+/// Writes it into a fresh directory as GGUF (or folder), opens it, removes the directory; NULL on
+/// failure, printed. Release with sd_model_release. Use this one in tests.
+sd_model *sd_tiny_open(const sd_tiny_model *t, bool gguf);
