@@ -48,13 +48,14 @@ void sd_rmsnorm(real *y, real *rstd, const real *x, const float *w, int N, int C
 void sd_rmsnorm_backward(real *dx, const real *dy, const real *x, const float *w, const real *rstd,
                          int N, int C);
 
-/// QK-norm: RMSNorm of each of the `heads` vectors of D that stand side by side in a row of stride
-/// ld; w [D]. y <- norm(x) in place of stride ld too; rstd [N, heads].
-void sd_headnorm(real *y, real *rstd, const real *x, int ld, const float *w, int N, int heads,
-                 int D, real eps);
-/// dx <- the gradient (not +=; dx may be dy), all of stride ld.
-void sd_headnorm_backward(real *dx, const real *dy, const real *x, int ld, const float *w,
-                          const real *rstd, int N, int heads, int D);
+/// QK-norm, in place: RMSNorm of each of the `heads` vectors of D that stand side by side in a row
+/// of stride ld; w [D]. rstd: `heads` of each row, stride ld_rstd.
+void sd_headnorm(real *x, int ld, real *rstd, int ld_rstd, const float *w, int N, int heads, int D,
+                 real eps);
+/// d <- the gradient of the norm's input, in place of the output's (stride ld). x: that input, of
+/// stride ld_x.
+void sd_headnorm_backward(real *d, int ld, const real *x, int ld_x, const real *rstd, int ld_rstd,
+                          const float *w, int N, int heads, int D);
 
 /// x [N, M] of stride ld += b [M].
 void sd_bias(real *x, int ld, const float *b, int N, int M);

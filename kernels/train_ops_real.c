@@ -35,27 +35,26 @@ SD_CLONES void sd_rmsnorm_backward(real *dx, const real *dy, const real *x, cons
     }
 }
 
-SD_CLONES void sd_headnorm(real *y, real *rstd, const real *x, int ld, const float *w, int N,
+SD_CLONES void sd_headnorm(real *x, int ld, real *rstd, int ld_rstd, const float *w, int N,
                            int heads, int D, real eps) {
     for (int n = 0; n < N; n++) {
         for (int h = 0; h < heads; h++) {
-            const real *in = x + (size_t)n * ld + h * D;
-            real *out = y + (size_t)n * ld + h * D;
-            real r = 1 / (real)sqrt((double)(sd_dot_lanes(in, in, D) / (real)D + eps));
-            for (int d = 0; d < D; d++) out[d] = in[d] * r * (real)w[d];
-            rstd[(size_t)n * heads + h] = r;
+            real *v = x + (size_t)n * ld + h * D;
+            real r = 1 / (real)sqrt((double)(sd_dot_lanes(v, v, D) / (real)D + eps));
+            for (int d = 0; d < D; d++) v[d] = v[d] * r * (real)w[d];
+            rstd[(size_t)n * ld_rstd + h] = r;
         }
     }
 }
 
-SD_CLONES void sd_headnorm_backward(real *dx, const real *dy, const real *x, int ld, const float *w,
-                                    const real *rstd, int N, int heads, int D) {
+SD_CLONES void sd_headnorm_backward(real *d, int ld, const real *x, int ld_x, const real *rstd,
+                                    int ld_rstd, const float *w, int N, int heads, int D) {
     for (int n = 0; n < N; n++) {
         for (int h = 0; h < heads; h++) {
-            size_t at = (size_t)n * ld + h * D;
-            real r = rstd[(size_t)n * heads + h];
-            real pull = r * r * r * dot3(dy + at, x + at, w, D) / (real)D;
-            for (int d = 0; d < D; d++) dx[at + d] = r * (real)w[d] * dy[at + d] - pull * x[at + d];
+            const real *in = x + (size_t)n * ld_x + h * D;
+            real *v = d + (size_t)n * ld + h * D, r = rstd[(size_t)n * ld_rstd + h];
+            real pull = r * r * r * dot3(v, in, w, D) / (real)D;
+            for (int i = 0; i < D; i++) v[i] = r * (real)w[i] * v[i] - pull * in[i];
         }
     }
 }

@@ -57,7 +57,8 @@ enum { HEADS = 3, HD = 8, LD = 40 }; // three heads inside wider rows
 static double head_loss(const double *x, void *ctx) {
     (void)ctx;
     double y[N * LD], rstd[N * HEADS], s = 0;
-    sd_headnorm(y, rstd, x, LD, norm_w, N, HEADS, HD, 1e-6);
+    memcpy(y, x, sizeof y);
+    sd_headnorm(y, LD, rstd, HEADS, norm_w, N, HEADS, HD, 1e-6);
     for (int n = 0; n < N; n++) s += weighted(norm_c + n * C, y + n * LD, HEADS * HD);
     return s;
 }
@@ -67,9 +68,10 @@ Test(headnorm, gradient_equals_central_differences) {
     gradcheck_fill(x, N * LD, 4, 1);
     gradcheck_fill(norm_c, N * C, 5, 1);
     gradcheck_fill_f32(norm_w, C, 6, 1, 0.5);
-    sd_headnorm(y, rstd, x, LD, norm_w, N, HEADS, HD, 1e-6);
+    memcpy(y, x, sizeof y);
+    sd_headnorm(y, LD, rstd, HEADS, norm_w, N, HEADS, HD, 1e-6);
     for (int n = 0; n < N; n++) memcpy(dx + n * LD, norm_c + n * C, HEADS * HD * sizeof(double));
-    sd_headnorm_backward(dx, dx, x, LD, norm_w, rstd, N, HEADS, HD); // in place
+    sd_headnorm_backward(dx, LD, x, LD, rstd, HEADS, norm_w, N, HEADS, HD);
     cr_assert_leq(gradcheck_error(x, dx, N * LD, head_loss, NULL), TOLERANCE);
 }
 
