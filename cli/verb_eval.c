@@ -1,6 +1,461 @@
+// specdec eval: a suite of prompts with wanted answers, scored. One JSON object a line, either
+// {"messages": [..., {"role": "assistant", ...}]}, whose last turn is the wanted answer, or
+// {"messages": [...], "want": text or object}. Answers are greedy. An answer counts as exact when
+// its text is the wanted one; as valid when it is one JSON object; a field is right when its value
+// equals the wanted one.
+#include "base/clock.h"
+#include "base/file.h"
+#include "cli/common.h"
 #include "cli/verbs.h"
+#include "datasets/corpus_index.h"
+#include "decode/engine.h"
+
+#include <string.h>
+
+enum { MAX_FIELDS = 64, MAX_SUITE_BYTES = 1 << 30, MAX_LINE = 16 << 20 };
+
+typedef struct {
+    sd_model_args common;
+    const char *adapter, *draft, *suite, *against, *answers;
+    int64_t limit, max_tokens, slots, ctx;
+    int spec;
+    bool json;
+} args;
+
+static const sd_option rows[] = {
+    SD_COMMON_ROWS(args),
+    {.name = "adapter",
+     .letter = 'a',
+     .type = SD_OPT_STRING,
+     .offset = offsetof(args, adapter),
+     .value = "PATH",
+     .help = "PEFT folder, GGUF-LoRA file or a run's folder"},
+    {.name = "draft",
+     .letter = 'd',
+     .type = SD_OPT_STRING,
+     .offset = offsetof(args, draft),
+     .value = "PATH",
+     .help = "draft model or corpus index"},
+    {.name = "suite",
+     .type = SD_OPT_STRING,
+     .offset = offsetof(args, suite),
+     .value = "FILE",
+     .required = true,
+     .help = "JSONL: messages whose last turn is the wanted answer, or messages and want"},
+    {.name = "against",
+     .type = SD_OPT_STRING,
+     .offset = offsetof(args, against),
+     .value = "FILE",
+     .help = "an earlier --json result to compare with"},
+    {.name = "answers",
+     .type = SD_OPT_STRING,
+     .offset = offsetof(args, answers),
+     .value = "FILE",
+     .help = "write every answer here, as JSONL"},
+    {.name = "limit",
+     .type = SD_OPT_INT,
+     .offset = offsetof(args, limit),
+     .def = "0",
+     .min = 0,
+     .max = 1e9,
+     .help = "the first N records only; 0: all"},
+    {.name = "max-tokens",
+     .letter = 'n',
+     .type = SD_OPT_INT,
+     .offset = offsetof(args, max_tokens),
+     .def = "512",
+     .min = 1,
+     .max = 1e6,
+     .unit = "tokens",
+     .help = "longest answer"},
+    {.name = "slots",
+     .type = SD_OPT_INT,
+     .offset = offsetof(args, slots),
+     .def = "8",
+     .min = 1,
+     .max = 256,
+     .help = "records answered at once"},
+    {.name = "ctx",
+     .type = SD_OPT_INT,
+     .offset = offsetof(args, ctx),
+     .def = "0",
+     .min = 0,
+     .max = 1e6,
+     .unit = "tokens",
+     .help = "context of a slot; 0: the model's, 4096 at most"},
+    {.name = "spec",
+     .type = SD_OPT_ENUM,
+     .offset = offsetof(args, spec),
+     .def = "auto",
+     .value = SD_SPEC_MODES,
+     .help = "speculation; the answers do not depend on it"},
+    {.name = "json",
+     .type = SD_OPT_FLAG,
+     .offset = offsetof(args, json),
+     .help = "one JSON object on standard output"},
+    {0}};
+
+// ---- the suite
+
+typedef struct {
+    json_t *messages; // without the wanted answer
+    json_t *want;     // object when it is one, else a string
+    char *want_text;
+    sd_buf answer;
+    bool failed;
+} record;
+
+typedef struct {
+    record *item;
+    int n, cap, finished;
+    int64_t tokens;
+    char first_error[256];
+} suite;
+
+static sd_status add_record(suite *s, const char *line, size_t len, const char *path, int number,
+                            sd_error *err) {
+    sd_status st = SD_OK;
+    json_error_t je;
+    record r = {.answer = sd_buf_make(MAX_LINE)};
+    json_t *root = json_loadb(line, len, JSON_REJECT_DUPLICATES, &je);
+    SD_CHECK(json_is_object(root), err, SD_EFORMAT, "%s:%d: not a JSON object: %s", path, number,
+             je.text);
+    const json_t *messages = json_object_get(root, "messages"),
+                 *want = json_object_get(root, "want");
+    size_t n = json_array_size(messages);
+    SD_CHECK(n > 0, err, SD_EFORMAT, "%s:%d: messages is missing or empty", path, number);
+    r.messages = json_copy((json_t *)(uintptr_t)messages);
+    SD_CHECK_ALLOC(r.messages, err);
+    if (!want) {
+        const json_t *last = json_array_get(messages, n - 1);
+        const char *role = json_string_value(json_object_get(last, "role"));
+        SD_CHECK(n > 1 && role && strcmp(role, "assistant") == 0, err, SD_EFORMAT,
+                 "%s:%d: there is neither want nor a last turn of the assistant", path, number);
+        want = json_object_get(last, "content");
+        json_array_remove(r.messages, n - 1);
+    }
+    if (json_is_string(want)) {
+        r.want_text = sd_strdup(json_string_value(want));
+        r.want = json_loads(r.want_text ? r.want_text : "", JSON_REJECT_DUPLICATES, NULL);
+    } else {
+        r.want = json_incref((json_t *)(uintptr_t)want);
+    }
+    SD_CHECK(r.want_text || json_is_object(r.want), err, SD_EFORMAT,
+             "%s:%d: the wanted answer is neither text nor an object", path, number);
+    if (s->n == s->cap) {
+        int cap = s->cap ? 2 * s->cap : 256;
+        record *grown = sd_realloc(s->item, (size_t)cap, sizeof *grown);
+        SD_CHECK_ALLOC(grown, err);
+        s->item = grown;
+        s->cap = cap;
+    }
+    s->item[s->n++] = r;
+    r = (record){0};
+out:
+    json_decref(r.messages);
+    json_decref(r.want);
+    free(r.want_text);
+    json_decref(root);
+    return st;
+}
+
+static sd_status read_suite(suite *s, const char *path, int64_t limit, sd_error *err) {
+    sd_status st = SD_OK;
+    char *text = NULL;
+    size_t len;
+    SD_TRY(sd_file_read(&text, &len, path, MAX_SUITE_BYTES, err));
+    int number = 0;
+    for (char *line = text, *end; line < text + len && (!limit || s->n < limit); line = end + 1) {
+        end = memchr(line, '\n', (size_t)(text + len - line));
+        if (!end) end = text + len;
+        number++;
+        if (strspn(line, " \t\r") < (size_t)(end - line))
+            SD_TRY(add_record(s, line, (size_t)(end - line), path, number, err));
+    }
+    SD_CHECK(s->n > 0, err, SD_EFORMAT, "%s: holds no records", path);
+out:
+    free(text);
+    return st;
+}
+
+static void free_suite(suite *s) {
+    for (int i = 0; i < s->n; i++) {
+        json_decref(s->item[i].messages);
+        json_decref(s->item[i].want);
+        free(s->item[i].want_text);
+        sd_buf_free(&s->item[i].answer);
+    }
+    free(s->item);
+}
+
+// ---- answering
+
+typedef struct {
+    suite *s;
+    record *r;
+} event_target;
+
+static void on_event(void *ctx, const sd_event *e) {
+    event_target *t = ctx;
+    t->s->tokens += e->n;
+    if (e->text_len && !sd_buf_add(&t->r->answer, e->text, e->text_len)) t->r->failed = true;
+    if (e->finish == SD_FINISH_NONE) return;
+    if (e->finish == SD_FINISH_ERROR) {
+        t->r->failed = true;
+        snprintf(t->s->first_error, sizeof t->s->first_error, "%s",
+                 e->error ? e->error : "unknown");
+    }
+    t->s->finished++;
+}
+
+static sd_status submit(sd_engine *e, sd_model *m, const args *a, sd_adapter *adapter,
+                        const sd_corpus *corpus, event_target *t, int index, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_ids ids = {0};
+    uint64_t id;
+    SD_TRY(sd_model_chat_ids(m, t->r->messages, NULL, NULL, true, &ids, err));
+    sd_request r = {.prompt = ids.id,
+                    .n_prompt = ids.n,
+                    .max_tokens = (int)a->max_tokens,
+                    .sampling = {.top_p = 1},
+                    .logprobs = -1,
+                    .adapter = adapter,
+                    .corpus = corpus,
+                    .spec = (sd_spec_mode)a->spec,
+                    .on_event = on_event,
+                    .ctx = t};
+    SD_TRY(sd_engine_submit(e, &r, &id, err));
+out:
+    if (st != SD_OK) sd_error_prefix(err, "%s, record %d", a->suite, index + 1);
+    sd_ids_free(&ids);
+    return st;
+}
+
+// Closes the engine in every case: requests still inside name their targets, so it must go before
+// them.
+static sd_status answer_all(suite *s, sd_engine *e, sd_model *m, const args *a, sd_adapter *adapter,
+                            const sd_corpus *corpus, double *seconds, sd_engine_stats *stats,
+                            sd_error *err) {
+    sd_status st = SD_OK;
+    double start = sd_now_s();
+    int next = 0;
+    event_target *targets = sd_alloc((size_t)s->n, sizeof *targets);
+    SD_CHECK_ALLOC(targets, err);
+    while (s->finished < s->n) {
+        for (; next < s->n && next - s->finished < 2 * (int)a->slots; next++) {
+            targets[next] = (event_target){s, &s->item[next]};
+            SD_TRY(submit(e, m, a, adapter, corpus, &targets[next], next, err));
+        }
+        int before = s->finished;
+        sd_engine_step(e);
+        if (s->finished != before) sd_progress("evaluating", s->finished, s->n, sd_now_s() - start);
+        SD_CHECK(!sd_interrupted, err, SD_EINTERRUPTED, "interrupted after %d of %d records",
+                 s->finished, s->n);
+    }
+    *seconds = sd_now_s() - start;
+    sd_engine_get_stats(e, stats);
+out:
+    sd_engine_close(e);
+    free(targets);
+    return st;
+}
+
+// ---- scoring
+
+typedef struct {
+    char name[64];
+    int right, total;
+} field_score;
+
+typedef struct {
+    int n, exact, valid, all_fields, failed, with_fields;
+    field_score field[MAX_FIELDS];
+    int n_fields;
+} score;
+
+static field_score *field_of(score *sc, const char *name) {
+    for (int i = 0; i < sc->n_fields; i++)
+        if (strcmp(sc->field[i].name, name) == 0) return &sc->field[i];
+    if (sc->n_fields == MAX_FIELDS) return NULL;
+    field_score *f = &sc->field[sc->n_fields++];
+    snprintf(f->name, sizeof f->name, "%s", name);
+    return f;
+}
+
+static void score_record(score *sc, const record *r) {
+    const char *text = r->answer.data ? r->answer.data : "";
+    json_t *got = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+    bool all = json_is_object(got);
+    sc->n++;
+    sc->failed += r->failed;
+    sc->exact += r->want_text ? strcmp(text, r->want_text) == 0 : json_equal(got, r->want);
+    sc->valid += json_is_object(got);
+    if (json_is_object(r->want)) {
+        const char *key;
+        json_t *value;
+        sc->with_fields++;
+        json_object_foreach(r->want, key, value) {
+            field_score *f = field_of(sc, key);
+            bool right = json_equal(json_object_get(got, key), value);
+            all = all && right;
+            if (f) f->total++, f->right += right;
+        }
+        all = all && json_object_size(got) == json_object_size(r->want);
+        sc->all_fields += all;
+    }
+    json_decref(got);
+}
+
+static json_t *score_json(const score *sc, const args *a, double seconds, int64_t tokens,
+                          const sd_engine_stats *es) {
+    json_t *fields = json_object();
+    for (int i = 0; i < sc->n_fields; i++)
+        json_object_set_new(
+            fields, sc->field[i].name,
+            json_pack("{s:i, s:i}", "right", sc->field[i].right, "total", sc->field[i].total));
+    return json_pack(
+        "{s:s, s:s?, s:s, s:i, s:i, s:i, s:i, s:i, s:o, s:I, s:f, s:f, s:{s:I, s:I, s:I}}", "model",
+        a->common.model, "adapter", a->adapter, "suite", a->suite, "records", sc->n, "exact",
+        sc->exact, "json_valid", sc->valid, "all_fields", sc->all_fields, "failed", sc->failed,
+        "fields", fields, "tokens", (json_int_t)tokens, "seconds", seconds, "tok_s",
+        seconds > 0 ? (double)tokens / seconds : 0.0, "speculation", "rounds",
+        (json_int_t)es->spec.rounds, "drafted", (json_int_t)es->spec.drafted, "accepted",
+        (json_int_t)es->spec.accepted);
+}
+
+static int old_count(const json_t *old, const char *key) {
+    const json_t *v = json_object_get(old, key);
+    return json_is_object(v) ? (int)json_integer_value(json_object_get(v, "right"))
+                             : (int)json_integer_value(v);
+}
+
+static void print_line(const char *label, int right, int total, const json_t *old, const char *key,
+                       int old_total) {
+    printf("  %-22s", label);
+    if (old) printf(" %5d of %-5d ->", old_count(old, key), old_total);
+    printf(" %5d of %-5d (%.1f %%)\n", right, total, total ? 100.0 * right / total : 0.0);
+}
+
+static void print_table(const score *sc, const json_t *old, const args *a, double seconds,
+                        int64_t tokens) {
+    int old_n = (int)json_integer_value(json_object_get(old, "records"));
+    const json_t *old_fields = json_object_get(old, "fields");
+    printf("%s%s%s on %s: %d records in %.1f s, %.1f tok/s\n", a->common.model,
+           a->adapter ? " + " : "", a->adapter ? a->adapter : "", a->suite, sc->n, seconds,
+           seconds > 0 ? (double)tokens / seconds : 0.0);
+    print_line("exact", sc->exact, sc->n, old, "exact", old_n);
+    print_line("valid JSON", sc->valid, sc->n, old, "json_valid", old_n);
+    if (sc->with_fields)
+        print_line("all fields right", sc->all_fields, sc->with_fields, old, "all_fields", old_n);
+    for (int i = 0; i < sc->n_fields; i++)
+        print_line(sc->field[i].name, sc->field[i].right, sc->field[i].total, old_fields,
+                   sc->field[i].name, old_n);
+    if (sc->failed) printf("  %d records ended with an error\n", sc->failed);
+}
+
+static sd_status write_answers(const suite *s, const char *path, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_replace out = {0};
+    SD_TRY(sd_replace_open(&out, path, err));
+    for (int i = 0; i < s->n; i++) {
+        const record *r = &s->item[i];
+        json_t *line = json_pack("{s:i, s:s, s:O?}", "record", i, "answer",
+                                 r->answer.data ? r->answer.data : "", "want", r->want);
+        char *text = line ? json_dumps(line, JSON_COMPACT) : NULL;
+        json_decref(line);
+        SD_CHECK_ALLOC(text, err);
+        fprintf(out.f, "%s\n", text);
+        free(text);
+    }
+    SD_TRY(sd_replace_commit(&out, err));
+out:
+    sd_replace_abort(&out);
+    return st;
+}
+
+static sd_status read_against(json_t **out, const char *path, sd_error *err) {
+    sd_status st = SD_OK;
+    char *text = NULL;
+    size_t len;
+    json_error_t je;
+    SD_TRY(sd_file_read(&text, &len, path, 1 << 24, err));
+    *out = json_loadb(text, len, JSON_REJECT_DUPLICATES, &je);
+    SD_CHECK(json_is_object(*out) && json_object_get(*out, "records"), err, SD_EFORMAT,
+             "%s: not a result of specdec eval --json (%s)", path,
+             *out ? "records is missing" : je.text);
+out:
+    free(text);
+    return st;
+}
+
+// A run's folder brings its corpus index along.
+static sd_status corpus_of(sd_corpus **out, const char *adapter, sd_error *err) {
+    sd_status st = SD_OK;
+    char *path = sd_path_join(adapter, "draft/corpus.idx");
+    SD_CHECK_ALLOC(path, err);
+    if (sd_path_exists(path)) SD_TRY(sd_corpus_open(out, path, err));
+out:
+    free(path);
+    return st;
+}
 
 sd_status sd_verb_eval(int argc, char **argv, sd_error *err) {
-    (void)argc, (void)argv;
-    return sd_fail(err, SD_EINVAL, "eval: not built yet");
+    sd_status st = SD_OK;
+    args a = {0};
+    sd_strings rest;
+    suite s = {0};
+    score sc = {0};
+    json_t *old = NULL, *result = NULL;
+    sd_model *m = NULL;
+    sd_adapter *adapter = NULL;
+    sd_corpus *corpus = NULL;
+    sd_engine *e = NULL;
+    double seconds = 0;
+    sd_engine_stats es = {0};
+    if (sd_verb_help("eval -m MODEL [-a ADAPTER] --suite FILE [--against OTHER.json] [--json]",
+                     "Scores a model on a suite of prompts.", rows, argc, argv))
+        return SD_OK;
+    SD_TRY(sd_options_parse(&rest, rows, &a, argc, argv, err));
+    SD_CHECK(rest.n == 0, err, SD_EINVAL, "eval: '%s' is not an option; --suite names the file",
+             rest.item[0]);
+    sd_catch_interrupts();
+    SD_TRY(read_suite(&s, a.suite, a.limit, err));
+    if (a.against) SD_TRY(read_against(&old, a.against, err));
+    SD_TRY(sd_model_open(&m, a.common.model, err));
+    SD_CHECK(m->chat, err, SD_EINVAL,
+             "%s: has no chat template that can be used (%s); eval needs one", m->path,
+             m->chat_error ? m->chat_error : "none is there");
+    if (a.adapter) {
+        SD_TRY(sd_adapter_open(&adapter, a.adapter, m, err));
+        SD_TRY(corpus_of(&corpus, a.adapter, err));
+    }
+    sd_engine_options o = {.ctx = (int)a.ctx,
+                           .slots = (int)a.slots,
+                           .queue = 2 * (int)a.slots + 1,
+                           .threads = (int)a.common.threads,
+                           .prefill_chunk = (int)a.common.prefill_chunk,
+                           .compute = (sd_compute)a.common.compute,
+                           .spec = (sd_spec_mode)a.spec,
+                           .draft = a.draft};
+    SD_TRY(sd_engine_open(&e, m, &o, err));
+    SD_TRY(answer_all(&s, e, m, &a, adapter, corpus, &seconds, &es, err));
+    for (int i = 0; i < s.n; i++) score_record(&sc, &s.item[i]);
+    if (a.answers) SD_TRY(write_answers(&s, a.answers, err));
+    if (a.json) {
+        result = score_json(&sc, &a, seconds, s.tokens, &es);
+        SD_CHECK_ALLOC(result, err);
+        json_dumpf(result, stdout, JSON_INDENT(2));
+        putchar('\n');
+    } else {
+        print_table(&sc, old, &a, seconds, s.tokens);
+    }
+    SD_CHECK(sc.failed < sc.n, err, SD_EMISMATCH, "every record failed: %s", s.first_error);
+out:
+    json_decref(result);
+    json_decref(old);
+    sd_corpus_close(corpus);
+    sd_adapter_release(adapter);
+    sd_model_release(m);
+    free_suite(&s);
+    return st;
 }
