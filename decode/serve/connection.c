@@ -1,0 +1,450 @@
+// One connection: bytes through the parser, one request at a time through a route, the answer out.
+//
+//     READ -> (head: refuse early, or 100 Continue) -> BUSY (a route answers) -> READ ...
+//                                                                        \-> FLUSH -> LINGER ->
+//                                                                        gone
+//
+// While a request is BUSY the socket is still read, because that is how a closed client is noticed:
+// the end of its stream means that nobody waits any more, and the request is cancelled at once.
+// What a client pipelines meanwhile stays in the input buffer, up to a limit.
+//
+// An answer that ends a connection is followed by LINGER: our side is shut, the rest of the input
+// is read and dropped for two seconds, so that the kernel does not reset the connection under the
+// answer.
+#include "base/clock.h"
+#include "base/log.h"
+#include "decode/serve/server.h"
+
+#include <arpa/inet.h>
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+enum { IDLE_S = 60, HEAD_S = 10, BODY_S = 30, WRITE_S = 30, LINGER_S = 2 };
+enum { MAX_ID = 128 };
+
+typedef enum { CONN_READ, CONN_BUSY, CONN_FLUSH, CONN_LINGER } conn_state;
+typedef enum { WAIT_NONE, WAIT_IDLE, WAIT_HEAD, WAIT_BODY, WAIT_LINGER } conn_wait;
+
+struct sd_conn {
+    sd_server *server;
+    sd_conn *prev, *next;
+    struct bufferevent *bev;
+    struct event *timer;
+    conn_state state;
+    conn_wait wait;
+    sd_http http;
+    char remote[64];
+    // of the request that is being served
+    const sd_route *route;
+    sd_call *call;
+    char id[MAX_ID + 1];
+    int64_t arrival_ns, bytes_out;
+    int status;
+    bool keep, streaming, chunked, pumping;
+    sd_log_facts facts;
+};
+
+sd_server *sd_conn_server(sd_conn *c) {
+    return c->server;
+}
+sd_http *sd_conn_http(sd_conn *c) {
+    return &c->http;
+}
+int64_t sd_conn_arrival_ns(const sd_conn *c) {
+    return c->arrival_ns;
+}
+void sd_conn_set_job(sd_conn *c, sd_call *call) {
+    c->call = call;
+}
+void sd_conn_set_log(sd_conn *c, const sd_log_facts *facts) {
+    c->facts = *facts;
+}
+
+// ---- the access log
+
+// One line for a request that ended, however it ended. No prompt, no text, no key.
+static void log_request(sd_conn *c) {
+    FILE *f = c->server->access_log;
+    if (!f || !c->arrival_ns) return;
+    struct timespec now;
+    struct tm tm;
+    char stamp[32];
+    clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &tm);
+    strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%SZ", &tm);
+    const sd_http_head *head = &c->http.head;
+    json_t *v =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:f, s:I}", "time", stamp, "id", c->id, "remote",
+                  c->remote, "method", head->method ? head->method : "-", "path",
+                  head->path ? head->path : "-", "status", c->status, "ms",
+                  (double)(sd_now_ns() - c->arrival_ns) * 1e-6, "bytes", (json_int_t)c->bytes_out);
+    if (c->facts.model) {
+        json_object_set_new(v, "model", json_string(c->facts.model));
+        json_object_set_new(v, "prompt_tokens", json_integer(c->facts.prompt_tokens));
+        json_object_set_new(v, "completion_tokens", json_integer(c->facts.completion_tokens));
+        if (c->facts.ttft_ms >= 0) json_object_set_new(v, "ttft_ms", json_real(c->facts.ttft_ms));
+        if (c->facts.finish) json_object_set_new(v, "finish", json_string(c->facts.finish));
+    }
+    if (v) json_dumpf(v, f, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    fputc('\n', f);
+    fflush(f);
+    json_decref(v);
+}
+
+// ---- life and death
+
+static void conn_free(sd_conn *c) {
+    sd_server *s = c->server;
+    if (c->prev)
+        c->prev->next = c->next;
+    else
+        s->conns = c->next;
+    if (c->next) c->next->prev = c->prev;
+    s->n_conns--;
+    if (s->listener && s->n_conns < SD_MAX_CONNECTIONS) evconnlistener_enable(s->listener);
+    if (c->timer) event_free(c->timer);
+    if (c->bev) bufferevent_free(c->bev);
+    sd_http_free(&c->http);
+    free(c);
+}
+
+// The client is gone, or is given up: whatever runs for it is cancelled.
+static void conn_abort(sd_conn *c) {
+    if (c->state == CONN_BUSY) {
+        sd_call *call = c->call;
+        c->call = NULL;
+        c->status = 499;
+        if (call) sd_call_abandon(call);
+        log_request(c);
+    }
+    conn_free(c);
+}
+
+static void set_wait(sd_conn *c, conn_wait wait) {
+    static const int seconds[] = {0, IDLE_S, HEAD_S, BODY_S, LINGER_S};
+    if (c->wait == wait) return;
+    c->wait = wait;
+    event_del(c->timer);
+    struct timeval tv = {seconds[wait], 0};
+    if (wait != WAIT_NONE) event_add(c->timer, &tv);
+}
+
+static void linger(sd_conn *c) {
+    c->state = CONN_LINGER;
+    shutdown(bufferevent_getfd(c->bev), SHUT_WR);
+    evbuffer_drain(bufferevent_get_input(c->bev),
+                   evbuffer_get_length(bufferevent_get_input(c->bev)));
+    set_wait(c, WAIT_LINGER);
+}
+
+// ---- answers
+
+static void send_head(sd_conn *c, int status, const char *type, int64_t length, const char *extra) {
+    struct evbuffer *out = bufferevent_get_output(c->bev);
+    char date[64];
+    time_t now = time(NULL);
+    struct tm tm;
+    gmtime_r(&now, &tm);
+    strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", &tm);
+    c->status = status;
+    evbuffer_add_printf(out, "HTTP/1.1 %d %s\r\nDate: %s\r\nContent-Type: %s\r\n", status,
+                        sd_http_reason(status), date, type);
+    if (length >= 0) evbuffer_add_printf(out, "Content-Length: %lld\r\n", (long long)length);
+    if (c->chunked) evbuffer_add_printf(out, "Transfer-Encoding: chunked\r\n");
+    if (c->id[0]) evbuffer_add_printf(out, "x-request-id: %s\r\n", c->id);
+    if (!c->keep)
+        evbuffer_add_printf(out, "Connection: close\r\n");
+    else if (c->http.head.minor == 0)
+        evbuffer_add_printf(out, "Connection: keep-alive\r\n");
+    evbuffer_add_printf(out, "X-Content-Type-Options: nosniff\r\n%s\r\n", extra ? extra : "");
+}
+
+static void pump(sd_conn *c);
+
+// The answer stands in the output buffer: on to the next request or to the end.
+static void end_request(sd_conn *c) {
+    log_request(c);
+    c->call = NULL;
+    c->route = NULL;
+    c->arrival_ns = c->bytes_out = 0;
+    c->status = 0;
+    c->streaming = c->chunked = false;
+    c->facts = (sd_log_facts){0};
+    if (!c->keep) {
+        c->state = CONN_FLUSH;
+        set_wait(c, WAIT_NONE);
+        if (evbuffer_get_length(bufferevent_get_output(c->bev)) == 0) linger(c);
+        return;
+    }
+    c->id[0] = '\0';
+    c->state = CONN_READ;
+    sd_http_reset(&c->http);
+    if (!c->pumping) pump(c);
+}
+
+void sd_conn_reply(sd_conn *c, const sd_reply *r) {
+    const char *method = c->http.head.method;
+    bool head_only = method && strcmp(method, "HEAD") == 0;
+    if (r->close || c->server->phase == SD_PHASE_DRAINING) c->keep = false;
+    send_head(c, r->status, r->type, (int64_t)r->len, r->extra);
+    if (!head_only) {
+        bufferevent_write(c->bev, r->body, r->len);
+        c->bytes_out += (int64_t)r->len;
+    }
+    end_request(c);
+}
+
+static void reply_json(sd_conn *c, int status, json_t *v, const char *extra, bool close) {
+    static const char fallback[] = "{\"error\":{\"message\":\"out of memory\",\"type\":"
+                                   "\"server_error\",\"param\":null,\"code\":null}}";
+    char *text = v ? json_dumps(v, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(v);
+    sd_conn_reply(c, &(sd_reply){.status = text ? status : 500,
+                                 .type = "application/json",
+                                 .extra = extra,
+                                 .body = text ? text : fallback,
+                                 .len = text ? strlen(text) : sizeof fallback - 1,
+                                 .close = close});
+    free(text);
+}
+
+void sd_conn_json(sd_conn *c, int status, json_t *v) {
+    reply_json(c, status, v, NULL, false);
+}
+
+static void reply_error(sd_conn *c, const sd_api_error *e, const char *extra, bool close) {
+    char more[128];
+    if (e->status == 429 || e->status == 503) {
+        sd_engine_stats stats = {0};
+        if (c->server->phase == SD_PHASE_READY) sd_engine_get_stats(c->server->engine, &stats);
+        int wait = sd_metrics_retry_after(&c->server->metrics, stats.waiting, sd_now_ns());
+        snprintf(more, sizeof more, "Retry-After: %d\r\n", wait);
+        extra = more;
+    } else if (e->status == 401) {
+        extra = "WWW-Authenticate: Bearer\r\n";
+    }
+    reply_json(c, e->status, sd_error_json(e), extra, close);
+}
+
+void sd_conn_error(sd_conn *c, const sd_api_error *e) {
+    reply_error(c, e, NULL, false);
+}
+
+void sd_conn_stream_begin(sd_conn *c, const char *type) {
+    c->streaming = true;
+    if (c->server->phase == SD_PHASE_DRAINING) c->keep = false;
+    c->chunked = c->http.head.minor >= 1;
+    if (!c->chunked) c->keep = false; // HTTP/1.0: the end of the connection is the end of the body
+    send_head(c, 200, type, -1, "Cache-Control: no-store\r\nX-Accel-Buffering: no\r\n");
+}
+
+bool sd_conn_stream_data(sd_conn *c, const char *data, size_t len) {
+    struct evbuffer *out = bufferevent_get_output(c->bev);
+    if (len == 0) return true;
+    if (evbuffer_get_length(out) + len > SD_MAX_STREAM_BUFFER) {
+        sd_log(SD_LOG_WARN, "%s: a stream is dropped: its client reads too slowly", c->id);
+        conn_abort(c);
+        return false;
+    }
+    if (c->chunked) evbuffer_add_printf(out, "%zx\r\n", len);
+    evbuffer_add(out, data, len);
+    if (c->chunked) evbuffer_add(out, "\r\n", 2);
+    c->bytes_out += (int64_t)len;
+    return true;
+}
+
+void sd_conn_stream_end(sd_conn *c) {
+    if (c->chunked) evbuffer_add(bufferevent_get_output(c->bev), "0\r\n\r\n", 5);
+    end_request(c);
+}
+
+// ---- requests
+
+// The client's x-request-id when it is harmless, else one of our own.
+static void take_id(sd_conn *c) {
+    const char *given = sd_http_field_get(&c->http.head, "x-request-id");
+    size_t n = given ? strlen(given) : 0;
+    if (n >= 1 && n <= MAX_ID &&
+        strspn(given, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-") == n) {
+        memcpy(c->id, given, n + 1);
+        return;
+    }
+    uint64_t x = sd_mix64(c->server->id_key + c->server->n_ids++);
+    snprintf(c->id, sizeof c->id, "req-%016llx", (unsigned long long)x);
+}
+
+static void refuse(sd_conn *c, const sd_api_error *e, const char *extra) {
+    c->state = CONN_BUSY;
+    c->keep = false;
+    reply_error(c, e, extra, true);
+}
+
+// The head is there. False when the request was refused for it, before its body is read.
+static bool take_head(sd_conn *c) {
+    sd_api_error e = {0};
+    char allow[64] = "";
+    c->arrival_ns = sd_now_ns();
+    c->keep = c->http.head.keep_alive;
+    take_id(c);
+    c->route = sd_route_check(&c->server->keys, &c->http.head, allow, &e);
+    if (!c->route) {
+        refuse(c, &e, allow[0] ? allow : NULL);
+        return false;
+    }
+    if (c->http.head.expect && evbuffer_get_length(bufferevent_get_input(c->bev)) == 0)
+        bufferevent_write(c->bev, "HTTP/1.1 100 Continue\r\n\r\n", 25);
+    return true;
+}
+
+static void take_bad(sd_conn *c) {
+    sd_api_error e;
+    sd_api_fail(&e, c->http.status, NULL, "malformed HTTP: %s", c->http.reason);
+    if (!c->arrival_ns) c->arrival_ns = sd_now_ns();
+    if (!c->http.head.method) c->id[0] = '\0';
+    refuse(c, &e, NULL);
+}
+
+// Parses what has come, request by request, until more is needed or a request takes its time.
+static void pump(sd_conn *c) {
+    struct evbuffer *in = bufferevent_get_input(c->bev);
+    c->pumping = true;
+    while (c->state == CONN_READ) {
+        size_t n = evbuffer_get_contiguous_space(in), used = 0;
+        const char *data = n ? (const char *)evbuffer_pullup(in, (ev_ssize_t)n) : "";
+        sd_http_result r = sd_http_feed(&c->http, data, n, &used);
+        evbuffer_drain(in, used);
+        if (r == SD_HTTP_BAD) {
+            take_bad(c);
+        } else if (r == SD_HTTP_HEAD) {
+            take_head(c);
+        } else if (r == SD_HTTP_DONE) {
+            c->state = CONN_BUSY;
+            set_wait(c, WAIT_NONE);
+            c->route->run(c);
+        } else if (evbuffer_get_length(in) == 0) {
+            break;
+        }
+    }
+    c->pumping = false;
+    if (c->state == CONN_READ)
+        set_wait(c, sd_http_is_idle(&c->http)     ? WAIT_IDLE
+                    : c->http.head.method == NULL ? WAIT_HEAD
+                                                  : WAIT_BODY);
+}
+
+// ---- libevent's callbacks
+
+static void on_read(struct bufferevent *bev, void *ctx) {
+    sd_conn *c = ctx;
+    struct evbuffer *in = bufferevent_get_input(bev);
+    if (c->state == CONN_READ) {
+        pump(c);
+    } else if (c->state == CONN_BUSY) {
+        if (evbuffer_get_length(in) > SD_MAX_PIPELINED) conn_abort(c);
+    } else {
+        evbuffer_drain(in, evbuffer_get_length(in));
+    }
+}
+
+static void on_written(struct bufferevent *bev, void *ctx) {
+    (void)bev;
+    sd_conn *c = ctx;
+    if (c->state == CONN_FLUSH) linger(c);
+}
+
+static void on_event(struct bufferevent *bev, short what, void *ctx) {
+    sd_conn *c = ctx;
+    bool ended = (what & BEV_EVENT_EOF) && (what & BEV_EVENT_READING);
+    // A client that shut its side after asking still gets the answer that stands ready.
+    if (ended && (c->state == CONN_READ || c->state == CONN_FLUSH) &&
+        evbuffer_get_length(bufferevent_get_output(bev)) > 0) {
+        bufferevent_disable(bev, EV_READ);
+        c->state = CONN_FLUSH;
+        return;
+    }
+    conn_abort(c);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *ctx) {
+    (void)fd, (void)what;
+    sd_conn *c = ctx;
+    if (c->wait != WAIT_HEAD && c->wait != WAIT_BODY) {
+        conn_abort(c);
+        return;
+    }
+    sd_api_error e;
+    sd_api_fail(&e, 408, NULL, "the %s did not come within %d seconds",
+                c->wait == WAIT_HEAD ? "head of the request" : "body",
+                c->wait == WAIT_HEAD ? HEAD_S : BODY_S);
+    c->wait = WAIT_NONE;
+    refuse(c, &e, NULL);
+}
+
+static void set_remote(sd_conn *c, const struct sockaddr *addr) {
+    char host[48] = "?";
+    int port = 0;
+    if (addr->sa_family == AF_INET) {
+        const struct sockaddr_in *a = (const void *)addr;
+        inet_ntop(AF_INET, &a->sin_addr, host, sizeof host);
+        port = ntohs(a->sin_port);
+    } else if (addr->sa_family == AF_INET6) {
+        const struct sockaddr_in6 *a = (const void *)addr;
+        inet_ntop(AF_INET6, &a->sin6_addr, host, sizeof host);
+        port = ntohs(a->sin6_port);
+    }
+    snprintf(c->remote, sizeof c->remote, "%s:%d", host, port);
+}
+
+void sd_conn_accept(sd_server *s, int fd, const struct sockaddr *addr) {
+    sd_conn *c = sd_alloc(1, sizeof *c);
+    struct bufferevent *bev = c ? bufferevent_socket_new(s->base, fd, BEV_OPT_CLOSE_ON_FREE) : NULL;
+    if (!bev) {
+        evutil_closesocket(fd);
+        free(c);
+        return;
+    }
+    int on = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    c->server = s;
+    c->bev = bev;
+    c->next = s->conns;
+    if (s->conns) s->conns->prev = c;
+    s->conns = c;
+    if (++s->n_conns >= SD_MAX_CONNECTIONS) evconnlistener_disable(s->listener);
+    sd_http_init(&c->http);
+    set_remote(c, addr);
+    c->timer = evtimer_new(s->base, on_timer, c);
+    if (!c->timer) {
+        conn_free(c);
+        return;
+    }
+    bufferevent_setcb(bev, on_read, on_written, on_event, c);
+    struct timeval write_limit = {WRITE_S, 0}; // without any progress
+    bufferevent_set_timeouts(bev, NULL, &write_limit);
+    set_wait(c, WAIT_IDLE);
+    bufferevent_enable(bev, EV_READ | EV_WRITE);
+}
+
+void sd_conn_close_idle(sd_server *s) {
+    for (sd_conn *c = s->conns, *next; c; c = next) {
+        next = c->next;
+        if (c->state == CONN_READ && sd_http_is_idle(&c->http) &&
+            evbuffer_get_length(bufferevent_get_output(c->bev)) == 0)
+            conn_free(c);
+    }
+}
+
+void sd_conn_close_all(sd_server *s) {
+    while (s->conns) conn_abort(s->conns);
+}
+
+bool sd_conn_flushing(const sd_server *s) {
+    for (const sd_conn *c = s->conns; c; c = c->next)
+        if (evbuffer_get_length(bufferevent_get_output(c->bev)) > 0) return true;
+    return false;
+}

@@ -1,0 +1,219 @@
+// Buckets are those of vLLM 0.10+, so that dashboards made for it work after a change of prefix.
+#include "decode/serve/metrics.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static const double ttft_bounds[] = {0.001, 0.005, 0.01, 0.02,  0.04,  0.06,  0.08, 0.1,
+                                     0.25,  0.5,   0.75, 1.0,   2.5,   5.0,   7.5,  10.0,
+                                     20.0,  40.0,  80.0, 160.0, 640.0, 2560.0};
+static const double itl_bounds[] = {0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2,  0.3,  0.4, 0.5,
+                                    0.75, 1.0,   2.5,  5.0,   7.5, 10.0, 20.0, 40.0, 80.0};
+static const double latency_bounds[] = {0.3,  0.5,   0.8,   1.0,   1.5,   2.0,    2.5,
+                                        5.0,  10.0,  15.0,  20.0,  30.0,  40.0,   50.0,
+                                        60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0};
+
+static void set_bounds(sd_histogram *h, const double *bounds, size_t n) {
+    memcpy(h->bound, bounds, n * sizeof *bounds);
+    h->n = (int)n;
+}
+
+// 1, 2, 5, 10, ... up to max.
+static void set_125_bounds(sd_histogram *h, int max) {
+    static const int mantissa[] = {1, 2, 5};
+    h->n = 0;
+    for (double scale = 1; h->n < SD_MAX_BUCKETS; scale *= 10)
+        for (int i = 0; i < 3; i++) {
+            if (mantissa[i] * scale > max || h->n == SD_MAX_BUCKETS) return;
+            h->bound[h->n++] = mantissa[i] * scale;
+        }
+}
+
+#define SET(h, bounds) set_bounds(&(h), bounds, sizeof bounds / sizeof bounds[0])
+
+void sd_metrics_init(sd_metrics *m, int ctx, double now_s) {
+    *m = (sd_metrics){.started_s = now_s};
+    SET(m->histogram[SD_H_time_to_first_token_seconds], ttft_bounds);
+    SET(m->histogram[SD_H_inter_token_latency_seconds], itl_bounds);
+    for (int i = SD_H_e2e_request_latency_seconds; i <= SD_H_request_decode_time_seconds; i++)
+        SET(m->histogram[i], latency_bounds);
+    set_125_bounds(&m->histogram[SD_H_request_prompt_tokens], ctx);
+    set_125_bounds(&m->histogram[SD_H_request_generation_tokens], ctx);
+}
+
+void sd_histogram_observe(sd_histogram *h, double value, int64_t times) {
+    int i = 0;
+    while (i < h->n && value > h->bound[i]) i++;
+    h->count[i] += times;
+    h->sum += value * (double)times;
+}
+
+void sd_metrics_finish(sd_metrics *m, sd_finish finish, const sd_request_stats *s, double e2e_s,
+                       int64_t now_ns) {
+    m->finished[finish]++;
+    m->finish_ns[m->n_finish++ % SD_DRAIN_RING] = now_ns;
+    if (m->n_finish == 2 * SD_DRAIN_RING) m->n_finish = SD_DRAIN_RING;
+    if (finish == SD_FINISH_CANCELLED || finish == SD_FINISH_ERROR) return;
+    m->cached_tokens += s->cached_tokens;
+    m->prompt_tokens += s->prompt_tokens;
+    sd_histogram *h = m->histogram;
+    sd_histogram_observe(&h[SD_H_e2e_request_latency_seconds], e2e_s, 1);
+    sd_histogram_observe(&h[SD_H_request_queue_time_seconds], s->queue_ms * 1e-3, 1);
+    sd_histogram_observe(&h[SD_H_request_prefill_time_seconds], s->prefill_ms * 1e-3, 1);
+    sd_histogram_observe(&h[SD_H_request_decode_time_seconds], s->decode_ms * 1e-3, 1);
+    sd_histogram_observe(&h[SD_H_request_prompt_tokens], s->prompt_tokens, 1);
+    sd_histogram_observe(&h[SD_H_request_generation_tokens], s->generated, 1);
+}
+
+int sd_metrics_retry_after(const sd_metrics *m, int waiting, int64_t now_ns) {
+    if (m->n_finish == 0) return 1;
+    int kept = m->n_finish < SD_DRAIN_RING ? m->n_finish : SD_DRAIN_RING;
+    int64_t oldest = m->finish_ns[m->n_finish < SD_DRAIN_RING ? 0 : m->n_finish % SD_DRAIN_RING];
+    double per_request = (double)(now_ns - oldest) * 1e-9 / kept;
+    double seconds = ceil(per_request * (waiting / 2.0));
+    return seconds < 1 ? 1 : seconds > 60 ? 60 : (int)seconds;
+}
+
+// A label's value: backslash, quote and line feed are escaped.
+static bool add_label(sd_buf *out, const char *name, const char *value) {
+    bool ok = sd_buf_printf(out, "%s=\"", name);
+    for (; *value && ok; value++) {
+        if (*value == '\n')
+            ok = sd_buf_adds(out, "\\n");
+        else
+            ok = (*value != '"' && *value != '\\') || sd_buf_addc(out, '\\'),
+            ok = ok && sd_buf_addc(out, *value);
+    }
+    return ok && sd_buf_addc(out, '"');
+}
+
+// The page's state while it is written: the buffer and the label all lines carry.
+typedef struct {
+    sd_buf *out;
+    sd_buf label; // model_name="..."
+    bool ok;
+} page;
+
+static void head(page *p, const char *name, const char *type, const char *help) {
+    p->ok = p->ok && sd_buf_printf(p->out, "# HELP specdec:%s %s\n# TYPE specdec:%s %s\n", name,
+                                   help, name, type);
+}
+
+// extra: further labels with a leading comma, or "".
+static void line(page *p, const char *name, const char *extra, double value) {
+    p->ok = p->ok &&
+            sd_buf_printf(p->out, "specdec:%s{%s%s} %.15g\n", name, p->label.data, extra, value);
+}
+
+static void single(page *p, const char *name, const char *type, const char *help, double value) {
+    head(p, name, type, help);
+    line(p, name, "", value);
+}
+
+static void histogram(page *p, const char *name, const char *help, const sd_histogram *h) {
+    head(p, name, "histogram", help);
+    char full[96], extra[48];
+    snprintf(full, sizeof full, "%s_bucket", name);
+    int64_t total = 0;
+    for (int i = 0; i < h->n; i++) {
+        total += h->count[i];
+        snprintf(extra, sizeof extra, ",le=\"%g\"", h->bound[i]);
+        line(p, full, extra, (double)total);
+    }
+    total += h->count[h->n];
+    line(p, full, ",le=\"+Inf\"", (double)total);
+    snprintf(full, sizeof full, "%s_sum", name);
+    line(p, full, "", h->sum);
+    snprintf(full, sizeof full, "%s_count", name);
+    line(p, full, "", (double)total);
+}
+
+static void write_engine(page *p, const sd_metrics *m, const sd_engine_stats *e, double now_s) {
+    single(p, "num_requests_running", "gauge", "Requests in a slot.", e->running);
+    single(p, "num_requests_waiting", "gauge", "Requests in the queue.", e->waiting);
+    single(p, "kv_cache_usage_perc", "gauge", "Share of the KV positions in use, 0 to 1.",
+           e->kv_total ? (double)e->kv_used / (double)e->kv_total : 0);
+    single(p, "prompt_tokens_total", "counter", "Prompt tokens read.", (double)e->prompt_tokens);
+    single(p, "generation_tokens_total", "counter", "Tokens generated.",
+           (double)e->generated_tokens);
+    single(p, "num_preemptions_total", "counter", "Requests put back into the queue.", 0);
+    single(p, "prefix_cache_queries_total", "counter", "Prompt tokens of finished requests.",
+           (double)m->prompt_tokens);
+    single(p, "prefix_cache_hits_total", "counter", "Of these, found in the prefix cache.",
+           (double)m->cached_tokens);
+    single(p, "spec_decode_num_drafts_total", "counter", "Rounds of speculation.",
+           (double)e->spec.rounds);
+    single(p, "spec_decode_num_draft_tokens_total", "counter", "Tokens drafted.",
+           (double)e->spec.drafted);
+    single(p, "spec_decode_num_accepted_tokens_total", "counter", "Drafted tokens accepted.",
+           (double)e->spec.accepted);
+    head(p, "spec_decode_num_accepted_tokens_per_pos_total", "counter",
+         "Drafted tokens accepted, by position in the draft.");
+    for (int i = 0; i < SD_MAX_DRAFT; i++) {
+        char extra[32];
+        if (i >= 8 && e->spec.accepted_at[i] == 0) continue;
+        snprintf(extra, sizeof extra, ",position=\"%d\"", i);
+        line(p, "spec_decode_num_accepted_tokens_per_pos_total", extra,
+             (double)e->spec.accepted_at[i]);
+    }
+    double up = now_s - m->started_s;
+    single(p, "busy_seconds_total", "counter", "Time the engine was at work.", e->busy_s);
+    single(p, "idle_seconds_total", "counter", "Time the engine had nothing to do.",
+           up > e->busy_s ? up - e->busy_s : 0);
+}
+
+static void write_requests(page *p, const sd_metrics *m) {
+    static const char *const reject_names[] = {"queue_full", "draining", "loading"};
+    char extra[64];
+    head(p, "request_success_total", "counter", "Requests that ended, by how.");
+    for (sd_finish f = SD_FINISH_STOP; f <= SD_FINISH_ERROR; f++) {
+        snprintf(extra, sizeof extra, ",finished_reason=\"%s\"",
+                 f == SD_FINISH_STOP        ? "stop"
+                 : f == SD_FINISH_LENGTH    ? "length"
+                 : f == SD_FINISH_CANCELLED ? "abort"
+                                            : "error");
+        line(p, "request_success_total", extra, (double)m->finished[f]);
+    }
+    head(p, "admission_rejections_total", "counter", "Requests turned away, by reason.");
+    for (int i = 0; i < SD_REJECT_COUNT; i++) {
+        snprintf(extra, sizeof extra, ",reason=\"%s\"", reject_names[i]);
+        line(p, "admission_rejections_total", extra, (double)m->rejected[i]);
+    }
+#define WRITE_HISTOGRAM(name, help) histogram(p, #name, help, &m->histogram[SD_H_##name]);
+    SD_HISTOGRAMS(WRITE_HISTOGRAM)
+#undef WRITE_HISTOGRAM
+}
+
+static void write_adapters(page *p, const sd_metrics_adapter *a, int n) {
+    head(p, "lora_requests_info", "gauge", "Requests running, by adapter.");
+    for (int pass = 0; pass < 2; pass++) {
+        if (pass == 1)
+            head(p, "adapter_accept_length", "gauge",
+                 "Tokens of a round of speculation, by adapter and its draft.");
+        for (int i = 0; i < n; i++) {
+            sd_buf extra = sd_buf_make(1024);
+            p->ok =
+                p->ok && sd_buf_addc(&extra, ',') && add_label(&extra, "adapter", a[i].name) &&
+                (pass == 0 || (sd_buf_addc(&extra, ',') && add_label(&extra, "draft", a[i].draft)));
+            if (p->ok && pass == 0) line(p, "lora_requests_info", extra.data, a[i].running);
+            if (p->ok && pass == 1 && a[i].rounds)
+                line(p, "adapter_accept_length", extra.data,
+                     1 + (double)a[i].accepted / (double)a[i].rounds);
+            sd_buf_free(&extra);
+        }
+    }
+}
+
+bool sd_metrics_write(sd_buf *out, const sd_metrics *m, const sd_engine_stats *e, const char *model,
+                      const sd_metrics_adapter *adapters, int n_adapters, double now_s) {
+    page p = {out, sd_buf_make(4096), true};
+    p.ok = add_label(&p.label, "model_name", model);
+    if (p.ok) {
+        write_engine(&p, m, e, now_s);
+        write_requests(&p, m);
+        write_adapters(&p, adapters, n_adapters);
+    }
+    sd_buf_free(&p.label);
+    return p.ok;
+}

@@ -1,0 +1,73 @@
+// The server's own counters and histograms, in Prometheus' text format (version 0.0.4) under vLLM's
+// names with the prefix "specdec:". Owned by the event loop's thread.
+#pragma once
+
+#include "decode/engine.h"
+
+// name, help
+#define SD_HISTOGRAMS(X)                                                                           \
+    X(time_to_first_token_seconds, "From the request's arrival to its first token.")               \
+    X(inter_token_latency_seconds, "Between tokens of one request.")                               \
+    X(e2e_request_latency_seconds, "From the request's arrival to its end.")                       \
+    X(request_queue_time_seconds, "Waiting for a slot.")                                           \
+    X(request_prefill_time_seconds, "Reading the prompt.")                                         \
+    X(request_decode_time_seconds, "From the first token to the last.")                            \
+    X(request_prompt_tokens, "Tokens of the prompt.")                                              \
+    X(request_generation_tokens, "Tokens of the answer.")
+
+typedef enum {
+#define SD_HISTOGRAM_ENUM(name, help) SD_H_##name,
+    SD_HISTOGRAMS(SD_HISTOGRAM_ENUM)
+#undef SD_HISTOGRAM_ENUM
+        SD_H_COUNT
+} sd_histogram_id;
+
+enum { SD_MAX_BUCKETS = 32 };
+typedef struct {
+    int n;
+    double bound[SD_MAX_BUCKETS]; // inclusive upper bounds, ascending; +Inf is implied
+    int64_t count[SD_MAX_BUCKETS + 1];
+    double sum;
+} sd_histogram;
+
+void sd_histogram_observe(sd_histogram *h, double value, int64_t times);
+
+typedef enum {
+    SD_REJECT_QUEUE_FULL,
+    SD_REJECT_DRAINING,
+    SD_REJECT_LOADING,
+    SD_REJECT_COUNT
+} sd_reject;
+enum { SD_DRAIN_RING = 64 };
+
+typedef struct {
+    sd_histogram histogram[SD_H_COUNT];
+    int64_t finished[SD_FINISH_ERROR + 1]; // by sd_finish
+    int64_t rejected[SD_REJECT_COUNT];
+    int64_t cached_tokens, prompt_tokens; // of finished requests: the prefix cache's hits
+    int64_t finish_ns[SD_DRAIN_RING];     // when the last requests ended
+    int n_finish;
+    double started_s;
+} sd_metrics;
+
+/// ctx: the token histograms reach up to it.
+void sd_metrics_init(sd_metrics *m, int ctx, double now_s);
+
+/// A request ended. Its stats fill the histograms; cancelled ones count as finished alone.
+void sd_metrics_finish(sd_metrics *m, sd_finish finish, const sd_request_stats *s, double e2e_s,
+                       int64_t now_ns);
+
+/// Whole seconds after which a client that was turned away may find room: the time in which half
+/// the queue drains at the rate of the last finished requests; 1 to 60.
+int sd_metrics_retry_after(const sd_metrics *m, int waiting, int64_t now_ns);
+
+// One adapter's (or the base's) speculation, for adapter_accept_length.
+typedef struct {
+    const char *name, *draft;
+    int running;
+    int64_t rounds, accepted;
+} sd_metrics_adapter;
+
+/// Appends the page. model stands in every line's model_name label, escaped.
+bool sd_metrics_write(sd_buf *out, const sd_metrics *m, const sd_engine_stats *e, const char *model,
+                      const sd_metrics_adapter *adapters, int n_adapters, double now_s);

@@ -1,0 +1,181 @@
+// The route table, and the routes that answer at once. Every row says who may call it.
+#include "base/clock.h"
+#include "decode/serve/server.h"
+
+#include <string.h>
+#include <strings.h>
+
+static void send_text(sd_conn *c, int status, const char *text) {
+    sd_conn_reply(c, &(sd_reply){.status = status,
+                                 .type = "text/plain; charset=utf-8",
+                                 .body = text,
+                                 .len = strlen(text)});
+}
+
+static void get_health(sd_conn *c) {
+    sd_api_error e;
+    switch (sd_conn_server(c)->phase) {
+    case SD_PHASE_READY:
+        sd_conn_json(c, 200, json_pack("{s:s}", "status", "ok"));
+        return;
+    case SD_PHASE_LOADING:
+        sd_api_fail(&e, 503, NULL, "the model is being loaded");
+        break;
+    default:
+        sd_api_fail(&e, 503, NULL, "the server is draining and will end");
+    }
+    sd_conn_error(c, &e);
+}
+
+static void get_livez(sd_conn *c) {
+    send_text(c, 200, "ok\n");
+}
+
+static void get_version(sd_conn *c) {
+    sd_conn_json(c, 200, json_pack("{s:s}", "version", SPECDEC_VERSION));
+}
+
+static json_t *model_json(const sd_server *s, const sd_served *m, int ctx) {
+    json_t *v = json_pack("{s:s, s:s, s:I, s:s, s:i}", "id", m->name, "object", "model", "created",
+                          (json_int_t)s->created, "owned_by", "specdec", "max_model_len", ctx);
+    if (m->adapter) {
+        json_object_set_new(v, "parent", json_string(s->served[0].name));
+        json_object_set_new(v, "generation", json_integer((json_int_t)m->adapter->generation));
+        json_object_set_new(v, "sha256", json_string(m->adapter->sha256.hex));
+        json_object_set_new(v, "draft", json_string(m->draft));
+    }
+    return v;
+}
+
+// False after a 503 was sent.
+static bool must_be_loaded(sd_conn *c) {
+    if (sd_conn_server(c)->phase != SD_PHASE_LOADING) return true;
+    sd_api_error e;
+    sd_api_fail(&e, 503, NULL, "the model is being loaded");
+    sd_conn_error(c, &e);
+    return false;
+}
+
+static void get_models(sd_conn *c) {
+    if (!must_be_loaded(c)) return;
+    sd_server *s = sd_conn_server(c);
+    sd_engine_stats stats;
+    sd_engine_get_stats(s->engine, &stats);
+    json_t *list = json_array();
+    for (int i = 0; i < s->n_served; i++)
+        json_array_append_new(list, model_json(s, &s->served[i], stats.ctx));
+    sd_conn_json(c, 200, json_pack("{s:s, s:o}", "object", "list", "data", list));
+}
+
+static void get_model(sd_conn *c) {
+    if (!must_be_loaded(c)) return;
+    sd_server *s = sd_conn_server(c);
+    const char *tail = sd_conn_http(c)->head.path + strlen("/v1/models/");
+    char name[512];
+    sd_served *m =
+        *tail && sd_http_unescape(name, sizeof name, tail) ? sd_server_find(s, name) : NULL;
+    if (!m) {
+        sd_api_error e;
+        sd_api_fail(&e, 404, "model", "there is no such model; GET /v1/models lists them");
+        e.code = "model_not_found";
+        sd_conn_error(c, &e);
+        return;
+    }
+    sd_engine_stats stats;
+    sd_engine_get_stats(s->engine, &stats);
+    sd_conn_json(c, 200, model_json(s, m, stats.ctx));
+}
+
+static void get_metrics(sd_conn *c) {
+    sd_server *s = sd_conn_server(c);
+    sd_engine_stats stats = {0};
+    sd_metrics_adapter *rows = sd_alloc((size_t)s->n_served + 1, sizeof *rows);
+    sd_buf out = sd_buf_make(4 << 20);
+    bool loaded = s->phase != SD_PHASE_LOADING && s->engine, ok = rows != NULL;
+    if (loaded) sd_engine_get_stats(s->engine, &stats);
+    for (int i = 0; ok && loaded && i < s->n_served; i++)
+        rows[i] = (sd_metrics_adapter){s->served[i].name, s->served[i].draft, s->served[i].running,
+                                       s->served[i].rounds, s->served[i].accepted};
+    ok = ok && sd_metrics_write(&out, &s->metrics, &stats, loaded ? s->served[0].name : "", rows,
+                                loaded ? s->n_served : 0, sd_now_s());
+    if (ok)
+        sd_conn_reply(c, &(sd_reply){.status = 200,
+                                     .type = "text/plain; version=0.0.4; charset=utf-8",
+                                     .body = out.data,
+                                     .len = out.len});
+    else
+        sd_conn_json(c, 500, NULL);
+    sd_buf_free(&out);
+    free(rows);
+}
+
+static const sd_route routes[] = {
+    {"POST", "/v1/chat/completions", false, SD_AUTH_USER, true, sd_call_chat},
+    {"POST", "/v1/completions", false, SD_AUTH_USER, true, sd_call_completion},
+    {"GET", "/v1/models", false, SD_AUTH_USER, false, get_models},
+    {"GET", "/v1/models/", true, SD_AUTH_USER, false, get_model},
+    {"GET", "/metrics", false, SD_AUTH_USER, false, get_metrics},
+    {"GET", "/health", false, SD_AUTH_PUBLIC, false, get_health},
+    {"GET", "/readyz", false, SD_AUTH_PUBLIC, false, get_health},
+    {"GET", "/livez", false, SD_AUTH_PUBLIC, false, get_livez},
+    {"GET", "/version", false, SD_AUTH_PUBLIC, false, get_version},
+};
+enum { ROUTES = sizeof routes / sizeof routes[0] };
+
+const sd_route *sd_routes(int *n) {
+    *n = ROUTES;
+    return routes;
+}
+
+static bool path_matches(const sd_route *r, const char *path) {
+    return r->prefix ? strncmp(path, r->path, strlen(r->path)) == 0 : strcmp(path, r->path) == 0;
+}
+
+// HEAD is GET without the body.
+static bool method_matches(const sd_route *r, const char *method) {
+    return strcmp(method, r->method) == 0 ||
+           (strcmp(method, "HEAD") == 0 && strcmp(r->method, "GET") == 0);
+}
+
+// "application/json", with or without parameters. A browser may send text/plain to any host without
+// asking, but not this: the type is what keeps a web page from using a server on localhost.
+static bool is_json(const char *type) {
+    static const char json[] = "application/json";
+    if (!type || strncasecmp(type, json, sizeof json - 1) != 0) return false;
+    char next = type[sizeof json - 1];
+    return next == '\0' || next == ';' || next == ' ' || next == '\t';
+}
+
+const sd_route *sd_route_check(const sd_keys *keys, const sd_http_head *head, char allow[64],
+                               sd_api_error *e) {
+    const sd_route *found = NULL, *same_path = NULL;
+    for (int i = 0; i < ROUTES && !found; i++) {
+        if (!path_matches(&routes[i], head->path)) continue;
+        same_path = &routes[i];
+        if (method_matches(&routes[i], head->method)) found = &routes[i];
+    }
+    const sd_route *asked = found ? found : same_path;
+    // What is not there asks for a key too, so that a stranger learns nothing of the table.
+    if ((!asked || asked->auth != SD_AUTH_PUBLIC) &&
+        !sd_keys_allow(keys, sd_http_field_get(head, "authorization"))) {
+        sd_api_fail(e, 401, NULL,
+                    "the API key is missing or wrong; send Authorization: Bearer KEY");
+        e->code = "invalid_api_key";
+        return NULL;
+    }
+    if (!asked) {
+        sd_api_fail(e, 404, NULL, "there is no such path");
+        return NULL;
+    }
+    if (!found) {
+        bool get = strcmp(asked->method, "GET") == 0;
+        snprintf(allow, 64, "Allow: %s\r\n", get ? "GET, HEAD" : asked->method);
+        sd_api_fail(e, 405, NULL, "%s takes %s", asked->path, get ? "GET or HEAD" : asked->method);
+        return NULL;
+    }
+    if (found->json && !is_json(sd_http_field_get(head, "content-type"))) {
+        sd_api_fail(e, 415, NULL, "the body must be JSON; send Content-Type: application/json");
+        return NULL;
+    }
+    return found;
+}

@@ -1,0 +1,268 @@
+// The life of the server: listen, let the engine's thread load, serve, drain on SIGTERM, end.
+#include "decode/serve/serve.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "decode/serve/server.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { BACKLOG = 1024, FLUSH_S = 5 };
+
+// ---- addresses
+
+static bool is_loopback(const struct sockaddr *a) {
+    if (a->sa_family == AF_INET)
+        return (ntohl(((const struct sockaddr_in *)(const void *)a)->sin_addr.s_addr) >> 24) == 127;
+    if (a->sa_family == AF_INET6)
+        return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr);
+    return false;
+}
+
+static void set_address(sd_server *s) {
+    struct sockaddr_storage a;
+    socklen_t n = sizeof a;
+    char host[64] = "?", port[8] = "0";
+    if (getsockname(evconnlistener_get_fd(s->listener), (struct sockaddr *)&a, &n) == 0)
+        getnameinfo((struct sockaddr *)&a, n, host, sizeof host, port, sizeof port,
+                    NI_NUMERICHOST | NI_NUMERICSERV);
+    snprintf(s->address, sizeof s->address, strchr(host, ':') ? "http://[%s]:%s" : "http://%s:%s",
+             host, port);
+}
+
+static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct sockaddr *addr, int len,
+                      void *ctx) {
+    (void)l, (void)len;
+    sd_conn_accept(ctx, (int)fd, addr);
+}
+
+static void on_accept_again(evutil_socket_t fd, short what, void *ctx) {
+    (void)fd, (void)what;
+    sd_server *s = ctx;
+    if (s->listener && s->n_conns < SD_MAX_CONNECTIONS) evconnlistener_enable(s->listener);
+}
+
+// Out of descriptors, as a rule: wait a little rather than spin.
+static void on_accept_error(struct evconnlistener *l, void *ctx) {
+    sd_server *s = ctx;
+    sd_log(SD_LOG_WARN, "accepting a connection: %s; trying again in 100 ms", strerror(errno));
+    evconnlistener_disable(l);
+    struct timeval tv = {0, 100000};
+    event_add(s->accept_event, &tv);
+}
+
+static sd_status listen_on(sd_server *s, sd_error *err) {
+    const sd_serve_options *o = s->o;
+    const char *host = o->host && *o->host ? o->host : "127.0.0.1";
+    char port[8];
+    sd_status st = SD_OK;
+    struct addrinfo hints = {.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM}, *list = NULL;
+    snprintf(port, sizeof port, "%d", o->port);
+    int rc = getaddrinfo(host, port, &hints, &list);
+    SD_CHECK(rc == 0, err, SD_EINVAL, "--host %s: %s", host, gai_strerror(rc));
+    for (const struct addrinfo *a = list; a; a = a->ai_next)
+        SD_CHECK(is_loopback(a->ai_addr) || s->keys.n > 0 || o->insecure_no_key, err, SD_EINVAL,
+                 "--host %s: others can reach this address; give --api-key-file, or "
+                 "--insecure-no-key to serve everyone",
+                 host);
+    for (const struct addrinfo *a = list; a && !s->listener; a = a->ai_next)
+        s->listener = evconnlistener_new_bind(s->base, on_accept, s,
+                                              LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC |
+                                                  LEV_OPT_REUSEABLE,
+                                              BACKLOG, a->ai_addr, (int)a->ai_addrlen);
+    SD_CHECK(s->listener, err, SD_EINVAL, "--host %s --port %s: %s; give another port", host, port,
+             strerror(errno));
+    evconnlistener_set_error_cb(s->listener, on_accept_error);
+    set_address(s);
+out:
+    if (list) freeaddrinfo(list);
+    return st;
+}
+
+// ---- draining
+
+// The last answer may still be on its way when the last call is gone.
+static void end_when_drained(sd_server *s) {
+    if (s->phase != SD_PHASE_DRAINING || s->n_calls > 0) return;
+    if (!sd_conn_flushing(s)) {
+        event_base_loopbreak(s->base);
+        return;
+    }
+    struct timeval tv = {0, 10000};
+    event_add(s->drain_event, &tv);
+}
+
+static void on_drain_timer(evutil_socket_t fd, short what, void *ctx) {
+    (void)fd, (void)what;
+    sd_server *s = ctx;
+    if (s->n_calls > 0) {
+        sd_log(SD_LOG_WARN, "the time to drain is over: %d requests are cut off", s->n_calls);
+        sd_calls_cancel(s);
+        struct timeval tv = {FLUSH_S, 0};
+        if (s->o->drain_s >= 0) event_add(s->drain_event, &tv);
+        return;
+    }
+    end_when_drained(s);
+}
+
+static void on_signal(evutil_socket_t sig, short what, void *ctx) {
+    (void)sig, (void)what;
+    sd_server *s = ctx;
+    if (s->phase == SD_PHASE_DRAINING) {
+        sd_log(SD_LOG_WARN, "a second signal: what runs is cut off");
+        sd_calls_cancel(s);
+        event_base_loopbreak(s->base);
+        return;
+    }
+    sd_log(SD_LOG_INFO, "draining: %d requests run, at most %g s more", s->n_calls, s->o->drain_s);
+    s->phase = SD_PHASE_DRAINING;
+    sd_conn_close_idle(s);
+    struct timeval tv = {(time_t)s->o->drain_s,
+                         (suseconds_t)((s->o->drain_s - (double)(time_t)s->o->drain_s) * 1e6)};
+    event_add(s->drain_event, &tv);
+    end_when_drained(s);
+}
+
+// ---- loading and the outbox
+
+static void say_ready(const sd_server *s) {
+    sd_engine_stats e;
+    sd_engine_get_stats(s->engine, &e);
+    sd_buf adapters = sd_buf_make(1500);
+    for (int i = 1; i < s->n_served; i++)
+        sd_buf_printf(&adapters, "%s%s%s", i > 1 ? ", " : "", s->served[i].name,
+                      s->served[i].corpus ? " (with its index)" : "");
+    sd_log(SD_LOG_INFO,
+           "serving %s at %s: context %d tokens, %d slots, KV memory %.1f MiB, adapters: %s%s",
+           s->served[0].name, s->address, e.ctx, e.slots, (double)e.kv_bytes / 1048576,
+           s->n_served > 1 ? adapters.data : "none", s->keys.n ? ", with API keys" : "");
+    sd_buf_free(&adapters);
+}
+
+static void on_wake(evutil_socket_t fd, short what, void *ctx) {
+    (void)what;
+    sd_server *s = ctx;
+    uint64_t count;
+    if (read((int)fd, &count, sizeof count) < 0 && errno != EAGAIN) return;
+    int loaded = atomic_load(&s->loaded);
+    if (loaded < 0) {
+        event_base_loopbreak(s->base);
+        return;
+    }
+    if (loaded > 0 && s->phase == SD_PHASE_LOADING) {
+        sd_engine_stats e;
+        sd_engine_get_stats(s->engine, &e);
+        sd_metrics_init(&s->metrics, e.ctx, sd_now_s());
+        s->phase = SD_PHASE_READY;
+        say_ready(s);
+    }
+    sd_outbox_drain(s);
+    end_when_drained(s);
+}
+
+// ---- opening and closing
+
+static sd_status check_options(const sd_serve_options *o, sd_error *err) {
+    sd_status st = SD_OK;
+    SD_CHECK(o->port >= 0 && o->port <= 65535, err, SD_EINVAL, "--port %d: give 0 to 65535",
+             o->port);
+    SD_CHECK(o->drain_s >= 0 && o->drain_s <= 86400, err, SD_EINVAL,
+             "--drain %g: give 0 to 86400 seconds", o->drain_s);
+out:
+    return st;
+}
+
+static sd_status open_log(sd_server *s, sd_error *err) {
+    const char *path = s->o->access_log;
+    if (!path) return SD_OK;
+    s->access_log = strcmp(path, "-") == 0 ? stdout : fopen(path, "ae");
+    if (!s->access_log) return sd_fail(err, SD_EIO, "--access-log %s: %s", path, strerror(errno));
+    return SD_OK;
+}
+
+static sd_status open_events(sd_server *s, sd_error *err) {
+    sd_status st = SD_OK;
+    s->base = event_base_new();
+    SD_CHECK_ALLOC(s->base, err);
+    s->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    SD_CHECK(s->wake_fd >= 0, err, SD_EIO, "eventfd: %s", strerror(errno));
+    s->wake_event = event_new(s->base, s->wake_fd, EV_READ | EV_PERSIST, on_wake, s);
+    s->signal_event[0] = evsignal_new(s->base, SIGTERM, on_signal, s);
+    s->signal_event[1] = evsignal_new(s->base, SIGINT, on_signal, s);
+    s->drain_event = evtimer_new(s->base, on_drain_timer, s);
+    s->accept_event = evtimer_new(s->base, on_accept_again, s);
+    SD_CHECK(s->wake_event && s->signal_event[0] && s->signal_event[1] && s->drain_event &&
+                 s->accept_event,
+             err, SD_ENOMEM, "out of memory");
+    event_add(s->wake_event, NULL);
+    event_add(s->signal_event[0], NULL);
+    event_add(s->signal_event[1], NULL);
+out:
+    return st;
+}
+
+static void close_server(sd_server *s) {
+    if (s->listener) evconnlistener_free(s->listener);
+    s->listener = NULL;
+    sd_conn_close_all(s);
+    if (s->engine) sd_engine_close(s->engine); // ends what is left of the calls
+    sd_outbox_drain(s);
+    struct event *events[] = {s->wake_event, s->signal_event[0], s->signal_event[1], s->drain_event,
+                              s->accept_event};
+    for (size_t i = 0; i < sizeof events / sizeof events[0]; i++)
+        if (events[i]) event_free(events[i]);
+    if (s->base) event_base_free(s->base);
+    if (s->wake_fd >= 0) close(s->wake_fd);
+    if (s->access_log && s->access_log != stdout) fclose(s->access_log);
+    sd_server_release_models(s);
+    sd_keys_free(&s->keys);
+    pthread_mutex_destroy(&s->outbox_lock);
+    free(s);
+}
+
+sd_status sd_serve(const sd_serve_options *o, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_server *s = sd_alloc(1, sizeof *s);
+    if (!s) return sd_fail(err, SD_ENOMEM, "out of memory");
+    s->o = o;
+    s->wake_fd = -1;
+    s->created = (int64_t)time(NULL);
+    pthread_mutex_init(&s->outbox_lock, NULL);
+    sd_metrics_init(&s->metrics, 1, sd_now_s());
+    json_object_seed(0);
+    SD_TRY(check_options(o, err));
+    SD_CHECK(getrandom(&s->id_key, sizeof s->id_key, 0) == sizeof s->id_key, err, SD_EIO,
+             "no random numbers: %s", strerror(errno));
+    if (o->key_file) SD_TRY(sd_keys_load(&s->keys, o->key_file, err));
+    SD_TRY(open_log(s, err));
+    SD_TRY(open_events(s, err));
+    SD_TRY(listen_on(s, err));
+    SD_CHECK(sd_path_exists(o->model), err, SD_ENOTFOUND, "%s: no such model; check the path",
+             o->model);
+    sd_log(SD_LOG_INFO, "loading %s; listening at %s", o->model, s->address);
+    int rc = pthread_create(&s->engine_thread, NULL, sd_engine_thread, s);
+    SD_CHECK(rc == 0, err, SD_EIO, "the engine's thread: %s", strerror(rc));
+    event_base_dispatch(s->base);
+    atomic_store(&s->stop, true);
+    if (atomic_load(&s->loaded) > 0) sd_engine_wake(s->engine);
+    pthread_join(s->engine_thread, NULL);
+    if (atomic_load(&s->loaded) < 0) {
+        if (err) *err = s->load_error;
+        st = s->load_error.status;
+    } else {
+        sd_log(SD_LOG_INFO, "drained, bye");
+    }
+out:
+    close_server(s);
+    return st;
+}

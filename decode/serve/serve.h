@@ -1,0 +1,26 @@
+// `specdec serve`: an OpenAI-compatible server over one engine.
+//
+// Two threads. The caller's runs the event loop: sockets, HTTP, JSON, tokenising, templates. The
+// engine's opens the model and then steps. Requests go in through sd_engine_submit's bounded queue;
+// tokens come back through an outbox that the engine's thread appends to without waiting.
+#pragma once
+
+#include "base/option.h"
+#include "decode/engine.h"
+
+typedef struct {
+    const char *model;
+    const sd_strings *adapters;     // "NAME=PATH"; may be NULL
+    const sd_strings *served_names; // aliases of the base; the first is the one shown; may be NULL
+    const char *host;               // numeric or a name; NULL: 127.0.0.1
+    int port;                       // 0: any free one
+    const char *key_file;           // NULL: no key is asked for
+    bool insecure_no_key;           // allows a host that others can reach without a key
+    double drain_s;                 // after SIGTERM, for requests that run
+    const char *access_log;         // JSON lines; "-": standard output; NULL: none
+    sd_engine_options engine;
+} sd_serve_options;
+
+/// Serves until SIGTERM or SIGINT, then drains. SD_OK after a drain. SD_EINVAL for options that
+/// cannot be served (an address in use, a host without a key, a bad adapter), named.
+sd_status sd_serve(const sd_serve_options *o, sd_error *err);

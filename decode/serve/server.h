@@ -1,0 +1,144 @@
+// What the files of the server share. Everything here belongs to the event loop's thread unless it
+// says otherwise.
+#pragma once
+
+#include "datasets/corpus_index.h"
+#include "decode/serve/api_response.h"
+#include "decode/serve/auth.h"
+#include "decode/serve/http.h"
+#include "decode/serve/metrics.h"
+#include "decode/serve/serve.h"
+
+#include <event2/event.h>
+#include <event2/listener.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+
+typedef struct sd_server sd_server;
+typedef struct sd_conn sd_conn;
+typedef struct sd_call sd_call;
+typedef struct sd_message sd_message;
+
+enum {
+    SD_MAX_STREAM_BUFFER = 256 * 1024, // unsent bytes of a stream, then it is dropped
+    SD_MAX_CONNECTIONS = 4096,
+    SD_MAX_PIPELINED = 64 * 1024 // unread bytes behind a request that is being answered
+};
+
+typedef enum { SD_PHASE_LOADING, SD_PHASE_READY, SD_PHASE_DRAINING } sd_phase;
+
+// The base (row 0) or an adapter, under the name requests use. Immutable once the model is open.
+typedef struct {
+    char *name;
+    sd_adapter *adapter; // NULL: the base
+    sd_corpus *corpus;   // the adapter's own; NULL: none
+    const char *draft;   // "index" or "none", for metrics
+    int running;
+    int64_t rounds, accepted; // of its finished requests
+} sd_served;
+
+struct sd_server {
+    const sd_serve_options *o;
+    sd_phase phase;
+    struct event_base *base;
+    struct evconnlistener *listener;
+    struct event *signal_event[2], *wake_event, *drain_event, *accept_event;
+    char address[96]; // "http://127.0.0.1:8080"
+    sd_keys keys;
+    FILE *access_log;
+    int64_t created; // s since 1970
+    uint64_t id_key; // of request ids
+    uint64_t n_ids;
+    sd_metrics metrics;
+    sd_conn *conns;
+    int n_conns;
+    sd_call *calls;
+    int n_calls;
+
+    // Written by the engine's thread before `loaded` is set, only read afterwards.
+    atomic_int loaded; // 0: not yet, 1: ready, -1: failed with load_error
+    sd_error load_error;
+    sd_model *model;
+    sd_engine *engine;
+    sd_served *served;
+    int n_served;
+    char *alias[4]; // further names of the base
+    int n_alias;
+    size_t longest_token; // bytes
+
+    // Between the threads.
+    pthread_t engine_thread;
+    atomic_bool stop;
+    int wake_fd; // eventfd: the outbox has something, or loading ended
+    pthread_mutex_t outbox_lock;
+    sd_message *outbox_head, *outbox_tail;
+};
+
+// ---- engine_thread.c: opens the model, steps, and owns neither sockets nor calls.
+void *sd_engine_thread(void *server);
+void sd_server_release_models(sd_server *s); // after the thread ended
+/// The row that a request's model field means; NULL: unknown. NULL or "": the base.
+sd_served *sd_server_find(sd_server *s, const char *name);
+
+// ---- connection.c: sockets.
+void sd_conn_accept(sd_server *s, int fd, const struct sockaddr *addr);
+void sd_conn_close_idle(sd_server *s); // those without a request, when draining
+void sd_conn_close_all(sd_server *s);
+bool sd_conn_flushing(const sd_server *s); // is an answer still on its way out?
+
+typedef struct {
+    int status;
+    const char *type;  // content type
+    const char *extra; // further header lines with CRLF, or NULL
+    const char *body;
+    size_t len;
+    bool close; // close the connection afterwards
+} sd_reply;
+/// Answers the request that is being served. c may be gone afterwards.
+void sd_conn_reply(sd_conn *c, const sd_reply *r);
+void sd_conn_error(sd_conn *c,
+                   const sd_api_error *e);            // with Retry-After when e->status asks for it
+void sd_conn_json(sd_conn *c, int status, json_t *v); // takes v; NULL is a 500
+
+/// A stream: begin, any number of data, end. data is false when the client is too slow: the
+/// connection is then gone, and with it the stream.
+void sd_conn_stream_begin(sd_conn *c, const char *type);
+bool sd_conn_stream_data(sd_conn *c, const char *data, size_t len);
+void sd_conn_stream_end(sd_conn *c); // c may be gone afterwards
+
+sd_server *sd_conn_server(sd_conn *c);
+sd_http *sd_conn_http(sd_conn *c);
+int64_t sd_conn_arrival_ns(const sd_conn *c);
+void sd_conn_set_job(sd_conn *c, sd_call *call);
+
+// What the access log says about a request beyond its connection's own facts.
+typedef struct {
+    const char *model, *finish;
+    int prompt_tokens, completion_tokens;
+    double ttft_ms; // < 0: no token came
+} sd_log_facts;
+void sd_conn_set_log(sd_conn *c,
+                     const sd_log_facts *facts); // strings must be static or the server's
+
+// ---- routes.c
+typedef void (*sd_handler)(sd_conn *c);
+typedef struct {
+    const char *method, *path;
+    bool prefix; // path is the beginning
+    sd_auth auth;
+    bool json; // the body must be application/json
+    sd_handler run;
+} sd_route;
+const sd_route *sd_routes(int *n);
+/// Finds the route and checks what the head alone decides: 401, 404, 405, 415. NULL with e filled;
+/// *allow (a header line) for a 405.
+const sd_route *sd_route_check(const sd_keys *keys, const sd_http_head *head, char allow[64],
+                               sd_api_error *e);
+
+// ---- call.c: one API request from its body to its answer.
+void sd_call_chat(sd_conn *c);
+void sd_call_completion(sd_conn *c);
+void sd_call_abandon(sd_call *j); // its client is gone; the engine is told
+void sd_calls_cancel(sd_server *s);
+void sd_outbox_drain(sd_server *s); // delivers what the engine's thread left

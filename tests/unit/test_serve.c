@@ -1,0 +1,261 @@
+// The parts of the server that need no socket: routes and who may call them, keys, answers,
+// metrics.
+#include "base/file.h"
+#include "decode/serve/server.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+#include <unistd.h>
+
+// ---- routes
+
+static sd_http_head request(const char *method, const char *path, const char *type,
+                            const char *authorization) {
+    sd_http_head h = {.method = method, .path = path, .query = "", .minor = 1};
+    if (type) h.field[h.n_fields++] = (sd_http_field){"Content-Type", type};
+    if (authorization) h.field[h.n_fields++] = (sd_http_field){"Authorization", authorization};
+    return h;
+}
+
+static sd_keys one_key(const char *key) {
+    sd_keys k = {.hash = sd_alloc(1, sizeof *k.hash), .n = 1};
+    cr_assert_eq(sd_sha256_of(k.hash, key, strlen(key), NULL), SD_OK);
+    return k;
+}
+
+Test(routes, every_route_declares_who_may_call_it) {
+    int n;
+    const sd_route *r = sd_routes(&n);
+    cr_assert_gt(n, 0);
+    for (int i = 0; i < n; i++) {
+        cr_assert(r[i].auth == SD_AUTH_PUBLIC || r[i].auth == SD_AUTH_USER ||
+                      r[i].auth == SD_AUTH_ADMIN,
+                  "%s has no auth level", r[i].path);
+        cr_assert(r[i].run && r[i].path[0] == '/');
+        // What makes the engine work or tells of users is never public.
+        if (strncmp(r[i].path, "/v1/", 4) == 0 || strcmp(r[i].method, "POST") == 0 ||
+            strcmp(r[i].path, "/metrics") == 0)
+            cr_assert_neq(r[i].auth, SD_AUTH_PUBLIC, "%s is public", r[i].path);
+    }
+}
+
+Test(routes, with_keys_every_route_but_the_public_ones_asks_for_one) {
+    int n;
+    const sd_route *r = sd_routes(&n);
+    sd_keys keys = one_key("right-key");
+    for (int i = 0; i < n; i++) {
+        char allow[64] = "";
+        sd_api_error e = {0};
+        sd_http_head none = request(r[i].method, r[i].path, "application/json", NULL);
+        sd_http_head wrong =
+            request(r[i].method, r[i].path, "application/json", "Bearer wrong-key");
+        sd_http_head right =
+            request(r[i].method, r[i].path, "application/json", "Bearer right-key");
+        bool is_public = r[i].auth == SD_AUTH_PUBLIC;
+        cr_assert_eq(sd_route_check(&keys, &none, allow, &e) != NULL, is_public);
+        cr_assert_eq(sd_route_check(&keys, &wrong, allow, &e) != NULL, is_public);
+        if (!is_public) cr_assert_eq(e.status, 401);
+        cr_assert_eq(sd_route_check(&keys, &right, allow, &e), &r[i]);
+    }
+    sd_keys_free(&keys);
+}
+
+Test(routes, wrong_paths_methods_and_types_have_their_codes) {
+    static const struct {
+        const char *method, *path, *type;
+        int status;
+        const char *allow;
+    } rows[] = {
+        {"GET", "/nope", NULL, 404, ""},
+        {"GET", "/v1/chat/completions", NULL, 405, "Allow: POST\r\n"},
+        {"DELETE", "/v1/models", NULL, 405, "Allow: GET, HEAD\r\n"},
+        {"POST", "/health", NULL, 405, "Allow: GET, HEAD\r\n"},
+        {"POST", "/v1/completions", NULL, 415, ""},
+        {"POST", "/v1/completions", "text/plain", 415, ""},
+        {"POST", "/v1/completions", "application/jsonp", 415, ""},
+        {"POST", "/v1/completions", "application/json; charset=utf-8", 0, ""},
+        {"POST", "/v1/completions", "Application/JSON", 0, ""},
+        {"HEAD", "/health", NULL, 0, ""},
+        {"GET", "/v1/models/any", NULL, 0, ""},
+    };
+    sd_keys none = {0};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char allow[64] = "";
+        sd_api_error e = {0};
+        sd_http_head h = request(rows[i].method, rows[i].path, rows[i].type, NULL);
+        const sd_route *r = sd_route_check(&none, &h, allow, &e);
+        cr_assert_eq(r == NULL, rows[i].status != 0, "%s %s", rows[i].method, rows[i].path);
+        cr_assert_eq(e.status, rows[i].status, "%s %s: %d", rows[i].method, rows[i].path, e.status);
+        cr_assert_str_eq(allow, rows[i].allow);
+    }
+}
+
+// ---- keys
+
+static sd_status load_keys(sd_keys *k, const char *text) {
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/specdec_keys_%d", (int)getpid());
+    cr_assert_eq(sd_file_write(path, text, strlen(text), NULL), SD_OK);
+    sd_status st = sd_keys_load(k, path, NULL);
+    unlink(path);
+    return st;
+}
+
+Test(keys, are_read_one_a_line_and_kept_as_hashes) {
+    sd_keys k;
+    cr_assert_eq(load_keys(&k, "# people\n\nalice-key-1\r\nbob-key-22\n"), SD_OK);
+    cr_assert_eq(k.n, 2);
+    cr_assert(sd_keys_allow(&k, "Bearer alice-key-1"));
+    cr_assert(sd_keys_allow(&k, "bearer bob-key-22"));
+    cr_assert_not(sd_keys_allow(&k, "Bearer alice-key-2"));
+    cr_assert_not(sd_keys_allow(&k, "Bearer alice-key-1 "));
+    cr_assert_not(sd_keys_allow(&k, "Bearer # people"));
+    cr_assert_not(sd_keys_allow(&k, "Basic alice-key-1"));
+    cr_assert_not(sd_keys_allow(&k, "Bearer"));
+    cr_assert_not(sd_keys_allow(&k, ""));
+    cr_assert_not(sd_keys_allow(&k, NULL));
+    for (int i = 0; i < k.n; i++) cr_assert_null(strstr(k.hash[i].hex, "key"));
+    sd_keys_free(&k);
+}
+
+Test(keys, a_file_that_would_let_everyone_in_is_refused) {
+    sd_keys k;
+    cr_assert_eq(load_keys(&k, ""), SD_EINVAL);
+    cr_assert_eq(load_keys(&k, "# nothing\n\n"), SD_EINVAL);
+    cr_assert_eq(load_keys(&k, "short\n"), SD_EINVAL);
+    cr_assert_eq(load_keys(&k, "two words here\n"), SD_EINVAL);
+    cr_assert_eq(sd_keys_load(&k, "/nonexistent/keys", NULL), SD_ENOTFOUND);
+}
+
+// ---- answers
+
+static const sd_answer chat = {SD_API_CHAT, "chatcmpl-1", "m", 5};
+static const sd_answer text = {SD_API_COMPLETION, "cmpl-1", "m", 5};
+
+static const char *at(const json_t *v, const char *key) {
+    return json_string_value(json_object_get(v, key));
+}
+
+Test(answer, an_sse_event_is_one_line_of_json_and_an_empty_line) {
+    sd_buf b = sd_buf_make(4096);
+    const char *hard = "line\nfeed\r\n\"quote\" \xe2\x80\xa8 data: x";
+    cr_assert(sd_sse_frame(
+        &b, sd_chunk_json(&chat, 0, false, hard, strlen(hard), NULL, SD_FINISH_NONE, NULL)));
+    cr_assert_eq(strncmp(b.data, "data: {", 7), 0);
+    cr_assert_str_eq(b.data + b.len - 3, "}\n\n");
+    cr_assert_eq(strchr(b.data, '\n'), b.data + b.len - 2, "a line feed inside the event");
+    cr_assert_null(strchr(b.data, '\r'));
+    json_t *v = json_loads(b.data + 6, 0, NULL);
+    const json_t *choice = json_array_get(json_object_get(v, "choices"), 0);
+    cr_assert_str_eq(at(json_object_get(choice, "delta"), "content"), hard);
+    cr_assert(json_is_null(json_object_get(choice, "finish_reason")));
+    json_decref(v);
+    sd_buf_free(&b);
+    cr_assert_not(sd_sse_frame(&b, NULL));
+}
+
+Test(answer, chunks_have_the_shapes_clients_read) {
+    json_t *first = sd_chunk_json(&chat, 1, true, NULL, 0, NULL, SD_FINISH_NONE, NULL);
+    const json_t *choice = json_array_get(json_object_get(first, "choices"), 0);
+    cr_assert_str_eq(at(first, "object"), "chat.completion.chunk");
+    cr_assert_eq(json_integer_value(json_object_get(choice, "index")), 1);
+    cr_assert_str_eq(at(json_object_get(choice, "delta"), "role"), "assistant");
+    json_t *last = sd_chunk_json(&chat, 0, false, NULL, 0, NULL, SD_FINISH_LENGTH, NULL);
+    choice = json_array_get(json_object_get(last, "choices"), 0);
+    cr_assert_str_eq(at(choice, "finish_reason"), "length");
+    cr_assert_eq(json_object_size(json_object_get(choice, "delta")), 0);
+    json_t *usage = sd_usage_chunk_json(&text, sd_usage_json(3, 4, 1));
+    cr_assert_str_eq(at(usage, "object"), "text_completion");
+    cr_assert_eq(json_array_size(json_object_get(usage, "choices")), 0);
+    const json_t *u = json_object_get(usage, "usage");
+    cr_assert_eq(json_integer_value(json_object_get(u, "total_tokens")), 7);
+    json_decref(first), json_decref(last), json_decref(usage);
+}
+
+Test(answer, an_error_names_its_field_and_survives_bad_utf8) {
+    sd_api_error e = {0};
+    cr_assert_eq(sd_api_fail(&e, 400, "top_p", "top_p is %d", 7), 400);
+    json_t *v = sd_error_json(&e);
+    const json_t *o = json_object_get(v, "error");
+    cr_assert_str_eq(at(o, "param"), "top_p");
+    cr_assert_str_eq(at(o, "type"), "invalid_request_error");
+    cr_assert(json_is_null(json_object_get(o, "code")));
+    json_decref(v);
+    sd_api_fail(&e, 404, NULL, "cut in a code point: \xc3");
+    v = sd_error_json(&e);
+    cr_assert_not_null(v);
+    cr_assert(json_is_null(json_object_get(json_object_get(v, "error"), "param")));
+    json_decref(v);
+}
+
+Test(answer, speculation_and_time_are_summed_over_choices) {
+    sd_request_stats a = {.decode_ms = 100, .prefill_ms = 50, .prompt_tokens = 10, .generated = 20};
+    a.spec = (sd_spec_stats){.rounds = 5, .drafted = 20, .accepted = 15};
+    a.spec.accepted_at[0] = 5, a.spec.accepted_at[2] = 5;
+    sd_request_stats sum = {0};
+    sd_stats_add(&sum, &a);
+    sd_stats_add(&sum, &a);
+    json_t *v = sd_answer_json(&chat, json_array(), sd_usage_json(10, 40, 0), &sum);
+    const json_t *m = json_object_get(json_object_get(v, "metrics"), "speculative_decoding");
+    cr_assert_float_eq(json_real_value(json_object_get(m, "mean_acceptance_length")), 4, 1e-12);
+    cr_assert_float_eq(json_real_value(json_object_get(m, "draft_acceptance_rate")), 0.75, 1e-12);
+    cr_assert_eq(json_array_size(json_object_get(m, "acceptance_histogram")), 3);
+    const json_t *t = json_object_get(v, "timings");
+    cr_assert_float_eq(json_real_value(json_object_get(t, "predicted_per_second")), 400, 1e-9);
+    json_decref(v);
+}
+
+// ---- metrics
+
+Test(metrics, a_value_falls_into_the_bucket_whose_bound_it_does_not_pass) {
+    sd_metrics m;
+    sd_metrics_init(&m, 100, 0);
+    sd_histogram *h = &m.histogram[SD_H_time_to_first_token_seconds];
+    sd_histogram_observe(h, 0.001, 1);
+    sd_histogram_observe(h, 0.0011, 2);
+    sd_histogram_observe(h, 1e9, 1);
+    cr_assert_eq(h->count[0], 1);
+    cr_assert_eq(h->count[1], 2);
+    cr_assert_eq(h->count[h->n], 1);
+    cr_assert_eq(m.histogram[SD_H_request_prompt_tokens].n, 7); // 1 2 5 10 20 50 100
+}
+
+Test(metrics, the_page_is_prometheus_text_with_cumulative_buckets) {
+    sd_metrics m;
+    sd_metrics_init(&m, 100, 0);
+    sd_request_stats s = {.prompt_tokens = 7, .generated = 3, .decode_ms = 400};
+    sd_metrics_finish(&m, SD_FINISH_STOP, &s, 0.6, 1);
+    sd_metrics_finish(&m, SD_FINISH_CANCELLED, &s, 0.6, 2);
+    sd_engine_stats e = {.running = 2, .waiting = 1, .kv_used = 1, .kv_total = 4};
+    sd_metrics_adapter a = {"ad", "index", 1, 10, 20};
+    sd_buf b = sd_buf_make(1 << 20);
+    cr_assert(sd_metrics_write(&b, &m, &e, "a\"b", &a, 1, 5));
+    static const char *const lines[] = {
+        "specdec:num_requests_running{model_name=\"a\\\"b\"} 2\n",
+        "specdec:kv_cache_usage_perc{model_name=\"a\\\"b\"} 0.25\n",
+        "specdec:request_success_total{model_name=\"a\\\"b\",finished_reason=\"stop\"} 1\n",
+        "specdec:request_success_total{model_name=\"a\\\"b\",finished_reason=\"abort\"} 1\n",
+        "specdec:e2e_request_latency_seconds_bucket{model_name=\"a\\\"b\",le=\"0.5\"} 0\n",
+        "specdec:e2e_request_latency_seconds_bucket{model_name=\"a\\\"b\",le=\"0.8\"} 1\n",
+        "specdec:e2e_request_latency_seconds_bucket{model_name=\"a\\\"b\",le=\"+Inf\"} 1\n",
+        "specdec:e2e_request_latency_seconds_count{model_name=\"a\\\"b\"} 1\n",
+        "specdec:adapter_accept_length{model_name=\"a\\\"b\",adapter=\"ad\",draft=\"index\"} 3\n",
+    };
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++)
+        cr_assert(strstr(b.data, lines[i]), "missing: %s", lines[i]);
+    sd_buf_free(&b);
+}
+
+Test(metrics, retry_after_follows_the_measured_drain_rate) {
+    sd_metrics m;
+    sd_request_stats s = {0};
+    sd_metrics_init(&m, 100, 0);
+    cr_assert_eq(sd_metrics_retry_after(&m, 64, 0), 1); // nothing measured yet
+    // One request a second: half of 64 waiting takes 32 s.
+    int64_t second = 1000000000;
+    for (int i = 1; i <= 200; i++) sd_metrics_finish(&m, SD_FINISH_STOP, &s, 1, i * second);
+    int wait = sd_metrics_retry_after(&m, 64, 201 * second);
+    cr_assert(wait >= 31 && wait <= 34, "%d", wait);
+    cr_assert_eq(sd_metrics_retry_after(&m, 1, 201 * second), 1);
+    cr_assert_eq(sd_metrics_retry_after(&m, 100000, 201 * second), 60);
+}
