@@ -67,14 +67,14 @@ static void learn_cost(sd_controller *c, int n, double seconds) {
     if (off > .7) off = .7; // a step that was interrupted says little
     if (off < -.7) off = -.7;
     if (n == 1 || n > SD_COST_ROWS) {
-        c->unit *= exp(.15 * off);
+        c->unit *= exp(.25 * off);
         return;
     }
     int seen = c->measured[n]++;
     double own = seen == 0 ? .7 : seen < 8 ? .3 : .08;
     if (seen == 0) c->ratio[n] = (float)ratio_at(c, n);
     c->ratio[n] *= (float)exp(own * off);
-    c->unit *= exp(.04 * off);
+    c->unit *= exp(.02 * off);
 }
 
 void sd_controller_stepped(sd_controller *c, int running, int n, int tokens, double seconds,
