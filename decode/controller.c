@@ -77,10 +77,12 @@ static void learn_cost(sd_controller *c, int n, double seconds) {
     c->unit *= exp(.02 * off);
 }
 
-void sd_controller_stepped(sd_controller *c, int running, int n, int tokens, double seconds,
-                           double draft_seconds) {
-    learn_cost(c, n, seconds - draft_seconds);
+void sd_controller_timed(sd_controller *c, int running, int n, double seconds) {
+    learn_cost(c, n, seconds);
     c->since_plain = n == running ? 0 : c->since_plain + 1;
+}
+
+void sd_controller_progress(sd_controller *c, int running, int tokens, double seconds) {
     double plain = sd_controller_cost(c, running) / running; // seconds a token
     if (!(seconds > 0) || !(plain > 0)) return;
     double s = tokens * plain / seconds;

@@ -50,10 +50,11 @@ bool sd_controller_knows_cost(const sd_controller *c);
 
 /// A step of nothing but n prompt rows took so long.
 void sd_controller_prefilled(sd_controller *c, int n, double seconds);
-/// A step for `running` requests with n rows emitted `tokens`; draft_seconds of the time went into
-/// the draft model.
-void sd_controller_stepped(sd_controller *c, int running, int n, int tokens, double seconds,
-                           double draft_seconds);
+/// A step verified n rows for `running` requests; the draft model's time is not counted.
+void sd_controller_timed(sd_controller *c, int running, int n, double seconds);
+/// The whole round, drafting included, emitted so many tokens: for lambda and the guard. Only
+/// rounds in which speculation was allowed count.
+void sd_controller_progress(sd_controller *c, int running, int tokens, double seconds);
 void sd_controller_drafted(sd_controller *c, int tokens, double seconds);
 
 /// The chance that a guess holds: the request's own count, shrunk towards all requests' count, that

@@ -60,6 +60,7 @@ typedef struct {
     int rows, logits;         // in this step
     int running, decode_rows; // requests that decode, and their rows
     int prompt_rows;
+    bool speculating; // a running request may be drafted for
 } batch;
 
 static void add_decode_rows(sd_engine *e, batch *b) {
@@ -77,6 +78,7 @@ static void add_decode_rows(sd_engine *e, batch *b) {
         s->rows = s->g + 1;
         b->logits += s->rows;
         b->running++;
+        for (int j = 0; j < SD_SOURCE_COUNT; j++) b->speculating |= s->active[j];
     }
     b->decode_rows = b->rows;
 }
@@ -198,9 +200,9 @@ static int commit(sd_engine *e) {
 static void learn(sd_engine *e, const batch *b, int tokens, double seconds) {
     if (b->running == 0 && b->prompt_rows > 0)
         sd_controller_prefilled(&e->control, b->prompt_rows, seconds);
-    else if (b->prompt_rows == 0 && b->running > 0)
-        sd_controller_stepped(&e->control, b->running, b->decode_rows, tokens, seconds,
-                              e->draft_seconds);
+    if (b->prompt_rows > 0 || b->running == 0) return; // a mixed step tells neither price
+    sd_controller_timed(&e->control, b->running, b->decode_rows, seconds - e->draft_seconds);
+    if (b->speculating) sd_controller_progress(&e->control, b->running, tokens, seconds);
 }
 
 bool sd_engine_step(sd_engine *e) {

@@ -156,11 +156,15 @@ Test(index, guesses_continue_the_training_completions) {
 
 // ---- the controller
 
+static void step(sd_controller *c, int rows, int tokens, double seconds) {
+    sd_controller_timed(c, 1, rows, seconds);
+    sd_controller_progress(c, 1, tokens, seconds);
+}
+
 static void teach_costs(sd_controller *c, double unit, double row) {
     sd_controller_init(c);
     for (int i = 0; i < 60; i++)
-        for (int n = 1; n <= 33; n += n < 8 ? 1 : 5)
-            sd_controller_stepped(c, 1, n, n, unit + row * (n - 1), 0);
+        for (int n = 1; n <= 33; n += n < 8 ? 1 : 5) step(c, n, n, unit + row * (n - 1));
     c->speed_up = 1;
     c->rest_tokens = 0;
 }
@@ -224,11 +228,11 @@ Test(controller, the_guard_rests_when_speculation_is_slower_than_plain) {
     teach_costs(&c, 0.010, 0.001);
     cr_assert_gt(take(&c, .9f, 8), 0);
     for (int i = 0; i < 300 && !sd_controller_resting(&c); i++) {
-        sd_controller_stepped(&c, 1, 1, 1, 0.010, 0);
-        sd_controller_stepped(&c, 1, 5, 1, 0.014, 0); // four guesses, all wrong
+        step(&c, 1, 1, 0.010);
+        step(&c, 5, 1, 0.014); // four guesses, all wrong
     }
     cr_assert(sd_controller_resting(&c));
     cr_assert_eq(take(&c, .9f, 8), 0);
-    for (int i = 0; i < 256; i++) sd_controller_stepped(&c, 1, 1, 1, 0.010, 0);
+    for (int i = 0; i < 256; i++) step(&c, 1, 1, 0.010);
     cr_assert_not(sd_controller_resting(&c), "and tries again after as many tokens");
 }

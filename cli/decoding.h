@@ -1,0 +1,70 @@
+// What the verbs that decode share: their options, and everything that is open while they run.
+#pragma once
+
+#include "cli/common.h"
+#include "datasets/corpus_index.h"
+#include "decode/engine.h"
+
+typedef struct {
+    const char *adapter, *draft;
+    int spec;
+    int64_t spec_length, ctx;
+    double temperature, top_p, min_p;
+    int64_t top_k, seed;
+} sd_decoding_args;
+
+// Rows for a table whose struct has the member `sd_decoding_args decoding`.
+// clang-format off
+#define SD_DECODING_ROWS(values)                                                                   \
+    {.name = "adapter", .letter = 'a', .type = SD_OPT_STRING, .value = "ADAPTER",                  \
+     .offset = offsetof(values, decoding.adapter),                                                 \
+     .help = "PEFT folder, GGUF-LoRA file, or a run's folder (its corpus index then drafts too)"}, \
+    {.name = "draft", .letter = 'd', .type = SD_OPT_STRING, .value = "DRAFT",                      \
+     .offset = offsetof(values, decoding.draft),                                                   \
+     .help = "draft model, corpus index, or a run's folder or its draft/"},                        \
+    {.name = "spec", .type = SD_OPT_ENUM, .def = "auto", .value = SD_SPEC_MODES,                   \
+     .offset = offsetof(values, decoding.spec), .help = "where drafted tokens come from"},         \
+    {.name = "spec-length", .type = SD_OPT_INT, .def = "0", .min = 0, .max = SD_MAX_DRAFT,         \
+     .offset = offsetof(values, decoding.spec_length), .unit = "tokens",                           \
+     .help = "force drafts of this length (for tests); 0: as long as they pay"},                   \
+    {.name = "ctx", .type = SD_OPT_INT, .def = "0", .min = 0, .max = 1 << 24,                      \
+     .offset = offsetof(values, decoding.ctx), .unit = "tokens",                                   \
+     .help = "context; 0: 4096 or what the request needs, at most what the model was trained for"},\
+    {.name = "temp", .type = SD_OPT_FLOAT, .def = "0", .min = 0, .max = 100,                       \
+     .offset = offsetof(values, decoding.temperature), .help = "temperature; 0: greedy"},          \
+    {.name = "top-k", .type = SD_OPT_INT, .def = "0", .min = 0, .max = 1 << 24,                    \
+     .offset = offsetof(values, decoding.top_k), .unit = "tokens",                                 \
+     .help = "draw from the k most probable; 0: off"},                                             \
+    {.name = "top-p", .type = SD_OPT_FLOAT, .def = "1", .min = 0, .max = 1,                        \
+     .offset = offsetof(values, decoding.top_p),                                                   \
+     .help = "draw from the smallest set of this probability; 1: off"},                            \
+    {.name = "min-p", .type = SD_OPT_FLOAT, .def = "0", .min = 0, .max = 1,                        \
+     .offset = offsetof(values, decoding.min_p),                                                   \
+     .help = "draw from tokens at least so probable relative to the best; 0: off"},                \
+    {.name = "seed", .type = SD_OPT_INT, .def = "0",                                               \
+     .offset = offsetof(values, decoding.seed), .help = "the same seed gives the same answer"}
+// clang-format on
+
+/// Open model, adapter, the adapter's own corpus index, engine. Zeroed is valid and closed.
+typedef struct {
+    sd_model *model;
+    sd_adapter *adapter;
+    sd_corpus *corpus;
+    sd_engine *engine;
+} sd_decoding;
+
+/// The model and the adapter only; so that a prompt can be tokenised before the context is sized.
+sd_status sd_decoding_load(sd_decoding *d, const sd_model_args *m, const sd_decoding_args *a,
+                           sd_error *err);
+/// The engine, with `slots` slots and a context for `need` tokens at least (0: the default).
+sd_status sd_decoding_start(sd_decoding *d, const sd_model_args *m, const sd_decoding_args *a,
+                            int slots, int64_t need, sd_error *err);
+void sd_decoding_close(sd_decoding *d);
+sd_sampling sd_decoding_sampling(const sd_decoding_args *a);
+/// One line on standard error: context, memory of keys and values, threads.
+void sd_decoding_announce(const sd_decoding *d);
+
+/// {mean_accepted, rounds, drafted, accepted, by_source{suffix{drafted, accepted}, ...}}
+json_t *sd_spec_json(const sd_spec_stats *s);
+/// Generated tokens per second between the first and the last; 0 for fewer than two.
+double sd_decode_speed(const sd_request_stats *s);
