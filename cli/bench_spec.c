@@ -301,7 +301,7 @@ out:
 
 sd_status sd_bench_spec(int argc, char **argv, sd_error *err) {
     sd_status st = SD_OK;
-    spec_args a;
+    spec_args a = {0};
     sd_strings rest;
     bench *b = sd_alloc(1, sizeof *b);
     SD_CHECK_ALLOC(b, err);

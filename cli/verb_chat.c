@@ -188,7 +188,7 @@ static void loop(chat *c, sd_error *err) {
 
 sd_status sd_verb_chat(int argc, char **argv, sd_error *err) {
     sd_status st = SD_OK;
-    chat_args a;
+    chat_args a = {0};
     sd_strings rest;
     chat c = {.a = &a, .answer = sd_buf_make((size_t)1 << 28)};
     if (sd_verb_help("chat -m MODEL [-a ADAPTER] [-d DRAFT]",

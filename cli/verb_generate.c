@@ -169,7 +169,7 @@ out:
 
 sd_status sd_verb_generate(int argc, char **argv, sd_error *err) {
     sd_status st = SD_OK;
-    generate_args a;
+    generate_args a = {0};
     sd_strings rest;
     sd_decoding d = {0};
     sd_ids prompt = {0};
