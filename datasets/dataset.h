@@ -5,7 +5,10 @@
 //
 // Rows are [sequence_len]; unused places at the end hold token 0, label SD_NO_LABEL, segment -1. A
 // segment (one record, or one record's piece) has its own positions from 0 and attends to itself
-// alone.
+// alone. Its first token is never labelled: nothing stands before it that could predict it.
+//
+// A text (not a conversation or completion) that is longer than a row is cut into pieces of
+// sequence_len; `overlong` is about the others.
 #pragma once
 
 #include "base/hash.h"
@@ -43,6 +46,10 @@ typedef struct {
     bool packing;           // first-fit decreasing; else one record a row, in file order
     int64_t max_records;    // 0: all
     bool skip_empty_labels; // else a record without any supervised token is an error
+    // A part of the records, chosen by the SHA-256 of their bytes as a number in [0, 1), so it does
+    // not change when files are reordered: kept when keep_from <= it < keep_to. Both 0: all.
+    double keep_from, keep_to;
+    sd_pool *pool; // NULL: one thread; the result does not depend on it
     void (*progress)(void *ctx, int64_t records, int64_t bytes_read, int64_t bytes_total);
     void *progress_ctx;
 } sd_prepare_options;
@@ -52,11 +59,18 @@ typedef struct {
     int64_t longest;         // tokens of the longest record
     double efficiency;       // tokens / (rows * sequence_len)
     int64_t overlong, empty; // of the skipped: why
+    int64_t truncated;       // of the kept: cut to sequence_len
+    int64_t left_out;        // outside keep_from..keep_to; not counted as skipped
 } sd_prepare_report;
 
 /// Reads, tokenises, labels, packs, writes `out` and its manifest (`out`.manifest.json) atomically.
 sd_status sd_dataset_prepare(const char *out, const sd_prepare_options *o, sd_model *m,
                              sd_prepare_report *report, sd_error *err);
+
+/// What the file would be made from, as one hash: sources (their SHA-256), options, tokenizer and
+/// template. A prepared file whose key is this one needs no preparing again.
+sd_status sd_dataset_key(sd_sha256 *out, const sd_prepare_options *o, const sd_model *m,
+                         sd_error *err);
 
 typedef struct sd_dataset sd_dataset;
 /// Verifies the manifest, then opens. Everything is read into memory when it is under 1 GB.
@@ -65,9 +79,14 @@ void sd_dataset_close(sd_dataset *d);
 
 int64_t sd_dataset_rows(const sd_dataset *d);
 int sd_dataset_sequence_len(const sd_dataset *d);
-int64_t sd_dataset_tokens(const sd_dataset *d);     // used places of all rows
-int64_t sd_dataset_supervised(const sd_dataset *d); // labelled places of all rows
-const sd_sha256 *sd_dataset_sha256(const sd_dataset *d);
+int64_t sd_dataset_tokens(const sd_dataset *d);             // used places of all rows
+int64_t sd_dataset_supervised(const sd_dataset *d);         // labelled places of all rows
+const sd_sha256 *sd_dataset_sha256(const sd_dataset *d);    // of the file
+const sd_sha256 *sd_dataset_made_from(const sd_dataset *d); // see sd_dataset_key
+int64_t sd_dataset_records(const sd_dataset *d);
+/// How it was made, as JSON text: options and sources.
+const char *sd_dataset_recipe(const sd_dataset *d);
+const char *sd_dataset_sources(const sd_dataset *d);
 /// Fingerprint of the tokenizer that made it; compare with sd_tokenizer_fingerprint before
 /// training.
 const char *sd_dataset_tokenizer(const sd_dataset *d);
@@ -79,6 +98,8 @@ typedef struct {
     const int32_t *segment; // [T]  0, 1, ... or -1 for padding
     int used;               // places before the padding
 } sd_dataset_row;
+/// The arrays stay valid until the dataset is closed, or (when it is too large for memory) until
+/// the next read; one thread at a time then.
 sd_status sd_dataset_read(const sd_dataset *d, int64_t row, sd_dataset_row *out, sd_error *err);
 
 /// Where segment s of a row came from: source path, record number (from 0), SHA-256 of its bytes.

@@ -1,0 +1,285 @@
+// A prepared file is opened in three steps that each distrust the one before: the manifest names
+// the bytes and their hash; the container's shape is checked; then every place of every row is, as
+// it comes into memory. What training reads has passed all three.
+#include "datasets/dataset.h"
+
+#include "base/file.h"
+#include "datasets/prepare.h"
+#include "datasets/store.h"
+
+#include <string.h>
+
+enum { MAX_MANIFEST = 64 << 20 };
+static const int64_t IN_MEMORY = 1000 * 1000 * 1000; // bytes of the three arrays
+
+struct sd_dataset {
+    char *path;
+    sd_store *store;
+    sd_sha256 sha256, made_from;
+    int64_t rows, records, tokens, supervised, vocab;
+    int T;
+    char *tokenizer, *recipe, *source_text;
+    json_t *sources;
+    sd_store_doc *doc;
+    int64_t docs;
+    int64_t *first_doc; // [rows + 1]
+    // Rows [held, held + n_held): all of them, or the chunk that was read last.
+    int64_t held, n_held;
+    int32_t *buf; // [3, capacity, T]: tokens, labels, segments
+    int64_t capacity;
+    int32_t *used; // [capacity]
+};
+
+// ---- verification ------------------------------------------------------------------------------
+
+static sd_status check_manifest(sd_dataset *d, sd_error *err) {
+    sd_status st = SD_OK;
+    char *text = NULL, *path = sd_sprintf("%s.manifest.json", d->path);
+    json_t *j = NULL;
+    sd_map map = {0};
+    size_t len;
+    SD_CHECK_ALLOC(path, err);
+    SD_CHECK(sd_path_exists(d->path), err, SD_ENOTFOUND, "%s: no such file; check the path",
+             d->path);
+    SD_CHECK(sd_path_exists(path), err, SD_ENOTFOUND,
+             "%s: is missing, so %s cannot be verified; prepare the data again", path, d->path);
+    SD_TRY(sd_file_read(&text, &len, path, MAX_MANIFEST, err));
+    j = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
+    const char *kind = json_string_value(json_object_get(j, "kind"));
+    const char *hash = json_string_value(json_object_get(j, "sha256"));
+    SD_CHECK(kind && strcmp(kind, "specdec dataset") == 0 && hash && strlen(hash) == 64, err,
+             SD_EFORMAT, "%s: is not the manifest of a dataset; prepare the data again", path);
+    json_int_t version = json_integer_value(json_object_get(j, "version"));
+    SD_CHECK(version == SD_DATASET_VERSION, err, SD_EFORMAT,
+             "%s: version %lld, this program reads version %d; prepare the data again", path,
+             (long long)version, SD_DATASET_VERSION);
+    SD_TRY(sd_map_open(&map, d->path, err));
+    SD_TRY(sd_sha256_of(&d->sha256, map.data, map.size, err));
+    SD_CHECK(strcmp(d->sha256.hex, hash) == 0, err, SD_EMISMATCH,
+             "%s: its SHA-256 is not the one in its manifest; the file is damaged or was replaced, "
+             "prepare the data again",
+             d->path);
+out:
+    sd_map_close(&map);
+    json_decref(j);
+    free(text);
+    free(path);
+    return st;
+}
+
+static sd_status read_attributes(sd_dataset *d, sd_error *err) {
+    sd_status st = SD_OK;
+    char *made_from = NULL;
+    SD_TRY(sd_store_get_int(d->store, "vocab", &d->vocab, err));
+    SD_TRY(sd_store_get_int(d->store, "records", &d->records, err));
+    SD_TRY(sd_store_get_int(d->store, "tokens", &d->tokens, err));
+    SD_TRY(sd_store_get_int(d->store, "supervised", &d->supervised, err));
+    SD_TRY(sd_store_get_text(d->store, "tokenizer_sha256", &d->tokenizer, err));
+    SD_TRY(sd_store_get_text(d->store, "recipe", &d->recipe, err));
+    SD_TRY(sd_store_get_text(d->store, "sources", &d->source_text, err));
+    SD_TRY(sd_store_get_text(d->store, "made_from_sha256", &made_from, err));
+    d->sources = json_loads(d->source_text, JSON_REJECT_DUPLICATES, NULL);
+    SD_CHECK(json_is_array(d->sources) && strlen(made_from) == 64 && d->vocab > 0, err, SD_EFORMAT,
+             "%s: its attributes are malformed; prepare the data again", d->path);
+    memcpy(d->made_from.hex, made_from, 64);
+out:
+    free(made_from);
+    return st;
+}
+
+static sd_status check_docs(sd_dataset *d, sd_error *err) {
+    sd_status st = SD_OK;
+    d->first_doc = sd_alloc((size_t)d->rows + 2, sizeof *d->first_doc);
+    SD_CHECK_ALLOC(d->first_doc, err);
+    int32_t row = 0, segment = 0;
+    for (int64_t i = 0; i < d->docs; i++) {
+        const sd_store_doc *c = &d->doc[i];
+        bool next_row = i > 0 && c->row == row + 1 && c->segment == 0;
+        bool same_row = c->row == row && c->segment == segment;
+        const json_t *source =
+            json_array_get(d->sources, (size_t)(c->source >= 0 ? c->source : -1));
+        SD_CHECK((same_row || next_row) && c->row < d->rows && c->record >= 0 && c->piece >= 0 &&
+                     json_string_value(json_object_get(source, "path")),
+                 err, SD_EFORMAT, "%s: entry %lld of docs is malformed; prepare the data again",
+                 d->path, (long long)i);
+        row = c->row;
+        segment = c->segment + 1;
+        d->first_doc[row + 1] = i + 1;
+    }
+    SD_CHECK(row == d->rows - 1, err, SD_EFORMAT,
+             "%s: docs end at row %d of %lld; prepare the data again", d->path, row,
+             (long long)d->rows);
+out:
+    return st;
+}
+
+// Segments count up from 0 and padding comes last, labels are the token or none, tokens are tokens.
+static sd_status check_row(sd_dataset *d, int64_t row, sd_error *err) {
+    int64_t k = row - d->held;
+    size_t plane = (size_t)d->capacity * (size_t)d->T;
+    const int32_t *token = d->buf + (size_t)k * (size_t)d->T, *label = token + plane,
+                  *segment = label + plane;
+    int32_t segments = (int32_t)(d->first_doc[row + 1] - d->first_doc[row]), before = -1;
+    int i = 0;
+    for (; i < d->T && segment[i] >= 0; i++) {
+        bool begins = segment[i] == before + 1;
+        if ((segment[i] != before && !begins) || token[i] < 0 || token[i] >= d->vocab ||
+            (label[i] != SD_NO_LABEL && (label[i] != token[i] || begins)))
+            break;
+        before = segment[i];
+    }
+    int used = i;
+    for (; i < d->T && segment[i] == -1 && label[i] == SD_NO_LABEL && token[i] == 0;) i++;
+    if (i < d->T || before + 1 != segments)
+        return sd_fail(err, SD_EFORMAT,
+                       "%s: row %lld is malformed at place %d; prepare the data again", d->path,
+                       (long long)row, i);
+    d->used[k] = used;
+    return SD_OK;
+}
+
+static sd_status hold_rows(sd_dataset *d, int64_t begin, int64_t n, sd_error *err) {
+    sd_status st = SD_OK;
+    size_t plane = (size_t)d->capacity * (size_t)d->T;
+    d->n_held = 0;
+    SD_TRY(sd_store_read_rows(d->store, begin, n, d->buf, d->buf + plane, d->buf + 2 * plane, err));
+    d->held = begin;
+    for (int64_t r = begin; r < begin + n; r++) SD_TRY(check_row(d, r, err));
+    d->n_held = n;
+out:
+    return st;
+}
+
+static sd_status prepare_buffers(sd_dataset *d, sd_error *err) {
+    sd_status st = SD_OK;
+    size_t row = (size_t)d->T * 3 * sizeof(int32_t);
+    bool all = d->rows <= IN_MEMORY / (int64_t)row;
+    d->capacity = all ? d->rows : sd_store_chunk_rows(d->store);
+    d->buf = sd_alloc((size_t)d->capacity, row);
+    d->used = sd_alloc((size_t)d->capacity, sizeof *d->used);
+    SD_CHECK(d->buf && d->used, err, SD_ENOMEM, "out of memory for %s", d->path);
+    if (!all) return SD_OK;
+    SD_TRY(hold_rows(d, 0, d->rows, err));
+    int64_t tokens = 0, supervised = 0;
+    const int32_t *label = d->buf + (size_t)d->rows * (size_t)d->T;
+    for (int64_t r = 0; r < d->rows; r++) tokens += d->used[r];
+    for (int64_t i = 0; i < d->rows * d->T; i++) supervised += label[i] != SD_NO_LABEL;
+    SD_CHECK(tokens == d->tokens && supervised == d->supervised, err, SD_EFORMAT,
+             "%s: holds %lld tokens, %lld supervised, but says %lld, %lld; prepare the data again",
+             d->path, (long long)tokens, (long long)supervised, (long long)d->tokens,
+             (long long)d->supervised);
+    sd_store_close(d->store);
+    d->store = NULL;
+out:
+    return st;
+}
+
+sd_status sd_dataset_open(sd_dataset **out, const char *path, sd_error *err) {
+    sd_status st = SD_OK;
+    *out = NULL;
+    sd_dataset *d = sd_alloc(1, sizeof *d);
+    SD_CHECK_ALLOC(d, err);
+    d->path = sd_strdup(path);
+    SD_CHECK_ALLOC(d->path, err);
+    SD_TRY(check_manifest(d, err));
+    SD_TRY(sd_store_open(&d->store, path, err));
+    d->rows = sd_store_rows(d->store);
+    d->T = sd_store_length(d->store);
+    SD_TRY(read_attributes(d, err));
+    SD_TRY(sd_store_read_docs(d->store, &d->doc, &d->docs, err));
+    SD_TRY(check_docs(d, err));
+    SD_TRY(prepare_buffers(d, err));
+    *out = d, d = NULL;
+out:
+    sd_dataset_close(d);
+    return st;
+}
+
+void sd_dataset_close(sd_dataset *d) {
+    if (!d) return;
+    sd_store_close(d->store);
+    json_decref(d->sources);
+    free(d->tokenizer);
+    free(d->recipe);
+    free(d->source_text);
+    free(d->doc);
+    free(d->first_doc);
+    free(d->buf);
+    free(d->used);
+    free(d->path);
+    free(d);
+}
+
+// ---- access ------------------------------------------------------------------------------------
+
+int64_t sd_dataset_rows(const sd_dataset *d) {
+    return d->rows;
+}
+int sd_dataset_sequence_len(const sd_dataset *d) {
+    return d->T;
+}
+int64_t sd_dataset_tokens(const sd_dataset *d) {
+    return d->tokens;
+}
+int64_t sd_dataset_supervised(const sd_dataset *d) {
+    return d->supervised;
+}
+int64_t sd_dataset_records(const sd_dataset *d) {
+    return d->records;
+}
+const sd_sha256 *sd_dataset_sha256(const sd_dataset *d) {
+    return &d->sha256;
+}
+const sd_sha256 *sd_dataset_made_from(const sd_dataset *d) {
+    return &d->made_from;
+}
+const char *sd_dataset_tokenizer(const sd_dataset *d) {
+    return d->tokenizer;
+}
+const char *sd_dataset_recipe(const sd_dataset *d) {
+    return d->recipe;
+}
+const char *sd_dataset_sources(const sd_dataset *d) {
+    return d->source_text;
+}
+
+sd_status sd_dataset_read(const sd_dataset *d, int64_t row, sd_dataset_row *out, sd_error *err) {
+    if (row < 0 || row >= d->rows)
+        return sd_fail(err, SD_EINVAL, "%s: there is no row %lld; rows are 0..%lld", d->path,
+                       (long long)row, (long long)d->rows - 1);
+    if (row < d->held || row >= d->held + d->n_held) {
+        // Only a dataset that is too large for memory comes here; its contents do not change, what
+        // is held of them does.
+        sd_dataset *hold = (sd_dataset *)(uintptr_t)d;
+        int64_t begin = row / d->capacity * d->capacity;
+        int64_t n = d->rows - begin < d->capacity ? d->rows - begin : d->capacity;
+        sd_status st = hold_rows(hold, begin, n, err);
+        if (st != SD_OK) return st;
+    }
+    size_t plane = (size_t)d->capacity * (size_t)d->T;
+    const int32_t *token = d->buf + (size_t)(row - d->held) * (size_t)d->T;
+    *out = (sd_dataset_row){token, token + plane, token + 2 * plane, d->used[row - d->held]};
+    return SD_OK;
+}
+
+sd_status sd_dataset_provenance(const sd_dataset *d, int64_t row, int segment, const char **source,
+                                int64_t *record, sd_sha256 *hash, sd_error *err) {
+    int64_t n = row >= 0 && row < d->rows ? d->first_doc[row + 1] - d->first_doc[row] : 0;
+    if (segment < 0 || segment >= n)
+        return sd_fail(err, SD_EINVAL, "%s: row %lld has no segment %d", d->path, (long long)row,
+                       segment);
+    const sd_store_doc *c = &d->doc[d->first_doc[row] + segment];
+    if (source)
+        *source = json_string_value(
+            json_object_get(json_array_get(d->sources, (size_t)c->source), "path"));
+    if (record) *record = c->record;
+    if (hash) {
+        static const char digit[] = "0123456789abcdef";
+        *hash = (sd_sha256){{0}};
+        for (int i = 0; i < 32; i++) {
+            hash->hex[2 * i] = digit[c->sha256[i] >> 4];
+            hash->hex[2 * i + 1] = digit[c->sha256[i] & 15];
+        }
+    }
+    return SD_OK;
+}

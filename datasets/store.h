@@ -1,0 +1,53 @@
+// The HDF5 container of packed rows: what is in the file, and nothing of how it was made.
+//
+//     /tokens /labels /segments   int32 [rows, T], chunks of rows, shuffle + zstd (filter 32015)
+//     /docs/row /docs/segment /docs/source /docs/piece   int32 [docs], in order of row and segment
+//     /docs/record                int64 [docs], the record's number within its source
+//     /docs/sha256                uint8 [docs, 32], of the record's bytes
+//     attributes of /             integers and fixed-length strings, see dataset_prepare.c
+//
+// The library is not thread-safe and keeps global state: every call goes through one mutex here,
+// its error stack is silent, and it may load no plug-ins.
+#pragma once
+
+#include "base/status.h"
+
+#include <stdint.h>
+
+typedef struct {
+    int32_t row, segment, source, piece;
+    int64_t record;
+    uint8_t sha256[32];
+} sd_store_doc;
+
+typedef struct sd_store sd_store;
+
+/// Creates (replacing) path with empty /tokens, /labels, /segments of [rows, T].
+sd_status sd_store_create(sd_store **out, const char *path, int64_t rows, int T, sd_error *err);
+/// Rows [begin, begin + n); arrays [n, T].
+sd_status sd_store_write_rows(sd_store *s, int64_t begin, int64_t n, const int32_t *tokens,
+                              const int32_t *labels, const int32_t *segments, sd_error *err);
+sd_status sd_store_write_docs(sd_store *s, const sd_store_doc *docs, int64_t n, sd_error *err);
+sd_status sd_store_set_int(sd_store *s, const char *name, int64_t value, sd_error *err);
+sd_status sd_store_set_text(sd_store *s, const char *name, const char *text, sd_error *err);
+/// Flushes and closes; a failure here means that the file is not good. Frees s.
+sd_status sd_store_finish(sd_store *s, sd_error *err);
+
+/// Opens read-only and checks the shape of everything: types, ranks, layouts, filters, no links and
+/// no variable-length types. The bytes must have been verified before.
+sd_status sd_store_open(sd_store **out, const char *path, sd_error *err);
+int64_t sd_store_rows(const sd_store *s);
+int sd_store_length(const sd_store *s); // T
+int sd_store_chunk_rows(const sd_store *s);
+sd_status sd_store_read_rows(sd_store *s, int64_t begin, int64_t n, int32_t *tokens,
+                             int32_t *labels, int32_t *segments, sd_error *err);
+/// *docs in malloc'ed memory.
+sd_status sd_store_read_docs(sd_store *s, sd_store_doc **docs, int64_t *n, sd_error *err);
+sd_status sd_store_get_int(sd_store *s, const char *name, int64_t *value, sd_error *err);
+/// *text in malloc'ed memory, ended with 0.
+sd_status sd_store_get_text(sd_store *s, const char *name, char **text, sd_error *err);
+void sd_store_close(sd_store *s); // NULL is fine
+
+/// Registers the zstd filter (id 32015) in this process and silences the library. Called by the
+/// functions above, inside their mutex.
+sd_status sd_store_zstd_register(sd_error *err);
