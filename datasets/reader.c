@@ -146,6 +146,10 @@ static sd_status next_entry(sd_reader *r, bool *more, sd_error *err) {
             int rc = archive_read_next_header(r->archive, &e);
             if (rc == ARCHIVE_EOF) return SD_OK;
             if (rc != ARCHIVE_OK && rc != ARCHIVE_WARN) return archive_failed(r, err);
+            if (!r->many && archive_filter_count(r->archive) < 2) // the file itself counts as one
+                return sd_fail(err, SD_EFORMAT,
+                               "%s: is not compressed although its name says so; rename it",
+                               r->path);
             if (r->entries++ >= SD_READER_MAX_ENTRIES)
                 return sd_fail(err, SD_ELIMIT, "%s: more than %d entries; split the archive",
                                r->path, SD_READER_MAX_ENTRIES);
