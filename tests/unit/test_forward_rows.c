@@ -1,0 +1,294 @@
+// Row invariance of the whole model: the logits of a position have the same bits whether its tokens
+// ran one by one, in chunks of any size, beside rows of other sequences with other adapters, or on
+// more threads. Everything above (speculation, batching, prefix reuse) rests on this.
+#include "base/rng.h"
+#include "model/forward.h"
+#include "support_tiny_model.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { T = 70, CTX = 80 };
+
+static int32_t token_at(int sequence, int t, int V) {
+    uint32_t r[4];
+    sd_philox(r, 99, (uint64_t)sequence, (uint64_t)t);
+    return (int32_t)(r[0] % (uint32_t)V);
+}
+
+static sd_adapter *random_adapter(const sd_model *m, int r, uint64_t seed) {
+    sd_lora lora[64 * SD_PROJ_COUNT] = {0};
+    float *all[64 * SD_PROJ_COUNT * 2];
+    int n = 0;
+    for (int i = 0; i < m->hp.L * SD_PROJ_COUNT; i++) {
+        if (seed % 2 && i % 3 == 1) continue; // some projections stay as they are
+        int out, in;
+        sd_proj_shape(&m->hp, (sd_proj)(i % SD_PROJ_COUNT), &out, &in);
+        float *A = sd_alloc((size_t)r * in, sizeof *A), *B = sd_alloc((size_t)out * r, sizeof *B);
+        for (int k = 0; k < r * in + out * r; k++) {
+            uint32_t w[4];
+            sd_philox(w, seed, (uint64_t)i, (uint64_t)k);
+            float u = (2 * sd_uniform(w[0]) - 1) * 0.2f;
+            if (k < r * in)
+                A[k] = u;
+            else
+                B[k - r * in] = u;
+        }
+        lora[i] = (sd_lora){.r = r, .A = A, .B = B, .scale = 0.5f};
+        all[n++] = A;
+        all[n++] = B;
+    }
+    sd_adapter *a = NULL;
+    sd_error err = {0};
+    cr_assert_eq(sd_adapter_from_factors(&a, "random", lora, m, &err), SD_OK, "%s", err.message);
+    for (int i = 0; i < n; i++) free(all[i]);
+    return a;
+}
+
+typedef struct {
+    sd_context *cx;
+    sd_kv *kv;
+    float *logits; // [T, V]
+} sequence;
+
+static sequence open_sequence(sd_context *cx) {
+    sd_error err = {0};
+    sequence s = {.cx = cx};
+    cr_assert_eq(sd_kv_open(&s.kv, cx, CTX, &err), SD_OK, "%s", err.message);
+    s.logits = sd_alloc((size_t)T * sd_context_model(cx)->hp.V, sizeof(float));
+    return s;
+}
+static void close_sequence(sequence *s) {
+    sd_kv_close(s->kv);
+    free(s->logits);
+}
+
+// Sequence `id` of T tokens in chunks.
+static void run_chunks(sequence *s, int id, const sd_adapter *a, int chunk) {
+    sd_error err = {0};
+    int V = sd_context_model(s->cx)->hp.V;
+    for (int t = 0; t < T; t += chunk) {
+        sd_row row[T];
+        int n = T - t < chunk ? T - t : chunk;
+        for (int i = 0; i < n; i++)
+            row[i] = (sd_row){token_at(id, t + i, V), t + i, s->kv, a, true};
+        cr_assert_eq(sd_forward(s->cx, row, n, s->logits + (size_t)t * V, &err), SD_OK, "%s",
+                     err.message);
+        s->kv->len = t + n;
+    }
+}
+
+static void expect_same(const sequence *got, const sequence *want, const char *how) {
+    size_t V = (size_t)sd_context_model(want->cx)->hp.V;
+    for (int t = 0; t < T; t++)
+        cr_assert(memcmp(got->logits + t * V, want->logits + t * V, V * sizeof(float)) == 0,
+                  "%s: the logits of position %d differ", how, t);
+    cr_assert(memcmp(got->kv->data, want->kv->data, got->kv->bytes) == 0, "%s: the caches differ",
+              how);
+}
+
+static sd_context *open_context(sd_model *m, sd_pool *pool, sd_compute compute, const char *isa) {
+    sd_context *cx = NULL;
+    sd_error err = {0};
+    sd_context_options o = {.max_rows = 3 * T, .compute = compute, .isa = isa};
+    cr_assert_eq(sd_context_open(&cx, m, pool, &o, &err), SD_OK, "%s", err.message);
+    return cx;
+}
+
+static void check_chunks(sd_model *m, sd_pool *pool, sd_compute compute, const char *isa) {
+    static const int chunks[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10,
+                                 11, 12, 13, 14, 15, 16, 17, 31, 64, T};
+    sd_context *one = open_context(m, NULL, compute, isa),
+               *two = open_context(m, pool, compute, isa);
+    sequence want = open_sequence(one);
+    run_chunks(&want, 0, NULL, 1);
+    cr_assert(want.logits[0] != want.logits[1] && want.logits[0] - want.logits[0] == 0);
+    // The plain table goes row by row: three sizes tell as much as twenty and take less long.
+    size_t step = strcmp(isa, "plain") == 0 ? 7 : 1;
+    for (size_t i = step > 1 ? 2 : 0; i < sizeof chunks / sizeof chunks[0]; i += step)
+        for (int k = 0; k < 2; k++) {
+            sequence got = open_sequence(k ? two : one);
+            char how[64];
+            snprintf(how, sizeof how, "%s, chunks of %d, %d threads", isa, chunks[i], k + 1);
+            run_chunks(&got, 0, NULL, chunks[i]);
+            expect_same(&got, &want, how);
+            close_sequence(&got);
+        }
+    close_sequence(&want);
+    sd_context_close(one);
+    sd_context_close(two);
+}
+
+// Three sequences with adapters of different ranks advance by random steps in random order.
+static void check_neighbours(sd_model *m, sd_pool *pool, sd_compute compute, const char *isa) {
+    enum { S = 3 };
+    sd_error err = {0};
+    int V = m->hp.V;
+    sd_adapter *a[S] = {NULL, random_adapter(m, 4, 10), random_adapter(m, 7, 11)};
+    sd_context *one = open_context(m, NULL, compute, isa),
+               *two = open_context(m, pool, compute, isa);
+    sequence want[S], got[S];
+    float *logits = sd_alloc((size_t)S * T * V, sizeof *logits);
+    for (int s = 0; s < S; s++) {
+        want[s] = open_sequence(one);
+        got[s] = open_sequence(two);
+        run_chunks(&want[s], s, a[s], 1);
+    }
+    for (int step = 0; got[0].kv->len + got[1].kv->len + got[2].kv->len < S * T; step++) {
+        sd_row row[S * T];
+        int n = 0, n_of[S], first = step % S;
+        for (int k = 0; k < S; k++) {
+            int s = (first + k) % S, left = T - got[s].kv->len;
+            int take = token_at(50 + s, step, 20);
+            if (take > left) take = left;
+            for (int i = 0; i < take; i++, n++) {
+                int t = got[s].kv->len + i;
+                row[n] = (sd_row){token_at(s, t, V), t, got[s].kv, a[s], true};
+            }
+            n_of[s] = take;
+        }
+        if (n == 0) continue;
+        cr_assert_eq(sd_forward(two, row, n, logits, &err), SD_OK, "%s", err.message);
+        const float *from = logits;
+        for (int k = 0; k < S; k++) {
+            int s = (first + k) % S;
+            memcpy(got[s].logits + (size_t)got[s].kv->len * V, from,
+                   (size_t)n_of[s] * V * sizeof *from);
+            from += (size_t)n_of[s] * V;
+            got[s].kv->len += n_of[s];
+        }
+    }
+    for (int s = 0; s < S; s++) {
+        char how[64];
+        snprintf(how, sizeof how, "%s, sequence %d among others", isa, s);
+        expect_same(&got[s], &want[s], how);
+        close_sequence(&want[s]);
+        close_sequence(&got[s]);
+        sd_adapter_release(a[s]);
+    }
+    free(logits);
+    sd_context_close(one);
+    sd_context_close(two);
+}
+
+typedef void (*check)(sd_model *m, sd_pool *pool, sd_compute compute, const char *isa);
+static void each_table(sd_model *m, sd_compute compute, check fn) {
+    static const char *const tables[] = {"plain", "avx2", "avx512"};
+    sd_pool *pool = NULL;
+    cr_assert_eq(sd_pool_open(&pool, 2, NULL), SD_OK);
+    cr_assert_not_null(m);
+    for (int i = 0; i < 3; i++)
+        if (sd_ops_named(tables[i])) fn(m, pool, compute, tables[i]);
+    sd_pool_close(pool);
+}
+
+static void each_type(sd_arch arch, check fn) {
+    // K of the K types must be a multiple of 256.
+    static const sd_dtype types[] = {SD_F32,  SD_F16,  SD_BF16, SD_Q8_0, SD_Q4_0, SD_Q4_1,
+                                     SD_Q5_0, SD_Q5_1, SD_Q4_K, SD_Q5_K, SD_Q6_K};
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        sd_tiny_model t = sd_tiny_default(arch);
+        t.dtype = types[i];
+        t.L = 1;
+        t.V = 293; // no multiple of anything
+        if (arch != SD_ARCH_QWEN3) t.F = 256;
+        if (sd_dtype_block(t.dtype) == 256) t.C = 256, t.H = 8, t.D = 32, t.F = 256;
+        sd_model *m = sd_tiny_open(&t, true);
+        each_table(m, SD_COMPUTE_AUTO, fn);
+        sd_model_release(m);
+    }
+}
+
+Test(forward_rows, chunks_and_threads_do_not_change_a_bit_of_any_weight_type, .timeout = 300) {
+    each_type(SD_ARCH_LLAMA, check_chunks);
+}
+
+Test(forward_rows, neighbours_and_adapters_do_not_change_a_bit_of_any_weight_type, .timeout = 300) {
+    each_type(SD_ARCH_QWEN2, check_neighbours);
+}
+
+Test(forward_rows, every_architecture_is_row_invariant_in_both_precisions, .timeout = 300) {
+    for (int arch = 0; arch < SD_ARCH_COUNT; arch++)
+        for (int compute = 0; compute < 2; compute++) {
+            sd_tiny_model t = sd_tiny_default((sd_arch)arch);
+            t.dtype = SD_Q8_0;
+            // Q8_0 needs inputs that are multiples of 32: qwen3's 4 heads of 24 are 96.
+            sd_model *m = sd_tiny_open(&t, true);
+            each_table(m, (sd_compute)compute, check_chunks);
+            each_table(m, (sd_compute)compute, check_neighbours);
+            sd_model_release(m);
+        }
+}
+
+Test(forward_rows, rows_without_logits_change_nothing_for_those_with) {
+    sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
+    sd_model *m = sd_tiny_open(&t, true);
+    cr_assert_not_null(m);
+    sd_context *cx = open_context(m, NULL, SD_COMPUTE_AUTO, NULL);
+    sequence all = open_sequence(cx), some = open_sequence(cx);
+    int V = m->hp.V;
+    run_chunks(&all, 0, NULL, T);
+    sd_row row[T];
+    for (int i = 0; i < T; i++)
+        row[i] = (sd_row){token_at(0, i, V), i, some.kv, NULL, i % 7 == 3 || i == T - 1};
+    cr_assert_eq(sd_forward(cx, row, T, some.logits, NULL), SD_OK);
+    const float *from = some.logits;
+    for (int i = 0; i < T; i++) {
+        if (!row[i].want_logits) continue;
+        cr_assert(memcmp(from, all.logits + (size_t)i * V, (size_t)V * sizeof *from) == 0,
+                  "the logits of position %d differ", i);
+        from += V;
+    }
+    cr_assert(memcmp(some.kv->data, all.kv->data, all.kv->bytes) == 0);
+    close_sequence(&all);
+    close_sequence(&some);
+    sd_context_close(cx);
+    sd_model_release(m);
+}
+
+Test(forward_rows, a_truncated_cache_runs_on_as_if_the_rest_had_never_been) {
+    sd_tiny_model t = sd_tiny_default(SD_ARCH_QWEN2);
+    sd_model *m = sd_tiny_open(&t, true);
+    cr_assert_not_null(m);
+    sd_context *cx = open_context(m, NULL, SD_COMPUTE_AUTO, NULL);
+    sequence want = open_sequence(cx), got = open_sequence(cx);
+    run_chunks(&want, 0, NULL, 16);
+    run_chunks(&got, 1, NULL, 16); // another text first
+    got.kv->len = 0;
+    run_chunks(&got, 0, NULL, 5);
+    expect_same(&got, &want, "after a truncation");
+    close_sequence(&want);
+    close_sequence(&got);
+    sd_context_close(cx);
+    sd_model_release(m);
+}
+
+Test(forward_rows, rows_that_cannot_run_are_refused_by_name) {
+    sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
+    sd_model *m = sd_tiny_open(&t, true);
+    cr_assert_not_null(m);
+    sd_context *cx = open_context(m, NULL, SD_COMPUTE_AUTO, NULL),
+               *fp32 = open_context(m, NULL, SD_COMPUTE_FP32, NULL);
+    sequence s = open_sequence(cx);
+    sd_error err = {0};
+    const sd_row good = {1, 0, s.kv, NULL, true};
+    sd_row bad = good;
+    bad.token = m->hp.V;
+    cr_assert_eq(sd_forward(cx, &bad, 1, s.logits, &err), SD_EINVAL);
+    cr_assert(strstr(err.message, "288"), "%s", err.message);
+    bad.token = -1;
+    cr_assert_eq(sd_forward(cx, &bad, 1, s.logits, &err), SD_EINVAL);
+    bad = good, bad.pos = CTX;
+    cr_assert_eq(sd_forward(cx, &bad, 1, s.logits, &err), SD_EINVAL);
+    cr_assert(strstr(err.message, "80"), "%s", err.message);
+    cr_assert_eq(sd_forward(fp32, &good, 1, s.logits, &err), SD_EINVAL, "a cache of fp16");
+    cr_assert_eq(sd_forward(cx, &good, 1, NULL, &err), SD_EINVAL);
+    cr_assert_eq(sd_forward(cx, &good, 0, s.logits, &err), SD_EINVAL);
+    sd_row twice[2] = {good, good};
+    cr_assert_eq(sd_forward(cx, twice, 2, s.logits, &err), SD_EINVAL);
+    close_sequence(&s);
+    sd_context_close(cx);
+    sd_context_close(fp32);
+    sd_model_release(m);
+}
