@@ -165,6 +165,7 @@ static void on_wake(evutil_socket_t fd, short what, void *ctx) {
         sd_metrics_init(&s->metrics, e.ctx, sd_now_s());
         s->phase = SD_PHASE_READY;
         say_ready(s);
+        if (s->o->on_ready) s->o->on_ready(s->o->ctx, s->address);
     }
     sd_outbox_drain(s);
     end_when_drained(s);

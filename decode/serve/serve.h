@@ -19,6 +19,10 @@ typedef struct {
     double drain_s;                 // after SIGTERM, for requests that run
     const char *access_log;         // JSON lines; "-": standard output; NULL: none
     sd_engine_options engine;
+    // Called once on the event loop when requests are answered: "http://127.0.0.1:8080". May be
+    // NULL.
+    void (*on_ready)(void *ctx, const char *address);
+    void *ctx;
 } sd_serve_options;
 
 /// Serves until SIGTERM or SIGINT, then drains. SD_OK after a drain. SD_EINVAL for options that
