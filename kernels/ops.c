@@ -4,6 +4,8 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "kernels/cpu/avx2.h"
+#include "kernels/cpu/avx512.h"
+#include "kernels/cpu/packed.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -13,12 +15,23 @@ static bool has_avx2(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
            __builtin_cpu_supports("f16c");
 }
+static bool has_avx512(void) {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vnni");
+}
+
+static const sd_ops sd_ops_avx512 = {
+    "avx512",          sd_pack_tiles,       sd_act_rows_avx2,    sd_matmul_avx512,
+    sd_rmsnorm_avx2,   sd_rope_avx2,        sd_swiglu_avx2,      sd_add_avx2,
+    sd_attention_avx2, sd_lora_shrink_avx2, sd_lora_expand_avx2, sd_argmax_avx2};
 #endif
 
 const sd_ops *sd_ops_named(const char *name) {
     if (strcmp(name, "plain") == 0) return &sd_ops_plain;
 #if defined(__x86_64__)
     if (strcmp(name, "avx2") == 0 && has_avx2()) return &sd_ops_avx2;
+    if (strcmp(name, "avx512") == 0 && has_avx512()) return &sd_ops_avx512;
 #endif
     return NULL;
 }

@@ -18,6 +18,8 @@
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 16")
+// The sum so far, now: else the compiler regroups integer sums into trees and spills their leaves.
+#define SETTLE(v) __asm__("" : "+x"(v))
 enum { MAX_N = 4, HALVES = 2, FP32_N = 6, FP32_ROWS = 64 };
 
 typedef struct {
@@ -66,16 +68,21 @@ INLINE void dots(__m256i dot[][HALVES], const uint8_t *high, const uint8_t *code
                  int at, int n, int g0, int g1, int bits) {
     const __m256i ones = _mm256_set1_epi16(1);
     const int span = bits == 4 ? 8 : bits == 5 ? 4 : 2; // groups that fit 16 bits
-    __m256i s[MAX_N][HALVES];
+    __m256i s[MAX_N][HALVES], a[HALVES], b[HALVES];
     UNROLL for (int g = g0; g < g1; g += 2) {
         UNROLL for (int h = 0; h < HALVES; h++) {
             __m256i plane = load(code + g / 2 * SD_PLANE + 32 * h);
-            __m256i a = codes(plane, high, h, g, bits), b = codes(plane, high, h, g + 1, bits);
-            UNROLL for (int r = 0; r < n; r++) {
-                __m256i t =
-                    _mm256_add_epi16(_mm256_maddubs_epi16(a, word(x[r].q + at + 4 * g)),
-                                     _mm256_maddubs_epi16(b, word(x[r].q + at + 4 * g + 4)));
+            a[h] = codes(plane, high, h, g, bits);
+            b[h] = codes(plane, high, h, g + 1, bits);
+        }
+        UNROLL for (int r = 0; r < n; r++) {
+            __m256i xa = word(x[r].q + at + 4 * g), xb = word(x[r].q + at + 4 * g + 4);
+            UNROLL for (int h = 0; h < HALVES; h++) {
+                __m256i t = _mm256_maddubs_epi16(a[h], xa);
                 s[r][h] = g % span ? _mm256_add_epi16(s[r][h], t) : t;
+                SETTLE(s[r][h]);
+                s[r][h] = _mm256_add_epi16(s[r][h], _mm256_maddubs_epi16(b[h], xb));
+                SETTLE(s[r][h]);
                 if (g % span != span - 2) continue;
                 t = _mm256_madd_epi16(s[r][h], ones);
                 dot[r][h] = g - g0 < span ? t : _mm256_add_epi32(dot[r][h], t);
@@ -86,13 +93,19 @@ INLINE void dots(__m256i dot[][HALVES], const uint8_t *high, const uint8_t *code
 
 INLINE void dots8(__m256i dot[][HALVES], const uint8_t *code, const act_row *x, int at, int n) {
     const __m256i ones = _mm256_set1_epi16(1);
+    __m256i w[HALVES], a[HALVES];
     UNROLL for (int g = 0; g < 8; g++) {
         UNROLL for (int h = 0; h < HALVES; h++) {
-            __m256i w = load(code + g * SD_PLANE + 32 * h), a = _mm256_abs_epi8(w);
-            UNROLL for (int r = 0; r < n; r++) {
-                __m256i t = _mm256_sign_epi8(word(x[r].q + at + 4 * g), w);
-                t = _mm256_madd_epi16(_mm256_maddubs_epi16(a, t), ones);
+            w[h] = load(code + g * SD_PLANE + 32 * h);
+            a[h] = _mm256_abs_epi8(w[h]);
+        }
+        UNROLL for (int r = 0; r < n; r++) {
+            __m256i xg = word(x[r].q + at + 4 * g);
+            UNROLL for (int h = 0; h < HALVES; h++) {
+                __m256i t = _mm256_maddubs_epi16(a[h], _mm256_sign_epi8(xg, w[h]));
+                t = _mm256_madd_epi16(t, ones);
                 dot[r][h] = g ? _mm256_add_epi32(dot[r][h], t) : t;
+                SETTLE(dot[r][h]);
             }
         }
     }
@@ -165,7 +178,10 @@ typedef void (*tile_fn)(float *y, int ldy, const uint8_t *p, const act_row *x, i
 #define TILES(t) TILE(t, 1) TILE(t, 2) TILE(t, 3) TILE(t, 4)
 TILES(Q4_0)
 TILES(Q4_1)
-TILES(Q5_0) TILES(Q5_1) TILES(Q8_0) TILES(Q4_K) TILES(Q5_K) TILES(Q6_K)
+TILES(Q5_0)
+TILES(Q5_1)
+TILES(Q8_0)
+TILES(Q4_K) TILES(Q5_K) TILES(Q6_K)
 
 #define ROW(t) [SD_##t] = {tile_##t##_1, tile_##t##_2, tile_##t##_3, tile_##t##_4}
     static const tile_fn tile_of[SD_Q6_K + 1][MAX_N] = {ROW(Q4_0), ROW(Q4_1), ROW(Q5_0), ROW(Q5_1),

@@ -1,20 +1,8 @@
-// Every table against a double reference and against itself: values, and the bits of a row
-// whatever stands beside it.
-#include "base/memory.h"
-#include "kernels/ops.h"
-#include "kernels/quant.h"
-
-#include <criterion/criterion.h>
-#include <math.h>
-#include <stdio.h>
-#include <string.h>
+// Every table of this machine against a double reference and against itself.
+#include "tests/unit/support_kernels.h"
 
 static const char *const table_names[] = {"plain", "avx2", "avx512"};
 enum { TABLES = sizeof table_names / sizeof table_names[0] };
-static const sd_dtype types[] = {SD_F32,  SD_F16,  SD_BF16, SD_Q4_0, SD_Q4_1, SD_Q5_0,
-                                 SD_Q5_1, SD_Q8_0, SD_Q4_K, SD_Q5_K, SD_Q6_K};
-enum { TYPES = sizeof types / sizeof types[0] };
-
 // Calls fn on every table that this machine runs; at least the plain one.
 static void each_table(void (*fn)(const sd_ops *ops)) {
     for (int i = 0; i < TABLES; i++) {
@@ -26,232 +14,18 @@ static void each_table(void (*fn)(const sd_ops *ops)) {
     }
 }
 
-static uint64_t seed;
-static float uniform(void) { // [-1, 1)
-    seed += 0x9e3779b97f4a7c15u;
-    uint64_t x = seed;
-    x ^= x >> 30, x *= 0xbf58476d1ce4e5b9u;
-    x ^= x >> 27, x *= 0x94d049bb133111ebu;
-    return (float)((x ^ x >> 31) >> 40) * 0x1p-23f - 1;
-}
-static float *random_floats(size_t n) {
-    float *x = sd_alloc(n, sizeof *x);
-    for (size_t i = 0; i < n; i++) x[i] = uniform() + 0.3f * uniform();
-    return x;
-}
-
-// A weight of any type: floats where they can be stored, else random codes under sane scales.
-static sd_weight random_weight(sd_dtype t, int M, int K) {
-    size_t stride = sd_row_bytes(t, K), bytes = (size_t)M * stride;
-    uint8_t *data = sd_alloc(bytes, 1);
-    float *x = random_floats((size_t)M * K);
-    bool written = true;
-    for (int m = 0; m < M && written; m++)
-        written = sd_quantise(data + m * stride, t, x + (size_t)m * K, K);
-    if (!written) {
-        for (size_t i = 0; i < bytes; i++) data[i] = (uint8_t)((int)(uniform() * 128) + 128);
-        int size = sd_dtype_block_bytes(t);
-        for (size_t b = 0; b < bytes; b += size) {
-            uint16_t d = sd_float_to_half(0.01f * uniform()),
-                     m = sd_float_to_half(0.02f * uniform());
-            memcpy(data + b + (t == SD_Q6_K ? 208 : 0), &d, 2);
-            if (t != SD_Q6_K) memcpy(data + b + 2, &m, 2);
-        }
-    }
-    free(x);
-    return (sd_weight){.dtype = t, .rows = M, .cols = K, .data = data};
-}
-static void free_weight(sd_weight *w) {
-    union {
-        const void *c;
-        void *v;
-    } u = {w->data};
-    free(u.v);
-}
-
-// The int8 activation of one value, as sd_act holds it.
-static double act_value(const sd_act *a, int n, int k) {
-    int blocks = (a->K + 31) / 32;
-    size_t b = (size_t)n * blocks + k / 32;
-    return (double)a->scale[b] * a->q[b * 32 + k % 32];
-}
-
-// y against the sum in double over the very activations the kernel reads. Each of the K/32 blocks
-// adds at most 5 rounded terms (scale product, integer dot, minimum, offset, sum) to a chain of
-// K/32 sums; fp32 paths have a chain of at most K. 2^-24 each, relative to the sum of sizes, where
-// the sizes count codes before they are centred (at most twice the size, plus the minimum's).
-static void check_matmul(const sd_ops *ops, sd_dtype t, sd_compute compute, int M, int K, int N) {
-    sd_weight w = random_weight(t, M, K);
-    float *x = random_floats((size_t)N * K), *y = sd_alloc((size_t)N * M, sizeof *y);
-    float *row = sd_alloc(K, sizeof *row);
-    sd_packed p;
-    sd_act a;
-    cr_assert_eq(ops->pack(&p, &w, compute, NULL), SD_OK);
-    cr_assert_eq(sd_act_init(&a, N, K, compute, NULL), SD_OK);
-    ops->act_rows(&a, x, 0, N);
-    bool int8 = compute == SD_COMPUTE_AUTO && sd_dtype_quantised(t);
-    int cut = M > SD_TILE_M ? SD_TILE_M : M;
-    ops->matmul(y, M, &p, &a, N, 0, cut);
-    if (cut < M) ops->matmul(y, M, &p, &a, N, cut, M);
-    for (int m = 0; m < M; m++) {
-        sd_dequantise(row, t, (const uint8_t *)w.data + m * sd_row_bytes(t, K), K);
-        for (int n = 0; n < N; n++) {
-            double s = 0, size = 0;
-            for (int k = 0; k < K; k++) {
-                double v = int8 ? act_value(&a, n, k) : x[(size_t)n * K + k];
-                s += v * row[k];
-                size += fabs(v * row[k]);
-            }
-            double terms = int8 ? K / 32 * 5 + 8 : K + 8;
-            double limit = 2 * size * terms * 0x1p-24 + 1e-30;
-            double e = fabs(s - y[(size_t)n * M + m]);
-            cr_assert(e <= limit,
-                      "%s %s %s M %d K %d N %d: output %d of row %d is %g, want %g +- %g",
-                      ops->name, sd_dtype_name(t), compute ? "fp32" : "auto", M, K, N, m, n,
-                      (double)y[(size_t)n * M + m], s, limit);
-        }
-    }
-    sd_packed_free(&p);
-    sd_act_free(&a);
-    free(x), free(y), free(row);
-    free_weight(&w);
-}
-
-static void matmul_of_every_type(const sd_ops *ops) {
-    seed = 1;
-    for (int i = 0; i < TYPES; i++)
-        for (int c = SD_COMPUTE_AUTO; c <= SD_COMPUTE_FP32; c++) {
-            check_matmul(ops, types[i], c, 16, 256, 1);
-            check_matmul(ops, types[i], c, 40, 768, 7);
-            check_matmul(ops, types[i], c, 37, 512, 19); // the last tile is not full
-            if (sd_dtype_block(types[i]) == 1) check_matmul(ops, types[i], c, 21, 45, 5);
-            if (sd_dtype_block(types[i]) == 32) check_matmul(ops, types[i], c, 33, 96, 3);
-        }
-}
 Test(kernels, matmul_of_every_type_equals_the_sum_in_double) {
     each_table(matmul_of_every_type);
 }
 
-// Activations and weights at the ends of their ranges: nothing may saturate on the way.
-static void matmul_of_extremes(const sd_ops *ops) {
-    static const uint8_t fills[] = {0x00, 0xff, 0x7f, 0x80, 0xf0, 0x0f};
-    for (int i = 0; i < TYPES; i++) {
-        sd_dtype t = types[i];
-        if (!sd_dtype_quantised(t)) continue;
-        for (size_t f = 0; f < sizeof fills; f++) {
-            enum { M = 16, K = 512, N = 2 };
-            size_t stride = sd_row_bytes(t, K);
-            int size = sd_dtype_block_bytes(t);
-            uint8_t *data = sd_alloc(M, stride);
-            memset(data, fills[f], M * stride);
-            uint16_t one = sd_float_to_half(1), half = sd_float_to_half(0.5f);
-            for (size_t b = 0; b < M * stride; b += size) {
-                memcpy(data + b + (t == SD_Q6_K ? 208 : 0), &one, 2);
-                if (sd_dtype_has_min(t)) memcpy(data + b + 2, &half, 2);
-            }
-            sd_weight w = {.dtype = t, .rows = M, .cols = K, .data = data};
-            float x[N * K], y[N * M], row[K];
-            for (int k = 0; k < N * K; k++) x[k] = k < K ? 127.0f : -127.0f;
-            sd_packed p;
-            sd_act a;
-            cr_assert_eq(ops->pack(&p, &w, SD_COMPUTE_AUTO, NULL), SD_OK);
-            cr_assert_eq(sd_act_init(&a, N, K, SD_COMPUTE_AUTO, NULL), SD_OK);
-            ops->act_rows(&a, x, 0, N);
-            ops->matmul(y, M, &p, &a, N, 0, M);
-            sd_dequantise(row, t, data, K);
-            double s = 0, sizes = 0;
-            for (int k = 0; k < K; k++)
-                s += 127.0 * row[k], sizes += 127 * (fabs((double)row[k]) + 1);
-            for (int m = 0; m < M; m++) {
-                cr_assert_float_eq(y[m], s, sizes * 1e-5, "%s %s fill %02x: %g, want %g", ops->name,
-                                   sd_dtype_name(t), fills[f], (double)y[m], s);
-                cr_assert_float_eq(y[M + m], -s, sizes * 1e-5);
-            }
-            sd_packed_free(&p);
-            sd_act_free(&a);
-            free(data);
-        }
-    }
-}
 Test(kernels, matmul_does_not_saturate_at_the_ends_of_the_codes) {
     each_table(matmul_of_extremes);
 }
 
-// The bits of row r alone, against the same row among n others, for all n, and cut in tiles.
-static void rows_are_invariant(const sd_ops *ops) {
-    static const int sizes[] = {2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 31, 64};
-    enum { M = 48, K = 512, MAX = 64 };
-    seed = 2;
-    for (int i = 0; i < TYPES; i++)
-        for (int c = SD_COMPUTE_AUTO; c <= SD_COMPUTE_FP32; c++) {
-            sd_weight w = random_weight(types[i], M, K);
-            float *x = random_floats(MAX * K), alone[MAX * M], together[MAX * M];
-            sd_packed p;
-            sd_act one, all;
-            cr_assert_eq(ops->pack(&p, &w, c, NULL), SD_OK);
-            cr_assert_eq(sd_act_init(&one, 1, K, c, NULL), SD_OK);
-            cr_assert_eq(sd_act_init(&all, MAX, K, c, NULL), SD_OK);
-            for (int n = 0; n < MAX; n++) {
-                ops->act_rows(&one, x + n * K, 0, 1);
-                ops->matmul(alone + n * M, M, &p, &one, 1, 0, M);
-            }
-            for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
-                int n = sizes[s];
-                ops->act_rows(&all, x, 0, n);
-                memset(together, 0xff, sizeof together);
-                ops->matmul(together, M, &p, &all, n, 16, M);
-                ops->matmul(together, M, &p, &all, n, 0, 16);
-                cr_assert_eq(memcmp(alone, together, (size_t)n * M * 4), 0,
-                             "%s %s: a row of %d differs from the same row alone", ops->name,
-                             sd_dtype_name(types[i]), n);
-            }
-            sd_packed_free(&p);
-            sd_act_free(&one);
-            sd_act_free(&all);
-            free(x);
-            free_weight(&w);
-        }
-}
 Test(kernels, the_bits_of_a_row_do_not_depend_on_its_neighbours) {
     each_table(rows_are_invariant);
 }
 
-// Half a step of the block's scale, and one rounding of the product.
-static void activations_round_to_nearest(const sd_ops *ops) {
-    enum { N = 3, K = 160 };
-    seed = 3;
-    float *x = random_floats(N * K);
-    for (int k = 0; k < 32; k++) x[k] = 0;
-    x[40] = 1e-35f, x[K + 70] = 55;
-    sd_act a;
-    cr_assert_eq(sd_act_init(&a, N, K, SD_COMPUTE_AUTO, NULL), SD_OK);
-    ops->act_rows(&a, x, 0, 2);
-    ops->act_rows(&a, x, 2, N);
-    cr_assert_eq(a.x, x);
-    for (int b = 0; b < N * K / 32; b++) {
-        float top = 0;
-        int sum = 0, low = 0;
-        for (int i = 0; i < 32; i++) {
-            float v = x[b * 32 + i];
-            top = fmaxf(top, fabsf(v));
-            sum += a.q[b * 32 + i];
-            if (i < 16) low += a.q[b * 32 + i];
-            cr_assert_leq(fabs(a.scale[b] * (double)a.q[b * 32 + i] - v),
-                          a.scale[b] * (0.5 + 127 * 0x1p-22));
-            cr_assert_neq(a.q[b * 32 + i], -128);
-        }
-        cr_assert_float_eq(a.scale[b], top / 127, top * 1e-7);
-        cr_assert_eq(a.isum[b], sum);
-        cr_assert_eq(a.isum16[2 * b], low);
-        cr_assert_eq(a.isum16[2 * b + 1], sum - low);
-        cr_assert_float_eq(a.sum[b], a.scale[b] * (float)sum, 1e-6);
-    }
-    x[33] = NAN, x[K] = INFINITY;
-    ops->act_rows(&a, x, 0, N);
-    cr_assert(isnan(a.scale[1]) && isnan(a.scale[K / 32]) && !isnan(a.scale[0]));
-    sd_act_free(&a);
-    free(x);
-}
 Test(kernels, activations_are_rounded_to_the_nearest_code) {
     each_table(activations_round_to_nearest);
 }

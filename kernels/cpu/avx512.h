@@ -1,0 +1,8 @@
+// The AVX-512 kernels (F, BW, DQ, VL, VNNI). The table's other ops are AVX2's: rows of a few
+// thousand floats in L1 gain nothing from wider vectors.
+#pragma once
+
+#include "kernels/cpu/cpu.h"
+
+void sd_matmul_avx512(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
+                      int m1);

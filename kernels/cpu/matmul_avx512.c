@@ -1,0 +1,303 @@
+// Matrix products on AVX-512 with VNNI: the same tiles and the same order of sums as on AVX2, a
+// plane in one register and vpdpbusd in place of three instructions. It sums in 32 bits, so nothing
+// can saturate; a centred type starts its accumulator at -centre * (sum of the row's codes), and
+// Q8_0 is made unsigned by its top bit (centre 128). Up to eight rows share an unpacked plane.
+//
+// The file also compiles over SIMDe (its includer provides the intrinsics), where the tests run it
+// on processors without AVX-512.
+#ifndef SPECDEC_SIMDE
+#include <immintrin.h>
+#endif
+
+#include "kernels/cpu/avx512.h"
+#include "kernels/cpu/packed.h"
+
+#include <string.h>
+
+#ifndef SPECDEC_SIMDE // an emulated instruction is a function: unrolled, they would take minutes
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+#else
+#define INLINE static
+#define UNROLL
+#endif
+enum { MAX_N = 8, FP32_ROWS = 64 };
+
+typedef struct {
+    const int8_t *q;
+    const float *scale, *sum;
+    const int32_t *isum, *isum16;
+} act_row;
+
+INLINE __m512 half16(const uint8_t *p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+INLINE __m512 u8x16(const uint8_t *p) {
+    __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(v));
+}
+INLINE __m512 s8x16(const uint8_t *p) {
+    __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(v));
+}
+INLINE __m512i load(const uint8_t *p) {
+    return _mm512_loadu_si512((const void *)p);
+}
+
+// The unsigned codes of group g.
+INLINE __m512i codes(const uint8_t *code, const uint8_t *high, int g, int bits) {
+    if (bits == 8) return _mm512_xor_si512(load(code + g * SD_PLANE), _mm512_set1_epi8((char)0x80));
+    __m512i q = load(code + g / 2 * SD_PLANE);
+    q = _mm512_and_si512(g % 2 ? _mm512_srli_epi16(q, 4) : q, _mm512_set1_epi8(15));
+    if (bits == 5) {
+        __m512i b = _mm512_and_si512(load(high), _mm512_set1_epi8((char)(1 << g)));
+        b = g < 4 ? _mm512_slli_epi16(b, (unsigned)(4 - g) & 7)
+                  : _mm512_srli_epi16(b, (unsigned)(g - 4) & 7);
+        q = _mm512_or_si512(q, b);
+    } else if (bits == 6) {
+        __m512i b = load(high + g / 4 * SD_PLANE);
+        int s = g % 4 * 2;
+        b = s < 4 ? _mm512_slli_epi16(b, (unsigned)(4 - s) & 7)
+                  : _mm512_srli_epi16(b, (unsigned)(s - 4) & 7);
+        q = _mm512_or_si512(q, _mm512_and_si512(b, _mm512_set1_epi8(0x30)));
+    }
+    return q;
+}
+
+INLINE __m512i word(const int8_t *p) { // 4 activations in every lane
+    int32_t v;
+    memcpy(&v, p, 4);
+    return _mm512_set1_epi32(v);
+}
+
+INLINE __mmask16 outputs(int rows) {
+    return (__mmask16)((1u << rows) - 1);
+}
+
+// y rows [n] <- one tile. t and n are constants where this is inlined.
+INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const act_row *x, int blocks, int rows,
+                      int n, sd_dtype t) {
+    const sd_tile_form f = sd_tile_form_of(t);
+    const int centre = t == SD_Q8_0 ? 128 : f.centre, parts = t == SD_Q6_K ? 2 : 1;
+    __m512 acc[MAX_N], d, m = _mm512_setzero_ps(), head_d = m, head_m = m;
+    UNROLL for (int r = 0; r < n; r++) acc[r] = _mm512_setzero_ps();
+    for (int b = 0; b < blocks; b++) {
+        if (f.super && b % 8 == 0) {
+            head_d = half16(p);
+            if (f.min) head_m = half16(p + 32);
+            p += f.head;
+        }
+        d = f.super ? head_d : half16(p);
+        if (f.min) m = f.super ? _mm512_mul_ps(head_m, u8x16(p + 16)) : half16(p + 32);
+        if (f.super && f.min) d = _mm512_mul_ps(d, u8x16(p));
+        const uint8_t *high = p + f.scales, *code = high + f.high;
+        UNROLL for (int part = 0; part < parts; part++) {
+            __m512i dot[MAX_N], even[MAX_N];
+            UNROLL for (int r = 0; r < n; r++) {
+                int32_t s = parts == 2 ? x[r].isum16[2 * b + part] : x[r].isum[b];
+                dot[r] = centre ? _mm512_set1_epi32(-centre * s) : _mm512_setzero_si512();
+                even[r] = _mm512_setzero_si512();
+            }
+            UNROLL for (int i = 0; i < 8 / parts; i++) {
+                int g = part * 4 + i;
+                __m512i q = codes(code, high, g, f.bits);
+                UNROLL for (int r = 0; r < n; r++) {
+                    __m512i a = word(x[r].q + 32 * b + 4 * g);
+                    if (n <= 4 && i % 2) // few rows: a second chain hides the latency
+                        even[r] = _mm512_dpbusd_epi32(even[r], q, a);
+                    else
+                        dot[r] = _mm512_dpbusd_epi32(dot[r], q, a);
+                }
+            }
+            __m512 dp = parts == 2 ? _mm512_mul_ps(d, s8x16(p + 16 * part)) : d;
+            UNROLL for (int r = 0; r < n; r++) {
+                __m512i v = n <= 4 ? _mm512_add_epi32(dot[r], even[r]) : dot[r];
+                __m512 k = _mm512_mul_ps(dp, _mm512_set1_ps(x[r].scale[b]));
+                acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(v), k, acc[r]);
+                if (!f.min) continue;
+                __m512 sum = _mm512_set1_ps(x[r].sum[b]);
+                acc[r] =
+                    f.super ? _mm512_fnmadd_ps(m, sum, acc[r]) : _mm512_fmadd_ps(m, sum, acc[r]);
+            }
+        }
+        p += f.block;
+    }
+    UNROLL for (int r = 0; r < n; r++)
+        _mm512_mask_storeu_ps(y + (size_t)r * ldy, outputs(rows), acc[r]);
+}
+
+typedef void (*tile_fn)(float *y, int ldy, const uint8_t *p, const act_row *x, int blocks,
+                        int rows);
+#define TILE(t, n)                                                                                 \
+    static __attribute__((noinline)) void tile_##t##_##n(float *y, int ldy, const uint8_t *p,      \
+                                                         const act_row *x, int blocks, int rows) { \
+        tile_int8(y, ldy, p, x, blocks, rows, n, SD_##t);                                          \
+    }
+#define TILES(t)                                                                                   \
+    TILE(t, 1) TILE(t, 2) TILE(t, 3) TILE(t, 4) TILE(t, 5) TILE(t, 6) TILE(t, 7) TILE(t, 8)
+TILES(Q4_0)
+TILES(Q4_1)
+TILES(Q5_0)
+TILES(Q5_1)
+TILES(Q8_0) TILES(Q4_K) TILES(Q5_K) TILES(Q6_K)
+
+#define ROW(t)                                                                                     \
+    [SD_##t] = {tile_##t##_1, tile_##t##_2, tile_##t##_3, tile_##t##_4,                            \
+                tile_##t##_5, tile_##t##_6, tile_##t##_7, tile_##t##_8}
+    static const tile_fn tile_of[SD_Q6_K + 1][MAX_N] = {ROW(Q4_0), ROW(Q4_1), ROW(Q5_0), ROW(Q5_1),
+                                                        ROW(Q8_0), ROW(Q4_K), ROW(Q5_K), ROW(Q6_K)};
+
+static void matmul_int8(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
+                        int m1) {
+    int K = w->w.cols, blocks = K / SD_QBLOCK;
+    size_t tile = sd_tile_bytes(w->w.dtype, K);
+    const tile_fn *fn = tile_of[w->w.dtype];
+    for (int m = m0; m < m1; m += SD_TILE_M) {
+        const uint8_t *p = (const uint8_t *)w->data + (size_t)(m / SD_TILE_M) * tile;
+        int rows = m1 - m < SD_TILE_M ? m1 - m : SD_TILE_M;
+        for (int n0 = 0, n; n0 < N; n0 += n) {
+            // 9 to 15 rows go in two like halves.
+            int left = N - n0;
+            n = left <= MAX_N ? left : left < 2 * MAX_N ? (left + 1) / 2 : MAX_N;
+            act_row a[MAX_N];
+            for (int r = 0; r < n; r++) {
+                size_t at = (size_t)(n0 + r) * (size_t)blocks;
+                a[r] = (act_row){x->q + at * SD_QBLOCK, x->scale + at, x->sum + at, x->isum + at,
+                                 x->isum16 + 2 * at};
+            }
+            fn[n - 1](y + (size_t)n0 * ldy + m, ldy, p, a, blocks, rows);
+        }
+    }
+}
+
+// ---- fp32
+
+// out [32][16] <- the block's values at p, bit-identical to the stored ones.
+INLINE void write_block(float *out, const uint8_t *p, const uint8_t *head, sd_dtype t) {
+    const sd_tile_form f = sd_tile_form_of(t);
+    const uint8_t *high = p + f.scales, *code = high + f.high;
+    __m512 d = half16(f.super ? head : p), m = _mm512_setzero_ps(), d0 = d;
+    if (f.super && f.min) d = _mm512_mul_ps(d0, u8x16(p));
+    if (f.min) m = f.super ? _mm512_mul_ps(half16(head + 32), u8x16(p + 16)) : half16(p + 32);
+    UNROLL for (int g = 0; g < 8; g++) {
+        if (t == SD_Q6_K) d = _mm512_mul_ps(d0, s8x16(p + 16 * (g / 4)));
+        __m512i q = _mm512_sub_epi8(codes(code, high, g, f.bits),
+                                    _mm512_set1_epi8((char)(t == SD_Q8_0 ? 128 : f.centre)));
+        UNROLL for (int j = 0; j < 4; j++) {
+            __m512i v = _mm512_srai_epi32(_mm512_slli_epi32(q, (unsigned)(24 - 8 * j) & 31), 24);
+            __m512 x = _mm512_mul_ps(d, _mm512_cvtepi32_ps(v));
+            if (f.min) x = f.super ? _mm512_sub_ps(x, m) : _mm512_add_ps(x, m);
+            _mm512_storeu_ps(out + (4 * g + j) * SD_TILE_M, x);
+        }
+    }
+}
+
+static void write_quantised(float *out, const uint8_t *p, const uint8_t *head, sd_dtype t) {
+    switch (t) {
+    case SD_Q4_0:
+        write_block(out, p, head, SD_Q4_0);
+        break;
+    case SD_Q4_1:
+        write_block(out, p, head, SD_Q4_1);
+        break;
+    case SD_Q5_0:
+        write_block(out, p, head, SD_Q5_0);
+        break;
+    case SD_Q5_1:
+        write_block(out, p, head, SD_Q5_1);
+        break;
+    case SD_Q8_0:
+        write_block(out, p, head, SD_Q8_0);
+        break;
+    case SD_Q4_K:
+        write_block(out, p, head, SD_Q4_K);
+        break;
+    case SD_Q5_K:
+        write_block(out, p, head, SD_Q5_K);
+        break;
+    default:
+        write_block(out, p, head, SD_Q6_K);
+        break;
+    }
+}
+
+static void write_floats(float *out, const uint8_t *p, int count, sd_dtype t) {
+    for (int i = 0; i < count; i += SD_TILE_M) {
+        if (t == SD_F16) {
+            _mm512_storeu_ps(out + i, half16(p + 2 * i));
+            continue;
+        }
+        __m256i b = _mm256_loadu_si256((const __m256i *)(const void *)(p + 2 * i));
+        _mm512_storeu_ps(out + i,
+                         _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(b), 16)));
+    }
+}
+
+// acc [n][16] += w [c][16] times rows of x.
+INLINE void fma_rows(float *acc, const float *w, const float *x, int K, int c, int n) {
+    __m512 s[MAX_N];
+    UNROLL for (int r = 0; r < n; r++) s[r] = _mm512_loadu_ps(acc + r * SD_TILE_M);
+    for (int k = 0; k < c; k++) {
+        __m512 a = _mm512_loadu_ps(w + k * SD_TILE_M);
+        UNROLL for (int r = 0; r < n; r++) s[r] =
+            _mm512_fmadd_ps(a, _mm512_set1_ps(x[(size_t)r * K + k]), s[r]);
+    }
+    UNROLL for (int r = 0; r < n; r++) _mm512_storeu_ps(acc + r * SD_TILE_M, s[r]);
+}
+
+static void fma_block(float *acc, const float *w, const float *x, int K, int c, int N) {
+    int n = 0;
+    for (; n + MAX_N <= N; n += MAX_N)
+        fma_rows(acc + n * SD_TILE_M, w, x + (size_t)n * K, K, c, MAX_N);
+    for (; n + 2 <= N; n += 2) fma_rows(acc + n * SD_TILE_M, w, x + (size_t)n * K, K, c, 2);
+    if (n < N) fma_rows(acc + n * SD_TILE_M, w, x + (size_t)n * K, K, c, 1);
+}
+
+static void tile_fp32(float *acc, const uint8_t *p, const float *x, int K, int N, sd_dtype t) {
+    _Alignas(64) float w[SD_QBLOCK * SD_TILE_M];
+    bool quantised = sd_dtype_quantised(t);
+    sd_tile_form f = sd_tile_form_of(t);
+    size_t step = quantised ? (size_t)f.block
+                            : (size_t)SD_QBLOCK * SD_TILE_M * (size_t)sd_dtype_block_bytes(t);
+    const uint8_t *head = p;
+    for (int k = 0; k < K; k += SD_QBLOCK, p += step) {
+        int c = K - k < SD_QBLOCK ? K - k : SD_QBLOCK;
+        const float *from = w;
+        if (quantised) {
+            if (f.super && k % 256 == 0) head = p, p += f.head;
+            write_quantised(w, p, head, t);
+        } else if (t == SD_F32) {
+            from = (const float *)(const void *)p;
+        } else {
+            write_floats(w, p, c * SD_TILE_M, t);
+        }
+        fma_block(acc, from, x + k, K, c, N);
+    }
+}
+
+static void matmul_fp32(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
+                        int m1) {
+    _Alignas(64) float acc[FP32_ROWS * SD_TILE_M];
+    int K = w->w.cols;
+    size_t tile = sd_tile_bytes(w->w.dtype, K);
+    for (int m = m0; m < m1; m += SD_TILE_M) {
+        const uint8_t *p = (const uint8_t *)w->data + (size_t)(m / SD_TILE_M) * tile;
+        int rows = m1 - m < SD_TILE_M ? m1 - m : SD_TILE_M;
+        for (int n0 = 0; n0 < N; n0 += FP32_ROWS) {
+            int n = N - n0 < FP32_ROWS ? N - n0 : FP32_ROWS;
+            memset(acc, 0, (size_t)n * SD_TILE_M * sizeof *acc);
+            tile_fp32(acc, p, x->x + (size_t)n0 * K, K, n, w->w.dtype);
+            for (int r = 0; r < n; r++)
+                memcpy(y + (size_t)(n0 + r) * ldy + m, acc + r * SD_TILE_M,
+                       (size_t)rows * sizeof *acc);
+        }
+    }
+}
+
+void sd_matmul_avx512(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
+                      int m1) {
+    if (w->compute == SD_COMPUTE_AUTO && sd_dtype_quantised(w->w.dtype))
+        matmul_int8(y, ldy, w, x, N, m0, m1);
+    else
+        matmul_fp32(y, ldy, w, x, N, m0, m1);
+}

@@ -1,0 +1,29 @@
+// The AVX-512 kernels compiled over SIMDe, so that processors without AVX-512 test their source.
+// Only instructions are emulated: layouts, tails and the order of sums are the real ones.
+#define SPECDEC_SIMDE 1
+#define sd_matmul_avx512 emulated_matmul
+#include "tests/unit/support_simde.h"
+
+#include "kernels/cpu/matmul_avx512.c"
+
+#include "kernels/cpu/cpu.h"
+#include "tests/unit/support_kernels.h"
+
+static const sd_ops *emulated(void) {
+    static sd_ops ops;
+    ops = sd_ops_plain;
+    ops.name = "avx512 over SIMDe";
+    ops.pack = sd_pack_tiles;
+    ops.matmul = emulated_matmul;
+    return &ops;
+}
+
+Test(kernels_simde, avx512_matmul_of_every_type_equals_the_sum_in_double) {
+    matmul_of_every_type(emulated());
+}
+Test(kernels_simde, avx512_matmul_does_not_saturate) {
+    matmul_of_extremes(emulated());
+}
+Test(kernels_simde, avx512_rows_do_not_depend_on_their_neighbours) {
+    rows_are_invariant(emulated());
+}
