@@ -3,6 +3,7 @@
 // Every prompt is answered twice in the same process, plain and speculative, in alternating order,
 // so that a machine that slows down slows both. The tokens of both must be the same; how many of N
 // were is part of the result, and a difference fails the run.
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "cli/bench.h"
@@ -92,8 +93,13 @@ static sd_status parse_line(bench *b, const char *path, int line, const char *te
     json_error_t je;
     json_t *o = json_loadb(text, len, JSON_REJECT_DUPLICATES, &je);
     SD_CHECK(o, err, SD_EFORMAT, "%s: line %d: %s", path, line, je.text);
-    SD_CHECK(json_is_array(json_object_get(o, "messages")), err, SD_EFORMAT,
-             "%s: line %d has no array `messages`", path, line);
+    json_t *messages = json_object_get(o, "messages");
+    SD_CHECK(json_array_size(messages) > 0, err, SD_EFORMAT, "%s: line %d has no `messages`", path,
+             line);
+    // Training records serve as prompts too: the answer they end with is left out.
+    size_t last = json_array_size(messages) - 1;
+    const char *role = json_string_value(json_object_get(json_array_get(messages, last), "role"));
+    if (role && strcmp(role, "assistant") == 0) json_array_remove(messages, last);
     const char *name = json_string_value(json_object_get(o, "task"));
     if (!name) json_object_set_new(o, "task", json_string(name = "all"));
     if (b->a->task && strcmp(name, b->a->task) != 0) goto out;
@@ -289,12 +295,12 @@ out:
 static sd_status run_all(bench *b, sd_error *err) {
     sd_status st = SD_OK;
     size_t n = json_array_size(b->prompts);
+    double start = sd_now_s();
     for (int64_t r = 0; r < b->a->repeat; r++)
         for (size_t i = 0; i < n; i++) {
             SD_TRY(run_pair(b, i, (i + (size_t)r) % 2 == 0, err));
-            fprintf(stderr, "\r%zu of %zu prompts\033[K", i + 1, n);
+            sd_progress("prompts", (int64_t)i + 1, (int64_t)n, sd_now_s() - start);
         }
-    fputc('\n', stderr);
 out:
     return st;
 }

@@ -5,10 +5,8 @@
 // equals the wanted one.
 #include "base/clock.h"
 #include "base/file.h"
-#include "cli/common.h"
+#include "cli/decoding.h"
 #include "cli/verbs.h"
-#include "datasets/corpus_index.h"
-#include "decode/engine.h"
 
 #include <string.h>
 
@@ -16,84 +14,31 @@ enum { MAX_FIELDS = 64, MAX_SUITE_BYTES = 1 << 30, MAX_LINE = 16 << 20 };
 
 typedef struct {
     sd_model_args common;
-    const char *adapter, *draft, *suite, *against, *answers;
-    int64_t limit, max_tokens, slots, ctx;
-    int spec;
+    sd_decoding_args decoding;
+    const char *suite, *against, *answers;
+    int64_t limit, max_tokens, slots;
     bool json;
 } args;
 
+// clang-format off
 static const sd_option rows[] = {
     SD_COMMON_ROWS(args),
-    {.name = "adapter",
-     .letter = 'a',
-     .type = SD_OPT_STRING,
-     .offset = offsetof(args, adapter),
-     .value = "PATH",
-     .help = "PEFT folder, GGUF-LoRA file or a run's folder"},
-    {.name = "draft",
-     .letter = 'd',
-     .type = SD_OPT_STRING,
-     .offset = offsetof(args, draft),
-     .value = "PATH",
-     .help = "draft model or corpus index"},
-    {.name = "suite",
-     .type = SD_OPT_STRING,
-     .offset = offsetof(args, suite),
-     .value = "FILE",
-     .required = true,
+    SD_DECODING_ROWS(args),
+    {.name = "suite", .type = SD_OPT_STRING, .value = "FILE", .required = true, .offset = offsetof(args, suite),
      .help = "JSONL: messages whose last turn is the wanted answer, or messages and want"},
-    {.name = "against",
-     .type = SD_OPT_STRING,
-     .offset = offsetof(args, against),
-     .value = "FILE",
+    {.name = "against", .type = SD_OPT_STRING, .value = "FILE", .offset = offsetof(args, against),
      .help = "an earlier --json result to compare with"},
-    {.name = "answers",
-     .type = SD_OPT_STRING,
-     .offset = offsetof(args, answers),
-     .value = "FILE",
+    {.name = "answers", .type = SD_OPT_STRING, .value = "FILE", .offset = offsetof(args, answers),
      .help = "write every answer here, as JSONL"},
-    {.name = "limit",
-     .type = SD_OPT_INT,
-     .offset = offsetof(args, limit),
-     .def = "0",
-     .min = 0,
-     .max = 1e9,
+    {.name = "limit", .type = SD_OPT_INT, .def = "0", .min = 0, .max = 1e9, .offset = offsetof(args, limit),
      .help = "the first N records only; 0: all"},
-    {.name = "max-tokens",
-     .letter = 'n',
-     .type = SD_OPT_INT,
-     .offset = offsetof(args, max_tokens),
-     .def = "512",
-     .min = 1,
-     .max = 1e6,
-     .unit = "tokens",
-     .help = "longest answer"},
-    {.name = "slots",
-     .type = SD_OPT_INT,
-     .offset = offsetof(args, slots),
-     .def = "8",
-     .min = 1,
-     .max = 256,
+    {.name = "max-tokens", .letter = 'n', .type = SD_OPT_INT, .def = "512", .min = 1, .max = 1e6,
+     .offset = offsetof(args, max_tokens), .unit = "tokens", .help = "longest answer"},
+    {.name = "slots", .type = SD_OPT_INT, .def = "8", .min = 1, .max = 64, .offset = offsetof(args, slots),
      .help = "records answered at once"},
-    {.name = "ctx",
-     .type = SD_OPT_INT,
-     .offset = offsetof(args, ctx),
-     .def = "0",
-     .min = 0,
-     .max = 1e6,
-     .unit = "tokens",
-     .help = "context of a slot; 0: the model's, 4096 at most"},
-    {.name = "spec",
-     .type = SD_OPT_ENUM,
-     .offset = offsetof(args, spec),
-     .def = "auto",
-     .value = SD_SPEC_MODES,
-     .help = "speculation; the answers do not depend on it"},
-    {.name = "json",
-     .type = SD_OPT_FLAG,
-     .offset = offsetof(args, json),
-     .help = "one JSON object on standard output"},
+    {.name = "json", .type = SD_OPT_FLAG, .offset = offsetof(args, json), .help = "one JSON object on standard output"},
     {0}};
+// clang-format on
 
 // ---- the suite
 
@@ -208,54 +153,54 @@ static void on_event(void *ctx, const sd_event *e) {
     t->s->finished++;
 }
 
-static sd_status submit(sd_engine *e, sd_model *m, const args *a, sd_adapter *adapter,
-                        const sd_corpus *corpus, event_target *t, int index, sd_error *err) {
+static sd_status submit(const sd_decoding *d, const args *a, event_target *t, int index,
+                        sd_error *err) {
     sd_status st = SD_OK;
     sd_ids ids = {0};
     uint64_t id;
-    SD_TRY(sd_model_chat_ids(m, t->r->messages, NULL, NULL, true, &ids, err));
+    SD_TRY(sd_model_chat_ids(d->model, t->r->messages, NULL, NULL, true, &ids, err));
     sd_request r = {.prompt = ids.id,
                     .n_prompt = ids.n,
                     .max_tokens = (int)a->max_tokens,
-                    .sampling = {.top_p = 1},
+                    .sampling = sd_decoding_sampling(&a->decoding),
                     .logprobs = -1,
-                    .adapter = adapter,
-                    .corpus = corpus,
-                    .spec = (sd_spec_mode)a->spec,
+                    .adapter = d->adapter,
+                    .corpus = d->corpus,
+                    .spec = (sd_spec_mode)a->decoding.spec,
                     .on_event = on_event,
                     .ctx = t};
-    SD_TRY(sd_engine_submit(e, &r, &id, err));
+    SD_TRY(sd_engine_submit(d->engine, &r, &id, err));
 out:
     if (st != SD_OK) sd_error_prefix(err, "%s, record %d", a->suite, index + 1);
     sd_ids_free(&ids);
     return st;
 }
 
-// Closes the engine in every case: requests still inside name their targets, so it must go before
-// them.
-static sd_status answer_all(suite *s, sd_engine *e, sd_model *m, const args *a, sd_adapter *adapter,
-                            const sd_corpus *corpus, double *seconds, sd_engine_stats *stats,
-                            sd_error *err) {
+// Closes the engine in every case: requests still inside name their targets, so it must go first.
+static sd_status answer_all(suite *s, sd_decoding *d, const args *a, double *seconds,
+                            sd_engine_stats *stats, sd_error *err) {
     sd_status st = SD_OK;
     double start = sd_now_s();
-    int next = 0;
+    // The queue takes 64, which is also the most slots.
+    int next = 0, in_flight = 2 * a->slots < 64 ? 2 * (int)a->slots : 64;
     event_target *targets = sd_alloc((size_t)s->n, sizeof *targets);
     SD_CHECK_ALLOC(targets, err);
     while (s->finished < s->n) {
-        for (; next < s->n && next - s->finished < 2 * (int)a->slots; next++) {
+        for (; next < s->n && next - s->finished < in_flight; next++) {
             targets[next] = (event_target){s, &s->item[next]};
-            SD_TRY(submit(e, m, a, adapter, corpus, &targets[next], next, err));
+            SD_TRY(submit(d, a, &targets[next], next, err));
         }
         int before = s->finished;
-        sd_engine_step(e);
+        sd_engine_step(d->engine);
         if (s->finished != before) sd_progress("evaluating", s->finished, s->n, sd_now_s() - start);
         SD_CHECK(!sd_interrupted, err, SD_EINTERRUPTED, "interrupted after %d of %d records",
                  s->finished, s->n);
     }
     *seconds = sd_now_s() - start;
-    sd_engine_get_stats(e, stats);
+    sd_engine_get_stats(d->engine, stats);
 out:
-    sd_engine_close(e);
+    sd_engine_close(d->engine);
+    d->engine = NULL;
     free(targets);
     return st;
 }
@@ -313,14 +258,16 @@ static json_t *score_json(const score *sc, const args *a, double seconds, int64_
         json_object_set_new(
             fields, sc->field[i].name,
             json_pack("{s:i, s:i}", "right", sc->field[i].right, "total", sc->field[i].total));
-    return json_pack(
-        "{s:s, s:s?, s:s, s:i, s:i, s:i, s:i, s:i, s:o, s:I, s:f, s:f, s:{s:I, s:I, s:I}}", "model",
-        a->common.model, "adapter", a->adapter, "suite", a->suite, "records", sc->n, "exact",
-        sc->exact, "json_valid", sc->valid, "all_fields", sc->all_fields, "failed", sc->failed,
-        "fields", fields, "tokens", (json_int_t)tokens, "seconds", seconds, "tok_s",
-        seconds > 0 ? (double)tokens / seconds : 0.0, "speculation", "rounds",
-        (json_int_t)es->spec.rounds, "drafted", (json_int_t)es->spec.drafted, "accepted",
-        (json_int_t)es->spec.accepted);
+    json_t *o =
+        json_pack("{s:s, s:s?, s:s, s:i, s:i, s:i, s:i, s:i}", "model", a->common.model, "adapter",
+                  a->decoding.adapter, "suite", a->suite, "records", sc->n, "exact", sc->exact,
+                  "json_valid", sc->valid, "all_fields", sc->all_fields, "failed", sc->failed);
+    json_object_set_new(o, "fields", fields);
+    json_object_set_new(o, "tokens", json_integer(tokens));
+    json_object_set_new(o, "seconds", json_real(seconds));
+    json_object_set_new(o, "tok_s", json_real(seconds > 0 ? (double)tokens / seconds : 0));
+    json_object_set_new(o, "speculation", sd_spec_json(&es->spec));
+    return o;
 }
 
 static int old_count(const json_t *old, const char *key) {
@@ -341,8 +288,8 @@ static void print_table(const score *sc, const json_t *old, const args *a, doubl
     int old_n = (int)json_integer_value(json_object_get(old, "records"));
     const json_t *old_fields = json_object_get(old, "fields");
     printf("%s%s%s on %s: %d records in %.1f s, %.1f tok/s\n", a->common.model,
-           a->adapter ? " + " : "", a->adapter ? a->adapter : "", a->suite, sc->n, seconds,
-           seconds > 0 ? (double)tokens / seconds : 0.0);
+           a->decoding.adapter ? " + " : "", a->decoding.adapter ? a->decoding.adapter : "",
+           a->suite, sc->n, seconds, seconds > 0 ? (double)tokens / seconds : 0.0);
     print_line("exact", sc->exact, sc->n, old, "exact", old_n);
     print_line("valid JSON", sc->valid, sc->n, old, "json_valid", old_n);
     if (sc->with_fields)
@@ -388,17 +335,6 @@ out:
     return st;
 }
 
-// A run's folder brings its corpus index along.
-static sd_status corpus_of(sd_corpus **out, const char *adapter, sd_error *err) {
-    sd_status st = SD_OK;
-    char *path = sd_path_join(adapter, "draft/corpus.idx");
-    SD_CHECK_ALLOC(path, err);
-    if (sd_path_exists(path)) SD_TRY(sd_corpus_open(out, path, err));
-out:
-    free(path);
-    return st;
-}
-
 sd_status sd_verb_eval(int argc, char **argv, sd_error *err) {
     sd_status st = SD_OK;
     args a = {0};
@@ -406,10 +342,7 @@ sd_status sd_verb_eval(int argc, char **argv, sd_error *err) {
     suite s = {0};
     score sc = {0};
     json_t *old = NULL, *result = NULL;
-    sd_model *m = NULL;
-    sd_adapter *adapter = NULL;
-    sd_corpus *corpus = NULL;
-    sd_engine *e = NULL;
+    sd_decoding d = {0};
     double seconds = 0;
     sd_engine_stats es = {0};
     if (sd_verb_help("eval -m MODEL [-a ADAPTER] --suite FILE [--against OTHER.json] [--json]",
@@ -421,24 +354,12 @@ sd_status sd_verb_eval(int argc, char **argv, sd_error *err) {
     sd_catch_interrupts();
     SD_TRY(read_suite(&s, a.suite, a.limit, err));
     if (a.against) SD_TRY(read_against(&old, a.against, err));
-    SD_TRY(sd_model_open(&m, a.common.model, err));
-    SD_CHECK(m->chat, err, SD_EINVAL,
-             "%s: has no chat template that can be used (%s); eval needs one", m->path,
-             m->chat_error ? m->chat_error : "none is there");
-    if (a.adapter) {
-        SD_TRY(sd_adapter_open(&adapter, a.adapter, m, err));
-        SD_TRY(corpus_of(&corpus, a.adapter, err));
-    }
-    sd_engine_options o = {.ctx = (int)a.ctx,
-                           .slots = (int)a.slots,
-                           .queue = 2 * (int)a.slots + 1,
-                           .threads = (int)a.common.threads,
-                           .prefill_chunk = (int)a.common.prefill_chunk,
-                           .compute = (sd_compute)a.common.compute,
-                           .spec = (sd_spec_mode)a.spec,
-                           .draft = a.draft};
-    SD_TRY(sd_engine_open(&e, m, &o, err));
-    SD_TRY(answer_all(&s, e, m, &a, adapter, corpus, &seconds, &es, err));
+    SD_TRY(sd_decoding_load(&d, &a.common, &a.decoding, err));
+    SD_CHECK(d.model->chat, err, SD_EINVAL,
+             "%s: has no chat template that can be used (%s); eval needs one", d.model->path,
+             d.model->chat_error ? d.model->chat_error : "none is there");
+    SD_TRY(sd_decoding_start(&d, &a.common, &a.decoding, (int)a.slots, 0, err));
+    SD_TRY(answer_all(&s, &d, &a, &seconds, &es, err));
     for (int i = 0; i < s.n; i++) score_record(&sc, &s.item[i]);
     if (a.answers) SD_TRY(write_answers(&s, a.answers, err));
     if (a.json) {
@@ -453,9 +374,7 @@ sd_status sd_verb_eval(int argc, char **argv, sd_error *err) {
 out:
     json_decref(result);
     json_decref(old);
-    sd_corpus_close(corpus);
-    sd_adapter_release(adapter);
-    sd_model_release(m);
+    sd_decoding_close(&d);
     free_suite(&s);
     return st;
 }
