@@ -17,6 +17,14 @@
 #else
 #define SD_CLONES
 #endif
+// Before a loop whose arrays are either the same or apart: element i reads only elements i.
+#if defined(__clang__)
+#define SD_ELEMENTWISE _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__)
+#define SD_ELEMENTWISE _Pragma("GCC ivdep")
+#else
+#define SD_ELEMENTWISE
+#endif
 #define SD_INLINE static inline __attribute__((always_inline))
 
 enum { SD_LANES = 16 };

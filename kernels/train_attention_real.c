@@ -58,6 +58,7 @@ SD_CLONES static void score_gradient(real *dP, const real *P, const real *dout, 
                                      int n, int keys, int D, int ld_out) {
     for (int i = 0; i < n; i++, dP += keys, P += keys, dout += ld_out, out += ld_out) {
         real delta = sd_dot_lanes(dout, out, D);
+        SD_ELEMENTWISE
         for (int k = 0; k < keys; k++) dP[k] = P[k] * (dP[k] - delta);
     }
 }

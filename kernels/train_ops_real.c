@@ -11,6 +11,7 @@ SD_CLONES void sd_rmsnorm(real *y, real *rstd, const real *x, const float *w, in
                           real eps) {
     for (int n = 0; n < N; n++, x += C, y += C) {
         real r = 1 / (real)sqrt((double)(sd_dot_lanes(x, x, C) / (real)C + eps));
+        SD_ELEMENTWISE
         for (int c = 0; c < C; c++) y[c] = x[c] * r * (real)w[c];
         if (rstd) rstd[n] = r;
     }
@@ -31,6 +32,7 @@ SD_CLONES void sd_rmsnorm_backward(real *dx, const real *dy, const real *x, cons
     for (int n = 0; n < N; n++, dx += C, dy += C, x += C) {
         real r = rstd[n];
         real pull = r * r * r * dot3(dy, x, w, C) / (real)C;
+        SD_ELEMENTWISE
         for (int c = 0; c < C; c++) dx[c] += r * (real)w[c] * dy[c] - pull * x[c];
     }
 }
@@ -61,6 +63,7 @@ SD_CLONES void sd_headnorm_backward(real *d, int ld, const real *x, int ld_x, co
 
 SD_CLONES void sd_bias(real *x, int ld, const float *b, int N, int M) {
     for (int n = 0; n < N; n++, x += ld)
+        SD_ELEMENTWISE
         for (int m = 0; m < M; m++) x[m] += (real)b[m];
 }
 
@@ -99,6 +102,7 @@ SD_CLONES void sd_rope_backward(real *dx, int ld, const real *cosine, const real
 SD_CLONES void sd_swiglu(real *y, const real *gu, int N, int F) {
     for (int n = 0; n < N; n++, y += F, gu += 2 * (size_t)F) {
         const real *g = gu, *u = gu + F;
+        SD_ELEMENTWISE
         for (int f = 0; f < F; f++) y[f] = g[f] / (1 + sd_exp(-g[f])) * u[f];
     }
 }
@@ -108,6 +112,7 @@ SD_CLONES void sd_swiglu_backward(real *dgu, real *y, const real *dy, const real
     for (int n = 0; n < N; n++, y += F, dy += F, gu += 2 * (size_t)F, dgu += 2 * (size_t)F) {
         const real *g = gu, *u = gu + F;
         real *dg = dgu, *du = dgu + F;
+        SD_ELEMENTWISE
         for (int f = 0; f < F; f++) {
             real sigmoid = 1 / (1 + sd_exp(-g[f])), silu = g[f] * sigmoid, d = dy[f];
             dg[f] = d * u[f] * (sigmoid + silu * (1 - sigmoid));
@@ -118,6 +123,7 @@ SD_CLONES void sd_swiglu_backward(real *dgu, real *y, const real *dy, const real
 }
 
 SD_CLONES void sd_exp_rows(real *y, const real *x, real shift, int n) {
+    SD_ELEMENTWISE
     for (int i = 0; i < n; i++) y[i] = sd_exp(x[i] - shift);
 }
 
