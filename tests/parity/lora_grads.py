@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+"""Gradients of LoRA against PyTorch + PEFT: random tiny models of each architecture, after 5 steps of AdamW, every tensor within 1e-5 (fp32).
+
+    lora_grads.py SPECDEC MODELS_DIR
+
+The models and steps are made here with transformers and PEFT in fp32; the parameters of step 5 and the batch go to tests/lora_grads beside the
+binary, which returns its gradients. A reference in double says how far fp32 itself is. TAP on standard output; missing packages are a printed skip.
+"""
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+DRIVER = os.path.join(os.path.dirname(os.path.abspath(sys.argv[1])), "tests", "lora_grads")
+LEAVES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ROWS, T, LAYERS = 3, 29, 2
+TOLERANCE = 1e-5
+failed = False
+
+
+def ok(condition, name, note=""):
+    global failed
+    failed |= not condition
+    print(("ok" if condition else "not ok") + f" - lora gradients: {name}" + (f" ({note})" if note else ""), flush=True)
+
+
+try:
+    import numpy as np
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import (LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
+except ImportError as e:
+    print(f"ok - lora gradients # SKIP {e.name} is not installed")
+    sys.exit(0)
+
+SIZES = dict(hidden_size=48, num_attention_heads=6, num_key_value_heads=2, intermediate_size=80, num_hidden_layers=LAYERS, vocab_size=101,
+             max_position_embeddings=128, rms_norm_eps=1e-5, initializer_range=0.15, bos_token_id=1, eos_token_id=2)
+ARCHS = {"llama": (LlamaConfig, LlamaForCausalLM, {"head_dim": 8}), "qwen2": (Qwen2Config, Qwen2ForCausalLM, {"tie_word_embeddings": True}),
+         "qwen3": (Qwen3Config, Qwen3ForCausalLM, {"head_dim": 16})}
+
+
+def make_model(arch, seed):
+    torch.manual_seed(seed)
+    config, cls, more = ARCHS[arch]
+    model = cls(config(**SIZES, **more, attn_implementation="eager")).float()
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "norm" in name:
+                p.uniform_(0.6, 1.4)
+            elif name.endswith("bias"):
+                p.uniform_(-0.3, 0.3)
+    return model
+
+
+def make_batch(seed):
+    """Rows of uneven length, padded at the end; about half of the tokens supervised."""
+    g = np.random.default_rng(seed)
+    token = g.integers(3, 101, (ROWS, T))
+    length = np.array([T, T - 4, T - 11])
+    used = np.arange(T)[None, :] < length[:, None]
+    label = np.where((g.random((ROWS, T)) < 0.5) & used, token, -100)
+    return np.where(used, token, 0), label, np.where(used, 0, -1), used
+
+
+def summed_loss(model, token, label, used):
+    out = model(input_ids=torch.tensor(token), attention_mask=torch.tensor(used.astype(np.int64)), use_cache=False)
+    target = torch.tensor(label)[:, 1:].reshape(-1)
+    logits = out.logits[:, :-1].reshape(len(target), -1)
+    return torch.nn.functional.cross_entropy(logits, target, ignore_index=-100, reduction="sum")
+
+
+def lora_parameters(model, targets):
+    named = dict(model.named_parameters())
+    out = []
+    for layer in range(LAYERS):
+        for leaf in LEAVES:
+            for factor in "AB":
+                found = [p for n, p in named.items() if f"layers.{layer}." in n and f".{leaf}.lora_{factor}." in n]
+                assert len(found) == (leaf in targets), (layer, leaf, len(found))
+                out += [(f"layer {layer} {leaf} {factor}", p) for p in found]
+    return out
+
+
+def gradients(model, params, batch):
+    token, label, _, used = batch
+    model.zero_grad(set_to_none=True)
+    loss = summed_loss(model, token, label, used)
+    loss.backward()
+    return loss.item(), [p.grad.detach().double().numpy().copy() for _, p in params]
+
+
+def relative(a, b):
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+def one_case(arch, r, rslora, targets, seed, folder):
+    base = make_model(arch, seed)
+    base.save_pretrained(folder)
+    config = LoraConfig(r=r, lora_alpha=2 * r + 1, use_rslora=rslora, target_modules=targets, lora_dropout=0.0, task_type="CAUSAL_LM",
+                        rank_pattern={"v_proj": r + 3} if len(targets) == 7 else {}, alpha_pattern={"up_proj": 5} if len(targets) == 7 else {})
+    model = get_peft_model(base, config).train()
+    params = lora_parameters(model, targets)
+    optimiser = torch.optim.AdamW([p for _, p in params], lr=2e-2, weight_decay=0.0)
+    for step in range(5):
+        batch = make_batch(100 * seed + step)
+        loss, _ = gradients(model, params, batch)
+        for _, p in params:
+            p.grad /= (batch[1][:, 1:] != -100).sum()
+        optimiser.step()
+    batch = make_batch(100 * seed + 5)
+    theta = [p.detach().numpy().astype(np.float32) for _, p in params]
+    loss, grads = gradients(model, params, batch)
+    exact_loss, exact = gradients(model.double(), params, batch)
+
+    ranks = [config.rank_pattern.get(leaf, r) if leaf in targets else 0 for leaf in LEAVES]
+    alphas = [config.alpha_pattern.get(leaf, 2 * r + 1) for leaf in LEAVES]
+    case, result = os.path.join(folder, "case.bin"), os.path.join(folder, "result.bin")
+    with open(case, "wb") as f:
+        f.write(struct.pack("17i", ROWS, T, rslora, *ranks, *alphas))
+        for part in batch[:3]:
+            f.write(part.astype(np.int32).tobytes())
+        for x in theta:
+            f.write(x.tobytes())
+    done = subprocess.run([DRIVER, folder, case, result], capture_output=True, text=True)
+    name = f"{arch} r {r}{' rslora' if rslora else ''} {'all-linear' if len(targets) == 7 else ','.join(targets)}"
+    if done.returncode:
+        return ok(False, name, done.stderr.strip())
+    raw = open(result, "rb").read()
+    our_loss, supervised = struct.unpack("2d", raw[:16])
+    flat, at, worst, where, peft_worst = np.frombuffer(raw[16:], np.float32), 0, 0.0, "", 0.0
+    for (tensor, _), g, want in zip(params, grads, exact):
+        mine = flat[at:at + g.size].reshape(g.shape).astype(np.float64)
+        at += g.size
+        error = relative(mine, want)
+        peft_worst = max(peft_worst, relative(g, want))
+        if error > worst:
+            worst, where = error, tensor
+    good = at == flat.size and worst <= TOLERANCE and supervised == (batch[1][:, 1:] != -100).sum() and abs(our_loss / exact_loss - 1) <= 1e-6
+    ok(good, name, f"worst {worst:.1e} in {where}; PEFT's own fp32 {peft_worst:.1e}; loss {our_loss:.6f}, {exact_loss:.6f} in double")
+
+
+torch.set_num_threads(1)
+cases = [(a, r, False, LEAVES) for a in ARCHS for r in (4, 8, 16)] + [(a, 8, True, LEAVES) for a in ARCHS] + \
+        [(a, 8, False, ["q_proj", "v_proj"]) for a in ARCHS]
+for i, (arch, r, rslora, targets) in enumerate(cases):
+    with tempfile.TemporaryDirectory() as tmp:
+        one_case(arch, r, rslora, targets, i + 1, tmp)
+sys.exit(1 if failed else 0)
