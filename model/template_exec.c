@@ -1,0 +1,277 @@
+// Statements. A loop's body, a macro and a captured block have a scope of their own: what they set
+// is gone afterwards, which is why templates keep state in a namespace. An if has none.
+#include "model/template_internal.h"
+
+bool sd_write(sd_render *r, const char *p, size_t n) {
+    if (!sd_spend(r, n / 64)) return false;
+    return (r->out->len + n <= SD_TMPL_MAX_OUTPUT && sd_buf_add(r->out, p, n)) ||
+           sd_render_limit(r, "output");
+}
+
+static sd_scope *push_scope(sd_render *r, sd_scope *parent) {
+    sd_scope *s = sd_render_alloc(r, 1, sizeof *s);
+    if (s) s->parent = parent;
+    return s;
+}
+
+static bool assign(sd_render *r, const sd_node *to, const sd_value *v) {
+    sd_value ns;
+    sd_list *l;
+    r->line = to->line;
+    if (to->kind == SD_N_NAME) return sd_define(r, r->scope, to->text, v);
+    if (to->kind == SD_N_NSREF) {
+        if (!sd_lookup(r, to->text, &ns) || ns.kind != SD_V_NAMESPACE)
+            return sd_render_fail(r, "\"%.*s\" is no namespace", (int)to->text.n, to->text.p);
+        sd_value key = sd_string(to->attr.p, to->attr.n);
+        return sd_dict_put(r, ns.dict, &key, v);
+    }
+    if (!sd_iterate(r, v, &l)) return false;
+    if (l->n != (size_t)to->n) return sd_render_fail(r, "%zu values for %d names", l->n, to->n);
+    for (int i = 0; i < to->n; i++)
+        if (!assign(r, to->list[i], &l->item[i])) return false;
+    return true;
+}
+
+// Runs a body in a scope of its own and gives what it wrote.
+static bool capture(sd_render *r, const sd_node *body, sd_scope *scope, sd_value *out) {
+    sd_buf text = sd_buf_make(SD_TMPL_MAX_OUTPUT), *before = r->out;
+    sd_scope *outer = r->scope;
+    if (!scope) return false;
+    r->out = &text;
+    r->scope = scope;
+    bool ok = sd_exec(r, body) != SD_FLOW_ERROR;
+    r->scope = outer;
+    r->out = before;
+    if (ok) return sd_keep(r, &text, out);
+    sd_buf_free(&text);
+    return false;
+}
+
+// ---- macros
+
+static bool bind_rest(sd_render *r, sd_scope *s, const sd_macro *m, sd_args *a) {
+    size_t extra = a->n > m->node->n ? (size_t)(a->n - m->node->n) : 0;
+    sd_list *rest = sd_list_make(r, extra);
+    sd_dict *named = sd_dict_make(r, 0);
+    if (!rest || !named) return false;
+    for (size_t i = 0; i < extra; i++)
+        if (!sd_list_push(r, rest, &a->item[(size_t)m->node->n + i])) return false;
+    for (int i = 0; i < a->n_named; i++) {
+        sd_value key = sd_string(a->name[i].p, a->name[i].n);
+        if (!(a->used >> i & 1) && !sd_dict_put(r, named, &key, &a->named[i])) return false;
+    }
+    sd_value v = sd_list_value(SD_V_TUPLE, rest), k = sd_dict_value(named);
+    return sd_define(r, s, SD_STR("varargs"), &v) && sd_define(r, s, SD_STR("kwargs"), &k);
+}
+
+static bool bind(sd_render *r, sd_scope *s, const sd_macro *m, sd_args *a) {
+    sd_value v;
+    for (int i = 0; i < m->node->n; i++) {
+        const sd_node *parameter = m->node->list[i];
+        char name[64];
+        if (parameter->text.n >= sizeof name)
+            return sd_render_fail(r, "a parameter's name is too long");
+        memcpy(name, parameter->text.p, parameter->text.n);
+        name[parameter->text.n] = '\0';
+        if (!sd_arg(a, i, name, &v)) {
+            v = sd_undefined(parameter->text);
+            if (parameter->a && !sd_eval(r, parameter->a, &v)) return false; // in the macro's scope
+        }
+        if (!sd_define(r, s, parameter->text, &v)) return false;
+    }
+    if (sd_arg(a, -1, "caller", &v) && !sd_define(r, s, SD_STR("caller"), &v)) return false;
+    return bind_rest(r, s, m, a);
+}
+
+bool sd_call_macro(sd_render *r, const sd_macro *m, sd_args *a, sd_value *out) {
+    sd_scope *outer = r->scope, *s = push_scope(r, m->scope);
+    if (!s) return false;
+    if (r->depth >= SD_TMPL_MAX_CALLS) return sd_render_limit(r, "depth");
+    r->depth++;
+    r->scope = s;
+    bool ok = bind(r, s, m, a);
+    r->scope = outer;
+    ok = ok && capture(r, m->node->b, s, out);
+    r->depth--;
+    return ok;
+}
+
+static bool make_macro(sd_render *r, const sd_node *n, sd_value *out) {
+    sd_macro *m = sd_render_alloc(r, 1, sizeof *m);
+    if (!m) return false;
+    *m = (sd_macro){.name = n->text, .node = n, .scope = r->scope};
+    *out = (sd_value){.kind = SD_V_MACRO, .macro = m};
+    return true;
+}
+
+static bool call_block(sd_render *r, const sd_node *n) {
+    sd_value f, caller, text;
+    sd_args a;
+    if (!make_macro(r, n->b, &caller) || !sd_eval(r, n->a->a, &f) || !sd_eval_args(r, n->a, &a))
+        return false;
+    if (f.kind != SD_V_MACRO)
+        return sd_render_fail(r, "call takes a macro, not a %s", sd_kind_name(&f));
+    sd_str *name = sd_render_alloc(r, (size_t)a.n_named + 1, sizeof *name);
+    sd_value *named = sd_render_alloc(r, (size_t)a.n_named + 1, sizeof *named);
+    if (!name || !named) return false;
+    for (int i = 0; i < a.n_named; i++) name[i] = a.name[i], named[i] = a.named[i];
+    if (a.n_named == SD_TMPL_MAX_ARGS) return sd_render_fail(r, "a call has too many arguments");
+    name[a.n_named] = SD_STR("caller");
+    named[a.n_named] = caller;
+    a.name = name;
+    a.named = named;
+    a.n_named++;
+    return sd_call_macro(r, f.macro, &a, &text) && sd_write(r, text.s.p, text.s.n);
+}
+
+// ---- loops
+
+static bool select_items(sd_render *r, const sd_node *n, sd_list *all, sd_list **out) {
+    sd_scope *outer = r->scope;
+    sd_list *kept = sd_list_make(r, 0);
+    sd_value yes;
+    bool ok = kept != NULL;
+    for (size_t i = 0; ok && i < all->n; i++) {
+        r->scope = push_scope(r, outer);
+        ok = r->scope && assign(r, n->a, &all->item[i]) && sd_eval(r, n->c, &yes) &&
+             (!sd_truth(&yes) || sd_list_push(r, kept, &all->item[i]));
+    }
+    r->scope = outer;
+    *out = kept;
+    return ok;
+}
+
+static sd_flow run_loop(sd_render *r, const sd_node *n, sd_loop *loop) {
+    sd_scope *outer = r->scope;
+    sd_flow flow = SD_FLOW_NEXT;
+    sd_value self = {.kind = SD_V_LOOP, .loop = loop};
+    loop->depth0 = r->loop_depth++;
+    for (; loop->index0 < loop->items->n; loop->index0++) {
+        r->scope = push_scope(r, outer);
+        flow = SD_FLOW_ERROR;
+        if (!r->scope || !sd_define(r, r->scope, SD_STR("loop"), &self) ||
+            !assign(r, n->a, &loop->items->item[loop->index0]))
+            break;
+        flow = sd_exec(r, n->list[0]);
+        if (flow == SD_FLOW_ERROR || flow == SD_FLOW_BREAK) break;
+    }
+    r->loop_depth--;
+    r->scope = outer;
+    return flow == SD_FLOW_ERROR ? flow : SD_FLOW_NEXT;
+}
+
+static sd_flow exec_for(sd_render *r, const sd_node *n) {
+    sd_value over;
+    sd_list *items;
+    if (!sd_eval(r, n->b, &over) || !sd_iterate(r, &over, &items)) return SD_FLOW_ERROR;
+    if (n->c && !select_items(r, n, items, &items)) return SD_FLOW_ERROR;
+    if (items->n == 0) return n->n > 1 ? sd_exec(r, n->list[1]) : SD_FLOW_NEXT;
+    sd_loop *loop = sd_render_alloc(r, 1, sizeof *loop);
+    if (!loop) return SD_FLOW_ERROR;
+    loop->items = items;
+    return run_loop(r, n, loop);
+}
+
+// ---- the others
+
+static sd_flow exec_if(sd_render *r, const sd_node *n) {
+    sd_value v;
+    for (int i = 0; i + 1 < n->n; i += 2) {
+        if (!sd_eval(r, n->list[i], &v)) return SD_FLOW_ERROR;
+        if (sd_truth(&v)) return sd_exec(r, n->list[i + 1]);
+    }
+    return n->a ? sd_exec(r, n->a) : SD_FLOW_NEXT;
+}
+
+static bool output(sd_render *r, const sd_node *n) {
+    sd_value v;
+    if (!sd_eval(r, n->a, &v)) return false;
+    r->line = n->line;
+    if (v.kind == SD_V_STRING) return sd_write(r, v.s.p, v.s.n);
+    return sd_to_text(r, &v, r->out, false, 0) && sd_write(r, "", 0);
+}
+
+// The filters of a filter block or a set block: `chain` ends in one whose input is the text.
+static bool filter_text(sd_render *r, const sd_node *chain, const sd_value *text, sd_value *out) {
+    sd_value in = *text;
+    sd_args a;
+    if (chain->a && !filter_text(r, chain->a, text, &in)) return false;
+    return sd_eval_args(r, chain, &a) && sd_apply_filter(r, chain->text, &in, &a, out);
+}
+
+static bool exec_captured(sd_render *r, const sd_node *body, const sd_node *filters, sd_value *v) {
+    return capture(r, body, push_scope(r, r->scope), v) &&
+           (!filters || filter_text(r, filters, v, v));
+}
+
+static sd_flow exec_with(sd_render *r, const sd_node *n) {
+    sd_scope *outer = r->scope, *s = push_scope(r, outer);
+    sd_value v;
+    if (!s) return SD_FLOW_ERROR;
+    for (int i = 0; i + 1 < n->n; i += 2) // the values are seen from outside
+        if (!sd_eval(r, n->list[i + 1], &v) || !sd_define(r, s, n->list[i]->text, &v))
+            return SD_FLOW_ERROR;
+    r->scope = s;
+    sd_flow flow = sd_exec(r, n->b);
+    r->scope = outer;
+    return flow;
+}
+
+static bool exec_simple(sd_render *r, const sd_node *n) {
+    sd_value v;
+    switch (n->kind) {
+    case SD_N_DATA:
+        return sd_write(r, n->text.p, n->text.n);
+    case SD_N_OUTPUT:
+        return output(r, n);
+    case SD_N_SET:
+        return sd_eval(r, n->b, &v) && assign(r, n->a, &v);
+    case SD_N_SETBLOCK:
+        return exec_captured(r, n->list[0], n->b, &v) && assign(r, n->a, &v);
+    case SD_N_FILTERBLOCK:
+        return exec_captured(r, n->b, n->a, &v) && sd_text_of(r, &v, &v.s) &&
+               sd_write(r, v.s.p, v.s.n);
+    case SD_N_SCOPED:
+        return exec_captured(r, n->b, NULL, &v) && sd_write(r, v.s.p, v.s.n);
+    case SD_N_MACRO:
+        return make_macro(r, n, &v) && sd_define(r, r->scope, n->text, &v);
+    case SD_N_CALLBLOCK:
+        return call_block(r, n);
+    default:
+        return sd_render_fail(r, "this is no statement");
+    }
+}
+
+static sd_flow exec_one(sd_render *r, const sd_node *n) {
+    sd_flow flow = SD_FLOW_NEXT;
+    switch (n->kind) {
+    case SD_N_BLOCK:
+        for (int i = 0; i < n->n && flow == SD_FLOW_NEXT; i++) flow = sd_exec(r, n->list[i]);
+        return flow;
+    case SD_N_IF:
+        return exec_if(r, n);
+    case SD_N_FOR:
+        return exec_for(r, n);
+    case SD_N_WITH:
+        return exec_with(r, n);
+    case SD_N_BREAK:
+        return SD_FLOW_BREAK;
+    case SD_N_CONTINUE:
+        return SD_FLOW_CONTINUE;
+    default:
+        return exec_simple(r, n) ? SD_FLOW_NEXT : SD_FLOW_ERROR;
+    }
+}
+
+sd_flow sd_exec(sd_render *r, const sd_node *n) {
+    if (!sd_spend(r, 1)) return SD_FLOW_ERROR;
+    if (r->depth >= SD_TMPL_MAX_CALLS) {
+        sd_render_limit(r, "depth");
+        return SD_FLOW_ERROR;
+    }
+    r->line = n->line;
+    r->depth++;
+    sd_flow flow = exec_one(r, n);
+    r->depth--;
+    return flow;
+}

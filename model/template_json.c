@@ -1,0 +1,233 @@
+// JSON: the request's values in, tojson out. tojson is Python's json.dumps as transformers calls
+// it: ensure_ascii false unless asked for, ", " and ": ", keys in their order.
+#include "model/template_internal.h"
+
+#include "model/utf8.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+enum { MAX_JSON_DEPTH = 200 };
+
+static bool from_object(sd_render *r, const json_t *j, int depth, sd_value *out) {
+    sd_dict *d = sd_dict_make(r, json_object_size(j));
+    const char *key;
+    json_t *item;
+    if (!d) return false;
+    json_object_foreach((json_t *)(uintptr_t)j, key, item) {
+        sd_value k = sd_string(key, strlen(key)), v;
+        if (!sd_from_json(r, item, depth + 1, &v)) return false;
+        d->key[d->n] = k; // jansson's keys are unique
+        d->value[d->n++] = v;
+    }
+    *out = sd_dict_value(d);
+    return true;
+}
+
+static bool from_array(sd_render *r, const json_t *j, int depth, sd_value *out) {
+    sd_list *l = sd_list_make(r, json_array_size(j));
+    size_t i;
+    json_t *item;
+    sd_value v;
+    if (!l) return false;
+    json_array_foreach(j, i, item) if (!sd_from_json(r, item, depth + 1, &v) ||
+                                       !sd_list_push(r, l, &v)) return false;
+    *out = sd_list_value(SD_V_LIST, l);
+    return true;
+}
+
+bool sd_from_json(sd_render *r, const json_t *j, int depth, sd_value *out) {
+    if (depth > MAX_JSON_DEPTH) return sd_render_limit(r, "depth");
+    if (!sd_spend(r, 1)) return false;
+    switch (json_typeof(j)) {
+    case JSON_OBJECT:
+        return from_object(r, j, depth, out);
+    case JSON_ARRAY:
+        return from_array(r, j, depth, out);
+    case JSON_STRING:
+        *out = sd_string(json_string_value(j), json_string_length(j));
+        return true;
+    case JSON_INTEGER:
+        *out = sd_int(json_integer_value(j));
+        return true;
+    case JSON_REAL:
+        *out = sd_float(json_real_value(j));
+        return true;
+    case JSON_TRUE:
+    case JSON_FALSE:
+        *out = sd_bool(json_is_true(j));
+        return true;
+    default:
+        *out = sd_none();
+        return true;
+    }
+}
+
+// ---- tojson
+
+typedef struct {
+    sd_render *r;
+    sd_buf *b;
+    bool ascii, sort;
+    sd_str indent, item, key; // indent.p NULL: one line
+} writer;
+
+static bool json_string_out(writer *w, sd_str s) {
+    bool ok = sd_buf_addc(w->b, '"') && sd_spend(w->r, s.n / 32);
+    for (size_t i = 0; ok && i < s.n;) {
+        int32_t cp;
+        size_t n = (size_t)sd_utf8_next(s.p + i, s.n - i, &cp, NULL);
+        if (cp == '"' || cp == '\\')
+            ok = sd_buf_printf(w->b, "\\%c", (char)cp);
+        else if (cp == '\n')
+            ok = sd_buf_adds(w->b, "\\n");
+        else if (cp == '\r')
+            ok = sd_buf_adds(w->b, "\\r");
+        else if (cp == '\t')
+            ok = sd_buf_adds(w->b, "\\t");
+        else if (cp == '\b')
+            ok = sd_buf_adds(w->b, "\\b");
+        else if (cp == '\f')
+            ok = sd_buf_adds(w->b, "\\f");
+        else if (cp < 0x20 || (w->ascii && cp == 0x7F))
+            ok = sd_buf_printf(w->b, "\\u%04x", (unsigned)cp);
+        else if (!w->ascii || cp < 0x7F)
+            ok = sd_buf_add(w->b, s.p + i, n);
+        else if (cp < 0x10000)
+            ok = sd_buf_printf(w->b, "\\u%04x", (unsigned)cp);
+        else
+            ok = sd_buf_printf(w->b, "\\u%04x\\u%04x", 0xD800u + ((unsigned)(cp - 0x10000) >> 10),
+                               0xDC00u + ((unsigned)cp & 0x3FF));
+        i += n;
+    }
+    return ok && sd_buf_addc(w->b, '"');
+}
+
+static bool line_break(writer *w, int depth) {
+    if (!w->indent.p) return true;
+    bool ok = sd_buf_addc(w->b, '\n');
+    for (int i = 0; ok && i < depth; i++) ok = sd_buf_add(w->b, w->indent.p, w->indent.n);
+    return ok;
+}
+
+static bool write_key(writer *w, const sd_value *k) {
+    char text[40];
+    switch (k->kind) {
+    case SD_V_STRING:
+        return json_string_out(w, k->s);
+    case SD_V_BOOL:
+        return sd_buf_adds(w->b, k->b ? "\"true\"" : "\"false\"");
+    case SD_V_NONE:
+        return sd_buf_adds(w->b, "\"null\"");
+    case SD_V_INT:
+        return sd_buf_printf(w->b, "\"%" PRId64 "\"", k->i);
+    case SD_V_FLOAT:
+        sd_format_float(text, k->f);
+        return sd_buf_printf(w->b, "\"%s\"", text);
+    default:
+        return sd_render_fail(w->r, "tojson: a %s cannot be a key", sd_kind_name(k));
+    }
+}
+
+static bool write_value(writer *w, const sd_value *v, int depth);
+
+// Positions of a dict's keys in their order, or sorted.
+static bool key_order(writer *w, const sd_dict *d, size_t *order) {
+    for (size_t i = 0; i < d->n; i++) {
+        size_t at = i;
+        for (; w->sort && at > 0; at--) {
+            int less;
+            if (!sd_compare(w->r, &d->key[i], &d->key[order[at - 1]], &less)) return false;
+            if (less >= 0) break;
+            order[at] = order[at - 1];
+        }
+        order[at] = i;
+    }
+    return true;
+}
+
+static bool write_parts(writer *w, const sd_value *v, int depth) {
+    bool dict = v->kind == SD_V_DICT;
+    size_t n = dict ? v->dict->n : v->list->n;
+    if (n == 0) return sd_buf_adds(w->b, dict ? "{}" : "[]");
+    size_t *order = dict ? sd_render_alloc(w->r, n, sizeof *order) : NULL;
+    if (dict && (!order || !key_order(w, v->dict, order))) return false;
+    bool ok = sd_buf_addc(w->b, dict ? '{' : '[');
+    for (size_t i = 0; ok && i < n; i++) {
+        if (i) ok = sd_buf_add(w->b, w->item.p, w->item.n);
+        ok = ok && line_break(w, depth + 1);
+        if (ok && dict)
+            ok = write_key(w, &v->dict->key[order[i]]) && sd_buf_add(w->b, w->key.p, w->key.n) &&
+                 write_value(w, &v->dict->value[order[i]], depth + 1);
+        else if (ok)
+            ok = write_value(w, &v->list->item[i], depth + 1);
+    }
+    return ok && line_break(w, depth) && sd_buf_addc(w->b, dict ? '}' : ']');
+}
+
+static bool write_value(writer *w, const sd_value *v, int depth) {
+    char text[40];
+    if (depth > MAX_JSON_DEPTH + 100) return sd_render_limit(w->r, "depth");
+    if (!sd_spend(w->r, 1)) return false;
+    switch (v->kind) {
+    case SD_V_NONE:
+        return sd_buf_adds(w->b, "null");
+    case SD_V_BOOL:
+        return sd_buf_adds(w->b, v->b ? "true" : "false");
+    case SD_V_INT:
+        return sd_buf_printf(w->b, "%" PRId64, v->i);
+    case SD_V_FLOAT:
+        sd_format_float(text, v->f);
+        return sd_buf_adds(w->b, isnan(v->f)   ? "NaN"
+                                 : isinf(v->f) ? v->f > 0 ? "Infinity" : "-Infinity"
+                                               : text);
+    case SD_V_STRING:
+        return json_string_out(w, v->s);
+    case SD_V_LIST:
+    case SD_V_TUPLE:
+    case SD_V_DICT:
+        return write_parts(w, v, depth);
+    default:
+        return sd_render_fail(w->r, "tojson: a %s is no JSON", sd_kind_name(v));
+    }
+}
+
+static bool read_indent(sd_render *r, sd_args *a, writer *w) {
+    sd_value v;
+    if (!sd_arg(a, 1, "indent", &v) || v.kind == SD_V_NONE) return true;
+    w->item = SD_STR(",");
+    if (v.kind == SD_V_STRING) {
+        w->indent = v.s;
+        return true;
+    }
+    if (v.kind != SD_V_INT || v.i > 64)
+        return sd_render_fail(r, "tojson: indent must be a number up to 64 or a string");
+    size_t n = v.i > 0 ? (size_t)v.i : 0;
+    char *p = sd_render_alloc(r, n + 1, 1);
+    if (!p) return false;
+    memset(p, ' ', n);
+    w->indent = (sd_str){p, n};
+    return true;
+}
+
+static bool read_separators(sd_render *r, sd_args *a, writer *w) {
+    sd_value v;
+    if (!sd_arg(a, 2, "separators", &v) || v.kind == SD_V_NONE) return true;
+    if (!sd_is_sequence(&v) || v.list->n != 2 || v.list->item[0].kind != SD_V_STRING ||
+        v.list->item[1].kind != SD_V_STRING)
+        return sd_render_fail(r, "tojson: separators must be two strings");
+    w->item = v.list->item[0].s;
+    w->key = v.list->item[1].s;
+    return true;
+}
+
+bool sd_filter_tojson(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
+    sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
+    writer w = {.r = r, .b = &b, .item = SD_STR(", "), .key = SD_STR(": ")};
+    w.ascii = sd_arg_bool(a, 0, "ensure_ascii", false);
+    w.sort = sd_arg_bool(a, 3, "sort_keys", false);
+    if (!read_indent(r, a, &w) || !read_separators(r, a, &w)) return false;
+    if (write_value(&w, in, 0)) return sd_keep(r, &b, out);
+    sd_buf_free(&b);
+    return r->status == SD_OK ? sd_render_limit(r, "output") : false;
+}
