@@ -10,11 +10,6 @@
 
 #include <string.h>
 
-// Until the interpreter is in the library, models open without their template.
-#pragma weak sd_template_open
-#pragma weak sd_template_close
-#pragma weak sd_template_render
-
 static const char *const arch_names[SD_ARCH_COUNT] = {"llama", "qwen2", "qwen3"};
 
 static const struct {
@@ -71,10 +66,6 @@ void sd_model_add_end(sd_model *m, int64_t token) {
 
 sd_status sd_model_set_template(sd_model *m, const char *source, size_t len, sd_error *err) {
     sd_error why = {0};
-    if (!sd_template_open) {
-        m->chat_error = sd_strdup("chat templates are not built in");
-        return SD_OK;
-    }
     sd_status st = sd_template_open(&m->chat, source, len, &why);
     if (st == SD_OK || st == SD_ENOMEM) {
         if (st != SD_OK && err) *err = why;
@@ -129,7 +120,7 @@ void sd_model_release(sd_model *m) {
     if (!m) return;
     sd_model_owned *o = m->owned;
     if (o && atomic_fetch_sub(&o->references, 1) > 1) return;
-    if (m->chat) sd_template_close(m->chat);
+    sd_template_close(m->chat);
     sd_tokenizer_close(m->tokenizer);
     sd_gguf_close(m->gguf);
     sd_safetensors_close(m->st);
