@@ -1,0 +1,112 @@
+#!/usr/bin/env python3
+"""The official OpenAI client against the server: what drop-in means. Skipped where it is not installed.
+
+    tests/e2e/openai_client.py build/release/specdec        (PYTHON=... picks another interpreter)
+"""
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+if os.environ.get("PYTHON"):
+    python = os.environ.pop("PYTHON")
+    os.execv(python, [python, *sys.argv])
+BINARY = sys.argv[1] if len(sys.argv) > 1 else "build/release/specdec"
+MODELS = os.environ.get("SPECDEC_MODELS", os.path.expanduser("~/.cache/specdec/models"))
+MODEL = os.path.join(MODELS, "SmolLM2-135M-Instruct.Q4_1.gguf")
+NAME = "SmolLM2-135M-Instruct.Q4_1"
+try:
+    import openai
+except ImportError:
+    print("ok - openai client # SKIP the Python package openai is not installed")
+    sys.exit(0)
+if not os.path.exists(MODEL):
+    print("ok - openai client # SKIP %s is not there" % MODEL)
+    sys.exit(0)
+failures = 0
+
+
+def check(name, ok, detail=""):
+    global failures
+    print(("ok - " if ok else "not ok - ") + name, flush=True)
+    if not ok:
+        failures += 1
+        print("# " + str(detail)[:600])
+
+
+def raises(kind, call):
+    try:
+        call()
+    except kind as e:
+        return e
+    except Exception as e:  # another error is what the check will show
+        return "%s: %s" % (type(e).__name__, e)
+    return None
+
+
+def metric(port, name):
+    page = urllib.request.urlopen("http://127.0.0.1:%d/metrics" % port).read().decode()
+    return float(re.search(r"^specdec:%s\{[^}]*\} (\S+)$" % name, page, re.M).group(1))
+
+
+def run(port):
+    client = openai.OpenAI(base_url="http://127.0.0.1:%d/v1" % port, api_key="not-asked-for", max_retries=0, timeout=120)
+    check("models.list", [m.id for m in client.models.list()] == [NAME])
+    check("models.retrieve", client.models.retrieve(NAME).id == NAME)
+    ask = dict(model=NAME, messages=[{"role": "system", "content": "You are terse."}, {"role": "user", "content": "Name a colour."}],
+               max_tokens=24, temperature=0)
+    whole = client.chat.completions.create(**ask)
+    check("chat.completions.create", whole.choices[0].message.content and whole.choices[0].finish_reason in ("stop", "length"), whole)
+    check("usage adds up", whole.usage.total_tokens == whole.usage.prompt_tokens + whole.usage.completion_tokens, whole.usage)
+    chunks = list(client.chat.completions.create(**ask, stream=True, stream_options={"include_usage": True}))
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    check("a stream gives the same text", text == whole.choices[0].message.content, text)
+    check("and the same usage", chunks[-1].usage.completion_tokens == whole.usage.completion_tokens, chunks[-1])
+    lp = client.chat.completions.create(**ask, logprobs=True, top_logprobs=3).choices[0].logprobs.content
+    check("logprobs parse", lp and all(len(t.top_logprobs) == 3 and t.logprob <= 0 for t in lp), lp)
+    with client.chat.completions.stream(**ask) as stream:
+        final = stream.get_final_completion()
+    check("the streaming helper collects the same", final.choices[0].message.content == whole.choices[0].message.content, final)
+    done = client.completions.create(model=NAME, prompt=["1, 2, 3,", "a b c"], max_tokens=4, n=2, seed=3)
+    check("completions.create with two prompts and n = 2", [c.index for c in done.choices] == [0, 1, 2, 3], done)
+    e = raises(openai.BadRequestError, lambda: client.chat.completions.create(**dict(ask, temperature=9)))
+    check("a bad field is BadRequestError and names it", getattr(e, "param", None) == "temperature", e)
+    e = raises(openai.NotFoundError, lambda: client.chat.completions.create(**dict(ask, model="gpt-none")))
+    check("an unknown model is NotFoundError", getattr(e, "code", None) == "model_not_found", e)
+    stream = client.completions.create(model=NAME, prompt="Once upon a time", max_tokens=3000, stream=True,
+                                       extra_body={"ignore_eos": True})
+    for i, _ in enumerate(stream):
+        if i == 3:
+            break
+    check("a stream runs", metric(port, "num_requests_running") == 1)
+    stream.close()
+    end = time.monotonic() + 5
+    while metric(port, "num_requests_running") and time.monotonic() < end:
+        time.sleep(0.01)
+    check("closing it frees its slot", metric(port, "num_requests_running") == 0)
+
+
+def main():
+    server = subprocess.Popen([BINARY, "serve", "-m", MODEL, "--port", "0"], stderr=subprocess.PIPE, text=True)
+    try:
+        port = None
+        for line in server.stderr:
+            found = re.search(r"serving .* at http://[^ ]*:(\d+)", line)
+            if found:
+                port = int(found.group(1))
+                break
+        threading.Thread(target=server.stderr.read, daemon=True).start()
+        check("the server starts", port is not None)
+        if port:
+            run(port)
+    finally:
+        server.terminate()
+        check("it ends with 0", server.wait(60) == 0)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
