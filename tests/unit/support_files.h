@@ -4,7 +4,7 @@
 #include <stddef.h>
 
 /// A fresh path ending in `name` inside a folder of this process; the folder is removed at exit.
-/// Valid until the process ends.
+/// Valid until 64 further calls.
 const char *temp_file(const char *name);
 /// temp_file(name) with these bytes.
 const char *temp_bytes(const char *name, const void *data, size_t len);
