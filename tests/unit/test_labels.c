@@ -111,7 +111,7 @@ static const char inst[] = "{{ bos_token }}{% for m in messages %}{% if m['role'
 
 Test(labels, a_template_without_a_generation_prompt_works_as_well) {
     expect_with(inst, CHAT(U("q") "," A("yes") "," U("r") "," A("no")), SD_LOSS_ASSISTANT, true,
-                " yes|no");
+                " yes<|im_end|>| no<|im_end|>");
 }
 
 // The empty thought is written for the last answer only (as Qwen3 does).
