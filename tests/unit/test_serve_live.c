@@ -2,6 +2,7 @@
 // must see. The API's fine print is tested in test_api_request.c and over the binary in tests/e2e.
 #include "base/clock.h"
 #include "base/file.h"
+#include "datasets/corpus_index.h"
 #include "decode/serve/serve.h"
 #include "tests/unit/support_tiny_model.h"
 
@@ -40,14 +41,18 @@ static void *serve(void *ctx) {
     return NULL;
 }
 
-static void start(live *s, int ctx, int slots, int queue) {
+static void write_model(live *s) {
     sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
     t.ctx = 16384;
     *s = (live){.dir = sd_tiny_dir()};
     s->model = sd_path_join(s->dir, "tiny.gguf");
     cr_assert_eq(sd_tiny_write_gguf(s->model, &t, &s->err), SD_OK, "%s", s->err.message);
+}
+
+static void start_with(live *s, int ctx, int slots, int queue, const sd_strings *adapters) {
     sem_init(&s->ready, 0, 0);
     s->o = (sd_serve_options){.model = s->model,
+                              .adapters = adapters,
                               .port = 0,
                               .drain_s = 20,
                               .engine = {.ctx = ctx, .slots = slots, .queue = queue, .threads = 2},
@@ -56,6 +61,11 @@ static void start(live *s, int ctx, int slots, int queue) {
     cr_assert_eq(pthread_create(&s->thread, NULL, serve, s), 0);
     sem_wait(&s->ready);
     cr_assert_gt(s->port, 0, "%s", s->err.message);
+}
+
+static void start(live *s, int ctx, int slots, int queue) {
+    write_model(s);
+    start_with(s, ctx, slots, queue, NULL);
 }
 
 static void stop(live *s) {
@@ -274,6 +284,83 @@ Test(live, sigterm_lets_the_running_request_finish) {
     cr_assert_eq(s.st, SD_OK);
     free(s.model);
     sd_tiny_remove(s.dir);
+}
+
+// A run's folder: adapter/ as PEFT writes it, and draft/corpus.idx bound to it, or to another one.
+static void write_run(const char *run, sd_model *base, uint64_t seed, bool bound) {
+    int slots = base->hp.L * SD_PROJ_COUNT;
+    sd_lora *lora = sd_alloc((size_t)slots, sizeof *lora);
+    sd_error err = {0};
+    for (int i = 0; i < slots; i++) {
+        int rows, cols;
+        sd_proj_shape(&base->hp, (sd_proj)(i % SD_PROJ_COUNT), &rows, &cols);
+        float *f = sd_alloc((size_t)(4 * (rows + cols)), sizeof *f);
+        for (int k = 0; k < 4 * (rows + cols); k++)
+            f[k] = (float)(sd_mix64(seed++) % 2001) * 3e-4f - 0.3f;
+        lora[i] = (sd_lora){.r = 4, .A = f, .B = f + 4 * cols, .scale = 1};
+    }
+    sd_adapter *a;
+    cr_assert_eq(sd_adapter_from_factors(&a, "x", lora, base, &err), SD_OK, "%s", err.message);
+    for (int i = 0; i < slots; i++) free((void *)(uintptr_t)lora[i].A);
+    free(lora);
+    char *peft = sd_path_join(run, "adapter"), *draft = sd_path_join(run, "draft");
+    char *index = sd_path_join(draft, "corpus.idx");
+    cr_assert_eq(sd_mkdirs(draft, &err), SD_OK);
+    cr_assert_eq(sd_adapter_write_peft(peft, a, base, &err), SD_OK, "%s", err.message);
+    sd_adapter_release(a);
+    cr_assert_eq(sd_adapter_open(&a, run, base, &err), SD_OK, "%s", err.message);
+    sd_sha256 other;
+    cr_assert_eq(sd_sha256_of(&other, "other", 5, &err), SD_OK);
+    const int32_t corpus[] = {1, 2, 3, 4, 5, 6, -1};
+    cr_assert_eq(sd_corpus_write(index, corpus, 7, sd_tokenizer_fingerprint(base->tokenizer),
+                                 bound ? &a->sha256 : &other, &err),
+                 SD_OK, "%s", err.message);
+    sd_adapter_release(a);
+    free(peft), free(draft), free(index);
+}
+
+static char *ask_model(const live *s, const char *model) {
+    char body[256];
+    snprintf(body, sizeof body,
+             "{\"model\":\"%s\",\"prompt\":[1,2,3,4],\"max_tokens\":32,\"temperature\":0,"
+             "\"ignore_eos\":true,\"logprobs\":1}",
+             model);
+    char *answer = answer_of(ask(s, body));
+    cr_assert_not_null(answer, "no answer of %s", model);
+    return answer;
+}
+
+Test(live, adapters_are_models_of_their_own_and_pairs_are_checked) {
+    live s;
+    sd_error err = {0};
+    sd_model *base;
+    write_model(&s);
+    cr_assert_eq(sd_model_open(&base, s.model, &err), SD_OK, "%s", err.message);
+    char *one = sd_path_join(s.dir, "one"), *two = sd_path_join(s.dir, "two");
+    write_run(one, base, 1, true);
+    write_run(two, base, 100000, false);
+    sd_model_release(base);
+    char *first = sd_sprintf("first=%s", one), *second = sd_sprintf("second=%s", two);
+    sd_strings adapters = {.item = {first, second}, .n = 2};
+    start_with(&s, 512, 4, 64, &adapters);
+    char *plain = ask_model(&s, "tiny"), *a = ask_model(&s, "first"), *b = ask_model(&s, "second");
+    cr_assert_str_neq(plain, a);
+    cr_assert_str_neq(plain, b);
+    cr_assert_str_neq(a, b);
+    int fd = dial(&s, 0);
+    const char *get = "GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    cr_assert(send_all(fd, get, strlen(get)));
+    char *models = read_all(fd);
+    close(fd);
+    const char *at = strstr(models, "\"first\"");
+    cr_assert(at && strstr(at, "\"draft\":\"index\""), "%s", models);
+    at = strstr(models, "\"second\"");
+    cr_assert(at && strstr(at, "\"draft\":\"none\""), "a foreign index was taken: %s", models);
+    char *nobody = ask(&s, "{\"model\":\"third\",\"prompt\":[1]}");
+    cr_assert(strstr(nobody, " 404 ") && strstr(nobody, "tiny, first, second"), "%s", nobody);
+    stop(&s);
+    free(plain), free(a), free(b), free(models), free(nobody);
+    free(one), free(two), free(first), free(second);
 }
 
 Test(live, a_model_that_is_not_there_ends_the_start) {
