@@ -11,6 +11,7 @@
 #include "cli/verb.h"
 #include "kernels/limits.h"
 #include "kernels/ops.h"
+#include "kernels/slab.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -148,7 +149,8 @@ static sd_status bench_matmul(const bench *b, const char *where, sd_dtype t, int
     size_t bytes = copy[0].bytes ? copy[0].bytes : (size_t)M * stride;
     for (; copies < MAX_COPIES && copies * bytes < COLD_BYTES && copy[0].data; copies++) {
         copy[copies] = copy[0];
-        copy[copies].data = sd_alloc(bytes, 1);
+        copy[copies].slab = NULL;
+        copy[copies].data = sd_slab_alloc(&copy[copies].slab, bytes);
         SD_CHECK_ALLOC(copy[copies].data, err);
         memcpy(copy[copies].data, copy[0].data, bytes);
     }

@@ -6,6 +6,7 @@
 #include "kernels/cpu/avx2.h"
 #include "kernels/cpu/avx512.h"
 #include "kernels/cpu/packed.h"
+#include "kernels/slab.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -80,7 +81,7 @@ void sd_act_free(sd_act *a) {
 }
 
 void sd_packed_free(sd_packed *p) {
-    free(p->data);
+    sd_slab_release(p->slab);
     *p = (sd_packed){0};
 }
 

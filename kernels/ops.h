@@ -32,9 +32,10 @@ typedef enum {
 typedef struct {
     sd_weight w; // the stored form it came from
     sd_compute compute;
-    int layout;   // backend's own
-    void *data;   // backend's own; NULL: the stored form is used in place
-    size_t bytes; // of data
+    int layout;           // backend's own
+    void *data;           // backend's own; NULL: the stored form is used in place
+    size_t bytes;         // of data
+    struct sd_slab *slab; // where data stands
 } sd_packed;
 
 /// Activations ready for matmul: N rows of K.

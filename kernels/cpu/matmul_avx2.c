@@ -20,7 +20,7 @@
 #define UNROLL _Pragma("GCC unroll 16")
 // The sum so far, now: else the compiler regroups integer sums into trees and spills their leaves.
 #define SETTLE(v) __asm__("" : "+x"(v))
-enum { MAX_N = 4, HALVES = 2, FP32_N = 6, FP32_ROWS = 64 };
+enum { MAX_N = 4, HALVES = 2, FP32_N = 6, FP32_ROWS = 64, AHEAD = 1536 };
 
 typedef struct {
     const int8_t *q;
@@ -127,6 +127,8 @@ INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const act_row *x, int
             if (f.min && f.super) m[h] = _mm256_mul_ps(m[h], u8x8(p + 16 + 8 * h));
         }
         const uint8_t *high = p + f.scales, *code = high + f.high;
+        for (int i = 0; i < f.block; i += 64) // beyond the ends of tiles and pages too
+            _mm_prefetch((const char *)p + AHEAD + i, _MM_HINT_T0);
         for (int part = 0; part < (t == SD_Q6_K ? 2 : 1); part++) {
             __m256i dot[MAX_N][HALVES];
             if (t == SD_Q8_0)
@@ -181,7 +183,8 @@ TILES(Q4_1)
 TILES(Q5_0)
 TILES(Q5_1)
 TILES(Q8_0)
-TILES(Q4_K) TILES(Q5_K) TILES(Q6_K)
+TILES(Q4_K)
+TILES(Q5_K) TILES(Q6_K)
 
 #define ROW(t) [SD_##t] = {tile_##t##_1, tile_##t##_2, tile_##t##_3, tile_##t##_4}
     static const tile_fn tile_of[SD_Q6_K + 1][MAX_N] = {ROW(Q4_0), ROW(Q4_1), ROW(Q5_0), ROW(Q5_1),

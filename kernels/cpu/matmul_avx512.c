@@ -21,7 +21,7 @@
 #define INLINE static
 #define UNROLL
 #endif
-enum { MAX_N = 8, FP32_ROWS = 64 };
+enum { MAX_N = 8, FP32_ROWS = 64, AHEAD = 1536 };
 
 typedef struct {
     const int8_t *q;
@@ -91,6 +91,8 @@ INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const act_row *x, int
         if (f.min) m = f.super ? _mm512_mul_ps(head_m, u8x16(p + 16)) : half16(p + 32);
         if (f.super && f.min) d = _mm512_mul_ps(d, u8x16(p));
         const uint8_t *high = p + f.scales, *code = high + f.high;
+        for (int i = 0; i < f.block; i += 64) // beyond the ends of tiles and pages too
+            _mm_prefetch((const char *)p + AHEAD + i, _MM_HINT_T0);
         UNROLL for (int part = 0; part < parts; part++) {
             __m512i dot[MAX_N], even[MAX_N];
             UNROLL for (int r = 0; r < n; r++) {
@@ -139,7 +141,8 @@ TILES(Q4_0)
 TILES(Q4_1)
 TILES(Q5_0)
 TILES(Q5_1)
-TILES(Q8_0) TILES(Q4_K) TILES(Q5_K) TILES(Q6_K)
+TILES(Q8_0)
+TILES(Q4_K) TILES(Q5_K) TILES(Q6_K)
 
 #define ROW(t)                                                                                     \
     [SD_##t] = {tile_##t##_1, tile_##t##_2, tile_##t##_3, tile_##t##_4,                            \

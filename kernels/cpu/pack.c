@@ -3,6 +3,7 @@
 // then merged plane by plane.
 #include "base/memory.h"
 #include "kernels/cpu/packed.h"
+#include "kernels/slab.h"
 
 #include <string.h>
 
@@ -98,7 +99,7 @@ sd_status sd_pack_tiles(sd_packed *out, const sd_weight *w, sd_compute compute, 
     *out = (sd_packed){.w = *w, .compute = compute, .layout = SD_LAYOUT_TILES};
     SD_CHECK(sd_mul_size(&bytes, tiles, tile), err, SD_ELIMIT,
              "a weight of [%d, %d] is too large to pack", w->rows, w->cols);
-    out->data = sd_alloc(bytes, 1);
+    out->data = sd_slab_alloc(&out->slab, bytes);
     SD_CHECK_ALLOC(out->data, err);
     out->bytes = bytes;
     for (size_t i = 0; i < tiles; i++) {

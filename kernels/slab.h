@@ -1,0 +1,13 @@
+// Memory for packed weights: slabs on huge pages. A decode step streams every weight once, and on
+// 4 KiB pages a tenth of its time goes to address translation; single weights of small models are
+// smaller than one huge page, so they share slabs.
+#pragma once
+
+#include <stddef.h>
+
+typedef struct sd_slab sd_slab;
+
+/// bytes, zeroed, aligned to 64; *owner is given back with sd_slab_release, which unmaps a slab
+/// with its last tenant. NULL when out of memory. Thread-safe.
+void *sd_slab_alloc(sd_slab **owner, size_t bytes);
+void sd_slab_release(sd_slab *owner); // NULL is fine
