@@ -76,6 +76,8 @@ typedef struct {
     sd_ids *ids;     // [prompts]
     task task[MAX_TASKS];
     int n_tasks;
+    sd_hasher *plain; // over the tokens of the plain answers
+    sd_sha256 digest;
 } bench;
 
 static task *find_task(bench *b, const char *name) {
@@ -87,6 +89,14 @@ static task *find_task(bench *b, const char *name) {
     return t;
 }
 
+// Training records serve as prompts too: the answer they end with is left out.
+static void drop_answer(json_t *messages) {
+    size_t n = json_array_size(messages);
+    const char *role =
+        n ? json_string_value(json_object_get(json_array_get(messages, n - 1), "role")) : NULL;
+    if (role && strcmp(role, "assistant") == 0) json_array_remove(messages, n - 1);
+}
+
 static sd_status parse_line(bench *b, const char *path, int line, const char *text, size_t len,
                             sd_error *err) {
     sd_status st = SD_OK;
@@ -94,12 +104,9 @@ static sd_status parse_line(bench *b, const char *path, int line, const char *te
     json_t *o = json_loadb(text, len, JSON_REJECT_DUPLICATES, &je);
     SD_CHECK(o, err, SD_EFORMAT, "%s: line %d: %s", path, line, je.text);
     json_t *messages = json_object_get(o, "messages");
-    SD_CHECK(json_array_size(messages) > 0, err, SD_EFORMAT, "%s: line %d has no `messages`", path,
-             line);
-    // Training records serve as prompts too: the answer they end with is left out.
-    size_t last = json_array_size(messages) - 1;
-    const char *role = json_string_value(json_object_get(json_array_get(messages, last), "role"));
-    if (role && strcmp(role, "assistant") == 0) json_array_remove(messages, last);
+    SD_CHECK(json_array_size(messages) > 0 || json_string_length(json_object_get(o, "prompt")) > 0,
+             err, SD_EFORMAT, "%s: line %d has neither `messages` nor `prompt`", path, line);
+    drop_answer(messages);
     const char *name = json_string_value(json_object_get(o, "task"));
     if (!name) json_object_set_new(o, "task", json_string(name = "all"));
     if (b->a->task && strcmp(name, b->a->task) != 0) goto out;
@@ -117,6 +124,8 @@ static sd_status read_prompts(bench *b, const char *path, sd_error *err) {
     sd_status st = SD_OK;
     char *data = NULL;
     size_t len;
+    SD_CHECK(b->d.model->tokenizer, err, SD_EINVAL,
+             "%s: this model has no tokenizer; it cannot read prompts", b->d.model->path);
     SD_TRY(sd_file_read(&data, &len, path, MAX_FILE, err));
     b->prompts = json_array();
     SD_CHECK_ALLOC(b->prompts, err);
@@ -133,8 +142,14 @@ static sd_status read_prompts(bench *b, const char *path, sd_error *err) {
     b->ids = sd_alloc(count, sizeof *b->ids);
     SD_CHECK_ALLOC(b->ids, err);
     for (size_t i = 0; i < count; i++) {
-        json_t *messages = json_object_get(json_array_get(b->prompts, i), "messages");
-        SD_TRY(sd_model_chat_ids(b->d.model, messages, NULL, NULL, true, &b->ids[i], err));
+        json_t *o = json_array_get(b->prompts, i), *messages = json_object_get(o, "messages");
+        json_t *text = json_object_get(o, "prompt");
+        if (messages)
+            SD_TRY(sd_model_chat_ids(b->d.model, messages, NULL, NULL, true, &b->ids[i], err));
+        else
+            SD_TRY(sd_tokenizer_encode(b->d.model->tokenizer, json_string_value(text),
+                                       json_string_length(text), SD_TOK_SPECIAL | SD_TOK_ADD_BOS,
+                                       &b->ids[i], err));
     }
 out:
     free(data);
@@ -207,6 +222,9 @@ static sd_status run_pair(bench *b, size_t i, bool plain_first, sd_error *err) {
     t->identical += a[0].ids.n == a[1].ids.n && a[0].finish == a[1].finish &&
                     (a[0].ids.n == 0 ||
                      memcmp(a[0].ids.id, a[1].ids.id, (size_t)a[0].ids.n * sizeof(int32_t)) == 0);
+    int32_t end = -1;
+    sd_hasher_add(b->plain, a[0].ids.id, (size_t)a[0].ids.n * sizeof(int32_t));
+    sd_hasher_add(b->plain, &end, sizeof end);
     t->prompt_tokens += b->ids[i].n;
     t->tokens += a[0].ids.n;
     for (int k = 0; k < 2; k++) {
@@ -271,10 +289,10 @@ static sd_status report(const bench *b, const char *path, sd_error *err) {
     if (b->a->json) {
         json_t *tasks = json_array();
         for (int i = 0; i < b->n_tasks; i++) json_array_append_new(tasks, task_json(&b->task[i]));
-        json_t *o = json_pack("{s:s, s:s, s:f, s:o, s:i, s:i}", "model",
+        json_t *o = json_pack("{s:s, s:s, s:f, s:o, s:i, s:i, s:s}", "model",
                               b->d.model->name ? b->d.model->name : "", "prompts", path,
                               "temperature", b->a->decoding.temperature, "tasks", tasks, "answers",
-                              pairs, "identical", identical);
+                              pairs, "identical", identical, "plain_tokens_sha256", b->digest.hex);
         SD_CHECK_ALLOC(o, err);
         json_dumpf(o, stdout, JSON_COMPACT);
         fputc('\n', stdout);
@@ -313,7 +331,7 @@ sd_status sd_bench_spec(int argc, char **argv, sd_error *err) {
     SD_CHECK_ALLOC(b, err);
     if (sd_verb_help("bench spec -m MODEL [-a ADAPTER] [-d DRAFT] PROMPTS.jsonl",
                      "Speculation against plain decoding. Each line of the file: {\"task\", "
-                     "\"max_tokens\", \"messages\"}.",
+                     "\"max_tokens\", \"messages\"|\"prompt\"}.",
                      rows, argc, argv))
         goto out;
     SD_TRY(sd_options_parse(&rest, rows, &a, argc, argv, err));
@@ -327,10 +345,13 @@ sd_status sd_bench_spec(int argc, char **argv, sd_error *err) {
     SD_TRY(sd_decoding_start(&b->d, &a.common, &a.decoding, 1, need, err));
     sd_decoding_announce(&b->d);
     sd_catch_interrupts();
+    SD_TRY(sd_hasher_open(&b->plain, err));
     SD_TRY(run_all(b, err));
+    b->digest = sd_hasher_close(b->plain), b->plain = NULL;
     SD_TRY(report(b, rest.item[0], err));
 out:
     if (b) {
+        if (b->plain) sd_hasher_close(b->plain);
         for (size_t i = 0; b->ids && i < json_array_size(b->prompts); i++) sd_ids_free(&b->ids[i]);
         free(b->ids);
         json_decref(b->prompts);
