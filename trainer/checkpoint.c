@@ -6,11 +6,11 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "trainer/checkpoint_state.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -55,26 +55,10 @@ out:
     return st;
 }
 
-static json_t *state_to_json(const sd_train_state *s, size_t n) {
-    return json_pack(
-        "{s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:b, s:f, s:f, s:I, s:I, s:b, s:s, "
-        "s:s, s:s, s:s, s:s}",
-        "checkpoint", 1, "parameters", (json_int_t)n, "step", (json_int_t)s->step, "epoch",
-        (json_int_t)s->epoch, "index", (json_int_t)s->index, "tokens", (json_int_t)s->tokens,
-        "supervised_tokens", (json_int_t)s->supervised, "wall_s", s->wall_s, "has_best",
-        (int)s->has_best, "best_loss", s->best_loss, "last_eval", s->last_eval, "best_step",
-        (json_int_t)s->best_step, "evals_without_gain", (json_int_t)s->evals_without_gain,
-        "stopped", (int)s->stopped, "base_sha256", s->base.hex, "data_sha256", s->data.hex,
-        "eval_data_sha256", s->eval_data.hex, "init_sha256", s->init.hex, "version", s->version);
-}
-
 static sd_status write_all(writer *w, const sd_checkpoint *c, sd_error *err) {
     sd_status st = SD_OK;
     char *text = NULL;
-    json_t *j = state_to_json(&c->state, c->n);
-    SD_CHECK_ALLOC(j, err);
-    text = json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
-    SD_CHECK_ALLOC(text, err);
+    SD_TRY(sd_train_state_write(&text, &c->state, c->n, err));
     size_t bytes = c->n * sizeof(float);
     SD_TRY(write_file(w, "theta.f32", c->theta, bytes, err));
     SD_TRY(write_file(w, "adam_m.f32", c->m, bytes, err));
@@ -87,7 +71,6 @@ static sd_status write_all(writer *w, const sd_checkpoint *c, sd_error *err) {
     SD_TRY(sd_fsync_path(w->dir, err));
 out:
     free(text);
-    json_decref(j);
     return st;
 }
 
@@ -259,48 +242,6 @@ static sd_status read_verified(char **data, size_t *len, const verified *files, 
     return st;
 }
 
-static bool copy_hash(sd_sha256 *h, const char *hex) {
-    size_t n = strlen(hex);
-    if (n != 0 && (n != 64 || strspn(hex, "0123456789abcdef") != 64)) return false;
-    memset(h, 0, sizeof *h);
-    memcpy(h->hex, hex, n);
-    return true;
-}
-
-static sd_status state_from_json(sd_train_state *s, size_t *n, const char *text, const char *dir,
-                                 sd_error *err) {
-    sd_status st = SD_OK;
-    int version, has_best, stopped;
-    json_int_t parameters, step, epoch, index, tokens, supervised, best_step, without;
-    const char *base, *data, *eval_data, *init, *built;
-    json_t *j = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
-    *s = (sd_train_state){0};
-    int bad =
-        json_unpack(j,
-                    "{s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:F, s:b, s:F, s:F, s:I, s:I, s:b, s:s, "
-                    "s:s, s:s, s:s, s:s}",
-                    "checkpoint", &version, "parameters", &parameters, "step", &step, "epoch",
-                    &epoch, "index", &index, "tokens", &tokens, "supervised_tokens", &supervised,
-                    "wall_s", &s->wall_s, "has_best", &has_best, "best_loss", &s->best_loss,
-                    "last_eval", &s->last_eval, "best_step", &best_step, "evals_without_gain",
-                    &without, "stopped", &stopped, "base_sha256", &base, "data_sha256", &data,
-                    "eval_data_sha256", &eval_data, "init_sha256", &init, "version", &built);
-    SD_CHECK(!bad && version == 1 && parameters >= 0 && step >= 0 && epoch >= 0 && index >= 0, err,
-             SD_EFORMAT, "%s/state.json: is not the state of a checkpoint of schema 1", dir);
-    SD_CHECK(copy_hash(&s->base, base) && copy_hash(&s->data, data) &&
-                 copy_hash(&s->eval_data, eval_data) && copy_hash(&s->init, init),
-             err, SD_EFORMAT, "%s/state.json: a hash is malformed", dir);
-    s->step = step, s->epoch = epoch, s->index = index;
-    s->tokens = tokens, s->supervised = supervised;
-    s->has_best = has_best, s->best_step = best_step, s->evals_without_gain = without;
-    s->stopped = stopped;
-    *n = (size_t)parameters;
-    snprintf(s->version, sizeof s->version, "%s", built);
-out:
-    json_decref(j);
-    return st;
-}
-
 static sd_status peek(sd_checkpoint *c, verified *files, size_t *n, const char *path,
                       sd_error *err) {
     sd_status st = SD_OK;
@@ -308,7 +249,7 @@ static sd_status peek(sd_checkpoint *c, verified *files, size_t *n, const char *
     size_t len;
     SD_TRY(verify(files, path, err));
     SD_TRY(read_verified(&text, &len, files, path, "state.json", MAX_TEXT, err));
-    SD_TRY(state_from_json(&c->state, n, text, path, err));
+    SD_TRY(sd_train_state_read(&c->state, n, text, path, err));
     SD_TRY(read_verified(&recipe, &len, files, path, "recipe.resolved.yaml", MAX_TEXT, err));
     sd_buf_free(&c->recipe);
     c->recipe = sd_buf_make(MAX_TEXT);

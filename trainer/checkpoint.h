@@ -23,7 +23,10 @@ typedef struct {
     bool has_best;
     double best_loss, last_eval;
     int64_t best_step, evals_without_gain;
-    bool stopped; // patience has run out
+    bool stopped;  // patience has run out
+    bool eval_due; // interrupted before the evaluation that follows this step; the step's numbers:
+    double loss, lr, grad_norm;
+    int64_t step_tokens, step_supervised;
     sd_sha256 base, data, eval_data;
     sd_sha256 init; // of the parameters the run began with: adapter.from's bytes, or the seed's
     char version[32];

@@ -24,3 +24,6 @@ extern const sd_recipe_key sd_recipe_keys[]; // ends with a row without a name
 
 /// Appends the value as the recipe would write it.
 bool sd_recipe_value_text(const sd_recipe_key *k, const sd_recipe *r, sd_buf *out);
+
+/// Appends a text as a YAML scalar: plain where it can only be a text, else in double quotes.
+bool sd_recipe_add_text(sd_buf *out, const char *text);

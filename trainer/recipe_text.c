@@ -28,7 +28,7 @@ static uint32_t code_point(const unsigned char *s, int *len) {
 }
 
 /// In double quotes unless it is a word that YAML cannot take for anything else.
-static bool add_text(sd_buf *out, const char *text) {
+bool sd_recipe_add_text(sd_buf *out, const char *text) {
     static const char first[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_/";
     static const char rest[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_/0123456789.-";
     if (text[0] && strchr(first, text[0]) && strspn(text, rest) == strlen(text) &&
@@ -63,14 +63,14 @@ static bool add_word(sd_buf *out, const char *words, int index) {
 static bool add_list(sd_buf *out, const sd_strings *l) {
     bool ok = sd_buf_addc(out, '[');
     for (int i = 0; i < l->n; i++)
-        ok = ok && (i == 0 || sd_buf_adds(out, ", ")) && add_text(out, l->item[i]);
+        ok = ok && (i == 0 || sd_buf_adds(out, ", ")) && sd_recipe_add_text(out, l->item[i]);
     return ok && sd_buf_addc(out, ']');
 }
 
 static bool add_pattern(sd_buf *out, const sd_recipe_pattern *p) {
     bool ok = sd_buf_addc(out, '{');
     for (int i = 0; i < p->n; i++)
-        ok = ok && (i == 0 || sd_buf_adds(out, ", ")) && add_text(out, p->key[i]) &&
+        ok = ok && (i == 0 || sd_buf_adds(out, ", ")) && sd_recipe_add_text(out, p->key[i]) &&
              sd_buf_adds(out, ": ") && add_number(out, p->value[i]);
     return ok && sd_buf_addc(out, '}');
 }
@@ -79,7 +79,7 @@ static bool add_sources(sd_buf *out, const sd_recipe_sources *s) {
     bool ok = sd_buf_addc(out, '[');
     for (int i = 0; i < s->n; i++)
         ok = ok && (i == 0 || sd_buf_adds(out, ", ")) && sd_buf_adds(out, "{path: ") &&
-             add_text(out, s->item[i].path) && sd_buf_adds(out, ", format: ") &&
+             sd_recipe_add_text(out, s->item[i].path) && sd_buf_adds(out, ", format: ") &&
              add_word(out, SD_DATA_FORMATS, s->item[i].format) && sd_buf_adds(out, ", weight: ") &&
              add_number(out, s->item[i].weight) && sd_buf_addc(out, '}');
     return ok && sd_buf_addc(out, ']');
@@ -102,7 +102,7 @@ static bool add_plain(const sd_recipe_key *k, const void *slot, sd_buf *out) {
         const char *s = *(const char *const *)slot;
         if (!s) return sd_buf_adds(out, k->empty ? k->empty : "\"\"");
         if (!k->empty && strcmp(s, "auto") == 0) return sd_buf_adds(out, s);
-        return add_text(out, s);
+        return sd_recipe_add_text(out, s);
     }
     case SD_OPT_ENUM:
         return add_word(out, k->o.value, *(const int *)slot);

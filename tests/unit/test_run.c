@@ -1,0 +1,318 @@
+// Whole runs on a tiny model: resumed is the same as never stopped, accumulation is exact to the
+// token, and whatever would change the numbers of a resume is refused.
+#include "base/file.h"
+#include "support_files.h"
+#include "support_tiny_model.h"
+#include "trainer/init.h"
+#include "trainer/run.h"
+
+#include <criterion/criterion.h>
+#include <jansson.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static char *dir;
+static char *model_path, *data_path, *recipe_path;
+
+static const char RECIPE[] = "recipe: 1\nname: t\nbase: {compute_dtype: fp32}\n"
+                             "adapter: {r: 4, alpha: 8}\n"
+                             "data: {sequence_len: 128, val_size: 0.2, packing: true}\n"
+                             "train: {epochs: 2, batch_tokens: 256, learning_rate: 5e-3}\n"
+                             "eval: {every: 2/epoch}\ncheckpoint: {every: 3}\n"
+                             "log: {sinks: [csv, jsonl, plot]}\nexport_verify: {prompts: 2}\n";
+
+static char *write_data(const char *name, int records, int salt) {
+    char *path = sd_path_join(dir, name);
+    sd_buf b = sd_buf_make(1 << 20);
+    for (int i = 0; i < records; i++)
+        sd_buf_printf(&b,
+                      "{\"prompt\": \"item %d is \", \"completion\": \"%d and %d, for %.*s\"}\n", i,
+                      i * 7919 % 1000 + salt, i % 7, 1 + i * 5 % 23, "abcdefghijklmnopqrstuvwxyz");
+    cr_assert_eq(sd_file_write(path, b.data, b.len, NULL), SD_OK);
+    sd_buf_free(&b);
+    return path;
+}
+
+static void setup(void) {
+    sd_error err = {0};
+    dir = sd_tiny_dir();
+    sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
+    model_path = sd_path_join(dir, "tiny.gguf");
+    recipe_path = sd_path_join(dir, "r.yaml");
+    cr_assert_eq(sd_tiny_write_gguf(model_path, &t, &err), SD_OK, "%s", err.message);
+    data_path = write_data("d.jsonl", 60, 0);
+    cr_assert_eq(sd_file_write(recipe_path, RECIPE, sizeof RECIPE - 1, NULL), SD_OK);
+}
+static void teardown(void) {
+    free(model_path), free(data_path), free(recipe_path);
+    sd_tiny_remove(dir);
+}
+TestSuite(run, .init = setup, .fini = teardown, .timeout = 300);
+
+typedef struct {
+    char *out;
+    sd_run_report report;
+    sd_error err;
+    sd_status st;
+} result;
+
+static volatile int never;
+
+static result run_with(const char *name, const char *const *extra, int n_extra, int threads,
+                       const volatile int *stop, const char *resume) {
+    result r = {.out = sd_path_join(dir, name)};
+    char *model = sd_sprintf("base.model=%s", model_path),
+         *data = sd_sprintf("data.train.0.path=%s", data_path);
+    const char *override[16] = {model, data};
+    for (int i = 0; i < n_extra; i++) override[2 + i] = extra[i];
+    sd_run_options o = {.recipe = recipe_path,
+                        .override = override,
+                        .n_overrides = 2 + n_extra,
+                        .out = r.out,
+                        .threads = threads,
+                        .stop = stop,
+                        .resume = resume};
+    r.st = sd_run_train(&o, &r.report, &r.err);
+    free(model), free(data);
+    return r;
+}
+static result run(const char *name, const char *const *extra, int n_extra) {
+    return run_with(name, extra, n_extra, 1, &never, NULL);
+}
+
+static sd_sha256 adapter_of(const result *r) {
+    sd_sha256 h = {{0}};
+    char *path = sd_path_join(r->out, "adapter/adapter_model.safetensors");
+    cr_assert_eq(sd_sha256_of_file(&h, path, NULL), SD_OK, "%s is missing", path);
+    free(path);
+    return h;
+}
+static bool exists(const result *r, const char *name) {
+    char *path = sd_path_join(r->out, name);
+    bool yes = sd_path_exists(path);
+    free(path);
+    return yes;
+}
+
+Test(run, a_finished_folder_holds_all_that_was_asked_for) {
+    const char *more[] = {"export=[peft, gguf-lora, merged]"};
+    result r = run("a", more, 1);
+    cr_assert_eq(r.st, SD_OK, "%s", r.err.message);
+    static const char *const names[] = {"adapter/adapter_config.json",
+                                        "adapter.gguf",
+                                        "merged.gguf",
+                                        "draft/corpus.idx",
+                                        "metrics.csv",
+                                        "metrics.jsonl",
+                                        "loss.svg",
+                                        "recipe.resolved.yaml",
+                                        "manifest.json"};
+    for (size_t i = 0; i < 9; i++) cr_expect(exists(&r, names[i]), "%s is missing", names[i]);
+    cr_assert_eq(r.report.verified, 2);
+    cr_assert(r.report.worst_kl <= 1e-9 && r.report.worst_top1 == 1);
+    cr_assert_float_eq(r.report.trainer_loss, r.report.reloaded_loss, 1e-4);
+    cr_assert(r.report.last_loss < r.report.first_loss - 0.3, "%g -> %g: it did not learn",
+              r.report.first_loss, r.report.last_loss);
+    cr_assert(!isnan(r.report.best_eval) && r.report.eval_records > 3);
+    result again = run("a", more, 1);
+    cr_assert(again.st == SD_OK && again.report.done_before);
+    const char *other[] = {more[0], "train.learning_rate=1e-3"};
+    result refused = run("a", other, 2);
+    cr_assert_eq(refused.st, SD_EMISMATCH);
+    cr_assert(strstr(refused.err.message, "train.learning_rate"), "%s", refused.err.message);
+    result anew = run_with("a", more, 1, 1, &never, "never");
+    cr_assert_eq(anew.st, SD_EINVAL);
+    free(r.out), free(again.out), free(refused.out), free(anew.out);
+}
+
+Test(run, the_adapters_bytes_do_not_depend_on_threads) {
+    result a = run("a", NULL, 0), b = run_with("b", NULL, 0, 2, &never, NULL);
+    cr_assert(a.st == SD_OK && b.st == SD_OK, "%s %s", a.err.message, b.err.message);
+    sd_sha256 x = adapter_of(&a), y = adapter_of(&b);
+    cr_assert_str_eq(x.hex, y.hex);
+    free(a.out), free(b.out);
+}
+
+typedef struct {
+    volatile int stop;
+    char *watch;
+} stopper;
+static void *stop_when_there(void *v) {
+    stopper *s = v;
+    while (!sd_path_exists(s->watch)) usleep(200);
+    s->stop = 1;
+    return NULL;
+}
+
+Test(run, interrupted_and_resumed_is_the_same_as_never_stopped) {
+    result whole = run("whole", NULL, 0);
+    cr_assert_eq(whole.st, SD_OK, "%s", whole.err.message);
+    volatile int at_once = 1;
+    result first = run_with("cut", NULL, 0, 1, &at_once, NULL);
+    cr_assert_eq(first.st, SD_EINTERRUPTED);
+    cr_assert(strstr(first.err.message, "the state is saved"));
+    free(first.out);
+    int rounds = 0;
+    for (bool done = false; !done; rounds++) {
+        stopper s = {.watch = sd_sprintf("%s/cut/checkpoints/step-%08d", dir, 3 * (rounds + 1))};
+        pthread_t id;
+        cr_assert_eq(pthread_create(&id, NULL, stop_when_there, &s), 0);
+        result part = run_with("cut", NULL, 0, 1, &s.stop, NULL);
+        cr_assert(part.st == SD_OK || part.st == SD_EINTERRUPTED, "%s", part.err.message);
+        done = part.st == SD_OK;
+        if (done && !sd_path_exists(s.watch)) sd_mkdirs(s.watch, NULL); // lets the stopper end
+        pthread_join(id, NULL);
+        free(s.watch);
+        if (done) {
+            sd_sha256 a = adapter_of(&whole), b = adapter_of(&part);
+            cr_assert_str_eq(a.hex, b.hex);
+        }
+        free(part.out);
+        cr_assert_lt(rounds, 100);
+    }
+    cr_assert_geq(rounds, 2, "it was never interrupted");
+    free(whole.out);
+}
+
+static result unfinished(const char *name) { // a run whose exports were not reached
+    result r = run(name, NULL, 0);
+    char *manifest = sd_path_join(r.out, "manifest.json");
+    cr_assert_eq(r.st, SD_OK, "%s", r.err.message);
+    unlink(manifest);
+    free(manifest);
+    return r;
+}
+
+Test(run, a_resume_under_another_recipe_base_or_data_is_refused_and_says_why) {
+    result r = unfinished("u");
+    const char *lr[] = {"train.epochs=3"}, *dtype[] = {"adapter.r=8"}, *log[] = {"log.every=5"};
+    result a = run("u", lr, 1), b = run("u", dtype, 1);
+    cr_assert(a.st == SD_EMISMATCH && strstr(a.err.message, "train.epochs"), "%s", a.err.message);
+    cr_assert(b.st == SD_EMISMATCH && strstr(b.err.message, "adapter.r"), "%s", b.err.message);
+    free(write_data("d.jsonl", 60, 1));
+    result c = run("u", NULL, 0);
+    cr_assert(c.st == SD_EMISMATCH && strstr(c.err.message, "the training data"), "%s",
+              c.err.message);
+    free(write_data("d.jsonl", 60, 0));
+    sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
+    t.seed++;
+    cr_assert_eq(sd_tiny_write_gguf(model_path, &t, NULL), SD_OK);
+    result d = run("u", NULL, 0);
+    cr_assert(d.st == SD_EMISMATCH && strstr(d.err.message, "the base model"), "%s", d.err.message);
+    t.seed--;
+    cr_assert_eq(sd_tiny_write_gguf(model_path, &t, NULL), SD_OK);
+    result e = run("u", log, 1); // what does not change the numbers may change
+    cr_assert_eq(e.st, SD_OK, "%s", e.err.message);
+    cr_assert_eq(e.report.started_at, e.report.steps);
+    free(r.out), free(a.out), free(b.out), free(c.out), free(d.out), free(e.out);
+}
+
+static double max_relative(const result *a, const result *b) {
+    double worst = 0;
+    char line[2][256],
+        *path[2] = {sd_path_join(a->out, "metrics.csv"), sd_path_join(b->out, "metrics.csv")};
+    FILE *f[2] = {fopen(path[0], "r"), fopen(path[1], "r")};
+    int n = 0;
+    while (fgets(line[0], 256, f[0]) && fgets(line[1], 256, f[1])) {
+        double x, y;
+        if (sscanf(line[0], "%*d,%lf", &x) != 1 || sscanf(line[1], "%*d,%lf", &y) != 1) continue;
+        worst = fmax(worst, fabs(x - y) / x);
+        n++;
+    }
+    cr_assert_gt(n, 3);
+    for (int i = 0; i < 2; i++) fclose(f[i]), free(path[i]);
+    return worst;
+}
+
+// A step in one piece against the same rows in many micro-batches of unequal supervised tokens:
+// equal up to fp32 rounding over a few steps. A mean of means would differ in the second digit.
+Test(run, accumulation_over_micro_batches_is_exact_to_the_token) {
+    const char *whole[] = {"data.packing=false", "train.batch_tokens=null",
+                           "train.batch_rows=8", "train.micro_batch_tokens=2000",
+                           "train.max_steps=8",  "export_verify.prompts=0"};
+    const char *parts[] = {"data.packing=false", "train.batch_tokens=null",
+                           "train.batch_rows=8", "train.micro_batch_tokens=60",
+                           "train.max_steps=8",  "export_verify.prompts=0"};
+    result a = run("a", whole, 6), b = run("b", parts, 6);
+    cr_assert(a.st == SD_OK && b.st == SD_OK, "%s %s", a.err.message, b.err.message);
+    double off = max_relative(&a, &b);
+    cr_assert(off < 2e-5, "losses differ by %g", off);
+    free(a.out), free(b.out);
+}
+
+Test(run, patience_ends_a_run_and_the_best_adapter_is_kept) {
+    const char *wild[] = {"train.learning_rate=0.3", "eval.patience=2", "train.epochs=40",
+                          "eval.every=1", "export_verify.prompts=0"};
+    result r = run("p", wild, 5);
+    cr_assert_eq(r.st, SD_OK, "%s", r.err.message);
+    cr_assert(r.report.steps == r.report.best_step + 2, "stopped at %d, best %d",
+              (int)r.report.steps, (int)r.report.best_step);
+    result again = run("p", wild, 5);
+    cr_assert(again.report.done_before);
+    free(r.out), free(again.out);
+}
+
+Test(run, lora_plus_and_patterns_and_continuing_an_adapter_train) {
+    const char *more[] = {"adapter.lr_ratio=4",
+                          "adapter.rank_pattern={q_proj: 2}",
+                          "adapter.alpha_pattern={\"layers.1.*down_proj\": 3}",
+                          "adapter.target_modules=[q_proj, v_proj, down_proj]",
+                          "adapter.scaling=rslora",
+                          "train.max_steps=4"};
+    result r = run("a", more, 6);
+    cr_assert_eq(r.st, SD_OK, "%s", r.err.message);
+    cr_assert(r.report.last_loss < r.report.first_loss);
+    result plain = run("b", NULL, 0);
+    char *from = sd_sprintf("adapter.from=%s/b", dir);
+    const char *on[] = {from};
+    result next = run("c", on, 1);
+    cr_assert_eq(next.st, SD_OK, "%s", next.err.message);
+    cr_assert(next.report.first_loss < plain.report.first_loss - 0.2,
+              "continuing began at %g, not near %g", next.report.first_loss,
+              plain.report.last_loss);
+    const char *none[] = {"adapter.target_modules=[w_proj]"},
+               *idle[] = {"adapter.rank_pattern={lm_head: 2}"};
+    result bad = run("d", none, 1), idle_run = run("e", idle, 1);
+    cr_assert(bad.st == SD_EFORMAT && strstr(bad.err.message, "w_proj"), "%s", bad.err.message);
+    cr_assert(idle_run.st == SD_EFORMAT && strstr(idle_run.err.message, "lm_head"));
+    free(from), free(r.out), free(plain.out), free(next.out), free(bad.out), free(idle_run.out);
+}
+
+Test(run, the_plan_holds_and_a_memory_limit_shrinks_the_micro_batches) {
+    char *model = sd_sprintf("base.model=%s", model_path),
+         *data = sd_sprintf("data.train.0.path=%s", data_path), *out = sd_path_join(dir, "plan");
+    const char *override[] = {model, data, "train.batch_tokens=4096", "device.memory_limit=1MiB"};
+    sd_run_options o = {.recipe = recipe_path, .override = override, .n_overrides = 3, .out = out};
+    sd_run_report r;
+    sd_error err = {0};
+    cr_assert_eq(sd_run_plan(&o, &r, &err), SD_OK, "%s", err.message);
+    cr_assert(r.plan.n > 3 && r.plan.total > 0 && r.steps > 0);
+    int64_t free_choice = r.micro_batch_tokens;
+    size_t total = r.plan.total;
+    o.n_overrides = 4;
+    cr_assert_eq(sd_run_plan(&o, &r, &err), SD_ELIMIT); // not even one row fits 1 MiB
+    char *limit = sd_sprintf("device.memory_limit=%zu", total - 1000000);
+    override[3] = limit;
+    cr_assert_eq(sd_run_plan(&o, &r, &err), SD_OK, "%s", err.message);
+    cr_assert(r.plan.total <= total - 1000000);
+    cr_assert(r.micro_batch_tokens < free_choice || r.plan.recompute != SD_RECOMPUTE_NONE);
+    free(model), free(data), free(out), free(limit);
+}
+
+Test(run, the_recipe_that_init_prints_runs_as_it_stands) {
+    sd_buf b = sd_buf_make(1 << 16);
+    sd_error err = {0};
+    cr_assert_eq(sd_recipe_init(&b, data_path, model_path, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_file_write(recipe_path, b.data, b.len, NULL), SD_OK);
+    cr_assert(strstr(b.data, "format: completion"), "%s", b.data);
+    sd_run_report report;
+    char *out = sd_path_join(dir, "init");
+    sd_run_options o = {.recipe = recipe_path, .out = out};
+    cr_assert_eq(sd_run_train(&o, &report, &err), SD_OK, "%s", err.message);
+    cr_assert_geq(report.steps, 3);
+    free(out);
+    sd_buf_free(&b);
+}
