@@ -292,6 +292,13 @@ static bool take_head(sd_conn *c) {
     c->keep = c->http.head.keep_alive;
     take_id(c);
     c->route = sd_route_check(&c->server->keys, &c->http.head, allow, &e);
+    const char *host = sd_http_field_get(&c->http.head, "host");
+    if (c->route && c->server->local_hosts_only && !sd_route_host_is_local(host)) {
+        sd_api_fail(&e, 403, NULL,
+                    "the Host field is not localhost or an address; start the server with "
+                    "--api-key-file to be reached by a name");
+        c->route = NULL;
+    }
     if (!c->route) {
         refuse(c, &e, allow[0] ? allow : NULL);
         return false;

@@ -1,5 +1,6 @@
 // The route table, and the routes that answer at once. Every row says who may call it.
 #include "base/clock.h"
+#include "decode/serve/page.h"
 #include "decode/serve/server.h"
 
 #include <string.h>
@@ -33,6 +34,18 @@ static void get_livez(sd_conn *c) {
 
 static void get_version(sd_conn *c) {
     sd_conn_json(c, 200, json_pack("{s:s}", "version", SPECDEC_VERSION));
+}
+
+// One file, no resource from elsewhere; the policy holds it to that.
+static void get_page(sd_conn *c) {
+    sd_conn_reply(c, &(sd_reply){.status = 200,
+                                 .type = "text/html; charset=utf-8",
+                                 .extra = "Content-Security-Policy: default-src 'none'; "
+                                          "style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+                                          "connect-src 'self'; frame-ancestors 'none'; "
+                                          "base-uri 'none'; form-action 'none'\r\n",
+                                 .body = (const char *)sd_page,
+                                 .len = sd_page_len});
 }
 
 static json_t *model_json(const sd_server *s, const sd_served *m, int ctx) {
@@ -118,6 +131,7 @@ static const sd_route routes[] = {
     {"GET", "/health", false, SD_AUTH_PUBLIC, false, get_health},
     {"GET", "/readyz", false, SD_AUTH_PUBLIC, false, get_health},
     {"GET", "/livez", false, SD_AUTH_PUBLIC, false, get_livez},
+    {"GET", "/", false, SD_AUTH_PUBLIC, false, get_page},
     {"GET", "/version", false, SD_AUTH_PUBLIC, false, get_version},
 };
 enum { ROUTES = sizeof routes / sizeof routes[0] };
@@ -178,4 +192,15 @@ const sd_route *sd_route_check(const sd_keys *keys, const sd_http_head *head, ch
         return NULL;
     }
     return found;
+}
+
+bool sd_route_host_is_local(const char *host) {
+    if (!host) return true;
+    if (host[0] == '[') return true; // [IPv6]
+    size_t n = strcspn(host, ":");
+    if (n > 0 && strspn(host, "0123456789.") == n) return true;
+    static const char local[] = "localhost";
+    size_t len = sizeof local - 1;
+    if (n < len || strncasecmp(host + n - len, local, len) != 0) return false;
+    return n == len || host[n - len - 1] == '.'; // also name.localhost (RFC 6761)
 }

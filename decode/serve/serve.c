@@ -245,6 +245,7 @@ sd_status sd_serve(const sd_serve_options *o, sd_error *err) {
     SD_CHECK(getrandom(&s->id_key, sizeof s->id_key, 0) == sizeof s->id_key, err, SD_EIO,
              "no random numbers: %s", strerror(errno));
     if (o->key_file) SD_TRY(sd_keys_load(&s->keys, o->key_file, err));
+    s->local_hosts_only = s->keys.n == 0 && !o->insecure_no_key;
     SD_TRY(open_log(s, err));
     SD_TRY(open_events(s, err));
     SD_TRY(listen_on(s, err));

@@ -46,6 +46,7 @@ struct sd_server {
     struct event *signal_event[2], *wake_event, *drain_event, *accept_event;
     char address[96]; // "http://127.0.0.1:8080"
     sd_keys keys;
+    bool local_hosts_only; // sd_route_host_is_local() is asked of every request
     FILE *access_log;
     int64_t created; // s since 1970
     uint64_t id_key; // of request ids
@@ -135,6 +136,11 @@ const sd_route *sd_routes(int *n);
 /// *allow (a header line) for a 405.
 const sd_route *sd_route_check(const sd_keys *keys, const sd_http_head *head, char allow[64],
                                sd_api_error *e);
+
+/// Is this Host field (NULL: none) localhost or a numeric address? A server that asks for no key
+/// answers no other name: a web page may point a name of its own at 127.0.0.1 (DNS rebinding), and
+/// the browser then sends that name.
+bool sd_route_host_is_local(const char *host);
 
 // ---- call.c: one API request from its body to its answer.
 void sd_call_chat(sd_conn *c);

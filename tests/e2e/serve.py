@@ -124,7 +124,7 @@ def open_stream(server, body):
     data = json.dumps(body).encode()
     s = socket.create_connection(("127.0.0.1", server.port), timeout=60 * SLOW)
     s.sendall(
-        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Content-Length: %d\r\n\r\n" % len(data) + data
     )
     return s
@@ -152,6 +152,12 @@ def basics(s):
     check("a wrong method is a 405 with Allow", status == 405 and headers.get("allow") == "POST", headers)
     status, _, _ = s.request("POST", "/v1/completions", b"{}", {"Content-Type": "text/plain"})
     check("a wrong content type is a 415", status == 415)
+    status, headers, page = s.request("GET", "/")
+    check("the page loads nothing from elsewhere", status == 200 and b"<title>specdec</title>" in page
+          and not re.search(rb"(src|href)=|https?://|url\(|@import", page)
+          and "default-src 'none'" in headers["content-security-policy"], headers)
+    status, _, _ = s.request("GET", "/v1/models", headers={"Host": "evil.example"})
+    check("a foreign Host is a 403 without keys", status == 403, status)
     check("an unknown path is a 404", s.request("GET", "/nope")[0] == 404)
 
 
@@ -240,14 +246,14 @@ def malformed(s):
     check("megabytes that cannot fit are refused", status == 400, answer)
 
 
-HOST = b"Host: x\r\n"
+HOST = b"Host: localhost\r\n"
 AMBIGUOUS = {
     "two Content-Length": b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\nContent-Length: 1\r\n\r\na",
     "Content-Length and chunked": b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "a folded field": b"GET /health HTTP/1.1\r\n" + HOST + b"A: b\r\n c\r\n\r\n",
     "a bare LF": b"GET /health HTTP/1.1\n" + HOST + b"\r\n",
     "a NUL": b"GET /health HTTP/1.1\r\n" + HOST + b"A: \0\r\n\r\n",
-    "a space before the colon": b"GET /health HTTP/1.1\r\nHost : x\r\n\r\n",
+    "a space before the colon": b"GET /health HTTP/1.1\r\nHost : localhost\r\n\r\n",
     "no Host": b"GET /health HTTP/1.1\r\n\r\n",
     "two Hosts": b"GET /health HTTP/1.1\r\n" + HOST + HOST + b"\r\n",
     "a signed length": b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: +1\r\n\r\na",
@@ -260,11 +266,11 @@ AMBIGUOUS = {
 
 def protocol(s):
     for name, data in AMBIGUOUS.items():
-        smuggled = data + b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n"
+        smuggled = data + b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n"
         out, closed = s.raw(smuggled)
         check(name + " is a 400 and a close", out.startswith(b"HTTP/1.1 400 ") and closed
               and out.count(b"HTTP/1.1 ") == 1, out)
-    post = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    post = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     chunk = b'{"prompt":"a",'
     rest = b'"max_tokens":2}'
     out, _ = s.raw(None, pieces=[post + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -278,17 +284,43 @@ def protocol(s):
     out, closed = s.raw(post + b"Expect: 100-continue\r\nContent-Length: 99999999\r\n\r\n")
     check("a body over 16 MB is a 413 before it is sent", out.startswith(b"HTTP/1.1 413 ") and closed, out)
     one = post + b"Content-Length: %d\r\n\r\n" % len(body) + body
-    last = b"GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-    out, closed = s.raw(one + b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" + one + last)
+    last = b"GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    out, closed = s.raw(one + b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n" + one + last)
     order = [out.find(b"text_completion"), out.find(b"\r\n\r\nok\n"), out.rfind(b"text_completion"), out.find(b'"version"')]
     check("pipelined requests are answered in order", closed and order == sorted(order) and min(order) >= 0
           and out.count(b"HTTP/1.1 200 ") == 4, out)
-    out, closed = s.raw(b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    out, closed = s.raw(b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
     check("a long URI is a 414", out.startswith(b"HTTP/1.1 414 ") and closed, out[:100])
-    out, closed = s.raw(b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 20000 + b"\r\n\r\n")
+    out, closed = s.raw(b"GET / HTTP/1.1\r\nHost: localhost\r\nA: " + b"a" * 20000 + b"\r\n\r\n")
     check("a long head is a 431", out.startswith(b"HTTP/1.1 431 ") and closed, out[:100])
     out, closed = s.raw(post.replace(b"1.1", b"1.0") + b"Content-Length: %d\r\n\r\n" % len(body) + body)
     check("HTTP/1.0 is answered and closed", out.startswith(b"HTTP/1.1 200 ") and closed and b"chunked" not in out, out)
+
+
+def slow_sockets(s):
+    def resident():
+        status = open("/proc/%d/status" % s.process.pid).read()
+        return int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1024
+
+    before = resident()
+    late = socket.create_connection(("127.0.0.1", s.port), timeout=30 * SLOW)
+    late.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Le")
+    started = time.monotonic()
+    crowd = [socket.create_connection(("127.0.0.1", s.port), timeout=30 * SLOW) for _ in range(500)]
+    for c in crowd:
+        c.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: ")
+    start = time.monotonic()
+    status = s.request("GET", "/health")[0]
+    took = time.monotonic() - start
+    check("500 half requests hold nobody up", status == 200 and took < 0.2 * SLOW, took)
+    grown = resident() - before
+    check("and cost under 5 MB" if SLOW == 1 else "and little memory", grown < 5 or SLOW > 1, "%.1f MB" % grown)
+    for c in crowd:
+        c.close()
+    answer = late.recv(4096)
+    waited = time.monotonic() - started
+    check("a head that does not come is a 408 after 10 s", answer.startswith(b"HTTP/1.1 408 ") and waited > 9, (answer, waited))
+    late.close()
 
 
 def concurrent(s):
@@ -437,7 +469,7 @@ def main():
         check("the start-up line names model, context, KV memory, slots and address",
               any(re.search(r"serving .* at http://127.0.0.1:\d+: context 4096 tokens, 8 slots, KV memory [\d.]+ MiB", l)
                   for l in s.lines), s.lines)
-        for part in (basics, completions, chat, malformed, protocol, concurrent, cancellation):
+        for part in (basics, completions, chat, malformed, protocol, slow_sockets, concurrent, cancellation):
             part(s)
         check("SIGTERM ends an idle server with 0", s.stop() == 0, s.lines)
     finally:

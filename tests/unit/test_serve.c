@@ -90,6 +90,19 @@ Test(routes, wrong_paths_methods_and_types_have_their_codes) {
     }
 }
 
+Test(routes, a_server_without_keys_knows_local_hosts) {
+    static const char *const local[] = {"localhost", "LocalHost:8080", "127.0.0.1:80",
+                                        "[::1]:80",  "10.0.0.5",       "app.localhost",
+                                        NULL};
+    static const char *const foreign[] = {
+        "evil.example",     "localhost.evil.example", "xlocalhost",
+        "evil.example:127", "127.0.0.1.evil.example", ""};
+    for (size_t i = 0; i < sizeof local / sizeof local[0]; i++)
+        cr_assert(sd_route_host_is_local(local[i]), "%s", local[i] ? local[i] : "none");
+    for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++)
+        cr_assert_not(sd_route_host_is_local(foreign[i]), "%s", foreign[i]);
+}
+
 // ---- keys
 
 static sd_status load_keys(sd_keys *k, const char *text) {

@@ -105,7 +105,7 @@ static bool send_all(int fd, const char *data, size_t len) {
 static bool post(int fd, const char *body) {
     char head[256];
     int n = snprintf(head, sizeof head,
-                     "POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+                     "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
                      "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
                      strlen(body));
     return send_all(fd, head, (size_t)n) && send_all(fd, body, strlen(body));
@@ -130,7 +130,7 @@ static char *ask(const live *s, const char *body) {
 
 static double metric(const live *s, const char *name) {
     int fd = dial(s, 0);
-    const char *get = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    const char *get = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     cr_assert(fd >= 0 && send_all(fd, get, strlen(get)));
     char *page = read_all(fd), line[128];
     close(fd);
@@ -348,7 +348,7 @@ Test(live, adapters_are_models_of_their_own_and_pairs_are_checked) {
     cr_assert_str_neq(plain, b);
     cr_assert_str_neq(a, b);
     int fd = dial(&s, 0);
-    const char *get = "GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    const char *get = "GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     cr_assert(send_all(fd, get, strlen(get)));
     char *models = read_all(fd);
     close(fd);
