@@ -31,19 +31,15 @@ SD_CLONES static void online_softmax(real *logits, int n_v, double *max, double 
 }
 
 void sd_head_chunk(const sd_head_rows *s, const real *h, const int32_t *label, int N, int C,
-                   const real *W, int v0, int n_v, real *logits) {
-    sd_gemm(false, true, N, n_v, C, 1, h, C, W, C, 0, logits, n_v);
+                   const sd_frozen *W, int v0, int n_v, real *logits) {
+    sd_frozen_rows(logits, n_v, h, C, N, W, n_v, C, false);
     for (int n = 0; n < N; n++) {
         real *row = logits + (size_t)n * n_v;
         int v = label[n] - v0;
-        if (v >= 0 && v < n_v) {
-            s->target[n] = (double)row[v];
-            if (s->acc)
-                for (int c = 0; c < C; c++) s->dh[(size_t)n * C + c] = -W[(size_t)v * C + c];
-        }
+        if (v >= 0 && v < n_v) s->target[n] = (double)row[v];
         online_softmax(row, n_v, &s->max[n], &s->sum[n], s->acc ? s->acc + (size_t)n * C : NULL, C);
     }
-    if (s->acc) sd_gemm(false, false, N, C, n_v, 1, logits, n_v, W, C, 1, s->acc, C);
+    if (s->acc) sd_frozen_columns(s->acc, C, logits, n_v, N, W, n_v, C, true);
 }
 
 double sd_head_finish(const sd_head_rows *s, int N, int C) {
@@ -54,7 +50,7 @@ double sd_head_finish(const sd_head_rows *s, int N, int C) {
         real inverse = (real)(1 / s->sum[n]);
         const real *acc = s->acc + (size_t)n * C;
         real *dh = s->dh + (size_t)n * C;
-        for (int c = 0; c < C; c++) dh[c] += acc[c] * inverse;
+        for (int c = 0; c < C; c++) dh[c] = acc[c] * inverse - dh[c];
     }
     return loss;
 }

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "kernels/gemm.h"
+#include "kernels/panels.h"
 
 #include <stddef.h>
 
@@ -26,6 +27,9 @@
 #define sd_causal_forward SD_REAL(sd_causal_forward)
 #define sd_causal_backward SD_REAL(sd_causal_backward)
 #define sd_causal_scratch SD_REAL(sd_causal_scratch)
+#define sd_frozen SD_REAL(sd_frozen)
+#define sd_frozen_rows SD_REAL(sd_frozen_rows)
+#define sd_frozen_columns SD_REAL(sd_frozen_columns)
 #define sd_linear SD_REAL(sd_linear)
 #define sd_linear_part SD_REAL(sd_linear_part)
 #define sd_linear_forward SD_REAL(sd_linear_forward)
@@ -96,6 +100,23 @@ void sd_causal_backward(real *dqkv, const real *dout, const real *out, const rea
                         const real *qkv, int T, int g, const sd_causal *a, real *scratch);
 size_t sd_causal_scratch(int T, int D);
 
+// ---- frozen matrices
+
+/// W [M, K]: as rows (the double build), or packed by kernels/panels.h for the products in use.
+typedef struct {
+    const real *rows;                 // [M, K]; NULL when packed
+    const void *by_rows, *by_columns; // packed forward, packed backward; what is not used is NULL
+    const sd_panels *panels;
+    void *scratch; // the worker's, SD_PANEL_SCRATCH bytes
+} sd_frozen;
+
+/// y [N, ldy] <- x [N, ldx] W^T; add: += .
+void sd_frozen_rows(real *y, int ldy, const real *x, int ldx, int N, const sd_frozen *W, int M,
+                    int K, bool add);
+/// y [N, ldy] <- x [N, ldx] W; add: += .
+void sd_frozen_columns(real *y, int ldy, const real *x, int ldx, int N, const sd_frozen *W, int M,
+                       int K, bool add);
+
 // ---- linear maps with LoRA: y = x W^T + s u B^T, u = x A^T
 //
 // Maps that read the same x (q, k, v; gate, up) stand stacked: W's rows below each other, A's too.
@@ -109,7 +130,7 @@ typedef struct {
 
 typedef struct {
     int in, out;   // of the stack
-    const real *W; // [out, in]
+    sd_frozen W;   // [out, in]
     const real *A; // [R, in]; NULL when R is 0
     int R;         // sum of the parts' ranks
     int n_parts;
@@ -140,12 +161,12 @@ void sd_linear_grad_b(real *dB, const real *dy, int ldy, const real *u, int N, c
 typedef struct {
     double *max, *sum, *target; // [N]
     real *acc;                  // [N, C]; NULL: loss only
-    real *dh;                   // [N, C]; holds -W_label until the end; NULL with acc
+    real *dh;                   // [N, C]; the caller puts W_label there; NULL with acc
 } sd_head_rows;
 
 void sd_head_begin(const sd_head_rows *s, int N, int C);
 /// Classes [v0, v0 + n_v): W [n_v, C]. h [N, C], label [N]. logits: N * n_v reals of scratch.
 void sd_head_chunk(const sd_head_rows *s, const real *h, const int32_t *label, int N, int C,
-                   const real *W, int v0, int n_v, real *logits);
+                   const sd_frozen *W, int v0, int n_v, real *logits);
 /// s->dh <- d loss / d h; returns the sum of losses over the rows, in ascending order.
 double sd_head_finish(const sd_head_rows *s, int N, int C);

@@ -62,9 +62,8 @@ SD_CLONES void sd_headnorm_backward(real *d, int ld, const real *x, int ld_x, co
 }
 
 SD_CLONES void sd_bias(real *x, int ld, const float *b, int N, int M) {
-    for (int n = 0; n < N; n++, x += ld)
-        SD_ELEMENTWISE
-        for (int m = 0; m < M; m++) x[m] += (real)b[m];
+    for (int n = 0; n < N; n++, x += ld) SD_ELEMENTWISE
+    for (int m = 0; m < M; m++) x[m] += (real)b[m];
 }
 
 // ---- RoPE
@@ -129,9 +128,31 @@ SD_CLONES void sd_exp_rows(real *y, const real *x, real shift, int n) {
 
 // ---- linear maps
 
+void sd_frozen_rows(real *y, int ldy, const real *x, int ldx, int N, const sd_frozen *W, int M,
+                    int K, bool add) {
+#if !SD_REAL_IS_DOUBLE
+    if (W->by_rows) {
+        W->panels->matmul(y, ldy, x, ldx, W->by_rows, N, M, K, add, W->scratch);
+        return;
+    }
+#endif
+    sd_gemm(false, true, N, M, K, 1, x, ldx, W->rows, K, add ? 1 : 0, y, ldy);
+}
+
+void sd_frozen_columns(real *y, int ldy, const real *x, int ldx, int N, const sd_frozen *W, int M,
+                       int K, bool add) {
+#if !SD_REAL_IS_DOUBLE
+    if (W->by_columns) {
+        W->panels->matmul(y, ldy, x, ldx, W->by_columns, N, K, M, add, W->scratch);
+        return;
+    }
+#endif
+    sd_gemm(false, false, N, K, M, 1, x, ldx, W->rows, K, add ? 1 : 0, y, ldy);
+}
+
 void sd_linear_forward(real *y, int ldy, real *u, const real *x, int N, const sd_linear *l,
                        bool add) {
-    sd_gemm(false, true, N, l->out, l->in, 1, x, l->in, l->W, l->in, add ? 1 : 0, y, ldy);
+    sd_frozen_rows(y, ldy, x, l->in, N, &l->W, l->out, l->in, add);
     if (l->R == 0) return;
     sd_gemm(false, true, N, l->R, l->in, 1, x, l->in, l->A, l->in, 0, u, l->R);
     for (int i = 0; i < l->n_parts; i++) {
@@ -153,7 +174,7 @@ void sd_linear_down(real *du, const real *dy, int ldy, int N, const sd_linear *l
 
 void sd_linear_backward(real *dx, const real *dy, int ldy, const real *du, int N,
                         const sd_linear *l) {
-    sd_gemm(false, false, N, l->in, l->out, 1, dy, ldy, l->W, l->in, 0, dx, l->in);
+    sd_frozen_columns(dx, l->in, dy, ldy, N, &l->W, l->out, l->in, false);
     if (l->R > 0) sd_gemm(false, false, N, l->in, l->R, 1, du, l->R, l->A, l->in, 1, dx, l->in);
 }
 

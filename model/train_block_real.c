@@ -21,11 +21,10 @@ static int qkv_width(const sd_hparams *hp) {
 // ---- forward
 
 static void qkv_tile(sd_train *t, int layer, int n0, int n1, int worker) {
-    (void)worker;
     const sd_hparams *hp = &t->m->hp;
     const sd_layer *y = &t->m->layer[layer];
     const sd_train_acts *a = &t->mem.acts[layer];
-    sd_linear l = sd_train_stack(t, layer, SD_STACK_QKV);
+    sd_linear l = sd_train_stack(t, layer, SD_STACK_QKV, worker);
     int N = n1 - n0, D = hp->D, q = hp->H * D, k = hp->G * D, ld = qkv_width(hp);
     real *n = t->mem.n + (size_t)n0 * hp->C, *out = a->qkv + (size_t)n0 * ld;
     sd_rmsnorm(n, a->rstd1 + n0, a->x + (size_t)n0 * hp->C, y->attn_norm, N, hp->C, (real)hp->eps);
@@ -58,9 +57,8 @@ static void attention_task(sd_train *t, int layer, int i, int worker) {
 }
 
 static void out_tile(sd_train *t, int layer, int n0, int n1, int worker) {
-    (void)worker;
     const sd_train_acts *a = &t->mem.acts[layer];
-    sd_linear l = sd_train_stack(t, layer, SD_STACK_O);
+    sd_linear l = sd_train_stack(t, layer, SD_STACK_O, worker);
     size_t at = (size_t)n0 * (size_t)l.out;
     memcpy(a->x2 + at, a->x + at, sizeof(real) * (size_t)(n1 - n0) * (size_t)l.out);
     sd_linear_forward(a->x2 + at, l.out, a->u[SD_STACK_O] + (size_t)n0 * l.R,
@@ -68,10 +66,9 @@ static void out_tile(sd_train *t, int layer, int n0, int n1, int worker) {
 }
 
 static void gu_tile(sd_train *t, int layer, int n0, int n1, int worker) {
-    (void)worker;
     const sd_hparams *hp = &t->m->hp;
     const sd_train_acts *a = &t->mem.acts[layer];
-    sd_linear l = sd_train_stack(t, layer, SD_STACK_GU);
+    sd_linear l = sd_train_stack(t, layer, SD_STACK_GU, worker);
     real *n = t->mem.n + (size_t)n0 * hp->C;
     sd_rmsnorm(n, a->rstd2 + n0, a->x2 + (size_t)n0 * hp->C, t->m->layer[layer].ffn_norm, n1 - n0,
                hp->C, (real)hp->eps);
@@ -80,9 +77,8 @@ static void gu_tile(sd_train *t, int layer, int n0, int n1, int worker) {
 }
 
 static void down_tile(sd_train *t, int layer, int n0, int n1, int worker) {
-    (void)worker;
     const sd_train_acts *a = &t->mem.acts[layer];
-    sd_linear l = sd_train_stack(t, layer, SD_STACK_DOWN);
+    sd_linear l = sd_train_stack(t, layer, SD_STACK_DOWN, worker);
     size_t at = (size_t)n0 * (size_t)l.out;
     real *act = t->mem.mid + (size_t)n0 * l.in, *x = t->mem.acts[layer + 1].x + at;
     sd_swiglu(act, a->gu + (size_t)n0 * 2 * l.in, n1 - n0, l.in);
@@ -91,30 +87,30 @@ static void down_tile(sd_train *t, int layer, int n0, int n1, int worker) {
 }
 
 static void forward_attention(sd_train *t, int layer) {
-    sd_train_need(t, layer, SD_STACK_QKV);
-    sd_train_run(
-        &(sd_train_work){.t = t, .layer = layer, .tile = qkv_tile, .next = {layer, SD_STACK_O}});
+    sd_train_need(t, (sd_stack_id){layer, SD_STACK_QKV, false});
+    sd_train_run(&(sd_train_work){
+        .t = t, .layer = layer, .tile = qkv_tile, .next = {layer, SD_STACK_O, false}});
     sd_train_run(&(sd_train_work){.t = t,
                                   .layer = layer,
                                   .n_extra = t->mem.rows.n_segments * t->causal.H,
                                   .extra = attention_task,
-                                  .next = {-1, 0}});
+                                  .next = {-1, 0, false}});
 }
 
 static void forward_mlp_in(sd_train *t, int layer) {
-    sd_train_need(t, layer, SD_STACK_O);
-    sd_train_run(
-        &(sd_train_work){.t = t, .layer = layer, .tile = out_tile, .next = {layer, SD_STACK_GU}});
-    sd_train_run(
-        &(sd_train_work){.t = t, .layer = layer, .tile = gu_tile, .next = {layer, SD_STACK_DOWN}});
+    sd_train_need(t, (sd_stack_id){layer, SD_STACK_O, false});
+    sd_train_run(&(sd_train_work){
+        .t = t, .layer = layer, .tile = out_tile, .next = {layer, SD_STACK_GU, false}});
+    sd_train_run(&(sd_train_work){
+        .t = t, .layer = layer, .tile = gu_tile, .next = {layer, SD_STACK_DOWN, false}});
 }
 
 void sd_train_forward(sd_train *t, int layer) {
     forward_attention(t, layer);
     forward_mlp_in(t, layer);
     int above = layer + 1 < t->m->hp.L ? layer + 1 : -1;
-    sd_train_run(
-        &(sd_train_work){.t = t, .layer = layer, .tile = down_tile, .next = {above, SD_STACK_QKV}});
+    sd_train_run(&(sd_train_work){
+        .t = t, .layer = layer, .tile = down_tile, .next = {above, SD_STACK_QKV, false}});
 }
 
 void sd_train_again(sd_train *t, int layer) {
@@ -130,14 +126,13 @@ void sd_train_again(sd_train *t, int layer) {
 static bool goes_on(const sd_train *t, int layer, int stack) {
     if (layer > t->lowest) return true;
     for (int s = 0; s < stack; s++)
-        if (sd_train_stack(t, layer, s).R > 0) return true;
+        if (sd_train_stack(t, layer, s, 0).R > 0) return true;
     return false;
 }
 
 static void down_back(sd_train *t, int layer, int n0, int n1, int worker) {
-    (void)worker;
     const sd_train_acts *a = &t->mem.acts[layer];
-    sd_linear l = sd_train_stack(t, layer, SD_STACK_DOWN);
+    sd_linear l = sd_train_stack(t, layer, SD_STACK_DOWN, worker);
     const real *dx = t->mem.dx + (size_t)n0 * l.out, *gu = a->gu + (size_t)n0 * 2 * l.in;
     real *mid = t->mem.mid + (size_t)n0 * l.in, *du = t->mem.du + (size_t)n0 * l.R;
     sd_linear_down(du, dx, l.out, n1 - n0, &l);
@@ -153,7 +148,7 @@ static void down_back(sd_train *t, int layer, int n0, int n1, int worker) {
 // gradient back through the norm onto the residual stream.
 static void norm_back(sd_train *t, int layer, int stack, const real *dy, const real *x,
                       const real *rstd, const float *w, int n0, int n1, int worker) {
-    sd_linear l = sd_train_stack(t, layer, stack);
+    sd_linear l = sd_train_stack(t, layer, stack, worker);
     int C = l.in;
     real *du = t->mem.du + (size_t)n0 * l.R, *dn = t->mem.worker[worker].dn;
     x += (size_t)n0 * C;
@@ -171,8 +166,7 @@ static void gu_back(sd_train *t, int layer, int n0, int n1, int worker) {
 }
 
 static void out_back(sd_train *t, int layer, int n0, int n1, int worker) {
-    (void)worker;
-    sd_linear l = sd_train_stack(t, layer, SD_STACK_O);
+    sd_linear l = sd_train_stack(t, layer, SD_STACK_O, worker);
     const real *dx = t->mem.dx + (size_t)n0 * l.out;
     real *du = t->mem.du + (size_t)n0 * l.R;
     sd_linear_down(du, dx, l.out, n1 - n0, &l);
@@ -209,7 +203,7 @@ static int grad_tasks(const sd_linear *l) {
 }
 
 static void grad_task(sd_train *t, int layer, int stack, const real *dy, const real *x, int task) {
-    sd_linear l = sd_train_stack(t, layer, stack);
+    sd_linear l = sd_train_stack(t, layer, stack, 0);
     int N = t->mem.rows.N, n = (l.in + GRAD_COLUMNS - 1) / GRAD_COLUMNS;
     const real *u = t->mem.acts[layer].u[stack];
     if (task < n) {
@@ -266,19 +260,19 @@ static void attention_back(sd_train *t, int layer, int i, int worker) {
 static void run_back(sd_train *t, int layer, int stack,
                      void (*tile)(sd_train *, int, int, int, int),
                      void (*extra)(sd_train *, int, int, int), int more_tasks) {
-    sd_linear l = sd_train_stack(t, layer, stack);
-    sd_stack_id next = {layer, stack - 1};
-    if (stack == SD_STACK_QKV) next = (sd_stack_id){layer - 1, SD_STACK_DOWN};
+    sd_linear l = sd_train_stack(t, layer, stack, 0);
+    sd_stack_id next = {layer, stack - 1, true};
+    if (stack == SD_STACK_QKV) next = (sd_stack_id){layer - 1, SD_STACK_DOWN, true};
     // Recompute starts the next layer with its first stack instead.
     if (!goes_on(t, layer, stack) || (stack == SD_STACK_QKV && t->recompute != SD_RECOMPUTE_NONE))
         next.layer = -1;
-    sd_train_need(t, layer, stack);
+    sd_train_need(t, (sd_stack_id){layer, stack, true});
     sd_train_run(&(sd_train_work){.t = t, .layer = layer, .tile = tile, .next = next});
     sd_train_run(&(sd_train_work){.t = t,
                                   .layer = layer,
                                   .n_extra = more_tasks + grad_tasks(&l),
                                   .extra = extra,
-                                  .next = {-1, 0}});
+                                  .next = {-1, 0, false}});
 }
 
 void sd_train_backward(sd_train *t, int layer) {

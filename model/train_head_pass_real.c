@@ -5,8 +5,6 @@
 
 #include <string.h>
 
-enum { DEQUANT_ROWS = 64 };
-
 typedef struct {
     sd_train *t;
     int tile_rows, tiles;
@@ -32,13 +30,22 @@ static int tile_end(const head_work *w, int task) {
     return end < n ? end : n;
 }
 
+// dh <- the label's row of the head, at the values that the products use.
+static void label_row(sd_train *t, int n, int worker) {
+    real *row = t->mem.dh + (size_t)n * t->m->hp.C;
+    sd_train_dequantise(row, &t->m->head, t->mem.rows.label[n], t->mem.worker[worker].rows);
+    if (!t->panels->bf16) return;
+    for (int c = 0; c < t->m->hp.C; c++)
+        row[c] = (real)sd_bf16_to_float(sd_float_to_bf16((float)row[c]));
+}
+
 static void gather_tile(void *ctx, int task, int worker) {
-    (void)worker;
     const head_work *w = ctx;
     sd_train *t = w->t;
     int C = t->m->hp.C, n0 = task * w->tile_rows, n1 = tile_end(w, task);
     sd_head_rows s = state_of(t, n0);
     sd_head_begin(&s, n1 - n0, C);
+    for (int n = n0; n < n1 && s.dh; n++) label_row(t, n, worker);
     for (int n = n0; n < n1; n++)
         sd_rmsnorm(t->mem.h + (size_t)n * C, t->mem.rstd_h + n,
                    t->mem.acts[t->m->hp.L].x + (size_t)t->mem.rows.row[n] * C, t->m->out_norm, 1, C,
@@ -52,15 +59,30 @@ static void chunk_task(void *ctx, int task, int worker) {
     if (w->chunk >= 0 && task < w->tiles) {
         int n0 = task * w->tile_rows, n1 = tile_end(w, task);
         sd_head_rows s = state_of(t, n0);
-        sd_head_chunk(&s, t->mem.h + (size_t)n0 * C, t->mem.rows.label + n0, n1 - n0, C,
-                      t->mem.head_W[w->chunk & 1], w->chunk * t->mem.head_chunk,
-                      chunk_rows(t, w->chunk), t->mem.worker[worker].logits);
+        void *const *W = t->mem.head_W[w->chunk & 1];
+#if SD_REAL_IS_DOUBLE
+        sd_frozen frozen = {.rows = W[0]};
+#else
+        sd_frozen frozen = {.by_rows = W[0],
+                            .by_columns = W[1],
+                            .panels = t->panels,
+                            .scratch = t->mem.worker[worker].panels};
+#endif
+        sd_head_chunk(&s, t->mem.h + (size_t)n0 * C, t->mem.rows.label + n0, n1 - n0, C, &frozen,
+                      w->chunk * t->mem.head_chunk, chunk_rows(t, w->chunk),
+                      t->mem.worker[worker].logits);
         return;
     }
-    int m0 = (task - (w->chunk >= 0 ? w->tiles : 0)) * DEQUANT_ROWS, m1 = m0 + DEQUANT_ROWS,
-        rows = chunk_rows(t, w->next), v0 = w->next * t->mem.head_chunk;
-    sd_train_dequantise(t->mem.head_W[w->next & 1] + (size_t)m0 * C, &t->m->head, v0 + m0,
-                        v0 + (m1 < rows ? m1 : rows), t->mem.worker[worker].row);
+    int m0 = (task - (w->chunk >= 0 ? w->tiles : 0)) * SD_PANEL_ROWS, M = chunk_rows(t, w->next);
+    int count = M - m0 < SD_PANEL_ROWS ? M - m0 : SD_PANEL_ROWS;
+    const char *stored = (const char *)t->m->head.data;
+    size_t bytes = sd_row_bytes(t->m->head.dtype, C),
+           first = (size_t)w->next * (size_t)t->mem.head_chunk + (size_t)m0;
+    for (int i = 0; i < count; i++)
+        sd_dequantise(t->mem.worker[worker].rows + (size_t)i * C, t->m->head.dtype,
+                      stored + (first + (size_t)i) * bytes, C);
+    void *const *W = t->mem.head_W[w->next & 1];
+    sd_train_pack(t, worker, W[0], t->grad ? W[1] : NULL, m0, count, M, C);
 }
 
 // Back through the last norm, onto the rows that were gathered; every other row's gradient is 0.
@@ -87,7 +109,7 @@ double sd_train_head(sd_train *t) {
         w.chunk = c;
         w.next = c + 1 < chunks ? c + 1 : -1;
         int tasks = c >= 0 ? w.tiles : 0;
-        if (w.next >= 0) tasks += (chunk_rows(t, w.next) + DEQUANT_ROWS - 1) / DEQUANT_ROWS;
+        if (w.next >= 0) tasks += (chunk_rows(t, w.next) + SD_PANEL_ROWS - 1) / SD_PANEL_ROWS;
         sd_pool_run(t->pool, tasks, chunk_task, &w);
     }
     double loss = 0;

@@ -101,15 +101,27 @@ static void carve_rows(sd_train_rows *r, carver *at, size_t N, size_t *part) {
     r->label = take(at, N, sizeof *r->label, part);
 }
 
-static void carve_head(sd_train_memory *m, carver *at, const sd_hparams *hp, size_t N) {
+// Of a packed matrix; the double build keeps rows.
+static size_t weight_bytes(const sd_panels *p, int M, int K) {
+#if SD_REAL_IS_DOUBLE
+    (void)p;
+    return (size_t)M * (size_t)K * sizeof(real);
+#else
+    return sd_panels_bytes(p, M, K);
+#endif
+}
+
+static void carve_head(sd_train_memory *m, carver *at, const sd_hparams *hp, const sd_panels *p,
+                       size_t N) {
     carver c = *at;
     size_t rows = N * (size_t)hp->C;
     // A chunk's weights stay in the last-level cache while all supervised rows pass over them.
     size_t chunk = (size_t)4 * 1024 * 1024 / ((size_t)hp->C * sizeof(real)) & ~(size_t)15;
     m->head_chunk = (int)(chunk < 64 ? 64 : chunk > 1024 ? 1024 : chunk);
     if (m->head_chunk > hp->V) m->head_chunk = hp->V;
+    size_t bytes = weight_bytes(p, m->head_chunk, hp->C);
     for (int i = 0; i < 2; i++)
-        m->head_W[i] = REALS((size_t)m->head_chunk * (size_t)hp->C, &m->head);
+        for (int way = 0; way < 2; way++) m->head_W[i][way] = take(&c, bytes, 1, &m->head);
     m->h = REALS(rows, &m->head);
     m->dh = REALS(rows, &m->head);
     m->acc = REALS(rows, &m->head);
@@ -120,13 +132,14 @@ static void carve_head(sd_train_memory *m, carver *at, const sd_hparams *hp, siz
     *at = c;
 }
 
-static void carve_workers(sd_train_memory *m, carver *at, const sd_hparams *hp, size_t N,
-                          int threads) {
+static void carve_workers(sd_train_memory *m, carver *at, const sd_hparams *hp, const sd_panels *p,
+                          size_t N, int threads) {
     carver c = *at;
     size_t longest_row = largest(largest((size_t)hp->C, (size_t)hp->F), (size_t)hp->H * hp->D);
     for (int i = 0; i < threads; i++) {
         sd_train_worker none, *w = m->worker ? &m->worker[i] : &none;
-        w->row = take(&c, longest_row, sizeof(float), &m->workers);
+        w->rows = take(&c, SD_PANEL_ROWS * longest_row, sizeof(float), &m->workers);
+        w->panels = p->bf16 ? take(&c, SD_PANEL_SCRATCH, 1, &m->workers) : NULL;
         w->attention = REALS(sd_causal_scratch((int)N, hp->D), &m->workers);
         w->logits = REALS((size_t)SD_TRAIN_TILE * (size_t)m->head_chunk, &m->workers);
         w->dn = REALS((size_t)SD_TRAIN_TILE * (size_t)hp->C, &m->workers);
@@ -135,7 +148,8 @@ static void carve_workers(sd_train_memory *m, carver *at, const sd_hparams *hp, 
 }
 
 void sd_train_carve(sd_train_memory *m, char *base, const sd_hparams *hp, const sd_lora_layout *lay,
-                    int max_tokens, sd_recompute recompute, int lowest, int threads) {
+                    const sd_panels *panels, int max_tokens, sd_recompute recompute, int lowest,
+                    int threads) {
     carver c = {base, 0};
     *m = (sd_train_memory){0};
     size_t N = (size_t)max_tokens, most_u = 0;
@@ -149,16 +163,17 @@ void sd_train_carve(sd_train_memory *m, char *base, const sd_hparams *hp, const 
     carve_rows(&m->rows, &c, N, &m->other);
     m->cosine = REALS(N * (size_t)(hp->rope_dim / 2), &m->other);
     m->sine = REALS(N * (size_t)(hp->rope_dim / 2), &m->other);
-    m->W[0] = REALS(largest(w.qkv, 2 * w.F) * w.C, &m->weights);
-    m->W[1] = REALS(largest(w.att, w.F) * w.C, &m->weights);
+    int wide = (int)largest(w.qkv, 2 * w.F), mid = (int)largest(w.att, w.F);
+    m->W[0] = take(&c, weight_bytes(panels, wide, hp->C), 1, &m->weights);
+    m->W[1] = take(&c, weight_bytes(panels, hp->C, mid), 1, &m->weights);
     carve_acts(m, &c, hp, lay, N, recompute, lowest);
     m->n = REALS(N * w.C, &m->scratch);
     m->dx = REALS(N * w.C, &m->scratch);
     m->wide = REALS(N * largest(2 * w.F, w.qkv), &m->scratch);
     m->mid = REALS(N * largest(w.F, w.att), &m->scratch);
     m->du = REALS(N * most_u, &m->scratch);
-    carve_head(m, &c, hp, N);
-    carve_workers(m, &c, hp, N, threads);
+    carve_head(m, &c, hp, panels, N);
+    carve_workers(m, &c, hp, panels, N, threads);
     m->bytes = c.at;
 }
 
@@ -175,7 +190,8 @@ static void add_row(sd_train_plan_report *r, const char *part, size_t bytes) {
 }
 
 static void report_of(sd_train_plan_report *out, const sd_model *m, const sd_lora_layout *lay,
-                      int max_tokens, sd_recompute recompute, int threads) {
+                      int max_tokens, sd_train_compute compute, sd_recompute recompute,
+                      int threads) {
     sd_train_memory mem;
     int lowest = 0;
     while (lowest < lay->L) {
@@ -185,8 +201,9 @@ static void report_of(sd_train_plan_report *out, const sd_model *m, const sd_lor
         if (p < SD_PROJ_COUNT) break;
         lowest++;
     }
-    sd_train_carve(&mem, NULL, &m->hp, lay, max_tokens, recompute, lowest, threads);
-    *out = (sd_train_plan_report){.recompute = recompute};
+    sd_train_carve(&mem, NULL, &m->hp, lay, sd_panels_best(compute == SD_TRAIN_BF16), max_tokens,
+                   recompute, lowest, threads);
+    *out = (sd_train_plan_report){.compute = compute, .recompute = recompute};
     add_row(out, "weights (mapped)", m->weight_bytes);
     add_row(out, "adapter, gradient, optimiser", 4 * sizeof(float) * lay->n_params);
     add_row(out, "activations kept", mem.kept);
@@ -205,13 +222,19 @@ sd_status sd_train_plan(sd_train_plan_report *out, const sd_model *m, const sd_l
              o->max_tokens);
     SD_CHECK(lay->L == m->hp.L, err, SD_EINVAL,
              "the adapter's layout is of %d layers, the model has %d", lay->L, m->hp.L);
+    bool has_bf16 = sd_panels_best(true) != NULL;
+    SD_CHECK(has_bf16 || o->compute != SD_TRAIN_BF16, err, SD_EINVAL,
+             "compute_dtype bf16: this processor has no bf16 instructions (AVX512_BF16); use auto "
+             "or fp32");
+    sd_train_compute compute =
+        has_bf16 && o->compute != SD_TRAIN_FP32 ? SD_TRAIN_BF16 : SD_TRAIN_FP32;
     sd_recompute from = o->recompute, to = o->recompute;
     if (o->recompute == SD_RECOMPUTE_AUTO) from = SD_RECOMPUTE_NONE, to = SD_RECOMPUTE_BLOCK;
     for (int r = (int)from; r <= (int)to; r++) {
-        report_of(out, m, lay, o->max_tokens, (sd_recompute)r, threads);
+        report_of(out, m, lay, o->max_tokens, compute, (sd_recompute)r, threads);
         if (o->memory_limit == 0 || out->total <= o->memory_limit) break;
     }
-    out->compute = SD_TRAIN_FP32;
+
     SD_CHECK(o->memory_limit == 0 || out->total <= o->memory_limit, err, SD_ELIMIT,
              "micro-batches of %d tokens need %zu MiB, the limit is %zu MiB; lower "
              "micro_batch_tokens or raise memory_limit",

@@ -14,26 +14,46 @@
 // ---- weights
 
 static const sd_proj stack_first[SD_STACKS + 1] = {SD_WQ, SD_WO, SD_WGATE, SD_WDOWN, SD_PROJ_COUNT};
-enum { DEQUANT_ROWS = 64, EMBED_ROWS = 64 };
 
-void sd_train_dequantise(real *y, const sd_weight *w, int m0, int m1, float *row) {
-    size_t bytes = sd_row_bytes(w->dtype, w->cols);
-    for (int m = m0; m < m1; m++, y += w->cols) {
-        const char *stored = (const char *)w->data + (size_t)m * bytes;
+void sd_train_dequantise(real *y, const sd_weight *w, int m, float *room) {
+    const char *stored = (const char *)w->data + (size_t)m * sd_row_bytes(w->dtype, w->cols);
 #if SD_REAL_IS_DOUBLE
-        sd_dequantise(row, w->dtype, stored, w->cols);
-        for (int k = 0; k < w->cols; k++) y[k] = (real)row[k];
+    sd_dequantise(room, w->dtype, stored, w->cols);
+    for (int k = 0; k < w->cols; k++) y[k] = (real)room[k];
 #else
-        (void)row;
-        sd_dequantise(y, w->dtype, stored, w->cols);
+    (void)room;
+    sd_dequantise(y, w->dtype, stored, w->cols);
 #endif
-    }
 }
 
-sd_linear sd_train_stack(const sd_train *t, int layer, int stack) {
+void sd_train_pack(const sd_train *t, int worker, void *forward, void *backward, int m0, int count,
+                   int M, int K) {
+    const float *rows = t->mem.worker[worker].rows;
+#if SD_REAL_IS_DOUBLE
+    (void)backward, (void)M;
+    real *to = (real *)forward + (size_t)m0 * (size_t)K;
+    for (size_t i = 0; i < (size_t)count * (size_t)K; i++) to[i] = (real)rows[i];
+#else
+    if (forward) sd_panels_pack_forward(t->panels, forward, rows, m0, count, M, K);
+    if (backward) sd_panels_pack_backward(t->panels, backward, rows, m0, count, M, K);
+#endif
+}
+
+sd_linear sd_train_stack(const sd_train *t, int layer, int stack, int worker) {
     const sd_lora_slot *slot = t->lay.slot + layer * SD_PROJ_COUNT;
     const sd_layer *y = &t->m->layer[layer];
-    sd_linear l = {.in = y->w[stack_first[stack]].cols, .W = t->mem.W[stack & 1]};
+    void *W = t->mem.W[stack & 1];
+    sd_linear l = {.in = y->w[stack_first[stack]].cols};
+#if SD_REAL_IS_DOUBLE
+    (void)worker;
+    l.W.rows = W;
+#else
+    bool back = t->in_W[stack & 1].back;
+    l.W = (sd_frozen){.by_rows = back ? NULL : W,
+                      .by_columns = back ? W : NULL,
+                      .panels = t->panels,
+                      .scratch = t->mem.worker[worker].panels};
+#endif
     for (int p = (int)stack_first[stack]; p < (int)stack_first[stack + 1]; p++) {
         const sd_lora_slot *s = &slot[p];
         if (s->r > 0 && !l.A) l.A = t->theta + s->a;
@@ -49,35 +69,38 @@ sd_linear sd_train_stack(const sd_train *t, int layer, int stack) {
     return l;
 }
 
-static int dequant_tasks(const sd_train *t, sd_stack_id id) {
+static int stack_rows(const sd_train *t, sd_stack_id id) {
     int n = 0;
-    if (id.layer < 0) return 0;
     for (int p = (int)stack_first[id.stack]; p < (int)stack_first[id.stack + 1]; p++)
-        n += (t->m->layer[id.layer].w[p].rows + DEQUANT_ROWS - 1) / DEQUANT_ROWS;
+        n += t->m->layer[id.layer].w[p].rows;
     return n;
 }
 
+static int dequant_tasks(const sd_train *t, sd_stack_id id) {
+    return id.layer < 0 ? 0 : (stack_rows(t, id) + SD_PANEL_ROWS - 1) / SD_PANEL_ROWS;
+}
+
+// SD_PANEL_ROWS rows of the stack, whichever of its matrices they belong to.
 static void dequant_task(sd_train *t, sd_stack_id id, int task, int worker) {
-    real *y = t->mem.W[id.stack & 1];
-    for (int p = (int)stack_first[id.stack]; p < (int)stack_first[id.stack + 1]; p++) {
-        const sd_weight *w = &t->m->layer[id.layer].w[p];
-        int n = (w->rows + DEQUANT_ROWS - 1) / DEQUANT_ROWS;
-        if (task < n) {
-            int m0 = task * DEQUANT_ROWS,
-                m1 = m0 + DEQUANT_ROWS < w->rows ? m0 + DEQUANT_ROWS : w->rows;
-            sd_train_dequantise(y + (size_t)m0 * w->cols, w, m0, m1, t->mem.worker[worker].row);
-            return;
-        }
-        task -= n;
-        y += (size_t)w->rows * (size_t)w->cols;
+    const sd_weight *w = &t->m->layer[id.layer].w[stack_first[id.stack]];
+    int M = stack_rows(t, id), K = w->cols, m0 = task * SD_PANEL_ROWS, first = 0;
+    int count = M - m0 < SD_PANEL_ROWS ? M - m0 : SD_PANEL_ROWS;
+    for (int i = 0; i < count; i++) {
+        while (m0 + i - first >= w->rows) first += w++->rows;
+        sd_dequantise(t->mem.worker[worker].rows + (size_t)i * K, w->dtype,
+                      (const char *)w->data + (size_t)(m0 + i - first) * sd_row_bytes(w->dtype, K),
+                      K);
     }
+    void *W = t->mem.W[id.stack & 1];
+    bool rows = SD_REAL_IS_DOUBLE || !id.back;
+    sd_train_pack(t, worker, rows ? W : NULL, rows ? NULL : W, m0, count, M, K);
 }
 
 // ---- regions
 
 int sd_train_tile_rows(int N) {
-    int rows = ((N + 15) / 16 + 15) / 16 * 16;
-    return rows < 32 ? 32 : rows > SD_TRAIN_TILE ? SD_TRAIN_TILE : rows;
+    int rows = ((N + 15) / 16 + 11) / 12 * 12; // sixteen tiles; twelve rows are what a kernel takes
+    return rows < 36 ? 36 : rows > SD_TRAIN_TILE ? SD_TRAIN_TILE : rows;
 }
 
 static void region_task(void *ctx, int task, int worker) {
@@ -94,7 +117,8 @@ static void region_task(void *ctx, int task, int worker) {
 
 static bool is_in_buffer(const sd_train *t, sd_stack_id id) {
     sd_stack_id in = t->in_W[id.stack & 1];
-    return in.layer == id.layer && in.stack == id.stack;
+    return in.layer == id.layer && in.stack == id.stack &&
+           (in.back == id.back || SD_REAL_IS_DOUBLE);
 }
 
 void sd_train_run(sd_train_work *w) {
@@ -106,8 +130,8 @@ void sd_train_run(sd_train_work *w) {
     sd_pool_run(t->pool, w->tiles + w->n_extra + dequant_tasks(t, w->next), region_task, w);
 }
 
-void sd_train_need(sd_train *t, int layer, int stack) {
-    sd_train_run(&(sd_train_work){.t = t, .layer = layer, .next = {layer, stack}});
+void sd_train_need(sd_train *t, sd_stack_id id) {
+    sd_train_run(&(sd_train_work){.t = t, .layer = id.layer, .next = id});
 }
 
 // ---- open and close
@@ -159,16 +183,19 @@ sd_status sd_train_open(sd_train **out, sd_model *m, const sd_lora_layout *lay, 
     t->pool = pool;
     t->o = *o;
     t->recompute = plan.recompute;
+    t->panels = sd_panels_best(plan.compute == SD_TRAIN_BF16);
     t->lowest = lowest_adapted(lay);
     t->causal = (sd_causal){m->hp.H, m->hp.G, m->hp.D, (real)(1 / sqrt((double)m->hp.D))};
-    sd_train_carve(&t->mem, NULL, &m->hp, lay, o->max_tokens, t->recompute, t->lowest, threads);
+    sd_train_carve(&t->mem, NULL, &m->hp, lay, t->panels, o->max_tokens, t->recompute, t->lowest,
+                   threads);
     t->block = sd_alloc(t->mem.bytes, 1);
     inverse = sd_alloc((size_t)m->hp.rope_dim / 2 + 1, sizeof *inverse);
     SD_CHECK_ALLOC(inverse, err);
     SD_CHECK(t->block, err, SD_ENOMEM,
              "%zu MiB for the training pass are not there; lower micro_batch_tokens",
              t->mem.bytes >> 20);
-    sd_train_carve(&t->mem, t->block, &m->hp, lay, o->max_tokens, t->recompute, t->lowest, threads);
+    sd_train_carve(&t->mem, t->block, &m->hp, lay, t->panels, o->max_tokens, t->recompute,
+                   t->lowest, threads);
     rope_tables(t, inverse);
     t->in_W[0].layer = t->in_W[1].layer = -1;
     *out = t;
@@ -192,9 +219,8 @@ void sd_train_close(sd_train *t) {
 static void embed_tile(sd_train *t, int layer, int n0, int n1, int worker) {
     int C = t->m->hp.C;
     for (int n = n0; n < n1; n++) {
-        int token = t->mem.rows.token[n];
-        sd_train_dequantise(t->mem.acts[layer].x + (size_t)n * C, &t->m->embedding, token,
-                            token + 1, t->mem.worker[worker].row);
+        sd_train_dequantise(t->mem.acts[layer].x + (size_t)n * C, &t->m->embedding,
+                            t->mem.rows.token[n], t->mem.worker[worker].rows);
     }
 }
 
@@ -208,7 +234,7 @@ static sd_status run_pass(sd_train *t, const real *theta, real *grad, const sd_t
     if (rows->n_supervised == 0) return SD_OK; // nothing to learn or to measure
     t->theta = theta;
     t->grad = grad;
-    sd_train_run(&(sd_train_work){.t = t, .tile = embed_tile, .next = {0, SD_STACK_QKV}});
+    sd_train_run(&(sd_train_work){.t = t, .tile = embed_tile, .next = {0, SD_STACK_QKV, false}});
     for (int l = 0; l < t->m->hp.L; l++) sd_train_forward(t, l);
     sum->loss += sd_train_head(t);
     if (!grad) return SD_OK;

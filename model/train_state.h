@@ -10,7 +10,7 @@
 #include "model/train_pass.h"
 
 enum { SD_STACK_QKV, SD_STACK_O, SD_STACK_GU, SD_STACK_DOWN, SD_STACKS };
-enum { SD_TRAIN_TILE = 256 }; // tokens of a tile at most: worker scratch is sized by it
+enum { SD_TRAIN_TILE = SD_PANEL_TILE }; // tokens of a tile at most: worker scratch is sized by it
 
 #define sd_train_acts SD_REAL(sd_train_acts)
 #define sd_train_worker SD_REAL(sd_train_worker)
@@ -26,6 +26,7 @@ enum { SD_TRAIN_TILE = 256 }; // tokens of a tile at most: worker scratch is siz
 #define sd_train_head SD_REAL(sd_train_head)
 #define sd_train_tile_rows SD_REAL(sd_train_tile_rows)
 #define sd_train_dequantise SD_REAL(sd_train_dequantise)
+#define sd_train_pack SD_REAL(sd_train_pack)
 
 /// What a layer's backward pass reads. Under recompute some of it is scratch shared by the layers.
 typedef struct {
@@ -42,7 +43,8 @@ typedef struct {
 } sd_train_acts;
 
 typedef struct {
-    float *row;      // one dequantised row (double build)
+    float *rows;     // [SD_PANEL_ROWS, widest] dequantised, on their way into panels
+    void *panels;    // SD_PANEL_SCRATCH bytes; NULL without bf16
     real *attention; // sd_causal_scratch
     real *logits;    // [SD_TRAIN_TILE, head chunk]
     real *dn;        // [SD_TRAIN_TILE, C]
@@ -55,13 +57,13 @@ typedef struct {
     sd_train_worker *worker;
     sd_train_rows rows;
     real *cosine, *sine; // [max_tokens, rope_dim/2]
-    real *W[2];      // a stack's weights: q k v and gate up in the first, o and down in the second
-    real *head_W[2]; // [head_chunk, C]
-    real *n;         // [N, C]   the normalised input of a stack
-    real *dx;        // [N, C]   gradient of the residual stream
-    real *wide;      // [N, max(2F, (H+2G)*D)]  d(gate, up) or d(q, k, v)
-    real *mid;       // [N, max(F, H*D)]        the activation, its gradient, d(att)
-    real *du;        // [N, largest R]
+    void *W[2]; // a stack's weights: q k v and gate up in the first, o and down in the second
+    void *head_W[2][2];         // [head_chunk, C] packed both ways; double: rows in the first
+    real *n;                    // [N, C]   the normalised input of a stack
+    real *dx;                   // [N, C]   gradient of the residual stream
+    real *wide;                 // [N, max(2F, (H+2G)*D)]  d(gate, up) or d(q, k, v)
+    real *mid;                  // [N, max(F, H*D)]        the activation, its gradient, d(att)
+    real *du;                   // [N, largest R]
     real *h, *dh, *acc;         // [N, C]   supervised rows of the head
     real *rstd_h;               // [N]
     double *max, *sum, *target; // [N]
@@ -72,6 +74,7 @@ typedef struct {
 
 typedef struct {
     int layer, stack; // layer -1: nothing
+    bool back;        // packed for the backward pass
 } sd_stack_id;
 
 struct sd_train {
@@ -79,6 +82,7 @@ struct sd_train {
     sd_lora_layout lay;
     sd_pool *pool;
     sd_train_options o;
+    const sd_panels *panels;
     sd_recompute recompute;
     int lowest; // the lowest adapted layer
     sd_causal causal;
@@ -91,11 +95,11 @@ struct sd_train {
 
 /// Assigns every pointer of `mem` from base (NULL: counts only).
 void sd_train_carve(sd_train_memory *mem, char *base, const sd_hparams *hp,
-                    const sd_lora_layout *lay, int max_tokens, sd_recompute recompute, int lowest,
-                    int threads);
+                    const sd_lora_layout *lay, const sd_panels *panels, int max_tokens,
+                    sd_recompute recompute, int lowest, int threads);
 
-/// The stack's maps with the current theta; W points to its buffer.
-sd_linear sd_train_stack(const sd_train *t, int layer, int stack);
+/// The stack's maps with the current theta; W is its buffer, as packed for whichever pass runs.
+sd_linear sd_train_stack(const sd_train *t, int layer, int stack, int worker);
 
 /// One parallel region: tiles of tokens, then other tasks, then the rows of `next` into its weight
 /// buffer, all independent of each other.
@@ -110,11 +114,15 @@ typedef struct {
 } sd_train_work;
 void sd_train_run(sd_train_work *w);
 /// Dequantises the stack now unless it is in its buffer.
-void sd_train_need(sd_train *t, int layer, int stack);
+void sd_train_need(sd_train *t, sd_stack_id id);
 /// Rows of a tile for N tokens: depends on N alone.
 int sd_train_tile_rows(int N);
-/// Rows [m0, m1) of w into y [.., cols].
-void sd_train_dequantise(real *y, const sd_weight *w, int m0, int m1, float *row);
+/// Row m of w into y [cols]; room: cols floats.
+void sd_train_dequantise(real *y, const sd_weight *w, int m, float *room);
+/// Rows [m0, m0 + count) of a matrix [M, K], which stand in the worker's rows, into its packed
+/// forms (NULL: not that one). The double build copies them as rows into `forward`.
+void sd_train_pack(const sd_train *t, int worker, void *forward, void *backward, int m0, int count,
+                   int M, int K);
 
 void sd_train_forward(sd_train *t, int layer); // acts[layer].x -> acts[layer+1].x
 void sd_train_again(sd_train *t, int layer);   // what recompute dropped

@@ -201,7 +201,7 @@ static double lin_W[OUT * IN], lin_c[N * LY];
 static sd_linear linear_of(const double *theta) {
     return (sd_linear){.in = IN,
                        .out = OUT,
-                       .W = lin_W,
+                       .W = {.rows = lin_W},
                        .A = theta + AT_A,
                        .R = RR,
                        .n_parts = 3,
@@ -267,9 +267,11 @@ static double run_head(double *dh, const double *h, int chunk) {
     double max[N], sum[N], target[N], acc[N * HC], logits[N * V];
     sd_head_rows s = {max, sum, target, dh ? acc : NULL, dh};
     sd_head_begin(&s, N, HC);
-    for (int v = 0; v < V; v += chunk)
-        sd_head_chunk(&s, h, labels, N, HC, head_W + v * HC, v, V - v < chunk ? V - v : chunk,
-                      logits);
+    for (int n = 0; n < N && dh; n++) memcpy(dh + n * HC, head_W + labels[n] * HC, HC * sizeof *dh);
+    for (int v = 0; v < V; v += chunk) {
+        sd_frozen W = {.rows = head_W + v * HC};
+        sd_head_chunk(&s, h, labels, N, HC, &W, v, V - v < chunk ? V - v : chunk, logits);
+    }
     return sd_head_finish(&s, N, HC);
 }
 
