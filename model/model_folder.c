@@ -45,8 +45,10 @@ static const sd_tensor_source source = {
           LAYER "mlp.gate_proj.weight", LAYER "mlp.up_proj.weight", LAYER "mlp.down_proj.weight"},
     .ignored = {"rotary_emb.inv_freq", NULL}};
 
+// flags: of json_loadb. tokenizer_config.json is read with integers as reals: transformers writes
+// model_max_length as 10^30 where there is none.
 static sd_status read_json(json_t **out, const char *folder, const char *name, bool required,
-                           sd_error *err) {
+                           size_t flags, sd_error *err) {
     sd_status st = SD_OK;
     char *text = NULL, *path = sd_path_join(folder, name);
     size_t len;
@@ -55,7 +57,7 @@ static sd_status read_json(json_t **out, const char *folder, const char *name, b
     if (!required && !sd_path_exists(path)) goto out;
     SD_TRY(sd_file_read(&text, &len, path, MAX_CONFIG, err));
     json_error_t je;
-    *out = json_loadb(text, len, JSON_REJECT_DUPLICATES, &je);
+    *out = json_loadb(text, len, JSON_REJECT_DUPLICATES | flags, &je);
     SD_CHECK(*out, err, SD_EFORMAT, "%s: byte %d: is not JSON: %s", path, je.position, je.text);
     SD_CHECK(json_is_object(*out), err, SD_EFORMAT, "%s: byte 0: is not a JSON object", path);
 out:
@@ -285,7 +287,8 @@ static sd_status read_template(sd_model *m, sd_error *err) {
         SD_TRY(sd_model_set_template(m, text, len, err));
         goto out;
     }
-    SD_TRY(read_json(&config, m->path, "tokenizer_config.json", false, err));
+    SD_TRY(
+        read_json(&config, m->path, "tokenizer_config.json", false, JSON_DECODE_INT_AS_REAL, err));
     json_t *t = get(config, "chat_template");
     for (size_t i = 0; i < json_array_size(t); i++) {
         json_t *one = json_array_get(t, i);
@@ -315,8 +318,8 @@ static sd_status set_name(sd_model *m, sd_error *err) {
 sd_status sd_model_read_folder(sd_model *m, sd_error *err) {
     sd_status st = SD_OK;
     json_t *config = NULL, *generation = NULL;
-    SD_TRY(read_json(&config, m->path, "config.json", true, err));
-    SD_TRY(read_json(&generation, m->path, "generation_config.json", false, err));
+    SD_TRY(read_json(&config, m->path, "config.json", true, 0, err));
+    SD_TRY(read_json(&generation, m->path, "generation_config.json", false, 0, err));
     SD_TRY(read_config(m, config, err));
     SD_TRY(sd_safetensors_open_folder(&m->st, m->path, err));
     SD_TRY(sd_model_bind(m, &source, err));

@@ -365,7 +365,8 @@ sd_status sd_tokenizer_from_folder(sd_tokenizer **out, const char *folder, sd_er
     SD_TRY(sd_file_read(&text, &len, path, MAX_JSON, err));
     if (sd_path_exists(config_path)) {
         SD_TRY(sd_file_read(&more, &n, config_path, MAX_JSON, err));
-        config = json_loadb(more, n, 0, &why);
+        // transformers writes model_max_length as 10^30 where there is none.
+        config = json_loadb(more, n, JSON_DECODE_INT_AS_REAL, &why);
         SD_CHECK(json_is_object(config), err, SD_EFORMAT, "%s: line %d: %s", config_path, why.line,
                  config ? "is not an object" : why.text);
     }

@@ -205,6 +205,7 @@ def quickstart(tok, model):
 
 
 def main():
+    only = sys.argv[3:]  # e.g. "templates": without the quickstart's records
     try:
         import gguf, h5py, hdf5plugin, torch, transformers  # noqa: E401, F401
     except ImportError as e:
@@ -221,7 +222,8 @@ def main():
         compare(f"{short}'s own template, the last answer only", tok, path, "last", with_tools)
         if name != SMOL:
             continue
-        quickstart(tok, path)
+        if not only:
+            quickstart(tok, path)
         with tempfile.TemporaryDirectory() as folder:
             for kind, template in TEMPLATES.items():
                 tiny_folder(folder, tok, template)
