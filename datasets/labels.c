@@ -20,19 +20,27 @@ static sd_status ensure_room(sd_labelled *l, sd_error *err) {
     return SD_OK;
 }
 
-static const char *token_text(const sd_tokenizer *t, int32_t id) {
-    size_t len;
-    return id < 0 ? "" : sd_tokenizer_bytes(t, id, &len);
+// A copy that ends with 0; NULL when out of memory.
+static char *token_text(const sd_tokenizer *t, int32_t id) {
+    size_t len = 0;
+    const char *s = id < 0 ? "" : sd_tokenizer_bytes(t, id, &len);
+    return sd_strndup(s, len);
 }
 
 static sd_status render(sd_buf *out, const sd_label_options *o, const sd_example *ex,
                         const json_t *messages, bool generation_prompt, sd_error *err) {
+    sd_status st = SD_OK;
     const sd_tokenizer *t = o->model->tokenizer;
+    char *bos = token_text(t, sd_tokenizer_bos(t)), *eos = token_text(t, sd_tokenizer_eos(t));
     if (!out->max) *out = sd_buf_make((size_t)SD_READER_MAX_RECORD * 2);
     sd_buf_clear(out);
-    return sd_template_render(o->model->chat, messages, ex->tools, NULL, generation_prompt,
-                              token_text(t, sd_tokenizer_bos(t)),
-                              token_text(t, sd_tokenizer_eos(t)), out, err);
+    SD_CHECK(bos && eos, err, SD_ENOMEM, "out of memory");
+    SD_TRY(sd_template_render(o->model->chat, messages, ex->tools, NULL, generation_prompt, bos,
+                              eos, out, err));
+out:
+    free(bos);
+    free(eos);
+    return st;
 }
 
 static bool begins_with(const sd_buf *text, const sd_buf *prefix) {

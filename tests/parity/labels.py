@@ -213,7 +213,7 @@ def main():
     messages, tools = tool_conversations()
     with_tools = [{"messages": messages, "tools": tools}, {"messages": messages[:2], "tools": tools}]
     for name in (SMOL, QWEN):
-        path, short = os.path.join(MODELS, name), name.split(".")[0]
+        path, short = os.path.join(MODELS, name), name.split(".Q")[0]
         if not os.path.exists(path):
             skip(f"{short}'s own template", f"{name} is not there")
             continue

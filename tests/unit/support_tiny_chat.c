@@ -32,8 +32,8 @@ static char *tokenizer_json(const char *normalizer) {
     }
     snprintf(two, sizeof two, "%s%s", newline, newline);
     json_object_set_new(vocab, two, json_integer(256));
-    static const char *const special[] = {"<|s|>", "<|im_start|>", "<|im_end|>"};
-    for (int i = 0; i < 3; i++)
+    static const char *const special[] = {"<|s|>", "<|im_start|>", "<|im_end|>", "<|tail|>"};
+    for (int i = 0; i < 4; i++)
         json_array_append_new(added, json_pack("{s:i, s:s, s:b, s:b, s:b, s:b, s:b}", "id", 257 + i,
                                                "content", special[i], "special", 1, "lstrip", 0,
                                                "rstrip", 0, "single_word", 0, "normalized", 0));
