@@ -1,7 +1,7 @@
 // Floats to stored values with the rounding of ggml's reference, so that a merged export equals
 // what ggml's own tools would write. The types of 32 divide by the largest value; the K types
 // search scale and minimum by weighted least squares.
-#include "kernels/quant.h"
+#include "kernels/quant_write.h"
 
 #include <math.h>
 #include <string.h>
@@ -102,6 +102,13 @@ bool sd_quantise(void *row, sd_dtype t, const float *y, int count) {
             break;
         case SD_Q8_0:
             write_q8_0(p, x);
+            break;
+        case SD_Q4_K:
+        case SD_Q5_K:
+            sd_write_q45_k(p, x, t == SD_Q5_K);
+            break;
+        case SD_Q6_K:
+            sd_write_q6_k(p, x);
             break;
         default:
             return false;
