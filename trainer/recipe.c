@@ -376,6 +376,24 @@ static sd_status check_together(const sd_recipe *r, sd_error *err) {
     return SD_OK;
 }
 
+/// Of two keys that exclude each other the command line's wins over the file's.
+static bool overrides(const sd_recipe *r, const char *key, const char *other) {
+    const sd_yaml_mark *k = &r->mark[find_key(key) - sd_recipe_keys];
+    const sd_yaml_mark *o = &r->mark[find_key(other) - sd_recipe_keys];
+    return k->origin && k->line == 0 && o->origin && o->line > 0;
+}
+
+static void let_overrides_win(sd_recipe *r) {
+    if (r->train.batch_rows && overrides(r, "train.batch_rows", "train.batch_tokens"))
+        r->train.batch_tokens = 0;
+    if (r->train.batch_tokens && overrides(r, "train.batch_tokens", "train.batch_rows"))
+        r->train.batch_rows = 0;
+    if (r->train.warmup_steps && overrides(r, "train.warmup_steps", "train.warmup_ratio"))
+        r->train.warmup_ratio = 0;
+    if (r->train.warmup_ratio > 0 && overrides(r, "train.warmup_ratio", "train.warmup_steps"))
+        r->train.warmup_steps = 0;
+}
+
 sd_status sd_recipe_parse(sd_recipe *r, const char *origin, const char *text, size_t len,
                           const char *const *override, int n_overrides, sd_error *err) {
     sd_status st = SD_OK;
@@ -393,6 +411,7 @@ sd_status sd_recipe_parse(sd_recipe *r, const char *origin, const char *text, si
     for (int i = 0; i < n_overrides; i++)
         SD_TRY(sd_yaml_override(root, &r->arena, override[i], err));
     SD_TRY(apply(r, root, "", err));
+    let_overrides_win(r);
     SD_TRY(check_together(r, err));
     // Of two ways to say a thing the one that was taken stands alone from here on.
     if (r->data.eval.n) r->data.val_size = 0;

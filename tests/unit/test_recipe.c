@@ -155,6 +155,24 @@ Test(recipe, overrides_replace_and_add) {
     sd_recipe_free(&r);
 }
 
+Test(recipe, of_two_keys_that_exclude_each_other_the_command_lines_wins) {
+    const char *o[] = {"train.batch_rows=8", "train.warmup_steps=20"};
+    sd_recipe r;
+    sd_error err = {0};
+    const char *text = "train: {batch_tokens: 512, warmup_ratio: 0.1}\n";
+    cr_assert_eq(sd_recipe_parse(&r, "r.yaml", text, strlen(text), o, 2, &err), SD_OK, "%s",
+                 err.message);
+    cr_assert(r.train.batch_rows == 8 && r.train.batch_tokens == 0);
+    cr_assert(r.train.warmup_steps == 20 && r.train.warmup_ratio == 0);
+    sd_recipe_free(&r);
+    const char *back = "train.batch_tokens=512";
+    text = "train: {batch_rows: 4}\n";
+    cr_assert_eq(sd_recipe_parse(&r, "r.yaml", text, strlen(text), &back, 1, &err), SD_OK, "%s",
+                 err.message);
+    cr_assert(r.train.batch_rows == 0 && r.train.batch_tokens == 512);
+    sd_recipe_free(&r);
+}
+
 Test(recipe, a_wrong_override_is_named) {
     const char *bad[] = {
         "train.lerning_rate=1", "train=1",          "=1",     "train",       "train..x=1",
