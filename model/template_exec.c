@@ -145,7 +145,6 @@ static sd_flow run_loop(sd_render *r, const sd_node *n, sd_loop *loop) {
     sd_scope *outer = r->scope;
     sd_flow flow = SD_FLOW_NEXT;
     sd_value self = {.kind = SD_V_LOOP, .loop = loop};
-    loop->depth0 = r->loop_depth++;
     for (; loop->index0 < loop->items->n; loop->index0++) {
         r->scope = push_scope(r, outer);
         flow = SD_FLOW_ERROR;
@@ -155,7 +154,6 @@ static sd_flow run_loop(sd_render *r, const sd_node *n, sd_loop *loop) {
         flow = sd_exec(r, n->list[0]);
         if (flow == SD_FLOW_ERROR || flow == SD_FLOW_BREAK) break;
     }
-    r->loop_depth--;
     r->scope = outer;
     return flow == SD_FLOW_ERROR ? flow : SD_FLOW_NEXT;
 }

@@ -109,7 +109,6 @@ struct sd_method {
 struct sd_loop {
     const sd_list *items;
     size_t index0;
-    int depth0;
     sd_list *changed; // what loop.changed() saw last
 };
 
@@ -297,7 +296,6 @@ struct sd_render {
     int64_t fuel;
     int depth; // of calls and blocks
     int line;  // of what is being run
-    int loop_depth;
     sd_scope *scope;
     sd_status status;
     sd_error *err;

@@ -86,7 +86,7 @@ static bool split_space(sd_render *r, sd_str s, int64_t max, sd_list *l) {
         s = sd_strip(s, true, false, NULL);
         if (s.n == 0) return true;
         size_t n = 0;
-        if (max == 0) return push_text(r, l, s.p, sd_strip(s, false, true, NULL).n);
+        if (max == 0) return push_text(r, l, s.p, s.n);
         while (n < s.n) {
             int32_t cp;
             int k = sd_utf8_next(s.p + n, s.n - n, &cp, NULL);
@@ -138,8 +138,7 @@ static bool rsplit_space(sd_render *r, sd_str s, int64_t max, sd_list *l) {
         s = sd_strip(s, false, true, NULL);
         if (s.n == 0) break;
         if (max == 0) {
-            sd_str rest = sd_strip(s, true, false, NULL);
-            if (!push_text(r, l, rest.p, rest.n)) return false;
+            if (!push_text(r, l, s.p, s.n)) return false;
             break;
         }
         size_t at = s.n;
@@ -558,9 +557,9 @@ static bool loop_attribute(const sd_loop *l, sd_str name, sd_value *out) {
     else if (sd_str_is(name, "length"))
         *out = sd_int((int64_t)n);
     else if (sd_str_is(name, "depth"))
-        *out = sd_int(l->depth0 + 1);
+        *out = sd_int(1); // recursive loops are not supported
     else if (sd_str_is(name, "depth0"))
-        *out = sd_int(l->depth0);
+        *out = sd_int(0);
     else if (sd_str_is(name, "previtem"))
         *out = i ? l->items->item[i - 1] : sd_undefined(name);
     else if (sd_str_is(name, "nextitem"))

@@ -2,9 +2,13 @@
 // ones, is merged until no pair is left (Sennrich et al., arXiv:1508.07909; GPT-2's byte form).
 //
 // Ordinary words have 2 to 12 bytes: for them a scan over an array of ranks beats every queue. A
-// word may also be a megabyte of one letter, so long ones use a linked list of symbols and a heap
-// of (rank, position): n log n whatever the text is. An entry of the heap is stale when the pair at
-// its position no longer has its rank; it is then dropped.
+// word may also be a megabyte of one letter, so long ones use a linked list of symbols and a queue
+// of (rank, position) in two levels: a heap of the ranks that occur, and for each a list of
+// positions. Merging appends to these lists nearly always in ascending order (a pair that a merge
+// makes ranks behind it, and merges of one rank run from left to right), so a push costs a few
+// instructions where one heap of all pairs costs twenty levels; a list that is out of order is
+// sorted when its turn comes. An entry is stale when the pair at its position no longer has its
+// rank; it is then dropped.
 #include "model/tokenizer_internal.h"
 
 #include "model/utf8.h"
@@ -200,40 +204,106 @@ static bool merge_short(const sd_bpe *b, const char *word, size_t len, sd_ids *o
     return sd_ids_add(out, id, (int)n);
 }
 
-static bool heap_push(sd_bpe_scratch *s, uint64_t x) {
-    if (s->n_heap == s->cap_heap) {
-        size_t cap = s->cap_heap ? s->cap_heap * 2 : 256;
-        uint64_t *p = sd_realloc(s->heap, cap, sizeof *p);
-        if (!p) return false;
-        s->heap = p;
-        s->cap_heap = cap;
-    }
-    size_t i = s->n_heap++;
-    while (i > 0 && s->heap[(i - 1) / 4] > x) {
-        s->heap[i] = s->heap[(i - 1) / 4];
-        i = (i - 1) / 4;
-    }
-    s->heap[i] = x;
+static bool grow(void **p, size_t *cap, size_t size) {
+    size_t more = *cap ? *cap * 2 : 256;
+    void *q = sd_realloc(*p, more, size);
+    if (!q) return false;
+    *p = q;
+    *cap = more;
     return true;
 }
 
-static uint64_t heap_pop(sd_bpe_scratch *s) {
-    uint64_t top = s->heap[0], x = s->heap[--s->n_heap];
+static bool heap_push(sd_bpe_scratch *s, uint32_t rank) {
+    if (s->n_heap == s->cap_heap && !grow((void **)&s->heap, &s->cap_heap, sizeof *s->heap))
+        return false;
+    size_t i = s->n_heap++;
+    while (i > 0 && s->heap[(i - 1) / 2] > rank) {
+        s->heap[i] = s->heap[(i - 1) / 2];
+        i = (i - 1) / 2;
+    }
+    s->heap[i] = rank;
+    return true;
+}
+
+static void heap_pop(sd_bpe_scratch *s) {
+    uint32_t x = s->heap[--s->n_heap];
     size_t i = 0, n = s->n_heap;
-    for (size_t c; (c = 4 * i + 1) < n; i = c) {
-        size_t last = c + 4 < n ? c + 4 : n;
-        for (size_t k = c + 1; k < last; k++)
-            if (s->heap[k] < s->heap[c]) c = k;
+    for (size_t c; (c = 2 * i + 1) < n; i = c) {
+        if (c + 1 < n && s->heap[c + 1] < s->heap[c]) c++;
         if (s->heap[c] >= x) break;
         s->heap[i] = s->heap[c];
     }
     s->heap[i] = x;
-    return top;
 }
 
-static bool push_pair(const sd_bpe *b, sd_bpe_scratch *s, size_t at) {
+static bool queue_push(sd_bpe_scratch *s, uint32_t rank, int32_t at) {
+    if (s->list_of[rank] < 0) {
+        if (s->n_list == s->cap_list && !grow((void **)&s->list, &s->cap_list, sizeof *s->list))
+            return false;
+        s->list[s->n_list] = (sd_bpe_list){.rank = rank, .head = -1, .tail = -1};
+        s->list_of[rank] = (int32_t)s->n_list++;
+    }
+    if (s->n_entry == s->cap_entry && !grow((void **)&s->entry, &s->cap_entry, sizeof *s->entry))
+        return false;
+    int32_t e = (int32_t)s->n_entry++;
+    sd_bpe_list *l = &s->list[s->list_of[rank]];
+    s->entry[e] = (sd_bpe_entry){at, -1};
+    if (l->head < 0) {
+        l->head = l->tail = e;
+        l->unsorted = false;
+        return heap_push(s, rank);
+    }
+    l->unsorted |= s->entry[l->tail].at > at;
+    s->entry[l->tail].next = e;
+    l->tail = e;
+    return true;
+}
+
+static int ascending(const void *a, const void *b) {
+    int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+    return (x > y) - (x < y);
+}
+
+static bool sort_list(sd_bpe_scratch *s, sd_bpe_list *l) {
+    size_t n = 0;
+    for (int32_t e = l->head; e >= 0; e = s->entry[e].next) n++;
+    int32_t *at = sd_alloc(n, sizeof *at);
+    if (!at) return false;
+    n = 0;
+    for (int32_t e = l->head; e >= 0; e = s->entry[e].next) at[n++] = s->entry[e].at;
+    qsort(at, n, sizeof *at, ascending);
+    n = 0;
+    for (int32_t e = l->head; e >= 0; e = s->entry[e].next) s->entry[e].at = at[n++];
+    l->unsorted = false;
+    free(at);
+    return true;
+}
+
+// The pair of the lowest rank, the leftmost; the queue is not empty.
+static bool queue_pop(sd_bpe_scratch *s, uint32_t *rank, int32_t *at) {
+    sd_bpe_list *l = &s->list[s->list_of[s->heap[0]]];
+    if (l->unsorted && !sort_list(s, l)) return false;
+    *rank = l->rank;
+    *at = s->entry[l->head].at;
+    l->head = s->entry[l->head].next;
+    if (l->head < 0) heap_pop(s);
+    return true;
+}
+
+static bool queue_reset(const sd_bpe *b, sd_bpe_scratch *s) {
+    if (!s->list_of) {
+        s->list_of = malloc(((size_t)b->n_merges + 1) * sizeof *s->list_of);
+        if (!s->list_of) return false;
+        memset(s->list_of, 0xFF, ((size_t)b->n_merges + 1) * sizeof *s->list_of);
+    }
+    for (size_t i = 0; i < s->n_list; i++) s->list_of[s->list[i].rank] = -1;
+    s->n_list = s->n_entry = s->n_heap = 0;
+    return true;
+}
+
+static bool push_pair(const sd_bpe *b, sd_bpe_scratch *s, int32_t at) {
     uint32_t rank = rank_of(b, s->id[at], s->id[s->next[at]]);
-    return rank == NO_RANK || heap_push(s, (uint64_t)rank << 32 | at);
+    return rank == NO_RANK || queue_push(s, rank, at);
 }
 
 static bool reserve_symbols(sd_bpe_scratch *s, size_t n) {
@@ -251,29 +321,29 @@ static bool reserve_symbols(sd_bpe_scratch *s, size_t n) {
 
 static bool merge_long(const sd_bpe *b, const char *word, size_t len, sd_bpe_scratch *s,
                        sd_ids *out) {
-    if (!reserve_symbols(s, len)) return false;
+    if (!reserve_symbols(s, len) || !queue_reset(b, s)) return false;
     size_t n = byte_symbols(b, s->id, word, len);
     for (size_t i = 0; i < n; i++) {
         s->prev[i] = (int32_t)i - 1;
         s->next[i] = i + 1 < n ? (int32_t)i + 1 : -1;
     }
-    s->n_heap = 0;
     for (size_t i = 0; i + 1 < n; i++)
-        if (!push_pair(b, s, i)) return false;
+        if (!push_pair(b, s, (int32_t)i)) return false;
     while (s->n_heap) {
-        uint64_t top = heap_pop(s);
-        uint32_t rank = (uint32_t)(top >> 32), at = (uint32_t)top;
+        uint32_t rank;
+        int32_t at;
+        if (!queue_pop(s, &rank, &at)) return false;
         if (s->id[at] < 0 || s->next[at] < 0) continue;
         int32_t right = s->next[at];
         if (rank_of(b, s->id[at], s->id[right]) != rank) continue;
         s->id[at] = b->merged[rank];
         s->id[right] = -1;
         s->next[at] = s->next[right];
+        if (s->prev[at] >= 0 && !push_pair(b, s, s->prev[at])) return false;
         if (s->next[at] >= 0) {
-            s->prev[s->next[at]] = (int32_t)at;
+            s->prev[s->next[at]] = at;
             if (!push_pair(b, s, at)) return false;
         }
-        if (s->prev[at] >= 0 && !push_pair(b, s, (size_t)s->prev[at])) return false;
     }
     size_t kept = 0;
     for (size_t i = 0; i < n; i++)
@@ -299,6 +369,9 @@ out:
 
 void sd_bpe_scratch_free(sd_bpe_scratch *s) {
     free(s->heap);
+    free(s->list);
+    free(s->entry);
+    free(s->list_of);
     free(s->id);
     free(s->prev);
     free(s->next);

@@ -55,18 +55,16 @@ static sd_status read_token(sd_tokenizer *t, int id, sd_gguf_string s, int32_t t
     sd_status st = SD_OK;
     sd_buf bytes = sd_buf_make((size_t)1 << 24);
     bool added = type == TYPE_CONTROL || type == TYPE_USER || type == TYPE_UNKNOWN, printable;
-    if (added) {
-        SD_TRY(sd_bpe_set(&t->bpe, id, s.data, s.len, true, err));
-        sd_added a = {.id = id, .text = (char *)(uintptr_t)s.data, .len = s.len};
-        a.special = type != TYPE_USER;
-        SD_TRY(sd_tokenizer_add_added(t, &a, err));
-        goto out;
-    }
     SD_CHECK_ALLOC(sd_bytes_from_printable(&bytes, s.data, s.len, &printable) ? t : NULL, err);
     if (printable)
         SD_TRY(sd_bpe_set(&t->bpe, id, bytes.data, bytes.len, true, err));
     else
         SD_TRY(sd_bpe_set(&t->bpe, id, s.data, s.len, false, err));
+    if (added) {
+        sd_added a = {.id = id, .text = (char *)(uintptr_t)s.data, .len = s.len};
+        a.special = type != TYPE_USER;
+        SD_TRY(sd_tokenizer_add_added(t, &a, err));
+    }
 out:
     sd_buf_free(&bytes);
     return st;

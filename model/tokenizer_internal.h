@@ -43,10 +43,23 @@ typedef struct {
 
 enum { SD_TOKEN_SPECIAL = 1, SD_TOKEN_ADDED = 2 };
 
-/// Scratch memory of one encoding. Zeroed is valid.
 typedef struct {
-    uint64_t *heap; // rank << 32 | position
-    size_t n_heap, cap_heap;
+    int32_t at, next; // position of a pair; the next entry of its list, -1: none
+} sd_bpe_entry;
+
+typedef struct {
+    uint32_t rank;
+    int32_t head, tail; // entries; head -1: empty
+    bool unsorted;
+} sd_bpe_list;
+
+/// Scratch memory of one encoding, for words that are long. Zeroed is valid.
+typedef struct {
+    uint32_t *heap; // ranks whose list is not empty
+    sd_bpe_list *list;
+    sd_bpe_entry *entry;
+    int32_t *list_of; // [n_merges] a rank's list, -1: none yet
+    size_t n_heap, cap_heap, n_list, cap_list, n_entry, cap_entry;
     int32_t *id, *prev, *next; // [cap] the linked list of symbols
     size_t cap;
 } sd_bpe_scratch;

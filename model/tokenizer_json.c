@@ -78,8 +78,13 @@ static sd_status read_added(sd_tokenizer *t, const json_t *added, const json_t *
                       .rstrip = is_true(o, "rstrip"),
                       .single_word = is_true(o, "single_word"),
                       .normalized = is_true(o, "normalized")};
-        bool in_model = json_object_get(vocab, a.text) != NULL;
-        SD_TRY(sd_bpe_set(&t->bpe, a.id, a.text, a.len, in_model, err));
+        // What is in the model's vocabulary has its id there, whatever the file says, and is read
+        // with it.
+        const json_t *id = json_object_get(vocab, a.text);
+        if (id)
+            a.id = (int32_t)json_integer_value(id);
+        else
+            SD_TRY(sd_bpe_set(&t->bpe, a.id, a.text, a.len, false, err));
         SD_TRY(sd_tokenizer_add_added(t, &a, err));
     }
 out:
@@ -95,7 +100,6 @@ static sd_status read_vocab(sd_tokenizer *t, const json_t *vocab, sd_error *err)
         int id = (int)json_integer_value(value);
         size_t len = strlen(key);
         bool printable;
-        if (t->bpe.flags[id] & SD_TOKEN_ADDED) continue; // set by read_added
         sd_buf_clear(&bytes);
         SD_CHECK_ALLOC(sd_bytes_from_printable(&bytes, key, len, &printable) ? t : NULL, err);
         if (printable)
