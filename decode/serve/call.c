@@ -143,7 +143,22 @@ static void cancel_open(sd_call *j) {
             sd_engine_cancel(j->server->engine, j->choices[i].id);
 }
 
+static int prompt_tokens(const sd_call *j) {
+    int n = 0;
+    for (int i = 0; i < j->request.n_prompts; i++) n += j->prompt[i].n;
+    return n;
+}
+
+static void log_facts(const sd_call *j, const char *finish) {
+    int generated = 0;
+    for (int i = 0; i < j->n_choices; i++) generated += j->choices[i].generated;
+    double ttft = j->first_ns ? (double)(j->first_ns - j->arrival_ns) * 1e-6 : -1;
+    sd_conn_set_log(j->conn,
+                    &(sd_log_facts){j->model->name, finish, prompt_tokens(j), generated, ttft});
+}
+
 void sd_call_abandon(sd_call *j) {
+    if (j->conn) log_facts(j, "cancelled");
     j->conn = NULL;
     cancel_open(j);
 }
@@ -159,12 +174,6 @@ static sd_finish worst_finish(const sd_call *j) {
     for (int i = 0; i < j->n_choices; i++)
         if (j->choices[i].finish > f) f = j->choices[i].finish;
     return f;
-}
-
-static int prompt_tokens(const sd_call *j) {
-    int n = 0;
-    for (int i = 0; i < j->request.n_prompts; i++) n += j->prompt[i].n;
-    return n;
 }
 
 static json_t *usage(const sd_call *j) {
@@ -192,7 +201,7 @@ static bool echo_text(const sd_call *j, int prompt, sd_buf *out) {
 
 // True while the client still reads; takes v.
 static bool send_event(sd_call *j, json_t *v) {
-    sd_buf frame = sd_buf_make(SD_MAX_STREAM_BUFFER);
+    sd_buf frame = sd_buf_make((size_t)8 * SD_HTTP_MAX_BODY); // an echoed prompt may be long
     bool ok = sd_sse_frame(&frame, v);
     if (!ok) {
         j->failed = true;
@@ -266,14 +275,6 @@ static void collect_message(sd_call *j, const sd_message *m) {
     }
 }
 
-static void log_facts(const sd_call *j) {
-    int generated = 0;
-    for (int i = 0; i < j->n_choices; i++) generated += j->choices[i].generated;
-    double ttft = j->first_ns ? (double)(j->first_ns - j->arrival_ns) * 1e-6 : -1;
-    sd_conn_set_log(j->conn, &(sd_log_facts){j->model->name, sd_finish_name(worst_finish(j)),
-                                             prompt_tokens(j), generated, ttft});
-}
-
 static void end_stream(sd_call *j) {
     sd_conn *conn = j->conn;
     bool ok = true;
@@ -307,7 +308,7 @@ static void end_whole(sd_call *j) {
 
 static void end_call(sd_call *j) {
     if (j->conn) {
-        log_facts(j);
+        log_facts(j, sd_finish_name(worst_finish(j)));
         if (j->request.stream && (j->streaming || !j->failed)) {
             end_stream(j);
         } else if (j->failed) {
@@ -605,6 +606,7 @@ static void start(sd_conn *conn, sd_api_kind kind) {
 refuse:
     sd_conn_set_job(conn, NULL);
     if (j) {
+        j->conn = NULL;     // it gets its answer here
         sd_call_abandon(j); // choices that were submitted end by themselves
         if (j->open == 0) call_free(j);
     }

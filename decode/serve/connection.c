@@ -246,7 +246,7 @@ void sd_conn_stream_begin(sd_conn *c, const char *type) {
 bool sd_conn_stream_data(sd_conn *c, const char *data, size_t len) {
     struct evbuffer *out = bufferevent_get_output(c->bev);
     if (len == 0) return true;
-    if (evbuffer_get_length(out) + len > SD_MAX_STREAM_BUFFER) {
+    if (evbuffer_get_length(out) > SD_MAX_STREAM_BUFFER) {
         sd_log(SD_LOG_WARN, "%s: a stream is dropped: its client reads too slowly", c->id);
         conn_abort(c);
         return false;
