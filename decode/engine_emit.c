@@ -93,13 +93,14 @@ static void add_info(sd_engine *e, sd_slot *s, int32_t token, const float *logit
     info->logprob = 0;
     info->n_top = 0;
     if (want < 0) return;
-    info->logprob = sd_logprob(logits, V, token);
+    float total = sd_log_total(logits, V);
+    info->logprob = logits[token] - total;
     int32_t top[20];
     info->n_top = want < V ? want : V;
     sd_top_tokens(top, info->n_top, logits, V);
     for (int i = 0; i < info->n_top; i++) {
         info->top[i].token = top[i];
-        info->top[i].logprob = sd_logprob(logits, V, top[i]);
+        info->top[i].logprob = logits[top[i]] - total;
     }
 }
 

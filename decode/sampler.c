@@ -4,21 +4,26 @@
 // decode step of a small model. Nearly all tokens cannot win, and that is decided exactly and
 // cheaply, in this order:
 //
-//   1. truncation (a histogram over the distance to the largest logit, one bucket sorted exactly);
-//   2. noise from a 32-bit word lies in (-3.14, 22.88): a block of 16 logits whose largest would
+//   1. truncation, by the few candidates near the top; where too many are near, by a histogram over
+//      the distance to the largest logit with one bucket sorted exactly;
+//   2. noise from a 32-bit word lies in (-3.14, 22.88): a block of 32 logits whose largest would
 //      not win even with 22.88 is passed over without drawing;
-//   3. Gumbel(u) = -log(-log u) <= -log(1 - u) <= ln 2 * (leading ones of the word + 1): only a
-//      token that passes this bound pays for logarithms.
+//   3. Gumbel(u) = -log(-log u) <= -log(1 - u) <= ln 2 * (leading ones of the word + 1): a block
+//      whose largest logit with its largest word stays below is done; of the others, only a token
+//      that passes this bound pays for logarithms.
 //
 // Skipped tokens are those that provably lose, so the result is that of the full argmax.
 #include "decode/sampler.h"
 #include "base/memory.h"
 #include "base/rng.h"
+#include "decode/sampler_lanes.h"
 
 #include <math.h>
 
 enum {
-    BLOCK = 16,   // logits passed over at once; 4 Philox calls
+    BLOCK = SD_SAMPLE_BLOCK,
+    NEAR = 2048,  // candidates that are sorted directly
+    MAX_K = 256,  // top-k that looks for candidates by block
     PER_UNIT = 16 // histogram buckets of one unit of logit / T
 };
 // Distances beyond this hold less than e^-27 * V of the mass; a token there cannot win either,
@@ -28,40 +33,45 @@ enum { BUCKETS = 27 * PER_UNIT + 1 };
 #define GUMBEL_MAX 22.9
 
 struct sd_sampler {
-    int V;
+    int V, blocks;
+    const sd_sample_lanes *lanes;
+    float *block_max; // [blocks]
     int32_t count[BUCKETS + 1];
     double mass[BUCKETS + 1];
-    int32_t *pick; // [V] ids of one bucket
+    int32_t *pick; // [V] candidates, or the ids of one bucket
+    float heap[MAX_K];
 };
 
 sd_sampler *sd_sampler_open(int V) {
     sd_sampler *s = V > 0 ? sd_alloc(1, sizeof *s) : NULL;
     if (!s) return NULL;
     s->V = V;
+    s->blocks = (V + BLOCK - 1) / BLOCK;
+    s->lanes = sd_sample_lanes_best();
+    s->block_max = sd_alloc((size_t)s->blocks, sizeof *s->block_max);
     s->pick = sd_alloc((size_t)V, sizeof *s->pick);
-    if (!s->pick) {
-        free(s);
-        return NULL;
-    }
-    return s;
+    if (s->pick && s->block_max) return s;
+    sd_sampler_close(s);
+    return NULL;
 }
 
 void sd_sampler_close(sd_sampler *s) {
     if (!s) return;
+    free(s->block_max);
     free(s->pick);
     free(s);
 }
 
 // The largest value; -INFINITY when all are NaN. `a > b ? a : b` drops a NaN in a.
 static float largest(const float *x, int n) {
-    float lane[BLOCK];
-    for (int l = 0; l < BLOCK; l++) lane[l] = -INFINITY;
+    float lane[16];
+    for (int l = 0; l < 16; l++) lane[l] = -INFINITY;
     int i = 0;
-    for (; i + BLOCK <= n; i += BLOCK)
-        for (int l = 0; l < BLOCK; l++) lane[l] = x[i + l] > lane[l] ? x[i + l] : lane[l];
+    for (; i + 16 <= n; i += 16)
+        for (int l = 0; l < 16; l++) lane[l] = x[i + l] > lane[l] ? x[i + l] : lane[l];
     float m = -INFINITY;
     for (; i < n; i++) m = x[i] > m ? x[i] : m;
-    for (int l = 0; l < BLOCK; l++) m = lane[l] > m ? lane[l] : m;
+    for (int l = 0; l < 16; l++) m = lane[l] > m ? lane[l] : m;
     return m;
 }
 
@@ -165,11 +175,83 @@ static void cut_top_p(sd_sampler *s, const float *logits, float max, float T, do
     }
 }
 
+// All ids with logits >= floor, sorted, in s->pick; -1 when there are more than NEAR.
+static int near_ids(sd_sampler *s, const float *logits, float floor) {
+    int n = 0;
+    for (int b = 0; b < s->blocks; b++) {
+        if (!(s->block_max[b] >= floor)) continue;
+        int end = (b + 1) * BLOCK < s->V ? (b + 1) * BLOCK : s->V;
+        for (int32_t i = b * BLOCK; i < end; i++) {
+            if (!(logits[i] >= floor)) continue;
+            if (n == NEAR) return -1;
+            s->pick[n++] = i;
+        }
+    }
+    sort_ids(s->pick, n, logits);
+    return n;
+}
+
+// The k-th largest of the blocks' maxima: k tokens at least are no smaller. A heap with the
+// smallest on top.
+static float kth_block_max(sd_sampler *s, int k) {
+    float *h = s->heap;
+    int n = 0;
+    for (int b = 0; b < s->blocks; b++) {
+        float v = s->block_max[b];
+        int i;
+        if (n < k) {
+            for (i = n++; i > 0 && h[(i - 1) / 2] > v; i = (i - 1) / 2) h[i] = h[(i - 1) / 2];
+        } else {
+            if (!(v > h[0])) continue;
+            i = 0;
+            for (int child; (child = 2 * i + 1) < n; i = child) {
+                if (child + 1 < n && h[child + 1] < h[child]) child++;
+                if (h[child] >= v) break;
+                h[i] = h[child];
+            }
+        }
+        h[i] = v;
+    }
+    return h[0];
+}
+
+// top-k and top-p by the candidates near the top; false when there are too many (or too few).
+static bool cut_near(sd_sampler *s, const float *logits, float max, const sd_sampling *p, cut *c) {
+    float T = p->temperature, floor = max - 10 * T;
+    int k = p->top_k > 0 && p->top_k < s->V ? p->top_k : 0;
+    if (k > MAX_K || (k > 0 && k > s->blocks)) return false;
+    if (k > 0) floor = kth_block_max(s, k);
+    if (!(floor > -INFINITY)) return false;
+    int n = near_ids(s, logits, floor);
+    if (n <= 0) return false;
+    if (k > 0 && n > k) n = k;
+    double total = 0, seen = 0;
+    if (p->top_p < 1) {
+        if (k > 0)
+            for (int i = 0; i < n; i++) total += (double)expf((logits[s->pick[i]] - max) / T);
+        else
+            total = s->lanes->exp_sum(logits, s->V, max, T);
+        double want = (double)(p->top_p > 0 ? p->top_p : 0) * total;
+        int i = 0;
+        while (i < n) {
+            seen += (double)expf((logits[s->pick[i++]] - max) / T);
+            if (seen >= want) break;
+        }
+        if (k == 0 && seen < want) return false;
+        n = i;
+    }
+    *c = (cut){logits[s->pick[n - 1]], s->pick[n - 1]};
+    return true;
+}
+
 static cut truncate(sd_sampler *s, const float *logits, float max, const sd_sampling *p) {
     cut c = {-INFINITY, -1};
     float T = p->temperature;
-    if (p->top_k > 0 && p->top_k < s->V) cut_top_k(s, logits, max, T, p->top_k, &c);
-    if (p->top_p < 1) cut_top_p(s, logits, max, T, p->top_p > 0 ? p->top_p : 0, &c);
+    bool by_k = p->top_k > 0 && p->top_k < s->V, by_p = p->top_p < 1;
+    if ((by_k || by_p) && !cut_near(s, logits, max, p, &c)) {
+        if (by_k) cut_top_k(s, logits, max, T, p->top_k, &c);
+        if (by_p) cut_top_p(s, logits, max, T, p->top_p > 0 ? (double)p->top_p : 0, &c);
+    }
     if (p->min_p > 0) {
         // p_t >= min_p * p_max  <=>  logit_t >= max + T log(min_p)
         float floor = p->min_p < 1 ? (float)(max + (double)T * log((double)p->min_p)) : max;
@@ -182,19 +264,21 @@ static double gumbel(uint32_t word) {
     return -log(-log(((double)word + 0.5) * 0x1p-32));
 }
 
-typedef struct {
-    uint64_t seed, hi, lo;
-} noise_key;
-
-static noise_key key_of(const sd_sampling *p, int64_t position) {
-    return (noise_key){p->seed, (uint64_t)SD_STREAM_SAMPLE << 32 | p->choice,
-                       (uint64_t)position << 32};
+static sd_noise_key key_of(const sd_sampling *p, int64_t position) {
+    return (sd_noise_key){p->seed, (uint64_t)SD_STREAM_SAMPLE << 32 | p->choice,
+                          (uint32_t)position};
 }
 
-static uint32_t noise_word(const noise_key *k, int32_t token) {
+static uint32_t noise_word(const sd_noise_key *k, int32_t token) {
     uint32_t w[4];
-    sd_philox(w, k->seed, k->hi, k->lo | (uint32_t)(token >> 2));
+    sd_philox(w, k->seed, k->hi, (uint64_t)k->position << 32 | (uint32_t)(token >> 2));
     return w[token & 3];
+}
+
+// An upper bound of gumbel(word), with room for the rounding of both.
+static double gumbel_bound(uint32_t word) {
+    int ones = word == UINT32_MAX ? 32 : __builtin_clz(~word);
+    return 0.69314719 * (ones + 1) + 1e-6;
 }
 
 typedef struct {
@@ -202,55 +286,43 @@ typedef struct {
     int32_t id;
 } winner;
 
-// The tokens [i, i + n) (i a multiple of 4) against the best so far.
-static void try_block(winner *w, const float *logits, int32_t i, int n, float max, float T,
-                      const cut *c, const noise_key *k) {
-    for (int g = 0; g < n; g += 4) {
-        uint32_t word[4];
-        bool drawn = false;
-        for (int l = g; l < g + 4 && l < n; l++) {
-            float x = logits[i + l];
-            if (!keeps(c, x, i + l)) continue; // also NaN
-            double scaled = (double)((x - max) / T);
-            if (!(scaled + GUMBEL_MAX >= w->sum)) continue;
-            if (!drawn) sd_philox(word, k->seed, k->hi, k->lo | (uint32_t)((i + g) >> 2));
-            drawn = true;
-            uint32_t r = word[l - g];
-            int ones = r == UINT32_MAX ? 32 : __builtin_clz(~r);
-            if (scaled + 0.69314719 * (ones + 1) + 1e-6 < w->sum) continue;
-            double sum = scaled + gumbel(r);
-            if (sum > w->sum || (sum == w->sum && i + l < w->id)) *w = (winner){sum, i + l};
-        }
+// The tokens [i, i + n) of a block against the best so far.
+static void try_block(winner *w, const sd_sampler *s, const float *logits, int32_t i, float max,
+                      float T, const cut *c, const sd_noise_key *k) {
+    uint32_t word[BLOCK];
+    int n = s->V - i < BLOCK ? s->V - i : BLOCK;
+    uint32_t most = s->lanes->noise(word, k, i);
+    double top = (double)((s->block_max[i / BLOCK] - max) / T);
+    if (top + gumbel_bound(most) < w->sum) return;
+    for (int l = 0; l < n; l++) {
+        float x = logits[i + l];
+        if (!keeps(c, x, i + l)) continue; // also NaN
+        double scaled = (double)((x - max) / T);
+        if (scaled + gumbel_bound(word[l]) < w->sum) continue;
+        double sum = scaled + gumbel(word[l]);
+        if (sum > w->sum || (sum == w->sum && i + l < w->id)) *w = (winner){sum, i + l};
     }
 }
 
 int32_t sd_sample(sd_sampler *s, const float *logits, const sd_sampling *p, int64_t position) {
-    float max = largest(logits, s->V);
-    int32_t top = first_equal(logits, s->V, max);
     float T = p->temperature;
-    if (!(T > 0) || !isfinite(max)) return top;
+    if (!(T > 0)) return sd_greedy(logits, s->V);
+    float max = s->lanes->block_max(s->block_max, logits, s->V);
+    int32_t top = first_equal(logits, s->V, max);
+    if (!isfinite(max)) return top;
     cut c = truncate(s, logits, max, p);
-    noise_key k = key_of(p, position);
+    sd_noise_key k = key_of(p, position);
     winner w = {gumbel(noise_word(&k, top)), top};
-    for (int32_t i = 0; i < s->V; i += BLOCK) {
-        int n = s->V - i < BLOCK ? s->V - i : BLOCK;
-        float m = -INFINITY;
-        if (n == BLOCK) {
-            float lane[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
-            for (int l = 0; l < BLOCK; l++)
-                lane[l & 3] = logits[i + l] > lane[l & 3] ? logits[i + l] : lane[l & 3];
-            for (int l = 0; l < 4; l++) m = lane[l] > m ? lane[l] : m;
-        } else {
-            m = largest(logits + i, n);
-        }
+    for (int b = 0; b < s->blocks; b++) {
+        float m = s->block_max[b];
         if (m < c.above || (double)((m - max) / T) + GUMBEL_MAX < w.sum) continue;
-        try_block(&w, logits, i, n, max, T, &c, &k);
+        try_block(&w, s, logits, b * BLOCK, max, T, &c, &k);
     }
     return w.id;
 }
 
 int sd_sample_kept(sd_sampler *s, int32_t *ids, const float *logits, const sd_sampling *p) {
-    float max = largest(logits, s->V);
+    float max = s->lanes->block_max(s->block_max, logits, s->V);
     int n = 0;
     if (!(p->temperature > 0) || !isfinite(max)) {
         ids[n++] = first_equal(logits, s->V, max);
@@ -262,15 +334,16 @@ int sd_sample_kept(sd_sampler *s, int32_t *ids, const float *logits, const sd_sa
     return n;
 }
 
-float sd_logprob(const float *logits, int V, int32_t token) {
+float sd_log_total(const float *logits, int V) {
     float max = largest(logits, V);
-    if (!isfinite(max)) return token == first_equal(logits, V, max) ? 0.0f : -INFINITY;
-    double sum = 0;
-    for (int i = 0; i < V; i++) {
-        float d = logits[i] - max;
-        if (d > -40) sum += (double)expf(d);
-    }
-    return (float)((double)(logits[token] - max) - log(sum));
+    if (!isfinite(max)) return max;
+    return max + (float)log(sd_sample_lanes_best()->exp_sum(logits, V, max, 1));
+}
+
+float sd_logprob(const float *logits, int V, int32_t token) {
+    float total = sd_log_total(logits, V);
+    if (!isfinite(total)) return token == sd_greedy(logits, V) ? 0.0f : -INFINITY;
+    return logits[token] - total;
 }
 
 void sd_top_tokens(int32_t *ids, int n, const float *logits, int V) {

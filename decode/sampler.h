@@ -35,6 +35,8 @@ int32_t sd_sample(sd_sampler *s, const float *logits, const sd_sampling *p, int6
 /// The tokens that may be drawn under p: ids [V] <- their ids ascending; returns how many.
 int sd_sample_kept(sd_sampler *s, int32_t *ids, const float *logits, const sd_sampling *p);
 
+/// log sum exp of the untempered logits: a token's log probability is its logit less this.
+float sd_log_total(const float *logits, int V);
 /// log softmax of the untempered logits at `token`.
 float sd_logprob(const float *logits, int V, int32_t token);
 
