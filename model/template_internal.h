@@ -18,7 +18,7 @@ enum {
     SD_TMPL_MAX_DEPTH = 400,       // nesting of a template's syntax
     SD_TMPL_MAX_CALLS = 1500,      // nesting while rendering
     SD_TMPL_MAX_OUTPUT = 64 << 20, // bytes
-    SD_TMPL_MAX_MEMORY = 512 << 20,
+    SD_TMPL_MAX_MEMORY = 256 << 20,
     SD_TMPL_FUEL = 20 * 1000 * 1000, // steps of one rendering
     SD_TMPL_MAX_ARGS = 64
 };

@@ -1,0 +1,93 @@
+// Chat templates: goldens from Jinja2 (tests/data/make_template_golden.py), limits, errors.
+#include "model/chat_template.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+static sd_status render(const char *source, const json_t *messages, sd_buf *out, sd_error *err) {
+    sd_template *t;
+    json_t *none = json_array();
+    sd_status st = sd_template_open(&t, source, strlen(source), err);
+    if (st == SD_OK)
+        st = sd_template_render(t, messages ? messages : none, NULL, NULL, true, "<s>", "</s>", out,
+                                err);
+    sd_template_close(t);
+    json_decref(none);
+    return st;
+}
+
+Test(template, renderings_equal_those_of_jinja2) {
+    json_error_t why;
+    json_t *rows = json_load_file(TEST_DATA "/template_golden.json", 0, &why), *row;
+    size_t i;
+    cr_assert(json_array_size(rows) >= 10);
+    json_array_foreach(rows, i, row) {
+        sd_error err = {0};
+        sd_buf b = sd_buf_make(1 << 20);
+        sd_status st = render(json_string_value(json_object_get(row, "template")),
+                              json_object_get(row, "messages"), &b, &err);
+        cr_expect_eq(st, SD_OK, "template %zu: %s", i, err.message);
+        cr_expect_str_eq(b.data ? b.data : "", json_string_value(json_object_get(row, "text")),
+                         "template %zu", i);
+        sd_buf_free(&b);
+    }
+    json_decref(rows);
+}
+
+static void refuses(const char *source, sd_status status, const char *named) {
+    sd_error err = {0};
+    sd_buf b = sd_buf_make(1 << 20);
+    cr_expect_eq(render(source, NULL, &b, &err), status, "%s: %s", source, err.message);
+    cr_expect(strstr(err.message, named) != NULL, "%s: %s", source, err.message);
+    cr_expect_eq(b.len, 0, "nothing is written after a failure");
+    sd_buf_free(&b);
+}
+
+Test(template, an_error_names_its_line) {
+    refuses("a\nb\n{{ x.y }}", SD_EINVAL, "line 3");
+    refuses("\n{% if x %}\n", SD_EFORMAT, "endif");
+    refuses("\n\n{{ 1 +* }}", SD_EFORMAT, "line 3");
+    refuses("{{ 1 | shrink }}", SD_EINVAL, "shrink");
+    refuses("{% include 'x' %}", SD_EFORMAT, "include");
+}
+
+Test(template, raise_exception_gives_its_own_message) {
+    refuses("{{ raise_exception('roles must alternate') }}", SD_EINVAL, "roles must alternate");
+}
+
+Test(template, nothing_runs_for_ever_or_fills_memory) {
+    refuses("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+            SD_ELIMIT, "more than the allowed");
+    refuses("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", SD_ELIMIT, "depth");
+    refuses(
+        "{% set ns = namespace(s='0123456789') %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s "
+        "%}{% endfor %}",
+        SD_ELIMIT, "more than the allowed");
+    refuses("{{ 'x' * 99999999999 }}", SD_ELIMIT, "steps");
+}
+
+Test(template, deep_nesting_is_refused_when_parsing) {
+    enum { N = 5000 };
+    char *source = malloc(2 * N + 16), *p = source;
+    p += sprintf(p, "{{ ");
+    for (int i = 0; i < N; i++) *p++ = '(';
+    *p++ = '1';
+    for (int i = 0; i < N; i++) *p++ = ')';
+    sprintf(p, " }}");
+    refuses(source, SD_EFORMAT, "nested too deeply");
+    free(source);
+}
+
+Test(template, lists_and_dicts_cannot_be_changed) {
+    refuses("{% set l = [1] %}{{ l.append(2) }}", SD_EINVAL, "cannot be changed");
+}
+
+Test(template, a_value_of_the_request_is_never_a_template) {
+    sd_error err;
+    sd_buf b = sd_buf_make(1000);
+    json_t *m = json_pack("[{s:s, s:s}]", "role", "user", "content", "{{ 1 + 1 }}{% raw %}");
+    cr_assert_eq(render("{{ messages[0].content }}", m, &b, &err), SD_OK);
+    cr_assert_str_eq(b.data, "{{ 1 + 1 }}{% raw %}");
+    json_decref(m);
+    sd_buf_free(&b);
+}
