@@ -29,3 +29,48 @@ Test(kernels, the_bits_of_a_row_do_not_depend_on_its_neighbours) {
 Test(kernels, activations_are_rounded_to_the_nearest_code) {
     each_table(activations_round_to_nearest);
 }
+
+// The tolerance itself is tested: an error of the size of one code must not pass it. Each planted
+// table damages the activations between quantising and multiplying.
+static const sd_ops *honest;
+static void miss_one_code(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
+                          int m1) {
+    int8_t saved = x->q[40];
+    x->q[40] = (int8_t)(saved > 0 ? saved - 1 : saved + 1);
+    honest->matmul(y, ldy, w, x, N, m0, m1);
+    x->q[40] = saved;
+}
+static void miss_the_last_block(float *y, int ldy, const sd_packed *w, const sd_act *x, int N,
+                                int m0, int m1) {
+    size_t last = (size_t)x->K / 32 - 1;
+    float saved = x->scale[last];
+    x->scale[last] = 0;
+    honest->matmul(y, ldy, w, x, N, m0, m1);
+    x->scale[last] = saved;
+}
+static void blur_a_sum(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
+                       int m1) {
+    float saved = x->sum[1];
+    x->sum[1] *= 1.01f; // only types with a minimum read it
+    honest->matmul(y, ldy, w, x, N, m0, m1);
+    x->sum[1] = saved;
+}
+static void planted_errors_are_found(const sd_ops *ops) {
+    honest = ops;
+    sd_ops bad = *ops;
+    bad.name = "planted error";
+    for (int i = 0; i < TYPES; i++) {
+        if (!sd_dtype_quantised(types[i])) continue;
+        seed = 5;
+        bad.matmul = miss_one_code;
+        cr_assert_gt(matmul_errors(&bad, types[i], SD_COMPUTE_AUTO, 32, 512, 2), 0);
+        bad.matmul = miss_the_last_block;
+        cr_assert_gt(matmul_errors(&bad, types[i], SD_COMPUTE_AUTO, 32, 512, 2), 0);
+        bad.matmul = blur_a_sum;
+        int errors = matmul_errors(&bad, types[i], SD_COMPUTE_AUTO, 32, 512, 2);
+        cr_assert_eq(errors > 0, sd_dtype_has_min(types[i]), "%s", sd_dtype_name(types[i]));
+    }
+}
+Test(kernels, errors_of_one_code_exceed_the_tolerance) {
+    each_table(planted_errors_are_found);
+}
