@@ -1,7 +1,8 @@
-// Workers wait for a new generation number: first spinning (a region follows the last within
-// microseconds while a model runs), then on a futex through a condition variable. Tasks are handed
-// out by an atomic counter, so a slow or preempted worker holds up one task and not a fixed share
-// of the region.
+// Workers wait for unclaimed tasks: first spinning (a region follows the last within microseconds
+// while a model runs), then on a futex through a condition variable. A region is one word,
+// generation | tasks | next, and a task is claimed by advancing it, so that a region ends when its
+// tasks are done and not when every worker has looked at it: a preempted worker holds up the one
+// task it has claimed, and one that never got the processor holds up nothing.
 #include "base/pool.h"
 
 #include "base/clock.h"
@@ -12,21 +13,21 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
-enum { SPIN_NS = 60 * 1000 };
+enum { SPIN_NS = 60 * 1000, FIELD = 20, MAX_TASKS = (1 << FIELD) - 1 };
 
 struct sd_pool {
     int threads;
     pthread_t id[SD_MAX_THREADS];
     pthread_mutex_t mutex;
     pthread_cond_t wake;
-    _Alignas(64) atomic_uint generation; // bumped to start a region
-    atomic_int parked;                   // workers inside pthread_cond_wait
+    atomic_int parked; // workers inside pthread_cond_wait
     atomic_bool stop;
-    _Alignas(64) atomic_int next; // next task to hand out
-    _Alignas(64) atomic_int busy; // workers that have not finished the current region
-    sd_task fn;
+    _Alignas(64) atomic_uint_fast64_t region; // generation << 40 | tasks << 20 | next
+    _Alignas(64) atomic_int done;             // finished tasks of the region
+    // Written between regions; whoever has claimed a task may read them until it is done.
+    _Alignas(64) sd_task fn;
     void *ctx;
-    int tasks;
+    int first; // number of the region's task 0
 };
 
 typedef struct {
@@ -42,50 +43,67 @@ static inline void relax(void) {
 #endif
 }
 
+static bool has_tasks(uint64_t region) {
+    return (region & MAX_TASKS) < (region >> FIELD & MAX_TASKS);
+}
+
+// Claims and runs tasks until none is left. A successful exchange makes the region's end wait for
+// this task, so fn and ctx stay what they are.
 static void drain(sd_pool *p, int worker) {
-    for (;;) {
-        int task = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
-        if (task >= p->tasks) return;
-        p->fn(p->ctx, task, worker);
+    uint_fast64_t r = atomic_load_explicit(&p->region, memory_order_acquire);
+    while (has_tasks(r)) {
+        if (!atomic_compare_exchange_weak_explicit(&p->region, &r, r + 1, memory_order_acq_rel,
+                                                   memory_order_acquire))
+            continue;
+        p->fn(p->ctx, p->first + (int)(r & MAX_TASKS), worker);
+        atomic_fetch_add_explicit(&p->done, 1, memory_order_release);
+        r = atomic_load_explicit(&p->region, memory_order_acquire);
     }
 }
 
-static unsigned wait_for_work(sd_pool *p, unsigned seen) {
+static void wait_for_work(sd_pool *p) {
     int64_t until = sd_now_ns() + SPIN_NS;
     for (int i = 0;; i++) {
-        unsigned g = atomic_load_explicit(&p->generation, memory_order_acquire);
-        if (g != seen) return g;
+        if (has_tasks(atomic_load_explicit(&p->region, memory_order_acquire))) return;
         relax();
         if ((i & 63) == 63 && sd_now_ns() > until) break;
     }
+    // Counted before looking again, and the other side publishes before it reads the count: one of
+    // the two sees the other.
     pthread_mutex_lock(&p->mutex);
     atomic_fetch_add(&p->parked, 1);
-    while (atomic_load(&p->generation) == seen) pthread_cond_wait(&p->wake, &p->mutex);
+    while (!has_tasks(atomic_load(&p->region)) && !atomic_load(&p->stop))
+        pthread_cond_wait(&p->wake, &p->mutex);
     atomic_fetch_sub(&p->parked, 1);
-    unsigned g = atomic_load(&p->generation);
     pthread_mutex_unlock(&p->mutex);
-    return g;
 }
 
 static void *worker_main(void *v) {
     worker_arg a = *(worker_arg *)v;
     free(v);
     sd_pool *p = a.pool;
-    unsigned seen = 0;
     for (;;) {
-        seen = wait_for_work(p, seen);
+        wait_for_work(p);
         if (atomic_load(&p->stop)) return NULL;
         drain(p, a.worker);
-        atomic_fetch_sub_explicit(&p->busy, 1, memory_order_release);
     }
 }
 
-static void start_generation(sd_pool *p) {
-    atomic_fetch_add(&p->generation, 1);
+static void run_region(sd_pool *p, int first, int tasks) {
+    p->first = first;
+    atomic_store_explicit(&p->done, 0, memory_order_relaxed);
+    uint64_t generation = (atomic_load_explicit(&p->region, memory_order_relaxed) >> 2 * FIELD) + 1;
+    atomic_store(&p->region, generation << 2 * FIELD | (uint64_t)tasks << FIELD);
     if (atomic_load(&p->parked) > 0) {
         pthread_mutex_lock(&p->mutex);
         pthread_cond_broadcast(&p->wake);
         pthread_mutex_unlock(&p->mutex);
+    }
+    drain(p, 0);
+    // What is left has been claimed; a preempted worker is given the processor after a while.
+    for (int i = 0; atomic_load_explicit(&p->done, memory_order_acquire) < tasks; i++) {
+        relax();
+        if ((i & 1023) == 1023) sched_yield();
     }
 }
 
@@ -96,16 +114,8 @@ void sd_pool_run(sd_pool *p, int tasks, sd_task fn, void *ctx) {
     }
     p->fn = fn;
     p->ctx = ctx;
-    p->tasks = tasks;
-    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&p->busy, p->threads - 1, memory_order_relaxed);
-    start_generation(p);
-    drain(p, 0);
-    // The others are at most one task behind; a preempted one is given the processor after a while.
-    for (int i = 0; atomic_load_explicit(&p->busy, memory_order_acquire) > 0; i++) {
-        relax();
-        if ((i & 4095) == 4095) sched_yield();
-    }
+    for (int first = 0; first < tasks; first += MAX_TASKS)
+        run_region(p, first, tasks - first < MAX_TASKS ? tasks - first : MAX_TASKS);
 }
 
 int sd_pool_threads(const sd_pool *pool) {
@@ -151,7 +161,6 @@ void sd_pool_close(sd_pool *p) {
     if (!p) return;
     atomic_store(&p->stop, true);
     pthread_mutex_lock(&p->mutex);
-    atomic_fetch_add(&p->generation, 1);
     pthread_cond_broadcast(&p->wake);
     pthread_mutex_unlock(&p->mutex);
     for (int i = 1; i < p->threads; i++) pthread_join(p->id[i], NULL);

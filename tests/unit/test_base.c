@@ -81,6 +81,35 @@ Test(pool, every_task_runs_once_in_every_region) {
     sd_pool_close(p);
 }
 
+// More threads than processors: workers are preempted in the middle of everything, and regions with
+// another context follow each other at once.
+Test(pool, regions_stay_apart_when_threads_outnumber_processors) {
+    sd_pool *p;
+    cr_assert_eq(sd_pool_open(&p, 16, NULL), SD_OK);
+    atomic_int done[2][64] = {{0}};
+    for (int round = 0; round < 3000; round++) {
+        atomic_int *mine = done[round % 2];
+        int tasks = 2 + round % 60;
+        for (int i = 0; i < 64; i++) mine[i] = 0;
+        sd_pool_run(p, tasks, count_task, mine);
+        for (int i = 0; i < 64; i++) cr_assert_eq(mine[i], i < tasks);
+    }
+    sd_pool_close(p);
+}
+
+static void count_last(void *ctx, int task, int worker) {
+    (void)worker;
+    if (task % 1000003 == 0) atomic_fetch_add((atomic_int *)ctx, task + 1);
+}
+Test(pool, a_region_may_have_millions_of_tasks) {
+    sd_pool *p;
+    atomic_int sum = 0;
+    cr_assert_eq(sd_pool_open(&p, 3, NULL), SD_OK);
+    sd_pool_run(p, 2100000, count_last, &sum);
+    cr_assert_eq(sum, 1 + 1000004 + 2000007);
+    sd_pool_close(p);
+}
+
 typedef struct {
     int64_t n;
     double t;
