@@ -10,7 +10,7 @@ reference's fp32 angles at position 256 another 1e-5. 1e-4 separates that from a
 import copy, json, logging, os, pathlib, subprocess, sys, tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+os.environ["TRANSFORMERS_VERBOSITY"], os.environ["TQDM_DISABLE"] = "error", "1"
 try:
     import numpy as np
     import torch

@@ -11,7 +11,7 @@ The most likely token must be the same wherever the reference's lead is larger t
 import os, pathlib, subprocess, sys, tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+os.environ["TRANSFORMERS_VERBOSITY"], os.environ["TQDM_DISABLE"] = "error", "1"
 LIMIT, TOKENS = 2e-3, 300
 FILES = ("SmolLM2-135M-Instruct.Q4_1.gguf", "Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf", "Qwen2.5-Coder-1.5B-Instruct.Q4_K_M.gguf")
 TEXT = """The river rose for three days, and on the fourth the bridge at Ashford was closed to everything heavier than a bicycle.
