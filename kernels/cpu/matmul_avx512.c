@@ -16,10 +16,14 @@
 
 #ifndef SPECDEC_SIMDE // an emulated instruction is a function: unrolled, they would take minutes
 #define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
 #else
 #define INLINE static
+#endif
+// Instrumented loops cannot always be unrolled, and gcc then refuses the wish as an error.
+#if defined(SPECDEC_SIMDE) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define UNROLL
+#else
+#define UNROLL _Pragma("GCC unroll 16")
 #endif
 enum { MAX_N = 8, FP32_ROWS = 64, AHEAD = 1536 };
 
@@ -142,7 +146,8 @@ TILES(Q4_1)
 TILES(Q5_0)
 TILES(Q5_1)
 TILES(Q8_0)
-TILES(Q4_K) TILES(Q5_K) TILES(Q6_K)
+TILES(Q4_K)
+TILES(Q5_K) TILES(Q6_K)
 
 #define ROW(t)                                                                                     \
     [SD_##t] = {tile_##t##_1, tile_##t##_2, tile_##t##_3, tile_##t##_4,                            \
