@@ -625,7 +625,7 @@ static bool character(sd_render *r, const sd_value *v, int64_t i, sd_value *out)
 // a[b]: the key or position first, then, for a string, the attribute.
 bool sd_item(sd_render *r, const sd_value *v, const sd_value *index, sd_value *out) {
     sd_str name = index->kind == SD_V_STRING ? index->s : SD_STR("the item");
-    int64_t i = index->kind == SD_V_INT ? index->i : index->b;
+    int64_t i = index->kind == SD_V_INT ? index->i : index->kind == SD_V_BOOL && index->b;
     bool number = index->kind == SD_V_INT || index->kind == SD_V_BOOL, found;
     if (v->kind == SD_V_UNDEFINED) return undefined_base(r, v, name);
     *out = sd_undefined(name);
