@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what a fresh Debian 12 lacks: deps.sh build | tests. Does nothing when everything is there.
+# Installs what a fresh Debian 12 lacks: deps.sh build | tests, or fetches the package lists: deps.sh lists. Does nothing when everything is there.
 # Uses apt-get, with sudo where the caller is not root; says what it installs before it does.
 set -euo pipefail
 
@@ -11,8 +11,9 @@ tests=("${build[@]}" git libcriterion-dev libsimde-dev clang-format)
 case ${1:-build} in
 build) want=("${build[@]}") ;;
 tests) want=("${tests[@]}") ;;
+lists) want=() ;;
 *)
-  echo "deps.sh: '$1' is unknown; give build or tests" >&2
+  echo "deps.sh: '$1' is unknown; give build, tests or lists" >&2
   exit 2
   ;;
 esac
@@ -21,7 +22,7 @@ missing=()
 for package in "${want[@]}"; do
   [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
 done
-[ ${#missing[@]} = 0 ] && exit 0
+[ ${#missing[@]} = 0 ] && [ "${1:-build}" != lists ] && exit 0
 
 root=()
 if [ "$(id -u)" != 0 ]; then
@@ -31,6 +32,7 @@ if [ "$(id -u)" != 0 ]; then
   }
   root=(sudo)
 fi
-echo "Installing ${missing[*]}" >&2
 "${root[@]}" apt-get update -qq
+[ ${#missing[@]} = 0 ] && exit 0
+echo "Installing ${missing[*]}" >&2
 "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
