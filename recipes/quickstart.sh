@@ -38,7 +38,7 @@ step "1/8 What is missing is installed"
 recipes/deps.sh build
 
 step "2/8 Build"
-cmake --preset release -DSPECDEC_TESTS=OFF >/dev/null
+cmake --preset release >/dev/null
 cmake --build --preset release -j "$(nproc)" | grep -E '^\[ *[0-9]*[05]%\] Built|Linking C executable' || true
 [ -x $specdec ] || cmake --build --preset release
 
