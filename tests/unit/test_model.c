@@ -53,6 +53,37 @@ Test(model, a_gguf_file_and_a_folder_of_the_same_model_agree) {
         }
 }
 
+// tests/data/make_logits_golden.py: the reference in double, its angles in fp32 (1e-5 at position
+// 39 is the most that can come of that); fp32 sums of 96 terms add as much.
+Test(model, logits_are_those_of_the_reference) {
+    static const char *const scalings[] = {"none", "linear", "llama3", "yarn"};
+    json_t *cases = json_load_file(TEST_DATA "/logits_golden.json", 0, NULL), *c;
+    size_t k;
+    cr_assert_eq(json_array_size(cases), 12);
+    json_array_foreach(cases, k, c) {
+        const char *scaling = json_string_value(json_object_get(c, "scaling"));
+        json_t *want = json_object_get(c, "logits");
+        sd_arch arch;
+        cr_assert(sd_arch_from_name(json_string_value(json_object_get(c, "arch")), &arch));
+        sd_tiny_model t = sd_tiny_default(arch);
+        while (strcmp(scalings[t.scaling], scaling) != 0) t.scaling++;
+        for (int gguf = 0; gguf < 2; gguf++) {
+            sd_model *m = sd_tiny_open(&t, gguf);
+            cr_assert_not_null(m);
+            float *got = sd_alloc(T, t.V * sizeof *got);
+            logits_of(got, m);
+            for (int i = 0; i < 16; i++) {
+                double off = got[(T - 1) * t.V + i] - json_real_value(json_array_get(want, i));
+                cr_assert(fabs(off) < 3e-5, "%s, %s, gguf %d: logit %d is off by %g",
+                          sd_arch_name(arch), scaling, gguf, i, off);
+            }
+            free(got);
+            sd_model_release(m);
+        }
+    }
+    json_decref(cases);
+}
+
 Test(model, half_precision_folders_hold_their_rounded_values) {
     for (int k = 0; k < 2; k++) {
         sd_tiny_model t = sd_tiny_default(SD_ARCH_QWEN2);
