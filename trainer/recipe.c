@@ -414,7 +414,8 @@ sd_status sd_recipe_parse(sd_recipe *r, const char *origin, const char *text, si
     let_overrides_win(r);
     SD_TRY(check_together(r, err));
     // Of two ways to say a thing the one that was taken stands alone from here on.
-    if (r->data.eval.n) r->data.val_size = 0;
+    bool only_prepared = r->data.prepared && !r->data.train.n && !given(r, "data.val_size");
+    if (r->data.eval.n || only_prepared) r->data.val_size = 0; // a prepared file is not split
     if (r->train.batch_rows) r->train.batch_tokens = 0;
     if (r->train.warmup_steps) r->train.warmup_ratio = 0;
 out:

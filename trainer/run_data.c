@@ -41,18 +41,15 @@ static void fill_options(sd_prepare_options *o, sd_data_source *sources, const s
 }
 
 /// Opens path when it was made from exactly this; *out stays NULL when it must be made.
-static sd_status open_fresh(sd_dataset **out, const char *path, const sd_sha256 *key,
-                            sd_error *err) {
+static void open_fresh(sd_dataset **out, const char *path, const sd_sha256 *key) {
     sd_error why = {0};
     sd_dataset *d;
     *out = NULL;
-    if (!sd_path_exists(path) || sd_dataset_open(&d, path, &why) != SD_OK) return SD_OK;
+    if (!sd_path_exists(path) || sd_dataset_open(&d, path, &why) != SD_OK) return;
     if (sd_sha256_equal(sd_dataset_made_from(d), key))
         *out = d;
     else
         sd_dataset_close(d);
-    (void)err;
-    return SD_OK;
 }
 
 /// *out NULL and SD_OK: no record falls into the kept part.
@@ -65,8 +62,12 @@ static sd_status open_or_prepare(sd_dataset **out, sd_run *r, const char *path, 
     o->progress_ctx = &w;
     *out = NULL;
     SD_TRY(sd_dataset_key(&key, o, r->model, err));
-    SD_TRY(open_fresh(out, path, &key, err));
+    open_fresh(out, path, &key);
     if (*out) return SD_OK;
+    SD_CHECK(!r->recipe.data.prepared || !sd_path_exists(path), err, SD_EMISMATCH,
+             "data.prepared: %s was made from other sources or options than this recipe's, or is "
+             "damaged; remove it to have it made again, or give another path",
+             path);
     st = sd_dataset_prepare(path, o, r->model, &report, err);
     if (st == SD_EFORMAT && report.records == 0 && report.skipped == 0 && report.left_out > 0)
         return SD_OK;

@@ -120,18 +120,31 @@ out:
     return st;
 }
 
-static sd_status compare_passes(finish *f, const sd_adapter *again, sd_error *err) {
+/// The trainer's side of that comparison; afterwards its memory is free for the verification.
+static sd_status trainer_loss(finish *f, sd_error *err) {
     sd_status st = SD_OK;
     sd_run *r = f->r;
     sd_train_sum sum = {0};
     int32_t *segment = NULL;
     if (f->n > r->pass.max_tokens) f->n = r->pass.max_tokens;
-    if (f->n < 2) return SD_OK;
-    segment = sd_alloc((size_t)f->n, sizeof *segment);
-    SD_CHECK_ALLOC(segment, err);
-    sd_train_batch b = {1, f->n, f->text, f->text, segment};
-    SD_TRY(sd_train_loss(r->trainer, f->theta, &b, &sum, err));
-    r->report->trainer_loss = sum.loss / (double)sum.supervised;
+    if (f->n < 2) f->n = 0;
+    if (f->n) {
+        segment = sd_alloc((size_t)f->n, sizeof *segment);
+        SD_CHECK_ALLOC(segment, err);
+        sd_train_batch b = {1, f->n, f->text, f->text, segment};
+        SD_TRY(sd_train_loss(r->trainer, f->theta, &b, &sum, err));
+        r->report->trainer_loss = sum.loss / (double)sum.supervised;
+    }
+    sd_train_close(r->trainer);
+    r->trainer = NULL;
+out:
+    free(segment);
+    return st;
+}
+
+static sd_status compare_passes(finish *f, const sd_adapter *again, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_run *r = f->r;
     SD_TRY(forward_loss(&r->report->reloaded_loss, f, again, err));
     double off = fabs(r->report->trainer_loss - r->report->reloaded_loss);
     sd_run_say(r, "loss of that text: %.5f in the trainer, %.5f with the adapter loaded again",
@@ -141,7 +154,6 @@ static sd_status compare_passes(finish *f, const sd_adapter *again, sd_error *er
              "the adapter loaded again has loss %.5f where the trainer has %.5f; please report it",
              r->report->reloaded_loss, r->report->trainer_loss);
 out:
-    free(segment);
     return st;
 }
 
@@ -333,6 +345,7 @@ sd_status sd_run_finish(sd_run *r, sd_error *err) {
         sd_run_say(r, "the adapter is that of step %lld, whose eval loss %.4f was the lowest",
                    (long long)r->c.state.best_step, r->c.state.best_loss);
     SD_TRY(collect_text(&f, err));
+    SD_TRY(trainer_loss(&f, err));
     SD_TRY(sd_lora_to_adapter(&f.own, r->recipe.name, f.theta, &r->layout, r->model, err));
     SD_TRY(write_peft(&f, &adapter, err));
     if (wants(r, "gguf-lora")) SD_TRY(write_gguf(&f, err));

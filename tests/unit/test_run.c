@@ -302,6 +302,19 @@ Test(run, the_plan_holds_and_a_memory_limit_shrinks_the_micro_batches) {
     free(model), free(data), free(out), free(limit);
 }
 
+Test(run, a_prepared_file_is_shared_by_runs_and_never_overwritten_when_it_is_another) {
+    char *prepared = sd_sprintf("data.prepared=%s/shared.h5", dir);
+    const char *more[] = {prepared, "train.max_steps=2"},
+               *other[] = {prepared, more[1], "data.sequence_len=96"};
+    result a = run("a", more, 2), b = run("b", more, 2), c = run("c", other, 3);
+    cr_assert(a.st == SD_OK && b.st == SD_OK, "%s %s", a.err.message, b.err.message);
+    cr_assert_not(exists(&b, "data/train.h5"));
+    sd_sha256 x = adapter_of(&a), y = adapter_of(&b);
+    cr_assert_str_eq(x.hex, y.hex);
+    cr_assert(c.st == SD_EMISMATCH && strstr(c.err.message, "shared.h5"), "%s", c.err.message);
+    free(prepared), free(a.out), free(b.out), free(c.out);
+}
+
 Test(run, the_recipe_that_init_prints_runs_as_it_stands) {
     sd_buf b = sd_buf_make(1 << 16);
     sd_error err = {0};
