@@ -8,8 +8,10 @@
 
 #include <criterion/criterion.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct {
     sd_model *m;
@@ -311,5 +313,40 @@ Test(plan, recompute_is_chosen_by_the_limit_and_too_little_is_refused) {
     size_t total = 0;
     for (int i = 0; i < block.n; i++) total += block.row[i].bytes;
     cr_assert_eq(total, block.total);
+    free_run(&r);
+}
+
+static size_t resident_bytes(void) {
+    long pages = 0, resident = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (!f || fscanf(f, "%ld %ld", &pages, &resident) != 2) resident = 0;
+    if (f) fclose(f);
+    return (size_t)resident * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+// What the pass itself adds to the process: the plan's parts without the mapped weights, the
+// optimiser's and the program's.
+Test(plan, the_process_grows_by_what_the_plan_says) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    cr_skip_test("a sanitizer's shadow memory is not in the plan");
+#endif
+    run r;
+    make_run(&r, train_model(SD_ARCH_QWEN2, 13), "qkvogud");
+    sd_train_plan_report plan;
+    sd_error err;
+    sd_train_options o = {.max_tokens = 20000, .recompute = SD_RECOMPUTE_ATTN};
+    cr_assert_eq(sd_train_plan(&plan, r.m, &r.lay, &o, 1, &err), SD_OK);
+    size_t promised = 0, before = resident_bytes();
+    for (int i = 0; i < plan.n; i++)
+        if (!strstr(plan.row[i].part, "mapped") && !strstr(plan.row[i].part, "optimiser") &&
+            !strstr(plan.row[i].part, "libraries"))
+            promised += plan.row[i].bytes;
+    sd_train *t;
+    cr_assert_eq(sd_train_open(&t, r.m, &r.lay, NULL, &o, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_train_accumulate(t, r.theta, r.grad, &r.data.batch, &r.sum, &err), SD_OK);
+    size_t grown = resident_bytes() - before;
+    cr_assert_geq(grown, promised * 95 / 100, "%zu of %zu bytes", grown, promised);
+    cr_assert_leq(grown, promised + ((size_t)32 << 20), "%zu of %zu bytes", grown, promised);
+    sd_train_close(t);
     free_run(&r);
 }
