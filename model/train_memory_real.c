@@ -132,14 +132,14 @@ static void carve_head(sd_train_memory *m, carver *at, const sd_hparams *hp, con
     *at = c;
 }
 
-static void carve_workers(sd_train_memory *m, carver *at, const sd_hparams *hp, const sd_panels *p,
-                          size_t N, int threads) {
+static void carve_workers(sd_train_memory *m, carver *at, const sd_hparams *hp, size_t N,
+                          int threads) {
     carver c = *at;
     size_t longest_row = largest(largest((size_t)hp->C, (size_t)hp->F), (size_t)hp->H * hp->D);
     for (int i = 0; i < threads; i++) {
         sd_train_worker none, *w = m->worker ? &m->worker[i] : &none;
         w->rows = take(&c, SD_PANEL_ROWS * longest_row, sizeof(float), &m->workers);
-        w->panels = p->bf16 ? take(&c, SD_PANEL_SCRATCH, 1, &m->workers) : NULL;
+        w->panels = take(&c, SD_PANEL_SCRATCH, 1, &m->workers);
         w->attention = REALS(sd_causal_scratch((int)N, hp->D), &m->workers);
         w->logits = REALS((size_t)SD_TRAIN_TILE * (size_t)m->head_chunk, &m->workers);
         w->dn = REALS((size_t)SD_TRAIN_TILE * (size_t)hp->C, &m->workers);
@@ -173,7 +173,7 @@ void sd_train_carve(sd_train_memory *m, char *base, const sd_hparams *hp, const 
     m->mid = REALS(N * largest(w.F, w.att), &m->scratch);
     m->du = REALS(N * most_u, &m->scratch);
     carve_head(m, &c, hp, panels, N);
-    carve_workers(m, &c, hp, panels, N, threads);
+    carve_workers(m, &c, hp, N, threads);
     m->bytes = c.at;
 }
 

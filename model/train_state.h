@@ -44,7 +44,7 @@ typedef struct {
 
 typedef struct {
     float *rows;     // [SD_PANEL_ROWS, widest] dequantised, on their way into panels
-    void *panels;    // SD_PANEL_SCRATCH bytes; NULL without bf16
+    void *panels;    // SD_PANEL_SCRATCH bytes
     real *attention; // sd_causal_scratch
     real *logits;    // [SD_TRAIN_TILE, head chunk]
     real *dn;        // [SD_TRAIN_TILE, C]

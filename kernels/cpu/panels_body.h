@@ -36,6 +36,7 @@ ALWAYS void kernel(float *y, int ldy, const OPERAND *x, int ldx, const OPERAND *
     VF sum[ROWS][2];
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++) sum[r][0] = sum[r][1] = ZERO();
+#pragma GCC unroll 4
     for (int k = 0; k < depth; k += PAIR, w += PAIR * PANEL) {
         VW w0 = WEIGHTS(w), w1 = WEIGHTS(w + PAIR * LANES);
 #pragma GCC unroll 16
@@ -82,33 +83,34 @@ static inline uint16_t round_bf16(float f) {
     uint32_t rounded = (u + 0x7fff + (u >> 16 & 1)) >> 16;
     return (uint16_t)((u & 0x7fffffff) > 0x7f800000 ? (u >> 16 | 0x40) : rounded);
 }
-_Static_assert(SD_PANEL_TILE *DEPTH * sizeof(uint16_t) <= SD_PANEL_SCRATCH, "scratch");
 #endif
+_Static_assert(SD_PANEL_TILE *DEPTH * sizeof(OPERAND) <= SD_PANEL_SCRATCH, "scratch");
+
+// Rows of a block side by side: the tile's own stride is often a multiple of 4 KiB, which would put
+// all rows of a kernel into the same few cache sets.
+static void copy_row(OPERAND *to, const float *x, int terms) {
+#if PAIR == 2
+    for (int i = 0; i < terms; i++) to[i] = round_bf16(x[i]);
+    if (terms & 1) to[terms] = 0;
+#else
+    memcpy(to, x, sizeof(float) * (size_t)terms);
+#endif
+}
 
 static void NAME(float *y, int ldy, const float *x, int ldx, const void *packed, int n, int out,
                  int k, bool add, void *scratch) {
     int padded = (k + PAIR - 1) / PAIR * PAIR;
-    (void)scratch;
     for (int k0 = 0; k0 < padded; k0 += DEPTH) {
         int depth = padded - k0 < DEPTH ? padded - k0 : DEPTH;
-#if PAIR == 2
-        uint16_t *rounded = scratch;
-        int terms = k - k0 < depth ? k - k0 : depth, ld = DEPTH;
-        for (int r = 0; r < n; r++) {
-            for (int i = 0; i < terms; i++)
-                rounded[(size_t)r * DEPTH + i] = round_bf16(x[(size_t)r * ldx + k0 + i]);
-            if (terms < depth) rounded[(size_t)r * DEPTH + terms] = 0;
-        }
-        const OPERAND *rows = rounded;
-#else
-        const OPERAND *rows = x + k0;
-        int ld = ldx;
-#endif
+        int terms = k - k0 < depth ? k - k0 : depth;
+        OPERAND *rows = scratch;
+        for (int r = 0; r < n; r++)
+            copy_row(rows + (size_t)r * DEPTH, x + (size_t)r * ldx + k0, terms);
         for (int m = 0; m < out; m += PANEL) {
             const OPERAND *w = (const OPERAND *)packed + (size_t)m * padded + (size_t)k0 * PANEL;
             int outputs = out - m < PANEL ? out - m : PANEL;
             for (int r = 0; r < n; r += ROWS)
-                some_rows(y + (size_t)r * ldy + m, ldy, rows + (size_t)r * ld, ld, w,
+                some_rows(y + (size_t)r * ldy + m, ldy, rows + (size_t)r * DEPTH, DEPTH, w,
                           n - r < ROWS ? n - r : ROWS, depth, outputs, add || k0 > 0);
         }
     }
