@@ -23,6 +23,7 @@
 #define SPREAD(p) simde_mm512_set1_ps(*(p))
 #define MUL_ADD(sum, x, w) simde_mm512_fmadd_ps((x), (w), (sum))
 #define store_rows store_rows_f32
+#define copy_row copy_row_f32
 #define kernel kernel_f32
 #define some_rows some_rows_f32
 #include "kernels/cpu/panels_body.h"
@@ -36,6 +37,7 @@
 #undef SPREAD
 #undef MUL_ADD
 #undef store_rows
+#undef copy_row
 #undef kernel
 #undef some_rows
 #undef PANEL
