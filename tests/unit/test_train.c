@@ -89,6 +89,32 @@ Test(train, bytes_do_not_depend_on_recompute) {
     free_run(&one);
 }
 
+// Buffers live as long as the pass: what a batch left in them must not reach the next.
+Test(train, a_pass_leaves_nothing_behind_for_the_next_batch) {
+    run fresh, used;
+    make_run(&fresh, train_model(SD_ARCH_QWEN3, 14), "qkvogud");
+    make_run(&used, train_model(SD_ARCH_QWEN3, 14), "qkvogud");
+    sd_train *t;
+    sd_train_options o = {.max_tokens = 128, .compute = SD_TRAIN_FP32};
+    cr_assert_eq(sd_train_open(&t, used.m, &used.lay, NULL, &o, NULL), SD_OK);
+    cr_assert_eq(sd_train_accumulate(t, used.theta, used.grad, &used.data.batch, &used.sum, NULL),
+                 SD_OK);
+    memset(used.grad, 0, used.lay.n_params * sizeof(float));
+    used.sum = (sd_train_sum){0};
+    for (run *r = &fresh; r; r = r == &fresh ? &used : NULL) {
+        for (int i = 0; i < TRAIN_ROWS * TRAIN_T; i++) // other rows are supervised, fewer are run
+            r->data.label[i] = r->data.label[i] < 0 ? r->data.token[i] : -100;
+        r->data.batch.rows = 2;
+    }
+    accumulate(&fresh, &fresh.data.batch, 1, SD_RECOMPUTE_NONE);
+    cr_assert_eq(sd_train_accumulate(t, used.theta, used.grad, &used.data.batch, &used.sum, NULL),
+                 SD_OK);
+    cr_assert_eq(memcmp(used.grad, fresh.grad, fresh.lay.n_params * sizeof(float)), 0);
+    cr_assert_eq(used.sum.loss, fresh.sum.loss);
+    sd_train_close(t);
+    free_run(&fresh), free_run(&used);
+}
+
 // Each segment of the packed batch as a row of its own.
 static void unpack(train_data *d, const train_data *from, int row, int segment) {
     for (int i = 0, n = 0; i < TRAIN_ROWS * TRAIN_T; i++) {

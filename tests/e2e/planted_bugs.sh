@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Planted errors in the training mathematics, one at a time: each must make a test fail. Nothing in the checkout changes.
+#
+#   tests/e2e/planted_bugs.sh [SPECDEC]       a minute or two; needs the unit tests built beside that binary (default build/release/specdec)
+#
+# TAP on standard output. A test that no planted error can make fail proves nothing; this is the proof that these can.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+build=$(dirname "${1:-build/release/specdec}")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+failed=0
+flags=(-std=c11 -D_GNU_SOURCE -O1 -ffp-contract=off -fno-math-errno -fno-trapping-math -w -DTEST_DATA='""')
+libs=("$build"/libtest_support.a "$build"/libspecdec.a -lcriterion -ldnnl -ljansson -lyaml -lpcre2-8 -lutf8proc -lcrypto -lpthread -lm)
+
+# plant NAME FILE SED TEST...: the file with the edit, compiled ahead of the library, must break one of the tests.
+plant() {
+  local name=$1 file=$2 edit=$3 test double=() broken=
+  shift 3
+  mkdir -p "$work/src/$(dirname "$file")"
+  sed -E "$edit" "$file" >"$work/src/$file"
+  if cmp -s "$file" "$work/src/$file"; then
+    echo "not ok - planted: $name: the edit no longer finds its place in $file"
+    failed=1
+    return
+  fi
+  for test in "$@"; do
+    double=()
+    [[ $test == *_f64 ]] && double=("$build"/libspecdec_f64.a)
+    local real=()
+    [[ $test == *_f64 && $file == *_real.c ]] && real=(-DSD_REAL_DOUBLE)
+    if ! "${CC:-cc}" "${flags[@]}" "${real[@]}" -I. -c "$work/src/$file" -o "$work/planted.o" ||
+      ! "${CC:-cc}" "${flags[@]}" -I. "tests/unit/$test.c" "$work/planted.o" "${double[@]}" "${libs[@]}" -o "$work/test" 2>"$work/log"; then
+      echo "not ok - planted: $name: does not build"
+      tail -3 "$work/log"
+      failed=1
+      return
+    fi
+    timeout 300 "$work/test" --quiet -j1 >/dev/null 2>&1 || broken=$test
+    [ -n "$broken" ] && break
+  done
+  if [ -n "$broken" ]; then
+    echo "ok - planted: $name ($broken fails)"
+  else
+    echo "not ok - planted: $name: no test fails"
+    failed=1
+  fi
+}
+
+# The control: an edit that changes nothing must break nothing.
+control=$(plant "control" model/train_batch.c 's/out->N = out->n_segments/out->n_segments = out->N/' test_train)
+if [[ $control == *"no test fails"* ]]; then
+  echo "ok - planted: a harmless edit breaks nothing"
+else
+  echo "not ok - planted: a harmless edit breaks a test or does not build"
+  failed=1
+fi
+plant "packing leak: segments of a row are one" model/train_batch.c 's/&& b->segment\[i - 1\] == b->segment\[i\]//' test_train
+plant "a segment's first token is predicted from its neighbour" model/train_batch.c 's/if \(goes_on && b->label/if (t > 0 \&\& b->label/' test_train
+plant "mean of means: a micro-batch's gradient is divided by its own tokens" kernels/train_head_real.c \
+  's/\(real\)\(1 \/ s->sum\[n\]\)/(real)(1 \/ s->sum[n] \/ N)/' test_train_ops_f64
+plant "wrong alpha: the scale is alpha" model/lora_layout.c 's/: alpha \/ r;/: alpha;/' test_train
+plant "rsLoRA scaled as LoRA" model/lora_layout.c 's/alpha \/ sqrt\(\(double\)r\)/alpha \/ r/' test_train
+plant "the scale is missing in dB" kernels/train_ops_real.c 's/N, q->s, dy \+ q->row/N, 1, dy + q->row/' test_train_ops_f64
+plant "the adapter's part of dx is missing" kernels/train_ops_real.c 's/if \(l->R > 0\) sd_gemm\(false, false, N, l->in/if (0) sd_gemm(false, false, N, l->in/' test_train_ops_f64
+plant "RoPE's backward rotates forward" kernels/train_ops_real.c 's/rot, interleaved, -1\)/rot, interleaved, 1)/' test_train_ops_f64
+plant "attention sees one position ahead" kernels/train_attention_real.c 's/int seen = q0 \+ i \+ 1;/int seen = q0 + i + 2 > keys ? keys : q0 + i + 2;/' test_train_ops_f64
+plant "delta is missing in the softmax's gradient" kernels/train_attention_real.c 's/\(dP\[k\] - delta\)/dP[k]/' test_train_ops_f64
+plant "the norm's gradient forgets the row's mean" kernels/train_ops_real.c 's/ - pull \* x\[c\]//' test_train_ops_f64
+plant "the backward pass stops one map too early" model/train_block_real.c 's/if \(layer > t->lowest\) return true;/if (layer > t->lowest + 1) return true;/' test_train_f64
+plant "the gradient of a skipped head row is what stood there" model/train_head_pass_real.c 's/memset\(t->mem.dx, 0, /memset(t->mem.dx, 0, 0 * /' test_train
+exit $failed
