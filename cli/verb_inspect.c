@@ -140,7 +140,7 @@ static void print_report(json_t *o) {
     json_object_foreach(o, name, v) {
         const char *s = json_string_value(v);
         bool list = json_is_array(v) && json_is_object(json_array_get(v, 0));
-        printf("%-22s", name);
+        printf("%-23s ", name);
         if (s && (strchr(s, '\n') || strlen(s) > 200)) {
             putchar('\n');
             print_text(s);
