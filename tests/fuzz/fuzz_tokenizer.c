@@ -1,0 +1,91 @@
+// Two inputs in one, by the first byte. Even: a tokenizer.json, then a text. Odd: a text for the
+// four known pre-tokenisers over the 256 bytes, whose ids must give the text back.
+#include "model/tokenizer_internal.h"
+
+#include "model/utf8.h"
+
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static sd_tokenizer *make(const char *pattern, bool digits) {
+    sd_tokenizer *t = sd_alloc(1, sizeof *t);
+    sd_error err;
+    sd_step step = {.kind = SD_STEP_DIGITS, .behaviour = SD_SPLIT_ISOLATED};
+    t->bos = t->eos = -1;
+    if (sd_bpe_init(&t->bpe, 260, &err) != SD_OK) __builtin_trap();
+    for (int i = 0; i < 256; i++) {
+        char c = (char)i;
+        sd_bpe_set(&t->bpe, i, &c, 1, true, &err);
+    }
+    sd_bpe_set(&t->bpe, 256, "aa", 2, true, &err);
+    sd_bpe_set(&t->bpe, 257, "aaaa", 4, true, &err);
+    sd_bpe_set(&t->bpe, 258, "  ", 2, true, &err);
+    sd_bpe_set(&t->bpe, 259, "<x>", 3, false, &err);
+    sd_bpe_reserve_merges(&t->bpe, 3, &err);
+    sd_bpe_add_merge(&t->bpe, "a", 1, "a", 1, &err);
+    sd_bpe_add_merge(&t->bpe, "aa", 2, "aa", 2, &err);
+    sd_bpe_add_merge(&t->bpe, " ", 1, " ", 1, &err);
+    sd_added a = {.id = 259, .text = (char *)(uintptr_t) "<x>", .len = 3, .special = true};
+    sd_tokenizer_add_added(t, &a, &err);
+    if (digits) sd_tokenizer_add_step(t, step, &err);
+    if (sd_tokenizer_add_regex(t, pattern, strlen(pattern), false, SD_SPLIT_ISOLATED, false,
+                               &err) ||
+        sd_tokenizer_finish(t, &err))
+        __builtin_trap();
+    return t;
+}
+
+static void round_trip(const sd_tokenizer *t, const char *text, size_t len) {
+    sd_ids ids = {0};
+    sd_error err;
+    sd_buf valid = sd_buf_make(1 << 24), back = sd_buf_make(1 << 24),
+           streamed = sd_buf_make(1 << 24);
+    sd_utf8_stream stream = {0};
+    sd_utf8_lossy(&valid, text, len);
+    if (sd_tokenizer_encode(t, text, len, SD_TOK_SPECIAL, &ids, &err) != SD_OK) __builtin_trap();
+    sd_tokenizer_decode(t, ids.id, ids.n, false, &back, &err);
+    for (int i = 0; i < ids.n; i++) {
+        size_t n;
+        const char *bytes = sd_tokenizer_bytes(t, ids.id[i], &n);
+        sd_utf8_stream_add(&stream, bytes, n, &streamed);
+    }
+    sd_utf8_stream_add(&stream, NULL, 0, &streamed);
+    if (back.len != valid.len || (back.len && memcmp(back.data, valid.data, back.len) != 0) ||
+        streamed.len != valid.len ||
+        (streamed.len && memcmp(streamed.data, valid.data, streamed.len) != 0))
+        __builtin_trap();
+    sd_ids_free(&ids);
+    sd_buf_free(&valid);
+    sd_buf_free(&back);
+    sd_buf_free(&streamed);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    static sd_tokenizer *known[4];
+    if (!known[0]) {
+        known[0] = make(SD_REGEX_GPT2, false);
+        known[1] = make(SD_REGEX_GPT2, true);
+        known[2] = make(SD_REGEX_LLAMA3, false);
+        known[3] = make(SD_REGEX_QWEN2, false);
+    }
+    if (size < 1) return 0;
+    const char *text = (const char *)data + 1;
+    size--;
+    if (data[0] & 1) {
+        round_trip(known[data[0] >> 1 & 3], text, size);
+        return 0;
+    }
+    sd_tokenizer *t = NULL;
+    sd_error err;
+    const char *zero = memchr(text, 0, size);
+    size_t n = zero ? (size_t)(zero - text) : size;
+    if (sd_tokenizer_from_json(&t, text, n, &err) == SD_OK) {
+        sd_ids ids = {0};
+        size_t rest = size - n < 512 ? size - n : 512;
+        sd_tokenizer_encode(t, text + n, rest, SD_TOK_SPECIAL, &ids, &err);
+        sd_ids_free(&ids);
+    }
+    sd_tokenizer_close(t);
+    return 0;
+}
