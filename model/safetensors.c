@@ -146,7 +146,7 @@ static sd_status read_file(sd_safetensors *s, const uint8_t *file, size_t size, 
         else if (!s->metadata && json_is_object(entry))
             s->metadata = json_incref(entry);
     }
-    SD_TRY(check_overlap(s->tensor + first, s->n - first, path, file, err));
+    if (s->n > first) SD_TRY(check_overlap(s->tensor + first, s->n - first, path, file, err));
 out:
     json_decref(root);
     return st;
