@@ -193,7 +193,7 @@ Test(adapter, merging_gives_the_logits_of_base_plus_adapter) {
     sd_error err;
     sd_model *const from[] = {b.folder, b.gguf};
     for (int i = 0; i < 2; i++) {
-        char name[16];
+        char name[24];
         snprintf(name, sizeof name, "merged%d", i);
         char *path = sd_path_join(b.dir, name);
         double survived;
