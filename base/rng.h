@@ -25,9 +25,11 @@ static inline void sd_philox(uint32_t out[4], uint64_t key, uint64_t hi, uint64_
     out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3;
 }
 
-/// (0, 1), never an end: 24 random bits plus half a step.
+/// (0, 1), never an end: 24 random bits plus half a step. The largest words, whose half step rounds
+/// up to 1 in a float, stop one step short of it.
 static inline float sd_uniform(uint32_t word) {
-    return ((float)(word >> 8) + 0.5f) * 0x1p-24f;
+    float u = ((float)(word >> 8) + 0.5f) * 0x1p-24f;
+    return u < 1 ? u : 0x1.fffffep-1f;
 }
 static inline double sd_uniform64(uint32_t a, uint32_t b) {
     return ((double)(((uint64_t)a << 32 | b) >> 12) + 0.5) * 0x1p-52;

@@ -41,6 +41,11 @@ Test(rng, philox_gives_the_known_answer_of_random123) {
     cr_assert_eq(r[3], 0x6d5451fd);
 }
 
+Test(rng, uniform_numbers_never_reach_an_end) {
+    cr_assert(sd_uniform(0) > 0 && sd_uniform(UINT32_MAX) < 1);
+    cr_assert(sd_uniform64(0, 0) > 0 && sd_uniform64(UINT32_MAX, UINT32_MAX) < 1);
+}
+
 Test(file, a_replacement_that_is_aborted_leaves_the_old_file) {
     char path[64];
     snprintf(path, sizeof path, "/tmp/specdec_test_%d", (int)getpid());
