@@ -14,6 +14,8 @@ static sd_status fail_errno(sd_error *err, const char *path, const char *doing) 
     switch (e) {
     case ENOENT:
         return sd_fail(err, SD_ENOTFOUND, "%s: no such file or directory; check the path", path);
+    case EISDIR:
+        return sd_fail(err, SD_EINVAL, "%s: is a folder; give the path of a file", path);
     case ENOSPC:
     case EDQUOT:
         return sd_fail(err, SD_EIO, "%s: %s: the disk is full; free space and run again", path,
@@ -128,7 +130,10 @@ sd_status sd_replace_open(sd_replace *r, const char *path, sd_error *err) {
     SD_CHECK_ALLOC(r->tmp, err);
     int fd = open(r->tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (fd < 0) {
-        st = fail_errno(err, r->tmp, "create");
+        st = errno == ENOENT
+                 ? sd_fail(err, SD_ENOTFOUND,
+                           "%s: its folder does not exist; make it, or give another path", path)
+                 : fail_errno(err, path, "create");
         free(r->tmp);
         r->tmp = NULL;
         goto out;
@@ -138,6 +143,15 @@ sd_status sd_replace_open(sd_replace *r, const char *path, sd_error *err) {
     SD_CHECK_ALLOC(r->f, err);
 out:
     if (st != SD_OK) sd_replace_abort(r);
+    return st;
+}
+
+sd_status sd_check_writable(const char *path, sd_error *err) {
+    if (sd_path_is_dir(path))
+        return sd_fail(err, SD_EINVAL, "%s: is a folder; give the path of a file", path);
+    sd_replace r;
+    sd_status st = sd_replace_open(&r, path, err);
+    if (st == SD_OK) sd_replace_abort(&r);
     return st;
 }
 

@@ -37,6 +37,8 @@ typedef struct {
     char *path, *tmp;
 } sd_replace;
 sd_status sd_replace_open(sd_replace *r, const char *path, sd_error *err);
+/// SD_OK when a file can be made at path: asked before long work whose result goes there.
+sd_status sd_check_writable(const char *path, sd_error *err);
 sd_status sd_replace_commit(sd_replace *r, sd_error *err);
 void sd_replace_abort(sd_replace *r); // harmless after a commit and on a zeroed struct
 

@@ -1,4 +1,5 @@
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "cli/common.h"
 #include "cli/data.h"
@@ -157,6 +158,7 @@ sd_status sd_data_prepare(int argc, char **argv, sd_error *err) {
     SD_TRY(check_sources(&files, err));
     for (int i = 0; i < files.n; i++)
         source[i] = (sd_data_source){files.item[i], (sd_data_format)a.format};
+    SD_TRY(sd_check_writable(a.out, err));
     SD_TRY(sd_model_open(&m, a.model, err));
     SD_TRY(sd_pool_open(&pool, (int)a.threads, err));
     double begin = sd_now_s();

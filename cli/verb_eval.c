@@ -68,7 +68,11 @@ static sd_status add_record(suite *s, const char *line, size_t len, const char *
     const json_t *messages = json_object_get(root, "messages"),
                  *want = json_object_get(root, "want");
     size_t n = json_array_size(messages);
-    SD_CHECK(n > 0, err, SD_EFORMAT, "%s:%d: messages is missing or empty", path, number);
+    SD_CHECK(
+        n > 0, err, SD_EFORMAT,
+        "%s:%d: messages is missing or empty; a suite has messages, the last of them the wanted "
+        "answer",
+        path, number);
     r.messages = json_copy((json_t *)(uintptr_t)messages);
     SD_CHECK_ALLOC(r.messages, err);
     if (!want) {
@@ -306,8 +310,9 @@ static sd_status write_answers(const suite *s, const char *path, sd_error *err) 
     SD_TRY(sd_replace_open(&out, path, err));
     for (int i = 0; i < s->n; i++) {
         const record *r = &s->item[i];
-        json_t *line = json_pack("{s:i, s:s, s:O?}", "record", i, "answer",
-                                 r->answer.data ? r->answer.data : "", "want", r->want);
+        json_t *want = r->want ? json_incref(r->want) : json_string(r->want_text);
+        json_t *line = json_pack("{s:i, s:s, s:o}", "record", i, "answer",
+                                 r->answer.data ? r->answer.data : "", "want", want);
         char *text = line ? json_dumps(line, JSON_COMPACT) : NULL;
         json_decref(line);
         SD_CHECK_ALLOC(text, err);
@@ -354,6 +359,7 @@ sd_status sd_verb_eval(int argc, char **argv, sd_error *err) {
     sd_catch_interrupts();
     SD_TRY(read_suite(&s, a.suite, a.limit, err));
     if (a.against) SD_TRY(read_against(&old, a.against, err));
+    if (a.answers) SD_TRY(sd_check_writable(a.answers, err));
     SD_TRY(sd_decoding_load(&d, &a.common, &a.decoding, err));
     SD_CHECK(d.model->chat, err, SD_EINVAL,
              "%s: has no chat template that can be used (%s); eval needs one", d.model->path,
