@@ -153,9 +153,9 @@ static sd_status check_pair(const found_slot *f, const sd_model *base, int slot,
     SD_CHECK(f->b.cols == f->a.rows, err, SD_EFORMAT,
              "%s: %s has rank %lld and %s has rank %lld; they must agree", path, f->a.name,
              (long long)f->a.rows, f->b.name, (long long)f->b.cols);
-    SD_CHECK(f->a.cols == in_cols && f->b.rows == out_rows, err, SD_EMISMATCH,
+    SD_CHECK(f->a.cols == in_cols && f->b.rows == out_rows, err, SD_EINVAL,
              "%s: %s and its partner are for a [%lld, %lld] weight, but %s has [%d, %d]; the "
-             "adapter belongs to another base",
+             "adapter belongs to another base; give that one",
              path, f->a.name, (long long)f->b.rows, (long long)f->a.cols, base->path, out_rows,
              in_cols);
     SD_CHECK(isfinite(f->scale), err, SD_EFORMAT, "%s: the scale of %s is not finite", path,
@@ -212,7 +212,7 @@ static sd_status check_base_hash(sd_adapter *a, const char *recorded, size_t len
     sd_sha256 have;
     memcpy(a->base_sha256.hex, recorded, 64);
     SD_TRY(sd_model_sha256(base, &have, err));
-    SD_CHECK(sd_sha256_equal(&have, &a->base_sha256), err, SD_EMISMATCH,
+    SD_CHECK(sd_sha256_equal(&have, &a->base_sha256), err, SD_EINVAL,
              "%s was trained on a base with SHA-256 %.12s..., but %s has %.12s...; give the base "
              "it was trained on",
              a->path, a->base_sha256.hex, base->path, have.hex);
@@ -333,10 +333,12 @@ static sd_status open_peft(sd_adapter **out, const char *folder, sd_model *base,
         const sd_st_tensor *t = sd_safetensors_at(s, i);
         int slot;
         char which, module[256];
-        SD_CHECK(parse_peft_name(t->name, base->hp.L, &slot, &which, module, sizeof module), err,
-                 SD_EMISMATCH,
-                 "%s: %s has no place in %s (%d layers, all linear maps of a block are known)",
-                 weights_path, t->name, base->path, base->hp.L);
+        SD_CHECK(
+            parse_peft_name(t->name, base->hp.L, &slot, &which, module, sizeof module), err,
+            SD_EINVAL,
+            "%s: %s has no place in %s (%d layers, all linear maps of a block are known); give the "
+            "base it was trained on",
+            weights_path, t->name, base->path, base->hp.L);
         SD_CHECK(t->n_dims == 2 && t->data, err, SD_EFORMAT,
                  "%s: %s: not a matrix of F32, F16 or BF16 (%s)", weights_path, t->name,
                  t->dtype_name);
@@ -402,9 +404,9 @@ static sd_status open_gguf(sd_adapter **out, const char *path, sd_model *base, s
     SD_CHECK(sd_gguf_str(g, "adapter.type", &s) && string_is(s, "lora"), err, SD_EFORMAT,
              "%s: adapter.type is not lora; only LoRA is supported", path);
     const char *arch = sd_arch_name(base->hp.arch);
-    SD_CHECK(sd_gguf_str(g, "general.architecture", &s) && string_is(s, arch), err, SD_EMISMATCH,
-             "%s: is for architecture %.*s, but %s is %s", path, (int)s.len, s.data, base->path,
-             arch);
+    SD_CHECK(sd_gguf_str(g, "general.architecture", &s) && string_is(s, arch), err, SD_EINVAL,
+             "%s: is for architecture %.*s, but %s is %s; give the base it was trained on", path,
+             (int)s.len, s.data, base->path, arch);
     SD_CHECK(sd_gguf_f32(g, "adapter.lora.alpha", &alpha), err, SD_EFORMAT,
              "%s: adapter.lora.alpha is missing", path);
     slots = sd_alloc((size_t)base->hp.L * SD_PROJ_COUNT, sizeof *slots);
@@ -413,8 +415,9 @@ static sd_status open_gguf(sd_adapter **out, const char *path, sd_model *base, s
         const sd_gguf_tensor *t = sd_gguf_tensor_at(g, i);
         int slot;
         char which;
-        SD_CHECK(parse_gguf_name(t->name, base->hp.L, &slot, &which), err, SD_EMISMATCH,
-                 "%s: %s has no place in %s (%d layers)", path, t->name, base->path, base->hp.L);
+        SD_CHECK(parse_gguf_name(t->name, base->hp.L, &slot, &which), err, SD_EINVAL,
+                 "%s: %s has no place in %s (%d layers); give the base it was trained on", path,
+                 t->name, base->path, base->hp.L);
         SD_CHECK(t->n_dims == 2 &&
                      (t->dtype == SD_F32 || t->dtype == SD_F16 || t->dtype == SD_BF16),
                  err, SD_EFORMAT, "%s: %s: not a matrix of F32, F16 or BF16", path, t->name);

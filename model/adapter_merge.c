@@ -142,6 +142,7 @@ static sd_status merge_folder(const char *dir, const sd_adapter *a, const sd_mod
                               survival *sv, sd_error *err) {
     sd_status st = SD_OK;
     int n = sd_safetensors_count(base->st);
+    bool made = false;
     sd_st_tensor *t = sd_alloc((size_t)n, sizeof *t);
     void **merged = sd_alloc((size_t)n, sizeof *merged);
     json_t *metadata = json_pack("{s:s}", "format", "pt");
@@ -160,10 +161,12 @@ static sd_status merge_folder(const char *dir, const sd_adapter *a, const sd_mod
                             &a->lora[slot], sv, err));
         t[i].data = merged[i];
     }
+    made = !sd_path_exists(dir);
     SD_TRY(sd_mkdirs(dir, err));
     SD_TRY(copy_side_files(dir, base, err));
     SD_TRY(sd_safetensors_write(weights, t, n, metadata, err));
 out:
+    if (st != SD_OK && made) (void)sd_remove_tree(dir, NULL); // nothing half-written stays
     for (int i = 0; merged && i < n; i++) free(merged[i]);
     free(merged);
     free(t);

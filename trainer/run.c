@@ -7,12 +7,14 @@
 #include "trainer/run_private.h"
 #include "trainer/targets.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { AUTO_MICRO_BATCH = 2048 }; // tokens: GEMMs are efficient from there, activations still small
@@ -28,6 +30,21 @@ void sd_run_say(const sd_run *r, const char *fmt, ...) {
 
 char *sd_run_path(const sd_run *r, const char *name) {
     return sd_path_join(r->dir, name);
+}
+
+/// A folder that this process made and put nothing into goes again; rmdir refuses any other.
+static void remove_if_empty(const sd_run *r) {
+    char *data = sd_run_path(r, "data"), *lock = sd_run_path(r, ".lock");
+    if (data) (void)rmdir(data);
+    DIR *d = opendir(r->dir);
+    bool empty = d != NULL;
+    for (const struct dirent *e; d && (e = readdir(d)) != NULL;)
+        if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..") && strcmp(e->d_name, ".lock"))
+            empty = false;
+    if (d) closedir(d);
+    if (empty && lock && unlink(lock) == 0) (void)rmdir(r->dir);
+    free(data);
+    free(lock);
 }
 
 static void run_close(sd_run *r) {
@@ -46,6 +63,7 @@ static void run_close(sd_run *r) {
     free(r->c.v);
     free(r->c.best);
     free(r->resume_from);
+    if (r->made && r->lock >= 0) remove_if_empty(r);
     free(r->dir);
     if (r->lock >= 0) close(r->lock);
     sd_recipe_free(&r->recipe);
@@ -61,6 +79,7 @@ static sd_status open_folder(sd_run *r, sd_error *err) {
     SD_CHECK(strlen(r->dir) < sizeof r->report->dir, err, SD_EINVAL, "%.80s...: too long a path",
              r->dir);
     snprintf(r->report->dir, sizeof r->report->dir, "%s", r->dir);
+    r->made = !sd_path_exists(r->dir);
     SD_TRY(sd_mkdirs(r->dir, err));
     lock = sd_run_path(r, ".lock");
     SD_CHECK_ALLOC(lock, err);
@@ -70,6 +89,9 @@ static sd_status open_folder(sd_run *r, sd_error *err) {
              "%s: another specdec train is at work in this folder; wait for it, or give another "
              "name=",
              r->dir);
+    struct stat sb; // one that just gave up may have removed the file that we now hold
+    SD_CHECK(fstat(r->lock, &sb) == 0 && sb.st_nlink > 0, err, SD_EIO,
+             "%s: was removed by another specdec train; run again", lock);
 out:
     free(lock);
     return st;

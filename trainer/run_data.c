@@ -64,7 +64,7 @@ static sd_status open_or_prepare(sd_dataset **out, sd_run *r, const char *path, 
     SD_TRY(sd_dataset_key(&key, o, r->model, err));
     open_fresh(out, path, &key);
     if (*out) return SD_OK;
-    SD_CHECK(!r->recipe.data.prepared || !sd_path_exists(path), err, SD_EMISMATCH,
+    SD_CHECK(!r->recipe.data.prepared || !sd_path_exists(path), err, SD_EINVAL,
              "data.prepared: %s was made from other sources or options than this recipe's, or is "
              "damaged; remove it to have it made again, or give another path",
              path);
@@ -89,10 +89,10 @@ static sd_status check_tokenizer(const sd_run *r, const sd_dataset *d, const cha
                                  sd_error *err) {
     sd_status st = SD_OK;
     SD_CHECK(strcmp(sd_dataset_tokenizer(d), sd_tokenizer_fingerprint(r->model->tokenizer)) == 0,
-             err, SD_EMISMATCH,
+             err, SD_EINVAL,
              "%s: was prepared with another tokenizer than that of %s; prepare it again", path,
              r->model->path);
-    SD_CHECK(sd_dataset_sequence_len(d) == r->recipe.data.sequence_len, err, SD_EMISMATCH,
+    SD_CHECK(sd_dataset_sequence_len(d) == r->recipe.data.sequence_len, err, SD_EINVAL,
              "%s: has rows of %d tokens, data.sequence_len is %lld; make them equal", path,
              sd_dataset_sequence_len(d), (long long)r->recipe.data.sequence_len);
 out:

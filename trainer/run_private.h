@@ -9,7 +9,8 @@ typedef struct {
     sd_run_report *report;
     sd_recipe recipe;
     char *dir;
-    int lock; // descriptor, -1: none
+    int lock;  // descriptor, -1: none
+    bool made; // the folder was not there before
     sd_pool *pool;
     sd_model *model;
     sd_sha256 base_sha256;

@@ -21,7 +21,7 @@ static sd_status refuse_difference(const sd_recipe *old, const sd_recipe *now, c
     const char *key = sd_recipe_difference(old, now, &a, &b);
     sd_status st = SD_OK;
     if (key)
-        st = sd_fail(err, SD_EMISMATCH,
+        st = sd_fail(err, SD_EINVAL,
                      "%s: was made with %s: %.120s, the recipe now says %.120s; go back to that "
                      "value, or give another name= to begin anew",
                      what, key, a.data ? a.data : "", b.data ? b.data : "");
@@ -129,7 +129,7 @@ static sd_status copy_factors(float *theta, const sd_lora_layout *lay, const sd_
     for (int i = 0; i < lay->L * SD_PROJ_COUNT; i++) {
         const sd_lora_slot *s = &lay->slot[i];
         const sd_lora *l = &a->lora[i];
-        SD_CHECK(l->r == s->r, err, SD_EMISMATCH,
+        SD_CHECK(l->r == s->r, err, SD_EINVAL,
                  "adapter.from: layer %d, %s: rank %d there, %d in this recipe; make them equal",
                  i / SD_PROJ_COUNT, sd_proj_name((sd_proj)(i % SD_PROJ_COUNT)), l->r, s->r);
         if (!s->r) continue;
@@ -159,7 +159,7 @@ out:
 static sd_status refuse_hash(const char *what, const char *from, const sd_sha256 *was,
                              const sd_sha256 *is, sd_error *err) {
     if (strcmp(was->hex, is->hex) == 0) return SD_OK;
-    return sd_fail(err, SD_EMISMATCH,
+    return sd_fail(err, SD_EINVAL,
                    "%s: %s has changed since (SHA-256 %.12s..., now %.12s...); bring the old one "
                    "back, or give another name= to begin anew",
                    from, what, was->hex[0] ? was->hex : "none", is->hex[0] ? is->hex : "none");
@@ -191,7 +191,7 @@ sd_status sd_run_load_start(sd_run *r, sd_error *err) {
             refuse_hash("the held-out data", r->resume_from, &was->eval_data, &now.eval_data, err));
         SD_TRY(
             refuse_hash("the adapter of adapter.from", r->resume_from, &was->init, &now.init, err));
-        SD_CHECK(strcmp(was->version, SPECDEC_VERSION) == 0, err, SD_EMISMATCH,
+        SD_CHECK(strcmp(was->version, SPECDEC_VERSION) == 0, err, SD_EINVAL,
                  "%s: was made by version %s of specdec, this is %s, whose rounding may differ; "
                  "resume with that version, or begin anew",
                  r->resume_from, was->version, SPECDEC_VERSION);

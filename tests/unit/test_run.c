@@ -121,7 +121,7 @@ Test(run, a_finished_folder_holds_all_that_was_asked_for) {
     cr_assert(again.st == SD_OK && again.report.done_before);
     const char *other[] = {more[0], "train.learning_rate=1e-3"};
     result refused = run("a", other, 2);
-    cr_assert_eq(refused.st, SD_EMISMATCH);
+    cr_assert_eq(refused.st, SD_EINVAL);
     cr_assert(strstr(refused.err.message, "train.learning_rate"), "%s", refused.err.message);
     result anew = run_with("a", more, 1, 1, &never, "never");
     cr_assert_eq(anew.st, SD_EINVAL);
@@ -186,22 +186,32 @@ static result unfinished(const char *name) { // a run whose exports were not rea
     return r;
 }
 
+Test(run, a_run_that_cannot_begin_leaves_no_folder_and_keeps_one_that_was_there) {
+    const char *base[] = {"base.model=nowhere.gguf"}, *row[] = {"data.sequence_len=8"};
+    result a = run("bare", base, 1), b = run("bare", row, 1); // without a base; in its data
+    cr_assert(a.st != SD_OK && b.st != SD_OK);
+    cr_assert(!sd_path_exists(a.out), "%s is left", a.out);
+    cr_assert_eq(sd_mkdirs(a.out, NULL), SD_OK);
+    result c = run("bare", base, 1);
+    cr_assert(c.st != SD_OK && sd_path_is_dir(c.out));
+    free(a.out), free(b.out), free(c.out);
+}
+
 Test(run, a_resume_under_another_recipe_base_or_data_is_refused_and_says_why) {
     result r = unfinished("u");
     const char *lr[] = {"train.epochs=3"}, *dtype[] = {"adapter.r=8"}, *log[] = {"log.every=5"};
     result a = run("u", lr, 1), b = run("u", dtype, 1);
-    cr_assert(a.st == SD_EMISMATCH && strstr(a.err.message, "train.epochs"), "%s", a.err.message);
-    cr_assert(b.st == SD_EMISMATCH && strstr(b.err.message, "adapter.r"), "%s", b.err.message);
+    cr_assert(a.st == SD_EINVAL && strstr(a.err.message, "train.epochs"), "%s", a.err.message);
+    cr_assert(b.st == SD_EINVAL && strstr(b.err.message, "adapter.r"), "%s", b.err.message);
     free(write_data("d.jsonl", 60, 1));
     result c = run("u", NULL, 0);
-    cr_assert(c.st == SD_EMISMATCH && strstr(c.err.message, "the training data"), "%s",
-              c.err.message);
+    cr_assert(c.st == SD_EINVAL && strstr(c.err.message, "the training data"), "%s", c.err.message);
     free(write_data("d.jsonl", 60, 0));
     sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
     t.seed++;
     cr_assert_eq(sd_tiny_write_gguf(model_path, &t, NULL), SD_OK);
     result d = run("u", NULL, 0);
-    cr_assert(d.st == SD_EMISMATCH && strstr(d.err.message, "the base model"), "%s", d.err.message);
+    cr_assert(d.st == SD_EINVAL && strstr(d.err.message, "the base model"), "%s", d.err.message);
     t.seed--;
     cr_assert_eq(sd_tiny_write_gguf(model_path, &t, NULL), SD_OK);
     result e = run("u", log, 1); // what does not change the numbers may change
@@ -311,7 +321,7 @@ Test(run, a_prepared_file_is_shared_by_runs_and_never_overwritten_when_it_is_ano
     cr_assert_not(exists(&b, "data/train.h5"));
     sd_sha256 x = adapter_of(&a), y = adapter_of(&b);
     cr_assert_str_eq(x.hex, y.hex);
-    cr_assert(c.st == SD_EMISMATCH && strstr(c.err.message, "shared.h5"), "%s", c.err.message);
+    cr_assert(c.st == SD_EINVAL && strstr(c.err.message, "shared.h5"), "%s", c.err.message);
     free(prepared), free(a.out), free(b.out), free(c.out);
 }
 
