@@ -25,7 +25,7 @@ static int edit_distance(const char *a, const char *b) {
 
 const char *sd_nearest(const char *word, const char *const *candidates) {
     const char *best = NULL;
-    int best_distance = (int)strlen(word) / 2 + 2;
+    int best_distance = ((int)strlen(word) + 2) / 3 + 1; // a third of the letters may be wrong
     for (; *candidates; candidates++) {
         int d = edit_distance(word, *candidates);
         if (d < best_distance) best_distance = d, best = *candidates;
@@ -63,7 +63,7 @@ static sd_status set_number(const sd_option *o, void *slot, const char *text, sd
         *(double *)slot = d;
     }
     SD_CHECK(!bounded || (d >= o->min && d <= o->max), err, SD_EINVAL,
-             "--%s: %s is out of range; give %g to %g", o->name, text, o->min, o->max);
+             "--%s: %s is out of range; give %.16g to %.16g", o->name, text, o->min, o->max);
 out:
     return st;
 }

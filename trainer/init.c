@@ -77,7 +77,7 @@ static choice choose(const counts *c, const sd_model *m) {
     k.batch_tokens = clamp(r->tokens * k.epochs / 100, few > 512 ? few : 512, 16384);
     if (k.batch_tokens < r->longest) k.batch_tokens = r->longest;
     k.batch_tokens = (k.batch_tokens + 127) / 128 * 128;
-    k.steps = r->tokens * k.epochs / k.batch_tokens + 1;
+    k.steps = (r->tokens + k.batch_tokens - 1) / k.batch_tokens * k.epochs;
     k.checkpoint = clamp(k.steps / 10, 10, 100);
     k.learning_rate = m->n_params < 300000000 ? 1e-3 : m->n_params < 1000000000 ? 5e-4 : 2e-4;
     return k;

@@ -121,7 +121,7 @@ static sd_status set_pattern(sd_recipe *r, const sd_recipe_key *k, const sd_yaml
         if (ok) v = strtod(c->text, &end), ok = !*end && v >= k->o.min && v <= k->o.max;
         bool whole = strstr(k->o.name, "rank") != NULL;
         if (!ok || (whole && v != floor(v)))
-            return sd_yaml_fail(err, &c->mark, "%s: %.60s: give a %snumber from %g to %g",
+            return sd_yaml_fail(err, &c->mark, "%s: %.60s: give a %snumber from %.16g to %.16g",
                                 k->o.name, c->key, whole ? "whole " : "", k->o.min, k->o.max);
         p->key[p->n] = c->key;
         p->value[p->n++] = v;

@@ -194,7 +194,7 @@ void sd_recipe_help(FILE *f) {
         fprintf(f, "  %-26s %s", k->o.name, k->o.help);
         if (k->o.unit) fprintf(f, ", in %s", k->o.unit);
         if (k->o.value) fprintf(f, "; %s", k->o.value);
-        if (k->o.min != 0 || k->o.max != 0) fprintf(f, "; %g to %g", k->o.min, k->o.max);
+        if (k->o.min != 0 || k->o.max != 0) fprintf(f, "; %.16g to %.16g", k->o.min, k->o.max);
         if (def[0]) fprintf(f, " (default %s)", def);
         if (k->unbuilt) fprintf(f, "; %s", k->unbuilt);
         fputc('\n', f);
