@@ -62,6 +62,7 @@ static int unknown_verb(const char *name) {
 
 int main(int argc, char **argv) {
     sd_error err = {0};
+    sd_status st = SD_OK;
     signal(SIGPIPE, SIG_IGN);
     if (argc < 2) {
         usage(stderr);
@@ -70,17 +71,18 @@ int main(int argc, char **argv) {
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
         strcmp(argv[1], "help") == 0) {
         usage(stdout);
-        return 0;
-    }
-    if (strcmp(argv[1], "--version") == 0) {
+    } else if (strcmp(argv[1], "--version") == 0) {
         printf("specdec %s\n", SPECDEC_VERSION);
-        return 0;
+    } else {
+        const sd_verb *v = find(argv[1]);
+        if (!v) return unknown_verb(argv[1]);
+        st = v->run(argc - 2, argv + 2, &err);
     }
-    const sd_verb *v = find(argv[1]);
-    if (!v) return unknown_verb(argv[1]);
-    sd_status st = v->run(argc - 2, argv + 2, &err);
-    if (fflush(stdout) != 0 && st == SD_OK)
-        st = sd_fail(&err, SD_EIO, "standard output: write failed; is the disk full?");
+    // What was written and lost in the middle of a long output leaves only the mark of ferror.
+    bool lost = fflush(stdout) != 0 || ferror(stdout);
+    if (lost && st == SD_OK)
+        st = sd_fail(&err, SD_EIO,
+                     "standard output: write failed; is the disk full, or its reader gone?");
     if (st != SD_OK)
         fprintf(stderr, "specdec: %s\n", err.message[0] ? err.message : sd_status_word(st));
     return sd_status_exit_code(st);

@@ -47,6 +47,7 @@ typedef struct {
     json_t *messages;
     sd_buf answer;
     sd_request_stats stats;
+    sd_finish finish;
     bool have_stats, failed;
     bool terminal;
 } chat;
@@ -63,9 +64,7 @@ static void on_event(void *ctx, const sd_event *ev) {
     c->have_stats = true;
     c->failed = ev->finish == SD_FINISH_ERROR;
     if (c->failed) fprintf(stderr, "specdec: %s\n", ev->error);
-    if (ev->finish == SD_FINISH_CANCELLED) fprintf(stderr, " (stopped)");
-    if (ev->finish == SD_FINISH_LENGTH)
-        fprintf(stderr, " (the answer was cut at its limit; /reset empties the context)");
+    c->finish = ev->finish;
 }
 
 static sd_status set_system(chat *c, const char *text, sd_error *err) {
@@ -106,6 +105,9 @@ static sd_status say(chat *c, const char *text, size_t len, sd_error *err) {
     stop_answer = 0;
     fputc('\n', stdout);
     fflush(stdout);
+    if (c->finish == SD_FINISH_CANCELLED) fprintf(stderr, "(stopped)\n");
+    if (c->finish == SD_FINISH_LENGTH)
+        fprintf(stderr, "(the answer was cut at its limit; /reset empties the context)\n");
     SD_CHECK(!c->failed, err, SD_EIO, "the answer failed; try again");
     m = json_pack("{s:s, s:s%}", "role", "assistant", "content",
                   c->answer.data ? c->answer.data : "", c->answer.len);

@@ -64,6 +64,8 @@ static sd_status base_of_run(char **out, const char *run, sd_error *err) {
     size_t len;
     json_t *root = NULL;
     SD_CHECK_ALLOC(path, err);
+    SD_CHECK(sd_path_exists(run), err, SD_ENOTFOUND, "%s: no such run or adapter; check the path",
+             run);
     SD_CHECK(sd_path_exists(path), err, SD_EINVAL,
              "--model is missing, and %s is no run that names its base; give --model MODEL", run);
     SD_TRY(sd_file_read(&text, &len, path, 1 << 20, err));
@@ -129,6 +131,11 @@ static sd_status verify(const args *a, sd_model *base, const sd_adapter *adapter
     if (merged)
         printf("of the adapter's change %.1f %% survived the rounding to the base's types\n",
                100 * survived);
+    if (merged && survived < 0.5)
+        sd_log(SD_LOG_WARN,
+               "%s: most of the tuning was lost to rounding; serve the adapter on its base instead "
+               "(-a), or merge into an F16 or BF16 base",
+               a->out);
     // A folded scale rounds once more per weight; anything beyond 1e-5 nats is another adapter.
     // Rounding to few bits has no such bound: it is reported.
     SD_CHECK(rounded || d.max_kl <= 1e-5, err, SD_EMISMATCH,

@@ -88,6 +88,30 @@ static void add_turn_ends(sd_model *m) {
     }
 }
 
+// A folder that is no model is most often an adapter or a run given in its base's place.
+static sd_status check_folder(const char *folder, sd_error *err) {
+    sd_status st = SD_OK;
+    char *config = sd_path_join(folder, "config.json"),
+         *adapter = sd_path_join(folder, "adapter_config.json"),
+         *manifest = sd_path_join(folder, "manifest.json");
+    SD_CHECK_ALLOC(config, err);
+    SD_CHECK_ALLOC(adapter, err);
+    SD_CHECK_ALLOC(manifest, err);
+    if (sd_path_exists(config)) goto out;
+    bool tuned = sd_path_exists(adapter) || sd_path_exists(manifest);
+    SD_CHECK(!tuned, err, SD_EINVAL,
+             "%s: is an adapter or a run, not a model; give its base as the model (-m) and this as "
+             "the adapter (-a)",
+             folder);
+    st = sd_fail(err, SD_ENOTFOUND,
+                 "%s: holds no config.json; give a GGUF file or a Hugging Face folder", folder);
+out:
+    free(config);
+    free(adapter);
+    free(manifest);
+    return st;
+}
+
 sd_status sd_model_open(sd_model **out, const char *path, sd_error *err) {
     sd_status st = SD_OK;
     *out = NULL;
@@ -101,6 +125,7 @@ sd_status sd_model_open(sd_model **out, const char *path, sd_error *err) {
     m->path = sd_strdup(path);
     SD_CHECK_ALLOC(m->path, err);
     m->is_gguf = !sd_path_is_dir(path);
+    if (!m->is_gguf) SD_TRY(check_folder(path, err));
     SD_TRY(m->is_gguf ? sd_model_read_gguf(m, err) : sd_model_read_folder(m, err));
     add_turn_ends(m);
     if (m->tokenizer_error) sd_log(SD_LOG_WARN, "no tokenizer: %s", m->tokenizer_error);

@@ -247,7 +247,12 @@ static json_t *take_message(const json_t *message, size_t i, sd_api_error *e) {
     if (!role || (strcmp(role, "system") != 0 && strcmp(role, "user") != 0 &&
                   strcmp(role, "assistant") != 0)) {
         snprintf(param, sizeof param, "messages[%zu].role", i);
-        sd_api_fail(e, 400, param, "%s is not system, developer, user or assistant", param);
+        if (role)
+            sd_api_fail(e, 400, param, "%s is '%.40s'; give system, developer, user or assistant",
+                        param, role);
+        else
+            sd_api_fail(e, 400, param, "%s is missing; give system, developer, user or assistant",
+                        param);
         return NULL;
     }
     const json_t *calls = sd_field_get(message, "tool_calls");
