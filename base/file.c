@@ -1,5 +1,6 @@
 #include "base/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -13,9 +14,12 @@ static sd_status fail_errno(sd_error *err, const char *path, const char *doing) 
     int e = errno;
     switch (e) {
     case ENOENT:
+    case ENOTDIR:
         return sd_fail(err, SD_ENOTFOUND, "%s: no such file or directory; check the path", path);
     case EISDIR:
         return sd_fail(err, SD_EINVAL, "%s: is a folder; give the path of a file", path);
+    case ENAMETOOLONG:
+        return sd_fail(err, SD_EINVAL, "%.200s...: the path is too long; give a shorter one", path);
     case ENOSPC:
     case EDQUOT:
         return sd_fail(err, SD_EIO, "%s: %s: the disk is full; free space and run again", path,
@@ -124,11 +128,17 @@ sd_status sd_replace_open(sd_replace *r, const char *path, sd_error *err) {
     static atomic_uint serial;
     sd_status st = SD_OK;
     *r = (sd_replace){0};
+    int fd = -1;
     r->path = sd_strdup(path);
-    r->tmp = sd_sprintf("%s.tmp.%d.%u", path, (int)getpid(), atomic_fetch_add(&serial, 1));
     SD_CHECK_ALLOC(r->path, err);
-    SD_CHECK_ALLOC(r->tmp, err);
-    int fd = open(r->tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    // In a container every run may have the same process id: a killed one's file is stepped over.
+    for (int tries = 0; fd < 0 && tries < 1000; tries++) {
+        free(r->tmp);
+        r->tmp = sd_sprintf("%s.tmp.%d.%u", path, (int)getpid(), atomic_fetch_add(&serial, 1));
+        SD_CHECK_ALLOC(r->tmp, err);
+        fd = open(r->tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+        if (fd < 0 && errno != EEXIST) break;
+    }
     if (fd < 0) {
         st = errno == ENOENT
                  ? sd_fail(err, SD_ENOTFOUND,
@@ -157,9 +167,9 @@ sd_status sd_check_writable(const char *path, sd_error *err) {
 
 sd_status sd_replace_commit(sd_replace *r, sd_error *err) {
     sd_status st = SD_OK;
-    bool bad = ferror(r->f) != 0;
-    errno = bad ? errno : 0;
-    if (bad || fflush(r->f) != 0 || fsync(fileno(r->f)) != 0) {
+    // The errno of an fwrite that failed before this call is gone.
+    SD_CHECK(!ferror(r->f), err, SD_EIO, "%s: write failed; is the disk full?", r->path);
+    if (fflush(r->f) != 0 || fsync(fileno(r->f)) != 0) {
         st = fail_errno(err, r->path, "write");
         goto out;
     }
@@ -185,6 +195,38 @@ void sd_replace_abort(sd_replace *r) {
     *r = (sd_replace){0};
 }
 
+static bool is_leftover(const char *name) {
+    const char *at = NULL;
+    for (const char *p = name; (p = strstr(p, ".tmp.")); p++) at = p + 5;
+    size_t pid = at ? strspn(at, "0123456789") : 0;
+    if (pid == 0 || at[pid] != '.') return false;
+    const char *serial = at + pid + 1;
+    return *serial && strspn(serial, "0123456789") == strlen(serial);
+}
+
+sd_status sd_replace_sweep(const char *dir, sd_error *err) {
+    sd_status st = SD_OK;
+    char *path = NULL;
+    DIR *d = opendir(dir);
+    if (!d && (errno == ENOENT || errno == ENOTDIR)) return SD_OK;
+    if (!d) return fail_errno(err, dir, "read the directory");
+    for (struct dirent *e; (e = readdir(d)) != NULL;) {
+        if (!is_leftover(e->d_name)) continue;
+        path = sd_path_join(dir, e->d_name);
+        SD_CHECK_ALLOC(path, err);
+        if (unlink(path) != 0 && errno != ENOENT) {
+            st = fail_errno(err, path, "remove");
+            goto out;
+        }
+        free(path);
+        path = NULL;
+    }
+out:
+    free(path);
+    closedir(d);
+    return st;
+}
+
 sd_status sd_file_write(const char *path, const void *data, size_t len, sd_error *err) {
     sd_replace r;
     sd_status st = SD_OK;
@@ -208,20 +250,36 @@ sd_status sd_mkdirs(const char *path, sd_error *err) {
         char keep = *s;
         *s = '\0';
         if (mkdir(p, 0755) != 0 && errno != EEXIST) {
+            SD_CHECK(errno != ENOTDIR, err, SD_EINVAL,
+                     "%s: a part of the path is a file; give another path", path);
             st = fail_errno(err, p, "create the directory");
             goto out;
         }
         *s = keep;
         if (!keep) break;
     }
-    SD_CHECK(sd_path_is_dir(path), err, SD_EIO, "%s: is not a directory; give another path", path);
+    SD_CHECK(sd_path_is_dir(path), err, SD_EINVAL, "%s: is not a directory; give another path",
+             path);
 out:
     free(p);
     return st;
 }
 
+// Filesystems without the flag (NFS) say EINVAL. There the look and the rename are two steps, but a
+// folder is still never renamed over one that holds files.
+static int rename_without_replacing(const char *from, const char *to) {
+    struct stat sb;
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0) return 0;
+    if (errno != EINVAL && errno != ENOSYS) return -1;
+    if (lstat(to, &sb) == 0) {
+        errno = EEXIST;
+        return -1;
+    }
+    return rename(from, to);
+}
+
 sd_status sd_rename_new(const char *from, const char *to, sd_error *err) {
-    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) != 0) {
+    if (rename_without_replacing(from, to) != 0) {
         if (errno == EEXIST || errno == ENOTEMPTY)
             return sd_fail(err, SD_EINVAL, "%s: exists already; remove it or give another path",
                            to);

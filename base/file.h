@@ -41,10 +41,14 @@ sd_status sd_replace_open(sd_replace *r, const char *path, sd_error *err);
 sd_status sd_check_writable(const char *path, sd_error *err);
 sd_status sd_replace_commit(sd_replace *r, sd_error *err);
 void sd_replace_abort(sd_replace *r); // harmless after a commit and on a zeroed struct
+/// Removes the temporary files that killed replacements left in dir. Only for a folder where nobody
+/// else writes; one that is not there is fine.
+sd_status sd_replace_sweep(const char *dir, sd_error *err);
 
 sd_status sd_mkdirs(const char *path, sd_error *err);     // mkdir -p
 sd_status sd_fsync_path(const char *path, sd_error *err); // a file or a directory
-/// rename without replacing (renameat2), then fsync of the parent. SD_EINVAL when `to` exists.
+/// rename without replacing (renameat2, or a look before rename where the filesystem has no such
+/// flag), then fsync of the parent. SD_EINVAL when `to` exists.
 sd_status sd_rename_new(const char *from, const char *to, sd_error *err);
 sd_status sd_remove_tree(const char *path, sd_error *err); // rm -rf, does not follow links
 bool sd_path_exists(const char *path);

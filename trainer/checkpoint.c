@@ -91,7 +91,9 @@ static sd_status list_steps(step_list *l, const char *dir, bool sweep, sd_error 
     sd_status st = SD_OK;
     *l = (step_list){0};
     DIR *d = opendir(dir);
-    if (!d) return SD_OK; // none yet
+    if (!d && (errno == ENOENT || errno == ENOTDIR)) return SD_OK; // none here
+    // A run that began anew because its checkpoints cannot be read would replace them.
+    if (!d) return sd_fail(err, SD_EIO, "%s: cannot be read: %s", dir, strerror(errno));
     for (struct dirent *e; (e = readdir(d)) != NULL;) {
         char *end;
         if (sweep && strncmp(e->d_name, TMP, strlen(TMP)) == 0) {
@@ -139,11 +141,23 @@ out:
     return st;
 }
 
+/// Where the filesystem cannot exchange two names (NFS): a kill between the renames loses the old
+/// one, and the run goes on from the step before.
+static sd_status replace_step(int64_t step, const char *dir, const char *tmp, const char *to,
+                              sd_error *err) {
+    sd_status st = drop(dir, step, err);
+    return st != SD_OK ? st : sd_rename_new(tmp, to, err);
+}
+
 /// A step that is there already (damaged and passed over, say) changes places with the new one in
 /// one operation, so that there is no moment without either.
-static sd_status give_birth(const char *dir, const char *tmp, const char *to, sd_error *err) {
+static sd_status give_birth(int64_t step, const char *dir, const char *tmp, const char *to,
+                            sd_error *err) {
     if (!sd_path_exists(to)) return sd_rename_new(tmp, to, err);
-    if (renameat2(AT_FDCWD, tmp, AT_FDCWD, to, RENAME_EXCHANGE) != 0) return write_failed(to, err);
+    if (renameat2(AT_FDCWD, tmp, AT_FDCWD, to, RENAME_EXCHANGE) != 0) {
+        if (errno == EINVAL || errno == ENOSYS) return replace_step(step, dir, tmp, to, err);
+        return write_failed(to, err);
+    }
     sd_status st = sd_fsync_path(dir, err);
     return st != SD_OK ? st : sd_remove_tree(tmp, err);
 }
@@ -162,7 +176,7 @@ sd_status sd_checkpoint_save(const char *dir, const sd_checkpoint *c, int keep, 
     SD_TRY(sd_mkdirs(tmp, err));
     w.dir = tmp;
     SD_TRY(write_all(&w, c, err));
-    SD_TRY(give_birth(dir, tmp, to, err));
+    SD_TRY(give_birth(c->state.step, dir, tmp, to, err));
     free(l.step);
     SD_TRY(list_steps(&l, dir, false, err));
     // Those after this step belong to a future that was given up when an older one was resumed.

@@ -69,6 +69,19 @@ static void run_close(sd_run *r) {
     sd_recipe_free(&r->recipe);
 }
 
+/// What a run that was killed while it wrote has left: a merged model may be gigabytes.
+static sd_status sweep(const sd_run *r, sd_error *err) {
+    static const char *const parts[] = {"", "data", "adapter", "draft"};
+    sd_status st = SD_OK;
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0] && st == SD_OK; i++) {
+        char *path = sd_run_path(r, parts[i]);
+        if (!path) return sd_fail(err, SD_ENOMEM, "out of memory");
+        st = sd_replace_sweep(path, err);
+        free(path);
+    }
+    return st;
+}
+
 /// The folder, and a lock on it that ends with the process: two trainers in one folder would mix
 /// their checkpoints.
 static sd_status open_folder(sd_run *r, sd_error *err) {
@@ -92,6 +105,7 @@ static sd_status open_folder(sd_run *r, sd_error *err) {
     struct stat sb; // one that just gave up may have removed the file that we now hold
     SD_CHECK(fstat(r->lock, &sb) == 0 && sb.st_nlink > 0, err, SD_EIO,
              "%s: was removed by another specdec train; run again", lock);
+    SD_TRY(sweep(r, err));
 out:
     free(lock);
     return st;

@@ -146,6 +146,17 @@ Test(checkpoint, a_manifest_that_points_outside_is_refused) {
     free(path);
 }
 
+// A path that is too long cannot be opened, whoever asks; nor may it pass for an empty folder.
+Test(checkpoint, a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one) {
+    char *path, name[300];
+    sd_error err = {0};
+    memset(name, 'x', sizeof name - 1);
+    name[sizeof name - 1] = '\0';
+    cr_assert_eq(sd_checkpoint_newest(&path, name, &err), SD_EIO);
+    cr_assert_eq(sd_checkpoint_newest(&path, "/nonexistent", &err), SD_OK);
+    cr_assert_null(path);
+}
+
 // A limit on file sizes makes a write fail where a full disk would.
 Test(checkpoint, a_write_that_fails_leaves_the_earlier_checkpoint_and_no_litter) {
     save(10, 3);
