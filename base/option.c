@@ -167,6 +167,8 @@ sd_status sd_options_parse(sd_strings *rest, const sd_option *rows, void *values
         if (!o) return unknown(rows, a, err);
         seen[o - rows] = true;
         if (o->type == SD_OPT_FLAG) {
+            SD_CHECK(!negated || !value, err, SD_EINVAL, "%s: takes no value; leave '=%s' out", a,
+                     value);
             if (!value) value = negated ? "false" : "true";
         } else if (!value) {
             SD_CHECK(i + 1 < argc, err, SD_EINVAL, "--%s: a value is missing; give --%s %s",

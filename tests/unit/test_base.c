@@ -69,6 +69,56 @@ Test(file, a_missing_file_is_named) {
     cr_assert(strstr(err.message, "/nonexistent/x"));
 }
 
+// A killed run leaves its temporary file, and in a container the next one has its process id.
+Test(file, a_replacement_steps_over_the_leftover_of_a_killed_run) {
+    char path[64];
+    sd_replace r;
+    sd_error err = {0};
+    snprintf(path, sizeof path, "/tmp/specdec_left_%d", (int)getpid());
+    cr_assert_eq(sd_replace_open(&r, path, NULL), SD_OK);
+    int serial = atoi(strrchr(r.tmp, '.') + 1);
+    sd_replace_abort(&r);
+    char *left = sd_sprintf("%s.tmp.%d.%d", path, (int)getpid(), serial + 1);
+    FILE *f = fopen(left, "w");
+    cr_assert(f && fclose(f) == 0);
+    cr_assert_eq(sd_file_write(path, "new", 3, &err), SD_OK, "%s", err.message);
+    cr_assert(sd_path_exists(left) && sd_path_exists(path));
+    unlink(left);
+    unlink(path);
+    free(left);
+}
+
+Test(file, a_sweep_removes_leftovers_and_nothing_else) {
+    static const char *const name[] = {"a.gguf.tmp.12.0", "a.tmp.b.tmp.1.2", "a.gguf", "b.tmp.12",
+                                       "c.tmp.12.x",      "d.tmp..1",        ".tmp-x"};
+    char dir[64];
+    sd_error err = {0};
+    snprintf(dir, sizeof dir, "/tmp/specdec_sweep_%d", (int)getpid());
+    cr_assert_eq(sd_mkdirs(dir, NULL), SD_OK);
+    for (int i = 0; i < 7; i++) {
+        char *path = sd_path_join(dir, name[i]);
+        cr_assert_eq(sd_file_write(path, "x", 1, NULL), SD_OK);
+        free(path);
+    }
+    cr_assert_eq(sd_replace_sweep(dir, &err), SD_OK, "%s", err.message);
+    for (int i = 0; i < 7; i++) {
+        char *path = sd_path_join(dir, name[i]);
+        cr_assert_eq(sd_path_exists(path), i >= 2, "%s", name[i]);
+        free(path);
+    }
+    cr_assert_eq(sd_replace_sweep("/nonexistent", &err), SD_OK);
+    sd_remove_tree(dir, NULL);
+}
+
+Test(file, what_is_no_path_of_a_file_is_the_callers_mistake) {
+    char *data;
+    size_t len;
+    sd_error err = {0};
+    cr_assert_eq(sd_file_read(&data, &len, "/tmp", 100, &err), SD_EINVAL, "%s", err.message);
+    cr_assert_eq(sd_file_read(&data, &len, "/dev/null/x", 100, &err), SD_ENOTFOUND);
+    cr_assert_eq(sd_mkdirs("/dev/null/x", &err), SD_EINVAL, "%s", err.message);
+}
+
 static void count_task(void *ctx, int task, int worker) {
     (void)worker;
     atomic_fetch_add((atomic_int *)ctx + task, 1);
@@ -166,4 +216,7 @@ Test(option, mistakes_are_named_with_their_remedy) {
     cr_assert(strstr(err.message, "10"));
     cr_assert_eq(sd_options_parse(&rest, rows, &v, 2, nothing, &err), SD_EINVAL);
     cr_assert(strstr(err.message, "--prompt"));
+    char *no[] = {"-p", "x", "--no-pack=false"};
+    cr_assert_eq(sd_options_parse(&rest, rows, &v, 3, no, &err), SD_EINVAL);
+    cr_assert(strstr(err.message, "--no-pack"), "%s", err.message);
 }
