@@ -47,6 +47,10 @@ static sd_status open_draft(sd_engine *e, sd_error *err) {
     }
     if (is_model) {
         SD_TRY(sd_model_open(&m, path, err));
+        SD_CHECK(e->o.spec != SD_SPEC_INDEX, err, SD_EINVAL,
+                 "%s: is a model and --spec index drafts from a corpus index; give --spec draft or "
+                 "auto",
+                 path);
         SD_TRY(sd_draft_model_open(&e->draft, m, e->model, e->pool, e->o.isa, err));
     } else {
         SD_TRY(sd_corpus_open(&e->corpus, index ? index : path, err));

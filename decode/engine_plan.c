@@ -43,7 +43,9 @@ static bool model_pays(const sd_engine *e, const sd_slot *s, int running, double
 
 static bool ask(sd_engine *e, sd_slot *s, int j, int source, double *chance) {
     sd_drafter *d = s->drafter[source];
-    bool made = d->ops->peek(d, &s->guess[j][source]);
+    // An index or a draft may know tokens that this model has not; one would fail the whole step.
+    bool made = d->ops->peek(d, &s->guess[j][source]) && s->guess[j][source].token >= 0 &&
+                s->guess[j][source].token < e->model->hp.V;
     s->made[j][source] = made;
     if (!made) return false;
     *chance = (double)sd_controller_chance(&e->control, &s->own, d, s->guess[j][source].bucket);

@@ -496,6 +496,13 @@ static int find_model(sd_call *j, sd_api_error *e) {
     return e->status;
 }
 
+// Under --spec index, a model that has no index is decoded plainly.
+static sd_spec_mode spec_of(const sd_call *j) {
+    const sd_engine_options *o = &j->server->o->engine;
+    bool no_index = o->spec == SD_SPEC_INDEX && !j->model->corpus && !o->draft;
+    return j->request.speculate && !no_index ? o->spec : SD_SPEC_OFF;
+}
+
 static int submit_choice(sd_call *j, choice *c, sd_api_error *e) {
     const sd_api_request *r = &j->request;
     sd_error err = {0};
@@ -510,7 +517,7 @@ static int submit_choice(sd_call *j, choice *c, sd_api_error *e) {
                     .logprobs = r->logprobs,
                     .adapter = j->model->adapter,
                     .corpus = j->model->corpus,
-                    .spec = r->speculate ? j->server->o->engine.spec : SD_SPEC_OFF,
+                    .spec = spec_of(j),
                     .on_event = on_event,
                     .ctx = c};
     q.sampling.choice = (uint32_t)c->index;
@@ -529,7 +536,12 @@ static int submit_choice(sd_call *j, choice *c, sd_api_error *e) {
 }
 
 static int submit(sd_call *j, sd_api_error *e) {
-    int n = j->request.n_prompts * j->request.n;
+    int n = j->request.n_prompts * j->request.n, queue = j->server->o->engine.queue;
+    if (queue > 0 && n > queue)
+        return sd_api_fail(e, 400, "n",
+                           "the request asks for %d answers and the queue holds %d; ask for fewer "
+                           "or start the server with a larger --queue",
+                           n, queue);
     j->choices = sd_alloc((size_t)n, sizeof *j->choices);
     if (!j->choices) return sd_api_fail(e, 500, NULL, "out of memory");
     j->n_choices = n;

@@ -123,6 +123,10 @@ static sd_status load(sd_server *s, sd_error *err) {
     SD_CHECK_ALLOC(s->served, err);
     SD_TRY(name_base(s, err));
     for (int i = 0; i < n; i++) SD_TRY(open_adapter(s, s->o->adapters->item[i], err));
+    bool index = s->o->engine.draft != NULL;
+    for (int i = 0; i < s->n_served; i++) index |= s->served[i].corpus != NULL;
+    SD_CHECK(s->o->engine.spec != SD_SPEC_INDEX || index, err, SD_EINVAL,
+             "--spec index needs a corpus index; give one with -d, or a run's folder with -a");
     SD_TRY(sd_engine_open(&s->engine, s->model, &s->o->engine, err));
     const sd_tokenizer *tok = s->model->tokenizer;
     for (int i = 0; tok && i < sd_tokenizer_size(tok); i++) {

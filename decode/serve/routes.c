@@ -62,7 +62,8 @@ static json_t *model_json(const sd_server *s, const sd_served *m, int ctx) {
 
 // False after a 503 was sent.
 static bool must_be_loaded(sd_conn *c) {
-    if (sd_conn_server(c)->phase != SD_PHASE_LOADING) return true;
+    // Not the phase: a server told to end while it loads is draining and has no model.
+    if (atomic_load(&sd_conn_server(c)->loaded) > 0) return true;
     sd_api_error e;
     sd_api_fail(&e, 503, NULL, "the model is being loaded");
     sd_conn_error(c, &e);
@@ -102,9 +103,10 @@ static void get_model(sd_conn *c) {
 static void get_metrics(sd_conn *c) {
     sd_server *s = sd_conn_server(c);
     sd_engine_stats stats = {0};
-    sd_metrics_adapter *rows = sd_alloc((size_t)s->n_served + 1, sizeof *rows);
+    bool loaded = atomic_load(&s->loaded) > 0;
+    sd_metrics_adapter *rows = sd_alloc(loaded ? (size_t)s->n_served : 1, sizeof *rows);
     sd_buf out = sd_buf_make(4 << 20);
-    bool loaded = s->phase != SD_PHASE_LOADING && s->engine, ok = rows != NULL;
+    bool ok = rows != NULL;
     if (loaded) sd_engine_get_stats(s->engine, &stats);
     for (int i = 0; ok && loaded && i < s->n_served; i++)
         rows[i] = (sd_metrics_adapter){s->served[i].name, s->served[i].draft, s->served[i].running,

@@ -162,7 +162,9 @@ static void on_wake(evutil_socket_t fd, short what, void *ctx) {
     if (loaded > 0 && s->phase == SD_PHASE_LOADING) {
         sd_engine_stats e;
         sd_engine_get_stats(s->engine, &e);
+        int64_t early = s->metrics.rejected[SD_REJECT_LOADING];
         sd_metrics_init(&s->metrics, e.ctx, sd_now_s());
+        s->metrics.rejected[SD_REJECT_LOADING] = early;
         s->phase = SD_PHASE_READY;
         say_ready(s);
         if (s->o->on_ready) s->o->on_ready(s->o->ctx, s->address);
@@ -187,7 +189,9 @@ static sd_status open_log(sd_server *s, sd_error *err) {
     const char *path = s->o->access_log;
     if (!path) return SD_OK;
     s->access_log = strcmp(path, "-") == 0 ? stdout : fopen(path, "ae");
-    if (!s->access_log) return sd_fail(err, SD_EIO, "--access-log %s: %s", path, strerror(errno));
+    if (!s->access_log)
+        return sd_fail(err, SD_EINVAL, "--access-log %s: %s; give a file that can be written", path,
+                       strerror(errno));
     return SD_OK;
 }
 

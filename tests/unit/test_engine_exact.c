@@ -162,6 +162,30 @@ Test(exact, corpus_drafts_change_no_token) {
     free_world(&w);
 }
 
+Test(exact, an_index_with_tokens_that_the_model_has_not_changes_no_token) {
+    world w = make_world();
+    char *path = sd_path_join(w.dir, "strange.idx");
+    int32_t corpus[SAMPLINGS * (N + 1)];
+    int n = 0;
+    for (int i = 0; i < SAMPLINGS; i++, corpus[n++] = -1)
+        for (int j = 0; j < N; j++) corpus[n++] = j % 3 == 2 ? w.model->hp.V + j : w.want[i][j];
+    cr_assert_eq(
+        sd_corpus_write(path, corpus, n, sd_tokenizer_fingerprint(w.model->tokenizer), NULL, NULL),
+        SD_OK);
+    sd_spec_stats sum = {0};
+    check_engine(&w,
+                 &(sd_engine_options){.ctx = 200,
+                                      .slots = 8,
+                                      .threads = 1,
+                                      .spec = SD_SPEC_INDEX,
+                                      .spec_length = 8,
+                                      .draft = path},
+                 &sum);
+    cr_assert_gt(sum.accepted, 0);
+    free(path);
+    free_world(&w);
+}
+
 Test(exact, model_drafts_change_no_token, .timeout = 300) {
     world w = make_world();
     sd_spec_stats sum = check_drafter(&w, SD_SPEC_DRAFT, w.near);

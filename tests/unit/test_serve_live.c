@@ -257,12 +257,16 @@ Test(live, a_full_queue_is_a_429_and_nothing_of_the_request_stays) {
     char *out = ask(&s, "{\"prompt\":[1]}");
     cr_assert(strstr(out, " 429 ") && strstr(out, "Retry-After: "), "%s", out);
     free(out);
-    for (int i = 1; i < 3; i++) close(fd[i]);
-    cr_assert(wait_metric(&s, "num_requests_waiting", 0));
-    out = ask(&s, "{\"prompt\":[1],\"max_tokens\":1,\"n\":8}"); // room for some of the eight
+    close(fd[2]);
+    cr_assert(wait_metric(&s, "num_requests_waiting", 1));
+    out = ask(&s, "{\"prompt\":[1],\"max_tokens\":1,\"n\":2}"); // room for one of the two
     cr_assert(strstr(out, " 429 "), "%s", out);
     free(out);
-    close(fd[0]);
+    cr_assert(wait_metric(&s, "num_requests_waiting", 1)); // what there was room for is gone again
+    out = ask(&s, "{\"prompt\":[1],\"max_tokens\":1,\"n\":3}"); // never room for three
+    cr_assert(strstr(out, " 400 ") && strstr(out, "--queue"), "%s", out);
+    free(out);
+    for (int i = 0; i < 2; i++) close(fd[i]);
     cr_assert(wait_metric(&s, "num_requests_running", 0));
     cr_assert(wait_metric(&s, "num_requests_waiting", 0));
     stop(&s);
