@@ -16,6 +16,7 @@
 #include <pcre2.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <strings.h>
 
 enum { MAX_CONFIG_BYTES = 1 << 20 };
 
@@ -244,6 +245,17 @@ static sd_status read_config(json_t **root, peft_config *c, const char *path, sd
     for (int i = 0; unsupported[i]; i++)
         SD_CHECK(!json_is_true(json_object_get(*root, unsupported[i])), err, SD_EFORMAT,
                  "%s: %s is true, which is not supported", path, unsupported[i]);
+    // These also change the base when they begin, or apply to a part of the prompt alone.
+    static const char *const replaces[] = {"pissa", "olora", "corda", "loftq", NULL};
+    const char *init = json_string_value(json_object_get(*root, "init_lora_weights"));
+    for (int i = 0; init && replaces[i]; i++)
+        SD_CHECK(strncasecmp(init, replaces[i], strlen(replaces[i])) != 0, err, SD_EFORMAT,
+                 "%s: init_lora_weights is %.32s, whose factors go with a changed base; convert "
+                 "them to plain LoRA when saving",
+                 path, init);
+    const json_t *invocation = json_object_get(*root, "alora_invocation_tokens");
+    SD_CHECK(!invocation || json_is_null(invocation), err, SD_EFORMAT,
+             "%s: alora_invocation_tokens is set, which is not supported", path);
     const json_t *save = json_object_get(*root, "modules_to_save");
     SD_CHECK(!json_is_array(save) || json_array_size(save) == 0, err, SD_EFORMAT,
              "%s: modules_to_save is not empty; only LoRA factors are supported", path);

@@ -228,6 +228,24 @@ Test(adapter, a_merge_into_few_bits_says_how_much_survived) {
     free_bases(&b);
 }
 
+// PiSSA's factors are for a base less its principal part: on the plain base they would be wrong.
+Test(adapter, one_that_goes_with_a_changed_base_is_refused) {
+    bases b = make_bases(SD_ARCH_LLAMA, SD_F32);
+    sd_error err;
+    sd_adapter *a = random_adapter(b.gguf, true), *other;
+    char *dir = sd_path_join(b.dir, "peft"), *config = sd_path_join(dir, "adapter_config.json");
+    cr_assert_eq(sd_adapter_write_peft(dir, a, b.gguf, &err), SD_OK);
+    static const char text[] = "{\"peft_type\": \"LORA\", \"lora_alpha\": 16, "
+                               "\"init_lora_weights\": \"pissa_niter_16\"}";
+    cr_assert_eq(sd_file_write(config, text, strlen(text), &err), SD_OK);
+    cr_assert_eq(sd_adapter_open(&other, dir, b.gguf, &err), SD_EFORMAT);
+    cr_assert(strstr(err.message, "pissa"), "%s", err.message);
+    sd_adapter_release(a);
+    free(dir);
+    free(config);
+    free_bases(&b);
+}
+
 Test(adapter, one_of_another_base_is_refused_with_both_shapes) {
     bases b = make_bases(SD_ARCH_LLAMA, SD_F32);
     sd_error err;
