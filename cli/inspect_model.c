@@ -238,8 +238,8 @@ static int64_t parameters_of(const sd_safetensors *s) {
     int64_t n = 0;
     for (int i = 0; i < sd_safetensors_count(s); i++) {
         const sd_st_tensor *t = sd_safetensors_at(s, i);
-        int64_t k = 1;
-        for (int d = 0; d < t->n_dims; d++) k *= t->shape[d];
+        int64_t k = t->bytes > 0; // dimensions beside a 0 may be of any size
+        for (int d = 0; d < t->n_dims && k; d++) k *= t->shape[d];
         n += k;
     }
     return n;

@@ -80,10 +80,21 @@ static sd_status inspect(json_t **out, const char *path, const sd_inspect_option
 
 // ---- for people
 
+// Files come from strangers: what would steer a terminal is shown, not sent.
+static void print_char(char c) {
+    unsigned char u = (unsigned char)c;
+    if (u < 0x20 && u != '\n' && u != '\t')
+        printf("\\x%02x", u);
+    else if (u == 0x7f)
+        fputs("\\x7f", stdout);
+    else
+        putchar(c);
+}
+
 static void print_scalar(const json_t *v) {
     switch (json_typeof(v)) {
     case JSON_STRING:
-        fputs(json_string_value(v), stdout);
+        for (const char *s = json_string_value(v); *s; s++) print_char(*s);
         break;
     case JSON_INTEGER:
         printf("%lld", (long long)json_integer_value(v));
@@ -127,7 +138,7 @@ static void print_inline(json_t *v) {
 static void print_text(const char *s) {
     for (bool start = true; *s; s++) {
         if (start) fputs("    ", stdout);
-        putchar(*s);
+        print_char(*s);
         start = *s == '\n';
     }
     putchar('\n');

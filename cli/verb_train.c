@@ -196,6 +196,8 @@ sd_status sd_verb_train(int argc, char **argv, sd_error *err) {
         goto out;
     }
     if (a.init) {
+        SD_CHECK(rest.n == 0, err, SD_EINVAL, "train --init: '%s' is not expected; remove it",
+                 rest.item[0]);
         st = init(&a, err);
         goto out;
     }

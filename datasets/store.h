@@ -4,7 +4,7 @@
 //     /docs/row /docs/segment /docs/source /docs/piece   int32 [docs], in order of row and segment
 //     /docs/record                int64 [docs], the record's number within its source
 //     /docs/sha256                uint8 [docs, 32], of the record's bytes
-//     attributes of /             integers and fixed-length strings, see dataset_prepare.c
+//     attributes of /             integers and fixed-length strings, see dataset_write.c
 //
 // The library is not thread-safe and keeps global state: every call goes through one mutex here,
 // its error stack is silent, and it may load no plug-ins.

@@ -118,9 +118,11 @@ static sd_status property(reader *r, sd_error *err) {
     SD_CHECK(len > 0 && len < 64, err, SD_EFORMAT,
              "the pattern has a property of %zu letters; check pre_tokenizer", len);
     if (!is_category(name, len)) {
-        bool script = strcmp("Any", name) != 0 && isupper((unsigned char)name[0]) && len > 3;
-        ok = sd_buf_printf(r->out, "\\%c{%s%.*s}", negated ? 'P' : 'p',
-                           script || len == 3 ? "sc:" : "", (int)len, name);
+        // Of the names in use only Any is no script.
+        bool any = len == 3 && memcmp(name, "Any", 3) == 0;
+        bool script = !any && (len == 3 || (len > 3 && isupper((unsigned char)name[0])));
+        ok = sd_buf_printf(r->out, "\\%c{%s%.*s}", negated ? 'P' : 'p', script ? "sc:" : "",
+                           (int)len, name);
     } else if (r->in_class && negated) {
         ok = sd_buf_printf(r->out, "\\P{%.*s}", (int)len, name);
     } else if (r->in_class) {

@@ -175,6 +175,10 @@ static sd_status evaluate(work *w, double *mean, sd_error *err) {
     SD_CHECK(sum.supervised > 0, err, SD_EFORMAT,
              "the held-out records have no supervised token; check data.eval and data.loss_on");
     *mean = sum.loss / (double)sum.supervised;
+    SD_CHECK(isfinite(*mean), err, SD_EMISMATCH,
+             "step %lld: the held-out loss is %g: the run has diverged; lower "
+             "train.learning_rate (%g) and begin anew",
+             (long long)l->c->state.step, *mean, l->recipe->train.learning_rate);
 out:
     return st;
 }
