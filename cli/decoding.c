@@ -4,11 +4,30 @@
 
 #include <string.h>
 
-// An adapter given as a run's folder brings the index of its training completions along.
+static bool is_index(const char *path) {
+    char magic[8] = {0}, *in = NULL, *below = NULL;
+    bool yes = false;
+    if (sd_path_is_dir(path)) {
+        in = sd_path_join(path, "corpus.idx");
+        below = sd_path_join(path, "draft/corpus.idx");
+        yes = (in && sd_path_exists(in)) || (below && sd_path_exists(below));
+    } else {
+        FILE *f = fopen(path, "rb");
+        yes = f && fread(magic, 1, 8, f) == 8 && memcmp(magic, "SDCORPUS", 8) == 0;
+        if (f) fclose(f);
+    }
+    free(in);
+    free(below);
+    return yes;
+}
+
+// An adapter given as a run's folder brings the index of its training completions along, unless
+// another one is given with -d.
 static sd_status open_index(sd_decoding *d, const sd_decoding_args *a, sd_error *err) {
     sd_status st = SD_OK;
     char *path = sd_path_join(a->adapter, "draft/corpus.idx");
     SD_CHECK_ALLOC(path, err);
+    if (a->draft && is_index(a->draft)) goto out;
     if (a->spec == SD_SPEC_OFF || !sd_path_is_dir(a->adapter) || !sd_path_exists(path)) goto out;
     SD_TRY(sd_corpus_open(&d->corpus, path, err));
     const char *want = d->model->tokenizer ? sd_tokenizer_fingerprint(d->model->tokenizer) : "";
