@@ -355,6 +355,8 @@ static sd_status open_peft(sd_adapter **out, const char *folder, sd_model *base,
                  "%s: %s: not a matrix of F32, F16 or BF16 (%s)", weights_path, t->name,
                  t->dtype_name);
         factor f = {t->name, t->dtype, t->shape[0], t->shape[1], t->data};
+        SD_CHECK(!(which == 'A' ? slots[slot].a.data : slots[slot].b.data), err, SD_EFORMAT,
+                 "%s: %s names a factor that another tensor holds already", weights_path, t->name);
         if (which == 'B') {
             slots[slot].b = f;
             continue;
@@ -434,6 +436,8 @@ static sd_status open_gguf(sd_adapter **out, const char *path, sd_model *base, s
                      (t->dtype == SD_F32 || t->dtype == SD_F16 || t->dtype == SD_BF16),
                  err, SD_EFORMAT, "%s: %s: not a matrix of F32, F16 or BF16", path, t->name);
         factor f = {t->name, t->dtype, t->ne[1], t->ne[0], t->data};
+        SD_CHECK(!(which == 'A' ? slots[slot].a.data : slots[slot].b.data), err, SD_EFORMAT,
+                 "%s: %s names a factor that another tensor holds already", path, t->name);
         if (which == 'A')
             slots[slot].a = f;
         else
