@@ -37,6 +37,12 @@ typedef struct {
     char *path, *tmp;
 } sd_replace;
 sd_status sd_replace_open(sd_replace *r, const char *path, sd_error *err);
+/// Between the two calls, which take the same pointer, a file or an empty folder at path goes when
+/// the program is interrupted. Every open replacement does this by itself.
+void sd_unfinished(char *path);
+void sd_finished(char *path); // harmless for NULL and for what was never unfinished
+/// For a signal handler that then calls _exit: only unlink and rmdir.
+void sd_remove_unfinished(void);
 /// SD_OK when a file can be made at path: asked before long work whose result goes there.
 sd_status sd_check_writable(const char *path, sd_error *err);
 sd_status sd_replace_commit(sd_replace *r, sd_error *err);

@@ -1,4 +1,5 @@
 // specdec VERB ...: finds the verb, runs it, turns its status into a sentence and an exit code.
+#include "base/file.h"
 #include "base/log.h"
 #include "cli/verb.h"
 #include "cli/verbs.h"
@@ -12,8 +13,26 @@ volatile int sd_interrupted;
 
 static void on_interrupt(int sig) {
     (void)sig;
-    if (sd_interrupted) _exit(130);
+    if (sd_interrupted) {
+        sd_remove_unfinished();
+        _exit(130);
+    }
     sd_interrupted = 1;
+}
+
+// For a verb that has nothing to save: no half-written file stays behind.
+static void on_early_interrupt(int sig) {
+    (void)sig;
+    static const char text[] = "specdec: interrupted\n";
+    sd_remove_unfinished();
+    if (write(STDERR_FILENO, text, sizeof text - 1) < 0) _exit(130);
+    _exit(130);
+}
+
+static void stop_at_once(int sig) {
+    struct sigaction sa = {.sa_handler = on_early_interrupt}, old;
+    sigemptyset(&sa.sa_mask);
+    if (sigaction(sig, NULL, &old) == 0 && old.sa_handler != SIG_IGN) sigaction(sig, &sa, NULL);
 }
 
 void sd_catch_interrupts(void) {
@@ -64,6 +83,8 @@ int main(int argc, char **argv) {
     sd_error err = {0};
     sd_status st = SD_OK;
     signal(SIGPIPE, SIG_IGN);
+    stop_at_once(SIGINT);
+    stop_at_once(SIGTERM);
     if (argc < 2) {
         usage(stderr);
         return 2;

@@ -143,6 +143,7 @@ static sd_status merge_folder(const char *dir, const sd_adapter *a, const sd_mod
     sd_status st = SD_OK;
     int n = sd_safetensors_count(base->st);
     bool made = false;
+    char *folder = NULL;
     sd_st_tensor *t = sd_alloc((size_t)n, sizeof *t);
     void **merged = sd_alloc((size_t)n, sizeof *merged);
     json_t *metadata = json_pack("{s:s}", "format", "pt");
@@ -162,11 +163,15 @@ static sd_status merge_folder(const char *dir, const sd_adapter *a, const sd_mod
         t[i].data = merged[i];
     }
     made = !sd_path_exists(dir);
+    folder = made ? sd_strdup(dir) : NULL;
+    sd_unfinished(folder);
     SD_TRY(sd_mkdirs(dir, err));
-    SD_TRY(copy_side_files(dir, base, err));
     SD_TRY(sd_safetensors_write(weights, t, n, metadata, err));
+    SD_TRY(copy_side_files(dir, base, err));
 out:
     if (st != SD_OK && made) (void)sd_remove_tree(dir, NULL); // nothing half-written stays
+    sd_finished(folder);
+    free(folder);
     for (int i = 0; merged && i < n; i++) free(merged[i]);
     free(merged);
     free(t);

@@ -82,6 +82,7 @@ sd_status sd_adapter_write_peft(const char *dir, const sd_adapter *a, sd_model *
     size_t floats = 0;
     double alpha = common_alpha(a);
     bool made = false;
+    char *folder = NULL;
     sd_st_tensor *t = sd_alloc((size_t)slots * 2, sizeof *t);
     SD_CHECK_ALLOC(config, err);
     SD_CHECK_ALLOC(weights, err);
@@ -128,11 +129,15 @@ sd_status sd_adapter_write_peft(const char *dir, const sd_adapter *a, sd_model *
     metadata = json_pack("{s:s, s:s}", "format", "pt", "specdec.base_sha256", hash.hex);
     SD_CHECK_ALLOC(metadata, err);
     made = !sd_path_exists(dir);
+    folder = made ? sd_strdup(dir) : NULL;
+    sd_unfinished(folder);
     SD_TRY(sd_mkdirs(dir, err));
     SD_TRY(sd_safetensors_write(weights, t, n, metadata, err));
     SD_TRY(write_config(config, a, base, alpha, err));
 out:
     if (st != SD_OK && made) (void)sd_remove_tree(dir, NULL); // nothing half-written stays
+    sd_finished(folder);
+    free(folder);
     json_decref(metadata);
     sd_arena_free(&names);
     free(data);

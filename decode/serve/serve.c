@@ -69,7 +69,8 @@ static sd_status listen_on(sd_server *s, sd_error *err) {
     struct addrinfo hints = {.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM}, *list = NULL;
     snprintf(port, sizeof port, "%d", o->port);
     int rc = getaddrinfo(host, port, &hints, &list);
-    SD_CHECK(rc == 0, err, SD_EINVAL, "--host %s: %s", host, gai_strerror(rc));
+    SD_CHECK(rc == 0, err, SD_EINVAL, "--host %s: %s; give an address of this machine", host,
+             gai_strerror(rc));
     for (const struct addrinfo *a = list; a; a = a->ai_next)
         SD_CHECK(is_loopback(a->ai_addr) || s->keys.n > 0 || o->insecure_no_key, err, SD_EINVAL,
                  "--host %s: others can reach this address; give --api-key-file, or "

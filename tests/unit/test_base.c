@@ -62,6 +62,28 @@ Test(file, a_replacement_that_is_aborted_leaves_the_old_file) {
     unlink(path);
 }
 
+Test(file, an_interrupt_removes_what_is_unfinished_and_nothing_else) {
+    char dir[] = "/tmp/specdec-unfinished-XXXXXX";
+    cr_assert(mkdtemp(dir));
+    char *folder = sd_path_join(dir, "new"), *path = sd_path_join(folder, "a"),
+         *kept = sd_path_join(dir, "kept");
+    sd_replace r, done;
+    cr_assert_eq(sd_replace_open(&done, kept, NULL), SD_OK);
+    cr_assert_eq(sd_replace_commit(&done, NULL), SD_OK);
+    sd_unfinished(folder);
+    cr_assert_eq(sd_mkdirs(folder, NULL), SD_OK);
+    cr_assert_eq(sd_replace_open(&r, path, NULL), SD_OK);
+    sd_remove_unfinished();
+    cr_assert(!sd_path_exists(folder) && sd_path_exists(kept));
+    sd_replace_abort(&r);
+    sd_finished(folder);
+    cr_assert_eq(sd_mkdirs(folder, NULL), SD_OK);
+    sd_remove_unfinished(); // finished: no longer its business
+    cr_assert(sd_path_exists(folder));
+    cr_assert_eq(sd_remove_tree(dir, NULL), SD_OK);
+    free(folder), free(path), free(kept);
+}
+
 Test(file, a_missing_file_is_named) {
     sd_map m;
     sd_error err;
