@@ -29,6 +29,7 @@ static sd_status count(counts *c, const char *data, sd_model *m, sd_error *err) 
     SD_CHECK_ALLOC(dir, err);
     SD_CHECK(mkdtemp(dir), err, SD_EIO, "%s: cannot be created; set TMPDIR to a writable folder",
              dir);
+    sd_unfinished(dir);
     path = sd_path_join(dir, "data.h5");
     SD_CHECK_ALLOC(path, err);
     SD_TRY(sd_pool_open(&pool, 0, err));
@@ -53,6 +54,7 @@ out:
     sd_pool_close(pool);
     if (path) sd_remove_tree(dir, NULL);
     free(path);
+    sd_finished(dir);
     free(dir);
     return st;
 }

@@ -65,7 +65,8 @@ static sd_status open_adapter(sd_server *s, const char *spec, sd_error *err) {
     sd_status st = SD_OK;
     const char *equals = strchr(spec, '=');
     sd_served *row = &s->served[s->n_served];
-    SD_CHECK(equals && equals[1], err, SD_EINVAL, "-a %s: give NAME=PATH", spec);
+    SD_CHECK(equals && equals[1], err, SD_EINVAL, "-a %s: give NAME=PATH, such as my-model=runs/my",
+             spec);
     row->name = sd_strndup(spec, (size_t)(equals - spec));
     SD_CHECK_ALLOC(row->name, err);
     s->n_served++;
