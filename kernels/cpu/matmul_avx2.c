@@ -188,8 +188,8 @@ TILES(Q5_K)
 TILES(Q6_K)
 
 #define ROW(t) [SD_##t] = {tile_##t##_1, tile_##t##_2, tile_##t##_3, tile_##t##_4}
-    static const tile_fn tile_of[SD_Q6_K + 1][MAX_N] = {ROW(Q4_0), ROW(Q4_1), ROW(Q5_0), ROW(Q5_1),
-                                                        ROW(Q8_0), ROW(Q4_K), ROW(Q5_K), ROW(Q6_K)};
+static const tile_fn tile_of[SD_Q6_K + 1][MAX_N] = {ROW(Q4_0), ROW(Q4_1), ROW(Q5_0), ROW(Q5_1),
+                                                    ROW(Q8_0), ROW(Q4_K), ROW(Q5_K), ROW(Q6_K)};
 
 static void matmul_int8(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
                         int m1) {
