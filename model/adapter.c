@@ -458,6 +458,32 @@ out:
     return st;
 }
 
+// A finished run's manifest binds its adapter: bytes that changed since are not the adapter that
+// was trained and verified. A run without a manifest has nothing to hold against.
+static sd_status check_manifest(const sd_adapter *a, const char *run, sd_error *err) {
+    sd_status st = SD_OK;
+    char *text = NULL, *path = sd_path_join(run, "manifest.json");
+    json_t *root = NULL;
+    size_t len;
+    SD_CHECK_ALLOC(path, err);
+    if (!sd_path_exists(path)) goto out;
+    SD_TRY(sd_file_read(&text, &len, path, MAX_CONFIG_BYTES, err));
+    root = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
+    const char *want = json_string_value(
+        json_object_get(json_object_get(json_object_get(root, "artefacts"), "adapter"), "sha256"));
+    SD_CHECK(want, err, SD_EFORMAT, "%s: names no adapter with its SHA-256; the run is damaged",
+             path);
+    SD_CHECK(strcmp(want, a->sha256.hex) == 0, err, SD_EINVAL,
+             "%s: the adapter has SHA-256 %.12s..., its run's manifest says %.12s...; it changed "
+             "after training, restore it or train again",
+             a->path, a->sha256.hex, want);
+out:
+    json_decref(root);
+    free(text);
+    free(path);
+    return st;
+}
+
 sd_status sd_adapter_open(sd_adapter **out, const char *path, sd_model *base, sd_error *err) {
     sd_status st = SD_OK;
     char *config = NULL, *nested = NULL, *nested_config = NULL;
@@ -474,7 +500,12 @@ sd_status sd_adapter_open(sd_adapter **out, const char *path, sd_model *base, sd
              "folder, a run's folder or a GGUF-LoRA file",
              path);
     SD_TRY(open_peft(out, sd_path_exists(config) ? path : nested, base, err));
+    if (!sd_path_exists(config)) SD_TRY(check_manifest(*out, path, err));
 out:
+    if (st != SD_OK) {
+        sd_adapter_release(*out);
+        *out = NULL;
+    }
     free(config);
     free(nested);
     free(nested_config);

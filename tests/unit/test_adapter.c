@@ -265,3 +265,32 @@ Test(adapter, one_of_another_base_is_refused_with_both_shapes) {
     free(path);
     free_bases(&b);
 }
+
+Test(adapter, one_that_changed_after_its_run_is_refused) {
+    bases b = make_bases(SD_ARCH_QWEN2, SD_F32);
+    sd_error err;
+    sd_adapter *a = random_adapter(b.gguf, true), *opened;
+    char *run = sd_path_join(b.dir, "run"), *dir = sd_path_join(run, "adapter");
+    char *manifest = sd_path_join(run, "manifest.json");
+    cr_assert_eq(sd_adapter_write_peft(dir, a, b.gguf, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_adapter_open(&opened, run, b.gguf, &err), SD_OK, "%s", err.message);
+    char *text =
+        sd_sprintf("{\"artefacts\": {\"adapter\": {\"sha256\": \"%s\"}}}", opened->sha256.hex);
+    sd_adapter_release(opened);
+    cr_assert_eq(sd_file_write(manifest, text, strlen(text), &err), SD_OK);
+    cr_assert_eq(sd_adapter_open(&opened, run, b.gguf, &err), SD_OK, "%s", err.message);
+    sd_adapter_release(opened);
+    char *digit = strstr(text, "sha256") + 10;
+    *digit = *digit == '0' ? '1' : '0';
+    cr_assert_eq(sd_file_write(manifest, text, strlen(text), &err), SD_OK);
+    cr_assert_eq(sd_adapter_open(&opened, run, b.gguf, &err), SD_EINVAL);
+    cr_assert(strstr(err.message, "manifest") && !opened, "%s", err.message);
+    cr_assert_eq(sd_file_write(manifest, "{}", 2, &err), SD_OK);
+    cr_assert_eq(sd_adapter_open(&opened, run, b.gguf, &err), SD_EFORMAT);
+    sd_adapter_release(a);
+    free(text);
+    free(run);
+    free(dir);
+    free(manifest);
+    free_bases(&b);
+}
