@@ -99,6 +99,6 @@ out=$(train whole)
 [ $? = 0 ] && grep -q 'finished already' <<<"$out"
 check "a finished run is left alone" $? "$out"
 out=$(train many train.learning_rate=2e-2)
-[ $? = 1 ] && grep -q 'train.learning_rate' <<<"$out"
+[ $? = 2 ] && grep -q 'train.learning_rate' <<<"$out"
 check "a finished run of another recipe is refused by the key that differs" $? "$out"
 exit $failed
