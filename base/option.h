@@ -37,7 +37,7 @@ typedef struct {
     size_t offset;     // into the struct of values
     const char *def;   // as a user would type it; NULL: zero / NULL / empty
     double min, max;   // numbers; both 0: unbounded
-    const char *value; // placeholder in --help, or the words of an enum separated by '|'
+    const char *value; // what --help shows for it, or the words of an enum separated by '|'
     const char *unit;  // "tokens", "MiB", ...; NULL: none
     const char *help;  // one line
     bool required;

@@ -6,7 +6,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 seconds=${1:-20}
-shift || true
+[ $# = 0 ] || shift
 out=build/fuzz/findings
 if ! command -v clang-14 >/dev/null; then
   echo "ok - fuzz: all targets # SKIP clang-14 is not installed"
