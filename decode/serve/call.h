@@ -1,0 +1,81 @@
+// A call is one API request from its body to its last byte: n choices of each prompt, each a
+// request of the engine. Shared by the four files that carry it through its life:
+//
+//     call.c        begins: admission, the model, the engine's queue; and ends it when all is over
+//     call_prompt.c the body's texts and messages become token ids
+//     call_events.c what the engine's thread says reaches the event loop
+//     call_answer.c what is sent back, in one piece or as a stream
+#pragma once
+
+#include "decode/serve/server.h"
+
+typedef struct sd_choice sd_choice;
+
+struct sd_message {
+    sd_message *next;
+    sd_choice *to;
+    int64_t at_ns;
+    int n;                 // tokens
+    sd_token_info *tokens; // NULL unless logprobs are wanted
+    char *text;
+    size_t text_len;
+    sd_finish finish;
+    bool lost;     // text or tokens could not be copied
+    void *payload; // malloc'ed: tokens, then text
+};
+
+struct sd_choice {
+    sd_call *call;
+    int index, prompt; // among all choices; which prompt
+    uint64_t id;       // the engine's; 0: not submitted
+    bool begun, ended;
+    sd_finish finish;
+    sd_buf text;      // of an answer in one piece
+    json_t *logprobs; // likewise
+    int64_t offset;   // characters so far, for text_offset
+    int64_t last_ns;  // when its last tokens came
+    int generated;
+    // Written by the engine's thread before the last message is in the outbox.
+    sd_message last;
+    sd_request_stats stats;
+    char error[512];
+};
+
+struct sd_call {
+    sd_server *server;
+    sd_call *prev, *next;
+    sd_conn *conn; // NULL: nobody waits any more
+    sd_api_request request;
+    sd_served *model;
+    sd_answer answer;
+    char id[40];
+    sd_ids prompt[SD_API_MAX_PROMPTS];
+    sd_choice *choices;
+    int n_choices, open; // open: submitted and not ended
+    bool streaming, failed;
+    int64_t arrival_ns, first_ns;
+    sd_api_error error;
+};
+
+// ---- call.c
+void sd_call_free(sd_call *j);
+void sd_call_cancel(sd_call *j); // the choices that still run
+int sd_call_prompt_tokens(const sd_call *j);
+/// What the access log will say; finish is static.
+void sd_call_log(const sd_call *j, const char *finish);
+
+// ---- call_prompt.c
+/// Fills j->prompt from j->request. 0, or the status that is also in e.
+int sd_call_encode(sd_call *j, sd_api_error *e);
+
+// ---- call_events.c
+/// The engine's callback; ctx is a sd_choice. Runs on the engine's thread.
+void sd_call_on_event(void *ctx, const sd_event *ev);
+
+// ---- call_answer.c
+/// Appends the text that echo puts before the answer: the prompt as it was read.
+bool sd_call_echo(const sd_call *j, int prompt, sd_buf *out);
+/// New tokens for a client that still waits: sent, or kept for the answer in one piece.
+void sd_call_deliver(sd_call *j, const sd_message *m);
+/// All choices have ended: the end of the answer is sent, if anyone waits, and the call freed.
+void sd_call_end(sd_call *j);

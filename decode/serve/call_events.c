@@ -1,0 +1,128 @@
+// How tokens cross from the engine's thread to the event loop.
+//
+// The engine calls sd_call_on_event on its own thread. What it says is copied into a message and
+// appended to the server's outbox under a lock that is held for a few instructions; an eventfd
+// wakes the event loop when the outbox was empty. The message that ends a choice is part of the
+// choice, so an end is delivered even when memory is short.
+#include "base/clock.h"
+#include "decode/serve/call.h"
+
+#include <string.h>
+#include <unistd.h>
+
+// ---- the engine's thread
+
+static void copy_payload(sd_message *m, const sd_event *ev, bool with_tokens) {
+    size_t tokens = with_tokens ? (size_t)ev->n * sizeof *ev->tokens : 0;
+    if (tokens + ev->text_len == 0) return;
+    m->payload = malloc(tokens + ev->text_len);
+    if (!m->payload) {
+        m->lost = true;
+        return;
+    }
+    if (tokens) {
+        m->tokens = m->payload;
+        memcpy(m->tokens, ev->tokens, tokens);
+    }
+    if (ev->text_len) {
+        m->text = (char *)m->payload + tokens;
+        memcpy(m->text, ev->text, ev->text_len);
+        m->text_len = ev->text_len;
+    }
+}
+
+static void outbox_add(sd_server *s, sd_message *m) {
+    pthread_mutex_lock(&s->outbox_lock);
+    bool was_empty = s->outbox_head == NULL;
+    if (was_empty)
+        s->outbox_head = m;
+    else
+        s->outbox_tail->next = m;
+    s->outbox_tail = m;
+    pthread_mutex_unlock(&s->outbox_lock);
+    uint64_t one = 1;
+    if (was_empty && write(s->wake_fd, &one, sizeof one) < 0) return; // full is awake
+}
+
+void sd_call_on_event(void *ctx, const sd_event *ev) {
+    sd_choice *c = ctx;
+    bool end = ev->finish != SD_FINISH_NONE;
+    sd_message *m = end ? &c->last : calloc(1, sizeof *m);
+    if (!m) {
+        c->last.lost = true; // the end will say so
+        return;
+    }
+    m->to = c;
+    m->at_ns = sd_now_ns();
+    m->n = ev->n;
+    m->finish = ev->finish;
+    copy_payload(m, ev, c->call->request.logprobs >= 0);
+    if (end) {
+        if (ev->stats) c->stats = *ev->stats;
+        snprintf(c->error, sizeof c->error, "%s", ev->error ? ev->error : "");
+    }
+    outbox_add(c->call->server, m);
+}
+
+// ---- messages on the event loop
+
+static void count_tokens(sd_call *j, const sd_message *m) {
+    sd_choice *c = m->to;
+    sd_histogram *h = j->server->metrics.histogram;
+    if (m->n == 0) return;
+    int n = m->n;
+    c->generated += n;
+    if (!j->first_ns) {
+        j->first_ns = m->at_ns;
+        sd_histogram_observe(&h[SD_H_time_to_first_token_seconds],
+                             (double)(m->at_ns - j->arrival_ns) * 1e-9, 1);
+    }
+    // Tokens that came together share the time since the ones before them.
+    if (c->last_ns)
+        sd_histogram_observe(&h[SD_H_inter_token_latency_seconds],
+                             (double)(m->at_ns - c->last_ns) * 1e-9 / n, n);
+    c->last_ns = m->at_ns;
+}
+
+static void take_finish(sd_call *j, const sd_message *m) {
+    sd_choice *c = m->to;
+    c->ended = true;
+    c->finish = m->finish;
+    j->open--;
+    j->model->rounds += c->stats.spec.rounds;
+    j->model->accepted += c->stats.spec.accepted;
+    sd_metrics_finish(&j->server->metrics, m->finish, &c->stats,
+                      (double)(m->at_ns - j->arrival_ns) * 1e-9, m->at_ns);
+    if (j->failed) return;
+    if (m->finish == SD_FINISH_ERROR || m->finish == SD_FINISH_CANCELLED || m->lost) {
+        j->failed = true;
+        if (m->finish == SD_FINISH_CANCELLED)
+            sd_api_fail(&j->error, 503, NULL, "the server ends; send the request again elsewhere");
+        else
+            sd_api_fail(&j->error, 500, NULL, "%s", c->error[0] ? c->error : "out of memory");
+        sd_call_cancel(j); // one choice's failure ends the request
+    }
+}
+
+static void take_message(sd_message *m) {
+    sd_choice *c = m->to;
+    sd_call *j = c->call;
+    count_tokens(j, m);
+    if (m->lost) c->last.lost = true;
+    if (m->finish != SD_FINISH_NONE) take_finish(j, m);
+    if (j->conn && !j->failed) sd_call_deliver(j, m);
+    free(m->payload);
+    if (m != &c->last) free(m);
+    if (j->open == 0) sd_call_end(j);
+}
+
+void sd_outbox_drain(sd_server *s) {
+    pthread_mutex_lock(&s->outbox_lock);
+    sd_message *m = s->outbox_head;
+    s->outbox_head = s->outbox_tail = NULL;
+    pthread_mutex_unlock(&s->outbox_lock);
+    for (sd_message *next; m; m = next) {
+        next = m->next;
+        take_message(m);
+    }
+}
