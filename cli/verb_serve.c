@@ -7,7 +7,7 @@ typedef struct {
     sd_model_args common;
     sd_strings adapters, names;
     const char *draft, *host, *key_file, *access_log;
-    int64_t port, ctx, slots, queue, spec_length;
+    int64_t port, ctx, slots, queue, body_memory, spec_length;
     double drain;
     int spec;
     bool insecure_no_key;
@@ -42,6 +42,10 @@ static const sd_option rows[] = {
         .help = "requests decoded at once"),
     ROW("queue", SD_OPT_INT, queue, .def = "64", .min = 1, .max = 65536,
         .help = "requests that may wait; more are answered 429"),
+    ROW("body-memory", SD_OPT_INT, body_memory, .def = "128", .min = 16, .max = 1 << 20,
+        .unit = "MiB",
+        .help = "request bodies held at once, from their first byte until their tokens are queued; "
+                "more are answered 429"),
     ROW("drain", SD_OPT_FLOAT, drain, .def = "30", .min = 0, .max = 86400, .unit = "s",
         .help = "time that running requests get after SIGTERM"),
     ROW("access-log", SD_OPT_STRING, access_log, .value = "FILE",
@@ -66,6 +70,7 @@ sd_status sd_verb_serve(int argc, char **argv, sd_error *err) {
                                 .key_file = a.key_file,
                                 .insecure_no_key = a.insecure_no_key,
                                 .drain_s = a.drain,
+                                .body_memory = (size_t)a.body_memory << 20,
                                 .access_log = a.access_log,
                                 .engine = {.ctx = (int)a.ctx,
                                            .slots = (int)a.slots,

@@ -68,3 +68,5 @@ typedef struct {
 int sd_api_request_parse(sd_api_request *out, sd_api_kind kind, const char *body, size_t len,
                          sd_api_error *e);
 void sd_api_request_free(sd_api_request *r); // zeroed is fine
+/// Frees what came with the body: texts, messages, ids, names. The numbers and switches stay.
+void sd_api_request_drop_texts(sd_api_request *r);

@@ -7,6 +7,15 @@
 
 // ---- life and death
 
+// The engine has its copies: what the client sent is needed no longer, and the memory for bodies is
+// free for others.
+static void drop_prompt(sd_call *j) {
+    for (int i = 0; i < SD_API_MAX_PROMPTS; i++) sd_ids_free(&j->prompt[i]);
+    sd_buf_free(&j->body);
+    sd_api_request_drop_texts(&j->request);
+    sd_server_hold(j->server, &j->held, 0);
+}
+
 void sd_call_free(sd_call *j) {
     sd_server *s = j->server;
     if (j->prev)
@@ -20,8 +29,8 @@ void sd_call_free(sd_call *j) {
         sd_buf_free(&j->choices[i].text);
         json_decref(j->choices[i].logprobs);
     }
-    for (int i = 0; i < SD_API_MAX_PROMPTS; i++) sd_ids_free(&j->prompt[i]);
     free(j->choices);
+    drop_prompt(j);
     sd_api_request_free(&j->request);
     free(j);
 }
@@ -32,18 +41,12 @@ void sd_call_cancel(sd_call *j) {
             sd_engine_cancel(j->server->engine, j->choices[i].id);
 }
 
-int sd_call_prompt_tokens(const sd_call *j) {
-    int n = 0;
-    for (int i = 0; i < j->request.n_prompts; i++) n += j->prompt[i].n;
-    return n;
-}
-
 void sd_call_log(const sd_call *j, const char *finish) {
     int generated = 0;
     for (int i = 0; i < j->n_choices; i++) generated += j->choices[i].generated;
     double ttft = j->first_ns ? (double)(j->first_ns - j->arrival_ns) * 1e-6 : -1;
-    sd_conn_set_log(j->conn, &(sd_log_facts){j->model->name, finish, sd_call_prompt_tokens(j),
-                                             generated, ttft});
+    sd_conn_set_log(j->conn,
+                    &(sd_log_facts){j->model->name, finish, j->prompt_tokens, generated, ttft});
 }
 
 void sd_call_abandon(sd_call *j) {
@@ -135,6 +138,7 @@ static int submit(sd_call *j, sd_api_error *e) {
     }
     for (int i = 0; i < n; i++)
         if (submit_choice(j, &j->choices[i], e)) return e->status;
+    if (!j->request.echo) drop_prompt(j);
     return 0;
 }
 
@@ -178,7 +182,6 @@ static sd_call *call_new(sd_conn *conn, sd_api_kind kind) {
 
 static void start(sd_conn *conn, sd_api_kind kind) {
     sd_server *s = sd_conn_server(conn);
-    sd_http *http = sd_conn_http(conn);
     sd_api_error e = {0};
     sd_call *j = NULL;
     if (admit(s, &e)) goto refuse;
@@ -187,7 +190,8 @@ static void start(sd_conn *conn, sd_api_kind kind) {
         sd_api_fail(&e, 500, NULL, "out of memory");
         goto refuse;
     }
-    if (sd_api_request_parse(&j->request, kind, http->body.data, http->body.len, &e) ||
+    j->body = sd_conn_take_body(conn, &j->held);
+    if (sd_api_request_parse(&j->request, kind, j->body.data, j->body.len, &e) ||
         find_model(j, &e) || sd_call_encode(j, &e))
         goto refuse;
     if (!j->request.has_seed &&

@@ -45,11 +45,14 @@ struct sd_call {
     sd_server *server;
     sd_call *prev, *next;
     sd_conn *conn; // NULL: nobody waits any more
+    sd_buf body;
+    size_t held; // of the server's memory for bodies
     sd_api_request request;
     sd_served *model;
     sd_answer answer;
     char id[40];
-    sd_ids prompt[SD_API_MAX_PROMPTS];
+    sd_ids prompt[SD_API_MAX_PROMPTS]; // until they are submitted
+    int prompt_tokens;
     sd_choice *choices;
     int n_choices, open; // open: submitted and not ended
     bool streaming, failed;
@@ -60,7 +63,6 @@ struct sd_call {
 // ---- call.c
 void sd_call_free(sd_call *j);
 void sd_call_cancel(sd_call *j); // the choices that still run
-int sd_call_prompt_tokens(const sd_call *j);
 /// What the access log will say; finish is static.
 void sd_call_log(const sd_call *j, const char *finish);
 

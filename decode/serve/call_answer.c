@@ -17,7 +17,7 @@ static json_t *usage(const sd_call *j) {
         generated += j->choices[i].generated;
         if (j->choices[i].index % j->request.n == 0) cached += j->choices[i].stats.cached_tokens;
     }
-    return sd_usage_json(sd_call_prompt_tokens(j), generated, cached);
+    return sd_usage_json(j->prompt_tokens, generated, cached);
 }
 
 static sd_request_stats sum_stats(const sd_call *j) {

@@ -83,5 +83,6 @@ int sd_call_encode(sd_call *j, sd_api_error *e) {
         if (j->request.stop_token[i] >= j->server->model->hp.V)
             return sd_api_fail(e, 400, "stop_token_ids", "stop_token_ids: %d is not below %d",
                                (int)j->request.stop_token[i], j->server->model->hp.V);
+    for (int i = 0; i < j->request.n_prompts; i++) j->prompt_tokens += j->prompt[i].n;
     return 0;
 }

@@ -38,6 +38,7 @@ struct sd_conn {
     conn_state state;
     conn_wait wait;
     sd_http http;
+    size_t held; // of the server's memory for bodies
     char remote[64];
     // of the request that is being served
     const sd_route *route;
@@ -63,6 +64,23 @@ void sd_conn_set_job(sd_conn *c, sd_call *call) {
 }
 void sd_conn_set_log(sd_conn *c, const sd_log_facts *facts) {
     c->facts = *facts;
+}
+
+bool sd_server_hold(sd_server *s, size_t *held, size_t bytes) {
+    size_t limit = s->o->body_memory ? s->o->body_memory : SD_BODY_MEMORY;
+    size_t others = (size_t)s->metrics.body_bytes - *held;
+    if (bytes > *held && (bytes > limit || others > limit - bytes)) return false;
+    s->metrics.body_bytes = (int64_t)(others + bytes);
+    *held = bytes;
+    return true;
+}
+
+sd_buf sd_conn_take_body(sd_conn *c, size_t *held) {
+    sd_buf body = c->http.body;
+    c->http.body = sd_buf_make(body.max);
+    *held = c->held;
+    c->held = 0;
+    return body;
 }
 
 // ---- the access log
@@ -109,6 +127,7 @@ static void conn_free(sd_conn *c) {
     if (s->listener && s->n_conns < SD_MAX_CONNECTIONS) evconnlistener_enable(s->listener);
     if (c->timer) event_free(c->timer);
     if (c->bev) bufferevent_free(c->bev);
+    sd_server_hold(s, &c->held, 0);
     sd_http_free(&c->http);
     free(c);
 }
@@ -184,6 +203,7 @@ static void end_request(sd_conn *c) {
     c->id[0] = '\0';
     c->state = CONN_READ;
     sd_http_reset(&c->http);
+    sd_server_hold(c->server, &c->held, 0);
     if (!c->pumping) pump(c);
 }
 
@@ -279,9 +299,20 @@ static void take_id(sd_conn *c) {
 }
 
 static void refuse(sd_conn *c, const sd_api_error *e, const char *extra) {
+    sd_buf_free(&c->http.body);
+    sd_server_hold(c->server, &c->held, 0);
     c->state = CONN_BUSY;
     c->keep = false;
     reply_error(c, e, extra, true);
+}
+
+static void refuse_body(sd_conn *c) {
+    sd_api_error e;
+    sd_api_fail(&e, 429, NULL,
+                "the bodies of other requests hold the memory that --body-memory gives them; try "
+                "again later");
+    c->server->metrics.rejected[SD_REJECT_BODY_MEMORY]++;
+    refuse(c, &e, NULL);
 }
 
 // The head is there. False when the request was refused for it, before its body is read.
@@ -302,6 +333,16 @@ static bool take_head(sd_conn *c) {
     if (!c->route) {
         refuse(c, &e, allow[0] ? allow : NULL);
         return false;
+    }
+    // What cannot fit now is refused before it is sent; what fits is counted as it comes, so that a
+    // length that is only announced takes nothing from others.
+    size_t none = 0;
+    if (c->http.head.length > 0) {
+        if (!sd_server_hold(c->server, &none, (size_t)c->http.head.length)) {
+            refuse_body(c);
+            return false;
+        }
+        sd_server_hold(c->server, &none, 0);
     }
     if (c->http.head.expect && evbuffer_get_length(bufferevent_get_input(c->bev)) == 0)
         bufferevent_write(c->bev, "HTTP/1.1 100 Continue\r\n\r\n", 25);
@@ -327,6 +368,8 @@ static void pump(sd_conn *c) {
         evbuffer_drain(in, used);
         if (r == SD_HTTP_BAD) {
             take_bad(c);
+        } else if (!sd_server_hold(c->server, &c->held, c->http.body.len)) {
+            refuse_body(c);
         } else if (r == SD_HTTP_HEAD) {
             take_head(c);
         } else if (r == SD_HTTP_DONE) {

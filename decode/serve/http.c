@@ -24,7 +24,7 @@ enum { // states
     COMPLETE,
     FAILED
 };
-enum { KEEP_BODY = 64 * 1024, MAX_CHUNK_LINE = 16, MAX_TRAILERS = 4096 };
+enum { MAX_CHUNK_LINE = 16, MAX_TRAILERS = 4096 };
 
 void sd_http_init(sd_http *h) {
     *h = (sd_http){.head.length = -1};
@@ -35,9 +35,8 @@ void sd_http_init(sd_http *h) {
 
 void sd_http_reset(sd_http *h) {
     sd_buf text = h->text, body = h->body, small = h->small;
-    if (body.cap > KEEP_BODY) sd_buf_free(&body);
+    sd_buf_free(&body); // an idle connection holds no body, however small
     sd_buf_clear(&text);
-    sd_buf_clear(&body);
     sd_buf_clear(&small);
     *h = (sd_http){.head.length = -1, .text = text, .body = body, .small = small};
 }

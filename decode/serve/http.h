@@ -63,7 +63,7 @@ typedef struct {
 } sd_http;
 
 void sd_http_init(sd_http *h);
-void sd_http_reset(sd_http *h); // ready for the connection's next request; keeps small buffers
+void sd_http_reset(sd_http *h); // ready for the connection's next request; keeps its small buffers
 void sd_http_free(sd_http *h);  // a zeroed one is fine
 
 /// Takes bytes. *used says how many; less than len at HEAD, DONE (the rest is the next request) and

@@ -164,7 +164,7 @@ static void write_engine(page *p, const sd_metrics *m, const sd_engine_stats *e,
 }
 
 static void write_requests(page *p, const sd_metrics *m) {
-    static const char *const reject_names[] = {"queue_full", "draining", "loading"};
+    static const char *const reject_names[] = {"queue_full", "draining", "loading", "body_memory"};
     char extra[64];
     head(p, "request_success_total", "counter", "Requests that ended, by how.");
     for (sd_finish f = SD_FINISH_STOP; f <= SD_FINISH_ERROR; f++) {
@@ -180,6 +180,8 @@ static void write_requests(page *p, const sd_metrics *m) {
         snprintf(extra, sizeof extra, ",reason=\"%s\"", reject_names[i]);
         line(p, "admission_rejections_total", extra, (double)m->rejected[i]);
     }
+    single(p, "request_body_bytes", "gauge", "Bytes of request bodies held.",
+           (double)m->body_bytes);
 #define WRITE_HISTOGRAM(name, help) histogram(p, #name, help, &m->histogram[SD_H_##name]);
     SD_HISTOGRAMS(WRITE_HISTOGRAM)
 #undef WRITE_HISTOGRAM

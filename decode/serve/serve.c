@@ -163,9 +163,10 @@ static void on_wake(evutil_socket_t fd, short what, void *ctx) {
     if (loaded > 0 && s->phase == SD_PHASE_LOADING) {
         sd_engine_stats e;
         sd_engine_get_stats(s->engine, &e);
-        int64_t early = s->metrics.rejected[SD_REJECT_LOADING];
+        sd_metrics early = s->metrics;
         sd_metrics_init(&s->metrics, e.ctx, sd_now_s());
-        s->metrics.rejected[SD_REJECT_LOADING] = early;
+        memcpy(s->metrics.rejected, early.rejected, sizeof early.rejected);
+        s->metrics.body_bytes = early.body_bytes;
         s->phase = SD_PHASE_READY;
         say_ready(s);
         if (s->o->on_ready) s->o->on_ready(s->o->ctx, s->address);

@@ -8,6 +8,8 @@
 #include "base/option.h"
 #include "decode/engine.h"
 
+enum { SD_BODY_MEMORY = 128 << 20 };
+
 typedef struct {
     const char *model;
     const sd_strings *adapters;     // "NAME=PATH"; may be NULL
@@ -17,6 +19,7 @@ typedef struct {
     const char *key_file;           // NULL: no key is asked for
     bool insecure_no_key;           // allows a host that others can reach without a key
     double drain_s;                 // after SIGTERM, for requests that run
+    size_t body_memory;             // bytes of request bodies held at once; 0: SD_BODY_MEMORY
     const char *access_log;         // JSON lines; "-": standard output; NULL: none
     sd_engine_options engine;
     // Called once on the event loop when requests are answered: "http://127.0.0.1:8080". May be

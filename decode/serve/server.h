@@ -108,6 +108,12 @@ void sd_conn_stream_begin(sd_conn *c, const char *type);
 bool sd_conn_stream_data(sd_conn *c, const char *data, size_t len);
 void sd_conn_stream_end(sd_conn *c); // c may be gone afterwards
 
+/// The memory of all request bodies together is bounded: *held, a part of it, becomes `bytes`.
+/// False, and nothing changes, when that would pass the bound. Giving back always succeeds.
+bool sd_server_hold(sd_server *s, size_t *held, size_t bytes);
+/// The served request's body, and its part of the bound, become the caller's.
+sd_buf sd_conn_take_body(sd_conn *c, size_t *held);
+
 sd_server *sd_conn_server(sd_conn *c);
 sd_http *sd_conn_http(sd_conn *c);
 int64_t sd_conn_arrival_ns(const sd_conn *c);

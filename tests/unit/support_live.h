@@ -1,0 +1,45 @@
+// A server in the test's process over a tiny random model, and the clients that talk to it.
+//
+//     live s;
+//     live_start(&s, 512, 4, 64);
+//     char *answer = live_ask(&s, "{\"prompt\":[1],\"max_tokens\":2}");
+//     live_stop(&s);                                   // SIGTERM, and it must end well
+#pragma once
+
+#include "decode/serve/serve.h"
+
+#include <pthread.h>
+#include <semaphore.h>
+
+typedef struct {
+    sd_serve_options o;
+    char *dir, *model;
+    pthread_t thread;
+    sem_t ready;
+    int port;
+    sd_status st;
+    sd_error err;
+} live;
+
+/// Writes the model; then options of s->o may be set before live_start_with.
+void live_write_model(live *s);
+void live_start_with(live *s, int ctx, int slots, int queue, const sd_strings *adapters);
+void live_start(live *s, int ctx, int slots, int queue);
+void live_stop(live *s);
+/// Joins a server that was told to end, and removes its model.
+void live_join(live *s);
+
+/// A connected socket, or -1. receive_buffer: bytes, 0 for the system's.
+int live_dial(const live *s, int receive_buffer);
+bool live_send(int fd, const char *data, size_t len);
+/// A POST to /v1/completions that asks the server to close afterwards.
+bool live_post(int fd, const char *body);
+/// All bytes until the server closes, 0-terminated; the caller frees.
+char *live_read(int fd);
+char *live_ask(const live *s, const char *body);
+char *live_get(const live *s, const char *path);
+double live_metric(const live *s, const char *name);
+/// False when the metric does not have the value within two minutes.
+bool live_wait_metric(const live *s, const char *name, double value);
+/// What stands between "choices" and its end: the answer without ids and times. Frees response.
+char *live_answer(char *response);

@@ -1,0 +1,82 @@
+// The server against clients that mean harm, or behave as if: each test is one way to hold more
+// than one's share, and asserts that others are still served.
+#include "tests/unit/support_live.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+// Sends a head that announces `length` bytes (-1: chunked) and `sent` bytes of a body that is no
+// JSON.
+static int begin_body(const live *s, long length, size_t sent) {
+    char head[256], size[64];
+    int fd = live_dial(s, 0);
+    if (length >= 0)
+        snprintf(size, sizeof size, "Content-Length: %ld", length);
+    else
+        snprintf(size, sizeof size, "Transfer-Encoding: chunked");
+    int n = snprintf(head, sizeof head,
+                     "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+                     "Content-Type: application/json\r\n%s\r\n\r\n",
+                     size);
+    char *body = malloc(sent + 1);
+    memset(body, ' ', sent);
+    cr_assert(fd >= 0 && live_send(fd, head, (size_t)n));
+    if (length < 0) {
+        n = snprintf(size, sizeof size, "%zx\r\n", sent);
+        cr_assert(live_send(fd, size, (size_t)n));
+    }
+    cr_assert(live_send(fd, body, sent));
+    free(body);
+    return fd;
+}
+
+static void expect_status(int fd, const char *status) {
+    char *out = live_read(fd);
+    cr_assert(strstr(out, status), "wanted %s: %.300s", status, out);
+    if (strcmp(status, " 429 ") == 0) cr_assert(strstr(out, "Retry-After: "), "%.300s", out);
+    free(out);
+    close(fd);
+}
+
+Test(hostile, bodies_of_all_clients_together_have_a_bound) {
+    live s;
+    live_write_model(&s);
+    s.o.body_memory = 1 << 20;
+    live_start_with(&s, 512, 2, 8, NULL);
+    // A length that is only announced takes nothing.
+    int announced = begin_body(&s, 1 << 20, 0), holder = begin_body(&s, 700000, 600000);
+    cr_assert(live_wait_metric(&s, "request_body_bytes", 600000));
+    expect_status(begin_body(&s, 600000, 0), " 429 "); // before its body is sent
+    expect_status(begin_body(&s, -1, 500000), " 429 ");
+    char *page = live_get(&s, "/metrics");
+    cr_assert(strstr(page, "reason=\"body_memory\"} 2\n"), "%s", page);
+    free(page);
+    // Room is left for small requests, which give it back.
+    for (int i = 0; i < 3; i++) {
+        char *out = live_ask(&s, "{\"prompt\":[1],\"max_tokens\":1}");
+        cr_assert(strstr(out, " 200 OK"), "%s", out);
+        free(out);
+    }
+    cr_assert(live_wait_metric(&s, "request_body_bytes", 600000));
+    close(holder);
+    cr_assert(live_wait_metric(&s, "request_body_bytes", 0));
+    expect_status(begin_body(&s, 600000, 600000), " 400 "); // read, and it is no JSON
+    close(announced);
+    live_stop(&s);
+}
+
+Test(hostile, a_request_that_waits_holds_no_body) {
+    live s;
+    live_start(&s, 4096, 1, 8);
+    int fd[3];
+    for (int i = 0; i < 3; i++) {
+        fd[i] = live_dial(&s, 0);
+        cr_assert(live_post(fd[i], "{\"prompt\":[1],\"max_tokens\":4000,\"ignore_eos\":true}"));
+    }
+    cr_assert(live_wait_metric(&s, "num_requests_waiting", 2));
+    cr_assert_eq(live_metric(&s, "request_body_bytes"), 0);
+    for (int i = 0; i < 3; i++) close(fd[i]);
+    live_stop(&s);
+}
