@@ -36,6 +36,7 @@ void sd_call_free(sd_call *j) {
 }
 
 void sd_call_cancel(sd_call *j) {
+    if (j->reading) atomic_store(&j->cut, true);
     for (int i = 0; i < j->n_choices; i++)
         if (j->choices[i].id && !j->choices[i].ended)
             sd_engine_cancel(j->server->engine, j->choices[i].id);
@@ -45,6 +46,7 @@ void sd_call_log(const sd_call *j, const char *finish) {
     int generated = 0;
     for (int i = 0; i < j->n_choices; i++) generated += j->choices[i].generated;
     double ttft = j->first_ns ? (double)(j->first_ns - j->arrival_ns) * 1e-6 : -1;
+    if (!j->model) return; // it was not read yet
     sd_conn_set_log(j->conn,
                     &(sd_log_facts){j->model->name, finish, j->prompt_tokens, generated, ttft});
 }
@@ -59,26 +61,7 @@ void sd_calls_cancel(sd_server *s) {
     for (sd_call *j = s->calls; j; j = j->next) sd_call_cancel(j);
 }
 
-// ---- from the body to the engine
-
-static int find_model(sd_call *j, sd_api_error *e) {
-    sd_server *s = j->server;
-    sd_served *m = sd_server_find(s, j->request.model);
-    if (m) {
-        j->model = m;
-        m->running++;
-        j->answer.model = m->name;
-        return 0;
-    }
-    sd_buf known = sd_buf_make(400);
-    for (int i = 0; i < s->n_served; i++)
-        if (!sd_buf_printf(&known, "%s%s", i ? ", " : "", s->served[i].name)) break;
-    sd_api_fail(e, 404, "model", "model '%.100s' is not served here; known: %s", j->request.model,
-                known.data ? known.data : "");
-    e->code = "model_not_found";
-    sd_buf_free(&known);
-    return e->status;
-}
+// ---- into the engine
 
 // Under --spec index, a model that has no index is decoded plainly.
 static sd_spec_mode spec_of(const sd_call *j) {
@@ -154,10 +137,11 @@ static int admit(sd_server *s, sd_api_error *e) {
     sd_engine_stats stats;
     sd_engine_get_stats(s->engine, &stats);
     int queue = s->o->engine.queue;
-    if (queue > 0 && stats.waiting >= queue) {
+    if (queue > 0 && (stats.waiting >= queue || s->metrics.reading >= queue)) {
         s->metrics.rejected[SD_REJECT_QUEUE_FULL]++;
-        return sd_api_fail(e, 429, NULL, "the queue is full: %d requests wait; try again later",
-                           stats.waiting);
+        return sd_api_fail(e, 429, NULL,
+                           "the queue is full: %d requests wait and %d are read; try again later",
+                           stats.waiting, (int)s->metrics.reading);
     }
     return 0;
 }
@@ -180,34 +164,58 @@ static sd_call *call_new(sd_conn *conn, sd_api_kind kind) {
     return j;
 }
 
+// Its client gets the error; choices that were submitted end by themselves.
+static void refuse(sd_call *j, const sd_api_error *e) {
+    sd_conn *conn = j->conn;
+    sd_conn_set_job(conn, NULL);
+    j->conn = NULL;
+    sd_call_cancel(j);
+    if (j->open == 0) sd_call_free(j);
+    sd_conn_error(conn, e);
+}
+
 static void start(sd_conn *conn, sd_api_kind kind) {
     sd_server *s = sd_conn_server(conn);
     sd_api_error e = {0};
     sd_call *j = NULL;
-    if (admit(s, &e)) goto refuse;
-    j = call_new(conn, kind);
+    if (!admit(s, &e) && !(j = call_new(conn, kind))) sd_api_fail(&e, 500, NULL, "out of memory");
     if (!j) {
-        sd_api_fail(&e, 500, NULL, "out of memory");
-        goto refuse;
+        sd_conn_error(conn, &e);
+        return;
     }
     j->body = sd_conn_take_body(conn, &j->held);
-    if (sd_api_request_parse(&j->request, kind, j->body.data, j->body.len, &e) ||
-        find_model(j, &e) || sd_call_encode(j, &e))
-        goto refuse;
+    sd_conn_set_job(conn, j);
+    j->reading = true;
+    s->metrics.reading++;
+    sd_readers_add(s, j);
+}
+
+static void submit_read(sd_call *j) {
+    sd_server *s = j->server;
+    sd_api_error e = j->error;
+    j->reading = false;
+    s->metrics.reading--;
+    if (!j->conn) { // its client left meanwhile
+        sd_call_free(j);
+        return;
+    }
+    if (!e.status && atomic_load(&j->cut))
+        sd_api_fail(&e, 503, NULL, "the server ends; send the request again elsewhere");
+    if (e.status) {
+        refuse(j, &e);
+        return;
+    }
+    j->model = j->found;
+    j->model->running++;
+    j->answer.model = j->model->name;
     if (!j->request.has_seed &&
         getrandom(&j->request.sampling.seed, sizeof j->request.sampling.seed, 0) < 0)
         j->request.sampling.seed = sd_mix64(s->id_key + s->n_ids++);
-    sd_conn_set_job(conn, j);
-    if (submit(j, &e)) goto refuse;
-    return;
-refuse:
-    sd_conn_set_job(conn, NULL);
-    if (j) {
-        j->conn = NULL;     // it gets its answer here
-        sd_call_abandon(j); // choices that were submitted end by themselves
-        if (j->open == 0) sd_call_free(j);
-    }
-    sd_conn_error(conn, &e);
+    if (submit(j, &e)) refuse(j, &e);
+}
+
+void sd_calls_submit(sd_server *s) {
+    for (sd_call *j; (j = sd_readers_take(s));) submit_read(j);
 }
 
 void sd_call_chat(sd_conn *c) {

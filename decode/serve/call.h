@@ -2,7 +2,7 @@
 // request of the engine. Shared by the four files that carry it through its life:
 //
 //     call.c        begins: admission, the model, the engine's queue; and ends it when all is over
-//     call_prompt.c the body's texts and messages become token ids
+//     call_prompt.c the body becomes a request and token ids, on a reader's thread
 //     call_events.c what the engine's thread says reaches the event loop
 //     call_answer.c what is sent back, in one piece or as a stream
 #pragma once
@@ -44,11 +44,16 @@ struct sd_choice {
 struct sd_call {
     sd_server *server;
     sd_call *prev, *next;
-    sd_conn *conn; // NULL: nobody waits any more
+    sd_conn *conn;    // NULL: nobody waits any more
+    size_t held;      // of the server's memory for bodies
+    sd_served *model; // counted as running there
+    // From the body to the engine: the reader's while `reading`.
+    bool reading;
+    atomic_bool cut; // cancelled meanwhile: it need not be read
+    sd_call *read_next;
     sd_buf body;
-    size_t held; // of the server's memory for bodies
     sd_api_request request;
-    sd_served *model;
+    sd_served *found; // the model that is meant
     sd_answer answer;
     char id[40];
     sd_ids prompt[SD_API_MAX_PROMPTS]; // until they are submitted
@@ -62,13 +67,14 @@ struct sd_call {
 
 // ---- call.c
 void sd_call_free(sd_call *j);
-void sd_call_cancel(sd_call *j); // the choices that still run
+void sd_call_cancel(sd_call *j); // its reading, and the choices that still run
 /// What the access log will say; finish is static.
 void sd_call_log(const sd_call *j, const char *finish);
 
 // ---- call_prompt.c
-/// Fills j->prompt from j->request. 0, or the status that is also in e.
-int sd_call_encode(sd_call *j, sd_api_error *e);
+/// Fills j->request, j->found and j->prompt from j->body. What is wrong is in j->error. On a
+/// reader's thread; reads nothing of the server but what is immutable once the model is open.
+void sd_call_read(sd_call *j);
 
 // ---- call_events.c
 /// The engine's callback; ctx is a sd_choice. Runs on the engine's thread.

@@ -1,4 +1,4 @@
-// From the request's texts, messages or ids to token ids that fit the model and its context.
+// From the body to a request, the model it means, and token ids that fit its context.
 //
 // A text cannot have fewer tokens than its length over the longest token: megabytes that can never
 // fit are refused before they are tokenised.
@@ -67,7 +67,7 @@ static int encode_chat(sd_call *j, int ctx, sd_api_error *e) {
     return 0;
 }
 
-int sd_call_encode(sd_call *j, sd_api_error *e) {
+static int encode(sd_call *j, sd_api_error *e) {
     sd_engine_stats stats;
     sd_engine_get_stats(j->server->engine, &stats);
     bool chat = j->answer.kind == SD_API_CHAT;
@@ -85,4 +85,26 @@ int sd_call_encode(sd_call *j, sd_api_error *e) {
                                (int)j->request.stop_token[i], j->server->model->hp.V);
     for (int i = 0; i < j->request.n_prompts; i++) j->prompt_tokens += j->prompt[i].n;
     return 0;
+}
+
+static int find_model(sd_call *j, sd_api_error *e) {
+    sd_server *s = j->server;
+    sd_served *m = sd_server_find(s, j->request.model);
+    j->found = m;
+    if (m) return 0;
+    sd_buf known = sd_buf_make(400);
+    for (int i = 0; i < s->n_served; i++)
+        if (!sd_buf_printf(&known, "%s%s", i ? ", " : "", s->served[i].name)) break;
+    sd_api_fail(e, 404, "model", "model '%.100s' is not served here; known: %s", j->request.model,
+                known.data ? known.data : "");
+    e->code = "model_not_found";
+    sd_buf_free(&known);
+    return e->status;
+}
+
+void sd_call_read(sd_call *j) {
+    sd_api_error *e = &j->error;
+    int bad = sd_api_request_parse(&j->request, j->answer.kind, j->body.data, j->body.len, e);
+    sd_buf_free(&j->body); // the request has its own copies
+    if (!bad && !find_model(j, e)) encode(j, e);
 }

@@ -180,6 +180,8 @@ static void write_requests(page *p, const sd_metrics *m) {
         snprintf(extra, sizeof extra, ",reason=\"%s\"", reject_names[i]);
         line(p, "admission_rejections_total", extra, (double)m->rejected[i]);
     }
+    single(p, "num_requests_reading", "gauge", "Requests whose body is being made tokens.",
+           (double)m->reading);
     single(p, "request_body_bytes", "gauge", "Bytes of request bodies held.",
            (double)m->body_bytes);
 #define WRITE_HISTOGRAM(name, help) histogram(p, #name, help, &m->histogram[SD_H_##name]);

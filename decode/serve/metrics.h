@@ -45,7 +45,7 @@ typedef struct {
     sd_histogram histogram[SD_H_COUNT];
     int64_t finished[SD_FINISH_ERROR + 1]; // by sd_finish
     int64_t rejected[SD_REJECT_COUNT];
-    int64_t body_bytes;                   // of request bodies, held now
+    int64_t body_bytes, reading;          // now: bytes of request bodies held; requests being read
     int64_t cached_tokens, prompt_tokens; // of finished requests: the prefix cache's hits
     int64_t finish_ns[SD_DRAIN_RING];     // when the last requests ended
     int n_finish;

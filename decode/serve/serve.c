@@ -171,6 +171,7 @@ static void on_wake(evutil_socket_t fd, short what, void *ctx) {
         say_ready(s);
         if (s->o->on_ready) s->o->on_ready(s->o->ctx, s->address);
     }
+    sd_calls_submit(s);
     sd_outbox_drain(s);
     end_when_drained(s);
 }
@@ -222,6 +223,7 @@ static void close_server(sd_server *s) {
     if (s->listener) evconnlistener_free(s->listener);
     s->listener = NULL;
     sd_conn_close_all(s);
+    sd_readers_close(s);
     if (s->engine) sd_engine_close(s->engine); // ends what is left of the calls
     sd_outbox_drain(s);
     struct event *events[] = {s->wake_event, s->signal_event[0], s->signal_event[1], s->drain_event,
@@ -254,6 +256,7 @@ sd_status sd_serve(const sd_serve_options *o, sd_error *err) {
     s->local_hosts_only = s->keys.n == 0 && !o->insecure_no_key;
     SD_TRY(open_log(s, err));
     SD_TRY(open_events(s, err));
+    SD_TRY(sd_readers_open(s, err));
     SD_TRY(listen_on(s, err));
     SD_CHECK(sd_path_exists(o->model), err, SD_ENOTFOUND, "%s: no such model; check the path",
              o->model);

@@ -1,8 +1,9 @@
 // `specdec serve`: an OpenAI-compatible server over one engine.
 //
-// Two threads. The caller's runs the event loop: sockets, HTTP, JSON, tokenising, templates. The
-// engine's opens the model and then steps. Requests go in through sd_engine_submit's bounded queue;
-// tokens come back through an outbox that the engine's thread appends to without waiting.
+// The caller's thread runs the event loop: sockets, HTTP, answers. Two readers turn bodies into
+// tokens: JSON, templates, tokenising. The engine's thread opens the model and then steps. Requests
+// go in through bounded queues; tokens come back through an outbox that the engine's thread appends
+// to without waiting.
 #pragma once
 
 #include "base/option.h"
@@ -25,7 +26,9 @@ typedef struct {
     // Called once on the event loop when requests are answered: "http://127.0.0.1:8080". May be
     // NULL.
     void (*on_ready)(void *ctx, const char *address);
-    void *ctx;
+    // Called on a reader's thread before it reads a request. For tests; may be NULL.
+    void (*on_read)(void *ctx);
+    void *ctx; // of both
 } sd_serve_options;
 
 /// Serves until SIGTERM or SIGINT, then drains. SD_OK after a drain. SD_EINVAL for options that

@@ -19,6 +19,7 @@ typedef struct sd_server sd_server;
 typedef struct sd_conn sd_conn;
 typedef struct sd_call sd_call;
 typedef struct sd_message sd_message;
+typedef struct sd_readers sd_readers;
 
 enum {
     SD_MAX_STREAM_BUFFER = 256 * 1024, // unsent bytes of a stream, then it is dropped
@@ -68,10 +69,12 @@ struct sd_server {
     int n_alias;
     size_t longest_token; // bytes
 
+    sd_readers *readers;
+
     // Between the threads.
     pthread_t engine_thread;
     atomic_bool stop;
-    int wake_fd; // eventfd: the outbox has something, or loading ended
+    int wake_fd; // eventfd: the outbox or the readers have something, or loading ended
     pthread_mutex_t outbox_lock;
     sd_message *outbox_head, *outbox_tail;
 };
@@ -148,9 +151,18 @@ const sd_route *sd_route_check(const sd_keys *keys, const sd_http_head *head, ch
 /// the browser then sends that name.
 bool sd_route_host_is_local(const char *host);
 
+// ---- readers.c: threads that read bodies; the calls are theirs meanwhile.
+sd_status sd_readers_open(sd_server *s, sd_error *err);
+void sd_readers_add(sd_server *s, sd_call *j);
+sd_call *sd_readers_take(sd_server *s); // one that was read; NULL: no more now
+/// Waits for what is being read, then frees all calls that are still here; nobody may wait for
+/// them.
+void sd_readers_close(sd_server *s);
+
 // ---- call.c: one API request from its body to its answer.
 void sd_call_chat(sd_conn *c);
 void sd_call_completion(sd_conn *c);
 void sd_call_abandon(sd_call *j); // its client is gone; the engine is told
 void sd_calls_cancel(sd_server *s);
+void sd_calls_submit(sd_server *s); // those that were read
 void sd_outbox_drain(sd_server *s); // delivers what the engine's thread left

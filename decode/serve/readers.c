@@ -1,0 +1,110 @@
+// Readers: threads that turn a request's body into tokens.
+//
+// JSON of megabytes, a template's loops and a long text's tokens take up to seconds; on the event
+// loop they would hold up every stream and every probe. A call is handed over whole: from
+// sd_readers_add until sd_readers_take gives it back, its reading fields (body, request, prompt,
+// found, error) are the reader's alone, and the loop only notes on it that its client left. First
+// come, first read; two threads, so that one long prompt does not hold up the short ones behind it.
+// The queue is bounded by admission.
+#include "decode/serve/call.h"
+
+#include <string.h>
+#include <unistd.h>
+
+enum { READERS = 2 };
+
+typedef struct {
+    sd_call *head, *tail;
+} list;
+
+struct sd_readers {
+    sd_server *server;
+    pthread_t thread[READERS];
+    int n;
+    pthread_mutex_t lock;
+    pthread_cond_t more;
+    bool stop;
+    list wanted, done;
+};
+
+static bool push(list *l, sd_call *j) {
+    bool was_empty = l->head == NULL;
+    j->read_next = NULL;
+    if (was_empty)
+        l->head = j;
+    else
+        l->tail->read_next = j;
+    l->tail = j;
+    return was_empty;
+}
+
+static void *run(void *ctx) {
+    sd_readers *r = ctx;
+    const sd_serve_options *o = r->server->o;
+    pthread_mutex_lock(&r->lock);
+    for (;;) {
+        while (!r->wanted.head && !r->stop) pthread_cond_wait(&r->more, &r->lock);
+        if (r->stop) break;
+        sd_call *j = r->wanted.head;
+        r->wanted.head = j->read_next;
+        pthread_mutex_unlock(&r->lock);
+        if (o->on_read) o->on_read(o->ctx);
+        if (!atomic_load(&j->cut)) sd_call_read(j);
+        pthread_mutex_lock(&r->lock);
+        uint64_t one = 1;
+        if (push(&r->done, j) && write(r->server->wake_fd, &one, sizeof one) < 0)
+            continue; // full is awake
+    }
+    pthread_mutex_unlock(&r->lock);
+    return NULL;
+}
+
+sd_status sd_readers_open(sd_server *s, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_readers *r = s->readers = sd_alloc(1, sizeof *r);
+    SD_CHECK_ALLOC(r, err);
+    r->server = s;
+    pthread_mutex_init(&r->lock, NULL);
+    pthread_cond_init(&r->more, NULL);
+    for (; r->n < READERS; r->n++) {
+        int rc = pthread_create(&r->thread[r->n], NULL, run, r);
+        SD_CHECK(rc == 0, err, SD_EIO, "a thread for reading requests: %s", strerror(rc));
+    }
+out:
+    return st;
+}
+
+void sd_readers_add(sd_server *s, sd_call *j) {
+    sd_readers *r = s->readers;
+    pthread_mutex_lock(&r->lock);
+    push(&r->wanted, j);
+    pthread_cond_signal(&r->more);
+    pthread_mutex_unlock(&r->lock);
+}
+
+static sd_call *take(sd_readers *r, list *l) {
+    pthread_mutex_lock(&r->lock);
+    sd_call *j = l->head;
+    if (j) l->head = j->read_next;
+    pthread_mutex_unlock(&r->lock);
+    return j;
+}
+
+sd_call *sd_readers_take(sd_server *s) {
+    return take(s->readers, &s->readers->done);
+}
+
+void sd_readers_close(sd_server *s) {
+    sd_readers *r = s->readers;
+    if (!r) return;
+    pthread_mutex_lock(&r->lock);
+    r->stop = true;
+    pthread_cond_broadcast(&r->more);
+    pthread_mutex_unlock(&r->lock);
+    for (int i = 0; i < r->n; i++) pthread_join(r->thread[i], NULL);
+    for (sd_call *j; (j = take(r, &r->wanted)) || (j = take(r, &r->done));) sd_call_free(j);
+    pthread_mutex_destroy(&r->lock);
+    pthread_cond_destroy(&r->more);
+    free(r);
+    s->readers = NULL;
+}
