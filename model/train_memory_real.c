@@ -201,9 +201,10 @@ static void report_of(sd_train_plan_report *out, const sd_model *m, const sd_lor
         if (p < SD_PROJ_COUNT) break;
         lowest++;
     }
-    sd_train_carve(&mem, NULL, &m->hp, lay, sd_panels_best(compute == SD_TRAIN_BF16), max_tokens,
-                   recompute, lowest, threads);
-    *out = (sd_train_plan_report){.compute = compute, .recompute = recompute};
+    const sd_panels *panels = sd_panels_best(compute == SD_TRAIN_BF16);
+    sd_train_carve(&mem, NULL, &m->hp, lay, panels, max_tokens, recompute, lowest, threads);
+    *out =
+        (sd_train_plan_report){.compute = compute, .recompute = recompute, .kernels = panels->name};
     add_row(out, "weights (mapped)", m->weight_bytes);
     add_row(out, "adapter, gradient, optimiser", 4 * sizeof(float) * lay->n_params);
     add_row(out, "activations kept", mem.kept);

@@ -28,8 +28,9 @@ typedef struct {
     double loss, lr, grad_norm;
     int64_t step_tokens, step_supervised;
     sd_sha256 base, data, eval_data;
-    sd_sha256 init; // of the parameters the run began with: adapter.from's bytes, or the seed's
-    char version[32];
+    sd_sha256 init;   // of the parameters the run began with: adapter.from's bytes, or the seed's
+    char version[32]; // of specdec, and the kernels: both may round otherwise than another
+    char kernels[32]; // "plain", "avx2", "avx512", "avx512-bf16"
 } sd_train_state;
 
 typedef struct {

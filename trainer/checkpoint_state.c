@@ -6,24 +6,24 @@
 #include <string.h>
 
 // clang-format off
-#define STATE_FIELDS(I, F, B, H)                                                                   \
+#define STATE_FIELDS(I, F, B, H, S)                                                                \
     I(step) I(epoch) I(index) I(tokens) I(supervised) F(wall_s)                                    \
     B(has_best) F(best_loss) I(best_step) F(last_eval) I(evals_without_gain) B(stopped)            \
     B(eval_due) F(loss) F(lr) F(grad_norm) I(step_tokens) I(step_supervised)                       \
-    H(base) H(data) H(eval_data) H(init)
+    H(base) H(data) H(eval_data) H(init) S(version) S(kernels)
 // clang-format on
 
 sd_status sd_train_state_write(char **text, const sd_train_state *s, size_t n, sd_error *err) {
     sd_status st = SD_OK;
     json_t *j = json_object();
     bool bad = json_object_set_new(j, "checkpoint", json_integer(1)) != 0 ||
-               json_object_set_new(j, "parameters", json_integer((json_int_t)n)) != 0 ||
-               json_object_set_new(j, "version", json_string(s->version)) != 0;
+               json_object_set_new(j, "parameters", json_integer((json_int_t)n)) != 0;
 #define WRITE_I(f) bad = json_object_set_new(j, #f, json_integer((json_int_t)s->f)) != 0 || bad;
 #define WRITE_F(f) bad = json_object_set_new(j, #f, json_real(s->f)) != 0 || bad;
 #define WRITE_B(f) bad = json_object_set_new(j, #f, json_boolean(s->f)) != 0 || bad;
 #define WRITE_H(f) bad = json_object_set_new(j, #f, json_string(s->f.hex)) != 0 || bad;
-    STATE_FIELDS(WRITE_I, WRITE_F, WRITE_B, WRITE_H)
+#define WRITE_S(f) bad = json_object_set_new(j, #f, json_string(s->f)) != 0 || bad;
+    STATE_FIELDS(WRITE_I, WRITE_F, WRITE_B, WRITE_H, WRITE_S)
     *text = bad ? NULL : json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
     SD_CHECK_ALLOC(*text, err);
 out:
@@ -54,6 +54,14 @@ static bool read_hash(sd_sha256 *out, const json_t *j, const char *name) {
     if (n) memcpy(out->hex, hex, n);
     return true;
 }
+/// One that is not there stays empty: it is for the reader of the state to refuse, with a reason.
+static bool read_word(char *out, size_t cap, const json_t *j, const char *name) {
+    const json_t *v = json_object_get(j, name);
+    const char *text = v ? json_string_value(v) : "";
+    if (!text || strlen(text) >= cap) return false;
+    snprintf(out, cap, "%s", text);
+    return true;
+}
 
 sd_status sd_train_state_read(sd_train_state *s, size_t *n, const char *text, const char *dir,
                               sd_error *err) {
@@ -61,17 +69,16 @@ sd_status sd_train_state_read(sd_train_state *s, size_t *n, const char *text, co
     int64_t schema = 0, parameters = 0;
     json_t *j = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
     *s = (sd_train_state){0};
-    const char *version = json_string_value(json_object_get(j, "version"));
-    bool ok = read_int(&schema, j, "checkpoint") && schema == 1 &&
-              read_int(&parameters, j, "parameters") && version;
+    bool ok =
+        read_int(&schema, j, "checkpoint") && schema == 1 && read_int(&parameters, j, "parameters");
 #define READ_I(f) ok = ok && read_int(&s->f, j, #f);
 #define READ_F(f) ok = ok && read_real(&s->f, j, #f);
 #define READ_B(f) ok = ok && read_flag(&s->f, j, #f);
 #define READ_H(f) ok = ok && read_hash(&s->f, j, #f);
-    STATE_FIELDS(READ_I, READ_F, READ_B, READ_H)
+#define READ_S(f) ok = ok && read_word(s->f, sizeof s->f, j, #f);
+    STATE_FIELDS(READ_I, READ_F, READ_B, READ_H, READ_S)
     SD_CHECK(ok, err, SD_EFORMAT, "%s/state.json: is not the state of a checkpoint of schema 1",
              dir);
-    snprintf(s->version, sizeof s->version, "%s", version);
     *n = (size_t)parameters;
 out:
     json_decref(j);

@@ -1,8 +1,9 @@
 // Where a run begins. The rule of `auto`: a finished run is left alone, a run with a checkpoint
 // that verifies goes on from the newest, an empty folder begins. Going on is refused unless
 // everything that changes the numbers is what it was: each key of the recipe, the base's bytes, the
-// data's bytes, the bytes of an adapter that was continued.
+// data's bytes, the bytes of an adapter that was continued, the version, the instruction set.
 #include "base/file.h"
+#include "kernels/panels.h"
 #include "model/adapter.h"
 #include "trainer/run_private.h"
 
@@ -165,6 +166,22 @@ static sd_status refuse_hash(const char *what, const char *from, const sd_sha256
                    from, what, was->hex[0] ? was->hex : "none", is->hex[0] ? is->hex : "none");
 }
 
+/// Kernels for other instructions add in another order: the bytes would be those of neither run.
+static sd_status refuse_kernels(const char *from, const char *was, const char *is, sd_error *err) {
+    if (strcmp(was, is) == 0) return SD_OK;
+    if (!was[0])
+        return sd_fail(err, SD_EINVAL,
+                       "%s: does not say which instruction set it was made with; resume with the "
+                       "version that made it, or begin anew with --resume never",
+                       from);
+    return sd_fail(
+        err, SD_EINVAL,
+        "%s: was made with the %s kernels, this process uses %s, whose rounding differs; "
+        "%s%s, or begin anew with --resume never",
+        from, was, is,
+        sd_panels_named(was) ? "set SPECDEC_ISA=" : "resume on a processor that has ", was);
+}
+
 sd_status sd_run_load_start(sd_run *r, sd_error *err) {
     sd_status st = SD_OK;
     sd_checkpoint *c = &r->c;
@@ -195,8 +212,10 @@ sd_status sd_run_load_start(sd_run *r, sd_error *err) {
                  "%s: was made by version %s of specdec, this is %s, whose rounding may differ; "
                  "resume with that version, or begin anew",
                  r->resume_from, was->version, SPECDEC_VERSION);
+        SD_TRY(refuse_kernels(r->resume_from, was->kernels, r->plan.kernels, err));
     } else {
         c->state = now;
+        snprintf(c->state.kernels, sizeof c->state.kernels, "%s", r->plan.kernels);
         snprintf(c->state.version, sizeof c->state.version, "%s", SPECDEC_VERSION);
     }
     c->recipe = r->resolved_text; // the checkpoint borrows it

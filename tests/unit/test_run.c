@@ -1,6 +1,7 @@
 // Whole runs on a tiny model: resumed is the same as never stopped, accumulation is exact to the
 // token, and whatever would change the numbers of a resume is refused.
 #include "base/file.h"
+#include "kernels/panels.h"
 #include "support_files.h"
 #include "support_tiny_model.h"
 #include "trainer/init.h"
@@ -218,6 +219,23 @@ Test(run, a_resume_under_another_recipe_base_or_data_is_refused_and_says_why) {
     cr_assert_eq(e.st, SD_OK, "%s", e.err.message);
     cr_assert_eq(e.report.started_at, e.report.steps);
     free(r.out), free(a.out), free(b.out), free(c.out), free(d.out), free(e.out);
+}
+
+Test(run, a_resume_with_kernels_for_other_instructions_is_refused_and_says_what_to_set) {
+    setenv("SPECDEC_ISA", "plain", 1);
+    result r = unfinished("k");
+    unsetenv("SPECDEC_ISA");
+    const char *best = sd_panels_best(false)->name;
+    if (strcmp(best, "plain") == 0) cr_skip_test("this processor has the plain kernels only");
+    result a = run("k", NULL, 0);
+    cr_assert_eq(a.st, SD_EINVAL);
+    cr_assert(strstr(a.err.message, "SPECDEC_ISA=plain") && strstr(a.err.message, best), "%s",
+              a.err.message);
+    setenv("SPECDEC_ISA", "plain", 1);
+    result b = run("k", NULL, 0);
+    cr_assert_eq(b.st, SD_OK, "%s", b.err.message);
+    unsetenv("SPECDEC_ISA");
+    free(r.out), free(a.out), free(b.out);
 }
 
 static double max_relative(const result *a, const result *b) {
