@@ -170,7 +170,7 @@ sd_status sd_dataset_write(const char *out, const sd_gathered *g, const sd_prepa
     r->rows = l.rows;
     r->efficiency = (double)r->tokens / ((double)l.rows * o->sequence_len);
     SD_TRY(sd_replace_open(&file, out, err));
-    SD_TRY(sd_store_create(&s, file.tmp, l.rows, o->sequence_len, err));
+    SD_TRY(sd_store_create(&s, file.tmp, out, l.rows, o->sequence_len, err));
     SD_TRY(write_rows(s, &l, g, o->sequence_len, err));
     SD_TRY(write_docs(s, &l, g, err));
     SD_TRY(write_attributes(s, g, o, m, r, err));
@@ -178,7 +178,7 @@ sd_status sd_dataset_write(const char *out, const sd_gathered *g, const sd_prepa
     s = NULL;
     SD_TRY(sd_store_finish(done, err));
     SD_TRY(sd_sha256_of_file(&hash, file.tmp, err));
-    SD_CHECK(stat(file.tmp, &sb) == 0, err, SD_EIO, "%s: cannot be read back", file.tmp);
+    SD_CHECK(stat(file.tmp, &sb) == 0, err, SD_EIO, "%s: cannot be read back", out);
     SD_TRY(sd_replace_commit(&file, err));
     SD_TRY(write_manifest(out, &hash, sb.st_size, g, o, m, r, err));
 out:

@@ -4,6 +4,7 @@
 
 #include "base/memory.h"
 
+#include <errno.h>
 #include <hdf5.h>
 #include <pthread.h>
 #include <string.h>
@@ -14,7 +15,7 @@ enum { TOKENS, LABELS, SEGMENTS, N_ARRAYS };
 static const char *const array_name[N_ARRAYS] = {"tokens", "labels", "segments"};
 
 struct sd_store {
-    char *path;
+    char *path, *name; // where it stands; what messages call it
     hid_t file, array[N_ARRAYS];
     int64_t rows;
     int T, chunk_rows;
@@ -23,12 +24,34 @@ struct sd_store {
 // One lock for all of HDF5. Functions called *_locked expect it to be held.
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-static sd_status failed(const sd_store *s, const char *doing, const char *what, sd_error *err) {
-    return sd_fail(err, SD_EIO, "%s: HDF5 could not %s %s; is the disk full, or the file damaged?",
-                   s->path, doing, what);
+static sd_status unreadable(const sd_store *s, const char *what, sd_error *err) {
+    return sd_fail(err, SD_EIO, "%s: HDF5 could not read %s; prepare the data again", s->name,
+                   what);
 }
 
-static sd_status new_store(sd_store **out, const char *path, sd_error *err) {
+static void enter(void) {
+    pthread_mutex_lock(&lock);
+    errno = 0;
+}
+
+// The system's reason is what errno was left at; the library's own say nothing to a user.
+static sd_status unwritten(const sd_store *s, const char *what, sd_error *err) {
+    int e = errno;
+    const char *why = e == ENOSPC || e == EDQUOT ? "the disk is full"
+                      : e                        ? strerror(e)
+                                                 : "HDF5 gives no reason";
+    return sd_fail(err, SD_EIO,
+                   "%s: %s could not be written: %s; free space and run again, or give a path on "
+                   "another disk",
+                   s->name, what, why);
+}
+
+static void free_store(sd_store *s) {
+    if (s) free(s->path), free(s->name);
+    free(s);
+}
+
+static sd_status new_store(sd_store **out, const char *path, const char *name, sd_error *err) {
     static bool ready;
     sd_status st = SD_OK;
     sd_store *s = sd_alloc(1, sizeof *s);
@@ -36,13 +59,13 @@ static sd_status new_store(sd_store **out, const char *path, sd_error *err) {
     s->file = -1;
     for (int i = 0; i < N_ARRAYS; i++) s->array[i] = -1;
     s->path = sd_strdup(path);
-    SD_CHECK_ALLOC(s->path, err);
+    s->name = sd_strdup(name);
+    SD_CHECK(s->path && s->name, err, SD_ENOMEM, "%s: out of memory", name);
     if (!ready) SD_TRY(sd_store_zstd_register(err));
     ready = true;
     *out = s, s = NULL;
 out:
-    if (s) free(s->path);
-    free(s);
+    free_store(s);
     return st;
 }
 
@@ -51,15 +74,16 @@ static bool close_locked(sd_store *s) {
     for (int i = 0; i < N_ARRAYS; i++)
         if (s->array[i] >= 0) ok = H5Dclose(s->array[i]) >= 0 && ok;
     if (s->file >= 0) ok = H5Fclose(s->file) >= 0 && ok;
-    free(s->path);
-    free(s);
+    s->file = -1;
+    for (int i = 0; i < N_ARRAYS; i++) s->array[i] = -1;
     return ok;
 }
 
 void sd_store_close(sd_store *s) {
     if (!s) return;
-    pthread_mutex_lock(&lock);
+    enter();
     close_locked(s);
+    free_store(s);
     pthread_mutex_unlock(&lock);
 }
 
@@ -95,28 +119,29 @@ static hid_t create_file(const char *path) {
 
 static sd_status create_locked(sd_store *s, sd_error *err) {
     s->file = create_file(s->path);
-    if (s->file < 0) return failed(s, "create", "the file", err);
+    if (s->file < 0) return unwritten(s, "the file", err);
     hsize_t dims[2] = {(hsize_t)s->rows, (hsize_t)s->T};
     hsize_t chunk[2] = {(hsize_t)s->chunk_rows, (hsize_t)s->T};
     for (int i = 0; i < N_ARRAYS; i++) {
         s->array[i] = create_dataset(s->file, array_name[i], H5T_STD_I32LE, 2, dims, chunk);
-        if (s->array[i] < 0) return failed(s, "create", array_name[i], err);
+        if (s->array[i] < 0) return unwritten(s, array_name[i], err);
     }
     return SD_OK;
 }
 
-sd_status sd_store_create(sd_store **out, const char *path, int64_t rows, int T, sd_error *err) {
+sd_status sd_store_create(sd_store **out, const char *path, const char *name, int64_t rows, int T,
+                          sd_error *err) {
     *out = NULL;
     sd_store *s = NULL;
-    pthread_mutex_lock(&lock);
-    sd_status st = new_store(&s, path, err);
+    enter();
+    sd_status st = new_store(&s, path, name, err);
     if (st == SD_OK) {
         s->rows = rows;
         s->T = T;
         int64_t fit = CHUNK_PLACES / T > 0 ? CHUNK_PLACES / T : 1;
         s->chunk_rows = (int)(fit < rows ? fit : rows);
         st = create_locked(s, err);
-        if (st != SD_OK) close_locked(s);
+        if (st != SD_OK) close_locked(s), free_store(s);
         if (st == SD_OK) *out = s;
     }
     pthread_mutex_unlock(&lock);
@@ -144,9 +169,9 @@ sd_status sd_store_write_rows(sd_store *s, int64_t begin, int64_t n, const int32
                               const int32_t *labels, const int32_t *segments, sd_error *err) {
     const int32_t *from[N_ARRAYS] = {tokens, labels, segments};
     sd_status st = SD_OK;
-    pthread_mutex_lock(&lock);
+    enter();
     for (int i = 0; i < N_ARRAYS && st == SD_OK; i++)
-        if (!transfer(s, i, begin, n, NULL, from[i])) st = failed(s, "write", array_name[i], err);
+        if (!transfer(s, i, begin, n, NULL, from[i])) st = unwritten(s, array_name[i], err);
     pthread_mutex_unlock(&lock);
     return st;
 }
@@ -187,16 +212,16 @@ sd_status sd_store_write_docs(sd_store *s, const sd_store_doc *docs, int64_t n, 
     char *scratch = sd_alloc((size_t)n, 32);
     if (!scratch) return sd_fail(err, SD_ENOMEM, "out of memory");
     sd_status st = SD_OK;
-    pthread_mutex_lock(&lock);
+    enter();
     hid_t creation = H5Pcreate(H5P_GROUP_CREATE), group = -1;
     if (creation >= 0 && H5Pset_obj_track_times(creation, false) >= 0)
         group = H5Gcreate2(s->file, "docs", H5P_DEFAULT, creation, H5P_DEFAULT);
-    if (group < 0) st = failed(s, "create", "docs", err);
+    if (group < 0) st = unwritten(s, "docs", err);
     for (int i = 0; i < N_COLUMNS && st == SD_OK; i++)
         if (!write_column(group, &columns[i], docs, n, scratch))
-            st = failed(s, "write", columns[i].name, err);
+            st = unwritten(s, columns[i].name, err);
     if (creation >= 0) H5Pclose(creation);
-    if (group >= 0 && H5Gclose(group) < 0 && st == SD_OK) st = failed(s, "close", "docs", err);
+    if (group >= 0 && H5Gclose(group) < 0 && st == SD_OK) st = unwritten(s, "docs", err);
     pthread_mutex_unlock(&lock);
     free(scratch);
     return st;
@@ -209,22 +234,22 @@ static sd_status set_attribute(sd_store *s, const char *name, hid_t type, const 
     bool ok = a >= 0 && H5Awrite(a, type, value) >= 0;
     if (a >= 0) ok = H5Aclose(a) >= 0 && ok;
     if (space >= 0) H5Sclose(space);
-    return ok ? SD_OK : failed(s, "write the attribute", name, err);
+    return ok ? SD_OK : unwritten(s, name, err);
 }
 
 sd_status sd_store_set_int(sd_store *s, const char *name, int64_t value, sd_error *err) {
-    pthread_mutex_lock(&lock);
+    enter();
     sd_status st = set_attribute(s, name, H5T_NATIVE_INT64, &value, err);
     pthread_mutex_unlock(&lock);
     return st;
 }
 
 sd_status sd_store_set_text(sd_store *s, const char *name, const char *text, sd_error *err) {
-    pthread_mutex_lock(&lock);
+    enter();
     sd_status st = SD_OK;
     hid_t type = H5Tcopy(H5T_C_S1);
     if (type < 0 || H5Tset_size(type, strlen(text) + 1) < 0 || H5Tset_cset(type, H5T_CSET_UTF8) < 0)
-        st = failed(s, "write the attribute", name, err);
+        st = unwritten(s, name, err);
     else
         st = set_attribute(s, name, type, text, err);
     if (type >= 0) H5Tclose(type);
@@ -233,19 +258,19 @@ sd_status sd_store_set_text(sd_store *s, const char *name, const char *text, sd_
 }
 
 sd_status sd_store_finish(sd_store *s, sd_error *err) {
-    sd_error why;
-    failed(s, "finish", "the file", &why);
-    pthread_mutex_lock(&lock);
-    bool ok = H5Fflush(s->file, H5F_SCOPE_GLOBAL) >= 0;
-    ok = close_locked(s) && ok;
+    sd_status st = SD_OK;
+    enter();
+    if (H5Fflush(s->file, H5F_SCOPE_GLOBAL) < 0) st = unwritten(s, "the file", err);
+    if (!close_locked(s) && st == SD_OK) st = unwritten(s, "the file", err);
+    free_store(s);
     pthread_mutex_unlock(&lock);
-    return ok ? SD_OK : sd_fail(err, SD_EIO, "%s", why.message);
+    return st;
 }
 
 // ---- reading -----------------------------------------------------------------------------------
 
 static sd_status odd(const sd_store *s, const char *what, const char *why, sd_error *err) {
-    return sd_fail(err, SD_EFORMAT, "%s: %s %s; prepare the data again", s->path, what, why);
+    return sd_fail(err, SD_EFORMAT, "%s: %s %s; prepare the data again", s->name, what, why);
 }
 
 // Chunked, nothing outside the file, no filter but ours.
@@ -309,13 +334,13 @@ static sd_status open_locked(sd_store *s, sd_error *err) {
     sd_status st = SD_OK;
     s->file = H5Fopen(s->path, H5F_ACC_RDONLY, H5P_DEFAULT);
     SD_CHECK(s->file >= 0, err, SD_EFORMAT,
-             "%s: is not an HDF5 file that can be opened; prepare the data again", s->path);
+             "%s: is not an HDF5 file that can be opened; prepare the data again", s->name);
     for (int i = 0; i < N_ARRAYS; i++) {
         hsize_t dims[2], chunk[2];
         SD_TRY(open_dataset(s, &s->array[i], s->file, array_name[i], 4, 2, dims, chunk, err));
         if (i == 0) {
             SD_CHECK(dims[0] >= 1 && dims[1] >= 1 && dims[0] < INT32_MAX && dims[1] <= 1 << 24, err,
-                     SD_EFORMAT, "%s: %llu rows of %llu tokens; prepare the data again", s->path,
+                     SD_EFORMAT, "%s: %llu rows of %llu tokens; prepare the data again", s->name,
                      (unsigned long long)dims[0], (unsigned long long)dims[1]);
             s->rows = (int64_t)dims[0];
             s->T = (int)dims[1];
@@ -324,7 +349,7 @@ static sd_status open_locked(sd_store *s, sd_error *err) {
         SD_CHECK((int64_t)dims[0] == s->rows && (int)dims[1] == s->T && chunk[0] <= dims[0] &&
                      chunk[0] * chunk[1] <= (hsize_t)1 << 26,
                  err, SD_EFORMAT, "%s: %s has another shape than tokens; prepare the data again",
-                 s->path, array_name[i]);
+                 s->name, array_name[i]);
     }
 out:
     return st;
@@ -333,11 +358,11 @@ out:
 sd_status sd_store_open(sd_store **out, const char *path, sd_error *err) {
     sd_store *s = NULL;
     *out = NULL;
-    pthread_mutex_lock(&lock);
-    sd_status st = new_store(&s, path, err);
+    enter();
+    sd_status st = new_store(&s, path, path, err);
     if (st == SD_OK) {
         st = open_locked(s, err);
-        if (st != SD_OK) close_locked(s);
+        if (st != SD_OK) close_locked(s), free_store(s);
         if (st == SD_OK) *out = s;
     }
     pthread_mutex_unlock(&lock);
@@ -358,9 +383,9 @@ sd_status sd_store_read_rows(sd_store *s, int64_t begin, int64_t n, int32_t *tok
                              int32_t *labels, int32_t *segments, sd_error *err) {
     int32_t *into[N_ARRAYS] = {tokens, labels, segments};
     sd_status st = SD_OK;
-    pthread_mutex_lock(&lock);
+    enter();
     for (int i = 0; i < N_ARRAYS && st == SD_OK; i++)
-        if (!transfer(s, i, begin, n, into[i], NULL)) st = failed(s, "read", array_name[i], err);
+        if (!transfer(s, i, begin, n, into[i], NULL)) st = unreadable(s, array_name[i], err);
     pthread_mutex_unlock(&lock);
     return st;
 }
@@ -377,7 +402,7 @@ static sd_status read_column(sd_store *s, hid_t group, const column *c, sd_store
     // A row has at most T documents; each has at least one token.
     SD_CHECK(dims[0] >= 1 && dims[0] <= (hsize_t)s->rows * (hsize_t)s->T && dims[1] == 32 &&
                  (*n < 0 || (int64_t)dims[0] == *n),
-             err, SD_EFORMAT, "%s: docs/%s has %llu entries; prepare the data again", s->path,
+             err, SD_EFORMAT, "%s: docs/%s has %llu entries; prepare the data again", s->name,
              c->name, (unsigned long long)dims[0]);
     if (*n < 0) {
         *n = (int64_t)dims[0];
@@ -387,7 +412,7 @@ static sd_status read_column(sd_store *s, hid_t group, const column *c, sd_store
     raw = sd_alloc((size_t)*n, c->size);
     SD_CHECK_ALLOC(raw, err);
     if (H5Dread(d, column_type(c, false), H5S_ALL, H5S_ALL, H5P_DEFAULT, raw) < 0) {
-        st = failed(s, "read", c->name, err);
+        st = unreadable(s, c->name, err);
         goto out;
     }
     for (int64_t i = 0; i < *n; i++)
@@ -404,7 +429,7 @@ sd_status sd_store_read_docs(sd_store *s, sd_store_doc **docs, int64_t *n, sd_er
     H5L_info_t link;
     *docs = NULL;
     *n = -1;
-    pthread_mutex_lock(&lock);
+    enter();
     if (H5Lget_info(s->file, "docs", &link, H5P_DEFAULT) >= 0 && link.type == H5L_TYPE_HARD)
         group = H5Gopen2(s->file, "docs", H5P_DEFAULT);
     if (group < 0) {
@@ -441,7 +466,7 @@ static hid_t open_attribute(sd_store *s, const char *name, H5T_class_t class, hi
 sd_status sd_store_get_int(sd_store *s, const char *name, int64_t *value, sd_error *err) {
     sd_status st = SD_OK;
     hid_t type;
-    pthread_mutex_lock(&lock);
+    enter();
     hid_t a = open_attribute(s, name, H5T_INTEGER, &type);
     if (a < 0 || H5Aread(a, H5T_NATIVE_INT64, value) < 0)
         st = odd(s, name, "is missing or of another type", err);
@@ -454,7 +479,7 @@ sd_status sd_store_get_text(sd_store *s, const char *name, char **text, sd_error
     sd_status st = SD_OK;
     hid_t type;
     *text = NULL;
-    pthread_mutex_lock(&lock);
+    enter();
     hid_t a = open_attribute(s, name, H5T_STRING, &type);
     size_t size = a >= 0 ? H5Tget_size(type) : 0;
     if (a < 0 || size == 0 || size > MAX_TEXT) {
@@ -464,7 +489,7 @@ sd_status sd_store_get_text(sd_store *s, const char *name, char **text, sd_error
         if (!*text)
             st = sd_fail(err, SD_ENOMEM, "out of memory");
         else if (H5Aread(a, type, *text) < 0)
-            st = failed(s, "read the attribute", name, err);
+            st = unreadable(s, name, err);
     }
     if (a >= 0) H5Tclose(type), H5Aclose(a);
     pthread_mutex_unlock(&lock);

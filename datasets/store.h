@@ -22,8 +22,10 @@ typedef struct {
 
 typedef struct sd_store sd_store;
 
-/// Creates (replacing) path with empty /tokens, /labels, /segments of [rows, T].
-sd_status sd_store_create(sd_store **out, const char *path, int64_t rows, int T, sd_error *err);
+/// Creates (replacing) path with empty /tokens, /labels, /segments of [rows, T]. Messages speak of
+/// `name`, which path is going to be renamed to.
+sd_status sd_store_create(sd_store **out, const char *path, const char *name, int64_t rows, int T,
+                          sd_error *err);
 /// Rows [begin, begin + n); arrays [n, T].
 sd_status sd_store_write_rows(sd_store *s, int64_t begin, int64_t n, const int32_t *tokens,
                               const int32_t *labels, const int32_t *segments, sd_error *err);

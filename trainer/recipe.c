@@ -335,7 +335,8 @@ sd_status sd_recipe_fail(const sd_recipe *r, const char *key, sd_error *err, con
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     const sd_recipe_key *k = find_key(key);
-    return sd_yaml_fail(err, k ? &r->mark[k - sd_recipe_keys] : NULL, "%s: %s", key, text);
+    const sd_yaml_mark *at = k ? &r->mark[k - sd_recipe_keys] : &r->file;
+    return sd_yaml_fail(err, at->origin ? at : &r->file, "%s: %s", key, text);
 }
 
 static bool given(const sd_recipe *r, const char *key) {
@@ -403,6 +404,7 @@ sd_status sd_recipe_parse(sd_recipe *r, const char *origin, const char *text, si
     SD_TRY(set_defaults(r, err));
     char *name = sd_arena_strndup(&r->arena, origin, strlen(origin)); // the marks point at it
     SD_CHECK_ALLOC(name, err);
+    r->file.origin = name;
     SD_TRY(sd_yaml_parse(&root, &r->arena, name, text, len, err));
     if (root->kind != SD_YAML_MAP) {
         st = sd_yaml_fail(err, &root->mark, "a recipe is a map of keys, such as base: {model: M}");

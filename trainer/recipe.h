@@ -114,6 +114,7 @@ typedef struct {
         int64_t threads, memory_limit; // bytes
     } device;
 
+    sd_yaml_mark file;                     // its name alone, for what no line says
     sd_yaml_mark mark[SD_RECIPE_MAX_KEYS]; // where each key was given; origin NULL: a default
     sd_arena arena;                        // every text
 } sd_recipe;

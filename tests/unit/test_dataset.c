@@ -7,8 +7,12 @@
 
 #include <criterion/criterion.h>
 #include <hdf5.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 // HDF5 1.10 leaks what it had read of a damaged file when it refuses the file.
 const char *__lsan_default_suppressions(void);
@@ -336,6 +340,40 @@ Test(dataset, damage_under_a_right_hash_is_an_error_and_not_a_crash) {
     tiny_chat_close(&m);
 }
 
+// A limit on file sizes makes a write fail where a full disk would.
+Test(dataset, a_disk_that_fills_up_is_reported_by_the_outputs_name_and_leaves_nothing) {
+    sd_model m;
+    sd_error err = {0};
+    tiny_chat_open(&m, tiny_chatml, NULL);
+    sd_data_source s = {temp_text("full.jsonl", conversations), SD_FORMAT_AUTO};
+    sd_prepare_options o = options(&s, 1, 64, true);
+    const char *out = temp_file("full.h5"), *first = "full.h5: ";
+    char line[2048];
+    signal(SIGXFSZ, SIG_IGN);
+    for (rlim_t limit = 0; limit < 6000; limit += 700) {
+        int fd[2];
+        cr_assert_eq(pipe(fd), 0);
+        pid_t child = fork();
+        if (child == 0) {
+            setrlimit(RLIMIT_FSIZE, &(struct rlimit){limit, limit});
+            sd_status st = sd_dataset_prepare(out, &o, &m, NULL, &err);
+            if (write(fd[1], err.message, strlen(err.message)) < 0) _exit(9);
+            _exit(st);
+        }
+        close(fd[1]);
+        ssize_t n = read(fd[0], line, sizeof line - 1);
+        line[n > 0 ? n : 0] = '\0';
+        close(fd[0]);
+        int status = 0;
+        waitpid(child, &status, 0);
+        cr_assert_eq(WEXITSTATUS(status), SD_EIO, "limit %d: %s", (int)limit, line);
+        cr_assert(strstr(line, first) && !strstr(line, ".tmp.") && strstr(line, "free space"),
+                  "limit %d: %s", (int)limit, line);
+        cr_assert(!sd_path_exists(out));
+    }
+    tiny_chat_close(&m);
+}
+
 // Builds a container like ours but for one thing.
 static void write_odd(const char *path, int what) {
     sd_store *s;
@@ -349,7 +387,7 @@ static void write_odd(const char *path, int what) {
     if (what == 5) doc[0].source = 7;
     if (what == 6) label[0] = 1; // a first token that is labelled
     if (what == 7) token[1] = label[1] = -3;
-    cr_assert_eq(sd_store_create(&s, path, 2, 4, NULL), SD_OK);
+    cr_assert_eq(sd_store_create(&s, path, path, 2, 4, NULL), SD_OK);
     cr_assert_eq(sd_store_write_rows(s, 0, 2, token, label, segment, NULL), SD_OK);
     cr_assert_eq(sd_store_write_docs(s, doc, 2, NULL), SD_OK);
     sd_store_set_int(s, "vocab", 10, NULL);

@@ -124,6 +124,15 @@ Test(recipe, mistakes_are_pointed_at_with_the_nearest_key) {
     }
 }
 
+Test(recipe, a_key_that_is_missing_is_reported_with_the_files_name) {
+    sd_recipe r;
+    sd_error err = {0};
+    cr_assert_eq(parse(&r, "", &err), SD_OK, "%s", err.message);
+    sd_recipe_fail(&r, "base.model", &err, "is missing");
+    cr_assert_str_eq(err.message, "r.yaml: base.model: is missing");
+    sd_recipe_free(&r);
+}
+
 Test(recipe, a_key_that_is_given_its_default_is_no_mistake_even_when_unbuilt) {
     sd_recipe r;
     sd_error err = {0};
