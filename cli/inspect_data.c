@@ -86,19 +86,49 @@ static json_t *names_in(const char *folder, const char *sub) {
     return a;
 }
 
+/// manifest.json of a finished run; *out NULL where the run is not finished.
+static sd_status manifest_of(json_t **out, const char *folder, sd_error *err) {
+    enum { MAX_MANIFEST = 16 << 20 };
+    sd_status st = SD_OK;
+    char *path = sd_path_join(folder, "manifest.json"), *data = NULL;
+    size_t len;
+    json_error_t why;
+    *out = NULL;
+    SD_CHECK_ALLOC(path, err);
+    if (!sd_path_exists(path)) goto out;
+    SD_TRY(sd_file_read(&data, &len, path, MAX_MANIFEST, err));
+    *out = json_loadb(data, len, JSON_REJECT_DUPLICATES, &why);
+    SD_CHECK(*out, err, SD_EFORMAT,
+             "%s: line %d: %s; it is damaged: remove it, and specdec train writes it again", path,
+             why.line, why.text);
+    if (json_integer_value(json_object_get(*out, "specdec_run")) != 1) {
+        json_decref(*out);
+        *out = NULL;
+        st = sd_fail(err, SD_EFORMAT,
+                     "%s: is not the manifest of a run (specdec_run: 1 is missing); it is damaged: "
+                     "remove it, and specdec train writes it again",
+                     path);
+    }
+out:
+    free(data);
+    free(path);
+    return st;
+}
+
 sd_status sd_inspect_run(json_t **out, const char *folder, sd_error *err) {
+    json_t *m = NULL;
+    sd_status st = manifest_of(&m, folder, err);
+    if (st != SD_OK) return st;
     json_t *o = json_pack("{s:s, s:o}", "kind", "run", "path", text(folder));
     json_t *metrics = last_metrics(folder);
-    char *manifest = sd_path_join(folder, "manifest.json");
     if (o) {
         if (metrics) json_object_set_new(o, "last_metrics", metrics);
         json_object_set_new(o, "checkpoints", names_in(folder, "checkpoints"));
         json_object_set_new(o, "adapter", names_in(folder, "adapter"));
         json_object_set_new(o, "draft", names_in(folder, "draft"));
-        json_t *m = manifest ? json_load_file(manifest, 0, NULL) : NULL;
-        if (m) json_object_set_new(o, "manifest", m);
+        if (m) json_object_set(o, "manifest", m);
     }
-    free(manifest);
+    json_decref(m);
     *out = o;
     return o ? SD_OK : sd_fail(err, SD_ENOMEM, "%s: out of memory", folder);
 }
