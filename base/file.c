@@ -124,33 +124,6 @@ static sd_status fsync_parent(const char *path, sd_error *err) {
     return st;
 }
 
-// Temporary files and new folders that are being written, for the signal handler.
-enum { MAX_OPEN = 64 };
-static _Atomic(char *) unfinished[MAX_OPEN];
-
-void sd_unfinished(char *path) {
-    for (int i = 0; path && i < MAX_OPEN; i++) {
-        char *none = NULL;
-        if (atomic_compare_exchange_strong(&unfinished[i], &none, path)) return;
-    }
-}
-
-void sd_finished(char *path) {
-    for (int i = 0; path && i < MAX_OPEN; i++) {
-        char *same = path;
-        if (atomic_compare_exchange_strong(&unfinished[i], &same, NULL)) return;
-    }
-}
-
-void sd_remove_unfinished(void) {
-    for (int pass = 0; pass < 2; pass++) { // the files first, then the folders that they empty
-        for (int i = 0; i < MAX_OPEN; i++) {
-            const char *path = atomic_load(&unfinished[i]);
-            if (path) (void)(pass ? rmdir(path) : unlink(path));
-        }
-    }
-}
-
 sd_status sd_replace_open(sd_replace *r, const char *path, sd_error *err) {
     static atomic_uint serial;
     sd_status st = SD_OK;

@@ -43,6 +43,10 @@ void sd_unfinished(char *path);
 void sd_finished(char *path); // harmless for NULL and for what was never unfinished
 /// For a signal handler that then calls _exit: only unlink and rmdir.
 void sd_remove_unfinished(void);
+/// A folder of one's own under $TMPDIR, for files that are wanted for a while; *dir malloc'ed. It
+/// goes with all its files (no folders inside) at the close and when the program is interrupted.
+sd_status sd_scratch_open(char **dir, const char *name, sd_error *err);
+void sd_scratch_close(char *dir); // frees dir; NULL is fine
 /// SD_OK when a file can be made at path: asked before long work whose result goes there.
 sd_status sd_check_writable(const char *path, sd_error *err);
 sd_status sd_replace_commit(sd_replace *r, sd_error *err);

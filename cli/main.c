@@ -4,6 +4,7 @@
 #include "cli/verb.h"
 #include "cli/verbs.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -33,6 +34,28 @@ static void stop_at_once(int sig) {
     struct sigaction sa = {.sa_handler = on_early_interrupt}, old;
     sigemptyset(&sa.sa_mask);
     if (sigaction(sig, NULL, &old) == 0 && old.sa_handler != SIG_IGN) sigaction(sig, &sa, NULL);
+}
+
+// `specdec ... | head`: ends as other tools do, quietly and by the signal itself.
+static void on_broken_pipe(int sig) {
+    sd_remove_unfinished();
+    raise(sig); // the default by now, and pending until this returns
+}
+
+static void stop_at_broken_pipe(void) {
+    struct sigaction sa = {.sa_handler = on_broken_pipe, .sa_flags = SA_RESETHAND};
+    sigemptyset(&sa.sa_mask);
+    sigaction(SIGPIPE, &sa, NULL);
+}
+
+void sd_outlive_broken_pipes(void) {
+    signal(SIGPIPE, SIG_IGN);
+}
+
+// Where the signal is ignored a reader that has gone is no failure either: the work is done.
+static bool reader_is_gone(void) {
+    struct pollfd p = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    return poll(&p, 1, 0) == 1 && (p.revents & (POLLERR | POLLHUP));
 }
 
 void sd_catch_interrupts(void) {
@@ -82,7 +105,7 @@ static int unknown_verb(const char *name) {
 int main(int argc, char **argv) {
     sd_error err = {0};
     sd_status st = SD_OK;
-    signal(SIGPIPE, SIG_IGN);
+    stop_at_broken_pipe();
     stop_at_once(SIGINT);
     stop_at_once(SIGTERM);
     if (argc < 2) {
@@ -101,9 +124,8 @@ int main(int argc, char **argv) {
     }
     // What was written and lost in the middle of a long output leaves only the mark of ferror.
     bool lost = fflush(stdout) != 0 || ferror(stdout);
-    if (lost && st == SD_OK)
-        st = sd_fail(&err, SD_EIO,
-                     "standard output: write failed; is the disk full, or its reader gone?");
+    if (lost && st == SD_OK && !reader_is_gone())
+        st = sd_fail(&err, SD_EIO, "standard output: write failed; is the disk full?");
     if (st != SD_OK)
         fprintf(stderr, "specdec: %s\n", err.message[0] ? err.message : sd_status_word(st));
     return sd_status_exit_code(st);

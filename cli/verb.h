@@ -24,3 +24,5 @@ bool sd_verb_help(const char *usage, const char *help, const sd_option *rows, in
 /// with 130.
 extern volatile int sd_interrupted;
 void sd_catch_interrupts(void);
+/// For a verb whose work is not its output: a pipe whose reader has gone does not end it.
+void sd_outlive_broken_pipes(void);

@@ -59,6 +59,7 @@ sd_status sd_verb_serve(int argc, char **argv, sd_error *err) {
     if (sd_verb_help("serve -m MODEL [-a NAME=PATH ...] [-d DRAFT] [--port N]",
                      "an OpenAI-compatible server", rows, argc, argv))
         return SD_OK;
+    sd_outlive_broken_pipes();
     SD_TRY(sd_options_parse(&rest, rows, &a, argc, argv, err));
     SD_CHECK(rest.n == 0, err, SD_EINVAL,
              "serve: '%s' is not an option; give models with -m and -a", rest.item[0]);

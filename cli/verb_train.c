@@ -76,6 +76,7 @@ static void print_plan(const sd_run_report *r) {
     for (int i = 0; i < r->plan.n; i++)
         printf("  %-36s %10.1f MiB\n", r->plan.row[i].part, mib(r->plan.row[i].bytes));
     printf("  %-36s %10.1f MiB\n\n", "total", mib(r->plan.total));
+    if (r->done_before) printf("this run is finished already; training would do nothing\n");
     printf("%lld records in %lld rows, %lld tokens an epoch (%lld supervised); %lld held out\n",
            (long long)r->records, (long long)r->rows, (long long)r->tokens,
            (long long)r->supervised, (long long)r->eval_records);
@@ -97,6 +98,7 @@ static sd_status print_json(const sd_run_report *r, bool plan, sd_error *err) {
         (json_int_t)r->eval_records, "micro_batch_tokens", (json_int_t)r->micro_batch_tokens,
         "started_after_step", (json_int_t)r->started_at);
     if (!j) return sd_fail(err, SD_ENOMEM, "out of memory");
+    json_object_set_new(j, "done_before", json_boolean(r->done_before));
     if (plan) {
         json_t *parts = json_object();
         for (int i = 0; i < r->plan.n; i++)
@@ -105,7 +107,6 @@ static sd_status print_json(const sd_run_report *r, bool plan, sd_error *err) {
         json_object_set_new(j, "memory_bytes", parts);
         json_object_set_new(j, "total_bytes", json_integer((json_int_t)r->plan.total));
     } else {
-        json_object_set_new(j, "done_before", json_boolean(r->done_before));
         set_number(j, "first_loss", r->first_loss);
         set_number(j, "last_loss", r->last_loss);
         set_number(j, "best_eval_loss", r->best_eval);
@@ -206,12 +207,13 @@ sd_status sd_verb_train(int argc, char **argv, sd_error *err) {
                         .out = a.out,
                         .resume = a.resume,
                         .threads = (int)a.threads,
+                        .begins = sd_catch_interrupts,
                         .stop = &sd_interrupted,
                         .resume_hint = again.data,
                         .say = say,
                         .progress = sd_progress};
     SD_TRY(split_rest(&o.recipe, override, &o.n_overrides, &model, &rest, &a, err));
-    if (!a.plan) sd_catch_interrupts();
+    if (!a.plan) sd_outlive_broken_pipes();
     SD_TRY(a.plan ? sd_run_plan(&o, &report, err) : sd_run_train(&o, &report, err));
     if (a.json)
         SD_TRY(print_json(&report, a.plan, err));

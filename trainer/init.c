@@ -23,13 +23,9 @@ static sd_status count(counts *c, const char *data, sd_model *m, sd_error *err) 
     sd_status st = SD_OK;
     sd_dataset *d = NULL;
     json_t *sources = NULL;
-    const char *tmp = getenv("TMPDIR");
-    char *dir = sd_sprintf("%s/specdec-init-XXXXXX", tmp && tmp[0] ? tmp : "/tmp"), *path = NULL;
+    char *dir = NULL, *path = NULL;
     sd_pool *pool = NULL;
-    SD_CHECK_ALLOC(dir, err);
-    SD_CHECK(mkdtemp(dir), err, SD_EIO, "%s: cannot be created; set TMPDIR to a writable folder",
-             dir);
-    sd_unfinished(dir);
+    SD_TRY(sd_scratch_open(&dir, "specdec-init", err));
     path = sd_path_join(dir, "data.h5");
     SD_CHECK_ALLOC(path, err);
     SD_TRY(sd_pool_open(&pool, 0, err));
@@ -52,10 +48,8 @@ out:
     json_decref(sources);
     sd_dataset_close(d);
     sd_pool_close(pool);
-    if (path) sd_remove_tree(dir, NULL);
+    sd_scratch_close(dir);
     free(path);
-    sd_finished(dir);
-    free(dir);
     return st;
 }
 

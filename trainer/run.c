@@ -1,21 +1,15 @@
 // A run from recipe to finished folder, in the order in which things can be known: recipe, folder,
-// base, where to go on from (which fixes what auto had become), data, memory plan, parameters,
-// loop, exports.
+// where to go on from (which fixes what auto had become), base, first parameters, data, memory
+// plan, loop, exports.
 #include "trainer/run.h"
 
 #include "base/file.h"
 #include "trainer/run_private.h"
 #include "trainer/targets.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 enum { AUTO_MICRO_BATCH = 2048 }; // tokens: GEMMs are efficient from there, activations still small
 
@@ -30,21 +24,6 @@ void sd_run_say(const sd_run *r, const char *fmt, ...) {
 
 char *sd_run_path(const sd_run *r, const char *name) {
     return sd_path_join(r->dir, name);
-}
-
-/// A folder that this process made and put nothing into goes again; rmdir refuses any other.
-static void remove_if_empty(const sd_run *r) {
-    char *data = sd_run_path(r, "data"), *lock = sd_run_path(r, ".lock");
-    if (data) (void)rmdir(data);
-    DIR *d = opendir(r->dir);
-    bool empty = d != NULL;
-    for (const struct dirent *e; d && (e = readdir(d)) != NULL;)
-        if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..") && strcmp(e->d_name, ".lock"))
-            empty = false;
-    if (d) closedir(d);
-    if (empty && lock && unlink(lock) == 0) (void)rmdir(r->dir);
-    free(data);
-    free(lock);
 }
 
 static void run_close(sd_run *r) {
@@ -63,52 +42,8 @@ static void run_close(sd_run *r) {
     free(r->c.v);
     free(r->c.best);
     free(r->resume_from);
-    if (r->made && r->lock >= 0) remove_if_empty(r);
-    free(r->dir);
-    if (r->lock >= 0) close(r->lock);
+    sd_run_close_folder(r);
     sd_recipe_free(&r->recipe);
-}
-
-/// What a run that was killed while it wrote has left: a merged model may be gigabytes.
-static sd_status sweep(const sd_run *r, sd_error *err) {
-    static const char *const parts[] = {"", "data", "adapter", "draft"};
-    sd_status st = SD_OK;
-    for (size_t i = 0; i < sizeof parts / sizeof parts[0] && st == SD_OK; i++) {
-        char *path = sd_run_path(r, parts[i]);
-        if (!path) return sd_fail(err, SD_ENOMEM, "out of memory");
-        st = sd_replace_sweep(path, err);
-        free(path);
-    }
-    return st;
-}
-
-/// The folder, and a lock on it that ends with the process: two trainers in one folder would mix
-/// their checkpoints.
-static sd_status open_folder(sd_run *r, sd_error *err) {
-    sd_status st = SD_OK;
-    char *lock = NULL;
-    r->dir = r->o->out ? sd_strdup(r->o->out) : sd_sprintf("runs/%s", r->recipe.name);
-    SD_CHECK_ALLOC(r->dir, err);
-    SD_CHECK(strlen(r->dir) < sizeof r->report->dir, err, SD_EINVAL, "%.80s...: too long a path",
-             r->dir);
-    snprintf(r->report->dir, sizeof r->report->dir, "%s", r->dir);
-    r->made = !sd_path_exists(r->dir);
-    SD_TRY(sd_mkdirs(r->dir, err));
-    lock = sd_run_path(r, ".lock");
-    SD_CHECK_ALLOC(lock, err);
-    r->lock = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    SD_CHECK(r->lock >= 0, err, SD_EIO, "%s: cannot be created: %s", lock, strerror(errno));
-    SD_CHECK(flock(r->lock, LOCK_EX | LOCK_NB) == 0, err, SD_EINVAL,
-             "%s: another specdec train is at work in this folder; wait for it, or give another "
-             "name=",
-             r->dir);
-    struct stat sb; // one that just gave up may have removed the file that we now hold
-    SD_CHECK(fstat(r->lock, &sb) == 0 && sb.st_nlink > 0, err, SD_EIO,
-             "%s: was removed by another specdec train; run again", lock);
-    SD_TRY(sweep(r, err));
-out:
-    free(lock);
-    return st;
 }
 
 static sd_status open_base(sd_run *r, sd_error *err) {
@@ -190,17 +125,20 @@ out:
     return st;
 }
 
-static sd_status prepare(sd_run *r, bool plan_only, bool *done, sd_error *err) {
+/// All that can be known and refused before the first step.
+static sd_status prepare(sd_run *r, sd_error *err) {
     sd_status st = SD_OK;
-    *done = false;
+    bool *done = &r->report->done_before;
     SD_TRY(sd_recipe_load(&r->recipe, r->o->recipe, r->o->override, r->o->n_overrides, err));
-    SD_TRY(open_folder(r, err));
-    if (!plan_only) SD_TRY(sd_run_choose_start(r, done, err));
-    if (*done) goto out;
+    SD_TRY(sd_run_open_folder(r, err));
+    SD_TRY(sd_run_choose_start(r, done, err));
+    if (*done && !r->plan_only) goto out;
     SD_TRY(open_base(r, err));
     SD_TRY(open_layout(r, err));
+    SD_TRY(sd_run_init_parameters(r, err));
     SD_TRY(sd_run_open_data(r, err));
     SD_TRY(resolve(r, err));
+    if (!*done) SD_TRY(sd_run_load_start(r, err));
 out:
     return st;
 }
@@ -265,7 +203,8 @@ static void fill_report(sd_run *r) {
 
 static sd_status train(sd_run *r, sd_error *err) {
     sd_status st = SD_OK;
-    SD_TRY(sd_run_load_start(r, err));
+    if (r->o->begins) r->o->begins();
+    sd_run_keep_folder(r);
     SD_TRY(write_resolved(r, err));
     SD_TRY(open_metrics(r, err));
     if (r->resume_from)
@@ -311,17 +250,16 @@ static void report_init(sd_run_report *p) {
 sd_status sd_run_train(const sd_run_options *o, sd_run_report *report, sd_error *err) {
     sd_run r = {.o = o, .report = report, .lock = -1};
     report_init(report);
-    sd_status st = prepare(&r, false, &report->done_before, err);
+    sd_status st = prepare(&r, err);
     if (st == SD_OK && !report->done_before) st = train(&r, err);
     run_close(&r);
     return st;
 }
 
 sd_status sd_run_plan(const sd_run_options *o, sd_run_report *report, sd_error *err) {
-    sd_run r = {.o = o, .report = report, .lock = -1};
-    bool done;
+    sd_run r = {.o = o, .report = report, .lock = -1, .plan_only = true};
     report_init(report);
-    sd_status st = prepare(&r, true, &done, err);
+    sd_status st = prepare(&r, err);
     run_close(&r);
     return st;
 }

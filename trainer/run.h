@@ -15,10 +15,14 @@ typedef struct {
     const char *recipe; // path
     const char *const *override;
     int n_overrides;
-    const char *out;           // the run's folder; NULL: runs/<name>
-    const char *resume;        // auto, never or a checkpoint's path; NULL: as the recipe says
-    int threads;               // 0: as the recipe says
-    const volatile int *stop;  // set by a signal handler
+    const char *out;    // the run's folder; NULL: runs/<name>
+    const char *resume; // auto, never or a checkpoint's path; NULL: as the recipe says
+    int threads;        // 0: as the recipe says
+    // The first step is next: from here on *stop, which a signal handler sets, is obeyed and the
+    // state saved. Before, there is nothing to save: a handler may call sd_remove_unfinished and
+    // end the process. May be NULL.
+    void (*begins)(void);
+    const volatile int *stop;
     const char *resume_hint;   // what to type after an interruption
     void (*say)(const char *); // a line for people, e.g. where a resume begins; may be NULL
     void (*progress)(const char *what, int64_t done, int64_t total, double seconds); // may be NULL
@@ -34,7 +38,7 @@ typedef struct {
     int64_t step_tokens; // of the largest step
     int64_t micro_batch_tokens;
     sd_train_plan_report plan;
-    bool done_before; // the run was finished already: nothing was done
+    bool done_before; // the run is finished already: nothing was (a plan: would be) done
     double first_loss, last_loss, best_eval, last_eval; // NaN: none
     int64_t best_step;
     double wall_s, peak_mb;
@@ -47,5 +51,6 @@ typedef struct {
 /// of another recipe, base or data, or an export does not verify.
 sd_status sd_run_train(const sd_run_options *o, sd_run_report *report, sd_error *err);
 
-/// Prepares the data and counts: memory by part, steps, tokens. Trains nothing.
+/// Memory by part, steps, tokens; refuses what sd_run_train would refuse before its first step.
+/// Trains nothing and leaves nothing behind: data that is not prepared yet is, in a scratch folder.
 sd_status sd_run_plan(const sd_run_options *o, sd_run_report *report, sd_error *err);

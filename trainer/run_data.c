@@ -59,6 +59,7 @@ static sd_status open_or_prepare(sd_dataset **out, sd_run *r, const char *path, 
     sd_sha256 key;
     sd_prepare_report report = {0};
     watch w = {r, what, sd_now_s()};
+    char *made = NULL;
     o->progress_ctx = &w;
     *out = NULL;
     SD_TRY(sd_dataset_key(&key, o, r->model, err));
@@ -68,10 +69,18 @@ static sd_status open_or_prepare(sd_dataset **out, sd_run *r, const char *path, 
              "data.prepared: %s was made from other sources or options than this recipe's, or is "
              "damaged; remove it to have it made again, or give another path",
              path);
+    if (r->plan_only) {
+        if (r->recipe.data.prepared) SD_TRY(sd_check_writable(path, err));
+        made = sd_path_join(r->scratch, what);
+        SD_CHECK_ALLOC(made, err);
+        path = made;
+    }
     st = sd_dataset_prepare(path, o, r->model, &report, err);
-    if (st == SD_EFORMAT && report.records == 0 && report.skipped == 0 && report.left_out > 0)
-        return SD_OK;
-    if (st != SD_OK) return st;
+    if (st == SD_EFORMAT && report.records == 0 && report.skipped == 0 && report.left_out > 0) {
+        st = SD_OK;
+        goto out;
+    }
+    SD_TRY(st);
     sd_run_say(r, "%s: %lld records, %lld tokens (%lld supervised) in %lld rows, longest %lld%s",
                what, (long long)report.records, (long long)report.tokens,
                (long long)report.supervised, (long long)report.rows, (long long)report.longest,
@@ -82,6 +91,7 @@ static sd_status open_or_prepare(sd_dataset **out, sd_run *r, const char *path, 
                    (long long)r->recipe.data.sequence_len, (long long)report.empty);
     SD_TRY(sd_dataset_open(out, path, err));
 out:
+    free(made);
     return st;
 }
 
@@ -174,21 +184,19 @@ static void count_steps(sd_run *r) {
 sd_status sd_run_open_data(sd_run *r, sd_error *err) {
     sd_status st = SD_OK;
     const char *given = r->recipe.data.prepared;
-    char *folder = sd_run_path(r, "data"), *train = NULL, *eval = NULL;
-    SD_CHECK_ALLOC(folder, err);
+    char *train = NULL, *eval = NULL;
     SD_CHECK(r->model->tokenizer, err, SD_EINVAL,
              "%s: has no tokenizer (%s); give a model with one", r->model->path,
              r->model->tokenizer_error ? r->model->tokenizer_error : "none inside");
-    train = given ? sd_strdup(given) : sd_path_join(folder, "train.h5");
-    eval = given ? sd_sprintf("%s.eval.h5", given) : sd_path_join(folder, "eval.h5");
+    train = given ? sd_strdup(given) : sd_path_join(r->data_path, "train.h5");
+    eval = given ? sd_sprintf("%s.eval.h5", given) : sd_path_join(r->data_path, "eval.h5");
     SD_CHECK_ALLOC(train, err);
     SD_CHECK_ALLOC(eval, err);
-    if (!given) SD_TRY(sd_mkdirs(folder, err));
+    if (!given && !r->plan_only) SD_TRY(sd_mkdirs(r->data_path, err));
     SD_TRY(open_train(r, train, err));
     SD_TRY(open_eval(r, eval, err));
     count_steps(r);
 out:
-    free(folder);
     free(train);
     free(eval);
     return st;

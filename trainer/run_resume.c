@@ -101,7 +101,7 @@ sd_status sd_run_choose_start(sd_run *r, bool *done, sd_error *err) {
     if (strcmp(how, "never") == 0) {
         SD_CHECK(!finished, err, SD_EINVAL,
                  "%s: holds a finished run; remove the folder, or give another name=", r->dir);
-        SD_TRY(sd_remove_tree(checkpoints, err)); // no later resume shall find them
+        if (!r->plan_only) SD_TRY(sd_remove_tree(checkpoints, err)); // no later resume finds them
     } else if (strcmp(how, "auto") == 0) {
         if (finished) {
             SD_TRY(check_finished(r, err));
@@ -143,9 +143,17 @@ out:
     return st;
 }
 
-static sd_status initial_parameters(sd_run *r, sd_error *err) {
+sd_status sd_run_init_parameters(sd_run *r, sd_error *err) {
     sd_status st = SD_OK;
     sd_adapter *a = NULL;
+    sd_checkpoint *c = &r->c;
+    c->n = r->layout.n_params;
+    c->theta = sd_alloc(c->n, sizeof(float));
+    c->m = sd_alloc(c->n, sizeof(float));
+    c->v = sd_alloc(c->n, sizeof(float));
+    c->best = sd_alloc(c->n, sizeof(float));
+    SD_CHECK(c->theta && c->m && c->v && c->best, err, SD_ENOMEM,
+             "out of memory for %zu parameters and their state; lower adapter.r", c->n);
     sd_lora_init(r->c.theta, &r->layout, (uint64_t)r->recipe.seed);
     if (r->recipe.adapter.from) {
         SD_TRY(sd_adapter_open(&a, r->recipe.adapter.from, r->model, err));
@@ -185,14 +193,6 @@ static sd_status refuse_kernels(const char *from, const char *was, const char *i
 sd_status sd_run_load_start(sd_run *r, sd_error *err) {
     sd_status st = SD_OK;
     sd_checkpoint *c = &r->c;
-    c->n = r->layout.n_params;
-    c->theta = sd_alloc(c->n, sizeof(float));
-    c->m = sd_alloc(c->n, sizeof(float));
-    c->v = sd_alloc(c->n, sizeof(float));
-    c->best = sd_alloc(c->n, sizeof(float));
-    SD_CHECK(c->theta && c->m && c->v && c->best, err, SD_ENOMEM,
-             "out of memory for %zu parameters and their state; lower adapter.r", c->n);
-    SD_TRY(initial_parameters(r, err));
     // The data by what it was made from: the container's own bytes may hold more than the rows.
     sd_train_state now = {.base = r->base_sha256,
                           .data = *sd_dataset_made_from(r->train_data),

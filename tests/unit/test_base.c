@@ -84,6 +84,27 @@ Test(file, an_interrupt_removes_what_is_unfinished_and_nothing_else) {
     free(folder), free(path), free(kept);
 }
 
+Test(file, an_interrupt_removes_folders_inside_each_other_and_scratch_folders_with_their_files) {
+    char dir[] = "/tmp/specdec-unfinished-XXXXXX", *scratch;
+    cr_assert(mkdtemp(dir));
+    char *outer = sd_path_join(dir, "run"), *inner = sd_path_join(outer, "data");
+    setenv("TMPDIR", dir, 1);
+    sd_unfinished(outer); // before the one inside it
+    sd_unfinished(inner);
+    cr_assert_eq(sd_mkdirs(inner, NULL), SD_OK);
+    cr_assert_eq(sd_scratch_open(&scratch, "s", NULL), SD_OK);
+    for (int i = 0; i < 300; i++) { // more names than one listing holds
+        char *path = sd_sprintf("%s/a-name-of-some-length-%d", scratch, i);
+        cr_assert_eq(sd_file_write(path, "x", 1, NULL), SD_OK);
+        free(path);
+    }
+    sd_remove_unfinished();
+    cr_assert(!sd_path_exists(outer) && !sd_path_exists(scratch));
+    sd_finished(outer), sd_finished(inner), sd_scratch_close(scratch);
+    cr_assert_eq(rmdir(dir), 0);
+    free(outer), free(inner);
+}
+
 Test(file, a_missing_file_is_named) {
     sd_map m;
     sd_error err;

@@ -330,6 +330,69 @@ Test(run, the_plan_holds_and_a_memory_limit_shrinks_the_micro_batches) {
     free(model), free(data), free(out), free(limit);
 }
 
+static sd_status plan(const char *name, const char *extra, const char *resume, sd_run_report *r,
+                      sd_error *err) {
+    char *model = sd_sprintf("base.model=%s", model_path),
+         *data = sd_sprintf("data.train.0.path=%s", data_path), *out = sd_path_join(dir, name);
+    const char *override[] = {model, data, extra};
+    sd_run_options o = {.recipe = recipe_path,
+                        .override = override,
+                        .n_overrides = extra ? 3 : 2,
+                        .out = out,
+                        .threads = 1,
+                        .resume = resume};
+    sd_status st = sd_run_plan(&o, r, err);
+    free(model), free(data), free(out);
+    return st;
+}
+
+Test(run, a_plan_leaves_nothing_behind) {
+    sd_run_report r;
+    sd_error err = {0};
+    char *tmp = sd_path_join(dir, "tmp"), *new = sd_path_join(dir, "new"),
+         *prepared = sd_sprintf("data.prepared=%s/shared.h5", dir),
+         *shared = sd_path_join(dir, "shared.h5");
+    cr_assert_eq(sd_mkdirs(tmp, NULL), SD_OK);
+    setenv("TMPDIR", tmp, 1);
+    cr_assert_eq(plan("new/run", NULL, NULL, &r, &err), SD_OK, "%s", err.message);
+    cr_assert(r.records > 40 && r.eval_records > 3);
+    cr_assert(!sd_path_exists(new) && rmdir(tmp) == 0, "a folder is left");
+    cr_assert_eq(sd_mkdirs(tmp, NULL), SD_OK);
+    cr_assert_eq(plan("new", prepared, NULL, &r, &err), SD_OK, "%s", err.message);
+    cr_assert(!sd_path_exists(shared) && rmdir(tmp) == 0, "a prepared file is left");
+    cr_assert_eq(sd_mkdirs(tmp, NULL), SD_OK);
+    result u = unfinished("u");
+    cr_assert_eq(plan("u", NULL, "never", &r, &err), SD_OK, "%s", err.message);
+    cr_assert(exists(&u, "checkpoints"), "a plan has removed the checkpoints");
+    cr_assert_eq(plan("u", NULL, NULL, &r, &err), SD_OK, "%s", err.message);
+    cr_assert(r.started_at > 0 && !r.done_before);
+    free(tmp), free(new), free(prepared), free(shared), free(u.out);
+}
+
+Test(run, a_plan_refuses_what_the_run_would_refuse) {
+    sd_run_report r;
+    sd_error err = {0};
+    char *file = sd_path_join(dir, "a-file");
+    cr_assert_eq(sd_file_write(file, "x", 1, NULL), SD_OK);
+    cr_assert_eq(plan("p", "adapter.from=nowhere", NULL, &r, &err), SD_ENOTFOUND);
+    cr_assert(strstr(err.message, "nowhere"), "%s", err.message);
+    cr_assert_eq(plan("a-file/run", NULL, NULL, &r, &err), SD_EINVAL);
+    cr_assert(strstr(err.message, "a-file"), "%s", err.message);
+    cr_assert_neq(plan("p", NULL, "nowhere", &r, &err), SD_OK);
+    cr_assert(strstr(err.message, "--resume nowhere"), "%s", err.message);
+    result u = unfinished("u"), whole = run("whole", NULL, 0);
+    cr_assert_eq(plan("u", "adapter.r=8", NULL, &r, &err), SD_EINVAL);
+    cr_assert(strstr(err.message, "adapter.r"), "%s", err.message);
+    free(write_data("d.jsonl", 60, 1));
+    cr_assert_eq(plan("u", NULL, NULL, &r, &err), SD_EINVAL);
+    cr_assert(strstr(err.message, "the training data"), "%s", err.message);
+    free(write_data("d.jsonl", 60, 0));
+    cr_assert_eq(plan("whole", NULL, "never", &r, &err), SD_EINVAL);
+    cr_assert_eq(plan("whole", NULL, NULL, &r, &err), SD_OK, "%s", err.message);
+    cr_assert(r.done_before && r.plan.total > 0);
+    free(file), free(u.out), free(whole.out);
+}
+
 Test(run, a_prepared_file_is_shared_by_runs_and_never_overwritten_when_it_is_another) {
     char *prepared = sd_sprintf("data.prepared=%s/shared.h5", dir);
     const char *more[] = {prepared, "train.max_steps=2"},

@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# What a terminal sees: pipes whose reader goes, Ctrl-C before there is anything to save, damaged folders, wrong paths and values. Each must end with the
+# right status and one sentence, and leave no file behind.
+#
+#   tests/e2e/cli.sh build/release/specdec
+#
+# Prints TAP. Needs tests/make_tiny_model beside the binary (the target unit_tests builds it).
+set -uo pipefail
+binary=$(realpath "${1:-build/release/specdec}")
+tiny=$(dirname "$binary")/tests/make_tiny_model
+failed=0
+check() { # NAME STATUS [DETAIL]
+  if [ "$2" = 0 ]; then echo "ok - $1"; else echo "not ok - $1"; failed=1; [ -n "${3:-}" ] && sed 's/^/# /' <<<"$3" | tail -20; fi
+}
+if [ ! -x "$tiny" ]; then
+  echo "ok - command line # SKIP $tiny is not built (target unit_tests)"
+  exit 0
+fi
+dir=$(mktemp -d)
+trap 'chmod -R u+rwx "$dir"; rm -rf "$dir"' EXIT
+cd "$dir" || exit 1
+mkdir tmp
+export TMPDIR=$dir/tmp
+"$tiny" tiny.gguf || exit 1
+records() { # N
+  awk -v n="$1" 'BEGIN { for (i = 0; i < n; i++) printf "{\"prompt\": \"record %d is number \", \"completion\": \"%d, in words %d\"}\n", i, i * 7919 % 1000, i % 10 }'
+}
+records 60 >data.jsonl
+cat >recipe.yaml <<'YAML'
+recipe: 1
+name: run
+base: {model: tiny.gguf, compute_dtype: fp32}
+adapter: {r: 4, alpha: 8}
+data: {train: [{path: data.jsonl, format: completion}], val_size: 0.1, sequence_len: 128}
+train: {epochs: 1, batch_tokens: 512, learning_rate: 1e-2}
+checkpoint: {every: 2}
+export_verify: {prompts: 2}
+YAML
+
+# ---- pipes
+
+quiet_pipe() { # NAME COMMAND...: its reader is gone before it writes
+  local name=$1 status
+  shift
+  { "$@" 2>err; echo $? >status; } | exec true
+  status=$(cat status)
+  { [ "$status" = 141 ] || [ "$status" = 0 ]; } && ! grep -qi 'pipe\|output' err
+  check "$name ends quietly when the reader is gone" $? "status $status: $(cat err)"
+}
+quiet_pipe "train --init" "$binary" train --init data.jsonl -m tiny.gguf
+quiet_pipe generate "$binary" generate -m tiny.gguf -p abc -n 200 --ignore-end
+quiet_pipe inspect "$binary" inspect tiny.gguf
+[ -z "$(ls tmp)" ]
+check "and leaves no scratch folder" $? "$(ls tmp)"
+{ "$binary" train recipe.yaml -o piped 2>err; echo $? >status; } | exec true
+[ "$(cat status)" = 0 ] && [ -e piped/manifest.json ] && ! grep -qi 'standard output' err
+check "a training run outlives its reader" $? "$(cat status err)"
+"$binary" inspect tiny.gguf >/dev/full 2>err
+[ $? = 1 ] && grep -q 'standard output' err
+check "output that cannot be written is a failure" $? "$(cat err)"
+
+# ---- Ctrl-C while data is prepared
+
+records 2000000 >large.jsonl
+interrupt() { # NAME COMMAND...
+  local name=$1 pid before after status
+  shift
+  "$@" >out 2>&1 &
+  pid=$!
+  sleep 0.7 # of the several seconds that these records take
+  before=$(date +%s%N)
+  kill -INT "$pid"
+  wait "$pid"
+  status=$?
+  after=$(date +%s%N)
+  [ $status = 130 ] && [ $(((after - before) / 1000000)) -lt 1000 ]
+  check "Ctrl-C ends $name at once with 130" $? "status $status after $(((after - before) / 1000000)) ms; $(cat out)"
+}
+set -m # background jobs of a script ignore Ctrl-C otherwise
+interrupt "data prepare" "$binary" data prepare large.jsonl -m tiny.gguf -o large.h5
+interrupt "train that prepares its data" "$binary" train recipe.yaml data.train.0.path=large.jsonl name=ctrl
+interrupt "train --plan" "$binary" train recipe.yaml data.train.0.path=large.jsonl --plan
+interrupt "train --init" "$binary" train --init large.jsonl -m tiny.gguf
+set +m
+left=$(ls -d large.h5* runs tmp/* 2>/dev/null)
+[ -z "$left" ]
+check "and leaves nothing behind" $? "$left"
+rm large.jsonl
+
+# ---- sentences
+
+refuses() { # NAME STATUS PATTERN COMMAND...
+  local name=$1 want=$2 pattern=$3 status
+  shift 3
+  "$@" >out 2>err
+  status=$?
+  [ $status = "$want" ] && grep -Eq -- "$pattern" err && [ "$(grep -c '^specdec: ' err)" = 1 ]
+  check "$name" $? "status $status, want $want: $(cat err)"
+}
+cp -r piped damaged
+head -c 100 piped/manifest.json >damaged/manifest.json
+refuses "inspect names a manifest that is cut short" 2 'damaged/manifest.json: ' "$binary" inspect damaged
+echo '{}' >damaged/manifest.json
+refuses "inspect names a manifest that is another file" 2 'damaged/manifest.json: ' "$binary" inspect damaged
+"$binary" inspect piped >out 2>&1 && grep -q '^manifest' out
+check "inspect shows a whole manifest" $? "$(cat out)"
+: >empty.yaml
+refuses "an empty recipe is named" 2 '^specdec: empty.yaml: base.model: is missing' "$binary" train empty.yaml
+refuses "the plan checks adapter.from" 2 'nowhere' "$binary" train recipe.yaml adapter.from=nowhere --plan
+[ ! -e runs ] && [ -z "$(ls tmp)" ]
+check "and a plan makes no folder" $?
+exit $failed
