@@ -115,7 +115,8 @@ static void report(const bench *b, const char *op, const char *shape, const char
 }
 
 // Seconds of one matmul with N rows over cold weights.
-static double time_matmul(const bench *b, sd_packed *copy, int copies, sd_act *x, float *y, int N) {
+static double time_matmul(const bench *b, sd_packed *copy, int copies, const sd_act *x, float *y,
+                          int N) {
     double t[MAX_CALLS], began = sd_now_s();
     int M = copy->w.rows, tasks = (M + TASK_TILES * SD_TILE_M - 1) / (TASK_TILES * SD_TILE_M);
     int n = 0;
@@ -155,11 +156,12 @@ static sd_status bench_matmul(const bench *b, const char *where, sd_dtype t, int
         memcpy(copy[copies].data, copy[0].data, bytes);
     }
     SD_TRY(sd_act_init(&act, MAX_N, K, SD_COMPUTE_AUTO, err));
-    b->ops->act_rows(&act, x, 0, MAX_N);
     bool floats = sd_dtype_block(t) == 1;
     double one = 0;
     for (size_t i = 0; i < sizeof row_counts / sizeof row_counts[0]; i++) {
         int N = row_counts[i];
+        sd_act_shape(&act, N, K);
+        b->ops->act_rows(&act, x, 0, N);
         double s = time_matmul(b, copy, copies, &act, y, N);
         if (N == 1) one = s;
         report(b, "matmul", where, sd_dtype_name(t), N, s, (double)bytes, 2.0 * M * K * N,

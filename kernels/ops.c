@@ -60,12 +60,19 @@ const sd_ops *sd_ops_best(void) {
     return &sd_ops_plain;
 }
 
+// An odd number of rows between blocks: a power of two would put the blocks of a row into one set
+// of the cache.
+static int rows_apart(int n) {
+    return n | 1;
+}
+
 sd_status sd_act_init(sd_act *a, int cap_n, int K, sd_compute compute, sd_error *err) {
     sd_status st = SD_OK;
     size_t blocks = ((size_t)K + SD_QBLOCK - 1) / SD_QBLOCK, all = 0, bytes;
-    *a = (sd_act){.compute = compute, .cap_n = cap_n, .K = K};
+    *a = (sd_act){.compute = compute};
+    sd_act_shape(a, cap_n, K);
     if (compute == SD_COMPUTE_FP32) return SD_OK;
-    SD_CHECK(sd_mul_size(&all, blocks, (size_t)cap_n) && sd_mul_size(&bytes, all, SD_QBLOCK), err,
+    SD_CHECK(sd_mul_size(&all, blocks, (size_t)a->ld) && sd_mul_size(&bytes, all, SD_QBLOCK), err,
              SD_ELIMIT, "activations of %d rows of %d are too large; use fewer rows", cap_n, K);
     a->q = sd_alloc(all, SD_QBLOCK);
     a->scale = sd_alloc(all, sizeof(float));
@@ -76,6 +83,11 @@ sd_status sd_act_init(sd_act *a, int cap_n, int K, sd_compute compute, sd_error 
 out:
     if (st != SD_OK) sd_act_free(a);
     return st;
+}
+
+void sd_act_shape(sd_act *a, int N, int K) {
+    a->K = K;
+    a->ld = rows_apart(N);
 }
 
 void sd_act_free(sd_act *a) {

@@ -38,22 +38,28 @@ typedef struct {
     struct sd_slab *slab; // where data stands
 } sd_packed;
 
-/// Activations ready for matmul: N rows of K.
+/// Activations ready for matmul: N rows of K. Blocks of 32 k come first, rows within them, so that
+/// a kernel that holds a block of weights walks all rows in one stream.
 typedef struct {
     sd_compute compute;
-    int cap_n, K;
+    int K, ld;       // ld: rows from a block to the next
     const float *x;  // [N, K] the rows themselves (fp32 paths read these)
-    int8_t *q;       // [N, Kpad]   Kpad: K rounded up to 32
-    float *scale;    // [N, Kpad/32]
-    float *sum;      // [N, Kpad/32]  scale * sum of q, for types with a minimum
-    int32_t *isum;   // [N, Kpad/32]  sum of q, for types whose codes are centred
-    int32_t *isum16; // [N, Kpad/16]  the same by 16
+    int8_t *q;       // [blocks, ld, 32]
+    float *scale;    // [blocks, ld]
+    float *sum;      // [blocks, ld]     scale * sum of q, for types with a minimum
+    int32_t *isum;   // [blocks, ld]     sum of q, for types whose codes are centred
+    int32_t *isum16; // [blocks, ld, 2]  the same by 16
 } sd_act;
 
-/// Buffers for up to cap_n rows of up to K inputs. The same act serves any smaller K (set by
-/// act_rows' caller through act->K).
+/// Buffers for up to cap_n rows of up to K inputs, shaped for just these.
 sd_status sd_act_init(sd_act *a, int cap_n, int K, sd_compute compute, sd_error *err);
+/// Before act_rows: the same buffers for N rows of K, neither more than at init.
+void sd_act_shape(sd_act *a, int N, int K);
 void sd_act_free(sd_act *a);
+/// Where block b of row n stands.
+static inline size_t sd_act_at(const sd_act *a, int n, int b) {
+    return (size_t)b * (size_t)a->ld + (size_t)n;
+}
 
 typedef struct {
     int H, G, D; // query heads, kv heads, head size; H a multiple of G

@@ -285,27 +285,27 @@ static void keep_wanted(sd_context *cx) {
 
 static void run_layer(sd_context *cx) {
     const sd_hparams *hp = &cx->model->hp;
-    cx->act.K = hp->C;
+    sd_act_shape(&cx->act, cx->n, hp->C);
     by_rows(cx, attention_in, hp->C);
     by_columns(cx, qkv, hp->H * hp->D, hp->G * hp->D, hp->G * hp->D);
     by_rows(cx, rotate_and_store, (hp->H + 2 * hp->G) * hp->D);
     if (cx->l == hp->L - 1) keep_wanted(cx);
     if (cx->n == 0) return;
     sd_pool_run(cx->pool, cx->n * hp->G, attend, cx);
-    cx->act.K = hp->H * hp->D;
+    sd_act_shape(&cx->act, cx->n, hp->H * hp->D);
     by_rows(cx, output_in, hp->H * hp->D);
     by_columns(cx, output, hp->C, 0, 0);
-    cx->act.K = hp->C;
+    sd_act_shape(&cx->act, cx->n, hp->C);
     by_rows(cx, ffn_in, hp->C);
     by_columns(cx, gate_up, hp->F, 0, 0);
-    cx->act.K = hp->F;
+    sd_act_shape(&cx->act, cx->n, hp->F);
     by_rows(cx, down_in, hp->F);
     by_columns(cx, down, hp->C, 0, 0);
 }
 
 static void run_head(sd_context *cx, float *logits) {
     const sd_hparams *hp = &cx->model->hp;
-    cx->act.K = hp->C;
+    sd_act_shape(&cx->act, cx->n, hp->C);
     by_rows(cx, head_in, hp->C);
     int parts = sd_pool_threads(cx->pool) * TASKS_PER_THREAD * 4;
     int width = ((hp->V + parts - 1) / parts + SD_TILE_M - 1) / SD_TILE_M * SD_TILE_M;

@@ -6,6 +6,9 @@
 extern const sd_ops sd_ops_avx2;
 
 void sd_matmul_avx2(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0, int m1);
+/// y [N, rows] (ldy apart) <- one packed tile and rows [0, N) of x. Q5_0, Q5_1, Q5_K, Q6_K.
+void sd_tile_many_avx2(float *y, int ldy, const uint8_t *tile, const sd_act *x, int N, int rows,
+                       sd_dtype t);
 void sd_act_rows_avx2(sd_act *a, const float *x, int n0, int n1);
 void sd_rmsnorm_avx2(float *y, const float *x, const float *w, int N, int C, float eps);
 void sd_rope_avx2(float *x, const float *cos, const float *sin, int D, int rot, bool interleaved);

@@ -10,62 +10,13 @@
 //
 // fp32 path: a block is written out as floats once (L1), then rows come by sixes, one FMA chain in
 // k per output.
-#include "kernels/cpu/avx2.h"
-#include "kernels/cpu/packed.h"
+#include "kernels/cpu/tile_avx2.h"
 
-#include <immintrin.h>
-#include <string.h>
-
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
-// The sum so far, now: else the compiler regroups integer sums into trees and spills their leaves.
-#define SETTLE(v) __asm__("" : "+x"(v))
-enum { MAX_N = 4, HALVES = 2, FP32_N = 6, FP32_ROWS = 64, AHEAD = 1536 };
-
-typedef struct {
-    const int8_t *q;
-    const float *scale, *sum;
-    const int32_t *isum, *isum16;
-} act_row;
-
-INLINE __m256 half8(const uint8_t *p) {
-    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
-}
-INLINE __m256 u8x8(const uint8_t *p) {
-    return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
-}
-INLINE __m256 s8x8(const uint8_t *p) {
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
-}
-INLINE __m256i load(const uint8_t *p) {
-    return _mm256_loadu_si256((const __m256i *)p);
-}
-
-// The codes of group g, half h (8 outputs), as unsigned bytes; `plane` is the loaded plane g / 2.
-INLINE __m256i codes(__m256i plane, const uint8_t *high, int h, int g, int bits) {
-    const __m256i low = _mm256_set1_epi8(15);
-    __m256i q = _mm256_and_si256(g % 2 ? _mm256_srli_epi16(plane, 4) : plane, low);
-    if (bits == 5) {
-        __m256i b = _mm256_and_si256(load(high + 32 * h), _mm256_set1_epi8((char)(1 << g)));
-        q = _mm256_or_si256(q, g < 4 ? _mm256_slli_epi16(b, 4 - g) : _mm256_srli_epi16(b, g - 4));
-    } else if (bits == 6) {
-        __m256i b = load(high + g / 4 * SD_PLANE + 32 * h);
-        int s = g % 4 * 2;
-        b = s < 4 ? _mm256_slli_epi16(b, 4 - s) : _mm256_srli_epi16(b, s - 4);
-        q = _mm256_or_si256(q, _mm256_and_si256(b, _mm256_set1_epi8(0x30)));
-    }
-    return q;
-}
-
-INLINE __m256i word(const int8_t *p) { // 4 activations in every lane
-    int32_t v;
-    memcpy(&v, p, 4);
-    return _mm256_set1_epi32(v);
-}
+enum { MAX_N = 4, UNPACKED_N = 12, FP32_N = 6, FP32_ROWS = 64 };
 
 // dot [n][HALVES] <- integer sums of 16 k (part of Q6_K) or of a block.
-INLINE void dots(__m256i dot[][HALVES], const uint8_t *high, const uint8_t *code, const act_row *x,
-                 int at, int n, int g0, int g1, int bits) {
+INLINE void dots(__m256i dot[][HALVES], const uint8_t *high, const uint8_t *code, const int8_t *q,
+                 int n, int g0, int g1, int bits) {
     const __m256i ones = _mm256_set1_epi16(1);
     const int span = bits == 4 ? 8 : bits == 5 ? 4 : 2; // groups that fit 16 bits
     __m256i s[MAX_N][HALVES], a[HALVES], b[HALVES];
@@ -76,7 +27,7 @@ INLINE void dots(__m256i dot[][HALVES], const uint8_t *high, const uint8_t *code
             b[h] = codes(plane, high, h, g + 1, bits);
         }
         UNROLL for (int r = 0; r < n; r++) {
-            __m256i xa = word(x[r].q + at + 4 * g), xb = word(x[r].q + at + 4 * g + 4);
+            __m256i xa = word(q + r * SD_QBLOCK + 4 * g), xb = word(q + r * SD_QBLOCK + 4 * g + 4);
             UNROLL for (int h = 0; h < HALVES; h++) {
                 __m256i t = _mm256_maddubs_epi16(a[h], xa);
                 s[r][h] = g % span ? _mm256_add_epi16(s[r][h], t) : t;
@@ -91,7 +42,7 @@ INLINE void dots(__m256i dot[][HALVES], const uint8_t *high, const uint8_t *code
     }
 }
 
-INLINE void dots8(__m256i dot[][HALVES], const uint8_t *code, const act_row *x, int at, int n) {
+INLINE void dots8(__m256i dot[][HALVES], const uint8_t *code, const int8_t *q, int n) {
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i w[HALVES], a[HALVES];
     UNROLL for (int g = 0; g < 8; g++) {
@@ -100,7 +51,7 @@ INLINE void dots8(__m256i dot[][HALVES], const uint8_t *code, const act_row *x, 
             a[h] = _mm256_abs_epi8(w[h]);
         }
         UNROLL for (int r = 0; r < n; r++) {
-            __m256i xg = word(x[r].q + at + 4 * g);
+            __m256i xg = word(q + r * SD_QBLOCK + 4 * g);
             UNROLL for (int h = 0; h < HALVES; h++) {
                 __m256i t = _mm256_maddubs_epi16(a[h], _mm256_sign_epi8(xg, w[h]));
                 t = _mm256_madd_epi16(t, ones);
@@ -111,47 +62,42 @@ INLINE void dots8(__m256i dot[][HALVES], const uint8_t *code, const act_row *x, 
     }
 }
 
-// y rows [n] <- one tile. rows: outputs that exist. t and n are constants where this is inlined.
-INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const act_row *x, int blocks, int rows,
-                      int n, sd_dtype t) {
+// y rows [n0, n0 + n) <- one tile. rows: outputs that exist. t and n are constants where this is
+// inlined.
+INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_act *x, int n0, int rows, int n,
+                      sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
+    const int blocks = x->K / SD_QBLOCK;
     __m256 acc[MAX_N][HALVES], d[HALVES], m[HALVES];
     const uint8_t *head = p;
     UNROLL for (int r = 0; r < n; r++) acc[r][0] = acc[r][1] = _mm256_setzero_ps();
     for (int b = 0; b < blocks; b++) {
+        const size_t at = sd_act_at(x, n0, b);
+        const int8_t *q = x->q + at * SD_QBLOCK;
         if (f.super && b % 8 == 0) head = p, p += f.head;
-        UNROLL for (int h = 0; h < HALVES; h++) {
-            d[h] = half8((f.super ? head : p) + 16 * h);
-            if (f.super && t != SD_Q6_K) d[h] = _mm256_mul_ps(d[h], u8x8(p + 8 * h));
-            if (f.min) m[h] = half8((f.super ? head : p) + 32 + 16 * h);
-            if (f.min && f.super) m[h] = _mm256_mul_ps(m[h], u8x8(p + 16 + 8 * h));
-        }
+        UNROLL for (int h = 0; h < HALVES; h++) scales(&d[h], &m[h], p, head, h, t);
         const uint8_t *high = p + f.scales, *code = high + f.high;
         for (int i = 0; i < f.block; i += 64) // beyond the ends of tiles and pages too
             _mm_prefetch((const char *)p + AHEAD + i, _MM_HINT_T0);
         for (int part = 0; part < (t == SD_Q6_K ? 2 : 1); part++) {
             __m256i dot[MAX_N][HALVES];
             if (t == SD_Q8_0)
-                dots8(dot, code, x, 32 * b, n);
+                dots8(dot, code, q, n);
             else if (t == SD_Q6_K && part == 0)
-                dots(dot, high, code, x, 32 * b, n, 0, 4, f.bits);
+                dots(dot, high, code, q, n, 0, 4, f.bits);
             else
-                dots(dot, high, code, x, 32 * b, n, t == SD_Q6_K ? 4 : 0, 8, f.bits);
+                dots(dot, high, code, q, n, t == SD_Q6_K ? 4 : 0, 8, f.bits);
             UNROLL for (int h = 0; h < HALVES; h++) {
                 __m256 dh = d[h];
                 if (t == SD_Q6_K) dh = _mm256_mul_ps(dh, s8x8(p + 16 * part + 8 * h));
                 UNROLL for (int r = 0; r < n; r++) {
                     __m256i v = dot[r][h];
                     if (f.centre) {
-                        int32_t s = t == SD_Q6_K ? x[r].isum16[2 * b + part] : x[r].isum[b];
+                        int32_t s = t == SD_Q6_K ? x->isum16[2 * (at + r) + part] : x->isum[at + r];
                         v = _mm256_sub_epi32(v, _mm256_set1_epi32(s * f.centre));
                     }
-                    __m256 k = _mm256_mul_ps(dh, _mm256_set1_ps(x[r].scale[b]));
-                    acc[r][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(v), k, acc[r][h]);
-                    if (!f.min) continue;
-                    __m256 sum = _mm256_set1_ps(x[r].sum[b]);
-                    acc[r][h] = f.super ? _mm256_fnmadd_ps(m[h], sum, acc[r][h])
-                                        : _mm256_fmadd_ps(m[h], sum, acc[r][h]);
+                    acc[r][h] =
+                        add_block(acc[r][h], v, dh, m[h], x->scale + at + r, x->sum + at + r, t);
                 }
             }
         }
@@ -170,46 +116,36 @@ INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const act_row *x, int
     }
 }
 
-typedef void (*tile_fn)(float *y, int ldy, const uint8_t *p, const act_row *x, int blocks,
-                        int rows);
+typedef void (*tile_fn)(float *y, int ldy, const uint8_t *p, const sd_act *x, int n0, int rows);
 #define TILE(t, n)                                                                                 \
     static __attribute__((noinline)) void tile_##t##_##n(float *y, int ldy, const uint8_t *p,      \
-                                                         const act_row *x, int blocks, int rows) { \
-        tile_int8(y, ldy, p, x, blocks, rows, n, SD_##t);                                          \
+                                                         const sd_act *x, int n0, int rows) {      \
+        tile_int8(y, ldy, p, x, n0, rows, n, SD_##t);                                              \
     }
 #define TILES(t) TILE(t, 1) TILE(t, 2) TILE(t, 3) TILE(t, 4)
-TILES(Q4_0)
-TILES(Q4_1)
-TILES(Q5_0)
-TILES(Q5_1)
-TILES(Q8_0)
-TILES(Q4_K)
-TILES(Q5_K)
-TILES(Q6_K)
+SD_EACH_QUANTISED(TILES)
 
-#define ROW(t) [SD_##t] = {tile_##t##_1, tile_##t##_2, tile_##t##_3, tile_##t##_4}
-static const tile_fn tile_of[SD_Q6_K + 1][MAX_N] = {ROW(Q4_0), ROW(Q4_1), ROW(Q5_0), ROW(Q5_1),
-                                                    ROW(Q8_0), ROW(Q4_K), ROW(Q5_K), ROW(Q6_K)};
+#define ROW(t) [SD_##t] = {tile_##t##_1, tile_##t##_2, tile_##t##_3, tile_##t##_4},
+static const tile_fn tile_of[SD_Q6_K + 1][MAX_N] = {SD_EACH_QUANTISED(ROW)};
 
 static void matmul_int8(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
                         int m1) {
-    int K = w->w.cols, blocks = K / SD_QBLOCK;
-    size_t tile = sd_tile_bytes(w->w.dtype, K);
-    const tile_fn *fn = tile_of[w->w.dtype];
+    const sd_dtype t = w->w.dtype;
+    const sd_tile_form f = sd_tile_form_of(t);
+    const bool unpacked = N >= UNPACKED_N && (f.bits == 5 || f.bits == 6);
+    size_t tile = sd_tile_bytes(t, w->w.cols);
     for (int m = m0; m < m1; m += SD_TILE_M) {
         const uint8_t *p = (const uint8_t *)w->data + (size_t)(m / SD_TILE_M) * tile;
         int rows = m1 - m < SD_TILE_M ? m1 - m : SD_TILE_M;
+        if (unpacked) {
+            sd_tile_many_avx2(y + m, ldy, p, x, N, rows, t);
+            continue;
+        }
         for (int n0 = 0, n; n0 < N; n0 += n) {
             // 5 is 3 + 2 and 6 is 3 + 3: a row by itself would pay for the unpacking alone.
             int left = N - n0;
             n = left <= MAX_N ? left : left == MAX_N + 1 || left == MAX_N + 2 ? 3 : MAX_N;
-            act_row a[MAX_N];
-            for (int r = 0; r < n; r++) {
-                size_t at = (size_t)(n0 + r) * (size_t)blocks;
-                a[r] = (act_row){x->q + at * SD_QBLOCK, x->scale + at, x->sum + at, x->isum + at,
-                                 x->isum16 + 2 * at};
-            }
-            fn[n - 1](y + (size_t)n0 * ldy + m, ldy, p, a, blocks, rows);
+            tile_of[t][n - 1](y + (size_t)n0 * ldy + m, ldy, p, x, n0, rows);
         }
     }
 }

@@ -27,12 +27,6 @@
 #endif
 enum { MAX_N = 8, FP32_ROWS = 64, AHEAD = 1536 };
 
-typedef struct {
-    const int8_t *q;
-    const float *scale, *sum;
-    const int32_t *isum, *isum16;
-} act_row;
-
 INLINE __m512 half16(const uint8_t *p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
@@ -79,13 +73,15 @@ INLINE __mmask16 outputs(int rows) {
 }
 
 // y rows [n] <- one tile. t and n are constants where this is inlined.
-INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const act_row *x, int blocks, int rows,
-                      int n, sd_dtype t) {
+INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_act *x, int n0, int rows, int n,
+                      sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const int centre = t == SD_Q8_0 ? 128 : f.centre, parts = t == SD_Q6_K ? 2 : 1;
     __m512 acc[MAX_N], d, m = _mm512_setzero_ps(), head_d = m, head_m = m;
     UNROLL for (int r = 0; r < n; r++) acc[r] = _mm512_setzero_ps();
+    const int blocks = x->K / SD_QBLOCK;
     for (int b = 0; b < blocks; b++) {
+        const size_t at = sd_act_at(x, n0, b);
         if (f.super && b % 8 == 0) {
             head_d = half16(p);
             if (f.min) head_m = half16(p + 32);
@@ -100,7 +96,7 @@ INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const act_row *x, int
         UNROLL for (int part = 0; part < parts; part++) {
             __m512i dot[MAX_N], even[MAX_N];
             UNROLL for (int r = 0; r < n; r++) {
-                int32_t s = parts == 2 ? x[r].isum16[2 * b + part] : x[r].isum[b];
+                int32_t s = parts == 2 ? x->isum16[2 * (at + r) + part] : x->isum[at + r];
                 dot[r] = centre ? _mm512_set1_epi32(-centre * s) : _mm512_setzero_si512();
                 even[r] = _mm512_setzero_si512();
             }
@@ -108,7 +104,7 @@ INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const act_row *x, int
                 int g = part * 4 + i;
                 __m512i q = codes(code, high, g, f.bits);
                 UNROLL for (int r = 0; r < n; r++) {
-                    __m512i a = word(x[r].q + 32 * b + 4 * g);
+                    __m512i a = word(x->q + (at + r) * SD_QBLOCK + 4 * g);
                     if (n <= 4 && i % 2) // few rows: a second chain hides the latency
                         even[r] = _mm512_dpbusd_epi32(even[r], q, a);
                     else
@@ -118,10 +114,10 @@ INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const act_row *x, int
             __m512 dp = parts == 2 ? _mm512_mul_ps(d, s8x16(p + 16 * part)) : d;
             UNROLL for (int r = 0; r < n; r++) {
                 __m512i v = n <= 4 ? _mm512_add_epi32(dot[r], even[r]) : dot[r];
-                __m512 k = _mm512_mul_ps(dp, _mm512_set1_ps(x[r].scale[b]));
+                __m512 k = _mm512_mul_ps(dp, _mm512_set1_ps(x->scale[at + r]));
                 acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(v), k, acc[r]);
                 if (!f.min) continue;
-                __m512 sum = _mm512_set1_ps(x[r].sum[b]);
+                __m512 sum = _mm512_set1_ps(x->sum[at + r]);
                 acc[r] =
                     f.super ? _mm512_fnmadd_ps(m, sum, acc[r]) : _mm512_fmadd_ps(m, sum, acc[r]);
             }
@@ -132,12 +128,11 @@ INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const act_row *x, int
         _mm512_mask_storeu_ps(y + (size_t)r * ldy, outputs(rows), acc[r]);
 }
 
-typedef void (*tile_fn)(float *y, int ldy, const uint8_t *p, const act_row *x, int blocks,
-                        int rows);
+typedef void (*tile_fn)(float *y, int ldy, const uint8_t *p, const sd_act *x, int n0, int rows);
 #define TILE(t, n)                                                                                 \
     static __attribute__((noinline)) void tile_##t##_##n(float *y, int ldy, const uint8_t *p,      \
-                                                         const act_row *x, int blocks, int rows) { \
-        tile_int8(y, ldy, p, x, blocks, rows, n, SD_##t);                                          \
+                                                         const sd_act *x, int n0, int rows) {      \
+        tile_int8(y, ldy, p, x, n0, rows, n, SD_##t);                                              \
     }
 #define TILES(t)                                                                                   \
     TILE(t, 1) TILE(t, 2) TILE(t, 3) TILE(t, 4) TILE(t, 5) TILE(t, 6) TILE(t, 7) TILE(t, 8)
@@ -147,18 +142,18 @@ TILES(Q5_0)
 TILES(Q5_1)
 TILES(Q8_0)
 TILES(Q4_K)
-TILES(Q5_K) TILES(Q6_K)
+TILES(Q5_K)
+TILES(Q6_K)
 
 #define ROW(t)                                                                                     \
     [SD_##t] = {tile_##t##_1, tile_##t##_2, tile_##t##_3, tile_##t##_4,                            \
                 tile_##t##_5, tile_##t##_6, tile_##t##_7, tile_##t##_8}
-    static const tile_fn tile_of[SD_Q6_K + 1][MAX_N] = {ROW(Q4_0), ROW(Q4_1), ROW(Q5_0), ROW(Q5_1),
-                                                        ROW(Q8_0), ROW(Q4_K), ROW(Q5_K), ROW(Q6_K)};
+static const tile_fn tile_of[SD_Q6_K + 1][MAX_N] = {ROW(Q4_0), ROW(Q4_1), ROW(Q5_0), ROW(Q5_1),
+                                                    ROW(Q8_0), ROW(Q4_K), ROW(Q5_K), ROW(Q6_K)};
 
 static void matmul_int8(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
                         int m1) {
-    int K = w->w.cols, blocks = K / SD_QBLOCK;
-    size_t tile = sd_tile_bytes(w->w.dtype, K);
+    size_t tile = sd_tile_bytes(w->w.dtype, w->w.cols);
     const tile_fn *fn = tile_of[w->w.dtype];
     for (int m = m0; m < m1; m += SD_TILE_M) {
         const uint8_t *p = (const uint8_t *)w->data + (size_t)(m / SD_TILE_M) * tile;
@@ -167,13 +162,7 @@ static void matmul_int8(float *y, int ldy, const sd_packed *w, const sd_act *x, 
             // 9 to 15 rows go in two like halves.
             int left = N - n0;
             n = left <= MAX_N ? left : left < 2 * MAX_N ? (left + 1) / 2 : MAX_N;
-            act_row a[MAX_N];
-            for (int r = 0; r < n; r++) {
-                size_t at = (size_t)(n0 + r) * (size_t)blocks;
-                a[r] = (act_row){x->q + at * SD_QBLOCK, x->scale + at, x->sum + at, x->isum + at,
-                                 x->isum16 + 2 * at};
-            }
-            fn[n - 1](y + (size_t)n0 * ldy + m, ldy, p, a, blocks, rows);
+            fn[n - 1](y + (size_t)n0 * ldy + m, ldy, p, x, n0, rows);
         }
     }
 }

@@ -49,7 +49,7 @@ static void act_rows(sd_act *a, const float *x, int n0, int n1) {
     for (int n = n0; n < n1; n++)
         for (int b = 0; b < blocks; b++) {
             int left = a->K - b * SD_QBLOCK;
-            act_block(a, (size_t)n * blocks + b, x + (size_t)n * a->K + b * SD_QBLOCK,
+            act_block(a, sd_act_at(a, n, b), x + (size_t)n * a->K + b * SD_QBLOCK,
                       left < SD_QBLOCK ? left : SD_QBLOCK);
         }
 }
@@ -82,7 +82,7 @@ static void output_int8(float *acc, const sd_weight *w, const uint8_t *row, cons
         sd_block32 k;
         sd_block_decode(&k, w->dtype, row, b);
         for (int n = 0; n < N; n++) {
-            size_t at = (size_t)(n0 + n) * blocks + b;
+            size_t at = sd_act_at(x, n0 + n, b);
             const int8_t *q = x->q + at * SD_QBLOCK;
             int32_t s[2] = {0, 0};
             for (int i = 0; i < SD_QBLOCK; i++) s[i / 16] += k.q[i] * q[i];

@@ -47,14 +47,13 @@ void sd_act_rows_avx2(sd_act *a, const float *x, int n0, int n1) {
     __atomic_store_n(&a->x, x, __ATOMIC_RELAXED); // every range of the same rows stores the same
     if (a->compute == SD_COMPUTE_FP32) return;
     int whole = a->K / SD_QBLOCK, left = a->K % SD_QBLOCK;
-    size_t blocks = (size_t)whole + (left != 0);
     for (int n = n0; n < n1; n++) {
         const float *row = x + (size_t)n * a->K;
-        for (int b = 0; b < whole; b++) act_block(a, n * blocks + b, row + b * SD_QBLOCK);
+        for (int b = 0; b < whole; b++) act_block(a, sd_act_at(a, n, b), row + b * SD_QBLOCK);
         if (left) {
             float last[SD_QBLOCK] = {0};
             memcpy(last, row + whole * SD_QBLOCK, (size_t)left * sizeof *last);
-            act_block(a, n * blocks + whole, last);
+            act_block(a, sd_act_at(a, n, whole), last);
         }
     }
 }

@@ -35,14 +35,14 @@ Test(kernels, activations_are_rounded_to_the_nearest_code) {
 static const sd_ops *honest;
 static void miss_one_code(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
                           int m1) {
-    int8_t saved = x->q[40];
-    x->q[40] = (int8_t)(saved > 0 ? saved - 1 : saved + 1);
+    int8_t *q = x->q + sd_act_at(x, 0, 1) * SD_QBLOCK, saved = *q;
+    *q = (int8_t)(saved > 0 ? saved - 1 : saved + 1);
     honest->matmul(y, ldy, w, x, N, m0, m1);
-    x->q[40] = saved;
+    *q = saved;
 }
 static void miss_the_last_block(float *y, int ldy, const sd_packed *w, const sd_act *x, int N,
                                 int m0, int m1) {
-    size_t last = (size_t)x->K / 32 - 1;
+    size_t last = sd_act_at(x, 0, x->K / SD_QBLOCK - 1);
     float saved = x->scale[last];
     x->scale[last] = 0;
     honest->matmul(y, ldy, w, x, N, m0, m1);
@@ -50,10 +50,10 @@ static void miss_the_last_block(float *y, int ldy, const sd_packed *w, const sd_
 }
 static void blur_a_sum(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
                        int m1) {
-    float saved = x->sum[1];
-    x->sum[1] *= 1.01f; // only types with a minimum read it
+    float *sum = x->sum + sd_act_at(x, 0, 1), saved = *sum;
+    *sum *= 1.01f; // only types with a minimum read it
     honest->matmul(y, ldy, w, x, N, m0, m1);
-    x->sum[1] = saved;
+    *sum = saved;
 }
 static void planted_errors_are_found(const sd_ops *ops) {
     honest = ops;
