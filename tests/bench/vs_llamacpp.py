@@ -2,26 +2,30 @@
 """Speed against llama.cpp, interleaved: same GGUF file, same threads, A B A B ... in one run.
 
     vs_llamacpp.py SPECDEC MODEL.gguf [--rounds 5] [--threads N] [--json]
+    vs_llamacpp.py SPECDEC MODEL.gguf --run runs/NAME --prompts test.jsonl [--count 64] [--group 8] [--tokens 320] [--threads N] [--json]
 
-Needs the Python package llama-cpp-python (its C API does the work; no Python in the loop). Prints medians and the median of the ratios round by round:
-prefill of 512 tokens, decoding at depth 256, and the cost of verifying n rows with all logits over one row.
+The first prints medians and the median of the ratios round by round: prefill of 512 tokens, decoding at depth 256, and the cost of verifying n rows with all
+logits over one row. The second answers held-out prompts greedily, group by group in turns: llama.cpp with the run's GGUF-LoRA, plain (with this adapter every
+speculative setting of llama-server was slower than that) and keeping the prefix that a prompt shares with the one before, as its server does; specdec with the
+run's adapter and corpus index, plain and speculative. Needs the Python package llama-cpp-python (its C API does the work; no Python in the loop), and jinja2
+for the second. Give it an otherwise idle machine: llama.cpp's threads wait for each other at every step, and other load makes it many times slower.
 """
 import argparse
 import ctypes
+import importlib.util
 import json
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 ROWS = (2, 4, 8, 16, 48)
 
 
-def peer(model, threads):
-    """One measurement of llama.cpp in this process; prints one JSON object."""
-    import llama_cpp as L
-
+def open_peer(L, model, threads, ctx):
+    """llama.cpp's model and context; its log is silenced. The callback must outlive the calls, so it comes back too."""
     log = L.llama_log_callback(lambda level, text, data: None)
     L.llama_log_set(log, None)
     L.llama_backend_init()
@@ -31,9 +35,16 @@ def peer(model, threads):
     if not m:
         sys.exit(f"{model}: llama.cpp cannot load it")
     cp = L.llama_context_default_params()
-    cp.n_ctx, cp.n_batch, cp.n_ubatch = 1024, 512, 512
+    cp.n_ctx, cp.n_batch, cp.n_ubatch = ctx, 512, 512
     cp.n_threads = cp.n_threads_batch = threads
-    c = L.llama_init_from_model(m, cp)
+    return m, L.llama_init_from_model(m, cp), log
+
+
+def peer(model, threads):
+    """One measurement of llama.cpp in this process; prints one JSON object."""
+    import llama_cpp as L
+
+    m, c, log = open_peer(L, model, threads, 1024)
     memory = L.llama_get_memory(c)
     batch = L.llama_batch_init(512, 0, 1)
 
@@ -67,6 +78,58 @@ def peer(model, threads):
     print(json.dumps(out))
 
 
+def peer_answers(model, threads, lora):
+    """Answers prompts from standard input, {"messages", "max_tokens"} a line, with a line of counts and seconds each."""
+    import llama_cpp as L
+    from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+    ctx = 4096
+    m, c, log = open_peer(L, model, threads, ctx)
+    adapter = L.llama_adapter_lora_init(m, lora.encode())
+    if not adapter:
+        sys.exit(f"{lora}: llama.cpp cannot load it")
+    L.llama_set_adapters_lora(c, (L.llama_adapter_lora_p_ctypes * 1)(adapter), 1, (ctypes.c_float * 1)(1.0))
+    vocab, memory, greedy = L.llama_model_get_vocab(m), L.llama_get_memory(c), L.llama_sampler_init_greedy()
+    text = ctypes.create_string_buffer(1 << 20)
+    if L.llama_model_meta_val_str(m, b"tokenizer.chat_template", text, len(text)) < 0:
+        sys.exit(f"{model}: has no chat template")
+    render = Jinja2ChatFormatter(text.value.decode(), eos_token="", bos_token="")
+    batch, before = L.llama_batch_init(512, 0, 1), []
+
+    def forward(tokens, pos):
+        batch.n_tokens = len(tokens)
+        for i, token in enumerate(tokens):
+            batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0] = token, pos + i, 1, 0
+            batch.logits[i] = i == len(tokens) - 1
+        if L.llama_decode(c, batch) != 0:
+            sys.exit("llama_decode failed")
+
+    for line in sys.stdin:
+        o = json.loads(line)
+        prompt = render(messages=o["messages"]).prompt.encode()
+        ids = (L.llama_token * ctx)()
+        n = L.llama_tokenize(vocab, prompt, len(prompt), ids, ctx, False, True)
+        if n < 0 or n + o["max_tokens"] > ctx:
+            sys.exit(f"a prompt of {abs(n)} tokens and an answer of {o['max_tokens']} do not fit into a context of {ctx}")
+        prompt = list(ids[:n])
+        begin = time.perf_counter()
+        keep = next((i for i, (x, y) in enumerate(zip(prompt[:-1], before)) if x != y), min(n - 1, len(before)))
+        L.llama_memory_seq_rm(memory, 0, keep, -1)
+        for at in range(keep, n, 512):
+            forward(prompt[at:at + 512], at)
+        token = L.llama_sampler_sample(greedy, c, -1)  # waits for the result
+        first, made = time.perf_counter(), 0
+        while not L.llama_vocab_is_eog(vocab, token):
+            made += 1
+            if made == o["max_tokens"]:
+                break
+            forward([token], n + made - 1)
+            token = L.llama_sampler_sample(greedy, c, -1)
+        end = time.perf_counter()
+        before = prompt
+        print(json.dumps({"prompt_tokens": n, "tokens": made, "decode_s": end - first, "request_s": end - begin}), flush=True)
+
+
 def ours(specdec, model, threads):
     r = subprocess.run([specdec, "bench", "model", "-m", model, "--threads", str(threads), "--json"], capture_output=True, text=True)
     if r.returncode:
@@ -75,16 +138,107 @@ def ours(specdec, model, threads):
     return {"prefill_tok_s": b["prefill_tok_s"]["512"], "decode_tok_s": b["decode_tok_s"]["256"], "verify": b["verify_cost"]}
 
 
+def read_prompts(path, count, tokens):
+    out = []
+    with open(path) as f:
+        for line in f:
+            messages = json.loads(line)["messages"]
+            messages = messages[:-1] if messages[-1]["role"] == "assistant" else messages
+            out.append({"messages": messages, "max_tokens": tokens})
+            if len(out) == count:
+                break
+    return out
+
+
+def ours_group(a, prompts):
+    """A group's sums, [plain, speculative]: specdec answers every prompt in both ways, in alternating order."""
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as f:
+        f.writelines(json.dumps(p) + "\n" for p in prompts)
+        f.flush()
+        r = subprocess.run([a.specdec, "bench", "spec", "-m", a.model, "-a", a.run, "--threads", str(a.threads), "--json", f.name], capture_output=True, text=True)
+    if r.returncode:
+        sys.exit(r.stderr)
+    t = json.loads(r.stdout)["tasks"][0]
+    decoded = t["tokens"] - t["answers"]
+    return [{"prompt_tokens": t["prompt_tokens"], "tokens": t["tokens"], "decoded": decoded, "decode_s": decoded / t["decode"][key],
+             "request_s": t["tokens"] / t["request"][key]} for key in ("plain_tok_s", "spec_tok_s")]
+
+
+def compare_answers(a):
+    lora = os.path.join(a.run, "adapter.gguf")
+    with tempfile.TemporaryDirectory() as work:
+        if not os.path.exists(lora):
+            lora = os.path.join(work, "lora.gguf")
+            r = subprocess.run([a.specdec, "export", a.run, "-m", a.model, "--to", "gguf-lora", "-o", lora], capture_output=True, text=True)
+            if r.returncode:
+                sys.exit(r.stderr)
+        them = subprocess.Popen([sys.executable, __file__, "--peer-answers", a.model, str(a.threads), lora], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        prompts, groups = read_prompts(a.prompts, a.count, a.tokens), []
+        for at in range(0, len(prompts), a.group):
+            group = prompts[at:at + a.group]
+            print(f"prompts {at + 1} to {at + len(group)} of {len(prompts)}", file=sys.stderr)
+            flip = len(groups) % 2
+            mine = ours_group(a, group) if flip else None
+            sums = {"prompt_tokens": 0, "tokens": 0, "decoded": 0, "decode_s": 0, "request_s": 0}
+            for p in group:
+                them.stdin.write(json.dumps(p) + "\n")
+                them.stdin.flush()
+                line = them.stdout.readline()
+                if not line:
+                    sys.exit(f"llama.cpp's process ended with status {them.wait()}")
+                r = json.loads(line)
+                r["decoded"] = max(r["tokens"] - 1, 0)
+                for key in sums:
+                    sums[key] += r[key]
+            mine = mine or ours_group(a, group)
+            if mine[0]["prompt_tokens"] != sums["prompt_tokens"]:
+                sys.exit(f"the prompts have {mine[0]['prompt_tokens']} tokens here and {sums['prompt_tokens']} in llama.cpp: not the same work")
+            groups.append([sums] + mine)
+        them.stdin.close()
+        them.wait()
+    total = [{key: sum(g[who][key] for g in groups) for key in groups[0][0]} for who in range(3)]
+    rows = [("decoding, tok/s", [t["decoded"] / t["decode_s"] for t in total]),
+            ("request, ms", [t["request_s"] / len(prompts) * 1e3 for t in total]),
+            ("request, tok/s", [t["tokens"] / t["request_s"] for t in total]),
+            ("tokens an answer", [t["tokens"] / len(prompts) for t in total])]
+    by_group = [g[2]["decoded"] / g[2]["decode_s"] / (g[0]["decoded"] / g[0]["decode_s"]) for g in groups]
+    names = ("llama.cpp", "specdec plain", "specdec speculative")
+    if a.json:
+        print(json.dumps({"model": os.path.basename(a.model), "threads": a.threads, "prompts": len(prompts), "group": a.group,
+                          "rows": [dict(zip(("what",) + names, [what] + values)) for what, values in rows],
+                          "decoding_ratio_by_group": by_group}))
+        return
+    print(f"{os.path.basename(a.model)} with {a.run}, {a.threads} threads, {len(prompts)} prompts in turns of {a.group}")
+    print(f"{'':20} {names[0]:>10} {names[1]:>14} {names[2]:>20} {'ratio':>7}")
+    for what, (x, y, z) in rows:
+        print(f"{what:20} {x:10.1f} {y:14.1f} {z:20.1f} {z / x:7.2f}")
+    print(f"decoding, ratio by group: median {statistics.median(by_group):.2f}, {min(by_group):.2f} to {max(by_group):.2f}")
+
+
 def main():
     if len(sys.argv) > 1 and sys.argv[1] == "--peer":
         return peer(sys.argv[2], int(sys.argv[3]))
+    if len(sys.argv) > 1 and sys.argv[1] == "--peer-answers":
+        return peer_answers(sys.argv[2], int(sys.argv[3]), sys.argv[4])
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("specdec")
     ap.add_argument("model")
     ap.add_argument("--rounds", type=int, default=5)
     ap.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     ap.add_argument("--json", action="store_true")
+    ap.add_argument("--run", help="a tuned run's folder: answer --prompts instead")
+    ap.add_argument("--prompts", help="JSON lines with messages; a last assistant turn is dropped")
+    ap.add_argument("--count", type=int, default=64, help="prompts (64)")
+    ap.add_argument("--group", type=int, default=8, help="prompts a turn (8)")
+    ap.add_argument("--tokens", type=int, default=320, help="cap of an answer (320)")
     a = ap.parse_args()
+    if bool(a.run) != bool(a.prompts) or a.count < 1 or a.group < 1:
+        ap.error("--run and --prompts go together; --count and --group are 1 at least")
+    if importlib.util.find_spec("llama_cpp") is None:
+        print("ok - vs_llamacpp # SKIP llama-cpp-python is not installed")
+        return
+    if a.run:
+        return compare_answers(a)
     a_runs, b_runs = [], []
     for i in range(a.rounds):
         print(f"round {i + 1} of {a.rounds}", file=sys.stderr)

@@ -1,10 +1,14 @@
 #!/usr/bin/env python3
-"""Our exports in the tools they are for: a random adapter in PEFT and in llama.cpp gives the continuations and logits that it gives here.
+"""Our exports in the tools they are for: an adapter in PEFT and in llama.cpp gives the continuations and logits that it gives here.
 
-    exports.py SPECDEC MODELS_DIR
+    exports.py SPECDEC MODELS_DIR                                                   a random adapter
+    exports.py SPECDEC MODELS_DIR --run runs/NAME --prompts test.jsonl --count 20   a tuned one, on held-out prompts
 
-TAP on standard output. Needs torch, transformers, peft, gguf and llama-cpp-python; what is missing is a printed skip.
+With --run, PEFT opens the run's PEFT folder and llama.cpp its GGUF-LoRA, and both answer the prompts greedily. An answer may part from ours only at a near-tie:
+where our own logits of the two tokens lie so close that rounding decides. TAP on standard output. Needs torch, transformers, peft, gguf and llama-cpp-python;
+what is missing is a printed skip.
 """
+import argparse
 import json
 import os
 import subprocess
@@ -12,8 +16,21 @@ import sys
 import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-SPECDEC, MODELS = sys.argv[1], sys.argv[2]
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("specdec")
+parser.add_argument("models", help="folder of the GGUF files")
+parser.add_argument("--run", help="a tuned run's folder")
+parser.add_argument("--prompts", help="JSON lines with messages; a last assistant turn is dropped")
+parser.add_argument("--count", type=int, default=20, help="prompts (20)")
+parser.add_argument("--tokens", type=int, default=320, help="cap of an answer (320)")
+args = parser.parse_args()
+if bool(args.run) != bool(args.prompts):
+    parser.error("--run and --prompts go together")
+SPECDEC, MODELS = args.specdec, args.models
 GGUF = os.path.join(MODELS, "SmolLM2-135M-Instruct.Q4_1.gguf")
+# Where two continuations part, our logits of the two tokens may differ by so much. llama.cpp and we round activations to 8 bits in different ways: a few
+# tenths; in fp32 two implementations agree to 2e-3 a logit, so a difference of two of them to 4e-3.
+TIE_8_BITS, TIE_FP32 = 0.5, 4e-3
 RANK, ALPHA, LAYERS = 8, 16, 30
 SHAPES = {"self_attn.q_proj": (576, 576), "self_attn.k_proj": (192, 576), "self_attn.v_proj": (192, 576), "self_attn.o_proj": (576, 576),
           "mlp.gate_proj": (1536, 576), "mlp.up_proj": (1536, 576), "mlp.down_proj": (576, 1536)}
@@ -82,50 +99,125 @@ def check_peft(work, folder, name):
     ok(worst <= 2e-3 and change > 0.1, f"{name} gives PEFT's logits", f"max-abs {worst:.1e}, the adapter's own change {change:.2f}")
 
 
-def near_tie(ids, position, a, b, lora, work):
-    """Our logits of the two tokens at the place where the continuations part."""
+def our_answer(work, text, adapter, tokens, compute, end):
+    """The prompt's ids and our greedy continuation, with the end token when the model ended it."""
+    path = os.path.join(work, "prompt.txt")
+    with open(path, "w") as f:
+        f.write(text)
+    ids = json.loads(run("tokenize", "-m", GGUF, "--json", text))["ids"]
+    r = json.loads(run("generate", "-m", GGUF, "-a", adapter, "-f", path, "-n", str(tokens), "--temp", "0", "--compute", compute, "--json"))
+    return ids, r["tokens"] + ([end] if r["finish_reason"] == "stop" else [])
+
+
+def gap_at(work, ids, a, b, adapter, compute):
+    """Our logit of token a less that of b after ids."""
     npy = os.path.join(work, "tie.npy")
-    run("logits", "-m", GGUF, "-a", lora, "--tokens", ",".join(map(str, ids)), "-o", npy)
-    row = load_npy(npy)[position]
+    run("logits", "-m", GGUF, "-a", adapter, "--tokens", ",".join(map(str, ids)), "--compute", compute, "-o", npy)
+    row = load_npy(npy)[-1]
     return float(row[a] - row[b])
 
 
-def check_llama(work, lora, name):
+def compare_answers(work, name, prompts, adapter, theirs, end, tokens, compute, tie):
+    """theirs(ids, n): the peer's greedy continuation of at most n tokens, its end token included."""
+    same = total = bad = 0
+    for i, text in enumerate(prompts):
+        ids, ours = our_answer(work, text, adapter, tokens, compute, end)
+        peer = theirs(ids, len(ours))
+        total += len(ours)
+        at = next((k for k, (x, y) in enumerate(zip(ours, peer)) if x != y), min(len(ours), len(peer)))
+        if at == len(ours) == len(peer):
+            same += 1
+            continue
+        if at == min(len(ours), len(peer)):
+            bad += 1
+            print(f"# prompt {i + 1} has {len(ours)} tokens here and {len(peer)} there, the first {at} the same")
+            continue
+        gap = gap_at(work, ids + ours[:at], ours[at], peer[at], adapter, compute)
+        bad += abs(gap) > tie
+        print(f"# prompt {i + 1} parts at token {at} of {len(ours)}: here {ours[at]}, there {peer[at]}, logit gap {gap:.4f}, a near-tie up to {tie:g}")
+    ok(bad == 0 and total > 0, f"{name} continues as here", f"{same} of {len(prompts)} answers identical, {total} tokens, the rest parts at near-ties")
+
+
+def check_llama(work, lora, name, prompts, tokens):
     try:
         import llama_cpp
     except ImportError:
         return skip(f"{name} in llama.cpp", "llama-cpp-python is not installed")
-    peer = llama_cpp.Llama(GGUF, lora_path=lora, n_ctx=256, n_threads=2, verbose=False)
-    same, notes, bad = 0, [], 0
-    for prompt in PROMPTS:
-        ids = json.loads(run("tokenize", "-m", GGUF, "--json", prompt))["ids"]
-        ours = json.loads(run("generate", "-m", GGUF, "-a", lora, "-p", prompt, "-n", "24", "--temp", "0", "--json"))["tokens"]
+    peer = llama_cpp.Llama(GGUF, lora_path=lora, n_ctx=4096 if args.run else 256, n_threads=2, verbose=False)
+
+    def theirs(ids, n):
         peer.reset()
-        theirs = []
+        out = []
         for token in peer.generate(ids, temp=0.0, repeat_penalty=1.0):
-            theirs.append(token)
-            if len(theirs) >= len(ours):
+            out.append(token)
+            if len(out) == n:
                 break
-        at = next((i for i, (x, y) in enumerate(zip(ours, theirs)) if x != y), None)
-        if at is None:
-            same += 1
-            continue
-        gap = near_tie(ids + ours[:at], len(ids) + at - 1, ours[at], theirs[at], lora, work)
-        notes.append(f"{prompt.split()[2]} parts at token {at}, gap {gap:.2f}")
-        bad += abs(gap) > 0.5  # both sides round activations to 8 bits: logits differ by a few tenths
-    for note in notes:
-        print("#", note)
-    ok(bad == 0, f"{name} continues as llama.cpp does", f"{same} of {len(PROMPTS)} identical, the rest at near-ties")
+        return out
+
+    compare_answers(work, f"{name} in llama.cpp", prompts, lora, theirs, peer.token_eos(), tokens, "auto", TIE_8_BITS)
+
+
+def check_peft_answers(work, folder, name, prompts, tokens):
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+    base = AutoModelForCausalLM.from_pretrained(MODELS, gguf_file=os.path.basename(GGUF), dtype=torch.float32)
+    model = PeftModel.from_pretrained(base, folder).eval()
+    end = base.config.eos_token_id
+
+    def theirs(ids, n):
+        with torch.no_grad():
+            out = model.generate(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long), max_new_tokens=n,
+                                 do_sample=False, eos_token_id=end, pad_token_id=end)
+        return out[0, len(ids):].tolist()
+
+    compare_answers(work, f"{name} in PEFT", prompts, folder, theirs, end, tokens, "fp32", TIE_FP32)
+
+
+def chat_prompts():
+    """The texts that the model's chat template makes of the prompts."""
+    from token_common import hugging_face
+    tok, out = hugging_face(MODELS, os.path.basename(GGUF)), []
+    with open(args.prompts) as f:
+        for line in f:
+            messages = json.loads(line)["messages"]
+            messages = messages[:-1] if messages[-1]["role"] == "assistant" else messages
+            out.append(tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+            if len(out) == args.count:
+                break
+    return out
+
+
+def check_run(work):
+    global GGUF
+    with open(os.path.join(args.run, "manifest.json")) as f:
+        GGUF = os.path.join(MODELS, os.path.basename(json.load(f)["base"]["path"]))
+    if not os.path.exists(GGUF):
+        return skip("the run", f"its base {GGUF} is not there")
+    try:
+        import gguf, peft, torch, transformers  # noqa: F401
+    except ImportError as e:
+        return skip("the run", f"{e.name} is not installed")
+    prompts = chat_prompts()
+    lora = os.path.join(args.run, "adapter.gguf")
+    if not os.path.exists(lora):
+        lora = os.path.join(work, "lora.gguf")
+        run("export", args.run, "-m", GGUF, "--to", "gguf-lora", "-o", lora)
+    check_llama(work, lora, "the run's GGUF-LoRA", prompts, args.tokens)
+    check_peft_answers(work, os.path.join(args.run, "adapter"), "the run's PEFT folder", prompts, args.tokens)
 
 
 def main():
-    if not os.path.exists(GGUF):
+    if not args.run and not os.path.exists(GGUF):
         return skip("all", f"{GGUF} is not there")
     try:
         import numpy, safetensors  # noqa: F401
     except ImportError as e:
         return skip("all", f"{e.name} is not installed")
     with tempfile.TemporaryDirectory() as work:
+        if args.run:
+            check_run(work)
+            sys.exit(failed)
         peft, gguf, again = (os.path.join(work, n) for n in ("peft", "lora.gguf", "again"))
         random_adapter(peft)
         out = run("export", peft, "-m", GGUF, "--to", "gguf-lora", "-o", gguf)
@@ -135,7 +227,7 @@ def main():
         x, y = (load_file(os.path.join(d, "adapter_model.safetensors")) for d in (peft, again))
         ok(x.keys() == y.keys() and all((x[k] == y[k]).all() for k in x), "PEFT to GGUF-LoRA and back is the same, bit for bit")
         check_peft(work, again, "the PEFT folder")
-        check_llama(work, gguf, "the GGUF-LoRA")
+        check_llama(work, gguf, "the GGUF-LoRA", PROMPTS, 24)
     sys.exit(failed)
 
 
