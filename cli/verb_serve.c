@@ -47,7 +47,9 @@ static const sd_option rows[] = {
         .help = "request bodies held at once, from their first byte until their tokens are queued; "
                 "more are answered 429"),
     ROW("drain", SD_OPT_FLOAT, drain, .def = "30", .min = 0, .max = 86400, .unit = "s",
-        .help = "time that running requests get after SIGTERM"),
+        .help =
+            "time that running requests get after SIGTERM, SIGINT or SIGHUP (unless ignored, as "
+            "nohup does); a second later all connections are closed"),
     ROW("access-log", SD_OPT_STRING, access_log, .value = "FILE",
         .help = "one JSON line a request, without prompts; - is standard output"),
     {0}};

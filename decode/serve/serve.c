@@ -17,7 +17,11 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BACKLOG = 1024, FLUSH_S = 5 };
+enum { BACKLOG = 1024, CUT_S = 1 };
+
+// A terminal that is closed sends SIGHUP: an end like the others, unless nohup or the like has it
+// ignored.
+static const int end_signals[SD_END_SIGNALS] = {SIGTERM, SIGINT, SIGHUP};
 
 // ---- addresses
 
@@ -91,6 +95,9 @@ out:
 }
 
 // ---- draining
+//
+// Nothing that a client does, or leaves undone, keeps the server beyond --drain and CUT_S: at the
+// limit what runs is cancelled and said so, and CUT_S later the sockets are closed, read or unread.
 
 // The last answer may still be on its way when the last call is gone.
 static void end_when_drained(sd_server *s) {
@@ -100,19 +107,26 @@ static void end_when_drained(sd_server *s) {
         return;
     }
     struct timeval tv = {0, 10000};
-    event_add(s->drain_event, &tv);
+    if (!evtimer_pending(s->flush_event, NULL)) event_add(s->flush_event, &tv);
+}
+
+static void on_flush_timer(evutil_socket_t fd, short what, void *ctx) {
+    (void)fd, (void)what;
+    end_when_drained(ctx);
 }
 
 static void on_drain_timer(evutil_socket_t fd, short what, void *ctx) {
     (void)fd, (void)what;
     sd_server *s = ctx;
-    if (s->n_calls > 0) {
-        sd_log(SD_LOG_WARN, "the time to drain is over: %d requests are cut off", s->n_calls);
-        sd_calls_cancel(s);
-        struct timeval tv = {FLUSH_S, 0};
-        if (s->o->drain_s >= 0) event_add(s->drain_event, &tv);
+    if (s->cut) {
+        event_base_loopbreak(s->base);
         return;
     }
+    s->cut = true;
+    sd_log(SD_LOG_WARN, "the time to drain is over: %d requests are cut off", s->n_calls);
+    sd_calls_cancel(s);
+    struct timeval tv = {CUT_S, 0};
+    event_add(s->drain_event, &tv);
     end_when_drained(s);
 }
 
@@ -205,16 +219,21 @@ static sd_status open_events(sd_server *s, sd_error *err) {
     s->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     SD_CHECK(s->wake_fd >= 0, err, SD_EIO, "eventfd: %s", strerror(errno));
     s->wake_event = event_new(s->base, s->wake_fd, EV_READ | EV_PERSIST, on_wake, s);
-    s->signal_event[0] = evsignal_new(s->base, SIGTERM, on_signal, s);
-    s->signal_event[1] = evsignal_new(s->base, SIGINT, on_signal, s);
+    for (int i = 0; i < SD_END_SIGNALS; i++) {
+        struct sigaction now;
+        if (end_signals[i] == SIGHUP && sigaction(SIGHUP, NULL, &now) == 0 &&
+            now.sa_handler == SIG_IGN)
+            continue;
+        s->signal_event[i] = evsignal_new(s->base, end_signals[i], on_signal, s);
+        SD_CHECK(s->signal_event[i] && event_add(s->signal_event[i], NULL) == 0, err, SD_ENOMEM,
+                 "out of memory");
+    }
+    s->flush_event = evtimer_new(s->base, on_flush_timer, s);
     s->drain_event = evtimer_new(s->base, on_drain_timer, s);
     s->accept_event = evtimer_new(s->base, on_accept_again, s);
-    SD_CHECK(s->wake_event && s->signal_event[0] && s->signal_event[1] && s->drain_event &&
-                 s->accept_event,
-             err, SD_ENOMEM, "out of memory");
+    SD_CHECK(s->wake_event && s->drain_event && s->flush_event && s->accept_event, err, SD_ENOMEM,
+             "out of memory");
     event_add(s->wake_event, NULL);
-    event_add(s->signal_event[0], NULL);
-    event_add(s->signal_event[1], NULL);
 out:
     return st;
 }
@@ -223,11 +242,14 @@ static void close_server(sd_server *s) {
     if (s->listener) evconnlistener_free(s->listener);
     s->listener = NULL;
     sd_conn_close_all(s);
+    if (s->base) event_base_loop(s->base, EVLOOP_NONBLOCK); // libevent closes sockets in its loop
     sd_readers_close(s);
     if (s->engine) sd_engine_close(s->engine); // ends what is left of the calls
     sd_outbox_drain(s);
-    struct event *events[] = {s->wake_event, s->signal_event[0], s->signal_event[1], s->drain_event,
-                              s->accept_event};
+    struct event *events[] = {s->wake_event,     s->drain_event,     s->flush_event,
+                              s->accept_event,   s->signal_event[0], s->signal_event[1],
+                              s->signal_event[2]};
+    _Static_assert(SD_END_SIGNALS == 3, "all are freed");
     for (size_t i = 0; i < sizeof events / sizeof events[0]; i++)
         if (events[i]) event_free(events[i]);
     if (s->base) event_base_free(s->base);
@@ -249,6 +271,7 @@ sd_status sd_serve(const sd_serve_options *o, sd_error *err) {
     pthread_mutex_init(&s->outbox_lock, NULL);
     sd_metrics_init(&s->metrics, 1, sd_now_s());
     json_object_seed(0);
+    signal(SIGPIPE, SIG_IGN); // a client that left is an error of a write
     SD_TRY(check_options(o, err));
     SD_CHECK(getrandom(&s->id_key, sizeof s->id_key, 0) == sizeof s->id_key, err, SD_EIO,
              "no random numbers: %s", strerror(errno));

@@ -24,6 +24,7 @@ typedef struct sd_readers sd_readers;
 enum {
     SD_MAX_STREAM_BUFFER = 256 * 1024, // unsent bytes of a stream, then it is dropped
     SD_MAX_CONNECTIONS = 4096,
+    SD_END_SIGNALS = 3,
     SD_MAX_PIPELINED = 64 * 1024 // unread bytes behind a request that is being answered
 };
 
@@ -44,7 +45,9 @@ struct sd_server {
     sd_phase phase;
     struct event_base *base;
     struct evconnlistener *listener;
-    struct event *signal_event[2], *wake_event, *drain_event, *accept_event;
+    struct event *signal_event[SD_END_SIGNALS], *wake_event, *drain_event, *flush_event,
+        *accept_event;
+    bool cut;         // the time to drain is over
     char address[96]; // "http://127.0.0.1:8080"
     sd_keys keys;
     bool local_hosts_only; // sd_route_host_is_local() is asked of every request

@@ -1,4 +1,5 @@
-// Sockets without a client library: a test says which bytes go out when.
+// Sockets without a client library: a test says which bytes go out when. What must not happen
+// aborts, which fails the test under every runner of tests.
 #include "tests/unit/support_live.h"
 
 #include "base/clock.h"
@@ -6,13 +7,22 @@
 #include "tests/unit/support_tiny_model.h"
 
 #include <arpa/inet.h>
-#include <criterion/criterion.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#define MUST(cond, ...)                                                                            \
+    do {                                                                                           \
+        if (!(cond)) {                                                                             \
+            fprintf(stderr, "%s:%d: ", __FILE__, __LINE__);                                        \
+            fprintf(stderr, __VA_ARGS__);                                                          \
+            fputc('\n', stderr);                                                                   \
+            abort();                                                                               \
+        }                                                                                          \
+    } while (0)
 
 static void on_ready(void *ctx, const char *address) {
     live *s = ctx;
@@ -32,7 +42,7 @@ void live_write_model(live *s) {
     t.ctx = 16384;
     *s = (live){.o = {.drain_s = 20}, .dir = sd_tiny_dir()};
     s->model = sd_path_join(s->dir, "tiny.gguf");
-    cr_assert_eq(sd_tiny_write_gguf(s->model, &t, &s->err), SD_OK, "%s", s->err.message);
+    MUST(sd_tiny_write_gguf(s->model, &t, &s->err) == SD_OK, "%s", s->err.message);
 }
 
 void live_start_with(live *s, int ctx, int slots, int queue, const sd_strings *adapters) {
@@ -42,9 +52,9 @@ void live_start_with(live *s, int ctx, int slots, int queue, const sd_strings *a
     s->o.engine = (sd_engine_options){.ctx = ctx, .slots = slots, .queue = queue, .threads = 2};
     s->o.on_ready = on_ready;
     s->o.ctx = s;
-    cr_assert_eq(pthread_create(&s->thread, NULL, serve, s), 0);
+    MUST(pthread_create(&s->thread, NULL, serve, s) == 0, "no thread");
     sem_wait(&s->ready);
-    cr_assert_gt(s->port, 0, "%s", s->err.message);
+    MUST(s->port > 0, "%s", s->err.message);
 }
 
 void live_start(live *s, int ctx, int slots, int queue) {
@@ -59,7 +69,7 @@ void live_stop(live *s) {
 
 void live_join(live *s) {
     pthread_join(s->thread, NULL);
-    cr_assert_eq(s->st, SD_OK, "%s", s->err.message);
+    MUST(s->st == SD_OK, "%s", s->err.message);
     sem_destroy(&s->ready);
     free(s->model);
     sd_tiny_remove(s->dir);
@@ -109,6 +119,11 @@ char *live_read(int fd) {
     return b.data;
 }
 
+bool live_began(int fd) {
+    char c;
+    return recv(fd, &c, 1, MSG_PEEK) == 1;
+}
+
 char *live_ask(const live *s, const char *body) {
     int fd = live_dial(s, 0);
     char *out = fd >= 0 && live_post(fd, body) ? live_read(fd) : sd_strdup("");
@@ -121,7 +136,7 @@ char *live_get(const live *s, const char *path) {
     int fd = live_dial(s, 0);
     snprintf(get, sizeof get, "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
              path);
-    cr_assert(fd >= 0 && live_send(fd, get, strlen(get)));
+    MUST(fd >= 0 && live_send(fd, get, strlen(get)), "%s could not be sent", path);
     char *out = live_read(fd);
     close(fd);
     return out;
@@ -131,7 +146,7 @@ double live_metric(const live *s, const char *name) {
     char *page = live_get(s, "/metrics"), line[128];
     snprintf(line, sizeof line, "\nspecdec:%s{", name);
     const char *at = strstr(page, line);
-    cr_assert_not_null(at, "no metric %s", name);
+    MUST(at, "no metric %s", name);
     double value = atof(strchr(at, '}') + 1);
     free(page);
     return value;

@@ -36,6 +36,8 @@ bool live_send(int fd, const char *data, size_t len);
 bool live_post(int fd, const char *body);
 /// All bytes until the server closes, 0-terminated; the caller frees.
 char *live_read(int fd);
+/// Waits for the first byte of an answer, which stays unread; false when the server closes without.
+bool live_began(int fd);
 char *live_ask(const live *s, const char *body);
 char *live_get(const live *s, const char *path);
 double live_metric(const live *s, const char *name);

@@ -1,8 +1,10 @@
 // The server against clients that mean harm, or behave as if: each test is one way to hold more
 // than one's share, and asserts that others are still served.
+#include "base/clock.h"
 #include "tests/unit/support_live.h"
 
 #include <criterion/criterion.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -79,4 +81,43 @@ Test(hostile, a_request_that_waits_holds_no_body) {
     cr_assert_eq(live_metric(&s, "request_body_bytes"), 0);
     for (int i = 0; i < 3; i++) close(fd[i]);
     live_stop(&s);
+}
+
+// A whole answer of megabytes that nobody reads: it fills the socket's buffers and then the
+// server's.
+static int unread_answer(const live *s) {
+    int fd = live_dial(s, 4096);
+    cr_assert(fd >= 0 &&
+              live_post(fd, "{\"prompt\":[1,2],\"max_tokens\":900,\"ignore_eos\":true,\"n\":8,"
+                            "\"logprobs\":20}"));
+    cr_assert(live_wait_metric(s, "generation_tokens_total", 8 * 900));
+    cr_assert(live_wait_metric(s, "num_requests_running", 0));
+    return fd;
+}
+
+Test(hostile, an_answer_that_is_not_read_does_not_outlive_the_time_to_drain) {
+    live s;
+    live_write_model(&s);
+    s.o.drain_s = 0.2;
+    live_start_with(&s, 1024, 8, 8, NULL);
+    int fd = unread_answer(&s);
+    double start = sd_now_s();
+    live_stop(&s);
+    cr_assert_lt(sd_now_s() - start, 20); // a socket without progress lives for 30 s
+    close(fd);
+}
+
+Test(hostile, a_stream_that_is_not_read_does_not_outlive_the_time_to_drain) {
+    live s;
+    live_write_model(&s);
+    s.o.drain_s = 0.2;
+    live_start_with(&s, 16384, 8, 8, NULL);
+    int fd = live_dial(&s, 4096);
+    cr_assert(live_post(fd, "{\"prompt\":[1,2],\"max_tokens\":16000,\"ignore_eos\":true,"
+                            "\"stream\":true}"));
+    cr_assert(live_began(fd));
+    double start = sd_now_s();
+    live_stop(&s);
+    cr_assert_lt(sd_now_s() - start, 20);
+    close(fd);
 }

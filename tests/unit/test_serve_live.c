@@ -92,7 +92,7 @@ Test(live, a_client_that_does_not_read_is_dropped) {
     int fd = live_dial(&s, 4096);
     cr_assert(live_post(fd, "{\"prompt\":[1,2],\"max_tokens\":16000,\"ignore_eos\":true,\"n\":8,"
                             "\"logprobs\":20,\"stream\":true}"));
-    cr_assert(live_wait_metric(&s, "num_requests_running", 8));
+    cr_assert(live_began(fd));
     cr_assert(live_wait_metric(&s, "num_requests_running", 0));
     // It was cut off, not finished.
     cr_assert_lt(live_metric(&s, "generation_tokens_total"), 8 * 16000);
@@ -129,20 +129,39 @@ Test(live, a_full_queue_is_a_429_and_nothing_of_the_request_stays) {
     live_stop(&s);
 }
 
-Test(live, sigterm_lets_the_running_request_finish) {
+static void drain_by(int sig) {
     live s;
     live_start(&s, 4096, 2, 8);
     int fd = live_dial(&s, 0);
     cr_assert(
-        live_post(fd, "{\"prompt\":[1],\"max_tokens\":300,\"ignore_eos\":true,\"stream\":true}"));
-    cr_assert(live_wait_metric(&s, "num_requests_running", 1));
-    kill(getpid(), SIGTERM);
+        live_post(fd, "{\"prompt\":[1],\"max_tokens\":3000,\"ignore_eos\":true,\"stream\":true}"));
+    cr_assert(live_began(fd));
+    kill(getpid(), sig);
     char *out = live_read(fd);
     cr_assert(strstr(out, "data: [DONE]"), "the stream was cut off");
     cr_assert(strstr(out, "\"finish_reason\":\"length\""));
     free(out);
     close(fd);
     live_join(&s);
+}
+
+Test(live, sigterm_lets_the_running_request_finish) {
+    drain_by(SIGTERM);
+}
+
+Test(live, sighup_ends_the_server_as_sigterm_does) {
+    drain_by(SIGHUP);
+}
+
+Test(live, sighup_is_ignored_where_it_was_ignored_before) {
+    signal(SIGHUP, SIG_IGN);
+    live s;
+    live_start(&s, 512, 2, 8);
+    kill(getpid(), SIGHUP);
+    char *out = live_get(&s, "/health");
+    cr_assert(strstr(out, " 200 OK"), "%s", out);
+    free(out);
+    live_stop(&s);
 }
 
 // A run's folder: adapter/ as PEFT writes it, and draft/corpus.idx bound to it, or to another one.
