@@ -49,8 +49,7 @@ def encode(model, path, steps):
             whole = tok.apply_chat_template(messages, tokenize=False)
             if not whole.startswith(prompt):
                 sys.exit(f"{path}: record {len(out) + 1}: the prompt is not how the conversation begins")
-            answer = whole[len(prompt):].rstrip("\n")  # the end-of-turn token is learnt, the newline behind it is not
-            out.append([tok(text, add_special_tokens=False).input_ids for text in (prompt, answer)])
+            out.append([tok(text, add_special_tokens=False).input_ids for text in (prompt, whole[len(prompt):])])
             if len(out) == steps * BATCH:
                 return out
     sys.exit(f"{path}: {len(out)} records, {steps} steps of {BATCH} need {steps * BATCH}; give more or fewer --steps")
@@ -159,11 +158,11 @@ def say(who, r):
     return r
 
 
-def check_same_work(ours, theirs):
+def check_same_work(ours, theirs, tolerance):
     """The same tokens, and the same loss before anything was learnt; else the speeds say nothing."""
     if ours["tokens"] != theirs["tokens"] or ours["learnt"] != theirs["learnt"]:
         sys.exit(f"specdec trained on {ours['tokens']} tokens ({ours['learnt']} learnt), PEFT on {theirs['tokens']} ({theirs['learnt']}): not the same work")
-    if abs(ours["losses"][0] / theirs["losses"][0] - 1) > 0.02:
+    if abs(ours["losses"][0] / theirs["losses"][0] - 1) > tolerance:
         sys.exit(f"the first loss is {ours['losses'][0]:.4f} here and {theirs['losses'][0]:.4f} in PEFT: not the same work")
 
 
@@ -205,8 +204,7 @@ def compare(a):
     for i in range(a.rounds):
         ours.append(say(f"round {i + 1} of {a.rounds}, specdec", run_specdec(a)))
         theirs.append(say(f"round {i + 1} of {a.rounds}, PEFT {best}", run_peft(a, best)))
-        if not best.startswith("bf16"):
-            check_same_work(ours[-1], theirs[-1])
+        check_same_work(ours[-1], theirs[-1], 0.05 if best.startswith("bf16") else 0.005)
     med = statistics.median
     rows = [(name, med(x[key] for x in ours), med(y[key] for y in theirs), med(x[key] / y[key] for x, y in zip(ours, theirs)))
             for name, key in (("tokens/s", "tok_s"), ("peak memory, MB", "peak_mb"))]
