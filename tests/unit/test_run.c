@@ -1,6 +1,7 @@
 // Whole runs on a tiny model: resumed is the same as never stopped, accumulation is exact to the
 // token, and whatever would change the numbers of a resume is refused.
 #include "base/file.h"
+#include "datasets/corpus_index.h"
 #include "kernels/panels.h"
 #include "support_files.h"
 #include "support_tiny_model.h"
@@ -391,6 +392,27 @@ Test(run, a_plan_refuses_what_the_run_would_refuse) {
     cr_assert_eq(plan("whole", NULL, NULL, &r, &err), SD_OK, "%s", err.message);
     cr_assert(r.done_before && r.plan.total > 0);
     free(file), free(u.out), free(whole.out);
+}
+
+static int64_t index_tokens(const result *r) {
+    char *path = sd_path_join(r->out, "draft/corpus.idx");
+    sd_corpus *c;
+    sd_error err = {0};
+    cr_assert_eq(sd_corpus_open(&c, path, &err), SD_OK, "%s", err.message);
+    int64_t n = sd_corpus_tokens(c);
+    sd_corpus_close(c);
+    free(path);
+    return n;
+}
+
+Test(run, the_corpus_index_holds_every_training_completion_however_early_the_run_ends) {
+    const char *few[] = {"train.max_steps=1"}, *all[] = {"data.val_size=0", "train.max_steps=1"};
+    result whole = run("whole", NULL, 0), early = run("early", few, 1), more = run("more", all, 2);
+    cr_assert(whole.st == SD_OK && early.st == SD_OK && more.st == SD_OK);
+    cr_assert_eq(early.report.steps, 1);
+    cr_assert_eq(index_tokens(&early), index_tokens(&whole));
+    cr_assert_gt(index_tokens(&more), index_tokens(&whole), "held-out records are in it");
+    free(whole.out), free(early.out), free(more.out);
 }
 
 Test(run, a_prepared_file_is_shared_by_runs_and_never_overwritten_when_it_is_another) {
