@@ -23,11 +23,13 @@ struct sd_dataset {
     sd_store_doc *doc;
     int64_t docs;
     int64_t *first_doc; // [rows + 1]
-    // Rows [held, held + n_held): all of them, or the chunk that was read last.
+    // The container's rows [held, held + n_held), as they stand there.
+    int32_t *chunk; // [3, chunk_rows, T]: tokens, labels, segments
     int64_t held, n_held;
-    int32_t *buf; // [3, capacity, T]: tokens, labels, segments
-    int64_t capacity;
-    int32_t *used; // [capacity]
+    int32_t *used; // [chunk_rows]; of a dataset that is in memory [rows]
+    // In memory without the padding, which without packing is most of the container; else NULL.
+    int32_t *all; // [3, tokens]
+    int64_t *at;  // [rows] a row's first place
 };
 
 // ---- verification ------------------------------------------------------------------------------
@@ -113,12 +115,15 @@ out:
     return st;
 }
 
+static size_t chunk_plane(const sd_dataset *d) {
+    return (size_t)sd_store_chunk_rows(d->store) * (size_t)d->T;
+}
+
 // Segments count up from 0 and padding comes last, labels are the token or none, tokens are tokens.
-static sd_status check_row(sd_dataset *d, int64_t row, sd_error *err) {
-    int64_t k = row - d->held;
-    size_t plane = (size_t)d->capacity * (size_t)d->T;
-    const int32_t *token = d->buf + (size_t)k * (size_t)d->T, *label = token + plane,
-                  *segment = label + plane;
+static sd_status check_row(int32_t *places, sd_dataset *d, int64_t row, sd_error *err) {
+    size_t plane = chunk_plane(d);
+    const int32_t *token = d->chunk + (size_t)(row - d->held) * (size_t)d->T,
+                  *label = token + plane, *segment = label + plane;
     int32_t segments = (int32_t)(d->first_doc[row + 1] - d->first_doc[row]), before = -1;
     int i = 0;
     for (; i < d->T && segment[i] >= 0; i++) {
@@ -134,40 +139,77 @@ static sd_status check_row(sd_dataset *d, int64_t row, sd_error *err) {
         return sd_fail(err, SD_EFORMAT,
                        "%s: row %lld is malformed at place %d; prepare the data again", d->path,
                        (long long)row, i);
-    d->used[k] = used;
+    *places = used;
     return SD_OK;
 }
 
-static sd_status hold_rows(sd_dataset *d, int64_t begin, int64_t n, sd_error *err) {
+/// The chunk that begins at row `begin`; used [n] gets each row's places before the padding.
+static sd_status hold_chunk(sd_dataset *d, int32_t *used, int64_t begin, sd_error *err) {
     sd_status st = SD_OK;
-    size_t plane = (size_t)d->capacity * (size_t)d->T;
+    size_t plane = chunk_plane(d);
+    int64_t cap = sd_store_chunk_rows(d->store), n = d->rows - begin < cap ? d->rows - begin : cap;
+    int32_t *to = d->chunk;
     d->n_held = 0;
-    SD_TRY(sd_store_read_rows(d->store, begin, n, d->buf, d->buf + plane, d->buf + 2 * plane, err));
+    SD_TRY(sd_store_read_rows(d->store, begin, n, to, to + plane, to + 2 * plane, err));
     d->held = begin;
-    for (int64_t r = begin; r < begin + n; r++) SD_TRY(check_row(d, r, err));
+    for (int64_t r = 0; r < n; r++) SD_TRY(check_row(&used[r], d, begin + r, err));
     d->n_held = n;
+out:
+    return st;
+}
+
+static sd_status wrong_totals(const sd_dataset *d, int64_t tokens, int64_t supervised,
+                              sd_error *err) {
+    return sd_fail(err, SD_EFORMAT,
+                   "%s: holds %lld tokens, %lld supervised, but says %lld, %lld; prepare the data "
+                   "again",
+                   d->path, (long long)tokens, (long long)supervised, (long long)d->tokens,
+                   (long long)d->supervised);
+}
+
+static sd_status hold_all(sd_dataset *d, sd_error *err) {
+    sd_status st = SD_OK;
+    size_t plane = chunk_plane(d), cap = (size_t)d->tokens;
+    int64_t tokens = 0, supervised = 0;
+    for (int64_t begin = 0; begin < d->rows; begin += d->n_held) {
+        SD_TRY(hold_chunk(d, d->used + begin, begin, err));
+        for (int64_t r = begin; r < begin + d->n_held; r++) {
+            const int32_t *from = d->chunk + (size_t)(r - begin) * (size_t)d->T;
+            size_t n = (size_t)d->used[r];
+            d->at[r] = tokens;
+            if (n > cap - (size_t)tokens) return wrong_totals(d, tokens + (int64_t)n, 0, err);
+            for (size_t i = 0; i < 3; i++)
+                memcpy(d->all + i * cap + tokens, from + i * plane, n * sizeof *from);
+            tokens += (int64_t)n;
+        }
+    }
+    for (int64_t i = 0; i < d->tokens; i++) supervised += d->all[(size_t)i + cap] != SD_NO_LABEL;
+    if (tokens != d->tokens || supervised != d->supervised)
+        return wrong_totals(d, tokens, supervised, err);
 out:
     return st;
 }
 
 static sd_status prepare_buffers(sd_dataset *d, sd_error *err) {
     sd_status st = SD_OK;
-    size_t row = (size_t)d->T * 3 * sizeof(int32_t);
-    bool all = d->rows <= IN_MEMORY / (int64_t)row;
-    d->capacity = all ? d->rows : sd_store_chunk_rows(d->store);
-    d->buf = sd_alloc((size_t)d->capacity, row);
-    d->used = sd_alloc((size_t)d->capacity, sizeof *d->used);
-    SD_CHECK(d->buf && d->used, err, SD_ENOMEM, "out of memory for %s", d->path);
-    if (!all) return SD_OK;
-    SD_TRY(hold_rows(d, 0, d->rows, err));
-    int64_t tokens = 0, supervised = 0;
-    const int32_t *label = d->buf + (size_t)d->rows * (size_t)d->T;
-    for (int64_t r = 0; r < d->rows; r++) tokens += d->used[r];
-    for (int64_t i = 0; i < d->rows * d->T; i++) supervised += label[i] != SD_NO_LABEL;
-    SD_CHECK(tokens == d->tokens && supervised == d->supervised, err, SD_EFORMAT,
-             "%s: holds %lld tokens, %lld supervised, but says %lld, %lld; prepare the data again",
-             d->path, (long long)tokens, (long long)supervised, (long long)d->tokens,
-             (long long)d->supervised);
+    size_t places;
+    SD_CHECK(d->tokens >= 0 && d->tokens / d->T <= d->rows, err, SD_EFORMAT,
+             "%s: says it holds %lld tokens in %lld rows of %d; prepare the data again", d->path,
+             (long long)d->tokens, (long long)d->rows, d->T);
+    bool all = d->tokens <= IN_MEMORY / (int64_t)(3 * sizeof *d->all);
+    SD_CHECK(sd_mul_size(&places, (size_t)sd_store_chunk_rows(d->store), (size_t)d->T), err,
+             SD_ELIMIT, "%s: rows of %d tokens are too long; prepare the data again", d->path,
+             d->T);
+    d->chunk = sd_alloc(places, 3 * sizeof *d->chunk);
+    d->used = sd_alloc((size_t)(all ? d->rows : sd_store_chunk_rows(d->store)), sizeof *d->used);
+    if (all) d->all = sd_alloc((size_t)d->tokens, 3 * sizeof *d->all);
+    if (all) d->at = sd_alloc((size_t)d->rows, sizeof *d->at);
+    SD_CHECK(d->chunk && d->used && (!all || (d->all && d->at)), err, SD_ENOMEM,
+             "out of memory for %s", d->path);
+    if (!all) goto out;
+    SD_TRY(hold_all(d, err));
+    free(d->chunk);
+    d->chunk = NULL;
     sd_store_close(d->store);
     d->store = NULL;
 out:
@@ -204,8 +246,10 @@ void sd_dataset_close(sd_dataset *d) {
     free(d->source_text);
     free(d->doc);
     free(d->first_doc);
-    free(d->buf);
+    free(d->chunk);
     free(d->used);
+    free(d->all);
+    free(d->at);
     free(d->path);
     free(d);
 }
@@ -247,19 +291,28 @@ sd_status sd_dataset_read(const sd_dataset *d, int64_t row, sd_dataset_row *out,
     if (row < 0 || row >= d->rows)
         return sd_fail(err, SD_EINVAL, "%s: there is no row %lld; rows are 0..%lld", d->path,
                        (long long)row, (long long)d->rows - 1);
+    if (d->all) {
+        const int32_t *token = d->all + d->at[row];
+        *out = (sd_dataset_row){token, token + d->tokens, token + 2 * d->tokens, d->used[row]};
+        return SD_OK;
+    }
     if (row < d->held || row >= d->held + d->n_held) {
-        // Only a dataset that is too large for memory comes here; its contents do not change, what
-        // is held of them does.
-        sd_dataset *hold = (sd_dataset *)(uintptr_t)d;
-        int64_t begin = row / d->capacity * d->capacity;
-        int64_t n = d->rows - begin < d->capacity ? d->rows - begin : d->capacity;
-        sd_status st = hold_rows(hold, begin, n, err);
+        sd_dataset *hold = (sd_dataset *)(uintptr_t)d; // its contents stay, what is held changes
+        int64_t cap = sd_store_chunk_rows(d->store);
+        sd_status st = hold_chunk(hold, d->used, row / cap * cap, err);
         if (st != SD_OK) return st;
     }
-    size_t plane = (size_t)d->capacity * (size_t)d->T;
-    const int32_t *token = d->buf + (size_t)(row - d->held) * (size_t)d->T;
+    size_t plane = chunk_plane(d);
+    const int32_t *token = d->chunk + (size_t)(row - d->held) * (size_t)d->T;
     *out = (sd_dataset_row){token, token + plane, token + 2 * plane, d->used[row - d->held]};
     return SD_OK;
+}
+
+size_t sd_dataset_memory(const sd_dataset *d) {
+    size_t per_row = sizeof *d->used + sizeof *d->first_doc + (d->all ? sizeof *d->at : 0);
+    size_t places = d->all ? (size_t)d->tokens : chunk_plane(d);
+    return places * 3 * sizeof *d->all + (size_t)d->rows * per_row +
+           (size_t)d->docs * sizeof *d->doc;
 }
 
 sd_status sd_dataset_provenance(const sd_dataset *d, int64_t row, int segment, const char **source,

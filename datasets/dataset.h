@@ -73,7 +73,8 @@ sd_status sd_dataset_key(sd_sha256 *out, const sd_prepare_options *o, const sd_m
                          sd_error *err);
 
 typedef struct sd_dataset sd_dataset;
-/// Verifies the manifest, then opens. Everything is read into memory when it is under 1 GB.
+/// Verifies the manifest, then opens. Everything is read into memory, without the padding, when it
+/// is under 1 GB.
 sd_status sd_dataset_open(sd_dataset **out, const char *path, sd_error *err);
 void sd_dataset_close(sd_dataset *d);
 
@@ -92,15 +93,17 @@ const char *sd_dataset_sources(const sd_dataset *d);
 const char *sd_dataset_tokenizer(const sd_dataset *d);
 
 typedef struct {
-    const int32_t *token;   // [T]
-    const int32_t *label;   // [T]  the token at the same place when it is supervised, else
+    const int32_t *token;   // [used]
+    const int32_t *label;   // [used]  the token at the same place when it is supervised, else
                             // SD_NO_LABEL (shift by one at use)
-    const int32_t *segment; // [T]  0, 1, ... or -1 for padding
-    int used;               // places before the padding
+    const int32_t *segment; // [used]  0, 1, ...
+    int used;               // places before the padding, which is not there
 } sd_dataset_row;
 /// The arrays stay valid until the dataset is closed, or (when it is too large for memory) until
 /// the next read; one thread at a time then.
 sd_status sd_dataset_read(const sd_dataset *d, int64_t row, sd_dataset_row *out, sd_error *err);
+
+size_t sd_dataset_memory(const sd_dataset *d); // bytes that it holds while it is open
 
 /// Where segment s of a row came from: source path, record number (from 0), SHA-256 of its bytes.
 sd_status sd_dataset_provenance(const sd_dataset *d, int64_t row, int segment, const char **source,

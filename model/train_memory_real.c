@@ -181,7 +181,7 @@ void sd_train_carve(sd_train_memory *m, char *base, const sd_hparams *hp, const 
 
 #if !SD_REAL_IS_DOUBLE
 // The program, its libraries, the GEMM's packing buffers, the tokenizer: measured once, rounded up.
-static const size_t runtime_bytes = (size_t)96 << 20;
+static const size_t runtime_bytes = (size_t)64 << 20;
 
 static void add_row(sd_train_plan_report *r, const char *part, size_t bytes) {
     r->row[r->n].part = part;
@@ -190,7 +190,7 @@ static void add_row(sd_train_plan_report *r, const char *part, size_t bytes) {
 }
 
 static void report_of(sd_train_plan_report *out, const sd_model *m, const sd_lora_layout *lay,
-                      int max_tokens, sd_train_compute compute, sd_recompute recompute,
+                      const sd_train_options *o, sd_train_compute compute, sd_recompute recompute,
                       int threads) {
     sd_train_memory mem;
     int lowest = 0;
@@ -202,17 +202,19 @@ static void report_of(sd_train_plan_report *out, const sd_model *m, const sd_lor
         lowest++;
     }
     const sd_panels *panels = sd_panels_best(compute == SD_TRAIN_BF16);
-    sd_train_carve(&mem, NULL, &m->hp, lay, panels, max_tokens, recompute, lowest, threads);
+    sd_train_carve(&mem, NULL, &m->hp, lay, panels, o->max_tokens, recompute, lowest, threads);
     *out =
         (sd_train_plan_report){.compute = compute, .recompute = recompute, .kernels = panels->name};
     add_row(out, "weights (mapped)", m->weight_bytes);
-    add_row(out, "adapter, gradient, optimiser", 4 * sizeof(float) * lay->n_params);
+    // theta, its gradient, two moments, the best so far
+    add_row(out, "adapter, gradient, optimiser", 5 * sizeof(float) * lay->n_params);
     add_row(out, "activations kept", mem.kept);
     add_row(out, "activations of one block", mem.scratch);
     add_row(out, "dequantised weights of two stacks", mem.weights);
     add_row(out, "loss head", mem.head);
     add_row(out, "scratch of the workers", mem.workers);
     add_row(out, "tables", mem.other);
+    if (o->data) add_row(out, "prepared data", o->data);
     add_row(out, "program and libraries", runtime_bytes);
 }
 
@@ -232,7 +234,7 @@ sd_status sd_train_plan(sd_train_plan_report *out, const sd_model *m, const sd_l
     sd_recompute from = o->recompute, to = o->recompute;
     if (o->recompute == SD_RECOMPUTE_AUTO) from = SD_RECOMPUTE_NONE, to = SD_RECOMPUTE_BLOCK;
     for (int r = (int)from; r <= (int)to; r++) {
-        report_of(out, m, lay, o->max_tokens, compute, (sd_recompute)r, threads);
+        report_of(out, m, lay, o, compute, (sd_recompute)r, threads);
         if (o->memory_limit == 0 || out->total <= o->memory_limit) break;
     }
 

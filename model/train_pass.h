@@ -59,6 +59,7 @@ typedef struct {
     sd_train_compute compute; // auto: bf16 GEMM where the processor has it, else fp32
     sd_recompute recompute;   // auto: the fastest that fits memory_limit
     size_t memory_limit;      // bytes for the whole process; 0: none
+    size_t data;              // bytes that the caller holds as data: part of the plan
 } sd_train_options;
 
 typedef struct {

@@ -103,7 +103,10 @@ static sd_status resolve(sd_run *r, sd_error *err) {
         micro = larger(longest, step);
     }
     for (;;) {
-        r->pass = (sd_train_options){.max_tokens = larger(micro, r->eval.longest),
+        size_t data = sd_dataset_memory(r->train_data);
+        if (r->eval_data) data += sd_dataset_memory(r->eval_data);
+        r->pass = (sd_train_options){.data = data,
+                                     .max_tokens = larger(micro, r->eval.longest),
                                      .compute = (sd_train_compute)e->base.compute_dtype,
                                      .recompute = (sd_recompute)e->train.recompute,
                                      .memory_limit = (size_t)e->device.memory_limit};

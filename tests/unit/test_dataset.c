@@ -69,7 +69,8 @@ Test(dataset, rows_hold_the_records_with_labels_segments_and_provenance) {
     tiny_chat_open(&m, tiny_chatml, NULL);
     sd_data_source s = {temp_text("c.jsonl", conversations), SD_FORMAT_AUTO};
     sd_prepare_options o = options(&s, 1, 56, true);
-    sd_dataset *d = open_file(prepare("d.h5", &o, &m, &rep));
+    const char *path = prepare("d.h5", &o, &m, &rep);
+    sd_dataset *d = open_file(path);
     cr_assert(rep.records == 3 && rep.rows == 2 && sd_dataset_rows(d) == 2);
     cr_assert(rep.tokens == sd_dataset_tokens(d) && rep.supervised == sd_dataset_supervised(d));
     cr_assert_float_eq(rep.efficiency, (double)rep.tokens / 112, 1e-9);
@@ -81,8 +82,13 @@ Test(dataset, rows_hold_the_records_with_labels_segments_and_provenance) {
     cr_assert_eq(sd_dataset_read(d, 1, &r, NULL), SD_OK);
     text_of(text, sizeof text, &m, &r, 1, false);
     cr_assert_str_eq(text, "<|im_start|>user\none<|im_end|>\n<|im_start|>assistant\n1<|im_end|>\n");
+    int32_t place[3][56]; // the padding is in the container alone
+    sd_store *store;
+    cr_assert_eq(sd_store_open(&store, path, NULL), SD_OK);
+    cr_assert_eq(sd_store_read_rows(store, 1, 1, place[0], place[1], place[2], NULL), SD_OK);
+    sd_store_close(store);
     for (int i = r.used; i < 56; i++)
-        cr_assert(r.token[i] == 0 && r.label[i] == SD_NO_LABEL && r.segment[i] == -1);
+        cr_assert(place[0][i] == 0 && place[1][i] == SD_NO_LABEL && place[2][i] == -1);
     const char *source;
     int64_t record;
     sd_sha256 hash, want;

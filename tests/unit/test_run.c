@@ -310,6 +310,39 @@ Test(run, lora_plus_and_patterns_and_continuing_an_adapter_train) {
     free(from), free(r.out), free(plain.out), free(next.out), free(bad.out), free(idle_run.out);
 }
 
+static sd_status plan(const char *name, const char *extra, const char *resume, sd_run_report *r,
+                      sd_error *err) {
+    char *model = sd_sprintf("base.model=%s", model_path),
+         *data = sd_sprintf("data.train.0.path=%s", data_path), *out = sd_path_join(dir, name);
+    const char *override[] = {model, data, extra};
+    sd_run_options o = {.recipe = recipe_path,
+                        .override = override,
+                        .n_overrides = extra ? 3 : 2,
+                        .out = out,
+                        .threads = 1,
+                        .resume = resume};
+    sd_status st = sd_run_plan(&o, r, err);
+    free(model), free(data), free(out);
+    return st;
+}
+
+static size_t part(const sd_run_report *r, const char *name) {
+    for (int i = 0; i < r->plan.n; i++)
+        if (strcmp(r->plan.row[i].part, name) == 0) return r->plan.row[i].bytes;
+    return 0;
+}
+
+Test(run, the_plan_counts_the_data_without_padding_and_all_five_vectors_of_parameters) {
+    sd_run_report r;
+    sd_error err = {0};
+    cr_assert_eq(plan("p", "data.packing=false", NULL, &r, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(part(&r, "adapter, gradient, optimiser"), 5 * 4 * (size_t)r.parameters);
+    size_t tokens = (size_t)r.tokens * 12, records = (size_t)(r.records + r.eval_records);
+    size_t data = part(&r, "prepared data"), padded = (size_t)r.rows * 128 * 12;
+    cr_assert(data > tokens && data < tokens * 2 + records * 80 && data < padded,
+              "%zu bytes of data for %zu of tokens", data, tokens);
+}
+
 Test(run, the_plan_holds_and_a_memory_limit_shrinks_the_micro_batches) {
     char *model = sd_sprintf("base.model=%s", model_path),
          *data = sd_sprintf("data.train.0.path=%s", data_path), *out = sd_path_join(dir, "plan");
@@ -329,22 +362,6 @@ Test(run, the_plan_holds_and_a_memory_limit_shrinks_the_micro_batches) {
     cr_assert(r.plan.total <= total - 1000000);
     cr_assert(r.micro_batch_tokens < free_choice || r.plan.recompute != SD_RECOMPUTE_NONE);
     free(model), free(data), free(out), free(limit);
-}
-
-static sd_status plan(const char *name, const char *extra, const char *resume, sd_run_report *r,
-                      sd_error *err) {
-    char *model = sd_sprintf("base.model=%s", model_path),
-         *data = sd_sprintf("data.train.0.path=%s", data_path), *out = sd_path_join(dir, name);
-    const char *override[] = {model, data, extra};
-    sd_run_options o = {.recipe = recipe_path,
-                        .override = override,
-                        .n_overrides = extra ? 3 : 2,
-                        .out = out,
-                        .threads = 1,
-                        .resume = resume};
-    sd_status st = sd_run_plan(&o, r, err);
-    free(model), free(data), free(out);
-    return st;
 }
 
 Test(run, a_plan_leaves_nothing_behind) {
