@@ -96,8 +96,12 @@ bool sd_field_string(const json_t *o, const char *key, const char **out, sd_api_
     return true;
 }
 
-bool sd_json_depth_ok(const char *text, size_t len, int max) {
-    int depth = 0;
+_Static_assert(SD_API_MAX_DEPTH == 64 && SD_API_MAX_CONTAINERS == 65536 &&
+                   SD_API_MAX_VALUES == 1048576,
+               "the phrases say so");
+
+const char *sd_json_over_limit(const char *text, size_t len) {
+    int depth = 0, containers = 0, values = 0;
     bool string = false;
     for (size_t i = 0; i < len; i++) {
         char c = text[i];
@@ -107,12 +111,16 @@ bool sd_json_depth_ok(const char *text, size_t len, int max) {
         } else if (c == '"') {
             string = true;
         } else if (c == '{' || c == '[') {
-            if (++depth > max) return false;
+            if (++depth > SD_API_MAX_DEPTH) return "is nested deeper than 64 levels";
+            if (++containers > SD_API_MAX_CONTAINERS)
+                return "has more than 65536 arrays and objects";
         } else if (c == '}' || c == ']') {
             depth--;
+        } else if (c == ',') {
+            if (++values > SD_API_MAX_VALUES) return "has more than 1048576 values";
         }
     }
-    return true;
+    return NULL;
 }
 
 // What a value must be to mean "off".

@@ -15,8 +15,9 @@ bool sd_field_string(const json_t *o, const char *key, const char **out, sd_api_
 const json_t *sd_field_get(const json_t *o, const char *key);
 /// "a string", "an array", ... for messages.
 const char *sd_json_type_word(const json_t *v);
-/// The deepest nesting of arrays and objects in JSON text is at most max.
-bool sd_json_depth_ok(const char *text, size_t len, int max);
+/// Looks at JSON text before it is parsed, because a byte of it may cost a hundred of memory. NULL,
+/// or which limit of api_request.h it passes: a phrase such as "is nested deeper than 64 levels".
+const char *sd_json_over_limit(const char *text, size_t len);
 
 /// Refuses what is known but not built, unless its value means "off".
 bool sd_field_refuse_unsupported(const json_t *root, sd_api_error *e);

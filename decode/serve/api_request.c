@@ -29,8 +29,9 @@ void sd_api_request_free(sd_api_request *r) {
 }
 
 static bool parse_root(sd_api_request *r, const char *body, size_t len, sd_api_error *e) {
-    if (!sd_json_depth_ok(body, len, SD_API_MAX_DEPTH)) {
-        sd_api_fail(e, 400, NULL, "the JSON is nested deeper than %d levels", SD_API_MAX_DEPTH);
+    const char *over = sd_json_over_limit(body, len);
+    if (over) {
+        sd_api_fail(e, 400, NULL, "the JSON %s", over);
         return false;
     }
     json_error_t at;

@@ -27,10 +27,12 @@ int sd_api_fail(sd_api_error *e, int status, const char *param, const char *fmt,
 typedef enum { SD_API_CHAT, SD_API_COMPLETION } sd_api_kind;
 
 enum {
-    SD_API_MAX_DEPTH = 64,     // of nested JSON
-    SD_API_MAX_CHOICES = 16,   // n
-    SD_API_MAX_PROMPTS = 64,   // prompts of one request
-    SD_API_MAX_SEQUENCES = 64, // n times prompts
+    SD_API_MAX_DEPTH = 64, // of nested JSON
+    SD_API_MAX_VALUES = 1 << 20,
+    SD_API_MAX_CONTAINERS = 1 << 16, // arrays and objects: each costs some 250 bytes when parsed
+    SD_API_MAX_CHOICES = 16,         // n
+    SD_API_MAX_PROMPTS = 64,         // prompts of one request
+    SD_API_MAX_SEQUENCES = 64,       // n times prompts
     SD_API_MAX_STOP_TOKENS = 64,
     SD_API_MAX_MESSAGES = 4096
 };

@@ -6,7 +6,8 @@
 //
 // While a request is BUSY the socket is still read, because that is how a closed client is noticed:
 // the end of its stream means that nobody waits any more, and the request is cancelled at once.
-// What a client pipelines meanwhile stays in the input buffer, up to a limit.
+// What a client pipelines meanwhile stays in the input buffer, up to a limit; so it does while
+// answers are unread.
 //
 // An answer that ends a connection is followed by LINGER: our side is shut, the rest of the input
 // is read and dropped for two seconds, so that the kernel does not reset the connection under the
@@ -357,11 +358,17 @@ static void take_bad(sd_conn *c) {
     refuse(c, &e, NULL);
 }
 
+// A client that asks and asks and does not read would fill memory with answers: its next request is
+// taken when it has read what it got.
+static bool has_backlog(const sd_conn *c) {
+    return evbuffer_get_length(bufferevent_get_output(c->bev)) > SD_MAX_STREAM_BUFFER;
+}
+
 // Parses what has come, request by request, until more is needed or a request takes its time.
 static void pump(sd_conn *c) {
     struct evbuffer *in = bufferevent_get_input(c->bev);
     c->pumping = true;
-    while (c->state == CONN_READ) {
+    while (c->state == CONN_READ && !has_backlog(c)) {
         size_t n = evbuffer_get_contiguous_space(in), used = 0;
         const char *data = n ? (const char *)evbuffer_pullup(in, (ev_ssize_t)n) : "";
         sd_http_result r = sd_http_feed(&c->http, data, n, &used);
@@ -382,7 +389,8 @@ static void pump(sd_conn *c) {
     }
     c->pumping = false;
     if (c->state == CONN_READ)
-        set_wait(c, sd_http_is_idle(&c->http)     ? WAIT_IDLE
+        set_wait(c, has_backlog(c)                ? WAIT_NONE // the limit for writing holds
+                    : sd_http_is_idle(&c->http)   ? WAIT_IDLE
                     : c->http.head.method == NULL ? WAIT_HEAD
                                                   : WAIT_BODY);
 }
@@ -392,9 +400,8 @@ static void pump(sd_conn *c) {
 static void on_read(struct bufferevent *bev, void *ctx) {
     sd_conn *c = ctx;
     struct evbuffer *in = bufferevent_get_input(bev);
-    if (c->state == CONN_READ) {
-        pump(c);
-    } else if (c->state == CONN_BUSY) {
+    if (c->state == CONN_READ) pump(c);
+    if (c->state == CONN_BUSY || c->state == CONN_READ) { // what is left waits for its turn
         if (evbuffer_get_length(in) > SD_MAX_PIPELINED) conn_abort(c);
     } else {
         evbuffer_drain(in, evbuffer_get_length(in));
@@ -405,6 +412,7 @@ static void on_written(struct bufferevent *bev, void *ctx) {
     (void)bev;
     sd_conn *c = ctx;
     if (c->state == CONN_FLUSH) linger(c);
+    if (c->state == CONN_READ) pump(c);
 }
 
 static void on_event(struct bufferevent *bev, short what, void *ctx) {

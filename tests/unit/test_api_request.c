@@ -1,6 +1,7 @@
 // The API's bodies: each bad field is named, null is absent, and what is not built is never
 // ignored.
 #include "decode/serve/api_request.h"
+#include "decode/serve/http.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -222,4 +223,28 @@ Test(api, top_p_zero_is_greedy) {
     cr_assert_float_eq(r.sampling.temperature, 0, 0);
     cr_assert_float_eq(r.sampling.top_p, 1, 0);
     sd_api_request_free(&r);
+}
+
+// {"prompt":[ITEM,ITEM,...]} with n items.
+static int parse_many(const char *item, int n, sd_api_error *e) {
+    sd_buf b = sd_buf_make(SD_HTTP_MAX_BODY);
+    sd_api_request r;
+    sd_buf_adds(&b, "{\"x\":null,\"prompt\":[");
+    for (int i = 0; i < n; i++) cr_assert(sd_buf_printf(&b, "%s%s", i ? "," : "", item));
+    sd_buf_adds(&b, "]}");
+    int status = sd_api_request_parse(&r, SD_API_COMPLETION, b.data, b.len, e);
+    if (status == 0) sd_api_request_free(&r);
+    sd_buf_free(&b);
+    return status;
+}
+
+// Small text that becomes much memory: 16 MB of "{}," would be 1.4 GB of objects.
+Test(api, json_of_more_values_than_any_request_needs_is_refused_before_it_is_parsed) {
+    sd_api_error e;
+    cr_assert_eq(parse_many("1", 1000000, &e), 0, "%s", e.message);
+    cr_assert_eq(parse_many("1", SD_API_MAX_VALUES + 1, &e), 400);
+    cr_assert(strstr(e.message, "values"), "%s", e.message);
+    cr_assert_eq(parse_many("{}", SD_API_MAX_CONTAINERS, &e), 400);
+    cr_assert(strstr(e.message, "arrays and objects"), "%s", e.message);
+    cr_assert_eq(parse_many("\"{},,[]\"", SD_API_MAX_PROMPTS, &e), 0, "%s", e.message);
 }
