@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "cli/bench.h"
 #include "cli/decoding.h"
+#include "cli/run_model.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -267,7 +268,8 @@ static void exec_child(const model_args *a) {
     snprintf(threads, sizeof threads, "%lld", (long long)a->common.threads);
     snprintf(compute, sizeof compute, "%s", a->common.compute == SD_COMPUTE_FP32 ? "fp32" : "auto");
     execl("/proc/self/exe", "specdec", "bench", "model", "--child", "-m", a->common.model,
-          "--threads", threads, "--compute", compute, (char *)NULL);
+          "--threads", threads, "--compute", compute,
+          a->common.no_pack_cache ? "--no-pack-cache" : (char *)NULL, (char *)NULL);
     _exit(127);
 }
 
@@ -401,7 +403,7 @@ static sd_status open_bench(bench *b, const model_args *a, sd_error *err) {
     SD_TRY(parse_points(&b->prefill, a->prefill, "prefill", err));
     SD_TRY(parse_points(&b->decode, a->depth, "depth", err));
     SD_CHECK(b->decode.n > 0, err, SD_EINVAL, "--depth: give one number at least");
-    SD_TRY(sd_model_open(&b->model, a->common.model, err));
+    SD_TRY(sd_open_model(&b->model, &a->common, err));
     SD_TRY(sd_pool_open(&b->pool, (int)a->common.threads, err));
     b->max_rows = a->common.prefill_chunk > 64 ? (int)a->common.prefill_chunk : 64;
     SD_TRY(sd_context_open(

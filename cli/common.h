@@ -9,6 +9,7 @@ typedef struct {
     const char *model;
     int64_t threads, prefill_chunk;
     int device, compute;
+    bool no_pack_cache;
 } sd_model_args;
 
 // Rows for a table whose struct has the member `sd_model_args common`.
@@ -25,7 +26,10 @@ typedef struct {
      .help = "fp32 keeps activations unquantised: for parity checks"},                             \
     {.name = "prefill-chunk", .type = SD_OPT_INT, .def = "256", .min = 1, .max = 8192,             \
      .offset = offsetof(values, common.prefill_chunk), .unit = "tokens",                           \
-     .help = "prompt tokens of one step at most"}
+     .help = "prompt tokens of one step at most"},                                                 \
+    {.name = "no-pack-cache", .type = SD_OPT_FLAG,                                                 \
+     .offset = offsetof(values, common.no_pack_cache),                                             \
+     .help = "pack the weights anew, and keep nothing for the next start"}
 // clang-format on
 
 /// Progress on standard error: a bar on a terminal, else a line every ten seconds and at the end.

@@ -1,6 +1,7 @@
 #include "cli/decoding.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "cli/run_model.h"
 
 #include <string.h>
 
@@ -47,7 +48,7 @@ out:
 sd_status sd_decoding_load(sd_decoding *d, const sd_model_args *m, const sd_decoding_args *a,
                            sd_error *err) {
     sd_status st = SD_OK;
-    SD_TRY(sd_model_open(&d->model, m->model, err));
+    SD_TRY(sd_open_model(&d->model, m, err));
     if (a->adapter) {
         SD_TRY(sd_adapter_open(&d->adapter, a->adapter, d->model, err));
         SD_TRY(open_index(d, a, err));

@@ -1,16 +1,29 @@
 #include "cli/run_model.h"
 
 #include "base/file.h"
+#include "model/pack_cache.h"
 
 #include <errno.h>
 #include <string.h>
+
+sd_status sd_open_model(sd_model **out, const sd_model_args *args, sd_error *err) {
+    char *dir = args->no_pack_cache ? NULL : sd_pack_cache_dir();
+    sd_status st = sd_model_open(out, args->model, err);
+    if (st == SD_OK && dir) st = sd_model_use_pack_cache(*out, dir, SD_PACK_LEAST, err);
+    if (st != SD_OK) {
+        sd_model_release(*out);
+        *out = NULL;
+    }
+    free(dir);
+    return st;
+}
 
 sd_status sd_run_model_open(sd_run_model *r, const sd_model_args *args, const char *adapter,
                             int max_rows, sd_error *err) {
     sd_status st = SD_OK;
     *r = (sd_run_model){0};
     sd_context_options o = {.max_rows = max_rows, .compute = (sd_compute)args->compute};
-    SD_TRY(sd_model_open(&r->model, args->model, err));
+    SD_TRY(sd_open_model(&r->model, args, err));
     SD_TRY(sd_pool_open(&r->pool, (int)args->threads, err));
     if (adapter) SD_TRY(sd_adapter_open(&r->adapter, adapter, r->model, err));
     SD_TRY(sd_context_open(&r->cx, r->model, r->pool, &o, err));

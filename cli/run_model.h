@@ -11,6 +11,8 @@ typedef struct {
     sd_adapter *adapter; // NULL: the base
 } sd_run_model;
 
+/// The model of -m, with the packed form's cache unless --no-pack-cache.
+sd_status sd_open_model(sd_model **out, const sd_model_args *args, sd_error *err);
 /// Opens all of it by the common options; adapter may be NULL. max_rows: rows of one step.
 sd_status sd_run_model_open(sd_run_model *r, const sd_model_args *args, const char *adapter,
                             int max_rows, sd_error *err);

@@ -2,6 +2,9 @@
 #include "cli/common.h"
 #include "cli/verbs.h"
 #include "decode/serve/serve.h"
+#include "model/pack_cache.h"
+
+#include <stdlib.h>
 
 typedef struct {
     sd_model_args common;
@@ -58,6 +61,7 @@ sd_status sd_verb_serve(int argc, char **argv, sd_error *err) {
     args a = {0};
     sd_strings rest = {0};
     sd_status st = SD_OK;
+    char *pack_dir = NULL;
     if (sd_verb_help("serve -m MODEL [-a NAME=PATH ...] [-d DRAFT] [--port N]",
                      "an OpenAI-compatible server", rows, argc, argv))
         return SD_OK;
@@ -65,7 +69,9 @@ sd_status sd_verb_serve(int argc, char **argv, sd_error *err) {
     SD_TRY(sd_options_parse(&rest, rows, &a, argc, argv, err));
     SD_CHECK(rest.n == 0, err, SD_EINVAL,
              "serve: '%s' is not an option; give models with -m and -a", rest.item[0]);
+    pack_dir = a.common.no_pack_cache ? NULL : sd_pack_cache_dir();
     const sd_serve_options o = {.model = a.common.model,
+                                .pack_dir = pack_dir,
                                 .adapters = &a.adapters,
                                 .served_names = &a.names,
                                 .host = a.host,
@@ -86,5 +92,6 @@ sd_status sd_verb_serve(int argc, char **argv, sd_error *err) {
                                            .draft = a.draft}};
     SD_TRY(sd_serve(&o, err));
 out:
+    free(pack_dir);
     return st;
 }

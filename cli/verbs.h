@@ -21,6 +21,8 @@
     X(generate, "generate -m MODEL [-a ADAPTER] [-d DRAFT] -p PROMPT", "one answer")               \
     X(chat, "chat -m MODEL [-a ADAPTER] [-d DRAFT]", "a conversation in the terminal")             \
     X(serve, "serve -m MODEL [-a NAME=PATH ...] [-d DRAFT]", "an OpenAI-compatible server")        \
+    X(pack, "pack MODEL", "make a model's packed form now, or check the one that is kept")         \
+    X(cache, "cache list|clear", "the packed forms that are kept")                                 \
     X(bench, "bench model|kernels|spec ...", "measure")
 
 #define SD_VERB_DECLARE(name, args, help)                                                          \

@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "decode/engine_private.h"
+#include "model/pack_cache.h"
 
 #include <math.h>
 #include <string.h>
@@ -47,6 +48,8 @@ static sd_status open_draft(sd_engine *e, sd_error *err) {
     }
     if (is_model) {
         SD_TRY(sd_model_open(&m, path, err));
+        if (e->model->pack_dir)
+            SD_TRY(sd_model_use_pack_cache(m, e->model->pack_dir, e->model->pack_least, err));
         SD_CHECK(e->o.spec != SD_SPEC_INDEX, err, SD_EINVAL,
                  "%s: is a model and --spec index drafts from a corpus index; give --spec draft or "
                  "auto",

@@ -29,10 +29,20 @@ static bool has_avx512(void) {
            __builtin_cpu_supports("avx512vnni");
 }
 
-static const sd_ops sd_ops_avx512 = {
-    "avx512",          sd_pack_tiles,       sd_act_rows_avx2,    sd_matmul_avx512,
-    sd_rmsnorm_avx2,   sd_rope_avx2,        sd_swiglu_avx2,      sd_add_avx2,
-    sd_attention_avx2, sd_lora_shrink_avx2, sd_lora_expand_avx2, sd_argmax_avx2};
+static const sd_ops sd_ops_avx512 = {.name = "avx512",
+                                     .layout = SD_LAYOUT_TILES,
+                                     .pack_bytes = sd_pack_tiles_bytes,
+                                     .pack = sd_pack_tiles,
+                                     .act_rows = sd_act_rows_avx2,
+                                     .matmul = sd_matmul_avx512,
+                                     .rmsnorm = sd_rmsnorm_avx2,
+                                     .rope = sd_rope_avx2,
+                                     .swiglu = sd_swiglu_avx2,
+                                     .add = sd_add_avx2,
+                                     .attention = sd_attention_avx2,
+                                     .lora_shrink = sd_lora_shrink_avx2,
+                                     .lora_expand = sd_lora_expand_avx2,
+                                     .argmax = sd_argmax_avx2};
 #endif
 
 const sd_ops *sd_ops_named(const char *name) {

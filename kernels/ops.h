@@ -71,6 +71,10 @@ typedef struct {
 typedef struct sd_ops {
     const char *name; // "plain", "avx2", "avx512"
 
+    int layout; // of the packed form, and its version: what is kept on disk is bound to it; 0: the
+                // stored form is used in place
+    /// Bytes of w's packed form; 0 when it has none.
+    size_t (*pack_bytes)(const sd_weight *w);
     /// Lays w out for `compute`. Freed with sd_packed_free. Serial; thread-safe on different
     /// weights.
     sd_status (*pack)(sd_packed *out, const sd_weight *w, sd_compute compute, sd_error *err);

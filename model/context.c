@@ -5,7 +5,9 @@
 // one costs one row.
 #include "model/forward_private.h"
 
+#include "base/log.h"
 #include "base/memory.h"
+#include "model/pack_cache.h"
 
 #include <math.h>
 #include <string.h>
@@ -23,44 +25,73 @@ static void *map_zero(size_t bytes) {
 
 typedef struct {
     sd_context *cx;
-    sd_error *err;     // [tasks]
-    sd_status *status; // [tasks]
+    const sd_weight *const *w; // [tasks]
+    sd_packed *p;              // [tasks]
+    sd_error *err;             // [tasks]
+    sd_status *status;         // [tasks]
 } pack_job;
 
 static void pack_one(void *ctx, int task, int worker) {
     (void)worker;
     pack_job *j = ctx;
-    sd_context *cx = j->cx;
-    const sd_model *m = cx->model;
-    // The head first: it is the largest, and a late start would leave the other threads waiting.
-    int i = task - 1;
-    const sd_weight *w = task == 0 ? &m->head : &m->layer[i / SD_PROJ_COUNT].w[i % SD_PROJ_COUNT];
-    j->status[task] =
-        cx->ops->pack(task == 0 ? &cx->head : &cx->w[i], w, cx->compute, &j->err[task]);
+    j->status[task] = j->cx->ops->pack(&j->p[task], j->w[task], j->cx->compute, &j->err[task]);
 }
 
-static sd_status pack_weights(sd_context *cx, sd_error *err) {
+static sd_status pack_all(sd_context *cx, const sd_weight *const *w, int n, sd_error *err) {
     sd_status st = SD_OK;
-    int n = cx->model->hp.L * SD_PROJ_COUNT;
-    pack_job j = {.cx = cx};
-    cx->w = sd_alloc((size_t)n, sizeof *cx->w);
-    j.err = sd_alloc((size_t)n + 1, sizeof *j.err);
-    j.status = sd_alloc((size_t)n + 1, sizeof *j.status);
-    SD_CHECK_ALLOC(cx->w, err);
-    SD_CHECK_ALLOC(j.err, err);
-    SD_CHECK_ALLOC(j.status, err);
-    sd_pool_run(cx->pool, n + 1, pack_one, &j);
-    for (int i = 0; i <= n; i++)
+    pack_job j = {.cx = cx, .w = w, .p = cx->packs};
+    j.err = sd_alloc((size_t)n, sizeof *j.err);
+    j.status = sd_alloc((size_t)n, sizeof *j.status);
+    SD_CHECK_ALLOC(j.err && j.status ? &j : NULL, err);
+    sd_pool_run(cx->pool, n, pack_one, &j);
+    for (int i = 0; i < n; i++)
         if (j.status[i] != SD_OK) {
             if (err) *err = j.err[i];
             st = j.status[i];
             goto out;
         }
-    cx->packed_bytes = cx->head.bytes;
-    for (int i = 0; i < n; i++) cx->packed_bytes += cx->w[i].bytes;
 out:
     free(j.err);
     free(j.status);
+    return st;
+}
+
+// What is packed now is kept for the next start. A cache that cannot be written costs time, not the
+// answer: a warning, once.
+static void keep(sd_context *cx, int n) {
+    sd_error err;
+    sd_log(SD_LOG_INFO, "%s: keeping its packed form (%zu MiB) in %s for the next start",
+           cx->model->path, cx->packed_bytes >> 20, cx->model->pack_dir);
+    if (sd_pack_save(cx->packs, n, cx->model, cx->ops, cx->pool, &err) != SD_OK)
+        sd_log(SD_LOG_WARN, "%s; every start packs anew, --no-pack-cache ends this warning",
+               err.message);
+}
+
+static sd_status pack_weights(sd_context *cx, sd_error *err) {
+    sd_status st = SD_OK;
+    const sd_model *m = cx->model;
+    int n = 1 + m->hp.L * SD_PROJ_COUNT;
+    size_t bytes = 0;
+    const sd_weight **w = sd_alloc((size_t)n, sizeof *w);
+    cx->packs = sd_alloc((size_t)n, sizeof *cx->packs);
+    SD_CHECK_ALLOC(w && cx->packs ? cx : NULL, err);
+    // The head first: it is the largest, and a late start would leave the other threads waiting.
+    w[0] = &m->head;
+    for (int i = 1; i < n; i++)
+        w[i] = &m->layer[(i - 1) / SD_PROJ_COUNT].w[(i - 1) % SD_PROJ_COUNT];
+    cx->w = cx->packs + 1;
+    for (int i = 0; i < n; i++) bytes += cx->ops->pack_bytes(w[i]);
+    bool kept = m->pack_dir && bytes > 0 && bytes >= m->pack_least;
+    if (kept && sd_pack_load(&cx->mapped, cx->packs, w, n, cx->model, cx->ops, cx->compute, NULL) ==
+                    SD_OK) {
+        cx->packed_bytes = bytes;
+        goto out;
+    }
+    SD_TRY(pack_all(cx, w, n, err));
+    cx->packed_bytes = bytes;
+    if (kept) keep(cx, n);
+out:
+    free(w);
     return st;
 }
 
@@ -135,12 +166,12 @@ out:
 
 void sd_context_close(sd_context *cx) {
     if (!cx) return;
-    if (cx->w)
-        for (int i = 0; i < cx->model->hp.L * SD_PROJ_COUNT; i++) sd_packed_free(&cx->w[i]);
-    sd_packed_free(&cx->head);
+    if (cx->packs)
+        for (int i = 0; i <= cx->model->hp.L * SD_PROJ_COUNT; i++) sd_packed_free(&cx->packs[i]);
+    sd_map_close(&cx->mapped);
     sd_act_free(&cx->act);
     if (cx->scratch) munmap(cx->scratch, cx->scratch_bytes);
-    free(cx->w);
+    free(cx->packs);
     free(cx->u);
     free(cx->att_scratch);
     sd_model_release(cx->model);

@@ -263,7 +263,7 @@ static void head_task(void *ctx, int task, int worker) {
     (void)worker;
     head_job *j = ctx;
     int V = j->cx->model->hp.V, m0 = task * j->width, m1 = m0 + j->width;
-    j->cx->ops->matmul(j->logits, V, &j->cx->head, &j->cx->act, j->cx->n, m0, m1 < V ? m1 : V);
+    j->cx->ops->matmul(j->logits, V, &j->cx->packs[0], &j->cx->act, j->cx->n, m0, m1 < V ? m1 : V);
 }
 
 // Rows that want no logits are done once their keys and values are written.

@@ -1,6 +1,7 @@
 // The state of a context, shared by its life (context.c) and its step (forward.c).
 #pragma once
 
+#include "base/file.h"
 #include "model/forward.h"
 
 struct sd_context {
@@ -10,9 +11,10 @@ struct sd_context {
     sd_compute compute;
     int max_rows; // N below
 
-    sd_packed *w;   // [L * SD_PROJ_COUNT]
-    sd_packed head; // [V, C]
+    sd_packed *packs; // [1 + L * SD_PROJ_COUNT]: the head [V, C], then
+    sd_packed *w;     // [L * SD_PROJ_COUNT]
     size_t packed_bytes;
+    sd_map mapped; // what they stand in when they came from the cache
 
     // Scratch, one mapping: touched as far as steps are wide, so a decode does not pay for a
     // prefill.

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "model/gguf.h"
 #include "model/model_private.h"
+#include "model/pack_cache.h"
 #include "model/safetensors.h"
 
 #include <string.h>
@@ -151,6 +152,7 @@ void sd_model_release(sd_model *m) {
     sd_safetensors_close(m->st);
     free(m->layer);
     free(m->path);
+    free(m->pack_dir);
     free(m->name);
     free(m->chat_error);
     free(m->tokenizer_error);
@@ -181,7 +183,7 @@ sd_status sd_model_sha256(sd_model *m, sd_sha256 *out, sd_error *err) {
     sd_model_owned *o = m->owned;
     sd_status st = SD_OK;
     pthread_mutex_lock(&o->lock);
-    if (!o->hashed)
+    if (!o->hashed && !sd_pack_source_sha256(m, &o->sha256))
         st = m->is_gguf ? sd_sha256_of_file(&o->sha256, m->path, err)
                         : hash_folder(m, &o->sha256, err);
     if (st == SD_OK) {

@@ -67,6 +67,9 @@ typedef struct sd_model {
     int64_t n_params;
     size_t weight_bytes;
 
+    char *pack_dir;    // where its packed form is kept (model/pack_cache.h); NULL: nowhere
+    size_t pack_least; // bytes from which it is
+
     struct sd_gguf *gguf; // the source, one of these two
     struct sd_safetensors *st;
     void *owned; // private: converted vectors, the hash, the count of references

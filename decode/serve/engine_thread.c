@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "decode/serve/server.h"
+#include "model/pack_cache.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -120,6 +121,8 @@ static sd_status load(sd_server *s, sd_error *err) {
     sd_status st = SD_OK;
     int n = s->o->adapters ? s->o->adapters->n : 0;
     SD_TRY(sd_model_open(&s->model, s->o->model, err));
+    if (s->o->pack_dir)
+        SD_TRY(sd_model_use_pack_cache(s->model, s->o->pack_dir, SD_PACK_LEAST, err));
     s->served = sd_alloc((size_t)n + 1, sizeof *s->served);
     SD_CHECK_ALLOC(s->served, err);
     SD_TRY(name_base(s, err));

@@ -195,5 +195,21 @@ static int argmax(const float *x, int n) {
     return best;
 }
 
-const sd_ops sd_ops_plain = {"plain", pack, act_rows,  matmul,      rmsnorm,     rope,
-                             swiglu,  add,  attention, lora_shrink, lora_expand, argmax};
+static size_t pack_bytes(const sd_weight *w) {
+    (void)w;
+    return 0;
+}
+
+const sd_ops sd_ops_plain = {.name = "plain",
+                             .pack_bytes = pack_bytes,
+                             .pack = pack,
+                             .act_rows = act_rows,
+                             .matmul = matmul,
+                             .rmsnorm = rmsnorm,
+                             .rope = rope,
+                             .swiglu = swiglu,
+                             .add = add,
+                             .attention = attention,
+                             .lora_shrink = lora_shrink,
+                             .lora_expand = lora_expand,
+                             .argmax = argmax};

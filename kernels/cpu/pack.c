@@ -91,14 +91,19 @@ static void pack_tile(uint8_t *out, sd_dtype t, const uint8_t *rows, size_t stri
     }
 }
 
+size_t sd_pack_tiles_bytes(const sd_weight *w) {
+    size_t bytes, tiles = ((size_t)w->rows + SD_TILE_M - 1) / SD_TILE_M;
+    return sd_mul_size(&bytes, tiles, sd_tile_bytes(w->dtype, w->cols)) ? bytes : 0;
+}
+
 sd_status sd_pack_tiles(sd_packed *out, const sd_weight *w, sd_compute compute, sd_error *err) {
     sd_status st = SD_OK;
-    size_t tile = sd_tile_bytes(w->dtype, w->cols), bytes;
+    size_t tile = sd_tile_bytes(w->dtype, w->cols), bytes = sd_pack_tiles_bytes(w);
     size_t tiles = ((size_t)w->rows + SD_TILE_M - 1) / SD_TILE_M;
     size_t stride = sd_row_bytes(w->dtype, w->cols);
     *out = (sd_packed){.w = *w, .compute = compute, .layout = SD_LAYOUT_TILES};
-    SD_CHECK(sd_mul_size(&bytes, tiles, tile), err, SD_ELIMIT,
-             "a weight of [%d, %d] is too large to pack", w->rows, w->cols);
+    SD_CHECK(bytes > 0, err, SD_ELIMIT, "a weight of [%d, %d] is too large to pack", w->rows,
+             w->cols);
     out->data = sd_slab_alloc(&out->slab, bytes);
     SD_CHECK_ALLOC(out->data, err);
     out->bytes = bytes;

@@ -51,5 +51,6 @@ static inline __attribute__((always_inline)) sd_tile_form sd_tile_form_of(sd_dty
 /// Bytes of one tile of K inputs.
 size_t sd_tile_bytes(sd_dtype t, int K);
 
+size_t sd_pack_tiles_bytes(const sd_weight *w);
 /// The pack of both tables. data is padded with zero rows to whole tiles.
 sd_status sd_pack_tiles(sd_packed *out, const sd_weight *w, sd_compute compute, sd_error *err);

@@ -1,0 +1,68 @@
+// specdec pack: the packed form that the first start would make and keep, now; one that is there is
+// checked byte by byte, which a start cannot afford.
+#include "base/clock.h"
+#include "base/file.h"
+#include "cli/run_model.h"
+#include "cli/verbs.h"
+#include "model/pack_cache.h"
+
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+typedef struct {
+    int64_t threads;
+} args;
+
+static const sd_option rows[] = {{.name = "threads",
+                                  .type = SD_OPT_INT,
+                                  .def = "0",
+                                  .min = 0,
+                                  .max = 256,
+                                  .offset = offsetof(args, threads),
+                                  .help = "worker threads; 0: one per processor"},
+                                 {0}};
+
+static double mib(const char *path) {
+    struct stat sb;
+    return stat(path, &sb) == 0 ? (double)sb.st_size / (1 << 20) : 0;
+}
+
+sd_status sd_verb_pack(int argc, char **argv, sd_error *err) {
+    if (sd_verb_help("pack MODEL",
+                     "Makes a model's packed form now, so that the next start maps it; one that is "
+                     "kept already\nis checked byte by byte and made again when it is damaged.",
+                     rows, argc, argv))
+        return SD_OK;
+    sd_status st = SD_OK;
+    args a = {0};
+    sd_strings rest;
+    sd_run_model r = {0};
+    char *path = NULL;
+    double begun = sd_now_s();
+    SD_TRY(sd_options_parse(&rest, rows, &a, argc, argv, err));
+    SD_CHECK(rest.n == 1, err, SD_EINVAL, "pack: give one model, a GGUF file or a folder");
+    SD_TRY(sd_open_model(&r.model, &(sd_model_args){.model = rest.item[0]}, err));
+    SD_CHECK(r.model->pack_dir, err, SD_EINVAL,
+             "pack: neither XDG_CACHE_HOME nor HOME is set; set one, the cache stands below it");
+    r.model->pack_least = 0;
+    path = sd_pack_path(r.model, sd_ops_best());
+    SD_CHECK(path, err, SD_EINVAL,
+             "pack: this processor uses the weights as they are stored; there is nothing to pack");
+    SD_TRY(sd_pool_open(&r.pool, (int)a.threads, err));
+    bool kept = sd_path_exists(path);
+    if (kept && sd_pack_verify(path, r.pool, err) != SD_OK) {
+        printf("%s; it is made again\n", err->message);
+        kept = false;
+        SD_CHECK(unlink(path) == 0, err, SD_EIO, "%s: cannot be removed", path);
+    }
+    SD_TRY(sd_context_open(&r.cx, r.model, r.pool, &(sd_context_options){.max_rows = 1}, err));
+    SD_CHECK(sd_path_exists(path), err, SD_EIO, "pack: nothing could be kept in %s",
+             r.model->pack_dir);
+    printf("%s  %.1f MiB  %s in %.1f s\n", path, mib(path), kept ? "checked" : "made",
+           sd_now_s() - begun);
+out:
+    sd_run_model_close(&r);
+    free(path);
+    return st;
+}
