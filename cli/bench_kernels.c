@@ -182,9 +182,10 @@ typedef struct {
     uint16_t *k, *v;
     float *scratch;
     sd_act act;
-    int len;
+    int len, rows;
     sd_attention_shape shape;
 } row_job;
+enum { MAX_ROWS = 16 };
 
 static void run_norm(row_job *j) {
     j->ops->rmsnorm(j->y, j->x, j->z, 1, 1536, 1e-5f);
@@ -202,7 +203,11 @@ static void run_argmax(row_job *j) {
     j->len = j->ops->argmax(j->x, 49152) >= 0 ? j->len : 0;
 }
 static void run_attention(row_job *j) {
-    j->ops->attention(j->y, j->x, j->k, j->v, 0, j->len, &j->shape, j->scratch);
+    int len[MAX_ROWS];
+    for (int n = 0; n < j->rows; n++) len[n] = j->len - j->rows + 1 + n;
+    sd_attention_rows r = {j->x, len, j->rows, 0, j->k, j->v};
+    for (int span = 0; span < sd_attention_spans(j->len); span++)
+        j->ops->attention(j->y, &r, span, &j->shape, j->scratch);
 }
 static void run_shrink(row_job *j) {
     j->ops->lora_shrink(j->y, j->z, j->x, 16, 1536);
@@ -256,9 +261,13 @@ static sd_status bench_rows(const bench *b, sd_error *err) {
     for (int i = 0; i < 3; i++) {
         j.shape = (sd_attention_shape){heads[i].H, heads[i].G, heads[i].D, 0.1f, true, CTX};
         j.len = heads[i].len;
-        double kv = 4.0 * heads[i].len * heads[i].D;
-        report(b, "attention", heads[i].name, "F16", 1, time_row(&j, run_attention), kv,
-               kv * heads[i].H / heads[i].G, fma, 0);
+        double kv = 4.0 * heads[i].len * heads[i].D, one = 0;
+        for (j.rows = 1; j.rows <= MAX_ROWS; j.rows *= 4) {
+            double s = time_row(&j, run_attention);
+            if (j.rows == 1) one = s;
+            report(b, "attention", heads[i].name, "F16", j.rows, s, kv,
+                   kv * j.rows * heads[i].H / heads[i].G, fma, s / one);
+        }
     }
 out:
     free(j.x), free(j.y), free(j.z), free(j.k), free(j.v), free(j.scratch);

@@ -11,6 +11,7 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,6 +41,7 @@ static const sd_ops sd_ops_avx512 = {.name = "avx512",
                                      .swiglu = sd_swiglu_avx2,
                                      .add = sd_add_avx2,
                                      .attention = sd_attention_avx2,
+                                     .halves = sd_halves_avx2,
                                      .lora_shrink = sd_lora_shrink_avx2,
                                      .lora_expand = sd_lora_expand_avx2,
                                      .argmax = sd_argmax_avx2};
@@ -114,8 +116,26 @@ void sd_packed_free(sd_packed *p) {
     *p = (sd_packed){0};
 }
 
-size_t sd_attention_scratch(const sd_attention_shape *s, int len) {
-    (void)len;
-    // Three heads at a time: scores of one key block and the running sums.
-    return 3 * ((size_t)SD_KEY_BLOCK + (size_t)s->D) + 64;
+size_t sd_attention_scratch(const sd_attention_shape *s, int N) {
+    return (size_t)N * (size_t)(s->H / s->G) * (SD_KEY_BLOCK + 8) + 64;
+}
+
+size_t sd_attention_part(const sd_attention_shape *s) {
+    return ((size_t)s->D + 2 + 7) / 8 * 8;
+}
+
+int sd_attention_spans(int len) {
+    return (len + SD_KEY_SPAN - 1) / SD_KEY_SPAN;
+}
+
+void sd_attention_merge(float *total, const float *part, int D) {
+    float top = total[D + 1] > part[D + 1] ? total[D + 1] : part[D + 1];
+    float a = expf(total[D + 1] - top), b = expf(part[D + 1] - top);
+    for (int i = 0; i <= D; i++) total[i] = total[i] * a + part[i] * b; // [D]: the weights' sum
+    total[D + 1] = top;
+}
+
+void sd_attention_finish(float *out, const float *total, int D) {
+    float r = 1.0f / total[D];
+    for (int i = 0; i < D; i++) out[i] = total[i] * r;
 }

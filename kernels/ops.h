@@ -68,6 +68,20 @@ typedef struct {
     int ctx;     // positions a head's cache holds: the stride between kv heads is ctx*D
 } sd_attention_shape;
 
+/// Positions that one call covers: long contexts are cut into these, so that a single row gives
+/// work to many threads. A row's result is the merge of its spans in ascending order, whoever
+/// computed them.
+enum { SD_KEY_SPAN = 512 };
+
+/// Query rows of one sequence and the kv head whose heads are computed.
+typedef struct {
+    const float *q; // [N, H * D]
+    const int *len; // [N] positions that each row sees, ascending
+    int N;
+    int g;             // the kv head
+    const void *k, *v; // [ctx, D] of that head
+} sd_attention_rows;
+
 typedef struct sd_ops {
     const char *name; // "plain", "avx2", "avx512"
 
@@ -100,12 +114,15 @@ typedef struct sd_ops {
     /// y [n] += x.
     void (*add)(float *y, const float *x, int n);
 
-    /// One query row, the kv head g and its H/G query heads: out, q [H, D] rows of this token; K,
-    /// V: this kv head's [ctx, D] caches; attends to positions [0, len). Key blocks are counted
-    /// from position 0 and merged in ascending order. scratch: sd_attention_scratch(shape, len)
-    /// floats of the worker's own.
-    void (*attention)(float *out, const float *q, const void *k, const void *v, int g, int len,
+    /// part [N, H/G, sd_attention_part(shape)] <- what rows r gather from the positions of span
+    /// number `span` (SD_KEY_SPAN of them, or as many as a row sees; every row sees some): sum of
+    /// e^(score - top) v [D], the sum of those weights, top. Key blocks are counted from position 0
+    /// and follow each other in ascending order. scratch: sd_attention_scratch(shape, N) floats.
+    void (*attention)(float *part, const sd_attention_rows *r, int span,
                       const sd_attention_shape *shape, float *scratch);
+
+    /// y [n] <- x in fp16, to the nearest, ties to even.
+    void (*halves)(uint16_t *y, const float *x, int n);
 
     /// y [R] <- A [R, K] x [K]; and y [M] += s * B [M, R] u [R] for outputs [m0, m1). The unmerged
     /// LoRA of one row.
@@ -123,4 +140,10 @@ const sd_ops *sd_ops_best(void);
 const sd_ops *sd_ops_named(const char *name);
 
 void sd_packed_free(sd_packed *p);
-size_t sd_attention_scratch(const sd_attention_shape *shape, int len); // floats
+size_t sd_attention_scratch(const sd_attention_shape *shape, int N); // floats
+size_t sd_attention_part(const sd_attention_shape *shape);           // floats of one head
+int sd_attention_spans(int len);                                     // that a row of len sees
+/// total <- total and part together: both of one head, part from later positions.
+void sd_attention_merge(float *total, const float *part, int D);
+/// out [D] <- the weighted mean.
+void sd_attention_finish(float *out, const float *total, int D);

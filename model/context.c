@@ -124,7 +124,9 @@ static sd_status make_scratch(sd_context *cx, sd_error *err) {
     size_t at[COUNT];
     for (int i = 0; i < COUNT; i++) at[i] = place(&total, N, rows[i].cols, sizeof(float));
     size_t at_row = place(&total, N, 1, sizeof(sd_row)),
-           at_inv = place(&total, half, 1, sizeof(double));
+           at_inv = place(&total, half, 1, sizeof(double)),
+           at_len = place(&total, N, 1, sizeof(int)),
+           at_chunk = place(&total, N, 1, sizeof(sd_chunk));
     char *base = map_zero(total);
     if (!base)
         return sd_fail(err, SD_ENOMEM, "out of memory for steps of %d rows; use fewer",
@@ -134,6 +136,8 @@ static sd_status make_scratch(sd_context *cx, sd_error *err) {
     for (int i = 0; i < COUNT; i++) *rows[i].p = (float *)(void *)(base + at[i]);
     cx->row = (sd_row *)(void *)(base + at_row);
     cx->inv = (double *)(void *)(base + at_inv);
+    cx->len = (int *)(void *)(base + at_len);
+    cx->chunk = (sd_chunk *)(void *)(base + at_chunk);
     sd_rope_frequencies(hp, cx->inv, &cx->attn_scale);
     int K = hp->C > hp->F ? hp->C : hp->F;
     if (hp->H * hp->D > K) K = hp->H * hp->D;
@@ -174,6 +178,7 @@ void sd_context_close(sd_context *cx) {
     free(cx->packs);
     free(cx->u);
     free(cx->att_scratch);
+    free(cx->parts);
     sd_model_release(cx->model);
     free(cx);
 }

@@ -159,20 +159,18 @@ static void qkv(sd_context *cx, int which, int m0, int m1) {
             bias[which], m0, m1);
 }
 
-// Where kv head g of this layer begins; which 0: keys, 1: values.
-static void *cache(const sd_context *cx, const sd_kv *kv, int which, int g) {
+void *sd_kv_head(const sd_context *cx, const sd_kv *kv, int which, int g) {
     const sd_hparams *hp = &cx->model->hp;
     size_t head = ((size_t)cx->l * 2 + which) * hp->G + g;
     return (char *)kv->data + head * kv->ctx * hp->D * (kv->f16 ? 2 : 4);
 }
 
-static void store(void *cache, int pos, const float *x, int D, bool f16) {
-    if (!f16) {
+static void store(const sd_context *cx, void *cache, int pos, const float *x, bool f16) {
+    int D = cx->model->hp.D;
+    if (f16)
+        cx->ops->halves((uint16_t *)cache + (size_t)pos * D, x, D);
+    else
         memcpy((float *)cache + (size_t)pos * D, x, (size_t)D * sizeof *x);
-        return;
-    }
-    uint16_t *to = (uint16_t *)cache + (size_t)pos * D;
-    for (int i = 0; i < D; i++) to[i] = sd_float_to_half(x[i]);
 }
 
 static void rotate_and_store(sd_context *cx, int n0, int n1) {
@@ -192,27 +190,10 @@ static void rotate_and_store(sd_context *cx, int n0, int n1) {
             cx->ops->rope(q + (size_t)h * D, c, s, D, hp->rope_dim, hp->rope_interleaved);
         for (int g = 0; g < hp->G; g++) {
             cx->ops->rope(k + (size_t)g * D, c, s, D, hp->rope_dim, hp->rope_interleaved);
-            store(cache(cx, r->kv, 0, g), r->pos, k + (size_t)g * D, D, r->kv->f16);
-            store(cache(cx, r->kv, 1, g), r->pos, v + (size_t)g * D, D, r->kv->f16);
+            store(cx, sd_kv_head(cx, r->kv, 0, g), r->pos, k + (size_t)g * D, r->kv->f16);
+            store(cx, sd_kv_head(cx, r->kv, 1, g), r->pos, v + (size_t)g * D, r->kv->f16);
         }
     }
-}
-
-// Neighbouring tasks share a kv head, whose keys then come from the processor's cache.
-static void attend(void *ctx, int task, int worker) {
-    sd_context *cx = ctx;
-    const sd_hparams *hp = &cx->model->hp;
-    int g = task / cx->n, n = task % cx->n;
-    const sd_row *r = &cx->row[n];
-    sd_attention_shape shape = {.H = hp->H,
-                                .G = hp->G,
-                                .D = hp->D,
-                                .scale = (float)(1 / sqrt((double)hp->D)),
-                                .kv_f16 = r->kv->f16,
-                                .ctx = r->kv->ctx};
-    size_t at = (size_t)n * hp->H * hp->D;
-    cx->ops->attention(cx->att + at, cx->q + at, cache(cx, r->kv, 0, g), cache(cx, r->kv, 1, g), g,
-                       r->pos + 1, &shape, cx->att_scratch + (size_t)worker * cx->att_each);
 }
 
 static void output_in(sd_context *cx, int n0, int n1) {
@@ -281,6 +262,7 @@ static void keep_wanted(sd_context *cx) {
         kept++;
     }
     cx->n = kept;
+    sd_attention_plan(cx);
 }
 
 static void run_layer(sd_context *cx) {
@@ -291,7 +273,7 @@ static void run_layer(sd_context *cx) {
     by_rows(cx, rotate_and_store, (hp->H + 2 * hp->G) * hp->D);
     if (cx->l == hp->L - 1) keep_wanted(cx);
     if (cx->n == 0) return;
-    sd_pool_run(cx->pool, cx->n * hp->G, attend, cx);
+    sd_attention_run(cx);
     sd_act_shape(&cx->act, cx->n, hp->H * hp->D);
     by_rows(cx, output_in, hp->H * hp->D);
     by_columns(cx, output, hp->C, 0, 0);
@@ -336,26 +318,10 @@ static sd_status check_row(const sd_context *cx, const sd_row *rows, int n, sd_e
 
 // Grows what depends on the rows: both only ever grow, so a steady state allocates nothing.
 static sd_status reserve(sd_context *cx, sd_error *err) {
-    const sd_hparams *hp = &cx->model->hp;
-    size_t each = 0;
     int r = 0;
-    for (int n = 0; n < cx->n; n++) {
-        const sd_row *row = &cx->row[n];
-        sd_attention_shape shape = {
-            .H = hp->H, .G = hp->G, .D = hp->D, .kv_f16 = row->kv->f16, .ctx = row->kv->ctx};
-        size_t need = (sd_attention_scratch(&shape, row->kv->ctx) + 15) / 16 * 16;
-        if (need > each) each = need;
-        if (row->adapter && row->adapter->max_r > r) r = row->adapter->max_r;
-    }
+    for (int n = 0; n < cx->n; n++)
+        if (cx->row[n].adapter && cx->row[n].adapter->max_r > r) r = cx->row[n].adapter->max_r;
     cx->lora = r > 0;
-    if (each > cx->att_each) {
-        float *p = sd_alloc((size_t)sd_pool_threads(cx->pool) * each, sizeof *p);
-        if (!p)
-            return sd_fail(err, SD_ENOMEM, "out of memory for attention; use a shorter context");
-        free(cx->att_scratch);
-        cx->att_scratch = p;
-        cx->att_each = each;
-    }
     if (r > cx->cap_r) {
         float *p = sd_alloc((size_t)cx->max_rows * SD_PROJ_COUNT * r, sizeof *p);
         if (!p) return sd_fail(err, SD_ENOMEM, "out of memory for an adapter of rank %d", r);
@@ -363,7 +329,7 @@ static sd_status reserve(sd_context *cx, sd_error *err) {
         cx->u = p;
         cx->cap_r = r;
     }
-    return SD_OK;
+    return sd_attention_reserve(cx, err);
 }
 
 sd_status sd_forward(sd_context *cx, const sd_row *rows, int n, float *logits, sd_error *err) {
@@ -379,6 +345,7 @@ sd_status sd_forward(sd_context *cx, const sd_row *rows, int n, float *logits, s
     SD_CHECK(logits || !wanted, err, SD_EINVAL, "rows want logits, but there is no place for them");
     memcpy(cx->row, rows, (size_t)n * sizeof *rows);
     cx->n = n;
+    sd_attention_plan(cx);
     SD_TRY(reserve(cx, err));
     by_rows(cx, embed, hp->C);
     for (cx->l = 0; cx->l < hp->L; cx->l++) run_layer(cx);

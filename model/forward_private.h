@@ -4,6 +4,11 @@
 #include "base/file.h"
 #include "model/forward.h"
 
+// Rows [n0, n0 + n) of a step: one sequence, a few at a time.
+typedef struct {
+    int n0, n, first_task;
+} sd_chunk;
+
 struct sd_context {
     sd_model *model;
     sd_pool *pool;
@@ -34,8 +39,26 @@ struct sd_context {
     float *u;  // [N, SD_PROJ_COUNT, cap_r]  A x of rows with adapters; grown when one appears
     int cap_r; //
     bool lora; // some row of this step has an adapter
+
+    // Attention (forward_attention.c)
+    int *len;        // [N] positions that a row sees
+    sd_chunk *chunk; // [N]
+    int chunks, attention_tasks;
+    bool by_span;       // a task is a span of a chunk, not a chunk
     float *att_scratch; // [threads, att_each]
     size_t att_each;
+    float *parts; // [cap_parts, a head's part]; grown when the context does
+    size_t cap_parts;
 
     int n, l; // rows and layer of the running step
 };
+
+/// Where kv head g of the running layer begins; which 0: keys, 1: values.
+void *sd_kv_head(const sd_context *cx, const sd_kv *kv, int which, int g);
+
+/// How the step's rows are cut; again whenever rows leave it.
+void sd_attention_plan(sd_context *cx);
+/// Memory for the plan: only ever grows, so a steady state allocates nothing.
+sd_status sd_attention_reserve(sd_context *cx, sd_error *err);
+/// att [N, H*D] <- the step's rows over their caches, in the running layer.
+void sd_attention_run(sd_context *cx);

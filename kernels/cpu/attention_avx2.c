@@ -1,9 +1,11 @@
-// Attention of one query row: the heads of a kv head go together, up to three at a time, so that
-// each key and value is read (and widened from fp16) once for them while it is in L1.
+// Attention of many query rows of one sequence: a block of 64 keys is met by all rows while it is
+// in L1 or L2, then the block of values. The heads of a kv head go together, up to three at a time,
+// so that each key and value is widened from fp16 once for them.
 //
-// Per block of 64 positions: scores four positions at a time, their maximum against the running
-// one, exp in vectors, the running sums rescaled once, then the values in strips of 32 floats.
-// Blocks are counted from position 0 and follow each other in ascending order (arXiv:2205.14135).
+// Per block and row: scores four positions at a time, their maximum against the running one, exp in
+// vectors, the running sums rescaled once, then the values in strips of 32 floats. What a row does
+// is the same in any company. Blocks are counted from position 0 and follow each other in ascending
+// order (arXiv:2205.14135).
 #include "kernels/cpu/avx2.h"
 #include "kernels/cpu/vec_avx2.h"
 
@@ -44,13 +46,18 @@ INLINE void scores(float *score, const float *q, const void *k, size_t first, in
     }
 }
 
-// acc [n][D], strip of 8 * width floats at i: acc <- keep * acc + sum_t p_t v_t.
-INLINE void values(float *acc, const float *p, const float *keep, const void *v, size_t first,
-                   int count, int D, int i, bool f16, int n, int width) {
+// acc [n][each], strip of 8 * width floats at i: acc <- keep * acc + sum_t p_t v_t. keep 0: acc is
+// not read, it may be anything.
+INLINE void values(float *acc, size_t each, const float *p, const float *keep, const void *v,
+                   size_t first, int count, int D, int i, bool f16, int n, int width) {
     __m256 s[HEADS][4];
     UNROLL for (int h = 0; h < n; h++) {
-        UNROLL for (int j = 0; j < width; j++) s[h][j] =
-            _mm256_mul_ps(_mm256_loadu_ps(acc + h * D + i + 8 * j), _mm256_set1_ps(keep[h]));
+        UNROLL for (int j = 0; j < width; j++) {
+            s[h][j] = _mm256_setzero_ps();
+            if (keep[h] != 0)
+                s[h][j] = _mm256_mul_ps(_mm256_loadu_ps(acc + h * each + i + 8 * j),
+                                        _mm256_set1_ps(keep[h]));
+        }
     }
     for (int t = 0; t < count; t++) {
         size_t at = (first + (size_t)t) * (size_t)D + (size_t)i;
@@ -61,7 +68,8 @@ INLINE void values(float *acc, const float *p, const float *keep, const void *v,
         }
     }
     UNROLL for (int h = 0; h < n; h++) {
-        UNROLL for (int j = 0; j < width; j++) _mm256_storeu_ps(acc + h * D + i + 8 * j, s[h][j]);
+        UNROLL for (int j = 0; j < width; j++)
+            _mm256_storeu_ps(acc + h * each + i + 8 * j, s[h][j]);
     }
 }
 
@@ -82,63 +90,105 @@ static float largest(const float *score, int count, float top) {
     return sd_max8(m);
 }
 
-INLINE void attend(float *out, const float *q, const void *k, const void *v, int len, int D,
-                   float scale, float *score, bool f16, int n) {
-    float *acc = score + HEADS * SD_KEY_BLOCK;
-    float top[HEADS], total[HEADS] = {0}, keep[HEADS];
-    for (int h = 0; h < n; h++) top[h] = -INFINITY;
-    memset(acc, 0, (size_t)(n * D) * sizeof *acc);
-    for (int t0 = 0; t0 < len; t0 += SD_KEY_BLOCK) {
-        int count = len - t0 < SD_KEY_BLOCK ? len - t0 : SD_KEY_BLOCK, i = 0;
-        scores(score, q, k, (size_t)t0, count, D, scale, f16, n);
-        for (int h = 0; h < n; h++) {
-            float *s = score + h * SD_KEY_BLOCK;
-            for (int t = count; t % 8; t++) s[t] = -INFINITY;
-            float now = largest(s, count, top[h]);
-            keep[h] = t0 ? _mm256_cvtss_f32(sd_exp8(_mm256_set1_ps(top[h] - now))) : 0;
-            total[h] = total[h] * keep[h] + soften(s, count, now);
-            top[h] = now;
-        }
-        for (; i + 32 <= D; i += 32)
-            values(acc, score, keep, v, (size_t)t0, count, D, i, f16, n, 4);
-        for (; i < D; i += 8) values(acc, score, keep, v, (size_t)t0, count, D, i, f16, n, 1);
-    }
+// What the heads [h, h + n) of one row carry from block to block.
+typedef struct {
+    float *score;      // [n][SD_KEY_BLOCK]
+    float *keep;       // [n] the factor of the sums so far
+    const float *q;    // [n][D]
+    float *part;       // [n][each]
+    size_t each;       //
+    const void *k, *v; //
+    size_t first;      // position of the block
+    int count, D;      // positions of it that the row sees
+    float scale;       //
+    bool begins;       // the first block of the span
+} row_heads;
+
+INLINE void weigh(const row_heads *x, bool f16, int n) {
+    int D = x->D;
+    scores(x->score, x->q, x->k, x->first, x->count, D, x->scale, f16, n);
     for (int h = 0; h < n; h++) {
-        __m256 r = _mm256_set1_ps(1.0f / total[h]);
-        for (int i = 0; i < D; i += 8)
-            _mm256_storeu_ps(out + h * D + i, _mm256_mul_ps(_mm256_loadu_ps(acc + h * D + i), r));
+        float *s = x->score + h * SD_KEY_BLOCK, *part = x->part + (size_t)h * x->each;
+        for (int t = x->count; t % 8; t++) s[t] = -INFINITY;
+        float top = x->begins ? -INFINITY : part[D + 1], now = largest(s, x->count, top);
+        x->keep[h] = x->begins ? 0 : _mm256_cvtss_f32(sd_exp8(_mm256_set1_ps(top - now)));
+        part[D] = (x->begins ? 0 : part[D] * x->keep[h]) + soften(s, x->count, now);
+        part[D + 1] = now;
     }
 }
 
-#define ATTEND(name, f16, n)                                                                       \
-    static __attribute__((noinline)) void name(float *out, const float *q, const void *k,          \
-                                               const void *v, int len, int D, float scale,         \
-                                               float *score) {                                     \
-        attend(out, q, k, v, len, D, scale, score, f16, n);                                        \
+INLINE void gather(const row_heads *x, bool f16, int n) {
+    int i = 0, D = x->D;
+    for (; i + 32 <= D; i += 32)
+        values(x->part, x->each, x->score, x->keep, x->v, x->first, x->count, D, i, f16, n, 4);
+    for (; i < D; i += 8)
+        values(x->part, x->each, x->score, x->keep, x->v, x->first, x->count, D, i, f16, n, 1);
+}
+
+#define HEADS_OF(n)                                                                                \
+    static __attribute__((noinline)) void weigh_f32_##n(const row_heads *x) {                      \
+        weigh(x, false, n);                                                                        \
+    }                                                                                              \
+    static __attribute__((noinline)) void weigh_f16_##n(const row_heads *x) {                      \
+        weigh(x, true, n);                                                                         \
+    }                                                                                              \
+    static __attribute__((noinline)) void gather_f32_##n(const row_heads *x) {                     \
+        gather(x, false, n);                                                                       \
+    }                                                                                              \
+    static __attribute__((noinline)) void gather_f16_##n(const row_heads *x) {                     \
+        gather(x, true, n);                                                                        \
     }
-ATTEND(attend_f32_1, false, 1)
-ATTEND(attend_f32_2, false, 2)
-ATTEND(attend_f32_3, false, 3)
-ATTEND(attend_f16_1, true, 1)
-ATTEND(attend_f16_2, true, 2)
-ATTEND(attend_f16_3, true, 3)
+HEADS_OF(1)
+HEADS_OF(2)
+HEADS_OF(3)
 
-typedef void (*attend_fn)(float *, const float *, const void *, const void *, int, int, float,
-                          float *);
-static const attend_fn attend_of[2][HEADS] = {{attend_f32_1, attend_f32_2, attend_f32_3},
-                                              {attend_f16_1, attend_f16_2, attend_f16_3}};
+typedef void (*heads_fn)(const row_heads *x);
+static const heads_fn weigh_of[2][HEADS] = {{weigh_f32_1, weigh_f32_2, weigh_f32_3},
+                                            {weigh_f16_1, weigh_f16_2, weigh_f16_3}};
+static const heads_fn gather_of[2][HEADS] = {{gather_f32_1, gather_f32_2, gather_f32_3},
+                                             {gather_f16_1, gather_f16_2, gather_f16_3}};
 
-void sd_attention_avx2(float *out, const float *q, const void *k, const void *v, int g, int len,
-                       const sd_attention_shape *s, float *scratch) {
+// One pass over the rows that see the block at t0: the heads of each in groups.
+static void each_row(const sd_attention_rows *r, const sd_attention_shape *s, const heads_fn *fn,
+                     float *part, float *scratch, int t0, bool begins) {
     int heads = s->H / s->G;
+    size_t each = sd_attention_part(s);
+    float *keep = scratch + (size_t)r->N * (size_t)heads * SD_KEY_BLOCK;
+    for (int row = 0; row < r->N; row++) {
+        int count = r->len[row] - t0;
+        if (count <= 0) continue;
+        const float *q = r->q + ((size_t)row * s->H + (size_t)(r->g * heads)) * s->D;
+        for (int h = 0, n; h < heads; h += n) {
+            int left = heads - h;
+            n = left == 4 ? 2 : left < HEADS ? left : HEADS;
+            size_t at = (size_t)row * (size_t)heads + (size_t)h;
+            row_heads x = {.score = scratch + at * SD_KEY_BLOCK,
+                           .keep = keep + at,
+                           .q = q + (size_t)h * s->D,
+                           .part = part + at * each,
+                           .each = each,
+                           .k = r->k,
+                           .v = r->v,
+                           .first = (size_t)t0,
+                           .count = count < SD_KEY_BLOCK ? count : SD_KEY_BLOCK,
+                           .D = s->D,
+                           .scale = s->scale,
+                           .begins = begins};
+            fn[n - 1](&x);
+        }
+    }
+}
+
+void sd_attention_avx2(float *part, const sd_attention_rows *r, int span,
+                       const sd_attention_shape *s, float *scratch) {
     if (s->D % 8) {
-        sd_ops_plain.attention(out, q, k, v, g, len, s, scratch);
+        sd_ops_plain.attention(part, r, span, s, scratch);
         return;
     }
-    for (int h = 0, n; h < heads; h += n) {
-        int left = heads - h;
-        n = left == 4 ? 2 : left < HEADS ? left : HEADS;
-        size_t at = (size_t)(g * heads + h) * (size_t)s->D;
-        attend_of[s->kv_f16][n - 1](out + at, q + at, k, v, len, s->D, s->scale, scratch);
+    int begin = span * SD_KEY_SPAN, end = r->len[r->N - 1]; // the last row sees most
+    if (end > begin + SD_KEY_SPAN) end = begin + SD_KEY_SPAN;
+    for (int t0 = begin; t0 < end; t0 += SD_KEY_BLOCK) {
+        each_row(r, s, weigh_of[s->kv_f16], part, scratch, t0, t0 == begin);
+        each_row(r, s, gather_of[s->kv_f16], part, scratch, t0, t0 == begin);
     }
 }

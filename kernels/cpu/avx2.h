@@ -14,8 +14,9 @@ void sd_rmsnorm_avx2(float *y, const float *x, const float *w, int N, int C, flo
 void sd_rope_avx2(float *x, const float *cos, const float *sin, int D, int rot, bool interleaved);
 void sd_swiglu_avx2(float *y, const float *gate, const float *up, int n);
 void sd_add_avx2(float *y, const float *x, int n);
-void sd_attention_avx2(float *out, const float *q, const void *k, const void *v, int g, int len,
+void sd_attention_avx2(float *part, const sd_attention_rows *r, int span,
                        const sd_attention_shape *s, float *scratch);
+void sd_halves_avx2(uint16_t *y, const float *x, int n);
 void sd_lora_shrink_avx2(float *u, const float *A, const float *x, int R, int K);
 void sd_lora_expand_avx2(float *y, const float *B, const float *u, float s, int R, int m0, int m1);
 int sd_argmax_avx2(const float *x, int n);

@@ -142,14 +142,15 @@ static float cache_at(const void *c, size_t i, bool f16) {
     return f16 ? sd_half_to_float(((const uint16_t *)c)[i]) : ((const float *)c)[i];
 }
 
-// One head: softmax online over key blocks, the running sum rescaled when the maximum grows.
-static void attend(float *out, const float *q, const void *k, const void *v, int len,
-                   const sd_attention_shape *s, float *score, float *acc) {
+// One head over positions [t0, t1): softmax online over key blocks, the running sum rescaled when
+// the maximum grows.
+static void attend(float *part, const float *q, const void *k, const void *v, int t0, int t1,
+                   const sd_attention_shape *s, float *score) {
     int D = s->D;
     float top = -INFINITY, total = 0;
-    memset(acc, 0, (size_t)D * sizeof *acc);
-    for (int t0 = 0; t0 < len; t0 += SD_KEY_BLOCK) {
-        int n = len - t0 < SD_KEY_BLOCK ? len - t0 : SD_KEY_BLOCK;
+    memset(part, 0, (size_t)D * sizeof *part);
+    for (; t0 < t1; t0 += SD_KEY_BLOCK) {
+        int n = t1 - t0 < SD_KEY_BLOCK ? t1 - t0 : SD_KEY_BLOCK;
         float block_top = top;
         for (int t = 0; t < n; t++) {
             float d = 0;
@@ -160,24 +161,33 @@ static void attend(float *out, const float *q, const void *k, const void *v, int
         }
         float keep = expf(top - block_top);
         total *= keep;
-        for (int i = 0; i < D; i++) acc[i] *= keep;
+        for (int i = 0; i < D; i++) part[i] *= keep;
         for (int t = 0; t < n; t++) {
             float p = expf(score[t] - block_top);
             total += p;
             for (int i = 0; i < D; i++)
-                acc[i] += p * cache_at(v, (size_t)(t0 + t) * D + i, s->kv_f16);
+                part[i] += p * cache_at(v, (size_t)(t0 + t) * D + i, s->kv_f16);
         }
         top = block_top;
     }
-    for (int i = 0; i < D; i++) out[i] = acc[i] / total;
+    part[D] = total;
+    part[D + 1] = top;
 }
 
-static void attention(float *out, const float *q, const void *k, const void *v, int g, int len,
+static void attention(float *part, const sd_attention_rows *r, int span,
                       const sd_attention_shape *s, float *scratch) {
-    int heads = s->H / s->G;
-    for (int h = g * heads; h < (g + 1) * heads; h++)
-        attend(out + (size_t)h * s->D, q + (size_t)h * s->D, k, v, len, s, scratch,
-               scratch + SD_KEY_BLOCK);
+    int heads = s->H / s->G, t0 = span * SD_KEY_SPAN;
+    size_t each = sd_attention_part(s);
+    for (int n = 0; n < r->N; n++) {
+        int t1 = r->len[n] < t0 + SD_KEY_SPAN ? r->len[n] : t0 + SD_KEY_SPAN;
+        const float *q = r->q + ((size_t)n * s->H + (size_t)(r->g * heads)) * s->D;
+        for (int h = 0; h < heads; h++, part += each)
+            attend(part, q + (size_t)h * s->D, r->k, r->v, t0, t1, s, scratch);
+    }
+}
+
+static void halves(uint16_t *y, const float *x, int n) {
+    for (int i = 0; i < n; i++) y[i] = sd_float_to_half(x[i]);
 }
 
 static void lora_shrink(float *u, const float *A, const float *x, int R, int K) {
@@ -210,6 +220,7 @@ const sd_ops sd_ops_plain = {.name = "plain",
                              .swiglu = swiglu,
                              .add = add,
                              .attention = attention,
+                             .halves = halves,
                              .lora_shrink = lora_shrink,
                              .lora_expand = lora_expand,
                              .argmax = argmax};

@@ -144,6 +144,14 @@ void sd_add_avx2(float *y, const float *x, int n) {
     for (; i < n; i++) y[i] += x[i];
 }
 
+void sd_halves_avx2(uint16_t *y, const float *x, int n) {
+    int i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm_storeu_si128((__m128i *)(void *)(y + i),
+                         _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
+    for (; i < n; i++) y[i] = sd_float_to_half(x[i]);
+}
+
 void sd_lora_shrink_avx2(float *u, const float *A, const float *x, int R, int K) {
     for (int r = 0; r < R; r++) u[r] = dot(A + (size_t)r * K, x, K);
 }
@@ -203,6 +211,7 @@ const sd_ops sd_ops_avx2 = {.name = "avx2",
                             .swiglu = sd_swiglu_avx2,
                             .add = sd_add_avx2,
                             .attention = sd_attention_avx2,
+                            .halves = sd_halves_avx2,
                             .lora_shrink = sd_lora_shrink_avx2,
                             .lora_expand = sd_lora_expand_avx2,
                             .argmax = sd_argmax_avx2};

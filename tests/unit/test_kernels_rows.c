@@ -108,39 +108,80 @@ Test(kernels_rows, swiglu_and_add_equal_double) {
 
 // Scores err by D 2^-24 of the sum of |q k| times the scale (here below 40), an error e of a score
 // moves its weight by a factor 1 + e; the weighted mean errs by twice that and len 2^-24 at most.
+typedef struct {
+    sd_attention_shape s;
+    float *q, *k, *v; // [ROWS][H*D], [CTX][D]
+    uint16_t *kh, *vh;
+} att_case;
+enum { ATT_CTX = 2 * SD_KEY_SPAN + 90, ATT_ROWS = 5 };
+
+static att_case make_att_case(int H, int G, int D, bool f16) {
+    att_case a = {.s = {H, G, D, 1 / sqrtf((float)D), f16, ATT_CTX}};
+    a.q = sd_alloc((size_t)(ATT_ROWS * H * D), 4);
+    a.k = sd_alloc((size_t)(ATT_CTX * D), 4), a.v = sd_alloc((size_t)(ATT_CTX * D), 4);
+    a.kh = sd_alloc((size_t)(ATT_CTX * D), 2), a.vh = sd_alloc((size_t)(ATT_CTX * D), 2);
+    fill(a.q, ATT_ROWS * H * D, 3), fill(a.k, ATT_CTX * D, 3), fill(a.v, ATT_CTX * D, 1);
+    for (int i = 0; i < ATT_CTX * D; i++) {
+        a.kh[i] = sd_float_to_half(a.k[i]), a.vh[i] = sd_float_to_half(a.v[i]);
+        if (f16) a.k[i] = sd_half_to_float(a.kh[i]), a.v[i] = sd_half_to_float(a.vh[i]);
+    }
+    return a;
+}
+static void drop_att_case(att_case *a) {
+    free(a->q), free(a->k), free(a->v), free(a->kh), free(a->vh);
+}
+
+// out [N][H/G * D] of kv head g, rows first to first + N of the case, as the forward composes it.
+static void attend(const sd_ops *ops, const att_case *a, int first, const int *len, int N, int g,
+                   float *out) {
+    int heads = a->s.H / a->s.G, D = a->s.D;
+    size_t each = sd_attention_part(&a->s), parts = (size_t)(N * heads) * each;
+    float *total = sd_alloc(parts, 4), *part = sd_alloc(parts, 4),
+          *scratch = sd_alloc(sd_attention_scratch(&a->s, N), 4);
+    for (int span = 0; span < sd_attention_spans(len[N - 1]); span++) {
+        int skip = 0;
+        while (len[skip] <= span * SD_KEY_SPAN) skip++;
+        sd_attention_rows r = {a->q + (size_t)((first + skip) * a->s.H * D),
+                               len + skip,
+                               N - skip,
+                               g,
+                               a->s.kv_f16 ? (void *)a->kh : a->k,
+                               a->s.kv_f16 ? (void *)a->vh : a->v};
+        ops->attention(span ? part : total, &r, span, &a->s, scratch);
+        for (int i = 0; span && i < (N - skip) * heads; i++)
+            sd_attention_merge(total + (size_t)(skip * heads + i) * each, part + (size_t)i * each,
+                               D);
+    }
+    for (int i = 0; i < N * heads; i++)
+        sd_attention_finish(out + (size_t)i * D, total + (size_t)i * each, D);
+    free(total), free(part), free(scratch);
+}
+
+static const int att_shapes[][3] = {{9, 3, 64}, {12, 2, 128}, {4, 4, 32}, {14, 2, 64}, {6, 2, 20}};
+
 static void attention_equals_double(const sd_ops *ops) {
-    static const int shapes[][3] = {{9, 3, 64}, {12, 2, 128}, {4, 4, 32}, {14, 2, 64}, {6, 2, 20}};
-    static const int lengths[] = {1, 2, 7, 63, 64, 65, 128, 200, 333};
-    enum { CTX = 340 };
+    static const int lengths[] = {1, 2, 7, 63, 64, 65, 128, 200, 333, 512, 513, 1100};
     for (int s = 0; s < 5; s++)
         for (int f16 = 0; f16 < 2; f16++) {
-            int H = shapes[s][0], G = shapes[s][1], D = shapes[s][2], heads = H / G;
-            sd_attention_shape shape = {H, G, D, 1 / sqrtf((float)D), f16, CTX};
-            float *q = sd_alloc(H * D, 4), *k = sd_alloc(CTX * D, 4), *v = sd_alloc(CTX * D, 4);
-            float *out = sd_alloc(H * D, 4),
-                  *scratch = sd_alloc(sd_attention_scratch(&shape, CTX), 4);
-            uint16_t *kh = sd_alloc(CTX * D, 2), *vh = sd_alloc(CTX * D, 2);
-            fill(q, H * D, 3), fill(k, CTX * D, 3), fill(v, CTX * D, 1);
-            for (int i = 0; i < CTX * D; i++) {
-                kh[i] = sd_float_to_half(k[i]), vh[i] = sd_float_to_half(v[i]);
-                if (f16) k[i] = sd_half_to_float(kh[i]), v[i] = sd_half_to_float(vh[i]);
-            }
+            int H = att_shapes[s][0], G = att_shapes[s][1], D = att_shapes[s][2], heads = H / G;
+            att_case a = make_att_case(H, G, D, f16);
+            float *out = sd_alloc((size_t)(heads * D), 4);
             for (size_t l = 0; l < sizeof lengths / sizeof lengths[0]; l++) {
                 int len = lengths[l], g = (int)l % G;
-                ops->attention(out, q, f16 ? (void *)kh : k, f16 ? (void *)vh : v, g, len, &shape,
-                               scratch);
-                for (int h = g * heads; h < (g + 1) * heads; h++) {
-                    double p[CTX], top = -1e30, total = 0;
+                attend(ops, &a, 0, &len, 1, g, out);
+                for (int h = 0; h < heads; h++) {
+                    double p[ATT_CTX], top = -1e30, total = 0;
                     for (int t = 0; t < len; t++) {
                         p[t] = 0;
-                        for (int i = 0; i < D; i++) p[t] += (double)q[h * D + i] * k[t * D + i];
-                        p[t] *= shape.scale;
+                        for (int i = 0; i < D; i++)
+                            p[t] += (double)a.q[(g * heads + h) * D + i] * a.k[t * D + i];
+                        p[t] *= a.s.scale;
                         top = fmax(top, p[t]);
                     }
                     for (int t = 0; t < len; t++) total += p[t] = exp(p[t] - top);
                     for (int i = 0; i < D; i++) {
                         double want = 0;
-                        for (int t = 0; t < len; t++) want += p[t] / total * v[t * D + i];
+                        for (int t = 0; t < len; t++) want += p[t] / total * a.v[t * D + i];
                         cr_assert_float_eq(out[h * D + i], want,
                                            2 * 40 * D * 0x1p-24 + len * 0x1p-24,
                                            "%s D %d len %d: %g, want %g", ops->name, D, len,
@@ -148,11 +189,51 @@ static void attention_equals_double(const sd_ops *ops) {
                     }
                 }
             }
-            free(q), free(k), free(v), free(out), free(scratch), free(kh), free(vh);
+            free(out);
+            drop_att_case(&a);
         }
 }
 Test(kernels_rows, attention_equals_softmax_in_double) {
     each_table(attention_equals_double);
+}
+
+// Rows together against each alone, across the ends of blocks and spans.
+static void attention_rows_are_invariant(const sd_ops *ops) {
+    static const int first[] = {1, 60, 62, 125, 510, 511, 600, 1022, 1100};
+    for (int s = 0; s < 5; s++)
+        for (int f16 = 0; f16 < 2; f16++) {
+            int H = att_shapes[s][0], G = att_shapes[s][1], D = att_shapes[s][2];
+            int one = H / G * D, len[ATT_ROWS];
+            att_case a = make_att_case(H, G, D, f16);
+            float *all = sd_alloc((size_t)(ATT_ROWS * one), 4), *alone = sd_alloc((size_t)one, 4);
+            for (size_t l = 0; l < sizeof first / sizeof first[0]; l++) {
+                for (int n = 0; n < ATT_ROWS; n++) len[n] = first[l] + n * (l % 2 ? 1 : 2);
+                attend(ops, &a, 0, len, ATT_ROWS, (int)l % G, all);
+                for (int n = 0; n < ATT_ROWS; n++) {
+                    attend(ops, &a, n, &len[n], 1, (int)l % G, alone);
+                    cr_assert_eq(memcmp(alone, all + n * one, (size_t)one * 4), 0,
+                                 "%s D %d f16 %d: row %d of len %d", ops->name, D, f16, n, len[n]);
+                }
+            }
+            free(all), free(alone);
+            drop_att_case(&a);
+        }
+}
+Test(kernels_rows, attention_of_a_row_does_not_depend_on_the_others) {
+    each_table(attention_rows_are_invariant);
+}
+
+static void halves_are_to_nearest(const sd_ops *ops) {
+    float x[19];
+    uint16_t y[19];
+    fill(x, 19, 9);
+    x[3] = 1e-8f, x[4] = 70000, x[5] = 1 + 0x1p-11f, x[6] = 1 + 3 * 0x1p-11f, x[18] = -6e-8f;
+    ops->halves(y, x, 19);
+    for (int i = 0; i < 19; i++)
+        cr_assert_eq(y[i], sd_float_to_half(x[i]), "%s: %a", ops->name, (double)x[i]);
+}
+Test(kernels_rows, halves_are_rounded_to_the_nearest) {
+    each_table(halves_are_to_nearest);
 }
 
 static void lora_equals_double(const sd_ops *ops) {
