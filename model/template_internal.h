@@ -4,7 +4,8 @@
 //   template_parser.c     tokens -> expressions        template_statements.c  -> statements
 //   template_value.c      values as Python has them     template_json.c        JSON in and out
 //   template_eval.c       expressions                   template_exec.c        statements, macros
-//   template_filters.c, template_sequences.c, template_tests.c, template_methods.c
+//   template_attributes.c reaching into values          template_methods*.c    by their type
+//   template_filters.c, template_sequences.c, template_tests.c
 #pragma once
 
 #include "base/memory.h"
@@ -361,6 +362,11 @@ bool sd_item(sd_render *r, const sd_value *v, const sd_value *index, sd_value *o
 bool sd_slice(sd_render *r, const sd_value *v, const sd_value *bounds, sd_value *out); // [3]
 /// A dotted path ("function.name") or an index, as map(attribute=...) takes it.
 bool sd_path(sd_render *r, const sd_value *v, const sd_value *path, sd_value *out);
+typedef struct {
+    const char *name;
+    sd_filter call;
+} sd_method_row;
+extern const sd_method_row sd_string_methods[]; // ends with a row without a name
 sd_filter sd_find_method(const sd_value *v, sd_str name);
 sd_filter sd_find_sequence_filter(sd_str name);
 sd_function sd_find_global(sd_str name);
