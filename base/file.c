@@ -314,6 +314,11 @@ bool sd_path_is_dir(const char *path) {
     return stat(path, &sb) == 0 && S_ISDIR(sb.st_mode);
 }
 
+bool sd_same_file(const char *a, const char *b) {
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 char *sd_path_join(const char *dir, const char *name) {
     size_t n = strlen(dir);
     return sd_sprintf("%s%s%s", dir, n && dir[n - 1] == '/' ? "" : "/", name);

@@ -63,5 +63,7 @@ sd_status sd_rename_new(const char *from, const char *to, sd_error *err);
 sd_status sd_remove_tree(const char *path, sd_error *err); // rm -rf, does not follow links
 bool sd_path_exists(const char *path);
 bool sd_path_is_dir(const char *path);
+/// Both are there and are one file, by whatever names: an output must not replace its own input.
+bool sd_same_file(const char *a, const char *b);
 /// "dir/name" in malloc'ed memory; NULL when out of memory.
 char *sd_path_join(const char *dir, const char *name);

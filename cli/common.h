@@ -12,13 +12,20 @@ typedef struct {
     bool no_pack_cache;
 } sd_model_args;
 
-// Rows for a table whose struct has the member `sd_model_args common`.
 // clang-format off
+// The same option reads the same in every verb. without: what 0 threads mean.
+#define SD_THREADS_ROW(values, member, without)                                                    \
+    {.name = "threads", .type = SD_OPT_INT, .def = "0", .min = 0, .max = 256,                      \
+     .offset = offsetof(values, member), .help = "worker threads; 0: " without}
+#define SD_OUTPUT_ROW(values, member, kind, needed, text)                                          \
+    {.name = "output", .letter = 'o', .type = SD_OPT_STRING, .value = kind, .required = needed,    \
+     .offset = offsetof(values, member), .help = text}
+
+// Rows for a table whose struct has the member `sd_model_args common`.
 #define SD_COMMON_ROWS(values)                                                                     \
     {.name = "model", .letter = 'm', .type = SD_OPT_STRING, .value = "MODEL", .required = true,    \
      .offset = offsetof(values, common.model), .help = "GGUF file or Hugging Face folder"},        \
-    {.name = "threads", .type = SD_OPT_INT, .def = "0", .min = 0, .max = 256,                      \
-     .offset = offsetof(values, common.threads), .help = "worker threads; 0: one per processor"},  \
+    SD_THREADS_ROW(values, common.threads, "one per processor"),                                   \
     {.name = "device", .type = SD_OPT_ENUM, .def = "auto", .value = "auto|cpu",                    \
      .offset = offsetof(values, common.device), .help = "where to run"},                           \
     {.name = "compute", .type = SD_OPT_ENUM, .def = "auto", .value = "auto|fp32",                  \

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/pool.h"
+#include "cli/common.h"
 #include "cli/verbs.h"
 #include "model/verify.h"
 
@@ -25,13 +26,8 @@ static const sd_option rows[] = {
      .value = "peft|gguf-lora|merged|gguf",
      .required = true,
      .help = "merged: in the base's own form; gguf: merged, from a GGUF base"},
-    {.name = "output",
-     .letter = 'o',
-     .type = SD_OPT_STRING,
-     .offset = offsetof(args, out),
-     .value = "PATH",
-     .required = true,
-     .help = "folder (peft, merged from a folder) or file (gguf-lora, merged from a GGUF)"},
+    SD_OUTPUT_ROW(args, out, "PATH", true,
+                  "folder (peft, merged from a folder) or file (gguf-lora, merged from a GGUF)"),
     {.name = "model",
      .letter = 'm',
      .type = SD_OPT_STRING,
@@ -48,13 +44,7 @@ static const sd_option rows[] = {
      .offset = offsetof(args, text),
      .value = "FILE",
      .help = "text to compare on; a short built-in one when left out"},
-    {.name = "threads",
-     .type = SD_OPT_INT,
-     .offset = offsetof(args, threads),
-     .def = "0",
-     .min = 0,
-     .max = 256,
-     .help = "worker threads; 0: one per processor"},
+    SD_THREADS_ROW(args, threads, "one per processor"),
     {0}};
 
 // The base that a run was trained on, from its manifest.
@@ -101,6 +91,8 @@ static sd_status verify_tokens(sd_ids *ids, const sd_model *m, const char *file,
             SD_CHECK(sd_ids_add(ids, &id, 1), err, SD_ENOMEM, "out of memory");
         }
     }
+    SD_CHECK(ids->n > 0, err, SD_EINVAL, "%s: holds no text to compare on; give another file",
+             file ? file : "--verify-text");
     if (ids->n > 512) ids->n = 512;
 out:
     free(text);
@@ -108,22 +100,20 @@ out:
 }
 
 // Logits of the written thing against base + adapter, in fp32.
-static sd_status verify(const args *a, sd_model *base, const sd_adapter *adapter, double survived,
-                        sd_error *err) {
+static sd_status verify(const args *a, sd_model *base, const sd_adapter *adapter, const sd_ids *ids,
+                        double survived, sd_error *err) {
     sd_status st = SD_OK;
-    sd_ids ids = {0};
     sd_pool *pool = NULL;
     sd_model *written = NULL;
     sd_adapter *reloaded = NULL;
     sd_logit_difference d;
     bool merged = a->to == TO_MERGED || a->to == TO_GGUF, rounded = merged && survived < 0.9999;
-    SD_TRY(verify_tokens(&ids, base, a->text, err));
     SD_TRY(sd_pool_open(&pool, (int)a->threads, err));
     if (merged)
         SD_TRY(sd_model_open(&written, a->out, err));
     else
         SD_TRY(sd_adapter_open(&reloaded, a->out, base, err));
-    SD_TRY(sd_compare_logits(&d, base, adapter, merged ? written : base, reloaded, ids.id, ids.n,
+    SD_TRY(sd_compare_logits(&d, base, adapter, merged ? written : base, reloaded, ids->id, ids->n,
                              pool, err));
     printf("verified on %d tokens: KL mean %.2e, max %.2e; same most likely token %.2f %%; largest "
            "logit difference %.2e\n",
@@ -144,7 +134,6 @@ out:
     sd_adapter_release(reloaded);
     sd_model_release(written);
     sd_pool_close(pool);
-    sd_ids_free(&ids);
     return st;
 }
 
@@ -155,6 +144,7 @@ sd_status sd_verb_export(int argc, char **argv, sd_error *err) {
     char *base_path = NULL;
     sd_model *base = NULL;
     sd_adapter *adapter = NULL;
+    sd_ids text = {0};
     double survived = 1;
     if (sd_verb_help("export RUN|ADAPTER --to FORMAT -o PATH [-m MODEL]",
                      "Writes an adapter for other tools, or merges it.", rows, argc, argv))
@@ -170,6 +160,7 @@ sd_status sd_verb_export(int argc, char **argv, sd_error *err) {
         base->path);
     SD_CHECK(!sd_path_exists(a.out), err, SD_EINVAL, "%s: exists already; give another --output",
              a.out);
+    if (a.verify) SD_TRY(verify_tokens(&text, base, a.text, err)); // refused before it is written
     SD_TRY(sd_adapter_open(&adapter, rest.item[0], base, err));
     switch (a.to) {
     case TO_PEFT:
@@ -183,8 +174,9 @@ sd_status sd_verb_export(int argc, char **argv, sd_error *err) {
         break;
     }
     printf("wrote %s\n", a.out);
-    if (a.verify) SD_TRY(verify(&a, base, adapter, survived, err));
+    if (a.verify) SD_TRY(verify(&a, base, adapter, &text, survived, err));
 out:
+    sd_ids_free(&text);
     sd_adapter_release(adapter);
     sd_model_release(base);
     free(base_path);

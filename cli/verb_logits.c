@@ -32,13 +32,7 @@ static const sd_option rows[] = {
      .offset = offsetof(args, text),
      .value = "TEXT",
      .help = "a file with the text, - for standard input, else the text itself"},
-    {.name = "output",
-     .letter = 'o',
-     .type = SD_OPT_STRING,
-     .offset = offsetof(args, output),
-     .value = "OUT.npy",
-     .required = true,
-     .help = "the file to write"},
+    SD_OUTPUT_ROW(args, output, "OUT.npy", true, "the file to write"),
     {0}};
 
 static sd_status text_ids(sd_ids *ids, const sd_model *m, const char *text, sd_error *err) {
@@ -105,6 +99,8 @@ sd_status sd_verb_logits(int argc, char **argv, sd_error *err) {
     sd_ids ids = {0};
     sd_replace file = {0};
     SD_TRY(sd_options_parse(&rest, rows, &a, argc, argv, err));
+    SD_CHECK(!sd_same_file(a.output, a.common.model), err, SD_EINVAL,
+             "%s: is both the model and the file to write; give another --output", a.output);
     SD_CHECK(rest.n == 0, err, SD_EINVAL, "'%s' is not expected; give --tokens or --text",
              rest.item[0]);
     SD_CHECK(!a.tokens != !a.text, err, SD_EINVAL, "give --tokens IDS or --text TEXT, one of them");

@@ -3,6 +3,7 @@
 // number of threads, and the first bad record is the one that is reported.
 #include "datasets/prepare.h"
 
+#include "base/file.h"
 #include "datasets/labels.h"
 #include "datasets/reader.h"
 
@@ -356,6 +357,9 @@ sd_status sd_dataset_prepare(const char *out, const sd_prepare_options *o, sd_mo
                   .slot = sd_alloc(BATCH, sizeof(slot))};
     SD_CHECK_ALLOC(p.slot, err);
     SD_TRY(check_options(o, m, err));
+    for (int i = 0; i < o->n_sources; i++)
+        SD_CHECK(!sd_same_file(out, o->source[i].path), err, SD_EINVAL,
+                 "%s: is both the data and the file to write; give another output", out);
     SD_TRY(list_sources(&g.sources, &p.bytes_all, o, err));
     SD_TRY(key_of(&g.key, o, g.sources, m, err));
     for (int i = 0; i < o->n_sources; i++) SD_TRY(read_source(&p, i, err));

@@ -235,6 +235,8 @@ static sd_status train(sd_run *r, sd_error *err) {
     sd_metrics_quiet(r->metrics);
     SD_TRY(sd_metrics_plot(r->metrics, err));
     fill_report(r);
+    free(r->c.m), r->c.m = NULL; // what comes now needs the memory and not the optimiser
+    free(r->c.v), r->c.v = NULL;
     SD_TRY(sd_run_finish(r, err));
 out:
     return st;

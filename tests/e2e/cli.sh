@@ -109,4 +109,13 @@ refuses "an empty recipe is named" 2 '^specdec: empty.yaml: base.model: is missi
 refuses "the plan checks adapter.from" 2 'nowhere' "$binary" train recipe.yaml adapter.from=nowhere --plan
 [ ! -e runs ] && [ -z "$(ls tmp)" ]
 check "and a plan makes no folder" $?
+cp data.jsonl copy.jsonl && cp tiny.gguf copy.gguf
+refuses "data prepare does not replace its source" 2 'data.jsonl: is both' "$binary" data prepare data.jsonl -m tiny.gguf -o ./data.jsonl
+refuses "logits does not replace its model" 2 'tiny.gguf: is both' "$binary" logits -m tiny.gguf --tokens 1,2 -o ./tiny.gguf
+cmp -s data.jsonl copy.jsonl && cmp -s tiny.gguf copy.gguf
+check "and both are what they were" $?
+: >nothing
+refuses "export refuses an empty text to verify on" 2 'nothing: holds no text' "$binary" export piped --to gguf-lora -o out.gguf --verify-text nothing
+[ ! -e out.gguf ]
+check "before it writes" $?
 exit $failed

@@ -346,6 +346,25 @@ Test(dataset, damage_under_a_right_hash_is_an_error_and_not_a_crash) {
     tiny_chat_close(&m);
 }
 
+Test(dataset, a_source_is_never_replaced_by_what_is_made_of_it) {
+    sd_model m;
+    sd_error err = {0};
+    char *text;
+    size_t len;
+    tiny_chat_open(&m, tiny_chatml, NULL);
+    sd_data_source s = {temp_text("own.jsonl", conversations), SD_FORMAT_AUTO};
+    sd_prepare_options o = options(&s, 1, 64, true);
+    const char *link = temp_file("link.jsonl");
+    cr_assert_eq(symlink(s.path, link), 0);
+    cr_assert_eq(sd_dataset_prepare(s.path, &o, &m, NULL, &err), SD_EINVAL);
+    cr_assert_eq(sd_dataset_prepare(link, &o, &m, NULL, &err), SD_EINVAL);
+    cr_assert(strstr(err.message, "link.jsonl"), "%s", err.message);
+    cr_assert_eq(sd_file_read(&text, &len, s.path, 1 << 20, NULL), SD_OK);
+    cr_assert_str_eq(text, conversations);
+    free(text);
+    tiny_chat_close(&m);
+}
+
 // A limit on file sizes makes a write fail where a full disk would.
 Test(dataset, a_disk_that_fills_up_is_reported_by_the_outputs_name_and_leaves_nothing) {
     sd_model m;
