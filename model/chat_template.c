@@ -64,21 +64,44 @@ static bool call_range(sd_render *r, const sd_args *a, sd_value *out) {
     return true;
 }
 
+// As Python's datetime.now().strftime, which transformers calls: the C library's, but for what a
+// time without a zone does not have (%z, %Z are empty) and for %f, microseconds.
+static bool python_format(char *out, size_t cap, sd_str format, long us) {
+    size_t n = 0;
+    for (size_t i = 0; i < format.n; i++) {
+        if (n + 8 >= cap || !format.p[i]) return false;
+        char next = format.p[i] == '%' && i + 1 < format.n ? format.p[i + 1] : '\0';
+        if (next == 'f') {
+            n += (size_t)snprintf(out + n, cap - n, "%06ld", us);
+        } else if (next && next != 'z' && next != 'Z') {
+            out[n++] = '%';
+            out[n++] = next;
+        } else if (!next) {
+            out[n++] = format.p[i];
+        }
+        i += next != '\0';
+    }
+    out[n++] = '.'; // so that an empty result is not taken for a failure
+    out[n] = '\0';
+    return true;
+}
+
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
 static bool call_strftime(sd_render *r, const sd_args *a, sd_value *out) {
-    char format[256], text[1024];
-    time_t now = time(NULL);
+    char format[512], text[4096];
+    struct timespec now;
     struct tm local;
-    if (a->n != 1 || a->item[0].kind != SD_V_STRING || a->item[0].s.n >= sizeof format)
-        return sd_render_fail(r, "strftime_now takes one short format");
-    memcpy(format, a->item[0].s.p, a->item[0].s.n);
-    format[a->item[0].s.n] = '\0';
-    localtime_r(&now, &local);
-    size_t n = strftime(text, sizeof text, format, &local);
-    char *p = sd_render_alloc(r, n + 1, 1);
+    clock_gettime(CLOCK_REALTIME, &now);
+    localtime_r(&now.tv_sec, &local);
+    size_t n = 0;
+    if (a->n == 1 && a->item[0].kind == SD_V_STRING &&
+        python_format(format, sizeof format, a->item[0].s, now.tv_nsec / 1000))
+        n = strftime(text, sizeof text, format, &local);
+    if (n == 0) return sd_render_fail(r, "strftime_now takes one short format");
+    char *p = sd_render_alloc(r, n, 1);
     if (!p) return false;
-    memcpy(p, text, n);
+    memcpy(p, text, --n);
     *out = sd_string(p, n);
     return true;
 }

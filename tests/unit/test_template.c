@@ -2,7 +2,9 @@
 #include "model/chat_template.h"
 
 #include <criterion/criterion.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static sd_status render(const char *source, const json_t *messages, sd_buf *out, sd_error *err) {
     sd_template *t;
@@ -89,5 +91,62 @@ Test(template, a_value_of_the_request_is_never_a_template) {
     cr_assert_eq(render("{{ messages[0].content }}", m, &b, &err), SD_OK);
     cr_assert_str_eq(b.data, "{{ 1 + 1 }}{% raw %}");
     json_decref(m);
+    sd_buf_free(&b);
+}
+
+// As Llama 3's template asks for the day; a name that a request defines comes before it.
+static const char llama_date[] = "{%- if not date_string is defined %}"
+                                 "{%- if strftime_now is defined %}"
+                                 "{%- set date_string = strftime_now('%d %b %Y') %}"
+                                 "{%- else %}{%- set date_string = '26 Jul 2024' %}{%- endif %}"
+                                 "{%- endif %}{{- date_string }}";
+
+static void today(char *out, size_t cap) {
+    time_t now = time(NULL);
+    struct tm local;
+    localtime_r(&now, &local);
+    strftime(out, cap, "%d %b %Y", &local);
+}
+
+Test(template, the_date_is_that_of_the_rendering_in_local_time) {
+    // Two zones 26 hours apart: in one of them it is another day than in UTC.
+    static const char *const zones[] = {"UTC0", "XXX12", "XXX-14"};
+    for (int i = 0; i < 3; i++) {
+        char before[32], after[32];
+        sd_error err = {0};
+        sd_buf b = sd_buf_make(1 << 20);
+        setenv("TZ", zones[i], 1);
+        tzset();
+        today(before, sizeof before);
+        cr_assert_eq(render(llama_date, NULL, &b, &err), SD_OK, "%s", err.message);
+        today(after, sizeof after);
+        cr_assert(strcmp(b.data, before) == 0 || strcmp(b.data, after) == 0, "%s", b.data);
+        sd_buf_free(&b);
+    }
+}
+
+Test(template, a_date_that_the_request_gives_is_taken) {
+    sd_template *t;
+    sd_error err = {0};
+    sd_buf b = sd_buf_make(1 << 20);
+    json_t *none = json_array(), *extra = json_pack("{s:s}", "date_string", "01 Jan 2000");
+    cr_assert_eq(sd_template_open(&t, llama_date, strlen(llama_date), &err), SD_OK);
+    cr_assert_eq(sd_template_render(t, none, NULL, extra, true, "", "", &b, &err), SD_OK);
+    cr_assert_str_eq(b.data, "01 Jan 2000");
+    sd_template_close(t);
+    json_decref(none);
+    json_decref(extra);
+    sd_buf_free(&b);
+}
+
+// Python's naive datetime: no zone, microseconds as %f.
+Test(template, a_date_format_means_what_python_means_by_it) {
+    sd_error err = {0};
+    sd_buf b = sd_buf_make(1 << 20);
+    cr_assert_eq(render("[{{ strftime_now('%z%Z') }}][{{ strftime_now('') }}]"
+                        "[{{ strftime_now('%%f') }}][{{ strftime_now('%f') | length }}]",
+                        NULL, &b, &err),
+                 SD_OK, "%s", err.message);
+    cr_assert_str_eq(b.data, "[][][%f][6]");
     sd_buf_free(&b);
 }
