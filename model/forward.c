@@ -262,7 +262,7 @@ static void keep_wanted(sd_context *cx) {
         kept++;
     }
     cx->n = kept;
-    sd_attention_plan(cx);
+    sd_attention_replan(cx);
 }
 
 static void run_layer(sd_context *cx) {

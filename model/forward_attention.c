@@ -28,6 +28,21 @@ static int spans_of(const sd_context *cx, const sd_chunk *c) {
     return sd_attention_spans(cx->len[c->n0 + c->n - 1]);
 }
 
+// Parts of all chunks when a task is a span.
+static size_t parts_of(const sd_context *cx) {
+    size_t parts = 0;
+    for (int i = 0; i < cx->chunks; i++)
+        parts += (size_t)(spans_of(cx, &cx->chunk[i]) * cx->chunk[i].n * cx->model->hp.H);
+    return parts;
+}
+
+static void choose_tasks(sd_context *cx, bool by_span) {
+    int G = cx->model->hp.G;
+    const sd_chunk *last = &cx->chunk[cx->chunks - 1];
+    cx->by_span = by_span;
+    cx->attention_tasks = by_span ? last->first_task + spans_of(cx, last) * G : cx->chunks * G;
+}
+
 void sd_attention_plan(sd_context *cx) {
     const sd_hparams *hp = &cx->model->hp;
     int threads = sd_pool_threads(cx->pool), tasks = 0;
@@ -47,14 +62,19 @@ void sd_attention_plan(sd_context *cx) {
         cx->chunk[i].first_task = tasks;
         tasks += spans_of(cx, &cx->chunk[i]) * hp->G;
     }
-    cx->by_span = cx->chunks * hp->G < TASKS_PER_THREAD * threads && threads > 1;
-    cx->attention_tasks = cx->by_span ? tasks : cx->chunks * hp->G;
+    choose_tasks(cx, cx->chunks * hp->G < TASKS_PER_THREAD * threads && threads > 1);
+}
+
+void sd_attention_replan(sd_context *cx) {
+    if (cx->n == 0) return;
+    sd_attention_plan(cx);
+    // What was reserved is for the rows that began.
+    if (cx->by_span && parts_of(cx) > cx->cap_parts) choose_tasks(cx, false);
 }
 
 sd_status sd_attention_reserve(sd_context *cx, sd_error *err) {
-    size_t heads = (size_t)(cx->model->hp.H / cx->model->hp.G), parts = 0;
-    for (int i = 0; cx->by_span && i < cx->chunks; i++)
-        parts += (size_t)(spans_of(cx, &cx->chunk[i]) * cx->chunk[i].n * cx->model->hp.H);
+    size_t heads = (size_t)(cx->model->hp.H / cx->model->hp.G);
+    size_t parts = cx->by_span ? parts_of(cx) : 0;
     if (!cx->att_scratch) { // two parts of a chunk, and what the kernel wants
         sd_attention_shape s = shape_of(cx, cx->row[0].kv);
         cx->att_each =

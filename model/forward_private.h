@@ -56,8 +56,10 @@ struct sd_context {
 /// Where kv head g of the running layer begins; which 0: keys, 1: values.
 void *sd_kv_head(const sd_context *cx, const sd_kv *kv, int which, int g);
 
-/// How the step's rows are cut; again whenever rows leave it.
+/// How the step's rows are cut.
 void sd_attention_plan(sd_context *cx);
+/// The same for those that are left, in the memory that there is.
+void sd_attention_replan(sd_context *cx);
 /// Memory for the plan: only ever grows, so a steady state allocates nothing.
 sd_status sd_attention_reserve(sd_context *cx, sd_error *err);
 /// att [N, H*D] <- the step's rows over their caches, in the running layer.

@@ -292,3 +292,50 @@ Test(forward_rows, rows_that_cannot_run_are_refused_by_name) {
     sd_context_close(fp32);
     sd_model_release(m);
 }
+
+// More positions than one span of attention, on so many threads that a task is a span: logits of
+// chosen rows and the whole cache, against one thread that takes rows one by one.
+static void check_spans(sd_model *m, sd_pool *pool, const char *isa) {
+    enum { LONG = 2 * SD_KEY_SPAN + 70, MOST = 20 };
+    static const int chunk_of[] = {1, 2, 3, 7, 20, 1, 16, 5};
+    sd_error err = {0};
+    int V = m->hp.V, chunks = 0;
+    sd_context *cx[2] = {open_context(m, NULL, SD_COMPUTE_AUTO, isa),
+                         open_context(m, pool, SD_COMPUTE_AUTO, isa)};
+    sd_kv *kv[2];
+    float *logits[2];
+    for (int k = 0; k < 2; k++) {
+        cr_assert_eq(sd_kv_open(&kv[k], cx[k], LONG, &err), SD_OK);
+        logits[k] = sd_alloc((size_t)MOST * V, sizeof **logits);
+    }
+    for (int t = 0, n; t < LONG; t += n) {
+        sd_row row[MOST];
+        int wanted = 0;
+        n = chunk_of[chunks++ % 8];
+        if (n > LONG - t) n = LONG - t;
+        for (int i = 0; i < n; i++) {
+            // Sometimes the last row alone, as at a prompt's end; sometimes every other.
+            bool want = chunks % 3 == 0 ? i == n - 1 : chunks % 3 == 1 && i % 2 == 0;
+            row[i] = (sd_row){token_at(5, t + i, V), t + i, kv[0], NULL, want};
+            cr_assert_eq(sd_forward(cx[0], &row[i], 1, logits[0] + (size_t)wanted * V, &err),
+                         SD_OK);
+            wanted += want;
+            row[i].kv = kv[1];
+        }
+        cr_assert_eq(sd_forward(cx[1], row, n, logits[1], &err), SD_OK, "%s", err.message);
+        cr_assert_eq(memcmp(logits[0], logits[1], (size_t)wanted * V * sizeof(float)), 0,
+                     "%s: %d rows from position %d", isa, n, t);
+    }
+    cr_assert_eq(memcmp(kv[0]->data, kv[1]->data, kv[0]->bytes), 0);
+    for (int k = 0; k < 2; k++) sd_kv_close(kv[k]), sd_context_close(cx[k]), free(logits[k]);
+}
+Test(forward_rows, a_long_context_has_the_same_bits_on_any_number_of_threads) {
+    sd_tiny_model t = sd_tiny_default(SD_ARCH_QWEN2);
+    sd_model *m = sd_tiny_open(&t, true);
+    sd_pool *pool = NULL;
+    cr_assert_eq(sd_pool_open(&pool, 5, NULL), SD_OK);
+    check_spans(m, pool, "plain");
+    if (sd_ops_named("avx2")) check_spans(m, pool, "avx2");
+    sd_pool_close(pool);
+    sd_model_release(m);
+}
