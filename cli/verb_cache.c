@@ -80,9 +80,7 @@ out:
 
 sd_status sd_verb_cache(int argc, char **argv, sd_error *err) {
     if (sd_verb_help("cache list|clear [--stale] [--json]",
-                     "The packed forms of models that are kept for fast starts. A server that runs "
-                     "keeps what it\nhas mapped when its file is removed.",
-                     rows, argc, argv))
+                     "The packed forms of models that are kept for fast starts.", rows, argc, argv))
         return SD_OK;
     sd_status st = SD_OK;
     args a = {0};

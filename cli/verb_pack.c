@@ -29,10 +29,11 @@ static double mib(const char *path) {
 }
 
 sd_status sd_verb_pack(int argc, char **argv, sd_error *err) {
-    if (sd_verb_help("pack MODEL",
-                     "Makes a model's packed form now, so that the next start maps it; one that is "
-                     "kept already\nis checked byte by byte and made again when it is damaged.",
-                     rows, argc, argv))
+    if (sd_verb_help(
+            "pack MODEL",
+            "Makes a model's packed form now, so that the next start reads it; one that is "
+            "kept already\nis checked byte by byte and made again when it is damaged.",
+            rows, argc, argv))
         return SD_OK;
     sd_status st = SD_OK;
     args a = {0};

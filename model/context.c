@@ -82,8 +82,8 @@ static sd_status pack_weights(sd_context *cx, sd_error *err) {
     cx->w = cx->packs + 1;
     for (int i = 0; i < n; i++) bytes += cx->ops->pack_bytes(w[i]);
     bool kept = m->pack_dir && bytes > 0 && bytes >= m->pack_least;
-    if (kept && sd_pack_load(&cx->mapped, cx->packs, w, n, cx->model, cx->ops, cx->compute, NULL) ==
-                    SD_OK) {
+    if (kept &&
+        sd_pack_load(cx->packs, w, n, cx->model, cx->ops, cx->compute, cx->pool, NULL) == SD_OK) {
         cx->packed_bytes = bytes;
         goto out;
     }
@@ -172,7 +172,6 @@ void sd_context_close(sd_context *cx) {
     if (!cx) return;
     if (cx->packs)
         for (int i = 0; i <= cx->model->hp.L * SD_PROJ_COUNT; i++) sd_packed_free(&cx->packs[i]);
-    sd_map_close(&cx->mapped);
     sd_act_free(&cx->act);
     if (cx->scratch) munmap(cx->scratch, cx->scratch_bytes);
     free(cx->packs);

@@ -1,7 +1,6 @@
 // The state of a context, shared by its life (context.c) and its step (forward.c).
 #pragma once
 
-#include "base/file.h"
 #include "model/forward.h"
 
 // Rows [n0, n0 + n) of a step: one sequence, a few at a time.
@@ -19,7 +18,6 @@ struct sd_context {
     sd_packed *packs; // [1 + L * SD_PROJ_COUNT]: the head [V, C], then
     sd_packed *w;     // [L * SD_PROJ_COUNT]
     size_t packed_bytes;
-    sd_map mapped; // what they stand in when they came from the cache
 
     // Scratch, one mapping: touched as far as steps are wide, so a decode does not pay for a
     // prefill.

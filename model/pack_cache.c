@@ -2,6 +2,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "kernels/slab.h"
 #include "model/model_private.h"
 #include "model/safetensors.h"
 
@@ -10,7 +11,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -151,43 +151,57 @@ static void set_hash(sd_model *m, const json_t *header) {
     pthread_mutex_unlock(&o->lock);
 }
 
-sd_status sd_pack_load(sd_map *map, sd_packed *p, const sd_weight *const *w, int n, sd_model *m,
-                       const sd_ops *ops, sd_compute compute, sd_error *err) {
+typedef struct {
+    const uint8_t **from; // [n]
+    sd_packed *p;         // [n]
+} copy_job;
+
+static void copy_one(void *ctx, int task, int worker) {
+    (void)worker;
+    copy_job *j = ctx;
+    sd_packed *p = &j->p[task];
+    p->data = sd_slab_alloc(&p->slab, p->bytes);
+    if (p->data) memcpy(p->data, j->from[task], p->bytes);
+}
+
+sd_status sd_pack_load(sd_packed *p, const sd_weight *const *w, int n, sd_model *m,
+                       const sd_ops *ops, sd_compute compute, sd_pool *pool, sd_error *err) {
     sd_status st = SD_OK;
+    sd_map map = {0};
     size_t data_at = 0;
     json_t *header = NULL;
+    copy_job j = {.p = p};
     char *path = sd_pack_path(m, ops);
-    *map = (sd_map){0};
-    if (!path || !is_mine(path)) {
-        free(path);
-        return sd_fail(err, SD_ENOTFOUND, "%s: has no packed form in the cache", m->path);
-    }
-    SD_TRY(sd_map_open(map, path, err));
-    header = header_of(map, &data_at);
+    SD_CHECK(path && is_mine(path), err, SD_ENOTFOUND, "%s: has no packed form in the cache",
+             m->path);
+    SD_TRY(sd_map_open(&map, path, err));
+    header = header_of(&map, &data_at);
     SD_CHECK(header, err, SD_EFORMAT, "%s: is damaged; it is made again", path);
     SD_CHECK(same_sources(header, m), err, SD_ENOTFOUND, "%s: is of an earlier state of %s", path,
              m->path);
     const json_t *rows = json_object_get(header, "weights");
     SD_CHECK(json_array_size(rows) == (size_t)n, err, SD_EFORMAT,
              "%s: has %zu weights, the model %d; it is made again", path, json_array_size(rows), n);
+    j.from = sd_alloc((size_t)n, sizeof *j.from);
+    SD_CHECK_ALLOC(j.from, err);
     for (int i = 0; i < n; i++) {
         const json_t *row = json_array_get(rows, (size_t)i);
         size_t bytes = 0;
-        const uint8_t *data = bytes_of(row, map, data_at, &bytes);
-        SD_CHECK(data && fits(row, w[i]) && bytes == ops->pack_bytes(w[i]), err, SD_EFORMAT,
+        j.from[i] = bytes_of(row, &map, data_at, &bytes);
+        SD_CHECK(j.from[i] && fits(row, w[i]) && bytes == ops->pack_bytes(w[i]), err, SD_EFORMAT,
                  "%s: weight %d is not the model's; it is made again", path, i);
-        p[i] = (sd_packed){.w = *w[i],
-                           .compute = compute,
-                           .layout = ops->layout,
-                           .data = (void *)(uintptr_t)data,
-                           .bytes = bytes};
+        p[i] = (sd_packed){.w = *w[i], .compute = compute, .layout = ops->layout, .bytes = bytes};
     }
+    sd_pool_run(pool, n, copy_one, &j);
+    for (int i = 0; i < n; i++) SD_CHECK_ALLOC(p[i].data, err);
     set_hash(m, header);
     utimensat(AT_FDCWD, path, NULL, 0); // used now; a cache that cannot be written stays as it is
-    madvise((void *)(uintptr_t)map->data, map->size, MADV_WILLNEED);
 out:
-    if (st != SD_OK) sd_map_close(map);
+    if (st != SD_OK)
+        for (int i = 0; i < n; i++) sd_packed_free(&p[i]);
+    sd_map_close(&map);
     json_decref(header);
+    free(j.from);
     free(path);
     return st;
 }

@@ -1,4 +1,4 @@
-// The packed form of a model's weights (kernels/ops.h) kept on disk, so that a start maps it in
+// The packed form of a model's weights (kernels/ops.h) kept on disk, so that a start reads it in
 // place of making it again: the kernels' layout for this class of processor, bound to the files it
 // came from.
 //
@@ -34,11 +34,12 @@ sd_status sd_model_use_pack_cache(sd_model *m, const char *dir, size_t least, sd
 /// ops use the stored form. malloc'ed.
 char *sd_pack_path(const sd_model *m, const sd_ops *ops);
 
-/// p [n] <- the packed forms of w [n] in place in the mapped file, and *map, which they live in.
-/// SD_ENOTFOUND when there is no such file or one that is out of date; SD_EFORMAT when it is
-/// damaged. Neither is a failure of the caller: it packs.
-sd_status sd_pack_load(sd_map *map, sd_packed *p, const sd_weight *const *w, int n, sd_model *m,
-                       const sd_ops *ops, sd_compute compute, sd_error *err);
+/// p [n] <- the packed forms of w [n], read into memory of their own: huge pages decode a tenth
+/// faster than the file's small ones would (kernels/LOG.md). SD_ENOTFOUND when there is no such
+/// file or one that is out of date; SD_EFORMAT when it is damaged. Neither is a failure of the
+/// caller: it packs.
+sd_status sd_pack_load(sd_packed *p, const sd_weight *const *w, int n, sd_model *m,
+                       const sd_ops *ops, sd_compute compute, sd_pool *pool, sd_error *err);
 
 /// Writes p [n] for the next start, atomically, and removes the least recently used others beyond
 /// the cache's bound. Hashes the source on the way (sd_model_sha256).

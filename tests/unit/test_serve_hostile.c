@@ -124,7 +124,11 @@ Test(hostile, pipelined_requests_wait_until_the_answers_are_read) {
     double before = resident_mb();
     for (int i = 0; i < CLIENTS; i++) fd[i] = ask_without_reading(&s, REQUESTS);
     double grown = resident_mb() - before;
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) // they keep what is freed
     cr_assert_lt(grown, 20, "%.1f MB for answers that nobody reads", grown);
+#else
+    (void)grown;
+#endif
     // Who begins to read gets all of them.
     char *page = live_get(&s, "/");
     size_t length = strlen(page), got = 0, want = (size_t)REQUESTS * (length - 40);
