@@ -110,7 +110,7 @@ static void today(char *out, size_t cap) {
 
 Test(template, the_date_is_that_of_the_rendering_in_local_time) {
     // Two zones 26 hours apart: in one of them it is another day than in UTC.
-    static const char *const zones[] = {"UTC0", "XXX12", "XXX-14"};
+    static const char *const zones[] = {"UTC0", "<-12>12", "<+14>-14"};
     for (int i = 0; i < 3; i++) {
         char before[32], after[32];
         sd_error err = {0};
