@@ -259,7 +259,7 @@ static sd_status bench_rows(const bench *b, sd_error *err) {
                  {"3 heads D 64 len 2048", 9, 3, 64, 2048},
                  {"6 heads D 128 len 2048", 12, 2, 128, 2048}};
     for (int i = 0; i < 3; i++) {
-        j.shape = (sd_attention_shape){heads[i].H, heads[i].G, heads[i].D, 0.1f, true, CTX};
+        j.shape = (sd_attention_shape){heads[i].H, heads[i].G, heads[i].D, 0.1f, true};
         j.len = heads[i].len;
         double kv = 4.0 * heads[i].len * heads[i].D, one = 0;
         for (j.rows = 1; j.rows <= MAX_ROWS; j.rows *= 4) {

@@ -1,7 +1,6 @@
 // specdec pack: the packed form that the first start would make and keep, now; one that is there is
 // checked byte by byte, which a start cannot afford.
 #include "base/clock.h"
-#include "base/file.h"
 #include "cli/run_model.h"
 #include "cli/verbs.h"
 #include "model/pack_cache.h"
@@ -14,14 +13,7 @@ typedef struct {
     int64_t threads;
 } args;
 
-static const sd_option rows[] = {{.name = "threads",
-                                  .type = SD_OPT_INT,
-                                  .def = "0",
-                                  .min = 0,
-                                  .max = 256,
-                                  .offset = offsetof(args, threads),
-                                  .help = "worker threads; 0: one per processor"},
-                                 {0}};
+static const sd_option rows[] = {SD_THREADS_ROW(args, threads, "one per processor"), {0}};
 
 static double mib(const char *path) {
     struct stat sb;
@@ -40,6 +32,7 @@ sd_status sd_verb_pack(int argc, char **argv, sd_error *err) {
     sd_strings rest;
     sd_run_model r = {0};
     char *path = NULL;
+    sd_sha256 source;
     double begun = sd_now_s();
     SD_TRY(sd_options_parse(&rest, rows, &a, argc, argv, err));
     SD_CHECK(rest.n == 1, err, SD_EINVAL, "pack: give one model, a GGUF file or a folder");
@@ -51,15 +44,18 @@ sd_status sd_verb_pack(int argc, char **argv, sd_error *err) {
     SD_CHECK(path, err, SD_EINVAL,
              "pack: this processor uses the weights as they are stored; there is nothing to pack");
     SD_TRY(sd_pool_open(&r.pool, (int)a.threads, err));
-    bool kept = sd_path_exists(path);
+    bool kept = sd_pack_source_sha256(r.model, &source); // of the model as it is now
     if (kept && sd_pack_verify(path, r.pool, err) != SD_OK) {
         printf("%s; it is made again\n", err->message);
         kept = false;
         SD_CHECK(unlink(path) == 0, err, SD_EIO, "%s: cannot be removed", path);
     }
-    SD_TRY(sd_context_open(&r.cx, r.model, r.pool, &(sd_context_options){.max_rows = 1}, err));
-    SD_CHECK(sd_path_exists(path), err, SD_EIO, "pack: nothing could be kept in %s",
-             r.model->pack_dir);
+    if (!kept) {
+        sd_context_options o = {.max_rows = 1};
+        SD_TRY(sd_context_open(&r.cx, r.model, r.pool, &o, err));
+        SD_CHECK(sd_pack_source_sha256(r.model, &source), err, SD_EIO,
+                 "pack: nothing could be kept in %s", r.model->pack_dir);
+    }
     printf("%s  %.1f MiB  %s in %.1f s\n", path, mib(path), kept ? "checked" : "made",
            sd_now_s() - begun);
 out:

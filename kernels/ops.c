@@ -30,21 +30,7 @@ static bool has_avx512(void) {
            __builtin_cpu_supports("avx512vnni");
 }
 
-static const sd_ops sd_ops_avx512 = {.name = "avx512",
-                                     .layout = SD_LAYOUT_TILES,
-                                     .pack_bytes = sd_pack_tiles_bytes,
-                                     .pack = sd_pack_tiles,
-                                     .act_rows = sd_act_rows_avx2,
-                                     .matmul = sd_matmul_avx512,
-                                     .rmsnorm = sd_rmsnorm_avx2,
-                                     .rope = sd_rope_avx2,
-                                     .swiglu = sd_swiglu_avx2,
-                                     .add = sd_add_avx2,
-                                     .attention = sd_attention_avx2,
-                                     .halves = sd_halves_avx2,
-                                     .lora_shrink = sd_lora_shrink_avx2,
-                                     .lora_expand = sd_lora_expand_avx2,
-                                     .argmax = sd_argmax_avx2};
+static const sd_ops sd_ops_avx512 = {.name = "avx512", .matmul = sd_matmul_avx512, SD_OPS_OF_AVX2};
 #endif
 
 const sd_ops *sd_ops_named(const char *name) {
@@ -72,12 +58,6 @@ const sd_ops *sd_ops_best(void) {
     return &sd_ops_plain;
 }
 
-// An odd number of rows between blocks: a power of two would put the blocks of a row into one set
-// of the cache.
-static int rows_apart(int n) {
-    return n | 1;
-}
-
 sd_status sd_act_init(sd_act *a, int cap_n, int K, sd_compute compute, sd_error *err) {
     sd_status st = SD_OK;
     size_t blocks = ((size_t)K + SD_QBLOCK - 1) / SD_QBLOCK, all = 0, bytes;
@@ -99,7 +79,7 @@ out:
 
 void sd_act_shape(sd_act *a, int N, int K) {
     a->K = K;
-    a->ld = rows_apart(N);
+    a->ld = N | 1; // odd: a power of two would put the blocks of a row into one set of the cache
 }
 
 void sd_act_free(sd_act *a) {
@@ -117,7 +97,7 @@ void sd_packed_free(sd_packed *p) {
 }
 
 size_t sd_attention_scratch(const sd_attention_shape *s, int N) {
-    return (size_t)N * (size_t)(s->H / s->G) * (SD_KEY_BLOCK + 8) + 64;
+    return (size_t)N * (size_t)(s->H / s->G) * (SD_KEY_BLOCK + 1);
 }
 
 size_t sd_attention_part(const sd_attention_shape *s) {

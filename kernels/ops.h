@@ -65,7 +65,6 @@ typedef struct {
     int H, G, D; // query heads, kv heads, head size; H a multiple of G
     float scale; // 1/sqrt(D)
     bool kv_f16; // K and V are fp16, else fp32
-    int ctx;     // positions a head's cache holds: the stride between kv heads is ctx*D
 } sd_attention_shape;
 
 /// Positions that one call covers: long contexts are cut into these, so that a single row gives

@@ -16,8 +16,7 @@ static sd_attention_shape shape_of(const sd_context *cx, const sd_kv *kv) {
                                 .G = hp->G,
                                 .D = hp->D,
                                 .scale = (float)(1 / sqrt((double)hp->D)),
-                                .kv_f16 = kv->f16,
-                                .ctx = kv->ctx};
+                                .kv_f16 = kv->f16};
 }
 
 static size_t head_part(const sd_context *cx) {
@@ -50,10 +49,9 @@ void sd_attention_plan(sd_context *cx) {
     if (most > CHUNK_ROWS) most = CHUNK_ROWS;
     cx->chunks = 0;
     for (int n = 0; n < cx->n; n++) {
-        sd_chunk *c = &cx->chunk[cx->chunks - 1];
+        sd_chunk *c = cx->chunks ? &cx->chunk[cx->chunks - 1] : NULL;
         cx->len[n] = cx->row[n].pos + 1;
-        bool joins = cx->chunks && cx->row[n].kv == cx->row[c->n0].kv && c->n < most;
-        if (joins)
+        if (c && c->n < most && cx->row[n].kv == cx->row[c->n0].kv)
             c->n++;
         else
             cx->chunk[cx->chunks++] = (sd_chunk){n, 1, 0};

@@ -15,8 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAGIC = 8, HEX = 64, FIXED = 32 + HEX, PAGE = 4096, ALIGN = 64, MAX_JSON = 16 << 20 };
-static const char magic[MAGIC + 1] = "SDPACK1\n";
+enum { MAGIC = 8, HEX = 64, FIXED = 24 + HEX, PAGE = 4096, ALIGN = 64 };
+static const char magic[MAGIC + 1] = "SDPACK2\n";
 static const int64_t CACHE_BYTES = (int64_t)64 << 30; // all files of the cache together
 static const char suffix[] = ".pack";
 
@@ -96,18 +96,23 @@ static uint64_t u64_at(const uint8_t *p) {
     return v;
 }
 
+// Weights begin on the page after the JSON.
+static size_t data_after(size_t json) {
+    return (FIXED + json + PAGE - 1) / PAGE * PAGE;
+}
+
 // The JSON of a mapped file and where its data begins; NULL when the file is not whole.
 static json_t *header_of(const sd_map *f, size_t *data_at) {
     if (f->size < FIXED || memcmp(f->data, magic, MAGIC) != 0) return NULL;
-    uint64_t json = u64_at(f->data + 8), data = u64_at(f->data + 16), all = u64_at(f->data + 24);
-    if (all != f->size || data > all || data % PAGE || json > MAX_JSON || json > data - FIXED)
-        return NULL;
+    uint64_t json = u64_at(f->data + 8), all = u64_at(f->data + 16);
+    if (all != f->size || json > all - FIXED) return NULL;
+    *data_at = data_after((size_t)json);
+    if (*data_at > f->size) return NULL;
     // Places and shapes are trusted from here on, so they are checked as a whole.
     sd_sha256 sum;
     if (sd_sha256_of(&sum, f->data + FIXED, (size_t)json, NULL) != SD_OK ||
-        memcmp(sum.hex, f->data + 32, HEX) != 0)
+        memcmp(sum.hex, f->data + 24, HEX) != 0)
         return NULL;
-    *data_at = (size_t)data;
     return json_loadb((const char *)f->data + FIXED, (size_t)json, JSON_REJECT_DUPLICATES, NULL);
 }
 
@@ -276,7 +281,7 @@ static sd_status write_file(const char *path, const json_t *header, const sd_pac
     sd_sha256 sum;
     char *json = json_dumps(header, JSON_COMPACT);
     SD_CHECK_ALLOC(json, err);
-    size_t len = strlen(json), data_at = (FIXED + len + PAGE - 1) / PAGE * PAGE, all = data_at;
+    size_t len = strlen(json), data_at = data_after(len), all = data_at;
     for (int i = 0; i < n; i++) all += (p[i].bytes + ALIGN - 1) / ALIGN * ALIGN;
     SD_TRY(sd_sha256_of(&sum, json, len, err));
     SD_TRY(sd_replace_open(&r, path, err));
@@ -286,7 +291,6 @@ static sd_status write_file(const char *path, const json_t *header, const sd_pac
              "%s: cannot have %zu MiB: %s", path, all >> 20, strerror(full));
     fwrite(magic, 1, MAGIC, r.f);
     put_u64(r.f, len);
-    put_u64(r.f, data_at);
     put_u64(r.f, all);
     fwrite(sum.hex, 1, HEX, r.f);
     fwrite(json, 1, len, r.f);

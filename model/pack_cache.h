@@ -2,9 +2,9 @@
 // place of making it again: the kernels' layout for this class of processor, bound to the files it
 // came from.
 //
-//     <dir>/<16 hex digits>.pack = "SDPACK1\n", u64 length of the JSON, u64 where the data begins,
-//                                  u64 length of the file, 64 hex digits of the JSON's SHA-256,
-//                                  the JSON, zeros, the data
+//     <dir>/<16 hex digits>.pack = "SDPACK2\n", u64 length of the JSON, u64 length of the file, 64
+//                                  hex digits of the JSON's SHA-256, the JSON, zeros, and from the
+//                                  next page on the data
 //
 // The JSON names the layout, the sources (path, size, inode, time of the last change), their
 // SHA-256, and each weight's type, shape, place and SHA-256. A file is used only when it belongs to

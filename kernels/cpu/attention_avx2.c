@@ -92,16 +92,15 @@ static float largest(const float *score, int count, float top) {
 
 // What the heads [h, h + n) of one row carry from block to block.
 typedef struct {
-    float *score;      // [n][SD_KEY_BLOCK]
-    float *keep;       // [n] the factor of the sums so far
-    const float *q;    // [n][D]
-    float *part;       // [n][each]
-    size_t each;       //
-    const void *k, *v; //
-    size_t first;      // position of the block
-    int count, D;      // positions of it that the row sees
-    float scale;       //
-    bool begins;       // the first block of the span
+    float *score;       // [n][SD_KEY_BLOCK]
+    float *keep;        // [n] the factor of the sums so far
+    const float *q;     // [n][D]
+    float *part;        // [n][each]
+    size_t each, first; // first: position of the block
+    const void *k, *v;
+    int count, D; // count: positions of the block that the row sees
+    float scale;
+    bool begins; // the first block of the span
 } row_heads;
 
 INLINE void weigh(const row_heads *x, bool f16, int n) {

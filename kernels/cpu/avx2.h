@@ -4,6 +4,13 @@
 #include "kernels/cpu/cpu.h"
 
 extern const sd_ops sd_ops_avx2;
+/// What the AVX2 and AVX-512 tables share: all but the name and the matrix product.
+#define SD_OPS_OF_AVX2                                                                             \
+    .layout = SD_LAYOUT_TILES, .pack_bytes = sd_pack_tiles_bytes, .pack = sd_pack_tiles,           \
+    .act_rows = sd_act_rows_avx2, .rmsnorm = sd_rmsnorm_avx2, .rope = sd_rope_avx2,                \
+    .swiglu = sd_swiglu_avx2, .add = sd_add_avx2, .attention = sd_attention_avx2,                  \
+    .halves = sd_halves_avx2, .lora_shrink = sd_lora_shrink_avx2,                                  \
+    .lora_expand = sd_lora_expand_avx2, .argmax = sd_argmax_avx2
 
 void sd_matmul_avx2(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0, int m1);
 /// y [N, rows] (ldy apart) <- one packed tile and rows [0, N) of x. Q5_0, Q5_1, Q5_K, Q6_K.

@@ -200,18 +200,4 @@ int sd_argmax_avx2(const float *x, int n) {
     return 0; // all NaN
 }
 
-const sd_ops sd_ops_avx2 = {.name = "avx2",
-                            .layout = SD_LAYOUT_TILES,
-                            .pack_bytes = sd_pack_tiles_bytes,
-                            .pack = sd_pack_tiles,
-                            .act_rows = sd_act_rows_avx2,
-                            .matmul = sd_matmul_avx2,
-                            .rmsnorm = sd_rmsnorm_avx2,
-                            .rope = sd_rope_avx2,
-                            .swiglu = sd_swiglu_avx2,
-                            .add = sd_add_avx2,
-                            .attention = sd_attention_avx2,
-                            .halves = sd_halves_avx2,
-                            .lora_shrink = sd_lora_shrink_avx2,
-                            .lora_expand = sd_lora_expand_avx2,
-                            .argmax = sd_argmax_avx2};
+const sd_ops sd_ops_avx2 = {.name = "avx2", .matmul = sd_matmul_avx2, SD_OPS_OF_AVX2};

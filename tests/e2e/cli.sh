@@ -6,16 +6,8 @@
 #
 # Prints TAP. Needs tests/make_tiny_model beside the binary (the target unit_tests builds it).
 set -uo pipefail
-binary=$(realpath "${1:-build/release/specdec}")
-tiny=$(dirname "$binary")/tests/make_tiny_model
-failed=0
-check() { # NAME STATUS [DETAIL]
-  if [ "$2" = 0 ]; then echo "ok - $1"; else echo "not ok - $1"; failed=1; [ -n "${3:-}" ] && sed 's/^/# /' <<<"$3" | tail -20; fi
-}
-if [ ! -x "$tiny" ]; then
-  echo "ok - command line # SKIP $tiny is not built (target unit_tests)"
-  exit 0
-fi
+name="command line"
+. "$(dirname "$0")/lib/tiny.sh"
 dir=$(mktemp -d)
 trap 'chmod -R u+rwx "$dir"; rm -rf "$dir"' EXIT
 cd "$dir" || exit 1

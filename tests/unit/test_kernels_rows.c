@@ -116,7 +116,7 @@ typedef struct {
 enum { ATT_CTX = 2 * SD_KEY_SPAN + 90, ATT_ROWS = 5 };
 
 static att_case make_att_case(int H, int G, int D, bool f16) {
-    att_case a = {.s = {H, G, D, 1 / sqrtf((float)D), f16, ATT_CTX}};
+    att_case a = {.s = {H, G, D, 1 / sqrtf((float)D), f16}};
     a.q = sd_alloc((size_t)(ATT_ROWS * H * D), 4);
     a.k = sd_alloc((size_t)(ATT_CTX * D), 4), a.v = sd_alloc((size_t)(ATT_CTX * D), 4);
     a.kh = sd_alloc((size_t)(ATT_CTX * D), 2), a.vh = sd_alloc((size_t)(ATT_CTX * D), 2);

@@ -140,10 +140,24 @@ Test(pack_cache, a_damaged_head_is_never_believed) {
         free(got);
         cr_assert_eq(sd_pack_verify(path, NULL, NULL), SD_OK);
     }
+    for (int at = 0; at < 24; at++) { // the lengths, a byte at a time
+        change_byte(path, at, 16);
+        float *got = start(&p, p.cache, SD_COMPUTE_AUTO);
+        cr_assert(same_logits(&p, want, got), "byte %d", at);
+        free(got);
+    }
     for (long len = 0; len < 200; len += 13) {
         cr_assert_eq(truncate(path, len), 0);
         float *got = start(&p, p.cache, SD_COMPUTE_AUTO);
         cr_assert(same_logits(&p, want, got), "cut to %ld bytes", len);
+        free(got);
+    }
+    for (int at = 8; at < 24; at += 8) { // a length of nothing
+        FILE *f = fopen(path, "r+b");
+        cr_assert(f && fseek(f, at, SEEK_SET) == 0 && fwrite("\0\0\0\0\0\0\0", 1, 8, f) == 8);
+        fclose(f);
+        float *got = start(&p, p.cache, SD_COMPUTE_AUTO);
+        cr_assert(same_logits(&p, want, got), "zeros at %d", at);
         free(got);
     }
     free(want), free(path);
