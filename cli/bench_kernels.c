@@ -182,6 +182,7 @@ typedef struct {
     uint16_t *k, *v;
     float *scratch;
     sd_act act;
+    sd_packed A, B; // of an adapter: [16, 1536], [1536, 16]
     int len, rows;
     sd_attention_shape shape;
 } row_job;
@@ -210,10 +211,12 @@ static void run_attention(row_job *j) {
         j->ops->attention(j->y, &r, span, &j->shape, j->scratch);
 }
 static void run_shrink(row_job *j) {
-    j->ops->lora_shrink(j->y, j->z, j->x, 16, 1536);
+    sd_act x = {.compute = SD_COMPUTE_FP32, .K = 1536, .x = j->x};
+    j->ops->matmul(j->y, 16, &j->A, &x, j->rows, 0, 16);
 }
 static void run_expand(row_job *j) {
-    j->ops->lora_expand(j->y, j->z, j->x, 0.5f, 16, 0, 1536);
+    sd_act u = {.compute = SD_COMPUTE_FP32, .K = 16, .x = j->x};
+    j->ops->matmul_add(j->y, 1536, &j->B, &u, j->rows, 0, 1536);
 }
 
 static double time_row(row_job *j, void (*run)(row_job *)) {
@@ -248,10 +251,19 @@ static sd_status bench_rows(const bench *b, sd_error *err) {
     report(b, "swiglu", "F 1536", "F32", 1, time_row(&j, run_swiglu), 1536 * 12, 1536 * 22, fma, 0);
     report(b, "rope", "D 64", "F32", 1, time_row(&j, run_rope), 512, 192, fma, 0);
     report(b, "argmax", "V 49152", "F32", 1, time_row(&j, run_argmax), 49152 * 4, 49152, fma, 0);
-    report(b, "lora A", "R 16 K 1536", "F32", 1, time_row(&j, run_shrink), 16 * 1536 * 4,
-           2 * 16 * 1536, fma, 0);
-    report(b, "lora B", "R 16 M 1536", "F32", 1, time_row(&j, run_expand), 16 * 1536 * 4,
-           2 * 16 * 1536, fma, 0);
+    SD_TRY(b->ops->pack(&j.A, &(sd_weight){.dtype = SD_BF16, .rows = 16, .cols = 1536, .data = j.k},
+                        SD_COMPUTE_AUTO, err));
+    SD_TRY(b->ops->pack(&j.B, &(sd_weight){.dtype = SD_BF16, .rows = 1536, .cols = 16, .data = j.k},
+                        SD_COMPUTE_AUTO, err));
+    for (int lora = 0; lora < 2; lora++) {
+        double one = 0;
+        for (j.rows = 1; j.rows <= MAX_ROWS; j.rows *= 4) {
+            double s = time_row(&j, lora ? run_expand : run_shrink);
+            if (j.rows == 1) one = s;
+            report(b, lora ? "lora B" : "lora A", lora ? "R 16 M 1536" : "R 16 K 1536", "BF16",
+                   j.rows, s, 16 * 1536 * 2, 2.0 * 16 * 1536 * j.rows, fma, s / one);
+        }
+    }
     static const struct {
         const char *name;
         int H, G, D, len;
@@ -271,6 +283,7 @@ static sd_status bench_rows(const bench *b, sd_error *err) {
     }
 out:
     free(j.x), free(j.y), free(j.z), free(j.k), free(j.v), free(j.scratch);
+    sd_packed_free(&j.A), sd_packed_free(&j.B);
     sd_act_free(&j.act);
     return st;
 }

@@ -30,7 +30,10 @@ static bool has_avx512(void) {
            __builtin_cpu_supports("avx512vnni");
 }
 
-static const sd_ops sd_ops_avx512 = {.name = "avx512", .matmul = sd_matmul_avx512, SD_OPS_OF_AVX2};
+static const sd_ops sd_ops_avx512 = {.name = "avx512",
+                                     .matmul = sd_matmul_avx512,
+                                     .matmul_add = sd_matmul_add_avx512,
+                                     SD_OPS_OF_AVX2};
 #endif
 
 const sd_ops *sd_ops_named(const char *name) {

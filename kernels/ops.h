@@ -99,6 +99,9 @@ typedef struct sd_ops {
     /// y[n*ldy + m] <- sum_k x_n[k] w_m[k] for n < N, m0 <= m < m1. m0 is a multiple of SD_TILE_M;
     /// m1 too, or the number of rows.
     void (*matmul)(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0, int m1);
+    /// The same added to y. w of F32, F16 or BF16.
+    void (*matmul_add)(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
+                       int m1);
 
     /// y [N, C] <- x / sqrt(mean(x^2) + eps) * w. y may be x.
     void (*rmsnorm)(float *y, const float *x, const float *w, int N, int C, float eps);
@@ -122,11 +125,6 @@ typedef struct sd_ops {
 
     /// y [n] <- x in fp16, to the nearest, ties to even.
     void (*halves)(uint16_t *y, const float *x, int n);
-
-    /// y [R] <- A [R, K] x [K]; and y [M] += s * B [M, R] u [R] for outputs [m0, m1). The unmerged
-    /// LoRA of one row.
-    void (*lora_shrink)(float *u, const float *A, const float *x, int R, int K);
-    void (*lora_expand)(float *y, const float *B, const float *u, float s, int R, int m0, int m1);
 
     /// Index of the largest of x [n]; ties to the lowest index. NaN never wins.
     int (*argmax)(const float *x, int n);

@@ -47,6 +47,7 @@ static sd_status new_adapter(sd_adapter **out, const char *name, const char *pat
     o = sd_alloc(1, sizeof *o);
     SD_CHECK_ALLOC(o, err);
     a->owned = o;
+    a->cache = sd_adapter_cache_open();
     atomic_init(&o->references, 1);
     o->factors = sd_alloc(floats, sizeof(float));
     a->name = sd_strdup(name);
@@ -54,7 +55,7 @@ static sd_status new_adapter(sd_adapter **out, const char *name, const char *pat
     a->L = base->hp.L;
     a->lora = sd_alloc((size_t)base->hp.L * SD_PROJ_COUNT, sizeof *a->lora);
     a->generation = atomic_fetch_add(&next_generation, 1);
-    if (!o->factors || !a->name || !a->path || !a->lora)
+    if (!o->factors || !a->name || !a->path || !a->lora || !a->cache)
         st = sd_fail(err, SD_ENOMEM, "%s: out of memory", name);
 out:
     if (st != SD_OK) {
@@ -77,6 +78,7 @@ void sd_adapter_release(sd_adapter *a) {
     if (!a) return;
     owner *o = a->owned;
     if (atomic_fetch_sub(&o->references, 1) != 1) return;
+    sd_adapter_cache_close(a->cache, a->L * SD_PROJ_COUNT);
     free(o->factors);
     free(o);
     free(a->name);

@@ -6,7 +6,10 @@
 // folder is converted on reading and converted back on writing.
 #pragma once
 
+#include "kernels/ops.h"
 #include "model/model.h"
+
+#include <pthread.h>
 
 enum { SD_MAX_RANK = 512 };
 
@@ -17,6 +20,25 @@ typedef struct {
     float scale;    // alpha / r (alpha / sqrt(r) for rsLoRA)
 } sd_lora;
 
+/// B (A x) as a table of ops multiplies: scale is in B.
+typedef struct {
+    int r;
+    sd_packed A, B; // [r, in], [out, r]
+} sd_lora_packed;
+
+typedef struct sd_adapter_packs {
+    const sd_ops *ops;
+    sd_compute compute;
+    sd_lora_packed *of; // [L * SD_PROJ_COUNT]
+    char *values;       // what was packed, where packs refer to it
+    struct sd_adapter_packs *next;
+} sd_adapter_packs;
+
+typedef struct {
+    pthread_mutex_t lock;
+    sd_adapter_packs *packs;
+} sd_adapter_cache;
+
 typedef struct sd_adapter {
     char *name;
     char *path;
@@ -25,8 +47,9 @@ typedef struct sd_adapter {
     sd_lora *lora; // [L * SD_PROJ_COUNT]
     int max_r;
     int64_t n_params;
-    sd_sha256 sha256;      // of the weights file
-    sd_sha256 base_sha256; // of the model it was trained on; zero when the file does not say
+    sd_sha256 sha256;        // of the weights file
+    sd_sha256 base_sha256;   // of the model it was trained on; zero when the file does not say
+    sd_adapter_cache *cache; // packs, made when first decoded with
     void *owned;
 } sd_adapter;
 
@@ -38,6 +61,13 @@ sd_status sd_adapter_from_factors(sd_adapter **out, const char *name, const sd_l
                                   const sd_model *base, sd_error *err);
 sd_adapter *sd_adapter_acquire(sd_adapter *a);
 void sd_adapter_release(sd_adapter *a); // NULL is fine
+
+/// Its factors for ops and compute: bf16, or as they are under SD_COMPUTE_FP32. Made once and kept
+/// as long as the adapter; any thread may ask.
+sd_status sd_adapter_packed(const sd_adapter_packs **out, const sd_adapter *a, const sd_model *base,
+                            const sd_ops *ops, sd_compute compute, sd_error *err);
+sd_adapter_cache *sd_adapter_cache_open(void); // NULL: no memory
+void sd_adapter_cache_close(sd_adapter_cache *c, int slots);
 
 // Writers. `dir`/`path` must not exist half-written afterwards: files are written atomically.
 /// adapter_config.json and adapter_model.safetensors, as PEFT writes them.

@@ -126,7 +126,8 @@ static sd_status make_scratch(sd_context *cx, sd_error *err) {
     size_t at_row = place(&total, N, 1, sizeof(sd_row)),
            at_inv = place(&total, half, 1, sizeof(double)),
            at_len = place(&total, N, 1, sizeof(int)),
-           at_chunk = place(&total, N, 1, sizeof(sd_chunk));
+           at_chunk = place(&total, N, 1, sizeof(sd_chunk)),
+           at_run = place(&total, N, 1, sizeof(sd_lora_run));
     char *base = map_zero(total);
     if (!base)
         return sd_fail(err, SD_ENOMEM, "out of memory for steps of %d rows; use fewer",
@@ -138,6 +139,7 @@ static sd_status make_scratch(sd_context *cx, sd_error *err) {
     cx->inv = (double *)(void *)(base + at_inv);
     cx->len = (int *)(void *)(base + at_len);
     cx->chunk = (sd_chunk *)(void *)(base + at_chunk);
+    cx->run = (sd_lora_run *)(void *)(base + at_run);
     sd_rope_frequencies(hp, cx->inv, &cx->attn_scale);
     int K = hp->C > hp->F ? hp->C : hp->F;
     if (hp->H * hp->D > K) K = hp->H * hp->D;

@@ -78,38 +78,67 @@ static void by_columns(sd_context *cx, col_part part, int a, int b, int c) {
     sd_pool_run(cx->pool, tasks, run_col_task, &j);
 }
 
-// ---- LoRA of a row: u = A x once per row, s B u on the columns of a task
+// ---- LoRA, not merged: u = A x for rows of one adapter, then y += B u on the columns of a task
 
-static const sd_lora *lora_of(const sd_context *cx, int n, sd_proj p) {
-    const sd_adapter *a = cx->row[n].adapter;
-    const sd_lora *l = a ? &a->lora[cx->l * SD_PROJ_COUNT + p] : NULL;
-    return l && l->r > 0 ? l : NULL;
-}
-static float *lora_u(const sd_context *cx, int n, sd_proj p) {
-    return cx->u + ((size_t)n * SD_PROJ_COUNT + p) * cx->cap_r;
+// Neighbouring rows of one adapter go together.
+static sd_status find_runs(sd_context *cx, sd_error *err) {
+    sd_status st = SD_OK;
+    cx->runs = 0;
+    for (int n = 0; n < cx->n; n++) {
+        const sd_adapter *a = cx->row[n].adapter;
+        if (!a) continue;
+        if (n > 0 && cx->row[n - 1].adapter == a) {
+            cx->run[cx->runs - 1].n++;
+            continue;
+        }
+        sd_lora_run *run = &cx->run[cx->runs];
+        *run = (sd_lora_run){.n0 = n, .n = 1};
+        SD_TRY(sd_adapter_packed(&run->packs, a, cx->model, cx->ops, cx->compute, err));
+        cx->runs++;
+    }
+out:
+    return st;
 }
 
+// Where A x of the run's rows begins: they stand r apart.
+static float *lora_u(const sd_context *cx, const sd_lora_run *run, sd_proj p) {
+    return cx->u + ((size_t)p * cx->max_rows + run->n0) * cx->cap_r;
+}
+
+// For the rows [n0, n1) of x [N, K].
 static void shrink(sd_context *cx, const float *x, int K, int n0, int n1, sd_proj from,
                    sd_proj to) {
-    if (!cx->lora) return;
-    for (int n = n0; n < n1; n++)
+    for (int i = 0; i < cx->runs; i++) {
+        const sd_lora_run *run = &cx->run[i];
+        int first = run->n0 > n0 ? run->n0 : n0,
+            end = run->n0 + run->n < n1 ? run->n0 + run->n : n1;
+        if (first >= end) continue;
+        sd_act rows = {.compute = SD_COMPUTE_FP32, .K = K, .x = x + (size_t)first * K};
         for (sd_proj p = from; p <= to; p++) {
-            const sd_lora *l = lora_of(cx, n, p);
-            if (l) cx->ops->lora_shrink(lora_u(cx, n, p), l->A, x + (size_t)n * K, l->r, K);
+            const sd_lora_packed *l = &run->packs->of[cx->l * SD_PROJ_COUNT + p];
+            if (l->r)
+                cx->ops->matmul(lora_u(cx, run, p) + (size_t)(first - run->n0) * l->r, l->r, &l->A,
+                                &rows, end - first, 0, l->r);
         }
+    }
+}
+
+static void expand(sd_context *cx, sd_proj p, float *y, int M, int m0, int m1) {
+    for (int i = 0; i < cx->runs; i++) {
+        const sd_lora_run *run = &cx->run[i];
+        const sd_lora_packed *l = &run->packs->of[cx->l * SD_PROJ_COUNT + p];
+        sd_act u = {.compute = SD_COMPUTE_FP32, .K = l->r, .x = lora_u(cx, run, p)};
+        if (l->r) cx->ops->matmul_add(y + (size_t)run->n0 * M, M, &l->B, &u, run->n, m0, m1);
+    }
 }
 
 // y [N, M] columns [m0, m1) <- W x + bias + s B A x
 static void project(sd_context *cx, sd_proj p, float *y, int M, const float *bias, int m0, int m1) {
     const sd_packed *w = &cx->w[cx->l * SD_PROJ_COUNT + p];
     cx->ops->matmul(y, M, w, &cx->act, cx->n, m0, m1);
-    if (!bias && !cx->lora) return;
-    for (int n = 0; n < cx->n; n++) {
-        float *y_n = y + (size_t)n * M;
-        const sd_lora *l = cx->lora ? lora_of(cx, n, p) : NULL;
-        if (bias) cx->ops->add(y_n + m0, bias + m0, m1 - m0);
-        if (l) cx->ops->lora_expand(y_n, l->B, lora_u(cx, n, p), l->scale, l->r, m0, m1);
-    }
+    for (int n = 0; bias && n < cx->n; n++)
+        cx->ops->add(y + (size_t)n * M + m0, bias + m0, m1 - m0);
+    expand(cx, p, y, M, m0, m1);
 }
 
 static void add_residual(sd_context *cx, int m0, int m1) {
@@ -262,6 +291,7 @@ static void keep_wanted(sd_context *cx) {
         kept++;
     }
     cx->n = kept;
+    (void)find_runs(cx, NULL); // the adapters are packed since the step began
     sd_attention_replan(cx);
 }
 
@@ -319,9 +349,10 @@ static sd_status check_row(const sd_context *cx, const sd_row *rows, int n, sd_e
 // Grows what depends on the rows: both only ever grow, so a steady state allocates nothing.
 static sd_status reserve(sd_context *cx, sd_error *err) {
     int r = 0;
-    for (int n = 0; n < cx->n; n++)
-        if (cx->row[n].adapter && cx->row[n].adapter->max_r > r) r = cx->row[n].adapter->max_r;
-    cx->lora = r > 0;
+    for (int i = 0; i < cx->runs; i++) {
+        const sd_adapter *a = cx->row[cx->run[i].n0].adapter;
+        if (a->max_r > r) r = a->max_r;
+    }
     if (r > cx->cap_r) {
         float *p = sd_alloc((size_t)cx->max_rows * SD_PROJ_COUNT * r, sizeof *p);
         if (!p) return sd_fail(err, SD_ENOMEM, "out of memory for an adapter of rank %d", r);
@@ -346,6 +377,7 @@ sd_status sd_forward(sd_context *cx, const sd_row *rows, int n, float *logits, s
     memcpy(cx->row, rows, (size_t)n * sizeof *rows);
     cx->n = n;
     sd_attention_plan(cx);
+    SD_TRY(find_runs(cx, err));
     SD_TRY(reserve(cx, err));
     by_rows(cx, embed, hp->C);
     for (cx->l = 0; cx->l < hp->L; cx->l++) run_layer(cx);

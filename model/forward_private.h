@@ -8,6 +8,12 @@ typedef struct {
     int n0, n, first_task;
 } sd_chunk;
 
+// Rows [n0, n0 + n) of a step, all with one adapter.
+typedef struct {
+    int n0, n;
+    const sd_adapter_packs *packs;
+} sd_lora_run;
+
 struct sd_context {
     sd_model *model;
     sd_pool *pool;
@@ -34,9 +40,10 @@ struct sd_context {
     double *inv, attn_scale; // [rope_dim/2] frequencies, and the factor on cos and sin
     sd_act act;              // the rows of whichever buffer the next matmul reads
 
-    float *u;  // [N, SD_PROJ_COUNT, cap_r]  A x of rows with adapters; grown when one appears
+    sd_lora_run *run; // [N] the step's rows with adapters
+    int runs;
+    float *u;  // [SD_PROJ_COUNT, N, cap_r]  their A x; grown when an adapter appears
     int cap_r; //
-    bool lora; // some row of this step has an adapter
 
     // Attention (forward_attention.c)
     int *len;        // [N] positions that a row sees

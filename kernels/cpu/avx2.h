@@ -9,10 +9,11 @@ extern const sd_ops sd_ops_avx2;
     .layout = SD_LAYOUT_TILES, .pack_bytes = sd_pack_tiles_bytes, .pack = sd_pack_tiles,           \
     .act_rows = sd_act_rows_avx2, .rmsnorm = sd_rmsnorm_avx2, .rope = sd_rope_avx2,                \
     .swiglu = sd_swiglu_avx2, .add = sd_add_avx2, .attention = sd_attention_avx2,                  \
-    .halves = sd_halves_avx2, .lora_shrink = sd_lora_shrink_avx2,                                  \
-    .lora_expand = sd_lora_expand_avx2, .argmax = sd_argmax_avx2
+    .halves = sd_halves_avx2, .argmax = sd_argmax_avx2
 
 void sd_matmul_avx2(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0, int m1);
+void sd_matmul_add_avx2(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
+                        int m1);
 /// y [N, rows] (ldy apart) <- one packed tile and rows [0, N) of x. Q5_0, Q5_1, Q5_K, Q6_K.
 void sd_tile_many_avx2(float *y, int ldy, const uint8_t *tile, const sd_act *x, int N, int rows,
                        sd_dtype t);
@@ -24,6 +25,4 @@ void sd_add_avx2(float *y, const float *x, int n);
 void sd_attention_avx2(float *part, const sd_attention_rows *r, int span,
                        const sd_attention_shape *s, float *scratch);
 void sd_halves_avx2(uint16_t *y, const float *x, int n);
-void sd_lora_shrink_avx2(float *u, const float *A, const float *x, int R, int K);
-void sd_lora_expand_avx2(float *y, const float *B, const float *u, float s, int R, int m0, int m1);
 int sd_argmax_avx2(const float *x, int n);

@@ -6,3 +6,5 @@
 
 void sd_matmul_avx512(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
                       int m1);
+void sd_matmul_add_avx512(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
+                          int m1);

@@ -12,7 +12,7 @@
 // k per output.
 #include "kernels/cpu/tile_avx2.h"
 
-enum { MAX_N = 4, UNPACKED_N = 12, FP32_N = 6, FP32_ROWS = 64 };
+enum { MAX_N = 4, UNPACKED_N = 12, FP32_N = 6, FP32_ROWS = 64, FLOAT_N = 3 };
 
 // dot [n][HALVES] <- integer sums of 16 k (part of Q6_K) or of a block.
 INLINE void dots(__m256i dot[][HALVES], const uint8_t *high, const uint8_t *code, const int8_t *q,
@@ -150,7 +150,7 @@ static void matmul_int8(float *y, int ldy, const sd_packed *w, const sd_act *x, 
     }
 }
 
-// ---- fp32
+// ---- quantised weights, activations in fp32
 
 // out [32][16] <- the block's values at p, bit-identical to the stored ones.
 INLINE void write_block(float *out, const uint8_t *p, const uint8_t *head, sd_dtype t) {
@@ -209,19 +209,6 @@ static void write_quantised(float *out, const uint8_t *p, const uint8_t *head, s
     }
 }
 
-static void write_floats(float *out, const uint8_t *p, int count, sd_dtype t) {
-    for (int i = 0; i < count; i += 8) {
-        __m256 v;
-        if (t == SD_F16) {
-            v = half8(p + 2 * i);
-        } else {
-            __m128i b = _mm_loadu_si128((const __m128i *)(p + 2 * i));
-            v = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(b), 16));
-        }
-        _mm256_storeu_ps(out + i, v);
-    }
-}
-
 // acc [n][16] += w [c][16] times rows of x.
 INLINE void fma_rows(float *acc, const float *w, const float *x, int K, int c, int n) {
     __m256 s[FP32_N][HALVES];
@@ -269,25 +256,15 @@ static void fma_block(float *acc, const float *w, const float *x, int K, int c, 
     }
 }
 
+// acc [N][16] <- one packed tile of quantised weights and rows of x.
 static void tile_fp32(float *acc, const uint8_t *p, const float *x, int K, int N, sd_dtype t) {
     _Alignas(32) float w[SD_QBLOCK * SD_TILE_M];
-    bool quantised = sd_dtype_quantised(t);
     sd_tile_form f = sd_tile_form_of(t);
-    size_t step = quantised ? (size_t)f.block
-                            : (size_t)SD_QBLOCK * SD_TILE_M * (size_t)sd_dtype_block_bytes(t);
     const uint8_t *head = p;
-    for (int k = 0; k < K; k += SD_QBLOCK, p += step) {
-        int c = K - k < SD_QBLOCK ? K - k : SD_QBLOCK;
-        const float *from = w;
-        if (quantised) {
-            if (f.super && k % 256 == 0) head = p, p += f.head;
-            write_quantised(w, p, head, t);
-        } else if (t == SD_F32) {
-            from = (const float *)(const void *)p;
-        } else {
-            write_floats(w, p, c * SD_TILE_M, t);
-        }
-        fma_block(acc, from, x + k, K, c, N);
+    for (int k = 0; k < K; k += SD_QBLOCK, p += f.block) {
+        if (f.super && k % 256 == 0) head = p, p += f.head;
+        write_quantised(w, p, head, t);
+        fma_block(acc, w, x + k, K, SD_QBLOCK, N);
     }
 }
 
@@ -310,9 +287,92 @@ static void matmul_fp32(float *y, int ldy, const sd_packed *w, const sd_act *x, 
     }
 }
 
+// ---- weights of floats
+
+INLINE __m256 float8(const uint8_t *p, sd_dtype t) {
+    if (t == SD_F32) return _mm256_loadu_ps((const float *)(const void *)p);
+    if (t == SD_F16) return half8(p);
+    __m128i b = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(b), 16));
+}
+
+// y [n][rows] <- or += one packed tile and n rows of x. Even and odd k are summed apart: one chain
+// alone would wait for itself.
+INLINE void float_rows(float *y, int ldy, const uint8_t *p, const float *x, int K, int rows,
+                       bool add, sd_dtype t, int n) {
+    const size_t size = t == SD_F32 ? 4 : 2, step = SD_TILE_M * size;
+    __m256 s[FLOAT_N][2][HALVES];
+    UNROLL for (int r = 0; r < n; r++) {
+        UNROLL for (int c = 0; c < 2; c++) s[r][c][0] = s[r][c][1] = _mm256_setzero_ps();
+    }
+    for (int k = 0; k < K; k += 2, p += 2 * step) {
+        UNROLL for (int c = 0; c < 2; c++) {
+            if (c == 1 && k + 1 == K) break;
+            __m256 a = float8(p + c * step, t), b = float8(p + c * step + 8 * size, t);
+            UNROLL for (int r = 0; r < n; r++) {
+                __m256 v = _mm256_broadcast_ss(x + (size_t)r * K + k + c);
+                s[r][c][0] = _mm256_fmadd_ps(a, v, s[r][c][0]);
+                s[r][c][1] = _mm256_fmadd_ps(b, v, s[r][c][1]);
+            }
+        }
+    }
+    UNROLL for (int r = 0; r < n; r++) {
+        float *to = y + (size_t)r * ldy;
+        float sum[SD_TILE_M];
+        UNROLL for (int h = 0; h < HALVES; h++) {
+            __m256 v = _mm256_add_ps(s[r][0][h], s[r][1][h]);
+            if (rows < SD_TILE_M)
+                _mm256_storeu_ps(sum + 8 * h, v);
+            else if (add)
+                _mm256_storeu_ps(to + 8 * h, _mm256_add_ps(_mm256_loadu_ps(to + 8 * h), v));
+            else
+                _mm256_storeu_ps(to + 8 * h, v);
+        }
+        for (int i = 0; rows < SD_TILE_M && i < rows; i++) to[i] = add ? to[i] + sum[i] : sum[i];
+    }
+}
+
+typedef void (*float_fn)(float *y, int ldy, const uint8_t *p, const float *x, int K, int rows,
+                         bool add);
+#define FLOAT(t, n)                                                                                \
+    static void float_##t##_##n(float *y, int ldy, const uint8_t *p, const float *x, int K,        \
+                                int rows, bool add) {                                              \
+        float_rows(y, ldy, p, x, K, rows, add, SD_##t, n);                                         \
+    }
+#define FLOATS(t) FLOAT(t, 1) FLOAT(t, 2) FLOAT(t, 3)
+FLOATS(F32)
+FLOATS(F16)
+FLOATS(BF16)
+static const float_fn float_of[3][FLOAT_N] = {{float_F32_1, float_F32_2, float_F32_3},
+                                              {float_F16_1, float_F16_2, float_F16_3},
+                                              {float_BF16_1, float_BF16_2, float_BF16_3}};
+
+static void matmul_floats(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
+                          int m1, bool add) {
+    int K = w->w.cols;
+    sd_dtype t = w->w.dtype;
+    const float_fn *fn = float_of[t == SD_F32 ? 0 : t == SD_F16 ? 1 : 2];
+    size_t tile = sd_tile_bytes(t, K);
+    for (int m = m0; m < m1; m += SD_TILE_M) {
+        const uint8_t *p = (const uint8_t *)w->data + (size_t)(m / SD_TILE_M) * tile;
+        int rows = m1 - m < SD_TILE_M ? m1 - m : SD_TILE_M;
+        for (int n0 = 0, n; n0 < N; n0 += n) {
+            n = N - n0 < FLOAT_N ? N - n0 : FLOAT_N;
+            fn[n - 1](y + (size_t)n0 * ldy + m, ldy, p, x->x + (size_t)n0 * K, K, rows, add);
+        }
+    }
+}
+
 void sd_matmul_avx2(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0, int m1) {
-    if (w->compute == SD_COMPUTE_AUTO && sd_dtype_quantised(w->w.dtype))
+    if (!sd_dtype_quantised(w->w.dtype))
+        matmul_floats(y, ldy, w, x, N, m0, m1, false);
+    else if (w->compute == SD_COMPUTE_AUTO)
         matmul_int8(y, ldy, w, x, N, m0, m1);
     else
         matmul_fp32(y, ldy, w, x, N, m0, m1);
+}
+
+void sd_matmul_add_avx2(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
+                        int m1) {
+    matmul_floats(y, ldy, w, x, N, m0, m1, true);
 }

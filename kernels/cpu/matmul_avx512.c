@@ -167,7 +167,7 @@ static void matmul_int8(float *y, int ldy, const sd_packed *w, const sd_act *x, 
     }
 }
 
-// ---- fp32
+// ---- quantised weights, activations in fp32
 
 // out [32][16] <- the block's values at p, bit-identical to the stored ones.
 INLINE void write_block(float *out, const uint8_t *p, const uint8_t *head, sd_dtype t) {
@@ -218,18 +218,6 @@ static void write_quantised(float *out, const uint8_t *p, const uint8_t *head, s
     }
 }
 
-static void write_floats(float *out, const uint8_t *p, int count, sd_dtype t) {
-    for (int i = 0; i < count; i += SD_TILE_M) {
-        if (t == SD_F16) {
-            _mm512_storeu_ps(out + i, half16(p + 2 * i));
-            continue;
-        }
-        __m256i b = _mm256_loadu_si256((const __m256i *)(const void *)(p + 2 * i));
-        _mm512_storeu_ps(out + i,
-                         _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(b), 16)));
-    }
-}
-
 // acc [n][16] += w [c][16] times rows of x.
 INLINE void fma_rows(float *acc, const float *w, const float *x, int K, int c, int n) {
     __m512 s[MAX_N];
@@ -250,25 +238,15 @@ static void fma_block(float *acc, const float *w, const float *x, int K, int c, 
     if (n < N) fma_rows(acc + n * SD_TILE_M, w, x + (size_t)n * K, K, c, 1);
 }
 
+// acc [N][16] <- one packed tile of quantised weights and rows of x.
 static void tile_fp32(float *acc, const uint8_t *p, const float *x, int K, int N, sd_dtype t) {
     _Alignas(64) float w[SD_QBLOCK * SD_TILE_M];
-    bool quantised = sd_dtype_quantised(t);
     sd_tile_form f = sd_tile_form_of(t);
-    size_t step = quantised ? (size_t)f.block
-                            : (size_t)SD_QBLOCK * SD_TILE_M * (size_t)sd_dtype_block_bytes(t);
     const uint8_t *head = p;
-    for (int k = 0; k < K; k += SD_QBLOCK, p += step) {
-        int c = K - k < SD_QBLOCK ? K - k : SD_QBLOCK;
-        const float *from = w;
-        if (quantised) {
-            if (f.super && k % 256 == 0) head = p, p += f.head;
-            write_quantised(w, p, head, t);
-        } else if (t == SD_F32) {
-            from = (const float *)(const void *)p;
-        } else {
-            write_floats(w, p, c * SD_TILE_M, t);
-        }
-        fma_block(acc, from, x + k, K, c, N);
+    for (int k = 0; k < K; k += SD_QBLOCK, p += f.block) {
+        if (f.super && k % 256 == 0) head = p, p += f.head;
+        write_quantised(w, p, head, t);
+        fma_block(acc, w, x + k, K, SD_QBLOCK, N);
     }
 }
 
@@ -291,10 +269,85 @@ static void matmul_fp32(float *y, int ldy, const sd_packed *w, const sd_act *x, 
     }
 }
 
+// ---- weights of floats
+
+INLINE __m512 float16(const uint8_t *p, sd_dtype t) {
+    if (t == SD_F32) return _mm512_loadu_ps((const void *)p);
+    if (t == SD_F16) return half16(p);
+    __m256i b = _mm256_loadu_si256((const __m256i *)(const void *)p);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(b), 16));
+}
+
+// y [n][rows] <- or += one packed tile and n rows of x. Even and odd k are summed apart: one chain
+// alone would wait for itself.
+INLINE void float_rows(float *y, int ldy, const uint8_t *p, const float *x, int K, int rows,
+                       bool add, sd_dtype t, int n) {
+    const size_t step = SD_TILE_M * (t == SD_F32 ? 4 : 2);
+    __m512 s[MAX_N][2];
+    UNROLL for (int r = 0; r < n; r++) s[r][0] = s[r][1] = _mm512_setzero_ps();
+    for (int k = 0; k < K; k += 2, p += 2 * step) {
+        UNROLL for (int c = 0; c < 2; c++) {
+            if (c == 1 && k + 1 == K) break;
+            __m512 a = float16(p + c * step, t);
+            UNROLL for (int r = 0; r < n; r++) s[r][c] =
+                _mm512_fmadd_ps(a, _mm512_set1_ps(x[(size_t)r * K + k + c]), s[r][c]);
+        }
+    }
+    UNROLL for (int r = 0; r < n; r++) {
+        _Alignas(64) float sum[SD_TILE_M];
+        float *to = y + (size_t)r * ldy;
+        _mm512_storeu_ps(sum, _mm512_add_ps(s[r][0], s[r][1]));
+        for (int i = 0; i < rows; i++) to[i] = add ? to[i] + sum[i] : sum[i];
+    }
+}
+
+typedef void (*float_fn)(float *y, int ldy, const uint8_t *p, const float *x, int K, int rows,
+                         bool add);
+#define FLOAT(t, n)                                                                                \
+    static void float_##t##_##n(float *y, int ldy, const uint8_t *p, const float *x, int K,        \
+                                int rows, bool add) {                                              \
+        float_rows(y, ldy, p, x, K, rows, add, SD_##t, n);                                         \
+    }
+#define FLOATS(t)                                                                                  \
+    FLOAT(t, 1)                                                                                    \
+    FLOAT(t, 2)                                                                                    \
+    FLOAT(t, 4)                                                                                    \
+    FLOAT(t, 8)
+FLOATS(F32)
+FLOATS(F16)
+FLOATS(BF16)
+#define FLOAT_ROW(t)                                                                               \
+    { float_##t##_1, float_##t##_2, float_##t##_4, float_##t##_8 }
+static const float_fn float_of[3][4] = {FLOAT_ROW(F32), FLOAT_ROW(F16), FLOAT_ROW(BF16)};
+
+static void matmul_floats(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
+                          int m1, bool add) {
+    int K = w->w.cols;
+    sd_dtype t = w->w.dtype;
+    const float_fn *fn = float_of[t == SD_F32 ? 0 : t == SD_F16 ? 1 : 2];
+    size_t tile = sd_tile_bytes(t, K);
+    for (int m = m0; m < m1; m += SD_TILE_M) {
+        const uint8_t *p = (const uint8_t *)w->data + (size_t)(m / SD_TILE_M) * tile;
+        int rows = m1 - m < SD_TILE_M ? m1 - m : SD_TILE_M;
+        for (int n0 = 0, n; n0 < N; n0 += n) {
+            int i = N - n0 >= 8 ? 3 : N - n0 >= 4 ? 2 : N - n0 >= 2 ? 1 : 0;
+            n = 1 << i;
+            fn[i](y + (size_t)n0 * ldy + m, ldy, p, x->x + (size_t)n0 * K, K, rows, add);
+        }
+    }
+}
+
 void sd_matmul_avx512(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
                       int m1) {
-    if (w->compute == SD_COMPUTE_AUTO && sd_dtype_quantised(w->w.dtype))
+    if (!sd_dtype_quantised(w->w.dtype))
+        matmul_floats(y, ldy, w, x, N, m0, m1, false);
+    else if (w->compute == SD_COMPUTE_AUTO)
         matmul_int8(y, ldy, w, x, N, m0, m1);
     else
         matmul_fp32(y, ldy, w, x, N, m0, m1);
+}
+
+void sd_matmul_add_avx512(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
+                          int m1) {
+    matmul_floats(y, ldy, w, x, N, m0, m1, true);
 }

@@ -92,7 +92,8 @@ static void output_int8(float *acc, const sd_weight *w, const uint8_t *row, cons
     }
 }
 
-static void matmul(float *y, int ldy, const sd_packed *p, const sd_act *x, int N, int m0, int m1) {
+static void product(float *y, int ldy, const sd_packed *p, const sd_act *x, int N, int m0, int m1,
+                    bool add) {
     const sd_weight *w = &p->w;
     bool int8 = sd_dtype_quantised(w->dtype) && p->compute == SD_COMPUTE_AUTO;
     size_t stride = sd_row_bytes(w->dtype, w->cols);
@@ -105,9 +106,20 @@ static void matmul(float *y, int ldy, const sd_packed *p, const sd_act *x, int N
                 output_int8(acc, w, row, x, n0, n);
             else
                 output_fp32(acc, w, row, x, n0, n);
-            for (int i = 0; i < n; i++) y[(size_t)(n0 + i) * ldy + m] = acc[i];
+            for (int i = 0; i < n; i++) {
+                float *to = y + (size_t)(n0 + i) * ldy + m;
+                *to = add ? *to + acc[i] : acc[i];
+            }
         }
     }
+}
+
+static void matmul(float *y, int ldy, const sd_packed *p, const sd_act *x, int N, int m0, int m1) {
+    product(y, ldy, p, x, N, m0, m1, false);
+}
+static void matmul_add(float *y, int ldy, const sd_packed *p, const sd_act *x, int N, int m0,
+                       int m1) {
+    product(y, ldy, p, x, N, m0, m1, true);
 }
 
 static void rmsnorm(float *y, const float *x, const float *w, int N, int C, float eps) {
@@ -190,14 +202,6 @@ static void halves(uint16_t *y, const float *x, int n) {
     for (int i = 0; i < n; i++) y[i] = sd_float_to_half(x[i]);
 }
 
-static void lora_shrink(float *u, const float *A, const float *x, int R, int K) {
-    for (int r = 0; r < R; r++) u[r] = dot(A + (size_t)r * K, x, K);
-}
-
-static void lora_expand(float *y, const float *B, const float *u, float s, int R, int m0, int m1) {
-    for (int m = m0; m < m1; m++) y[m] += s * dot(B + (size_t)m * R, u, R);
-}
-
 static int argmax(const float *x, int n) {
     int best = 0;
     for (int i = 1; i < n; i++)
@@ -215,12 +219,11 @@ const sd_ops sd_ops_plain = {.name = "plain",
                              .pack = pack,
                              .act_rows = act_rows,
                              .matmul = matmul,
+                             .matmul_add = matmul_add,
                              .rmsnorm = rmsnorm,
                              .rope = rope,
                              .swiglu = swiglu,
                              .add = add,
                              .attention = attention,
                              .halves = halves,
-                             .lora_shrink = lora_shrink,
-                             .lora_expand = lora_expand,
                              .argmax = argmax};

@@ -152,33 +152,6 @@ void sd_halves_avx2(uint16_t *y, const float *x, int n) {
     for (; i < n; i++) y[i] = sd_float_to_half(x[i]);
 }
 
-void sd_lora_shrink_avx2(float *u, const float *A, const float *x, int R, int K) {
-    for (int r = 0; r < R; r++) u[r] = dot(A + (size_t)r * K, x, K);
-}
-
-// One output's chain over R in a vector; four outputs share the fold.
-static inline __m256 expand_chain(const float *b, const float *u, int R) {
-    __m256 s = _mm256_setzero_ps();
-    int r = 0;
-    for (; r + 8 <= R; r += 8)
-        s = _mm256_fmadd_ps(_mm256_loadu_ps(b + r), _mm256_loadu_ps(u + r), s);
-    if (r < R) s = _mm256_fmadd_ps(sd_load_part(b + r, R - r), sd_load_part(u + r, R - r), s);
-    return s;
-}
-
-void sd_lora_expand_avx2(float *y, const float *B, const float *u, float s, int R, int m0, int m1) {
-    for (int m = m0; m < m1; m += 4) {
-        int n = m1 - m < 4 ? m1 - m : 4;
-        __m256 c[4];
-        for (int i = 0; i < 4; i++)
-            c[i] = i < n ? expand_chain(B + (size_t)(m + i) * R, u, R) : _mm256_setzero_ps();
-        __m128 v = _mm_mul_ps(_mm_set1_ps(s), sd_sum8x4(c[0], c[1], c[2], c[3]));
-        float out[4];
-        _mm_storeu_ps(out, v);
-        for (int i = 0; i < n; i++) y[m + i] += out[i];
-    }
-}
-
 // The largest value first (maxps gives its second operand when the first is NaN), then the first
 // place where it stands.
 int sd_argmax_avx2(const float *x, int n) {
@@ -200,4 +173,5 @@ int sd_argmax_avx2(const float *x, int n) {
     return 0; // all NaN
 }
 
-const sd_ops sd_ops_avx2 = {.name = "avx2", .matmul = sd_matmul_avx2, SD_OPS_OF_AVX2};
+const sd_ops sd_ops_avx2 = {
+    .name = "avx2", .matmul = sd_matmul_avx2, .matmul_add = sd_matmul_add_avx2, SD_OPS_OF_AVX2};

@@ -242,3 +242,43 @@ static void activations_round_to_nearest(const sd_ops *ops) {
     sd_act_free(&a);
     free(x);
 }
+
+// y += B u in two pieces, rows together and each alone.
+static void check_added(const sd_ops *ops, sd_dtype t, int M, int R, int N) {
+    sd_error err = {0};
+    sd_packed p;
+    sd_weight B = random_weight(t, M, R);
+    float *b = sd_alloc((size_t)R, sizeof *b), *u = random_floats((size_t)N * R),
+          *y0 = random_floats((size_t)N * M), *y = sd_alloc((size_t)N * M, sizeof *y),
+          *alone = sd_alloc((size_t)M, sizeof *alone);
+    memcpy(y, y0, (size_t)N * M * sizeof *y);
+    cr_assert_eq(ops->pack(&p, &B, SD_COMPUTE_AUTO, &err), SD_OK, "%s", err.message);
+    sd_act x = {.compute = SD_COMPUTE_FP32, .K = R, .x = u};
+    ops->matmul_add(y, M, &p, &x, N, 0, SD_TILE_M);
+    ops->matmul_add(y, M, &p, &x, N, SD_TILE_M, M);
+    for (int m = 0; m < M; m++) {
+        sd_dequantise(b, t, (const char *)B.data + (size_t)m * sd_row_bytes(t, R), R);
+        for (int n = 0; n < N; n++) {
+            double sum = y0[n * M + m], size = fabs(sum);
+            for (int r = 0; r < R; r++)
+                sum += (double)b[r] * u[n * R + r], size += fabs((double)b[r] * u[n * R + r]);
+            cr_assert_float_eq(y[n * M + m], sum, size * (R + 2) * 0x1p-24, "%s %s R %d: %g, %g",
+                               ops->name, sd_dtype_name(t), R, (double)y[n * M + m], sum);
+        }
+    }
+    for (int n = 0; n < N; n++) {
+        sd_act one = {.compute = SD_COMPUTE_FP32, .K = R, .x = u + n * R};
+        memcpy(alone, y0 + n * M, (size_t)M * sizeof *y);
+        ops->matmul_add(alone, M, &p, &one, 1, 0, M);
+        cr_assert(memcmp(alone, y + n * M, (size_t)M * sizeof *y) == 0, "%s %s R %d: row %d",
+                  ops->name, sd_dtype_name(t), R, n);
+    }
+    sd_packed_free(&p);
+    free_weight(&B);
+    free(b), free(u), free(y0), free(y), free(alone);
+}
+static void products_are_added(const sd_ops *ops) {
+    static const int ranks[] = {1, 3, 4, 8, 16, 17, 64};
+    for (int t = 0; t < 3; t++)
+        for (int i = 0; i < 7; i++) check_added(ops, types[t], 50, ranks[i], 15);
+}

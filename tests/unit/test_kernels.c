@@ -26,6 +26,10 @@ Test(kernels, the_bits_of_a_row_do_not_depend_on_its_neighbours) {
     each_table(rows_are_invariant);
 }
 
+Test(kernels, a_product_is_added_to_what_is_there) {
+    each_table(products_are_added);
+}
+
 Test(kernels, activations_are_rounded_to_the_nearest_code) {
     each_table(activations_round_to_nearest);
 }

@@ -1,4 +1,4 @@
-// Norm, rotation, activation function, attention, adapter and argmax of every table against double.
+// Norm, rotation, activation function, attention and argmax of every table against double.
 #include "base/memory.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/ops.h"
@@ -234,33 +234,6 @@ static void halves_are_to_nearest(const sd_ops *ops) {
 }
 Test(kernels_rows, halves_are_rounded_to_the_nearest) {
     each_table(halves_are_to_nearest);
-}
-
-static void lora_equals_double(const sd_ops *ops) {
-    enum { K = 100, M = 50 };
-    static const int ranks[] = {1, 3, 4, 8, 16, 17, 64};
-    float A[64 * K], B[M * 64], x[K], u[64], y[M], y0[M];
-    for (int i = 0; i < 7; i++) {
-        int R = ranks[i];
-        fill(A, R * K, 1), fill(B, M * R, 1), fill(x, K, 1), fill(y, M, 1);
-        memcpy(y0, y, sizeof y);
-        ops->lora_shrink(u, A, x, R, K);
-        for (int r = 0; r < R; r++) {
-            double s = 0;
-            for (int k = 0; k < K; k++) s += (double)A[r * K + k] * x[k];
-            cr_assert_float_eq(u[r], s, K * K * 0x1p-24);
-        }
-        ops->lora_expand(y, B, u, 0.5f, R, 0, 16);
-        ops->lora_expand(y, B, u, 0.5f, R, 16, M);
-        for (int m = 0; m < M; m++) {
-            double s = 0, size = 1;
-            for (int r = 0; r < R; r++) s += (double)B[m * R + r] * u[r], size += fabs(u[r]);
-            cr_assert_float_eq(y[m], y0[m] + 0.5 * s, size * (R + 3) * 0x1p-24);
-        }
-    }
-}
-Test(kernels_rows, an_adapter_adds_b_times_a_x) {
-    each_table(lora_equals_double);
 }
 
 static void argmax_of_everything(const sd_ops *ops) {

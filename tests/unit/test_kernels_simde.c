@@ -2,6 +2,7 @@
 // Only instructions are emulated: layouts, tails and the order of sums are the real ones.
 #define SPECDEC_SIMDE 1
 #define sd_matmul_avx512 emulated_matmul
+#define sd_matmul_add_avx512 emulated_matmul_add
 #include "tests/unit/support_simde.h"
 
 #include "kernels/cpu/matmul_avx512.c"
@@ -15,6 +16,7 @@ static const sd_ops *emulated(void) {
     ops.name = "avx512 over SIMDe";
     ops.pack = sd_pack_tiles;
     ops.matmul = emulated_matmul;
+    ops.matmul_add = emulated_matmul_add;
     return &ops;
 }
 
@@ -26,4 +28,7 @@ Test(kernels_simde, avx512_matmul_does_not_saturate) {
 }
 Test(kernels_simde, avx512_rows_do_not_depend_on_their_neighbours) {
     rows_are_invariant(emulated());
+}
+Test(kernels_simde, avx512_product_is_added_to_what_is_there) {
+    products_are_added(emulated());
 }
