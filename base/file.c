@@ -64,6 +64,13 @@ void sd_map_close(sd_map *m) {
     *m = (sd_map){0};
 }
 
+void sd_map_forget(const sd_map *m) {
+    if (!m->data) return;
+    void *p = (void *)(uintptr_t)m->data;
+    madvise(p, m->size, MADV_NOHUGEPAGE); // a file may lie in the page cache by 2 MB
+    madvise(p, m->size, MADV_DONTNEED);
+}
+
 sd_status sd_file_read(char **data, size_t *len, const char *path, size_t max, sd_error *err) {
     sd_status st = SD_OK;
     char *p = NULL;

@@ -22,6 +22,9 @@ typedef struct {
 /// otherwise.
 sd_status sd_map_open(sd_map *m, const char *path, sd_error *err);
 void sd_map_close(sd_map *m);
+/// Takes the mapped pages out of this process; what is read again comes back from the page cache, a
+/// few pages at a time. Any thread may read meanwhile.
+void sd_map_forget(const sd_map *m);
 
 /// The whole file into a malloc'ed, 0-terminated buffer. More than max bytes is SD_ELIMIT. Reads
 /// pipes and devices too.

@@ -7,7 +7,9 @@
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "model/gguf.h"
 #include "model/pack_cache.h"
+#include "model/safetensors.h"
 
 #include <math.h>
 #include <string.h>
@@ -91,6 +93,10 @@ static sd_status pack_weights(sd_context *cx, sd_error *err) {
     cx->packed_bytes = bytes;
     if (kept) keep(cx, n);
 out:
+    if (st == SD_OK && bytes > 0) { // of the files, only the embedding is read from now on
+        sd_gguf_forget(m->gguf);
+        sd_safetensors_forget(m->st);
+    }
     free(w);
     return st;
 }

@@ -343,6 +343,10 @@ sd_status sd_gguf_open(sd_gguf **out, const char *path, sd_error *err) {
     return finish(out, g, path, err);
 }
 
+void sd_gguf_forget(const sd_gguf *g) {
+    if (g) sd_map_forget(&g->map);
+}
+
 void sd_gguf_close(sd_gguf *g) {
     if (!g) return;
     sd_map_close(&g->map);

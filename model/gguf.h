@@ -48,6 +48,7 @@ sd_status sd_gguf_open(sd_gguf **out, const char *path, sd_error *err);
 sd_status sd_gguf_from_memory(sd_gguf **out, const void *data, size_t size, const char *name,
                               sd_error *err);
 void sd_gguf_close(sd_gguf *g);
+void sd_gguf_forget(const sd_gguf *g); // sd_map_forget
 const char *sd_gguf_path(const sd_gguf *g);
 
 // Typed access: false when the key is absent or of another type (any integer type that fits serves

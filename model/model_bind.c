@@ -63,11 +63,8 @@ static sd_status note(binder *b, const sd_tensor_ref *t) {
     return SD_OK;
 }
 
+// A copy also of fp32: read in place, each would bring its neighbourhood of the file into memory.
 static sd_status vector(sd_model *m, const sd_tensor_ref *t, const float **out, sd_error *err) {
-    if (t->dtype == SD_F32) {
-        *out = t->data;
-        return SD_OK;
-    }
     float *v = sd_arena_alloc(&sd_owned(m)->arena, (size_t)t->cols, sizeof *v);
     if (!v) return sd_fail(err, SD_ENOMEM, "%s: out of memory", m->path);
     sd_dequantise(v, t->dtype, t->data, (int)t->cols);

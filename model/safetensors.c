@@ -311,6 +311,10 @@ out:
     return st;
 }
 
+void sd_safetensors_forget(const sd_safetensors *s) {
+    for (int i = 0; s && i < s->n_files; i++) sd_map_forget(&s->file[i].map);
+}
+
 void sd_safetensors_close(sd_safetensors *s) {
     if (!s) return;
     for (int i = 0; i < s->n_files; i++) {

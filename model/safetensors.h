@@ -30,6 +30,7 @@ sd_status sd_safetensors_open_folder(sd_safetensors **out, const char *folder, s
 sd_status sd_safetensors_from_memory(sd_safetensors **out, const void *data, size_t size,
                                      const char *name, sd_error *err);
 void sd_safetensors_close(sd_safetensors *s);
+void sd_safetensors_forget(const sd_safetensors *s); // sd_map_forget
 int sd_safetensors_count(const sd_safetensors *s);
 const sd_st_tensor *sd_safetensors_at(const sd_safetensors *s, int i);
 /// A value of the header's __metadata__; NULL when absent.
