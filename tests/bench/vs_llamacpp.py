@@ -2,19 +2,31 @@
 """Speed against llama.cpp, interleaved: same GGUF file, same threads, A B A B ... in one run.
 
     vs_llamacpp.py SPECDEC MODEL.gguf [--rounds 5] [--threads N] [--json]
+    vs_llamacpp.py SPECDEC MODEL.gguf --streams 16 [--rounds 3] [--threads N] [--json]
     vs_llamacpp.py SPECDEC MODEL.gguf --run runs/NAME --prompts test.jsonl [--count 64] [--group 8] [--tokens 320] [--threads N] [--json]
 
-The first prints medians and the median of the ratios round by round: prefill of 512 tokens, decoding at depth 256, and the cost of verifying n rows with all
-logits over one row. The second answers held-out prompts greedily, group by group in turns: llama.cpp with the run's GGUF-LoRA, plain (with this adapter every
-speculative setting of llama-server was slower than that) and keeping the prefix that a prompt shares with the one before, as its server does; specdec with the
-run's adapter and corpus index, plain and speculative. Needs the Python package llama-cpp-python (its C API does the work; no Python in the loop), and jinja2
-for the second. Give it an otherwise idle machine: llama.cpp's threads wait for each other at every step, and other load makes it many times slower.
+The first prints medians and the median of the ratios round by round: prefill of 512 tokens, decoding at depths 256 and 2048, the time and the relative cost of
+verifying n rows with all logits, the time from opening the file (in the page cache) to the first token after 16, and the memory resident after 64 tokens. For
+llama.cpp the start of Python and its memory are taken off; for specdec everything counts from the start of the process.
+
+The second has N prompts of 64 tokens answered at once with 64 tokens each: here by N clients of `specdec serve --spec off`, there as one batch of N sequences by
+the C API, without a server. Tokens a second from the first request to the last token.
+
+The third answers held-out prompts greedily, group by group in turns: llama.cpp with the run's GGUF-LoRA, plain (with this adapter every speculative setting of
+llama-server was slower than that) and keeping the prefix that a prompt shares with the one before, as its server does; specdec with the run's adapter and
+corpus index, plain and speculative.
+
+Needs the Python package llama-cpp-python (its C API does the work; no Python in the loop), and jinja2 for the third. Give it an otherwise idle machine:
+llama.cpp's threads wait for each other at every step, and other load makes it many times slower.
 """
 import argparse
+import concurrent.futures
 import ctypes
+import http.client
 import importlib.util
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -22,9 +34,11 @@ import tempfile
 import time
 
 ROWS = (2, 4, 8, 16, 48)
+DEPTHS = (256, 2048)
+STREAM_TOKENS = 64  # of a prompt, and of its answer
 
 
-def open_peer(L, model, threads, ctx):
+def open_peer(L, model, threads, ctx, sequences=1):
     """llama.cpp's model and context; its log is silenced. The callback must outlive the calls, so it comes back too."""
     log = L.llama_log_callback(lambda level, text, data: None)
     L.llama_log_set(log, None)
@@ -35,47 +49,139 @@ def open_peer(L, model, threads, ctx):
     if not m:
         sys.exit(f"{model}: llama.cpp cannot load it")
     cp = L.llama_context_default_params()
-    cp.n_ctx, cp.n_batch, cp.n_ubatch = ctx, 512, 512
+    cp.n_ctx, cp.n_batch, cp.n_ubatch, cp.n_seq_max = ctx, 512, 512, sequences
     cp.n_threads = cp.n_threads_batch = threads
     return m, L.llama_init_from_model(m, cp), log
+
+
+def prompt_token(i):
+    return 1000 + i * 37 % 20000
+
+
+class Steps:
+    """Steps of llama.cpp over rows (token, position, sequence, whether logits are wanted)."""
+
+    def __init__(self, L, context):
+        self.L, self.c, self.batch = L, context, L.llama_batch_init(512, 0, 1)
+
+    def run(self, rows):
+        b = self.batch
+        b.n_tokens = len(rows)
+        for i, (token, pos, sequence, logits) in enumerate(rows):
+            b.token[i], b.pos[i], b.n_seq_id[i], b.seq_id[i][0], b.logits[i] = token, pos, 1, sequence, logits
+        t = time.perf_counter()
+        if self.L.llama_decode(self.c, b) != 0:
+            sys.exit("llama_decode failed")
+        if rows[-1][3]:
+            self.L.llama_get_logits_ith(self.c, len(rows) - 1)  # waits for the result
+        else:
+            self.L.llama_synchronize(self.c)
+        return time.perf_counter() - t
+
+    def chunk(self, start, n, all_logits=False):
+        return self.run([(prompt_token(start + i), start + i, 0, all_logits or i == n - 1) for i in range(n)])
 
 
 def peer(model, threads):
     """One measurement of llama.cpp in this process; prints one JSON object."""
     import llama_cpp as L
 
-    m, c, log = open_peer(L, model, threads, 1024)
-    memory = L.llama_get_memory(c)
-    batch = L.llama_batch_init(512, 0, 1)
-
-    def run(start, n, all_logits):
-        batch.n_tokens = n
-        for i in range(n):
-            batch.token[i] = 1000 + (start + i) * 37 % 20000
-            batch.pos[i] = start + i
-            batch.n_seq_id[i] = 1
-            batch.seq_id[i][0] = 0
-            batch.logits[i] = 1 if all_logits or i == n - 1 else 0
-        t = time.perf_counter()
-        if L.llama_decode(c, batch) != 0:
-            sys.exit("llama_decode failed")
-        L.llama_get_logits_ith(c, n - 1)  # waits for the result
-        return time.perf_counter() - t
-
-    run(0, 64, False)  # warm-up
+    m, c, log = open_peer(L, model, threads, max(DEPTHS) + 256)
+    memory, steps = L.llama_get_memory(c), Steps(L, c)
+    steps.chunk(0, 64)  # warm-up
     L.llama_memory_clear(memory, True)
-    out = {"prefill_tok_s": 512 / run(0, 512, False)}
-    L.llama_memory_seq_rm(memory, 0, 256, -1)
-    out["decode_tok_s"] = 48 / sum(run(256 + i, 1, True) for i in range(48))
-    cost = {}
+    out = {"prefill_tok_s": 512 / steps.chunk(0, 512)}
+    at = 512
+    for depth in DEPTHS:
+        for start in range(at, depth, 512):
+            steps.chunk(start, min(512, depth - start))
+        L.llama_memory_seq_rm(memory, 0, depth, -1)
+        out[f"decode_tok_s_{depth}"] = 32 / sum(steps.chunk(depth + i, 1) for i in range(32))
+        L.llama_memory_seq_rm(memory, 0, depth, -1)
+        at = depth
     for n in (1,) + ROWS:
         times = []
         for _ in range(5):
             L.llama_memory_seq_rm(memory, 0, 256, -1)
-            times.append(run(256, n, True))
-        cost[n] = statistics.median(times)
-    out["verify_ms"] = {str(n): cost[n] * 1e3 for n in cost}
+            times.append(steps.chunk(256, n, True))
+        out[f"verify_ms_{n}"] = statistics.median(times) * 1e3
     print(json.dumps(out))
+
+
+def resident_mb():
+    with open("/proc/self/status") as f:
+        return int(re.search(r"VmRSS:\s+(\d+)", f.read()).group(1)) * 1024 / 1e6
+
+
+def peer_start(model, threads):
+    """From opening the file to the first token after 16, then the memory after 64; prints one JSON object."""
+    import llama_cpp as L
+
+    before, begin = resident_mb(), time.perf_counter()
+    m, c, log = open_peer(L, model, threads, 4096)
+    steps = Steps(L, c)
+    steps.chunk(0, 16)
+    first = time.perf_counter() - begin
+    for i in range(63):
+        steps.chunk(16 + i, 1)
+    print(json.dumps({"start_s": first, "resident_mb": resident_mb() - before}))
+
+
+def peer_streams(model, threads, n):
+    """n sequences at once, greedy; prints one JSON object."""
+    import llama_cpp as L
+
+    m, c, log = open_peer(L, model, threads, n * STREAM_TOKENS * 2 + 512, n)
+    steps, vocab = Steps(L, c), L.llama_model_get_vocab(m)
+    V, size = L.llama_vocab_n_tokens(vocab), STREAM_TOKENS
+    greedy = L.llama_sampler_init_greedy()
+    steps.chunk(0, 64)  # warm-up
+    L.llama_memory_clear(L.llama_get_memory(c), True)
+    begin = time.perf_counter()
+    last = {}
+    for first in range(0, n, 512 // size):  # whole prompts, up to 512 rows a step
+        some = range(first, min(n, first + 512 // size))
+        rows = [(prompt_token(1000 * s + i), i, s, i == size - 1) for s in some for i in range(size)]
+        steps.run(rows)
+        for k, s in enumerate(some):
+            last[s] = L.llama_sampler_sample(greedy, c, (k + 1) * size - 1) % V
+    for made in range(1, size):
+        steps.run([(last[s], size + made - 1, s, True) for s in range(n)])
+        for s in range(n):
+            last[s] = L.llama_sampler_sample(greedy, c, s)
+    print(json.dumps({"tok_s": n * size / (time.perf_counter() - begin)}))
+
+
+def ours_streams(specdec, model, threads, n):
+    server = subprocess.Popen([specdec, "serve", "-m", model, "--threads", str(threads), "--port", "0", "--slots", str(n), "--spec", "off", "--ctx",
+                               str(4 * STREAM_TOKENS)], stderr=subprocess.PIPE, text=True)
+    try:
+        port = None
+        for line in server.stderr:
+            found = re.search(r"serving .* at http://[^ ]*:(\d+)", line)
+            if found:
+                port = int(found.group(1))
+                break
+        if not port:
+            sys.exit("specdec serve did not start")
+
+        def ask(s, tokens=STREAM_TOKENS):
+            connection = http.client.HTTPConnection("127.0.0.1", port)
+            body = {"prompt": [prompt_token(1000 * s + i) for i in range(STREAM_TOKENS)], "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
+            connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+            answer = json.loads(connection.getresponse().read())
+            connection.close()
+            if answer.get("usage", {}).get("completion_tokens") != tokens:
+                sys.exit(f"specdec serve answered {answer}")
+
+        ask(n, 4)  # warm-up
+        with concurrent.futures.ThreadPoolExecutor(n) as pool:
+            begin = time.perf_counter()
+            list(pool.map(ask, range(n)))
+            return {"tok_s": n * STREAM_TOKENS / (time.perf_counter() - begin)}
+    finally:
+        server.terminate()
+        server.communicate()
 
 
 def peer_answers(model, threads, lora):
@@ -130,12 +236,28 @@ def peer_answers(model, threads, lora):
         print(json.dumps({"prompt_tokens": n, "tokens": made, "decode_s": end - first, "request_s": end - begin}), flush=True)
 
 
-def ours(specdec, model, threads):
-    r = subprocess.run([specdec, "bench", "model", "-m", model, "--threads", str(threads), "--json"], capture_output=True, text=True)
+def of_process(command):
+    r = subprocess.run(command, capture_output=True, text=True)
     if r.returncode:
         sys.exit(r.stderr)
-    b = json.loads(r.stdout)
-    return {"prefill_tok_s": b["prefill_tok_s"]["512"], "decode_tok_s": b["decode_tok_s"]["256"], "verify": b["verify_cost"]}
+    return json.loads(r.stdout)
+
+
+def ours(specdec, model, threads):
+    b = of_process([specdec, "bench", "model", "-m", model, "--threads", str(threads), "--depth", ",".join(map(str, DEPTHS)), "--start", "--json"])
+    out = {"prefill_tok_s": b["prefill_tok_s"]["512"], "start_s": b["cold_start_first_token_s"], "resident_mb": b["rss_mb"]}
+    out.update({f"decode_tok_s_{d}": b["decode_tok_s"][str(d)] for d in DEPTHS})
+    out.update({f"verify_ms_{n}": b["verify_ms"][str(n)] for n in ROWS})
+    out.update({f"cost_{n}": b["verify_cost"][str(n)] for n in ROWS})
+    return out
+
+
+def theirs(model, threads):
+    me = [sys.executable, __file__]
+    out = of_process(me + ["--peer", model, str(threads)])
+    out.update({f"cost_{n}": out[f"verify_ms_{n}"] / out["verify_ms_1"] for n in ROWS})
+    out.update(of_process(me + ["--peer-start", model, str(threads)]))
+    return out
 
 
 def read_prompts(path, count, tokens):
@@ -215,17 +337,55 @@ def compare_answers(a):
     print(f"decoding, ratio by group: median {statistics.median(by_group):.2f}, {min(by_group):.2f} to {max(by_group):.2f}")
 
 
+def in_turns(a, mine, other):
+    a_runs, b_runs = [], []
+    for i in range(a.rounds):
+        print(f"round {i + 1} of {a.rounds}", file=sys.stderr)
+        a_runs.append(mine())
+        b_runs.append(other())
+    return a_runs, b_runs
+
+
+def compare_models(a):
+    names = ["prefill_tok_s"] + [f"decode_tok_s_{d}" for d in DEPTHS] + [f"verify_ms_{n}" for n in ROWS] + [f"cost_{n}" for n in ROWS]
+    return names + ["start_s", "resident_mb"], *in_turns(a, lambda: ours(a.specdec, a.model, a.threads), lambda: theirs(a.model, a.threads))
+
+
+def compare_streams(a):
+    command = [sys.executable, __file__, "--peer-streams", a.model, str(a.threads), str(a.streams)]
+    return ["tok_s"], *in_turns(a, lambda: ours_streams(a.specdec, a.model, a.threads, a.streams), lambda: of_process(command))
+
+
+def print_rows(a, names, a_runs, b_runs):
+    med = statistics.median
+    rows = [(key, med(x[key] for x in a_runs), med(y[key] for y in b_runs), med(x[key] / y[key] for x, y in zip(a_runs, b_runs))) for key in names]
+    if a.json:
+        print(json.dumps({"model": os.path.basename(a.model), "file_mb": os.path.getsize(a.model) / 1e6, "threads": a.threads, "rounds": a.rounds,
+                          "streams": a.streams or 1, "rows": [dict(zip(("what", "specdec", "llama.cpp", "ratio"), r)) for r in rows]}))
+        return
+    streams = f", {a.streams} streams" if a.streams else f", file {os.path.getsize(a.model) / 1e6:.0f} MB"
+    print(f"{os.path.basename(a.model)}{streams}, {a.threads} threads, {a.rounds} rounds interleaved (medians)")
+    print(f"{'':20} {'specdec':>10} {'llama.cpp':>10} {'ratio':>7}")
+    for name, x, y, ratio in rows:
+        print(f"{name:20} {x:10.2f} {y:10.2f} {ratio:7.2f}")
+
+
 def main():
     if len(sys.argv) > 1 and sys.argv[1] == "--peer":
         return peer(sys.argv[2], int(sys.argv[3]))
     if len(sys.argv) > 1 and sys.argv[1] == "--peer-answers":
         return peer_answers(sys.argv[2], int(sys.argv[3]), sys.argv[4])
+    if len(sys.argv) > 1 and sys.argv[1] == "--peer-start":
+        return peer_start(sys.argv[2], int(sys.argv[3]))
+    if len(sys.argv) > 1 and sys.argv[1] == "--peer-streams":
+        return peer_streams(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("specdec")
     ap.add_argument("model")
     ap.add_argument("--rounds", type=int, default=5)
     ap.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     ap.add_argument("--json", action="store_true")
+    ap.add_argument("--streams", type=int, help="so many requests at once instead")
     ap.add_argument("--run", help="a tuned run's folder: answer --prompts instead")
     ap.add_argument("--prompts", help="JSON lines with messages; a last assistant turn is dropped")
     ap.add_argument("--count", type=int, default=64, help="prompts (64)")
@@ -239,29 +399,7 @@ def main():
         return
     if a.run:
         return compare_answers(a)
-    a_runs, b_runs = [], []
-    for i in range(a.rounds):
-        print(f"round {i + 1} of {a.rounds}", file=sys.stderr)
-        a_runs.append(ours(a.specdec, a.model, a.threads))
-        r = subprocess.run([sys.executable, __file__, "--peer", a.model, str(a.threads)], capture_output=True, text=True)
-        if r.returncode:
-            sys.exit(r.stderr)
-        p = json.loads(r.stdout)
-        p["verify"] = {n: p["verify_ms"][n] / p["verify_ms"]["1"] for n in map(str, ROWS)}
-        b_runs.append(p)
-    med = statistics.median
-    rows = [(key, med(x[key] for x in a_runs), med(y[key] for y in b_runs), med(x[key] / y[key] for x, y in zip(a_runs, b_runs)))
-            for key in ("prefill_tok_s", "decode_tok_s")]
-    rows += [(f"cost({n})/cost(1)", med(x["verify"][n] for x in a_runs), med(y["verify"][n] for y in b_runs),
-              med(x["verify"][n] / y["verify"][n] for x, y in zip(a_runs, b_runs))) for n in map(str, ROWS)]
-    if a.json:
-        print(json.dumps({"model": os.path.basename(a.model), "threads": a.threads, "rounds": a.rounds,
-                          "rows": [dict(zip(("what", "specdec", "llama.cpp", "ratio"), r)) for r in rows]}))
-        return
-    print(f"{os.path.basename(a.model)}, {a.threads} threads, {a.rounds} rounds interleaved (medians)")
-    print(f"{'':20} {'specdec':>10} {'llama.cpp':>10} {'ratio':>7}")
-    for name, x, y, ratio in rows:
-        print(f"{name:20} {x:10.2f} {y:10.2f} {ratio:7.2f}")
+    print_rows(a, *(compare_streams if a.streams else compare_models)(a))
 
 
 if __name__ == "__main__":
