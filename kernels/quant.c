@@ -21,7 +21,7 @@ static const dtype_row dtypes[] = {
     {SD_Q4_1, "Q4_1", 32, 20, true},    {SD_Q5_0, "Q5_0", 32, 22, false},
     {SD_Q5_1, "Q5_1", 32, 24, true},    {SD_Q8_0, "Q8_0", 32, 34, false},
     {SD_Q4_K, "Q4_K", 256, 144, true},  {SD_Q5_K, "Q5_K", 256, 176, true},
-    {SD_Q6_K, "Q6_K", 256, 210, false},
+    {SD_Q6_K, "Q6_K", 256, 210, false}, {SD_IQ4_NL, "IQ4_NL", 32, 18, false},
 };
 enum { DTYPES = sizeof dtypes / sizeof dtypes[0] };
 
@@ -110,6 +110,9 @@ uint16_t sd_float_to_bf16(float x) {
     return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 
+const int8_t sd_iq4_value[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                 1,    13,   25,  38,  53,  69,  89,  113};
+
 static uint16_t u16(const uint8_t *p) {
     return (uint16_t)(p[0] | p[1] << 8);
 }
@@ -183,6 +186,10 @@ void sd_block_decode(sd_block32 *o, sd_dtype t, const void *row, int b) {
         break;
     case SD_Q8_0:
         memcpy(o->q, p + 2, 32);
+        break;
+    case SD_IQ4_NL:
+        nibbles(o->q, p + 2, 0, 0);
+        for (int i = 0; i < 32; i++) o->q[i] = sd_iq4_value[o->q[i]];
         break;
     case SD_Q4_K:
         decode_k45(o, p, j, false);

@@ -16,6 +16,7 @@
 //           4 x 32 bytes low then high                                             176 bytes / 256
 //     Q6_K  128 bytes of low nibbles, 64 of high bit pairs, 16 int8 scales, d;
 //           q - 32                                                                 210 bytes / 256
+//     IQ4_NL  d, 16 bytes low then high; q = sd_iq4_value[code]                    18 bytes / 32
 #pragma once
 
 #include "kernels/tensor.h"
@@ -26,12 +27,15 @@ typedef struct {
     float m; // 0 for types without
 } sd_block32;
 
-/// Q4_0 to Q6_K.
+/// All but F32, F16, BF16.
 bool sd_dtype_quantised(sd_dtype t);
 bool sd_dtype_has_min(sd_dtype t);
 
 /// Block b (elements [32 b, 32 b + 32)) of a row of a quantised type.
 void sd_block_decode(sd_block32 *out, sd_dtype t, const void *row, int b);
+
+/// What the codes of IQ4_NL stand for.
+extern const int8_t sd_iq4_value[16];
 
 /// The eight 6-bit scales and minimums of a Q4_K or Q5_K block from their 12 bytes.
 void sd_k_scales(uint8_t scale[8], uint8_t min[8], const uint8_t bytes[12]);

@@ -24,6 +24,7 @@ typedef enum {
     SD_Q4_K = 12,
     SD_Q5_K = 13,
     SD_Q6_K = 14,
+    SD_IQ4_NL = 20,
     SD_BF16 = 30
 } sd_dtype;
 

@@ -5,8 +5,9 @@
 // meets all rows. maddubs multiplies unsigned codes with the rows' int8 and sums pairs into 16
 // bits: 8 groups of 4-bit codes reach 8 * 2 * 15 * 127 = 30480, 4 of 5-bit 31496, 2 of 6-bit 32004,
 // all below 32768, so only then the sums are widened. Q8_0 is signed: |w| times x with w's sign
-// (128 * 127 * 2 = 32512), widened at once. The float part of a block is one multiplication and one
-// FMA per output, ascending in k, the same for every n: n only repeats it.
+// (128 * 127 * 2 = 32512), widened at once; so are the values of IQ4_NL's table. The float part of
+// a block is one multiplication and one FMA per output, ascending in k, the same for every n: n
+// only repeats it.
 //
 // fp32 path: a block is written out as floats once (L1), then rows come by sixes, one FMA chain in
 // k per output.
@@ -42,20 +43,23 @@ INLINE void dots(__m256i dot[][HALVES], const uint8_t *high, const uint8_t *code
     }
 }
 
-INLINE void dots8(__m256i dot[][HALVES], const uint8_t *code, const int8_t *q, int n) {
+INLINE void dots_signed(__m256i dot[][HALVES], const uint8_t *code, const int8_t *q, int n,
+                        sd_dtype t) {
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i w[HALVES], a[HALVES];
     UNROLL for (int g = 0; g < 8; g++) {
         UNROLL for (int h = 0; h < HALVES; h++) {
-            w[h] = load(code + g * SD_PLANE + 32 * h);
+            w[h] = t == SD_Q8_0
+                       ? load(code + g * SD_PLANE + 32 * h)
+                       : table_values(codes(load(code + g / 2 * SD_PLANE + 32 * h), code, h, g, 4));
             a[h] = _mm256_abs_epi8(w[h]);
         }
         UNROLL for (int r = 0; r < n; r++) {
             __m256i xg = word(q + r * SD_QBLOCK + 4 * g);
             UNROLL for (int h = 0; h < HALVES; h++) {
-                __m256i t = _mm256_maddubs_epi16(a[h], _mm256_sign_epi8(xg, w[h]));
-                t = _mm256_madd_epi16(t, ones);
-                dot[r][h] = g ? _mm256_add_epi32(dot[r][h], t) : t;
+                __m256i v = _mm256_maddubs_epi16(a[h], _mm256_sign_epi8(xg, w[h]));
+                v = _mm256_madd_epi16(v, ones);
+                dot[r][h] = g ? _mm256_add_epi32(dot[r][h], v) : v;
                 SETTLE(dot[r][h]);
             }
         }
@@ -81,8 +85,8 @@ INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_act *x, int 
             _mm_prefetch((const char *)p + AHEAD + i, _MM_HINT_T0);
         for (int part = 0; part < (t == SD_Q6_K ? 2 : 1); part++) {
             __m256i dot[MAX_N][HALVES];
-            if (t == SD_Q8_0)
-                dots8(dot, code, q, n);
+            if (t == SD_Q8_0 || t == SD_IQ4_NL)
+                dots_signed(dot, code, q, n, t);
             else if (t == SD_Q6_K && part == 0)
                 dots(dot, high, code, q, n, 0, 4, f.bits);
             else
@@ -126,7 +130,7 @@ typedef void (*tile_fn)(float *y, int ldy, const uint8_t *p, const sd_act *x, in
 SD_EACH_QUANTISED(TILES)
 
 #define ROW(t) [SD_##t] = {tile_##t##_1, tile_##t##_2, tile_##t##_3, tile_##t##_4},
-static const tile_fn tile_of[SD_Q6_K + 1][MAX_N] = {SD_EACH_QUANTISED(ROW)};
+static const tile_fn tile_of[SD_IQ4_NL + 1][MAX_N] = {SD_EACH_QUANTISED(ROW)};
 
 static void matmul_int8(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
                         int m1) {
@@ -168,6 +172,7 @@ INLINE void write_block(float *out, const uint8_t *p, const uint8_t *head, sd_dt
                 q = load(code + g * SD_PLANE + 32 * h);
             } else {
                 q = codes(load(code + g / 2 * SD_PLANE + 32 * h), high, h, g, f.bits);
+                if (t == SD_IQ4_NL) q = table_values(q);
                 q = _mm256_sub_epi8(q, _mm256_set1_epi8((char)f.centre));
             }
             UNROLL for (int j = 0; j < 4; j++) {
@@ -196,6 +201,9 @@ static void write_quantised(float *out, const uint8_t *p, const uint8_t *head, s
         break;
     case SD_Q8_0:
         write_block(out, p, head, SD_Q8_0);
+        break;
+    case SD_IQ4_NL:
+        write_block(out, p, head, SD_IQ4_NL);
         break;
     case SD_Q4_K:
         write_block(out, p, head, SD_Q4_K);

@@ -1,7 +1,8 @@
 // Matrix products on AVX-512 with VNNI: the same tiles and the same order of sums as on AVX2, a
 // plane in one register and vpdpbusd in place of three instructions. It sums in 32 bits, so nothing
 // can saturate; a centred type starts its accumulator at -centre * (sum of the row's codes), and
-// Q8_0 is made unsigned by its top bit (centre 128). Up to eight rows share an unpacked plane.
+// Q8_0 and the values of IQ4_NL's table are made unsigned by their top bit (centre 128). Up to
+// eight rows share an unpacked plane.
 //
 // The file also compiles over SIMDe (its includer provides the intrinsics), where the tests run it
 // on processors without AVX-512.
@@ -43,10 +44,15 @@ INLINE __m512i load(const uint8_t *p) {
 }
 
 // The unsigned codes of group g.
-INLINE __m512i codes(const uint8_t *code, const uint8_t *high, int g, int bits) {
+INLINE __m512i codes(const uint8_t *code, const uint8_t *high, int g, int bits, bool table) {
     if (bits == 8) return _mm512_xor_si512(load(code + g * SD_PLANE), _mm512_set1_epi8((char)0x80));
     __m512i q = load(code + g / 2 * SD_PLANE);
     q = _mm512_and_si512(g % 2 ? _mm512_srli_epi16(q, 4) : q, _mm512_set1_epi8(15));
+    if (table) {
+        int8_t value[64];
+        for (int i = 0; i < 64; i++) value[i] = (int8_t)(sd_iq4_value[i % 16] ^ -128);
+        return _mm512_shuffle_epi8(load((const uint8_t *)value), q);
+    }
     if (bits == 5) {
         __m512i b = _mm512_and_si512(load(high), _mm512_set1_epi8((char)(1 << g)));
         b = g < 4 ? _mm512_slli_epi16(b, (unsigned)(4 - g) & 7)
@@ -76,7 +82,8 @@ INLINE __mmask16 outputs(int rows) {
 INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_act *x, int n0, int rows, int n,
                       sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
-    const int centre = t == SD_Q8_0 ? 128 : f.centre, parts = t == SD_Q6_K ? 2 : 1;
+    const bool table = t == SD_IQ4_NL;
+    const int centre = t == SD_Q8_0 || table ? 128 : f.centre, parts = t == SD_Q6_K ? 2 : 1;
     __m512 acc[MAX_N], d, m = _mm512_setzero_ps(), head_d = m, head_m = m;
     UNROLL for (int r = 0; r < n; r++) acc[r] = _mm512_setzero_ps();
     const int blocks = x->K / SD_QBLOCK;
@@ -102,7 +109,7 @@ INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_act *x, int 
             }
             UNROLL for (int i = 0; i < 8 / parts; i++) {
                 int g = part * 4 + i;
-                __m512i q = codes(code, high, g, f.bits);
+                __m512i q = codes(code, high, g, f.bits, table);
                 UNROLL for (int r = 0; r < n; r++) {
                     __m512i a = word(x->q + (at + r) * SD_QBLOCK + 4 * g);
                     if (n <= 4 && i % 2) // few rows: a second chain hides the latency
@@ -144,12 +151,14 @@ TILES(Q8_0)
 TILES(Q4_K)
 TILES(Q5_K)
 TILES(Q6_K)
+TILES(IQ4_NL)
 
 #define ROW(t)                                                                                     \
     [SD_##t] = {tile_##t##_1, tile_##t##_2, tile_##t##_3, tile_##t##_4,                            \
                 tile_##t##_5, tile_##t##_6, tile_##t##_7, tile_##t##_8}
-static const tile_fn tile_of[SD_Q6_K + 1][MAX_N] = {ROW(Q4_0), ROW(Q4_1), ROW(Q5_0), ROW(Q5_1),
-                                                    ROW(Q8_0), ROW(Q4_K), ROW(Q5_K), ROW(Q6_K)};
+static const tile_fn tile_of[SD_IQ4_NL + 1][MAX_N] = {ROW(Q4_0), ROW(Q4_1), ROW(Q5_0),
+                                                      ROW(Q5_1), ROW(Q8_0), ROW(Q4_K),
+                                                      ROW(Q5_K), ROW(Q6_K), ROW(IQ4_NL)};
 
 static void matmul_int8(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
                         int m1) {
@@ -178,8 +187,10 @@ INLINE void write_block(float *out, const uint8_t *p, const uint8_t *head, sd_dt
     if (f.min) m = f.super ? _mm512_mul_ps(half16(head + 32), u8x16(p + 16)) : half16(p + 32);
     UNROLL for (int g = 0; g < 8; g++) {
         if (t == SD_Q6_K) d = _mm512_mul_ps(d0, s8x16(p + 16 * (g / 4)));
-        __m512i q = _mm512_sub_epi8(codes(code, high, g, f.bits),
-                                    _mm512_set1_epi8((char)(t == SD_Q8_0 ? 128 : f.centre)));
+        const bool table = t == SD_IQ4_NL;
+        __m512i q =
+            _mm512_sub_epi8(codes(code, high, g, f.bits, table),
+                            _mm512_set1_epi8((char)(t == SD_Q8_0 || table ? 128 : f.centre)));
         UNROLL for (int j = 0; j < 4; j++) {
             __m512i v = _mm512_srai_epi32(_mm512_slli_epi32(q, (unsigned)(24 - 8 * j) & 31), 24);
             __m512 x = _mm512_mul_ps(d, _mm512_cvtepi32_ps(v));
@@ -205,6 +216,9 @@ static void write_quantised(float *out, const uint8_t *p, const uint8_t *head, s
         break;
     case SD_Q8_0:
         write_block(out, p, head, SD_Q8_0);
+        break;
+    case SD_IQ4_NL:
+        write_block(out, p, head, SD_IQ4_NL);
         break;
     case SD_Q4_K:
         write_block(out, p, head, SD_Q4_K);

@@ -81,8 +81,10 @@ static void pack_tile(uint8_t *out, sd_dtype t, const uint8_t *rows, size_t stri
         uint8_t code[8][SD_PLANE] = {{0}};
         for (int r = 0; r < n; r++) {
             sd_block32 v;
-            sd_block_decode(&v, t, rows + r * stride, b);
-            for (int i = 0; i < 32; i++) v.q[i] = (int8_t)(v.q[i] + f.centre);
+            // IQ4_NL's codes stand as Q4_0's do.
+            bool table = t == SD_IQ4_NL;
+            sd_block_decode(&v, table ? SD_Q4_0 : t, rows + r * stride, b);
+            for (int i = 0; i < 32; i++) v.q[i] = (int8_t)(v.q[i] + (table ? 8 : f.centre));
             for (int g = 0; g < 8; g++) memcpy(code[g] + 4 * r, v.q + 4 * g, 4);
             pack_scales(out, t, block + r * stride, b % per, r);
         }

@@ -14,7 +14,7 @@
 //            6 bits: 2 planes, bits 2 (g%4).. of a byte of plane g/4 belong to group g
 //     codes  4 planes: low nibble group 2 i, high nibble group 2 i + 1; Q8_0: 8 planes of int8
 //
-// Codes are unsigned (not centred) but for Q8_0.
+// Codes are unsigned (not centred) but for Q8_0; those of IQ4_NL are places in its table.
 #pragma once
 
 #include "kernels/ops.h"
@@ -35,8 +35,8 @@ static inline __attribute__((always_inline)) sd_tile_form sd_tile_form_of(sd_dty
     sd_tile_form f = {0};
     f.bits = t == SD_Q8_0                                   ? 8
              : t == SD_Q6_K                                 ? 6
-             : t == SD_Q4_0 || t == SD_Q4_1 || t == SD_Q4_K ? 4
-                                                            : 5;
+             : t == SD_Q5_0 || t == SD_Q5_1 || t == SD_Q5_K ? 5
+                                                            : 4;
     f.centre = t == SD_Q4_0 ? 8 : t == SD_Q5_0 ? 16 : t == SD_Q6_K ? 32 : 0;
     f.min = t == SD_Q4_1 || t == SD_Q5_1 || t == SD_Q4_K || t == SD_Q5_K;
     f.super = t == SD_Q4_K || t == SD_Q5_K || t == SD_Q6_K;

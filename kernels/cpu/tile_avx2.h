@@ -14,7 +14,8 @@
 enum { HALVES = 2, AHEAD = 1536 };
 
 /// Each instance of a kernel for one type stands in a table by the type.
-#define SD_EACH_QUANTISED(f) f(Q4_0) f(Q4_1) f(Q5_0) f(Q5_1) f(Q8_0) f(Q4_K) f(Q5_K) f(Q6_K)
+#define SD_EACH_QUANTISED(f)                                                                       \
+    f(Q4_0) f(Q4_1) f(Q5_0) f(Q5_1) f(Q8_0) f(Q4_K) f(Q5_K) f(Q6_K) f(IQ4_NL)
 
 INLINE __m256 half8(const uint8_t *p) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
@@ -43,6 +44,12 @@ INLINE __m256i codes(__m256i plane, const uint8_t *high, int h, int g, int bits)
         q = _mm256_or_si256(q, _mm256_and_si256(b, _mm256_set1_epi8(0x30)));
     }
     return q;
+}
+
+// What IQ4_NL's codes stand for.
+INLINE __m256i table_values(__m256i codes) {
+    __m128i t = _mm_loadu_si128((const __m128i *)(const void *)sd_iq4_value);
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(t), codes);
 }
 
 INLINE __m256i word(const int8_t *p) { // 4 activations in every lane

@@ -3,7 +3,7 @@ them, and floats with the bytes that it (for the K types: ggml's library, from l
 writes for them. Little-endian; per type:
 
     u32 type, u32 blocks, blocks * bytes stored, blocks * elements float32 read
-    u32 written blocks, written * elements float32, bytes
+    u32 written blocks (0: the type is only read), written * elements float32, bytes
 
 Run: python3 make_quant_golden.py (needs numpy, gguf and llama-cpp-python).
 """
@@ -33,7 +33,7 @@ def write(x, t):
 rng = np.random.default_rng(20240917)
 halves = {  # where fp16 fields stand: random bytes there would be mostly huge or NaN
     T.F16: [0], T.Q4_0: [0], T.Q4_1: [0, 2], T.Q5_0: [0], T.Q5_1: [0, 2], T.Q8_0: [0],
-    T.Q4_K: [0, 2], T.Q5_K: [0, 2], T.Q6_K: [208], T.BF16: [], T.F32: [],
+    T.Q4_K: [0, 2], T.Q5_K: [0, 2], T.Q6_K: [208], T.BF16: [], T.F32: [], T.IQ4_NL: [0],
 }
 out = b""
 for t, fields in halves.items():
@@ -49,6 +49,9 @@ for t, fields in halves.items():
             raw[:, at:at + 2] = (rng.standard_normal(n) * 0.02).astype(np.float16).view(np.uint8).reshape(n, 2)
     values = np.concatenate([dequantize(row, t) for row in raw]).astype(np.float32)
     out += struct.pack("<II", t, n) + raw.tobytes() + values.tobytes()
+    if t == T.IQ4_NL:  # read only
+        out += struct.pack("<I", 0)
+        continue
     sizes = np.array([[1], [1e-3], [40], [0]] if elements < 256 else [[1], [1e-3]])
     x = (rng.standard_normal((len(sizes), elements)) * sizes + 0.0).astype(np.float32)
     out += struct.pack("<I", len(x)) + x.tobytes() + write(x, t).tobytes()

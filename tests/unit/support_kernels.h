@@ -12,7 +12,7 @@
 #include <string.h>
 
 static const sd_dtype types[] = {SD_F32,  SD_F16,  SD_BF16, SD_Q4_0, SD_Q4_1, SD_Q5_0,
-                                 SD_Q5_1, SD_Q8_0, SD_Q4_K, SD_Q5_K, SD_Q6_K};
+                                 SD_Q5_1, SD_Q8_0, SD_Q4_K, SD_Q5_K, SD_Q6_K, SD_IQ4_NL};
 enum { TYPES = sizeof types / sizeof types[0] };
 
 static uint64_t seed;

@@ -186,7 +186,7 @@ static void each_table(sd_model *m, sd_compute compute, check fn) {
 static void each_type(sd_arch arch, check fn) {
     // K of the K types must be a multiple of 256.
     static const sd_dtype types[] = {SD_F32,  SD_F16,  SD_BF16, SD_Q8_0, SD_Q4_0, SD_Q4_1,
-                                     SD_Q5_0, SD_Q5_1, SD_Q4_K, SD_Q5_K, SD_Q6_K};
+                                     SD_Q5_0, SD_Q5_1, SD_Q4_K, SD_Q5_K, SD_Q6_K, SD_IQ4_NL};
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         sd_tiny_model t = sd_tiny_default(arch);
         t.dtype = types[i];

@@ -38,7 +38,7 @@ static void each_golden(golden_fn fn) {
         types++;
     }
     cr_assert_eq(p, end);
-    cr_assert_eq(types, 11);
+    cr_assert_eq(types, 12);
     free(data);
 }
 
@@ -57,8 +57,13 @@ Test(quant, every_type_reads_the_reference_values_bit_for_bit) {
 static void check_write(sd_dtype t, int n, const char *stored, const char *values, int written,
                         const char *x, const char *bytes) {
     (void)n, (void)stored, (void)values;
-    cr_assert_gt(written, 0);
     uint8_t out[1024];
+    if (t == SD_IQ4_NL) { // only read
+        float zero[32] = {0};
+        cr_assert(written == 0 && !sd_quantise(out, t, zero, 32));
+        return;
+    }
+    cr_assert_gt(written, 0);
     int count = written * sd_dtype_block(t);
     float v[1024];
     memcpy(v, x, (size_t)count * 4);
@@ -123,7 +128,7 @@ Test(quant, a_round_trip_errs_by_at_most_a_step) {
 Test(quant, absurd_values_are_written_as_something) {
     static const float bad[] = {NAN, INFINITY, -INFINITY, 3e38f, -3e38f, 1e-45f};
     for (uint32_t t = 0; t < 32; t++) {
-        if (!sd_dtype_known(t)) continue;
+        if (!sd_dtype_known(t) || t == SD_IQ4_NL) continue; // the latter is only read
         for (size_t b = 0; b < sizeof bad / sizeof bad[0]; b++) {
             float x[256], y[256];
             uint8_t row[1024];
