@@ -5,11 +5,15 @@
 #include "base/memory.h"
 #include "kernels/cpu/avx2.h"
 #include "kernels/cpu/avx512.h"
+#include "kernels/cpu/neon.h"
 #include "kernels/cpu/packed.h"
 #include "kernels/slab.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <pthread.h>
+#include <sys/auxv.h>
 #endif
 #include <math.h>
 #include <stdlib.h>
@@ -34,6 +38,24 @@ static const sd_ops sd_ops_avx512 = {.name = "avx512",
                                      .matmul = sd_matmul_avx512,
                                      .matmul_add = sd_matmul_add_avx512,
                                      SD_OPS_OF_AVX2};
+#elif defined(__aarch64__)
+enum { HAS_DOT_PRODUCT = 1 << 20 }; // HWCAP_ASIMDDP
+
+static sd_ops sd_ops_neon;
+static void make_neon(void) {
+    sd_ops_neon = sd_ops_plain;
+    sd_ops_neon.name = "neon";
+    sd_ops_neon.layout = SD_LAYOUT_TILES;
+    sd_ops_neon.pack_bytes = sd_pack_tiles_bytes;
+    sd_ops_neon.pack = sd_pack_tiles;
+    sd_ops_neon.matmul = sd_matmul_neon;
+    sd_ops_neon.matmul_add = sd_matmul_add_neon;
+}
+static const sd_ops *neon(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, make_neon);
+    return &sd_ops_neon;
+}
 #endif
 
 const sd_ops *sd_ops_named(const char *name) {
@@ -41,6 +63,8 @@ const sd_ops *sd_ops_named(const char *name) {
 #if defined(__x86_64__)
     if (strcmp(name, "avx2") == 0 && has_avx2()) return &sd_ops_avx2;
     if (strcmp(name, "avx512") == 0 && has_avx512()) return &sd_ops_avx512;
+#elif defined(__aarch64__)
+    if (strcmp(name, "neon") == 0 && getauxval(AT_HWCAP) & HAS_DOT_PRODUCT) return neon();
 #endif
     return NULL;
 }
@@ -50,11 +74,11 @@ const sd_ops *sd_ops_best(void) {
     if (forced && *forced) {
         const sd_ops *o = sd_ops_named(forced);
         if (o) return o;
-        sd_log(SD_LOG_WARN, "SPECDEC_ISA=%s is not available here; give plain, avx2 or avx512",
-               forced);
+        sd_log(SD_LOG_WARN,
+               "SPECDEC_ISA=%s is not available here; give plain, avx2, avx512 or neon", forced);
     }
-    static const char *const order[] = {"avx512", "avx2"};
-    for (int i = 0; i < 2; i++) {
+    static const char *const order[] = {"avx512", "avx2", "neon"};
+    for (int i = 0; i < 3; i++) {
         const sd_ops *o = sd_ops_named(order[i]);
         if (o) return o;
     }

@@ -22,6 +22,10 @@
 
 enum { SD_PLANE = 64, SD_LAYOUT_TILES = 1 };
 
+/// Each instance of a kernel for one type stands in a table by the type.
+#define SD_EACH_QUANTISED(f)                                                                       \
+    f(Q4_0) f(Q4_1) f(Q5_0) f(Q5_1) f(Q8_0) f(Q4_K) f(Q5_K) f(Q6_K) f(IQ4_NL)
+
 typedef struct {
     int bits;   // 4, 5, 6, 8
     int centre; // subtracted from a code
@@ -47,6 +51,10 @@ static inline __attribute__((always_inline)) sd_tile_form sd_tile_form_of(sd_dty
     f.block = f.scales + f.high + f.codes;
     return f;
 }
+
+/// out [32][16] <- the values of one block of a tile, as the stored ones: for tables without their
+/// own way. head: of its 8 blocks (K types).
+void sd_tile_values(float *out, const uint8_t *block, const uint8_t *head, sd_dtype t);
 
 /// Bytes of one tile of K inputs.
 size_t sd_tile_bytes(sd_dtype t, int K);

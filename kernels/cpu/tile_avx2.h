@@ -13,10 +13,6 @@
 #define SETTLE(v) __asm__("" : "+x"(v))
 enum { HALVES = 2, AHEAD = 1536 };
 
-/// Each instance of a kernel for one type stands in a table by the type.
-#define SD_EACH_QUANTISED(f)                                                                       \
-    f(Q4_0) f(Q4_1) f(Q5_0) f(Q5_1) f(Q8_0) f(Q4_K) f(Q5_K) f(Q6_K) f(IQ4_NL)
-
 INLINE __m256 half8(const uint8_t *p) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
 }

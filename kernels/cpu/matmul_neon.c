@@ -1,0 +1,226 @@
+// Matrix products on NEON with the dot product of ARMv8.2: the tiles of packed.h, a quarter of a
+// tile (four outputs) to a register. A plane's quarter is unpacked once and meets all rows; sdot
+// sums four products in 32 bits, so nothing can saturate. A centred type starts its sum at -centre
+// * (sum of the row's codes). The float part of a block is the same for every n.
+//
+// The file also compiles over SIMDe (its includer provides the intrinsics), where the tests run it
+// on other processors.
+#ifndef SPECDEC_SIMDE
+#include <arm_neon.h>
+#endif
+
+#include "kernels/cpu/neon.h"
+#include "kernels/cpu/packed.h"
+
+#include <string.h>
+
+#ifndef SPECDEC_SIMDE // an emulated instruction is a function: unrolled, they would take minutes
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8")
+#else
+#define INLINE static
+#define UNROLL
+#endif
+enum { MAX_N = 4, QUARTERS = 4, GROUPS = 8 };
+
+INLINE float32x4_t half4(const uint8_t *p) {
+#ifndef SPECDEC_SIMDE
+    return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p)));
+#else
+    float v[4];
+    for (int i = 0; i < 4; i++) v[i] = sd_half_to_float((uint16_t)(p[2 * i] | p[2 * i + 1] << 8));
+    return vld1q_f32(v);
+#endif
+}
+
+INLINE float32x4_t bf16x4(const uint8_t *p) {
+    uint16_t h[4];
+    memcpy(h, p, sizeof h);
+    return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(h), 16));
+}
+
+// Four small scales.
+INLINE float32x4_t scales4(const uint8_t *p, bool is_signed) {
+    float v[4];
+    for (int i = 0; i < 4; i++) v[i] = is_signed ? (float)(int8_t)p[i] : (float)p[i];
+    return vld1q_f32(v);
+}
+
+// What sdot multiplies: codes of quarter v and group g; unsigned ones stay below 64.
+INLINE int8x16_t codes(const uint8_t *code, const uint8_t *high, int v, int g, sd_dtype t) {
+    const int bits = sd_tile_form_of(t).bits;
+    if (bits == 8) return vreinterpretq_s8_u8(vld1q_u8(code + g * SD_PLANE + 16 * v));
+    uint8x16_t q = vld1q_u8(code + g / 2 * SD_PLANE + 16 * v);
+    q = g % 2 ? vshrq_n_u8(q, 4) : vandq_u8(q, vdupq_n_u8(15));
+    if (t == SD_IQ4_NL) return vqtbl1q_s8(vld1q_s8(sd_iq4_value), q);
+    if (bits == 5) {
+        uint8x16_t set = vtstq_u8(vld1q_u8(high + 16 * v), vdupq_n_u8((uint8_t)(1 << g)));
+        q = vorrq_u8(q, vandq_u8(set, vdupq_n_u8(16)));
+    } else if (bits == 6) {
+        uint8x16_t b = vld1q_u8(high + g / 4 * SD_PLANE + 16 * v);
+        b = vshlq_u8(b, vdupq_n_s8((int8_t)(-2 * (g % 4))));
+        q = vorrq_u8(q, vshlq_n_u8(vandq_u8(b, vdupq_n_u8(3)), 4));
+    }
+    return vreinterpretq_s8_u8(q);
+}
+
+INLINE int8x16_t word(const int8_t *p) { // 4 activations in every lane
+    int32_t v;
+    memcpy(&v, p, 4);
+    return vreinterpretq_s8_s32(vdupq_n_s32(v));
+}
+
+INLINE void store(float *to, const float32x4_t *acc, int rows, bool add) {
+    float v[SD_TILE_M];
+    for (int i = 0; i < QUARTERS; i++) vst1q_f32(v + 4 * i, acc[i]);
+    for (int i = 0; i < rows; i++) to[i] = add ? to[i] + v[i] : v[i];
+}
+
+// y rows [n] <- one tile. t and n are constants where this is inlined.
+INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_act *x, int n0, int rows, int n,
+                      sd_dtype t) {
+    const sd_tile_form f = sd_tile_form_of(t);
+    const int parts = t == SD_Q6_K ? 2 : 1, blocks = x->K / SD_QBLOCK;
+    const uint8_t *head = p;
+    float32x4_t acc[MAX_N][QUARTERS];
+    UNROLL for (int r = 0; r < n; r++) {
+        UNROLL for (int v = 0; v < QUARTERS; v++) acc[r][v] = vdupq_n_f32(0);
+    }
+    for (int b = 0; b < blocks; b++) {
+        const size_t at = sd_act_at(x, n0, b);
+        if (f.super && b % 8 == 0) head = p, p += f.head;
+        const uint8_t *high = p + f.scales, *code = high + f.high;
+        UNROLL for (int v = 0; v < QUARTERS; v++) {
+            float32x4_t d = half4((f.super ? head : p) + 8 * v), m = vdupq_n_f32(0);
+            if (f.min) m = half4((f.super ? head : p) + 32 + 8 * v);
+            if (f.super && f.min) {
+                d = vmulq_f32(d, scales4(p + 4 * v, false));
+                m = vnegq_f32(vmulq_f32(m, scales4(p + 16 + 4 * v, false)));
+            }
+            UNROLL for (int part = 0; part < parts; part++) {
+                int32x4_t dot[MAX_N];
+                UNROLL for (int r = 0; r < n; r++) {
+                    int32_t s = parts == 2 ? x->isum16[2 * (at + r) + part] : x->isum[at + r];
+                    dot[r] = vdupq_n_s32(-f.centre * s);
+                }
+                UNROLL for (int i = 0; i < GROUPS / parts; i++) {
+                    const int g = part * 4 + i;
+                    int8x16_t q = codes(code, high, v, g, t);
+                    UNROLL for (int r = 0; r < n; r++) dot[r] =
+                        vdotq_s32(dot[r], q, word(x->q + (at + r) * SD_QBLOCK + 4 * g));
+                }
+                float32x4_t dp = d;
+                if (parts == 2) dp = vmulq_f32(d, scales4(p + 16 * part + 4 * v, true));
+                UNROLL for (int r = 0; r < n; r++) {
+                    if (f.min) acc[r][v] = vfmaq_f32(acc[r][v], m, vdupq_n_f32(x->sum[at + r]));
+                    float32x4_t k = vmulq_f32(dp, vdupq_n_f32(x->scale[at + r]));
+                    acc[r][v] = vfmaq_f32(acc[r][v], vcvtq_f32_s32(dot[r]), k);
+                }
+            }
+        }
+        p += f.block;
+    }
+    UNROLL for (int r = 0; r < n; r++) store(y + (size_t)r * ldy, acc[r], rows, false);
+}
+
+typedef void (*tile_fn)(float *y, int ldy, const uint8_t *p, const sd_act *x, int n0, int rows);
+#define TILE(t, n)                                                                                 \
+    static __attribute__((noinline)) void tile_##t##_##n(float *y, int ldy, const uint8_t *p,      \
+                                                         const sd_act *x, int n0, int rows) {      \
+        tile_int8(y, ldy, p, x, n0, rows, n, SD_##t);                                              \
+    }
+#define TILES(t) TILE(t, 1) TILE(t, 2) TILE(t, 3) TILE(t, 4)
+SD_EACH_QUANTISED(TILES)
+#define ROW(t) [SD_##t] = {tile_##t##_1, tile_##t##_2, tile_##t##_3, tile_##t##_4},
+static const tile_fn tile_of[SD_IQ4_NL + 1][MAX_N] = {SD_EACH_QUANTISED(ROW)};
+
+// ---- activations in fp32
+
+// s [n][QUARTERS] += 16 outputs' weights at one k times rows of x.
+INLINE void fma_k(float32x4_t s[][QUARTERS], const float32x4_t *w, const float *x, int K, int n) {
+    UNROLL for (int r = 0; r < n; r++) {
+        float32x4_t a = vdupq_n_f32(x[(size_t)r * K]);
+        UNROLL for (int v = 0; v < QUARTERS; v++) s[r][v] = vfmaq_f32(s[r][v], w[v], a);
+    }
+}
+
+INLINE void tile_fp32(float *y, int ldy, const uint8_t *p, const float *x, int K, int rows,
+                      sd_dtype t, bool add, int n) {
+    const sd_tile_form f = sd_tile_form_of(t);
+    const bool quantised = sd_dtype_quantised(t);
+    const size_t size = t == SD_F32 ? 4 : 2;
+    float block[SD_QBLOCK * SD_TILE_M];
+    const uint8_t *head = p;
+    float32x4_t s[MAX_N][QUARTERS], w[QUARTERS];
+    UNROLL for (int r = 0; r < n; r++) {
+        UNROLL for (int v = 0; v < QUARTERS; v++) s[r][v] = vdupq_n_f32(0);
+    }
+    for (int k = 0; k < K; k++) {
+        if (quantised && k % SD_QBLOCK == 0) {
+            if (f.super && k % 256 == 0) head = p, p += f.head;
+            sd_tile_values(block, p, head, t);
+            p += f.block;
+        }
+        UNROLL for (int v = 0; v < QUARTERS; v++) {
+            const uint8_t *at = p + (size_t)k * SD_TILE_M * size + 4 * (size_t)v * size;
+            if (quantised)
+                w[v] = vld1q_f32(block + k % SD_QBLOCK * SD_TILE_M + 4 * v);
+            else
+                w[v] = t == SD_F32   ? vld1q_f32((const float *)(const void *)at)
+                       : t == SD_F16 ? half4(at)
+                                     : bf16x4(at);
+        }
+        fma_k(s, w, x + k, K, n);
+    }
+    UNROLL for (int r = 0; r < n; r++) store(y + (size_t)r * ldy, s[r], rows, add);
+}
+
+static void rows_fp32(float *y, int ldy, const uint8_t *p, const float *x, int K, int rows,
+                      sd_dtype t, bool add, int n) {
+    switch (n) {
+    case 1:
+        tile_fp32(y, ldy, p, x, K, rows, t, add, 1);
+        break;
+    case 2:
+        tile_fp32(y, ldy, p, x, K, rows, t, add, 2);
+        break;
+    case 3:
+        tile_fp32(y, ldy, p, x, K, rows, t, add, 3);
+        break;
+    default:
+        tile_fp32(y, ldy, p, x, K, rows, t, add, MAX_N);
+        break;
+    }
+}
+
+// ---- over tiles and rows
+
+static void product(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0, int m1,
+                    bool add) {
+    const sd_dtype t = w->w.dtype;
+    const bool int8 = w->compute == SD_COMPUTE_AUTO && sd_dtype_quantised(t);
+    const size_t K = (size_t)w->w.cols, tile = sd_tile_bytes(t, w->w.cols);
+    for (int m = m0; m < m1; m += SD_TILE_M) {
+        const uint8_t *p = (const uint8_t *)w->data + (size_t)(m / SD_TILE_M) * tile;
+        int rows = m1 - m < SD_TILE_M ? m1 - m : SD_TILE_M;
+        for (int n0 = 0, n; n0 < N; n0 += n) {
+            // 5 is 3 + 2 and 6 is 3 + 3: a row by itself would pay for the unpacking alone.
+            int left = N - n0;
+            n = left <= MAX_N ? left : left == MAX_N + 1 || left == MAX_N + 2 ? 3 : MAX_N;
+            float *to = y + (size_t)n0 * ldy + m;
+            if (int8)
+                tile_of[t][n - 1](to, ldy, p, x, n0, rows);
+            else
+                rows_fp32(to, ldy, p, x->x + (size_t)n0 * K, w->w.cols, rows, t, add, n);
+        }
+    }
+}
+
+void sd_matmul_neon(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0, int m1) {
+    product(y, ldy, w, x, N, m0, m1, false);
+}
+
+void sd_matmul_add_neon(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
+                        int m1) {
+    product(y, ldy, w, x, N, m0, m1, true);
+}
