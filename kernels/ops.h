@@ -82,7 +82,7 @@ typedef struct {
 } sd_attention_rows;
 
 typedef struct sd_ops {
-    const char *name; // "plain", "avx2", "avx512"
+    const char *name; // "plain", "avx2", "avx512", "neon"
 
     int layout; // of the packed form, and its version: what is kept on disk is bound to it; 0: the
                 // stored form is used in place
@@ -130,7 +130,7 @@ typedef struct sd_ops {
     int (*argmax)(const float *x, int n);
 } sd_ops;
 
-/// The fastest table this processor runs. SPECDEC_ISA=plain|avx2|avx512 in the environment forces
+/// The fastest table this processor runs. SPECDEC_ISA=plain|avx2|avx512|neon in the environment forces
 /// one (for tests); NULL never.
 const sd_ops *sd_ops_best(void);
 /// By name; NULL when this processor or build lacks it.
