@@ -130,8 +130,8 @@ typedef struct sd_ops {
     int (*argmax)(const float *x, int n);
 } sd_ops;
 
-/// The fastest table this processor runs. SPECDEC_ISA=plain|avx2|avx512|neon in the environment forces
-/// one (for tests); NULL never.
+/// The fastest table this processor runs. SPECDEC_ISA=plain|avx2|avx512|neon in the environment
+/// forces one (for tests); NULL never.
 const sd_ops *sd_ops_best(void);
 /// By name; NULL when this processor or build lacks it.
 const sd_ops *sd_ops_named(const char *name);

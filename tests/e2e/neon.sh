@@ -12,7 +12,7 @@ done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 flags=(-std=c11 -O2 -D_GNU_SOURCE -I. -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wcast-qual -ffp-contract=off -Werror)
-sources=(tests/e2e/neon.c kernels/{ops,quant,quant_write,quant_write_k,slab}.c kernels/cpu/{ops_plain,pack,matmul_neon}.c base/{memory,status,log,clock}.c)
+sources=(tests/e2e/neon.c kernels/{ops,quant,quant_write,quant_write_k,slab}.c kernels/cpu/{ops_plain,pack,matmul_neon}.c base/{memory,status,log}.c)
 for source in "${sources[@]}"; do
   [ "$source" = kernels/cpu/matmul_neon.c ] && isa=-march=armv8.2-a+dotprod || isa=
   aarch64-linux-gnu-gcc "${flags[@]}" $isa -c "$source" -o "$work/$(echo "$source" | tr / _).o" || {
