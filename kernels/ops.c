@@ -43,13 +43,7 @@ enum { HAS_DOT_PRODUCT = 1 << 20 }; // HWCAP_ASIMDDP
 
 static sd_ops sd_ops_neon;
 static void make_neon(void) {
-    sd_ops_neon = sd_ops_plain;
-    sd_ops_neon.name = "neon";
-    sd_ops_neon.layout = SD_LAYOUT_TILES;
-    sd_ops_neon.pack_bytes = sd_pack_tiles_bytes;
-    sd_ops_neon.pack = sd_pack_tiles;
-    sd_ops_neon.matmul = sd_matmul_neon;
-    sd_ops_neon.matmul_add = sd_matmul_add_neon;
+    sd_ops_over_tiles(&sd_ops_neon, "neon", sd_matmul_neon, sd_matmul_add_neon);
 }
 static const sd_ops *neon(void) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;

@@ -81,6 +81,9 @@ typedef struct {
     const void *k, *v; // [ctx, D] of that head
 } sd_attention_rows;
 
+typedef void (*sd_matmul_fn)(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
+                             int m1);
+
 typedef struct sd_ops {
     const char *name; // "plain", "avx2", "avx512", "neon"
 
@@ -98,10 +101,9 @@ typedef struct sd_ops {
 
     /// y[n*ldy + m] <- sum_k x_n[k] w_m[k] for n < N, m0 <= m < m1. m0 is a multiple of SD_TILE_M;
     /// m1 too, or the number of rows.
-    void (*matmul)(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0, int m1);
+    sd_matmul_fn matmul;
     /// The same added to y. w of F32, F16 or BF16.
-    void (*matmul_add)(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
-                       int m1);
+    sd_matmul_fn matmul_add;
 
     /// y [N, C] <- x / sqrt(mean(x^2) + eps) * w. y may be x.
     void (*rmsnorm)(float *y, const float *x, const float *w, int N, int C, float eps);

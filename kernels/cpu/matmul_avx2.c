@@ -9,11 +9,11 @@
 // a block is one multiplication and one FMA per output, ascending in k, the same for every n: n
 // only repeats it.
 //
-// fp32 path: a block is written out as floats once (L1), then rows come by sixes, one FMA chain in
-// k per output.
+// Activations in fp32 (parity checks): a block is written out as floats once (L1), then rows come
+// by sixes. Weights of floats (whole models, adapters): rows by threes, all sums in registers.
 #include "kernels/cpu/tile_avx2.h"
 
-enum { MAX_N = 4, UNPACKED_N = 12, FP32_N = 6, FP32_ROWS = 64, FLOAT_N = 3 };
+enum { MAX_N = 4, UNPACKED_N = 12, FP32_N = 6, FLOAT_N = 3 };
 
 // dot [n][HALVES] <- integer sums of 16 k (part of Q6_K) or of a block.
 INLINE void dots(__m256i dot[][HALVES], const uint8_t *high, const uint8_t *code, const int8_t *q,
@@ -120,7 +120,6 @@ INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_act *x, int 
     }
 }
 
-typedef void (*tile_fn)(float *y, int ldy, const uint8_t *p, const sd_act *x, int n0, int rows);
 #define TILE(t, n)                                                                                 \
     static __attribute__((noinline)) void tile_##t##_##n(float *y, int ldy, const uint8_t *p,      \
                                                          const sd_act *x, int n0, int rows) {      \
@@ -130,27 +129,20 @@ typedef void (*tile_fn)(float *y, int ldy, const uint8_t *p, const sd_act *x, in
 SD_EACH_QUANTISED(TILES)
 
 #define ROW(t) [SD_##t] = {tile_##t##_1, tile_##t##_2, tile_##t##_3, tile_##t##_4},
-static const tile_fn tile_of[SD_IQ4_NL + 1][MAX_N] = {SD_EACH_QUANTISED(ROW)};
+static const sd_tile_fn tile_of[SD_IQ4_NL + 1][MAX_N] = {SD_EACH_QUANTISED(ROW)};
 
 static void matmul_int8(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
                         int m1) {
     const sd_dtype t = w->w.dtype;
     const sd_tile_form f = sd_tile_form_of(t);
-    const bool unpacked = N >= UNPACKED_N && (f.bits == 5 || f.bits == 6);
+    if (N < UNPACKED_N || (f.bits != 5 && f.bits != 6)) {
+        sd_tiles_run(y, ldy, w, x, N, m0, m1, tile_of[t], MAX_N);
+        return;
+    }
     size_t tile = sd_tile_bytes(t, w->w.cols);
     for (int m = m0; m < m1; m += SD_TILE_M) {
         const uint8_t *p = (const uint8_t *)w->data + (size_t)(m / SD_TILE_M) * tile;
-        int rows = m1 - m < SD_TILE_M ? m1 - m : SD_TILE_M;
-        if (unpacked) {
-            sd_tile_many_avx2(y + m, ldy, p, x, N, rows, t);
-            continue;
-        }
-        for (int n0 = 0, n; n0 < N; n0 += n) {
-            // 5 is 3 + 2 and 6 is 3 + 3: a row by itself would pay for the unpacking alone.
-            int left = N - n0;
-            n = left <= MAX_N ? left : left == MAX_N + 1 || left == MAX_N + 2 ? 3 : MAX_N;
-            tile_of[t][n - 1](y + (size_t)n0 * ldy + m, ldy, p, x, n0, rows);
-        }
+        sd_tile_many_avx2(y + m, ldy, p, x, N, m1 - m < SD_TILE_M ? m1 - m : SD_TILE_M, t);
     }
 }
 
@@ -185,46 +177,26 @@ INLINE void write_block(float *out, const uint8_t *p, const uint8_t *head, sd_dt
     }
 }
 
-static void write_quantised(float *out, const uint8_t *p, const uint8_t *head, sd_dtype t) {
+static void write_values(float *out, const uint8_t *p, const uint8_t *head, sd_dtype t) {
+#define CASE(type)                                                                                 \
+    case SD_##type:                                                                                \
+        write_block(out, p, head, SD_##type);                                                      \
+        break;
     switch (t) {
-    case SD_Q4_0:
-        write_block(out, p, head, SD_Q4_0);
-        break;
-    case SD_Q4_1:
-        write_block(out, p, head, SD_Q4_1);
-        break;
-    case SD_Q5_0:
-        write_block(out, p, head, SD_Q5_0);
-        break;
-    case SD_Q5_1:
-        write_block(out, p, head, SD_Q5_1);
-        break;
-    case SD_Q8_0:
-        write_block(out, p, head, SD_Q8_0);
-        break;
-    case SD_IQ4_NL:
-        write_block(out, p, head, SD_IQ4_NL);
-        break;
-    case SD_Q4_K:
-        write_block(out, p, head, SD_Q4_K);
-        break;
-    case SD_Q5_K:
-        write_block(out, p, head, SD_Q5_K);
-        break;
+        SD_EACH_QUANTISED(CASE)
     default:
-        write_block(out, p, head, SD_Q6_K);
         break;
     }
 }
 
-// acc [n][16] += w [c][16] times rows of x.
-INLINE void fma_rows(float *acc, const float *w, const float *x, int K, int c, int n) {
+// acc [n][16] += w [32][16] times rows of x.
+INLINE void fma_rows(float *acc, const float *w, const float *x, int K, int n) {
     __m256 s[FP32_N][HALVES];
     UNROLL for (int r = 0; r < n; r++) {
         s[r][0] = _mm256_loadu_ps(acc + r * SD_TILE_M);
         s[r][1] = _mm256_loadu_ps(acc + r * SD_TILE_M + 8);
     }
-    for (int k = 0; k < c; k++) {
+    for (int k = 0; k < SD_QBLOCK; k++) {
         __m256 a = _mm256_loadu_ps(w + k * SD_TILE_M), b = _mm256_loadu_ps(w + k * SD_TILE_M + 8);
         UNROLL for (int r = 0; r < n; r++) {
             __m256 v = _mm256_set1_ps(x[(size_t)r * K + k]);
@@ -238,60 +210,29 @@ INLINE void fma_rows(float *acc, const float *w, const float *x, int K, int c, i
     }
 }
 
-static void fma_block(float *acc, const float *w, const float *x, int K, int c, int N) {
+static void fma_block(float *acc, const float *w, const float *x, int K, int N) {
     int n = 0;
     for (; n + FP32_N <= N; n += FP32_N)
-        fma_rows(acc + n * SD_TILE_M, w, x + (size_t)n * K, K, c, FP32_N);
+        fma_rows(acc + n * SD_TILE_M, w, x + (size_t)n * K, K, FP32_N);
     acc += n * SD_TILE_M, x += (size_t)n * K;
     switch (N - n) {
     case 1:
-        fma_rows(acc, w, x, K, c, 1);
+        fma_rows(acc, w, x, K, 1);
         break;
     case 2:
-        fma_rows(acc, w, x, K, c, 2);
+        fma_rows(acc, w, x, K, 2);
         break;
     case 3:
-        fma_rows(acc, w, x, K, c, 3);
+        fma_rows(acc, w, x, K, 3);
         break;
     case 4:
-        fma_rows(acc, w, x, K, c, 4);
+        fma_rows(acc, w, x, K, 4);
         break;
     case 5:
-        fma_rows(acc, w, x, K, c, 5);
+        fma_rows(acc, w, x, K, 5);
         break;
     default:
         break;
-    }
-}
-
-// acc [N][16] <- one packed tile of quantised weights and rows of x.
-static void tile_fp32(float *acc, const uint8_t *p, const float *x, int K, int N, sd_dtype t) {
-    _Alignas(32) float w[SD_QBLOCK * SD_TILE_M];
-    sd_tile_form f = sd_tile_form_of(t);
-    const uint8_t *head = p;
-    for (int k = 0; k < K; k += SD_QBLOCK, p += f.block) {
-        if (f.super && k % 256 == 0) head = p, p += f.head;
-        write_quantised(w, p, head, t);
-        fma_block(acc, w, x + k, K, SD_QBLOCK, N);
-    }
-}
-
-static void matmul_fp32(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
-                        int m1) {
-    _Alignas(32) float acc[FP32_ROWS * SD_TILE_M];
-    int K = w->w.cols;
-    size_t tile = sd_tile_bytes(w->w.dtype, K);
-    for (int m = m0; m < m1; m += SD_TILE_M) {
-        const uint8_t *p = (const uint8_t *)w->data + (size_t)(m / SD_TILE_M) * tile;
-        int rows = m1 - m < SD_TILE_M ? m1 - m : SD_TILE_M;
-        for (int n0 = 0; n0 < N; n0 += FP32_ROWS) {
-            int n = N - n0 < FP32_ROWS ? N - n0 : FP32_ROWS;
-            memset(acc, 0, (size_t)n * SD_TILE_M * sizeof *acc);
-            tile_fp32(acc, p, x->x + (size_t)n0 * K, K, n, w->w.dtype);
-            for (int r = 0; r < n; r++)
-                memcpy(y + (size_t)(n0 + r) * ldy + m, acc + r * SD_TILE_M,
-                       (size_t)rows * sizeof *acc);
-        }
     }
 }
 
@@ -340,47 +281,35 @@ INLINE void float_rows(float *y, int ldy, const uint8_t *p, const float *x, int 
     }
 }
 
-typedef void (*float_fn)(float *y, int ldy, const uint8_t *p, const float *x, int K, int rows,
-                         bool add);
-#define FLOAT(t, n)                                                                                \
-    static void float_##t##_##n(float *y, int ldy, const uint8_t *p, const float *x, int K,        \
-                                int rows, bool add) {                                              \
-        float_rows(y, ldy, p, x, K, rows, add, SD_##t, n);                                         \
+// Stores (add 0) or adds (1).
+#define FLOAT(t, n, add)                                                                           \
+    static void float_##t##_##n##_##add(float *y, int ldy, const uint8_t *p, const sd_act *x,      \
+                                        int n0, int rows) {                                        \
+        float_rows(y, ldy, p, x->x + (size_t)n0 * x->K, x->K, rows, add, SD_##t, n);               \
     }
-#define FLOATS(t) FLOAT(t, 1) FLOAT(t, 2) FLOAT(t, 3)
-FLOATS(F32)
-FLOATS(F16)
-FLOATS(BF16)
-static const float_fn float_of[3][FLOAT_N] = {{float_F32_1, float_F32_2, float_F32_3},
-                                              {float_F16_1, float_F16_2, float_F16_3},
-                                              {float_BF16_1, float_BF16_2, float_BF16_3}};
+#define FLOATS(t, add) FLOAT(t, 1, add) FLOAT(t, 2, add) FLOAT(t, 3, add)
+FLOATS(F32, 0)
+FLOATS(F16, 0) FLOATS(BF16, 0) FLOATS(F32, 1) FLOATS(F16, 1) FLOATS(BF16, 1)
+#define FLOAT_ROW(t, add)                                                                          \
+    { float_##t##_1_##add, float_##t##_2_##add, float_##t##_3_##add }
+    static const sd_tile_fn float_of[2][3][FLOAT_N] = {
+        {FLOAT_ROW(F32, 0), FLOAT_ROW(F16, 0), FLOAT_ROW(BF16, 0)},
+        {FLOAT_ROW(F32, 1), FLOAT_ROW(F16, 1), FLOAT_ROW(BF16, 1)}};
 
-static void matmul_floats(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
-                          int m1, bool add) {
-    int K = w->w.cols;
-    sd_dtype t = w->w.dtype;
-    const float_fn *fn = float_of[t == SD_F32 ? 0 : t == SD_F16 ? 1 : 2];
-    size_t tile = sd_tile_bytes(t, K);
-    for (int m = m0; m < m1; m += SD_TILE_M) {
-        const uint8_t *p = (const uint8_t *)w->data + (size_t)(m / SD_TILE_M) * tile;
-        int rows = m1 - m < SD_TILE_M ? m1 - m : SD_TILE_M;
-        for (int n0 = 0, n; n0 < N; n0 += n) {
-            n = N - n0 < FLOAT_N ? N - n0 : FLOAT_N;
-            fn[n - 1](y + (size_t)n0 * ldy + m, ldy, p, x->x + (size_t)n0 * K, K, rows, add);
-        }
-    }
+static const sd_tile_fn *floats_of(sd_dtype t, int add) {
+    return float_of[add][t == SD_F32 ? 0 : t == SD_F16 ? 1 : 2];
 }
 
 void sd_matmul_avx2(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0, int m1) {
     if (!sd_dtype_quantised(w->w.dtype))
-        matmul_floats(y, ldy, w, x, N, m0, m1, false);
+        sd_tiles_run(y, ldy, w, x, N, m0, m1, floats_of(w->w.dtype, 0), FLOAT_N);
     else if (w->compute == SD_COMPUTE_AUTO)
         matmul_int8(y, ldy, w, x, N, m0, m1);
     else
-        matmul_fp32(y, ldy, w, x, N, m0, m1);
+        sd_tiles_fp32(y, ldy, w, x, N, m0, m1, &(sd_block_fns){write_values, fma_block});
 }
 
 void sd_matmul_add_avx2(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
                         int m1) {
-    matmul_floats(y, ldy, w, x, N, m0, m1, true);
+    sd_tiles_run(y, ldy, w, x, N, m0, m1, floats_of(w->w.dtype, 1), FLOAT_N);
 }

@@ -26,7 +26,7 @@
 #else
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
-enum { MAX_N = 8, FP32_ROWS = 64, AHEAD = 1536 };
+enum { MAX_N = 8, FLOAT_N = 4, AHEAD = 1536 };
 
 INLINE __m512 half16(const uint8_t *p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
@@ -49,9 +49,9 @@ INLINE __m512i codes(const uint8_t *code, const uint8_t *high, int g, int bits, 
     __m512i q = load(code + g / 2 * SD_PLANE);
     q = _mm512_and_si512(g % 2 ? _mm512_srli_epi16(q, 4) : q, _mm512_set1_epi8(15));
     if (table) {
-        int8_t value[64];
-        for (int i = 0; i < 64; i++) value[i] = (int8_t)(sd_iq4_value[i % 16] ^ -128);
-        return _mm512_shuffle_epi8(load((const uint8_t *)value), q);
+        __m128i t = _mm_loadu_si128((const __m128i *)(const void *)sd_iq4_value);
+        __m512i value = _mm512_xor_si512(_mm512_broadcast_i32x4(t), _mm512_set1_epi8((char)0x80));
+        return _mm512_shuffle_epi8(value, q);
     }
     if (bits == 5) {
         __m512i b = _mm512_and_si512(load(high), _mm512_set1_epi8((char)(1 << g)));
@@ -135,7 +135,6 @@ INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_act *x, int 
         _mm512_mask_storeu_ps(y + (size_t)r * ldy, outputs(rows), acc[r]);
 }
 
-typedef void (*tile_fn)(float *y, int ldy, const uint8_t *p, const sd_act *x, int n0, int rows);
 #define TILE(t, n)                                                                                 \
     static __attribute__((noinline)) void tile_##t##_##n(float *y, int ldy, const uint8_t *p,      \
                                                          const sd_act *x, int n0, int rows) {      \
@@ -143,38 +142,12 @@ typedef void (*tile_fn)(float *y, int ldy, const uint8_t *p, const sd_act *x, in
     }
 #define TILES(t)                                                                                   \
     TILE(t, 1) TILE(t, 2) TILE(t, 3) TILE(t, 4) TILE(t, 5) TILE(t, 6) TILE(t, 7) TILE(t, 8)
-TILES(Q4_0)
-TILES(Q4_1)
-TILES(Q5_0)
-TILES(Q5_1)
-TILES(Q8_0)
-TILES(Q4_K)
-TILES(Q5_K)
-TILES(Q6_K)
-TILES(IQ4_NL)
+SD_EACH_QUANTISED(TILES)
 
 #define ROW(t)                                                                                     \
     [SD_##t] = {tile_##t##_1, tile_##t##_2, tile_##t##_3, tile_##t##_4,                            \
-                tile_##t##_5, tile_##t##_6, tile_##t##_7, tile_##t##_8}
-static const tile_fn tile_of[SD_IQ4_NL + 1][MAX_N] = {ROW(Q4_0), ROW(Q4_1), ROW(Q5_0),
-                                                      ROW(Q5_1), ROW(Q8_0), ROW(Q4_K),
-                                                      ROW(Q5_K), ROW(Q6_K), ROW(IQ4_NL)};
-
-static void matmul_int8(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
-                        int m1) {
-    size_t tile = sd_tile_bytes(w->w.dtype, w->w.cols);
-    const tile_fn *fn = tile_of[w->w.dtype];
-    for (int m = m0; m < m1; m += SD_TILE_M) {
-        const uint8_t *p = (const uint8_t *)w->data + (size_t)(m / SD_TILE_M) * tile;
-        int rows = m1 - m < SD_TILE_M ? m1 - m : SD_TILE_M;
-        for (int n0 = 0, n; n0 < N; n0 += n) {
-            // 9 to 15 rows go in two like halves.
-            int left = N - n0;
-            n = left <= MAX_N ? left : left < 2 * MAX_N ? (left + 1) / 2 : MAX_N;
-            fn[n - 1](y + (size_t)n0 * ldy + m, ldy, p, x, n0, rows);
-        }
-    }
-}
+                tile_##t##_5, tile_##t##_6, tile_##t##_7, tile_##t##_8},
+static const sd_tile_fn tile_of[SD_IQ4_NL + 1][MAX_N] = {SD_EACH_QUANTISED(ROW)};
 
 // ---- quantised weights, activations in fp32
 
@@ -200,43 +173,23 @@ INLINE void write_block(float *out, const uint8_t *p, const uint8_t *head, sd_dt
     }
 }
 
-static void write_quantised(float *out, const uint8_t *p, const uint8_t *head, sd_dtype t) {
+static void write_values(float *out, const uint8_t *p, const uint8_t *head, sd_dtype t) {
+#define CASE(type)                                                                                 \
+    case SD_##type:                                                                                \
+        write_block(out, p, head, SD_##type);                                                      \
+        break;
     switch (t) {
-    case SD_Q4_0:
-        write_block(out, p, head, SD_Q4_0);
-        break;
-    case SD_Q4_1:
-        write_block(out, p, head, SD_Q4_1);
-        break;
-    case SD_Q5_0:
-        write_block(out, p, head, SD_Q5_0);
-        break;
-    case SD_Q5_1:
-        write_block(out, p, head, SD_Q5_1);
-        break;
-    case SD_Q8_0:
-        write_block(out, p, head, SD_Q8_0);
-        break;
-    case SD_IQ4_NL:
-        write_block(out, p, head, SD_IQ4_NL);
-        break;
-    case SD_Q4_K:
-        write_block(out, p, head, SD_Q4_K);
-        break;
-    case SD_Q5_K:
-        write_block(out, p, head, SD_Q5_K);
-        break;
+        SD_EACH_QUANTISED(CASE)
     default:
-        write_block(out, p, head, SD_Q6_K);
         break;
     }
 }
 
-// acc [n][16] += w [c][16] times rows of x.
-INLINE void fma_rows(float *acc, const float *w, const float *x, int K, int c, int n) {
+// acc [n][16] += w [32][16] times rows of x.
+INLINE void fma_rows(float *acc, const float *w, const float *x, int K, int n) {
     __m512 s[MAX_N];
     UNROLL for (int r = 0; r < n; r++) s[r] = _mm512_loadu_ps(acc + r * SD_TILE_M);
-    for (int k = 0; k < c; k++) {
+    for (int k = 0; k < SD_QBLOCK; k++) {
         __m512 a = _mm512_loadu_ps(w + k * SD_TILE_M);
         UNROLL for (int r = 0; r < n; r++) s[r] =
             _mm512_fmadd_ps(a, _mm512_set1_ps(x[(size_t)r * K + k]), s[r]);
@@ -244,43 +197,12 @@ INLINE void fma_rows(float *acc, const float *w, const float *x, int K, int c, i
     UNROLL for (int r = 0; r < n; r++) _mm512_storeu_ps(acc + r * SD_TILE_M, s[r]);
 }
 
-static void fma_block(float *acc, const float *w, const float *x, int K, int c, int N) {
+static void fma_block(float *acc, const float *w, const float *x, int K, int N) {
     int n = 0;
     for (; n + MAX_N <= N; n += MAX_N)
-        fma_rows(acc + n * SD_TILE_M, w, x + (size_t)n * K, K, c, MAX_N);
-    for (; n + 2 <= N; n += 2) fma_rows(acc + n * SD_TILE_M, w, x + (size_t)n * K, K, c, 2);
-    if (n < N) fma_rows(acc + n * SD_TILE_M, w, x + (size_t)n * K, K, c, 1);
-}
-
-// acc [N][16] <- one packed tile of quantised weights and rows of x.
-static void tile_fp32(float *acc, const uint8_t *p, const float *x, int K, int N, sd_dtype t) {
-    _Alignas(64) float w[SD_QBLOCK * SD_TILE_M];
-    sd_tile_form f = sd_tile_form_of(t);
-    const uint8_t *head = p;
-    for (int k = 0; k < K; k += SD_QBLOCK, p += f.block) {
-        if (f.super && k % 256 == 0) head = p, p += f.head;
-        write_quantised(w, p, head, t);
-        fma_block(acc, w, x + k, K, SD_QBLOCK, N);
-    }
-}
-
-static void matmul_fp32(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
-                        int m1) {
-    _Alignas(64) float acc[FP32_ROWS * SD_TILE_M];
-    int K = w->w.cols;
-    size_t tile = sd_tile_bytes(w->w.dtype, K);
-    for (int m = m0; m < m1; m += SD_TILE_M) {
-        const uint8_t *p = (const uint8_t *)w->data + (size_t)(m / SD_TILE_M) * tile;
-        int rows = m1 - m < SD_TILE_M ? m1 - m : SD_TILE_M;
-        for (int n0 = 0; n0 < N; n0 += FP32_ROWS) {
-            int n = N - n0 < FP32_ROWS ? N - n0 : FP32_ROWS;
-            memset(acc, 0, (size_t)n * SD_TILE_M * sizeof *acc);
-            tile_fp32(acc, p, x->x + (size_t)n0 * K, K, n, w->w.dtype);
-            for (int r = 0; r < n; r++)
-                memcpy(y + (size_t)(n0 + r) * ldy + m, acc + r * SD_TILE_M,
-                       (size_t)rows * sizeof *acc);
-        }
-    }
+        fma_rows(acc + n * SD_TILE_M, w, x + (size_t)n * K, K, MAX_N);
+    for (; n + 2 <= N; n += 2) fma_rows(acc + n * SD_TILE_M, w, x + (size_t)n * K, K, 2);
+    if (n < N) fma_rows(acc + n * SD_TILE_M, w, x + (size_t)n * K, K, 1);
 }
 
 // ---- weights of floats
@@ -297,7 +219,7 @@ INLINE __m512 float16(const uint8_t *p, sd_dtype t) {
 INLINE void float_rows(float *y, int ldy, const uint8_t *p, const float *x, int K, int rows,
                        bool add, sd_dtype t, int n) {
     const size_t step = SD_TILE_M * (t == SD_F32 ? 4 : 2);
-    __m512 s[MAX_N][2];
+    __m512 s[FLOAT_N][2];
     UNROLL for (int r = 0; r < n; r++) s[r][0] = s[r][1] = _mm512_setzero_ps();
     for (int k = 0; k < K; k += 2, p += 2 * step) {
         UNROLL for (int c = 0; c < 2; c++) {
@@ -315,53 +237,36 @@ INLINE void float_rows(float *y, int ldy, const uint8_t *p, const float *x, int 
     }
 }
 
-typedef void (*float_fn)(float *y, int ldy, const uint8_t *p, const float *x, int K, int rows,
-                         bool add);
-#define FLOAT(t, n)                                                                                \
-    static void float_##t##_##n(float *y, int ldy, const uint8_t *p, const float *x, int K,        \
-                                int rows, bool add) {                                              \
-        float_rows(y, ldy, p, x, K, rows, add, SD_##t, n);                                         \
+// Stores (add 0) or adds (1).
+#define FLOAT(t, n, add)                                                                           \
+    static void float_##t##_##n##_##add(float *y, int ldy, const uint8_t *p, const sd_act *x,      \
+                                        int n0, int rows) {                                        \
+        float_rows(y, ldy, p, x->x + (size_t)n0 * x->K, x->K, rows, add, SD_##t, n);               \
     }
-#define FLOATS(t)                                                                                  \
-    FLOAT(t, 1)                                                                                    \
-    FLOAT(t, 2)                                                                                    \
-    FLOAT(t, 4)                                                                                    \
-    FLOAT(t, 8)
-FLOATS(F32)
-FLOATS(F16)
-FLOATS(BF16)
-#define FLOAT_ROW(t)                                                                               \
-    { float_##t##_1, float_##t##_2, float_##t##_4, float_##t##_8 }
-static const float_fn float_of[3][4] = {FLOAT_ROW(F32), FLOAT_ROW(F16), FLOAT_ROW(BF16)};
+#define FLOATS(t, add) FLOAT(t, 1, add) FLOAT(t, 2, add) FLOAT(t, 3, add) FLOAT(t, 4, add)
+FLOATS(F32, 0)
+FLOATS(F16, 0) FLOATS(BF16, 0) FLOATS(F32, 1) FLOATS(F16, 1) FLOATS(BF16, 1)
+#define FLOAT_ROW(t, add)                                                                          \
+    { float_##t##_1_##add, float_##t##_2_##add, float_##t##_3_##add, float_##t##_4_##add }
+    static const sd_tile_fn float_of[2][3][FLOAT_N] = {
+        {FLOAT_ROW(F32, 0), FLOAT_ROW(F16, 0), FLOAT_ROW(BF16, 0)},
+        {FLOAT_ROW(F32, 1), FLOAT_ROW(F16, 1), FLOAT_ROW(BF16, 1)}};
 
-static void matmul_floats(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
-                          int m1, bool add) {
-    int K = w->w.cols;
-    sd_dtype t = w->w.dtype;
-    const float_fn *fn = float_of[t == SD_F32 ? 0 : t == SD_F16 ? 1 : 2];
-    size_t tile = sd_tile_bytes(t, K);
-    for (int m = m0; m < m1; m += SD_TILE_M) {
-        const uint8_t *p = (const uint8_t *)w->data + (size_t)(m / SD_TILE_M) * tile;
-        int rows = m1 - m < SD_TILE_M ? m1 - m : SD_TILE_M;
-        for (int n0 = 0, n; n0 < N; n0 += n) {
-            int i = N - n0 >= 8 ? 3 : N - n0 >= 4 ? 2 : N - n0 >= 2 ? 1 : 0;
-            n = 1 << i;
-            fn[i](y + (size_t)n0 * ldy + m, ldy, p, x->x + (size_t)n0 * K, K, rows, add);
-        }
-    }
+static const sd_tile_fn *floats_of(sd_dtype t, int add) {
+    return float_of[add][t == SD_F32 ? 0 : t == SD_F16 ? 1 : 2];
 }
 
 void sd_matmul_avx512(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
                       int m1) {
     if (!sd_dtype_quantised(w->w.dtype))
-        matmul_floats(y, ldy, w, x, N, m0, m1, false);
+        sd_tiles_run(y, ldy, w, x, N, m0, m1, floats_of(w->w.dtype, 0), FLOAT_N);
     else if (w->compute == SD_COMPUTE_AUTO)
-        matmul_int8(y, ldy, w, x, N, m0, m1);
+        sd_tiles_run(y, ldy, w, x, N, m0, m1, tile_of[w->w.dtype], MAX_N);
     else
-        matmul_fp32(y, ldy, w, x, N, m0, m1);
+        sd_tiles_fp32(y, ldy, w, x, N, m0, m1, &(sd_block_fns){write_values, fma_block});
 }
 
 void sd_matmul_add_avx512(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
                           int m1) {
-    matmul_floats(y, ldy, w, x, N, m0, m1, true);
+    sd_tiles_run(y, ldy, w, x, N, m0, m1, floats_of(w->w.dtype, 1), FLOAT_N);
 }

@@ -21,7 +21,7 @@
 #define INLINE static
 #define UNROLL
 #endif
-enum { MAX_N = 4, QUARTERS = 4, GROUPS = 8 };
+enum { MAX_N = 4, FLOAT_N = 4, QUARTERS = 4, GROUPS = 8 };
 
 INLINE float32x4_t half4(const uint8_t *p) {
 #ifndef SPECDEC_SIMDE
@@ -123,7 +123,6 @@ INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_act *x, int 
     UNROLL for (int r = 0; r < n; r++) store(y + (size_t)r * ldy, acc[r], rows, false);
 }
 
-typedef void (*tile_fn)(float *y, int ldy, const uint8_t *p, const sd_act *x, int n0, int rows);
 #define TILE(t, n)                                                                                 \
     static __attribute__((noinline)) void tile_##t##_##n(float *y, int ldy, const uint8_t *p,      \
                                                          const sd_act *x, int n0, int rows) {      \
@@ -132,7 +131,7 @@ typedef void (*tile_fn)(float *y, int ldy, const uint8_t *p, const sd_act *x, in
 #define TILES(t) TILE(t, 1) TILE(t, 2) TILE(t, 3) TILE(t, 4)
 SD_EACH_QUANTISED(TILES)
 #define ROW(t) [SD_##t] = {tile_##t##_1, tile_##t##_2, tile_##t##_3, tile_##t##_4},
-static const tile_fn tile_of[SD_IQ4_NL + 1][MAX_N] = {SD_EACH_QUANTISED(ROW)};
+static const sd_tile_fn tile_of[SD_IQ4_NL + 1][MAX_N] = {SD_EACH_QUANTISED(ROW)};
 
 // ---- activations in fp32
 
@@ -144,83 +143,76 @@ INLINE void fma_k(float32x4_t s[][QUARTERS], const float32x4_t *w, const float *
     }
 }
 
-INLINE void tile_fp32(float *y, int ldy, const uint8_t *p, const float *x, int K, int rows,
-                      sd_dtype t, bool add, int n) {
-    const sd_tile_form f = sd_tile_form_of(t);
-    const bool quantised = sd_dtype_quantised(t);
+INLINE void fma_rows(float *acc, const float *w, const float *x, int K, int n) {
+    float32x4_t s[MAX_N][QUARTERS], a[QUARTERS];
+    UNROLL for (int r = 0; r < n; r++) {
+        UNROLL for (int v = 0; v < QUARTERS; v++) s[r][v] = vld1q_f32(acc + r * SD_TILE_M + 4 * v);
+    }
+    for (int k = 0; k < SD_QBLOCK; k++) {
+        UNROLL for (int v = 0; v < QUARTERS; v++) a[v] = vld1q_f32(w + k * SD_TILE_M + 4 * v);
+        fma_k(s, a, x + k, K, n);
+    }
+    UNROLL for (int r = 0; r < n; r++) {
+        UNROLL for (int v = 0; v < QUARTERS; v++) vst1q_f32(acc + r * SD_TILE_M + 4 * v, s[r][v]);
+    }
+}
+
+static void fma_block(float *acc, const float *w, const float *x, int K, int N) {
+    int n = 0;
+    for (; n + MAX_N <= N; n += MAX_N)
+        fma_rows(acc + n * SD_TILE_M, w, x + (size_t)n * K, K, MAX_N);
+    for (; n < N; n++) fma_rows(acc + n * SD_TILE_M, w, x + (size_t)n * K, K, 1);
+}
+
+INLINE float32x4_t float4(const uint8_t *p, sd_dtype t) {
+    if (t == SD_F32) return vld1q_f32((const float *)(const void *)p);
+    return t == SD_F16 ? half4(p) : bf16x4(p);
+}
+
+// y [n][rows] <- or += one packed tile of floats and n rows of x.
+INLINE void float_rows(float *y, int ldy, const uint8_t *p, const float *x, int K, int rows,
+                       bool add, sd_dtype t, int n) {
     const size_t size = t == SD_F32 ? 4 : 2;
-    float block[SD_QBLOCK * SD_TILE_M];
-    const uint8_t *head = p;
     float32x4_t s[MAX_N][QUARTERS], w[QUARTERS];
     UNROLL for (int r = 0; r < n; r++) {
         UNROLL for (int v = 0; v < QUARTERS; v++) s[r][v] = vdupq_n_f32(0);
     }
-    for (int k = 0; k < K; k++) {
-        if (quantised && k % SD_QBLOCK == 0) {
-            if (f.super && k % 256 == 0) head = p, p += f.head;
-            sd_tile_values(block, p, head, t);
-            p += f.block;
-        }
-        UNROLL for (int v = 0; v < QUARTERS; v++) {
-            const uint8_t *at = p + (size_t)k * SD_TILE_M * size + 4 * (size_t)v * size;
-            if (quantised)
-                w[v] = vld1q_f32(block + k % SD_QBLOCK * SD_TILE_M + 4 * v);
-            else
-                w[v] = t == SD_F32   ? vld1q_f32((const float *)(const void *)at)
-                       : t == SD_F16 ? half4(at)
-                                     : bf16x4(at);
-        }
+    for (int k = 0; k < K; k++, p += SD_TILE_M * size) {
+        UNROLL for (int v = 0; v < QUARTERS; v++) w[v] = float4(p + 4 * (size_t)v * size, t);
         fma_k(s, w, x + k, K, n);
     }
     UNROLL for (int r = 0; r < n; r++) store(y + (size_t)r * ldy, s[r], rows, add);
 }
 
-static void rows_fp32(float *y, int ldy, const uint8_t *p, const float *x, int K, int rows,
-                      sd_dtype t, bool add, int n) {
-    switch (n) {
-    case 1:
-        tile_fp32(y, ldy, p, x, K, rows, t, add, 1);
-        break;
-    case 2:
-        tile_fp32(y, ldy, p, x, K, rows, t, add, 2);
-        break;
-    case 3:
-        tile_fp32(y, ldy, p, x, K, rows, t, add, 3);
-        break;
-    default:
-        tile_fp32(y, ldy, p, x, K, rows, t, add, MAX_N);
-        break;
+// Stores (add 0) or adds (1).
+#define FLOAT(t, n, add)                                                                           \
+    static void float_##t##_##n##_##add(float *y, int ldy, const uint8_t *p, const sd_act *x,      \
+                                        int n0, int rows) {                                        \
+        float_rows(y, ldy, p, x->x + (size_t)n0 * x->K, x->K, rows, add, SD_##t, n);               \
     }
-}
+#define FLOATS(t, add) FLOAT(t, 1, add) FLOAT(t, 2, add) FLOAT(t, 3, add) FLOAT(t, 4, add)
+FLOATS(F32, 0)
+FLOATS(F16, 0) FLOATS(BF16, 0) FLOATS(F32, 1) FLOATS(F16, 1) FLOATS(BF16, 1)
+#define FLOAT_ROW(t, add)                                                                          \
+    { float_##t##_1_##add, float_##t##_2_##add, float_##t##_3_##add, float_##t##_4_##add }
+    static const sd_tile_fn float_of[2][3][FLOAT_N] = {
+        {FLOAT_ROW(F32, 0), FLOAT_ROW(F16, 0), FLOAT_ROW(BF16, 0)},
+        {FLOAT_ROW(F32, 1), FLOAT_ROW(F16, 1), FLOAT_ROW(BF16, 1)}};
 
-// ---- over tiles and rows
-
-static void product(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0, int m1,
-                    bool add) {
-    const sd_dtype t = w->w.dtype;
-    const bool int8 = w->compute == SD_COMPUTE_AUTO && sd_dtype_quantised(t);
-    const size_t K = (size_t)w->w.cols, tile = sd_tile_bytes(t, w->w.cols);
-    for (int m = m0; m < m1; m += SD_TILE_M) {
-        const uint8_t *p = (const uint8_t *)w->data + (size_t)(m / SD_TILE_M) * tile;
-        int rows = m1 - m < SD_TILE_M ? m1 - m : SD_TILE_M;
-        for (int n0 = 0, n; n0 < N; n0 += n) {
-            // 5 is 3 + 2 and 6 is 3 + 3: a row by itself would pay for the unpacking alone.
-            int left = N - n0;
-            n = left <= MAX_N ? left : left == MAX_N + 1 || left == MAX_N + 2 ? 3 : MAX_N;
-            float *to = y + (size_t)n0 * ldy + m;
-            if (int8)
-                tile_of[t][n - 1](to, ldy, p, x, n0, rows);
-            else
-                rows_fp32(to, ldy, p, x->x + (size_t)n0 * K, w->w.cols, rows, t, add, n);
-        }
-    }
+static const sd_tile_fn *floats_of(sd_dtype t, int add) {
+    return float_of[add][t == SD_F32 ? 0 : t == SD_F16 ? 1 : 2];
 }
 
 void sd_matmul_neon(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0, int m1) {
-    product(y, ldy, w, x, N, m0, m1, false);
+    if (!sd_dtype_quantised(w->w.dtype))
+        sd_tiles_run(y, ldy, w, x, N, m0, m1, floats_of(w->w.dtype, 0), FLOAT_N);
+    else if (w->compute == SD_COMPUTE_AUTO)
+        sd_tiles_run(y, ldy, w, x, N, m0, m1, tile_of[w->w.dtype], MAX_N);
+    else
+        sd_tiles_fp32(y, ldy, w, x, N, m0, m1, &(sd_block_fns){sd_tile_values, fma_block});
 }
 
 void sd_matmul_add_neon(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
                         int m1) {
-    product(y, ldy, w, x, N, m0, m1, true);
+    sd_tiles_run(y, ldy, w, x, N, m0, m1, floats_of(w->w.dtype, 1), FLOAT_N);
 }

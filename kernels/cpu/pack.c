@@ -93,37 +93,6 @@ static void pack_tile(uint8_t *out, sd_dtype t, const uint8_t *rows, size_t stri
     }
 }
 
-static int code_at(const uint8_t *p, sd_tile_form f, int g, int i) {
-    const uint8_t *high = p + f.scales, *code = high + f.high;
-    if (f.bits == 8) return (int8_t)code[g * SD_PLANE + i];
-    int q = code[g / 2 * SD_PLANE + i] >> g % 2 * 4 & 15;
-    if (f.bits == 5) q |= (high[i] >> g & 1) << 4;
-    if (f.bits == 6) q |= (high[g / 4 * SD_PLANE + i] >> g % 4 * 2 & 3) << 4;
-    return q;
-}
-
-static float half_of(const uint8_t *p, int r) {
-    return sd_half_to_float((uint16_t)(p[2 * r] | p[2 * r + 1] << 8));
-}
-
-void sd_tile_values(float *out, const uint8_t *block, const uint8_t *head, sd_dtype t) {
-    sd_tile_form f = sd_tile_form_of(t);
-    for (int r = 0; r < SD_TILE_M; r++) {
-        float d0 = half_of(f.super ? head : block, r), m = 0;
-        if (f.min) m = half_of((f.super ? head : block) + 32, r);
-        if (f.min && f.super) m = -(m * block[16 + r]);
-        for (int k = 0; k < SD_QBLOCK; k++) {
-            int q = code_at(block, f, k / 4, 4 * r + k % 4);
-            q = t == SD_IQ4_NL ? sd_iq4_value[q] : q - f.centre;
-            float d = t == SD_Q6_K ? d0 * (int8_t)block[16 * (k / 16) + r]
-                      : f.super    ? d0 * block[r]
-                                   : d0;
-            float v = d * (float)q;
-            out[k * SD_TILE_M + r] = f.min ? v + m : v;
-        }
-    }
-}
-
 size_t sd_pack_tiles_bytes(const sd_weight *w) {
     size_t bytes, tiles = ((size_t)w->rows + SD_TILE_M - 1) / SD_TILE_M;
     return sd_mul_size(&bytes, tiles, sd_tile_bytes(w->dtype, w->cols)) ? bytes : 0;

@@ -17,7 +17,7 @@
 // Codes are unsigned (not centred) but for Q8_0; those of IQ4_NL are places in its table.
 #pragma once
 
-#include "kernels/ops.h"
+#include "kernels/cpu/cpu.h"
 #include "kernels/quant.h"
 
 enum { SD_PLANE = 64, SD_LAYOUT_TILES = 1 };
@@ -52,13 +52,32 @@ static inline __attribute__((always_inline)) sd_tile_form sd_tile_form_of(sd_dty
     return f;
 }
 
-/// out [32][16] <- the values of one block of a tile, as the stored ones: for tables without their
-/// own way. head: of its 8 blocks (K types).
-void sd_tile_values(float *out, const uint8_t *block, const uint8_t *head, sd_dtype t);
-
 /// Bytes of one tile of K inputs.
 size_t sd_tile_bytes(sd_dtype t, int K);
 
 size_t sd_pack_tiles_bytes(const sd_weight *w);
 /// The pack of both tables. data is padded with zero rows to whole tiles.
 sd_status sd_pack_tiles(sd_packed *out, const sd_weight *w, sd_compute compute, sd_error *err);
+
+/// y [n][rows], ldy apart, <- or += one tile and rows [n0, n0 + n) of x, for the n of the function.
+typedef void (*sd_tile_fn)(float *y, int ldy, const uint8_t *tile, const sd_act *x, int n0,
+                           int rows);
+/// A matmul: every tile of the outputs [m0, m1) meets all rows, n <= most at a time by fn[n - 1].
+void sd_tiles_run(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0, int m1,
+                  const sd_tile_fn *fn, int most);
+
+typedef struct {
+    /// out [32][16] <- the values of a tile's block, as the stored ones. head: of its 8 blocks (K
+    /// types).
+    void (*write)(float *out, const uint8_t *block, const uint8_t *head, sd_dtype t);
+    /// acc [N][16] += w [32][16] times N rows of x, K apart.
+    void (*fma)(float *acc, const float *w, const float *x, int K, int N);
+} sd_block_fns;
+/// A matmul of quantised weights with activations in fp32.
+void sd_tiles_fp32(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0, int m1,
+                   const sd_block_fns *fn);
+/// A `write` for every processor.
+void sd_tile_values(float *out, const uint8_t *block, const uint8_t *head, sd_dtype t);
+
+/// The plain table with packed tiles and their matrix products.
+void sd_ops_over_tiles(sd_ops *out, const char *name, sd_matmul_fn matmul, sd_matmul_fn add);

@@ -174,11 +174,11 @@ static void check_neighbours(sd_model *m, sd_pool *pool, sd_compute compute, con
 
 typedef void (*check)(sd_model *m, sd_pool *pool, sd_compute compute, const char *isa);
 static void each_table(sd_model *m, sd_compute compute, check fn) {
-    static const char *const tables[] = {"plain", "avx2", "avx512"};
+    static const char *const tables[] = {"plain", "avx2", "avx512", "neon"};
     sd_pool *pool = NULL;
     cr_assert_eq(sd_pool_open(&pool, 2, NULL), SD_OK);
     cr_assert_not_null(m);
-    for (int i = 0; i < 3; i++)
+    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++)
         if (sd_ops_named(tables[i])) fn(m, pool, compute, tables[i]);
     sd_pool_close(pool);
 }

@@ -12,11 +12,7 @@
 
 static const sd_ops *emulated(void) {
     static sd_ops ops;
-    ops = sd_ops_plain;
-    ops.name = "neon over SIMDe";
-    ops.pack = sd_pack_tiles;
-    ops.matmul = emulated_matmul;
-    ops.matmul_add = emulated_matmul_add;
+    sd_ops_over_tiles(&ops, "neon over SIMDe", emulated_matmul, emulated_matmul_add);
     return &ops;
 }
 

@@ -8,10 +8,10 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const table_names[] = {"plain", "avx2", "avx512"};
+static const char *const table_names[] = {"plain", "avx2", "avx512", "neon"};
 
 static void each_table(void (*fn)(const sd_ops *ops)) {
-    for (int i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof table_names / sizeof table_names[0]; i++) {
         const sd_ops *ops = sd_ops_named(table_names[i]);
         if (ops)
             fn(ops);
