@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "model/adapter_basis.h"
+#include "model/adapter_pack.h"
 #include "model/gguf.h"
 #include "model/safetensors.h"
 
@@ -23,6 +24,7 @@ enum { MAX_CONFIG_BYTES = 1 << 20 };
 typedef struct {
     atomic_int references;
     float *factors; // all A and B, one after another
+    sd_adapter_cache packs;
 } owner;
 
 static atomic_uint_fast64_t next_generation = 1;
@@ -47,7 +49,7 @@ static sd_status new_adapter(sd_adapter **out, const char *name, const char *pat
     o = sd_alloc(1, sizeof *o);
     SD_CHECK_ALLOC(o, err);
     a->owned = o;
-    a->cache = sd_adapter_cache_open();
+    sd_adapter_cache_init(&o->packs);
     atomic_init(&o->references, 1);
     o->factors = sd_alloc(floats, sizeof(float));
     a->name = sd_strdup(name);
@@ -55,7 +57,7 @@ static sd_status new_adapter(sd_adapter **out, const char *name, const char *pat
     a->L = base->hp.L;
     a->lora = sd_alloc((size_t)base->hp.L * SD_PROJ_COUNT, sizeof *a->lora);
     a->generation = atomic_fetch_add(&next_generation, 1);
-    if (!o->factors || !a->name || !a->path || !a->lora || !a->cache)
+    if (!o->factors || !a->name || !a->path || !a->lora)
         st = sd_fail(err, SD_ENOMEM, "%s: out of memory", name);
 out:
     if (st != SD_OK) {
@@ -78,13 +80,19 @@ void sd_adapter_release(sd_adapter *a) {
     if (!a) return;
     owner *o = a->owned;
     if (atomic_fetch_sub(&o->references, 1) != 1) return;
-    sd_adapter_cache_close(a->cache, a->L * SD_PROJ_COUNT);
+    sd_adapter_cache_free(&o->packs, a->L * SD_PROJ_COUNT);
     free(o->factors);
     free(o);
     free(a->name);
     free(a->path);
     free(a->lora);
     free(a);
+}
+
+sd_status sd_adapter_packed(const sd_adapter_packs **out, const sd_adapter *a, const sd_model *base,
+                            const sd_ops *ops, sd_compute compute, sd_error *err) {
+    owner *o = a->owned;
+    return sd_adapter_cache_get(out, &o->packs, a, base, ops, compute, err);
 }
 
 static void summarise(sd_adapter *a, const sd_model *base) {

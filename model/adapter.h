@@ -9,8 +9,6 @@
 #include "kernels/ops.h"
 #include "model/model.h"
 
-#include <pthread.h>
-
 enum { SD_MAX_RANK = 512 };
 
 typedef struct {
@@ -34,11 +32,6 @@ typedef struct sd_adapter_packs {
     struct sd_adapter_packs *next;
 } sd_adapter_packs;
 
-typedef struct {
-    pthread_mutex_t lock;
-    sd_adapter_packs *packs;
-} sd_adapter_cache;
-
 typedef struct sd_adapter {
     char *name;
     char *path;
@@ -47,9 +40,8 @@ typedef struct sd_adapter {
     sd_lora *lora; // [L * SD_PROJ_COUNT]
     int max_r;
     int64_t n_params;
-    sd_sha256 sha256;        // of the weights file
-    sd_sha256 base_sha256;   // of the model it was trained on; zero when the file does not say
-    sd_adapter_cache *cache; // packs, made when first decoded with
+    sd_sha256 sha256;      // of the weights file
+    sd_sha256 base_sha256; // of the model it was trained on; zero when the file does not say
     void *owned;
 } sd_adapter;
 
@@ -66,8 +58,6 @@ void sd_adapter_release(sd_adapter *a); // NULL is fine
 /// as long as the adapter; any thread may ask.
 sd_status sd_adapter_packed(const sd_adapter_packs **out, const sd_adapter *a, const sd_model *base,
                             const sd_ops *ops, sd_compute compute, sd_error *err);
-sd_adapter_cache *sd_adapter_cache_open(void); // NULL: no memory
-void sd_adapter_cache_close(sd_adapter_cache *c, int slots);
 
 // Writers. `dir`/`path` must not exist half-written afterwards: files are written atomically.
 /// adapter_config.json and adapter_model.safetensors, as PEFT writes them.

@@ -1,7 +1,7 @@
 // The packed form of an adapter's factors, for the tables that multiply with them. Where
 // activations are rounded to 8 bits the factors are held in bf16: half the bytes of a step that
 // waits for memory, at a rounding of 1/256 of a correction. Under fp32 they stay as they are.
-#include "model/adapter.h"
+#include "model/adapter_pack.h"
 
 #include <string.h>
 
@@ -29,21 +29,17 @@ static void free_packs(sd_adapter_packs *p, int n) {
     free(p);
 }
 
-sd_adapter_cache *sd_adapter_cache_open(void) {
-    sd_adapter_cache *c = sd_alloc(1, sizeof *c);
-    if (c) pthread_mutex_init(&c->lock, NULL);
-    return c;
+void sd_adapter_cache_init(sd_adapter_cache *c) {
+    pthread_mutex_init(&c->lock, NULL);
 }
 
-void sd_adapter_cache_close(sd_adapter_cache *c, int slots) {
-    if (!c) return;
-    while (c->packs) {
-        sd_adapter_packs *next = c->packs->next;
-        free_packs(c->packs, slots);
-        c->packs = next;
+void sd_adapter_cache_free(sd_adapter_cache *c, int slots) {
+    while (c->first) {
+        sd_adapter_packs *next = c->first->next;
+        free_packs(c->first, slots);
+        c->first = next;
     }
     pthread_mutex_destroy(&c->lock);
-    free(c);
 }
 
 static sd_status make(sd_adapter_packs **out, const sd_adapter *a, const sd_model *base,
@@ -84,17 +80,18 @@ out:
     return st;
 }
 
-sd_status sd_adapter_packed(const sd_adapter_packs **out, const sd_adapter *a, const sd_model *base,
-                            const sd_ops *ops, sd_compute compute, sd_error *err) {
+sd_status sd_adapter_cache_get(const sd_adapter_packs **out, sd_adapter_cache *c,
+                               const sd_adapter *a, const sd_model *base, const sd_ops *ops,
+                               sd_compute compute, sd_error *err) {
     sd_status st = SD_OK;
-    pthread_mutex_lock(&a->cache->lock);
-    sd_adapter_packs *p = a->cache->packs;
+    pthread_mutex_lock(&c->lock);
+    sd_adapter_packs *p = c->first;
     while (p && (p->ops != ops || p->compute != compute)) p = p->next;
     if (!p) {
         st = make(&p, a, base, ops, compute, err);
-        if (p) p->next = a->cache->packs, a->cache->packs = p;
+        if (p) p->next = c->first, c->first = p;
     }
-    pthread_mutex_unlock(&a->cache->lock);
+    pthread_mutex_unlock(&c->lock);
     *out = p;
     return st;
 }

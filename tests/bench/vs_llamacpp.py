@@ -132,8 +132,7 @@ def peer_streams(model, threads, n):
     import llama_cpp as L
 
     m, c, log = open_peer(L, model, threads, n * STREAM_TOKENS * 2 + 512, n)
-    steps, vocab = Steps(L, c), L.llama_model_get_vocab(m)
-    V, size = L.llama_vocab_n_tokens(vocab), STREAM_TOKENS
+    steps, size = Steps(L, c), STREAM_TOKENS
     greedy = L.llama_sampler_init_greedy()
     steps.chunk(0, 64)  # warm-up
     L.llama_memory_clear(L.llama_get_memory(c), True)
@@ -144,7 +143,7 @@ def peer_streams(model, threads, n):
         rows = [(prompt_token(1000 * s + i), i, s, i == size - 1) for s in some for i in range(size)]
         steps.run(rows)
         for k, s in enumerate(some):
-            last[s] = L.llama_sampler_sample(greedy, c, (k + 1) * size - 1) % V
+            last[s] = L.llama_sampler_sample(greedy, c, (k + 1) * size - 1)
     for made in range(1, size):
         steps.run([(last[s], size + made - 1, s, True) for s in range(n)])
         for s in range(n):
@@ -153,20 +152,14 @@ def peer_streams(model, threads, n):
 
 
 def ours_streams(specdec, model, threads, n):
-    server = subprocess.Popen([specdec, "serve", "-m", model, "--threads", str(threads), "--port", "0", "--slots", str(n), "--spec", "off", "--ctx",
-                               str(4 * STREAM_TOKENS)], stderr=subprocess.PIPE, text=True)
+    sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e", "lib"))
+    from served import Served
+
+    server = Served(specdec, model, "--threads", str(threads), "--slots", str(n), "--spec", "off", "--ctx", str(4 * STREAM_TOKENS))
     try:
-        port = None
-        for line in server.stderr:
-            found = re.search(r"serving .* at http://[^ ]*:(\d+)", line)
-            if found:
-                port = int(found.group(1))
-                break
-        if not port:
-            sys.exit("specdec serve did not start")
 
         def ask(s, tokens=STREAM_TOKENS):
-            connection = http.client.HTTPConnection("127.0.0.1", port)
+            connection = http.client.HTTPConnection("127.0.0.1", server.port)
             body = {"prompt": [prompt_token(1000 * s + i) for i in range(STREAM_TOKENS)], "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
             connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
             answer = json.loads(connection.getresponse().read())
@@ -180,8 +173,8 @@ def ours_streams(specdec, model, threads, n):
             list(pool.map(ask, range(n)))
             return {"tok_s": n * STREAM_TOKENS / (time.perf_counter() - begin)}
     finally:
-        server.terminate()
-        server.communicate()
+        server.process.terminate()
+        server.process.wait()
 
 
 def peer_answers(model, threads, lora):
@@ -200,15 +193,10 @@ def peer_answers(model, threads, lora):
     if L.llama_model_meta_val_str(m, b"tokenizer.chat_template", text, len(text)) < 0:
         sys.exit(f"{model}: has no chat template")
     render = Jinja2ChatFormatter(text.value.decode(), eos_token="", bos_token="")
-    batch, before = L.llama_batch_init(512, 0, 1), []
+    steps, before = Steps(L, c), []
 
     def forward(tokens, pos):
-        batch.n_tokens = len(tokens)
-        for i, token in enumerate(tokens):
-            batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0] = token, pos + i, 1, 0
-            batch.logits[i] = i == len(tokens) - 1
-        if L.llama_decode(c, batch) != 0:
-            sys.exit("llama_decode failed")
+        steps.run([(token, pos + i, 0, i == len(tokens) - 1) for i, token in enumerate(tokens)])
 
     for line in sys.stdin:
         o = json.loads(line)
@@ -247,8 +235,8 @@ def ours(specdec, model, threads):
     b = of_process([specdec, "bench", "model", "-m", model, "--threads", str(threads), "--depth", ",".join(map(str, DEPTHS)), "--start", "--json"])
     out = {"prefill_tok_s": b["prefill_tok_s"]["512"], "start_s": b["cold_start_first_token_s"], "resident_mb": b["rss_mb"]}
     out.update({f"decode_tok_s_{d}": b["decode_tok_s"][str(d)] for d in DEPTHS})
-    out.update({f"verify_ms_{n}": b["verify_ms"][str(n)] for n in ROWS})
     out.update({f"cost_{n}": b["verify_cost"][str(n)] for n in ROWS})
+    out.update({f"verify_ms_{n}": out[f"cost_{n}"] * b["one_row_ms"] for n in ROWS})
     return out
 
 

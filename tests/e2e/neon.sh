@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The kernels compiled for 64-bit ARM and run under emulation: every weight type against the plain table. Needs aarch64-linux-gnu-gcc and
-# qemu-aarch64-static (apt install gcc-aarch64-linux-gnu qemu-user-static); without them a printed skip. Prints TAP.
+# The kernels' unit tests compiled for 64-bit ARM and run under emulation. Needs aarch64-linux-gnu-gcc and qemu-aarch64-static
+# (apt install gcc-aarch64-linux-gnu qemu-user-static); without them a printed skip. Prints TAP.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 for tool in aarch64-linux-gnu-gcc qemu-aarch64-static; do
@@ -12,16 +12,30 @@ done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 flags=(-std=c11 -O2 -D_GNU_SOURCE -I. -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wcast-qual -ffp-contract=off -Werror)
-sources=(tests/e2e/neon.c kernels/{ops,quant,quant_write,quant_write_k,slab}.c kernels/cpu/{ops_plain,pack,matmul_neon}.c base/{memory,status,log}.c)
-for source in "${sources[@]}"; do
-  [ "$source" = kernels/cpu/matmul_neon.c ] && isa=-march=armv8.2-a+dotprod || isa=
-  aarch64-linux-gnu-gcc "${flags[@]}" $isa -c "$source" -o "$work/$(echo "$source" | tr / _).o" || {
+sources=(kernels/{ops,quant,quant_write,quant_write_k,slab}.c kernels/cpu/{ops_plain,pack,tiles,matmul_neon}.c base/{memory,status,log}.c)
+compile() { # SOURCE OPTIONS...
+  local source=$1
+  shift
+  aarch64-linux-gnu-gcc "${flags[@]}" "$@" -c "$source" -o "$work/$(echo "$source" | tr / _).o" || {
     echo "not ok - neon: $source does not compile for 64-bit ARM"
     exit 1
   }
-done
-aarch64-linux-gnu-gcc -static "$work"/*.o -o "$work/neon" -lm -lpthread || {
-  echo "not ok - neon: the kernels do not link"
-  exit 1
 }
-qemu-aarch64-static "$work/neon"
+for source in "${sources[@]}"; do
+  [ "$source" = kernels/cpu/matmul_neon.c ] && compile "$source" -march=armv8.2-a+dotprod || compile "$source"
+done
+bad=0
+for test in test_kernels test_kernels_rows; do
+  compile tests/unit/$test.c -Itests/unit/without_criterion -Wno-conversion -Wno-unused -Wno-pedantic
+  aarch64-linux-gnu-gcc -static "$work"/base_*.o "$work"/kernels_*.o "$work/tests_unit_$test.c.o" -o "$work/$test" -lm -lpthread || {
+    echo "not ok - neon: $test does not link"
+    exit 1
+  }
+  qemu-aarch64-static "$work/$test" >"$work/$test.tap" || bad=1
+  cat "$work/$test.tap"
+  if grep -q '^# neon: .*lacks it' "$work/$test.tap" || ! grep -q '^ok' "$work/$test.tap"; then
+    echo "not ok - neon: $test did not run the NEON table"
+    bad=1
+  fi
+done
+exit $bad

@@ -5,11 +5,12 @@
 """
 import os
 import re
-import subprocess
 import sys
-import threading
 import time
 import urllib.request
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
+from served import Served  # noqa: E402
 
 if os.environ.get("PYTHON"):
     python = os.environ.pop("PYTHON")
@@ -90,21 +91,16 @@ def run(port):
 
 
 def main():
-    server = subprocess.Popen([BINARY, "serve", "-m", MODEL, "--port", "0"], stderr=subprocess.PIPE, text=True)
     try:
-        port = None
-        for line in server.stderr:
-            found = re.search(r"serving .* at http://[^ ]*:(\d+)", line)
-            if found:
-                port = int(found.group(1))
-                break
-        threading.Thread(target=server.stderr.read, daemon=True).start()
-        check("the server starts", port is not None)
-        if port:
-            run(port)
+        server = Served(BINARY, MODEL)
+    except RuntimeError as e:
+        check("the server starts", False, e)
+        return 1
+    try:
+        run(server.port)
     finally:
-        server.terminate()
-        check("it ends with 0", server.wait(60) == 0)
+        server.process.terminate()
+        check("it ends with 0", server.process.wait(60) == 0)
     return 1 if failures else 0
 
 

@@ -18,6 +18,9 @@ import tempfile
 import threading
 import time
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
+from served import Served  # noqa: E402
+
 BINARY = sys.argv[1] if len(sys.argv) > 1 else "build/release/specdec"
 MODELS = os.environ.get("SPECDEC_MODELS", os.path.expanduser("~/.cache/specdec/models"))
 MODEL = os.path.join(MODELS, "SmolLM2-135M-Instruct.Q4_1.gguf")
@@ -35,29 +38,11 @@ def check(name, ok, detail=""):
             print("# " + line[:400], flush=True)
 
 
-class Server:
+class Server(Served):
     """A running server; its standard error is kept."""
 
     def __init__(self, *options):
-        self.process = subprocess.Popen(
-            [BINARY, "serve", "-m", MODEL, "--port", "0", *options], stderr=subprocess.PIPE, text=True
-        )
-        self.lines, self.port = [], None
-        ready = threading.Event()
-
-        def read():
-            for line in self.process.stderr:
-                self.lines.append(line.rstrip())
-                found = re.search(r"serving .* at http://[^ ]*:(\d+)", line)
-                if found:
-                    self.port = int(found.group(1))
-                    ready.set()
-            ready.set()
-
-        threading.Thread(target=read, daemon=True).start()
-        if not ready.wait(60 * SLOW) or not self.port:
-            self.process.kill()
-            raise RuntimeError("the server did not start: " + " | ".join(self.lines))
+        super().__init__(BINARY, MODEL, *options, limit=60 * SLOW)
 
     def request(self, method, path, body=None, headers=None, timeout=120):
         c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout * SLOW)
