@@ -380,8 +380,8 @@ def main():
     ap.add_argument("--group", type=int, default=8, help="prompts a turn (8)")
     ap.add_argument("--tokens", type=int, default=320, help="cap of an answer (320)")
     a = ap.parse_args()
-    if bool(a.run) != bool(a.prompts) or a.count < 1 or a.group < 1:
-        ap.error("--run and --prompts go together; --count and --group are 1 at least")
+    if bool(a.run) != bool(a.prompts) or min(a.count, a.group, a.rounds, 1 if a.streams is None else a.streams) < 1:
+        ap.error("--run and --prompts go together; --count, --group, --rounds and --streams are 1 at least")
     if importlib.util.find_spec("llama_cpp") is None:
         print("ok - vs_llamacpp # SKIP llama-cpp-python is not installed")
         return
