@@ -183,7 +183,8 @@ sd_status sd_train_open(sd_train **out, sd_model *m, const sd_lora_layout *lay, 
     t->pool = pool;
     t->o = *o;
     t->recompute = plan.recompute;
-    t->panels = sd_panels_best(plan.compute == SD_TRAIN_BF16);
+    // The double build is the reference: its products never round to bf16, whatever auto chose.
+    t->panels = sd_panels_best(!SD_REAL_IS_DOUBLE && plan.compute == SD_TRAIN_BF16);
     t->lowest = lowest_adapted(lay);
     t->causal = (sd_causal){m->hp.H, m->hp.G, m->hp.D, (real)(1 / sqrt((double)m->hp.D))};
     sd_train_carve(&t->mem, NULL, &m->hp, lay, t->panels, o->max_tokens, t->recompute, t->lowest,
