@@ -75,7 +75,8 @@ sd_status sd_limits_measure(sd_limits *out, const char *isa, sd_pool *pool, sd_e
     j->read = read_plain;
     double (*fma)(int64_t) = fma_plain, (*int8)(int64_t) = fma_plain;
 #if defined(__x86_64__)
-    bool wide = strcmp(isa, "avx512") == 0;
+    // int8 is that of the vector units with AMX too: they scale what the matrix unit sums.
+    bool wide = strcmp(isa, "avx512") == 0 || strcmp(isa, "amx") == 0;
     if (wide || strcmp(isa, "avx2") == 0) {
         j->read = sd_read_avx2;
         fma = wide ? sd_fma_loop_avx512 : sd_fma_loop_avx2;

@@ -5,13 +5,12 @@
 #include "base/memory.h"
 #include "kernels/cpu/avx2.h"
 #include "kernels/cpu/avx512.h"
+#include "kernels/cpu/features.h"
 #include "kernels/cpu/neon.h"
 #include "kernels/cpu/packed.h"
 #include "kernels/slab.h"
 
-#if defined(__x86_64__)
-#include <cpuid.h>
-#elif defined(__aarch64__)
+#if defined(__aarch64__)
 #include <pthread.h>
 #include <sys/auxv.h>
 #endif
@@ -20,24 +19,12 @@
 #include <string.h>
 
 #if defined(__x86_64__)
-// clang 14, which builds the fuzz targets, does not know the name "f16c": CPUID.1:ECX bit 29.
-static bool has_f16c(void) {
-    unsigned a, b, c, d;
-    return __get_cpuid(1, &a, &b, &c, &d) && (c >> 29 & 1);
-}
-static bool has_avx2(void) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
-}
-static bool has_avx512(void) {
-    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512vnni");
-}
-
 static const sd_ops sd_ops_avx512 = {.name = "avx512",
                                      .matmul = sd_matmul_avx512,
                                      .matmul_add = sd_matmul_add_avx512,
                                      SD_OPS_OF_AVX2};
+static const sd_ops sd_ops_amx = {
+    .name = "amx", .matmul = sd_matmul_amx, .matmul_add = sd_matmul_add_avx512, SD_OPS_OF_AVX2};
 #elif defined(__aarch64__)
 enum { HAS_DOT_PRODUCT = 1 << 20 }; // HWCAP_ASIMDDP
 
@@ -55,8 +42,9 @@ static const sd_ops *neon(void) {
 const sd_ops *sd_ops_named(const char *name) {
     if (strcmp(name, "plain") == 0) return &sd_ops_plain;
 #if defined(__x86_64__)
-    if (strcmp(name, "avx2") == 0 && has_avx2()) return &sd_ops_avx2;
-    if (strcmp(name, "avx512") == 0 && has_avx512()) return &sd_ops_avx512;
+    if (strcmp(name, "avx2") == 0 && sd_cpu_has_avx2()) return &sd_ops_avx2;
+    if (strcmp(name, "avx512") == 0 && sd_cpu_has_avx512()) return &sd_ops_avx512;
+    if (strcmp(name, "amx") == 0 && sd_cpu_has_amx()) return &sd_ops_amx;
 #elif defined(__aarch64__)
     if (strcmp(name, "neon") == 0 && getauxval(AT_HWCAP) & HAS_DOT_PRODUCT) return neon();
 #endif
@@ -69,10 +57,11 @@ const sd_ops *sd_ops_best(void) {
         const sd_ops *o = sd_ops_named(forced);
         if (o) return o;
         sd_log(SD_LOG_WARN,
-               "SPECDEC_ISA=%s is not available here; give plain, avx2, avx512 or neon", forced);
+               "SPECDEC_ISA=%s is not available here; give plain, avx2, avx512, amx or neon",
+               forced);
     }
-    static const char *const order[] = {"avx512", "avx2", "neon"};
-    for (int i = 0; i < 3; i++) {
+    static const char *const order[] = {"amx", "avx512", "avx2", "neon"};
+    for (int i = 0; i < 4; i++) {
         const sd_ops *o = sd_ops_named(order[i]);
         if (o) return o;
     }

@@ -1,5 +1,5 @@
 // The operations of inference, as one table chosen at run time: plain C (the reference), AVX2,
-// AVX-512.
+// AVX-512, AMX, NEON.
 //
 // Row invariance is part of every contract here: the bits of a row of a result depend on that row's
 // inputs alone, never on N, on the other rows, on the number of threads or on how the work was cut
@@ -85,7 +85,7 @@ typedef void (*sd_matmul_fn)(float *y, int ldy, const sd_packed *w, const sd_act
                              int m1);
 
 typedef struct sd_ops {
-    const char *name; // "plain", "avx2", "avx512", "neon"
+    const char *name; // "plain", "avx2", "avx512", "amx", "neon"
 
     int layout; // of the packed form, and its version: what is kept on disk is bound to it; 0: the
                 // stored form is used in place
@@ -132,7 +132,7 @@ typedef struct sd_ops {
     int (*argmax)(const float *x, int n);
 } sd_ops;
 
-/// The fastest table this processor runs. SPECDEC_ISA=plain|avx2|avx512|neon in the environment
+/// The fastest table this processor runs. SPECDEC_ISA=plain|avx2|avx512|amx|neon in the environment
 /// forces one (for tests); NULL never.
 const sd_ops *sd_ops_best(void);
 /// By name; NULL when this processor or build lacks it.

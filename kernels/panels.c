@@ -1,6 +1,7 @@
 // Packing, the plain kernel that is the reference, and the choice of a kernel for this processor.
 #include "kernels/panels.h"
 
+#include "kernels/cpu/features.h"
 #include "kernels/cpu/panels_isa.h"
 #include "kernels/tensor.h"
 
@@ -31,16 +32,10 @@ static const sd_panels sd_panels_plain = {"plain", PLAIN, 1, false, matmul_plain
 const sd_panels *sd_panels_named(const char *name) {
     if (strcmp(name, "plain") == 0) return &sd_panels_plain;
 #if defined(__x86_64__)
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    if (strcmp(name, "avx2") == 0 && avx2) return &sd_panels_avx2;
-    if (strcmp(name, "avx512") == 0 && avx512 && __builtin_cpu_supports("avx512vnni") &&
-        __builtin_cpu_supports("avx512bf16"))
-        return &sd_panels_avx512; // its file may use whatever the build allows *_avx512.c
-    if (strcmp(name, "avx512-bf16") == 0 && avx512 && __builtin_cpu_supports("avx512vnni") &&
-        __builtin_cpu_supports("avx512bf16"))
-        return &sd_panels_bf16;
+    if (strcmp(name, "avx2") == 0 && sd_cpu_has_avx2()) return &sd_panels_avx2;
+    // Its file may use whatever the build allows *_avx512.c.
+    if (strcmp(name, "avx512") == 0 && sd_cpu_has_avx512_bf16()) return &sd_panels_avx512;
+    if (strcmp(name, "avx512-bf16") == 0 && sd_cpu_has_avx512_bf16()) return &sd_panels_bf16;
 #endif
     return NULL;
 }

@@ -11,62 +11,11 @@
 #endif
 
 #include "kernels/cpu/avx512.h"
-#include "kernels/cpu/packed.h"
+#include "kernels/cpu/tile_avx512.h"
 
 #include <string.h>
 
-#ifndef SPECDEC_SIMDE // an emulated instruction is a function: unrolled, they would take minutes
-#define INLINE static inline __attribute__((always_inline))
-#else
-#define INLINE static
-#endif
-// Instrumented loops cannot always be unrolled, and gcc then refuses the wish as an error.
-#if defined(SPECDEC_SIMDE) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define UNROLL
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-enum { MAX_N = 8, FLOAT_N = 4, AHEAD = 1536 };
-
-INLINE __m512 half16(const uint8_t *p) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
-}
-INLINE __m512 u8x16(const uint8_t *p) {
-    __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
-    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(v));
-}
-INLINE __m512 s8x16(const uint8_t *p) {
-    __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(v));
-}
-INLINE __m512i load(const uint8_t *p) {
-    return _mm512_loadu_si512((const void *)p);
-}
-
-// The unsigned codes of group g.
-INLINE __m512i codes(const uint8_t *code, const uint8_t *high, int g, int bits, bool table) {
-    if (bits == 8) return _mm512_xor_si512(load(code + g * SD_PLANE), _mm512_set1_epi8((char)0x80));
-    __m512i q = load(code + g / 2 * SD_PLANE);
-    q = _mm512_and_si512(g % 2 ? _mm512_srli_epi16(q, 4) : q, _mm512_set1_epi8(15));
-    if (table) {
-        __m128i t = _mm_loadu_si128((const __m128i *)(const void *)sd_iq4_value);
-        __m512i value = _mm512_xor_si512(_mm512_broadcast_i32x4(t), _mm512_set1_epi8((char)0x80));
-        return _mm512_shuffle_epi8(value, q);
-    }
-    if (bits == 5) {
-        __m512i b = _mm512_and_si512(load(high), _mm512_set1_epi8((char)(1 << g)));
-        b = g < 4 ? _mm512_slli_epi16(b, (unsigned)(4 - g) & 7)
-                  : _mm512_srli_epi16(b, (unsigned)(g - 4) & 7);
-        q = _mm512_or_si512(q, b);
-    } else if (bits == 6) {
-        __m512i b = load(high + g / 4 * SD_PLANE);
-        int s = g % 4 * 2;
-        b = s < 4 ? _mm512_slli_epi16(b, (unsigned)(4 - s) & 7)
-                  : _mm512_srli_epi16(b, (unsigned)(s - 4) & 7);
-        q = _mm512_or_si512(q, _mm512_and_si512(b, _mm512_set1_epi8(0x30)));
-    }
-    return q;
-}
+enum { MAX_N = 8, FLOAT_N = 4 };
 
 INLINE __m512i word(const int8_t *p) { // 4 activations in every lane
     int32_t v;
@@ -74,16 +23,11 @@ INLINE __m512i word(const int8_t *p) { // 4 activations in every lane
     return _mm512_set1_epi32(v);
 }
 
-INLINE __mmask16 outputs(int rows) {
-    return (__mmask16)((1u << rows) - 1);
-}
-
 // y rows [n] <- one tile. t and n are constants where this is inlined.
 INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_act *x, int n0, int rows, int n,
                       sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
-    const bool table = t == SD_IQ4_NL;
-    const int centre = t == SD_Q8_0 || table ? 128 : f.centre, parts = t == SD_Q6_K ? 2 : 1;
+    const int centre = centre_of(t), parts = parts_of(t);
     __m512 acc[MAX_N], d, m = _mm512_setzero_ps(), head_d = m, head_m = m;
     UNROLL for (int r = 0; r < n; r++) acc[r] = _mm512_setzero_ps();
     const int blocks = x->K / SD_QBLOCK;
@@ -109,7 +53,7 @@ INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_act *x, int 
             }
             UNROLL for (int i = 0; i < 8 / parts; i++) {
                 int g = part * 4 + i;
-                __m512i q = codes(code, high, g, f.bits, table);
+                __m512i q = codes(code, high, g, t);
                 UNROLL for (int r = 0; r < n; r++) {
                     __m512i a = word(x->q + (at + r) * SD_QBLOCK + 4 * g);
                     if (n <= 4 && i % 2) // few rows: a second chain hides the latency
@@ -160,10 +104,9 @@ INLINE void write_block(float *out, const uint8_t *p, const uint8_t *head, sd_dt
     if (f.min) m = f.super ? _mm512_mul_ps(half16(head + 32), u8x16(p + 16)) : half16(p + 32);
     UNROLL for (int g = 0; g < 8; g++) {
         if (t == SD_Q6_K) d = _mm512_mul_ps(d0, s8x16(p + 16 * (g / 4)));
-        const bool table = t == SD_IQ4_NL;
         __m512i q =
-            _mm512_sub_epi8(codes(code, high, g, f.bits, table),
-                            _mm512_set1_epi8((char)(t == SD_Q8_0 || table ? 128 : f.centre)));
+            _mm512_sub_epi8(codes(code, high, g, t),
+                            _mm512_set1_epi8((char)centre_of(t)));
         UNROLL for (int j = 0; j < 4; j++) {
             __m512i v = _mm512_srai_epi32(_mm512_slli_epi32(q, (unsigned)(24 - 8 * j) & 31), 24);
             __m512 x = _mm512_mul_ps(d, _mm512_cvtepi32_ps(v));

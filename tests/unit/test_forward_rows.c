@@ -174,7 +174,7 @@ static void check_neighbours(sd_model *m, sd_pool *pool, sd_compute compute, con
 
 typedef void (*check)(sd_model *m, sd_pool *pool, sd_compute compute, const char *isa);
 static void each_table(sd_model *m, sd_compute compute, check fn) {
-    static const char *const tables[] = {"plain", "avx2", "avx512", "neon"};
+    static const char *const tables[] = {"plain", "avx2", "avx512", "amx", "neon"};
     sd_pool *pool = NULL;
     cr_assert_eq(sd_pool_open(&pool, 2, NULL), SD_OK);
     cr_assert_not_null(m);

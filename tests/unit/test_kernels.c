@@ -1,7 +1,7 @@
 // Every table of this machine against a double reference and against itself.
 #include "tests/unit/support_kernels.h"
 
-static const char *const table_names[] = {"plain", "avx2", "avx512", "neon"};
+static const char *const table_names[] = {"plain", "avx2", "avx512", "amx", "neon"};
 enum { TABLES = sizeof table_names / sizeof table_names[0] };
 // Calls fn on every table that this machine runs; at least the plain one.
 static void each_table(void (*fn)(const sd_ops *ops)) {

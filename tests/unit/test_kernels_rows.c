@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const table_names[] = {"plain", "avx2", "avx512", "neon"};
+static const char *const table_names[] = {"plain", "avx2", "avx512", "amx", "neon"};
 
 static void each_table(void (*fn)(const sd_ops *ops)) {
     for (size_t i = 0; i < sizeof table_names / sizeof table_names[0]; i++) {

@@ -1,4 +1,5 @@
-// The AVX-512 kernels compiled over SIMDe, so that processors without AVX-512 test their source.
+// The AVX-512 and AMX kernels compiled over emulated instructions, so that processors without them
+// test their source.
 // Only instructions are emulated: layouts, tails and the order of sums are the real ones.
 #define SPECDEC_SIMDE 1
 #define sd_matmul_avx512 emulated_matmul
@@ -6,6 +7,11 @@
 #include "tests/unit/support_simde.h"
 
 #include "kernels/cpu/matmul_avx512.c"
+#undef ROW
+#define sd_matmul_amx emulated_matmul_many
+#include "tests/unit/support_amx.h"
+
+#include "kernels/cpu/matmul_amx.c"
 
 #include "kernels/cpu/cpu.h"
 #include "tests/unit/support_kernels.h"
@@ -27,4 +33,19 @@ Test(kernels_simde, avx512_rows_do_not_depend_on_their_neighbours) {
 }
 Test(kernels_simde, avx512_product_is_added_to_what_is_there) {
     products_are_added(emulated());
+}
+
+static const sd_ops *emulated_amx(void) {
+    static sd_ops ops;
+    sd_ops_over_tiles(&ops, "amx emulated", emulated_matmul_many, emulated_matmul_add);
+    return &ops;
+}
+Test(kernels_simde, amx_matmul_of_every_type_equals_the_sum_in_double) {
+    matmul_of_every_type(emulated_amx());
+}
+Test(kernels_simde, amx_matmul_does_not_saturate) {
+    matmul_of_extremes(emulated_amx());
+}
+Test(kernels_simde, amx_rows_do_not_depend_on_their_neighbours) {
+    rows_are_invariant(emulated_amx());
 }

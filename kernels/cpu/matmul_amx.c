@@ -1,0 +1,217 @@
+// Integer matrix products of many rows with AMX: prefill, and the verification of long drafts. A
+// plane of packed codes (packed.h) is a row of the matrix unit's right operand, so one instruction
+// multiplies 16 rows of activations by a block of 16 outputs and 32 k. Left for the vector units is
+// the scaling of its sums, as with few rows (matmul_avx512.c): the integer sums are exact and the
+// float sums see the same values in the same order, so the bits are the same.
+//
+// The codes of two tiles are written out as signed bytes for CHUNK blocks, and 16 rows at a time
+// pass by: two tiles share what is read of the rows. A group's sums are all made before the first
+// is read, since a store of the matrix unit is not forwarded to a load.
+//
+// The tests also compile this file over plain C: the includer provides the intrinsics.
+#ifndef SPECDEC_SIMDE
+#include <immintrin.h>
+#endif
+
+#include "kernels/cpu/avx512.h"
+#include "kernels/cpu/tile_avx512.h"
+
+#include <string.h>
+
+enum { ROWS = 256, GROUP = 16, HALF = 8, CHUNK = 8, GROUPS = 8, PAIR = 2 };
+
+// Registers of the unit, as macros since they become names.
+#define SUMS 0
+#define ACTS 2
+#define CODES 4
+
+// Blocks of a pair of tiles, ready for any number of rows.
+typedef struct {
+    _Alignas(64) uint8_t code[PAIR][CHUNK][GROUPS][SD_PLANE]; // signed
+    float d[PAIR][CHUNK][2][SD_TILE_M];                       // Q6_K has one for each 16 k
+    float m[PAIR][CHUNK][SD_TILE_M];
+} tile_chunk;
+
+// The integer sums of a group with a chunk; Q6_K has two parts.
+typedef struct {
+    _Alignas(64) int32_t of[PAIR][CHUNK][2][GROUP][SD_TILE_M];
+} tile_sums;
+
+typedef struct {
+    uint8_t palette, start, reserved[14];
+    uint16_t bytes[16]; // of a row
+    uint8_t rows[16];
+} tile_config;
+_Static_assert(sizeof(tile_config) == 64, "the processor's own layout");
+
+static void configure(int k) { // terms of a product, 32 or 16
+    tile_config c = {.palette = 1};
+    c.rows[SUMS] = c.rows[ACTS] = GROUP;
+    c.rows[CODES] = (uint8_t)(k / 4);
+    c.bytes[SUMS] = c.bytes[CODES] = SD_PLANE;
+    c.bytes[ACTS] = (uint16_t)k;
+    // gcc 12 believes that the instruction reads 8 bytes, and would drop the other stores.
+    __asm__ volatile("" : : "r"(&c) : "memory");
+    _tile_loadconfig(&c);
+}
+
+// Block i of tile j of the pair.
+INLINE void open_block(tile_chunk *to, int j, int i, const uint8_t *p, const uint8_t *head,
+                       sd_dtype t) {
+    const sd_tile_form f = sd_tile_form_of(t);
+    const uint8_t *high = p + f.scales, *code = high + f.high;
+    for (int at = 0; at < f.block; at += 64) // beyond the ends of tiles and pages too
+        _mm_prefetch((const char *)p + AHEAD + at, _MM_HINT_T0);
+    __m512 d = half16(f.super ? head : p);
+    if (f.min) {
+        __m512 m = f.super ? _mm512_mul_ps(half16(head + 32), u8x16(p + 16)) : half16(p + 32);
+        _mm512_storeu_ps(to->m[j][i], m);
+    }
+    if (f.super && f.min) d = _mm512_mul_ps(d, u8x16(p));
+    for (int part = 0; part < parts_of(t); part++) {
+        __m512 dp = t == SD_Q6_K ? _mm512_mul_ps(d, s8x16(p + 16 * part)) : d;
+        _mm512_storeu_ps(to->d[j][i][part], dp);
+    }
+    const __m512i centre = _mm512_set1_epi8((char)centre_of(t));
+    UNROLL for (int g = 0; g < GROUPS; g++) {
+        __m512i q = _mm512_sub_epi8(codes(code, high, g, t), centre);
+        _mm512_storeu_si512((void *)to->code[j][i][g], q);
+    }
+}
+
+// The sums of 16 rows at q with block i; tiles is 1 or 2.
+INLINE void products(tile_sums *s, const tile_chunk *c, int i, const int8_t *q, int tiles,
+                     sd_dtype t) {
+    const int groups = GROUPS / parts_of(t);
+    UNROLL for (int part = 0; part < parts_of(t); part++) {
+        _tile_loadd(ACTS, q + part * 4 * groups, SD_QBLOCK);
+        UNROLL for (int j = 0; j < tiles; j++) {
+            _tile_loadd(CODES, c->code[j][i] + part * groups, SD_PLANE);
+            _tile_zero(SUMS);
+            _tile_dpbssd(SUMS, ACTS, CODES);
+            _tile_stored(SUMS, s->of[j][i][part], 4 * SD_TILE_M);
+        }
+    }
+}
+
+// acc [tiles][HALF] += the sums of block i and rows [r0, r0 + HALF) of the group.
+INLINE void scale_rows(__m512 acc[PAIR][HALF], const tile_sums *s, const tile_chunk *c, int i,
+                       int r0, const float *scale, const float *sum, int tiles, sd_dtype t) {
+    const sd_tile_form f = sd_tile_form_of(t);
+    __m512 d[PAIR][2], m[PAIR];
+    UNROLL for (int j = 0; j < tiles; j++) {
+        UNROLL for (int part = 0; part < parts_of(t); part++) d[j][part] =
+            _mm512_loadu_ps(c->d[j][i][part]);
+        if (f.min) m[j] = _mm512_loadu_ps(c->m[j][i]);
+    }
+    UNROLL for (int r = 0; r < HALF; r++) {
+        __m512 k = _mm512_set1_ps(scale[r0 + r]);
+        UNROLL for (int j = 0; j < tiles; j++) {
+            UNROLL for (int part = 0; part < parts_of(t); part++) {
+                __m512i v = load((const uint8_t *)s->of[j][i][part][r0 + r]);
+                acc[j][r] =
+                    _mm512_fmadd_ps(_mm512_cvtepi32_ps(v), _mm512_mul_ps(d[j][part], k), acc[j][r]);
+            }
+        }
+        if (!f.min) continue;
+        k = _mm512_set1_ps(sum[r0 + r]);
+        UNROLL for (int j = 0; j < tiles; j++) acc[j][r] =
+            f.super ? _mm512_fnmadd_ps(m[j], k, acc[j][r]) : _mm512_fmadd_ps(m[j], k, acc[j][r]);
+    }
+}
+
+// acc [tiles][.. ROWS][16] += blocks [b0, b0 + count), in the chunk, times rows [n0, n0 + GROUP).
+INLINE void add_group(float *acc, const tile_chunk *c, const sd_act *x, int n0, int b0, int count,
+                      int tiles, sd_dtype t) {
+    tile_sums s;
+    for (int i = 0; i < count; i++)
+        products(&s, c, i, x->q + sd_act_at(x, n0, b0 + i) * SD_QBLOCK, tiles, t);
+    for (int r0 = 0; r0 < GROUP; r0 += HALF) {
+        float *to = acc + r0 * SD_TILE_M;
+        __m512 a[PAIR][HALF];
+        UNROLL for (int j = 0; j < tiles; j++) {
+            UNROLL for (int r = 0; r < HALF; r++) a[j][r] =
+                _mm512_loadu_ps(to + (j * ROWS + r) * SD_TILE_M);
+        }
+        for (int i = 0; i < count; i++) {
+            const size_t at = sd_act_at(x, n0, b0 + i);
+            scale_rows(a, &s, c, i, r0, x->scale + at, x->sum + at, tiles, t);
+        }
+        UNROLL for (int j = 0; j < tiles; j++) {
+            UNROLL for (int r = 0; r < HALF; r++)
+                _mm512_storeu_ps(to + (j * ROWS + r) * SD_TILE_M, a[j][r]);
+        }
+    }
+}
+
+// y rows [n0, n0 + N) <- `tiles` tiles from p on, `bytes` apart; N <= ROWS, a multiple of GROUP.
+INLINE void tile_rows(float *y, int ldy, const uint8_t *p, size_t bytes, const sd_act *x, int n0,
+                      int N, int outputs_there, int tiles, sd_dtype t) {
+    const sd_tile_form f = sd_tile_form_of(t);
+    const int blocks = x->K / SD_QBLOCK;
+    _Alignas(64) float acc[PAIR * ROWS * SD_TILE_M];
+    tile_chunk c;
+    for (int j = 0; j < tiles; j++)
+        memset(acc + j * ROWS * SD_TILE_M, 0, (size_t)N * SD_TILE_M * sizeof *acc);
+    for (int b = 0; b < blocks; b += CHUNK) {
+        int count = blocks - b < CHUNK ? blocks - b : CHUNK;
+        for (int j = 0; j < tiles; j++) {
+            const uint8_t *head = p + (size_t)j * bytes, *block = head + f.head;
+            for (int i = 0; i < count; i++, block += f.block) open_block(&c, j, i, block, head, t);
+        }
+        p += f.head + count * f.block;
+        __asm__ volatile("" : : : "memory"); // the unit reads what was just stored
+        for (int r = 0; r < N; r += GROUP)
+            add_group(acc + r * SD_TILE_M, &c, x, n0 + r, b, count, tiles, t);
+    }
+    for (int r = 0; r < N; r++)
+        for (int j = 0; j < tiles; j++) {
+            int left = outputs_there - j * SD_TILE_M;
+            __m512 v = _mm512_loadu_ps(acc + (j * ROWS + r) * SD_TILE_M);
+            _mm512_mask_storeu_ps(y + (size_t)(n0 + r) * ldy + j * SD_TILE_M,
+                                  outputs(left < SD_TILE_M ? left : SD_TILE_M), v);
+        }
+}
+_Static_assert((int)CHUNK *SD_QBLOCK == 256, "a K type has one head a chunk");
+
+typedef void (*many_fn)(float *y, int ldy, const uint8_t *p, size_t bytes, const sd_act *x, int n0,
+                        int N, int outputs_there);
+#define MANY(t, tiles)                                                                             \
+    static __attribute__((noinline)) void many_##t##_##tiles(float *y, int ldy, const uint8_t *p,  \
+                                                             size_t bytes, const sd_act *x,        \
+                                                             int n0, int N, int outputs_there) {   \
+        tile_rows(y, ldy, p, bytes, x, n0, N, outputs_there, tiles, SD_##t);                       \
+    }
+#define BOTH(t) MANY(t, 1) MANY(t, 2)
+SD_EACH_QUANTISED(BOTH)
+#define ROW(t) [SD_##t] = {many_##t##_1, many_##t##_2},
+static const many_fn many_of[SD_IQ4_NL + 1][PAIR] = {SD_EACH_QUANTISED(ROW)};
+
+// Rows [0, N) of the outputs [m0, m1), N a multiple of GROUP.
+static void whole_groups(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
+                         int m1) {
+    const sd_dtype t = w->w.dtype;
+    const size_t bytes = sd_tile_bytes(t, w->w.cols);
+    configure(SD_QBLOCK / parts_of(t));
+    for (int m = m0, tiles; m < m1; m += tiles * SD_TILE_M) {
+        tiles = m1 - m > SD_TILE_M ? 2 : 1;
+        const uint8_t *p = (const uint8_t *)w->data + (size_t)(m / SD_TILE_M) * bytes;
+        for (int n0 = 0; n0 < N; n0 += ROWS)
+            many_of[t][tiles - 1](y + m, ldy, p, bytes, x, n0, N - n0 < ROWS ? N - n0 : ROWS,
+                                  m1 - m);
+    }
+    _tile_release();
+}
+
+void sd_matmul_amx(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0, int m1) {
+    int whole = N / GROUP * GROUP;
+    if (w->compute != SD_COMPUTE_AUTO || !sd_dtype_quantised(w->w.dtype)) whole = 0;
+    if (whole) whole_groups(y, ldy, w, x, whole, m0, m1);
+    if (whole == N) return;
+    sd_act rest = *x;
+    rest.x += (size_t)whole * x->K;
+    if (whole)
+        rest.q += whole * SD_QBLOCK, rest.scale += whole, rest.sum += whole, rest.isum += whole,
+            rest.isum16 += 2 * whole;
+    sd_matmul_avx512(y + (size_t)whole * ldy, ldy, w, &rest, N - whole, m0, m1);
+}

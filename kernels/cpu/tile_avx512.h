@@ -1,0 +1,77 @@
+// Reading the packed tiles (packed.h) with AVX-512: a plane of 64 bytes is one vector. Also
+// compiled over emulated instructions: the includer of such a file provides the intrinsics.
+#pragma once
+
+#include "kernels/cpu/packed.h"
+
+#ifndef SPECDEC_SIMDE
+#include <immintrin.h>
+#endif
+
+#ifndef SPECDEC_SIMDE // an emulated instruction is a function: unrolled, they would take minutes
+#define INLINE static inline __attribute__((always_inline))
+#else
+#define INLINE static
+#endif
+// Instrumented loops cannot always be unrolled, and gcc then refuses the wish as an error.
+#if defined(SPECDEC_SIMDE) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define UNROLL
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+enum { AHEAD = 1536 }; // bytes that the prefetch runs ahead
+
+INLINE __m512 half16(const uint8_t *p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+INLINE __m512 u8x16(const uint8_t *p) {
+    __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(v));
+}
+INLINE __m512 s8x16(const uint8_t *p) {
+    __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(v));
+}
+INLINE __m512i load(const uint8_t *p) {
+    return _mm512_loadu_si512((const void *)p);
+}
+
+// What the unsigned codes are above the signed: the top bit for codes that are signed as stored,
+// and for the values of IQ4_NL's table.
+INLINE int centre_of(sd_dtype t) {
+    return t == SD_Q8_0 || t == SD_IQ4_NL ? 128 : sd_tile_form_of(t).centre;
+}
+// Q6_K has a scale for each 16 k.
+INLINE int parts_of(sd_dtype t) {
+    return t == SD_Q6_K ? 2 : 1;
+}
+
+// The unsigned codes of group g.
+INLINE __m512i codes(const uint8_t *code, const uint8_t *high, int g, sd_dtype t) {
+    const int bits = sd_tile_form_of(t).bits;
+    if (bits == 8) return _mm512_xor_si512(load(code + g * SD_PLANE), _mm512_set1_epi8((char)0x80));
+    __m512i q = load(code + g / 2 * SD_PLANE);
+    q = _mm512_and_si512(g % 2 ? _mm512_srli_epi16(q, 4) : q, _mm512_set1_epi8(15));
+    if (t == SD_IQ4_NL) {
+        __m128i of = _mm_loadu_si128((const __m128i *)(const void *)sd_iq4_value);
+        __m512i value = _mm512_xor_si512(_mm512_broadcast_i32x4(of), _mm512_set1_epi8((char)0x80));
+        return _mm512_shuffle_epi8(value, q);
+    }
+    if (bits == 5) {
+        __m512i b = _mm512_and_si512(load(high), _mm512_set1_epi8((char)(1 << g)));
+        b = g < 4 ? _mm512_slli_epi16(b, (unsigned)(4 - g) & 7)
+                  : _mm512_srli_epi16(b, (unsigned)(g - 4) & 7);
+        q = _mm512_or_si512(q, b);
+    } else if (bits == 6) {
+        __m512i b = load(high + g / 4 * SD_PLANE);
+        int s = g % 4 * 2;
+        b = s < 4 ? _mm512_slli_epi16(b, (unsigned)(4 - s) & 7)
+                  : _mm512_srli_epi16(b, (unsigned)(s - 4) & 7);
+        q = _mm512_or_si512(q, _mm512_and_si512(b, _mm512_set1_epi8(0x30)));
+    }
+    return q;
+}
+
+INLINE __mmask16 outputs(int rows) {
+    return (__mmask16)((1u << rows) - 1);
+}
