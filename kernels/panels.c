@@ -36,6 +36,7 @@ const sd_panels *sd_panels_named(const char *name) {
     // Its file may use whatever the build allows *_avx512.c.
     if (strcmp(name, "avx512") == 0 && sd_cpu_has_avx512_bf16()) return &sd_panels_avx512;
     if (strcmp(name, "avx512-bf16") == 0 && sd_cpu_has_avx512_bf16()) return &sd_panels_bf16;
+    if (strcmp(name, "amx-bf16") == 0 && sd_cpu_has_amx()) return &sd_panels_amx;
 #endif
     return NULL;
 }
@@ -43,7 +44,9 @@ const sd_panels *sd_panels_named(const char *name) {
 const sd_panels *sd_panels_best(bool bf16) {
     const char *forced = getenv("SPECDEC_ISA");
     const sd_panels *p = NULL;
-    if (bf16) return forced && *forced ? NULL : sd_panels_named("avx512-bf16");
+    if (bf16 && forced && *forced) return NULL;
+    if (bf16) p = sd_panels_named("amx-bf16");
+    if (bf16) return p ? p : sd_panels_named("avx512-bf16");
     if (forced && *forced) p = sd_panels_named(forced);
     if (!p) p = sd_panels_named("avx512");
     if (!p) p = sd_panels_named("avx2");
@@ -61,6 +64,28 @@ size_t sd_panels_bytes(const sd_panels *p, int M, int K) {
     return m * k * (p->bf16 ? sizeof(uint16_t) : sizeof(float));
 }
 
+// Sums of two terms in bf16 stand side by side: a pair is one word. To nearest even; the values of
+// weights are finite.
+static inline uint32_t bf16_bits(float v) {
+    uint32_t u;
+    memcpy(&u, &v, 4);
+    return (u + 0x7fff + (u >> 16 & 1)) >> 16;
+}
+
+static void forward_panel(float *to, const float *w, int there, int width, int K) {
+    for (int k = 0; k < K; k++)
+        for (int i = 0; i < width; i++) to[k * width + i] = i < there ? w[(size_t)i * K + k] : 0;
+}
+
+static void forward_panel_bf16(uint32_t *to, const float *w, int there, int width, int K) {
+    for (int i = 0; i < width; i++, w += K, to++) {
+        int k = 0;
+        for (; i < there && k + 1 < K; k += 2)
+            to[(size_t)k / 2 * width] = bf16_bits(w[k]) | bf16_bits(w[k + 1]) << 16;
+        for (; k < K; k += 2) to[(size_t)k / 2 * width] = i < there ? bf16_bits(w[k]) : 0;
+    }
+}
+
 // Rows come in groups of a panel's width; each is written as columns of the panel.
 void sd_panels_pack_forward(const sd_panels *p, void *packed, const float *w, int m0, int count,
                             int M, int K) {
@@ -69,39 +94,44 @@ void sd_panels_pack_forward(const sd_panels *p, void *packed, const float *w, in
     for (int m = 0; m < count; m += width, w += (size_t)width * K) {
         int there = count - m < width ? count - m : width;
         size_t at = (size_t)(m0 + m) * (size_t)padded;
-        for (int k = 0; k < padded; k++) {
-            for (int i = 0; i < width; i++) {
-                float v = i < there && k < K ? w[(size_t)i * K + k] : 0;
-                size_t place = at + (size_t)k * width + i;
-                if (p->bf16)
-                    ((uint16_t *)packed)[at + (size_t)(k & ~1) * width + 2 * i + (k & 1)] =
-                        sd_float_to_bf16(v);
-                else
-                    ((float *)packed)[place] = v;
-            }
-        }
+        if (p->bf16)
+            forward_panel_bf16((uint32_t *)packed + at / 2, w, there, width, K);
+        else
+            forward_panel((float *)packed + at, w, there, width, K);
     }
 }
 
-// A row is one step (or half of one) of every panel.
+// A row is one step of every panel.
+static void backward_row(float *to, const float *w, int width, size_t panel, int K) {
+    for (int k = 0; k < K; k += width, to += panel) {
+        int there = K - k < width ? K - k : width;
+        memcpy(to, w + k, sizeof(float) * (size_t)there);
+        for (int i = there; i < width; i++) to[i] = 0;
+    }
+}
+
+// Two rows are one step; the second may be missing.
+static void backward_rows_bf16(uint32_t *to, const float *w, bool second, int width, size_t panel,
+                               int K) {
+    const float *next = w + K;
+    for (int k = 0; k < K; k += width, to += panel) {
+        int there = K - k < width ? K - k : width;
+        for (int i = 0; i < there; i++) to[i] = bf16_bits(w[k + i]);
+        for (int i = 0; second && i < there; i++) to[i] |= bf16_bits(next[k + i]) << 16;
+        for (int i = there; i < width; i++) to[i] = 0;
+    }
+}
+
 void sd_panels_pack_backward(const sd_panels *p, void *packed, const float *w, int m0, int count,
                              int M, int K) {
     int width = p->width, padded = p->bf16 ? round_up(M, 2) : M;
-    int rows = m0 + count == M ? padded - m0 : count; // the last range also writes the odd zero
-    for (int r = 0; r < rows; r++, w += K) {
-        int m = m0 + r;
-        for (int k = 0; k < K; k += width) {
-            size_t at = (size_t)k * (size_t)padded + (size_t)(p->bf16 ? m & ~1 : m) * width;
-            int there = r >= count ? 0 : K - k < width ? K - k : width;
-            if (p->bf16) {
-                uint16_t *to = (uint16_t *)packed + at + (m & 1);
-                for (int i = 0; i < width; i++)
-                    to[2 * i] = i < there ? sd_float_to_bf16(w[k + i]) : 0;
-            } else {
-                float *to = (float *)packed + at;
-                memcpy(to, w + k, sizeof(float) * (size_t)there);
-                for (int i = there; i < width; i++) to[i] = 0;
-            }
-        }
+    size_t panel = (size_t)padded * width;
+    if (!p->bf16) {
+        for (int r = 0; r < count; r++, w += K)
+            backward_row((float *)packed + (size_t)(m0 + r) * width, w, width, panel, K);
+        return;
     }
+    for (int r = 0; r < count; r += 2, w += 2 * (size_t)K)
+        backward_rows_bf16((uint32_t *)packed + (size_t)(m0 + r) / 2 * width, w, r + 1 < count,
+                           width, panel / 2, K);
 }

@@ -19,10 +19,10 @@
 #include <stdint.h>
 
 enum { SD_PANEL_ROWS = 64 };  // pack_* takes rows from multiples of this
-enum { SD_PANEL_TILE = 264 }; // rows of x in one matmul at most; a multiple of every kernel's rows
+enum { SD_PANEL_TILE = 288 }; // rows of x in one matmul at most; a multiple of every kernel's rows
 
 typedef struct sd_panels {
-    const char *name; // "plain", "avx2", "avx512", "avx512-bf16"
+    const char *name; // "plain", "avx2", "avx512", "avx512-bf16", "amx-bf16"
     int width;        // outputs of a panel
     int rows;         // rows of x that the kernel takes at once
     bool bf16;        // operands rounded to bf16 (to nearest even), sums in fp32
@@ -36,7 +36,8 @@ typedef struct sd_panels {
 enum { SD_PANEL_SCRATCH = 512 * 1024 };
 
 /// The fastest of this processor; bf16 asks for bf16 operands and gives NULL where the processor
-/// has no instructions for them. SPECDEC_ISA=plain|avx2|avx512 forces one, as for kernels/ops.h.
+/// has no instructions for them. SPECDEC_ISA=plain|avx2|avx512 forces one of fp32, as for
+/// kernels/ops.h, and bf16 is then not there.
 const sd_panels *sd_panels_best(bool bf16);
 const sd_panels *sd_panels_named(const char *name); // NULL when this processor lacks it
 

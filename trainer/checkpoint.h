@@ -30,7 +30,7 @@ typedef struct {
     sd_sha256 base, data, eval_data;
     sd_sha256 init;   // of the parameters the run began with: adapter.from's bytes, or the seed's
     char version[32]; // of specdec, and the kernels: both may round otherwise than another
-    char kernels[32]; // "plain", "avx2", "avx512", "avx512-bf16"
+    char kernels[32]; // "plain", "avx2", "avx512", "avx512-bf16", "amx-bf16"
 } sd_train_state;
 
 typedef struct {

@@ -3,4 +3,4 @@
 
 #include "kernels/panels.h"
 
-extern const sd_panels sd_panels_avx2, sd_panels_avx512, sd_panels_bf16;
+extern const sd_panels sd_panels_avx2, sd_panels_avx512, sd_panels_bf16, sd_panels_amx;

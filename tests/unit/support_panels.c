@@ -1,4 +1,5 @@
-// Shapes around the kernels' 6 or 12 rows, 16 or 32 outputs and blocks of 192 or 384 terms.
+// Shapes around the kernels' 6, 12 or 32 rows, 16 or 32 outputs and blocks of 192, 384 or 768
+// terms.
 #include "tests/unit/support_panels.h"
 
 #include "kernels/tensor.h"
@@ -10,7 +11,7 @@
 
 static const int shapes[][3] = {{1, 1, 1},     {5, 16, 8},     {6, 33, 7},
                                 {12, 96, 64},  {13, 31, 65},   {7, 64, 385},
-                                {25, 70, 193}, {11, 129, 800}, {264, 40, 32}};
+                                {25, 70, 193}, {11, 129, 800}, {288, 40, 32}};
 
 static double rounded(const sd_panels *p, float v) {
     return (double)(p->bf16 ? sd_bf16_to_float(sd_float_to_bf16(v)) : v);

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 
 Test(panels, both_products_equal_double_precision_on_every_instruction_set) {
-    static const char *const names[] = {"plain", "avx2", "avx512", "avx512-bf16"};
-    for (int i = 0; i < 4; i++) {
+    static const char *const names[] = {"plain", "avx2", "avx512", "avx512-bf16", "amx-bf16"};
+    for (int i = 0; i < 5; i++) {
         const sd_panels *p = sd_panels_named(names[i]);
         if (!p) continue; // test_panels_simde.c runs these on any processor
         double error = panels_error(p);
