@@ -102,7 +102,7 @@ static void scatter_tile(void *ctx, int task, int worker) {
 double sd_train_head(sd_train *t) {
     int n = t->mem.rows.n_supervised, C = t->m->hp.C;
     int chunks = (t->m->hp.V + t->mem.head_chunk - 1) / t->mem.head_chunk;
-    head_work w = {.t = t, .tile_rows = sd_train_tile_rows(n)};
+    head_work w = {.t = t, .tile_rows = sd_train_tile_rows(t, n)};
     w.tiles = (n + w.tile_rows - 1) / w.tile_rows;
     sd_pool_run(t->pool, w.tiles, gather_tile, &w);
     for (int c = -1; c < chunks; c++) {

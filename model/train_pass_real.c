@@ -98,9 +98,11 @@ static void dequant_task(sd_train *t, sd_stack_id id, int task, int worker) {
 
 // ---- regions
 
-int sd_train_tile_rows(int N) {
-    int rows = ((N + 15) / 16 + 11) / 12 * 12; // sixteen tiles; twelve rows are what a kernel takes
-    return rows < 36 ? 36 : rows > SD_TRAIN_TILE ? SD_TRAIN_TILE : rows;
+// Sixteen tiles, of whole runs of the rows that a kernel takes.
+int sd_train_tile_rows(const sd_train *t, int N) {
+    int step = t->panels->rows, least = (36 + step - 1) / step * step;
+    int rows = ((N + 15) / 16 + step - 1) / step * step;
+    return rows < least ? least : rows > SD_TRAIN_TILE ? SD_TRAIN_TILE : rows;
 }
 
 static void region_task(void *ctx, int task, int worker) {
@@ -123,7 +125,7 @@ static bool is_in_buffer(const sd_train *t, sd_stack_id id) {
 
 void sd_train_run(sd_train_work *w) {
     sd_train *t = w->t;
-    w->tile_rows = sd_train_tile_rows(t->mem.rows.N);
+    w->tile_rows = sd_train_tile_rows(t, t->mem.rows.N);
     w->tiles = w->tile ? (t->mem.rows.N + w->tile_rows - 1) / w->tile_rows : 0;
     if (w->next.layer >= 0 && is_in_buffer(t, w->next)) w->next.layer = -1;
     if (w->next.layer >= 0) t->in_W[w->next.stack & 1] = w->next;

@@ -116,7 +116,7 @@ void sd_train_run(sd_train_work *w);
 /// Dequantises the stack now unless it is in its buffer.
 void sd_train_need(sd_train *t, sd_stack_id id);
 /// Rows of a tile for N tokens: depends on N alone.
-int sd_train_tile_rows(int N);
+int sd_train_tile_rows(const sd_train *t, int N);
 /// Row m of w into y [cols]; room: cols floats.
 void sd_train_dequantise(real *y, const sd_weight *w, int m, float *room);
 /// Rows [m0, m0 + count) of a matrix [M, K], which stand in the worker's rows, into its packed
