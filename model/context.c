@@ -162,6 +162,8 @@ sd_status sd_context_open(sd_context **out, sd_model *m, sd_pool *pool, const sd
     cx->pool = pool;
     cx->max_rows = o && o->max_rows ? o->max_rows : DEFAULT_ROWS;
     cx->compute = o ? o->compute : SD_COMPUTE_AUTO;
+    cx->kv = o ? o->kv : SD_KV_F16;
+    if (cx->kv == SD_KV_F16 && cx->compute == SD_COMPUTE_FP32) cx->kv = SD_KV_F32;
     cx->ops = o && o->isa ? sd_ops_named(o->isa) : sd_ops_best();
     SD_CHECK(cx->ops, err, SD_EINVAL, "instruction set '%s' is not available here; use plain",
              o->isa);
@@ -204,8 +206,9 @@ size_t sd_context_bytes(const sd_context *cx) {
 
 size_t sd_kv_bytes_per_position(const sd_context *cx) {
     const sd_hparams *hp = &cx->model->hp;
-    return (size_t)hp->L * 2 * (size_t)hp->G * (size_t)hp->D *
-           (cx->compute == SD_COMPUTE_FP32 ? sizeof(float) : sizeof(uint16_t));
+    size_t head = (size_t)hp->D * sd_kv_value_bytes(cx->kv);
+    if (cx->kv == SD_KV_INT8) head += sizeof(float); // its scale
+    return (size_t)hp->L * 2 * (size_t)hp->G * head;
 }
 
 sd_status sd_kv_open(sd_kv **out, const sd_context *cx, int ctx, sd_error *err) {
@@ -218,7 +221,7 @@ sd_status sd_kv_open(sd_kv **out, const sd_context *cx, int ctx, sd_error *err) 
              SD_EINVAL, "a context of %d positions is not possible; give 1 or more", ctx);
     kv->ctx = ctx;
     kv->bytes = bytes;
-    kv->f16 = cx->compute != SD_COMPUTE_FP32;
+    kv->type = cx->kv;
     kv->data = map_zero(bytes);
     SD_CHECK(kv->data, err, SD_ENOMEM,
              "out of memory for a context of %d positions (%zu MiB); use a shorter one", ctx,
