@@ -218,6 +218,17 @@ static void store(const sd_context *cx, const sd_row *r, int which, int g, const
         memcpy((float *)head + at, x, (size_t)D * sizeof *x);
 }
 
+// q [H, D] and k [G, D] of one row, levelled by the sizes of the keys' channels.
+static void level_keys(const sd_context *cx, float *q, float *k) {
+    const sd_hparams *hp = &cx->model->hp;
+    const float *size = cx->key_size + (size_t)cx->l * hp->G * hp->D;
+    for (int h = 0; h < hp->H; h++, q += hp->D) {
+        const float *s = size + (size_t)(h / (hp->H / hp->G)) * hp->D;
+        for (int i = 0; i < hp->D; i++) q[i] *= s[i];
+    }
+    for (int i = 0; i < hp->G * hp->D; i++) k[i] /= size[i];
+}
+
 static void rotate_and_store(sd_context *cx, int n0, int n1) {
     const sd_hparams *hp = &cx->model->hp;
     const sd_layer *layer = &cx->model->layer[cx->l];
@@ -233,8 +244,10 @@ static void rotate_and_store(sd_context *cx, int n0, int n1) {
         }
         for (int h = 0; h < hp->H; h++)
             cx->ops->rope(q + (size_t)h * D, c, s, D, hp->rope_dim, hp->rope_interleaved);
-        for (int g = 0; g < hp->G; g++) {
+        for (int g = 0; g < hp->G; g++)
             cx->ops->rope(k + (size_t)g * D, c, s, D, hp->rope_dim, hp->rope_interleaved);
+        if (cx->key_size) level_keys(cx, q, k);
+        for (int g = 0; g < hp->G; g++) {
             store(cx, r, 0, g, k + (size_t)g * D);
             store(cx, r, 1, g, v + (size_t)g * D);
         }

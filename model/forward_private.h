@@ -19,8 +19,10 @@ struct sd_context {
     sd_pool *pool;
     const sd_ops *ops;
     sd_compute compute;
-    sd_kv_type kv; // what its caches hold
-    int max_rows;  // N below
+    sd_kv_type kv;   // what its caches hold
+    float *key_size; // [L, G*D] powers of two that level the channels of keys before they become
+                     // int8; NULL where nothing is known of them
+    int max_rows;    // N below
 
     sd_packed *packs; // [1 + L * SD_PROJ_COUNT]: the head [V, C], then
     sd_packed *w;     // [L * SD_PROJ_COUNT]
