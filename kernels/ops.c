@@ -37,6 +37,7 @@ static bool has_avx512(void) {
 static const sd_ops sd_ops_avx512 = {.name = "avx512",
                                      .matmul = sd_matmul_avx512,
                                      .matmul_add = sd_matmul_add_avx512,
+                                     .attention = sd_attention_avx512,
                                      SD_OPS_OF_AVX2};
 #elif defined(__aarch64__)
 enum { HAS_DOT_PRODUCT = 1 << 20 }; // HWCAP_ASIMDDP

@@ -204,5 +204,8 @@ int sd_argmax_avx2(const float *x, int n) {
     return 0; // all NaN
 }
 
-const sd_ops sd_ops_avx2 = {
-    .name = "avx2", .matmul = sd_matmul_avx2, .matmul_add = sd_matmul_add_avx2, SD_OPS_OF_AVX2};
+const sd_ops sd_ops_avx2 = {.name = "avx2",
+                            .matmul = sd_matmul_avx2,
+                            .matmul_add = sd_matmul_add_avx2,
+                            .attention = sd_attention_avx2,
+                            SD_OPS_OF_AVX2};
