@@ -206,7 +206,7 @@ static void run_argmax(row_job *j) {
 static void run_attention(row_job *j) {
     int len[MAX_ROWS];
     for (int n = 0; n < j->rows; n++) len[n] = j->len - j->rows + 1 + n;
-    sd_attention_rows r = {j->x, len, j->rows, 0, j->k, j->v};
+    sd_attention_rows r = {j->x, len, j->rows, 0, j->k, j->v, j->z, j->z};
     for (int span = 0; span < sd_attention_spans(j->len); span++)
         j->ops->attention(j->y, &r, span, &j->shape, j->scratch);
 }
@@ -232,6 +232,28 @@ static double time_row(row_job *j, void (*run)(row_job *)) {
     }
     qsort(t, REPS, sizeof *t, by_value);
     return t[REPS / 10];
+}
+
+static void bench_attention(const bench *b, row_job *j, sd_kv_type kv, double fma) {
+    static const struct {
+        const char *name;
+        int H, G, D, len;
+    } heads[] = {{"3 heads D 64 len 256", 9, 3, 64, 256},
+                 {"3 heads D 64 len 2048", 9, 3, 64, 2048},
+                 {"6 heads D 128 len 2048", 12, 2, 128, 2048}};
+    for (int i = 0; i < 3; i++) {
+        int H = heads[i].H, G = heads[i].G, D = heads[i].D;
+        j->shape = (sd_attention_shape){.H = H, .G = G, .D = D, .scale = 0.1f, .kv = kv};
+        j->len = heads[i].len;
+        double values = 2.0 * j->len * D, one = 0;
+        for (j->rows = 1; j->rows <= MAX_ROWS; j->rows *= 4) {
+            double s = time_row(j, run_attention);
+            if (j->rows == 1) one = s;
+            report(b, "attention", heads[i].name, kv == SD_KV_INT8 ? "int8" : "F16", j->rows, s,
+                   values * (double)sd_kv_value_bytes(kv), 2 * values * j->rows * H / G, fma,
+                   s / one);
+        }
+    }
 }
 
 static sd_status bench_rows(const bench *b, sd_error *err) {
@@ -264,23 +286,7 @@ static sd_status bench_rows(const bench *b, sd_error *err) {
                    j.rows, s, 16 * 1536 * 2, 2.0 * 16 * 1536 * j.rows, fma, s / one);
         }
     }
-    static const struct {
-        const char *name;
-        int H, G, D, len;
-    } heads[] = {{"3 heads D 64 len 256", 9, 3, 64, 256},
-                 {"3 heads D 64 len 2048", 9, 3, 64, 2048},
-                 {"6 heads D 128 len 2048", 12, 2, 128, 2048}};
-    for (int i = 0; i < 3; i++) {
-        j.shape = (sd_attention_shape){heads[i].H, heads[i].G, heads[i].D, 0.1f, true};
-        j.len = heads[i].len;
-        double kv = 4.0 * heads[i].len * heads[i].D, one = 0;
-        for (j.rows = 1; j.rows <= MAX_ROWS; j.rows *= 4) {
-            double s = time_row(&j, run_attention);
-            if (j.rows == 1) one = s;
-            report(b, "attention", heads[i].name, "F16", j.rows, s, kv,
-                   kv * j.rows * heads[i].H / heads[i].G, fma, s / one);
-        }
-    }
+    for (int kv = SD_KV_F16; kv <= SD_KV_INT8; kv++) bench_attention(b, &j, (sd_kv_type)kv, fma);
 out:
     free(j.x), free(j.y), free(j.z), free(j.k), free(j.v), free(j.scratch);
     sd_packed_free(&j.A), sd_packed_free(&j.B);

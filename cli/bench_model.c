@@ -264,11 +264,12 @@ out:
 
 // The child's arguments are this process's model options.
 static void exec_child(const model_args *a) {
-    char threads[32], compute[16];
+    char threads[32], compute[16], kv[16];
     snprintf(threads, sizeof threads, "%lld", (long long)a->common.threads);
     snprintf(compute, sizeof compute, "%s", a->common.compute == SD_COMPUTE_FP32 ? "fp32" : "auto");
+    snprintf(kv, sizeof kv, "%s", a->common.kv == SD_KV_INT8 ? "int8" : "f16");
     execl("/proc/self/exe", "specdec", "bench", "model", "--child", "-m", a->common.model,
-          "--threads", threads, "--compute", compute,
+          "--threads", threads, "--compute", compute, "--kv", kv,
           a->common.no_pack_cache ? "--no-pack-cache" : (char *)NULL, (char *)NULL);
     _exit(127);
 }
@@ -407,10 +408,11 @@ static sd_status open_bench(bench *b, const model_args *a, sd_error *err) {
     SD_TRY(sd_open_model(&b->model, &a->common, err));
     SD_TRY(sd_pool_open(&b->pool, (int)a->common.threads, err));
     b->max_rows = a->common.prefill_chunk > 64 ? (int)a->common.prefill_chunk : 64;
-    SD_TRY(sd_context_open(
-        &b->cx, b->model, b->pool,
-        &(sd_context_options){.max_rows = b->max_rows, .compute = (sd_compute)a->common.compute},
-        err));
+    SD_TRY(sd_context_open(&b->cx, b->model, b->pool,
+                           &(sd_context_options){.max_rows = b->max_rows,
+                                                 .compute = (sd_compute)a->common.compute,
+                                                 .kv = (sd_kv_type)a->common.kv},
+                           err));
     int deepest = 512;
     for (int i = 0; i < b->prefill.n; i++)
         if (b->prefill.at[i] > deepest) deepest = b->prefill.at[i];

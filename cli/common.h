@@ -8,7 +8,7 @@
 typedef struct {
     const char *model;
     int64_t threads, prefill_chunk;
-    int device, compute;
+    int device, compute, kv;
     bool no_pack_cache;
 } sd_model_args;
 
@@ -31,6 +31,9 @@ typedef struct {
     {.name = "compute", .type = SD_OPT_ENUM, .def = "auto", .value = "auto|fp32",                  \
      .offset = offsetof(values, common.compute),                                                   \
      .help = "fp32 keeps activations unquantised: for parity checks"},                             \
+    {.name = "kv", .type = SD_OPT_ENUM, .def = "f16", .value = "f16|int8",                         \
+     .offset = offsetof(values, common.kv),                                                        \
+     .help = "keys and values of the context: int8 takes about half the memory, at a small loss"}, \
     {.name = "prefill-chunk", .type = SD_OPT_INT, .def = "256", .min = 1, .max = 8192,             \
      .offset = offsetof(values, common.prefill_chunk), .unit = "tokens",                           \
      .help = "prompt tokens of one step at most"},                                                 \

@@ -71,6 +71,7 @@ sd_status sd_decoding_start(sd_decoding *d, const sd_model_args *m, const sd_dec
                                                .prefill_chunk = (int)m->prefill_chunk,
                                                .threads = (int)m->threads,
                                                .compute = (sd_compute)m->compute,
+                                               .kv = (sd_kv_type)m->kv,
                                                .spec = spec,
                                                .spec_length = (int)a->spec_length,
                                                .draft = a->draft},

@@ -22,7 +22,8 @@ sd_status sd_run_model_open(sd_run_model *r, const sd_model_args *args, const ch
                             int max_rows, sd_error *err) {
     sd_status st = SD_OK;
     *r = (sd_run_model){0};
-    sd_context_options o = {.max_rows = max_rows, .compute = (sd_compute)args->compute};
+    sd_context_options o = {
+        .max_rows = max_rows, .compute = (sd_compute)args->compute, .kv = (sd_kv_type)args->kv};
     SD_TRY(sd_open_model(&r->model, args, err));
     SD_TRY(sd_pool_open(&r->pool, (int)args->threads, err));
     if (adapter) SD_TRY(sd_adapter_open(&r->adapter, adapter, r->model, err));

@@ -116,7 +116,7 @@ static sd_status open_tensors(sd_engine *e, sd_error *err) {
     // Decoding alone never fills a step: prompts always get on.
     e->max_rows = o->prefill_chunk > decode + 16 ? o->prefill_chunk : decode + 16;
     SD_TRY(sd_context_open(&e->cx, e->model, e->pool,
-                           &(sd_context_options){e->max_rows, o->compute, o->isa}, err));
+                           &(sd_context_options){e->max_rows, o->compute, o->kv, o->isa}, err));
     size_t n_logits;
     SD_CHECK(sd_mul_size(&n_logits, (size_t)e->max_logits, (size_t)e->model->hp.V), err, SD_ELIMIT,
              "%d rows of %d logits do not fit; use fewer slots", e->max_logits, e->model->hp.V);

@@ -19,12 +19,11 @@
 #include <string.h>
 
 #if defined(__x86_64__)
-static const sd_ops sd_ops_avx512 = {.name = "avx512",
-                                     .matmul = sd_matmul_avx512,
-                                     .matmul_add = sd_matmul_add_avx512,
-                                     SD_OPS_OF_AVX2};
-static const sd_ops sd_ops_amx = {
-    .name = "amx", .matmul = sd_matmul_amx, .matmul_add = sd_matmul_add_avx512, SD_OPS_OF_AVX2};
+#define SD_OPS_OF_AVX512                                                                           \
+    .matmul_add = sd_matmul_add_avx512, .attention = sd_attention_avx512, SD_OPS_OF_AVX2
+static const sd_ops sd_ops_avx512 = {
+    .name = "avx512", .matmul = sd_matmul_avx512, SD_OPS_OF_AVX512};
+static const sd_ops sd_ops_amx = {.name = "amx", .matmul = sd_matmul_amx, SD_OPS_OF_AVX512};
 #elif defined(__aarch64__)
 enum { HAS_DOT_PRODUCT = 1 << 20 }; // HWCAP_ASIMDDP
 

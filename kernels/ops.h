@@ -61,10 +61,17 @@ static inline size_t sd_act_at(const sd_act *a, int n, int b) {
     return (size_t)b * (size_t)a->ld + (size_t)n;
 }
 
+/// How keys and values are kept. int8: codes of [-127, 127], one scale for the D values of a
+/// position and kv head, so that a position's bits are its own.
+typedef enum { SD_KV_F16, SD_KV_INT8, SD_KV_F32 } sd_kv_type;
+static inline size_t sd_kv_value_bytes(sd_kv_type t) {
+    return t == SD_KV_F16 ? 2 : t == SD_KV_INT8 ? 1 : 4;
+}
+
 typedef struct {
     int H, G, D; // query heads, kv heads, head size; H a multiple of G
     float scale; // 1/sqrt(D)
-    bool kv_f16; // K and V are fp16, else fp32
+    sd_kv_type kv;
 } sd_attention_shape;
 
 /// Positions that one call covers: long contexts are cut into these, so that a single row gives
@@ -77,8 +84,9 @@ typedef struct {
     const float *q; // [N, H * D]
     const int *len; // [N] positions that each row sees, ascending
     int N;
-    int g;             // the kv head
-    const void *k, *v; // [ctx, D] of that head
+    int g;                          // the kv head
+    const void *k, *v;              // [ctx, D] of that head
+    const float *k_scale, *v_scale; // [ctx] of that head under SD_KV_INT8
 } sd_attention_rows;
 
 typedef void (*sd_matmul_fn)(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
@@ -127,6 +135,10 @@ typedef struct sd_ops {
 
     /// y [n] <- x in fp16, to the nearest, ties to even.
     void (*halves)(uint16_t *y, const float *x, int n);
+
+    /// q [n] <- x / scale to the nearest, ties to even; returns scale = max|x| / 127. All zero
+    /// below 1e-30; a scale of NaN where x is not finite.
+    float (*codes)(int8_t *q, const float *x, int n);
 
     /// Index of the largest of x [n]; ties to the lowest index. NaN never wins.
     int (*argmax)(const float *x, int n);

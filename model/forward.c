@@ -188,18 +188,45 @@ static void qkv(sd_context *cx, int which, int m0, int m1) {
             bias[which], m0, m1);
 }
 
-void *sd_kv_head(const sd_context *cx, const sd_kv *kv, int which, int g) {
-    const sd_hparams *hp = &cx->model->hp;
-    size_t head = ((size_t)cx->l * 2 + which) * hp->G + g;
-    return (char *)kv->data + head * kv->ctx * hp->D * (kv->f16 ? 2 : 4);
+// The number of a head's plane among all of a cache.
+static size_t plane_of(const sd_context *cx, int which, int g) {
+    return ((size_t)cx->l * 2 + which) * cx->model->hp.G + g;
 }
 
-static void store(const sd_context *cx, void *cache, int pos, const float *x, bool f16) {
+void *sd_kv_head(const sd_context *cx, const sd_kv *kv, int which, int g) {
+    const sd_hparams *hp = &cx->model->hp;
+    size_t ctx = (size_t)kv->ctx, at = plane_of(cx, which, g) * ctx * hp->D;
+    size_t scales = kv->type == SD_KV_INT8 ? (size_t)hp->L * 2 * hp->G * ctx * sizeof(float) : 0;
+    return (char *)kv->data + scales + at * sd_kv_value_bytes(kv->type);
+}
+
+float *sd_kv_scales(const sd_context *cx, const sd_kv *kv, int which, int g) {
+    if (kv->type != SD_KV_INT8) return NULL;
+    return (float *)kv->data + plane_of(cx, which, g) * (size_t)kv->ctx;
+}
+
+// x [D] into row r's place of a head's cache.
+static void store(const sd_context *cx, const sd_row *r, int which, int g, const float *x) {
     int D = cx->model->hp.D;
-    if (f16)
-        cx->ops->halves((uint16_t *)cache + (size_t)pos * D, x, D);
+    void *head = sd_kv_head(cx, r->kv, which, g);
+    size_t at = (size_t)r->pos * D;
+    if (r->kv->type == SD_KV_F16)
+        cx->ops->halves((uint16_t *)head + at, x, D);
+    else if (r->kv->type == SD_KV_INT8)
+        sd_kv_scales(cx, r->kv, which, g)[r->pos] = cx->ops->codes((int8_t *)head + at, x, D);
     else
-        memcpy((float *)cache + (size_t)pos * D, x, (size_t)D * sizeof *x);
+        memcpy((float *)head + at, x, (size_t)D * sizeof *x);
+}
+
+// q [H, D] and k [G, D] of one row, levelled by the sizes of the keys' channels.
+static void level_keys(const sd_context *cx, float *q, float *k) {
+    const sd_hparams *hp = &cx->model->hp;
+    const float *size = cx->key_size + (size_t)cx->l * hp->G * hp->D;
+    for (int h = 0; h < hp->H; h++, q += hp->D) {
+        const float *s = size + (size_t)(h / (hp->H / hp->G)) * hp->D;
+        for (int i = 0; i < hp->D; i++) q[i] *= s[i];
+    }
+    for (int i = 0; i < hp->G * hp->D; i++) k[i] /= size[i];
 }
 
 static void rotate_and_store(sd_context *cx, int n0, int n1) {
@@ -217,10 +244,12 @@ static void rotate_and_store(sd_context *cx, int n0, int n1) {
         }
         for (int h = 0; h < hp->H; h++)
             cx->ops->rope(q + (size_t)h * D, c, s, D, hp->rope_dim, hp->rope_interleaved);
-        for (int g = 0; g < hp->G; g++) {
+        for (int g = 0; g < hp->G; g++)
             cx->ops->rope(k + (size_t)g * D, c, s, D, hp->rope_dim, hp->rope_interleaved);
-            store(cx, sd_kv_head(cx, r->kv, 0, g), r->pos, k + (size_t)g * D, r->kv->f16);
-            store(cx, sd_kv_head(cx, r->kv, 1, g), r->pos, v + (size_t)g * D, r->kv->f16);
+        if (cx->key_size) level_keys(cx, q, k);
+        for (int g = 0; g < hp->G; g++) {
+            store(cx, r, 0, g, k + (size_t)g * D);
+            store(cx, r, 1, g, v + (size_t)g * D);
         }
     }
 }
@@ -332,7 +361,7 @@ static sd_status check_row(const sd_context *cx, const sd_row *rows, int n, sd_e
     const sd_row *r = &rows[n];
     if (r->token < 0 || r->token >= hp->V)
         return sd_fail(err, SD_EINVAL, "token %d is not in the vocabulary of %d", r->token, hp->V);
-    if (!r->kv || r->kv->f16 != (cx->compute != SD_COMPUTE_FP32) ||
+    if (!r->kv || r->kv->type != cx->kv ||
         r->kv->bytes != sd_kv_bytes_per_position(cx) * (size_t)r->kv->ctx)
         return sd_fail(err, SD_EINVAL, "row %d: its cache was not made for this model", n);
     if (r->pos < 0 || r->pos >= r->kv->ctx)

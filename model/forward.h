@@ -20,9 +20,10 @@
 typedef struct sd_context sd_context;
 
 typedef struct {
-    int max_rows;       // rows of one sd_forward; 0: 512
-    sd_compute compute; // SD_COMPUTE_FP32 also keeps K and V in fp32
-    const char *isa;    // NULL: the best
+    int max_rows; // rows of one sd_forward; 0: 512
+    sd_compute compute;
+    sd_kv_type kv;   // SD_KV_F16, the default, becomes fp32 under SD_COMPUTE_FP32
+    const char *isa; // NULL: the best
 } sd_context_options;
 
 /// Packs the weights (shared by all contexts of the same model, compute and isa would be wasteful
@@ -34,14 +35,15 @@ sd_model *sd_context_model(const sd_context *cx);
 int sd_context_max_rows(const sd_context *cx);
 size_t sd_context_bytes(const sd_context *cx); // packed weights and scratch
 
-/// One sequence's keys and values. Layout: [L][2][G][ctx][D], fp16 or fp32.
+/// One sequence's keys and values. Layout: [L][2][G][ctx][D]; int8 after its scales, fp32
+/// [L][2][G][ctx].
 typedef struct {
     int ctx; // capacity in positions
     int len; // committed positions: the only truth. Truncate by lowering it; what lies beyond is
              // overwritten.
     size_t bytes;
     void *data;
-    bool f16;
+    sd_kv_type type;
 } sd_kv;
 sd_status sd_kv_open(sd_kv **out, const sd_context *cx, int ctx, sd_error *err);
 void sd_kv_close(sd_kv *kv);

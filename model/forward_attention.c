@@ -16,7 +16,7 @@ static sd_attention_shape shape_of(const sd_context *cx, const sd_kv *kv) {
                                 .G = hp->G,
                                 .D = hp->D,
                                 .scale = (float)(1 / sqrt((double)hp->D)),
-                                .kv_f16 = kv->f16};
+                                .kv = kv->type};
 }
 
 static size_t head_part(const sd_context *cx) {
@@ -104,7 +104,9 @@ static sd_attention_rows rows_of(const sd_context *cx, const sd_chunk *c, int g,
                                .N = end - n0,
                                .g = g,
                                .k = sd_kv_head(cx, kv, 0, g),
-                               .v = sd_kv_head(cx, kv, 1, g)};
+                               .v = sd_kv_head(cx, kv, 1, g),
+                               .k_scale = sd_kv_scales(cx, kv, 0, g),
+                               .v_scale = sd_kv_scales(cx, kv, 1, g)};
 }
 
 static float *out_of(const sd_context *cx, int n, int g) {

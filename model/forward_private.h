@@ -19,7 +19,10 @@ struct sd_context {
     sd_pool *pool;
     const sd_ops *ops;
     sd_compute compute;
-    int max_rows; // N below
+    sd_kv_type kv;   // what its caches hold
+    float *key_size; // [L, G*D] powers of two that level the channels of keys before they become
+                     // int8; NULL where nothing is known of them
+    int max_rows;    // N below
 
     sd_packed *packs; // [1 + L * SD_PROJ_COUNT]: the head [V, C], then
     sd_packed *w;     // [L * SD_PROJ_COUNT]
@@ -60,6 +63,8 @@ struct sd_context {
 
 /// Where kv head g of the running layer begins; which 0: keys, 1: values.
 void *sd_kv_head(const sd_context *cx, const sd_kv *kv, int which, int g);
+/// Its scales [ctx]; NULL unless the cache is int8.
+float *sd_kv_scales(const sd_context *cx, const sd_kv *kv, int which, int g);
 
 /// How the step's rows are cut.
 void sd_attention_plan(sd_context *cx);

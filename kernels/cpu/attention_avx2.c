@@ -1,193 +1,31 @@
-// Attention of many query rows of one sequence: a block of 64 keys is met by all rows while it is
-// in L1 or L2, then the block of values. The heads of a kv head go together, up to three at a time,
-// so that each key and value is widened from fp16 once for them.
-//
-// Per block and row: scores four positions at a time, their maximum against the running one, exp in
-// vectors, the running sums rescaled once, then the values in strips of 32 floats. What a row does
-// is the same in any company. Blocks are counted from position 0 and follow each other in ascending
-// order (arXiv:2205.14135).
+// Attention in vectors of eight floats.
 #include "kernels/cpu/avx2.h"
 #include "kernels/cpu/vec_avx2.h"
 
-#include <math.h>
-#include <string.h>
+typedef __m256 vec;
+enum { LANES = 8 };
+#define V(op) _mm256_##op
+#define sum_of_4 sd_sum8x4
+#define sum_of sd_sum8
+#define largest_of sd_max8
+#define exp_of sd_exp8
+#define load_part sd_load_part
 
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 8")
-enum { HEADS = 3 };
-
-INLINE __m256 cached(const void *c, size_t i, bool f16) {
-    if (f16) return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)((const uint16_t *)c + i)));
+static inline __m256 cached(const void *c, size_t i, sd_kv_type type) {
+    if (type == SD_KV_F16)
+        return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)((const uint16_t *)c + i)));
+    if (type == SD_KV_INT8)
+        return _mm256_cvtepi32_ps(
+            _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)((const int8_t *)c + i))));
     return _mm256_loadu_ps((const float *)c + i);
 }
 
-// score [n][SD_KEY_BLOCK] <- scale q.k of the block's positions.
-INLINE void scores(float *score, const float *q, const void *k, size_t first, int count, int D,
-                   float scale, bool f16, int n) {
-    for (int t = 0; t < count; t += 4) {
-        size_t at[4];
-        for (int j = 0; j < 4; j++) // beyond the end: any valid position, not stored
-            at[j] = (first + (t + j < count ? t + j : t)) * (size_t)D;
-        __m256 s[HEADS][4];
-        UNROLL for (int h = 0; h < n; h++) {
-            UNROLL for (int j = 0; j < 4; j++) s[h][j] = _mm256_setzero_ps();
-        }
-        for (int i = 0; i < D; i += 8) {
-            UNROLL for (int j = 0; j < 4; j++) {
-                __m256 key = cached(k, at[j] + i, f16);
-                UNROLL for (int h = 0; h < n; h++) s[h][j] =
-                    _mm256_fmadd_ps(_mm256_loadu_ps(q + h * D + i), key, s[h][j]);
-            }
-        }
-        UNROLL for (int h = 0; h < n; h++) {
-            __m128 v = sd_sum8x4(s[h][0], s[h][1], s[h][2], s[h][3]);
-            _mm_storeu_ps(score + h * SD_KEY_BLOCK + t, _mm_mul_ps(v, _mm_set1_ps(scale)));
-        }
-    }
-}
-
-// acc [n][each], strip of 8 * width floats at i: acc <- keep * acc + sum_t p_t v_t. keep 0: acc is
-// not read, it may be anything.
-INLINE void values(float *acc, size_t each, const float *p, const float *keep, const void *v,
-                   size_t first, int count, int D, int i, bool f16, int n, int width) {
-    __m256 s[HEADS][4];
-    UNROLL for (int h = 0; h < n; h++) {
-        UNROLL for (int j = 0; j < width; j++) {
-            s[h][j] = _mm256_setzero_ps();
-            if (keep[h] != 0)
-                s[h][j] = _mm256_mul_ps(_mm256_loadu_ps(acc + h * each + i + 8 * j),
-                                        _mm256_set1_ps(keep[h]));
-        }
-    }
-    for (int t = 0; t < count; t++) {
-        size_t at = (first + (size_t)t) * (size_t)D + (size_t)i;
-        UNROLL for (int j = 0; j < width; j++) {
-            __m256 x = cached(v, at + 8 * j, f16);
-            UNROLL for (int h = 0; h < n; h++) s[h][j] =
-                _mm256_fmadd_ps(_mm256_set1_ps(p[h * SD_KEY_BLOCK + t]), x, s[h][j]);
-        }
-    }
-    UNROLL for (int h = 0; h < n; h++) {
-        UNROLL for (int j = 0; j < width; j++)
-            _mm256_storeu_ps(acc + h * each + i + 8 * j, s[h][j]);
-    }
-}
-
-// score <- exp(score - top); returns their sum. count is padded to whole vectors by -inf.
-static float soften(float *score, int count, float top) {
-    __m256 total = _mm256_setzero_ps();
-    for (int t = 0; t < count; t += 8) {
-        __m256 e = sd_exp8(_mm256_sub_ps(_mm256_loadu_ps(score + t), _mm256_set1_ps(top)));
-        _mm256_storeu_ps(score + t, e);
-        total = _mm256_add_ps(total, e);
-    }
-    return sd_sum8(total);
-}
-
-static float largest(const float *score, int count, float top) {
-    __m256 m = _mm256_set1_ps(top);
-    for (int t = 0; t < count; t += 8) m = _mm256_max_ps(m, _mm256_loadu_ps(score + t));
-    return sd_max8(m);
-}
-
-// What the heads [h, h + n) of one row carry from block to block.
-typedef struct {
-    float *score;       // [n][SD_KEY_BLOCK]
-    float *keep;        // [n] the factor of the sums so far
-    const float *q;     // [n][D]
-    float *part;        // [n][each]
-    size_t each, first; // first: position of the block
-    const void *k, *v;
-    int count, D; // count: positions of the block that the row sees
-    float scale;
-    bool begins; // the first block of the span
-} row_heads;
-
-INLINE void weigh(const row_heads *x, bool f16, int n) {
-    int D = x->D;
-    scores(x->score, x->q, x->k, x->first, x->count, D, x->scale, f16, n);
-    for (int h = 0; h < n; h++) {
-        float *s = x->score + h * SD_KEY_BLOCK, *part = x->part + (size_t)h * x->each;
-        for (int t = x->count; t % 8; t++) s[t] = -INFINITY;
-        float top = x->begins ? -INFINITY : part[D + 1], now = largest(s, x->count, top);
-        x->keep[h] = x->begins ? 0 : _mm256_cvtss_f32(sd_exp8(_mm256_set1_ps(top - now)));
-        part[D] = (x->begins ? 0 : part[D] * x->keep[h]) + soften(s, x->count, now);
-        part[D + 1] = now;
-    }
-}
-
-INLINE void gather(const row_heads *x, bool f16, int n) {
-    int i = 0, D = x->D;
-    for (; i + 32 <= D; i += 32)
-        values(x->part, x->each, x->score, x->keep, x->v, x->first, x->count, D, i, f16, n, 4);
-    for (; i < D; i += 8)
-        values(x->part, x->each, x->score, x->keep, x->v, x->first, x->count, D, i, f16, n, 1);
-}
-
-#define HEADS_OF(n)                                                                                \
-    static __attribute__((noinline)) void weigh_f32_##n(const row_heads *x) {                      \
-        weigh(x, false, n);                                                                        \
-    }                                                                                              \
-    static __attribute__((noinline)) void weigh_f16_##n(const row_heads *x) {                      \
-        weigh(x, true, n);                                                                         \
-    }                                                                                              \
-    static __attribute__((noinline)) void gather_f32_##n(const row_heads *x) {                     \
-        gather(x, false, n);                                                                       \
-    }                                                                                              \
-    static __attribute__((noinline)) void gather_f16_##n(const row_heads *x) {                     \
-        gather(x, true, n);                                                                        \
-    }
-HEADS_OF(1)
-HEADS_OF(2)
-HEADS_OF(3)
-
-typedef void (*heads_fn)(const row_heads *x);
-static const heads_fn weigh_of[2][HEADS] = {{weigh_f32_1, weigh_f32_2, weigh_f32_3},
-                                            {weigh_f16_1, weigh_f16_2, weigh_f16_3}};
-static const heads_fn gather_of[2][HEADS] = {{gather_f32_1, gather_f32_2, gather_f32_3},
-                                             {gather_f16_1, gather_f16_2, gather_f16_3}};
-
-// One pass over the rows that see the block at t0: the heads of each in groups.
-static void each_row(const sd_attention_rows *r, const sd_attention_shape *s, const heads_fn *fn,
-                     float *part, float *scratch, int t0, bool begins) {
-    int heads = s->H / s->G;
-    size_t each = sd_attention_part(s);
-    float *keep = scratch + (size_t)r->N * (size_t)heads * SD_KEY_BLOCK;
-    for (int row = 0; row < r->N; row++) {
-        int count = r->len[row] - t0;
-        if (count <= 0) continue;
-        const float *q = r->q + ((size_t)row * s->H + (size_t)(r->g * heads)) * s->D;
-        for (int h = 0, n; h < heads; h += n) {
-            int left = heads - h;
-            n = left == 4 ? 2 : left < HEADS ? left : HEADS;
-            size_t at = (size_t)row * (size_t)heads + (size_t)h;
-            row_heads x = {.score = scratch + at * SD_KEY_BLOCK,
-                           .keep = keep + at,
-                           .q = q + (size_t)h * s->D,
-                           .part = part + at * each,
-                           .each = each,
-                           .k = r->k,
-                           .v = r->v,
-                           .first = (size_t)t0,
-                           .count = count < SD_KEY_BLOCK ? count : SD_KEY_BLOCK,
-                           .D = s->D,
-                           .scale = s->scale,
-                           .begins = begins};
-            fn[n - 1](&x);
-        }
-    }
-}
+#include "kernels/cpu/attention_body.h"
 
 void sd_attention_avx2(float *part, const sd_attention_rows *r, int span,
                        const sd_attention_shape *s, float *scratch) {
-    if (s->D % 8) {
+    if (s->D % LANES)
         sd_ops_plain.attention(part, r, span, s, scratch);
-        return;
-    }
-    int begin = span * SD_KEY_SPAN, end = r->len[r->N - 1]; // the last row sees most
-    if (end > begin + SD_KEY_SPAN) end = begin + SD_KEY_SPAN;
-    for (int t0 = begin; t0 < end; t0 += SD_KEY_BLOCK) {
-        each_row(r, s, weigh_of[s->kv_f16], part, scratch, t0, t0 == begin);
-        each_row(r, s, gather_of[s->kv_f16], part, scratch, t0, t0 == begin);
-    }
+    else
+        attend(part, r, span, s, scratch);
 }

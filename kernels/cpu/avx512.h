@@ -1,5 +1,5 @@
-// The AVX-512 kernels (F, BW, DQ, VL, VNNI), and those of AMX. The table's other ops are AVX2's: rows of a few
-// thousand floats in L1 gain nothing from wider vectors.
+// The AVX-512 kernels (F, BW, DQ, VL, VNNI), and those of AMX. The tables' ops of rows are AVX2's:
+// a few thousand floats in L1 gain nothing from wider vectors.
 #pragma once
 
 #include "kernels/cpu/cpu.h"
@@ -10,3 +10,5 @@ void sd_matmul_add_avx512(float *y, int ldy, const sd_packed *w, const sd_act *x
                           int m1);
 /// The same bits for many rows, with the products on AMX; few rows are sd_matmul_avx512's.
 void sd_matmul_amx(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0, int m1);
+void sd_attention_avx512(float *part, const sd_attention_rows *r, int span,
+                         const sd_attention_shape *s, float *scratch);

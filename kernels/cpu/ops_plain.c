@@ -14,27 +14,36 @@ static sd_status pack(sd_packed *out, const sd_weight *w, sd_compute compute, sd
     return SD_OK;
 }
 
-// One block of 32: q = round(x / scale) with scale = max|x| / 127. The bits of |x| order like the
-// values and put NaN on top, so that one comparison finds what cannot be quantised: such a block
-// becomes NaN. Below 1e-30 a block is zero.
-static void act_block(sd_act *a, size_t b, const float *x, int n) {
+// The scale max|x| / 127 of int8 codes, and the factor that gives them. The bits of |x| order like
+// the values and put NaN on top, so that one comparison finds what cannot be quantised: that
+// becomes NaN. Below 1e-30 all is zero, and so is the factor of both.
+static float scale_of(float *inverse, const float *x, int n) {
     uint32_t top = 0, u;
     for (int i = 0; i < n; i++) {
         memcpy(&u, &x[i], 4);
         u &= 0x7fffffff;
         if (u > top) top = u;
     }
-    float amax, inverse = 0;
+    float amax;
     memcpy(&amax, &top, 4);
-    bool finite = top < 0x7f800000;
-    if (finite && amax > 1e-30f) inverse = 127.0f / amax;
+    bool finite = top < 0x7f800000, some = finite && amax > 1e-30f;
+    *inverse = some ? 127.0f / amax : 0;
+    return !finite ? NAN : some ? amax / 127.0f : 0;
+}
+
+static float codes(int8_t *q, const float *x, int n) {
+    float inverse, scale = scale_of(&inverse, x, n);
+    for (int i = 0; i < n; i++) q[i] = (int8_t)(inverse != 0 ? (int)rintf(x[i] * inverse) : 0);
+    return scale;
+}
+
+// One block of 32.
+static void act_block(sd_act *a, size_t b, const float *x, int n) {
     int8_t *q = a->q + b * SD_QBLOCK;
+    float scale = codes(q, x, n);
+    memset(q + n, 0, (size_t)(SD_QBLOCK - n));
     int32_t sum[2] = {0, 0};
-    for (int i = 0; i < SD_QBLOCK; i++) {
-        q[i] = (int8_t)(i < n && inverse != 0 ? (int)rintf(x[i] * inverse) : 0);
-        sum[i / 16] += q[i];
-    }
-    float scale = !finite ? NAN : inverse != 0 ? amax / 127.0f : 0;
+    for (int i = 0; i < SD_QBLOCK; i++) sum[i / 16] += q[i];
     a->scale[b] = scale;
     a->isum[b] = sum[0] + sum[1];
     a->isum16[2 * b] = sum[0];
@@ -150,13 +159,18 @@ static void add(float *y, const float *x, int n) {
     for (int i = 0; i < n; i++) y[i] += x[i];
 }
 
-static float cache_at(const void *c, size_t i, bool f16) {
-    return f16 ? sd_half_to_float(((const uint16_t *)c)[i]) : ((const float *)c)[i];
+// Value i of position t in a cache c of D values a position; scale: under SD_KV_INT8.
+static float cache_at(const void *c, const float *scale, int t, int i,
+                      const sd_attention_shape *s) {
+    size_t at = (size_t)t * (size_t)s->D + (size_t)i;
+    if (s->kv == SD_KV_F16) return sd_half_to_float(((const uint16_t *)c)[at]);
+    if (s->kv == SD_KV_INT8) return scale[t] * (float)((const int8_t *)c)[at];
+    return ((const float *)c)[at];
 }
 
 // One head over positions [t0, t1): softmax online over key blocks, the running sum rescaled when
 // the maximum grows.
-static void attend(float *part, const float *q, const void *k, const void *v, int t0, int t1,
+static void attend(float *part, const float *q, const sd_attention_rows *r, int t0, int t1,
                    const sd_attention_shape *s, float *score) {
     int D = s->D;
     float top = -INFINITY, total = 0;
@@ -166,8 +180,7 @@ static void attend(float *part, const float *q, const void *k, const void *v, in
         float block_top = top;
         for (int t = 0; t < n; t++) {
             float d = 0;
-            for (int i = 0; i < D; i++)
-                d += q[i] * cache_at(k, (size_t)(t0 + t) * D + i, s->kv_f16);
+            for (int i = 0; i < D; i++) d += q[i] * cache_at(r->k, r->k_scale, t0 + t, i, s);
             score[t] = d * s->scale;
             if (score[t] > block_top) block_top = score[t];
         }
@@ -177,8 +190,7 @@ static void attend(float *part, const float *q, const void *k, const void *v, in
         for (int t = 0; t < n; t++) {
             float p = expf(score[t] - block_top);
             total += p;
-            for (int i = 0; i < D; i++)
-                part[i] += p * cache_at(v, (size_t)(t0 + t) * D + i, s->kv_f16);
+            for (int i = 0; i < D; i++) part[i] += p * cache_at(r->v, r->v_scale, t0 + t, i, s);
         }
         top = block_top;
     }
@@ -194,7 +206,7 @@ static void attention(float *part, const sd_attention_rows *r, int span,
         int t1 = r->len[n] < t0 + SD_KEY_SPAN ? r->len[n] : t0 + SD_KEY_SPAN;
         const float *q = r->q + ((size_t)n * s->H + (size_t)(r->g * heads)) * s->D;
         for (int h = 0; h < heads; h++, part += each)
-            attend(part, q + (size_t)h * s->D, r->k, r->v, t0, t1, s, scratch);
+            attend(part, q + (size_t)h * s->D, r, t0, t1, s, scratch);
     }
 }
 
@@ -226,4 +238,5 @@ const sd_ops sd_ops_plain = {.name = "plain",
                              .add = add,
                              .attention = attention,
                              .halves = halves,
+                             .codes = codes,
                              .argmax = argmax};

@@ -7,22 +7,33 @@
 #include <math.h>
 #include <string.h>
 
-// As the plain table's block, 32 values at a time: the same bits.
-static void act_block(sd_act *a, size_t b, const float *x) {
+// The larger magnitudes, as bits.
+static inline __m256i larger(__m256i top, __m256 v) {
     const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
-    __m256 v[4];
-    __m256i top = _mm256_setzero_si256(), c[4];
-    for (int i = 0; i < 4; i++) {
-        v[i] = _mm256_loadu_ps(x + 8 * i);
-        top = _mm256_max_epi32(top, _mm256_and_si256(_mm256_castps_si256(v[i]), magnitude));
-    }
+    return _mm256_max_epi32(top, _mm256_and_si256(_mm256_castps_si256(v), magnitude));
+}
+
+// As the plain table's: the same bits.
+static inline float scale_of(float *inverse, __m256i top) {
     __m128i t = _mm_max_epi32(_mm256_castsi256_si128(top), _mm256_extracti128_si256(top, 1));
     t = _mm_max_epi32(t, _mm_shuffle_epi32(t, 0x4e));
     t = _mm_max_epi32(t, _mm_shuffle_epi32(t, 0xb1));
     int bits = _mm_cvtsi128_si32(t);
-    float amax = _mm_cvtss_f32(_mm_castsi128_ps(t)), inverse = 0;
-    bool finite = bits < 0x7f800000;
-    if (finite && amax > 1e-30f) inverse = 127.0f / amax;
+    float amax = _mm_cvtss_f32(_mm_castsi128_ps(t));
+    bool finite = bits < 0x7f800000, some = finite && amax > 1e-30f;
+    *inverse = some ? 127.0f / amax : 0;
+    return !finite ? NAN : some ? amax / 127.0f : 0;
+}
+
+// 32 values at a time.
+static void act_block(sd_act *a, size_t b, const float *x) {
+    __m256 v[4];
+    __m256i top = _mm256_setzero_si256(), c[4];
+    for (int i = 0; i < 4; i++) {
+        v[i] = _mm256_loadu_ps(x + 8 * i);
+        top = larger(top, v[i]);
+    }
+    float inverse, scale = scale_of(&inverse, top);
     for (int i = 0; i < 4; i++)
         c[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], _mm256_set1_ps(inverse)));
     __m256i q = _mm256_packs_epi16(_mm256_packs_epi32(c[0], c[1]), _mm256_packs_epi32(c[2], c[3]));
@@ -35,7 +46,6 @@ static void act_block(sd_act *a, size_t b, const float *x) {
     __m128i lo = _mm256_castsi256_si128(s), hi = _mm256_extracti128_si256(s, 1);
     int32_t s0 = _mm_cvtsi128_si32(lo) + _mm_extract_epi16(lo, 4) - 16 * 128;
     int32_t s1 = _mm_cvtsi128_si32(hi) + _mm_extract_epi16(hi, 4) - 16 * 128;
-    float scale = !finite ? NAN : inverse != 0 ? amax / 127.0f : 0;
     a->scale[b] = scale;
     a->isum[b] = s0 + s1;
     a->isum16[2 * b] = s0;
@@ -152,6 +162,27 @@ void sd_halves_avx2(uint16_t *y, const float *x, int n) {
     for (; i < n; i++) y[i] = sd_float_to_half(x[i]);
 }
 
+float sd_codes_avx2(int8_t *q, const float *x, int n) {
+    __m256i top = _mm256_setzero_si256();
+    int i = 0;
+    for (; i + 8 <= n; i += 8) top = larger(top, _mm256_loadu_ps(x + i));
+    if (i < n) top = larger(top, sd_load_part(x + i, n - i));
+    float inverse, scale = scale_of(&inverse, top);
+    if (inverse == 0) { // zeros, or what is not finite
+        memset(q, 0, (size_t)n);
+        return scale;
+    }
+    for (i = 0; i < n; i += 8) {
+        int count = n - i < 8 ? n - i : 8;
+        __m256i c =
+            _mm256_cvtps_epi32(_mm256_mul_ps(sd_load_part(x + i, count), _mm256_set1_ps(inverse)));
+        __m128i w = _mm_packs_epi32(_mm256_castsi256_si128(c), _mm256_extracti128_si256(c, 1));
+        int64_t eight = _mm_cvtsi128_si64(_mm_packs_epi16(w, w));
+        memcpy(q + i, &eight, (size_t)count);
+    }
+    return scale;
+}
+
 // The largest value first (maxps gives its second operand when the first is NaN), then the first
 // place where it stands.
 int sd_argmax_avx2(const float *x, int n) {
@@ -173,5 +204,8 @@ int sd_argmax_avx2(const float *x, int n) {
     return 0; // all NaN
 }
 
-const sd_ops sd_ops_avx2 = {
-    .name = "avx2", .matmul = sd_matmul_avx2, .matmul_add = sd_matmul_add_avx2, SD_OPS_OF_AVX2};
+const sd_ops sd_ops_avx2 = {.name = "avx2",
+                            .matmul = sd_matmul_avx2,
+                            .matmul_add = sd_matmul_add_avx2,
+                            .attention = sd_attention_avx2,
+                            SD_OPS_OF_AVX2};

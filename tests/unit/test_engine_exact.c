@@ -215,16 +215,26 @@ Test(exact, a_draft_model_with_the_targets_weights_is_always_right) {
     free_world(&w);
 }
 
-// The committed part of a cache, position by position.
-static bool same_cache(const sd_kv *a, const sd_kv *b, int len, const sd_hparams *hp) {
-    size_t cell = (size_t)hp->D * (a->f16 ? 2 : 4);
-    if (a->f16 != b->f16) return false;
-    for (int plane = 0; plane < hp->L * 2 * hp->G; plane++)
-        if (memcmp((const char *)a->data + (size_t)plane * (size_t)a->ctx * cell,
-                   (const char *)b->data + (size_t)plane * (size_t)b->ctx * cell,
+static bool same_planes(const char *x, const char *y, const sd_kv *a, const sd_kv *b, int len,
+                        size_t planes, size_t cell) {
+    for (size_t i = 0; i < planes; i++)
+        if (memcmp(x + i * (size_t)a->ctx * cell, y + i * (size_t)b->ctx * cell,
                    (size_t)len * cell) != 0)
             return false;
     return true;
+}
+
+// The committed part of a cache, position by position.
+static bool same_cache(const sd_kv *a, const sd_kv *b, int len, const sd_hparams *hp) {
+    size_t planes = (size_t)(hp->L * 2 * hp->G), cell = hp->D * sd_kv_value_bytes(a->type);
+    const char *x = a->data, *y = b->data;
+    if (a->type != b->type) return false;
+    if (a->type == SD_KV_INT8) {
+        if (!same_planes(x, y, a, b, len, planes, sizeof(float))) return false;
+        x += planes * (size_t)a->ctx * sizeof(float);
+        y += planes * (size_t)b->ctx * sizeof(float);
+    }
+    return same_planes(x, y, a, b, len, planes, cell);
 }
 
 // A cache filled in one go on a context of its own.
@@ -259,18 +269,23 @@ Test(exact, caches_after_every_round_equal_a_fresh_prefill) {
     world w = make_world();
     static const int lengths[] = {0, 3, 8};
     sd_model *draft = NULL;
-    sd_context *cx = NULL, *draft_cx = NULL;
+    sd_context *cx[2] = {NULL, NULL}, *draft_cx = NULL;
     cr_assert_eq(sd_model_open(&draft, w.near, NULL), SD_OK);
-    cr_assert_eq(sd_context_open(&cx, w.model, NULL, &(sd_context_options){.max_rows = 256}, NULL),
-                 SD_OK);
+    for (int kv = SD_KV_F16; kv <= SD_KV_INT8; kv++)
+        cr_assert_eq(sd_context_open(&cx[kv], w.model, NULL,
+                                     &(sd_context_options){.max_rows = 256, .kv = (sd_kv_type)kv},
+                                     NULL),
+                     SD_OK);
     cr_assert_eq(
         sd_context_open(&draft_cx, draft, NULL, &(sd_context_options){.max_rows = 256}, NULL),
         SD_OK);
-    for (int l = 0; l < 3; l++) {
+    for (int l = 0; l < 6; l++) {
+        sd_kv_type kv = (sd_kv_type)(l % 2);
         sd_engine *e = test_engine_open(w.model, &(sd_engine_options){.ctx = 160,
                                                                       .slots = 3,
                                                                       .prefill_chunk = 40,
-                                                                      .spec_length = lengths[l],
+                                                                      .kv = kv,
+                                                                      .spec_length = lengths[l / 2],
                                                                       .draft = w.near});
         for (int i = 0; i < SAMPLINGS; i++) {
             sd_request r = {.prompt = w.prompt[i],
@@ -281,10 +296,10 @@ Test(exact, caches_after_every_round_equal_a_fresh_prefill) {
                             .sampling = samplings[i]};
             cr_assert_eq(sd_engine_submit(e, &r, NULL, NULL), SD_OK);
         }
-        while (sd_engine_step(e)) check_caches(&w, e, cx, draft_cx);
+        while (sd_engine_step(e)) check_caches(&w, e, cx[kv], draft_cx);
         sd_engine_close(e);
     }
-    sd_context_close(cx), sd_context_close(draft_cx);
+    sd_context_close(cx[0]), sd_context_close(cx[1]), sd_context_close(draft_cx);
     sd_model_release(draft);
     free_world(&w);
 }

@@ -110,25 +110,43 @@ Test(kernels_rows, swiglu_and_add_equal_double) {
 // moves its weight by a factor 1 + e; the weighted mean errs by twice that and len 2^-24 at most.
 typedef struct {
     sd_attention_shape s;
-    float *q, *k, *v; // [ROWS][H*D], [CTX][D]
-    uint16_t *kh, *vh;
+    float *q;        // [ROWS][H*D]
+    float *of[2];    // keys, values [CTX][D] as the cache holds them
+    void *cache[2];  // the same in the cache's type
+    float *scale[2]; // [CTX] under SD_KV_INT8
 } att_case;
-enum { ATT_CTX = 2 * SD_KEY_SPAN + 90, ATT_ROWS = 5 };
+enum { ATT_CTX = 2 * SD_KEY_SPAN + 90, ATT_ROWS = 5, KV_TYPES = 3 };
+static const char *const kv_names[KV_TYPES] = {"f16", "int8", "f32"};
 
-static att_case make_att_case(int H, int G, int D, bool f16) {
-    att_case a = {.s = {H, G, D, 1 / sqrtf((float)D), f16}};
-    a.q = sd_alloc((size_t)(ATT_ROWS * H * D), 4);
-    a.k = sd_alloc((size_t)(ATT_CTX * D), 4), a.v = sd_alloc((size_t)(ATT_CTX * D), 4);
-    a.kh = sd_alloc((size_t)(ATT_CTX * D), 2), a.vh = sd_alloc((size_t)(ATT_CTX * D), 2);
-    fill(a.q, ATT_ROWS * H * D, 3), fill(a.k, ATT_CTX * D, 3), fill(a.v, ATT_CTX * D, 1);
+// What is stored of x [CTX][D], and x as it reads back.
+static void *stored(float *x, float *scale, int D, sd_kv_type kv) {
+    void *cache = sd_alloc((size_t)(ATT_CTX * D), sd_kv_value_bytes(kv));
     for (int i = 0; i < ATT_CTX * D; i++) {
-        a.kh[i] = sd_float_to_half(a.k[i]), a.vh[i] = sd_float_to_half(a.v[i]);
-        if (f16) a.k[i] = sd_half_to_float(a.kh[i]), a.v[i] = sd_half_to_float(a.vh[i]);
+        if (kv == SD_KV_INT8 && i % D == 0)
+            scale[i / D] = sd_ops_named("plain")->codes((int8_t *)cache + i, x + i, D);
+        if (kv == SD_KV_INT8) x[i] = scale[i / D] * (float)((int8_t *)cache)[i];
+        if (kv == SD_KV_F16)
+            x[i] = sd_half_to_float(((uint16_t *)cache)[i] = sd_float_to_half(x[i]));
+        if (kv == SD_KV_F32) ((float *)cache)[i] = x[i];
+    }
+    return cache;
+}
+
+static att_case make_att_case(int H, int G, int D, sd_kv_type kv) {
+    att_case a = {.s = {H, G, D, 1 / sqrtf((float)D), kv}};
+    a.q = sd_alloc((size_t)(ATT_ROWS * H * D), 4);
+    fill(a.q, ATT_ROWS * H * D, 3);
+    for (int i = 0; i < 2; i++) {
+        a.of[i] = sd_alloc((size_t)(ATT_CTX * D), 4);
+        a.scale[i] = kv == SD_KV_INT8 ? sd_alloc(ATT_CTX, 4) : NULL;
+        fill(a.of[i], ATT_CTX * D, i ? 1 : 3);
+        a.cache[i] = stored(a.of[i], a.scale[i], D, kv);
     }
     return a;
 }
 static void drop_att_case(att_case *a) {
-    free(a->q), free(a->k), free(a->v), free(a->kh), free(a->vh);
+    free(a->q);
+    for (int i = 0; i < 2; i++) free(a->of[i]), free(a->cache[i]), free(a->scale[i]);
 }
 
 // out [N][H/G * D] of kv head g, rows first to first + N of the case, as the forward composes it.
@@ -145,8 +163,10 @@ static void attend(const sd_ops *ops, const att_case *a, int first, const int *l
                                len + skip,
                                N - skip,
                                g,
-                               a->s.kv_f16 ? (void *)a->kh : a->k,
-                               a->s.kv_f16 ? (void *)a->vh : a->v};
+                               a->cache[0],
+                               a->cache[1],
+                               a->scale[0],
+                               a->scale[1]};
         ops->attention(span ? part : total, &r, span, &a->s, scratch);
         for (int i = 0; span && i < (N - skip) * heads; i++)
             sd_attention_merge(total + (size_t)(skip * heads + i) * each, part + (size_t)i * each,
@@ -162,9 +182,9 @@ static const int att_shapes[][3] = {{9, 3, 64}, {12, 2, 128}, {4, 4, 32}, {14, 2
 static void attention_equals_double(const sd_ops *ops) {
     static const int lengths[] = {1, 2, 7, 63, 64, 65, 128, 200, 333, 512, 513, 1100};
     for (int s = 0; s < 5; s++)
-        for (int f16 = 0; f16 < 2; f16++) {
+        for (int kv = 0; kv < KV_TYPES; kv++) {
             int H = att_shapes[s][0], G = att_shapes[s][1], D = att_shapes[s][2], heads = H / G;
-            att_case a = make_att_case(H, G, D, f16);
+            att_case a = make_att_case(H, G, D, (sd_kv_type)kv);
             float *out = sd_alloc((size_t)(heads * D), 4);
             for (size_t l = 0; l < sizeof lengths / sizeof lengths[0]; l++) {
                 int len = lengths[l], g = (int)l % G;
@@ -174,18 +194,18 @@ static void attention_equals_double(const sd_ops *ops) {
                     for (int t = 0; t < len; t++) {
                         p[t] = 0;
                         for (int i = 0; i < D; i++)
-                            p[t] += (double)a.q[(g * heads + h) * D + i] * a.k[t * D + i];
+                            p[t] += (double)a.q[(g * heads + h) * D + i] * a.of[0][t * D + i];
                         p[t] *= a.s.scale;
                         top = fmax(top, p[t]);
                     }
                     for (int t = 0; t < len; t++) total += p[t] = exp(p[t] - top);
                     for (int i = 0; i < D; i++) {
                         double want = 0;
-                        for (int t = 0; t < len; t++) want += p[t] / total * a.v[t * D + i];
+                        for (int t = 0; t < len; t++) want += p[t] / total * a.of[1][t * D + i];
                         cr_assert_float_eq(out[h * D + i], want,
                                            2 * 40 * D * 0x1p-24 + len * 0x1p-24,
-                                           "%s D %d len %d: %g, want %g", ops->name, D, len,
-                                           (double)out[h * D + i], want);
+                                           "%s %s D %d len %d: %g, want %g", ops->name,
+                                           kv_names[kv], D, len, (double)out[h * D + i], want);
                     }
                 }
             }
@@ -201,10 +221,10 @@ Test(kernels_rows, attention_equals_softmax_in_double) {
 static void attention_rows_are_invariant(const sd_ops *ops) {
     static const int first[] = {1, 60, 62, 125, 510, 511, 600, 1022, 1100};
     for (int s = 0; s < 5; s++)
-        for (int f16 = 0; f16 < 2; f16++) {
+        for (int kv = 0; kv < KV_TYPES; kv++) {
             int H = att_shapes[s][0], G = att_shapes[s][1], D = att_shapes[s][2];
             int one = H / G * D, len[ATT_ROWS];
-            att_case a = make_att_case(H, G, D, f16);
+            att_case a = make_att_case(H, G, D, (sd_kv_type)kv);
             float *all = sd_alloc((size_t)(ATT_ROWS * one), 4), *alone = sd_alloc((size_t)one, 4);
             for (size_t l = 0; l < sizeof first / sizeof first[0]; l++) {
                 for (int n = 0; n < ATT_ROWS; n++) len[n] = first[l] + n * (l % 2 ? 1 : 2);
@@ -212,7 +232,8 @@ static void attention_rows_are_invariant(const sd_ops *ops) {
                 for (int n = 0; n < ATT_ROWS; n++) {
                     attend(ops, &a, n, &len[n], 1, (int)l % G, alone);
                     cr_assert_eq(memcmp(alone, all + n * one, (size_t)one * 4), 0,
-                                 "%s D %d f16 %d: row %d of len %d", ops->name, D, f16, n, len[n]);
+                                 "%s %s D %d: row %d of len %d", ops->name, kv_names[kv], D, n,
+                                 len[n]);
                 }
             }
             free(all), free(alone);
@@ -234,6 +255,37 @@ static void halves_are_to_nearest(const sd_ops *ops) {
 }
 Test(kernels_rows, halves_are_rounded_to_the_nearest) {
     each_table(halves_are_to_nearest);
+}
+
+// Half a step of the scale, and one rounding of the product; nothing is written beyond n.
+static void codes_are_to_nearest(const sd_ops *ops) {
+    static const int sizes[] = {1, 7, 8, 20, 64, 80, 128};
+    float x[128];
+    int8_t q[129], plain[128];
+    for (int s = 0; s < 7; s++) {
+        int n = sizes[s];
+        float top = 0;
+        fill(x, n, s % 2 ? 1e-3f : 40);
+        for (int i = 0; i < n; i++) top = fmaxf(top, fabsf(x[i]));
+        q[n] = 99;
+        float scale = ops->codes(q, x, n);
+        cr_assert_float_eq(scale, top / 127, top * 1e-7);
+        for (int i = 0; i < n; i++) {
+            cr_assert_leq(fabs(scale * (double)q[i] - x[i]), scale * (0.5 + 127 * 0x1p-22));
+            cr_assert_neq(q[i], -128);
+        }
+        cr_assert_eq(q[n], 99, "%s: %d codes", ops->name, n);
+        cr_assert_eq(scale, sd_ops_named("plain")->codes(plain, x, n));
+        cr_assert_eq(memcmp(q, plain, (size_t)n), 0, "%s: the plain table's codes", ops->name);
+        x[n - 1] = s % 2 ? NAN : -INFINITY;
+        cr_assert(isnan(ops->codes(q, x, n)), "%s: what is not finite stays so", ops->name);
+        for (int i = 0; i < n; i++) x[i] = 1e-31f;
+        cr_assert_eq(ops->codes(q, x, n), 0);
+        for (int i = 0; i < n; i++) cr_assert_eq(q[i], 0);
+    }
+}
+Test(kernels_rows, codes_are_rounded_to_the_nearest_step_of_their_scale) {
+    each_table(codes_are_to_nearest);
 }
 
 static void argmax_of_everything(const sd_ops *ops) {

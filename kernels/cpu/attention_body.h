@@ -1,0 +1,198 @@
+// The attention of many query rows of one sequence, over vectors that the including file defines:
+//
+//     vec, LANES, V(op)                          the type, its floats, the intrinsic of a name
+//     cached(c, i, type)                         floats i.. of a cache
+//     sum_of_4(a, b, c, d), sum_of(v), largest_of(v), exp_of(v), load_part(p, n)
+//
+// A block of 64 keys is met by all rows while it is in L1 or L2, then the block of values. The
+// heads of a kv head go together, up to three at a time, so that each key and value is widened once
+// for them. Codes of int8 are used as they are: a position's scale is one factor of its score, and
+// of its weight before the values.
+//
+// Per block and row: scores four positions at a time, their maximum against the running one, exp in
+// vectors, the running sums rescaled once, then the values in strips of four vectors. What a row
+// does is the same in any company. Blocks are counted from position 0 and follow each other in
+// ascending order (arXiv:2205.14135).
+#pragma once
+
+#include "kernels/cpu/vec_avx2.h"
+
+#include <math.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8")
+enum { HEADS = 3 };
+
+// score [n][SD_KEY_BLOCK] <- scale q.k of the block's positions.
+INLINE void scores(float *score, const float *q, const void *k, size_t first, int count, int D,
+                   float scale, sd_kv_type type, int n) {
+    for (int t = 0; t < count; t += 4) {
+        size_t at[4];
+        for (int j = 0; j < 4; j++) // beyond the end: any valid position, not stored
+            at[j] = (first + (t + j < count ? t + j : t)) * (size_t)D;
+        vec s[HEADS][4];
+        UNROLL for (int h = 0; h < n; h++) {
+            UNROLL for (int j = 0; j < 4; j++) s[h][j] = V(setzero_ps)();
+        }
+        for (int i = 0; i < D; i += LANES) {
+            UNROLL for (int j = 0; j < 4; j++) {
+                vec key = cached(k, at[j] + i, type);
+                UNROLL for (int h = 0; h < n; h++) s[h][j] =
+                    V(fmadd_ps)(V(loadu_ps)(q + h * D + i), key, s[h][j]);
+            }
+        }
+        UNROLL for (int h = 0; h < n; h++) {
+            __m128 v = sum_of_4(s[h][0], s[h][1], s[h][2], s[h][3]);
+            _mm_storeu_ps(score + h * SD_KEY_BLOCK + t, _mm_mul_ps(v, _mm_set1_ps(scale)));
+        }
+    }
+}
+
+// acc [n][each], strip of `width` vectors at i: acc <- keep * acc + sum_t p_t v_t. keep 0: acc is
+// not read, it may be anything.
+INLINE void values(float *acc, size_t each, const float *p, const float *keep, const void *v,
+                   size_t first, int count, int D, int i, sd_kv_type type, int n, int width) {
+    vec s[HEADS][4];
+    UNROLL for (int h = 0; h < n; h++) {
+        UNROLL for (int j = 0; j < width; j++) {
+            s[h][j] = V(setzero_ps)();
+            if (keep[h] != 0)
+                s[h][j] =
+                    V(mul_ps)(V(loadu_ps)(acc + h * each + i + LANES * j), V(set1_ps)(keep[h]));
+        }
+    }
+    for (int t = 0; t < count; t++) {
+        size_t at = (first + (size_t)t) * (size_t)D + (size_t)i;
+        UNROLL for (int j = 0; j < width; j++) {
+            vec x = cached(v, at + LANES * j, type);
+            UNROLL for (int h = 0; h < n; h++) s[h][j] =
+                V(fmadd_ps)(V(set1_ps)(p[h * SD_KEY_BLOCK + t]), x, s[h][j]);
+        }
+    }
+    UNROLL for (int h = 0; h < n; h++) {
+        UNROLL for (int j = 0; j < width; j++)
+            V(storeu_ps)(acc + h * each + i + LANES * j, s[h][j]);
+    }
+}
+
+// score <- exp(score - top); returns their sum. count is padded to whole vectors by -inf.
+static float soften(float *score, int count, float top) {
+    vec total = V(setzero_ps)();
+    for (int t = 0; t < count; t += LANES) {
+        vec e = exp_of(V(sub_ps)(V(loadu_ps)(score + t), V(set1_ps)(top)));
+        V(storeu_ps)(score + t, e);
+        total = V(add_ps)(total, e);
+    }
+    return sum_of(total);
+}
+
+// w [count] <- each by its position's scale.
+static void rescale(float *w, const float *scale, int count) {
+    for (int t = 0; t < count; t += LANES) {
+        vec s = count - t < LANES ? load_part(scale + t, count - t) : V(loadu_ps)(scale + t);
+        V(storeu_ps)(w + t, V(mul_ps)(V(loadu_ps)(w + t), s));
+    }
+}
+
+static float largest(const float *score, int count, float top) {
+    vec m = V(set1_ps)(top);
+    for (int t = 0; t < count; t += LANES) m = V(max_ps)(m, V(loadu_ps)(score + t));
+    return largest_of(m);
+}
+
+// What the heads [h, h + n) of one row carry from block to block.
+typedef struct {
+    float *score;       // [n][SD_KEY_BLOCK]
+    float *keep;        // [n] the factor of the sums so far
+    const float *q;     // [n][D]
+    float *part;        // [n][each]
+    size_t each, first; // first: position of the block
+    const void *k, *v;
+    const float *k_scale, *v_scale; // of the block's positions under SD_KV_INT8
+    int count, D;                   // count: positions of the block that the row sees
+    float scale;
+    bool begins; // the first block of the span
+} row_heads;
+
+INLINE void weigh(const row_heads *x, sd_kv_type type, int n) {
+    int D = x->D;
+    scores(x->score, x->q, x->k, x->first, x->count, D, x->scale, type, n);
+    for (int h = 0; h < n; h++) {
+        float *s = x->score + h * SD_KEY_BLOCK, *part = x->part + (size_t)h * x->each;
+        if (type == SD_KV_INT8) rescale(s, x->k_scale, x->count);
+        for (int t = x->count; t % LANES; t++) s[t] = -INFINITY;
+        float top = x->begins ? -INFINITY : part[D + 1], now = largest(s, x->count, top);
+        x->keep[h] = x->begins ? 0 : _mm256_cvtss_f32(sd_exp8(_mm256_set1_ps(top - now)));
+        part[D] = (x->begins ? 0 : part[D] * x->keep[h]) + soften(s, x->count, now);
+        part[D + 1] = now;
+        if (type == SD_KV_INT8) rescale(s, x->v_scale, x->count);
+    }
+}
+
+INLINE void gather(const row_heads *x, sd_kv_type type, int n) {
+    int i = 0, D = x->D;
+    for (; i + 4 * LANES <= D; i += 4 * LANES)
+        values(x->part, x->each, x->score, x->keep, x->v, x->first, x->count, D, i, type, n, 4);
+    for (; i < D; i += LANES)
+        values(x->part, x->each, x->score, x->keep, x->v, x->first, x->count, D, i, type, n, 1);
+}
+
+#define HEADS_OF(type, n)                                                                          \
+    static __attribute__((noinline)) void weigh_##type##_##n(const row_heads *x) {                 \
+        weigh(x, SD_KV_##type, n);                                                                 \
+    }                                                                                              \
+    static __attribute__((noinline)) void gather_##type##_##n(const row_heads *x) {                \
+        gather(x, SD_KV_##type, n);                                                                \
+    }
+#define HEADS_OF_TYPE(type) HEADS_OF(type, 1) HEADS_OF(type, 2) HEADS_OF(type, 3)
+HEADS_OF_TYPE(F16)
+HEADS_OF_TYPE(INT8)
+HEADS_OF_TYPE(F32)
+
+typedef void (*heads_fn)(const row_heads *x);
+#define ROW(part, type) [SD_KV_##type] = {part##_##type##_1, part##_##type##_2, part##_##type##_3}
+static const heads_fn weigh_of[3][HEADS] = {ROW(weigh, F16), ROW(weigh, INT8), ROW(weigh, F32)};
+static const heads_fn gather_of[3][HEADS] = {ROW(gather, F16), ROW(gather, INT8), ROW(gather, F32)};
+
+// One pass over the rows that see the block at t0: the heads of each in groups.
+static void each_row(const sd_attention_rows *r, const sd_attention_shape *s, const heads_fn *fn,
+                     float *part, float *scratch, int t0, bool begins) {
+    int heads = s->H / s->G;
+    size_t each = sd_attention_part(s);
+    float *keep = scratch + (size_t)r->N * (size_t)heads * SD_KEY_BLOCK;
+    for (int row = 0; row < r->N; row++) {
+        int count = r->len[row] - t0;
+        if (count <= 0) continue;
+        const float *q = r->q + ((size_t)row * s->H + (size_t)(r->g * heads)) * s->D;
+        for (int h = 0, n; h < heads; h += n) {
+            int left = heads - h;
+            n = left == 4 ? 2 : left < HEADS ? left : HEADS;
+            size_t at = (size_t)row * (size_t)heads + (size_t)h;
+            row_heads x = {.score = scratch + at * SD_KEY_BLOCK,
+                           .keep = keep + at,
+                           .q = q + (size_t)h * s->D,
+                           .part = part + at * each,
+                           .each = each,
+                           .k = r->k,
+                           .v = r->v,
+                           .k_scale = s->kv == SD_KV_INT8 ? r->k_scale + t0 : NULL,
+                           .v_scale = s->kv == SD_KV_INT8 ? r->v_scale + t0 : NULL,
+                           .first = (size_t)t0,
+                           .count = count < SD_KEY_BLOCK ? count : SD_KEY_BLOCK,
+                           .D = s->D,
+                           .scale = s->scale,
+                           .begins = begins};
+            fn[n - 1](&x);
+        }
+    }
+}
+
+static void attend(float *part, const sd_attention_rows *r, int span, const sd_attention_shape *s,
+                   float *scratch) {
+    int begin = span * SD_KEY_SPAN, end = r->len[r->N - 1]; // the last row sees most
+    if (end > begin + SD_KEY_SPAN) end = begin + SD_KEY_SPAN;
+    for (int t0 = begin; t0 < end; t0 += SD_KEY_BLOCK) {
+        each_row(r, s, weigh_of[s->kv], part, scratch, t0, t0 == begin);
+        each_row(r, s, gather_of[s->kv], part, scratch, t0, t0 == begin);
+    }
+}
