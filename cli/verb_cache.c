@@ -3,12 +3,10 @@
 #include "cli/verbs.h"
 #include "model/pack_cache.h"
 
-#include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 typedef struct {
     bool json, stale;
@@ -66,8 +64,7 @@ static sd_status clear(const sd_pack_entry *e, int n, const char *dir, bool stal
     int gone = 0;
     for (int i = 0; i < n; i++) {
         if (stale && e[i].current) continue;
-        SD_CHECK(unlink(e[i].path) == 0 || errno == ENOENT, err, SD_EIO,
-                 "%s: cannot be removed: %s", e[i].path, strerror(errno));
+        SD_TRY(sd_pack_remove(e[i].path, err));
         bytes += e[i].bytes;
         gone++;
     }

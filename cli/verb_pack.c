@@ -1,13 +1,14 @@
-// specdec pack: the packed form that the first start would make and keep, now; one that is there is
-// checked byte by byte, which a start cannot afford.
+// specdec pack: the packed form that the first start would make and keep, now, with the costs of
+// steps (model/step_cost.h); one that is there is checked byte by byte, which a start cannot
+// afford.
 #include "base/clock.h"
 #include "cli/run_model.h"
 #include "cli/verbs.h"
 #include "model/pack_cache.h"
+#include "model/step_cost.h"
 
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 typedef struct {
     int64_t threads;
@@ -18,6 +19,14 @@ static const sd_option rows[] = {SD_THREADS_ROW(args, threads, "one per processo
 static double mib(const char *path) {
     struct stat sb;
     return stat(path, &sb) == 0 ? (double)sb.st_size / (1 << 20) : 0;
+}
+
+static void print_costs(const sd_step_costs *t, int threads) {
+    printf("a step with %d threads: 1 row %.2f ms; cost of n rows ", threads, t->ms[0]);
+    for (int i = 1; i < SD_STEP_COSTS; i++)
+        if ((sd_step_cost_rows[i] & (sd_step_cost_rows[i] - 1)) == 0)
+            printf(" %d: %.2f", sd_step_cost_rows[i], t->ms[i] / t->ms[0]);
+    putchar('\n');
 }
 
 sd_status sd_verb_pack(int argc, char **argv, sd_error *err) {
@@ -33,6 +42,7 @@ sd_status sd_verb_pack(int argc, char **argv, sd_error *err) {
     sd_run_model r = {0};
     char *path = NULL;
     sd_sha256 source;
+    sd_step_costs costs;
     double begun = sd_now_s();
     SD_TRY(sd_options_parse(&rest, rows, &a, argc, argv, err));
     SD_CHECK(rest.n == 1, err, SD_EINVAL, "pack: give one model, a GGUF file or a folder");
@@ -48,16 +58,16 @@ sd_status sd_verb_pack(int argc, char **argv, sd_error *err) {
     if (kept && sd_pack_verify(path, r.pool, err) != SD_OK) {
         printf("%s; it is made again\n", err->message);
         kept = false;
-        SD_CHECK(unlink(path) == 0, err, SD_EIO, "%s: cannot be removed", path);
+        SD_TRY(sd_pack_remove(path, err));
     }
-    if (!kept) {
-        sd_context_options o = {.max_rows = 1};
-        SD_TRY(sd_context_open(&r.cx, r.model, r.pool, &o, err));
-        SD_CHECK(sd_pack_source_sha256(r.model, &source), err, SD_EIO,
-                 "pack: nothing could be kept in %s", r.model->pack_dir);
-    }
+    sd_context_options o = {.max_rows = SD_STEP_COST_MOST};
+    SD_TRY(sd_context_open(&r.cx, r.model, r.pool, &o, err));
+    SD_CHECK(kept || sd_pack_source_sha256(r.model, &source), err, SD_EIO,
+             "pack: nothing could be kept in %s", r.model->pack_dir);
+    bool costs_kept = sd_step_costs_get(&costs, r.cx);
     printf("%s  %.1f MiB  %s in %.1f s\n", path, mib(path), kept ? "checked" : "made",
            sd_now_s() - begun);
+    if (costs_kept) print_costs(&costs, sd_pool_threads(r.pool));
 out:
     sd_run_model_close(&r);
     free(path);

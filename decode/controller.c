@@ -1,7 +1,8 @@
-// Costs are learnt, never profiled, so that a start costs nothing: the first prompt chunk gives the
-// price of a row among many, the first decoded token the price of a step, and the straight line
-// between them is the prior. Each step then corrects the price of its own number of rows (slowly)
-// and the unit (quickly: the depth of the context and other load move all prices together).
+// Costs are never profiled at a start. Where a table was kept with the packed weights, drafts pay
+// from the first step on; without one the first prompt chunk gives the price of a row among many,
+// the first decoded token the price of a step, and the straight line between them is the prior.
+// Each step then corrects the price of its own number of rows (slowly) and the unit (quickly: the
+// depth of the context and other load move all prices together).
 #include "decode/controller.h"
 
 #include <math.h>
@@ -11,6 +12,7 @@ enum { GUARD_TOKENS = 256, PLAIN_EVERY = 200 };
 static const double GUARD_SPEED = 0.98;
 static const double DEFAULT_SLOPE = 0.2; // cost of a further row before anything was measured
 static const double HEAD_SHARE = 1.15;   // a prompt row has no logits; a verified row has
+enum { TABLE_STEPS = 4 };                // so many steps a price of the table weighs
 static const float DECAY_ALL = 0.999f, DECAY_OWN = 0.985f, PRIOR_WEIGHT = 6;
 
 void sd_controller_init(sd_controller *c) {
@@ -18,10 +20,6 @@ void sd_controller_init(sd_controller *c) {
     c->slope = DEFAULT_SLOPE;
     c->speed_up = 1;
     for (int n = 0; n <= SD_COST_ROWS; n++) c->ratio[n] = 1;
-}
-
-bool sd_controller_knows_cost(const sd_controller *c) {
-    return c->have_unit;
 }
 
 // The nearest measured numbers of rows on both sides, weighed by distance.
@@ -41,26 +39,44 @@ double sd_controller_cost(const sd_controller *c, int n) {
     return c->unit * (1 + c->slope * (n - 1)) * ratio_at(c, n);
 }
 
-static void set_slope(sd_controller *c) {
-    if (!c->have_unit || c->prefill_row <= 0 || c->have_slope) return;
-    double s = c->prefill_row * HEAD_SHARE / c->unit;
+static void set_slope(sd_controller *c, double s) {
     c->slope = s < .02 ? .02 : s > 1 ? 1 : s;
     c->have_slope = true;
+}
+
+static void guess_slope(sd_controller *c) {
+    if (!c->have_unit || c->prefill_row <= 0 || c->have_slope) return;
+    set_slope(c, c->prefill_row * HEAD_SHARE / c->unit);
+}
+
+void sd_controller_know_costs(sd_controller *c, const sd_step_costs *t) {
+    const int *rows = sd_step_cost_rows;
+    c->unit = t->ms[0] * 1e-3;
+    set_slope(c, (t->ms[SD_STEP_COSTS - 1] / t->ms[0] - 1) / (SD_STEP_COST_MOST - 1));
+    for (int i = 1, n = 2; n <= SD_STEP_COST_MOST; n++) {
+        while (rows[i] < n) i++;
+        double between = (double)(n - rows[i - 1]) / (rows[i] - rows[i - 1]);
+        double cost = (t->ms[i - 1] + between * (t->ms[i] - t->ms[i - 1])) / t->ms[0];
+        // A step is never cheaper than a smaller one, nor dearer than its rows one by one.
+        cost = cost < 1 ? 1 : cost > n ? n : cost;
+        c->ratio[n] = (float)(cost / (1 + c->slope * (n - 1)));
+        c->measured[n] = TABLE_STEPS;
+    }
 }
 
 void sd_controller_prefilled(sd_controller *c, int n, double seconds) {
     if (n < 16) return; // too few rows to tell the price of one among many
     double row = seconds / n;
     c->prefill_row = c->prefill_row <= 0 ? row : c->prefill_row + .3 * (row - c->prefill_row);
-    set_slope(c);
+    guess_slope(c);
 }
 
 static void learn_cost(sd_controller *c, int n, double seconds) {
     if (n < 1 || !(seconds > 0)) return;
     if (!c->have_unit) {
-        c->unit = seconds / (1 + c->slope * (n - 1));
+        c->unit = seconds / ((1 + c->slope * (n - 1)) * ratio_at(c, n));
         c->have_unit = true;
-        set_slope(c);
+        guess_slope(c);
         return;
     }
     double off = log(seconds / sd_controller_cost(c, n));
@@ -148,7 +164,7 @@ void sd_controller_choose(const sd_controller *c, sd_candidates *k, int requests
     double gain = 0, best = 0;
     int best_n = 0, n = 0;
     for (int r = 0; r < requests; r++) k[r].take = 0;
-    if (!c->have_unit || sd_controller_resting(c) || c->since_plain >= PLAIN_EVERY) return;
+    if (c->unit <= 0 || sd_controller_resting(c) || c->since_plain >= PLAIN_EVERY) return;
     // Survivals do not increase along a request, so the n best overall are prefixes: merge them.
     for (int pass = 0; pass < 2; pass++) {
         int limit = pass == 0 ? budget : best_n;

@@ -1,6 +1,7 @@
 // The controller: which guesses are worth verifying.
 //
-// It knows what a step of n rows costs (measured, from the steps themselves), how likely a guess of
+// It knows what a step of n rows costs (from a table where there is one, and from the steps
+// themselves), how likely a guess of
 // each source and bucket is to be accepted (counted, only where a guess was reached), and how fast
 // the engine is going. A further row is verified when the chance that all guesses up to it hold is
 // worth more than its time:
@@ -15,6 +16,7 @@
 #pragma once
 
 #include "decode/drafter.h"
+#include "model/step_cost.h"
 
 enum { SD_COST_ROWS = 128 }; // costs are kept for 1..so many rows, beyond that extrapolated
 
@@ -29,10 +31,10 @@ typedef struct {
 typedef struct {
     // Cost: t(n) = unit * (1 + slope * (n - 1)) * ratio[n], seconds.
     double unit, slope, prefill_row;
-    bool have_unit, have_slope;
+    bool have_unit, have_slope; // have_unit: from a step of this run
     float ratio[SD_COST_ROWS + 1];
-    int measured[SD_COST_ROWS + 1];
-    double draft_token; // seconds of one token of the draft model; 0: not known yet
+    int measured[SD_COST_ROWS + 1]; // steps behind ratio[n]; a table counts as a few
+    double draft_token;             // seconds of one token of the draft model; 0: not known yet
     sd_acceptance all;
     double speed_up; // of late, against plain decoding
     int since_plain; // steps since plain decoding was last timed
@@ -43,10 +45,11 @@ typedef struct {
 } sd_controller;
 
 void sd_controller_init(sd_controller *c);
+/// Right after init: what steps cost when they were timed, in place of the prior.
+void sd_controller_know_costs(sd_controller *c, const sd_step_costs *t);
 
 /// Seconds of a step that verifies n rows.
 double sd_controller_cost(const sd_controller *c, int n);
-bool sd_controller_knows_cost(const sd_controller *c);
 
 /// A step of nothing but n prompt rows took so long.
 void sd_controller_prefilled(sd_controller *c, int n, double seconds);

@@ -130,6 +130,14 @@ out:
     return st;
 }
 
+// Who never chooses a draft's length has no use for them.
+static void know_costs(sd_engine *e) {
+    sd_step_costs costs;
+    sd_controller_init(&e->control);
+    if (e->o.spec != SD_SPEC_OFF && e->o.spec_length == 0 && sd_step_costs_get(&costs, e->cx))
+        sd_controller_know_costs(&e->control, &costs);
+}
+
 sd_status sd_engine_open(sd_engine **out, sd_model *m, const sd_engine_options *o, sd_error *err) {
     sd_status st = SD_OK;
     sd_engine *e = sd_alloc(1, sizeof *e);
@@ -154,7 +162,7 @@ sd_status sd_engine_open(sd_engine **out, sd_model *m, const sd_engine_options *
     e->queue = sd_alloc((size_t)e->o.queue, sizeof *e->queue);
     SD_CHECK_ALLOC(e->slot && e->queue ? e : NULL, err);
     for (int i = 0; i < e->o.slots; i++) SD_TRY(open_slot(e, &e->slot[i], err));
-    sd_controller_init(&e->control);
+    know_costs(e);
     e->next_id = 1;
     e->stats.slots = e->o.slots;
     e->stats.ctx = e->ctx;

@@ -81,8 +81,17 @@ static int32_t first_equal(const float *x, int n, float value) {
     return 0;
 }
 
+// By pieces, so that only the one that has the largest is searched for it.
 int32_t sd_greedy(const float *x, int n) {
-    return first_equal(x, n, largest(x, n));
+    enum { PIECE = 1024 };
+    float max = -INFINITY;
+    int begin = 0, len = n; // all of it while only NaN and minus infinity were seen
+    for (int i = 0; i < n; i += PIECE) {
+        int piece = n - i < PIECE ? n - i : PIECE;
+        float m = largest(x + i, piece);
+        if (m > max) max = m, begin = i, len = piece;
+    }
+    return begin + first_equal(x + begin, len, max);
 }
 
 // What truncation leaves: every logit above `above`, and those equal to it with an id up to

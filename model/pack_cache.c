@@ -18,7 +18,7 @@
 enum { MAGIC = 8, HEX = 64, FIXED = 24 + HEX, PAGE = 4096, ALIGN = 64 };
 static const char magic[MAGIC + 1] = "SDPACK2\n";
 static const int64_t CACHE_BYTES = (int64_t)64 << 30; // all files of the cache together
-static const char suffix[] = ".pack";
+static const char suffix[] = ".pack", costs_suffix[] = ".costs";
 
 char *sd_pack_cache_dir(void) {
     const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
@@ -88,6 +88,10 @@ char *sd_pack_path(const sd_model *m, const sd_ops *ops) {
     return sd_sprintf("%s/%.16s%s", m->pack_dir, sum.hex, suffix);
 }
 
+char *sd_pack_costs_path(const char *path) {
+    return sd_sprintf("%.*s%s", (int)(strlen(path) - (sizeof suffix - 1)), path, costs_suffix);
+}
+
 // ---- reading
 
 static uint64_t u64_at(const uint8_t *p) {
@@ -116,7 +120,7 @@ static json_t *header_of(const sd_map *f, size_t *data_at) {
     return json_loadb((const char *)f->data + FIXED, (size_t)json, JSON_REJECT_DUPLICATES, NULL);
 }
 
-static bool is_mine(const char *path) {
+bool sd_pack_is_mine(const char *path) {
     struct stat sb;
     return stat(path, &sb) == 0 && sb.st_uid == geteuid();
 }
@@ -177,8 +181,8 @@ sd_status sd_pack_load(sd_packed *p, const sd_weight *const *w, int n, sd_model 
     json_t *header = NULL;
     copy_job j = {.p = p};
     char *path = sd_pack_path(m, ops);
-    SD_CHECK(path && is_mine(path), err, SD_ENOTFOUND, "%s: has no packed form in the cache",
-             m->path);
+    SD_CHECK(path && sd_pack_is_mine(path), err, SD_ENOTFOUND,
+             "%s: has no packed form in the cache", m->path);
     SD_TRY(sd_map_open(&map, path, err));
     header = header_of(&map, &data_at);
     SD_CHECK(header, err, SD_EFORMAT, "%s: is damaged; it is made again", path);
@@ -211,20 +215,40 @@ out:
     return st;
 }
 
-bool sd_pack_source_sha256(const sd_model *m, sd_sha256 *out) {
-    char *path = sd_pack_path(m, sd_ops_best());
-    sd_map map = {0};
+// The header of the file that is kept for the model as it is now, and the file; NULL without one.
+static json_t *current_header(sd_map *map, const sd_model *m, const sd_ops *ops) {
+    char *path = sd_pack_path(m, ops);
     size_t data_at;
-    bool found = false;
-    if (path && is_mine(path) && sd_map_open(&map, path, NULL) == SD_OK) {
-        json_t *header = header_of(&map, &data_at);
-        const char *hex = json_string_value(json_object_get(header, "sha256"));
-        found = header && hex && strlen(hex) == 64 && same_sources(header, m);
-        if (found) memcpy(out->hex, hex, 65);
+    json_t *header = NULL;
+    if (path && sd_pack_is_mine(path) && sd_map_open(map, path, NULL) == SD_OK)
+        header = header_of(map, &data_at);
+    if (header && !same_sources(header, m)) {
         json_decref(header);
+        header = NULL;
     }
-    sd_map_close(&map);
     free(path);
+    return header;
+}
+
+bool sd_pack_source_sha256(const sd_model *m, sd_sha256 *out) {
+    sd_map map = {0};
+    json_t *header = current_header(&map, m, sd_ops_best());
+    const char *hex = json_string_value(json_object_get(header, "sha256"));
+    bool found = hex && strlen(hex) == HEX;
+    if (found) memcpy(out->hex, hex, HEX + 1);
+    json_decref(header);
+    sd_map_close(&map);
+    return found;
+}
+
+bool sd_pack_identity(sd_sha256 *out, const sd_model *m, const sd_ops *ops) {
+    sd_map map = {0};
+    json_t *header = current_header(&map, m, ops);
+    bool found = header != NULL;
+    *out = (sd_sha256){{0}};
+    if (found) memcpy(out->hex, map.data + 24, HEX);
+    json_decref(header);
+    sd_map_close(&map);
     return found;
 }
 
@@ -313,7 +337,7 @@ void sd_pack_trim(const char *dir, int64_t bytes, const char *keep) {
     if (sd_pack_list(&e, &n, dir, NULL) != SD_OK) return;
     for (int i = 0; i < n; i++) {
         all += e[i].bytes;
-        if (all > bytes && strcmp(e[i].path, keep) != 0 && unlink(e[i].path) == 0)
+        if (all > bytes && strcmp(e[i].path, keep) != 0 && sd_pack_remove(e[i].path, NULL) == SD_OK)
             all -= e[i].bytes;
     }
     sd_pack_list_free(e, n);
@@ -403,6 +427,29 @@ static bool is_current(const json_t *header, char **source) {
     return current;
 }
 
+static bool ends_with(const char *name, const char *end) {
+    size_t len = strlen(name), tail = strlen(end);
+    return len > tail && strcmp(name + len - tail, end) == 0;
+}
+
+// Costs whose packed form has gone.
+static bool is_orphan(const char *dir, const char *name) {
+    if (!ends_with(name, costs_suffix)) return false;
+    char *pack =
+        sd_sprintf("%s/%.*s%s", dir, (int)(strlen(name) - (sizeof costs_suffix - 1)), name, suffix);
+    bool alone = pack && !sd_path_exists(pack);
+    free(pack);
+    return alone;
+}
+
+static int64_t costs_bytes(const char *path) {
+    struct stat sb;
+    char *costs = ends_with(path, suffix) ? sd_pack_costs_path(path) : NULL;
+    int64_t bytes = costs && stat(costs, &sb) == 0 ? sb.st_size : 0;
+    free(costs);
+    return bytes;
+}
+
 static bool read_entry(sd_pack_entry *e, const char *dir, const char *name) {
     struct stat sb;
     sd_map map = {0};
@@ -412,7 +459,7 @@ static bool read_entry(sd_pack_entry *e, const char *dir, const char *name) {
         free(e->path);
         return false;
     }
-    e->bytes = sb.st_size;
+    e->bytes = sb.st_size + costs_bytes(e->path);
     e->used = sb.st_mtim.tv_sec;
     if (sd_map_open(&map, e->path, NULL) == SD_OK) {
         json_t *header = header_of(&map, &data_at);
@@ -438,8 +485,7 @@ sd_status sd_pack_list(sd_pack_entry **out, int *n, const char *dir, sd_error *e
     if (!d && errno == ENOENT) return SD_OK;
     if (!d) return sd_fail(err, SD_EIO, "%s: cannot be read: %s", dir, strerror(errno));
     for (struct dirent *f; (f = readdir(d));) {
-        size_t len = strlen(f->d_name), tail = sizeof suffix - 1;
-        if (len <= tail || strcmp(f->d_name + len - tail, suffix) != 0) continue;
+        if (!ends_with(f->d_name, suffix) && !is_orphan(dir, f->d_name)) continue;
         if (used == cap) {
             cap = cap ? 2 * cap : 16;
             sd_pack_entry *more = sd_realloc(all, (size_t)cap, sizeof *all);
@@ -461,4 +507,19 @@ out:
 void sd_pack_list_free(sd_pack_entry *e, int n) {
     for (int i = 0; i < n; i++) free(e[i].path), free(e[i].source);
     free(e);
+}
+
+sd_status sd_pack_remove(const char *path, sd_error *err) {
+    // The costs first: what a stop in between leaves is then still a packed form.
+    char *costs = ends_with(path, suffix) ? sd_pack_costs_path(path) : NULL;
+    const char *both[] = {costs, path};
+    for (int i = 0; i < 2; i++)
+        if (both[i] && unlink(both[i]) != 0 && errno != ENOENT) {
+            sd_status st =
+                sd_fail(err, SD_EIO, "%s: cannot be removed: %s", both[i], strerror(errno));
+            free(costs);
+            return st;
+        }
+    free(costs);
+    return SD_OK;
 }

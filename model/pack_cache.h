@@ -54,12 +54,21 @@ sd_status sd_pack_verify(const char *path, sd_pool *pool, sd_error *err);
 
 /// The hash of the source as a current file records it; false without one.
 bool sd_pack_source_sha256(const sd_model *m, sd_sha256 *out);
+/// The hash in the head of the model's current file: what lies beside it is bound to this.
+bool sd_pack_identity(sd_sha256 *out, const sd_model *m, const sd_ops *ops);
+/// Of what is beside it there is the costs of steps (model/step_cost.h): where, malloc'ed.
+char *sd_pack_costs_path(const char *path);
+/// A file of the cache that another user left there is not used.
+bool sd_pack_is_mine(const char *path);
 
 typedef struct {
     char *path, *source; // source: of the first file; NULL when the file is damaged
-    int64_t bytes, used; // used: seconds since 1970
+    int64_t bytes, used; // bytes: with what is beside it; used: seconds since 1970
     bool current;        // the sources are still what they were
 } sd_pack_entry;
-/// All files of the cache, the last used first. A folder that is not there is empty.
+/// All files of the cache, the last used first; costs whose packed form has gone are a damaged one.
+/// A folder that is not there is empty.
 sd_status sd_pack_list(sd_pack_entry **out, int *n, const char *dir, sd_error *err);
 void sd_pack_list_free(sd_pack_entry *e, int n);
+/// Removes a file of the list and what is beside it. One that has gone is fine.
+sd_status sd_pack_remove(const char *path, sd_error *err);

@@ -94,6 +94,39 @@ Test(sampler, greedy_takes_the_largest_and_ties_go_to_the_lowest_id) {
     sd_sampler_close(s);
 }
 
+// The search by pieces against one look at every value in turn: ties within and across pieces, NaN,
+// infinities, lengths around a piece.
+static int32_t first_of_the_largest(const float *x, int n) {
+    int32_t best = -1;
+    for (int i = 0; i < n; i++)
+        if (!isnan(x[i]) && (best < 0 || x[i] > x[best])) best = i;
+    return best < 0 ? 0 : best;
+}
+
+Test(sampler, greedy_by_pieces_equals_the_argmax_of_the_row) {
+    static const float odd[] = {NAN, -INFINITY, INFINITY, -0.0f, 0.0f};
+    static const int lengths[] = {1, 15, 16, 17, 100, 1023, 1024, 1025, 1040, 2047, 2048, 3000};
+    enum { MOST = 3000 };
+    float x[MOST];
+    unsigned seed = 5;
+    for (size_t k = 0; k < sizeof lengths / sizeof *lengths; k++) {
+        int n = lengths[k];
+        sd_sampler *s = sd_sampler_open(n);
+        for (int round = 0; round < 200; round++) {
+            // From rows of nothing but NaN and infinities to rows of few distinct numbers.
+            int odds = round % 8 < 4 ? 2 : 5, share = round % 5;
+            for (int i = 0; i < n; i++) {
+                seed = seed * 1103515245 + 12345;
+                int r = (int)(seed >> 8 & 0xffff);
+                x[i] = r % 4 < share ? odd[r / 4 % odds] : (float)(r / 20 % 400) - 500;
+            }
+            int32_t got = sd_sample(s, x, &(sd_sampling){.top_p = 1}, round);
+            cr_assert_eq(got, first_of_the_largest(x, n), "%d of %d", got, n);
+        }
+        sd_sampler_close(s);
+    }
+}
+
 Test(sampler, a_million_draws_follow_the_softmax) {
     float x[V];
     random_logits(x, V, 11, 6);
