@@ -329,7 +329,8 @@ sd_status sd_bench_kernels(int argc, char **argv, sd_error *err) {
              "bench kernels: --type %s is unknown; give Q4_1, Q8_0, Q4_K, ...", b.a.type);
     b.ops = b.a.isa ? sd_ops_named(b.a.isa) : sd_ops_best();
     SD_CHECK(b.ops, err, SD_EINVAL,
-             "bench kernels: --isa %s is not available here; give plain, avx2, avx512 or amx", b.a.isa);
+             "bench kernels: --isa %s is not available here; give plain, avx2, avx512 or amx",
+             b.a.isa);
     SD_TRY(sd_pool_open(&b.pool, (int)b.a.threads, err));
     SD_TRY(sd_limits_measure(&b.limit, b.ops->name, b.pool, err));
     sd_catch_interrupts();

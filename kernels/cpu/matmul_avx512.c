@@ -104,9 +104,7 @@ INLINE void write_block(float *out, const uint8_t *p, const uint8_t *head, sd_dt
     if (f.min) m = f.super ? _mm512_mul_ps(half16(head + 32), u8x16(p + 16)) : half16(p + 32);
     UNROLL for (int g = 0; g < 8; g++) {
         if (t == SD_Q6_K) d = _mm512_mul_ps(d0, s8x16(p + 16 * (g / 4)));
-        __m512i q =
-            _mm512_sub_epi8(codes(code, high, g, t),
-                            _mm512_set1_epi8((char)centre_of(t)));
+        __m512i q = _mm512_sub_epi8(codes(code, high, g, t), _mm512_set1_epi8((char)centre_of(t)));
         UNROLL for (int j = 0; j < 4; j++) {
             __m512i v = _mm512_srai_epi32(_mm512_slli_epi32(q, (unsigned)(24 - 8 * j) & 31), 24);
             __m512 x = _mm512_mul_ps(d, _mm512_cvtepi32_ps(v));
@@ -188,7 +186,8 @@ INLINE void float_rows(float *y, int ldy, const uint8_t *p, const float *x, int 
     }
 #define FLOATS(t, add) FLOAT(t, 1, add) FLOAT(t, 2, add) FLOAT(t, 3, add) FLOAT(t, 4, add)
 FLOATS(F32, 0)
-FLOATS(F16, 0) FLOATS(BF16, 0) FLOATS(F32, 1) FLOATS(F16, 1) FLOATS(BF16, 1)
+FLOATS(F16, 0)
+FLOATS(BF16, 0) FLOATS(F32, 1) FLOATS(F16, 1) FLOATS(BF16, 1)
 #define FLOAT_ROW(t, add)                                                                          \
     { float_##t##_1_##add, float_##t##_2_##add, float_##t##_3_##add, float_##t##_4_##add }
     static const sd_tile_fn float_of[2][3][FLOAT_N] = {
