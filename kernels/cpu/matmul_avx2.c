@@ -290,12 +290,15 @@ INLINE void float_rows(float *y, int ldy, const uint8_t *p, const float *x, int 
 #define FLOATS(t, add) FLOAT(t, 1, add) FLOAT(t, 2, add) FLOAT(t, 3, add)
 FLOATS(F32, 0)
 FLOATS(F16, 0)
-FLOATS(BF16, 0) FLOATS(F32, 1) FLOATS(F16, 1) FLOATS(BF16, 1)
+FLOATS(BF16, 0)
+FLOATS(F32, 1)
+FLOATS(F16, 1)
+FLOATS(BF16, 1)
 #define FLOAT_ROW(t, add)                                                                          \
     { float_##t##_1_##add, float_##t##_2_##add, float_##t##_3_##add }
-    static const sd_tile_fn float_of[2][3][FLOAT_N] = {
-        {FLOAT_ROW(F32, 0), FLOAT_ROW(F16, 0), FLOAT_ROW(BF16, 0)},
-        {FLOAT_ROW(F32, 1), FLOAT_ROW(F16, 1), FLOAT_ROW(BF16, 1)}};
+static const sd_tile_fn float_of[2][3][FLOAT_N] = {
+    {FLOAT_ROW(F32, 0), FLOAT_ROW(F16, 0), FLOAT_ROW(BF16, 0)},
+    {FLOAT_ROW(F32, 1), FLOAT_ROW(F16, 1), FLOAT_ROW(BF16, 1)}};
 
 static const sd_tile_fn *floats_of(sd_dtype t, int add) {
     return float_of[add][t == SD_F32 ? 0 : t == SD_F16 ? 1 : 2];
