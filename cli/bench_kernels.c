@@ -9,8 +9,10 @@
 #include "base/pool.h"
 #include "cli/bench.h"
 #include "cli/verb.h"
+#include "kernels/gemm.h"
 #include "kernels/limits.h"
 #include "kernels/ops.h"
+#include "kernels/panels.h"
 #include "kernels/slab.h"
 
 #include <jansson.h>
@@ -64,6 +66,14 @@ static const struct {
     {"SmolLM2-135M down", SD_Q4_1, 576, 1536}, {"SmolLM2-135M head", SD_Q8_0, 49152, 576},
     {"Qwen-0.5B gate", SD_Q5_0, 4864, 896},    {"Qwen-1.5B gate", SD_Q4_K, 8960, 1536},
     {"Qwen-1.5B down", SD_Q6_K, 1536, 8960},   {"Qwen-1.5B F16", SD_F16, 1536, 1536},
+};
+// d(in) of a map is the product with the transposed weights: outputs and terms change places.
+static const struct {
+    const char *where;
+    int M, K;
+} train_shapes[] = {
+    {"135M gate+up", 3072, 576},     {"135M gate+up, d(in)", 576, 3072}, {"135M down", 576, 1536},
+    {"135M down, d(in)", 1536, 576}, {"1.5B gate", 8960, 1536},          {"1.5B down", 1536, 8960},
 };
 static const int row_counts[] = {1, 2, 3, 4, 6, 8, 16, 48, 256};
 
@@ -294,6 +304,70 @@ out:
     return st;
 }
 
+// ---- the products of training with frozen weights, against oneDNN's fp32 one
+
+enum { TRAIN_TOKENS = 4 * SD_PANEL_TILE };
+typedef struct {
+    const sd_panels *panels; // NULL: oneDNN
+    const float *x, *w;      // w [out, k]
+    const void *packed;
+    float *y;
+    char *scratch; // of each worker
+    int out, k;
+} train_job;
+
+static void train_task(void *ctx, int task, int worker) {
+    const train_job *j = ctx;
+    const float *x = j->x + (size_t)task * SD_PANEL_TILE * (size_t)j->k;
+    float *y = j->y + (size_t)task * SD_PANEL_TILE * (size_t)j->out;
+    if (j->panels)
+        j->panels->matmul(y, j->out, x, j->k, j->packed, SD_PANEL_TILE, j->out, j->k, false,
+                          j->scratch + (size_t)worker * SD_PANEL_SCRATCH);
+    else
+        sd_gemm(false, true, SD_PANEL_TILE, j->out, j->k, 1, x, j->k, j->w, j->k, 0, y, j->out);
+}
+
+static void report_train(const bench *b, train_job *j, const char *where, const char *type,
+                         double bytes, double peak) {
+    double t[REPS];
+    for (int r = 0; r < REPS; r++) {
+        double t0 = sd_now_s();
+        sd_pool_run(b->pool, TRAIN_TOKENS / SD_PANEL_TILE, train_task, j);
+        t[r] = sd_now_s() - t0;
+    }
+    qsort(t, REPS, sizeof *t, by_value);
+    report(b, j->panels ? "train" : "train, oneDNN", where, type, TRAIN_TOKENS, t[REPS / 10], bytes,
+           2.0 * TRAIN_TOKENS * j->out * j->k, peak, 0);
+}
+
+static sd_status bench_train(const bench *b, const char *where, int out, int k, sd_error *err) {
+    sd_status st = SD_OK;
+    size_t values = (size_t)out * (size_t)k, threads = (size_t)sd_pool_threads(b->pool);
+    const sd_panels *kinds[] = {sd_panels_best(false), sd_panels_best(true)};
+    float *x = sd_alloc((size_t)TRAIN_TOKENS * (size_t)k, sizeof *x);
+    float *y = sd_alloc((size_t)TRAIN_TOKENS * (size_t)out, sizeof *y);
+    float *w = sd_alloc(values, sizeof *w);
+    void *packed = sd_alloc(sd_panels_bytes(kinds[0], out, k), 1);
+    char *scratch = sd_alloc(threads, SD_PANEL_SCRATCH);
+    SD_CHECK_ALLOC(x && y && w && packed && scratch ? x : NULL, err);
+    for (size_t i = 0; i < values; i++) w[i] = (float)(i % 89) * 0.02f - 1;
+    for (size_t i = 0; i < (size_t)TRAIN_TOKENS * (size_t)k; i++)
+        x[i] = (float)(i % 97) * 0.02f - 1;
+    train_job j = {
+        .x = x, .w = w, .packed = packed, .y = y, .scratch = scratch, .out = out, .k = k};
+    report_train(b, &j, where, "F32", (double)values * sizeof(float), b->limit.fma_g);
+    for (int i = 0; i < 2 && !sd_interrupted; i++) {
+        if (!(j.panels = kinds[i])) continue;
+        bool bf16 = j.panels->bf16;
+        sd_panels_pack_forward(j.panels, packed, w, 0, out, out, k);
+        report_train(b, &j, where, bf16 ? "BF16" : "F32", (double)values * (bf16 ? 2 : 4),
+                     bf16 ? b->limit.bf16_g : b->limit.fma_g);
+    }
+out:
+    free(x), free(y), free(w), free(packed), free(scratch);
+    return st;
+}
+
 static bool find_type(const char *name, sd_dtype *t) {
     for (uint32_t i = 0; i < 64; i++)
         if (sd_dtype_known(i) && strcmp(sd_dtype_name((sd_dtype)i), name) == 0) {
@@ -307,11 +381,14 @@ static void report_limits(const bench *b) {
     int threads = sd_pool_threads(b->pool);
     if (b->a.json)
         printf("{\"op\":\"limits\",\"isa\":\"%s\",\"threads\":%d,\"read_gb_per_s\":%.1f,"
-               "\"fma_gflop_per_s\":%.1f,\"int8_gop_per_s\":%.1f}\n",
-               b->ops->name, threads, b->limit.read_gb, b->limit.fma_g, b->limit.int8_g);
+               "\"fma_gflop_per_s\":%.1f,\"int8_gop_per_s\":%.1f,\"bf16_gflop_per_s\":%.1f}\n",
+               b->ops->name, threads, b->limit.read_gb, b->limit.fma_g, b->limit.int8_g,
+               b->limit.bf16_g);
     else
-        printf("%s, %d threads: reads %.1f GB/s, fp32 FMA %.0f GFLOP/s, int8 %.0f GOP/s\n",
-               b->ops->name, threads, b->limit.read_gb, b->limit.fma_g, b->limit.int8_g);
+        printf("%s, %d threads: reads %.1f GB/s, fp32 FMA %.0f GFLOP/s, int8 %.0f GOP/s, bf16 %.0f "
+               "GFLOP/s\n",
+               b->ops->name, threads, b->limit.read_gb, b->limit.fma_g, b->limit.int8_g,
+               b->limit.bf16_g);
 }
 
 sd_status sd_bench_kernels(int argc, char **argv, sd_error *err) {
@@ -342,6 +419,8 @@ sd_status sd_bench_kernels(int argc, char **argv, sd_error *err) {
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0] && !sd_interrupted; i++)
         SD_TRY(bench_matmul(&b, shapes[i].where, shapes[i].t, shapes[i].M, shapes[i].K, err));
     SD_TRY(bench_rows(&b, err));
+    for (size_t i = 0; i < sizeof train_shapes / sizeof train_shapes[0] && !sd_interrupted; i++)
+        SD_TRY(bench_train(&b, train_shapes[i].where, train_shapes[i].M, train_shapes[i].K, err));
 out:
     sd_pool_close(b.pool);
     return st;

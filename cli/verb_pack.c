@@ -64,9 +64,9 @@ sd_status sd_verb_pack(int argc, char **argv, sd_error *err) {
     SD_TRY(sd_context_open(&r.cx, r.model, r.pool, &o, err));
     SD_CHECK(kept || sd_pack_source_sha256(r.model, &source), err, SD_EIO,
              "pack: nothing could be kept in %s", r.model->pack_dir);
+    double took = sd_now_s() - begun;
     bool costs_kept = sd_step_costs_get(&costs, r.cx);
-    printf("%s  %.1f MiB  %s in %.1f s\n", path, mib(path), kept ? "checked" : "made",
-           sd_now_s() - begun);
+    printf("%s  %.1f MiB  %s in %.1f s\n", path, mib(path), kept ? "checked" : "made", took);
     if (costs_kept) print_costs(&costs, sd_pool_threads(r.pool));
 out:
     sd_run_model_close(&r);

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "kernels/cpu/limits.h"
+#include "kernels/panels.h"
 #include "kernels/slab.h"
 
 #include <string.h>
@@ -73,7 +74,7 @@ sd_status sd_limits_measure(sd_limits *out, const char *isa, sd_pool *pool, sd_e
     SD_CHECK_ALLOC(j && data ? j : NULL, err);
     memset(data, 1, READ_BYTES); // or every page would be the one page of zeros
     j->read = read_plain;
-    double (*fma)(int64_t) = fma_plain, (*int8)(int64_t) = fma_plain;
+    double (*fma)(int64_t) = fma_plain, (*int8)(int64_t) = fma_plain, (*bf16)(int64_t) = NULL;
 #if defined(__x86_64__)
     // int8 is that of the vector units with AMX too: they scale what the matrix unit sums.
     bool wide = strcmp(isa, "avx512") == 0 || strcmp(isa, "amx") == 0;
@@ -82,6 +83,8 @@ sd_status sd_limits_measure(sd_limits *out, const char *isa, sd_pool *pool, sd_e
         fma = wide ? sd_fma_loop_avx512 : sd_fma_loop_avx2;
         int8 = wide ? sd_int8_loop_avx512 : sd_int8_loop_avx2;
     }
+    const sd_panels *p = sd_panels_best(true);
+    if (p) bf16 = strcmp(p->name, "amx-bf16") == 0 ? sd_bf16_loop_amx : sd_bf16_loop_avx512;
 #else
     (void)isa;
 #endif
@@ -99,6 +102,7 @@ sd_status sd_limits_measure(sd_limits *out, const char *isa, sd_pool *pool, sd_e
         }
     out->fma_g = loop_rate(j, fma, pool);
     out->int8_g = loop_rate(j, int8, pool);
+    if (bf16) out->bf16_g = loop_rate(j, bf16, pool);
 out:
     free(j);
     sd_slab_release(slab);

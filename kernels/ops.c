@@ -8,6 +8,7 @@
 #include "kernels/cpu/features.h"
 #include "kernels/cpu/neon.h"
 #include "kernels/cpu/packed.h"
+#include "kernels/panels.h"
 #include "kernels/slab.h"
 
 #if defined(__aarch64__)
@@ -55,12 +56,13 @@ const sd_ops *sd_ops_best(void) {
     if (forced && *forced) {
         const sd_ops *o = sd_ops_named(forced);
         if (o) return o;
-        sd_log(SD_LOG_WARN,
-               "SPECDEC_ISA=%s is not available here; give plain, avx2, avx512, amx or neon",
-               forced);
+        if (!sd_panels_named(forced)) // a kernel of training: this choice is free
+            sd_log(SD_LOG_WARN,
+                   "SPECDEC_ISA=%s is not available here; give plain, avx2, avx512, amx or neon",
+                   forced);
     }
     static const char *const order[] = {"amx", "avx512", "avx2", "neon"};
-    for (int i = 0; i < 4; i++) {
+    for (size_t i = 0; i < sizeof order / sizeof *order; i++) {
         const sd_ops *o = sd_ops_named(order[i]);
         if (o) return o;
     }

@@ -42,15 +42,19 @@ const sd_panels *sd_panels_named(const char *name) {
 }
 
 const sd_panels *sd_panels_best(bool bf16) {
+    static const char *const order[2][3] = {{"avx512", "avx2", "plain"},
+                                            {"amx-bf16", "avx512-bf16"}};
     const char *forced = getenv("SPECDEC_ISA");
-    const sd_panels *p = NULL;
-    if (bf16 && forced && *forced) return NULL;
-    if (bf16) p = sd_panels_named("amx-bf16");
-    if (bf16) return p ? p : sd_panels_named("avx512-bf16");
-    if (forced && *forced) p = sd_panels_named(forced);
-    if (!p) p = sd_panels_named("avx512");
-    if (!p) p = sd_panels_named("avx2");
-    return p ? p : &sd_panels_plain;
+    if (forced && *forced) {
+        const sd_panels *p = sd_panels_named(forced);
+        if (p && p->bf16 == bf16) return p;
+        if (bf16) return NULL;
+    }
+    for (int i = 0; i < 3 && order[bf16][i]; i++) {
+        const sd_panels *p = sd_panels_named(order[bf16][i]);
+        if (p) return p;
+    }
+    return NULL;
 }
 
 // ---- packing
@@ -64,12 +68,9 @@ size_t sd_panels_bytes(const sd_panels *p, int M, int K) {
     return m * k * (p->bf16 ? sizeof(uint16_t) : sizeof(float));
 }
 
-// Sums of two terms in bf16 stand side by side: a pair is one word. To nearest even; the values of
-// weights are finite.
+// Sums of two terms in bf16 stand side by side: a pair is one word.
 static inline uint32_t bf16_bits(float v) {
-    uint32_t u;
-    memcpy(&u, &v, 4);
-    return (u + 0x7fff + (u >> 16 & 1)) >> 16;
+    return sd_float_to_bf16(v);
 }
 
 static void forward_panel(float *to, const float *w, int there, int width, int K) {

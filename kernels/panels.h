@@ -36,8 +36,8 @@ typedef struct sd_panels {
 enum { SD_PANEL_SCRATCH = 512 * 1024 };
 
 /// The fastest of this processor; bf16 asks for bf16 operands and gives NULL where the processor
-/// has no instructions for them. SPECDEC_ISA=plain|avx2|avx512 forces one of fp32, as for
-/// kernels/ops.h, and bf16 is then not there.
+/// has no instructions for them. SPECDEC_ISA (kernels/ops.h) forces one by its name; bf16 is
+/// then there only if it is the one forced.
 const sd_panels *sd_panels_best(bool bf16);
 const sd_panels *sd_panels_named(const char *name); // NULL when this processor lacks it
 

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 // Values are ggml's type numbers, so that a GGUF file's field is this enum after a check.
 typedef enum {
@@ -54,4 +55,11 @@ bool sd_quantise(void *row, sd_dtype t, const float *y, int count);
 float sd_half_to_float(uint16_t h);
 uint16_t sd_float_to_half(float f); // round to nearest even
 float sd_bf16_to_float(uint16_t h);
-uint16_t sd_float_to_bf16(float f); // round to nearest even; NaN stays NaN
+
+// Round to nearest even; NaN stays NaN. Here, so that loops over it become vectors.
+static inline uint16_t sd_float_to_bf16(float f) {
+    uint32_t u;
+    memcpy(&u, &f, 4);
+    uint32_t rounded = (u + 0x7fff + (u >> 16 & 1)) >> 16;
+    return (uint16_t)((u & 0x7fffffff) > 0x7f800000 ? (u >> 16 | 64) : rounded);
+}

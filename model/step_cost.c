@@ -194,9 +194,8 @@ out:
 bool sd_step_costs_get(sd_step_costs *out, sd_context *cx) {
     store s;
     sd_error err;
-    if (!store_open(&s, cx)) return false;
-    bool known = find(out, &s, cx);
-    if (!known && cx->max_rows >= SD_STEP_COST_MOST) {
+    bool there = store_open(&s, cx), known = there && find(out, &s, cx);
+    if (there && !known && cx->max_rows >= SD_STEP_COST_MOST) {
         known = make(out, &s, cx, &err) == SD_OK;
         if (!known) sd_log(SD_LOG_WARN, "%s; the costs of steps are learnt anew", err.message);
     }

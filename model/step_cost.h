@@ -22,7 +22,8 @@ typedef struct {
 } sd_step_costs;
 
 /// The table kept for the context's model, instruction set, compute and threads. Where there is
-/// none, but the packed form is kept, it is timed now (some 120 times one row's step) and kept.
+/// none, but the packed form is kept, it is timed now (the first round is 304 rows, seconds for
+/// a model of gigabytes) and kept.
 /// False when neither is possible: no cache, one that cannot be written, or a context of fewer than
 /// SD_STEP_COST_MOST rows.
 bool sd_step_costs_get(sd_step_costs *out, sd_context *cx);

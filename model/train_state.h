@@ -115,7 +115,7 @@ typedef struct {
 void sd_train_run(sd_train_work *w);
 /// Dequantises the stack now unless it is in its buffer.
 void sd_train_need(sd_train *t, sd_stack_id id);
-/// Rows of a tile for N tokens: depends on N alone.
+/// Rows of a tile for N tokens: depends on N and the kernel.
 int sd_train_tile_rows(const sd_train *t, int N);
 /// Row m of w into y [cols]; room: cols floats.
 void sd_train_dequantise(real *y, const sd_weight *w, int m, float *room);

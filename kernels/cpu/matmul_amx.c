@@ -9,10 +9,7 @@
 // is read, since a store of the matrix unit is not forwarded to a load.
 //
 // The tests also compile this file over plain C: the includer provides the intrinsics.
-#ifndef SPECDEC_SIMDE
-#include <immintrin.h>
-#endif
-
+#include "kernels/cpu/amx.h"
 #include "kernels/cpu/avx512.h"
 #include "kernels/cpu/tile_avx512.h"
 
@@ -37,22 +34,13 @@ typedef struct {
     _Alignas(64) int32_t of[PAIR][CHUNK][2][GROUP][SD_TILE_M];
 } tile_sums;
 
-typedef struct {
-    uint8_t palette, start, reserved[14];
-    uint16_t bytes[16]; // of a row
-    uint8_t rows[16];
-} tile_config;
-_Static_assert(sizeof(tile_config) == 64, "the processor's own layout");
-
 static void configure(int k) { // terms of a product, 32 or 16
-    tile_config c = {.palette = 1};
+    sd_tile_config c = {0};
     c.rows[SUMS] = c.rows[ACTS] = GROUP;
     c.rows[CODES] = (uint8_t)(k / 4);
     c.bytes[SUMS] = c.bytes[CODES] = SD_PLANE;
     c.bytes[ACTS] = (uint16_t)k;
-    // gcc 12 believes that the instruction reads 8 bytes, and would drop the other stores.
-    __asm__ volatile("" : : "r"(&c) : "memory");
-    _tile_loadconfig(&c);
+    sd_tiles_configure(&c);
 }
 
 // Block i of tile j of the pair.

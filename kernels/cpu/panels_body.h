@@ -7,6 +7,7 @@
 // tile's block stays in L2. ROWS x 2 vectors of sums fill the registers. Sums run over ascending
 // terms with one rounding each (fused multiply-add), block by block into y.
 #include "kernels/panels.h"
+#include "kernels/tensor.h"
 
 #include <string.h>
 
@@ -75,22 +76,13 @@ static void some_rows(float *y, int ldy, const OPERAND *x, int ldx, const OPERAN
     }
 }
 
-#if PAIR == 2
-// To nearest even; a NaN stays one.
-static inline uint16_t round_bf16(float f) {
-    uint32_t u;
-    memcpy(&u, &f, 4);
-    uint32_t rounded = (u + 0x7fff + (u >> 16 & 1)) >> 16;
-    return (uint16_t)((u & 0x7fffffff) > 0x7f800000 ? (u >> 16 | 0x40) : rounded);
-}
-#endif
 _Static_assert(SD_PANEL_TILE *DEPTH * sizeof(OPERAND) <= SD_PANEL_SCRATCH, "scratch");
 
 // Rows of a block side by side: the tile's own stride is often a multiple of 4 KiB, which would put
 // all rows of a kernel into the same few cache sets.
 static void copy_row(OPERAND *to, const float *x, int terms) {
 #if PAIR == 2
-    for (int i = 0; i < terms; i++) to[i] = round_bf16(x[i]);
+    for (int i = 0; i < terms; i++) to[i] = sd_float_to_bf16(x[i]);
     if (terms & 1) to[terms] = 0;
 #else
     memcpy(to, x, sizeof(float) * (size_t)terms);

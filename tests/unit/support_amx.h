@@ -42,6 +42,30 @@ static inline void emulated_tile_dpbssd(int c, int a, int b) {
         }
 }
 
+// c[m][n] += a[m][2 k + i] b[k][2 n + i], bf16 with sums of fp32 (the processor's own order of a
+// pair and its roundings differ in the last place).
+static inline float emulated_bf16(const int8_t *p) {
+    uint16_t h;
+    memcpy(&h, p, 2);
+    uint32_t u = (uint32_t)h << 16;
+    float f;
+    memcpy(&f, &u, 4);
+    return f;
+}
+static inline void emulated_tile_dpbf16ps(int c, int a, int b) {
+    for (int m = 0; m < emulated_tile.rows[c]; m++)
+        for (int n = 0; n < emulated_tile.bytes[c] / 4; n++) {
+            float sum;
+            memcpy(&sum, &emulated_tile.of[c][m][4 * n], 4);
+            for (int k = 0; k < emulated_tile.bytes[a] / 4; k++)
+                for (int i = 0; i < 2; i++)
+                    sum += emulated_bf16(&emulated_tile.of[a][m][4 * k + 2 * i]) *
+                           emulated_bf16(&emulated_tile.of[b][k][4 * n + 2 * i]);
+            memcpy(&emulated_tile.of[c][m][4 * n], &sum, 4);
+        }
+}
+
+#define _tile_dpbf16ps emulated_tile_dpbf16ps
 #define _tile_loadconfig emulated_tile_loadconfig
 #define _tile_release emulated_tile_release
 #define _tile_zero emulated_tile_zero

@@ -44,7 +44,7 @@ static sd_checkpoint fill(int64_t step) {
                                .has_best = true,
                                .best_loss = 0.1,
                                .best_step = step};
-    snprintf(c.state.version, sizeof c.state.version, "0.1.0");
+    snprintf(c.state.version, sizeof c.state.version, "0.2.0");
     sd_sha256_of(&c.state.base, "base", 4, NULL);
     c.recipe = sd_buf_make(100);
     sd_buf_adds(&c.recipe, "name: x\n");

@@ -28,4 +28,8 @@ Test(panels, an_instruction_set_can_be_forced) {
     setenv("SPECDEC_ISA", "plain", 1);
     cr_assert_str_eq(sd_panels_best(false)->name, "plain");
     cr_assert_null(sd_panels_best(true));
+    setenv("SPECDEC_ISA", "avx512-bf16", 1); // a run that was made with it goes on with it
+    const sd_panels *half = sd_panels_named("avx512-bf16");
+    cr_assert_eq(sd_panels_best(true), half);
+    cr_assert_not(sd_panels_best(false)->bf16);
 }
