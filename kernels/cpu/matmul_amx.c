@@ -16,6 +16,7 @@
 #include <string.h>
 
 enum { ROWS = 256, GROUP = 16, HALF = 8, CHUNK = 8, GROUPS = 8, PAIR = 2 };
+enum { LEAST = 2 * GROUP }; // rows; a single group is faster without (LOG.md)
 
 // Registers of the unit, as macros since they become names.
 #define SUMS 0
@@ -192,7 +193,7 @@ static void whole_groups(float *y, int ldy, const sd_packed *w, const sd_act *x,
 }
 
 void sd_matmul_amx(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0, int m1) {
-    int whole = N / GROUP * GROUP;
+    int whole = N < LEAST ? 0 : N / GROUP * GROUP;
     if (w->compute != SD_COMPUTE_AUTO || !sd_dtype_quantised(w->w.dtype)) whole = 0;
     if (whole) whole_groups(y, ldy, w, x, whole, m0, m1);
     if (whole == N) return;

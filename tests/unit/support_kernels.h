@@ -132,7 +132,7 @@ static void matmul_of_extremes(const sd_ops *ops) {
         sd_dtype t = types[i];
         if (!sd_dtype_quantised(t)) continue;
         for (size_t f = 0; f < sizeof fills; f++) {
-            enum { M = 16, K = 512, N = 17 };
+            enum { M = 16, K = 512, N = 33 };
             size_t stride = sd_row_bytes(t, K);
             int size = sd_dtype_block_bytes(t);
             uint8_t *data = sd_alloc(M, stride);
@@ -169,7 +169,7 @@ static void matmul_of_extremes(const sd_ops *ops) {
 
 // The bits of row r alone, against the same row among n others, for all n, and cut in tiles.
 static void rows_are_invariant(const sd_ops *ops) {
-    static const int sizes[] = {2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 31, 64};
+    static const int sizes[] = {2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 31, 33, 64};
     enum { M = 48, K = 512, MAX = 64 };
     seed = 2;
     for (int i = 0; i < TYPES; i++)
