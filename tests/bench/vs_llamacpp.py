@@ -16,7 +16,9 @@ The third answers held-out prompts greedily, group by group in turns: llama.cpp 
 llama-server was slower than that) and keeping the prefix that a prompt shares with the one before, as its server does; specdec with the run's adapter and
 corpus index, plain and speculative.
 
-Needs the Python package llama-cpp-python (its C API does the work; no Python in the loop), and jinja2 for the third. Give it an otherwise idle machine:
+Needs the Python package llama-cpp-python (its C API does the work; no Python in the loop), and jinja2 for the third. Where the processor has AMX, gcc 12 compiles
+llama.cpp into a program that ends with status -11: build it with CMAKE_ARGS="-DCMAKE_CXX_FLAGS='-fno-dse -fno-tree-dse'", or without AMX with CMAKE_ARGS=
+"-DGGML_NATIVE=OFF -DGGML_AVX512=ON -DGGML_AVX512_VBMI=ON -DGGML_AVX512_VNNI=ON -DGGML_AVX512_BF16=ON". Give it an otherwise idle machine:
 llama.cpp's threads wait for each other at every step, and other load makes it many times slower.
 """
 import argparse
@@ -227,7 +229,7 @@ def peer_answers(model, threads, lora):
 def of_process(command):
     r = subprocess.run(command, capture_output=True, text=True)
     if r.returncode:
-        sys.exit(r.stderr)
+        sys.exit(r.stderr or f"'{' '.join(map(str, command))}' ended with status {r.returncode} and said nothing")
     return json.loads(r.stdout)
 
 
