@@ -12,7 +12,7 @@ done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 flags=(-std=c11 -O2 -D_GNU_SOURCE -I. -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wcast-qual -ffp-contract=off -Werror)
-sources=(kernels/{ops,quant,quant_write,quant_write_k,slab}.c kernels/cpu/{ops_plain,pack,tiles,matmul_neon}.c base/{memory,status,log}.c)
+sources=(kernels/{ops,panels,quant,quant_write,quant_write_k,slab}.c kernels/cpu/{features,ops_plain,pack,tiles,matmul_neon}.c base/{memory,status,log}.c)
 compile() { # SOURCE OPTIONS...
   local source=$1
   shift
