@@ -68,7 +68,7 @@ size_t sd_panels_bytes(const sd_panels *p, int M, int K) {
     return m * k * (p->bf16 ? sizeof(uint16_t) : sizeof(float));
 }
 
-// Sums of two terms in bf16 stand side by side: a pair is one word.
+// Half of a word: two terms of a sum stand side by side in bf16.
 static inline uint32_t bf16_bits(float v) {
     return sd_float_to_bf16(v);
 }
