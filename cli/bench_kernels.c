@@ -170,7 +170,7 @@ static sd_status bench_matmul(const bench *b, const char *where, sd_dtype t, int
     double one = 0;
     for (size_t i = 0; i < sizeof row_counts / sizeof row_counts[0]; i++) {
         int N = row_counts[i];
-        sd_act_shape(&act, N, K);
+        sd_act_shape(&act, N, K, sd_act_group(t));
         b->ops->act_rows(&act, x, 0, N);
         double s = time_matmul(b, copy, copies, &act, y, N);
         if (N == 1) one = s;

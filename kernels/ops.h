@@ -20,11 +20,12 @@
 #include "kernels/tensor.h"
 
 /// Output columns are handed out in groups of SD_TILE_M: the interleave of the packed forms.
-enum { SD_TILE_M = 16, SD_QBLOCK = 32 };
+/// K types have scales of their own for blocks of 32 below one for SD_QSUPER.
+enum { SD_TILE_M = 16, SD_QBLOCK = 32, SD_QSUPER = 256 };
 
 typedef enum {
-    SD_COMPUTE_AUTO, // activations int8 per block of 32 against quantised weights; fp32 against
-                     // F32, F16, BF16
+    SD_COMPUTE_AUTO, // activations int8 against quantised weights, a scale for each 32 k or, where
+                     // K types read them, 256; fp32 against F32, F16, BF16
     SD_COMPUTE_FP32  // activations stay fp32; weights at the values the file gives
 } sd_compute;
 
@@ -38,27 +39,42 @@ typedef struct {
     struct sd_slab *slab; // where data stands
 } sd_packed;
 
-/// Activations ready for matmul: N rows of K. Blocks of 32 k come first, rows within them, so that
-/// a kernel that holds a block of weights walks all rows in one stream.
+/// Activations ready for matmul: N rows of K. Blocks of k come first, rows within them, so that a
+/// kernel that holds a block of weights walks all rows in one stream. Two blocks of codes stand
+/// together: 64 bytes are a row of a matrix unit's operand.
 typedef struct {
     sd_compute compute;
     int K, ld;       // ld: rows from a block to the next
+    int group;       // k that share a scale: SD_QBLOCK, or SD_QSUPER as K types need
     const float *x;  // [N, K] the rows themselves (fp32 paths read these)
-    int8_t *q;       // [blocks, ld, 32]
+    int8_t *q;       // [pairs of blocks, ld, 64]
     float *scale;    // [blocks, ld]
-    float *sum;      // [blocks, ld]     scale * sum of q, for types with a minimum
-    int32_t *isum;   // [blocks, ld]     sum of q, for types whose codes are centred
-    int32_t *isum16; // [blocks, ld, 2]  the same by 16
+    float *sum;      // [blocks, ld]           scale * sum of q, for types with a minimum
+    int16_t *isum;   // [pairs of blocks, ld, 2]  sum of q
+    int16_t *isum16; // [blocks, ld, 2]        the same by 16
+    uint32_t *bsum;  // [blocks / 8, ld, 16]   isum16 as the sum of two bf16, for matrix units
 } sd_act;
+enum { SD_QPAIR = 2 * SD_QBLOCK }; // codes from a row to the next
 
 /// Buffers for up to cap_n rows of up to K inputs, shaped for just these.
 sd_status sd_act_init(sd_act *a, int cap_n, int K, sd_compute compute, sd_error *err);
-/// Before act_rows: the same buffers for N rows of K, neither more than at init.
-void sd_act_shape(sd_act *a, int N, int K);
+/// Before act_rows: the same buffers for N rows of K, neither more than at init. group: the largest
+/// that a weight which reads the rows asks for (sd_act_group).
+void sd_act_shape(sd_act *a, int N, int K, int group);
+/// The k that must share a scale for weights of type t.
+int sd_act_group(sd_dtype t);
 void sd_act_free(sd_act *a);
 /// Where block b of row n stands.
 static inline size_t sd_act_at(const sd_act *a, int n, int b) {
     return (size_t)b * (size_t)a->ld + (size_t)n;
+}
+/// Its codes; those of the next row are SD_QPAIR further.
+static inline int8_t *sd_act_codes(const sd_act *a, int n, int b) {
+    return a->q + sd_act_at(a, n, b / 2) * SD_QPAIR + b % 2 * SD_QBLOCK;
+}
+/// Its sum; that of the next row is 2 further.
+static inline int16_t *sd_act_isum(const sd_act *a, int n, int b) {
+    return a->isum + 2 * sd_act_at(a, n, b / 2) + b % 2;
 }
 
 /// How keys and values are kept. int8: codes of [-127, 127], one scale for the D values of a

@@ -324,29 +324,39 @@ static void keep_wanted(sd_context *cx) {
     sd_attention_replan(cx);
 }
 
+// The rows that the next products read, of K inputs: those of projections [from, to] of the layer.
+static void shape_rows(sd_context *cx, int K, sd_proj from, sd_proj to) {
+    int group = SD_QBLOCK;
+    for (sd_proj p = from; p <= to; p++) {
+        int g = sd_act_group(cx->w[cx->l * SD_PROJ_COUNT + p].w.dtype);
+        if (g > group) group = g;
+    }
+    sd_act_shape(&cx->act, cx->n, K, group);
+}
+
 static void run_layer(sd_context *cx) {
     const sd_hparams *hp = &cx->model->hp;
-    sd_act_shape(&cx->act, cx->n, hp->C);
+    shape_rows(cx, hp->C, SD_WQ, SD_WV);
     by_rows(cx, attention_in, hp->C);
     by_columns(cx, qkv, hp->H * hp->D, hp->G * hp->D, hp->G * hp->D);
     by_rows(cx, rotate_and_store, (hp->H + 2 * hp->G) * hp->D);
     if (cx->l == hp->L - 1) keep_wanted(cx);
     if (cx->n == 0) return;
     sd_attention_run(cx);
-    sd_act_shape(&cx->act, cx->n, hp->H * hp->D);
+    shape_rows(cx, hp->H * hp->D, SD_WO, SD_WO);
     by_rows(cx, output_in, hp->H * hp->D);
     by_columns(cx, output, hp->C, 0, 0);
-    sd_act_shape(&cx->act, cx->n, hp->C);
+    shape_rows(cx, hp->C, SD_WGATE, SD_WUP);
     by_rows(cx, ffn_in, hp->C);
     by_columns(cx, gate_up, hp->F, 0, 0);
-    sd_act_shape(&cx->act, cx->n, hp->F);
+    shape_rows(cx, hp->F, SD_WDOWN, SD_WDOWN);
     by_rows(cx, down_in, hp->F);
     by_columns(cx, down, hp->C, 0, 0);
 }
 
 static void run_head(sd_context *cx, float *logits) {
     const sd_hparams *hp = &cx->model->hp;
-    sd_act_shape(&cx->act, cx->n, hp->C);
+    sd_act_shape(&cx->act, cx->n, hp->C, sd_act_group(cx->packs[0].w.dtype));
     by_rows(cx, head_in, hp->C);
     int parts = sd_pool_threads(cx->pool) * TASKS_PER_THREAD * 4;
     int width = ((hp->V + parts - 1) / parts + SD_TILE_M - 1) / SD_TILE_M * SD_TILE_M;

@@ -10,5 +10,7 @@ void sd_matmul_add_avx512(float *y, int ldy, const sd_packed *w, const sd_act *x
                           int m1);
 /// The same bits for many rows, with the products on AMX; few rows are sd_matmul_avx512's.
 void sd_matmul_amx(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0, int m1);
+/// As AVX2's, and bsum where K types read the rows.
+void sd_act_rows_amx(sd_act *a, const float *x, int n0, int n1);
 void sd_attention_avx512(float *part, const sd_attention_rows *r, int span,
                          const sd_attention_shape *s, float *scratch);

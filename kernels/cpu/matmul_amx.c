@@ -2,20 +2,27 @@
 // plane of packed codes (packed.h) is a row of the matrix unit's right operand, so one instruction
 // multiplies 16 rows of activations by a block of 16 outputs and 32 k. Left for the vector units is
 // the scaling of its sums, as with few rows (matmul_avx512.c): the integer sums are exact and the
-// float sums see the same values in the same order, so the bits are the same.
+// float sums see the same values in the same order, so the bits are the same. K types have a way of
+// their own (matmul_k_amx.c).
 //
 // The codes of two tiles are written out as signed bytes for CHUNK blocks, and 16 rows at a time
 // pass by: two tiles share what is read of the rows. A group's sums are all made before the first
 // is read, since a store of the matrix unit is not forwarded to a load.
 //
 // The tests also compile this file over plain C: the includer provides the intrinsics.
+#include "kernels/cpu/matmul_amx.h"
 #include "kernels/cpu/amx.h"
 #include "kernels/cpu/avx512.h"
 #include "kernels/cpu/tile_avx512.h"
 
 #include <string.h>
 
-enum { ROWS = 256, GROUP = 16, HALF = 8, CHUNK = 8, GROUPS = 8, PAIR = 2 };
+enum {
+    ROWS = SD_AMX_ROWS,
+    GROUP = SD_AMX_GROUP,
+    PAIR = 2
+}; // tiles that share what is read of the rows
+enum { HALF = 8, CHUNK = 8, GROUPS = 8, L2_BYTES = 768 << 10 };
 enum { LEAST = 2 * GROUP }; // rows; a single group is faster without (LOG.md)
 
 // Registers of the unit, as macros since they become names.
@@ -26,41 +33,31 @@ enum { LEAST = 2 * GROUP }; // rows; a single group is faster without (LOG.md)
 // Blocks of a pair of tiles, ready for any number of rows.
 typedef struct {
     _Alignas(64) uint8_t code[PAIR][CHUNK][GROUPS][SD_PLANE]; // signed
-    float d[PAIR][CHUNK][2][SD_TILE_M];                       // Q6_K has one for each 16 k
-    float m[PAIR][CHUNK][SD_TILE_M];
+    float d[PAIR][CHUNK][SD_TILE_M], m[PAIR][CHUNK][SD_TILE_M];
 } tile_chunk;
 
-// The integer sums of a group with a chunk; Q6_K has two parts.
+// The integer sums of a group with a chunk.
 typedef struct {
-    _Alignas(64) int32_t of[PAIR][CHUNK][2][GROUP][SD_TILE_M];
+    _Alignas(64) int32_t of[PAIR][CHUNK][GROUP][SD_TILE_M];
 } tile_sums;
 
-static void configure(int k) { // terms of a product, 32 or 16
+static void configure(bool super) { // a product of 64 k, or of a block
+    const int k = super ? SD_QPAIR : SD_QBLOCK;
     sd_tile_config c = {0};
-    c.rows[SUMS] = c.rows[ACTS] = GROUP;
-    c.rows[CODES] = (uint8_t)(k / 4);
-    c.bytes[SUMS] = c.bytes[CODES] = SD_PLANE;
+    for (int i = 0; i < 8; i++) c.rows[i] = GROUP, c.bytes[i] = SD_PLANE;
     c.bytes[ACTS] = (uint16_t)k;
+    c.rows[CODES] = (uint8_t)(k / 4);
     sd_tiles_configure(&c);
 }
 
 // Block i of tile j of the pair.
-INLINE void open_block(tile_chunk *to, int j, int i, const uint8_t *p, const uint8_t *head,
-                       sd_dtype t) {
+INLINE void open_block(tile_chunk *to, int j, int i, const uint8_t *p, sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const uint8_t *high = p + f.scales, *code = high + f.high;
     for (int at = 0; at < f.block; at += 64) // beyond the ends of tiles and pages too
         _mm_prefetch((const char *)p + AHEAD + at, _MM_HINT_T0);
-    __m512 d = half16(f.super ? head : p);
-    if (f.min) {
-        __m512 m = f.super ? _mm512_mul_ps(half16(head + 32), u8x16(p + 16)) : half16(p + 32);
-        _mm512_storeu_ps(to->m[j][i], m);
-    }
-    if (f.super && f.min) d = _mm512_mul_ps(d, u8x16(p));
-    for (int part = 0; part < parts_of(t); part++) {
-        __m512 dp = t == SD_Q6_K ? _mm512_mul_ps(d, s8x16(p + 16 * part)) : d;
-        _mm512_storeu_ps(to->d[j][i][part], dp);
-    }
+    _mm512_storeu_ps(to->d[j][i], half16(p));
+    if (f.min) _mm512_storeu_ps(to->m[j][i], half16(p + 32));
     const __m512i centre = _mm512_set1_epi8((char)centre_of(t));
     UNROLL for (int g = 0; g < GROUPS; g++) {
         __m512i q = _mm512_sub_epi8(codes(code, high, g, t), centre);
@@ -69,43 +66,34 @@ INLINE void open_block(tile_chunk *to, int j, int i, const uint8_t *p, const uin
 }
 
 // The sums of 16 rows at q with block i; tiles is 1 or 2.
-INLINE void products(tile_sums *s, const tile_chunk *c, int i, const int8_t *q, int tiles,
-                     sd_dtype t) {
-    const int groups = GROUPS / parts_of(t);
-    UNROLL for (int part = 0; part < parts_of(t); part++) {
-        _tile_loadd(ACTS, q + part * 4 * groups, SD_QBLOCK);
-        UNROLL for (int j = 0; j < tiles; j++) {
-            _tile_loadd(CODES, c->code[j][i] + part * groups, SD_PLANE);
-            _tile_zero(SUMS);
-            _tile_dpbssd(SUMS, ACTS, CODES);
-            _tile_stored(SUMS, s->of[j][i][part], 4 * SD_TILE_M);
-        }
+INLINE void products(tile_sums *s, const tile_chunk *c, int i, const int8_t *q, int tiles) {
+    _tile_loadd(ACTS, q, SD_QPAIR);
+    UNROLL for (int j = 0; j < tiles; j++) {
+        _tile_loadd(CODES, c->code[j][i], SD_PLANE);
+        _tile_zero(SUMS);
+        _tile_dpbssd(SUMS, ACTS, CODES);
+        _tile_stored(SUMS, s->of[j][i], 4 * SD_TILE_M);
     }
 }
 
 // acc [tiles][HALF] += the sums of block i and rows [r0, r0 + HALF) of the group.
 INLINE void scale_rows(__m512 acc[PAIR][HALF], const tile_sums *s, const tile_chunk *c, int i,
                        int r0, const float *scale, const float *sum, int tiles, sd_dtype t) {
-    const sd_tile_form f = sd_tile_form_of(t);
-    __m512 d[PAIR][2], m[PAIR];
+    const bool min = sd_tile_form_of(t).min;
+    __m512 d[PAIR], m[PAIR];
     UNROLL for (int j = 0; j < tiles; j++) {
-        UNROLL for (int part = 0; part < parts_of(t); part++) d[j][part] =
-            _mm512_loadu_ps(c->d[j][i][part]);
-        if (f.min) m[j] = _mm512_loadu_ps(c->m[j][i]);
+        d[j] = _mm512_loadu_ps(c->d[j][i]);
+        if (min) m[j] = _mm512_loadu_ps(c->m[j][i]);
     }
     UNROLL for (int r = 0; r < HALF; r++) {
         __m512 k = _mm512_set1_ps(scale[r0 + r]);
         UNROLL for (int j = 0; j < tiles; j++) {
-            UNROLL for (int part = 0; part < parts_of(t); part++) {
-                __m512i v = load((const uint8_t *)s->of[j][i][part][r0 + r]);
-                acc[j][r] =
-                    _mm512_fmadd_ps(_mm512_cvtepi32_ps(v), _mm512_mul_ps(d[j][part], k), acc[j][r]);
-            }
+            __m512 v = _mm512_cvtepi32_ps(load((const uint8_t *)s->of[j][i][r0 + r]));
+            acc[j][r] = _mm512_fmadd_ps(v, _mm512_mul_ps(d[j], k), acc[j][r]);
         }
-        if (!f.min) continue;
+        if (!min) continue;
         k = _mm512_set1_ps(sum[r0 + r]);
-        UNROLL for (int j = 0; j < tiles; j++) acc[j][r] =
-            f.super ? _mm512_fnmadd_ps(m[j], k, acc[j][r]) : _mm512_fmadd_ps(m[j], k, acc[j][r]);
+        UNROLL for (int j = 0; j < tiles; j++) acc[j][r] = _mm512_fmadd_ps(m[j], k, acc[j][r]);
     }
 }
 
@@ -113,8 +101,7 @@ INLINE void scale_rows(__m512 acc[PAIR][HALF], const tile_sums *s, const tile_ch
 INLINE void add_group(float *acc, const tile_chunk *c, const sd_act *x, int n0, int b0, int count,
                       int tiles, sd_dtype t) {
     tile_sums s;
-    for (int i = 0; i < count; i++)
-        products(&s, c, i, x->q + sd_act_at(x, n0, b0 + i) * SD_QBLOCK, tiles, t);
+    for (int i = 0; i < count; i++) products(&s, c, i, sd_act_codes(x, n0, b0 + i), tiles);
     for (int r0 = 0; r0 < GROUP; r0 += HALF) {
         float *to = acc + r0 * SD_TILE_M;
         __m512 a[PAIR][HALF];
@@ -133,9 +120,9 @@ INLINE void add_group(float *acc, const tile_chunk *c, const sd_act *x, int n0, 
     }
 }
 
-// y rows [n0, n0 + N) <- `tiles` tiles from p on, `bytes` apart; N <= ROWS, a multiple of GROUP.
-INLINE void tile_rows(float *y, int ldy, const uint8_t *p, size_t bytes, const sd_act *x, int n0,
-                      int N, int outputs_there, int tiles, sd_dtype t) {
+// y rows [0, N) <- `tiles` tiles from p on, `bytes` apart; N <= ROWS, a multiple of GROUP.
+INLINE void tile_rows(float *y, int ldy, const uint8_t *p, size_t bytes, const sd_act *x, int N,
+                      int outputs_there, int tiles, sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const int blocks = x->K / SD_QBLOCK;
     _Alignas(64) float acc[PAIR * ROWS * SD_TILE_M];
@@ -145,49 +132,72 @@ INLINE void tile_rows(float *y, int ldy, const uint8_t *p, size_t bytes, const s
     for (int b = 0; b < blocks; b += CHUNK) {
         int count = blocks - b < CHUNK ? blocks - b : CHUNK;
         for (int j = 0; j < tiles; j++) {
-            const uint8_t *head = p + (size_t)j * bytes, *block = head + f.head;
-            for (int i = 0; i < count; i++, block += f.block) open_block(&c, j, i, block, head, t);
+            const uint8_t *block = p + (size_t)j * bytes;
+            for (int i = 0; i < count; i++, block += f.block) open_block(&c, j, i, block, t);
         }
-        p += f.head + count * f.block;
+        p += count * f.block;
         __asm__ volatile("" : : : "memory"); // the unit reads what was just stored
         for (int r = 0; r < N; r += GROUP)
-            add_group(acc + r * SD_TILE_M, &c, x, n0 + r, b, count, tiles, t);
+            add_group(acc + r * SD_TILE_M, &c, x, r, b, count, tiles, t);
     }
     for (int r = 0; r < N; r++)
         for (int j = 0; j < tiles; j++) {
             int left = outputs_there - j * SD_TILE_M;
             __m512 v = _mm512_loadu_ps(acc + (j * ROWS + r) * SD_TILE_M);
-            _mm512_mask_storeu_ps(y + (size_t)(n0 + r) * ldy + j * SD_TILE_M,
+            _mm512_mask_storeu_ps(y + (size_t)r * ldy + j * SD_TILE_M,
                                   outputs(left < SD_TILE_M ? left : SD_TILE_M), v);
         }
 }
-_Static_assert((int)CHUNK *SD_QBLOCK == 256, "a K type has one head a chunk");
 
-typedef void (*many_fn)(float *y, int ldy, const uint8_t *p, size_t bytes, const sd_act *x, int n0,
-                        int N, int outputs_there);
+typedef void (*many_fn)(float *y, int ldy, const uint8_t *p, size_t bytes, const sd_act *x, int N,
+                        int outputs_there);
 #define MANY(t, tiles)                                                                             \
     static __attribute__((noinline)) void many_##t##_##tiles(float *y, int ldy, const uint8_t *p,  \
-                                                             size_t bytes, const sd_act *x,        \
-                                                             int n0, int N, int outputs_there) {   \
-        tile_rows(y, ldy, p, bytes, x, n0, N, outputs_there, tiles, SD_##t);                       \
+                                                             size_t bytes, const sd_act *x, int N, \
+                                                             int outputs_there) {                  \
+        tile_rows(y, ldy, p, bytes, x, N, outputs_there, tiles, SD_##t);                           \
     }
 #define BOTH(t) MANY(t, 1) MANY(t, 2)
-SD_EACH_QUANTISED(BOTH)
+SD_EACH_OF_32(BOTH)
 #define ROW(t) [SD_##t] = {many_##t##_1, many_##t##_2},
-static const many_fn many_of[SD_IQ4_NL + 1][PAIR] = {SD_EACH_QUANTISED(ROW)};
+static const many_fn many_of[SD_IQ4_NL + 1][PAIR] = {SD_EACH_OF_32(ROW)};
+
+// x without its first n rows.
+static sd_act rows_from(const sd_act *x, int n) {
+    sd_act a = *x;
+    a.x += (size_t)n * x->K;
+    if (n == 0) return a; // under fp32 there are no codes
+    a.q += n * SD_QPAIR, a.scale += n, a.sum += n;
+    a.isum += 2 * n, a.isum16 += 2 * n, a.bsum += 16 * n;
+    return a;
+}
+
+// Rows that all tiles meet before the next ones come: their codes stay in L2 meanwhile.
+static int rows_at_once(int K) {
+    int rows = L2_BYTES / K / (2 * GROUP) * (2 * GROUP);
+    return rows < 2 * GROUP ? 2 * GROUP : rows > ROWS ? ROWS : rows;
+}
 
 // Rows [0, N) of the outputs [m0, m1), N a multiple of GROUP.
 static void whole_groups(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
                          int m1) {
     const sd_dtype t = w->w.dtype;
+    const bool super = sd_tile_form_of(t).super;
     const size_t bytes = sd_tile_bytes(t, w->w.cols);
-    configure(SD_QBLOCK / parts_of(t));
-    for (int m = m0, tiles; m < m1; m += tiles * SD_TILE_M) {
-        tiles = m1 - m > SD_TILE_M ? 2 : 1;
-        const uint8_t *p = (const uint8_t *)w->data + (size_t)(m / SD_TILE_M) * bytes;
-        for (int n0 = 0; n0 < N; n0 += ROWS)
-            many_of[t][tiles - 1](y + m, ldy, p, bytes, x, n0, N - n0 < ROWS ? N - n0 : ROWS,
-                                  m1 - m);
+    const int most = rows_at_once(x->K);
+    configure(super);
+    for (int n0 = 0, n; n0 < N; n0 += n, y += (size_t)n * ldy) {
+        n = N - n0 < most ? N - n0 : most;
+        const sd_act from = rows_from(x, n0);
+        for (int m = m0, tiles; m < m1; m += tiles * SD_TILE_M) {
+            const uint8_t *p = (const uint8_t *)w->data + (size_t)(m / SD_TILE_M) * bytes;
+            const int left = m1 - m;
+            tiles = super || left <= SD_TILE_M ? 1 : PAIR;
+            if (super)
+                sd_k_rows_amx(y + m, ldy, p, &from, n, left < SD_TILE_M ? left : SD_TILE_M, t);
+            else
+                many_of[t][tiles - 1](y + m, ldy, p, bytes, &from, n, left);
+        }
     }
     _tile_release();
 }
@@ -197,10 +207,6 @@ void sd_matmul_amx(float *y, int ldy, const sd_packed *w, const sd_act *x, int N
     if (w->compute != SD_COMPUTE_AUTO || !sd_dtype_quantised(w->w.dtype)) whole = 0;
     if (whole) whole_groups(y, ldy, w, x, whole, m0, m1);
     if (whole == N) return;
-    sd_act rest = *x;
-    rest.x += (size_t)whole * x->K;
-    if (whole)
-        rest.q += whole * SD_QBLOCK, rest.scale += whole, rest.sum += whole, rest.isum += whole,
-            rest.isum16 += 2 * whole;
+    sd_act rest = rows_from(x, whole);
     sd_matmul_avx512(y + (size_t)whole * ldy, ldy, w, &rest, N - whole, m0, m1);
 }

@@ -28,7 +28,7 @@ INLINE void dots(__m256i dot[][HALVES], const uint8_t *high, const uint8_t *code
             b[h] = codes(plane, high, h, g + 1, bits);
         }
         UNROLL for (int r = 0; r < n; r++) {
-            __m256i xa = word(q + r * SD_QBLOCK + 4 * g), xb = word(q + r * SD_QBLOCK + 4 * g + 4);
+            __m256i xa = word(q + r * SD_QPAIR + 4 * g), xb = word(q + r * SD_QPAIR + 4 * g + 4);
             UNROLL for (int h = 0; h < HALVES; h++) {
                 __m256i t = _mm256_maddubs_epi16(a[h], xa);
                 s[r][h] = g % span ? _mm256_add_epi16(s[r][h], t) : t;
@@ -55,7 +55,7 @@ INLINE void dots_signed(__m256i dot[][HALVES], const uint8_t *code, const int8_t
             a[h] = _mm256_abs_epi8(w[h]);
         }
         UNROLL for (int r = 0; r < n; r++) {
-            __m256i xg = word(q + r * SD_QBLOCK + 4 * g);
+            __m256i xg = word(q + r * SD_QPAIR + 4 * g);
             UNROLL for (int h = 0; h < HALVES; h++) {
                 __m256i v = _mm256_maddubs_epi16(a[h], _mm256_sign_epi8(xg, w[h]));
                 v = _mm256_madd_epi16(v, ones);
@@ -77,7 +77,8 @@ INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_act *x, int 
     UNROLL for (int r = 0; r < n; r++) acc[r][0] = acc[r][1] = _mm256_setzero_ps();
     for (int b = 0; b < blocks; b++) {
         const size_t at = sd_act_at(x, n0, b);
-        const int8_t *q = x->q + at * SD_QBLOCK;
+        const int8_t *q = sd_act_codes(x, n0, b);
+        const int16_t *isum = sd_act_isum(x, n0, b);
         if (f.super && b % 8 == 0) head = p, p += f.head;
         UNROLL for (int h = 0; h < HALVES; h++) scales(&d[h], &m[h], p, head, h, t);
         const uint8_t *high = p + f.scales, *code = high + f.high;
@@ -97,7 +98,7 @@ INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_act *x, int 
                 UNROLL for (int r = 0; r < n; r++) {
                     __m256i v = dot[r][h];
                     if (f.centre) {
-                        int32_t s = t == SD_Q6_K ? x->isum16[2 * (at + r) + part] : x->isum[at + r];
+                        int32_t s = t == SD_Q6_K ? x->isum16[2 * (at + r) + part] : isum[2 * r];
                         v = _mm256_sub_epi32(v, _mm256_set1_epi32(s * f.centre));
                     }
                     acc[r][h] =

@@ -23,58 +23,102 @@ INLINE __m512i word(const int8_t *p) { // 4 activations in every lane
     return _mm512_set1_epi32(v);
 }
 
-// y rows [n] <- one tile. t and n are constants where this is inlined.
+// dot [n] += unsigned codes of groups [g0, g0 + groups) times those of rows at q.
+INLINE void dots(__m512i *dot, const uint8_t *code, const uint8_t *high, const int8_t *q, int g0,
+                 int groups, int n, sd_dtype t) {
+    __m512i even[MAX_N];
+    UNROLL for (int r = 0; r < n; r++) even[r] = _mm512_setzero_si512();
+    UNROLL for (int g = g0; g < g0 + groups; g++) {
+        __m512i w = codes(code, high, g, t);
+        UNROLL for (int r = 0; r < n; r++) {
+            __m512i a = word(q + r * SD_QPAIR + 4 * g);
+            if (n <= 4 && g % 2) // few rows: a second chain hides the latency
+                even[r] = _mm512_dpbusd_epi32(even[r], w, a);
+            else
+                dot[r] = _mm512_dpbusd_epi32(dot[r], w, a);
+        }
+    }
+    if (n > 4) return;
+    UNROLL for (int r = 0; r < n; r++) dot[r] = _mm512_add_epi32(dot[r], even[r]);
+}
+
+INLINE void prefetch(const uint8_t *p, int bytes) { // beyond the ends of tiles and pages too
+    for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + AHEAD + i, _MM_HINT_T0);
+}
+
+// acc [n] <- one tile of a type with a scale for each 32 k. t and n are constants where this is
+// inlined.
+INLINE void sum_blocks(__m512 *acc, const uint8_t *p, const sd_act *x, int n0, int n, sd_dtype t) {
+    const sd_tile_form f = sd_tile_form_of(t);
+    const int centre = centre_of(t), blocks = x->K / SD_QBLOCK;
+    for (int b = 0; b < blocks; b++, p += f.block) {
+        const size_t at = sd_act_at(x, n0, b);
+        const int16_t *isum = sd_act_isum(x, n0, b);
+        const uint8_t *high = p + f.scales, *code = high + f.high;
+        __m512 d = half16(p), m = f.min ? half16(p + 32) : d;
+        __m512i dot[MAX_N];
+        prefetch(p, f.block);
+        UNROLL for (int r = 0; r < n; r++) dot[r] =
+            centre ? _mm512_set1_epi32(-centre * isum[2 * r]) : _mm512_setzero_si512();
+        dots(dot, code, high, sd_act_codes(x, n0, b), 0, 8, n, t);
+        UNROLL for (int r = 0; r < n; r++) {
+            __m512 k = _mm512_mul_ps(d, _mm512_set1_ps(x->scale[at + r]));
+            acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[r]), k, acc[r]);
+            if (f.min) acc[r] = _mm512_fmadd_ps(m, _mm512_set1_ps(x->sum[at + r]), acc[r]);
+        }
+    }
+}
+
+// The same for a K type: the scales of blocks are whole numbers, so that 256 k are summed exactly.
+INLINE void sum_supers(__m512 *acc, const uint8_t *p, const sd_act *x, int n0, int n, sd_dtype t) {
+    const sd_tile_form f = sd_tile_form_of(t);
+    const int parts = parts_of(t), supers = x->K / SD_QSUPER;
+    for (int s = 0; s < supers; s++) {
+        const uint8_t *head = p;
+        __m512i isum[MAX_N], msum[MAX_N];
+        UNROLL for (int r = 0; r < n; r++) isum[r] = msum[r] = _mm512_setzero_si512();
+        p += f.head;
+        for (int b = 8 * s; b < 8 * s + 8; b++, p += f.block) {
+            const uint8_t *high = p + f.scales, *code = high + f.high;
+            prefetch(p, f.block);
+            UNROLL for (int part = 0; part < parts; part++) {
+                __m512i dot[MAX_N];
+                __m512i scale = parts == 2 ? load_s8(p + 16 * part) : load_u8(p);
+                UNROLL for (int r = 0; r < n; r++) dot[r] = _mm512_setzero_si512();
+                dots(dot, code, high, sd_act_codes(x, n0, b), part * 4, 8 / parts, n, t);
+                UNROLL for (int r = 0; r < n; r++) isum[r] =
+                    _mm512_add_epi32(isum[r], _mm512_mullo_epi32(dot[r], scale));
+            }
+            if (!f.centre) continue;
+            // The codes are `centre` too large: -128 * -32 still fits 16 bits.
+            const __m512i centre = _mm512_set1_epi16((short)-f.centre);
+            __m512i scale = _mm512_mullo_epi16(in_pairs(load_s8(p), load_s8(p + 16)), centre);
+            const int16_t *sum = x->isum16 + 2 * sd_act_at(x, n0, b);
+            UNROLL for (int r = 0; r < n; r++) isum[r] =
+                _mm512_dpwssd_epi32(isum[r], scale, pair(sum + 2 * r));
+        }
+        for (int b = 0; f.min && b < 8; b += 2) {
+            __m512i m = min_pair(head + f.head + b * f.block, t);
+            const int16_t *sum = sd_act_isum(x, n0, 8 * s + b);
+            UNROLL for (int r = 0; r < n; r++) msum[r] =
+                _mm512_dpwssd_epi32(msum[r], m, pair(sum + 2 * r));
+        }
+        const float *k = x->scale + sd_act_at(x, n0, 8 * s);
+        __m512 d = half16(head), dmin = f.min ? half16(head + 32) : d;
+        UNROLL for (int r = 0; r < n; r++) acc[r] =
+            add_super(acc[r], isum[r], _mm512_cvtepi32_ps(msum[r]), d, dmin, k[r], t);
+    }
+}
+
+// y rows [n] <- one tile.
 INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_act *x, int n0, int rows, int n,
                       sd_dtype t) {
-    const sd_tile_form f = sd_tile_form_of(t);
-    const int centre = centre_of(t), parts = parts_of(t);
-    __m512 acc[MAX_N], d, m = _mm512_setzero_ps(), head_d = m, head_m = m;
+    __m512 acc[MAX_N];
     UNROLL for (int r = 0; r < n; r++) acc[r] = _mm512_setzero_ps();
-    const int blocks = x->K / SD_QBLOCK;
-    for (int b = 0; b < blocks; b++) {
-        const size_t at = sd_act_at(x, n0, b);
-        if (f.super && b % 8 == 0) {
-            head_d = half16(p);
-            if (f.min) head_m = half16(p + 32);
-            p += f.head;
-        }
-        d = f.super ? head_d : half16(p);
-        if (f.min) m = f.super ? _mm512_mul_ps(head_m, u8x16(p + 16)) : half16(p + 32);
-        if (f.super && f.min) d = _mm512_mul_ps(d, u8x16(p));
-        const uint8_t *high = p + f.scales, *code = high + f.high;
-        for (int i = 0; i < f.block; i += 64) // beyond the ends of tiles and pages too
-            _mm_prefetch((const char *)p + AHEAD + i, _MM_HINT_T0);
-        UNROLL for (int part = 0; part < parts; part++) {
-            __m512i dot[MAX_N], even[MAX_N];
-            UNROLL for (int r = 0; r < n; r++) {
-                int32_t s = parts == 2 ? x->isum16[2 * (at + r) + part] : x->isum[at + r];
-                dot[r] = centre ? _mm512_set1_epi32(-centre * s) : _mm512_setzero_si512();
-                even[r] = _mm512_setzero_si512();
-            }
-            UNROLL for (int i = 0; i < 8 / parts; i++) {
-                int g = part * 4 + i;
-                __m512i q = codes(code, high, g, t);
-                UNROLL for (int r = 0; r < n; r++) {
-                    __m512i a = word(x->q + (at + r) * SD_QBLOCK + 4 * g);
-                    if (n <= 4 && i % 2) // few rows: a second chain hides the latency
-                        even[r] = _mm512_dpbusd_epi32(even[r], q, a);
-                    else
-                        dot[r] = _mm512_dpbusd_epi32(dot[r], q, a);
-                }
-            }
-            __m512 dp = parts == 2 ? _mm512_mul_ps(d, s8x16(p + 16 * part)) : d;
-            UNROLL for (int r = 0; r < n; r++) {
-                __m512i v = n <= 4 ? _mm512_add_epi32(dot[r], even[r]) : dot[r];
-                __m512 k = _mm512_mul_ps(dp, _mm512_set1_ps(x->scale[at + r]));
-                acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(v), k, acc[r]);
-                if (!f.min) continue;
-                __m512 sum = _mm512_set1_ps(x->sum[at + r]);
-                acc[r] =
-                    f.super ? _mm512_fnmadd_ps(m, sum, acc[r]) : _mm512_fmadd_ps(m, sum, acc[r]);
-            }
-        }
-        p += f.block;
-    }
+    if (sd_tile_form_of(t).super)
+        sum_supers(acc, p, x, n0, n, t);
+    else
+        sum_blocks(acc, p, x, n0, n, t);
     UNROLL for (int r = 0; r < n; r++)
         _mm512_mask_storeu_ps(y + (size_t)r * ldy, outputs(rows), acc[r]);
 }
@@ -100,10 +144,11 @@ INLINE void write_block(float *out, const uint8_t *p, const uint8_t *head, sd_dt
     const sd_tile_form f = sd_tile_form_of(t);
     const uint8_t *high = p + f.scales, *code = high + f.high;
     __m512 d = half16(f.super ? head : p), m = _mm512_setzero_ps(), d0 = d;
-    if (f.super && f.min) d = _mm512_mul_ps(d0, u8x16(p));
-    if (f.min) m = f.super ? _mm512_mul_ps(half16(head + 32), u8x16(p + 16)) : half16(p + 32);
+    if (f.super && f.min) d = _mm512_mul_ps(d0, _mm512_cvtepi32_ps(load_u8(p)));
+    if (f.min) m = half16(f.super ? head + 32 : p + 32);
+    if (f.super && f.min) m = _mm512_mul_ps(m, _mm512_cvtepi32_ps(load_u8(p + 16)));
     UNROLL for (int g = 0; g < 8; g++) {
-        if (t == SD_Q6_K) d = _mm512_mul_ps(d0, s8x16(p + 16 * (g / 4)));
+        if (t == SD_Q6_K) d = _mm512_mul_ps(d0, _mm512_cvtepi32_ps(load_s8(p + 16 * (g / 4))));
         __m512i q = _mm512_sub_epi8(codes(code, high, g, t), _mm512_set1_epi8((char)centre_of(t)));
         UNROLL for (int j = 0; j < 4; j++) {
             __m512i v = _mm512_srai_epi32(_mm512_slli_epi32(q, (unsigned)(24 - 8 * j) & 31), 24);

@@ -47,7 +47,7 @@ INLINE void products(__m256i s[MAX_N][HALVES], uint8_t code[][SD_PLANE], const i
     UNROLL for (int g = g0; g < g1; g++) {
         __m256i a = load(code[g]), b = load(code[g] + 32);
         UNROLL for (int r = 0; r < n; r++) {
-            __m256i x = word(q + r * SD_QBLOCK + 4 * g);
+            __m256i x = word(q + r * SD_QPAIR + 4 * g);
             __m256i u = _mm256_maddubs_epi16(a, x);
             s[r][0] = g == g0 ? u : _mm256_add_epi16(s[r][0], u);
             SETTLE(s[r][0]);
@@ -59,11 +59,13 @@ INLINE void products(__m256i s[MAX_N][HALVES], uint8_t code[][SD_PLANE], const i
 }
 
 // acc [n][16] += block i of the chunk times its rows. span: groups whose products fit 16 bits.
-INLINE void add_rows(float *acc, tile_chunk *c, int i, const sd_act *x, size_t at, int n,
+INLINE void add_rows(float *acc, tile_chunk *c, int i, const sd_act *x, int n0, int b, int n,
                      sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const __m256i ones = _mm256_set1_epi16(1);
-    const int8_t *q = x->q + at * SD_QBLOCK;
+    const size_t at = sd_act_at(x, n0, b);
+    const int8_t *q = sd_act_codes(x, n0, b);
+    const int16_t *isum = sd_act_isum(x, n0, b);
     const int parts = t == SD_Q6_K ? 2 : 1, all = GROUPS / parts;
     const int span = f.bits == 5 ? 4 : 2;
     UNROLL for (int part = 0; part < parts; part++) {
@@ -81,7 +83,7 @@ INLINE void add_rows(float *acc, tile_chunk *c, int i, const sd_act *x, size_t a
                 __m256i dot = _mm256_madd_epi16(s[r][h], ones);
                 dot = _mm256_add_epi32(dot, first[r][h]);
                 if (f.centre) {
-                    int32_t sum = parts == 2 ? x->isum16[2 * (at + r) + part] : x->isum[at + r];
+                    int32_t sum = parts == 2 ? x->isum16[2 * (at + r) + part] : isum[2 * r];
                     dot = _mm256_sub_epi32(dot, _mm256_set1_epi32(sum * f.centre));
                 }
                 float *to = acc + r * SD_TILE_M + 8 * h;
@@ -98,7 +100,7 @@ INLINE void add_rows(float *acc, tile_chunk *c, int i, const sd_act *x, size_t a
 // Rows [n0, n0 + n) and blocks [b0, b0 + count) of x.
 INLINE void add_chunk(float *acc, tile_chunk *c, const sd_act *x, int n0, int b0, int count, int n,
                       sd_dtype t) {
-    for (int i = 0; i < count; i++) add_rows(acc, c, i, x, sd_act_at(x, n0, b0 + i), n, t);
+    for (int i = 0; i < count; i++) add_rows(acc, c, i, x, n0, b0 + i, n, t);
 }
 
 // y rows [n0, n0 + N) <- one tile, N <= ROWS.

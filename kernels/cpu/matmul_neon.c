@@ -88,6 +88,8 @@ INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_act *x, int 
     }
     for (int b = 0; b < blocks; b++) {
         const size_t at = sd_act_at(x, n0, b);
+        const int8_t *q0 = sd_act_codes(x, n0, b);
+        const int16_t *isum = sd_act_isum(x, n0, b);
         if (f.super && b % 8 == 0) head = p, p += f.head;
         const uint8_t *high = p + f.scales, *code = high + f.high;
         UNROLL for (int v = 0; v < QUARTERS; v++) {
@@ -100,14 +102,14 @@ INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_act *x, int 
             UNROLL for (int part = 0; part < parts; part++) {
                 int32x4_t dot[MAX_N];
                 UNROLL for (int r = 0; r < n; r++) {
-                    int32_t s = parts == 2 ? x->isum16[2 * (at + r) + part] : x->isum[at + r];
+                    int32_t s = parts == 2 ? x->isum16[2 * (at + r) + part] : isum[2 * r];
                     dot[r] = vdupq_n_s32(-f.centre * s);
                 }
                 UNROLL for (int i = 0; i < GROUPS / parts; i++) {
                     const int g = part * 4 + i;
                     int8x16_t q = codes(code, high, v, g, t);
                     UNROLL for (int r = 0; r < n; r++) dot[r] =
-                        vdotq_s32(dot[r], q, word(x->q + (at + r) * SD_QBLOCK + 4 * g));
+                        vdotq_s32(dot[r], q, word(q0 + r * SD_QPAIR + 4 * g));
                 }
                 float32x4_t dp = d;
                 if (parts == 2) dp = vmulq_f32(d, scales4(p + 16 * part + 4 * v, true));

@@ -31,36 +31,44 @@ static float scale_of(float *inverse, const float *x, int n) {
     return !finite ? NAN : some ? amax / 127.0f : 0;
 }
 
+static void write_codes(int8_t *q, const float *x, int n, float inverse) {
+    for (int i = 0; i < n; i++) q[i] = (int8_t)(inverse != 0 ? (int)rintf(x[i] * inverse) : 0);
+}
+
 static float codes(int8_t *q, const float *x, int n) {
     float inverse, scale = scale_of(&inverse, x, n);
-    for (int i = 0; i < n; i++) q[i] = (int8_t)(inverse != 0 ? (int)rintf(x[i] * inverse) : 0);
+    write_codes(q, x, n, inverse);
     return scale;
 }
 
-// One block of 32.
-static void act_block(sd_act *a, size_t b, const float *x, int n) {
-    int8_t *q = a->q + b * SD_QBLOCK;
-    float scale = codes(q, x, n);
-    memset(q + n, 0, (size_t)(SD_QBLOCK - n));
-    int32_t sum[2] = {0, 0};
+// Block b of row n from its `left` values, 32 or, at the end of a row, fewer.
+static void act_block(sd_act *a, int n, int b, const float *x, int left, float scale,
+                      float inverse) {
+    size_t at = sd_act_at(a, n, b);
+    int8_t *q = sd_act_codes(a, n, b);
+    write_codes(q, x, left, inverse);
+    memset(q + left, 0, (size_t)(SD_QBLOCK - left));
+    int sum[2] = {0, 0};
     for (int i = 0; i < SD_QBLOCK; i++) sum[i / 16] += q[i];
-    a->scale[b] = scale;
-    a->isum[b] = sum[0] + sum[1];
-    a->isum16[2 * b] = sum[0];
-    a->isum16[2 * b + 1] = sum[1];
-    a->sum[b] = scale * (float)(sum[0] + sum[1]);
+    a->scale[at] = scale;
+    *sd_act_isum(a, n, b) = (int16_t)(sum[0] + sum[1]);
+    for (int i = 0; i < 2; i++) a->isum16[2 * at + (size_t)i] = (int16_t)sum[i];
+    a->sum[at] = scale * (float)(sum[0] + sum[1]);
 }
 
 static void act_rows(sd_act *a, const float *x, int n0, int n1) {
     __atomic_store_n(&a->x, x, __ATOMIC_RELAXED); // every range of the same rows stores the same
     if (a->compute == SD_COMPUTE_FP32) return;
-    int blocks = (a->K + SD_QBLOCK - 1) / SD_QBLOCK;
-    for (int n = n0; n < n1; n++)
-        for (int b = 0; b < blocks; b++) {
-            int left = a->K - b * SD_QBLOCK;
-            act_block(a, sd_act_at(a, n, b), x + (size_t)n * a->K + b * SD_QBLOCK,
-                      left < SD_QBLOCK ? left : SD_QBLOCK);
+    for (int n = n0; n < n1; n++) {
+        const float *row = x + (size_t)n * a->K;
+        for (int k = 0; k < a->K; k += a->group) {
+            int end = a->K - k < a->group ? a->K : k + a->group;
+            float inverse, scale = scale_of(&inverse, row + k, end - k);
+            for (int i = k; i < end; i += SD_QBLOCK)
+                act_block(a, n, i / SD_QBLOCK, row + i, end - i < SD_QBLOCK ? end - i : SD_QBLOCK,
+                          scale, inverse);
         }
+    }
 }
 
 static float dot(const float *a, const float *b, int n) {
@@ -92,7 +100,7 @@ static void output_int8(float *acc, const sd_weight *w, const uint8_t *row, cons
         sd_block_decode(&k, w->dtype, row, b);
         for (int n = 0; n < N; n++) {
             size_t at = sd_act_at(x, n0 + n, b);
-            const int8_t *q = x->q + at * SD_QBLOCK;
+            const int8_t *q = sd_act_codes(x, n0 + n, b);
             int32_t s[2] = {0, 0};
             for (int i = 0; i < SD_QBLOCK; i++) s[i / 16] += k.q[i] * q[i];
             acc[n] += x->scale[at] * (k.d[0] * (float)s[0] + k.d[1] * (float)s[1]);

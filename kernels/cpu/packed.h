@@ -23,8 +23,9 @@
 enum { SD_PLANE = 64, SD_LAYOUT_TILES = 1 };
 
 /// Each instance of a kernel for one type stands in a table by the type.
-#define SD_EACH_QUANTISED(f)                                                                       \
-    f(Q4_0) f(Q4_1) f(Q5_0) f(Q5_1) f(Q8_0) f(Q4_K) f(Q5_K) f(Q6_K) f(IQ4_NL)
+#define SD_EACH_OF_32(f) f(Q4_0) f(Q4_1) f(Q5_0) f(Q5_1) f(Q8_0) f(IQ4_NL)
+#define SD_EACH_K(f) f(Q4_K) f(Q5_K) f(Q6_K)
+#define SD_EACH_QUANTISED(f) SD_EACH_OF_32(f) SD_EACH_K(f)
 
 typedef struct {
     int bits;   // 4, 5, 6, 8

@@ -25,45 +25,53 @@ static inline float scale_of(float *inverse, __m256i top) {
     return !finite ? NAN : some ? amax / 127.0f : 0;
 }
 
-// 32 values at a time.
-static void act_block(sd_act *a, size_t b, const float *x) {
-    __m256 v[4];
-    __m256i top = _mm256_setzero_si256(), c[4];
-    for (int i = 0; i < 4; i++) {
-        v[i] = _mm256_loadu_ps(x + 8 * i);
-        top = larger(top, v[i]);
-    }
-    float inverse, scale = scale_of(&inverse, top);
+// Block b of row n: 32 values.
+static void act_block(sd_act *a, int n, int b, const float *x, float scale, float inverse) {
+    const size_t at = sd_act_at(a, n, b);
+    __m256i c[4];
     for (int i = 0; i < 4; i++)
-        c[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], _mm256_set1_ps(inverse)));
+        c[i] =
+            _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), _mm256_set1_ps(inverse)));
     __m256i q = _mm256_packs_epi16(_mm256_packs_epi32(c[0], c[1]), _mm256_packs_epi32(c[2], c[3]));
     q = _mm256_permutevar8x32_epi32(q, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
     if (inverse == 0) q = _mm256_setzero_si256();
-    _mm256_storeu_si256((__m256i *)(void *)(a->q + b * SD_QBLOCK), q);
+    _mm256_storeu_si256((__m256i *)(void *)sd_act_codes(a, n, b), q);
     // Sums of 8 bytes, shifted to be unsigned; two of the four make 16 k.
     __m256i s =
         _mm256_sad_epu8(_mm256_xor_si256(q, _mm256_set1_epi8((char)0x80)), _mm256_setzero_si256());
     __m128i lo = _mm256_castsi256_si128(s), hi = _mm256_extracti128_si256(s, 1);
     int32_t s0 = _mm_cvtsi128_si32(lo) + _mm_extract_epi16(lo, 4) - 16 * 128;
     int32_t s1 = _mm_cvtsi128_si32(hi) + _mm_extract_epi16(hi, 4) - 16 * 128;
-    a->scale[b] = scale;
-    a->isum[b] = s0 + s1;
-    a->isum16[2 * b] = s0;
-    a->isum16[2 * b + 1] = s1;
-    a->sum[b] = scale * (float)(s0 + s1);
+    a->scale[at] = scale;
+    *sd_act_isum(a, n, b) = (int16_t)(s0 + s1);
+    a->isum16[2 * at] = (int16_t)s0;
+    a->isum16[2 * at + 1] = (int16_t)s1;
+    a->sum[at] = scale * (float)(s0 + s1);
+}
+
+// Blocks [b0, b1) of row n under one scale.
+static void act_group(sd_act *a, int n, int b0, int b1, const float *x) {
+    __m256i top[4];
+    for (int j = 0; j < 4; j++) top[j] = _mm256_setzero_si256();
+    for (int i = 0; i < (b1 - b0) * SD_QBLOCK; i += SD_QBLOCK)
+        for (int j = 0; j < 4; j++) top[j] = larger(top[j], _mm256_loadu_ps(x + i + 8 * j));
+    float inverse, scale = scale_of(&inverse, _mm256_max_epi32(_mm256_max_epi32(top[0], top[1]),
+                                                               _mm256_max_epi32(top[2], top[3])));
+    for (int b = b0; b < b1; b++) act_block(a, n, b, x + (b - b0) * SD_QBLOCK, scale, inverse);
 }
 
 void sd_act_rows_avx2(sd_act *a, const float *x, int n0, int n1) {
     __atomic_store_n(&a->x, x, __ATOMIC_RELAXED); // every range of the same rows stores the same
     if (a->compute == SD_COMPUTE_FP32) return;
-    int whole = a->K / SD_QBLOCK, left = a->K % SD_QBLOCK;
+    const int group = a->group / SD_QBLOCK, last = a->K / a->group * group;
+    const int left = a->K - last * SD_QBLOCK; // of a group that is not whole
     for (int n = n0; n < n1; n++) {
         const float *row = x + (size_t)n * a->K;
-        for (int b = 0; b < whole; b++) act_block(a, sd_act_at(a, n, b), row + b * SD_QBLOCK);
+        for (int b = 0; b < last; b += group) act_group(a, n, b, b + group, row + b * SD_QBLOCK);
         if (left) {
-            float last[SD_QBLOCK] = {0};
-            memcpy(last, row + whole * SD_QBLOCK, (size_t)left * sizeof *last);
-            act_block(a, sd_act_at(a, n, whole), last);
+            float end[SD_QSUPER] = {0};
+            memcpy(end, row + last * SD_QBLOCK, (size_t)left * sizeof *end);
+            act_group(a, n, last, last + (left + SD_QBLOCK - 1) / SD_QBLOCK, end);
         }
     }
 }
@@ -207,5 +215,6 @@ int sd_argmax_avx2(const float *x, int n) {
 const sd_ops sd_ops_avx2 = {.name = "avx2",
                             .matmul = sd_matmul_avx2,
                             .matmul_add = sd_matmul_add_avx2,
+                            .act_rows = sd_act_rows_avx2,
                             .attention = sd_attention_avx2,
                             SD_OPS_OF_AVX2};

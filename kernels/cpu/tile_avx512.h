@@ -4,6 +4,8 @@
 
 #include "kernels/cpu/packed.h"
 
+#include <string.h>
+
 #ifndef SPECDEC_SIMDE
 #include <immintrin.h>
 #endif
@@ -24,16 +26,38 @@ enum { AHEAD = 1536 }; // bytes that the prefetch runs ahead
 INLINE __m512 half16(const uint8_t *p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
-INLINE __m512 u8x16(const uint8_t *p) {
-    __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
-    return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(v));
-}
-INLINE __m512 s8x16(const uint8_t *p) {
-    __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
-    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(v));
-}
 INLINE __m512i load(const uint8_t *p) {
     return _mm512_loadu_si512((const void *)p);
+}
+
+INLINE __m512i load_u8(const uint8_t *p) { // 16 of them, as words
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+INLINE __m512i load_s8(const uint8_t *p) {
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+// Two words to a lane, as vpdpwssd multiplies them.
+INLINE __m512i in_pairs(__m512i low, __m512i high) {
+    return _mm512_or_si512(_mm512_and_si512(low, _mm512_set1_epi32(0xffff)),
+                           _mm512_slli_epi32(high, 16));
+}
+INLINE __m512i pair(const int16_t *p) { // in every lane
+    int32_t v;
+    memcpy(&v, p, 4);
+    return _mm512_set1_epi32(v);
+}
+
+// The minimums of two blocks of a K type, the first at p.
+INLINE __m512i min_pair(const uint8_t *p, sd_dtype t) {
+    return in_pairs(load_u8(p + 16), load_u8(p + sd_tile_form_of(t).block + 16));
+}
+// acc + what 256 k of a row give 16 outputs. isum: the sum of scale * code * the row's code, msum
+// of minimum * the row's code, both exact; d and dmin of the head; k: the row's scale.
+INLINE __m512 add_super(__m512 acc, __m512i isum, __m512 msum, __m512 d, __m512 dmin, float k,
+                        sd_dtype t) {
+    __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(isum), d);
+    if (sd_tile_form_of(t).min) v = _mm512_fnmadd_ps(msum, dmin, v);
+    return _mm512_fmadd_ps(v, _mm512_set1_ps(k), acc);
 }
 
 // What the unsigned codes are above the signed: the top bit for codes that are signed as stored,

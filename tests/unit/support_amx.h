@@ -1,6 +1,7 @@
 // The instructions of AMX that our kernels use, in plain C.
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -29,17 +30,25 @@ static inline void emulated_tile_stored(int t, void *to, long stride) {
     for (int r = 0; r < emulated_tile.rows[t]; r++)
         memcpy((char *)to + r * stride, emulated_tile.of[t][r], emulated_tile.bytes[t]);
 }
-// c[m][n] += a[m][4 k + i] b[k][4 n + i], all signed bytes, sums of 32 bits.
-static inline void emulated_tile_dpbssd(int c, int a, int b) {
+// c[m][n] += a[m][4 k + i] b[k][4 n + i]: bytes, those of a signed, sums of 32 bits.
+static inline void emulated_tile_dp(int c, int a, int b, bool b_signed) {
     for (int m = 0; m < emulated_tile.rows[c]; m++)
         for (int n = 0; n < emulated_tile.bytes[c] / 4; n++) {
             int32_t sum;
             memcpy(&sum, &emulated_tile.of[c][m][4 * n], 4);
             for (int k = 0; k < emulated_tile.bytes[a] / 4; k++)
-                for (int i = 0; i < 4; i++)
-                    sum += emulated_tile.of[a][m][4 * k + i] * emulated_tile.of[b][k][4 * n + i];
+                for (int i = 0; i < 4; i++) {
+                    int8_t w = emulated_tile.of[b][k][4 * n + i];
+                    sum += emulated_tile.of[a][m][4 * k + i] * (b_signed ? w : (uint8_t)w);
+                }
             memcpy(&emulated_tile.of[c][m][4 * n], &sum, 4);
         }
+}
+static inline void emulated_tile_dpbssd(int c, int a, int b) {
+    emulated_tile_dp(c, a, b, true);
+}
+static inline void emulated_tile_dpbsud(int c, int a, int b) {
+    emulated_tile_dp(c, a, b, false);
 }
 
 // c[m][n] += a[m][2 k + i] b[k][2 n + i], bf16 with sums of fp32 (the processor's own order of a
@@ -72,3 +81,4 @@ static inline void emulated_tile_dpbf16ps(int c, int a, int b) {
 #define _tile_loadd emulated_tile_loadd
 #define _tile_stored emulated_tile_stored
 #define _tile_dpbssd emulated_tile_dpbssd
+#define _tile_dpbsud emulated_tile_dpbsud

@@ -60,8 +60,13 @@ static void free_weight(sd_weight *w) {
 
 // The int8 activation of one value, as sd_act holds it.
 static double act_value(const sd_act *a, int n, int k) {
-    size_t b = sd_act_at(a, n, k / 32);
-    return (double)a->scale[b] * a->q[b * 32 + k % 32];
+    return (double)a->scale[sd_act_at(a, n, k / 32)] * sd_act_codes(a, n, k / 32)[k % 32];
+}
+
+// Rows ready for a weight of type t.
+static void make_rows(sd_act *a, const sd_ops *ops, sd_dtype t, const float *x, int N, int K) {
+    sd_act_shape(a, N, K, sd_act_group(t));
+    ops->act_rows(a, x, 0, N);
 }
 
 // The number of outputs that miss the sum in double over the very activations the kernel reads.
@@ -77,7 +82,7 @@ static int matmul_errors(const sd_ops *ops, sd_dtype t, sd_compute compute, int 
     sd_act a;
     cr_assert_eq(ops->pack(&p, &w, compute, NULL), SD_OK);
     cr_assert_eq(sd_act_init(&a, N, K, compute, NULL), SD_OK);
-    ops->act_rows(&a, x, 0, N);
+    make_rows(&a, ops, t, x, N, K);
     bool int8 = compute == SD_COMPUTE_AUTO && sd_dtype_quantised(t);
     int errors = 0;
     int cut = M > SD_TILE_M ? SD_TILE_M : M;
@@ -149,7 +154,7 @@ static void matmul_of_extremes(const sd_ops *ops) {
             sd_act a;
             cr_assert_eq(ops->pack(&p, &w, SD_COMPUTE_AUTO, NULL), SD_OK);
             cr_assert_eq(sd_act_init(&a, N, K, SD_COMPUTE_AUTO, NULL), SD_OK);
-            ops->act_rows(&a, x, 0, N);
+            make_rows(&a, ops, t, x, N, K);
             ops->matmul(y, M, &p, &a, N, 0, M);
             sd_dequantise(row, t, data, K);
             double s = 0, sizes = 0;
@@ -168,7 +173,7 @@ static void matmul_of_extremes(const sd_ops *ops) {
 }
 
 // The bits of row r alone, against the same row among n others, for all n, and cut in tiles.
-static void rows_are_invariant(const sd_ops *ops) {
+static void rows_of_all_numbers_are_invariant(const sd_ops *ops) {
     static const int sizes[] = {2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 31, 33, 64};
     enum { M = 48, K = 512, MAX = 64 };
     seed = 2;
@@ -182,13 +187,12 @@ static void rows_are_invariant(const sd_ops *ops) {
             cr_assert_eq(sd_act_init(&one, 1, K, c, NULL), SD_OK);
             cr_assert_eq(sd_act_init(&all, MAX, K, c, NULL), SD_OK);
             for (int n = 0; n < MAX; n++) {
-                ops->act_rows(&one, x + n * K, 0, 1);
+                make_rows(&one, ops, types[i], x + n * K, 1, K);
                 ops->matmul(alone + n * M, M, &p, &one, 1, 0, M);
             }
             for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
                 int n = sizes[s];
-                sd_act_shape(&all, n, K);
-                ops->act_rows(&all, x, 0, n);
+                make_rows(&all, ops, types[i], x, n, K);
                 memset(together, 0xff, sizeof together);
                 ops->matmul(together, M, &p, &all, n, 16, M);
                 ops->matmul(together, M, &p, &all, n, 0, 16);
@@ -204,43 +208,88 @@ static void rows_are_invariant(const sd_ops *ops) {
         }
 }
 
-// Half a step of the block's scale, and one rounding of the product.
-static void activations_round_to_nearest(const sd_ops *ops) {
-    enum { N = 3, K = 160 };
+// The same for a K at which a kernel takes few rows at a time.
+static void rows_of_long_inputs_are_invariant(const sd_ops *ops) {
+    enum { M = 16, K = 12288, N = 81 };
+    static const sd_dtype of[] = {SD_Q4_1, SD_Q4_K, SD_Q5_K, SD_Q6_K};
+    seed = 4;
+    float *x = random_floats((size_t)N * K), alone[M], together[N * M];
+    sd_act one, all;
+    cr_assert_eq(sd_act_init(&one, 1, K, SD_COMPUTE_AUTO, NULL), SD_OK);
+    cr_assert_eq(sd_act_init(&all, N, K, SD_COMPUTE_AUTO, NULL), SD_OK);
+    for (size_t i = 0; i < sizeof of / sizeof of[0]; i++) {
+        sd_weight w = random_weight(of[i], M, K);
+        sd_packed p;
+        cr_assert_eq(ops->pack(&p, &w, SD_COMPUTE_AUTO, NULL), SD_OK);
+        make_rows(&all, ops, of[i], x, N, K);
+        ops->matmul(together, M, &p, &all, N, 0, M);
+        for (int n = 0; n < N; n++) {
+            make_rows(&one, ops, of[i], x + (size_t)n * K, 1, K);
+            ops->matmul(alone, M, &p, &one, 1, 0, M);
+            cr_assert_eq(memcmp(alone, together + n * M, sizeof alone), 0,
+                         "%s %s: row %d differs from the same row alone", ops->name,
+                         sd_dtype_name(of[i]), n);
+        }
+        sd_packed_free(&p);
+        free_weight(&w);
+    }
+    sd_act_free(&one);
+    sd_act_free(&all);
+    free(x);
+}
+
+static void rows_are_invariant(const sd_ops *ops) {
+    rows_of_all_numbers_are_invariant(ops);
+    rows_of_long_inputs_are_invariant(ops);
+}
+
+// Half a step of the group's scale, and one rounding of the product.
+static void check_rounding(const sd_ops *ops, int K, int group) {
+    enum { N = 3 };
     seed = 3;
-    float *x = random_floats(N * K);
+    float *x = random_floats((size_t)N * K);
     for (int k = 0; k < 32; k++) x[k] = 0;
     x[40] = 1e-35f, x[K + 70] = 55;
     sd_act a;
     cr_assert_eq(sd_act_init(&a, N, K, SD_COMPUTE_AUTO, NULL), SD_OK);
+    sd_act_shape(&a, N, K, group);
     ops->act_rows(&a, x, 0, 2);
     ops->act_rows(&a, x, 2, N);
     cr_assert_eq(a.x, x);
-    for (int block = 0; block < N * K / 32; block++) {
-        float top = 0;
-        int sum = 0, low = 0;
-        size_t b = sd_act_at(&a, block / (K / 32), block % (K / 32));
-        for (int i = 0; i < 32; i++) {
-            float v = x[block * 32 + i];
-            top = fmaxf(top, fabsf(v));
-            sum += a.q[b * 32 + i];
-            if (i < 16) low += a.q[b * 32 + i];
-            cr_assert_leq(fabs(a.scale[b] * (double)a.q[b * 32 + i] - v),
-                          a.scale[b] * (0.5 + 127 * 0x1p-22));
-            cr_assert_neq(a.q[b * 32 + i], -128);
+    for (int n = 0; n < N; n++)
+        for (int b = 0; b < K / 32; b++) {
+            size_t at = sd_act_at(&a, n, b);
+            const float *v = x + n * K, scale = a.scale[at];
+            const int8_t *q = sd_act_codes(&a, n, b);
+            float top = 0;
+            int sum = 0, low = 0;
+            for (int k = b * 32 / group * group; k < K && k / group == b * 32 / group; k++)
+                top = fmaxf(top, fabsf(v[k]));
+            for (int i = 0; i < 32; i++) {
+                sum += q[i];
+                if (i < 16) low += q[i];
+                cr_assert_leq(fabs(scale * (double)q[i] - v[b * 32 + i]),
+                              scale * (0.5 + 127 * 0x1p-22));
+                cr_assert_neq(q[i], -128);
+            }
+            cr_assert_float_eq(scale, top / 127, top * 1e-7);
+            cr_assert_eq(*sd_act_isum(&a, n, b), sum);
+            cr_assert_eq(a.isum16[2 * at], low);
+            cr_assert_eq(a.isum16[2 * at + 1], sum - low);
+            cr_assert_float_eq(a.sum[at], scale * (float)sum, 1e-6);
         }
-        cr_assert_float_eq(a.scale[b], top / 127, top * 1e-7);
-        cr_assert_eq(a.isum[b], sum);
-        cr_assert_eq(a.isum16[2 * b], low);
-        cr_assert_eq(a.isum16[2 * b + 1], sum - low);
-        cr_assert_float_eq(a.sum[b], a.scale[b] * (float)sum, 1e-6);
-    }
     x[33] = NAN, x[K] = INFINITY;
     ops->act_rows(&a, x, 0, N);
     cr_assert(isnan(a.scale[sd_act_at(&a, 0, 1)]) && isnan(a.scale[sd_act_at(&a, 1, 0)]) &&
-              !isnan(a.scale[0]));
+              !isnan(a.scale[sd_act_at(&a, 2, 0)]));
+    cr_assert_eq(isnan(a.scale[0]), group > 32, "a scale is of its own group alone");
     sd_act_free(&a);
     free(x);
+}
+static void activations_round_to_nearest(const sd_ops *ops) {
+    check_rounding(ops, 160, SD_QBLOCK);
+    check_rounding(ops, 512, SD_QSUPER);
+    check_rounding(ops, 416, SD_QSUPER); // the last group is not whole
 }
 
 // y += B u in two pieces, rows together and each alone.

@@ -41,6 +41,10 @@ static inline simde__m512i emulated_cvtepu16_epi32(simde__m256i a) {
     LANES(int32_t, uint16_t, a, in[i])
     return emulated_ints(out);
 }
+static inline simde__m512i emulated_cvtepi16_epi32(simde__m256i a) {
+    LANES(int32_t, int16_t, a, in[i])
+    return emulated_ints(out);
+}
 static inline simde__m512i emulated_srai_epi32(simde__m512i a, unsigned n) {
     LANES(int32_t, int32_t, a, in[i] >> n)
     return emulated_ints(out);
@@ -57,6 +61,7 @@ static inline void emulated_mask_storeu_ps(float *p, uint16_t mask, simde__m512 
 #define _mm512_cvtepu8_epi32 emulated_cvtepu8_epi32
 #define _mm512_cvtepi8_epi32 emulated_cvtepi8_epi32
 #define _mm512_cvtepu16_epi32 emulated_cvtepu16_epi32
+#define _mm512_cvtepi16_epi32 emulated_cvtepi16_epi32
 #define _mm512_srai_epi32 emulated_srai_epi32
 #define _mm512_mask_storeu_ps emulated_mask_storeu_ps
 #define __mmask16 uint16_t
