@@ -5,10 +5,12 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "kernels/cpu/features.h"
 #include "model/forward_private.h"
 #include "model/pack_cache.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,7 +18,7 @@ const int sd_step_cost_rows[SD_STEP_COSTS] = {
     1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 24, 32, 48, SD_STEP_COST_MOST};
 
 enum { DEPTH = 128, ROUNDS = 3, LAST_ROUND_ROWS = 8 };
-enum { HEX = 64, MAX_BYTES = 1 << 16, MAX_TABLES = 32 };
+enum { BY = 160, HEX = 64, MAX_BYTES = 1 << 16, MAX_TABLES = 32 };
 static const double ENOUGH_S = 3; // after the first round nothing more is timed from here on
 static const double MAX_MS = 1e6;
 
@@ -135,13 +137,21 @@ static const char *compute_name(const sd_context *cx) {
     return cx->compute == SD_COMPUTE_FP32 ? "fp32" : "auto";
 }
 
+void sd_step_costs_by(char *out, size_t size, const sd_ops *ops) {
+    char cpu[BY / 2];
+    sd_cpu_name(cpu, sizeof cpu);
+    snprintf(out, size, "specdec %s, %s, %s", SPECDEC_VERSION, ops->name, cpu);
+}
+
 static bool is_text(const json_t *o, const char *key, const char *want) {
     const char *s = json_string_value(json_object_get(o, key));
     return s && strcmp(s, want) == 0;
 }
 
 static bool is_for(const json_t *table, const sd_context *cx) {
-    return is_text(table, "ops", cx->ops->name) && is_text(table, "compute", compute_name(cx)) &&
+    char by[BY];
+    sd_step_costs_by(by, sizeof by, cx->ops);
+    return is_text(table, "by", by) && is_text(table, "compute", compute_name(cx)) &&
            json_integer_value(json_object_get(table, "threads")) == sd_pool_threads(cx->pool);
 }
 
@@ -171,10 +181,12 @@ static sd_status add(store *s, const sd_step_costs *t, const sd_context *cx, sd_
     for (size_t i = json_array_size(s->tables); i-- > 0;)
         if (is_for(json_array_get(s->tables, i), cx)) json_array_remove(s->tables, i);
     if (json_array_size(s->tables) == MAX_TABLES) json_array_remove(s->tables, 0);
+    char by[BY];
+    sd_step_costs_by(by, sizeof by, cx->ops);
     json_t *ms = json_array();
     for (int i = 0; i < SD_STEP_COSTS; i++) json_array_append_new(ms, json_real(t->ms[i]));
-    json_t *table = json_pack("{s:s, s:s, s:i, s:o}", "ops", cx->ops->name, "compute",
-                              compute_name(cx), "threads", sd_pool_threads(cx->pool), "ms", ms);
+    json_t *table = json_pack("{s:s, s:s, s:i, s:o}", "by", by, "compute", compute_name(cx),
+                              "threads", sd_pool_threads(cx->pool), "ms", ms);
     if (!table || json_array_append_new(s->tables, table) != 0)
         return sd_fail(err, SD_ENOMEM, "out of memory for the costs of steps");
     return store_write(s, err);

@@ -3,10 +3,11 @@
 //
 //     <dir>/<16 hex digits>.costs = 64 hex digits of the rest's SHA-256, a newline, and the JSON
 //                                   {"pack": the SHA-256 in the head of the packed form,
-//                                    "tables": [{"ops", "compute", "threads", "ms"}, ...]}
+//                                    "tables": [{"by", "compute", "threads", "ms"}, ...]}
 //
-// The file belongs to one packed form (model/pack_cache.h) and has a table for each instruction
-// set, kind of compute and number of threads it was asked for. One that is damaged, of another user
+// The file belongs to one packed form (model/pack_cache.h) and has a table for each version of this
+// program with its instruction set and processor, kind of compute and number of threads that it was
+// asked for. One that is damaged, of another user
 // or of an earlier packed form is made anew; values are finite, positive and bounded, or the table
 // does not count. Results never depend on it, only the choice of how many rows a step gets.
 #pragma once
@@ -20,6 +21,9 @@ typedef struct {
     double ms[SD_STEP_COSTS]; // of a step of sd_step_cost_rows rows that all want logits, at a
                               // modest depth without adapters
 } sd_step_costs;
+
+/// Who timed a table: whatever else its times depend on than compute and threads.
+void sd_step_costs_by(char *out, size_t size, const sd_ops *ops);
 
 /// The table kept for the context's model, instruction set, compute and threads. Where there is
 /// none, but the packed form is kept, it is timed now (the first round is 304 rows, seconds for

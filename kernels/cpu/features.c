@@ -1,5 +1,22 @@
 #include "kernels/cpu/features.h"
 
+#include <stdio.h>
+#include <string.h>
+
+void sd_cpu_name(char *out, size_t size) {
+    char line[256];
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    *out = 0;
+    while (f && !*out && fgets(line, sizeof line, f)) {
+        bool is_name = strncmp(line, "model name", 10) == 0 || strncmp(line, "CPU part", 8) == 0;
+        const char *name = is_name ? strchr(line, ':') : NULL;
+        if (!name) continue;
+        name += 1 + strspn(name + 1, " \t");
+        snprintf(out, size, "%.*s", (int)strcspn(name, "\n"), name);
+    }
+    if (f) fclose(f);
+}
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <pthread.h>

@@ -2,6 +2,10 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
+
+/// The processor's model as the system calls it, cut to size; "" when it has no name for it.
+void sd_cpu_name(char *out, size_t size);
 
 bool sd_cpu_has_avx2(void);        // AVX2, FMA, F16C
 bool sd_cpu_has_avx512(void);      // F, BW, DQ, VL, VNNI

@@ -156,12 +156,18 @@ static void write_costs(const char *path, const char *json) {
     free(text);
 }
 
+static const char *this_program(void) {
+    static char by[160];
+    sd_step_costs_by(by, sizeof by, sd_ops_best());
+    return by;
+}
+
 // A file that is whole but for its one table's `first` of SD_STEP_COSTS times, or for its `pack`.
-static char *table_json(const char *pack, const char *first, int count) {
+static char *table_json(const char *pack, const char *by, const char *first, int count) {
     sd_buf b = sd_buf_make(1 << 20);
-    char *head = sd_sprintf("{\"pack\":\"%s\",\"tables\":[{\"ops\":\"%s\",\"compute\":\"auto\","
+    char *head = sd_sprintf("{\"pack\":\"%s\",\"tables\":[{\"by\":\"%s\",\"compute\":\"auto\","
                             "\"threads\":1,\"ms\":[%s",
-                            pack, sd_ops_best()->name, first);
+                            pack, by, first);
     sd_buf_add(&b, head, strlen(head));
     for (int i = 1; i < count; i++) sd_buf_add(&b, ",2", 2);
     sd_buf_add(&b, "]}]}", 5);
@@ -181,13 +187,13 @@ Test(step_cost, values_that_cannot_be_are_made_again) {
     static const char *const bad[] = {"0",    "-1", "1e7",  "null", "\"1\"", "true",
                                       "[1]",  "{}", "-0.0", "NaN",  "1e999", "18446744073709551617",
                                       "1e6,1"};
-    char *json = table_json(pack.hex, "1.5", SD_STEP_COSTS);
+    char *json = table_json(pack.hex, this_program(), "1.5", SD_STEP_COSTS);
     write_costs(path, json);
     t = must_get(&p, 1);
     cr_assert(t.ms[0] == 1.5 && t.ms[1] == 2, "a good file of this form is read");
     free(json);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        json = table_json(pack.hex, bad[i], SD_STEP_COSTS);
+        json = table_json(pack.hex, this_program(), bad[i], SD_STEP_COSTS);
         write_costs(path, json);
         t = must_get(&p, 1);
         cr_assert(t.ms[1] != 2, "%s was believed", bad[i]);
@@ -196,12 +202,17 @@ Test(step_cost, values_that_cannot_be_are_made_again) {
     pack.hex[5] ^= 1;
     for (int i = 0; i < 3; i++) { // another packed form's; too few values; too many
         if (i) pack.hex[5] ^= i == 1;
-        json = table_json(pack.hex, "1.5", SD_STEP_COSTS + (i == 1 ? -1 : i == 2));
+        json = table_json(pack.hex, this_program(), "1.5", SD_STEP_COSTS + (i == 1 ? -1 : i == 2));
         write_costs(path, json);
         t = must_get(&p, 1);
         cr_assert(t.ms[1] != 2, "file %d was believed", i);
         free(json);
     }
+    json = table_json(pack.hex, sd_ops_best()->name, "1.5", SD_STEP_COSTS);
+    write_costs(path, json);
+    t = must_get(&p, 1);
+    cr_assert(t.ms[1] != 2, "another program's times were believed");
+    free(json);
     static const char *const odd[] = {"", "[]", "{}", "{\"pack\":1,\"tables\":{}}", "null", "[[[["};
     for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
         write_costs(path, odd[i]);
@@ -290,7 +301,8 @@ Test(step_cost, tokens_do_not_depend_on_it) {
         test_answer got = {0};
         if (i > 1) { // a row costs nothing; a million times the step
             cr_assert(sd_pack_identity(&pack, m, sd_ops_best()));
-            char *json = table_json(pack.hex, i == 2 ? "1e6" : "1e-6", SD_STEP_COSTS);
+            char *json =
+                table_json(pack.hex, this_program(), i == 2 ? "1e6" : "1e-6", SD_STEP_COSTS);
             write_costs(path, json);
             free(json);
         }
