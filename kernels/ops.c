@@ -76,14 +76,15 @@ sd_status sd_act_init(sd_act *a, int cap_n, int K, sd_compute compute, sd_error 
     *a = (sd_act){.compute = compute};
     sd_act_shape(a, cap_n, K, SD_QBLOCK);
     if (compute == SD_COMPUTE_FP32) return SD_OK;
-    SD_CHECK(sd_mul_size(&all, blocks, (size_t)a->ld) && sd_mul_size(&bytes, all, SD_QBLOCK), err,
-             SD_ELIMIT, "activations of %d rows of %d are too large; use fewer rows", cap_n, K);
-    a->q = sd_alloc(all, SD_QBLOCK);
+    SD_CHECK(sd_mul_size(&all, blocks, (size_t)a->ld) && sd_mul_size(&bytes, all, 2 * SD_QBLOCK),
+             err, SD_ELIMIT, "activations of %d rows of %d are too large; use fewer rows", cap_n,
+             K);
+    a->q = sd_alloc(all + 2 * SD_ACT_SPARE, SD_QBLOCK);
     a->scale = sd_alloc(all, sizeof(float));
     a->sum = sd_alloc(all, sizeof(float));
     a->isum = sd_alloc(all, sizeof *a->isum);
     a->isum16 = sd_alloc(all, 2 * sizeof *a->isum16);
-    a->bsum = sd_alloc(all, 2 * sizeof *a->bsum);
+    a->bsum = sd_alloc(all / 8 + a->ld + SD_ACT_SPARE, 16 * sizeof *a->bsum);
     SD_CHECK_ALLOC(a->q && a->scale && a->sum && a->isum && a->isum16 && a->bsum ? a : NULL, err);
 out:
     if (st != SD_OK) sd_act_free(a);

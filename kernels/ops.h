@@ -47,14 +47,15 @@ typedef struct {
     int K, ld;       // ld: rows from a block to the next
     int group;       // k that share a scale: SD_QBLOCK, or SD_QSUPER as K types need
     const float *x;  // [N, K] the rows themselves (fp32 paths read these)
-    int8_t *q;       // [pairs of blocks, ld, 64]
+    int8_t *q;       // [pairs of blocks, ld, 64], and SD_ACT_SPARE rows that may be read
     float *scale;    // [blocks, ld]
     float *sum;      // [blocks, ld]           scale * sum of q, for types with a minimum
     int16_t *isum;   // [pairs of blocks, ld, 2]  sum of q
     int16_t *isum16; // [blocks, ld, 2]        the same by 16
-    uint32_t *bsum;  // [blocks / 8, ld, 16]   isum16 as the sum of two bf16, for matrix units
+    uint32_t *bsum;  // [blocks / 8, ld, 16]   isum16 as the sum of two bf16, for matrix units;
+                     // and SD_ACT_SPARE rows
 } sd_act;
-enum { SD_QPAIR = 2 * SD_QBLOCK }; // codes from a row to the next
+enum { SD_QPAIR = 2 * SD_QBLOCK, SD_ACT_SPARE = 16 }; // SD_QPAIR: codes from a row to the next
 
 /// Buffers for up to cap_n rows of up to K inputs, shaped for just these.
 sd_status sd_act_init(sd_act *a, int cap_n, int K, sd_compute compute, sd_error *err);

@@ -23,7 +23,7 @@ enum {
     PAIR = 2
 }; // tiles that share what is read of the rows
 enum { HALF = 8, CHUNK = 8, GROUPS = 8, L2_BYTES = 768 << 10 };
-enum { LEAST = 2 * GROUP }; // rows; a single group is faster without (LOG.md)
+enum { LEAST = 2 * GROUP, LEAST_K = 9 }; // rows; fewer are faster without (LOG.md)
 
 // Registers of the unit, as macros since they become names.
 #define SUMS 0
@@ -178,9 +178,9 @@ static int rows_at_once(int K) {
     return rows < 2 * GROUP ? 2 * GROUP : rows > ROWS ? ROWS : rows;
 }
 
-// Rows [0, N) of the outputs [m0, m1), N a multiple of GROUP.
-static void whole_groups(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
-                         int m1) {
+// Rows [0, N) of the outputs [m0, m1).
+static void many_rows(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
+                      int m1) {
     const sd_dtype t = w->w.dtype;
     const bool super = sd_tile_form_of(t).super;
     const size_t bytes = sd_tile_bytes(t, w->w.cols);
@@ -202,11 +202,17 @@ static void whole_groups(float *y, int ldy, const sd_packed *w, const sd_act *x,
     _tile_release();
 }
 
+// How many of N rows the matrix unit takes. K types have no use for whole groups.
+static int rows_for_unit(const sd_packed *w, int N) {
+    if (w->compute != SD_COMPUTE_AUTO || !sd_dtype_quantised(w->w.dtype)) return 0;
+    if (sd_tile_form_of(w->w.dtype).super) return N < LEAST_K ? 0 : N;
+    return N < LEAST ? 0 : N / GROUP * GROUP;
+}
+
 void sd_matmul_amx(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0, int m1) {
-    int whole = N < LEAST ? 0 : N / GROUP * GROUP;
-    if (w->compute != SD_COMPUTE_AUTO || !sd_dtype_quantised(w->w.dtype)) whole = 0;
-    if (whole) whole_groups(y, ldy, w, x, whole, m0, m1);
-    if (whole == N) return;
-    sd_act rest = rows_from(x, whole);
-    sd_matmul_avx512(y + (size_t)whole * ldy, ldy, w, &rest, N - whole, m0, m1);
+    const int many = rows_for_unit(w, N);
+    if (many) many_rows(y, ldy, w, x, many, m0, m1);
+    if (many == N) return;
+    sd_act rest = rows_from(x, many);
+    sd_matmul_avx512(y + (size_t)many * ldy, ldy, w, &rest, N - many, m0, m1);
 }

@@ -8,7 +8,7 @@ enum {
     SD_AMX_GROUP = 16  // rows of the matrix unit
 };
 
-/// y rows [0, N) <- one tile of a K type, the first `outputs` of its 16; N <= SD_AMX_ROWS, a
-/// multiple of SD_AMX_GROUP. All registers of the unit are 16 rows of 64 bytes.
+/// y rows [0, N) <- one tile of a K type, the first `outputs` of its 16; N <= SD_AMX_ROWS.
+/// All registers of the unit are 16 rows of 64 bytes.
 void sd_k_rows_amx(float *y, int ldy, const uint8_t *tile, const sd_act *x, int N, int outputs,
                    sd_dtype t);

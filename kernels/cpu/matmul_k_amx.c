@@ -17,7 +17,7 @@
 #include <string.h>
 
 enum { BLOCKS = SD_QSUPER / SD_QBLOCK, PLANES = 8, STEPS = SD_QSUPER / SD_QPAIR };
-enum { BESIDE = 2, AT_ONCE = 4 }; // groups of rows that share codes; rows in one turn of the loop
+enum { BESIDE = 2 }; // groups of rows that share codes
 
 // Registers of the unit, as macros since they become names.
 #define HIGH_0 0
@@ -156,14 +156,14 @@ typedef struct {
     bool first, last;
 } place;
 
-// What the integer sums of 4 rows, from r of the group at n0 on, are in floats. Results leave one
-// by one between products: all at the end, they would wait for memory.
+// What the integer sums of the rows [n0, n0 + n) are in floats. Results leave one by one between
+// products: all at the end, they would wait for memory.
 INLINE void add_rows(const place *to, const super_sums *s, const tile_super *c, const sd_act *x,
-                     int n0, int r0, int b0, sd_dtype t) {
+                     int n0, int b0, int n, sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const float *scale = x->scale + sd_act_at(x, n0, b0);
     __m512 d = _mm512_loadu_ps(c->d), dmin = f.min ? _mm512_loadu_ps(c->dmin) : d;
-    UNROLL for (int r = r0; r < r0 + AT_ONCE; r++) {
+    for (int r = 0; r < n; r++) {
         __m512i isum = load((const uint8_t *)s->high[r]);
         isum = _mm512_add_epi32(_mm512_slli_epi32(isum, f.min ? 3 : 7),
                                 load((const uint8_t *)s->low[r]));
@@ -178,7 +178,7 @@ INLINE void add_rows(const place *to, const super_sums *s, const tile_super *c, 
     }
 }
 
-// y rows [0, N) <- one tile; N <= SD_AMX_ROWS, a multiple of SD_AMX_GROUP.
+// y rows [0, N) <- one tile; N <= SD_AMX_ROWS. What the unit makes of rows beyond N is dropped.
 INLINE void super_rows(float *y, int ldy, const uint8_t *p, const sd_act *x, int N, int there,
                        sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
@@ -191,13 +191,13 @@ INLINE void super_rows(float *y, int ldy, const uint8_t *p, const sd_act *x, int
         to.first = b == 0, to.last = b + BLOCKS == blocks;
         open_super(&c, p, t);
         __asm__ volatile("" : : : "memory"); // the unit reads what was just stored
-        for (int n0 = 0, groups; n0 < N; n0 += groups * SD_AMX_GROUP) {
-            groups = N - n0 < BESIDE * SD_AMX_GROUP ? 1 : BESIDE;
+        for (int n0 = 0; n0 < N; n0 += BESIDE * SD_AMX_GROUP) {
+            const int left = N - n0, groups = left > SD_AMX_GROUP ? BESIDE : 1;
+            const int rows = left < BESIDE * SD_AMX_GROUP ? left : BESIDE * SD_AMX_GROUP;
             begin_sums();
             for (int i = 0; i < STEPS; i++) super_products(&c, x, n0, b, i, groups, f.min);
             end_sums(&s, &c, x, n0, b, groups, f.min);
-            for (int r = 0; r < groups * SD_AMX_GROUP; r += AT_ONCE)
-                add_rows(&to, &s, &c, x, n0, r, b, t);
+            add_rows(&to, &s, &c, x, n0, b, rows, t);
         }
     }
 }
