@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum { FP32_ROWS = 64 };
+enum { FP32_ROWS = 64, L2_BYTES = 512 << 10 };
 
 static const uint8_t *tile_at(const sd_packed *w, size_t bytes, int m) {
     return (const uint8_t *)w->data + (size_t)(m / SD_TILE_M) * bytes;
@@ -13,20 +13,32 @@ static int outputs(int m, int m1) {
     return m1 - m < SD_TILE_M ? m1 - m : SD_TILE_M;
 }
 
+// Every tile of the outputs [m0, m1) meets the rows [n0, n1).
+static void run_rows(float *y, int ldy, const sd_packed *w, size_t bytes, const sd_act *x, int n0,
+                     int n1, int m0, int m1, const sd_tile_fn *fn, int most) {
+    for (int m = m0; m < m1; m += SD_TILE_M) {
+        const uint8_t *tile = tile_at(w, bytes, m);
+        int rows = outputs(m, m1);
+        for (int i = n0, n; i < n1; i += n) {
+            // The last rows go in two like halves: a row by itself would pay for the unpacking
+            // alone.
+            int left = n1 - i;
+            n = left <= most ? left : left < 2 * most ? (left + 1) / 2 : most;
+            fn[n - 1](y + (size_t)i * ldy + m, ldy, tile, x, i, rows);
+        }
+    }
+}
+
 void sd_tiles_run(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0, int m1,
                   const sd_tile_fn *fn, int most) {
     // Asked once: the lookup takes as long as a tile of an adapter's few k.
     const size_t bytes = sd_tile_bytes(w->w.dtype, w->w.cols);
-    for (int m = m0; m < m1; m += SD_TILE_M) {
-        const uint8_t *tile = tile_at(w, bytes, m);
-        int rows = outputs(m, m1);
-        for (int n0 = 0, n; n0 < N; n0 += n) {
-            // The last rows go in two like halves: a row by itself would pay for the unpacking
-            // alone.
-            int left = N - n0;
-            n = left <= most ? left : left < 2 * most ? (left + 1) / 2 : most;
-            fn[n - 1](y + (size_t)n0 * ldy + m, ldy, tile, x, n0, rows);
-        }
+    const int row_bytes = x->K * (sd_dtype_quantised(w->w.dtype) ? 1 : 4);
+    int at_once = L2_BYTES / row_bytes / most * most; // they stay in L2 while all tiles pass by
+    if (at_once < 2 * most) at_once = 2 * most;
+    for (int n0 = 0, n; n0 < N; n0 += n) {
+        n = N - n0 < at_once + most ? N - n0 : at_once;
+        run_rows(y, ldy, w, bytes, x, n0, n0 + n, m0, m1, fn, most);
     }
 }
 
