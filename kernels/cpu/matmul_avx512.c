@@ -15,7 +15,7 @@
 
 #include <string.h>
 
-enum { MAX_N = 8, FLOAT_N = 4 };
+enum { MAX_N = 8, FLOAT_N = 8 };
 
 INLINE __m512i word(const int8_t *p) { // 4 activations in every lane
     int32_t v;
@@ -208,6 +208,8 @@ INLINE void float_rows(float *y, int ldy, const uint8_t *p, const float *x, int 
     __m512 s[FLOAT_N][2];
     UNROLL for (int r = 0; r < n; r++) s[r][0] = s[r][1] = _mm512_setzero_ps();
     for (int k = 0; k < K; k += 2, p += 2 * step) {
+        _mm_prefetch((const char *)p + AHEAD, _MM_HINT_T0);
+        if (step == 64) _mm_prefetch((const char *)p + AHEAD + 64, _MM_HINT_T0);
         UNROLL for (int c = 0; c < 2; c++) {
             if (c == 1 && k + 1 == K) break;
             __m512 a = float16(p + c * step, t);
@@ -229,7 +231,9 @@ INLINE void float_rows(float *y, int ldy, const uint8_t *p, const float *x, int 
                                         int n0, int rows) {                                        \
         float_rows(y, ldy, p, x->x + (size_t)n0 * x->K, x->K, rows, add, SD_##t, n);               \
     }
-#define FLOATS(t, add) FLOAT(t, 1, add) FLOAT(t, 2, add) FLOAT(t, 3, add) FLOAT(t, 4, add)
+#define FLOATS(t, add)                                                                             \
+    FLOAT(t, 1, add) FLOAT(t, 2, add) FLOAT(t, 3, add) FLOAT(t, 4, add)                            \
+    FLOAT(t, 5, add) FLOAT(t, 6, add) FLOAT(t, 7, add) FLOAT(t, 8, add)
 FLOATS(F32, 0)
 FLOATS(F16, 0)
 FLOATS(BF16, 0)
@@ -237,7 +241,8 @@ FLOATS(F32, 1)
 FLOATS(F16, 1)
 FLOATS(BF16, 1)
 #define FLOAT_ROW(t, add)                                                                          \
-    { float_##t##_1_##add, float_##t##_2_##add, float_##t##_3_##add, float_##t##_4_##add }
+    {float_##t##_1_##add, float_##t##_2_##add, float_##t##_3_##add, float_##t##_4_##add,           \
+     float_##t##_5_##add, float_##t##_6_##add, float_##t##_7_##add, float_##t##_8_##add}
 static const sd_tile_fn float_of[2][3][FLOAT_N] = {
     {FLOAT_ROW(F32, 0), FLOAT_ROW(F16, 0), FLOAT_ROW(BF16, 0)},
     {FLOAT_ROW(F32, 1), FLOAT_ROW(F16, 1), FLOAT_ROW(BF16, 1)}};
