@@ -16,10 +16,11 @@
 #include "base/memory.h"
 
 #include <math.h>
+#include <sched.h>
 #include <string.h>
 
 // A row range is worth a region of its own from this many values on.
-enum { REGION_VALUES = 16 * 1024, TASKS_PER_THREAD = 4 };
+enum { REGION_VALUES = 16 * 1024, TASKS_PER_THREAD = 2, SHRINK_ROWS = 32 };
 
 // ---- regions
 
@@ -44,38 +45,6 @@ static void by_rows(sd_context *cx, row_part part, int values) {
     if ((int64_t)cx->n * values < REGION_VALUES) tasks = 1;
     row_job j = {cx, part, cx->n, tasks};
     sd_pool_run(cx->pool, tasks, run_row_task, &j);
-}
-
-typedef void (*col_part)(sd_context *cx, int which, int m0, int m1);
-typedef struct {
-    sd_context *cx;
-    col_part part;
-    int width;      // columns of a task
-    int columns[3]; // of each matrix of the group; 0: fewer matrices
-} col_job;
-
-static void run_col_task(void *ctx, int task, int worker) {
-    (void)worker;
-    col_job *j = ctx;
-    for (int i = 0; i < 3; i++) {
-        int tiles = (j->columns[i] + j->width - 1) / j->width;
-        if (task >= tiles) {
-            task -= tiles;
-            continue;
-        }
-        int m0 = task * j->width, m1 = m0 + j->width;
-        j->part(j->cx, i, m0, m1 < j->columns[i] ? m1 : j->columns[i]);
-        return;
-    }
-}
-
-static void by_columns(sd_context *cx, col_part part, int a, int b, int c) {
-    int parts = sd_pool_threads(cx->pool) * TASKS_PER_THREAD;
-    int width = ((a + b + c + parts - 1) / parts + SD_TILE_M - 1) / SD_TILE_M * SD_TILE_M;
-    col_job j = {cx, part, width, {a, b, c}};
-    int tasks = 0;
-    for (int i = 0; i < 3; i++) tasks += (j.columns[i] + width - 1) / width;
-    sd_pool_run(cx->pool, tasks, run_col_task, &j);
 }
 
 // ---- LoRA, not merged: u = A x for rows of one adapter, then y += B u on the columns of a task
@@ -105,31 +74,110 @@ static float *lora_u(const sd_context *cx, const sd_lora_run *run, sd_proj p) {
     return cx->u + ((size_t)p * cx->max_rows + run->n0) * cx->cap_r;
 }
 
-// For the rows [n0, n1) of x [N, K].
-static void shrink(sd_context *cx, const float *x, int K, int n0, int n1, sd_proj from,
-                   sd_proj to) {
+// What the projections [from, to] of the layer read.
+typedef struct {
+    const float *x; // [N, K]
+    int K;
+    sd_proj from, to;
+} layer_input;
+
+// u of projection p for the rows [n0, n1).
+static void shrink(sd_context *cx, const layer_input *in, sd_proj p, int n0, int n1) {
     for (int i = 0; i < cx->runs; i++) {
         const sd_lora_run *run = &cx->run[i];
         int first = run->n0 > n0 ? run->n0 : n0,
             end = run->n0 + run->n < n1 ? run->n0 + run->n : n1;
         if (first >= end) continue;
-        sd_act rows = {.compute = SD_COMPUTE_FP32, .K = K, .x = x + (size_t)first * K};
-        for (sd_proj p = from; p <= to; p++) {
-            const sd_lora_packed *l = &run->packs->of[cx->l * SD_PROJ_COUNT + p];
-            if (l->r)
-                cx->ops->matmul(lora_u(cx, run, p) + (size_t)(first - run->n0) * l->r, l->r, &l->A,
-                                &rows, end - first, 0, l->r);
-        }
+        const sd_lora_packed *l = &run->packs->of[cx->l * SD_PROJ_COUNT + p];
+        sd_act rows = {.compute = SD_COMPUTE_FP32, .K = in->K, .x = in->x + (size_t)first * in->K};
+        if (l->r)
+            cx->ops->matmul(lora_u(cx, run, p) + (size_t)(first - run->n0) * l->r, l->r, &l->A,
+                            &rows, end - first, 0, l->r);
     }
 }
 
+// The first tasks of a region over columns are the shrinks of what it reads, so that threads share
+// them; whoever is to expand waits for those still running.
+static void wait_for_shrinks(sd_context *cx) {
+    for (int i = 0; atomic_load_explicit(&cx->shrinks_left, memory_order_acquire) > 0; i++)
+        if ((i & 1023) == 1023) sched_yield();
+}
+
 static void expand(sd_context *cx, sd_proj p, float *y, int M, int m0, int m1) {
+    if (cx->runs) wait_for_shrinks(cx);
     for (int i = 0; i < cx->runs; i++) {
         const sd_lora_run *run = &cx->run[i];
         const sd_lora_packed *l = &run->packs->of[cx->l * SD_PROJ_COUNT + p];
         sd_act u = {.compute = SD_COMPUTE_FP32, .K = l->r, .x = lora_u(cx, run, p)};
         if (l->r) cx->ops->matmul_add(y + (size_t)run->n0 * M, M, &l->B, &u, run->n, m0, m1);
     }
+}
+
+// ---- regions over columns
+
+typedef void (*col_part)(sd_context *cx, int which, int m0, int m1);
+typedef struct {
+    sd_context *cx;
+    col_part part;
+    layer_input in;
+    int shrinks;    // tasks before those of columns
+    int width;      // columns of a task
+    int columns[3]; // of each matrix of the group; 0: fewer matrices
+} col_job;
+
+static void run_shrink(col_job *j, int task) {
+    int of_rows = (j->cx->n + SHRINK_ROWS - 1) / SHRINK_ROWS, n0 = task % of_rows * SHRINK_ROWS;
+    int n1 = n0 + SHRINK_ROWS < j->cx->n ? n0 + SHRINK_ROWS : j->cx->n;
+    shrink(j->cx, &j->in, (sd_proj)((int)j->in.from + task / of_rows), n0, n1);
+    atomic_fetch_sub_explicit(&j->cx->shrinks_left, 1, memory_order_release);
+}
+
+static void run_col_task(void *ctx, int task, int worker) {
+    (void)worker;
+    col_job *j = ctx;
+    if (task < j->shrinks) {
+        run_shrink(j, task);
+        return;
+    }
+    task -= j->shrinks;
+    for (int i = 0; i < 3; i++) {
+        int tiles = (j->columns[i] + j->width - 1) / j->width;
+        if (task >= tiles) {
+            task -= tiles;
+            continue;
+        }
+        int m0 = task * j->width, m1 = m0 + j->width;
+        j->part(j->cx, i, m0, m1 < j->columns[i] ? m1 : j->columns[i]);
+        return;
+    }
+}
+
+static int tasks_of(const int columns[3], int width) {
+    int tasks = 0;
+    for (int i = 0; i < 3; i++) tasks += (columns[i] + width - 1) / width;
+    return tasks;
+}
+
+// The width at which the thread with most tasks has least to do: 36 tiles for two threads are four
+// times 9, not three times 10 and 6.
+static int width_of(const int columns[3], int threads) {
+    int all = columns[0] + columns[1] + columns[2], parts = threads * TASKS_PER_THREAD;
+    int most = ((all + parts - 1) / parts + SD_TILE_M - 1) / SD_TILE_M, best = 0, least = 0;
+    for (int tiles = most; 2 * tiles >= most && tiles > 0; tiles--) {
+        int width = tiles * SD_TILE_M;
+        int longest = (tasks_of(columns, width) + threads - 1) / threads * width;
+        if (best == 0 || longest < least) best = width, least = longest;
+    }
+    return best;
+}
+
+static void by_columns(sd_context *cx, col_part part, layer_input in, int a, int b, int c) {
+    col_job j = {.cx = cx, .part = part, .in = in, .columns = {a, b, c}};
+    int of_rows = (cx->n + SHRINK_ROWS - 1) / SHRINK_ROWS;
+    if (cx->runs) j.shrinks = ((int)in.to - (int)in.from + 1) * of_rows;
+    atomic_store_explicit(&cx->shrinks_left, j.shrinks, memory_order_relaxed);
+    j.width = width_of(j.columns, sd_pool_threads(cx->pool));
+    sd_pool_run(cx->pool, j.shrinks + tasks_of(j.columns, j.width), run_col_task, &j);
 }
 
 // y [N, M] columns [m0, m1) <- W x + bias + s B A x
@@ -176,7 +224,6 @@ static void norm_rows(sd_context *cx, const float *w, int n0, int n1) {
 
 static void attention_in(sd_context *cx, int n0, int n1) {
     norm_rows(cx, cx->model->layer[cx->l].attn_norm, n0, n1);
-    shrink(cx, cx->xn, cx->model->hp.C, n0, n1, SD_WQ, SD_WV);
 }
 
 static void qkv(sd_context *cx, int which, int m0, int m1) {
@@ -255,9 +302,7 @@ static void rotate_and_store(sd_context *cx, int n0, int n1) {
 }
 
 static void output_in(sd_context *cx, int n0, int n1) {
-    const sd_hparams *hp = &cx->model->hp;
     cx->ops->act_rows(&cx->act, cx->att, n0, n1);
-    shrink(cx, cx->att, hp->H * hp->D, n0, n1, SD_WO, SD_WO);
 }
 static void output(sd_context *cx, int which, int m0, int m1) {
     (void)which;
@@ -267,7 +312,6 @@ static void output(sd_context *cx, int which, int m0, int m1) {
 
 static void ffn_in(sd_context *cx, int n0, int n1) {
     norm_rows(cx, cx->model->layer[cx->l].ffn_norm, n0, n1);
-    shrink(cx, cx->xn, cx->model->hp.C, n0, n1, SD_WGATE, SD_WUP);
 }
 static void gate_up(sd_context *cx, int which, int m0, int m1) {
     (void)which;
@@ -281,7 +325,6 @@ static void gate_up(sd_context *cx, int which, int m0, int m1) {
 }
 static void down_in(sd_context *cx, int n0, int n1) {
     cx->ops->act_rows(&cx->act, cx->gate, n0, n1);
-    shrink(cx, cx->gate, cx->model->hp.F, n0, n1, SD_WDOWN, SD_WDOWN);
 }
 static void down(sd_context *cx, int which, int m0, int m1) {
     (void)which;
@@ -324,34 +367,38 @@ static void keep_wanted(sd_context *cx) {
     sd_attention_replan(cx);
 }
 
-// The rows that the next products read, of K inputs: those of projections [from, to] of the layer.
-static void shape_rows(sd_context *cx, int K, sd_proj from, sd_proj to) {
+// Before the rows are quantised for these projections.
+static void shape_rows(sd_context *cx, layer_input in) {
     int group = SD_QBLOCK;
-    for (sd_proj p = from; p <= to; p++) {
+    for (sd_proj p = in.from; p <= in.to; p++) {
         int g = sd_act_group(cx->w[cx->l * SD_PROJ_COUNT + p].w.dtype);
         if (g > group) group = g;
     }
-    sd_act_shape(&cx->act, cx->n, K, group);
+    sd_act_shape(&cx->act, cx->n, in.K, group);
 }
 
 static void run_layer(sd_context *cx) {
     const sd_hparams *hp = &cx->model->hp;
-    shape_rows(cx, hp->C, SD_WQ, SD_WV);
+    const int Q = hp->H * hp->D;
+    const layer_input attn = {cx->xn, hp->C, SD_WQ, SD_WV}, out = {cx->att, Q, SD_WO, SD_WO},
+                      ffn = {cx->xn, hp->C, SD_WGATE, SD_WUP},
+                      back = {cx->gate, hp->F, SD_WDOWN, SD_WDOWN};
+    shape_rows(cx, attn);
     by_rows(cx, attention_in, hp->C);
-    by_columns(cx, qkv, hp->H * hp->D, hp->G * hp->D, hp->G * hp->D);
+    by_columns(cx, qkv, attn, Q, hp->G * hp->D, hp->G * hp->D);
     by_rows(cx, rotate_and_store, (hp->H + 2 * hp->G) * hp->D);
     if (cx->l == hp->L - 1) keep_wanted(cx);
     if (cx->n == 0) return;
     sd_attention_run(cx);
-    shape_rows(cx, hp->H * hp->D, SD_WO, SD_WO);
-    by_rows(cx, output_in, hp->H * hp->D);
-    by_columns(cx, output, hp->C, 0, 0);
-    shape_rows(cx, hp->C, SD_WGATE, SD_WUP);
+    shape_rows(cx, out);
+    by_rows(cx, output_in, Q);
+    by_columns(cx, output, out, hp->C, 0, 0);
+    shape_rows(cx, ffn);
     by_rows(cx, ffn_in, hp->C);
-    by_columns(cx, gate_up, hp->F, 0, 0);
-    shape_rows(cx, hp->F, SD_WDOWN, SD_WDOWN);
+    by_columns(cx, gate_up, ffn, hp->F, 0, 0);
+    shape_rows(cx, back);
     by_rows(cx, down_in, hp->F);
-    by_columns(cx, down, hp->C, 0, 0);
+    by_columns(cx, down, back, hp->C, 0, 0);
 }
 
 static void run_head(sd_context *cx, float *logits) {

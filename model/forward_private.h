@@ -3,6 +3,8 @@
 
 #include "model/forward.h"
 
+#include <stdatomic.h>
+
 // Rows [n0, n0 + n) of a step: one sequence, a few at a time.
 typedef struct {
     int n0, n, first_task;
@@ -45,8 +47,9 @@ struct sd_context {
 
     sd_lora_run *run; // [N] the step's rows with adapters
     int runs;
-    float *u;  // [SD_PROJ_COUNT, N, cap_r]  their A x; grown when an adapter appears
-    int cap_r; //
+    float *u;                // [SD_PROJ_COUNT, N, cap_r]  their A x; grown when an adapter appears
+    int cap_r;               //
+    atomic_int shrinks_left; // of the running region
 
     // Attention (forward_attention.c)
     int *len;        // [N] positions that a row sees
