@@ -34,7 +34,7 @@ typedef struct {
     {.name = "kv", .type = SD_OPT_ENUM, .def = "f16", .value = "f16|int8",                         \
      .offset = offsetof(values, common.kv),                                                        \
      .help = "keys and values of the context: int8 takes about half the memory, at a small loss"}, \
-    {.name = "prefill-chunk", .type = SD_OPT_INT, .def = "256", .min = 1, .max = 8192,             \
+    {.name = "prefill-chunk", .type = SD_OPT_INT, .def = "192", .min = 1, .max = 8192,             \
      .offset = offsetof(values, common.prefill_chunk), .unit = "tokens",                           \
      .help = "prompt tokens of one step at most"},                                                 \
     {.name = "no-pack-cache", .type = SD_OPT_FLAG,                                                 \

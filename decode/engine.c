@@ -89,7 +89,7 @@ static sd_status check_options(sd_engine_options *o, const sd_model *m, sd_error
     if (o->ctx == 0) o->ctx = train < 4096 ? train : 4096;
     if (o->slots == 0) o->slots = 8;
     if (o->queue == 0) o->queue = 64;
-    if (o->prefill_chunk == 0) o->prefill_chunk = 256;
+    if (o->prefill_chunk == 0) o->prefill_chunk = 192;
     SD_CHECK(o->ctx >= 2 && o->ctx <= train, err, SD_EINVAL,
              "a context of %d tokens is outside 2 to %d, what the model was trained for; choose "
              "another --ctx",

@@ -37,7 +37,7 @@ typedef struct {
     int ctx;           // positions per slot; 0: the smaller of 4096 and the model's
     int slots;         // requests decoded at once; 0: 8
     int queue;         // requests that may wait; 0: 64
-    int prefill_chunk; // rows of one step at most; 0: 256
+    int prefill_chunk; // rows of one step at most; 0: 192
     int threads;       // 0: one per processor
     sd_compute compute;
     sd_kv_type kv; // SD_KV_F16: fp32 under SD_COMPUTE_FP32; a draft model's is always fp16
