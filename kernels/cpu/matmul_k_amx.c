@@ -219,7 +219,7 @@ void sd_k_rows_amx(float *y, int ldy, const uint8_t *p, const sd_act *x, int N, 
 void sd_act_rows_amx(sd_act *a, const float *x, int n0, int n1) {
     sd_act_rows_avx2(a, x, n0, n1);
     if (a->compute == SD_COMPUTE_FP32 || a->group != SD_QSUPER) return;
-    for (int b = 0; b < a->K / SD_QBLOCK; b += BLOCKS)
+    for (int b = 0; b + BLOCKS <= a->K / SD_QBLOCK; b += BLOCKS)
         for (int n = n0; n < n1; n++) {
             int32_t by_block[BLOCKS]; // pairs of sums
             for (int i = 0; i < BLOCKS; i++)
