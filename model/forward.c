@@ -158,8 +158,8 @@ static int tasks_of(const int columns[3], int width) {
     return tasks;
 }
 
-// The width at which the thread with most tasks has least to do: 36 tiles for two threads are four
-// times 9, not three times 10 and 6.
+// The width at which the thread with most tasks has least to do: for q, k and v of 36, 12 and 12
+// tiles and two threads 12 tiles, not 15.
 static int width_of(const int columns[3], int threads) {
     int all = columns[0] + columns[1] + columns[2], parts = threads * TASKS_PER_THREAD;
     int most = ((all + parts - 1) / parts + SD_TILE_M - 1) / SD_TILE_M, best = 0, least = 0;
