@@ -73,6 +73,7 @@ out:
 typedef struct {
     char *path;
     sd_sha256 pack;
+    char by[BY];
     json_t *tables; // as the file has them; empty where it does not count
 } store;
 
@@ -99,6 +100,7 @@ out:
 
 static bool store_open(store *s, const sd_context *cx) {
     *s = (store){0};
+    sd_step_costs_by(s->by, sizeof s->by, cx->ops);
     if (!sd_pack_identity(&s->pack, cx->model, cx->ops)) return false;
     char *pack = sd_pack_path(cx->model, cx->ops);
     s->path = pack ? sd_pack_costs_path(pack) : NULL;
@@ -148,10 +150,8 @@ static bool is_text(const json_t *o, const char *key, const char *want) {
     return s && strcmp(s, want) == 0;
 }
 
-static bool is_for(const json_t *table, const sd_context *cx) {
-    char by[BY];
-    sd_step_costs_by(by, sizeof by, cx->ops);
-    return is_text(table, "by", by) && is_text(table, "compute", compute_name(cx)) &&
+static bool is_for(const json_t *table, const store *s, const sd_context *cx) {
+    return is_text(table, "by", s->by) && is_text(table, "compute", compute_name(cx)) &&
            json_integer_value(json_object_get(table, "threads")) == sd_pool_threads(cx->pool);
 }
 
@@ -172,20 +172,19 @@ static bool parse(sd_step_costs *out, const json_t *table) {
 static bool find(sd_step_costs *out, const store *s, const sd_context *cx) {
     const json_t *table;
     size_t i;
-    json_array_foreach(s->tables, i, table) if (is_for(table, cx) && parse(out, table)) return true;
+    json_array_foreach(s->tables, i,
+                       table) if (is_for(table, s, cx) && parse(out, table)) return true;
     return false;
 }
 
 // In place of what the file says for the same key, if anything; the oldest goes when it is full.
 static sd_status add(store *s, const sd_step_costs *t, const sd_context *cx, sd_error *err) {
     for (size_t i = json_array_size(s->tables); i-- > 0;)
-        if (is_for(json_array_get(s->tables, i), cx)) json_array_remove(s->tables, i);
+        if (is_for(json_array_get(s->tables, i), s, cx)) json_array_remove(s->tables, i);
     if (json_array_size(s->tables) == MAX_TABLES) json_array_remove(s->tables, 0);
-    char by[BY];
-    sd_step_costs_by(by, sizeof by, cx->ops);
     json_t *ms = json_array();
     for (int i = 0; i < SD_STEP_COSTS; i++) json_array_append_new(ms, json_real(t->ms[i]));
-    json_t *table = json_pack("{s:s, s:s, s:i, s:o}", "by", by, "compute", compute_name(cx),
+    json_t *table = json_pack("{s:s, s:s, s:i, s:o}", "by", s->by, "compute", compute_name(cx),
                               "threads", sd_pool_threads(cx->pool), "ms", ms);
     if (!table || json_array_append_new(s->tables, table) != 0)
         return sd_fail(err, SD_ENOMEM, "out of memory for the costs of steps");

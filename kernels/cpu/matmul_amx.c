@@ -17,11 +17,8 @@
 
 #include <string.h>
 
-enum {
-    ROWS = SD_AMX_ROWS,
-    GROUP = SD_AMX_GROUP,
-    PAIR = 2
-}; // tiles that share what is read of the rows
+enum { PAIR = 2 }; // tiles that share what is read of the rows
+enum { ROWS = SD_AMX_ROWS, GROUP = SD_AMX_GROUP };
 enum { HALF = 8, CHUNK = 8, GROUPS = 8, L2_BYTES = 768 << 10 };
 enum { LEAST = 2 * GROUP, LEAST_K = 9 }; // rows; fewer are faster without (LOG.md)
 

@@ -156,8 +156,8 @@ typedef struct {
     bool first, last;
 } place;
 
-// What the integer sums of the rows [n0, n0 + n) are in floats. Results leave one by one between
-// products: all at the end, they would wait for memory.
+// What the integer sums of the rows [n0, n0 + n) are in floats. The first pass begins at zero and
+// the last writes to y, so that neither takes a walk of its own.
 INLINE void add_rows(const place *to, const super_sums *s, const tile_super *c, const sd_act *x,
                      int n0, int b0, int n, sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);

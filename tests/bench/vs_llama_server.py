@@ -14,6 +14,8 @@ import http.client
 import json
 import os
 import pathlib
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -80,6 +82,14 @@ class Server:
         self.whole_s += end - begin
 
 
+def free_ports(n):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]  # all open at once, so that no two are the same
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("specdec")
@@ -93,16 +103,23 @@ def main():
     p.add_argument("--threads", type=int, default=os.cpu_count())
     p.add_argument("--json", action="store_true")
     a = p.parse_args()
+    for path in (a.model, a.prompts):
+        if not pathlib.Path(path).is_file():
+            sys.exit(f"{path}: no such file")
+    for program in (a.specdec, a.llama_server):
+        if not shutil.which(program):
+            sys.exit(f"{program}: no such program")
     prompts = [json.loads(line) for line in pathlib.Path(a.prompts).read_text().splitlines() if line.strip()]
     prompts = [q for q in prompts if not a.task or q.get("task") == a.task]
     prompts = prompts[:a.limit] if a.limit else prompts
     if not prompts:
         sys.exit(f"{a.prompts}: no prompt of task {a.task}")
     peer = [a.llama_server, "-m", a.model, "-t", str(a.threads), "-c", "8192", "-np", "1", "--no-webui"]
+    ports = free_ports(3)
     names = ("specdec", "llama-server", "llama-server " + a.peer)
-    ours = [a.specdec, "serve", "-m", a.model, "--threads", str(a.threads), "--ctx", "8192", "--slots", "1", "--port", "18181", "--served-name", "default"]
-    with Server(names[0], ours, 18181) as s, Server(names[1], peer + ["--port", "18182"], 18182) as plain, \
-            Server(names[2], peer + a.peer.split() + ["--port", "18183"], 18183) as best:
+    ours = [a.specdec, "serve", "-m", a.model, "--threads", str(a.threads), "--ctx", "8192", "--slots", "1", "--port", str(ports[0]), "--served-name", "default"]
+    with Server(names[0], ours, ports[0]) as s, Server(names[1], peer + ["--port", str(ports[1])], ports[1]) as plain, \
+            Server(names[2], peer + a.peer.split() + ["--port", str(ports[2])], ports[2]) as best:
         for r in range(a.rounds):
             for i, q in enumerate(prompts):
                 for server in ((s, plain, best), (best, plain, s))[i % 2]:
