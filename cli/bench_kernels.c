@@ -259,7 +259,7 @@ static void bench_attention(const bench *b, row_job *j, sd_kv_type kv, double fm
         for (j->rows = 1; j->rows <= MAX_ROWS; j->rows *= 4) {
             double s = time_row(j, run_attention);
             if (j->rows == 1) one = s;
-            report(b, "attention", heads[i].name, kv == SD_KV_INT8 ? "int8" : "F16", j->rows, s,
+            report(b, "attention", heads[i].name, sd_kv_name(kv), j->rows, s,
                    values * (double)sd_kv_value_bytes(kv), 2 * values * j->rows * H / G, fma,
                    s / one);
         }

@@ -264,12 +264,11 @@ out:
 
 // The child's arguments are this process's model options.
 static void exec_child(const model_args *a) {
-    char threads[32], compute[16], kv[16];
+    char threads[32], compute[16];
     snprintf(threads, sizeof threads, "%lld", (long long)a->common.threads);
     snprintf(compute, sizeof compute, "%s", a->common.compute == SD_COMPUTE_FP32 ? "fp32" : "auto");
-    snprintf(kv, sizeof kv, "%s", a->common.kv == SD_KV_INT8 ? "int8" : "f16");
     execl("/proc/self/exe", "specdec", "bench", "model", "--child", "-m", a->common.model,
-          "--threads", threads, "--compute", compute, "--kv", kv,
+          "--threads", threads, "--compute", compute, "--kv", sd_kv_name((sd_kv_type)a->common.kv),
           a->common.no_pack_cache ? "--no-pack-cache" : (char *)NULL, (char *)NULL);
     _exit(127);
 }

@@ -31,9 +31,10 @@ typedef struct {
     {.name = "compute", .type = SD_OPT_ENUM, .def = "auto", .value = "auto|fp32",                  \
      .offset = offsetof(values, common.compute),                                                   \
      .help = "fp32 keeps activations unquantised: for parity checks"},                             \
-    {.name = "kv", .type = SD_OPT_ENUM, .def = "f16", .value = "f16|int8",                         \
+    {.name = "kv", .type = SD_OPT_ENUM, .def = "auto", .value = SD_KV_CHOICES,                     \
      .offset = offsetof(values, common.kv),                                                        \
-     .help = "keys and values of the context: int8 takes about half the memory, at a small loss"}, \
+     .help = "keys and values of the context: auto takes f16 or bf16, whichever is faster here; "  \
+             "int8 takes about half the memory, at a small loss"},                                 \
     {.name = "prefill-chunk", .type = SD_OPT_INT, .def = "192", .min = 1, .max = 8192,             \
      .offset = offsetof(values, common.prefill_chunk), .unit = "tokens",                           \
      .help = "prompt tokens of one step at most"},                                                 \

@@ -40,7 +40,7 @@ typedef struct {
     int prefill_chunk; // rows of one step at most; 0: 192
     int threads;       // 0: one per processor
     sd_compute compute;
-    sd_kv_type kv; // SD_KV_F16: fp32 under SD_COMPUTE_FP32; a draft model's is always fp16
+    sd_kv_type kv; // auto: two bytes a value, fp32 under SD_COMPUTE_FP32; a draft model's is auto
     const char *isa;
     sd_spec_mode spec; // the default of a request
     int spec_length;   // > 0: every draft is forced to this length (for tests)

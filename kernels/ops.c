@@ -20,12 +20,20 @@
 #include <string.h>
 
 #if defined(__x86_64__)
-#define SD_OPS_OF_AVX512                                                                           \
-    .matmul_add = sd_matmul_add_avx512, .attention = sd_attention_avx512, SD_OPS_OF_AVX2
-static const sd_ops sd_ops_avx512 = {
-    .name = "avx512", .matmul = sd_matmul_avx512, .act_rows = sd_act_rows_avx2, SD_OPS_OF_AVX512};
-static const sd_ops sd_ops_amx = {
-    .name = "amx", .matmul = sd_matmul_amx, .act_rows = sd_act_rows_amx, SD_OPS_OF_AVX512};
+static const sd_ops sd_ops_avx512 = {.name = "avx512",
+                                     .kv = SD_KV_F16,
+                                     .matmul = sd_matmul_avx512,
+                                     .matmul_add = sd_matmul_add_avx512,
+                                     .act_rows = sd_act_rows_avx2,
+                                     .attention = sd_attention_avx512,
+                                     SD_OPS_OF_AVX2};
+static const sd_ops sd_ops_amx = {.name = "amx",
+                                  .kv = SD_KV_BF16,
+                                  .matmul = sd_matmul_amx,
+                                  .matmul_add = sd_matmul_add_avx512,
+                                  .act_rows = sd_act_rows_amx,
+                                  .attention = sd_attention_amx,
+                                  SD_OPS_OF_AVX2};
 #elif defined(__aarch64__)
 enum { HAS_DOT_PRODUCT = 1 << 20 }; // HWCAP_ASIMDDP
 
@@ -116,8 +124,19 @@ void sd_packed_free(sd_packed *p) {
     *p = (sd_packed){0};
 }
 
+const char *sd_kv_name(sd_kv_type t) {
+    static const char *const names[SD_KV_TYPES] = {"auto", "f16", "bf16", "int8", "f32"};
+    return names[t];
+}
+
 size_t sd_attention_scratch(const sd_attention_shape *s, int N) {
-    return (size_t)N * (size_t)(s->H / s->G) * (SD_KEY_BLOCK + 1);
+    int lanes = N * (s->H / s->G);
+    size_t floats = (size_t)lanes * (SD_KEY_BLOCK + 1);
+#if defined(__x86_64__)
+    size_t amx = s->kv == SD_KV_BF16 ? sd_attention_scratch_amx(s->D, lanes) : 0;
+    if (amx > floats) floats = amx;
+#endif
+    return floats;
 }
 
 size_t sd_attention_part(const sd_attention_shape *s) {

@@ -78,11 +78,14 @@ static inline int16_t *sd_act_isum(const sd_act *a, int n, int b) {
     return a->isum + 2 * sd_act_at(a, n, b / 2) + b % 2;
 }
 
-/// How keys and values are kept. int8: codes of [-127, 127], one scale for the D values of a
-/// position and kv head, so that a position's bits are its own.
-typedef enum { SD_KV_F16, SD_KV_INT8, SD_KV_F32 } sd_kv_type;
+/// How keys and values are kept. auto: what the table reads fastest (its `kv`). int8: codes of
+/// [-127, 127], one scale for the D values of a position and kv head, so that a position's bits are
+/// its own.
+typedef enum { SD_KV_AUTO, SD_KV_F16, SD_KV_BF16, SD_KV_INT8, SD_KV_F32, SD_KV_TYPES } sd_kv_type;
+#define SD_KV_CHOICES "auto|f16|bf16|int8"
+const char *sd_kv_name(sd_kv_type t);
 static inline size_t sd_kv_value_bytes(sd_kv_type t) {
-    return t == SD_KV_F16 ? 2 : t == SD_KV_INT8 ? 1 : 4;
+    return t == SD_KV_F32 ? 4 : t == SD_KV_INT8 ? 1 : 2;
 }
 
 typedef struct {
@@ -114,6 +117,7 @@ typedef struct sd_ops {
 
     int layout; // of the packed form, and its version: what is kept on disk is bound to it; 0: the
                 // stored form is used in place
+    sd_kv_type kv; // f16 or bf16: the one of two bytes a value that its attention reads faster
     /// Bytes of w's packed form; 0 when it has none.
     size_t (*pack_bytes)(const sd_weight *w);
     /// Lays w out for `compute`. Freed with sd_packed_free. Serial; thread-safe on different
@@ -150,8 +154,9 @@ typedef struct sd_ops {
     void (*attention)(float *part, const sd_attention_rows *r, int span,
                       const sd_attention_shape *shape, float *scratch);
 
-    /// y [n] <- x in fp16, to the nearest, ties to even.
+    /// y [n] <- x in fp16 or bf16, to the nearest, ties to even.
     void (*halves)(uint16_t *y, const float *x, int n);
+    void (*bf16)(uint16_t *y, const float *x, int n);
 
     /// q [n] <- x / scale to the nearest, ties to even; returns scale = max|x| / 127. All zero
     /// below 1e-30; a scale of NaN where x is not finite.

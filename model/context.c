@@ -195,11 +195,11 @@ sd_status sd_context_open(sd_context **out, sd_model *m, sd_pool *pool, const sd
     cx->pool = pool;
     cx->max_rows = o && o->max_rows ? o->max_rows : DEFAULT_ROWS;
     cx->compute = o ? o->compute : SD_COMPUTE_AUTO;
-    cx->kv = o ? o->kv : SD_KV_F16;
-    if (cx->kv == SD_KV_F16 && cx->compute == SD_COMPUTE_FP32) cx->kv = SD_KV_F32;
     cx->ops = o && o->isa ? sd_ops_named(o->isa) : sd_ops_best();
     SD_CHECK(cx->ops, err, SD_EINVAL, "instruction set '%s' is not available here; use plain",
              o->isa);
+    cx->kv = o ? o->kv : SD_KV_AUTO;
+    if (cx->kv == SD_KV_AUTO) cx->kv = cx->compute == SD_COMPUTE_FP32 ? SD_KV_F32 : cx->ops->kv;
     SD_CHECK(cx->max_rows > 0 && cx->max_rows <= MAX_ROWS, err, SD_EINVAL,
              "%d rows a step, 1 to %d are allowed", cx->max_rows, MAX_ROWS);
     SD_TRY(make_scratch(cx, err));

@@ -259,6 +259,8 @@ static void store(const sd_context *cx, const sd_row *r, int which, int g, const
     size_t at = (size_t)r->pos * D;
     if (r->kv->type == SD_KV_F16)
         cx->ops->halves((uint16_t *)head + at, x, D);
+    else if (r->kv->type == SD_KV_BF16)
+        cx->ops->bf16((uint16_t *)head + at, x, D);
     else if (r->kv->type == SD_KV_INT8)
         sd_kv_scales(cx, r->kv, which, g)[r->pos] = cx->ops->codes((int8_t *)head + at, x, D);
     else

@@ -22,7 +22,7 @@ typedef struct sd_context sd_context;
 typedef struct {
     int max_rows; // rows of one sd_forward; 0: 512
     sd_compute compute;
-    sd_kv_type kv;   // SD_KV_F16, the default, becomes fp32 under SD_COMPUTE_FP32
+    sd_kv_type kv;   // auto: two bytes a value, fp32 under SD_COMPUTE_FP32
     const char *isa; // NULL: the best
 } sd_context_options;
 

@@ -14,6 +14,10 @@ enum { LANES = 8 };
 static inline __m256 cached(const void *c, size_t i, sd_kv_type type) {
     if (type == SD_KV_F16)
         return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)((const uint16_t *)c + i)));
+    if (type == SD_KV_BF16)
+        return _mm256_castsi256_ps(_mm256_slli_epi32(
+            _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)((const uint16_t *)c + i))),
+            16));
     if (type == SD_KV_INT8)
         return _mm256_cvtepi32_ps(
             _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)((const int8_t *)c + i))));

@@ -11,6 +11,11 @@ static inline __m512 cached(const void *c, size_t i, sd_kv_type type) {
     if (type == SD_KV_F16)
         return _mm512_cvtph_ps(
             _mm256_loadu_si256((const __m256i *)(const void *)((const uint16_t *)c + i)));
+    if (type == SD_KV_BF16)
+        return _mm512_castsi512_ps(
+            _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(
+                                  (const __m256i *)(const void *)((const uint16_t *)c + i))),
+                              16));
     if (type == SD_KV_INT8)
         return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(
             _mm_loadu_si128((const __m128i *)(const void *)((const int8_t *)c + i))));

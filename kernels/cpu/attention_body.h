@@ -146,13 +146,16 @@ INLINE void gather(const row_heads *x, sd_kv_type type, int n) {
     }
 #define HEADS_OF_TYPE(type) HEADS_OF(type, 1) HEADS_OF(type, 2) HEADS_OF(type, 3)
 HEADS_OF_TYPE(F16)
+HEADS_OF_TYPE(BF16)
 HEADS_OF_TYPE(INT8)
 HEADS_OF_TYPE(F32)
 
 typedef void (*heads_fn)(const row_heads *x);
 #define ROW(part, type) [SD_KV_##type] = {part##_##type##_1, part##_##type##_2, part##_##type##_3}
-static const heads_fn weigh_of[3][HEADS] = {ROW(weigh, F16), ROW(weigh, INT8), ROW(weigh, F32)};
-static const heads_fn gather_of[3][HEADS] = {ROW(gather, F16), ROW(gather, INT8), ROW(gather, F32)};
+static const heads_fn weigh_of[SD_KV_TYPES][HEADS] = {ROW(weigh, F16), ROW(weigh, BF16),
+                                                      ROW(weigh, INT8), ROW(weigh, F32)};
+static const heads_fn gather_of[SD_KV_TYPES][HEADS] = {ROW(gather, F16), ROW(gather, BF16),
+                                                       ROW(gather, INT8), ROW(gather, F32)};
 
 // One pass over the rows that see the block at t0: the heads of each in groups.
 static void each_row(const sd_attention_rows *r, const sd_attention_shape *s, const heads_fn *fn,

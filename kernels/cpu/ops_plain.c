@@ -171,6 +171,7 @@ static void add(float *y, const float *x, int n) {
 static float cache_at(const void *c, const float *scale, int t, int i,
                       const sd_attention_shape *s) {
     size_t at = (size_t)t * (size_t)s->D + (size_t)i;
+    if (s->kv == SD_KV_BF16) return sd_bf16_to_float(((const uint16_t *)c)[at]);
     if (s->kv == SD_KV_F16) return sd_half_to_float(((const uint16_t *)c)[at]);
     if (s->kv == SD_KV_INT8) return scale[t] * (float)((const int8_t *)c)[at];
     return ((const float *)c)[at];
@@ -222,6 +223,10 @@ static void halves(uint16_t *y, const float *x, int n) {
     for (int i = 0; i < n; i++) y[i] = sd_float_to_half(x[i]);
 }
 
+static void bf16(uint16_t *y, const float *x, int n) {
+    for (int i = 0; i < n; i++) y[i] = sd_float_to_bf16(x[i]);
+}
+
 static int argmax(const float *x, int n) {
     int best = 0;
     for (int i = 1; i < n; i++)
@@ -245,6 +250,8 @@ const sd_ops sd_ops_plain = {.name = "plain",
                              .swiglu = swiglu,
                              .add = add,
                              .attention = attention,
+                             .kv = SD_KV_F16,
                              .halves = halves,
+                             .bf16 = bf16,
                              .codes = codes,
                              .argmax = argmax};

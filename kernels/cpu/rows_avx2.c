@@ -170,6 +170,23 @@ void sd_halves_avx2(uint16_t *y, const float *x, int n) {
     for (; i < n; i++) y[i] = sd_float_to_half(x[i]);
 }
 
+// As sd_float_to_bf16.
+void sd_bf16_avx2(uint16_t *y, const float *x, int n) {
+    int i = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m256 v = _mm256_loadu_ps(x + i);
+        __m256i b = _mm256_castps_si256(v);
+        __m256i even = _mm256_and_si256(_mm256_srli_epi32(b, 16), _mm256_set1_epi32(1));
+        __m256i up = _mm256_add_epi32(even, _mm256_set1_epi32(0x7fff));
+        __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+        b = _mm256_srli_epi32(_mm256_add_epi32(b, _mm256_andnot_si256(nan, up)), 16);
+        b = _mm256_or_si256(b, _mm256_and_si256(nan, _mm256_set1_epi32(0x40)));
+        __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(b, b), 0xd8);
+        _mm_storeu_si128((__m128i *)(void *)(y + i), _mm256_castsi256_si128(words));
+    }
+    for (; i < n; i++) y[i] = sd_float_to_bf16(x[i]);
+}
+
 float sd_codes_avx2(int8_t *q, const float *x, int n) {
     __m256i top = _mm256_setzero_si256();
     int i = 0;
@@ -213,6 +230,7 @@ int sd_argmax_avx2(const float *x, int n) {
 }
 
 const sd_ops sd_ops_avx2 = {.name = "avx2",
+                            .kv = SD_KV_F16,
                             .matmul = sd_matmul_avx2,
                             .matmul_add = sd_matmul_add_avx2,
                             .act_rows = sd_act_rows_avx2,

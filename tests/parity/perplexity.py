@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Perplexity on the default path (int8 activations, fp16 keys and values) against llama.cpp on the same GGUF file and text, by
+"""Perplexity on the default path (int8 activations, keys and values of two bytes) against llama.cpp on the same GGUF file and text, by
 the same windows: within 0.3 %.
 
     perplexity.py SPECDEC MODELS [TEXT]      TEXT: a file; default: the C sources of this repository

@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "kernels/ops.h"
 #include "kernels/quant.h"
+#include "tests/unit/support_random.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -15,14 +16,6 @@ static const sd_dtype types[] = {SD_F32,  SD_F16,  SD_BF16, SD_Q4_0, SD_Q4_1, SD
                                  SD_Q5_1, SD_Q8_0, SD_Q4_K, SD_Q5_K, SD_Q6_K, SD_IQ4_NL};
 enum { TYPES = sizeof types / sizeof types[0] };
 
-static uint64_t seed;
-static float uniform(void) { // [-1, 1)
-    seed += 0x9e3779b97f4a7c15u;
-    uint64_t x = seed;
-    x ^= x >> 30, x *= 0xbf58476d1ce4e5b9u;
-    x ^= x >> 27, x *= 0x94d049bb133111ebu;
-    return (float)((x ^ x >> 31) >> 40) * 0x1p-23f - 1;
-}
 static float *random_floats(size_t n) {
     float *x = sd_alloc(n, sizeof *x);
     for (size_t i = 0; i < n; i++) x[i] = uniform() + 0.3f * uniform();

@@ -269,7 +269,7 @@ Test(exact, caches_after_every_round_equal_a_fresh_prefill) {
     world w = make_world();
     static const int lengths[] = {0, 3, 8};
     sd_model *draft = NULL;
-    sd_context *cx[2] = {NULL, NULL}, *draft_cx = NULL;
+    sd_context *cx[SD_KV_TYPES] = {NULL}, *draft_cx = NULL;
     cr_assert_eq(sd_model_open(&draft, w.near, NULL), SD_OK);
     for (int kv = SD_KV_F16; kv <= SD_KV_INT8; kv++)
         cr_assert_eq(sd_context_open(&cx[kv], w.model, NULL,
@@ -280,7 +280,7 @@ Test(exact, caches_after_every_round_equal_a_fresh_prefill) {
         sd_context_open(&draft_cx, draft, NULL, &(sd_context_options){.max_rows = 256}, NULL),
         SD_OK);
     for (int l = 0; l < 6; l++) {
-        sd_kv_type kv = (sd_kv_type)(l % 2);
+        sd_kv_type kv = l % 2 ? SD_KV_INT8 : l < 3 ? SD_KV_F16 : SD_KV_BF16;
         sd_engine *e = test_engine_open(w.model, &(sd_engine_options){.ctx = 160,
                                                                       .slots = 3,
                                                                       .prefill_chunk = 40,
@@ -299,7 +299,8 @@ Test(exact, caches_after_every_round_equal_a_fresh_prefill) {
         while (sd_engine_step(e)) check_caches(&w, e, cx[kv], draft_cx);
         sd_engine_close(e);
     }
-    sd_context_close(cx[0]), sd_context_close(cx[1]), sd_context_close(draft_cx);
+    for (int kv = SD_KV_F16; kv <= SD_KV_INT8; kv++) sd_context_close(cx[kv]);
+    sd_context_close(draft_cx);
     sd_model_release(draft);
     free_world(&w);
 }

@@ -214,11 +214,12 @@ Test(forward_rows, neighbours_and_adapters_do_not_change_a_bit_of_any_weight_typ
 
 Test(forward_rows, every_architecture_is_row_invariant_in_every_precision, .timeout = 300) {
     static const precision precisions[] = {{SD_COMPUTE_AUTO, SD_KV_F16},
+                                           {SD_COMPUTE_AUTO, SD_KV_BF16},
                                            {SD_COMPUTE_AUTO, SD_KV_INT8},
-                                           {SD_COMPUTE_FP32, SD_KV_F16},
+                                           {SD_COMPUTE_FP32, SD_KV_AUTO},
                                            {SD_COMPUTE_FP32, SD_KV_INT8}};
     for (int arch = 0; arch < SD_ARCH_COUNT; arch++)
-        for (int i = 0; i < 4; i++) {
+        for (size_t i = 0; i < sizeof precisions / sizeof *precisions; i++) {
             sd_tiny_model t = sd_tiny_default((sd_arch)arch);
             t.dtype = SD_Q8_0;
             // Q8_0 needs inputs that are multiples of 32: qwen3's 4 heads of 24 are 96.
@@ -394,8 +395,8 @@ Test(forward_rows, a_long_context_has_the_same_bits_on_any_number_of_threads) {
     sd_pool *pool = NULL;
     cr_assert_eq(sd_pool_open(&pool, 5, NULL), SD_OK);
     check_spans(m, pool, SD_KV_F16, "plain");
-    static const char *const fast[] = {"avx2", "avx512"};
-    for (int i = 0; i < 2; i++)
+    static const char *const fast[] = {"avx2", "avx512", "amx"};
+    for (int i = 0; i < 3; i++)
         for (int kv = SD_KV_F16; kv <= SD_KV_INT8 && sd_ops_named(fast[i]); kv++)
             check_spans(m, pool, (sd_kv_type)kv, fast[i]);
     sd_pool_close(pool);

@@ -1,0 +1,389 @@
+// Attention on the matrix unit, over keys and values in bf16. A query head of a row is a lane; 16
+// lanes share what is read of a block of 64 keys:
+//
+//     scores [64 keys][16 lanes]   <- keys (as cached, 16 positions to a register) times queries
+//     weights                      <- e^(score - the lane's top), down the lanes: nothing is summed
+//                                     across a vector
+//     out [16 lanes][D]            <- weights, turned and in bf16, times values
+//
+// The right operand of a product has two terms of a sum side by side, so queries are brought into
+// that order once a call and values once a block. Positions beyond what any row sees are zeros
+// there and never read from the cache; what a lane itself does not see has a weight of exactly 0.
+// A lane's bits are its own: the unit's sums of one do not depend on the others, and blocks follow
+// each other from position 0 on.
+//
+// The tests also compile this file over plain C: the includer provides the intrinsics.
+#include "kernels/cpu/amx.h"
+#include "kernels/cpu/avx2.h"
+#include "kernels/cpu/avx512.h"
+#include "kernels/cpu/tile_avx512.h"
+
+#include <math.h>
+
+enum { LANE = 16, STEP = 32, KEYS = SD_KEY_BLOCK, BYTES = 64 }; // STEP: terms of one product
+#define UNSEEN (-1e30f)
+
+// Registers of the unit, as macros since they become names. Sums are 0 to 3.
+#define LEFT 4
+#define RIGHT 6
+
+// The lanes of a group, and what they carry from block to block.
+typedef struct {
+    _Alignas(BYTES) float top[LANE], sum[LANE], keep[LANE];
+    int32_t seen[LANE]; // positions of the block; of lanes without a row as many as anyone
+    int lanes;
+} lane_group;
+
+typedef struct {
+    int D;
+    int sure;          // positions of the block that every row sees
+    int count, parts;  // positions of the block that some row sees, and in parts of 32
+    uint8_t *q;        // [groups][D / 32][16 pairs of terms][16 lanes][2]
+    lane_group *group; // [groups]
+    // of a block
+    const uint8_t *k; // [KEYS][D] bf16
+    uint8_t *k_part;  // the same where the block is not whole
+    uint8_t *v;       // [KEYS / 32][D / 16][16 pairs of positions][16][2]
+    // of a block and group
+    float *score;    // [KEYS][LANE]
+    uint8_t *weight; // [KEYS / 32][LANE][32]
+    float *gain;     // [LANE][D]
+} work_space;
+
+static void configure(void) {
+    sd_tile_config c = {0};
+    for (int i = 0; i < 8; i++) c.rows[i] = LANE, c.bytes[i] = BYTES;
+    sd_tiles_configure(&c);
+}
+
+// To the nearest bf16, ties to even: in the upper half of a lane, below it what was cut.
+INLINE __m512i rounded(__m512 x) {
+    __m512i i = _mm512_castps_si512(x);
+    __m512i even = _mm512_and_si512(_mm512_srli_epi32(i, 16), _mm512_set1_epi32(1));
+    return _mm512_add_epi32(i, _mm512_add_epi32(even, _mm512_set1_epi32(0x7fff)));
+}
+// low in the lower half of each lane, high in the upper one.
+INLINE __m512i beside(__m512i low, __m512i high) {
+    const __m512i upper = _mm512_set1_epi32((int)0xffff0000);
+    return _mm512_or_si512(_mm512_srli_epi32(low, 16), _mm512_and_si512(high, upper));
+}
+
+// v [16][16] turned.
+INLINE void turn(__m512i v[LANE]) {
+    __m512i t[LANE];
+    UNROLL for (int i = 0; i < 8; i++) {
+        t[2 * i] = _mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
+        t[2 * i + 1] = _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
+    }
+    UNROLL for (int i = 0; i < LANE; i += 4) {
+        v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+        v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    UNROLL for (int i = 0; i < 4; i++) {
+        t[i] = _mm512_shuffle_i32x4(v[i], v[4 + i], 0x88);
+        t[4 + i] = _mm512_shuffle_i32x4(v[i], v[4 + i], 0xdd);
+        t[8 + i] = _mm512_shuffle_i32x4(v[8 + i], v[12 + i], 0x88);
+        t[12 + i] = _mm512_shuffle_i32x4(v[8 + i], v[12 + i], 0xdd);
+    }
+    UNROLL for (int i = 0; i < 4; i++) {
+        v[i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0x88);
+        v[4 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0x88);
+        v[8 + i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0xdd);
+        v[12 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0xdd);
+    }
+}
+INLINE void store_all(uint8_t *to, const __m512i v[LANE]) {
+    UNROLL for (int i = 0; i < LANE; i++) _mm512_storeu_si512((void *)(to + i * BYTES), v[i]);
+}
+
+// ---- once a call
+
+// A head's query of 32 terms from q on, two to a lane.
+static __m512i query_pairs(const float *q) {
+    const __m512i odd = _mm512_setr_epi32(0x00030001, 0x00070005, 0x000b0009, 0x000f000d, //
+                                          0x00130011, 0x00170015, 0x001b0019, 0x001f001d, //
+                                          0x00230021, 0x00270025, 0x002b0029, 0x002f002d, //
+                                          0x00330031, 0x00370035, 0x003b0039, 0x003f003d);
+    return _mm512_permutex2var_epi16(rounded(_mm512_loadu_ps(q)), odd,
+                                     rounded(_mm512_loadu_ps(q + LANE)));
+}
+
+static void open_group(work_space *w, int group, const sd_attention_rows *r,
+                       const sd_attention_shape *s) {
+    const int heads = s->H / s->G, all = r->N * heads, first = group * LANE;
+    lane_group *g = &w->group[group];
+    g->lanes = all - first < LANE ? all - first : LANE;
+    for (int d = 0; d < s->D; d += STEP) {
+        __m512i v[LANE];
+        for (int i = 0; i < LANE; i++) {
+            int row = (first + i) / heads, h = (first + i) % heads;
+            v[i] = i < g->lanes
+                       ? query_pairs(r->q + ((size_t)row * s->H + r->g * heads + h) * s->D + d)
+                       : _mm512_setzero_si512();
+        }
+        turn(v);
+        store_all(w->q + ((size_t)group * s->D + d) * LANE * 2, v);
+    }
+    for (int i = 0; i < LANE; i++) g->top[i] = -INFINITY, g->sum[i] = 0;
+}
+
+// ---- once a block
+
+// Position t of the cache c [..][D]; zeros where no row sees it.
+INLINE __m512i position(const uint8_t *c, const work_space *w, int t, int d) {
+    return t < w->count ? _mm512_loadu_si512((const void *)(c + ((size_t)t * w->D + d) * 2))
+                        : _mm512_setzero_si512();
+}
+
+// Of a value that some row does not see, and multiplies by 0, what is not finite is left out. The
+// rows that see it have its key, which is no number either: both come from one row of activations.
+INLINE __m512i value(const uint8_t *c, const work_space *w, int t, int d) {
+    const __m512i finite = _mm512_set1_epi16(0x7f7f); // the largest
+    __m512i v = position(c, w, t, d);
+    if (t < w->sure) return v;
+    __m512i size = _mm512_and_si512(v, _mm512_set1_epi16(0x7fff));
+    return _mm512_maskz_mov_epi16(_mm512_cmpge_epi16_mask(finite, size), v);
+}
+
+static void open_block(work_space *w, const uint8_t *k, const uint8_t *v) {
+    const __m512i low = _mm512_setr_epi32(0x00200000, 0x00210001, 0x00220002, 0x00230003, //
+                                          0x00240004, 0x00250005, 0x00260006, 0x00270007, //
+                                          0x00280008, 0x00290009, 0x002a000a, 0x002b000b, //
+                                          0x002c000c, 0x002d000d, 0x002e000e, 0x002f000f);
+    const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(LANE));
+    const int tiles = w->D / LANE;
+    w->k = w->count < KEYS ? w->k_part : k;
+    for (int t = 0; w->count < KEYS && t < w->parts * STEP; t++)
+        for (int d = 0; d < w->D; d += STEP)
+            _mm512_storeu_si512((void *)(w->k_part + ((size_t)t * w->D + d) * 2),
+                                position(k, w, t, d));
+    for (int t = 0; t < w->parts * STEP; t += 2)
+        for (int d = 0; d < w->D; d += STEP) {
+            __m512i even = value(v, w, t, d), odd = value(v, w, t + 1, d);
+            uint8_t *to = w->v + ((t / STEP * tiles + d / LANE) * LANE + t % STEP / 2) * BYTES;
+            _mm512_storeu_si512((void *)to, _mm512_permutex2var_epi16(even, low, odd));
+            _mm512_storeu_si512((void *)(to + LANE * BYTES),
+                                _mm512_permutex2var_epi16(even, high, odd));
+        }
+}
+
+// ---- once a block and group
+
+static void scores(const work_space *w, int group) {
+    const uint8_t *q = w->q + (size_t)group * w->D * LANE * 2, *k = w->k;
+    const size_t row = (size_t)w->D * 2;
+    __asm__ volatile("" : : : "memory"); // the unit reads what was just stored
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int d = 0; d < w->D; d += STEP, q += LANE * BYTES, k += BYTES) {
+        _tile_loadd(RIGHT, q, BYTES);
+        _tile_loadd(LEFT, k, row);
+        _tile_dpbf16ps(0, LEFT, RIGHT);
+        _tile_loadd(LEFT, k + LANE * row, row);
+        _tile_dpbf16ps(1, LEFT, RIGHT);
+        if (w->parts == 1) continue;
+        _tile_loadd(LEFT, k + 2 * LANE * row, row);
+        _tile_dpbf16ps(2, LEFT, RIGHT);
+        _tile_loadd(LEFT, k + 3 * LANE * row, row);
+        _tile_dpbf16ps(3, LEFT, RIGHT);
+    }
+    _tile_stored(0, w->score, BYTES);
+    _tile_stored(1, w->score + LANE * LANE, BYTES);
+    if (w->parts > 1) {
+        _tile_stored(2, w->score + 2 * LANE * LANE, BYTES);
+        _tile_stored(3, w->score + 3 * LANE * LANE, BYTES);
+    }
+    __asm__ volatile("" : : : "memory");
+}
+
+// 2^x within 3e-6 of it, for x <= 0: exactly 1 at 0, and 0 far below.
+INLINE __m512 power_of_2(__m512 x) {
+    __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT);
+    __m512 r = _mm512_sub_ps(x, n), p = _mm512_set1_ps(0.009582852944731712f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.055906426161527634f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.24024099111557007f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.6931241750717163f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1));
+    return _mm512_scalef_ps(p, n);
+}
+
+INLINE __m512 score_at(const float *score, int t, __m512i seen, bool whole) {
+    __m512 v = _mm512_loadu_ps(score + t * LANE);
+    if (whole) return v;
+    __mmask16 hidden = _mm512_cmple_epi32_mask(seen, _mm512_set1_epi32(t));
+    return _mm512_mask_mov_ps(v, hidden, _mm512_set1_ps(UNSEEN));
+}
+
+// Two positions' weights as bf16, to the nearest: there are no ties to speak of.
+INLINE __m512i weights(__m512 even, __m512 odd) {
+    const __m512i half = _mm512_set1_epi32(0x8000);
+    return beside(_mm512_add_epi32(_mm512_castps_si512(even), half),
+                  _mm512_add_epi32(_mm512_castps_si512(odd), half));
+}
+
+// Scores become weights, turned and in bf16, and the lanes' tops and sums grow. whole: every lane
+// sees the whole block.
+INLINE void weigh(const work_space *w, lane_group *g, float scale, bool begins, bool whole) {
+    const float *score = w->score;
+    const __m512 log2e = _mm512_set1_ps(1.44269504f);
+    const __m512i seen = _mm512_loadu_si512((const void *)g->seen);
+    __m512 most[4], total[4], top = _mm512_loadu_ps(g->top);
+    UNROLL for (int j = 0; j < 4; j++) {
+        most[j] = score_at(score, j, seen, whole);
+        total[j] = _mm512_setzero_ps();
+    }
+    for (int t = 4; t < w->parts * STEP; t += 4) {
+        UNROLL for (int j = 0; j < 4; j++) most[j] =
+            _mm512_max_ps(most[j], score_at(score, t + j, seen, whole));
+    }
+    most[0] = _mm512_max_ps(_mm512_max_ps(most[0], most[1]), _mm512_max_ps(most[2], most[3]));
+    __m512 now = _mm512_max_ps(top, _mm512_mul_ps(most[0], _mm512_set1_ps(scale)));
+    __m512 by = _mm512_mul_ps(_mm512_set1_ps(scale), log2e), from = _mm512_mul_ps(now, log2e);
+    for (int part = 0; part < w->parts; part++) {
+        __m512i v[LANE];
+        UNROLL for (int i = 0; i < LANE; i++) {
+            const int t = part * STEP + 2 * i;
+            __m512 a = power_of_2(_mm512_fmsub_ps(score_at(score, t, seen, whole), by, from));
+            __m512 b = power_of_2(_mm512_fmsub_ps(score_at(score, t + 1, seen, whole), by, from));
+            total[2 * i % 4] = _mm512_add_ps(total[2 * i % 4], a);
+            total[2 * i % 4 + 1] = _mm512_add_ps(total[2 * i % 4 + 1], b);
+            v[i] = weights(a, b);
+        }
+        turn(v);
+        store_all(w->weight + part * LANE * BYTES, v);
+    }
+    __m512 sum =
+        _mm512_add_ps(_mm512_add_ps(total[0], total[1]), _mm512_add_ps(total[2], total[3]));
+    if (!begins) {
+        __m512 keep = power_of_2(_mm512_mul_ps(_mm512_sub_ps(top, now), log2e));
+        sum = _mm512_fmadd_ps(_mm512_loadu_ps(g->sum), keep, sum);
+        _mm512_storeu_ps(g->keep, keep);
+    }
+    _mm512_storeu_ps(g->sum, sum);
+    _mm512_storeu_ps(g->top, now);
+}
+
+// The values of the block by their weights.
+static void gains(const work_space *w) {
+    const int tiles = w->D / LANE;
+    const size_t row = (size_t)w->D * 4;
+    __asm__ volatile("" : : : "memory");
+    _tile_loadd(4, w->weight, BYTES);
+    if (w->parts > 1) _tile_loadd(5, w->weight + LANE * BYTES, BYTES);
+    for (int j = 0; j < tiles; j += 2) {
+        const uint8_t *v = w->v + (size_t)j * LANE * BYTES, *v2 = v + (size_t)tiles * LANE * BYTES;
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_loadd(6, v, BYTES);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, v + LANE * BYTES, BYTES);
+        _tile_dpbf16ps(1, 4, 7);
+        if (w->parts > 1) {
+            _tile_loadd(6, v2, BYTES);
+            _tile_dpbf16ps(0, 5, 6);
+            _tile_loadd(7, v2 + LANE * BYTES, BYTES);
+            _tile_dpbf16ps(1, 5, 7);
+        }
+        _tile_stored(0, w->gain + j * LANE, row);
+        _tile_stored(1, w->gain + (j + 1) * LANE, row);
+    }
+    __asm__ volatile("" : : : "memory");
+}
+
+// part [lanes], `each` apart: what it was by the lane's keep, and the gain.
+static void gather(float *part, size_t each, const work_space *w, const lane_group *g,
+                   bool begins) {
+    const float *gain = w->gain;
+    for (int i = 0; i < g->lanes; i++, part += each, gain += w->D) {
+        if (g->seen[i] == 0) continue; // not even the sign of a zero may change
+        const __m512 keep = _mm512_set1_ps(g->keep[i]);
+        for (int d = 0; d < w->D; d += LANE) {
+            __m512 v = _mm512_loadu_ps(gain + d);
+            if (!begins) v = _mm512_fmadd_ps(_mm512_loadu_ps(part + d), keep, v);
+            _mm512_storeu_ps(part + d, v);
+        }
+    }
+}
+
+// What the lanes of a group see of the block at t0; returns the least.
+static int look(lane_group *g, const sd_attention_rows *r, int heads, int first, int t0,
+                int count) {
+    int least = count;
+    for (int i = 0; i < LANE; i++) {
+        int seen = i < g->lanes ? r->len[(first + i) / heads] - t0 : count;
+        g->seen[i] = seen = seen < 0 ? 0 : seen < count ? seen : count;
+        if (seen < least) least = seen;
+    }
+    return least;
+}
+
+static uint8_t *take(uint8_t **at, size_t bytes) { // of multiples of 64
+    uint8_t *p = *at;
+    *at += bytes;
+    return p;
+}
+
+static work_space place_work(float *scratch, int D, int groups) {
+    const size_t d = (size_t)D;
+    uint8_t *at = (uint8_t *)(((uintptr_t)scratch + BYTES - 1) / BYTES * BYTES);
+    work_space w = {.D = D};
+    w.group = (lane_group *)(void *)take(&at, (size_t)groups * sizeof *w.group);
+    w.q = take(&at, (size_t)groups * LANE * d * 2);
+    w.k_part = take(&at, KEYS * d * 2);
+    w.v = take(&at, KEYS * d * 2);
+    w.score = (float *)(void *)take(&at, KEYS * LANE * sizeof(float));
+    w.weight = take(&at, KEYS * LANE * 2);
+    w.gain = (float *)(void *)take(&at, LANE * d * sizeof(float));
+    return w;
+}
+
+size_t sd_attention_scratch_amx(int D, int lanes) {
+    const size_t groups = ((size_t)lanes + LANE - 1) / LANE, d = (size_t)D;
+    size_t bytes = BYTES + groups * (sizeof(lane_group) + LANE * d * 2) + 2 * KEYS * d * 2;
+    bytes += KEYS * LANE * (sizeof(float) + 2) + LANE * d * sizeof(float);
+    return bytes / sizeof(float);
+}
+
+void sd_attention_amx(float *part, const sd_attention_rows *r, int span,
+                      const sd_attention_shape *s, float *scratch) {
+    if (s->kv != SD_KV_BF16 || s->D % STEP) {
+        sd_attention_avx512(part, r, span, s, scratch);
+        return;
+    }
+    const int heads = s->H / s->G, lanes = r->N * heads, groups = (lanes + LANE - 1) / LANE;
+    const size_t each = sd_attention_part(s);
+    const int begin = span * SD_KEY_SPAN, last = r->len[r->N - 1];
+    const int end = last < begin + SD_KEY_SPAN ? last : begin + SD_KEY_SPAN;
+    work_space w = place_work(scratch, s->D, groups);
+    configure();
+    for (int i = 0; i < groups; i++) open_group(&w, i, r, s);
+    for (int t0 = begin; t0 < end; t0 += KEYS) {
+        const size_t at = (size_t)t0 * s->D * 2;
+        const bool begins = t0 == begin;
+        w.count = end - t0 < KEYS ? end - t0 : KEYS;
+        w.sure = r->len[0] - t0;
+        w.parts = (w.count + STEP - 1) / STEP;
+        open_block(&w, (const uint8_t *)r->k + at, (const uint8_t *)r->v + at);
+        for (int i = 0; i < groups; i++) {
+            lane_group *g = &w.group[i];
+            const bool whole = look(g, r, heads, i * LANE, t0, w.count) == KEYS;
+            scores(&w, i);
+            if (whole)
+                weigh(&w, g, s->scale, begins, true);
+            else
+                weigh(&w, g, s->scale, begins, false);
+            gains(&w);
+            gather(part + (size_t)i * LANE * each, each, &w, g, begins);
+        }
+    }
+    _tile_release();
+    for (int i = 0; i < lanes; i++) {
+        const lane_group *g = &w.group[i / LANE];
+        part[(size_t)i * each + s->D] = g->sum[i % LANE];
+        part[(size_t)i * each + s->D + 1] = g->top[i % LANE];
+    }
+}
