@@ -133,7 +133,8 @@ size_t sd_attention_scratch(const sd_attention_shape *s, int N) {
     int lanes = N * (s->H / s->G);
     size_t floats = (size_t)lanes * (SD_KEY_BLOCK + 1);
 #if defined(__x86_64__)
-    size_t amx = s->kv == SD_KV_BF16 ? sd_attention_scratch_amx(s->D, lanes) : 0;
+    size_t amx =
+        s->kv == SD_KV_BF16 || s->kv == SD_KV_INT8 ? sd_attention_scratch_amx(s->D, lanes) : 0;
     if (amx > floats) floats = amx;
 #endif
     return floats;

@@ -1,5 +1,5 @@
-// Attention on the matrix unit, over keys and values in bf16. A query head of a row is a lane; 16
-// lanes share what is read of a block of 64 keys:
+// Attention on the matrix unit, over keys and values in bf16 or int8. A query head of a row is a
+// lane; 16 lanes share what is read of a block of 64 keys:
 //
 //     scores [64 keys][16 lanes]   <- keys (as cached, 16 positions to a register) times queries
 //     weights                      <- e^(score - the lane's top), down the lanes: nothing is summed
@@ -11,6 +11,9 @@
 // there and never read from the cache; what a lane itself does not see has a weight of exactly 0.
 // A lane's bits are its own: the unit's sums of one do not depend on the others, and blocks follow
 // each other from position 0 on.
+//
+// Codes of int8 are bf16 too; a position's scale is a factor of its scores, and of its weights
+// before the values.
 //
 // The tests also compile this file over plain C: the includer provides the intrinsics.
 #include "kernels/cpu/amx.h"
@@ -42,8 +45,9 @@ typedef struct {
     lane_group *group; // [groups]
     // of a block
     const uint8_t *k; // [KEYS][D] bf16
-    uint8_t *k_part;  // the same where the block is not whole
+    uint8_t *k_part;  // the same where it is not so in the cache, or the block not whole
     uint8_t *v;       // [KEYS / 32][D / 16][16 pairs of positions][16][2]
+    float *scale[2];  // [KEYS] of keys and values under int8
     // of a block and group
     float *score;    // [KEYS][LANE]
     uint8_t *weight; // [KEYS / 32][LANE][32]
@@ -66,6 +70,15 @@ INLINE __m512i rounded(__m512 x) {
 INLINE __m512i beside(__m512i low, __m512i high) {
     const __m512i upper = _mm512_set1_epi32((int)0xffff0000);
     return _mm512_or_si512(_mm512_srli_epi32(low, 16), _mm512_and_si512(high, upper));
+}
+
+// The upper halves of the lanes of low and then of high.
+INLINE __m512i upper_halves(__m512i low, __m512i high) {
+    const __m512i odd = _mm512_setr_epi32(0x00030001, 0x00070005, 0x000b0009, 0x000f000d, //
+                                          0x00130011, 0x00170015, 0x001b0019, 0x001f001d, //
+                                          0x00230021, 0x00270025, 0x002b0029, 0x002f002d, //
+                                          0x00330031, 0x00370035, 0x003b0039, 0x003f003d);
+    return _mm512_permutex2var_epi16(low, odd, high);
 }
 
 // v [16][16] turned.
@@ -101,13 +114,8 @@ INLINE void store_all(uint8_t *to, const __m512i v[LANE]) {
 // ---- once a call
 
 // A head's query of 32 terms from q on, two to a lane.
-static __m512i query_pairs(const float *q) {
-    const __m512i odd = _mm512_setr_epi32(0x00030001, 0x00070005, 0x000b0009, 0x000f000d, //
-                                          0x00130011, 0x00170015, 0x001b0019, 0x001f001d, //
-                                          0x00230021, 0x00270025, 0x002b0029, 0x002f002d, //
-                                          0x00330031, 0x00370035, 0x003b0039, 0x003f003d);
-    return _mm512_permutex2var_epi16(rounded(_mm512_loadu_ps(q)), odd,
-                                     rounded(_mm512_loadu_ps(q + LANE)));
+INLINE __m512i query_pairs(const float *q) {
+    return upper_halves(rounded(_mm512_loadu_ps(q)), rounded(_mm512_loadu_ps(q + LANE)));
 }
 
 static void open_group(work_space *w, int group, const sd_attention_rows *r,
@@ -131,37 +139,56 @@ static void open_group(work_space *w, int group, const sd_attention_rows *r,
 
 // ---- once a block
 
-// Position t of the cache c [..][D]; zeros where no row sees it.
-INLINE __m512i position(const uint8_t *c, const work_space *w, int t, int d) {
-    return t < w->count ? _mm512_loadu_si512((const void *)(c + ((size_t)t * w->D + d) * 2))
-                        : _mm512_setzero_si512();
+// Where position t stands in a cache that begins at c.
+INLINE const uint8_t *position(const void *c, int D, int t, int d, bool int8) {
+    return (const uint8_t *)c + ((size_t)t * D + d) * (int8 ? 1 : 2);
+}
+
+// 32 codes as bf16: whole numbers of 7 bits.
+static __m512i from_codes(const uint8_t *p) {
+    __m512 low = _mm512_cvtepi32_ps(load_s8(p)), high = _mm512_cvtepi32_ps(load_s8(p + LANE));
+    return upper_halves(_mm512_castps_si512(low), _mm512_castps_si512(high));
+}
+
+// Terms [d, d + 32) of position t; zeros where no row sees it.
+INLINE __m512i terms(const void *c, const work_space *w, int t, int d, bool int8) {
+    if (t >= w->count) return _mm512_setzero_si512();
+    const uint8_t *p = position(c, w->D, t, d, int8);
+    return int8 ? from_codes(p) : load(p);
 }
 
 // Of a value that some row does not see, and multiplies by 0, what is not finite is left out. The
 // rows that see it have its key, which is no number either: both come from one row of activations.
-INLINE __m512i value(const uint8_t *c, const work_space *w, int t, int d) {
+INLINE __m512i value(const void *c, const work_space *w, int t, int d, bool int8) {
     const __m512i finite = _mm512_set1_epi16(0x7f7f); // the largest
-    __m512i v = position(c, w, t, d);
-    if (t < w->sure) return v;
+    __m512i v = terms(c, w, t, d, int8);
+    if (t < w->sure || int8) return v;
     __m512i size = _mm512_and_si512(v, _mm512_set1_epi16(0x7fff));
     return _mm512_maskz_mov_epi16(_mm512_cmpge_epi16_mask(finite, size), v);
 }
+static void open_scales(work_space *w, const float *k, const float *v) {
+    for (int t = 0; t < KEYS; t++) {
+        w->scale[0][t] = t < w->count ? k[t] : 0;
+        w->scale[1][t] = t < w->count && (t < w->sure || isfinite(v[t])) ? v[t] : 0;
+    }
+}
 
-static void open_block(work_space *w, const uint8_t *k, const uint8_t *v) {
+INLINE void open_block(work_space *w, const uint8_t *k, const uint8_t *v, bool int8) {
     const __m512i low = _mm512_setr_epi32(0x00200000, 0x00210001, 0x00220002, 0x00230003, //
                                           0x00240004, 0x00250005, 0x00260006, 0x00270007, //
                                           0x00280008, 0x00290009, 0x002a000a, 0x002b000b, //
                                           0x002c000c, 0x002d000d, 0x002e000e, 0x002f000f);
     const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(LANE));
     const int tiles = w->D / LANE;
-    w->k = w->count < KEYS ? w->k_part : k;
-    for (int t = 0; w->count < KEYS && t < w->parts * STEP; t++)
+    const bool as_cached = w->count == KEYS && !int8;
+    w->k = as_cached ? k : w->k_part;
+    for (int t = 0; !as_cached && t < w->parts * STEP; t++)
         for (int d = 0; d < w->D; d += STEP)
             _mm512_storeu_si512((void *)(w->k_part + ((size_t)t * w->D + d) * 2),
-                                position(k, w, t, d));
+                                terms(k, w, t, d, int8));
     for (int t = 0; t < w->parts * STEP; t += 2)
         for (int d = 0; d < w->D; d += STEP) {
-            __m512i even = value(v, w, t, d), odd = value(v, w, t + 1, d);
+            __m512i even = value(v, w, t, d, int8), odd = value(v, w, t + 1, d, int8);
             uint8_t *to = w->v + ((t / STEP * tiles + d / LANE) * LANE + t % STEP / 2) * BYTES;
             _mm512_storeu_si512((void *)to, _mm512_permutex2var_epi16(even, low, odd));
             _mm512_storeu_si512((void *)(to + LANE * BYTES),
@@ -200,19 +227,22 @@ static void scores(const work_space *w, int group) {
     __asm__ volatile("" : : : "memory");
 }
 
-// 2^x within 3e-6 of it, for x <= 0: exactly 1 at 0, and 0 far below.
+// 2^x within 3e-6 of it, for x <= 0: exactly 1 at 0, and 0 where its bf16 could be subnormal.
 INLINE __m512 power_of_2(__m512 x) {
+    __mmask16 there = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-100), _CMP_NLT_UQ); // true for NaN
     __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT);
     __m512 r = _mm512_sub_ps(x, n), p = _mm512_set1_ps(0.009582852944731712f);
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.055906426161527634f));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.24024099111557007f));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.6931241750717163f));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1));
-    return _mm512_scalef_ps(p, n);
+    return _mm512_maskz_scalef_ps(there, p, n);
 }
 
-INLINE __m512 score_at(const float *score, int t, __m512i seen, bool whole) {
-    __m512 v = _mm512_loadu_ps(score + t * LANE);
+// Of position t. whole: every lane sees the whole block.
+INLINE __m512 score_at(const work_space *w, int t, __m512i seen, bool whole, bool int8) {
+    __m512 v = _mm512_loadu_ps(w->score + t * LANE);
+    if (int8) v = _mm512_mul_ps(v, _mm512_set1_ps(w->scale[0][t]));
     if (whole) return v;
     __mmask16 hidden = _mm512_cmple_epi32_mask(seen, _mm512_set1_epi32(t));
     return _mm512_mask_mov_ps(v, hidden, _mm512_set1_ps(UNSEEN));
@@ -225,20 +255,19 @@ INLINE __m512i weights(__m512 even, __m512 odd) {
                   _mm512_add_epi32(_mm512_castps_si512(odd), half));
 }
 
-// Scores become weights, turned and in bf16, and the lanes' tops and sums grow. whole: every lane
-// sees the whole block.
-INLINE void weigh(const work_space *w, lane_group *g, float scale, bool begins, bool whole) {
-    const float *score = w->score;
+// Scores become weights, turned and in bf16, and the lanes' tops and sums grow.
+INLINE void weigh(const work_space *w, lane_group *g, float scale, bool begins, bool whole,
+                  bool int8) {
     const __m512 log2e = _mm512_set1_ps(1.44269504f);
     const __m512i seen = _mm512_loadu_si512((const void *)g->seen);
     __m512 most[4], total[4], top = _mm512_loadu_ps(g->top);
     UNROLL for (int j = 0; j < 4; j++) {
-        most[j] = score_at(score, j, seen, whole);
+        most[j] = score_at(w, j, seen, whole, int8);
         total[j] = _mm512_setzero_ps();
     }
     for (int t = 4; t < w->parts * STEP; t += 4) {
         UNROLL for (int j = 0; j < 4; j++) most[j] =
-            _mm512_max_ps(most[j], score_at(score, t + j, seen, whole));
+            _mm512_max_ps(most[j], score_at(w, t + j, seen, whole, int8));
     }
     most[0] = _mm512_max_ps(_mm512_max_ps(most[0], most[1]), _mm512_max_ps(most[2], most[3]));
     __m512 now = _mm512_max_ps(top, _mm512_mul_ps(most[0], _mm512_set1_ps(scale)));
@@ -247,10 +276,14 @@ INLINE void weigh(const work_space *w, lane_group *g, float scale, bool begins, 
         __m512i v[LANE];
         UNROLL for (int i = 0; i < LANE; i++) {
             const int t = part * STEP + 2 * i;
-            __m512 a = power_of_2(_mm512_fmsub_ps(score_at(score, t, seen, whole), by, from));
-            __m512 b = power_of_2(_mm512_fmsub_ps(score_at(score, t + 1, seen, whole), by, from));
+            __m512 a = power_of_2(_mm512_fmsub_ps(score_at(w, t, seen, whole, int8), by, from));
+            __m512 b = power_of_2(_mm512_fmsub_ps(score_at(w, t + 1, seen, whole, int8), by, from));
             total[2 * i % 4] = _mm512_add_ps(total[2 * i % 4], a);
             total[2 * i % 4 + 1] = _mm512_add_ps(total[2 * i % 4 + 1], b);
+            if (int8) {
+                a = _mm512_mul_ps(a, _mm512_set1_ps(w->scale[1][t]));
+                b = _mm512_mul_ps(b, _mm512_set1_ps(w->scale[1][t + 1]));
+            }
             v[i] = weights(a, b);
         }
         turn(v);
@@ -336,6 +369,7 @@ static work_space place_work(float *scratch, int D, int groups) {
     w.k_part = take(&at, KEYS * d * 2);
     w.v = take(&at, KEYS * d * 2);
     w.score = (float *)(void *)take(&at, KEYS * LANE * sizeof(float));
+    for (int i = 0; i < 2; i++) w.scale[i] = (float *)(void *)take(&at, KEYS * sizeof(float));
     w.weight = take(&at, KEYS * LANE * 2);
     w.gain = (float *)(void *)take(&at, LANE * d * sizeof(float));
     return w;
@@ -344,16 +378,12 @@ static work_space place_work(float *scratch, int D, int groups) {
 size_t sd_attention_scratch_amx(int D, int lanes) {
     const size_t groups = ((size_t)lanes + LANE - 1) / LANE, d = (size_t)D;
     size_t bytes = BYTES + groups * (sizeof(lane_group) + LANE * d * 2) + 2 * KEYS * d * 2;
-    bytes += KEYS * LANE * (sizeof(float) + 2) + LANE * d * sizeof(float);
+    bytes += KEYS * (LANE * (sizeof(float) + 2) + 2 * sizeof(float)) + LANE * d * sizeof(float);
     return bytes / sizeof(float);
 }
 
-void sd_attention_amx(float *part, const sd_attention_rows *r, int span,
-                      const sd_attention_shape *s, float *scratch) {
-    if (s->kv != SD_KV_BF16 || s->D % STEP) {
-        sd_attention_avx512(part, r, span, s, scratch);
-        return;
-    }
+INLINE void attend(float *part, const sd_attention_rows *r, int span, const sd_attention_shape *s,
+                   float *scratch, bool int8) {
     const int heads = s->H / s->G, lanes = r->N * heads, groups = (lanes + LANE - 1) / LANE;
     const size_t each = sd_attention_part(s);
     const int begin = span * SD_KEY_SPAN, last = r->len[r->N - 1];
@@ -362,20 +392,22 @@ void sd_attention_amx(float *part, const sd_attention_rows *r, int span,
     configure();
     for (int i = 0; i < groups; i++) open_group(&w, i, r, s);
     for (int t0 = begin; t0 < end; t0 += KEYS) {
-        const size_t at = (size_t)t0 * s->D * 2;
         const bool begins = t0 == begin;
         w.count = end - t0 < KEYS ? end - t0 : KEYS;
         w.sure = r->len[0] - t0;
         w.parts = (w.count + STEP - 1) / STEP;
-        open_block(&w, (const uint8_t *)r->k + at, (const uint8_t *)r->v + at);
+        open_block(&w, position(r->k, s->D, t0, 0, int8), position(r->v, s->D, t0, 0, int8), int8);
+        if (int8) open_scales(&w, r->k_scale + t0, r->v_scale + t0);
         for (int i = 0; i < groups; i++) {
             lane_group *g = &w.group[i];
             const bool whole = look(g, r, heads, i * LANE, t0, w.count) == KEYS;
             scores(&w, i);
-            if (whole)
-                weigh(&w, g, s->scale, begins, true);
+            if (int8)
+                weigh(&w, g, s->scale, begins, whole, true);
+            else if (whole)
+                weigh(&w, g, s->scale, begins, true, false);
             else
-                weigh(&w, g, s->scale, begins, false);
+                weigh(&w, g, s->scale, begins, false, false);
             gains(&w);
             gather(part + (size_t)i * LANE * each, each, &w, g, begins);
         }
@@ -386,4 +418,23 @@ void sd_attention_amx(float *part, const sd_attention_rows *r, int span,
         part[(size_t)i * each + s->D] = g->sum[i % LANE];
         part[(size_t)i * each + s->D + 1] = g->top[i % LANE];
     }
+}
+
+static __attribute__((noinline)) void attend_int8(float *part, const sd_attention_rows *r, int span,
+                                                  const sd_attention_shape *s, float *scratch) {
+    attend(part, r, span, s, scratch, true);
+}
+static __attribute__((noinline)) void attend_bf16(float *part, const sd_attention_rows *r, int span,
+                                                  const sd_attention_shape *s, float *scratch) {
+    attend(part, r, span, s, scratch, false);
+}
+
+void sd_attention_amx(float *part, const sd_attention_rows *r, int span,
+                      const sd_attention_shape *s, float *scratch) {
+    if (s->D % STEP == 0 && s->kv == SD_KV_BF16)
+        attend_bf16(part, r, span, s, scratch);
+    else if (s->D % STEP == 0 && s->kv == SD_KV_INT8)
+        attend_int8(part, r, span, s, scratch);
+    else
+        sd_attention_avx512(part, r, span, s, scratch);
 }

@@ -15,9 +15,11 @@ static void fill(float *x, int n, float size) {
 
 // Scores err by D 2^-24 of the sum of |q k| times the scale (here below 40), an error e of a score
 // moves its weight by a factor 1 + e; the weighted mean errs by twice that and len 2^-24 at most.
-// Where caches are bf16 a table may round queries, which these here stand, and weights: by 2^-9.
+// Where caches are bf16 or int8 a table may round queries, which these here stand, and weights: by
+// 2^-8.
 static double att_tolerance(int D, int len, sd_kv_type kv) {
-    return 2 * 40 * D * 0x1p-24 + len * 0x1p-24 + (kv == SD_KV_BF16 ? 0x1p-9 + 0x1p-16 : 0);
+    return 2 * 40 * D * 0x1p-24 + len * 0x1p-24 +
+           (kv == SD_KV_BF16 || kv == SD_KV_INT8 ? 0x1p-8 + 0x1p-16 : 0);
 }
 
 typedef struct {
@@ -64,8 +66,8 @@ static void drop_att_case(att_case *a) {
 }
 
 // out [N][H/G * D] of kv head g, rows first to first + N of the case, as the forward composes it.
-static void attend(const sd_ops *ops, const att_case *a, int first, const int *len, int N, int g,
-                   float *out) {
+static void attend_rows(const sd_ops *ops, const att_case *a, int first, const int *len, int N,
+                        int g, float *out) {
     int heads = a->s.H / a->s.G, D = a->s.D;
     size_t each = sd_attention_part(&a->s), parts = (size_t)(N * heads) * each;
     float *total = sd_alloc(parts, 4), *part = sd_alloc(parts, 4),
@@ -101,7 +103,7 @@ static void attention_equals_double(const sd_ops *ops, sd_kv_type kv) {
         float *out = sd_alloc((size_t)(heads * D), 4);
         for (size_t l = 0; l < sizeof lengths / sizeof lengths[0]; l++) {
             int len = lengths[l], g = (int)l % G;
-            attend(ops, &a, 0, &len, 1, g, out);
+            attend_rows(ops, &a, 0, &len, 1, g, out);
             for (int h = 0; h < heads; h++) {
                 double p[ATT_CTX], top = -1e30, total = 0;
                 for (int t = 0; t < len; t++) {
@@ -165,13 +167,13 @@ static void attention_rows_are_invariant(const sd_ops *ops, sd_kv_type kv) {
             for (int n = 0; n < ATT_ROWS; n++) len[n] = first[l] + n * (l % 2 ? 1 : 2);
             // What the last row alone sees is not a number there.
             att_position kept = poison(&a, len[ATT_ROWS - 1] - 1);
-            attend(ops, &a, 0, len, ATT_ROWS, (int)l % G, all);
+            attend_rows(ops, &a, 0, len, ATT_ROWS, (int)l % G, all);
             for (int i = 0; i < one; i++) cr_assert(isnan(all[(ATT_ROWS - 1) * one + i]));
             restore(&a, &kept, len[ATT_ROWS - 1] - 1);
-            attend(ops, &a, ATT_ROWS - 1, &len[ATT_ROWS - 1], 1, (int)l % G,
-                   all + (ATT_ROWS - 1) * one);
+            attend_rows(ops, &a, ATT_ROWS - 1, &len[ATT_ROWS - 1], 1, (int)l % G,
+                        all + (ATT_ROWS - 1) * one);
             for (int n = 0; n < ATT_ROWS; n++) {
-                attend(ops, &a, n, &len[n], 1, (int)l % G, alone);
+                attend_rows(ops, &a, n, &len[n], 1, (int)l % G, alone);
                 cr_assert_eq(memcmp(alone, all + n * one, (size_t)one * 4), 0,
                              "%s %s D %d: row %d of len %d", ops->name, sd_kv_name(kv), D, n,
                              len[n]);

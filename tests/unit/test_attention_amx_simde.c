@@ -21,7 +21,9 @@ static const sd_ops *emulated(void) {
 
 Test(attention_emulated, amx_equals_softmax_in_double) {
     attention_equals_double(emulated(), SD_KV_BF16);
+    attention_equals_double(emulated(), SD_KV_INT8);
 }
 Test(attention_emulated, amx_rows_do_not_depend_on_the_others) {
     attention_rows_are_invariant(emulated(), SD_KV_BF16);
+    attention_rows_are_invariant(emulated(), SD_KV_INT8);
 }
