@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 
 enum { DEFAULT_ROWS = 512, MAX_ROWS = 1 << 16 };
+enum { OWN_ROWS = 128, OWN_LEAST = 16, OWN_MOST = 64 }; // OWN_ROWS: of all threads
 
 static void *map_zero(size_t bytes) {
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
@@ -109,6 +110,23 @@ static size_t place(size_t *total, size_t rows, size_t cols, size_t size) {
     return at;
 }
 
+// Many threads share the work of many rows better than they repeat it.
+static sd_status make_ready(sd_context *cx, int K, sd_error *err) {
+    sd_status st = SD_OK;
+    const int threads = sd_pool_threads(cx->pool), most = OWN_ROWS / threads;
+    cx->own_rows = most > OWN_MOST ? OWN_MOST : most < OWN_LEAST ? OWN_LEAST : most;
+    cx->own = sd_alloc((size_t)threads, sizeof *cx->own);
+    SD_CHECK_ALLOC(cx->own, err);
+    SD_TRY(sd_act_init(&cx->shared.act, cx->max_rows, K, cx->compute, err));
+    for (int i = 0; i < threads; i++) {
+        cx->own[i].xn = sd_alloc((size_t)(cx->own_rows * cx->model->hp.C), sizeof(float));
+        SD_CHECK_ALLOC(cx->own[i].xn, err);
+        SD_TRY(sd_act_init(&cx->own[i].act, cx->own_rows, K, cx->compute, err));
+    }
+out:
+    return st;
+}
+
 static sd_status make_scratch(sd_context *cx, sd_error *err) {
     const sd_hparams *hp = &cx->model->hp;
     size_t N = (size_t)cx->max_rows, half = (size_t)hp->rope_dim / 2, total = 0;
@@ -116,7 +134,7 @@ static sd_status make_scratch(sd_context *cx, sd_error *err) {
         float **p;
         size_t cols;
     } rows[] = {{&cx->x, (size_t)hp->C},
-                {&cx->xn, (size_t)hp->C},
+                {&cx->shared.xn, (size_t)hp->C},
                 {&cx->y, (size_t)hp->C},
                 {&cx->q, (size_t)hp->H * hp->D},
                 {&cx->att, (size_t)hp->H * hp->D},
@@ -149,7 +167,7 @@ static sd_status make_scratch(sd_context *cx, sd_error *err) {
     sd_rope_frequencies(hp, cx->inv, &cx->attn_scale);
     int K = hp->C > hp->F ? hp->C : hp->F;
     if (hp->H * hp->D > K) K = hp->H * hp->D;
-    return sd_act_init(&cx->act, cx->max_rows, K, cx->compute, err);
+    return make_ready(cx, K, err);
 }
 
 // ---- int8 keys
@@ -216,7 +234,12 @@ void sd_context_close(sd_context *cx) {
     if (!cx) return;
     if (cx->packs)
         for (int i = 0; i <= cx->model->hp.L * SD_PROJ_COUNT; i++) sd_packed_free(&cx->packs[i]);
-    sd_act_free(&cx->act);
+    for (int i = 0; cx->own && i < sd_pool_threads(cx->pool); i++) {
+        sd_act_free(&cx->own[i].act);
+        free(cx->own[i].xn);
+    }
+    free(cx->own);
+    sd_act_free(&cx->shared.act);
     if (cx->scratch) munmap(cx->scratch, cx->scratch_bytes);
     free(cx->packs);
     free(cx->u);

@@ -5,8 +5,9 @@
 //   residual
 //
 // The parts by row (norm, quantise, RoPE) are microseconds when few rows run, less than waking a
-// thread costs, so they run on the calling thread then and become regions only in a prefill. Each
-// row's activations are quantised once for all matrices that read them. In the last layer only rows
+// thread costs: then each thread norms and quantises for itself what its columns read, RoPE runs on
+// the calling thread, and all become regions only in a prefill. Each row's activations are
+// quantised once for all matrices that read them. In the last layer only rows
 // that want logits go on after their keys and values are written.
 //
 // Nothing here reduces over rows or splits an inner product, so a row's bits are those that the
@@ -74,22 +75,17 @@ static float *lora_u(const sd_context *cx, const sd_lora_run *run, sd_proj p) {
     return cx->u + ((size_t)p * cx->max_rows + run->n0) * cx->cap_r;
 }
 
-// What the projections [from, to] of the layer read.
-typedef struct {
-    const float *x; // [N, K]
-    int K;
-    sd_proj from, to;
-} layer_input;
-
 // u of projection p for the rows [n0, n1).
-static void shrink(sd_context *cx, const layer_input *in, sd_proj p, int n0, int n1) {
+static void shrink(sd_context *cx, const sd_ready *in, sd_proj p, int n0, int n1) {
+    const float *x = cx->in.norm ? in->xn : cx->in.x;
+    const int K = cx->in.K;
     for (int i = 0; i < cx->runs; i++) {
         const sd_lora_run *run = &cx->run[i];
         int first = run->n0 > n0 ? run->n0 : n0,
             end = run->n0 + run->n < n1 ? run->n0 + run->n : n1;
         if (first >= end) continue;
         const sd_lora_packed *l = &run->packs->of[cx->l * SD_PROJ_COUNT + p];
-        sd_act rows = {.compute = SD_COMPUTE_FP32, .K = in->K, .x = in->x + (size_t)first * in->K};
+        sd_act rows = {.compute = SD_COMPUTE_FP32, .K = K, .x = x + (size_t)first * K};
         if (l->r)
             cx->ops->matmul(lora_u(cx, run, p) + (size_t)(first - run->n0) * l->r, l->r, &l->A,
                             &rows, end - first, 0, l->r);
@@ -113,30 +109,62 @@ static void expand(sd_context *cx, sd_proj p, float *y, int M, int m0, int m1) {
     }
 }
 
+// ---- what a region over columns reads
+
+static void get_ready(sd_context *cx, sd_ready *to, int n0, int n1) {
+    const sd_input *in = &cx->in;
+    const size_t at = (size_t)n0 * in->K;
+    if (in->norm)
+        cx->ops->rmsnorm(to->xn + at, in->x + at, in->norm, n1 - n0, in->K, cx->model->hp.eps);
+    cx->ops->act_rows(&to->act, in->norm ? to->xn : in->x, n0, n1);
+}
+static void ready_rows(sd_context *cx, int n0, int n1) {
+    get_ready(cx, &cx->shared, n0, n1);
+}
+
+// The region reads `in` from now on.
+static void read_from(sd_context *cx, sd_input in) {
+    cx->in = in;
+    cx->region++;
+    if (cx->n <= cx->own_rows) return; // each thread with its first task
+    sd_act_shape(&cx->shared.act, cx->n, in.K, in.group);
+    by_rows(cx, ready_rows, in.K);
+}
+
+static const sd_ready *ready_of(sd_context *cx, int worker) {
+    sd_ready *own = &cx->own[worker];
+    if (cx->n > cx->own_rows) return &cx->shared;
+    if (own->region != cx->region) {
+        sd_act_shape(&own->act, cx->n, cx->in.K, cx->in.group);
+        get_ready(cx, own, 0, cx->n);
+        own->region = cx->region;
+    }
+    return own;
+}
+
 // ---- regions over columns
 
-typedef void (*col_part)(sd_context *cx, int which, int m0, int m1);
+typedef void (*col_part)(sd_context *cx, const sd_act *x, int which, int m0, int m1);
 typedef struct {
     sd_context *cx;
     col_part part;
-    layer_input in;
     int shrinks;    // tasks before those of columns
     int width;      // columns of a task
     int columns[3]; // of each matrix of the group; 0: fewer matrices
 } col_job;
 
-static void run_shrink(col_job *j, int task) {
+static void run_shrink(col_job *j, const sd_ready *in, int task) {
     int of_rows = (j->cx->n + SHRINK_ROWS - 1) / SHRINK_ROWS, n0 = task % of_rows * SHRINK_ROWS;
     int n1 = n0 + SHRINK_ROWS < j->cx->n ? n0 + SHRINK_ROWS : j->cx->n;
-    shrink(j->cx, &j->in, (sd_proj)((int)j->in.from + task / of_rows), n0, n1);
+    shrink(j->cx, in, (sd_proj)((int)j->cx->in.from + task / of_rows), n0, n1);
     atomic_fetch_sub_explicit(&j->cx->shrinks_left, 1, memory_order_release);
 }
 
 static void run_col_task(void *ctx, int task, int worker) {
-    (void)worker;
     col_job *j = ctx;
+    const sd_ready *in = ready_of(j->cx, worker);
     if (task < j->shrinks) {
-        run_shrink(j, task);
+        run_shrink(j, in, task);
         return;
     }
     task -= j->shrinks;
@@ -147,7 +175,7 @@ static void run_col_task(void *ctx, int task, int worker) {
             continue;
         }
         int m0 = task * j->width, m1 = m0 + j->width;
-        j->part(j->cx, i, m0, m1 < j->columns[i] ? m1 : j->columns[i]);
+        j->part(j->cx, &in->act, i, m0, m1 < j->columns[i] ? m1 : j->columns[i]);
         return;
     }
 }
@@ -171,8 +199,9 @@ static int width_of(const int columns[3], int threads) {
     return best;
 }
 
-static void by_columns(sd_context *cx, col_part part, layer_input in, int a, int b, int c) {
-    col_job j = {.cx = cx, .part = part, .in = in, .columns = {a, b, c}};
+static void by_columns(sd_context *cx, col_part part, sd_input in, int a, int b, int c) {
+    col_job j = {.cx = cx, .part = part, .columns = {a, b, c}};
+    read_from(cx, in);
     int of_rows = (cx->n + SHRINK_ROWS - 1) / SHRINK_ROWS;
     if (cx->runs) j.shrinks = ((int)in.to - (int)in.from + 1) * of_rows;
     atomic_store_explicit(&cx->shrinks_left, j.shrinks, memory_order_relaxed);
@@ -181,9 +210,10 @@ static void by_columns(sd_context *cx, col_part part, layer_input in, int a, int
 }
 
 // y [N, M] columns [m0, m1) <- W x + bias + s B A x
-static void project(sd_context *cx, sd_proj p, float *y, int M, const float *bias, int m0, int m1) {
+static void project(sd_context *cx, const sd_act *x, sd_proj p, float *y, int M, const float *bias,
+                    int m0, int m1) {
     const sd_packed *w = &cx->w[cx->l * SD_PROJ_COUNT + p];
-    cx->ops->matmul(y, M, w, &cx->act, cx->n, m0, m1);
+    cx->ops->matmul(y, M, w, x, cx->n, m0, m1);
     for (int n = 0; bias && n < cx->n; n++)
         cx->ops->add(y + (size_t)n * M + m0, bias + m0, m1 - m0);
     expand(cx, p, y, M, m0, m1);
@@ -215,23 +245,12 @@ static void embed(sd_context *cx, int n0, int n1) {
     }
 }
 
-static void norm_rows(sd_context *cx, const float *w, int n0, int n1) {
-    const sd_hparams *hp = &cx->model->hp;
-    size_t at = (size_t)n0 * hp->C;
-    cx->ops->rmsnorm(cx->xn + at, cx->x + at, w, n1 - n0, hp->C, hp->eps);
-    cx->ops->act_rows(&cx->act, cx->xn, n0, n1);
-}
-
-static void attention_in(sd_context *cx, int n0, int n1) {
-    norm_rows(cx, cx->model->layer[cx->l].attn_norm, n0, n1);
-}
-
-static void qkv(sd_context *cx, int which, int m0, int m1) {
+static void qkv(sd_context *cx, const sd_act *x, int which, int m0, int m1) {
     const sd_hparams *hp = &cx->model->hp;
     const sd_layer *layer = &cx->model->layer[cx->l];
     float *const y[] = {cx->q, cx->k, cx->v};
     const float *const bias[] = {layer->bq, layer->bk, layer->bv};
-    project(cx, (sd_proj)(SD_WQ + which), y[which], (which == 0 ? hp->H : hp->G) * hp->D,
+    project(cx, x, (sd_proj)(SD_WQ + which), y[which], (which == 0 ? hp->H : hp->G) * hp->D,
             bias[which], m0, m1);
 }
 
@@ -303,39 +322,26 @@ static void rotate_and_store(sd_context *cx, int n0, int n1) {
     }
 }
 
-static void output_in(sd_context *cx, int n0, int n1) {
-    cx->ops->act_rows(&cx->act, cx->att, n0, n1);
-}
-static void output(sd_context *cx, int which, int m0, int m1) {
+static void output(sd_context *cx, const sd_act *x, int which, int m0, int m1) {
     (void)which;
-    project(cx, SD_WO, cx->y, cx->model->hp.C, NULL, m0, m1);
+    project(cx, x, SD_WO, cx->y, cx->model->hp.C, NULL, m0, m1);
     add_residual(cx, m0, m1);
 }
 
-static void ffn_in(sd_context *cx, int n0, int n1) {
-    norm_rows(cx, cx->model->layer[cx->l].ffn_norm, n0, n1);
-}
-static void gate_up(sd_context *cx, int which, int m0, int m1) {
+static void gate_up(sd_context *cx, const sd_act *x, int which, int m0, int m1) {
     (void)which;
     int F = cx->model->hp.F;
-    project(cx, SD_WGATE, cx->gate, F, NULL, m0, m1);
-    project(cx, SD_WUP, cx->up, F, NULL, m0, m1);
+    project(cx, x, SD_WGATE, cx->gate, F, NULL, m0, m1);
+    project(cx, x, SD_WUP, cx->up, F, NULL, m0, m1);
     for (int n = 0; n < cx->n; n++) {
         size_t at = (size_t)n * F + m0;
         cx->ops->swiglu(cx->gate + at, cx->gate + at, cx->up + at, m1 - m0);
     }
 }
-static void down_in(sd_context *cx, int n0, int n1) {
-    cx->ops->act_rows(&cx->act, cx->gate, n0, n1);
-}
-static void down(sd_context *cx, int which, int m0, int m1) {
+static void down(sd_context *cx, const sd_act *x, int which, int m0, int m1) {
     (void)which;
-    project(cx, SD_WDOWN, cx->y, cx->model->hp.C, NULL, m0, m1);
+    project(cx, x, SD_WDOWN, cx->y, cx->model->hp.C, NULL, m0, m1);
     add_residual(cx, m0, m1);
-}
-
-static void head_in(sd_context *cx, int n0, int n1) {
-    norm_rows(cx, cx->model->out_norm, n0, n1);
 }
 
 typedef struct {
@@ -344,10 +350,10 @@ typedef struct {
     int width;
 } head_job;
 static void head_task(void *ctx, int task, int worker) {
-    (void)worker;
     head_job *j = ctx;
     int V = j->cx->model->hp.V, m0 = task * j->width, m1 = m0 + j->width;
-    j->cx->ops->matmul(j->logits, V, &j->cx->packs[0], &j->cx->act, j->cx->n, m0, m1 < V ? m1 : V);
+    j->cx->ops->matmul(j->logits, V, &j->cx->packs[0], &ready_of(j->cx, worker)->act, j->cx->n, m0,
+                       m1 < V ? m1 : V);
 }
 
 // Rows that want no logits are done once their keys and values are written.
@@ -369,44 +375,39 @@ static void keep_wanted(sd_context *cx) {
     sd_attention_replan(cx);
 }
 
-// Before the rows are quantised for these projections.
-static void shape_rows(sd_context *cx, layer_input in) {
-    int group = SD_QBLOCK;
-    for (sd_proj p = in.from; p <= in.to; p++) {
-        int g = sd_act_group(cx->w[cx->l * SD_PROJ_COUNT + p].w.dtype);
-        if (g > group) group = g;
+// x [N, K] as the projections [from, to] of the layer read it.
+static sd_input input_of(const sd_context *cx, const float *x, const float *norm, int K,
+                         sd_proj from, sd_proj to) {
+    sd_input in = {x, norm, K, SD_QBLOCK, from, to};
+    for (sd_proj p = from; p <= to; p++) {
+        int group = sd_act_group(cx->w[cx->l * SD_PROJ_COUNT + p].w.dtype);
+        if (group > in.group) in.group = group;
     }
-    sd_act_shape(&cx->act, cx->n, in.K, group);
+    return in;
 }
 
 static void run_layer(sd_context *cx) {
     const sd_hparams *hp = &cx->model->hp;
     const int Q = hp->H * hp->D;
-    const layer_input attn = {cx->xn, hp->C, SD_WQ, SD_WV}, out = {cx->att, Q, SD_WO, SD_WO},
-                      ffn = {cx->xn, hp->C, SD_WGATE, SD_WUP},
-                      back = {cx->gate, hp->F, SD_WDOWN, SD_WDOWN};
-    shape_rows(cx, attn);
-    by_rows(cx, attention_in, hp->C);
-    by_columns(cx, qkv, attn, Q, hp->G * hp->D, hp->G * hp->D);
+    const sd_layer *layer = &cx->model->layer[cx->l];
+    by_columns(cx, qkv, input_of(cx, cx->x, layer->attn_norm, hp->C, SD_WQ, SD_WV), Q,
+               hp->G * hp->D, hp->G * hp->D);
     by_rows(cx, rotate_and_store, (hp->H + 2 * hp->G) * hp->D);
     if (cx->l == hp->L - 1) keep_wanted(cx);
     if (cx->n == 0) return;
     sd_attention_run(cx);
-    shape_rows(cx, out);
-    by_rows(cx, output_in, Q);
-    by_columns(cx, output, out, hp->C, 0, 0);
-    shape_rows(cx, ffn);
-    by_rows(cx, ffn_in, hp->C);
-    by_columns(cx, gate_up, ffn, hp->F, 0, 0);
-    shape_rows(cx, back);
-    by_rows(cx, down_in, hp->F);
-    by_columns(cx, down, back, hp->C, 0, 0);
+    by_columns(cx, output, input_of(cx, cx->att, NULL, Q, SD_WO, SD_WO), hp->C, 0, 0);
+    by_columns(cx, gate_up, input_of(cx, cx->x, layer->ffn_norm, hp->C, SD_WGATE, SD_WUP), hp->F, 0,
+               0);
+    by_columns(cx, down, input_of(cx, cx->gate, NULL, hp->F, SD_WDOWN, SD_WDOWN), hp->C, 0, 0);
 }
 
 static void run_head(sd_context *cx, float *logits) {
     const sd_hparams *hp = &cx->model->hp;
-    sd_act_shape(&cx->act, cx->n, hp->C, sd_act_group(cx->packs[0].w.dtype));
-    by_rows(cx, head_in, hp->C);
+    read_from(cx, (sd_input){.x = cx->x,
+                             .norm = cx->model->out_norm,
+                             .K = hp->C,
+                             .group = sd_act_group(cx->packs[0].w.dtype)});
     int parts = sd_pool_threads(cx->pool) * TASKS_PER_THREAD * 4;
     int width = ((hp->V + parts - 1) / parts + SD_TILE_M - 1) / SD_TILE_M * SD_TILE_M;
     head_job j = {cx, logits, width};

@@ -16,6 +16,22 @@ typedef struct {
     const sd_adapter_packs *packs;
 } sd_lora_run;
 
+// What a region over columns reads, and for which projections.
+typedef struct {
+    const float *x;    // [N, K]
+    const float *norm; // [K] weight of the norm through which x is read; NULL: as it is
+    int K, group;      // group: k that share a scale of the activations
+    sd_proj from, to;
+} sd_input;
+
+// The same ready for matmul: once for all threads, or, of a few rows, by each thread for itself,
+// since to fetch what another one wrote takes longer than to make it.
+typedef struct {
+    _Alignas(64) int region; // the one it was made for
+    float *xn;               // [N, C]
+    sd_act act;
+} sd_ready;
+
 struct sd_context {
     sd_model *model;
     sd_pool *pool;
@@ -35,7 +51,6 @@ struct sd_context {
     void *scratch;
     size_t scratch_bytes;
     float *x;                // [N, C]    the residual stream
-    float *xn;               // [N, C]    its norm
     float *q, *att;          // [N, H*D]
     float *k, *v;            // [N, G*D]
     float *gate, *up;        // [N, F]
@@ -43,7 +58,10 @@ struct sd_context {
     float *cos_n, *sin_n;    // [N, rope_dim/2]
     sd_row *row;             // [N]       the step's rows
     double *inv, attn_scale; // [rope_dim/2] frequencies, and the factor on cos and sin
-    sd_act act;              // the rows of whichever buffer the next matmul reads
+    sd_input in;             // of the running region
+    int region;              // its number
+    sd_ready shared, *own;   // own [threads]
+    int own_rows;            // of each own one, at most
 
     sd_lora_run *run; // [N] the step's rows with adapters
     int runs;
