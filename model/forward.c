@@ -149,9 +149,13 @@ typedef struct {
     sd_context *cx;
     col_part part;
     int shrinks;    // tasks before those of columns
-    int width;      // columns of a task
+    int width;      // tiles of columns of a task
     int columns[3]; // of each matrix of the group; 0: fewer matrices
 } col_job;
+
+static int tiles_of(int columns) {
+    return (columns + SD_TILE_M - 1) / SD_TILE_M;
+}
 
 static void run_shrink(col_job *j, const sd_ready *in, int task) {
     int of_rows = (j->cx->n + SHRINK_ROWS - 1) / SHRINK_ROWS, n0 = task % of_rows * SHRINK_ROWS;
@@ -167,36 +171,15 @@ static void run_col_task(void *ctx, int task, int worker) {
         run_shrink(j, in, task);
         return;
     }
-    task -= j->shrinks;
+    // The tiles of the matrices stand in one row, and a task may end in another one than it began.
+    int from = (task - j->shrinks) * j->width, end = from + j->width;
     for (int i = 0; i < 3; i++) {
-        int tiles = (j->columns[i] + j->width - 1) / j->width;
-        if (task >= tiles) {
-            task -= tiles;
-            continue;
-        }
-        int m0 = task * j->width, m1 = m0 + j->width;
-        j->part(j->cx, &in->act, i, m0, m1 < j->columns[i] ? m1 : j->columns[i]);
-        return;
+        const int tiles = tiles_of(j->columns[i]), t0 = from > 0 ? from : 0;
+        const int t1 = end < tiles ? end : tiles, m1 = t1 * SD_TILE_M;
+        if (t0 < t1)
+            j->part(j->cx, &in->act, i, t0 * SD_TILE_M, m1 < j->columns[i] ? m1 : j->columns[i]);
+        from -= tiles, end -= tiles;
     }
-}
-
-static int tasks_of(const int columns[3], int width) {
-    int tasks = 0;
-    for (int i = 0; i < 3; i++) tasks += (columns[i] + width - 1) / width;
-    return tasks;
-}
-
-// The width at which the thread with most tasks has least to do: for q, k and v of 36, 12 and 12
-// tiles and two threads 12 tiles, not 15.
-static int width_of(const int columns[3], int threads) {
-    int all = columns[0] + columns[1] + columns[2], parts = threads * TASKS_PER_THREAD;
-    int most = ((all + parts - 1) / parts + SD_TILE_M - 1) / SD_TILE_M, best = 0, least = 0;
-    for (int tiles = most; 2 * tiles >= most && tiles > 0; tiles--) {
-        int width = tiles * SD_TILE_M;
-        int longest = (tasks_of(columns, width) + threads - 1) / threads * width;
-        if (best == 0 || longest < least) best = width, least = longest;
-    }
-    return best;
 }
 
 static void by_columns(sd_context *cx, col_part part, sd_input in, int a, int b, int c) {
@@ -205,8 +188,10 @@ static void by_columns(sd_context *cx, col_part part, sd_input in, int a, int b,
     int of_rows = (cx->n + SHRINK_ROWS - 1) / SHRINK_ROWS;
     if (cx->runs) j.shrinks = ((int)in.to - (int)in.from + 1) * of_rows;
     atomic_store_explicit(&cx->shrinks_left, j.shrinks, memory_order_relaxed);
-    j.width = width_of(j.columns, sd_pool_threads(cx->pool));
-    sd_pool_run(cx->pool, j.shrinks + tasks_of(j.columns, j.width), run_col_task, &j);
+    const int tiles = tiles_of(a) + tiles_of(b) + tiles_of(c);
+    const int parts = sd_pool_threads(cx->pool) * TASKS_PER_THREAD;
+    j.width = (tiles + parts - 1) / parts;
+    sd_pool_run(cx->pool, j.shrinks + (tiles + j.width - 1) / j.width, run_col_task, &j);
 }
 
 // y [N, M] columns [m0, m1) <- W x + bias + s B A x
