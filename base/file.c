@@ -51,17 +51,36 @@ sd_status sd_map_open(sd_map *m, const char *path, sd_error *err) {
             st = fail_errno(err, path, "map");
             goto out;
         }
-        m->data = p;
-        m->size = (size_t)sb.st_size;
+        *m = (sd_map){p, (size_t)sb.st_size, fd};
     }
 out:
-    close(fd);
+    if (!m->data) close(fd);
     return st;
 }
 
 void sd_map_close(sd_map *m) {
-    if (m->data) munmap((void *)(uintptr_t)m->data, m->size);
+    if (m->data) {
+        munmap((void *)(uintptr_t)m->data, m->size);
+        close(m->fd);
+    }
     *m = (sd_map){0};
+}
+
+bool sd_map_holds(const sd_map *m, const void *p, size_t bytes) {
+    uintptr_t begin = (uintptr_t)m->data, at = (uintptr_t)p;
+    return m->data && at >= begin && at - begin <= m->size && bytes <= m->size - (at - begin);
+}
+
+bool sd_map_read(void *to, const sd_map *m, const void *from, size_t bytes) {
+    off_t at = (const uint8_t *)from - m->data;
+    for (ssize_t n; bytes > 0; to = (char *)to + n, at += n, bytes -= (size_t)n) {
+        n = pread(m->fd, to, bytes, at);
+        if (n < 0 && errno == EINTR)
+            n = 0;
+        else if (n <= 0)
+            return false;
+    }
+    return true;
 }
 
 void sd_map_forget(const sd_map *m) {

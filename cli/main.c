@@ -4,6 +4,7 @@
 #include "cli/verb.h"
 #include "cli/verbs.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -78,6 +79,28 @@ bool sd_verb_help(const char *usage, const char *help, const sd_option *rows, in
     return false;
 }
 
+// ---- the other program
+
+#ifdef SPECDEC_TUNING
+static const char other[] = "specdec";
+#else
+static const char other[] = "specdec-tuning";
+#endif
+static char **arguments;
+
+sd_status sd_become_other(sd_error *err) {
+    char path[4096];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - sizeof other);
+    char *slash = n > 0 ? memrchr(path, '/', (size_t)n) : NULL;
+    if (!slash) return sd_fail(err, SD_EIO, "cannot find where this program lies; is /proc there?");
+    memcpy(slash + 1, other, sizeof other);
+    fflush(stdout);
+    execv(path, arguments);
+    return sd_fail(err, errno == ENOENT ? SD_ENOTFOUND : SD_EIO,
+                   "%s needs %s, which cannot be run (%s); put it beside specdec", arguments[1],
+                   path, strerror(errno));
+}
+
 static void usage(FILE *f) {
     fprintf(f,
             "specdec tunes open weights on your data and serves them fast, on your own machine.\n\n"
@@ -105,6 +128,7 @@ static int unknown_verb(const char *name) {
 int main(int argc, char **argv) {
     sd_error err = {0};
     sd_status st = SD_OK;
+    arguments = argv;
     stop_at_broken_pipe();
     stop_at_once(SIGINT);
     stop_at_once(SIGTERM);
@@ -120,7 +144,7 @@ int main(int argc, char **argv) {
     } else {
         const sd_verb *v = find(argv[1]);
         if (!v) return unknown_verb(argv[1]);
-        st = v->run(argc - 2, argv + 2, &err);
+        st = v->run ? v->run(argc - 2, argv + 2, &err) : sd_become_other(&err);
     }
     // What was written and lost in the middle of a long output leaves only the mark of ferror.
     bool lost = fflush(stdout) != 0 || ferror(stdout);

@@ -95,6 +95,10 @@ static sd_status pack_weights(sd_context *cx, sd_error *err) {
     if (kept) keep(cx, n);
 out:
     if (st == SD_OK && bytes > 0) { // of the files, only the embedding is read from now on
+        const sd_weight *e = &m->embedding;
+        const size_t all = (size_t)e->rows * sd_row_bytes(e->dtype, e->cols);
+        cx->embedding =
+            m->gguf ? sd_gguf_map(m->gguf, e->data, all) : sd_safetensors_map(m->st, e->data, all);
         sd_gguf_forget(m->gguf);
         sd_safetensors_forget(m->st);
     }

@@ -219,8 +219,11 @@ static void embed(sd_context *cx, int n0, int n1) {
     int half = hp->rope_dim / 2;
     for (int n = n0; n < n1; n++) {
         const sd_row *r = &cx->row[n];
-        sd_dequantise(cx->x + (size_t)n * hp->C, e->dtype,
-                      (const char *)e->data + (size_t)r->token * stride, hp->C);
+        const void *row = (const char *)e->data + (size_t)r->token * stride;
+        void *copy = cx->y + (size_t)n * hp->C; // no type has more than four bytes a value
+        if (cx->embedding && !sd_map_read(copy, cx->embedding, row, stride))
+            atomic_store_explicit(&cx->lost, true, memory_order_relaxed);
+        sd_dequantise(cx->x + (size_t)n * hp->C, e->dtype, cx->embedding ? copy : row, hp->C);
         float *c = cx->cos_n + (size_t)n * half, *s = cx->sin_n + (size_t)n * half;
         for (int i = 0; i < half; i++) {
             double angle = r->pos * cx->inv[i];
@@ -453,7 +456,11 @@ sd_status sd_forward(sd_context *cx, const sd_row *rows, int n, float *logits, s
     sd_attention_plan(cx);
     SD_TRY(find_runs(cx, err));
     SD_TRY(reserve(cx, err));
+    atomic_store_explicit(&cx->lost, false, memory_order_relaxed);
     by_rows(cx, embed, hp->C);
+    SD_CHECK(!atomic_load_explicit(&cx->lost, memory_order_relaxed), err, SD_EIO,
+             "%s: its embedding cannot be read any more; is the disk there, the file whole?",
+             cx->model->path);
     for (cx->l = 0; cx->l < hp->L; cx->l++) run_layer(cx);
     if (cx->n) run_head(cx, logits);
 out:

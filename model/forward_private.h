@@ -1,6 +1,7 @@
 // The state of a context, shared by its life (context.c) and its step (forward.c).
 #pragma once
 
+#include "base/file.h"
 #include "model/forward.h"
 
 #include <stdatomic.h>
@@ -45,6 +46,8 @@ struct sd_context {
     sd_packed *packs; // [1 + L * SD_PROJ_COUNT]: the head [V, C], then
     sd_packed *w;     // [L * SD_PROJ_COUNT]
     size_t packed_bytes;
+    const sd_map *embedding; // the file whose rows of it are read one by one; NULL: from memory
+    atomic_bool lost;        // one could not be read
 
     // Scratch, one mapping: touched as far as steps are wide, so a decode does not pay for a
     // prefill.

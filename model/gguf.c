@@ -347,6 +347,10 @@ void sd_gguf_forget(const sd_gguf *g) {
     if (g) sd_map_forget(&g->map);
 }
 
+const sd_map *sd_gguf_map(const sd_gguf *g, const void *p, size_t bytes) {
+    return g && sd_map_holds(&g->map, p, bytes) ? &g->map : NULL;
+}
+
 void sd_gguf_close(sd_gguf *g) {
     if (!g) return;
     sd_map_close(&g->map);

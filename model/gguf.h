@@ -49,6 +49,8 @@ sd_status sd_gguf_from_memory(sd_gguf **out, const void *data, size_t size, cons
                               sd_error *err);
 void sd_gguf_close(sd_gguf *g);
 void sd_gguf_forget(const sd_gguf *g); // sd_map_forget
+/// The map that holds these bytes; NULL when they are the caller's.
+const sd_map *sd_gguf_map(const sd_gguf *g, const void *p, size_t bytes);
 const char *sd_gguf_path(const sd_gguf *g);
 
 // Typed access: false when the key is absent or of another type (any integer type that fits serves

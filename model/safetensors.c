@@ -315,6 +315,12 @@ void sd_safetensors_forget(const sd_safetensors *s) {
     for (int i = 0; s && i < s->n_files; i++) sd_map_forget(&s->file[i].map);
 }
 
+const sd_map *sd_safetensors_map(const sd_safetensors *s, const void *p, size_t bytes) {
+    for (int i = 0; s && i < s->n_files; i++)
+        if (sd_map_holds(&s->file[i].map, p, bytes)) return &s->file[i].map;
+    return NULL;
+}
+
 void sd_safetensors_close(sd_safetensors *s) {
     if (!s) return;
     for (int i = 0; i < s->n_files; i++) {

@@ -31,6 +31,8 @@ sd_status sd_safetensors_from_memory(sd_safetensors **out, const void *data, siz
                                      const char *name, sd_error *err);
 void sd_safetensors_close(sd_safetensors *s);
 void sd_safetensors_forget(const sd_safetensors *s); // sd_map_forget
+/// The map that holds these bytes; NULL when they are the caller's.
+const sd_map *sd_safetensors_map(const sd_safetensors *s, const void *p, size_t bytes);
 int sd_safetensors_count(const sd_safetensors *s);
 const sd_st_tensor *sd_safetensors_at(const sd_safetensors *s, int i);
 /// A value of the header's __metadata__; NULL when absent.

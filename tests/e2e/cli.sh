@@ -29,6 +29,19 @@ checkpoint: {every: 2}
 export_verify: {prompts: 2}
 YAML
 
+# ---- two programs
+
+mkdir alone
+cp "$binary" alone/specdec
+alone/specdec train recipe.yaml >out 2>err
+[ $? = 2 ] && grep -q 'train needs .*/alone/specdec-tuning' err && [ ! -s out ]
+check "without specdec-tuning beside it, train says so" $? "$(cat err)"
+[ "$(alone/specdec generate -m tiny.gguf -p abc -n 3 --ignore-end 2>err | wc -c)" -gt 0 ]
+check "and generating does not need it" $? "$(cat err)"
+cp "$(dirname "$binary")/specdec-tuning" alone/
+alone/specdec-tuning generate -m tiny.gguf -p abc -n 3 --ignore-end >out 2>err && [ -s out ] && alone/specdec bench kernels --help | grep -q 'usage: specdec bench kernels'
+check "each becomes the other for the other's verbs" $? "$(cat err)"
+
 # ---- pipes
 
 quiet_pipe() { # NAME COMMAND...: its reader is gone before it writes

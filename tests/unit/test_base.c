@@ -112,6 +112,24 @@ Test(file, a_missing_file_is_named) {
     cr_assert(strstr(err.message, "/nonexistent/x"));
 }
 
+Test(file, a_map_is_read_without_its_pages_until_the_file_is_cut) {
+    char path[64], text[1000], got[100];
+    sd_map m;
+    for (int i = 0; i < 1000; i++) text[i] = (char)(i * 7);
+    snprintf(path, sizeof path, "/tmp/specdec_map_%d", (int)getpid());
+    cr_assert_eq(sd_file_write(path, text, sizeof text, NULL), SD_OK);
+    cr_assert_eq(sd_map_open(&m, path, NULL), SD_OK);
+    cr_assert(sd_map_read(got, &m, m.data + 900, 100));
+    cr_assert_eq(memcmp(got, text + 900, 100), 0);
+    cr_assert(sd_map_holds(&m, m.data + 900, 100) && sd_map_holds(&m, m.data, 1000));
+    cr_assert(!sd_map_holds(&m, m.data + 901, 100) && !sd_map_holds(&m, m.data - 1, 1));
+    cr_assert(!sd_map_holds(&m, text, 1) && !sd_map_holds(&(sd_map){0}, NULL, 0));
+    cr_assert_eq(truncate(path, 950), 0);
+    cr_assert(sd_map_read(got, &m, m.data + 850, 100) && !sd_map_read(got, &m, m.data + 851, 100));
+    sd_map_close(&m);
+    unlink(path);
+}
+
 // A killed run leaves its temporary file, and in a container the next one has its process id.
 Test(file, a_replacement_steps_over_the_leftover_of_a_killed_run) {
     char path[64];
