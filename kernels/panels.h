@@ -33,7 +33,7 @@ typedef struct sd_panels {
                    int k, bool add, void *scratch);
 } sd_panels;
 
-enum { SD_PANEL_SCRATCH = 512 * 1024 };
+enum { SD_PANEL_SCRATCH = 960 * 1024 };
 
 /// The fastest of this processor; bf16 asks for bf16 operands and gives NULL where the processor
 /// has no instructions for them. SPECDEC_ISA (kernels/ops.h) forces one by its name; bf16 is
