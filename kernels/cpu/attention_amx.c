@@ -33,7 +33,8 @@ enum { LANE = 16, STEP = 32, KEYS = SD_KEY_BLOCK, BYTES = 64 }; // STEP: terms o
 // The lanes of a group, and what they carry from block to block.
 typedef struct {
     _Alignas(BYTES) float top[LANE], sum[LANE], keep[LANE];
-    int32_t seen[LANE]; // positions of the block; of lanes without a row as many as anyone
+    int32_t len[LANE];  // positions that the lane's row sees; of lanes without a row all
+    int32_t seen[LANE]; // of the block
     int lanes;
 } lane_group;
 
@@ -121,20 +122,23 @@ INLINE __m512i query_pairs(const float *q) {
 static void open_group(work_space *w, int group, const sd_attention_rows *r,
                        const sd_attention_shape *s) {
     const int heads = s->H / s->G, all = r->N * heads, first = group * LANE;
+    const float *query[LANE];
     lane_group *g = &w->group[group];
     g->lanes = all - first < LANE ? all - first : LANE;
+    for (int i = 0, row = first / heads, h = first % heads; i < LANE; i++) {
+        const bool there = i < g->lanes;
+        query[i] = there ? r->q + ((size_t)row * s->H + r->g * heads + h) * s->D : NULL;
+        g->len[i] = there ? r->len[row] : INT32_MAX;
+        g->top[i] = -INFINITY, g->sum[i] = 0;
+        if (++h == heads) h = 0, row++;
+    }
     for (int d = 0; d < s->D; d += STEP) {
         __m512i v[LANE];
-        for (int i = 0; i < LANE; i++) {
-            int row = (first + i) / heads, h = (first + i) % heads;
-            v[i] = i < g->lanes
-                       ? query_pairs(r->q + ((size_t)row * s->H + r->g * heads + h) * s->D + d)
-                       : _mm512_setzero_si512();
-        }
+        for (int i = 0; i < LANE; i++)
+            v[i] = query[i] ? query_pairs(query[i] + d) : _mm512_setzero_si512();
         turn(v);
         store_all(w->q + ((size_t)group * s->D + d) * LANE * 2, v);
     }
-    for (int i = 0; i < LANE; i++) g->top[i] = -INFINITY, g->sum[i] = 0;
 }
 
 // ---- once a block
@@ -342,16 +346,13 @@ static void gather(float *part, size_t each, const work_space *w, const lane_gro
     }
 }
 
-// What the lanes of a group see of the block at t0; returns the least.
-static int look(lane_group *g, const sd_attention_rows *r, int heads, int first, int t0,
-                int count) {
-    int least = count;
-    for (int i = 0; i < LANE; i++) {
-        int seen = i < g->lanes ? r->len[(first + i) / heads] - t0 : count;
-        g->seen[i] = seen = seen < 0 ? 0 : seen < count ? seen : count;
-        if (seen < least) least = seen;
-    }
-    return least;
+// What the lanes of a group see of the block at t0; true when all see all of a whole block.
+static bool look(lane_group *g, int t0, int count) {
+    __m512i seen = _mm512_sub_epi32(load((const uint8_t *)g->len), _mm512_set1_epi32(t0));
+    seen = _mm512_max_epi32(seen, _mm512_setzero_si512());
+    seen = _mm512_min_epi32(seen, _mm512_set1_epi32(count));
+    _mm512_storeu_si512((void *)g->seen, seen);
+    return _mm512_cmple_epi32_mask(_mm512_set1_epi32(KEYS), seen) == 0xffff;
 }
 
 static uint8_t *take(uint8_t **at, size_t bytes) { // of multiples of 64
@@ -384,7 +385,7 @@ size_t sd_attention_scratch_amx(int D, int lanes) {
 
 INLINE void attend(float *part, const sd_attention_rows *r, int span, const sd_attention_shape *s,
                    float *scratch, bool int8) {
-    const int heads = s->H / s->G, lanes = r->N * heads, groups = (lanes + LANE - 1) / LANE;
+    const int lanes = r->N * (s->H / s->G), groups = (lanes + LANE - 1) / LANE;
     const size_t each = sd_attention_part(s);
     const int begin = span * SD_KEY_SPAN, last = r->len[r->N - 1];
     const int end = last < begin + SD_KEY_SPAN ? last : begin + SD_KEY_SPAN;
@@ -400,7 +401,7 @@ INLINE void attend(float *part, const sd_attention_rows *r, int span, const sd_a
         if (int8) open_scales(&w, r->k_scale + t0, r->v_scale + t0);
         for (int i = 0; i < groups; i++) {
             lane_group *g = &w.group[i];
-            const bool whole = look(g, r, heads, i * LANE, t0, w.count) == KEYS;
+            const bool whole = look(g, t0, w.count);
             scores(&w, i);
             if (int8)
                 weigh(&w, g, s->scale, begins, whole, true);
