@@ -152,6 +152,7 @@ static bool is_text(const json_t *o, const char *key, const char *want) {
 
 static bool is_for(const json_t *table, const store *s, const sd_context *cx) {
     return is_text(table, "by", s->by) && is_text(table, "compute", compute_name(cx)) &&
+           is_text(table, "kv", sd_kv_name(cx->kv)) &&
            json_integer_value(json_object_get(table, "threads")) == sd_pool_threads(cx->pool);
 }
 
@@ -184,8 +185,9 @@ static sd_status add(store *s, const sd_step_costs *t, const sd_context *cx, sd_
     if (json_array_size(s->tables) == MAX_TABLES) json_array_remove(s->tables, 0);
     json_t *ms = json_array();
     for (int i = 0; i < SD_STEP_COSTS; i++) json_array_append_new(ms, json_real(t->ms[i]));
-    json_t *table = json_pack("{s:s, s:s, s:i, s:o}", "by", s->by, "compute", compute_name(cx),
-                              "threads", sd_pool_threads(cx->pool), "ms", ms);
+    json_t *table =
+        json_pack("{s:s, s:s, s:s, s:i, s:o}", "by", s->by, "compute", compute_name(cx), "kv",
+                  sd_kv_name(cx->kv), "threads", sd_pool_threads(cx->pool), "ms", ms);
     if (!table || json_array_append_new(s->tables, table) != 0)
         return sd_fail(err, SD_ENOMEM, "out of memory for the costs of steps");
     return store_write(s, err);

@@ -3,13 +3,13 @@
 //
 //     <dir>/<16 hex digits>.costs = 64 hex digits of the rest's SHA-256, a newline, and the JSON
 //                                   {"pack": the SHA-256 in the head of the packed form,
-//                                    "tables": [{"by", "compute", "threads", "ms"}, ...]}
+//                                    "tables": [{"by", "compute", "kv", "threads", "ms"}, ...]}
 //
 // The file belongs to one packed form (model/pack_cache.h) and has a table for each version of this
-// program with its instruction set and processor, kind of compute and number of threads that it was
-// asked for. One that is damaged, of another user
-// or of an earlier packed form is made anew; values are finite, positive and bounded, or the table
-// does not count. Results never depend on it, only the choice of how many rows a step gets.
+// program with its instruction set and processor, kind of compute and of caches, and number of
+// threads that it was asked for. One that is damaged, of another user or of an earlier packed form
+// is made anew; values are finite, positive and bounded, or the table does not count. Results never
+// depend on it, only the choice of how many rows a step gets.
 #pragma once
 
 #include "model/forward.h"

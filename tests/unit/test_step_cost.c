@@ -44,20 +44,25 @@ static sd_model *open_model(const place *p, const char *cache) {
     return m;
 }
 
-// What a fresh start gets; false when it gets none.
-static bool get(sd_step_costs *out, const place *p, const char *cache, int threads, int max_rows) {
+// What a fresh start with caches of this kind gets; false when it gets none.
+static bool get_of(sd_step_costs *out, const place *p, const char *cache, int threads, int max_rows,
+                   sd_kv_type kv) {
     sd_error err = {0};
     sd_model *m = open_model(p, cache);
     sd_context *cx;
     sd_pool *pool;
     cr_assert_eq(sd_pool_open(&pool, threads, &err), SD_OK);
-    sd_context_options o = {.max_rows = max_rows};
+    sd_context_options o = {.max_rows = max_rows, .kv = kv};
     cr_assert_eq(sd_context_open(&cx, m, pool, &o, &err), SD_OK, "%s", err.message);
     bool known = sd_step_costs_get(out, cx);
     sd_context_close(cx);
     sd_pool_close(pool);
     sd_model_release(m);
     return known;
+}
+
+static bool get(sd_step_costs *out, const place *p, const char *cache, int threads, int max_rows) {
+    return get_of(out, p, cache, threads, max_rows, SD_KV_AUTO);
 }
 
 static sd_step_costs must_get(const place *p, int threads) {
@@ -105,6 +110,18 @@ Test(step_cost, is_timed_once_for_each_number_of_threads) {
         cr_assert(same(&one, &again) && same(&two, &other));
     }
     cr_assert_gt(one.ms[SD_STEP_COSTS - 1], 4 * one.ms[0], "64 rows cost more than one");
+    drop_place(&p);
+}
+
+Test(step_cost, is_timed_once_for_each_kind_of_cache) {
+    place p = make_place();
+    sd_step_costs one = must_get(&p, 1), int8, again;
+    cr_assert(get_of(&int8, &p, p.cache, 1, SD_STEP_COST_MOST, SD_KV_INT8));
+    cr_assert_not(same(&one, &int8));
+    cr_assert(get_of(&again, &p, p.cache, 1, SD_STEP_COST_MOST, SD_KV_INT8));
+    cr_assert(same(&int8, &again));
+    again = must_get(&p, 1);
+    cr_assert(same(&one, &again));
     drop_place(&p);
 }
 
@@ -166,8 +183,8 @@ static const char *this_program(void) {
 static char *table_json(const char *pack, const char *by, const char *first, int count) {
     sd_buf b = sd_buf_make(1 << 20);
     char *head = sd_sprintf("{\"pack\":\"%s\",\"tables\":[{\"by\":\"%s\",\"compute\":\"auto\","
-                            "\"threads\":1,\"ms\":[%s",
-                            pack, by, first);
+                            "\"kv\":\"%s\",\"threads\":1,\"ms\":[%s",
+                            pack, by, sd_kv_name(sd_ops_best()->kv), first);
     sd_buf_add(&b, head, strlen(head));
     for (int i = 1; i < count; i++) sd_buf_add(&b, ",2", 2);
     sd_buf_add(&b, "]}]}", 5);
