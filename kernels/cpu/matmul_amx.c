@@ -15,11 +15,9 @@
 #include "kernels/cpu/avx512.h"
 #include "kernels/cpu/tile_avx512.h"
 
-#include <string.h>
-
 enum { PAIR = 2 }; // tiles that share what is read of the rows
 enum { ROWS = SD_AMX_ROWS, GROUP = SD_AMX_GROUP };
-enum { HALF = 8, CHUNK = 8, GROUPS = 8, L2_BYTES = 768 << 10 };
+enum { HALF = 8, CHUNK = 6, GROUPS = 8, L2_BYTES = 768 << 10 };
 enum { LEAST = 2 * GROUP, LEAST_K = 9 }; // rows; fewer are faster without (LOG.md)
 
 // Registers of the unit, as macros since they become names.
@@ -94,25 +92,37 @@ INLINE void scale_rows(__m512 acc[PAIR][HALF], const tile_sums *s, const tile_ch
     }
 }
 
-// acc [tiles][.. ROWS][16] += blocks [b0, b0 + count), in the chunk, times rows [n0, n0 + GROUP).
-INLINE void add_group(float *acc, const tile_chunk *c, const sd_act *x, int n0, int b0, int count,
-                      int tiles, sd_dtype t) {
+// Where the sums of rows go: into acc [tiles][.. ROWS][16], from there or from zero, and at the end
+// to y.
+typedef struct {
+    float *acc, *y;
+    int ldy;
+    __mmask16 outputs[PAIR];
+    bool first, last;
+} tile_place;
+
+// Blocks [b0, b0 + count), in the chunk, times rows [n0, n0 + GROUP). The first pass begins at zero
+// and the last writes to y, so that neither takes a walk of its own.
+INLINE void add_group(const tile_place *to, const tile_chunk *c, const sd_act *x, int n0, int b0,
+                      int count, int tiles, sd_dtype t) {
     tile_sums s;
     for (int i = 0; i < count; i++) products(&s, c, i, sd_act_codes(x, n0, b0 + i), tiles);
     for (int r0 = 0; r0 < GROUP; r0 += HALF) {
-        float *to = acc + r0 * SD_TILE_M;
+        float *acc = to->acc + (n0 + r0) * SD_TILE_M;
         __m512 a[PAIR][HALF];
         UNROLL for (int j = 0; j < tiles; j++) {
             UNROLL for (int r = 0; r < HALF; r++) a[j][r] =
-                _mm512_loadu_ps(to + (j * ROWS + r) * SD_TILE_M);
+                to->first ? _mm512_setzero_ps() : _mm512_loadu_ps(acc + (j * ROWS + r) * SD_TILE_M);
         }
         for (int i = 0; i < count; i++) {
             const size_t at = sd_act_at(x, n0, b0 + i);
             scale_rows(a, &s, c, i, r0, x->scale + at, x->sum + at, tiles, t);
         }
+        float *y = to->y + (size_t)(n0 + r0) * to->ldy;
         UNROLL for (int j = 0; j < tiles; j++) {
-            UNROLL for (int r = 0; r < HALF; r++)
-                _mm512_storeu_ps(to + (j * ROWS + r) * SD_TILE_M, a[j][r]);
+            UNROLL for (int r = 0; r < HALF; r++) if (to->last) _mm512_mask_storeu_ps(
+                y + (size_t)r * to->ldy + j * SD_TILE_M, to->outputs[j], a[j][r]);
+            else _mm512_storeu_ps(acc + (j * ROWS + r) * SD_TILE_M, a[j][r]);
         }
     }
 }
@@ -124,26 +134,22 @@ INLINE void tile_rows(float *y, int ldy, const uint8_t *p, size_t bytes, const s
     const int blocks = x->K / SD_QBLOCK;
     _Alignas(64) float acc[PAIR * ROWS * SD_TILE_M];
     tile_chunk c;
-    for (int j = 0; j < tiles; j++)
-        memset(acc + j * ROWS * SD_TILE_M, 0, (size_t)N * SD_TILE_M * sizeof *acc);
+    tile_place to = {.acc = acc, .y = y, .ldy = ldy};
+    for (int j = 0, left; j < tiles; j++) {
+        left = outputs_there - j * SD_TILE_M;
+        to.outputs[j] = outputs(left < SD_TILE_M ? left : SD_TILE_M);
+    }
     for (int b = 0; b < blocks; b += CHUNK) {
-        int count = blocks - b < CHUNK ? blocks - b : CHUNK;
+        const int count = blocks - b < CHUNK ? blocks - b : CHUNK;
+        to.first = b == 0, to.last = b + count == blocks;
         for (int j = 0; j < tiles; j++) {
             const uint8_t *block = p + (size_t)j * bytes;
             for (int i = 0; i < count; i++, block += f.block) open_block(&c, j, i, block, t);
         }
         p += count * f.block;
         __asm__ volatile("" : : : "memory"); // the unit reads what was just stored
-        for (int r = 0; r < N; r += GROUP)
-            add_group(acc + r * SD_TILE_M, &c, x, r, b, count, tiles, t);
+        for (int n0 = 0; n0 < N; n0 += GROUP) add_group(&to, &c, x, n0, b, count, tiles, t);
     }
-    for (int r = 0; r < N; r++)
-        for (int j = 0; j < tiles; j++) {
-            int left = outputs_there - j * SD_TILE_M;
-            __m512 v = _mm512_loadu_ps(acc + (j * ROWS + r) * SD_TILE_M);
-            _mm512_mask_storeu_ps(y + (size_t)r * ldy + j * SD_TILE_M,
-                                  outputs(left < SD_TILE_M ? left : SD_TILE_M), v);
-        }
 }
 
 typedef void (*many_fn)(float *y, int ldy, const uint8_t *p, size_t bytes, const sd_act *x, int N,

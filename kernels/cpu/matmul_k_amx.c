@@ -154,12 +154,12 @@ typedef struct {
     int ldy;
     __mmask16 outputs;
     bool first, last;
-} place;
+} super_place;
 
 // What the integer sums of the rows [n0, n0 + n) are in floats. The first pass begins at zero and
 // the last writes to y, so that neither takes a walk of its own.
-INLINE void add_rows(const place *to, const super_sums *s, const tile_super *c, const sd_act *x,
-                     int n0, int b0, int n, sd_dtype t) {
+INLINE void add_rows(const super_place *to, const super_sums *s, const tile_super *c,
+                     const sd_act *x, int n0, int b0, int n, sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const float *scale = x->scale + sd_act_at(x, n0, b0);
     __m512 d = _mm512_loadu_ps(c->d), dmin = f.min ? _mm512_loadu_ps(c->dmin) : d;
@@ -186,7 +186,7 @@ INLINE void super_rows(float *y, int ldy, const uint8_t *p, const sd_act *x, int
     _Alignas(64) float acc[SD_AMX_ROWS * SD_TILE_M];
     tile_super c;
     super_sums s;
-    place to = {acc, y, ldy, outputs(there), true, false};
+    super_place to = {acc, y, ldy, outputs(there), true, false};
     for (int b = 0; b < blocks; b += BLOCKS, p += f.head + BLOCKS * f.block) {
         to.first = b == 0, to.last = b + BLOCKS == blocks;
         open_super(&c, p, t);
