@@ -16,6 +16,7 @@
 #include "kernels/slab.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -189,6 +190,7 @@ out:
 typedef struct {
     const sd_ops *ops;
     float *x, *y, *z;
+    float cos[32], sin[32]; // of angles: RoPE keeps the size of what it turns over and over
     uint16_t *k, *v;
     float *scratch;
     sd_act act;
@@ -208,7 +210,7 @@ static void run_swiglu(row_job *j) {
     j->ops->swiglu(j->y, j->x, j->z, 1536);
 }
 static void run_rope(row_job *j) {
-    j->ops->rope(j->y, j->x, j->z, 64, 64, true);
+    j->ops->rope(j->y, j->cos, j->sin, 64, 64, true);
 }
 static void run_argmax(row_job *j) {
     j->len = j->ops->argmax(j->x, 49152) >= 0 ? j->len : 0;
@@ -276,6 +278,7 @@ static sd_status bench_rows(const bench *b, sd_error *err) {
     SD_CHECK_ALLOC(j.x && j.y && j.z && j.k && j.v && j.scratch ? j.x : NULL, err);
     for (int i = 0; i < FLOATS; i++) j.x[i] = (float)(i % 89) * 0.02f - 1, j.z[i] = 0.5f;
     for (int i = 0; i < CTX * D; i++) j.k[i] = j.v[i] = (uint16_t)(0x3000 + i % 511);
+    for (int i = 0; i < 32; i++) j.cos[i] = (float)cos(i), j.sin[i] = (float)sin(i);
     SD_TRY(sd_act_init(&j.act, 1, 1536, SD_COMPUTE_AUTO, err));
     double fma = b->limit.fma_g / sd_pool_threads(b->pool);
     report(b, "rmsnorm", "C 1536", "F32", 1, time_row(&j, run_norm), 1536 * 8, 1536 * 4, fma, 0);

@@ -93,6 +93,11 @@ sd_status sd_become_other(sd_error *err) {
     ssize_t n = readlink("/proc/self/exe", path, sizeof path - sizeof other);
     char *slash = n > 0 ? memrchr(path, '/', (size_t)n) : NULL;
     if (!slash) return sd_fail(err, SD_EIO, "cannot find where this program lies; is /proc there?");
+    path[n] = '\0';
+    if (strcmp(slash + 1, other) == 0) // a copy under the other's name would run itself for ever
+        return sd_fail(err, SD_EINVAL,
+                       "%s is a copy of the other program, which cannot %s; give it back its name",
+                       path, arguments[1]);
     memcpy(slash + 1, other, sizeof other);
     fflush(stdout);
     execv(path, arguments);

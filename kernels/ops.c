@@ -26,6 +26,7 @@ static const sd_ops sd_ops_avx512 = {.name = "avx512",
                                      .matmul_add = sd_matmul_add_avx512,
                                      .act_rows = sd_act_rows_avx2,
                                      .attention = sd_attention_avx512,
+                                     .attention_scratch = sd_attention_scratch_of_block,
                                      SD_OPS_OF_AVX2};
 static const sd_ops sd_ops_amx = {.name = "amx",
                                   .kv = SD_KV_BF16,
@@ -33,6 +34,7 @@ static const sd_ops sd_ops_amx = {.name = "amx",
                                   .matmul_add = sd_matmul_add_avx512,
                                   .act_rows = sd_act_rows_amx,
                                   .attention = sd_attention_amx,
+                                  .attention_scratch = sd_attention_scratch_amx,
                                   SD_OPS_OF_AVX2};
 #elif defined(__aarch64__)
 enum { HAS_DOT_PRODUCT = 1 << 20 }; // HWCAP_ASIMDDP
@@ -129,15 +131,8 @@ const char *sd_kv_name(sd_kv_type t) {
     return names[t];
 }
 
-size_t sd_attention_scratch(const sd_attention_shape *s, int N) {
-    int lanes = N * (s->H / s->G);
-    size_t floats = (size_t)lanes * (SD_KEY_BLOCK + 1);
-#if defined(__x86_64__)
-    size_t amx =
-        s->kv == SD_KV_BF16 || s->kv == SD_KV_INT8 ? sd_attention_scratch_amx(s->D, lanes) : 0;
-    if (amx > floats) floats = amx;
-#endif
-    return floats;
+size_t sd_attention_scratch_of_block(const sd_attention_shape *s, int N) {
+    return (size_t)N * (size_t)(s->H / s->G) * (SD_KEY_BLOCK + 1);
 }
 
 size_t sd_attention_part(const sd_attention_shape *s) {

@@ -150,9 +150,11 @@ typedef struct sd_ops {
     /// part [N, H/G, sd_attention_part(shape)] <- what rows r gather from the positions of span
     /// number `span` (SD_KEY_SPAN of them, or as many as a row sees; every row sees some): sum of
     /// e^(score - top) v [D], the sum of those weights, top. Key blocks are counted from position 0
-    /// and follow each other in ascending order. scratch: sd_attention_scratch(shape, N) floats.
+    /// and follow each other in ascending order. scratch: attention_scratch(shape, N) floats.
     void (*attention)(float *part, const sd_attention_rows *r, int span,
                       const sd_attention_shape *shape, float *scratch);
+    /// Floats of scratch for N rows.
+    size_t (*attention_scratch)(const sd_attention_shape *shape, int N);
 
     /// y [n] <- x in fp16 or bf16, to the nearest, ties to even.
     void (*halves)(uint16_t *y, const float *x, int n);
@@ -173,9 +175,8 @@ const sd_ops *sd_ops_best(void);
 const sd_ops *sd_ops_named(const char *name);
 
 void sd_packed_free(sd_packed *p);
-size_t sd_attention_scratch(const sd_attention_shape *shape, int N); // floats
-size_t sd_attention_part(const sd_attention_shape *shape);           // floats of one head
-int sd_attention_spans(int len);                                     // that a row of len sees
+size_t sd_attention_part(const sd_attention_shape *shape); // floats of one head
+int sd_attention_spans(int len);                           // that a row of len sees
 /// total <- total and part together: both of one head, part from later positions.
 void sd_attention_merge(float *total, const float *part, int D);
 /// out [D] <- the weighted mean.

@@ -76,7 +76,7 @@ sd_status sd_attention_reserve(sd_context *cx, sd_error *err) {
     if (!cx->att_scratch) { // two parts of a chunk, and what the kernel wants
         sd_attention_shape s = shape_of(cx, cx->row[0].kv);
         cx->att_each =
-            2 * CHUNK_ROWS * heads * head_part(cx) + sd_attention_scratch(&s, CHUNK_ROWS);
+            2 * CHUNK_ROWS * heads * head_part(cx) + cx->ops->attention_scratch(&s, CHUNK_ROWS);
         cx->att_each = (cx->att_each + 15) / 16 * 16;
         cx->att_scratch =
             sd_alloc((size_t)sd_pool_threads(cx->pool) * cx->att_each, sizeof *cx->att_scratch);

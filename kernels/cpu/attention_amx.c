@@ -376,8 +376,14 @@ static work_space place_work(float *scratch, int D, int groups) {
     return w;
 }
 
-size_t sd_attention_scratch_amx(int D, int lanes) {
-    const size_t groups = ((size_t)lanes + LANE - 1) / LANE, d = (size_t)D;
+static bool on_unit(const sd_attention_shape *s) {
+    return s->D % STEP == 0 && (s->kv == SD_KV_BF16 || s->kv == SD_KV_INT8);
+}
+
+size_t sd_attention_scratch_amx(const sd_attention_shape *s, int N) {
+    if (!on_unit(s)) return sd_attention_scratch_of_block(s, N);
+    const size_t lanes = (size_t)N * (size_t)(s->H / s->G), d = (size_t)s->D;
+    const size_t groups = (lanes + LANE - 1) / LANE;
     size_t bytes = BYTES + groups * (sizeof(lane_group) + LANE * d * 2) + 2 * KEYS * d * 2;
     bytes += KEYS * (LANE * (sizeof(float) + 2) + 2 * sizeof(float)) + LANE * d * sizeof(float);
     return bytes / sizeof(float);
@@ -432,10 +438,10 @@ static __attribute__((noinline)) void attend_bf16(float *part, const sd_attentio
 
 void sd_attention_amx(float *part, const sd_attention_rows *r, int span,
                       const sd_attention_shape *s, float *scratch) {
-    if (s->D % STEP == 0 && s->kv == SD_KV_BF16)
-        attend_bf16(part, r, span, s, scratch);
-    else if (s->D % STEP == 0 && s->kv == SD_KV_INT8)
-        attend_int8(part, r, span, s, scratch);
-    else
+    if (!on_unit(s))
         sd_attention_avx512(part, r, span, s, scratch);
+    else if (s->kv == SD_KV_BF16)
+        attend_bf16(part, r, span, s, scratch);
+    else
+        attend_int8(part, r, span, s, scratch);
 }

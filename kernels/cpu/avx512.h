@@ -14,7 +14,8 @@ void sd_matmul_amx(float *y, int ldy, const sd_packed *w, const sd_act *x, int N
 void sd_act_rows_amx(sd_act *a, const float *x, int n0, int n1);
 void sd_attention_avx512(float *part, const sd_attention_rows *r, int span,
                          const sd_attention_shape *s, float *scratch);
-/// Keys and values in bf16 or int8 on the matrix unit; others, and heads of odd sizes, as on AVX-512.
+/// Keys and values in bf16 or int8 on the matrix unit; others, and heads of odd sizes, as on
+/// AVX-512.
 void sd_attention_amx(float *part, const sd_attention_rows *r, int span,
                       const sd_attention_shape *s, float *scratch);
-size_t sd_attention_scratch_amx(int D, int lanes); // floats; a lane is a head of a row
+size_t sd_attention_scratch_amx(const sd_attention_shape *s, int N);

@@ -7,3 +7,6 @@
 enum { SD_KEY_BLOCK = 64 };
 
 extern const sd_ops sd_ops_plain;
+/// attention_scratch of what keeps the scores of one key block, and the largest, for a head of a
+/// row.
+size_t sd_attention_scratch_of_block(const sd_attention_shape *s, int N);

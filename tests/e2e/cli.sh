@@ -41,6 +41,10 @@ check "and generating does not need it" $? "$(cat err)"
 cp "$(dirname "$binary")/specdec-tuning" alone/
 alone/specdec-tuning generate -m tiny.gguf -p abc -n 3 --ignore-end >out 2>err && [ -s out ] && alone/specdec bench kernels --help | grep -q 'usage: specdec bench kernels'
 check "each becomes the other for the other's verbs" $? "$(cat err)"
+cp "$binary" alone/specdec-tuning
+timeout 10 alone/specdec train recipe.yaml >out 2>err
+[ $? = 2 ] && grep -q 'alone/specdec-tuning is a copy of the other program' err && [ ! -s out ]
+check "a copy under the other's name says so, and does not run itself for ever" $? "$(cat err)"
 
 # ---- pipes
 

@@ -71,7 +71,7 @@ static void attend_rows(const sd_ops *ops, const att_case *a, int first, const i
     int heads = a->s.H / a->s.G, D = a->s.D;
     size_t each = sd_attention_part(&a->s), parts = (size_t)(N * heads) * each;
     float *total = sd_alloc(parts, 4), *part = sd_alloc(parts, 4),
-          *scratch = sd_alloc(sd_attention_scratch(&a->s, N), 4);
+          *scratch = sd_alloc(ops->attention_scratch(&a->s, N), 4);
     for (int span = 0; span < sd_attention_spans(len[N - 1]); span++) {
         int skip = 0;
         while (len[skip] <= span * SD_KEY_SPAN) skip++;

@@ -16,6 +16,7 @@ static const sd_ops *emulated(void) {
     ops = sd_ops_plain;
     ops.name = "amx emulated";
     ops.attention = emulated_attention;
+    ops.attention_scratch = emulated_scratch;
     return &ops;
 }
 
