@@ -111,8 +111,10 @@ INLINE void add_group(const tile_place *to, const tile_chunk *c, const sd_act *x
         float *acc = to->acc + (n0 + r0) * SD_TILE_M;
         __m512 a[PAIR][HALF];
         UNROLL for (int j = 0; j < tiles; j++) {
-            UNROLL for (int r = 0; r < HALF; r++) a[j][r] =
-                to->first ? _mm512_setzero_ps() : _mm512_loadu_ps(acc + (j * ROWS + r) * SD_TILE_M);
+            UNROLL for (int r = 0; r < HALF; r++) {
+                const float *from = acc + (j * ROWS + r) * SD_TILE_M;
+                a[j][r] = to->first ? _mm512_setzero_ps() : _mm512_loadu_ps(from);
+            }
         }
         for (int i = 0; i < count; i++) {
             const size_t at = sd_act_at(x, n0, b0 + i);
@@ -120,9 +122,13 @@ INLINE void add_group(const tile_place *to, const tile_chunk *c, const sd_act *x
         }
         float *y = to->y + (size_t)(n0 + r0) * to->ldy;
         UNROLL for (int j = 0; j < tiles; j++) {
-            UNROLL for (int r = 0; r < HALF; r++) if (to->last) _mm512_mask_storeu_ps(
-                y + (size_t)r * to->ldy + j * SD_TILE_M, to->outputs[j], a[j][r]);
-            else _mm512_storeu_ps(acc + (j * ROWS + r) * SD_TILE_M, a[j][r]);
+            UNROLL for (int r = 0; r < HALF; r++) {
+                if (to->last)
+                    _mm512_mask_storeu_ps(y + (size_t)r * to->ldy + j * SD_TILE_M, to->outputs[j],
+                                          a[j][r]);
+                else
+                    _mm512_storeu_ps(acc + (j * ROWS + r) * SD_TILE_M, a[j][r]);
+            }
         }
     }
 }
