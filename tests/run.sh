@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole test-suite of specdec, from a clean checkout: installs what is missing, builds, runs, and closes with "N passed, N failed, N skipped".
 #
-#   tests/run.sh              everything that takes minutes: static unit e2e asan tsan
+#   tests/run.sh              everything that takes minutes: static unit e2e torture fuzz asan tsan
 #   tests/run.sh unit e2e     only these parts
 #   tests/run.sh parity       against the reference implementations, which PYTHON (python3) must have: up to an hour
 #
@@ -9,7 +9,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
-parts=${*:-static unit e2e asan tsan}
+parts=${*:-static unit e2e torture fuzz asan tsan}
 log=$(mktemp -d)
 trap 'rm -rf "$log"' EXIT
 passed=0 failed=0 skipped=0
@@ -91,7 +91,7 @@ fi
 
 models=${SPECDEC_MODELS:-${XDG_CACHE_HOME:-$HOME/.cache}/specdec/models}
 export SPECDEC_MODELS=$models
-if has unit || has e2e || has parity; then
+if has unit || has e2e || has torture || has parity; then
   recipes/models.sh smollm2 >/dev/null || echo "# no weights: the tests that need them are skipped"
   build release specdec unit_tests || parts=
 fi
@@ -101,6 +101,14 @@ if has e2e; then
     [ -x "$script" ] && check "$script" "$script" "$root/build/release/specdec"
   done
 fi
+if has torture; then # short here; each has --full for its long run
+  start=$SECONDS
+  for script in tests/torture/*.sh tests/torture/*.py; do
+    [ -x "$script" ] && check "$script" "$script" "$root/build/release/specdec"
+  done
+  echo "# torture in all: $((SECONDS - start)) s"
+fi
+has fuzz && check fuzz tests/fuzz/run.sh 5
 if has parity; then
   for script in tests/parity/*.py; do
     [ -x "$script" ] && check "$script" "${PYTHON:-python3}" "$script" "$root/build/release/specdec" "$models"
