@@ -38,7 +38,8 @@ static const sd_option rows[] = {
      .type = SD_OPT_FLAG,
      .offset = offsetof(args, verify),
      .def = "true",
-     .help = "load what was written and compare its logits (--no-verify: do not)"},
+     .help = "hold what was written against base and adapter before it gets its name "
+             "(--no-verify: do not)"},
     {.name = "verify-text",
      .type = SD_OPT_STRING,
      .offset = offsetof(args, text),
@@ -99,41 +100,77 @@ out:
     return st;
 }
 
-// Logits of the written thing against base + adapter, in fp32.
-static sd_status verify(const args *a, sd_model *base, const sd_adapter *adapter, const sd_ids *ids,
-                        double survived, sd_error *err) {
+// What was written at `path` is opened again and held against base + adapter.
+static sd_status verify(const args *a, const char *path, sd_model *base, const sd_adapter *adapter,
+                        const sd_ids *ids, sd_error *err) {
     sd_status st = SD_OK;
     sd_pool *pool = NULL;
     sd_model *written = NULL;
     sd_adapter *reloaded = NULL;
     sd_logit_difference d;
-    bool merged = a->to == TO_MERGED || a->to == TO_GGUF, rounded = merged && survived < 0.9999;
+    sd_merge_report merge = {.survived = 1};
+    bool merged = a->to == TO_MERGED || a->to == TO_GGUF;
     SD_TRY(sd_pool_open(&pool, (int)a->threads, err));
-    if (merged)
-        SD_TRY(sd_model_open(&written, a->out, err));
-    else
-        SD_TRY(sd_adapter_open(&reloaded, a->out, base, err));
-    SD_TRY(sd_compare_logits(&d, base, adapter, merged ? written : base, reloaded, ids->id, ids->n,
-                             pool, err));
+    if (merged) {
+        SD_TRY(sd_model_open(&written, path, err));
+        SD_TRY(sd_verify_merged(&merge, &d, written, adapter, base, ids->id, ids->n, pool, err));
+    } else {
+        SD_TRY(sd_adapter_open(&reloaded, path, base, err));
+        SD_TRY(sd_compare_logits(&d, base, adapter, base, reloaded, ids->id, ids->n, pool, err));
+        // A folded scale rounds once more per weight; anything beyond 1e-5 nats is another adapter.
+        SD_CHECK(d.max_kl <= 1e-5, err, SD_EMISMATCH,
+                 "%s: does not give the adapter's logits (KL %.2e); do not use it", path, d.max_kl);
+    }
     printf("verified on %d tokens: KL mean %.2e, max %.2e; same most likely token %.2f %%; largest "
            "logit difference %.2e\n",
            d.positions, d.mean_kl, d.max_kl, 100 * d.top1, d.max_abs);
     if (merged)
-        printf("of the adapter's change %.1f %% survived the rounding to the base's types\n",
-               100 * survived);
-    if (merged && survived < 0.5)
+        printf("of the adapter's change %.1f %% is in the file, after the rounding to its types\n",
+               100 * merge.survived);
+    if (merged && merge.survived < 0.5)
         sd_log(SD_LOG_WARN,
                "%s: most of the tuning was lost to rounding; serve the adapter on its base instead "
                "(-a), or merge into an F16 or BF16 base",
                a->out);
-    // A folded scale rounds once more per weight; anything beyond 1e-5 nats is another adapter.
-    // Rounding to few bits has no such bound: it is reported.
-    SD_CHECK(rounded || d.max_kl <= 1e-5, err, SD_EMISMATCH,
-             "%s: does not give the adapter's logits (KL %.2e); do not use it", a->out, d.max_kl);
 out:
     sd_adapter_release(reloaded);
     sd_model_release(written);
     sd_pool_close(pool);
+    return st;
+}
+
+static sd_status write(const args *a, const char *path, const sd_adapter *adapter, sd_model *base,
+                       sd_error *err) {
+    switch (a->to) {
+    case TO_PEFT:
+        return sd_adapter_write_peft(path, adapter, base, err);
+    case TO_GGUF_LORA:
+        return sd_adapter_write_gguf(path, adapter, base, err);
+    default:
+        return sd_adapter_write_merged(path, adapter, base, err);
+    }
+}
+
+// Nothing bears the asked name before it is verified: it is written beside it as NAME.unverified,
+// which is what a killed export leaves. One that does not hold is removed.
+static sd_status write_verified(const args *a, const sd_adapter *adapter, sd_model *base,
+                                const sd_ids *text, sd_error *err) {
+    sd_status st = SD_OK;
+    bool made = false;
+    size_t n = strlen(a->out);
+    while (n > 1 && a->out[n - 1] == '/') n--;
+    char *path = sd_sprintf("%.*s.unverified", (int)n, a->out);
+    SD_CHECK_ALLOC(path, err);
+    SD_CHECK(!sd_path_exists(path), err, SD_EINVAL,
+             "%s: is there already, from an export that was stopped; remove it", path);
+    made = true;
+    SD_TRY(write(a, path, adapter, base, err));
+    SD_TRY(verify(a, path, base, adapter, text, err));
+    SD_TRY(sd_rename_new(path, a->out, err));
+    printf("wrote %s\n", a->out);
+out:
+    if (st != SD_OK && made) (void)sd_remove_tree(path, NULL);
+    free(path);
     return st;
 }
 
@@ -145,7 +182,6 @@ sd_status sd_verb_export(int argc, char **argv, sd_error *err) {
     sd_model *base = NULL;
     sd_adapter *adapter = NULL;
     sd_ids text = {0};
-    double survived = 1;
     if (sd_verb_help("export RUN|ADAPTER --to FORMAT -o PATH [-m MODEL]",
                      "Writes an adapter for other tools, or merges it.", rows, argc, argv))
         return SD_OK;
@@ -162,19 +198,12 @@ sd_status sd_verb_export(int argc, char **argv, sd_error *err) {
              a.out);
     if (a.verify) SD_TRY(verify_tokens(&text, base, a.text, err)); // refused before it is written
     SD_TRY(sd_adapter_open(&adapter, rest.item[0], base, err));
-    switch (a.to) {
-    case TO_PEFT:
-        SD_TRY(sd_adapter_write_peft(a.out, adapter, base, err));
-        break;
-    case TO_GGUF_LORA:
-        SD_TRY(sd_adapter_write_gguf(a.out, adapter, base, err));
-        break;
-    default:
-        SD_TRY(sd_adapter_write_merged(a.out, adapter, base, &survived, err));
-        break;
+    if (a.verify) {
+        SD_TRY(write_verified(&a, adapter, base, &text, err));
+    } else {
+        SD_TRY(write(&a, a.out, adapter, base, err));
+        printf("wrote %s\n", a.out);
     }
-    printf("wrote %s\n", a.out);
-    if (a.verify) SD_TRY(verify(&a, base, adapter, &text, survived, err));
 out:
     sd_ids_free(&text);
     sd_adapter_release(adapter);

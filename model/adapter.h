@@ -65,8 +65,7 @@ sd_status sd_adapter_write_peft(const char *dir, const sd_adapter *a, sd_model *
                                 sd_error *err);
 sd_status sd_adapter_write_gguf(const char *path, const sd_adapter *a, sd_model *base,
                                 sd_error *err);
-/// The base with W + s B A in place of W: a Hugging Face folder (bf16) from a folder, a GGUF (each
-/// tensor in its own type) from a GGUF. *survived (may be NULL): the share of the delta's norm that
-/// is left after requantisation, 1 when nothing was rounded.
+/// The base with W + s B A in place of W: a Hugging Face folder from a folder, a GGUF from a GGUF,
+/// each tensor in its own type. sd_verify_merged (model/verify.h) measures what the file holds.
 sd_status sd_adapter_write_merged(const char *path, const sd_adapter *a, sd_model *base,
-                                  double *survived, sd_error *err);
+                                  sd_error *err);

@@ -1,7 +1,8 @@
-// The row order of q and k: see the top of model/adapter.c. Shared by the reader and the writers.
+// What the reader and the writers of adapters share. The row order of q and k: see the top of
+// model/adapter.c.
 #pragma once
 
-#include "model/model.h"
+#include "model/adapter.h"
 
 /// Whether B's rows of this projection change places between the base in memory and a file in the
 /// given layout.
@@ -9,3 +10,6 @@ bool sd_adapter_row_moves(const sd_model *base, sd_proj p, bool file_interleaved
 
 /// Where row `row` of the half layout (Hugging Face) stands in the interleaved one (GGUF llama).
 int sd_adapter_interleave_row(int row, int D);
+
+/// delta [K] <- row `row` of s B A.
+void sd_adapter_delta_row(float *delta, const sd_lora *l, int row, int K);

@@ -2,10 +2,10 @@
 // tensor, so memory is one tensor of fp32 at a time for a GGUF; a Hugging Face folder keeps its
 // merged tensors until the file is written.
 //
-// A merge into a quantised type rounds: of a small delta little may survive. *survived says how
-// much: <D', D> / <D, D> over all merged weights, D the delta asked for and D' the one that the
-// written file has.
-#include "model/adapter.h"
+// A tensor finds its adapter by name. The address of a weight says nothing: the binder reads a copy
+// of what does not stand at a multiple of its size. What the file really holds is measured on the
+// file (model/merge_check.c), never here.
+#include "model/adapter_basis.h"
 
 #include "base/file.h"
 #include "model/gguf.h"
@@ -13,48 +13,41 @@
 
 #include <string.h>
 
-typedef struct {
-    double asked, kept; // <D, D> and <D', D>
-} survival;
+void sd_adapter_delta_row(float *delta, const sd_lora *l, int row, int K) {
+    memset(delta, 0, (size_t)K * sizeof *delta);
+    for (int r = 0; r < l->r; r++) {
+        float b = l->scale * l->B[(size_t)row * (size_t)l->r + (size_t)r];
+        const float *A = l->A + (size_t)r * (size_t)K;
+        for (int k = 0; k < K; k++) delta[k] += b * A[k];
+    }
+}
 
 // out [rows in w's type] <- w + s B A.
-static sd_status merge_weight(void *out, const sd_weight *w, const sd_lora *l, survival *sv,
-                              sd_error *err) {
+static sd_status merge_weight(void *out, const sd_weight *w, const sd_lora *l, sd_error *err) {
     sd_status st = SD_OK;
     int K = w->cols;
     size_t row_bytes = sd_row_bytes(w->dtype, K);
-    float *base = sd_alloc((size_t)K * 3, sizeof *base), *delta = base ? base + K : NULL,
-          *sum = base ? base + 2 * K : NULL;
-    SD_CHECK_ALLOC(base, err);
+    float *sum = sd_alloc((size_t)K * 2, sizeof *sum), *delta = sum ? sum + K : NULL;
+    SD_CHECK_ALLOC(sum, err);
     for (int m = 0; m < w->rows; m++) {
-        sd_dequantise(base, w->dtype, (const char *)w->data + (size_t)m * row_bytes, K);
-        memset(delta, 0, (size_t)K * sizeof *delta);
-        for (int r = 0; r < l->r; r++) {
-            float b = l->scale * l->B[(size_t)m * (size_t)l->r + (size_t)r];
-            const float *A = l->A + (size_t)r * (size_t)K;
-            for (int k = 0; k < K; k++) delta[k] += b * A[k];
-        }
-        for (int k = 0; k < K; k++) sum[k] = base[k] + delta[k];
-        void *row = (char *)out + (size_t)m * row_bytes;
-        SD_CHECK(sd_quantise(row, w->dtype, sum, K), err, SD_EINVAL,
+        sd_dequantise(sum, w->dtype, (const char *)w->data + (size_t)m * row_bytes, K);
+        sd_adapter_delta_row(delta, l, m, K);
+        for (int k = 0; k < K; k++) sum[k] += delta[k];
+        SD_CHECK(sd_quantise((char *)out + (size_t)m * row_bytes, w->dtype, sum, K), err, SD_EINVAL,
                  "cannot write weights of type %s; export the adapter unmerged (--to gguf-lora)",
                  sd_dtype_name(w->dtype));
-        sd_dequantise(sum, w->dtype, row, K);
-        for (int k = 0; k < K; k++) {
-            sv->asked += (double)delta[k] * delta[k];
-            sv->kept += ((double)sum[k] - base[k]) * delta[k];
-        }
     }
 out:
-    free(base);
+    free(sum);
     return st;
 }
 
-// The slot whose stored matrix begins at `data`, or -1.
-static int slot_of(const sd_model *base, const void *data) {
-    for (int l = 0; l < base->hp.L; l++)
-        for (int p = 0; p < SD_PROJ_COUNT; p++)
-            if (base->layer[l].w[p].data == data) return l * SD_PROJ_COUNT + p;
+// The slot of the tensor that the source calls `name` and the adapter changes, or -1.
+static int slot_of(const sd_adapter *a, const sd_model *base, const char *name) {
+    for (int i = 0; i < base->hp.L * SD_PROJ_COUNT; i++)
+        if (a->lora[i].r &&
+            strcmp(base->layer[i / SD_PROJ_COUNT].w_name[i % SD_PROJ_COUNT], name) == 0)
+            return i;
     return -1;
 }
 
@@ -75,7 +68,7 @@ out:
 }
 
 static sd_status merge_gguf(const char *path, const sd_adapter *a, const sd_model *base,
-                            survival *sv, sd_error *err) {
+                            sd_error *err) {
     sd_status st = SD_OK;
     sd_gguf_writer *w = NULL;
     void *merged = NULL;
@@ -88,15 +81,15 @@ static sd_status merge_gguf(const char *path, const sd_adapter *a, const sd_mode
     }
     for (int i = 0; i < sd_gguf_tensor_count(g); i++) {
         const sd_gguf_tensor *t = sd_gguf_tensor_at(g, i);
-        int slot = slot_of(base, t->data);
-        if (slot < 0 || !a->lora[slot].r) {
+        int slot = slot_of(a, base, t->name);
+        if (slot < 0) {
             SD_TRY(sd_gguf_write_tensor(w, t->data, t->bytes, err));
             continue;
         }
         merged = sd_alloc(t->bytes, 1);
         SD_CHECK_ALLOC(merged, err);
         SD_TRY(merge_weight(merged, &base->layer[slot / SD_PROJ_COUNT].w[slot % SD_PROJ_COUNT],
-                            &a->lora[slot], sv, err));
+                            &a->lora[slot], err));
         SD_TRY(sd_gguf_write_tensor(w, merged, t->bytes, err));
         free(merged);
         merged = NULL;
@@ -139,7 +132,7 @@ out:
 }
 
 static sd_status merge_folder(const char *dir, const sd_adapter *a, const sd_model *base,
-                              survival *sv, sd_error *err) {
+                              sd_error *err) {
     sd_status st = SD_OK;
     int n = sd_safetensors_count(base->st);
     bool made = false;
@@ -154,12 +147,12 @@ static sd_status merge_folder(const char *dir, const sd_adapter *a, const sd_mod
     SD_CHECK_ALLOC(weights, err);
     for (int i = 0; i < n; i++) {
         t[i] = *sd_safetensors_at(base->st, i);
-        int slot = slot_of(base, t[i].data);
-        if (slot < 0 || !a->lora[slot].r) continue;
+        int slot = slot_of(a, base, t[i].name);
+        if (slot < 0) continue;
         merged[i] = sd_alloc(t[i].bytes, 1);
         SD_CHECK_ALLOC(merged[i], err);
         SD_TRY(merge_weight(merged[i], &base->layer[slot / SD_PROJ_COUNT].w[slot % SD_PROJ_COUNT],
-                            &a->lora[slot], sv, err));
+                            &a->lora[slot], err));
         t[i].data = merged[i];
     }
     made = !sd_path_exists(dir);
@@ -181,10 +174,6 @@ out:
 }
 
 sd_status sd_adapter_write_merged(const char *path, const sd_adapter *a, sd_model *base,
-                                  double *survived, sd_error *err) {
-    survival sv = {0};
-    sd_status st =
-        base->is_gguf ? merge_gguf(path, a, base, &sv, err) : merge_folder(path, a, base, &sv, err);
-    if (survived) *survived = sv.asked > 0 ? sv.kept / sv.asked : 1;
-    return st;
+                                  sd_error *err) {
+    return base->is_gguf ? merge_gguf(path, a, base, err) : merge_folder(path, a, base, err);
 }

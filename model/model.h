@@ -43,6 +43,7 @@ typedef struct {
     const float *q_norm, *k_norm; // [D]; NULL without QK-norm
     sd_weight
         w[SD_PROJ_COUNT]; // q [H*D, C], k, v [G*D, C], o [C, H*D], gate, up [F, C], down [C, F]
+    const char *w_name[SD_PROJ_COUNT]; // what the source calls them
 } sd_layer;
 
 enum { SD_MAX_END_TOKENS = 8 };

@@ -127,6 +127,7 @@ static sd_status bind_layer(binder *b, int l) {
         int rows, cols;
         sd_proj_shape(hp, (sd_proj)p, &rows, &cols);
         SD_TRY(bind_matrix(b, s->w[p], l, rows, cols, &layer->w[p]));
+        layer->w_name[p] = b->used[b->n_used - 1];
     }
 out:
     return st;

@@ -54,6 +54,14 @@ static double log_sum_exp(const float *x, int V, int *top) {
     return max + log(sum);
 }
 
+static double deviation(const float *x, int V) {
+    double mean = 0, sum = 0;
+    for (int i = 0; i < V; i++) mean += (double)x[i];
+    mean /= V;
+    for (int i = 0; i < V; i++) sum += ((double)x[i] - mean) * ((double)x[i] - mean);
+    return sqrt(sum / V);
+}
+
 static void compare_row(sd_logit_difference *d, const float *a, const float *b, int V) {
     int top_a = -1, top_b = -1;
     double za = log_sum_exp(a, V, &top_a), zb = log_sum_exp(b, V, &top_b), kl = 0;
@@ -63,6 +71,7 @@ static void compare_row(sd_logit_difference *d, const float *a, const float *b, 
         if (!(diff <= d->max_abs)) d->max_abs = diff; // NaN too
     }
     if (!(kl <= d->max_kl)) d->max_kl = kl;
+    d->spread = fmax(d->spread, deviation(a, V));
     d->mean_kl += kl;
     d->top1 += top_a == top_b;
     d->positions++;
@@ -93,5 +102,32 @@ sd_status sd_compare_logits(sd_logit_difference *out, sd_model *a, const sd_adap
 out:
     close_side(&sa);
     close_side(&sb);
+    return st;
+}
+
+// A weight that is off by the share u moves a product of many by less than u of its size, each of
+// the 7 L products adds its own, and they do not know of each other: the logits move by at most
+// u sqrt(7 L) of their spread. A distribution whose logits move by s is s^2 / 2 nats away. 1e-5 is
+// what two orders of fp32 sums are apart.
+static double kl_of_rounding(double roundoff, int L, double spread) {
+    if (isinf(roundoff)) return INFINITY;
+    double s = roundoff * sqrt(SD_PROJ_COUNT * (double)L) * spread;
+    return 1e-5 + s * s / 2;
+}
+
+sd_status sd_verify_merged(sd_merge_report *out, sd_logit_difference *d, sd_model *written,
+                           const sd_adapter *a, sd_model *base, const int32_t *tokens, int n,
+                           sd_pool *pool, sd_error *err) {
+    sd_status st = SD_OK;
+    *d = (sd_logit_difference){0};
+    SD_TRY(sd_merge_check(out, written, a, base, err));
+    if (n == 0) goto out;
+    SD_TRY(sd_compare_logits(d, base, a, written, NULL, tokens, n, pool, err));
+    double bound = kl_of_rounding(out->roundoff, base->hp.L, d->spread);
+    SD_CHECK(d->max_kl <= bound, err, SD_EMISMATCH,
+             "%s: does not give the adapter's logits (KL %.2e, rounding explains %.2e); do not use "
+             "it",
+             written->path, d->max_kl, bound);
+out:
     return st;
 }

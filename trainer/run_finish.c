@@ -53,20 +53,26 @@ out:
     return st;
 }
 
-static sd_status compare(finish *f, const char *name, const char *path, sd_model *model,
-                         const sd_adapter *adapter, bool exact, json_t *entry, sd_error *err) {
+static sd_status note(finish *f, const char *name, const sd_logit_difference *d, json_t *entry,
+                      sd_error *err) {
+    bool kept = json_object_set_new(entry, "positions", json_integer(d->positions)) == 0 &&
+                json_object_set_new(entry, "mean_kl", json_real(d->mean_kl)) == 0 &&
+                json_object_set_new(entry, "max_kl", json_real(d->max_kl)) == 0 &&
+                json_object_set_new(entry, "top1", json_real(d->top1)) == 0;
+    if (!kept) return sd_fail(err, SD_ENOMEM, "out of memory");
+    sd_run_say(f->r, "%s: loaded again, %d positions: mean KL %.2g, same best token %.2f %%", name,
+               d->positions, d->mean_kl, 100 * d->top1);
+    return SD_OK;
+}
+
+/// An adapter that was loaded again, against the trained parameters.
+static sd_status compare(finish *f, const char *name, const char *path, const sd_adapter *again,
+                         json_t *entry, sd_error *err) {
     sd_status st = SD_OK;
     sd_run *r = f->r;
     sd_logit_difference d;
-    if (f->n == 0) return SD_OK;
-    SD_TRY(sd_compare_logits(&d, r->model, f->own, model, adapter, f->text, f->n, r->pool, err));
-    json_object_set_new(entry, "positions", json_integer(d.positions));
-    json_object_set_new(entry, "mean_kl", json_real(d.mean_kl));
-    json_object_set_new(entry, "max_kl", json_real(d.max_kl));
-    json_object_set_new(entry, "top1", json_real(d.top1));
-    sd_run_say(r, "%s: loaded again, %d positions: mean KL %.2g, same best token %.2f %%", name,
-               d.positions, d.mean_kl, 100 * d.top1);
-    if (!exact) return SD_OK; // a requantised merge is reported, not judged
+    SD_TRY(sd_compare_logits(&d, r->model, f->own, r->model, again, f->text, f->n, r->pool, err));
+    SD_TRY(note(f, name, &d, entry, err));
     r->report->verified++;
     r->report->worst_kl = fmax(r->report->worst_kl, d.mean_kl);
     r->report->worst_top1 = fmin(r->report->worst_top1, d.top1);
@@ -159,39 +165,63 @@ out:
 
 // ---- artefacts
 
-static sd_status add_entry(json_t **entry, finish *f, const char *name, const char *file,
-                           sd_sha256 *hash, sd_error *err) {
+// An artefact bears its name only when it is verified: it is written as NAME.unverified, which is
+// what a kill or a failure leaves. What bears the name already is of an end that was killed before
+// the manifest.
+typedef struct {
+    char *tmp, *path;
+} artefact;
+
+static sd_status artefact_begin(artefact *a, const finish *f, const char *name, sd_error *err) {
     sd_status st = SD_OK;
-    char *path = sd_run_path(f->r, file);
-    *entry = NULL;
-    SD_CHECK_ALLOC(path, err);
-    SD_TRY(sd_sha256_of_file(hash, path, err));
+    a->path = sd_run_path(f->r, name);
+    a->tmp = a->path ? sd_sprintf("%s.unverified", a->path) : NULL;
+    SD_CHECK_ALLOC(a->tmp, err);
+    SD_TRY(sd_remove_tree(a->tmp, err));
+out:
+    return st;
+}
+
+static sd_status artefact_publish(const artefact *a, sd_error *err) {
+    sd_status st = sd_remove_tree(a->path, err);
+    return st == SD_OK ? sd_rename_new(a->tmp, a->path, err) : st;
+}
+
+static void artefact_free(artefact *a) {
+    free(a->tmp);
+    free(a->path);
+}
+
+static sd_status add_entry(json_t **entry, finish *f, const char *name, const char *file,
+                           const sd_sha256 *hash, sd_error *err) {
+    sd_status st = SD_OK;
     *entry = json_pack("{s:s, s:s}", "file", file, "sha256", hash->hex);
     SD_CHECK_ALLOC(*entry, err);
     SD_CHECK(json_object_set_new(f->artefacts, name, *entry) == 0, err, SD_ENOMEM, "out of memory");
 out:
-    free(path);
     return st;
 }
 
-/// adapter/ is always written: it is the run's result. *again: loaded from there.
+/// adapter/ is always written: it is the run's result.
 static sd_status write_peft(finish *f, sd_sha256 *hash, sd_error *err) {
     sd_status st = SD_OK;
     sd_run *r = f->r;
     sd_adapter *again = NULL;
     json_t *entry;
-    char *dir = sd_run_path(r, "adapter");
-    SD_CHECK_ALLOC(dir, err);
-    SD_TRY(sd_adapter_write_peft(dir, f->own, r->model, err));
+    artefact dir = {0};
+    SD_TRY(artefact_begin(&dir, f, "adapter", err));
+    SD_TRY(sd_adapter_write_peft(dir.tmp, f->own, r->model, err));
+    SD_TRY(sd_adapter_open(&again, dir.tmp, r->model, err));
+    *hash = again->sha256;
     SD_TRY(add_entry(&entry, f, "adapter", "adapter/adapter_model.safetensors", hash, err));
     if (f->n) {
-        SD_TRY(sd_adapter_open(&again, dir, r->model, err));
-        SD_TRY(compare(f, "adapter", dir, r->model, again, true, entry, err));
+        SD_TRY(compare(f, "adapter", dir.tmp, again, entry, err));
         SD_TRY(compare_passes(f, again, err));
     }
+    SD_TRY(artefact_publish(&dir, err));
 out:
     sd_adapter_release(again);
-    free(dir);
+    artefact_free(&dir);
     return st;
 }
 
@@ -200,18 +230,16 @@ static sd_status write_gguf(finish *f, sd_error *err) {
     sd_run *r = f->r;
     sd_adapter *again = NULL;
     json_t *entry;
-    sd_sha256 hash;
-    char *path = sd_run_path(r, "adapter.gguf");
-    SD_CHECK_ALLOC(path, err);
-    SD_TRY(sd_adapter_write_gguf(path, f->own, r->model, err));
-    SD_TRY(add_entry(&entry, f, "gguf-lora", "adapter.gguf", &hash, err));
-    if (f->n) {
-        SD_TRY(sd_adapter_open(&again, path, r->model, err));
-        SD_TRY(compare(f, "adapter.gguf", path, r->model, again, true, entry, err));
-    }
+    artefact file = {0};
+    SD_TRY(artefact_begin(&file, f, "adapter.gguf", err));
+    SD_TRY(sd_adapter_write_gguf(file.tmp, f->own, r->model, err));
+    SD_TRY(sd_adapter_open(&again, file.tmp, r->model, err));
+    SD_TRY(add_entry(&entry, f, "gguf-lora", "adapter.gguf", &again->sha256, err));
+    if (f->n) SD_TRY(compare(f, "adapter.gguf", file.tmp, again, entry, err));
+    SD_TRY(artefact_publish(&file, err));
 out:
     sd_adapter_release(again);
-    free(path);
+    artefact_free(&file);
     return st;
 }
 
@@ -219,26 +247,27 @@ static sd_status write_merged(finish *f, sd_error *err) {
     sd_status st = SD_OK;
     sd_run *r = f->r;
     sd_model *again = NULL;
-    double survived = 1;
+    sd_merge_report merge;
+    sd_logit_difference d;
     const char *name = r->model->is_gguf ? "merged.gguf" : "merged";
-    char *path = sd_run_path(r, name);
+    artefact file = {0};
     json_t *entry;
-    SD_CHECK_ALLOC(path, err);
-    if (!r->model->is_gguf) SD_TRY(sd_remove_tree(path, err)); // a killed export's half
-    SD_TRY(sd_adapter_write_merged(path, f->own, r->model, &survived, err));
-    SD_TRY(sd_model_open(&again, path, err));
     sd_sha256 hash;
+    SD_TRY(artefact_begin(&file, f, name, err));
+    SD_TRY(sd_adapter_write_merged(file.tmp, f->own, r->model, err));
+    SD_TRY(sd_model_open(&again, file.tmp, err));
     SD_TRY(sd_model_sha256(again, &hash, err));
-    entry =
-        json_pack("{s:s, s:s, s:f}", "file", name, "sha256", hash.hex, "delta_survived", survived);
-    SD_CHECK(entry && json_object_set_new(f->artefacts, "merged", entry) == 0, err, SD_ENOMEM,
-             "out of memory");
-    sd_run_say(r, "%s: %.1f %% of the delta is left after rounding to the file's types", name,
-               100 * survived);
-    SD_TRY(compare(f, name, path, again, NULL, false, entry, err));
+    SD_TRY(sd_verify_merged(&merge, &d, again, f->own, r->model, f->text, f->n, r->pool, err));
+    SD_TRY(add_entry(&entry, f, "merged", name, &hash, err));
+    SD_CHECK(json_object_set_new(entry, "delta_survived", json_real(merge.survived)) == 0, err,
+             SD_ENOMEM, "out of memory");
+    sd_run_say(r, "%s: %.1f %% of the delta is in the file, after rounding to its types", name,
+               100 * merge.survived);
+    if (f->n) SD_TRY(note(f, name, &d, entry, err));
+    SD_TRY(artefact_publish(&file, err));
 out:
     sd_model_release(again);
-    free(path);
+    artefact_free(&file);
     return st;
 }
 
@@ -288,8 +317,10 @@ static sd_status write_index(finish *f, const sd_sha256 *adapter, sd_error *err)
     SD_TRY(sd_mkdirs(dir, err));
     SD_TRY(sd_corpus_write(path, tokens, n, sd_tokenizer_fingerprint(r->model->tokenizer), adapter,
                            err));
+    SD_TRY(sd_sha256_of_file(&hash, path, err));
     SD_TRY(add_entry(&entry, f, "draft", "draft/corpus.idx", &hash, err));
-    json_object_set_new(entry, "tokens", json_integer((json_int_t)n));
+    SD_CHECK(json_object_set_new(entry, "tokens", json_integer((json_int_t)n)) == 0, err, SD_ENOMEM,
+             "out of memory");
 out:
     free(tokens);
     free(dir);
@@ -299,8 +330,8 @@ out:
 
 // ---- the manifest
 
-static void set_number(json_t *j, const char *name, double v) {
-    json_object_set_new(j, name, isfinite(v) ? json_real(v) : json_null());
+static bool set_number(json_t *j, const char *name, double v) {
+    return json_object_set_new(j, name, isfinite(v) ? json_real(v) : json_null()) == 0;
 }
 
 static sd_status write_manifest(finish *f, sd_error *err) {
@@ -323,12 +354,12 @@ static sd_status write_manifest(finish *f, sd_error *err) {
         "tokens_seen", (json_int_t)s->tokens, "supervised_tokens_seen", (json_int_t)s->supervised,
         "artefacts", f->artefacts);
     SD_CHECK_ALLOC(j, err);
-    set_number(j, "last_loss", r->report->last_loss);
-    set_number(j, "best_eval_loss", r->report->best_eval);
-    set_number(j, "wall_s", s->wall_s);
-    set_number(j, "trainer_loss_of_verified_text", r->report->trainer_loss);
-    set_number(j, "reloaded_loss_of_verified_text", r->report->reloaded_loss);
-    text = json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    bool kept = set_number(j, "last_loss", r->report->last_loss) &&
+                set_number(j, "best_eval_loss", r->report->best_eval) &&
+                set_number(j, "wall_s", s->wall_s) &&
+                set_number(j, "trainer_loss_of_verified_text", r->report->trainer_loss) &&
+                set_number(j, "reloaded_loss_of_verified_text", r->report->reloaded_loss);
+    text = kept ? json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
     json_decref(j);
     SD_CHECK_ALLOC(text, err);
     SD_CHECK_ALLOC(path, err);

@@ -124,4 +124,10 @@ check "and both are what they were" $?
 refuses "export refuses an empty text to verify on" 2 'nothing: holds no text' "$binary" export piped --to gguf-lora -o out.gguf --verify-text nothing
 [ ! -e out.gguf ]
 check "before it writes" $?
+"$binary" export piped --to merged -o merged.gguf >out 2>&1 && grep -q 'is in the file' out && [ -e merged.gguf ] && [ ! -e merged.gguf.unverified ]
+check "export gives a merged file its name when it is verified" $? "$(cat out)"
+: >half.gguf.unverified
+refuses "export does not touch what a stopped one left" 2 'half.gguf.unverified: is there already' "$binary" export piped --to merged -o half.gguf
+[ -e half.gguf.unverified ] && [ ! -e half.gguf ]
+check "and writes nothing" $?
 exit $failed
