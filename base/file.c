@@ -6,7 +6,6 @@
 #include <ftw.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -33,61 +32,8 @@ static sd_status fail_errno(sd_error *err, const char *path, const char *doing) 
     }
 }
 
-sd_status sd_map_open(sd_map *m, const char *path, sd_error *err) {
-    sd_status st = SD_OK;
-    *m = (sd_map){0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return fail_errno(err, path, "open");
-    struct stat sb;
-    if (fstat(fd, &sb) != 0) {
-        st = fail_errno(err, path, "stat");
-        goto out;
-    }
-    SD_CHECK(S_ISREG(sb.st_mode), err, SD_EFORMAT,
-             "%s: is not a regular file; give the path of a file", path);
-    if (sb.st_size > 0) {
-        void *p = mmap(NULL, (size_t)sb.st_size, PROT_READ, MAP_SHARED, fd, 0);
-        if (p == MAP_FAILED) {
-            st = fail_errno(err, path, "map");
-            goto out;
-        }
-        *m = (sd_map){p, (size_t)sb.st_size, fd};
-    }
-out:
-    if (!m->data) close(fd);
-    return st;
-}
-
-void sd_map_close(sd_map *m) {
-    if (m->data) {
-        munmap((void *)(uintptr_t)m->data, m->size);
-        close(m->fd);
-    }
-    *m = (sd_map){0};
-}
-
-bool sd_map_holds(const sd_map *m, const void *p, size_t bytes) {
-    uintptr_t begin = (uintptr_t)m->data, at = (uintptr_t)p;
-    return m->data && at >= begin && at - begin <= m->size && bytes <= m->size - (at - begin);
-}
-
-bool sd_map_read(void *to, const sd_map *m, const void *from, size_t bytes) {
-    off_t at = (const uint8_t *)from - m->data;
-    for (ssize_t n; bytes > 0; to = (char *)to + n, at += n, bytes -= (size_t)n) {
-        n = pread(m->fd, to, bytes, at);
-        if (n < 0 && errno == EINTR)
-            n = 0;
-        else if (n <= 0)
-            return false;
-    }
-    return true;
-}
-
-void sd_map_forget(const sd_map *m) {
-    if (!m->data) return;
-    void *p = (void *)(uintptr_t)m->data;
-    madvise(p, m->size, MADV_NOHUGEPAGE); // a file may lie in the page cache by 2 MB
-    madvise(p, m->size, MADV_DONTNEED);
+sd_status sd_fail_errno(sd_error *err, const char *path, const char *doing) {
+    return fail_errno(err, path, doing);
 }
 
 sd_status sd_file_read(char **data, size_t *len, const char *path, size_t max, sd_error *err) {

@@ -6,30 +6,15 @@
 // the operation fails and the old file stays.
 #pragma once
 
+#include "base/map.h"
 #include "base/memory.h"
 #include "base/status.h"
 
 #include <stdint.h>
 #include <stdio.h>
 
-/// A file mapped read-only. Zeroed is a valid closed map.
-typedef struct {
-    const uint8_t *data;
-    size_t size; // bytes; an empty file has data NULL and size 0
-    int fd;      // where data is not NULL
-} sd_map;
-
-/// SD_ENOTFOUND when the path does not exist, SD_EFORMAT when it is not a regular file, SD_EIO
-/// otherwise.
-sd_status sd_map_open(sd_map *m, const char *path, sd_error *err);
-void sd_map_close(sd_map *m);
-/// Takes the mapped pages out of this process; what is read again comes back from the page cache, a
-/// few pages at a time. Any thread may read meanwhile.
-void sd_map_forget(const sd_map *m);
-/// Bytes of the map at `from` without mapping a page: a fault maps sixteen. False when the file
-/// cannot be read any more. from must lie in the map.
-bool sd_map_read(void *to, const sd_map *m, const void *from, size_t bytes);
-bool sd_map_holds(const sd_map *m, const void *p, size_t bytes);
+/// The sentence for errno after a call on path that was `doing` ("open", "write").
+sd_status sd_fail_errno(sd_error *err, const char *path, const char *doing);
 
 /// The whole file into a malloc'ed, 0-terminated buffer. More than max bytes is SD_ELIMIT. Reads
 /// pipes and devices too.

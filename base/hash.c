@@ -55,6 +55,33 @@ sd_status sd_sha256_of_file(sd_sha256 *out, const char *path, sd_error *err) {
     return st;
 }
 
+sd_status sd_hasher_add_map(sd_hasher *h, const sd_map *m, const char *path,
+                            const atomic_bool *stop, sd_error *err) {
+    enum { PIECE = 1 << 20 };
+    sd_status st = SD_OK;
+    char *piece = malloc(PIECE);
+    SD_CHECK_ALLOC(piece, err);
+    for (size_t at = 0; at < m->size; at += PIECE) {
+        size_t n = m->size - at < PIECE ? m->size - at : PIECE;
+        SD_CHECK(!stop || !atomic_load(stop), err, SD_EINTERRUPTED, "%s: interrupted", path);
+        SD_CHECK(sd_map_read(piece, m, m->data + at, n), err, SD_EIO,
+                 "%s: byte %zu cannot be read; is the disk there, the file whole?", path, at);
+        sd_hasher_add(h, piece, n);
+    }
+out:
+    free(piece);
+    return st;
+}
+
+sd_status sd_sha256_of_map(sd_sha256 *out, const sd_map *m, const char *path, sd_error *err) {
+    sd_hasher *h;
+    sd_status st = sd_hasher_open(&h, err);
+    if (st != SD_OK) return st;
+    st = sd_hasher_add_map(h, m, path, NULL, err);
+    *out = sd_hasher_close(h);
+    return st;
+}
+
 bool sd_sha256_equal(const sd_sha256 *a, const sd_sha256 *b) {
     return a->hex[0] && strcmp(a->hex, b->hex) == 0;
 }

@@ -10,7 +10,7 @@
 //   sorted by that token. A run of length c covers a multiple of every stride <= c, so probing
 //   multiples of n/2, n/4, ... finds it after about 2/share probes, however many tokens follow.
 //
-// Little-endian file, mapped in place:
+// Little-endian file, read into memory as it is:
 //
 //      0   8  "SDCORPUS"
 //      8   4  version, 1
@@ -30,7 +30,7 @@
 #include <string.h>
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "the corpus index is mapped in place and little-endian"
+#error "the corpus index is read as it is and little-endian"
 #endif
 
 enum { VERSION = 1, HEADER = 256, CHECKED = 152, MAX_TOKEN = 1 << 24 };
@@ -46,7 +46,8 @@ _Static_assert(sizeof(file_header) == HEADER, "the corpus index header is 256 by
 _Static_assert(offsetof(file_header, sha256) == CHECKED, "the hash covers what stands before it");
 
 struct sd_corpus {
-    sd_map map;
+    const uint8_t *file; // its bytes: the file may change on disk afterwards
+    void *own;           // file, unless it is the caller's
     int64_t n;
     const int32_t *token; // [n]
     const int32_t *sa;    // [n]
@@ -143,23 +144,24 @@ static bool zero_bytes(const char *p, size_t n) {
     return true;
 }
 
-static sd_status check_header(const sd_map *m, const char *path, int64_t *n, sd_error *err) {
+static sd_status check_header(const uint8_t *file, size_t size, const char *path, int64_t *n,
+                              sd_error *err) {
     sd_status st = SD_OK;
-    SD_CHECK(m->size >= HEADER, err, SD_EFORMAT,
-             "%s: %zu bytes are too few for a corpus index; write it again", path, m->size);
-    const file_header *h = (const file_header *)m->data;
+    SD_CHECK(size >= HEADER, err, SD_EFORMAT,
+             "%s: %zu bytes are too few for a corpus index; write it again", path, size);
+    const file_header *h = (const file_header *)(const void *)file;
     SD_CHECK(memcmp(h->magic, "SDCORPUS", 8) == 0, err, SD_EFORMAT,
              "%s: does not begin with SDCORPUS; this is not a corpus index", path);
     SD_CHECK(h->version == VERSION, err, SD_EFORMAT,
              "%s: corpus index version %u, this program reads version %d", path, h->version,
              VERSION);
-    SD_CHECK(h->n < INT32_MAX && m->size == HEADER + (size_t)h->n * 8, err, SD_EFORMAT,
+    SD_CHECK(h->n < INT32_MAX && size == HEADER + (size_t)h->n * 8, err, SD_EFORMAT,
              "%s: %zu bytes do not fit the %llu tokens that its header names; write it again", path,
-             m->size, (unsigned long long)h->n);
+             size, (unsigned long long)h->n);
     SD_CHECK(h->zero == 0 && zero_bytes(h->pad, sizeof h->pad), err, SD_EFORMAT,
              "%s: reserved bytes of the header are not zero; write it again", path);
     char hex[64];
-    SD_TRY(hash_file(hex, h, m->data + HEADER, (size_t)h->n * 8, err));
+    SD_TRY(hash_file(hex, h, file + HEADER, (size_t)h->n * 8, err));
     SD_CHECK(memcmp(hex, h->sha256, 64) == 0, err, SD_EMISMATCH,
              "%s: the contents do not match their SHA-256; the file is damaged, write it again",
              path);
@@ -204,25 +206,22 @@ static sd_status make_buckets(sd_corpus *c, sd_error *err) {
     return SD_OK;
 }
 
-sd_status sd_corpus_open(sd_corpus **out, const char *path, sd_error *err) {
+static sd_status finish(sd_corpus **out, sd_corpus *c, size_t size, const char *name,
+                        sd_error *err) {
     sd_status st = SD_OK;
-    *out = NULL;
-    sd_corpus *c = sd_alloc(1, sizeof *c);
-    SD_CHECK_ALLOC(c, err);
-    SD_TRY(sd_map_open(&c->map, path, err));
-    SD_TRY(check_header(&c->map, path, &c->n, err));
-    const file_header *h = (const file_header *)c->map.data;
+    SD_TRY(check_header(c->file, size, name, &c->n, err));
+    const file_header *h = (const file_header *)(const void *)c->file;
     memcpy(c->tokenizer, h->tokenizer, 64);
     memcpy(c->adapter.hex, h->adapter, 64);
-    c->token = (const int32_t *)(const void *)(c->map.data + HEADER);
+    c->token = (const int32_t *)(const void *)(c->file + HEADER);
     c->sa = c->token + c->n;
     st = check_tokens(c->token, c->n, &c->top, err);
     if (st != SD_OK) {
-        sd_error_prefix(err, "%s", path);
+        sd_error_prefix(err, "%s", name);
         st = SD_EFORMAT;
         goto out;
     }
-    SD_TRY(check_order(c, path, err));
+    SD_TRY(check_order(c, name, err));
     SD_TRY(make_buckets(c, err));
     *out = c, c = NULL;
 out:
@@ -230,9 +229,33 @@ out:
     return st;
 }
 
+sd_status sd_corpus_from_memory(sd_corpus **out, const void *data, size_t size, const char *name,
+                                sd_error *err) {
+    *out = NULL;
+    sd_corpus *c = sd_alloc(1, sizeof *c);
+    if (!c) return sd_fail(err, SD_ENOMEM, "%s: out of memory", name);
+    c->file = data;
+    return finish(out, c, size, name, err);
+}
+
+// Read, not mapped: what was checked here is what lookups find, whatever becomes of the file.
+sd_status sd_corpus_open(sd_corpus **out, const char *path, sd_error *err) {
+    size_t size = 0;
+    *out = NULL;
+    sd_corpus *c = sd_alloc(1, sizeof *c);
+    if (!c) return sd_fail(err, SD_ENOMEM, "%s: out of memory", path);
+    sd_status st = sd_file_load(&c->own, &size, path, err);
+    if (st != SD_OK) {
+        sd_corpus_close(c);
+        return st;
+    }
+    c->file = c->own;
+    return finish(out, c, size, path, err);
+}
+
 void sd_corpus_close(sd_corpus *c) {
     if (!c) return;
-    sd_map_close(&c->map);
+    free(c->own);
     free(c->first);
     free(c);
 }

@@ -15,8 +15,12 @@ typedef struct sd_corpus sd_corpus;
 sd_status sd_corpus_write(const char *path, const int32_t *tokens, int64_t n,
                           const char *tokenizer_fingerprint, const sd_sha256 *adapter,
                           sd_error *err);
-/// Mapped read-only; verified (magic, sizes, checksum, order of the suffix array).
+/// Read into memory (8 bytes a token) and verified there: magic, sizes, checksum, order of the
+/// suffix array. The file may change afterwards.
 sd_status sd_corpus_open(sd_corpus **out, const char *path, sd_error *err);
+/// The same of a file's bytes, which must outlive c and stand at a multiple of 8.
+sd_status sd_corpus_from_memory(sd_corpus **out, const void *data, size_t size, const char *name,
+                                sd_error *err);
 void sd_corpus_close(sd_corpus *c);
 int64_t sd_corpus_tokens(const sd_corpus *c);
 const char *sd_corpus_tokenizer(const sd_corpus *c);

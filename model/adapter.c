@@ -376,7 +376,8 @@ static sd_status open_peft(sd_adapter **out, const char *folder, sd_model *base,
         slots[slot].scale = (float)(alpha / (c.rslora ? sqrt(r) : r));
     }
     SD_TRY(build(&a, slots, folder, base, false, err));
-    SD_TRY(sd_sha256_of_file(&a->sha256, weights_path, err));
+    SD_TRY(sd_sha256_of_map(&a->sha256, sd_safetensors_source(s, 0), weights_path, err));
+    SD_TRY(sd_safetensors_check(s, err)); // the factors and the hash are of the same bytes
     const char *recorded = sd_safetensors_metadata(s, "specdec.base_sha256");
     SD_TRY(check_base_hash(a, recorded, recorded ? strlen(recorded) : 0, base, err));
     *out = a;
@@ -456,7 +457,8 @@ static sd_status open_gguf(sd_adapter **out, const char *path, sd_model *base, s
             slots[slot].scale = (float)((double)alpha / (double)(t->ne[1] > 0 ? t->ne[1] : 1));
     }
     SD_TRY(build(&a, slots, path, base, base->hp.arch == SD_ARCH_LLAMA, err));
-    SD_TRY(sd_sha256_of_file(&a->sha256, path, err));
+    SD_TRY(sd_sha256_of_map(&a->sha256, sd_gguf_source(g), path, err));
+    SD_TRY(sd_gguf_check(g, err)); // the factors and the hash are of the same bytes
     bool has = sd_gguf_str(g, "specdec.base_sha256", &s);
     SD_TRY(check_base_hash(a, has ? s.data : NULL, has ? s.len : 0, base, err));
     *out = a;

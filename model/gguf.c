@@ -311,7 +311,10 @@ static sd_status finish(sd_gguf **out, sd_gguf *g, const char *name, sd_error *e
     sd_status st = SD_OK;
     g->path = sd_strdup(name);
     SD_CHECK_ALLOC(g->path, err);
-    SD_TRY(parse(g, err));
+    st = parse(g, err);
+    // Zeros that stand for what could not be read are no GGUF; the reason goes before the symptom.
+    if (st != SD_OK && sd_map_look(&g->map) == SD_MAP_LOST) st = sd_gguf_check(g, err);
+    if (st != SD_OK) goto out;
     *out = g;
     g = NULL;
 out:
@@ -345,6 +348,13 @@ sd_status sd_gguf_open(sd_gguf **out, const char *path, sd_error *err) {
 
 void sd_gguf_forget(const sd_gguf *g) {
     if (g) sd_map_forget(&g->map);
+}
+
+sd_map *sd_gguf_source(sd_gguf *g) {
+    return g->map.data ? &g->map : NULL;
+}
+sd_status sd_gguf_check(const sd_gguf *g, sd_error *err) {
+    return sd_map_check(&g->map, g->path, err);
 }
 
 const sd_map *sd_gguf_map(const sd_gguf *g, const void *p, size_t bytes) {

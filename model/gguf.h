@@ -49,6 +49,10 @@ sd_status sd_gguf_from_memory(sd_gguf **out, const void *data, size_t size, cons
                               sd_error *err);
 void sd_gguf_close(sd_gguf *g);
 void sd_gguf_forget(const sd_gguf *g); // sd_map_forget
+/// What the file was when it was opened, and is; NULL of one that is in memory.
+sd_map *sd_gguf_source(sd_gguf *g);
+/// sd_map_check: asked after reading, before what was read is believed.
+sd_status sd_gguf_check(const sd_gguf *g, sd_error *err);
 /// The map that holds these bytes; NULL when they are the caller's.
 const sd_map *sd_gguf_map(const sd_gguf *g, const void *p, size_t bytes);
 const char *sd_gguf_path(const sd_gguf *g);

@@ -113,6 +113,100 @@ out:
     return st;
 }
 
+// ---- the files that the model is read from
+
+int sd_model_source_count(const sd_model *m) {
+    return m->is_gguf ? 1 : sd_safetensors_file_count(m->st);
+}
+const char *sd_model_source_path(const sd_model *m, int i) {
+    return m->is_gguf ? m->path : sd_safetensors_file_at(m->st, i);
+}
+sd_map *sd_model_source(const sd_model *m, int i) {
+    return m->is_gguf ? sd_gguf_source(m->gguf) : sd_safetensors_source(m->st, i);
+}
+
+static sd_status hash_sources(const sd_model *m, sd_sha256 *out, sd_error *err) {
+    sd_hasher *h;
+    sd_status st = sd_hasher_open(&h, err);
+    if (st != SD_OK) return st;
+    for (int i = 0; st == SD_OK && i < sd_model_source_count(m); i++)
+        st = sd_hasher_add_map(h, sd_model_source(m, i), sd_model_source_path(m, i), m->stop, err);
+    *out = sd_hasher_close(h);
+    return st;
+}
+
+// Something was done to a file of the model since it was opened: its permissions, a name, its
+// times, or its bytes. Only the bytes matter, and where their hash is known they can be looked at.
+// Under the lock.
+static sd_status accept_same_bytes(const sd_model *m, const sd_model_owned *o, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_sha256 now;
+    int n = sd_model_source_count(m);
+    sd_file_id *before = sd_alloc((size_t)n, sizeof *before), after;
+    SD_CHECK_ALLOC(before, err);
+    for (int i = 0; i < n; i++)
+        SD_TRY(
+            sd_file_id_of(&before[i], sd_model_source(m, i)->fd, sd_model_source_path(m, i), err));
+    SD_TRY(hash_sources(m, &now, err));
+    SD_CHECK(sd_sha256_equal(&now, &o->sha256), err, SD_EIO,
+             "%s: changed since it was loaded; restore it, or start again with what it is now",
+             m->path);
+    for (int i = 0; i < n; i++) {
+        const char *path = sd_model_source_path(m, i);
+        SD_TRY(sd_file_id_of(&after, sd_model_source(m, i)->fd, path, err));
+        SD_CHECK(sd_file_id_equal(&before[i], &after), err, SD_EIO,
+                 "%s: changes while it is read; run again when nothing writes to it", path);
+    }
+    for (int i = 0; i < n; i++) sd_map_accept(sd_model_source(m, i), &before[i]);
+out:
+    free(before);
+    return st;
+}
+
+static sd_status check_sources(const sd_model *m, sd_error *err) {
+    sd_status st = SD_OK;
+    for (int i = 0; st == SD_OK && i < sd_model_source_count(m); i++)
+        st = sd_map_check(sd_model_source(m, i), sd_model_source_path(m, i), err);
+    return st;
+}
+
+sd_status sd_model_check(sd_model *m, sd_error *err) {
+    sd_model_owned *o = m->owned;
+    pthread_mutex_lock(&o->lock);
+    sd_map_state worst = SD_MAP_SAME;
+    for (int i = 0; i < sd_model_source_count(m); i++) {
+        sd_map_state now = sd_map_look(sd_model_source(m, i));
+        if (now > worst) worst = now;
+    }
+    sd_status st = SD_OK;
+    if (worst == SD_MAP_CHANGED && o->hashed)
+        st = accept_same_bytes(m, o, err);
+    else if (worst >= SD_MAP_CHANGED)
+        st = check_sources(m, err);
+    pthread_mutex_unlock(&o->lock);
+    return st;
+}
+
+// The kept hash counts only for the very state that was opened.
+sd_status sd_model_sha256(sd_model *m, sd_sha256 *out, sd_error *err) {
+    sd_model_owned *o = m->owned;
+    sd_status st = SD_OK;
+    sd_sha256 hash;
+    pthread_mutex_lock(&o->lock);
+    if (!o->hashed) {
+        if (!sd_pack_source_sha256(m, &hash)) SD_TRY(hash_sources(m, &hash, err));
+        SD_TRY(check_sources(m, err));
+        o->sha256 = hash;
+        o->hashed = true;
+    }
+    *out = o->sha256;
+out:
+    pthread_mutex_unlock(&o->lock);
+    return st;
+}
+
+// ---- its life
+
 sd_status sd_model_open(sd_model **out, const char *path, sd_error *err) {
     sd_status st = SD_OK;
     *out = NULL;
@@ -128,6 +222,7 @@ sd_status sd_model_open(sd_model **out, const char *path, sd_error *err) {
     m->is_gguf = !sd_path_is_dir(path);
     if (!m->is_gguf) SD_TRY(check_folder(path, err));
     SD_TRY(m->is_gguf ? sd_model_read_gguf(m, err) : sd_model_read_folder(m, err));
+    SD_TRY(check_sources(m, err));
     add_turn_ends(m);
     if (m->tokenizer_error) sd_log(SD_LOG_WARN, "no tokenizer: %s", m->tokenizer_error);
     *out = m;
@@ -158,40 +253,11 @@ void sd_model_release(sd_model *m) {
     free(m->tokenizer_error);
     if (o) {
         sd_arena_free(&o->arena);
+        free(o->row_sum);
         pthread_mutex_destroy(&o->lock);
     }
     free(o);
     free(m);
-}
-
-static sd_status hash_folder(const sd_model *m, sd_sha256 *out, sd_error *err) {
-    sd_hasher *h;
-    sd_status st = sd_hasher_open(&h, err);
-    if (st != SD_OK) return st;
-    for (int i = 0; st == SD_OK && i < sd_safetensors_file_count(m->st); i++) {
-        sd_map map;
-        st = sd_map_open(&map, sd_safetensors_file_at(m->st, i), err);
-        if (st != SD_OK) break;
-        sd_hasher_add(h, map.data, map.size);
-        sd_map_close(&map);
-    }
-    *out = sd_hasher_close(h);
-    return st;
-}
-
-sd_status sd_model_sha256(sd_model *m, sd_sha256 *out, sd_error *err) {
-    sd_model_owned *o = m->owned;
-    sd_status st = SD_OK;
-    pthread_mutex_lock(&o->lock);
-    if (!o->hashed && !sd_pack_source_sha256(m, &o->sha256))
-        st = m->is_gguf ? sd_sha256_of_file(&o->sha256, m->path, err)
-                        : hash_folder(m, &o->sha256, err);
-    if (st == SD_OK) {
-        o->hashed = true;
-        *out = o->sha256;
-    }
-    pthread_mutex_unlock(&o->lock);
-    return st;
 }
 
 // The text of a token for the template's bos_token and eos_token: "" when there is none.

@@ -71,6 +71,9 @@ typedef struct sd_model {
     char *pack_dir;    // where its packed form is kept (model/pack_cache.h); NULL: nowhere
     size_t pack_least; // bytes from which it is
 
+    const atomic_bool *stop; // once set, hashing, packing and timing end with SD_EINTERRUPTED; NULL
+                             // as a rule
+
     struct sd_gguf *gguf; // the source, one of these two
     struct sd_safetensors *st;
     void *owned; // private: converted vectors, the hash, the count of references
@@ -84,8 +87,14 @@ sd_model *sd_model_acquire(sd_model *m);
 void sd_model_release(sd_model *m); // NULL is fine
 
 /// SHA-256 of the file, or of a folder's weight files in name order. Computed at the first call (1
-/// s per 2 GB), then kept. Thread-safe.
+/// s per 2 GB), then kept. SD_EIO when a file changed meanwhile. Thread-safe.
 sd_status sd_model_sha256(sd_model *m, sd_sha256 *out, sd_error *err);
+
+/// SD_EIO when the files were cut, could not be read, or hold other bytes than when they were
+/// opened: asked after long reading (packing, an export, steps of training), before its results are
+/// believed. An fstat a file, and the hash anew where something was done to one that is known.
+/// Thread-safe.
+sd_status sd_model_check(sd_model *m, sd_error *err);
 
 const char *sd_arch_name(sd_arch a); // "llama"
 bool sd_arch_from_name(const char *name, sd_arch *out);

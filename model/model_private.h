@@ -10,14 +10,20 @@
 typedef struct {
     sd_arena arena; // vectors that had to be converted or aligned
     atomic_int references;
-    pthread_mutex_t lock; // of the hash
+    pthread_mutex_t lock; // of what follows
     bool hashed;
     sd_sha256 sha256;
+    uint64_t *row_sum; // [V] model/row_sums.h; NULL: not known yet
 } sd_model_owned;
 
 static inline sd_model_owned *sd_owned(const sd_model *m) {
     return m->owned;
 }
+
+/// The files that the weights are read from: one GGUF, or safetensors in name order.
+int sd_model_source_count(const sd_model *m);
+const char *sd_model_source_path(const sd_model *m, int i);
+sd_map *sd_model_source(const sd_model *m, int i);
 
 /// A tensor of either format; a vector has rows 1.
 typedef struct {

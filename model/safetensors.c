@@ -181,7 +181,10 @@ static sd_status add_file(sd_safetensors *s, const char *path, sd_error *err) {
     SD_CHECK_ALLOC(f->path, err);
     s->n_files++;
     SD_TRY(sd_map_open(&f->map, path, err));
-    SD_TRY(read_file(s, f->map.data, f->map.size, path, err));
+    st = read_file(s, f->map.data, f->map.size, path, err);
+    // Zeros that stand for what could not be read are no header; the reason goes before the
+    // symptom.
+    if (st != SD_OK && sd_map_look(&f->map) == SD_MAP_LOST) st = sd_map_check(&f->map, path, err);
 out:
     return st;
 }
@@ -313,6 +316,16 @@ out:
 
 void sd_safetensors_forget(const sd_safetensors *s) {
     for (int i = 0; s && i < s->n_files; i++) sd_map_forget(&s->file[i].map);
+}
+
+sd_map *sd_safetensors_source(sd_safetensors *s, int i) {
+    return i >= 0 && i < s->n_files ? &s->file[i].map : NULL;
+}
+sd_status sd_safetensors_check(const sd_safetensors *s, sd_error *err) {
+    sd_status st = SD_OK;
+    for (int i = 0; i < s->n_files && st == SD_OK; i++)
+        st = sd_map_check(&s->file[i].map, s->file[i].path, err);
+    return st;
 }
 
 const sd_map *sd_safetensors_map(const sd_safetensors *s, const void *p, size_t bytes) {

@@ -31,6 +31,10 @@ sd_status sd_safetensors_from_memory(sd_safetensors **out, const void *data, siz
                                      const char *name, sd_error *err);
 void sd_safetensors_close(sd_safetensors *s);
 void sd_safetensors_forget(const sd_safetensors *s); // sd_map_forget
+/// What file i was when it was opened, and is.
+sd_map *sd_safetensors_source(sd_safetensors *s, int i);
+/// sd_map_check of every file: asked after reading, before what was read is believed.
+sd_status sd_safetensors_check(const sd_safetensors *s, sd_error *err);
 /// The map that holds these bytes; NULL when they are the caller's.
 const sd_map *sd_safetensors_map(const sd_safetensors *s, const void *p, size_t bytes);
 int sd_safetensors_count(const sd_safetensors *s);
