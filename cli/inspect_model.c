@@ -190,7 +190,9 @@ out:
 
 static void set_gguf_str(json_t *o, const char *name, const sd_gguf *g, const char *key) {
     sd_gguf_string s;
-    if (sd_gguf_str(g, key, &s)) json_object_set_new(o, name, sd_json_text(s.data, s.len));
+    bool has;
+    if (sd_gguf_str(g, key, &s, &has, NULL) == SD_OK && has)
+        json_object_set_new(o, name, sd_json_text(s.data, s.len));
 }
 
 static sd_status set_file_hash(json_t *o, const char *path, sd_error *err) {
@@ -204,7 +206,8 @@ sd_status sd_inspect_gguf_adapter(json_t **out, const char *path, const sd_inspe
                                   sd_error *err) {
     sd_status st = SD_OK;
     sd_gguf *g = NULL;
-    float alpha;
+    float alpha = 0;
+    bool has;
     json_t *o = json_object();
     SD_TRY(sd_gguf_open(&g, path, err));
     json_object_set_new(o, "kind", json_string("adapter"));
@@ -213,8 +216,8 @@ sd_status sd_inspect_gguf_adapter(json_t **out, const char *path, const sd_inspe
     set_gguf_str(o, "name", g, "general.name");
     set_gguf_str(o, "architecture", g, "general.architecture");
     set_gguf_str(o, "type", g, "adapter.type");
-    if (sd_gguf_f32(g, "adapter.lora.alpha", &alpha))
-        json_object_set_new(o, "alpha", json_real((double)alpha));
+    SD_TRY(sd_gguf_f32(g, "adapter.lora.alpha", &alpha, &has, err));
+    if (has) json_object_set_new(o, "alpha", json_real((double)alpha));
     int64_t params = 0, rank = 0;
     for (int i = 0; i < sd_gguf_tensor_count(g); i++) {
         const sd_gguf_tensor *t = sd_gguf_tensor_at(g, i);

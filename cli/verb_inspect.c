@@ -48,11 +48,9 @@ static sd_status inspect_folder(json_t **out, const char *path, const sd_inspect
 static sd_status inspect_gguf(json_t **out, const char *path, const sd_inspect_options *o,
                               sd_error *err) {
     sd_gguf *g;
-    sd_gguf_string type = {0};
     sd_status st = sd_gguf_open(&g, path, err);
     if (st != SD_OK) return st;
-    bool adapter = sd_gguf_str(g, "general.type", &type) && type.len == 7 &&
-                   memcmp(type.data, "adapter", 7) == 0;
+    bool adapter = sd_gguf_str_is(g, "general.type", "adapter");
     sd_gguf_close(g);
     return adapter ? sd_inspect_gguf_adapter(out, path, o, err)
                    : sd_inspect_model(out, path, o, err);

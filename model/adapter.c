@@ -394,10 +394,6 @@ out:
 
 // ---- GGUF-LoRA
 
-static bool string_is(sd_gguf_string s, const char *want) {
-    return s.len == strlen(want) && memcmp(s.data, want, s.len) == 0;
-}
-
 // "blk.3.ffn_up.weight.lora_b"
 static bool parse_gguf_name(const char *name, int L, int *slot, char *which) {
     int layer, used = 0;
@@ -421,19 +417,23 @@ static sd_status open_gguf(sd_adapter **out, const char *path, sd_model *base, s
     sd_gguf *g = NULL;
     found_slot *slots = NULL;
     sd_adapter *a = NULL;
-    sd_gguf_string s;
-    float alpha;
+    sd_gguf_string s = {0};
+    float alpha = 0;
+    bool has;
     SD_TRY(sd_gguf_open(&g, path, err));
-    SD_CHECK(sd_gguf_str(g, "general.type", &s) && string_is(s, "adapter"), err, SD_EFORMAT,
+    SD_TRY(sd_gguf_refuse_split(g, err));
+    SD_CHECK(sd_gguf_str_is(g, "general.type", "adapter"), err, SD_EFORMAT,
              "%s: is a GGUF file but not an adapter (general.type)", path);
-    SD_CHECK(sd_gguf_str(g, "adapter.type", &s) && string_is(s, "lora"), err, SD_EFORMAT,
+    SD_CHECK(sd_gguf_str_is(g, "adapter.type", "lora"), err, SD_EFORMAT,
              "%s: adapter.type is not lora; only LoRA is supported", path);
     const char *arch = sd_arch_name(base->hp.arch);
-    SD_CHECK(sd_gguf_str(g, "general.architecture", &s) && string_is(s, arch), err, SD_EINVAL,
+    SD_TRY(sd_gguf_str(g, "general.architecture", &s, &has, err));
+    SD_CHECK(has, err, SD_EFORMAT, "%s: general.architecture is missing", path);
+    SD_CHECK(sd_gguf_str_is(g, "general.architecture", arch), err, SD_EINVAL,
              "%s: is for architecture %.*s, but %s is %s; give the base it was trained on", path,
-             (int)s.len, s.data, base->path, arch);
-    SD_CHECK(sd_gguf_f32(g, "adapter.lora.alpha", &alpha), err, SD_EFORMAT,
-             "%s: adapter.lora.alpha is missing", path);
+             (int)(s.len < 64 ? s.len : 64), s.data, base->path, arch);
+    SD_TRY(sd_gguf_f32(g, "adapter.lora.alpha", &alpha, &has, err));
+    SD_CHECK(has, err, SD_EFORMAT, "%s: adapter.lora.alpha is missing", path);
     slots = sd_alloc((size_t)base->hp.L * SD_PROJ_COUNT, sizeof *slots);
     SD_CHECK_ALLOC(slots, err);
     for (int i = 0; i < sd_gguf_tensor_count(g); i++) {
@@ -459,7 +459,7 @@ static sd_status open_gguf(sd_adapter **out, const char *path, sd_model *base, s
     SD_TRY(build(&a, slots, path, base, base->hp.arch == SD_ARCH_LLAMA, err));
     SD_TRY(sd_sha256_of_map(&a->sha256, sd_gguf_source(g), path, err));
     SD_TRY(sd_gguf_check(g, err)); // the factors and the hash are of the same bytes
-    bool has = sd_gguf_str(g, "specdec.base_sha256", &s);
+    SD_TRY(sd_gguf_str(g, "specdec.base_sha256", &s, &has, err));
     SD_TRY(check_base_hash(a, has ? s.data : NULL, has ? s.len : 0, base, err));
     *out = a;
     a = NULL;

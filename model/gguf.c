@@ -223,7 +223,8 @@ static sd_status place_tensors(cursor *c, const uint64_t *offset) {
     sd_gguf *g = c->g;
     uint32_t align = DEFAULT_ALIGNMENT;
     const sd_gguf_entry *e = sd_gguf_entry_find(g, "general.alignment");
-    if (e && !sd_gguf_u32(g, "general.alignment", &align)) align = 0;
+    sd_status st = sd_gguf_u32(g, "general.alignment", &align, NULL, c->err);
+    if (st != SD_OK) return st;
     if (align < MIN_ALIGNMENT || align > MAX_ALIGNMENT || (align & (align - 1)))
         return FAIL(c, e ? e->raw - g->bytes : 0,
                     "general.alignment is not a power of two from %d to %d", MIN_ALIGNMENT,

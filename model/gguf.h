@@ -57,18 +57,27 @@ sd_status sd_gguf_check(const sd_gguf *g, sd_error *err);
 const sd_map *sd_gguf_map(const sd_gguf *g, const void *p, size_t bytes);
 const char *sd_gguf_path(const sd_gguf *g);
 
-// Typed access: false when the key is absent or of another type (any integer type that fits serves
-// u32/i64; f32 also serves f64).
-bool sd_gguf_u32(const sd_gguf *g, const char *key, uint32_t *out);
-bool sd_gguf_f32(const sd_gguf *g, const char *key, float *out);
-bool sd_gguf_bool(const sd_gguf *g, const char *key, bool *out);
-bool sd_gguf_str(const sd_gguf *g, const char *key, sd_gguf_string *out);
-/// Arrays. Count 0 when absent or not an array of that type.
-size_t sd_gguf_array_len(const sd_gguf *g, const char *key, sd_gguf_type type);
-bool sd_gguf_array_str(const sd_gguf *g, const char *key, size_t i,
-                       sd_gguf_string *out); // O(1): strings are indexed at opening
-const void *sd_gguf_array_data(const sd_gguf *g, const char *key, sd_gguf_type type,
-                               size_t *n); // unaligned little-endian numbers
+// Typed access. An absent key is SD_OK, leaves *out as it is and *has (may be NULL) false. A key
+// that is there but holds no such value is SD_EFORMAT, with its type and value: a default in its
+// place would be another model. Integers and floats of every width serve where they are exact; a
+// 64-bit float is rounded to the nearest fp32.
+sd_status sd_gguf_u32(const sd_gguf *g, const char *key, uint32_t *out, bool *has, sd_error *err);
+sd_status sd_gguf_f32(const sd_gguf *g, const char *key, float *out, bool *has, sd_error *err);
+sd_status sd_gguf_bool(const sd_gguf *g, const char *key, bool *out, bool *has, sd_error *err);
+sd_status sd_gguf_str(const sd_gguf *g, const char *key, sd_gguf_string *out, bool *has,
+                      sd_error *err);
+/// A token's id; -1, in whatever width it is written, and an absent key give -1.
+sd_status sd_gguf_token(const sd_gguf *g, const char *key, int32_t *out, sd_error *err);
+bool sd_gguf_str_is(const sd_gguf *g, const char *key, const char *text);
+bool sd_gguf_has_key(const sd_gguf *g, const char *key);
+bool sd_gguf_is_array(const sd_gguf *g, const char *key);
+/// Arrays: *n 0 when absent, SD_EFORMAT when it is something else. Elements are O(log keys).
+sd_status sd_gguf_strings(const sd_gguf *g, const char *key, size_t *n, sd_error *err);
+sd_status sd_gguf_integers(const sd_gguf *g, const char *key, size_t *n, sd_error *err);
+bool sd_gguf_array_str(const sd_gguf *g, const char *key, size_t i, sd_gguf_string *out);
+bool sd_gguf_array_int(const sd_gguf *g, const char *key, size_t i, int64_t *out);
+/// A part of a split model is refused, with the way to join it: alone it is never whole.
+sd_status sd_gguf_refuse_split(const sd_gguf *g, sd_error *err);
 
 int sd_gguf_tensor_count(const sd_gguf *g);
 const sd_gguf_tensor *sd_gguf_tensor_at(const sd_gguf *g, int i);

@@ -8,6 +8,7 @@
 //   eos_token_id, add_bos_token
 #include "model/tokenizer_internal.h"
 
+#include "base/log.h"
 #include "model/gguf.h"
 
 #include <string.h>
@@ -32,7 +33,14 @@ static sd_status read_pre(sd_tokenizer *t, const sd_gguf *g, sd_error *err) {
     sd_status st = SD_OK;
     sd_gguf_string name = {"default", 7};
     const pre_tokeniser *pre = NULL;
-    sd_gguf_str(g, "tokenizer.ggml.pre", &name);
+    bool has;
+    SD_TRY(sd_gguf_str(g, "tokenizer.ggml.pre", &name, &has, err));
+    if (!has)
+        sd_log(
+            SD_LOG_WARN,
+            "%s: the pre-tokeniser is not named (tokenizer.ggml.pre); GPT-2's splitting is taken, "
+            "the ids may be wrong: convert the model again",
+            sd_gguf_path(g));
     for (size_t i = 0; i < sizeof PRE / sizeof PRE[0]; i++)
         if (strlen(PRE[i].name) == name.len && memcmp(PRE[i].name, name.data, name.len) == 0)
             pre = &PRE[i];
@@ -50,7 +58,7 @@ out:
     return st;
 }
 
-static sd_status read_token(sd_tokenizer *t, int id, sd_gguf_string s, int32_t type,
+static sd_status read_token(sd_tokenizer *t, int id, sd_gguf_string s, int64_t type,
                             sd_error *err) {
     sd_status st = SD_OK;
     sd_buf bytes = sd_buf_make((size_t)1 << 24);
@@ -72,19 +80,24 @@ out:
 
 static sd_status read_tokens(sd_tokenizer *t, const sd_gguf *g, sd_error *err) {
     sd_status st = SD_OK;
-    size_t n = sd_gguf_array_len(g, "tokenizer.ggml.tokens", SD_GGUF_STRING), n_types = 0;
+    size_t n = 0, n_types = 0;
+    SD_TRY(sd_gguf_strings(g, "tokenizer.ggml.tokens", &n, err));
+    SD_TRY(sd_gguf_integers(g, "tokenizer.ggml.token_type", &n_types, err));
     SD_CHECK(n > 0 && n <= SD_TOK_MAX_VOCAB, err, SD_EFORMAT,
              "%s: tokenizer.ggml.tokens has %zu entries, 1 to %d are supported", sd_gguf_path(g), n,
              SD_TOK_MAX_VOCAB);
     SD_TRY(sd_bpe_init(&t->bpe, (int)n, err));
-    const char *types = sd_gguf_array_data(g, "tokenizer.ggml.token_type", SD_GGUF_I32, &n_types);
-    SD_CHECK(!types || n_types == n, err, SD_EFORMAT,
+    if (n_types == 0)
+        sd_log(SD_LOG_WARN,
+               "%s: the tokens have no types (tokenizer.ggml.token_type); none is taken as special",
+               sd_gguf_path(g));
+    SD_CHECK(n_types == 0 || n_types == n, err, SD_EFORMAT,
              "%s: %zu token types for %zu tokens; convert the model again", sd_gguf_path(g),
              n_types, n);
     for (size_t i = 0; i < n; i++) {
         sd_gguf_string s;
-        int32_t type = 1;
-        if (types) memcpy(&type, types + 4 * i, 4);
+        int64_t type = 1;
+        if (n_types) (void)sd_gguf_array_int(g, "tokenizer.ggml.token_type", i, &type);
         SD_CHECK(sd_gguf_array_str(g, "tokenizer.ggml.tokens", i, &s), err, SD_EFORMAT,
                  "%s: token %zu cannot be read", sd_gguf_path(g), i);
         SD_TRY(read_token(t, (int)i, s, type, err));
@@ -96,7 +109,8 @@ out:
 static sd_status read_merges(sd_tokenizer *t, const sd_gguf *g, sd_error *err) {
     sd_status st = SD_OK;
     sd_buf left = sd_buf_make((size_t)1 << 24), right = left;
-    size_t n = sd_gguf_array_len(g, "tokenizer.ggml.merges", SD_GGUF_STRING);
+    size_t n = 0;
+    SD_TRY(sd_gguf_strings(g, "tokenizer.ggml.merges", &n, err));
     SD_CHECK(n <= SD_TOK_MAX_VOCAB, err, SD_EFORMAT, "%s: %zu merges, at most %d are supported",
              sd_gguf_path(g), n, SD_TOK_MAX_VOCAB);
     SD_TRY(sd_bpe_reserve_merges(&t->bpe, (int)n, err));
@@ -126,31 +140,48 @@ out:
     return st;
 }
 
-static int32_t read_id(const sd_gguf *g, const char *key) {
-    uint32_t id;
-    return sd_gguf_u32(g, key, &id) && id < SD_TOK_MAX_VOCAB ? (int32_t)id : -1;
+static sd_status read_id(int32_t *id, const sd_tokenizer *t, const sd_gguf *g, const char *key,
+                         sd_error *err) {
+    sd_status st = sd_gguf_token(g, key, id, err);
+    if (st == SD_OK && *id >= t->bpe.V)
+        st = sd_fail(err, SD_EFORMAT, "%s: the key %s is %d, but there are %d tokens",
+                     sd_gguf_path(g), key, *id, t->bpe.V);
+    return st;
+}
+
+static sd_status check_kind(const sd_gguf *g, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_gguf_string model;
+    bool has;
+    SD_TRY(sd_gguf_str(g, "tokenizer.ggml.model", &model, &has, err));
+    SD_CHECK(has, err, SD_ENOTFOUND,
+             "%s: holds no tokenizer (tokenizer.ggml.model); convert the model with its tokenizer",
+             sd_gguf_path(g));
+    SD_CHECK(!sd_gguf_str_is(g, "tokenizer.ggml.model", "llama"), err, SD_EFORMAT,
+             "%s: the tokenizer is SentencePiece (tokenizer.ggml.model \"llama\"), which is not "
+             "supported; use a model with byte-level BPE, as Llama 3, Qwen and SmolLM have",
+             sd_gguf_path(g));
+    SD_CHECK(sd_gguf_str_is(g, "tokenizer.ggml.model", "gpt2"), err, SD_EFORMAT,
+             "%s: tokenizer model \"%.*s\" is not supported; byte-level BPE (\"gpt2\") is",
+             sd_gguf_path(g), (int)(model.len < 64 ? model.len : 64), model.data);
+out:
+    return st;
 }
 
 sd_status sd_tokenizer_from_gguf(sd_tokenizer **out, const sd_gguf *g, sd_error *err) {
     sd_status st = SD_OK;
-    sd_gguf_string model;
+    bool has;
     *out = NULL;
     sd_tokenizer *t = sd_alloc(1, sizeof *t);
     SD_CHECK_ALLOC(t, err);
-    SD_CHECK(sd_gguf_str(g, "tokenizer.ggml.model", &model), err, SD_ENOTFOUND,
-             "%s: holds no tokenizer (tokenizer.ggml.model); convert the model with its tokenizer",
-             sd_gguf_path(g));
-    SD_CHECK(model.len == 4 && memcmp(model.data, "gpt2", 4) == 0, err, SD_EFORMAT,
-             "%s: tokenizer model \"%.*s\" is not supported; byte-level BPE (\"gpt2\") is",
-             sd_gguf_path(g), (int)(model.len < 64 ? model.len : 64), model.data);
+    SD_TRY(check_kind(g, err));
     SD_TRY(read_tokens(t, g, err));
     SD_TRY(read_merges(t, g, err));
     SD_TRY(read_pre(t, g, err));
-    t->bos = read_id(g, "tokenizer.ggml.bos_token_id");
-    t->eos = read_id(g, "tokenizer.ggml.eos_token_id");
-    // llama.cpp's rule for files that do not say.
-    if (!sd_gguf_bool(g, "tokenizer.ggml.add_bos_token", &t->add_bos))
-        t->add_bos = t->bpe.ignore_merges;
+    SD_TRY(read_id(&t->bos, t, g, "tokenizer.ggml.bos_token_id", err));
+    SD_TRY(read_id(&t->eos, t, g, "tokenizer.ggml.eos_token_id", err));
+    SD_TRY(sd_gguf_bool(g, "tokenizer.ggml.add_bos_token", &t->add_bos, &has, err));
+    if (!has) t->add_bos = t->bpe.ignore_merges; // llama.cpp's rule for files that do not say
     SD_TRY(sd_tokenizer_finish(t, err));
     *out = t;
     t = NULL;

@@ -13,18 +13,24 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         size_t bytes;
         const char *key = sd_gguf_key_at(g, i, &type);
         uint32_t u;
+        int32_t id;
         float f;
-        bool flag;
+        bool flag, has;
         sd_gguf_string s;
-        sd_gguf_u32(g, key, &u);
-        sd_gguf_f32(g, key, &f);
-        sd_gguf_bool(g, key, &flag);
-        sd_gguf_str(g, key, &s);
+        size_t n;
+        int64_t v;
+        sd_gguf_u32(g, key, &u, &has, &err);
+        sd_gguf_token(g, key, &id, &err);
+        sd_gguf_f32(g, key, &f, &has, &err);
+        sd_gguf_bool(g, key, &flag, &has, &err);
+        sd_gguf_str(g, key, &s, &has, &err);
         sd_gguf_value_raw(g, i, &bytes);
         sd_buf_clear(&b);
         sd_gguf_describe(g, i, &b);
-        size_t n = sd_gguf_array_len(g, key, SD_GGUF_STRING);
-        for (size_t k = 0; k < n && k < 100; k++) sd_gguf_array_str(g, key, k, &s);
+        if (sd_gguf_strings(g, key, &n, &err) == SD_OK)
+            for (size_t k = 0; k < n && k < 100; k++) sd_gguf_array_str(g, key, k, &s);
+        if (sd_gguf_integers(g, key, &n, &err) == SD_OK)
+            for (size_t k = 0; k < n && k < 100; k++) sd_gguf_array_int(g, key, k, &v);
     }
     volatile uint8_t sum = 0;
     for (int i = 0; i < sd_gguf_tensor_count(g); i++) {

@@ -96,7 +96,8 @@ static json_t *op_decode(const json_t *q) {
 
 static json_t *op_template(void) {
     sd_gguf_string s;
-    if (!gguf || !sd_gguf_str(gguf, "tokenizer.chat_template", &s))
+    bool has = false;
+    if (!gguf || sd_gguf_str(gguf, "tokenizer.chat_template", &s, &has, NULL) != SD_OK || !has)
         return json_pack("{s:s}", "error", "no template");
     return json_pack("{s:s%}", "text", s.data, s.len);
 }
