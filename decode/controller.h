@@ -1,9 +1,9 @@
 // The controller: which guesses are worth verifying.
 //
 // It knows what a step of n rows costs (from a table where there is one, and from the steps
-// themselves), how likely a guess of each source and bucket is to be accepted (counted, only where a
-// guess was reached), and how fast the engine is going. A further row is verified when the chance that all guesses up to it hold is
-// worth more than its time:
+// themselves), how likely a guess of each source and bucket is to be accepted (counted, only where
+// a guess was reached), and how fast the engine is going. A further row is verified when the chance
+// that all guesses up to it hold is worth more than its time:
 //
 //     maximise over n:  sum of the n largest survivals - lambda * (t(rows + n) - t(rows))
 //

@@ -2,8 +2,8 @@
 // downwards to the lowest adapted one.
 //
 // A step of a small model is 2000 tokens; nothing in it is worth less than a few milliseconds, so a
-// region's tasks are tiles of tokens (their size depends on N and the kernel) and what is independent of
-// them runs beside them: the next stack's dequantisation, the parameter gradients.
+// region's tasks are tiles of tokens (their size depends on N and the kernel) and what is
+// independent of them runs beside them: the next stack's dequantisation, the parameter gradients.
 #include "model/train_state.h"
 
 #include "base/memory.h"

@@ -231,18 +231,22 @@ INLINE void float_rows(float *y, int ldy, const uint8_t *p, const float *x, int 
                                         int n0, int rows) {                                        \
         float_rows(y, ldy, p, x->x + (size_t)n0 * x->K, x->K, rows, add, SD_##t, n);               \
     }
+// clang-format off
 #define FLOATS(t, add)                                                                             \
     FLOAT(t, 1, add) FLOAT(t, 2, add) FLOAT(t, 3, add) FLOAT(t, 4, add)                            \
     FLOAT(t, 5, add) FLOAT(t, 6, add) FLOAT(t, 7, add) FLOAT(t, 8, add)
+// clang-format on
 FLOATS(F32, 0)
 FLOATS(F16, 0)
 FLOATS(BF16, 0)
 FLOATS(F32, 1)
 FLOATS(F16, 1)
 FLOATS(BF16, 1)
+// clang-format off
 #define FLOAT_ROW(t, add)                                                                          \
     {float_##t##_1_##add, float_##t##_2_##add, float_##t##_3_##add, float_##t##_4_##add,           \
      float_##t##_5_##add, float_##t##_6_##add, float_##t##_7_##add, float_##t##_8_##add}
+// clang-format on
 static const sd_tile_fn float_of[2][3][FLOAT_N] = {
     {FLOAT_ROW(F32, 0), FLOAT_ROW(F16, 0), FLOAT_ROW(BF16, 0)},
     {FLOAT_ROW(F32, 1), FLOAT_ROW(F16, 1), FLOAT_ROW(BF16, 1)}};
