@@ -3,6 +3,8 @@
 //
 // A rendering owns an arena for all its values and counts its steps, its nesting, its memory and
 // its output; the parsed template is only read, so threads may render it at the same time.
+#include "base/clock.h"
+#include "base/hash.h"
 #include "model/template_internal.h"
 
 #include <time.h>
@@ -173,10 +175,11 @@ static bool define_json(sd_render *r, const char *name, const json_t *j) {
 // does: reasoning_content is filled from what is there, and thinking where it is missing.
 static bool add_reasoning(sd_render *r, sd_value *message) {
     static const char *const names[] = {"reasoning_content", "thinking", "reasoning"};
-    const sd_value *found = NULL;
+    sd_value *found = NULL;
     if (message->kind != SD_V_DICT) return true;
     for (int i = 0; i < 3 && !found; i++) {
-        found = sd_dict_get(message->dict, (sd_str){names[i], strlen(names[i])});
+        if (!sd_dict_get(r, message->dict, (sd_str){names[i], strlen(names[i])}, &found))
+            return false;
         if (found && found->kind == SD_V_NONE) found = NULL;
     }
     if (!found) return true;
@@ -221,12 +224,25 @@ static bool define_all(sd_render *r, const json_t *messages, const json_t *tools
 sd_status sd_template_render(const sd_template *t, const json_t *messages, const json_t *tools,
                              const json_t *extra, bool add_generation_prompt, const char *bos,
                              const char *eos, sd_buf *out, sd_error *err) {
+    return sd_template_render_within(t, messages, tools, extra, add_generation_prompt, bos, eos,
+                                     NULL, out, err);
+}
+
+sd_status sd_template_render_within(const sd_template *t, const json_t *messages,
+                                    const json_t *tools, const json_t *extra,
+                                    bool add_generation_prompt, const char *bos, const char *eos,
+                                    const sd_template_bounds *bounds, sd_buf *out, sd_error *err) {
     sd_status st = SD_OK;
-    sd_buf text = sd_buf_make(SD_TMPL_MAX_OUTPUT);
+    size_t max = bounds && bounds->max_bytes && bounds->max_bytes < SD_TMPL_MAX_OUTPUT
+                     ? bounds->max_bytes
+                     : SD_TMPL_MAX_OUTPUT;
+    sd_buf text = sd_buf_make(max);
     sd_scope globals = {0};
-    sd_render r = {.arena = {.limit = SD_TMPL_MAX_MEMORY},
-                   .out = &text,
+    sd_render r = {.out = &text,
                    .fuel = SD_TMPL_FUEL,
+                   .look = SD_TMPL_FUEL,
+                   .bounds = bounds,
+                   .seed = sd_mix64((uint64_t)sd_now_ns() ^ (uint64_t)(uintptr_t)&text),
                    .scope = &globals,
                    .line = 1,
                    .err = err};
@@ -238,10 +254,13 @@ sd_status sd_template_render(const sd_template *t, const json_t *messages, const
                  : r.status;
         goto out;
     }
-    SD_CHECK(sd_buf_add(out, text.data, text.len), err, SD_ELIMIT,
+    SD_CHECK(text.len <= out->max && out->len <= out->max - text.len, err, SD_ELIMIT,
              "the prompt of %zu bytes does not fit %zu; shorten the conversation", text.len,
              out->max);
+    SD_CHECK(sd_buf_add(out, text.data ? text.data : "", text.len), err, SD_ENOMEM,
+             "out of memory for the prompt");
 out:
+    if (bounds && bounds->steps) *bounds->steps = SD_TMPL_FUEL - r.fuel;
     sd_buf_free(&text);
     sd_arena_free(&r.arena);
     return st;

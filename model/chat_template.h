@@ -10,6 +10,8 @@
 #include "base/status.h"
 
 #include <jansson.h>
+#include <stdatomic.h>
+#include <stdint.h>
 
 typedef struct sd_template sd_template;
 
@@ -18,6 +20,15 @@ sd_status sd_template_open(sd_template **out, const char *source, size_t len, sd
 void sd_template_close(sd_template *t);
 const char *sd_template_source(const sd_template *t);
 
+// What ends a rendering before its own limits do. It is looked at every few thousand steps; all
+// work that a template or a request can ask for costs steps in proportion.
+typedef struct {
+    const atomic_bool *stop; // true: nobody waits any more, the result is SD_EINTERRUPTED; or NULL
+    int64_t deadline_ns;     // sd_now_ns() from which on the result is SD_ELIMIT; 0: none
+    size_t max_bytes;        // of the text, beyond them SD_ELIMIT; 0: 64 MiB
+    int64_t *steps;          // how many were taken is written there; or NULL
+} sd_template_bounds;
+
 /// Appends the prompt for `messages` (an array of {"role","content",...}). tools: array or NULL.
 /// extra: an object of further variables, or NULL. bos, eos: the texts of these tokens, "" when
 /// there is none. A template's raise_exception is SD_EINVAL with its message. Thread-safe:
@@ -25,3 +36,9 @@ const char *sd_template_source(const sd_template *t);
 sd_status sd_template_render(const sd_template *t, const json_t *messages, const json_t *tools,
                              const json_t *extra, bool add_generation_prompt, const char *bos,
                              const char *eos, sd_buf *out, sd_error *err);
+
+/// The same within bounds (NULL: none).
+sd_status sd_template_render_within(const sd_template *t, const json_t *messages,
+                                    const json_t *tools, const json_t *extra,
+                                    bool add_generation_prompt, const char *bos, const char *eos,
+                                    const sd_template_bounds *bounds, sd_buf *out, sd_error *err);

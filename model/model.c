@@ -271,6 +271,13 @@ static sd_status token_text(char **out, const sd_tokenizer *t, int32_t id, sd_er
 sd_status sd_model_chat_ids(const sd_model *m, const json_t *messages, const json_t *tools,
                             const json_t *extra, bool add_generation_prompt, sd_ids *out,
                             sd_error *err) {
+    return sd_model_chat_ids_within(m, messages, tools, extra, add_generation_prompt, NULL, out,
+                                    err);
+}
+
+sd_status sd_model_chat_ids_within(const sd_model *m, const json_t *messages, const json_t *tools,
+                                   const json_t *extra, bool add_generation_prompt,
+                                   const sd_template_bounds *bounds, sd_ids *out, sd_error *err) {
     enum { MAX_PROMPT = 256 << 20 };
     sd_status st = SD_OK;
     char *bos = NULL, *eos = NULL;
@@ -282,8 +289,8 @@ sd_status sd_model_chat_ids(const sd_model *m, const json_t *messages, const jso
              m->chat_error ? m->chat_error : "");
     SD_TRY(token_text(&bos, m->tokenizer, sd_tokenizer_bos(m->tokenizer), err));
     SD_TRY(token_text(&eos, m->tokenizer, sd_tokenizer_eos(m->tokenizer), err));
-    SD_TRY(sd_template_render(m->chat, messages, tools, extra, add_generation_prompt, bos, eos,
-                              &text, err));
+    SD_TRY(sd_template_render_within(m->chat, messages, tools, extra, add_generation_prompt, bos,
+                                     eos, bounds, &text, err));
     SD_TRY(sd_tokenizer_encode(m->tokenizer, text.data ? text.data : "", text.len, SD_TOK_SPECIAL,
                                out, err));
 out:

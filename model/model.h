@@ -113,3 +113,7 @@ void sd_rope_frequencies(const sd_hparams *hp, double *inv, double *attn_scale);
 sd_status sd_model_chat_ids(const sd_model *m, const json_t *messages, const json_t *tools,
                             const json_t *extra, bool add_generation_prompt, sd_ids *out,
                             sd_error *err);
+/// The same; the rendering ends when a bound (NULL: none) is reached.
+sd_status sd_model_chat_ids_within(const sd_model *m, const json_t *messages, const json_t *tools,
+                                   const json_t *extra, bool add_generation_prompt,
+                                   const sd_template_bounds *bounds, sd_ids *out, sd_error *err);

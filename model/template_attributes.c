@@ -48,8 +48,11 @@ static bool bound_method(sd_render *r, const sd_value *v, sd_str name, sd_value 
     return true;
 }
 
-static const sd_value *key_of(const sd_value *v, sd_str name) {
-    return v->kind == SD_V_DICT || v->kind == SD_V_NAMESPACE ? sd_dict_get(v->dict, name) : NULL;
+// The value at a key of a dict or namespace, NULL when there is none. False: an error.
+static bool key_of(sd_render *r, const sd_value *v, sd_str name, sd_value **out) {
+    *out = NULL;
+    return (v->kind != SD_V_DICT && v->kind != SD_V_NAMESPACE) ||
+           sd_dict_get(r, v->dict, name, out);
 }
 
 // a.b: a method or loop variable first, then the key.
@@ -63,13 +66,14 @@ bool sd_attribute(sd_render *r, const sd_value *v, sd_str name, sd_value *out) {
     }
     if (!bound_method(r, v, name, out, &found)) return false;
     if (found) return true;
-    const sd_value *x = key_of(v, name);
+    sd_value *x;
+    if (!key_of(r, v, name, &x)) return false;
     *out = x ? *x : sd_undefined(name);
     return true;
 }
 
 static bool character(sd_render *r, const sd_value *v, int64_t i, sd_value *out) {
-    if (!sd_spend(r, 1 + v->s.n / 64)) return false;
+    if (!sd_spend(r, 1 + v->s.n / SD_TMPL_SEARCH)) return false;
     if (i < 0) i += (int64_t)sd_count_chars(v->s);
     *out = sd_undefined(SD_STR("the character"));
     if (i < 0) return true;
@@ -90,11 +94,11 @@ bool sd_item(sd_render *r, const sd_value *v, const sd_value *index, sd_value *o
     sd_str name = index->kind == SD_V_STRING ? index->s : SD_STR("the item");
     int64_t i = index->kind == SD_V_INT ? index->i : index->kind == SD_V_BOOL && index->b;
     bool number = index->kind == SD_V_INT || index->kind == SD_V_BOOL, found;
+    sd_value *x = NULL;
     if (v->kind == SD_V_UNDEFINED) return undefined_base(r, v, name);
     *out = sd_undefined(name);
     if (v->kind == SD_V_DICT) {
-        const sd_value *x = sd_dict_find(r, v->dict, index);
-        if (!sd_spend(r, v->dict->n / 8)) return false;
+        if (sd_hashable(index) && !sd_dict_find(r, v->dict, index, &x)) return false;
         if (x) {
             *out = *x;
             return true;
@@ -108,7 +112,7 @@ bool sd_item(sd_render *r, const sd_value *v, const sd_value *index, sd_value *o
     }
     if (index->kind != SD_V_STRING) return true;
     if (v->kind == SD_V_LOOP && loop_attribute(v->loop, name, out)) return true;
-    const sd_value *x = v->kind == SD_V_NAMESPACE ? key_of(v, name) : NULL;
+    if (v->kind == SD_V_NAMESPACE && !key_of(r, v, name, &x)) return false;
     if (x) *out = *x;
     return x || bound_method(r, v, name, out, &found);
 }
@@ -161,10 +165,7 @@ bool sd_slice(sd_render *r, const sd_value *v, const sd_value *bounds, sd_value 
     if (v->kind != SD_V_STRING) return true;
     sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
     for (size_t i = 0; i < kept->n; i++)
-        if (!sd_buf_add(&b, kept->item[i].s.p, kept->item[i].s.n)) {
-            sd_buf_free(&b);
-            return sd_render_limit(r, "memory");
-        }
+        if (!sd_put(r, &b, kept->item[i].s.p, kept->item[i].s.n)) return sd_drop(r, &b);
     return sd_keep(r, &b, out);
 }
 

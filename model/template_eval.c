@@ -5,26 +5,21 @@
 #include <math.h>
 
 bool sd_define(sd_render *r, sd_scope *s, sd_str name, const sd_value *v) {
-    for (sd_variable *x = s->first; x; x = x->next)
-        if (sd_str_eq(x->name, name)) {
-            x->value = *v;
-            return true;
-        }
-    sd_variable *x = sd_render_alloc(r, 1, sizeof *x);
-    if (!x) return false;
-    *x = (sd_variable){s->first, name, *v};
-    s->first = x;
-    return true;
+    sd_value key = sd_string(name.p, name.n);
+    return sd_dict_put(r, &s->variables, &key, v);
 }
 
-bool sd_lookup(const sd_render *r, sd_str name, sd_value *out) {
-    for (const sd_scope *s = r->scope; s; s = s->parent)
-        for (const sd_variable *x = s->first; x; x = x->next)
-            if (sd_str_eq(x->name, name)) {
-                *out = x->value;
-                return true;
-            }
-    return false;
+bool sd_lookup(sd_render *r, sd_str name, sd_value *out, bool *found) {
+    sd_value *v;
+    for (sd_scope *s = r->scope; s; s = s->parent) {
+        if (!sd_spend(r, 1) || !sd_dict_get(r, &s->variables, name, &v)) return false;
+        if (!v) continue;
+        *out = *v;
+        *found = true;
+        return true;
+    }
+    *found = false;
+    return true;
 }
 
 // ---- arithmetic
@@ -40,7 +35,7 @@ static bool bad_operands(sd_render *r, const char *op, const sd_value *a, const 
 
 static bool join_strings(sd_render *r, sd_str a, sd_str b, sd_value *out) {
     char *p = sd_render_alloc(r, a.n + b.n + 1, 1);
-    if (!p || !sd_spend(r, (a.n + b.n) / 64)) return false;
+    if (!p || !sd_spend_bytes(r, a.n + b.n)) return false;
     if (a.n) memcpy(p, a.p, a.n);
     if (b.n) memcpy(p + a.n, b.p, b.n);
     *out = sd_string(p, a.n + b.n);
@@ -60,8 +55,8 @@ static bool join_lists(sd_render *r, const sd_value *a, const sd_value *b, sd_va
 static bool repeat(sd_render *r, const sd_value *v, int64_t times, sd_value *out) {
     size_t n = v->kind == SD_V_STRING ? v->s.n : v->list->n;
     size_t k = times > 0 ? (size_t)times : 0, total;
-    if (!sd_mul_size(&total, n, k) || !sd_spend(r, total / 16 + 1))
-        return sd_render_limit(r, "steps");
+    if (!sd_mul_size(&total, n, k) || total > SIZE_MAX / 64) return sd_render_limit(r, "memory");
+    if (!sd_reserve_memory(r, total) || !sd_spend(r, total / 16 + 1)) return false;
     if (v->kind == SD_V_STRING) {
         char *p = sd_render_alloc(r, total + 1, 1);
         if (!p) return false;
@@ -109,7 +104,7 @@ static bool power_whole(sd_render *r, int64_t a, int64_t b, sd_value *out) {
         return true;
     }
     if (a == 0 || a == 1 || a == -1) b = a == -1 ? b % 2 : b > 0;
-    for (; b > 0; b--)
+    for (; b > 0; b--) // 62 times at most
         if (__builtin_mul_overflow(x, a, &x)) return sd_render_fail(r, "a number is too large");
     *out = sd_int(x);
     return true;
@@ -408,10 +403,7 @@ static bool eval_concat(sd_render *r, const sd_node *n, sd_value *out) {
     sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
     sd_value v;
     for (int i = 0; i < n->n; i++)
-        if (!sd_eval(r, n->list[i], &v) || !sd_to_text(r, &v, &b, false, 0)) {
-            sd_buf_free(&b);
-            return false;
-        }
+        if (!sd_eval(r, n->list[i], &v) || !sd_to_text(r, &v, &b, false, 0)) return sd_drop(r, &b);
     return sd_keep(r, &b, out);
 }
 
@@ -433,7 +425,8 @@ static bool eval_sign(sd_render *r, const sd_node *n, sd_value *out) {
 }
 
 static bool eval_name(sd_render *r, const sd_node *n, sd_value *out) {
-    if (sd_lookup(r, n->text, out)) return true;
+    bool found;
+    if (!sd_lookup(r, n->text, out, &found) || found) return found;
     sd_function f = sd_find_global(n->text);
     if (f)
         *out = (sd_value){.kind = SD_V_FUNCTION, .function = f};

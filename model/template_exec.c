@@ -3,9 +3,7 @@
 #include "model/template_internal.h"
 
 bool sd_write(sd_render *r, const char *p, size_t n) {
-    if (!sd_spend(r, n / 64)) return false;
-    return (r->out->len + n <= SD_TMPL_MAX_OUTPUT && sd_buf_add(r->out, p, n)) ||
-           sd_render_limit(r, "output");
+    return sd_put(r, r->out, p, n);
 }
 
 static sd_scope *push_scope(sd_render *r, sd_scope *parent) {
@@ -14,13 +12,24 @@ static sd_scope *push_scope(sd_render *r, sd_scope *parent) {
     return s;
 }
 
+// An iteration's scope: the one before again, emptied, unless a macro still sees it.
+static sd_scope *fresh_scope(sd_render *r, sd_scope *before, sd_scope *outer) {
+    if (before == outer || before->kept) return push_scope(r, outer);
+    before->variables.n = 0;
+    before->variables.slot = NULL;
+    before->variables.slots = 0;
+    return before;
+}
+
 static bool assign(sd_render *r, const sd_node *to, const sd_value *v) {
     sd_value ns;
     sd_list *l;
     r->line = to->line;
     if (to->kind == SD_N_NAME) return sd_define(r, r->scope, to->text, v);
     if (to->kind == SD_N_NSREF) {
-        if (!sd_lookup(r, to->text, &ns) || ns.kind != SD_V_NAMESPACE)
+        bool found;
+        if (!sd_lookup(r, to->text, &ns, &found)) return false;
+        if (!found || ns.kind != SD_V_NAMESPACE)
             return sd_render_fail(r, "\"%.*s\" is no namespace", (int)to->text.n, to->text.p);
         sd_value key = sd_string(to->attr.p, to->attr.n);
         return sd_dict_put(r, ns.dict, &key, v);
@@ -42,9 +51,7 @@ static bool capture(sd_render *r, const sd_node *body, sd_scope *scope, sd_value
     bool ok = sd_exec(r, body) != SD_FLOW_ERROR;
     r->scope = outer;
     r->out = before;
-    if (ok) return sd_keep(r, &text, out);
-    sd_buf_free(&text);
-    return false;
+    return ok ? sd_keep(r, &text, out) : sd_drop(r, &text);
 }
 
 // ---- macros
@@ -100,6 +107,7 @@ static bool make_macro(sd_render *r, const sd_node *n, sd_value *out) {
     sd_macro *m = sd_render_alloc(r, 1, sizeof *m);
     if (!m) return false;
     *m = (sd_macro){.name = n->text, .node = n, .scope = r->scope};
+    for (sd_scope *s = r->scope; s && !s->kept; s = s->parent) s->kept = true;
     *out = (sd_value){.kind = SD_V_MACRO, .macro = m};
     return true;
 }
@@ -132,7 +140,7 @@ static bool select_items(sd_render *r, const sd_node *n, sd_list *all, sd_list *
     sd_value yes;
     bool ok = kept != NULL;
     for (size_t i = 0; ok && i < all->n; i++) {
-        r->scope = push_scope(r, outer);
+        r->scope = fresh_scope(r, r->scope, outer);
         ok = r->scope && assign(r, n->a, &all->item[i]) && sd_eval(r, n->c, &yes) &&
              (!sd_truth(&yes) || sd_list_push(r, kept, &all->item[i]));
     }
@@ -146,7 +154,7 @@ static sd_flow run_loop(sd_render *r, const sd_node *n, sd_loop *loop) {
     sd_flow flow = SD_FLOW_NEXT;
     sd_value self = {.kind = SD_V_LOOP, .loop = loop};
     for (; loop->index0 < loop->items->n; loop->index0++) {
-        r->scope = push_scope(r, outer);
+        r->scope = fresh_scope(r, r->scope, outer);
         flow = SD_FLOW_ERROR;
         if (!r->scope || !sd_define(r, r->scope, SD_STR("loop"), &self) ||
             !assign(r, n->a, &loop->items->item[loop->index0]))
@@ -186,7 +194,7 @@ static bool output(sd_render *r, const sd_node *n) {
     if (!sd_eval(r, n->a, &v)) return false;
     r->line = n->line;
     if (v.kind == SD_V_STRING) return sd_write(r, v.s.p, v.s.n);
-    return sd_to_text(r, &v, r->out, false, 0) && sd_write(r, "", 0);
+    return sd_to_text(r, &v, r->out, false, 0);
 }
 
 // The filters of a filter block or a set block: `chain` ends in one whose input is the text.

@@ -39,6 +39,7 @@ FILTER(filter_title) { // the letter that begins a word is large, the others sma
     char *p = sd_render_alloc(r, s.n + 1, 1);
     if (!p) return false;
     memcpy(p, s.p, s.n);
+    if (!sd_spend(r, s.n / SD_TMPL_SEARCH)) return false;
     for (size_t i = 0; i < s.n; i++)
         if (i == 0 || begins_word(p[i - 1])) p[i] = (char)toupper((unsigned char)p[i]);
     *out = sd_string(p, s.n);
@@ -50,7 +51,7 @@ FILTER(filter_trim) {
     bool given = sd_arg(a, 0, "chars", &chars) && chars.kind != SD_V_NONE;
     if (given && chars.kind != SD_V_STRING) return sd_render_fail(r, "trim takes a string");
     if (!sd_text_of(r, in, &text.s)) return false;
-    if (given && !sd_spend(r, text.s.n / 64 * (chars.s.n + 1))) return false;
+    if (!sd_spend(r, text.s.n / SD_TMPL_SEARCH * (given ? chars.s.n / 4 + 1 : 1))) return false;
     text.s = sd_strip(text.s, true, true, given ? &chars.s : NULL);
     *out = text;
     return true;
@@ -88,16 +89,15 @@ FILTER(filter_escape) {
     sd_str s;
     bool ok = true;
     (void)a;
-    if (!sd_text_of(r, in, &s) || !sd_spend(r, s.n / 8)) return false;
+    if (!sd_text_of(r, in, &s) || !sd_spend(r, s.n / SD_TMPL_SEARCH)) return false;
     for (size_t i = 0; ok && i < s.n; i++) {
         const char *as = NULL;
         for (size_t k = 0; k < 5; k++)
             if (rows[k].c == s.p[i]) as = rows[k].text;
-        ok = as ? sd_buf_adds(&b, as) : sd_buf_addc(&b, s.p[i]);
+        ok = as ? sd_puts(r, &b, as) : sd_putc(r, &b, s.p[i]);
     }
     if (ok) return sd_keep(r, &b, out);
-    sd_buf_free(&b);
-    return sd_render_limit(r, "memory");
+    return sd_drop(r, &b);
 }
 
 FILTER(filter_default) {
@@ -236,15 +236,14 @@ FILTER(filter_indent) {
     bool ok = true;
     for (size_t i = 0; ok && i < lines.list->n; i++) {
         sd_str line = lines.list->item[i].s;
-        if (i) ok = sd_buf_addc(&b, '\n');
+        if (i) ok = sd_putc(r, &b, '\n');
         bool pad = i == 0 ? first : blank || line.n;
-        ok = ok && (!pad || sd_buf_add(&b, by.p, by.n)) && sd_buf_add(&b, line.p, line.n) &&
+        ok = ok && (!pad || sd_put(r, &b, by.p, by.n)) && sd_put(r, &b, line.p, line.n) &&
              sd_spend(r, 1);
     }
-    if (ok && first && lines.list->n == 0) ok = sd_buf_add(&b, by.p, by.n);
+    if (ok && first && lines.list->n == 0) ok = sd_put(r, &b, by.p, by.n);
     if (ok) return sd_keep(r, &b, out);
-    sd_buf_free(&b);
-    return r->status == SD_OK ? sd_render_limit(r, "memory") : false;
+    return sd_drop(r, &b);
 }
 
 FILTER(filter_format) {
@@ -306,10 +305,14 @@ static size_t read_conversion(conversion *c, const char *p, const char *end) {
     return (size_t)(p - start);
 }
 
+static bool put_number(sd_render *r, sd_buf *b, int n, const char *text) {
+    return sd_spend(r, 16) && sd_put(r, b, text, (size_t)n);
+}
+
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
 static bool add_conversion(sd_render *r, sd_buf *b, const conversion *c, const sd_value *v) {
-    char format[24];
+    char format[24], text[2048]; // a width and a precision have three digits at most
     double f = 0;
     sd_value x = *v;
     if (strchr("di", c->kind)) {
@@ -320,21 +323,21 @@ static bool add_conversion(sd_render *r, sd_buf *b, const conversion *c, const s
                     : fabs(f) < 9.2e18     ? (int64_t)f
                                            : 0;
         snprintf(format, sizeof format, "%s" PRId64, c->text);
-        return sd_buf_printf(b, format, i);
+        return put_number(r, b, snprintf(text, sizeof text, format, i), text);
     }
     if (strchr("xXo", c->kind) && v->kind == SD_V_INT && v->i >= 0) {
         snprintf(format, sizeof format, "%sll%c", c->text, c->kind);
-        return sd_buf_printf(b, format, (long long)v->i);
+        return put_number(r, b, snprintf(text, sizeof text, format, (long long)v->i), text);
     }
     if (strchr("fFeEgG", c->kind)) {
         if (!sd_number(v, &f))
             return sd_render_fail(r, "%%%c does not take a %s", c->kind, sd_kind_name(v));
         snprintf(format, sizeof format, "%s%c", c->text, c->kind);
-        return sd_buf_printf(b, format, f);
+        return put_number(r, b, snprintf(text, sizeof text, format, f), text);
     }
     if (!strchr("sr", c->kind) || strlen(c->text) > 1)
         return sd_render_fail(r, "the format \"%s%c\" is not supported", c->text, c->kind);
-    if (c->kind == 's' && x.kind == SD_V_STRING) return sd_buf_add(b, x.s.p, x.s.n);
+    if (c->kind == 's' && x.kind == SD_V_STRING) return sd_put(r, b, x.s.p, x.s.n);
     return sd_to_text(r, &x, b, c->kind == 'r', 0);
 }
 #pragma GCC diagnostic pop
@@ -347,9 +350,9 @@ bool sd_percent_format(sd_render *r, sd_str format, const sd_value *items, int n
     while (ok && p < end) {
         conversion c;
         if (*p != '%') {
-            ok = sd_buf_addc(&b, *p++);
+            ok = sd_putc(r, &b, *p++);
         } else if (p + 1 < end && p[1] == '%') {
-            ok = sd_buf_addc(&b, '%');
+            ok = sd_putc(r, &b, '%');
             p += 2;
         } else {
             size_t k = read_conversion(&c, p + 1, end);
@@ -364,6 +367,5 @@ bool sd_percent_format(sd_render *r, sd_str format, const sd_value *items, int n
     }
     if (ok && used < n) ok = sd_render_fail(r, "a format has fewer places than values");
     if (ok) return sd_keep(r, &b, out);
-    sd_buf_free(&b);
-    return r->status == SD_OK ? sd_render_limit(r, "memory") : false;
+    return sd_drop(r, &b);
 }

@@ -2,7 +2,8 @@
 //
 //   template_lexer.c      text -> tokens, white space control
 //   template_parser.c     tokens -> expressions        template_statements.c  -> statements
-//   template_value.c      values as Python has them     template_json.c        JSON in and out
+//   template_value.c      values as Python has them     template_dict.c        dicts, a hash table
+//   template_text.c       texts being built, repr()     template_json.c        JSON in and out
 //   template_eval.c       expressions                   template_exec.c        statements, macros
 //   template_attributes.c reaching into values          template_methods*.c    by their type
 //   template_filters.c, template_sequences.c, template_tests.c
@@ -15,12 +16,15 @@
 #include <string.h>
 
 enum {
-    SD_TMPL_MAX_SOURCE = 1 << 20,  // bytes of a template
-    SD_TMPL_MAX_DEPTH = 400,       // nesting of a template's syntax
-    SD_TMPL_MAX_CALLS = 1500,      // nesting while rendering
-    SD_TMPL_MAX_OUTPUT = 64 << 20, // bytes
-    SD_TMPL_MAX_MEMORY = 256 << 20,
+    SD_TMPL_MAX_SOURCE = 1 << 20,    // bytes of a template
+    SD_TMPL_MAX_DEPTH = 400,         // nesting of a template's syntax
+    SD_TMPL_MAX_CALLS = 1500,        // nesting while rendering
+    SD_TMPL_MAX_OUTPUT = 64 << 20,   // bytes
+    SD_TMPL_MAX_MEMORY = 256 << 20,  // of one rendering: values and texts being built
     SD_TMPL_FUEL = 20 * 1000 * 1000, // steps of one rendering
+    SD_TMPL_BYTES_A_STEP = 64,       // of a text that is copied or searched
+    SD_TMPL_SEARCH = 8,              // bytes a step where a text is searched or decoded
+    SD_TMPL_LOOK = 4096,             // steps between two looks at the deadline and at who waits
     SD_TMPL_MAX_ARGS = 64
 };
 
@@ -68,8 +72,9 @@ typedef struct {
 } sd_list;
 
 typedef struct {
-    sd_value *key, *value; // in the order of insertion
-    size_t n, cap;
+    sd_value *key, *value; // [cap], in the order of insertion
+    uint32_t *slot;        // [slots]: 1 + a position by its key's hash; NULL while there are few
+    size_t n, cap, slots;
 } sd_dict;
 
 typedef bool (*sd_function)(sd_render *r, const sd_args *a, sd_value *out);
@@ -279,24 +284,22 @@ void sd_parse_describe(const sd_token *t, char out[64]);
 
 // ---- rendering
 
-typedef struct sd_variable sd_variable;
-struct sd_variable {
-    sd_variable *next;
-    sd_str name;
-    sd_value value;
-};
-
 struct sd_scope {
     sd_scope *parent;
-    sd_variable *first;
+    sd_dict variables;
+    bool kept; // a macro was defined in it or below it
 };
 
 struct sd_render {
     sd_arena arena;
+    size_t held; // bytes of the texts that are being built
     sd_buf *out;
-    int64_t fuel;
-    int depth; // of calls and blocks
-    int line;  // of what is being run
+    int64_t fuel, look; // steps left; so many left when the outside is looked at next
+    size_t bytes;       // copied or searched, less than a step's
+    const sd_template_bounds *bounds;
+    uint64_t seed; // of the hashes
+    int depth;     // of calls and blocks
+    int line;      // of what is being run
     sd_scope *scope;
     sd_status status;
     sd_error *err;
@@ -307,16 +310,30 @@ typedef enum { SD_FLOW_ERROR, SD_FLOW_NEXT, SD_FLOW_BREAK, SD_FLOW_CONTINUE } sd
 /// Records the failure with the line; always false.
 bool sd_render_fail(sd_render *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 bool sd_render_limit(sd_render *r, const char *what);
-bool sd_spend(sd_render *r, size_t steps);                      // false: out of fuel
-void *sd_render_alloc(sd_render *r, size_t count, size_t size); // NULL after sd_render_limit
+bool sd_spend(sd_render *r, size_t steps); // false: out of fuel, late, or nobody waits
+/// A step for each SD_TMPL_BYTES_A_STEP bytes.
+bool sd_spend_bytes(sd_render *r, size_t n);
+bool sd_reserve_memory(sd_render *r, size_t more); // whether so much more may be asked for
+bool sd_out_of_memory(sd_render *r);               // always false
+void *sd_render_alloc(sd_render *r, size_t count, size_t size); // NULL: a limit, or out of memory
 bool sd_write(sd_render *r, const char *p, size_t n);
+
+// Texts being built. Their memory and the work of copying are the rendering's; false after a
+// failure, which is then recorded. sd_keep or sd_drop ends each of them.
+bool sd_put(sd_render *r, sd_buf *b, const char *p, size_t n);
+bool sd_puts(sd_render *r, sd_buf *b, const char *s);
+bool sd_putc(sd_render *r, sd_buf *b, char c);
+bool sd_put_times(sd_render *r, sd_buf *b, sd_str s, size_t times);
+bool sd_keep(sd_render *r, sd_buf *b, sd_value *out); // moves b's text to the render's memory
+bool sd_drop(sd_render *r, sd_buf *b);                // always false
 
 sd_flow sd_exec(sd_render *r, const sd_node *n);
 bool sd_eval(sd_render *r, const sd_node *n, sd_value *out);
 bool sd_eval_args(sd_render *r, const sd_node *call, sd_args *a);
 bool sd_call_value(sd_render *r, const sd_value *f, sd_args *a, sd_value *out);
 bool sd_call_macro(sd_render *r, const sd_macro *m, sd_args *a, sd_value *out);
-bool sd_lookup(const sd_render *r, sd_str name, sd_value *out);
+/// *found: whether a scope defines the name. False: an error.
+bool sd_lookup(sd_render *r, sd_str name, sd_value *out, bool *found);
 bool sd_define(sd_render *r, sd_scope *s, sd_str name, const sd_value *v);
 bool sd_apply_filter(sd_render *r, sd_str name, const sd_value *in, sd_args *a, sd_value *out);
 bool sd_apply_test(sd_render *r, sd_str name, const sd_value *in, sd_args *a, bool *out);
@@ -334,12 +351,18 @@ sd_list *sd_list_make(sd_render *r, size_t cap);
 bool sd_list_push(sd_render *r, sd_list *l, const sd_value *v);
 sd_dict *sd_dict_make(sd_render *r, size_t cap);
 bool sd_dict_put(sd_render *r, sd_dict *d, const sd_value *key, const sd_value *value);
-const sd_value *sd_dict_get(const sd_dict *d, sd_str key);
-const sd_value *sd_dict_find(sd_render *r, const sd_dict *d, const sd_value *key);
+/// *out: the value, NULL when the key is not there. False: an error; a list is no key.
+bool sd_dict_find(sd_render *r, sd_dict *d, const sd_value *key, sd_value **out);
+bool sd_dict_get(sd_render *r, sd_dict *d, sd_str key, sd_value **out);
+bool sd_hashable(const sd_value *v);
+typedef struct {
+    sd_value key, item;
+} sd_keyed;
+bool sd_sort(sd_render *r, sd_keyed *k, size_t n, bool reverse); // stable, by the keys
 sd_value sd_list_value(sd_value_kind kind, sd_list *l);
 sd_value sd_dict_value(sd_dict *d);
 bool sd_truth(const sd_value *v);
-bool sd_equal(sd_render *r, const sd_value *a, const sd_value *b, int depth);
+bool sd_equal(sd_render *r, const sd_value *a, const sd_value *b, int depth);    // false: error too
 bool sd_compare(sd_render *r, const sd_value *a, const sd_value *b, int *order); // false: error
 bool sd_contains(sd_render *r, const sd_value *in, const sd_value *what, bool *out);
 bool sd_number(const sd_value *v, double *out); // bool, int or float
@@ -351,8 +374,8 @@ bool sd_length(sd_render *r, const sd_value *v, int64_t *out);
 bool sd_to_text(sd_render *r, const sd_value *v, sd_buf *b, bool repr, int depth);
 /// str(v) in the render's memory; a string is itself.
 bool sd_text_of(sd_render *r, const sd_value *v, sd_str *out);
-bool sd_keep(sd_render *r, sd_buf *b, sd_value *out); // moves b's text there and frees b
-void sd_format_float(char out[40], double f);         // Python's repr
+void sd_format_float(char out[40], double f);  // Python's repr
+const char *sd_search(sd_str in, sd_str what); // the first place or NULL
 size_t sd_count_chars(sd_str s);
 bool sd_is_pyspace(int32_t cp);
 sd_str sd_strip(sd_str s, bool left, bool right, const sd_str *chars);

@@ -6,6 +6,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 
 enum { MAX_JSON_DEPTH = 200 };
 
@@ -72,42 +73,46 @@ typedef struct {
     sd_str indent, item, key; // indent.p NULL: one line
 } writer;
 
+static bool put_unit(writer *w, unsigned unit) {
+    char text[16];
+    snprintf(text, sizeof text, "\\u%04x", unit & 0xFFFFu);
+    return sd_puts(w->r, w->b, text);
+}
+
 static bool json_string_out(writer *w, sd_str s) {
-    bool ok = sd_buf_addc(w->b, '"') && sd_spend(w->r, s.n / 32);
+    bool ok = sd_putc(w->r, w->b, '"') && sd_spend(w->r, s.n / SD_TMPL_SEARCH);
     for (size_t i = 0; ok && i < s.n;) {
         int32_t cp;
         size_t n = (size_t)sd_utf8_next(s.p + i, s.n - i, &cp, NULL);
         if (cp == '"' || cp == '\\')
-            ok = sd_buf_printf(w->b, "\\%c", (char)cp);
+            ok = sd_putc(w->r, w->b, '\\') && sd_putc(w->r, w->b, (char)cp);
         else if (cp == '\n')
-            ok = sd_buf_adds(w->b, "\\n");
+            ok = sd_puts(w->r, w->b, "\\n");
         else if (cp == '\r')
-            ok = sd_buf_adds(w->b, "\\r");
+            ok = sd_puts(w->r, w->b, "\\r");
         else if (cp == '\t')
-            ok = sd_buf_adds(w->b, "\\t");
+            ok = sd_puts(w->r, w->b, "\\t");
         else if (cp == '\b')
-            ok = sd_buf_adds(w->b, "\\b");
+            ok = sd_puts(w->r, w->b, "\\b");
         else if (cp == '\f')
-            ok = sd_buf_adds(w->b, "\\f");
+            ok = sd_puts(w->r, w->b, "\\f");
         else if (cp < 0x20 || (w->ascii && cp == 0x7F))
-            ok = sd_buf_printf(w->b, "\\u%04x", (unsigned)cp);
+            ok = put_unit(w, (unsigned)cp);
         else if (!w->ascii || cp < 0x7F)
-            ok = sd_buf_add(w->b, s.p + i, n);
+            ok = sd_put(w->r, w->b, s.p + i, n);
         else if (cp < 0x10000)
-            ok = sd_buf_printf(w->b, "\\u%04x", (unsigned)cp);
+            ok = put_unit(w, (unsigned)cp);
         else
-            ok = sd_buf_printf(w->b, "\\u%04x\\u%04x", 0xD800u + ((unsigned)(cp - 0x10000) >> 10),
-                               0xDC00u + ((unsigned)cp & 0x3FF));
+            ok = put_unit(w, 0xD800u + ((unsigned)(cp - 0x10000) >> 10)) &&
+                 put_unit(w, 0xDC00u + ((unsigned)cp & 0x3FF));
         i += n;
     }
-    return ok && sd_buf_addc(w->b, '"');
+    return ok && sd_putc(w->r, w->b, '"');
 }
 
 static bool line_break(writer *w, int depth) {
     if (!w->indent.p) return true;
-    bool ok = sd_buf_addc(w->b, '\n');
-    for (int i = 0; ok && i < depth; i++) ok = sd_buf_add(w->b, w->indent.p, w->indent.n);
-    return ok;
+    return sd_putc(w->r, w->b, '\n') && sd_put_times(w->r, w->b, w->indent, (size_t)depth);
 }
 
 static bool write_key(writer *w, const sd_value *k) {
@@ -116,14 +121,15 @@ static bool write_key(writer *w, const sd_value *k) {
     case SD_V_STRING:
         return json_string_out(w, k->s);
     case SD_V_BOOL:
-        return sd_buf_adds(w->b, k->b ? "\"true\"" : "\"false\"");
+        return sd_puts(w->r, w->b, k->b ? "\"true\"" : "\"false\"");
     case SD_V_NONE:
-        return sd_buf_adds(w->b, "\"null\"");
+        return sd_puts(w->r, w->b, "\"null\"");
     case SD_V_INT:
-        return sd_buf_printf(w->b, "\"%" PRId64 "\"", k->i);
+        snprintf(text, sizeof text, "\"%" PRId64 "\"", k->i);
+        return sd_puts(w->r, w->b, text);
     case SD_V_FLOAT:
         sd_format_float(text, k->f);
-        return sd_buf_printf(w->b, "\"%s\"", text);
+        return sd_putc(w->r, w->b, '"') && sd_puts(w->r, w->b, text) && sd_putc(w->r, w->b, '"');
     default:
         return sd_render_fail(w->r, "tojson: a %s cannot be a key", sd_kind_name(k));
     }
@@ -131,38 +137,31 @@ static bool write_key(writer *w, const sd_value *k) {
 
 static bool write_value(writer *w, const sd_value *v, int depth);
 
-// Positions of a dict's keys in their order, or sorted.
-static bool key_order(writer *w, const sd_dict *d, size_t *order) {
-    for (size_t i = 0; i < d->n; i++) {
-        size_t at = i;
-        for (; w->sort && at > 0; at--) {
-            int less;
-            if (!sd_compare(w->r, &d->key[i], &d->key[order[at - 1]], &less)) return false;
-            if (less >= 0) break;
-            order[at] = order[at - 1];
-        }
-        order[at] = i;
-    }
-    return true;
+// A dict's keys in their order, or sorted; each with its value.
+static bool in_order(writer *w, const sd_dict *d, sd_keyed **out) {
+    sd_keyed *k = *out = sd_render_alloc(w->r, d->n, sizeof *k);
+    if (!k) return false;
+    for (size_t i = 0; i < d->n; i++) k[i] = (sd_keyed){d->key[i], d->value[i]};
+    return !w->sort || sd_sort(w->r, k, d->n, false);
 }
 
 static bool write_parts(writer *w, const sd_value *v, int depth) {
     bool dict = v->kind == SD_V_DICT;
     size_t n = dict ? v->dict->n : v->list->n;
-    if (n == 0) return sd_buf_adds(w->b, dict ? "{}" : "[]");
-    size_t *order = dict ? sd_render_alloc(w->r, n, sizeof *order) : NULL;
-    if (dict && (!order || !key_order(w, v->dict, order))) return false;
-    bool ok = sd_buf_addc(w->b, dict ? '{' : '[');
+    if (n == 0) return sd_puts(w->r, w->b, dict ? "{}" : "[]");
+    sd_keyed *member = NULL;
+    if (dict && !in_order(w, v->dict, &member)) return false;
+    bool ok = sd_putc(w->r, w->b, dict ? '{' : '[');
     for (size_t i = 0; ok && i < n; i++) {
-        if (i) ok = sd_buf_add(w->b, w->item.p, w->item.n);
+        if (i) ok = sd_put(w->r, w->b, w->item.p, w->item.n);
         ok = ok && line_break(w, depth + 1);
         if (ok && dict)
-            ok = write_key(w, &v->dict->key[order[i]]) && sd_buf_add(w->b, w->key.p, w->key.n) &&
-                 write_value(w, &v->dict->value[order[i]], depth + 1);
+            ok = write_key(w, &member[i].key) && sd_put(w->r, w->b, w->key.p, w->key.n) &&
+                 write_value(w, &member[i].item, depth + 1);
         else if (ok)
             ok = write_value(w, &v->list->item[i], depth + 1);
     }
-    return ok && line_break(w, depth) && sd_buf_addc(w->b, dict ? '}' : ']');
+    return ok && line_break(w, depth) && sd_putc(w->r, w->b, dict ? '}' : ']');
 }
 
 static bool write_value(writer *w, const sd_value *v, int depth) {
@@ -171,16 +170,18 @@ static bool write_value(writer *w, const sd_value *v, int depth) {
     if (!sd_spend(w->r, 1)) return false;
     switch (v->kind) {
     case SD_V_NONE:
-        return sd_buf_adds(w->b, "null");
+        return sd_puts(w->r, w->b, "null");
     case SD_V_BOOL:
-        return sd_buf_adds(w->b, v->b ? "true" : "false");
+        return sd_puts(w->r, w->b, v->b ? "true" : "false");
     case SD_V_INT:
-        return sd_buf_printf(w->b, "%" PRId64, v->i);
+        snprintf(text, sizeof text, "%" PRId64, v->i);
+        return sd_puts(w->r, w->b, text);
     case SD_V_FLOAT:
         sd_format_float(text, v->f);
-        return sd_buf_adds(w->b, isnan(v->f)   ? "NaN"
-                                 : isinf(v->f) ? v->f > 0 ? "Infinity" : "-Infinity"
-                                               : text);
+        return sd_puts(w->r, w->b,
+                       isnan(v->f)   ? "NaN"
+                       : isinf(v->f) ? v->f > 0 ? "Infinity" : "-Infinity"
+                                     : text);
     case SD_V_STRING:
         return json_string_out(w, v->s);
     case SD_V_LIST:
@@ -228,6 +229,5 @@ bool sd_filter_tojson(sd_render *r, const sd_value *in, sd_args *a, sd_value *ou
     w.sort = sd_arg_bool(a, 3, "sort_keys", false);
     if (!read_indent(r, a, &w) || !read_separators(r, a, &w)) return false;
     if (write_value(&w, in, 0)) return sd_keep(r, &b, out);
-    sd_buf_free(&b);
-    return r->status == SD_OK ? sd_render_limit(r, "output") : false;
+    return sd_drop(r, &b);
 }

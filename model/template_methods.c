@@ -38,13 +38,14 @@ static bool method_values(sd_render *r, const sd_value *in, sd_args *a, sd_value
 static bool method_get(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
     sd_value key;
     if (!sd_arg(a, 0, NULL, &key)) return sd_render_fail(r, "get takes a key");
-    const sd_value *v = sd_dict_find(r, in->dict, &key);
+    sd_value *v;
+    if (!sd_dict_find(r, in->dict, &key, &v)) return false;
     *out = sd_none();
     if (v)
         *out = *v;
     else
         sd_arg(a, 1, NULL, out);
-    return sd_spend(r, 1 + in->dict->n / 8);
+    return true;
 }
 
 static bool method_copy(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {

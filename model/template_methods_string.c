@@ -21,12 +21,9 @@ static bool method_case(sd_render *r, const sd_value *in, int how, sd_value *out
         bool raise =
             how == 'u' || (how == 's' && up != cp) || ((how == 't' || how == 'c') && start);
         const char *special = raise && cp == 0xDF ? (how == 'u' || how == 's' ? "SS" : "Ss") : NULL;
-        bool ok = special ? sd_buf_adds(&b, special)
-                          : sd_buf_add(&b, bytes, (size_t)sd_utf8_put(bytes, raise ? up : low));
-        if (!ok) {
-            sd_buf_free(&b);
-            return sd_render_limit(r, "memory");
-        }
+        bool ok = special ? sd_puts(r, &b, special)
+                          : sd_put(r, &b, bytes, (size_t)sd_utf8_put(bytes, raise ? up : low));
+        if (!ok) return sd_drop(r, &b);
         start = how == 't' ? !letter : false;
     }
     return sd_keep(r, &b, out);
@@ -58,7 +55,7 @@ static bool strip(sd_render *r, const sd_value *in, sd_args *a, bool left, bool 
     sd_value v;
     bool given = sd_arg(a, 0, NULL, &v) && v.kind != SD_V_NONE;
     if (given && v.kind != SD_V_STRING) return sd_render_fail(r, "strip takes a string");
-    if (!sd_spend(r, 1 + (given ? in->s.n / 64 * (v.s.n + 1) : 0))) return false;
+    if (!sd_spend(r, 1 + in->s.n / SD_TMPL_SEARCH * (given ? v.s.n / 4 + 1 : 1))) return false;
     *out = *in;
     out->s = sd_strip(in->s, left, right, given ? &v.s : NULL);
     return true;
@@ -155,18 +152,25 @@ static bool rsplit_space(sd_render *r, sd_str s, int64_t max, sd_list *l) {
     return l->n == 0 || reverse_items(l);
 }
 
+// A search from the right compares at every place.
+static bool spend_backwards(sd_render *r, sd_str in, sd_str what) {
+    return sd_spend(r, (1 + in.n / SD_TMPL_SEARCH) * (1 + what.n / SD_TMPL_BYTES_A_STEP));
+}
+
 static bool split(sd_render *r, const sd_value *in, sd_args *a, bool right, sd_value *out) {
     sd_value by = sd_none();
     int64_t max = -1;
     sd_list *l = sd_list_make(r, 0);
     sd_arg(a, 0, "sep", &by);
-    if (!l || !sd_arg_int(r, a, 1, "maxsplit", &max) || !sd_spend(r, in->s.n / 16)) return false;
+    if (!l || !sd_arg_int(r, a, 1, "maxsplit", &max) || !sd_spend(r, in->s.n / SD_TMPL_SEARCH))
+        return false;
     *out = sd_list_value(SD_V_LIST, l);
     if (max < 0) max = -1;
     if (by.kind == SD_V_NONE)
         return right && max >= 0 ? rsplit_space(r, in->s, max, l) : split_space(r, in->s, max, l);
     if (by.kind != SD_V_STRING || by.s.n == 0)
         return sd_render_fail(r, "split takes a string that is not empty");
+    if (right && !spend_backwards(r, in->s, by.s)) return false;
     return right && max >= 0 ? rsplit_text(r, in->s, by.s, max, l)
                              : split_text(r, in->s, by.s, max, l);
 }
@@ -186,7 +190,7 @@ static bool method_splitlines(sd_render *r, const sd_value *in, sd_args *a, sd_v
     bool keep = sd_arg_bool(a, 0, "keepends", false);
     sd_list *l = sd_list_make(r, 0);
     size_t start = 0;
-    if (!l) return false;
+    if (!l || !sd_spend(r, in->s.n / SD_TMPL_SEARCH)) return false;
     for (size_t i = 0; i < in->s.n;) {
         int32_t cp;
         size_t at = i;
@@ -211,6 +215,7 @@ static bool ends(sd_render *r, const sd_value *in, sd_args *a, bool at_end, sd_v
         if (v->kind != SD_V_STRING)
             return sd_render_fail(r, "startswith and endswith take a string, not a %s",
                                   sd_kind_name(v));
+        if (!sd_spend(r, 1) || !sd_spend_bytes(r, v->s.n)) return false;
         if (v->s.n <= in->s.n &&
             (v->s.n == 0 ||
              memcmp(at_end ? in->s.p + in->s.n - v->s.n : in->s.p, v->s.p, v->s.n) == 0))
@@ -247,27 +252,26 @@ static bool method_removesuffix(sd_render *r, const sd_value *in, sd_args *a, sd
 static bool replace(sd_render *r, sd_str s, sd_str old, sd_str new, int64_t count, sd_value *out) {
     sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
     size_t at = 0;
-    bool ok = sd_spend(r, s.n / 16);
+    bool ok = sd_spend(r, s.n / SD_TMPL_SEARCH);
     while (ok && count != 0 && at <= s.n) {
         const char *hit = old.n == 0 ? s.p + at
                           : s.n > at ? memmem(s.p + at, s.n - at, old.p, old.n)
                                      : NULL;
         if (!hit) break;
         size_t to = (size_t)(hit - s.p);
-        ok = sd_spend(r, 1) && sd_buf_add(&b, s.p + at, to - at) && sd_buf_add(&b, new.p, new.n);
+        ok = sd_spend(r, 1) && sd_put(r, &b, s.p + at, to - at) && sd_put(r, &b, new.p, new.n);
         at = to + old.n;
         if (old.n == 0) { // between all characters
             int32_t cp;
             size_t n = at < s.n ? (size_t)sd_utf8_next(s.p + at, s.n - at, &cp, NULL) : 1;
-            if (at < s.n) ok = ok && sd_buf_add(&b, s.p + at, n);
+            if (at < s.n) ok = ok && sd_put(r, &b, s.p + at, n);
             at += n;
         }
         if (count > 0) count--;
     }
-    if (ok && at < s.n) ok = sd_buf_add(&b, s.p + at, s.n - at);
+    if (ok && at < s.n) ok = sd_put(r, &b, s.p + at, s.n - at);
     if (ok) return sd_keep(r, &b, out);
-    sd_buf_free(&b);
-    return r->status == SD_OK ? sd_render_limit(r, "memory") : false;
+    return sd_drop(r, &b);
 }
 
 static bool method_replace(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
@@ -292,12 +296,9 @@ static bool method_join(sd_render *r, const sd_value *in, sd_args *a, sd_value *
         if (!ok)
             sd_render_fail(r, "join takes strings, not a %s", sd_kind_name(v));
         else
-            ok = sd_spend(r, 1 + v->s.n / 64) && (i == 0 || sd_buf_add(&b, in->s.p, in->s.n)) &&
-                 sd_buf_add(&b, v->s.p, v->s.n);
-        if (!ok) {
-            sd_buf_free(&b);
-            return r->status == SD_OK ? sd_render_limit(r, "memory") : false;
-        }
+            ok = sd_spend(r, 1) && (i == 0 || sd_put(r, &b, in->s.p, in->s.n)) &&
+                 sd_put(r, &b, v->s.p, v->s.n);
+        if (!ok) return sd_drop(r, &b);
     }
     return sd_keep(r, &b, out);
 }
@@ -306,12 +307,14 @@ static bool find(sd_render *r, const sd_value *in, sd_args *a, bool last, bool m
                  sd_value *out) {
     sd_str what = {0};
     const char *hit = NULL;
-    if (!sd_arg_string(r, a, 0, NULL, &what) || !sd_spend(r, 1 + in->s.n / 16)) return false;
+    if (!sd_arg_string(r, a, 0, NULL, &what) || !sd_spend(r, 1 + in->s.n / SD_TMPL_SEARCH))
+        return false;
     if (what.n == 0) {
         hit = last ? in->s.p + in->s.n : in->s.p;
     } else if (!last) {
         hit = in->s.n ? memmem(in->s.p, in->s.n, what.p, what.n) : NULL;
     } else {
+        if (!spend_backwards(r, in->s, what)) return false;
         for (size_t i = in->s.n >= what.n ? in->s.n - what.n + 1 : 0; i-- > 0 && !hit;)
             if (memcmp(in->s.p + i, what.p, what.n) == 0) hit = in->s.p + i;
     }
@@ -333,7 +336,8 @@ static bool method_count(sd_render *r, const sd_value *in, sd_args *a, sd_value 
     sd_str what = {0};
     int64_t n = 0;
     const char *p = in->s.p, *end = p + in->s.n, *hit;
-    if (!sd_arg_string(r, a, 0, NULL, &what) || !sd_spend(r, 1 + in->s.n / 16)) return false;
+    if (!sd_arg_string(r, a, 0, NULL, &what) || !sd_spend(r, 1 + in->s.n / SD_TMPL_SEARCH))
+        return false;
     if (what.n == 0)
         n = (int64_t)sd_count_chars(in->s) + 1;
     else
@@ -375,7 +379,7 @@ static bool all_are(const sd_value *in, char want, sd_value *out) {
 #define CHARACTER_TEST(name, want)                                                                 \
     static bool name(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {                \
         (void)a;                                                                                   \
-        return sd_spend(r, in->s.n / 16) && all_are(in, want, out);                                \
+        return sd_spend(r, in->s.n / SD_TMPL_SEARCH) && all_are(in, want, out);                    \
     }
 CHARACTER_TEST(method_isalpha, 'a')
 CHARACTER_TEST(method_isdigit, 'd')

@@ -52,10 +52,9 @@ FILTER(filter_join) {
     if (!sd_iterate(r, in, &l) || !sd_text_of(r, &by, &by.s)) return false;
     for (size_t i = 0; ok && i < l->n; i++)
         ok = look(r, &l->item[i], has ? &attribute : NULL, &v) &&
-             (i == 0 || sd_buf_add(&b, by.s.p, by.s.n)) && sd_to_text(r, &v, &b, false, 0);
+             (i == 0 || sd_put(r, &b, by.s.p, by.s.n)) && sd_to_text(r, &v, &b, false, 0);
     if (ok) return sd_keep(r, &b, out);
-    sd_buf_free(&b);
-    return r->status == SD_OK ? sd_render_limit(r, "memory") : false;
+    return sd_drop(r, &b);
 }
 
 FILTER(filter_reverse) {
@@ -92,10 +91,6 @@ FILTER(filter_attr) {
 
 // ---- order
 
-typedef struct {
-    sd_value key, item;
-} keyed;
-
 static bool make_key(sd_render *r, const sd_value *item, const sd_value *attribute,
                      bool case_sensitive, sd_value *key) {
     sd_args none = {0};
@@ -105,8 +100,10 @@ static bool make_key(sd_render *r, const sd_value *item, const sd_value *attribu
     return sd_find_method(&text, SD_STR("lower"))(r, &text, &none, key);
 }
 
-// Stable merge sort of k [n] with tmp [n].
-static bool sort_keys(sd_render *r, keyed *k, keyed *tmp, size_t n, bool reverse) {
+// Stable merge sort.
+bool sd_sort(sd_render *r, sd_keyed *k, size_t n, bool reverse) {
+    sd_keyed *tmp = sd_render_alloc(r, n, sizeof *tmp);
+    if (!tmp) return false;
     for (size_t width = 1; width < n; width *= 2) {
         for (size_t lo = 0; lo < n; lo += 2 * width) {
             size_t mid = lo + width < n ? lo + width : n, hi = mid + width < n ? mid + width : n;
@@ -119,19 +116,20 @@ static bool sort_keys(sd_render *r, keyed *k, keyed *tmp, size_t n, bool reverse
             }
         }
         memcpy(k, tmp, n * sizeof *k);
+        if (!sd_spend(r, n)) return false;
     }
     return true;
 }
 
 static bool sorted(sd_render *r, sd_list *l, const sd_value *attribute, bool case_sensitive,
                    bool reverse) {
-    keyed *k = sd_render_alloc(r, l->n, sizeof *k), *tmp = sd_render_alloc(r, l->n, sizeof *tmp);
-    if (!k || !tmp) return false;
+    sd_keyed *k = sd_render_alloc(r, l->n, sizeof *k);
+    if (!k) return false;
     for (size_t i = 0; i < l->n; i++) {
         k[i].item = l->item[i];
         if (!make_key(r, &l->item[i], attribute, case_sensitive, &k[i].key)) return false;
     }
-    if (!sort_keys(r, k, tmp, l->n, reverse)) return false;
+    if (!sd_sort(r, k, l->n, reverse)) return false;
     for (size_t i = 0; i < l->n; i++) l->item[i] = k[i].item;
     return true;
 }
@@ -211,13 +209,15 @@ FILTER(filter_unique) {
     sd_value attribute, key;
     bool cased = sd_arg_bool(a, 0, "case_sensitive", false);
     bool has = sd_arg(a, 1, "attribute", &attribute) && attribute.kind != SD_V_NONE;
-    sd_list *l, *keys = sd_list_make(r, 0), *kept = sd_list_make(r, 0);
+    sd_list *l, *kept = sd_list_make(r, 0);
+    sd_dict *keys = sd_dict_make(r, 0);
+    sd_value *seen, none = sd_none();
     if (!keys || !kept || !sd_iterate(r, in, &l)) return false;
     for (size_t i = 0; i < l->n; i++) {
-        bool seen = false;
-        if (!make_key(r, &l->item[i], has ? &attribute : NULL, cased, &key)) return false;
-        for (size_t k = 0; k < keys->n && !seen; k++) seen = sd_equal(r, &keys->item[k], &key, 0);
-        if (!seen && (!sd_list_push(r, keys, &key) || !sd_list_push(r, kept, &l->item[i])))
+        if (!make_key(r, &l->item[i], has ? &attribute : NULL, cased, &key) ||
+            !sd_dict_find(r, keys, &key, &seen))
+            return false;
+        if (!seen && (!sd_dict_put(r, keys, &key, &none) || !sd_list_push(r, kept, &l->item[i])))
             return false;
     }
     *out = sd_list_value(SD_V_LIST, kept);

@@ -294,6 +294,12 @@ static bool parse_messages(sd_api_request *r, sd_api_error *e) {
                     sd_json_type_word(arguments));
         return false;
     }
+    if (json_object_size(arguments) > SD_API_MAX_TEMPLATE_ARGUMENTS) {
+        sd_api_fail(e, 400, "chat_template_kwargs",
+                    "chat_template_kwargs has %zu names; at most %d are allowed",
+                    json_object_size(arguments), SD_API_MAX_TEMPLATE_ARGUMENTS);
+        return false;
+    }
     r->template_arguments = json_object_get(r->root, "chat_template_kwargs");
     if (!arguments) r->template_arguments = NULL;
     r->messages = json_array();

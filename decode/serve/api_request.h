@@ -34,7 +34,8 @@ enum {
     SD_API_MAX_PROMPTS = 64,         // prompts of one request
     SD_API_MAX_SEQUENCES = 64,       // n times prompts
     SD_API_MAX_STOP_TOKENS = 64,
-    SD_API_MAX_MESSAGES = 4096
+    SD_API_MAX_MESSAGES = 4096,
+    SD_API_MAX_TEMPLATE_ARGUMENTS = 64
 };
 
 typedef struct {

@@ -2,7 +2,10 @@
 //
 // A text cannot have fewer tokens than its length over the longest token: megabytes that can never
 // fit are refused before they are tokenised.
+#include "base/clock.h"
 #include "decode/serve/call.h"
+
+enum { RENDER_SECONDS = 10 }; // a template's steps end it in one or two on an idle machine
 
 static int refuse_length(sd_api_error *e, const char *param, long long n, int ctx, bool at_least) {
     sd_api_fail(
@@ -60,8 +63,13 @@ static int encode_chat(sd_call *j, int ctx, sd_api_error *e) {
         json_string_length(json_object_get(message, "content"));
     size_t least = bytes / (j->server->longest_token ? j->server->longest_token : 1);
     if (least >= (size_t)ctx) return refuse_length(e, "messages", (long long)least, ctx, true);
-    sd_status st =
-        sd_model_chat_ids(m, r->messages, NULL, r->template_arguments, true, &j->prompt[0], &err);
+    sd_template_bounds bounds = {.stop = &j->cut,
+                                 .deadline_ns = sd_now_ns() + RENDER_SECONDS * INT64_C(1000000000),
+                                 .max_bytes = (size_t)ctx * j->server->longest_token};
+    sd_status st = sd_model_chat_ids_within(m, r->messages, NULL, r->template_arguments, true,
+                                            &bounds, &j->prompt[0], &err);
+    if (st == SD_EINTERRUPTED)
+        return sd_api_fail(e, 503, NULL, "the server ends; send the request again elsewhere");
     if (st != SD_OK)
         return sd_api_fail(e, st == SD_ENOMEM ? 500 : 400, "messages", "%s", err.message);
     return 0;

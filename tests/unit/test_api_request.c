@@ -123,6 +123,24 @@ Test(api, every_bad_completion_field_is_a_400_that_names_it) {
         check_refusal(SD_API_COMPLETION, bad_text[i].param, bad_text[i].body);
 }
 
+Test(api, more_template_arguments_than_any_template_has_are_refused_by_their_number) {
+    sd_buf b = sd_buf_make(1 << 20);
+    for (int n = 64; n <= 65; n++) {
+        sd_api_request r;
+        sd_api_error e = {0};
+        sd_buf_clear(&b);
+        sd_buf_adds(&b, "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],"
+                        "\"chat_template_kwargs\":{");
+        for (int i = 0; i < n; i++) sd_buf_printf(&b, "%s\"k%d\":0", i ? "," : "", i);
+        sd_buf_adds(&b, "}}");
+        int status = sd_api_request_parse(&r, SD_API_CHAT, b.data, b.len, &e);
+        cr_expect_eq(status, n == 64 ? 0 : 400, "%d: %s", n, e.message);
+        if (n == 65) cr_expect(strstr(e.message, "65 names; at most 64"), "%s", e.message);
+        sd_api_request_free(&r);
+    }
+    sd_buf_free(&b);
+}
+
 Test(api, null_is_absent_and_unknown_fields_are_ignored) {
     sd_api_request r;
     sd_api_error e;

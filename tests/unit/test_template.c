@@ -65,7 +65,7 @@ Test(template, nothing_runs_for_ever_or_fills_memory) {
         "{% set ns = namespace(s='0123456789') %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s "
         "%}{% endfor %}",
         SD_ELIMIT, "more than the allowed");
-    refuses("{{ 'x' * 99999999999 }}", SD_ELIMIT, "steps");
+    refuses("{{ 'x' * 99999999999 }}", SD_ELIMIT, "memory");
 }
 
 Test(template, deep_nesting_is_refused_when_parsing) {
