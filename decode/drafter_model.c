@@ -171,6 +171,12 @@ static bool model_peek(sd_drafter *base, sd_guess *out) {
         if (!compute(d, end, true)) return false;
         const float *logits = d->shared->logits;
         int32_t token = sd_sample(d->shared->sampler, logits, d->sampling, end);
+        if (token < 0) {
+            sd_log(SD_LOG_WARN, "the draft model stopped drafting for a request: its logits are "
+                                "not finite");
+            d->failed = true;
+            return false;
+        }
         float p = expf(sd_logprob(logits, d->shared->V, token));
         int tenth = (int)(p * 10);
         d->guess = (sd_guess){token, tenth > 9 ? 9 : tenth < 0 ? 0 : tenth, p};

@@ -75,7 +75,8 @@ typedef struct {
 
 typedef struct {
     double queue_ms, prefill_ms, decode_ms; // decode: first to last token
-    int prompt_tokens, cached_tokens, generated;
+    int prompt_tokens, cached_tokens;
+    int generated; // tokens, with the end token that is not delivered
     sd_spec_stats spec;
 } sd_request_stats;
 
@@ -137,6 +138,7 @@ typedef struct {
     size_t kv_bytes;           // all slots
     int64_t kv_used, kv_total; // positions
     int64_t prompt_tokens, generated_tokens, steps;
+    int64_t nonfinite; // requests that ended because their logits were not finite
     double busy_s;
     sd_spec_stats spec;
 } sd_engine_stats;

@@ -19,6 +19,7 @@ void sd_slot_begin(sd_engine *e, sd_slot *s, sd_job *j) {
     sd_buf_clear(&s->text);
     s->usable = 0;
     s->finish = SD_FINISH_NONE;
+    s->why = NULL;
     s->admitted = sd_now_s();
     s->first_token = s->last_token = 0;
     s->stats = (sd_request_stats){.prompt_tokens = r->n_prompt,
@@ -73,6 +74,7 @@ static bool add_text(sd_engine *e, sd_slot *s, int32_t token) {
     if (len == 0) return false;
     if (!sd_utf8_stream_add(&s->utf8, bytes, len, &s->text)) {
         s->finish = SD_FINISH_ERROR;
+        s->why = "out of memory for the text of one step; ask for fewer tokens";
         return true;
     }
     size_t stop = find_stop(s);
@@ -105,14 +107,21 @@ static void add_info(sd_engine *e, sd_slot *s, int32_t token, const float *logit
 }
 
 bool sd_slot_token(sd_engine *e, sd_slot *s, int32_t token, const float *logits) {
+    if (token < 0) {
+        s->finish = SD_FINISH_ERROR;
+        s->why = "the model's logits are not finite numbers, so there is no next token; check the "
+                 "model and the adapter for NaN or infinite weights";
+        e->stats.nonfinite++;
+        return false;
+    }
     s->last_token = sd_now_s();
     if (s->first_token <= 0) s->first_token = s->last_token;
+    s->stats.generated++;
     if (is_stop_token(e, s->job, token)) {
         s->finish = SD_FINISH_STOP;
         return false;
     }
     s->timeline[s->n++] = token;
-    s->stats.generated++;
     add_info(e, s, token, logits);
     if (add_text(e, s, token)) return false;
     if (s->n == e->ctx || (s->job->r.max_tokens > 0 && s->stats.generated >= s->job->r.max_tokens))
@@ -145,8 +154,7 @@ void sd_slot_deliver(sd_engine *e, sd_slot *s, const char *error) {
         s->usable = s->text.len;
         s->stats.decode_ms = (s->last_token - s->first_token) * 1e3;
         s->stats.prefill_ms = s->first_token > 0 ? (s->first_token - s->admitted) * 1e3 : 0;
-        if (s->finish == SD_FINISH_ERROR && !error)
-            error = "out of memory for the text of one step; ask for fewer tokens";
+        if (!error) error = s->why;
     }
     send(s, error);
     if (!s->finish) return;

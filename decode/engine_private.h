@@ -62,6 +62,7 @@ typedef struct {
     size_t usable; // of it certainly before any stop string
     sd_finish finish;
     sd_request_stats stats;
+    const char *why; // it ended with an error; static
     double admitted, first_token, last_token;
 } sd_slot;
 
@@ -98,7 +99,7 @@ void sd_engine_plan(sd_engine *e);
 void sd_engine_score(sd_engine *e, sd_slot *s, const int32_t *emitted, int n);
 // engine_emit.c
 void sd_slot_begin(sd_engine *e, sd_slot *s, sd_job *j);
-/// One emitted token; true when the request goes on.
+/// One emitted token, or -1 where there is none; true when the request goes on.
 bool sd_slot_token(sd_engine *e, sd_slot *s, int32_t token, const float *logits);
 /// Delivers the round's tokens and text; ends the request when it has a finish.
 void sd_slot_deliver(sd_engine *e, sd_slot *s, const char *error);

@@ -182,6 +182,7 @@ static int commit(sd_engine *e) {
     for (int i = 0; i < e->o.slots; i++) {
         sd_slot *s = &e->slot[i];
         if (s->rows == 0) continue;
+        int made = s->stats.generated;
         if (s->phase == SLOT_DECODE) {
             sd_spec_stats before = s->stats.spec;
             tokens += verify(e, s);
@@ -192,7 +193,7 @@ static int commit(sd_engine *e) {
             e->stats.prompt_tokens += s->rows;
             if (s->first_logits >= 0) finish_prompt(e, s);
         }
-        e->stats.generated_tokens += s->n_info;
+        e->stats.generated_tokens += s->stats.generated - made;
     }
     return tokens;
 }

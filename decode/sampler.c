@@ -225,18 +225,23 @@ static float kth_block_max(sd_sampler *s, int k) {
 }
 
 // top-k and top-p by the candidates near the top; false when there are too many (or too few).
-static bool cut_near(sd_sampler *s, const float *logits, float max, const sd_sampling *p, cut *c) {
+// least: the smallest logit that min-p left.
+static bool cut_near(sd_sampler *s, const float *logits, float max, const sd_sampling *p,
+                     float least, cut *c) {
     float T = p->temperature, floor = max - 10 * T;
     int k = p->top_k > 0 && p->top_k < s->V ? p->top_k : 0;
     if (k > MAX_K || (k > 0 && k > s->blocks)) return false;
     if (k > 0) floor = kth_block_max(s, k);
     if (!(floor > -INFINITY)) return false;
+    bool all = least >= floor; // the candidates are all that min-p left
+    if (all) floor = least;
+    if (!all && k == 0 && least > -INFINITY) return false; // part of the mass lies below
     int n = near_ids(s, logits, floor);
     if (n <= 0) return false;
     if (k > 0 && n > k) n = k;
     double total = 0, seen = 0;
     if (p->top_p < 1) {
-        if (k > 0)
+        if (k > 0 || all)
             for (int i = 0; i < n; i++) total += (double)expf((logits[s->pick[i]] - max) / T);
         else
             total = s->lanes->exp_sum(logits, s->V, max, T);
@@ -246,7 +251,7 @@ static bool cut_near(sd_sampler *s, const float *logits, float max, const sd_sam
             seen += (double)expf((logits[s->pick[i++]] - max) / T);
             if (seen >= want) break;
         }
-        if (k == 0 && seen < want) return false;
+        if (k == 0 && !all && seen < want) return false;
         n = i;
     }
     *c = (cut){logits[s->pick[n - 1]], s->pick[n - 1]};
@@ -257,14 +262,14 @@ static cut truncate(sd_sampler *s, const float *logits, float max, const sd_samp
     cut c = {-INFINITY, -1};
     float T = p->temperature;
     bool by_k = p->top_k > 0 && p->top_k < s->V, by_p = p->top_p < 1;
-    if ((by_k || by_p) && !cut_near(s, logits, max, p, &c)) {
-        if (by_k) cut_top_k(s, logits, max, T, p->top_k, &c);
-        if (by_p) cut_top_p(s, logits, max, T, p->top_p > 0 ? (double)p->top_p : 0, &c);
-    }
     if (p->min_p > 0) {
         // p_t >= min_p * p_max  <=>  logit_t >= max + T log(min_p)
         float floor = p->min_p < 1 ? (float)(max + (double)T * log((double)p->min_p)) : max;
-        if (floor > c.above) c = (cut){floor, INT32_MAX};
+        c = (cut){floor, INT32_MAX};
+    }
+    if ((by_k || by_p) && !cut_near(s, logits, max, p, c.above, &c)) {
+        if (by_k) cut_top_k(s, logits, max, T, p->top_k, &c);
+        if (by_p) cut_top_p(s, logits, max, T, p->top_p > 0 ? (double)p->top_p : 0, &c);
     }
     return c;
 }
@@ -315,10 +320,14 @@ static void try_block(winner *w, const sd_sampler *s, const float *logits, int32
 
 int32_t sd_sample(sd_sampler *s, const float *logits, const sd_sampling *p, int64_t position) {
     float T = p->temperature;
-    if (!(T > 0)) return sd_greedy(logits, s->V);
+    if (s->lanes->has_nan(logits, s->V)) return -1;
+    if (!(T > 0)) {
+        int32_t best = sd_greedy(logits, s->V);
+        return isfinite(logits[best]) ? best : -1;
+    }
     float max = s->lanes->block_max(s->block_max, logits, s->V);
+    if (!isfinite(max)) return -1;
     int32_t top = first_equal(logits, s->V, max);
-    if (!isfinite(max)) return top;
     cut c = truncate(s, logits, max, p);
     sd_noise_key k = key_of(p, position);
     winner w = {gumbel(noise_word(&k, top)), top};

@@ -26,13 +26,16 @@ sd_sampler *sd_sampler_open(int V); // NULL when out of memory
 void sd_sampler_close(sd_sampler *s);
 
 /// The token at absolute position `position`. logits [V] is only read. The truncations are prefixes
-/// of the order by (logit descending, id ascending) and count the tempered probabilities: top-k
-/// keeps the first k; top-p the shortest prefix whose share of what top-k left is >= p; min-p those
-/// with probability >= min_p times the largest. The first token always stays. NaN counts as minus
-/// infinity. A temperature that is not positive is greedy.
+/// of the order by (logit descending, id ascending), count the tempered probabilities, and come in
+/// vLLM's order: min-p keeps those with probability >= min_p times the largest; top-k the first k
+/// of these (exactly k: vLLM also keeps all that tie with the k-th); top-p the shortest prefix
+/// whose share of what is left is >= p. The first token always stays. A temperature that is not
+/// positive is greedy. -1 when the logits are no law: one is NaN, or the largest is infinite. A
+/// single minus infinity is a token that cannot be drawn.
 int32_t sd_sample(sd_sampler *s, const float *logits, const sd_sampling *p, int64_t position);
 
-/// The tokens that may be drawn under p: ids [V] <- their ids ascending; returns how many.
+/// The tokens that may be drawn under p: ids [V] <- their ids ascending; returns how many. NaN
+/// counts as minus infinity.
 int sd_sample_kept(sd_sampler *s, int32_t *ids, const float *logits, const sd_sampling *p);
 
 /// log sum exp of the untempered logits: a token's log probability is its logit less this.

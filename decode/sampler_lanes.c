@@ -27,6 +27,14 @@ BODY float block_max_body(float *max, const float *x, int n) {
     return all;
 }
 
+BODY bool has_nan_body(const float *x, int n) {
+    int bad = 0, i = 0;
+    for (; i + BLOCK <= n; i += BLOCK)
+        for (int j = 0; j < BLOCK; j++) bad |= x[i + j] != x[i + j];
+    for (; i < n; i++) bad |= x[i] != x[i];
+    return bad;
+}
+
 // Philox4x32-10 (base/rng.h) for eight counters at once.
 BODY uint32_t noise_body(uint32_t *word, const sd_noise_key *k, int32_t first) {
     uint32_t c0[CALLS], c1[CALLS], c2[CALLS], c3[CALLS];
@@ -93,13 +101,17 @@ BODY double exp_sum_body(const float *x, int n, float max, float T) {
     attribute static float block_max_##name(float *max, const float *x, int n) {                   \
         return block_max_body(max, x, n);                                                          \
     }                                                                                              \
+    attribute static bool has_nan_##name(const float *x, int n) {                                  \
+        return has_nan_body(x, n);                                                                 \
+    }                                                                                              \
     attribute static uint32_t noise_##name(uint32_t *word, const sd_noise_key *k, int32_t first) { \
         return noise_body(word, k, first);                                                         \
     }                                                                                              \
     attribute static double exp_sum_##name(const float *x, int n, float max, float T) {            \
         return exp_sum_body(x, n, max, T);                                                         \
     }                                                                                              \
-    static const sd_sample_lanes name = {block_max_##name, noise_##name, exp_sum_##name};
+    static const sd_sample_lanes name = {block_max_##name, has_nan_##name, noise_##name,           \
+                                         exp_sum_##name};
 
 TABLE(plain, )
 #ifdef __x86_64__

@@ -5,6 +5,7 @@
 // FMA), so their results are equal bit for bit.
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum { SD_SAMPLE_BLOCK = 32 }; // tokens of a block: eight Philox calls
@@ -18,6 +19,8 @@ typedef struct {
     /// max [ceil(n/32)] <- the largest of each block of x [n]; NaN counts as minus infinity.
     /// Returns the largest of all.
     float (*block_max)(float *max, const float *x, int n);
+    /// Is any of x [n] NaN?
+    bool (*has_nan)(const float *x, int n);
     /// word [32] <- the noise words of tokens [first, first + 32), first a multiple of 32. Returns
     /// the largest word.
     uint32_t (*noise)(uint32_t *word, const sd_noise_key *k, int32_t first);

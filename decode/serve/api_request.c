@@ -246,6 +246,26 @@ static json_t *take_content(const json_t *message, const char *role, size_t i, s
     return NULL;
 }
 
+// Every field reaches the template, as in transformers; null is absent, and so are no tool calls.
+static json_t *message_with(const json_t *message, const char *role, json_t *content, size_t i,
+                            sd_api_error *e) {
+    json_t *out = json_object();
+    bool ok = json_object_set_new(out, "role", json_string(role)) == 0;
+    ok = json_object_set_new(out, "content", content) == 0 && ok;
+    const char *key;
+    json_t *value, *given = (json_t *)(uintptr_t)message; // the iterator wants it so; only read
+    json_object_foreach(given, key, value) {
+        if (json_is_null(value) || strcmp(key, "role") == 0 || strcmp(key, "content") == 0 ||
+            strcmp(key, "tool_calls") == 0)
+            continue;
+        ok = ok && json_object_set(out, key, value) == 0;
+    }
+    if (ok) return out;
+    json_decref(out);
+    sd_api_fail(e, 500, "messages", "out of memory for message %zu", i);
+    return NULL;
+}
+
 static json_t *take_message(const json_t *message, size_t i, sd_api_error *e) {
     char param[64];
     snprintf(param, sizeof param, "messages[%zu]", i);
@@ -273,8 +293,7 @@ static json_t *take_message(const json_t *message, size_t i, sd_api_error *e) {
         return NULL;
     }
     json_t *content = take_content(message, role, i, e);
-    if (!content) return NULL;
-    return json_pack("{s:s, s:o}", "role", role, "content", content);
+    return content ? message_with(message, role, content, i, e) : NULL;
 }
 
 static bool parse_messages(sd_api_request *r, sd_api_error *e) {

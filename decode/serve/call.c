@@ -87,7 +87,8 @@ static int submit_choice(sd_call *j, sd_choice *c, sd_api_error *e) {
                     .spec = spec_of(j),
                     .on_event = sd_call_on_event,
                     .ctx = c};
-    q.sampling.choice = (uint32_t)c->index;
+    // A prompt is sampled as it would be alone, whatever its place in a list.
+    q.sampling.choice = (uint32_t)(c->index % r->n);
     memcpy(q.stop, r->stop, sizeof q.stop);
     sd_status st = sd_engine_submit(j->server->engine, &q, &c->id, &err);
     if (st == SD_OK) {

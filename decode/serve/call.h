@@ -34,7 +34,7 @@ struct sd_choice {
     json_t *logprobs; // likewise
     int64_t offset;   // characters so far, for text_offset
     int64_t last_ns;  // when its last tokens came
-    int generated;
+    int generated, cached; // cached: known when it has ended
     // Written by the engine's thread before the last message is in the outbox.
     sd_message last;
     sd_request_stats stats;

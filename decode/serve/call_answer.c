@@ -15,11 +15,12 @@ static json_t *usage(const sd_call *j) {
     int generated = 0, cached = 0;
     for (int i = 0; i < j->n_choices; i++) {
         generated += j->choices[i].generated;
-        if (j->choices[i].index % j->request.n == 0) cached += j->choices[i].stats.cached_tokens;
+        if (j->choices[i].index % j->request.n == 0) cached += j->choices[i].cached;
     }
     return sd_usage_json(j->prompt_tokens, generated, cached);
 }
 
+// The engine's thread writes a choice's stats up to its end: only when all have ended.
 static sd_request_stats sum_stats(const sd_call *j) {
     sd_request_stats sum = {0};
     for (int i = 0; i < j->n_choices; i++) sd_stats_add(&sum, &j->choices[i].stats);
@@ -94,8 +95,10 @@ static void stream_message(sd_call *j, const sd_message *m) {
     if (m->finish == SD_FINISH_NONE) return;
     json_t *v =
         sd_chunk_json(&j->answer, c->index, false, NULL, 0, NULL, m->finish, running_usage(j));
-    sd_request_stats sum = sum_stats(j);
-    if (j->open == 0) sd_add_stats(v, &sum);
+    if (j->open == 0) {
+        sd_request_stats sum = sum_stats(j);
+        sd_add_stats(v, &sum);
+    }
     send_event(j, v);
 }
 

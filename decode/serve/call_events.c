@@ -88,6 +88,8 @@ static void take_finish(sd_call *j, const sd_message *m) {
     sd_choice *c = m->to;
     c->ended = true;
     c->finish = m->finish;
+    c->generated = c->stats.generated; // with the end token, which no message brings
+    c->cached = c->stats.cached_tokens;
     j->open--;
     j->model->rounds += c->stats.spec.rounds;
     j->model->accepted += c->stats.spec.accepted;

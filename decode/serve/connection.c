@@ -4,8 +4,11 @@
 //                                                                        \-> FLUSH -> LINGER ->
 //                                                                        gone
 //
-// While a request is BUSY the socket is still read, because that is how a closed client is noticed:
-// the end of its stream means that nobody waits any more, and the request is cancelled at once.
+// While a request is BUSY the socket is still read, because that is how a closed client is noticed.
+// The end of its stream alone does not say that it is gone: it may have shut its sending side only
+// and wait for the answer. The two are told apart by sending something, which a closed client's
+// system answers with a reset: the answer itself where it has begun, else "100 Continue", which may
+// come any number of times before an answer and means nothing to a client that did not ask for it.
 // What a client pipelines meanwhile stays in the input buffer, up to a limit; so it does while
 // answers are unread.
 //
@@ -17,6 +20,7 @@
 #include "decode/serve/server.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <netinet/in.h>
@@ -26,10 +30,11 @@
 #include <time.h>
 
 enum { IDLE_S = 60, HEAD_S = 10, BODY_S = 30, WRITE_S = 30, LINGER_S = 2 };
+enum { PROBE_MS = 20, PROBES_BETWEEN_SENDS = 25 }; // of a client whose stream has ended
 enum { MAX_ID = 128 };
 
 typedef enum { CONN_READ, CONN_BUSY, CONN_FLUSH, CONN_LINGER } conn_state;
-typedef enum { WAIT_NONE, WAIT_IDLE, WAIT_HEAD, WAIT_BODY, WAIT_LINGER } conn_wait;
+typedef enum { WAIT_NONE, WAIT_IDLE, WAIT_HEAD, WAIT_BODY, WAIT_LINGER, WAIT_PROBE } conn_wait;
 
 struct sd_conn {
     sd_server *server;
@@ -48,6 +53,8 @@ struct sd_conn {
     int64_t arrival_ns, bytes_out;
     int status;
     bool keep, streaming, chunked, pumping;
+    bool ended; // the client's stream: it sends no more
+    int probes; // looks at it since then
     sd_log_facts facts;
 };
 
@@ -146,11 +153,11 @@ static void conn_abort(sd_conn *c) {
 }
 
 static void set_wait(sd_conn *c, conn_wait wait) {
-    static const int seconds[] = {0, IDLE_S, HEAD_S, BODY_S, LINGER_S};
+    static const int seconds[] = {0, IDLE_S, HEAD_S, BODY_S, LINGER_S, 0};
     if (c->wait == wait) return;
     c->wait = wait;
     event_del(c->timer);
-    struct timeval tv = {seconds[wait], 0};
+    struct timeval tv = {seconds[wait], wait == WAIT_PROBE ? PROBE_MS * 1000 : 0};
     if (wait != WAIT_NONE) event_add(c->timer, &tv);
 }
 
@@ -166,6 +173,7 @@ static void linger(sd_conn *c) {
 
 static void send_head(sd_conn *c, int status, const char *type, int64_t length, const char *extra) {
     struct evbuffer *out = bufferevent_get_output(c->bev);
+    if (c->ended && evbuffer_get_length(bufferevent_get_input(c->bev)) == 0) c->keep = false;
     char date[64];
     time_t now = time(NULL);
     struct tm tm;
@@ -388,6 +396,13 @@ static void pump(sd_conn *c) {
         }
     }
     c->pumping = false;
+    if (c->state == CONN_READ && c->ended &&
+        !has_backlog(c)) { // no whole request will come any more
+        c->state = CONN_FLUSH;
+        set_wait(c, WAIT_NONE);
+        if (evbuffer_get_length(bufferevent_get_output(c->bev)) == 0) linger(c);
+        return;
+    }
     if (c->state == CONN_READ)
         set_wait(c, has_backlog(c)                ? WAIT_NONE // the limit for writing holds
                     : sd_http_is_idle(&c->http)   ? WAIT_IDLE
@@ -415,22 +430,46 @@ static void on_written(struct bufferevent *bev, void *ctx) {
     if (c->state == CONN_READ) pump(c);
 }
 
-static void on_event(struct bufferevent *bev, short what, void *ctx) {
-    sd_conn *c = ctx;
-    bool ended = (what & BEV_EVENT_EOF) && (what & BEV_EVENT_READING);
-    // A client that shut its side after asking still gets the answer that stands ready.
-    if (ended && (c->state == CONN_READ || c->state == CONN_FLUSH) &&
-        evbuffer_get_length(bufferevent_get_output(bev)) > 0) {
-        bufferevent_disable(bev, EV_READ);
-        c->state = CONN_FLUSH;
+// Is a client that sends no more still there? Looked at until the answer begins.
+static void probe(sd_conn *c) {
+    static const char ping[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    int fd = bufferevent_getfd(c->bev), error = 0;
+    socklen_t n = sizeof error;
+    if (c->state != CONN_BUSY || c->streaming) return;
+    if (c->probes++ % PROBES_BETWEEN_SENDS == 0 && c->http.head.minor >= 1 &&
+        evbuffer_get_length(bufferevent_get_output(c->bev)) == 0 &&
+        send(fd, ping, sizeof ping - 1, MSG_DONTWAIT | MSG_NOSIGNAL) != sizeof ping - 1)
+        error = EPIPE; // also where 25 bytes find no room: nobody reads
+    if (!error) getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &n);
+    if (error) {
+        conn_abort(c);
         return;
     }
-    conn_abort(c);
+    c->wait = WAIT_NONE;
+    set_wait(c, WAIT_PROBE);
+}
+
+static void on_event(struct bufferevent *bev, short what, void *ctx) {
+    sd_conn *c = ctx;
+    bool answers = evbuffer_get_length(bufferevent_get_output(bev)) > 0;
+    bool ended = (what & BEV_EVENT_EOF) && (what & BEV_EVENT_READING);
+    if (!ended || c->state == CONN_LINGER || (c->state == CONN_READ && !answers)) {
+        conn_abort(c);
+        return;
+    }
+    c->ended = true;
+    bufferevent_disable(bev, EV_READ);
+    if (c->state == CONN_READ) pump(c);
+    if (c->state == CONN_BUSY) probe(c);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *ctx) {
     (void)fd, (void)what;
     sd_conn *c = ctx;
+    if (c->wait == WAIT_PROBE) {
+        probe(c);
+        return;
+    }
     if (c->wait != WAIT_HEAD && c->wait != WAIT_BODY) {
         conn_abort(c);
         return;

@@ -2,7 +2,8 @@
 // else: a bare LF, a bare CR and a NUL are refused when they are seen. Request smuggling lives on
 // messages that two parsers delimit differently, so everything about the length of a body has one
 // spelling here: one Content-Length of digits alone, or one "Transfer-Encoding: chunked", never
-// both; chunk sizes of one to eight hex digits without extensions.
+// both; chunk sizes of one to eight hex digits. A chunk's extensions are read by their grammar and
+// ignored (RFC 9112, 7.1.1).
 //
 // The request line and the fields are noted as offsets while the buffer may still move and become
 // pointers when the head is complete.
@@ -24,7 +25,7 @@ enum { // states
     COMPLETE,
     FAILED
 };
-enum { MAX_CHUNK_LINE = 16, MAX_TRAILERS = 4096 };
+enum { MAX_CHUNK_LINE = 512, MAX_TRAILERS = 4096, MAX_EXTENSIONS = 64 * 1024 };
 
 void sd_http_init(sd_http *h) {
     *h = (sd_http){.head.length = -1};
@@ -165,8 +166,14 @@ static sd_http_result take_length(sd_http *h) {
         return bad(h, 400, "the request has both Content-Length and Transfer-Encoding");
     if (codings) {
         if (head->minor == 0) return bad(h, 400, "HTTP/1.0 has no Transfer-Encoding");
-        if (strcasecmp(sd_http_field_get(head, "Transfer-Encoding"), "chunked") != 0)
-            return bad(h, 400, "the only Transfer-Encoding known here is chunked");
+        const char *coding = sd_http_field_get(head, "Transfer-Encoding");
+        size_t n = strlen(coding);
+        if (strcasecmp(coding, "chunked") != 0) {
+            // A body that ends with its last chunk could be read by who knows the other codings;
+            // any other has no end that two parsers agree on.
+            bool last = n > 8 && strcasecmp(coding + n - 7, "chunked") == 0 && coding[n - 8] == ' ';
+            return bad(h, last ? 501 : 400, "the only Transfer-Encoding known here is chunked");
+        }
         head->chunked = head->has_body = true;
     }
     if (lengths) {
@@ -291,11 +298,48 @@ static sd_http_result feed_head(sd_http *h, const char *data, size_t len, size_t
     return SD_HTTP_MORE;
 }
 
+static const char *skip_blanks(const char *s) {
+    return s + strspn(s, " \t");
+}
+
+// After a token or a quoted string; NULL when there is neither.
+static const char *skip_word(const char *s) {
+    const char *begin = s;
+    if (*s != '"') {
+        while (is_token_char((unsigned char)*s)) s++;
+        return s > begin ? s : NULL;
+    }
+    for (s++; *s && *s != '"'; s++) {
+        if (*s == '\\') s++;
+        if (((unsigned char)*s < 0x20 && *s != '\t') || *s == 0x7f) return NULL;
+    }
+    return *s ? s + 1 : NULL;
+}
+
+// *( BWS ";" BWS name [ BWS "=" BWS value ] ), and nothing behind it.
+static bool is_extensions(const char *s) {
+    for (;;) {
+        if (!*s) return true;
+        s = skip_blanks(s);
+        if (*s != ';') return false;
+        s = skip_blanks(s + 1);
+        if (*s == '"' || !(s = skip_word(s))) return false;
+        const char *after = skip_blanks(s);
+        if (*after != '=') continue;
+        if (!(s = skip_word(skip_blanks(after + 1)))) return false;
+    }
+}
+
 static sd_http_result take_chunk_size(sd_http *h) {
     const char *s = h->small.data;
     size_t n = strspn(s, "0123456789abcdefABCDEF");
-    if (n == 0 || n > 8 || s[n])
-        return bad(h, 400, "a chunk size is not one to eight hex digits alone");
+    if (n == 0 || n > 8 || (s[n] && s[n] != ';' && s[n] != ' ' && s[n] != '\t'))
+        return bad(h, 400, "a chunk size is not one to eight hex digits");
+    if (!is_extensions(s + n)) return bad(h, 400, "a chunk's extension is malformed");
+    // Bytes that carry nothing are bounded over the whole body, or a client could send for ever.
+    h->extension_bytes += strlen(s + n);
+    if (h->extension_bytes > MAX_EXTENSIONS)
+        return bad(h, 400, "the extensions of the chunks are too large");
     int64_t size = strtoll(s, NULL, 16);
     if (size + (int64_t)h->body.len > SD_HTTP_MAX_BODY)
         return bad(h, 413, "the body is larger than 16 MB");
@@ -422,6 +466,7 @@ const char *sd_http_reason(int status) {
         {429, "Too Many Requests"},
         {431, "Request Header Fields Too Large"},
         {500, "Internal Server Error"},
+        {501, "Not Implemented"},
         {503, "Service Unavailable"},
         {505, "HTTP Version Not Supported"},
     };

@@ -59,7 +59,7 @@ typedef struct {
     int64_t remaining; // of the body or chunk
     int blank_lines;
     size_t field_at[SD_HTTP_MAX_FIELDS][2], target_at, method_at;
-    size_t trailer_bytes;
+    size_t trailer_bytes, extension_bytes;
 } sd_http;
 
 void sd_http_init(sd_http *h);

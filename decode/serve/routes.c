@@ -193,6 +193,11 @@ const sd_route *sd_route_check(const sd_keys *keys, const sd_http_head *head, ch
         sd_api_fail(e, 415, NULL, "the body must be JSON; send Content-Type: application/json");
         return NULL;
     }
+    const char *coding = sd_http_field_get(head, "content-encoding");
+    if (found->json && coding && *coding && strcasecmp(coding, "identity") != 0) {
+        sd_api_fail(e, 415, NULL, "the body is compressed (Content-Encoding); send it as it is");
+        return NULL;
+    }
     return found;
 }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Planted errors in the training mathematics, one at a time: each must make a test fail. Nothing in the checkout changes.
+# Planted errors in training, sampling and serving, one at a time: each must make a test fail. Nothing in the checkout changes.
 #
 #   tests/e2e/planted_bugs.sh [SPECDEC]       a minute or two; needs the unit tests built beside that binary (default build/release/specdec)
 #
@@ -11,7 +11,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failed=0
 flags=(-std=c11 -D_GNU_SOURCE -O1 -ffp-contract=off -fno-math-errno -fno-trapping-math -w -DTEST_DATA='""')
-libs=("$build"/libtest_support.a "$build"/libspecdec.a -lcriterion -ldnnl -ljansson -lyaml -lpcre2-8 -lutf8proc -lcrypto -lpthread -lm)
+libs=("$build"/libtest_support.a "$build"/libspecdec.a -lcriterion -ldnnl -ljansson -lyaml -lpcre2-8 -lutf8proc -lcrypto -levent -levent_pthreads
+  -lxxhash -lpthread -lm)
 
 # plant NAME FILE SED TEST...: the file with the edit, compiled ahead of the library, must break one of the tests.
 plant() {
@@ -69,4 +70,9 @@ plant "delta is missing in the softmax's gradient" kernels/train_attention_real.
 plant "the norm's gradient forgets the row's mean" kernels/train_ops_real.c 's/ - pull \* x\[c\]//' test_train_ops_f64
 plant "the backward pass stops one map too early" model/train_block_real.c 's/if \(layer > t->lowest\) return true;/if (layer > t->lowest + 1) return true;/' test_train_f64
 plant "the gradient of a skipped head row is what stood there" model/train_head_pass_real.c 's/memset\(t->mem.dx, 0, /memset(t->mem.dx, 0, 0 * /' test_train
+plant "top-p keeps one token too many" decode/sampler.c 's/if \(seen >= want\) break;/if (seen >= want) { i += i < n; break; }/' test_sampler
+plant "top-k keeps one token too few" decode/sampler.c 's/if \(k > 0 && n > k\) n = k;/if (k > 1 \&\& n >= k) n = k - 1;/' test_sampler
+plant "top-p shares out mass that min-p took away" decode/sampler.c 's/if \(k > 0 \|\| all\)/if (k > 0)/' test_sampler
+plant "NaN passes for a small logit" decode/sampler.c 's/if \(s->lanes->has_nan\(logits, s->V\)\) return -1;//' test_sampler
+plant "a prompt's place in a list changes its sampling" decode/serve/call.c 's/c->index % r->n/c->index/' test_serve_live
 exit $failed

@@ -196,6 +196,24 @@ Test(api, content_parts_become_one_string_and_developer_becomes_system) {
     sd_api_request_free(&r);
 }
 
+Test(api, every_field_of_a_message_is_kept_and_null_is_absent) {
+    sd_api_request r;
+    sd_api_error e;
+    const char *body = "{\"messages\":[{\"role\":\"user\",\"content\":\"a\",\"name\":\"guest\","
+                       "\"weight\":0.5,\"refusal\":null,\"tool_calls\":[]},"
+                       "{\"role\":\"assistant\",\"reasoning_content\":\"because\","
+                       "\"extra\":{\"deep\":[1]}}]}";
+    cr_assert_eq(parse(&r, SD_API_CHAT, body, &e), 0, "%s", e.message);
+    const json_t *user = json_array_get(r.messages, 0), *assistant = json_array_get(r.messages, 1);
+    cr_assert_str_eq(json_string_value(json_object_get(user, "name")), "guest");
+    cr_assert_float_eq(json_number_value(json_object_get(user, "weight")), 0.5, 0);
+    cr_assert_eq(json_object_size(user), 4);
+    cr_assert_str_eq(json_string_value(json_object_get(assistant, "reasoning_content")), "because");
+    cr_assert_str_eq(json_string_value(json_object_get(assistant, "content")), "");
+    cr_assert_eq(json_array_size(json_object_get(json_object_get(assistant, "extra"), "deep")), 1);
+    sd_api_request_free(&r);
+}
+
 Test(api, a_prompt_is_text_ids_or_lists_of_them) {
     static const struct {
         const char *body;

@@ -159,7 +159,7 @@ Test(engine, a_stop_token_ends_the_answer_and_is_not_part_of_it) {
         test_run(e, &r, &a);
         cr_assert_eq(a.finish, SD_FINISH_STOP);
         cr_assert_eq(a.ids.n, at);
-        cr_assert_eq(a.stats.generated, at);
+        cr_assert_eq(a.stats.generated, at + 1, "the end token counts, as in vLLM");
         test_answer_free(&a);
         sd_engine_close(e);
     }
@@ -329,6 +329,54 @@ Test(engine, logprobs_are_those_of_the_untempered_law_whatever_was_drafted) {
                      sd_logprob(logits + (size_t)i * w.model->hp.V, w.model->hp.V, ids[i]));
     free(logits);
     test_answer_free(&a[0]), test_answer_free(&a[1]);
+    free_world(&w);
+}
+
+// An adapter of ones with `bad` among the factors of the first matrix.
+static sd_adapter *adapter_with(sd_model *m, float bad) {
+    int slots = m->hp.L * SD_PROJ_COUNT;
+    sd_lora *lora = sd_alloc((size_t)slots, sizeof *lora);
+    for (int i = 0; i < slots; i++) {
+        int rows, cols;
+        sd_proj_shape(&m->hp, (sd_proj)(i % SD_PROJ_COUNT), &rows, &cols);
+        float *f = sd_alloc((size_t)(rows + cols), sizeof *f);
+        for (int k = 0; k < rows + cols; k++) f[k] = i == 0 && k == 3 ? bad : 1e-3f;
+        lora[i] = (sd_lora){.r = 1, .A = f, .B = f + cols, .scale = 1};
+    }
+    sd_adapter *a = NULL;
+    sd_error err = {0};
+    cr_assert_eq(sd_adapter_from_factors(&a, "bad", lora, m, &err), SD_OK, "%s", err.message);
+    for (int i = 0; i < slots; i++) free((void *)(uintptr_t)lora[i].A);
+    free(lora);
+    return a;
+}
+
+Test(engine, logits_that_are_not_finite_end_their_own_request_and_no_other) {
+    world w = make_world();
+    sd_adapter *bad = adapter_with(w.model, NAN);
+    for (int temperature = 0; temperature < 2; temperature++) {
+        sd_engine *e = test_engine_open(w.model, &(sd_engine_options){.slots = 2});
+        test_answer a = {0}, b = {0};
+        sd_request good = request(w.prompt, PROMPT), r = good;
+        good.on_event = r.on_event = test_collect, good.ctx = &a, r.ctx = &b;
+        r.adapter = bad;
+        r.sampling.temperature = (float)temperature;
+        cr_assert_eq(sd_engine_submit(e, &good, NULL, NULL), SD_OK);
+        cr_assert_eq(sd_engine_submit(e, &r, NULL, NULL), SD_OK);
+        while (sd_engine_step(e)) {
+        }
+        cr_assert_eq(a.finish, SD_FINISH_LENGTH);
+        cr_assert_eq(memcmp(a.ids.id, w.full.ids.id, N * sizeof *a.ids.id), 0);
+        cr_assert_eq(b.finish, SD_FINISH_ERROR);
+        cr_assert_eq(b.ids.n, 0, "token 0 is not an answer");
+        cr_assert(strstr(b.error, "not finite"), "%s", b.error);
+        sd_engine_stats stats;
+        sd_engine_get_stats(e, &stats);
+        cr_assert_eq(stats.nonfinite, 1);
+        test_answer_free(&a), test_answer_free(&b);
+        sd_engine_close(e);
+    }
+    sd_adapter_release(bad);
     free_world(&w);
 }
 

@@ -70,6 +70,7 @@ Test(http, pipelined_requests_come_out_one_by_one) {
 }
 
 #define HOST "Host: a\r\n"
+#define CHUNKED "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 // Every request here must be refused with this status, whole and byte by byte.
 static const struct {
     int status;
@@ -124,7 +125,16 @@ static const struct {
     {400, "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n100000000\r\n"},
     {400, "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n-1\r\n"},
     {400, "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n0x1\r\na\r\n"},
-    {400, "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n1;a=b\r\na\r\n"},
+    {400, CHUNKED "1;\r\na\r\n"},
+    {400, CHUNKED "1;=b\r\na\r\n"},
+    {400, CHUNKED "1;a=\r\na\r\n"},
+    {400, CHUNKED "1;a b\r\na\r\n"},
+    {400, CHUNKED "1;a=\"b\r\na\r\n"},
+    {400, CHUNKED "1;a=\"b\\\"\r\na\r\n"},
+    {400, CHUNKED "1;\"a\"\r\na\r\n"},
+    {400, CHUNKED "1;a=b \r\na\r\n"},
+    {400, CHUNKED "1 a\r\na\r\n"},
+    {501, "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"},
     {400, "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n1 \r\na\r\n"},
     {400, "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n\r\n"},
     {400, "POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n1\na\r\n"},
@@ -216,4 +226,29 @@ Test(http, escapes_decode_or_are_refused) {
     cr_assert_not(sd_http_unescape(out, sizeof out, "%zz"));
     cr_assert_not(sd_http_unescape(out, sizeof out, "%00"));
     cr_assert_not(sd_http_unescape(out, sizeof out, "12345678"));
+}
+
+Test(http, extensions_of_chunks_are_read_past_and_bounded) {
+    static const char body[] = CHUNKED "1;a\r\nx\r\n1 ; a = b;c=\"d;\\\"e\"\r\ny\r\n"
+                                       "0;last=1\r\nX-T: 1\r\n\r\n";
+    for (size_t step = 1; step <= sizeof body; step++) {
+        sd_http h;
+        sd_http_init(&h);
+        cr_assert_eq(feed_all(&h, body, sizeof body - 1, step, NULL), SD_HTTP_DONE, "%s", h.reason);
+        cr_assert_eq(h.body.len, 2);
+        cr_assert_eq(memcmp(h.body.data, "xy", 2), 0);
+        sd_http_free(&h);
+    }
+    // 400 bytes that say nothing beside each byte of the body: refused before they are 100 KB.
+    sd_buf many = sd_buf_make(1 << 20);
+    sd_buf_adds(&many, CHUNKED);
+    for (int i = 0; i < 1000; i++) sd_buf_printf(&many, "1;a=%0400d\r\nx\r\n", i);
+    sd_http h;
+    size_t end = 0;
+    sd_http_init(&h);
+    cr_assert_eq(feed_all(&h, many.data, many.len, 1000, &end), SD_HTTP_BAD);
+    cr_assert_eq(h.status, 400);
+    cr_assert_lt(end, 100000);
+    sd_http_free(&h);
+    sd_buf_free(&many);
 }

@@ -35,6 +35,7 @@ static void exact_law(double *p, const float *x, int n, const sd_sampling *o) {
     qsort(id, (size_t)n, sizeof *id, by_logit);
     for (int i = 0; i < n; i++)
         q[i] = exp(((double)x[id[i]] - (double)x[id[0]]) / (double)o->temperature);
+    while (keep > 1 && q[keep - 1] < (double)o->min_p) keep--;
     if (o->top_k > 0 && o->top_k < keep) keep = o->top_k;
     for (int i = 0; i < keep; i++) total += q[i];
     int left = keep;
@@ -43,7 +44,6 @@ static void exact_law(double *p, const float *x, int n, const sd_sampling *o) {
             mass += q[left++];
             if (mass >= (double)o->top_p * total) break;
         }
-    while (left > 1 && q[left - 1] < (double)o->min_p) left--;
     total = 0;
     for (int i = 0; i < left; i++) total += q[i];
     for (int i = 0; i < n; i++) p[i] = 0;
@@ -111,7 +111,6 @@ Test(sampler, greedy_by_pieces_equals_the_argmax_of_the_row) {
     unsigned seed = 5;
     for (size_t k = 0; k < sizeof lengths / sizeof *lengths; k++) {
         int n = lengths[k];
-        sd_sampler *s = sd_sampler_open(n);
         for (int round = 0; round < 200; round++) {
             // From rows of nothing but NaN and infinities to rows of few distinct numbers.
             int odds = round % 8 < 4 ? 2 : 5, share = round % 5;
@@ -120,10 +119,9 @@ Test(sampler, greedy_by_pieces_equals_the_argmax_of_the_row) {
                 int r = (int)(seed >> 8 & 0xffff);
                 x[i] = r % 4 < share ? odd[r / 4 % odds] : (float)(r / 20 % 400) - 500;
             }
-            int32_t got = sd_sample(s, x, &(sd_sampling){.top_p = 1}, round);
+            int32_t got = sd_greedy(x, n);
             cr_assert_eq(got, first_of_the_largest(x, n), "%d of %d", got, n);
         }
-        sd_sampler_close(s);
     }
 }
 
@@ -180,8 +178,11 @@ Test(sampler, truncation_keeps_exactly_the_defined_set) {
             {.temperature = 1.5f, .top_p = 1, .min_p = 0.01f + 0.016f * (float)trial},
             {.temperature = 1, .top_k = 400, .top_p = 0.9f, .min_p = 0.02f},
             {.temperature = 1, .top_p = 0},
+            // The mass that top-p shares out is what min-p left, many candidates or few.
+            {.temperature = 1, .top_p = 0.8f, .min_p = 0.002f * (float)(1 + trial)},
+            {.temperature = 2, .top_p = 0.95f, .min_p = 1e-7f},
         };
-        for (int c = 0; c < 5; c++, cases++) {
+        for (int c = 0; c < 7; c++, cases++) {
             exact_law(p, x, N, &all[c]);
             int n = sd_sample_kept(s, ids, x, &all[c]), want = 0;
             for (int i = 0; i < N; i++) want += p[i] > 0;
@@ -189,7 +190,7 @@ Test(sampler, truncation_keeps_exactly_the_defined_set) {
             for (int i = 0; i < n; i++) cr_assert_gt(p[ids[i]], 0);
         }
     }
-    cr_assert_eq(cases, 300);
+    cr_assert_eq(cases, 420);
     free(x), free(p), free(ids);
     sd_sampler_close(s);
 }
@@ -246,23 +247,35 @@ Test(sampler, positions_choices_and_seeds_are_independent) {
     cr_assert_gt(pair_test(a, a, 0), CHI2_15, "a stream against itself must not look independent");
 }
 
-Test(sampler, nan_and_infinite_logits_are_survived) {
-    float x[V];
-    sd_sampler *s = sd_sampler_open(V);
+Test(sampler, logits_that_are_no_law_give_no_token) {
+    enum { N = 100 }; // blocks of 32, and a rest
+    static const int places[] = {0, 31, 32, 63, 97, 99};
+    float x[N];
+    sd_sampler *s = sd_sampler_open(N);
     const sd_sampling all[] = {{.temperature = 0, .top_p = 1},
                                {.temperature = 1, .top_p = 1},
                                {.temperature = 1, .top_k = 3, .top_p = 0.5f, .min_p = 0.1f},
                                {.temperature = NAN, .top_p = NAN, .min_p = NAN}};
     for (int c = 0; c < 4; c++) {
-        for (int i = 0; i < V; i++) x[i] = NAN;
-        cr_assert_eq(sd_sample(s, x, &all[c], 1), 0);
-        x[9] = -3;
-        cr_assert_eq(sd_sample(s, x, &all[c], 1), 9);
-        x[5] = INFINITY;
-        cr_assert_eq(sd_sample(s, x, &all[c], 1), 5);
-        for (int i = 0; i < V; i++) x[i] = -INFINITY;
-        x[30] = -1;
-        cr_assert_eq(sd_sample(s, x, &all[c], 1), 30);
+        for (int i = 0; i < N; i++) x[i] = NAN;
+        cr_assert_eq(sd_sample(s, x, &all[c], 1), -1);
+        for (int i = 0; i < N; i++) x[i] = -INFINITY;
+        cr_assert_eq(sd_sample(s, x, &all[c], 1), -1, "nothing is possible");
+        x[70] = -1;
+        cr_assert_eq(sd_sample(s, x, &all[c], 1), 70, "one token is possible");
+        random_logits(x, N, 3, 4);
+        for (int k = 0; k < 6; k++) {
+            float kept = x[places[k]];
+            cr_assert_geq(sd_sample(s, x, &all[c], 1), 0);
+            x[places[k]] = NAN;
+            cr_assert_eq(sd_sample(s, x, &all[c], 1), -1, "one NaN at %d", places[k]);
+            x[places[k]] = INFINITY;
+            cr_assert_eq(sd_sample(s, x, &all[c], 1), -1, "an infinity at %d", places[k]);
+            x[places[k]] = -INFINITY;
+            int32_t t = sd_sample(s, x, &all[c], 1);
+            cr_assert(t >= 0 && t != places[k]);
+            x[places[k]] = kept;
+        }
     }
     sd_sampler_close(s);
 }

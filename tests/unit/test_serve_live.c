@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 enum { CLIENTS = 16 };
@@ -97,6 +98,119 @@ Test(live, a_client_that_does_not_read_is_dropped) {
     // It was cut off, not finished.
     cr_assert_lt(live_metric(&s, "generation_tokens_total"), 8 * 16000);
     close(fd);
+    live_stop(&s);
+}
+
+// Shuts the sending side after the request, as `nc -N` and some proxies do.
+static char *ask_and_shut(const live *s, const char *body) {
+    int fd = live_dial(s, 0);
+    cr_assert(live_post(fd, body));
+    shutdown(fd, SHUT_WR);
+    char *out = live_read(fd);
+    close(fd);
+    return out;
+}
+
+Test(live, a_client_that_shuts_its_sending_side_gets_its_answer) {
+    live s;
+    live_start(&s, 4096, 2, 8);
+    char *whole = ask_and_shut(&s, "{\"prompt\":[1,2],\"max_tokens\":2000,\"ignore_eos\":true}");
+    cr_assert(strstr(whole, "HTTP/1.1 200 OK"), "%s", whole);
+    cr_assert(strstr(whole, "\"completion_tokens\":2000"), "%s", whole);
+    char *stream = ask_and_shut(&s, "{\"prompt\":[1,2],\"max_tokens\":20,\"ignore_eos\":true,"
+                                    "\"stream\":true}");
+    cr_assert(strstr(stream, "data: [DONE]"), "%s", stream);
+    free(whole), free(stream);
+    // Two requests at once, then the end of the stream: both are answered.
+    static const char two[] = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+                              "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+                              "Content-Type: application/json\r\nContent-Length: 31\r\n\r\n"
+                              "{\"prompt\":[1,2],\"max_tokens\":2}";
+    int fd = live_dial(&s, 0);
+    cr_assert(live_send(fd, two, sizeof two - 1));
+    shutdown(fd, SHUT_WR);
+    char *both = live_read(fd);
+    cr_assert(strstr(both, "\"ok\"") && strstr(both, "\"choices\""), "%s", both);
+    free(both);
+    close(fd);
+    // One that closes altogether looks the same at first, and is still noticed.
+    fd = live_dial(&s, 0);
+    cr_assert(live_post(fd, "{\"prompt\":[1,2],\"max_tokens\":4000,\"ignore_eos\":true,\"n\":2}"));
+    cr_assert(live_wait_metric(&s, "num_requests_running", 2));
+    double made = live_metric(&s, "generation_tokens_total");
+    close(fd);
+    cr_assert(live_wait_metric(&s, "num_requests_running", 0));
+    cr_assert_lt(live_metric(&s, "generation_tokens_total") - made, 8000);
+    live_stop(&s);
+}
+
+// The text of choice `index`, up to its logprobs.
+static char *text_of(const char *answer, int index) {
+    char mark[32];
+    snprintf(mark, sizeof mark, "{\"index\":%d,\"text\":", index);
+    const char *from = strstr(answer, mark);
+    cr_assert_not_null(from, "no choice %d: %s", index, answer);
+    from += strlen(mark);
+    return sd_strndup(from, (size_t)(strstr(from, ",\"logprobs\"") - from));
+}
+
+Test(live, a_prompt_is_sampled_alike_alone_and_in_any_place_of_a_list) {
+    live s;
+    live_start(&s, 512, 4, 64);
+    static const char rest[] = ",\"max_tokens\":24,\"temperature\":1,\"seed\":7,\"n\":2,"
+                               "\"ignore_eos\":true}";
+    char body[256];
+    snprintf(body, sizeof body, "{\"prompt\":[5,6,7]%s", rest);
+    char *alone = live_ask(&s, body);
+    snprintf(body, sizeof body, "{\"prompt\":[[1,2,3],[5,6,7]]%s", rest);
+    char *list = live_ask(&s, body);
+    for (int i = 0; i < 2; i++) {
+        char *a = text_of(alone, i), *b = text_of(list, 2 + i);
+        cr_assert_str_eq(a, b);
+        free(a), free(b);
+    }
+    char *first = text_of(alone, 0), *second = text_of(alone, 1);
+    cr_assert_str_neq(first, second);
+    free(first), free(second), free(alone), free(list);
+    live_stop(&s);
+}
+
+enum { STREAMS = 8 };
+
+static void *run_stream(void *ctx) {
+    client *c = ctx;
+    char body[256];
+    snprintf(body, sizeof body,
+             "{\"prompt\":[%d,7],\"max_tokens\":%d,\"temperature\":1,\"seed\":%d,\"n\":%d,"
+             "\"ignore_eos\":true,\"stream\":true,"
+             "\"stream_options\":{\"include_usage\":true,\"continuous_usage_stats\":true}}",
+             c->i, 20 + 3 * c->i, c->i, 2 + c->i % 3);
+    c->answer = live_ask(c->s, body);
+    return NULL;
+}
+
+// ThreadSanitizer sees here what one choice's end reads of the others.
+Test(live, streams_of_several_choices_with_running_usage_end_whole) {
+    live s;
+    live_start(&s, 512, 6, 64);
+    client c[STREAMS];
+    pthread_t thread[STREAMS];
+    for (int i = 0; i < STREAMS; i++) {
+        c[i] = (client){&s, i, NULL};
+        pthread_create(&thread[i], NULL, run_stream, &c[i]);
+    }
+    for (int i = 0; i < STREAMS; i++) {
+        pthread_join(thread[i], NULL);
+        char total[64];
+        snprintf(total, sizeof total, "\"completion_tokens\":%d,", (2 + i % 3) * (20 + 3 * i));
+        cr_assert(strstr(c[i].answer, total), "%s is not there", total);
+        cr_assert(strstr(c[i].answer, "data: [DONE]"));
+        int metrics = 0;
+        for (const char *at = c[i].answer; (at = strstr(at, "\"speculative_decoding\"")); at++)
+            metrics++;
+        cr_assert_eq(metrics, 1, "the sum stands once, when all have ended");
+        free(c[i].answer);
+    }
     live_stop(&s);
 }
 
