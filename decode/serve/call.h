@@ -30,10 +30,10 @@ struct sd_choice {
     uint64_t id;       // the engine's; 0: not submitted
     bool begun, ended;
     sd_finish finish;
-    sd_buf text;      // of an answer in one piece
-    json_t *logprobs; // likewise
-    int64_t offset;   // characters so far, for text_offset
-    int64_t last_ns;  // when its last tokens came
+    sd_buf text;           // of an answer in one piece
+    json_t *logprobs;      // likewise
+    int64_t offset;        // characters so far, for text_offset
+    int64_t last_ns;       // when its last tokens came
     int generated, cached; // cached: known when it has ended
     // Written by the engine's thread before the last message is in the outbox.
     sd_message last;
