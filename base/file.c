@@ -1,6 +1,5 @@
 #include "base/file.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -36,14 +35,35 @@ sd_status sd_fail_errno(sd_error *err, const char *path, const char *doing) {
     return fail_errno(err, path, doing);
 }
 
-sd_status sd_file_read(char **data, size_t *len, const char *path, size_t max, sd_error *err) {
+// The open of a pipe that nobody writes to waits for ever: it is opened without waiting and then
+// looked at. The flag means nothing for a regular file.
+sd_status sd_open_regular(int *out, size_t *size, const char *path, sd_error *err) {
+    sd_status st = SD_OK;
+    struct stat sb;
+    *out = -1;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) return fail_errno(err, path, "open");
+    if (fstat(fd, &sb) != 0) {
+        st = fail_errno(err, path, "stat");
+        goto out;
+    }
+    SD_CHECK(!S_ISDIR(sb.st_mode), err, SD_EINVAL, "%s: is a folder; give the path of a file",
+             path);
+    SD_CHECK(S_ISREG(sb.st_mode), err, SD_EFORMAT,
+             "%s: is not a regular file; give the path of a file", path);
+    *size = (size_t)sb.st_size;
+    *out = fd, fd = -1;
+out:
+    if (fd >= 0) close(fd);
+    return st;
+}
+
+/// Everything up to the end of fd into a malloc'ed, 0-terminated buffer.
+static sd_status read_all(char **data, size_t *len, int fd, const char *path, size_t max,
+                          sd_error *err) {
     sd_status st = SD_OK;
     char *p = NULL;
     size_t used = 0, cap = 0;
-    *data = NULL;
-    *len = 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return fail_errno(err, path, "open");
     for (;;) {
         if (used + 1 >= cap) {
             size_t want = cap ? cap * 2 : 16384;
@@ -69,6 +89,44 @@ sd_status sd_file_read(char **data, size_t *len, const char *path, size_t max, s
     p = NULL;
 out:
     free(p);
+    return st;
+}
+
+sd_status sd_file_read(char **data, size_t *len, const char *path, size_t max, sd_error *err) {
+    size_t size;
+    int fd;
+    *data = NULL;
+    *len = 0;
+    sd_status st = sd_open_regular(&fd, &size, path, err);
+    if (st != SD_OK) return st;
+    st = read_all(data, len, fd, path, max, err);
+    close(fd);
+    return st;
+}
+
+sd_status sd_stream_read(char **data, size_t *len, const char *path, size_t max, sd_error *err) {
+    *data = NULL;
+    *len = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return fail_errno(err, path, "open");
+    sd_status st = read_all(data, len, fd, path, max, err);
+    close(fd);
+    return st;
+}
+
+sd_status sd_file_head(void *head, size_t bytes, size_t *got, const char *path, sd_error *err) {
+    size_t size;
+    int fd;
+    *got = 0;
+    sd_status st = sd_open_regular(&fd, &size, path, err);
+    if (st != SD_OK) return st;
+    while (*got < bytes) {
+        ssize_t n = read(fd, (char *)head + *got, bytes - *got);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) st = fail_errno(err, path, "read");
+        if (n <= 0) break;
+        *got += (size_t)n;
+    }
     close(fd);
     return st;
 }
@@ -80,10 +138,13 @@ static char *parent_of(const char *path) {
 }
 
 sd_status sd_fsync_path(const char *path, sd_error *err) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return fail_errno(err, path, "open");
     sd_status st = SD_OK;
-    if (fsync(fd) != 0) st = fail_errno(err, path, "fsync");
+    struct stat sb;
+    // Some file systems know no fsync of a folder and say EINVAL; there is nothing else to call.
+    if (fsync(fd) != 0 && !(errno == EINVAL && fstat(fd, &sb) == 0 && S_ISDIR(sb.st_mode)))
+        st = fail_errno(err, path, "fsync");
     close(fd);
     return st;
 }
@@ -97,6 +158,10 @@ static sd_status fsync_parent(const char *path, sd_error *err) {
 }
 
 sd_status sd_replace_open(sd_replace *r, const char *path, sd_error *err) {
+    return sd_replace_open_mode(r, path, 0644, err);
+}
+
+sd_status sd_replace_open_mode(sd_replace *r, const char *path, unsigned mode, sd_error *err) {
     static atomic_uint serial;
     sd_status st = SD_OK;
     *r = (sd_replace){0};
@@ -108,7 +173,7 @@ sd_status sd_replace_open(sd_replace *r, const char *path, sd_error *err) {
         free(r->tmp);
         r->tmp = sd_sprintf("%s.tmp.%d.%u", path, (int)getpid(), atomic_fetch_add(&serial, 1));
         SD_CHECK_ALLOC(r->tmp, err);
-        fd = open(r->tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+        fd = open(r->tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, (mode_t)mode);
         if (fd < 0 && errno != EEXIST) break;
     }
     if (fd < 0) {
@@ -130,10 +195,13 @@ out:
 }
 
 sd_status sd_check_writable(const char *path, sd_error *err) {
-    if (sd_path_is_dir(path))
-        return sd_fail(err, SD_EINVAL, "%s: is a folder; give the path of a file", path);
     sd_replace r;
-    sd_status st = sd_replace_open(&r, path, err);
+    sd_path_kind kind;
+    sd_status st = sd_path_look(&kind, path, err);
+    if (st != SD_OK) return st;
+    if (kind == SD_PATH_FOLDER)
+        return sd_fail(err, SD_EINVAL, "%s: is a folder; give the path of a file", path);
+    st = sd_replace_open(&r, path, err);
     if (st == SD_OK) sd_replace_abort(&r);
     return st;
 }
@@ -180,25 +248,20 @@ static bool is_leftover(const char *name) {
 }
 
 sd_status sd_replace_sweep(const char *dir, sd_error *err) {
-    sd_status st = SD_OK;
     char *path = NULL;
-    DIR *d = opendir(dir);
-    if (!d && (errno == ENOENT || errno == ENOTDIR)) return SD_OK;
-    if (!d) return fail_errno(err, dir, "read the directory");
-    for (struct dirent *e; (e = readdir(d)) != NULL;) {
-        if (!is_leftover(e->d_name)) continue;
-        path = sd_path_join(dir, e->d_name);
+    sd_names in;
+    sd_status st = sd_folder_list(&in, dir, err);
+    if (st == SD_ENOTFOUND) return SD_OK;
+    for (int i = 0; i < in.n && st == SD_OK; i++) {
+        if (!is_leftover(in.name[i])) continue;
+        path = sd_path_join(dir, in.name[i]);
         SD_CHECK_ALLOC(path, err);
-        if (unlink(path) != 0 && errno != ENOENT) {
-            st = fail_errno(err, path, "remove");
-            goto out;
-        }
+        if (unlink(path) != 0 && errno != ENOENT) st = fail_errno(err, path, "remove");
         free(path);
         path = NULL;
     }
 out:
-    free(path);
-    closedir(d);
+    sd_names_free(&in);
     return st;
 }
 
@@ -218,13 +281,17 @@ out:
 
 sd_status sd_mkdirs(const char *path, sd_error *err) {
     sd_status st = SD_OK;
+    sd_path_kind kind;
     char *p = sd_strdup(path);
     SD_CHECK_ALLOC(p, err);
     for (char *s = p + 1; *p; s++) {
         if (*s != '/' && *s != '\0') continue;
         char keep = *s;
         *s = '\0';
-        if (mkdir(p, 0755) != 0 && errno != EEXIST) {
+        if (mkdir(p, 0755) == 0) {
+            SD_TRY(
+                fsync_parent(p, err)); // else a power cut may take the folder and all that is in it
+        } else if (errno != EEXIST) {
             SD_CHECK(errno != ENOTDIR, err, SD_EINVAL,
                      "%s: a part of the path is a file; give another path", path);
             st = fail_errno(err, p, "create the directory");
@@ -233,7 +300,8 @@ sd_status sd_mkdirs(const char *path, sd_error *err) {
         *s = keep;
         if (!keep) break;
     }
-    SD_CHECK(sd_path_is_dir(path), err, SD_EINVAL, "%s: is not a directory; give another path",
+    SD_TRY(sd_path_look(&kind, path, err));
+    SD_CHECK(kind == SD_PATH_FOLDER, err, SD_EINVAL, "%s: is not a directory; give another path",
              path);
 out:
     free(p);
@@ -274,24 +342,4 @@ sd_status sd_remove_tree(const char *path, sd_error *err) {
     if (nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS) != 0)
         return fail_errno(err, path, "remove");
     return SD_OK;
-}
-
-bool sd_path_exists(const char *path) {
-    struct stat sb;
-    return stat(path, &sb) == 0;
-}
-
-bool sd_path_is_dir(const char *path) {
-    struct stat sb;
-    return stat(path, &sb) == 0 && S_ISDIR(sb.st_mode);
-}
-
-bool sd_same_file(const char *a, const char *b) {
-    struct stat x, y;
-    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
-char *sd_path_join(const char *dir, const char *name) {
-    size_t n = strlen(dir);
-    return sd_sprintf("%s%s%s", dir, n && dir[n - 1] == '/' ? "" : "/", name);
 }

@@ -31,6 +31,11 @@ void sd_error_prefix(sd_error *err, const char *fmt, ...) {
     err->message[(size_t)used + (len < room ? len : room)] = '\0';
 }
 
+bool sd_status_is_damage(sd_status status) {
+    return status == SD_EFORMAT || status == SD_EMISMATCH || status == SD_ENOTFOUND ||
+           status == SD_ELIMIT;
+}
+
 const char *sd_status_word(sd_status status) {
     switch (status) {
 #define SD_STATUS_WORD(name, exit_code, word)                                                      \

@@ -48,6 +48,10 @@ sd_status sd_fail(sd_error *err, sd_status status, const char *fmt, ...)
 /// Puts "prefix: " before the message that is already in err.
 void sd_error_prefix(sd_error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/// The thing itself is at fault (malformed, damaged, of something else, a part missing), not the
+/// reading of it: only then may it be passed over.
+bool sd_status_is_damage(sd_status status);
+
 const char *sd_status_word(sd_status status);
 int sd_status_exit_code(sd_status status);
 

@@ -421,8 +421,8 @@ static sd_status open_bench(bench *b, const model_args *a, sd_error *err) {
     b->rows = sd_alloc((size_t)b->max_rows, sizeof *b->rows);
     b->logits = sd_alloc((size_t)64 * (size_t)b->model->hp.V, sizeof *b->logits);
     SD_CHECK_ALLOC(b->rows && b->logits ? b : NULL, err);
-    b->file_mb = sd_path_is_dir(a->common.model) ? (double)b->model->weight_bytes / 1e6
-                                                 : file_mb(a->common.model);
+    b->file_mb =
+        b->model->is_gguf ? file_mb(a->common.model) : (double)b->model->weight_bytes / 1e6;
 out:
     return st;
 }

@@ -128,7 +128,7 @@ static sd_status read_prompts(bench *b, const char *path, sd_error *err) {
     size_t len;
     SD_CHECK(b->d.model->tokenizer, err, SD_EINVAL,
              "%s: this model has no tokenizer; it cannot read prompts", b->d.model->path);
-    SD_TRY(sd_file_read(&data, &len, path, MAX_FILE, err));
+    SD_TRY(sd_stream_read(&data, &len, path, MAX_FILE, err));
     b->prompts = json_array();
     SD_CHECK_ALLOC(b->prompts, err);
     int line = 1;

@@ -5,21 +5,22 @@
 
 #include <string.h>
 
-static bool is_index(const char *path) {
-    char magic[8] = {0}, *in = NULL, *below = NULL;
-    bool yes = false;
-    if (sd_path_is_dir(path)) {
-        in = sd_path_join(path, "corpus.idx");
-        below = sd_path_join(path, "draft/corpus.idx");
-        yes = (in && sd_path_exists(in)) || (below && sd_path_exists(below));
+static sd_status is_index(bool *yes, const char *path, sd_error *err) {
+    char magic[8] = {0};
+    size_t got;
+    sd_path_kind kind, in, below;
+    sd_status st = SD_OK;
+    SD_TRY(sd_path_look(&kind, path, err));
+    if (kind == SD_PATH_FOLDER) {
+        SD_TRY(sd_path_look_in(&in, path, "corpus.idx", err));
+        SD_TRY(sd_path_look_in(&below, path, "draft/corpus.idx", err));
+        *yes = in != SD_PATH_NONE || below != SD_PATH_NONE;
     } else {
-        FILE *f = fopen(path, "rb");
-        yes = f && fread(magic, 1, 8, f) == 8 && memcmp(magic, "SDCORPUS", 8) == 0;
-        if (f) fclose(f);
+        SD_TRY(sd_file_head(magic, sizeof magic, &got, path, err));
+        *yes = memcmp(magic, "SDCORPUS", 8) == 0;
     }
-    free(in);
-    free(below);
-    return yes;
+out:
+    return st;
 }
 
 // An adapter given as a run's folder brings the index of its training completions along, unless
@@ -28,8 +29,12 @@ static sd_status open_index(sd_decoding *d, const sd_decoding_args *a, sd_error 
     sd_status st = SD_OK;
     char *path = sd_path_join(a->adapter, "draft/corpus.idx");
     SD_CHECK_ALLOC(path, err);
-    if (a->draft && is_index(a->draft)) goto out;
-    if (a->spec == SD_SPEC_OFF || !sd_path_is_dir(a->adapter) || !sd_path_exists(path)) goto out;
+    bool given = false;
+    sd_path_kind kind;
+    if (a->draft) SD_TRY(is_index(&given, a->draft, err));
+    if (given || a->spec == SD_SPEC_OFF) goto out;
+    SD_TRY(sd_path_look(&kind, path, err)); // below an adapter that is a file there is none
+    if (kind == SD_PATH_NONE) goto out;
     SD_TRY(sd_corpus_open(&d->corpus, path, err));
     const char *want = d->model->tokenizer ? sd_tokenizer_fingerprint(d->model->tokenizer) : "";
     SD_CHECK(strcmp(want, sd_corpus_tokenizer(d->corpus)) == 0, err, SD_EINVAL,

@@ -4,7 +4,6 @@
 #include "datasets/corpus_index.h"
 #include "datasets/dataset.h"
 
-#include <dirent.h>
 #include <string.h>
 
 static json_t *text(const char *s) {
@@ -38,52 +37,57 @@ sd_status sd_inspect_corpus(json_t **out, const char *path, sd_error *err) {
     return *out ? SD_OK : sd_fail(err, SD_ENOMEM, "%s: out of memory", path);
 }
 
-// The header and the last complete line of metrics.csv as an object.
-static json_t *last_metrics(const char *folder) {
+// The header and the last complete line of metrics.csv as an object; *out NULL without one.
+static sd_status last_metrics(json_t **out, const char *folder, sd_error *err) {
     enum { MAX_METRICS = 256 << 20 };
+    sd_status st = SD_OK;
     char *path = sd_path_join(folder, "metrics.csv"), *csv = NULL;
     size_t len;
-    json_t *o = NULL;
-    if (path && sd_file_read(&csv, &len, path, MAX_METRICS, NULL) == SD_OK) {
-        while (len > 0 && csv[len - 1] != '\n') csv[--len] = '\0';
-        if (len > 0) csv[--len] = '\0';
-        char *head = csv, *first = strchr(csv, '\n'), *last = strrchr(csv, '\n');
-        if (first) {
-            *first = '\0';
-            last++;
-            o = json_object();
-            while (head && last) {
-                char *name = strsep(&head, ","), *value = strsep(&last, ",");
-                if (*value) json_object_set_new(o, name, text(value));
-            }
-        }
+    *out = NULL;
+    SD_CHECK_ALLOC(path, err);
+    st = sd_file_read(&csv, &len, path, MAX_METRICS, err);
+    if (st == SD_ENOTFOUND) st = SD_OK, len = 0;
+    if (st != SD_OK) goto out;
+    while (len > 0 && csv[len - 1] != '\n') csv[--len] = '\0';
+    if (len > 0) csv[--len] = '\0';
+    char *head = csv, *first = len > 0 ? strchr(csv, '\n') : NULL;
+    if (!first) goto out;
+    char *last = strrchr(csv, '\n') + 1;
+    *first = '\0';
+    *out = json_object();
+    SD_CHECK_ALLOC(*out, err);
+    while (head && last) {
+        char *name = strsep(&head, ","), *value = strsep(&last, ",");
+        if (*value)
+            SD_CHECK(json_object_set_new(*out, name, text(value)) == 0, err, SD_ENOMEM,
+                     "out of memory");
     }
+out:
     free(csv);
     free(path);
-    return o;
+    return st;
 }
 
-static int compare_strings(const void *a, const void *b) {
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-static json_t *names_in(const char *folder, const char *sub) {
-    enum { MAX_NAMES = 4096 };
-    char *path = sd_path_join(folder, sub), **names = sd_alloc(MAX_NAMES, sizeof *names);
-    DIR *d = path ? opendir(path) : NULL;
-    int n = 0;
-    for (struct dirent *e; d && names && n < MAX_NAMES && (e = readdir(d));)
-        if (e->d_name[0] != '.' && (names[n] = sd_strdup(e->d_name))) n++;
-    if (d) closedir(d);
+static sd_status add_names(json_t *to, const char *folder, const char *sub, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_names in = {0};
+    char *path = sd_path_join(folder, sub);
     json_t *a = json_array();
-    if (n) qsort(names, (size_t)n, sizeof *names, compare_strings);
-    for (int i = 0; i < n; i++) {
-        json_array_append_new(a, text(names[i]));
-        free(names[i]);
-    }
-    free(names);
+    SD_CHECK_ALLOC(path, err);
+    SD_CHECK_ALLOC(a, err);
+    st = sd_folder_list(&in, path, err);
+    if (st == SD_ENOTFOUND) st = SD_OK;
+    if (st != SD_OK) goto out;
+    for (int i = 0; i < in.n; i++)
+        if (in.name[i][0] != '.')
+            SD_CHECK(json_array_append_new(a, text(in.name[i])) == 0, err, SD_ENOMEM,
+                     "out of memory");
+    SD_CHECK(json_object_set(to, sub, a) == 0, err, SD_ENOMEM, "out of memory");
+out:
+    sd_names_free(&in);
+    json_decref(a);
     free(path);
-    return a;
+    return st;
 }
 
 /// manifest.json of a finished run; *out NULL where the run is not finished.
@@ -95,7 +99,9 @@ static sd_status manifest_of(json_t **out, const char *folder, sd_error *err) {
     json_error_t why;
     *out = NULL;
     SD_CHECK_ALLOC(path, err);
-    if (!sd_path_exists(path)) goto out;
+    sd_path_kind kind;
+    SD_TRY(sd_path_look(&kind, path, err));
+    if (kind == SD_PATH_NONE) goto out;
     SD_TRY(sd_file_read(&data, &len, path, MAX_MANIFEST, err));
     *out = json_loadb(data, len, JSON_REJECT_DUPLICATES, &why);
     SD_CHECK(*out, err, SD_EFORMAT,
@@ -116,19 +122,22 @@ out:
 }
 
 sd_status sd_inspect_run(json_t **out, const char *folder, sd_error *err) {
-    json_t *m = NULL;
-    sd_status st = manifest_of(&m, folder, err);
-    if (st != SD_OK) return st;
-    json_t *o = json_pack("{s:s, s:o}", "kind", "run", "path", text(folder));
-    json_t *metrics = last_metrics(folder);
-    if (o) {
-        if (metrics) json_object_set_new(o, "last_metrics", metrics);
-        json_object_set_new(o, "checkpoints", names_in(folder, "checkpoints"));
-        json_object_set_new(o, "adapter", names_in(folder, "adapter"));
-        json_object_set_new(o, "draft", names_in(folder, "draft"));
-        if (m) json_object_set(o, "manifest", m);
-    }
+    static const char *const subs[] = {"checkpoints", "adapter", "draft"};
+    sd_status st = SD_OK;
+    json_t *m = NULL, *metrics = NULL, *o = NULL;
+    *out = NULL;
+    SD_TRY(manifest_of(&m, folder, err));
+    SD_TRY(last_metrics(&metrics, folder, err));
+    o = json_pack("{s:s, s:o}", "kind", "run", "path", text(folder));
+    SD_CHECK_ALLOC(o, err);
+    if (metrics)
+        SD_CHECK(json_object_set(o, "last_metrics", metrics) == 0, err, SD_ENOMEM, "out of memory");
+    for (int i = 0; i < 3; i++) SD_TRY(add_names(o, folder, subs[i], err));
+    if (m) SD_CHECK(json_object_set(o, "manifest", m) == 0, err, SD_ENOMEM, "out of memory");
+    *out = o, o = NULL;
+out:
+    json_decref(o);
     json_decref(m);
-    *out = o;
-    return o ? SD_OK : sd_fail(err, SD_ENOMEM, "%s: out of memory", folder);
+    json_decref(metrics);
+    return st;
 }

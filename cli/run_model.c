@@ -68,7 +68,7 @@ sd_status sd_need_tokenizer(const sd_model *m, sd_error *err) {
 
 sd_status sd_text_argument(char **out, size_t *len, const char *text, sd_error *err) {
     enum { MAX_TEXT = 1 << 30 };
-    if (strcmp(text, "-") == 0) return sd_file_read(out, len, "/dev/stdin", MAX_TEXT, err);
+    if (strcmp(text, "-") == 0) return sd_stream_read(out, len, "/dev/stdin", MAX_TEXT, err);
     *len = strlen(text);
     *out = sd_strdup(text);
     return *out ? SD_OK : sd_fail(err, SD_ENOMEM, "out of memory");

@@ -112,7 +112,7 @@ static sd_status read_suite(suite *s, const char *path, int64_t limit, sd_error 
     sd_status st = SD_OK;
     char *text = NULL;
     size_t len;
-    SD_TRY(sd_file_read(&text, &len, path, MAX_SUITE_BYTES, err));
+    SD_TRY(sd_stream_read(&text, &len, path, MAX_SUITE_BYTES, err));
     int number = 0;
     for (char *line = text, *end; line < text + len && (!limit || s->n < limit); line = end + 1) {
         end = memchr(line, '\n', (size_t)(text + len - line));
@@ -330,7 +330,7 @@ static sd_status read_against(json_t **out, const char *path, sd_error *err) {
     char *text = NULL;
     size_t len;
     json_error_t je;
-    SD_TRY(sd_file_read(&text, &len, path, 1 << 24, err));
+    SD_TRY(sd_stream_read(&text, &len, path, 1 << 24, err));
     *out = json_loadb(text, len, JSON_REJECT_DUPLICATES, &je);
     SD_CHECK(json_is_object(*out) && json_object_get(*out, "records"), err, SD_EFORMAT,
              "%s: not a result of specdec eval --json (%s)", path,

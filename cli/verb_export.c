@@ -54,10 +54,13 @@ static sd_status base_of_run(char **out, const char *run, sd_error *err) {
     char *text = NULL, *path = sd_path_join(run, "manifest.json");
     size_t len;
     json_t *root = NULL;
+    sd_path_kind kind;
     SD_CHECK_ALLOC(path, err);
-    SD_CHECK(sd_path_exists(run), err, SD_ENOTFOUND, "%s: no such run or adapter; check the path",
+    SD_TRY(sd_path_look(&kind, run, err));
+    SD_CHECK(kind != SD_PATH_NONE, err, SD_ENOTFOUND, "%s: no such run or adapter; check the path",
              run);
-    SD_CHECK(sd_path_exists(path), err, SD_EINVAL,
+    SD_TRY(sd_path_look(&kind, path, err));
+    SD_CHECK(kind != SD_PATH_NONE, err, SD_EINVAL,
              "--model is missing, and %s is no run that names its base; give --model MODEL", run);
     SD_TRY(sd_file_read(&text, &len, path, 1 << 20, err));
     root = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
@@ -82,7 +85,7 @@ static sd_status verify_tokens(sd_ids *ids, const sd_model *m, const char *file,
     sd_status st = SD_OK;
     char *text = NULL;
     size_t len = sizeof sample - 1;
-    if (file) SD_TRY(sd_file_read(&text, &len, file, 1 << 20, err));
+    if (file) SD_TRY(sd_stream_read(&text, &len, file, 1 << 20, err));
     if (m->tokenizer) {
         SD_TRY(
             sd_tokenizer_encode(m->tokenizer, text ? text : sample, len, SD_TOK_SPECIAL, ids, err));
@@ -161,7 +164,9 @@ static sd_status write_verified(const args *a, const sd_adapter *adapter, sd_mod
     while (n > 1 && a->out[n - 1] == '/') n--;
     char *path = sd_sprintf("%.*s.unverified", (int)n, a->out);
     SD_CHECK_ALLOC(path, err);
-    SD_CHECK(!sd_path_exists(path), err, SD_EINVAL,
+    sd_path_kind there;
+    SD_TRY(sd_path_look(&there, path, err));
+    SD_CHECK(there == SD_PATH_NONE, err, SD_EINVAL,
              "%s: is there already, from an export that was stopped; remove it", path);
     made = true;
     SD_TRY(write(a, path, adapter, base, err));
@@ -182,6 +187,7 @@ sd_status sd_verb_export(int argc, char **argv, sd_error *err) {
     sd_model *base = NULL;
     sd_adapter *adapter = NULL;
     sd_ids text = {0};
+    sd_path_kind there;
     if (sd_verb_help("export RUN|ADAPTER --to FORMAT -o PATH [-m MODEL]",
                      "Writes an adapter for other tools, or merges it.", rows, argc, argv))
         return SD_OK;
@@ -194,7 +200,8 @@ sd_status sd_verb_export(int argc, char **argv, sd_error *err) {
         a.to != TO_GGUF || base->is_gguf, err, SD_EINVAL,
         "--to gguf: %s is a folder; a merged GGUF needs a GGUF base, --to merged writes a folder",
         base->path);
-    SD_CHECK(!sd_path_exists(a.out), err, SD_EINVAL, "%s: exists already; give another --output",
+    SD_TRY(sd_path_look(&there, a.out, err));
+    SD_CHECK(there == SD_PATH_NONE, err, SD_EINVAL, "%s: exists already; give another --output",
              a.out);
     if (a.verify) SD_TRY(verify_tokens(&text, base, a.text, err)); // refused before it is written
     SD_TRY(sd_adapter_open(&adapter, rest.item[0], base, err));

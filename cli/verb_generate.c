@@ -98,7 +98,7 @@ static sd_status read_prompt(sd_ids *ids, const generate_args *a, const sd_model
     SD_CHECK(m->tokenizer, err, SD_EINVAL, "%s: this model has no tokenizer; it cannot read text",
              m->path);
     if (a->file) {
-        SD_TRY(sd_file_read(&data, &len, a->file, MAX_PROMPT, err));
+        SD_TRY(sd_stream_read(&data, &len, a->file, MAX_PROMPT, err));
         text = data;
     }
     if (a->chat) {

@@ -26,19 +26,19 @@ static const sd_option rows[] = {{.name = "metadata",
                                   .help = "one JSON object"},
                                  {0}};
 
-static bool holds(const char *folder, const char *name) {
-    char *p = sd_path_join(folder, name);
-    bool there = p && sd_path_exists(p);
-    free(p);
-    return there;
-}
-
 static sd_status inspect_folder(json_t **out, const char *path, const sd_inspect_options *o,
                                 sd_error *err) {
-    if (holds(path, "adapter_config.json")) return sd_inspect_peft(out, path, o, err);
-    if (holds(path, "config.json")) return sd_inspect_model(out, path, o, err);
-    if (holds(path, "recipe.resolved.yaml") || holds(path, "metrics.csv"))
-        return sd_inspect_run(out, path, err);
+    static const char *const names[] = {"adapter_config.json", "config.json",
+                                        "recipe.resolved.yaml", "metrics.csv"};
+    for (int i = 0; i < 4; i++) {
+        sd_path_kind kind;
+        sd_status st = sd_path_look_in(&kind, path, names[i], err);
+        if (st != SD_OK) return st;
+        if (kind == SD_PATH_NONE) continue;
+        return i == 0   ? sd_inspect_peft(out, path, o, err)
+               : i == 1 ? sd_inspect_model(out, path, o, err)
+                        : sd_inspect_run(out, path, err);
+    }
     return sd_fail(err, SD_EFORMAT,
                    "%s: holds no config.json (model), adapter_config.json (adapter) or "
                    "recipe.resolved.yaml (run); give one of those folders",
@@ -58,13 +58,14 @@ static sd_status inspect_gguf(json_t **out, const char *path, const sd_inspect_o
 
 static sd_status inspect(json_t **out, const char *path, const sd_inspect_options *o,
                          sd_error *err) {
-    sd_map m;
+    sd_path_kind kind;
     char head[8] = {0};
-    if (sd_path_is_dir(path)) return inspect_folder(out, path, o, err);
-    sd_status st = sd_map_open(&m, path, err);
+    size_t got;
+    sd_status st = sd_path_look(&kind, path, err);
     if (st != SD_OK) return st;
-    if (m.size > 0) memcpy(head, m.data, m.size < 8 ? m.size : 8);
-    sd_map_close(&m);
+    if (kind == SD_PATH_FOLDER) return inspect_folder(out, path, o, err);
+    st = sd_file_head(head, sizeof head, &got, path, err);
+    if (st != SD_OK) return st;
     const char *dot = strrchr(path, '.');
     if (memcmp(head, "GGUF", 4) == 0) return inspect_gguf(out, path, o, err);
     if (memcmp(head, "\x89HDF\r\n\x1a\n", 8) == 0) return sd_inspect_dataset(out, path, err);

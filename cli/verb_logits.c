@@ -41,8 +41,10 @@ static sd_status text_ids(sd_ids *ids, const sd_model *m, const char *text, sd_e
     char *bytes = NULL;
     size_t len;
     SD_TRY(sd_need_tokenizer(m, err));
-    if (strcmp(text, "-") != 0 && sd_path_exists(text))
-        SD_TRY(sd_file_read(&bytes, &len, text, MAX_TEXT, err));
+    sd_path_kind kind;
+    SD_TRY(sd_path_look(&kind, text, err));
+    if (strcmp(text, "-") != 0 && kind != SD_PATH_NONE)
+        SD_TRY(sd_stream_read(&bytes, &len, text, MAX_TEXT, err));
     else
         SD_TRY(sd_text_argument(&bytes, &len, text, err));
     SD_TRY(

@@ -171,8 +171,8 @@ sd_status sd_verb_perplexity(int argc, char **argv, sd_error *err) {
     int64_t windows = 0;
     SD_TRY(sd_options_parse(&rest, rows, &a, argc, argv, err));
     SD_CHECK(rest.n == 1, err, SD_EINVAL, "one FILE is wanted, not %d", rest.n);
-    SD_TRY(sd_file_read(&text, &len, strcmp(rest.item[0], "-") ? rest.item[0] : "/dev/stdin",
-                        MAX_TEXT, err));
+    SD_TRY(sd_stream_read(&text, &len, strcmp(rest.item[0], "-") ? rest.item[0] : "/dev/stdin",
+                          MAX_TEXT, err));
     sd_catch_interrupts();
     int chunk = (int)a.common.prefill_chunk;
     SD_TRY(sd_run_model_open(&r, &a.common, a.adapter, chunk > SCORED_ROWS ? chunk : SCORED_ROWS,

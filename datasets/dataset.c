@@ -41,9 +41,11 @@ static sd_status check_manifest(sd_dataset *d, sd_error *err) {
     sd_map map = {0};
     size_t len;
     SD_CHECK_ALLOC(path, err);
-    SD_CHECK(sd_path_exists(d->path), err, SD_ENOTFOUND, "%s: no such file; check the path",
-             d->path);
-    SD_CHECK(sd_path_exists(path), err, SD_ENOTFOUND,
+    sd_path_kind there;
+    SD_TRY(sd_path_look(&there, d->path, err));
+    SD_CHECK(there != SD_PATH_NONE, err, SD_ENOTFOUND, "%s: no such file; check the path", d->path);
+    SD_TRY(sd_path_look(&there, path, err));
+    SD_CHECK(there != SD_PATH_NONE, err, SD_ENOTFOUND,
              "%s: is missing, so %s cannot be verified; prepare the data again", path, d->path);
     SD_TRY(sd_file_read(&text, &len, path, MAX_MANIFEST, err));
     j = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);

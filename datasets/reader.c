@@ -6,15 +6,14 @@
 // or its entries overlap).
 #include "datasets/reader.h"
 
+#include "base/file.h"
 #include "base/log.h"
 
 #include <archive.h>
 #include <archive_entry.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { BUFFER = 1 << 16, RATIO_SLACK = 1 << 20 };
@@ -420,13 +419,9 @@ sd_status sd_reader_open(sd_reader **out, const char *path, sd_error *err) {
     SD_CHECK_ALLOC(r->path, err);
     SD_TRY(name_entry(r, NULL, err));
     SD_TRY(kind_of_path(path, &r->kind, &compressed, err));
-    r->fd = open(path, O_RDONLY | O_CLOEXEC);
-    SD_CHECK(r->fd >= 0, err, errno == ENOENT ? SD_ENOTFOUND : SD_EIO, "%s: %s; check the path",
-             path, strerror(errno));
-    struct stat sb;
-    SD_CHECK(fstat(r->fd, &sb) == 0 && S_ISREG(sb.st_mode), err, SD_EFORMAT,
-             "%s: is not a regular file; give the path of a file", path);
-    r->size = sb.st_size;
+    size_t size;
+    SD_TRY(sd_open_regular(&r->fd, &size, path, err));
+    r->size = (int64_t)size;
     r->many = r->kind == KIND_ARCHIVE;
     if (r->many || compressed) SD_TRY(open_archive(r, err));
     *out = r, r = NULL;

@@ -29,22 +29,25 @@ static sd_status open_draft(sd_engine *e, sd_error *err) {
     sd_model *m = NULL;
     char *index = NULL;
     const char *path = e->o.draft;
-    SD_CHECK(sd_path_exists(path), err, SD_ENOTFOUND,
+    sd_path_kind kind, in;
+    SD_TRY(sd_path_look(&kind, path, err));
+    SD_CHECK(kind != SD_PATH_NONE, err, SD_ENOTFOUND,
              "%s: there is no such draft; give a model, a corpus index or a run's folder", path);
     bool is_model = false;
-    if (sd_path_is_dir(path)) {
+    if (kind == SD_PATH_FOLDER) {
         static const char *const places[] = {"corpus.idx", "draft/corpus.idx"};
         for (int i = 0; i < 2 && !index; i++) {
             index = sd_path_join(path, places[i]);
             SD_CHECK_ALLOC(index, err);
-            if (!sd_path_exists(index)) free(index), index = NULL;
+            SD_TRY(sd_path_look(&in, index, err));
+            if (in == SD_PATH_NONE) free(index), index = NULL;
         }
         is_model = !index;
     } else {
         char magic[4] = {0};
-        FILE *f = fopen(path, "rb");
-        is_model = f && fread(magic, 1, 4, f) == 4 && memcmp(magic, "GGUF", 4) == 0;
-        if (f) fclose(f);
+        size_t got;
+        SD_TRY(sd_file_head(magic, sizeof magic, &got, path, err));
+        is_model = memcmp(magic, "GGUF", 4) == 0;
     }
     if (is_model) {
         SD_TRY(sd_model_open(&m, path, err));

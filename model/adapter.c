@@ -478,7 +478,9 @@ static sd_status check_manifest(const sd_adapter *a, const char *run, sd_error *
     json_t *root = NULL;
     size_t len;
     SD_CHECK_ALLOC(path, err);
-    if (!sd_path_exists(path)) goto out;
+    sd_path_kind kind;
+    SD_TRY(sd_path_look(&kind, path, err));
+    if (kind == SD_PATH_NONE) goto out;
     SD_TRY(sd_file_read(&text, &len, path, MAX_CONFIG_BYTES, err));
     root = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
     const char *want = json_string_value(
@@ -498,28 +500,28 @@ out:
 
 sd_status sd_adapter_open(sd_adapter **out, const char *path, sd_model *base, sd_error *err) {
     sd_status st = SD_OK;
-    char *config = NULL, *nested = NULL, *nested_config = NULL;
+    char *nested = NULL;
+    sd_path_kind kind, config, nested_config;
     *out = NULL;
-    SD_CHECK(sd_path_exists(path), err, SD_ENOTFOUND, "%s: no such adapter; check the path", path);
-    if (!sd_path_is_dir(path)) return open_gguf(out, path, base, err);
-    config = sd_path_join(path, "adapter_config.json");
+    SD_TRY(sd_path_look(&kind, path, err));
+    SD_CHECK(kind != SD_PATH_NONE, err, SD_ENOTFOUND, "%s: no such adapter; check the path", path);
+    if (kind != SD_PATH_FOLDER) return open_gguf(out, path, base, err);
     nested = sd_path_join(path, "adapter");
-    nested_config = nested ? sd_path_join(nested, "adapter_config.json") : NULL;
-    SD_CHECK_ALLOC(config, err);
-    SD_CHECK_ALLOC(nested_config, err);
-    SD_CHECK(sd_path_exists(config) || sd_path_exists(nested_config), err, SD_ENOTFOUND,
+    SD_CHECK_ALLOC(nested, err);
+    SD_TRY(sd_path_look_in(&config, path, "adapter_config.json", err));
+    SD_TRY(sd_path_look_in(&nested_config, nested, "adapter_config.json", err));
+    bool is_run = config == SD_PATH_NONE;
+    SD_CHECK(!is_run || nested_config != SD_PATH_NONE, err, SD_ENOTFOUND,
              "%s: holds neither adapter_config.json nor adapter/adapter_config.json; give a PEFT "
              "folder, a run's folder or a GGUF-LoRA file",
              path);
-    SD_TRY(open_peft(out, sd_path_exists(config) ? path : nested, base, err));
-    if (!sd_path_exists(config)) SD_TRY(check_manifest(*out, path, err));
+    SD_TRY(open_peft(out, is_run ? nested : path, base, err));
+    if (is_run) SD_TRY(check_manifest(*out, path, err));
 out:
     if (st != SD_OK) {
         sd_adapter_release(*out);
         *out = NULL;
     }
-    free(config);
     free(nested);
-    free(nested_config);
     return st;
 }

@@ -119,7 +119,9 @@ static sd_status copy_side_files(const char *dir, const sd_model *base, sd_error
         to = sd_path_join(dir, names[i]);
         SD_CHECK_ALLOC(from, err);
         SD_CHECK_ALLOC(to, err);
-        if (sd_path_exists(from)) {
+        sd_path_kind kind;
+        SD_TRY(sd_path_look(&kind, from, err));
+        if (kind != SD_PATH_NONE) {
             SD_TRY(sd_file_read(&data, &len, from, (size_t)256 << 20, err));
             SD_TRY(sd_file_write(to, data, len, err));
         }
@@ -136,6 +138,7 @@ static sd_status merge_folder(const char *dir, const sd_adapter *a, const sd_mod
     sd_status st = SD_OK;
     int n = sd_safetensors_count(base->st);
     bool made = false;
+    sd_path_kind there;
     char *folder = NULL;
     sd_st_tensor *t = sd_alloc((size_t)n, sizeof *t);
     void **merged = sd_alloc((size_t)n, sizeof *merged);
@@ -155,7 +158,8 @@ static sd_status merge_folder(const char *dir, const sd_adapter *a, const sd_mod
                             &a->lora[slot], err));
         t[i].data = merged[i];
     }
-    made = !sd_path_exists(dir);
+    SD_TRY(sd_path_look(&there, dir, err));
+    made = there == SD_PATH_NONE;
     folder = made ? sd_strdup(dir) : NULL;
     sd_unfinished(folder);
     SD_TRY(sd_mkdirs(dir, err));

@@ -83,6 +83,7 @@ sd_status sd_adapter_write_peft(const char *dir, const sd_adapter *a, sd_model *
     double alpha = common_alpha(a);
     bool made = false;
     char *folder = NULL;
+    sd_path_kind there;
     sd_st_tensor *t = sd_alloc((size_t)slots * 2, sizeof *t);
     SD_CHECK_ALLOC(config, err);
     SD_CHECK_ALLOC(weights, err);
@@ -128,7 +129,8 @@ sd_status sd_adapter_write_peft(const char *dir, const sd_adapter *a, sd_model *
     }
     metadata = json_pack("{s:s, s:s}", "format", "pt", "specdec.base_sha256", hash.hex);
     SD_CHECK_ALLOC(metadata, err);
-    made = !sd_path_exists(dir);
+    SD_TRY(sd_path_look(&there, dir, err));
+    made = there == SD_PATH_NONE;
     folder = made ? sd_strdup(dir) : NULL;
     sd_unfinished(folder);
     SD_TRY(sd_mkdirs(dir, err));

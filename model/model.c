@@ -92,24 +92,18 @@ static void add_turn_ends(sd_model *m) {
 // A folder that is no model is most often an adapter or a run given in its base's place.
 static sd_status check_folder(const char *folder, sd_error *err) {
     sd_status st = SD_OK;
-    char *config = sd_path_join(folder, "config.json"),
-         *adapter = sd_path_join(folder, "adapter_config.json"),
-         *manifest = sd_path_join(folder, "manifest.json");
-    SD_CHECK_ALLOC(config, err);
-    SD_CHECK_ALLOC(adapter, err);
-    SD_CHECK_ALLOC(manifest, err);
-    if (sd_path_exists(config)) goto out;
-    bool tuned = sd_path_exists(adapter) || sd_path_exists(manifest);
-    SD_CHECK(!tuned, err, SD_EINVAL,
+    sd_path_kind config, adapter, manifest;
+    SD_TRY(sd_path_look_in(&config, folder, "config.json", err));
+    if (config != SD_PATH_NONE) goto out;
+    SD_TRY(sd_path_look_in(&adapter, folder, "adapter_config.json", err));
+    SD_TRY(sd_path_look_in(&manifest, folder, "manifest.json", err));
+    SD_CHECK(adapter == SD_PATH_NONE && manifest == SD_PATH_NONE, err, SD_EINVAL,
              "%s: is an adapter or a run, not a model; give its base as the model (-m) and this as "
              "the adapter (-a)",
              folder);
     st = sd_fail(err, SD_ENOTFOUND,
                  "%s: holds no config.json; give a GGUF file or a Hugging Face folder", folder);
 out:
-    free(config);
-    free(adapter);
-    free(manifest);
     return st;
 }
 
@@ -219,7 +213,9 @@ sd_status sd_model_open(sd_model **out, const char *path, sd_error *err) {
     atomic_store(&o->references, 1);
     m->path = sd_strdup(path);
     SD_CHECK_ALLOC(m->path, err);
-    m->is_gguf = !sd_path_is_dir(path);
+    sd_path_kind kind;
+    SD_TRY(sd_path_look(&kind, path, err));
+    m->is_gguf = kind != SD_PATH_FOLDER;
     if (!m->is_gguf) SD_TRY(check_folder(path, err));
     SD_TRY(m->is_gguf ? sd_model_read_gguf(m, err) : sd_model_read_folder(m, err));
     SD_TRY(check_sources(m, err));

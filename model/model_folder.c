@@ -54,7 +54,11 @@ static sd_status read_json(json_t **out, const char *folder, const char *name, b
     size_t len;
     *out = NULL;
     SD_CHECK_ALLOC(path, err);
-    if (!required && !sd_path_exists(path)) goto out;
+    sd_path_kind kind;
+    if (!required) {
+        SD_TRY(sd_path_look(&kind, path, err));
+        if (kind == SD_PATH_NONE) goto out;
+    }
     SD_TRY(sd_file_read(&text, &len, path, MAX_CONFIG, err));
     json_error_t je;
     *out = json_loadb(text, len, JSON_REJECT_DUPLICATES | flags, &je);
@@ -257,9 +261,9 @@ static void add_ends(sd_model *m, const json_t *o) {
 static sd_status read_tokenizer(sd_model *m, sd_error *err) {
     sd_status st = SD_OK;
     sd_error why = {0};
-    char *path = sd_path_join(m->path, "tokenizer.json");
-    SD_CHECK_ALLOC(path, err);
-    if (!sd_path_exists(path)) goto out;
+    sd_path_kind kind;
+    SD_TRY(sd_path_look_in(&kind, m->path, "tokenizer.json", err));
+    if (kind == SD_PATH_NONE) goto out;
     st = sd_tokenizer_from_folder(&m->tokenizer, m->path, &why);
     if (st == SD_EFORMAT) {
         m->tokenizer = NULL;
@@ -270,7 +274,6 @@ static sd_status read_tokenizer(sd_model *m, sd_error *err) {
         *err = why;
     }
 out:
-    free(path);
     return st;
 }
 
@@ -282,7 +285,9 @@ static sd_status read_template(sd_model *m, sd_error *err) {
     char *text = NULL, *path = sd_path_join(m->path, "chat_template.jinja");
     size_t len;
     SD_CHECK_ALLOC(path, err);
-    if (sd_path_exists(path)) {
+    sd_path_kind kind;
+    SD_TRY(sd_path_look(&kind, path, err));
+    if (kind != SD_PATH_NONE) {
         SD_TRY(sd_file_read(&text, &len, path, MAX_CONFIG, err));
         SD_TRY(sd_model_set_template(m, text, len, err));
         goto out;

@@ -437,7 +437,8 @@ static bool is_orphan(const char *dir, const char *name) {
     if (!ends_with(name, costs_suffix)) return false;
     char *pack =
         sd_sprintf("%s/%.*s%s", dir, (int)(strlen(name) - (sizeof costs_suffix - 1)), name, suffix);
-    bool alone = pack && !sd_path_exists(pack);
+    sd_path_kind kind;
+    bool alone = pack && sd_path_look(&kind, pack, NULL) == SD_OK && kind == SD_PATH_NONE;
     free(pack);
     return alone;
 }

@@ -304,7 +304,9 @@ sd_status sd_safetensors_open_folder(sd_safetensors **out, const char *folder, s
          *one = sd_path_join(folder, "model.safetensors");
     SD_CHECK_ALLOC(index, err);
     SD_CHECK_ALLOC(one, err);
-    if (sd_path_exists(index))
+    sd_path_kind kind;
+    SD_TRY(sd_path_look(&kind, index, err));
+    if (kind != SD_PATH_NONE)
         SD_TRY(open_shards(out, folder, index, err));
     else
         SD_TRY(sd_safetensors_open(out, one, err));

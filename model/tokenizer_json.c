@@ -367,7 +367,9 @@ sd_status sd_tokenizer_from_folder(sd_tokenizer **out, const char *folder, sd_er
     *out = NULL;
     SD_CHECK_ALLOC(path && config_path ? path : NULL, err);
     SD_TRY(sd_file_read(&text, &len, path, MAX_JSON, err));
-    if (sd_path_exists(config_path)) {
+    sd_path_kind kind;
+    SD_TRY(sd_path_look(&kind, config_path, err));
+    if (kind != SD_PATH_NONE) {
         SD_TRY(sd_file_read(&more, &n, config_path, MAX_JSON, err));
         // transformers writes model_max_length as 10^30 where there is none.
         config = json_loadb(more, n, JSON_DECODE_INT_AS_REAL, &why);

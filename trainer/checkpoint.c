@@ -8,7 +8,6 @@
 #include "base/log.h"
 #include "trainer/checkpoint_state.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -86,39 +85,43 @@ static int compare_steps(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+static sd_status add_step(step_list *l, int64_t step, sd_error *err) {
+    sd_status st = SD_OK;
+    if (l->n == l->cap) {
+        int cap = l->cap ? l->cap * 2 : 16;
+        int64_t *p = sd_realloc(l->step, (size_t)cap, sizeof *p);
+        SD_CHECK_ALLOC(p, err);
+        l->step = p;
+        l->cap = cap;
+    }
+    l->step[l->n++] = step;
+out:
+    return st;
+}
+
 /// Steps of the folders named step-N, and optionally removes what a killed save left.
 static sd_status list_steps(step_list *l, const char *dir, bool sweep, sd_error *err) {
-    sd_status st = SD_OK;
+    sd_names in;
     *l = (step_list){0};
-    DIR *d = opendir(dir);
-    if (!d && (errno == ENOENT || errno == ENOTDIR)) return SD_OK; // none here
-    // A run that began anew because its checkpoints cannot be read would replace them.
-    if (!d) return sd_fail(err, SD_EIO, "%s: cannot be read: %s", dir, strerror(errno));
-    for (struct dirent *e; (e = readdir(d)) != NULL;) {
+    sd_status st = sd_folder_list(&in, dir, err);
+    if (st == SD_ENOTFOUND) return SD_OK; // none here
+    for (int i = 0; i < in.n && st == SD_OK; i++) {
+        const char *name = in.name[i], *digits = name + strlen(STEP);
         char *end;
-        if (sweep && strncmp(e->d_name, TMP, strlen(TMP)) == 0) {
-            char *path = sd_path_join(dir, e->d_name);
+        if (sweep && strncmp(name, TMP, strlen(TMP)) == 0) {
+            char *path = sd_path_join(dir, name);
             SD_CHECK_ALLOC(path, err);
             st = sd_remove_tree(path, err);
             free(path);
-            if (st != SD_OK) goto out;
         }
-        if (strncmp(e->d_name, STEP, strlen(STEP)) != 0) continue;
-        const char *digits = e->d_name + strlen(STEP);
+        if (strncmp(name, STEP, strlen(STEP)) != 0) continue;
         int64_t step = strtoll(digits, &end, 10);
         if (*end || end == digits || strlen(digits) > 18) continue;
-        if (l->n == l->cap) {
-            int cap = l->cap ? l->cap * 2 : 16;
-            int64_t *p = sd_realloc(l->step, (size_t)cap, sizeof *p);
-            SD_CHECK_ALLOC(p, err);
-            l->step = p;
-            l->cap = cap;
-        }
-        l->step[l->n++] = step;
+        SD_TRY(add_step(l, step, err));
     }
-    if (l->n) qsort(l->step, (size_t)l->n, sizeof *l->step, compare_steps);
+    if (st == SD_OK && l->n) qsort(l->step, (size_t)l->n, sizeof *l->step, compare_steps);
 out:
-    closedir(d);
+    sd_names_free(&in);
     return st;
 }
 
@@ -153,12 +156,15 @@ static sd_status replace_step(int64_t step, const char *dir, const char *tmp, co
 /// one operation, so that there is no moment without either.
 static sd_status give_birth(int64_t step, const char *dir, const char *tmp, const char *to,
                             sd_error *err) {
-    if (!sd_path_exists(to)) return sd_rename_new(tmp, to, err);
+    sd_path_kind kind;
+    sd_status st = sd_path_look(&kind, to, err);
+    if (st != SD_OK) return st;
+    if (kind == SD_PATH_NONE) return sd_rename_new(tmp, to, err);
     if (renameat2(AT_FDCWD, tmp, AT_FDCWD, to, RENAME_EXCHANGE) != 0) {
         if (errno == EINVAL || errno == ENOSYS) return replace_step(step, dir, tmp, to, err);
         return write_failed(to, err);
     }
-    sd_status st = sd_fsync_path(dir, err);
+    st = sd_fsync_path(dir, err);
     return st != SD_OK ? st : sd_remove_tree(tmp, err);
 }
 
@@ -319,12 +325,15 @@ sd_status sd_checkpoint_newest(char **path, const char *dir, sd_error *err) {
         sd_checkpoint c = {0};
         sd_error why = {0};
         char *p = step_path(dir, STEP, l.step[i]);
-        if (!p) {
-            st = sd_fail(err, SD_ENOMEM, "out of memory while looking for checkpoints");
-        } else if (sd_checkpoint_peek(&c, p, &why) == SD_OK) {
+        st = p ? sd_checkpoint_peek(&c, p, &why)
+               : sd_fail(&why, SD_ENOMEM, "out of memory while looking for checkpoints");
+        if (st == SD_OK) {
             *path = p, p = NULL;
-        } else {
+        } else if (sd_status_is_damage(st)) {
             sd_log(SD_LOG_WARN, "passing over a checkpoint: %s", why.message);
+            st = SD_OK;
+        } else if (err) { // it may be good: an older one would give its steps up
+            *err = why;
         }
         sd_checkpoint_free_recipe(&c);
         free(p);

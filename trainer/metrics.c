@@ -86,7 +86,10 @@ static sd_status read_rows(sd_metrics *s, const char *path, sd_error *err) {
     sd_status st = SD_OK;
     char *text = NULL;
     size_t len;
-    if (s->o.keep_until <= 0 || !sd_path_exists(path)) return SD_OK;
+    sd_path_kind kind;
+    if (s->o.keep_until <= 0) return SD_OK;
+    SD_TRY(sd_path_look(&kind, path, err));
+    if (kind == SD_PATH_NONE) return SD_OK;
     SD_TRY(sd_file_read(&text, &len, path, (size_t)1 << 30, err));
     for (char *line = text, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
         sd_metric m;

@@ -429,7 +429,7 @@ sd_status sd_recipe_load(sd_recipe *r, const char *path, const char *const *over
     char *text;
     size_t len;
     *r = (sd_recipe){0};
-    sd_status st = sd_file_read(&text, &len, path, SD_YAML_MAX_BYTES, err);
+    sd_status st = sd_stream_read(&text, &len, path, SD_YAML_MAX_BYTES, err);
     if (st != SD_OK) return st;
     st = sd_recipe_parse(r, path, text, len, override, n_overrides, err);
     free(text);

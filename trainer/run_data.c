@@ -40,16 +40,20 @@ static void fill_options(sd_prepare_options *o, sd_data_source *sources, const s
                               .progress = on_progress};
 }
 
-/// Opens path when it was made from exactly this; *out stays NULL when it must be made.
-static void open_fresh(sd_dataset **out, const char *path, const sd_sha256 *key) {
-    sd_error why = {0};
-    sd_dataset *d;
+/// Opens path when it was made from exactly this; *out stays NULL when it must be made: it is not
+/// there, is of something else or is damaged. One that cannot be read is an error.
+static sd_status open_fresh(sd_dataset **out, sd_path_kind kind, const char *path,
+                            const sd_sha256 *key, sd_error *err) {
+    sd_dataset *d = NULL;
     *out = NULL;
-    if (!sd_path_exists(path) || sd_dataset_open(&d, path, &why) != SD_OK) return;
+    if (kind == SD_PATH_NONE) return SD_OK;
+    sd_status st = sd_dataset_open(&d, path, err);
+    if (st != SD_OK) return sd_status_is_damage(st) ? SD_OK : st;
     if (sd_sha256_equal(sd_dataset_made_from(d), key))
         *out = d;
     else
         sd_dataset_close(d);
+    return SD_OK;
 }
 
 /// *out NULL and SD_OK: no record falls into the kept part.
@@ -60,12 +64,14 @@ static sd_status open_or_prepare(sd_dataset **out, sd_run *r, const char *path, 
     sd_prepare_report report = {0};
     watch w = {r, what, sd_now_s()};
     char *made = NULL;
+    sd_path_kind kind;
     o->progress_ctx = &w;
     *out = NULL;
     SD_TRY(sd_dataset_key(&key, o, r->model, err));
-    open_fresh(out, path, &key);
+    SD_TRY(sd_path_look(&kind, path, err));
+    SD_TRY(open_fresh(out, kind, path, &key, err));
     if (*out) return SD_OK;
-    SD_CHECK(!r->recipe.data.prepared || !sd_path_exists(path), err, SD_EINVAL,
+    SD_CHECK(!r->recipe.data.prepared || kind == SD_PATH_NONE, err, SD_EINVAL,
              "data.prepared: %s was made from other sources or options than this recipe's, or is "
              "damaged; remove it to have it made again, or give another path",
              path);

@@ -4,7 +4,6 @@
 #include "base/file.h"
 #include "trainer/run_private.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -37,9 +36,12 @@ static sd_status locked_by_another(const sd_run *r, sd_error *err) {
 /// The lock ends with the process: two trainers in one folder would mix their checkpoints.
 static sd_status make_folder(sd_run *r, sd_error *err) {
     sd_status st = SD_OK;
-    r->made = !sd_path_exists(r->dir);
+    sd_path_kind own, parent;
+    SD_TRY(sd_path_look(&own, r->dir, err));
+    SD_TRY(sd_path_look(&parent, "runs", err));
+    r->made = own == SD_PATH_NONE;
     // An interruption before the first step takes away what is made here.
-    r->made_parent = r->o->out || sd_path_exists("runs") ? NULL : sd_strdup("runs");
+    r->made_parent = r->o->out || parent != SD_PATH_NONE ? NULL : sd_strdup("runs");
     sd_unfinished(r->made_parent);
     if (r->made) sd_unfinished(r->dir), sd_unfinished(r->data_path), sd_unfinished(r->lock_path);
     SD_TRY(sd_mkdirs(r->dir, err));
@@ -58,12 +60,10 @@ out:
 /// A folder that this process made and put nothing into goes again; rmdir refuses any other.
 static void remove_if_empty(const sd_run *r) {
     (void)rmdir(r->data_path);
-    DIR *d = opendir(r->dir);
-    bool empty = d != NULL;
-    for (const struct dirent *e; d && (e = readdir(d)) != NULL;)
-        if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..") && strcmp(e->d_name, ".lock"))
-            empty = false;
-    if (d) closedir(d);
+    sd_names in;
+    bool empty = sd_folder_list(&in, r->dir, NULL) == SD_OK;
+    for (int i = 0; i < in.n; i++) empty = empty && strcmp(in.name[i], ".lock") == 0;
+    sd_names_free(&in);
     if (empty && unlink(r->lock_path) == 0 && rmdir(r->dir) == 0 && r->made_parent)
         (void)rmdir(r->made_parent);
 }
@@ -80,16 +80,20 @@ void sd_run_keep_folder(sd_run *r) {
 /// Whether make_folder would succeed, without a trace.
 static sd_status check_folder(const sd_run *r, sd_error *err) {
     sd_status st = SD_OK;
+    sd_path_kind kind;
     char *at = sd_strdup(r->dir);
     SD_CHECK_ALLOC(at, err);
-    while (!sd_path_exists(at)) { // the part of the path that is there
+    for (;;) { // the part of the path that is there
+        SD_TRY(sd_path_look(&kind, at, err));
+        if (kind != SD_PATH_NONE) break;
         char *slash = strrchr(at, '/');
         if (slash)
             slash[slash == at] = '\0';
         else
             strcpy(at, ".");
     }
-    SD_CHECK(sd_path_is_dir(at), err, SD_EINVAL, "%s: %s is a file; give another path", r->dir, at);
+    SD_CHECK(kind == SD_PATH_FOLDER, err, SD_EINVAL, "%s: %s is a file; give another path", r->dir,
+             at);
     SD_CHECK(access(at, W_OK | X_OK) == 0, err, SD_EIO,
              "%s: nothing can be written into %s: %s; check the permissions", r->dir, at,
              strerror(errno));

@@ -61,21 +61,22 @@ out:
 /// PATH is a checkpoint, or a run's folder, or its checkpoints folder.
 static sd_status find_given(sd_run *r, const char *path, sd_error *err) {
     sd_status st = SD_OK;
-    char *sums = sd_path_join(path, "SHA256SUMS"), *below = sd_path_join(path, "checkpoints");
-    SD_CHECK_ALLOC(sums, err);
+    char *below = sd_path_join(path, "checkpoints");
+    sd_path_kind sums, kind;
     SD_CHECK_ALLOC(below, err);
-    if (sd_path_exists(sums)) {
+    SD_TRY(sd_path_look_in(&sums, path, "SHA256SUMS", err));
+    if (sums != SD_PATH_NONE) {
         r->resume_from = sd_strdup(path);
         SD_CHECK_ALLOC(r->resume_from, err);
     } else {
-        SD_TRY(sd_checkpoint_newest(&r->resume_from, sd_path_is_dir(below) ? below : path, err));
+        SD_TRY(sd_path_look(&kind, below, err));
+        SD_TRY(sd_checkpoint_newest(&r->resume_from, kind == SD_PATH_FOLDER ? below : path, err));
         SD_CHECK(r->resume_from, err, SD_ENOTFOUND,
                  "--resume %s: is no checkpoint and holds none that verifies; give the folder of "
                  "one, or auto",
                  path);
     }
 out:
-    free(sums);
     free(below);
     return st;
 }
@@ -93,11 +94,12 @@ out:
 sd_status sd_run_choose_start(sd_run *r, bool *done, sd_error *err) {
     sd_status st = SD_OK;
     const char *how = wanted(r);
-    char *manifest = sd_run_path(r, "manifest.json"), *checkpoints = sd_run_path(r, "checkpoints");
+    char *checkpoints = sd_run_path(r, "checkpoints");
+    sd_path_kind manifest;
     *done = false;
-    SD_CHECK_ALLOC(manifest, err);
     SD_CHECK_ALLOC(checkpoints, err);
-    bool finished = sd_path_exists(manifest);
+    SD_TRY(sd_path_look_in(&manifest, r->dir, "manifest.json", err));
+    bool finished = manifest != SD_PATH_NONE;
     if (strcmp(how, "never") == 0) {
         SD_CHECK(!finished, err, SD_EINVAL,
                  "%s: holds a finished run; remove the folder, or give another name=", r->dir);
@@ -116,7 +118,6 @@ sd_status sd_run_choose_start(sd_run *r, bool *done, sd_error *err) {
     }
     if (r->resume_from) SD_TRY(adopt_checkpoint(r, err));
 out:
-    free(manifest);
     free(checkpoints);
     return st;
 }

@@ -28,7 +28,7 @@ sd_status sd_keys_load(sd_keys *out, const char *path, sd_error *err) {
     char *text = NULL;
     size_t len = 0;
     sd_keys k = {0};
-    SD_TRY(sd_file_read(&text, &len, path, 1 << 20, err));
+    SD_TRY(sd_stream_read(&text, &len, path, 1 << 20, err));
     k.hash = sd_alloc(SD_MAX_KEYS, sizeof *k.hash);
     SD_CHECK_ALLOC(k.hash, err);
     int line = 0;

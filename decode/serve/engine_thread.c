@@ -40,8 +40,12 @@ static sd_corpus *open_corpus(const char *name, const char *folder, const sd_ada
     char *path = sd_path_join(folder, "draft/corpus.idx");
     sd_corpus *c = NULL;
     sd_error err = {0};
-    if (!path || !sd_path_exists(path)) goto out;
-    if (sd_corpus_open(&c, path, &err) != SD_OK) {
+    sd_path_kind kind;
+    if (!path) goto out;
+    sd_status st = sd_path_look(&kind, path, &err);
+    if (st == SD_OK && kind == SD_PATH_NONE) goto out;
+    if (st == SD_OK) st = sd_corpus_open(&c, path, &err);
+    if (st != SD_OK) {
         sd_log(SD_LOG_WARN, "adapter %s: its corpus index is left out: %s", name, err.message);
         goto out;
     }

@@ -281,7 +281,9 @@ sd_status sd_serve(const sd_serve_options *o, sd_error *err) {
     SD_TRY(open_events(s, err));
     SD_TRY(sd_readers_open(s, err));
     SD_TRY(listen_on(s, err));
-    SD_CHECK(sd_path_exists(o->model), err, SD_ENOTFOUND, "%s: no such model; check the path",
+    sd_path_kind kind;
+    SD_TRY(sd_path_look(&kind, o->model, err));
+    SD_CHECK(kind != SD_PATH_NONE, err, SD_ENOTFOUND, "%s: no such model; check the path",
              o->model);
     sd_log(SD_LOG_INFO, "loading %s; listening at %s", o->model, s->address);
     int rc = pthread_create(&s->engine_thread, NULL, sd_engine_thread, s);

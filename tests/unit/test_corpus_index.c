@@ -167,7 +167,7 @@ Test(corpus_index, tokens_that_are_no_tokens_are_refused) {
     cr_assert(strstr(err.message, "-2"));
     cr_assert_eq(sd_corpus_write(temp_path(), above, 2, NULL, NULL, &err), SD_EINVAL);
     cr_assert_eq(sd_corpus_write(temp_path(), open_end, 2, NULL, NULL, &err), SD_EINVAL);
-    cr_assert_not(sd_path_exists(temp_path()));
+    cr_assert(access(temp_path(), F_OK) != 0);
 }
 
 // Puts the right hash on a changed file, as an attacker would.

@@ -180,7 +180,7 @@ static void expect_refused(const sd_prepare_options *o, sd_model *m, sd_status w
     cr_assert_eq(sd_dataset_prepare(temp_file("bad.h5"), o, m, NULL, &err), want, "%s",
                  err.message);
     cr_assert(strstr(err.message, part), "'%s' has no '%s'", err.message, part);
-    cr_assert_not(sd_path_exists(temp_file("bad.h5")));
+    cr_assert(access(temp_file("bad.h5"), F_OK) != 0);
 }
 
 Test(dataset, overlong_and_unsupervised_records_follow_the_rule_and_are_counted) {
@@ -394,7 +394,7 @@ Test(dataset, a_disk_that_fills_up_is_reported_by_the_outputs_name_and_leaves_no
         cr_assert_eq(WEXITSTATUS(status), SD_EIO, "limit %d: %s", (int)limit, line);
         cr_assert(strstr(line, first) && !strstr(line, ".tmp.") && strstr(line, "free space"),
                   "limit %d: %s", (int)limit, line);
-        cr_assert(!sd_path_exists(out));
+        cr_assert(access(out, F_OK) != 0);
     }
     tiny_chat_close(&m);
 }

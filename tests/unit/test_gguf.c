@@ -9,6 +9,7 @@
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct {
     char *dir, *path;
@@ -79,7 +80,7 @@ Test(gguf, a_writer_that_is_left_early_leaves_no_file) {
     cr_assert_eq(sd_gguf_writer_open(&w, path, NULL), SD_OK);
     cr_assert_eq(sd_gguf_declare(w, "a", SD_F32, 1, (int64_t[]){3}, NULL), SD_OK);
     cr_assert_eq(sd_gguf_writer_commit(w, NULL), SD_EINVAL, "a was never written");
-    cr_assert_not(sd_path_exists(path));
+    cr_assert(access(path, F_OK) != 0);
     free(path);
     sd_tiny_remove(dir);
 }

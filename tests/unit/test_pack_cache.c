@@ -215,9 +215,10 @@ Test(pack_cache, the_least_recently_used_go_first) {
         cr_assert_eq(utimensat(AT_FDCWD, path[i], at, 0), 0);
     }
     sd_pack_trim(dir, 200, path[1]);
-    cr_assert(!sd_path_exists(path[0]) && sd_path_exists(path[1]) && sd_path_exists(path[2]));
+    cr_assert(access(path[0], F_OK) != 0 && access(path[1], F_OK) == 0 &&
+              access(path[2], F_OK) == 0);
     sd_pack_trim(dir, 50, path[1]);
-    cr_assert(sd_path_exists(path[1]) && !sd_path_exists(path[2]));
+    cr_assert(access(path[1], F_OK) == 0 && access(path[2], F_OK) != 0);
     for (int i = 0; i < 3; i++) free(path[i]);
     sd_tiny_remove(dir);
 }
