@@ -44,6 +44,17 @@ static int enum_index(const char *words, const char *text) {
     }
 }
 
+// The booleans of YAML 1.1 and 1.2, as words: 1, 0, or -1 for any other.
+static int bool_word(const char *text) {
+    static const char *const words[] = {"false", "False", "FALSE", "no",   "No",   "NO",
+                                        "off",   "Off",   "OFF",   "true", "True", "TRUE",
+                                        "yes",   "Yes",   "YES",   "on",   "On",   "ON"};
+    enum { N = sizeof words / sizeof *words };
+    for (int i = 0; i < N; i++)
+        if (strcmp(text, words[i]) == 0) return i >= N / 2;
+    return -1;
+}
+
 static sd_status set_number(const sd_option *o, void *slot, const char *text, sd_error *err) {
     sd_status st = SD_OK;
     char *end;
@@ -73,8 +84,8 @@ sd_status sd_option_set(const sd_option *o, void *values, const char *text, sd_e
     void *slot = (char *)values + o->offset;
     switch (o->type) {
     case SD_OPT_FLAG: {
-        bool on = strcmp(text, "true") == 0, off = strcmp(text, "false") == 0;
-        SD_CHECK(on || off, err, SD_EINVAL, "--%s: '%s' is neither true nor false", o->name, text);
+        int on = bool_word(text);
+        SD_CHECK(on >= 0, err, SD_EINVAL, "--%s: '%s' is neither true nor false", o->name, text);
         *(bool *)slot = on;
         break;
     }

@@ -50,7 +50,7 @@ static const sd_option rows[] = {
      .type = SD_OPT_FLAG,
      .offset = offsetof(args, train_on_eot),
      .def = "true",
-     .help = "supervise the end-of-turn token and what the template writes behind it"},
+     .help = "supervise the end-of-turn token"},
     {.name = "overlong",
      .type = SD_OPT_ENUM,
      .offset = offsetof(args, overlong),
@@ -138,10 +138,10 @@ sd_status sd_data_prepare(int argc, char **argv, sd_error *err) {
     sd_model *m = NULL;
     sd_pool *pool = NULL;
     sd_data_source source[SD_MAX_LIST];
-    if (sd_verb_help(
-            "data prepare FILES... -m MODEL -o OUT",
-            "Reads .jsonl, .json, .txt and .md, plain or in .gz .zst .xz .tar .tar.* .zip.", rows,
-            argc, argv))
+    if (sd_verb_help("data prepare FILES... -m MODEL -o OUT",
+                     "Reads .jsonl, .json, .csv, .tsv, .txt and .md, plain or in .gz .zst .xz .tar "
+                     ".tar.* .zip.",
+                     rows, argc, argv))
         return SD_OK;
     SD_TRY(sd_options_parse(&files, rows, &a, argc, argv, err));
     SD_TRY(check_sources(&files, err));

@@ -54,8 +54,8 @@ static sd_status check_manifest(sd_dataset *d, sd_error *err) {
     SD_CHECK(kind && strcmp(kind, "specdec dataset") == 0 && hash && strlen(hash) == 64, err,
              SD_EFORMAT, "%s: is not the manifest of a dataset; prepare the data again", path);
     json_int_t version = json_integer_value(json_object_get(j, "version"));
-    SD_CHECK(version == SD_DATASET_VERSION, err, SD_EFORMAT,
-             "%s: version %lld, this program reads version %d; prepare the data again", path,
+    SD_CHECK(version >= 1 && version <= SD_DATASET_VERSION, err, SD_EFORMAT,
+             "%s: version %lld, this program reads versions 1 to %d; prepare the data again", path,
              (long long)version, SD_DATASET_VERSION);
     SD_TRY(sd_map_open(&map, d->path, err));
     SD_TRY(sd_sha256_of(&d->sha256, map.data, map.size, err));

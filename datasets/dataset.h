@@ -31,7 +31,7 @@ typedef enum { SD_OVERLONG_ERROR, SD_OVERLONG_SKIP, SD_OVERLONG_TRUNCATE } sd_ov
 #define SD_OVERLONG "error|skip|truncate"
 
 typedef struct {
-    const char *path; // .jsonl .json .txt .md, plain or inside .gz .zst .tar .tar.* .zip
+    const char *path; // .jsonl .json .csv .tsv .txt .md, plain or inside .gz .zst .tar .tar.* .zip
     sd_data_format format;
 } sd_data_source;
 
@@ -40,8 +40,7 @@ typedef struct {
     int n_sources;
     int sequence_len;
     sd_loss_on loss_on;
-    bool train_on_eot; // the end-of-turn token, and what the template writes after it up to the
-                       // next turn, are supervised
+    bool train_on_eot; // the end-of-turn token is supervised
     sd_overlong overlong;
     bool packing;           // first-fit decreasing; else one record a row, in file order
     int64_t max_records;    // 0: all
@@ -49,6 +48,7 @@ typedef struct {
     // A part of the records, chosen by the SHA-256 of their bytes as a number in [0, 1), so it does
     // not change when files are reordered: kept when keep_from <= it < keep_to. Both 0: all.
     double keep_from, keep_to;
+    int version;   // 0: this program's rules for labels; 1: those of specdec 0.4, for its runs
     sd_pool *pool; // NULL: one thread; the result does not depend on it
     void (*progress)(void *ctx, int64_t records, int64_t bytes_read, int64_t bytes_total);
     void *progress_ctx;

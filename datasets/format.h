@@ -1,10 +1,13 @@
 // What a record means: one of the formats, turned into a conversation, a completion or a text.
 //
-//   messages    {"messages": [{"role", "content", ...}], "tools": [...]}   as OpenAI's chat;
-//               {"conversations": [{"from", "value"}]} is read as the same
-//   alpaca      {"instruction", "input", "output"}, "system" if there
+//   messages    {"messages": [{"role", "content", ...}], "tools": [...], "system"}   as OpenAI's
+//               chat; {"conversations": [{"from", "value"}]} is read as the same
+//   alpaca      {"instruction", "input", "output"}, "system", "history", "tools" if there
 //   completion  {"prompt", "completion"}: no chat template
 //   text        {"text"}, or the whole of a .txt or .md file
+//
+// Lists may stand as JSON inside a string, as tables have them. A field that is null is absent. A
+// field that would change what is learnt is honoured or refused by name (format_fields.c).
 #pragma once
 
 #include "datasets/dataset.h"
@@ -18,7 +21,10 @@ typedef struct {
     sd_example_kind kind;
     json_t *messages; // chat: array of {"role", "content", ...}, checked
     json_t *tools;    // chat: array or NULL
-    bool *unweighted; // chat: [messages] an assistant turn with "weight": 0, as OpenAI's format has
+    json_t *kwargs;   // chat: the template's further variables, or NULL
+    bool *unweighted; // chat: [messages] a turn that is not learnt: "weight": 0 and the like
+    const char *list; // chat: the list's name in the record
+    int added;        // chat: messages before those of the list: a system text beside it
     char *text;       // else: prompt and completion, or the text
     size_t prompt_len, len;
 } sd_example;

@@ -35,8 +35,8 @@ static sd_status render(sd_buf *out, const sd_label_options *o, const sd_example
     if (!out->max) *out = sd_buf_make((size_t)SD_READER_MAX_RECORD * 2);
     sd_buf_clear(out);
     SD_CHECK(bos && eos, err, SD_ENOMEM, "out of memory");
-    SD_TRY(sd_template_render(o->model->chat, messages, ex->tools, NULL, generation_prompt, bos,
-                              eos, out, err));
+    SD_TRY(sd_template_render(o->model->chat, messages, ex->tools, ex->kwargs, generation_prompt,
+                              bos, eos, out, err));
 out:
     free(bos);
     free(eos);
@@ -53,13 +53,15 @@ static bool is_assistant(const json_t *messages, size_t i) {
     return role && strcmp(role, "assistant") == 0;
 }
 
-// The range that assistant turn i fills in the full rendering. `before` holds messages[0..i) and
-// grows by message i.
+// The range that turn i fills in the full rendering; an assistant's begins behind the generation
+// prompt. `before` holds messages[0..i) and grows by message i.
 static sd_status turn_range(range *r, sd_labelled *l, json_t *before, size_t i,
                             const sd_example *ex, const sd_label_options *o, sd_error *err) {
     sd_status st = SD_OK;
     size_t n = json_array_size(ex->messages);
-    st = render(&l->prompt, o, ex, before, true, err);
+    l->prompt.len = 0;
+    if (i > 0 || is_assistant(ex->messages, i))
+        st = render(&l->prompt, o, ex, before, is_assistant(ex->messages, i), err);
     if (st != SD_OK) {
         sd_error_prefix(err, "the chat template, for the %zu messages before answer %zu", i, i);
         return st;
@@ -71,20 +73,21 @@ static sd_status turn_range(range *r, sd_labelled *l, json_t *before, size_t i,
         SD_TRY(render(&l->whole, o, ex, before, false, err));
         whole = &l->whole;
         SD_CHECK(begins_with(&l->full, whole), err, SD_EFORMAT,
-                 "messages[%zu]: the chat template writes this answer differently when more "
+                 "%s[%zu]: the chat template writes this answer differently when more "
                  "messages follow, so its place is not known; use loss_on last",
-                 i);
+                 ex->list, i - (size_t)ex->added);
     }
     SD_CHECK(begins_with(whole, &l->prompt), err, SD_EFORMAT,
-             "messages[%zu]: the chat template's prompt for this answer is not the beginning of "
+             "%s[%zu]: the chat template's prompt for this answer is not the beginning of "
              "what it writes with the answer, so the two cannot be told apart; give another "
              "template or use loss_on all",
-             i);
+             ex->list, i - (size_t)ex->added);
     *r = (range){l->prompt.len, whole->len};
 out:
     return st;
 }
 
+// The turns that are learnt, in order; with loss on everything those that are not.
 static sd_status find_ranges(range **out, size_t *n_out, sd_labelled *l, const sd_example *ex,
                              const sd_label_options *o, sd_error *err) {
     sd_status st = SD_OK;
@@ -96,8 +99,10 @@ static sd_status find_ranges(range **out, size_t *n_out, sd_labelled *l, const s
     for (size_t i = 0; i < n; i++)
         if (is_assistant(ex->messages, i)) last = i;
     for (size_t i = 0; i < n; i++) {
-        bool wanted = is_assistant(ex->messages, i) && !ex->unweighted[i] &&
-                      (o->loss_on == SD_LOSS_ASSISTANT || i == last);
+        bool wanted = o->loss_on == SD_LOSS_ALL
+                          ? ex->unweighted[i]
+                          : is_assistant(ex->messages, i) && !ex->unweighted[i] &&
+                                (o->loss_on == SD_LOSS_ASSISTANT || i == last);
         if (wanted)
             SD_TRY(turn_range(&r[(*n_out)++], l, before, i, ex, o, err));
         else
@@ -158,9 +163,25 @@ static void mark(sd_labelled *l, const sd_label_options *o, range r, int *first,
         *at += len;
     }
     *first = i;
-    // Without the end of turn: the last one and what the template wrote behind it.
-    if (!o->train_on_eot && end_token >= 0)
+    // The model's turn ends with the end-of-turn token: what the template writes behind it, up to
+    // the next turn, is never the model's to write.
+    if (end_token >= 0 && !o->template_tail) {
+        int keep = end_token + (o->train_on_eot ? 1 : 0);
+        memset(l->supervised + keep, 0, (size_t)(i - keep));
+    } else if (end_token >= 0 && !o->train_on_eot) {
         memset(l->supervised + end_token, 0, (size_t)(i - end_token));
+    }
+}
+
+// Takes every token that touches the range out of the loss.
+static void unmark(sd_labelled *l, const sd_label_options *o, range r) {
+    size_t at = 0;
+    for (int i = 0; i < l->ids.n && at < r.end; i++) {
+        size_t len;
+        sd_tokenizer_bytes(o->model->tokenizer, l->ids.id[i], &len);
+        if (at + len > r.begin) l->supervised[i] = 0;
+        at += len;
+    }
 }
 
 static sd_status label_chat(sd_labelled *l, const sd_example *ex, const sd_label_options *o,
@@ -181,10 +202,7 @@ static sd_status label_chat(sd_labelled *l, const sd_example *ex, const sd_label
     SD_TRY(sd_tokenizer_encode(m->tokenizer, l->full.data ? l->full.data : "", l->full.len,
                                SD_TOK_SPECIAL, &l->ids, err));
     SD_TRY(ensure_room(l, err));
-    if (o->loss_on == SD_LOSS_ALL) {
-        if (l->ids.n) memset(l->supervised, 1, (size_t)l->ids.n);
-        goto out;
-    }
+    if (o->loss_on == SD_LOSS_ALL && l->ids.n) memset(l->supervised, 1, (size_t)l->ids.n);
     SD_TRY(find_ranges(&r, &n, l, ex, o, err));
     if (!spell(m->tokenizer, &l->ids, &l->full))
         for (size_t i = 0; i < n; i++) {
@@ -193,7 +211,12 @@ static sd_status label_chat(sd_labelled *l, const sd_example *ex, const sd_label
         }
     int first = 0;
     size_t at = 0;
-    for (size_t i = 0; i < n; i++) mark(l, o, r[i], &first, &at);
+    for (size_t i = 0; i < n; i++) {
+        if (o->loss_on == SD_LOSS_ALL)
+            unmark(l, o, r[i]);
+        else
+            mark(l, o, r[i], &first, &at);
+    }
 out:
     free(r);
     return st;

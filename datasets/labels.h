@@ -5,10 +5,12 @@
 //     prompt = render(messages[0..i), with the generation prompt)
 //     whole  = render(messages[0..i])
 //
-// and the turn is what `whole` has beyond `prompt`: the content, the end-of-turn token and whatever
-// the template writes after it. The tokens are those of the whole conversation's rendering. A token
-// is supervised when all its bytes belong to such a turn; one that straddles the edge (it holds the
-// last bytes of the prompt as well) is not, because no prompt of serving time would end inside it.
+// and the turn is what `whole` has beyond `prompt`, up to its last end-of-turn token: the newline
+// that ChatML writes behind that token, say, is never the model's to write, and learning it makes a
+// loss look lower than it is. A template without such a token ends its turns with text, which is
+// learnt. The tokens are those of the whole conversation's rendering. A token is supervised when
+// all its bytes belong to such a turn; one that straddles the edge (it holds the last bytes of the
+// prompt as well) is not, because no prompt of serving time would end inside it.
 #pragma once
 
 #include "datasets/dataset.h"
@@ -18,6 +20,7 @@ typedef struct {
     const sd_model *model; // its tokenizer, template and end tokens
     sd_loss_on loss_on;
     bool train_on_eot;
+    bool template_tail; // as version 0.4 had it: with what follows the end-of-turn token
 } sd_label_options;
 
 /// Tokens of one example. Zeroed is a valid empty one; freed by sd_labelled_free.

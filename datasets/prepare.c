@@ -7,6 +7,7 @@
 #include "datasets/labels.h"
 #include "datasets/reader.h"
 
+#include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -33,6 +34,7 @@ typedef struct {
     int n;
     size_t bytes;                    // of the records in the batch
     int64_t bytes_before, bytes_all; // of the sources: finished ones, all
+    struct stat *state;              // [n_sources] when they were hashed
 } pipeline;
 
 static bool full(const pipeline *p) {
@@ -228,6 +230,10 @@ static sd_status read_source(pipeline *p, int32_t source, sd_error *err) {
                            p->bytes_before + sd_reader_position(r), p->bytes_all);
         if (!rec) break;
     }
+    // What is prepared is what was hashed: else it would be found again under another file's key.
+    SD_CHECK(sd_reader_is(r, &p->state[source]), err, SD_EMISMATCH,
+             "%s: changed while it was read; run again when it is finished",
+             p->o->source[source].path);
     p->bytes_before += sd_reader_size(r);
     json_t *about = json_array_get(p->g->sources, (size_t)source);
     SD_CHECK(json_object_set_new(about, "format", json_string(sd_format_name(format))) == 0 &&
@@ -258,15 +264,16 @@ json_t *sd_prepare_recipe(const sd_prepare_options *o) {
     static const char *const loss_on[] = {"assistant", "last", "all"};
     static const char *const overlong[] = {"error", "skip", "truncate"};
     return json_pack("{s:i, s:i, s:s, s:b, s:s, s:b, s:I, s:b, s:f, s:f}", "version",
-                     SD_DATASET_VERSION, "sequence_len", o->sequence_len, "loss_on",
-                     loss_on[o->loss_on], "train_on_eot", o->train_on_eot, "overlong",
+                     o->version ? o->version : SD_DATASET_VERSION, "sequence_len", o->sequence_len,
+                     "loss_on", loss_on[o->loss_on], "train_on_eot", o->train_on_eot, "overlong",
                      overlong[o->overlong], "packing", o->packing, "max_records",
                      (json_int_t)o->max_records, "skip_empty_labels", o->skip_empty_labels,
                      "keep_from", o->keep_from, "keep_to", o->keep_to);
 }
 
-static sd_status list_sources(json_t **out, int64_t *bytes, const sd_prepare_options *o,
-                              sd_error *err) {
+// state [n_sources]: the files as they were when their bytes were hashed; NULL when not wanted.
+static sd_status list_sources(json_t **out, int64_t *bytes, struct stat *state,
+                              const sd_prepare_options *o, sd_error *err) {
     sd_status st = SD_OK;
     json_t *list = json_array();
     *out = NULL;
@@ -274,10 +281,14 @@ static sd_status list_sources(json_t **out, int64_t *bytes, const sd_prepare_opt
     SD_CHECK_ALLOC(list, err);
     for (int i = 0; i < o->n_sources; i++) {
         sd_sha256 hash;
-        struct stat sb;
+        struct stat sb, after;
         const char *path = o->source[i].path;
+        SD_CHECK(stat(path, &sb) == 0, err, errno == ENOENT ? SD_ENOTFOUND : SD_EIO,
+                 "%s: %s; check the path", path, strerror(errno));
         SD_TRY(sd_sha256_of_file(&hash, path, err));
-        SD_CHECK(stat(path, &sb) == 0, err, SD_EIO, "%s: cannot be read; check the path", path);
+        SD_CHECK(stat(path, &after) == 0 && sd_same_state(&sb, &after), err, SD_EMISMATCH,
+                 "%s: changed while it was read; run again when it is finished", path);
+        if (state) state[i] = sb;
         json_t *about =
             json_pack("{s:s, s:s, s:I, s:s}", "path", path, "sha256", hash.hex, "bytes",
                       (json_int_t)sb.st_size, "format", sd_format_name(o->source[i].format));
@@ -334,7 +345,7 @@ sd_status sd_dataset_key(sd_sha256 *out, const sd_prepare_options *o, const sd_m
     json_t *sources = NULL;
     int64_t bytes;
     SD_TRY(check_options(o, m, err));
-    SD_TRY(list_sources(&sources, &bytes, o, err));
+    SD_TRY(list_sources(&sources, &bytes, NULL, o, err));
     SD_TRY(key_of(out, o, sources, m, err));
 out:
     json_decref(sources);
@@ -351,7 +362,7 @@ sd_status sd_dataset_prepare(const char *out, const sd_prepare_options *o, sd_mo
     if (!report) report = &unwanted;
     *report = (sd_prepare_report){0};
     pipeline p = {.o = o,
-                  .label = {m, o->loss_on, o->train_on_eot},
+                  .label = {m, o->loss_on, o->train_on_eot, o->version == 1},
                   .report = report,
                   .g = &g,
                   .slot = sd_alloc(BATCH, sizeof(slot))};
@@ -360,7 +371,9 @@ sd_status sd_dataset_prepare(const char *out, const sd_prepare_options *o, sd_mo
     for (int i = 0; i < o->n_sources; i++)
         SD_CHECK(!sd_same_file(out, o->source[i].path), err, SD_EINVAL,
                  "%s: is both the data and the file to write; give another output", out);
-    SD_TRY(list_sources(&g.sources, &p.bytes_all, o, err));
+    p.state = sd_alloc((size_t)o->n_sources, sizeof *p.state);
+    SD_CHECK_ALLOC(p.state, err);
+    SD_TRY(list_sources(&g.sources, &p.bytes_all, p.state, o, err));
     SD_TRY(key_of(&g.key, o, g.sources, m, err));
     for (int i = 0; i < o->n_sources; i++) SD_TRY(read_source(&p, i, err));
     SD_CHECK(report->records > 0, err, SD_EFORMAT,
@@ -375,6 +388,7 @@ out:
         free(p.slot[i].where);
     }
     free(p.slot);
+    free(p.state);
     free(g.token);
     free(g.piece);
     json_decref(g.sources);

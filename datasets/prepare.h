@@ -5,7 +5,8 @@
 
 #include <jansson.h>
 
-enum { SD_DATASET_VERSION = 1, SD_SUPERVISED_BIT = 1 << 30 };
+// Version 1 supervised what a template writes behind the end-of-turn token.
+enum { SD_DATASET_VERSION = 2, SD_SUPERVISED_BIT = 1 << 30 };
 
 // One piece of a record: a segment to be.
 typedef struct {

@@ -1,5 +1,5 @@
-// Records out of files: JSON Lines, JSON arrays, plain text and Markdown, each as it is, inside .gz
-// .zst .xz, or as an entry of a .tar, .tar.* or .zip.
+// Records out of files: JSON Lines, JSON arrays, tables (CSV, TSV), plain text and Markdown, each
+// as it is, inside .gz .zst .xz, or as an entry of a .tar, .tar.* or .zip.
 //
 // Everything streams: a record at a time is in memory, archives are never unpacked to disk, and
 // entries that are links, folders or of another kind are passed over.
@@ -17,6 +17,7 @@
 #include "base/memory.h"
 
 #include <jansson.h>
+#include <sys/stat.h>
 
 typedef struct sd_reader sd_reader;
 
@@ -31,7 +32,7 @@ typedef struct {
     const char *where; // "path", or "path: entry": what to name in an error
     int64_t line;      // where the record begins in it, from 1
     int64_t number;    // records of this reader before it
-    json_t *json;      // an object; NULL for text
+    json_t *json;      // an object (of a table: a row's cells as strings); NULL for text
     const char *bytes; // the record as it stands in the file; text: the whole of it, valid UTF-8
     size_t len;
 } sd_record;
@@ -46,5 +47,8 @@ void sd_reader_close(sd_reader *r); // NULL is fine
 int64_t sd_reader_size(const sd_reader *r);     // bytes of the file
 int64_t sd_reader_position(const sd_reader *r); // bytes of it read so far
 
-/// Is every byte part of a valid UTF-8 sequence? *at: the first that is not.
-bool sd_valid_utf8(const char *s, size_t len, size_t *at);
+/// Is the file that the reader reads in the state `sb`, as when it was opened and still now? Bytes
+/// that change under the reader change its times.
+bool sd_reader_is(const sd_reader *r, const struct stat *sb);
+/// The same file (device, inode) of the same size and times.
+bool sd_same_state(const struct stat *a, const struct stat *b);

@@ -61,6 +61,17 @@ static bool looks_like_number(const char *s) {
     return s[0] && strspn(s, "0123456789+-.eE") == strlen(s);
 }
 
+// 010 is eight in YAML 1.1 and ten in 1.2.
+static bool leading_zero(const char *s) {
+    s += strspn(s, "+-");
+    return s[0] == '0' && s[1] >= '0' && s[1] <= '9';
+}
+
+// What other languages write for null would be taken for a path.
+static bool foreign_null(const char *s) {
+    return strcmp(s, "None") == 0 || strcmp(s, "none") == 0 || strcmp(s, "nil") == 0;
+}
+
 /// One scalar into its place. sd_option_set speaks of "--key": a recipe has no dashes.
 static sd_status set_scalar(sd_recipe *r, const sd_recipe_key *k, const sd_yaml *n, sd_error *err) {
     sd_error e = {0};
@@ -71,6 +82,13 @@ static sd_status set_scalar(sd_recipe *r, const sd_recipe_key *k, const sd_yaml 
     if (number && !looks_like_number(n->text))
         return sd_yaml_fail(err, &n->mark, "%s: '%.60s' is not a number; give one", k->o.name,
                             n->text);
+    if (number && leading_zero(n->text))
+        return sd_yaml_fail(err, &n->mark, "%s: '%.60s' begins with a zero; write it without",
+                            k->o.name, n->text);
+    if (k->o.type == SD_OPT_STRING && k->empty && n->plain && foreign_null(n->text))
+        return sd_yaml_fail(err, &n->mark,
+                            "%s: '%.60s' is no value; write null, or put quotes around a name",
+                            k->o.name, n->text);
     sd_status st = sd_option_set(&k->o, r, n->text, &e);
     if (st == SD_OK) return SD_OK;
     return sd_yaml_fail(err, &n->mark, "%s", e.message + strspn(e.message, "-"));

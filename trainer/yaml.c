@@ -3,6 +3,8 @@
 // refused while it is scanned, before anything is built from it.
 #include "trainer/yaml.h"
 
+#include "datasets/record_json.h"
+
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -43,8 +45,11 @@ sd_yaml *sd_yaml_find(const sd_yaml *map, const char *key) {
 }
 
 bool sd_yaml_is_null(const sd_yaml *n) {
-    return n->kind == SD_YAML_SCALAR && n->plain &&
-           (!n->text[0] || strcmp(n->text, "null") == 0 || strcmp(n->text, "~") == 0);
+    static const char *const words[] = {"", "~", "null", "Null", "NULL", NULL};
+    if (n->kind != SD_YAML_SCALAR || !n->plain) return false;
+    for (int i = 0; words[i]; i++)
+        if (strcmp(n->text, words[i]) == 0) return true;
+    return false;
 }
 
 static void append(sd_yaml *parent, sd_yaml *child) {
@@ -184,6 +189,11 @@ sd_status sd_yaml_parse(sd_yaml **out, sd_arena *arena, const char *origin, cons
     if (len > SD_YAML_MAX_BYTES)
         return sd_fail(err, SD_ELIMIT, "%s: larger than %d bytes; a recipe is about a page", origin,
                        SD_YAML_MAX_BYTES);
+    const char *encoding = sd_odd_encoding(data, len);
+    if (encoding)
+        return sd_yaml_fail(err, &(sd_yaml_mark){origin, 1, 1},
+                            "is %s, want UTF-8; save it as UTF-8", encoding);
+    if (len >= 3 && memcmp(data, "\xEF\xBB\xBF", 3) == 0) data += 3, len -= 3; // no text
     if (!yaml_parser_initialize(&p)) return sd_fail(err, SD_ENOMEM, "out of memory");
     yaml_parser_set_encoding(&p, YAML_UTF8_ENCODING);
     yaml_parser_set_input_string(&p, (const unsigned char *)data, len);

@@ -99,7 +99,7 @@ def token_bytes(tok, i):
 
 
 def reference(tok, messages, tools, loss_on):
-    """ids of the whole rendering, and -100 wherever a token is not wholly inside an answer."""
+    """ids of the whole rendering, and -100 wherever a token is not wholly inside an answer, which its last end-of-turn token closes."""
     def render(m, generation):
         return tok.apply_chat_template(m, tools=tools, tokenize=False, add_generation_prompt=generation)
     full = render(messages, False)
@@ -111,12 +111,17 @@ def reference(tok, messages, tools, loss_on):
         prompt, whole = render(messages[:i], True), render(messages[:i + 1], False)
         assert full.startswith(whole) and whole.startswith(prompt)
         spans.append((len(prompt.encode()), len(whole.encode())))
-    ids, at, labels = tok(full, add_special_tokens=False).input_ids, 0, []
-    for n, i in enumerate(ids):
-        end = at + len(token_bytes(tok, i))
-        labels.append(i if n > 0 and any(a <= at and end <= b for a, b in spans) else -100)
-        at = end
+    ids, at, edges = tok(full, add_special_tokens=False).input_ids, 0, []
+    for i in ids:
+        edges.append((at, at := at + len(token_bytes(tok, i))))
     assert at == len(full.encode())
+    labels = [-100] * len(ids)
+    for a, b in spans:
+        turn = [n for n, (begin, end) in enumerate(edges) if a <= begin and end <= b]
+        closing = [n for n in turn if ids[n] == tok.eos_token_id]
+        for n in turn:
+            if n > 0 and (not closing or n <= closing[-1]):
+                labels[n] = ids[n]
     return ids, labels
 
 
@@ -200,7 +205,8 @@ def quickstart(tok, model):
     before = tok(prompt, add_special_tokens=False).input_ids
     after = tok([f[len(p):] for f, p in zip(full, prompt)], add_special_tokens=False).input_ids
     got = prepare(model, records)
-    same = sum(ours == (a + b, [-100] * len(a) + b) for ours, a, b in zip(got, before, after))
+    learnt = [b.index(tok.eos_token_id) + 1 for b in after]  # up to the end-of-turn token
+    same = sum(ours == (a + b, [-100] * len(a) + b[:n] + [-100] * (len(b) - n)) for ours, a, b, n in zip(got, before, after, learnt))
     ok(same == len(records) == len(got), name, f"{same} of {len(records)}")
 
 

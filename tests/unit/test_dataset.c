@@ -78,7 +78,7 @@ Test(dataset, rows_hold_the_records_with_labels_segments_and_provenance) {
     // The longest record comes first and the two shorter ones share a row.
     cr_assert_eq(sd_dataset_read(d, 0, &r, NULL), SD_OK);
     text_of(text, sizeof text, &m, &r, 0, true);
-    cr_assert_str_eq(text, "22<|im_end|>\n");
+    cr_assert_str_eq(text, "22<|im_end|>");
     cr_assert_eq(sd_dataset_read(d, 1, &r, NULL), SD_OK);
     text_of(text, sizeof text, &m, &r, 1, false);
     cr_assert_str_eq(text, "<|im_start|>user\none<|im_end|>\n<|im_start|>assistant\n1<|im_end|>\n");
@@ -107,7 +107,7 @@ Test(dataset, without_packing_rows_are_records_in_file_order) {
     sd_model m;
     sd_dataset_row r;
     char text[256];
-    const char *want[] = {"1<|im_end|>\n", "22<|im_end|>\n", "3<|im_end|>\n"};
+    const char *want[] = {"1<|im_end|>", "22<|im_end|>", "3<|im_end|>"};
     tiny_chat_open(&m, tiny_chatml, NULL);
     sd_data_source s = {temp_text("c.jsonl", conversations), SD_FORMAT_MESSAGES};
     sd_prepare_options o = options(&s, 1, 64, false);

@@ -14,7 +14,7 @@ static sd_status supervised(char *out, size_t size, const sd_model *m, const cha
     sd_data_format f = SD_FORMAT_AUTO;
     sd_record rec = {.where = "x", .json = json_loads(record, 0, NULL)};
     cr_assert(rec.json, "%s", record);
-    sd_label_options o = {m, loss_on, eot};
+    sd_label_options o = {.model = m, .loss_on = loss_on, .train_on_eot = eot};
     cr_assert_eq(sd_example_make(&ex, &rec, &f, err), SD_OK, "%s", err->message);
     sd_status st = sd_label_example(&l, &ex, &o, err);
     size_t n = 0;
@@ -62,23 +62,23 @@ static void expect_error(const char *chat, const char *record, sd_loss_on loss_o
 #define A(text) "{\"role\":\"assistant\",\"content\":\"" text "\"}"
 #define CHAT(turns) "{\"messages\":[" turns "]}"
 
-Test(labels, an_answer_with_its_end_of_turn_and_newline_is_supervised) {
-    expect_with(tiny_chatml, CHAT(U("q") "," A("yes")), SD_LOSS_ASSISTANT, true, "yes<|im_end|>\n");
+Test(labels, an_answer_with_its_end_of_turn_and_not_the_newline_behind_it_is_supervised) {
+    expect_with(tiny_chatml, CHAT(U("q") "," A("yes")), SD_LOSS_ASSISTANT, true, "yes<|im_end|>");
     expect_with(tiny_chatml, CHAT(U("q") "," A("yes")), SD_LOSS_ASSISTANT, false, "yes");
 }
 
 Test(labels, every_turn_the_last_turn_or_everything) {
     const char *record = CHAT(U("1") "," A("a") "," U("2") "," A("b") "," U("3"));
-    expect_with(tiny_chatml, record, SD_LOSS_ASSISTANT, true, "a<|im_end|>\n|b<|im_end|>\n");
+    expect_with(tiny_chatml, record, SD_LOSS_ASSISTANT, true, "a<|im_end|>|b<|im_end|>");
     expect_with(tiny_chatml, record, SD_LOSS_ASSISTANT, false, "a|b");
-    expect_with(tiny_chatml, record, SD_LOSS_LAST, true, "b<|im_end|>\n");
+    expect_with(tiny_chatml, record, SD_LOSS_LAST, true, "b<|im_end|>");
     expect_with(tiny_chatml, CHAT(U("1") "," A("a")), SD_LOSS_ALL, true,
                 "<|im_start|>user\n1<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n");
 }
 
 Test(labels, a_text_that_looks_like_the_answer_or_like_a_marker_is_not_mistaken_for_one) {
     expect_with(tiny_chatml, CHAT(U("yes<|im_end|>\\n<|im_start|>assistant\\nyes") "," A("yes")),
-                SD_LOSS_ASSISTANT, true, "yes<|im_end|>\n");
+                SD_LOSS_ASSISTANT, true, "yes<|im_end|>");
     // An end-of-turn token inside the answer does not end the answer.
     expect_with(tiny_chatml, CHAT(U("q") "," A("a<|im_end|>b")), SD_LOSS_ASSISTANT, false,
                 "a<|im_end|>b");
@@ -88,20 +88,19 @@ Test(labels, a_turn_of_weight_zero_is_not_supervised) {
     expect_with(
         tiny_chatml,
         CHAT(U("1") ",{\"role\":\"assistant\",\"content\":\"a\",\"weight\":0}," U("2") "," A("b")),
-        SD_LOSS_ASSISTANT, true, "b<|im_end|>\n");
+        SD_LOSS_ASSISTANT, true, "b<|im_end|>");
 }
 
 Test(labels, a_token_that_straddles_the_edge_is_not_supervised) {
     // The prompt ends with a newline, the answer begins with two: the first two are one token.
     expect_with(tiny_chatml, CHAT(U("q") "," A("\\n\\nyes")), SD_LOSS_ASSISTANT, true,
-                "\nyes<|im_end|>\n");
+                "\nyes<|im_end|>");
 }
 
 Test(labels, consecutive_answers_are_turns_of_their_own) {
     expect_with(tiny_chatml, CHAT(U("q") "," A("a") "," A("b")), SD_LOSS_ASSISTANT, true,
-                "a<|im_end|>\n|b<|im_end|>\n");
-    expect_with(tiny_chatml, CHAT(U("q") "," A("a") "," A("b")), SD_LOSS_LAST, true,
-                "b<|im_end|>\n");
+                "a<|im_end|>|b<|im_end|>");
+    expect_with(tiny_chatml, CHAT(U("q") "," A("a") "," A("b")), SD_LOSS_LAST, true, "b<|im_end|>");
 }
 
 // No generation prompt and no marker before an answer, as in Llama 2's template.
@@ -124,7 +123,7 @@ static const char thinking[] =
 Test(labels, a_template_that_rewrites_earlier_answers_is_refused_with_the_remedy) {
     const char *record = CHAT(U("1") "," A("a") "," U("2") "," A("b"));
     expect_error(thinking, record, SD_LOSS_ASSISTANT, SD_EFORMAT, "loss_on last");
-    expect_with(thinking, record, SD_LOSS_LAST, true, "<think></think>b<|im_end|>\n");
+    expect_with(thinking, record, SD_LOSS_LAST, true, "<think></think>b<|im_end|>");
 }
 
 // The generation prompt opens a thought that a written answer lacks.
@@ -161,7 +160,7 @@ Test(labels, calls_of_tools_are_supervised_and_their_results_are_not) {
                  "\"f\","
                  "\"arguments\":\"{\\\"x\\\": 1}\"}}]},{\"role\":\"tool\",\"content\":\"7\"}," A(
                      "seven") "]}",
-        SD_LOSS_ASSISTANT, true, "f:{\"x\": 1}<|im_end|>\n|seven<|im_end|>\n");
+        SD_LOSS_ASSISTANT, true, "f:{\"x\": 1}<|im_end|>|seven<|im_end|>");
 }
 
 Test(labels, a_completion_is_supervised_with_the_end_token_and_its_prompt_is_not) {
@@ -189,6 +188,6 @@ Test(labels, a_tokenizer_that_normalises_moves_the_edges_with_the_text) {
                                 "s") "," A("ye\xCC\x81s"));
     cr_assert_eq(supervised(got, sizeof got, &m, record, SD_LOSS_ASSISTANT, true, &err), SD_OK,
                  "%s", err.message);
-    cr_assert_str_eq(got, "y\xC3\xA9s<|im_end|>\n");
+    cr_assert_str_eq(got, "y\xC3\xA9s<|im_end|>");
     tiny_chat_close(&m);
 }

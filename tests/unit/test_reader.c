@@ -1,6 +1,7 @@
 // Records out of every kind of file, and what must be refused.
 #include "datasets/format.h"
 #include "datasets/reader.h"
+#include "datasets/record_json.h"
 #include "support_files.h"
 
 #include <criterion/criterion.h>
@@ -65,7 +66,7 @@ Test(reader, a_json_array_and_objects_in_sequence_give_the_same_records) {
 
 Test(reader, malformed_json_is_named_with_file_and_line) {
     expect_error(temp_text("a.jsonl", "{\"text\":\"a\"}\n{\"text\":\n"), SD_EFORMAT, "line 2");
-    expect_error(temp_text("b.jsonl", "[1]\n"), SD_EFORMAT, "is not an object");
+    expect_error(temp_text("b.jsonl", "{}\n[1]\n"), SD_EFORMAT, "is not an object");
     expect_error(temp_text("c.jsonl", "{\"a\":1,\"a\":2}\n"), SD_EFORMAT, "duplicate");
     expect_error(temp_text("d.jsonl", "{\"a\":\"\xFF\"}\n"), SD_EFORMAT, "line 1");
     expect_error(temp_text("e.json", "[{\"text\":\"a\"}\n{\"text\":\"b\"}]"), SD_EFORMAT, "line 2");
@@ -78,7 +79,7 @@ Test(reader, malformed_json_is_named_with_file_and_line) {
 }
 
 Test(reader, names_that_are_not_read_are_refused) {
-    expect_error(temp_text("a.csv", "x"), SD_EFORMAT, "a.csv");
+    expect_error(temp_text("a.xlsx", "x"), SD_EFORMAT, "a.xlsx");
     expect_error("/nonexistent/a.jsonl", SD_ENOTFOUND, "/nonexistent/a.jsonl");
     expect_error("/tmp/..jsonl/../", SD_EFORMAT, "ending");
 }

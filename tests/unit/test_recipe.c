@@ -88,7 +88,7 @@ Test(recipe, mistakes_are_pointed_at_with_the_nearest_key) {
         {"train: {epochs: 1.5}\n", "r.yaml:1:17:", "whole number"},
         {"train: {epochs: null}\n", "r.yaml:1:17:", "null is not possible"},
         {"train: {learning_rate: nan}\n", "r.yaml:1:24:", "not a number"},
-        {"data: {packing: yes}\n", "r.yaml:1:17:", "neither true nor false"},
+        {"data: {packing: maybe}\n", "r.yaml:1:17:", "neither true nor false"},
         {"seed: 1\nseed: 2\n", "r.yaml:2:1:", "twice"},
         {"seed: &a 1\n", "r.yaml:1:7:", "anchors"},
         {"seed: *a\n", "r.yaml:1:7:", "aliases"},
@@ -112,6 +112,12 @@ Test(recipe, mistakes_are_pointed_at_with_the_nearest_key) {
         {"export: [peft, onnx]\n", "r.yaml:1:16:", "peft|gguf-lora|merged"},
         {"name: \"a\\0b\"\n", "r.yaml:1:7:", "0 byte"},
         {"name: \xff\n", "r.yaml:1:7:", "UTF-8"},
+        {"\xEF\xBB\xBFname: \xff\n", "r.yaml:1:7:", "UTF-8"},
+        {"\xFF\xFEname: x\n", "r.yaml:1:1:", "UTF-16"},
+        {"train: {max_steps: 010}\n", "r.yaml:1:20:", "begins with a zero"},
+        {"base: {sha256: None}\n", "r.yaml:1:16:", "write null"},
+        {"data: {packing: y}\n", "r.yaml:1:17:", "neither true nor false"},
+        {"data: {packing: 1}\n", "r.yaml:1:17:", "neither true nor false"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         sd_recipe r;
@@ -122,6 +128,33 @@ Test(recipe, mistakes_are_pointed_at_with_the_nearest_key) {
         cr_expect(strstr(err.message, bad[i].what), "%s -> %s", bad[i].text, err.message);
         sd_recipe_free(&r);
     }
+}
+
+Test(recipe, booleans_and_null_are_the_words_of_yaml_and_a_byte_order_mark_is_no_text) {
+    static const char *const on[] = {"true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"};
+    static const char *const off[] = {"false", "False", "FALSE", "no", "No", "NO", "off", "OFF"};
+    static const char *const null[] = {"null", "Null", "NULL", "~", ""};
+    char text[128];
+    sd_recipe r;
+    sd_error err = {0};
+    for (size_t i = 0; i < sizeof on / sizeof *on; i++) {
+        snprintf(text, sizeof text, "data: {packing: %s, shuffle: %s}\n", on[i], off[i % 8]);
+        cr_assert_eq(parse(&r, text, &err), SD_OK, "%s", err.message);
+        cr_assert(r.data.packing && !r.data.shuffle);
+        sd_recipe_free(&r);
+    }
+    for (size_t i = 0; i < sizeof null / sizeof *null; i++) {
+        snprintf(text, sizeof text, "train:\n  max_steps: %s\n", null[i]);
+        cr_assert_eq(parse(&r, text, &err), SD_OK, "%s", err.message);
+        cr_assert_eq(r.train.max_steps, 0);
+        sd_recipe_free(&r);
+    }
+    cr_assert_eq(parse(&r, "\xEF\xBB\xBFname: n\r\nseed: 7\r\n", &err), SD_OK, "%s", err.message);
+    cr_assert(r.seed == 7 && strcmp(r.name, "n") == 0);
+    sd_recipe_free(&r);
+    cr_assert_eq(parse(&r, "\xEF\xBB\xBFname: n\r\nseed: x\r\n", &err), SD_EFORMAT);
+    cr_assert(strncmp(err.message, "r.yaml:2:7:", 11) == 0, "%s", err.message);
+    sd_recipe_free(&r);
 }
 
 Test(recipe, a_key_that_is_missing_is_reported_with_the_files_name) {

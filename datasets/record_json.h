@@ -1,0 +1,32 @@
+// JSON as people's files have it: all of RFC 8259, where jansson alone stops at numbers beyond 64
+// bits and at \u0000, and the words that Python writes for what is no number.
+//
+// A number that jansson cannot hold becomes a marked string. A field that nobody reads does no harm
+// with it; who reads a field asks sd_json_odd_number and refuses it by its own name.
+#pragma once
+
+#include "base/status.h"
+
+#include <jansson.h>
+#include <stdint.h>
+
+/// One JSON text into *out, which the caller owns. `line` is where it begins in the file that
+/// `where` names. SD_EFORMAT names file, line and what is wrong, UTF-16 and bytes that are no UTF-8
+/// included.
+sd_status sd_json_parse(json_t **out, const char *bytes, size_t len, const char *where,
+                        int64_t line, sd_error *err);
+/// The same; anything but an object is an error.
+sd_status sd_json_record(json_t **out, const char *bytes, size_t len, const char *where,
+                         int64_t line, sd_error *err);
+/// JSON inside a string of a record. NULL when it is none, or out of memory.
+json_t *sd_json_inside(const json_t *text);
+
+/// The first number in the tree that no 64 bits hold, as it was written; NULL when there is none.
+const char *sd_json_odd_number(const json_t *tree);
+
+/// The encoding that the first bytes of a text betray when it is not UTF-8: "UTF-16", "UTF-32", or
+/// NULL.
+const char *sd_odd_encoding(const char *bytes, size_t len);
+
+/// Is every byte part of a valid UTF-8 sequence? *at: the first that is not.
+bool sd_valid_utf8(const char *s, size_t len, size_t *at);
