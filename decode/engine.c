@@ -1,8 +1,7 @@
-// Opening and closing, the bounded queue, and what other threads may ask.
+// Opening and closing, what a request must be, and what other threads may ask.
 //
-// Requests come in under one mutex into a ring of pointers; the engine's thread takes them out when
-// a slot is free. Everything a request needs while it runs was allocated when the engine was opened
-// or when it was submitted.
+// Everything a request needs while it runs was allocated when the engine was opened or when it was
+// submitted.
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -99,6 +98,8 @@ static sd_status check_options(sd_engine_options *o, const sd_model *m, sd_error
              o->ctx, train);
     SD_CHECK(o->slots >= 1 && o->slots <= 1024, err, SD_EINVAL,
              "%d slots are outside 1 to 1024; choose another number", o->slots);
+    SD_CHECK(o->reserve >= 0 && o->reserve <= 1024 && o->step_ms >= 0, err, SD_EINVAL,
+             "%d slots in reserve or %g ms a step are not possible", o->reserve, o->step_ms);
     SD_CHECK(o->queue >= 1 && o->queue <= 1 << 16, err, SD_EINVAL,
              "a queue of %d is outside 1 to 65536; choose another number", o->queue);
     SD_CHECK(o->prefill_chunk >= 1 && o->prefill_chunk <= 8192, err, SD_EINVAL,
@@ -113,8 +114,8 @@ out:
 static sd_status open_tensors(sd_engine *e, sd_error *err) {
     sd_status st = SD_OK;
     sd_engine_options *o = &e->o;
-    int drafted = o->spec_length > 0 ? o->slots * o->spec_length : SD_DRAFT_ROWS;
-    int decode = o->slots + drafted;
+    int drafted = o->spec_length > 0 ? e->n_slots * o->spec_length : SD_DRAFT_ROWS;
+    int decode = e->n_slots + drafted;
     e->max_logits = decode;
     // Decoding alone never fills a step: prompts always get on.
     e->max_rows = o->prefill_chunk > decode + 16 ? o->prefill_chunk : decode + 16;
@@ -126,18 +127,21 @@ static sd_status open_tensors(sd_engine *e, sd_error *err) {
     // calloc: pages of rows that are never verified stay untouched.
     e->logits = calloc(n_logits, sizeof *e->logits);
     e->rows = sd_alloc((size_t)e->max_rows, sizeof *e->rows);
-    e->candidates = sd_alloc((size_t)o->slots, sizeof *e->candidates);
+    e->candidates = sd_alloc((size_t)e->n_slots, sizeof *e->candidates);
     e->sampler = sd_sampler_open(e->model->hp.V);
-    SD_CHECK_ALLOC(e->logits && e->rows && e->candidates && e->sampler ? e : NULL, err);
+    e->readers = sd_alloc((size_t)e->n_slots * 2, sizeof *e->readers);
+    SD_CHECK_ALLOC(e->logits && e->rows && e->candidates && e->sampler && e->readers ? e : NULL,
+                   err);
 out:
     return st;
 }
 
-// Who never chooses a draft's length has no use for them.
+// Drafts of a chosen length and steps with a limit need them.
 static void know_costs(sd_engine *e) {
     sd_step_costs costs;
     sd_controller_init(&e->control);
-    if (e->o.spec != SD_SPEC_OFF && e->o.spec_length == 0 && sd_step_costs_get(&costs, e->cx))
+    bool drafts = e->o.spec != SD_SPEC_OFF && e->o.spec_length == 0;
+    if ((drafts || e->o.step_ms > 0) && sd_step_costs_get(&costs, e->cx))
         sd_controller_know_costs(&e->control, &costs);
 }
 
@@ -149,6 +153,8 @@ sd_status sd_engine_open(sd_engine **out, sd_model *m, const sd_engine_options *
     e->model = sd_model_acquire(m);
     SD_TRY(check_options(&e->o, m, err));
     e->ctx = e->o.ctx;
+    e->n_slots = e->o.slots + e->o.reserve;
+    e->answer_share = 1;
     pthread_mutex_init(&e->lock, NULL);
     pthread_condattr_t clock;
     pthread_condattr_init(&clock);
@@ -161,16 +167,16 @@ sd_status sd_engine_open(sd_engine **out, sd_model *m, const sd_engine_options *
     if (e->o.draft) SD_TRY(open_draft(e, err));
     SD_CHECK(e->o.spec != SD_SPEC_DRAFT || e->draft, err, SD_EINVAL,
              "speculation by a draft model was asked for without a draft model; give one with -d");
-    e->slot = sd_alloc((size_t)e->o.slots, sizeof *e->slot);
-    e->queue = sd_alloc((size_t)e->o.queue, sizeof *e->queue);
-    SD_CHECK_ALLOC(e->slot && e->queue ? e : NULL, err);
-    for (int i = 0; i < e->o.slots; i++) SD_TRY(open_slot(e, &e->slot[i], err));
+    e->slot = sd_alloc((size_t)e->n_slots, sizeof *e->slot);
+    SD_CHECK_ALLOC(e->slot, err);
+    for (int i = 0; i < e->n_slots; i++) SD_TRY(open_slot(e, &e->slot[i], err));
     know_costs(e);
     e->next_id = 1;
     e->stats.slots = e->o.slots;
+    e->stats.queue = e->o.queue;
     e->stats.ctx = e->ctx;
-    e->stats.kv_total = (int64_t)e->o.slots * e->ctx;
-    for (int i = 0; i < e->o.slots; i++) e->stats.kv_bytes += e->slot[i].kv->bytes;
+    e->stats.kv_total = (int64_t)e->n_slots * e->ctx;
+    for (int i = 0; i < e->n_slots; i++) e->stats.kv_bytes += e->slot[i].kv->bytes;
     e->published = e->stats;
     *out = e, e = NULL;
 out:
@@ -183,6 +189,11 @@ void sd_job_free(sd_job *j) {
     for (int i = 0; i < SD_MAX_STOPS; i++) free(j->stop[i]);
     free(j->prompt);
     free(j->stop_token);
+    if (j->carried) {
+        sd_buf_free(&j->carried->text);
+        free(j->carried->timeline);
+        free(j->carried);
+    }
     sd_adapter_release(j->r.adapter);
     free(j);
 }
@@ -201,15 +212,10 @@ static void close_slot(sd_engine *e, sd_slot *s) {
 
 void sd_engine_close(sd_engine *e) {
     if (!e) return;
-    for (int i = 0; e->slot && i < e->o.slots; i++) close_slot(e, &e->slot[i]);
-    for (; e->queue_len > 0; e->queue_len--) {
-        sd_job *j = e->queue[e->queue_head];
-        e->queue_head = (e->queue_head + 1) % e->o.queue;
-        sd_job_deliver_end(j, SD_FINISH_CANCELLED, NULL);
-        sd_job_free(j);
-    }
+    for (int i = 0; e->slot && i < e->n_slots; i++) close_slot(e, &e->slot[i]);
+    sd_queue_close(e);
     free(e->slot);
-    free(e->queue);
+    free(e->readers);
     sd_draft_model_close(e->draft);
     sd_corpus_close(e->corpus);
     free(e->logits);
@@ -315,40 +321,16 @@ sd_status sd_engine_submit(sd_engine *e, const sd_request *r, uint64_t *id, sd_e
     sd_job *j = NULL;
     SD_TRY(check_request(e, r, err));
     SD_TRY(copy_request(&j, r, err));
-    pthread_mutex_lock(&e->lock);
-    bool full = e->queue_len == e->o.queue;
-    if (!full) {
-        j->id = e->next_id++;
-        if (id) *id = j->id;
-        e->queue[(e->queue_head + e->queue_len++) % e->o.queue] = j;
-        j = NULL;
-        e->published.waiting = e->queue_len;
-        pthread_cond_broadcast(&e->wakeup);
-    }
-    pthread_mutex_unlock(&e->lock);
-    SD_CHECK(!full, err, SD_ELIMIT, "the queue is full: %d requests wait; try again later",
-             e->o.queue);
+    SD_TRY(sd_queue_add(e, j, id, err));
+    j = NULL;
 out:
     sd_job_free(j);
     return st;
 }
 
-void sd_engine_cancel(sd_engine *e, uint64_t id) {
-    pthread_mutex_lock(&e->lock);
-    for (int i = 0; i < e->queue_len; i++) {
-        sd_job *j = e->queue[(e->queue_head + i) % e->o.queue];
-        if (j->id == id) j->cancelled = true;
-    }
-    for (int i = 0; i < e->o.slots; i++)
-        if (e->slot[i].job && e->slot[i].job->id == id) e->slot[i].job->cancelled = true;
-    e->woken = true;
-    pthread_cond_broadcast(&e->wakeup);
-    pthread_mutex_unlock(&e->lock);
-}
-
 static bool has_work(const sd_engine *e) {
-    if (e->queue_len > 0) return true;
-    for (int i = 0; i < e->o.slots; i++)
+    if (e->waiting > 0) return true;
+    for (int i = 0; i < e->n_slots; i++)
         if (e->slot[i].job) return true;
     return false;
 }

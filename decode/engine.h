@@ -36,8 +36,11 @@ typedef enum {
 typedef struct {
     int ctx;           // positions per slot; 0: the smaller of 4096 and the model's
     int slots;         // requests decoded at once; 0: 8
-    int queue;         // requests that may wait; 0: 64
-    int prefill_chunk; // rows of one step at most; 0: 192
+    int reserve;       // further slots, only for clients that hold none
+    int queue;         // requests that may wait beyond the free slots; 0: 64
+    int prefill_chunk; // prompt rows of one step at most; 0: 192
+    double step_ms;    // > 0: with prompt rows no step takes longer than the larger of this and 1.5
+                       // times its decoding rows, as far as that can be foreseen
     int threads;       // 0: one per processor
     sd_compute compute;
     sd_kv_type kv; // auto: two bytes a value, fp32 under SD_COMPUTE_FP32; a draft model's is auto
@@ -111,6 +114,7 @@ typedef struct {
     const struct sd_corpus
         *corpus; // the adapter's own corpus index, or NULL; must outlive the request
     sd_spec_mode spec;
+    uint64_t client; // whose it is: slots, prompt rows and the queue are shared out by client
     sd_event_fn on_event;
     void *ctx;
 } sd_request;
@@ -118,7 +122,13 @@ typedef struct {
 sd_status sd_engine_open(sd_engine **out, sd_model *m, const sd_engine_options *o, sd_error *err);
 void sd_engine_close(sd_engine *e); // requests still there are cancelled, their events delivered
 
-/// Thread-safe. SD_ELIMIT when the queue is full; SD_EINVAL names what is wrong.
+/// Thread-safe. Would n requests of the client be taken now? Others that submit may be quicker.
+bool sd_engine_has_room(sd_engine *e, uint64_t client, int n);
+/// Thread-safe. Seconds until there is room for n, from the tokens that run and wait and the speeds
+/// measured of late; 0: there is room, or nothing was measured yet.
+double sd_engine_wait_s(sd_engine *e, uint64_t client, int n);
+/// Thread-safe. SD_ELIMIT when the queue is full (for this client: others may have a share of it
+/// left); SD_EINVAL names what is wrong.
 sd_status sd_engine_submit(sd_engine *e, const sd_request *r, uint64_t *id, sd_error *err);
 /// Thread-safe. The request ends with SD_FINISH_CANCELLED at the next step; an id that is gone is
 /// ignored.
@@ -133,11 +143,12 @@ void sd_engine_wait(sd_engine *e, int timeout_ms);
 void sd_engine_wake(sd_engine *e); // thread-safe
 
 typedef struct {
-    int running, waiting, slots;
+    int running, waiting;
+    int slots, queue; // as opened
     int ctx;
     size_t kv_bytes;           // all slots
     int64_t kv_used, kv_total; // positions
-    int64_t prompt_tokens, generated_tokens, steps;
+    int64_t prompt_tokens, generated_tokens, steps, preemptions;
     int64_t nonfinite; // requests that ended because their logits were not finite
     double busy_s;
     sd_spec_stats spec;

@@ -146,10 +146,10 @@ static void plan_slot(sd_engine *e, sd_slot *s, int running) {
 
 void sd_engine_plan(sd_engine *e) {
     int running = 0, n = 0;
-    for (int i = 0; i < e->o.slots; i++) running += e->slot[i].phase == SLOT_DECODE;
+    for (int i = 0; i < e->n_slots; i++) running += e->slot[i].phase == SLOT_DECODE;
     if (running == 0) return;
     e->rounds++;
-    for (int i = 0; i < e->o.slots; i++) {
+    for (int i = 0; i < e->n_slots; i++) {
         sd_slot *s = &e->slot[i];
         if (s->phase != SLOT_DECODE) continue;
         plan_slot(e, s, running);
@@ -159,7 +159,7 @@ void sd_engine_plan(sd_engine *e) {
         for (int i = 0; i < n; i++) e->candidates[i].take = e->candidates[i].n;
     else
         sd_controller_choose(&e->control, e->candidates, n, SD_DRAFT_ROWS);
-    for (int i = n = 0; i < e->o.slots; i++)
+    for (int i = n = 0; i < e->n_slots; i++)
         if (e->slot[i].phase == SLOT_DECODE) e->slot[i].g = e->candidates[n++].take;
 }
 

@@ -1,26 +1,56 @@
 // The engine's inside, shared by its aspects:
-//   engine.c        opening, the queue, cancelling, waiting, statistics
+//   engine.c        opening, what a request must be, waiting, statistics
+//   engine_queue.c  who waits, who gets a slot, who gives one back
+//   engine_prompt.c which prompt rows a step has time for, and whose
 //   engine_plan.c   what is drafted for each running request
 //   engine_step.c   rows in, one forward pass, verification
 //   engine_emit.c   tokens to text, stop strings, events, the end of a request
 //
-// Locking: `lock` guards the queue, the slots' id and cancel fields, and the published statistics.
-// All else belongs to the thread that steps.
+// Locking: `lock` guards the tenants and their lines, the slots' job, and what is published. All
+// else belongs to the thread that steps.
 #pragma once
 
 #include "decode/controller.h"
 #include "decode/drafter.h"
 #include "decode/engine.h"
+#include "decode/fair.h"
 
 #include <pthread.h>
 
 enum {
     SD_MAX_STOP_BYTES = 4096,
-    SD_DRAFT_ROWS = 64 // drafted rows of one step at most, unless drafts are forced
+    SD_DRAFT_ROWS = 64, // drafted rows of one step at most, unless drafts are forced
+    SD_DEPTHS = 16      // prices of a prompt row: up to 256 positions, 512, 1024, ...
 };
 
-// A request as it was submitted, with copies of what it points to.
+// A client with requests that wait or run.
 typedef struct {
+    uint64_t client;
+    struct sd_job *first, *last; // those that wait
+    int waiting, slots;
+    uint64_t turn; // when it last got a slot
+} sd_tenant;
+
+// What a request takes along when its slot is taken from it.
+typedef struct {
+    int32_t *timeline; // [n]
+    int n;
+    sd_utf8_stream utf8;
+    sd_buf text;
+    size_t usable;
+    sd_acceptance own;
+    sd_request_stats stats;
+    double admitted, first_token, last_token;
+} sd_carried;
+
+// A request as it was submitted, with copies of what it points to.
+typedef struct sd_job {
+    struct sd_job *next; // in its client's line
+    sd_tenant *tenant;
+    sd_carried *carried; // NULL: it never ran
+    double queued;       // when it came into the line
+    int counted;         // of its prompt, in the statistics
+    int limit;           // tokens of its answer at most
     uint64_t id;
     sd_request r;
     int32_t *prompt, *stop_token;
@@ -49,9 +79,11 @@ typedef struct {
     int32_t draft[SD_MAX_DRAFT]; // the guesses taken
     sd_source source[SD_MAX_DRAFT];
     float survival[SD_MAX_DRAFT];
-    int n_draft;      // candidates
-    int g;            // of these verified in this round
-    int rows;         // rows in this step
+    int n_draft; // candidates
+    int g;       // of these verified in this round
+    int rows;    // rows in this step
+    int read;    // of them prompt rows, from position read_from
+    int read_from;
     int first_logits; // index of its first row of logits; -1: none
 
     // Output.
@@ -64,7 +96,24 @@ typedef struct {
     sd_request_stats stats;
     const char *why; // it ended with an error; static
     double admitted, first_token, last_token;
+    int begun_at; // tokens in the timeline when this stay began
+    // Published, under the lock.
+    int left_prompt, said; // rows still to be read; tokens said
+    double ends;           // scratch of sd_engine_wait_s
 } sd_slot;
+
+// The rows of a step.
+typedef struct {
+    int rows, logits;
+    int running, decode_rows; // requests that decode, and their rows
+    int reading, prompt_rows; // requests whose prompt is read, and their rows
+    bool speculating;         // a running request may be drafted for
+} sd_rows;
+
+// A speed of late: both sums fade.
+typedef struct {
+    double amount, seconds;
+} sd_speed;
 
 struct sd_engine {
     sd_model *model;
@@ -72,11 +121,12 @@ struct sd_engine {
     sd_context *cx;
     sd_engine_options o;
     int ctx, max_rows, max_logits;
-    sd_slot *slot; // [o.slots]
+    int n_slots;   // the ordinary ones and the reserve
+    sd_slot *slot; // [n_slots]
     sd_row *rows;  // [max_rows]
     float *logits; // [max_logits, V]
     sd_sampler *sampler;
-    sd_candidates *candidates; // [o.slots]
+    sd_candidates *candidates; // [n_slots]
     sd_controller control;
     sd_corpus *corpus; // of options.draft
     sd_draft_model *draft;
@@ -86,19 +136,46 @@ struct sd_engine {
     pthread_mutex_t lock;
     pthread_cond_t wakeup;
     bool locks_made, woken;
-    sd_job **queue; // ring [o.queue]
-    int queue_head, queue_len;
-    uint64_t next_id;
+    sd_tenant **tenant; // [max_tenants]
+    int n_tenants, max_tenants;
+    int waiting; // requests, with the sums of their prompts' and answers' lengths
+    int64_t waiting_prompt, waiting_limit;
+    bool cancelled_waiting;
+    uint64_t next_id, turns;
+    double answer_share; // how much of its limit an answer has of late
+    struct {
+        double prompt, decode; // rows a second of one prompt; tokens a second of one answer
+    } rate;
     sd_engine_stats published, stats;
+
+    // Dealing prompt rows: the thread that steps.
+    const sd_tenant **readers;     // [2 * n_slots]
+    uint64_t last_reader;          // client
+    double prompt_cost[SD_DEPTHS]; // seconds of a row by depth; 0: not known
+    sd_speed prompt_speed, decode_speed;
 };
 
 // engine.c
 void sd_job_free(sd_job *j);
+// engine_queue.c
+sd_status sd_queue_add(sd_engine *e, sd_job *j, uint64_t *id, sd_error *err); // takes j when SD_OK
+/// Ends what was cancelled while it waited, and fills free slots.
+void sd_queue_admit(sd_engine *e);
+/// The slot's request is over; the job is the caller's.
+void sd_queue_leave_slot(sd_engine *e, sd_slot *s);
+void sd_queue_close(sd_engine *e); // cancels what waits
+// engine_prompt.c
+/// Adds prompt rows to the step's decoding rows.
+void sd_prompt_rows(sd_engine *e, sd_rows *b);
+/// A step with prompt rows took so long.
+void sd_prompt_learn(sd_engine *e, int decode_rows, double seconds);
 // engine_plan.c
 void sd_engine_plan(sd_engine *e);
 void sd_engine_score(sd_engine *e, sd_slot *s, const int32_t *emitted, int n);
 // engine_emit.c
 void sd_slot_begin(sd_engine *e, sd_slot *s, sd_job *j);
+/// Puts what a later sd_slot_begin needs into the job. False: out of memory, nothing has changed.
+bool sd_slot_carry(sd_slot *s);
 /// One emitted token, or -1 where there is none; true when the request goes on.
 bool sd_slot_token(sd_engine *e, sd_slot *s, int32_t token, const float *logits);
 /// Delivers the round's tokens and text; ends the request when it has a finish.

@@ -4,47 +4,14 @@
 // guesses. Row j's logits decide the token at position n + j by sd_sample alone; the guess there
 // was right iff it is that token. So the emitted tokens are those of plain decoding, whatever was
 // guessed, and the cache is then committed up to the last right guess. Prompts fill the rest of the
-// step's rows, first come first served; only a prompt's last row has logits.
+// step (engine_prompt.c); only a prompt's last row has logits.
 #include "base/clock.h"
 #include "decode/engine_private.h"
 
 #include <string.h>
 
-// Takes cancelled jobs out of the queue and fills free slots. Events wait until the lock is free.
-static void admit(sd_engine *e) {
-    for (;;) {
-        sd_job *cancelled = NULL;
-        pthread_mutex_lock(&e->lock);
-        int keep = 0, n = e->queue_len;
-        for (int i = 0; i < n; i++) {
-            sd_job *j = e->queue[(e->queue_head + i) % e->o.queue];
-            if (j->cancelled && !cancelled)
-                cancelled = j;
-            else
-                e->queue[(e->queue_head + keep++) % e->o.queue] = j;
-        }
-        e->queue_len = keep;
-        for (int i = 0; i < e->o.slots && !cancelled && e->queue_len > 0; i++) {
-            sd_slot *s = &e->slot[i];
-            if (s->job) continue;
-            s->job = e->queue[e->queue_head];
-            e->queue_head = (e->queue_head + 1) % e->o.queue;
-            e->queue_len--;
-            s->phase = SLOT_FREE; // begun below, without the lock
-        }
-        e->published.waiting = e->queue_len;
-        pthread_mutex_unlock(&e->lock);
-        if (!cancelled) break;
-        sd_job_deliver_end(cancelled, SD_FINISH_CANCELLED, NULL);
-        sd_job_free(cancelled);
-    }
-    for (int i = 0; i < e->o.slots; i++)
-        if (e->slot[i].job && e->slot[i].phase == SLOT_FREE)
-            sd_slot_begin(e, &e->slot[i], e->slot[i].job);
-}
-
 static void end_cancelled(sd_engine *e) {
-    for (int i = 0; i < e->o.slots; i++) {
+    for (int i = 0; i < e->n_slots; i++) {
         sd_slot *s = &e->slot[i];
         if (!s->job) continue;
         pthread_mutex_lock(&e->lock);
@@ -56,22 +23,15 @@ static void end_cancelled(sd_engine *e) {
     }
 }
 
-typedef struct {
-    int rows, logits;         // in this step
-    int running, decode_rows; // requests that decode, and their rows
-    int prompt_rows;
-    bool speculating; // a running request may be drafted for
-} batch;
-
-static void add_decode_rows(sd_engine *e, batch *b) {
-    for (int i = 0; i < e->o.slots; i++) {
+static void add_decode_rows(sd_engine *e, sd_rows *b) {
+    for (int i = 0; i < e->n_slots; i++) {
         sd_slot *s = &e->slot[i];
-        s->rows = 0, s->first_logits = -1;
+        s->rows = s->read = 0, s->first_logits = -1;
         if (s->phase != SLOT_DECODE) continue;
         s->first_logits = b->logits;
         for (int j = 0; j <= s->g; j++)
             e->rows[b->rows++] = (sd_row){.token = j ? s->draft[j - 1] : s->timeline[s->n - 1],
-                                          .pos = s->n - 1 + j,
+                                          .pos = s->kv->len + j, // behind what is committed
                                           .kv = s->kv,
                                           .adapter = s->job->r.adapter,
                                           .want_logits = true};
@@ -81,37 +41,6 @@ static void add_decode_rows(sd_engine *e, batch *b) {
         for (int j = 0; j < SD_SOURCE_COUNT; j++) b->speculating |= s->active[j];
     }
     b->decode_rows = b->rows;
-}
-
-static sd_slot *next_prompt(sd_engine *e, uint64_t after) {
-    sd_slot *first = NULL;
-    for (int i = 0; i < e->o.slots; i++) {
-        sd_slot *s = &e->slot[i];
-        if (s->phase == SLOT_PREFILL && s->job->id > after &&
-            (!first || s->job->id < first->job->id))
-            first = s;
-    }
-    return first;
-}
-
-static void add_prompt_rows(sd_engine *e, batch *b) {
-    int room =
-        e->o.prefill_chunk < e->max_rows - b->rows ? e->o.prefill_chunk : e->max_rows - b->rows;
-    for (sd_slot *s = next_prompt(e, 0); s && room > 0; s = next_prompt(e, s->job->id)) {
-        bool logits_left = b->logits < e->max_logits;
-        for (; room > 0 && s->kv->len + s->rows < s->n; room--, s->rows++) {
-            int pos = s->kv->len + s->rows;
-            bool last = pos == s->n - 1;
-            if (last && !logits_left) break;
-            e->rows[b->rows++] = (sd_row){.token = s->timeline[pos],
-                                          .pos = pos,
-                                          .kv = s->kv,
-                                          .adapter = s->job->r.adapter,
-                                          .want_logits = last};
-            if (last) s->first_logits = b->logits++;
-        }
-        b->prompt_rows += s->rows;
-    }
 }
 
 // Rows first_logits.. of a decoding request: emits, scores, commits. Returns the tokens emitted.
@@ -168,10 +97,19 @@ static void publish(sd_engine *e, double seconds) {
     e->stats.busy_s += seconds;
     e->stats.running = 0;
     e->stats.kv_used = 0;
-    for (int i = 0; i < e->o.slots; i++)
+    for (int i = 0; i < e->n_slots; i++)
         if (e->slot[i].job) e->stats.running++, e->stats.kv_used += e->slot[i].kv->len;
     pthread_mutex_lock(&e->lock);
-    e->stats.waiting = e->queue_len;
+    for (int i = 0; i < e->n_slots; i++) {
+        sd_slot *s = &e->slot[i];
+        s->left_prompt = s->phase == SLOT_PREFILL ? s->n - s->kv->len : 0;
+        s->said = s->stats.generated;
+    }
+    if (e->prompt_speed.seconds > 0)
+        e->rate.prompt = e->prompt_speed.amount / e->prompt_speed.seconds;
+    if (e->decode_speed.seconds > 0)
+        e->rate.decode = e->decode_speed.amount / e->decode_speed.seconds;
+    e->stats.waiting = e->waiting;
     e->published = e->stats;
     pthread_mutex_unlock(&e->lock);
 }
@@ -179,7 +117,7 @@ static void publish(sd_engine *e, double seconds) {
 // After a forward pass: what each request of the batch got.
 static int commit(sd_engine *e) {
     int tokens = 0;
-    for (int i = 0; i < e->o.slots; i++) {
+    for (int i = 0; i < e->n_slots; i++) {
         sd_slot *s = &e->slot[i];
         if (s->rows == 0) continue;
         int made = s->stats.generated;
@@ -190,7 +128,9 @@ static int commit(sd_engine *e) {
             add_spec(&e->stats.spec, &before, -1);
         } else {
             s->kv->len += s->rows;
-            e->stats.prompt_tokens += s->rows;
+            int read = s->kv->len < s->job->r.n_prompt ? s->kv->len : s->job->r.n_prompt;
+            if (read > s->job->counted) // a prompt that is read again is no new one
+                e->stats.prompt_tokens += read - s->job->counted, s->job->counted = read;
             if (s->first_logits >= 0) finish_prompt(e, s);
         }
         e->stats.generated_tokens += s->stats.generated - made;
@@ -198,7 +138,15 @@ static int commit(sd_engine *e) {
     return tokens;
 }
 
-static void learn(sd_engine *e, const batch *b, int tokens, double seconds) {
+static void fade(sd_speed *s, double amount, double seconds) {
+    s->amount = .98 * s->amount + amount;
+    s->seconds = .98 * s->seconds + seconds;
+}
+
+static void learn(sd_engine *e, const sd_rows *b, int tokens, double seconds) {
+    if (b->running > 0) fade(&e->decode_speed, (double)tokens / b->running, seconds);
+    if (b->reading > 0) fade(&e->prompt_speed, (double)b->prompt_rows / b->reading, seconds);
+    if (b->prompt_rows > 0) sd_prompt_learn(e, b->decode_rows, seconds);
     if (b->running == 0 && b->prompt_rows > 0)
         sd_controller_prefilled(&e->control, b->prompt_rows, seconds);
     if (b->prompt_rows > 0 || b->running == 0) return; // a mixed step tells neither price
@@ -209,19 +157,19 @@ static void learn(sd_engine *e, const batch *b, int tokens, double seconds) {
 bool sd_engine_step(sd_engine *e) {
     double begin = sd_now_s();
     sd_error err = {0};
-    batch b = {0};
+    sd_rows b = {0};
     end_cancelled(e);
-    admit(e);
+    sd_queue_admit(e);
     e->draft_seconds = 0;
     sd_engine_plan(e);
     add_decode_rows(e, &b);
-    add_prompt_rows(e, &b);
+    sd_prompt_rows(e, &b);
     if (b.rows > 0) {
         bool ok = sd_forward(e->cx, e->rows, b.rows, b.logits ? e->logits : NULL, &err) == SD_OK;
         int tokens = ok ? commit(e) : 0;
         double seconds = sd_now_s() - begin;
         if (ok) learn(e, &b, tokens, seconds);
-        for (int i = 0; i < e->o.slots; i++) {
+        for (int i = 0; i < e->n_slots; i++) {
             sd_slot *s = &e->slot[i];
             if (s->rows == 0) continue;
             if (!ok) s->finish = SD_FINISH_ERROR, s->n_info = 0;
@@ -230,8 +178,8 @@ bool sd_engine_step(sd_engine *e) {
     }
     publish(e, b.rows > 0 ? sd_now_s() - begin : 0);
     pthread_mutex_lock(&e->lock);
-    bool more = e->queue_len > 0;
+    bool more = e->waiting > 0;
     pthread_mutex_unlock(&e->lock);
-    for (int i = 0; i < e->o.slots; i++) more |= e->slot[i].job != NULL;
+    for (int i = 0; i < e->n_slots; i++) more |= e->slot[i].job != NULL;
     return more;
 }

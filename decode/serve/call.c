@@ -104,12 +104,19 @@ static int submit_choice(sd_call *j, sd_choice *c, sd_api_error *e) {
 }
 
 static int submit(sd_call *j, sd_api_error *e) {
-    int n = j->request.n_prompts * j->request.n, queue = j->server->o->engine.queue;
-    if (queue > 0 && n > queue)
+    sd_server *s = j->server;
+    sd_engine_stats stats;
+    sd_engine_get_stats(s->engine, &stats);
+    int n = j->request.n_prompts * j->request.n, most = stats.slots + stats.queue;
+    if (n > most)
         return sd_api_fail(e, 400, "n",
-                           "the request asks for %d answers and the queue holds %d; ask for fewer "
-                           "or start the server with a larger --queue",
-                           n, queue);
+                           "the request asks for %d answers, and slots and queue hold %d; ask for "
+                           "fewer or start the server with a larger --queue",
+                           n, most);
+    if (!sd_engine_has_room(s->engine, 0, n)) {
+        s->metrics.rejected[SD_REJECT_QUEUE_FULL]++;
+        return sd_api_fail(e, 429, NULL, "the queue is full; try again later");
+    }
     j->choices = sd_alloc((size_t)n, sizeof *j->choices);
     if (!j->choices) return sd_api_fail(e, 500, NULL, "out of memory");
     j->n_choices = n;
@@ -137,8 +144,7 @@ static int admit(sd_server *s, sd_api_error *e) {
     }
     sd_engine_stats stats;
     sd_engine_get_stats(s->engine, &stats);
-    int queue = s->o->engine.queue;
-    if (queue > 0 && (stats.waiting >= queue || s->metrics.reading >= queue)) {
+    if (!sd_engine_has_room(s->engine, 0, 1) || s->metrics.reading >= stats.queue) {
         s->metrics.rejected[SD_REJECT_QUEUE_FULL]++;
         return sd_api_fail(e, 429, NULL,
                            "the queue is full: %d requests wait and %d are read; try again later",

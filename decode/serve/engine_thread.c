@@ -10,6 +10,9 @@
 #include <unistd.h>
 
 enum { MAX_NAME = 64 };
+// A newcomer has a slot at once, and a stream's next tokens come within STEP_MS under prompts of
+// others.
+enum { RESERVE = 1, STEP_MS = 100 };
 
 static bool good_name(const char *s) {
     size_t n = strlen(s);
@@ -135,7 +138,10 @@ static sd_status load(sd_server *s, sd_error *err) {
     for (int i = 0; i < s->n_served; i++) index |= s->served[i].corpus != NULL;
     SD_CHECK(s->o->engine.spec != SD_SPEC_INDEX || index, err, SD_EINVAL,
              "--spec index needs a corpus index; give one with -d, or a run's folder with -a");
-    SD_TRY(sd_engine_open(&s->engine, s->model, &s->o->engine, err));
+    sd_engine_options o = s->o->engine;
+    if (o.reserve == 0) o.reserve = RESERVE;
+    if (o.step_ms <= 0) o.step_ms = STEP_MS;
+    SD_TRY(sd_engine_open(&s->engine, s->model, &o, err));
     const sd_tokenizer *tok = s->model->tokenizer;
     for (int i = 0; tok && i < sd_tokenizer_size(tok); i++) {
         size_t len;

@@ -139,7 +139,8 @@ static void write_engine(page *p, const sd_metrics *m, const sd_engine_stats *e,
            (double)e->generated_tokens);
     single(p, "nonfinite_logits_total", "counter",
            "Requests that ended because the model's logits were not finite.", (double)e->nonfinite);
-    single(p, "num_preemptions_total", "counter", "Requests put back into the queue.", 0);
+    single(p, "num_preemptions_total", "counter", "Requests put back into the queue.",
+           (double)e->preemptions);
     single(p, "prefix_cache_queries_total", "counter", "Prompt tokens of finished requests.",
            (double)m->prompt_tokens);
     single(p, "prefix_cache_hits_total", "counter", "Of these, found in the prefix cache.",

@@ -228,25 +228,26 @@ Test(engine, a_full_queue_refuses_and_the_queued_are_served) {
     world w = make_world();
     sd_error err;
     sd_engine *e = test_engine_open(w.model, &(sd_engine_options){.slots = 1, .queue = 3});
-    test_answer a[4] = {0};
-    for (int i = 0; i < 4; i++) {
+    test_answer a[5] = {0};
+    for (int i = 0; i < 5; i++) { // one for the free slot, three for the queue
         sd_request r = request(w.prompt, PROMPT);
         r.max_tokens = 5, r.on_event = test_collect, r.ctx = &a[i];
-        cr_assert_eq(sd_engine_submit(e, &r, NULL, &err), i < 3 ? SD_OK : SD_ELIMIT);
+        cr_assert_eq(sd_engine_has_room(e, 0, 1), i < 4);
+        cr_assert_eq(sd_engine_submit(e, &r, NULL, &err), i < 4 ? SD_OK : SD_ELIMIT);
     }
     sd_engine_stats s;
     sd_engine_get_stats(e, &s);
-    cr_assert_eq(s.waiting, 3);
+    cr_assert_eq(s.waiting, 4);
     while (sd_engine_step(e)) {
     }
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         cr_assert_eq(a[i].ids.n, 5);
         test_answer_free(&a[i]);
     }
-    cr_assert_eq(a[3].events, 0);
+    cr_assert_eq(a[4].events, 0);
     sd_engine_get_stats(e, &s);
-    cr_assert(s.waiting == 0 && s.running == 0 && s.generated_tokens == 15);
-    cr_assert_eq(s.prompt_tokens, 3 * PROMPT);
+    cr_assert(s.waiting == 0 && s.running == 0 && s.generated_tokens == 20);
+    cr_assert_eq(s.prompt_tokens, 4 * PROMPT);
     sd_engine_close(e);
     free_world(&w);
 }

@@ -234,7 +234,7 @@ Test(live, a_full_queue_is_a_429_and_nothing_of_the_request_stays) {
     free(out);
     cr_assert(
         live_wait_metric(&s, "num_requests_waiting", 1)); // what there was room for is gone again
-    out = live_ask(&s, "{\"prompt\":[1],\"max_tokens\":1,\"n\":3}"); // never room for three
+    out = live_ask(&s, "{\"prompt\":[1],\"max_tokens\":1,\"n\":4}"); // never room for four
     cr_assert(strstr(out, " 400 ") && strstr(out, "--queue"), "%s", out);
     free(out);
     for (int i = 0; i < 2; i++) close(fd[i]);
