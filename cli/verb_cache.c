@@ -22,10 +22,6 @@ static const sd_option rows[] = {{.name = "json",
                                   .help = "clear: only those whose model has changed or gone"},
                                  {0}};
 
-static const char *state_of(const sd_pack_entry *e) {
-    return e->current ? "current" : e->source ? "stale" : "damaged";
-}
-
 static sd_status list(const sd_pack_entry *e, int n, const char *dir, bool json, sd_error *err) {
     sd_status st = SD_OK;
     json_t *all = json_array();
@@ -36,18 +32,21 @@ static sd_status list(const sd_pack_entry *e, int n, const char *dir, bool json,
         json_array_append_new(all, json_pack("{s:s, s:s, s:I, s:I, s:s}", "path", e[i].path,
                                              "model", e[i].source ? e[i].source : "", "bytes",
                                              (json_int_t)e[i].bytes, "used", (json_int_t)e[i].used,
-                                             "state", state_of(&e[i])));
+                                             "state", sd_pack_state_word(e[i].state)));
         if (json) continue;
         char when[32] = "";
         time_t used = (time_t)e[i].used;
         struct tm tm;
         if (localtime_r(&used, &tm)) strftime(when, sizeof when, "%Y-%m-%d %H:%M", &tm);
-        printf("%8.1f MiB  %-7s  %s  %s\n", (double)e[i].bytes / (1 << 20), state_of(&e[i]), when,
-               e[i].source ? e[i].source : e[i].path);
+        printf("%8.1f MiB  %-7s  %s  %s\n", (double)e[i].bytes / (1 << 20),
+               sd_pack_state_word(e[i].state), when, e[i].source ? e[i].source : e[i].path);
     }
-    if (!json) printf("%d packed models, %.1f MiB in %s\n", n, (double)bytes / (1 << 20), dir);
+    if (!json)
+        printf("%d packed models, %.1f MiB of at most %lld MiB (SPECDEC_CACHE_MIB) in %s\n", n,
+               (double)bytes / (1 << 20), (long long)(sd_pack_cache_bytes() >> 20), dir);
     if (!json) goto out;
-    json_t *o = json_pack("{s:s, s:O}", "dir", dir, "files", all);
+    json_t *o = json_pack("{s:s, s:I, s:O}", "dir", dir, "most_bytes",
+                          (json_int_t)sd_pack_cache_bytes(), "files", all);
     text = json_dumps(o, JSON_COMPACT);
     json_decref(o);
     SD_CHECK_ALLOC(text, err);
@@ -63,7 +62,7 @@ static sd_status clear(const sd_pack_entry *e, int n, const char *dir, bool stal
     int64_t bytes = 0;
     int gone = 0;
     for (int i = 0; i < n; i++) {
-        if (stale && e[i].current) continue;
+        if (stale && e[i].state == SD_PACK_CURRENT) continue;
         SD_TRY(sd_pack_remove(e[i].path, err));
         bytes += e[i].bytes;
         gone++;
@@ -76,8 +75,12 @@ out:
 }
 
 sd_status sd_verb_cache(int argc, char **argv, sd_error *err) {
-    if (sd_verb_help("cache list|clear [--stale] [--json]",
-                     "The packed forms of models that are kept for fast starts.", rows, argc, argv))
+    if (sd_verb_help(
+            "cache list|clear [--stale] [--json]",
+            "The packed forms of models that are kept for fast starts. All together have at most\n"
+            "$SPECDEC_CACHE_MIB MiB, 65536 (64 GiB) unless it is set; the least recently "
+            "used go first.",
+            rows, argc, argv))
         return SD_OK;
     sd_status st = SD_OK;
     args a = {0};

@@ -54,7 +54,7 @@ sd_status sd_verb_pack(int argc, char **argv, sd_error *err) {
     SD_CHECK(path, err, SD_EINVAL,
              "pack: this processor uses the weights as they are stored; there is nothing to pack");
     SD_TRY(sd_pool_open(&r.pool, (int)a.threads, err));
-    bool kept = sd_pack_source_sha256(r.model, &source); // of the model as it is now
+    bool kept = sd_pack_is_kept(r.model, sd_ops_best()); // of the model as it is now
     if (kept && sd_pack_verify(path, r.pool, err) != SD_OK) {
         printf("%s; it is made again\n", err->message);
         kept = false;

@@ -7,8 +7,10 @@
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "kernels/slab.h"
 #include "model/gguf.h"
 #include "model/pack_cache.h"
+#include "model/row_sums.h"
 #include "model/safetensors.h"
 
 #include <math.h>
@@ -34,10 +36,35 @@ typedef struct {
     sd_status *status;         // [tasks]
 } pack_job;
 
+// The stored form is used as it is by plain C, but from memory of its own as well: the file may
+// change.
+static sd_status copy_stored(sd_packed *p, const sd_weight *w, sd_error *err) {
+    p->bytes = (size_t)w->rows * sd_row_bytes(w->dtype, w->cols);
+    p->data = sd_slab_alloc(&p->slab, p->bytes);
+    if (!p->data)
+        return sd_fail(err, SD_ENOMEM, "out of memory for a weight of %zu bytes", p->bytes);
+    memcpy(p->data, w->data, p->bytes);
+    p->w.data = p->data;
+    return SD_OK;
+}
+
+static bool told_to_stop(const sd_context *cx) {
+    return cx->model->stop && atomic_load_explicit(cx->model->stop, memory_order_relaxed);
+}
+
 static void pack_one(void *ctx, int task, int worker) {
     (void)worker;
     pack_job *j = ctx;
-    j->status[task] = j->cx->ops->pack(&j->p[task], j->w[task], j->cx->compute, &j->err[task]);
+    const sd_ops *ops = j->cx->ops;
+    sd_packed *p = &j->p[task];
+    if (told_to_stop(j->cx)) {
+        j->status[task] =
+            sd_fail(&j->err[task], SD_EINTERRUPTED, "%s: interrupted", j->cx->model->path);
+        return;
+    }
+    j->status[task] = ops->pack(p, j->w[task], j->cx->compute, &j->err[task]);
+    if (j->status[task] == SD_OK && !ops->layout)
+        j->status[task] = copy_stored(p, j->w[task], &j->err[task]);
 }
 
 static sd_status pack_all(sd_context *cx, const sd_weight *const *w, int n, sd_error *err) {
@@ -61,18 +88,45 @@ out:
 
 // What is packed now is kept for the next start. A cache that cannot be written costs time, not the
 // answer: a warning, once.
-static void keep(sd_context *cx, int n) {
-    sd_error err;
+static sd_status keep(sd_context *cx, int n, const uint64_t *row_sum, sd_error *err) {
+    sd_error why = {0};
     sd_log(SD_LOG_INFO, "%s: keeping its packed form (%zu MiB) in %s for the next start",
            cx->model->path, cx->packed_bytes >> 20, cx->model->pack_dir);
-    if (sd_pack_save(cx->packs, n, cx->model, cx->ops, cx->pool, &err) != SD_OK)
+    sd_status st = sd_pack_save(cx->packs, n, row_sum, cx->model, cx->ops, cx->pool, &why);
+    if (st == SD_EINTERRUPTED) {
+        if (err) *err = why;
+        return st;
+    }
+    if (st == SD_EMISMATCH)
+        sd_log(SD_LOG_WARN, "%s", why.message);
+    else if (st != SD_OK)
         sd_log(SD_LOG_WARN, "%s; every start packs anew, --no-pack-cache ends this warning",
-               err.message);
+               why.message);
+    return SD_OK;
+}
+
+// SD_OK: the weights are those of the cache. SD_ENOTFOUND: they are to be packed, and *keep says
+// whether the result is to be kept.
+static sd_status load_kept(sd_context *cx, const sd_weight *const *w, int n, bool *keep_it,
+                           sd_error *err) {
+    sd_error why = {0};
+    sd_status st = sd_pack_load(cx->packs, w, n, cx->model, cx->ops, cx->compute, cx->pool, &why);
+    if (st == SD_OK) return st;
+    if (st == SD_EINTERRUPTED) {
+        if (err) *err = why;
+        return st;
+    }
+    *keep_it = st != SD_EMISMATCH;
+    if (st == SD_EMISMATCH)
+        sd_log(SD_LOG_WARN, "%s", why.message);
+    else if (st != SD_ENOTFOUND && st != SD_EINVAL)
+        sd_log(SD_LOG_WARN, "%s; it is made again", why.message);
+    return SD_ENOTFOUND;
 }
 
 static sd_status pack_weights(sd_context *cx, sd_error *err) {
     sd_status st = SD_OK;
-    const sd_model *m = cx->model;
+    sd_model *m = cx->model;
     int n = 1 + m->hp.L * SD_PROJ_COUNT;
     size_t bytes = 0;
     const sd_weight **w = sd_alloc((size_t)n, sizeof *w);
@@ -84,24 +138,22 @@ static sd_status pack_weights(sd_context *cx, sd_error *err) {
         w[i] = &m->layer[(i - 1) / SD_PROJ_COUNT].w[(i - 1) % SD_PROJ_COUNT];
     cx->w = cx->packs + 1;
     for (int i = 0; i < n; i++) bytes += cx->ops->pack_bytes(w[i]);
-    bool kept = m->pack_dir && bytes > 0 && bytes >= m->pack_least;
-    if (kept &&
-        sd_pack_load(cx->packs, w, n, cx->model, cx->ops, cx->compute, cx->pool, NULL) == SD_OK) {
-        cx->packed_bytes = bytes;
-        goto out;
+    bool kept = m->pack_dir && bytes > 0 && bytes >= m->pack_least, loaded = false;
+    if (kept) {
+        st = load_kept(cx, w, n, &kept, err);
+        loaded = st == SD_OK;
+        SD_CHECK(loaded || st == SD_ENOTFOUND, err, st, "%s: interrupted", m->path);
     }
-    SD_TRY(pack_all(cx, w, n, err));
-    cx->packed_bytes = bytes;
-    if (kept) keep(cx, n);
+    if (!loaded) SD_TRY(pack_all(cx, w, n, err));
+    for (int i = 0; i < n; i++) cx->packed_bytes += cx->packs[i].bytes;
+    // The embedding alone is read from the files from now on, row by row.
+    cx->embedding = sd_model_row_file(m);
+    if (cx->embedding) SD_TRY(sd_model_row_sums(&cx->row_sum, m, cx->pool, err));
+    SD_TRY(sd_model_check(m, err)); // what is in memory now is of the bytes that were opened
+    if (kept && !loaded) SD_TRY(keep(cx, n, cx->row_sum, err));
+    sd_gguf_forget(m->gguf);
+    sd_safetensors_forget(m->st);
 out:
-    if (st == SD_OK && bytes > 0) { // of the files, only the embedding is read from now on
-        const sd_weight *e = &m->embedding;
-        const size_t all = (size_t)e->rows * sd_row_bytes(e->dtype, e->cols);
-        cx->embedding =
-            m->gguf ? sd_gguf_map(m->gguf, e->data, all) : sd_safetensors_map(m->st, e->data, all);
-        sd_gguf_forget(m->gguf);
-        sd_safetensors_forget(m->st);
-    }
     free(w);
     return st;
 }

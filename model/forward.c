@@ -15,6 +15,7 @@
 #include "model/forward_private.h"
 
 #include "base/memory.h"
+#include "model/row_sums.h"
 
 #include <math.h>
 #include <sched.h>
@@ -221,7 +222,8 @@ static void embed(sd_context *cx, int n0, int n1) {
         const sd_row *r = &cx->row[n];
         const void *row = (const char *)e->data + (size_t)r->token * stride;
         void *copy = cx->y + (size_t)n * hp->C; // no type has more than four bytes a value
-        if (cx->embedding && !sd_map_read(copy, cx->embedding, row, stride))
+        if (cx->embedding && !(sd_map_read(copy, cx->embedding, row, stride) &&
+                               sd_row_sum(copy, stride) == cx->row_sum[r->token]))
             atomic_store_explicit(&cx->lost, true, memory_order_relaxed);
         sd_dequantise(cx->x + (size_t)n * hp->C, e->dtype, cx->embedding ? copy : row, hp->C);
         float *c = cx->cos_n + (size_t)n * half, *s = cx->sin_n + (size_t)n * half;
@@ -458,9 +460,11 @@ sd_status sd_forward(sd_context *cx, const sd_row *rows, int n, float *logits, s
     SD_TRY(reserve(cx, err));
     atomic_store_explicit(&cx->lost, false, memory_order_relaxed);
     by_rows(cx, embed, hp->C);
-    SD_CHECK(!atomic_load_explicit(&cx->lost, memory_order_relaxed), err, SD_EIO,
-             "%s: its embedding cannot be read any more; is the disk there, the file whole?",
-             cx->model->path);
+    SD_CHECK(
+        !atomic_load_explicit(&cx->lost, memory_order_relaxed), err, SD_EIO,
+        "%s: its embedding cannot be read any more, or is not what was loaded; restore the file "
+        "or start again with what it is now",
+        cx->model->path);
     for (cx->l = 0; cx->l < hp->L; cx->l++) run_layer(cx);
     if (cx->n) run_head(cx, logits);
 out:

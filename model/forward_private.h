@@ -47,7 +47,8 @@ struct sd_context {
     sd_packed *w;     // [L * SD_PROJ_COUNT]
     size_t packed_bytes;
     const sd_map *embedding; // the file whose rows of it are read one by one; NULL: from memory
-    atomic_bool lost;        // one could not be read
+    const uint64_t *row_sum; // [V] the checksum of each (model/row_sums.h), where embedding is set
+    atomic_bool lost;        // one could not be read, or is not what it was
 
     // Scratch, one mapping: touched as far as steps are wide, so a decode does not pay for a
     // prefill.

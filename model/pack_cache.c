@@ -1,12 +1,13 @@
 #include "model/pack_cache.h"
 
-#include "base/file.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "kernels/slab.h"
 #include "model/model_private.h"
-#include "model/safetensors.h"
+#include "model/pack_file.h"
+#include "model/pack_sources.h"
+#include "model/row_sums.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -15,9 +16,6 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAGIC = 8, HEX = 64, FIXED = 24 + HEX, PAGE = 4096, ALIGN = 64 };
-static const char magic[MAGIC + 1] = "SDPACK2\n";
-static const int64_t CACHE_BYTES = (int64_t)64 << 30; // all files of the cache together
 static const char suffix[] = ".pack", costs_suffix[] = ".costs";
 
 char *sd_pack_cache_dir(void) {
@@ -26,49 +24,29 @@ char *sd_pack_cache_dir(void) {
     return home && *home ? sd_sprintf("%s/.cache/specdec/packed", home) : NULL;
 }
 
+int64_t sd_pack_cache_bytes(void) {
+    enum { DEFAULT_MIB = 64 << 10, MOST_MIB = 1 << 30 };
+    const char *text = getenv("SPECDEC_CACHE_MIB");
+    char *end = NULL;
+    if (!text || !*text) return (int64_t)DEFAULT_MIB << 20;
+    errno = 0;
+    long long mib = strtoll(text, &end, 10);
+    if (errno || *end || mib < 0 || mib > MOST_MIB) {
+        sd_log(SD_LOG_WARN, "SPECDEC_CACHE_MIB=%s is not a number of MiB; %d are used", text,
+               DEFAULT_MIB);
+        mib = DEFAULT_MIB;
+    }
+    return (int64_t)mib << 20;
+}
+
 sd_status sd_model_use_pack_cache(sd_model *m, const char *dir, size_t least, sd_error *err) {
     char *copy = sd_strdup(dir);
     if (!copy) return sd_fail(err, SD_ENOMEM, "out of memory");
     free(m->pack_dir);
     m->pack_dir = copy;
     m->pack_least = least;
+    sd_pack_settle(m);
     return SD_OK;
-}
-
-// ---- identity
-
-static int source_count(const sd_model *m) {
-    return m->is_gguf ? 1 : sd_safetensors_file_count(m->st);
-}
-static const char *source_at(const sd_model *m, int i) {
-    return m->is_gguf ? m->path : sd_safetensors_file_at(m->st, i);
-}
-
-// What a file is now; NULL when it is not there. inode and time in one string each: JSON's numbers
-// end at 2^63.
-static json_t *identity_of(const char *path) {
-    struct stat sb;
-    if (stat(path, &sb) != 0) return NULL;
-    char inode[32], changed[48];
-    snprintf(inode, sizeof inode, "%llu", (unsigned long long)sb.st_ino);
-    snprintf(changed, sizeof changed, "%lld.%09ld", (long long)sb.st_mtim.tv_sec,
-             sb.st_mtim.tv_nsec);
-    return json_pack("{s:s, s:I, s:s, s:s}", "path", path, "size", (json_int_t)sb.st_size, "inode",
-                     inode, "changed", changed);
-}
-
-static json_t *sources_of(const sd_model *m) {
-    json_t *all = json_array();
-    for (int i = 0; all && i < source_count(m); i++) {
-        char *whole = realpath(source_at(m, i), NULL);
-        json_t *one = whole ? identity_of(whole) : NULL;
-        free(whole);
-        if (!one || json_array_append_new(all, one) != 0) {
-            json_decref(all);
-            return NULL;
-        }
-    }
-    return all;
 }
 
 // The name depends on where the sources are, not on what they are: a changed source replaces its
@@ -77,9 +55,9 @@ char *sd_pack_path(const sd_model *m, const sd_ops *ops) {
     if (!m->pack_dir || !ops->layout) return NULL;
     sd_hasher *h;
     if (sd_hasher_open(&h, NULL) != SD_OK) return NULL;
-    for (int i = 0; i < source_count(m); i++) {
-        char *whole = realpath(source_at(m, i), NULL);
-        const char *path = whole ? whole : source_at(m, i);
+    for (int i = 0; i < sd_model_source_count(m); i++) {
+        char *whole = realpath(sd_model_source_path(m, i), NULL);
+        const char *path = whole ? whole : sd_model_source_path(m, i);
         sd_hasher_add(h, path, strlen(path) + 1);
         free(whole);
     }
@@ -92,67 +70,14 @@ char *sd_pack_costs_path(const char *path) {
     return sd_sprintf("%.*s%s", (int)(strlen(path) - (sizeof suffix - 1)), path, costs_suffix);
 }
 
-// ---- reading
+// ---- is it the model's?
 
-static uint64_t u64_at(const uint8_t *p) {
-    uint64_t v = 0;
-    for (int i = 7; i >= 0; i--) v = v << 8 | p[i];
-    return v;
+static const char *body_hash(const sd_pack_file *f) {
+    const char *hex = json_string_value(json_object_get(f->body, "sha256"));
+    return hex && strlen(hex) == 64 ? hex : NULL;
 }
 
-// Weights begin on the page after the JSON.
-static size_t data_after(size_t json) {
-    return (FIXED + json + PAGE - 1) / PAGE * PAGE;
-}
-
-// The JSON of a mapped file and where its data begins; NULL when the file is not whole.
-static json_t *header_of(const sd_map *f, size_t *data_at) {
-    if (f->size < FIXED || memcmp(f->data, magic, MAGIC) != 0) return NULL;
-    uint64_t json = u64_at(f->data + 8), all = u64_at(f->data + 16);
-    if (all != f->size || json > all - FIXED) return NULL;
-    *data_at = data_after((size_t)json);
-    if (*data_at > f->size) return NULL;
-    // Places and shapes are trusted from here on, so they are checked as a whole.
-    sd_sha256 sum;
-    if (sd_sha256_of(&sum, f->data + FIXED, (size_t)json, NULL) != SD_OK ||
-        memcmp(sum.hex, f->data + 24, HEX) != 0)
-        return NULL;
-    return json_loadb((const char *)f->data + FIXED, (size_t)json, JSON_REJECT_DUPLICATES, NULL);
-}
-
-bool sd_pack_is_mine(const char *path) {
-    struct stat sb;
-    return stat(path, &sb) == 0 && sb.st_uid == geteuid();
-}
-
-// Bytes of weight `row` of the JSON; NULL when they are not inside the file.
-static const uint8_t *bytes_of(const json_t *row, const sd_map *f, size_t data_at, size_t *bytes) {
-    json_int_t at = json_integer_value(json_object_get(row, "at"));
-    json_int_t n = json_integer_value(json_object_get(row, "bytes"));
-    size_t room = f->size - data_at;
-    if (at < 0 || n < 0 || (uint64_t)at > room || (uint64_t)n > room - (uint64_t)at || at % ALIGN)
-        return NULL;
-    *bytes = (size_t)n;
-    return f->data + data_at + at;
-}
-
-static bool fits(const json_t *row, const sd_weight *w) {
-    return json_integer_value(json_object_get(row, "rows")) == w->rows &&
-           json_integer_value(json_object_get(row, "cols")) == w->cols &&
-           json_is_string(json_object_get(row, "type")) &&
-           strcmp(json_string_value(json_object_get(row, "type")), sd_dtype_name(w->dtype)) == 0;
-}
-
-static bool same_sources(const json_t *header, const sd_model *m) {
-    json_t *now = sources_of(m);
-    bool same = now && json_equal(now, json_object_get(header, "sources"));
-    json_decref(now);
-    return same;
-}
-
-static void set_hash(sd_model *m, const json_t *header) {
-    const char *hex = json_string_value(json_object_get(header, "sha256"));
-    if (!hex || strlen(hex) != 64) return;
+static void set_hash(sd_model *m, const char *hex) {
     sd_model_owned *o = sd_owned(m);
     pthread_mutex_lock(&o->lock);
     memcpy(o->sha256.hex, hex, 65);
@@ -160,9 +85,85 @@ static void set_hash(sd_model *m, const json_t *header) {
     pthread_mutex_unlock(&o->lock);
 }
 
+// The same bytes in another state: the next start need not hash them. A cache that cannot be
+// written stays as it is.
+static void relabel(const char *path, const sd_model *m) {
+    sd_pack_file f = {.fd = -1};
+    json_t *label = sd_pack_label(m);
+    bool written = label && sd_pack_file_open(&f, path, O_RDWR, NULL) == SD_OK &&
+                   sd_pack_file_relabel(&f, label);
+    sd_log(SD_LOG_INFO, "%s: was touched, but holds the same bytes; its packed form is kept%s",
+           m->path, written ? "" : " as it is");
+    json_decref(label);
+    sd_pack_file_close(&f);
+}
+
+// SD_OK: the file is of the bytes that the model was opened with, whose hash is known from here on.
+static sd_status recognise(const sd_pack_file *f, const char *path, sd_model *m, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_sha256 have;
+    const char *hex = body_hash(f);
+    SD_CHECK(hex, err, SD_EFORMAT, "%s: is damaged", path);
+    if (sd_pack_same_state(f->label, m)) {
+        set_hash(m, hex);
+        goto out;
+    }
+    SD_CHECK(!f->label || sd_pack_same_sizes(f->label, m), err, SD_ENOTFOUND,
+             "%s: is of an earlier state of %s", path, m->path);
+    SD_TRY(sd_model_sha256(m, &have, err));
+    SD_CHECK(strcmp(have.hex, hex) == 0, err, SD_ENOTFOUND, "%s: is of an earlier state of %s",
+             path, m->path);
+    relabel(path, m);
+out:
+    return st;
+}
+
+bool sd_pack_is_kept(sd_model *m, const sd_ops *ops) {
+    sd_pack_file f = {.fd = -1};
+    char *path = sd_pack_path(m, ops);
+    bool kept = path && sd_pack_file_open(&f, path, O_RDONLY, NULL) == SD_OK &&
+                recognise(&f, path, m, NULL) == SD_OK;
+    sd_pack_file_close(&f);
+    free(path);
+    return kept;
+}
+
+bool sd_pack_source_sha256(const sd_model *m, sd_sha256 *out) {
+    sd_pack_file f = {.fd = -1};
+    char *path = sd_pack_path(m, sd_ops_best());
+    bool found = path && sd_pack_file_open(&f, path, O_RDONLY, NULL) == SD_OK && body_hash(&f) &&
+                 sd_pack_same_state(f.label, m);
+    if (found) memcpy(out->hex, body_hash(&f), 65);
+    sd_pack_file_close(&f);
+    free(path);
+    return found;
+}
+
+bool sd_pack_identity(sd_sha256 *out, const sd_model *m, const sd_ops *ops) {
+    sd_pack_file f = {.fd = -1};
+    char *path = sd_pack_path(m, ops);
+    bool found = path && sd_pack_file_open(&f, path, O_RDONLY, NULL) == SD_OK && body_hash(&f);
+    sd_model_owned *o = sd_owned(m);
+    pthread_mutex_lock(&o->lock);
+    found = found && (o->hashed ? strcmp(o->sha256.hex, body_hash(&f)) == 0
+                                : sd_pack_same_state(f.label, m));
+    pthread_mutex_unlock(&o->lock);
+    *out = (sd_sha256){{0}};
+    if (found) *out = f.identity;
+    sd_pack_file_close(&f);
+    free(path);
+    return found;
+}
+
+// ---- loading
+
 typedef struct {
-    const uint8_t **from; // [n]
-    sd_packed *p;         // [n]
+    const sd_pack_file *f;
+    const char **sum;  // [n]
+    size_t *at;        // [n] in the file
+    sd_packed *p;      // [n]
+    sd_status *status; // [n]
+    const atomic_bool *stop;
 } copy_job;
 
 static void copy_one(void *ctx, int task, int worker) {
@@ -170,357 +171,191 @@ static void copy_one(void *ctx, int task, int worker) {
     copy_job *j = ctx;
     sd_packed *p = &j->p[task];
     p->data = sd_slab_alloc(&p->slab, p->bytes);
-    if (p->data) memcpy(p->data, j->from[task], p->bytes);
+    if (!p->data)
+        j->status[task] = SD_ENOMEM;
+    else if (!sd_pack_read(p->data, j->f, j->at[task], p->bytes, j->sum[task], j->stop))
+        j->status[task] = SD_EFORMAT;
+}
+
+static bool fits(const json_t *row, const sd_weight *w) {
+    const char *type = json_string_value(json_object_get(row, "type"));
+    return json_integer_value(json_object_get(row, "rows")) == w->rows &&
+           json_integer_value(json_object_get(row, "cols")) == w->cols && type &&
+           strcmp(type, sd_dtype_name(w->dtype)) == 0;
+}
+
+static sd_status load_row_sums(const sd_pack_file *f, const char *path, sd_model *m,
+                               sd_error *err) {
+    sd_status st = SD_OK;
+    const json_t *row = json_object_get(f->body, "row_sums");
+    size_t at, bytes, want = (size_t)m->embedding.rows * sizeof(uint64_t);
+    uint64_t *sum = NULL;
+    if (!sd_model_row_file(m)) goto out;
+    SD_CHECK(row && sd_pack_place(&at, &bytes, row, f) && bytes == want, err, SD_EFORMAT,
+             "%s: has no sums of the embedding's rows", path);
+    sum = sd_alloc(bytes, 1);
+    SD_CHECK_ALLOC(sum, err);
+    SD_CHECK(
+        sd_pack_read(sum, f, at, bytes, json_string_value(json_object_get(row, "xxh128")), NULL),
+        err, SD_EFORMAT, "%s: the sums of the embedding's rows are damaged", path);
+    SD_TRY(sd_model_keep_row_sums(m, sum, err));
+out:
+    free(sum);
+    return st;
+}
+
+// Where each weight lies, held against the model's.
+static sd_status plan(copy_job *j, const sd_weight *const *w, int n, const char *path,
+                      const sd_ops *ops, sd_compute compute, sd_error *err) {
+    sd_status st = SD_OK;
+    const json_t *rows = json_object_get(j->f->body, "weights");
+    SD_CHECK(json_array_size(rows) == (size_t)n, err, SD_EFORMAT,
+             "%s: has %zu weights, the model %d", path, json_array_size(rows), n);
+    for (int i = 0; i < n; i++) {
+        const json_t *row = json_array_get(rows, (size_t)i);
+        size_t bytes = 0;
+        j->sum[i] = json_string_value(json_object_get(row, "xxh128"));
+        SD_CHECK(j->sum[i] && sd_pack_place(&j->at[i], &bytes, row, j->f) && fits(row, w[i]) &&
+                     bytes == ops->pack_bytes(w[i]),
+                 err, SD_EFORMAT, "%s: weight %d is not the model's", path, i);
+        j->p[i] =
+            (sd_packed){.w = *w[i], .compute = compute, .layout = ops->layout, .bytes = bytes};
+    }
+out:
+    return st;
 }
 
 sd_status sd_pack_load(sd_packed *p, const sd_weight *const *w, int n, sd_model *m,
                        const sd_ops *ops, sd_compute compute, sd_pool *pool, sd_error *err) {
     sd_status st = SD_OK;
-    sd_map map = {0};
-    size_t data_at = 0;
-    json_t *header = NULL;
-    copy_job j = {.p = p};
+    sd_pack_file f = {.fd = -1};
+    copy_job j = {.f = &f, .p = p, .stop = m->stop};
     char *path = sd_pack_path(m, ops);
-    SD_CHECK(path && sd_pack_is_mine(path), err, SD_ENOTFOUND,
-             "%s: has no packed form in the cache", m->path);
-    SD_TRY(sd_map_open(&map, path, err));
-    header = header_of(&map, &data_at);
-    SD_CHECK(header, err, SD_EFORMAT, "%s: is damaged; it is made again", path);
-    SD_CHECK(same_sources(header, m), err, SD_ENOTFOUND, "%s: is of an earlier state of %s", path,
-             m->path);
-    const json_t *rows = json_object_get(header, "weights");
-    SD_CHECK(json_array_size(rows) == (size_t)n, err, SD_EFORMAT,
-             "%s: has %zu weights, the model %d; it is made again", path, json_array_size(rows), n);
-    j.from = sd_alloc((size_t)n, sizeof *j.from);
-    SD_CHECK_ALLOC(j.from, err);
-    for (int i = 0; i < n; i++) {
-        const json_t *row = json_array_get(rows, (size_t)i);
-        size_t bytes = 0;
-        j.from[i] = bytes_of(row, &map, data_at, &bytes);
-        SD_CHECK(j.from[i] && fits(row, w[i]) && bytes == ops->pack_bytes(w[i]), err, SD_EFORMAT,
-                 "%s: weight %d is not the model's; it is made again", path, i);
-        p[i] = (sd_packed){.w = *w[i], .compute = compute, .layout = ops->layout, .bytes = bytes};
-    }
+    SD_CHECK(path, err, SD_ENOTFOUND, "%s: has no packed form in the cache", m->path);
+    SD_TRY(sd_pack_file_open(&f, path, O_RDONLY, err));
+    SD_TRY(recognise(&f, path, m, err));
+    j.sum = sd_alloc((size_t)n, sizeof *j.sum);
+    j.at = sd_alloc((size_t)n, sizeof *j.at);
+    j.status = sd_alloc((size_t)n, sizeof *j.status);
+    SD_CHECK_ALLOC(j.sum && j.at && j.status ? path : NULL, err);
+    SD_TRY(plan(&j, w, n, path, ops, compute, err));
     sd_pool_run(pool, n, copy_one, &j);
-    for (int i = 0; i < n; i++) SD_CHECK_ALLOC(p[i].data, err);
-    set_hash(m, header);
-    utimensat(AT_FDCWD, path, NULL, 0); // used now; a cache that cannot be written stays as it is
+    SD_CHECK(!m->stop || !atomic_load(m->stop), err, SD_EINTERRUPTED, "%s: interrupted", m->path);
+    for (int i = 0; i < n; i++)
+        SD_CHECK(j.status[i] == SD_OK, err, j.status[i], "%s: weight %d %s", path, i,
+                 j.status[i] == SD_ENOMEM ? "finds no memory" : "is damaged");
+    SD_TRY(load_row_sums(&f, path, m, err));
+    futimens(f.fd, NULL); // used now; a cache that cannot be written stays as it is
 out:
     if (st != SD_OK)
         for (int i = 0; i < n; i++) sd_packed_free(&p[i]);
-    sd_map_close(&map);
-    json_decref(header);
-    free(j.from);
-    free(path);
-    return st;
-}
-
-// The header of the file that is kept for the model as it is now, and the file; NULL without one.
-static json_t *current_header(sd_map *map, const sd_model *m, const sd_ops *ops) {
-    char *path = sd_pack_path(m, ops);
-    size_t data_at;
-    json_t *header = NULL;
-    if (path && sd_pack_is_mine(path) && sd_map_open(map, path, NULL) == SD_OK)
-        header = header_of(map, &data_at);
-    if (header && !same_sources(header, m)) {
-        json_decref(header);
-        header = NULL;
-    }
-    free(path);
-    return header;
-}
-
-bool sd_pack_source_sha256(const sd_model *m, sd_sha256 *out) {
-    sd_map map = {0};
-    json_t *header = current_header(&map, m, sd_ops_best());
-    const char *hex = json_string_value(json_object_get(header, "sha256"));
-    bool found = hex && strlen(hex) == HEX;
-    if (found) memcpy(out->hex, hex, HEX + 1);
-    json_decref(header);
-    sd_map_close(&map);
-    return found;
-}
-
-bool sd_pack_identity(sd_sha256 *out, const sd_model *m, const sd_ops *ops) {
-    sd_map map = {0};
-    json_t *header = current_header(&map, m, ops);
-    bool found = header != NULL;
-    *out = (sd_sha256){{0}};
-    if (found) memcpy(out->hex, map.data + 24, HEX);
-    json_decref(header);
-    sd_map_close(&map);
-    return found;
-}
-
-// ---- writing
-
-typedef struct {
-    const sd_packed *p;
-    int n;
-    sd_model *m;
-    sd_sha256 source, *sum; // sum [n]
-    sd_status *status;      // [n + 1]
-} hash_job;
-
-static void hash_one(void *ctx, int task, int worker) {
-    (void)worker;
-    hash_job *j = ctx;
-    // The source first: it is the longest.
-    j->status[task] = task == 0 ? sd_model_sha256(j->m, &j->source, NULL)
-                                : sd_sha256_of(&j->sum[task - 1], j->p[task - 1].data,
-                                               j->p[task - 1].bytes, NULL);
-}
-
-static json_t *describe(const hash_job *j, const sd_ops *ops) {
-    json_t *weights = json_array(), *sources = sources_of(j->m);
-    json_int_t at = 0;
-    for (int i = 0; i < j->n; i++) {
-        const sd_packed *p = &j->p[i];
-        json_array_append_new(weights, json_pack("{s:s, s:i, s:i, s:I, s:I, s:s}", "type",
-                                                 sd_dtype_name(p->w.dtype), "rows", p->w.rows,
-                                                 "cols", p->w.cols, "at", at, "bytes",
-                                                 (json_int_t)p->bytes, "sha256", j->sum[i].hex));
-        at += (json_int_t)((p->bytes + ALIGN - 1) / ALIGN * ALIGN);
-    }
-    json_t *header = sources && json_array_size(weights) == (size_t)j->n
-                         ? json_pack("{s:i, s:O, s:s, s:O}", "layout", ops->layout, "sources",
-                                     sources, "sha256", j->source.hex, "weights", weights)
-                         : NULL;
-    json_decref(sources);
-    json_decref(weights);
-    return header;
-}
-
-static void put_u64(FILE *f, uint64_t v) {
-    for (int i = 0; i < 8; i++) fputc((int)(v >> 8 * i & 255), f);
-}
-static void put_zeros(FILE *f, size_t n) {
-    while (n--) fputc(0, f);
-}
-
-static sd_status write_file(const char *path, const json_t *header, const sd_packed *p, int n,
-                            sd_error *err) {
-    sd_status st = SD_OK;
-    sd_replace r = {0};
-    sd_sha256 sum;
-    char *json = json_dumps(header, JSON_COMPACT);
-    SD_CHECK_ALLOC(json, err);
-    size_t len = strlen(json), data_at = data_after(len), all = data_at;
-    for (int i = 0; i < n; i++) all += (p[i].bytes + ALIGN - 1) / ALIGN * ALIGN;
-    SD_TRY(sd_sha256_of(&sum, json, len, err));
-    SD_TRY(sd_replace_open(&r, path, err));
-    // The whole room first: a full disk is known before a gigabyte is written.
-    int full = posix_fallocate(fileno(r.f), 0, (off_t)all);
-    SD_CHECK(full == 0 || full == EOPNOTSUPP || full == EINVAL, err, SD_EIO,
-             "%s: cannot have %zu MiB: %s", path, all >> 20, strerror(full));
-    fwrite(magic, 1, MAGIC, r.f);
-    put_u64(r.f, len);
-    put_u64(r.f, all);
-    fwrite(sum.hex, 1, HEX, r.f);
-    fwrite(json, 1, len, r.f);
-    put_zeros(r.f, data_at - FIXED - len);
-    for (int i = 0; i < n; i++) {
-        fwrite(p[i].data, 1, p[i].bytes, r.f);
-        put_zeros(r.f, (ALIGN - p[i].bytes % ALIGN) % ALIGN);
-    }
-    SD_TRY(sd_replace_commit(&r, err));
-out:
-    sd_replace_abort(&r);
-    free(json);
-    return st;
-}
-
-void sd_pack_trim(const char *dir, int64_t bytes, const char *keep) {
-    sd_pack_entry *e = NULL;
-    int n = 0;
-    int64_t all = 0;
-    if (sd_pack_list(&e, &n, dir, NULL) != SD_OK) return;
-    for (int i = 0; i < n; i++) {
-        all += e[i].bytes;
-        if (all > bytes && strcmp(e[i].path, keep) != 0 && sd_pack_remove(e[i].path, NULL) == SD_OK)
-            all -= e[i].bytes;
-    }
-    sd_pack_list_free(e, n);
-}
-
-sd_status sd_pack_save(const sd_packed *p, int n, sd_model *m, const sd_ops *ops, sd_pool *pool,
-                       sd_error *err) {
-    sd_status st = SD_OK;
-    hash_job j = {.p = p, .n = n, .m = m};
-    json_t *header = NULL;
-    char *path = sd_pack_path(m, ops);
-    j.sum = sd_alloc((size_t)n, sizeof *j.sum);
-    j.status = sd_alloc((size_t)n + 1, sizeof *j.status);
-    SD_CHECK_ALLOC(path && j.sum && j.status ? path : NULL, err);
-    SD_TRY(sd_mkdirs(m->pack_dir, err));
-    sd_pool_run(pool, n + 1, hash_one, &j);
-    for (int i = 0; i <= n; i++)
-        SD_CHECK(j.status[i] == SD_OK, err, j.status[i], "%s: cannot be hashed", m->path);
-    header = describe(&j, ops);
-    SD_CHECK(header, err, SD_EIO, "%s: cannot be described; does it still exist?", m->path);
-    SD_TRY(write_file(path, header, p, n, err));
-    sd_pack_trim(m->pack_dir, CACHE_BYTES, path);
-out:
-    json_decref(header);
+    sd_pack_file_close(&f);
     free(j.sum);
+    free(j.at);
     free(j.status);
     free(path);
     return st;
 }
 
-// ---- care
+// ---- saving
 
 typedef struct {
-    const json_t *rows;
-    const sd_map *map;
-    size_t data_at;
-    int damaged; // the first, or INT32_MAX
-    pthread_mutex_t lock;
-} verify_job;
+    const sd_pack_part *part; // [parts]
+    sd_model *m;
+    sd_sha256 source;
+    char (*sum)[SD_PACK_SUM_HEX + 1]; // [parts]
+    sd_status status;                 // of the source's hash
+    sd_error err;
+} hash_job;
 
-static void verify_one(void *ctx, int task, int worker) {
+static void hash_one(void *ctx, int task, int worker) {
     (void)worker;
-    verify_job *j = ctx;
-    const json_t *row = json_array_get(j->rows, (size_t)task);
-    const char *want = json_string_value(json_object_get(row, "sha256"));
-    size_t bytes = 0;
-    const uint8_t *data = bytes_of(row, j->map, j->data_at, &bytes);
-    sd_sha256 sum;
-    if (data && want && sd_sha256_of(&sum, data, bytes, NULL) == SD_OK &&
-        strcmp(sum.hex, want) == 0)
-        return;
-    pthread_mutex_lock(&j->lock);
-    if (task < j->damaged) j->damaged = task;
-    pthread_mutex_unlock(&j->lock);
+    hash_job *j = ctx;
+    // The source first: it takes the longest.
+    if (task == 0)
+        j->status = sd_model_sha256(j->m, &j->source, &j->err);
+    else
+        sd_pack_sum(j->sum[task - 1], j->part[task - 1].data, j->part[task - 1].bytes);
 }
 
-sd_status sd_pack_verify(const char *path, sd_pool *pool, sd_error *err) {
+static size_t after(size_t at, size_t bytes) {
+    return at + (bytes + SD_PACK_ALIGN - 1) / SD_PACK_ALIGN * SD_PACK_ALIGN;
+}
+
+// The body; NULL when memory is out. Part n, where there is one, is the row sums.
+static json_t *describe(const hash_job *j, const sd_packed *p, int n, int parts,
+                        const sd_ops *ops) {
+    json_t *weights = json_array();
+    bool good = weights != NULL;
+    size_t at = 0;
+    for (int i = 0; good && i < n; i++) {
+        json_t *row =
+            json_pack("{s:s, s:i, s:i, s:I, s:I, s:s}", "type", sd_dtype_name(p[i].w.dtype), "rows",
+                      p[i].w.rows, "cols", p[i].w.cols, "at", (json_int_t)at, "bytes",
+                      (json_int_t)p[i].bytes, "xxh128", j->sum[i]);
+        good = row && json_array_append_new(weights, row) == 0;
+        at = after(at, p[i].bytes);
+    }
+    json_t *body = good ? json_pack("{s:i, s:s, s:O}", "layout", ops->layout, "sha256",
+                                    j->source.hex, "weights", weights)
+                        : NULL;
+    if (body && parts > n) {
+        json_t *row = json_pack("{s:I, s:I, s:s}", "at", (json_int_t)at, "bytes",
+                                (json_int_t)j->part[n].bytes, "xxh128", j->sum[n]);
+        if (!row || json_object_set_new(body, "row_sums", row) != 0) {
+            json_decref(body);
+            body = NULL;
+        }
+    }
+    json_decref(weights);
+    return body;
+}
+
+static sd_status check_room(const sd_pack_part *part, int parts, const sd_model *m, sd_error *err) {
     sd_status st = SD_OK;
-    sd_map map = {0};
-    verify_job j = {.map = &map, .damaged = INT32_MAX, .lock = PTHREAD_MUTEX_INITIALIZER};
-    json_t *header = NULL;
-    SD_TRY(sd_map_open(&map, path, err));
-    header = header_of(&map, &j.data_at);
-    j.rows = json_object_get(header, "weights");
-    SD_CHECK(json_array_size(j.rows) > 0, err, SD_EMISMATCH, "%s: is damaged", path);
-    sd_pool_run(pool, (int)json_array_size(j.rows), verify_one, &j);
-    SD_CHECK(j.damaged == INT32_MAX, err, SD_EMISMATCH, "%s: weight %d is damaged", path,
-             j.damaged);
+    int64_t all = 0, most = sd_pack_cache_bytes();
+    for (int i = 0; i < parts; i++) all += (int64_t)part[i].bytes;
+    SD_CHECK(all <= most, err, SD_ELIMIT,
+             "%s: its packed form of %lld MiB is more than the cache may hold, %lld MiB "
+             "(SPECDEC_CACHE_MIB)",
+             m->path, (long long)(all >> 20), (long long)(most >> 20));
 out:
-    json_decref(header);
-    sd_map_close(&map);
     return st;
 }
 
-static bool is_current(const json_t *header, char **source) {
-    const json_t *sources = json_object_get(header, "sources"), *one;
-    size_t i;
-    bool current = json_array_size(sources) > 0;
-    const char *first = json_string_value(json_object_get(json_array_get(sources, 0), "path"));
-    *source = sd_strdup(first ? first : "");
-    json_array_foreach(sources, i, one) {
-        const char *path = json_string_value(json_object_get(one, "path"));
-        json_t *now = path ? identity_of(path) : NULL;
-        current = current && now && json_equal(now, one);
-        json_decref(now);
-    }
-    return current;
-}
-
-static bool ends_with(const char *name, const char *end) {
-    size_t len = strlen(name), tail = strlen(end);
-    return len > tail && strcmp(name + len - tail, end) == 0;
-}
-
-// Costs whose packed form has gone.
-static bool is_orphan(const char *dir, const char *name) {
-    if (!ends_with(name, costs_suffix)) return false;
-    char *pack =
-        sd_sprintf("%s/%.*s%s", dir, (int)(strlen(name) - (sizeof costs_suffix - 1)), name, suffix);
-    sd_path_kind kind;
-    bool alone = pack && sd_path_look(&kind, pack, NULL) == SD_OK && kind == SD_PATH_NONE;
-    free(pack);
-    return alone;
-}
-
-static int64_t costs_bytes(const char *path) {
-    struct stat sb;
-    char *costs = ends_with(path, suffix) ? sd_pack_costs_path(path) : NULL;
-    int64_t bytes = costs && stat(costs, &sb) == 0 ? sb.st_size : 0;
-    free(costs);
-    return bytes;
-}
-
-static bool read_entry(sd_pack_entry *e, const char *dir, const char *name) {
-    struct stat sb;
-    sd_map map = {0};
-    size_t data_at;
-    *e = (sd_pack_entry){.path = sd_path_join(dir, name)};
-    if (!e->path || stat(e->path, &sb) != 0 || !S_ISREG(sb.st_mode)) {
-        free(e->path);
-        return false;
-    }
-    e->bytes = sb.st_size + costs_bytes(e->path);
-    e->used = sb.st_mtim.tv_sec;
-    if (sd_map_open(&map, e->path, NULL) == SD_OK) {
-        json_t *header = header_of(&map, &data_at);
-        if (header) e->current = is_current(header, &e->source);
-        json_decref(header);
-    }
-    sd_map_close(&map);
-    return true;
-}
-
-static int last_used_first(const void *a, const void *b) {
-    int64_t x = ((const sd_pack_entry *)a)->used, y = ((const sd_pack_entry *)b)->used;
-    return (x < y) - (x > y);
-}
-
-sd_status sd_pack_list(sd_pack_entry **out, int *n, const char *dir, sd_error *err) {
+sd_status sd_pack_save(const sd_packed *p, int n, const uint64_t *row_sum, sd_model *m,
+                       const sd_ops *ops, sd_pool *pool, sd_error *err) {
     sd_status st = SD_OK;
-    sd_pack_entry *all = NULL;
-    int used = 0, cap = 0;
-    *out = NULL;
-    *n = 0;
-    DIR *d = opendir(dir);
-    if (!d && errno == ENOENT) return SD_OK;
-    if (!d) return sd_fail(err, SD_EIO, "%s: cannot be read: %s", dir, strerror(errno));
-    for (struct dirent *f; (f = readdir(d));) {
-        if (!ends_with(f->d_name, suffix) && !is_orphan(dir, f->d_name)) continue;
-        if (used == cap) {
-            cap = cap ? 2 * cap : 16;
-            sd_pack_entry *more = sd_realloc(all, (size_t)cap, sizeof *all);
-            SD_CHECK_ALLOC(more, err);
-            all = more;
-        }
-        if (read_entry(&all[used], dir, f->d_name)) used++;
-    }
-    if (used) qsort(all, (size_t)used, sizeof *all, last_used_first);
-    *out = all;
-    *n = used;
-    all = NULL;
+    int parts = n + (row_sum != NULL);
+    hash_job j = {.m = m};
+    json_t *body = NULL, *label = NULL;
+    char *path = sd_pack_path(m, ops);
+    sd_pack_part *part = sd_alloc((size_t)parts, sizeof *part);
+    j.sum = sd_alloc((size_t)parts, sizeof *j.sum);
+    SD_CHECK_ALLOC(path && part && j.sum ? path : NULL, err);
+    for (int i = 0; i < n; i++) part[i] = (sd_pack_part){p[i].data, p[i].bytes};
+    if (row_sum) part[n] = (sd_pack_part){row_sum, (size_t)m->embedding.rows * sizeof *row_sum};
+    j.part = part;
+    SD_TRY(check_room(part, parts, m, err));
+    SD_TRY(sd_mkdirs(m->pack_dir, err));
+    SD_TRY(sd_pack_check_dir(m->pack_dir, err));
+    sd_pool_run(pool, parts + 1, hash_one, &j);
+    if (j.status != SD_OK && err) *err = j.err;
+    SD_TRY(j.status);
+    // What was packed and hashed since the open is what the label says: nobody wrote meanwhile, and
+    // the path still leads to it.
+    SD_TRY(sd_pack_check_sources(m, err));
+    body = describe(&j, p, n, parts, ops);
+    label = sd_pack_label(m);
+    SD_CHECK(body && label, err, SD_ENOMEM, "%s: out of memory", m->path);
+    SD_TRY(
+        sd_pack_file_write(path, sd_pack_sources_mode(m), body, label, part, parts, m->stop, err));
+    sd_pack_trim(m->pack_dir, sd_pack_cache_bytes(), path);
 out:
-    if (all) sd_pack_list_free(all, used);
-    closedir(d);
+    json_decref(body);
+    json_decref(label);
+    free(j.sum);
+    free(part);
+    free(path);
     return st;
-}
-
-void sd_pack_list_free(sd_pack_entry *e, int n) {
-    for (int i = 0; i < n; i++) free(e[i].path), free(e[i].source);
-    free(e);
-}
-
-sd_status sd_pack_remove(const char *path, sd_error *err) {
-    // The costs first: what a stop in between leaves is then still a packed form.
-    char *costs = ends_with(path, suffix) ? sd_pack_costs_path(path) : NULL;
-    const char *both[] = {costs, path};
-    for (int i = 0; i < 2; i++)
-        if (both[i] && unlink(both[i]) != 0 && errno != ENOENT) {
-            sd_status st =
-                sd_fail(err, SD_EIO, "%s: cannot be removed: %s", both[i], strerror(errno));
-            free(costs);
-            return st;
-        }
-    free(costs);
-    return SD_OK;
 }

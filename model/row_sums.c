@@ -1,12 +1,20 @@
 #include "model/row_sums.h"
 
 #include "base/memory.h"
+#include "model/gguf.h"
 #include "model/model_private.h"
+#include "model/safetensors.h"
 
 #include <string.h>
 #include <xxhash.h>
 
 enum { ROWS_A_TASK = 512 };
+
+const sd_map *sd_model_row_file(const sd_model *m) {
+    const sd_weight *e = &m->embedding;
+    const size_t all = (size_t)e->rows * sd_row_bytes(e->dtype, e->cols);
+    return m->gguf ? sd_gguf_map(m->gguf, e->data, all) : sd_safetensors_map(m->st, e->data, all);
+}
 
 uint64_t sd_row_sum(const void *row, size_t bytes) {
     return XXH3_64bits(row, bytes);

@@ -7,6 +7,9 @@
 #include "base/pool.h"
 #include "model/model.h"
 
+/// The file that the rows are read from; NULL where they are in memory.
+const sd_map *sd_model_row_file(const sd_model *m);
+
 /// XXH3 of 64 bits of the bytes of one row.
 uint64_t sd_row_sum(const void *row, size_t bytes);
 

@@ -8,11 +8,15 @@
 #include "kernels/cpu/features.h"
 #include "model/forward_private.h"
 #include "model/pack_cache.h"
+#include "model/pack_file.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 const int sd_step_cost_rows[SD_STEP_COSTS] = {
     1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 24, 32, 48, SD_STEP_COST_MOST};
@@ -77,16 +81,31 @@ typedef struct {
     json_t *tables; // as the file has them; empty where it does not count
 } store;
 
+// The bytes of a small file of the cache into text [MAX_BYTES + 1]; -1 when it is larger, or is not
+// to be used.
+static ssize_t read_own(char *text, const char *path) {
+    int fd;
+    ssize_t used = 0, n = 1;
+    if (sd_pack_open_own(&fd, path, O_RDONLY, NULL) != SD_OK) return -1;
+    while (used <= MAX_BYTES && n != 0) {
+        n = read(fd, text + used, (size_t)(MAX_BYTES + 1 - used));
+        if (n < 0 && errno != EINTR) break;
+        if (n > 0) used += n;
+    }
+    close(fd);
+    return n < 0 || used > MAX_BYTES ? -1 : used;
+}
+
 // The tables of a whole file that belongs to this packed form; NULL otherwise.
 static json_t *read_tables(const char *path, const sd_sha256 *pack) {
-    sd_map f = {0};
     sd_sha256 sum;
     json_t *all = NULL, *tables = NULL;
-    if (!sd_pack_is_mine(path) || sd_map_open(&f, path, NULL) != SD_OK) return NULL;
-    if (f.size <= HEX + 1 || f.size > MAX_BYTES || f.data[HEX] != '\n') goto out;
-    const char *json = (const char *)f.data + HEX + 1;
-    size_t len = f.size - HEX - 1;
-    if (sd_sha256_of(&sum, json, len, NULL) != SD_OK || memcmp(sum.hex, f.data, HEX) != 0) goto out;
+    char *text = malloc(MAX_BYTES + 1);
+    ssize_t size = text ? read_own(text, path) : -1;
+    if (size <= HEX + 1 || text[HEX] != '\n') goto out;
+    const char *json = text + HEX + 1;
+    size_t len = (size_t)size - HEX - 1;
+    if (sd_sha256_of(&sum, json, len, NULL) != SD_OK || memcmp(sum.hex, text, HEX) != 0) goto out;
     all = json_loadb(json, len, JSON_REJECT_DUPLICATES, NULL);
     const char *of = json_string_value(json_object_get(all, "pack"));
     tables = json_object_get(all, "tables");
@@ -94,7 +113,7 @@ static json_t *read_tables(const char *path, const sd_sha256 *pack) {
     tables = mine && json_is_array(tables) ? json_incref(tables) : NULL;
 out:
     json_decref(all);
-    sd_map_close(&f);
+    free(text);
     return tables;
 }
 

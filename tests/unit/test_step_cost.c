@@ -284,10 +284,10 @@ Test(step_cost, the_cache_counts_and_removes_it) {
     must_get(&p, 1);
     char *path = costs_file(&p);
     sd_pack_entry e = only_entry(&p);
-    cr_assert(e.current && e.bytes == size_of(e.path) + size_of(path));
+    cr_assert(e.state == SD_PACK_CURRENT && e.bytes == size_of(e.path) + size_of(path));
     cr_assert_eq(unlink(e.path), 0);
     sd_pack_entry alone = only_entry(&p); // without its packed form it is a damaged entry
-    cr_assert(!alone.source && !alone.current && strcmp(alone.path, path) == 0);
+    cr_assert(!alone.source && alone.state == SD_PACK_DAMAGED && strcmp(alone.path, path) == 0);
     cr_assert_eq(sd_pack_remove(alone.path, NULL), SD_OK);
     cr_assert(access(path, F_OK) != 0);
     must_get(&p, 1);
