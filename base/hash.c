@@ -1,39 +1,37 @@
 #include "base/hash.h"
 
 #include "base/file.h"
+#include "base/memory.h"
 
 #include <errno.h>
-#include <openssl/evp.h>
+// The digest functions that take the state in the caller's hands: EVP's fetch theirs at run time,
+// which allocates, and libcrypto 3.0 crashes where that fails.
+#define OPENSSL_API_COMPAT 0x10100000L
+#include <openssl/sha.h>
 #include <string.h>
 #include <unistd.h>
 
 struct sd_hasher {
-    EVP_MD_CTX *md;
+    SHA256_CTX state;
 };
 
 sd_status sd_hasher_open(sd_hasher **out, sd_error *err) {
-    sd_hasher *h = calloc(1, sizeof *h);
-    if (h) h->md = EVP_MD_CTX_new();
-    if (!h || !h->md || EVP_DigestInit_ex(h->md, EVP_sha256(), NULL) != 1) {
-        if (h) EVP_MD_CTX_free(h->md);
-        free(h);
-        return sd_fail(err, SD_ENOMEM, "out of memory while hashing");
-    }
+    sd_hasher *h = sd_alloc(1, sizeof *h);
+    if (!h) return sd_fail(err, SD_ENOMEM, "out of memory while hashing");
+    SD_ASSERT(SHA256_Init(&h->state) == 1);
     *out = h;
     return SD_OK;
 }
 
 void sd_hasher_add(sd_hasher *h, const void *data, size_t len) {
-    SD_ASSERT(EVP_DigestUpdate(h->md, data, len) == 1);
+    SD_ASSERT(SHA256_Update(&h->state, data, len) == 1);
 }
 
 sd_sha256 sd_hasher_close(sd_hasher *h) {
     sd_sha256 out = {{0}};
-    unsigned char raw[EVP_MAX_MD_SIZE];
-    unsigned n = 0;
-    SD_ASSERT(EVP_DigestFinal_ex(h->md, raw, &n) == 1 && n == 32);
-    for (int i = 0; i < 32; i++) snprintf(out.hex + 2 * i, 3, "%02x", raw[i]);
-    EVP_MD_CTX_free(h->md);
+    unsigned char raw[SHA256_DIGEST_LENGTH];
+    SD_ASSERT(SHA256_Final(raw, &h->state) == 1);
+    for (int i = 0; i < SHA256_DIGEST_LENGTH; i++) snprintf(out.hex + 2 * i, 3, "%02x", raw[i]);
     free(h);
     return out;
 }

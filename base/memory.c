@@ -43,6 +43,32 @@ char *sd_sprintf(const char *fmt, ...) {
     return n < 0 ? NULL : p;
 }
 
+static _Thread_local bool lost;
+
+void *sd_malloc_marked(size_t bytes) {
+    void *p = malloc(bytes);
+    if (!p) lost = true;
+    return p;
+}
+
+void *sd_realloc_marked(void *p, size_t bytes) {
+    void *q = realloc(p, bytes);
+    if (!q && bytes) lost = true;
+    return q;
+}
+
+bool sd_memory_lost(void) {
+    return lost;
+}
+
+void sd_memory_lost_mark(void) {
+    lost = true;
+}
+
+void sd_memory_lost_clear(void) {
+    lost = false;
+}
+
 struct sd_arena_block {
     sd_arena_block *next;
     size_t used, cap;

@@ -33,6 +33,18 @@ char *sd_strndup(const char *s, size_t n); // copies n bytes and ends them with 
 char *sd_sprintf(const char *fmt, ...)
     __attribute__((format(printf, 1, 2))); // NULL when out of memory
 
+// Libraries whose calls forget that an allocation failed (jansson, libevent) are given these as
+// their allocator: a failure leaves a mark on the thread, and what was made meanwhile is looked at
+// once, at its end, rather than at each of a hundred calls.
+void *sd_malloc_marked(size_t bytes);
+void *sd_realloc_marked(void *p, size_t bytes);
+/// True when one of them returned NULL on this thread since the mark was cleared. What a library
+/// built since then may lack a part: it is thrown away.
+bool sd_memory_lost(void);
+void sd_memory_lost_mark(void); // for a failure of one's own that its caller may overlook
+/// For whoever begins something new on a thread that lives on: a request, an optional file.
+void sd_memory_lost_clear(void);
+
 // An arena gives memory that is freed all at once. Zero-initialised is a valid empty arena.
 typedef struct sd_arena_block sd_arena_block;
 typedef struct {

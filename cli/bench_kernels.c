@@ -5,6 +5,7 @@
 // pass the last-level cache are used in turn. The figure is the lower decile of single calls: like
 // the limits, it asks what the kernel does when the machine's other tenants leave it alone.
 #include "base/clock.h"
+#include "base/json.h"
 #include "base/memory.h"
 #include "base/pool.h"
 #include "cli/bench.h"
@@ -114,7 +115,7 @@ static void report(const bench *b, const char *op, const char *shape, const char
                               s * 1e6, "gb_per_s", gb, "gop_per_s", g, "read_limit_percent",
                               gb / b->limit.read_gb * 100, "compute_limit_percent", g / peak * 100,
                               "cost_ratio", ratio);
-        if (o) json_dumpf(o, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6));
+        sd_json_print(stdout, o, JSON_COMPACT | JSON_REAL_PRECISION(6), NULL); // main() knows
         json_decref(o);
         putchar('\n');
         return;

@@ -6,6 +6,7 @@
 // fresh process of this program, from exec to its first token, with a warm page cache.
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "cli/bench.h"
 #include "cli/decoding.h"
 #include "cli/run_model.h"
@@ -371,7 +372,7 @@ static sd_status report(const bench *b, sd_error *err) {
         json_object_set_new(o, "cold_start_first_token_s", json_real(b->start_s));
         json_object_set_new(o, "rss_mb", json_real(b->rss_mb));
         json_object_set_new(o, "file_mb", json_real(b->file_mb));
-        json_dumpf(o, stdout, JSON_COMPACT);
+        SD_TRY(sd_json_print(stdout, o, JSON_COMPACT, err));
         fputc('\n', stdout);
         goto out;
     }

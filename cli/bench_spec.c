@@ -5,6 +5,7 @@
 // were is part of the result, and a difference fails the run.
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "cli/bench.h"
 #include "cli/decoding.h"
@@ -103,7 +104,8 @@ static sd_status parse_line(bench *b, const char *path, int line, const char *te
                             sd_error *err) {
     sd_status st = SD_OK;
     json_error_t je;
-    json_t *o = json_loadb(text, len, JSON_REJECT_DUPLICATES, &je);
+    json_t *o = NULL;
+    SD_TRY(sd_json_load(&o, text, len, JSON_REJECT_DUPLICATES, &je, err));
     SD_CHECK(o, err, SD_EFORMAT, "%s: line %d: %s", path, line, je.text);
     json_t *messages = json_object_get(o, "messages");
     SD_CHECK(json_array_size(messages) > 0 || json_string_length(json_object_get(o, "prompt")) > 0,
@@ -307,10 +309,10 @@ static sd_status report(const bench *b, const char *path, sd_error *err) {
                               b->d.model->name ? b->d.model->name : "", "prompts", path,
                               "temperature", b->a->decoding.temperature, "tasks", tasks, "answers",
                               pairs, "identical", identical, "plain_tokens_sha256", b->digest.hex);
-        SD_CHECK_ALLOC(o, err);
-        json_dumpf(o, stdout, JSON_COMPACT);
-        fputc('\n', stdout);
+        st = sd_json_print(stdout, o, JSON_COMPACT, err);
         json_decref(o);
+        if (st != SD_OK) goto out;
+        fputc('\n', stdout);
     } else {
         printf("%-10s %4s  %8s %8s  %6s  %6s  %7s  %5s  %7s\n", "task", "n", "plain/s", "spec/s",
                "decode", "cpu", "request", "tau", "accept");

@@ -1,5 +1,6 @@
 // Shows what training will see: each token of a row, told apart by colour on a terminal and by
 // brackets elsewhere.
+#include "base/json.h"
 #include "cli/common.h"
 #include "cli/data.h"
 #include "datasets/dataset.h"
@@ -144,7 +145,7 @@ static sd_status print_json(const sd_dataset *d, int64_t row, const sd_dataset_r
                     sd_dataset_sequence_len(d), "used", r->used, "segments", segments, "tokens",
                     tokens, "labels", labels);
     SD_CHECK_ALLOC(all, err);
-    json_dumpf(all, stdout, JSON_COMPACT);
+    SD_TRY(sd_json_print(stdout, all, JSON_COMPACT, err));
     putchar('\n');
 out:
     json_decref(tokens);

@@ -1,5 +1,6 @@
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "cli/common.h"
 #include "cli/data.h"
@@ -110,11 +111,10 @@ static sd_status report_json(const char *out, const sd_prepare_report *r, double
                   (json_int_t)r->truncated, "tokens", (json_int_t)r->tokens, "supervised",
                   (json_int_t)r->supervised, "rows", (json_int_t)r->rows, "longest",
                   (json_int_t)r->longest, "efficiency", r->efficiency, "seconds", seconds);
-    if (!j) return sd_fail(err, SD_ENOMEM, "out of memory");
-    json_dumpf(j, stdout, JSON_COMPACT);
-    putchar('\n');
+    sd_status st = sd_json_print(stdout, j, JSON_COMPACT, err);
+    if (st == SD_OK) putchar('\n');
     json_decref(j);
-    return SD_OK;
+    return st;
 }
 
 static sd_status check_sources(const sd_strings *files, sd_error *err) {

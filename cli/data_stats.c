@@ -1,3 +1,4 @@
+#include "base/json.h"
 #include "cli/common.h"
 #include "cli/data.h"
 #include "datasets/dataset.h"
@@ -121,8 +122,7 @@ static sd_status print_json(const sd_dataset *d, const char *path, const stats *
         "sequence_len", sd_dataset_sequence_len(d), "efficiency", efficiency, "length", "min",
         s->shortest, "median", s->median, "p95", s->p95, "max", s->longest, "histogram", histogram,
         "tokenizer_sha256", sd_dataset_tokenizer(d), "sha256", sd_dataset_sha256(d)->hex);
-    SD_CHECK_ALLOC(j, err);
-    json_dumpf(j, stdout, JSON_COMPACT);
+    SD_TRY(sd_json_print(stdout, j, JSON_COMPACT, err));
     putchar('\n');
 out:
     json_decref(histogram);

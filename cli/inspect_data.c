@@ -1,5 +1,6 @@
 // inspect: datasets, corpus indexes and runs.
 #include "base/file.h"
+#include "base/json.h"
 #include "cli/inspect.h"
 #include "datasets/corpus_index.h"
 #include "datasets/dataset.h"
@@ -103,7 +104,7 @@ static sd_status manifest_of(json_t **out, const char *folder, sd_error *err) {
     SD_TRY(sd_path_look(&kind, path, err));
     if (kind == SD_PATH_NONE) goto out;
     SD_TRY(sd_file_read(&data, &len, path, MAX_MANIFEST, err));
-    *out = json_loadb(data, len, JSON_REJECT_DUPLICATES, &why);
+    SD_TRY(sd_json_load(out, data, len, JSON_REJECT_DUPLICATES, &why, err));
     SD_CHECK(*out, err, SD_EFORMAT,
              "%s: line %d: %s; it is damaged: remove it, and specdec train writes it again", path,
              why.line, why.text);

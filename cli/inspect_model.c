@@ -1,5 +1,6 @@
 // inspect: models and adapters.
 #include "base/file.h"
+#include "base/json.h"
 #include "cli/inspect.h"
 #include "model/gguf.h"
 #include "model/model.h"
@@ -288,7 +289,7 @@ sd_status sd_inspect_peft(json_t **out, const char *folder, const sd_inspect_opt
     SD_CHECK_ALLOC(path && weights ? o : NULL, err);
     SD_TRY(sd_file_read(&bytes, &len, path, MAX_CONFIG, err));
     json_error_t je;
-    config = json_loadb(bytes, len, 0, &je);
+    SD_TRY(sd_json_load(&config, bytes, len, 0, &je, err));
     SD_CHECK(config, err, SD_EFORMAT, "%s: byte %d: is not JSON: %s", path, je.position, je.text);
     json_object_set_new(o, "kind", json_string("adapter"));
     json_object_set_new(o, "format", json_string("PEFT folder"));

@@ -1,6 +1,7 @@
 // specdec VERB ...: finds the verb, runs it, turns its status into a sentence and an exit code.
 #include "base/file.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "cli/verb.h"
 #include "cli/verbs.h"
 
@@ -151,6 +152,8 @@ int main(int argc, char **argv) {
         if (!v) return unknown_verb(argv[1]);
         st = v->run ? v->run(argc - 2, argv + 2, &err) : sd_become_other(&err);
     }
+    if (st == SD_OK && sd_memory_lost())
+        st = sd_fail(&err, SD_ENOMEM, "out of memory: what was written may lack a part");
     // What was written and lost in the middle of a long output leaves only the mark of ferror.
     bool lost = fflush(stdout) != 0 || ferror(stdout);
     if (lost && st == SD_OK && !reader_is_gone())

@@ -1,4 +1,5 @@
 // specdec cache: the packed forms that are kept (model/pack_cache.h).
+#include "base/json.h"
 #include "cli/common.h"
 #include "cli/verbs.h"
 #include "model/pack_cache.h"
@@ -25,7 +26,6 @@ static const sd_option rows[] = {{.name = "json",
 static sd_status list(const sd_pack_entry *e, int n, const char *dir, bool json, sd_error *err) {
     sd_status st = SD_OK;
     json_t *all = json_array();
-    char *text = NULL;
     int64_t bytes = 0;
     for (int i = 0; i < n; i++) {
         bytes += e[i].bytes;
@@ -47,13 +47,11 @@ static sd_status list(const sd_pack_entry *e, int n, const char *dir, bool json,
     if (!json) goto out;
     json_t *o = json_pack("{s:s, s:I, s:O}", "dir", dir, "most_bytes",
                           (json_int_t)sd_pack_cache_bytes(), "files", all);
-    text = json_dumps(o, JSON_COMPACT);
+    st = sd_json_print(stdout, o, JSON_COMPACT, err);
     json_decref(o);
-    SD_CHECK_ALLOC(text, err);
-    puts(text);
+    if (st == SD_OK) putchar('\n');
 out:
     json_decref(all);
-    free(text);
     return st;
 }
 

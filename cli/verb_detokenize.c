@@ -1,5 +1,6 @@
 // specdec detokenize: the inverse of tokenize. The bytes go out as they are, without a newline, so
 // that `tokenize - | detokenize -` gives its input back.
+#include "base/json.h"
 #include "cli/run_model.h"
 #include "cli/verbs.h"
 
@@ -48,19 +49,16 @@ static sd_status print_json(const sd_buf *raw, sd_error *err) {
     sd_status st = SD_OK;
     sd_buf text = sd_buf_make(SIZE_MAX / 4);
     sd_utf8_stream s = {0};
-    char *dump = NULL;
     SD_CHECK_ALLOC(sd_utf8_stream_add(&s, raw->data, raw->len, &text) &&
                            sd_utf8_stream_add(&s, NULL, 0, &text) && sd_buf_adds(&text, "")
                        ? raw
                        : NULL,
                    err);
     json_t *o = json_pack("{s:s%}", "text", text.data, text.len);
-    dump = json_dumps(o, 0);
+    st = sd_json_print(stdout, o, 0, err);
     json_decref(o);
-    SD_CHECK_ALLOC(dump, err);
-    puts(dump);
+    if (st == SD_OK) putchar('\n');
 out:
-    free(dump);
     sd_buf_free(&text);
     return st;
 }

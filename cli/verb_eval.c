@@ -5,6 +5,7 @@
 // equals the wanted one.
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "cli/decoding.h"
 #include "cli/verbs.h"
 
@@ -62,7 +63,8 @@ static sd_status add_record(suite *s, const char *line, size_t len, const char *
     sd_status st = SD_OK;
     json_error_t je;
     record r = {.answer = sd_buf_make(MAX_LINE)};
-    json_t *root = json_loadb(line, len, JSON_REJECT_DUPLICATES, &je);
+    json_t *root = NULL;
+    SD_TRY(sd_json_load(&root, line, len, JSON_REJECT_DUPLICATES, &je, err));
     SD_CHECK(json_is_object(root), err, SD_EFORMAT, "%s:%d: not a JSON object: %s", path, number,
              je.text);
     const json_t *messages = json_object_get(root, "messages"),
@@ -85,7 +87,9 @@ static sd_status add_record(suite *s, const char *line, size_t len, const char *
     }
     if (json_is_string(want)) {
         r.want_text = sd_strdup(json_string_value(want));
-        r.want = json_loads(r.want_text ? r.want_text : "", JSON_REJECT_DUPLICATES, NULL);
+        SD_CHECK_ALLOC(r.want_text, err);
+        SD_TRY(sd_json_load(&r.want, r.want_text, strlen(r.want_text), JSON_REJECT_DUPLICATES, NULL,
+                            err));
     } else {
         r.want = json_incref((json_t *)(uintptr_t)want);
     }
@@ -231,9 +235,11 @@ static field_score *field_of(score *sc, const char *name) {
     return f;
 }
 
-static void score_record(score *sc, const record *r) {
+static sd_status score_record(score *sc, const record *r, sd_error *err) {
     const char *text = r->answer.data ? r->answer.data : "";
-    json_t *got = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+    json_t *got;
+    sd_status st = sd_json_load(&got, text, strlen(text), JSON_REJECT_DUPLICATES, NULL, err);
+    if (st != SD_OK) return st;
     bool all = json_is_object(got);
     sc->n++;
     sc->failed += r->failed;
@@ -253,6 +259,7 @@ static void score_record(score *sc, const record *r) {
         sc->all_fields += all;
     }
     json_decref(got);
+    return SD_OK;
 }
 
 static json_t *score_json(const score *sc, const args *a, double seconds, int64_t tokens,
@@ -313,9 +320,10 @@ static sd_status write_answers(const suite *s, const char *path, sd_error *err) 
         json_t *want = r->want ? json_incref(r->want) : json_string(r->want_text);
         json_t *line = json_pack("{s:i, s:s, s:o}", "record", i, "answer",
                                  r->answer.data ? r->answer.data : "", "want", want);
-        char *text = line ? json_dumps(line, JSON_COMPACT) : NULL;
+        char *text = NULL;
+        st = sd_json_dump(&text, line, JSON_COMPACT, err);
         json_decref(line);
-        SD_CHECK_ALLOC(text, err);
+        if (st != SD_OK) goto out;
         fprintf(out.f, "%s\n", text);
         free(text);
     }
@@ -331,7 +339,7 @@ static sd_status read_against(json_t **out, const char *path, sd_error *err) {
     size_t len;
     json_error_t je;
     SD_TRY(sd_stream_read(&text, &len, path, 1 << 24, err));
-    *out = json_loadb(text, len, JSON_REJECT_DUPLICATES, &je);
+    SD_TRY(sd_json_load(out, text, len, JSON_REJECT_DUPLICATES, &je, err));
     SD_CHECK(json_is_object(*out) && json_object_get(*out, "records"), err, SD_EFORMAT,
              "%s: not a result of specdec eval --json (%s)", path,
              *out ? "records is missing" : je.text);
@@ -366,12 +374,11 @@ sd_status sd_verb_eval(int argc, char **argv, sd_error *err) {
              d.model->chat_error ? d.model->chat_error : "none is there");
     SD_TRY(sd_decoding_start(&d, &a.common, &a.decoding, (int)a.slots, 0, err));
     SD_TRY(answer_all(&s, &d, &a, &seconds, &es, err));
-    for (int i = 0; i < s.n; i++) score_record(&sc, &s.item[i]);
+    for (int i = 0; i < s.n; i++) SD_TRY(score_record(&sc, &s.item[i], err));
     if (a.answers) SD_TRY(write_answers(&s, a.answers, err));
     if (a.json) {
         result = score_json(&sc, &a, seconds, s.tokens, &es);
-        SD_CHECK_ALLOC(result, err);
-        json_dumpf(result, stdout, JSON_INDENT(2));
+        SD_TRY(sd_json_print(stdout, result, JSON_INDENT(2), err));
         putchar('\n');
     } else {
         print_table(&sc, old, &a, seconds, s.tokens);

@@ -1,6 +1,7 @@
 // specdec export: an adapter for other tools, or merged into its base; what was written is loaded
 // again and compared.
 #include "base/file.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/pool.h"
 #include "cli/common.h"
@@ -63,7 +64,7 @@ static sd_status base_of_run(char **out, const char *run, sd_error *err) {
     SD_CHECK(kind != SD_PATH_NONE, err, SD_EINVAL,
              "--model is missing, and %s is no run that names its base; give --model MODEL", run);
     SD_TRY(sd_file_read(&text, &len, path, 1 << 20, err));
-    root = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
+    SD_TRY(sd_json_load(&root, text, len, JSON_REJECT_DUPLICATES, NULL, err));
     const char *base = json_string_value(json_object_get(json_object_get(root, "base"), "path"));
     SD_CHECK(base, err, SD_EFORMAT, "%s: does not name the base; give --model MODEL", path);
     *out = sd_strdup(base);

@@ -1,5 +1,6 @@
 // specdec generate: one answer, streamed as text or reported as JSON.
 #include "base/file.h"
+#include "base/json.h"
 #include "cli/decoding.h"
 #include "cli/verbs.h"
 
@@ -105,6 +106,7 @@ static sd_status read_prompt(sd_ids *ids, const generate_args *a, const sd_model
         SD_CHECK(m->chat, err, SD_EINVAL, "%s: no chat template%s%s; run without --chat", m->path,
                  m->chat_error ? ": " : "", m->chat_error ? m->chat_error : "");
         messages = json_pack("[{s:s, s:s%}]", "role", "user", "content", text, len);
+        SD_CHECK(messages || !sd_memory_lost(), err, SD_ENOMEM, "out of memory");
         SD_CHECK(messages, err, SD_EINVAL, "the prompt is not valid UTF-8; a message must be");
         SD_TRY(sd_model_chat_ids(m, messages, NULL, NULL, true, ids, err));
     } else {
@@ -128,8 +130,7 @@ static sd_status print_json(const answer *a, int prompt_tokens, sd_error *err) {
                   sd_finish_name(a->finish), "prompt_tokens", prompt_tokens, "timings",
                   "prefill_ms", a->stats.prefill_ms, "decode_ms", a->stats.decode_ms, "tok_s",
                   sd_decode_speed(&a->stats), "speculation", sd_spec_json(&a->stats.spec));
-    SD_CHECK_ALLOC(o, err);
-    json_dumpf(o, stdout, JSON_COMPACT);
+    SD_TRY(sd_json_print(stdout, o, JSON_COMPACT, err));
     fputc('\n', stdout);
 out:
     json_decref(o);

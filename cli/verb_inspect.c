@@ -2,6 +2,7 @@
 // it. The report is one JSON object; for people it is printed as lines, lists of objects as a table
 // row each, and texts of several lines under their name.
 #include "base/file.h"
+#include "base/json.h"
 #include "cli/inspect.h"
 #include "cli/verbs.h"
 #include "model/gguf.h"
@@ -183,20 +184,17 @@ sd_status sd_verb_inspect(int argc, char **argv, sd_error *err) {
     args a = {0};
     sd_strings rest;
     json_t *report = NULL;
-    char *dump = NULL;
     SD_TRY(sd_options_parse(&rest, rows, &a, argc, argv, err));
     SD_CHECK(rest.n == 1, err, SD_EINVAL, "one PATH is wanted, not %d", rest.n);
     sd_inspect_options o = {a.metadata, a.tensors};
     SD_TRY(inspect(&report, rest.item[0], &o, err));
     if (a.json) {
-        dump = json_dumps(report, JSON_INDENT(1));
-        SD_CHECK_ALLOC(dump, err);
-        puts(dump);
+        SD_TRY(sd_json_print(stdout, report, JSON_INDENT(1), err));
+        putchar('\n');
     } else {
         print_report(report);
     }
 out:
-    free(dump);
     json_decref(report);
     return st;
 }

@@ -1,6 +1,7 @@
 // specdec tokenize: what the model sees of a text. Special tokens in the text are recognised; a
 // beginning-of-sequence token is added only on request, so that tokenize and detokenize are
 // inverse.
+#include "base/json.h"
 #include "cli/run_model.h"
 #include "cli/verbs.h"
 
@@ -53,7 +54,6 @@ static sd_status print_json(const sd_tokenizer *t, const sd_ids *ids, bool piece
     sd_status st = SD_OK;
     sd_buf text = sd_buf_make(1 << 20);
     json_t *list = json_array(), *texts = json_array();
-    char *dump = NULL;
     for (int i = 0; i < ids->n; i++) {
         json_array_append_new(list, json_integer(ids->id[i]));
         if (!pieces) continue;
@@ -62,12 +62,10 @@ static sd_status print_json(const sd_tokenizer *t, const sd_ids *ids, bool piece
     }
     json_t *o = json_pack("{s:O}", "ids", list);
     if (pieces) json_object_set(o, "pieces", texts);
-    dump = json_dumps(o, 0);
+    st = sd_json_print(stdout, o, 0, err);
     json_decref(o);
-    SD_CHECK_ALLOC(dump, err);
-    puts(dump);
+    if (st == SD_OK) putchar('\n');
 out:
-    free(dump);
     json_decref(list);
     json_decref(texts);
     sd_buf_free(&text);

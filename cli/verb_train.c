@@ -1,5 +1,6 @@
 // specdec train RECIPE [key=value ...]: the run itself is trainer/run.c; here are the options, the
 // plan's table and the summary.
+#include "base/json.h"
 #include "cli/common.h"
 #include "cli/verbs.h"
 #include "trainer/init.h"
@@ -104,10 +105,10 @@ static sd_status print_json(const sd_run_report *r, bool plan, sd_error *err) {
         set_number(j, "verify_mean_kl", r->verified ? r->worst_kl : NAN);
         set_number(j, "verify_top1", r->verified ? r->worst_top1 : NAN);
     }
-    json_dumpf(j, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9));
-    putchar('\n');
+    sd_status st = sd_json_print(stdout, j, JSON_COMPACT | JSON_REAL_PRECISION(9), err);
+    if (st == SD_OK) putchar('\n');
     json_decref(j);
-    return SD_OK;
+    return st;
 }
 
 static void print_summary(const sd_run_report *r) {

@@ -4,6 +4,7 @@
 #include "datasets/dataset.h"
 
 #include "base/file.h"
+#include "base/json.h"
 #include "datasets/prepare.h"
 #include "datasets/store.h"
 
@@ -48,7 +49,7 @@ static sd_status check_manifest(sd_dataset *d, sd_error *err) {
     SD_CHECK(there != SD_PATH_NONE, err, SD_ENOTFOUND,
              "%s: is missing, so %s cannot be verified; prepare the data again", path, d->path);
     SD_TRY(sd_file_read(&text, &len, path, MAX_MANIFEST, err));
-    j = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
+    SD_TRY(sd_json_load(&j, text, len, JSON_REJECT_DUPLICATES, NULL, err));
     const char *kind = json_string_value(json_object_get(j, "kind"));
     const char *hash = json_string_value(json_object_get(j, "sha256"));
     SD_CHECK(kind && strcmp(kind, "specdec dataset") == 0 && hash && strlen(hash) == 64, err,
@@ -82,7 +83,8 @@ static sd_status read_attributes(sd_dataset *d, sd_error *err) {
     SD_TRY(sd_store_get_text(d->store, "recipe", &d->recipe, err));
     SD_TRY(sd_store_get_text(d->store, "sources", &d->source_text, err));
     SD_TRY(sd_store_get_text(d->store, "made_from_sha256", &made_from, err));
-    d->sources = json_loads(d->source_text, JSON_REJECT_DUPLICATES, NULL);
+    SD_TRY(sd_json_load(&d->sources, d->source_text, strlen(d->source_text), JSON_REJECT_DUPLICATES,
+                        NULL, err));
     SD_CHECK(json_is_array(d->sources) && strlen(made_from) == 64 && d->vocab > 0, err, SD_EFORMAT,
              "%s: its attributes are malformed; prepare the data again", d->path);
     memcpy(d->made_from.hex, made_from, 64);

@@ -2,6 +2,7 @@
 // the file is flushed, hashed, renamed, and the manifest follows. A crash between the two renames
 // leaves a file whose manifest does not match, which is refused when opened.
 #include "base/file.h"
+#include "base/json.h"
 #include "datasets/pack.h"
 #include "datasets/prepare.h"
 #include "datasets/store.h"
@@ -100,9 +101,9 @@ static sd_status write_docs(sd_store *s, const layout *l, const sd_gathered *g, 
 }
 
 static sd_status set_json(sd_store *s, const char *name, const json_t *value, sd_error *err) {
-    char *text = json_dumps(value, JSON_COMPACT | JSON_REAL_PRECISION(17));
-    if (!text) return sd_fail(err, SD_ENOMEM, "out of memory");
-    sd_status st = sd_store_set_text(s, name, text, err);
+    char *text = NULL;
+    sd_status st = sd_json_dump(&text, value, JSON_COMPACT | JSON_REAL_PRECISION(17), err);
+    if (st == SD_OK) st = sd_store_set_text(s, name, text, err);
     free(text);
     return st;
 }
@@ -146,10 +147,11 @@ static sd_status write_manifest(const char *out, const sd_sha256 *file, int64_t 
                   (json_int_t)r->rows, "sequence_len", o->sequence_len, "records",
                   (json_int_t)r->records, "tokens", (json_int_t)r->tokens, "supervised",
                   (json_int_t)r->supervised, "recipe", sd_prepare_recipe(o), "sources", g->sources);
-    SD_CHECK(j, err, SD_EINVAL, "%s: the path is not UTF-8; choose another", out);
-    text = json_dumps(j, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
+    SD_CHECK(j || sd_memory_lost(), err, SD_EINVAL, "%s: the path is not UTF-8; choose another",
+             out);
+    SD_TRY(sd_json_dump(&text, j, JSON_INDENT(1) | JSON_REAL_PRECISION(17), err));
     path = sd_sprintf("%s.manifest.json", out);
-    SD_CHECK(text && path, err, SD_ENOMEM, "out of memory");
+    SD_CHECK_ALLOC(path, err);
     SD_TRY(sd_file_write(path, text, strlen(text), err));
 out:
     json_decref(j);

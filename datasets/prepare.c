@@ -4,6 +4,7 @@
 #include "datasets/prepare.h"
 
 #include "base/file.h"
+#include "base/json.h"
 #include "datasets/labels.h"
 #include "datasets/reader.h"
 
@@ -292,6 +293,7 @@ static sd_status list_sources(json_t **out, int64_t *bytes, struct stat *state,
         json_t *about =
             json_pack("{s:s, s:s, s:I, s:s}", "path", path, "sha256", hash.hex, "bytes",
                       (json_int_t)sb.st_size, "format", sd_format_name(o->source[i].format));
+        SD_CHECK(about || !sd_memory_lost(), err, SD_ENOMEM, "out of memory");
         SD_CHECK(about, err, SD_EINVAL, "%s: the path is not UTF-8; rename the file", path);
         SD_CHECK(json_array_append_new(list, about) == 0, err, SD_ENOMEM, "out of memory");
         *bytes += sb.st_size;
@@ -309,8 +311,9 @@ static sd_status make_key(sd_sha256 *out, const json_t *recipe, const json_t *so
     sd_hasher *h = NULL;
     json_t *about;
     size_t i;
-    char *text = json_dumps(recipe, JSON_SORT_KEYS | JSON_COMPACT | JSON_REAL_PRECISION(17));
-    SD_CHECK_ALLOC(text, err);
+    char *text = NULL;
+    SD_TRY(
+        sd_json_dump(&text, recipe, JSON_SORT_KEYS | JSON_COMPACT | JSON_REAL_PRECISION(17), err));
     SD_TRY(sd_hasher_open(&h, err));
     sd_hasher_add(h, text, strlen(text) + 1);
     json_array_foreach(sources, i, about) {

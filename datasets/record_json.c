@@ -2,6 +2,7 @@
 // that it cannot hold written as marked strings.
 #include "datasets/record_json.h"
 
+#include "base/json.h"
 #include "base/memory.h"
 
 #include <errno.h>
@@ -116,8 +117,10 @@ const char *sd_json_odd_number(const json_t *tree) {
 
 // ---- texts -------------------------------------------------------------------------------------
 
-static json_t *load(const char *bytes, size_t len, json_error_t *je) {
-    return json_loadb(bytes, len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY, je);
+static sd_status load(json_t **out, const char *bytes, size_t len, json_error_t *je,
+                      sd_error *err) {
+    return sd_json_load(out, bytes, len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL | JSON_DECODE_ANY,
+                        je, err);
 }
 
 static sd_status not_json(const char *bytes, size_t len, const char *where, int64_t line,
@@ -133,8 +136,6 @@ static sd_status not_json(const char *bytes, size_t len, const char *where, int6
                        "%s, line %lld: byte %zu of the record (0x%02x) is not UTF-8; convert the "
                        "file to UTF-8",
                        where, (long long)line, at + 1, (unsigned char)bytes[at]);
-    if (json_error_code(je) == json_error_out_of_memory)
-        return sd_fail(err, SD_ENOMEM, "out of memory at %s, line %lld", where, (long long)line);
     if (json_error_code(je) == json_error_end_of_input_expected)
         return sd_fail(err, SD_EFORMAT,
                        "%s, line %lld: something follows the record on its line; write one record "
@@ -147,14 +148,16 @@ static sd_status not_json(const char *bytes, size_t len, const char *where, int6
 sd_status sd_json_parse(json_t **out, const char *bytes, size_t len, const char *where,
                         int64_t line, sd_error *err) {
     json_error_t je;
-    *out = load(bytes, len, &je);
-    if (*out) return SD_OK;
+    sd_status st = load(out, bytes, len, &je, err);
+    if (st != SD_OK || *out) return st;
     sd_buf marked = sd_buf_make((size_t)1 << 30);
     bool changed = false;
-    if (mark_numbers(&marked, bytes, len, &changed) && changed)
-        *out = load(marked.data, marked.len, &je);
+    if (!mark_numbers(&marked, bytes, len, &changed))
+        st = sd_fail(err, SD_ENOMEM, "out of memory at %s, line %lld", where, (long long)line);
+    else if (changed)
+        st = load(out, marked.data, marked.len, &je, err);
     sd_buf_free(&marked);
-    return *out ? SD_OK : not_json(bytes, len, where, line, &je, err);
+    return st != SD_OK || *out ? st : not_json(bytes, len, where, line, &je, err);
 }
 
 sd_status sd_json_record(json_t **out, const char *bytes, size_t len, const char *where,

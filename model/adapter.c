@@ -7,6 +7,7 @@
 #include "model/adapter.h"
 
 #include "base/file.h"
+#include "base/json.h"
 #include "model/adapter_basis.h"
 #include "model/adapter_pack.h"
 #include "model/gguf.h"
@@ -245,7 +246,7 @@ static sd_status read_config(json_t **root, peft_config *c, const char *path, sd
     size_t len;
     json_error_t je;
     SD_TRY(sd_file_read(&text, &len, path, MAX_CONFIG_BYTES, err));
-    *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &je);
+    SD_TRY(sd_json_load(root, text, len, JSON_REJECT_DUPLICATES, &je, err));
     SD_CHECK(json_is_object(*root), err, SD_EFORMAT, "%s:%d:%d: not a JSON object: %s", path,
              je.line, je.column, je.text);
     const char *type = json_string_value(json_object_get(*root, "peft_type"));
@@ -482,7 +483,7 @@ static sd_status check_manifest(const sd_adapter *a, const char *run, sd_error *
     SD_TRY(sd_path_look(&kind, path, err));
     if (kind == SD_PATH_NONE) goto out;
     SD_TRY(sd_file_read(&text, &len, path, MAX_CONFIG_BYTES, err));
-    root = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
+    SD_TRY(sd_json_load(&root, text, len, JSON_REJECT_DUPLICATES, NULL, err));
     const char *want = json_string_value(
         json_object_get(json_object_get(json_object_get(root, "artefacts"), "adapter"), "sha256"));
     SD_CHECK(want, err, SD_EFORMAT, "%s: names no adapter with its SHA-256; the run is damaged",

@@ -6,6 +6,7 @@
 #include "model/adapter.h"
 
 #include "base/file.h"
+#include "base/json.h"
 #include "model/adapter_basis.h"
 #include "model/gguf.h"
 #include "model/safetensors.h"
@@ -60,8 +61,7 @@ static sd_status write_config(const char *path, const sd_adapter *a, const sd_mo
         "use_dora", 0, "rank_pattern", "alpha_pattern", "fan_in_fan_out", 0, "init_lora_weights", 1,
         "modules_to_save", "layers_to_transform", "layers_pattern", "revision");
     SD_CHECK_ALLOC(root, err);
-    text = json_dumps(root, JSON_INDENT(2) | JSON_SORT_KEYS);
-    SD_CHECK_ALLOC(text, err);
+    SD_TRY(sd_json_dump(&text, root, JSON_INDENT(2) | JSON_SORT_KEYS, err));
     SD_TRY(sd_file_write(path, text, strlen(text), err));
 out:
     free(text);

@@ -4,6 +4,7 @@
 // A folder is what a trainer wrote, so keys that change the mathematics and that we do not compute
 // are refused rather than passed over.
 #include "base/file.h"
+#include "base/json.h"
 #include "model/model_private.h"
 #include "model/safetensors.h"
 
@@ -45,7 +46,7 @@ static const sd_tensor_source source = {
           LAYER "mlp.gate_proj.weight", LAYER "mlp.up_proj.weight", LAYER "mlp.down_proj.weight"},
     .ignored = {"rotary_emb.inv_freq", NULL}};
 
-// flags: of json_loadb. tokenizer_config.json is read with integers as reals: transformers writes
+// flags: of sd_json_load. tokenizer_config.json is read with integers as reals: transformers writes
 // model_max_length as 10^30 where there is none.
 static sd_status read_json(json_t **out, const char *folder, const char *name, bool required,
                            size_t flags, sd_error *err) {
@@ -61,7 +62,7 @@ static sd_status read_json(json_t **out, const char *folder, const char *name, b
     }
     SD_TRY(sd_file_read(&text, &len, path, MAX_CONFIG, err));
     json_error_t je;
-    *out = json_loadb(text, len, JSON_REJECT_DUPLICATES | flags, &je);
+    SD_TRY(sd_json_load(out, text, len, JSON_REJECT_DUPLICATES | flags, &je, err));
     SD_CHECK(*out, err, SD_EFORMAT, "%s: byte %d: is not JSON: %s", path, je.position, je.text);
     SD_CHECK(json_is_object(*out), err, SD_EFORMAT, "%s: byte 0: is not a JSON object", path);
 out:

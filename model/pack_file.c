@@ -1,6 +1,7 @@
 #include "model/pack_file.h"
 
 #include "base/file.h"
+#include "base/json.h"
 #include "base/memory.h"
 
 #include <errno.h>
@@ -94,7 +95,7 @@ static json_t *read_json(const sd_pack_file *f, size_t at, size_t len, const voi
     json_t *out = NULL;
     char *text = len <= MOST_JSON ? malloc(len + 1) : NULL;
     if (text && read_at(f->fd, text, len, at) && sum_is(hex, head, head_bytes, text, len))
-        out = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
+        sd_json_load(&out, text, len, JSON_REJECT_DUPLICATES, NULL, NULL);
     free(text);
     return out;
 }
@@ -218,9 +219,9 @@ static size_t round_up(size_t n, size_t unit) {
 static sd_status make_label(char **out, size_t *len, const json_t *label, sd_error *err) {
     sd_status st = SD_OK;
     sd_sha256 sum;
-    char *json = json_dumps(label, JSON_COMPACT);
+    char *json = NULL;
     *out = NULL;
-    SD_CHECK_ALLOC(json, err);
+    SD_TRY(sd_json_dump(&json, label, JSON_COMPACT, err));
     size_t n = strlen(json);
     *out = malloc(LABEL_FIXED + n);
     SD_CHECK_ALLOC(*out, err);
@@ -280,9 +281,9 @@ sd_status sd_pack_file_write(const char *path, uint32_t mode, json_t *body, json
     sd_status st = SD_OK;
     sd_replace r = {0};
     struct stat sb;
-    char *json = json_dumps(body, JSON_COMPACT), *head = NULL;
+    char *json = NULL, *head = NULL;
     size_t label_len = 0;
-    SD_CHECK_ALLOC(json, err);
+    SD_TRY(sd_json_dump(&json, body, JSON_COMPACT, err));
     SD_TRY(make_label(&head, &label_len, label, err));
     // Room for numbers that grow: a label is written again in place.
     size_t sources = json_array_size(json_object_get(label, "sources"));

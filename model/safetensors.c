@@ -8,6 +8,8 @@
 // A folder's shards are opened as one set of tensors, so callers never see the split.
 #include "model/safetensors.h"
 
+#include "base/json.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -132,7 +134,8 @@ static sd_status read_file(sd_safetensors *s, const uint8_t *file, size_t size, 
              "download it again",
              path, (unsigned long long)len, MAX_HEADER);
     json_error_t je;
-    root = json_loadb((const char *)file + 8, (size_t)len, JSON_REJECT_DUPLICATES, &je);
+    SD_TRY(
+        sd_json_load(&root, (const char *)file + 8, (size_t)len, JSON_REJECT_DUPLICATES, &je, err));
     SD_CHECK(root, err, SD_EFORMAT, "%s: byte %lld: the header is not JSON: %s", path,
              8 + (long long)je.position, je.text);
     SD_CHECK(json_is_object(root), err, SD_EFORMAT, "%s: byte 8: the header is not a JSON object",
@@ -271,7 +274,7 @@ static sd_status open_shards(sd_safetensors **out, const char *folder, const cha
     SD_CHECK_ALLOC(file, err);
     SD_TRY(sd_file_read(&text, &len, index, MAX_INDEX, err));
     json_error_t je;
-    root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &je);
+    SD_TRY(sd_json_load(&root, text, len, JSON_REJECT_DUPLICATES, &je, err));
     SD_CHECK(root, err, SD_EFORMAT, "%s: byte %d: is not JSON: %s", index, je.position, je.text);
     json_t *map = json_object_get(root, "weight_map");
     SD_CHECK(json_is_object(map) && json_object_size(map) > 0, err, SD_EFORMAT,
@@ -400,8 +403,7 @@ static sd_status make_header(char **text, const char *path, const sd_st_tensor *
                  SD_ENOMEM, "%s: out of memory", path);
         offset += t[i].bytes;
     }
-    *text = json_dumps(root, JSON_COMPACT);
-    SD_CHECK_ALLOC(*text, err);
+    SD_TRY(sd_json_dump(text, root, JSON_COMPACT, err));
 out:
     json_decref(root);
     return st;

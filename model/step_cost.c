@@ -4,6 +4,7 @@
 #include "model/step_cost.h"
 
 #include "base/clock.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "kernels/cpu/features.h"
 #include "model/forward_private.h"
@@ -106,7 +107,7 @@ static json_t *read_tables(const char *path, const sd_sha256 *pack) {
     const char *json = text + HEX + 1;
     size_t len = (size_t)size - HEX - 1;
     if (sd_sha256_of(&sum, json, len, NULL) != SD_OK || memcmp(sum.hex, text, HEX) != 0) goto out;
-    all = json_loadb(json, len, JSON_REJECT_DUPLICATES, NULL);
+    if (sd_json_load(&all, json, len, JSON_REJECT_DUPLICATES, NULL, NULL) != SD_OK) goto out;
     const char *of = json_string_value(json_object_get(all, "pack"));
     tables = json_object_get(all, "tables");
     bool mine = of && strcmp(of, pack->hex) == 0 && json_array_size(tables) <= MAX_TABLES;
@@ -139,8 +140,7 @@ static sd_status store_write(const store *s, sd_error *err) {
     sd_sha256 sum;
     char *text = NULL, *json = NULL;
     json_t *all = json_pack("{s:s, s:O}", "pack", s->pack.hex, "tables", s->tables);
-    json = all ? json_dumps(all, JSON_COMPACT) : NULL;
-    SD_CHECK_ALLOC(json, err);
+    SD_TRY(sd_json_dump(&json, all, JSON_COMPACT, err));
     SD_TRY(sd_sha256_of(&sum, json, strlen(json), err));
     text = sd_sprintf("%s\n%s", sum.hex, json);
     SD_CHECK_ALLOC(text, err);

@@ -10,6 +10,7 @@
 #include "model/tokenizer_internal.h"
 
 #include "base/file.h"
+#include "base/json.h"
 
 #include <jansson.h>
 #include <string.h>
@@ -329,8 +330,9 @@ static sd_status open_json(sd_tokenizer **out, const char *json, size_t len, con
     bool bytes = false;
     *out = NULL;
     sd_tokenizer *t = sd_alloc(1, sizeof *t);
-    json_t *root = json_loadb(json, len, 0, &why);
+    json_t *root = NULL;
     SD_CHECK_ALLOC(t, err);
+    SD_TRY(sd_json_load(&root, json, len, 0, &why, err));
     t->bos = t->eos = -1;
     SD_CHECK(json_is_object(root), err, SD_EFORMAT, "tokenizer.json: line %d: %s", why.line,
              root ? "is not an object" : why.text);
@@ -372,7 +374,7 @@ sd_status sd_tokenizer_from_folder(sd_tokenizer **out, const char *folder, sd_er
     if (kind != SD_PATH_NONE) {
         SD_TRY(sd_file_read(&more, &n, config_path, MAX_JSON, err));
         // transformers writes model_max_length as 10^30 where there is none.
-        config = json_loadb(more, n, JSON_DECODE_INT_AS_REAL, &why);
+        SD_TRY(sd_json_load(&config, more, n, JSON_DECODE_INT_AS_REAL, &why, err));
         SD_CHECK(json_is_object(config), err, SD_EFORMAT, "%s: line %d: %s", config_path, why.line,
                  config ? "is not an object" : why.text);
     }

@@ -1,6 +1,8 @@
 // One list of fields makes both directions, so that none can be written and not read.
 #include "trainer/checkpoint_state.h"
 
+#include "base/json.h"
+
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
@@ -24,8 +26,9 @@ sd_status sd_train_state_write(char **text, const sd_train_state *s, size_t n, s
 #define WRITE_H(f) bad = json_object_set_new(j, #f, json_string(s->f.hex)) != 0 || bad;
 #define WRITE_S(f) bad = json_object_set_new(j, #f, json_string(s->f)) != 0 || bad;
     STATE_FIELDS(WRITE_I, WRITE_F, WRITE_B, WRITE_H, WRITE_S)
-    *text = bad ? NULL : json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(17));
-    SD_CHECK_ALLOC(*text, err);
+    *text = NULL;
+    SD_CHECK(!bad, err, SD_ENOMEM, "out of memory");
+    SD_TRY(sd_json_dump(text, j, JSON_INDENT(2) | JSON_REAL_PRECISION(17), err));
 out:
     json_decref(j);
     return st;
@@ -67,8 +70,9 @@ sd_status sd_train_state_read(sd_train_state *s, size_t *n, const char *text, co
                               sd_error *err) {
     sd_status st = SD_OK;
     int64_t schema = 0, parameters = 0;
-    json_t *j = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+    json_t *j = NULL;
     *s = (sd_train_state){0};
+    SD_TRY(sd_json_load(&j, text, strlen(text), JSON_REJECT_DUPLICATES, NULL, err));
     bool ok =
         read_int(&schema, j, "checkpoint") && schema == 1 && read_int(&parameters, j, "parameters");
 #define READ_I(f) ok = ok && read_int(&s->f, j, #f);

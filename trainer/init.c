@@ -3,6 +3,7 @@
 #include "trainer/init.h"
 
 #include "base/file.h"
+#include "base/json.h"
 #include "datasets/dataset.h"
 #include "trainer/recipe_table.h"
 
@@ -41,7 +42,8 @@ static sd_status count(counts *c, const char *data, sd_model *m, sd_error *err) 
                             .pool = pool};
     SD_TRY(sd_dataset_prepare(path, &o, m, &c->report, err));
     SD_TRY(sd_dataset_open(&d, path, err));
-    sources = json_loads(sd_dataset_sources(d), 0, NULL);
+    const char *listed = sd_dataset_sources(d);
+    SD_TRY(sd_json_load(&sources, listed, strlen(listed), 0, NULL, err));
     const char *format = json_string_value(json_object_get(json_array_get(sources, 0), "format"));
     snprintf(c->format, sizeof c->format, "%s", format ? format : "auto");
 out:

@@ -2,6 +2,7 @@
 // parameters before the manifest names it; the manifest comes last and makes the run a finished
 // one. Everything before it is written so that a second time gives the same bytes.
 #include "base/file.h"
+#include "base/json.h"
 #include "datasets/corpus_index.h"
 #include "model/forward.h"
 #include "model/verify.h"
@@ -359,9 +360,10 @@ static sd_status write_manifest(finish *f, sd_error *err) {
                 set_number(j, "wall_s", s->wall_s) &&
                 set_number(j, "trainer_loss_of_verified_text", r->report->trainer_loss) &&
                 set_number(j, "reloaded_loss_of_verified_text", r->report->reloaded_loss);
-    text = kept ? json_dumps(j, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
+    st = kept ? sd_json_dump(&text, j, JSON_INDENT(2) | JSON_REAL_PRECISION(9), err)
+              : sd_fail(err, SD_ENOMEM, "out of memory");
     json_decref(j);
-    SD_CHECK_ALLOC(text, err);
+    if (st != SD_OK) goto out;
     SD_CHECK_ALLOC(path, err);
     SD_TRY(sd_file_write(path, text, strlen(text), err));
 out:

@@ -3,12 +3,15 @@
 // behind this file knows the API's dialects.
 #include "decode/serve/api_request.h"
 
+#include "base/json.h"
+
 #include "decode/serve/api_field.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
+enum { MAX_PARSED = 256 << 20 }; // bytes of memory for one body's document
 enum { MAX_TOKENS = 1 << 24, MAX_STOP_BYTES = 1024, COMPLETION_MAX_TOKENS = 16 };
 
 void sd_api_request_drop_texts(sd_api_request *r) {
@@ -35,7 +38,13 @@ static bool parse_root(sd_api_request *r, const char *body, size_t len, sd_api_e
         return false;
     }
     json_error_t at;
-    r->root = json_loadb(body, len, JSON_REJECT_DUPLICATES, &at);
+    sd_error err;
+    sd_status st =
+        sd_json_load_within(&r->root, body, len, JSON_REJECT_DUPLICATES, MAX_PARSED, &at, &err);
+    if (st != SD_OK) {
+        sd_api_fail(e, st == SD_ELIMIT ? 400 : 500, NULL, "%s", err.message);
+        return false;
+    }
     if (!r->root) {
         sd_api_fail(e, 400, NULL, "the body is not valid JSON: line %d, column %d: %s", at.line,
                     at.column, at.text);

@@ -242,7 +242,7 @@ static int append(const char *data, size_t len, void *out) {
 bool sd_sse_frame(sd_buf *out, json_t *v) {
     bool ok = v && sd_buf_adds(out, "data: ") &&
               json_dump_callback(v, append, out, JSON_COMPACT | JSON_REAL_PRECISION(9)) == 0 &&
-              sd_buf_adds(out, "\n\n");
+              sd_buf_adds(out, "\n\n") && !sd_memory_lost();
     json_decref(v);
     return ok;
 }

@@ -199,6 +199,7 @@ static void start(sd_conn *conn, sd_api_kind kind) {
 
 static void submit_read(sd_call *j) {
     sd_server *s = j->server;
+    sd_memory_lost_clear();
     sd_api_error e = j->error;
     j->reading = false;
     s->metrics.reading--;

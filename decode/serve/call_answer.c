@@ -41,6 +41,7 @@ static bool send_event(sd_call *j, json_t *v) {
     if (!ok) {
         j->failed = true;
         sd_api_fail(&j->error, 500, NULL, "out of memory");
+        sd_memory_lost_clear(); // it is answered for by an event of its own
     } else if (j->conn) {
         sd_conn_stream_data(j->conn, frame.data, frame.len);
     }
@@ -51,7 +52,7 @@ static bool send_event(sd_call *j, json_t *v) {
 static bool begin_stream(sd_call *j) {
     if (!j->streaming) {
         j->streaming = true;
-        sd_conn_stream_begin(j->conn, "text/event-stream; charset=utf-8");
+        return sd_conn_stream_begin(j->conn, "text/event-stream; charset=utf-8");
     }
     return true;
 }
@@ -106,7 +107,8 @@ static void collect_message(sd_call *j, const sd_message *m) {
     sd_choice *c = m->to;
     json_t *logprobs = message_logprobs(j, m);
     if (!sd_buf_add(&c->text, m->text, m->text_len) ||
-        (logprobs && !sd_logprobs_append(&c->logprobs, logprobs))) {
+        (logprobs && !sd_logprobs_append(&c->logprobs, logprobs)) || sd_memory_lost()) {
+        sd_memory_lost_clear();
         j->failed = true;
         sd_api_fail(&j->error, 500, NULL, "out of memory");
     }
@@ -131,7 +133,10 @@ static void end_stream(sd_call *j) {
     if (!ok && !j->conn) return; // the client was too slow for its end
     j->conn = NULL;
     sd_conn_set_job(conn, NULL);
-    sd_conn_stream_end(conn);
+    if (ok)
+        sd_conn_stream_end(conn);
+    else
+        sd_conn_drop(conn); // no memory even for its error: a stream that breaks off says so
 }
 
 static void end_whole(sd_call *j) {

@@ -109,6 +109,7 @@ static void take_finish(sd_call *j, const sd_message *m) {
 static void take_message(sd_message *m) {
     sd_choice *c = m->to;
     sd_call *j = c->call;
+    sd_memory_lost_clear();
     count_tokens(j, m);
     if (m->lost) c->last.lost = true;
     if (m->finish != SD_FINISH_NONE) take_finish(j, m);

@@ -112,7 +112,9 @@ static int find_model(sd_call *j, sd_api_error *e) {
 
 void sd_call_read(sd_call *j) {
     sd_api_error *e = &j->error;
+    sd_memory_lost_clear();
     int bad = sd_api_request_parse(&j->request, j->answer.kind, j->body.data, j->body.len, e);
     sd_buf_free(&j->body); // the request has its own copies
     if (!bad && !find_model(j, e)) encode(j, e);
+    if (sd_memory_lost() && !e->status) sd_api_fail(e, 500, NULL, "out of memory");
 }

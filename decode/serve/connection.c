@@ -16,6 +16,7 @@
 // is read and dropped for two seconds, so that the kernel does not reset the connection under the
 // answer.
 #include "base/clock.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "decode/serve/server.h"
 
@@ -116,7 +117,8 @@ static void log_request(sd_conn *c) {
         if (c->facts.ttft_ms >= 0) json_object_set_new(v, "ttft_ms", json_real(c->facts.ttft_ms));
         if (c->facts.finish) json_object_set_new(v, "finish", json_string(c->facts.finish));
     }
-    if (v) json_dumpf(v, f, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    if (sd_json_print(f, v, JSON_COMPACT | JSON_REAL_PRECISION(6), NULL) != SD_OK)
+        fprintf(f, "{\"status\":%d,\"lost\":\"out of memory\"}", c->status);
     fputc('\n', f);
     fflush(f);
     json_decref(v);
@@ -194,8 +196,16 @@ static void send_head(sd_conn *c, int status, const char *type, int64_t length, 
 
 static void pump(sd_conn *c);
 
-// The answer stands in the output buffer: on to the next request or to the end.
+// The answer stands in the output buffer: on to the next request or to the end. Where libevent had
+// no memory for a part of it, nothing of it is sent and the connection ends.
 static void end_request(sd_conn *c) {
+    bool lost = sd_memory_lost();
+    if (lost) {
+        sd_log(SD_LOG_WARN, "%s: out of memory for the answer: the connection is closed", c->id);
+        shutdown(bufferevent_getfd(c->bev), SHUT_RDWR);
+        c->keep = false;
+        sd_memory_lost_clear();
+    }
     log_request(c);
     c->call = NULL;
     c->route = NULL;
@@ -206,7 +216,7 @@ static void end_request(sd_conn *c) {
     if (!c->keep) {
         c->state = CONN_FLUSH;
         set_wait(c, WAIT_NONE);
-        if (evbuffer_get_length(bufferevent_get_output(c->bev)) == 0) linger(c);
+        if (lost || evbuffer_get_length(bufferevent_get_output(c->bev)) == 0) linger(c);
         return;
     }
     c->id[0] = '\0';
@@ -231,8 +241,10 @@ void sd_conn_reply(sd_conn *c, const sd_reply *r) {
 static void reply_json(sd_conn *c, int status, json_t *v, const char *extra, bool close) {
     static const char fallback[] = "{\"error\":{\"message\":\"out of memory\",\"type\":"
                                    "\"server_error\",\"param\":null,\"code\":null}}";
-    char *text = v ? json_dumps(v, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    char *text = NULL;
+    sd_json_dump(&text, v, JSON_COMPACT | JSON_REAL_PRECISION(9), NULL);
     json_decref(v);
+    sd_memory_lost_clear(); // the document's loss is answered for
     sd_conn_reply(c, &(sd_reply){.status = text ? status : 500,
                                  .type = "application/json",
                                  .extra = extra,
@@ -264,12 +276,22 @@ void sd_conn_error(sd_conn *c, const sd_api_error *e) {
     reply_error(c, e, NULL, false);
 }
 
-void sd_conn_stream_begin(sd_conn *c, const char *type) {
+// False when a part of a stream found no memory: its connection is gone.
+static bool is_whole(sd_conn *c) {
+    if (!sd_memory_lost()) return true;
+    sd_memory_lost_clear();
+    sd_log(SD_LOG_WARN, "%s: out of memory for a stream: its connection is closed", c->id);
+    conn_abort(c);
+    return false;
+}
+
+bool sd_conn_stream_begin(sd_conn *c, const char *type) {
     c->streaming = true;
     if (c->server->phase == SD_PHASE_DRAINING) c->keep = false;
     c->chunked = c->http.head.minor >= 1;
     if (!c->chunked) c->keep = false; // HTTP/1.0: the end of the connection is the end of the body
     send_head(c, 200, type, -1, "Cache-Control: no-store\r\nX-Accel-Buffering: no\r\n");
+    return is_whole(c);
 }
 
 bool sd_conn_stream_data(sd_conn *c, const char *data, size_t len) {
@@ -284,7 +306,11 @@ bool sd_conn_stream_data(sd_conn *c, const char *data, size_t len) {
     evbuffer_add(out, data, len);
     if (c->chunked) evbuffer_add(out, "\r\n", 2);
     c->bytes_out += (int64_t)len;
-    return true;
+    return is_whole(c);
+}
+
+void sd_conn_drop(sd_conn *c) {
+    conn_abort(c);
 }
 
 void sd_conn_stream_end(sd_conn *c) {
@@ -377,6 +403,7 @@ static void pump(sd_conn *c) {
     struct evbuffer *in = bufferevent_get_input(c->bev);
     c->pumping = true;
     while (c->state == CONN_READ && !has_backlog(c)) {
+        sd_memory_lost_clear();
         size_t n = evbuffer_get_contiguous_space(in), used = 0;
         const char *data = n ? (const char *)evbuffer_pullup(in, (ev_ssize_t)n) : "";
         sd_http_result r = sd_http_feed(&c->http, data, n, &used);

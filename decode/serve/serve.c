@@ -168,6 +168,7 @@ static void on_wake(evutil_socket_t fd, short what, void *ctx) {
     (void)what;
     sd_server *s = ctx;
     uint64_t count;
+    sd_memory_lost_clear();
     if (read((int)fd, &count, sizeof count) < 0 && errno != EAGAIN) return;
     int loaded = atomic_load(&s->loaded);
     if (loaded < 0) {
@@ -214,6 +215,7 @@ static sd_status open_log(sd_server *s, sd_error *err) {
 
 static sd_status open_events(sd_server *s, sd_error *err) {
     sd_status st = SD_OK;
+    event_set_mem_functions(sd_malloc_marked, sd_realloc_marked, free);
     s->base = event_base_new();
     SD_CHECK_ALLOC(s->base, err);
     s->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -300,5 +302,6 @@ sd_status sd_serve(const sd_serve_options *o, sd_error *err) {
     }
 out:
     close_server(s);
+    sd_memory_lost_clear(); // what was lost is answered for, request by request
     return st;
 }

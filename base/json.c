@@ -1,0 +1,158 @@
+// The reserve of a parse.
+//
+// When malloc fails inside a parse, the parse is lost, but jansson goes on to the end of the bytes
+// that it holds. It gets its text in pieces of at most 1 KiB and no further piece once the parse is
+// lost, so it asks for little more: values from less than 1 KiB of text, which SMALL covers (an
+// empty array, the dearest byte, takes 112 bytes), and once a buffer for the token that it reads,
+// which doubles and so needs at most twice the longest token. The reserve is taken before the parse
+// and is not written to unless it is needed, so it costs address space only.
+#include "base/json.h"
+
+#include "base/memory.h"
+
+#include <malloc.h>
+#include <string.h>
+
+enum { SMALL = 192 * 1024, SMALL_REQUEST = 4096 };
+
+typedef struct {
+    bool on;            // this thread is in a parse
+    bool lost, limited; // an allocation of it failed; the document is over its limit
+    size_t used, max;   // bytes of the document; max 0: no limit
+    char *reserve;
+    size_t small_used, token_room;
+    bool token_used;
+} parse_memory;
+
+static _Thread_local parse_memory parse;
+
+static void *from_reserve(size_t bytes) {
+    bytes = (bytes + 15) & ~(size_t)15;
+    if (bytes <= SMALL_REQUEST) {
+        if (bytes > SMALL - parse.small_used) return NULL;
+        void *p = parse.reserve + parse.small_used;
+        parse.small_used += bytes;
+        return p;
+    }
+    if (parse.token_used || bytes > parse.token_room) return NULL;
+    parse.token_used = true;
+    return parse.reserve + SMALL;
+}
+
+static bool is_of_reserve(const void *p) {
+    const char *c = p;
+    return parse.on && c >= parse.reserve && c < parse.reserve + SMALL + parse.token_room;
+}
+
+static void *json_malloc(size_t bytes) {
+    if (!parse.on) return sd_malloc_marked(bytes);
+    void *p = parse.lost ? NULL : malloc(bytes);
+    if (p && parse.max) {
+        parse.used += malloc_usable_size(p) + sizeof(size_t);
+        if (parse.used > parse.max) parse.lost = parse.limited = true;
+    }
+    if (p) return p;
+    parse.lost = true;
+    return from_reserve(bytes);
+}
+
+static void json_give_back(void *p) {
+    if (!p || is_of_reserve(p)) return;
+    if (parse.on && parse.max) {
+        size_t n = malloc_usable_size(p) + sizeof(size_t);
+        parse.used -= n < parse.used ? n : parse.used;
+    }
+    free(p);
+}
+
+// Before main, because no document may be made earlier; blocks of malloc are given back right by
+// both allocators.
+__attribute__((constructor)) static void take_over(void) {
+    json_set_alloc_funcs(json_malloc, json_give_back);
+}
+
+// ---- reading
+
+typedef struct {
+    const char *text;
+    size_t len, at;
+} source;
+
+static size_t next_piece(void *buffer, size_t room, void *ctx) {
+    source *s = ctx;
+    if (parse.lost) return 0;
+    size_t n = s->len - s->at < room ? s->len - s->at : room;
+    if (n) memcpy(buffer, s->text + s->at, n);
+    s->at += n;
+    return n;
+}
+
+// No token is longer than the longest way between two quotes that no backslash stands before.
+static size_t longest_token(const char *text, size_t len) {
+    size_t longest = 0, start = 0;
+    if (len <= SMALL_REQUEST) return len;
+    for (size_t at = 0; at < len;) {
+        const char *quote = memchr(text + at, '"', len - at);
+        size_t q = quote ? (size_t)(quote - text) : len, slashes = 0;
+        at = q + 1;
+        while (slashes < q - start && text[q - slashes - 1] == '\\') slashes++;
+        if (quote && slashes % 2) continue;
+        if (q - start > longest) longest = q - start;
+        start = q;
+    }
+    return len - start > longest ? len - start : longest;
+}
+
+static sd_status no_memory(size_t len, sd_error *err) {
+    sd_memory_lost_mark();
+    return sd_fail(err, SD_ENOMEM, "out of memory while reading JSON of %zu bytes", len);
+}
+
+sd_status sd_json_load_within(json_t **out, const char *text, size_t len, size_t flags,
+                              size_t max_bytes, json_error_t *why, sd_error *err) {
+    *out = NULL;
+    size_t token = longest_token(text, len), room;
+    if (!sd_mul_size(&room, token + SMALL_REQUEST, 2)) return no_memory(len, err);
+    char *reserve = malloc(SMALL + room);
+    if (!reserve) return no_memory(len, err);
+    parse = (parse_memory){.on = true, .max = max_bytes, .reserve = reserve, .token_room = room};
+    source s = {text, len, 0};
+    json_t *v = json_load_callback(next_piece, &s, flags, why);
+    if (parse.lost) {
+        json_decref(v);
+        v = NULL;
+    }
+    bool lost = parse.lost, limited = parse.limited;
+    parse = (parse_memory){0};
+    free(reserve);
+    if (limited)
+        return sd_fail(err, SD_ELIMIT,
+                       "JSON of %zu bytes needs more than %zu MB of memory; send fewer values", len,
+                       max_bytes >> 20);
+    if (lost) return no_memory(len, err);
+    *out = v;
+    return SD_OK;
+}
+
+sd_status sd_json_load(json_t **out, const char *text, size_t len, size_t flags, json_error_t *why,
+                       sd_error *err) {
+    return sd_json_load_within(out, text, len, flags, 0, why, err);
+}
+
+// ---- writing
+
+sd_status sd_json_dump(char **out, const json_t *v, size_t flags, sd_error *err) {
+    *out = v && !sd_memory_lost() ? json_dumps(v, flags) : NULL;
+    if (*out && !sd_memory_lost()) return SD_OK;
+    free(*out);
+    *out = NULL;
+    return sd_fail(err, SD_ENOMEM, "out of memory while writing JSON");
+}
+
+sd_status sd_json_print(FILE *f, const json_t *v, size_t flags, sd_error *err) {
+    char *text = NULL;
+    sd_status st = sd_json_dump(&text, v, flags, err);
+    if (st == SD_OK) fputs(text, f);
+    free(text);
+    return st;
+}
