@@ -72,11 +72,13 @@ unit_tests() {
 }
 
 format_check() {
-  if git ls-files '*.c' '*.h' | xargs clang-format --dry-run -Werror 2>&1 | head -20 | grep .; then
+  if git ls-files '*.c' '*.h' | xargs clang-format --dry-run -Werror >"$log/format" 2>&1; then
+    echo "ok - format"
+  else
+    head -20 "$log/format"
     echo "not ok - format: clang-format -i the files above"
     return 1
   fi
-  echo "ok - format"
 }
 
 recipes/deps.sh tests || {

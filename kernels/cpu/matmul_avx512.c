@@ -231,6 +231,7 @@ INLINE void float_rows(float *y, int ldy, const uint8_t *p, const float *x, int 
                                         int n0, int rows) {                                        \
         float_rows(y, ldy, p, x->x + (size_t)n0 * x->K, x->K, rows, add, SD_##t, n);               \
     }
+// clang-format finds no layout of these lists that it leaves alone.
 // clang-format off
 #define FLOATS(t, add)                                                                             \
     FLOAT(t, 1, add) FLOAT(t, 2, add) FLOAT(t, 3, add) FLOAT(t, 4, add)                            \
