@@ -9,7 +9,7 @@ typedef struct {
     const char *model;
     int64_t threads, prefill_chunk;
     int device, compute, kv;
-    bool no_pack_cache;
+    bool no_pack_cache, other_base;
 } sd_model_args;
 
 // clang-format off
@@ -20,6 +20,11 @@ typedef struct {
 #define SD_OUTPUT_ROW(values, member, kind, needed, text)                                          \
     {.name = "output", .letter = 'o', .type = SD_OPT_STRING, .value = kind, .required = needed,    \
      .offset = offsetof(values, member), .help = text}
+
+#define SD_OTHER_BASE_ROW(values, member)                                                          \
+    {.name = "other-base", .type = SD_OPT_FLAG, .offset = offsetof(values, member),                \
+     .help = "take an adapter that was trained on another model than this: both hashes and how "   \
+             "far the weights differ are said (the same model in another precision needs no flag)"}
 
 // Rows for a table whose struct has the member `sd_model_args common`.
 #define SD_COMMON_ROWS(values)                                                                     \
@@ -40,7 +45,8 @@ typedef struct {
      .help = "prompt tokens of one step at most"},                                                 \
     {.name = "no-pack-cache", .type = SD_OPT_FLAG,                                                 \
      .offset = offsetof(values, common.no_pack_cache),                                             \
-     .help = "pack the weights anew, and keep nothing for the next start"}
+     .help = "pack the weights anew, and keep nothing for the next start"},                        \
+    SD_OTHER_BASE_ROW(values, common.other_base)
 // clang-format on
 
 /// Progress on standard error: a bar on a terminal, else a line every ten seconds and at the end.

@@ -9,6 +9,7 @@
 sd_status sd_open_model(sd_model **out, const sd_model_args *args, sd_error *err) {
     char *dir = args->no_pack_cache ? NULL : sd_pack_cache_dir();
     sd_status st = sd_model_open(out, args->model, err);
+    if (st == SD_OK) (*out)->any_adapter = args->other_base;
     if (st == SD_OK && dir) st = sd_model_use_pack_cache(*out, dir, SD_PACK_LEAST, err);
     if (st != SD_OK) {
         sd_model_release(*out);

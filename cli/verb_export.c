@@ -16,7 +16,7 @@ enum { TO_PEFT, TO_GGUF_LORA, TO_MERGED, TO_GGUF };
 typedef struct {
     const char *model, *out, *text;
     int to;
-    bool verify;
+    bool verify, other_base;
     int64_t threads;
 } args;
 
@@ -47,6 +47,7 @@ static const sd_option rows[] = {
      .value = "FILE",
      .help = "text to compare on; a short built-in one when left out"},
     SD_THREADS_ROW(args, threads, "one per processor"),
+    SD_OTHER_BASE_ROW(args, other_base),
     {0}};
 
 // The base that a run was trained on, from its manifest.
@@ -197,6 +198,7 @@ sd_status sd_verb_export(int argc, char **argv, sd_error *err) {
              rest.n);
     if (!a.model) SD_TRY(base_of_run(&base_path, rest.item[0], err));
     SD_TRY(sd_model_open(&base, a.model ? a.model : base_path, err));
+    base->any_adapter = a.other_base;
     SD_CHECK(
         a.to != TO_GGUF || base->is_gguf, err, SD_EINVAL,
         "--to gguf: %s is a folder; a merged GGUF needs a GGUF base, --to merged writes a folder",

@@ -72,6 +72,7 @@ sd_status sd_verb_serve(int argc, char **argv, sd_error *err) {
     pack_dir = a.common.no_pack_cache ? NULL : sd_pack_cache_dir();
     const sd_serve_options o = {.model = a.common.model,
                                 .pack_dir = pack_dir,
+                                .other_base = a.common.other_base,
                                 .adapters = &a.adapters,
                                 .served_names = &a.names,
                                 .host = a.host,

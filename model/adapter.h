@@ -42,11 +42,14 @@ typedef struct sd_adapter {
     int64_t n_params;
     sd_sha256 sha256;      // of the weights file
     sd_sha256 base_sha256; // of the model it was trained on; zero when the file does not say
+    char *base_sketch;     // of that model (model/base_sketch.h); NULL when the file does not say
     void *owned;
 } sd_adapter;
 
 /// A PEFT folder, a GGUF-LoRA file, or a run's folder (its adapter/). Shapes that do not fit the
-/// base, or a recorded base hash that is not the base's, are refused with both named.
+/// base, values that are not finite, and a recorded base that is another model are refused by name.
+/// The same model in another precision is taken with a warning, any model where base->any_adapter
+/// is set. The files are read, not mapped: they may go or change afterwards.
 sd_status sd_adapter_open(sd_adapter **out, const char *path, sd_model *base, sd_error *err);
 /// From factors the caller built in the base's basis; copies them. lora [L * SD_PROJ_COUNT].
 sd_status sd_adapter_from_factors(sd_adapter **out, const char *name, const sd_lora *lora,

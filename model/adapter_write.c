@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "model/adapter_basis.h"
+#include "model/base_sketch.h"
 #include "model/gguf.h"
 #include "model/safetensors.h"
 
@@ -32,6 +33,28 @@ static void lay_out_b(float *out, const sd_lora *l, int rows, int r_out, double 
         for (int k = 0; k < l->r; k++) y[k] = factor == 1 ? b[k] : (float)(b[k] * factor);
         for (int k = l->r; k < r_out; k++) y[k] = 0;
     }
+}
+
+// ---- which base it is for
+
+// The model that the adapter was trained on: what its own file said, else `base`.
+typedef struct {
+    sd_sha256 sha256;
+    char *sketch; // NULL: not known
+} record;
+
+static sd_status make_record(record *r, const sd_adapter *a, sd_model *base, sd_error *err) {
+    sd_status st = SD_OK;
+    *r = (record){.sha256 = a->base_sha256};
+    if (!r->sha256.hex[0]) {
+        SD_TRY(sd_model_sha256(base, &r->sha256, err));
+        SD_TRY(sd_base_sketch(&r->sketch, base, err));
+    } else if (a->base_sketch) {
+        r->sketch = sd_strdup(a->base_sketch);
+        SD_CHECK_ALLOC(r->sketch, err);
+    }
+out:
+    return st;
 }
 
 // ---- PEFT
@@ -78,7 +101,7 @@ sd_status sd_adapter_write_peft(const char *dir, const sd_adapter *a, sd_model *
     sd_arena names = {0};
     float *data = NULL;
     json_t *metadata = NULL;
-    sd_sha256 hash;
+    record of = {0};
     size_t floats = 0;
     double alpha = common_alpha(a);
     bool made = false;
@@ -88,7 +111,7 @@ sd_status sd_adapter_write_peft(const char *dir, const sd_adapter *a, sd_model *
     SD_CHECK_ALLOC(config, err);
     SD_CHECK_ALLOC(weights, err);
     SD_CHECK_ALLOC(t, err);
-    SD_TRY(sd_model_sha256(base, &hash, err));
+    SD_TRY(make_record(&of, a, base, err));
     for (int i = 0; i < slots; i++) {
         sd_proj_shape(&base->hp, (sd_proj)(i % SD_PROJ_COUNT), &rows, &cols);
         if (projection_used(a, i % SD_PROJ_COUNT)) floats += (size_t)R * (size_t)(rows + cols);
@@ -127,7 +150,8 @@ sd_status sd_adapter_write_peft(const char *dir, const sd_adapter *a, sd_model *
             n++;
         }
     }
-    metadata = json_pack("{s:s, s:s}", "format", "pt", "specdec.base_sha256", hash.hex);
+    metadata = json_pack("{s:s, s:s, s:s*}", "format", "pt", "specdec.base_sha256", of.sha256.hex,
+                         "specdec.base_sketch", of.sketch);
     SD_CHECK_ALLOC(metadata, err);
     SD_TRY(sd_path_look(&there, dir, err));
     made = there == SD_PATH_NONE;
@@ -140,6 +164,7 @@ out:
     if (st != SD_OK && made) (void)sd_remove_tree(dir, NULL); // nothing half-written stays
     sd_finished(folder);
     free(folder);
+    free(of.sketch);
     json_decref(metadata);
     sd_arena_free(&names);
     free(data);
@@ -197,7 +222,7 @@ sd_status sd_adapter_write_gguf(const char *path, const sd_adapter *a, sd_model 
                                 sd_error *err) {
     sd_status st = SD_OK;
     gguf_job j = {.a = a, .base = base, .alpha = common_alpha(a)};
-    sd_sha256 hash;
+    record of = {0};
     size_t largest = 0;
     for (int i = 0; i < a->L * SD_PROJ_COUNT; i++) {
         int rows, cols;
@@ -207,14 +232,15 @@ sd_status sd_adapter_write_gguf(const char *path, const sd_adapter *a, sd_model 
     }
     j.b = sd_alloc(largest, sizeof *j.b);
     SD_CHECK_ALLOC(j.b, err);
-    SD_TRY(sd_model_sha256(base, &hash, err));
+    SD_TRY(make_record(&of, a, base, err));
     SD_TRY(sd_gguf_writer_open(&j.w, path, err));
     SD_TRY(sd_gguf_put_str(j.w, "general.type", "adapter", err));
     SD_TRY(sd_gguf_put_str(j.w, "general.architecture", sd_arch_name(base->hp.arch), err));
     SD_TRY(sd_gguf_put_str(j.w, "general.name", a->name, err));
     SD_TRY(sd_gguf_put_str(j.w, "adapter.type", "lora", err));
     SD_TRY(sd_gguf_put_f32(j.w, "adapter.lora.alpha", (float)j.alpha, err));
-    SD_TRY(sd_gguf_put_str(j.w, "specdec.base_sha256", hash.hex, err));
+    SD_TRY(sd_gguf_put_str(j.w, "specdec.base_sha256", of.sha256.hex, err));
+    if (of.sketch) SD_TRY(sd_gguf_put_str(j.w, "specdec.base_sketch", of.sketch, err));
     SD_TRY(gguf_tensors(&j, true, err));
     SD_TRY(gguf_tensors(&j, false, err));
     sd_gguf_writer *w = j.w;
@@ -222,6 +248,7 @@ sd_status sd_adapter_write_gguf(const char *path, const sd_adapter *a, sd_model 
     SD_TRY(sd_gguf_writer_commit(w, err));
 out:
     sd_gguf_writer_abort(j.w);
+    free(of.sketch);
     free(j.b);
     return st;
 }

@@ -425,21 +425,28 @@ static sd_status check_row(const sd_context *cx, const sd_row *rows, int n, sd_e
     return SD_OK;
 }
 
+static sd_status reserve_rank(sd_context *cx, int r, sd_error *err) {
+    if (r <= cx->cap_r) return SD_OK;
+    float *p = sd_alloc((size_t)cx->max_rows * SD_PROJ_COUNT * r, sizeof *p);
+    if (!p) return sd_fail(err, SD_ENOMEM, "out of memory for an adapter of rank %d", r);
+    free(cx->u);
+    cx->u = p;
+    cx->cap_r = r;
+    return SD_OK;
+}
+
 // Grows what depends on the rows: both only ever grow, so a steady state allocates nothing.
 static sd_status reserve(sd_context *cx, sd_error *err) {
-    int r = 0;
-    for (int i = 0; i < cx->runs; i++) {
-        const sd_adapter *a = cx->row[cx->run[i].n0].adapter;
-        if (a->max_r > r) r = a->max_r;
-    }
-    if (r > cx->cap_r) {
-        float *p = sd_alloc((size_t)cx->max_rows * SD_PROJ_COUNT * r, sizeof *p);
-        if (!p) return sd_fail(err, SD_ENOMEM, "out of memory for an adapter of rank %d", r);
-        free(cx->u);
-        cx->u = p;
-        cx->cap_r = r;
-    }
-    return sd_attention_reserve(cx, err);
+    sd_status st = SD_OK;
+    for (int i = 0; i < cx->runs && st == SD_OK; i++)
+        st = reserve_rank(cx, cx->row[cx->run[i].n0].adapter->max_r, err);
+    return st == SD_OK ? sd_attention_reserve(cx, err) : st;
+}
+
+sd_status sd_context_take_adapter(sd_context *cx, const sd_adapter *a, sd_error *err) {
+    const sd_adapter_packs *packs;
+    sd_status st = sd_adapter_packed(&packs, a, cx->model, cx->ops, cx->compute, err);
+    return st == SD_OK ? reserve_rank(cx, a->max_r, err) : st;
 }
 
 sd_status sd_forward(sd_context *cx, const sd_row *rows, int n, float *logits, sd_error *err) {

@@ -58,6 +58,10 @@ typedef struct {
     bool want_logits;
 } sd_row;
 
+/// Makes now what sd_forward would make when a row of this adapter first comes: its packed factors
+/// and their scratch. Afterwards no step runs out of memory because of it.
+sd_status sd_context_take_adapter(sd_context *cx, const sd_adapter *a, sd_error *err);
+
 /// logits [n_want, V] <- for the rows that want them, in their order; rows of one cache stand in
 /// ascending order of pos. 1 <= n <= max_rows. logits may be NULL when no row wants any. Does not
 /// change kv->len. Tokens out of range are SD_EINVAL.

@@ -128,6 +128,7 @@ static sd_status load(sd_server *s, sd_error *err) {
     sd_status st = SD_OK;
     int n = s->o->adapters ? s->o->adapters->n : 0;
     SD_TRY(sd_model_open(&s->model, s->o->model, err));
+    s->model->any_adapter = s->o->other_base;
     if (s->o->pack_dir)
         SD_TRY(sd_model_use_pack_cache(s->model, s->o->pack_dir, SD_PACK_LEAST, err));
     s->served = sd_alloc((size_t)n + 1, sizeof *s->served);

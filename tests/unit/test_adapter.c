@@ -109,10 +109,10 @@ static void round_trip(sd_arch arch) {
     cr_assert_eq(sd_adapter_open(&gguf, file, b.gguf, &err), SD_OK, "%s", err.message);
     assert_same_factors(a, peft, b.gguf);
     assert_same_factors(a, gguf, b.gguf);
-    // The base's hash is that of the GGUF: on the folder the same adapter is refused, unless the
-    // record is taken out.
-    cr_assert_eq(sd_adapter_open(&on_folder, dir, b.folder, &err), SD_EINVAL);
-    cr_assert(strstr(err.message, "SHA-256"), "%s", err.message);
+    // The base's hash is that of the GGUF, but the folder holds the same weights.
+    cr_assert_eq(sd_adapter_open(&on_folder, dir, b.folder, &err), SD_OK, "%s", err.message);
+    cr_assert_lt(compare(b.gguf, a, b.folder, on_folder).max_abs, 1e-4);
+    sd_adapter_release(on_folder);
     sd_adapter_release(a);
     sd_adapter_release(peft);
     sd_adapter_release(gguf);
