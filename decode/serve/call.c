@@ -13,7 +13,7 @@ static void drop_prompt(sd_call *j) {
     for (int i = 0; i < SD_API_MAX_PROMPTS; i++) sd_ids_free(&j->prompt[i]);
     sd_buf_free(&j->body);
     sd_api_request_drop_texts(&j->request);
-    sd_server_hold(j->server, &j->held, 0);
+    sd_server_hold(j->server, &j->held, j->answer_bytes);
 }
 
 void sd_call_free(sd_call *j) {
@@ -27,9 +27,10 @@ void sd_call_free(sd_call *j) {
     if (j->model) j->model->running--;
     for (int i = 0; i < j->n_choices; i++) {
         sd_buf_free(&j->choices[i].text);
-        json_decref(j->choices[i].logprobs);
+        sd_buf_free(&j->choices[i].kept);
     }
     free(j->choices);
+    j->answer_bytes = 0;
     drop_prompt(j);
     sd_api_request_free(&j->request);
     free(j);
@@ -55,6 +56,7 @@ void sd_call_abandon(sd_call *j) {
     if (j->conn) sd_call_log(j, "cancelled");
     j->conn = NULL;
     sd_call_cancel(j);
+    if (j->writing && !j->in_slice) sd_call_free(j);
 }
 
 void sd_calls_cancel(sd_server *s) {
@@ -117,6 +119,7 @@ static int submit(sd_call *j, sd_api_error *e) {
         s->metrics.rejected[SD_REJECT_QUEUE_FULL]++;
         return sd_api_fail(e, 429, NULL, "the queue is full; try again later");
     }
+    if (sd_call_reserve(j, stats.ctx, e)) return e->status;
     j->choices = sd_alloc((size_t)n, sizeof *j->choices);
     if (!j->choices) return sd_api_fail(e, 500, NULL, "out of memory");
     j->n_choices = n;
@@ -124,6 +127,7 @@ static int submit(sd_call *j, sd_api_error *e) {
         sd_choice *c = &j->choices[i];
         *c = (sd_choice){.call = j, .index = i, .prompt = i / j->request.n};
         c->text = sd_buf_make(SD_HTTP_MAX_BODY);
+        c->kept = sd_buf_make((size_t)1 << 30); // sd_call_reserve bounds it
         if (!j->request.stream && j->request.echo && !sd_call_echo(j, c->prompt, &c->text))
             return sd_api_fail(e, 500, NULL, "out of memory");
     }
@@ -216,6 +220,7 @@ static void submit_read(sd_call *j) {
     j->model = j->found;
     j->model->running++;
     j->answer.model = j->model->name;
+    j->answer.tokenizer = s->model->tokenizer;
     if (!j->request.has_seed &&
         getrandom(&j->request.sampling.seed, sizeof j->request.sampling.seed, 0) < 0)
         j->request.sampling.seed = sd_mix64(s->id_key + s->n_ids++);

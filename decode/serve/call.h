@@ -30,11 +30,11 @@ struct sd_choice {
     uint64_t id;       // the engine's; 0: not submitted
     bool begun, ended;
     sd_finish finish;
-    sd_buf text;           // of an answer in one piece
-    json_t *logprobs;      // likewise
-    int64_t offset;        // characters so far, for text_offset
-    int64_t last_ns;       // when its last tokens came
-    int generated, cached; // cached: known when it has ended
+    sd_buf text, kept; // of an answer in one piece: its text, its tokens' logprobs
+    int n_kept;
+    sd_logprobs_cursor cursor; // of a stream's logprobs
+    int64_t last_ns;           // when its last tokens came
+    int generated, cached;     // cached: known when it has ended
     // Written by the engine's thread before the last message is in the outbox.
     sd_message last;
     sd_request_stats stats;
@@ -61,6 +61,10 @@ struct sd_call {
     sd_choice *choices;
     int n_choices, open; // open: submitted and not ended
     bool streaming, failed;
+    size_t answer_bytes; // of `held`, for logprobs that are kept
+    bool writing;        // all has ended; a whole answer goes out in slices
+    bool in_slice;       // whoever ends the connection now leaves the call to the one who writes
+    sd_whole whole;
     int64_t arrival_ns, first_ns;
     sd_api_error error;
 };
@@ -83,7 +87,11 @@ void sd_call_on_event(void *ctx, const sd_event *ev);
 // ---- call_answer.c
 /// Appends the text that echo puts before the answer: the prompt as it was read.
 bool sd_call_echo(const sd_call *j, int prompt, sd_buf *out);
+/// Claims memory for the logprobs of a whole answer, before anything is queued. 0, or the status in
+/// e: 400 when they can never fit, 429 when others hold the memory now. ctx: positions of a slot.
+int sd_call_reserve(sd_call *j, int ctx, sd_api_error *e);
 /// New tokens for a client that still waits: sent, or kept for the answer in one piece.
 void sd_call_deliver(sd_call *j, const sd_message *m);
-/// All choices have ended: the end of the answer is sent, if anyone waits, and the call freed.
+/// All choices have ended: the end of the answer is sent, if anyone waits, and the call freed, at
+/// once or after its last slice.
 void sd_call_end(sd_call *j);

@@ -454,6 +454,7 @@ static void on_written(struct bufferevent *bev, void *ctx) {
     (void)bev;
     sd_conn *c = ctx;
     if (c->state == CONN_FLUSH) linger(c);
+    if (c->state == CONN_BUSY && c->call) sd_call_more(c->call);
     if (c->state == CONN_READ) pump(c);
 }
 

@@ -185,7 +185,7 @@ static void write_requests(page *p, const sd_metrics *m) {
     }
     single(p, "num_requests_reading", "gauge", "Requests whose body is being made tokens.",
            (double)m->reading);
-    single(p, "request_body_bytes", "gauge", "Bytes of request bodies held.",
+    single(p, "request_body_bytes", "gauge", "Bytes of request bodies and of kept logprobs held.",
            (double)m->body_bytes);
 #define WRITE_HISTOGRAM(name, help) histogram(p, #name, help, &m->histogram[SD_H_##name]);
     SD_HISTOGRAMS(WRITE_HISTOGRAM)

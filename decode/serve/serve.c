@@ -257,6 +257,7 @@ static void close_server(sd_server *s) {
     if (s->base) event_base_free(s->base);
     if (s->wake_fd >= 0) close(s->wake_fd);
     if (s->access_log && s->access_log != stdout) fclose(s->access_log);
+    sd_buf_free(&s->scratch);
     sd_server_release_models(s);
     sd_keys_free(&s->keys);
     pthread_mutex_destroy(&s->outbox_lock);

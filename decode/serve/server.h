@@ -60,6 +60,7 @@ struct sd_server {
     int n_conns;
     sd_call *calls;
     int n_calls;
+    sd_buf scratch; // the piece of an answer that is being written
 
     // Written by the engine's thread before `loaded` is set, only read afterwards.
     atomic_int loaded; // 0: not yet, 1: ready, -1: failed with load_error
@@ -167,6 +168,7 @@ void sd_readers_close(sd_server *s);
 void sd_call_chat(sd_conn *c);
 void sd_call_completion(sd_conn *c);
 void sd_call_abandon(sd_call *j); // its client is gone; the engine is told
+void sd_call_more(sd_call *j);    // its client has read what was sent: the next slice, if any
 void sd_calls_cancel(sd_server *s);
 void sd_calls_submit(sd_server *s); // those that were read
 void sd_outbox_drain(sd_server *s); // delivers what the engine's thread left

@@ -1,5 +1,4 @@
-// The parts of the server that need no socket: routes and who may call them, keys, answers,
-// metrics.
+// The parts of the server that need no socket: routes and who may call them, keys, metrics.
 #include "base/file.h"
 #include "decode/serve/server.h"
 
@@ -138,84 +137,6 @@ Test(keys, a_file_that_would_let_everyone_in_is_refused) {
     cr_assert_eq(load_keys(&k, "short\n"), SD_EINVAL);
     cr_assert_eq(load_keys(&k, "two words here\n"), SD_EINVAL);
     cr_assert_eq(sd_keys_load(&k, "/nonexistent/keys", NULL), SD_ENOTFOUND);
-}
-
-// ---- answers
-
-static const sd_answer chat = {SD_API_CHAT, "chatcmpl-1", "m", 5};
-static const sd_answer text = {SD_API_COMPLETION, "cmpl-1", "m", 5};
-
-static const char *at(const json_t *v, const char *key) {
-    return json_string_value(json_object_get(v, key));
-}
-
-Test(answer, an_sse_event_is_one_line_of_json_and_an_empty_line) {
-    sd_buf b = sd_buf_make(4096);
-    const char *hard = "line\nfeed\r\n\"quote\" \xe2\x80\xa8 data: x";
-    cr_assert(sd_sse_frame(
-        &b, sd_chunk_json(&chat, 0, false, hard, strlen(hard), NULL, SD_FINISH_NONE, NULL)));
-    cr_assert_eq(strncmp(b.data, "data: {", 7), 0);
-    cr_assert_str_eq(b.data + b.len - 3, "}\n\n");
-    cr_assert_eq(strchr(b.data, '\n'), b.data + b.len - 2, "a line feed inside the event");
-    cr_assert_null(strchr(b.data, '\r'));
-    json_t *v = json_loads(b.data + 6, 0, NULL);
-    const json_t *choice = json_array_get(json_object_get(v, "choices"), 0);
-    cr_assert_str_eq(at(json_object_get(choice, "delta"), "content"), hard);
-    cr_assert(json_is_null(json_object_get(choice, "finish_reason")));
-    json_decref(v);
-    sd_buf_free(&b);
-    cr_assert_not(sd_sse_frame(&b, NULL));
-}
-
-Test(answer, chunks_have_the_shapes_clients_read) {
-    json_t *first = sd_chunk_json(&chat, 1, true, NULL, 0, NULL, SD_FINISH_NONE, NULL);
-    const json_t *choice = json_array_get(json_object_get(first, "choices"), 0);
-    cr_assert_str_eq(at(first, "object"), "chat.completion.chunk");
-    cr_assert_eq(json_integer_value(json_object_get(choice, "index")), 1);
-    cr_assert_str_eq(at(json_object_get(choice, "delta"), "role"), "assistant");
-    json_t *last = sd_chunk_json(&chat, 0, false, NULL, 0, NULL, SD_FINISH_LENGTH, NULL);
-    choice = json_array_get(json_object_get(last, "choices"), 0);
-    cr_assert_str_eq(at(choice, "finish_reason"), "length");
-    cr_assert_eq(json_object_size(json_object_get(choice, "delta")), 0);
-    json_t *usage = sd_usage_chunk_json(&text, sd_usage_json(3, 4, 1));
-    cr_assert_str_eq(at(usage, "object"), "text_completion");
-    cr_assert_eq(json_array_size(json_object_get(usage, "choices")), 0);
-    const json_t *u = json_object_get(usage, "usage");
-    cr_assert_eq(json_integer_value(json_object_get(u, "total_tokens")), 7);
-    json_decref(first), json_decref(last), json_decref(usage);
-}
-
-Test(answer, an_error_names_its_field_and_survives_bad_utf8) {
-    sd_api_error e = {0};
-    cr_assert_eq(sd_api_fail(&e, 400, "top_p", "top_p is %d", 7), 400);
-    json_t *v = sd_error_json(&e);
-    const json_t *o = json_object_get(v, "error");
-    cr_assert_str_eq(at(o, "param"), "top_p");
-    cr_assert_str_eq(at(o, "type"), "invalid_request_error");
-    cr_assert(json_is_null(json_object_get(o, "code")));
-    json_decref(v);
-    sd_api_fail(&e, 404, NULL, "cut in a code point: \xc3");
-    v = sd_error_json(&e);
-    cr_assert_not_null(v);
-    cr_assert(json_is_null(json_object_get(json_object_get(v, "error"), "param")));
-    json_decref(v);
-}
-
-Test(answer, speculation_and_time_are_summed_over_choices) {
-    sd_request_stats a = {.decode_ms = 100, .prefill_ms = 50, .prompt_tokens = 10, .generated = 20};
-    a.spec = (sd_spec_stats){.rounds = 5, .drafted = 20, .accepted = 15};
-    a.spec.accepted_at[0] = 5, a.spec.accepted_at[2] = 5;
-    sd_request_stats sum = {0};
-    sd_stats_add(&sum, &a);
-    sd_stats_add(&sum, &a);
-    json_t *v = sd_answer_json(&chat, json_array(), sd_usage_json(10, 40, 0), &sum);
-    const json_t *m = json_object_get(json_object_get(v, "metrics"), "speculative_decoding");
-    cr_assert_float_eq(json_real_value(json_object_get(m, "mean_acceptance_length")), 4, 1e-12);
-    cr_assert_float_eq(json_real_value(json_object_get(m, "draft_acceptance_rate")), 0.75, 1e-12);
-    cr_assert_eq(json_array_size(json_object_get(m, "acceptance_histogram")), 3);
-    const json_t *t = json_object_get(v, "timings");
-    cr_assert_float_eq(json_real_value(json_object_get(t, "predicted_per_second")), 400, 1e-9);
-    json_decref(v);
 }
 
 // ---- metrics

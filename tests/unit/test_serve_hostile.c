@@ -140,3 +140,58 @@ Test(hostile, pipelined_requests_wait_until_the_answers_are_read) {
     for (int i = 0; i < CLIENTS; i++) close(fd[i]);
     live_stop(&s);
 }
+
+// Reads at most `bytes`, then leaves.
+static void read_some(int fd, size_t bytes) {
+    char piece[4096];
+    while (bytes > 0) {
+        ssize_t n = recv(fd, piece, bytes < sizeof piece ? bytes : sizeof piece, 0);
+        if (n <= 0) return;
+        bytes -= (size_t)n;
+    }
+}
+
+static const char big[] = "{\"prompt\":[1,2],\"max_tokens\":1500,\"ignore_eos\":true,\"n\":4,"
+                          "\"logprobs\":20}";
+
+Test(hostile, an_answer_of_megabytes_is_written_as_it_is_read) {
+    live s;
+    live_start(&s, 2048, 4, 8);
+    char *whole = live_ask(&s, big);
+    cr_assert(strstr(whole, "Transfer-Encoding: chunked"), "%.300s", whole);
+    cr_assert_gt(strlen(whole), 2 << 20);
+    cr_assert_str_eq(whole + strlen(whole) - 7, "\r\n0\r\n\r\n");
+    free(whole);
+    cr_assert_eq(live_metric(&s, "request_body_bytes"), 0);
+    // One that stops reading holds what is kept for it, until it leaves.
+    int fd = live_dial(&s, 4096);
+    cr_assert(live_post(fd, big));
+    cr_assert(live_began(fd));
+    read_some(fd, 20000);
+    cr_assert_gt(live_metric(&s, "request_body_bytes"), 1000000);
+    char *other = live_ask(&s, "{\"prompt\":[1],\"max_tokens\":2}");
+    cr_assert(strstr(other, " 200 OK"), "%s", other);
+    free(other);
+    close(fd);
+    cr_assert(live_wait_metric(&s, "request_body_bytes", 0));
+    // A drain cuts it off and ends.
+    s.o.drain_s = 1;
+    fd = live_dial(&s, 4096);
+    cr_assert(live_post(fd, big));
+    cr_assert(live_began(fd));
+    live_stop(&s);
+    close(fd);
+}
+
+Test(hostile, logprobs_that_can_never_be_kept_are_refused_before_the_queue) {
+    live s;
+    live_start(&s, 16384, 16, 64);
+    char *out = live_ask(&s, "{\"prompt\":[[1],[2],[3],[4]],\"max_tokens\":16000,\"n\":16,"
+                             "\"logprobs\":20}");
+    cr_assert(strstr(out, " 400 ") && strstr(out, "\"param\":\"logprobs\""), "%s", out);
+    cr_assert(strstr(out, "lower max_tokens"), "%s", out);
+    free(out);
+    cr_assert_eq(live_metric(&s, "num_requests_waiting"), 0);
+    cr_assert_eq(live_metric(&s, "request_body_bytes"), 0);
+    live_stop(&s);
+}
