@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "cli/bench.h"
 #include "cli/decoding.h"
+#include "datasets/record_json.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -103,10 +104,8 @@ static void drop_answer(json_t *messages) {
 static sd_status parse_line(bench *b, const char *path, int line, const char *text, size_t len,
                             sd_error *err) {
     sd_status st = SD_OK;
-    json_error_t je;
     json_t *o = NULL;
-    SD_TRY(sd_json_load(&o, text, len, JSON_REJECT_DUPLICATES, &je, err));
-    SD_CHECK(o, err, SD_EFORMAT, "%s: line %d: %s", path, line, je.text);
+    SD_TRY(sd_json_record(&o, text, len, path, line, err));
     json_t *messages = json_object_get(o, "messages");
     SD_CHECK(json_array_size(messages) > 0 || json_string_length(json_object_get(o, "prompt")) > 0,
              err, SD_EFORMAT, "%s: line %d has neither `messages` nor `prompt`", path, line);

@@ -170,11 +170,9 @@ sd_status sd_data_inspect(int argc, char **argv, sd_error *err) {
              files.n);
     SD_TRY(sd_dataset_open(&d, files.item[0], err));
     SD_TRY(sd_model_open(&m, a.model, err));
-    SD_CHECK(m->tokenizer &&
-                 strcmp(sd_tokenizer_fingerprint(m->tokenizer), sd_dataset_tokenizer(d)) == 0,
-             err, SD_EMISMATCH,
-             "%s was made with another tokenizer than that of %s; give its model", files.item[0],
+    SD_CHECK(m->tokenizer, err, SD_EINVAL, "%s: the model has no tokenizer; give one that has",
              a.model);
+    SD_TRY(sd_dataset_expect(d, m->tokenizer, err));
     SD_TRY(sd_dataset_read(d, a.row, &r, err));
     if (a.json)
         SD_TRY(print_json(d, a.row, &r, err));

@@ -8,6 +8,8 @@
 #include "base/json.h"
 #include "cli/decoding.h"
 #include "cli/verbs.h"
+#include "datasets/format.h"
+#include "datasets/record_json.h"
 
 #include <string.h>
 
@@ -44,8 +46,9 @@ static const sd_option rows[] = {
 // ---- the suite
 
 typedef struct {
-    json_t *messages; // without the wanted answer
-    json_t *want;     // object when it is one, else a string
+    json_t *messages;       // without the wanted answer
+    json_t *tools, *kwargs; // of the template, or NULL
+    json_t *want;           // object when it is one, else a string
     char *want_text;
     sd_buf answer;
     bool failed;
@@ -58,30 +61,42 @@ typedef struct {
     char first_error[256];
 } suite;
 
+static void free_record(record *r) {
+    json_decref(r->messages);
+    json_decref(r->tools);
+    json_decref(r->kwargs);
+    json_decref(r->want);
+    free(r->want_text);
+    sd_buf_free(&r->answer);
+}
+
+// Read as training data is: the same spellings, and the same fields refused.
 static sd_status add_record(suite *s, const char *line, size_t len, const char *path, int number,
                             sd_error *err) {
     sd_status st = SD_OK;
-    json_error_t je;
     record r = {.answer = sd_buf_make(MAX_LINE)};
-    json_t *root = NULL;
-    SD_TRY(sd_json_load(&root, line, len, JSON_REJECT_DUPLICATES, &je, err));
-    SD_CHECK(json_is_object(root), err, SD_EFORMAT, "%s:%d: not a JSON object: %s", path, number,
-             je.text);
-    const json_t *messages = json_object_get(root, "messages"),
-                 *want = json_object_get(root, "want");
-    size_t n = json_array_size(messages);
-    SD_CHECK(
-        n > 0, err, SD_EFORMAT,
-        "%s:%d: messages is missing or empty; a suite has messages, the last of them the wanted "
-        "answer",
-        path, number);
-    r.messages = json_copy((json_t *)(uintptr_t)messages);
-    SD_CHECK_ALLOC(r.messages, err);
+    sd_example ex = {0};
+    sd_data_format format = SD_FORMAT_MESSAGES;
+    json_t *root = NULL, *answer = NULL;
+    SD_TRY(sd_json_record(&root, line, len, path, number, err));
+    st = sd_example_make(&ex, &(sd_record){.json = root}, &format, err);
+    if (st != SD_OK) {
+        sd_error_prefix(err, "%s, line %d", path, number);
+        goto out;
+    }
+    const json_t *want = json_object_get(root, "want");
+    if (json_is_null(want)) want = NULL;
+    size_t n = json_array_size(ex.messages);
+    json_t *last = json_array_get(ex.messages, n - 1);
+    r.messages = json_incref(ex.messages);
+    r.tools = json_incref(ex.tools);
+    r.kwargs = json_incref(ex.kwargs);
     if (!want) {
-        const json_t *last = json_array_get(messages, n - 1);
         const char *role = json_string_value(json_object_get(last, "role"));
-        SD_CHECK(n > 1 && role && strcmp(role, "assistant") == 0, err, SD_EFORMAT,
-                 "%s:%d: there is neither want nor a last turn of the assistant", path, number);
+        SD_CHECK(n > 1 && strcmp(role, "assistant") == 0, err, SD_EFORMAT,
+                 "%s, line %d: there is neither want nor a last turn of the assistant", path,
+                 number);
+        answer = json_incref(last);
         want = json_object_get(last, "content");
         json_array_remove(r.messages, n - 1);
     }
@@ -94,7 +109,7 @@ static sd_status add_record(suite *s, const char *line, size_t len, const char *
         r.want = json_incref((json_t *)(uintptr_t)want);
     }
     SD_CHECK(r.want_text || json_is_object(r.want), err, SD_EFORMAT,
-             "%s:%d: the wanted answer is neither text nor an object", path, number);
+             "%s, line %d: the wanted answer is neither text nor an object", path, number);
     if (s->n == s->cap) {
         int cap = s->cap ? 2 * s->cap : 256;
         record *grown = sd_realloc(s->item, (size_t)cap, sizeof *grown);
@@ -105,9 +120,9 @@ static sd_status add_record(suite *s, const char *line, size_t len, const char *
     s->item[s->n++] = r;
     r = (record){0};
 out:
-    json_decref(r.messages);
-    json_decref(r.want);
-    free(r.want_text);
+    json_decref(answer);
+    free_record(&r);
+    sd_example_free(&ex);
     json_decref(root);
     return st;
 }
@@ -118,7 +133,8 @@ static sd_status read_suite(suite *s, const char *path, int64_t limit, sd_error 
     size_t len;
     SD_TRY(sd_stream_read(&text, &len, path, MAX_SUITE_BYTES, err));
     int number = 0;
-    for (char *line = text, *end; line < text + len && (!limit || s->n < limit); line = end + 1) {
+    char *begin = len >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0 ? text + 3 : text;
+    for (char *line = begin, *end; line < text + len && (!limit || s->n < limit); line = end + 1) {
         end = memchr(line, '\n', (size_t)(text + len - line));
         if (!end) end = text + len;
         number++;
@@ -133,10 +149,7 @@ out:
 
 static void free_suite(suite *s) {
     for (int i = 0; i < s->n; i++) {
-        json_decref(s->item[i].messages);
-        json_decref(s->item[i].want);
-        free(s->item[i].want_text);
-        sd_buf_free(&s->item[i].answer);
+        free_record(&s->item[i]);
     }
     free(s->item);
 }
@@ -166,7 +179,7 @@ static sd_status submit(const sd_decoding *d, const args *a, event_target *t, in
     sd_status st = SD_OK;
     sd_ids ids = {0};
     uint64_t id;
-    SD_TRY(sd_model_chat_ids(d->model, t->r->messages, NULL, NULL, true, &ids, err));
+    SD_TRY(sd_model_chat_ids(d->model, t->r->messages, t->r->tools, t->r->kwargs, true, &ids, err));
     sd_request r = {.prompt = ids.id,
                     .n_prompt = ids.n,
                     .max_tokens = (int)a->max_tokens,

@@ -1,6 +1,7 @@
 // A prepared file is opened in three steps that each distrust the one before: the manifest names
-// the bytes and their hash; the container's shape is checked; then every place of every row is, as
-// it comes into memory. What training reads has passed all three.
+// the bytes, their hash and what they hold; the container's shape is checked, and held against it;
+// then every place of every row is, as it comes into memory. What training reads has passed all
+// three. Attributes inside the file say the same as the manifest: they are for others.
 #include "datasets/dataset.h"
 
 #include "base/file.h"
@@ -15,9 +16,11 @@ static const int64_t IN_MEMORY = 1000 * 1000 * 1000; // bytes of the three array
 
 struct sd_dataset {
     char *path;
-    sd_store *store;
+    sd_map map; // of the file, while the store is open
+    sd_store_reader *store;
     sd_sha256 sha256, made_from;
-    int64_t rows, records, tokens, supervised, vocab;
+    int64_t rows, records, tokens, supervised;
+    int64_t vocab, largest; // tokens are below vocab; the largest that was seen
     int T;
     char *tokenizer, *recipe, *source_text;
     json_t *sources;
@@ -35,11 +38,46 @@ struct sd_dataset {
 
 // ---- verification ------------------------------------------------------------------------------
 
+static bool has_count(int64_t *out, const json_t *manifest, const char *name) {
+    const json_t *j = json_object_get(manifest, name);
+    *out = json_integer_value(j);
+    return json_is_integer(j) && *out >= 0;
+}
+
+static bool has_text(char **out, const json_t *manifest, const char *name) {
+    const char *s = json_string_value(json_object_get(manifest, name));
+    *out = s ? sd_strdup(s) : NULL;
+    return *out;
+}
+
+// What the file holds and how it was made.
+static sd_status take_manifest(sd_dataset *d, const json_t *j, const char *path, sd_error *err) {
+    sd_status st = SD_OK;
+    const char *made_from = json_string_value(json_object_get(j, "made_from_sha256"));
+    const json_t *recipe = json_object_get(j, "recipe");
+    int64_t T;
+    d->vocab = INT32_MAX; // version 1 does not say
+    bool whole = has_count(&d->rows, j, "rows") && has_count(&T, j, "sequence_len") &&
+                 has_count(&d->records, j, "records") && has_count(&d->tokens, j, "tokens") &&
+                 has_count(&d->supervised, j, "supervised") &&
+                 has_text(&d->tokenizer, j, "tokenizer_sha256") &&
+                 (!json_object_get(j, "vocab") || has_count(&d->vocab, j, "vocab"));
+    d->sources = json_incref(json_object_get(j, "sources"));
+    SD_CHECK(whole && T <= INT32_MAX && d->vocab <= INT32_MAX && made_from &&
+                 strlen(made_from) == 64 && json_is_object(recipe) && json_is_array(d->sources),
+             err, SD_EFORMAT, "%s: is malformed; prepare the data again", path);
+    d->T = (int)T;
+    memcpy(d->made_from.hex, made_from, 64);
+    SD_TRY(sd_json_dump(&d->recipe, recipe, JSON_COMPACT | JSON_REAL_PRECISION(17), err));
+    SD_TRY(sd_json_dump(&d->source_text, d->sources, JSON_COMPACT | JSON_REAL_PRECISION(17), err));
+out:
+    return st;
+}
+
 static sd_status check_manifest(sd_dataset *d, sd_error *err) {
     sd_status st = SD_OK;
     char *text = NULL, *path = sd_sprintf("%s.manifest.json", d->path);
     json_t *j = NULL;
-    sd_map map = {0};
     size_t len;
     SD_CHECK_ALLOC(path, err);
     sd_path_kind there;
@@ -58,38 +96,17 @@ static sd_status check_manifest(sd_dataset *d, sd_error *err) {
     SD_CHECK(version >= 1 && version <= SD_DATASET_VERSION, err, SD_EFORMAT,
              "%s: version %lld, this program reads versions 1 to %d; prepare the data again", path,
              (long long)version, SD_DATASET_VERSION);
-    SD_TRY(sd_map_open(&map, d->path, err));
-    SD_TRY(sd_sha256_of(&d->sha256, map.data, map.size, err));
+    SD_TRY(take_manifest(d, j, path, err));
+    SD_TRY(sd_map_open(&d->map, d->path, err));
+    SD_TRY(sd_sha256_of_map(&d->sha256, &d->map, d->path, err));
     SD_CHECK(strcmp(d->sha256.hex, hash) == 0, err, SD_EMISMATCH,
              "%s: its SHA-256 is not the one in its manifest; the file is damaged or was replaced, "
              "prepare the data again",
              d->path);
 out:
-    sd_map_close(&map);
     json_decref(j);
     free(text);
     free(path);
-    return st;
-}
-
-static sd_status read_attributes(sd_dataset *d, sd_error *err) {
-    sd_status st = SD_OK;
-    char *made_from = NULL;
-    SD_TRY(sd_store_get_int(d->store, "vocab", &d->vocab, err));
-    SD_TRY(sd_store_get_int(d->store, "records", &d->records, err));
-    SD_TRY(sd_store_get_int(d->store, "tokens", &d->tokens, err));
-    SD_TRY(sd_store_get_int(d->store, "supervised", &d->supervised, err));
-    SD_TRY(sd_store_get_text(d->store, "tokenizer_sha256", &d->tokenizer, err));
-    SD_TRY(sd_store_get_text(d->store, "recipe", &d->recipe, err));
-    SD_TRY(sd_store_get_text(d->store, "sources", &d->source_text, err));
-    SD_TRY(sd_store_get_text(d->store, "made_from_sha256", &made_from, err));
-    SD_TRY(sd_json_load(&d->sources, d->source_text, strlen(d->source_text), JSON_REJECT_DUPLICATES,
-                        NULL, err));
-    SD_CHECK(json_is_array(d->sources) && strlen(made_from) == 64 && d->vocab > 0, err, SD_EFORMAT,
-             "%s: its attributes are malformed; prepare the data again", d->path);
-    memcpy(d->made_from.hex, made_from, 64);
-out:
-    free(made_from);
     return st;
 }
 
@@ -136,6 +153,7 @@ static sd_status check_row(int32_t *places, sd_dataset *d, int64_t row, sd_error
             (label[i] != SD_NO_LABEL && (label[i] != token[i] || begins)))
             break;
         before = segment[i];
+        if (token[i] > d->largest) d->largest = token[i];
     }
     int used = i;
     for (; i < d->T && segment[i] == -1 && label[i] == SD_NO_LABEL && token[i] == 0;) i++;
@@ -212,10 +230,12 @@ static sd_status prepare_buffers(sd_dataset *d, sd_error *err) {
              "out of memory for %s", d->path);
     if (!all) goto out;
     SD_TRY(hold_all(d, err));
+    SD_TRY(sd_map_check(&d->map, d->path, err)); // what was read is what was hashed
     free(d->chunk);
     d->chunk = NULL;
     sd_store_close(d->store);
     d->store = NULL;
+    sd_map_close(&d->map);
 out:
     return st;
 }
@@ -228,10 +248,11 @@ sd_status sd_dataset_open(sd_dataset **out, const char *path, sd_error *err) {
     d->path = sd_strdup(path);
     SD_CHECK_ALLOC(d->path, err);
     SD_TRY(check_manifest(d, err));
-    SD_TRY(sd_store_open(&d->store, path, err));
-    d->rows = sd_store_rows(d->store);
-    d->T = sd_store_length(d->store);
-    SD_TRY(read_attributes(d, err));
+    SD_TRY(sd_store_open(&d->store, &d->map, path, err));
+    SD_CHECK(
+        d->rows == sd_store_rows(d->store) && d->T == sd_store_length(d->store), err, SD_EFORMAT,
+        "%s: holds %lld rows of %d, its manifest says %lld of %d; prepare the data again", path,
+        (long long)sd_store_rows(d->store), sd_store_length(d->store), (long long)d->rows, d->T);
     SD_TRY(sd_store_read_docs(d->store, &d->doc, &d->docs, err));
     SD_TRY(check_docs(d, err));
     SD_TRY(prepare_buffers(d, err));
@@ -244,6 +265,7 @@ out:
 void sd_dataset_close(sd_dataset *d) {
     if (!d) return;
     sd_store_close(d->store);
+    sd_map_close(&d->map);
     json_decref(d->sources);
     free(d->tokenizer);
     free(d->recipe);
@@ -310,6 +332,21 @@ sd_status sd_dataset_read(const sd_dataset *d, int64_t row, sd_dataset_row *out,
     const int32_t *token = d->chunk + (size_t)(row - d->held) * (size_t)d->T;
     *out = (sd_dataset_row){token, token + plane, token + 2 * plane, d->used[row - d->held]};
     return SD_OK;
+}
+
+sd_status sd_dataset_expect(sd_dataset *d, const sd_tokenizer *t, sd_error *err) {
+    sd_status st = SD_OK;
+    int64_t vocab = sd_tokenizer_size(t);
+    SD_CHECK(strcmp(d->tokenizer, sd_tokenizer_fingerprint(t)) == 0, err, SD_EMISMATCH,
+             "%s: was made with another tokenizer than this model's; give its model, or prepare "
+             "the data again",
+             d->path);
+    SD_CHECK(d->largest < vocab, err, SD_EFORMAT,
+             "%s: holds token %lld, but the tokenizer has %lld; prepare the data again", d->path,
+             (long long)d->largest, (long long)vocab);
+    if (vocab < d->vocab) d->vocab = vocab; // of the rows that are read later
+out:
+    return st;
 }
 
 size_t sd_dataset_memory(const sd_dataset *d) {

@@ -88,9 +88,11 @@ int64_t sd_dataset_records(const sd_dataset *d);
 /// How it was made, as JSON text: options and sources.
 const char *sd_dataset_recipe(const sd_dataset *d);
 const char *sd_dataset_sources(const sd_dataset *d);
-/// Fingerprint of the tokenizer that made it; compare with sd_tokenizer_fingerprint before
-/// training.
+/// Fingerprint of the tokenizer that made it.
 const char *sd_dataset_tokenizer(const sd_dataset *d);
+/// SD_EMISMATCH when another tokenizer made it; SD_EFORMAT when a row holds a token that this one
+/// does not have, now or at a later read. To be asked before its tokens are used.
+sd_status sd_dataset_expect(sd_dataset *d, const sd_tokenizer *t, sd_error *err);
 
 typedef struct {
     const int32_t *token;   // [used]

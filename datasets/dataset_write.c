@@ -62,7 +62,7 @@ static void fill_row(int32_t *token, int32_t *label, int32_t *segment, const lay
 static sd_status write_rows(sd_store *s, const layout *l, const sd_gathered *g, int T,
                             sd_error *err) {
     sd_status st = SD_OK;
-    int32_t step = sd_store_chunk_rows(s);
+    int32_t step = sd_store_step(s);
     size_t places;
     int32_t *buf = NULL;
     SD_CHECK(sd_mul_size(&places, (size_t)step, (size_t)T), err, SD_ELIMIT, "rows are too long");
@@ -139,14 +139,14 @@ static sd_status write_manifest(const char *out, const sd_sha256 *file, int64_t 
     sd_status st = SD_OK;
     const char *slash = strrchr(out, '/');
     char *path = NULL, *text = NULL;
-    json_t *j =
-        json_pack("{s:s, s:i, s:s, s:I, s:s, s:s, s:s, s:I, s:i, s:I, s:I, s:I, s:o, s:O}", "kind",
-                  "specdec dataset", "version", SD_DATASET_VERSION, "file", slash ? slash + 1 : out,
-                  "bytes", (json_int_t)bytes, "sha256", file->hex, "made_from_sha256", g->key.hex,
-                  "tokenizer_sha256", sd_tokenizer_fingerprint(m->tokenizer), "rows",
-                  (json_int_t)r->rows, "sequence_len", o->sequence_len, "records",
-                  (json_int_t)r->records, "tokens", (json_int_t)r->tokens, "supervised",
-                  (json_int_t)r->supervised, "recipe", sd_prepare_recipe(o), "sources", g->sources);
+    json_t *j = json_pack(
+        "{s:s, s:i, s:s, s:I, s:s, s:s, s:s, s:i, s:I, s:i, s:I, s:I, s:I, s:o, s:O}", "kind",
+        "specdec dataset", "version", SD_DATASET_VERSION, "file", slash ? slash + 1 : out, "bytes",
+        (json_int_t)bytes, "sha256", file->hex, "made_from_sha256", g->key.hex, "tokenizer_sha256",
+        sd_tokenizer_fingerprint(m->tokenizer), "vocab", sd_tokenizer_size(m->tokenizer), "rows",
+        (json_int_t)r->rows, "sequence_len", o->sequence_len, "records", (json_int_t)r->records,
+        "tokens", (json_int_t)r->tokens, "supervised", (json_int_t)r->supervised, "recipe",
+        sd_prepare_recipe(o), "sources", g->sources);
     SD_CHECK(j || sd_memory_lost(), err, SD_EINVAL, "%s: the path is not UTF-8; choose another",
              out);
     SD_TRY(sd_json_dump(&text, j, JSON_INDENT(1) | JSON_REAL_PRECISION(17), err));
@@ -184,7 +184,7 @@ sd_status sd_dataset_write(const char *out, const sd_gathered *g, const sd_prepa
     SD_TRY(sd_replace_commit(&file, err));
     SD_TRY(write_manifest(out, &hash, sb.st_size, g, o, m, r, err));
 out:
-    sd_store_close(s);
+    sd_store_abandon(s);
     sd_replace_abort(&file);
     layout_free(&l);
     return st;

@@ -8,9 +8,7 @@
 #include "datasets/labels.h"
 #include "datasets/reader.h"
 
-#include <errno.h>
 #include <string.h>
-#include <sys/stat.h>
 
 enum { BATCH = 256, BATCH_BYTES = 8 << 20 };
 
@@ -35,7 +33,7 @@ typedef struct {
     int n;
     size_t bytes;                    // of the records in the batch
     int64_t bytes_before, bytes_all; // of the sources: finished ones, all
-    struct stat *state;              // [n_sources] when they were hashed
+    sd_file_id *hashed;              // [n_sources]
 } pipeline;
 
 static bool full(const pipeline *p) {
@@ -232,7 +230,7 @@ static sd_status read_source(pipeline *p, int32_t source, sd_error *err) {
         if (!rec) break;
     }
     // What is prepared is what was hashed: else it would be found again under another file's key.
-    SD_CHECK(sd_reader_is(r, &p->state[source]), err, SD_EMISMATCH,
+    SD_CHECK(sd_reader_is(r, &p->hashed[source]), err, SD_EMISMATCH,
              "%s: changed while it was read; run again when it is finished",
              p->o->source[source].path);
     p->bytes_before += sd_reader_size(r);
@@ -272,34 +270,34 @@ json_t *sd_prepare_recipe(const sd_prepare_options *o) {
                      "keep_from", o->keep_from, "keep_to", o->keep_to);
 }
 
-// state [n_sources]: the files as they were when their bytes were hashed; NULL when not wanted.
-static sd_status list_sources(json_t **out, int64_t *bytes, struct stat *state,
+// id [n_sources]: the files whose bytes were hashed; NULL when not wanted.
+static sd_status list_sources(json_t **out, int64_t *bytes, sd_file_id *id,
                               const sd_prepare_options *o, sd_error *err) {
     sd_status st = SD_OK;
     json_t *list = json_array();
+    sd_map map = {0};
     *out = NULL;
     *bytes = 0;
     SD_CHECK_ALLOC(list, err);
     for (int i = 0; i < o->n_sources; i++) {
         sd_sha256 hash;
-        struct stat sb, after;
         const char *path = o->source[i].path;
-        SD_CHECK(stat(path, &sb) == 0, err, errno == ENOENT ? SD_ENOTFOUND : SD_EIO,
-                 "%s: %s; check the path", path, strerror(errno));
-        SD_TRY(sd_sha256_of_file(&hash, path, err));
-        SD_CHECK(stat(path, &after) == 0 && sd_same_state(&sb, &after), err, SD_EMISMATCH,
-                 "%s: changed while it was read; run again when it is finished", path);
-        if (state) state[i] = sb;
-        json_t *about =
-            json_pack("{s:s, s:s, s:I, s:s}", "path", path, "sha256", hash.hex, "bytes",
-                      (json_int_t)sb.st_size, "format", sd_format_name(o->source[i].format));
+        SD_TRY(sd_map_open(&map, path, err));
+        SD_TRY(sd_sha256_of_map(&hash, &map, path, err));
+        SD_TRY(sd_map_check(&map, path, err)); // nobody wrote meanwhile
+        int64_t size = (int64_t)map.size;
+        if (id) id[i] = map.id;
+        sd_map_close(&map);
+        json_t *about = json_pack("{s:s, s:s, s:I, s:s}", "path", path, "sha256", hash.hex, "bytes",
+                                  (json_int_t)size, "format", sd_format_name(o->source[i].format));
         SD_CHECK(about || !sd_memory_lost(), err, SD_ENOMEM, "out of memory");
         SD_CHECK(about, err, SD_EINVAL, "%s: the path is not UTF-8; rename the file", path);
         SD_CHECK(json_array_append_new(list, about) == 0, err, SD_ENOMEM, "out of memory");
-        *bytes += sb.st_size;
+        *bytes += size;
     }
     *out = list, list = NULL;
 out:
+    sd_map_close(&map);
     json_decref(list);
     return st;
 }
@@ -374,9 +372,9 @@ sd_status sd_dataset_prepare(const char *out, const sd_prepare_options *o, sd_mo
     for (int i = 0; i < o->n_sources; i++)
         SD_CHECK(!sd_same_file(out, o->source[i].path), err, SD_EINVAL,
                  "%s: is both the data and the file to write; give another output", out);
-    p.state = sd_alloc((size_t)o->n_sources, sizeof *p.state);
-    SD_CHECK_ALLOC(p.state, err);
-    SD_TRY(list_sources(&g.sources, &p.bytes_all, p.state, o, err));
+    p.hashed = sd_alloc((size_t)o->n_sources, sizeof *p.hashed);
+    SD_CHECK_ALLOC(p.hashed, err);
+    SD_TRY(list_sources(&g.sources, &p.bytes_all, p.hashed, o, err));
     SD_TRY(key_of(&g.key, o, g.sources, m, err));
     for (int i = 0; i < o->n_sources; i++) SD_TRY(read_source(&p, i, err));
     SD_CHECK(report->records > 0, err, SD_EFORMAT,
@@ -391,7 +389,7 @@ out:
         free(p.slot[i].where);
     }
     free(p.slot);
-    free(p.state);
+    free(p.hashed);
     free(g.token);
     free(g.piece);
     json_decref(g.sources);

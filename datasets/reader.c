@@ -247,7 +247,7 @@ sd_status sd_reader_open(sd_reader **out, const char *path, sd_error *err) {
     size_t size;
     SD_TRY(sd_open_regular(&r->fd, &size, path, err));
     r->size = (int64_t)size;
-    SD_CHECK(fstat(r->fd, &r->opened) == 0, err, SD_EIO, "%s: %s", path, strerror(errno));
+    SD_TRY(sd_file_id_of(&r->opened, r->fd, path, err));
     r->many = r->kind == KIND_ARCHIVE;
     if (r->many || compressed) SD_TRY(open_archive(r, err));
     *out = r, r = NULL;
@@ -273,16 +273,10 @@ int64_t sd_reader_size(const sd_reader *r) {
     return r->size;
 }
 
-bool sd_reader_is(const sd_reader *r, const struct stat *sb) {
-    struct stat now;
-    return fstat(r->fd, &now) == 0 && sd_same_state(&r->opened, sb) &&
-           sd_same_state(&r->opened, &now);
-}
-
-bool sd_same_state(const struct stat *a, const struct stat *b) {
-    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
-           a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec &&
-           a->st_ctim.tv_sec == b->st_ctim.tv_sec && a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
+bool sd_reader_is(const sd_reader *r, const sd_file_id *id) {
+    sd_file_id now;
+    return sd_file_id_of(&now, r->fd, r->path, NULL) == SD_OK && sd_file_id_equal(&r->opened, id) &&
+           sd_file_id_equal(&r->opened, &now);
 }
 int64_t sd_reader_position(const sd_reader *r) {
     return r->position;

@@ -17,7 +17,6 @@
 #include "base/memory.h"
 
 #include <jansson.h>
-#include <sys/stat.h>
 
 typedef struct sd_reader sd_reader;
 
@@ -47,8 +46,6 @@ void sd_reader_close(sd_reader *r); // NULL is fine
 int64_t sd_reader_size(const sd_reader *r);     // bytes of the file
 int64_t sd_reader_position(const sd_reader *r); // bytes of it read so far
 
-/// Is the file that the reader reads in the state `sb`, as when it was opened and still now? Bytes
-/// that change under the reader change its times.
-bool sd_reader_is(const sd_reader *r, const struct stat *sb);
-/// The same file (device, inode) of the same size and times.
-bool sd_same_state(const struct stat *a, const struct stat *b);
+/// Is the file that the reader reads this one, as when it was opened and still now? Bytes that
+/// change under the reader change the id.
+bool sd_reader_is(const sd_reader *r, const sd_file_id *id);

@@ -3,8 +3,6 @@
 
 #include "datasets/reader.h"
 
-#include <sys/stat.h>
-
 enum { SD_READER_BUFFER = 1 << 16 };
 
 typedef enum { KIND_OTHER, KIND_JSONL, KIND_JSON, KIND_TEXT, KIND_TABLE, KIND_ARCHIVE } reader_kind;
@@ -12,7 +10,7 @@ typedef enum { KIND_OTHER, KIND_JSONL, KIND_JSON, KIND_TEXT, KIND_TABLE, KIND_AR
 struct sd_reader {
     char *path, *where;
     int fd;
-    struct stat opened; // the file as it was when it was opened
+    sd_file_id opened; // the file as it was when it was opened
     int64_t size, position;
     struct archive *archive; // NULL: a plain file
     bool many;               // tar or zip: entries with names of their own

@@ -1,5 +1,6 @@
-// Chunks hold about a MiB of one array, so that reading one row in random order decodes little and
-// zstd still sees enough. Times are not tracked: the same contents give the same bytes.
+// Writing a container through the HDF5 library. Chunks hold about a MiB of one array, so that
+// reading one row in random order decodes little and zstd still sees enough. Times are not tracked:
+// the same contents give the same bytes.
 #include "datasets/store.h"
 
 #include "base/memory.h"
@@ -9,10 +10,10 @@
 #include <pthread.h>
 #include <string.h>
 
-enum { FILTER_ZSTD = 32015, ZSTD_LEVEL = 3, CHUNK_PLACES = 1 << 18, MAX_TEXT = 64 << 20 };
+enum { FILTER_ZSTD = 32015, ZSTD_LEVEL = 3, CHUNK_PLACES = 1 << 18 };
 
-enum { TOKENS, LABELS, SEGMENTS, N_ARRAYS };
-static const char *const array_name[N_ARRAYS] = {"tokens", "labels", "segments"};
+enum { N_ARRAYS = 3 };
+const char *const sd_store_arrays[N_ARRAYS] = {"tokens", "labels", "segments"};
 
 struct sd_store {
     char *path, *name; // where it stands; what messages call it
@@ -23,11 +24,6 @@ struct sd_store {
 
 // One lock for all of HDF5. Functions called *_locked expect it to be held.
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-
-static sd_status unreadable(const sd_store *s, const char *what, sd_error *err) {
-    return sd_fail(err, SD_EIO, "%s: HDF5 could not read %s; prepare the data again", s->name,
-                   what);
-}
 
 static void enter(void) {
     pthread_mutex_lock(&lock);
@@ -79,7 +75,7 @@ static bool close_locked(sd_store *s) {
     return ok;
 }
 
-void sd_store_close(sd_store *s) {
+void sd_store_abandon(sd_store *s) {
     if (!s) return;
     enter();
     close_locked(s);
@@ -123,8 +119,8 @@ static sd_status create_locked(sd_store *s, sd_error *err) {
     hsize_t dims[2] = {(hsize_t)s->rows, (hsize_t)s->T};
     hsize_t chunk[2] = {(hsize_t)s->chunk_rows, (hsize_t)s->T};
     for (int i = 0; i < N_ARRAYS; i++) {
-        s->array[i] = create_dataset(s->file, array_name[i], H5T_STD_I32LE, 2, dims, chunk);
-        if (s->array[i] < 0) return unwritten(s, array_name[i], err);
+        s->array[i] = create_dataset(s->file, sd_store_arrays[i], H5T_STD_I32LE, 2, dims, chunk);
+        if (s->array[i] < 0) return unwritten(s, sd_store_arrays[i], err);
     }
     return SD_OK;
 }
@@ -148,18 +144,17 @@ sd_status sd_store_create(sd_store **out, const char *path, const char *name, in
     return st;
 }
 
-// Selects rows [begin, begin + n) and moves them between file and memory.
-static bool transfer(sd_store *s, int which, int64_t begin, int64_t n, int32_t *into,
-                     const int32_t *from) {
+int sd_store_step(const sd_store *s) {
+    return s->chunk_rows;
+}
+
+static bool write_array(sd_store *s, int which, int64_t begin, int64_t n, const int32_t *from) {
     hsize_t start[2] = {(hsize_t)begin, 0}, count[2] = {(hsize_t)n, (hsize_t)s->T};
     hid_t file_space = H5Dget_space(s->array[which]), memory = H5Screate_simple(2, count, NULL);
-    bool ok = file_space >= 0 && memory >= 0 &&
-              H5Sselect_hyperslab(file_space, H5S_SELECT_SET, start, NULL, count, NULL) >= 0;
-    if (ok && from)
-        ok =
-            H5Dwrite(s->array[which], H5T_NATIVE_INT32, memory, file_space, H5P_DEFAULT, from) >= 0;
-    if (ok && into)
-        ok = H5Dread(s->array[which], H5T_NATIVE_INT32, memory, file_space, H5P_DEFAULT, into) >= 0;
+    bool ok =
+        file_space >= 0 && memory >= 0 &&
+        H5Sselect_hyperslab(file_space, H5S_SELECT_SET, start, NULL, count, NULL) >= 0 &&
+        H5Dwrite(s->array[which], H5T_NATIVE_INT32, memory, file_space, H5P_DEFAULT, from) >= 0;
     if (file_space >= 0) H5Sclose(file_space);
     if (memory >= 0) H5Sclose(memory);
     return ok;
@@ -171,30 +166,24 @@ sd_status sd_store_write_rows(sd_store *s, int64_t begin, int64_t n, const int32
     sd_status st = SD_OK;
     enter();
     for (int i = 0; i < N_ARRAYS && st == SD_OK; i++)
-        if (!transfer(s, i, begin, n, NULL, from[i])) st = unwritten(s, array_name[i], err);
+        if (!write_array(s, i, begin, n, from[i])) st = unwritten(s, sd_store_arrays[i], err);
     pthread_mutex_unlock(&lock);
     return st;
 }
 
-// One column of the documents: its name, its place in the struct and its type.
-typedef struct {
-    const char *name;
-    size_t offset, size; // bytes; 32 for the hash
-} column;
-static const column columns[] = {
+const sd_store_column sd_store_columns[SD_STORE_COLUMNS] = {
     {"row", offsetof(sd_store_doc, row), 4},       {"segment", offsetof(sd_store_doc, segment), 4},
     {"source", offsetof(sd_store_doc, source), 4}, {"piece", offsetof(sd_store_doc, piece), 4},
     {"record", offsetof(sd_store_doc, record), 8}, {"sha256", offsetof(sd_store_doc, sha256), 32},
 };
-enum { N_COLUMNS = sizeof columns / sizeof *columns };
 
-static hid_t column_type(const column *c, bool in_file) {
+static hid_t column_type(const sd_store_column *c, bool in_file) {
     if (c->size == 4) return in_file ? H5T_STD_I32LE : H5T_NATIVE_INT32;
     if (c->size == 8) return in_file ? H5T_STD_I64LE : H5T_NATIVE_INT64;
     return in_file ? H5T_STD_U8LE : H5T_NATIVE_UINT8;
 }
 
-static bool write_column(hid_t group, const column *c, const sd_store_doc *docs, int64_t n,
+static bool write_column(hid_t group, const sd_store_column *c, const sd_store_doc *docs, int64_t n,
                          char *scratch) {
     for (int64_t i = 0; i < n; i++)
         memcpy(scratch + (size_t)i * c->size, (const char *)&docs[i] + c->offset, c->size);
@@ -217,9 +206,9 @@ sd_status sd_store_write_docs(sd_store *s, const sd_store_doc *docs, int64_t n, 
     if (creation >= 0 && H5Pset_obj_track_times(creation, false) >= 0)
         group = H5Gcreate2(s->file, "docs", H5P_DEFAULT, creation, H5P_DEFAULT);
     if (group < 0) st = unwritten(s, "docs", err);
-    for (int i = 0; i < N_COLUMNS && st == SD_OK; i++)
-        if (!write_column(group, &columns[i], docs, n, scratch))
-            st = unwritten(s, columns[i].name, err);
+    for (int i = 0; i < SD_STORE_COLUMNS && st == SD_OK; i++)
+        if (!write_column(group, &sd_store_columns[i], docs, n, scratch))
+            st = unwritten(s, sd_store_columns[i].name, err);
     if (creation >= 0) H5Pclose(creation);
     if (group >= 0 && H5Gclose(group) < 0 && st == SD_OK) st = unwritten(s, "docs", err);
     pthread_mutex_unlock(&lock);
@@ -264,238 +253,5 @@ sd_status sd_store_finish(sd_store *s, sd_error *err) {
     if (!close_locked(s) && st == SD_OK) st = unwritten(s, "the file", err);
     free_store(s);
     pthread_mutex_unlock(&lock);
-    return st;
-}
-
-// ---- reading -----------------------------------------------------------------------------------
-
-static sd_status odd(const sd_store *s, const char *what, const char *why, sd_error *err) {
-    return sd_fail(err, SD_EFORMAT, "%s: %s %s; prepare the data again", s->name, what, why);
-}
-
-// Chunked, nothing outside the file, no filter but ours.
-static const char *layout_fault(hid_t plist) {
-    if (H5Pget_layout(plist) != H5D_CHUNKED) return "is not stored in chunks";
-    if (H5Pget_external_count(plist) != 0) return "has parts in other files";
-    int n = H5Pget_nfilters(plist);
-    if (n < 0 || n > 2) return "has other filters than zstd";
-    for (int i = 0; i < n; i++) {
-        unsigned flags, config, values[8];
-        size_t n_values = 8;
-        char name[8];
-        H5Z_filter_t f = H5Pget_filter2(plist, (unsigned)i, &flags, &n_values, values, sizeof name,
-                                        name, &config);
-        if (f != H5Z_FILTER_SHUFFLE && f != FILTER_ZSTD) return "has other filters than zstd";
-    }
-    return NULL;
-}
-
-// Opens a dataset by a hard link and checks everything about it before any of it is read.
-static sd_status open_dataset(const sd_store *s, hid_t *out, hid_t where, const char *name,
-                              size_t size, int rank, hsize_t dims[2], hsize_t chunk[2],
-                              sd_error *err) {
-    sd_status st = SD_OK;
-    hid_t d = -1, type = -1, space = -1, plist = -1;
-    H5L_info_t link;
-    *out = -1;
-    if (H5Lget_info(where, name, &link, H5P_DEFAULT) < 0) return odd(s, name, "is missing", err);
-    if (link.type != H5L_TYPE_HARD) return odd(s, name, "is a link to elsewhere", err);
-    d = H5Dopen2(where, name, H5P_DEFAULT);
-    if (d < 0) return odd(s, name, "cannot be opened", err);
-    type = H5Dget_type(d);
-    space = H5Dget_space(d);
-    plist = H5Dget_create_plist(d);
-    const char *fault = NULL;
-    if (type < 0 || space < 0 || plist < 0)
-        fault = "cannot be described";
-    else if (H5Tget_class(type) != H5T_INTEGER || H5Tget_size(type) != size ||
-             H5Tget_order(type) == H5T_ORDER_BE)
-        fault = "is of another type than expected";
-    else if (H5Sget_simple_extent_ndims(space) != rank ||
-             H5Sget_simple_extent_dims(space, dims, NULL) != rank)
-        fault = "has another number of dimensions";
-    else
-        fault = layout_fault(plist);
-    if (!fault && H5Pget_chunk(plist, rank, chunk) != rank) fault = "has odd chunks";
-    if (fault) {
-        st = odd(s, name, fault, err);
-        goto out;
-    }
-    *out = d, d = -1;
-out:
-    if (plist >= 0) H5Pclose(plist);
-    if (space >= 0) H5Sclose(space);
-    if (type >= 0) H5Tclose(type);
-    if (d >= 0) H5Dclose(d);
-    return st;
-}
-
-static sd_status open_locked(sd_store *s, sd_error *err) {
-    sd_status st = SD_OK;
-    s->file = H5Fopen(s->path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    SD_CHECK(s->file >= 0, err, SD_EFORMAT,
-             "%s: is not an HDF5 file that can be opened; prepare the data again", s->name);
-    for (int i = 0; i < N_ARRAYS; i++) {
-        hsize_t dims[2], chunk[2];
-        SD_TRY(open_dataset(s, &s->array[i], s->file, array_name[i], 4, 2, dims, chunk, err));
-        if (i == 0) {
-            SD_CHECK(dims[0] >= 1 && dims[1] >= 1 && dims[0] < INT32_MAX && dims[1] <= 1 << 24, err,
-                     SD_EFORMAT, "%s: %llu rows of %llu tokens; prepare the data again", s->name,
-                     (unsigned long long)dims[0], (unsigned long long)dims[1]);
-            s->rows = (int64_t)dims[0];
-            s->T = (int)dims[1];
-            s->chunk_rows = chunk[0] < dims[0] ? (int)chunk[0] : (int)dims[0];
-        }
-        SD_CHECK((int64_t)dims[0] == s->rows && (int)dims[1] == s->T && chunk[0] <= dims[0] &&
-                     chunk[0] * chunk[1] <= (hsize_t)1 << 26,
-                 err, SD_EFORMAT, "%s: %s has another shape than tokens; prepare the data again",
-                 s->name, array_name[i]);
-    }
-out:
-    return st;
-}
-
-sd_status sd_store_open(sd_store **out, const char *path, sd_error *err) {
-    sd_store *s = NULL;
-    *out = NULL;
-    enter();
-    sd_status st = new_store(&s, path, path, err);
-    if (st == SD_OK) {
-        st = open_locked(s, err);
-        if (st != SD_OK) close_locked(s), free_store(s);
-        if (st == SD_OK) *out = s;
-    }
-    pthread_mutex_unlock(&lock);
-    return st;
-}
-
-int64_t sd_store_rows(const sd_store *s) {
-    return s->rows;
-}
-int sd_store_length(const sd_store *s) {
-    return s->T;
-}
-int sd_store_chunk_rows(const sd_store *s) {
-    return s->chunk_rows;
-}
-
-sd_status sd_store_read_rows(sd_store *s, int64_t begin, int64_t n, int32_t *tokens,
-                             int32_t *labels, int32_t *segments, sd_error *err) {
-    int32_t *into[N_ARRAYS] = {tokens, labels, segments};
-    sd_status st = SD_OK;
-    enter();
-    for (int i = 0; i < N_ARRAYS && st == SD_OK; i++)
-        if (!transfer(s, i, begin, n, into[i], NULL)) st = unreadable(s, array_name[i], err);
-    pthread_mutex_unlock(&lock);
-    return st;
-}
-
-static sd_status read_column(sd_store *s, hid_t group, const column *c, sd_store_doc **docs,
-                             int64_t *n, sd_error *err) {
-    sd_status st = SD_OK;
-    hid_t d = -1;
-    char *raw = NULL;
-    hsize_t dims[2] = {0, 32}, chunk[2];
-    int rank = c->size == 32 ? 2 : 1;
-    SD_TRY(
-        open_dataset(s, &d, group, c->name, c->size == 32 ? 1 : c->size, rank, dims, chunk, err));
-    // A row has at most T documents; each has at least one token.
-    SD_CHECK(dims[0] >= 1 && dims[0] <= (hsize_t)s->rows * (hsize_t)s->T && dims[1] == 32 &&
-                 (*n < 0 || (int64_t)dims[0] == *n),
-             err, SD_EFORMAT, "%s: docs/%s has %llu entries; prepare the data again", s->name,
-             c->name, (unsigned long long)dims[0]);
-    if (*n < 0) {
-        *n = (int64_t)dims[0];
-        *docs = sd_alloc((size_t)*n, sizeof **docs);
-        SD_CHECK_ALLOC(*docs, err);
-    }
-    raw = sd_alloc((size_t)*n, c->size);
-    SD_CHECK_ALLOC(raw, err);
-    if (H5Dread(d, column_type(c, false), H5S_ALL, H5S_ALL, H5P_DEFAULT, raw) < 0) {
-        st = unreadable(s, c->name, err);
-        goto out;
-    }
-    for (int64_t i = 0; i < *n; i++)
-        memcpy((char *)&(*docs)[i] + c->offset, raw + (size_t)i * c->size, c->size);
-out:
-    free(raw);
-    if (d >= 0) H5Dclose(d);
-    return st;
-}
-
-sd_status sd_store_read_docs(sd_store *s, sd_store_doc **docs, int64_t *n, sd_error *err) {
-    sd_status st = SD_OK;
-    hid_t group = -1;
-    H5L_info_t link;
-    *docs = NULL;
-    *n = -1;
-    enter();
-    if (H5Lget_info(s->file, "docs", &link, H5P_DEFAULT) >= 0 && link.type == H5L_TYPE_HARD)
-        group = H5Gopen2(s->file, "docs", H5P_DEFAULT);
-    if (group < 0) {
-        st = odd(s, "docs", "is missing or a link to elsewhere", err);
-        goto out;
-    }
-    for (int i = 0; i < N_COLUMNS; i++) SD_TRY(read_column(s, group, &columns[i], docs, n, err));
-out:
-    if (group >= 0) H5Gclose(group);
-    pthread_mutex_unlock(&lock);
-    if (st != SD_OK) {
-        free(*docs);
-        *docs = NULL;
-    }
-    return st;
-}
-
-// An attribute of / with one element of this class, or -1.
-static hid_t open_attribute(sd_store *s, const char *name, H5T_class_t class, hid_t *type) {
-    *type = -1;
-    if (H5Aexists(s->file, name) <= 0) return -1;
-    hid_t a = H5Aopen(s->file, name, H5P_DEFAULT), space = -1;
-    if (a >= 0) *type = H5Aget_type(a);
-    if (a >= 0) space = H5Aget_space(a);
-    bool ok = *type >= 0 && space >= 0 && H5Tget_class(*type) == class &&
-              H5Tis_variable_str(*type) <= 0 && H5Sget_simple_extent_npoints(space) == 1;
-    if (space >= 0) H5Sclose(space);
-    if (ok) return a;
-    if (*type >= 0) H5Tclose(*type);
-    if (a >= 0) H5Aclose(a);
-    return -1;
-}
-
-sd_status sd_store_get_int(sd_store *s, const char *name, int64_t *value, sd_error *err) {
-    sd_status st = SD_OK;
-    hid_t type;
-    enter();
-    hid_t a = open_attribute(s, name, H5T_INTEGER, &type);
-    if (a < 0 || H5Aread(a, H5T_NATIVE_INT64, value) < 0)
-        st = odd(s, name, "is missing or of another type", err);
-    if (a >= 0) H5Tclose(type), H5Aclose(a);
-    pthread_mutex_unlock(&lock);
-    return st;
-}
-
-sd_status sd_store_get_text(sd_store *s, const char *name, char **text, sd_error *err) {
-    sd_status st = SD_OK;
-    hid_t type;
-    *text = NULL;
-    enter();
-    hid_t a = open_attribute(s, name, H5T_STRING, &type);
-    size_t size = a >= 0 ? H5Tget_size(type) : 0;
-    if (a < 0 || size == 0 || size > MAX_TEXT) {
-        st = odd(s, name, "is missing or of another type", err);
-    } else {
-        *text = sd_alloc(size + 1, 1);
-        if (!*text)
-            st = sd_fail(err, SD_ENOMEM, "out of memory");
-        else if (H5Aread(a, type, *text) < 0)
-            st = unreadable(s, name, err);
-    }
-    if (a >= 0) H5Tclose(type), H5Aclose(a);
-    pthread_mutex_unlock(&lock);
-    if (st != SD_OK) {
-        free(*text);
-        *text = NULL;
-    }
     return st;
 }

@@ -6,10 +6,12 @@
 //     /docs/sha256                uint8 [docs, 32], of the record's bytes
 //     attributes of /             integers and fixed-length strings, see dataset_write.c
 //
-// The library is not thread-safe and keeps global state: every call goes through one mutex here,
-// its error stack is silent, and it may load no plug-ins.
+// The HDF5 library writes it and never reads one: it is not made for files of strangers
+// (hdf5_read.h reads them). It is not thread-safe and keeps global state: every call goes through
+// one mutex here, its error stack is silent, it may load no plug-ins and runs nothing at exit.
 #pragma once
 
+#include "base/map.h"
 #include "base/status.h"
 
 #include <stdint.h>
@@ -19,6 +21,15 @@ typedef struct {
     int64_t record;
     uint8_t sha256[32];
 } sd_store_doc;
+
+// One column of the documents: its name, its place in sd_store_doc and its bytes (32: the hash).
+typedef struct {
+    const char *name;
+    size_t offset, size;
+} sd_store_column;
+enum { SD_STORE_COLUMNS = 6 };
+extern const sd_store_column sd_store_columns[SD_STORE_COLUMNS];
+extern const char *const sd_store_arrays[3]; // tokens, labels, segments
 
 typedef struct sd_store sd_store;
 
@@ -35,20 +46,23 @@ sd_status sd_store_set_text(sd_store *s, const char *name, const char *text, sd_
 /// Flushes and closes; a failure here means that the file is not good. Frees s.
 sd_status sd_store_finish(sd_store *s, sd_error *err);
 
-/// Opens read-only and checks the shape of everything: types, ranks, layouts, filters, no links and
-/// no variable-length types. The bytes must have been verified before.
-sd_status sd_store_open(sd_store **out, const char *path, sd_error *err);
-int64_t sd_store_rows(const sd_store *s);
-int sd_store_length(const sd_store *s); // T
-int sd_store_chunk_rows(const sd_store *s);
-sd_status sd_store_read_rows(sd_store *s, int64_t begin, int64_t n, int32_t *tokens,
+void sd_store_abandon(sd_store *s);   // closes without a promise; NULL is fine
+int sd_store_step(const sd_store *s); // rows of a chunk: how many are best written at once
+
+typedef struct sd_store_reader sd_store_reader;
+/// Checks the description of everything and where each chunk lies: types, shapes, filters, no links
+/// to elsewhere, nothing outside the file. The map stays the caller's and must outlive the reader;
+/// the bytes must have been verified before. One thread at a time.
+sd_status sd_store_open(sd_store_reader **out, const sd_map *map, const char *name, sd_error *err);
+int64_t sd_store_rows(const sd_store_reader *s);
+int sd_store_length(const sd_store_reader *s); // T
+int sd_store_chunk_rows(const sd_store_reader *s);
+/// Rows [begin, begin + n) within the file; arrays [n, T].
+sd_status sd_store_read_rows(sd_store_reader *s, int64_t begin, int64_t n, int32_t *tokens,
                              int32_t *labels, int32_t *segments, sd_error *err);
 /// *docs in malloc'ed memory.
-sd_status sd_store_read_docs(sd_store *s, sd_store_doc **docs, int64_t *n, sd_error *err);
-sd_status sd_store_get_int(sd_store *s, const char *name, int64_t *value, sd_error *err);
-/// *text in malloc'ed memory, ended with 0.
-sd_status sd_store_get_text(sd_store *s, const char *name, char **text, sd_error *err);
-void sd_store_close(sd_store *s); // NULL is fine
+sd_status sd_store_read_docs(sd_store_reader *s, sd_store_doc **docs, int64_t *n, sd_error *err);
+void sd_store_close(sd_store_reader *s); // NULL is fine
 
 /// Registers the zstd filter (id 32015) in this process and silences the library. Called by the
 /// functions above, inside their mutex.

@@ -7,7 +7,7 @@
 #include <hdf5.h>
 #include <zstd.h>
 
-enum { FILTER_ZSTD = 32015, MAX_CHUNK = 256 << 20 };
+enum { FILTER_ZSTD = 32015 };
 
 static size_t compress_chunk(int level, size_t n, size_t *buf_size, void **buf) {
     size_t cap = ZSTD_compressBound(n);
@@ -24,25 +24,9 @@ static size_t compress_chunk(int level, size_t n, size_t *buf_size, void **buf) 
     return got;
 }
 
-static size_t decompress_chunk(size_t n, size_t *buf_size, void **buf) {
-    unsigned long long size = ZSTD_getFrameContentSize(*buf, n);
-    if (size == 0 || size > MAX_CHUNK) return 0; // also the values for "unknown" and "error"
-    void *out = H5allocate_memory((size_t)size, false);
-    if (!out) return 0;
-    size_t got = ZSTD_decompress(out, (size_t)size, *buf, n);
-    if (ZSTD_isError(got) || got != size) {
-        H5free_memory(out);
-        return 0;
-    }
-    H5free_memory(*buf);
-    *buf = out;
-    *buf_size = (size_t)size;
-    return got;
-}
-
 static size_t zstd_filter(unsigned flags, size_t n_values, const unsigned values[], size_t n,
                           size_t *buf_size, void **buf) {
-    if (flags & H5Z_FLAG_REVERSE) return decompress_chunk(n, buf_size, buf);
+    if (flags & H5Z_FLAG_REVERSE) return 0; // the library reads nothing back
     return compress_chunk(n_values > 0 ? (int)values[0] : 3, n, buf_size, buf);
 }
 
@@ -51,12 +35,13 @@ sd_status sd_store_zstd_register(sd_error *err) {
         .version = H5Z_CLASS_T_VERS,
         .id = FILTER_ZSTD,
         .encoder_present = 1,
-        .decoder_present = 1,
+        .decoder_present = 0,
         .name = "zstd",
         .filter = zstd_filter,
     };
-    if (H5open() < 0 || H5Eset_auto2(H5E_DEFAULT, NULL, NULL) < 0 || H5PLset_loading_state(0) < 0 ||
-        H5Zregister(&zstd) < 0)
+    // At exit the library would close what a failed close left open, and crash in it.
+    if (H5dont_atexit() < 0 || H5open() < 0 || H5Eset_auto2(H5E_DEFAULT, NULL, NULL) < 0 ||
+        H5PLset_loading_state(0) < 0 || H5Zregister(&zstd) < 0)
         return sd_fail(err, SD_EIO, "HDF5: the library could not be set up");
     return SD_OK;
 }

@@ -101,13 +101,9 @@ out:
     return st;
 }
 
-static sd_status check_tokenizer(const sd_run *r, const sd_dataset *d, const char *path,
-                                 sd_error *err) {
+static sd_status check_tokenizer(const sd_run *r, sd_dataset *d, const char *path, sd_error *err) {
     sd_status st = SD_OK;
-    SD_CHECK(strcmp(sd_dataset_tokenizer(d), sd_tokenizer_fingerprint(r->model->tokenizer)) == 0,
-             err, SD_EINVAL,
-             "%s: was prepared with another tokenizer than that of %s; prepare it again", path,
-             r->model->path);
+    SD_TRY(sd_dataset_expect(d, r->model->tokenizer, err));
     SD_CHECK(sd_dataset_sequence_len(d) == r->recipe.data.sequence_len, err, SD_EINVAL,
              "%s: has rows of %d tokens, data.sequence_len is %lld; make them equal", path,
              sd_dataset_sequence_len(d), (long long)r->recipe.data.sequence_len);
