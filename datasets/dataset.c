@@ -55,7 +55,7 @@ static sd_status take_manifest(sd_dataset *d, const json_t *j, const char *path,
     sd_status st = SD_OK;
     const char *made_from = json_string_value(json_object_get(j, "made_from_sha256"));
     const json_t *recipe = json_object_get(j, "recipe");
-    int64_t T;
+    int64_t T = 0;
     d->vocab = INT32_MAX; // version 1 does not say
     bool whole = has_count(&d->rows, j, "rows") && has_count(&T, j, "sequence_len") &&
                  has_count(&d->records, j, "records") && has_count(&d->tokens, j, "tokens") &&
