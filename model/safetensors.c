@@ -45,7 +45,9 @@ static int compare_names(const void *a, const void *b) {
 static int compare_places(const void *a, const void *b) {
     uintptr_t p = (uintptr_t)((const sd_st_tensor *)a)->data,
               q = (uintptr_t)((const sd_st_tensor *)b)->data;
-    return p < q ? -1 : p > q;
+    if (p != q) return p < q ? -1 : 1;
+    size_t m = ((const sd_st_tensor *)a)->bytes, n = ((const sd_st_tensor *)b)->bytes;
+    return m < n ? -1 : m > n; // one without bytes stands before what begins where it does
 }
 
 static sd_st_tensor *push(sd_safetensors *s) {
@@ -110,14 +112,42 @@ static sd_status read_entry(sd_safetensors *s, const char *path, const char *nam
     return SD_OK;
 }
 
-static sd_status check_overlap(sd_st_tensor *t, int n, const char *path, const uint8_t *file,
-                               sd_error *err) {
-    qsort(t, (size_t)n, sizeof *t, compare_places);
-    for (int i = 1; i < n; i++)
-        if ((const uint8_t *)t[i - 1].data + t[i - 1].bytes > (const uint8_t *)t[i].data)
+// Every byte of the data belongs to one tensor, as the format has it: tensors that overlap are one
+// too many, bytes of none are a place to hide something, or the rest of a header that lost entries.
+static sd_status check_cover(sd_st_tensor *t, int n, const char *path, const uint8_t *file,
+                             const uint8_t *data, const uint8_t *end, sd_error *err) {
+    if (n) qsort(t, (size_t)n, sizeof *t, compare_places);
+    const uint8_t *at = data;
+    const char *before = "the header";
+    for (int i = 0; i <= n; i++) {
+        const uint8_t *next = i < n ? t[i].data : end;
+        if (next < at)
             return sd_fail(err, SD_EFORMAT,
                            "%s: byte %zu: tensors %s and %s overlap; the file is damaged", path,
-                           (size_t)((const uint8_t *)t[i].data - file), t[i - 1].name, t[i].name);
+                           (size_t)(next - file), before, t[i].name);
+        if (next > at)
+            return sd_fail(err, SD_EFORMAT,
+                           "%s: byte %zu: %zu bytes after %s belong to no tensor; copy or download "
+                           "the file again",
+                           path, (size_t)(at - file), (size_t)(next - at), before);
+        if (i == n) break;
+        before = t[i].name;
+        at = next + t[i].bytes;
+    }
+    return SD_OK;
+}
+
+// An object of strings; the first file's is kept.
+static sd_status read_metadata(sd_safetensors *s, json_t *entry, const char *path, sd_error *err) {
+    const char *key;
+    json_t *value;
+    bool good = json_is_object(entry);
+    json_object_foreach(entry, key, value) {
+        good = good && json_is_string(value);
+    }
+    if (!good)
+        return sd_fail(err, SD_EFORMAT, "%s: byte 8: __metadata__ is no object of strings", path);
+    if (!s->metadata) s->metadata = json_incref(entry);
     return SD_OK;
 }
 
@@ -146,10 +176,11 @@ static sd_status read_file(sd_safetensors *s, const uint8_t *file, size_t size, 
         if (strcmp(name, "__metadata__") != 0)
             SD_TRY(read_entry(s, path, name, entry, file + 8 + len, 8 + (size_t)len,
                               size - 8 - (size_t)len, err));
-        else if (!s->metadata && json_is_object(entry))
-            s->metadata = json_incref(entry);
+        else
+            SD_TRY(read_metadata(s, entry, path, err));
     }
-    if (s->n > first) SD_TRY(check_overlap(s->tensor + first, s->n - first, path, file, err));
+    SD_TRY(check_cover(s->tensor ? s->tensor + first : NULL, s->n - first, path, file,
+                       file + 8 + len, file + size, err));
 out:
     json_decref(root);
     return st;
@@ -300,6 +331,30 @@ out:
     return st;
 }
 
+// A folder without safetensors most often has the weights in another form.
+static sd_status refuse_other_forms(const char *folder, sd_error *err) {
+    static const char *const pickles[] = {"pytorch_model.bin", "pytorch_model.bin.index.json",
+                                          "consolidated.00.pth"};
+    sd_status st = SD_OK;
+    sd_path_kind kind;
+    for (size_t i = 0; i < sizeof pickles / sizeof pickles[0]; i++) {
+        SD_TRY(sd_path_look_in(&kind, folder, pickles[i], err));
+        SD_CHECK(
+            kind == SD_PATH_NONE, err, SD_EFORMAT,
+            "%s/%s: pickled weights are not read because a pickle may run code; save the model "
+            "as safetensors (transformers: save_pretrained(..., safe_serialization=True))",
+            folder, pickles[i]);
+    }
+    st = sd_fail(err, SD_ENOTFOUND,
+                 "%s: holds neither model.safetensors nor model.safetensors.index.json; download "
+                 "the model's safetensors",
+                 folder);
+out:
+    return st;
+}
+
+// model.safetensors goes before an index, as in transformers: the index beside it is a leftover of
+// an earlier, sharded save.
 sd_status sd_safetensors_open_folder(sd_safetensors **out, const char *folder, sd_error *err) {
     sd_status st = SD_OK;
     *out = NULL;
@@ -307,12 +362,15 @@ sd_status sd_safetensors_open_folder(sd_safetensors **out, const char *folder, s
          *one = sd_path_join(folder, "model.safetensors");
     SD_CHECK_ALLOC(index, err);
     SD_CHECK_ALLOC(one, err);
-    sd_path_kind kind;
-    SD_TRY(sd_path_look(&kind, index, err));
-    if (kind != SD_PATH_NONE)
+    sd_path_kind single, shards;
+    SD_TRY(sd_path_look(&single, one, err));
+    SD_TRY(sd_path_look(&shards, index, err));
+    if (single != SD_PATH_NONE)
+        SD_TRY(sd_safetensors_open(out, one, err));
+    else if (shards != SD_PATH_NONE)
         SD_TRY(open_shards(out, folder, index, err));
     else
-        SD_TRY(sd_safetensors_open(out, one, err));
+        SD_TRY(refuse_other_forms(folder, err));
 out:
     free(index);
     free(one);

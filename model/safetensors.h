@@ -2,8 +2,8 @@
 // JSON header, data.
 //
 // Reading validates the header against the file: types known, shapes times element size equal to
-// the extent, extents inside the file, without overlap. A folder is read through
-// model.safetensors.index.json when that is there, else model.safetensors.
+// the extent, and every byte of the data in exactly one tensor. A folder is read as transformers
+// does: model.safetensors, else the shards of model.safetensors.index.json.
 #pragma once
 
 #include "base/file.h"

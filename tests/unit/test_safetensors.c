@@ -90,6 +90,49 @@ Test(safetensors, shards_of_an_index_are_read_as_one_set) {
     sd_tiny_remove(dir);
 }
 
+// As transformers reads a folder: a single file goes before an index that was left beside it, and
+// what neither names is not read.
+Test(safetensors, the_file_that_transformers_takes_is_read) {
+    char *dir = sd_tiny_dir();
+    char *one = sd_path_join(dir, "model.safetensors"),
+         *shard = sd_path_join(dir, "model-00001-of-00001.safetensors"),
+         *index = sd_path_join(dir, "model.safetensors.index.json"),
+         *other = sd_path_join(dir, "consolidated.safetensors"),
+         *pickle = sd_path_join(dir, "pytorch_model.bin");
+    float v[2] = {1, 2};
+    sd_st_tensor t = {
+        .name = "one", .dtype = SD_F32, .n_dims = 1, .shape = {2}, .data = v, .bytes = sizeof v};
+    sd_error err = {0};
+    sd_safetensors *s;
+    cr_assert_eq(sd_safetensors_open_folder(&s, dir, &err), SD_ENOTFOUND);
+    cr_assert(strstr(err.message, "holds neither model.safetensors nor"), "%s", err.message);
+    cr_assert_eq(sd_file_write(pickle, "x", 1, &err), SD_OK);
+    cr_assert_eq(sd_safetensors_open_folder(&s, dir, &err), SD_EFORMAT);
+    cr_assert(strstr(err.message, "pickle") && strstr(err.message, "safe_serialization"), "%s",
+              err.message);
+    static const char stale[] = "{\"weight_map\":{\"one\":\"model-00001-of-00002.safetensors\"}}";
+    cr_assert_eq(sd_safetensors_write(one, &t, 1, NULL, &err), SD_OK);
+    cr_assert_eq(sd_file_write(index, stale, strlen(stale), &err), SD_OK);
+    cr_assert_eq(sd_safetensors_open_folder(&s, dir, &err), SD_OK, "%s", err.message);
+    cr_assert(sd_safetensors_find(s, "one"));
+    sd_safetensors_close(s);
+    cr_assert_eq(sd_rename_new(one, other, &err), SD_OK);
+    t.name = "sharded";
+    static const char good[] =
+        "{\"weight_map\":{\"sharded\":\"model-00001-of-00001.safetensors\"}}";
+    cr_assert_eq(sd_safetensors_write(shard, &t, 1, NULL, &err), SD_OK);
+    cr_assert_eq(sd_file_write(index, good, strlen(good), &err), SD_OK);
+    cr_assert_eq(sd_safetensors_open_folder(&s, dir, &err), SD_OK, "%s", err.message);
+    cr_assert(sd_safetensors_find(s, "sharded") && !sd_safetensors_find(s, "one"));
+    sd_safetensors_close(s);
+    free(one);
+    free(shard);
+    free(index);
+    free(other);
+    free(pickle);
+    sd_tiny_remove(dir);
+}
+
 Test(safetensors, headers_that_lie_are_refused_with_the_tensor_named) {
     sd_error err = {0};
     cr_assert_eq(
@@ -118,6 +161,19 @@ Test(safetensors, headers_that_lie_are_refused_with_the_tensor_named) {
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
          "\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}",
          "duplicate", 8},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}",
+         "4 bytes after a belong to no tensor", 12},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}",
+         "4 bytes after the header belong to no tensor", 12},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
+         "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[12,16]}}",
+         "byte 125: 4 bytes after a belong to no tensor", 16},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
+         "\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}",
+         "overlap", 8},
+        {"{\"__metadata__\":{\"n\":5}}", "__metadata__ is no object of strings", 0},
+        {"{\"__metadata__\":\"x\"}", "__metadata__ is no object of strings", 0},
+        {"{}", "5 bytes after the header belong to no tensor", 5},
         {"[]", "object", 0},
         {"{", "JSON", 0}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
