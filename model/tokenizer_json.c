@@ -11,6 +11,8 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/log.h"
+#include "model/json_keys.h"
 
 #include <jansson.h>
 #include <string.h>
@@ -23,8 +25,10 @@ static const char *text_of(const json_t *o, const char *key) {
     return s ? s : "";
 }
 
-static bool is_true(const json_t *o, const char *key) {
-    return json_is_true(json_object_get(o, key));
+static const char FILE_NAME[] = "tokenizer.json";
+
+static sd_status read_flag(bool *out, const json_t *o, const char *key, sd_error *err) {
+    return sd_key_bool(out, o, key, false, FILE_NAME, err);
 }
 
 static bool is_type(const json_t *o, const char *name) {
@@ -73,12 +77,12 @@ static sd_status read_added(sd_tokenizer *t, const json_t *added, const json_t *
                  "tokenizer.json: added token %zu has no content; check the file", i);
         sd_added a = {.id = (int32_t)json_integer_value(json_object_get(o, "id")),
                       .text = (char *)(uintptr_t)json_string_value(content),
-                      .len = json_string_length(content),
-                      .special = is_true(o, "special"),
-                      .lstrip = is_true(o, "lstrip"),
-                      .rstrip = is_true(o, "rstrip"),
-                      .single_word = is_true(o, "single_word"),
-                      .normalized = is_true(o, "normalized")};
+                      .len = json_string_length(content)};
+        SD_TRY(read_flag(&a.special, o, "special", err));
+        SD_TRY(read_flag(&a.lstrip, o, "lstrip", err));
+        SD_TRY(read_flag(&a.rstrip, o, "rstrip", err));
+        SD_TRY(read_flag(&a.single_word, o, "single_word", err));
+        SD_TRY(read_flag(&a.normalized, o, "normalized", err));
         // What is in the model's vocabulary has its id there, whatever the file says, and is read
         // with it.
         const json_t *id = json_object_get(vocab, a.text);
@@ -161,31 +165,51 @@ out:
     return st;
 }
 
+// What a BPE model may say beside its tokens and merges.
+static sd_status read_model_options(sd_tokenizer *t, const json_t *model, const json_t *vocab,
+                                    sd_error *err) {
+    sd_status st = SD_OK;
+    const char *prefix, *suffix, *unk;
+    double dropout;
+    bool bytes;
+    SD_TRY(sd_key_str(&prefix, model, "continuing_subword_prefix", "", FILE_NAME, err));
+    SD_TRY(sd_key_str(&suffix, model, "end_of_word_suffix", "", FILE_NAME, err));
+    SD_CHECK(!*prefix && !*suffix, err, SD_EFORMAT,
+             "tokenizer.json: subword prefixes and suffixes are not supported; byte-level BPE is");
+    SD_TRY(sd_key_number(&dropout, model, "dropout", 0, FILE_NAME, err));
+    SD_CHECK(dropout == 0, err, SD_EFORMAT,
+             "tokenizer.json: model.dropout is not supported; set it to null");
+    SD_TRY(read_flag(&bytes, model, "byte_fallback", err));
+    SD_CHECK(!bytes, err, SD_EFORMAT,
+             "tokenizer.json: byte_fallback is SentencePiece's BPE, which is not supported; use a "
+             "model with byte-level BPE, as Llama 3, Qwen and SmolLM have");
+    SD_TRY(read_flag(&t->bpe.ignore_merges, model, "ignore_merges", err));
+    SD_TRY(read_flag(&t->bpe.fuse_unk, model, "fuse_unk", err));
+    SD_TRY(sd_key_str(&unk, model, "unk_token", NULL, FILE_NAME, err));
+    const json_t *id = unk ? json_object_get(vocab, unk) : NULL;
+    if (id) t->bpe.unk = (int32_t)json_integer_value(id);
+out:
+    return st;
+}
+
 static sd_status read_model(sd_tokenizer *t, const json_t *root, sd_error *err) {
     sd_status st = SD_OK;
     int V = 0;
-    const json_t *model = json_object_get(root, "model"), *vocab = json_object_get(model, "vocab"),
-                 *added = json_object_get(root, "added_tokens");
-    SD_CHECK(is_type(model, "BPE") || !json_object_get(model, "type"), err, SD_EFORMAT,
-             "tokenizer.json: model \"%.64s\" is not supported; byte-level BPE is",
-             text_of(model, "type"));
-    SD_CHECK(json_is_object(vocab), err, SD_EFORMAT, "tokenizer.json: model.vocab is missing");
-    SD_CHECK(!*text_of(model, "continuing_subword_prefix") &&
-                 !*text_of(model, "end_of_word_suffix"),
-             err, SD_EFORMAT,
-             "tokenizer.json: subword prefixes and suffixes are not supported; byte-level BPE is");
-    SD_CHECK(json_number_value(json_object_get(model, "dropout")) == 0, err, SD_EFORMAT,
-             "tokenizer.json: model.dropout is not supported; set it to null");
+    json_t *model, *vocab, *added;
+    const char *type;
+    SD_TRY(sd_key_object(&model, root, "model", FILE_NAME, err));
+    SD_TRY(sd_key_object(&vocab, model, "vocab", FILE_NAME, err));
+    SD_TRY(sd_key_array(&added, root, "added_tokens", FILE_NAME, err));
+    SD_TRY(sd_key_str(&type, model, "type", "BPE", FILE_NAME, err));
+    SD_CHECK(strcmp(type, "BPE") == 0, err, SD_EFORMAT,
+             "tokenizer.json: model \"%.64s\" is not supported; byte-level BPE is", type);
+    SD_CHECK(vocab, err, SD_EFORMAT, "tokenizer.json: model.vocab is missing");
     SD_TRY(size_of_vocab(&V, vocab, added, err));
     SD_TRY(sd_bpe_init(&t->bpe, V, err));
+    SD_TRY(read_model_options(t, model, vocab, err));
     SD_TRY(read_added(t, added, vocab, err));
     SD_TRY(read_vocab(t, vocab, err));
     SD_TRY(read_merges(t, json_object_get(model, "merges"), err));
-    t->bpe.ignore_merges = is_true(model, "ignore_merges");
-    t->bpe.fuse_unk = is_true(model, "fuse_unk");
-    const json_t *unk = json_object_get(vocab, text_of(model, "unk_token"));
-    if (json_is_string(json_object_get(model, "unk_token")) && unk)
-        t->bpe.unk = (int32_t)json_integer_value(unk);
 out:
     return st;
 }
@@ -234,6 +258,7 @@ static sd_status read_split(sd_tokenizer *t, const json_t *o, sd_error *err) {
     sd_status st = SD_OK;
     const json_t *pattern = json_object_get(o, "pattern"), *regex, *literal;
     int behaviour = -1;
+    bool invert;
     for (int i = 0; i < 5; i++)
         if (strcmp(text_of(o, "behavior"), names[i]) == 0) behaviour = i;
     SD_CHECK(behaviour >= 0, err, SD_EFORMAT,
@@ -243,8 +268,9 @@ static sd_status read_split(sd_tokenizer *t, const json_t *o, sd_error *err) {
     SD_CHECK(json_is_string(regex) || json_is_string(literal), err, SD_EFORMAT,
              "tokenizer.json: Split has neither a Regex nor a String as its pattern");
     const json_t *p = json_is_string(regex) ? regex : literal;
+    SD_TRY(read_flag(&invert, o, "invert", err));
     SD_TRY(sd_tokenizer_add_regex(t, json_string_value(p), json_string_length(p), p == literal,
-                                  (sd_split_behaviour)behaviour, is_true(o, "invert"), err));
+                                  (sd_split_behaviour)behaviour, invert, err));
 out:
     return st;
 }
@@ -262,15 +288,18 @@ static sd_status read_pre(sd_tokenizer *t, const json_t *o, bool *bytes, int dep
     } else if (is_type(o, "Split")) {
         SD_TRY(read_split(t, o, err));
     } else if (is_type(o, "Digits")) {
-        sd_split_behaviour b =
-            is_true(o, "individual_digits") ? SD_SPLIT_ISOLATED : SD_SPLIT_CONTIGUOUS;
+        bool each;
+        SD_TRY(read_flag(&each, o, "individual_digits", err));
+        sd_split_behaviour b = each ? SD_SPLIT_ISOLATED : SD_SPLIT_CONTIGUOUS;
         SD_TRY(sd_tokenizer_add_step(t, (sd_step){.kind = SD_STEP_DIGITS, .behaviour = b}, err));
     } else if (is_type(o, "ByteLevel")) {
-        const json_t *regex = json_object_get(o, "use_regex");
+        bool regex, prefix;
+        // Files from before the option mean true.
+        SD_TRY(sd_key_bool(&regex, o, "use_regex", true, FILE_NAME, err));
+        SD_TRY(read_flag(&prefix, o, "add_prefix_space", err));
         *bytes = true;
-        if (is_true(o, "add_prefix_space"))
-            SD_TRY(sd_tokenizer_add_step(t, (sd_step){.kind = SD_STEP_PREFIX}, err));
-        if (!regex || json_is_true(regex)) // files from before the option mean true
+        if (prefix) SD_TRY(sd_tokenizer_add_step(t, (sd_step){.kind = SD_STEP_PREFIX}, err));
+        if (regex)
             SD_TRY(sd_tokenizer_add_regex(t, SD_REGEX_GPT2, strlen(SD_REGEX_GPT2), false,
                                           SD_SPLIT_ISOLATED, false, err));
     } else {
@@ -315,12 +344,28 @@ out:
 // ---- opening
 
 // tokenizer_config.json: bos_token, eos_token (a text, or an object with content), add_bos_token.
-static int32_t configured(const sd_tokenizer *t, const json_t *config, const char *key,
-                          int32_t otherwise) {
-    const json_t *o = json_object_get(config, key);
-    const char *text = json_is_object(o) ? text_of(o, "content") : json_string_value(o);
-    int32_t id = text && *text ? sd_tokenizer_find(t, text) : -1;
-    return id >= 0 ? id : otherwise;
+static const char CONFIG_NAME[] = "tokenizer_config.json";
+
+static sd_status configured(int32_t *id, const sd_tokenizer *t, const json_t *config,
+                            const char *key, sd_error *err) {
+    const json_t *o = sd_key(config, key);
+    const char *text = "";
+    sd_status st = SD_OK;
+    if (json_is_object(o))
+        SD_TRY(sd_key_str(&text, o, "content", "", CONFIG_NAME, err));
+    else
+        SD_TRY(sd_key_str(&text, config, key, "", CONFIG_NAME, err));
+    if (!*text) goto out;
+    int32_t found = sd_tokenizer_find(t, text);
+    if (found >= 0)
+        *id = found;
+    else
+        sd_log(SD_LOG_WARN,
+               "%s: %s is \"%.64s\", which is no token of tokenizer.json; it counts "
+               "as not set",
+               CONFIG_NAME, key, text);
+out:
+    return st;
 }
 
 static sd_status open_json(sd_tokenizer **out, const char *json, size_t len, const json_t *config,
@@ -342,10 +387,9 @@ static sd_status open_json(sd_tokenizer **out, const char *json, size_t len, con
     SD_CHECK(bytes, err, SD_EFORMAT,
              "tokenizer.json: the pre_tokenizer has no ByteLevel; byte-level BPE is supported");
     SD_TRY(read_post(t, json_object_get(root, "post_processor"), 0, err));
-    t->bos = configured(t, config, "bos_token", t->bos);
-    t->eos = configured(t, config, "eos_token", -1);
-    const json_t *add = json_object_get(config, "add_bos_token");
-    if (json_is_boolean(add)) t->add_bos = json_is_true(add);
+    SD_TRY(configured(&t->bos, t, config, "bos_token", err));
+    SD_TRY(configured(&t->eos, t, config, "eos_token", err));
+    SD_TRY(sd_key_bool(&t->add_bos, config, "add_bos_token", t->add_bos, CONFIG_NAME, err));
     SD_TRY(sd_tokenizer_finish(t, err));
     *out = t;
     t = NULL;

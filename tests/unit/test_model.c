@@ -206,7 +206,7 @@ Test(model, what_the_forward_does_not_compute_is_refused_by_name) {
         {"num_attention_heads", "0", "num_attention_heads"},
         {"num_attention_heads", "3", "divide"},
         {"num_hidden_layers", "-1", "num_hidden_layers"},
-        {"num_hidden_layers", "1e3", "num_hidden_layers"},
+        {"num_hidden_layers", "2.5", "num_hidden_layers"},
         {"num_hidden_layers", "3", "model.layers.2"},
         {"num_hidden_layers", "1", "model.layers.1"},
         {"hidden_size", "65", "shape"},
