@@ -331,6 +331,24 @@ sd_status sd_rename_new(const char *from, const char *to, sd_error *err) {
     return fsync_parent(to, err);
 }
 
+sd_status sd_rename_aside(char **got, const char *from, const char *to, sd_error *err) {
+    sd_status st = SD_OK;
+    char *name = sd_strdup(to);
+    *got = NULL;
+    SD_CHECK_ALLOC(name, err);
+    for (int i = 2;; i++) {
+        st = sd_rename_new(from, name, err);
+        if (st != SD_EINVAL || i > 9999) break; // EINVAL: there is one of that name
+        free(name);
+        name = sd_sprintf("%s.%d", to, i);
+        SD_CHECK_ALLOC(name, err);
+    }
+    if (st == SD_OK) *got = name, name = NULL;
+out:
+    free(name);
+    return st;
+}
+
 static int remove_entry(const char *path, const struct stat *sb, int kind, struct FTW *ftw) {
     (void)sb, (void)kind, (void)ftw;
     return remove(path);

@@ -62,6 +62,8 @@ sd_status sd_fsync_path(const char *path, sd_error *err); // a file or a directo
 /// rename without replacing (renameat2, or a look before rename where the filesystem has no such
 /// flag), then fsync of the parent. SD_EINVAL when `to` exists.
 sd_status sd_rename_new(const char *from, const char *to, sd_error *err);
+/// Renames from to `to`, or to to.2, to.3, ... where that is there. *got: the name, malloc'ed.
+sd_status sd_rename_aside(char **got, const char *from, const char *to, sd_error *err);
 sd_status sd_remove_tree(const char *path, sd_error *err); // rm -rf, does not follow links
 
 // ---- what stands at a path; links are followed

@@ -181,6 +181,21 @@ out:
     return st;
 }
 
+/// What is written holds the base's or the adapter's numbers; a run has them in its adapter/.
+static sd_status keep_private(const char *base, const char *adapter, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_path_kind kind;
+    char *nested = sd_path_join(adapter, "adapter");
+    SD_CHECK_ALLOC(nested, err);
+    SD_TRY(sd_keep_private(base, err));
+    SD_TRY(sd_keep_private(adapter, err));
+    SD_TRY(sd_path_look(&kind, nested, err));
+    if (kind != SD_PATH_NONE) SD_TRY(sd_keep_private(nested, err));
+out:
+    free(nested);
+    return st;
+}
+
 sd_status sd_verb_export(int argc, char **argv, sd_error *err) {
     sd_status st = SD_OK;
     args a = {0};
@@ -208,6 +223,7 @@ sd_status sd_verb_export(int argc, char **argv, sd_error *err) {
              a.out);
     if (a.verify) SD_TRY(verify_tokens(&text, base, a.text, err)); // refused before it is written
     SD_TRY(sd_adapter_open(&adapter, rest.item[0], base, err));
+    SD_TRY(keep_private(base->path, rest.item[0], err));
     if (a.verify) {
         SD_TRY(write_verified(&a, adapter, base, &text, err));
     } else {

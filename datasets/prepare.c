@@ -101,9 +101,10 @@ static sd_status add_piece(sd_gathered *g, const slot *s, int from, int n, int32
     return SD_OK;
 }
 
-static int64_t count_supervised(const slot *s, int n) {
+// Of the piece [from, from + n), whose first token has nothing before it to be predicted from.
+static int64_t count_supervised(const slot *s, int from, int n) {
     int64_t count = 0;
-    for (int i = 1; i < n; i++) count += s->labelled.supervised[i];
+    for (int i = from + 1; i < from + n; i++) count += s->labelled.supervised[i];
     return count;
 }
 
@@ -130,7 +131,9 @@ static sd_status take(pipeline *p, slot *s, sd_error *err) {
         n = T;
         r->truncated++;
     }
-    int64_t supervised = count_supervised(s, n);
+    int64_t supervised = 0;
+    for (int from = 0; from < n; from += T)
+        supervised += count_supervised(s, from, n - from < T ? n - from : T);
     if (supervised == 0) {
         SD_CHECK(o->skip_empty_labels, err, SD_EFORMAT,
                  "no token of this record is supervised (%s); mend it, or skip such records",
@@ -138,13 +141,15 @@ static sd_status take(pipeline *p, slot *s, sd_error *err) {
         r->skipped++, r->empty++;
         return SD_OK;
     }
-    int64_t before = p->g->n_tokens;
-    for (int from = 0, piece = 0; from < n; from += T, piece++)
-        SD_TRY(add_piece(p->g, s, from, n - from < T ? n - from : T, piece, err));
-    for (int64_t i = before; i < p->g->n_tokens; i++)
-        r->supervised += (p->g->token[i] & SD_SUPERVISED_BIT) != 0;
+    for (int from = 0, piece = 0; from < n; from += T, piece++) {
+        int len = n - from < T ? n - from : T;
+        // The last token of a text may be left for itself: a row that teaches nothing.
+        if (count_supervised(s, from, len) == 0 && o->version != 1) continue;
+        SD_TRY(add_piece(p->g, s, from, len, piece, err));
+        r->tokens += len;
+    }
+    r->supervised += supervised;
     r->records++;
-    r->tokens += n;
 out:
     return st;
 }

@@ -6,15 +6,15 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "trainer/checkpoint_folder.h"
 #include "trainer/checkpoint_state.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-static const char SUMS[] = "SHA256SUMS", TMP[] = ".tmp-", STEP[] = "step-";
+static const char SUMS[] = "SHA256SUMS";
 enum { MAX_TEXT = 1 << 20, MAX_FILES = 8 };
 
 // ---- writing
@@ -73,141 +73,48 @@ out:
     return st;
 }
 
-// ---- the folder of checkpoints
-
-typedef struct {
-    int64_t *step; // ascending
-    int n, cap;
-} step_list;
-
-static int compare_steps(const void *a, const void *b) {
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return (x > y) - (x < y);
-}
-
-static sd_status add_step(step_list *l, int64_t step, sd_error *err) {
-    sd_status st = SD_OK;
-    if (l->n == l->cap) {
-        int cap = l->cap ? l->cap * 2 : 16;
-        int64_t *p = sd_realloc(l->step, (size_t)cap, sizeof *p);
-        SD_CHECK_ALLOC(p, err);
-        l->step = p;
-        l->cap = cap;
-    }
-    l->step[l->n++] = step;
-out:
-    return st;
-}
-
-/// Steps of the folders named step-N, and optionally removes what a killed save left.
-static sd_status list_steps(step_list *l, const char *dir, bool sweep, sd_error *err) {
-    sd_names in;
-    *l = (step_list){0};
-    sd_status st = sd_folder_list(&in, dir, err);
-    if (st == SD_ENOTFOUND) return SD_OK; // none here
-    for (int i = 0; i < in.n && st == SD_OK; i++) {
-        const char *name = in.name[i], *digits = name + strlen(STEP);
-        char *end;
-        if (sweep && strncmp(name, TMP, strlen(TMP)) == 0) {
-            char *path = sd_path_join(dir, name);
-            SD_CHECK_ALLOC(path, err);
-            st = sd_remove_tree(path, err);
-            free(path);
-        }
-        if (strncmp(name, STEP, strlen(STEP)) != 0) continue;
-        int64_t step = strtoll(digits, &end, 10);
-        if (*end || end == digits || strlen(digits) > 18) continue;
-        SD_TRY(add_step(l, step, err));
-    }
-    if (st == SD_OK && l->n) qsort(l->step, (size_t)l->n, sizeof *l->step, compare_steps);
-out:
-    sd_names_free(&in);
-    return st;
-}
-
-static char *step_path(const char *dir, const char *prefix, int64_t step) {
-    return sd_sprintf("%s/%s%08lld", dir, prefix, (long long)step);
-}
-
-/// Takes a folder out of sight in one rename before its files go one by one.
-static sd_status drop(const char *dir, int64_t step, sd_error *err) {
-    sd_status st = SD_OK;
-    char *path = step_path(dir, STEP, step), *gone = step_path(dir, ".tmp-drop-", step);
-    SD_CHECK_ALLOC(path, err);
-    SD_CHECK_ALLOC(gone, err);
-    SD_TRY(sd_remove_tree(gone, err));
-    SD_TRY(sd_rename_new(path, gone, err));
-    SD_TRY(sd_remove_tree(gone, err));
-out:
-    free(path);
-    free(gone);
-    return st;
-}
-
-/// Where the filesystem cannot exchange two names (NFS): a kill between the renames loses the old
-/// one, and the run goes on from the step before.
-static sd_status replace_step(int64_t step, const char *dir, const char *tmp, const char *to,
-                              sd_error *err) {
-    sd_status st = drop(dir, step, err);
-    return st != SD_OK ? st : sd_rename_new(tmp, to, err);
-}
-
-/// A step that is there already (damaged and passed over, say) changes places with the new one in
-/// one operation, so that there is no moment without either.
-static sd_status give_birth(int64_t step, const char *dir, const char *tmp, const char *to,
-                            sd_error *err) {
-    sd_path_kind kind;
-    sd_status st = sd_path_look(&kind, to, err);
-    if (st != SD_OK) return st;
-    if (kind == SD_PATH_NONE) return sd_rename_new(tmp, to, err);
-    if (renameat2(AT_FDCWD, tmp, AT_FDCWD, to, RENAME_EXCHANGE) != 0) {
-        if (errno == EINVAL || errno == ENOSYS) return replace_step(step, dir, tmp, to, err);
-        return write_failed(to, err);
-    }
-    st = sd_fsync_path(dir, err);
-    return st != SD_OK ? st : sd_remove_tree(tmp, err);
-}
-
-sd_status sd_checkpoint_save(const char *dir, const sd_checkpoint *c, int keep, char **path,
+sd_status sd_checkpoint_save(sd_checkpoints *all, const sd_checkpoint *c, char **path,
                              sd_error *err) {
     sd_status st = SD_OK;
-    step_list l = {0};
+    int64_t step = c->state.step;
     writer w = {.sums = sd_buf_make(4096)};
-    char *to = step_path(dir, STEP, c->state.step);
-    char *tmp = sd_sprintf("%s/%s%08lld-%d", dir, TMP, (long long)c->state.step, (int)getpid());
-    SD_CHECK_ALLOC(to, err);
+    char *tmp =
+        sd_sprintf("%s/%s%08lld-%d", all->dir, SD_CHECKPOINT_TMP, (long long)step, (int)getpid());
     SD_CHECK_ALLOC(tmp, err);
-    SD_TRY(sd_mkdirs(dir, err));
-    SD_TRY(list_steps(&l, dir, true, err));
+    SD_TRY(sd_mkdirs(all->dir, err));
+    SD_TRY(sd_checkpoints_sweep(all->dir, err));
     SD_TRY(sd_mkdirs(tmp, err));
     w.dir = tmp;
     SD_TRY(write_all(&w, c, err));
-    SD_TRY(give_birth(c->state.step, dir, tmp, to, err));
-    free(l.step);
-    SD_TRY(list_steps(&l, dir, false, err));
-    // Those after this step belong to a future that was given up when an older one was resumed.
-    int below = 0;
-    while (below < l.n && l.step[below] <= c->state.step) below++;
-    for (int i = 0; i < l.n; i++)
-        if (i >= below || i < below - keep) SD_TRY(drop(dir, l.step[i], err));
-    if (path) *path = to, to = NULL;
+    SD_TRY(sd_checkpoints_add(all, step, tmp, err));
+    w.dir = NULL;
+    SD_TRY(sd_checkpoints_tidy(all, step, err));
+    if (path) {
+        *path = sd_checkpoint_path(all->dir, step);
+        SD_CHECK_ALLOC(*path, err);
+    }
 out:
     if (st != SD_OK && w.dir) sd_remove_tree(w.dir, NULL);
     sd_buf_free(&w.sums);
-    free(l.step);
-    free(to);
     free(tmp);
     return st;
 }
 
 // ---- reading
 
-/// Every line of SHA256SUMS names a file here whose bytes have that hash; *found [name] is set for
-/// the ones that were verified.
+/// The files of a SHA256SUMS, each of which had that hash.
 typedef struct {
     char name[MAX_FILES][32];
+    sd_sha256 hash[MAX_FILES];
     int n;
 } verified;
+
+static sd_status check_hash(const sd_sha256 *have, const sd_sha256 *want, const char *file,
+                            sd_error *err) {
+    if (sd_sha256_equal(want, have)) return SD_OK;
+    return sd_fail(err, SD_EMISMATCH, "%s: its bytes are not what %s says; it is damaged", file,
+                   SUMS);
+}
 
 static sd_status verify(verified *files, const char *path, sd_error *err) {
     sd_status st = SD_OK;
@@ -230,11 +137,10 @@ static sd_status verify(verified *files, const char *path, sd_error *err) {
         memcpy(want.hex, line, 64);
         SD_CHECK_ALLOC(file, err);
         st = sd_sha256_of_file(&have, file, err);
-        if (st == SD_OK && !sd_sha256_equal(&want, &have))
-            st = sd_fail(err, SD_EMISMATCH, "%s: its bytes are not what %s says; it is damaged",
-                         file, SUMS);
+        if (st == SD_OK) st = check_hash(&have, &want, file, err);
         free(file);
         if (st != SD_OK) goto out;
+        files->hash[files->n] = want;
         snprintf(files->name[files->n++], sizeof files->name[0], "%s", name);
         line = end + 1;
     }
@@ -244,20 +150,26 @@ out:
     return st;
 }
 
-static bool has(const verified *files, const char *name) {
-    for (int i = 0; i < files->n; i++)
-        if (strcmp(files->name[i], name) == 0) return true;
-    return false;
-}
-
+/// Hashed once more: what is used is what was verified, also where it changes in between.
 static sd_status read_verified(char **data, size_t *len, const verified *files, const char *dir,
                                const char *name, size_t max, sd_error *err) {
-    *data = NULL;
-    if (!has(files, name))
-        return sd_fail(err, SD_EFORMAT, "%s: has no %s in its %s; it is damaged", dir, name, SUMS);
+    sd_status st = SD_OK;
+    sd_sha256 have;
+    int i = 0;
     char *path = sd_path_join(dir, name);
-    if (!path) return sd_fail(err, SD_ENOMEM, "out of memory while reading a checkpoint");
-    sd_status st = sd_file_read(data, len, path, max, err);
+    *data = NULL;
+    SD_CHECK_ALLOC(path, err);
+    while (i < files->n && strcmp(files->name[i], name) != 0) i++;
+    SD_CHECK(i < files->n, err, SD_EFORMAT, "%s: has no %s in its %s; it is damaged", dir, name,
+             SUMS);
+    SD_TRY(sd_file_read(data, len, path, max, err));
+    SD_TRY(sd_sha256_of(&have, *data, *len, err));
+    SD_TRY(check_hash(&have, &files->hash[i], path, err));
+out:
+    if (st != SD_OK) {
+        free(*data);
+        *data = NULL;
+    }
     free(path);
     return st;
 }
@@ -317,14 +229,14 @@ out:
     return st;
 }
 
-sd_status sd_checkpoint_newest(char **path, const char *dir, sd_error *err) {
-    step_list l;
+sd_status sd_checkpoint_newest(char **path, int *others, const char *dir, sd_error *err) {
+    sd_steps l;
     *path = NULL;
-    sd_status st = list_steps(&l, dir, false, err);
+    sd_status st = sd_checkpoints_list(&l, dir, err);
     for (int i = l.n - 1; i >= 0 && st == SD_OK && !*path; i--) {
         sd_checkpoint c = {0};
         sd_error why = {0};
-        char *p = step_path(dir, STEP, l.step[i]);
+        char *p = sd_checkpoint_path(dir, l.step[i]);
         st = p ? sd_checkpoint_peek(&c, p, &why)
                : sd_fail(&why, SD_ENOMEM, "out of memory while looking for checkpoints");
         if (st == SD_OK) {
@@ -338,6 +250,7 @@ sd_status sd_checkpoint_newest(char **path, const char *dir, sd_error *err) {
         sd_checkpoint_free_recipe(&c);
         free(p);
     }
+    if (others) *others = l.n - (*path != NULL);
     free(l.step);
     return st;
 }

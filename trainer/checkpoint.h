@@ -10,6 +10,10 @@
 // Written into <dir>/.tmp-*, each file fsync'ed, then SHA256SUMS, then the folder; renamed without
 // replacing; then the parent is fsync'ed. So a kill at any moment leaves whole checkpoints and at
 // worst a .tmp-* folder, which the next save removes. A failed fsync is not retried.
+//
+// A process removes only checkpoints that it made or went on from. What it finds beside them and
+// cannot use (damaged, or of a future that was given up when an older one was resumed) is renamed
+// to given-up-N, which no reader takes for a checkpoint; to go on from it, give it its old name.
 #pragma once
 
 #include "base/hash.h"
@@ -28,7 +32,10 @@ typedef struct {
     double loss, lr, grad_norm;
     int64_t step_tokens, step_supervised;
     sd_sha256 base, data, eval_data;
-    sd_sha256 init;   // of the parameters the run began with: adapter.from's bytes, or the seed's
+    sd_sha256 init; // of the parameters the run began with: adapter.from's bytes, or the seed's
+    // "after-warmup"; empty: of version 0.4 or before, whose schedule decayed from step 0 on
+    char schedule[32];
+    int64_t skipped;  // steps without a supervised token, whose update was left out
     char version[32]; // of specdec, and the kernels: both may round otherwise than another
     char kernels[32]; // "plain", "avx2", "avx512", "avx512-bf16", "amx-bf16"
 } sd_train_state;
@@ -41,9 +48,24 @@ typedef struct {
     sd_buf recipe;        // text of the resolved recipe
 } sd_checkpoint;
 
-/// Saves under dir (made when missing), then removes all but the newest `keep`. *path (may be NULL)
-/// gets the folder's name, malloc'ed. SD_EIO leaves the earlier checkpoints as they were.
-sd_status sd_checkpoint_save(const char *dir, const sd_checkpoint *c, int keep, char **path,
+/// A folder of checkpoints and the steps in it that this process may remove.
+typedef struct {
+    const char *dir; // the caller's
+    int keep;        // newest of one's own
+    int64_t *own;    // [n]
+    int n, cap;
+} sd_checkpoints;
+
+/// The checkpoint in folder `path` becomes one's own, where it is in the folder `all` is of.
+sd_status sd_checkpoints_own(sd_checkpoints *all, int64_t step, const char *path, sd_error *err);
+/// Renames every checkpoint in dir to given-up-N: the run begins anew. *n: how many; none is fine.
+sd_status sd_checkpoints_give_up(int *n, const char *dir, sd_error *err);
+void sd_checkpoints_free(sd_checkpoints *all);
+
+/// Saves under all->dir (made when missing), then removes one's own but the newest `keep` and gives
+/// up what is of a later step. *path (may be NULL) gets the folder's name, malloc'ed. SD_EIO leaves
+/// the earlier checkpoints as they were.
+sd_status sd_checkpoint_save(sd_checkpoints *all, const sd_checkpoint *c, char **path,
                              sd_error *err);
 
 /// Verifies and reads the checkpoint in folder `path`. c->n says how many parameters are wanted;
@@ -54,7 +76,8 @@ sd_status sd_checkpoint_load(sd_checkpoint *c, const char *path, sd_error *err);
 sd_status sd_checkpoint_peek(sd_checkpoint *c, const char *path, sd_error *err);
 
 /// The newest checkpoint under dir that verifies, malloc'ed into *path; NULL when there is none.
-/// Each one that does not verify is reported by sd_log and passed over.
-sd_status sd_checkpoint_newest(char **path, const char *dir, sd_error *err);
+/// Each one that is damaged or foreign is reported by sd_log and passed over; one that cannot be
+/// read is an error. *others (may be NULL): how many stand beside it.
+sd_status sd_checkpoint_newest(char **path, int *others, const char *dir, sd_error *err);
 
 void sd_checkpoint_free_recipe(sd_checkpoint *c);

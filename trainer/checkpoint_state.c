@@ -1,4 +1,5 @@
-// One list of fields makes both directions, so that none can be written and not read.
+// One list of fields makes both directions, so that none can be written and not read. N is a number
+// that version 0.4 did not write: 0 when it is not there.
 #include "trainer/checkpoint_state.h"
 
 #include "base/json.h"
@@ -8,11 +9,11 @@
 #include <string.h>
 
 // clang-format off
-#define STATE_FIELDS(I, F, B, H, S)                                                                \
+#define STATE_FIELDS(I, F, B, H, S, N)                                                                \
     I(step) I(epoch) I(index) I(tokens) I(supervised) F(wall_s)                                    \
     B(has_best) F(best_loss) I(best_step) F(last_eval) I(evals_without_gain) B(stopped)            \
     B(eval_due) F(loss) F(lr) F(grad_norm) I(step_tokens) I(step_supervised)                       \
-    H(base) H(data) H(eval_data) H(init) S(version) S(kernels)
+    H(base) H(data) H(eval_data) H(init) S(version) S(kernels) S(schedule) N(skipped)
 // clang-format on
 
 sd_status sd_train_state_write(char **text, const sd_train_state *s, size_t n, sd_error *err) {
@@ -25,7 +26,7 @@ sd_status sd_train_state_write(char **text, const sd_train_state *s, size_t n, s
 #define WRITE_B(f) bad = json_object_set_new(j, #f, json_boolean(s->f)) != 0 || bad;
 #define WRITE_H(f) bad = json_object_set_new(j, #f, json_string(s->f.hex)) != 0 || bad;
 #define WRITE_S(f) bad = json_object_set_new(j, #f, json_string(s->f)) != 0 || bad;
-    STATE_FIELDS(WRITE_I, WRITE_F, WRITE_B, WRITE_H, WRITE_S)
+    STATE_FIELDS(WRITE_I, WRITE_F, WRITE_B, WRITE_H, WRITE_S, WRITE_I)
     *text = NULL;
     SD_CHECK(!bad, err, SD_ENOMEM, "out of memory");
     SD_TRY(sd_json_dump(text, j, JSON_INDENT(2) | JSON_REAL_PRECISION(17), err));
@@ -80,7 +81,8 @@ sd_status sd_train_state_read(sd_train_state *s, size_t *n, const char *text, co
 #define READ_B(f) ok = ok && read_flag(&s->f, j, #f);
 #define READ_H(f) ok = ok && read_hash(&s->f, j, #f);
 #define READ_S(f) ok = ok && read_word(s->f, sizeof s->f, j, #f);
-    STATE_FIELDS(READ_I, READ_F, READ_B, READ_H, READ_S)
+#define READ_N(f) ok = ok && (!json_object_get(j, #f) || read_int(&s->f, j, #f));
+    STATE_FIELDS(READ_I, READ_F, READ_B, READ_H, READ_S, READ_N)
     SD_CHECK(ok, err, SD_EFORMAT, "%s/state.json: is not the state of a checkpoint of schema 1",
              dir);
     *n = (size_t)parameters;

@@ -31,8 +31,7 @@ static sd_status save(work *w, sd_error *err) {
     double now = sd_now_s();
     l->c->state.wall_s += now - w->started;
     w->started = now;
-    sd_status st =
-        sd_checkpoint_save(l->checkpoint_dir, l->c, (int)l->recipe->checkpoint.keep, NULL, err);
+    sd_status st = sd_checkpoint_save(l->checkpoints, l->c, NULL, err);
     if (st == SD_OK) w->saved = l->c->state.step;
     if (st == SD_OK && l->metrics) st = sd_metrics_plot(l->metrics, err);
     return st;
@@ -95,7 +94,7 @@ static void update(work *w, double scale, double lr) {
     const sd_recipe *r = l->recipe;
     sd_adamw_options o = {r->train.beta1, r->train.beta2, r->train.epsilon, r->train.weight_decay};
     float *theta = l->c->theta, *m = l->c->m, *v = l->c->v;
-    int64_t t = l->c->state.step + 1;
+    int64_t t = l->c->state.step - l->c->state.skipped + 1;
     if (!l->layout || r->adapter.lr_ratio == 1) {
         sd_adamw_step(theta, m, v, w->grad, l->c->n, scale, lr, t, &o, l->pool);
         return;
@@ -122,17 +121,20 @@ static sd_status one_step(work *w, sd_metric *row, sd_error *err) {
     SD_TRY(reserve_items(w, n, err));
     for (int64_t i = 0; i < n; i++) w->item[i] = sd_order_item(&l->order, s->epoch, s->index + i);
     SD_TRY(accumulate(w, n, &sum, err));
-    SD_CHECK(sum.supervised > 0, err, SD_EFORMAT,
-             "step %lld: none of its %lld rows has a supervised token; check data.loss_on",
-             (long long)s->step + 1, (long long)n);
-    double scale = 1 / (double)sum.supervised,
-           norm = sd_grad_norm(w->grad, l->c->n, scale, l->pool);
-    double lr = sd_schedule_lr(&w->schedule, s->step);
+    double lr = sd_schedule_lr(&w->schedule, s->step), scale = 0, norm = 0;
+    if (sum.supervised > 0) {
+        scale = 1 / (double)sum.supervised;
+        norm = sd_grad_norm(w->grad, l->c->n, scale, l->pool);
+    }
     SD_CHECK(isfinite(norm) && isfinite(sum.loss), err, SD_EMISMATCH,
              "step %lld: loss %g, gradient norm %g: the run has diverged; lower "
              "train.learning_rate (%g) and begin anew",
              (long long)s->step + 1, sum.loss * scale, norm, l->recipe->train.learning_rate);
-    update(w, scale * sd_clip_factor(norm, l->recipe->train.max_grad_norm), lr);
+    if (sum.supervised > 0) {
+        update(w, scale * sd_clip_factor(norm, l->recipe->train.max_grad_norm), lr);
+    } else { // nothing to learn: the step is counted, the parameters and their moments stay
+        s->skipped++;
+    }
     s->step++;
     s->index += n;
     s->tokens += sum.tokens;
@@ -215,7 +217,9 @@ static sd_status after_step(work *w, sd_metric *row, sd_error *err) {
     row->tokens = s->step_tokens, row->supervised = s->step_supervised;
     row->mem_mb = sd_peak_memory_mb();
     row->wall_s = s->wall_s + sd_now_s() - w->started;
-    if (l->metrics) SD_TRY(sd_metrics_add(l->metrics, row, err));
+    // A step without a supervised token has no loss; its row is for the evaluation.
+    bool empty = s->step_supervised == 0 && isnan(row->eval_loss);
+    if (l->metrics && !empty) SD_TRY(sd_metrics_add(l->metrics, row, err));
     if (s->step % l->recipe->checkpoint.every == 0 || s->step == l->steps || s->stopped)
         SD_TRY(save(w, err));
 out:
@@ -227,6 +231,7 @@ sd_status sd_loop_run(sd_loop *l, sd_error *err) {
     work w = {.l = l, .started = sd_now_s(), .saved = l->c->state.step ? l->c->state.step : -1};
     sd_train_state *s = &l->c->state;
     w.schedule = sd_schedule_of(l->recipe, l->steps);
+    w.schedule.from_start = strcmp(s->schedule, SD_SCHEDULE_NAME) != 0;
     w.grad = sd_alloc(l->c->n, sizeof *w.grad);
     SD_CHECK_ALLOC(w.grad, err);
     SD_CHECK(l->order.rows->n > 0, err, SD_EFORMAT,
@@ -246,6 +251,13 @@ sd_status sd_loop_run(sd_loop *l, sd_error *err) {
         sd_metrics_quiet(l->metrics);
         sd_log(SD_LOG_INFO, "stopped at step %lld: %lld evaluations without a gain",
                (long long)s->step, (long long)s->evals_without_gain);
+    }
+    if (s->skipped > 0) {
+        if (l->metrics) sd_metrics_quiet(l->metrics);
+        sd_log(SD_LOG_WARN,
+               "%lld of %lld steps had rows without a supervised token only and changed nothing; "
+               "check data.loss_on, or take more rows for a step",
+               (long long)s->skipped, (long long)s->step);
     }
 out:
     if (st == SD_EINTERRUPTED) st = interrupted(&w, err);

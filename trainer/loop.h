@@ -32,7 +32,7 @@ typedef struct {
     int64_t steps; // of the whole run
     int micro_batch_tokens;
     sd_checkpoint *c; // state, theta, m, v, best: the caller's; step 0 or resumed
-    const char *checkpoint_dir;
+    sd_checkpoints *checkpoints;
     const char *resume_hint;  // what to type after an interruption
     sd_metrics *metrics;      // may be NULL
     const volatile int *stop; // set from a signal handler; may be NULL

@@ -128,11 +128,32 @@ out:
     return st;
 }
 
+static sd_status private_as(const char *path, sd_error *err) {
+    sd_path_kind kind = SD_PATH_NONE;
+    sd_status st = path ? sd_path_look(&kind, path, err) : SD_OK;
+    // One that is not there is refused where it is wanted, by the key that names it.
+    return st == SD_OK && kind != SD_PATH_NONE ? sd_keep_private(path, err) : st;
+}
+
+/// Checkpoints, prepared data, index and adapter hold what the sources say: none of them may be
+/// read by those who may not read a source.
+static sd_status keep_private(const sd_recipe *e, sd_error *err) {
+    sd_status st = SD_OK;
+    SD_TRY(private_as(e->base.model, err));
+    SD_TRY(private_as(e->adapter.from, err));
+    SD_TRY(private_as(e->data.prepared, err));
+    for (int i = 0; i < e->data.train.n; i++) SD_TRY(private_as(e->data.train.item[i].path, err));
+    for (int i = 0; i < e->data.eval.n; i++) SD_TRY(private_as(e->data.eval.item[i].path, err));
+out:
+    return st;
+}
+
 /// All that can be known and refused before the first step.
 static sd_status prepare(sd_run *r, sd_error *err) {
     sd_status st = SD_OK;
     bool *done = &r->report->done_before;
     SD_TRY(sd_recipe_load(&r->recipe, r->o->recipe, r->o->override, r->o->n_overrides, err));
+    SD_TRY(keep_private(&r->recipe, err));
     SD_TRY(sd_run_open_folder(r, err));
     SD_TRY(sd_run_choose_start(r, done, err));
     if (*done && !r->plan_only) goto out;
@@ -181,6 +202,27 @@ static sd_status open_metrics(sd_run *r, sd_error *err) {
     return sd_metrics_open(&r->metrics, &o, err);
 }
 
+/// The metrics of a run whose checkpoints could not be gone on from.
+static sd_status set_metrics_aside(const sd_run *r, sd_error *err) {
+    static const char *const names[] = {"metrics.csv", "metrics.jsonl"};
+    sd_status st = SD_OK;
+    char *from = NULL, *to = NULL, *got = NULL;
+    for (int i = 0; i < 2; i++) {
+        sd_path_kind kind;
+        from = sd_run_path(r, names[i]);
+        SD_CHECK_ALLOC(from, err);
+        to = sd_sprintf("%s.given-up", from);
+        SD_CHECK_ALLOC(to, err);
+        SD_TRY(sd_path_look(&kind, from, err));
+        if (kind != SD_PATH_NONE) SD_TRY(sd_rename_aside(&got, from, to, err));
+        free(from), free(to), free(got);
+        from = to = got = NULL;
+    }
+out:
+    free(from), free(to), free(got);
+    return st;
+}
+
 static sd_status write_resolved(sd_run *r, sd_error *err) {
     char *path = sd_run_path(r, "recipe.resolved.yaml");
     if (!path) return sd_fail(err, SD_ENOMEM, "out of memory");
@@ -206,13 +248,22 @@ static void fill_report(sd_run *r) {
 
 static sd_status train(sd_run *r, sd_error *err) {
     sd_status st = SD_OK;
+    char *dir = sd_run_path(r, "checkpoints");
+    sd_checkpoints checkpoints = {.dir = dir, .keep = (int)r->recipe.checkpoint.keep};
+    SD_CHECK_ALLOC(dir, err);
     if (r->o->begins) r->o->begins();
     sd_run_keep_folder(r);
+    if (!r->resume_from && r->other_checkpoints > 0) SD_TRY(set_metrics_aside(r, err));
     SD_TRY(write_resolved(r, err));
     SD_TRY(open_metrics(r, err));
-    if (r->resume_from)
+    if (r->resume_from) {
         sd_run_say(r, "resuming from %s: step %lld of %lld is done", r->resume_from,
                    (long long)r->c.state.step, (long long)r->steps);
+        SD_TRY(sd_checkpoints_own(&checkpoints, r->c.state.step, r->resume_from, err));
+    }
+    if (r->other_checkpoints > 0)
+        sd_run_say(r, "%d checkpoints that this start has not made stay in %s; remove them by hand",
+                   r->other_checkpoints, dir);
     SD_TRY(sd_train_open(&r->trainer, r->model, &r->layout, r->pool, &r->pass, err));
     sd_loop loop = {.recipe = &r->recipe,
                     .pass = {r->trainer, accumulate, loss},
@@ -223,15 +274,11 @@ static sd_status train(sd_run *r, sd_error *err) {
                     .steps = r->steps,
                     .micro_batch_tokens = (int)r->recipe.train.micro_batch_tokens,
                     .c = &r->c,
+                    .checkpoints = &checkpoints,
                     .resume_hint = r->o->resume_hint,
                     .metrics = r->metrics,
                     .stop = r->o->stop};
-    char *checkpoints = sd_run_path(r, "checkpoints");
-    SD_CHECK_ALLOC(checkpoints, err);
-    loop.checkpoint_dir = checkpoints;
-    st = sd_loop_run(&loop, err);
-    free(checkpoints);
-    if (st != SD_OK) goto out;
+    SD_TRY(sd_loop_run(&loop, err));
     sd_metrics_quiet(r->metrics);
     SD_TRY(sd_metrics_plot(r->metrics, err));
     fill_report(r);
@@ -239,6 +286,8 @@ static sd_status train(sd_run *r, sd_error *err) {
     free(r->c.v), r->c.v = NULL;
     SD_TRY(sd_run_finish(r, err));
 out:
+    sd_checkpoints_free(&checkpoints);
+    free(dir);
     return st;
 }
 

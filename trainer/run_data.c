@@ -35,6 +35,7 @@ static void fill_options(sd_prepare_options *o, sd_data_source *sources, const s
                               .train_on_eot = e->data.train_on_eot == 0,
                               .overlong = (sd_overlong)e->data.overlong,
                               .packing = e->data.packing,
+                              .version = r->of_0_4 ? 1 : 0,
                               .skip_empty_labels = e->data.on_empty_labels == 1,
                               .pool = r->pool,
                               .progress = on_progress};

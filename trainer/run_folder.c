@@ -2,6 +2,7 @@
 // killed one left, and taken away again when nothing was put into it. A plan only asks whether all
 // of that would succeed.
 #include "base/file.h"
+#include "base/log.h"
 #include "trainer/run_private.h"
 
 #include <errno.h>
@@ -33,7 +34,32 @@ static sd_status locked_by_another(const sd_run *r, sd_error *err) {
                    r->dir);
 }
 
-/// The lock ends with the process: two trainers in one folder would mix their checkpoints.
+/// *taken: another process holds the lock. It ends with its process: two trainers in one folder
+/// would mix their checkpoints. Where the file system has no locks, that is said.
+static sd_status lock_folder(bool *taken, int fd, const char *dir, sd_error *err) {
+    int failed;
+    *taken = false;
+    do failed = flock(fd, LOCK_EX | LOCK_NB);
+    while (failed && errno == EINTR);
+    if (!failed) return SD_OK;
+    switch (errno) {
+    case EWOULDBLOCK:
+        *taken = true;
+        return SD_OK;
+    case ENOLCK:
+    case ENOSYS:
+    case EOPNOTSUPP:
+    case EINVAL:
+        sd_log(SD_LOG_WARN,
+               "%s: this file system has no locks (%s), so a second specdec train in this folder "
+               "would not be noticed; start none",
+               dir, strerror(errno));
+        return SD_OK;
+    default:
+        return sd_fail(err, SD_EIO, "%s: cannot be locked: %s", dir, strerror(errno));
+    }
+}
+
 static sd_status make_folder(sd_run *r, sd_error *err) {
     sd_status st = SD_OK;
     sd_path_kind own, parent;
@@ -48,7 +74,9 @@ static sd_status make_folder(sd_run *r, sd_error *err) {
     r->lock = open(r->lock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     SD_CHECK(r->lock >= 0, err, SD_EIO, "%s: cannot be created: %s; check the permissions",
              r->lock_path, strerror(errno));
-    if (flock(r->lock, LOCK_EX | LOCK_NB) != 0) return locked_by_another(r, err);
+    bool taken;
+    SD_TRY(lock_folder(&taken, r->lock, r->dir, err));
+    if (taken) return locked_by_another(r, err);
     struct stat sb; // one that just gave up may have removed the file that we now hold
     SD_CHECK(fstat(r->lock, &sb) == 0 && sb.st_nlink > 0, err, SD_EIO,
              "%s: was removed by another specdec train; run again", r->lock_path);
@@ -97,10 +125,15 @@ static sd_status check_folder(const sd_run *r, sd_error *err) {
     SD_CHECK(access(at, W_OK | X_OK) == 0, err, SD_EIO,
              "%s: nothing can be written into %s: %s; check the permissions", r->dir, at,
              strerror(errno));
+    bool taken = false;
     int lock = open(r->lock_path, O_RDWR | O_CLOEXEC);
-    bool taken = lock >= 0 && flock(lock, LOCK_EX | LOCK_NB) != 0;
-    if (lock >= 0) close(lock);
-    if (taken) st = locked_by_another(r, err);
+    SD_CHECK(lock >= 0 || errno == ENOENT || errno == ENOTDIR, err, SD_EIO,
+             "%s: cannot be opened: %s; check the permissions", r->lock_path, strerror(errno));
+    if (lock >= 0) {
+        st = lock_folder(&taken, lock, r->dir, err);
+        close(lock);
+    }
+    if (st == SD_OK && taken) st = locked_by_another(r, err);
 out:
     free(at);
     return st;

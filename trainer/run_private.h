@@ -25,8 +25,10 @@ typedef struct {
     int64_t steps, step_tokens; // of the run; of its largest step
     sd_train_options pass;
     sd_train_plan_report plan;
-    char *resume_from;    // a checkpoint's folder; NULL: from step 0
-    sd_buf resolved_text; // of recipe.resolved.yaml
+    char *resume_from;     // a checkpoint's folder; NULL: from step 0
+    int other_checkpoints; // that stand beside it
+    bool of_0_4;           // it is of version 0.4, and what that version did otherwise is kept
+    sd_buf resolved_text;  // of recipe.resolved.yaml
     sd_checkpoint c;
     sd_metrics *metrics;
     sd_train *trainer;

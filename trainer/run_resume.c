@@ -1,7 +1,8 @@
 // Where a run begins. The rule of `auto`: a finished run is left alone, a run with a checkpoint
 // that verifies goes on from the newest, an empty folder begins. Going on is refused unless
 // everything that changes the numbers is what it was: each key of the recipe, the base's bytes, the
-// data's bytes, the bytes of an adapter that was continued, the version, the instruction set.
+// data's bytes, the bytes of an adapter that was continued, the version, the instruction set. A run
+// that version 0.4 began keeps that version's learning-rate schedule and labels.
 #include "base/file.h"
 #include "kernels/panels.h"
 #include "model/adapter.h"
@@ -70,7 +71,8 @@ static sd_status find_given(sd_run *r, const char *path, sd_error *err) {
         SD_CHECK_ALLOC(r->resume_from, err);
     } else {
         SD_TRY(sd_path_look(&kind, below, err));
-        SD_TRY(sd_checkpoint_newest(&r->resume_from, kind == SD_PATH_FOLDER ? below : path, err));
+        SD_TRY(sd_checkpoint_newest(&r->resume_from, NULL, kind == SD_PATH_FOLDER ? below : path,
+                                    err));
         SD_CHECK(r->resume_from, err, SD_ENOTFOUND,
                  "--resume %s: is no checkpoint and holds none that verifies; give the folder of "
                  "one, or auto",
@@ -86,6 +88,7 @@ static sd_status adopt_checkpoint(sd_run *r, sd_error *err) {
     sd_checkpoint c = {0};
     SD_TRY(sd_checkpoint_peek(&c, r->resume_from, err));
     SD_TRY(hold_against(r, c.recipe.data ? c.recipe.data : "", c.recipe.len, r->resume_from, err));
+    r->of_0_4 = !c.state.schedule[0];
 out:
     sd_checkpoint_free_recipe(&c);
     return st;
@@ -103,14 +106,16 @@ sd_status sd_run_choose_start(sd_run *r, bool *done, sd_error *err) {
     if (strcmp(how, "never") == 0) {
         SD_CHECK(!finished, err, SD_EINVAL,
                  "%s: holds a finished run; remove the folder, or give another name=", r->dir);
-        if (!r->plan_only) SD_TRY(sd_remove_tree(checkpoints, err)); // no later resume finds them
+        if (!r->plan_only)
+            SD_TRY(sd_checkpoints_give_up(&r->other_checkpoints, checkpoints,
+                                          err)); // none is found later
     } else if (strcmp(how, "auto") == 0) {
         if (finished) {
             SD_TRY(check_finished(r, err));
             *done = true;
             goto out;
         }
-        SD_TRY(sd_checkpoint_newest(&r->resume_from, checkpoints, err));
+        SD_TRY(sd_checkpoint_newest(&r->resume_from, &r->other_checkpoints, checkpoints, err));
     } else {
         SD_CHECK(!finished, err, SD_EINVAL,
                  "%s: holds a finished run; give another name= to go on from a checkpoint", r->dir);
@@ -191,6 +196,12 @@ static sd_status refuse_kernels(const char *from, const char *was, const char *i
         sd_panels_named(was) ? "set SPECDEC_ISA=" : "resume on a processor that has ", was);
 }
 
+/// Versions whose trainer adds in the same order as this one's.
+static bool rounds_alike(const char *version) {
+    static const char *const names[] = {SPECDEC_VERSION, "0.4.0"};
+    return strcmp(version, names[0]) == 0 || strcmp(version, names[1]) == 0;
+}
+
 sd_status sd_run_load_start(sd_run *r, sd_error *err) {
     sd_status st = SD_OK;
     sd_checkpoint *c = &r->c;
@@ -209,7 +220,7 @@ sd_status sd_run_load_start(sd_run *r, sd_error *err) {
             refuse_hash("the held-out data", r->resume_from, &was->eval_data, &now.eval_data, err));
         SD_TRY(
             refuse_hash("the adapter of adapter.from", r->resume_from, &was->init, &now.init, err));
-        SD_CHECK(strcmp(was->version, SPECDEC_VERSION) == 0, err, SD_EINVAL,
+        SD_CHECK(rounds_alike(was->version), err, SD_EINVAL,
                  "%s: was made by version %s of specdec, this is %s, whose rounding may differ; "
                  "resume with that version, or begin anew",
                  r->resume_from, was->version, SPECDEC_VERSION);
@@ -218,6 +229,7 @@ sd_status sd_run_load_start(sd_run *r, sd_error *err) {
         c->state = now;
         snprintf(c->state.kernels, sizeof c->state.kernels, "%s", r->plan.kernels);
         snprintf(c->state.version, sizeof c->state.version, "%s", SPECDEC_VERSION);
+        snprintf(c->state.schedule, sizeof c->state.schedule, "%s", SD_SCHEDULE_NAME);
     }
     c->recipe = r->resolved_text; // the checkpoint borrows it
     r->report->started_at = c->state.step;

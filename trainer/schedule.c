@@ -12,21 +12,33 @@ sd_schedule sd_schedule_of(const sd_recipe *r, int64_t steps) {
                          .steps = steps > 0 ? steps : 1};
 }
 
-double sd_schedule_lr(const sd_schedule *s, int64_t step) {
+/// f of the header: 1 at x = 0, 0 at x = 1.
+static double decay(sd_schedule_kind kind, double x) {
     const double pi = 3.14159265358979323846;
-    double x = (double)(step < s->steps ? step : s->steps) / (double)s->steps;
-    double warm = s->warmup > 0 ? (double)(step + 1) / (double)s->warmup : 1;
-    if (warm > 1) warm = 1;
-    double f = 1;
-    switch (s->kind) {
+    switch (kind) {
     case SD_SCHEDULE_COSINE:
-        f = 0.5 * (1 + cos(pi * x));
-        break;
+        return 0.5 * (1 + cos(pi * x));
     case SD_SCHEDULE_LINEAR:
-        f = 1 - x;
-        break;
+        return 1 - x;
     case SD_SCHEDULE_CONSTANT:
-        return s->peak * warm;
+        break;
     }
-    return s->peak * warm * (s->min_ratio + (1 - s->min_ratio) * f);
+    return 1;
+}
+
+static double floored(const sd_schedule *s, double f) {
+    return s->kind == SD_SCHEDULE_CONSTANT ? 1 : s->min_ratio + (1 - s->min_ratio) * f;
+}
+
+double sd_schedule_lr(const sd_schedule *s, int64_t step) {
+    int64_t at = step < s->steps ? step : s->steps;
+    if (s->from_start) {
+        double warm = s->warmup > 0 ? (double)(step + 1) / (double)s->warmup : 1;
+        if (warm > 1) warm = 1;
+        return s->peak * warm * floored(s, decay(s->kind, (double)at / (double)s->steps));
+    }
+    if (step < s->warmup) return s->peak * (double)step / (double)s->warmup;
+    int64_t rest = s->steps - s->warmup;
+    double x = rest > 0 ? (double)(at - s->warmup) / (double)rest : 0;
+    return s->peak * floored(s, decay(s->kind, x > 0 ? x : 0));
 }

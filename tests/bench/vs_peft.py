@@ -19,7 +19,6 @@ import argparse
 import csv
 import importlib.util
 import json
-import math
 import os
 import statistics
 import subprocess
@@ -84,7 +83,7 @@ def peer(o):
     """One run of PEFT's; prints one JSON object."""
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, get_cosine_schedule_with_warmup
 
     torch.manual_seed(0)
     torch.set_num_threads(o["threads"])
@@ -95,7 +94,7 @@ def peer(o):
     model = get_peft_model(base, LoraConfig(r=R, lora_alpha=ALPHA, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")).train()
     params = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(params, lr=o["lr"], weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda s: min(1, (s + 1) / WARMUP) * 0.5 * (1 + math.cos(math.pi * s / o["steps"])))
+    schedule = get_cosine_schedule_with_warmup(optimiser, WARMUP, o["steps"])
     losses, ends, tokens = [], [], []
     for s in range(o["steps"]):
         batch = records[s * BATCH:(s + 1) * BATCH]

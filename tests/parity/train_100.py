@@ -34,7 +34,7 @@ try:
     from peft import LoraConfig, get_peft_model
     from safetensors.torch import load_file
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM, get_cosine_schedule_with_warmup
 except ImportError as e:
     print(f"ok - train_100: 100 steps against PEFT # SKIP {e}")
     sys.exit(0)
@@ -90,7 +90,7 @@ def theirs(peft_model, rows, steps=STEPS, planted=None):
     """Losses, gradient norms before clipping and the merged deltas after that many steps."""
     params = [p for p in peft_model.parameters() if p.requires_grad]
     opt = torch.optim.AdamW(params, lr=LR, weight_decay=DECAY)
-    sched = torch.optim.lr_scheduler.LambdaLR(opt, lambda s: min(1, (s + 1) / WARMUP) * 0.5 * (1 + math.cos(math.pi * s / STEPS)))
+    sched = get_cosine_schedule_with_warmup(opt, WARMUP, STEPS)
     losses, norms = [], []
     for s in range(steps):
         batch = rows[s * BATCH:(s + 1) * BATCH]

@@ -6,6 +6,8 @@
 #include "trainer/schedule.h"
 
 #include <criterion/criterion.h>
+#include <float.h>
+#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,8 +93,37 @@ Test(adamw, clipping_is_torchs) {
     cr_assert(!isfinite(sd_grad_norm(g, 2, 1, NULL)));
 }
 
-Test(schedule, the_cosine_is_the_reference_runs) {
-    sd_schedule s = {SD_SCHEDULE_COSINE, 1e-3, 0, 20, 100};
+// The factor is of the order of 1 and has a few roundings in double, in another order than there.
+Test(schedule, every_step_has_the_rate_that_transformers_gives_it) {
+    static const char *const kinds[] = {"cosine", "linear", "constant"};
+    json_t *root = json_load_file(TEST_DATA "/schedule_golden.json", 0, NULL), *c;
+    size_t n;
+    cr_assert(root);
+    json_array_foreach(json_object_get(root, "cases"), n, c) {
+        const char *name, *kind;
+        int warmup, steps, k = 0;
+        double min;
+        json_t *lr, *v;
+        size_t i;
+        cr_assert_eq(json_unpack(c, "{s:s, s:i, s:i, s:F, s:o}", "kind", &name, "warmup", &warmup,
+                                 "steps", &steps, "min", &min, "lr", &lr),
+                     0);
+        kind = name;
+        while (k < 3 && strcmp(kinds[k], kind) != 0) k++;
+        sd_schedule s = {(sd_schedule_kind)k, 1, min, warmup, steps, false};
+        cr_assert_eq(json_array_size(lr), (size_t)steps);
+        json_array_foreach(lr, i, v) {
+            double got = sd_schedule_lr(&s, (int64_t)i), want = json_number_value(v);
+            cr_expect(fabs(got - want) <= 4 * DBL_EPSILON, "%s, %d of %d, min %g: step %d: %g, %g",
+                      kind, warmup, steps, min, (int)i, got, want);
+        }
+    }
+    cr_assert_gt(n, 30);
+    json_decref(root);
+}
+
+Test(schedule, a_run_of_version_0_4_keeps_its_rates) {
+    sd_schedule s = {SD_SCHEDULE_COSINE, 1e-3, 0, 20, 100, true};
     for (int64_t i = 0; i < 100; i++) {
         double warm = fmin(1, (double)(i + 1) / 20);
         double want = 1e-3 * warm * 0.5 * (1 + cos(M_PI * (double)i / 100));
@@ -101,7 +132,7 @@ Test(schedule, the_cosine_is_the_reference_runs) {
 }
 
 Test(schedule, linear_and_constant_end_where_they_should) {
-    sd_schedule s = {SD_SCHEDULE_LINEAR, 1, 0.1, 0, 10};
+    sd_schedule s = {SD_SCHEDULE_LINEAR, 1, 0.1, 0, 10, false};
     cr_assert_float_eq(sd_schedule_lr(&s, 0), 1, 1e-15);
     cr_assert_float_eq(sd_schedule_lr(&s, 5), 0.1 + 0.9 * 0.5, 1e-15);
     cr_assert_float_eq(sd_schedule_lr(&s, 10), 0.1, 1e-15);

@@ -51,17 +51,23 @@ static sd_checkpoint fill(int64_t step) {
     return c;
 }
 
-static void save(int64_t step, int keep) {
+static void save_as(sd_checkpoints *all, int64_t step) {
     sd_error err = {0};
     sd_checkpoint c = fill(step);
-    cr_assert_eq(sd_checkpoint_save(dir, &c, keep, NULL, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_checkpoint_save(all, &c, NULL, &err), SD_OK, "%s", err.message);
     sd_checkpoint_free_recipe(&c);
+}
+/// One process saves one step.
+static void save(int64_t step, int keep) {
+    sd_checkpoints all = {.dir = dir, .keep = keep};
+    save_as(&all, step);
+    sd_checkpoints_free(&all);
 }
 
 static int64_t newest(void) {
     char *path;
     sd_checkpoint c = {0};
-    cr_assert_eq(sd_checkpoint_newest(&path, dir, NULL), SD_OK);
+    cr_assert_eq(sd_checkpoint_newest(&path, NULL, dir, NULL), SD_OK);
     if (!path) return -1;
     cr_assert_eq(sd_checkpoint_peek(&c, path, NULL), SD_OK);
     sd_checkpoint_free_recipe(&c);
@@ -86,7 +92,7 @@ Test(checkpoint, what_was_saved_comes_back_bit_for_bit) {
     char *path;
     sd_error err = {0};
     sd_checkpoint back = {.n = N, .theta = a, .m = b, .v = c, .best = d};
-    cr_assert_eq(sd_checkpoint_newest(&path, dir, &err), SD_OK);
+    cr_assert_eq(sd_checkpoint_newest(&path, NULL, dir, &err), SD_OK);
     cr_assert_eq(sd_checkpoint_load(&back, path, &err), SD_OK, "%s", err.message);
     cr_assert(!memcmp(a, theta, sizeof a) && !memcmp(b, m, sizeof b) && !memcmp(c, v, sizeof c) &&
               !memcmp(d, best, sizeof d));
@@ -101,14 +107,58 @@ Test(checkpoint, what_was_saved_comes_back_bit_for_bit) {
 
 Test(checkpoint, only_the_newest_are_kept_and_leftovers_are_swept) {
     char tmp[128];
+    sd_checkpoints all = {.dir = dir, .keep = 2};
     sd_mkdirs(dir, NULL);
     snprintf(tmp, sizeof tmp, "%s/.tmp-00000001-99", dir);
     sd_mkdirs(tmp, NULL);
-    for (int64_t s = 1; s <= 5; s++) save(s * 10, 2);
+    for (int64_t s = 1; s <= 5; s++) save_as(&all, s * 10);
+    save_as(&all, 50); // once more, after an interruption: its own is replaced
     cr_assert_eq(newest(), 50);
     cr_assert_eq(entries(), 2);
-    save(45, 2); // an older one was resumed: its future is given up
-    cr_assert_eq(newest(), 45);
+    sd_checkpoints_free(&all);
+}
+
+static bool there(const char *name) {
+    char *path = sd_path_join(dir, name);
+    bool yes = access(path, F_OK) == 0;
+    free(path);
+    return yes;
+}
+
+Test(checkpoint, what_another_process_made_is_never_removed) {
+    save(10, 5), save(20, 5), save(30, 5), save(40, 5), save(50, 5);
+    sd_checkpoints all = {.dir = dir, .keep = 1}; // an older one was resumed
+    char *from = sd_path_join(dir, "step-00000030");
+    cr_assert_eq(sd_checkpoints_own(&all, 30, from, NULL), SD_OK);
+    cr_assert_eq(sd_checkpoints_own(&all, 20, from, NULL), SD_OK); // not the one of step 20
+    free(from);
+    save_as(&all, 35);
+    cr_assert(there("step-00000010") && there("step-00000020"), "the past is not one's own");
+    cr_assert(!there("step-00000030"), "keep counts what was gone on from");
+    cr_assert(there("given-up-00000040") && there("given-up-00000050"), "the future is put aside");
+    cr_assert_eq(newest(), 35);
+    save_as(&all, 40);
+    cr_assert(there("step-00000040") && !there("step-00000035"));
+    sd_checkpoints_free(&all);
+    save(60, 5), save(50, 5); // another process saves where one stands: it steps aside
+    save(50, 5);
+    cr_assert(there("given-up-00000050.2") && there("given-up-00000060") && there("step-00000040"));
+    cr_assert_eq(newest(), 50);
+    int n;
+    cr_assert_eq(sd_checkpoints_give_up(&n, dir, NULL), SD_OK);
+    cr_assert_gt(n, 2);
+    cr_assert_eq(newest(), -1);
+    cr_assert(there("given-up-00000010") && there("given-up-00000050.3"));
+}
+
+Test(checkpoint, one_that_cannot_be_read_is_no_damaged_one) {
+    save(10, 5), save(20, 5);
+    char *path, *sums = sd_path_join(dir, "step-00000020/SHA256SUMS");
+    sd_error err = {0};
+    cr_assert(unlink(sums) == 0 && symlink(sums, sums) == 0); // ELOOP, as EIO or EACCES would be
+    cr_assert_eq(sd_checkpoint_newest(&path, NULL, dir, &err), SD_EIO);
+    cr_assert(!path && strstr(err.message, "step-00000020"), "%s", err.message);
+    free(sums);
 }
 
 static char *part(const char *name) {
@@ -152,8 +202,8 @@ Test(checkpoint, a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one) {
     sd_error err = {0};
     memset(name, 'x', sizeof name - 1);
     name[sizeof name - 1] = '\0';
-    cr_assert_eq(sd_checkpoint_newest(&path, name, &err), SD_EIO);
-    cr_assert_eq(sd_checkpoint_newest(&path, "/nonexistent", &err), SD_OK);
+    cr_assert_eq(sd_checkpoint_newest(&path, NULL, name, &err), SD_EIO);
+    cr_assert_eq(sd_checkpoint_newest(&path, NULL, "/nonexistent", &err), SD_OK);
     cr_assert_null(path);
 }
 
@@ -167,7 +217,8 @@ Test(checkpoint, a_write_that_fails_leaves_the_earlier_checkpoint_and_no_litter)
             sd_error err = {0};
             sd_checkpoint c = fill(20);
             setrlimit(RLIMIT_FSIZE, &(struct rlimit){limit, limit});
-            sd_status st = sd_checkpoint_save(dir, &c, 3, NULL, &err);
+            sd_checkpoints all = {.dir = dir, .keep = 3};
+            sd_status st = sd_checkpoint_save(&all, &c, NULL, &err);
             _exit(limit < N * 4 ? (st == SD_EIO && err.message[0] ? 0 : 1) : st != SD_OK);
         }
         int status = 0;
@@ -182,9 +233,10 @@ Test(checkpoint, a_kill_at_any_moment_leaves_a_checkpoint_that_loads) {
     for (int round = 0; round < 40; round++) {
         pid_t child = fork();
         if (child == 0) {
+            sd_checkpoints all = {.dir = dir, .keep = 2};
             for (int64_t s = 2;; s++) {
                 sd_checkpoint c = fill(s);
-                if (sd_checkpoint_save(dir, &c, 2, NULL, NULL) != SD_OK) _exit(1);
+                if (sd_checkpoint_save(&all, &c, NULL, NULL) != SD_OK) _exit(1);
                 sd_checkpoint_free_recipe(&c);
             }
         }

@@ -255,6 +255,36 @@ Test(dataset, a_long_text_is_cut_into_pieces_that_together_are_the_text) {
     tiny_chat_close(&m);
 }
 
+Test(dataset, a_token_that_is_left_for_itself_makes_no_row) {
+    sd_model m;
+    tiny_chat_open(&m, NULL, NULL);
+    int before = 0, dropped = 0;
+    for (int n = 24; n < 44; n++) { // bytes; the tokens are some less and an end of turn
+        char text[64];
+        sd_prepare_report now, then;
+        for (int i = 0; i < n; i++) text[i] = (char)('a' + i % 23);
+        text[n] = '\0';
+        sd_data_source s = {temp_text("t.txt", text), SD_FORMAT_AUTO};
+        sd_prepare_options o = options(&s, 1, 8, false);
+        sd_dataset *d = open_file(prepare("d.h5", &o, &m, &now));
+        for (int64_t i = 0; i < sd_dataset_rows(d); i++) {
+            sd_dataset_row r;
+            cr_assert_eq(sd_dataset_read(d, i, &r, NULL), SD_OK);
+            cr_assert_gt(r.used, 1);
+        }
+        cr_assert_eq(now.tokens, sd_dataset_tokens(d));
+        cr_assert_eq(now.supervised, sd_dataset_supervised(d));
+        sd_dataset_close(d);
+        o.version = 1; // as 0.4 cut it
+        prepare("e.h5", &o, &m, &then);
+        cr_assert_eq(then.supervised, now.supervised);
+        dropped += then.tokens != now.tokens;
+        before += then.rows > now.rows;
+    }
+    cr_assert(dropped > 0 && dropped == before, "%d texts, %d rows", dropped, before);
+    tiny_chat_close(&m);
+}
+
 Test(dataset, a_split_by_hash_is_disjoint_complete_and_stable_under_reordering) {
     sd_model m;
     sd_prepare_report a, b, c;

@@ -5,6 +5,7 @@
 #include "kernels/panels.h"
 #include "support_files.h"
 #include "support_tiny_model.h"
+#include "trainer/checkpoint.h"
 #include "trainer/init.h"
 #include "trainer/run.h"
 
@@ -14,6 +15,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static char *dir;
@@ -443,6 +445,145 @@ Test(run, a_prepared_file_is_shared_by_runs_and_never_overwritten_when_it_is_ano
     cr_assert_str_eq(x.hex, y.hex);
     cr_assert(c.st == SD_EINVAL && strstr(c.err.message, "shared.h5"), "%s", c.err.message);
     free(prepared), free(a.out), free(b.out), free(c.out);
+}
+
+/// The newest checkpoint's step of an unfinished run.
+static int64_t newest_step(const result *r) {
+    char *path, *checkpoints = sd_path_join(r->out, "checkpoints");
+    cr_assert_eq(sd_checkpoint_newest(&path, NULL, checkpoints, NULL), SD_OK);
+    cr_assert(path);
+    int64_t step = strtoll(strrchr(path, '-') + 1, NULL, 10);
+    free(path), free(checkpoints);
+    return step;
+}
+
+Test(run, a_checkpoint_that_cannot_be_read_ends_the_start_and_all_stay) {
+    result r = unfinished("u");
+    sd_names before, after;
+    char *checkpoints = sd_path_join(r.out, "checkpoints"),
+         *sums = sd_sprintf("%s/step-%08d/SHA256SUMS", checkpoints, (int)newest_step(&r));
+    cr_assert_eq(sd_folder_list(&before, checkpoints, NULL), SD_OK);
+    cr_assert(unlink(sums) == 0 && symlink(sums, sums) == 0); // ELOOP, as EIO or EACCES would be
+    result a = run("u", NULL, 0);
+    cr_assert_eq(a.st, SD_EIO, "%s", a.err.message);
+    cr_assert(strstr(a.err.message, sums), "%s", a.err.message);
+    cr_assert_eq(sd_folder_list(&after, checkpoints, NULL), SD_OK);
+    cr_assert_eq(before.n, after.n);
+    for (int i = 0; i < before.n; i++) cr_assert_str_eq(before.name[i], after.name[i]);
+    sd_names_free(&before), sd_names_free(&after);
+    free(checkpoints), free(sums), free(r.out), free(a.out);
+}
+
+Test(run, damaged_checkpoints_are_put_aside_and_none_that_was_found_is_removed) {
+    const char *one[] = {"checkpoint.keep=1", "checkpoint.every=2"};
+    result whole = run("whole", NULL, 0), r = run("u", one, 2);
+    cr_assert(whole.st == SD_OK && r.st == SD_OK, "%s", r.err.message);
+    int64_t step = newest_step(&r);
+    char *manifest = sd_path_join(r.out, "manifest.json"),
+         *state = sd_sprintf("%s/checkpoints/step-%08d/state.json", r.out, (int)step),
+         *aside = sd_sprintf("checkpoints/given-up-%08d/theta.f32", (int)step);
+    unlink(manifest);
+    cr_assert_eq(sd_file_write(state, "{\"checkpoint\": 2}", 17, NULL), SD_OK);
+    result again = run("u", one, 2); // nothing is left to go on from: it begins anew
+    cr_assert_eq(again.st, SD_OK, "%s", again.err.message);
+    cr_assert_eq(again.report.started_at, 0);
+    cr_assert(exists(&again, aside) && exists(&again, "metrics.csv.given-up"));
+    sd_sha256 a = adapter_of(&whole), b = adapter_of(&again);
+    cr_assert_str_eq(a.hex, b.hex);
+    unlink(manifest);
+    result anew = run_with("u", one, 2, 1, &never, "never");
+    char *second = sd_sprintf("checkpoints/given-up-%08d.2/theta.f32", (int)step);
+    cr_assert_eq(anew.st, SD_OK, "%s", anew.err.message);
+    cr_assert(exists(&anew, aside) && exists(&anew, second));
+    free(manifest), free(state), free(aside), free(second);
+    free(whole.out), free(r.out), free(again.out), free(anew.out);
+}
+
+Test(run, what_a_private_source_teaches_only_its_owner_may_read) {
+    umask(022);
+    cr_assert_eq(chmod(data_path, 0600), 0);
+    const char *more[] = {"export=[peft, gguf-lora]"};
+    result r = run("private", more, 1);
+    cr_assert_eq(r.st, SD_OK, "%s", r.err.message);
+    const char *names[] = {"",
+                           "data/train.h5",
+                           "draft/corpus.idx",
+                           "checkpoints",
+                           "adapter.gguf",
+                           "adapter/adapter_model.safetensors",
+                           "metrics.csv",
+                           "manifest.json"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        struct stat sb;
+        char *path = sd_path_join(r.out, names[i]);
+        cr_assert_eq(stat(path, &sb), 0, "%s", path);
+        cr_assert_eq(sb.st_mode & 077, 0, "%s: mode %o", path, (unsigned)sb.st_mode);
+        free(path);
+    }
+    free(r.out);
+}
+
+/// A prepared file of version 0.4 with a row of one token, which teaches nothing; its row's number.
+static int64_t prepare_with_an_empty_row(const char *path) {
+    sd_model *m;
+    cr_assert_eq(sd_model_open(&m, model_path, NULL), SD_OK);
+    for (int n = 30; n < 60; n++) {
+        char text[64];
+        for (int i = 0; i < n; i++) text[i] = (char)('a' + i * 7 % 23);
+        text[n] = '\0';
+        char *source = sd_path_join(dir, "t.txt");
+        cr_assert_eq(sd_file_write(source, text, (size_t)n, NULL), SD_OK);
+        sd_data_source s = {source, SD_FORMAT_AUTO};
+        sd_prepare_options o = {.source = &s, .n_sources = 1, .sequence_len = 8, .version = 1};
+        sd_dataset *d;
+        cr_assert_eq(sd_dataset_prepare(path, &o, m, NULL, NULL), SD_OK);
+        cr_assert_eq(sd_dataset_open(&d, path, NULL), SD_OK);
+        sd_dataset_row r;
+        int64_t last = sd_dataset_rows(d) - 1;
+        cr_assert_eq(sd_dataset_read(d, last, &r, NULL), SD_OK);
+        bool empty = r.used == 1;
+        sd_dataset_close(d);
+        free(source);
+        if (!empty) continue;
+        sd_model_release(m);
+        return last;
+    }
+    cr_assert(false, "no length leaves a token for itself");
+    return -1;
+}
+
+Test(run, a_step_without_a_supervised_token_is_counted_and_changes_nothing) {
+    char *file = sd_path_join(dir, "p.h5"), *out = sd_path_join(dir, "skip"),
+         *model = sd_sprintf("base.model=%s", model_path),
+         *prepared = sd_sprintf("data.prepared=%s", file), *csv = sd_path_join(out, "metrics.csv");
+    int64_t empty = prepare_with_an_empty_row(file);
+    const char *override[] = {model,
+                              prepared,
+                              "data.sequence_len=8",
+                              "data.val_size=0",
+                              "data.shuffle=false",
+                              "train.batch_tokens=null",
+                              "train.batch_rows=1",
+                              "checkpoint.every=1",
+                              "export_verify.prompts=1"};
+    sd_run_options o = {.recipe = recipe_path,
+                        .override = override,
+                        .n_overrides = sizeof override / sizeof override[0],
+                        .out = out,
+                        .threads = 1,
+                        .stop = &never};
+    sd_run_report r;
+    sd_error err = {0};
+    cr_assert_eq(sd_run_train(&o, &r, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(r.steps, 2 * (empty + 1));
+    char *text;
+    size_t len;
+    int64_t rows = -1; // the header
+    cr_assert_eq(sd_file_read(&text, &len, csv, 1 << 20, NULL), SD_OK);
+    for (size_t i = 0; i < len; i++) rows += text[i] == '\n';
+    cr_assert_eq(rows, r.steps - 2);
+    cr_assert(r.last_loss > 0 && r.last_loss < r.first_loss);
+    free(text), free(file), free(out), free(model), free(prepared), free(csv);
 }
 
 Test(run, the_recipe_that_init_prints_runs_as_it_stands) {
