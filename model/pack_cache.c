@@ -265,6 +265,7 @@ typedef struct {
     sd_sha256 source;
     char (*sum)[SD_PACK_SUM_HEX + 1]; // [parts]
     sd_status status;                 // of the source's hash
+    atomic_bool no_memory;
     sd_error err;
 } hash_job;
 
@@ -274,8 +275,8 @@ static void hash_one(void *ctx, int task, int worker) {
     // The source first: it takes the longest.
     if (task == 0)
         j->status = sd_model_sha256(j->m, &j->source, &j->err);
-    else
-        sd_pack_sum(j->sum[task - 1], j->part[task - 1].data, j->part[task - 1].bytes);
+    else if (!sd_pack_sum(j->sum[task - 1], j->part[task - 1].data, j->part[task - 1].bytes))
+        atomic_store(&j->no_memory, true);
 }
 
 static size_t after(size_t at, size_t bytes) {
@@ -342,6 +343,7 @@ sd_status sd_pack_save(const sd_packed *p, int n, const uint64_t *row_sum, sd_mo
     sd_pool_run(pool, parts + 1, hash_one, &j);
     if (j.status != SD_OK && err) *err = j.err;
     SD_TRY(j.status);
+    SD_CHECK(!atomic_load(&j.no_memory), err, SD_ENOMEM, "%s: out of memory", m->path);
     // What was packed and hashed since the open is what the label says: nobody wrote meanwhile, and
     // the path still leads to it.
     SD_TRY(sd_pack_check_sources(m, err));

@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "kernels/checksum.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,10 +11,9 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 enum { MAGIC = 8, HEX = 64, FIXED = 40 + HEX, LABEL_FIXED = 8 + HEX, SUMMED = 40 };
-enum { MOST_JSON = 64 << 20, PIECE = 256 << 10, ROOM_A_SOURCE = 256 };
+enum { MOST_JSON = 64 << 20, PIECE = 128 << 10, ROOM_A_SOURCE = 256 };
 static const char magic[MAGIC + 1] = "SDPACK3\n";
 
 // ---- whose it is
@@ -162,30 +162,35 @@ bool sd_pack_place(size_t *at, size_t *bytes, const json_t *row, const sd_pack_f
     return true;
 }
 
-static void hex_of(char *hex, XXH128_hash_t sum) {
-    snprintf(hex, SD_PACK_SUM_HEX + 1, "%016llx%016llx", (unsigned long long)sum.high64,
-             (unsigned long long)sum.low64);
+// hex [SD_PACK_SUM_HEX + 1]; frees c.
+static void hex_of(char *hex, sd_checksum *c) {
+    uint64_t sum[2] = {0, 0};
+    sd_checksum_close(c, sum);
+    snprintf(hex, SD_PACK_SUM_HEX + 1, "%016llx%016llx", (unsigned long long)sum[1],
+             (unsigned long long)sum[0]);
 }
 
 bool sd_pack_sum(char *hex, const void *data, size_t bytes) {
-    hex_of(hex, XXH3_128bits(data, bytes));
+    sd_checksum *c = sd_checksum_open();
+    if (!c) return false;
+    sd_checksum_add(c, data, bytes);
+    hex_of(hex, c);
     return true;
 }
 
-// step: how far `to` moves with each piece; 0: every piece goes to the same place.
+// keep: each piece has its own place in `to`; else all go to the same one.
 static bool read_pieces(char *to, bool keep, const sd_pack_file *f, size_t at, size_t bytes,
                         const char *want, const atomic_bool *stop) {
     char hex[SD_PACK_SUM_HEX + 1];
-    XXH3_state_t *s = XXH3_createState();
-    bool whole = s && XXH3_128bits_reset(s) == XXH_OK;
+    sd_checksum *c = sd_checksum_open();
+    bool whole = c != NULL;
     for (size_t done = 0; whole && done < bytes; done += PIECE) {
         size_t n = bytes - done < PIECE ? bytes - done : PIECE;
         char *here = keep ? to + done : to;
-        whole = !(stop && atomic_load(stop)) && read_at(f->fd, here, n, at + done) &&
-                XXH3_128bits_update(s, here, n) == XXH_OK;
+        whole = !(stop && atomic_load(stop)) && read_at(f->fd, here, n, at + done);
+        if (whole) sd_checksum_add(c, here, n);
     }
-    if (whole) hex_of(hex, XXH3_128bits_digest(s));
-    XXH3_freeState(s);
+    if (c) hex_of(hex, c);
     return whole && want && strcmp(hex, want) == 0;
 }
 

@@ -61,7 +61,7 @@ bool sd_pack_read(void *to, const sd_pack_file *f, size_t at, size_t bytes, cons
                   const atomic_bool *stop);
 /// The same without keeping what was read.
 bool sd_pack_read_check(const sd_pack_file *f, size_t at, size_t bytes, const char *want);
-/// hex [SD_PACK_SUM_HEX + 1] <- XXH3 of 128 bits.
+/// hex [SD_PACK_SUM_HEX + 1] <- XXH3 of 128 bits; false when out of memory.
 bool sd_pack_sum(char *hex, const void *data, size_t bytes);
 
 /// Atomically, with these permissions at most. SD_EINTERRUPTED, and nothing is left, once *stop.
