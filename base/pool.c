@@ -6,6 +6,7 @@
 #include "base/pool.h"
 
 #include "base/clock.h"
+#include "base/cpu_quota.h"
 #include "base/memory.h"
 
 #include <pthread.h>
@@ -124,8 +125,10 @@ int sd_pool_threads(const sd_pool *pool) {
 
 static int usable_processors(void) {
     cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
     long n = sysconf(_SC_NPROCESSORS_ONLN);
+    if (sched_getaffinity(0, sizeof set, &set) == 0) n = CPU_COUNT(&set);
+    int quota = sd_cpu_quota("");
+    if (quota > 0 && quota < n) n = quota;
     return n > 0 ? (int)n : 1;
 }
 

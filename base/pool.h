@@ -15,7 +15,8 @@ typedef struct sd_pool sd_pool;
 /// scratch memory.
 typedef void (*sd_task)(void *ctx, int task, int worker);
 
-/// threads <= 0: one per processor that this process may use. At most SD_MAX_THREADS.
+/// threads <= 0: one per processor that this process may use, by its affinity and by its cgroups'
+/// quota (base/cpu_quota.h). At most SD_MAX_THREADS.
 enum { SD_MAX_THREADS = 256 };
 sd_status sd_pool_open(sd_pool **out, int threads, sd_error *err);
 void sd_pool_close(sd_pool *pool);        // NULL is fine

@@ -158,7 +158,7 @@ static sd_status bench_matmul(const bench *b, const char *where, sd_dtype t, int
     for (size_t i = 0; i < (size_t)M * stride; i++) data[i] = (uint8_t)(i * 2654435761u >> 13 & 31);
     for (size_t i = 0; i < (size_t)MAX_N * (size_t)K; i++) x[i] = (float)(i % 97) * 0.02f - 1;
     sd_weight w = {.dtype = t, .rows = M, .cols = K, .data = data};
-    SD_TRY(b->ops->pack(&copy[0], &w, SD_COMPUTE_AUTO, err));
+    SD_TRY(b->ops->pack(&copy[0], &w, SD_COMPUTE_AUTO, NULL, err));
     size_t bytes = copy[0].bytes ? copy[0].bytes : (size_t)M * stride;
     for (; copies < MAX_COPIES && copies * bytes < COLD_BYTES && copy[0].data; copies++) {
         copy[copies] = copy[0];
@@ -288,9 +288,9 @@ static sd_status bench_rows(const bench *b, sd_error *err) {
     report(b, "rope", "D 64", "F32", 1, time_row(&j, run_rope), 512, 192, fma, 0);
     report(b, "argmax", "V 49152", "F32", 1, time_row(&j, run_argmax), 49152 * 4, 49152, fma, 0);
     SD_TRY(b->ops->pack(&j.A, &(sd_weight){.dtype = SD_BF16, .rows = 16, .cols = 1536, .data = j.k},
-                        SD_COMPUTE_AUTO, err));
+                        SD_COMPUTE_AUTO, NULL, err));
     SD_TRY(b->ops->pack(&j.B, &(sd_weight){.dtype = SD_BF16, .rows = 1536, .cols = 16, .data = j.k},
-                        SD_COMPUTE_AUTO, err));
+                        SD_COMPUTE_AUTO, NULL, err));
     for (int lora = 0; lora < 2; lora++) {
         double one = 0;
         for (j.rows = 1; j.rows <= MAX_ROWS; j.rows *= 4) {

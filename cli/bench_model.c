@@ -448,8 +448,8 @@ sd_status sd_bench_model(int argc, char **argv, sd_error *err) {
     SD_TRY(sd_options_parse(&rest, rows, &a, argc, argv, err));
     SD_CHECK(rest.n == 0, err, SD_EINVAL, "bench model: '%s' is not an option", rest.item[0]);
     if (a.child) return be_child(&a, err);
+    SD_TRY(open_bench(&b, &a, err)); // a signal ends it at once: there is nothing to say yet
     sd_catch_interrupts();
-    SD_TRY(open_bench(&b, &a, err));
     double warm;
     SD_TRY(step(&b, 0, 64, 64, &warm, err)); // touches every weight and the buffers
     SD_TRY(measure_bandwidth(&b, err));

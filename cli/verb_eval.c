@@ -377,7 +377,6 @@ sd_status sd_verb_eval(int argc, char **argv, sd_error *err) {
     SD_TRY(sd_options_parse(&rest, rows, &a, argc, argv, err));
     SD_CHECK(rest.n == 0, err, SD_EINVAL, "eval: '%s' is not an option; --suite names the file",
              rest.item[0]);
-    sd_catch_interrupts();
     SD_TRY(read_suite(&s, a.suite, a.limit, err));
     if (a.against) SD_TRY(read_against(&old, a.against, err));
     if (a.answers) SD_TRY(sd_check_writable(a.answers, err));
@@ -386,6 +385,7 @@ sd_status sd_verb_eval(int argc, char **argv, sd_error *err) {
              "%s: has no chat template that can be used (%s); eval needs one", d.model->path,
              d.model->chat_error ? d.model->chat_error : "none is there");
     SD_TRY(sd_decoding_start(&d, &a.common, &a.decoding, (int)a.slots, 0, err));
+    sd_catch_interrupts(); // before this a signal ends it at once: there is nothing to say yet
     SD_TRY(answer_all(&s, &d, &a, &seconds, &es, err));
     for (int i = 0; i < s.n; i++) SD_TRY(score_record(&sc, &s.item[i], err));
     if (a.answers) SD_TRY(write_answers(&s, a.answers, err));

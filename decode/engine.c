@@ -50,6 +50,7 @@ static sd_status open_draft(sd_engine *e, sd_error *err) {
     }
     if (is_model) {
         SD_TRY(sd_model_open(&m, path, err));
+        m->stop = e->model->stop;
         if (e->model->pack_dir)
             SD_TRY(sd_model_use_pack_cache(m, e->model->pack_dir, e->model->pack_least, err));
         SD_CHECK(e->o.spec != SD_SPEC_INDEX, err, SD_EINVAL,

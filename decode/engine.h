@@ -150,6 +150,7 @@ typedef struct {
     int64_t kv_used, kv_total; // positions
     int64_t prompt_tokens, generated_tokens, steps, preemptions;
     int64_t nonfinite; // requests that ended because their logits were not finite
+    bool model_lost;   // a step failed because the model's file is not what was loaded any more
     double busy_s;
     sd_spec_stats spec;
 } sd_engine_stats;

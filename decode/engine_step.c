@@ -6,6 +6,7 @@
 // guessed, and the cache is then committed up to the last right guess. Prompts fill the rest of the
 // step (engine_prompt.c); only a prompt's last row has logits.
 #include "base/clock.h"
+#include "base/log.h"
 #include "decode/engine_private.h"
 
 #include <string.h>
@@ -169,6 +170,10 @@ bool sd_engine_step(sd_engine *e) {
         int tokens = ok ? commit(e) : 0;
         double seconds = sd_now_s() - begin;
         if (ok) learn(e, &b, tokens, seconds);
+        if (!ok && err.status == SD_EIO && !e->stats.model_lost) {
+            sd_log(SD_LOG_ERROR, "%s; requests fail until then", err.message);
+            e->stats.model_lost = true;
+        }
         for (int i = 0; i < e->n_slots; i++) {
             sd_slot *s = &e->slot[i];
             if (s->rows == 0) continue;

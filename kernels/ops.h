@@ -19,6 +19,8 @@
 #include "base/status.h"
 #include "kernels/tensor.h"
 
+#include <stdatomic.h>
+
 /// Output columns are handed out in groups of SD_TILE_M: the interleave of the packed forms.
 /// K types have scales of their own for blocks of 32 below one for SD_QSUPER.
 enum { SD_TILE_M = 16, SD_QBLOCK = 32, SD_QSUPER = 256 };
@@ -121,8 +123,9 @@ typedef struct sd_ops {
     /// Bytes of w's packed form; 0 when it has none.
     size_t (*pack_bytes)(const sd_weight *w);
     /// Lays w out for `compute`. Freed with sd_packed_free. Serial; thread-safe on different
-    /// weights.
-    sd_status (*pack)(sd_packed *out, const sd_weight *w, sd_compute compute, sd_error *err);
+    /// weights. SD_EINTERRUPTED soon after *stop is set; stop may be NULL.
+    sd_status (*pack)(sd_packed *out, const sd_weight *w, sd_compute compute,
+                      const atomic_bool *stop, sd_error *err);
 
     /// a->q, scale, sum rows [n0, n1) <- x [N, a->K]; also sets a->x = x. Under fp32 only a->x is
     /// set.

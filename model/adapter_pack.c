@@ -65,8 +65,8 @@ static sd_status make(sd_adapter_packs **out, const sd_adapter *a, const sd_mode
         next += store(next, l->A, (size_t)l->r * (size_t)cols, 1, t);
         sd_weight B = {.dtype = t, .rows = rows, .cols = l->r, .data = next};
         next += store(next, l->B, (size_t)l->r * (size_t)rows, l->scale, t);
-        SD_TRY(ops->pack(&p->of[i].A, &A, compute, err));
-        SD_TRY(ops->pack(&p->of[i].B, &B, compute, err));
+        SD_TRY(ops->pack(&p->of[i].A, &A, compute, NULL, err));
+        SD_TRY(ops->pack(&p->of[i].B, &B, compute, NULL, err));
         p->of[i].r = l->r;
     }
     if (ops->layout) { // the packs are copies

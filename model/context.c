@@ -62,7 +62,7 @@ static void pack_one(void *ctx, int task, int worker) {
             sd_fail(&j->err[task], SD_EINTERRUPTED, "%s: interrupted", j->cx->model->path);
         return;
     }
-    j->status[task] = ops->pack(p, j->w[task], j->cx->compute, &j->err[task]);
+    j->status[task] = ops->pack(p, j->w[task], j->cx->compute, j->cx->model->stop, &j->err[task]);
     if (j->status[task] == SD_OK && !ops->layout)
         j->status[task] = copy_stored(p, j->w[task], &j->err[task]);
 }

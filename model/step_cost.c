@@ -229,7 +229,8 @@ bool sd_step_costs_get(sd_step_costs *out, sd_context *cx) {
     bool there = store_open(&s, cx), known = there && find(out, &s, cx);
     if (there && !known && cx->max_rows >= SD_STEP_COST_MOST) {
         known = make(out, &s, cx, &err) == SD_OK;
-        if (!known) sd_log(SD_LOG_WARN, "%s; the costs of steps are learnt anew", err.message);
+        if (!known && err.status != SD_EINTERRUPTED)
+            sd_log(SD_LOG_WARN, "%s; the costs of steps are learnt anew", err.message);
     }
     store_close(&s);
     return known;

@@ -129,12 +129,14 @@ static sd_status load(sd_server *s, sd_error *err) {
     int n = s->o->adapters ? s->o->adapters->n : 0;
     SD_TRY(sd_model_open(&s->model, s->o->model, err));
     s->model->any_adapter = s->o->other_base;
+    s->model->stop = &s->stop; // a signal ends the hashing, packing and timing that follow
     if (s->o->pack_dir)
         SD_TRY(sd_model_use_pack_cache(s->model, s->o->pack_dir, SD_PACK_LEAST, err));
     s->served = sd_alloc((size_t)n + 1, sizeof *s->served);
     SD_CHECK_ALLOC(s->served, err);
     SD_TRY(name_base(s, err));
-    for (int i = 0; i < n; i++) SD_TRY(open_adapter(s, s->o->adapters->item[i], err));
+    for (int i = 0; i < n && !atomic_load(&s->stop); i++)
+        SD_TRY(open_adapter(s, s->o->adapters->item[i], err));
     bool index = s->o->engine.draft != NULL;
     for (int i = 0; i < s->n_served; i++) index |= s->served[i].corpus != NULL;
     SD_CHECK(s->o->engine.spec != SD_SPEC_INDEX || index, err, SD_EINVAL,

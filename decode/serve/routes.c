@@ -15,8 +15,16 @@ static void send_text(sd_conn *c, int status, const char *text) {
 
 static void get_health(sd_conn *c) {
     sd_api_error e;
-    switch (sd_conn_server(c)->phase) {
+    sd_server *s = sd_conn_server(c);
+    sd_engine_stats stats = {0};
+    switch (s->phase) {
     case SD_PHASE_READY:
+        sd_engine_get_stats(s->engine, &stats);
+        if (stats.model_lost) {
+            sd_api_fail(&e, 503, NULL,
+                        "the model's file is not what was loaded any more; start the server again");
+            break;
+        }
         sd_conn_json(c, 200, json_pack("{s:s}", "status", "ok"));
         return;
     case SD_PHASE_LOADING:

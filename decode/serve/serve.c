@@ -295,7 +295,7 @@ sd_status sd_serve(const sd_serve_options *o, sd_error *err) {
     atomic_store(&s->stop, true);
     if (atomic_load(&s->loaded) > 0) sd_engine_wake(s->engine);
     pthread_join(s->engine_thread, NULL);
-    if (atomic_load(&s->loaded) < 0) {
+    if (atomic_load(&s->loaded) < 0 && s->load_error.status != SD_EINTERRUPTED) {
         if (err) *err = s->load_error;
         st = s->load_error.status;
     } else {

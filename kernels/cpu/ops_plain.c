@@ -8,8 +8,9 @@
 
 enum { CHUNK = 256, ROWS = 16 };
 
-static sd_status pack(sd_packed *out, const sd_weight *w, sd_compute compute, sd_error *err) {
-    (void)err;
+static sd_status pack(sd_packed *out, const sd_weight *w, sd_compute compute,
+                      const atomic_bool *stop, sd_error *err) {
+    (void)stop, (void)err;
     *out = (sd_packed){.w = *w, .compute = compute};
     return SD_OK;
 }

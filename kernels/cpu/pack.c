@@ -98,7 +98,8 @@ size_t sd_pack_tiles_bytes(const sd_weight *w) {
     return sd_mul_size(&bytes, tiles, sd_tile_bytes(w->dtype, w->cols)) ? bytes : 0;
 }
 
-sd_status sd_pack_tiles(sd_packed *out, const sd_weight *w, sd_compute compute, sd_error *err) {
+sd_status sd_pack_tiles(sd_packed *out, const sd_weight *w, sd_compute compute,
+                        const atomic_bool *stop, sd_error *err) {
     sd_status st = SD_OK;
     size_t tile = sd_tile_bytes(w->dtype, w->cols), bytes = sd_pack_tiles_bytes(w);
     size_t tiles = ((size_t)w->rows + SD_TILE_M - 1) / SD_TILE_M;
@@ -110,6 +111,8 @@ sd_status sd_pack_tiles(sd_packed *out, const sd_weight *w, sd_compute compute, 
     SD_CHECK_ALLOC(out->data, err);
     out->bytes = bytes;
     for (size_t i = 0; i < tiles; i++) {
+        SD_CHECK(!stop || !atomic_load_explicit(stop, memory_order_relaxed), err, SD_EINTERRUPTED,
+                 "interrupted");
         const uint8_t *rows = (const uint8_t *)w->data + i * SD_TILE_M * stride;
         uint8_t *to = (uint8_t *)out->data + i * tile;
         int left = w->rows - (int)i * SD_TILE_M, n = left < SD_TILE_M ? left : SD_TILE_M;

@@ -58,7 +58,8 @@ size_t sd_tile_bytes(sd_dtype t, int K);
 
 size_t sd_pack_tiles_bytes(const sd_weight *w);
 /// The pack of both tables. data is padded with zero rows to whole tiles.
-sd_status sd_pack_tiles(sd_packed *out, const sd_weight *w, sd_compute compute, sd_error *err);
+sd_status sd_pack_tiles(sd_packed *out, const sd_weight *w, sd_compute compute,
+                        const atomic_bool *stop, sd_error *err);
 
 /// y [n][rows], ldy apart, <- or += one tile and rows [n0, n0 + n) of x, for the n of the function.
 typedef void (*sd_tile_fn)(float *y, int ldy, const uint8_t *tile, const sd_act *x, int n0,

@@ -73,7 +73,7 @@ static int matmul_errors(const sd_ops *ops, sd_dtype t, sd_compute compute, int 
     float *row = sd_alloc(K, sizeof *row);
     sd_packed p;
     sd_act a;
-    cr_assert_eq(ops->pack(&p, &w, compute, NULL), SD_OK);
+    cr_assert_eq(ops->pack(&p, &w, compute, NULL, NULL), SD_OK);
     cr_assert_eq(sd_act_init(&a, N, K, compute, NULL), SD_OK);
     make_rows(&a, ops, t, x, N, K);
     bool int8 = compute == SD_COMPUTE_AUTO && sd_dtype_quantised(t);
@@ -145,7 +145,7 @@ static void matmul_of_extremes(const sd_ops *ops) {
             for (int k = 0; k < N * K; k++) x[k] = k / K % 2 ? -127.0f : 127.0f;
             sd_packed p;
             sd_act a;
-            cr_assert_eq(ops->pack(&p, &w, SD_COMPUTE_AUTO, NULL), SD_OK);
+            cr_assert_eq(ops->pack(&p, &w, SD_COMPUTE_AUTO, NULL, NULL), SD_OK);
             cr_assert_eq(sd_act_init(&a, N, K, SD_COMPUTE_AUTO, NULL), SD_OK);
             make_rows(&a, ops, t, x, N, K);
             ops->matmul(y, M, &p, &a, N, 0, M);
@@ -176,7 +176,7 @@ static void rows_of_all_numbers_are_invariant(const sd_ops *ops) {
             float *x = random_floats(MAX * K), alone[MAX * M], together[MAX * M];
             sd_packed p;
             sd_act one, all;
-            cr_assert_eq(ops->pack(&p, &w, c, NULL), SD_OK);
+            cr_assert_eq(ops->pack(&p, &w, c, NULL, NULL), SD_OK);
             cr_assert_eq(sd_act_init(&one, 1, K, c, NULL), SD_OK);
             cr_assert_eq(sd_act_init(&all, MAX, K, c, NULL), SD_OK);
             for (int n = 0; n < MAX; n++) {
@@ -213,7 +213,7 @@ static void rows_of_long_inputs_are_invariant(const sd_ops *ops) {
     for (size_t i = 0; i < sizeof of / sizeof of[0]; i++) {
         sd_weight w = random_weight(of[i], M, K);
         sd_packed p;
-        cr_assert_eq(ops->pack(&p, &w, SD_COMPUTE_AUTO, NULL), SD_OK);
+        cr_assert_eq(ops->pack(&p, &w, SD_COMPUTE_AUTO, NULL, NULL), SD_OK);
         make_rows(&all, ops, of[i], x, N, K);
         ops->matmul(together, M, &p, &all, N, 0, M);
         for (int n = 0; n < N; n++) {
@@ -294,7 +294,7 @@ static void check_added(const sd_ops *ops, sd_dtype t, int M, int R, int N) {
           *y0 = random_floats((size_t)N * M), *y = sd_alloc((size_t)N * M, sizeof *y),
           *alone = sd_alloc((size_t)M, sizeof *alone);
     memcpy(y, y0, (size_t)N * M * sizeof *y);
-    cr_assert_eq(ops->pack(&p, &B, SD_COMPUTE_AUTO, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(ops->pack(&p, &B, SD_COMPUTE_AUTO, NULL, &err), SD_OK, "%s", err.message);
     sd_act x = {.compute = SD_COMPUTE_FP32, .K = R, .x = u};
     ops->matmul_add(y, M, &p, &x, N, 0, SD_TILE_M);
     ops->matmul_add(y, M, &p, &x, N, SD_TILE_M, M);

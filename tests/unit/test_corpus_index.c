@@ -280,3 +280,34 @@ Test(corpus_index, a_lookup_takes_microseconds_even_where_thousands_of_tokens_fo
     sd_corpus_close(c);
     free(t);
 }
+
+// A server looks things up for days; what happens to the file meanwhile is not its business.
+Test(corpus_index, a_file_that_changes_after_it_was_opened_changes_no_lookup) {
+    enum { N = 4000 };
+    int32_t *t = make_text(N, 9, 30, 3);
+    for (int how = 0; how < 2; how++) {
+        sd_corpus *c;
+        cr_assert_eq(sd_corpus_write(temp_path(), t, N, "abc", NULL, NULL), SD_OK);
+        cr_assert_eq(sd_corpus_open(&c, temp_path(), NULL), SD_OK);
+        if (how == 0) {
+            cr_assert_eq(truncate(temp_path(), 0), 0);
+        } else {
+            FILE *f = fopen(temp_path(), "r+b");
+            cr_assert(f);
+            for (int i = 0; i < 256 + 8 * N; i++) fputc(0x7f, f);
+            fclose(f);
+        }
+        for (int i = 0; i < 500; i++) {
+            int at = (int)(draw(i) % (N - 12)), depth;
+            int64_t occurrences, most, count;
+            int32_t next;
+            brute(t, N, t + at, 8, 8, &depth, &occurrences, &next, &most);
+            sd_corpus_state s = sd_corpus_match(c, t + at, 8, 8);
+            cr_assert(s.depth == depth && s.hi - s.lo == occurrences);
+            cr_assert_eq(sd_corpus_next(c, &s, NULL, &count), next);
+        }
+        sd_corpus_close(c);
+        unlink(temp_path());
+    }
+    free(t);
+}
