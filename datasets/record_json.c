@@ -70,8 +70,7 @@ static size_t number_at(const char *s, size_t len, bool *odd) {
     return n;
 }
 
-// The text with each number that jansson cannot hold as a marked string. *changed: there was one.
-static bool mark_numbers(sd_buf *out, const char *s, size_t len, bool *changed) {
+bool sd_json_mark_numbers(sd_buf *out, const char *s, size_t len, bool *changed) {
     bool in_string = false, ok = true;
     *changed = false;
     for (size_t i = 0; i < len && ok;) {
@@ -152,7 +151,7 @@ sd_status sd_json_parse(json_t **out, const char *bytes, size_t len, const char 
     if (st != SD_OK || *out) return st;
     sd_buf marked = sd_buf_make((size_t)1 << 30);
     bool changed = false;
-    if (!mark_numbers(&marked, bytes, len, &changed))
+    if (!sd_json_mark_numbers(&marked, bytes, len, &changed))
         st = sd_fail(err, SD_ENOMEM, "out of memory at %s, line %lld", where, (long long)line);
     else if (changed)
         st = load(out, marked.data, marked.len, &je, err);

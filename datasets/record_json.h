@@ -5,6 +5,7 @@
 // with it; who reads a field asks sd_json_odd_number and refuses it by its own name.
 #pragma once
 
+#include "base/memory.h"
 #include "base/status.h"
 
 #include <jansson.h>
@@ -21,6 +22,9 @@ sd_status sd_json_record(json_t **out, const char *bytes, size_t len, const char
 /// JSON inside a string of a record. NULL when it is none, or out of memory.
 json_t *sd_json_inside(const json_t *text);
 
+/// Appends the text with each number that jansson cannot hold as such a string; *changed: there was
+/// one. False when out of memory or over out's ceiling.
+bool sd_json_mark_numbers(sd_buf *out, const char *text, size_t len, bool *changed);
 /// The first number in the tree that no 64 bits hold, as it was written; NULL when there is none.
 const char *sd_json_odd_number(const json_t *tree);
 

@@ -1,6 +1,8 @@
 // Getters that name the field they refuse, and the table of what is known but not built.
 #include "decode/serve/api_field.h"
 
+#include "datasets/record_json.h"
+
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -23,6 +25,7 @@ int sd_api_fail(sd_api_error *e, int status, const char *param, const char *fmt,
 }
 
 const char *sd_json_type_word(const json_t *v) {
+    if (json_is_string(v) && sd_json_odd_number(v)) return "a number";
     switch (json_typeof(v)) {
     case JSON_OBJECT:
         return "an object";
@@ -51,6 +54,19 @@ static bool wrong_type(const char *key, const json_t *v, const char *want, sd_ap
     return false;
 }
 
+bool sd_json_is_text(const json_t *v) {
+    return json_is_string(v) && !sd_json_odd_number(v);
+}
+
+// A number of the text that no 64 bits hold, in the words of the one who wrote it.
+static bool refuse_odd(const char *key, const json_t *v, const char *want, sd_api_error *e) {
+    const char *odd = json_is_string(v) ? sd_json_odd_number(v) : NULL;
+    if (!odd) return false;
+    sd_api_fail(e, 400, key, "%s is %.60s%s; give %s", key, odd, strlen(odd) > 60 ? "..." : "",
+                want);
+    return true;
+}
+
 bool sd_field_bool(const json_t *o, const char *key, bool *out, sd_api_error *e) {
     const json_t *v = sd_field_get(o, key);
     if (!v) return true;
@@ -63,11 +79,13 @@ bool sd_field_int(const json_t *o, const char *key, int64_t min, int64_t max, in
                   sd_api_error *e) {
     const json_t *v = sd_field_get(o, key);
     if (!v) return true;
+    char want[96];
+    snprintf(want, sizeof want, "an integer from %lld to %lld", (long long)min, (long long)max);
+    if (refuse_odd(key, v, want, e)) return false;
     if (!json_is_integer(v)) return wrong_type(key, v, "an integer", e);
     int64_t n = json_integer_value(v);
     if (n < min || n > max) {
-        sd_api_fail(e, 400, key, "%s is %lld; give an integer from %lld to %lld", key, (long long)n,
-                    (long long)min, (long long)max);
+        sd_api_fail(e, 400, key, "%s is %lld; give %s", key, (long long)n, want);
         return false;
     }
     *out = n;
@@ -78,10 +96,13 @@ bool sd_field_number(const json_t *o, const char *key, double min, double max, d
                      sd_api_error *e) {
     const json_t *v = sd_field_get(o, key);
     if (!v) return true;
+    char want[96];
+    snprintf(want, sizeof want, "a number from %g to %g", min, max);
+    if (refuse_odd(key, v, want, e)) return false;
     if (!json_is_number(v)) return wrong_type(key, v, "a number", e);
     double x = json_number_value(v);
     if (!(x >= min && x <= max)) {
-        sd_api_fail(e, 400, key, "%s is %g; give a number from %g to %g", key, x, min, max);
+        sd_api_fail(e, 400, key, "%s is %g; give %s", key, x, want);
         return false;
     }
     *out = x;
@@ -91,7 +112,11 @@ bool sd_field_number(const json_t *o, const char *key, double min, double max, d
 bool sd_field_string(const json_t *o, const char *key, const char **out, sd_api_error *e) {
     const json_t *v = sd_field_get(o, key);
     if (!v) return true;
-    if (!json_is_string(v)) return wrong_type(key, v, "a string", e);
+    if (!sd_json_is_text(v)) return wrong_type(key, v, "a string", e);
+    if (strlen(json_string_value(v)) != json_string_length(v)) {
+        sd_api_fail(e, 400, key, "%s has a NUL character (\\u0000); leave it out", key);
+        return false;
+    }
     *out = json_string_value(v);
     return true;
 }

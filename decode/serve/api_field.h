@@ -10,9 +10,12 @@ bool sd_field_int(const json_t *o, const char *key, int64_t min, int64_t max, in
 /// Integers count as numbers.
 bool sd_field_number(const json_t *o, const char *key, double min, double max, double *out,
                      sd_api_error *e);
+/// Without NUL characters.
 bool sd_field_string(const json_t *o, const char *key, const char **out, sd_api_error *e);
 /// NULL when absent or null.
 const json_t *sd_field_get(const json_t *o, const char *key);
+/// Is it a string? A number that no 64 bits hold is kept as one (datasets/record_json.h) and is none.
+bool sd_json_is_text(const json_t *v);
 /// "a string", "an array", ... for messages.
 const char *sd_json_type_word(const json_t *v);
 /// Looks at JSON text before it is parsed, because a byte of it may cost a hundred of memory. NULL,

@@ -4,14 +4,17 @@
 #include "decode/serve/api_request.h"
 
 #include "base/json.h"
-
+#include "datasets/record_json.h"
 #include "decode/serve/api_field.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_PARSED = 256 << 20 }; // bytes of memory for one body's document
+enum {
+    MAX_PARSED = 256 << 20, // bytes of memory for one body's document
+    MAX_MARKED = 512 << 20 // of its text when many of its numbers are odd: a digit becomes 14 bytes
+};
 enum { MAX_TOKENS = 1 << 24, MAX_STOP_BYTES = 1024, COMPLETION_MAX_TOKENS = 16 };
 
 void sd_api_request_drop_texts(sd_api_request *r) {
@@ -31,6 +34,15 @@ void sd_api_request_free(sd_api_request *r) {
     *r = (sd_api_request){0};
 }
 
+// False when it is too large or memory is short; *out NULL when it is not JSON.
+static bool load(json_t **out, const char *text, size_t len, json_error_t *at, sd_api_error *e) {
+    sd_error err;
+    sd_status st = sd_json_load_within(out, text, len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL,
+                                       MAX_PARSED, at, &err);
+    if (st != SD_OK) sd_api_fail(e, st == SD_ELIMIT ? 400 : 500, NULL, "%s", err.message);
+    return st == SD_OK;
+}
+
 static bool parse_root(sd_api_request *r, const char *body, size_t len, sd_api_error *e) {
     const char *over = sd_json_over_limit(body, len);
     if (over) {
@@ -38,12 +50,14 @@ static bool parse_root(sd_api_request *r, const char *body, size_t len, sd_api_e
         return false;
     }
     json_error_t at;
-    sd_error err;
-    sd_status st =
-        sd_json_load_within(&r->root, body, len, JSON_REJECT_DUPLICATES, MAX_PARSED, &at, &err);
-    if (st != SD_OK) {
-        sd_api_fail(e, st == SD_ELIMIT ? 400 : 500, NULL, "%s", err.message);
-        return false;
+    if (!load(&r->root, body, len, &at, e)) return false;
+    if (!r->root) { // numbers that jansson cannot hold do no harm where nobody reads them
+        sd_buf marked = sd_buf_make(MAX_MARKED);
+        bool changed = false, ok = sd_json_mark_numbers(&marked, body, len, &changed);
+        if (!ok) sd_api_fail(e, 500, NULL, "out of memory");
+        ok = ok && (!changed || load(&r->root, marked.data, marked.len, &at, e));
+        sd_buf_free(&marked);
+        if (!ok) return false;
     }
     if (!r->root) {
         sd_api_fail(e, 400, NULL, "the body is not valid JSON: line %d, column %d: %s", at.line,
@@ -78,7 +92,7 @@ static bool parse_sampling(sd_api_request *r, sd_api_error *e) {
 }
 
 static bool add_stop(sd_api_request *r, const json_t *v, const char *where, sd_api_error *e) {
-    if (!json_is_string(v)) {
+    if (!sd_json_is_text(v)) {
         sd_api_fail(e, 400, "stop", "%s is %s; give a string", where, sd_json_type_word(v));
         return false;
     }
@@ -86,6 +100,10 @@ static bool add_stop(sd_api_request *r, const json_t *v, const char *where, sd_a
     if (n == 0 || n > MAX_STOP_BYTES) {
         sd_api_fail(e, 400, "stop", "%s has %zu bytes; give a string of 1 to %d bytes", where, n,
                     MAX_STOP_BYTES);
+        return false;
+    }
+    if (strlen(json_string_value(v)) != n) {
+        sd_api_fail(e, 400, "stop", "%s has a NUL character (\\u0000); leave it out", where);
         return false;
     }
     r->stop[r->n_stop++] = json_string_value(v);
@@ -223,7 +241,7 @@ static json_t *join_parts(const json_t *parts, size_t message, sd_api_error *e) 
         snprintf(param, sizeof param, "messages[%zu].content[%zu]", message, i);
         const char *type = json_string_value(json_object_get(part, "type"));
         const json_t *piece = json_object_get(part, "text");
-        if (!type || strcmp(type, "text") != 0 || !json_is_string(piece)) {
+        if (!type || strcmp(type, "text") != 0 || !sd_json_is_text(piece)) {
             sd_api_fail(
                 e, 400, param,
                 "%s is not {\"type\": \"text\", \"text\": ...}; this server reads text alone",
@@ -247,7 +265,7 @@ static json_t *take_content(const json_t *message, const char *role, size_t i, s
     char param[64];
     snprintf(param, sizeof param, "messages[%zu].content", i);
     if (content && json_is_array(content)) return join_parts(content, i, e);
-    if (content && json_is_string(content))
+    if (content && sd_json_is_text(content))
         return json_stringn(json_string_value(content), json_string_length(content));
     if (!content && strcmp(role, "assistant") == 0) return json_string("");
     sd_api_fail(e, 400, param, "%s is %s; give a string or an array of text parts", param,
@@ -282,7 +300,9 @@ static json_t *take_message(const json_t *message, size_t i, sd_api_error *e) {
         sd_api_fail(e, 400, param, "%s is %s; give an object", param, sd_json_type_word(message));
         return NULL;
     }
-    const char *role = json_string_value(json_object_get(message, "role"));
+    const json_t *given = json_object_get(message, "role");
+    const char *role = json_string_value(given);
+    if (role && strlen(role) != json_string_length(given)) role = "with a NUL character";
     if (role && strcmp(role, "developer") == 0) role = "system"; // its newer name in OpenAI's API
     if (!role || (strcmp(role, "system") != 0 && strcmp(role, "user") != 0 &&
                   strcmp(role, "assistant") != 0)) {
@@ -299,6 +319,12 @@ static json_t *take_message(const json_t *message, size_t i, sd_api_error *e) {
     if (calls && !(json_is_array(calls) && json_array_size(calls) == 0)) {
         snprintf(param, sizeof param, "messages[%zu].tool_calls", i);
         sd_api_fail(e, 400, param, "%s: this server does not do tool calls yet", param);
+        return NULL;
+    }
+    const char *odd = sd_json_odd_number(message);
+    if (odd) { // the template would write it as something else
+        sd_api_fail(e, 400, param, "%s has the number %.60s, which no 64 bits hold; give a string",
+                    param, odd);
         return NULL;
     }
     json_t *content = take_content(message, role, i, e);
@@ -326,6 +352,14 @@ static bool parse_messages(sd_api_request *r, sd_api_error *e) {
         sd_api_fail(e, 400, "chat_template_kwargs",
                     "chat_template_kwargs has %zu names; at most %d are allowed",
                     json_object_size(arguments), SD_API_MAX_TEMPLATE_ARGUMENTS);
+        return false;
+    }
+    const char *odd = arguments ? sd_json_odd_number(arguments) : NULL;
+    if (odd) {
+        sd_api_fail(e, 400, "chat_template_kwargs",
+                    "chat_template_kwargs has the number %.60s, which no 64 bits hold; give a "
+                    "string",
+                    odd);
         return false;
     }
     r->template_arguments = json_object_get(r->root, "chat_template_kwargs");
@@ -361,7 +395,7 @@ static bool add_prompt_ids(sd_api_request *r, const json_t *list, const char *pa
 }
 
 static bool add_prompt(sd_api_request *r, const json_t *v, const char *param, sd_api_error *e) {
-    if (json_is_string(v)) {
+    if (sd_json_is_text(v)) {
         r->prompt[r->n_prompts++] =
             (sd_api_prompt){.text = json_string_value(v), .len = json_string_length(v)};
         return true;

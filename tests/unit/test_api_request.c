@@ -47,6 +47,18 @@ static const struct {
     {"top_k", CHAT(",\"top_k\":1.5")},
     {"min_p", CHAT(",\"min_p\":-0.5")},
     {"seed", CHAT(",\"seed\":\"x\"")},
+    {"seed", CHAT(",\"seed\":18446744073709551616")},
+    {"seed", CHAT(",\"seed\":1.5")},
+    {"temperature", CHAT(",\"temperature\":1e999")},
+    {"temperature", CHAT(",\"temperature\":NaN")},
+    {"model", CHAT(",\"model\":99999999999999999999")},
+    {"model", CHAT(",\"model\":\"a\\u0000b\"")},
+    {"stop", CHAT(",\"stop\":\"a\\u0000b\"")},
+    {"stop", CHAT(",\"stop\":99999999999999999999")},
+    {"messages[0].role", "{\"messages\":[{\"role\":\"user\\u0000x\",\"content\":\"hi\"}]}"},
+    {"messages[0]", "{\"messages\":[{\"role\":\"user\",\"content\":99999999999999999999}]}"},
+    {"messages[0]", "{\"messages\":[{\"role\":\"user\",\"content\":\"a\",\"x\":[1e999]}]}"},
+    {"chat_template_kwargs", CHAT(",\"chat_template_kwargs\":{\"a\":-99999999999999999999}")},
     {"n", CHAT(",\"n\":0")},
     {"n", CHAT(",\"n\":1000")},
     {"max_tokens", CHAT(",\"max_tokens\":0")},
@@ -92,6 +104,8 @@ static const struct {
     {"prompt[1]", "{\"prompt\":[1,\"a\"]}"},
     {"prompt", "{\"prompt\":[1,-1]}"},
     {"prompt", "{\"prompt\":[{}]}"},
+    {"prompt", "{\"prompt\":99999999999999999999}"},
+    {"prompt", "{\"prompt\":[1,99999999999999999999]}"},
     {"n", "{\"prompt\":[\"a\",\"b\",\"c\",\"d\",\"e\"],\"n\":16}"},
     {"logprobs", TEXT(",\"logprobs\":true")},
     {"logprobs", TEXT(",\"logprobs\":21")},
@@ -181,6 +195,31 @@ Test(api, values_reach_the_request) {
     cr_assert(r.stream && r.include_usage && r.has_seed);
     cr_assert_not(r.speculate);
     sd_api_request_free(&r);
+}
+
+Test(api, what_nobody_reads_does_no_harm) {
+    sd_api_request r;
+    sd_api_error e;
+    const char *body = CHAT(",\"user\":\"a\\u0000b\",\"metadata\":{\"id\":18446744073709551616,"
+                            "\"x\":[1e999,-99999999999999999999999,NaN]},"
+                            "\"seed\":9223372036854775807");
+    cr_assert_eq(parse(&r, SD_API_CHAT, body, &e), 0, "%s", e.message);
+    cr_assert_eq(r.sampling.seed, (uint64_t)INT64_MAX);
+    sd_api_request_free(&r);
+    cr_assert_eq(parse(&r, SD_API_COMPLETION, "{\"prompt\":\"a\\u0000b\"}", &e), 0, "%s",
+                 e.message);
+    cr_assert_eq(r.prompt[0].len, 3, "a NUL is a character of the prompt");
+    sd_api_request_free(&r);
+}
+
+Test(api, a_number_beyond_64_bits_is_refused_in_the_words_it_was_written) {
+    sd_api_request r;
+    sd_api_error e;
+    cr_assert_eq(parse(&r, SD_API_CHAT, CHAT(",\"seed\":18446744073709551616"), &e), 400);
+    cr_assert_str_eq(e.message, "seed is 18446744073709551616; give an integer from "
+                                "-9223372036854775808 to 9223372036854775807");
+    cr_assert_eq(parse(&r, SD_API_CHAT, CHAT(",\"temperature\":1e999"), &e), 400);
+    cr_assert_str_eq(e.message, "temperature is 1e999; give a number from 0 to 2");
 }
 
 Test(api, content_parts_become_one_string_and_developer_becomes_system) {
