@@ -96,8 +96,7 @@ sd_buf sd_conn_take_body(sd_conn *c, size_t *held) {
 
 // One line for a request that ended, however it ended. No prompt, no text, no key.
 static void log_request(sd_conn *c) {
-    FILE *f = c->server->access_log;
-    if (!f || !c->arrival_ns) return;
+    if (!c->server->access_log || !c->arrival_ns) return;
     struct timespec now;
     struct tm tm;
     char stamp[32];
@@ -117,10 +116,11 @@ static void log_request(sd_conn *c) {
         if (c->facts.ttft_ms >= 0) json_object_set_new(v, "ttft_ms", json_real(c->facts.ttft_ms));
         if (c->facts.finish) json_object_set_new(v, "finish", json_string(c->facts.finish));
     }
-    if (sd_json_print(f, v, JSON_COMPACT | JSON_REAL_PRECISION(6), NULL) != SD_OK)
-        fprintf(f, "{\"status\":%d,\"lost\":\"out of memory\"}", c->status);
-    fputc('\n', f);
-    fflush(f);
+    char *text = NULL, lost[64];
+    if (sd_json_dump(&text, v, JSON_COMPACT | JSON_REAL_PRECISION(6), NULL) != SD_OK)
+        snprintf(lost, sizeof lost, "{\"status\":%d,\"lost\":\"out of memory\"}", c->status);
+    sd_access_log_add(c->server->access_log, text ? text : lost, strlen(text ? text : lost));
+    free(text);
     json_decref(v);
 }
 

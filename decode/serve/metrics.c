@@ -187,6 +187,9 @@ static void write_requests(page *p, const sd_metrics *m) {
            (double)m->reading);
     single(p, "request_body_bytes", "gauge", "Bytes of request bodies and of kept logprobs held.",
            (double)m->body_bytes);
+    if (m->has_log)
+        single(p, "access_log_lost_lines_total", "counter",
+               "Lines of the access log that could not be written.", (double)m->log_lost);
 #define WRITE_HISTOGRAM(name, help) histogram(p, #name, help, &m->histogram[SD_H_##name]);
     SD_HISTOGRAMS(WRITE_HISTOGRAM)
 #undef WRITE_HISTOGRAM

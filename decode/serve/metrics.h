@@ -49,6 +49,8 @@ typedef struct {
     int64_t cached_tokens, prompt_tokens; // of finished requests: the prefix cache's hits
     int64_t finish_ns[SD_DRAIN_RING];     // when the last requests ended
     int n_finish;
+    bool has_log;     // an access log is written
+    int64_t log_lost; // lines of it that were lost
     double started_s;
 } sd_metrics;
 

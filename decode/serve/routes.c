@@ -119,6 +119,8 @@ static void get_metrics(sd_conn *c) {
     for (int i = 0; ok && loaded && i < s->n_served; i++)
         rows[i] = (sd_metrics_adapter){s->served[i].name, s->served[i].draft, s->served[i].running,
                                        s->served[i].rounds, s->served[i].accepted};
+    s->metrics.has_log = s->access_log != NULL;
+    if (s->access_log) s->metrics.log_lost = sd_access_log_lost(s->access_log);
     ok = ok && sd_metrics_write(&out, &s->metrics, &stats, loaded ? s->served[0].name : "", rows,
                                 loaded ? s->n_served : 0, sd_now_s());
     if (ok)

@@ -203,16 +203,6 @@ out:
     return st;
 }
 
-static sd_status open_log(sd_server *s, sd_error *err) {
-    const char *path = s->o->access_log;
-    if (!path) return SD_OK;
-    s->access_log = strcmp(path, "-") == 0 ? stdout : fopen(path, "ae");
-    if (!s->access_log)
-        return sd_fail(err, SD_EINVAL, "--access-log %s: %s; give a file that can be written", path,
-                       strerror(errno));
-    return SD_OK;
-}
-
 static sd_status open_events(sd_server *s, sd_error *err) {
     sd_status st = SD_OK;
     event_set_mem_functions(sd_malloc_marked, sd_realloc_marked, free);
@@ -256,7 +246,7 @@ static void close_server(sd_server *s) {
         if (events[i]) event_free(events[i]);
     if (s->base) event_base_free(s->base);
     if (s->wake_fd >= 0) close(s->wake_fd);
-    if (s->access_log && s->access_log != stdout) fclose(s->access_log);
+    sd_access_log_close(s->access_log);
     sd_buf_free(&s->scratch);
     sd_server_release_models(s);
     sd_keys_free(&s->keys);
@@ -280,7 +270,7 @@ sd_status sd_serve(const sd_serve_options *o, sd_error *err) {
              "no random numbers: %s", strerror(errno));
     if (o->key_file) SD_TRY(sd_keys_load(&s->keys, o->key_file, err));
     s->local_hosts_only = s->keys.n == 0 && !o->insecure_no_key;
-    SD_TRY(open_log(s, err));
+    if (o->access_log) SD_TRY(sd_access_log_open(&s->access_log, o->access_log, err));
     SD_TRY(open_events(s, err));
     SD_TRY(sd_readers_open(s, err));
     SD_TRY(listen_on(s, err));

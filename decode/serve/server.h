@@ -3,6 +3,7 @@
 #pragma once
 
 #include "datasets/corpus_index.h"
+#include "decode/serve/access_log.h"
 #include "decode/serve/api_response.h"
 #include "decode/serve/auth.h"
 #include "decode/serve/http.h"
@@ -50,10 +51,10 @@ struct sd_server {
     bool cut;         // the time to drain is over
     char address[96]; // "http://127.0.0.1:8080"
     sd_keys keys;
-    bool local_hosts_only; // sd_route_host_is_local() is asked of every request
-    FILE *access_log;
-    int64_t created; // s since 1970
-    uint64_t id_key; // of request ids
+    bool local_hosts_only;     // sd_route_host_is_local() is asked of every request
+    sd_access_log *access_log; // NULL: none
+    int64_t created;           // s since 1970
+    uint64_t id_key;           // of request ids
     uint64_t n_ids;
     sd_metrics metrics;
     sd_conn *conns;
