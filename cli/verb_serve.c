@@ -8,7 +8,7 @@
 
 typedef struct {
     sd_model_args common;
-    sd_strings adapters, names;
+    sd_strings adapters, names, proxies;
     const char *draft, *host, *key_file, *access_log;
     int64_t port, ctx, slots, queue, body_memory, spec_length;
     double drain;
@@ -37,6 +37,9 @@ static const sd_option rows[] = {
         .help = "port to listen at; 0 picks a free one and prints it"),
     ROW("api-key-file", SD_OPT_STRING, key_file, .value = "FILE",
         .help = "ask for one of these keys (one a line) as Authorization: Bearer KEY"),
+    ROW("trusted-proxy", SD_OPT_LIST, proxies, .value = "CIDR",
+        .help = "an address or network whose X-Forwarded-For says whose a request is, where no key "
+                "does; repeat for more"),
     ROW("insecure-no-key", SD_OPT_FLAG, insecure_no_key, .value = NULL,
         .help = "serve an address that others can reach without asking for a key"),
     ROW("ctx", SD_OPT_INT, ctx, .def = "0", .min = 0, .max = 1 << 24, .unit = "tokens",
@@ -44,11 +47,12 @@ static const sd_option rows[] = {
     ROW("slots", SD_OPT_INT, slots, .def = "8", .min = 1, .max = 1024,
         .help = "requests decoded at once"),
     ROW("queue", SD_OPT_INT, queue, .def = "64", .min = 1, .max = 65536,
-        .help = "requests that may wait; more are answered 429"),
+        .help = "requests that may wait beyond the free slots; more are answered 429, but for a "
+                "client's equal share"),
     ROW("body-memory", SD_OPT_INT, body_memory, .def = "128", .min = 16, .max = 1 << 20,
         .unit = "MiB",
-        .help = "request bodies held at once, from their first byte until their tokens are queued; "
-                "more are answered 429"),
+        .help = "request bodies held at once, from their first byte until their tokens are queued, "
+                "and unread answers; more are answered 429, but for a client's equal share"),
     ROW("drain", SD_OPT_FLOAT, drain, .def = "30", .min = 0, .max = 86400, .unit = "s",
         .help =
             "time that running requests get after SIGTERM, SIGINT or SIGHUP (unless ignored, as "
@@ -78,6 +82,7 @@ sd_status sd_verb_serve(int argc, char **argv, sd_error *err) {
                                 .host = a.host,
                                 .port = (int)a.port,
                                 .key_file = a.key_file,
+                                .trusted_proxies = &a.proxies,
                                 .insecure_no_key = a.insecure_no_key,
                                 .drain_s = a.drain,
                                 .body_memory = (size_t)a.body_memory << 20,

@@ -16,6 +16,7 @@ typedef struct {
     int status;       // 0: no error
     const char *type; // "invalid_request_error", ...; static
     const char *code; // NULL or static
+    double retry_s;   // of a 429 or 503: when a retry may be admitted; 0: at once, or not known
     char param[96];   // "" when no field is to blame
     char message[640];
 } sd_api_error;

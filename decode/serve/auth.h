@@ -22,3 +22,5 @@ void sd_keys_free(sd_keys *k);
 /// Is `authorization` (the field's value, NULL when absent) "Bearer KEY" with a known key? Looks at
 /// every key, whichever matches.
 bool sd_keys_allow(const sd_keys *k, const char *authorization);
+/// The known key's place in the file; -1: none.
+int sd_keys_find(const sd_keys *k, const char *authorization);

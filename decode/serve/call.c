@@ -1,6 +1,7 @@
 // The beginning and the end of a call: who may come in, under which model, and into the engine's
 // queue. A call is freed when all its choices have ended, whether or not a client still waits.
 #include "decode/serve/call.h"
+#include "decode/fair.h"
 
 #include <string.h>
 #include <sys/random.h>
@@ -13,7 +14,7 @@ static void drop_prompt(sd_call *j) {
     for (int i = 0; i < SD_API_MAX_PROMPTS; i++) sd_ids_free(&j->prompt[i]);
     sd_buf_free(&j->body);
     sd_api_request_drop_texts(&j->request);
-    sd_server_hold(j->server, &j->held, j->answer_bytes);
+    sd_server_hold(j->server, j->client, &j->held, j->answer_bytes);
 }
 
 void sd_call_free(sd_call *j) {
@@ -33,6 +34,7 @@ void sd_call_free(sd_call *j) {
     j->answer_bytes = 0;
     drop_prompt(j);
     sd_api_request_free(&j->request);
+    sd_client_release(&s->clients, j->client);
     free(j);
 }
 
@@ -87,6 +89,7 @@ static int submit_choice(sd_call *j, sd_choice *c, sd_api_error *e) {
                     .adapter = j->model->adapter,
                     .corpus = j->model->corpus,
                     .spec = spec_of(j),
+                    .client = j->client->id,
                     .on_event = sd_call_on_event,
                     .ctx = c};
     // A prompt is sampled as it would be alone, whatever its place in a list.
@@ -115,9 +118,11 @@ static int submit(sd_call *j, sd_api_error *e) {
                            "the request asks for %d answers, and slots and queue hold %d; ask for "
                            "fewer or start the server with a larger --queue",
                            n, most);
-    if (!sd_engine_has_room(s->engine, 0, n)) {
+    if (!sd_engine_has_room(s->engine, j->client->id, n)) {
         s->metrics.rejected[SD_REJECT_QUEUE_FULL]++;
-        return sd_api_fail(e, 429, NULL, "the queue is full; try again later");
+        sd_api_fail(e, 429, NULL, "the queue is full; try again later");
+        e->retry_s = sd_engine_wait_s(s->engine, j->client->id, n);
+        return e->status;
     }
     if (sd_call_reserve(j, stats.ctx, e)) return e->status;
     j->choices = sd_alloc((size_t)n, sizeof *j->choices);
@@ -138,7 +143,7 @@ static int submit(sd_call *j, sd_api_error *e) {
 }
 
 // Before any work: 503 while loading or draining, 429 when the queue is full anyway.
-static int admit(sd_server *s, sd_api_error *e) {
+static int admit(sd_server *s, const sd_client *client, sd_api_error *e) {
     if (s->phase != SD_PHASE_READY) {
         bool loading = s->phase == SD_PHASE_LOADING;
         s->metrics.rejected[loading ? SD_REJECT_LOADING : SD_REJECT_DRAINING]++;
@@ -148,11 +153,15 @@ static int admit(sd_server *s, sd_api_error *e) {
     }
     sd_engine_stats stats;
     sd_engine_get_stats(s->engine, &stats);
-    if (!sd_engine_has_room(s->engine, 0, 1) || s->metrics.reading >= stats.queue) {
+    sd_share reading = {stats.queue, s->metrics.reading, client->n_reading,
+                        s->clients.reading + (client->n_reading == 0)};
+    if (!sd_engine_has_room(s->engine, client->id, 1) || !sd_fair_room(&reading, 1)) {
         s->metrics.rejected[SD_REJECT_QUEUE_FULL]++;
-        return sd_api_fail(e, 429, NULL,
-                           "the queue is full: %d requests wait and %d are read; try again later",
-                           stats.waiting, (int)s->metrics.reading);
+        sd_api_fail(e, 429, NULL,
+                    "the queue is full: %d requests wait and %d are read; try again later",
+                    stats.waiting, (int)s->metrics.reading);
+        e->retry_s = sd_engine_wait_s(s->engine, client->id, 1);
+        return e->status;
     }
     return 0;
 }
@@ -167,6 +176,7 @@ static sd_call *call_new(sd_conn *conn, sd_api_kind kind) {
     s->calls = j;
     s->n_calls++;
     j->conn = conn;
+    j->client = sd_client_again(sd_conn_client(conn));
     j->arrival_ns = sd_conn_arrival_ns(conn);
     uint64_t id = sd_mix64(s->id_key ^ sd_mix64(s->n_ids++));
     snprintf(j->id, sizeof j->id, "%s-%016llx", kind == SD_API_CHAT ? "chatcmpl" : "cmpl",
@@ -189,7 +199,8 @@ static void start(sd_conn *conn, sd_api_kind kind) {
     sd_server *s = sd_conn_server(conn);
     sd_api_error e = {0};
     sd_call *j = NULL;
-    if (!admit(s, &e) && !(j = call_new(conn, kind))) sd_api_fail(&e, 500, NULL, "out of memory");
+    if (!admit(s, sd_conn_client(conn), &e) && !(j = call_new(conn, kind)))
+        sd_api_fail(&e, 500, NULL, "out of memory");
     if (!j) {
         sd_conn_error(conn, &e);
         return;
@@ -198,6 +209,7 @@ static void start(sd_conn *conn, sd_api_kind kind) {
     sd_conn_set_job(conn, j);
     j->reading = true;
     s->metrics.reading++;
+    sd_client_add_reading(&s->clients, j->client, 1);
     sd_readers_add(s, j);
 }
 
@@ -207,6 +219,7 @@ static void submit_read(sd_call *j) {
     sd_api_error e = j->error;
     j->reading = false;
     s->metrics.reading--;
+    sd_client_add_reading(&s->clients, j->client, -1);
     if (!j->conn) { // its client left meanwhile
         sd_call_free(j);
         return;

@@ -44,13 +44,15 @@ struct sd_choice {
 struct sd_call {
     sd_server *server;
     sd_call *prev, *next;
-    sd_conn *conn;    // NULL: nobody waits any more
+    sd_conn *conn; // NULL: nobody waits any more
+    sd_client *client;
     size_t held;      // of the server's memory for bodies
     sd_served *model; // counted as running there
     // From the body to the engine: the reader's while `reading`.
     bool reading;
     atomic_bool cut; // cancelled meanwhile: it need not be read
     sd_call *read_next;
+    int pieces_read;
     sd_buf body;
     sd_api_request request;
     sd_served *found; // the model that is meant
@@ -76,9 +78,10 @@ void sd_call_cancel(sd_call *j); // its reading, and the choices that still run
 void sd_call_log(const sd_call *j, const char *finish);
 
 // ---- call_prompt.c
-/// Fills j->request, j->found and j->prompt from j->body. What is wrong is in j->error. On a
-/// reader's thread; reads nothing of the server but what is immutable once the model is open.
-void sd_call_read(sd_call *j);
+/// One piece of filling j->request, j->found and j->prompt from j->body; true: there is more. What
+/// is wrong is in j->error. On a reader's thread; reads nothing of the server but what is immutable
+/// once the model is open.
+bool sd_call_read(sd_call *j);
 
 // ---- call_events.c
 /// The engine's callback; ctx is a sd_choice. Runs on the engine's thread.

@@ -73,7 +73,7 @@ int sd_call_reserve(sd_call *j, int ctx, sd_api_error *e) {
             tokens, r->logprobs, bytes >> 20, ANSWER_MEMORY >> 20);
     j->answer_bytes = bytes;
     size_t held = j->held;
-    if (sd_server_hold(j->server, &j->held, held + bytes)) return 0;
+    if (sd_server_hold(j->server, j->client, &j->held, held + bytes)) return 0;
     j->answer_bytes = 0;
     j->server->metrics.rejected[SD_REJECT_BODY_MEMORY]++;
     return sd_api_fail(e, 429, "logprobs",

@@ -94,7 +94,7 @@ static void take_finish(sd_call *j, const sd_message *m) {
     j->model->rounds += c->stats.spec.rounds;
     j->model->accepted += c->stats.spec.accepted;
     sd_metrics_finish(&j->server->metrics, m->finish, &c->stats,
-                      (double)(m->at_ns - j->arrival_ns) * 1e-9, m->at_ns);
+                      (double)(m->at_ns - j->arrival_ns) * 1e-9);
     if (j->failed) return;
     if (m->finish == SD_FINISH_ERROR || m->finish == SD_FINISH_CANCELLED || m->lost) {
         j->failed = true;

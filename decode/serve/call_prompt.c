@@ -1,11 +1,13 @@
 // From the body to a request, the model it means, and token ids that fit its context.
 //
 // A text cannot have fewer tokens than its length over the longest token: megabytes that can never
-// fit are refused before they are tokenised.
+// fit are refused before any of a request's texts is tokenised. What may fit is tokenised text by
+// text, each a piece of work after which others' turns come; the first that is too long ends it.
 #include "base/clock.h"
 #include "decode/serve/call.h"
 
 enum { RENDER_SECONDS = 10 }; // a template's steps end it in one or two on an idle machine
+enum { READ_SECONDS = 30 };   // for all pieces of a request
 
 static int refuse_length(sd_api_error *e, const char *param, long long n, int ctx, bool at_least) {
     sd_api_fail(
@@ -17,35 +19,53 @@ static int refuse_length(sd_api_error *e, const char *param, long long n, int ct
     return e->status;
 }
 
-static int encode_text(sd_call *j, int i, int ctx, sd_api_error *e) {
-    const sd_api_prompt *p = &j->request.prompt[i];
-    const sd_model *m = j->server->model;
-    sd_error err = {0};
-    if (!m->tokenizer)
-        return sd_api_fail(e, 400, "prompt", "this model has no tokenizer; give token ids");
-    size_t least = p->len / (j->server->longest_token ? j->server->longest_token : 1);
-    if (least >= (size_t)ctx) return refuse_length(e, "prompt", (long long)least, ctx, true);
-    if (sd_tokenizer_encode(m->tokenizer, p->text, p->len, SD_TOK_SPECIAL | SD_TOK_ADD_BOS,
-                            &j->prompt[i], &err) != SD_OK)
-        return sd_api_fail(e, 500, "prompt", "%s", err.message);
+static int context(const sd_call *j) {
+    sd_engine_stats stats;
+    sd_engine_get_stats(j->server->engine, &stats);
+    return stats.ctx;
+}
+
+// The number of tokens is known now.
+static int check_length(sd_call *j, int i, int ctx, sd_api_error *e) {
+    const char *param = j->answer.kind == SD_API_CHAT ? "messages" : "prompt";
+    if (j->prompt[i].n == 0)
+        return sd_api_fail(e, 400, param, "the prompt is empty; give at least one token");
+    if (j->prompt[i].n >= ctx) return refuse_length(e, param, j->prompt[i].n, ctx, false);
+    j->prompt_tokens += j->prompt[i].n;
     return 0;
 }
 
-static int encode_completion(sd_call *j, int ctx, sd_api_error *e) {
+// What can be said of all prompts without tokenising one.
+static int check_prompts(sd_call *j, int ctx, sd_api_error *e) {
     const sd_model *m = j->server->model;
     for (int i = 0; i < j->request.n_prompts; i++) {
         const sd_api_prompt *p = &j->request.prompt[i];
+        if (p->text && !m->tokenizer)
+            return sd_api_fail(e, 400, "prompt", "this model has no tokenizer; give token ids");
+        size_t least = p->len / (j->server->longest_token ? j->server->longest_token : 1);
+        if (p->text && least >= (size_t)ctx)
+            return refuse_length(e, "prompt", (long long)least, ctx, true);
+        if (!p->text && p->n_ids >= ctx) return refuse_length(e, "prompt", p->n_ids, ctx, false);
         for (int k = 0; k < p->n_ids; k++)
             if (p->ids[k] >= m->hp.V)
                 return sd_api_fail(e, 400, "prompt", "prompt: token id %d is not below %d",
                                    (int)p->ids[k], m->hp.V);
-        if (p->text && encode_text(j, i, ctx, e)) return e->status;
-        if (!p->text && !sd_ids_add(&j->prompt[i], p->ids, p->n_ids))
-            return sd_api_fail(e, 500, "prompt", "out of memory");
     }
     if (j->request.echo && !m->tokenizer)
         return sd_api_fail(e, 400, "echo", "echo: this model has no tokenizer");
     return 0;
+}
+
+static int encode_prompt(sd_call *j, int i, sd_api_error *e) {
+    const sd_api_prompt *p = &j->request.prompt[i];
+    sd_error err = {0};
+    if (p->text &&
+        sd_tokenizer_encode(j->server->model->tokenizer, p->text, p->len,
+                            SD_TOK_SPECIAL | SD_TOK_ADD_BOS, &j->prompt[i], &err) != SD_OK)
+        return sd_api_fail(e, 500, "prompt", "%s", err.message);
+    if (!p->text && !sd_ids_add(&j->prompt[i], p->ids, p->n_ids))
+        return sd_api_fail(e, 500, "prompt", "out of memory");
+    return check_length(j, i, context(j), e);
 }
 
 static int encode_chat(sd_call *j, int ctx, sd_api_error *e) {
@@ -72,27 +92,7 @@ static int encode_chat(sd_call *j, int ctx, sd_api_error *e) {
         return sd_api_fail(e, 503, NULL, "the server ends; send the request again elsewhere");
     if (st != SD_OK)
         return sd_api_fail(e, st == SD_ENOMEM ? 500 : 400, "messages", "%s", err.message);
-    return 0;
-}
-
-static int encode(sd_call *j, sd_api_error *e) {
-    sd_engine_stats stats;
-    sd_engine_get_stats(j->server->engine, &stats);
-    bool chat = j->answer.kind == SD_API_CHAT;
-    if (chat ? encode_chat(j, stats.ctx, e) : encode_completion(j, stats.ctx, e)) return e->status;
-    for (int i = 0; i < j->request.n_prompts; i++) {
-        if (j->prompt[i].n == 0)
-            return sd_api_fail(e, 400, chat ? "messages" : "prompt",
-                               "the prompt is empty; give at least one token");
-        if (j->prompt[i].n >= stats.ctx)
-            return refuse_length(e, chat ? "messages" : "prompt", j->prompt[i].n, stats.ctx, false);
-    }
-    for (int i = 0; i < j->request.n_stop_token; i++)
-        if (j->request.stop_token[i] >= j->server->model->hp.V)
-            return sd_api_fail(e, 400, "stop_token_ids", "stop_token_ids: %d is not below %d",
-                               (int)j->request.stop_token[i], j->server->model->hp.V);
-    for (int i = 0; i < j->request.n_prompts; i++) j->prompt_tokens += j->prompt[i].n;
-    return 0;
+    return check_length(j, 0, ctx, e);
 }
 
 static int find_model(sd_call *j, sd_api_error *e) {
@@ -110,11 +110,31 @@ static int find_model(sd_call *j, sd_api_error *e) {
     return e->status;
 }
 
-void sd_call_read(sd_call *j) {
-    sd_api_error *e = &j->error;
-    sd_memory_lost_clear();
+// The body becomes a request; what its numbers and lengths say is checked.
+static int read_body(sd_call *j, sd_api_error *e) {
     int bad = sd_api_request_parse(&j->request, j->answer.kind, j->body.data, j->body.len, e);
     sd_buf_free(&j->body); // the request has its own copies
-    if (!bad && !find_model(j, e)) encode(j, e);
+    if (bad || find_model(j, e)) return e->status;
+    for (int i = 0; i < j->request.n_stop_token; i++)
+        if (j->request.stop_token[i] >= j->server->model->hp.V)
+            return sd_api_fail(e, 400, "stop_token_ids", "stop_token_ids: %d is not below %d",
+                               (int)j->request.stop_token[i], j->server->model->hp.V);
+    return j->answer.kind == SD_API_CHAT ? 0 : check_prompts(j, context(j), e);
+}
+
+bool sd_call_read(sd_call *j) {
+    sd_api_error *e = &j->error;
+    int piece = j->pieces_read++;
+    sd_memory_lost_clear();
+    if (sd_now_ns() - j->arrival_ns > READ_SECONDS * INT64_C(1000000000))
+        sd_api_fail(e, 503, NULL, "the request could not be read within %d seconds", READ_SECONDS);
+    else if (piece == 0)
+        read_body(j, e);
+    else if (j->answer.kind == SD_API_CHAT)
+        encode_chat(j, context(j), e);
+    else
+        encode_prompt(j, piece - 1, e);
     if (sd_memory_lost() && !e->status) sd_api_fail(e, 500, NULL, "out of memory");
+    int pieces = j->answer.kind == SD_API_CHAT ? 1 : j->request.n_prompts;
+    return !e->status && piece < pieces;
 }

@@ -18,52 +18,25 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "decode/serve/server.h"
+#include "decode/serve/connection_private.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <event2/buffer.h>
-#include <event2/bufferevent.h>
+#include <math.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
 
-enum { IDLE_S = 60, HEAD_S = 10, BODY_S = 30, WRITE_S = 30, LINGER_S = 2 };
-enum { PROBE_MS = 20, PROBES_BETWEEN_SENDS = 25 }; // of a client whose stream has ended
-enum { MAX_ID = 128 };
-
-typedef enum { CONN_READ, CONN_BUSY, CONN_FLUSH, CONN_LINGER } conn_state;
-typedef enum { WAIT_NONE, WAIT_IDLE, WAIT_HEAD, WAIT_BODY, WAIT_LINGER, WAIT_PROBE } conn_wait;
-
-struct sd_conn {
-    sd_server *server;
-    sd_conn *prev, *next;
-    struct bufferevent *bev;
-    struct event *timer;
-    conn_state state;
-    conn_wait wait;
-    sd_http http;
-    size_t held; // of the server's memory for bodies
-    char remote[64];
-    // of the request that is being served
-    const sd_route *route;
-    sd_call *call;
-    char id[MAX_ID + 1];
-    int64_t arrival_ns, bytes_out;
-    int status;
-    bool keep, streaming, chunked, pumping;
-    bool ended; // the client's stream: it sends no more
-    int probes; // looks at it since then
-    sd_log_facts facts;
-};
-
 sd_server *sd_conn_server(sd_conn *c) {
     return c->server;
 }
 sd_http *sd_conn_http(sd_conn *c) {
     return &c->http;
+}
+sd_client *sd_conn_client(sd_conn *c) {
+    return c->client;
 }
 int64_t sd_conn_arrival_ns(const sd_conn *c) {
     return c->arrival_ns;
@@ -73,15 +46,6 @@ void sd_conn_set_job(sd_conn *c, sd_call *call) {
 }
 void sd_conn_set_log(sd_conn *c, const sd_log_facts *facts) {
     c->facts = *facts;
-}
-
-bool sd_server_hold(sd_server *s, size_t *held, size_t bytes) {
-    size_t limit = s->o->body_memory ? s->o->body_memory : SD_BODY_MEMORY;
-    size_t others = (size_t)s->metrics.body_bytes - *held;
-    if (bytes > *held && (bytes > limit || others > limit - bytes)) return false;
-    s->metrics.body_bytes = (int64_t)(others + bytes);
-    *held = bytes;
-    return true;
 }
 
 sd_buf sd_conn_take_body(sd_conn *c, size_t *held) {
@@ -133,17 +97,19 @@ static void conn_free(sd_conn *c) {
     else
         s->conns = c->next;
     if (c->next) c->next->prev = c->prev;
-    s->n_conns--;
-    if (s->listener && s->n_conns < SD_MAX_CONNECTIONS) evconnlistener_enable(s->listener);
     if (c->timer) event_free(c->timer);
-    if (c->bev) bufferevent_free(c->bev);
-    sd_server_hold(s, &c->held, 0);
+    // Closed here: libevent would do it in a later round of its loop, and a descriptor may be
+    // needed in this one.
+    bufferevent_disable(c->bev, EV_READ | EV_WRITE);
+    bufferevent_free(c->bev);
+    evutil_closesocket(c->fd);
+    sd_conn_leave(c);
     sd_http_free(&c->http);
     free(c);
 }
 
 // The client is gone, or is given up: whatever runs for it is cancelled.
-static void conn_abort(sd_conn *c) {
+void sd_conn_abort(sd_conn *c) {
     if (c->state == CONN_BUSY) {
         sd_call *call = c->call;
         c->call = NULL;
@@ -155,8 +121,9 @@ static void conn_abort(sd_conn *c) {
 }
 
 static void set_wait(sd_conn *c, conn_wait wait) {
-    static const int seconds[] = {0, IDLE_S, HEAD_S, BODY_S, LINGER_S, 0};
+    static const int seconds[] = {0, IDLE_S, HEAD_S, BODY_S, LINGER_S, DRAIN_S, 0};
     if (c->wait == wait) return;
+    if (wait == WAIT_DRAIN) c->drain_from = evbuffer_get_length(bufferevent_get_output(c->bev));
     c->wait = wait;
     event_del(c->timer);
     struct timeval tv = {seconds[wait], wait == WAIT_PROBE ? PROBE_MS * 1000 : 0};
@@ -164,8 +131,8 @@ static void set_wait(sd_conn *c, conn_wait wait) {
 }
 
 static void linger(sd_conn *c) {
-    c->state = CONN_LINGER;
-    shutdown(bufferevent_getfd(c->bev), SHUT_WR);
+    sd_conn_set_state(c, CONN_LINGER);
+    shutdown(c->fd, SHUT_WR);
     evbuffer_drain(bufferevent_get_input(c->bev),
                    evbuffer_get_length(bufferevent_get_input(c->bev)));
     set_wait(c, WAIT_LINGER);
@@ -202,9 +169,16 @@ static void end_request(sd_conn *c) {
     bool lost = sd_memory_lost();
     if (lost) {
         sd_log(SD_LOG_WARN, "%s: out of memory for the answer: the connection is closed", c->id);
-        shutdown(bufferevent_getfd(c->bev), SHUT_RDWR);
+        shutdown(c->fd, SHUT_RDWR);
         c->keep = false;
         sd_memory_lost_clear();
+    }
+    if (!lost && !sd_conn_count_unread(c)) {
+        sd_log(SD_LOG_WARN,
+               "%s: unread answers and bodies fill --body-memory: the connection is closed", c->id);
+        shutdown(c->fd, SHUT_RDWR);
+        c->keep = false;
+        lost = true;
     }
     log_request(c);
     c->call = NULL;
@@ -214,15 +188,15 @@ static void end_request(sd_conn *c) {
     c->streaming = c->chunked = false;
     c->facts = (sd_log_facts){0};
     if (!c->keep) {
-        c->state = CONN_FLUSH;
-        set_wait(c, WAIT_NONE);
+        sd_conn_set_state(c, CONN_FLUSH);
+        set_wait(c, WAIT_DRAIN);
         if (lost || evbuffer_get_length(bufferevent_get_output(c->bev)) == 0) linger(c);
         return;
     }
     c->id[0] = '\0';
-    c->state = CONN_READ;
+    sd_conn_set_state(c, CONN_READ);
     sd_http_reset(&c->http);
-    sd_server_hold(c->server, &c->held, 0);
+    sd_server_hold(c->server, c->client, &c->held, 0);
     if (!c->pumping) pump(c);
 }
 
@@ -261,10 +235,10 @@ void sd_conn_json(sd_conn *c, int status, json_t *v) {
 static void reply_error(sd_conn *c, const sd_api_error *e, const char *extra, bool close) {
     char more[128];
     if (e->status == 429 || e->status == 503) {
-        sd_engine_stats stats = {0};
-        if (c->server->phase == SD_PHASE_READY) sd_engine_get_stats(c->server->engine, &stats);
-        int wait = sd_metrics_retry_after(&c->server->metrics, stats.waiting, sd_now_ns());
-        snprintf(more, sizeof more, "Retry-After: %d\r\n", wait);
+        // Whole seconds, at least one (RFC 9110 10.2.3).
+        double wait = ceil(e->retry_s > 0 ? e->retry_s : sd_server_wait_s(c->server));
+        wait = wait < 1 ? 1 : wait > MAX_WAIT_S ? MAX_WAIT_S : wait;
+        snprintf(more, sizeof more, "Retry-After: %.0f\r\n", wait);
         extra = more;
     } else if (e->status == 401) {
         extra = "WWW-Authenticate: Bearer\r\n";
@@ -281,7 +255,7 @@ static bool is_whole(sd_conn *c) {
     if (!sd_memory_lost()) return true;
     sd_memory_lost_clear();
     sd_log(SD_LOG_WARN, "%s: out of memory for a stream: its connection is closed", c->id);
-    conn_abort(c);
+    sd_conn_abort(c);
     return false;
 }
 
@@ -299,18 +273,24 @@ bool sd_conn_stream_data(sd_conn *c, const char *data, size_t len) {
     if (len == 0) return true;
     if (evbuffer_get_length(out) > SD_MAX_STREAM_BUFFER) {
         sd_log(SD_LOG_WARN, "%s: a stream is dropped: its client reads too slowly", c->id);
-        conn_abort(c);
+        sd_conn_abort(c);
         return false;
     }
     if (c->chunked) evbuffer_add_printf(out, "%zx\r\n", len);
     evbuffer_add(out, data, len);
     if (c->chunked) evbuffer_add(out, "\r\n", 2);
     c->bytes_out += (int64_t)len;
+    if (!sd_conn_count_unread(c)) {
+        sd_log(SD_LOG_WARN, "%s: a stream is dropped: unread answers and bodies fill --body-memory",
+               c->id);
+        sd_conn_abort(c);
+        return false;
+    }
     return is_whole(c);
 }
 
 void sd_conn_drop(sd_conn *c) {
-    conn_abort(c);
+    sd_conn_abort(c);
 }
 
 void sd_conn_stream_end(sd_conn *c) {
@@ -335,19 +315,38 @@ static void take_id(sd_conn *c) {
 
 static void refuse(sd_conn *c, const sd_api_error *e, const char *extra) {
     sd_buf_free(&c->http.body);
-    sd_server_hold(c->server, &c->held, 0);
-    c->state = CONN_BUSY;
+    sd_server_hold(c->server, c->client, &c->held, 0);
+    sd_conn_set_state(c, CONN_BUSY);
     c->keep = false;
     reply_error(c, e, extra, true);
 }
 
-static void refuse_body(sd_conn *c) {
+void sd_conn_refuse_body(sd_conn *c) {
     sd_api_error e;
     sd_api_fail(&e, 429, NULL,
                 "the bodies of other requests hold the memory that --body-memory gives them; try "
                 "again later");
+    e.retry_s = sd_server_bytes_wait_s(c->server, c->http.head.length);
     c->server->metrics.rejected[SD_REJECT_BODY_MEMORY]++;
     refuse(c, &e, NULL);
+}
+
+// Whose the request is: its key's, else that of the last hop a trusted proxy names, else the
+// peer's.
+static void take_client(sd_conn *c) {
+    sd_server *s = c->server;
+    sd_address hop;
+    const char *forwarded = NULL;
+    sd_client_name name = c->peer->name;
+    int key = sd_keys_find(&s->keys, sd_http_field_get(&c->http.head, "authorization"));
+    if (c->peer->trusted) forwarded = sd_http_field_last(&c->http.head, "x-forwarded-for");
+    if (key >= 0)
+        name = sd_client_of_key(key);
+    else if (forwarded && sd_last_hop(&hop, forwarded, s->proxies, s->n_proxies))
+        name = sd_client_of_address(&hop);
+    sd_client_release(&s->clients, c->client);
+    c->client = sd_client_acquire(&s->clients, &name);
+    if (!c->client) c->client = sd_client_again(c->peer);
 }
 
 // The head is there. False when the request was refused for it, before its body is read.
@@ -357,6 +356,7 @@ static bool take_head(sd_conn *c) {
     c->arrival_ns = sd_now_ns();
     c->keep = c->http.head.keep_alive;
     take_id(c);
+    take_client(c);
     c->route = sd_route_check(&c->server->keys, &c->http.head, allow, &e);
     const char *host = sd_http_field_get(&c->http.head, "host");
     if (c->route && c->server->local_hosts_only && !sd_route_host_is_local(host)) {
@@ -373,11 +373,11 @@ static bool take_head(sd_conn *c) {
     // length that is only announced takes nothing from others.
     size_t none = 0;
     if (c->http.head.length > 0) {
-        if (!sd_server_hold(c->server, &none, (size_t)c->http.head.length)) {
-            refuse_body(c);
+        if (!sd_server_hold(c->server, c->client, &none, (size_t)c->http.head.length)) {
+            sd_conn_refuse_body(c);
             return false;
         }
-        sd_server_hold(c->server, &none, 0);
+        sd_server_hold(c->server, c->client, &none, 0);
     }
     if (c->http.head.expect && evbuffer_get_length(bufferevent_get_input(c->bev)) == 0)
         bufferevent_write(c->bev, "HTTP/1.1 100 Continue\r\n\r\n", 25);
@@ -395,7 +395,7 @@ static void take_bad(sd_conn *c) {
 // A client that asks and asks and does not read would fill memory with answers: its next request is
 // taken when it has read what it got.
 static bool has_backlog(const sd_conn *c) {
-    return evbuffer_get_length(bufferevent_get_output(c->bev)) > SD_MAX_STREAM_BUFFER;
+    return evbuffer_get_length(bufferevent_get_output(c->bev)) > SD_MAX_UNREAD;
 }
 
 // Parses what has come, request by request, until more is needed or a request takes its time.
@@ -410,12 +410,12 @@ static void pump(sd_conn *c) {
         evbuffer_drain(in, used);
         if (r == SD_HTTP_BAD) {
             take_bad(c);
-        } else if (!sd_server_hold(c->server, &c->held, c->http.body.len)) {
-            refuse_body(c);
+        } else if (!sd_server_hold(c->server, c->client, &c->held, c->http.body.len)) {
+            sd_conn_refuse_body(c);
         } else if (r == SD_HTTP_HEAD) {
             take_head(c);
         } else if (r == SD_HTTP_DONE) {
-            c->state = CONN_BUSY;
+            sd_conn_set_state(c, CONN_BUSY);
             set_wait(c, WAIT_NONE);
             c->route->run(c);
         } else if (evbuffer_get_length(in) == 0) {
@@ -425,13 +425,13 @@ static void pump(sd_conn *c) {
     c->pumping = false;
     if (c->state == CONN_READ && c->ended &&
         !has_backlog(c)) { // no whole request will come any more
-        c->state = CONN_FLUSH;
-        set_wait(c, WAIT_NONE);
+        sd_conn_set_state(c, CONN_FLUSH);
+        set_wait(c, WAIT_DRAIN);
         if (evbuffer_get_length(bufferevent_get_output(c->bev)) == 0) linger(c);
         return;
     }
     if (c->state == CONN_READ)
-        set_wait(c, has_backlog(c)                ? WAIT_NONE // the limit for writing holds
+        set_wait(c, has_backlog(c)                ? WAIT_DRAIN
                     : sd_http_is_idle(&c->http)   ? WAIT_IDLE
                     : c->http.head.method == NULL ? WAIT_HEAD
                                                   : WAIT_BODY);
@@ -444,7 +444,8 @@ static void on_read(struct bufferevent *bev, void *ctx) {
     struct evbuffer *in = bufferevent_get_input(bev);
     if (c->state == CONN_READ) pump(c);
     if (c->state == CONN_BUSY || c->state == CONN_READ) { // what is left waits for its turn
-        if (evbuffer_get_length(in) > SD_MAX_PIPELINED) conn_abort(c);
+        if (evbuffer_get_length(in) > SD_MAX_PIPELINED || !sd_conn_count_unread(c))
+            sd_conn_abort(c);
     } else {
         evbuffer_drain(in, evbuffer_get_length(in));
     }
@@ -453,6 +454,7 @@ static void on_read(struct bufferevent *bev, void *ctx) {
 static void on_written(struct bufferevent *bev, void *ctx) {
     (void)bev;
     sd_conn *c = ctx;
+    sd_conn_count_unread(c); // less than before
     if (c->state == CONN_FLUSH) linger(c);
     if (c->state == CONN_BUSY && c->call) sd_call_more(c->call);
     if (c->state == CONN_READ) pump(c);
@@ -461,7 +463,7 @@ static void on_written(struct bufferevent *bev, void *ctx) {
 // Is a client that sends no more still there? Looked at until the answer begins.
 static void probe(sd_conn *c) {
     static const char ping[] = "HTTP/1.1 100 Continue\r\n\r\n";
-    int fd = bufferevent_getfd(c->bev), error = 0;
+    int fd = c->fd, error = 0;
     socklen_t n = sizeof error;
     if (c->state != CONN_BUSY || c->streaming) return;
     if (c->probes++ % PROBES_BETWEEN_SENDS == 0 && c->http.head.minor >= 1 &&
@@ -470,7 +472,7 @@ static void probe(sd_conn *c) {
         error = EPIPE; // also where 25 bytes find no room: nobody reads
     if (!error) getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &n);
     if (error) {
-        conn_abort(c);
+        sd_conn_abort(c);
         return;
     }
     c->wait = WAIT_NONE;
@@ -482,7 +484,7 @@ static void on_event(struct bufferevent *bev, short what, void *ctx) {
     bool answers = evbuffer_get_length(bufferevent_get_output(bev)) > 0;
     bool ended = (what & BEV_EVENT_EOF) && (what & BEV_EVENT_READING);
     if (!ended || c->state == CONN_LINGER || (c->state == CONN_READ && !answers)) {
-        conn_abort(c);
+        sd_conn_abort(c);
         return;
     }
     c->ended = true;
@@ -498,8 +500,14 @@ static void on_timer(evutil_socket_t fd, short what, void *ctx) {
         probe(c);
         return;
     }
+    size_t unread = evbuffer_get_length(bufferevent_get_output(c->bev));
+    if (c->wait == WAIT_DRAIN && unread + DRAIN_BYTES <= c->drain_from) { // it reads on
+        c->wait = WAIT_NONE;
+        set_wait(c, WAIT_DRAIN);
+        return;
+    }
     if (c->wait != WAIT_HEAD && c->wait != WAIT_BODY) {
-        conn_abort(c);
+        sd_conn_abort(c);
         return;
     }
     sd_api_error e;
@@ -525,34 +533,55 @@ static void set_remote(sd_conn *c, const struct sockaddr *addr) {
     snprintf(c->remote, sizeof c->remote, "%s:%d", host, port);
 }
 
-void sd_conn_accept(sd_server *s, int fd, const struct sockaddr *addr) {
+// A peer that is gone without a word is noticed within a minute, also where nothing is sent to it,
+// and one that takes nothing within half a minute. What the kernel keeps for it has a bound too.
+static void set_socket(int fd) {
+    int on = 1, idle = 30, between = 10, probes = 3, send = 128 * 1024;
+    unsigned unacknowledged_ms = WRITE_S * 1000;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &between, sizeof between);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacknowledged_ms, sizeof unacknowledged_ms);
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &send, sizeof send);
+}
+
+// The server's own descriptor; closed when the connection is freed.
+static sd_conn *conn_new(sd_server *s, int fd, const struct sockaddr *addr) {
     sd_conn *c = sd_alloc(1, sizeof *c);
-    struct bufferevent *bev = c ? bufferevent_socket_new(s->base, fd, BEV_OPT_CLOSE_ON_FREE) : NULL;
-    if (!bev) {
+    if (!c) return NULL;
+    c->server = s;
+    c->fd = fd;
+    c->address = sd_address_of(addr);
+    c->bev = bufferevent_socket_new(s->base, fd, 0);
+    c->timer = evtimer_new(s->base, on_timer, c);
+    if (c->bev && c->timer && sd_conn_enter(c)) return c;
+    if (c->timer) event_free(c->timer);
+    if (c->bev) bufferevent_free(c->bev);
+    sd_conn_leave(c);
+    free(c);
+    return NULL;
+}
+
+void sd_conn_accept(sd_server *s, int fd, const struct sockaddr *addr) {
+    sd_conn *c = conn_new(s, fd, addr);
+    if (!c) {
+        s->metrics.rejected[SD_REJECT_CONNECTIONS]++;
         evutil_closesocket(fd);
-        free(c);
         return;
     }
-    int on = 1;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    c->server = s;
-    c->bev = bev;
+    set_socket(fd);
     c->next = s->conns;
     if (s->conns) s->conns->prev = c;
     s->conns = c;
-    if (++s->n_conns >= SD_MAX_CONNECTIONS) evconnlistener_disable(s->listener);
     sd_http_init(&c->http);
     set_remote(c, addr);
-    c->timer = evtimer_new(s->base, on_timer, c);
-    if (!c->timer) {
-        conn_free(c);
-        return;
-    }
-    bufferevent_setcb(bev, on_read, on_written, on_event, c);
+    bufferevent_setcb(c->bev, on_read, on_written, on_event, c);
     struct timeval write_limit = {WRITE_S, 0}; // without any progress
-    bufferevent_set_timeouts(bev, NULL, &write_limit);
+    bufferevent_set_timeouts(c->bev, NULL, &write_limit);
     set_wait(c, WAIT_IDLE);
-    bufferevent_enable(bev, EV_READ | EV_WRITE);
+    bufferevent_enable(c->bev, EV_READ | EV_WRITE);
 }
 
 void sd_conn_close_idle(sd_server *s) {
@@ -565,7 +594,7 @@ void sd_conn_close_idle(sd_server *s) {
 }
 
 void sd_conn_close_all(sd_server *s) {
-    while (s->conns) conn_abort(s->conns);
+    while (s->conns) sd_conn_abort(s->conns);
 }
 
 bool sd_conn_flushing(const sd_server *s) {

@@ -136,6 +136,12 @@ const char *sd_http_field_get(const sd_http_head *head, const char *name) {
     return NULL;
 }
 
+const char *sd_http_field_last(const sd_http_head *head, const char *name) {
+    for (int i = head->n_fields; i-- > 0;)
+        if (strcasecmp(head->field[i].name, name) == 0) return head->field[i].value;
+    return NULL;
+}
+
 static int count_fields(const sd_http_head *head, const char *name) {
     int n = 0;
     for (int i = 0; i < head->n_fields; i++) n += strcasecmp(head->field[i].name, name) == 0;

@@ -75,6 +75,8 @@ bool sd_http_is_idle(const sd_http *h);
 
 /// The field's value by name (letter case ignored), or NULL.
 const char *sd_http_field_get(const sd_http_head *head, const char *name);
+/// Likewise, of the last field of that name.
+const char *sd_http_field_last(const sd_http_head *head, const char *name);
 
 /// Percent-decodes a path segment into out (0-terminated). False on a bad escape, an encoded 0, or
 /// when it does not fit.

@@ -49,11 +49,8 @@ void sd_histogram_observe(sd_histogram *h, double value, int64_t times) {
     h->sum += value * (double)times;
 }
 
-void sd_metrics_finish(sd_metrics *m, sd_finish finish, const sd_request_stats *s, double e2e_s,
-                       int64_t now_ns) {
+void sd_metrics_finish(sd_metrics *m, sd_finish finish, const sd_request_stats *s, double e2e_s) {
     m->finished[finish]++;
-    m->finish_ns[m->n_finish++ % SD_DRAIN_RING] = now_ns;
-    if (m->n_finish == 2 * SD_DRAIN_RING) m->n_finish = SD_DRAIN_RING;
     if (finish == SD_FINISH_CANCELLED || finish == SD_FINISH_ERROR) return;
     m->cached_tokens += s->cached_tokens;
     m->prompt_tokens += s->prompt_tokens;
@@ -64,15 +61,6 @@ void sd_metrics_finish(sd_metrics *m, sd_finish finish, const sd_request_stats *
     sd_histogram_observe(&h[SD_H_request_decode_time_seconds], s->decode_ms * 1e-3, 1);
     sd_histogram_observe(&h[SD_H_request_prompt_tokens], s->prompt_tokens, 1);
     sd_histogram_observe(&h[SD_H_request_generation_tokens], s->generated, 1);
-}
-
-int sd_metrics_retry_after(const sd_metrics *m, int waiting, int64_t now_ns) {
-    if (m->n_finish == 0) return 1;
-    int kept = m->n_finish < SD_DRAIN_RING ? m->n_finish : SD_DRAIN_RING;
-    int64_t oldest = m->finish_ns[m->n_finish < SD_DRAIN_RING ? 0 : m->n_finish % SD_DRAIN_RING];
-    double per_request = (double)(now_ns - oldest) * 1e-9 / kept;
-    double seconds = ceil(per_request * (waiting / 2.0));
-    return seconds < 1 ? 1 : seconds > 60 ? 60 : (int)seconds;
 }
 
 // A label's value: backslash, quote and line feed are escaped.
@@ -167,7 +155,8 @@ static void write_engine(page *p, const sd_metrics *m, const sd_engine_stats *e,
 }
 
 static void write_requests(page *p, const sd_metrics *m) {
-    static const char *const reject_names[] = {"queue_full", "draining", "loading", "body_memory"};
+    static const char *const reject_names[] = {"queue_full", "draining", "loading", "body_memory",
+                                               "connections"};
     char extra[64];
     head(p, "request_success_total", "counter", "Requests that ended, by how.");
     for (sd_finish f = SD_FINISH_STOP; f <= SD_FINISH_ERROR; f++) {
@@ -185,8 +174,11 @@ static void write_requests(page *p, const sd_metrics *m) {
     }
     single(p, "num_requests_reading", "gauge", "Requests whose body is being made tokens.",
            (double)m->reading);
-    single(p, "request_body_bytes", "gauge", "Bytes of request bodies and of kept logprobs held.",
+    single(p, "request_body_bytes", "gauge",
+           "Bytes of request bodies, kept logprobs and unread answers held.",
            (double)m->body_bytes);
+    single(p, "connections_displaced_total", "counter",
+           "Idle connections closed to make room for newcomers.", (double)m->displaced);
     if (m->has_log)
         single(p, "access_log_lost_lines_total", "counter",
                "Lines of the access log that could not be written.", (double)m->log_lost);

@@ -37,20 +37,19 @@ typedef enum {
     SD_REJECT_DRAINING,
     SD_REJECT_LOADING,
     SD_REJECT_BODY_MEMORY,
+    SD_REJECT_CONNECTIONS,
     SD_REJECT_COUNT
 } sd_reject;
-enum { SD_DRAIN_RING = 64 };
 
 typedef struct {
     sd_histogram histogram[SD_H_COUNT];
     int64_t finished[SD_FINISH_ERROR + 1]; // by sd_finish
     int64_t rejected[SD_REJECT_COUNT];
-    int64_t body_bytes, reading;          // now: bytes of request bodies held; requests being read
+    int64_t body_bytes, reading; // now: bytes of bodies and unread answers; requests being read
+    int64_t displaced;           // idle sockets closed for newcomers
     int64_t cached_tokens, prompt_tokens; // of finished requests: the prefix cache's hits
-    int64_t finish_ns[SD_DRAIN_RING];     // when the last requests ended
-    int n_finish;
-    bool has_log;     // an access log is written
-    int64_t log_lost; // lines of it that were lost
+    bool has_log;                         // an access log is written
+    int64_t log_lost;                     // lines of it that were lost
     double started_s;
 } sd_metrics;
 
@@ -58,12 +57,7 @@ typedef struct {
 void sd_metrics_init(sd_metrics *m, int ctx, double now_s);
 
 /// A request ended. Its stats fill the histograms; cancelled ones count as finished alone.
-void sd_metrics_finish(sd_metrics *m, sd_finish finish, const sd_request_stats *s, double e2e_s,
-                       int64_t now_ns);
-
-/// Whole seconds after which a client that was turned away may find room: the time in which half
-/// the queue drains at the rate of the last finished requests; 1 to 60.
-int sd_metrics_retry_after(const sd_metrics *m, int waiting, int64_t now_ns);
+void sd_metrics_finish(sd_metrics *m, sd_finish finish, const sd_request_stats *s, double e2e_s);
 
 // One adapter's (or the base's) speculation, for adapter_accept_length.
 typedef struct {

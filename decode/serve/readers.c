@@ -3,15 +3,18 @@
 // JSON of megabytes, a template's loops and a long text's tokens take up to seconds; on the event
 // loop they would hold up every stream and every probe. A call is handed over whole: from
 // sd_readers_add until sd_readers_take gives it back, its reading fields (body, request, prompt,
-// found, error) are the reader's alone, and the loop only notes on it that its client left. First
-// come, first read; two threads, so that one long prompt does not hold up the short ones behind it.
-// The queue is bounded by admission.
+// found, error) are the reader's alone, and the loop only notes on it that its client left. The
+// queue is bounded by admission.
+//
+// The clients take turns, piece by piece (a body, a template, a text). A client has two of the
+// three threads at most: one long prompt does not hold up its own short ones, and nobody's hold up
+// another client.
 #include "decode/serve/call.h"
 
 #include <string.h>
 #include <unistd.h>
 
-enum { READERS = 2 };
+enum { READERS = 3, OF_ONE_CLIENT = READERS - 1 };
 
 typedef struct {
     sd_call *head, *tail;
@@ -24,6 +27,7 @@ struct sd_readers {
     pthread_mutex_t lock;
     pthread_cond_t more;
     bool stop;
+    uint64_t turns;
     list wanted, done;
 };
 
@@ -38,22 +42,56 @@ static bool push(list *l, sd_call *j) {
     return was_empty;
 }
 
+// The first call of the client whose turn it is, out of the list; NULL: nobody's.
+static sd_call *take_turn(sd_readers *r) {
+    sd_call *best = NULL, *before_best = NULL;
+    for (sd_call *j = r->wanted.head, *before = NULL; j; before = j, j = j->read_next) {
+        const sd_client *c = j->client;
+        if (c->being_read >= OF_ONE_CLIENT) continue;
+        if (!best || c->read_turn < best->client->read_turn) best = j, before_best = before;
+    }
+    if (!best) return NULL;
+    if (before_best)
+        before_best->read_next = best->read_next;
+    else
+        r->wanted.head = best->read_next;
+    if (r->wanted.tail == best) r->wanted.tail = before_best;
+    best->client->being_read++;
+    best->client->read_turn = ++r->turns;
+    return best;
+}
+
+static void push_front(list *l, sd_call *j) {
+    j->read_next = l->head;
+    if (!l->head) l->tail = j;
+    l->head = j;
+}
+
+static void wake_loop(const sd_readers *r) {
+    uint64_t one = 1;
+    if (write(r->server->wake_fd, &one, sizeof one) < 0) return; // full is awake
+}
+
 static void *run(void *ctx) {
     sd_readers *r = ctx;
     const sd_serve_options *o = r->server->o;
     pthread_mutex_lock(&r->lock);
-    for (;;) {
-        while (!r->wanted.head && !r->stop) pthread_cond_wait(&r->more, &r->lock);
-        if (r->stop) break;
-        sd_call *j = r->wanted.head;
-        r->wanted.head = j->read_next;
+    while (!r->stop) {
+        sd_call *j = take_turn(r);
+        if (!j) {
+            pthread_cond_wait(&r->more, &r->lock);
+            continue;
+        }
         pthread_mutex_unlock(&r->lock);
-        if (o->on_read) o->on_read(o->ctx);
-        if (!atomic_load(&j->cut)) sd_call_read(j);
+        if (o->on_read && j->pieces_read == 0) o->on_read(o->ctx);
+        bool more = !atomic_load(&j->cut) && sd_call_read(j);
         pthread_mutex_lock(&r->lock);
-        uint64_t one = 1;
-        if (push(&r->done, j) && write(r->server->wake_fd, &one, sizeof one) < 0)
-            continue; // full is awake
+        j->client->being_read--;
+        if (more)
+            push_front(&r->wanted, j);
+        else if (push(&r->done, j))
+            wake_loop(r);
+        pthread_cond_signal(&r->more); // its client may have been at its limit
     }
     pthread_mutex_unlock(&r->lock);
     return NULL;

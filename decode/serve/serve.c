@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -53,16 +54,51 @@ static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct socka
 static void on_accept_again(evutil_socket_t fd, short what, void *ctx) {
     (void)fd, (void)what;
     sd_server *s = ctx;
-    if (s->listener && s->n_conns < SD_MAX_CONNECTIONS) evconnlistener_enable(s->listener);
+    if (s->listener) evconnlistener_enable(s->listener);
 }
 
-// Out of descriptors, as a rule: wait a little rather than spin.
+// Descriptors that others have taken, as a rule: an idle socket's is used for the newcomer. A
+// little is waited, so that nothing spins.
 static void on_accept_error(struct evconnlistener *l, void *ctx) {
     sd_server *s = ctx;
-    sd_log(SD_LOG_WARN, "accepting a connection: %s; trying again in 100 ms", strerror(errno));
+    int why = errno;
+    int64_t now = sd_now_ns();
+    sd_client nobody = {0};
+    if (now - s->warned_ns > INT64_C(10000000000) || !s->warned_ns) {
+        sd_log(SD_LOG_WARN, "accepting a connection: %s; an idle one is closed for it",
+               strerror(why));
+        s->warned_ns = now;
+    }
+    bool made = sd_conn_make_place(s, &nobody);
     evconnlistener_disable(l);
-    struct timeval tv = {0, 100000};
+    struct timeval tv = {0, made ? 1000 : 50000};
     event_add(s->accept_event, &tv);
+}
+
+// As many sockets as the system lets this process have, up to SD_MAX_CONNECTIONS.
+static void set_max_connections(sd_server *s) {
+    struct rlimit limit;
+    int64_t n = 1024;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+        if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
+            n = limit.rlim_cur > 1 << 20 ? 1 << 20 : (int64_t)limit.rlim_cur;
+    }
+    n -= SD_OTHER_DESCRIPTORS + SD_SPARE_CONNECTIONS;
+    s->max_conns = n > SD_MAX_CONNECTIONS ? SD_MAX_CONNECTIONS : n < 8 ? 8 : (int)n;
+}
+
+static sd_status read_proxies(sd_server *s, sd_error *err) {
+    sd_status st = SD_OK;
+    const sd_strings *list = s->o->trusted_proxies;
+    if (!list || list->n == 0) return SD_OK;
+    s->proxies = sd_alloc((size_t)list->n, sizeof *s->proxies);
+    SD_CHECK_ALLOC(s->proxies, err);
+    for (; s->n_proxies < list->n; s->n_proxies++)
+        SD_TRY(sd_cidr_parse(&s->proxies[s->n_proxies], list->item[s->n_proxies], err));
+out:
+    return st;
 }
 
 static sd_status listen_on(sd_server *s, sd_error *err) {
@@ -92,6 +128,13 @@ static sd_status listen_on(sd_server *s, sd_error *err) {
 out:
     if (list) freeaddrinfo(list);
     return st;
+}
+
+double sd_server_wait_s(const sd_server *s) {
+    if (s->phase == SD_PHASE_LOADING) return sd_now_s() - s->metrics.started_s;
+    if (s->phase == SD_PHASE_DRAINING)
+        return s->o->drain_s + CUT_S - (double)(sd_now_ns() - s->drain_ns) * 1e-9;
+    return 0;
 }
 
 // ---- draining
@@ -141,6 +184,7 @@ static void on_signal(evutil_socket_t sig, short what, void *ctx) {
     }
     sd_log(SD_LOG_INFO, "draining: %d requests run, at most %g s more", s->n_calls, s->o->drain_s);
     s->phase = SD_PHASE_DRAINING;
+    s->drain_ns = sd_now_ns();
     sd_conn_close_idle(s);
     struct timeval tv = {(time_t)s->o->drain_s,
                          (suseconds_t)((s->o->drain_s - (double)(time_t)s->o->drain_s) * 1e6)};
@@ -249,6 +293,8 @@ static void close_server(sd_server *s) {
     sd_access_log_close(s->access_log);
     sd_buf_free(&s->scratch);
     sd_server_release_models(s);
+    sd_clients_close(&s->clients);
+    free(s->proxies);
     sd_keys_free(&s->keys);
     pthread_mutex_destroy(&s->outbox_lock);
     free(s);
@@ -268,6 +314,10 @@ sd_status sd_serve(const sd_serve_options *o, sd_error *err) {
     SD_TRY(check_options(o, err));
     SD_CHECK(getrandom(&s->id_key, sizeof s->id_key, 0) == sizeof s->id_key, err, SD_EIO,
              "no random numbers: %s", strerror(errno));
+    set_max_connections(s);
+    SD_TRY(sd_clients_open(&s->clients, s->max_conns + SD_SPARE_CONNECTIONS, sd_mix64(s->id_key),
+                           err));
+    SD_TRY(read_proxies(s, err));
     if (o->key_file) SD_TRY(sd_keys_load(&s->keys, o->key_file, err));
     s->local_hosts_only = s->keys.n == 0 && !o->insecure_no_key;
     if (o->access_log) SD_TRY(sd_access_log_open(&s->access_log, o->access_log, err));

@@ -20,10 +20,11 @@ typedef struct {
     const char *host;               // numeric or a name; NULL: 127.0.0.1
     int port;                       // 0: any free one
     const char *key_file;           // NULL: no key is asked for
-    bool insecure_no_key;           // allows a host that others can reach without a key
-    double drain_s;                 // after SIGTERM, for requests that run
-    size_t body_memory;             // bytes of request bodies held at once; 0: SD_BODY_MEMORY
-    const char *access_log;         // JSON lines; "-": standard output; NULL: none
+    const sd_strings *trusted_proxies; // addresses and networks; may be NULL
+    bool insecure_no_key;              // allows a host that others can reach without a key
+    double drain_s;                    // after SIGTERM, for requests that run
+    size_t body_memory;     // bytes of bodies and unread answers at once; 0: SD_BODY_MEMORY
+    const char *access_log; // JSON lines; "-": standard output; NULL: none
     sd_engine_options engine;
     // Called once on the event loop when requests are answered: "http://127.0.0.1:8080". May be
     // NULL.

@@ -6,6 +6,7 @@
 #include "decode/serve/access_log.h"
 #include "decode/serve/api_response.h"
 #include "decode/serve/auth.h"
+#include "decode/serve/client.h"
 #include "decode/serve/http.h"
 #include "decode/serve/metrics.h"
 #include "decode/serve/serve.h"
@@ -17,14 +18,16 @@
 #include <stdio.h>
 
 typedef struct sd_server sd_server;
-typedef struct sd_conn sd_conn;
 typedef struct sd_call sd_call;
 typedef struct sd_message sd_message;
 typedef struct sd_readers sd_readers;
 
 enum {
     SD_MAX_STREAM_BUFFER = 256 * 1024, // unsent bytes of a stream, then it is dropped
-    SD_MAX_CONNECTIONS = 4096,
+    SD_MAX_UNREAD = 32 * 1024,         // unsent bytes behind which no further request is taken
+    SD_MAX_CONNECTIONS = 16384,        // fewer where the system gives fewer descriptors
+    SD_SPARE_CONNECTIONS = 32,         // for newcomers while all others are busy
+    SD_OTHER_DESCRIPTORS = 64,         // files, events, and what libraries open
     SD_END_SIGNALS = 3,
     SD_MAX_PIPELINED = 64 * 1024 // unread bytes behind a request that is being answered
 };
@@ -58,7 +61,15 @@ struct sd_server {
     uint64_t n_ids;
     sd_metrics metrics;
     sd_conn *conns;
-    int n_conns;
+    int n_conns, max_conns;
+    sd_clients clients;
+    sd_cidr *proxies; // [n_proxies], trusted to say whose a request is
+    int n_proxies;
+    int64_t warned_ns; // of accepting that failed
+    struct {
+        int64_t began_ns, now, last; // bytes of bodies and answers, in two periods
+    } given_back;
+    int64_t drain_ns; // when draining began
     sd_call *calls;
     int n_calls;
     sd_buf scratch; // the piece of an answer that is being written
@@ -90,6 +101,11 @@ void sd_server_release_models(sd_server *s); // after the thread ended
 /// The row that a request's model field means; NULL: unknown. NULL or "": the base.
 sd_served *sd_server_find(sd_server *s, const char *name);
 
+// ---- serve.c
+/// Seconds until a server that loads or drains may answer again, as far as that is known: loading
+/// is taken to last as long again as it has, and a drain to its limit.
+double sd_server_wait_s(const sd_server *s);
+
 // ---- connection.c: sockets.
 void sd_conn_accept(sd_server *s, int fd, const struct sockaddr *addr);
 void sd_conn_close_idle(sd_server *s); // those without a request, when draining
@@ -117,9 +133,14 @@ bool sd_conn_stream_begin(sd_conn *c, const char *type);
 bool sd_conn_stream_data(sd_conn *c, const char *data, size_t len);
 void sd_conn_stream_end(sd_conn *c); // c may be gone afterwards
 
-/// The memory of all request bodies together is bounded: *held, a part of it, becomes `bytes`.
-/// False, and nothing changes, when that would pass the bound. Giving back always succeeds.
-bool sd_server_hold(sd_server *s, size_t *held, size_t bytes);
+/// Gives the place of an idle socket to a newcomer; false when all are busy.
+bool sd_conn_make_place(sd_server *s, sd_client *newcomer);
+
+/// The memory of all request bodies and unread answers together is bounded: *held, the client's
+/// part of it, becomes `bytes`. False, and nothing changes, when that would pass the bound and
+/// nobody else has to give. Giving back always succeeds.
+bool sd_server_hold(sd_server *s, sd_client *client, size_t *held, size_t bytes);
+sd_client *sd_conn_client(sd_conn *c); // whose the request is
 /// The served request's body, and its part of the bound, become the caller's.
 sd_buf sd_conn_take_body(sd_conn *c, size_t *held);
 

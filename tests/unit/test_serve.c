@@ -158,8 +158,8 @@ Test(metrics, the_page_is_prometheus_text_with_cumulative_buckets) {
     sd_metrics m;
     sd_metrics_init(&m, 100, 0);
     sd_request_stats s = {.prompt_tokens = 7, .generated = 3, .decode_ms = 400};
-    sd_metrics_finish(&m, SD_FINISH_STOP, &s, 0.6, 1);
-    sd_metrics_finish(&m, SD_FINISH_CANCELLED, &s, 0.6, 2);
+    sd_metrics_finish(&m, SD_FINISH_STOP, &s, 0.6);
+    sd_metrics_finish(&m, SD_FINISH_CANCELLED, &s, 0.6);
     sd_engine_stats e = {.running = 2, .waiting = 1, .kv_used = 1, .kv_total = 4};
     sd_metrics_adapter a = {"ad", "index", 1, 10, 20};
     sd_buf b = sd_buf_make(1 << 20);
@@ -178,18 +178,4 @@ Test(metrics, the_page_is_prometheus_text_with_cumulative_buckets) {
     for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++)
         cr_assert(strstr(b.data, lines[i]), "missing: %s", lines[i]);
     sd_buf_free(&b);
-}
-
-Test(metrics, retry_after_follows_the_measured_drain_rate) {
-    sd_metrics m;
-    sd_request_stats s = {0};
-    sd_metrics_init(&m, 100, 0);
-    cr_assert_eq(sd_metrics_retry_after(&m, 64, 0), 1); // nothing measured yet
-    // One request a second: half of 64 waiting takes 32 s.
-    int64_t second = 1000000000;
-    for (int i = 1; i <= 200; i++) sd_metrics_finish(&m, SD_FINISH_STOP, &s, 1, i * second);
-    int wait = sd_metrics_retry_after(&m, 64, 201 * second);
-    cr_assert(wait >= 31 && wait <= 34, "%d", wait);
-    cr_assert_eq(sd_metrics_retry_after(&m, 1, 201 * second), 1);
-    cr_assert_eq(sd_metrics_retry_after(&m, 100000, 201 * second), 60);
 }

@@ -1,0 +1,73 @@
+// A connection's inside, shared by
+//
+//     connection.c       bytes through the parser, requests through routes, answers out
+//     connection_room.c  how many sockets and bytes there may be, and which are given up for others
+#pragma once
+
+#include "decode/serve/server.h"
+
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+
+enum { IDLE_S = 60, HEAD_S = 10, BODY_S = 30, WRITE_S = 30, LINGER_S = 2 };
+enum { DRAIN_S = 30, DRAIN_BYTES = 32 * 1024 };    // unread answers are read at least that fast
+enum { PROBE_MS = 20, PROBES_BETWEEN_SENDS = 25 }; // of a client whose stream has ended
+enum { MAX_ID = 128, MAX_WAIT_S = 3600 };          // of Retry-After
+
+typedef enum { CONN_READ, CONN_BUSY, CONN_FLUSH, CONN_LINGER } conn_state;
+typedef enum {
+    WAIT_NONE,
+    WAIT_IDLE,
+    WAIT_HEAD,
+    WAIT_BODY,
+    WAIT_LINGER,
+    WAIT_DRAIN,
+    WAIT_PROBE
+} conn_wait;
+
+struct sd_conn {
+    sd_server *server;
+    sd_conn *prev, *next;
+    sd_client *peer;                // by address
+    sd_client *client;              // whose the request is; NULL before its head was read
+    sd_conn *idle_prev, *idle_next; // among the peer's sockets that may be given up
+    bool is_idle;
+    int fd;
+    struct bufferevent *bev;
+    struct event *timer;
+    conn_state state;
+    conn_wait wait;
+    sd_http http;
+    sd_address address;
+    size_t held;   // of the server's memory, for the body: the client's
+    size_t unread; // likewise, for answers that wait to be sent and what was pipelined: the peer's
+    size_t drain_from; // bytes of unread answers when their time began
+    char remote[64];
+    // of the request that is being served
+    const sd_route *route;
+    sd_call *call;
+    char id[MAX_ID + 1];
+    int64_t arrival_ns, bytes_out;
+    int status;
+    bool keep, streaming, chunked, pumping;
+    bool ended; // the client's stream: it sends no more
+    int probes; // looks at it since then
+    sd_log_facts facts;
+};
+
+// ---- connection.c
+void sd_conn_abort(sd_conn *c); // whatever runs for it is cancelled; c is gone
+void sd_conn_refuse_body(sd_conn *c);
+
+// ---- connection_room.c
+/// Every change of state goes through here: what is not busy may be given up for others.
+void sd_conn_set_state(sd_conn *c, conn_state state);
+/// Counts what waits to be read by the client. False: there is no memory for it; c is to be
+/// dropped.
+bool sd_conn_count_unread(sd_conn *c);
+/// A newcomer's socket: counted, or false when there is no place for it.
+bool sd_conn_enter(sd_conn *c);
+void sd_conn_leave(sd_conn *c); // what it holds is free
+/// Seconds until so many bytes of bodies and answers are given back at the speed of late; at most
+/// BODY_S, when all bodies that are on their way now have come or failed.
+double sd_server_bytes_wait_s(const sd_server *s, int64_t bytes);
