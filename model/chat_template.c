@@ -1,127 +1,10 @@
-// Chat templates from outside: parsing once, rendering with a request's messages, and the functions
-// that transformers gives to templates.
+// Chat templates from outside: parsing once, rendering with a request's messages.
 //
 // A rendering owns an arena for all its values and counts its steps, its nesting, its memory and
 // its output; the parsed template is only read, so threads may render it at the same time.
 #include "base/clock.h"
 #include "base/hash.h"
 #include "model/template_internal.h"
-
-#include <time.h>
-
-// ---- functions
-
-static bool call_raise(sd_render *r, const sd_args *a, sd_value *out) {
-    sd_str text = {0};
-    (void)out;
-    if (a->n < 1 || !sd_text_of(r, &a->item[0], &text)) text = SD_STR("the template refuses this");
-    r->status = sd_fail(r->err, SD_EINVAL, "%.*s", (int)(text.n < 900 ? text.n : 900), text.p);
-    return false;
-}
-
-static bool call_namespace(sd_render *r, const sd_args *a, sd_value *out) {
-    sd_dict *d = sd_dict_make(r, 4);
-    if (!d) return false;
-    for (int i = 0; i < a->n; i++) {
-        if (a->item[i].kind != SD_V_DICT)
-            return sd_render_fail(r, "namespace takes names and values");
-        for (size_t k = 0; k < a->item[i].dict->n; k++)
-            if (!sd_dict_put(r, d, &a->item[i].dict->key[k], &a->item[i].dict->value[k]))
-                return false;
-    }
-    for (int i = 0; i < a->n_named; i++) {
-        sd_value key = sd_string(a->name[i].p, a->name[i].n);
-        if (!sd_dict_put(r, d, &key, &a->named[i])) return false;
-    }
-    *out = sd_dict_value(d);
-    return true;
-}
-
-static bool make_namespace(sd_render *r, const sd_args *a, sd_value *out) {
-    if (!call_namespace(r, a, out)) return false;
-    out->kind = SD_V_NAMESPACE;
-    return true;
-}
-
-static bool call_range(sd_render *r, const sd_args *a, sd_value *out) {
-    enum { MAX_RANGE = 100000 }; // as the sandbox has it
-    int64_t bound[3] = {0, 0, 1};
-    sd_list *l = sd_list_make(r, 0);
-    if (!l) return false;
-    if (a->n < 1 || a->n > 3) return sd_render_fail(r, "range takes one to three numbers");
-    for (int i = 0; i < a->n; i++) {
-        if (a->item[i].kind != SD_V_INT && a->item[i].kind != SD_V_BOOL)
-            return sd_render_fail(r, "range takes whole numbers, not a %s",
-                                  sd_kind_name(&a->item[i]));
-        bound[a->n == 1 ? 1 : i] = a->item[i].kind == SD_V_INT ? a->item[i].i : a->item[i].b;
-    }
-    if (bound[2] == 0) return sd_render_fail(r, "range: the step cannot be 0");
-    for (int64_t i = bound[0]; bound[2] > 0 ? i < bound[1] : i > bound[1];) {
-        sd_value v = sd_int(i);
-        if (l->n == MAX_RANGE) return sd_render_fail(r, "range: more than %d numbers", MAX_RANGE);
-        if (!sd_list_push(r, l, &v)) return false;
-        if (__builtin_add_overflow(i, bound[2], &i)) break;
-    }
-    *out = sd_list_value(SD_V_LIST, l);
-    return true;
-}
-
-// As Python's datetime.now().strftime, which transformers calls: the C library's, but for what a
-// time without a zone does not have (%z, %Z are empty) and for %f, microseconds.
-static bool python_format(char *out, size_t cap, sd_str format, long us) {
-    size_t n = 0;
-    for (size_t i = 0; i < format.n; i++) {
-        if (n + 8 >= cap || !format.p[i]) return false;
-        char next = format.p[i] == '%' && i + 1 < format.n ? format.p[i + 1] : '\0';
-        if (next == 'f') {
-            n += (size_t)snprintf(out + n, cap - n, "%06ld", us);
-        } else if (next && next != 'z' && next != 'Z') {
-            out[n++] = '%';
-            out[n++] = next;
-        } else if (!next) {
-            out[n++] = format.p[i];
-        }
-        i += next != '\0';
-    }
-    out[n++] = '.'; // so that an empty result is not taken for a failure
-    out[n] = '\0';
-    return true;
-}
-
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-static bool call_strftime(sd_render *r, const sd_args *a, sd_value *out) {
-    char format[512], text[4096];
-    struct timespec now;
-    struct tm local;
-    clock_gettime(CLOCK_REALTIME, &now);
-    localtime_r(&now.tv_sec, &local);
-    size_t n = 0;
-    if (a->n == 1 && a->item[0].kind == SD_V_STRING &&
-        python_format(format, sizeof format, a->item[0].s, now.tv_nsec / 1000))
-        n = strftime(text, sizeof text, format, &local);
-    if (n == 0) return sd_render_fail(r, "strftime_now takes one short format");
-    char *p = sd_render_alloc(r, n, 1);
-    if (!p) return false;
-    memcpy(p, text, --n);
-    *out = sd_string(p, n);
-    return true;
-}
-#pragma GCC diagnostic pop
-
-sd_function sd_find_global(sd_str name) {
-    static const struct {
-        const char *name;
-        sd_function call;
-    } rows[] = {{"raise_exception", call_raise},
-                {"namespace", make_namespace},
-                {"dict", call_namespace},
-                {"range", call_range},
-                {"strftime_now", call_strftime}};
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        if (sd_str_is(name, rows[i].name)) return rows[i].call;
-    return NULL;
-}
 
 // ---- opening
 
@@ -132,7 +15,7 @@ sd_status sd_template_open(sd_template **out, const char *source, size_t len, sd
     *out = NULL;
     sd_template *t = sd_alloc(1, sizeof *t);
     SD_CHECK_ALLOC(t, err);
-    t->arena.limit = (size_t)SD_TMPL_MAX_SOURCE * 512;
+    t->arena.limit = (size_t)SD_TMPL_MAX_SOURCE * 256;
     SD_CHECK(len <= SD_TMPL_MAX_SOURCE, err, SD_ELIMIT,
              "the chat template has %zu bytes, at most %d are supported; shorten it", len,
              SD_TMPL_MAX_SOURCE);
@@ -141,6 +24,7 @@ sd_status sd_template_open(sd_template **out, const char *source, size_t len, sd
     SD_TRY(sd_template_lex(&token, &n, &t->arena, source, len, err));
     sd_parser p = {.arena = &t->arena, .token = token, .err = err};
     t->body = sd_parse_body(&p);
+    t->blocks = p.blocks;
     if (!t->body) {
         st = SD_EFORMAT;
         goto out;
@@ -244,6 +128,8 @@ sd_status sd_template_render_within(const sd_template *t, const json_t *messages
                    .bounds = bounds,
                    .seed = sd_mix64((uint64_t)sd_now_ns() ^ (uint64_t)(uintptr_t)&text),
                    .scope = &globals,
+                   .globals = &globals,
+                   .blocks = t->blocks,
                    .line = 1,
                    .err = err};
     if (!define_all(&r, messages, tools, extra, add_generation_prompt, bos ? bos : "",

@@ -1,9 +1,10 @@
-// Chat templates: the subset of Jinja that models' templates use (loops, conditions, filters,
-// tests, macros, namespaces, string and list methods, slices, tojson, strftime_now,
-// raise_exception), checked against Jinja2 as transformers calls it (trim_blocks, lstrip_blocks).
+// Chat templates: Jinja 3.1 as transformers runs it (its immutable sandbox, trim_blocks,
+// lstrip_blocks, loop controls, generation blocks, its tojson, strftime_now, raise_exception), with
+// Python's strings, numbers and formats. Left out: what needs other templates (include, import,
+// extends), autoescape blocks, urlize and lipsum; each is refused by its name.
 //
-// The interpreter has fuel and output limits, calls nothing outside, and takes its template from
-// the model only, never from a request.
+// The interpreter has fuel, memory and output limits, calls nothing outside, and takes its template
+// from the model only, never from a request.
 #pragma once
 
 #include "base/memory.h"

@@ -51,7 +51,12 @@ static bool hash_of(sd_render *r, const sd_value *v, int depth, uint64_t *h) {
     case SD_V_FLOAT:
         *h = hash_float(*h, v->f);
         return true;
+    case SD_V_BIGINT: // equals a float where that holds it
+        if (isinf(sd_int_nearly(v))) break;
+        *h = hash_float(*h, sd_int_nearly(v));
+        return true;
     case SD_V_STRING:
+    case SD_V_BYTES:
         *h = hash_bytes(*h, v->s);
         return sd_spend_bytes(r, v->s.n);
     case SD_V_TUPLE:
@@ -60,9 +65,10 @@ static bool hash_of(sd_render *r, const sd_value *v, int depth, uint64_t *h) {
             if (!hash_of(r, &v->list->item[i], depth + 1, h)) return false;
         return true;
     default:
-        *h = sd_mix64(*h ^ (uint64_t)v->kind);
-        return true;
+        break;
     }
+    *h = sd_mix64(*h ^ (uint64_t)v->kind);
+    return true;
 }
 
 bool sd_hashable(const sd_value *v) {

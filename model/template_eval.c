@@ -2,8 +2,6 @@
 // for ever or exhaust the stack.
 #include "model/template_internal.h"
 
-#include <math.h>
-
 bool sd_define(sd_render *r, sd_scope *s, sd_str name, const sd_value *v) {
     sd_value key = sd_string(name.p, name.n);
     return sd_dict_put(r, &s->variables, &key, v);
@@ -22,166 +20,7 @@ bool sd_lookup(sd_render *r, sd_str name, sd_value *out, bool *found) {
     return true;
 }
 
-// ---- arithmetic
-
-static bool bad_operands(sd_render *r, const char *op, const sd_value *a, const sd_value *b) {
-    const sd_value *u = a->kind == SD_V_UNDEFINED ? a : b->kind == SD_V_UNDEFINED ? b : NULL;
-    if (u)
-        return sd_render_fail(r, "\"%.*s\" is undefined, so '%s' cannot take it", (int)u->s.n,
-                              u->s.p, op);
-    return sd_render_fail(r, "'%s' does not take a %s and a %s", op, sd_kind_name(a),
-                          sd_kind_name(b));
-}
-
-static bool join_strings(sd_render *r, sd_str a, sd_str b, sd_value *out) {
-    char *p = sd_render_alloc(r, a.n + b.n + 1, 1);
-    if (!p || !sd_spend_bytes(r, a.n + b.n)) return false;
-    if (a.n) memcpy(p, a.p, a.n);
-    if (b.n) memcpy(p + a.n, b.p, b.n);
-    *out = sd_string(p, a.n + b.n);
-    return true;
-}
-
-static bool join_lists(sd_render *r, const sd_value *a, const sd_value *b, sd_value *out) {
-    sd_list *l = sd_list_make(r, a->list->n + b->list->n);
-    if (!l || !sd_spend(r, a->list->n + b->list->n)) return false;
-    if (a->list->n) memcpy(l->item, a->list->item, a->list->n * sizeof *l->item);
-    if (b->list->n) memcpy(l->item + a->list->n, b->list->item, b->list->n * sizeof *l->item);
-    l->n = a->list->n + b->list->n;
-    *out = sd_list_value(a->kind, l);
-    return true;
-}
-
-static bool repeat(sd_render *r, const sd_value *v, int64_t times, sd_value *out) {
-    size_t n = v->kind == SD_V_STRING ? v->s.n : v->list->n;
-    size_t k = times > 0 ? (size_t)times : 0, total;
-    if (!sd_mul_size(&total, n, k) || total > SIZE_MAX / 64) return sd_render_limit(r, "memory");
-    if (!sd_reserve_memory(r, total) || !sd_spend(r, total / 16 + 1)) return false;
-    if (v->kind == SD_V_STRING) {
-        char *p = sd_render_alloc(r, total + 1, 1);
-        if (!p) return false;
-        for (size_t i = 0; n && i < k; i++) memcpy(p + i * n, v->s.p, n);
-        *out = sd_string(p, total);
-        return true;
-    }
-    sd_list *l = sd_list_make(r, total);
-    if (!l) return false;
-    for (size_t i = 0; n && i < k; i++) memcpy(l->item + i * n, v->list->item, n * sizeof *l->item);
-    l->n = total;
-    *out = sd_list_value(v->kind, l);
-    return true;
-}
-
-static bool whole(const sd_value *v, int64_t *out) {
-    if (v->kind == SD_V_INT)
-        *out = v->i;
-    else if (v->kind == SD_V_BOOL)
-        *out = v->b;
-    else
-        return false;
-    return true;
-}
-
-// Python's: the quotient rounds down, the remainder has the divisor's sign.
-static bool divide_whole(sd_render *r, sd_op op, int64_t a, int64_t b, sd_value *out) {
-    if (b == 0) return sd_render_fail(r, "division by zero");
-    if (b == -1) {
-        if (op == SD_OP_FLOORDIV && a == INT64_MIN)
-            return sd_render_fail(r, "a number is too large");
-        *out = sd_int(op == SD_OP_FLOORDIV ? -a : 0);
-        return true;
-    }
-    int64_t q = a / b, m = a % b;
-    if (m != 0 && (m < 0) != (b < 0)) q--, m += b;
-    *out = sd_int(op == SD_OP_FLOORDIV ? q : m);
-    return true;
-}
-
-static bool power_whole(sd_render *r, int64_t a, int64_t b, sd_value *out) {
-    int64_t x = 1;
-    if (b < 0) {
-        *out = sd_float(pow((double)a, (double)b));
-        return true;
-    }
-    if (a == 0 || a == 1 || a == -1) b = a == -1 ? b % 2 : b > 0;
-    for (; b > 0; b--) // 62 times at most
-        if (__builtin_mul_overflow(x, a, &x)) return sd_render_fail(r, "a number is too large");
-    *out = sd_int(x);
-    return true;
-}
-
-static bool whole_arithmetic(sd_render *r, sd_op op, int64_t a, int64_t b, sd_value *out) {
-    int64_t x = 0;
-    bool over = false;
-    switch (op) {
-    case SD_OP_ADD:
-        over = __builtin_add_overflow(a, b, &x);
-        break;
-    case SD_OP_SUB:
-        over = __builtin_sub_overflow(a, b, &x);
-        break;
-    case SD_OP_MUL:
-        over = __builtin_mul_overflow(a, b, &x);
-        break;
-    case SD_OP_POW:
-        return power_whole(r, a, b, out);
-    case SD_OP_DIV:
-        if (b == 0) return sd_render_fail(r, "division by zero");
-        *out = sd_float((double)a / (double)b);
-        return true;
-    default:
-        return divide_whole(r, op, a, b, out);
-    }
-    if (over) return sd_render_fail(r, "a number is too large");
-    *out = sd_int(x);
-    return true;
-}
-
-static bool real_arithmetic(sd_render *r, sd_op op, double a, double b, sd_value *out) {
-    double x = 0;
-    if (b == 0 && (op == SD_OP_DIV || op == SD_OP_FLOORDIV || op == SD_OP_MOD))
-        return sd_render_fail(r, "division by zero");
-    if (op == SD_OP_ADD)
-        x = a + b;
-    else if (op == SD_OP_SUB)
-        x = a - b;
-    else if (op == SD_OP_MUL)
-        x = a * b;
-    else if (op == SD_OP_DIV)
-        x = a / b;
-    else if (op == SD_OP_FLOORDIV)
-        x = floor(a / b);
-    else if (op == SD_OP_POW)
-        x = pow(a, b);
-    else {
-        x = fmod(a, b);
-        if (x != 0 && (x < 0) != (b < 0)) x += b;
-    }
-    *out = sd_float(x);
-    return true;
-}
-
-static bool arithmetic(sd_render *r, sd_op op, const sd_value *a, const sd_value *b,
-                       sd_value *out) {
-    static const char *const names[] = {"+", "-", "*", "/", "//", "%", "**"};
-    int64_t i, j;
-    double x, y;
-    if (whole(a, &i) && whole(b, &j)) return whole_arithmetic(r, op, i, j, out);
-    if (sd_number(a, &x) && sd_number(b, &y)) return real_arithmetic(r, op, x, y, out);
-    if (op == SD_OP_ADD && a->kind == SD_V_STRING && b->kind == SD_V_STRING)
-        return join_strings(r, a->s, b->s, out);
-    if (op == SD_OP_ADD && sd_is_sequence(a) && a->kind == b->kind) return join_lists(r, a, b, out);
-    if (op == SD_OP_MUL && (a->kind == SD_V_STRING || sd_is_sequence(a)) && whole(b, &j))
-        return repeat(r, a, j, out);
-    if (op == SD_OP_MUL && (b->kind == SD_V_STRING || sd_is_sequence(b)) && whole(a, &i))
-        return repeat(r, b, i, out);
-    if (op == SD_OP_MOD && a->kind == SD_V_STRING) {
-        if (b->kind == SD_V_TUPLE)
-            return sd_percent_format(r, a->s, b->list->item, (int)b->list->n, out);
-        return sd_percent_format(r, a->s, b, 1, out);
-    }
-    return bad_operands(r, names[op], a, b);
-}
+// ---- comparisons
 
 static bool compare(sd_render *r, sd_op op, const sd_value *a, const sd_value *b, bool *out) {
     int order;
@@ -195,10 +34,7 @@ static bool compare(sd_render *r, sd_op op, const sd_value *a, const sd_value *b
         return true;
     }
     if (!sd_compare(r, a, b, &order)) return false;
-    *out = op == SD_OP_LT   ? order < 0
-           : op == SD_OP_LE ? order <= 0
-           : op == SD_OP_GT ? order > 0
-                            : order >= 0;
+    *out = sd_satisfies(op, order);
     return true;
 }
 
@@ -273,7 +109,8 @@ bool sd_arg(sd_args *a, int position, const char *name, sd_value *out) {
 bool sd_arg_int(sd_render *r, sd_args *a, int position, const char *name, int64_t *out) {
     sd_value v;
     if (!sd_arg(a, position, name, &v) || v.kind == SD_V_NONE) return true;
-    if (whole(&v, out)) return true;
+    if (sd_small_int(&v, out)) return true;
+    if (v.kind == SD_V_BIGINT) return sd_render_fail(r, "the argument %s is too large", name);
     return sd_render_fail(r, "the argument %s must be a whole number, not a %s", name,
                           sd_kind_name(&v));
 }
@@ -301,6 +138,15 @@ bool sd_args_all_used(sd_render *r, const sd_args *a, sd_str callee) {
     return true;
 }
 
+// self.name(): the block's text.
+static bool call_named_block(sd_render *r, const sd_node *n, sd_value *out) {
+    sd_buf text = sd_buf_make(SD_TMPL_MAX_OUTPUT), *before = r->out;
+    r->out = &text;
+    bool ok = sd_exec_block(r, n, r->globals);
+    r->out = before;
+    return ok ? sd_keep(r, &text, out) : sd_drop(r, &text);
+}
+
 bool sd_call_value(sd_render *r, const sd_value *f, sd_args *a, sd_value *out) {
     switch (f->kind) {
     case SD_V_FUNCTION:
@@ -308,10 +154,21 @@ bool sd_call_value(sd_render *r, const sd_value *f, sd_args *a, sd_value *out) {
     case SD_V_MACRO:
         return sd_call_macro(r, f->macro, a, out);
     case SD_V_METHOD:
-        return f->method->call(r, &f->method->self, a, out) &&
-               sd_args_all_used(r, a, SD_STR("the method"));
+        return sd_call_bound(r, f->method->call, &f->method->self, a, out);
+    case SD_V_LOOP:
+        return sd_call_loop(r, f->loop, a, out);
+    case SD_V_JOINER:
+        return sd_call_joiner(f->turn, out);
+    case SD_V_BLOCK:
+        return call_named_block(r, f->node, out);
+    case SD_V_UNSAFE:
+        return sd_render_fail(r,
+                              "\"%.*s\" would change its object, which cannot be changed; use a "
+                              "namespace",
+                              (int)f->s.n, f->s.p);
     case SD_V_UNDEFINED:
-        return sd_render_fail(r, "\"%.*s\" is undefined and cannot be called", (int)f->s.n, f->s.p);
+        return sd_render_fail(r, "\"%.*s\" is undefined and cannot be called",
+                              (int)(f->s.n < 64 ? f->s.n : 64), f->s.p);
     default:
         return sd_render_fail(r, "a %s cannot be called", sd_kind_name(f));
     }
@@ -407,32 +264,23 @@ static bool eval_concat(sd_render *r, const sd_node *n, sd_value *out) {
     return sd_keep(r, &b, out);
 }
 
-static bool eval_sign(sd_render *r, const sd_node *n, sd_value *out) {
-    sd_value v;
-    int64_t i;
-    double f;
-    if (!sd_eval(r, n->a, &v)) return false;
-    bool minus = n->kind == SD_N_NEG;
-    if (whole(&v, &i)) {
-        if (minus && i == INT64_MIN) return sd_render_fail(r, "a number is too large");
-        *out = sd_int(minus ? -i : i);
-    } else if (sd_number(&v, &f)) {
-        *out = sd_float(minus ? -f : f);
-    } else {
-        return sd_render_fail(r, "a %s has no sign", sd_kind_name(&v));
-    }
-    return true;
-}
-
 static bool eval_name(sd_render *r, const sd_node *n, sd_value *out) {
     bool found;
     if (!sd_lookup(r, n->text, out, &found) || found) return found;
     sd_function f = sd_find_global(n->text);
     if (f)
         *out = (sd_value){.kind = SD_V_FUNCTION, .function = f};
+    else if (sd_str_is(n->text, "self"))
+        *out = (sd_value){.kind = SD_V_SELF};
     else
         *out = sd_undefined(n->text);
     return true;
+}
+
+static bool eval_bigint(sd_render *r, const sd_node *n, sd_value *out) {
+    bool is_one;
+    if (!sd_int_parse(r, n->text, 0, out, &is_one)) return false;
+    return is_one || sd_render_fail(r, "a number has too many digits");
 }
 
 static bool eval_one(sd_render *r, const sd_node *n, sd_value *out) {
@@ -441,6 +289,8 @@ static bool eval_one(sd_render *r, const sd_node *n, sd_value *out) {
     case SD_N_CONST:
         *out = n->value;
         return true;
+    case SD_N_BIGINT:
+        return eval_bigint(r, n, out);
     case SD_N_NAME:
         return eval_name(r, n, out);
     case SD_N_LIST:
@@ -466,11 +316,13 @@ static bool eval_one(sd_render *r, const sd_node *n, sd_value *out) {
         return true;
     case SD_N_NEG:
     case SD_N_POS:
-        return eval_sign(r, n, out);
+        if (!sd_eval(r, n->a, &a)) return false;
+        r->line = n->line;
+        return sd_sign(r, n->kind == SD_N_NEG, &a, out);
     case SD_N_BINARY:
         if (!sd_eval(r, n->a, &a) || !sd_eval(r, n->b, &b)) return false;
         r->line = n->line;
-        return arithmetic(r, n->op, &a, &b, out);
+        return sd_arithmetic(r, n->op, &a, &b, out);
     case SD_N_COMPARE:
         return eval_compare(r, n, out);
     case SD_N_AND:

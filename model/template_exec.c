@@ -6,7 +6,7 @@ bool sd_write(sd_render *r, const char *p, size_t n) {
     return sd_put(r, r->out, p, n);
 }
 
-static sd_scope *push_scope(sd_render *r, sd_scope *parent) {
+sd_scope *sd_push_scope(sd_render *r, sd_scope *parent) {
     sd_scope *s = sd_render_alloc(r, 1, sizeof *s);
     if (s) s->parent = parent;
     return s;
@@ -14,7 +14,7 @@ static sd_scope *push_scope(sd_render *r, sd_scope *parent) {
 
 // An iteration's scope: the one before again, emptied, unless a macro still sees it.
 static sd_scope *fresh_scope(sd_render *r, sd_scope *before, sd_scope *outer) {
-    if (before == outer || before->kept) return push_scope(r, outer);
+    if (before == outer || before->kept) return sd_push_scope(r, outer);
     before->variables.n = 0;
     before->variables.slot = NULL;
     before->variables.slots = 0;
@@ -31,6 +31,8 @@ static bool assign(sd_render *r, const sd_node *to, const sd_value *v) {
         if (!sd_lookup(r, to->text, &ns, &found)) return false;
         if (!found || ns.kind != SD_V_NAMESPACE)
             return sd_render_fail(r, "\"%.*s\" is no namespace", (int)to->text.n, to->text.p);
+        if (to->attr.p[0] == '_')
+            return sd_render_fail(r, "a namespace has no name that begins with _");
         sd_value key = sd_string(to->attr.p, to->attr.n);
         return sd_dict_put(r, ns.dict, &key, v);
     }
@@ -39,97 +41,6 @@ static bool assign(sd_render *r, const sd_node *to, const sd_value *v) {
     for (int i = 0; i < to->n; i++)
         if (!assign(r, to->list[i], &l->item[i])) return false;
     return true;
-}
-
-// Runs a body in a scope of its own and gives what it wrote.
-static bool capture(sd_render *r, const sd_node *body, sd_scope *scope, sd_value *out) {
-    sd_buf text = sd_buf_make(SD_TMPL_MAX_OUTPUT), *before = r->out;
-    sd_scope *outer = r->scope;
-    if (!scope) return false;
-    r->out = &text;
-    r->scope = scope;
-    bool ok = sd_exec(r, body) != SD_FLOW_ERROR;
-    r->scope = outer;
-    r->out = before;
-    return ok ? sd_keep(r, &text, out) : sd_drop(r, &text);
-}
-
-// ---- macros
-
-static bool bind_rest(sd_render *r, sd_scope *s, const sd_macro *m, sd_args *a) {
-    size_t extra = a->n > m->node->n ? (size_t)(a->n - m->node->n) : 0;
-    sd_list *rest = sd_list_make(r, extra);
-    sd_dict *named = sd_dict_make(r, 0);
-    if (!rest || !named) return false;
-    for (size_t i = 0; i < extra; i++)
-        if (!sd_list_push(r, rest, &a->item[(size_t)m->node->n + i])) return false;
-    for (int i = 0; i < a->n_named; i++) {
-        sd_value key = sd_string(a->name[i].p, a->name[i].n);
-        if (!(a->used >> i & 1) && !sd_dict_put(r, named, &key, &a->named[i])) return false;
-    }
-    sd_value v = sd_list_value(SD_V_TUPLE, rest), k = sd_dict_value(named);
-    return sd_define(r, s, SD_STR("varargs"), &v) && sd_define(r, s, SD_STR("kwargs"), &k);
-}
-
-static bool bind(sd_render *r, sd_scope *s, const sd_macro *m, sd_args *a) {
-    sd_value v;
-    for (int i = 0; i < m->node->n; i++) {
-        const sd_node *parameter = m->node->list[i];
-        char name[64];
-        if (parameter->text.n >= sizeof name)
-            return sd_render_fail(r, "a parameter's name is too long");
-        memcpy(name, parameter->text.p, parameter->text.n);
-        name[parameter->text.n] = '\0';
-        if (!sd_arg(a, i, name, &v)) {
-            v = sd_undefined(parameter->text);
-            if (parameter->a && !sd_eval(r, parameter->a, &v)) return false; // in the macro's scope
-        }
-        if (!sd_define(r, s, parameter->text, &v)) return false;
-    }
-    if (sd_arg(a, -1, "caller", &v) && !sd_define(r, s, SD_STR("caller"), &v)) return false;
-    return bind_rest(r, s, m, a);
-}
-
-bool sd_call_macro(sd_render *r, const sd_macro *m, sd_args *a, sd_value *out) {
-    sd_scope *outer = r->scope, *s = push_scope(r, m->scope);
-    if (!s) return false;
-    if (r->depth >= SD_TMPL_MAX_CALLS) return sd_render_limit(r, "depth");
-    r->depth++;
-    r->scope = s;
-    bool ok = bind(r, s, m, a);
-    r->scope = outer;
-    ok = ok && capture(r, m->node->b, s, out);
-    r->depth--;
-    return ok;
-}
-
-static bool make_macro(sd_render *r, const sd_node *n, sd_value *out) {
-    sd_macro *m = sd_render_alloc(r, 1, sizeof *m);
-    if (!m) return false;
-    *m = (sd_macro){.name = n->text, .node = n, .scope = r->scope};
-    for (sd_scope *s = r->scope; s && !s->kept; s = s->parent) s->kept = true;
-    *out = (sd_value){.kind = SD_V_MACRO, .macro = m};
-    return true;
-}
-
-static bool call_block(sd_render *r, const sd_node *n) {
-    sd_value f, caller, text;
-    sd_args a;
-    if (!make_macro(r, n->b, &caller) || !sd_eval(r, n->a->a, &f) || !sd_eval_args(r, n->a, &a))
-        return false;
-    if (f.kind != SD_V_MACRO)
-        return sd_render_fail(r, "call takes a macro, not a %s", sd_kind_name(&f));
-    sd_str *name = sd_render_alloc(r, (size_t)a.n_named + 1, sizeof *name);
-    sd_value *named = sd_render_alloc(r, (size_t)a.n_named + 1, sizeof *named);
-    if (!name || !named) return false;
-    for (int i = 0; i < a.n_named; i++) name[i] = a.name[i], named[i] = a.named[i];
-    if (a.n_named == SD_TMPL_MAX_ARGS) return sd_render_fail(r, "a call has too many arguments");
-    name[a.n_named] = SD_STR("caller");
-    named[a.n_named] = caller;
-    a.name = name;
-    a.named = named;
-    a.n_named++;
-    return sd_call_macro(r, f.macro, &a, &text) && sd_write(r, text.s.p, text.s.n);
 }
 
 // ---- loops
@@ -166,16 +77,24 @@ static sd_flow run_loop(sd_render *r, const sd_node *n, sd_loop *loop) {
     return flow == SD_FLOW_ERROR ? flow : SD_FLOW_NEXT;
 }
 
-static sd_flow exec_for(sd_render *r, const sd_node *n) {
-    sd_value over;
+sd_flow sd_exec_loop(sd_render *r, const sd_node *n, const sd_value *over, int depth0) {
     sd_list *items;
-    if (!sd_eval(r, n->b, &over) || !sd_iterate(r, &over, &items)) return SD_FLOW_ERROR;
+    if (!sd_iterate(r, over, &items)) return SD_FLOW_ERROR;
     if (n->c && !select_items(r, n, items, &items)) return SD_FLOW_ERROR;
     if (items->n == 0) return n->n > 1 ? sd_exec(r, n->list[1]) : SD_FLOW_NEXT;
     sd_loop *loop = sd_render_alloc(r, 1, sizeof *loop);
     if (!loop) return SD_FLOW_ERROR;
-    loop->items = items;
+    bool recursive = n->uses & SD_LOOP_RECURSIVE;
+    *loop = (sd_loop){
+        .items = items, .depth0 = depth0, .node = recursive ? n : NULL, .scope = r->scope};
+    if (recursive) // it runs again in this scope, from within
+        for (sd_scope *s = r->scope; s && !s->kept; s = s->parent) s->kept = true;
     return run_loop(r, n, loop);
+}
+
+static sd_flow exec_for(sd_render *r, const sd_node *n) {
+    sd_value over;
+    return sd_eval(r, n->b, &over) ? sd_exec_loop(r, n, &over, 0) : SD_FLOW_ERROR;
 }
 
 // ---- the others
@@ -206,12 +125,12 @@ static bool filter_text(sd_render *r, const sd_node *chain, const sd_value *text
 }
 
 static bool exec_captured(sd_render *r, const sd_node *body, const sd_node *filters, sd_value *v) {
-    return capture(r, body, push_scope(r, r->scope), v) &&
+    return sd_capture(r, body, sd_push_scope(r, r->scope), v) &&
            (!filters || filter_text(r, filters, v, v));
 }
 
 static sd_flow exec_with(sd_render *r, const sd_node *n) {
-    sd_scope *outer = r->scope, *s = push_scope(r, outer);
+    sd_scope *outer = r->scope, *s = sd_push_scope(r, outer);
     sd_value v;
     if (!s) return SD_FLOW_ERROR;
     for (int i = 0; i + 1 < n->n; i += 2) // the values are seen from outside
@@ -240,9 +159,11 @@ static bool exec_simple(sd_render *r, const sd_node *n) {
     case SD_N_SCOPED:
         return exec_captured(r, n->b, NULL, &v) && sd_write(r, v.s.p, v.s.n);
     case SD_N_MACRO:
-        return make_macro(r, n, &v) && sd_define(r, r->scope, n->text, &v);
+        return sd_make_macro(r, n, &v) && sd_define(r, r->scope, n->text, &v);
     case SD_N_CALLBLOCK:
-        return call_block(r, n);
+        return sd_exec_call_block(r, n);
+    case SD_N_NAMED:
+        return sd_exec_block(r, n, n->uses & SD_BLOCK_SCOPED ? r->scope : r->globals);
     default:
         return sd_render_fail(r, "this is no statement");
     }

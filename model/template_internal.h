@@ -1,12 +1,15 @@
 // What the template's files share and nobody else sees.
 //
 //   template_lexer.c      text -> tokens, white space control
-//   template_parser.c     tokens -> expressions        template_statements.c  -> statements
+//   template_parser.c     tokens -> expressions         template_statements.c  -> statements
 //   template_value.c      values as Python has them     template_dict.c        dicts, a hash table
 //   template_text.c       texts being built, repr()     template_json.c        JSON in and out
-//   template_eval.c       expressions                   template_exec.c        statements, macros
+//   template_int.c        whole numbers of any size     template_number.c      operators
+//   template_eval.c       expressions, calls            template_exec.c        statements
+//   template_macro.c      macros, blocks, captures      template_globals.c     range, cycler, ...
 //   template_attributes.c reaching into values          template_methods*.c    by their type
-//   template_filters.c, template_sequences.c, template_tests.c
+//   template_format.c     % and format specifications   template_markup.c      escaped text
+//   template_filters*.c, template_sequences.c, template_tests.c, template_pprint.c
 #pragma once
 
 #include "base/memory.h"
@@ -48,8 +51,10 @@ typedef enum {
     SD_V_NONE,
     SD_V_BOOL,
     SD_V_INT,
+    SD_V_BIGINT, // an int beyond 64 bits
     SD_V_FLOAT,
     SD_V_STRING,
+    SD_V_BYTES,
     SD_V_LIST,
     SD_V_TUPLE,
     SD_V_DICT,
@@ -57,8 +62,34 @@ typedef enum {
     SD_V_MACRO,
     SD_V_FUNCTION,
     SD_V_METHOD,
-    SD_V_LOOP
+    SD_V_LOOP,
+    SD_V_RANGE,
+    SD_V_VIEW,     // d.keys(), d.values(), d.items()
+    SD_V_ITERATOR, // what map, select and their kind give: it can be walked once
+    SD_V_UNSAFE,   // a method that changes its object: undefined, and an error where it is called
+    SD_V_CYCLER,
+    SD_V_JOINER,
+    SD_V_SELF, // the blocks by their names
+    SD_V_BLOCK // one of them
 } sd_value_kind;
+
+typedef enum {
+    SD_OP_ADD,
+    SD_OP_SUB,
+    SD_OP_MUL,
+    SD_OP_DIV,
+    SD_OP_FLOORDIV,
+    SD_OP_MOD,
+    SD_OP_POW,
+    SD_OP_EQ,
+    SD_OP_NE,
+    SD_OP_LT,
+    SD_OP_LE,
+    SD_OP_GT,
+    SD_OP_GE,
+    SD_OP_IN,
+    SD_OP_NOT_IN
+} sd_op;
 
 typedef struct sd_value sd_value;
 typedef struct sd_render sd_render;
@@ -69,6 +100,7 @@ typedef struct sd_scope sd_scope;
 typedef struct {
     sd_value *item;
     size_t n, cap;
+    bool group; // a pair of groupby: its parts have the names grouper and list
 } sd_list;
 
 typedef struct {
@@ -77,18 +109,24 @@ typedef struct {
     size_t n, cap, slots;
 } sd_dict;
 
-typedef bool (*sd_function)(sd_render *r, const sd_args *a, sd_value *out);
+typedef bool (*sd_function)(sd_render *r, sd_args *a, sd_value *out);
 typedef bool (*sd_filter)(sd_render *r, const sd_value *in, sd_args *a, sd_value *out);
 
 typedef struct sd_macro sd_macro;
 typedef struct sd_method sd_method;
 typedef struct sd_loop sd_loop;
+typedef struct sd_bigint sd_bigint;
+typedef struct sd_range sd_range;
+typedef struct sd_walk sd_walk;
+typedef struct sd_turn sd_turn;
 
 struct sd_value {
     sd_value_kind kind;
+    bool markup; // a string that counts as escaped (markupsafe's Markup)
     union {
         bool b;
         int64_t i;
+        sd_bigint *big;
         double f;
         sd_str s; // a string; of an undefined value: the name that was looked for
         sd_list *list;
@@ -97,14 +135,17 @@ struct sd_value {
         sd_method *method;
         sd_loop *loop;
         sd_function function;
+        sd_range *range;
+        sd_walk *walk;       // a view, an iterator
+        sd_turn *turn;       // a cycler, a joiner
+        const sd_node *node; // a block
     };
 };
 
 struct sd_macro {
     sd_str name;
-    const sd_node *node;    // parameters and body
-    sd_scope *scope;        // where it was defined
-    const sd_value *caller; // of a call block
+    const sd_node *node; // parameters and body
+    sd_scope *scope;     // where it was defined
 };
 
 struct sd_method {
@@ -115,7 +156,27 @@ struct sd_method {
 struct sd_loop {
     const sd_list *items;
     size_t index0;
-    sd_list *changed; // what loop.changed() saw last
+    int depth0;          // of a recursive loop
+    const sd_node *node; // the loop that may be called; NULL: not recursive
+    sd_scope *scope;     // around it
+    sd_list *changed;    // what loop.changed() saw last
+};
+
+struct sd_range {
+    int64_t from, step;
+    size_t n;
+    int64_t to; // as it was given
+};
+
+struct sd_walk {
+    sd_list *items;
+    size_t at;        // how many were taken from an iterator
+    const char *name; // Python's
+};
+
+struct sd_turn {
+    sd_list *items; // of a joiner: the separator
+    size_t at;
 };
 
 // Arguments of a call, a filter or a test.
@@ -146,6 +207,9 @@ static inline sd_value sd_float(double f) {
 static inline sd_value sd_string(const char *p, size_t n) {
     return (sd_value){.kind = SD_V_STRING, .s = {p, n}};
 }
+static inline bool sd_is_undefined(const sd_value *v) {
+    return v->kind == SD_V_UNDEFINED || v->kind == SD_V_UNSAFE;
+}
 static inline bool sd_is_sequence(const sd_value *v) {
     return v->kind == SD_V_LIST || v->kind == SD_V_TUPLE;
 }
@@ -169,14 +233,16 @@ typedef enum {
 typedef struct {
     sd_token_kind kind;
     int line;
-    sd_str text; // of a string: its value
-    int64_t i;
+    sd_str text; // of a string: its value; of a number: without underscores
+    int64_t i;   // of an int of up to 64 bits
     double f;
+    bool wide; // an int beyond them
 } sd_token;
 
 typedef enum {
     // expressions
     SD_N_CONST,
+    SD_N_BIGINT, // the digits in text
     SD_N_NAME,
     SD_N_NSREF, // namespace attribute as a target: text.attr
     SD_N_LIST,
@@ -213,27 +279,10 @@ typedef enum {
     SD_N_FILTERBLOCK, // filter a: b
     SD_N_WITH,        // list: target, value, ...; b
     SD_N_SCOPED,      // generation: b
+    SD_N_NAMED,       // block text: b
     SD_N_BREAK,
     SD_N_CONTINUE
 } sd_node_kind;
-
-typedef enum {
-    SD_OP_ADD,
-    SD_OP_SUB,
-    SD_OP_MUL,
-    SD_OP_DIV,
-    SD_OP_FLOORDIV,
-    SD_OP_MOD,
-    SD_OP_POW,
-    SD_OP_EQ,
-    SD_OP_NE,
-    SD_OP_LT,
-    SD_OP_LE,
-    SD_OP_GT,
-    SD_OP_GE,
-    SD_OP_IN,
-    SD_OP_NOT_IN
-} sd_op;
 
 struct sd_node {
     sd_node_kind kind;
@@ -244,13 +293,20 @@ struct sd_node {
     sd_node *a, *b, *c;
     sd_node **list;
     int n, cap;
+    int uses; // of a macro: what its body names beside its parameters; of blocks and loops: kinds
 };
+
+enum { SD_USES_CALLER = 1, SD_USES_VARARGS = 2, SD_USES_KWARGS = 4 };
+enum { SD_BLOCK_SCOPED = 1, SD_BLOCK_REQUIRED = 2 };
+enum { SD_LOOP_RECURSIVE = 1 };
 
 typedef struct {
     sd_arena *arena;
     const sd_token *token; // [n], the last is SD_T_EOF
     size_t at;
     int depth, loops;
+    int uses;        // of the macro that is being parsed
+    sd_node *blocks; // all, as a list
     sd_error *err;
 } sd_parser;
 
@@ -258,6 +314,7 @@ struct sd_template {
     char *source;
     sd_arena arena; // tokens and nodes
     sd_node *body;
+    sd_node *blocks; // a list of them, or NULL
 };
 
 sd_status sd_template_lex(sd_token **tokens, size_t *n, sd_arena *arena, const char *source,
@@ -300,7 +357,8 @@ struct sd_render {
     uint64_t seed; // of the hashes
     int depth;     // of calls and blocks
     int line;      // of what is being run
-    sd_scope *scope;
+    sd_scope *scope, *globals;
+    const sd_node *blocks;
     sd_status status;
     sd_error *err;
 };
@@ -328,6 +386,12 @@ bool sd_keep(sd_render *r, sd_buf *b, sd_value *out); // moves b's text to the r
 bool sd_drop(sd_render *r, sd_buf *b);                // always false
 
 sd_flow sd_exec(sd_render *r, const sd_node *n);
+sd_scope *sd_push_scope(sd_render *r, sd_scope *parent);
+bool sd_capture(sd_render *r, const sd_node *body, sd_scope *scope, sd_value *out);
+bool sd_make_macro(sd_render *r, const sd_node *n, sd_value *out);
+bool sd_exec_call_block(sd_render *r, const sd_node *n);
+sd_flow sd_exec_loop(sd_render *r, const sd_node *n, const sd_value *over, int depth0);
+bool sd_call_loop(sd_render *r, const sd_loop *l, sd_args *a, sd_value *out);
 bool sd_eval(sd_render *r, const sd_node *n, sd_value *out);
 bool sd_eval_args(sd_render *r, const sd_node *call, sd_args *a);
 bool sd_call_value(sd_render *r, const sd_value *f, sd_args *a, sd_value *out);
@@ -348,6 +412,8 @@ bool sd_args_all_used(sd_render *r, const sd_args *a, sd_str callee);
 
 // Values
 sd_list *sd_list_make(sd_render *r, size_t cap);
+bool sd_make_walk(sd_render *r, sd_value_kind kind, sd_list *items, const char *name,
+                  sd_value *out);
 bool sd_list_push(sd_render *r, sd_list *l, const sd_value *v);
 sd_dict *sd_dict_make(sd_render *r, size_t cap);
 bool sd_dict_put(sd_render *r, sd_dict *d, const sd_value *key, const sd_value *value);
@@ -362,10 +428,12 @@ bool sd_sort(sd_render *r, sd_keyed *k, size_t n, bool reverse); // stable, by t
 sd_value sd_list_value(sd_value_kind kind, sd_list *l);
 sd_value sd_dict_value(sd_dict *d);
 bool sd_truth(const sd_value *v);
-bool sd_equal(sd_render *r, const sd_value *a, const sd_value *b, int depth);    // false: error too
-bool sd_compare(sd_render *r, const sd_value *a, const sd_value *b, int *order); // false: error
+bool sd_equal(sd_render *r, const sd_value *a, const sd_value *b, int depth); // false: error too
+/// *order: -1, 0, 1, or SD_UNORDERED where one is not a number. False: an error.
+bool sd_compare(sd_render *r, const sd_value *a, const sd_value *b, int *order);
+bool sd_satisfies(sd_op op, int order); // < <= > >=
 bool sd_contains(sd_render *r, const sd_value *in, const sd_value *what, bool *out);
-bool sd_number(const sd_value *v, double *out); // bool, int or float
+bool sd_number(sd_render *r, const sd_value *v, double *out); // int or float; see r->status
 const char *sd_kind_name(const sd_value *v);
 /// What a for loop sees: the elements of a sequence, a dict's keys, a string's characters.
 bool sd_iterate(sd_render *r, const sd_value *v, sd_list **out);
@@ -376,24 +444,76 @@ bool sd_to_text(sd_render *r, const sd_value *v, sd_buf *b, bool repr, int depth
 bool sd_text_of(sd_render *r, const sd_value *v, sd_str *out);
 void sd_format_float(char out[40], double f);  // Python's repr
 const char *sd_search(sd_str in, sd_str what); // the first place or NULL
+bool sd_search_last(sd_render *r, sd_str in, sd_str what, const char **out);
+bool sd_spend_backwards(sd_render *r, sd_str in, sd_str what); // it compares at every place
+bool sd_put_ascii(sd_render *r, sd_buf *b, sd_str s);          // escapes what is not ASCII
+bool sd_is_printable(int32_t cp);
 size_t sd_count_chars(sd_str s);
 bool sd_is_pyspace(int32_t cp);
 sd_str sd_strip(sd_str s, bool left, bool right, const sd_str *chars);
 
+// Whole numbers: bool, int, and those beyond 64 bits
+enum { SD_UNORDERED = 2 };
+bool sd_is_int(const sd_value *v);
+bool sd_small_int(const sd_value *v, int64_t *out); // false: not whole, or beyond 64 bits
+bool sd_int_is_negative(const sd_value *v);
+int sd_int_compare(const sd_value *a, const sd_value *b);
+bool sd_int_compare_float(sd_render *r, const sd_value *a, double f, int *order);
+bool sd_int_binary(sd_render *r, sd_op op, const sd_value *a, const sd_value *b, sd_value *out);
+bool sd_int_negate(sd_render *r, const sd_value *v, sd_value *out);
+double sd_int_nearly(const sd_value *v); // rounded, or infinite
+bool sd_int_to_double(sd_render *r, const sd_value *v, double *out);
+bool sd_int_from_double(sd_render *r, double f, sd_value *out); // towards 0
+bool sd_int_text(sd_render *r, sd_buf *b, const sd_value *v);
+bool sd_int_digits(sd_render *r, sd_buf *b, const sd_value *v, int base); // of its magnitude
+/// Python's int(s, base), base 0 by the prefix. *is_one: whether s is a number.
+bool sd_int_parse(sd_render *r, sd_str s, int base, sd_value *out, bool *is_one);
+bool sd_arithmetic(sd_render *r, sd_op op, const sd_value *a, const sd_value *b, sd_value *out);
+bool sd_sign(sd_render *r, bool minus, const sd_value *v, sd_value *out);
+
+// Markup: text that counts as escaped
+bool sd_escape(sd_render *r, sd_buf *b, sd_str s);
+/// v's text as a Markup takes it in: escaped unless v is one.
+bool sd_escaped_text(sd_render *r, const sd_value *v, sd_str *out);
+
 bool sd_attribute(sd_render *r, const sd_value *v, sd_str name, sd_value *out);
 bool sd_item(sd_render *r, const sd_value *v, const sd_value *index, sd_value *out);
 bool sd_slice(sd_render *r, const sd_value *v, const sd_value *bounds, sd_value *out); // [3]
-/// A dotted path ("function.name") or an index, as map(attribute=...) takes it.
-bool sd_path(sd_render *r, const sd_value *v, const sd_value *path, sd_value *out);
+/// A dotted path ("function.name"), an index or none, as map(attribute=...) takes it; what is
+/// undefined on the way becomes `otherwise` (NULL: stays).
+bool sd_path(sd_render *r, const sd_value *v, const sd_value *path, const sd_value *otherwise,
+             sd_value *out);
+/// The block of that name, to be called.
+bool sd_find_block(sd_render *r, sd_str name, sd_value *out, bool *found);
+bool sd_exec_block(sd_render *r, const sd_node *n, sd_scope *parent);
 typedef struct {
     const char *name;
     sd_filter call;
 } sd_method_row;
-extern const sd_method_row sd_string_methods[]; // ends with a row without a name
+// Each ends with a row without a name.
+extern const sd_method_row sd_string_methods[], sd_case_methods[], sd_split_methods[];
+bool sd_method_format(sd_render *r, const sd_value *in, sd_args *a, sd_value *out);
+bool sd_method_format_map(sd_render *r, const sd_value *in, sd_args *a, sd_value *out);
+bool sd_method_decode(sd_render *r, const sd_value *in, sd_args *a, sd_value *out);
 sd_filter sd_find_method(const sd_value *v, sd_str name);
-sd_filter sd_find_sequence_filter(sd_str name);
+bool sd_is_unsafe_method(const sd_value *v, sd_str name); // it would change its object
+bool sd_call_bound(sd_render *r, sd_filter method, const sd_value *self, sd_args *a, sd_value *out);
+/// A method that self has.
+bool sd_call_method(sd_render *r, const char *name, const sd_value *self, sd_args *a,
+                    sd_value *out);
+bool sd_call_joiner(sd_turn *t, sd_value *out);
+extern const sd_method_row sd_sequence_filters[], sd_number_filters[], sd_html_filters[],
+    sd_line_filters[];
+sd_filter sd_find_filter(sd_str name);
+bool sd_is_test(sd_str name);
 sd_function sd_find_global(sd_str name);
-bool sd_percent_format(sd_render *r, sd_str format, const sd_value *items, int n, sd_value *out);
+/// format % values; a tuple gives several, a dict those of %(names).
+bool sd_percent_format(sd_render *r, const sd_value *format, const sd_value *values, sd_value *out);
+/// Python's format(v, spec), appended.
+bool sd_format_value(sd_render *r, sd_buf *b, const sd_value *v, sd_str spec);
+/// %.*f and its kind of a float in the account of r: kind is one of "eEfFgG".
+bool sd_put_float(sd_render *r, sd_buf *b, double f, char kind, int precision, bool alternate);
 
 bool sd_from_json(sd_render *r, const json_t *j, int depth, sd_value *out);
+bool sd_filter_pprint(sd_render *r, const sd_value *in, sd_args *a, sd_value *out);
 bool sd_filter_tojson(sd_render *r, const sd_value *in, sd_args *a, sd_value *out);

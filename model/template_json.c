@@ -4,7 +4,6 @@
 
 #include "model/utf8.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 
@@ -125,8 +124,8 @@ static bool write_key(writer *w, const sd_value *k) {
     case SD_V_NONE:
         return sd_puts(w->r, w->b, "\"null\"");
     case SD_V_INT:
-        snprintf(text, sizeof text, "\"%" PRId64 "\"", k->i);
-        return sd_puts(w->r, w->b, text);
+    case SD_V_BIGINT:
+        return sd_putc(w->r, w->b, '"') && sd_int_text(w->r, w->b, k) && sd_putc(w->r, w->b, '"');
     case SD_V_FLOAT:
         sd_format_float(text, k->f);
         return sd_putc(w->r, w->b, '"') && sd_puts(w->r, w->b, text) && sd_putc(w->r, w->b, '"');
@@ -174,8 +173,8 @@ static bool write_value(writer *w, const sd_value *v, int depth) {
     case SD_V_BOOL:
         return sd_puts(w->r, w->b, v->b ? "true" : "false");
     case SD_V_INT:
-        snprintf(text, sizeof text, "%" PRId64, v->i);
-        return sd_puts(w->r, w->b, text);
+    case SD_V_BIGINT:
+        return sd_int_text(w->r, w->b, v);
     case SD_V_FLOAT:
         sd_format_float(text, v->f);
         return sd_puts(w->r, w->b,

@@ -226,40 +226,63 @@ static size_t digits_length(const char *p, const char *end) {
     return (size_t)(p - start);
 }
 
+// 0x1F, 0o17, 0b1: the length, 0 when it is none of these.
+static size_t prefixed_length(const char *p, const char *end) {
+    static const char digits[] = "0123456789abcdef";
+    if (end - p < 3 || p[0] != '0') return 0;
+    char mark = (char)(p[1] | 0x20);
+    size_t base = mark == 'x' ? 16 : mark == 'o' ? 8 : mark == 'b' ? 2 : 0, n = 2;
+    while (base && p + n < end) {
+        size_t at = n + (p[n] == '_' && p + n + 1 < end);
+        const char *d = memchr(digits, tolower((unsigned char)p[at]), base);
+        if (!d) break;
+        n = at + 1;
+    }
+    return n > 2 ? n : 0;
+}
+
+// The end of a number at p; *real: it has a fraction or an exponent.
+static const char *number_end(const lexer *x, bool *real) {
+    const char *p = x->p + digits_length(x->p, x->end);
+    if (x->p[-1] == '.') return p; // a.0.1
+    if (x->end - p > 1 && p[0] == '.' && isdigit((unsigned char)p[1])) {
+        p += 1 + digits_length(p + 1, x->end);
+        *real = true;
+    }
+    if (x->end - p > 1 && (*p == 'e' || *p == 'E')) {
+        const char *e = p + 1;
+        if (*e == '+' || *e == '-') e++;
+        if (e < x->end && isdigit((unsigned char)*e)) {
+            p = e + digits_length(e, x->end);
+            *real = true;
+        }
+    }
+    return p;
+}
+
 static bool number(lexer *x) {
-    char text[64];
-    size_t n = digits_length(x->p, x->end), k = 0;
-    bool real = false, after_dot = x->p[-1] == '.';
-    const char *p = x->p + n;
-    if (!after_dot) {
-        if (x->end - p > 1 && p[0] == '.' && isdigit((unsigned char)p[1])) {
-            p += 1 + digits_length(p + 1, x->end);
-            real = true;
-        }
-        if (x->end - p > 1 && (*p == 'e' || *p == 'E')) {
-            const char *e = p + 1;
-            if (*e == '+' || *e == '-') e++;
-            if (e < x->end && isdigit((unsigned char)*e)) {
-                p = e + digits_length(e, x->end);
-                real = true;
-            }
-        }
-    }
-    for (const char *q = x->p; q < p; q++) {
-        if (*q == '_') continue;
-        if (k + 1 == sizeof text) return fail(x, "a number is too long");
-        text[k++] = *q;
-    }
-    text[k] = '\0';
-    if (!real && k > 1 && text[0] == '0' && strspn(text, "0") != k)
-        return fail(x, "the number %s begins with 0", text);
-    sd_token t = {.kind = real ? SD_T_FLOAT : SD_T_INT, .line = x->line, .text = {x->p, k}};
+    enum { MAX_NUMBER = 40000 };
+    bool real = false;
+    size_t prefixed = prefixed_length(x->p, x->end), k = 0;
+    const char *p = prefixed ? x->p + prefixed : number_end(x, &real);
+    if (p - x->p > MAX_NUMBER) return fail(x, "a number is too long");
+    char *text = sd_arena_alloc(x->arena, (size_t)(p - x->p) + 1, 1);
+    if (!text) return fail(x, "out of memory");
+    for (const char *q = x->p; q < p; q++)
+        if (*q != '_') text[k++] = *q;
+    if (!real && !prefixed && k > 1 && text[0] == '0' && strspn(text, "0") != k)
+        return fail(x, "the number %.40s begins with 0", text);
+    sd_token t = {.kind = real ? SD_T_FLOAT : SD_T_INT, .line = x->line, .text = {text, k}};
     errno = 0;
     if (real)
         t.f = strtod(text, NULL);
     else
-        t.i = strtoll(text, NULL, 10);
-    if (!real && errno) return fail(x, "the number %s is too large", text);
+        t.i = strtoll(prefixed ? text + 2 : text, NULL,
+                      !prefixed                 ? 10
+                      : tolower(text[1]) == 'x' ? 16
+                      : tolower(text[1]) == 'o' ? 8
+                                                : 2);
+    t.wide = !real && errno == ERANGE;
     x->p = p;
     return add(x, t);
 }

@@ -1,54 +1,10 @@
-// The methods of strings. They work on characters, not bytes: Python's answers for text that is not
-// ASCII too.
+// The methods of strings that look for text, replace, join and pad. They work on characters, not
+// bytes: Python's answers for text that is not ASCII too.
 #include "model/template_internal.h"
 
 #include "model/utf8.h"
 
-#include <utf8proc.h>
-
-static bool method_case(sd_render *r, const sd_value *in, int how, sd_value *out) {
-    // how: 'u' upper, 'l' lower, 't' title, 'c' capitalize, 's' swapcase
-    sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
-    bool start = true;
-    if (!sd_spend(r, in->s.n / 8)) return false;
-    for (size_t i = 0; i < in->s.n;) {
-        int32_t cp;
-        char bytes[4];
-        i += (size_t)sd_utf8_next(in->s.p + i, in->s.n - i, &cp, NULL);
-        int32_t low = utf8proc_tolower(cp), up = utf8proc_toupper(cp);
-        utf8proc_category_t c = utf8proc_category(cp);
-        bool letter = c >= UTF8PROC_CATEGORY_LU && c <= UTF8PROC_CATEGORY_LT; // cased
-        bool raise =
-            how == 'u' || (how == 's' && up != cp) || ((how == 't' || how == 'c') && start);
-        const char *special = raise && cp == 0xDF ? (how == 'u' || how == 's' ? "SS" : "Ss") : NULL;
-        bool ok = special ? sd_puts(r, &b, special)
-                          : sd_put(r, &b, bytes, (size_t)sd_utf8_put(bytes, raise ? up : low));
-        if (!ok) return sd_drop(r, &b);
-        start = how == 't' ? !letter : false;
-    }
-    return sd_keep(r, &b, out);
-}
-
-static bool method_upper(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
-    (void)a;
-    return method_case(r, in, 'u', out);
-}
-static bool method_lower(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
-    (void)a;
-    return method_case(r, in, 'l', out);
-}
-static bool method_title(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
-    (void)a;
-    return method_case(r, in, 't', out);
-}
-static bool method_capitalize(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
-    (void)a;
-    return method_case(r, in, 'c', out);
-}
-static bool method_swapcase(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
-    (void)a;
-    return method_case(r, in, 's', out);
-}
+#define METHOD(name) static bool name(sd_render *r, const sd_value *in, sd_args *a, sd_value *out)
 
 static bool strip(sd_render *r, const sd_value *in, sd_args *a, bool left, bool right,
                   sd_value *out) {
@@ -70,145 +26,12 @@ static bool method_rstrip(sd_render *r, const sd_value *in, sd_args *a, sd_value
     return strip(r, in, a, false, true, out);
 }
 
-static bool push_text(sd_render *r, sd_list *l, const char *p, size_t n) {
-    sd_value v = sd_string(p, n);
-    return sd_list_push(r, l, &v);
-}
-
-// At most `max` cuts at white space, from the left; max < 0: all.
-static bool split_space(sd_render *r, sd_str s, int64_t max, sd_list *l) {
-    for (;;) {
-        s = sd_strip(s, true, false, NULL);
-        if (s.n == 0) return true;
-        size_t n = 0;
-        if (max == 0) return push_text(r, l, s.p, s.n);
-        while (n < s.n) {
-            int32_t cp;
-            int k = sd_utf8_next(s.p + n, s.n - n, &cp, NULL);
-            if (sd_is_pyspace(cp)) break;
-            n += (size_t)k;
-        }
-        if (!push_text(r, l, s.p, n)) return false;
-        s.p += n, s.n -= n;
-        if (max > 0) max--;
-    }
-}
-
-static bool split_text(sd_render *r, sd_str s, sd_str by, int64_t max, sd_list *l) {
-    for (; max != 0; max--) {
-        const char *hit = s.n ? memmem(s.p, s.n, by.p, by.n) : NULL;
-        if (!hit) break;
-        if (!push_text(r, l, s.p, (size_t)(hit - s.p))) return false;
-        s.n -= (size_t)(hit - s.p) + by.n;
-        s.p = hit + by.n;
-    }
-    return push_text(r, l, s.p, s.n);
-}
-
-static bool reverse_items(sd_list *l) {
-    for (size_t i = 0; i + 1 < l->n - i; i++) {
-        sd_value t = l->item[i];
-        l->item[i] = l->item[l->n - 1 - i];
-        l->item[l->n - 1 - i] = t;
-    }
-    return true;
-}
-
-// rsplit counts its cuts from the right.
-static bool rsplit_text(sd_render *r, sd_str s, sd_str by, int64_t max, sd_list *l) {
-    for (size_t end = s.n; max != 0 && end >= by.n;) {
-        if (memcmp(s.p + end - by.n, by.p, by.n) != 0) {
-            end--;
-            continue;
-        }
-        if (!push_text(r, l, s.p + end, s.n - end)) return false;
-        s.n = end = end - by.n;
-        max--;
-    }
-    return push_text(r, l, s.p, s.n) && reverse_items(l);
-}
-
-static bool rsplit_space(sd_render *r, sd_str s, int64_t max, sd_list *l) {
-    for (;;) {
-        s = sd_strip(s, false, true, NULL);
-        if (s.n == 0) break;
-        if (max == 0) {
-            if (!push_text(r, l, s.p, s.n)) return false;
-            break;
-        }
-        size_t at = s.n;
-        while (at > 0) {
-            size_t i = at - 1;
-            int32_t cp;
-            while (i > 0 && ((unsigned char)s.p[i] & 0xC0) == 0x80) i--;
-            sd_utf8_next(s.p + i, s.n - i, &cp, NULL);
-            if (sd_is_pyspace(cp)) break;
-            at = i;
-        }
-        if (!push_text(r, l, s.p + at, s.n - at)) return false;
-        s.n = at;
-        max--;
-    }
-    return l->n == 0 || reverse_items(l);
-}
-
-// A search from the right compares at every place.
-static bool spend_backwards(sd_render *r, sd_str in, sd_str what) {
-    return sd_spend(r, (1 + in.n / SD_TMPL_SEARCH) * (1 + what.n / SD_TMPL_BYTES_A_STEP));
-}
-
-static bool split(sd_render *r, const sd_value *in, sd_args *a, bool right, sd_value *out) {
-    sd_value by = sd_none();
-    int64_t max = -1;
-    sd_list *l = sd_list_make(r, 0);
-    sd_arg(a, 0, "sep", &by);
-    if (!l || !sd_arg_int(r, a, 1, "maxsplit", &max) || !sd_spend(r, in->s.n / SD_TMPL_SEARCH))
-        return false;
-    *out = sd_list_value(SD_V_LIST, l);
-    if (max < 0) max = -1;
-    if (by.kind == SD_V_NONE)
-        return right && max >= 0 ? rsplit_space(r, in->s, max, l) : split_space(r, in->s, max, l);
-    if (by.kind != SD_V_STRING || by.s.n == 0)
-        return sd_render_fail(r, "split takes a string that is not empty");
-    if (right && !spend_backwards(r, in->s, by.s)) return false;
-    return right && max >= 0 ? rsplit_text(r, in->s, by.s, max, l)
-                             : split_text(r, in->s, by.s, max, l);
-}
-static bool method_split(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
-    return split(r, in, a, false, out);
-}
-static bool method_rsplit(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
-    return split(r, in, a, true, out);
-}
-
-static bool is_line_end(int32_t cp) {
-    return (cp >= 0x0A && cp <= 0x0D) || (cp >= 0x1C && cp <= 0x1E) || cp == 0x85 || cp == 0x2028 ||
-           cp == 0x2029;
-}
-
-static bool method_splitlines(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
-    bool keep = sd_arg_bool(a, 0, "keepends", false);
-    sd_list *l = sd_list_make(r, 0);
-    size_t start = 0;
-    if (!l || !sd_spend(r, in->s.n / SD_TMPL_SEARCH)) return false;
-    for (size_t i = 0; i < in->s.n;) {
-        int32_t cp;
-        size_t at = i;
-        i += (size_t)sd_utf8_next(in->s.p + i, in->s.n - i, &cp, NULL);
-        if (!is_line_end(cp)) continue;
-        if (cp == '\r' && i < in->s.n && in->s.p[i] == '\n') i++;
-        if (!push_text(r, l, in->s.p + start, (keep ? i : at) - start)) return false;
-        start = i;
-    }
-    *out = sd_list_value(SD_V_LIST, l);
-    return start == in->s.n || push_text(r, l, in->s.p + start, in->s.n - start);
-}
-
 static bool ends(sd_render *r, const sd_value *in, sd_args *a, bool at_end, sd_value *out) {
     sd_value what;
     if (!sd_arg(a, 0, NULL, &what))
         return sd_render_fail(r, "startswith and endswith take a string");
-    sd_list one = {&what, 1, 1}, *all = what.kind == SD_V_TUPLE ? what.list : &one;
+    sd_list one = {.item = &what, .n = 1, .cap = 1},
+            *all = what.kind == SD_V_TUPLE ? what.list : &one;
     bool yes = false;
     for (size_t i = 0; i < all->n; i++) {
         const sd_value *v = &all->item[i];
@@ -274,6 +97,13 @@ static bool replace(sd_render *r, sd_str s, sd_str old, sd_str new, int64_t coun
     return sd_drop(r, &b);
 }
 
+// An argument as a Markup takes it in.
+static bool escaped_argument(sd_render *r, sd_args *a, int position, const char *name, sd_value *v,
+                             sd_str *out) {
+    sd_arg(a, position, name, v);
+    return sd_escaped_text(r, v, out);
+}
+
 static bool method_replace(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
     sd_str old = {0}, new = {0};
     int64_t count = -1;
@@ -281,6 +111,8 @@ static bool method_replace(sd_render *r, const sd_value *in, sd_args *a, sd_valu
     if (!sd_arg_string(r, a, 0, "old", &old) || !sd_arg_string(r, a, 1, "new", &new) ||
         !sd_arg_int(r, a, 2, "count", &count))
         return false;
+    sd_value to = sd_string(new.p, new.n);
+    if (in->markup && !escaped_argument(r, a, 1, "new", &to, &new)) return false;
     return replace(r, in->s, old, new, count, out);
 }
 
@@ -293,53 +125,95 @@ static bool method_join(sd_render *r, const sd_value *in, sd_args *a, sd_value *
     for (size_t i = 0; i < l->n; i++) {
         const sd_value *v = &l->item[i];
         bool ok = v->kind == SD_V_STRING;
-        if (!ok)
+        sd_str part = v->s;
+        if (in->markup)
+            ok = sd_escaped_text(r, v, &part);
+        else if (!ok)
             sd_render_fail(r, "join takes strings, not a %s", sd_kind_name(v));
-        else
-            ok = sd_spend(r, 1) && (i == 0 || sd_put(r, &b, in->s.p, in->s.n)) &&
-                 sd_put(r, &b, v->s.p, v->s.n);
+        ok = ok && sd_spend(r, 1) && (i == 0 || sd_put(r, &b, in->s.p, in->s.n)) &&
+             sd_put(r, &b, part.p, part.n);
         if (!ok) return sd_drop(r, &b);
     }
     return sd_keep(r, &b, out);
 }
 
-static bool find(sd_render *r, const sd_value *in, sd_args *a, bool last, bool must,
-                 sd_value *out) {
-    sd_str what = {0};
-    const char *hit = NULL;
-    if (!sd_arg_string(r, a, 0, NULL, &what) || !sd_spend(r, 1 + in->s.n / SD_TMPL_SEARCH))
-        return false;
-    if (what.n == 0) {
-        hit = last ? in->s.p + in->s.n : in->s.p;
-    } else if (!last) {
-        hit = in->s.n ? memmem(in->s.p, in->s.n, what.p, what.n) : NULL;
-    } else {
-        if (!spend_backwards(r, in->s, what)) return false;
-        for (size_t i = in->s.n >= what.n ? in->s.n - what.n + 1 : 0; i-- > 0 && !hit;)
-            if (memcmp(in->s.p + i, what.p, what.n) == 0) hit = in->s.p + i;
-    }
-    if (!hit && must) return sd_render_fail(r, "the substring is not there");
-    *out = sd_int(hit ? (int64_t)sd_count_chars((sd_str){in->s.p, (size_t)(hit - in->s.p)}) : -1);
-    return true;
-}
-static bool method_find(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
-    return find(r, in, a, false, false, out);
-}
-static bool method_rfind(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
-    return find(r, in, a, true, false, out);
-}
-static bool method_index(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
-    return find(r, in, a, false, true, out);
+// ---- looking for text
+
+bool sd_spend_backwards(sd_render *r, sd_str in, sd_str what) {
+    return sd_spend(r, (1 + in.n / SD_TMPL_SEARCH) * (1 + what.n / SD_TMPL_BYTES_A_STEP));
 }
 
-static bool method_count(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
-    sd_str what = {0};
-    int64_t n = 0;
-    const char *p = in->s.p, *end = p + in->s.n, *hit;
-    if (!sd_arg_string(r, a, 0, NULL, &what) || !sd_spend(r, 1 + in->s.n / SD_TMPL_SEARCH))
+bool sd_search_last(sd_render *r, sd_str in, sd_str what, const char **out) {
+    *out = NULL;
+    if (what.n > in.n) return true;
+    if (!sd_spend_backwards(r, in, what)) return false;
+    for (size_t i = in.n - what.n + 1; i-- > 0 && !*out;)
+        if (what.n == 0 || memcmp(in.p + i, what.p, what.n) == 0) *out = in.p + i;
+    return true;
+}
+
+// The part between the characters start and end, as arguments 1 and 2 give them; *from: how many
+// characters are before it. *outside: start is beyond the end, where not even "" is found.
+static bool part_of(sd_render *r, const sd_value *in, sd_args *a, sd_str *out, size_t *from,
+                    bool *outside) {
+    sd_value bounds[3] = {sd_none(), sd_none(), sd_none()}, part;
+    int64_t n = 0, i = 0;
+    *out = in->s;
+    *from = 0;
+    *outside = false;
+    if (a->n < 2) return true;
+    bounds[0] = a->item[1];
+    if (a->n > 2) bounds[1] = a->item[2];
+    if (!sd_length(r, in, &n) || !sd_slice(r, in, bounds, &part)) return false;
+    if (sd_small_int(&bounds[0], &i) && i < 0) i = i + n > 0 ? i + n : 0;
+    *outside = i > n;
+    *from = (size_t)(i < n ? i : n);
+    *out = part.s;
+    return true;
+}
+
+static bool find(sd_render *r, const sd_value *in, sd_args *a, bool last, bool must,
+                 sd_value *out) {
+    sd_str what = {0}, s;
+    size_t before;
+    bool outside;
+    if (a->n < 1) return sd_render_fail(r, "find and index take a string");
+    if (!sd_arg_string(r, a, 0, NULL, &what) || !part_of(r, in, a, &s, &before, &outside) ||
+        !sd_spend(r, 1 + s.n / SD_TMPL_SEARCH))
         return false;
+    const char *hit = sd_search(s, what);
+    if (last && !sd_search_last(r, s, what, &hit)) return false;
+    if (outside) hit = NULL;
+    if (!hit && must) return sd_render_fail(r, "the substring is not there");
+    *out = sd_int(-1);
+    if (hit) *out = sd_int((int64_t)(before + sd_count_chars((sd_str){s.p, (size_t)(hit - s.p)})));
+    return true;
+}
+METHOD(method_find) {
+    return find(r, in, a, false, false, out);
+}
+METHOD(method_rfind) {
+    return find(r, in, a, true, false, out);
+}
+METHOD(method_index) {
+    return find(r, in, a, false, true, out);
+}
+METHOD(method_rindex) {
+    return find(r, in, a, true, true, out);
+}
+
+METHOD(method_count) {
+    sd_str what = {0}, s;
+    size_t before;
+    bool outside;
+    int64_t n = 0;
+    if (a->n < 1) return sd_render_fail(r, "count takes a string");
+    if (!sd_arg_string(r, a, 0, NULL, &what) || !part_of(r, in, a, &s, &before, &outside) ||
+        !sd_spend(r, 1 + s.n / SD_TMPL_SEARCH))
+        return false;
+    const char *p = s.p, *end = p + s.n, *hit;
     if (what.n == 0)
-        n = (int64_t)sd_count_chars(in->s) + 1;
+        n = outside ? 0 : (int64_t)sd_count_chars(s) + 1;
     else
         for (; p < end && (hit = memmem(p, (size_t)(end - p), what.p, what.n)); p = hit + what.n)
             n++;
@@ -347,58 +221,102 @@ static bool method_count(sd_render *r, const sd_value *in, sd_args *a, sd_value 
     return true;
 }
 
-// All characters satisfy `want` and there is one; for islower and isupper cased ones count.
-static bool all_are(const sd_value *in, char want, sd_value *out) {
-    bool all = true, any = false;
-    for (size_t i = 0; i < in->s.n;) {
-        int32_t cp;
-        i += (size_t)sd_utf8_next(in->s.p + i, in->s.n - i, &cp, NULL);
-        utf8proc_category_t c = utf8proc_category(cp);
-        bool letter = c >= UTF8PROC_CATEGORY_LU && c <= UTF8PROC_CATEGORY_LO;
-        bool digit = c == UTF8PROC_CATEGORY_ND;
-        bool low = c == UTF8PROC_CATEGORY_LL,
-             up = c == UTF8PROC_CATEGORY_LU || c == UTF8PROC_CATEGORY_LT;
-        bool yes = want == 'a'   ? letter
-                   : want == 'd' ? digit
-                   : want == 'n'
-                       ? letter || (c >= UTF8PROC_CATEGORY_ND && c <= UTF8PROC_CATEGORY_NO)
-                   : want == 's' ? sd_is_pyspace(cp)
-                   : want == 'l' ? low
-                                 : up;
-        any |= yes;
-        if (want == 'l')
-            all &= !up;
-        else if (want == 'u')
-            all &= !low;
-        else
-            all &= yes;
-    }
-    *out = sd_bool(all && any);
+// ---- padding
+
+static bool read_width(sd_render *r, sd_args *a, size_t *out) {
+    int64_t width = 0;
+    *out = 0;
+    if (a->n + a->n_named < 1) return sd_render_fail(r, "a width is missing");
+    if (!sd_arg_int(r, a, 0, "width", &width)) return false;
+    *out = width > 0 ? (size_t)width : 0;
     return true;
 }
-#define CHARACTER_TEST(name, want)                                                                 \
-    static bool name(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {                \
-        (void)a;                                                                                   \
-        return sd_spend(r, in->s.n / SD_TMPL_SEARCH) && all_are(in, want, out);                    \
-    }
-CHARACTER_TEST(method_isalpha, 'a')
-CHARACTER_TEST(method_isdigit, 'd')
-CHARACTER_TEST(method_isalnum, 'n')
-CHARACTER_TEST(method_isspace, 's')
-CHARACTER_TEST(method_islower, 'l')
-CHARACTER_TEST(method_isupper, 'u')
 
-const sd_method_row sd_string_methods[] = {{"upper", method_upper},
-                                           {"lower", method_lower},
-                                           {"title", method_title},
-                                           {"capitalize", method_capitalize},
-                                           {"swapcase", method_swapcase},
-                                           {"strip", method_strip},
+static bool pad(sd_render *r, const sd_value *in, sd_args *a, char side, sd_value *out) {
+    sd_str fill = SD_STR(" ");
+    size_t width, chars = sd_count_chars(in->s);
+    sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
+    if (!read_width(r, a, &width) || !sd_arg_string(r, a, 1, NULL, &fill)) return false;
+    if (sd_count_chars(fill) != 1) return sd_render_fail(r, "a text is filled with one character");
+    size_t room = width > chars ? width - chars : 0;
+    // As Python has it: the odd one stands left where the width is odd.
+    size_t left = side == 'c' ? room / 2 + (room & width & 1) : side == 'r' ? room : 0;
+    if (sd_put_times(r, &b, fill, left) && sd_put(r, &b, in->s.p, in->s.n) &&
+        sd_put_times(r, &b, fill, room - left))
+        return sd_keep(r, &b, out);
+    return sd_drop(r, &b);
+}
+METHOD(method_center) {
+    return pad(r, in, a, 'c', out);
+}
+METHOD(method_ljust) {
+    return pad(r, in, a, 'l', out);
+}
+METHOD(method_rjust) {
+    return pad(r, in, a, 'r', out);
+}
+
+METHOD(method_zfill) {
+    size_t width, chars = sd_count_chars(in->s);
+    sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
+    if (!read_width(r, a, &width)) return false;
+    size_t sign = in->s.n && (in->s.p[0] == '+' || in->s.p[0] == '-');
+    if (sd_put(r, &b, in->s.p, sign) &&
+        sd_put_times(r, &b, SD_STR("0"), width > chars ? width - chars : 0) &&
+        sd_put(r, &b, in->s.p + sign, in->s.n - sign))
+        return sd_keep(r, &b, out);
+    return sd_drop(r, &b);
+}
+
+METHOD(method_expandtabs) {
+    int64_t size = 8, column = 0;
+    sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
+    if (!sd_arg_int(r, a, 0, "tabsize", &size) || !sd_spend(r, in->s.n / SD_TMPL_SEARCH))
+        return false;
+    for (size_t i = 0; i < in->s.n; i++) {
+        char c = in->s.p[i];
+        int64_t n = size > 0 ? size - column % size : 0;
+        bool ok = c == '\t' ? sd_put_times(r, &b, SD_STR(" "), (size_t)n) : sd_putc(r, &b, c);
+        if (!ok) return sd_drop(r, &b);
+        if (c == '\t')
+            column += n;
+        else if (c == '\n' || c == '\r')
+            column = 0;
+        else
+            column += ((unsigned char)c & 0xC0) != 0x80;
+    }
+    return sd_keep(r, &b, out);
+}
+
+// ---- bytes
+
+METHOD(method_encode) {
+    sd_str name = SD_STR("utf-8");
+    if (!sd_arg_string(r, a, 0, "encoding", &name)) return false;
+    bool ascii = sd_str_is(name, "ascii");
+    if (!ascii && !sd_str_is(name, "utf-8") && !sd_str_is(name, "utf8") &&
+        !sd_str_is(name, "UTF-8"))
+        return sd_render_fail(r, "encode knows utf-8 and ascii, not \"%.*s\"",
+                              (int)(name.n < 40 ? name.n : 40), name.p);
+    for (size_t i = 0; ascii && i < in->s.n; i++)
+        if ((unsigned char)in->s.p[i] > 0x7F) return sd_render_fail(r, "the text is not ASCII");
+    *out = sd_string(in->s.p, in->s.n);
+    out->kind = SD_V_BYTES;
+    return sd_spend_bytes(r, in->s.n);
+}
+
+bool sd_method_decode(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
+    sd_str name = SD_STR("utf-8");
+    if (!sd_arg_string(r, a, 0, "encoding", &name)) return false;
+    if (sd_utf8_valid_prefix(in->s.p, in->s.n) != in->s.n)
+        return sd_render_fail(r, "the bytes are not UTF-8");
+    *out = sd_string(in->s.p, in->s.n);
+    return sd_spend(r, in->s.n / SD_TMPL_SEARCH);
+}
+
+const sd_method_row sd_string_methods[] = {{"strip", method_strip},
                                            {"lstrip", method_lstrip},
                                            {"rstrip", method_rstrip},
-                                           {"split", method_split},
-                                           {"rsplit", method_rsplit},
-                                           {"splitlines", method_splitlines},
                                            {"startswith", method_startswith},
                                            {"endswith", method_endswith},
                                            {"removeprefix", method_removeprefix},
@@ -408,12 +326,14 @@ const sd_method_row sd_string_methods[] = {{"upper", method_upper},
                                            {"find", method_find},
                                            {"rfind", method_rfind},
                                            {"index", method_index},
+                                           {"rindex", method_rindex},
                                            {"count", method_count},
-                                           {"isalpha", method_isalpha},
-                                           {"isdigit", method_isdigit},
-                                           {"isdecimal", method_isdigit},
-                                           {"isalnum", method_isalnum},
-                                           {"isspace", method_isspace},
-                                           {"islower", method_islower},
-                                           {"isupper", method_isupper},
+                                           {"center", method_center},
+                                           {"ljust", method_ljust},
+                                           {"rjust", method_rjust},
+                                           {"zfill", method_zfill},
+                                           {"expandtabs", method_expandtabs},
+                                           {"encode", method_encode},
+                                           {"format", sd_method_format},
+                                           {"format_map", sd_method_format_map},
                                            {NULL, NULL}};

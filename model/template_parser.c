@@ -158,18 +158,24 @@ static sd_node *dict_literal(sd_parser *p) {
 }
 
 static sd_node *strings(sd_parser *p) { // those that stand side by side are one
-    sd_node *n = constant(p, sd_string(here(p)->text.p, here(p)->text.n));
-    next(p);
-    while (n && here(p)->kind == SD_T_STRING) {
-        sd_str a = n->value.s, b = here(p)->text;
-        char *joined = sd_arena_alloc(p->arena, a.n + b.n + 1, 1);
-        if (!joined) return sd_parse_fail(p, "out of memory");
-        memcpy(joined, a.p, a.n);
-        memcpy(joined + a.n, b.p, b.n);
-        n->value = sd_string(joined, a.n + b.n);
-        next(p);
+    size_t total = 0, at = 0;
+    sd_node *n = constant(p, sd_none());
+    for (size_t i = p->at; p->token[i].kind == SD_T_STRING; i++) total += p->token[i].text.n;
+    char *joined = sd_arena_alloc(p->arena, total + 1, 1);
+    if (!n || !joined) return sd_parse_fail(p, "out of memory");
+    for (; here(p)->kind == SD_T_STRING; next(p)) {
+        memcpy(joined + at, here(p)->text.p, here(p)->text.n);
+        at += here(p)->text.n;
     }
+    n->value = sd_string(joined, total);
     return n;
+}
+
+// A macro gets what is passed to it beside its parameters only where its body names it.
+static void note_use(sd_parser *p, sd_str name) {
+    if (sd_str_is(name, "caller")) p->uses |= SD_USES_CALLER;
+    if (sd_str_is(name, "varargs")) p->uses |= SD_USES_VARARGS;
+    if (sd_str_is(name, "kwargs")) p->uses |= SD_USES_KWARGS;
 }
 
 static sd_node *word(sd_parser *p, bool target) {
@@ -189,6 +195,7 @@ static sd_node *word(sd_parser *p, bool target) {
         n = sd_parse_node(p, SD_N_NAME, t->line);
     }
     if (n) n->text = t->text;
+    note_use(p, t->text);
     return n;
 }
 
@@ -199,6 +206,7 @@ sd_node *sd_parse_primary(sd_parser *p, bool target) {
     if (t->kind == SD_T_STRING) return strings(p);
     if (t->kind == SD_T_INT || t->kind == SD_T_FLOAT) {
         n = constant(p, t->kind == SD_T_INT ? sd_int(t->i) : sd_float(t->f));
+        if (n && t->wide) n->kind = SD_N_BIGINT, n->text = t->text;
         next(p);
         return n;
     }

@@ -97,8 +97,7 @@ static sd_node *parse_for(sd_parser *p, int line) {
     if (!sd_parse_skip_word(p, "in")) return sd_parse_fail(p, "for without in");
     if (!(n->b = sd_parse_tuple(p, false, "recursive"))) return NULL;
     if (sd_parse_skip_word(p, "if") && !(n->c = sd_parse_expression(p))) return NULL;
-    if (sd_parse_at_word(p, "recursive"))
-        return sd_parse_fail(p, "recursive loops are not supported");
+    if (sd_parse_skip_word(p, "recursive")) n->uses = SD_LOOP_RECURSIVE;
     if (!expect_end(p)) return NULL;
     p->loops++;
     part = body(p, ends);
@@ -166,10 +165,13 @@ static bool signature(sd_parser *p, sd_node *n) {
 }
 
 static sd_node *macro_body(sd_parser *p, sd_node *macro, const char *end) {
-    int loops = p->loops;
+    int loops = p->loops, uses = p->uses;
     p->loops = 0; // break does not leave a macro
+    p->uses = 0;
     macro->b = whole_body(p, end);
+    macro->uses = p->uses;
     p->loops = loops;
+    p->uses |= uses;
     return macro->b ? sd_parse_done(p, macro) : NULL;
 }
 
@@ -225,7 +227,54 @@ static sd_node *parse_generation(sd_parser *p, int line) {
     return n ? macro_body(p, n, "endgeneration") : NULL;
 }
 
+// {% print a, b %} writes each.
+static sd_node *parse_print(sd_parser *p, int line) {
+    sd_node *block = sd_parse_node(p, SD_N_BLOCK, line);
+    while (block && here(p)->kind != SD_T_BLOCK_END) {
+        if (block->n && !sd_parse_expect_op(p, ",")) return NULL;
+        sd_node *n = sd_parse_node(p, SD_N_OUTPUT, line);
+        if (!n || !(n->a = sd_parse_expression(p)) || !sd_parse_done(p, n) ||
+            !sd_parse_add(p, block, n))
+            return NULL;
+    }
+    return block && expect_end(p) ? sd_parse_done(p, block) : NULL;
+}
+
+static bool known_block(sd_parser *p, sd_str name) {
+    for (int i = 0; i < p->blocks->n; i++)
+        if (sd_str_eq(p->blocks->list[i]->text, name))
+            return sd_parse_fail(p, "the block \"%.*s\" stands there twice",
+                                 (int)(name.n < 40 ? name.n : 40), name.p) == NULL;
+    return false;
+}
+
+// block name [scoped] [required] ... endblock [name]
+static sd_node *parse_block(sd_parser *p, int line) {
+    enum { MAX_BLOCKS = 1000 }; // each name is compared with all
+    static const char *const ends[] = {"endblock", NULL};
+    sd_node *n = sd_parse_node(p, SD_N_NAMED, line);
+    if (!p->blocks) p->blocks = sd_parse_node(p, SD_N_BLOCK, line);
+    if (!n || !p->blocks) return NULL;
+    if (here(p)->kind != SD_T_NAME) return sd_parse_fail(p, "block without a name");
+    n->text = here(p)->text;
+    p->at++;
+    if (known_block(p, n->text)) return NULL;
+    if (p->blocks->n == MAX_BLOCKS) return sd_parse_fail(p, "more than %d blocks", MAX_BLOCKS);
+    if (sd_parse_skip_word(p, "scoped")) n->uses |= SD_BLOCK_SCOPED;
+    if (sd_parse_skip_word(p, "required")) n->uses |= SD_BLOCK_REQUIRED;
+    if (!expect_end(p)) return NULL;
+    int loops = p->loops;
+    p->loops = 0;
+    n->b = body(p, ends);
+    p->loops = loops;
+    if (!n->b || !sd_parse_add(p, p->blocks, n)) return NULL;
+    p->at++; // endblock
+    if (here(p)->kind == SD_T_NAME && sd_str_eq(here(p)->text, n->text)) p->at++;
+    return expect_end(p) ? sd_parse_done(p, n) : NULL;
+}
+
 static sd_node *statement(sd_parser *p) {
+    static const char *const others[] = {"include", "import", "from", "extends"};
     const sd_token *t = here(p);
     int line = t->line;
     if (t->kind != SD_T_NAME) return sd_parse_fail(p, "a tag begins without a word");
@@ -240,7 +289,13 @@ static sd_node *statement(sd_parser *p) {
     if (sd_str_is(t->text, "generation")) return parse_generation(p, line);
     if (sd_str_is(t->text, "break")) return parse_jump(p, line, SD_N_BREAK);
     if (sd_str_is(t->text, "continue")) return parse_jump(p, line, SD_N_CONTINUE);
+    if (sd_str_is(t->text, "print")) return parse_print(p, line);
+    if (sd_str_is(t->text, "block")) return parse_block(p, line);
     p->at--;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (sd_str_is(t->text, others[i]))
+            return sd_parse_fail(p, "the tag \"%s\" needs other templates, and a model has one",
+                                 others[i]);
     return sd_parse_fail(p, "the tag \"%.*s\" is not supported",
                          (int)(t->text.n < 40 ? t->text.n : 40), t->text.p);
 }

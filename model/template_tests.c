@@ -1,22 +1,41 @@
 // Tests: what stands after "is".
 #include "model/template_internal.h"
 
-static bool is_whole(const sd_value *v, int64_t *out) {
-    *out = v->kind == SD_V_INT ? v->i : v->b;
-    return v->kind == SD_V_INT || v->kind == SD_V_BOOL;
-}
-
 static bool one(sd_render *r, sd_args *a, sd_str name, sd_value *out) {
     return sd_arg(a, 0, NULL, out) ||
            sd_render_fail(r, "the test \"%.*s\" takes a value", (int)name.n, name.p);
 }
 
+static bool is_kind_of(sd_value_kind k, const sd_value_kind *kinds, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (kinds[i] == k) return true;
+    return false;
+}
+#define ANY_OF(k, ...)                                                                             \
+    is_kind_of(k, (const sd_value_kind[]){__VA_ARGS__},                                            \
+               sizeof((sd_value_kind[]){__VA_ARGS__}) / sizeof(sd_value_kind))
+
+static bool collection_test(sd_str name, sd_value_kind k, bool *out) {
+    if (sd_str_is(name, "sequence"))
+        *out = ANY_OF(k, SD_V_STRING, SD_V_BYTES, SD_V_LIST, SD_V_TUPLE, SD_V_DICT, SD_V_RANGE,
+                      SD_V_UNDEFINED, SD_V_UNSAFE);
+    else if (sd_str_is(name, "iterable"))
+        *out = ANY_OF(k, SD_V_STRING, SD_V_BYTES, SD_V_LIST, SD_V_TUPLE, SD_V_DICT, SD_V_RANGE,
+                      SD_V_UNDEFINED, SD_V_UNSAFE, SD_V_LOOP, SD_V_VIEW, SD_V_ITERATOR);
+    else if (sd_str_is(name, "callable"))
+        *out = ANY_OF(k, SD_V_MACRO, SD_V_FUNCTION, SD_V_METHOD, SD_V_UNDEFINED, SD_V_UNSAFE,
+                      SD_V_LOOP, SD_V_JOINER, SD_V_BLOCK);
+    else
+        return false;
+    return true;
+}
+
 static bool kind_test(sd_str name, const sd_value *v, bool *out) {
     sd_value_kind k = v->kind;
     if (sd_str_is(name, "defined"))
-        *out = k != SD_V_UNDEFINED;
+        *out = !sd_is_undefined(v);
     else if (sd_str_is(name, "undefined"))
-        *out = k == SD_V_UNDEFINED;
+        *out = sd_is_undefined(v);
     else if (sd_str_is(name, "none"))
         *out = k == SD_V_NONE;
     else if (sd_str_is(name, "boolean"))
@@ -26,27 +45,19 @@ static bool kind_test(sd_str name, const sd_value *v, bool *out) {
     else if (sd_str_is(name, "false"))
         *out = k == SD_V_BOOL && !v->b;
     else if (sd_str_is(name, "integer"))
-        *out = k == SD_V_INT;
+        *out = k == SD_V_INT || k == SD_V_BIGINT;
     else if (sd_str_is(name, "float"))
         *out = k == SD_V_FLOAT;
     else if (sd_str_is(name, "number"))
-        *out = k == SD_V_INT || k == SD_V_FLOAT || k == SD_V_BOOL;
+        *out = sd_is_int(v) || k == SD_V_FLOAT;
     else if (sd_str_is(name, "string"))
         *out = k == SD_V_STRING;
     else if (sd_str_is(name, "mapping"))
         *out = k == SD_V_DICT;
-    else if (sd_str_is(name, "sequence"))
-        *out = k == SD_V_STRING || k == SD_V_LIST || k == SD_V_TUPLE || k == SD_V_DICT ||
-               k == SD_V_UNDEFINED;
-    else if (sd_str_is(name, "iterable"))
-        *out = k == SD_V_STRING || k == SD_V_LIST || k == SD_V_TUPLE || k == SD_V_DICT ||
-               k == SD_V_UNDEFINED || k == SD_V_LOOP;
-    else if (sd_str_is(name, "callable"))
-        *out = k == SD_V_MACRO || k == SD_V_FUNCTION || k == SD_V_METHOD || k == SD_V_UNDEFINED;
     else if (sd_str_is(name, "escaped"))
-        *out = false;
+        *out = k == SD_V_STRING && v->markup;
     else
-        return false;
+        return collection_test(name, k, out);
     return true;
 }
 
@@ -60,19 +71,13 @@ static bool case_test(sd_render *r, const sd_value *v, const char *method, bool 
     return true;
 }
 
+// even, odd, divisibleby: value % number, as Python has it.
 static bool number_test(sd_render *r, sd_str name, const sd_value *v, sd_args *a, bool *out) {
-    int64_t i, by = 2;
-    sd_value divisor;
-    if (!is_whole(v, &i))
-        return sd_render_fail(r, "the test \"%.*s\" does not take a %s", (int)name.n, name.p,
-                              sd_kind_name(v));
-    if (sd_str_is(name, "divisibleby")) {
-        if (!one(r, a, name, &divisor)) return false;
-        if (!is_whole(&divisor, &by) || by == 0) return sd_render_fail(r, "division by zero");
-    }
-    bool divides = by == -1 || i % by == 0;
-    *out = divides != sd_str_is(name, "odd");
-    return true;
+    sd_value by = sd_int(2), rest, wanted = sd_int(sd_str_is(name, "odd"));
+    if (sd_str_is(name, "divisibleby") && !one(r, a, name, &by)) return false;
+    if (!sd_arithmetic(r, SD_OP_MOD, v, &by, &rest)) return false;
+    *out = sd_equal(r, &rest, &wanted, 0);
+    return r->status == SD_OK;
 }
 
 // -1: none of these; else whether order satisfies it, for ==, !=, <, <=, >, >=.
@@ -96,13 +101,23 @@ static bool same(const sd_value *a, const sd_value *b) {
     case SD_V_INT:
         return a->i == b->i;
     case SD_V_STRING:
-        return sd_str_eq(a->s, b->s);
+        return sd_str_eq(a->s, b->s) && a->markup == b->markup;
     case SD_V_FLOAT:
     case SD_V_UNDEFINED:
         return false;
     default:
         return a->list == b->list;
     }
+}
+
+bool sd_is_test(sd_str name) {
+    static const char *const others[] = {"in",  "sameas", "lower",       "upper", "even",
+                                         "odd", "filter", "divisibleby", "test"};
+    sd_value none = sd_none();
+    bool unused;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (sd_str_is(name, others[i])) return true;
+    return kind_test(name, &none, &unused) || order_test(name) >= 0;
 }
 
 bool sd_apply_test(sd_render *r, sd_str name, const sd_value *in, sd_args *a, bool *out) {
@@ -118,10 +133,7 @@ bool sd_apply_test(sd_render *r, sd_str name, const sd_value *in, sd_args *a, bo
             return r->status == SD_OK;
         }
         if (!sd_compare(r, in, &other, &order)) return false;
-        *out = which == 2   ? order < 0
-               : which == 3 ? order <= 0
-               : which == 4 ? order > 0
-                            : order >= 0;
+        *out = sd_satisfies((sd_op)(SD_OP_LT + which - 2), order);
         return true;
     }
     if (sd_str_is(name, "in")) return one(r, a, name, &other) && sd_contains(r, &other, in, out);
@@ -134,5 +146,10 @@ bool sd_apply_test(sd_render *r, sd_str name, const sd_value *in, sd_args *a, bo
     if (sd_str_is(name, "upper")) return case_test(r, in, "isupper", out);
     if (sd_str_is(name, "even") || sd_str_is(name, "odd") || sd_str_is(name, "divisibleby"))
         return number_test(r, name, in, a, out);
-    return sd_render_fail(r, "there is no test \"%.*s\"", (int)name.n, name.p);
+    if (sd_str_is(name, "filter") || sd_str_is(name, "test")) {
+        *out = in->kind == SD_V_STRING &&
+               (sd_str_is(name, "filter") ? sd_find_filter(in->s) != NULL : sd_is_test(in->s));
+        return true;
+    }
+    return sd_render_fail(r, "there is no test \"%.*s\"", (int)(name.n < 64 ? name.n : 64), name.p);
 }

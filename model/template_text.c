@@ -3,7 +3,6 @@
 
 #include "model/utf8.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <utf8proc.h>
@@ -114,7 +113,7 @@ void sd_format_float(char out[40], double f) {
     memcpy(out, digits, sizeof digits); // "1e+16", as Python writes it
 }
 
-static bool printable(int32_t cp) {
+bool sd_is_printable(int32_t cp) {
     utf8proc_category_t c = utf8proc_category(cp);
     return cp == ' ' ||
            !(c == UTF8PROC_CATEGORY_CN || c == UTF8PROC_CATEGORY_CC || c == UTF8PROC_CATEGORY_CF ||
@@ -132,13 +131,14 @@ static bool put_code(sd_render *r, sd_buf *b, const char *format, unsigned code)
 }
 #pragma GCC diagnostic pop
 
-static bool repr_string(sd_render *r, sd_buf *b, sd_str s) {
+static bool put_quoted(sd_render *r, sd_buf *b, sd_str s, bool bytes) {
     bool single = memchr(s.p, '\'', s.n) != NULL, twice = memchr(s.p, '"', s.n) != NULL;
     char quote = single && !twice ? '"' : '\'';
-    bool ok = sd_putc(r, b, quote);
+    bool ok = sd_spend(r, s.n / SD_TMPL_SEARCH) && sd_putc(r, b, quote);
     for (size_t i = 0; ok && i < s.n;) {
         int32_t cp;
         size_t n = (size_t)sd_utf8_next(s.p + i, s.n - i, &cp, NULL);
+        if (bytes) cp = (unsigned char)s.p[i], n = 1;
         if (cp == quote || cp == '\\')
             ok = sd_putc(r, b, '\\') && sd_putc(r, b, (char)cp);
         else if (cp == '\n')
@@ -147,7 +147,7 @@ static bool repr_string(sd_render *r, sd_buf *b, sd_str s) {
             ok = sd_puts(r, b, "\\r");
         else if (cp == '\t')
             ok = sd_puts(r, b, "\\t");
-        else if (printable(cp))
+        else if (bytes ? cp >= 0x20 && cp < 0x7F : sd_is_printable(cp))
             ok = sd_put(r, b, s.p + i, n);
         else if (cp < 0x100)
             ok = put_code(r, b, "\\x%02x", (unsigned)cp);
@@ -158,6 +158,67 @@ static bool repr_string(sd_render *r, sd_buf *b, sd_str s) {
         i += n;
     }
     return ok && sd_putc(r, b, quote);
+}
+
+static bool repr_string(sd_render *r, sd_buf *b, const sd_value *v) {
+    if (!v->markup) return put_quoted(r, b, v->s, false);
+    return sd_puts(r, b, "Markup(") && put_quoted(r, b, v->s, false) && sd_putc(r, b, ')');
+}
+
+bool sd_put_ascii(sd_render *r, sd_buf *b, sd_str s) {
+    bool ok = sd_spend(r, s.n / SD_TMPL_SEARCH);
+    for (size_t i = 0; ok && i < s.n;) {
+        int32_t cp;
+        size_t n = (size_t)sd_utf8_next(s.p + i, s.n - i, &cp, NULL);
+        ok = cp < 0x80      ? sd_put(r, b, s.p + i, n)
+             : cp < 0x100   ? put_code(r, b, "\\x%02x", (unsigned)cp)
+             : cp < 0x10000 ? put_code(r, b, "\\u%04x", (unsigned)cp)
+                            : put_code(r, b, "\\U%08x", (unsigned)cp);
+        i += n;
+    }
+    return ok;
+}
+
+static bool repr_bytes(sd_render *r, sd_buf *b, sd_str s) {
+    return sd_putc(r, b, 'b') && put_quoted(r, b, s, true);
+}
+
+static bool text_of_range(sd_render *r, const sd_range *g, sd_buf *b) {
+    char text[80];
+    if (g->step == 1)
+        snprintf(text, sizeof text, "range(%lld, %lld)", (long long)g->from, (long long)g->to);
+    else
+        snprintf(text, sizeof text, "range(%lld, %lld, %lld)", (long long)g->from, (long long)g->to,
+                 (long long)g->step);
+    return sd_puts(r, b, text);
+}
+
+// The objects of Jinja that have a text which does not name their address.
+static bool text_of_object(sd_render *r, const sd_value *v, sd_buf *b, int depth) {
+    char text[64];
+    sd_value part;
+    switch (v->kind) {
+    case SD_V_NAMESPACE:
+        part = sd_dict_value(v->dict);
+        return sd_puts(r, b, "<Namespace ") && sd_to_text(r, &part, b, true, depth + 1) &&
+               sd_putc(r, b, '>');
+    case SD_V_MACRO:
+        part = sd_string(v->macro->name.p, v->macro->name.n);
+        if (!v->macro->name.n) return sd_puts(r, b, "<Macro anonymous>");
+        return sd_puts(r, b, "<Macro ") && put_quoted(r, b, part.s, false) && sd_putc(r, b, '>');
+    case SD_V_LOOP:
+        snprintf(text, sizeof text, "<LoopContext %zu/%zu>", v->loop->index0 + 1,
+                 v->loop->items->n);
+        return sd_puts(r, b, text);
+    case SD_V_RANGE:
+        return text_of_range(r, v->range, b);
+    case SD_V_VIEW:
+        part = sd_list_value(SD_V_LIST, v->walk->items);
+        return sd_puts(r, b, v->walk->name) && sd_putc(r, b, '(') &&
+               sd_to_text(r, &part, b, true, depth + 1) && sd_putc(r, b, ')');
+    default:
+        return sd_render_fail(r, "a %s has no text", sd_kind_name(v));
+    }
 }
 
 static bool text_of_parts(sd_render *r, const sd_value *v, sd_buf *b, int depth) {
@@ -183,6 +244,7 @@ bool sd_to_text(sd_render *r, const sd_value *v, sd_buf *b, bool repr, int depth
     if (!sd_spend(r, 1)) return false;
     switch (v->kind) {
     case SD_V_UNDEFINED:
+    case SD_V_UNSAFE:
         ok = !repr || sd_puts(r, b, "Undefined");
         break;
     case SD_V_NONE:
@@ -192,16 +254,18 @@ bool sd_to_text(sd_render *r, const sd_value *v, sd_buf *b, bool repr, int depth
         ok = sd_puts(r, b, v->b ? "True" : "False");
         break;
     case SD_V_INT:
-        snprintf(number, sizeof number, "%" PRId64, v->i);
-        ok = sd_puts(r, b, number);
+    case SD_V_BIGINT:
+        ok = sd_int_text(r, b, v);
         break;
     case SD_V_FLOAT:
         sd_format_float(number, v->f);
         ok = sd_spend(r, FLOAT_STEPS) && sd_puts(r, b, number);
         break;
     case SD_V_STRING:
-        ok = repr ? sd_spend(r, v->s.n / 8) && repr_string(r, b, v->s)
-                  : sd_put(r, b, v->s.p, v->s.n);
+        ok = repr ? repr_string(r, b, v) : sd_put(r, b, v->s.p, v->s.n);
+        break;
+    case SD_V_BYTES:
+        ok = repr_bytes(r, b, v->s);
         break;
     case SD_V_LIST:
     case SD_V_TUPLE:
@@ -209,7 +273,7 @@ bool sd_to_text(sd_render *r, const sd_value *v, sd_buf *b, bool repr, int depth
         ok = text_of_parts(r, v, b, depth);
         break;
     default:
-        return sd_render_fail(r, "a %s has no text", sd_kind_name(v));
+        ok = text_of_object(r, v, b, depth);
     }
     return ok;
 }
