@@ -3,6 +3,7 @@
 // would give wrong answers without a word.
 #include "model/model_private.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -68,6 +69,14 @@ static sd_status vector(sd_model *m, const sd_tensor_ref *t, const float **out, 
     float *v = sd_arena_alloc(&sd_owned(m)->arena, (size_t)t->cols, sizeof *v);
     if (!v) return sd_fail(err, SD_ENOMEM, "%s: out of memory", m->path);
     sd_dequantise(v, t->dtype, t->data, (int)t->cols);
+    // The few values that reach every row. The matrices are not read here: what is wrong there ends
+    // as an error of the request whose logits it spoils.
+    for (int i = 0; i < (int)t->cols; i++)
+        if (!isfinite(v[i]))
+            return sd_fail(err, SD_EFORMAT,
+                           "%s: %s[%d] is %g; the file is damaged, or the training that made it "
+                           "failed: use another",
+                           m->path, t->name, i, (double)v[i]);
     *out = v;
     return SD_OK;
 }

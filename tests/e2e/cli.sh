@@ -124,6 +124,10 @@ check "and both are what they were" $?
 refuses "export refuses an empty text to verify on" 2 'nothing: holds no text' "$binary" export piped --to gguf-lora -o out.gguf --verify-text nothing
 [ ! -e out.gguf ]
 check "before it writes" $?
+cp tiny.gguf near.gguf && printf '\1\1' | dd of=near.gguf bs=1 seek=$(($(stat -c %s near.gguf) - 64)) conv=notrunc status=none
+refuses "an adapter on another model is refused with both hashes" 2 "$(sha256sum tiny.gguf | cut -c1-12).*$(sha256sum near.gguf | cut -c1-12).*differ by about .*--other-base" "$binary" generate -m near.gguf -a piped -p abc -n 2
+"$binary" generate -m near.gguf -a piped -p abc -n 2 --ignore-end --other-base >out 2>err && grep -q "trained on a base with SHA-256 $(sha256sum tiny.gguf | cut -c1-12).*differ by about" err
+check "and --other-base takes it, with the same said" $? "$(cat err)"
 "$binary" export piped --to merged -o merged.gguf >out 2>&1 && grep -q 'is in the file' out && [ -e merged.gguf ] && [ ! -e merged.gguf.unverified ]
 check "export gives a merged file its name when it is verified" $? "$(cat out)"
 : >half.gguf.unverified

@@ -30,6 +30,47 @@ def safetensors():
     return struct.pack("<Q", len(header)) + header + bytes(24)
 
 
+def safetensors_of(tensors, metadata):
+    """tensors: {name: (shape, values)}, all F32"""
+    header, body = {"__metadata__": metadata}, b""
+    for name, (shape, values) in tensors.items():
+        data = struct.pack(f"<{len(values)}f", *values)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(body), len(body) + len(data)]}
+        body += data
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + body
+
+
+def adapters():
+    """For the base of fuzz_adapter.c: q is [8, 8], down is [8, 12]."""
+    some = lambda n: [0.01 * (i % 5 - 2) for i in range(n)]
+    gguf = b"GGUF" + struct.pack("<IQQ", 3, 2, 5)
+    for key, value in (("general.type", "adapter"), ("general.architecture", "llama"), ("adapter.type", "lora"), ("specdec.base_sha256", "0" * 64)):
+        gguf += gguf_string(key) + struct.pack("<I", 8) + gguf_string(value)
+    gguf += gguf_string("adapter.lora.alpha") + struct.pack("<If", 6, 4)
+    gguf += gguf_string("blk.0.attn_q.weight.lora_a") + struct.pack("<IQQIQ", 2, 8, 2, 0, 0)
+    gguf += gguf_string("blk.0.attn_q.weight.lora_b") + struct.pack("<IQQIQ", 2, 2, 8, 0, 64)
+    gguf += b"\0" * (-len(gguf) % 32) + struct.pack("<32f", *some(32))
+    module = "base_model.model.model.layers.0."
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "use_rslora": False, "alpha_pattern": {"down_proj": 2}, "modules_to_save": None, "init_lora_weights": True}
+    weights = safetensors_of({f"{module}mlp.down_proj.lora_A.weight": ([2, 12], some(24)), f"{module}mlp.down_proj.lora_B.weight": ([8, 2], some(16)),
+                              f"{module}self_attn.q_proj.lora_A.default.weight": ([2, 8], some(16)), f"{module}self_attn.q_proj.lora_B.default.weight": ([8, 2], some(16))},
+                             {"format": "pt", "specdec.base_sha256": "1" * 64, "specdec.base_sketch": f"1 Q4_1 {'2' * 64} 7 " + "3f8000003f800000" * 7})
+    text = json.dumps(config).encode()
+    shaped = bytes([2, 2, 0, 4, 0, 0]) + struct.pack("<16f", *some(16)) + bytes([8, 32, 0, 0]) + struct.pack("<16f", *some(16)) + bytes([8, 1])
+    return [b"\0" + gguf, b"\1" + struct.pack("<H", len(text)) + text + weights, shaped]
+
+
+STATE = {"checkpoint": 1, "parameters": 4, "step": 3, "epoch": 0, "index": 1, "tokens": 9, "supervised": 5, "wall_s": 1.5, "has_best": True, "best_loss": 1.0, "best_step": 2,
+         "last_eval": 1.0, "evals_without_gain": 0, "stopped": False, "eval_due": False, "loss": 1.0, "lr": 0.1, "grad_norm": 1.0, "step_tokens": 3, "step_supervised": 2,
+         "base": "a" * 64, "data": "b" * 64, "eval_data": "", "init": "", "version": "0.5.0", "kernels": "avx2"}
+
+
+def checkpoints():
+    sums = "".join(f"{'c' * 64}  {name}\n" for name in ("theta.f32", "adam_m.f32", "adam_v.f32", "best.f32", "state.json", "recipe.resolved.yaml"))
+    return [b"\0" + sums.encode(), b"\1" + json.dumps(STATE).encode(), b"\2" + RECIPE.encode(), b"\3\x02" + b"9007199254740993", b"\3\x18" + b'"0.4.0"', b"\3\x0f" + b"1e308"]
+
+
 def tokenizer():
     vocab = {chr(c): c - 33 for c in range(33, 127)} | {"aa": 94, "aaa": 95}
     return {"added_tokens": [{"id": 96, "content": "<x>", "special": True, "lstrip": True, "rstrip": True, "single_word": True, "normalized": True}],
@@ -56,6 +97,7 @@ RECIPE = "model: base.gguf\nseed: 1\ndata:\n  train: [train.jsonl]\n  eval: [tes
 
 def main():
     for target, items in {"gguf": [gguf()], "safetensors": [safetensors()], "template": TEMPLATES, "recipe": [RECIPE, "steps=5", "lora.r=8"],
+                          "adapter": adapters(), "checkpoint": checkpoints(),
                           "api_request": REQUESTS,
                           "tokenizer": ["0" + json.dumps(tokenizer()) + "\0 a aaa1 <x> é", "1It's  a 12\n\té日本 <x> aaaa", "3x  1 don't", "5'LL 1234 \r\n x", "7  \u3000a"]}.items():
         folder = os.path.join(sys.argv[1], target)

@@ -172,6 +172,36 @@ Test(model, the_hash_is_that_of_the_weights_file) {
     sd_tiny_remove(dir);
 }
 
+// One value of a norm reaches every row.
+Test(model, a_norm_that_is_not_finite_is_refused_by_name) {
+    static const char *const names[] = {"output_norm.weight", "blk.1.ffn_norm.weight",
+                                        "blk.0.attn_q.bias"};
+    const float bad[] = {NAN, INFINITY};
+    char *dir = sd_tiny_dir(), *path = sd_path_join(dir, "tiny.gguf"), *bytes;
+    sd_tiny_model t = sd_tiny_default(SD_ARCH_QWEN2);
+    sd_error err = {0};
+    size_t size;
+    cr_assert_eq(sd_tiny_write_gguf(path, &t, &err), SD_OK);
+    cr_assert_eq(sd_file_read(&bytes, &size, path, 1 << 26, &err), SD_OK);
+    for (int i = 0; i < 6; i++) {
+        sd_gguf *g;
+        cr_assert_eq(sd_gguf_from_memory(&g, bytes, size, "tiny", &err), SD_OK);
+        const sd_gguf_tensor *x = sd_gguf_tensor_find(g, names[i % 3]);
+        float *at = (float *)(uintptr_t)x->data + 5, before = *at;
+        *at = bad[i / 3];
+        cr_assert_eq(sd_file_write(path, bytes, size, &err), SD_OK);
+        *at = before;
+        sd_gguf_close(g);
+        sd_model *m;
+        cr_assert_eq(sd_model_open(&m, path, &err), SD_EFORMAT);
+        cr_assert(strstr(err.message, names[i % 3]) && strstr(err.message, "[5] is"), "%s",
+                  err.message);
+    }
+    free(bytes);
+    free(path);
+    sd_tiny_remove(dir);
+}
+
 // config.json with one more key (or another value of a key).
 static sd_status with_key(const char *key, const char *value, sd_error *err) {
     sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
