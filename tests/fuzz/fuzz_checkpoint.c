@@ -90,11 +90,12 @@ static void put_state(unsigned other, const uint8_t *value, size_t size) {
 
 static void put_sums(void) {
     sd_buf b = sd_buf_make(1 << 16);
+    static sd_sha256 h[sizeof files / sizeof files[0]]; // of the first four: they stay
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
-        sd_sha256 h;
         char *path = sd_path_join(folder, files[i]);
-        if (sd_sha256_of_file(&h, path, NULL) != SD_OK) __builtin_trap();
-        sd_buf_printf(&b, "%s  %s\n", h.hex, files[i]);
+        if ((i >= 4 || !h[i].hex[0]) && sd_sha256_of_file(&h[i], path, NULL) != SD_OK)
+            __builtin_trap();
+        sd_buf_printf(&b, "%s  %s\n", h[i].hex, files[i]);
         free(path);
     }
     put("SHA256SUMS", b.data, b.len);
@@ -141,8 +142,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     sd_checkpoint_free_recipe(&c);
     if (sd_checkpoint_peek(&d, folder, &err) == SD_OK) check_state(&d.state);
     sd_checkpoint_free_recipe(&d);
-    char *newest = NULL;
-    (void)sd_checkpoint_newest(&newest, parent, &err);
-    free(newest);
+    if (n % 8 == 0) { // it reads all of that once more
+        char *newest = NULL;
+        (void)sd_checkpoint_newest(&newest, parent, &err);
+        free(newest);
+    }
     return 0;
 }
