@@ -176,6 +176,8 @@ sd_status sd_options_parse(sd_strings *rest, const sd_option *rows, void *values
             if (o && a[2]) value = a + 2;
         }
         if (!o) return unknown(rows, a, err);
+        SD_CHECK(!seen[o - rows] || o->type == SD_OPT_LIST, err, SD_EINVAL,
+                 "--%s is given twice; keep one", o->name);
         seen[o - rows] = true;
         if (o->type == SD_OPT_FLAG) {
             SD_CHECK(!negated || !value, err, SD_EINVAL, "%s: takes no value; leave '=%s' out", a,

@@ -44,8 +44,8 @@ typedef struct {
 } sd_option;
 
 /// Sets every default, then reads argv[0..argc). What is not an option goes to rest (argv order);
-/// "--" ends options. An unknown option is SD_EINVAL and names the nearest known one. `--help` is
-/// not handled here.
+/// "--" ends options. An unknown option is SD_EINVAL and names the nearest known one, and so is one
+/// given twice that is no list. `--help` is not handled here.
 sd_status sd_options_parse(sd_strings *rest, const sd_option *rows, void *values, int argc,
                            char **argv, sd_error *err);
 

@@ -413,6 +413,18 @@ static void let_overrides_win(sd_recipe *r) {
         r->train.warmup_steps = 0;
 }
 
+/// Override i names a key that none before it names.
+static sd_status given_once(const char *const *override, int i, sd_error *err) {
+    sd_status st = SD_OK;
+    size_t n = strcspn(override[i], "=");
+    for (int j = 0; j < i; j++)
+        SD_CHECK(strcspn(override[j], "=") != n || memcmp(override[i], override[j], n) != 0, err,
+                 SD_EINVAL, "%.*s is given twice on the command line; keep one",
+                 (int)(n < 80 ? n : 80), override[i]);
+out:
+    return st;
+}
+
 sd_status sd_recipe_parse(sd_recipe *r, const char *origin, const char *text, size_t len,
                           const char *const *override, int n_overrides, sd_error *err) {
     sd_status st = SD_OK;
@@ -428,8 +440,10 @@ sd_status sd_recipe_parse(sd_recipe *r, const char *origin, const char *text, si
         st = sd_yaml_fail(err, &root->mark, "a recipe is a map of keys, such as base: {model: M}");
         goto out;
     }
-    for (int i = 0; i < n_overrides; i++)
+    for (int i = 0; i < n_overrides; i++) {
+        SD_TRY(given_once(override, i, err));
         SD_TRY(sd_yaml_override(root, &r->arena, override[i], err));
+    }
     SD_TRY(apply(r, root, "", err));
     let_overrides_win(r);
     SD_TRY(check_together(r, err));

@@ -380,6 +380,11 @@ Test(option, mistakes_are_named_with_their_remedy) {
     cr_assert(strstr(err.message, "10"));
     cr_assert_eq(sd_options_parse(&rest, rows, &v, 2, nothing, &err), SD_EINVAL);
     cr_assert(strstr(err.message, "--prompt"));
+    char *twice[] = {"-p", "x", "--prompt=x"}, *both[] = {"-p", "x", "--pack", "--no-pack"};
+    cr_assert_eq(sd_options_parse(&rest, rows, &v, 3, twice, &err), SD_EINVAL);
+    cr_assert(strstr(err.message, "--prompt is given twice"), "%s", err.message);
+    cr_assert_eq(sd_options_parse(&rest, rows, &v, 4, both, &err), SD_EINVAL);
+    cr_assert(strstr(err.message, "--pack is given twice"), "%s", err.message);
     char *no[] = {"-p", "x", "--no-pack=false"};
     cr_assert_eq(sd_options_parse(&rest, rows, &v, 3, no, &err), SD_EINVAL);
     cr_assert(strstr(err.message, "--no-pack"), "%s", err.message);

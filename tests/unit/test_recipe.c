@@ -229,6 +229,18 @@ Test(recipe, a_wrong_override_is_named) {
     }
 }
 
+Test(recipe, a_key_that_is_given_twice_is_refused_in_the_file_and_on_the_command_line) {
+    const char *twice[] = {"seed=1", "train.epochs=2", "seed=1"};
+    sd_recipe r;
+    sd_error err = {0};
+    cr_assert_eq(sd_recipe_parse(&r, "r.yaml", "", 0, twice, 3, &err), SD_EINVAL);
+    cr_assert(strstr(err.message, "seed is given twice"), "%s", err.message);
+    sd_recipe_free(&r);
+    cr_assert_neq(parse(&r, "seed: 1\ntrain: {epochs: 1, epochs: 1}\n", &err), SD_OK);
+    cr_assert(strstr(err.message, "'epochs' is given twice"), "%s", err.message);
+    sd_recipe_free(&r);
+}
+
 Test(recipe, a_difference_that_changes_the_numbers_is_found_and_auto_is_adopted) {
     sd_recipe a, b;
     sd_error err = {0};
