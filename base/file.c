@@ -67,7 +67,7 @@ static sd_status read_all(char **data, size_t *len, int fd, const char *path, si
     for (;;) {
         if (used + 1 >= cap) {
             size_t want = cap ? cap * 2 : 16384;
-            char *q = realloc(p, want);
+            char *q = sd_realloc_marked(p, want);
             SD_CHECK_ALLOC(q, err);
             p = q;
             cap = want;

@@ -53,7 +53,7 @@ sd_status sd_sha256_of_file(sd_sha256 *out, const char *path, sd_error *err) {
     size_t size;
     int fd = -1;
     sd_hasher *h = NULL;
-    char *piece = malloc(PIECE);
+    char *piece = sd_malloc_marked(PIECE);
     SD_CHECK_ALLOC(piece, err);
     SD_TRY(sd_open_regular(&fd, &size, path, err));
     SD_TRY(sd_hasher_open(&h, err));
@@ -78,7 +78,7 @@ sd_status sd_hasher_add_map(sd_hasher *h, const sd_map *m, const char *path,
                             const atomic_bool *stop, sd_error *err) {
     enum { PIECE = 1 << 20 };
     sd_status st = SD_OK;
-    char *piece = malloc(PIECE);
+    char *piece = sd_malloc_marked(PIECE);
     SD_CHECK_ALLOC(piece, err);
     for (size_t at = 0; at < m->size; at += PIECE) {
         size_t n = m->size - at < PIECE ? m->size - at : PIECE;

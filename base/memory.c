@@ -1,47 +1,12 @@
 #include "base/memory.h"
 
+#include "base/file.h"
+
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { ALIGN = 64, ARENA_BLOCK = 64 * 1024 };
-
-void *sd_alloc(size_t count, size_t size) {
-    size_t bytes;
-    if (!sd_mul_size(&bytes, count, size) || bytes > SIZE_MAX - ALIGN) return NULL;
-    bytes = (bytes + ALIGN - 1) / ALIGN * ALIGN;
-    if (bytes == 0) bytes = ALIGN;
-    void *p = aligned_alloc(ALIGN, bytes);
-    if (p) memset(p, 0, bytes);
-    return p;
-}
-
-void *sd_realloc(void *p, size_t count, size_t size) {
-    size_t bytes;
-    if (!sd_mul_size(&bytes, count, size)) return NULL;
-    return realloc(p, bytes ? bytes : 1);
-}
-
-char *sd_strndup(const char *s, size_t n) {
-    if (n == SIZE_MAX) return NULL;
-    char *p = malloc(n + 1);
-    if (!p) return NULL;
-    memcpy(p, s, n);
-    p[n] = '\0';
-    return p;
-}
-
-char *sd_strdup(const char *s) {
-    return sd_strndup(s, strlen(s));
-}
-
-char *sd_sprintf(const char *fmt, ...) {
-    va_list ap;
-    va_start(ap, fmt);
-    char *p = NULL;
-    int n = vasprintf(&p, fmt, ap);
-    va_end(ap);
-    return n < 0 ? NULL : p;
-}
 
 static _Thread_local bool lost;
 
@@ -69,6 +34,57 @@ void sd_memory_lost_clear(void) {
     lost = false;
 }
 
+void sd_memory_exhausted(const char *where) {
+    char line[256];
+    int n = snprintf(line, sizeof line,
+                     "specdec: out of memory in %s; free some or ask for less at once\n", where);
+    sd_remove_unfinished();
+    if (n < 0 || write(STDERR_FILENO, line, (size_t)n) < 0) _exit(1);
+    _exit(1);
+}
+
+void *sd_alloc(size_t count, size_t size) {
+    size_t bytes;
+    if (!sd_mul_size(&bytes, count, size) || bytes > SIZE_MAX - ALIGN) return NULL;
+    bytes = (bytes + ALIGN - 1) / ALIGN * ALIGN;
+    if (bytes == 0) bytes = ALIGN;
+    void *p = aligned_alloc(ALIGN, bytes);
+    if (p)
+        memset(p, 0, bytes);
+    else
+        lost = true;
+    return p;
+}
+
+void *sd_realloc(void *p, size_t count, size_t size) {
+    size_t bytes;
+    if (!sd_mul_size(&bytes, count, size)) return NULL;
+    return sd_realloc_marked(p, bytes ? bytes : 1);
+}
+
+char *sd_strndup(const char *s, size_t n) {
+    if (n == SIZE_MAX) return NULL;
+    char *p = sd_malloc_marked(n + 1);
+    if (!p) return NULL;
+    memcpy(p, s, n);
+    p[n] = '\0';
+    return p;
+}
+
+char *sd_strdup(const char *s) {
+    return sd_strndup(s, strlen(s));
+}
+
+char *sd_sprintf(const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    char *p = NULL;
+    int n = vasprintf(&p, fmt, ap);
+    va_end(ap);
+    if (n < 0) lost = true;
+    return n < 0 ? NULL : p;
+}
+
 struct sd_arena_block {
     sd_arena_block *next;
     size_t used, cap;
@@ -84,7 +100,10 @@ void *sd_arena_alloc(sd_arena *a, size_t count, size_t size) {
         size_t cap = bytes > ARENA_BLOCK ? bytes : ARENA_BLOCK;
         if (a->limit && (cap > a->limit || a->total > a->limit - cap)) return NULL;
         b = calloc(1, sizeof *b + cap);
-        if (!b) return NULL;
+        if (!b) {
+            lost = true;
+            return NULL;
+        }
         b->cap = cap;
         b->next = a->head;
         a->head = b;
@@ -118,7 +137,7 @@ static bool reserve(sd_buf *b, size_t more) {
         if (cap > SIZE_MAX / 2) return false;
         cap *= 2;
     }
-    char *p = realloc(b->data, cap);
+    char *p = sd_realloc_marked(b->data, cap);
     if (!p) return false;
     b->data = p;
     b->cap = cap;

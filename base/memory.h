@@ -33,17 +33,22 @@ char *sd_strndup(const char *s, size_t n); // copies n bytes and ends them with 
 char *sd_sprintf(const char *fmt, ...)
     __attribute__((format(printf, 1, 2))); // NULL when out of memory
 
-// Libraries whose calls forget that an allocation failed (jansson, libevent) are given these as
-// their allocator: a failure leaves a mark on the thread, and what was made meanwhile is looked at
-// once, at its end, rather than at each of a hundred calls.
+// A failed allocation of everything in this file leaves a mark on its thread, and so do those of
+// libraries that are given the two below as their allocator: jansson and libevent, whose calls
+// forget that one failed. What was made meanwhile is looked at once, at its end, rather than at
+// each of a hundred calls: a document, an answer, a verb's output.
 void *sd_malloc_marked(size_t bytes);
 void *sd_realloc_marked(void *p, size_t bytes);
-/// True when one of them returned NULL on this thread since the mark was cleared. What a library
-/// built since then may lack a part: it is thrown away.
+/// True when an allocation failed on this thread since the mark was cleared. What was built since
+/// then may lack a part: it is thrown away, or the process says so at its end.
 bool sd_memory_lost(void);
 void sd_memory_lost_mark(void); // for a failure of one's own that its caller may overlook
 /// For whoever begins something new on a thread that lives on: a request, an optional file.
 void sd_memory_lost_clear(void);
+
+/// For where no error can be returned, below a library that ends the process itself: one sentence,
+/// what is unfinished is removed, exit 1. Checkpoints and finished files stay.
+_Noreturn void sd_memory_exhausted(const char *where);
 
 // An arena gives memory that is freed all at once. Zero-initialised is a valid empty arena.
 typedef struct sd_arena_block sd_arena_block;

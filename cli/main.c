@@ -152,8 +152,10 @@ int main(int argc, char **argv) {
         if (!v) return unknown_verb(argv[1]);
         st = v->run ? v->run(argc - 2, argv + 2, &err) : sd_become_other(&err);
     }
-    if (st == SD_OK && sd_memory_lost())
+    if (sd_memory_lost() && st == SD_OK)
         st = sd_fail(&err, SD_ENOMEM, "out of memory: what was written may lack a part");
+    else if (sd_memory_lost() && sd_status_exit_code(st) == 2) // the input is blamed for it
+        st = sd_fail(&err, SD_ENOMEM, "out of memory; free some and try again");
     // What was written and lost in the middle of a long output leaves only the mark of ferror.
     bool lost = fflush(stdout) != 0 || ferror(stdout);
     if (lost && st == SD_OK && !reader_is_gone())

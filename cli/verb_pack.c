@@ -55,7 +55,9 @@ sd_status sd_verb_pack(int argc, char **argv, sd_error *err) {
              "pack: this processor uses the weights as they are stored; there is nothing to pack");
     SD_TRY(sd_pool_open(&r.pool, (int)a.threads, err));
     bool kept = sd_pack_is_kept(r.model, sd_ops_best()); // of the model as it is now
-    if (kept && sd_pack_verify(path, r.pool, err) != SD_OK) {
+    sd_status bad = kept ? sd_pack_verify(path, r.pool, err) : SD_OK;
+    if (bad == SD_ENOMEM) SD_TRY(bad); // nothing is wrong with it
+    if (bad != SD_OK) {
         printf("%s; it is made again\n", err->message);
         kept = false;
         SD_TRY(sd_pack_remove(path, err));

@@ -81,7 +81,7 @@ static sd_status check_tokens(const int32_t *token, int64_t n, int32_t *top, sd_
 static sd_status sort_suffixes(int32_t *sa, const int32_t *token, int64_t n, int32_t top,
                                sd_error *err) {
     sd_status st = SD_OK;
-    int32_t *text = malloc((size_t)n * 4 + 4), *rank = sd_alloc((size_t)top + 2, 4);
+    int32_t *text = sd_malloc_marked((size_t)n * 4 + 4), *rank = sd_alloc((size_t)top + 2, 4);
     SD_CHECK(text && rank, err, SD_ENOMEM, "out of memory for a corpus index of %lld tokens",
              (long long)n);
     for (int64_t i = 0; i < n; i++) rank[token[i] + 1] = 1;
@@ -176,7 +176,7 @@ out:
 static sd_status check_order(const sd_corpus *c, const char *path, sd_error *err) {
     sd_status st = SD_OK;
     int64_t n = c->n;
-    int32_t *rank = malloc((size_t)n * 4 + 4);
+    int32_t *rank = sd_malloc_marked((size_t)n * 4 + 4);
     SD_CHECK_ALLOC(rank, err);
     for (int64_t i = 0; i <= n; i++) rank[i] = -1; // rank[n]: the empty suffix is the smallest
     for (int64_t i = 0; i < n; i++) {

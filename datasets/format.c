@@ -185,7 +185,7 @@ out:
 
 static sd_status join_texts(sd_example *ex, const char *a, size_t na, const char *b, size_t nb,
                             sd_error *err) {
-    ex->text = malloc(na + nb + 1);
+    ex->text = sd_malloc_marked(na + nb + 1);
     if (!ex->text) return sd_fail(err, SD_ENOMEM, "out of memory");
     if (na) memcpy(ex->text, a, na);
     if (nb) memcpy(ex->text + na, b, nb);

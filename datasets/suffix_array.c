@@ -76,9 +76,9 @@ static bool same_substring(const work *w, int32_t a, int32_t b) {
 static sd_status sort_lms(int32_t *lms, int32_t *sa, work *w, int32_t m, sd_error *err) {
     sd_status st = SD_OK;
     int32_t *name_at = NULL, *names = NULL, *order = NULL;
-    name_at = malloc(((size_t)w->n / 2 + 1) * 4); // LMS positions are at least two apart
-    names = malloc((size_t)m * 4);
-    order = malloc((size_t)m * 4);
+    name_at = sd_malloc_marked(((size_t)w->n / 2 + 1) * 4); // LMS positions are at least two apart
+    names = sd_malloc_marked((size_t)m * 4);
+    order = sd_malloc_marked((size_t)m * 4);
     SD_CHECK(name_at && names && order, err, SD_ENOMEM, "out of memory for a suffix array");
     int32_t count = 0, last = -1;
     for (int32_t i = 0; i < w->n; i++) {
@@ -110,10 +110,10 @@ sd_status sd_suffix_array(int32_t *sa, const int32_t *text, int32_t n, int32_t l
     int32_t *lms = NULL, m = 0;
     if (n == 0) return SD_OK;
     size_t buckets = (size_t)letters + 1;
-    w.type = malloc((size_t)n);
-    w.first_l = malloc(buckets * 4);
-    w.first_s = malloc(buckets * 4);
-    w.fill = malloc(buckets * 4);
+    w.type = sd_malloc_marked((size_t)n);
+    w.first_l = sd_malloc_marked(buckets * 4);
+    w.first_s = sd_malloc_marked(buckets * 4);
+    w.fill = sd_malloc_marked(buckets * 4);
     lms = calloc((size_t)n / 2 + 1, 4);
     SD_CHECK(w.type && w.first_l && w.first_s && w.fill && lms, err, SD_ENOMEM,
              "out of memory for a suffix array of %d tokens", n);

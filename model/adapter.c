@@ -315,6 +315,7 @@ sd_status sd_adapter_open(sd_adapter **out, const char *path, sd_model *base, sd
              path);
     SD_TRY(sd_adapter_read_peft(out, is_run ? nested : path, base, err));
     if (is_run) SD_TRY(check_manifest(*out, path, err));
+    SD_CHECK(!sd_memory_lost(), err, SD_ENOMEM, "%s: out of memory", path);
 out:
     if (st != SD_OK) {
         sd_adapter_release(*out);

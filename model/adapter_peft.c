@@ -88,6 +88,7 @@ static sd_status pattern_matches(bool *hit, const char *key, const char *module,
     char *expression = sd_sprintf("^(.*\\.)?(%s)$", key);
     SD_CHECK_ALLOC(expression, err);
     re = pcre2_compile((PCRE2_SPTR)expression, PCRE2_ZERO_TERMINATED, 0, &code, &at, NULL);
+    SD_CHECK(re || code != PCRE2_ERROR_HEAP_FAILED, err, SD_ENOMEM, "%s: out of memory", path);
     SD_CHECK(re, err, SD_EFORMAT,
              "%s: alpha_pattern holds \"%.64s\", which is no regular expression", path, key);
     md = pcre2_match_data_create_from_pattern(re, NULL);
@@ -95,6 +96,7 @@ static sd_status pattern_matches(bool *hit, const char *key, const char *module,
     SD_CHECK_ALLOC(mc, err);
     pcre2_set_match_limit(mc, 100000);
     found = pcre2_match(re, (PCRE2_SPTR)module, strlen(module), 0, 0, md, mc);
+    SD_CHECK(found != PCRE2_ERROR_NOMEMORY, err, SD_ENOMEM, "%s: out of memory", path);
     SD_CHECK(found >= 0 || found == PCRE2_ERROR_NOMATCH, err, SD_EFORMAT,
              "%s: alpha_pattern's \"%.64s\" takes too long to match", path, key);
     *hit = found >= 0;

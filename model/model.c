@@ -220,6 +220,8 @@ sd_status sd_model_open(sd_model **out, const char *path, sd_error *err) {
     SD_TRY(m->is_gguf ? sd_model_read_gguf(m, err) : sd_model_read_folder(m, err));
     SD_TRY(check_sources(m, err));
     add_turn_ends(m);
+    // A tokenizer or a template that only lacked memory is not one that is not understood.
+    SD_CHECK(!sd_memory_lost(), err, SD_ENOMEM, "%s: out of memory", path);
     if (m->tokenizer_error) sd_log(SD_LOG_WARN, "no tokenizer: %s", m->tokenizer_error);
     *out = m;
     m = NULL;

@@ -93,7 +93,7 @@ static bool sum_is(const char *hex, const void *head, size_t head_bytes, const v
 static json_t *read_json(const sd_pack_file *f, size_t at, size_t len, const void *head,
                          size_t head_bytes, const char *hex) {
     json_t *out = NULL;
-    char *text = len <= MOST_JSON ? malloc(len + 1) : NULL;
+    char *text = len <= MOST_JSON ? sd_malloc_marked(len + 1) : NULL;
     if (text && read_at(f->fd, text, len, at) && sum_is(hex, head, head_bytes, text, len))
         sd_json_load(&out, text, len, JSON_REJECT_DUPLICATES, NULL, NULL);
     free(text);
@@ -200,7 +200,7 @@ bool sd_pack_read(void *to, const sd_pack_file *f, size_t at, size_t bytes, cons
 }
 
 bool sd_pack_read_check(const sd_pack_file *f, size_t at, size_t bytes, const char *want) {
-    char *piece = malloc(PIECE);
+    char *piece = sd_malloc_marked(PIECE);
     bool whole = piece && read_pieces(piece, false, f, at, bytes, want, NULL);
     free(piece);
     return whole;
@@ -228,7 +228,7 @@ static sd_status make_label(char **out, size_t *len, const json_t *label, sd_err
     *out = NULL;
     SD_TRY(sd_json_dump(&json, label, JSON_COMPACT, err));
     size_t n = strlen(json);
-    *out = malloc(LABEL_FIXED + n);
+    *out = sd_malloc_marked(LABEL_FIXED + n);
     SD_CHECK_ALLOC(*out, err);
     SD_TRY(sd_sha256_of(&sum, json, n, err));
     put_u64((uint8_t *)*out, n);

@@ -101,7 +101,7 @@ static ssize_t read_own(char *text, const char *path) {
 static json_t *read_tables(const char *path, const sd_sha256 *pack) {
     sd_sha256 sum;
     json_t *all = NULL, *tables = NULL;
-    char *text = malloc(MAX_BYTES + 1);
+    char *text = sd_malloc_marked(MAX_BYTES + 1);
     ssize_t size = text ? read_own(text, path) : -1;
     if (size <= HEX + 1 || text[HEX] != '\n') goto out;
     const char *json = text + HEX + 1;

@@ -140,7 +140,7 @@ sd_status sd_bpe_add_merge(sd_bpe *b, const char *left, size_t n_left, const cha
     char stack[256], *joined = stack;
     sd_status st = SD_OK;
     int32_t l = sd_bpe_find(b, left, n_left), r = sd_bpe_find(b, right, n_right);
-    if (n_left + n_right > sizeof stack) joined = malloc(n_left + n_right);
+    if (n_left + n_right > sizeof stack) joined = sd_malloc_marked(n_left + n_right);
     SD_CHECK_ALLOC(joined, err);
     SD_CHECK(l >= 0 && r >= 0, err, SD_EFORMAT,
              "merge %d joins text that is no token; check the file", b->n_merges);
@@ -292,7 +292,7 @@ static bool queue_pop(sd_bpe_scratch *s, uint32_t *rank, int32_t *at) {
 
 static bool queue_reset(const sd_bpe *b, sd_bpe_scratch *s) {
     if (!s->list_of) {
-        s->list_of = malloc(((size_t)b->n_merges + 1) * sizeof *s->list_of);
+        s->list_of = sd_malloc_marked(((size_t)b->n_merges + 1) * sizeof *s->list_of);
         if (!s->list_of) return false;
         memset(s->list_of, 0xFF, ((size_t)b->n_merges + 1) * sizeof *s->list_of);
     }

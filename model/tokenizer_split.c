@@ -42,6 +42,7 @@ sd_status sd_tokenizer_add_regex(sd_tokenizer *t, const char *pattern, size_t le
     pcre2_set_newline(cc, PCRE2_NEWLINE_LF);
     pcre2_set_parens_nest_limit(cc, 100);
     code = pcre2_compile((PCRE2_SPTR)text.data, text.len, options, &number, &at, cc);
+    SD_CHECK(code || number != PCRE2_ERROR_HEAP_FAILED, err, SD_ENOMEM, "out of memory");
     if (!code) {
         char why[128];
         pcre2_get_error_message(number, (PCRE2_UCHAR *)why, sizeof why);
@@ -150,6 +151,7 @@ static sd_status find(sd_encoder *e, const pcre2_code *code, const char *text, s
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
         rc = pcre2_match(code, (PCRE2_SPTR)text, len, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
                          e->match, e->context);
+    SD_CHECK(rc != PCRE2_ERROR_NOMEMORY, err, SD_ENOMEM, "out of memory");
     SD_CHECK(
         rc >= 0 || rc == PCRE2_ERROR_NOMATCH, err, SD_ELIMIT,
         "the pre-tokeniser's pattern needs too many steps at byte %zu of the text (PCRE2 error "
@@ -206,7 +208,7 @@ out:
 static sd_status with_prefix(sd_encoder *e, int step, const char *text, size_t len, sd_error *err) {
     sd_status st = SD_OK;
     if (text[0] == ' ') return run_step(e, step + 1, text, len);
-    char *copy = malloc(len + 1);
+    char *copy = sd_malloc_marked(len + 1);
     SD_CHECK_ALLOC(copy, err);
     copy[0] = ' ';
     memcpy(copy + 1, text, len);

@@ -134,7 +134,7 @@ bool sd_call_read(sd_call *j) {
         encode_chat(j, context(j), e);
     else
         encode_prompt(j, piece - 1, e);
-    if (sd_memory_lost() && !e->status) sd_api_fail(e, 500, NULL, "out of memory");
+    if (sd_memory_lost() && e->status < 500) sd_api_fail(e, 500, NULL, "out of memory");
     int pieces = j->answer.kind == SD_API_CHAT ? 1 : j->request.n_prompts;
     return !e->status && piece < pieces;
 }

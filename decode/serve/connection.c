@@ -127,7 +127,9 @@ static void set_wait(sd_conn *c, conn_wait wait) {
     c->wait = wait;
     event_del(c->timer);
     struct timeval tv = {seconds[wait], wait == WAIT_PROBE ? PROBE_MS * 1000 : 0};
-    if (wait != WAIT_NONE) event_add(c->timer, &tv);
+    // Without its clock a connection could stay for ever: it ends now instead.
+    if (wait != WAIT_NONE && event_add(c->timer, &tv) != 0)
+        shutdown(bufferevent_getfd(c->bev), SHUT_RDWR);
 }
 
 static void linger(sd_conn *c) {
@@ -549,6 +551,7 @@ static void set_socket(int fd) {
 
 // The server's own descriptor; closed when the connection is freed.
 static sd_conn *conn_new(sd_server *s, int fd, const struct sockaddr *addr) {
+    sd_memory_lost_clear();
     sd_conn *c = sd_alloc(1, sizeof *c);
     if (!c) return NULL;
     c->server = s;
@@ -582,6 +585,8 @@ void sd_conn_accept(sd_server *s, int fd, const struct sockaddr *addr) {
     bufferevent_set_timeouts(c->bev, NULL, &write_limit);
     set_wait(c, WAIT_IDLE);
     bufferevent_enable(c->bev, EV_READ | EV_WRITE);
+    // libevent makes a half of one where it has no memory: it would not be read, or never written.
+    if (sd_memory_lost()) conn_free(c);
 }
 
 void sd_conn_close_idle(sd_server *s) {
