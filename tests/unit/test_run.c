@@ -115,6 +115,9 @@ Test(run, a_finished_folder_holds_all_that_was_asked_for) {
                                         "recipe.resolved.yaml",
                                         "manifest.json"};
     for (size_t i = 0; i < 9; i++) cr_expect(exists(&r, names[i]), "%s is missing", names[i]);
+    static const char *const halves[] = {"adapter.unverified", "adapter.gguf.unverified",
+                                         "merged.gguf.unverified"};
+    for (size_t i = 0; i < 3; i++) cr_expect(!exists(&r, halves[i]), "%s is left", halves[i]);
     cr_assert_eq(r.report.verified, 2);
     cr_assert(r.report.worst_kl <= 1e-9 && r.report.worst_top1 == 1);
     cr_assert_float_eq(r.report.trainer_loss, r.report.reloaded_loss, 1e-4);
@@ -130,6 +133,24 @@ Test(run, a_finished_folder_holds_all_that_was_asked_for) {
     result anew = run_with("a", more, 1, 1, &never, "never");
     cr_assert_eq(anew.st, SD_EINVAL);
     free(r.out), free(again.out), free(refused.out), free(anew.out);
+}
+
+// A change that 16 bits cannot hold: the merge that was written is not the adapter's.
+Test(run, an_export_that_does_not_hold_ends_the_run_without_a_file_that_looks_good) {
+    const char *more[] = {"adapter.target_modules=[v_proj]", "adapter.alpha=1e6",
+                          "train.learning_rate=1", "train.max_steps=2", "export=[merged]"};
+    sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
+    t.dtype = SD_F16;
+    cr_assert_eq(sd_tiny_write_gguf(model_path, &t, NULL), SD_OK);
+    result r = run("unverified", more, 5);
+    cr_assert_eq(r.st, SD_EMISMATCH, "%s", r.err.message);
+    cr_assert_eq(sd_status_exit_code(r.st), 1);
+    cr_assert(strstr(r.err.message, "merged.gguf.unverified") &&
+                  strstr(r.err.message, "is not the base's with the adapter in it"),
+              "%s", r.err.message);
+    cr_assert(exists(&r, "merged.gguf.unverified") && exists(&r, "adapter/adapter_config.json"));
+    cr_assert(!exists(&r, "merged.gguf") && !exists(&r, "manifest.json"));
+    free(r.out);
 }
 
 Test(run, the_adapters_bytes_do_not_depend_on_threads) {
