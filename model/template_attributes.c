@@ -120,13 +120,14 @@ bool sd_attribute(sd_render *r, const sd_value *v, sd_str name, sd_value *out) {
 
 // ---- positions
 
-// The byte where character i of s begins; s.n when i is its length. ASCII alone costs a memory
-// access.
-static size_t byte_of(sd_str s, size_t chars, size_t i) {
-    size_t at = 0;
-    if (chars == s.n) return i;
-    for (int32_t cp; i > 0 && at < s.n; i--)
+// The next boundary of a character, `chars` characters further or back.
+static size_t walk(sd_str s, size_t at, int64_t chars) {
+    for (int32_t cp; chars > 0 && at < s.n; chars--)
         at += (size_t)sd_utf8_next(s.p + at, s.n - at, &cp, NULL);
+    for (; chars < 0 && at > 0; chars++) {
+        do at--;
+        while (at > 0 && ((unsigned char)s.p[at] & 0xC0) == 0x80);
+    }
     return at;
 }
 
@@ -140,7 +141,7 @@ static bool character(sd_render *r, const sd_value *v, int64_t i, sd_value *out)
         *out = sd_int((unsigned char)v->s.p[i]);
         return true;
     }
-    size_t from = byte_of(v->s, n, (size_t)i);
+    size_t from = n == v->s.n ? (size_t)i : walk(v->s, 0, i); // ASCII needs no walk
     int32_t cp;
     *out = sd_string(v->s.p + from, (size_t)sd_utf8_next(v->s.p + from, v->s.n - from, &cp, NULL));
     out->markup = v->markup;
@@ -221,17 +222,6 @@ static bool slice_bytes(sd_render *r, const sd_value *v, int64_t from, int64_t s
     return true;
 }
 
-// The next boundary of a character, `chars` characters further or back.
-static size_t walk(sd_str s, size_t at, int64_t chars) {
-    for (int32_t cp; chars > 0 && at < s.n; chars--)
-        at += (size_t)sd_utf8_next(s.p + at, s.n - at, &cp, NULL);
-    for (; chars < 0 && at > 0; chars++) {
-        do at--;
-        while (at > 0 && ((unsigned char)s.p[at] & 0xC0) == 0x80);
-    }
-    return at;
-}
-
 static bool slice_text(sd_render *r, const sd_value *v, int64_t n, int64_t from, int64_t step,
                        size_t count, sd_value *out) {
     if (!sd_spend(r, v->s.n / SD_TMPL_SEARCH)) return false;
@@ -280,10 +270,8 @@ bool sd_slice(sd_render *r, const sd_value *v, const sd_value *bounds, sd_value 
     int64_t from = 0, to = 0, step = 1, n = 0;
     bool text = v->kind == SD_V_STRING || v->kind == SD_V_BYTES;
     if (sd_is_undefined(v)) return undefined_base(r, v, SD_STR("slice"));
-    if (!text && !sd_is_sequence(v) && v->kind != SD_V_RANGE) {
-        *out = sd_undefined(SD_STR("the slice"));
-        return true;
-    }
+    if (!text && !sd_is_sequence(v) && v->kind != SD_V_RANGE)
+        return sd_render_fail(r, "a %s has no slices", sd_kind_name(v));
     if (bounds[2].kind != SD_V_NONE && !sd_is_int(&bounds[2]))
         return sd_render_fail(r, "a slice takes whole numbers");
     if (bounds[2].kind != SD_V_NONE && !sd_small_int(&bounds[2], &step))

@@ -73,15 +73,15 @@ FILTER(filter_truncate) {
     int64_t length = 255, leeway = 5, chars;
     sd_str end = SD_STR("...");
     bool kill = sd_arg_bool(a, 1, "killwords", false);
-    if (!text_only(r, in, "truncate") || !sd_arg_int(r, a, 0, "length", &length) ||
-        !sd_arg_string(r, a, 2, "end", &end) || !sd_arg_int(r, a, 3, "leeway", &leeway) ||
-        !sd_length(r, in, &chars))
+    if (!sd_arg_int(r, a, 0, "length", &length) || !sd_arg_string(r, a, 2, "end", &end) ||
+        !sd_arg_int(r, a, 3, "leeway", &leeway) || !sd_length(r, in, &chars))
         return false;
     int64_t keep = length - (int64_t)sd_count_chars(end);
     if (keep < 0 || leeway < 0)
         return sd_render_fail(r, "truncate: the length is below that of the end, or the leeway 0");
     *out = *in;
     if (leeway > INT64_MAX - length || chars <= length + leeway) return true;
+    if (!text_only(r, in, "truncate")) return false;
     sd_value bounds[3] = {sd_none(), sd_int(keep), sd_none()}, part;
     if (!sd_slice(r, in, bounds, &part)) return false;
     if (!kill) {

@@ -194,7 +194,7 @@ FILTER(filter_filesizeformat) {
     if (f == 1) {
         snprintf(text, sizeof text, "1 Byte");
     } else if (f < base) {
-        snprintf(text, sizeof text, "%.0f Bytes", trunc(f));
+        snprintf(text, sizeof text, "%.0f Bytes", trunc(f) + 0.0);
     } else {
         int i = 0;
         double unit = base * base;

@@ -138,17 +138,17 @@ static void strip_zeros(sd_buf *b) { // behind a point, before an exponent
 }
 
 // Without a type but with a precision: as %g, yet a fixed form ends in a digit behind the point.
-static bool put_general(sd_render *r, sd_buf *b, double f, int precision) {
+static bool put_general(sd_render *r, sd_buf *b, double f, int precision, bool keep_zeros) {
     if (precision == 0) precision = 1;
-    if (!sd_put_float(r, b, f, 'e', precision - 1, false)) return false;
+    if (!sd_put_float(r, b, f, 'e', precision - 1, keep_zeros)) return false;
     int exponent = atoi(strchr(b->data, 'e') + 1);
     if (exponent >= -4 && exponent < precision - 1) {
         b->len = 0;
-        if (!sd_put_float(r, b, f, 'f', precision - 1 - exponent, false)) return false;
-        strip_zeros(b);
+        if (!sd_put_float(r, b, f, 'f', precision - 1 - exponent, keep_zeros)) return false;
+        if (!keep_zeros) strip_zeros(b);
         return strchr(b->data, '.') || sd_puts(r, b, ".0");
     }
-    strip_zeros(b);
+    if (!keep_zeros) strip_zeros(b);
     return true;
 }
 
@@ -165,9 +165,14 @@ static bool float_body(sd_render *r, sd_buf *b, const spec *s, double f) {
     }
     if (!type && !s->has_precision) {
         sd_format_float(text, f);
+        char *e = strchr(text, 'e');
+        if (s->alternate && e && !strchr(text, '.')) { // a point stands there in any case
+            memmove(e + 1, e, strlen(e) + 1);
+            *e = '.';
+        }
         return sd_spend(r, 64) && sd_puts(r, b, text);
     }
-    if (!type) return put_general(r, b, f, precision);
+    if (!type) return put_general(r, b, f, precision, s->alternate);
     if (type == '%')
         return sd_put_float(r, b, f * 100, 'f', precision, false) && sd_putc(r, b, '%');
     return sd_put_float(r, b, f, type == 'n' ? 'g' : type, precision, s->alternate);
@@ -402,6 +407,7 @@ static bool convert(percent *p, sd_buf *b, sd_str *left) {
     sd_value v;
     char c;
     bool named = false;
+    if (take(left, "%", &c)) return sd_putc(p->r, b, '%');
     if (take(left, "(", &c)) {
         const char *start = left->p;
         int depth = 1;
@@ -425,7 +431,6 @@ static bool convert(percent *p, sd_buf *b, sd_str *left) {
     left->p++, left->n--;
     if (s.width > INT32_MAX || s.precision > INT32_MAX / 2)
         return sd_render_fail(p->r, "a format is too wide");
-    if (s.type == '%') return sd_putc(p->r, b, '%');
     return (named || next_value(p, &v)) && percent_value(p, b, &s, &v);
 }
 
@@ -447,7 +452,7 @@ bool sd_percent_format(sd_render *r, const sd_value *format, const sd_value *val
     bool tuple = values->kind == SD_V_TUPLE;
     bool rest = tuple ? p.next < values->list->n
                       : !p.used && values->kind != SD_V_DICT && values->kind != SD_V_LIST &&
-                            values->kind != SD_V_RANGE;
+                            values->kind != SD_V_RANGE && !sd_is_undefined(values);
     if (rest) {
         sd_render_fail(r, "a format has fewer places than values");
         return sd_drop(r, &b);

@@ -120,8 +120,7 @@ bool sd_arithmetic(sd_render *r, sd_op op, const sd_value *a, const sd_value *b,
     static const char *const names[] = {"+", "-", "*", "/", "//", "%", "**"};
     double x, y;
     if (sd_is_int(a) && sd_is_int(b)) return sd_int_binary(r, op, a, b, out);
-    if (op == SD_OP_MOD && a->kind == SD_V_STRING && !sd_is_undefined(b))
-        return sd_percent_format(r, a, b, out);
+    if (op == SD_OP_MOD && a->kind == SD_V_STRING) return sd_percent_format(r, a, b, out);
     if (sd_number(r, a, &x) && sd_number(r, b, &y)) return real_arithmetic(r, op, x, y, out);
     if (r->status != SD_OK) return false;
     if (op == SD_OP_ADD && is_text(a) && a->kind == b->kind) return join_strings(r, a, b, out);

@@ -43,7 +43,7 @@ FILTER(filter_first) {
 FILTER(filter_last) {
     sd_list *l;
     (void)a;
-    if (in->kind == SD_V_ITERATOR || sd_is_undefined(in))
+    if (in->kind == SD_V_ITERATOR)
         return sd_render_fail(r, "last does not take a %s", sd_kind_name(in));
     if (!sd_iterate(r, in, &l)) return false;
     *out = l->n ? l->item[l->n - 1] : sd_undefined(SD_STR("the last item"));
@@ -82,7 +82,6 @@ FILTER(filter_reverse) {
     sd_list *l;
     (void)a;
     if (in->kind == SD_V_STRING) return sd_slice(r, in, bounds, out);
-    if (sd_is_undefined(in)) return sd_render_fail(r, "reverse takes no undefined value");
     if (!copy_list(r, in, &l)) return false;
     sd_value all = sd_list_value(SD_V_LIST, l);
     if (!sd_slice(r, &all, bounds, &back)) return false;
@@ -129,15 +128,17 @@ static bool make_key(sd_render *r, const sd_value *item, const sd_value *attribu
     return sd_path(r, item, attribute, otherwise, key) && (case_sensitive || lowered(r, key));
 }
 
-// sort takes several attributes, "a,b.c".
+// sort takes several attributes, "a,b.c", and compares lists of them: what is equal needs no order.
 static bool make_keys(sd_render *r, const sd_value *item, const sd_value *attribute,
                       bool case_sensitive, sd_value *key) {
     sd_str left = attribute->s;
     sd_list *l = sd_list_make(r, 1);
     if (!l) return false;
-    if (attribute->kind != SD_V_STRING || !left.n || !memchr(left.p, ',', left.n))
-        return make_key(r, item, attribute, NULL, case_sensitive, key);
-    for (bool more = true; more;) {
+    bool one = attribute->kind != SD_V_STRING;
+    if (one &&
+        (!make_key(r, item, attribute, NULL, case_sensitive, key) || !sd_list_push(r, l, key)))
+        return false;
+    for (bool more = !one; more;) {
         const char *comma = left.n ? memchr(left.p, ',', left.n) : NULL;
         size_t n = comma ? (size_t)(comma - left.p) : left.n;
         sd_value part = sd_string(left.p, n), v;
@@ -172,13 +173,16 @@ bool sd_sort(sd_render *r, sd_keyed *k, size_t n, bool reverse) {
     return true;
 }
 
-static bool sorted(sd_render *r, sd_list *l, const sd_value *attribute, bool case_sensitive,
-                   bool reverse) {
+typedef bool (*key_maker)(sd_render *r, const sd_value *item, const sd_value *attribute,
+                          bool case_sensitive, sd_value *key);
+
+static bool sorted(sd_render *r, sd_list *l, const sd_value *attribute, key_maker make,
+                   bool case_sensitive, bool reverse) {
     sd_keyed *k = sd_render_alloc(r, l->n, sizeof *k);
     if (!k) return false;
     for (size_t i = 0; i < l->n; i++) {
         k[i].item = l->item[i];
-        if (!make_keys(r, &l->item[i], attribute, case_sensitive, &k[i].key)) return false;
+        if (!make(r, &l->item[i], attribute, case_sensitive, &k[i].key)) return false;
     }
     if (!sd_sort(r, k, l->n, reverse)) return false;
     for (size_t i = 0; i < l->n; i++) l->item[i] = k[i].item;
@@ -191,9 +195,14 @@ FILTER(filter_sort) {
     bool reverse = sd_arg_bool(a, 0, "reverse", false);
     bool cased = sd_arg_bool(a, 1, "case_sensitive", false);
     sd_arg(a, 2, "attribute", &attribute);
-    if (!copy_list(r, in, &l) || !sorted(r, l, &attribute, cased, reverse)) return false;
+    if (!copy_list(r, in, &l) || !sorted(r, l, &attribute, make_keys, cased, reverse)) return false;
     *out = sd_list_value(SD_V_LIST, l);
     return true;
+}
+
+static bool member_key(sd_render *r, const sd_value *item, const sd_value *position,
+                       bool case_sensitive, sd_value *key) {
+    return make_key(r, item, position, NULL, case_sensitive, key);
 }
 
 FILTER(filter_dictsort) {
@@ -205,7 +214,7 @@ FILTER(filter_dictsort) {
     if (!sd_str_is(by, "key") && !sd_str_is(by, "value"))
         return sd_render_fail(r, "dictsort goes by \"key\" or \"value\"");
     sd_value position = sd_int(sd_str_is(by, "value"));
-    if (!sorted(r, items, &position, cased, reverse)) return false;
+    if (!sorted(r, items, &position, member_key, cased, reverse)) return false;
     *out = sd_list_value(SD_V_LIST, items);
     return true;
 }

@@ -147,6 +147,7 @@ bool sd_apply_test(sd_render *r, sd_str name, const sd_value *in, sd_args *a, bo
     if (sd_str_is(name, "even") || sd_str_is(name, "odd") || sd_str_is(name, "divisibleby"))
         return number_test(r, name, in, a, out);
     if (sd_str_is(name, "filter") || sd_str_is(name, "test")) {
+        if (!sd_hashable(in)) return sd_render_fail(r, "a %s is no name", sd_kind_name(in));
         *out = in->kind == SD_V_STRING &&
                (sd_str_is(name, "filter") ? sd_find_filter(in->s) != NULL : sd_is_test(in->s));
         return true;

@@ -36,6 +36,36 @@ Test(template, renderings_equal_those_of_jinja2) {
     json_decref(rows);
 }
 
+// Expressions and statements one by one, with what Jinja2 makes of them; null where it refuses.
+Test(template, each_expression_gives_what_jinja2_gives) {
+    json_error_t why;
+    json_t *golden = json_load_file(TEST_DATA "/template_expressions.json", JSON_ALLOW_NUL, &why);
+    const json_t *context = json_object_get(golden, "context"), *rows, *row;
+    json_t *none = json_array();
+    size_t i;
+    rows = json_object_get(golden, "rows");
+    cr_assert_geq(json_array_size(rows), 700);
+    json_array_foreach(rows, i, row) {
+        const char *source = json_string_value(json_array_get(row, 0));
+        const json_t *want = json_array_get(row, 1);
+        sd_error err = {0};
+        sd_template *t;
+        sd_buf b = sd_buf_make(1 << 20);
+        sd_status st = sd_template_open(&t, source, strlen(source), &err);
+        if (st == SD_OK)
+            st = sd_template_render(t, none, NULL, context, true, "<s>", "</s>", &b, &err);
+        bool same = json_is_null(want)
+                        ? st != SD_OK
+                        : st == SD_OK && b.len == json_string_length(want) &&
+                              memcmp(b.data ? b.data : "", json_string_value(want), b.len) == 0;
+        cr_expect(same, "%s: %s %s", source, b.data ? b.data : "", err.message);
+        sd_template_close(t);
+        sd_buf_free(&b);
+    }
+    json_decref(none);
+    json_decref(golden);
+}
+
 static void refuses(const char *source, sd_status status, const char *named) {
     sd_error err = {0};
     sd_buf b = sd_buf_make(1 << 20);
@@ -51,6 +81,9 @@ Test(template, an_error_names_its_line) {
     refuses("\n\n{{ 1 +* }}", SD_EFORMAT, "line 3");
     refuses("{{ 1 | shrink }}", SD_EINVAL, "shrink");
     refuses("{% include 'x' %}", SD_EFORMAT, "include");
+    refuses("{% extends 'x' %}", SD_EFORMAT, "extends");
+    refuses("{{ lipsum() }}", SD_EINVAL, "lipsum");
+    refuses("{{ 'a' | urlize }}", SD_EINVAL, "urlize");
 }
 
 Test(template, raise_exception_gives_its_own_message) {

@@ -74,6 +74,17 @@ static const char *const LINEAR[] = {
     "{{ s.find('zz') }}{{ s.rfind('zz') }}{{ s.count('k') }}{{ 'zz' in s }}{{ s | length }}",
     "{{ x | reverse }}{{ x | list | length }}{{ x.isalpha() }}{{ [x] }}{{ x == x ~ '' }}",
     "{{ l[::-1] | length }}{{ (l + l) | length }}{{ l | reverse | list | length }}",
+    "{{ s | wordwrap(20) | length }}{{ x | wordwrap(7) | length }}{{ x | wordwrap | length }}",
+    "{{ l | pprint | length }}{{ d | pprint | length }}",
+    "{{ s | indent(3) | length }}{{ s | striptags | length }}{{ s | urlencode | length }}",
+    "{{ s | title | length }}{{ s | wordcount }}{{ s.partition('zz') }}{{ s.rpartition('zz') }}",
+    "{{ '%s|%r' | format(s, s) | length }}{{ '{}{!r:>9}'.format(s, s) | length }}",
+    "{{ l | slice(7) | list | length }}{{ l | random | length }}{{ l | sum(start='') if false }}",
+    "{{ d | xmlattr | length }}{{ d | urlencode | length }}{{ d | items | list | length }}",
+    "{{ l | sort(attribute='0,1') | length }}{{ (s | escape) + s }}{{ s.casefold() | length }}",
+    "{{ s.expandtabs() | length }}{{ s.center(9) | length }}{{ s.encode() | list | length }}",
+    "{% for i in l recursive %}{{ i }}{{ loop.index }}{% endfor %}",
+    "{% macro m(a) %}{{ a }}{% endmacro %}{% for i in l %}{{ m(i) }}{% endfor %}",
     "{{ dict(d) | length }}{{ l | first }}{{ l | last }}{{ l | min }}{{ l | max }}",
 };
 
@@ -93,6 +104,68 @@ Test(template_bounds, work_in_bytes_costs_steps) {
         "{{ ('x' * 1000000).replace('y', 'z') | length }}"};
     for (size_t i = 0; i < sizeof sources / sizeof *sources; i++)
         cr_expect_geq(steps_of(sources[i], 1), 1000000 / 64, "%s", sources[i]);
+}
+
+// Widths that a text or a number names are work like any other.
+Test(template_bounds, a_width_costs_what_it_makes) {
+    static const char *const sources[] = {"{{ 'x'.center(%s) }}",
+                                          "{{ '7'.zfill(%s) }}",
+                                          "{{ '{:%s}'.format(1) }}",
+                                          "{{ '{:.%sf}'.format(1.5) }}",
+                                          "{{ '%%sd' % 1 }}",
+                                          "{{ '%.%sf' % 1.5 }}",
+                                          "{{ 'a\tb'.expandtabs(%s) }}",
+                                          "{{ 'a' | indent(%s, true) }}",
+                                          "{{ [[1]] | tojson(indent=%s) }}",
+                                          "{{ 'ab' * %s }}",
+                                          "{{ [1, 2] | batch(%s, 0) | first | length }}",
+                                          "{{ [1] * %s }}"};
+    for (size_t i = 0; i < sizeof sources / sizeof *sources; i++) {
+        char source[128];
+        sd_buf out = sd_buf_make(1 << 26);
+        sd_error err = {0};
+        const char *gap = strstr(sources[i], "%s");
+        snprintf(source, sizeof source, "%.*s%s%s", (int)(gap - sources[i]), sources[i], "100000",
+                 gap + 2);
+        cr_expect_geq(steps_of(source, 1), 100000 / 64, "%s", source);
+        snprintf(source, sizeof source, "%.*s%s%s", (int)(gap - sources[i]), sources[i],
+                 "999999999", gap + 2);
+        sd_status st = render(source, NULL, NULL, &out, &err);
+        cr_expect(st == SD_ELIMIT || st == SD_EINVAL, "%s: %s", source, err.message);
+        sd_buf_free(&out);
+    }
+}
+
+Test(template_bounds, powers_cost_steps_and_end) {
+    int64_t small = steps_of("{{ (3 ** 10) > 1 }}", 1),
+            large = steps_of("{{ (3 ** 40000) > 1 }}", 1);
+    cr_expect_geq(large, 20 * small, "%lld, %lld", (long long)small, (long long)large);
+    sd_buf out = sd_buf_make(1 << 20);
+    sd_error err = {0};
+    cr_expect_eq(render("{{ (3 ** 10000000) > 1 }}", NULL, NULL, &out, &err), SD_EINVAL);
+    cr_expect(strstr(err.message, "too large"), "%s", err.message);
+    sd_buf_free(&out);
+}
+
+// Parsing makes one pass: memory and nesting are bounded, whatever the model's file holds.
+Test(template_bounds, a_template_of_a_megabyte_of_anything_is_parsed_or_refused) {
+    static const char *const parts[] = {"'a' ", "{{x}}", "{%-",       "{#",
+                                        "[[",   "{{ -",  "{% raw %}", "{% if x %}",
+                                        "a.",   "1_",    "{{ '",      "{% block a %}"};
+    char *source = malloc(1 << 20);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        for (int inside = 0; inside < 2; inside++) {
+            size_t n = 0, len = strlen(parts[i]);
+            if (inside) n = (size_t)sprintf(source, "{{ ");
+            for (; n + len + 4 < 1 << 20; n += len) memcpy(source + n, parts[i], len);
+            if (inside) memcpy(source + n, " }}", 3), n += 3;
+            sd_template *t = NULL;
+            sd_error err = {0};
+            sd_status st = sd_template_open(&t, source, n, &err);
+            cr_expect(st == SD_OK || st == SD_EFORMAT, "%s: %s", parts[i], err.message);
+            sd_template_close(t);
+        }
+    free(source);
 }
 
 Test(template_bounds, many_variables_are_found_without_a_search) {
