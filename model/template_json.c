@@ -200,13 +200,13 @@ static bool read_indent(sd_render *r, sd_args *a, writer *w) {
         w->indent = v.s;
         return true;
     }
-    if (v.kind != SD_V_INT || v.i > 64)
-        return sd_render_fail(r, "tojson: indent must be a number up to 64 or a string");
-    size_t n = v.i > 0 ? (size_t)v.i : 0;
-    char *p = sd_render_alloc(r, n + 1, 1);
-    if (!p) return false;
-    memset(p, ' ', n);
-    w->indent = (sd_str){p, n};
+    int64_t n;
+    sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
+    if (!sd_small_int(&v, &n))
+        return sd_render_fail(r, "tojson: indent must be a number or a string");
+    if (!sd_put_times(r, &b, SD_STR(" "), n > 0 ? (size_t)n : 0)) return sd_drop(r, &b);
+    if (!sd_keep(r, &b, &v)) return false;
+    w->indent = v.s;
     return true;
 }
 
