@@ -86,6 +86,12 @@ TEMPLATES = [
     "{%- for k, v in d.items() if k is string -%}{{ loop.index0 }}{%- else -%}{% raw %}{{}}{% endraw %}{%- endfor +%}\n{# c #}{{ l | sort | join(',') | replace('1', 'x') }}{{ [1, 'a', {}][-1:] }}",
     "{{ 'a,b'.split(',') | map('upper') | list }}{{ messages | selectattr('role', 'equalto', 'user') | map(attribute='content') | first | default('x', true) }}{{ 7 // 2 ** n % 3 }}",
     "{% with a=1 %}{% filter upper %}{{ '%05.2f|%s' | format(1.5, a) }}{% endfilter %}{% endwith %}{% generation %}{% if a is defined and a in l or not x %}1{% elif 2 %}3{% endif %}{% endgeneration %}",
+    "{% for x in l recursive %}{{ loop(l) if loop.depth < 3 }}{{ loop.cycle(1, 2) }}{{ loop.changed(x) }}{% endfor %}{% set j = joiner('|') %}{{ j() }}{{ j() }}{% set c = cycler('o', 'e') %}{{ c.next() }}{{ c.current }}{{ c.reset() }}",
+    "{% block a scoped %}{{ 2 ** 100 // 7 % -3 }}{% endblock a %}{{ self.a() }}{% print 0x1f, 12345678901234567890 * -3 %}{{ 10 ** 25 / 3 }}{{ '123456789012345678901' | int }}",
+    "{{ '{0:*^9}{1!r:>{2}}{a[k].b}'.format(w, 'x', 5, a=d) }}{{ '%-5s|%(k)s' % d }}{{ '%*d %#x %+.3e' % (5, n, 255, 2.5) }}{{ '{:,.2f}{:_b}{:%}'.format(1234.5, 99, .5) }}",
+    "{{ w.partition(' ') }}{{ w.rpartition('x') }}{{ w.center(30, '*') }}{{ w.zfill(9) }}{{ w.expandtabs(4).title().casefold() }}{{ w.encode() }}{{ w.find('e', 2, -1) }}{{ w.isidentifier() }}",
+    "{{ w | wordwrap(5) | indent(2) | truncate(9) }}{{ d | pprint | urlencode | wordcount }}{{ l | slice(2) | list }}{{ l | batch(2, 0) | list }}{{ d | xmlattr }}{{ '<a>&amp;</a>' | striptags }}{{ 5555 | filesizeformat }}{{ n | round(-1) | abs }}",
+    "{{ ('<' | e) + '<' }}{{ (w | safe).format('<') }}{{ range(9)[2::3] }}{{ d.items() }}{{ l | map('string') | join }}{{ (messages | groupby('role'))[0].grouper }}{{ messages | sort(attribute='role,content') | first }}{{ l.append }}{{ namespace(a=l) }}",
 ]
 REQUESTS = [
     '{"model": "m", "messages": [{"role": "user", "content": "hi"}], "temperature": 0.5, "top_p": 0.9, "max_tokens": 5, "stop": ["a", "b"], "stream": true, "logprobs": true, "top_logprobs": 3, "seed": 1}',
