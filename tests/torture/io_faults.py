@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+"""Every system call on files fails once, in the middle of train, resume, data prepare, export, pack, logits and generate.
+
+    tests/torture/io_faults.py [build/release/specdec]            a sample of the calls, chosen by SEED: half a minute
+    tests/torture/io_faults.py [build/release/specdec] --full     each call in four ways: EIO, ENOSPC, EINTR, and half of the bytes
+
+What must come: exit 1 or 2 with one sentence, or exit 0 with the same bytes; never a signal, a hang or another result. Whatever came, every
+checkpoint that stood before still stands whole, and a run that ended with an error goes on to the same adapter when it is started again.
+TAP; needs tests/fault_at and tests/make_tiny_model beside the binary (the target unit_tests builds them).
+"""
+import concurrent.futures
+import glob
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
+from tiny_run import Place, sha, standing  # noqa: E402
+
+WAYS = {"openat": "EIO ENOSPC EINTR", "read": "EIO EINTR short", "pread64": "EIO EINTR short", "getdents64": "EIO EINTR short", "newfstatat": "EIO EINTR",
+        "write": "EIO ENOSPC EINTR short", "pwrite64": "EIO ENOSPC EINTR short", "fsync": "EIO ENOSPC EINTR", "rename": "EIO ENOSPC EINTR",
+        "renameat2": "EIO ENOSPC EINTR", "ftruncate": "EIO ENOSPC EINTR", "close": "EIO ENOSPC EINTR", "mkdir": "EIO ENOSPC EINTR", "mmap": "ENOMEM",
+        "unlink": "EIO", "rmdir": "EIO", "flock": "EIO EINTR", "lseek": "EIO"}
+# name: the command, what it makes, the folder that it finds (copied for each try)
+JOBS = {"train": (["train", "recipe.yaml", "-o", "run"], ["run/adapter/adapter_model.safetensors", "run/adapter.gguf", "run/draft/corpus.idx"], None),
+        "resume": (["train", "recipe.yaml", "-o", "run"], ["run/adapter/adapter_model.safetensors", "run/adapter.gguf", "run/draft/corpus.idx"], "begun"),
+        "prepare": (["data", "prepare", "data.jsonl", "-m", "tiny.gguf", "-o", "d.h5", "--sequence-len", "64", "--threads", "1"], ["d.h5"], None),
+        "export": (["export", "run", "--to", "merged", "-o", "merged.gguf", "--threads", "1"], ["merged.gguf"], "whole"),
+        "pack": (["pack", "tiny.gguf", "--threads", "1"], [], None),
+        "logits": (["logits", "-m", "tiny.gguf", "-a", "run", "--text", "some text", "-o", "l.npy", "--threads", "1"], ["l.npy"], "whole"),
+        "generate": (["generate", "-m", "tiny.gguf", "-a", "run", "-p", "some text", "-n", "4", "--threads", "1"], [], "whole")}
+full = "--full" in sys.argv
+args = [a for a in sys.argv[1:] if not a.startswith("--")]
+seed = int(os.environ.get("SEED", time.time_ns() % 100000))
+failed = 0
+
+
+def say(ok, text):
+    global failed
+    failed += not ok
+    print(("ok" if ok else "not ok") + " - io_faults: " + text, flush=True)
+
+
+def link_all(place, folder, found):
+    """A folder of its own with the sources of `place` and the run it finds."""
+    os.makedirs(folder)
+    for name in ("tiny.gguf", "data.jsonl", "recipe.yaml"):
+        shutil.copy2(place.path(name), os.path.join(folder, name))
+    if found:
+        shutil.copytree(place.path(found), os.path.join(folder, "run"))
+
+
+def artefacts(folder, names):
+    return [sha(os.path.join(folder, n)) if os.path.exists(os.path.join(folder, n)) else None for n in names]
+
+
+def one_sentence(err):
+    """The failure's sentence is the last line; notices may stand before it."""
+    lines = [line for line in err.strip().splitlines() if line.startswith("specdec: ")]
+    return bool(lines) and err.strip().splitlines()[-1] == lines[-1]
+
+
+def attempt(place, job, call, way, n, want):
+    """None, or what is wrong."""
+    argv, names, found = JOBS[job]
+    folder = tempfile.mkdtemp(dir=place.dir) + "/w"
+    link_all(place, folder, found)
+    before = standing(os.path.join(folder, "run"))
+    env_cache = place.env["XDG_CACHE_HOME"]
+    mine = Place(place.binary, folder)
+    mine.want = place.want
+    try:
+        status, err = mine.run(argv, (call, way, n))
+        if status is None:
+            return "it did not end"
+        if status >= 128 or status < 0 or status in (97, 98):
+            return f"it ended with {status}: {err.strip()[-300:]}"
+        if status == 99:
+            return None  # another way through the code: fewer calls
+        lost = [s for s in before if s not in standing(os.path.join(folder, "run"))]
+        if lost:
+            return f"checkpoints {lost} are gone (exit {status}): {err.strip()[-300:]}"
+        if status == 0:
+            got = artefacts(folder, names)
+            return None if got == want else f"exit 0 and other bytes: {[n for n, g, w in zip(names, got, want) if g != w]}: {err.strip()[-300:]}"
+        if status not in (1, 2):
+            return f"it ended with {status}: {err.strip()[-300:]}"
+        if not one_sentence(err):
+            return f"exit {status} without its sentence: {err.strip()[-300:]!r}"
+        if job in ("train", "resume") or not full:
+            status, err = mine.run(argv)
+            if status != 0 and job in ("export", "prepare", "pack") and "exists" not in err:
+                return f"the next start ended with {status}: {err.strip()[-300:]}"
+            if job in ("train", "resume"):
+                if status != 0:
+                    return f"the next start ended with {status}: {err.strip()[-300:]}"
+                if artefacts(folder, names) != want:
+                    return "the next start gave other bytes"
+                lost = [s for s in before if s not in standing(os.path.join(folder, "run"))]
+                if [s for s in lost if s != before[-1]]:
+                    return f"after the next start checkpoints {lost} are gone"
+        return None
+    finally:
+        place.env["XDG_CACHE_HOME"] = env_cache
+        shutil.rmtree(os.path.dirname(folder), ignore_errors=True)
+
+
+def main():
+    place = Place(args[0] if args else "build/release/specdec", tempfile.mkdtemp(prefix="io-faults-"))
+    why = place.missing()
+    if why:
+        print(f"ok - io_faults: every call fails once # SKIP {why}")
+        return 0
+    rng, start = random.Random(seed), time.monotonic()
+    try:
+        place.make()
+        todo, want = [], {}
+        for job, (argv, names, found) in JOBS.items():
+            folder = place.path("count-" + job)
+            link_all(place, folder, found)
+            mine = Place(place.binary, folder)
+            counts = mine.count(argv)
+            want[job] = artefacts(folder, names)
+            every = [(job, call, way, n) for call, times in counts.items() for way in WAYS[call].split() for n in range(1, times + 1)]
+            say(None not in want[job], f"{job}: {sum(counts.values())} calls, {len(every)} faults to plant")
+            todo += every
+        if not full:  # as many of the rare calls as of the frequent ones
+            groups = {}
+            for t in todo:
+                groups.setdefault(t[:2], []).append(t)
+            limit = int(os.environ.get("TRIES", 1))
+            todo = [t for g in groups.values() for t in rng.sample(g, min(limit, len(g)))]
+            rng.shuffle(todo)
+        bad = {}
+        with concurrent.futures.ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
+            tries = {pool.submit(attempt, place, *t, want[t[0]]): t for t in todo}
+            for done in concurrent.futures.as_completed(tries):
+                job, call, way, n = tries[done]
+                wrong = done.result()
+                if wrong:
+                    bad.setdefault(job, []).append(f"{call} {n} {way}: {wrong}")
+        for job in JOBS:
+            for line in bad.get(job, [])[:40]:
+                print("# " + job + ": " + line)
+            n = sum(t[0] == job for t in todo)
+            say(not bad.get(job), f"{job}: {n} calls failed, {len(bad.get(job, []))} times silently, with a crash or with a loss")
+        print(f"# seed {seed}, {len(todo)} runs, {time.monotonic() - start:.0f} s")
+    finally:
+        shutil.rmtree(place.dir, ignore_errors=True)
+        for left in glob.glob(place.dir + "*"):
+            shutil.rmtree(left, ignore_errors=True)
+    return failed != 0
+
+
+sys.exit(main())

@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+"""SIGKILL in the middle of a training run: before and after each call that changes a file, and at random times.
+
+    tests/torture/kills.py [build/release/specdec]            some of each, chosen by SEED: a quarter of a minute
+    tests/torture/kills.py [build/release/specdec] --full     1,000 kills, every call that changes a file among them
+
+After each kill every checkpoint of an earlier process stands whole, one is there to go on from, and the same command goes on to the adapter of
+the run that was left alone, byte for byte. Some are killed again and again on the way. TAP; needs tests/fault_at and tests/make_tiny_model.
+"""
+import concurrent.futures
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
+from tiny_run import Place, sha, standing  # noqa: E402
+
+TRAIN = ["train", "recipe.yaml", "-o"]
+full = "--full" in sys.argv
+args = [a for a in sys.argv[1:] if not a.startswith("--")]
+seed = int(os.environ.get("SEED", time.time_ns() % 100000))
+failed = 0
+
+
+def say(ok, text):
+    global failed
+    failed += not ok
+    print(("ok" if ok else "not ok") + " - kills: " + text, flush=True)
+
+
+def killed_after(place, run, seconds):
+    p = subprocess.Popen([place.binary, *TRAIN, run], cwd=place.dir, env=place.env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(seconds)
+    p.kill()
+    p.wait()
+
+
+def attempt(place, found, moments):
+    """None, or what is wrong. moments: ("kill" or "killed", N) at the N-th changing call, or ("time", seconds)."""
+    run = tempfile.mkdtemp(dir=place.dir, prefix="r") + "/run"
+    try:
+        if found:
+            shutil.copytree(place.path(found), run)
+        first = standing(run)
+        for how, at in moments:
+            before = standing(run)
+            if how == "time":
+                killed_after(place, run, at)
+            else:
+                status, err = place.run([*TRAIN, run], ("change", how, at))
+                if status not in (137, 99, 0):
+                    return f"{how} {at}: it ended with {status}: {err.strip()[-300:]}"
+            after = standing(run)
+            # The one it went on from may go when newer ones stand; all before it are another process's.
+            if [s for s in before[:-1] if s not in after] or (before and (not after or after[-1] < before[-1])):
+                return f"{how} {at}: checkpoints {before} became {after}"
+        status, err = place.run([*TRAIN, run])
+        if status != 0:
+            return f"after {moments} the next start ended with {status}: {err.strip()[-300:]}"
+        if sha(run + "/adapter/adapter_model.safetensors") != place.want:
+            return f"after {moments} it goes on to another adapter"
+        if [s for s in first[:-1] if s not in standing(run)]:
+            return f"after {moments} earlier checkpoints are gone"
+        litter = [n for n in os.listdir(run) + os.listdir(run + "/checkpoints") if ".tmp" in n]
+        return f"after {moments} {litter} is left" if litter else None
+    finally:
+        shutil.rmtree(os.path.dirname(run), ignore_errors=True)
+
+
+def main():
+    place = Place(args[0] if args else "build/release/specdec", tempfile.mkdtemp(prefix="kills-"))
+    why = place.missing()
+    if why:
+        print(f"ok - kills: a killed run goes on # SKIP {why}")
+        return 0
+    rng, start = random.Random(seed), time.monotonic()
+    try:
+        place.make()
+        changing = ("write", "pwrite64", "fsync", "rename", "renameat2", "ftruncate", "mkdir", "unlink", "rmdir")
+        begin = time.monotonic()
+        counts = place.count([*TRAIN, "counted"])
+        took = time.monotonic() - begin
+        every = {None: sum(counts[c] for c in changing)}
+        shutil.copytree(place.path("begun"), place.path("resumed"))
+        counts = place.count([*TRAIN, "resumed"])
+        every["begun"] = sum(counts[c] for c in changing)
+        at_calls = [(found, [(how, n)]) for found, calls in every.items() for n in range(1, calls + 1) for how in ("kill", "killed")]
+        todo = at_calls if full else rng.sample(at_calls, 14)
+        total = 1000 if full else 20
+        while sum(len(m) for _, m in todo) < total:
+            times = 1 if rng.random() < 0.7 else rng.randint(2, 5)
+            moments = [rng.choice((("time", rng.random() * took), ("kill", rng.randint(1, every["begun"])), ("killed", rng.randint(1, every["begun"]))))
+                       for _ in range(times)]
+            todo.append((rng.choice((None, "begun")), moments))
+        rng.shuffle(todo)
+        bad = []
+        with concurrent.futures.ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
+            for wrong in pool.map(lambda t: attempt(place, *t), todo):
+                if wrong:
+                    bad.append(wrong)
+        for line in bad[:40]:
+            print("# " + line)
+        say(not bad, f"{sum(len(m) for _, m in todo)} kills in {len(todo)} runs of {every[None]} and {every['begun']} changing calls: {len(bad)} lost something")
+        print(f"# seed {seed}, {time.monotonic() - start:.0f} s")
+    finally:
+        shutil.rmtree(place.dir, ignore_errors=True)
+    return failed != 0
+
+
+sys.exit(main())
