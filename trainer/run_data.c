@@ -136,6 +136,9 @@ static sd_status open_train(sd_run *r, const char *path, sd_error *err) {
     }
     SD_TRY(check_tokenizer(r, r->train_data, path, err));
     SD_TRY(sd_rows_open(&r->train, r->train_data, err));
+    SD_CHECK(r->train.labelled > 0, err, SD_EFORMAT,
+             "%s: no row has a supervised token; check data.loss_on and prepare the data again",
+             path);
 out:
     return st;
 }

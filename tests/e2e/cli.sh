@@ -134,4 +134,29 @@ check "export gives a merged file its name when it is verified" $? "$(cat out)"
 refuses "export does not touch what a stopped one left" 2 'half.gguf.unverified: is there already' "$binary" export piped --to merged -o half.gguf
 [ -e half.gguf.unverified ] && [ ! -e half.gguf ]
 check "and writes nothing" $?
+
+# ---- pipes where files are wanted, options given twice, private sources
+
+mkfifo pipe.gguf pipe.jsonl
+waits_not() { # NAME MESSAGE COMMAND...
+  local name=$1 message=$2
+  shift 2
+  timeout 60 "$@" >out 2>err </dev/null
+  [ $? = 2 ] && grep -q -- "$message" err
+  check "$name" $? "$(cat err)"
+}
+waits_not "a pipe given as model is refused without waiting" 'pipe.gguf: is not a regular file' "$binary" generate -m pipe.gguf -p abc
+waits_not "a pipe given as adapter too" 'pipe.gguf: is not a regular file' "$binary" generate -m tiny.gguf -a pipe.gguf -p abc
+waits_not "a pipe given as draft too" 'pipe.gguf: is not a regular file' "$binary" generate -m tiny.gguf -d pipe.gguf -p abc
+waits_not "a pipe given as data too" 'pipe.jsonl: is not a regular file' "$binary" data prepare pipe.jsonl -m tiny.gguf -o d.h5
+want=$("$binary" generate -m tiny.gguf -p abc -n 3 --ignore-end 2>/dev/null | sha256sum)
+[ "$(printf abc | "$binary" generate -m tiny.gguf -f /dev/stdin -n 3 --ignore-end 2>err | sha256sum)" = "$want" ]
+check "a prompt is read from a pipe" $? "$(cat err)"
+refuses "an option given twice is refused" 2 '--threads is given twice' "$binary" generate -m tiny.gguf -p abc --threads 1 --threads 1
+refuses "and a recipe's key given twice" 2 'adapter.r is given twice' "$binary" train recipe.yaml adapter.r=2 adapter.r=4
+refuses "and -m beside base.model=" 2 'base.model is given twice' "$binary" train recipe.yaml base.model=tiny.gguf -m tiny.gguf
+chmod 600 data.jsonl
+"$binary" data prepare data.jsonl -m tiny.gguf -o private.h5 --sequence-len 128 --threads 1 >out 2>&1 && [ "$(stat -c %a private.h5 private.h5.manifest.json | tr '\n' ' ')" = "600 600 " ]
+check "what is prepared from a private source is private" $? "$(cat out; stat -c '%a %n' private.h5*)"
+chmod 644 data.jsonl
 exit $failed

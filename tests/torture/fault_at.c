@@ -5,9 +5,9 @@
 //     fault_at count COMMAND...          runs it; writes "CALL NUMBER" lines to descriptor 9
 //     fault_at CALL WAY N COMMAND...     the N-th call (from 1, over all threads) goes wrong
 //
-// WAY: EIO, ENOSPC, EINTR, ENOMEM: it does nothing and fails so; short: it is asked for half of the
-// bytes; kill: the program is killed before the call; killed: after it. CALL may be "change": every
-// call that changes files. Calls count from the program's entry point on: what the loader and the
+// WAY: EIO, ENOSPC, EINTR, ENOMEM, ENOLCK: it does nothing and fails so; short: it is asked for half
+// of the bytes; kill: the program is killed before the call; killed: after it. CALL may be "change":
+// every call that changes files. Calls count from the program's entry point on: what the loader and the
 // libraries' initialisers do before is not ours, nor what they do in a program that it becomes.
 //
 // Exits with the program's status, 128 + the signal that ended it, or 99 when the N-th call never
@@ -197,7 +197,8 @@ static bool understand(char **argv) {
     static const struct {
         const char *name;
         int error;
-    } errors[] = {{"EIO", EIO}, {"ENOSPC", ENOSPC}, {"EINTR", EINTR}, {"ENOMEM", ENOMEM}};
+    } errors[] = {
+        {"EIO", EIO}, {"ENOSPC", ENOSPC}, {"EINTR", EINTR}, {"ENOMEM", ENOMEM}, {"ENOLCK", ENOLCK}};
     plan.call = index_of_name(argv[1]);
     if (plan.call < 0 && strcmp(argv[1], "change") != 0) return false;
     plan.n = atol(argv[3]);
@@ -205,7 +206,7 @@ static bool understand(char **argv) {
                : strcmp(argv[2], "kill") == 0   ? KILL
                : strcmp(argv[2], "killed") == 0 ? KILLED
                                                 : FAIL;
-    for (int i = 0; i < 4; i++)
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++)
         if (strcmp(argv[2], errors[i].name) == 0) plan.error = errors[i].error;
     return plan.n > 0 && (plan.how != FAIL || plan.error);
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Every system call on files fails once, in the middle of train, resume, data prepare, export, pack, logits and generate.
 
-    tests/torture/io_faults.py [build/release/specdec]            a sample of the calls, chosen by SEED: half a minute
+    tests/torture/io_faults.py [build/release/specdec]            a sample, chosen by SEED: TRIES (1) of each kind of call; half a minute
     tests/torture/io_faults.py [build/release/specdec] --full     each call in four ways: EIO, ENOSPC, EINTR, and half of the bytes
 
 What must come: exit 1 or 2 with one sentence, or exit 0 with the same bytes; never a signal, a hang or another result. Whatever came, every
@@ -23,7 +23,7 @@ from tiny_run import Place, sha, standing  # noqa: E402
 WAYS = {"openat": "EIO ENOSPC EINTR", "read": "EIO EINTR short", "pread64": "EIO EINTR short", "getdents64": "EIO EINTR short", "newfstatat": "EIO EINTR",
         "write": "EIO ENOSPC EINTR short", "pwrite64": "EIO ENOSPC EINTR short", "fsync": "EIO ENOSPC EINTR", "rename": "EIO ENOSPC EINTR",
         "renameat2": "EIO ENOSPC EINTR", "ftruncate": "EIO ENOSPC EINTR", "close": "EIO ENOSPC EINTR", "mkdir": "EIO ENOSPC EINTR", "mmap": "ENOMEM",
-        "unlink": "EIO", "rmdir": "EIO", "flock": "EIO EINTR", "lseek": "EIO"}
+        "unlink": "EIO", "rmdir": "EIO", "flock": "EIO EINTR ENOLCK", "lseek": "EIO"}
 # name: the command, what it makes, the folder that it finds (copied for each try)
 JOBS = {"train": (["train", "recipe.yaml", "-o", "run"], ["run/adapter/adapter_model.safetensors", "run/adapter.gguf", "run/draft/corpus.idx"], None),
         "resume": (["train", "recipe.yaml", "-o", "run"], ["run/adapter/adapter_model.safetensors", "run/adapter.gguf", "run/draft/corpus.idx"], "begun"),
@@ -141,10 +141,9 @@ def main():
                 job, call, way, n = tries[done]
                 wrong = done.result()
                 if wrong:
-                    bad.setdefault(job, []).append(f"{call} {n} {way}: {wrong}")
+                    bad.setdefault(job, []).append(wrong)
+                    print(f"# {job}: {call} {n} {way}: {wrong}", flush=True)
         for job in JOBS:
-            for line in bad.get(job, [])[:40]:
-                print("# " + job + ": " + line)
             n = sum(t[0] == job for t in todo)
             say(not bad.get(job), f"{job}: {n} calls failed, {len(bad.get(job, []))} times silently, with a crash or with a loss")
         print(f"# seed {seed}, {len(todo)} runs, {time.monotonic() - start:.0f} s")
