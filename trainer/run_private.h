@@ -27,6 +27,7 @@ typedef struct {
     sd_train_plan_report plan;
     char *resume_from;     // a checkpoint's folder; NULL: from step 0
     int other_checkpoints; // that stand beside it
+    bool begins_anew;      // and gives up the checkpoints that are there
     bool of_0_4;           // it is of version 0.4, and what that version did otherwise is kept
     sd_buf resolved_text;  // of recipe.resolved.yaml
     sd_checkpoint c;

@@ -106,9 +106,7 @@ sd_status sd_run_choose_start(sd_run *r, bool *done, sd_error *err) {
     if (strcmp(how, "never") == 0) {
         SD_CHECK(!finished, err, SD_EINVAL,
                  "%s: holds a finished run; remove the folder, or give another name=", r->dir);
-        if (!r->plan_only)
-            SD_TRY(sd_checkpoints_give_up(&r->other_checkpoints, checkpoints,
-                                          err)); // none is found later
+        r->begins_anew = true; // when all else is known to be good
     } else if (strcmp(how, "auto") == 0) {
         if (finished) {
             SD_TRY(check_finished(r, err));

@@ -70,11 +70,17 @@ static result run_with(const char *name, const char *const *extra, int n_extra, 
     result r = {.out = sd_path_join(dir, name)};
     char *model = sd_sprintf("base.model=%s", model_path),
          *data = sd_sprintf("data.train.0.path=%s", data_path);
-    const char *override[16] = {model, data};
-    for (int i = 0; i < n_extra; i++) override[2 + i] = extra[i];
+    const char *override[16] = {data};
+    int n = 1;
+    bool own_model = false;
+    for (int i = 0; i < n_extra; i++) {
+        own_model = own_model || strncmp(extra[i], "base.model=", 11) == 0;
+        override[n++] = extra[i];
+    }
+    if (!own_model) override[n++] = model;
     sd_run_options o = {.recipe = recipe_path,
                         .override = override,
-                        .n_overrides = 2 + n_extra,
+                        .n_overrides = n,
                         .out = r.out,
                         .threads = threads,
                         .stop = stop,
@@ -512,6 +518,11 @@ Test(run, damaged_checkpoints_are_put_aside_and_none_that_was_found_is_removed) 
     sd_sha256 a = adapter_of(&whole), b = adapter_of(&again);
     cr_assert_str_eq(a.hex, b.hex);
     unlink(manifest);
+    const char *wrong[] = {"base.model=nowhere.gguf"};
+    result stopped = run_with("u", wrong, 1, 1, &never, "never");
+    cr_assert(stopped.st == SD_ENOTFOUND && newest_step(&stopped) == step, "%s",
+              stopped.err.message);
+    free(stopped.out);
     result anew = run_with("u", one, 2, 1, &never, "never");
     char *second = sd_sprintf("checkpoints/given-up-%08d.2/theta.f32", (int)step);
     cr_assert_eq(anew.st, SD_OK, "%s", anew.err.message);
