@@ -153,7 +153,7 @@ static int admit(sd_server *s, const sd_client *client, sd_api_error *e) {
     }
     sd_engine_stats stats;
     sd_engine_get_stats(s->engine, &stats);
-    sd_share reading = {stats.queue, s->metrics.reading, client->n_reading,
+    sd_share reading = {stats.queue + stats.slots, s->metrics.reading, client->n_reading,
                         s->clients.reading + (client->n_reading == 0)};
     if (!sd_engine_has_room(s->engine, client->id, 1) || !sd_fair_room(&reading, 1)) {
         s->metrics.rejected[SD_REJECT_QUEUE_FULL]++;

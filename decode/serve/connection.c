@@ -24,7 +24,6 @@
 #include <errno.h>
 #include <math.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -535,20 +534,6 @@ static void set_remote(sd_conn *c, const struct sockaddr *addr) {
     snprintf(c->remote, sizeof c->remote, "%s:%d", host, port);
 }
 
-// A peer that is gone without a word is noticed within a minute, also where nothing is sent to it,
-// and one that takes nothing within half a minute. What the kernel keeps for it has a bound too.
-static void set_socket(int fd) {
-    int on = 1, idle = 30, between = 10, probes = 3, send = 128 * 1024;
-    unsigned unacknowledged_ms = WRITE_S * 1000;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &between, sizeof between);
-    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
-    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacknowledged_ms, sizeof unacknowledged_ms);
-    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &send, sizeof send);
-}
-
 // The server's own descriptor; closed when the connection is freed.
 static sd_conn *conn_new(sd_server *s, int fd, const struct sockaddr *addr) {
     sd_memory_lost_clear();
@@ -574,7 +559,6 @@ void sd_conn_accept(sd_server *s, int fd, const struct sockaddr *addr) {
         evutil_closesocket(fd);
         return;
     }
-    set_socket(fd);
     c->next = s->conns;
     if (s->conns) s->conns->prev = c;
     s->conns = c;

@@ -11,9 +11,6 @@
 #include "base/clock.h"
 #include "decode/serve/connection_private.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-
 static const int64_t GIVEN_BACK_NS = 5000000000; // the period of that speed
 enum { SEARCH = 16 };                            // clients looked at for an idle socket
 

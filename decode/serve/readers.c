@@ -12,9 +12,11 @@
 #include "decode/serve/call.h"
 
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
-enum { READERS = 3, OF_ONE_CLIENT = READERS - 1 };
+enum { READERS = 3, OF_ONE_CLIENT = READERS - 1, NICE = 5 };
 
 typedef struct {
     sd_call *head, *tail;
@@ -75,6 +77,8 @@ static void wake_loop(const sd_readers *r) {
 static void *run(void *ctx) {
     sd_readers *r = ctx;
     const sd_serve_options *o = r->server->o;
+    // Where processors are few, answers that run come before reading the next.
+    setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
     pthread_mutex_lock(&r->lock);
     while (!r->stop) {
         sd_call *j = take_turn(r);

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -18,7 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BACKLOG = 1024, CUT_S = 1 };
+enum { BACKLOG = 1024, ACCEPTS = 32, CUT_S = 1 }; // ACCEPTS: one after the other
 
 // A terminal that is closed sends SIGHUP: an end like the others, unless nohup or the like has it
 // ignored.
@@ -45,15 +46,38 @@ static void set_address(sd_server *s) {
              host, port);
 }
 
+// A peer that is gone without a word is noticed within a minute, also where nothing is sent to it,
+// and one that takes nothing within half a minute. What the kernel keeps for it has a bound too.
+// Accepted sockets inherit all of it.
+static void set_listener(int fd) {
+    int on = 1, idle = 30, between = 10, probes = 3, send = 128 * 1024;
+    unsigned unacknowledged_ms = 30000;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &between, sizeof between);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacknowledged_ms, sizeof unacknowledged_ms);
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &send, sizeof send);
+}
+
+// A crowd at the door does not keep those inside waiting: after some newcomers come the events of all
+// others.
 static void on_accept(struct evconnlistener *l, evutil_socket_t fd, struct sockaddr *addr, int len,
                       void *ctx) {
-    (void)l, (void)len;
-    sd_conn_accept(ctx, (int)fd, addr);
+    (void)len;
+    sd_server *s = ctx;
+    sd_conn_accept(s, (int)fd, addr);
+    if (++s->accepted < ACCEPTS) return;
+    struct timeval at_once = {0, 0};
+    evconnlistener_disable(l);
+    event_add(s->accept_event, &at_once);
 }
 
 static void on_accept_again(evutil_socket_t fd, short what, void *ctx) {
     (void)fd, (void)what;
     sd_server *s = ctx;
+    s->accepted = 0;
     if (s->listener) evconnlistener_enable(s->listener);
 }
 
@@ -123,6 +147,7 @@ static sd_status listen_on(sd_server *s, sd_error *err) {
                                               BACKLOG, a->ai_addr, (int)a->ai_addrlen);
     SD_CHECK(s->listener, err, SD_EINVAL, "--host %s --port %s: %s; give another port", host, port,
              strerror(errno));
+    set_listener((int)evconnlistener_get_fd(s->listener));
     evconnlistener_set_error_cb(s->listener, on_accept_error);
     set_address(s);
 out:

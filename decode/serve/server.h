@@ -62,6 +62,7 @@ struct sd_server {
     sd_metrics metrics;
     sd_conn *conns;
     int n_conns, max_conns;
+    int accepted; // in this round of the loop
     sd_clients clients;
     sd_cidr *proxies; // [n_proxies], trusted to say whose a request is
     int n_proxies;

@@ -76,7 +76,14 @@ void live_join(live *s) {
 }
 
 int live_dial(const live *s, int receive_buffer) {
+    return live_dial_from(s, "127.0.0.1", receive_buffer);
+}
+
+int live_dial_from(const live *s, const char *source, int receive_buffer) {
     int fd = socket(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in own = {.sin_family = AF_INET};
+    inet_pton(AF_INET, source, &own.sin_addr);
+    MUST(fd >= 0 && bind(fd, (struct sockaddr *)&own, sizeof own) == 0, "no socket at %s", source);
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)s->port)};
     inet_pton(AF_INET, "127.0.0.1", &a.sin_addr);
     if (receive_buffer)
@@ -125,7 +132,11 @@ bool live_began(int fd) {
 }
 
 char *live_ask(const live *s, const char *body) {
-    int fd = live_dial(s, 0);
+    return live_ask_from(s, "127.0.0.1", body);
+}
+
+char *live_ask_from(const live *s, const char *source, const char *body) {
+    int fd = live_dial_from(s, source, 0);
     char *out = fd >= 0 && live_post(fd, body) ? live_read(fd) : sd_strdup("");
     if (fd >= 0) close(fd);
     return out;

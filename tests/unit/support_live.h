@@ -31,6 +31,8 @@ void live_join(live *s);
 
 /// A connected socket, or -1. receive_buffer: bytes, 0 for the system's.
 int live_dial(const live *s, int receive_buffer);
+/// Likewise, from an address of this machine: "127.0.0.2" is another client.
+int live_dial_from(const live *s, const char *source, int receive_buffer);
 bool live_send(int fd, const char *data, size_t len);
 /// A POST to /v1/completions that asks the server to close afterwards.
 bool live_post(int fd, const char *body);
@@ -39,6 +41,7 @@ char *live_read(int fd);
 /// Waits for the first byte of an answer, which stays unread; false when the server closes without.
 bool live_began(int fd);
 char *live_ask(const live *s, const char *body);
+char *live_ask_from(const live *s, const char *source, const char *body);
 char *live_get(const live *s, const char *path);
 double live_metric(const live *s, const char *name);
 /// False when the metric does not have the value within two minutes.

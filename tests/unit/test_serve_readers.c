@@ -78,21 +78,28 @@ Test(readers, a_request_that_is_long_to_read_holds_up_neither_probes_nor_streams
     live_stop(&s);
 }
 
-Test(readers, what_is_being_read_is_bounded_like_the_queue) {
+Test(readers, what_is_being_read_is_bounded_like_slots_and_queue) {
     live s;
     start(&s, 2);
-    int a = held_request(&s, "{\"prompt\":[1],\"max_tokens\":2}"),
-        b = held_request(&s, "{\"prompt\":[2],\"max_tokens\":2}");
+    int fd[6];
+    for (int i = 0; i < 2; i++) fd[i] = held_request(&s, "{\"prompt\":[1],\"max_tokens\":2}");
+    for (int i = 2; i < 6; i++) {
+        fd[i] = live_dial(&s, 0);
+        cr_assert(live_post(fd[i], "{\"prompt\":[1],\"max_tokens\":2}"));
+    }
+    cr_assert(live_wait_metric(&s, "num_requests_reading", 6));
     char *out = live_ask(&s, "{\"prompt\":[3],\"max_tokens\":2}");
     cr_assert(strstr(out, "Retry-After: "), "%s", out);
     expect(out, " 429 ");
+    // Another client's is read: the threads of this one stand at the gate.
+    expect(live_ask_from(&s, "127.0.0.2", "{\"prompt\":[3],\"max_tokens\":2}"), " 200 OK");
+    cr_assert(live_wait_metric(&s, "num_requests_running", 0));
     sem_post(&gate);
     sem_post(&gate);
-    expect(live_read(a), " 200 OK");
-    expect(live_read(b), " 200 OK");
-    expect(live_ask(&s, "{\"prompt\":[3],\"max_tokens\":2}"), " 200 OK");
-    close(a);
-    close(b);
+    for (int i = 0; i < 6; i++) {
+        expect(live_read(fd[i]), " 200 OK");
+        close(fd[i]);
+    }
     live_stop(&s);
 }
 

@@ -1,0 +1,137 @@
+"""Clients with addresses of their own (127.0.0.2, .3, ...) for a server that tells clients by address."""
+import http.client
+import json
+import os
+import re
+import resource
+import socket
+import sys
+import tempfile
+import threading
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "e2e", "lib"))
+from served import Served  # noqa: E402
+
+BINARY = next((a for a in sys.argv[1:] if not a.startswith("-")), "build/release/specdec")
+FULL = "--full" in sys.argv
+MODELS = os.environ.get("SPECDEC_MODELS", os.path.expanduser("~/.cache/specdec/models"))
+MODEL = os.path.join(MODELS, "SmolLM2-135M-Instruct.Q4_1.gguf")
+SLOW = float(os.environ.get("SPECDEC_SLOW", "1"))  # a factor for the time limits of slow builds
+failures = 0
+
+
+def check(name, ok, detail=""):
+    global failures
+    print(("ok - " if ok else "not ok - ") + name, flush=True)
+    if not ok:
+        failures += 1
+        for line in str(detail).splitlines()[:12]:
+            print("# " + line[:400], flush=True)
+
+
+def finish():
+    sys.exit(1 if failures else 0)
+
+
+def need_model(what):
+    if not os.path.exists(MODEL):
+        print(f"ok - {what} # SKIP no {MODEL}")
+        sys.exit(0)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def percentile(values, p):
+    values = sorted(values)
+    return values[min(len(values) - 1, int(len(values) * p))] if values else float("nan")
+
+
+class Server(Served):
+    def __init__(self, *options, descriptors=None):
+        command = BINARY
+        if descriptors:
+            command = os.path.join(tempfile.mkdtemp(), "specdec")
+            with open(command, "w") as f:
+                f.write(f'#!/bin/sh\nulimit -n {descriptors}\nexec "{os.path.abspath(BINARY)}" "$@"\n')
+            os.chmod(command, 0o755)
+        super().__init__(command, MODEL, *options, limit=120 * SLOW)
+
+    def rss_mb(self):
+        with open(f"/proc/{self.process.pid}/status") as f:
+            return int(re.search(r"VmRSS:\s+(\d+)", f.read()).group(1)) / 1024
+
+    def dial(self, source, timeout=60, receive=None):
+        s = socket.socket()
+        if receive:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
+        s.settimeout(timeout * SLOW)
+        s.bind((source, 0))
+        s.connect(("127.0.0.1", self.port))
+        return s
+
+    def ask(self, source, method, path, body=None, timeout=60):
+        """Status, headers, body; raises OSError when nothing comes in time."""
+        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout * SLOW, source_address=(source, 0))
+        try:
+            data = json.dumps(body).encode() if isinstance(body, (dict, list)) else body
+            c.request(method, path, data, {"Content-Type": "application/json"} if body is not None else {})
+            r = c.getresponse()
+            return r.status, dict((k.lower(), v) for k, v in r.getheaders()), r.read()
+        finally:
+            c.close()
+
+    def metric(self, name, source="127.0.0.250"):
+        page = self.ask(source, "GET", "/metrics")[2].decode()
+        return sum(float(v) for v in re.findall(r"^specdec:%s\{[^}]*\} (\S+)$" % name, page, re.M))
+
+    def wait_metric(self, name, value, limit):
+        end = time.monotonic() + limit * SLOW
+        while time.monotonic() < end:
+            if self.metric(name) == value:
+                return True
+            time.sleep(0.02)
+        return False
+
+    def stop(self, limit=60):
+        """Exit status and seconds; None when it does not end."""
+        start = time.monotonic()
+        self.process.terminate()
+        try:
+            return self.process.wait(limit * SLOW), time.monotonic() - start
+        except Exception:
+            self.process.kill()
+            self.process.wait()
+            return None, time.monotonic() - start
+
+
+def post(body, path="/v1/completions"):
+    """The bytes of a request."""
+    data = json.dumps(body).encode() if not isinstance(body, bytes) else body
+    head = "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    return (head % (path, len(data))).encode() + data
+
+
+class Loops:
+    """Threads that call a function again and again until they are stopped; errors of sockets are part of the game."""
+
+    def __init__(self):
+        self.stopped = threading.Event()
+        self.threads = []
+
+    def run(self, function, *args):
+        def body():
+            while not self.stopped.is_set():
+                try:
+                    function(*args)
+                except (OSError, http.client.HTTPException):
+                    time.sleep(0.01)
+
+        t = threading.Thread(target=body, daemon=True)
+        t.start()
+        self.threads.append(t)
+
+    def stop(self):
+        self.stopped.set()
+        for t in self.threads:
+            t.join(5)
