@@ -34,6 +34,13 @@ void sd_memory_lost_clear(void) {
     lost = false;
 }
 
+bool sd_memory_has_room(size_t bytes) {
+    char *p = sd_malloc_marked(bytes);
+    if (p) *(volatile char *)p = 0; // or the compiler would take both calls out
+    free(p);
+    return p != NULL;
+}
+
 void sd_memory_exhausted(const char *where) {
     char line[256];
     int n = snprintf(line, sizeof line,

@@ -46,6 +46,10 @@ void sd_memory_lost_mark(void); // for a failure of one's own that its caller ma
 /// For whoever begins something new on a thread that lives on: a request, an optional file.
 void sd_memory_lost_clear(void);
 
+/// True when so many bytes could be had just now. For the door of a library that does not survive an
+/// allocation that fails inside it.
+bool sd_memory_has_room(size_t bytes);
+
 /// For where no error can be returned, below a library that ends the process itself: one sentence,
 /// what is unfinished is removed, exit 1. Checkpoints and finished files stay.
 _Noreturn void sd_memory_exhausted(const char *where);

@@ -225,6 +225,7 @@ sd_status sd_example_make(sd_example *ex, const sd_record *rec, sd_data_format *
             SD_TRY(join_texts(ex, "", 0, rec->bytes, rec->len, err));
         }
     }
+    SD_CHECK(!sd_memory_lost(), err, SD_ENOMEM, "out of memory"); // a field may be missing
 out:
     return st;
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 enum {
     MAX_HEADER = 1 << 20, // bytes of an object header's block
@@ -402,8 +403,10 @@ sd_status sd_hdf5_chunk_read(void *plain, void *scratch, const sd_hdf5_array *a,
     if (ZSTD_getFrameContentSize(stored, n) != a->plain ||
         ZSTD_findFrameCompressedSize(stored, n) != n)
         return odd(f, name, "has a chunk of another size than its shape says", err);
-    if (ZSTD_decompress(shuffled, a->plain, stored, n) != a->plain)
-        return odd(f, name, "has a damaged chunk", err);
+    size_t got = ZSTD_decompress(shuffled, a->plain, stored, n);
+    if (ZSTD_getErrorCode(got) == ZSTD_error_memory_allocation)
+        return sd_fail(err, SD_ENOMEM, "out of memory while reading %s", name);
+    if (got != a->plain) return odd(f, name, "has a damaged chunk", err);
     unshuffle(plain, shuffled, a->plain / (size_t)a->size, a->size);
     return SD_OK;
 }

@@ -64,6 +64,8 @@ static sd_status kind_of_path(const char *path, reader_kind *k, bool *tabs, bool
 // ---- bytes -------------------------------------------------------------------------------------
 
 static sd_status archive_failed(sd_reader *r, sd_error *err) {
+    if (archive_errno(r->archive) == ENOMEM)
+        return sd_fail(err, SD_ENOMEM, "%s: out of memory", r->where);
     const char *why = archive_error_string(r->archive);
     return sd_fail(err, SD_EFORMAT, "%s: %s; the file is damaged or not what its name says",
                    r->where, why ? why : "cannot be read as an archive");
@@ -79,6 +81,8 @@ static sd_status open_archive(sd_reader *r, sd_error *err) {
         bad |= archive_read_support_format_tar(a) | archive_read_support_format_zip(a);
     else
         bad |= archive_read_support_format_raw(a) | archive_read_support_format_empty(a);
+    if (bad != ARCHIVE_OK && archive_errno(a) == ENOMEM)
+        return sd_fail(err, SD_ENOMEM, "out of memory");
     if (bad != ARCHIVE_OK)
         return sd_fail(err, SD_EFORMAT, "%s: this libarchive lacks gzip, zstd, xz, tar or zip",
                        r->path);

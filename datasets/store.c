@@ -25,9 +25,16 @@ struct sd_store {
 // One lock for all of HDF5. Functions called *_locked expect it to be held.
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-static void enter(void) {
+// HDF5 1.10 does not survive an allocation that fails inside it, not even at its exit. So it is
+// entered only where it will find what a call takes, and left as it is where it will not.
+enum { ROOM = 16 << 20 };
+
+static sd_status enter(const char *name, size_t bytes, sd_error *err) {
+    if (!sd_memory_has_room(ROOM + bytes))
+        return sd_fail(err, SD_ENOMEM, "%s: out of memory while writing it", name);
     pthread_mutex_lock(&lock);
     errno = 0;
+    return SD_OK;
 }
 
 // The system's reason is what errno was left at; the library's own say nothing to a user.
@@ -77,10 +84,11 @@ static bool close_locked(sd_store *s) {
 
 void sd_store_abandon(sd_store *s) {
     if (!s) return;
-    enter();
-    close_locked(s);
+    if (enter(s->name, 0, NULL) == SD_OK) {
+        close_locked(s);
+        pthread_mutex_unlock(&lock);
+    }
     free_store(s);
-    pthread_mutex_unlock(&lock);
 }
 
 // ---- writing -----------------------------------------------------------------------------------
@@ -129,8 +137,9 @@ sd_status sd_store_create(sd_store **out, const char *path, const char *name, in
                           sd_error *err) {
     *out = NULL;
     sd_store *s = NULL;
-    enter();
-    sd_status st = new_store(&s, path, name, err);
+    sd_status st = enter(name, 0, err);
+    if (st != SD_OK) return st;
+    st = new_store(&s, path, name, err);
     if (st == SD_OK) {
         s->rows = rows;
         s->T = T;
@@ -163,8 +172,8 @@ static bool write_array(sd_store *s, int which, int64_t begin, int64_t n, const 
 sd_status sd_store_write_rows(sd_store *s, int64_t begin, int64_t n, const int32_t *tokens,
                               const int32_t *labels, const int32_t *segments, sd_error *err) {
     const int32_t *from[N_ARRAYS] = {tokens, labels, segments};
-    sd_status st = SD_OK;
-    enter();
+    sd_status st = enter(s->name, (size_t)n * (size_t)s->T * sizeof *tokens, err);
+    if (st != SD_OK) return st;
     for (int i = 0; i < N_ARRAYS && st == SD_OK; i++)
         if (!write_array(s, i, begin, n, from[i])) st = unwritten(s, sd_store_arrays[i], err);
     pthread_mutex_unlock(&lock);
@@ -200,8 +209,11 @@ static bool write_column(hid_t group, const sd_store_column *c, const sd_store_d
 sd_status sd_store_write_docs(sd_store *s, const sd_store_doc *docs, int64_t n, sd_error *err) {
     char *scratch = sd_alloc((size_t)n, 32);
     if (!scratch) return sd_fail(err, SD_ENOMEM, "out of memory");
-    sd_status st = SD_OK;
-    enter();
+    sd_status st = enter(s->name, (size_t)n * 32, err);
+    if (st != SD_OK) {
+        free(scratch);
+        return st;
+    }
     hid_t creation = H5Pcreate(H5P_GROUP_CREATE), group = -1;
     if (creation >= 0 && H5Pset_obj_track_times(creation, false) >= 0)
         group = H5Gcreate2(s->file, "docs", H5P_DEFAULT, creation, H5P_DEFAULT);
@@ -227,15 +239,16 @@ static sd_status set_attribute(sd_store *s, const char *name, hid_t type, const 
 }
 
 sd_status sd_store_set_int(sd_store *s, const char *name, int64_t value, sd_error *err) {
-    enter();
-    sd_status st = set_attribute(s, name, H5T_NATIVE_INT64, &value, err);
+    sd_status st = enter(s->name, 0, err);
+    if (st != SD_OK) return st;
+    st = set_attribute(s, name, H5T_NATIVE_INT64, &value, err);
     pthread_mutex_unlock(&lock);
     return st;
 }
 
 sd_status sd_store_set_text(sd_store *s, const char *name, const char *text, sd_error *err) {
-    enter();
-    sd_status st = SD_OK;
+    sd_status st = enter(s->name, strlen(text), err);
+    if (st != SD_OK) return st;
     hid_t type = H5Tcopy(H5T_C_S1);
     if (type < 0 || H5Tset_size(type, strlen(text) + 1) < 0 || H5Tset_cset(type, H5T_CSET_UTF8) < 0)
         st = unwritten(s, name, err);
@@ -247,8 +260,11 @@ sd_status sd_store_set_text(sd_store *s, const char *name, const char *text, sd_
 }
 
 sd_status sd_store_finish(sd_store *s, sd_error *err) {
-    sd_status st = SD_OK;
-    enter();
+    sd_status st = enter(s->name, 0, err);
+    if (st != SD_OK) {
+        free_store(s);
+        return st;
+    }
     if (H5Fflush(s->file, H5F_SCOPE_GLOBAL) < 0) st = unwritten(s, "the file", err);
     if (!close_locked(s) && st == SD_OK) st = unwritten(s, "the file", err);
     free_store(s);

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# The main verbs under valgrind: no invalid read or write, no use of what was never set, nothing lost at the end.
+#
+#   tests/torture/valgrind.sh build/release/specdec [--full]
+#
+# Minutes long, so it does its work with --full only. Prints TAP. Instructions that valgrind does not know are kept away by SPECDEC_ISA where the
+# program takes it; what libraries do inside themselves (oneDNN's generated code, HDF5's padding) stands in valgrind.supp beside this script.
+set -uo pipefail
+name="valgrind"
+. "$(dirname "$0")/../e2e/lib/tiny.sh"
+here=$(cd "$(dirname "$0")" && pwd)
+[[ " $* " == *" --full "* ]] || { echo "ok - $name # SKIP minutes long: give --full"; exit 0; }
+command -v valgrind >/dev/null || { echo "ok - $name # SKIP valgrind is not installed"; exit 0; }
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+cd "$dir"
+export XDG_CACHE_HOME=$dir/cache
+"$tiny" tiny.gguf || exit 1
+for i in $(seq 1 12); do echo "{\"prompt\": \"record $i is \", \"completion\": \"$((i * 7919 % 1000)) and $((i % 7))\"}"; done >data.jsonl
+cat >recipe.yaml <<'YAML'
+recipe: 1
+name: run
+base: {model: tiny.gguf, compute_dtype: fp32}
+adapter: {r: 2, alpha: 4}
+data: {train: [{path: data.jsonl, format: completion}], sequence_len: 64, packing: true}
+train: {max_steps: 2, batch_tokens: 64, learning_rate: 1e-2}
+checkpoint: {every: 1, keep: 2}
+export_verify: {prompts: 1}
+YAML
+
+# Runs a verb; what valgrind found is in the log of the process that the verb became.
+under() { # NAME VERB...
+  local what=$1 out
+  shift
+  rm -f vg.*
+  out=$(valgrind -q --trace-children=yes --error-exitcode=99 --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite \
+    --suppressions="$here/valgrind.supp" --log-file=vg.%p "$binary" "$@" 2>&1)
+  local status=$?
+  out+=$'\n'$(cat vg.* 2>/dev/null | head -60)
+  check "$what under valgrind: ends with 0, no error, nothing lost" "$([ $status = 0 ] && ! grep -qE 'Invalid|uninitialised|definitely lost' vg.* && echo 0 || echo 1)" "exit $status"$'\n'"$out"
+}
+under tokenize tokenize --json -m tiny.gguf "hello there"
+under inspect inspect --json tiny.gguf
+under generate generate --threads 1 -m tiny.gguf -n 4 -p "hello there" --chat
+under "data prepare" data prepare data.jsonl -m tiny.gguf --sequence-len 64 -o data.h5
+under "data stats" data stats data.h5
+under "train of 2 steps" train recipe.yaml -o run
+under export export run --to peft -o peft --threads 1
+exit $failed
