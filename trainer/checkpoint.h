@@ -60,6 +60,8 @@ typedef struct {
 sd_status sd_checkpoints_own(sd_checkpoints *all, int64_t step, const char *path, sd_error *err);
 /// Renames every checkpoint in dir to given-up-N: the run begins anew. *n: how many; none is fine.
 sd_status sd_checkpoints_give_up(int *n, const char *dir, sd_error *err);
+/// Removes what a killed save left half-written or half-removed; nothing there is fine.
+sd_status sd_checkpoints_sweep(const char *dir, sd_error *err);
 void sd_checkpoints_free(sd_checkpoints *all);
 
 /// Saves under all->dir (made when missing), then removes one's own but the newest `keep` and gives

@@ -70,6 +70,7 @@ static bool is_leftover(const char *name) {
 sd_status sd_checkpoints_sweep(const char *dir, sd_error *err) {
     sd_names in;
     sd_status st = sd_folder_list(&in, dir, err);
+    if (st == SD_ENOTFOUND) return SD_OK;
     for (int i = 0; i < in.n && st == SD_OK; i++) {
         if (!is_leftover(in.name[i])) continue;
         char *path = sd_path_join(dir, in.name[i]);

@@ -13,8 +13,6 @@ typedef struct {
 sd_status sd_checkpoints_list(sd_steps *l, const char *dir, sd_error *err);
 char *sd_checkpoint_path(const char *dir, int64_t step); // malloc'ed; NULL when out of memory
 
-/// Removes what a killed save left.
-sd_status sd_checkpoints_sweep(const char *dir, sd_error *err);
 /// The finished folder tmp becomes the checkpoint of `step`, which is one's own from here on.
 sd_status sd_checkpoints_add(sd_checkpoints *all, int64_t step, const char *tmp, sd_error *err);
 /// After `step` was added: gives up later ones, removes one's own beyond the newest all->keep.

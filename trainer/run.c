@@ -253,6 +253,7 @@ static sd_status train(sd_run *r, sd_error *err) {
     SD_CHECK_ALLOC(dir, err);
     if (r->o->begins) r->o->begins();
     sd_run_keep_folder(r);
+    SD_TRY(sd_checkpoints_sweep(dir, err)); // a run whose last save was killed makes no other
     if (r->begins_anew) SD_TRY(sd_checkpoints_give_up(&r->other_checkpoints, dir, err));
     if (!r->resume_from && r->other_checkpoints > 0) SD_TRY(set_metrics_aside(r, err));
     SD_TRY(write_resolved(r, err));

@@ -19,7 +19,7 @@ import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
-from tiny_run import Place, sha, standing  # noqa: E402
+from tiny_run import Place, lost, sha, standing  # noqa: E402
 
 WAYS = {"openat": "EIO ENOSPC EINTR", "read": "EIO EINTR short", "pread64": "EIO EINTR short", "getdents64": "EIO EINTR short", "newfstatat": "EIO EINTR",
         "write": "EIO ENOSPC EINTR short", "pwrite64": "EIO ENOSPC EINTR short", "fsync": "EIO ENOSPC EINTR", "rename": "EIO ENOSPC EINTR",
@@ -81,9 +81,9 @@ def attempt(place, job, call, way, n, want):
             return f"it ended with {status}: {err.strip()[-300:]}"
         if status == 99:
             return None  # another way through the code: fewer calls
-        lost = [s for s in before if s not in standing(os.path.join(folder, "run"))]
-        if lost:
-            return f"checkpoints {lost} are gone (exit {status}): {err.strip()[-300:]}"
+        gone = lost(before, standing(os.path.join(folder, "run")))
+        if gone:
+            return f"checkpoints {gone} are gone (exit {status}): {err.strip()[-300:]}"
         if status == 0:
             got = artefacts(folder, names)
             return None if got == want else f"exit 0 and other bytes: {[n for n, g, w in zip(names, got, want) if g != w]}: {err.strip()[-300:]}"
@@ -100,9 +100,9 @@ def attempt(place, job, call, way, n, want):
                     return f"the next start ended with {status}: {err.strip()[-300:]}"
                 if artefacts(folder, names) != want:
                     return "the next start gave other bytes"
-                lost = [s for s in before if s not in standing(os.path.join(folder, "run"))]
-                if [s for s in lost if s != before[-1]]:
-                    return f"after the next start checkpoints {lost} are gone"
+                gone = lost(before, standing(os.path.join(folder, "run")))
+                if gone:
+                    return f"after the next start checkpoints {gone} are gone"
         return None
     finally:
         place.env["XDG_CACHE_HOME"] = env_cache

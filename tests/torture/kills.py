@@ -17,7 +17,7 @@ import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
-from tiny_run import Place, sha, standing  # noqa: E402
+from tiny_run import Place, lost, sha, standing  # noqa: E402
 
 TRAIN = ["train", "recipe.yaml", "-o"]
 full = "--full" in sys.argv
@@ -55,15 +55,14 @@ def attempt(place, found, moments):
                 if status not in (137, 99, 0):
                     return f"{how} {at}: it ended with {status}: {err.strip()[-300:]}"
             after = standing(run)
-            # The one it went on from may go when newer ones stand; all before it are another process's.
-            if [s for s in before[:-1] if s not in after] or (before and (not after or after[-1] < before[-1])):
-                return f"{how} {at}: checkpoints {before} became {after}"
+            if lost(before, after):
+                return f"{how} {at}: checkpoints {lost(before, after)} are gone"
         status, err = place.run([*TRAIN, run])
         if status != 0:
             return f"after {moments} the next start ended with {status}: {err.strip()[-300:]}"
         if sha(run + "/adapter/adapter_model.safetensors") != place.want:
             return f"after {moments} it goes on to another adapter"
-        if [s for s in first[:-1] if s not in standing(run)]:
+        if lost(first, standing(run)):
             return f"after {moments} earlier checkpoints are gone"
         litter = [n for n in os.listdir(run) + os.listdir(run + "/checkpoints") if ".tmp" in n]
         return f"after {moments} {litter} is left" if litter else None

@@ -13,7 +13,7 @@ adapter: {r: 2, alpha: 4}
 data: {train: [{path: data.jsonl, format: completion}], val_size: 0.2, sequence_len: 64, packing: true, shuffle: true}
 train: {max_steps: 4, batch_tokens: 128, learning_rate: 1e-2}
 eval: {every: 2}
-checkpoint: {every: 2, keep: 9}
+checkpoint: {every: 1, keep: 2}
 log: {sinks: [csv, jsonl, plot]}
 export: [peft, gguf-lora]
 export_verify: {prompts: 1}
@@ -22,7 +22,8 @@ device: {threads: 1}
 
 
 class Place:
-    """A folder with the model, the data, the recipe, a finished run `whole` and the run `begun`, stopped after step 2."""
+    """A folder with the model, the data, the recipe, a finished run `whole` and the run `begun`, stopped after step 2 of 4 with the
+    checkpoints 1 and 2."""
 
     def __init__(self, binary, folder):
         self.binary, self.dir = os.path.abspath(binary), os.path.abspath(folder)
@@ -73,10 +74,12 @@ class Place:
         if status != 0:
             sys.exit(f"the run that nothing disturbs ends with {status}: {err}")
         self.want = sha(self.path("whole/adapter/adapter_model.safetensors"))
-        shutil.copytree(self.path("whole"), self.path("begun"))
+        status, err = self.run(["train", "recipe.yaml", "-o", "begun", "checkpoint.keep=9"])
+        if status != 0:
+            sys.exit(f"the run that is to be gone on with ends with {status}: {err}")
         for name in ("manifest.json", "adapter.gguf", "loss.svg"):
             os.remove(self.path("begun", name))
-        for name in ("adapter", "draft", "checkpoints/step-00000004"):
+        for name in ("adapter", "draft", "checkpoints/step-00000003", "checkpoints/step-00000004"):
             shutil.rmtree(self.path("begun", name))
 
     def path(self, *parts):
@@ -99,8 +102,14 @@ def whole_checkpoint(folder):
 
 
 def standing(run):
-    """Steps of the checkpoints of a run that are whole, by whatever name they have."""
+    """(step, hash) of the checkpoints of a run that are whole, by whatever name they have, the newest last."""
     folder = os.path.join(run, "checkpoints")
     names = os.listdir(folder) if os.path.isdir(folder) else []
     found = [n for n in names if n.startswith(("step-", "given-up-")) and whole_checkpoint(os.path.join(folder, n))]
-    return sorted(int(n.rsplit("-", 1)[1].split(".")[0]) for n in found)
+    return sorted((int(n.rsplit("-", 1)[1].split(".")[0]), sha(os.path.join(folder, n, "SHA256SUMS"))) for n in found)
+
+
+def lost(before, after):
+    """What should stand and does not. The newest, which a start goes on from, may go when a newer one stands; the others are not that process's."""
+    gone = [c for c in before if c not in after]
+    return [c[0] for c in gone if c != before[-1] or not after or after[-1][0] <= c[0]]
