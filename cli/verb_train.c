@@ -165,9 +165,28 @@ out:
     return st;
 }
 
+/// One word for a shell.
+static bool add_word(sd_buf *b, const char *word) {
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                "_-./=:,+@%";
+    if (word[0] && strspn(word, plain) == strlen(word)) return sd_buf_printf(b, " %s", word);
+    bool ok = sd_buf_adds(b, " '");
+    for (const char *c = word; *c; c++)
+        ok = ok && (*c == '\'' ? sd_buf_adds(b, "'\\''") : sd_buf_addc(b, *c));
+    return ok && sd_buf_addc(b, '\'');
+}
+
+/// What goes on with an interrupted run: this command without its --resume, which would begin anew
+/// or go back. Left empty when it does not fit.
 static void command_line(sd_buf *b, int argc, char **argv) {
-    sd_buf_adds(b, "specdec train");
-    for (int i = 0; i < argc; i++) sd_buf_printf(b, " %s", argv[i]);
+    bool ok = sd_buf_adds(b, "specdec train");
+    for (int i = 0; i < argc && ok; i++) {
+        if (strcmp(argv[i], "--resume") == 0)
+            i++;
+        else if (strncmp(argv[i], "--resume=", 9) != 0)
+            ok = add_word(b, argv[i]);
+    }
+    if (!ok) sd_buf_free(b);
 }
 
 sd_status sd_verb_train(int argc, char **argv, sd_error *err) {

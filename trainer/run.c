@@ -249,8 +249,13 @@ static void fill_report(sd_run *r) {
 static sd_status train(sd_run *r, sd_error *err) {
     sd_status st = SD_OK;
     char *dir = sd_run_path(r, "checkpoints");
+    char *hint = NULL;
     sd_checkpoints checkpoints = {.dir = dir, .keep = (int)r->recipe.checkpoint.keep};
     SD_CHECK_ALLOC(dir, err);
+    if (r->o->resume_hint && strcmp(r->recipe.checkpoint.resume, "auto") != 0) {
+        hint = sd_sprintf("%s --resume auto", r->o->resume_hint); // the recipe's would begin anew
+        SD_CHECK_ALLOC(hint, err);
+    }
     if (r->o->begins) r->o->begins();
     sd_run_keep_folder(r);
     SD_TRY(sd_checkpoints_sweep(dir, err)); // a run whose last save was killed makes no other
@@ -277,7 +282,7 @@ static sd_status train(sd_run *r, sd_error *err) {
                     .micro_batch_tokens = (int)r->recipe.train.micro_batch_tokens,
                     .c = &r->c,
                     .checkpoints = &checkpoints,
-                    .resume_hint = r->o->resume_hint,
+                    .resume_hint = hint ? hint : r->o->resume_hint,
                     .metrics = r->metrics,
                     .stop = r->o->stop};
     SD_TRY(sd_loop_run(&loop, err));
@@ -289,6 +294,7 @@ static sd_status train(sd_run *r, sd_error *err) {
     SD_TRY(sd_run_finish(r, err));
 out:
     sd_checkpoints_free(&checkpoints);
+    free(hint);
     free(dir);
     return st;
 }

@@ -83,6 +83,17 @@ wait "$pid"
 status=$?
 [ $status = 130 ] && grep -q 'the state is saved; continue with: specdec train recipe.yaml -o ctrl' ctrl.log
 check "Ctrl-C saves, says how to go on and exits with 130" $? "$(tail -3 ctrl.log)"
+"$binary" train recipe.yaml -o "two words" checkpoint.resume=never --resume never >words.log 2>&1 &
+pid=$!
+until [ -n "$(ls -d "two words"/checkpoints/step-* 2>/dev/null)" ]; do sleep 0.002; done
+kill -INT "$pid"
+wait "$pid"
+again=$(sed -n 's/.*continue with: specdec train //p' words.log)
+[ "$again" = "recipe.yaml -o 'two words' checkpoint.resume=never --resume auto" ]
+check "what Ctrl-C says goes on also where the run was to begin anew" $? "$(tail -1 words.log)"
+eval "'$binary' train $again" >words.log 2>&1
+[ "$(sha "two words")" = "$want" ]
+check "and does" $? "$(tail -3 words.log)"
 out=$(train ctrl)
 [ "$(sha ctrl)" = "$want" ]
 check "and the same command goes on to the same adapter" $? "$out"
