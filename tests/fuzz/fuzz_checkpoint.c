@@ -144,7 +144,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     sd_checkpoint_free_recipe(&d);
     if (n % 8 == 0) { // it reads all of that once more
         char *newest = NULL;
-        (void)sd_checkpoint_newest(&newest, parent, &err);
+        (void)sd_checkpoint_newest(&newest, NULL, parent, &err);
         free(newest);
     }
     return 0;
