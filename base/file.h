@@ -88,6 +88,7 @@ sd_status sd_folder_list(sd_names *out, const char *path, sd_error *err);
 void sd_names_free(sd_names *l); // a zeroed one is fine
 
 /// Where others may not read the file at path (or the folder, or a file directly in it), nothing
-/// that this process makes from now on may be read by others: the umask takes it away. Called with
-/// each source of something that is copied or learnt from.
+/// that this process makes from now on may be read by others, nor by the group unless it is the same
+/// and may read that: the umask takes it away. Called with each source of something that is copied or
+/// learnt from.
 sd_status sd_keep_private(const char *path, sd_error *err);

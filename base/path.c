@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 sd_status sd_path_look(sd_path_kind *kind, const char *path, sd_error *err) {
     struct stat sb;
@@ -95,32 +96,30 @@ void sd_names_free(sd_names *l) {
 
 // ---- who may read
 
-/// A folder counts as private where it or a file directly in it is.
-static sd_status is_private(bool *yes, const char *path, sd_error *err) {
-    sd_status st = SD_OK;
-    struct stat sb;
-    sd_names in = {0};
-    *yes = false;
-    SD_CHECK(stat(path, &sb) == 0, err, errno == ENOENT ? SD_ENOTFOUND : SD_EIO, "%s: %s", path,
-             strerror(errno));
-    *yes = !(sb.st_mode & S_IROTH);
-    if (*yes || !S_ISDIR(sb.st_mode)) goto out;
-    SD_TRY(sd_folder_list(&in, path, err));
-    for (int i = 0; i < in.n && !*yes; i++) {
-        char *file = sd_path_join(path, in.name[i]);
-        SD_CHECK_ALLOC(file, err);
-        // One that vanished meanwhile, or a broken link, is nothing that could be copied.
-        *yes = stat(file, &sb) == 0 && S_ISREG(sb.st_mode) && !(sb.st_mode & S_IROTH);
-        free(file);
-    }
-out:
-    sd_names_free(&in);
-    return st;
+/// The bits that a copy of it may not have: others', and the group's too unless it is our own and may
+/// read.
+static mode_t bits_to_take(const struct stat *sb) {
+    if (sb->st_mode & S_IROTH) return 0;
+    return sb->st_mode & S_IRGRP && sb->st_gid == getegid() ? S_IRWXO : S_IRWXG | S_IRWXO;
 }
 
 sd_status sd_keep_private(const char *path, sd_error *err) {
-    bool yes;
-    sd_status st = is_private(&yes, path, err);
-    if (st == SD_OK && yes) umask(umask(0077) | 0077);
+    sd_status st = SD_OK;
+    struct stat sb;
+    sd_names in = {0};
+    SD_CHECK(stat(path, &sb) == 0, err, errno == ENOENT ? SD_ENOTFOUND : SD_EIO, "%s: %s", path,
+             strerror(errno));
+    mode_t take = bits_to_take(&sb);
+    if (S_ISDIR(sb.st_mode)) SD_TRY(sd_folder_list(&in, path, err));
+    for (int i = 0; i < in.n; i++) {
+        char *file = sd_path_join(path, in.name[i]);
+        SD_CHECK_ALLOC(file, err);
+        // One that vanished meanwhile, or a broken link, is nothing that could be copied.
+        if (stat(file, &sb) == 0 && S_ISREG(sb.st_mode)) take |= bits_to_take(&sb);
+        free(file);
+    }
+    if (take) umask(umask(0077) | take);
+out:
+    sd_names_free(&in);
     return st;
 }

@@ -26,7 +26,7 @@ static const sd_option rows[] = {
      .type = SD_OPT_STRING,
      .offset = offsetof(args, resume),
      .value = "auto|never|PATH",
-     .help = "auto: go on from the newest checkpoint in the run's folder"},
+     .help = "auto: go on from the newest checkpoint in the run's folder; never: begin anew"},
     SD_OUTPUT_ROW(args, out, "DIR", false, "the run's folder (default runs/<name>)"),
     SD_THREADS_ROW(args, threads, "as the recipe says, else one per processor"),
     {.name = "json",

@@ -198,6 +198,11 @@ Test(file, what_is_made_from_a_private_source_is_private) {
     cr_assert_eq(sd_replace_open_mode(&r, out, 0600, NULL), SD_OK);
     cr_assert_eq(sd_replace_commit(&r, NULL), SD_OK);
     cr_assert_eq(mode_of(out), 0600);
+    cr_assert(chmod(out, 0640) == 0 && chown(out, (uid_t)-1, getegid()) == 0);
+    cr_assert_eq(sd_keep_private(out, NULL), SD_OK); // the group that may read it still may
+    cr_assert_eq(sd_file_write(in, "x", 1, NULL), SD_OK);
+    cr_assert_eq(mode_of(in), 0640);
+    cr_assert_eq(chmod(out, 0600), 0);
     cr_assert_eq(sd_keep_private(dir, NULL), SD_OK); // a folder with a private file in it
     cr_assert_eq(sd_file_write(in, "x", 1, NULL), SD_OK);
     cr_assert_eq(sd_mkdirs(made, NULL), SD_OK);
