@@ -285,7 +285,6 @@ sd_status sd_pack_file_write(const char *path, uint32_t mode, json_t *body, json
                              sd_error *err) {
     sd_status st = SD_OK;
     sd_replace r = {0};
-    struct stat sb;
     char *json = NULL, *head = NULL;
     size_t label_len = 0;
     SD_TRY(sd_json_dump(&json, body, JSON_COMPACT, err));
@@ -296,9 +295,7 @@ sd_status sd_pack_file_write(const char *path, uint32_t mode, json_t *body, json
     size_t data_at = label_at + round_up(label_len + sources * ROOM_A_SOURCE, SD_PACK_PAGE);
     size_t all = data_at;
     for (int i = 0; i < parts; i++) all += round_up(part[i].bytes, SD_PACK_ALIGN);
-    SD_TRY(sd_replace_open(&r, path, err));
-    SD_CHECK(fstat(fileno(r.f), &sb) == 0 && fchmod(fileno(r.f), sb.st_mode & mode & 0644) == 0,
-             err, SD_EIO, "%s: its permissions cannot be set: %s", path, strerror(errno));
+    SD_TRY(sd_replace_open_mode(&r, path, mode & 0644, err));
     // The whole room first: a full disk is known before a gigabyte is written.
     int full = posix_fallocate(fileno(r.f), 0, (off_t)all);
     SD_CHECK(full == 0 || full == EOPNOTSUPP || full == EINVAL, err, SD_EIO,
