@@ -10,6 +10,7 @@
 // A count is compared with what the rest of the file could hold at most before memory is asked for
 // it, so a file cannot make us allocate more than a small multiple of its own size.
 #include "model/gguf.h"
+#include "model/foreign_file.h"
 #include "model/gguf_private.h"
 
 #include <stdlib.h>
@@ -284,12 +285,14 @@ out:
 static sd_status parse(sd_gguf *g, sd_error *err) {
     sd_status st = SD_OK;
     cursor c = {g, 0, err};
-    char magic[4];
     uint32_t version = 0;
     uint64_t tensors = 0, entries = 0;
-    SD_TRY(take(&c, magic, 4, "the header"));
-    SD_CHECK(memcmp(magic, "GGUF", 4) == 0, err, SD_EFORMAT,
-             "%s: byte 0: does not begin with \"GGUF\"; give a GGUF file", g->path);
+    if (g->size < 4 || memcmp(g->bytes, "GGUF", 4) != 0) {
+        const char *is = sd_foreign_file(g->bytes, g->size);
+        return sd_fail(err, SD_EFORMAT, "%s: byte 0: %s", g->path,
+                       is ? is : "does not begin with \"GGUF\"; give a GGUF file");
+    }
+    c.at = 4;
     SD_TRY(take(&c, &version, 4, "the header"));
     SD_CHECK(version == 2 || version == 3, err, SD_EFORMAT,
              "%s: byte 4: GGUF version %u%s is not supported; use version 2 or 3, little-endian",

@@ -9,6 +9,7 @@
 #include "model/safetensors.h"
 
 #include "base/json.h"
+#include "model/foreign_file.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -157,8 +158,10 @@ static sd_status read_file(sd_safetensors *s, const uint8_t *file, size_t size, 
     json_t *root = NULL;
     uint64_t len = 0;
     int first = s->n;
+    if (size >= 8) memcpy(&len, file, 8);
+    const char *is = size < 8 || len > size - 8 ? sd_foreign_file(file, size) : NULL;
+    SD_CHECK(!is, err, SD_EFORMAT, "%s: byte 0: %s", path, is);
     SD_CHECK(size >= 8, err, SD_EFORMAT, "%s: byte 0: the file ends inside the header", path);
-    memcpy(&len, file, 8);
     SD_CHECK(len <= size - 8 && len <= MAX_HEADER, err, SD_EFORMAT,
              "%s: byte 0: a header of %llu bytes does not fit in the file, or is over %d; copy or "
              "download it again",

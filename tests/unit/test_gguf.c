@@ -221,3 +221,26 @@ Test(gguf, other_files_are_named_as_what_they_are_not) {
                  SD_EFORMAT);
     cr_assert(strstr(err.message, "big-endian"), "%s", err.message);
 }
+
+// What people give in a model's place is named for what it is.
+Test(gguf, a_file_of_another_kind_is_named) {
+    static const struct {
+        const char *bytes, *says;
+        size_t size;
+    } rows[] = {
+        {"", "is empty", 0},
+        {"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer", 55},
+        {"PK\3\4aaaaaaaaaaaaaaaaaaaa", "is a zip archive, as PyTorch saves pickles", 24},
+        {"\x80\2}q\1aaaaaaaaaaaaaa", "is a pickle", 18},
+        {"<!DOCTYPE html><html></html>", "is a web page", 28},
+        {"{\"a\": 1, \"b\": 2, \"c\": 3}", "is JSON text", 24},
+        {"tjggaaaaaaaaaaaaaaaaaaaa", "before GGUF", 24},
+        {"\5\0\0\0\0\0\0\0{}   aaaaaa", "is a safetensors file; give the folder", 19},
+        {"xxxxxxxxxxxxxxxxxxxxxxxx", "does not begin with \"GGUF\"", 24}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        sd_gguf *g;
+        sd_error err;
+        cr_assert_eq(sd_gguf_from_memory(&g, rows[i].bytes, rows[i].size, "x", &err), SD_EFORMAT);
+        cr_assert(strstr(err.message, rows[i].says), "%s: %s", rows[i].says, err.message);
+    }
+}

@@ -224,3 +224,23 @@ Test(safetensors, no_cut_or_mutation_of_a_model_crashes, .timeout = 300) {
     free(path);
     sd_tiny_remove(dir);
 }
+
+Test(safetensors, a_file_of_another_kind_is_named) {
+    static const char lfs[] = "version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
+                      zip[] = "PK\3\4aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+                      gguf[] = "GGUF\3\0\0\0aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    const struct {
+        const char *bytes, *says;
+        size_t size;
+    } rows[] = {{lfs, "is a Git LFS pointer", sizeof lfs - 1},
+                {zip, "pickles are not read", sizeof zip - 1},
+                {gguf, "is a GGUF file", sizeof gguf - 1},
+                {"", "is empty", 0}};
+    for (size_t i = 0; i < 4; i++) {
+        sd_safetensors *s;
+        sd_error err;
+        sd_status st = sd_safetensors_from_memory(&s, rows[i].bytes, rows[i].size, "x", &err);
+        cr_assert_eq(st, SD_EFORMAT);
+        cr_assert(strstr(err.message, rows[i].says), "%s: %s", rows[i].says, err.message);
+    }
+}
