@@ -21,6 +21,7 @@ struct sd_message {
     size_t text_len;
     sd_finish finish;
     bool lost;     // text or tokens could not be copied
+    size_t room;   // bytes of payload
     void *payload; // malloc'ed: tokens, then text
 };
 
@@ -29,6 +30,7 @@ struct sd_choice {
     int index, prompt; // among all choices; which prompt
     uint64_t id;       // the engine's; 0: not submitted
     bool begun, ended;
+    bool lost; // a message of it could not be copied
     sd_finish finish;
     sd_buf text, kept; // of an answer in one piece: its text, its tokens' logprobs
     int n_kept;

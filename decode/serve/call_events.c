@@ -12,10 +12,44 @@
 
 // ---- the engine's thread
 
+enum {
+    MAX_SPARE = 256,             // messages that are kept for the next tokens
+    MAX_SPARE_BYTES = 16 * 1024, // of one of them
+    DRAIN_MS = 5                 // the event loop looks at its sockets at least so often
+};
+
+// Messages are used again, so that a step of the engine allocates nothing.
+static sd_message *take_spare(sd_server *s) {
+    pthread_mutex_lock(&s->outbox_lock);
+    sd_message *m = s->spare;
+    if (m) s->spare = m->next, s->n_spare--;
+    pthread_mutex_unlock(&s->outbox_lock);
+    if (!m) return calloc(1, sizeof *m);
+    *m = (sd_message){.payload = m->payload, .room = m->room};
+    return m;
+}
+
+static void give_back(sd_server *s, sd_message *m) {
+    bool keep = m->room <= MAX_SPARE_BYTES;
+    pthread_mutex_lock(&s->outbox_lock);
+    keep = keep && s->n_spare < MAX_SPARE;
+    if (keep) m->next = s->spare, s->spare = m, s->n_spare++;
+    pthread_mutex_unlock(&s->outbox_lock);
+    if (keep) return;
+    free(m->payload);
+    free(m);
+}
+
 static void copy_payload(sd_message *m, const sd_event *ev, bool with_tokens) {
     size_t tokens = with_tokens ? (size_t)ev->n * sizeof *ev->tokens : 0;
-    if (tokens + ev->text_len == 0) return;
-    m->payload = malloc(tokens + ev->text_len);
+    size_t need = tokens + ev->text_len;
+    if (need == 0) return;
+    if (need > m->room) {
+        size_t room = need < 256 ? 256 : need;
+        free(m->payload);
+        m->payload = malloc(room);
+        m->room = m->payload ? room : 0;
+    }
     if (!m->payload) {
         m->lost = true;
         return;
@@ -47,7 +81,7 @@ static void outbox_add(sd_server *s, sd_message *m) {
 void sd_call_on_event(void *ctx, const sd_event *ev) {
     sd_choice *c = ctx;
     bool end = ev->finish != SD_FINISH_NONE;
-    sd_message *m = end ? &c->last : calloc(1, sizeof *m);
+    sd_message *m = end ? &c->last : take_spare(c->call->server);
     if (!m) {
         c->last.lost = true; // the end will say so
         return;
@@ -96,7 +130,7 @@ static void take_finish(sd_call *j, const sd_message *m) {
     sd_metrics_finish(&j->server->metrics, m->finish, &c->stats,
                       (double)(m->at_ns - j->arrival_ns) * 1e-9);
     if (j->failed) return;
-    if (m->finish == SD_FINISH_ERROR || m->finish == SD_FINISH_CANCELLED || m->lost) {
+    if (m->finish == SD_FINISH_ERROR || m->finish == SD_FINISH_CANCELLED || c->lost) {
         j->failed = true;
         if (m->finish == SD_FINISH_CANCELLED)
             sd_api_fail(&j->error, 503, NULL, "the server ends; send the request again elsewhere");
@@ -111,21 +145,42 @@ static void take_message(sd_message *m) {
     sd_call *j = c->call;
     sd_memory_lost_clear();
     count_tokens(j, m);
-    if (m->lost) c->last.lost = true;
+    if (m->lost) c->lost = true; // the end will say so
     if (m->finish != SD_FINISH_NONE) take_finish(j, m);
     if (j->conn && !j->failed) sd_call_deliver(j, m);
-    free(m->payload);
-    if (m != &c->last) free(m);
+    if (m == &c->last)
+        free(m->payload);
+    else
+        give_back(j->server, m);
     if (j->open == 0) sd_call_end(j);
 }
 
-void sd_outbox_drain(sd_server *s) {
+bool sd_outbox_drain(sd_server *s) {
     pthread_mutex_lock(&s->outbox_lock);
-    sd_message *m = s->outbox_head;
+    sd_message *m = s->outbox_head, *last = s->outbox_tail;
     s->outbox_head = s->outbox_tail = NULL;
     pthread_mutex_unlock(&s->outbox_lock);
-    for (sd_message *next; m; m = next) {
+    int64_t end = sd_now_ns() + DRAIN_MS * 1000000;
+    for (sd_message *next; m && sd_now_ns() < end; m = next) {
         next = m->next;
         take_message(m);
+    }
+    if (!m) return false;
+    // The rest goes in front of what came meanwhile.
+    pthread_mutex_lock(&s->outbox_lock);
+    last->next = s->outbox_head;
+    if (!s->outbox_tail) s->outbox_tail = last;
+    s->outbox_head = m;
+    pthread_mutex_unlock(&s->outbox_lock);
+    uint64_t one = 1;
+    if (write(s->wake_fd, &one, sizeof one) < 0) return true; // full is awake
+    return true;
+}
+
+void sd_outbox_free(sd_server *s) {
+    for (sd_message *next; s->spare; s->spare = next) {
+        next = s->spare->next;
+        free(s->spare->payload);
+        free(s->spare);
     }
 }

@@ -306,7 +306,9 @@ static void close_server(sd_server *s) {
     if (s->base) event_base_loop(s->base, EVLOOP_NONBLOCK); // libevent closes sockets in its loop
     sd_readers_close(s);
     if (s->engine) sd_engine_close(s->engine); // ends what is left of the calls
-    sd_outbox_drain(s);
+    while (sd_outbox_drain(s)) {
+    }
+    sd_outbox_free(s);
     struct event *events[] = {s->wake_event,     s->drain_event,     s->flush_event,
                               s->accept_event,   s->signal_event[0], s->signal_event[1],
                               s->signal_event[2]};

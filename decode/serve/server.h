@@ -94,6 +94,8 @@ struct sd_server {
     int wake_fd; // eventfd: the outbox or the readers have something, or loading ended
     pthread_mutex_t outbox_lock;
     sd_message *outbox_head, *outbox_tail;
+    sd_message *spare; // messages to be used again
+    int n_spare;
 };
 
 // ---- engine_thread.c: opens the model, steps, and owns neither sockets nor calls.
@@ -194,4 +196,7 @@ void sd_call_abandon(sd_call *j); // its client is gone; the engine is told
 void sd_call_more(sd_call *j);    // its client has read what was sent: the next slice, if any
 void sd_calls_cancel(sd_server *s);
 void sd_calls_submit(sd_server *s); // those that were read
-void sd_outbox_drain(sd_server *s); // delivers what the engine's thread left
+/// Delivers what the engine's thread left, for some milliseconds; true when there is more, and the
+/// event loop will be woken for it.
+bool sd_outbox_drain(sd_server *s);
+void sd_outbox_free(sd_server *s);

@@ -1,9 +1,40 @@
-// Any bytes as a request's body, for both endpoints: a request or an error with a sentence.
+// Any bytes as a request's body, for both endpoints: a request or an error with a sentence, and what
+// is sent back of either is JSON.
 #include "base/status.h"
+#include "datasets/record_json.h"
 #include "decode/serve/api_request.h"
 #include "decode/serve/api_response.h"
 
 #include <stdint.h>
+#include <string.h>
+
+// A string of the body as the text of an answer, in slices and as an event.
+static void write_back(const char *text, size_t len) {
+    sd_json_out t = {.buf = sd_buf_make(1 << 26)};
+    const sd_answer a = {SD_API_COMPLETION, "id", "m", 1, NULL};
+    sd_chunk_write(&t, &a, &(sd_chunk){.text = text, .len = len});
+    SD_ASSERT(!t.lost && memchr(t.buf.data, '\n', t.buf.len) == t.buf.data + t.buf.len - 2);
+    json_t *v = json_loadb(t.buf.data + 6, t.buf.len - 8, JSON_ALLOW_NUL, NULL);
+    const json_t *choice = json_array_get(json_object_get(v, "choices"), 0);
+    const json_t *back = json_object_get(choice, "text");
+    SD_ASSERT(json_string_length(back) == len && memcmp(json_string_value(back), text, len) == 0);
+    json_decref(v);
+    sd_buf_free(&t.buf);
+}
+
+static void check(const sd_api_request *r) {
+    for (int i = 0; i < r->n_stop; i++) SD_ASSERT(r->stop[i] && r->stop[i][0]);
+    SD_ASSERT(r->n >= 1 && r->n <= SD_API_MAX_CHOICES && r->logprobs >= -1 && r->logprobs <= 20);
+    SD_ASSERT(r->sampling.temperature >= 0 && r->sampling.temperature <= 2);
+    size_t i;
+    json_t *message;
+    json_array_foreach(r->messages, i, message) {
+        const json_t *content = json_object_get(message, "content");
+        SD_ASSERT(json_is_string(content) && !sd_json_odd_number(message));
+        if (i == 0) write_back(json_string_value(content), json_string_length(content));
+    }
+    if (r->n_prompts > 0 && r->prompt[0].text) write_back(r->prompt[0].text, r->prompt[0].len);
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
     for (int kind = SD_API_CHAT; kind <= SD_API_COMPLETION; kind++) {
@@ -15,8 +46,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
             json_t *v = sd_error_json(&e);
             SD_ASSERT(v);
             json_decref(v);
+            sd_json_out t = {.buf = sd_buf_make(1 << 16)};
+            sd_error_write(&t, &e);
+            v = t.lost ? NULL : json_loadb(t.buf.data + 6, t.buf.len - 8, JSON_ALLOW_NUL, NULL);
+            SD_ASSERT(v);
+            json_decref(v);
+            sd_buf_free(&t.buf);
         } else {
             SD_ASSERT(kind == SD_API_CHAT ? json_array_size(r.messages) > 0 : r.n_prompts > 0);
+            check(&r);
         }
         sd_api_request_free(&r);
     }

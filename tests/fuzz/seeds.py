@@ -97,14 +97,17 @@ REQUESTS = [
     '{"model": "m", "messages": [{"role": "user", "content": "hi"}], "temperature": 0.5, "top_p": 0.9, "max_tokens": 5, "stop": ["a", "b"], "stream": true, "logprobs": true, "top_logprobs": 3, "seed": 1}',
     '{"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}], "tools": [], "chat_template_kwargs": {"enable_thinking": false}, "n": 1}',
     '{"model": "m", "prompt": ["a", "b"], "max_tokens": 3, "stop": "x", "logprobs": 2, "echo": false}', '{"prompt": [1, 2, 3], "min_p": 0.1, "top_k": 4, "stop_token_ids": [2]}',
+    '{"prompt": "a\\u0000b", "seed": 18446744073709551616, "temperature": 1e999, "user": NaN, "metadata": [-99999999999999999999]}',
+    '{"messages": [{"role": "assistant", "content": null, "reasoning_content": "x", "tool_calls": []}, {"role": "user", "content": "\\u0001\\"\\n", "name": "n"}], "stream": true, "stream_options": {"include_usage": true}}',
 ]
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;a=\"b\\\"c\";d\r\nx\r\n0;e = f\r\nX: y\r\n\r\n"
 RECIPE = "model: base.gguf\nseed: 1\ndata:\n  train: [train.jsonl]\n  eval: [test.jsonl]\nlora:\n  r: 16\n  alpha: 32\noptimiser:\n  lr: 1e-3\nsteps: 100\n"
 
 
 def main():
     for target, items in {"gguf": [gguf()], "safetensors": [safetensors()], "template": TEMPLATES, "recipe": [RECIPE, "steps=5", "lora.r=8"],
                           "adapter": adapters(), "checkpoint": checkpoints(),
-                          "api_request": REQUESTS,
+                          "api_request": REQUESTS, "http": [CHUNKED],
                           "tokenizer": ["0" + json.dumps(tokenizer()) + "\0 a aaa1 <x> é", "1It's  a 12\n\té日本 <x> aaaa", "3x  1 don't", "5'LL 1234 \r\n x", "7  \u3000a"]}.items():
         folder = os.path.join(sys.argv[1], target)
         os.makedirs(folder, exist_ok=True)

@@ -279,8 +279,8 @@ Test(live, sighup_is_ignored_where_it_was_ignored_before) {
     live_stop(&s);
 }
 
-// A run's folder: adapter/ as PEFT writes it, and draft/corpus.idx bound to it, or to another one.
-static void write_run(const char *run, sd_model *base, uint64_t seed, bool bound) {
+// A run's folder: adapter/ as PEFT writes it, factors up to `spread`, and draft/corpus.idx bound to it, or to another one.
+static void write_run(const char *run, sd_model *base, uint64_t seed, float spread, bool bound) {
     int slots = base->hp.L * SD_PROJ_COUNT;
     sd_lora *lora = sd_alloc((size_t)slots, sizeof *lora);
     sd_error err = {0};
@@ -289,7 +289,7 @@ static void write_run(const char *run, sd_model *base, uint64_t seed, bool bound
         sd_proj_shape(&base->hp, (sd_proj)(i % SD_PROJ_COUNT), &rows, &cols);
         float *f = sd_alloc((size_t)(4 * (rows + cols)), sizeof *f);
         for (int k = 0; k < 4 * (rows + cols); k++)
-            f[k] = (float)(sd_mix64(seed++) % 2001) * 3e-4f - 0.3f;
+            f[k] = spread * ((float)(sd_mix64(seed++) % 2001) * 1e-3f - 1);
         lora[i] = (sd_lora){.r = 4, .A = f, .B = f + 4 * cols, .scale = 1};
     }
     sd_adapter *a;
@@ -330,8 +330,8 @@ Test(live, adapters_are_models_of_their_own_and_pairs_are_checked) {
     live_write_model(&s);
     cr_assert_eq(sd_model_open(&base, s.model, &err), SD_OK, "%s", err.message);
     char *one = sd_path_join(s.dir, "one"), *two = sd_path_join(s.dir, "two");
-    write_run(one, base, 1, true);
-    write_run(two, base, 100000, false);
+    write_run(one, base, 1, 0.3f, true);
+    write_run(two, base, 100000, 0.3f, false);
     sd_model_release(base);
     char *first = sd_sprintf("first=%s", one), *second = sd_sprintf("second=%s", two);
     sd_strings adapters = {.item = {first, second}, .n = 2};
@@ -350,6 +350,38 @@ Test(live, adapters_are_models_of_their_own_and_pairs_are_checked) {
     live_stop(&s);
     free(plain), free(a), free(b), free(models), free(nobody);
     free(one), free(two), free(first), free(second);
+}
+
+Test(live, logits_that_are_not_finite_are_an_error_and_no_answer) {
+    live s;
+    sd_error err = {0};
+    sd_model *base;
+    live_write_model(&s);
+    cr_assert_eq(sd_model_open(&base, s.model, &err), SD_OK, "%s", err.message);
+    char *run = sd_path_join(s.dir, "run");
+    write_run(run, base, 1, 1e15f, true); // factors that pass; what attention makes of them does not
+    sd_model_release(base);
+    char *spec = sd_sprintf("huge=%s", run);
+    sd_strings adapters = {.item = {spec}, .n = 1};
+    live_start_with(&s, 512, 4, 64, &adapters);
+    static const char *const rest[] = {"\"temperature\":0}", "\"temperature\":1}",
+                                       "\"temperature\":1,\"stream\":true}",
+                                       "\"logprobs\":3,\"n\":2}"};
+    char body[256];
+    for (int i = 0; i < 4; i++) {
+        snprintf(body, sizeof body, "{\"model\":\"huge\",\"prompt\":[1,2,3],%s", rest[i]);
+        char *out = live_ask(&s, body);
+        cr_assert(strstr(out, "HTTP/1.1 500 "), "%s", out);
+        cr_assert(strstr(out, "not finite"), "%s", out);
+        cr_assert_null(strstr(out, "\"choices\""), "%s", out);
+        free(out);
+    }
+    cr_assert_geq(live_metric(&s, "nonfinite_logits_total"), 4);
+    char *good = live_ask(&s, "{\"prompt\":[1,2,3],\"max_tokens\":3,\"ignore_eos\":true}");
+    cr_assert(strstr(good, "\"completion_tokens\":3"), "the base is served on: %s", good);
+    free(good);
+    live_stop(&s);
+    free(run), free(spec);
 }
 
 Test(live, a_model_that_is_not_there_ends_the_start) {
