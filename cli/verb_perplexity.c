@@ -101,6 +101,9 @@ static sd_status run_window(const sd_run_model *r, const buffers *b, const int32
         score_job j = {b->logits, id + at - n + 1, nll, r->model->hp.V};
         sd_pool_run(r->pool, n, score_row, &j);
         for (int i = 0; i < n; i++, s->n++) s->nll += nll[i], s->nll2 += nll[i] * nll[i];
+        SD_CHECK(isfinite(s->nll), err, SD_EIO,
+                 "the model's logits are not finite numbers; check the model and the adapter for "
+                 "NaN or infinite weights");
     }
 out:
     return st;

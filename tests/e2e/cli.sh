@@ -48,6 +48,18 @@ check "a copy under the other's name says so, and does not run itself for ever" 
 
 # ---- pipes
 
+# ---- weights that are no numbers
+
+cp tiny.gguf nan.gguf
+printf '\000\000\300\177' | dd of=nan.gguf bs=1 seek=$(($(stat -c %s nan.gguf) - 4)) conv=notrunc status=none # a NaN in the last tensor
+head -c 300 data.jsonl >text.txt
+for verb in "generate -p abc -n 5" "generate -p abc -n 5 --temp 1" "perplexity text.txt"; do
+  # shellcheck disable=SC2086
+  "$binary" $verb -m nan.gguf --no-pack-cache >out 2>err
+  [ $? = 1 ] && grep -q 'not finite' err
+  check "${verb%% *} with a NaN among the weights is a failure and no text" $? "$(cat out err)"
+done
+
 quiet_pipe() { # NAME COMMAND...: its reader is gone before it writes
   local name=$1 status
   shift
