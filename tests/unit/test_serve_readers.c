@@ -61,7 +61,7 @@ Test(readers, a_request_that_is_long_to_read_holds_up_neither_probes_nor_streams
     live s;
     start(&s, 64);
     int stream = live_dial(&s, 0);
-    cr_assert(live_post(stream, "{\"prompt\":[1,2],\"max_tokens\":3000,\"ignore_eos\":true,"
+    cr_assert(live_post(stream, "{\"prompt\":[1,2],\"max_tokens\":1000,\"ignore_eos\":true,"
                                 "\"stream\":true}"));
     cr_assert(live_began(stream));
     int held = held_request(&s, "{\"prompt\":\"a long text\",\"max_tokens\":3}");
