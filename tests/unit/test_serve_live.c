@@ -360,7 +360,8 @@ Test(live, logits_that_are_not_finite_are_an_error_and_no_answer) {
     live_write_model(&s);
     cr_assert_eq(sd_model_open(&base, s.model, &err), SD_OK, "%s", err.message);
     char *run = sd_path_join(s.dir, "run");
-    write_run(run, base, 1, 1e15f, true); // factors that pass; what attention makes of them does not
+    write_run(run, base, 1, 1e15f,
+              true); // factors that pass; what attention makes of them does not
     sd_model_release(base);
     char *spec = sd_sprintf("huge=%s", run);
     sd_strings adapters = {.item = {spec}, .n = 1};
