@@ -15,7 +15,7 @@ sd_status sd_template_open(sd_template **out, const char *source, size_t len, sd
     *out = NULL;
     sd_template *t = sd_alloc(1, sizeof *t);
     SD_CHECK_ALLOC(t, err);
-    t->arena.limit = (size_t)SD_TMPL_MAX_SOURCE * 256;
+    t->arena.limit = (size_t)SD_TMPL_MAX_SOURCE * 512; // tokens and nodes of any source fit
     SD_CHECK(len <= SD_TMPL_MAX_SOURCE, err, SD_ELIMIT,
              "the chat template has %zu bytes, at most %d are supported; shorten it", len,
              SD_TMPL_MAX_SOURCE);
@@ -26,7 +26,7 @@ sd_status sd_template_open(sd_template **out, const char *source, size_t len, sd
     t->body = sd_parse_body(&p);
     t->blocks = p.blocks;
     if (!t->body) {
-        st = SD_EFORMAT;
+        st = p.no_memory ? SD_ENOMEM : SD_EFORMAT;
         goto out;
     }
     *out = t;

@@ -93,6 +93,7 @@ bool sd_eval_args(sd_render *r, const sd_node *call, sd_args *a) {
 }
 
 bool sd_arg(sd_args *a, int position, const char *name, sd_value *out) {
+    if (position >= a->asked) a->asked = position + 1;
     if (position >= 0 && position < a->n) {
         *out = a->item[position];
         return true;
@@ -135,7 +136,8 @@ bool sd_args_all_used(sd_render *r, const sd_args *a, sd_str callee) {
         if (!(a->used >> i & 1))
             return sd_render_fail(r, "%.*s takes no argument %.*s", (int)callee.n, callee.p,
                                   (int)a->name[i].n, a->name[i].p);
-    return true;
+    return a->n <= a->asked || a->used == UINT64_MAX ||
+           sd_render_fail(r, "%.*s takes no %d arguments", (int)callee.n, callee.p, a->n);
 }
 
 // self.name(): the block's text.
@@ -150,7 +152,7 @@ static bool call_named_block(sd_render *r, const sd_node *n, sd_value *out) {
 bool sd_call_value(sd_render *r, const sd_value *f, sd_args *a, sd_value *out) {
     switch (f->kind) {
     case SD_V_FUNCTION:
-        return f->function(r, a, out);
+        return f->function(r, a, out) && sd_args_all_used(r, a, SD_STR("the function"));
     case SD_V_MACRO:
         return sd_call_macro(r, f->macro, a, out);
     case SD_V_METHOD:

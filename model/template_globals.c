@@ -26,6 +26,7 @@ static bool call_dict(sd_render *r, sd_args *a, sd_value *out) {
     sd_dict *d = sd_dict_make(r, 4);
     sd_list *l;
     if (!d) return false;
+    a->used = UINT64_MAX;
     if (a->n > 1) return sd_render_fail(r, "dict takes one mapping, and names with values");
     if (a->n && a->item[0].kind == SD_V_DICT) {
         const sd_dict *from = a->item[0].dict;
@@ -58,6 +59,7 @@ static bool call_namespace(sd_render *r, sd_args *a, sd_value *out) {
 static bool call_range(sd_render *r, sd_args *a, sd_value *out) {
     int64_t bound[3] = {0, 0, 1};
     if (a->n < 1 || a->n > 3) return sd_render_fail(r, "range takes one to three numbers");
+    a->asked = 3;
     for (int i = 0; i < a->n; i++) {
         int64_t *to = &bound[a->n == 1 ? 1 : i];
         if (!sd_is_int(&a->item[i]))
@@ -89,6 +91,7 @@ static bool make_turn(sd_render *r, sd_value_kind kind, const sd_value *items, s
 
 static bool call_cycler(sd_render *r, sd_args *a, sd_value *out) {
     if (a->n < 1) return sd_render_fail(r, "cycler takes values");
+    a->asked = a->n;
     return make_turn(r, SD_V_CYCLER, a->item, (size_t)a->n, out);
 }
 

@@ -186,7 +186,8 @@ struct sd_args {
     sd_str *name; // [n_named]
     sd_value *named;
     int n_named;
-    uint64_t used; // bit i: named argument i was read
+    uint64_t used; // bit i: named argument i was read; all ones: the callee takes whatever comes
+    int asked;     // so many positions were asked for
 };
 
 static inline sd_value sd_none(void) {
@@ -305,7 +306,8 @@ typedef struct {
     const sd_token *token; // [n], the last is SD_T_EOF
     size_t at;
     int depth, loops;
-    int uses;        // of the macro that is being parsed
+    int uses; // of the macro that is being parsed
+    bool no_memory;
     sd_node *blocks; // all, as a list
     sd_error *err;
 } sd_parser;
@@ -327,6 +329,7 @@ sd_node *sd_parse_filters(sd_parser *p, sd_node *input, bool inline_start);
 sd_node *sd_parse_primary(sd_parser *p, bool target);
 sd_node *sd_parse_postfix_call(sd_parser *p);
 sd_node *sd_parse_fail(sd_parser *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+sd_node *sd_parse_no_memory(sd_parser *p);
 sd_node *sd_parse_node(sd_parser *p, sd_node_kind kind, int line);
 bool sd_parse_add(sd_parser *p, sd_node *to, sd_node *item); // to->list
 /// Keeps node->depth and refuses what is too deep; the result is node or NULL.
@@ -408,6 +411,7 @@ bool sd_arg_int(sd_render *r, sd_args *a, int position, const char *name,
                 int64_t *out); // false: error
 bool sd_arg_string(sd_render *r, sd_args *a, int position, const char *name, sd_str *out);
 bool sd_arg_bool(sd_args *a, int position, const char *name, bool otherwise);
+/// Fails where there are more arguments than the callee asked for.
 bool sd_args_all_used(sd_render *r, const sd_args *a, sd_str callee);
 
 // Values

@@ -31,13 +31,17 @@ static bool fail(lexer *x, const char *fmt, ...) {
     return false;
 }
 
+static bool no_memory(lexer *x) {
+    x->st = sd_fail(x->err, SD_ENOMEM, "out of memory for the chat template");
+    return false;
+}
+
 static bool add(lexer *x, sd_token t) {
     if (x->n == x->cap) {
         size_t cap = x->cap ? x->cap * 2 : 256;
         sd_token *p = sd_arena_alloc(x->arena, cap, sizeof *p);
         if (!p) {
-            x->st = sd_fail(x->err, SD_ENOMEM, "out of memory for the chat template");
-            return false;
+            return no_memory(x);
         }
         if (x->n) memcpy(p, x->token, x->n * sizeof *p);
         x->token = p;
@@ -205,7 +209,7 @@ static bool string(lexer *x) {
     if (close >= x->end) return fail(x, "a string has no end");
     char *out = sd_arena_alloc(x->arena, (size_t)(close - start) * 2 + 1, 1);
     size_t n = 0, used;
-    if (!out) return fail(x, "out of memory");
+    if (!out) return no_memory(x);
     for (const char *p = start; p < close; p += used) {
         used = 1;
         if (*p != '\\')
@@ -267,7 +271,7 @@ static bool number(lexer *x) {
     const char *p = prefixed ? x->p + prefixed : number_end(x, &real);
     if (p - x->p > MAX_NUMBER) return fail(x, "a number is too long");
     char *text = sd_arena_alloc(x->arena, (size_t)(p - x->p) + 1, 1);
-    if (!text) return fail(x, "out of memory");
+    if (!text) return no_memory(x);
     for (const char *q = x->p; q < p; q++)
         if (*q != '_') text[k++] = *q;
     if (!real && !prefixed && k > 1 && text[0] == '0' && strspn(text, "0") != k)

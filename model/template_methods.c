@@ -48,10 +48,8 @@ METHOD(method_get) {
     if (!sd_arg(a, 0, NULL, &key)) return sd_render_fail(r, "get takes a key");
     if (!sd_dict_find(r, in->dict, &key, &v)) return false;
     *out = sd_none();
-    if (v)
-        *out = *v;
-    else
-        sd_arg(a, 1, NULL, out);
+    sd_arg(a, 1, NULL, out);
+    if (v) *out = *v;
     return true;
 }
 
@@ -94,6 +92,7 @@ METHOD(method_list_count) {
 
 METHOD(loop_cycle) {
     if (a->n == 0) return sd_render_fail(r, "cycle takes values");
+    a->asked = a->n;
     *out = a->item[in->loop->index0 % (size_t)a->n];
     return true;
 }
@@ -101,6 +100,7 @@ METHOD(loop_cycle) {
 METHOD(loop_changed) {
     sd_list *now = sd_list_make(r, (size_t)a->n), *before = in->loop->changed;
     if (!now) return false;
+    a->asked = a->n;
     for (int i = 0; i < a->n; i++)
         if (!sd_list_push(r, now, &a->item[i])) return false;
     sd_value x = sd_list_value(SD_V_LIST, now), y = sd_list_value(SD_V_LIST, before);

@@ -170,6 +170,7 @@ bool sd_method_format(sd_render *r, const sd_value *in, sd_args *a, sd_value *ou
 bool sd_method_format_map(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
     if (a->n != 1 || a->n_named || a->item[0].kind != SD_V_DICT)
         return sd_render_fail(r, "format_map takes a dict");
+    a->asked = 1;
     formatter f = {.r = r, .args = a, .map = a->item[0].dict};
     return run(&f, in, out);
 }

@@ -26,10 +26,35 @@ static bool method_rstrip(sd_render *r, const sd_value *in, sd_args *a, sd_value
     return strip(r, in, a, false, true, out);
 }
 
+// The part between the characters start and end, as arguments 1 and 2 give them; *from: how many
+// characters are before it. *outside: start is beyond the end, where not even "" is found.
+static bool part_of(sd_render *r, const sd_value *in, sd_args *a, sd_str *out, size_t *from,
+                    bool *outside) {
+    sd_value bounds[3] = {sd_none(), sd_none(), sd_none()}, part;
+    int64_t n = 0, i = 0;
+    *out = in->s;
+    *from = 0;
+    *outside = false;
+    a->asked = 3;
+    if (a->n < 2) return true;
+    bounds[0] = a->item[1];
+    if (a->n > 2) bounds[1] = a->item[2];
+    if (!sd_length(r, in, &n) || !sd_slice(r, in, bounds, &part)) return false;
+    if (sd_small_int(&bounds[0], &i) && i < 0) i = i + n > 0 ? i + n : 0;
+    *outside = i > n;
+    *from = (size_t)(i < n ? i : n);
+    *out = part.s;
+    return true;
+}
+
 static bool ends(sd_render *r, const sd_value *in, sd_args *a, bool at_end, sd_value *out) {
     sd_value what;
+    sd_str s;
+    size_t before;
+    bool outside;
     if (!sd_arg(a, 0, NULL, &what))
         return sd_render_fail(r, "startswith and endswith take a string");
+    if (!part_of(r, in, a, &s, &before, &outside)) return false;
     sd_list one = {.item = &what, .n = 1, .cap = 1},
             *all = what.kind == SD_V_TUPLE ? what.list : &one;
     bool yes = false;
@@ -39,9 +64,8 @@ static bool ends(sd_render *r, const sd_value *in, sd_args *a, bool at_end, sd_v
             return sd_render_fail(r, "startswith and endswith take a string, not a %s",
                                   sd_kind_name(v));
         if (!sd_spend(r, 1) || !sd_spend_bytes(r, v->s.n)) return false;
-        if (v->s.n <= in->s.n &&
-            (v->s.n == 0 ||
-             memcmp(at_end ? in->s.p + in->s.n - v->s.n : in->s.p, v->s.p, v->s.n) == 0))
+        if (v->s.n <= s.n && !outside &&
+            (v->s.n == 0 || memcmp(at_end ? s.p + s.n - v->s.n : s.p, v->s.p, v->s.n) == 0))
             yes = true;
     }
     *out = sd_bool(yes);
@@ -57,6 +81,7 @@ static bool method_endswith(sd_render *r, const sd_value *in, sd_args *a, sd_val
 static bool remove_end(sd_render *r, const sd_value *in, sd_args *a, bool at_end, sd_value *out) {
     sd_value yes;
     sd_str what = {0};
+    if (a->n > 1) return sd_render_fail(r, "removeprefix and removesuffix take one string");
     if (!sd_arg_string(r, a, 0, NULL, &what) || !ends(r, in, a, at_end, &yes)) return false;
     *out = *in;
     if (yes.b) {
@@ -149,26 +174,6 @@ bool sd_search_last(sd_render *r, sd_str in, sd_str what, const char **out) {
     if (!sd_spend_backwards(r, in, what)) return false;
     for (size_t i = in.n - what.n + 1; i-- > 0 && !*out;)
         if (what.n == 0 || memcmp(in.p + i, what.p, what.n) == 0) *out = in.p + i;
-    return true;
-}
-
-// The part between the characters start and end, as arguments 1 and 2 give them; *from: how many
-// characters are before it. *outside: start is beyond the end, where not even "" is found.
-static bool part_of(sd_render *r, const sd_value *in, sd_args *a, sd_str *out, size_t *from,
-                    bool *outside) {
-    sd_value bounds[3] = {sd_none(), sd_none(), sd_none()}, part;
-    int64_t n = 0, i = 0;
-    *out = in->s;
-    *from = 0;
-    *outside = false;
-    if (a->n < 2) return true;
-    bounds[0] = a->item[1];
-    if (a->n > 2) bounds[1] = a->item[2];
-    if (!sd_length(r, in, &n) || !sd_slice(r, in, bounds, &part)) return false;
-    if (sd_small_int(&bounds[0], &i) && i < 0) i = i + n > 0 ? i + n : 0;
-    *outside = i > n;
-    *from = (size_t)(i < n ? i : n);
-    *out = part.s;
     return true;
 }
 
@@ -292,7 +297,9 @@ METHOD(method_expandtabs) {
 
 METHOD(method_encode) {
     sd_str name = SD_STR("utf-8");
-    if (!sd_arg_string(r, a, 0, "encoding", &name)) return false;
+    sd_str errors = SD_STR("strict");
+    if (!sd_arg_string(r, a, 0, "encoding", &name) || !sd_arg_string(r, a, 1, "errors", &errors))
+        return false;
     bool ascii = sd_str_is(name, "ascii");
     if (!ascii && !sd_str_is(name, "utf-8") && !sd_str_is(name, "utf8") &&
         !sd_str_is(name, "UTF-8"))

@@ -39,6 +39,11 @@ sd_node *sd_parse_fail(sd_parser *p, const char *fmt, ...) {
     return NULL;
 }
 
+sd_node *sd_parse_no_memory(sd_parser *p) {
+    p->no_memory = true;
+    return sd_parse_fail(p, "out of memory");
+}
+
 static sd_node *unexpected(sd_parser *p, const char *wanted) {
     char what[64];
     sd_parse_describe(here(p), what);
@@ -47,7 +52,7 @@ static sd_node *unexpected(sd_parser *p, const char *wanted) {
 
 sd_node *sd_parse_node(sd_parser *p, sd_node_kind kind, int line) {
     sd_node *n = sd_arena_alloc(p->arena, 1, sizeof *n);
-    if (!n) return sd_parse_fail(p, "out of memory");
+    if (!n) return sd_parse_no_memory(p);
     n->kind = kind;
     n->line = line;
     n->depth = 1;
@@ -58,7 +63,7 @@ bool sd_parse_add(sd_parser *p, sd_node *to, sd_node *item) {
     if (to->n == to->cap) {
         int cap = to->cap ? to->cap * 2 : 4;
         sd_node **list = sd_arena_alloc(p->arena, (size_t)cap, sizeof *list);
-        if (!list) return sd_parse_fail(p, "out of memory") != NULL;
+        if (!list) return sd_parse_no_memory(p) != NULL;
         if (to->n) memcpy(list, to->list, (size_t)to->n * sizeof *list);
         to->list = list;
         to->cap = cap;
@@ -162,7 +167,7 @@ static sd_node *strings(sd_parser *p) { // those that stand side by side are one
     sd_node *n = constant(p, sd_none());
     for (size_t i = p->at; p->token[i].kind == SD_T_STRING; i++) total += p->token[i].text.n;
     char *joined = sd_arena_alloc(p->arena, total + 1, 1);
-    if (!n || !joined) return sd_parse_fail(p, "out of memory");
+    if (!n || !joined) return sd_parse_no_memory(p);
     for (; here(p)->kind == SD_T_STRING; next(p)) {
         memcpy(joined + at, here(p)->text.p, here(p)->text.n);
         at += here(p)->text.n;

@@ -284,6 +284,7 @@ static sd_args rest_of(const sd_args *a, int from) {
     b.item = a->n > from ? a->item + from : NULL;
     b.n = a->n > from ? a->n - from : 0;
     b.used = 0;
+    b.asked = 0;
     return b;
 }
 
@@ -307,7 +308,7 @@ FILTER(filter_map) {
                                : sd_apply_filter(r, a->item[0].s, &l->item[i], &b, &v);
         if (!ok || !sd_list_push(r, made, &v)) return false;
     }
-    if (!by_attribute) a->used = UINT64_MAX;
+    if (!by_attribute) a->used = UINT64_MAX; // the filter's
     return iterator(r, made, out);
 }
 
@@ -317,6 +318,7 @@ static bool select_items(sd_render *r, const sd_value *in, sd_args *a, bool keep
     sd_value whole = sd_none();
     int test = attribute ? 1 : 0;
     if (!kept || !items_if_true(r, in, &l)) return false;
+    a->used = UINT64_MAX; // the test's
     if (attribute && a->n == 0)
         return sd_render_fail(r, "selectattr and rejectattr take an attribute");
     if (a->n > test && a->item[test].kind != SD_V_STRING)
