@@ -75,6 +75,7 @@ bool sd_hashable(const sd_value *v) {
     switch (v->kind) {
     case SD_V_LIST:
     case SD_V_DICT:
+    case SD_V_VIEW:
         return false;
     case SD_V_TUPLE:
         for (size_t i = 0; i < v->list->n; i++)

@@ -158,11 +158,21 @@ METHOD(method_casefold) {
 
 // ---- what characters are
 
+static bool in_runs(int32_t cp, const int32_t (*runs)[2], size_t n) {
+    size_t low = 0, high = n;
+    while (low < high) {
+        size_t mid = (low + high) / 2;
+        if (runs[mid][1] < cp)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low < n && cp >= runs[low][0];
+}
+
 static bool is_digit(int32_t cp) {
-    if (utf8proc_category(cp) == UTF8PROC_CATEGORY_ND) return true;
-    for (size_t i = 0; i < sizeof OTHER_DIGITS / sizeof *OTHER_DIGITS; i++)
-        if (cp >= OTHER_DIGITS[i][0] && cp <= OTHER_DIGITS[i][1]) return true;
-    return false;
+    return utf8proc_category(cp) == UTF8PROC_CATEGORY_ND ||
+           in_runs(cp, OTHER_DIGITS, sizeof OTHER_DIGITS / sizeof *OTHER_DIGITS);
 }
 
 // want: 'a' letter, 'D' decimal, 'd' digit, 'N' numeric, 'n' letter or numeric, 's' white space,
@@ -179,7 +189,8 @@ static bool is_kind(int32_t cp, char want, bool first) {
     case 'd':
         return is_digit(cp);
     case 'N':
-        return numeric;
+        return numeric ||
+               in_runs(cp, NUMBER_LETTERS, sizeof NUMBER_LETTERS / sizeof *NUMBER_LETTERS);
     case 'n':
         return letter || numeric;
     case 's':

@@ -41,7 +41,10 @@ static bool part_of(sd_render *r, const sd_value *in, sd_args *a, sd_str *out, s
     if (a->n > 2) bounds[1] = a->item[2];
     if (!sd_length(r, in, &n) || !sd_slice(r, in, bounds, &part)) return false;
     if (sd_small_int(&bounds[0], &i) && i < 0) i = i + n > 0 ? i + n : 0;
-    *outside = i > n;
+    int64_t end = n;
+    if (sd_small_int(&bounds[1], &end) && end < 0) end = end + n > 0 ? end + n : 0;
+    if (bounds[1].kind == SD_V_NONE || end > n) end = n;
+    *outside = i > end;
     *from = (size_t)(i < n ? i : n);
     *out = part.s;
     return true;
