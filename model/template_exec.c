@@ -60,7 +60,8 @@ static bool select_items(sd_render *r, const sd_node *n, sd_list *all, sd_list *
     return ok;
 }
 
-static sd_flow run_loop(sd_render *r, const sd_node *n, sd_loop *loop) {
+// *whole: an iteration ran to its end.
+static sd_flow run_loop(sd_render *r, const sd_node *n, sd_loop *loop, bool *whole) {
     sd_scope *outer = r->scope;
     sd_flow flow = SD_FLOW_NEXT;
     sd_value self = {.kind = SD_V_LOOP, .loop = loop};
@@ -72,6 +73,7 @@ static sd_flow run_loop(sd_render *r, const sd_node *n, sd_loop *loop) {
             break;
         flow = sd_exec(r, n->list[0]);
         if (flow == SD_FLOW_ERROR || flow == SD_FLOW_BREAK) break;
+        *whole |= flow == SD_FLOW_NEXT;
     }
     r->scope = outer;
     return flow == SD_FLOW_ERROR ? flow : SD_FLOW_NEXT;
@@ -89,7 +91,10 @@ sd_flow sd_exec_loop(sd_render *r, const sd_node *n, const sd_value *over, int d
         .items = items, .depth0 = depth0, .node = recursive ? n : NULL, .scope = r->scope};
     if (recursive) // it runs again in this scope, from within
         for (sd_scope *s = r->scope; s && !s->kept; s = s->parent) s->kept = true;
-    return run_loop(r, n, loop);
+    bool whole =
+        false; // else stands for "no iteration ran to its end", break and continue included
+    sd_flow flow = run_loop(r, n, loop, &whole);
+    return flow != SD_FLOW_ERROR && !whole && n->n > 1 ? sd_exec(r, n->list[1]) : flow;
 }
 
 static sd_flow exec_for(sd_render *r, const sd_node *n) {

@@ -120,6 +120,7 @@ static bool take_end(lexer *x, size_t n) {
 }
 
 static bool comment(lexer *x) {
+    if (x->p == x->end) return true; // nothing is left, as Jinja sees it
     for (; x->p < x->end; advance(x, 1)) {
         size_t n = end_length(x->p, x->end, "#}", true);
         if (n) return take_end(x, n);
@@ -144,6 +145,7 @@ static size_t raw_tag(const char *p, const char *end, const char *word, bool tri
 
 static bool raw(lexer *x) {
     const char *text = x->p;
+    if (x->p == x->end) return true;
     for (; x->p < x->end; advance(x, 1)) {
         if (!at(x, "{%")) continue;
         const char *p = x->p + 2;

@@ -473,6 +473,7 @@ STATEMENTS = [
     "{% macro m() %}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(1, 2, a=3) }}{{ m.name }}{{ m.arguments }}{{ m.catch_kwargs }}", "{% macro m(a) %}{% endmacro %}{{ m }}{{ m.arguments }}{{ m.caller }}", "{% for x in l %}{{ loop }}{% endfor %}", "{% macro li(xs) %}{% for x in xs %}{% if x is string %}{{ x }}{% else %}[{{ li(x) }}]{% endif %}{% endfor %}{% endmacro %}{{ li(['a', ['b', ['c']]]) }}",
     "{% for g in o | groupby('k') %}{{ g.grouper }}:{{ g.list | length }} {% endfor %}", "{% for k, g in o | groupby('k') %}{{ k }}{{ g | length }}{% endfor %}", "{% filter indent(2) | upper %}a\nb{% endfilter %}", "{% call(x, y=2) range2(1) %}{% endcall %}", "{% macro r(n) %}{% for i in range(n) %}{{ caller(i) }}{% endfor %}{% endmacro %}{% call(i) r(3) %}<{{ i }}>{% endcall %}", "{% set ns = namespace(n=0) %}{% for a in l recursive %}{% set ns.n = ns.n + a %}{% endfor %}{{ ns.n }}{{ ns }}",
     "{% for x in l %}{% macro f() %}{{ x }}{% endmacro %}{{ f() }}{% endfor %}", "{% for x in l %}{% set y = x %}{% for z in l %}{% set y = z %}{% endfor %}{{ y }}{% endfor %}", "{{ l | map('tojson') | join }}{% set a = l | sort | reverse | list %}{{ a }}",
+    "{% for x in l %}{{ x }}{% break %}{% else %}E{% endfor %}", "{% for x in l %}{{ x }}{% continue %}{% else %}E{% endfor %}", "{% for x in l %}{% if loop.last %}{% break %}{% endif %}{% else %}E{% endfor %}", "x{#", "x{% raw %}",
     "{{ caller is defined }}", "{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}B{% endmacro %}{{ a() }}", "{% for x in l recursive_not %}{% endfor %}",
 ]
 
