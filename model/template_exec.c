@@ -162,7 +162,7 @@ static bool exec_simple(sd_render *r, const sd_node *n) {
         return exec_captured(r, n->b, n->a, &v) && sd_text_of(r, &v, &v.s) &&
                sd_write(r, v.s.p, v.s.n);
     case SD_N_SCOPED:
-        return exec_captured(r, n->b, NULL, &v) && sd_write(r, v.s.p, v.s.n);
+        return sd_exec_generation(r, n, &v) && sd_write(r, v.s.p, v.s.n);
     case SD_N_MACRO:
         return sd_make_macro(r, n, &v) && sd_define(r, r->scope, n->text, &v);
     case SD_N_CALLBLOCK:

@@ -393,6 +393,7 @@ sd_scope *sd_push_scope(sd_render *r, sd_scope *parent);
 bool sd_capture(sd_render *r, const sd_node *body, sd_scope *scope, sd_value *out);
 bool sd_make_macro(sd_render *r, const sd_node *n, sd_value *out);
 bool sd_exec_call_block(sd_render *r, const sd_node *n);
+bool sd_exec_generation(sd_render *r, const sd_node *n, sd_value *out);
 sd_flow sd_exec_loop(sd_render *r, const sd_node *n, const sd_value *over, int depth0);
 bool sd_call_loop(sd_render *r, const sd_loop *l, sd_args *a, sd_value *out);
 bool sd_eval(sd_render *r, const sd_node *n, sd_value *out);

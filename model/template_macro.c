@@ -122,6 +122,14 @@ bool sd_exec_call_block(sd_render *r, const sd_node *n) {
            sd_write(r, text.p, text.n);
 }
 
+// A generation block is the body of a macro that nothing is passed to.
+bool sd_exec_generation(sd_render *r, const sd_node *n, sd_value *out) {
+    sd_scope *s = sd_push_scope(r, r->scope);
+    const sd_macro m = {.node = n};
+    sd_args none = {0};
+    return s && (!n->uses || bind_rest(r, s, &m, &none)) && sd_capture(r, n->b, s, out);
+}
+
 // ---- named blocks
 
 bool sd_find_block(sd_render *r, sd_str name, sd_value *out, bool *found) {

@@ -188,7 +188,6 @@ static sd_node *parse_call(sd_parser *p, int line) {
     sd_node *n = sd_parse_node(p, SD_N_CALLBLOCK, line);
     sd_node *caller = sd_parse_node(p, SD_N_MACRO, line);
     if (!n || !caller) return NULL;
-    caller->text = SD_STR("caller");
     if (sd_parse_at_op(p, "(") && !signature(p, caller)) return NULL;
     if (!(n->a = sd_parse_postfix_call(p))) return NULL;
     if (n->a->kind != SD_N_CALL) return sd_parse_fail(p, "call without a call of a macro");
