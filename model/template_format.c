@@ -174,7 +174,7 @@ static bool float_body(sd_render *r, sd_buf *b, const spec *s, double f) {
     }
     if (!type) return put_general(r, b, f, precision, s->alternate);
     if (type == '%')
-        return sd_put_float(r, b, f * 100, 'f', precision, false) && sd_putc(r, b, '%');
+        return sd_put_float(r, b, f * 100, 'f', precision, s->alternate) && sd_putc(r, b, '%');
     return sd_put_float(r, b, f, type == 'n' ? 'g' : type, precision, s->alternate);
 }
 
