@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Writes a few small seeds for every fuzz target: seeds.py DIR"""
+import hashlib
 import json
 import os
 import struct
@@ -80,6 +81,19 @@ def tokenizer():
             "model": {"type": "BPE", "vocab": vocab, "merges": ["a a", ["aa", "a"]], "ignore_merges": True, "unk_token": "aa"}}
 
 
+def corpus(tokens):
+    """A whole corpus index as datasets/corpus_index.c describes it."""
+    n = len(tokens)
+    order = sorted(range(n), key=lambda i: tokens[i:])
+    head = b"SDCORPUS" + struct.pack("<IIQ", 1, 0, n) + b"f" * 64 + b"a" * 64
+    body = struct.pack(f"<{2 * n}i", *tokens, *order)
+    return head + hashlib.sha256(head + body).hexdigest().encode() + bytes(40) + body
+
+
+CORPUS = [1, 2, 3, -1, 1, 2, 4, 2, 3, -1, 5, 1, 2, 3, 1, 2, 3, 7, -1]
+CORPORA = [bytes([mode, changes, 5, 1, 2, 3, 1, 2]) + rest for mode, changes, rest in (
+    (0, 0, corpus(CORPUS)), (1, 0, corpus(CORPUS)), (1, 0, corpus([])), (2, 0, bytes(range(40))), (3, 0, bytes([1, 2, 3, 255] * 30)),
+    (3, 3, bytes([1, 2, 3, 255, 4, 1, 2] * 9)))]
 TEMPLATES = [
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] }}{% if loop.first and not loop.last %}{{ m.content | trim }}{% endif %}{% endfor %}",
     "{% set ns = namespace(a=1) %}{% macro f(x, y=2) %}{{ x ~ y }}{{ caller() if caller }}{% endmacro %}{% call f(1) %}c{% endcall %}{% set ns.a = messages[::-1] %}{{ ns.a | tojson(indent=2) }}",
@@ -105,7 +119,7 @@ RECIPE = "model: base.gguf\nseed: 1\ndata:\n  train: [train.jsonl]\n  eval: [tes
 
 
 def main():
-    for target, items in {"gguf": [gguf()], "safetensors": [safetensors()], "template": TEMPLATES, "recipe": [RECIPE, "steps=5", "lora.r=8"],
+    for target, items in {"corpus": CORPORA, "gguf": [gguf()], "safetensors": [safetensors()], "template": TEMPLATES, "recipe": [RECIPE, "steps=5", "lora.r=8"],
                           "adapter": adapters(), "checkpoint": checkpoints(),
                           "api_request": REQUESTS, "http": [CHUNKED],
                           "tokenizer": ["0" + json.dumps(tokenizer()) + "\0 a aaa1 <x> é", "1It's  a 12\n\té日本 <x> aaaa", "3x  1 don't", "5'LL 1234 \r\n x", "7  \u3000a"]}.items():

@@ -127,7 +127,7 @@ def attack(name, harm, works_on):
     stop.set()
     for t in threads:
         t.join()
-    health = s.health()
+    health = s.health() if s.p.poll() is None else "none"
     code = s.stop()
     good = not wrong and code == 0 and count.get(200, 0) > 0 and (health == 200 if works_on else health == 503 or 500 not in count)
     check(f"{name}: {count.get(200, 0)} right answers, {count.get(500, 0)} errors, /health {health}", good,
