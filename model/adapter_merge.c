@@ -12,6 +12,7 @@
 #include "model/safetensors.h"
 
 #include <string.h>
+#include <unistd.h>
 
 void sd_adapter_delta_row(float *delta, const sd_lora *l, int row, int K) {
     memset(delta, 0, (size_t)K * sizeof *delta);
@@ -94,6 +95,7 @@ static sd_status merge_gguf(const char *path, const sd_adapter *a, const sd_mode
         free(merged);
         merged = NULL;
     }
+    SD_TRY(sd_model_check(base, err)); // what was written is of the base that was opened
     sd_gguf_writer *done = w;
     w = NULL;
     SD_TRY(sd_gguf_writer_commit(done, err));
@@ -137,7 +139,7 @@ static sd_status merge_folder(const char *dir, const sd_adapter *a, const sd_mod
                               sd_error *err) {
     sd_status st = SD_OK;
     int n = sd_safetensors_count(base->st);
-    bool made = false;
+    bool made = false, written = false;
     sd_path_kind there;
     char *folder = NULL;
     sd_st_tensor *t = sd_alloc((size_t)n, sizeof *t);
@@ -164,8 +166,11 @@ static sd_status merge_folder(const char *dir, const sd_adapter *a, const sd_mod
     sd_unfinished(folder);
     SD_TRY(sd_mkdirs(dir, err));
     SD_TRY(sd_safetensors_write(weights, t, n, metadata, err));
+    written = true;
+    SD_TRY(sd_model_check(base, err)); // what was written is of the base that was opened
     SD_TRY(copy_side_files(dir, base, err));
 out:
+    if (st != SD_OK && written) unlink(weights);
     if (st != SD_OK && made) (void)sd_remove_tree(dir, NULL); // nothing half-written stays
     sd_finished(folder);
     free(folder);

@@ -164,7 +164,7 @@ static sd_status check_sources(const sd_model *m, sd_error *err) {
     return st;
 }
 
-sd_status sd_model_check(sd_model *m, sd_error *err) {
+sd_status sd_model_check(const sd_model *m, sd_error *err) {
     sd_model_owned *o = m->owned;
     pthread_mutex_lock(&o->lock);
     sd_map_state worst = SD_MAP_SAME;

@@ -96,7 +96,7 @@ sd_status sd_model_sha256(sd_model *m, sd_sha256 *out, sd_error *err);
 /// opened: asked after long reading (packing, an export, steps of training), before its results are
 /// believed. An fstat a file, and the hash anew where something was done to one that is known.
 /// Thread-safe.
-sd_status sd_model_check(sd_model *m, sd_error *err);
+sd_status sd_model_check(const sd_model *m, sd_error *err);
 
 const char *sd_arch_name(sd_arch a); // "llama"
 bool sd_arch_from_name(const char *name, sd_arch *out);

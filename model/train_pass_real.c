@@ -249,12 +249,16 @@ out:
     return st;
 }
 
+// The frozen weights are read from the model's file in every pass: what was computed counts when they
+// are still those of the start.
 sd_status sd_train_accumulate(sd_train *t, const real *theta, real *grad, const sd_train_batch *b,
                               sd_train_sum *sum, sd_error *err) {
-    return run_pass(t, theta, grad, b, sum, err);
+    sd_status st = run_pass(t, theta, grad, b, sum, err);
+    return st == SD_OK ? sd_model_check(t->m, err) : st;
 }
 
 sd_status sd_train_loss(sd_train *t, const real *theta, const sd_train_batch *b, sd_train_sum *sum,
                         sd_error *err) {
-    return run_pass(t, theta, NULL, b, sum, err);
+    sd_status st = run_pass(t, theta, NULL, b, sum, err);
+    return st == SD_OK ? sd_model_check(t->m, err) : st;
 }

@@ -174,6 +174,39 @@ try:
         attack(f"{what} is replaced by a rename", swap(path), True)
     attack("a byte of the model here and there", scribble(model, True), False)
 
+    # Training reads the frozen weights all the time: it stops, its checkpoints stand, and it goes on to the same adapter.
+    def train(name):
+        return subprocess.Popen([BINARY, "train", "long.yaml", "-o", name], cwd=dir, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def adapter(name):
+        return open(weights_of(os.path.join(dir, name)), "rb").read()
+
+    def steps(name):
+        folder = os.path.join(dir, name, "checkpoints")
+        return [x for x in os.listdir(folder) if x.startswith("step-")] if os.path.isdir(folder) else []
+
+    restore()
+    with open(os.path.join(dir, "long.yaml"), "w") as f:
+        f.write(RECIPE.replace("epochs: 1", "epochs: 12") + "checkpoint: {every: 4, keep: 3}\n")
+    said = train("whole").communicate()[0]
+    for how, harm, stops in (("written over", scribble(model), True), ("cut", cut(model), True), ("made read-only", lambda n: os.chmod(model, 0o444), False)):
+        restore()
+        name = how.split()[0]
+        p = train(name)
+        while p.poll() is None and not steps(name):
+            time.sleep(0.005)
+        harm(0)
+        said = p.communicate(timeout=120)[0]
+        code, again = p.returncode, ""
+        stand = steps(name)
+        restore()
+        if code != 0:
+            p = train(name)
+            again = p.communicate(timeout=120)[0]
+        good = adapter(name) == adapter("whole") and (code == 1 and stand and "tiny.gguf" in said if stops else code == 0)
+        check(f"the base is {how} while it is trained on: {'a sentence, and resumed to the same adapter' if stops else 'nothing happens'}", good,
+              f"exit {code}\n{said[-600:]}\n{again[-300:]}")
+
     # At the start: whatever the moment, no signal and no answer of a torn adapter.
     bad = []
     for i in range(40 if FULL else 4):
