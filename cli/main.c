@@ -138,6 +138,7 @@ int main(int argc, char **argv) {
     stop_at_broken_pipe();
     stop_at_once(SIGINT);
     stop_at_once(SIGTERM);
+    signal(SIGXFSZ, SIG_IGN); // a limit of the file's size is an error of the write, as a full disk
     if (argc < 2) {
         usage(stderr);
         return 2;
