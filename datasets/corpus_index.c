@@ -33,7 +33,7 @@
 #error "the corpus index is read as it is and little-endian"
 #endif
 
-enum { VERSION = 1, HEADER = 256, CHECKED = 152, MAX_TOKEN = 1 << 24 };
+enum { VERSION = 1, HEADER = 256, CHECKED = 152, MAX_TOKEN = 1 << 24, SMALL_TABLE = 1 << 18 };
 
 typedef struct {
     char magic[8];
@@ -51,7 +51,8 @@ struct sd_corpus {
     int64_t n;
     const int32_t *token; // [n]
     const int32_t *sa;    // [n]
-    int32_t *first;       // [top + 2] first suffix whose first token is >= t, at index t + 1
+    int32_t *first;       // [top + 3] first suffix whose first token is >= t, at index t + 1; NULL
+                          // where the table would be large beside the file
     int32_t top;          // highest token
     char tokenizer[65];
     sd_sha256 adapter;
@@ -198,7 +199,9 @@ out:
     return st;
 }
 
+// One rare token of a high number must not make a table of megabytes out of a file of bytes.
 static sd_status make_buckets(sd_corpus *c, sd_error *err) {
+    if (c->top >= SMALL_TABLE && c->top / 8 > c->n) return SD_OK;
     c->first = sd_alloc((size_t)c->top + 3, 4);
     if (!c->first) return sd_fail(err, SD_ENOMEM, "out of memory for a corpus index");
     for (int64_t i = 0; i < c->n; i++) c->first[c->token[i] + 2]++;
@@ -304,8 +307,15 @@ sd_corpus_state sd_corpus_advance(const sd_corpus *c, const sd_corpus_state *s, 
 static sd_corpus_state find(const sd_corpus *c, const int32_t *pattern, int n) {
     sd_corpus_state none = {0};
     int32_t t = pattern[0];
-    if (t < 0 || t > c->top || c->first[t + 1] == c->first[t + 2]) return none;
-    sd_corpus_state s = {c->first[t + 1], c->first[t + 2], 1};
+    if (t < 0 || t > c->top) return none;
+    sd_corpus_state s = {.depth = 1};
+    if (c->first) {
+        s.lo = c->first[t + 1], s.hi = c->first[t + 2];
+    } else {
+        s.lo = lower_bound(c, 0, c->n, 0, t);
+        s.hi = lower_bound(c, s.lo, c->n, 0, t + 1);
+    }
+    if (s.lo == s.hi) return none;
     for (int i = 1; i < n && s.depth; i++) s = sd_corpus_advance(c, &s, pattern[i]);
     return s;
 }

@@ -311,3 +311,23 @@ Test(corpus_index, a_file_that_changes_after_it_was_opened_changes_no_lookup) {
     }
     free(t);
 }
+
+// A table of where each first token begins is made only where the file is large beside it.
+Test(corpus_index, a_token_of_a_high_number_is_found_without_a_table) {
+    enum { N = 300, HIGH = (1 << 24) - 1 };
+    int32_t *t = make_text(N, 5, 12, 9), *high = malloc(N * 4);
+    for (int i = 0; i < N; i++) high[i] = t[i] == 4 ? HIGH : t[i];
+    sd_corpus *low_index = open_index(t, N), *high_index = open_index(high, N);
+    for (int i = 0; i < N - 8; i++) {
+        sd_corpus_state a = sd_corpus_match(low_index, t + i, 6, 6),
+                        b = sd_corpus_match(high_index, high + i, 6, 6);
+        cr_assert(a.lo == b.lo && a.hi == b.hi && a.depth == b.depth);
+        int32_t next = sd_corpus_next(low_index, &a, NULL, NULL);
+        cr_assert_eq(sd_corpus_next(high_index, &b, NULL, NULL), next == 4 ? HIGH : next);
+    }
+    int32_t absent[] = {4, HIGH - 1, 1 << 20};
+    for (int i = 0; i < 3; i++)
+        cr_assert_eq(sd_corpus_match(high_index, absent + i, 1, 1).depth, 0);
+    sd_corpus_close(low_index), sd_corpus_close(high_index);
+    free(t), free(high);
+}
