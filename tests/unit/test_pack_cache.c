@@ -566,3 +566,38 @@ Test(pack_cache, the_least_recently_used_go_first) {
     for (int i = 0; i < 3; i++) free(path[i]);
     sd_tiny_remove(dir);
 }
+
+Test(pack_cache, a_folder_is_watched_as_a_file_is) {
+    place p = make_place();
+    sd_error err = {0};
+    sd_context *cx;
+    sd_kv *kv;
+    free(p.model);
+    p.model = sd_path_join(p.dir, "folder");
+    cr_assert_eq(sd_tiny_write_folder(p.model, &p.t, &err), SD_OK, "%s", err.message);
+    char *weights = sd_path_join(p.model, "model.safetensors");
+    float *want = start(&p, NULL, SD_COMPUTE_AUTO), *first = start(&p, p.cache, SD_COMPUTE_AUTO),
+          *second = start(&p, p.cache, SD_COMPUTE_AUTO);
+    cr_assert(same_logits(&p, want, first) && same_logits(&p, want, second));
+    // Written between the open and the packing, then cut under a context.
+    usleep(20000);
+    sd_model *m = open_model(&p, NULL);
+    cr_assert_eq(utimensat(AT_FDCWD, weights, NULL, 0), 0);
+    cr_assert_eq(sd_context_open(&cx, m, NULL, NULL, &err), SD_EIO);
+    cr_assert(strstr(err.message, weights), "%s", err.message);
+    sd_model_release(m);
+    m = open_model(&p, p.cache);
+    cr_assert_eq(sd_context_open(&cx, m, NULL, NULL, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_kv_open(&kv, cx, T, &err), SD_OK);
+    cr_assert_eq(truncate(weights, 9), 0);
+    float *out = sd_alloc((size_t)p.t.V, sizeof *out);
+    // A tensor at an odd place was copied when the model was opened, and is right for ever.
+    sd_status st = forward(cx, kv, out, &err);
+    cr_assert(st == SD_EIO || (st == SD_OK && same_logits(&p, want, out)));
+    sd_kv_close(kv);
+    sd_context_close(cx);
+    sd_model_release(m);
+    cr_assert_neq(sd_model_open(&m, p.model, &err), SD_OK);
+    free(want), free(first), free(second), free(out), free(weights);
+    drop_place(&p);
+}
