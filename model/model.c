@@ -166,6 +166,7 @@ static sd_status check_sources(const sd_model *m, sd_error *err) {
 
 sd_status sd_model_check(const sd_model *m, sd_error *err) {
     sd_model_owned *o = m->owned;
+    if (!m->gguf && !m->st) return SD_OK; // made in memory
     pthread_mutex_lock(&o->lock);
     sd_map_state worst = SD_MAP_SAME;
     for (int i = 0; i < sd_model_source_count(m); i++) {
