@@ -101,7 +101,9 @@ static hid_t create_dataset(hid_t where, const char *name, hid_t type, int rank,
     unsigned level = ZSTD_LEVEL;
     bool ok = space >= 0 && plist >= 0 && H5Pset_obj_track_times(plist, false) >= 0;
     if (ok && chunk)
-        ok = H5Pset_chunk(plist, rank, chunk) >= 0 && H5Pset_shuffle(plist) >= 0 &&
+        // Mandatory: H5Pset_shuffle's may be left out of a chunk where memory is short, in silence.
+        ok = H5Pset_chunk(plist, rank, chunk) >= 0 &&
+             H5Pset_filter(plist, H5Z_FILTER_SHUFFLE, H5Z_FLAG_MANDATORY, 0, NULL) >= 0 &&
              H5Pset_filter(plist, FILTER_ZSTD, H5Z_FLAG_MANDATORY, 1, &level) >= 0;
     if (ok) out = H5Dcreate2(where, name, type, space, H5P_DEFAULT, plist, H5P_DEFAULT);
     if (space >= 0) H5Sclose(space);
