@@ -2,12 +2,14 @@
 //
 // The engine calls sd_call_on_event on its own thread. What it says is copied into a message and
 // appended to the server's outbox under a lock that is held for a few instructions; an eventfd
-// wakes the event loop when the outbox was empty. The message that ends a choice is part of the
+// wakes the event loop when the outbox was empty. The engine makes its next step only while the loop
+// is not far behind, so the outbox has a bound. The message that ends a choice is part of the
 // choice, so an end is delivered even when memory is short.
 #include "base/clock.h"
 #include "decode/serve/call.h"
 
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 // ---- the engine's thread
@@ -73,9 +75,22 @@ static void outbox_add(sd_server *s, sd_message *m) {
     else
         s->outbox_tail->next = m;
     s->outbox_tail = m;
+    s->outbox_n++;
     pthread_mutex_unlock(&s->outbox_lock);
     uint64_t one = 1;
     if (was_empty && write(s->wake_fd, &one, sizeof one) < 0) return; // full is awake
+}
+
+void sd_outbox_wait(sd_server *s) {
+    pthread_mutex_lock(&s->outbox_lock);
+    while (s->outbox_n > SD_MAX_OUTBOX && !atomic_load(&s->stop)) {
+        struct timespec until; // the end of the server is not signalled
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += 100000000;
+        if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
+        pthread_cond_timedwait(&s->outbox_room, &s->outbox_lock, &until);
+    }
+    pthread_mutex_unlock(&s->outbox_lock);
 }
 
 void sd_call_on_event(void *ctx, const sd_event *ev) {
@@ -160,14 +175,21 @@ bool sd_outbox_drain(sd_server *s) {
     sd_message *m = s->outbox_head, *last = s->outbox_tail;
     s->outbox_head = s->outbox_tail = NULL;
     pthread_mutex_unlock(&s->outbox_lock);
+    int taken = 0;
     int64_t end = sd_now_ns() + DRAIN_MS * 1000000;
     for (sd_message *next; m && sd_now_ns() < end; m = next) {
         next = m->next;
         take_message(m);
+        taken++;
     }
-    if (!m) return false;
-    // The rest goes in front of what came meanwhile.
     pthread_mutex_lock(&s->outbox_lock);
+    s->outbox_n -= taken;
+    pthread_cond_signal(&s->outbox_room);
+    if (!m) {
+        pthread_mutex_unlock(&s->outbox_lock);
+        return false;
+    }
+    // The rest goes in front of what came meanwhile.
     last->next = s->outbox_head;
     if (!s->outbox_tail) s->outbox_tail = last;
     s->outbox_head = m;

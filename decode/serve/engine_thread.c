@@ -161,8 +161,10 @@ void *sd_engine_thread(void *server) {
     atomic_store(&s->loaded, st == SD_OK ? 1 : -1);
     uint64_t one = 1;
     if (write(s->wake_fd, &one, sizeof one) < 0) return NULL; // full is awake
-    while (st == SD_OK && !atomic_load(&s->stop))
+    while (st == SD_OK && !atomic_load(&s->stop)) {
         if (!sd_engine_step(s->engine)) sd_engine_wait(s->engine, 1000);
+        sd_outbox_wait(s);
+    }
     return NULL;
 }
 

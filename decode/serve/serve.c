@@ -50,7 +50,7 @@ static void set_address(sd_server *s) {
 // and one that takes nothing within half a minute. What the kernel keeps for it has a bound too.
 // Accepted sockets inherit all of it.
 static void set_listener(int fd) {
-    int on = 1, idle = 30, between = 10, probes = 3, send = 128 * 1024;
+    int on = 1, idle = 30, between = 10, probes = 3, send = 32 * 1024;
     unsigned unacknowledged_ms = 30000;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
@@ -323,6 +323,7 @@ static void close_server(sd_server *s) {
     sd_clients_close(&s->clients);
     free(s->proxies);
     sd_keys_free(&s->keys);
+    pthread_cond_destroy(&s->outbox_room);
     pthread_mutex_destroy(&s->outbox_lock);
     free(s);
 }
@@ -335,6 +336,7 @@ sd_status sd_serve(const sd_serve_options *o, sd_error *err) {
     s->wake_fd = -1;
     s->created = (int64_t)time(NULL);
     pthread_mutex_init(&s->outbox_lock, NULL);
+    pthread_cond_init(&s->outbox_room, NULL);
     sd_metrics_init(&s->metrics, 1, sd_now_s());
     json_object_seed(0);
     signal(SIGPIPE, SIG_IGN); // a client that left is an error of a write

@@ -24,6 +24,7 @@ typedef struct sd_readers sd_readers;
 
 enum {
     SD_MAX_STREAM_BUFFER = 256 * 1024, // unsent bytes of a stream, then it is dropped
+    SD_MAX_OUTBOX = 1024,              // messages behind which the engine waits for the loop
     SD_MAX_UNREAD = 32 * 1024,         // unsent bytes behind which no further request is taken
     SD_MAX_CONNECTIONS = 16384,        // fewer where the system gives fewer descriptors
     SD_SPARE_CONNECTIONS = 32,         // for newcomers while all others are busy
@@ -94,7 +95,9 @@ struct sd_server {
     int wake_fd; // eventfd: the outbox or the readers have something, or loading ended
     pthread_mutex_t outbox_lock;
     sd_message *outbox_head, *outbox_tail;
-    sd_message *spare; // messages to be used again
+    int outbox_n;               // messages in it
+    pthread_cond_t outbox_room; // it has become shorter
+    sd_message *spare;          // messages to be used again
     int n_spare;
 };
 
@@ -200,3 +203,5 @@ void sd_calls_submit(sd_server *s); // those that were read
 /// event loop will be woken for it.
 bool sd_outbox_drain(sd_server *s);
 void sd_outbox_free(sd_server *s);
+/// The engine's thread, between steps: waits while the loop is behind by SD_MAX_OUTBOX messages.
+void sd_outbox_wait(sd_server *s);
