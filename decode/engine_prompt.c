@@ -16,7 +16,11 @@
 
 static const double USE = 0.75; // of a step's time: prices are estimates
 static const double LONGER = 1.5, DEEPER = 1.2;
-enum { FIRST_ROWS = 16 }; // of the first step of all, when no price is known
+static const double LEARN = .3, LEARN_FEW = .1, MOST_OFF = .7; // of a price's logarithm
+enum {
+    FIRST_ROWS = 16, // of the first step of all, when no price is known
+    MIN_ROWS = 4     // that tell a price
+};
 
 // ---- prices
 
@@ -59,18 +63,19 @@ void sd_prompt_learn(sd_engine *e, int decode_rows, double seconds) {
             expected += price > 0 ? price : 1e-9;
         }
     }
+    // A few rows say little, but they are listened to: a price that an interrupted step made too high
+    // would keep them few for ever.
+    bool few = rows < MIN_ROWS;
     double spent = seconds - step_base(e, decode_rows);
-    if (rows < 4 || spent <= 0) return; // too few to tell the price of one
+    if (rows == 0 || (spent <= 0 && !few)) return;
+    double off = spent > 0 ? log(spent / expected) : -MOST_OFF;
+    off = off > MOST_OFF ? MOST_OFF : off < -MOST_OFF ? -MOST_OFF : off;
     for (int b = 0; b < SD_DEPTHS; b++) {
         if (by[b] <= 0) continue;
-        double off = log(spent / expected), share = by[b] / expected;
-        if (e->prompt_cost[b] <= 0) {
+        if (e->prompt_cost[b] > 0)
+            e->prompt_cost[b] *= exp((few ? LEARN_FEW : LEARN) * off * by[b] / expected);
+        else if (!few)
             e->prompt_cost[b] = spent / rows;
-            continue;
-        }
-        // Too slow is believed at once and too fast by and by: a gap cannot be undone.
-        off = off > .7 ? .7 : off < -.7 ? -.7 : off;
-        e->prompt_cost[b] *= exp((off > 0 ? .5 : .15) * share * off);
     }
 }
 

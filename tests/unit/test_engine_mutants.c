@@ -195,3 +195,28 @@ Test(mutants, a_queue_without_its_check_and_an_answer_that_forgets_a_token_are_s
     forgets_said = false;
     sd_model_release(m);
 }
+
+// White box, so it stands here: the prices are the engine's own.
+Test(mutants, a_price_that_one_slow_step_spoilt_does_not_stay) {
+    enum { LONG = 400 };
+    sd_tiny_model t = sd_tiny_default(SD_ARCH_QWEN2);
+    sd_model *m = sd_tiny_open(&t, true);
+    int32_t prompt[LONG];
+    test_repetitive(prompt, LONG, 70, 250);
+    sd_engine *e = test_engine_open(
+        m, &(sd_engine_options){
+               .slots = 1, .threads = 1, .prefill_chunk = 64, .step_ms = 1e3, .spec = SD_SPEC_OFF});
+    for (int spoilt = 0; spoilt < 2; spoilt++) {
+        if (spoilt)
+            for (int i = 0; i < SD_DEPTHS; i++) e->prompt_cost[i] = 10;
+        test_answer a = {0};
+        sd_request r = {.prompt = prompt, .n_prompt = LONG, .max_tokens = 1, .logprobs = -1};
+        int64_t before = e->stats.steps;
+        test_run(e, &r, &a);
+        int64_t steps = e->stats.steps - before;
+        cr_assert_leq(steps, spoilt ? 250 : LONG / 64 + 4, "%d steps", (int)steps);
+        test_answer_free(&a);
+    }
+    sd_engine_close(e);
+    sd_model_release(m);
+}
