@@ -58,6 +58,8 @@ class Server(Served):
         super().__init__(command, MODEL, *options, limit=120 * SLOW)
 
     def rss_mb(self):
+        if self.process.poll() is not None:
+            raise RuntimeError(f"the server ended with {self.process.returncode}: " + " | ".join(self.lines[-5:]))
         with open(f"/proc/{self.process.pid}/status") as f:
             return int(re.search(r"VmRSS:\s+(\d+)", f.read()).group(1)) / 1024
 
