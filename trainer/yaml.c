@@ -28,6 +28,8 @@ sd_status sd_yaml_fail(sd_error *err, const sd_yaml_mark *mark, const char *fmt,
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    for (char *c = text; *c; c++) // values of several lines: a message is one sentence
+        if ((unsigned char)*c < 32) *c = ' ';
     if (!mark || !mark->origin) return sd_fail(err, SD_EFORMAT, "%s", text);
     if (mark->line == 0) return sd_fail(err, SD_EFORMAT, "%.200s: %s", mark->origin, text);
     return sd_fail(err, SD_EFORMAT, "%.200s:%d:%d: %s", mark->origin, mark->line, mark->column,
@@ -108,6 +110,9 @@ static sd_status add_scalar(builder *b, const yaml_event_t *e, sd_error *err) {
     sd_yaml *parent = b->depth ? b->stack[b->depth - 1] : NULL;
     if (parent && parent->kind == SD_YAML_MAP && !b->key) {
         if (!text[0]) return sd_yaml_fail(err, &mark, "an empty key; name it");
+        if (strcmp(text, "<<") == 0 && e->data.scalar.style == YAML_PLAIN_SCALAR_STYLE)
+            return sd_yaml_fail(err, &mark,
+                                "merge keys (<<) are not supported; write the keys out");
         sd_yaml *twin = sd_yaml_find(parent, text);
         if (twin)
             return sd_yaml_fail(err, &mark, "'%.60s' is given twice, first in line %d; keep one",
@@ -165,7 +170,10 @@ static sd_status take_event(builder *b, const yaml_event_t *e, sd_error *err) {
 /// libyaml gives a byte offset where the bytes themselves are wrong, a mark where the grammar is.
 static sd_status scan_failed(const builder *b, const yaml_parser_t *p, const char *data, size_t len,
                              sd_error *err) {
-    sd_yaml_mark m = {b->origin, (int)p->problem_mark.line + 1, (int)p->problem_mark.column + 1};
+    // What is never closed is noticed at the end of the file and was opened at the context's mark.
+    bool unclosed = p->context && p->problem && strstr(p->problem, "unexpected end of stream");
+    const yaml_mark_t *at = unclosed ? &p->context_mark : &p->problem_mark;
+    sd_yaml_mark m = {b->origin, (int)at->line + 1, (int)at->column + 1};
     if (p->error == YAML_MEMORY_ERROR)
         return sd_fail(err, SD_ENOMEM, "out of memory while reading %s", b->origin);
     if (p->error == YAML_READER_ERROR) {
@@ -223,6 +231,7 @@ static sd_status step_into(sd_yaml **out, sd_yaml *at, sd_arena *arena, const ch
     if (at->kind == SD_YAML_SCALAR && (sd_yaml_is_null(at) || !at->text)) {
         at->kind = number ? SD_YAML_LIST : SD_YAML_MAP; // nothing stood here
         at->text = NULL;
+        at->mark = mark;
     }
     if (at->kind == SD_YAML_SCALAR)
         return sd_yaml_fail(err, &mark, "'%.60s' lies below a plain value; check the path", word);
@@ -281,6 +290,12 @@ sd_status sd_yaml_override(sd_yaml *root, sd_arena *arena, const char *assignmen
         if (!more) break;
         word += len + 1;
     }
+    SD_CHECK(at->kind != SD_YAML_MAP || at->n == 0 || !sd_yaml_find(root, path) ||
+                 sd_yaml_find(root, path) != at,
+             err, SD_EFORMAT,
+             "%s: would drop the %d keys that '%.60s' has; override them one by one, e.g. "
+             "%.60s.%.60s=...",
+             mark.origin, at->n, path, path, at->first->key);
     SD_TRY(sd_yaml_parse(&value, arena, mark.origin, equals + 1, strlen(equals + 1), err));
     if (value->kind == SD_YAML_MAP && value->n == 0 && !strchr(equals, '{')) { // nothing given
         value->kind = SD_YAML_SCALAR;

@@ -1,16 +1,24 @@
-// make_tiny_model PATH.gguf: the tiny random model of the unit tests as a file, for scripts.
+// make_tiny_model PATH: the tiny random model of the unit tests, for scripts. A GGUF file when the
+// name ends in .gguf, else a Hugging Face folder.
+#include "base/file.h"
 #include "tests/unit/support_tiny_model.h"
 
 #include <stdio.h>
+#include <string.h>
 
 int main(int argc, char **argv) {
     sd_error err = {0};
     sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
     if (argc != 2) {
-        fprintf(stderr, "usage: make_tiny_model PATH.gguf\n");
+        fprintf(stderr, "usage: make_tiny_model PATH.gguf|FOLDER\n");
         return 2;
     }
-    if (sd_tiny_write_gguf(argv[1], &t, &err) == SD_OK) return 0;
+    size_t n = strlen(argv[1]);
+    bool gguf = n > 5 && strcmp(argv[1] + n - 5, ".gguf") == 0;
+    sd_status st = gguf ? sd_tiny_write_gguf(argv[1], &t, &err) : SD_OK;
+    if (!gguf) st = sd_mkdirs(argv[1], &err);
+    if (!gguf && st == SD_OK) st = sd_tiny_write_folder(argv[1], &t, &err);
+    if (st == SD_OK) return 0;
     fprintf(stderr, "make_tiny_model: %s\n", err.message);
     return 1;
 }

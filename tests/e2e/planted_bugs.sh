@@ -11,7 +11,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failed=0
 flags=(-std=c11 -D_GNU_SOURCE -O1 -ffp-contract=off -fno-math-errno -fno-trapping-math -w -DTEST_DATA='""')
-libs=("$build"/libtest_support.a "$build"/libspecdec.a -lcriterion -ldnnl -ljansson -lyaml -lpcre2-8 -lutf8proc -lcrypto -levent -levent_pthreads
+read -ra found <<<"$(pkg-config --cflags --libs hdf5 libarchive libzstd)"
+libs=("$build"/libtest_support.a "$build"/libspecdec.a "${found[@]}" -lcriterion -ldnnl -ljansson -lyaml -lpcre2-8 -lutf8proc -lcrypto -levent -levent_pthreads
   -lxxhash -lpthread -lm)
 
 # plant NAME FILE SED TEST...: the file with the edit, compiled ahead of the library, must break one of the tests.
@@ -83,4 +84,11 @@ plant "a prompt's place in a list changes its sampling" decode/serve/call.c 's/c
 plant "the hashes of a checkpoint's manifest are not compared" trainer/checkpoint.c 's/if \(sd_sha256_equal\(want, have\)\) return SD_OK;/return SD_OK;/' test_checkpoint
 plant "a save removes checkpoints that it did not make" trainer/checkpoint_folder.c 's/is_own\(all, l.step\[i\]\) && \+\+kept/++kept/' test_checkpoint
 plant "what cannot be read counts as damaged" base/status.c 's/status == SD_ELIMIT/status == SD_ELIMIT || status == SD_EIO/' test_checkpoint
+plant "the label mask is shifted by one" datasets/labels.c 's/l->supervised\[i\] = 1;/l->supervised[i + 1 < l->ids.n ? i + 1 : i] = 1;/' test_labels
+plant "what the template writes behind the end of turn is learnt" datasets/labels.c 's/if \(end_token >= 0 \&\& !o->template_tail\)/if (0)/' test_labels
+plant "a token that straddles the prompt's edge is learnt" datasets/labels.c 's/if \(\*at >= r.begin \&\& /if (*at + len > r.begin \&\& /' test_labels
+plant "the mask of a piece is that of the token before" datasets/prepare.c 's/s->labelled.supervised\[from \+ i\];/s->labelled.supervised[from + i - 1];/' test_dataset
+plant "a turn's weight is read over" datasets/format_fields.c 's/if \(!on\) \*unweighted = true;/(void)unweighted;/' test_formats
+plant "a prepared file's hash is not compared" datasets/dataset.c 's/strcmp\(d->sha256.hex, hash\) == 0/true/' test_dataset
+plant "a chunk's size is not compared" datasets/hdf5_read.c 's/ZSTD_getFrameContentSize\(stored, n\) != a->plain \|\|/0 ||/' test_hdf5
 exit $failed

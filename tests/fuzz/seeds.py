@@ -1,10 +1,15 @@
 #!/usr/bin/env python3
 """Writes a few small seeds for every fuzz target: seeds.py DIR"""
+import gzip
 import hashlib
+import io
 import json
+import lzma
 import os
 import struct
 import sys
+import tarfile
+import zipfile
 
 
 def gguf_string(s):
@@ -23,6 +28,71 @@ def gguf():
     out += gguf_string("w") + struct.pack("<IQQIQ", 2, 4, 2, 0, 0)
     out += b"\0" * (-len(out) % 32)
     return out + struct.pack("<8f", *range(8))
+
+
+CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+          "num_key_value_heads": 1, "vocab_size": 260, "rms_norm_eps": 1e-5, "hidden_act": "silu", "max_position_embeddings": 64, "tie_word_embeddings": True,
+          "torch_dtype": "float32", "bos_token_id": 256, "eos_token_id": [257, 259]}
+ROPES = [{"rope_theta": 10000.0}, {"rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                                                                      "original_max_position_embeddings": 32}},
+         {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 32, "beta_fast": 32, "beta_slow": 1}},
+         {"rope_scaling": {"type": "linear", "factor": 2}, "head_dim": 4, "attention_bias": False}]
+
+
+def configs():
+    """One byte that says which file, then the file."""
+    out = [b"0" + json.dumps(CONFIG | r).encode() for r in ROPES]
+    out += [b"1" + json.dumps({"bos_token_id": 256, "eos_token_id": [257, 259], "temperature": 0.6, "top_p": 0.9, "do_sample": True}).encode(),
+            b"2" + json.dumps({"bos_token": "<s>", "eos_token": {"content": "</s>", "special": True}, "add_bos_token": True, "model_max_length": 10 ** 30,
+                               "chat_template": [{"name": "default", "template": TEMPLATES[0]}]}).encode(),
+            b"2" + json.dumps({"chat_template": TEMPLATES[3], "unk_token": None, "added_tokens_decoder": {"256": {"content": "<s>", "special": True}}}).encode(),
+            b"3" + TEMPLATES[0].encode()]
+    return out
+
+
+def datasets():
+    """Changes to a good prepared file: place, what, width, value (tests/fuzz/fuzz_dataset.c)."""
+    one = lambda place, what, width, value: struct.pack("<HBBQ", place, what, width, value)
+    return [b"0", b"7", b"0" + one(40, 1, 0, 257), b"0" + one(3, 3, 0, 32), b"7" + one(1, 3, 0, 4), b"0" + one(0, 4, 0, 20000000),
+            b"0" + b"".join(one(200 + 7 * i, 0, 2, 0xFFFFFFFF) for i in range(3)), b"0" + one(500, 2, 3, 1 << 40) + one(2, 4, 0, 7)]
+
+
+RECORDS = [b'{"messages": [{"role": "user", "content": "q", "weight": 0}, {"role": "assistant", "content": [{"type": "text", "text": "a"}], "tool_calls": '
+           b'[{"function": {"name": "f", "arguments": "{\\"x\\": 1}"}}]}], "tools": "[]", "id": 18446744073709551615}\n',
+           b'{"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a\\u0000", "train": false}], "system": "s"}\r\n\n',
+           b'{"instruction": "i", "input": null, "output": "o", "history": [["q", "a"]]}\n', b'{"prompt": "p", "completion": "c", "x": [NaN, -1e999]}\n{"text": "t"}']
+TABLE = b'\xef\xbb\xbfprompt,completion\r\n"a ""b""",\r\n"x\ny",z\n'
+
+
+def readers():
+    """One byte that chooses the ending (tests/fuzz/fuzz_reader.c), then the file."""
+    endings = ["jsonl", "json", "txt", "md", "csv", "tsv", "tar", "tar.gz", "tar.zst", "tar.xz", "zip", "tgz", "txz", "jsonl.gz", "jsonl.zst", "json.xz", "csv.gz"]
+    pick = lambda ending: bytes([endings.index(ending)])
+    lines, files = b"".join(RECORDS), {"a/a.jsonl": RECORDS[0], "b.csv": TABLE, "skipped.bin": bytes(3000), "c.txt": b"text"}
+    out = [pick("jsonl") + lines, pick("jsonl") + b"[" + b",".join(r.strip() for r in RECORDS[:3]) + b"]", pick("json") + b"[" + RECORDS[2].strip() + b"]",
+           pick("txt") + "naïve\n".encode(), pick("csv") + TABLE, pick("tsv") + TABLE.replace(b",", b"\t"), pick("jsonl.gz") + gzip.compress(lines), pick("json.xz") + lzma.compress(RECORDS[2]),
+           pick("csv.gz") + gzip.compress(TABLE), pick("jsonl") + RECORDS[0].decode().encode("utf-16")]
+    for ending, mode in (("tar", "w"), ("tar.gz", "w:gz"), ("tar.xz", "w:xz")):
+        b = io.BytesIO()
+        with tarfile.open(fileobj=b, mode=mode) as t:
+            for name, data in files.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                t.addfile(info, io.BytesIO(data))
+        out.append(pick(ending) + b.getvalue())
+    b = io.BytesIO()
+    with zipfile.ZipFile(b, "w", zipfile.ZIP_DEFLATED) as z:
+        for name, data in files.items():
+            z.writestr(name, data)
+    return out + [pick("zip") + b.getvalue()]
+
+
+def write(target, items):
+    folder = os.path.join(sys.argv[1], target)
+    os.makedirs(folder, exist_ok=True)
+    for i, item in enumerate(items):
+        with open(os.path.join(folder, f"seed{i}"), "wb") as f:
+            f.write(item if isinstance(item, bytes) else item.encode())
 
 
 def safetensors():
@@ -119,15 +189,13 @@ RECIPE = "model: base.gguf\nseed: 1\ndata:\n  train: [train.jsonl]\n  eval: [tes
 
 
 def main():
+    for target, items in {"config": configs(), "dataset": datasets(), "reader": readers()}.items():
+        write(target, items)
     for target, items in {"corpus": CORPORA, "gguf": [gguf()], "safetensors": [safetensors()], "template": TEMPLATES, "recipe": [RECIPE, "steps=5", "lora.r=8"],
                           "adapter": adapters(), "checkpoint": checkpoints(),
                           "api_request": REQUESTS, "http": [CHUNKED],
                           "tokenizer": ["0" + json.dumps(tokenizer()) + "\0 a aaa1 <x> é", "1It's  a 12\n\té日本 <x> aaaa", "3x  1 don't", "5'LL 1234 \r\n x", "7  \u3000a"]}.items():
-        folder = os.path.join(sys.argv[1], target)
-        os.makedirs(folder, exist_ok=True)
-        for i, item in enumerate(items):
-            with open(os.path.join(folder, f"seed{i}"), "wb") as f:
-                f.write(item if isinstance(item, bytes) else item.encode())
+        write(target, items)
 
 
 main()

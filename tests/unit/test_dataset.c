@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -310,6 +311,51 @@ Test(dataset, a_split_by_hash_is_disjoint_complete_and_stable_under_reordering) 
     tiny_chat_close(&m);
 }
 
+// As another program writes on while the file is read.
+static void append_to(void *ctx, int64_t records, int64_t bytes, int64_t total) {
+    (void)records, (void)bytes, (void)total;
+    FILE *f = fopen(ctx, "a");
+    fputs("\n", f);
+    fclose(f);
+}
+
+Test(dataset, a_source_that_changes_under_the_reader_is_not_found_again_under_its_old_hash) {
+    sd_model m;
+    sd_error err = {0};
+    tiny_chat_open(&m, tiny_chatml, NULL);
+    sd_data_source s = {temp_text("grows.jsonl", conversations), SD_FORMAT_AUTO};
+    sd_prepare_options o = options(&s, 1, 64, true);
+    o.progress = append_to;
+    o.progress_ctx = (void *)(uintptr_t)s.path;
+    const char *out = temp_file("grows.h5");
+    cr_assert_eq(sd_dataset_prepare(out, &o, &m, NULL, &err), SD_EMISMATCH, "%s", err.message);
+    cr_assert(strstr(err.message, "grows.jsonl: changed while it was read"), "%s", err.message);
+    cr_assert_eq(access(out, F_OK), -1);
+    tiny_chat_close(&m);
+}
+
+// A run that version 0.4 began goes on with the labels it began with.
+Test(dataset, labels_of_version_1_have_a_key_of_their_own_and_what_follows_the_end_of_turn) {
+    sd_model m;
+    sd_sha256 now, old;
+    sd_dataset_row r;
+    char text[256];
+    tiny_chat_open(&m, tiny_chatml, NULL);
+    sd_data_source s = {temp_text("v.jsonl", conversations), SD_FORMAT_AUTO};
+    sd_prepare_options o = options(&s, 1, 64, false);
+    cr_assert_eq(sd_dataset_key(&now, &o, &m, NULL), SD_OK);
+    o.version = 1;
+    cr_assert_eq(sd_dataset_key(&old, &o, &m, NULL), SD_OK);
+    cr_assert_not(sd_sha256_equal(&now, &old));
+    sd_dataset *d = open_file(prepare("v.h5", &o, &m, NULL));
+    cr_assert(sd_sha256_equal(&old, sd_dataset_made_from(d)));
+    cr_assert_eq(sd_dataset_read(d, 0, &r, NULL), SD_OK);
+    text_of(text, sizeof text, &m, &r, 0, true);
+    cr_assert_str_eq(text, "1<|im_end|>\n");
+    sd_dataset_close(d);
+    tiny_chat_close(&m);
+}
+
 // ---- damage ------------------------------------------------------------------------------------
 
 // The file's own manifest with its present hash, and with `text` in place of "what" when it is
@@ -535,4 +581,26 @@ Test(dataset, links_external_files_and_other_types_are_refused) {
         cr_assert_eq(sd_dataset_open(&d, path, &err), SD_EFORMAT, "case %d: %s", what, err.message);
         cr_assert(strstr(err.message, "tokens"), "%s", err.message);
     }
+}
+
+Test(dataset, tokens_that_the_model_does_not_have_and_files_that_are_none_are_refused) {
+    sd_model m;
+    sd_error err = {0};
+    sd_dataset *d;
+    const char *path = temp_file("odd.h5");
+    tiny_chat_open(&m, tiny_chatml, NULL);
+    write_odd(path, 1); // token 999
+    correct_manifest(path, "vocab", json_integer(2000));
+    d = open_file(path);
+    cr_assert_eq(sd_dataset_expect(d, m.tokenizer, &err), SD_EMISMATCH);
+    sd_dataset_close(d);
+    correct_manifest(path, "tokenizer_sha256", json_string(sd_tokenizer_fingerprint(m.tokenizer)));
+    d = open_file(path);
+    cr_assert_eq(sd_dataset_expect(d, m.tokenizer, &err), SD_EFORMAT);
+    cr_assert(strstr(err.message, "token 999"), "%s", err.message);
+    sd_dataset_close(d);
+    remove(path);
+    cr_assert_eq(mkfifo(path, 0600), 0); // would be waited for
+    cr_assert_eq(sd_dataset_open(&d, path, &err), SD_EFORMAT, "%s", err.message);
+    tiny_chat_close(&m);
 }

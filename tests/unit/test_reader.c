@@ -144,6 +144,24 @@ Test(reader, a_decompression_bomb_is_refused) {
     free(zeros);
 }
 
+// What is passed over is unpacked on the way to the next entry, so it counts as well: a tar's before it
+// is unpacked at all. A zip's entries stand alone and cost nothing when they are passed over.
+Test(reader, a_passed_over_entry_counts_for_the_ratio_where_it_must_be_unpacked) {
+    size_t n = 16 << 20;
+    char *zeros = calloc(n, 1);
+    archive_file files[] = {{"first.jsonl", three, sizeof three - 1, NULL, NULL},
+                            {"log.bin", zeros, n, NULL, NULL},
+                            {"last.jsonl", three, sizeof three - 1, NULL, NULL}};
+    expect_error(temp_archive("over.tar.zst", "ustar", "zstd", files, 3), SD_ELIMIT, "200 times");
+    expect_error(temp_archive("over.tar.gz", "ustar", "gzip", files + 1, 2), SD_ELIMIT,
+                 "200 times");
+    expect(temp_archive("over.tar", "ustar", "none", files, 3),
+           "one|zw\xC3\xB6lf|3|one|zw\xC3\xB6lf|3");
+    expect(temp_archive("over.zip", "zip", "none", files, 3),
+           "one|zw\xC3\xB6lf|3|one|zw\xC3\xB6lf|3");
+    free(zeros);
+}
+
 Test(reader, a_record_over_the_limit_is_refused) {
     size_t n = (size_t)SD_READER_MAX_RECORD + 10;
     char *text = malloc(n);

@@ -114,6 +114,9 @@ Test(recipe, mistakes_are_pointed_at_with_the_nearest_key) {
         {"name: \xff\n", "r.yaml:1:7:", "UTF-8"},
         {"\xEF\xBB\xBFname: \xff\n", "r.yaml:1:7:", "UTF-8"},
         {"\xFF\xFEname: x\n", "r.yaml:1:1:", "UTF-16"},
+        {"seed: 1\nname: 'x\ndata: {}\n", "r.yaml:2:7:", "quoted scalar"}, // where it was opened
+        {"seed: |\n  x\n  y\n", "r.yaml:1:7:", "is a text"},
+        {"adapter: {rank_pattern: {<<: 1}}\n", "r.yaml:1:26:", "merge keys"},
         {"train: {max_steps: 010}\n", "r.yaml:1:20:", "begins with a zero"},
         {"base: {sha256: None}\n", "r.yaml:1:16:", "write null"},
         {"data: {packing: y}\n", "r.yaml:1:17:", "neither true nor false"},
@@ -126,6 +129,7 @@ Test(recipe, mistakes_are_pointed_at_with_the_nearest_key) {
         cr_expect(strncmp(err.message, bad[i].where, strlen(bad[i].where)) == 0, "%s -> %s",
                   bad[i].text, err.message);
         cr_expect(strstr(err.message, bad[i].what), "%s -> %s", bad[i].text, err.message);
+        cr_expect(!strchr(err.message, '\n'), "%s -> %s", bad[i].text, err.message);
         sd_recipe_free(&r);
     }
 }
@@ -216,9 +220,18 @@ Test(recipe, of_two_keys_that_exclude_each_other_the_command_lines_wins) {
 }
 
 Test(recipe, a_wrong_override_is_named) {
-    const char *bad[] = {
-        "train.lerning_rate=1", "train=1",          "=1",     "train",       "train..x=1",
-        "data.train.3.path=x",  "train.epochs.x=1", "seed=[", "seed=a: b: c"};
+    const char *bad[] = {"train.lerning_rate=1",
+                         "train=1",
+                         "=1",
+                         "train",
+                         "train..x=1",
+                         "train=null",
+                         "train={max_steps: 1}",
+                         "base.sha256.x=1",
+                         "data.train.3.path=x",
+                         "train.epochs.x=1",
+                         "seed=[",
+                         "seed=a: b: c"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         sd_recipe r;
         sd_error err = {0};
