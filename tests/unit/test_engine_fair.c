@@ -273,7 +273,7 @@ static void check_flight(const flight *f, const test_answer *want) {
     cr_assert(a->finish == SD_FINISH_LENGTH || (f->cancelled && a->finish == SD_FINISH_CANCELLED));
     if (a->finish == SD_FINISH_LENGTH) cr_assert_eq(a->ids.n, want->ids.n);
     cr_assert_leq(a->ids.n, want->ids.n);
-    cr_assert_eq(memcmp(a->ids.id, want->ids.id, (size_t)a->ids.n * 4), 0);
+    if (a->ids.n) cr_assert_eq(memcmp(a->ids.id, want->ids.id, (size_t)a->ids.n * 4), 0);
 }
 
 Test(fair, whatever_comes_and_goes_each_answer_is_its_own_and_ends_once) {
