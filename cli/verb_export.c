@@ -181,7 +181,8 @@ out:
     return st;
 }
 
-/// What is written holds the base's or the adapter's numbers; a run has them in its adapter/.
+/// An export holds the numbers of the base or of the adapter, so it is as private as both are. A run
+/// keeps its adapter's in adapter/.
 static sd_status keep_private(const char *base, const char *adapter, sd_error *err) {
     sd_status st = SD_OK;
     sd_path_kind kind;

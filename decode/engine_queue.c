@@ -1,4 +1,4 @@
-// Who waits, who gets a slot, and who gives one back.
+// The queue: which requests wait, which get a slot, and which give one back.
 //
 // Each client's requests wait in a line of their own. A free slot goes to the waiting client that
 // holds the fewest slots, among equals to the one whose turn was longest ago. So a lone client has

@@ -5,9 +5,10 @@
 // one of its own. Only sockets whose request is being answered are never given up, and those are
 // few, because the queue is bounded. So a probe is answered at once whatever lies open.
 //
-// Bodies and answers come out of one memory. While there is some left, anybody may have it, but for a
-// quarter that is for clients that hold little. When it is used up, a client below its equal share gets room from the one that holds the most:
-// its largest body that is still on its way is refused, or its largest unread answer dropped.
+// Bodies and answers come out of one memory. While there is some left, anybody may have it, but for
+// a quarter that is for clients that hold little. When it is used up, a client below its equal share
+// gets room from the one that holds the most: its largest body that is still on its way is refused,
+// or its largest unread answer dropped.
 #include "base/clock.h"
 #include "decode/serve/connection_private.h"
 
