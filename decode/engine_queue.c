@@ -168,7 +168,7 @@ void sd_engine_cancel(sd_engine *e, uint64_t id) {
 
 // ---- slots
 
-// Whose turn it is among those that wait.
+// The waiting client whose turn it is.
 static sd_tenant *neediest(const sd_engine *e) {
     sd_tenant *best = NULL;
     for (int i = 0; i < e->n_tenants; i++) {

@@ -163,7 +163,7 @@ out:
     return st;
 }
 
-// What is not finite reaches every logit, and a product with the scale that is not finite does too.
+// A value that is not finite reaches every logit; so does a product with the scale that is not.
 static sd_status check_finite(const float *x, size_t n, float scale, const char *name,
                               const char *path, sd_error *err) {
     for (size_t i = 0; i < n; i++)

@@ -2,7 +2,7 @@
 // and everything else against the base. Logits alone cannot say: an adapter of little effect that
 // was left out would pass there.
 //
-// What is allowed follows from the type that a weight is stored in. A float may be off by half of
+// The tolerance follows from the type that a weight is stored in. A float may be off by half of
 // its last place; a quantised row must be the bytes that the sum gives when it is quantised again.
 #include "model/verify.h"
 

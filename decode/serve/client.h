@@ -1,4 +1,4 @@
-// Whose a socket or a request is, and what each client holds.
+// Clients: which one a socket or a request belongs to, and what each of them holds.
 //
 // A socket belongs to the address at its other end (IPv6: the /64 a host is given). A request
 // belongs to its key where keys are used; else, where the other end is a trusted proxy, to the last

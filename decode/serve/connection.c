@@ -332,8 +332,8 @@ void sd_conn_refuse_body(sd_conn *c) {
     refuse(c, &e, NULL);
 }
 
-// Whose the request is: its key's, else that of the last hop a trusted proxy names, else the
-// peer's.
+// The request belongs to its key, else to the last hop that a trusted proxy names, else to the
+// peer.
 static void take_client(sd_conn *c) {
     sd_server *s = c->server;
     sd_address hop;

@@ -144,8 +144,8 @@ Test(reader, a_decompression_bomb_is_refused) {
     free(zeros);
 }
 
-// What is passed over is unpacked on the way to the next entry, so it counts as well: a tar's before it
-// is unpacked at all. A zip's entries stand alone and cost nothing when they are passed over.
+// A passed-over entry is unpacked on the way to the next one, so it counts as well: a tar's before
+// it is unpacked at all. A zip's entries stand alone and cost nothing when they are passed over.
 Test(reader, a_passed_over_entry_counts_for_the_ratio_where_it_must_be_unpacked) {
     size_t n = 16 << 20;
     char *zeros = calloc(n, 1);

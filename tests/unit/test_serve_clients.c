@@ -1,4 +1,4 @@
-// Who is a client, and what one may hold while others need it: addresses of 127/8 are the clients.
+// Clients are told apart, and each holds its share while others need theirs: addresses of 127/8.
 #include "base/clock.h"
 #include "base/file.h"
 #include "decode/fair.h"
