@@ -7,6 +7,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,6 +33,21 @@ sd_address sd_address_of(const struct sockaddr *a) {
     if (a->sa_family == AF_INET6)
         memcpy(out.byte, &((const struct sockaddr_in6 *)(const void *)a)->sin6_addr, 16);
     return out;
+}
+
+void sd_address_print(const struct sockaddr *a, char *out, size_t size) {
+    char host[INET6_ADDRSTRLEN] = "?";
+    int port = 0;
+    if (a->sa_family == AF_INET) {
+        const struct sockaddr_in *v4 = (const void *)a;
+        inet_ntop(AF_INET, &v4->sin_addr, host, sizeof host);
+        port = ntohs(v4->sin_port);
+    } else if (a->sa_family == AF_INET6) {
+        const struct sockaddr_in6 *v6 = (const void *)a;
+        inet_ntop(AF_INET6, &v6->sin6_addr, host, sizeof host);
+        port = ntohs(v6->sin6_port);
+    }
+    snprintf(out, size, "%s:%d", host, port);
 }
 
 bool sd_address_parse(sd_address *out, const char *text, size_t len) {

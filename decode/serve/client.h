@@ -25,6 +25,7 @@ typedef struct {
 } sd_address;
 
 sd_address sd_address_of(const struct sockaddr *a); // all zero: neither IPv4 nor IPv6
+void sd_address_print(const struct sockaddr *a, char *out, size_t size); // "host:port", for logs
 /// "192.0.2.1", "2001:db8::1", "[2001:db8::1]", each also with ":port" where that is not ambiguous.
 bool sd_address_parse(sd_address *out, const char *text, size_t len);
 

@@ -35,6 +35,7 @@ struct sd_conn {
     int fd;
     struct bufferevent *bev;
     struct event *timer;
+    struct event *turn; // active while a pipelined request waits for it
     conn_state state;
     conn_wait wait;
     sd_http http;

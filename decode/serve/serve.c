@@ -276,7 +276,8 @@ static sd_status open_events(sd_server *s, sd_error *err) {
     sd_status st = SD_OK;
     event_set_mem_functions(sd_malloc_marked, sd_realloc_marked, free);
     s->base = event_base_new();
-    SD_CHECK_ALLOC(s->base, err);
+    SD_CHECK(s->base && event_base_priority_init(s->base, SD_PRIORITIES) == 0, err, SD_ENOMEM,
+             "out of memory");
     s->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     SD_CHECK(s->wake_fd >= 0, err, SD_EIO, "eventfd: %s", strerror(errno));
     s->wake_event = event_new(s->base, s->wake_fd, EV_READ | EV_PERSIST, on_wake, s);

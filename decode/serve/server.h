@@ -33,6 +33,9 @@ enum {
     SD_MAX_PIPELINED = 64 * 1024 // unread bytes behind a request that is being answered
 };
 
+/// Of the loop's events: libevent gives them the middle one of three.
+enum { SD_PRIORITIES = 3, SD_PRIORITY_LAST = 2 };
+
 typedef enum { SD_PHASE_LOADING, SD_PHASE_READY, SD_PHASE_DRAINING } sd_phase;
 
 // The base (row 0) or an adapter, under the name requests use. Immutable once the model is open.

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -138,6 +139,42 @@ Test(hostile, pipelined_requests_wait_until_the_answers_are_read) {
     cr_assert_geq(got, want);
     free(page);
     for (int i = 0; i < CLIENTS; i++) close(fd[i]);
+    live_stop(&s);
+}
+
+// Its own requests in one piece, small enough that all answers find room at once.
+static bool is_overtaken(const live *s) {
+    enum { REQUESTS = 100 };
+    static const char get[] = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    int many = live_dial(s, 0), one = live_dial(s, 0), bytes = 0, all = 0, answers = 0;
+    char answer[32768];
+    sd_buf text = sd_buf_make(1 << 20);
+    for (int i = 0; i < REQUESTS; i++) sd_buf_adds(&text, get);
+    cr_assert(many >= 0 && one >= 0);
+    cr_assert(live_send(many, text.data, text.len));
+    cr_assert(live_send(one, get, sizeof get - 1));
+    ssize_t n = recv(one, answer, sizeof answer, 0);
+    cr_assert_gt(n, 0);
+    cr_assert_eq(ioctl(many, FIONREAD, &bytes), 0); // when the other's answer has come
+    while (answers < REQUESTS && (n = recv(many, answer, sizeof answer - 1, 0)) > 0) {
+        all += (int)n;
+        answer[n] = '\0';
+        for (const char *p = answer; (p = strstr(p, "\r\n\r\n")); p++) answers++;
+    }
+    cr_assert_eq(answers, REQUESTS);
+    sd_buf_free(&text);
+    close(many);
+    close(one);
+    return bytes > 0 && bytes < all;
+}
+
+Test(hostile, a_request_of_another_is_answered_between_pipelined_ones) {
+    enum { TRIES = 200 }; // in one of them all may be answered before the other's request is sent
+    live s;
+    bool overtaken = false;
+    live_start(&s, 512, 2, 8);
+    for (int i = 0; i < TRIES && !overtaken; i++) overtaken = is_overtaken(&s);
+    cr_assert(overtaken);
     live_stop(&s);
 }
 
