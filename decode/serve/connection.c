@@ -9,9 +9,10 @@
 // and wait for the answer. The two are told apart by sending something, which a closed client's
 // system answers with a reset: the answer itself where it has begun, else "100 Continue", which may
 // come any number of times before an answer and means nothing to a client that did not ask for it.
-// What a client pipelines meanwhile stays in the input buffer, up to a limit; so it does while
-// answers are unread. A request that waited behind another one is taken in a turn of its own, after
-// all that came from others: hundreds of them on one socket delay nobody by more than one.
+// What a client pipelines meanwhile stays in the input buffer, up to a limit. A request that waited
+// behind another one is taken in a turn of its own, after all that came from others: hundreds of
+// them on one socket delay nobody by more than one. While answers are unread or turns are due,
+// what comes stays in the system's buffer, which tells the client to wait.
 //
 // An answer that ends a connection is followed by LINGER: our side is shut, the rest of the input
 // is read and dropped for two seconds, so that the kernel does not reset the connection under the
@@ -399,6 +400,18 @@ static bool has_backlog(const sd_conn *c) {
     return evbuffer_get_length(bufferevent_get_output(c->bev)) > SD_MAX_UNREAD;
 }
 
+// Reads on while BUSY, and when what has been read is used up.
+static void set_reading(sd_conn *c) {
+    bool waits =
+        c->state == CONN_READ && (has_backlog(c) || event_pending(c->turn, EV_TIMEOUT, NULL));
+    if (c->ended || waits == c->is_paused) return;
+    c->is_paused = waits;
+    if (waits)
+        bufferevent_disable(c->bev, EV_READ);
+    else if (bufferevent_enable(c->bev, EV_READ) != 0)
+        shutdown(c->fd, SHUT_RDWR);
+}
+
 // Parses what has come until more is needed or a request has been taken; the next one has its turn.
 static void pump(sd_conn *c) {
     struct evbuffer *in = bufferevent_get_input(c->bev);
@@ -429,6 +442,7 @@ static void pump(sd_conn *c) {
         }
     }
     c->pumping = false;
+    set_reading(c);
     if (c->state == CONN_READ && c->ended && !has_backlog(c) &&
         !event_pending(c->turn, EV_TIMEOUT, NULL)) { // no whole request will come any more
         sd_conn_set_state(c, CONN_FLUSH);

@@ -51,8 +51,9 @@ struct sd_conn {
     int64_t arrival_ns, bytes_out;
     int status;
     bool keep, streaming, chunked, pumping;
-    bool ended; // the client's stream: it sends no more
-    int probes; // looks at it since then
+    bool is_paused; // what comes is not read
+    bool ended;     // the client's stream: it sends no more
+    int probes;     // looks at it since then
     sd_log_facts facts;
 };
 

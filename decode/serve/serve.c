@@ -272,12 +272,25 @@ out:
     return st;
 }
 
+// After each event of the last priority the loop looks for others.
+static struct event_base *new_base(void) {
+    struct event_config *config = event_config_new();
+    if (!config) return NULL;
+    event_config_set_max_dispatch_interval(config, NULL, 1, SD_PRIORITY_LAST);
+    struct event_base *base = event_base_new_with_config(config);
+    event_config_free(config);
+    if (base && event_base_priority_init(base, SD_PRIORITIES) != 0) {
+        event_base_free(base);
+        return NULL;
+    }
+    return base;
+}
+
 static sd_status open_events(sd_server *s, sd_error *err) {
     sd_status st = SD_OK;
     event_set_mem_functions(sd_malloc_marked, sd_realloc_marked, free);
-    s->base = event_base_new();
-    SD_CHECK(s->base && event_base_priority_init(s->base, SD_PRIORITIES) == 0, err, SD_ENOMEM,
-             "out of memory");
+    s->base = new_base();
+    SD_CHECK_ALLOC(s->base, err);
     s->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     SD_CHECK(s->wake_fd >= 0, err, SD_EIO, "eventfd: %s", strerror(errno));
     s->wake_event = event_new(s->base, s->wake_fd, EV_READ | EV_PERSIST, on_wake, s);
