@@ -81,6 +81,18 @@ format_check() {
   fi
 }
 
+# What was there before is not the suite's.
+untracked() { git status --porcelain 2>/dev/null | LC_ALL=C sort; }
+before=$(untracked)
+litter_check() {
+  local left
+  left=$(LC_ALL=C comm -13 <(printf '%s\n' "$before") <(untracked))
+  [ -z "$left" ] && echo "ok - the checkout is as it was" && return
+  echo "not ok - the checkout is as it was: files were left or changed"
+  echo "$left" | head -20
+  return 1
+}
+
 recipes/deps.sh tests || {
   echo "not ok - dependencies"
   exit 1
@@ -126,5 +138,6 @@ if has tsan; then
   build tsan $threaded && unit_tests tsan '^test_(base|engine|serve)'
 fi
 
+check litter litter_check
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]
