@@ -1,6 +1,6 @@
 #include "base/memory.h"
 
-#include "base/file.h"
+#include "base/files/file.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 #include "cli/decoding.h"
-#include "base/file.h"
+#include "base/files/file.h"
 #include "base/log.h"
-#include "cli/run_model.h"
+#include "cli/open_model.h"
 
 #include <string.h>
 

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "cli/common.h"
-#include "datasets/corpus_index.h"
-#include "decode/engine.h"
+#include "datasets/corpus/corpus_index.h"
+#include "decode/engine/engine.h"
 
 typedef struct {
     const char *adapter, *draft;

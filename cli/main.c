@@ -1,9 +1,9 @@
 // specdec VERB ...: finds the verb, runs it, turns its status into a sentence and an exit code.
-#include "base/file.h"
+#include "base/files/file.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "cli/verb.h"
-#include "cli/verbs.h"
+#include "cli/verbs/verbs.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -4,10 +4,10 @@
 // three. Attributes inside the file say the same as the manifest: they are for others.
 #include "datasets/dataset.h"
 
-#include "base/file.h"
+#include "base/files/file.h"
 #include "base/json.h"
-#include "datasets/prepare.h"
-#include "datasets/store.h"
+#include "datasets/build/prepare.h"
+#include "datasets/store/store.h"
 
 #include <string.h>
 

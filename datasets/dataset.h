@@ -11,7 +11,7 @@
 // sequence_len; `overlong` is about the others.
 #pragma once
 
-#include "base/hash.h"
+#include "base/files/hash.h"
 #include "base/pool.h"
 #include "model/model.h"
 

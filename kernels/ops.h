@@ -9,7 +9,7 @@
 // from itself.
 //
 // All functions are serial over the range they are given and may run at the same time on disjoint
-// ranges; the caller (model/forward.c) composes them into parallel regions with sd_pool_run.
+// ranges; the caller (model/infer/forward.c) composes them into parallel regions with sd_pool_run.
 //
 //     const sd_ops *ops = sd_ops_best();
 //     ops->act_rows(&act, x, 0, N);                       // quantise once, share with every matmul

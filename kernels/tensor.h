@@ -5,7 +5,7 @@
 // matrix. Slices are named by index (x_n), gradients d + name.
 //
 // Quantised types are ggml's block formats, little-endian, exactly as they stand in a GGUF file
-// (kernels/quant.h has their layouts).
+// (kernels/dequantize.h has their layouts).
 #pragma once
 
 #include <stdbool.h>

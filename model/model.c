@@ -2,12 +2,12 @@
 // other rooms use for its parts.
 #include "model/model.h"
 
-#include "base/file.h"
+#include "base/files/file.h"
 #include "base/log.h"
-#include "model/gguf.h"
+#include "model/formats/gguf.h"
+#include "model/formats/safetensors.h"
+#include "model/infer/weight_cache/cache.h"
 #include "model/model_private.h"
-#include "model/pack_cache.h"
-#include "model/safetensors.h"
 
 #include <string.h>
 

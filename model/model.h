@@ -7,10 +7,10 @@
 //     sd_model_release(m);
 #pragma once
 
-#include "base/hash.h"
+#include "base/files/hash.h"
 #include "kernels/ops.h"
-#include "model/chat_template.h"
-#include "model/tokenizer.h"
+#include "model/template/template.h"
+#include "model/tokenizer/tokenizer.h"
 
 typedef enum { SD_ARCH_LLAMA, SD_ARCH_QWEN2, SD_ARCH_QWEN3, SD_ARCH_COUNT } sd_arch;
 
@@ -68,7 +68,8 @@ typedef struct sd_model {
     int64_t n_params;
     size_t weight_bytes;
 
-    char *pack_dir;    // where its packed form is kept (model/pack_cache.h); NULL: nowhere
+    char *
+        pack_dir; // where its packed form is kept (model/infer/weight_cache/cache.h); NULL: nowhere
     size_t pack_least; // bytes from which it is
 
     bool any_adapter; // adapters that were trained on another model are taken, with a warning

@@ -1,4 +1,4 @@
-// What the two readers of models (model_gguf.c, model_folder.c) share with model.c.
+// What the two readers of models (from_gguf.c, from_folder.c) share with model.c.
 #pragma once
 
 #include "base/memory.h"
@@ -13,7 +13,7 @@ typedef struct {
     pthread_mutex_t lock; // of what follows
     bool hashed;
     sd_sha256 sha256;
-    uint64_t *row_sum; // [V] model/row_sums.h; NULL: not known yet
+    uint64_t *row_sum; // [V] model/infer/weight_cache/row_sums.h; NULL: not known yet
 } sd_model_owned;
 
 static inline sd_model_owned *sd_owned(const sd_model *m) {

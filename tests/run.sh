@@ -133,7 +133,7 @@ if has asan; then
   build asan unit_tests && unit_tests asan
 fi
 if has tsan; then
-  threaded=$(cd tests/unit && ls test_base.c test_engine*.c test_serve*.c | sed 's/\.c$//')
+  threaded=$(cd tests/unit && basename -s .c base/test_base.c decode/test_engine*.c serve/test_serve*.c)
   # shellcheck disable=SC2086
   build tsan $threaded && unit_tests tsan '^test_(base|engine|serve)'
 fi

@@ -12,7 +12,7 @@
 #pragma once
 
 #include "datasets/dataset.h"
-#include "model/train_pass.h"
+#include "trainer/pass/pass.h"
 
 typedef struct {
     const sd_dataset *data;

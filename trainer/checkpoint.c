@@ -4,7 +4,7 @@
 // folder without it is not a checkpoint, and the rename is the moment of birth.
 #include "trainer/checkpoint.h"
 
-#include "base/file.h"
+#include "base/files/file.h"
 #include "base/log.h"
 #include "trainer/checkpoint_folder.h"
 #include "trainer/checkpoint_state.h"

@@ -16,7 +16,7 @@
 // to given-up-N, which no reader takes for a checkpoint; to go on from it, give it its old name.
 #pragma once
 
-#include "base/hash.h"
+#include "base/files/hash.h"
 #include "base/memory.h"
 
 typedef struct {

@@ -2,7 +2,7 @@
 // a folder that this process has misunderstood. What is in the way is renamed.
 #include "trainer/checkpoint_folder.h"
 
-#include "base/file.h"
+#include "base/files/file.h"
 #include "base/log.h"
 
 #include <errno.h>

@@ -7,11 +7,11 @@
 // interruption inside a step gives that step up, and it is done again from the same bytes.
 #pragma once
 
-#include "trainer/adamw.h"
 #include "trainer/batches.h"
 #include "trainer/checkpoint.h"
-#include "trainer/metrics.h"
-#include "trainer/schedule.h"
+#include "trainer/optim/adamw.h"
+#include "trainer/optim/schedule.h"
+#include "trainer/report/metrics.h"
 
 typedef struct {
     void *ctx;

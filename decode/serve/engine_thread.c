@@ -1,10 +1,10 @@
 // The engine's thread: opens the model while the event loop already answers "loading", then steps
 // until told to stop. Loading is the only writer of the server's model fields, and `loaded`
 // publishes them.
-#include "base/file.h"
+#include "base/files/file.h"
 #include "base/log.h"
 #include "decode/serve/server.h"
-#include "model/pack_cache.h"
+#include "model/infer/weight_cache/cache.h"
 
 #include <string.h>
 #include <unistd.h>

@@ -2,7 +2,7 @@
 // names with the prefix "specdec:". Owned by the event loop's thread.
 #pragma once
 
-#include "decode/engine.h"
+#include "decode/engine/engine.h"
 
 // name, help
 #define SD_HISTOGRAMS(X)                                                                           \

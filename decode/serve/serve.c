@@ -2,7 +2,7 @@
 #include "decode/serve/serve.h"
 
 #include "base/clock.h"
-#include "base/file.h"
+#include "base/files/file.h"
 #include "base/log.h"
 #include "decode/serve/server.h"
 

@@ -7,7 +7,7 @@
 #pragma once
 
 #include "base/option.h"
-#include "decode/engine.h"
+#include "decode/engine/engine.h"
 
 enum { SD_BODY_MEMORY = 128 << 20 };
 

@@ -2,12 +2,12 @@
 // says otherwise.
 #pragma once
 
-#include "datasets/corpus_index.h"
-#include "decode/serve/access_log.h"
-#include "decode/serve/api_response.h"
-#include "decode/serve/auth.h"
-#include "decode/serve/client.h"
-#include "decode/serve/http.h"
+#include "datasets/corpus/corpus_index.h"
+#include "decode/serve/api/openai_response.h"
+#include "decode/serve/http/access_log.h"
+#include "decode/serve/http/auth.h"
+#include "decode/serve/http/client.h"
+#include "decode/serve/http/http.h"
 #include "decode/serve/metrics.h"
 #include "decode/serve/serve.h"
 
@@ -187,7 +187,7 @@ const sd_route *sd_route_check(const sd_keys *keys, const sd_http_head *head, ch
 /// the browser then sends that name.
 bool sd_route_host_is_local(const char *host);
 
-// ---- readers.c: threads that read bodies; the calls are theirs meanwhile.
+// ---- workers.c: threads that read bodies; the calls are theirs meanwhile.
 sd_status sd_readers_open(sd_server *s, sd_error *err);
 void sd_readers_add(sd_server *s, sd_call *j);
 sd_call *sd_readers_take(sd_server *s); // one that was read; NULL: no more now
@@ -195,7 +195,7 @@ sd_call *sd_readers_take(sd_server *s); // one that was read; NULL: no more now
 /// them.
 void sd_readers_close(sd_server *s);
 
-// ---- call.c: one API request from its body to its answer.
+// ---- generation.c: one API request from its body to its answer.
 void sd_call_chat(sd_conn *c);
 void sd_call_completion(sd_conn *c);
 void sd_call_abandon(sd_call *j); // its client is gone; the engine is told

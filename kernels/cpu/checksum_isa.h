@@ -1,4 +1,4 @@
-// The table that each instruction set has for kernels/checksum.c.
+// The table that each instruction set has for kernels/cpu/checksum.c.
 #pragma once
 
 #include <stddef.h>

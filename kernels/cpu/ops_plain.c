@@ -1,7 +1,7 @@
 // The reference table: portable C, written to be read. Everything else is tested against it, and it
 // runs where no faster table does. Row invariance comes from doing each row by itself.
 #include "kernels/cpu/cpu.h"
-#include "kernels/quant.h"
+#include "kernels/dequantize.h"
 
 #include <math.h>
 #include <string.h>

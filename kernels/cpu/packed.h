@@ -18,7 +18,7 @@
 #pragma once
 
 #include "kernels/cpu/cpu.h"
-#include "kernels/quant.h"
+#include "kernels/dequantize.h"
 
 enum { SD_PLANE = 64, SD_LAYOUT_TILES = 1 };
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes model/unicode_additions.h: code points of categories L, M, N, P, S that Unicode 16 has and Unicode 14 lacks, as Hugging Face's regex engine
+"""Writes model/tokenizer/unicode_additions.h: code points of categories L, M, N, P, S that Unicode 16 has and Unicode 14 lacks, as Hugging Face's regex engine
 classes them, and the numeric characters that Rust's standard library has beyond those of Unicode 14.
 
-    make_unicode_additions.py > model/unicode_additions.h        (needs `tokenizers`, and a Python whose unicodedata is 14.0.0)
+    make_unicode_additions.py > model/tokenizer/unicode_additions.h        (needs `tokenizers`, and a Python whose unicodedata is 14.0.0)
 """
 import sys
 import unicodedata

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes model/unicode_case.h: the characters whose upper or title case is not one character (Unicode's SpecialCasing, as Python has it), the digits that are no decimals, and the letters that are numbers.
+"""Writes model/template/builtins/unicode_case.h: the characters whose upper or title case is not one character (Unicode's SpecialCasing, as Python has it), the digits that are no decimals, and the letters that are numbers.
 
-    make_unicode_case.py > ../../model/unicode_case.h
+    make_unicode_case.py > ../../model/template/builtins/unicode_case.h
 """
 import sys
 import unicodedata

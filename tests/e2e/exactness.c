@@ -9,11 +9,11 @@
 //
 // A drafter that was never right, or never wrong, has proven nothing and fails.
 #include "base/clock.h"
-#include "base/file.h"
+#include "base/files/file.h"
 #include "base/log.h"
 #include "base/option.h"
-#include "datasets/corpus_index.h"
-#include "decode/engine.h"
+#include "datasets/corpus/corpus_index.h"
+#include "decode/engine/engine.h"
 
 #include <stdlib.h>
 #include <string.h>

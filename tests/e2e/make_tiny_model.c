@@ -1,7 +1,7 @@
 // make_tiny_model PATH: the tiny random model of the unit tests, for scripts. A GGUF file when the
 // name ends in .gguf, else a Hugging Face folder.
-#include "base/file.h"
-#include "tests/unit/support_tiny_model.h"
+#include "base/files/file.h"
+#include "tests/unit/support/tiny_model.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -12,7 +12,7 @@ done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 flags=(-std=c11 -O2 -D_GNU_SOURCE -I. -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wcast-qual -ffp-contract=off -Werror)
-sources=(kernels/{ops,panels,quant,quant_write,quant_write_k,slab}.c kernels/cpu/{features,ops_plain,pack,tiles,matmul_neon}.c base/{memory,status,log}.c)
+sources=(kernels/{dequantize,quantize,quantize_k,huge_arena}.c kernels/train/gemm_packed.c kernels/cpu/{table,features,ops_plain,weight_layout,tiles,matmul_neon}.c base/{memory,status,log}.c)
 compile() { # SOURCE OPTIONS...
   local source=$1
   shift
@@ -26,8 +26,8 @@ for source in "${sources[@]}"; do
 done
 bad=0
 for test in test_kernels test_kernels_rows; do
-  compile tests/unit/$test.c -Itests/unit/without_criterion -Wno-conversion -Wno-unused -Wno-pedantic
-  aarch64-linux-gnu-gcc -static "$work"/base_*.o "$work"/kernels_*.o "$work/tests_unit_$test.c.o" -o "$work/$test" -lm -lpthread || {
+  compile tests/unit/kernels/$test.c -Itests/unit/without_criterion -Wno-conversion -Wno-unused -Wno-pedantic
+  aarch64-linux-gnu-gcc -static "$work"/base_*.o "$work"/kernels_*.o "$work/tests_unit_kernels_$test.c.o" -o "$work/$test" -lm -lpthread || {
     echo "not ok - neon: $test does not link"
     exit 1
   }

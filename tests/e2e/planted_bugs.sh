@@ -32,7 +32,7 @@ plant() {
     local real=()
     [[ $test == *_f64 && $file == *_real.c ]] && real=(-DSD_REAL_DOUBLE)
     if ! "${CC:-cc}" "${flags[@]}" "${real[@]}" -I. -c "$work/src/$file" -o "$work/planted.o" ||
-      ! "${CC:-cc}" "${flags[@]}" -I. "tests/unit/$test.c" "$work/planted.o" "${double[@]}" "${libs[@]}" -o "$work/test" 2>"$work/log"; then
+      ! "${CC:-cc}" "${flags[@]}" -I. tests/unit/*/"$test.c" "$work/planted.o" "${double[@]}" "${libs[@]}" -o "$work/test" 2>"$work/log"; then
       echo "not ok - planted: $name: does not build"
       tail -3 "$work/log"
       failed=1
@@ -50,45 +50,45 @@ plant() {
 }
 
 # The control: an edit that changes nothing must break nothing.
-control=$(plant "control" model/train_batch.c 's/out->N = out->n_segments/out->n_segments = out->N/' test_train)
+control=$(plant "control" trainer/pass/batch.c 's/out->N = out->n_segments/out->n_segments = out->N/' test_train)
 if [[ $control == *"no test fails"* ]]; then
   echo "ok - planted: a harmless edit breaks nothing"
 else
   echo "not ok - planted: a harmless edit breaks a test or does not build"
   failed=1
 fi
-plant "a packed weight's checksum is not compared" model/pack_file.c 's/return whole && want && strcmp\(hex, want\) == 0;/return whole;/' test_pack_cache
-plant "a model is what it was when its time is" model/pack_sources.c 's/same = now && path && json_equal\(now, row\)/same = now \&\& path \&\& strcmp(json_string_value(json_object_get(now, "changed")), json_string_value(json_object_get(row, "changed"))) == 0/' test_pack_cache
+plant "a packed weight's checksum is not compared" model/infer/weight_cache/file.c 's/return whole && want && strcmp\(hex, want\) == 0;/return whole;/' test_pack_cache
+plant "a model is what it was when its time is" model/infer/weight_cache/identity.c 's/same = now && path && json_equal\(now, row\)/same = now \&\& path \&\& strcmp(json_string_value(json_object_get(now, "changed")), json_string_value(json_object_get(row, "changed"))) == 0/' test_pack_cache
 plant "a model that changed while it was packed is taken" model/model.c 's/worst >= SD_MAP_CHANGED/worst > SD_MAP_CHANGED/' test_pack_cache
-plant "a row of the embedding is taken as the file has it now" model/forward.c 's/sd_row_sum\(copy, stride\) == cx->row_sum\[r->token\]/true/' test_pack_cache
-plant "a cut file reads as zeros and nobody asks" base/map.c 's/atomic_store\(&guards\[i\]\.lost, true\);//' test_map
-plant "packing leak: segments of a row are one" model/train_batch.c 's/&& b->segment\[i - 1\] == b->segment\[i\]//' test_train
-plant "a segment's first token is predicted from its neighbour" model/train_batch.c 's/if \(goes_on && b->label/if (t > 0 \&\& b->label/' test_train
-plant "mean of means: a micro-batch's gradient is divided by its own tokens" kernels/train_head_real.c \
+plant "a row of the embedding is taken as the file has it now" model/infer/forward.c 's/sd_row_sum\(copy, stride\) == cx->row_sum\[r->token\]/true/' test_pack_cache
+plant "a cut file reads as zeros and nobody asks" base/files/map.c 's/atomic_store\(&guards\[i\]\.lost, true\);//' test_map
+plant "packing leak: segments of a row are one" trainer/pass/batch.c 's/&& b->segment\[i - 1\] == b->segment\[i\]//' test_train
+plant "a segment's first token is predicted from its neighbour" trainer/pass/batch.c 's/if \(goes_on && b->label/if (t > 0 \&\& b->label/' test_train
+plant "mean of means: a micro-batch's gradient is divided by its own tokens" kernels/train/head_real.c \
   's/\(real\)\(1 \/ s->sum\[n\]\)/(real)(1 \/ s->sum[n] \/ N)/' test_train_ops_f64
-plant "wrong alpha: the scale is alpha" model/lora_layout.c 's/: alpha \/ r;/: alpha;/' test_train
-plant "rsLoRA scaled as LoRA" model/lora_layout.c 's/alpha \/ sqrt\(\(double\)r\)/alpha \/ r/' test_train
-plant "the scale is missing in dB" kernels/train_ops_real.c 's/N, q->s, dy \+ q->row/N, 1, dy + q->row/' test_train_ops_f64
-plant "the adapter's part of dx is missing" kernels/train_ops_real.c 's/if \(l->R > 0\) sd_gemm\(false, false, N, l->in/if (0) sd_gemm(false, false, N, l->in/' test_train_ops_f64
-plant "RoPE's backward rotates forward" kernels/train_ops_real.c 's/rot, interleaved, -1\)/rot, interleaved, 1)/' test_train_ops_f64
-plant "attention sees one position ahead" kernels/train_attention_real.c 's/int seen = q0 \+ i \+ 1;/int seen = q0 + i + 2 > keys ? keys : q0 + i + 2;/' test_train_ops_f64
-plant "delta is missing in the softmax's gradient" kernels/train_attention_real.c 's/\(dP\[k\] - delta\)/dP[k]/' test_train_ops_f64
-plant "the norm's gradient forgets the row's mean" kernels/train_ops_real.c 's/ - pull \* x\[c\]//' test_train_ops_f64
-plant "the backward pass stops one map too early" model/train_block_real.c 's/if \(layer > t->lowest\) return true;/if (layer > t->lowest + 1) return true;/' test_train_f64
-plant "the gradient of a skipped head row is what stood there" model/train_head_pass_real.c 's/memset\(t->mem.dx, 0, /memset(t->mem.dx, 0, 0 * /' test_train
-plant "top-p keeps one token too many" decode/sampler.c 's/if \(seen >= want\) break;/if (seen >= want) { i += i < n; break; }/' test_sampler
-plant "top-k keeps one token too few" decode/sampler.c 's/if \(k > 0 && n > k\) n = k;/if (k > 1 \&\& n >= k) n = k - 1;/' test_sampler
-plant "top-p shares out mass that min-p took away" decode/sampler.c 's/if \(k > 0 \|\| all\)/if (k > 0)/' test_sampler
-plant "NaN passes for a small logit" decode/sampler.c 's/if \(s->lanes->has_nan\(logits, s->V\)\) return -1;//' test_sampler
-plant "a prompt's place in a list changes its sampling" decode/serve/call.c 's/c->index % r->n/c->index/' test_serve_live
+plant "wrong alpha: the scale is alpha" trainer/pass/layout.c 's/: alpha \/ r;/: alpha;/' test_train
+plant "rsLoRA scaled as LoRA" trainer/pass/layout.c 's/alpha \/ sqrt\(\(double\)r\)/alpha \/ r/' test_train
+plant "the scale is missing in dB" kernels/train/ops_real.c 's/N, q->s, dy \+ q->row/N, 1, dy + q->row/' test_train_ops_f64
+plant "the adapter's part of dx is missing" kernels/train/ops_real.c 's/if \(l->R > 0\) sd_gemm\(false, false, N, l->in/if (0) sd_gemm(false, false, N, l->in/' test_train_ops_f64
+plant "RoPE's backward rotates forward" kernels/train/ops_real.c 's/rot, interleaved, -1\)/rot, interleaved, 1)/' test_train_ops_f64
+plant "attention sees one position ahead" kernels/train/attention_real.c 's/int seen = q0 \+ i \+ 1;/int seen = q0 + i + 2 > keys ? keys : q0 + i + 2;/' test_train_ops_f64
+plant "delta is missing in the softmax's gradient" kernels/train/attention_real.c 's/\(dP\[k\] - delta\)/dP[k]/' test_train_ops_f64
+plant "the norm's gradient forgets the row's mean" kernels/train/ops_real.c 's/ - pull \* x\[c\]//' test_train_ops_f64
+plant "the backward pass stops one map too early" trainer/pass/block_real.c 's/if \(layer > t->lowest\) return true;/if (layer > t->lowest + 1) return true;/' test_train_f64
+plant "the gradient of a skipped head row is what stood there" trainer/pass/loss_head_real.c 's/memset\(t->mem.dx, 0, /memset(t->mem.dx, 0, 0 * /' test_train
+plant "top-p keeps one token too many" decode/sample/sampler.c 's/if \(seen >= want\) break;/if (seen >= want) { i += i < n; break; }/' test_sampler
+plant "top-k keeps one token too few" decode/sample/sampler.c 's/if \(k > 0 && n > k\) n = k;/if (k > 1 \&\& n >= k) n = k - 1;/' test_sampler
+plant "top-p shares out mass that min-p took away" decode/sample/sampler.c 's/if \(k > 0 \|\| all\)/if (k > 0)/' test_sampler
+plant "NaN passes for a small logit" decode/sample/sampler.c 's/if \(s->lanes->has_nan\(logits, s->V\)\) return -1;//' test_sampler
+plant "a prompt's place in a list changes its sampling" decode/serve/generation.c 's/c->index % r->n/c->index/' test_serve_live
 plant "the hashes of a checkpoint's manifest are not compared" trainer/checkpoint.c 's/if \(sd_sha256_equal\(want, have\)\) return SD_OK;/return SD_OK;/' test_checkpoint
 plant "a save removes checkpoints that it did not make" trainer/checkpoint_folder.c 's/is_own\(all, l.step\[i\]\) && \+\+kept/++kept/' test_checkpoint
 plant "what cannot be read counts as damaged" base/status.c 's/status == SD_ELIMIT/status == SD_ELIMIT || status == SD_EIO/' test_checkpoint
-plant "the label mask is shifted by one" datasets/labels.c 's/l->supervised\[i\] = 1;/l->supervised[i + 1 < l->ids.n ? i + 1 : i] = 1;/' test_labels
-plant "what the template writes behind the end of turn is learnt" datasets/labels.c 's/if \(end_token >= 0 \&\& !o->template_tail\)/if (0)/' test_labels
-plant "a token that straddles the prompt's edge is learnt" datasets/labels.c 's/if \(\*at >= r.begin \&\& /if (*at + len > r.begin \&\& /' test_labels
-plant "the mask of a piece is that of the token before" datasets/prepare.c 's/s->labelled.supervised\[from \+ i\];/s->labelled.supervised[from + i - 1];/' test_dataset
-plant "a turn's weight is read over" datasets/format_fields.c 's/if \(!on\) \*unweighted = true;/(void)unweighted;/' test_formats
+plant "the label mask is shifted by one" datasets/read/loss_mask.c 's/l->supervised\[i\] = 1;/l->supervised[i + 1 < l->ids.n ? i + 1 : i] = 1;/' test_labels
+plant "what the template writes behind the end of turn is learnt" datasets/read/loss_mask.c 's/if \(end_token >= 0 \&\& !o->template_tail\)/if (0)/' test_labels
+plant "a token that straddles the prompt's edge is learnt" datasets/read/loss_mask.c 's/if \(\*at >= r.begin \&\& /if (*at + len > r.begin \&\& /' test_labels
+plant "the mask of a piece is that of the token before" datasets/build/prepare.c 's/s->labelled.supervised\[from \+ i\];/s->labelled.supervised[from + i - 1];/' test_dataset
+plant "a turn's weight is read over" datasets/read/format_fields.c 's/if \(!on\) \*unweighted = true;/(void)unweighted;/' test_formats
 plant "a prepared file's hash is not compared" datasets/dataset.c 's/strcmp\(d->sha256.hex, hash\) == 0/true/' test_dataset
-plant "a chunk's size is not compared" datasets/hdf5_read.c 's/ZSTD_getFrameContentSize\(stored, n\) != a->plain \|\|/0 ||/' test_hdf5
+plant "a chunk's size is not compared" datasets/store/hdf5_read.c 's/ZSTD_getFrameContentSize\(stored, n\) != a->plain \|\|/0 ||/' test_hdf5
 exit $failed

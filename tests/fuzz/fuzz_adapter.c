@@ -5,10 +5,10 @@
 //   2  a PEFT folder whose safetensors is well formed: the bytes choose names, types, shapes, values
 //
 // What opens is finite, and written out in both forms it opens again as the same factors.
-#include "base/file.h"
+#include "base/files/file.h"
 #include "base/log.h"
-#include "model/adapter.h"
-#include "model/gguf.h"
+#include "model/adapter/adapter.h"
+#include "model/formats/gguf.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,9 +1,9 @@
 // Any bytes as a request's body, for both endpoints: a request or an error with a sentence, and what
 // is sent back of either is JSON.
 #include "base/status.h"
-#include "datasets/record_json.h"
-#include "decode/serve/api_request.h"
-#include "decode/serve/api_response.h"
+#include "datasets/read/record_json.h"
+#include "decode/serve/api/openai_request.h"
+#include "decode/serve/api/openai_response.h"
 
 #include <stdint.h>
 #include <string.h>

@@ -7,7 +7,7 @@
 //
 // What loads holds the parameters that were written, and its state is the same when it is written
 // and read again.
-#include "base/file.h"
+#include "base/files/file.h"
 #include "base/log.h"
 #include "trainer/checkpoint.h"
 #include "trainer/checkpoint_state.h"

@@ -4,9 +4,9 @@
 //     byte 0, bits 0-1: 0 the file as it is, 1 as it is with the right checksum, 2 tokens and an
 //             array from the input, 3 tokens with their own array of which some entries are changed
 //     byte 1: how many entries are changed; bytes 2..7: the context that is looked up; then the rest
-#include "base/hash.h"
-#include "datasets/corpus_index.h"
-#include "datasets/suffix_array.h"
+#include "base/files/hash.h"
+#include "datasets/corpus/corpus_index.h"
+#include "datasets/corpus/suffix_array.h"
 
 #include <stdlib.h>
 #include <string.h>

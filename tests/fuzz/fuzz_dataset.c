@@ -5,9 +5,9 @@
 //
 // a number set, added or flipped anywhere but in the chunks' contents; a frame of any size in place
 // of a chunk; a count of the manifest.
-#include "base/file.h"
+#include "base/files/file.h"
 #include "datasets/dataset.h"
-#include "datasets/store.h"
+#include "datasets/store/store.h"
 
 #include <hdf5.h>
 #include <stdio.h>
@@ -79,7 +79,7 @@ static void put_array(hid_t where, const char *name, hid_t type, const void *dat
     H5Sclose(space);
 }
 
-// As store.c lays it out, but with chunks of few rows.
+// As hdf5_write.c lays it out, but with chunks of few rows.
 static void make_base(base_file *b, int rows, int step) {
     char path[64];
     static int32_t token[MAX_ROWS * T], label[MAX_ROWS * T], segment[MAX_ROWS * T];

@@ -1,6 +1,6 @@
 // A GGUF file of any bytes: opening, every getter, the tokenizer in it.
-#include "model/gguf.h"
-#include "model/tokenizer.h"
+#include "model/formats/gguf.h"
+#include "model/tokenizer/tokenizer.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

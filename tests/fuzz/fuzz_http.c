@@ -1,7 +1,7 @@
 // Any bytes as HTTP, cut at a place the first byte chooses: no crash, limits kept, and the same
 // verdict as in one piece.
 #include "base/status.h"
-#include "decode/serve/http.h"
+#include "decode/serve/http/http.h"
 
 #include <stdint.h>
 

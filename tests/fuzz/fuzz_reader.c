@@ -1,7 +1,7 @@
 // Records out of a file of any bytes and what they mean; the first byte chooses the name's ending.
-#include "datasets/format.h"
-#include "datasets/reader.h"
-#include "datasets/record_json.h"
+#include "datasets/read/format.h"
+#include "datasets/read/reader.h"
+#include "datasets/read/record_json.h"
 
 #include <stdio.h>
 #include <stdlib.h>

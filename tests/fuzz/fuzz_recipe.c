@@ -1,5 +1,5 @@
 // A training recipe of any bytes, and as an override.
-#include "trainer/recipe.h"
+#include "trainer/recipe/recipe.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 // A safetensors file of any bytes: opening and reading every tensor's bytes.
-#include "model/safetensors.h"
+#include "model/formats/safetensors.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

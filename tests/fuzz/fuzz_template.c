@@ -1,7 +1,7 @@
 // A chat template of any bytes, rendered with a small conversation. A rendering that takes longer
 // than its steps can explain is a finding: work that costs no fuel.
 #include "base/clock.h"
-#include "model/template_internal.h"
+#include "model/template/internal.h"
 
 #include <stdio.h>
 

@@ -1,8 +1,8 @@
 // Two inputs in one, by the first byte. Even: a tokenizer.json, then a text. Odd: a text for the
 // four known pre-tokenisers over the 256 bytes, whose ids must give the text back.
-#include "model/tokenizer_internal.h"
+#include "model/tokenizer/internal.h"
 
-#include "model/utf8.h"
+#include "base/utf8.h"
 
 #include <string.h>
 

@@ -152,7 +152,7 @@ def tokenizer():
 
 
 def corpus(tokens):
-    """A whole corpus index as datasets/corpus_index.c describes it."""
+    """A whole corpus index as datasets/corpus/corpus_index.c describes it."""
     n = len(tokens)
     order = sorted(range(n), key=lambda i: tokens[i:])
     head = b"SDCORPUS" + struct.pack("<IIQ", 1, 0, n) + b"f" * 64 + b"a" * 64

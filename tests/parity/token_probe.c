@@ -9,11 +9,11 @@
 //    "bos": S, "eos": S}                           -> {"text": S}
 //
 // A failure is {"error": sentence}.
-#include "base/file.h"
-#include "model/chat_template.h"
-#include "model/gguf.h"
-#include "model/tokenizer.h"
-#include "model/utf8.h"
+#include "base/files/file.h"
+#include "base/utf8.h"
+#include "model/formats/gguf.h"
+#include "model/template/template.h"
+#include "model/tokenizer/tokenizer.h"
 
 #include <jansson.h>
 #include <stdio.h>

@@ -10,9 +10,9 @@
 // "usage", each stream its text, logprobs, ends and usage. Afterwards the server's descriptors, memory and gauges must be what they
 // were after the first tenth.
 #include "base/clock.h"
-#include "base/file.h"
+#include "base/files/file.h"
 #include "base/rng.h"
-#include "model/adapter.h"
+#include "model/adapter/adapter.h"
 
 #include <arpa/inet.h>
 #include <dirent.h>

@@ -1,6 +1,6 @@
 // recipe_probe RECIPE [key=value ...]: the recipe as it was understood, one line a key; or the error
 // on standard error and its exit code. Nothing named in the recipe is opened.
-#include "trainer/recipe.h"
+#include "trainer/recipe/recipe.h"
 
 #include <stdio.h>
 

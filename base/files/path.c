@@ -1,0 +1,125 @@
+// What stands at a path. "I cannot look" is never "it is not there": a run that took the one for
+// the other began anew and gave its checkpoints up, a model lost its chat template.
+#include "base/files/file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+sd_status sd_path_look(sd_path_kind *kind, const char *path, sd_error *err) {
+    struct stat sb;
+    *kind = SD_PATH_NONE;
+    if (stat(path, &sb) != 0) {
+        // Nothing can stand under a name that is too long for the file system, nor below a file.
+        if (errno == ENOENT || errno == ENOTDIR || errno == ENAMETOOLONG) return SD_OK;
+        return sd_fail(err, SD_EIO,
+                       "%s: cannot be looked at: %s; check the permissions and the disk", path,
+                       strerror(errno));
+    }
+    *kind = S_ISREG(sb.st_mode)   ? SD_PATH_FILE
+            : S_ISDIR(sb.st_mode) ? SD_PATH_FOLDER
+                                  : SD_PATH_OTHER;
+    return SD_OK;
+}
+
+sd_status sd_path_look_in(sd_path_kind *kind, const char *folder, const char *name, sd_error *err) {
+    char *path = sd_path_join(folder, name);
+    *kind = SD_PATH_NONE;
+    if (!path) return sd_fail(err, SD_ENOMEM, "out of memory");
+    sd_status st = sd_path_look(kind, path, err);
+    free(path);
+    return st;
+}
+
+bool sd_same_file(const char *a, const char *b) {
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+char *sd_path_join(const char *dir, const char *name) {
+    size_t n = strlen(dir);
+    return sd_sprintf("%s%s%s", dir, n && dir[n - 1] == '/' ? "" : "/", name);
+}
+
+// ---- what a folder holds
+
+static int compare_names(const void *a, const void *b) {
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static sd_status add_name(sd_names *l, int *cap, const char *name, sd_error *err) {
+    sd_status st = SD_OK;
+    if (l->n == *cap) {
+        int more = *cap ? *cap * 2 : 16;
+        char **p = sd_realloc(l->name, (size_t)more, sizeof *p);
+        SD_CHECK_ALLOC(p, err);
+        l->name = p;
+        *cap = more;
+    }
+    l->name[l->n] = sd_strdup(name);
+    SD_CHECK_ALLOC(l->name[l->n], err);
+    l->n++;
+out:
+    return st;
+}
+
+sd_status sd_folder_list(sd_names *out, const char *path, sd_error *err) {
+    sd_status st = SD_OK;
+    int cap = 0;
+    *out = (sd_names){0};
+    DIR *d = opendir(path);
+    if (!d && (errno == ENOENT || errno == ENOTDIR))
+        return sd_fail(err, SD_ENOTFOUND, "%s: no such folder; check the path", path);
+    if (!d) return sd_fail(err, SD_EIO, "%s: cannot be read: %s", path, strerror(errno));
+    for (;;) {
+        errno = 0; // readdir's NULL is the end or an error
+        const struct dirent *e = readdir(d);
+        SD_CHECK(e || errno == 0, err, SD_EIO, "%s: cannot be read: %s", path, strerror(errno));
+        if (!e) break;
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
+        SD_TRY(add_name(out, &cap, e->d_name, err));
+    }
+    if (out->n) qsort(out->name, (size_t)out->n, sizeof *out->name, compare_names);
+out:
+    closedir(d);
+    if (st != SD_OK) sd_names_free(out);
+    return st;
+}
+
+void sd_names_free(sd_names *l) {
+    for (int i = 0; i < l->n; i++) free(l->name[i]);
+    free(l->name);
+    *l = (sd_names){0};
+}
+
+// ---- who may read
+
+/// The bits that a copy of it may not have: others', and the group's too unless it is our own and may
+/// read.
+static mode_t bits_to_take(const struct stat *sb) {
+    if (sb->st_mode & S_IROTH) return 0;
+    return sb->st_mode & S_IRGRP && sb->st_gid == getegid() ? S_IRWXO : S_IRWXG | S_IRWXO;
+}
+
+sd_status sd_keep_private(const char *path, sd_error *err) {
+    sd_status st = SD_OK;
+    struct stat sb;
+    sd_names in = {0};
+    SD_CHECK(stat(path, &sb) == 0, err, errno == ENOENT ? SD_ENOTFOUND : SD_EIO, "%s: %s", path,
+             strerror(errno));
+    mode_t take = bits_to_take(&sb);
+    if (S_ISDIR(sb.st_mode)) SD_TRY(sd_folder_list(&in, path, err));
+    for (int i = 0; i < in.n; i++) {
+        char *file = sd_path_join(path, in.name[i]);
+        SD_CHECK_ALLOC(file, err);
+        // One that vanished meanwhile, or a broken link, is nothing that could be copied.
+        if (stat(file, &sb) == 0 && S_ISREG(sb.st_mode)) take |= bits_to_take(&sb);
+        free(file);
+    }
+    if (take) umask(umask(0077) | take);
+out:
+    sd_names_free(&in);
+    return st;
+}

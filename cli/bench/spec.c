@@ -1,0 +1,377 @@
+// specdec bench spec: speculation against plain decoding on real prompts.
+//
+// Every prompt is answered twice in the same process, plain and speculative, in alternating order,
+// so that a machine that slows down slows both. The tokens of both must be the same; how many of N
+// were is part of the result, and a difference fails the run.
+#include "base/clock.h"
+#include "base/files/file.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "cli/bench/bench.h"
+#include "cli/decoding.h"
+#include "datasets/read/record_json.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+enum { MAX_TASKS = 32, MAX_FILE = 256 << 20 };
+
+typedef struct {
+    sd_model_args common;
+    sd_decoding_args decoding;
+    int64_t n, limit, repeat;
+    const char *task;
+    bool json;
+} spec_args;
+
+static const sd_option rows[] = {
+    SD_COMMON_ROWS(spec_args),
+    SD_DECODING_ROWS(spec_args),
+    {.name = "tokens",
+     .letter = 'n',
+     .type = SD_OPT_INT,
+     .def = "0",
+     .min = 0,
+     .max = 1 << 20,
+     .unit = "tokens",
+     .offset = offsetof(spec_args, n),
+     .help = "cap every answer at so many; 0: as the prompt file says"},
+    {.name = "limit",
+     .type = SD_OPT_INT,
+     .def = "0",
+     .min = 0,
+     .max = 1 << 20,
+     .offset = offsetof(spec_args, limit),
+     .help = "use the first so many prompts of each task; 0: all"},
+    {.name = "task",
+     .type = SD_OPT_STRING,
+     .value = "NAME",
+     .offset = offsetof(spec_args, task),
+     .help = "this task only"},
+    {.name = "repeat",
+     .type = SD_OPT_INT,
+     .def = "1",
+     .min = 1,
+     .max = 100,
+     .offset = offsetof(spec_args, repeat),
+     .help = "answer everything so many times"},
+    {.name = "json",
+     .type = SD_OPT_FLAG,
+     .offset = offsetof(spec_args, json),
+     .help = "one JSON object instead of a table"},
+    {0}};
+
+// Plain and speculative sums of a task.
+typedef struct {
+    char name[64];
+    int prompts, pairs, identical;
+    int64_t prompt_tokens, tokens;
+    double decode_s[2], whole_s[2]; // [0] plain, [1] speculative
+    double cpu_s[2];                // of decoding, all threads
+    int64_t decoded[2];             // tokens after the first
+    sd_spec_stats spec;
+} task;
+
+typedef struct {
+    const spec_args *a;
+    sd_decoding d;
+    json_t *prompts; // array of objects
+    sd_ids *ids;     // [prompts]
+    task task[MAX_TASKS];
+    int n_tasks;
+    sd_hasher *plain; // over the tokens of the plain answers
+    sd_sha256 digest;
+} bench;
+
+static task *find_task(bench *b, const char *name) {
+    for (int i = 0; i < b->n_tasks; i++)
+        if (strcmp(b->task[i].name, name) == 0) return &b->task[i];
+    if (b->n_tasks == MAX_TASKS) return NULL;
+    task *t = &b->task[b->n_tasks++];
+    snprintf(t->name, sizeof t->name, "%s", name);
+    return t;
+}
+
+// Training records serve as prompts too: the answer they end with is left out.
+static void drop_answer(json_t *messages) {
+    size_t n = json_array_size(messages);
+    const char *role =
+        n ? json_string_value(json_object_get(json_array_get(messages, n - 1), "role")) : NULL;
+    if (role && strcmp(role, "assistant") == 0) json_array_remove(messages, n - 1);
+}
+
+static sd_status parse_line(bench *b, const char *path, int line, const char *text, size_t len,
+                            sd_error *err) {
+    sd_status st = SD_OK;
+    json_t *o = NULL;
+    SD_TRY(sd_json_record(&o, text, len, path, line, err));
+    json_t *messages = json_object_get(o, "messages");
+    SD_CHECK(json_array_size(messages) > 0 || json_string_length(json_object_get(o, "prompt")) > 0,
+             err, SD_EFORMAT, "%s: line %d has neither `messages` nor `prompt`", path, line);
+    drop_answer(messages);
+    const char *name = json_string_value(json_object_get(o, "task"));
+    if (!name) json_object_set_new(o, "task", json_string(name = "all"));
+    if (b->a->task && strcmp(name, b->a->task) != 0) goto out;
+    task *t = find_task(b, name);
+    SD_CHECK(t, err, SD_ELIMIT, "%s: more than %d tasks", path, MAX_TASKS);
+    if (b->a->limit > 0 && t->prompts >= b->a->limit) goto out;
+    t->prompts++;
+    json_array_append(b->prompts, o);
+out:
+    json_decref(o);
+    return st;
+}
+
+static sd_status read_prompts(bench *b, const char *path, sd_error *err) {
+    sd_status st = SD_OK;
+    char *data = NULL;
+    size_t len;
+    SD_CHECK(b->d.model->tokenizer, err, SD_EINVAL,
+             "%s: this model has no tokenizer; it cannot read prompts", b->d.model->path);
+    SD_TRY(sd_stream_read(&data, &len, path, MAX_FILE, err));
+    b->prompts = json_array();
+    SD_CHECK_ALLOC(b->prompts, err);
+    int line = 1;
+    for (char *p = data, *end = data + len; p < end; line++) {
+        char *nl = memchr(p, '\n', (size_t)(end - p));
+        size_t n = (size_t)((nl ? nl : end) - p);
+        if (n > 0) SD_TRY(parse_line(b, path, line, p, n, err));
+        p += n + 1;
+    }
+    size_t count = json_array_size(b->prompts);
+    SD_CHECK(count > 0, err, SD_EINVAL, "%s: no prompts%s%s", path, b->a->task ? " of task " : "",
+             b->a->task ? b->a->task : "");
+    b->ids = sd_alloc(count, sizeof *b->ids);
+    SD_CHECK_ALLOC(b->ids, err);
+    for (size_t i = 0; i < count; i++) {
+        json_t *o = json_array_get(b->prompts, i), *messages = json_object_get(o, "messages");
+        json_t *text = json_object_get(o, "prompt");
+        if (messages)
+            SD_TRY(sd_model_chat_ids(b->d.model, messages, NULL, NULL, true, &b->ids[i], err));
+        else
+            SD_TRY(sd_tokenizer_encode(b->d.model->tokenizer, json_string_value(text),
+                                       json_string_length(text), SD_TOK_SPECIAL | SD_TOK_ADD_BOS,
+                                       &b->ids[i], err));
+    }
+out:
+    free(data);
+    return st;
+}
+
+// Processor time of all threads: on a machine with other work it says more than the clock.
+static double cpu_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+typedef struct {
+    sd_ids ids;
+    bool full;
+    sd_finish finish;
+    sd_request_stats stats;
+    double cpu_first, cpu_end;
+    char error[512];
+} answer;
+
+static void on_event(void *ctx, const sd_event *ev) {
+    answer *a = ctx;
+    if (a->ids.n == 0) a->cpu_first = cpu_now();
+    for (int i = 0; i < ev->n; i++) a->full |= !sd_ids_add(&a->ids, &ev->tokens[i].token, 1);
+    if (!ev->finish) return;
+    a->finish = ev->finish;
+    a->cpu_end = cpu_now();
+    a->stats = *ev->stats;
+    if (ev->error) snprintf(a->error, sizeof a->error, "%s", ev->error);
+}
+
+static int64_t cap_of(const bench *b, size_t i) {
+    int64_t n = json_integer_value(json_object_get(json_array_get(b->prompts, i), "max_tokens"));
+    if (n <= 0) n = 256;
+    return b->a->n > 0 && b->a->n < n ? b->a->n : n;
+}
+
+static sd_status ask(bench *b, size_t i, bool plain, answer *out, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_request r = {.prompt = b->ids[i].id,
+                    .n_prompt = b->ids[i].n,
+                    .max_tokens = (int)cap_of(b, i),
+                    .sampling = sd_decoding_sampling(&b->a->decoding),
+                    .logprobs = -1,
+                    .adapter = b->d.adapter,
+                    .corpus = b->d.corpus,
+                    .spec = plain ? SD_SPEC_OFF : (sd_spec_mode)b->a->decoding.spec,
+                    .on_event = on_event,
+                    .ctx = out};
+    uint64_t id;
+    SD_TRY(sd_engine_submit(b->d.engine, &r, &id, err));
+    while (sd_engine_step(b->d.engine))
+        if (sd_interrupted) sd_engine_cancel(b->d.engine, id);
+    SD_CHECK(!sd_interrupted, err, SD_EINTERRUPTED, "interrupted");
+    SD_CHECK(out->finish != SD_FINISH_ERROR, err, SD_EIO, "prompt %zu: %s", i, out->error);
+    SD_CHECK(!out->full, err, SD_ENOMEM, "out of memory for an answer");
+out:
+    return st;
+}
+
+static void add_spec(sd_spec_stats *sum, const sd_spec_stats *a) {
+    sum->rounds += a->rounds, sum->drafted += a->drafted, sum->accepted += a->accepted;
+    for (int i = 0; i < SD_SOURCE_COUNT; i++)
+        sum->drafted_by[i] += a->drafted_by[i], sum->accepted_by[i] += a->accepted_by[i];
+    for (int i = 0; i < SD_MAX_DRAFT; i++) sum->accepted_at[i] += a->accepted_at[i];
+}
+
+static sd_status run_pair(bench *b, size_t i, bool plain_first, sd_error *err) {
+    sd_status st = SD_OK;
+    answer a[2] = {{.finish = SD_FINISH_NONE}, {.finish = SD_FINISH_NONE}};
+    for (int k = 0; k < 2; k++) {
+        int which = plain_first ? k : 1 - k;
+        SD_TRY(ask(b, i, which == 0, &a[which], err));
+    }
+    task *t =
+        find_task(b, json_string_value(json_object_get(json_array_get(b->prompts, i), "task")));
+    t->pairs++;
+    t->identical += a[0].ids.n == a[1].ids.n && a[0].finish == a[1].finish &&
+                    (a[0].ids.n == 0 ||
+                     memcmp(a[0].ids.id, a[1].ids.id, (size_t)a[0].ids.n * sizeof(int32_t)) == 0);
+    int32_t end = -1;
+    sd_hasher_add(b->plain, a[0].ids.id, (size_t)a[0].ids.n * sizeof(int32_t));
+    sd_hasher_add(b->plain, &end, sizeof end);
+    t->prompt_tokens += b->ids[i].n;
+    t->tokens += a[0].ids.n;
+    for (int k = 0; k < 2; k++) {
+        t->decode_s[k] += a[k].stats.decode_ms / 1e3;
+        t->cpu_s[k] += a[k].cpu_end - a[k].cpu_first;
+        t->whole_s[k] += (a[k].stats.decode_ms + a[k].stats.prefill_ms) / 1e3;
+        t->decoded[k] += a[k].stats.generated > 0 ? a[k].stats.generated - 1 : 0;
+    }
+    add_spec(&t->spec, &a[1].stats.spec);
+out:
+    sd_ids_free(&a[0].ids), sd_ids_free(&a[1].ids);
+    return st;
+}
+
+static double over(double a, double b) {
+    return b > 0 ? a / b : 0;
+}
+
+static json_t *task_json(const task *t) {
+    double plain = over((double)t->decoded[0], t->decode_s[0]);
+    double spec = over((double)t->decoded[1], t->decode_s[1]);
+    const sd_spec_stats *s = &t->spec;
+    json_t *o = json_pack("{s:s, s:i, s:i, s:i, s:I, s:I}", "task", t->name, "prompts", t->prompts,
+                          "answers", t->pairs, "identical", t->identical, "prompt_tokens",
+                          (json_int_t)t->prompt_tokens, "tokens", (json_int_t)t->tokens);
+    json_t *decode =
+        json_pack("{s:f, s:f, s:f, s:f}", "plain_tok_s", plain, "spec_tok_s", spec, "cpu_speed_up",
+                  over(t->cpu_s[0], t->cpu_s[1]), "speed_up", over(spec, plain));
+    json_t *whole = json_pack(
+        "{s:f, s:f, s:f}", "plain_tok_s", over((double)t->tokens, t->whole_s[0]), "spec_tok_s",
+        over((double)t->tokens, t->whole_s[1]), "speed_up", over(t->whole_s[0], t->whole_s[1]));
+    json_object_set_new(o, "decode", decode);
+    json_object_set_new(o, "request", whole);
+    json_object_set_new(o, "tau", json_real(over((double)t->decoded[1], (double)s->rounds)));
+    json_object_set_new(o, "acceptance", json_real(over((double)s->accepted, (double)s->drafted)));
+    json_t *at = json_array();
+    for (int i = 0; i < SD_MAX_DRAFT && s->accepted_at[i] > 0; i++)
+        json_array_append_new(at, json_integer(s->accepted_at[i]));
+    json_object_set_new(o, "accepted_at", at);
+    json_object_set_new(o, "speculation", sd_spec_json(s));
+    return o;
+}
+
+static void print_task(const task *t) {
+    double plain = over((double)t->decoded[0], t->decode_s[0]);
+    double spec = over((double)t->decoded[1], t->decode_s[1]);
+    const sd_spec_stats *s = &t->spec;
+    printf("%-10s %4d  %8.1f %8.1f  %5.2fx  %5.2fx  %6.2fx  %5.2f  %6.1f%%  ", t->name, t->pairs,
+           plain, spec, over(spec, plain), over(t->cpu_s[0], t->cpu_s[1]),
+           over(t->whole_s[0], t->whole_s[1]), over((double)t->decoded[1], (double)s->rounds),
+           100 * over((double)s->accepted, (double)s->drafted));
+    for (int i = 0; i < SD_SOURCE_COUNT; i++)
+        if (s->drafted_by[i])
+            printf("%s %lld/%lld  ", sd_source_name((sd_source)i), (long long)s->accepted_by[i],
+                   (long long)s->drafted_by[i]);
+    printf("%d of %d identical\n", t->identical, t->pairs);
+}
+
+static sd_status report(const bench *b, const char *path, sd_error *err) {
+    sd_status st = SD_OK;
+    int pairs = 0, identical = 0;
+    for (int i = 0; i < b->n_tasks; i++)
+        pairs += b->task[i].pairs, identical += b->task[i].identical;
+    if (b->a->json) {
+        json_t *tasks = json_array();
+        for (int i = 0; i < b->n_tasks; i++) json_array_append_new(tasks, task_json(&b->task[i]));
+        json_t *o = json_pack("{s:s, s:s, s:f, s:o, s:i, s:i, s:s}", "model",
+                              b->d.model->name ? b->d.model->name : "", "prompts", path,
+                              "temperature", b->a->decoding.temperature, "tasks", tasks, "answers",
+                              pairs, "identical", identical, "plain_tokens_sha256", b->digest.hex);
+        st = sd_json_print(stdout, o, JSON_COMPACT, err);
+        json_decref(o);
+        if (st != SD_OK) goto out;
+        fputc('\n', stdout);
+    } else {
+        printf("%-10s %4s  %8s %8s  %6s  %6s  %7s  %5s  %7s\n", "task", "n", "plain/s", "spec/s",
+               "decode", "cpu", "request", "tau", "accept");
+        for (int i = 0; i < b->n_tasks; i++) print_task(&b->task[i]);
+        printf("%d of %d answers identical\n", identical, pairs);
+    }
+    SD_CHECK(identical == pairs, err, SD_EMISMATCH,
+             "%d of %d answers differ between plain and speculative decoding; this is a bug",
+             pairs - identical, pairs);
+out:
+    return st;
+}
+
+static sd_status run_all(bench *b, sd_error *err) {
+    sd_status st = SD_OK;
+    size_t n = json_array_size(b->prompts);
+    double start = sd_now_s();
+    for (int64_t r = 0; r < b->a->repeat; r++)
+        for (size_t i = 0; i < n; i++) {
+            SD_TRY(run_pair(b, i, (i + (size_t)r) % 2 == 0, err));
+            sd_progress("prompts", (int64_t)i + 1, (int64_t)n, sd_now_s() - start);
+        }
+out:
+    return st;
+}
+
+sd_status sd_bench_spec(int argc, char **argv, sd_error *err) {
+    sd_status st = SD_OK;
+    spec_args a = {0};
+    sd_strings rest;
+    bench *b = sd_alloc(1, sizeof *b);
+    SD_CHECK_ALLOC(b, err);
+    if (sd_verb_help("bench spec -m MODEL [-a ADAPTER] [-d DRAFT] PROMPTS.jsonl",
+                     "Speculation against plain decoding. Each line of the file: {\"task\", "
+                     "\"max_tokens\", \"messages\"|\"prompt\"}.",
+                     rows, argc, argv))
+        goto out;
+    SD_TRY(sd_options_parse(&rest, rows, &a, argc, argv, err));
+    SD_CHECK(rest.n == 1, err, SD_EINVAL, "bench spec: give one file of prompts (JSON lines)");
+    b->a = &a;
+    SD_TRY(sd_decoding_load(&b->d, &a.common, &a.decoding, err));
+    SD_TRY(read_prompts(b, rest.item[0], err));
+    int64_t need = 0;
+    for (size_t i = 0; i < json_array_size(b->prompts); i++)
+        if (b->ids[i].n + cap_of(b, i) + 1 > need) need = b->ids[i].n + cap_of(b, i) + 1;
+    SD_TRY(sd_decoding_start(&b->d, &a.common, &a.decoding, 1, need, err));
+    sd_decoding_announce(&b->d);
+    sd_catch_interrupts();
+    SD_TRY(sd_hasher_open(&b->plain, err));
+    SD_TRY(run_all(b, err));
+    b->digest = sd_hasher_close(b->plain), b->plain = NULL;
+    SD_TRY(report(b, rest.item[0], err));
+out:
+    if (b) {
+        if (b->plain) sd_hasher_close(b->plain);
+        for (size_t i = 0; b->ids && i < json_array_size(b->prompts); i++) sd_ids_free(&b->ids[i]);
+        free(b->ids);
+        json_decref(b->prompts);
+        sd_decoding_close(&b->d);
+    }
+    free(b);
+    return st;
+}

@@ -1,0 +1,104 @@
+// specdec serve: options into sd_serve_options.
+#include "decode/serve/serve.h"
+#include "cli/common.h"
+#include "cli/verbs/verbs.h"
+#include "model/infer/weight_cache/cache.h"
+
+#include <stdlib.h>
+
+typedef struct {
+    sd_model_args common;
+    sd_strings adapters, names, proxies;
+    const char *draft, *host, *key_file, *access_log;
+    int64_t port, ctx, slots, queue, body_memory, spec_length;
+    double drain;
+    int spec;
+    bool insecure_no_key;
+} args;
+
+#define ROW(field_name, kind, member, ...)                                                         \
+    { .name = field_name, .type = kind, .offset = offsetof(args, member), __VA_ARGS__ }
+
+static const sd_option rows[] = {
+    SD_COMMON_ROWS(args),
+    ROW("adapter", SD_OPT_LIST, adapters, .letter = 'a', .value = "NAME=PATH",
+        .help = "serve an adapter (PEFT folder, GGUF-LoRA or run) under NAME; repeat for more"),
+    ROW("draft", SD_OPT_STRING, draft, .letter = 'd', .value = "DRAFT",
+        .help = "a draft model, a corpus index, or a run's folder"),
+    ROW("spec", SD_OPT_ENUM, spec, .def = "auto", .value = SD_SPEC_MODES,
+        .help = "how tokens are drafted"),
+    ROW("spec-length", SD_OPT_INT, spec_length, .def = "0", .min = 0, .max = SD_MAX_DRAFT,
+        .unit = "tokens", .help = "force every draft to this length; 0: the controller decides"),
+    ROW("served-name", SD_OPT_LIST, names, .value = "NAME",
+        .help = "what the base is called in requests; repeat for aliases"),
+    ROW("host", SD_OPT_STRING, host, .def = "127.0.0.1", .value = "HOST",
+        .help = "address to listen at"),
+    ROW("port", SD_OPT_INT, port, .def = "8080", .min = 0, .max = 65535,
+        .help = "port to listen at; 0 picks a free one and prints it"),
+    ROW("api-key-file", SD_OPT_STRING, key_file, .value = "FILE",
+        .help = "ask for one of these keys (one a line) as Authorization: Bearer KEY"),
+    ROW("trusted-proxy", SD_OPT_LIST, proxies, .value = "CIDR",
+        .help = "an address or network whose X-Forwarded-For says whose a request is, where no key "
+                "does; repeat for more"),
+    ROW("insecure-no-key", SD_OPT_FLAG, insecure_no_key, .value = NULL,
+        .help = "serve an address that others can reach without asking for a key"),
+    ROW("ctx", SD_OPT_INT, ctx, .def = "0", .min = 0, .max = 1 << 24, .unit = "tokens",
+        .help = "context of each slot; 0: the smaller of 4096 and the model's"),
+    ROW("slots", SD_OPT_INT, slots, .def = "8", .min = 1, .max = 1024,
+        .help = "requests decoded at once"),
+    ROW("queue", SD_OPT_INT, queue, .def = "64", .min = 1, .max = 65536,
+        .help = "requests that may wait beyond the free slots; more are answered 429, but for a "
+                "client's equal share"),
+    ROW("body-memory", SD_OPT_INT, body_memory, .def = "128", .min = 16, .max = 1 << 20,
+        .unit = "MiB",
+        .help = "request bodies held at once, from their first byte until their tokens are queued, "
+                "and unread answers; more are answered 429, but for a client's equal share"),
+    ROW("drain", SD_OPT_FLOAT, drain, .def = "30", .min = 0, .max = 86400, .unit = "s",
+        .help =
+            "time that running requests get after SIGTERM, SIGINT or SIGHUP (unless ignored, as "
+            "nohup does); a second later all connections are closed"),
+    ROW("access-log", SD_OPT_STRING, access_log, .value = "FILE",
+        .help = "one JSON line a request, without prompts; - is standard output"),
+    {0}};
+
+sd_status sd_verb_serve(int argc, char **argv, sd_error *err) {
+    args a = {0};
+    sd_strings rest = {0};
+    sd_status st = SD_OK;
+    char *pack_dir = NULL;
+    if (sd_verb_help("serve -m MODEL [-a NAME=PATH ...] [-d DRAFT] [--port N]",
+                     "an OpenAI-compatible server", rows, argc, argv))
+        return SD_OK;
+    sd_outlive_broken_pipes();
+    SD_TRY(sd_options_parse(&rest, rows, &a, argc, argv, err));
+    SD_CHECK(rest.n == 0, err, SD_EINVAL,
+             "serve: '%s' is not an option; give models with -m and -a", rest.item[0]);
+    pack_dir = a.common.no_pack_cache ? NULL : sd_pack_cache_dir();
+    const sd_serve_options o = {.model = a.common.model,
+                                .pack_dir = pack_dir,
+                                .other_base = a.common.other_base,
+                                .adapters = &a.adapters,
+                                .served_names = &a.names,
+                                .host = a.host,
+                                .port = (int)a.port,
+                                .key_file = a.key_file,
+                                .trusted_proxies = &a.proxies,
+                                .insecure_no_key = a.insecure_no_key,
+                                .drain_s = a.drain,
+                                .body_memory = (size_t)a.body_memory << 20,
+                                .access_log = a.access_log,
+                                .engine = {.ctx = (int)a.ctx,
+                                           .slots = (int)a.slots,
+                                           .queue = (int)a.queue,
+                                           .prefill_chunk = (int)a.common.prefill_chunk,
+                                           .threads = (int)a.common.threads,
+                                           .compute = (sd_compute)a.common.compute,
+                                           .kv = (sd_kv_type)a.common.kv,
+                                           .spec = (sd_spec_mode)a.spec,
+                                           .spec_length = (int)a.spec_length,
+                                           .draft = a.draft}};
+    SD_TRY(sd_serve(&o, err));
+out:
+    free(pack_dir);
+    return st;
+}

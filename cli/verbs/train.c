@@ -1,0 +1,237 @@
+// specdec train RECIPE [key=value ...]: the run itself is trainer/run/run.c; here are the options, the
+// plan's table and the summary.
+#include "base/json.h"
+#include "cli/common.h"
+#include "cli/verbs/verbs.h"
+#include "trainer/recipe/starter.h"
+#include "trainer/run/run.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct {
+    const char *init, *model, *out, *resume;
+    int64_t threads;
+    bool plan, json, help_recipe;
+} args;
+
+static const sd_option rows[] = {
+    {.name = "plan",
+     .type = SD_OPT_FLAG,
+     .offset = offsetof(args, plan),
+     .help = "print memory by part, steps and tokens, and train nothing"},
+    {.name = "resume",
+     .type = SD_OPT_STRING,
+     .offset = offsetof(args, resume),
+     .value = "auto|never|PATH",
+     .help = "auto: go on from the newest checkpoint in the run's folder; never: begin anew"},
+    SD_OUTPUT_ROW(args, out, "DIR", false, "the run's folder (default runs/<name>)"),
+    SD_THREADS_ROW(args, threads, "as the recipe says, else one per processor"),
+    {.name = "json",
+     .type = SD_OPT_FLAG,
+     .offset = offsetof(args, json),
+     .help = "the plan or the summary as one JSON object"},
+    {.name = "init",
+     .type = SD_OPT_STRING,
+     .offset = offsetof(args, init),
+     .value = "DATA",
+     .help = "print a recipe for this data (with --model) and train nothing"},
+    {.name = "model",
+     .letter = 'm',
+     .type = SD_OPT_STRING,
+     .offset = offsetof(args, model),
+     .value = "MODEL",
+     .help = "the base; for a recipe the same as base.model=MODEL"},
+    {.name = "help-recipe",
+     .type = SD_OPT_FLAG,
+     .offset = offsetof(args, help_recipe),
+     .help = "print every key of a recipe"},
+    {0}};
+
+static void say(const char *text) {
+    fprintf(stderr, "%s\n", text);
+}
+
+static double mib(size_t bytes) {
+    return (double)bytes / 1048576;
+}
+
+static void print_plan(const sd_run_report *r) {
+    static const char *const compute[] = {"auto", "fp32", "bf16"};
+    static const char *const recompute[] = {"auto", "none", "attn", "block"};
+    printf("%s on %s: %lld parameters in %s, recompute %s\n\n", r->dir, r->base,
+           (long long)r->parameters, compute[r->plan.compute], recompute[r->plan.recompute]);
+    for (int i = 0; i < r->plan.n; i++)
+        printf("  %-36s %10.1f MiB\n", r->plan.row[i].part, mib(r->plan.row[i].bytes));
+    printf("  %-36s %10.1f MiB\n\n", "total", mib(r->plan.total));
+    if (r->done_before) printf("this run is finished already; training would do nothing\n");
+    printf("%lld records in %lld rows, %lld tokens an epoch (%lld supervised); %lld held out\n",
+           (long long)r->records, (long long)r->rows, (long long)r->tokens,
+           (long long)r->supervised, (long long)r->eval_records);
+    printf("%lld steps, %lld an epoch, of at most %lld tokens in micro-batches of %lld\n",
+           (long long)r->steps, (long long)r->epochs_steps, (long long)r->step_tokens,
+           (long long)r->micro_batch_tokens);
+}
+
+static void set_number(json_t *j, const char *name, double v) {
+    json_object_set_new(j, name, isfinite(v) ? json_real(v) : json_null());
+}
+
+static sd_status print_json(const sd_run_report *r, bool plan, sd_error *err) {
+    json_t *j = json_pack(
+        "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "run", r->dir, "steps",
+        (json_int_t)r->steps, "steps_per_epoch", (json_int_t)r->epochs_steps, "parameters",
+        (json_int_t)r->parameters, "records", (json_int_t)r->records, "tokens",
+        (json_int_t)r->tokens, "supervised_tokens", (json_int_t)r->supervised, "eval_records",
+        (json_int_t)r->eval_records, "micro_batch_tokens", (json_int_t)r->micro_batch_tokens,
+        "started_after_step", (json_int_t)r->started_at);
+    if (!j) return sd_fail(err, SD_ENOMEM, "out of memory");
+    json_object_set_new(j, "done_before", json_boolean(r->done_before));
+    if (plan) {
+        json_t *parts = json_object();
+        for (int i = 0; i < r->plan.n; i++)
+            json_object_set_new(parts, r->plan.row[i].part,
+                                json_integer((json_int_t)r->plan.row[i].bytes));
+        json_object_set_new(j, "memory_bytes", parts);
+        json_object_set_new(j, "total_bytes", json_integer((json_int_t)r->plan.total));
+    } else {
+        set_number(j, "first_loss", r->first_loss);
+        set_number(j, "last_loss", r->last_loss);
+        set_number(j, "best_eval_loss", r->best_eval);
+        set_number(j, "wall_s", r->wall_s);
+        set_number(j, "peak_mb", r->peak_mb);
+        set_number(j, "verify_mean_kl", r->verified ? r->worst_kl : NAN);
+        set_number(j, "verify_top1", r->verified ? r->worst_top1 : NAN);
+    }
+    sd_status st = sd_json_print(stdout, j, JSON_COMPACT | JSON_REAL_PRECISION(9), err);
+    if (st == SD_OK) putchar('\n');
+    json_decref(j);
+    return st;
+}
+
+static void print_summary(const sd_run_report *r) {
+    if (r->done_before) {
+        printf("%s is finished already; nothing was done (give another name= for a new run)\n",
+               r->dir);
+        return;
+    }
+    printf("%s: %lld steps, loss %.4f -> %.4f", r->dir, (long long)r->steps, r->first_loss,
+           r->last_loss);
+    if (!isnan(r->best_eval))
+        printf(", best eval %.4f at step %lld", r->best_eval, (long long)r->best_step);
+    printf("; %.0f s, %.0f MB at most\n", r->wall_s, r->peak_mb);
+    printf("serve it:  specdec serve -m %s -a NAME=%s\n", r->base, r->dir);
+}
+
+/// The recipe and its overrides; -m is base.model=.
+static sd_status split_rest(const char **recipe, const char **override, int *n, char **model,
+                            const sd_strings *rest, const args *a, sd_error *err) {
+    sd_status st = SD_OK;
+    *recipe = NULL;
+    *n = 0;
+    for (int i = 0; i < rest->n; i++) {
+        if (!*recipe && !strchr(rest->item[i], '='))
+            *recipe = rest->item[i];
+        else
+            override[(*n)++] = rest->item[i];
+    }
+    SD_CHECK(*recipe, err, SD_EINVAL,
+             "train: no recipe is given; write one with: specdec train --init DATA -m MODEL");
+    if (a->model) {
+        sd_buf b = sd_buf_make(8192);
+        bool ok = sd_buf_adds(&b, "base.model=\"");
+        for (const char *c = a->model; *c; c++)
+            ok = ok &&
+                 (*c == '"' || *c == '\\' ? sd_buf_printf(&b, "\\%c", *c) : sd_buf_addc(&b, *c));
+        ok = ok && sd_buf_addc(&b, '"');
+        *model = b.data;
+        SD_CHECK(ok, err, SD_ENOMEM, "out of memory");
+        override[(*n)++] = *model;
+    }
+out:
+    return st;
+}
+
+static sd_status init(const args *a, sd_error *err) {
+    sd_buf b = sd_buf_make(1 << 16);
+    sd_status st = SD_OK;
+    SD_CHECK(a->model, err, SD_EINVAL, "train --init: -m is missing; give -m MODEL");
+    SD_TRY(sd_recipe_init(&b, a->init, a->model, err));
+    fputs(b.data, stdout);
+out:
+    sd_buf_free(&b);
+    return st;
+}
+
+/// One word for a shell.
+static bool add_word(sd_buf *b, const char *word) {
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                "_-./=:,+@%";
+    if (word[0] && strspn(word, plain) == strlen(word)) return sd_buf_printf(b, " %s", word);
+    bool ok = sd_buf_adds(b, " '");
+    for (const char *c = word; *c; c++)
+        ok = ok && (*c == '\'' ? sd_buf_adds(b, "'\\''") : sd_buf_addc(b, *c));
+    return ok && sd_buf_addc(b, '\'');
+}
+
+/// What goes on with an interrupted run: this command without its --resume, which would begin anew
+/// or go back. Left empty when it does not fit.
+static void command_line(sd_buf *b, int argc, char **argv) {
+    bool ok = sd_buf_adds(b, "specdec train");
+    for (int i = 0; i < argc && ok; i++) {
+        if (strcmp(argv[i], "--resume") == 0)
+            i++;
+        else if (strncmp(argv[i], "--resume=", 9) != 0)
+            ok = add_word(b, argv[i]);
+    }
+    if (!ok) sd_buf_free(b);
+}
+
+sd_status sd_verb_train(int argc, char **argv, sd_error *err) {
+    sd_status st = SD_OK;
+    args a = {0};
+    sd_strings rest;
+    const char *override[SD_MAX_LIST + 1];
+    char *model = NULL;
+    sd_buf again = sd_buf_make(1 << 14);
+    sd_run_report report;
+    if (sd_verb_help("train RECIPE [key=value ...]", "tune a LoRA adapter by a recipe", rows, argc,
+                     argv))
+        return SD_OK;
+    SD_TRY(sd_options_parse(&rest, rows, &a, argc, argv, err));
+    if (a.help_recipe) {
+        sd_recipe_help(stdout);
+        goto out;
+    }
+    if (a.init) {
+        SD_CHECK(rest.n == 0, err, SD_EINVAL, "train --init: '%s' is not expected; remove it",
+                 rest.item[0]);
+        st = init(&a, err);
+        goto out;
+    }
+    command_line(&again, argc, argv);
+    sd_run_options o = {.override = override,
+                        .out = a.out,
+                        .resume = a.resume,
+                        .threads = (int)a.threads,
+                        .begins = sd_catch_interrupts,
+                        .stop = &sd_interrupted,
+                        .resume_hint = again.data,
+                        .say = say,
+                        .progress = sd_progress};
+    SD_TRY(split_rest(&o.recipe, override, &o.n_overrides, &model, &rest, &a, err));
+    if (!a.plan) sd_outlive_broken_pipes();
+    SD_TRY(a.plan ? sd_run_plan(&o, &report, err) : sd_run_train(&o, &report, err));
+    if (a.json)
+        SD_TRY(print_json(&report, a.plan, err));
+    else if (a.plan)
+        print_plan(&report);
+    else
+        print_summary(&report);
+out:
+    free(model);
+    sd_buf_free(&again);
+    return st;
+}

@@ -1,0 +1,403 @@
+// The pipeline: one thread reads records and checks them, the pool renders and tokenises a batch at
+// a time, one thread takes the results in the order of the records. So the file is the same for any
+// number of threads, and the first bad record is the one that is reported.
+#include "datasets/build/prepare.h"
+
+#include "base/files/file.h"
+#include "base/json.h"
+#include "datasets/read/loss_mask.h"
+#include "datasets/read/reader.h"
+
+#include <string.h>
+
+enum { BATCH = 256, BATCH_BYTES = 8 << 20 };
+
+// One record on its way.
+typedef struct {
+    sd_example ex;
+    sd_labelled labelled;
+    char *where;
+    int64_t line, record;
+    int32_t source;
+    uint8_t sha256[32];
+    sd_status st;
+    sd_error err;
+} slot;
+
+typedef struct {
+    const sd_prepare_options *o;
+    sd_label_options label;
+    sd_prepare_report *report;
+    sd_gathered *g;
+    slot *slot; // [BATCH]
+    int n;
+    size_t bytes;                    // of the records in the batch
+    int64_t bytes_before, bytes_all; // of the sources: finished ones, all
+    sd_file_id *hashed;              // [n_sources]
+} pipeline;
+
+static bool full(const pipeline *p) {
+    return p->o->max_records > 0 && p->report->records >= p->o->max_records;
+}
+
+// Records beyond max_records are not even looked at.
+static int batch_size(const pipeline *p) {
+    int64_t left = p->o->max_records - p->report->records;
+    return p->o->max_records > 0 && left < BATCH ? (int)left : BATCH;
+}
+
+static void raw_hash(uint8_t raw[32], const sd_sha256 *hash) {
+    for (int i = 0; i < 32; i++) {
+        const char *h = hash->hex + 2 * i;
+        int hi = h[0] <= '9' ? h[0] - '0' : h[0] - 'a' + 10;
+        int lo = h[1] <= '9' ? h[1] - '0' : h[1] - 'a' + 10;
+        raw[i] = (uint8_t)(hi * 16 + lo);
+    }
+}
+
+// The hash as a number in [0, 1).
+static double fraction(const uint8_t raw[32]) {
+    uint64_t x = 0;
+    for (int i = 0; i < 8; i++) x = x << 8 | raw[i];
+    return (double)(x >> 11) * 0x1p-53;
+}
+
+// ---- gathering ---------------------------------------------------------------------------------
+
+static sd_status add_piece(sd_gathered *g, const slot *s, int from, int n, int32_t piece,
+                           sd_error *err) {
+    if (g->n_tokens + n > g->cap_tokens) {
+        int64_t cap = (g->cap_tokens + n) * 2;
+        int32_t *t = sd_realloc(g->token, (size_t)cap, 4);
+        if (!t)
+            return sd_fail(err, SD_ENOMEM, "out of memory after %lld tokens",
+                           (long long)g->n_tokens);
+        g->token = t;
+        g->cap_tokens = cap;
+    }
+    if (g->n_pieces == g->cap_pieces) {
+        int64_t cap = g->cap_pieces * 2 + 1024;
+        sd_piece *q = sd_realloc(g->piece, (size_t)cap, sizeof *q);
+        if (!q)
+            return sd_fail(err, SD_ENOMEM, "out of memory after %lld records",
+                           (long long)g->n_pieces);
+        g->piece = q;
+        g->cap_pieces = cap;
+    }
+    if (g->n_pieces >= INT32_MAX / 2)
+        return sd_fail(err, SD_ELIMIT, "more than %d records; split the data", INT32_MAX / 2);
+    sd_piece *p = &g->piece[g->n_pieces++];
+    *p = (sd_piece){.offset = g->n_tokens,
+                    .record = s->record,
+                    .length = n,
+                    .source = s->source,
+                    .piece = piece};
+    memcpy(p->sha256, s->sha256, 32);
+    for (int i = 0; i < n; i++) {
+        int32_t t = s->labelled.ids.id[from + i];
+        bool supervised = i > 0 && s->labelled.supervised[from + i];
+        g->token[g->n_tokens++] = supervised ? t | SD_SUPERVISED_BIT : t;
+    }
+    return SD_OK;
+}
+
+// Supervised tokens of the piece [from, from + n). Its first token has no context that predicts it,
+// so it does not count.
+static int64_t count_supervised(const slot *s, int from, int n) {
+    int64_t count = 0;
+    for (int i = from + 1; i < from + n; i++) count += s->labelled.supervised[i];
+    return count;
+}
+
+// Rules about length and labels, then into the gathered data.
+static sd_status take(pipeline *p, slot *s, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_prepare_report *r = p->report;
+    const sd_prepare_options *o = p->o;
+    int n = s->labelled.ids.n, T = o->sequence_len;
+    if (s->st != SD_OK) {
+        *err = s->err;
+        return s->st;
+    }
+    if (n > r->longest) r->longest = n;
+    if (n > T && s->ex.kind != SD_EXAMPLE_TEXT) {
+        SD_CHECK(o->overlong != SD_OVERLONG_ERROR, err, SD_ELIMIT,
+                 "%d tokens do not fit sequence_len %d; raise it, or set overlong to skip or "
+                 "truncate",
+                 n, T);
+        if (o->overlong == SD_OVERLONG_SKIP) {
+            r->skipped++, r->overlong++;
+            return SD_OK;
+        }
+        n = T;
+        r->truncated++;
+    }
+    int64_t supervised = 0;
+    for (int from = 0; from < n; from += T)
+        supervised += count_supervised(s, from, n - from < T ? n - from : T);
+    if (supervised == 0) {
+        SD_CHECK(o->skip_empty_labels, err, SD_EFORMAT,
+                 "no token of this record is supervised (%s); mend it, or skip such records",
+                 s->ex.kind == SD_EXAMPLE_CHAT ? "no assistant turn to learn from" : "it is empty");
+        r->skipped++, r->empty++;
+        return SD_OK;
+    }
+    for (int from = 0, piece = 0; from < n; from += T, piece++) {
+        int len = n - from < T ? n - from : T;
+        // The last token of a text may be left for itself: a row that teaches nothing.
+        if (count_supervised(s, from, len) == 0 && o->version != 1) continue;
+        SD_TRY(add_piece(p->g, s, from, len, piece, err));
+        r->tokens += len;
+    }
+    r->supervised += supervised;
+    r->records++;
+out:
+    return st;
+}
+
+// ---- batches -----------------------------------------------------------------------------------
+
+static void label_task(void *ctx, int task, int worker) {
+    (void)worker;
+    pipeline *p = ctx;
+    slot *s = &p->slot[task];
+    s->st = sd_label_example(&s->labelled, &s->ex, &p->label, &s->err);
+}
+
+static sd_status flush(pipeline *p, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_pool_run(p->o->pool, p->n, label_task, p);
+    for (int i = 0; i < p->n; i++) {
+        slot *s = &p->slot[i];
+        if (st == SD_OK && !full(p)) {
+            st = take(p, s, err);
+            if (st != SD_OK) sd_error_prefix(err, "%s, line %lld", s->where, (long long)s->line);
+        }
+        sd_example_free(&s->ex);
+        free(s->where);
+        s->where = NULL;
+    }
+    p->n = 0;
+    p->bytes = 0;
+    return st;
+}
+
+static sd_status accept_record(pipeline *p, const sd_record *rec, int32_t source,
+                               sd_data_format *format, sd_error *err) {
+    sd_status st = SD_OK;
+    slot *s = &p->slot[p->n];
+    sd_sha256 hash;
+    SD_TRY(sd_sha256_of(&hash, rec->bytes, rec->len, err));
+    raw_hash(s->sha256, &hash);
+    double u = fraction(s->sha256);
+    const sd_prepare_options *o = p->o;
+    if ((o->keep_from != 0 || o->keep_to != 0) && (u < o->keep_from || u >= o->keep_to)) {
+        p->report->left_out++;
+        return SD_OK;
+    }
+    s->line = rec->line;
+    s->record = rec->number;
+    s->source = source;
+    st = sd_example_make(&s->ex, rec, format, err);
+    if (st != SD_OK) {
+        sd_error_prefix(err, "%s, line %lld", rec->where, (long long)rec->line);
+        goto out;
+    }
+    s->where = sd_strdup(rec->where);
+    SD_CHECK_ALLOC(s->where, err);
+    p->n++;
+    p->bytes += rec->len;
+out:
+    if (st != SD_OK) sd_example_free(&s->ex);
+    return st;
+}
+
+static sd_status read_source(pipeline *p, int32_t source, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_reader *r = NULL;
+    sd_data_format format = p->o->source[source].format;
+    int64_t before = p->report->records;
+    SD_TRY(sd_reader_open(&r, p->o->source[source].path, err));
+    while (!full(p)) {
+        const sd_record *rec;
+        st = sd_reader_next(r, &rec, err);
+        if (st == SD_OK && rec) st = accept_record(p, rec, source, &format, err);
+        if (st != SD_OK) { // unless a record before this one is bad as well
+            sd_error earlier = {0};
+            sd_status other = flush(p, &earlier);
+            if (other != SD_OK) st = other, *err = earlier;
+            goto out;
+        }
+        if (rec && p->n < batch_size(p) && p->bytes < BATCH_BYTES) continue;
+        SD_TRY(flush(p, err));
+        if (p->o->progress)
+            p->o->progress(p->o->progress_ctx, p->report->records,
+                           p->bytes_before + sd_reader_position(r), p->bytes_all);
+        if (!rec) break;
+    }
+    // The bytes read must be the bytes hashed; otherwise the file would be found again under another key.
+    SD_CHECK(sd_reader_is(r, &p->hashed[source]), err, SD_EMISMATCH,
+             "%s: changed while it was read; run again when it is finished",
+             p->o->source[source].path);
+    p->bytes_before += sd_reader_size(r);
+    json_t *about = json_array_get(p->g->sources, (size_t)source);
+    SD_CHECK(json_object_set_new(about, "format", json_string(sd_format_name(format))) == 0 &&
+                 json_object_set_new(about, "records", json_integer(p->report->records - before)) ==
+                     0,
+             err, SD_ENOMEM, "out of memory");
+out:
+    sd_reader_close(r);
+    return st;
+}
+
+// ---- what it is made from ----------------------------------------------------------------------
+
+static sd_status check_options(const sd_prepare_options *o, const sd_model *m, sd_error *err) {
+    sd_status st = SD_OK;
+    SD_CHECK(o->n_sources > 0, err, SD_EINVAL, "no data is given; name at least one file");
+    SD_CHECK(o->sequence_len >= 2 && o->sequence_len <= 1 << 20, err, SD_EINVAL,
+             "sequence_len %d is not between 2 and %d", o->sequence_len, 1 << 20);
+    SD_CHECK(o->keep_from >= 0 && o->keep_to <= 1 && o->keep_from <= o->keep_to, err, SD_EINVAL,
+             "the kept part %g..%g is not within 0..1", o->keep_from, o->keep_to);
+    SD_CHECK(m->tokenizer, err, SD_EINVAL, "%s: the model has no tokenizer; give one that has",
+             m->path ? m->path : "model");
+out:
+    return st;
+}
+
+json_t *sd_prepare_recipe(const sd_prepare_options *o) {
+    static const char *const loss_on[] = {"assistant", "last", "all"};
+    static const char *const overlong[] = {"error", "skip", "truncate"};
+    return json_pack("{s:i, s:i, s:s, s:b, s:s, s:b, s:I, s:b, s:f, s:f}", "version",
+                     o->version ? o->version : SD_DATASET_VERSION, "sequence_len", o->sequence_len,
+                     "loss_on", loss_on[o->loss_on], "train_on_eot", o->train_on_eot, "overlong",
+                     overlong[o->overlong], "packing", o->packing, "max_records",
+                     (json_int_t)o->max_records, "skip_empty_labels", o->skip_empty_labels,
+                     "keep_from", o->keep_from, "keep_to", o->keep_to);
+}
+
+// id [n_sources]: the files whose bytes were hashed; NULL when not wanted.
+static sd_status list_sources(json_t **out, int64_t *bytes, sd_file_id *id,
+                              const sd_prepare_options *o, sd_error *err) {
+    sd_status st = SD_OK;
+    json_t *list = json_array();
+    sd_map map = {0};
+    *out = NULL;
+    *bytes = 0;
+    SD_CHECK_ALLOC(list, err);
+    for (int i = 0; i < o->n_sources; i++) {
+        sd_sha256 hash;
+        const char *path = o->source[i].path;
+        SD_TRY(sd_map_open(&map, path, err));
+        SD_TRY(sd_sha256_of_map(&hash, &map, path, err));
+        SD_TRY(sd_map_check(&map, path, err)); // nobody wrote meanwhile
+        int64_t size = (int64_t)map.size;
+        if (id) id[i] = map.id;
+        sd_map_close(&map);
+        json_t *about = json_pack("{s:s, s:s, s:I, s:s}", "path", path, "sha256", hash.hex, "bytes",
+                                  (json_int_t)size, "format", sd_format_name(o->source[i].format));
+        SD_CHECK(about || !sd_memory_lost(), err, SD_ENOMEM, "out of memory");
+        SD_CHECK(about, err, SD_EINVAL, "%s: the path is not UTF-8; rename the file", path);
+        SD_CHECK(json_array_append_new(list, about) == 0, err, SD_ENOMEM, "out of memory");
+        *bytes += size;
+    }
+    *out = list, list = NULL;
+out:
+    sd_map_close(&map);
+    json_decref(list);
+    return st;
+}
+
+// Paths stay out of it: the same bytes under another name make the same data.
+static sd_status make_key(sd_sha256 *out, const json_t *recipe, const json_t *sources,
+                          const sd_model *m, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_hasher *h = NULL;
+    json_t *about;
+    size_t i;
+    char *text = NULL;
+    SD_TRY(
+        sd_json_dump(&text, recipe, JSON_SORT_KEYS | JSON_COMPACT | JSON_REAL_PRECISION(17), err));
+    SD_TRY(sd_hasher_open(&h, err));
+    sd_hasher_add(h, text, strlen(text) + 1);
+    json_array_foreach(sources, i, about) {
+        const char *hash = json_string_value(json_object_get(about, "sha256"));
+        const char *format = json_string_value(json_object_get(about, "format"));
+        sd_hasher_add(h, hash, strlen(hash) + 1);
+        sd_hasher_add(h, format, strlen(format) + 1);
+    }
+    const char *tokenizer = sd_tokenizer_fingerprint(m->tokenizer);
+    const char *chat = m->chat ? sd_template_source(m->chat) : "";
+    sd_hasher_add(h, tokenizer, strlen(tokenizer) + 1);
+    sd_hasher_add(h, chat, strlen(chat) + 1);
+    sd_hasher_add(h, m->end_token, sizeof *m->end_token * (size_t)m->n_end_tokens);
+    *out = sd_hasher_close(h);
+out:
+    free(text);
+    return st;
+}
+
+static sd_status key_of(sd_sha256 *out, const sd_prepare_options *o, const json_t *sources,
+                        const sd_model *m, sd_error *err) {
+    json_t *recipe = sd_prepare_recipe(o);
+    if (!recipe) return sd_fail(err, SD_ENOMEM, "out of memory");
+    sd_status st = make_key(out, recipe, sources, m, err);
+    json_decref(recipe);
+    return st;
+}
+
+sd_status sd_dataset_key(sd_sha256 *out, const sd_prepare_options *o, const sd_model *m,
+                         sd_error *err) {
+    sd_status st = SD_OK;
+    json_t *sources = NULL;
+    int64_t bytes;
+    SD_TRY(check_options(o, m, err));
+    SD_TRY(list_sources(&sources, &bytes, NULL, o, err));
+    SD_TRY(key_of(out, o, sources, m, err));
+out:
+    json_decref(sources);
+    return st;
+}
+
+sd_status sd_dataset_prepare(const char *out, const sd_prepare_options *o, sd_model *m,
+                             sd_prepare_report *report, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_error own = {0};
+    sd_gathered g = {0};
+    sd_prepare_report unwanted;
+    if (!err) err = &own;
+    if (!report) report = &unwanted;
+    *report = (sd_prepare_report){0};
+    pipeline p = {.o = o,
+                  .label = {m, o->loss_on, o->train_on_eot, o->version == 1},
+                  .report = report,
+                  .g = &g,
+                  .slot = sd_alloc(BATCH, sizeof(slot))};
+    SD_CHECK_ALLOC(p.slot, err);
+    SD_TRY(check_options(o, m, err));
+    for (int i = 0; i < o->n_sources; i++)
+        SD_CHECK(!sd_same_file(out, o->source[i].path), err, SD_EINVAL,
+                 "%s: is both the data and the file to write; give another output", out);
+    p.hashed = sd_alloc((size_t)o->n_sources, sizeof *p.hashed);
+    SD_CHECK_ALLOC(p.hashed, err);
+    SD_TRY(list_sources(&g.sources, &p.bytes_all, p.hashed, o, err));
+    SD_TRY(key_of(&g.key, o, g.sources, m, err));
+    for (int i = 0; i < o->n_sources; i++) SD_TRY(read_source(&p, i, err));
+    SD_CHECK(report->records > 0, err, SD_EFORMAT,
+             "no record is left of %d source%s: %lld skipped, %lld outside the kept part",
+             o->n_sources, o->n_sources == 1 ? "" : "s", (long long)report->skipped,
+             (long long)report->left_out);
+    SD_TRY(sd_dataset_write(out, &g, o, m, report, err));
+out:
+    for (int i = 0; p.slot && i < BATCH; i++) {
+        sd_example_free(&p.slot[i].ex);
+        sd_labelled_free(&p.slot[i].labelled);
+        free(p.slot[i].where);
+    }
+    free(p.slot);
+    free(p.hashed);
+    free(g.token);
+    free(g.piece);
+    json_decref(g.sources);
+    return st;
+}

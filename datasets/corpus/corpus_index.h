@@ -1,0 +1,43 @@
+// The corpus index: a suffix array over the token sequences of a fine-tuning run's completions, so
+// that a decoder can look up what followed a context there. Written beside the adapter at the end
+// of a run and bound to it by hash: adapter + index are one artefact, the tuned pair.
+//
+// Lookup: the longest suffix of the given context that occurs in the corpus, and the most frequent
+// continuation, token by token.
+#pragma once
+
+#include "base/files/hash.h"
+#include "base/memory.h"
+
+typedef struct sd_corpus sd_corpus;
+
+/// sequences: token ids with each completion followed by -1. Written atomically.
+sd_status sd_corpus_write(const char *path, const int32_t *tokens, int64_t n,
+                          const char *tokenizer_fingerprint, const sd_sha256 *adapter,
+                          sd_error *err);
+/// Read into memory (8 bytes a token) and verified there: magic, sizes, checksum, order of the
+/// suffix array. The file may change afterwards.
+sd_status sd_corpus_open(sd_corpus **out, const char *path, sd_error *err);
+/// The same of a file's bytes, which must outlive c and stand at a multiple of 8.
+sd_status sd_corpus_from_memory(sd_corpus **out, const void *data, size_t size, const char *name,
+                                sd_error *err);
+void sd_corpus_close(sd_corpus *c);
+int64_t sd_corpus_tokens(const sd_corpus *c);
+const char *sd_corpus_tokenizer(const sd_corpus *c);
+const sd_sha256 *sd_corpus_adapter(const sd_corpus *c);
+
+/// One step of a proposal: the interval of suffixes that begin with the matched context, narrowed
+/// by each token taken.
+typedef struct {
+    int64_t lo, hi; // suffix-array interval [lo, hi)
+    int depth;      // tokens matched
+} sd_corpus_state;
+
+/// The longest suffix of context [n] that occurs, at most max_match tokens long. depth 0 when not
+/// even the last token occurs.
+sd_corpus_state sd_corpus_match(const sd_corpus *c, const int32_t *context, int n, int max_match);
+/// The most frequent next token after the state and its share of the occurrences (0..1); -1 at the
+/// end of every occurrence. Ties to the lowest id.
+int32_t sd_corpus_next(const sd_corpus *c, const sd_corpus_state *s, float *share, int64_t *count);
+/// The state after taking `token`; depth 0 and an empty interval when it never follows.
+sd_corpus_state sd_corpus_advance(const sd_corpus *c, const sd_corpus_state *s, int32_t token);

@@ -1,0 +1,83 @@
+// The controller: which guesses are worth verifying.
+//
+// It knows what a step of n rows costs (from a table where there is one, and from the steps
+// themselves), how likely a guess of each source and bucket is to be accepted (counted, only where
+// a guess was reached), and how fast the engine is going. A further row is verified when the chance
+// that all guesses up to it hold is worth more than its time:
+//
+//     maximise over n:  sum of the n largest survivals - lambda * (t(rows + n) - t(rows))
+//
+// with lambda the tokens per second of late, never below plain decoding's. Verifying nothing is
+// always a candidate. A guard watches: when the last GUARD_TOKENS tokens came slower than .98 of
+// plain decoding would have made them, speculation rests for as many.
+//
+// Decisions depend on time; outputs never do.
+#pragma once
+
+#include "decode/draft/drafter.h"
+#include "model/infer/step_cost.h"
+
+enum { SD_COST_ROWS = 128 }; // costs are kept for 1..so many rows, beyond that extrapolated
+
+typedef struct {
+    float hit, seen;
+} sd_tally;
+
+typedef struct {
+    sd_tally of[SD_SOURCE_COUNT][SD_BUCKETS];
+} sd_acceptance;
+
+typedef struct {
+    // Cost: t(n) = unit * (1 + slope * (n - 1)) * ratio[n], seconds.
+    double unit, slope, prefill_row;
+    bool have_unit, have_slope; // have_unit: from a step of this run
+    float ratio[SD_COST_ROWS + 1];
+    int measured[SD_COST_ROWS + 1]; // steps behind ratio[n]; a table counts as a few
+    double draft_token;             // seconds of one token of the draft model; 0: not known yet
+    sd_acceptance all;
+    double speed_up; // of late, against plain decoding
+    int since_plain; // steps since plain decoding was last timed
+    // The guard.
+    double guard_time, guard_plain;
+    int64_t guard_tokens, rest_tokens;
+    int64_t rests; // how often it stepped in
+} sd_controller;
+
+void sd_controller_init(sd_controller *c);
+/// Right after init: what steps cost when they were timed, in place of the prior.
+void sd_controller_know_costs(sd_controller *c, const sd_step_costs *t);
+
+/// Seconds of a step that verifies n rows.
+double sd_controller_cost(const sd_controller *c, int n);
+
+/// A step of nothing but n prompt rows took so long.
+void sd_controller_prefilled(sd_controller *c, int n, double seconds);
+/// A step verified n rows for `running` requests; the draft model's time is not counted.
+void sd_controller_timed(sd_controller *c, int running, int n, double seconds);
+/// The whole round, drafting included, emitted so many tokens: for lambda and the guard. Only
+/// rounds in which speculation was allowed count.
+void sd_controller_progress(sd_controller *c, int running, int tokens, double seconds);
+void sd_controller_drafted(sd_controller *c, int tokens, double seconds);
+
+/// The chance that a guess holds: the request's own count, shrunk towards all requests' count, that
+/// towards the prior.
+float sd_controller_chance(const sd_controller *c, const sd_acceptance *own, const sd_drafter *d,
+                           int bucket);
+/// A guess was reached and was right or wrong.
+void sd_controller_score(sd_controller *c, sd_acceptance *own, sd_source s, int bucket, bool hit);
+
+/// What one further row is worth at least, as a survival: guesses below are not worth making.
+double sd_controller_floor(const sd_controller *c, int running);
+/// The worth of time: tokens per second.
+double sd_controller_lambda(const sd_controller *c, int running);
+
+typedef struct {
+    const float *survival; // [n] chance that this guess and all before it hold; not increasing
+    int n;
+    int take; // out: how many to verify
+} sd_candidates;
+/// Chooses take for each of the `requests` running requests; at most `budget` rows more than one
+/// each.
+void sd_controller_choose(const sd_controller *c, sd_candidates *k, int requests, int budget);
+/// True while the guard lets nothing be drafted.
+bool sd_controller_resting(const sd_controller *c);

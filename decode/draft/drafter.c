@@ -1,0 +1,18 @@
+#include "decode/draft/drafter.h"
+
+int sd_drafter_propose(sd_drafter *d, int g, int32_t *tokens, float *confidence) {
+    sd_guess guess;
+    int n = 0;
+    d->ops->rewind(d);
+    while (n < g && d->ops->peek(d, &guess)) {
+        tokens[n] = guess.token;
+        if (confidence) confidence[n] = guess.confidence;
+        n++;
+        d->ops->advance(d, guess.token);
+    }
+    return n;
+}
+
+void sd_drafter_close(sd_drafter *d) {
+    if (d) d->ops->close(d);
+}

@@ -1,0 +1,159 @@
+// The engine: owns the sessions, their caches, the drafters and the controller; batches all running
+// requests into one forward pass per step.
+//
+// One thread (the one that calls sd_engine_step) does all tensor work. Submitting and cancelling
+// are thread-safe; events are delivered on the engine's thread. The tokens of a request depend on
+// its prompt, parameters and seed alone: never on the batch, on speculation, on threads, or on how
+// the prompt was chunked.
+//
+//     sd_engine *e;
+//     SD_TRY(sd_engine_open(&e, model, &(sd_engine_options){.ctx = 4096, .slots = 8}, err));
+//     uint64_t id;
+//     SD_TRY(sd_engine_submit(e, &request, &id, err));
+//     while (sd_engine_step(e)) {}       // until nothing is left to do
+#pragma once
+
+#include "decode/sample/sampler.h"
+#include "model/infer/forward.h"
+
+typedef struct sd_engine sd_engine;
+
+// Where drafted tokens come from.
+typedef enum { SD_SOURCE_SUFFIX, SD_SOURCE_CORPUS, SD_SOURCE_MODEL, SD_SOURCE_COUNT } sd_source;
+const char *sd_source_name(sd_source s); // "suffix", "index", "draft"
+
+enum { SD_MAX_DRAFT = 48 };
+
+typedef enum {
+    SD_SPEC_AUTO,
+    SD_SPEC_OFF,
+    SD_SPEC_SUFFIX,
+    SD_SPEC_DRAFT,
+    SD_SPEC_INDEX
+} sd_spec_mode;
+#define SD_SPEC_MODES "auto|off|suffix|draft|index"
+
+typedef struct {
+    int ctx;           // positions per slot; 0: the smaller of 4096 and the model's
+    int slots;         // requests decoded at once; 0: 8
+    int reserve;       // further slots, only for clients that hold none
+    int queue;         // requests that may wait beyond the free slots; 0: 64
+    int prefill_chunk; // prompt rows of one step at most; 0: 192
+    double step_ms;    // > 0: with prompt rows no step takes longer than the larger of this and 1.5
+                       // times its decoding rows, as far as that can be foreseen
+    int threads;       // 0: one per processor
+    sd_compute compute;
+    sd_kv_type kv; // auto: two bytes a value, fp32 under SD_COMPUTE_FP32; a draft model's is auto
+    const char *isa;
+    sd_spec_mode spec; // the default of a request
+    int spec_length;   // > 0: every draft is forced to this length (for tests)
+    const char *draft; // NULL, a model, a corpus index file, or a run's folder or its draft/ folder
+} sd_engine_options;
+
+typedef enum {
+    SD_FINISH_NONE,
+    SD_FINISH_STOP,
+    SD_FINISH_LENGTH,
+    SD_FINISH_CANCELLED,
+    SD_FINISH_ERROR
+} sd_finish;
+const char *sd_finish_name(sd_finish f); // "stop", "length", "cancelled", "error"
+
+typedef struct {
+    int32_t token;
+    float
+        logprob; // of the token under the untempered distribution; 0 unless logprobs were asked for
+    int n_top;
+    struct {
+        int32_t token;
+        float logprob;
+    } top[20];
+} sd_token_info;
+
+typedef struct {
+    int64_t rounds, drafted, accepted;
+    int64_t drafted_by[SD_SOURCE_COUNT], accepted_by[SD_SOURCE_COUNT];
+    int64_t accepted_at[SD_MAX_DRAFT]; // accepted drafts by position in the draft
+} sd_spec_stats;
+
+typedef struct {
+    double queue_ms, prefill_ms, decode_ms; // decode: first to last token
+    int prompt_tokens, cached_tokens;
+    int generated; // tokens, with the end token that is not delivered
+    sd_spec_stats spec;
+} sd_request_stats;
+
+/// Called on the engine's thread: n new tokens (0 with a finish), and the end. `text` is the new
+/// text as complete UTF-8, stop strings already cut off; it stays valid during the call only. Must
+/// not block. error: one sentence when finish is SD_FINISH_ERROR.
+typedef struct {
+    uint64_t id;
+    const sd_token_info *tokens;
+    int n;
+    const char *text;
+    size_t text_len;
+    sd_finish finish;
+    const char *error;
+    const sd_request_stats *stats; // valid when finish is set
+} sd_event;
+typedef void (*sd_event_fn)(void *ctx, const sd_event *event);
+
+enum { SD_MAX_STOPS = 16 };
+typedef struct {
+    const int32_t *prompt; // copied
+    int n_prompt;          // 1 <= n_prompt < ctx, else SD_EINVAL with both numbers
+    int max_tokens;        // <= 0: until the context is full
+    sd_sampling sampling;
+    const char *stop[SD_MAX_STOPS]; // strings, copied
+    int n_stop;
+    const int32_t *stop_token; // copied; beside the model's end tokens
+    int n_stop_token;
+    bool ignore_end;     // do not stop at the model's end tokens
+    int logprobs;        // -1: none; 0..20: so many alternatives
+    sd_adapter *adapter; // acquired; NULL: the base
+    const struct sd_corpus
+        *corpus; // the adapter's own corpus index, or NULL; must outlive the request
+    sd_spec_mode spec;
+    uint64_t client; // whose it is: slots, prompt rows and the queue are shared out by client
+    sd_event_fn on_event;
+    void *ctx;
+} sd_request;
+
+sd_status sd_engine_open(sd_engine **out, sd_model *m, const sd_engine_options *o, sd_error *err);
+void sd_engine_close(sd_engine *e); // requests still there are cancelled, their events delivered
+
+/// Thread-safe. Would n requests of the client be taken now? Others that submit may be quicker.
+bool sd_engine_has_room(sd_engine *e, uint64_t client, int n);
+/// Thread-safe. Seconds until there is room for n, from the tokens that run and wait and the speeds
+/// measured of late; 0: there is room, or nothing was measured yet.
+double sd_engine_wait_s(sd_engine *e, uint64_t client, int n);
+/// Thread-safe. SD_ELIMIT when the queue is full (for this client: others may have a share of it
+/// left); SD_EINVAL names what is wrong.
+sd_status sd_engine_submit(sd_engine *e, const sd_request *r, uint64_t *id, sd_error *err);
+/// Thread-safe. The request ends with SD_FINISH_CANCELLED at the next step; an id that is gone is
+/// ignored.
+void sd_engine_cancel(sd_engine *e, uint64_t id);
+
+/// One round for every running request: prefill chunk, or draft + verify. True while there is work
+/// left.
+bool sd_engine_step(sd_engine *e);
+/// Blocks until there is work, sd_engine_wake is called, or timeout_ms has passed. For a serving
+/// loop.
+void sd_engine_wait(sd_engine *e, int timeout_ms);
+void sd_engine_wake(sd_engine *e); // thread-safe
+
+typedef struct {
+    int running, waiting;
+    int slots, queue; // as opened
+    int ctx;
+    size_t kv_bytes;           // all slots
+    int64_t kv_used, kv_total; // positions
+    int64_t prompt_tokens, generated_tokens, steps, preemptions;
+    int64_t nonfinite; // requests that ended because their logits were not finite
+    bool model_lost;   // a step failed because the model's file is not what was loaded any more
+    double busy_s;
+    sd_spec_stats spec;
+} sd_engine_stats;
+/// Thread-safe.
+void sd_engine_get_stats(sd_engine *e, sd_engine_stats *out);
+sd_context *sd_engine_context(sd_engine *e); // the engine thread only

@@ -1,0 +1,220 @@
+// From tokens to what the caller sees: text as complete UTF-8, stop strings cut off, events.
+//
+// Tokens are taken one at a time, also when a round emitted many, so that the text and the place of
+// the end are those of plain decoding. Text that could still become a stop string is held back.
+#include "base/clock.h"
+#include "decode/engine/private.h"
+
+#include <string.h>
+
+static void start(sd_slot *s, const sd_job *j) {
+    s->n = j->r.n_prompt;
+    memcpy(s->timeline, j->prompt, (size_t)s->n * sizeof *s->timeline);
+    s->own = (sd_acceptance){0};
+    s->utf8 = (sd_utf8_stream){0};
+    sd_buf_clear(&s->text);
+    s->usable = 0;
+    s->admitted = sd_now_s();
+    s->first_token = s->last_token = 0;
+    s->stats =
+        (sd_request_stats){.prompt_tokens = s->n, .queue_ms = (s->admitted - j->submitted) * 1e3};
+}
+
+bool sd_slot_carry(sd_slot *s) {
+    sd_carried *c = sd_alloc(1, sizeof *c);
+    int32_t *timeline = sd_alloc((size_t)s->n, sizeof *timeline);
+    if (!c || !timeline) {
+        free(c), free(timeline);
+        return false;
+    }
+    memcpy(timeline, s->timeline, (size_t)s->n * sizeof *timeline);
+    *c = (sd_carried){.timeline = timeline,
+                      .n = s->n,
+                      .utf8 = s->utf8,
+                      .text = s->text,
+                      .usable = s->usable,
+                      .own = s->own,
+                      .stats = s->stats,
+                      .admitted = s->admitted,
+                      .first_token = s->first_token,
+                      .last_token = s->last_token};
+    s->text = sd_buf_make(s->text.max);
+    s->job->carried = c;
+    return true;
+}
+
+// What was said is now part of the prompt: the token after it is drawn as if it had gone on.
+static void take_up(sd_slot *s, sd_job *j) {
+    sd_carried *c = j->carried;
+    s->n = c->n;
+    memcpy(s->timeline, c->timeline, (size_t)c->n * sizeof *s->timeline);
+    s->own = c->own;
+    s->utf8 = c->utf8;
+    sd_buf_free(&s->text);
+    s->text = c->text;
+    s->usable = c->usable;
+    s->admitted = c->admitted;
+    s->first_token = c->first_token, s->last_token = c->last_token;
+    s->stats = c->stats;
+    free(c->timeline);
+    free(c);
+    j->carried = NULL;
+}
+
+void sd_slot_begin(sd_engine *e, sd_slot *s, sd_job *j) {
+    const sd_request *r = &j->r;
+    s->phase = SLOT_PREFILL;
+    s->kv->len = 0;
+    s->n_made = s->n_draft = s->g = s->n_info = 0;
+    s->finish = SD_FINISH_NONE;
+    s->why = NULL;
+    if (j->carried)
+        take_up(s, j);
+    else
+        start(s, j);
+    s->begun_at = s->n;
+    sd_spec_mode mode = r->spec == SD_SPEC_AUTO ? e->o.spec : r->spec;
+    const sd_corpus *corpus = r->corpus ? r->corpus : e->corpus;
+    s->active[SD_SOURCE_SUFFIX] = mode == SD_SPEC_AUTO || mode == SD_SPEC_SUFFIX;
+    s->active[SD_SOURCE_CORPUS] = corpus && (mode == SD_SPEC_AUTO || mode == SD_SPEC_INDEX);
+    s->active[SD_SOURCE_MODEL] = e->draft && (mode == SD_SPEC_AUTO || mode == SD_SPEC_DRAFT);
+    sd_drafter_corpus_set(s->drafter[SD_SOURCE_CORPUS], corpus);
+    sd_draft_start start = {s->timeline, s->n, &j->r.sampling};
+    for (int i = 0; i < SD_SOURCE_COUNT; i++)
+        if (s->active[i]) s->drafter[i]->ops->begin(s->drafter[i], &start);
+}
+
+static bool is_stop_token(const sd_engine *e, const sd_job *j, int32_t token) {
+    for (int i = 0; i < j->r.n_stop_token; i++)
+        if (j->stop_token[i] == token) return true;
+    return !j->r.ignore_end && sd_model_is_end(e->model, token);
+}
+
+// The earliest place of a stop string in the pending text; text.len when there is none.
+static size_t find_stop(const sd_slot *s) {
+    size_t at = s->text.len;
+    for (int i = 0; i < s->job->r.n_stop; i++) {
+        const char *p =
+            s->text.len ? memmem(s->text.data, s->text.len, s->job->stop[i], s->job->stop_len[i])
+                        : NULL;
+        if (p && (size_t)(p - s->text.data) < at) at = (size_t)(p - s->text.data);
+    }
+    return at;
+}
+
+// Bytes at the end of the pending text that some stop string begins with.
+static size_t held_back(const sd_slot *s) {
+    size_t most = 0;
+    for (int i = 0; i < s->job->r.n_stop; i++) {
+        size_t n = s->job->stop_len[i] - 1;
+        if (n > s->text.len) n = s->text.len;
+        while (n > most && memcmp(s->text.data + s->text.len - n, s->job->stop[i], n) != 0) n--;
+        if (n > most) most = n;
+    }
+    return most;
+}
+
+// The token's text; true when a stop string ended the request.
+static bool add_text(sd_engine *e, sd_slot *s, int32_t token) {
+    const sd_tokenizer *t = e->model->tokenizer;
+    size_t len = 0;
+    if (!t || sd_tokenizer_is_special(t, token)) return false;
+    const char *bytes = sd_tokenizer_bytes(t, token, &len);
+    if (len == 0) return false;
+    if (!sd_utf8_stream_add(&s->utf8, bytes, len, &s->text)) {
+        s->finish = SD_FINISH_ERROR;
+        s->why = "out of memory for the text of one step; ask for fewer tokens";
+        return true;
+    }
+    size_t stop = find_stop(s);
+    if (stop < s->text.len) {
+        s->text.len = s->usable = stop;
+        s->utf8 = (sd_utf8_stream){0};
+        s->finish = SD_FINISH_STOP;
+        return true;
+    }
+    s->usable = s->text.len - held_back(s);
+    return false;
+}
+
+static void add_info(sd_engine *e, sd_slot *s, int32_t token, const float *logits) {
+    sd_token_info *info = &s->info[s->n_info++];
+    int V = e->model->hp.V, want = s->job->r.logprobs;
+    info->token = token;
+    info->logprob = 0;
+    info->n_top = 0;
+    if (want < 0) return;
+    float total = sd_log_total(logits, V);
+    info->logprob = logits[token] - total;
+    int32_t top[20];
+    info->n_top = want < V ? want : V;
+    sd_top_tokens(top, info->n_top, logits, V);
+    for (int i = 0; i < info->n_top; i++) {
+        info->top[i].token = top[i];
+        info->top[i].logprob = logits[top[i]] - total;
+    }
+}
+
+bool sd_slot_token(sd_engine *e, sd_slot *s, int32_t token, const float *logits) {
+    if (token < 0) {
+        s->finish = SD_FINISH_ERROR;
+        s->why = "the model's logits are not finite numbers, so there is no next token; check the "
+                 "model and the adapter for NaN or infinite weights";
+        e->stats.nonfinite++;
+        return false;
+    }
+    s->last_token = sd_now_s();
+    if (s->first_token <= 0) s->first_token = s->last_token;
+    s->stats.generated++;
+    if (is_stop_token(e, s->job, token)) {
+        s->finish = SD_FINISH_STOP;
+        return false;
+    }
+    s->timeline[s->n++] = token;
+    add_info(e, s, token, logits);
+    if (add_text(e, s, token)) return false;
+    if (s->n == e->ctx || (s->job->r.max_tokens > 0 && s->stats.generated >= s->job->r.max_tokens))
+        s->finish = SD_FINISH_LENGTH;
+    return s->finish == SD_FINISH_NONE;
+}
+
+static void send(sd_slot *s, const char *error) {
+    const sd_request *r = &s->job->r;
+    sd_event ev = {.id = s->job->id,
+                   .tokens = s->info,
+                   .n = s->n_info,
+                   .text = s->text.data ? s->text.data : "",
+                   .text_len = s->usable,
+                   .finish = s->finish,
+                   .error = s->finish == SD_FINISH_ERROR ? error : NULL,
+                   .stats = s->finish ? &s->stats : NULL};
+    if (r->on_event) r->on_event(r->ctx, &ev);
+    if (s->usable > 0) memmove(s->text.data, s->text.data + s->usable, s->text.len - s->usable);
+    s->text.len -= s->usable;
+    s->usable = 0;
+    s->n_info = 0;
+}
+
+void sd_slot_deliver(sd_engine *e, sd_slot *s, const char *error) {
+    if (!s->finish && s->n_info == 0) return;
+    if (s->finish) {
+        // What was held back is text after all, unless a stop string cut it.
+        if (s->utf8.n > 0) sd_utf8_stream_add(&s->utf8, NULL, 0, &s->text);
+        s->usable = s->text.len;
+        s->stats.decode_ms = (s->last_token - s->first_token) * 1e3;
+        s->stats.prefill_ms = s->first_token > 0 ? (s->first_token - s->admitted) * 1e3 : 0;
+        if (!error) error = s->why;
+    }
+    send(s, error);
+    if (!s->finish) return;
+    sd_job *j = s->job;
+    sd_queue_leave_slot(e, s);
+    sd_job_free(j);
+}
+
+void sd_job_deliver_end(sd_job *j, sd_finish f, const char *error) {
+    sd_request_stats stats = {.prompt_tokens = j->r.n_prompt,
+                              .queue_ms = (sd_now_s() - j->submitted) * 1e3};
+    sd_event ev = {.id = j->id, .text = "", .finish = f, .error = error, .stats = &stats};
+    if (j->r.on_event) j->r.on_event(j->r.ctx, &ev);
+}

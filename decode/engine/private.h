@@ -1,0 +1,184 @@
+// The engine's inside, shared by its aspects:
+//   engine.c  opening, what a request must be, waiting, statistics
+//   queue.c   who waits, who gets a slot, who gives one back
+//   prompt.c  which prompt rows a step has time for, and whose
+//   plan.c    what is drafted for each running request
+//   step.c    rows in, one forward pass, verification
+//   output.c  tokens to text, stop strings, events, the end of a request
+//
+// Locking: `lock` guards the tenants and their lines, the slots' job, and what is published. All
+// else belongs to the thread that steps.
+#pragma once
+
+#include "decode/draft/controller.h"
+#include "decode/draft/drafter.h"
+#include "decode/engine/engine.h"
+#include "decode/engine/fair.h"
+
+#include <pthread.h>
+
+enum {
+    SD_MAX_STOP_BYTES = 4096,
+    SD_DRAFT_ROWS = 64, // drafted rows of one step at most, unless drafts are forced
+    SD_DEPTHS = 16      // prices of a prompt row: up to 256 positions, 512, 1024, ...
+};
+
+// A client with requests that wait or run.
+typedef struct {
+    uint64_t client;
+    struct sd_job *first, *last; // those that wait
+    int waiting, slots;
+    uint64_t turn; // when it last got a slot
+} sd_tenant;
+
+// What a request takes along when its slot is taken from it.
+typedef struct {
+    int32_t *timeline; // [n]
+    int n;
+    sd_utf8_stream utf8;
+    sd_buf text;
+    size_t usable;
+    sd_acceptance own;
+    sd_request_stats stats;
+    double admitted, first_token, last_token;
+} sd_carried;
+
+// A request as it was submitted, with copies of what it points to.
+typedef struct sd_job {
+    struct sd_job *next; // in its client's line
+    sd_tenant *tenant;
+    sd_carried *carried; // NULL: it never ran
+    double queued;       // when it came into the line
+    int counted;         // of its prompt, in the statistics
+    int limit;           // tokens of its answer at most
+    uint64_t id;
+    sd_request r;
+    int32_t *prompt, *stop_token;
+    char *stop[SD_MAX_STOPS];
+    size_t stop_len[SD_MAX_STOPS];
+    double submitted;
+    bool cancelled;
+} sd_job;
+
+typedef enum { SLOT_FREE, SLOT_PREFILL, SLOT_DECODE } slot_phase;
+
+typedef struct {
+    slot_phase phase;
+    sd_job *job;
+    sd_kv *kv;                            // len: committed positions
+    int32_t *timeline;                    // [ctx] prompt and output
+    int n;                                // tokens in it; while decoding kv->len == n - 1
+    sd_drafter *drafter[SD_SOURCE_COUNT]; // NULL: not there
+    bool active[SD_SOURCE_COUNT];
+    sd_acceptance own;
+
+    // One round.
+    sd_guess guess[SD_MAX_DRAFT][SD_SOURCE_COUNT]; // what each source said where it was asked
+    bool made[SD_MAX_DRAFT][SD_SOURCE_COUNT];
+    int n_made;                  // positions at which sources were asked
+    int32_t draft[SD_MAX_DRAFT]; // the guesses taken
+    sd_source source[SD_MAX_DRAFT];
+    float survival[SD_MAX_DRAFT];
+    int n_draft; // candidates
+    int g;       // of these verified in this round
+    int rows;    // rows in this step
+    int read;    // of them prompt rows, from position read_from
+    int read_from;
+    int first_logits; // index of its first row of logits; -1: none
+
+    // Output.
+    sd_token_info info[SD_MAX_DRAFT + 1]; // the round's tokens
+    int n_info;
+    sd_utf8_stream utf8;
+    sd_buf text;   // text that was not delivered yet
+    size_t usable; // of it certainly before any stop string
+    sd_finish finish;
+    sd_request_stats stats;
+    const char *why; // it ended with an error; static
+    double admitted, first_token, last_token;
+    int begun_at; // tokens in the timeline when this stay began
+    // Published, under the lock.
+    int left_prompt, said; // rows still to be read; tokens said
+    double ends;           // scratch of sd_engine_wait_s
+} sd_slot;
+
+// The rows of a step.
+typedef struct {
+    int rows, logits;
+    int running, decode_rows; // requests that decode, and their rows
+    int reading, prompt_rows; // requests whose prompt is read, and their rows
+    bool speculating;         // a running request may be drafted for
+} sd_rows;
+
+// A speed of late: both sums fade.
+typedef struct {
+    double amount, seconds;
+} sd_speed;
+
+struct sd_engine {
+    sd_model *model;
+    sd_pool *pool;
+    sd_context *cx;
+    sd_engine_options o;
+    int ctx, max_rows, max_logits;
+    int n_slots;   // the ordinary ones and the reserve
+    sd_slot *slot; // [n_slots]
+    sd_row *rows;  // [max_rows]
+    float *logits; // [max_logits, V]
+    sd_sampler *sampler;
+    sd_candidates *candidates; // [n_slots]
+    sd_controller control;
+    sd_corpus *corpus; // of options.draft
+    sd_draft_model *draft;
+    double draft_seconds; // in this step
+    int64_t rounds;
+
+    pthread_mutex_t lock;
+    pthread_cond_t wakeup;
+    bool locks_made, woken;
+    sd_tenant **tenant; // [max_tenants]
+    int n_tenants, max_tenants;
+    int waiting; // requests, with the sums of their prompts' and answers' lengths
+    int64_t waiting_prompt, waiting_limit;
+    bool cancelled_waiting;
+    uint64_t next_id, turns;
+    double answer_share; // how much of its limit an answer has of late
+    struct {
+        double prompt, decode; // rows a second of one prompt; tokens a second of one answer
+    } rate;
+    sd_engine_stats published, stats;
+
+    // Dealing prompt rows: the thread that steps.
+    const sd_tenant **readers;     // [2 * n_slots]
+    uint64_t last_reader;          // client
+    double prompt_cost[SD_DEPTHS]; // seconds of a row by depth; 0: not known
+    sd_speed prompt_speed, decode_speed;
+};
+
+// engine.c
+void sd_job_free(sd_job *j);
+// queue.c
+sd_status sd_queue_add(sd_engine *e, sd_job *j, uint64_t *id, sd_error *err); // takes j when SD_OK
+/// Ends what was cancelled while it waited, and fills free slots.
+void sd_queue_admit(sd_engine *e);
+/// The slot's request is over; the job is the caller's.
+void sd_queue_leave_slot(sd_engine *e, sd_slot *s);
+void sd_queue_close(sd_engine *e); // cancels what waits
+// prompt.c
+/// Adds prompt rows to the step's decoding rows.
+void sd_prompt_rows(sd_engine *e, sd_rows *b);
+/// A step with prompt rows took so long.
+void sd_prompt_learn(sd_engine *e, int decode_rows, double seconds);
+// plan.c
+void sd_engine_plan(sd_engine *e);
+void sd_engine_score(sd_engine *e, sd_slot *s, const int32_t *emitted, int n);
+// output.c
+void sd_slot_begin(sd_engine *e, sd_slot *s, sd_job *j);
+/// Puts what a later sd_slot_begin needs into the job. False: out of memory, nothing has changed.
+bool sd_slot_carry(sd_slot *s);
+/// One emitted token, or -1 where there is none; true when the request goes on.
+bool sd_slot_token(sd_engine *e, sd_slot *s, int32_t token, const float *logits);
+/// Delivers the round's tokens and text; ends the request when it has a finish.
+void sd_slot_deliver(sd_engine *e, sd_slot *s, const char *error);
+/// The only event of a request that never had a slot.
+void sd_job_deliver_end(sd_job *j, sd_finish f, const char *error);

@@ -1,0 +1,190 @@
+// One step: admit, plan, one forward pass over decode and prompt rows together, verify, deliver.
+//
+// A decoding request brings 1 + g rows: its last token, which is not in the cache yet, and g
+// guesses. Row j's logits decide the token at position n + j by sd_sample alone; the guess there
+// was right iff it is that token. So the emitted tokens are those of plain decoding, whatever was
+// guessed, and the cache is then committed up to the last right guess. Prompts fill the rest of the
+// step (prompt.c); only a prompt's last row has logits.
+#include "base/clock.h"
+#include "base/log.h"
+#include "decode/engine/private.h"
+
+#include <string.h>
+
+static void end_cancelled(sd_engine *e) {
+    for (int i = 0; i < e->n_slots; i++) {
+        sd_slot *s = &e->slot[i];
+        if (!s->job) continue;
+        pthread_mutex_lock(&e->lock);
+        bool cancelled = s->job->cancelled;
+        pthread_mutex_unlock(&e->lock);
+        if (!cancelled) continue;
+        s->finish = SD_FINISH_CANCELLED;
+        sd_slot_deliver(e, s, NULL);
+    }
+}
+
+static void add_decode_rows(sd_engine *e, sd_rows *b) {
+    for (int i = 0; i < e->n_slots; i++) {
+        sd_slot *s = &e->slot[i];
+        s->rows = s->read = 0, s->first_logits = -1;
+        if (s->phase != SLOT_DECODE) continue;
+        s->first_logits = b->logits;
+        for (int j = 0; j <= s->g; j++)
+            e->rows[b->rows++] = (sd_row){.token = j ? s->draft[j - 1] : s->timeline[s->n - 1],
+                                          .pos = s->kv->len + j, // behind what is committed
+                                          .kv = s->kv,
+                                          .adapter = s->job->r.adapter,
+                                          .want_logits = true};
+        s->rows = s->g + 1;
+        b->logits += s->rows;
+        b->running++;
+        for (int j = 0; j < SD_SOURCE_COUNT; j++) b->speculating |= s->active[j];
+    }
+    b->decode_rows = b->rows;
+}
+
+// Rows first_logits.. of a decoding request: emits, scores, commits. Returns the tokens emitted.
+static int verify(sd_engine *e, sd_slot *s) {
+    int32_t emitted[SD_MAX_DRAFT + 1];
+    int n = 0, from = s->n, accepted = 0;
+    bool on = true;
+    for (int j = 0; j <= s->g && on; j++) {
+        const float *logits = e->logits + (size_t)(s->first_logits + j) * (size_t)e->model->hp.V;
+        int32_t x = sd_sample(e->sampler, logits, &s->job->r.sampling, from + j);
+        emitted[n++] = x;
+        bool right = j < s->g && s->draft[j] == x;
+        accepted += right;
+        on = sd_slot_token(e, s, x, logits) && right;
+    }
+    s->kv->len = from + accepted < s->n ? from + accepted : s->n - 1;
+    sd_spec_stats *st = &s->stats.spec;
+    st->rounds++;
+    st->drafted += s->g;
+    st->accepted += accepted;
+    for (int j = 0; j < s->g; j++) {
+        st->drafted_by[s->source[j]]++;
+        if (j < accepted) st->accepted_by[s->source[j]]++, st->accepted_at[j]++;
+    }
+    sd_engine_score(e, s, emitted, n);
+    if (!s->finish)
+        for (int i = 0; i < SD_SOURCE_COUNT; i++)
+            if (s->active[i]) s->drafter[i]->ops->observe(s->drafter[i], s->n);
+    return n;
+}
+
+static void finish_prompt(sd_engine *e, sd_slot *s) {
+    const float *logits = e->logits + (size_t)s->first_logits * (size_t)e->model->hp.V;
+    int32_t x = sd_sample(e->sampler, logits, &s->job->r.sampling, s->n);
+    s->phase = SLOT_DECODE;
+    if (!sd_slot_token(e, s, x, logits)) return;
+    for (int i = 0; i < SD_SOURCE_COUNT; i++)
+        if (s->active[i]) s->drafter[i]->ops->observe(s->drafter[i], s->n);
+}
+
+static void add_spec(sd_spec_stats *sum, const sd_spec_stats *a, int sign) {
+    sum->rounds += sign * a->rounds;
+    sum->drafted += sign * a->drafted;
+    sum->accepted += sign * a->accepted;
+    for (int i = 0; i < SD_SOURCE_COUNT; i++) {
+        sum->drafted_by[i] += sign * a->drafted_by[i];
+        sum->accepted_by[i] += sign * a->accepted_by[i];
+    }
+    for (int i = 0; i < SD_MAX_DRAFT; i++) sum->accepted_at[i] += sign * a->accepted_at[i];
+}
+
+static void publish(sd_engine *e, double seconds) {
+    e->stats.steps++;
+    e->stats.busy_s += seconds;
+    e->stats.running = 0;
+    e->stats.kv_used = 0;
+    for (int i = 0; i < e->n_slots; i++)
+        if (e->slot[i].job) e->stats.running++, e->stats.kv_used += e->slot[i].kv->len;
+    pthread_mutex_lock(&e->lock);
+    for (int i = 0; i < e->n_slots; i++) {
+        sd_slot *s = &e->slot[i];
+        s->left_prompt = s->phase == SLOT_PREFILL ? s->n - s->kv->len : 0;
+        s->said = s->stats.generated;
+    }
+    if (e->prompt_speed.seconds > 0)
+        e->rate.prompt = e->prompt_speed.amount / e->prompt_speed.seconds;
+    if (e->decode_speed.seconds > 0)
+        e->rate.decode = e->decode_speed.amount / e->decode_speed.seconds;
+    e->stats.waiting = e->waiting;
+    e->published = e->stats;
+    pthread_mutex_unlock(&e->lock);
+}
+
+// After a forward pass: what each request of the batch got.
+static int commit(sd_engine *e) {
+    int tokens = 0;
+    for (int i = 0; i < e->n_slots; i++) {
+        sd_slot *s = &e->slot[i];
+        if (s->rows == 0) continue;
+        int made = s->stats.generated;
+        if (s->phase == SLOT_DECODE) {
+            sd_spec_stats before = s->stats.spec;
+            tokens += verify(e, s);
+            add_spec(&e->stats.spec, &s->stats.spec, 1);
+            add_spec(&e->stats.spec, &before, -1);
+        } else {
+            s->kv->len += s->rows;
+            int read = s->kv->len < s->job->r.n_prompt ? s->kv->len : s->job->r.n_prompt;
+            if (read > s->job->counted) // a prompt that is read again is no new one
+                e->stats.prompt_tokens += read - s->job->counted, s->job->counted = read;
+            if (s->first_logits >= 0) finish_prompt(e, s);
+        }
+        e->stats.generated_tokens += s->stats.generated - made;
+    }
+    return tokens;
+}
+
+static void fade(sd_speed *s, double amount, double seconds) {
+    s->amount = .98 * s->amount + amount;
+    s->seconds = .98 * s->seconds + seconds;
+}
+
+static void learn(sd_engine *e, const sd_rows *b, int tokens, double seconds) {
+    if (b->running > 0) fade(&e->decode_speed, (double)tokens / b->running, seconds);
+    if (b->reading > 0) fade(&e->prompt_speed, (double)b->prompt_rows / b->reading, seconds);
+    if (b->prompt_rows > 0) sd_prompt_learn(e, b->decode_rows, seconds);
+    if (b->running == 0 && b->prompt_rows > 0)
+        sd_controller_prefilled(&e->control, b->prompt_rows, seconds);
+    if (b->prompt_rows > 0 || b->running == 0) return; // a mixed step tells neither price
+    sd_controller_timed(&e->control, b->running, b->decode_rows, seconds - e->draft_seconds);
+    if (b->speculating) sd_controller_progress(&e->control, b->running, tokens, seconds);
+}
+
+bool sd_engine_step(sd_engine *e) {
+    double begin = sd_now_s();
+    sd_error err = {0};
+    sd_rows b = {0};
+    end_cancelled(e);
+    sd_queue_admit(e);
+    e->draft_seconds = 0;
+    sd_engine_plan(e);
+    add_decode_rows(e, &b);
+    sd_prompt_rows(e, &b);
+    if (b.rows > 0) {
+        bool ok = sd_forward(e->cx, e->rows, b.rows, b.logits ? e->logits : NULL, &err) == SD_OK;
+        int tokens = ok ? commit(e) : 0;
+        double seconds = sd_now_s() - begin;
+        if (ok) learn(e, &b, tokens, seconds);
+        if (!ok && err.status == SD_EIO && !e->stats.model_lost) {
+            sd_log(SD_LOG_ERROR, "%s; requests fail until then", err.message);
+            e->stats.model_lost = true;
+        }
+        for (int i = 0; i < e->n_slots; i++) {
+            sd_slot *s = &e->slot[i];
+            if (s->rows == 0) continue;
+            if (!ok) s->finish = SD_FINISH_ERROR, s->n_info = 0;
+            sd_slot_deliver(e, s, ok ? NULL : err.message);
+        }
+    }
+    publish(e, b.rows > 0 ? sd_now_s() - begin : 0);
+    pthread_mutex_lock(&e->lock);
+    bool more = e->waiting > 0;
+    pthread_mutex_unlock(&e->lock);
+    for (int i = 0; i < e->n_slots; i++) more |= e->slot[i].job != NULL;
+    return more;
+}

@@ -1,0 +1,184 @@
+// Logprobs: kept as numbers, written as JSON in as many pieces as it takes.
+//
+// A chat has one list of objects. A completion has four lists side by side, so the tokens are gone
+// through four times, each time from where the last piece ended.
+#include "decode/serve/api/openai_response.h"
+
+#include "base/utf8.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { MAX_TOP = 20 };
+
+// A kept token: its id and logprob, how many alternatives are real, then `top` pairs of id and
+// logprob.
+size_t sd_logprobs_stride(int top) {
+    return 12 + 8 * (size_t)top;
+}
+
+bool sd_logprobs_keep(sd_buf *kept, const sd_token_info *tokens, int n, int top) {
+    for (int i = 0; i < n; i++) {
+        const sd_token_info *info = &tokens[i];
+        char record[12 + 8 * MAX_TOP] = {0};
+        int32_t real = info->n_top < top ? info->n_top : top;
+        memcpy(record, &info->token, 4);
+        memcpy(record + 4, &info->logprob, 4);
+        memcpy(record + 8, &real, 4);
+        memcpy(record + 12, info->top, 8 * (size_t)real);
+        if (!sd_buf_add(kept, record, sd_logprobs_stride(top))) return false;
+    }
+    return true;
+}
+
+_Static_assert(sizeof(((sd_token_info *)0)->top[0]) == 8 &&
+                   sizeof(((sd_token_info *)0)->top) == 8 * MAX_TOP,
+               "pairs without padding");
+
+static sd_token_info token_at(const sd_logprobs_source *from, int i) {
+    if (from->tokens) return from->tokens[i];
+    sd_token_info info = {0};
+    const char *record = from->kept->data + (size_t)i * sd_logprobs_stride(from->top);
+    memcpy(&info.token, record, 4);
+    memcpy(&info.logprob, record + 4, 4);
+    memcpy(&info.n_top, record + 8, 4);
+    memcpy(info.top, record + 12, 8 * (size_t)info.n_top);
+    return info;
+}
+
+// JSON has no infinity; what is below stands for it, as in vLLM.
+static void number(sd_json_out *t, float x) {
+    sd_jt_real(t, x > -9999.0f ? (double)x : -9999.0);
+}
+
+static const char *bytes_of(const sd_answer *a, int32_t token, size_t *len) {
+    *len = 0;
+    return a->tokenizer ? sd_tokenizer_bytes(a->tokenizer, token, len) : NULL;
+}
+
+// ---- a chat's token: {"token", "logprob", "bytes"}
+
+static void chat_token(sd_json_out *t, const sd_answer *a, int32_t token, float logprob) {
+    size_t len;
+    const char *bytes = bytes_of(a, token, &len);
+    sd_jt_raw(t, "{\"token\":");
+    if (bytes)
+        sd_jt_string(t, bytes, len);
+    else
+        sd_jt_printf(t, "\"token_id:%d\"", (int)token);
+    sd_jt_raw(t, ",\"logprob\":");
+    number(t, logprob);
+    sd_jt_raw(t, ",\"bytes\":[");
+    for (size_t i = 0; bytes && i < len; i++)
+        sd_jt_printf(t, i ? ",%d" : "%d", (unsigned char)bytes[i]);
+    sd_jt_raw(t, "]");
+}
+
+static void chat_entry(sd_json_out *t, const sd_answer *a, const sd_token_info *info) {
+    chat_token(t, a, info->token, info->logprob);
+    sd_jt_raw(t, ",\"top_logprobs\":[");
+    for (int k = 0; k < info->n_top; k++) {
+        if (k) sd_jt_raw(t, ",");
+        chat_token(t, a, info->top[k].token, info->top[k].logprob);
+        sd_jt_raw(t, "}");
+    }
+    sd_jt_raw(t, "]}");
+}
+
+// ---- a completion's token: an entry in each of four lists
+
+static void token_key(sd_json_out *t, const sd_answer *a, int32_t token) {
+    size_t len;
+    const char *bytes = bytes_of(a, token, &len);
+    if (!bytes) {
+        sd_jt_printf(t, "\"token_id:%d\"", (int)token);
+    } else if (sd_utf8_valid_prefix(bytes, len) == len && !memchr(bytes, 0, len)) {
+        sd_jt_string(t, bytes, len);
+    } else { // a part of a character: its bytes, as OpenAI writes them; not every parser takes a
+             // NUL
+        sd_jt_raw(t, "\"bytes:");
+        for (size_t i = 0; i < len; i++) sd_jt_printf(t, "\\\\x%02x", (unsigned char)bytes[i]);
+        sd_jt_raw(t, "\"");
+    }
+}
+
+// Is the text of alternative k that of one before it? Bytes that are also a token's, for one.
+static bool is_repeated(const sd_answer *a, const sd_token_info *info, int32_t token, int k) {
+    size_t len, other_len;
+    const char *bytes = bytes_of(a, token, &len);
+    for (int i = 0; bytes && i < k; i++) {
+        const char *other = bytes_of(a, info->top[i].token, &other_len);
+        if (other && other_len == len && memcmp(other, bytes, len) == 0) return true;
+    }
+    return false;
+}
+
+static void top_entry(sd_json_out *t, const sd_answer *a, const sd_token_info *info) {
+    bool sampled = false;
+    for (int k = 0; k <= info->n_top; k++) {
+        bool last = k == info->n_top;
+        if (last && sampled) break;
+        int32_t token = last ? info->token : info->top[k].token;
+        sampled |= token == info->token;
+        sd_jt_raw(t, k ? "," : "{");
+        if (is_repeated(a, info, token, k))
+            sd_jt_printf(t, "\"token_id:%d\"", (int)token);
+        else
+            token_key(t, a, token);
+        sd_jt_raw(t, ":");
+        number(t, last ? info->logprob : info->top[k].logprob);
+    }
+    sd_jt_raw(t, "}");
+}
+
+// The characters that are complete before the token: where its text begins, or the character that
+// it completes. Special tokens are no text.
+static void offset_entry(sd_json_out *t, const sd_answer *a, int32_t token, sd_logprobs_cursor *c) {
+    sd_jt_printf(t, "%lld", (long long)c->offset);
+    size_t len;
+    const char *bytes = bytes_of(a, token, &len);
+    if (!bytes || len == 0 || sd_tokenizer_is_special(a->tokenizer, token)) return;
+    sd_buf text = sd_buf_make(64 * 1024);
+    if (!sd_utf8_stream_add(&c->utf8, bytes, len, &text)) t->lost = true;
+    for (size_t i = 0; i < text.len; i++) c->offset += ((unsigned char)text.data[i] & 0xc0) != 0x80;
+    sd_buf_free(&text);
+}
+
+// ---- both
+
+static const char *const chat_parts[] = {"{\"content\":[", "],\"refusal\":null}"};
+static const char *const completion_parts[] = {"{\"tokens\":[", "],\"token_logprobs\":[",
+                                               "],\"top_logprobs\":[", "],\"text_offset\":[", "]}"};
+
+static void entry(sd_json_out *t, const sd_answer *a, const sd_token_info *info,
+                  sd_logprobs_cursor *c) {
+    if (a->kind == SD_API_CHAT)
+        chat_entry(t, a, info);
+    else if (c->part == 1)
+        token_key(t, a, info->token);
+    else if (c->part == 2)
+        number(t, info->logprob);
+    else if (c->part == 3)
+        top_entry(t, a, info);
+    else
+        offset_entry(t, a, info->token, c);
+}
+
+bool sd_logprobs_write(sd_json_out *t, const sd_answer *a, const sd_logprobs_source *from,
+                       sd_logprobs_cursor *c, size_t limit) {
+    bool chat = a->kind == SD_API_CHAT;
+    const char *const *parts = chat ? chat_parts : completion_parts;
+    int last = chat ? 1 : 4;
+    if (c->part == 0) sd_jt_raw(t, parts[c->part++]);
+    for (;;) {
+        for (; c->at < from->n; c->at++) {
+            if (t->lost || t->buf.len >= limit) return false;
+            if (c->at) sd_jt_raw(t, ",");
+            sd_token_info info = token_at(from, c->at);
+            entry(t, a, &info, c);
+        }
+        sd_jt_raw(t, parts[c->part]);
+        if (c->part++ == last) return true;
+        c->at = 0;
+    }
+}

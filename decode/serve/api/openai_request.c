@@ -1,0 +1,452 @@
+// The order: text limits, JSON, what both endpoints share, then messages or prompts. The first
+// error ends it. Numbers become engine terms here (top_k -1 is 0, top_p 0 is greedy), so nothing
+// behind this file knows the API's dialects.
+#include "decode/serve/api/openai_request.h"
+
+#include "base/json.h"
+#include "datasets/read/record_json.h"
+#include "decode/serve/api/field.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    MAX_PARSED = 256 << 20, // bytes of memory for one body's document
+    MAX_MARKED = 512 << 20 // of its text when many of its numbers are odd: a digit becomes 14 bytes
+};
+enum { MAX_TOKENS = 1 << 24, MAX_STOP_BYTES = 1024, COMPLETION_MAX_TOKENS = 16 };
+
+void sd_api_request_drop_texts(sd_api_request *r) {
+    for (int i = 0; i < SD_API_MAX_PROMPTS; i++) {
+        free(r->prompt[i].ids);
+        r->prompt[i] = (sd_api_prompt){0};
+    }
+    json_decref(r->messages);
+    json_decref(r->root);
+    r->root = r->messages = r->template_arguments = NULL;
+    r->model = NULL;
+    r->n_stop = 0;
+}
+
+void sd_api_request_free(sd_api_request *r) {
+    sd_api_request_drop_texts(r);
+    *r = (sd_api_request){0};
+}
+
+// False when it is too large or memory is short; *out NULL when it is not JSON.
+static bool load(json_t **out, const char *text, size_t len, json_error_t *at, sd_api_error *e) {
+    sd_error err;
+    sd_status st = sd_json_load_within(out, text, len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL,
+                                       MAX_PARSED, at, &err);
+    if (st != SD_OK) sd_api_fail(e, st == SD_ELIMIT ? 400 : 500, NULL, "%s", err.message);
+    return st == SD_OK;
+}
+
+static bool parse_root(sd_api_request *r, const char *body, size_t len, sd_api_error *e) {
+    const char *over = sd_json_over_limit(body, len);
+    if (over) {
+        sd_api_fail(e, 400, NULL, "the JSON %s", over);
+        return false;
+    }
+    json_error_t at;
+    if (!load(&r->root, body, len, &at, e)) return false;
+    if (!r->root) { // numbers that jansson cannot hold do no harm where nobody reads them
+        sd_buf marked = sd_buf_make(MAX_MARKED);
+        bool changed = false, ok = sd_json_mark_numbers(&marked, body, len, &changed);
+        if (!ok) sd_api_fail(e, 500, NULL, "out of memory");
+        ok = ok && (!changed || load(&r->root, marked.data, marked.len, &at, e));
+        sd_buf_free(&marked);
+        if (!ok) return false;
+    }
+    if (!r->root) {
+        sd_api_fail(e, 400, NULL, "the body is not valid JSON: line %d, column %d: %s", at.line,
+                    at.column, at.text);
+        return false;
+    }
+    if (!json_is_object(r->root)) {
+        sd_api_fail(e, 400, NULL, "the body is %s; give a JSON object", sd_json_type_word(r->root));
+        return false;
+    }
+    return true;
+}
+
+static bool parse_sampling(sd_api_request *r, sd_api_error *e) {
+    double temperature = 1, top_p = 1, min_p = 0;
+    int64_t top_k = 0, seed = 0;
+    if (!sd_field_number(r->root, "temperature", 0, 2, &temperature, e) ||
+        !sd_field_number(r->root, "top_p", 0, 1, &top_p, e) ||
+        !sd_field_number(r->root, "min_p", 0, 1, &min_p, e) ||
+        !sd_field_int(r->root, "top_k", -1, INT32_MAX, &top_k, e) ||
+        !sd_field_int(r->root, "seed", INT64_MIN, INT64_MAX, &seed, e))
+        return false;
+    // The smallest set of tokens that holds a mass of 0 is the likeliest token alone.
+    if (top_p == 0) temperature = 0, top_p = 1;
+    r->sampling = (sd_sampling){.temperature = (float)temperature,
+                                .top_k = top_k < 0 ? 0 : (int)top_k,
+                                .top_p = (float)top_p,
+                                .min_p = (float)min_p,
+                                .seed = (uint64_t)seed};
+    r->has_seed = sd_field_get(r->root, "seed") != NULL;
+    return true;
+}
+
+static bool add_stop(sd_api_request *r, const json_t *v, const char *where, sd_api_error *e) {
+    if (!sd_json_is_text(v)) {
+        sd_api_fail(e, 400, "stop", "%s is %s; give a string", where, sd_json_type_word(v));
+        return false;
+    }
+    size_t n = json_string_length(v);
+    if (n == 0 || n > MAX_STOP_BYTES) {
+        sd_api_fail(e, 400, "stop", "%s has %zu bytes; give a string of 1 to %d bytes", where, n,
+                    MAX_STOP_BYTES);
+        return false;
+    }
+    if (strlen(json_string_value(v)) != n) {
+        sd_api_fail(e, 400, "stop", "%s has a NUL character (\\u0000); leave it out", where);
+        return false;
+    }
+    r->stop[r->n_stop++] = json_string_value(v);
+    return true;
+}
+
+static bool parse_stop(sd_api_request *r, sd_api_error *e) {
+    const json_t *stop = sd_field_get(r->root, "stop");
+    if (!stop) return true;
+    if (!json_is_array(stop)) return add_stop(r, stop, "stop", e);
+    size_t n = json_array_size(stop);
+    if (n > SD_MAX_STOPS) {
+        sd_api_fail(e, 400, "stop", "stop has %zu strings; at most %d are possible", n,
+                    SD_MAX_STOPS);
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        char where[32];
+        snprintf(where, sizeof where, "stop[%zu]", i);
+        if (!add_stop(r, json_array_get(stop, i), where, e)) return false;
+    }
+    return true;
+}
+
+// Copies token ids; which ids the model has is checked against the model later.
+static bool copy_ids(int32_t *out, const json_t *list, const char *param, sd_api_error *e) {
+    size_t i;
+    json_t *v;
+    json_array_foreach(list, i, v) {
+        int64_t id = json_is_integer(v) ? json_integer_value(v) : -1;
+        if (id < 0 || id > INT32_MAX) {
+            sd_api_fail(e, 400, param, "%s[%zu] is not a token id", param, i);
+            return false;
+        }
+        out[i] = (int32_t)id;
+    }
+    return true;
+}
+
+static bool parse_stop_tokens(sd_api_request *r, sd_api_error *e) {
+    const json_t *list = sd_field_get(r->root, "stop_token_ids");
+    if (!list) return true;
+    if (!json_is_array(list) || json_array_size(list) > SD_API_MAX_STOP_TOKENS) {
+        sd_api_fail(e, 400, "stop_token_ids",
+                    "stop_token_ids is not an array of at most %d token ids",
+                    SD_API_MAX_STOP_TOKENS);
+        return false;
+    }
+    r->n_stop_token = (int)json_array_size(list);
+    return copy_ids(r->stop_token, list, "stop_token_ids", e);
+}
+
+static bool parse_stream(sd_api_request *r, sd_api_error *e) {
+    if (!sd_field_bool(r->root, "stream", &r->stream, e)) return false;
+    const json_t *o = sd_field_get(r->root, "stream_options");
+    if (!o) return true;
+    if (!json_is_object(o)) {
+        sd_api_fail(e, 400, "stream_options", "stream_options is %s; give an object",
+                    sd_json_type_word(o));
+        return false;
+    }
+    if (!r->stream) {
+        sd_api_fail(e, 400, "stream_options", "stream_options is given without \"stream\": true");
+        return false;
+    }
+    return sd_field_bool(o, "include_usage", &r->include_usage, e) &&
+           sd_field_bool(o, "continuous_usage_stats", &r->continuous_usage, e);
+}
+
+// Chat: logprobs is a boolean and top_logprobs the count. Completions: logprobs is the count.
+static bool parse_logprobs(sd_api_request *r, sd_api_error *e) {
+    int64_t count = -1;
+    if (r->kind == SD_API_COMPLETION) {
+        if (!sd_field_int(r->root, "logprobs", 0, 20, &count, e)) return false;
+    } else {
+        bool wanted = false;
+        int64_t top = -1;
+        if (!sd_field_bool(r->root, "logprobs", &wanted, e) ||
+            !sd_field_int(r->root, "top_logprobs", 0, 20, &top, e))
+            return false;
+        if (top > 0 && !wanted) {
+            sd_api_fail(e, 400, "top_logprobs", "top_logprobs is given without \"logprobs\": true");
+            return false;
+        }
+        if (wanted) count = top < 0 ? 0 : top;
+    }
+    r->logprobs = (int)count;
+    return true;
+}
+
+static bool parse_speculation(sd_api_request *r, sd_api_error *e) {
+    r->speculate = true;
+    const json_t *o = sd_field_get(r->root, "speculative");
+    if (!o) return true;
+    if (!json_is_object(o) || sd_field_get(o, "k")) {
+        sd_api_fail(
+            e, 400, "speculative",
+            "speculative is not {\"enabled\": true|false}, which is all that can be set yet");
+        return false;
+    }
+    return sd_field_bool(o, "enabled", &r->speculate, e);
+}
+
+static bool parse_shared(sd_api_request *r, sd_api_error *e) {
+    int64_t n = 1, best_of = 0,
+            max_tokens = r->kind == SD_API_COMPLETION ? COMPLETION_MAX_TOKENS : 0;
+    if (!sd_field_string(r->root, "model", &r->model, e) || !parse_sampling(r, e) ||
+        !parse_stop(r, e) || !parse_stop_tokens(r, e) || !parse_stream(r, e) ||
+        !parse_logprobs(r, e) || !parse_speculation(r, e) ||
+        !sd_field_bool(r->root, "ignore_eos", &r->ignore_end, e) ||
+        !sd_field_int(r->root, "n", 1, SD_API_MAX_CHOICES, &n, e) ||
+        !sd_field_int(r->root, "best_of", 1, SD_API_MAX_CHOICES, &best_of, e) ||
+        !sd_field_int(r->root, "max_tokens", 1, MAX_TOKENS, &max_tokens, e) ||
+        !sd_field_int(r->root, "max_completion_tokens", 1, MAX_TOKENS, &max_tokens, e) ||
+        !sd_field_refuse_unsupported(r->root, e))
+        return false;
+    if (best_of && best_of != n) {
+        sd_api_fail(e, 400, "best_of", "best_of is %lld and n is %lld; only best_of = n works here",
+                    (long long)best_of, (long long)n);
+        return false;
+    }
+    r->n = (int)n;
+    r->max_tokens = (int)max_tokens;
+    return true;
+}
+
+// Content parts become one string: templates of text models take strings.
+static json_t *join_parts(const json_t *parts, size_t message, sd_api_error *e) {
+    sd_buf text = sd_buf_make(16 * 1024 * 1024);
+    json_t *out = NULL;
+    char param[64];
+    size_t i;
+    json_t *part;
+    json_array_foreach(parts, i, part) {
+        snprintf(param, sizeof param, "messages[%zu].content[%zu]", message, i);
+        const char *type = json_string_value(json_object_get(part, "type"));
+        const json_t *piece = json_object_get(part, "text");
+        if (!type || strcmp(type, "text") != 0 || !sd_json_is_text(piece)) {
+            sd_api_fail(
+                e, 400, param,
+                "%s is not {\"type\": \"text\", \"text\": ...}; this server reads text alone",
+                param);
+            goto out;
+        }
+        if (!sd_buf_add(&text, json_string_value(piece), json_string_length(piece))) {
+            sd_api_fail(e, 500, param, "out of memory");
+            goto out;
+        }
+    }
+    out = json_stringn(text.data ? text.data : "", text.len);
+    if (!out) sd_api_fail(e, 500, "messages", "out of memory");
+out:
+    sd_buf_free(&text);
+    return out;
+}
+
+static json_t *take_content(const json_t *message, const char *role, size_t i, sd_api_error *e) {
+    const json_t *content = sd_field_get(message, "content");
+    char param[64];
+    snprintf(param, sizeof param, "messages[%zu].content", i);
+    if (content && json_is_array(content)) return join_parts(content, i, e);
+    if (content && sd_json_is_text(content))
+        return json_stringn(json_string_value(content), json_string_length(content));
+    if (!content && strcmp(role, "assistant") == 0) return json_string("");
+    sd_api_fail(e, 400, param, "%s is %s; give a string or an array of text parts", param,
+                content ? sd_json_type_word(content) : "missing");
+    return NULL;
+}
+
+// Every field reaches the template, as in transformers; null is absent, and so are no tool calls.
+static json_t *message_with(const json_t *message, const char *role, json_t *content, size_t i,
+                            sd_api_error *e) {
+    json_t *out = json_object();
+    bool ok = json_object_set_new(out, "role", json_string(role)) == 0;
+    ok = json_object_set_new(out, "content", content) == 0 && ok;
+    const char *key;
+    json_t *value, *given = (json_t *)(uintptr_t)message; // the iterator wants it so; only read
+    json_object_foreach(given, key, value) {
+        if (json_is_null(value) || strcmp(key, "role") == 0 || strcmp(key, "content") == 0 ||
+            strcmp(key, "tool_calls") == 0)
+            continue;
+        ok = ok && json_object_set(out, key, value) == 0;
+    }
+    if (ok) return out;
+    json_decref(out);
+    sd_api_fail(e, 500, "messages", "out of memory for message %zu", i);
+    return NULL;
+}
+
+static json_t *take_message(const json_t *message, size_t i, sd_api_error *e) {
+    char param[64];
+    snprintf(param, sizeof param, "messages[%zu]", i);
+    if (!json_is_object(message)) {
+        sd_api_fail(e, 400, param, "%s is %s; give an object", param, sd_json_type_word(message));
+        return NULL;
+    }
+    const json_t *given = json_object_get(message, "role");
+    const char *role = json_string_value(given);
+    if (role && strlen(role) != json_string_length(given)) role = "with a NUL character";
+    if (role && strcmp(role, "developer") == 0) role = "system"; // its newer name in OpenAI's API
+    if (!role || (strcmp(role, "system") != 0 && strcmp(role, "user") != 0 &&
+                  strcmp(role, "assistant") != 0)) {
+        snprintf(param, sizeof param, "messages[%zu].role", i);
+        if (role)
+            sd_api_fail(e, 400, param, "%s is '%.40s'; give system, developer, user or assistant",
+                        param, role);
+        else
+            sd_api_fail(e, 400, param, "%s is missing; give system, developer, user or assistant",
+                        param);
+        return NULL;
+    }
+    const json_t *calls = sd_field_get(message, "tool_calls");
+    if (calls && !(json_is_array(calls) && json_array_size(calls) == 0)) {
+        snprintf(param, sizeof param, "messages[%zu].tool_calls", i);
+        sd_api_fail(e, 400, param, "%s: this server does not do tool calls yet", param);
+        return NULL;
+    }
+    const char *odd = sd_json_odd_number(message);
+    if (odd) { // the template would write it as something else
+        sd_api_fail(e, 400, param, "%s has the number %.60s, which no 64 bits hold; give a string",
+                    param, odd);
+        return NULL;
+    }
+    json_t *content = take_content(message, role, i, e);
+    return content ? message_with(message, role, content, i, e) : NULL;
+}
+
+static bool parse_messages(sd_api_request *r, sd_api_error *e) {
+    const json_t *list = sd_field_get(r->root, "messages");
+    size_t count = json_array_size(list);
+    if (!list || !json_is_array(list) || count == 0 || count > SD_API_MAX_MESSAGES) {
+        sd_api_fail(e, 400, "messages", "messages is %s; give an array of 1 to %d messages",
+                    !list                 ? "missing"
+                    : json_is_array(list) ? count ? "too long" : "empty"
+                                          : sd_json_type_word(list),
+                    SD_API_MAX_MESSAGES);
+        return false;
+    }
+    const json_t *arguments = sd_field_get(r->root, "chat_template_kwargs");
+    if (arguments && !json_is_object(arguments)) {
+        sd_api_fail(e, 400, "chat_template_kwargs", "chat_template_kwargs is %s; give an object",
+                    sd_json_type_word(arguments));
+        return false;
+    }
+    if (json_object_size(arguments) > SD_API_MAX_TEMPLATE_ARGUMENTS) {
+        sd_api_fail(e, 400, "chat_template_kwargs",
+                    "chat_template_kwargs has %zu names; at most %d are allowed",
+                    json_object_size(arguments), SD_API_MAX_TEMPLATE_ARGUMENTS);
+        return false;
+    }
+    const char *odd = arguments ? sd_json_odd_number(arguments) : NULL;
+    if (odd) {
+        sd_api_fail(e, 400, "chat_template_kwargs",
+                    "chat_template_kwargs has the number %.60s, which no 64 bits hold; give a "
+                    "string",
+                    odd);
+        return false;
+    }
+    r->template_arguments = json_object_get(r->root, "chat_template_kwargs");
+    if (!arguments) r->template_arguments = NULL;
+    r->messages = json_array();
+    for (size_t i = 0; i < count; i++) {
+        json_t *m = take_message(json_array_get(list, i), i, e);
+        if (!m && e->status) return false;
+        if (json_array_append_new(r->messages, m) != 0) {
+            sd_api_fail(e, 500, "messages", "out of memory");
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool add_prompt_ids(sd_api_request *r, const json_t *list, const char *param,
+                           sd_api_error *e) {
+    size_t n = json_array_size(list);
+    if (n == 0) {
+        sd_api_fail(e, 400, "prompt", "%s is empty; give at least one token", param);
+        return false;
+    }
+    sd_api_prompt *p = &r->prompt[r->n_prompts];
+    p->ids = sd_alloc(n, sizeof *p->ids);
+    if (!p->ids) {
+        sd_api_fail(e, 500, "prompt", "out of memory");
+        return false;
+    }
+    r->n_prompts++;
+    p->n_ids = (int)n;
+    return copy_ids(p->ids, list, param, e);
+}
+
+static bool add_prompt(sd_api_request *r, const json_t *v, const char *param, sd_api_error *e) {
+    if (sd_json_is_text(v)) {
+        r->prompt[r->n_prompts++] =
+            (sd_api_prompt){.text = json_string_value(v), .len = json_string_length(v)};
+        return true;
+    }
+    if (json_is_array(v)) return add_prompt_ids(r, v, param, e);
+    sd_api_fail(e, 400, "prompt", "%s is %s; give a string or an array of token ids", param,
+                sd_json_type_word(v));
+    return false;
+}
+
+// A string, token ids, an array of strings, or an array of arrays of token ids.
+static bool parse_prompt(sd_api_request *r, sd_api_error *e) {
+    const json_t *prompt = sd_field_get(r->root, "prompt");
+    if (!prompt) {
+        sd_api_fail(e, 400, "prompt", "prompt is missing; give a string or token ids");
+        return false;
+    }
+    if (!sd_field_bool(r->root, "echo", &r->echo, e)) return false;
+    if (r->echo && r->logprobs >= 0) {
+        sd_api_fail(e, 400, "echo",
+                    "echo with logprobs would need logprobs of the prompt, which this "
+                    "server does not do yet");
+        return false;
+    }
+    if (!json_is_array(prompt) || json_is_integer(json_array_get(prompt, 0)))
+        return add_prompt(r, prompt, "prompt", e);
+    size_t n = json_array_size(prompt);
+    if (n == 0 || n > SD_API_MAX_PROMPTS) {
+        sd_api_fail(e, 400, "prompt", "prompt has %zu entries; give 1 to %d", n,
+                    SD_API_MAX_PROMPTS);
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        char param[32];
+        snprintf(param, sizeof param, "prompt[%zu]", i);
+        if (!add_prompt(r, json_array_get(prompt, i), param, e)) return false;
+    }
+    if (r->n_prompts * r->n > SD_API_MAX_SEQUENCES) {
+        sd_api_fail(e, 400, "n", "n is %d and there are %d prompts; together at most %d answers",
+                    r->n, r->n_prompts, SD_API_MAX_SEQUENCES);
+        return false;
+    }
+    return true;
+}
+
+int sd_api_request_parse(sd_api_request *out, sd_api_kind kind, const char *body, size_t len,
+                         sd_api_error *e) {
+    *out = (sd_api_request){.kind = kind, .logprobs = -1};
+    *e = (sd_api_error){0};
+    bool ok = parse_root(out, body ? body : "", len, e) && parse_shared(out, e) &&
+              (kind == SD_API_CHAT ? parse_messages(out, e) : parse_prompt(out, e));
+    if (!ok) sd_api_request_free(out);
+    return e->status;
+}

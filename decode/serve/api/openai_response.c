@@ -1,0 +1,216 @@
+// The shapes around text and logprobs, written as text. Errors alone are small trees.
+#include "decode/serve/api/openai_response.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { TEXT_PIECE = 4 * 1024 }; // of text; escaped it may be six times as long
+
+json_t *sd_error_json(const sd_api_error *e) {
+    json_t *message = json_string(e->message);
+    if (!message) message = json_string("the request is refused"); // it quoted invalid UTF-8
+    return json_pack("{s:{s:o, s:s, s:s?, s:s?}}", "error", "message", message, "type", e->type,
+                     "param", e->param[0] ? e->param : NULL, "code", e->code);
+}
+
+void sd_error_write(sd_json_out *t, const sd_api_error *e) {
+    sd_jt_raw(t, "data: {\"error\":{\"message\":");
+    sd_jt_word(t, e->message);
+    sd_jt_raw(t, ",\"type\":");
+    sd_jt_word(t, e->type);
+    sd_jt_raw(t, ",\"param\":");
+    sd_jt_word(t, e->param[0] ? e->param : NULL);
+    sd_jt_raw(t, ",\"code\":");
+    sd_jt_word(t, e->code);
+    sd_jt_raw(t, "}}\n\n");
+}
+
+// ---- usage, speculation and time
+
+static void usage_write(sd_json_out *t, const sd_usage *u) {
+    sd_jt_printf(t,
+                 "{\"prompt_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d,"
+                 "\"prompt_tokens_details\":{\"cached_tokens\":%d}}",
+                 u->prompt, u->generated, u->prompt + u->generated, u->cached);
+}
+
+void sd_stats_add(sd_request_stats *sum, const sd_request_stats *s) {
+    sum->queue_ms = fmax(sum->queue_ms, s->queue_ms);
+    sum->prefill_ms = fmax(sum->prefill_ms, s->prefill_ms);
+    sum->decode_ms = fmax(sum->decode_ms, s->decode_ms);
+    sum->prompt_tokens += s->prompt_tokens;
+    sum->cached_tokens += s->cached_tokens;
+    sum->generated += s->generated;
+    sum->spec.rounds += s->spec.rounds;
+    sum->spec.drafted += s->spec.drafted;
+    sum->spec.accepted += s->spec.accepted;
+    for (int i = 0; i < SD_SOURCE_COUNT; i++) {
+        sum->spec.drafted_by[i] += s->spec.drafted_by[i];
+        sum->spec.accepted_by[i] += s->spec.accepted_by[i];
+    }
+    for (int i = 0; i < SD_MAX_DRAFT; i++) sum->spec.accepted_at[i] += s->spec.accepted_at[i];
+}
+
+static double ratio(double a, double b) {
+    return b > 0 ? a / b : 0;
+}
+
+static void real(sd_json_out *t, const char *key, double x) {
+    sd_jt_printf(t, "\"%s\":", key);
+    sd_jt_real(t, x);
+    sd_jt_raw(t, ",");
+}
+
+// Mean acceptance length counts the token that every round gives besides its accepted drafts.
+static void metrics_write(sd_json_out *t, const sd_spec_stats *s) {
+    int last = SD_MAX_DRAFT;
+    while (last > 0 && s->accepted_at[last - 1] == 0) last--;
+    sd_jt_raw(t, ",\"metrics\":{\"speculative_decoding\":{");
+    real(t, "mean_acceptance_length", 1 + ratio((double)s->accepted, (double)s->rounds));
+    real(t, "draft_acceptance_rate", ratio((double)s->accepted, (double)s->drafted));
+    sd_jt_raw(t, "\"acceptance_histogram\":[");
+    for (int i = 0; i < last; i++)
+        sd_jt_printf(t, i ? ",%lld" : "%lld", (long long)s->accepted_at[i]);
+    sd_jt_printf(t,
+                 "],\"num_spec_steps\":%lld,\"num_accepted_draft_tokens\":%lld,"
+                 "\"num_draft_tokens\":%lld}}",
+                 (long long)s->rounds, (long long)s->accepted, (long long)s->drafted);
+}
+
+static void timings_write(sd_json_out *t, const sd_request_stats *s) {
+    int read = s->prompt_tokens - s->cached_tokens;
+    sd_jt_printf(t, ",\"timings\":{\"cache_n\":%d,\"prompt_n\":%d,", s->cached_tokens, read);
+    real(t, "prompt_ms", s->prefill_ms);
+    real(t, "prompt_per_token_ms", ratio(s->prefill_ms, read));
+    real(t, "prompt_per_second", ratio(1000.0 * read, s->prefill_ms));
+    sd_jt_printf(t, "\"predicted_n\":%d,", s->generated);
+    real(t, "predicted_ms", s->decode_ms);
+    real(t, "predicted_per_token_ms", ratio(s->decode_ms, s->generated));
+    real(t, "predicted_per_second", ratio(1000.0 * s->generated, s->decode_ms));
+    real(t, "queue_ms", s->queue_ms);
+    sd_jt_printf(t, "\"draft_n\":%lld,\"draft_n_accepted\":%lld}", (long long)s->spec.drafted,
+                 (long long)s->spec.accepted);
+}
+
+static void stats_write(sd_json_out *t, const sd_request_stats *sum) {
+    metrics_write(t, &sum->spec);
+    timings_write(t, sum);
+}
+
+// ---- shared by chunks and whole answers
+
+// Up to the opening bracket of the choices.
+static void envelope(sd_json_out *t, const sd_answer *a, const char *chat_object) {
+    sd_jt_raw(t, "{\"id\":");
+    sd_jt_word(t, a->id);
+    sd_jt_printf(t, ",\"object\":\"%s\",\"created\":%lld,\"model\":",
+                 a->kind == SD_API_CHAT ? chat_object : "text_completion", (long long)a->created);
+    sd_jt_word(t, a->model);
+    sd_jt_raw(t, ",\"system_fingerprint\":\"specdec-" SPECDEC_VERSION "\",\"choices\":[");
+}
+
+static void finish_write(sd_json_out *t, sd_finish f) {
+    sd_jt_raw(t, ",\"finish_reason\":");
+    sd_jt_word(t, f == SD_FINISH_NONE ? NULL : sd_finish_name(f));
+    sd_jt_raw(t, "}");
+}
+
+// ---- a stream
+
+static void delta_write(sd_json_out *t, const sd_answer *a, const sd_chunk *c) {
+    bool chat = a->kind == SD_API_CHAT;
+    if (!chat) {
+        sd_jt_raw(t, ",\"text\":");
+        sd_jt_string(t, c->text ? c->text : "", c->len);
+        return;
+    }
+    sd_jt_raw(t, ",\"delta\":{");
+    if (c->first) sd_jt_raw(t, "\"role\":\"assistant\",");
+    if (c->first || c->text) {
+        sd_jt_raw(t, "\"content\":");
+        sd_jt_string(t, c->text ? c->text : "", c->len);
+    }
+    sd_jt_raw(t, "}");
+}
+
+void sd_chunk_write(sd_json_out *t, const sd_answer *a, const sd_chunk *c) {
+    sd_jt_raw(t, "data: ");
+    envelope(t, a, "chat.completion.chunk");
+    sd_jt_printf(t, "{\"index\":%d", c->index);
+    delta_write(t, a, c);
+    sd_jt_raw(t, ",\"logprobs\":");
+    if (c->logprobs) {
+        c->cursor->part = c->cursor->at = 0;
+        sd_logprobs_write(t, a, c->logprobs, c->cursor, SIZE_MAX);
+    } else {
+        sd_jt_raw(t, "null");
+    }
+    finish_write(t, c->finish);
+    sd_jt_raw(t, "]");
+    if (c->usage || c->usage_null) sd_jt_raw(t, ",\"usage\":");
+    if (c->usage)
+        usage_write(t, c->usage);
+    else if (c->usage_null)
+        sd_jt_raw(t, "null");
+    if (c->sum) stats_write(t, c->sum);
+    sd_jt_raw(t, "}\n\n");
+}
+
+void sd_usage_chunk_write(sd_json_out *t, const sd_answer *a, const sd_usage *u) {
+    sd_jt_raw(t, "data: ");
+    envelope(t, a, "chat.completion.chunk");
+    sd_jt_raw(t, "],\"usage\":");
+    usage_write(t, u);
+    sd_jt_raw(t, "}\n\n");
+}
+
+// ---- a whole answer
+
+enum { WHOLE_HEAD, CHOICE_HEAD, CHOICE_TEXT, CHOICE_LOGPROBS, WHOLE_TAIL }; // sd_whole.part
+
+// One step of the choice in hand; the part says which.
+static void choice_step(sd_json_out *t, sd_whole *w, const sd_answer *a, const sd_whole_choice *c,
+                        size_t limit) {
+    bool chat = a->kind == SD_API_CHAT;
+    if (w->part == CHOICE_HEAD) {
+        sd_jt_printf(t, w->choice ? ",{\"index\":%d" : "{\"index\":%d", c->index);
+        sd_jt_raw(t, chat ? ",\"message\":{\"role\":\"assistant\",\"content\":\"" : ",\"text\":\"");
+        w->part = CHOICE_TEXT;
+    } else if (w->part == CHOICE_TEXT) {
+        size_t n = c->len - w->at < TEXT_PIECE ? c->len - w->at : TEXT_PIECE;
+        sd_jt_chars(t, c->text + w->at, n);
+        w->at += n;
+        if (w->at < c->len) return;
+        sd_jt_raw(t, chat ? "\"},\"logprobs\":" : "\",\"logprobs\":");
+        w->part = CHOICE_LOGPROBS;
+    } else {
+        if (!c->has_logprobs)
+            sd_jt_raw(t, "null");
+        else if (!sd_logprobs_write(t, a, &c->logprobs, &w->cursor, limit))
+            return;
+        finish_write(t, c->finish);
+        *w = (sd_whole){.choice = w->choice + 1, .part = CHOICE_HEAD};
+    }
+}
+
+bool sd_whole_write(sd_json_out *t, sd_whole *w, const sd_answer *a, int n,
+                    sd_whole_choice (*choice)(const void *ctx, int i), const void *ctx,
+                    const sd_usage *usage, const sd_request_stats *sum, size_t limit) {
+    if (w->part == WHOLE_HEAD) {
+        envelope(t, a, "chat.completion");
+        w->part = CHOICE_HEAD;
+    }
+    while (w->choice < n && !t->lost && t->buf.len < limit) {
+        sd_whole_choice c = choice(ctx, w->choice);
+        choice_step(t, w, a, &c, limit);
+    }
+    if (w->choice < n) return false;
+    if (w->part != WHOLE_TAIL) {
+        sd_jt_raw(t, "],\"usage\":");
+        usage_write(t, usage);
+        stats_write(t, sum);
+        sd_jt_raw(t, "}");
+        w->part = WHOLE_TAIL;
+    }
+    return true;
+}

@@ -1,0 +1,208 @@
+// How tokens cross from the engine's thread to the event loop.
+//
+// The engine calls sd_call_on_event on its own thread. What it says is copied into a message and
+// appended to the server's outbox under a lock that is held for a few instructions; an eventfd
+// wakes the event loop when the outbox was empty. The engine makes its next step only while the loop
+// is not far behind, so the outbox has a bound. The message that ends a choice is part of the
+// choice, so an end is delivered even when memory is short.
+#include "base/clock.h"
+#include "decode/serve/generation.h"
+
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+// ---- the engine's thread
+
+enum {
+    MAX_SPARE = 256,             // messages that are kept for the next tokens
+    MAX_SPARE_BYTES = 16 * 1024, // of one of them
+    DRAIN_MS = 5                 // the event loop looks at its sockets at least so often
+};
+
+// Messages are used again, so that a step of the engine allocates nothing.
+static sd_message *take_spare(sd_server *s) {
+    pthread_mutex_lock(&s->outbox_lock);
+    sd_message *m = s->spare;
+    if (m) s->spare = m->next, s->n_spare--;
+    pthread_mutex_unlock(&s->outbox_lock);
+    if (!m) return calloc(1, sizeof *m);
+    *m = (sd_message){.payload = m->payload, .room = m->room};
+    return m;
+}
+
+static void give_back(sd_server *s, sd_message *m) {
+    bool keep = m->room <= MAX_SPARE_BYTES;
+    pthread_mutex_lock(&s->outbox_lock);
+    keep = keep && s->n_spare < MAX_SPARE;
+    if (keep) m->next = s->spare, s->spare = m, s->n_spare++;
+    pthread_mutex_unlock(&s->outbox_lock);
+    if (keep) return;
+    free(m->payload);
+    free(m);
+}
+
+static void copy_payload(sd_message *m, const sd_event *ev, bool with_tokens) {
+    size_t tokens = with_tokens ? (size_t)ev->n * sizeof *ev->tokens : 0;
+    size_t need = tokens + ev->text_len;
+    if (need == 0) return;
+    if (need > m->room) {
+        size_t room = need < 256 ? 256 : need;
+        free(m->payload);
+        m->payload = malloc(room);
+        m->room = m->payload ? room : 0;
+    }
+    if (!m->payload) {
+        m->lost = true;
+        return;
+    }
+    if (tokens) {
+        m->tokens = m->payload;
+        memcpy(m->tokens, ev->tokens, tokens);
+    }
+    if (ev->text_len) {
+        m->text = (char *)m->payload + tokens;
+        memcpy(m->text, ev->text, ev->text_len);
+        m->text_len = ev->text_len;
+    }
+}
+
+static void outbox_add(sd_server *s, sd_message *m) {
+    pthread_mutex_lock(&s->outbox_lock);
+    bool was_empty = s->outbox_head == NULL;
+    if (was_empty)
+        s->outbox_head = m;
+    else
+        s->outbox_tail->next = m;
+    s->outbox_tail = m;
+    s->outbox_n++;
+    pthread_mutex_unlock(&s->outbox_lock);
+    uint64_t one = 1;
+    if (was_empty && write(s->wake_fd, &one, sizeof one) < 0) return; // full is awake
+}
+
+void sd_outbox_wait(sd_server *s) {
+    pthread_mutex_lock(&s->outbox_lock);
+    while (s->outbox_n > SD_MAX_OUTBOX && !atomic_load(&s->stop)) {
+        struct timespec until; // the end of the server is not signalled
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += 100000000;
+        if (until.tv_nsec >= 1000000000) until.tv_sec++, until.tv_nsec -= 1000000000;
+        pthread_cond_timedwait(&s->outbox_room, &s->outbox_lock, &until);
+    }
+    pthread_mutex_unlock(&s->outbox_lock);
+}
+
+void sd_call_on_event(void *ctx, const sd_event *ev) {
+    sd_choice *c = ctx;
+    bool end = ev->finish != SD_FINISH_NONE;
+    sd_message *m = end ? &c->last : take_spare(c->call->server);
+    if (!m) {
+        c->last.lost = true; // the end will say so
+        return;
+    }
+    m->to = c;
+    m->at_ns = sd_now_ns();
+    m->n = ev->n;
+    m->finish = ev->finish;
+    copy_payload(m, ev, c->call->request.logprobs >= 0);
+    if (end) {
+        if (ev->stats) c->stats = *ev->stats;
+        snprintf(c->error, sizeof c->error, "%s", ev->error ? ev->error : "");
+    }
+    outbox_add(c->call->server, m);
+}
+
+// ---- messages on the event loop
+
+static void count_tokens(sd_call *j, const sd_message *m) {
+    sd_choice *c = m->to;
+    sd_histogram *h = j->server->metrics.histogram;
+    if (m->n == 0) return;
+    int n = m->n;
+    c->generated += n;
+    if (!j->first_ns) {
+        j->first_ns = m->at_ns;
+        sd_histogram_observe(&h[SD_H_time_to_first_token_seconds],
+                             (double)(m->at_ns - j->arrival_ns) * 1e-9, 1);
+    }
+    // Tokens that came together share the time since the ones before them.
+    if (c->last_ns)
+        sd_histogram_observe(&h[SD_H_inter_token_latency_seconds],
+                             (double)(m->at_ns - c->last_ns) * 1e-9 / n, n);
+    c->last_ns = m->at_ns;
+}
+
+static void take_finish(sd_call *j, const sd_message *m) {
+    sd_choice *c = m->to;
+    c->ended = true;
+    c->finish = m->finish;
+    c->generated = c->stats.generated; // with the end token, which no message brings
+    c->cached = c->stats.cached_tokens;
+    j->open--;
+    j->model->rounds += c->stats.spec.rounds;
+    j->model->accepted += c->stats.spec.accepted;
+    sd_metrics_finish(&j->server->metrics, m->finish, &c->stats,
+                      (double)(m->at_ns - j->arrival_ns) * 1e-9);
+    if (j->failed) return;
+    if (m->finish == SD_FINISH_ERROR || m->finish == SD_FINISH_CANCELLED || c->lost) {
+        j->failed = true;
+        if (m->finish == SD_FINISH_CANCELLED)
+            sd_api_fail(&j->error, 503, NULL, "the server ends; send the request again elsewhere");
+        else
+            sd_api_fail(&j->error, 500, NULL, "%s", c->error[0] ? c->error : "out of memory");
+        sd_call_cancel(j); // one choice's failure ends the request
+    }
+}
+
+static void take_message(sd_message *m) {
+    sd_choice *c = m->to;
+    sd_call *j = c->call;
+    sd_memory_lost_clear();
+    count_tokens(j, m);
+    if (m->lost) c->lost = true; // the end will say so
+    if (m->finish != SD_FINISH_NONE) take_finish(j, m);
+    if (j->conn && !j->failed) sd_call_deliver(j, m);
+    if (m == &c->last)
+        free(m->payload);
+    else
+        give_back(j->server, m);
+    if (j->open == 0) sd_call_end(j);
+}
+
+bool sd_outbox_drain(sd_server *s) {
+    pthread_mutex_lock(&s->outbox_lock);
+    sd_message *m = s->outbox_head, *last = s->outbox_tail;
+    s->outbox_head = s->outbox_tail = NULL;
+    pthread_mutex_unlock(&s->outbox_lock);
+    int taken = 0;
+    int64_t end = sd_now_ns() + DRAIN_MS * 1000000;
+    for (sd_message *next; m && sd_now_ns() < end; m = next) {
+        next = m->next;
+        take_message(m);
+        taken++;
+    }
+    pthread_mutex_lock(&s->outbox_lock);
+    s->outbox_n -= taken;
+    pthread_cond_signal(&s->outbox_room);
+    if (!m) {
+        pthread_mutex_unlock(&s->outbox_lock);
+        return false;
+    }
+    // The rest goes in front of what came meanwhile.
+    last->next = s->outbox_head;
+    if (!s->outbox_tail) s->outbox_tail = last;
+    s->outbox_head = m;
+    pthread_mutex_unlock(&s->outbox_lock);
+    uint64_t one = 1;
+    if (write(s->wake_fd, &one, sizeof one) < 0) return true; // full is awake
+    return true;
+}
+
+void sd_outbox_free(sd_server *s) {
+    for (sd_message *next; s->spare; s->spare = next) {
+        next = s->spare->next;
+        free(s->spare->payload);
+        free(s->spare);
+    }
+}

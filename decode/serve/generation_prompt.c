@@ -1,0 +1,140 @@
+// From the body to a request, the model it means, and token ids that fit its context.
+//
+// A text cannot have fewer tokens than its length over the longest token: megabytes that can never
+// fit are refused before any of a request's texts is tokenised. What may fit is tokenised text by
+// text, each a piece of work after which others' turns come; the first that is too long ends it.
+#include "base/clock.h"
+#include "decode/serve/generation.h"
+
+enum { RENDER_SECONDS = 10 }; // a template's steps end it in one or two on an idle machine
+enum { READ_SECONDS = 30 };   // for all pieces of a request
+
+static int refuse_length(sd_api_error *e, const char *param, long long n, int ctx, bool at_least) {
+    sd_api_fail(
+        e, 400, param,
+        "the prompt has %s%lld tokens and the context holds %d; shorten the prompt or start "
+        "the server with a larger --ctx",
+        at_least ? "at least " : "", n, ctx);
+    e->code = "context_length_exceeded";
+    return e->status;
+}
+
+static int context(const sd_call *j) {
+    sd_engine_stats stats;
+    sd_engine_get_stats(j->server->engine, &stats);
+    return stats.ctx;
+}
+
+// The number of tokens is known now.
+static int check_length(sd_call *j, int i, int ctx, sd_api_error *e) {
+    const char *param = j->answer.kind == SD_API_CHAT ? "messages" : "prompt";
+    if (j->prompt[i].n == 0)
+        return sd_api_fail(e, 400, param, "the prompt is empty; give at least one token");
+    if (j->prompt[i].n >= ctx) return refuse_length(e, param, j->prompt[i].n, ctx, false);
+    j->prompt_tokens += j->prompt[i].n;
+    return 0;
+}
+
+// What can be said of all prompts without tokenising one.
+static int check_prompts(sd_call *j, int ctx, sd_api_error *e) {
+    const sd_model *m = j->server->model;
+    for (int i = 0; i < j->request.n_prompts; i++) {
+        const sd_api_prompt *p = &j->request.prompt[i];
+        if (p->text && !m->tokenizer)
+            return sd_api_fail(e, 400, "prompt", "this model has no tokenizer; give token ids");
+        size_t least = p->len / (j->server->longest_token ? j->server->longest_token : 1);
+        if (p->text && least >= (size_t)ctx)
+            return refuse_length(e, "prompt", (long long)least, ctx, true);
+        if (!p->text && p->n_ids >= ctx) return refuse_length(e, "prompt", p->n_ids, ctx, false);
+        for (int k = 0; k < p->n_ids; k++)
+            if (p->ids[k] >= m->hp.V)
+                return sd_api_fail(e, 400, "prompt", "prompt: token id %d is not below %d",
+                                   (int)p->ids[k], m->hp.V);
+    }
+    if (j->request.echo && !m->tokenizer)
+        return sd_api_fail(e, 400, "echo", "echo: this model has no tokenizer");
+    return 0;
+}
+
+static int encode_prompt(sd_call *j, int i, sd_api_error *e) {
+    const sd_api_prompt *p = &j->request.prompt[i];
+    sd_error err = {0};
+    if (p->text &&
+        sd_tokenizer_encode(j->server->model->tokenizer, p->text, p->len,
+                            SD_TOK_SPECIAL | SD_TOK_ADD_BOS, &j->prompt[i], &err) != SD_OK)
+        return sd_api_fail(e, 500, "prompt", "%s", err.message);
+    if (!p->text && !sd_ids_add(&j->prompt[i], p->ids, p->n_ids))
+        return sd_api_fail(e, 500, "prompt", "out of memory");
+    return check_length(j, i, context(j), e);
+}
+
+static int encode_chat(sd_call *j, int ctx, sd_api_error *e) {
+    const sd_model *m = j->server->model;
+    sd_api_request *r = &j->request;
+    sd_error err = {0};
+    size_t i, bytes = 0;
+    json_t *message;
+    r->n_prompts = 1;
+    if (!m->tokenizer || !m->chat)
+        return sd_api_fail(e, 400, "messages",
+                           "this model has no usable chat template%s%s; use /v1/completions",
+                           m->chat_error ? ": " : "", m->chat_error ? m->chat_error : "");
+    json_array_foreach(r->messages, i, message) bytes +=
+        json_string_length(json_object_get(message, "content"));
+    size_t least = bytes / (j->server->longest_token ? j->server->longest_token : 1);
+    if (least >= (size_t)ctx) return refuse_length(e, "messages", (long long)least, ctx, true);
+    sd_template_bounds bounds = {.stop = &j->cut,
+                                 .deadline_ns = sd_now_ns() + RENDER_SECONDS * INT64_C(1000000000),
+                                 .max_bytes = (size_t)ctx * j->server->longest_token};
+    sd_status st = sd_model_chat_ids_within(m, r->messages, NULL, r->template_arguments, true,
+                                            &bounds, &j->prompt[0], &err);
+    if (st == SD_EINTERRUPTED)
+        return sd_api_fail(e, 503, NULL, "the server ends; send the request again elsewhere");
+    if (st != SD_OK)
+        return sd_api_fail(e, st == SD_ENOMEM ? 500 : 400, "messages", "%s", err.message);
+    return check_length(j, 0, ctx, e);
+}
+
+static int find_model(sd_call *j, sd_api_error *e) {
+    sd_server *s = j->server;
+    sd_served *m = sd_server_find(s, j->request.model);
+    j->found = m;
+    if (m) return 0;
+    sd_buf known = sd_buf_make(400);
+    for (int i = 0; i < s->n_served; i++)
+        if (!sd_buf_printf(&known, "%s%s", i ? ", " : "", s->served[i].name)) break;
+    sd_api_fail(e, 404, "model", "model '%.100s' is not served here; known: %s", j->request.model,
+                known.data ? known.data : "");
+    e->code = "model_not_found";
+    sd_buf_free(&known);
+    return e->status;
+}
+
+// The body becomes a request; what its numbers and lengths say is checked.
+static int read_body(sd_call *j, sd_api_error *e) {
+    int bad = sd_api_request_parse(&j->request, j->answer.kind, j->body.data, j->body.len, e);
+    sd_buf_free(&j->body); // the request has its own copies
+    if (bad || find_model(j, e)) return e->status;
+    for (int i = 0; i < j->request.n_stop_token; i++)
+        if (j->request.stop_token[i] >= j->server->model->hp.V)
+            return sd_api_fail(e, 400, "stop_token_ids", "stop_token_ids: %d is not below %d",
+                               (int)j->request.stop_token[i], j->server->model->hp.V);
+    return j->answer.kind == SD_API_CHAT ? 0 : check_prompts(j, context(j), e);
+}
+
+bool sd_call_read(sd_call *j) {
+    sd_api_error *e = &j->error;
+    int piece = j->pieces_read++;
+    sd_memory_lost_clear();
+    if (sd_now_ns() - j->arrival_ns > READ_SECONDS * INT64_C(1000000000))
+        sd_api_fail(e, 503, NULL, "the request could not be read within %d seconds", READ_SECONDS);
+    else if (piece == 0)
+        read_body(j, e);
+    else if (j->answer.kind == SD_API_CHAT)
+        encode_chat(j, context(j), e);
+    else
+        encode_prompt(j, piece - 1, e);
+    if (sd_memory_lost() && e->status < 500) sd_api_fail(e, 500, NULL, "out of memory");
+    int pieces = j->answer.kind == SD_API_CHAT ? 1 : j->request.n_prompts;
+    return !e->status && piece < pieces;
+}

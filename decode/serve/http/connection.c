@@ -1,0 +1,607 @@
+// One connection: bytes through the parser, one request at a time through a route, the answer out.
+//
+//     READ -> (head: refuse early, or 100 Continue) -> BUSY (a route answers) -> READ ...
+//                                                                        \-> FLUSH -> LINGER ->
+//                                                                        gone
+//
+// While a request is BUSY the socket is still read, because that is how a closed client is noticed.
+// The end of its stream alone does not say that it is gone: it may have shut its sending side only
+// and wait for the answer. The two are told apart by sending something, which a closed client's
+// system answers with a reset: the answer itself where it has begun, else "100 Continue", which may
+// come any number of times before an answer and means nothing to a client that did not ask for it.
+// What a client pipelines meanwhile stays in the input buffer, up to a limit. A request that waited
+// behind another one is taken in a turn of its own, after all that came from others: hundreds of
+// them on one socket delay nobody by more than one. While answers are unread or turns are due,
+// what comes stays in the system's buffer, which tells the client to wait.
+//
+// An answer that ends a connection is followed by LINGER: our side is shut, the rest of the input
+// is read and dropped for two seconds, so that the kernel does not reset the connection under the
+// answer.
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "decode/serve/http/connection_private.h"
+
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+sd_server *sd_conn_server(sd_conn *c) {
+    return c->server;
+}
+sd_http *sd_conn_http(sd_conn *c) {
+    return &c->http;
+}
+sd_client *sd_conn_client(sd_conn *c) {
+    return c->client;
+}
+int64_t sd_conn_arrival_ns(const sd_conn *c) {
+    return c->arrival_ns;
+}
+void sd_conn_set_job(sd_conn *c, sd_call *call) {
+    c->call = call;
+}
+void sd_conn_set_log(sd_conn *c, const sd_log_facts *facts) {
+    c->facts = *facts;
+}
+
+sd_buf sd_conn_take_body(sd_conn *c, size_t *held) {
+    sd_buf body = c->http.body;
+    c->http.body = sd_buf_make(body.max);
+    *held = c->held;
+    c->held = 0;
+    return body;
+}
+
+// ---- the access log
+
+// One line for a request that ended, however it ended. No prompt, no text, no key.
+static void log_request(sd_conn *c) {
+    if (!c->server->access_log || !c->arrival_ns) return;
+    struct timespec now;
+    struct tm tm;
+    char stamp[32];
+    clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &tm);
+    strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%SZ", &tm);
+    const sd_http_head *head = &c->http.head;
+    json_t *v =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:f, s:I}", "time", stamp, "id", c->id, "remote",
+                  c->remote, "method", head->method ? head->method : "-", "path",
+                  head->path ? head->path : "-", "status", c->status, "ms",
+                  (double)(sd_now_ns() - c->arrival_ns) * 1e-6, "bytes", (json_int_t)c->bytes_out);
+    if (c->facts.model) {
+        json_object_set_new(v, "model", json_string(c->facts.model));
+        json_object_set_new(v, "prompt_tokens", json_integer(c->facts.prompt_tokens));
+        json_object_set_new(v, "completion_tokens", json_integer(c->facts.completion_tokens));
+        if (c->facts.ttft_ms >= 0) json_object_set_new(v, "ttft_ms", json_real(c->facts.ttft_ms));
+        if (c->facts.finish) json_object_set_new(v, "finish", json_string(c->facts.finish));
+    }
+    char *text = NULL, lost[64];
+    if (sd_json_dump(&text, v, JSON_COMPACT | JSON_REAL_PRECISION(6), NULL) != SD_OK)
+        snprintf(lost, sizeof lost, "{\"status\":%d,\"lost\":\"out of memory\"}", c->status);
+    sd_access_log_add(c->server->access_log, text ? text : lost, strlen(text ? text : lost));
+    free(text);
+    json_decref(v);
+}
+
+// ---- life and death
+
+static void conn_free(sd_conn *c) {
+    sd_server *s = c->server;
+    if (c->prev)
+        c->prev->next = c->next;
+    else
+        s->conns = c->next;
+    if (c->next) c->next->prev = c->prev;
+    if (c->timer) event_free(c->timer);
+    if (c->turn) event_free(c->turn);
+    // Closed here: libevent would do it in a later round of its loop, and a descriptor may be
+    // needed in this one.
+    bufferevent_disable(c->bev, EV_READ | EV_WRITE);
+    bufferevent_free(c->bev);
+    evutil_closesocket(c->fd);
+    sd_conn_leave(c);
+    sd_http_free(&c->http);
+    free(c);
+}
+
+// The client is gone, or is given up: whatever runs for it is cancelled.
+void sd_conn_abort(sd_conn *c) {
+    if (c->state == CONN_BUSY) {
+        sd_call *call = c->call;
+        c->call = NULL;
+        c->status = 499;
+        if (call) sd_call_abandon(call);
+        log_request(c);
+    }
+    conn_free(c);
+}
+
+static void set_wait(sd_conn *c, conn_wait wait) {
+    static const int seconds[] = {0, IDLE_S, HEAD_S, BODY_S, LINGER_S, DRAIN_S, 0};
+    if (c->wait == wait) return;
+    if (wait == WAIT_DRAIN) c->drain_from = evbuffer_get_length(bufferevent_get_output(c->bev));
+    c->wait = wait;
+    event_del(c->timer);
+    struct timeval tv = {seconds[wait], wait == WAIT_PROBE ? PROBE_MS * 1000 : 0};
+    // Without its clock a connection could stay for ever: it ends now instead.
+    if (wait != WAIT_NONE && event_add(c->timer, &tv) != 0)
+        shutdown(bufferevent_getfd(c->bev), SHUT_RDWR);
+}
+
+static void linger(sd_conn *c) {
+    sd_conn_set_state(c, CONN_LINGER);
+    shutdown(c->fd, SHUT_WR);
+    evbuffer_drain(bufferevent_get_input(c->bev),
+                   evbuffer_get_length(bufferevent_get_input(c->bev)));
+    set_wait(c, WAIT_LINGER);
+}
+
+// ---- answers
+
+static void send_head(sd_conn *c, int status, const char *type, int64_t length, const char *extra) {
+    struct evbuffer *out = bufferevent_get_output(c->bev);
+    if (c->ended && evbuffer_get_length(bufferevent_get_input(c->bev)) == 0) c->keep = false;
+    char date[64];
+    time_t now = time(NULL);
+    struct tm tm;
+    gmtime_r(&now, &tm);
+    strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", &tm);
+    c->status = status;
+    evbuffer_add_printf(out, "HTTP/1.1 %d %s\r\nDate: %s\r\nContent-Type: %s\r\n", status,
+                        sd_http_reason(status), date, type);
+    if (length >= 0) evbuffer_add_printf(out, "Content-Length: %lld\r\n", (long long)length);
+    if (c->chunked) evbuffer_add_printf(out, "Transfer-Encoding: chunked\r\n");
+    if (c->id[0]) evbuffer_add_printf(out, "x-request-id: %s\r\n", c->id);
+    if (!c->keep)
+        evbuffer_add_printf(out, "Connection: close\r\n");
+    else if (c->http.head.minor == 0)
+        evbuffer_add_printf(out, "Connection: keep-alive\r\n");
+    evbuffer_add_printf(out, "X-Content-Type-Options: nosniff\r\n%s\r\n", extra ? extra : "");
+}
+
+static void pump(sd_conn *c);
+
+// The answer stands in the output buffer: on to the next request or to the end. Where libevent had
+// no memory for a part of it, nothing of it is sent and the connection ends.
+static void end_request(sd_conn *c) {
+    bool lost = sd_memory_lost();
+    if (lost) {
+        sd_log(SD_LOG_WARN, "%s: out of memory for the answer: the connection is closed", c->id);
+        shutdown(c->fd, SHUT_RDWR);
+        c->keep = false;
+        sd_memory_lost_clear();
+    }
+    if (!lost && !sd_conn_count_unread(c)) {
+        sd_log(SD_LOG_WARN,
+               "%s: unread answers and bodies fill --body-memory: the connection is closed", c->id);
+        shutdown(c->fd, SHUT_RDWR);
+        c->keep = false;
+        lost = true;
+    }
+    log_request(c);
+    c->call = NULL;
+    c->route = NULL;
+    c->arrival_ns = c->bytes_out = 0;
+    c->status = 0;
+    c->streaming = c->chunked = false;
+    c->facts = (sd_log_facts){0};
+    if (!c->keep) {
+        sd_conn_set_state(c, CONN_FLUSH);
+        set_wait(c, WAIT_DRAIN);
+        if (lost || evbuffer_get_length(bufferevent_get_output(c->bev)) == 0) linger(c);
+        return;
+    }
+    c->id[0] = '\0';
+    sd_conn_set_state(c, CONN_READ);
+    sd_http_reset(&c->http);
+    sd_server_hold(c->server, c->client, &c->held, 0);
+    if (!c->pumping) pump(c);
+}
+
+void sd_conn_reply(sd_conn *c, const sd_reply *r) {
+    const char *method = c->http.head.method;
+    bool head_only = method && strcmp(method, "HEAD") == 0;
+    if (r->close || c->server->phase == SD_PHASE_DRAINING) c->keep = false;
+    send_head(c, r->status, r->type, (int64_t)r->len, r->extra);
+    if (!head_only) {
+        bufferevent_write(c->bev, r->body, r->len);
+        c->bytes_out += (int64_t)r->len;
+    }
+    end_request(c);
+}
+
+static void reply_json(sd_conn *c, int status, json_t *v, const char *extra, bool close) {
+    static const char fallback[] = "{\"error\":{\"message\":\"out of memory\",\"type\":"
+                                   "\"server_error\",\"param\":null,\"code\":null}}";
+    char *text = NULL;
+    sd_json_dump(&text, v, JSON_COMPACT | JSON_REAL_PRECISION(9), NULL);
+    json_decref(v);
+    sd_memory_lost_clear(); // the document's loss is answered for
+    sd_conn_reply(c, &(sd_reply){.status = text ? status : 500,
+                                 .type = "application/json",
+                                 .extra = extra,
+                                 .body = text ? text : fallback,
+                                 .len = text ? strlen(text) : sizeof fallback - 1,
+                                 .close = close});
+    free(text);
+}
+
+void sd_conn_json(sd_conn *c, int status, json_t *v) {
+    reply_json(c, status, v, NULL, false);
+}
+
+static void reply_error(sd_conn *c, const sd_api_error *e, const char *extra, bool close) {
+    char more[128];
+    if (e->status == 429 || e->status == 503) {
+        // Whole seconds, at least one (RFC 9110 10.2.3).
+        double wait = ceil(e->retry_s > 0 ? e->retry_s : sd_server_wait_s(c->server));
+        wait = wait < 1 ? 1 : wait > MAX_WAIT_S ? MAX_WAIT_S : wait;
+        snprintf(more, sizeof more, "Retry-After: %.0f\r\n", wait);
+        extra = more;
+    } else if (e->status == 401) {
+        extra = "WWW-Authenticate: Bearer\r\n";
+    }
+    reply_json(c, e->status, sd_error_json(e), extra, close);
+}
+
+void sd_conn_error(sd_conn *c, const sd_api_error *e) {
+    reply_error(c, e, NULL, false);
+}
+
+// False when a part of a stream found no memory: its connection is gone.
+static bool is_whole(sd_conn *c) {
+    if (!sd_memory_lost()) return true;
+    sd_memory_lost_clear();
+    sd_log(SD_LOG_WARN, "%s: out of memory for a stream: its connection is closed", c->id);
+    sd_conn_abort(c);
+    return false;
+}
+
+bool sd_conn_stream_begin(sd_conn *c, const char *type) {
+    c->streaming = true;
+    if (c->server->phase == SD_PHASE_DRAINING) c->keep = false;
+    c->chunked = c->http.head.minor >= 1;
+    if (!c->chunked) c->keep = false; // HTTP/1.0: the end of the connection is the end of the body
+    send_head(c, 200, type, -1, "Cache-Control: no-store\r\nX-Accel-Buffering: no\r\n");
+    return is_whole(c);
+}
+
+bool sd_conn_stream_data(sd_conn *c, const char *data, size_t len) {
+    struct evbuffer *out = bufferevent_get_output(c->bev);
+    if (len == 0) return true;
+    if (evbuffer_get_length(out) > SD_MAX_STREAM_BUFFER) {
+        sd_log(SD_LOG_WARN, "%s: a stream is dropped: its client reads too slowly", c->id);
+        sd_conn_abort(c);
+        return false;
+    }
+    if (c->chunked) evbuffer_add_printf(out, "%zx\r\n", len);
+    evbuffer_add(out, data, len);
+    if (c->chunked) evbuffer_add(out, "\r\n", 2);
+    c->bytes_out += (int64_t)len;
+    if (!sd_conn_count_unread(c)) {
+        sd_log(SD_LOG_WARN, "%s: a stream is dropped: unread answers and bodies fill --body-memory",
+               c->id);
+        sd_conn_abort(c);
+        return false;
+    }
+    return is_whole(c);
+}
+
+void sd_conn_drop(sd_conn *c) {
+    sd_conn_abort(c);
+}
+
+void sd_conn_stream_end(sd_conn *c) {
+    if (c->chunked) evbuffer_add(bufferevent_get_output(c->bev), "0\r\n\r\n", 5);
+    end_request(c);
+}
+
+// ---- requests
+
+// The client's x-request-id when it is harmless, else one of our own.
+static void take_id(sd_conn *c) {
+    const char *given = sd_http_field_get(&c->http.head, "x-request-id");
+    size_t n = given ? strlen(given) : 0;
+    if (n >= 1 && n <= MAX_ID &&
+        strspn(given, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-") == n) {
+        memcpy(c->id, given, n + 1);
+        return;
+    }
+    uint64_t x = sd_mix64(c->server->id_key + c->server->n_ids++);
+    snprintf(c->id, sizeof c->id, "req-%016llx", (unsigned long long)x);
+}
+
+static void refuse(sd_conn *c, const sd_api_error *e, const char *extra) {
+    sd_buf_free(&c->http.body);
+    sd_server_hold(c->server, c->client, &c->held, 0);
+    sd_conn_set_state(c, CONN_BUSY);
+    c->keep = false;
+    reply_error(c, e, extra, true);
+}
+
+void sd_conn_refuse_body(sd_conn *c) {
+    sd_api_error e;
+    sd_api_fail(&e, 429, NULL,
+                "the bodies of other requests hold the memory that --body-memory gives them; try "
+                "again later");
+    e.retry_s = sd_server_bytes_wait_s(c->server, c->http.head.length);
+    c->server->metrics.rejected[SD_REJECT_BODY_MEMORY]++;
+    refuse(c, &e, NULL);
+}
+
+// The request belongs to its key, else to the last hop that a trusted proxy names, else to the
+// peer.
+static void take_client(sd_conn *c) {
+    sd_server *s = c->server;
+    sd_address hop;
+    const char *forwarded = NULL;
+    sd_client_name name = c->peer->name;
+    int key = sd_keys_find(&s->keys, sd_http_field_get(&c->http.head, "authorization"));
+    if (c->peer->trusted) forwarded = sd_http_field_last(&c->http.head, "x-forwarded-for");
+    if (key >= 0)
+        name = sd_client_of_key(key);
+    else if (forwarded && sd_last_hop(&hop, forwarded, s->proxies, s->n_proxies))
+        name = sd_client_of_address(&hop);
+    sd_client_release(&s->clients, c->client);
+    c->client = sd_client_acquire(&s->clients, &name);
+    if (!c->client) c->client = sd_client_again(c->peer);
+}
+
+// The head is there. False when the request was refused for it, before its body is read.
+static bool take_head(sd_conn *c) {
+    sd_api_error e = {0};
+    char allow[64] = "";
+    c->arrival_ns = sd_now_ns();
+    c->keep = c->http.head.keep_alive;
+    take_id(c);
+    take_client(c);
+    c->route = sd_route_check(&c->server->keys, &c->http.head, allow, &e);
+    const char *host = sd_http_field_get(&c->http.head, "host");
+    if (c->route && c->server->local_hosts_only && !sd_route_host_is_local(host)) {
+        sd_api_fail(&e, 403, NULL,
+                    "the Host field is not localhost or an address; start the server with "
+                    "--api-key-file to be reached by a name");
+        c->route = NULL;
+    }
+    if (!c->route) {
+        refuse(c, &e, allow[0] ? allow : NULL);
+        return false;
+    }
+    // What cannot fit now is refused before it is sent; what fits is counted as it comes, so that a
+    // length that is only announced takes nothing from others.
+    size_t none = 0;
+    if (c->http.head.length > 0) {
+        if (!sd_server_hold(c->server, c->client, &none, (size_t)c->http.head.length)) {
+            sd_conn_refuse_body(c);
+            return false;
+        }
+        sd_server_hold(c->server, c->client, &none, 0);
+    }
+    if (c->http.head.expect && evbuffer_get_length(bufferevent_get_input(c->bev)) == 0)
+        bufferevent_write(c->bev, "HTTP/1.1 100 Continue\r\n\r\n", 25);
+    return true;
+}
+
+static void take_bad(sd_conn *c) {
+    sd_api_error e;
+    sd_api_fail(&e, c->http.status, NULL, "malformed HTTP: %s", c->http.reason);
+    if (!c->arrival_ns) c->arrival_ns = sd_now_ns();
+    if (!c->http.head.method) c->id[0] = '\0';
+    refuse(c, &e, NULL);
+}
+
+// A client that asks and asks and does not read would fill memory with answers: its next request is
+// taken when it has read what it got.
+static bool has_backlog(const sd_conn *c) {
+    return evbuffer_get_length(bufferevent_get_output(c->bev)) > SD_MAX_UNREAD;
+}
+
+// Reads on while BUSY, and when what has been read is used up.
+static void set_reading(sd_conn *c) {
+    bool waits =
+        c->state == CONN_READ && (has_backlog(c) || event_pending(c->turn, EV_TIMEOUT, NULL));
+    if (c->ended || waits == c->is_paused) return;
+    c->is_paused = waits;
+    if (waits)
+        bufferevent_disable(c->bev, EV_READ);
+    else if (bufferevent_enable(c->bev, EV_READ) != 0)
+        shutdown(c->fd, SHUT_RDWR);
+}
+
+// Parses what has come until more is needed or a request has been taken; the next one has its turn.
+static void pump(sd_conn *c) {
+    struct evbuffer *in = bufferevent_get_input(c->bev);
+    if (event_pending(c->turn, EV_TIMEOUT, NULL)) return;
+    c->pumping = true;
+    while (c->state == CONN_READ && !has_backlog(c)) {
+        sd_memory_lost_clear();
+        size_t n = evbuffer_get_contiguous_space(in), used = 0;
+        const char *data = n ? (const char *)evbuffer_pullup(in, (ev_ssize_t)n) : "";
+        sd_http_result r = sd_http_feed(&c->http, data, n, &used);
+        evbuffer_drain(in, used);
+        if (r == SD_HTTP_BAD) {
+            take_bad(c);
+        } else if (!sd_server_hold(c->server, c->client, &c->held, c->http.body.len)) {
+            sd_conn_refuse_body(c);
+        } else if (r == SD_HTTP_HEAD) {
+            take_head(c);
+        } else if (r == SD_HTTP_DONE) {
+            sd_conn_set_state(c, CONN_BUSY);
+            set_wait(c, WAIT_NONE);
+            c->route->run(c);
+            if (c->state == CONN_READ && evbuffer_get_length(in) > 0) {
+                event_active(c->turn, EV_TIMEOUT, 0);
+                break;
+            }
+        } else if (evbuffer_get_length(in) == 0) {
+            break;
+        }
+    }
+    c->pumping = false;
+    set_reading(c);
+    if (c->state == CONN_READ && c->ended && !has_backlog(c) &&
+        !event_pending(c->turn, EV_TIMEOUT, NULL)) { // no whole request will come any more
+        sd_conn_set_state(c, CONN_FLUSH);
+        set_wait(c, WAIT_DRAIN);
+        if (evbuffer_get_length(bufferevent_get_output(c->bev)) == 0) linger(c);
+        return;
+    }
+    if (c->state == CONN_READ)
+        set_wait(c, has_backlog(c)                ? WAIT_DRAIN
+                    : sd_http_is_idle(&c->http)   ? WAIT_IDLE
+                    : c->http.head.method == NULL ? WAIT_HEAD
+                                                  : WAIT_BODY);
+}
+
+// ---- libevent's callbacks
+
+static void on_read(struct bufferevent *bev, void *ctx) {
+    sd_conn *c = ctx;
+    struct evbuffer *in = bufferevent_get_input(bev);
+    if (c->state == CONN_READ) pump(c);
+    if (c->state == CONN_BUSY || c->state == CONN_READ) { // what is left waits for its turn
+        if (evbuffer_get_length(in) > SD_MAX_PIPELINED || !sd_conn_count_unread(c))
+            sd_conn_abort(c);
+    } else {
+        evbuffer_drain(in, evbuffer_get_length(in));
+    }
+}
+
+static void on_turn(evutil_socket_t fd, short what, void *ctx) {
+    (void)fd, (void)what;
+    sd_conn *c = ctx;
+    if (c->state == CONN_READ) pump(c);
+}
+
+static void on_written(struct bufferevent *bev, void *ctx) {
+    (void)bev;
+    sd_conn *c = ctx;
+    sd_conn_count_unread(c); // less than before
+    if (c->state == CONN_FLUSH) linger(c);
+    if (c->state == CONN_BUSY && c->call) sd_call_more(c->call);
+    if (c->state == CONN_READ) pump(c);
+}
+
+// Is a client that sends no more still there? Looked at until the answer begins.
+static void probe(sd_conn *c) {
+    static const char ping[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    int fd = c->fd, error = 0;
+    socklen_t n = sizeof error;
+    if (c->state != CONN_BUSY || c->streaming) return;
+    if (c->probes++ % PROBES_BETWEEN_SENDS == 0 && c->http.head.minor >= 1 &&
+        evbuffer_get_length(bufferevent_get_output(c->bev)) == 0 &&
+        send(fd, ping, sizeof ping - 1, MSG_DONTWAIT | MSG_NOSIGNAL) != sizeof ping - 1)
+        error = EPIPE; // also where 25 bytes find no room: nobody reads
+    if (!error) getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &n);
+    if (error) {
+        sd_conn_abort(c);
+        return;
+    }
+    c->wait = WAIT_NONE;
+    set_wait(c, WAIT_PROBE);
+}
+
+static void on_event(struct bufferevent *bev, short what, void *ctx) {
+    sd_conn *c = ctx;
+    bool answers = evbuffer_get_length(bufferevent_get_output(bev)) > 0;
+    bool ended = (what & BEV_EVENT_EOF) && (what & BEV_EVENT_READING);
+    if (!ended || c->state == CONN_LINGER || (c->state == CONN_READ && !answers)) {
+        sd_conn_abort(c);
+        return;
+    }
+    c->ended = true;
+    bufferevent_disable(bev, EV_READ);
+    if (c->state == CONN_READ) pump(c);
+    if (c->state == CONN_BUSY) probe(c);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *ctx) {
+    (void)fd, (void)what;
+    sd_conn *c = ctx;
+    if (c->wait == WAIT_PROBE) {
+        probe(c);
+        return;
+    }
+    size_t unread = evbuffer_get_length(bufferevent_get_output(c->bev));
+    if (c->wait == WAIT_DRAIN && unread + DRAIN_BYTES <= c->drain_from) { // it reads on
+        c->wait = WAIT_NONE;
+        set_wait(c, WAIT_DRAIN);
+        return;
+    }
+    if (c->wait != WAIT_HEAD && c->wait != WAIT_BODY) {
+        sd_conn_abort(c);
+        return;
+    }
+    sd_api_error e;
+    sd_api_fail(&e, 408, NULL, "the %s did not come within %d seconds",
+                c->wait == WAIT_HEAD ? "head of the request" : "body",
+                c->wait == WAIT_HEAD ? HEAD_S : BODY_S);
+    c->wait = WAIT_NONE;
+    refuse(c, &e, NULL);
+}
+
+// The server's own descriptor; closed when the connection is freed.
+static sd_conn *conn_new(sd_server *s, int fd, const struct sockaddr *addr) {
+    sd_memory_lost_clear();
+    sd_conn *c = sd_alloc(1, sizeof *c);
+    if (!c) return NULL;
+    c->server = s;
+    c->fd = fd;
+    c->address = sd_address_of(addr);
+    c->bev = bufferevent_socket_new(s->base, fd, 0);
+    c->timer = evtimer_new(s->base, on_timer, c);
+    c->turn = event_new(s->base, -1, 0, on_turn, c);
+    if (c->turn) event_priority_set(c->turn, SD_PRIORITY_LAST);
+    if (c->bev && c->timer && c->turn && sd_conn_enter(c)) return c;
+    if (c->timer) event_free(c->timer);
+    if (c->turn) event_free(c->turn);
+    if (c->bev) bufferevent_free(c->bev);
+    sd_conn_leave(c);
+    free(c);
+    return NULL;
+}
+
+void sd_conn_accept(sd_server *s, int fd, const struct sockaddr *addr) {
+    sd_conn *c = conn_new(s, fd, addr);
+    if (!c) {
+        s->metrics.rejected[SD_REJECT_CONNECTIONS]++;
+        evutil_closesocket(fd);
+        return;
+    }
+    c->next = s->conns;
+    if (s->conns) s->conns->prev = c;
+    s->conns = c;
+    sd_http_init(&c->http);
+    sd_address_print(addr, c->remote, sizeof c->remote);
+    bufferevent_setcb(c->bev, on_read, on_written, on_event, c);
+    struct timeval write_limit = {WRITE_S, 0}; // without any progress
+    bufferevent_set_timeouts(c->bev, NULL, &write_limit);
+    set_wait(c, WAIT_IDLE);
+    bufferevent_enable(c->bev, EV_READ | EV_WRITE);
+    // libevent makes a half of one where it has no memory: it would not be read, or never written.
+    if (sd_memory_lost()) conn_free(c);
+}
+
+void sd_conn_close_idle(sd_server *s) {
+    for (sd_conn *c = s->conns, *next; c; c = next) {
+        next = c->next;
+        if (c->state == CONN_READ && sd_http_is_idle(&c->http) &&
+            evbuffer_get_length(bufferevent_get_input(c->bev)) == 0 &&
+            evbuffer_get_length(bufferevent_get_output(c->bev)) == 0)
+            conn_free(c);
+    }
+}
+
+void sd_conn_close_all(sd_server *s) {
+    while (s->conns) sd_conn_abort(s->conns);
+}
+
+bool sd_conn_flushing(const sd_server *s) {
+    for (const sd_conn *c = s->conns; c; c = c->next)
+        if (evbuffer_get_length(bufferevent_get_output(c->bev)) > 0) return true;
+    return false;
+}

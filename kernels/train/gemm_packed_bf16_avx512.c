@@ -1,0 +1,29 @@
+// The same shape with VDPBF16PS: two terms of 32 outputs a step and vector.
+#include "kernels/train/gemm_packed_isa.h"
+
+#include <immintrin.h>
+
+static inline __m512i spread_pair(const uint16_t *p) {
+    int32_t pair;
+    __builtin_memcpy(&pair, p, 4);
+    return _mm512_set1_epi32(pair);
+}
+
+#define NAME matmul_bf16
+#define ROWS 12
+#define VF __m512
+#define VW __m512i
+#define LANES 16
+#define OPERAND uint16_t
+#define PAIR 2
+#define DEPTH 384
+#define ZERO() _mm512_setzero_ps()
+#define LOAD(p) _mm512_loadu_ps(p)
+#define STORE(p, v) _mm512_storeu_ps((p), (v))
+#define ADD(a, b) _mm512_add_ps((a), (b))
+#define WEIGHTS(p) _mm512_loadu_si512(p)
+#define SPREAD(p) spread_pair(p)
+#define MUL_ADD(sum, x, w) _mm512_dpbf16_ps((sum), (__m512bh)(x), (__m512bh)(w))
+#include "kernels/train/gemm_packed_body.h"
+
+const sd_panels sd_panels_bf16 = {"avx512-bf16", PANEL, ROWS, true, matmul_bf16};

@@ -1,0 +1,326 @@
+// Reading adapters. Two file forms (PEFT folder, GGUF-LoRA) end in one memory form: fp32 factors in
+// the basis of the base they were opened for.
+//
+// The basis matters for q and k of GGUF files of architecture llama alone. There the converter
+// reorders each head's rows from (half, pair) to (pair, half), so that rotation pairs stand side by
+// side; the rows of B follow W, A is untouched.
+#include "model/adapter/read.h"
+
+#include "base/files/file.h"
+#include "base/json.h"
+#include "base/json_keys.h"
+#include "base/log.h"
+#include "model/adapter/base_sketch.h"
+#include "model/adapter/basis.h"
+#include "model/infer/lora_weights.h"
+
+#include <math.h>
+#include <stdatomic.h>
+#include <string.h>
+
+enum { MAX_CONFIG_BYTES = 1 << 20 };
+
+typedef struct {
+    atomic_int references;
+    float *factors; // all A and B, one after another
+    sd_adapter_cache packs;
+} owner;
+
+static atomic_uint_fast64_t next_generation = 1;
+
+bool sd_adapter_row_moves(const sd_model *base, sd_proj p, bool file_interleaved) {
+    return (p == SD_WQ || p == SD_WK) && base->hp.rope_interleaved != file_interleaved;
+}
+
+int sd_adapter_interleave_row(int row, int D) {
+    int head = row / D, within = row % D, half = within / (D / 2), pair = within % (D / 2);
+    return head * D + 2 * pair + half;
+}
+
+// ---- life
+
+static sd_status new_adapter(sd_adapter **out, const char *name, const char *path,
+                             const sd_model *base, size_t floats, sd_error *err) {
+    sd_status st = SD_OK;
+    owner *o = NULL;
+    sd_adapter *a = sd_alloc(1, sizeof *a);
+    SD_CHECK_ALLOC(a, err);
+    o = sd_alloc(1, sizeof *o);
+    SD_CHECK_ALLOC(o, err);
+    a->owned = o;
+    sd_adapter_cache_init(&o->packs);
+    atomic_init(&o->references, 1);
+    o->factors = sd_alloc(floats, sizeof(float));
+    a->name = sd_strdup(name);
+    a->path = sd_strdup(path ? path : "");
+    a->L = base->hp.L;
+    a->lora = sd_alloc((size_t)base->hp.L * SD_PROJ_COUNT, sizeof *a->lora);
+    a->generation = atomic_fetch_add(&next_generation, 1);
+    if (!o->factors || !a->name || !a->path || !a->lora)
+        st = sd_fail(err, SD_ENOMEM, "%s: out of memory", name);
+out:
+    if (st != SD_OK) {
+        if (a && !o)
+            free(a);
+        else
+            sd_adapter_release(a);
+        a = NULL;
+    }
+    *out = a;
+    return st;
+}
+
+sd_adapter *sd_adapter_acquire(sd_adapter *a) {
+    if (a) atomic_fetch_add(&((owner *)a->owned)->references, 1);
+    return a;
+}
+
+void sd_adapter_release(sd_adapter *a) {
+    if (!a) return;
+    owner *o = a->owned;
+    if (atomic_fetch_sub(&o->references, 1) != 1) return;
+    sd_adapter_cache_free(&o->packs, a->L * SD_PROJ_COUNT);
+    free(o->factors);
+    free(o);
+    free(a->name);
+    free(a->path);
+    free(a->base_sketch);
+    free(a->lora);
+    free(a);
+}
+
+sd_status sd_adapter_packed(const sd_adapter_packs **out, const sd_adapter *a, const sd_model *base,
+                            const sd_ops *ops, sd_compute compute, sd_error *err) {
+    owner *o = a->owned;
+    return sd_adapter_cache_get(out, &o->packs, a, base, ops, compute, err);
+}
+
+static void summarise(sd_adapter *a, const sd_model *base) {
+    for (int i = 0; i < a->L * SD_PROJ_COUNT; i++) {
+        int out, in, r = a->lora[i].r;
+        sd_proj_shape(&base->hp, (sd_proj)(i % SD_PROJ_COUNT), &out, &in);
+        if (r > a->max_r) a->max_r = r;
+        a->n_params += (int64_t)r * (out + in);
+    }
+}
+
+sd_status sd_adapter_from_factors(sd_adapter **out, const char *name, const sd_lora *lora,
+                                  const sd_model *base, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_adapter *a = NULL;
+    size_t floats = 0;
+    int slots = base->hp.L * SD_PROJ_COUNT, rows, cols;
+    *out = NULL;
+    for (int i = 0; i < slots; i++) {
+        SD_CHECK(lora[i].r >= 0 && lora[i].r <= SD_MAX_RANK, err, SD_EINVAL,
+                 "%s: r is %d, at most %d is supported", name, lora[i].r, SD_MAX_RANK);
+        sd_proj_shape(&base->hp, (sd_proj)(i % SD_PROJ_COUNT), &rows, &cols);
+        floats += (size_t)lora[i].r * (size_t)(rows + cols);
+    }
+    SD_TRY(new_adapter(&a, name, NULL, base, floats, err));
+    float *next = ((owner *)a->owned)->factors;
+    for (int i = 0; i < slots; i++) {
+        if (!lora[i].r) continue;
+        sd_proj_shape(&base->hp, (sd_proj)(i % SD_PROJ_COUNT), &rows, &cols);
+        size_t n_a = (size_t)lora[i].r * (size_t)cols, n_b = (size_t)lora[i].r * (size_t)rows;
+        memcpy(next, lora[i].A, n_a * sizeof *next);
+        memcpy(next + n_a, lora[i].B, n_b * sizeof *next);
+        a->lora[i] = (sd_lora){lora[i].r, next, next + n_a, lora[i].scale};
+        next += n_a + n_b;
+    }
+    summarise(a, base);
+    *out = a;
+    a = NULL;
+out:
+    sd_adapter_release(a);
+    return st;
+}
+
+// ---- from the factors of a file
+
+static sd_status check_pair(const sd_factor_pair *f, const sd_model *base, int slot,
+                            const char *path, sd_error *err) {
+    sd_status st = SD_OK;
+    int out_rows, in_cols;
+    sd_proj_shape(&base->hp, (sd_proj)(slot % SD_PROJ_COUNT), &out_rows, &in_cols);
+    SD_CHECK(f->a.data && f->b.data, err, SD_EFORMAT,
+             "%s: %s has no partner (lora_A and lora_B come in pairs)", path,
+             f->a.data ? f->a.name : f->b.name);
+    SD_CHECK(f->a.rows >= 1 && f->a.rows <= SD_MAX_RANK, err, SD_EFORMAT,
+             "%s: %s: rank %lld, 1 to %d is supported", path, f->a.name, (long long)f->a.rows,
+             SD_MAX_RANK);
+    SD_CHECK(f->b.cols == f->a.rows, err, SD_EFORMAT,
+             "%s: %s has rank %lld and %s has rank %lld; they must agree", path, f->a.name,
+             (long long)f->a.rows, f->b.name, (long long)f->b.cols);
+    SD_CHECK(f->a.cols == in_cols && f->b.rows == out_rows, err, SD_EINVAL,
+             "%s: %s and its partner are for a [%lld, %lld] weight, but %s has [%d, %d]; the "
+             "adapter belongs to another base; give that one",
+             path, f->a.name, (long long)f->b.rows, (long long)f->a.cols, base->path, out_rows,
+             in_cols);
+    SD_CHECK(isfinite(f->scale), err, SD_EFORMAT, "%s: the scale of %s is not finite", path,
+             f->a.name);
+out:
+    return st;
+}
+
+// A value that is not finite reaches every logit; so does a product with the scale that is not.
+static sd_status check_finite(const float *x, size_t n, float scale, const char *name,
+                              const char *path, sd_error *err) {
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(x[i]) || !(fabsf(x[i] * scale) < 1e30f))
+            return sd_fail(err, SD_EFORMAT,
+                           "%s: %s holds %g, which no multiplication survives; train or save the "
+                           "adapter again",
+                           path, name, (double)x[i]);
+    return SD_OK;
+}
+
+// B [rows, r] <- its rows in the basis of the base.
+static void copy_b(float *B, const sd_factor *b, int r, bool moves, bool interleaved, int D) {
+    size_t row_bytes = sd_row_bytes(b->dtype, r);
+    for (int row = 0; row < (int)b->rows; row++) {
+        // `to` walks the rows in the half layout; its partner index is the interleaved one.
+        int other = moves ? sd_adapter_interleave_row(row, D) : row;
+        int from = interleaved ? other : row, to = interleaved ? row : other;
+        sd_dequantise(B + (size_t)to * (size_t)r, b->dtype,
+                      (const char *)b->data + (size_t)from * row_bytes, r);
+    }
+}
+
+sd_status sd_adapter_build(sd_adapter **out, const sd_factor_pair *pairs, const char *path,
+                           sd_model *base, bool interleaved, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_adapter *a = NULL;
+    size_t floats = 0;
+    int n = base->hp.L * SD_PROJ_COUNT;
+    for (int i = 0; i < n; i++) {
+        if (!pairs[i].a.data && !pairs[i].b.data) continue;
+        SD_TRY(check_pair(&pairs[i], base, i, path, err));
+        floats += (size_t)pairs[i].a.rows * (size_t)(pairs[i].a.cols + pairs[i].b.rows);
+    }
+    SD_CHECK(floats > 0, err, SD_EFORMAT, "%s: holds no LoRA factors", path);
+    const char *slash = strrchr(path, '/');
+    SD_TRY(new_adapter(&a, slash && slash[1] ? slash + 1 : path, path, base, floats, err));
+    float *next = ((owner *)a->owned)->factors;
+    for (int i = 0; i < n; i++) {
+        const sd_factor_pair *f = &pairs[i];
+        if (!f->a.data) continue;
+        int r = (int)f->a.rows, in = (int)f->a.cols;
+        size_t n_a = (size_t)r * (size_t)in, n_b = (size_t)r * (size_t)f->b.rows;
+        float *A = next, *B = next + n_a;
+        next = B + n_b;
+        sd_dequantise(A, f->a.dtype, f->a.data, r * in);
+        copy_b(B, &f->b, r, sd_adapter_row_moves(base, (sd_proj)(i % SD_PROJ_COUNT), interleaved),
+               interleaved, base->hp.D);
+        SD_TRY(check_finite(A, n_a, 1, f->a.name, path, err));
+        SD_TRY(check_finite(B, n_b, f->scale, f->b.name, path, err));
+        a->lora[i] = (sd_lora){r, A, B, f->scale};
+    }
+    summarise(a, base);
+    *out = a;
+    a = NULL;
+out:
+    sd_adapter_release(a);
+    return st;
+}
+
+// ---- which base it is for
+
+// The rounding of 4 bits moves weights by some 8 % of their size. Fine-tuning moves them by less,
+// but it moves the norms too.
+static bool same_model(const sd_sketch_difference *d) {
+    return d->known && d->same_norms &&
+           (d->difference < 1e-6 || (!d->same_type && d->difference <= 0.25));
+}
+
+sd_status sd_adapter_check_base(sd_adapter *a, const sd_base_record *r, sd_model *base,
+                                sd_error *err) {
+    sd_status st = SD_OK;
+    sd_sha256 have;
+    sd_sketch_difference d = {0};
+    char how[128] = "by how much its file does not say";
+    if (!r->sha256) return SD_OK;
+    SD_CHECK(r->sha256_len == 64, err, SD_EFORMAT,
+             "%s: its record of the base is no SHA-256; write the adapter again", a->path);
+    memcpy(a->base_sha256.hex, r->sha256, 64);
+    if (r->sketch) {
+        a->base_sketch = sd_strndup(r->sketch, r->sketch_len);
+        SD_CHECK_ALLOC(a->base_sketch, err);
+    }
+    SD_TRY(sd_model_sha256(base, &have, err));
+    if (sd_sha256_equal(&have, &a->base_sha256)) goto out;
+    if (r->sketch) SD_TRY(sd_base_sketch_compare(&d, r->sketch, r->sketch_len, base, err));
+    if (d.known)
+        snprintf(how, sizeof how, "whose weights differ by about %.1f %% (%s there, %s here%s)",
+                 100 * d.difference, d.type, d.m_type, d.same_norms ? "" : ", other norms");
+    bool same = same_model(&d);
+    SD_CHECK(
+        same || base->any_adapter, err, SD_EINVAL,
+        "%s was trained on a base with SHA-256 %.12s..., but %s has %.12s..., %s; give the base "
+        "it was trained on, or --other-base to take it all the same",
+        a->path, a->base_sha256.hex, base->path, have.hex, how);
+    sd_log(SD_LOG_WARN, "%s was trained on a base with SHA-256 %.12s..., %s has %.12s..., %s%s",
+           a->path, a->base_sha256.hex, base->path, have.hex, how,
+           same ? ": the same model in another form" : "");
+out:
+    return st;
+}
+
+// ---- opening
+
+// A finished run's manifest binds its adapter: bytes that changed since are not the adapter that
+// was trained and verified. A run without a manifest has nothing to hold against.
+static sd_status check_manifest(const sd_adapter *a, const char *run, sd_error *err) {
+    sd_status st = SD_OK;
+    char *text = NULL, *path = sd_path_join(run, "manifest.json");
+    json_t *root = NULL;
+    size_t len;
+    SD_CHECK_ALLOC(path, err);
+    sd_path_kind kind;
+    SD_TRY(sd_path_look(&kind, path, err));
+    if (kind == SD_PATH_NONE) goto out;
+    SD_TRY(sd_file_read(&text, &len, path, MAX_CONFIG_BYTES, err));
+    SD_TRY(sd_json_load(&root, text, len, JSON_REJECT_DUPLICATES, NULL, err));
+    const char *want = json_string_value(
+        json_object_get(json_object_get(json_object_get(root, "artefacts"), "adapter"), "sha256"));
+    SD_CHECK(want, err, SD_EFORMAT, "%s: names no adapter with its SHA-256; the run is damaged",
+             path);
+    SD_CHECK(strcmp(want, a->sha256.hex) == 0, err, SD_EINVAL,
+             "%s: the adapter has SHA-256 %.12s..., its run's manifest says %.12s...; it changed "
+             "after training, restore it or train again",
+             a->path, a->sha256.hex, want);
+out:
+    json_decref(root);
+    free(text);
+    free(path);
+    return st;
+}
+
+sd_status sd_adapter_open(sd_adapter **out, const char *path, sd_model *base, sd_error *err) {
+    sd_status st = SD_OK;
+    char *nested = NULL;
+    sd_path_kind kind, config, nested_config;
+    *out = NULL;
+    SD_TRY(sd_path_look(&kind, path, err));
+    SD_CHECK(kind != SD_PATH_NONE, err, SD_ENOTFOUND, "%s: no such adapter; check the path", path);
+    if (kind != SD_PATH_FOLDER) return sd_adapter_read_gguf(out, path, base, err);
+    nested = sd_path_join(path, "adapter");
+    SD_CHECK_ALLOC(nested, err);
+    SD_TRY(sd_path_look_in(&config, path, "adapter_config.json", err));
+    SD_TRY(sd_path_look_in(&nested_config, nested, "adapter_config.json", err));
+    bool is_run = config == SD_PATH_NONE;
+    SD_CHECK(!is_run || nested_config != SD_PATH_NONE, err, SD_ENOTFOUND,
+             "%s: holds neither adapter_config.json nor adapter/adapter_config.json; give a PEFT "
+             "folder, a run's folder or a GGUF-LoRA file",
+             path);
+    SD_TRY(sd_adapter_read_peft(out, is_run ? nested : path, base, err));
+    if (is_run) SD_TRY(check_manifest(*out, path, err));
+    SD_CHECK(!sd_memory_lost(), err, SD_ENOMEM, "%s: out of memory", path);
+out:
+    if (st != SD_OK) {
+        sd_adapter_release(*out);
+        *out = NULL;
+    }
+    free(nested);
+    return st;
+}

@@ -1,0 +1,75 @@
+// LoRA adapters: y = W x + s * B (A x). Immutable, counted, never merged at run time; a batch row
+// carries its adapter.
+//
+// In memory an adapter lives in the basis of the model it was opened for: for a GGUF of
+// architecture llama the rows of B of q and k are permuted as the file's weights are, so a PEFT
+// folder is converted on reading and converted back on writing.
+#pragma once
+
+#include "kernels/ops.h"
+#include "model/model.h"
+
+enum { SD_MAX_RANK = 512 };
+
+typedef struct {
+    int r;          // 0: this projection has no adapter
+    const float *A; // [r, in]
+    const float *B; // [out, r]
+    float scale;    // alpha / r (alpha / sqrt(r) for rsLoRA)
+} sd_lora;
+
+/// B (A x) as a table of ops multiplies: scale is in B.
+typedef struct {
+    int r;
+    sd_packed A, B; // [r, in], [out, r]
+} sd_lora_packed;
+
+typedef struct sd_adapter_packs {
+    const sd_ops *ops;
+    sd_compute compute;
+    sd_lora_packed *of; // [L * SD_PROJ_COUNT]
+    char *values;       // what was packed, where packs refer to it
+    struct sd_adapter_packs *next;
+} sd_adapter_packs;
+
+typedef struct sd_adapter {
+    char *name;
+    char *path;
+    uint64_t generation; // unique in this process
+    int L;
+    sd_lora *lora; // [L * SD_PROJ_COUNT]
+    int max_r;
+    int64_t n_params;
+    sd_sha256 sha256;      // of the weights file
+    sd_sha256 base_sha256; // of the model it was trained on; zero when the file does not say
+    char *
+        base_sketch; // of that model (model/adapter/base_sketch.h); NULL when the file does not say
+    void *owned;
+} sd_adapter;
+
+/// A PEFT folder, a GGUF-LoRA file, or a run's folder (its adapter/). Shapes that do not fit the
+/// base, values that are not finite, and a recorded base that is another model are refused by name.
+/// The same model in another precision is taken with a warning, any model where base->any_adapter
+/// is set. The files are read, not mapped: they may go or change afterwards.
+sd_status sd_adapter_open(sd_adapter **out, const char *path, sd_model *base, sd_error *err);
+/// From factors the caller built in the base's basis; copies them. lora [L * SD_PROJ_COUNT].
+sd_status sd_adapter_from_factors(sd_adapter **out, const char *name, const sd_lora *lora,
+                                  const sd_model *base, sd_error *err);
+sd_adapter *sd_adapter_acquire(sd_adapter *a);
+void sd_adapter_release(sd_adapter *a); // NULL is fine
+
+/// Its factors for ops and compute: bf16, or as they are under SD_COMPUTE_FP32. Made once and kept
+/// as long as the adapter; any thread may ask.
+sd_status sd_adapter_packed(const sd_adapter_packs **out, const sd_adapter *a, const sd_model *base,
+                            const sd_ops *ops, sd_compute compute, sd_error *err);
+
+// Writers. `dir`/`path` must not exist half-written afterwards: files are written atomically.
+/// adapter_config.json and adapter_model.safetensors, as PEFT writes them.
+sd_status sd_adapter_write_peft(const char *dir, const sd_adapter *a, sd_model *base,
+                                sd_error *err);
+sd_status sd_adapter_write_gguf(const char *path, const sd_adapter *a, sd_model *base,
+                                sd_error *err);
+/// The base with W + s B A in place of W: a Hugging Face folder from a folder, a GGUF from a GGUF,
+/// each tensor in its own type. sd_verify_merged (model/infer/compare_logits.h) measures what the file holds.
+sd_status sd_adapter_write_merged(const char *path, const sd_adapter *a, sd_model *base,
+                                  sd_error *err);

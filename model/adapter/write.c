@@ -1,0 +1,254 @@
+// Writing adapters for other tools. The readers of both forms have silent traps, so everything that
+// could differ is folded into B: llama.cpp scales by alpha / rank of the tensor with one alpha for
+// the file, and some servers ignore PEFT's rank and alpha patterns. Hence one alpha and (for PEFT)
+// one rank for all: smaller ranks are padded with zeros, and a slot's own scale goes into B. A slot
+// of the commonest kind is written bit for bit.
+#include "model/adapter/adapter.h"
+
+#include "base/files/file.h"
+#include "base/json.h"
+#include "model/adapter/base_sketch.h"
+#include "model/adapter/basis.h"
+#include "model/formats/gguf.h"
+#include "model/formats/safetensors.h"
+
+#include <math.h>
+#include <string.h>
+
+// The alpha that leaves the first slot of the largest rank as it is.
+static double common_alpha(const sd_adapter *a) {
+    for (int i = 0; i < a->L * SD_PROJ_COUNT; i++)
+        if (a->lora[i].r == a->max_r) return (double)a->lora[i].scale * a->max_r;
+    return 1;
+}
+
+// B [rows, r] -> out [rows, r_out] times factor, rows in the file's order.
+static void lay_out_b(float *out, const sd_lora *l, int rows, int r_out, double factor, bool moves,
+                      bool file_interleaved, int D) {
+    for (int row = 0; row < rows; row++) {
+        int other = moves ? sd_adapter_interleave_row(row, D) : row;
+        int from = file_interleaved ? row : other, to = file_interleaved ? other : row;
+        const float *b = l->B + (size_t)from * (size_t)l->r;
+        float *y = out + (size_t)to * (size_t)r_out;
+        for (int k = 0; k < l->r; k++) y[k] = factor == 1 ? b[k] : (float)(b[k] * factor);
+        for (int k = l->r; k < r_out; k++) y[k] = 0;
+    }
+}
+
+// ---- which base it is for
+
+// The model that the adapter was trained on: what its own file said, else `base`.
+typedef struct {
+    sd_sha256 sha256;
+    char *sketch; // NULL: not known
+} record;
+
+static sd_status make_record(record *r, const sd_adapter *a, sd_model *base, sd_error *err) {
+    sd_status st = SD_OK;
+    *r = (record){.sha256 = a->base_sha256};
+    if (!r->sha256.hex[0]) {
+        SD_TRY(sd_model_sha256(base, &r->sha256, err));
+        SD_TRY(sd_base_sketch(&r->sketch, base, err));
+    } else if (a->base_sketch) {
+        r->sketch = sd_strdup(a->base_sketch);
+        SD_CHECK_ALLOC(r->sketch, err);
+    }
+out:
+    return st;
+}
+
+// ---- PEFT
+
+static bool projection_used(const sd_adapter *a, int p) {
+    for (int l = 0; l < a->L; l++)
+        if (a->lora[l * SD_PROJ_COUNT + p].r) return true;
+    return false;
+}
+
+static sd_status write_config(const char *path, const sd_adapter *a, const sd_model *base,
+                              double alpha, sd_error *err) {
+    sd_status st = SD_OK;
+    char *text = NULL;
+    json_t *targets = json_array();
+    for (int p = 0; p < SD_PROJ_COUNT; p++)
+        if (projection_used(a, p))
+            json_array_append_new(targets, json_string(sd_proj_name((sd_proj)p)));
+    json_t *number = alpha == floor(alpha) && fabs(alpha) < 1e15 ? json_integer((json_int_t)alpha)
+                                                                 : json_real(alpha);
+    json_t *root = json_pack(
+        "{s:s, s:s, s:s, s:b, s:i, s:o, s:f, s:o, s:s, s:b, s:b, s:{}, s:{}, s:b, s:b, s:n, s:n, "
+        "s:n, s:n}",
+        "peft_type", "LORA", "task_type", "CAUSAL_LM", "base_model_name_or_path",
+        base->is_gguf ? base->name : base->path, "inference_mode", 1, "r", a->max_r, "lora_alpha",
+        number, "lora_dropout", 0.0, "target_modules", targets, "bias", "none", "use_rslora", 0,
+        "use_dora", 0, "rank_pattern", "alpha_pattern", "fan_in_fan_out", 0, "init_lora_weights", 1,
+        "modules_to_save", "layers_to_transform", "layers_pattern", "revision");
+    SD_CHECK_ALLOC(root, err);
+    SD_TRY(sd_json_dump(&text, root, JSON_INDENT(2) | JSON_SORT_KEYS, err));
+    SD_TRY(sd_file_write(path, text, strlen(text), err));
+out:
+    free(text);
+    json_decref(root);
+    return st;
+}
+
+sd_status sd_adapter_write_peft(const char *dir, const sd_adapter *a, sd_model *base,
+                                sd_error *err) {
+    sd_status st = SD_OK;
+    char *config = sd_path_join(dir, "adapter_config.json"),
+         *weights = sd_path_join(dir, "adapter_model.safetensors");
+    int slots = a->L * SD_PROJ_COUNT, n = 0, R = a->max_r, D = base->hp.D, rows, cols;
+    sd_arena names = {0};
+    float *data = NULL;
+    json_t *metadata = NULL;
+    record of = {0};
+    size_t floats = 0;
+    double alpha = common_alpha(a);
+    bool made = false;
+    char *folder = NULL;
+    sd_path_kind there;
+    sd_st_tensor *t = sd_alloc((size_t)slots * 2, sizeof *t);
+    SD_CHECK_ALLOC(config, err);
+    SD_CHECK_ALLOC(weights, err);
+    SD_CHECK_ALLOC(t, err);
+    SD_TRY(make_record(&of, a, base, err));
+    for (int i = 0; i < slots; i++) {
+        sd_proj_shape(&base->hp, (sd_proj)(i % SD_PROJ_COUNT), &rows, &cols);
+        if (projection_used(a, i % SD_PROJ_COUNT)) floats += (size_t)R * (size_t)(rows + cols);
+    }
+    data = sd_alloc(floats, sizeof *data);
+    SD_CHECK_ALLOC(data, err);
+    float *next = data;
+    for (int i = 0; i < slots; i++) {
+        sd_proj p = (sd_proj)(i % SD_PROJ_COUNT);
+        const sd_lora *l = &a->lora[i];
+        if (!projection_used(a, p))
+            continue; // a target module that one layer lacks is written as zeros
+        sd_proj_shape(&base->hp, p, &rows, &cols);
+        float *A = next, *B = next + (size_t)R * (size_t)cols;
+        next = B + (size_t)R * (size_t)rows;
+        if (l->r) {
+            memcpy(A, l->A, (size_t)l->r * (size_t)cols * sizeof *A);
+            double factor = (double)l->scale == alpha / R ? 1 : (double)l->scale * R / alpha;
+            if (l->scale == (float)(alpha / R)) factor = 1;
+            lay_out_b(B, l, rows, R, factor, sd_adapter_row_moves(base, p, false), false, D);
+        }
+        for (int which = 0; which < 2; which++) {
+            char name[160];
+            int len =
+                snprintf(name, sizeof name, "base_model.model.model.layers.%d.%s.lora_%c.weight",
+                         i / SD_PROJ_COUNT, sd_proj_module(p), which ? 'B' : 'A');
+            t[n].name = sd_arena_strndup(&names, name, (size_t)len);
+            SD_CHECK_ALLOC(t[n].name, err);
+            t[n].dtype = SD_F32;
+            t[n].dtype_name = "F32";
+            t[n].n_dims = 2;
+            t[n].shape[0] = which ? rows : R;
+            t[n].shape[1] = which ? R : cols;
+            t[n].data = which ? B : A;
+            t[n].bytes = (size_t)(t[n].shape[0] * t[n].shape[1]) * sizeof(float);
+            n++;
+        }
+    }
+    metadata = json_pack("{s:s, s:s, s:s*}", "format", "pt", "specdec.base_sha256", of.sha256.hex,
+                         "specdec.base_sketch", of.sketch);
+    SD_CHECK_ALLOC(metadata, err);
+    SD_TRY(sd_path_look(&there, dir, err));
+    made = there == SD_PATH_NONE;
+    folder = made ? sd_strdup(dir) : NULL;
+    sd_unfinished(folder);
+    SD_TRY(sd_mkdirs(dir, err));
+    SD_TRY(sd_safetensors_write(weights, t, n, metadata, err));
+    SD_TRY(write_config(config, a, base, alpha, err));
+out:
+    if (st != SD_OK && made) (void)sd_remove_tree(dir, NULL); // nothing half-written stays
+    sd_finished(folder);
+    free(folder);
+    free(of.sketch);
+    json_decref(metadata);
+    sd_arena_free(&names);
+    free(data);
+    free(t);
+    free(config);
+    free(weights);
+    return st;
+}
+
+// ---- GGUF
+
+typedef struct {
+    sd_gguf_writer *w;
+    const sd_adapter *a;
+    const sd_model *base;
+    double alpha;
+    float *b; // scratch for one B
+} gguf_job;
+
+static sd_status gguf_tensors(gguf_job *j, bool declare, sd_error *err) {
+    sd_status st = SD_OK;
+    bool interleaved = j->base->hp.arch == SD_ARCH_LLAMA;
+    for (int i = 0; i < j->a->L * SD_PROJ_COUNT; i++) {
+        sd_proj p = (sd_proj)(i % SD_PROJ_COUNT);
+        const sd_lora *l = &j->a->lora[i];
+        int rows, cols;
+        if (!l->r) continue;
+        sd_proj_shape(&j->base->hp, p, &rows, &cols);
+        for (int which = 0; which < 2; which++) {
+            int64_t ne[2] = {which ? l->r : cols, which ? rows : l->r};
+            size_t bytes = (size_t)(ne[0] * ne[1]) * sizeof(float);
+            if (declare) {
+                char name[96];
+                snprintf(name, sizeof name, "blk.%d.%s.weight.lora_%c", i / SD_PROJ_COUNT,
+                         sd_proj_gguf_name(p), which ? 'b' : 'a');
+                SD_TRY(sd_gguf_declare(j->w, name, SD_F32, 2, ne, err));
+                continue;
+            }
+            if (!which) {
+                SD_TRY(sd_gguf_write_tensor(j->w, l->A, bytes, err));
+                continue;
+            }
+            double factor =
+                l->scale == (float)(j->alpha / l->r) ? 1 : (double)l->scale * l->r / j->alpha;
+            lay_out_b(j->b, l, rows, l->r, factor, sd_adapter_row_moves(j->base, p, interleaved),
+                      interleaved, j->base->hp.D);
+            SD_TRY(sd_gguf_write_tensor(j->w, j->b, bytes, err));
+        }
+    }
+out:
+    return st;
+}
+
+sd_status sd_adapter_write_gguf(const char *path, const sd_adapter *a, sd_model *base,
+                                sd_error *err) {
+    sd_status st = SD_OK;
+    gguf_job j = {.a = a, .base = base, .alpha = common_alpha(a)};
+    record of = {0};
+    size_t largest = 0;
+    for (int i = 0; i < a->L * SD_PROJ_COUNT; i++) {
+        int rows, cols;
+        sd_proj_shape(&base->hp, (sd_proj)(i % SD_PROJ_COUNT), &rows, &cols);
+        if ((size_t)rows * (size_t)a->lora[i].r > largest)
+            largest = (size_t)rows * (size_t)a->lora[i].r;
+    }
+    j.b = sd_alloc(largest, sizeof *j.b);
+    SD_CHECK_ALLOC(j.b, err);
+    SD_TRY(make_record(&of, a, base, err));
+    SD_TRY(sd_gguf_writer_open(&j.w, path, err));
+    SD_TRY(sd_gguf_put_str(j.w, "general.type", "adapter", err));
+    SD_TRY(sd_gguf_put_str(j.w, "general.architecture", sd_arch_name(base->hp.arch), err));
+    SD_TRY(sd_gguf_put_str(j.w, "general.name", a->name, err));
+    SD_TRY(sd_gguf_put_str(j.w, "adapter.type", "lora", err));
+    SD_TRY(sd_gguf_put_f32(j.w, "adapter.lora.alpha", (float)j.alpha, err));
+    SD_TRY(sd_gguf_put_str(j.w, "specdec.base_sha256", of.sha256.hex, err));
+    if (of.sketch) SD_TRY(sd_gguf_put_str(j.w, "specdec.base_sketch", of.sketch, err));
+    SD_TRY(gguf_tensors(&j, true, err));
+    SD_TRY(gguf_tensors(&j, false, err));
+    sd_gguf_writer *w = j.w;
+    j.w = NULL; // commit frees it, whatever happens
+    SD_TRY(sd_gguf_writer_commit(w, err));
+out:
+    sd_gguf_writer_abort(j.w);
+    free(of.sketch);
+    free(j.b);
+    return st;
+}

@@ -1,0 +1,108 @@
+// GGUF v2/v3 (ggml-org/ggml, docs/gguf.md): metadata and tensors of a mapped file, every byte
+// distrusted.
+//
+// Opening validates everything before anything is believed: counts and lengths against the file's
+// size, types, products of dimensions by checked arithmetic, offsets aligned, inside the file and
+// not overlapping. Getters check the type of what they return.
+#pragma once
+
+#include "base/files/file.h"
+#include "kernels/tensor.h"
+
+#include <stdint.h>
+
+typedef struct sd_gguf sd_gguf;
+
+typedef enum {
+    SD_GGUF_U8,
+    SD_GGUF_I8,
+    SD_GGUF_U16,
+    SD_GGUF_I16,
+    SD_GGUF_U32,
+    SD_GGUF_I32,
+    SD_GGUF_F32,
+    SD_GGUF_BOOL,
+    SD_GGUF_STRING,
+    SD_GGUF_ARRAY,
+    SD_GGUF_U64,
+    SD_GGUF_I64,
+    SD_GGUF_F64
+} sd_gguf_type;
+
+typedef struct {
+    const char *data; // not 0-terminated
+    size_t len;
+} sd_gguf_string;
+
+typedef struct {
+    const char *name;
+    sd_dtype dtype;
+    int n_dims;
+    int64_t ne[4];    // ne[0] is the contiguous dimension: a matrix [M, K] has ne = {K, M}
+    const void *data; // inside the mapping
+    size_t bytes;
+} sd_gguf_tensor;
+
+sd_status sd_gguf_open(sd_gguf **out, const char *path, sd_error *err);
+/// From bytes that the caller keeps alive (tests, fuzzing). name stands in error messages.
+sd_status sd_gguf_from_memory(sd_gguf **out, const void *data, size_t size, const char *name,
+                              sd_error *err);
+void sd_gguf_close(sd_gguf *g);
+void sd_gguf_forget(const sd_gguf *g); // sd_map_forget
+/// What the file was when it was opened, and is; NULL of one that is in memory.
+sd_map *sd_gguf_source(sd_gguf *g);
+/// sd_map_check: asked after reading, before what was read is believed.
+sd_status sd_gguf_check(const sd_gguf *g, sd_error *err);
+/// The map that holds these bytes; NULL when they are the caller's.
+const sd_map *sd_gguf_map(const sd_gguf *g, const void *p, size_t bytes);
+const char *sd_gguf_path(const sd_gguf *g);
+
+// Typed access. An absent key is SD_OK, leaves *out as it is and *has (may be NULL) false. A key
+// that is there but holds no such value is SD_EFORMAT, with its type and value: a default in its
+// place would be another model. Integers and floats of every width serve where they are exact; a
+// 64-bit float is rounded to the nearest fp32.
+sd_status sd_gguf_u32(const sd_gguf *g, const char *key, uint32_t *out, bool *has, sd_error *err);
+sd_status sd_gguf_f32(const sd_gguf *g, const char *key, float *out, bool *has, sd_error *err);
+sd_status sd_gguf_bool(const sd_gguf *g, const char *key, bool *out, bool *has, sd_error *err);
+sd_status sd_gguf_str(const sd_gguf *g, const char *key, sd_gguf_string *out, bool *has,
+                      sd_error *err);
+/// A token's id; -1, in whatever width it is written, and an absent key give -1.
+sd_status sd_gguf_token(const sd_gguf *g, const char *key, int32_t *out, sd_error *err);
+bool sd_gguf_str_is(const sd_gguf *g, const char *key, const char *text);
+bool sd_gguf_has_key(const sd_gguf *g, const char *key);
+bool sd_gguf_is_array(const sd_gguf *g, const char *key);
+/// Arrays: *n 0 when absent, SD_EFORMAT when it is something else. Elements are O(log keys).
+sd_status sd_gguf_strings(const sd_gguf *g, const char *key, size_t *n, sd_error *err);
+sd_status sd_gguf_integers(const sd_gguf *g, const char *key, size_t *n, sd_error *err);
+bool sd_gguf_array_str(const sd_gguf *g, const char *key, size_t i, sd_gguf_string *out);
+bool sd_gguf_array_int(const sd_gguf *g, const char *key, size_t i, int64_t *out);
+/// A part of a split model is refused, with the way to join it: alone it is never whole.
+sd_status sd_gguf_refuse_split(const sd_gguf *g, sd_error *err);
+
+int sd_gguf_tensor_count(const sd_gguf *g);
+const sd_gguf_tensor *sd_gguf_tensor_at(const sd_gguf *g, int i);
+const sd_gguf_tensor *sd_gguf_tensor_find(const sd_gguf *g, const char *name); // NULL when absent
+
+/// Metadata by position, for `inspect` and for copying: the key, its type and a printable value
+/// (long arrays abbreviated).
+int sd_gguf_key_count(const sd_gguf *g);
+const char *sd_gguf_key_at(const sd_gguf *g, int i, sd_gguf_type *type);
+bool sd_gguf_describe(const sd_gguf *g, int i, sd_buf *out);
+/// The raw bytes of entry i's value as they stand in the file (for writing it again unchanged).
+const void *sd_gguf_value_raw(const sd_gguf *g, int i, size_t *bytes);
+
+// Writing: metadata first, then tensors in the order of their declaration; atomic (base/files/file.h).
+typedef struct sd_gguf_writer sd_gguf_writer;
+sd_status sd_gguf_writer_open(sd_gguf_writer **out, const char *path, sd_error *err);
+sd_status sd_gguf_put_str(sd_gguf_writer *w, const char *key, const char *value, sd_error *err);
+sd_status sd_gguf_put_u32(sd_gguf_writer *w, const char *key, uint32_t value, sd_error *err);
+sd_status sd_gguf_put_f32(sd_gguf_writer *w, const char *key, float value, sd_error *err);
+sd_status sd_gguf_put_bool(sd_gguf_writer *w, const char *key, bool value, sd_error *err);
+sd_status sd_gguf_put_raw(sd_gguf_writer *w, const char *key, sd_gguf_type type, const void *value,
+                          size_t bytes, sd_error *err);
+sd_status sd_gguf_declare(sd_gguf_writer *w, const char *name, sd_dtype dtype, int n_dims,
+                          const int64_t *ne, sd_error *err);
+/// The next declared tensor's bytes, all of them; the first call writes the header.
+sd_status sd_gguf_write_tensor(sd_gguf_writer *w, const void *data, size_t bytes, sd_error *err);
+sd_status sd_gguf_writer_commit(sd_gguf_writer *w, sd_error *err); // frees w, whatever happens
+void sd_gguf_writer_abort(sd_gguf_writer *w);                      // NULL is fine

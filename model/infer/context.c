@@ -1,0 +1,354 @@
+// What lives longer than a step: packed weights, scratch, and the sequences' caches.
+//
+// Big buffers are anonymous mappings, not malloc: pages come when they are first written, so a
+// cache of 32k positions costs what its sequence has used, and a context for 512 rows that decodes
+// one costs one row.
+#include "model/infer/private.h"
+
+#include "base/log.h"
+#include "base/memory.h"
+#include "kernels/huge_arena.h"
+#include "model/formats/gguf.h"
+#include "model/formats/safetensors.h"
+#include "model/infer/weight_cache/cache.h"
+#include "model/infer/weight_cache/row_sums.h"
+
+#include <math.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { DEFAULT_ROWS = 512, MAX_ROWS = 1 << 16 };
+enum { OWN_ROWS = 128, OWN_LEAST = 16, OWN_MOST = 64 }; // OWN_ROWS: of all threads
+
+static void *map_zero(size_t bytes) {
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+// ---- packing
+
+typedef struct {
+    sd_context *cx;
+    const sd_weight *const *w; // [tasks]
+    sd_packed *p;              // [tasks]
+    sd_error *err;             // [tasks]
+    sd_status *status;         // [tasks]
+} pack_job;
+
+// The stored form is used as it is by plain C, but from memory of its own as well: the file may
+// change.
+static sd_status copy_stored(sd_packed *p, const sd_weight *w, sd_error *err) {
+    p->bytes = (size_t)w->rows * sd_row_bytes(w->dtype, w->cols);
+    p->data = sd_slab_alloc(&p->slab, p->bytes);
+    if (!p->data)
+        return sd_fail(err, SD_ENOMEM, "out of memory for a weight of %zu bytes", p->bytes);
+    memcpy(p->data, w->data, p->bytes);
+    p->w.data = p->data;
+    return SD_OK;
+}
+
+static bool told_to_stop(const sd_context *cx) {
+    return cx->model->stop && atomic_load_explicit(cx->model->stop, memory_order_relaxed);
+}
+
+static void pack_one(void *ctx, int task, int worker) {
+    (void)worker;
+    pack_job *j = ctx;
+    const sd_ops *ops = j->cx->ops;
+    sd_packed *p = &j->p[task];
+    if (told_to_stop(j->cx)) {
+        j->status[task] =
+            sd_fail(&j->err[task], SD_EINTERRUPTED, "%s: interrupted", j->cx->model->path);
+        return;
+    }
+    j->status[task] = ops->pack(p, j->w[task], j->cx->compute, j->cx->model->stop, &j->err[task]);
+    if (j->status[task] == SD_OK && !ops->layout)
+        j->status[task] = copy_stored(p, j->w[task], &j->err[task]);
+}
+
+static sd_status pack_all(sd_context *cx, const sd_weight *const *w, int n, sd_error *err) {
+    sd_status st = SD_OK;
+    pack_job j = {.cx = cx, .w = w, .p = cx->packs};
+    j.err = sd_alloc((size_t)n, sizeof *j.err);
+    j.status = sd_alloc((size_t)n, sizeof *j.status);
+    SD_CHECK_ALLOC(j.err && j.status ? &j : NULL, err);
+    sd_pool_run(cx->pool, n, pack_one, &j);
+    for (int i = 0; i < n; i++)
+        if (j.status[i] != SD_OK) {
+            if (err) *err = j.err[i];
+            st = j.status[i];
+            goto out;
+        }
+out:
+    free(j.err);
+    free(j.status);
+    return st;
+}
+
+// What is packed now is kept for the next start. A cache that cannot be written costs time, not the
+// answer: a warning, once.
+static sd_status keep(sd_context *cx, int n, const uint64_t *row_sum, sd_error *err) {
+    sd_error why = {0};
+    sd_log(SD_LOG_INFO, "%s: keeping its packed form (%zu MiB) in %s for the next start",
+           cx->model->path, cx->packed_bytes >> 20, cx->model->pack_dir);
+    sd_status st = sd_pack_save(cx->packs, n, row_sum, cx->model, cx->ops, cx->pool, &why);
+    if (st == SD_EINTERRUPTED) {
+        if (err) *err = why;
+        return st;
+    }
+    if (st == SD_EMISMATCH)
+        sd_log(SD_LOG_WARN, "%s", why.message);
+    else if (st != SD_OK)
+        sd_log(SD_LOG_WARN, "%s; every start packs anew, --no-pack-cache ends this warning",
+               why.message);
+    return SD_OK;
+}
+
+// SD_OK: the weights are those of the cache. SD_ENOTFOUND: they are to be packed, and *keep says
+// whether the result is to be kept.
+static sd_status load_kept(sd_context *cx, const sd_weight *const *w, int n, bool *keep_it,
+                           sd_error *err) {
+    sd_error why = {0};
+    sd_status st = sd_pack_load(cx->packs, w, n, cx->model, cx->ops, cx->compute, cx->pool, &why);
+    if (st == SD_OK) return st;
+    if (st == SD_EINTERRUPTED) {
+        if (err) *err = why;
+        return st;
+    }
+    *keep_it = st != SD_EMISMATCH;
+    if (st == SD_EMISMATCH)
+        sd_log(SD_LOG_WARN, "%s", why.message);
+    else if (st != SD_ENOTFOUND && st != SD_EINVAL)
+        sd_log(SD_LOG_WARN, "%s; it is made again", why.message);
+    return SD_ENOTFOUND;
+}
+
+static sd_status pack_weights(sd_context *cx, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_model *m = cx->model;
+    int n = 1 + m->hp.L * SD_PROJ_COUNT;
+    size_t bytes = 0;
+    const sd_weight **w = sd_alloc((size_t)n, sizeof *w);
+    cx->packs = sd_alloc((size_t)n, sizeof *cx->packs);
+    SD_CHECK_ALLOC(w && cx->packs ? cx : NULL, err);
+    // The head first: it is the largest, and a late start would leave the other threads waiting.
+    w[0] = &m->head;
+    for (int i = 1; i < n; i++)
+        w[i] = &m->layer[(i - 1) / SD_PROJ_COUNT].w[(i - 1) % SD_PROJ_COUNT];
+    cx->w = cx->packs + 1;
+    for (int i = 0; i < n; i++) bytes += cx->ops->pack_bytes(w[i]);
+    bool kept = m->pack_dir && bytes > 0 && bytes >= m->pack_least, loaded = false;
+    if (kept) {
+        st = load_kept(cx, w, n, &kept, err);
+        loaded = st == SD_OK;
+        SD_CHECK(loaded || st == SD_ENOTFOUND, err, st, "%s: interrupted", m->path);
+    }
+    if (!loaded) SD_TRY(pack_all(cx, w, n, err));
+    for (int i = 0; i < n; i++) cx->packed_bytes += cx->packs[i].bytes;
+    // The embedding alone is read from the files from now on, row by row.
+    cx->embedding = sd_model_row_file(m);
+    if (cx->embedding) SD_TRY(sd_model_row_sums(&cx->row_sum, m, cx->pool, err));
+    SD_TRY(sd_model_check(m, err)); // what is in memory now is of the bytes that were opened
+    if (kept && !loaded) SD_TRY(keep(cx, n, cx->row_sum, err));
+    sd_gguf_forget(m->gguf);
+    sd_safetensors_forget(m->st);
+out:
+    free(w);
+    return st;
+}
+
+// ---- scratch
+
+static size_t place(size_t *total, size_t rows, size_t cols, size_t size) {
+    size_t at = *total;
+    *total += (rows * cols * size + 63) / 64 * 64;
+    return at;
+}
+
+// Many threads share the work of many rows better than they repeat it.
+static sd_status make_ready(sd_context *cx, int K, sd_error *err) {
+    sd_status st = SD_OK;
+    const int threads = sd_pool_threads(cx->pool), most = OWN_ROWS / threads;
+    cx->own_rows = most > OWN_MOST ? OWN_MOST : most < OWN_LEAST ? OWN_LEAST : most;
+    cx->own = sd_alloc((size_t)threads, sizeof *cx->own);
+    SD_CHECK_ALLOC(cx->own, err);
+    SD_TRY(sd_act_init(&cx->shared.act, cx->max_rows, K, cx->compute, err));
+    for (int i = 0; i < threads; i++) {
+        cx->own[i].xn = sd_alloc((size_t)(cx->own_rows * cx->model->hp.C), sizeof(float));
+        SD_CHECK_ALLOC(cx->own[i].xn, err);
+        SD_TRY(sd_act_init(&cx->own[i].act, cx->own_rows, K, cx->compute, err));
+    }
+out:
+    return st;
+}
+
+static sd_status make_scratch(sd_context *cx, sd_error *err) {
+    const sd_hparams *hp = &cx->model->hp;
+    size_t N = (size_t)cx->max_rows, half = (size_t)hp->rope_dim / 2, total = 0;
+    const struct {
+        float **p;
+        size_t cols;
+    } rows[] = {{&cx->x, (size_t)hp->C},
+                {&cx->shared.xn, (size_t)hp->C},
+                {&cx->y, (size_t)hp->C},
+                {&cx->q, (size_t)hp->H * hp->D},
+                {&cx->att, (size_t)hp->H * hp->D},
+                {&cx->k, (size_t)hp->G * hp->D},
+                {&cx->v, (size_t)hp->G * hp->D},
+                {&cx->gate, (size_t)hp->F},
+                {&cx->up, (size_t)hp->F},
+                {&cx->cos_n, half},
+                {&cx->sin_n, half}};
+    enum { COUNT = sizeof rows / sizeof rows[0] };
+    size_t at[COUNT];
+    for (int i = 0; i < COUNT; i++) at[i] = place(&total, N, rows[i].cols, sizeof(float));
+    size_t at_row = place(&total, N, 1, sizeof(sd_row)),
+           at_inv = place(&total, half, 1, sizeof(double)),
+           at_len = place(&total, N, 1, sizeof(int)),
+           at_chunk = place(&total, N, 1, sizeof(sd_chunk)),
+           at_run = place(&total, N, 1, sizeof(sd_lora_run));
+    char *base = map_zero(total);
+    if (!base)
+        return sd_fail(err, SD_ENOMEM, "out of memory for steps of %d rows; use fewer",
+                       cx->max_rows);
+    cx->scratch = base;
+    cx->scratch_bytes = total;
+    for (int i = 0; i < COUNT; i++) *rows[i].p = (float *)(void *)(base + at[i]);
+    cx->row = (sd_row *)(void *)(base + at_row);
+    cx->inv = (double *)(void *)(base + at_inv);
+    cx->len = (int *)(void *)(base + at_len);
+    cx->chunk = (sd_chunk *)(void *)(base + at_chunk);
+    cx->run = (sd_lora_run *)(void *)(base + at_run);
+    sd_rope_frequencies(hp, cx->inv, &cx->attn_scale);
+    int K = hp->C > hp->F ? hp->C : hp->F;
+    if (hp->H * hp->D > K) K = hp->H * hp->D;
+    return make_ready(cx, K, err);
+}
+
+// ---- int8 keys
+
+// The power of two below 1 + the size of a pair of channels: keys are of the order of 1 beside it.
+static float size_of(float a, float b) {
+    return ldexpf(1, ilogbf(1 + hypotf(a, b)));
+}
+
+// Some channels of keys are ten times the others: by the bias that is added to them, or the weight
+// that their norm gives them. Under one scale for all, the others would keep few codes. So keys are
+// divided by a power of two a channel before they are quantised, and queries multiplied by it: the
+// score is the same to the bit, but for the codes (arXiv:2211.10438). Both channels of a rotated
+// pair have one size, so that it outlasts the rotation.
+static sd_status measure_keys(sd_context *cx, sd_error *err) {
+    sd_status st = SD_OK;
+    const sd_hparams *hp = &cx->model->hp;
+    int D = hp->D, half = hp->rope_dim / 2, step = hp->rope_interleaved ? 1 : half;
+    if (!hp->qkv_bias && !hp->qk_norm) goto out;
+    cx->key_size = sd_alloc((size_t)hp->L * hp->G * D, sizeof *cx->key_size);
+    SD_CHECK_ALLOC(cx->key_size, err);
+    for (int head = 0; head < hp->L * hp->G; head++) {
+        const sd_layer *layer = &cx->model->layer[head / hp->G];
+        const float *w = layer->k_norm ? layer->k_norm : layer->bk + (head % hp->G) * D;
+        float *size = cx->key_size + (size_t)head * D;
+        for (int i = 0; i < D; i++) size[i] = size_of(w[i], 0);
+        for (int i = 0; i < half; i++) {
+            int a = hp->rope_interleaved ? 2 * i : i;
+            size[a] = size[a + step] = size_of(w[a], w[a + step]);
+        }
+    }
+out:
+    return st;
+}
+
+sd_status sd_context_open(sd_context **out, sd_model *m, sd_pool *pool, const sd_context_options *o,
+                          sd_error *err) {
+    sd_status st = SD_OK;
+    *out = NULL;
+    sd_context *cx = sd_alloc(1, sizeof *cx);
+    SD_CHECK_ALLOC(cx, err);
+    cx->model = sd_model_acquire(m);
+    cx->pool = pool;
+    cx->max_rows = o && o->max_rows ? o->max_rows : DEFAULT_ROWS;
+    cx->compute = o ? o->compute : SD_COMPUTE_AUTO;
+    cx->ops = o && o->isa ? sd_ops_named(o->isa) : sd_ops_best();
+    SD_CHECK(cx->ops, err, SD_EINVAL, "instruction set '%s' is not available here; use plain",
+             o->isa);
+    cx->kv = o ? o->kv : SD_KV_AUTO;
+    if (cx->kv == SD_KV_AUTO) cx->kv = cx->compute == SD_COMPUTE_FP32 ? SD_KV_F32 : cx->ops->kv;
+    SD_CHECK(cx->max_rows > 0 && cx->max_rows <= MAX_ROWS, err, SD_EINVAL,
+             "%d rows a step, 1 to %d are allowed", cx->max_rows, MAX_ROWS);
+    SD_TRY(make_scratch(cx, err));
+    if (cx->kv == SD_KV_INT8) SD_TRY(measure_keys(cx, err));
+    SD_TRY(pack_weights(cx, err));
+    *out = cx;
+    cx = NULL;
+out:
+    sd_context_close(cx);
+    return st;
+}
+
+void sd_context_close(sd_context *cx) {
+    if (!cx) return;
+    if (cx->packs)
+        for (int i = 0; i <= cx->model->hp.L * SD_PROJ_COUNT; i++) sd_packed_free(&cx->packs[i]);
+    for (int i = 0; cx->own && i < sd_pool_threads(cx->pool); i++) {
+        sd_act_free(&cx->own[i].act);
+        free(cx->own[i].xn);
+    }
+    free(cx->own);
+    sd_act_free(&cx->shared.act);
+    if (cx->scratch) munmap(cx->scratch, cx->scratch_bytes);
+    free(cx->packs);
+    free(cx->u);
+    free(cx->key_size);
+    free(cx->att_scratch);
+    free(cx->parts);
+    sd_model_release(cx->model);
+    free(cx);
+}
+
+sd_model *sd_context_model(const sd_context *cx) {
+    return cx->model;
+}
+int sd_context_max_rows(const sd_context *cx) {
+    return cx->max_rows;
+}
+size_t sd_context_bytes(const sd_context *cx) {
+    return cx->packed_bytes + cx->scratch_bytes;
+}
+
+// ---- keys and values
+
+size_t sd_kv_bytes_per_position(const sd_context *cx) {
+    const sd_hparams *hp = &cx->model->hp;
+    size_t head = (size_t)hp->D * sd_kv_value_bytes(cx->kv);
+    if (cx->kv == SD_KV_INT8) head += sizeof(float); // its scale
+    return (size_t)hp->L * 2 * (size_t)hp->G * head;
+}
+
+sd_status sd_kv_open(sd_kv **out, const sd_context *cx, int ctx, sd_error *err) {
+    sd_status st = SD_OK;
+    size_t bytes = 0;
+    *out = NULL;
+    sd_kv *kv = sd_alloc(1, sizeof *kv);
+    SD_CHECK_ALLOC(kv, err);
+    SD_CHECK(ctx > 0 && sd_mul_size(&bytes, sd_kv_bytes_per_position(cx), (size_t)ctx), err,
+             SD_EINVAL, "a context of %d positions is not possible; give 1 or more", ctx);
+    kv->ctx = ctx;
+    kv->bytes = bytes;
+    kv->type = cx->kv;
+    kv->data = map_zero(bytes);
+    SD_CHECK(kv->data, err, SD_ENOMEM,
+             "out of memory for a context of %d positions (%zu MiB); use a shorter one", ctx,
+             bytes >> 20);
+    *out = kv;
+    kv = NULL;
+out:
+    sd_kv_close(kv);
+    return st;
+}
+
+void sd_kv_close(sd_kv *kv) {
+    if (!kv) return;
+    if (kv->data) munmap(kv->data, kv->bytes);
+    free(kv);
+}

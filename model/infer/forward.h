@@ -1,0 +1,68 @@
+// The transformer forward of inference: rows of tokens in, logits out, keys and values into the
+// rows' caches.
+//
+// A row's bits depend on its own token, position, cache and adapter alone (kernels/ops.h): decoding
+// a token by itself, in a batch, as a verified draft or inside a prompt of any chunking gives the
+// same logits, bit for bit.
+//
+//     sd_context *cx;  sd_kv *kv;
+//     SD_TRY(sd_context_open(&cx, model, pool, &(sd_context_options){.max_rows = 64}, err));
+//     SD_TRY(sd_kv_open(&kv, cx, 4096, err));
+//     sd_row row = {.token = t, .pos = kv->len, .kv = kv, .want_logits = true};
+//     SD_TRY(sd_forward(cx, &row, 1, logits, err));
+//     kv->len++; // committed by the caller
+#pragma once
+
+#include "base/pool.h"
+#include "model/adapter/adapter.h"
+#include "model/model.h"
+
+typedef struct sd_context sd_context;
+
+typedef struct {
+    int max_rows; // rows of one sd_forward; 0: 512
+    sd_compute compute;
+    sd_kv_type kv;   // auto: two bytes a value, fp32 under SD_COMPUTE_FP32
+    const char *isa; // NULL: the best
+} sd_context_options;
+
+/// Packs the weights (shared by all contexts of the same model, compute and isa would be wasteful
+/// to repeat: open one per process). One thread at a time may use a context.
+sd_status sd_context_open(sd_context **out, sd_model *m, sd_pool *pool, const sd_context_options *o,
+                          sd_error *err);
+void sd_context_close(sd_context *cx);
+sd_model *sd_context_model(const sd_context *cx);
+int sd_context_max_rows(const sd_context *cx);
+size_t sd_context_bytes(const sd_context *cx); // packed weights and scratch
+
+/// One sequence's keys and values. Layout: [L][2][G][ctx][D]; int8 after its scales, fp32
+/// [L][2][G][ctx].
+typedef struct {
+    int ctx; // capacity in positions
+    int len; // committed positions: the only truth. Truncate by lowering it; what lies beyond is
+             // overwritten.
+    size_t bytes;
+    void *data;
+    sd_kv_type type;
+} sd_kv;
+sd_status sd_kv_open(sd_kv **out, const sd_context *cx, int ctx, sd_error *err);
+void sd_kv_close(sd_kv *kv);
+/// Bytes of one position for this context: what --ctx costs.
+size_t sd_kv_bytes_per_position(const sd_context *cx);
+
+typedef struct {
+    int32_t token;
+    int pos; // 0 <= pos < kv->ctx; everything below pos is in the cache or earlier in this batch
+    sd_kv *kv;
+    const sd_adapter *adapter; // NULL: the base
+    bool want_logits;
+} sd_row;
+
+/// Makes now what sd_forward would make when a row of this adapter first comes: its packed factors
+/// and their scratch. Afterwards no step runs out of memory because of it.
+sd_status sd_context_take_adapter(sd_context *cx, const sd_adapter *a, sd_error *err);
+
+/// logits [n_want, V] <- for the rows that want them, in their order; rows of one cache stand in
+/// ascending order of pos. 1 <= n <= max_rows. logits may be NULL when no row wants any. Does not
+/// change kv->len. Tokens out of range are SD_EINVAL.
+sd_status sd_forward(sd_context *cx, const sd_row *rows, int n, float *logits, sd_error *err);

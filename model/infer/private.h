@@ -1,0 +1,102 @@
+// The state of a context, shared by its life (context.c) and its step (forward.c).
+#pragma once
+
+#include "base/files/file.h"
+#include "model/infer/forward.h"
+
+#include <stdatomic.h>
+
+// Rows [n0, n0 + n) of a step: one sequence, a few at a time.
+typedef struct {
+    int n0, n, first_task;
+} sd_chunk;
+
+// Rows [n0, n0 + n) of a step, all with one adapter.
+typedef struct {
+    int n0, n;
+    const sd_adapter_packs *packs;
+} sd_lora_run;
+
+// What a region over columns reads, and for which projections.
+typedef struct {
+    const float *x;    // [N, K]
+    const float *norm; // [K] weight of the norm through which x is read; NULL: as it is
+    int K, group;      // group: k that share a scale of the activations
+    sd_proj from, to;
+} sd_input;
+
+// The same ready for matmul: once for all threads, or, of a few rows, by each thread for itself,
+// since to fetch what another one wrote takes longer than to make it.
+typedef struct {
+    _Alignas(64) int region; // the one it was made for
+    float *xn;               // [N, C]
+    sd_act act;
+} sd_ready;
+
+struct sd_context {
+    sd_model *model;
+    sd_pool *pool;
+    const sd_ops *ops;
+    sd_compute compute;
+    sd_kv_type kv;   // what its caches hold
+    float *key_size; // [L, G*D] powers of two that level the channels of keys before they become
+                     // int8; NULL where nothing is known of them
+    int max_rows;    // N below
+
+    sd_packed *packs; // [1 + L * SD_PROJ_COUNT]: the head [V, C], then
+    sd_packed *w;     // [L * SD_PROJ_COUNT]
+    size_t packed_bytes;
+    const sd_map *embedding; // the file whose rows of it are read one by one; NULL: from memory
+    const uint64_t *
+        row_sum; // [V] the checksum of each (model/infer/weight_cache/row_sums.h), where embedding is set
+    atomic_bool lost; // one could not be read, or is not what it was
+
+    // Scratch, one mapping: touched as far as steps are wide, so a decode does not pay for a
+    // prefill.
+    void *scratch;
+    size_t scratch_bytes;
+    float *x;                // [N, C]    the residual stream
+    float *q, *att;          // [N, H*D]
+    float *k, *v;            // [N, G*D]
+    float *gate, *up;        // [N, F]
+    float *y;                // [N, C]    what a block adds
+    float *cos_n, *sin_n;    // [N, rope_dim/2]
+    sd_row *row;             // [N]       the step's rows
+    double *inv, attn_scale; // [rope_dim/2] frequencies, and the factor on cos and sin
+    sd_input in;             // of the running region
+    int region;              // its number
+    sd_ready shared, *own;   // own [threads]
+    int own_rows;            // of each own one, at most
+
+    sd_lora_run *run; // [N] the step's rows with adapters
+    int runs;
+    float *u;                // [SD_PROJ_COUNT, N, cap_r]  their A x; grown when an adapter appears
+    int cap_r;               //
+    atomic_int shrinks_left; // of the running region
+
+    // Attention (attention.c)
+    int *len;        // [N] positions that a row sees
+    sd_chunk *chunk; // [N]
+    int chunks, attention_tasks;
+    bool by_span;       // a task is a span of a chunk, not a chunk
+    float *att_scratch; // [threads, att_each]
+    size_t att_each;
+    float *parts; // [cap_parts, a head's part]; grown when the context does
+    size_t cap_parts;
+
+    int n, l; // rows and layer of the running step
+};
+
+/// Where kv head g of the running layer begins; which 0: keys, 1: values.
+void *sd_kv_head(const sd_context *cx, const sd_kv *kv, int which, int g);
+/// Its scales [ctx]; NULL unless the cache is int8.
+float *sd_kv_scales(const sd_context *cx, const sd_kv *kv, int which, int g);
+
+/// How the step's rows are cut.
+void sd_attention_plan(sd_context *cx);
+/// The same for those that are left, in the memory that there is.
+void sd_attention_replan(sd_context *cx);
+/// Memory for the plan: only ever grows, so a steady state allocates nothing.
+sd_status sd_attention_reserve(sd_context *cx, sd_error *err);
+/// att [N, H*D] <- the step's rows over their caches, in the running layer.
+void sd_attention_run(sd_context *cx);

@@ -1,0 +1,376 @@
+// A model from a Hugging Face folder: config.json (flat rope_theta and rope_scaling, or the newer
+// rope_parameters), *.safetensors, tokenizer.json, the template, generation_config.json.
+//
+// A folder is what a trainer wrote, so keys that change the mathematics and that we do not compute
+// are refused rather than passed over.
+#include "base/files/file.h"
+#include "base/json.h"
+#include "base/json_keys.h"
+#include "model/formats/safetensors.h"
+#include "model/model_private.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { MAX_CONFIG = 16 << 20 };
+
+static bool find_tensor(const sd_model *m, const char *name, sd_tensor_ref *out) {
+    const sd_st_tensor *t = sd_safetensors_find(m->st, name);
+    if (!t || t->n_dims < 1 || t->n_dims > 2) return false;
+    int64_t rows = t->n_dims == 2 ? t->shape[0] : 1;
+    *out = (sd_tensor_ref){t->name, t->dtype, t->dtype_name, rows, t->shape[t->n_dims - 1],
+                           t->data, t->bytes};
+    return true;
+}
+
+static const char *name_at(const sd_model *m, int i) {
+    const sd_st_tensor *t = sd_safetensors_at(m->st, i);
+    return t ? t->name : NULL;
+}
+
+#define LAYER "model.layers.%d."
+static const sd_tensor_source source = {
+    .find = find_tensor,
+    .name_at = name_at,
+    .embedding = "model.embed_tokens.weight",
+    .out_norm = "model.norm.weight",
+    .head = "lm_head.weight",
+    .attn_norm = LAYER "input_layernorm.weight",
+    .ffn_norm = LAYER "post_attention_layernorm.weight",
+    .bq = LAYER "self_attn.q_proj.bias",
+    .bk = LAYER "self_attn.k_proj.bias",
+    .bv = LAYER "self_attn.v_proj.bias",
+    .q_norm = LAYER "self_attn.q_norm.weight",
+    .k_norm = LAYER "self_attn.k_norm.weight",
+    .w = {LAYER "self_attn.q_proj.weight", LAYER "self_attn.k_proj.weight",
+          LAYER "self_attn.v_proj.weight", LAYER "self_attn.o_proj.weight",
+          LAYER "mlp.gate_proj.weight", LAYER "mlp.up_proj.weight", LAYER "mlp.down_proj.weight"},
+    .ignored = {"rotary_emb.inv_freq", NULL}};
+
+// flags: of sd_json_load. tokenizer_config.json is read with integers as reals: transformers writes
+// model_max_length as 10^30 where there is none.
+static sd_status read_json(json_t **out, const char *folder, const char *name, bool required,
+                           size_t flags, sd_error *err) {
+    sd_status st = SD_OK;
+    char *text = NULL, *path = sd_path_join(folder, name);
+    size_t len;
+    *out = NULL;
+    SD_CHECK_ALLOC(path, err);
+    sd_path_kind kind;
+    if (!required) {
+        SD_TRY(sd_path_look(&kind, path, err));
+        if (kind == SD_PATH_NONE) goto out;
+    }
+    SD_TRY(sd_file_read(&text, &len, path, MAX_CONFIG, err));
+    json_error_t je;
+    SD_TRY(sd_json_load(out, text, len, JSON_REJECT_DUPLICATES | flags, &je, err));
+    SD_CHECK(*out, err, SD_EFORMAT, "%s: byte %d: is not JSON: %s", path, je.position, je.text);
+    SD_CHECK(json_is_object(*out), err, SD_EFORMAT, "%s: byte 0: is not a JSON object", path);
+out:
+    free(text);
+    free(path);
+    return st;
+}
+
+// config.json, as the typed getters of base/json_keys.h take it.
+typedef struct {
+    const json_t *o;
+    const char *file;
+} keys;
+
+static sd_status int_or(const keys *k, const char *name, int def, int *out, sd_error *err) {
+    int64_t v;
+    sd_status st = sd_key_int(&v, k->o, name, def, 0, INT32_MAX, k->file, err);
+    *out = st == SD_OK ? (int)v : def;
+    return st;
+}
+
+static sd_status need_int(const keys *k, const char *name, int *out, sd_error *err) {
+    if (!sd_key(k->o, name)) return sd_fail(err, SD_EFORMAT, "%s: %s is missing", k->file, name);
+    return int_or(k, name, 0, out, err);
+}
+
+static sd_status float_or(const keys *k, const char *name, double def, float *out, sd_error *err) {
+    double v;
+    sd_status st = sd_key_number(&v, k->o, name, def, k->file, err);
+    *out = (float)v;
+    return st;
+}
+
+static double yarn_mscale(double factor, double mscale) {
+    return factor <= 1 ? 1 : 0.1 * mscale * log(factor) + 1;
+}
+
+static sd_status read_yarn(sd_hparams *hp, const keys *r, sd_error *err) {
+    sd_status st = SD_OK;
+    float mscale, all;
+    bool truncate;
+    hp->scaling = SD_ROPE_YARN;
+    SD_TRY(float_or(r, "beta_fast", 32, &hp->rope_beta_fast, err));
+    SD_TRY(float_or(r, "beta_slow", 1, &hp->rope_beta_slow, err));
+    SD_TRY(float_or(r, "attention_factor", 0, &hp->rope_attn_factor, err));
+    SD_TRY(float_or(r, "mscale", 0, &mscale, err));
+    SD_TRY(float_or(r, "mscale_all_dim", 0, &all, err));
+    double f = (double)hp->rope_factor;
+    if (hp->rope_attn_factor == 0 && mscale != 0 && all != 0)
+        hp->rope_attn_factor =
+            (float)(yarn_mscale(f, (double)mscale) / yarn_mscale(f, (double)all));
+    SD_TRY(sd_key_bool(&truncate, r->o, "truncate", true, r->file, err));
+    SD_CHECK(truncate, err, SD_EFORMAT, "%s: YaRN with truncate false is not supported", r->file);
+out:
+    return st;
+}
+
+static sd_status read_rope_type(const char **type, const keys *r, sd_error *err) {
+    sd_status st = SD_OK;
+    const char *old, *name;
+    json_t *value;
+    SD_TRY(sd_key_str(&old, r->o, "type", "default", r->file, err));
+    SD_TRY(sd_key_str(type, r->o, "rope_type", old, r->file, err));
+    if (strcmp(*type, "default") != 0) goto out;
+    // An object of objects would be one rotation per kind of layer.
+    json_object_foreach((json_t *)(uintptr_t)r->o, name, value) {
+        SD_CHECK(!json_is_object(value), err, SD_EFORMAT,
+                 "%s: rotary parameters per layer type (%s) are not supported", r->file, name);
+    }
+out:
+    return st;
+}
+
+// rope_parameters (theta and scaling in one object) or rope_scaling beside rope_theta.
+static sd_status read_rope(sd_hparams *hp, const keys *c, sd_error *err) {
+    sd_status st = SD_OK;
+    json_t *scaling, *parameters;
+    const char *type;
+    float partial;
+    SD_TRY(sd_key_object(&scaling, c->o, "rope_scaling", c->file, err));
+    SD_TRY(sd_key_object(&parameters, c->o, "rope_parameters", c->file, err));
+    const keys r = {scaling ? scaling : parameters, c->file};
+    SD_TRY(float_or(c, "rope_theta", 10000, &hp->rope_base, err));
+    SD_TRY(float_or(&r, "rope_theta", (double)hp->rope_base, &hp->rope_base, err));
+    SD_TRY(float_or(c, "partial_rotary_factor", 1, &partial, err));
+    SD_TRY(float_or(&r, "partial_rotary_factor", (double)partial, &partial, err));
+    SD_CHECK(partial == 1, err, SD_EFORMAT, "%s: partial_rotary_factor %g is not supported; 1 is",
+             c->file, (double)partial);
+    hp->rope_dim = hp->D;
+    SD_TRY(read_rope_type(&type, &r, err));
+    if (strcmp(type, "default") == 0) goto out;
+    SD_TRY(float_or(&r, "factor", 0, &hp->rope_factor, err));
+    SD_TRY(int_or(&r, "original_max_position_embeddings", hp->ctx_train, &hp->rope_orig_ctx, err));
+    SD_TRY(
+        int_or(c, "original_max_position_embeddings", hp->rope_orig_ctx, &hp->rope_orig_ctx, err));
+    if (strcmp(type, "linear") == 0) {
+        hp->scaling = SD_ROPE_LINEAR;
+    } else if (strcmp(type, "llama3") == 0) {
+        hp->scaling = SD_ROPE_LLAMA3;
+        SD_TRY(float_or(&r, "low_freq_factor", 0, &hp->rope_low, err));
+        SD_TRY(float_or(&r, "high_freq_factor", 0, &hp->rope_high, err));
+    } else if (strcmp(type, "yarn") == 0) {
+        SD_TRY(read_yarn(hp, &r, err));
+    } else {
+        SD_CHECK(false, err, SD_EFORMAT,
+                 "%s: rotary scaling '%.32s' is not supported; default, linear, llama3 and yarn "
+                 "are",
+                 c->file, type);
+    }
+out:
+    return st;
+}
+
+// Qwen's configurations name a window that use_sliding_window switches on; Mistral's has no switch.
+static sd_status refuse_window(const sd_hparams *hp, const keys *c, sd_error *err) {
+    sd_status st = SD_OK;
+    bool used;
+    int window;
+    SD_TRY(sd_key_bool(&used, c->o, "use_sliding_window", hp->arch == SD_ARCH_LLAMA, c->file, err));
+    SD_TRY(int_or(c, "sliding_window", INT32_MAX, &window, err));
+    SD_CHECK(!used || window >= hp->ctx_train, err, SD_EFORMAT,
+             "%s: attention with a sliding window of %d is not supported", c->file, window);
+out:
+    return st;
+}
+
+static sd_status refuse_others(const sd_hparams *hp, const keys *c, sd_error *err) {
+    static const char *const biases[] = {"attention_bias", "mlp_bias"};
+    sd_status st = SD_OK;
+    const char *act;
+    SD_TRY(sd_key_str(&act, c->o, "hidden_act", "silu", c->file, err));
+    SD_CHECK(strcmp(act, "silu") == 0, err, SD_EFORMAT,
+             "%s: hidden_act '%.32s' is not supported; silu is", c->file, act);
+    for (int i = 0; i < 2; i++) {
+        bool on;
+        SD_TRY(sd_key_bool(&on, c->o, biases[i], false, c->file, err));
+        SD_CHECK(!on, err, SD_EFORMAT, "%s: %s is not supported for %s", c->file, biases[i],
+                 sd_arch_name(hp->arch));
+    }
+    SD_TRY(refuse_window(hp, c, err));
+    SD_CHECK(!sd_key(c->o, "quantization_config"), err, SD_EFORMAT,
+             "%s: quantised safetensors are not supported; use a GGUF file or the original weights",
+             c->file);
+out:
+    return st;
+}
+
+static sd_status read_config(sd_model *m, const keys *c, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_hparams *hp = &m->hp;
+    const char *type;
+    SD_TRY(sd_key_str(&type, c->o, "model_type", NULL, c->file, err));
+    SD_CHECK(type, err, SD_EFORMAT, "%s: model_type is missing", c->file);
+    // Mistral's blocks are llama's.
+    SD_CHECK(sd_arch_from_name(strcmp(type, "mistral") == 0 ? "llama" : type, &hp->arch), err,
+             SD_EFORMAT,
+             "%s: model_type '%.32s' is not supported; llama, mistral, qwen2 and qwen3 are",
+             c->file, type);
+    SD_TRY(need_int(c, "num_hidden_layers", &hp->L, err));
+    SD_TRY(need_int(c, "hidden_size", &hp->C, err));
+    SD_TRY(need_int(c, "intermediate_size", &hp->F, err));
+    SD_TRY(need_int(c, "num_attention_heads", &hp->H, err));
+    SD_TRY(need_int(c, "vocab_size", &hp->V, err));
+    SD_CHECK(hp->H > 0, err, SD_EFORMAT, "%s: num_attention_heads is 0", c->file);
+    SD_TRY(int_or(c, "num_key_value_heads", hp->H, &hp->G, err));
+    SD_TRY(int_or(c, "head_dim", hp->arch == SD_ARCH_QWEN3 ? 128 : hp->C / hp->H, &hp->D, err));
+    SD_TRY(int_or(c, "max_position_embeddings", 2048, &hp->ctx_train, err));
+    SD_TRY(float_or(c, "rms_norm_eps", 1e-6, &hp->eps, err));
+    SD_TRY(read_rope(hp, c, err));
+    hp->qkv_bias = hp->arch == SD_ARCH_QWEN2;
+    hp->qk_norm = hp->arch == SD_ARCH_QWEN3;
+    hp->rope_interleaved = false;
+    SD_TRY(sd_key_bool(&hp->tied_head, c->o, "tie_word_embeddings", false, c->file, err));
+    SD_TRY(refuse_others(hp, c, err));
+    SD_TRY(sd_model_check_hparams(m, err));
+out:
+    return st;
+}
+
+// eos_token_id: a token or a list of them; -1 is none.
+static sd_status add_ends(sd_model *m, const keys *c, sd_error *err) {
+    const json_t *v = sd_key(c->o, "eos_token_id");
+    size_t n = json_is_array(v) ? json_array_size(v) : v ? 1 : 0;
+    for (size_t i = 0; i < n; i++) {
+        int64_t id = -2;
+        if (!sd_json_whole(json_is_array(v) ? json_array_get(v, i) : v, &id) || id < -1 ||
+            id >= m->hp.V)
+            return sd_key_refuse(v, "eos_token_id", "a token's id, or a list of them", c->file,
+                                 err);
+        sd_model_add_end(m, id);
+    }
+    return SD_OK;
+}
+
+static sd_status read_tokenizer(sd_model *m, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_error why = {0};
+    sd_path_kind kind;
+    SD_TRY(sd_path_look_in(&kind, m->path, "tokenizer.json", err));
+    if (kind == SD_PATH_NONE) {
+        SD_TRY(sd_path_look_in(&kind, m->path, "tokenizer.model", err));
+        if (kind == SD_PATH_NONE) goto out;
+        st = sd_fail(&why, SD_EFORMAT,
+                     "%s: tokenizer.model is SentencePiece, which is not supported; use a model "
+                     "whose tokenizer.json is byte-level BPE, as Llama 3, Qwen and SmolLM have",
+                     m->path);
+    } else {
+        st = sd_tokenizer_from_folder(&m->tokenizer, m->path, &why);
+    }
+    if (st == SD_EFORMAT) {
+        m->tokenizer = NULL;
+        m->tokenizer_error = sd_strdup(why.message);
+        st = SD_OK;
+        SD_CHECK_ALLOC(m->tokenizer_error, err);
+    } else if (st != SD_OK && err) {
+        *err = why;
+    }
+out:
+    return st;
+}
+
+// The text of tokenizer_config.json's chat_template: a string, or a list of named templates of which
+// "default" is taken. NULL: none.
+static sd_status configured_template(json_t **out, const json_t *config, const char *file,
+                                     sd_error *err) {
+    sd_status st = SD_OK;
+    json_t *t = sd_key(config, "chat_template");
+    *out = t;
+    if (!t || json_is_string(t)) return SD_OK;
+    if (!json_is_array(t)) return sd_key_refuse(t, "chat_template", "a text", file, err);
+    *out = NULL;
+    for (size_t i = 0; i < json_array_size(t); i++) {
+        json_t *one = json_array_get(t, i);
+        const char *name, *text;
+        if (!json_is_object(one))
+            return sd_key_refuse(one, "a part of chat_template", "an object", file, err);
+        SD_TRY(sd_key_str(&name, one, "name", "", file, err));
+        SD_TRY(sd_key_str(&text, one, "template", NULL, file, err));
+        if (strcmp(name, "default") == 0) *out = sd_key(one, "template");
+    }
+    SD_CHECK(*out || json_array_size(t) == 0, err, SD_EFORMAT,
+             "%s: chat_template is a list of named templates without \"default\"; name the one to "
+             "take so",
+             file);
+out:
+    return st;
+}
+
+// chat_template.jinja goes before tokenizer_config.json.
+static sd_status read_template(sd_model *m, sd_error *err) {
+    sd_status st = SD_OK;
+    json_t *config = NULL, *t;
+    char *text = NULL, *path = sd_path_join(m->path, "chat_template.jinja"),
+         *file = sd_path_join(m->path, "tokenizer_config.json");
+    size_t len;
+    sd_path_kind kind;
+    SD_CHECK_ALLOC(path, err);
+    SD_CHECK_ALLOC(file, err);
+    SD_TRY(sd_path_look(&kind, path, err));
+    if (kind != SD_PATH_NONE) {
+        SD_TRY(sd_file_read(&text, &len, path, MAX_CONFIG, err));
+        SD_TRY(sd_model_set_template(m, text, len, err));
+        goto out;
+    }
+    SD_TRY(
+        read_json(&config, m->path, "tokenizer_config.json", false, JSON_DECODE_INT_AS_REAL, err));
+    SD_TRY(configured_template(&t, config, file, err));
+    if (t) SD_TRY(sd_model_set_template(m, json_string_value(t), json_string_length(t), err));
+out:
+    json_decref(config);
+    free(text);
+    free(path);
+    free(file);
+    return st;
+}
+
+static sd_status set_name(sd_model *m, sd_error *err) {
+    size_t n = strlen(m->path);
+    while (n > 1 && m->path[n - 1] == '/') n--;
+    size_t from = n;
+    while (from > 0 && m->path[from - 1] != '/') from--;
+    m->name = sd_strndup(m->path + from, n - from);
+    return m->name ? SD_OK : sd_fail(err, SD_ENOMEM, "%s: out of memory", m->path);
+}
+
+sd_status sd_model_read_folder(sd_model *m, sd_error *err) {
+    sd_status st = SD_OK;
+    json_t *config = NULL, *generation = NULL;
+    char *file = sd_path_join(m->path, "config.json"),
+         *generation_file = sd_path_join(m->path, "generation_config.json");
+    SD_CHECK_ALLOC(file, err);
+    SD_CHECK_ALLOC(generation_file, err);
+    SD_TRY(read_json(&config, m->path, "config.json", true, 0, err));
+    SD_TRY(read_json(&generation, m->path, "generation_config.json", false, 0, err));
+    const keys c = {config, file}, g = {generation, generation_file};
+    SD_TRY(read_config(m, &c, err));
+    SD_TRY(sd_safetensors_open_folder(&m->st, m->path, err));
+    SD_TRY(sd_model_bind(m, &source, err));
+    SD_TRY(set_name(m, err));
+    SD_TRY(add_ends(m, &g, err));
+    SD_TRY(add_ends(m, &c, err));
+    SD_TRY(read_tokenizer(m, err));
+    SD_TRY(read_template(m, err));
+out:
+    json_decref(config);
+    json_decref(generation);
+    free(file);
+    free(generation_file);
+    return st;
+}

@@ -1,0 +1,276 @@
+// A model from a GGUF file: the keys "<arch>.*" become hyperparameters, "tokenizer.*" the tokenizer
+// and the template.
+//
+// In files of architecture llama the rows of q and k are stored permuted, so that rotation pairs
+// stand side by side; rope_interleaved says so and nothing is permuted back.
+#include "base/log.h"
+#include "model/formats/gguf.h"
+#include "model/model_private.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static bool find_tensor(const sd_model *m, const char *name, sd_tensor_ref *out) {
+    const sd_gguf_tensor *t = sd_gguf_tensor_find(m->gguf, name);
+    if (!t) return false;
+    int64_t rows = t->ne[1] * t->ne[2] * t->ne[3];
+    *out = (sd_tensor_ref){t->name, t->dtype, sd_dtype_name(t->dtype), rows, t->ne[0],
+                           t->data, t->bytes};
+    return true;
+}
+
+static const char *name_at(const sd_model *m, int i) {
+    const sd_gguf_tensor *t = sd_gguf_tensor_at(m->gguf, i);
+    return t ? t->name : NULL;
+}
+
+static const sd_tensor_source source = {.find = find_tensor,
+                                        .name_at = name_at,
+                                        .embedding = "token_embd.weight",
+                                        .out_norm = "output_norm.weight",
+                                        .head = "output.weight",
+                                        .attn_norm = "blk.%d.attn_norm.weight",
+                                        .ffn_norm = "blk.%d.ffn_norm.weight",
+                                        .bq = "blk.%d.attn_q.bias",
+                                        .bk = "blk.%d.attn_k.bias",
+                                        .bv = "blk.%d.attn_v.bias",
+                                        .q_norm = "blk.%d.attn_q_norm.weight",
+                                        .k_norm = "blk.%d.attn_k_norm.weight",
+                                        .w = {"blk.%d.attn_q.weight", "blk.%d.attn_k.weight",
+                                              "blk.%d.attn_v.weight", "blk.%d.attn_output.weight",
+                                              "blk.%d.ffn_gate.weight", "blk.%d.ffn_up.weight",
+                                              "blk.%d.ffn_down.weight"},
+                                        .ignored = {"rope_freqs.weight", "attn_rot_embd", NULL}};
+
+typedef struct {
+    const sd_gguf *g;
+    const char *arch, *path;
+    char key[160];
+} keys;
+
+static const char *key(keys *k, const char *leaf) {
+    snprintf(k->key, sizeof k->key, "%s.%s", k->arch, leaf);
+    return k->key;
+}
+
+static sd_status int_or(keys *k, const char *leaf, int def, int *out, sd_error *err) {
+    uint32_t v = (uint32_t)def;
+    sd_status st = sd_gguf_u32(k->g, key(k, leaf), &v, NULL, err);
+    if (st == SD_OK && v > INT32_MAX)
+        st = sd_fail(err, SD_EFORMAT, "%s: the key %s is %u, at most 2^31 - 1 is supported",
+                     k->path, k->key, v);
+    *out = st == SD_OK ? (int)v : def;
+    return st;
+}
+
+static sd_status need_int(keys *k, const char *leaf, int *out, sd_error *err) {
+    if (!sd_gguf_has_key(k->g, key(k, leaf)))
+        return sd_fail(err, SD_EFORMAT, "%s: the key %s is missing; the file is not a whole model",
+                       k->path, k->key);
+    return int_or(k, leaf, 0, out, err);
+}
+
+static sd_status float_or(keys *k, const char *leaf, float def, float *out, sd_error *err) {
+    *out = def;
+    return sd_gguf_f32(k->g, key(k, leaf), out, NULL, err);
+}
+
+// A number, or an array of the same number for every layer.
+static sd_status per_layer(keys *k, const char *leaf, int def, int *out, sd_error *err) {
+    sd_status st = SD_OK;
+    size_t n = 0;
+    const char *full = key(k, leaf);
+    if (!sd_gguf_is_array(k->g, full)) return int_or(k, leaf, def, out, err);
+    SD_TRY(sd_gguf_integers(k->g, full, &n, err));
+    for (size_t i = 0; i < n; i++) {
+        int64_t v;
+        SD_CHECK(sd_gguf_array_int(k->g, full, i, &v) && v >= 0 && v <= INT32_MAX, err, SD_EFORMAT,
+                 "%s: element %zu of %s is out of range", k->path, i, full);
+        SD_CHECK(i == 0 || v == *out, err, SD_EFORMAT,
+                 "%s: %s differs between layers, which is not supported", k->path, full);
+        *out = (int)v;
+    }
+    SD_CHECK(n > 0, err, SD_EFORMAT, "%s: %s is an empty array", k->path, full);
+out:
+    return st;
+}
+
+static sd_status read_yarn(keys *k, sd_hparams *hp, sd_error *err) {
+    sd_status st = SD_OK;
+    double inv[256], scale;
+    float extra;
+    hp->scaling = SD_ROPE_YARN;
+    hp->rope_attn_factor = 0;
+    SD_TRY(float_or(k, "rope.scaling.attn_factor", 1, &extra, err));
+    if (extra != 1 && hp->rope_dim >= 2 && hp->rope_dim <= 512 && hp->rope_orig_ctx > 0) {
+        sd_rope_frequencies(hp, inv, &scale);
+        hp->rope_attn_factor = (float)(scale * (double)extra);
+    }
+out:
+    return st;
+}
+
+static sd_status read_scaling(keys *k, sd_hparams *hp, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_gguf_string type = {"linear", 6};
+    float linear;
+    SD_TRY(sd_gguf_str(k->g, key(k, "rope.scaling.type"), &type, NULL, err));
+    SD_TRY(float_or(k, "rope.scale_linear", 1, &linear, err));
+    SD_TRY(float_or(k, "rope.scaling.factor", linear, &hp->rope_factor, err));
+    SD_TRY(
+        int_or(k, "rope.scaling.original_context_length", hp->ctx_train, &hp->rope_orig_ctx, err));
+    SD_TRY(float_or(k, "rope.scaling.yarn_beta_fast", 32, &hp->rope_beta_fast, err));
+    SD_TRY(float_or(k, "rope.scaling.yarn_beta_slow", 1, &hp->rope_beta_slow, err));
+    if (type.len == 4 && memcmp(type.data, "none", 4) == 0) {
+        hp->scaling = SD_ROPE_NONE;
+    } else if (type.len == 6 && memcmp(type.data, "linear", 6) == 0) {
+        hp->scaling = hp->rope_factor == 1 || hp->rope_factor == 0 ? SD_ROPE_NONE : SD_ROPE_LINEAR;
+    } else if (type.len == 4 && memcmp(type.data, "yarn", 4) == 0) {
+        SD_TRY(read_yarn(k, hp, err));
+    } else {
+        SD_CHECK(false, err, SD_EFORMAT,
+                 "%s: rotary scaling of type '%.*s' is not supported; none, linear and yarn are",
+                 k->path, (int)(type.len < 32 ? type.len : 32), type.data);
+    }
+out:
+    return st;
+}
+
+static sd_status refuse_others(keys *k, const sd_hparams *hp, sd_error *err) {
+    sd_status st = SD_OK;
+    int experts, window, value;
+    SD_TRY(int_or(k, "expert_count", 0, &experts, err));
+    SD_TRY(int_or(k, "attention.sliding_window", 0, &window, err));
+    SD_TRY(int_or(k, "attention.value_length", hp->D, &value, err));
+    SD_CHECK(experts == 0, err, SD_EFORMAT,
+             "%s: mixtures of experts are not supported; use a dense model", k->path);
+    SD_CHECK(window == 0 || window >= hp->ctx_train, err, SD_EFORMAT,
+             "%s: attention with a sliding window of %d is not supported", k->path, window);
+    SD_CHECK(value == hp->D, err, SD_EFORMAT,
+             "%s: keys of %d and values of %d per head differ, which is not supported", k->path,
+             hp->D, value);
+out:
+    return st;
+}
+
+static sd_status read_hparams(sd_model *m, keys *k, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_hparams *hp = &m->hp;
+    SD_TRY(need_int(k, "block_count", &hp->L, err));
+    SD_TRY(need_int(k, "embedding_length", &hp->C, err));
+    SD_TRY(need_int(k, "context_length", &hp->ctx_train, err));
+    SD_TRY(per_layer(k, "feed_forward_length", 0, &hp->F, err));
+    SD_TRY(per_layer(k, "attention.head_count", 0, &hp->H, err));
+    SD_CHECK(hp->H > 0, err, SD_EFORMAT, "%s: the key %s.attention.head_count is missing or 0",
+             m->path, k->arch);
+    SD_TRY(per_layer(k, "attention.head_count_kv", hp->H, &hp->G, err));
+    SD_TRY(int_or(k, "attention.key_length", hp->C / hp->H, &hp->D, err));
+    SD_TRY(int_or(k, "rope.dimension_count", hp->D, &hp->rope_dim, err));
+    SD_CHECK(sd_gguf_has_key(k->g, key(k, "attention.layer_norm_rms_epsilon")), err, SD_EFORMAT,
+             "%s: the key %s is missing; the file is not a whole model", m->path, k->key);
+    SD_TRY(float_or(k, "attention.layer_norm_rms_epsilon", 0, &hp->eps, err));
+    SD_TRY(float_or(k, "rope.freq_base", 10000, &hp->rope_base, err));
+    if (!sd_gguf_has_key(k->g, key(k, "rope.freq_base")))
+        sd_log(SD_LOG_WARN, "%s: the key %s is missing; 10000 is taken, as llama.cpp does", m->path,
+               k->key);
+    SD_TRY(read_scaling(k, hp, err));
+    SD_TRY(refuse_others(k, hp, err));
+    const sd_gguf_tensor *e = sd_gguf_tensor_find(m->gguf, source.embedding);
+    SD_CHECK(e, err, SD_EFORMAT, "%s: the tensor %s is missing", m->path, source.embedding);
+    hp->V = (int)e->ne[1];
+    hp->qkv_bias = hp->arch == SD_ARCH_QWEN2;
+    hp->qk_norm = hp->arch == SD_ARCH_QWEN3;
+    hp->rope_interleaved = hp->arch == SD_ARCH_LLAMA;
+    hp->tied_head = !sd_gguf_tensor_find(m->gguf, source.head);
+out:
+    return st;
+}
+
+static sd_status read_tokenizer(sd_model *m, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_error why = {0};
+    if (!sd_gguf_has_key(m->gguf, "tokenizer.ggml.model")) return SD_OK;
+    st = sd_tokenizer_from_gguf(&m->tokenizer, m->gguf, &why);
+    if (st == SD_EFORMAT) {
+        m->tokenizer = NULL;
+        m->tokenizer_error = sd_strdup(why.message);
+        st = SD_OK;
+        SD_CHECK_ALLOC(m->tokenizer_error, err);
+    } else if (st != SD_OK && err) {
+        *err = why;
+    }
+out:
+    return st;
+}
+
+static sd_status read_tokens(sd_model *m, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_gguf_string s;
+    bool has;
+    static const char *const ends[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+                                       "tokenizer.ggml.eom_token_id"};
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        int32_t id;
+        SD_TRY(sd_gguf_token(m->gguf, ends[i], &id, err));
+        SD_CHECK(id < m->hp.V, err, SD_EFORMAT,
+                 "%s: the key %s is %d, but the model has %d tokens; convert the model again",
+                 m->path, ends[i], id, m->hp.V);
+        sd_model_add_end(m, id);
+    }
+    SD_TRY(read_tokenizer(m, err));
+    SD_TRY(sd_gguf_str(m->gguf, "tokenizer.chat_template", &s, &has, err));
+    if (has) SD_TRY(sd_model_set_template(m, s.data, s.len, err));
+out:
+    return st;
+}
+
+static sd_status set_name(sd_model *m, sd_error *err) {
+    sd_gguf_string s = {0};
+    const char *slash = strrchr(m->path, '/');
+    sd_status st = sd_gguf_str(m->gguf, "general.name", &s, NULL, err);
+    if (st != SD_OK) return st;
+    if (s.len > 0 && s.len < 256)
+        m->name = sd_strndup(s.data, s.len);
+    else
+        m->name = sd_strdup(slash ? slash + 1 : m->path);
+    return m->name ? SD_OK : sd_fail(err, SD_ENOMEM, "%s: out of memory", m->path);
+}
+
+static sd_status read_rope_factors(sd_model *m, sd_error *err) {
+    sd_status st = SD_OK;
+    if (!sd_gguf_tensor_find(m->gguf, "rope_freqs.weight")) return SD_OK;
+    SD_TRY(sd_model_bind_vector(m, &source, "rope_freqs.weight", m->hp.rope_dim / 2,
+                                &m->hp.rope_factors, err));
+    for (int i = 0; i < m->hp.rope_dim / 2; i++)
+        SD_CHECK(m->hp.rope_factors[i] > 0 && m->hp.rope_factors[i] < 1e6f, err, SD_EFORMAT,
+                 "%s: rope_freqs.weight[%d] is %g, which divides a frequency", m->path, i,
+                 (double)m->hp.rope_factors[i]);
+out:
+    return st;
+}
+
+sd_status sd_model_read_gguf(sd_model *m, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_gguf_string s;
+    bool has;
+    char arch[64] = "";
+    SD_TRY(sd_gguf_open(&m->gguf, m->path, err));
+    SD_TRY(sd_gguf_refuse_split(m->gguf, err));
+    SD_CHECK(!sd_gguf_str_is(m->gguf, "general.type", "adapter"), err, SD_EFORMAT,
+             "%s: is a LoRA adapter, not a model; give it with -a", m->path);
+    SD_TRY(sd_gguf_str(m->gguf, "general.architecture", &s, &has, err));
+    SD_CHECK(has, err, SD_EFORMAT,
+             "%s: the key general.architecture is missing; the file is not a model", m->path);
+    snprintf(arch, sizeof arch, "%.*s", (int)(s.len < 63 ? s.len : 63), s.data);
+    SD_CHECK(sd_arch_from_name(arch, &m->hp.arch), err, SD_EFORMAT,
+             "%s: architecture '%s' is not supported; llama, qwen2 and qwen3 are", m->path, arch);
+    keys k = {.g = m->gguf, .arch = arch, .path = m->path};
+    SD_TRY(read_hparams(m, &k, err));
+    SD_TRY(sd_model_check_hparams(m, err));
+    SD_TRY(sd_model_bind(m, &source, err));
+    SD_TRY(read_rope_factors(m, err));
+    SD_TRY(set_name(m, err));
+    SD_TRY(read_tokens(m, err));
+out:
+    return st;
+}

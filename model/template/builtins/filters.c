@@ -1,0 +1,192 @@
+// Filters of texts, and the table of all filters. Those of numbers, of sequences, of HTML and of
+// lines stand in files of their own.
+#include "model/template/internal.h"
+
+#include "base/utf8.h"
+
+#include <utf8proc.h>
+
+#define FILTER(name) static bool name(sd_render *r, const sd_value *in, sd_args *a, sd_value *out)
+
+// The input as a text; a Markup stays one.
+static bool soft_text(sd_render *r, const sd_value *in, sd_value *out) {
+    *out = (sd_value){.kind = SD_V_STRING, .markup = in->kind == SD_V_STRING && in->markup};
+    return sd_text_of(r, in, &out->s);
+}
+
+// The method of a string, applied to the input's text.
+static bool by_method(sd_render *r, const char *name, const sd_value *in, sd_args *a,
+                      sd_value *out) {
+    sd_value text;
+    return soft_text(r, in, &text) && sd_call_method(r, name, &text, a, out);
+}
+
+FILTER(filter_upper) {
+    return by_method(r, "upper", in, a, out);
+}
+FILTER(filter_lower) {
+    return by_method(r, "lower", in, a, out);
+}
+FILTER(filter_capitalize) {
+    return by_method(r, "capitalize", in, a, out);
+}
+
+static bool begins_word(int32_t c) { // Jinja splits at [-\s({\[<]+
+    return c == '-' || sd_is_pyspace(c) || c == '(' || c == '{' || c == '[' || c == '<';
+}
+
+// One item: its first character large, the others small.
+static bool put_titled(sd_render *r, sd_buf *b, sd_str s) {
+    int32_t cp;
+    sd_args none = {0};
+    size_t n = s.n ? (size_t)sd_utf8_next(s.p, s.n, &cp, NULL) : 0;
+    sd_value first = sd_string(s.p, n), rest = sd_string(s.p + n, s.n - n);
+    return sd_call_method(r, "upper", &first, &none, &first) &&
+           sd_call_method(r, "lower", &rest, &none, &rest) && sd_put(r, b, first.s.p, first.s.n) &&
+           sd_put(r, b, rest.s.p, rest.s.n);
+}
+
+FILTER(filter_title) {
+    sd_value text;
+    sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
+    (void)a;
+    if (!soft_text(r, in, &text) || !sd_spend(r, text.s.n / SD_TMPL_SEARCH)) return false;
+    for (size_t from = 0, i = 0; from < text.s.n; from = i) {
+        int32_t cp;
+        size_t n = (size_t)sd_utf8_next(text.s.p + i, text.s.n - i, &cp, NULL);
+        bool between = begins_word(cp), same = true;
+        while (i < text.s.n && same) {
+            n = (size_t)sd_utf8_next(text.s.p + i, text.s.n - i, &cp, NULL);
+            same = begins_word(cp) == between;
+            if (same) i += n;
+        }
+        bool ok = between ? sd_put(r, &b, text.s.p + from, i - from)
+                          : put_titled(r, &b, (sd_str){text.s.p + from, i - from});
+        if (!ok) return sd_drop(r, &b);
+    }
+    return sd_keep(r, &b, out);
+}
+
+FILTER(filter_trim) {
+    sd_value chars;
+    sd_args one = {.item = &chars, .n = sd_arg(a, 0, "chars", &chars)};
+    return by_method(r, "strip", in, &one, out);
+}
+
+FILTER(filter_center) {
+    sd_value width = sd_int(80);
+    sd_args one = {.item = &width, .n = 1};
+    sd_arg(a, 0, "width", &width);
+    return by_method(r, "center", in, &one, out);
+}
+
+FILTER(filter_replace) {
+    sd_value text = {.kind = SD_V_STRING}, what[3];
+    sd_args b = {.item = what};
+    static const char *const names[] = {"old", "new", "count"};
+    if (!sd_text_of(r, in, &text.s)) return false;
+    for (; b.n < 3 && sd_arg(a, b.n, names[b.n], &what[b.n]); b.n++)
+        if (b.n < 2) {
+            if (!sd_text_of(r, &what[b.n], &what[b.n].s)) return false;
+            what[b.n].kind = SD_V_STRING;
+        }
+    return sd_call_method(r, "replace", &text, &b, out);
+}
+
+FILTER(filter_string) {
+    (void)a;
+    return soft_text(r, in, out);
+}
+
+FILTER(filter_default) {
+    bool any = sd_arg_bool(a, 1, "boolean", false);
+    sd_value other = sd_string("", 0);
+    sd_arg(a, 0, "default_value", &other);
+    *out = sd_is_undefined(in) || (any && !sd_truth(in)) ? other : *in;
+    (void)r;
+    return true;
+}
+
+FILTER(filter_length) {
+    int64_t n;
+    (void)a;
+    if (!sd_length(r, in, &n)) return false;
+    *out = sd_int(n);
+    return true;
+}
+
+FILTER(filter_format) {
+    sd_value text, values;
+    sd_list all = {.item = a->item, .n = (size_t)a->n, .cap = (size_t)a->n};
+    sd_dict *named = sd_dict_make(r, (size_t)a->n_named);
+    if (!named || !soft_text(r, in, &text)) return false;
+    if (a->n && a->n_named)
+        return sd_render_fail(r, "format takes values with names or without, not both");
+    for (int i = 0; i < a->n_named; i++) {
+        sd_value key = sd_string(a->name[i].p, a->name[i].n);
+        if (!sd_dict_put(r, named, &key, &a->named[i])) return false;
+    }
+    a->used = UINT64_MAX;
+    values = a->n_named ? sd_dict_value(named) : sd_list_value(SD_V_TUPLE, &all);
+    return sd_percent_format(r, &text, &values, out);
+}
+
+static bool is_word_char(int32_t cp) {
+    utf8proc_category_t c = utf8proc_category(cp);
+    return cp == '_' || (c >= UTF8PROC_CATEGORY_LU && c <= UTF8PROC_CATEGORY_LO) ||
+           (c >= UTF8PROC_CATEGORY_ND && c <= UTF8PROC_CATEGORY_NO);
+}
+
+FILTER(filter_wordcount) {
+    sd_value text;
+    int64_t n = 0;
+    bool inside = false;
+    (void)a;
+    if (!soft_text(r, in, &text) || !sd_spend(r, text.s.n / SD_TMPL_SEARCH)) return false;
+    for (size_t i = 0; i < text.s.n;) {
+        int32_t cp;
+        i += (size_t)sd_utf8_next(text.s.p + i, text.s.n - i, &cp, NULL);
+        bool word = is_word_char(cp);
+        n += word && !inside;
+        inside = word;
+    }
+    *out = sd_int(n);
+    return true;
+}
+
+static const sd_method_row TEXTS[] = {{"upper", filter_upper},
+                                      {"lower", filter_lower},
+                                      {"capitalize", filter_capitalize},
+                                      {"title", filter_title},
+                                      {"trim", filter_trim},
+                                      {"replace", filter_replace},
+                                      {"string", filter_string},
+                                      {"default", filter_default},
+                                      {"d", filter_default},
+                                      {"length", filter_length},
+                                      {"count", filter_length},
+                                      {"center", filter_center},
+                                      {"format", filter_format},
+                                      {"wordcount", filter_wordcount},
+                                      {"tojson", sd_filter_tojson},
+                                      {"pprint", sd_filter_pprint},
+                                      {NULL, NULL}};
+
+static const sd_method_row *const TABLES[] = {TEXTS, sd_sequence_filters, sd_number_filters,
+                                              sd_html_filters, sd_line_filters};
+
+sd_filter sd_find_filter(sd_str name) {
+    for (size_t i = 0; i < sizeof TABLES / sizeof *TABLES; i++)
+        for (const sd_method_row *row = TABLES[i]; row->name; row++)
+            if (sd_str_is(name, row->name)) return row->call;
+    return NULL;
+}
+
+bool sd_apply_filter(sd_render *r, sd_str name, const sd_value *in, sd_args *a, sd_value *out) {
+    sd_filter f = sd_find_filter(name);
+    if (!f)
+        return sd_render_fail(r, "there is no filter \"%.*s\"", (int)(name.n < 64 ? name.n : 64),
+                              name.p);
+    sd_value copy = *in; // out may be in
+    return sd_spend(r, 1) && f(r, &copy, a, out) && sd_args_all_used(r, a, name);
+}

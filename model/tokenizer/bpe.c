@@ -1,0 +1,408 @@
+// Byte-level BPE: a word's bytes are symbols; the pair with the lowest rank, the leftmost of equal
+// ones, is merged until no pair is left (Sennrich et al., arXiv:1508.07909; GPT-2's byte form).
+//
+// Ordinary words have 2 to 12 bytes: for them a scan over an array of ranks beats every queue. A
+// word may also be a megabyte of one letter, so long ones use a linked list of symbols and a queue
+// of (rank, position) in two levels: a heap of the ranks that occur, and for each a list of
+// positions. Merging appends to these lists nearly always in ascending order (a pair that a merge
+// makes ranks behind it, and merges of one rank run from left to right), so a push costs a few
+// instructions where one heap of all pairs costs twenty levels; a list that is out of order is
+// sorted when its turn comes. An entry is stale when the pair at its position no longer has its
+// rank; it is then dropped.
+#include "model/tokenizer/internal.h"
+
+#include "base/utf8.h"
+
+#include <limits.h>
+#include <string.h>
+
+enum { SHORT_WORD = 48, MAX_TOKEN_BYTES = 1 << 20, MAX_VOCAB_BYTES = 1 << 30 };
+
+static const uint32_t NO_RANK = UINT32_MAX;
+
+static uint64_t hash_bytes(const char *s, size_t len) {
+    uint64_t h = 0x9e3779b97f4a7c15u ^ len, w;
+    for (; len >= 8; s += 8, len -= 8) {
+        memcpy(&w, s, 8);
+        h = (h ^ w) * 0xff51afd7ed558ccdu;
+        h ^= h >> 32;
+    }
+    if (len) {
+        w = 0;
+        memcpy(&w, s, len);
+        h = (h ^ w) * 0xff51afd7ed558ccdu;
+    }
+    return sd_mix64(h);
+}
+
+static size_t power_of_two(size_t at_least) {
+    size_t n = 16;
+    while (n < at_least) n *= 2;
+    return n;
+}
+
+sd_status sd_bpe_init(sd_bpe *b, int V, sd_error *err) {
+    sd_status st = SD_OK;
+    *b = (sd_bpe){.V = V, .unk = -1, .text = sd_buf_make(MAX_VOCAB_BYTES)};
+    SD_CHECK(V > 0 && V <= SD_TOK_MAX_VOCAB, err, SD_EFORMAT,
+             "the vocabulary has %d tokens, 1 to %d are supported; check the file", V,
+             SD_TOK_MAX_VOCAB);
+    b->start = sd_alloc((size_t)V, sizeof *b->start);
+    b->length = sd_alloc((size_t)V, sizeof *b->length);
+    b->flags = sd_alloc((size_t)V, 1);
+    b->n_slots = power_of_two((size_t)V * 2);
+    b->slot = sd_alloc(b->n_slots, sizeof *b->slot);
+    SD_CHECK_ALLOC(b->start && b->length && b->flags && b->slot ? b : NULL, err);
+    memset(b->slot, 0xFF, b->n_slots * sizeof *b->slot);
+    for (int i = 0; i < 256; i++) b->byte_id[i] = -1;
+out:
+    return st;
+}
+
+void sd_bpe_free(sd_bpe *b) {
+    sd_buf_free(&b->text);
+    free(b->start);
+    free(b->length);
+    free(b->flags);
+    free(b->slot);
+    free(b->merge);
+    free(b->merged);
+    *b = (sd_bpe){0};
+}
+
+// The slot that holds these bytes, or the empty one where they belong.
+static size_t find_slot(const sd_bpe *b, const char *bytes, size_t len) {
+    size_t mask = b->n_slots - 1, i = hash_bytes(bytes, len) & mask;
+    for (;; i = (i + 1) & mask) {
+        int32_t id = b->slot[i];
+        if (id < 0) return i;
+        if (b->length[id] == len && memcmp(b->text.data + b->start[id], bytes, len) == 0) return i;
+    }
+}
+
+int32_t sd_bpe_find(const sd_bpe *b, const char *bytes, size_t len) {
+    return len ? b->slot[find_slot(b, bytes, len)] : -1;
+}
+
+sd_status sd_bpe_set(sd_bpe *b, int id, const char *bytes, size_t len, bool mergeable,
+                     sd_error *err) {
+    sd_status st = SD_OK;
+    SD_CHECK(id >= 0 && id < b->V, err, SD_EFORMAT,
+             "token id %d is outside the vocabulary of %d; check the file", id, b->V);
+    SD_CHECK(len <= MAX_TOKEN_BYTES, err, SD_EFORMAT,
+             "token %d has %zu bytes, at most %d are supported; check the file", id, len,
+             MAX_TOKEN_BYTES);
+    SD_CHECK(b->length[id] == 0, err, SD_EFORMAT, "token id %d is given twice; check the file", id);
+    b->start[id] = (uint32_t)b->text.len;
+    SD_CHECK(sd_buf_add(&b->text, bytes, len), err, SD_ELIMIT,
+             "the vocabulary has more than %d bytes of text; check the file", MAX_VOCAB_BYTES);
+    b->length[id] = (uint32_t)len;
+    // Of tokens with equal text the last one counts, as in a dictionary.
+    if (mergeable && len) b->slot[find_slot(b, bytes, len)] = id;
+out:
+    return st;
+}
+
+void sd_bpe_finish(sd_bpe *b) {
+    for (int i = 0; i < 256; i++) {
+        char c = (char)i;
+        b->byte_id[i] = sd_bpe_find(b, &c, 1);
+    }
+}
+
+// ---- merges
+
+static uint64_t pair_of(int32_t left, int32_t right) {
+    return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
+}
+
+static sd_merge *merge_slot(const sd_bpe *b, uint64_t pair) {
+    size_t mask = b->n_merge_slots - 1, i = sd_mix64(pair) & mask;
+    while (b->merge[i].pair != pair && b->merge[i].pair != SD_NO_PAIR) i = (i + 1) & mask;
+    return &b->merge[i];
+}
+
+sd_status sd_bpe_reserve_merges(sd_bpe *b, int n, sd_error *err) {
+    sd_status st = SD_OK;
+    SD_CHECK(n >= 0 && n <= SD_TOK_MAX_VOCAB, err, SD_EFORMAT,
+             "%d merges, at most %d are supported; check the file", n, SD_TOK_MAX_VOCAB);
+    b->n_merge_slots = power_of_two((size_t)n * 2);
+    b->merge = sd_alloc(b->n_merge_slots, sizeof *b->merge);
+    b->merged = sd_alloc((size_t)n, sizeof *b->merged);
+    SD_CHECK_ALLOC(b->merge && b->merged ? b : NULL, err);
+    for (size_t i = 0; i < b->n_merge_slots; i++) b->merge[i].pair = SD_NO_PAIR;
+out:
+    return st;
+}
+
+sd_status sd_bpe_add_merge(sd_bpe *b, const char *left, size_t n_left, const char *right,
+                           size_t n_right, sd_error *err) {
+    char stack[256], *joined = stack;
+    sd_status st = SD_OK;
+    int32_t l = sd_bpe_find(b, left, n_left), r = sd_bpe_find(b, right, n_right);
+    if (n_left + n_right > sizeof stack) joined = sd_malloc_marked(n_left + n_right);
+    SD_CHECK_ALLOC(joined, err);
+    SD_CHECK(l >= 0 && r >= 0, err, SD_EFORMAT,
+             "merge %d joins text that is no token; check the file", b->n_merges);
+    memcpy(joined, left, n_left);
+    memcpy(joined + n_left, right, n_right);
+    int32_t made = sd_bpe_find(b, joined, n_left + n_right);
+    SD_CHECK(made >= 0, err, SD_EFORMAT, "merge %d makes text that is no token; check the file",
+             b->n_merges);
+    // Of equal pairs the last one counts, as in a dictionary.
+    *merge_slot(b, pair_of(l, r)) = (sd_merge){pair_of(l, r), (uint32_t)b->n_merges, made};
+    b->merged[b->n_merges++] = made;
+out:
+    if (joined != stack) free(joined);
+    return st;
+}
+
+static uint32_t rank_of(const sd_bpe *b, int32_t left, int32_t right) {
+    if (b->n_merges == 0) return NO_RANK;
+    const sd_merge *m = merge_slot(b, pair_of(left, right));
+    return m->pair == SD_NO_PAIR ? NO_RANK : m->rank;
+}
+
+// ---- words
+
+// The bytes' ids into id [len]; bytes that the vocabulary lacks become unk or nothing. The count.
+static size_t byte_symbols(const sd_bpe *b, int32_t *id, const char *word, size_t len) {
+    size_t n = 0;
+    bool after_unk = false;
+    for (size_t i = 0; i < len; i++) {
+        int32_t x = b->byte_id[(unsigned char)word[i]];
+        if (x < 0) {
+            if (b->unk < 0 || (b->fuse_unk && after_unk)) continue;
+            x = b->unk;
+            after_unk = true;
+        } else {
+            after_unk = false;
+        }
+        id[n++] = x;
+    }
+    return n;
+}
+
+static bool merge_short(const sd_bpe *b, const char *word, size_t len, sd_ids *out) {
+    int32_t id[SHORT_WORD];
+    uint32_t rank[SHORT_WORD]; // of the pair (i, i+1)
+    size_t n = byte_symbols(b, id, word, len);
+    for (size_t i = 0; i + 1 < n; i++) rank[i] = rank_of(b, id[i], id[i + 1]);
+    while (n > 1) {
+        size_t best = 0;
+        for (size_t i = 1; i + 1 < n; i++)
+            if (rank[i] < rank[best]) best = i;
+        if (rank[best] == NO_RANK) break;
+        id[best] = b->merged[rank[best]];
+        size_t tail = n - best - 2;
+        memmove(id + best + 1, id + best + 2, tail * sizeof *id);
+        if (tail) memmove(rank + best, rank + best + 1, tail * sizeof *rank);
+        n--;
+        if (best + 1 < n) rank[best] = rank_of(b, id[best], id[best + 1]);
+        if (best > 0) rank[best - 1] = rank_of(b, id[best - 1], id[best]);
+    }
+    return sd_ids_add(out, id, (int)n);
+}
+
+static bool grow(void **p, size_t *cap, size_t size) {
+    size_t more = *cap ? *cap * 2 : 256;
+    void *q = sd_realloc(*p, more, size);
+    if (!q) return false;
+    *p = q;
+    *cap = more;
+    return true;
+}
+
+static bool heap_push(sd_bpe_scratch *s, uint32_t rank) {
+    if (s->n_heap == s->cap_heap && !grow((void **)&s->heap, &s->cap_heap, sizeof *s->heap))
+        return false;
+    size_t i = s->n_heap++;
+    while (i > 0 && s->heap[(i - 1) / 2] > rank) {
+        s->heap[i] = s->heap[(i - 1) / 2];
+        i = (i - 1) / 2;
+    }
+    s->heap[i] = rank;
+    return true;
+}
+
+static void heap_pop(sd_bpe_scratch *s) {
+    uint32_t x = s->heap[--s->n_heap];
+    size_t i = 0, n = s->n_heap;
+    for (size_t c; (c = 2 * i + 1) < n; i = c) {
+        if (c + 1 < n && s->heap[c + 1] < s->heap[c]) c++;
+        if (s->heap[c] >= x) break;
+        s->heap[i] = s->heap[c];
+    }
+    s->heap[i] = x;
+}
+
+static bool queue_push(sd_bpe_scratch *s, uint32_t rank, int32_t at) {
+    if (s->list_of[rank] < 0) {
+        if (s->n_list == s->cap_list && !grow((void **)&s->list, &s->cap_list, sizeof *s->list))
+            return false;
+        s->list[s->n_list] = (sd_bpe_list){.rank = rank, .head = -1, .tail = -1};
+        s->list_of[rank] = (int32_t)s->n_list++;
+    }
+    if (s->n_entry == s->cap_entry && !grow((void **)&s->entry, &s->cap_entry, sizeof *s->entry))
+        return false;
+    int32_t e = (int32_t)s->n_entry++;
+    sd_bpe_list *l = &s->list[s->list_of[rank]];
+    s->entry[e] = (sd_bpe_entry){at, -1};
+    if (l->head < 0) {
+        l->head = l->tail = e;
+        l->unsorted = false;
+        return heap_push(s, rank);
+    }
+    l->unsorted |= s->entry[l->tail].at > at;
+    s->entry[l->tail].next = e;
+    l->tail = e;
+    return true;
+}
+
+static int ascending(const void *a, const void *b) {
+    int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+    return (x > y) - (x < y);
+}
+
+static bool sort_list(sd_bpe_scratch *s, sd_bpe_list *l) {
+    size_t n = 0;
+    for (int32_t e = l->head; e >= 0; e = s->entry[e].next) n++;
+    int32_t *at = sd_alloc(n, sizeof *at);
+    if (!at) return false;
+    n = 0;
+    for (int32_t e = l->head; e >= 0; e = s->entry[e].next) at[n++] = s->entry[e].at;
+    qsort(at, n, sizeof *at, ascending);
+    n = 0;
+    for (int32_t e = l->head; e >= 0; e = s->entry[e].next) s->entry[e].at = at[n++];
+    l->unsorted = false;
+    free(at);
+    return true;
+}
+
+// The pair of the lowest rank, the leftmost; the queue is not empty.
+static bool queue_pop(sd_bpe_scratch *s, uint32_t *rank, int32_t *at) {
+    sd_bpe_list *l = &s->list[s->list_of[s->heap[0]]];
+    if (l->unsorted && !sort_list(s, l)) return false;
+    *rank = l->rank;
+    *at = s->entry[l->head].at;
+    l->head = s->entry[l->head].next;
+    if (l->head < 0) heap_pop(s);
+    return true;
+}
+
+static bool queue_reset(const sd_bpe *b, sd_bpe_scratch *s) {
+    if (!s->list_of) {
+        s->list_of = sd_malloc_marked(((size_t)b->n_merges + 1) * sizeof *s->list_of);
+        if (!s->list_of) return false;
+        memset(s->list_of, 0xFF, ((size_t)b->n_merges + 1) * sizeof *s->list_of);
+    }
+    for (size_t i = 0; i < s->n_list; i++) s->list_of[s->list[i].rank] = -1;
+    s->n_list = s->n_entry = s->n_heap = 0;
+    return true;
+}
+
+static bool push_pair(const sd_bpe *b, sd_bpe_scratch *s, int32_t at) {
+    uint32_t rank = rank_of(b, s->id[at], s->id[s->next[at]]);
+    return rank == NO_RANK || queue_push(s, rank, at);
+}
+
+static bool reserve_symbols(sd_bpe_scratch *s, size_t n) {
+    if (n <= s->cap) return true;
+    int32_t *id = sd_realloc(s->id, n, sizeof *id);
+    if (id) s->id = id;
+    int32_t *prev = sd_realloc(s->prev, n, sizeof *prev);
+    if (prev) s->prev = prev;
+    int32_t *next = sd_realloc(s->next, n, sizeof *next);
+    if (next) s->next = next;
+    if (!id || !prev || !next) return false;
+    s->cap = n;
+    return true;
+}
+
+static bool merge_long(const sd_bpe *b, const char *word, size_t len, sd_bpe_scratch *s,
+                       sd_ids *out) {
+    if (!reserve_symbols(s, len) || !queue_reset(b, s)) return false;
+    size_t n = byte_symbols(b, s->id, word, len);
+    for (size_t i = 0; i < n; i++) {
+        s->prev[i] = (int32_t)i - 1;
+        s->next[i] = i + 1 < n ? (int32_t)i + 1 : -1;
+    }
+    for (size_t i = 0; i + 1 < n; i++)
+        if (!push_pair(b, s, (int32_t)i)) return false;
+    while (s->n_heap) {
+        uint32_t rank;
+        int32_t at;
+        if (!queue_pop(s, &rank, &at)) return false;
+        if (s->id[at] < 0 || s->next[at] < 0) continue;
+        int32_t right = s->next[at];
+        if (rank_of(b, s->id[at], s->id[right]) != rank) continue;
+        s->id[at] = b->merged[rank];
+        s->id[right] = -1;
+        s->next[at] = s->next[right];
+        if (s->prev[at] >= 0 && !push_pair(b, s, s->prev[at])) return false;
+        if (s->next[at] >= 0) {
+            s->prev[s->next[at]] = at;
+            if (!push_pair(b, s, at)) return false;
+        }
+    }
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++)
+        if (s->id[i] >= 0) s->id[kept++] = s->id[i];
+    return sd_ids_add(out, s->id, (int)kept);
+}
+
+sd_status sd_bpe_word(const sd_bpe *b, const char *word, size_t len, sd_bpe_scratch *s, sd_ids *out,
+                      sd_error *err) {
+    sd_status st = SD_OK;
+    bool ok;
+    int32_t whole;
+    if (b->ignore_merges && (whole = sd_bpe_find(b, word, len)) >= 0)
+        ok = sd_ids_add(out, &whole, 1);
+    else if (len <= SHORT_WORD)
+        ok = merge_short(b, word, len, out);
+    else
+        ok = merge_long(b, word, len, s, out);
+    SD_CHECK(ok, err, SD_ENOMEM, "out of memory for the tokens of a word of %zu bytes", len);
+out:
+    return st;
+}
+
+void sd_bpe_scratch_free(sd_bpe_scratch *s) {
+    free(s->heap);
+    free(s->list);
+    free(s->entry);
+    free(s->list_of);
+    free(s->id);
+    free(s->prev);
+    free(s->next);
+    *s = (sd_bpe_scratch){0};
+}
+
+// ---- GPT-2's printable bytes: '!'..'~', U+00A1..U+00AC and U+00AE..U+00FF stand for themselves;
+// the other 68 bytes, in order, are U+0100 and up.
+
+static int byte_of_char(int32_t cp) {
+    if ((cp >= '!' && cp <= '~') || (cp >= 0xA1 && cp <= 0xFF && cp != 0xAD)) return cp;
+    if (cp < 0x100 || cp > 0x143) return -1;
+    int n = cp - 0x100;
+    if (n < 33) return n;
+    if (n < 33 + 34) return 127 + (n - 33);
+    return 0xAD;
+}
+
+bool sd_bytes_from_printable(sd_buf *out, const char *text, size_t len, bool *ok) {
+    size_t before = out->len;
+    *ok = true;
+    for (size_t i = 0; i < len;) {
+        int32_t cp;
+        i += (size_t)sd_utf8_next(text + i, len - i, &cp, NULL);
+        int byte = cp < 0 ? -1 : byte_of_char(cp);
+        if (byte < 0) {
+            out->len = before;
+            *ok = false;
+            return true;
+        }
+        if (!sd_buf_addc(out, (char)byte)) return false;
+    }
+    return true;
+}

@@ -1,0 +1,434 @@
+// A tokenizer out of Hugging Face's tokenizer.json:
+//
+//   model           BPE: vocab {text: id}, merges ["a b"] or [["a", "b"]], ignore_merges, unk_token
+//   added_tokens    id, content, special, lstrip, rstrip, single_word, normalized
+//   normalizer      null, NFC, NFD, NFKC, NFKD
+//   pre_tokenizer   Sequence of Split, Digits and, last, ByteLevel
+//   post_processor  TemplateProcessing: what begins a text is bos
+//
+// Anything else is refused by its name: a tokenizer that nearly fits gives wrong ids.
+#include "model/tokenizer/internal.h"
+
+#include "base/files/file.h"
+#include "base/json.h"
+#include "base/json_keys.h"
+#include "base/log.h"
+
+#include <jansson.h>
+#include <string.h>
+#include <utf8proc.h>
+
+enum { MAX_JSON = 1 << 28 };
+
+static const char *text_of(const json_t *o, const char *key) {
+    const char *s = json_string_value(json_object_get(o, key));
+    return s ? s : "";
+}
+
+static const char FILE_NAME[] = "tokenizer.json";
+
+static sd_status read_flag(bool *out, const json_t *o, const char *key, sd_error *err) {
+    return sd_key_bool(out, o, key, false, FILE_NAME, err);
+}
+
+static bool is_type(const json_t *o, const char *name) {
+    return strcmp(text_of(o, "type"), name) == 0;
+}
+
+// ---- the model
+
+static sd_status size_of_vocab(int *V, const json_t *vocab, const json_t *added, sd_error *err) {
+    sd_status st = SD_OK;
+    json_int_t top = -1, id;
+    const char *key;
+    json_t *value;
+    size_t i;
+    json_object_foreach((json_t *)(uintptr_t)vocab, key, value) {
+        SD_CHECK(json_is_integer(value) && (id = json_integer_value(value)) >= 0, err, SD_EFORMAT,
+                 "tokenizer.json: the id of \"%.64s\" is no number; check the file", key);
+        if (id > top) top = id;
+    }
+    json_array_foreach(added, i, value) {
+        id = json_integer_value(json_object_get(value, "id"));
+        SD_CHECK(json_is_integer(json_object_get(value, "id")) && id >= 0, err, SD_EFORMAT,
+                 "tokenizer.json: added token %zu has no id; check the file", i);
+        if (id > top) top = id;
+    }
+    SD_CHECK(top >= 0 && top < SD_TOK_MAX_VOCAB, err, SD_EFORMAT,
+             "tokenizer.json: the largest id is %lld, 0 to %d are supported", (long long)top,
+             SD_TOK_MAX_VOCAB - 1);
+    // A file of n entries cannot mean an id far beyond n.
+    SD_CHECK((size_t)top < 16 * (json_object_size(vocab) + json_array_size(added)) + 65536, err,
+             SD_EFORMAT, "tokenizer.json: id %lld is far beyond the number of tokens; check it",
+             (long long)top);
+    *V = (int)top + 1;
+out:
+    return st;
+}
+
+static sd_status read_added(sd_tokenizer *t, const json_t *added, const json_t *vocab,
+                            sd_error *err) {
+    sd_status st = SD_OK;
+    size_t i;
+    json_t *o;
+    json_array_foreach(added, i, o) {
+        const json_t *content = json_object_get(o, "content");
+        SD_CHECK(json_is_string(content), err, SD_EFORMAT,
+                 "tokenizer.json: added token %zu has no content; check the file", i);
+        sd_added a = {.id = (int32_t)json_integer_value(json_object_get(o, "id")),
+                      .text = (char *)(uintptr_t)json_string_value(content),
+                      .len = json_string_length(content)};
+        SD_TRY(read_flag(&a.special, o, "special", err));
+        SD_TRY(read_flag(&a.lstrip, o, "lstrip", err));
+        SD_TRY(read_flag(&a.rstrip, o, "rstrip", err));
+        SD_TRY(read_flag(&a.single_word, o, "single_word", err));
+        SD_TRY(read_flag(&a.normalized, o, "normalized", err));
+        // What is in the model's vocabulary has its id there, whatever the file says, and is read
+        // with it.
+        const json_t *id = json_object_get(vocab, a.text);
+        if (id)
+            a.id = (int32_t)json_integer_value(id);
+        else
+            SD_TRY(sd_bpe_set(&t->bpe, a.id, a.text, a.len, false, err));
+        SD_TRY(sd_tokenizer_add_added(t, &a, err));
+    }
+out:
+    return st;
+}
+
+static sd_status read_vocab(sd_tokenizer *t, const json_t *vocab, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_buf bytes = sd_buf_make((size_t)1 << 24);
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)vocab, key, value) {
+        int id = (int)json_integer_value(value);
+        size_t len = strlen(key);
+        bool printable;
+        sd_buf_clear(&bytes);
+        SD_CHECK_ALLOC(sd_bytes_from_printable(&bytes, key, len, &printable) ? t : NULL, err);
+        if (printable)
+            SD_TRY(sd_bpe_set(&t->bpe, id, bytes.data, bytes.len, true, err));
+        else
+            SD_TRY(sd_bpe_set(&t->bpe, id, key, len, false, err));
+    }
+out:
+    sd_buf_free(&bytes);
+    return st;
+}
+
+// The two parts of a merge, borrowed from the JSON.
+static bool merge_parts(const json_t *m, const char *part[2], size_t len[2]) {
+    if (json_is_array(m) && json_array_size(m) == 2) {
+        for (size_t i = 0; i < 2; i++) {
+            part[i] = json_string_value(json_array_get(m, i));
+            len[i] = json_string_length(json_array_get(m, i));
+        }
+        return part[0] && part[1];
+    }
+    const char *s = json_string_value(m), *space = s && *s ? strchr(s + 1, ' ') : NULL;
+    if (!space) return false;
+    part[0] = s, len[0] = (size_t)(space - s);
+    part[1] = space + 1, len[1] = strlen(space + 1);
+    return true;
+}
+
+static sd_status read_merges(sd_tokenizer *t, const json_t *merges, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_buf left = sd_buf_make((size_t)1 << 24), right = left;
+    size_t i, n = json_array_size(merges);
+    json_t *m;
+    SD_CHECK(json_is_array(merges) && n <= SD_TOK_MAX_VOCAB, err, SD_EFORMAT,
+             "tokenizer.json: model.merges is missing or has more than %d entries",
+             SD_TOK_MAX_VOCAB);
+    SD_TRY(sd_bpe_reserve_merges(&t->bpe, (int)n, err));
+    json_array_foreach(merges, i, m) {
+        const char *part[2];
+        size_t len[2];
+        bool ok1 = false, ok2 = false;
+        SD_CHECK(merge_parts(m, part, len), err, SD_EFORMAT,
+                 "tokenizer.json: merge %zu is not two tokens", i);
+        sd_buf_clear(&left);
+        sd_buf_clear(&right);
+        SD_CHECK_ALLOC(sd_bytes_from_printable(&left, part[0], len[0], &ok1) &&
+                               sd_bytes_from_printable(&right, part[1], len[1], &ok2)
+                           ? t
+                           : NULL,
+                       err);
+        SD_CHECK(ok1 && ok2, err, SD_EFORMAT,
+                 "tokenizer.json: merge %zu is not written in GPT-2's characters", i);
+        SD_TRY(sd_bpe_add_merge(&t->bpe, left.data, left.len, right.data, right.len, err));
+    }
+out:
+    sd_buf_free(&left);
+    sd_buf_free(&right);
+    return st;
+}
+
+// What a BPE model may say beside its tokens and merges.
+static sd_status read_model_options(sd_tokenizer *t, const json_t *model, const json_t *vocab,
+                                    sd_error *err) {
+    sd_status st = SD_OK;
+    const char *prefix, *suffix, *unk;
+    double dropout;
+    bool bytes;
+    SD_TRY(sd_key_str(&prefix, model, "continuing_subword_prefix", "", FILE_NAME, err));
+    SD_TRY(sd_key_str(&suffix, model, "end_of_word_suffix", "", FILE_NAME, err));
+    SD_CHECK(!*prefix && !*suffix, err, SD_EFORMAT,
+             "tokenizer.json: subword prefixes and suffixes are not supported; byte-level BPE is");
+    SD_TRY(sd_key_number(&dropout, model, "dropout", 0, FILE_NAME, err));
+    SD_CHECK(dropout == 0, err, SD_EFORMAT,
+             "tokenizer.json: model.dropout is not supported; set it to null");
+    SD_TRY(read_flag(&bytes, model, "byte_fallback", err));
+    SD_CHECK(!bytes, err, SD_EFORMAT,
+             "tokenizer.json: byte_fallback is SentencePiece's BPE, which is not supported; use a "
+             "model with byte-level BPE, as Llama 3, Qwen and SmolLM have");
+    SD_TRY(read_flag(&t->bpe.ignore_merges, model, "ignore_merges", err));
+    SD_TRY(read_flag(&t->bpe.fuse_unk, model, "fuse_unk", err));
+    SD_TRY(sd_key_str(&unk, model, "unk_token", NULL, FILE_NAME, err));
+    const json_t *id = unk ? json_object_get(vocab, unk) : NULL;
+    if (id) t->bpe.unk = (int32_t)json_integer_value(id);
+out:
+    return st;
+}
+
+static sd_status read_model(sd_tokenizer *t, const json_t *root, sd_error *err) {
+    sd_status st = SD_OK;
+    int V = 0;
+    json_t *model, *vocab, *added;
+    const char *type;
+    SD_TRY(sd_key_object(&model, root, "model", FILE_NAME, err));
+    SD_TRY(sd_key_object(&vocab, model, "vocab", FILE_NAME, err));
+    SD_TRY(sd_key_array(&added, root, "added_tokens", FILE_NAME, err));
+    SD_TRY(sd_key_str(&type, model, "type", "BPE", FILE_NAME, err));
+    SD_CHECK(strcmp(type, "BPE") == 0, err, SD_EFORMAT,
+             "tokenizer.json: model \"%.64s\" is not supported; byte-level BPE is", type);
+    SD_CHECK(vocab, err, SD_EFORMAT, "tokenizer.json: model.vocab is missing");
+    SD_TRY(size_of_vocab(&V, vocab, added, err));
+    SD_TRY(sd_bpe_init(&t->bpe, V, err));
+    SD_TRY(read_model_options(t, model, vocab, err));
+    SD_TRY(read_added(t, added, vocab, err));
+    SD_TRY(read_vocab(t, vocab, err));
+    SD_TRY(read_merges(t, json_object_get(model, "merges"), err));
+out:
+    return st;
+}
+
+// ---- normaliser, pre-tokeniser, post-processor
+
+static sd_status read_normaliser(sd_tokenizer *t, const json_t *o, sd_error *err) {
+    static const struct {
+        const char *name;
+        int form;
+    } forms[] = {{"NFC", UTF8PROC_STABLE | UTF8PROC_COMPOSE},
+                 {"NFD", UTF8PROC_STABLE | UTF8PROC_DECOMPOSE},
+                 {"NFKC", UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT},
+                 {"NFKD", UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT}};
+    sd_status st = SD_OK;
+    if (!o || json_is_null(o)) return SD_OK;
+    if (is_type(o, "Sequence")) {
+        size_t i;
+        json_t *inner;
+        json_array_foreach(json_object_get(o, "normalizers"), i, inner) {
+            SD_CHECK(!is_type(inner, "Sequence"), err, SD_EFORMAT,
+                     "tokenizer.json: nested sequences of normalizers are not supported");
+            SD_TRY(read_normaliser(t, inner, err));
+        }
+        return SD_OK;
+    }
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
+        if (!is_type(o, forms[i].name)) continue;
+        SD_CHECK(!t->nfc || t->normal_form == forms[i].form, err, SD_EFORMAT,
+                 "tokenizer.json: two normalization forms are not supported");
+        t->nfc = true;
+        t->normal_form = forms[i].form;
+        return SD_OK;
+    }
+    st = sd_fail(
+        err, SD_EFORMAT,
+        "tokenizer.json: normalizer \"%.64s\" is not supported; NFC, NFD, NFKC and NFKD are",
+        text_of(o, "type"));
+out:
+    return st;
+}
+
+static sd_status read_split(sd_tokenizer *t, const json_t *o, sd_error *err) {
+    static const char *const names[] = {"Removed", "Isolated", "MergedWithPrevious",
+                                        "MergedWithNext", "Contiguous"};
+    sd_status st = SD_OK;
+    const json_t *pattern = json_object_get(o, "pattern"), *regex, *literal;
+    int behaviour = -1;
+    bool invert;
+    for (int i = 0; i < 5; i++)
+        if (strcmp(text_of(o, "behavior"), names[i]) == 0) behaviour = i;
+    SD_CHECK(behaviour >= 0, err, SD_EFORMAT,
+             "tokenizer.json: behavior \"%.64s\" of Split is not known", text_of(o, "behavior"));
+    regex = json_object_get(pattern, "Regex");
+    literal = json_object_get(pattern, "String");
+    SD_CHECK(json_is_string(regex) || json_is_string(literal), err, SD_EFORMAT,
+             "tokenizer.json: Split has neither a Regex nor a String as its pattern");
+    const json_t *p = json_is_string(regex) ? regex : literal;
+    SD_TRY(read_flag(&invert, o, "invert", err));
+    SD_TRY(sd_tokenizer_add_regex(t, json_string_value(p), json_string_length(p), p == literal,
+                                  (sd_split_behaviour)behaviour, invert, err));
+out:
+    return st;
+}
+
+// *bytes: ByteLevel was met. It writes bytes as other characters, so nothing may split after it.
+static sd_status read_pre(sd_tokenizer *t, const json_t *o, bool *bytes, int depth, sd_error *err) {
+    sd_status st = SD_OK;
+    SD_CHECK(!*bytes, err, SD_EFORMAT,
+             "tokenizer.json: a pre_tokenizer after ByteLevel is not supported");
+    if (is_type(o, "Sequence") && depth < 8) {
+        size_t i;
+        json_t *inner;
+        json_array_foreach(json_object_get(o, "pretokenizers"), i, inner)
+            SD_TRY(read_pre(t, inner, bytes, depth + 1, err));
+    } else if (is_type(o, "Split")) {
+        SD_TRY(read_split(t, o, err));
+    } else if (is_type(o, "Digits")) {
+        bool each;
+        SD_TRY(read_flag(&each, o, "individual_digits", err));
+        sd_split_behaviour b = each ? SD_SPLIT_ISOLATED : SD_SPLIT_CONTIGUOUS;
+        SD_TRY(sd_tokenizer_add_step(t, (sd_step){.kind = SD_STEP_DIGITS, .behaviour = b}, err));
+    } else if (is_type(o, "ByteLevel")) {
+        bool regex, prefix;
+        // Files from before the option mean true.
+        SD_TRY(sd_key_bool(&regex, o, "use_regex", true, FILE_NAME, err));
+        SD_TRY(read_flag(&prefix, o, "add_prefix_space", err));
+        *bytes = true;
+        if (prefix) SD_TRY(sd_tokenizer_add_step(t, (sd_step){.kind = SD_STEP_PREFIX}, err));
+        if (regex)
+            SD_TRY(sd_tokenizer_add_regex(t, SD_REGEX_GPT2, strlen(SD_REGEX_GPT2), false,
+                                          SD_SPLIT_ISOLATED, false, err));
+    } else {
+        st = sd_fail(err, SD_EFORMAT,
+                     "tokenizer.json: pre_tokenizer \"%.64s\" is not supported; Split, Digits and "
+                     "ByteLevel are",
+                     text_of(o, "type"));
+    }
+out:
+    return st;
+}
+
+static sd_status read_post(sd_tokenizer *t, const json_t *o, int depth, sd_error *err) {
+    sd_status st = SD_OK;
+    if (!o || json_is_null(o) || is_type(o, "ByteLevel")) return SD_OK;
+    if (is_type(o, "Sequence") && depth < 8) {
+        size_t i;
+        json_t *inner;
+        json_array_foreach(json_object_get(o, "processors"), i, inner)
+            SD_TRY(read_post(t, inner, depth + 1, err));
+    } else if (is_type(o, "TemplateProcessing")) {
+        const json_t *first = json_array_get(json_object_get(o, "single"), 0),
+                     *token = json_object_get(first, "SpecialToken");
+        if (!token) return SD_OK;
+        const json_t *entry =
+            json_object_get(json_object_get(o, "special_tokens"), text_of(token, "id"));
+        const json_t *id = json_array_get(json_object_get(entry, "ids"), 0);
+        SD_CHECK(json_is_integer(id) && json_integer_value(id) >= 0 &&
+                     json_integer_value(id) < t->bpe.V,
+                 err, SD_EFORMAT, "tokenizer.json: post_processor names \"%.64s\", which has no id",
+                 text_of(token, "id"));
+        t->bos = (int32_t)json_integer_value(id);
+        t->add_bos = true;
+    } else {
+        st = sd_fail(err, SD_EFORMAT, "tokenizer.json: post_processor \"%.64s\" is not supported",
+                     text_of(o, "type"));
+    }
+out:
+    return st;
+}
+
+// ---- opening
+
+// tokenizer_config.json: bos_token, eos_token (a text, or an object with content), add_bos_token.
+static const char CONFIG_NAME[] = "tokenizer_config.json";
+
+static sd_status configured(int32_t *id, const sd_tokenizer *t, const json_t *config,
+                            const char *key, sd_error *err) {
+    const json_t *o = sd_key(config, key);
+    const char *text = "";
+    sd_status st = SD_OK;
+    if (json_is_object(o))
+        SD_TRY(sd_key_str(&text, o, "content", "", CONFIG_NAME, err));
+    else
+        SD_TRY(sd_key_str(&text, config, key, "", CONFIG_NAME, err));
+    if (!*text) goto out;
+    int32_t found = sd_tokenizer_find(t, text);
+    if (found >= 0)
+        *id = found;
+    else
+        sd_log(SD_LOG_WARN,
+               "%s: %s is \"%.64s\", which is no token of tokenizer.json; it counts "
+               "as not set",
+               CONFIG_NAME, key, text);
+out:
+    return st;
+}
+
+static sd_status open_json(sd_tokenizer **out, const char *json, size_t len, const json_t *config,
+                           sd_error *err) {
+    sd_status st = SD_OK;
+    json_error_t why;
+    bool bytes = false;
+    *out = NULL;
+    sd_tokenizer *t = sd_alloc(1, sizeof *t);
+    json_t *root = NULL;
+    SD_CHECK_ALLOC(t, err);
+    SD_TRY(sd_json_load(&root, json, len, 0, &why, err));
+    t->bos = t->eos = -1;
+    SD_CHECK(json_is_object(root), err, SD_EFORMAT, "tokenizer.json: line %d: %s", why.line,
+             root ? "is not an object" : why.text);
+    SD_TRY(read_model(t, root, err));
+    SD_TRY(read_normaliser(t, json_object_get(root, "normalizer"), err));
+    SD_TRY(read_pre(t, json_object_get(root, "pre_tokenizer"), &bytes, 0, err));
+    SD_CHECK(bytes, err, SD_EFORMAT,
+             "tokenizer.json: the pre_tokenizer has no ByteLevel; byte-level BPE is supported");
+    SD_TRY(read_post(t, json_object_get(root, "post_processor"), 0, err));
+    SD_TRY(configured(&t->bos, t, config, "bos_token", err));
+    SD_TRY(configured(&t->eos, t, config, "eos_token", err));
+    SD_TRY(sd_key_bool(&t->add_bos, config, "add_bos_token", t->add_bos, CONFIG_NAME, err));
+    SD_TRY(sd_tokenizer_finish(t, err));
+    *out = t;
+    t = NULL;
+out:
+    json_decref(root);
+    sd_tokenizer_close(t);
+    return st;
+}
+
+sd_status sd_tokenizer_from_json(sd_tokenizer **out, const char *json, size_t len, sd_error *err) {
+    return open_json(out, json, len, NULL, err);
+}
+
+sd_status sd_tokenizer_from_folder(sd_tokenizer **out, const char *folder, sd_error *err) {
+    sd_status st = SD_OK;
+    char *path = sd_path_join(folder, "tokenizer.json"), *text = NULL, *more = NULL;
+    char *config_path = sd_path_join(folder, "tokenizer_config.json");
+    json_t *config = NULL;
+    json_error_t why;
+    size_t len, n;
+    *out = NULL;
+    SD_CHECK_ALLOC(path && config_path ? path : NULL, err);
+    SD_TRY(sd_file_read(&text, &len, path, MAX_JSON, err));
+    sd_path_kind kind;
+    SD_TRY(sd_path_look(&kind, config_path, err));
+    if (kind != SD_PATH_NONE) {
+        SD_TRY(sd_file_read(&more, &n, config_path, MAX_JSON, err));
+        // transformers writes model_max_length as 10^30 where there is none.
+        SD_TRY(sd_json_load(&config, more, n, JSON_DECODE_INT_AS_REAL, &why, err));
+        SD_CHECK(json_is_object(config), err, SD_EFORMAT, "%s: line %d: %s", config_path, why.line,
+                 config ? "is not an object" : why.text);
+    }
+    st = open_json(out, text, len, config, err);
+    if (st != SD_OK) sd_error_prefix(err, "%s", folder);
+out:
+    json_decref(config);
+    free(text);
+    free(more);
+    free(path);
+    free(config_path);
+    return st;
+}

@@ -1,0 +1,185 @@
+// Attention of a table of operations against double, and its rows against each other.
+#pragma once
+
+#include "base/memory.h"
+#include "kernels/ops.h"
+#include "tests/unit/support/random.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <string.h>
+
+static void fill(float *x, int n, float size) {
+    for (int i = 0; i < n; i++) x[i] = uniform() * size;
+}
+
+// Scores err by D 2^-24 of the sum of |q k| times the scale (here below 40), an error e of a score
+// moves its weight by a factor 1 + e; the weighted mean errs by twice that and len 2^-24 at most.
+// Where caches are bf16 or int8 a table may round queries, which these here stand, and weights: by
+// 2^-8.
+static double att_tolerance(int D, int len, sd_kv_type kv) {
+    return 2 * 40 * D * 0x1p-24 + len * 0x1p-24 +
+           (kv == SD_KV_BF16 || kv == SD_KV_INT8 ? 0x1p-8 + 0x1p-16 : 0);
+}
+
+typedef struct {
+    sd_attention_shape s;
+    float *q;        // [ROWS][H*D]
+    float *of[2];    // keys, values [CTX][D] as the cache holds them
+    void *cache[2];  // the same in the cache's type
+    float *scale[2]; // [CTX] under SD_KV_INT8
+} att_case;
+enum { ATT_CTX = 2 * SD_KEY_SPAN + 90, ATT_ROWS = 5 };
+
+// What is stored of x [CTX][D], and x as it reads back.
+static void *stored(float *x, float *scale, int D, sd_kv_type kv) {
+    void *cache = sd_alloc((size_t)(ATT_CTX * D), sd_kv_value_bytes(kv));
+    for (int i = 0; i < ATT_CTX * D; i++) {
+        if (kv == SD_KV_INT8 && i % D == 0)
+            scale[i / D] = sd_ops_named("plain")->codes((int8_t *)cache + i, x + i, D);
+        if (kv == SD_KV_INT8) x[i] = scale[i / D] * (float)((int8_t *)cache)[i];
+        if (kv == SD_KV_F16)
+            x[i] = sd_half_to_float(((uint16_t *)cache)[i] = sd_float_to_half(x[i]));
+        if (kv == SD_KV_BF16)
+            x[i] = sd_bf16_to_float(((uint16_t *)cache)[i] = sd_float_to_bf16(x[i]));
+        if (kv == SD_KV_F32) ((float *)cache)[i] = x[i];
+    }
+    return cache;
+}
+
+static att_case make_att_case(int H, int G, int D, sd_kv_type kv) {
+    att_case a = {.s = {H, G, D, 1 / sqrtf((float)D), kv}};
+    a.q = sd_alloc((size_t)(ATT_ROWS * H * D), 4);
+    fill(a.q, ATT_ROWS * H * D, 3);
+    for (int i = 0; i < ATT_ROWS * H * D; i++) a.q[i] = sd_bf16_to_float(sd_float_to_bf16(a.q[i]));
+    for (int i = 0; i < 2; i++) {
+        a.of[i] = sd_alloc((size_t)(ATT_CTX * D), 4);
+        a.scale[i] = kv == SD_KV_INT8 ? sd_alloc(ATT_CTX, 4) : NULL;
+        fill(a.of[i], ATT_CTX * D, i ? 1 : 3);
+        a.cache[i] = stored(a.of[i], a.scale[i], D, kv);
+    }
+    return a;
+}
+static void drop_att_case(att_case *a) {
+    free(a->q);
+    for (int i = 0; i < 2; i++) free(a->of[i]), free(a->cache[i]), free(a->scale[i]);
+}
+
+// out [N][H/G * D] of kv head g, rows first to first + N of the case, as the forward composes it.
+static void attend_rows(const sd_ops *ops, const att_case *a, int first, const int *len, int N,
+                        int g, float *out) {
+    int heads = a->s.H / a->s.G, D = a->s.D;
+    size_t each = sd_attention_part(&a->s), parts = (size_t)(N * heads) * each;
+    float *total = sd_alloc(parts, 4), *part = sd_alloc(parts, 4),
+          *scratch = sd_alloc(ops->attention_scratch(&a->s, N), 4);
+    for (int span = 0; span < sd_attention_spans(len[N - 1]); span++) {
+        int skip = 0;
+        while (len[skip] <= span * SD_KEY_SPAN) skip++;
+        sd_attention_rows r = {a->q + (size_t)((first + skip) * a->s.H * D),
+                               len + skip,
+                               N - skip,
+                               g,
+                               a->cache[0],
+                               a->cache[1],
+                               a->scale[0],
+                               a->scale[1]};
+        ops->attention(span ? part : total, &r, span, &a->s, scratch);
+        for (int i = 0; span && i < (N - skip) * heads; i++)
+            sd_attention_merge(total + (size_t)(skip * heads + i) * each, part + (size_t)i * each,
+                               D);
+    }
+    for (int i = 0; i < N * heads; i++)
+        sd_attention_finish(out + (size_t)i * D, total + (size_t)i * each, D);
+    free(total), free(part), free(scratch);
+}
+
+static const int att_shapes[][3] = {{9, 3, 64}, {12, 2, 128}, {4, 4, 32}, {14, 2, 64}, {6, 2, 20}};
+
+static void attention_equals_double(const sd_ops *ops, sd_kv_type kv) {
+    static const int lengths[] = {1, 2, 7, 63, 64, 65, 128, 200, 333, 512, 513, 1100};
+    for (int s = 0; s < 5; s++) {
+        int H = att_shapes[s][0], G = att_shapes[s][1], D = att_shapes[s][2], heads = H / G;
+        att_case a = make_att_case(H, G, D, kv);
+        float *out = sd_alloc((size_t)(heads * D), 4);
+        for (size_t l = 0; l < sizeof lengths / sizeof lengths[0]; l++) {
+            int len = lengths[l], g = (int)l % G;
+            attend_rows(ops, &a, 0, &len, 1, g, out);
+            for (int h = 0; h < heads; h++) {
+                double p[ATT_CTX], top = -1e30, total = 0;
+                for (int t = 0; t < len; t++) {
+                    p[t] = 0;
+                    for (int i = 0; i < D; i++)
+                        p[t] += (double)a.q[(g * heads + h) * D + i] * a.of[0][t * D + i];
+                    p[t] *= a.s.scale;
+                    top = fmax(top, p[t]);
+                }
+                for (int t = 0; t < len; t++) total += p[t] = exp(p[t] - top);
+                for (int i = 0; i < D; i++) {
+                    double want = 0;
+                    for (int t = 0; t < len; t++) want += p[t] / total * a.of[1][t * D + i];
+                    cr_assert_float_eq(out[h * D + i], want, att_tolerance(D, len, kv),
+                                       "%s %s D %d len %d: %g, want %g", ops->name, sd_kv_name(kv),
+                                       D, len, (double)out[h * D + i], want);
+                }
+            }
+        }
+        free(out);
+        drop_att_case(&a);
+    }
+}
+
+// Keys and values of position t become NaN; returns what they were.
+typedef struct {
+    uint8_t value[2][4 * 128];
+    float scale[2];
+} att_position;
+static size_t att_bytes(const att_case *a) {
+    return (size_t)a->s.D * sd_kv_value_bytes(a->s.kv);
+}
+static att_position poison(att_case *a, int t) {
+    att_position kept;
+    for (int i = 0; i < 2; i++) {
+        uint8_t *at = (uint8_t *)a->cache[i] + (size_t)t * att_bytes(a);
+        memcpy(kept.value[i], at, att_bytes(a));
+        if (a->s.kv == SD_KV_INT8)
+            kept.scale[i] = a->scale[i][t], a->scale[i][t] = NAN;
+        else
+            memset(at, 0xff, att_bytes(a)); // as fp16, bf16 and fp32
+    }
+    return kept;
+}
+static void restore(att_case *a, const att_position *kept, int t) {
+    for (int i = 0; i < 2; i++) {
+        memcpy((uint8_t *)a->cache[i] + (size_t)t * att_bytes(a), kept->value[i], att_bytes(a));
+        if (a->s.kv == SD_KV_INT8) a->scale[i][t] = kept->scale[i];
+    }
+}
+
+// Rows together against each alone, across the ends of blocks and spans.
+static void attention_rows_are_invariant(const sd_ops *ops, sd_kv_type kv) {
+    static const int first[] = {1, 60, 62, 125, 510, 511, 600, 1022, 1100};
+    for (int s = 0; s < 5; s++) {
+        int H = att_shapes[s][0], G = att_shapes[s][1], D = att_shapes[s][2];
+        int one = H / G * D, len[ATT_ROWS];
+        att_case a = make_att_case(H, G, D, kv);
+        float *all = sd_alloc((size_t)(ATT_ROWS * one), 4), *alone = sd_alloc((size_t)one, 4);
+        for (size_t l = 0; l < sizeof first / sizeof first[0]; l++) {
+            for (int n = 0; n < ATT_ROWS; n++) len[n] = first[l] + n * (l % 2 ? 1 : 2);
+            // What the last row alone sees is not a number there.
+            att_position kept = poison(&a, len[ATT_ROWS - 1] - 1);
+            attend_rows(ops, &a, 0, len, ATT_ROWS, (int)l % G, all);
+            for (int i = 0; i < one; i++) cr_assert(isnan(all[(ATT_ROWS - 1) * one + i]));
+            restore(&a, &kept, len[ATT_ROWS - 1] - 1);
+            attend_rows(ops, &a, ATT_ROWS - 1, &len[ATT_ROWS - 1], 1, (int)l % G,
+                        all + (ATT_ROWS - 1) * one);
+            for (int n = 0; n < ATT_ROWS; n++) {
+                attend_rows(ops, &a, n, &len[n], 1, (int)l % G, alone);
+                cr_assert_eq(memcmp(alone, all + n * one, (size_t)one * 4), 0,
+                             "%s %s D %d: row %d of len %d", ops->name, sd_kv_name(kv), D, n,
+                             len[n]);
+            }
+        }
+        free(all), free(alone);
+        drop_att_case(&a);
+    }
+}

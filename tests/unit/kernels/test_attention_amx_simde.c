@@ -1,0 +1,30 @@
+// The attention of AMX compiled over emulated instructions, so that processors without it test its
+// source.
+#define SPECDEC_SIMDE 1
+#include "tests/unit/kernels/support_simde.h"
+#undef LANES // of the emulation
+#include "tests/unit/kernels/support_amx.h"
+#define sd_attention_amx emulated_attention
+#define sd_attention_scratch_amx emulated_scratch
+
+#include "kernels/cpu/attention_amx.c"
+
+#include "tests/unit/kernels/support_attention.h"
+
+static const sd_ops *emulated(void) {
+    static sd_ops ops;
+    ops = sd_ops_plain;
+    ops.name = "amx emulated";
+    ops.attention = emulated_attention;
+    ops.attention_scratch = emulated_scratch;
+    return &ops;
+}
+
+Test(attention_emulated, amx_equals_softmax_in_double) {
+    attention_equals_double(emulated(), SD_KV_BF16);
+    attention_equals_double(emulated(), SD_KV_INT8);
+}
+Test(attention_emulated, amx_rows_do_not_depend_on_the_others) {
+    attention_rows_are_invariant(emulated(), SD_KV_BF16);
+    attention_rows_are_invariant(emulated(), SD_KV_INT8);
+}

@@ -1,0 +1,91 @@
+// The AVX-512 kernels of kernels/cpu/panels_*avx512.c with every instruction emulated, so that they
+// are tested on processors without them.
+#include "tests/unit/kernels/support_gemm_packed.h"
+
+#include <criterion/criterion.h>
+#include <simde/x86/avx512.h>
+#include <string.h>
+
+#define ROWS 12
+#define VF simde__m512
+#define LANES 16
+#define ZERO() simde_mm512_setzero_ps()
+#define LOAD(p) simde_mm512_loadu_ps(p)
+#define STORE(p, v) simde_mm512_storeu_ps((p), (v))
+#define ADD(a, b) simde_mm512_add_ps((a), (b))
+
+#define NAME matmul_emulated
+#define VW simde__m512
+#define OPERAND float
+#define PAIR 1
+#define DEPTH 192
+#define WEIGHTS(p) simde_mm512_loadu_ps(p)
+#define SPREAD(p) simde_mm512_set1_ps(*(p))
+#define MUL_ADD(sum, x, w) simde_mm512_fmadd_ps((x), (w), (sum))
+#define store_rows store_rows_f32
+#define copy_row copy_row_f32
+#define kernel kernel_f32
+#define some_rows some_rows_f32
+#include "kernels/train/gemm_packed_body.h"
+
+#undef NAME
+#undef VW
+#undef OPERAND
+#undef PAIR
+#undef DEPTH
+#undef WEIGHTS
+#undef SPREAD
+#undef MUL_ADD
+#undef store_rows
+#undef copy_row
+#undef kernel
+#undef some_rows
+#undef PANEL
+#undef ALWAYS
+
+// VDPBF16PS by its definition: in each lane sum += x1 w1, then += x0 w0 (the processor's own order
+// and roundings differ in the last place).
+static simde__m512 dot_pairs(simde__m512 sum, simde__m512i x, simde__m512i w) {
+    float s[16];
+    uint16_t a[32], b[32];
+    memcpy(s, &sum, sizeof s);
+    memcpy(a, &x, sizeof a);
+    memcpy(b, &w, sizeof b);
+    for (int i = 0; i < 32; i++) {
+        uint32_t u = (uint32_t)a[i ^ 1] << 16, v = (uint32_t)b[i ^ 1] << 16;
+        float f, g;
+        memcpy(&f, &u, 4);
+        memcpy(&g, &v, 4);
+        s[i / 2] += f * g;
+    }
+    memcpy(&sum, s, sizeof s);
+    return sum;
+}
+
+static simde__m512i spread_pair(const uint16_t *p) {
+    int32_t pair;
+    memcpy(&pair, p, 4);
+    return simde_mm512_set1_epi32(pair);
+}
+
+#define NAME matmul_emulated_bf16
+#define VW simde__m512i
+#define OPERAND uint16_t
+#define PAIR 2
+#define DEPTH 384
+#define WEIGHTS(p) simde_mm512_loadu_si512(p)
+#define SPREAD(p) spread_pair(p)
+#define MUL_ADD(sum, x, w) dot_pairs((sum), (x), (w))
+#include "kernels/train/gemm_packed_body.h"
+
+Test(panels_emulated, avx512_equals_double_precision) {
+    static const sd_panels p = {"emulated", 32, 12, false, matmul_emulated};
+    cr_assert_leq(panels_error(&p), 1);
+    cr_assert(panels_rows_are_independent(&p));
+}
+
+Test(panels_emulated, bf16_equals_double_precision_on_rounded_operands) {
+    static const sd_panels p = {"emulated", 32, 12, true, matmul_emulated_bf16};
+    cr_assert_leq(panels_error(&p), 1);
+    cr_assert(panels_rows_are_independent(&p));
+}

@@ -1,0 +1,184 @@
+// Norm, rotation, activation function, attention and argmax of every table against double.
+#include "base/memory.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/ops.h"
+#include "tests/unit/kernels/support_attention.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *const table_names[] = {"plain", "avx2", "avx512", "amx", "neon"};
+
+static void each_table(void (*fn)(const sd_ops *ops)) {
+    for (size_t i = 0; i < sizeof table_names / sizeof table_names[0]; i++) {
+        const sd_ops *ops = sd_ops_named(table_names[i]);
+        if (ops)
+            fn(ops);
+        else
+            printf("# %s: this processor or build lacks it\n", table_names[i]);
+    }
+}
+
+// fp32 partial sums of C squares err by at most C 2^-24 relative; the root halves it; four more
+// roundings follow.
+static void norm_equals_double(const sd_ops *ops) {
+    enum { N = 3, MAX = 900 };
+    static const int sizes[] = {1, 7, 8, 33, 576, 900};
+    float x[N * MAX], w[MAX], y[N * MAX], z[MAX];
+    for (int s = 0; s < 6; s++) {
+        int C = sizes[s];
+        fill(x, N * C, 3), fill(w, C, 2);
+        ops->rmsnorm(y, x, w, N, C, 1e-5f);
+        for (int n = 0; n < N; n++) {
+            double sum = 0;
+            for (int c = 0; c < C; c++) sum += (double)x[n * C + c] * x[n * C + c];
+            double r = 1 / sqrt(sum / C + 1e-5f);
+            for (int c = 0; c < C; c++) {
+                double want = x[n * C + c] * r * w[c];
+                cr_assert_float_eq(y[n * C + c], want, fabs(want) * (C / 2 + 4) * 0x1p-24 + 1e-30);
+            }
+            memcpy(z, x + n * C, C * sizeof *z);
+            ops->rmsnorm(z, z, w, 1, C, 1e-5f); // in place and alone: the same bits
+            cr_assert_eq(memcmp(z, y + n * C, C * sizeof *z), 0);
+        }
+    }
+}
+Test(kernels_rows, rmsnorm_equals_double_and_keeps_rows_apart) {
+    each_table(norm_equals_double);
+}
+
+static void rope_rotates(const sd_ops *ops) {
+    static const int shapes[][2] = {{64, 64}, {128, 128}, {80, 40}, {12, 6}};
+    for (int s = 0; s < 4; s++)
+        for (int interleaved = 0; interleaved < 2; interleaved++) {
+            int D = shapes[s][0], rot = shapes[s][1];
+            float x[128], y[128], c[64], n[64];
+            fill(x, D, 2);
+            memcpy(y, x, sizeof y);
+            for (int i = 0; i < rot / 2; i++)
+                c[i] = cosf((float)i + 0.3f), n[i] = sinf((float)i + 0.3f);
+            ops->rope(y, c, n, D, rot, interleaved);
+            for (int i = 0; i < rot / 2; i++) {
+                int a = interleaved ? 2 * i : i, b = interleaved ? a + 1 : a + rot / 2;
+                cr_assert_float_eq(y[a], (double)x[a] * c[i] - (double)x[b] * n[i], 1e-6);
+                cr_assert_float_eq(y[b], (double)x[a] * n[i] + (double)x[b] * c[i], 1e-6);
+            }
+            cr_assert_eq(memcmp(x + rot, y + rot, (D - rot) * sizeof *x), 0);
+        }
+}
+Test(kernels_rows, rope_rotates_pairs_and_leaves_the_rest) {
+    each_table(rope_rotates);
+}
+
+// exp within 4 ulp, one sum, one quotient, two products.
+static void swiglu_equals_double(const sd_ops *ops) {
+    enum { MAX = 600 };
+    float gate[MAX], up[MAX], y[MAX];
+    for (int n = 1; n <= MAX; n += 37) {
+        fill(gate, n, n % 2 ? 12.0f : 100.0f), fill(up, n, 3);
+        if (n > 9) gate[5] = -200, gate[6] = 200, gate[7] = 0, gate[8] = -88.5f;
+        ops->swiglu(y, gate, up, n);
+        for (int i = 0; i < n; i++) {
+            double want = gate[i] / (1 + exp(-(double)gate[i])) * up[i];
+            cr_assert_float_eq(y[i], want, fabs(want) * 10 * 0x1p-23 + 1e-30, "%s: %g, want %g",
+                               ops->name, (double)y[i], want);
+        }
+        memcpy(y, gate, n * sizeof *y);
+        ops->swiglu(y, y, up, n);
+        ops->add(y, up, n);
+        cr_assert_float_eq(y[0], gate[0] / (1 + exp(-(double)gate[0])) * up[0] + up[0], 1e-4);
+    }
+}
+Test(kernels_rows, swiglu_and_add_equal_double) {
+    each_table(swiglu_equals_double);
+}
+
+static void attention_of_every_type(const sd_ops *ops) {
+    for (int kv = SD_KV_F16; kv < SD_KV_TYPES; kv++) attention_equals_double(ops, (sd_kv_type)kv);
+}
+Test(kernels_rows, attention_equals_softmax_in_double) {
+    each_table(attention_of_every_type);
+}
+static void attention_rows_of_every_type(const sd_ops *ops) {
+    for (int kv = SD_KV_F16; kv < SD_KV_TYPES; kv++)
+        attention_rows_are_invariant(ops, (sd_kv_type)kv);
+}
+Test(kernels_rows, attention_of_a_row_does_not_depend_on_the_others) {
+    each_table(attention_rows_of_every_type);
+}
+
+static void halves_are_to_nearest(const sd_ops *ops) {
+    float x[19];
+    uint16_t y[19];
+    fill(x, 19, 9);
+    x[3] = 1e-8f, x[4] = 70000, x[5] = 1 + 0x1p-11f, x[6] = 1 + 3 * 0x1p-11f, x[18] = -6e-8f;
+    ops->halves(y, x, 19);
+    for (int i = 0; i < 19; i++)
+        cr_assert_eq(y[i], sd_float_to_half(x[i]), "%s: %a", ops->name, (double)x[i]);
+    x[5] = 1 + 0x1p-8f, x[6] = 1 + 3 * 0x1p-8f, x[7] = NAN, x[17] = -INFINITY;
+    ops->bf16(y, x, 19);
+    for (int i = 0; i < 19; i++)
+        cr_assert_eq(y[i], sd_float_to_bf16(x[i]), "%s: %a", ops->name, (double)x[i]);
+}
+Test(kernels_rows, fp16_and_bf16_are_rounded_to_the_nearest) {
+    each_table(halves_are_to_nearest);
+}
+
+// Half a step of the scale, and one rounding of the product; nothing is written beyond n.
+static void codes_are_to_nearest(const sd_ops *ops) {
+    static const int sizes[] = {1, 7, 8, 20, 64, 80, 128};
+    float x[128];
+    int8_t q[129], plain[128];
+    for (int s = 0; s < 7; s++) {
+        int n = sizes[s];
+        float top = 0;
+        fill(x, n, s % 2 ? 1e-3f : 40);
+        for (int i = 0; i < n; i++) top = fmaxf(top, fabsf(x[i]));
+        q[n] = 99;
+        float scale = ops->codes(q, x, n);
+        cr_assert_float_eq(scale, top / 127, top * 1e-7);
+        for (int i = 0; i < n; i++) {
+            cr_assert_leq(fabs(scale * (double)q[i] - x[i]), scale * (0.5 + 127 * 0x1p-22));
+            cr_assert_neq(q[i], -128);
+        }
+        cr_assert_eq(q[n], 99, "%s: %d codes", ops->name, n);
+        cr_assert_eq(scale, sd_ops_named("plain")->codes(plain, x, n));
+        cr_assert_eq(memcmp(q, plain, (size_t)n), 0, "%s: the plain table's codes", ops->name);
+        x[n - 1] = s % 2 ? NAN : -INFINITY;
+        cr_assert(isnan(ops->codes(q, x, n)), "%s: what is not finite stays so", ops->name);
+        for (int i = 0; i < n; i++) x[i] = 1e-31f;
+        cr_assert_eq(ops->codes(q, x, n), 0);
+        for (int i = 0; i < n; i++) cr_assert_eq(q[i], 0);
+    }
+}
+Test(kernels_rows, codes_are_rounded_to_the_nearest_step_of_their_scale) {
+    each_table(codes_are_to_nearest);
+}
+
+static void argmax_of_everything(const sd_ops *ops) {
+    enum { MAX = 1000 };
+    float x[MAX];
+    for (int n = 1; n < MAX; n += 13) {
+        fill(x, n, 5);
+        int want = 0;
+        for (int i = 1; i < n; i++)
+            if (x[i] > x[want]) want = i;
+        cr_assert_eq(ops->argmax(x, n), want);
+        if (n < 20) continue;
+        x[n - 1] = x[9] = x[17] = 6; // a tie goes to the lowest
+        cr_assert_eq(ops->argmax(x, n), 9);
+        x[0] = x[9] = NAN, x[3] = -INFINITY;
+        cr_assert_eq(ops->argmax(x, n), 17);
+    }
+    for (int i = 0; i < 40; i++) x[i] = -INFINITY;
+    cr_assert_eq(ops->argmax(x, 40), 0);
+    x[0] = NAN;
+    cr_assert_eq(ops->argmax(x, 40), 1);
+    for (int i = 0; i < 40; i++) x[i] = NAN;
+    cr_assert_eq(ops->argmax(x, 40), 0);
+}
+Test(kernels_rows, argmax_takes_the_first_of_the_largest_and_never_nan) {
+    each_table(argmax_of_everything);
+}

@@ -1,0 +1,181 @@
+// The parts of the server that need no socket: routes and who may call them, keys, metrics.
+#include "base/files/file.h"
+#include "decode/serve/server.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+#include <unistd.h>
+
+// ---- routes
+
+static sd_http_head request(const char *method, const char *path, const char *type,
+                            const char *authorization) {
+    sd_http_head h = {.method = method, .path = path, .query = "", .minor = 1};
+    if (type) h.field[h.n_fields++] = (sd_http_field){"Content-Type", type};
+    if (authorization) h.field[h.n_fields++] = (sd_http_field){"Authorization", authorization};
+    return h;
+}
+
+static sd_keys one_key(const char *key) {
+    sd_keys k = {.hash = sd_alloc(1, sizeof *k.hash), .n = 1};
+    cr_assert_eq(sd_sha256_of(k.hash, key, strlen(key), NULL), SD_OK);
+    return k;
+}
+
+Test(routes, every_route_declares_who_may_call_it) {
+    int n;
+    const sd_route *r = sd_routes(&n);
+    cr_assert_gt(n, 0);
+    for (int i = 0; i < n; i++) {
+        cr_assert(r[i].auth == SD_AUTH_PUBLIC || r[i].auth == SD_AUTH_USER ||
+                      r[i].auth == SD_AUTH_ADMIN,
+                  "%s has no auth level", r[i].path);
+        cr_assert(r[i].run && r[i].path[0] == '/');
+        // What makes the engine work or tells of users is never public.
+        if (strncmp(r[i].path, "/v1/", 4) == 0 || strcmp(r[i].method, "POST") == 0 ||
+            strcmp(r[i].path, "/metrics") == 0)
+            cr_assert_neq(r[i].auth, SD_AUTH_PUBLIC, "%s is public", r[i].path);
+    }
+}
+
+Test(routes, with_keys_every_route_but_the_public_ones_asks_for_one) {
+    int n;
+    const sd_route *r = sd_routes(&n);
+    sd_keys keys = one_key("right-key");
+    for (int i = 0; i < n; i++) {
+        char allow[64] = "";
+        sd_api_error e = {0};
+        sd_http_head none = request(r[i].method, r[i].path, "application/json", NULL);
+        sd_http_head wrong =
+            request(r[i].method, r[i].path, "application/json", "Bearer wrong-key");
+        sd_http_head right =
+            request(r[i].method, r[i].path, "application/json", "Bearer right-key");
+        bool is_public = r[i].auth == SD_AUTH_PUBLIC;
+        cr_assert_eq(sd_route_check(&keys, &none, allow, &e) != NULL, is_public);
+        cr_assert_eq(sd_route_check(&keys, &wrong, allow, &e) != NULL, is_public);
+        if (!is_public) cr_assert_eq(e.status, 401);
+        cr_assert_eq(sd_route_check(&keys, &right, allow, &e), &r[i]);
+    }
+    sd_keys_free(&keys);
+}
+
+Test(routes, wrong_paths_methods_and_types_have_their_codes) {
+    static const struct {
+        const char *method, *path, *type;
+        int status;
+        const char *allow;
+    } rows[] = {
+        {"GET", "/nope", NULL, 404, ""},
+        {"GET", "/v1/chat/completions", NULL, 405, "Allow: POST\r\n"},
+        {"DELETE", "/v1/models", NULL, 405, "Allow: GET, HEAD\r\n"},
+        {"POST", "/health", NULL, 405, "Allow: GET, HEAD\r\n"},
+        {"POST", "/v1/completions", NULL, 415, ""},
+        {"POST", "/v1/completions", "text/plain", 415, ""},
+        {"POST", "/v1/completions", "application/jsonp", 415, ""},
+        {"POST", "/v1/completions", "application/json; charset=utf-8", 0, ""},
+        {"POST", "/v1/completions", "Application/JSON", 0, ""},
+        {"HEAD", "/health", NULL, 0, ""},
+        {"GET", "/v1/models/any", NULL, 0, ""},
+    };
+    sd_keys none = {0};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char allow[64] = "";
+        sd_api_error e = {0};
+        sd_http_head h = request(rows[i].method, rows[i].path, rows[i].type, NULL);
+        const sd_route *r = sd_route_check(&none, &h, allow, &e);
+        cr_assert_eq(r == NULL, rows[i].status != 0, "%s %s", rows[i].method, rows[i].path);
+        cr_assert_eq(e.status, rows[i].status, "%s %s: %d", rows[i].method, rows[i].path, e.status);
+        cr_assert_str_eq(allow, rows[i].allow);
+    }
+}
+
+Test(routes, a_server_without_keys_knows_local_hosts) {
+    static const char *const local[] = {"localhost", "LocalHost:8080", "127.0.0.1:80",
+                                        "[::1]:80",  "10.0.0.5",       "app.localhost",
+                                        NULL};
+    static const char *const foreign[] = {
+        "evil.example",     "localhost.evil.example", "xlocalhost",
+        "evil.example:127", "127.0.0.1.evil.example", ""};
+    for (size_t i = 0; i < sizeof local / sizeof local[0]; i++)
+        cr_assert(sd_route_host_is_local(local[i]), "%s", local[i] ? local[i] : "none");
+    for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++)
+        cr_assert_not(sd_route_host_is_local(foreign[i]), "%s", foreign[i]);
+}
+
+// ---- keys
+
+static sd_status load_keys(sd_keys *k, const char *text) {
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/specdec_keys_%d", (int)getpid());
+    cr_assert_eq(sd_file_write(path, text, strlen(text), NULL), SD_OK);
+    sd_status st = sd_keys_load(k, path, NULL);
+    unlink(path);
+    return st;
+}
+
+Test(keys, are_read_one_a_line_and_kept_as_hashes) {
+    sd_keys k;
+    cr_assert_eq(load_keys(&k, "# people\n\nalice-key-1\r\nbob-key-22\n"), SD_OK);
+    cr_assert_eq(k.n, 2);
+    cr_assert(sd_keys_allow(&k, "Bearer alice-key-1"));
+    cr_assert(sd_keys_allow(&k, "bearer bob-key-22"));
+    cr_assert_not(sd_keys_allow(&k, "Bearer alice-key-2"));
+    cr_assert_not(sd_keys_allow(&k, "Bearer alice-key-1 "));
+    cr_assert_not(sd_keys_allow(&k, "Bearer # people"));
+    cr_assert_not(sd_keys_allow(&k, "Basic alice-key-1"));
+    cr_assert_not(sd_keys_allow(&k, "Bearer"));
+    cr_assert_not(sd_keys_allow(&k, ""));
+    cr_assert_not(sd_keys_allow(&k, NULL));
+    for (int i = 0; i < k.n; i++) cr_assert_null(strstr(k.hash[i].hex, "key"));
+    sd_keys_free(&k);
+}
+
+Test(keys, a_file_that_would_let_everyone_in_is_refused) {
+    sd_keys k;
+    cr_assert_eq(load_keys(&k, ""), SD_EINVAL);
+    cr_assert_eq(load_keys(&k, "# nothing\n\n"), SD_EINVAL);
+    cr_assert_eq(load_keys(&k, "short\n"), SD_EINVAL);
+    cr_assert_eq(load_keys(&k, "two words here\n"), SD_EINVAL);
+    cr_assert_eq(sd_keys_load(&k, "/nonexistent/keys", NULL), SD_ENOTFOUND);
+}
+
+// ---- metrics
+
+Test(metrics, a_value_falls_into_the_bucket_whose_bound_it_does_not_pass) {
+    sd_metrics m;
+    sd_metrics_init(&m, 100, 0);
+    sd_histogram *h = &m.histogram[SD_H_time_to_first_token_seconds];
+    sd_histogram_observe(h, 0.001, 1);
+    sd_histogram_observe(h, 0.0011, 2);
+    sd_histogram_observe(h, 1e9, 1);
+    cr_assert_eq(h->count[0], 1);
+    cr_assert_eq(h->count[1], 2);
+    cr_assert_eq(h->count[h->n], 1);
+    cr_assert_eq(m.histogram[SD_H_request_prompt_tokens].n, 7); // 1 2 5 10 20 50 100
+}
+
+Test(metrics, the_page_is_prometheus_text_with_cumulative_buckets) {
+    sd_metrics m;
+    sd_metrics_init(&m, 100, 0);
+    sd_request_stats s = {.prompt_tokens = 7, .generated = 3, .decode_ms = 400};
+    sd_metrics_finish(&m, SD_FINISH_STOP, &s, 0.6);
+    sd_metrics_finish(&m, SD_FINISH_CANCELLED, &s, 0.6);
+    sd_engine_stats e = {.running = 2, .waiting = 1, .kv_used = 1, .kv_total = 4};
+    sd_metrics_adapter a = {"ad", "index", 1, 10, 20};
+    sd_buf b = sd_buf_make(1 << 20);
+    cr_assert(sd_metrics_write(&b, &m, &e, "a\"b", &a, 1, 5));
+    static const char *const lines[] = {
+        "specdec:num_requests_running{model_name=\"a\\\"b\"} 2\n",
+        "specdec:kv_cache_usage_perc{model_name=\"a\\\"b\"} 0.25\n",
+        "specdec:request_success_total{model_name=\"a\\\"b\",finished_reason=\"stop\"} 1\n",
+        "specdec:request_success_total{model_name=\"a\\\"b\",finished_reason=\"abort\"} 1\n",
+        "specdec:e2e_request_latency_seconds_bucket{model_name=\"a\\\"b\",le=\"0.5\"} 0\n",
+        "specdec:e2e_request_latency_seconds_bucket{model_name=\"a\\\"b\",le=\"0.8\"} 1\n",
+        "specdec:e2e_request_latency_seconds_bucket{model_name=\"a\\\"b\",le=\"+Inf\"} 1\n",
+        "specdec:e2e_request_latency_seconds_count{model_name=\"a\\\"b\"} 1\n",
+        "specdec:adapter_accept_length{model_name=\"a\\\"b\",adapter=\"ad\",draft=\"index\"} 3\n",
+    };
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++)
+        cr_assert(strstr(b.data, lines[i]), "missing: %s", lines[i]);
+    sd_buf_free(&b);
+}

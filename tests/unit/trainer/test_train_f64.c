@@ -1,0 +1,83 @@
+// Whole tiny models: the gradient of all adapters at once against central differences in double
+// (h = 1e-4 along directions of unit length, 32 of them), for each architecture, each choice of
+// adapted maps and each kind of recompute.
+#define SD_REAL_DOUBLE
+#include "trainer/pass/pass.h"
+
+#include "tests/unit/trainer/support_gradcheck.h"
+#include "tests/unit/trainer/support_train.h"
+
+#include <criterion/criterion.h>
+#include <stdlib.h>
+
+#define TOLERANCE 1e-6
+
+typedef struct {
+    sd_train *t;
+    const sd_train_batch *batch;
+} probe;
+
+static double loss_at(const double *theta, void *ctx) {
+    const probe *p = ctx;
+    sd_train_sum sum = {0};
+    cr_assert_eq(sd_train_loss(p->t, theta, p->batch, &sum, NULL), SD_OK);
+    return sum.loss;
+}
+
+static double model_error(sd_arch arch, const char *which, unsigned layers, bool rslora,
+                          sd_recompute recompute) {
+    sd_error err;
+    sd_model *m = train_model(arch, 1 + (uint64_t)arch);
+    sd_lora_layout lay;
+    train_layout(&lay, &m->hp, which, layers, 2, rslora);
+    train_data d;
+    train_batch(&d, m->hp.V);
+    sd_train *t;
+    sd_train_options o = {.max_tokens = 100, .recompute = recompute};
+    cr_assert_eq(sd_train_open(&t, m, &lay, NULL, &o, &err), SD_OK, "%s", err.message);
+    double *theta = calloc(lay.n_params, sizeof *theta), *grad = calloc(lay.n_params, sizeof *grad);
+    gradcheck_fill(theta, lay.n_params, 5, 0.3);
+    sd_train_sum sum = {0};
+    cr_assert_eq(sd_train_accumulate(t, theta, grad, &d.batch, &sum, NULL), SD_OK);
+    probe p = {t, &d.batch};
+    double error = gradcheck_error(theta, grad, lay.n_params, loss_at, &p);
+    free(theta), free(grad);
+    sd_train_close(t);
+    sd_lora_layout_free(&lay);
+    sd_model_release(m);
+    return error;
+}
+
+Test(train, gradient_of_a_llama_equals_central_differences) {
+    cr_assert_leq(model_error(SD_ARCH_LLAMA, "qkvogud", 7, false, SD_RECOMPUTE_NONE), TOLERANCE);
+}
+
+Test(train, gradient_of_a_qwen2_with_bias_equals_central_differences) {
+    cr_assert_leq(model_error(SD_ARCH_QWEN2, "qkvogud", 7, false, SD_RECOMPUTE_NONE), TOLERANCE);
+}
+
+Test(train, gradient_of_a_qwen3_with_qk_norm_equals_central_differences) {
+    cr_assert_leq(model_error(SD_ARCH_QWEN3, "qkvogud", 7, true, SD_RECOMPUTE_NONE), TOLERANCE);
+}
+
+Test(train, gradient_holds_under_recompute) {
+    for (int a = 0; a < SD_ARCH_COUNT; a++)
+        for (int r = SD_RECOMPUTE_ATTN; r <= SD_RECOMPUTE_BLOCK; r++)
+            cr_assert_leq(model_error((sd_arch)a, "qkvogud", 7, false, (sd_recompute)r), TOLERANCE);
+}
+
+Test(train, gradient_holds_for_every_choice_of_adapted_maps) {
+    static const char *const choices[] = {"qv", "q", "k", "v", "o", "g", "u", "d", "ou", "kd"};
+    for (size_t i = 0; i < sizeof choices / sizeof *choices; i++)
+        cr_assert_leq(model_error(SD_ARCH_QWEN3, choices[i], 7, false, SD_RECOMPUTE_NONE),
+                      TOLERANCE, "%s", choices[i]);
+}
+
+// The backward pass stops at the lowest adapted map; blocks below it keep nothing.
+Test(train, gradient_holds_when_only_some_layers_are_adapted) {
+    for (unsigned layers = 1; layers < 8; layers++)
+        for (int r = SD_RECOMPUTE_NONE; r <= SD_RECOMPUTE_BLOCK; r++)
+            cr_assert_leq(model_error(SD_ARCH_LLAMA, layers & 1 ? "od" : "qg", layers, false,
+                                      (sd_recompute)r),
+                          TOLERANCE, "layers %u", layers);
+}

@@ -1,0 +1,287 @@
+// A transformer block forward and backward, as tiles of tokens and the tasks between them.
+//
+//     n1 = norm(x)    qkv = rope(qk_norm(n1 Wqkv + bias))   att = attention(qkv)   x2 = x + att Wo
+//     n2 = norm(x2)   gu = n2 Wgu                           act = swiglu(gu)       x' = x2 + act
+//     Wdown
+//
+// Kept: x, qkv, att, x2, gu and the adapters' u; the norms' outputs and the activation are cheaper
+// to make again than to read back. The backward pass walks the four stacks downwards; each stack is
+// one region for its input gradient and one for its adapter's gradients, and stops below the lowest
+// adapted stack.
+#include "trainer/pass/state.h"
+
+#include <string.h>
+
+enum { GRAD_COLUMNS = 192, GRAD_ROWS = 256 }; // of one task's share of dA and of dB
+
+static int qkv_width(const sd_hparams *hp) {
+    return (hp->H + 2 * hp->G) * hp->D;
+}
+
+// ---- forward
+
+static void qkv_tile(sd_train *t, int layer, int n0, int n1, int worker) {
+    const sd_hparams *hp = &t->m->hp;
+    const sd_layer *y = &t->m->layer[layer];
+    const sd_train_acts *a = &t->mem.acts[layer];
+    sd_linear l = sd_train_stack(t, layer, SD_STACK_QKV, worker);
+    int N = n1 - n0, D = hp->D, q = hp->H * D, k = hp->G * D, ld = qkv_width(hp);
+    real *n = t->mem.n + (size_t)n0 * hp->C, *out = a->qkv + (size_t)n0 * ld;
+    sd_rmsnorm(n, a->rstd1 + n0, a->x + (size_t)n0 * hp->C, y->attn_norm, N, hp->C, (real)hp->eps);
+    sd_linear_forward(out, ld, a->u[SD_STACK_QKV] + (size_t)n0 * l.R, n, N, &l, false);
+    if (y->bq) sd_bias(out, ld, y->bq, N, q);
+    if (y->bk) sd_bias(out + q, ld, y->bk, N, k);
+    if (y->bv) sd_bias(out + q + k, ld, y->bv, N, k);
+    if (hp->qk_norm) {
+        int heads = hp->H + hp->G;
+        real *rstd = a->rstd_qk + (size_t)n0 * heads;
+        for (int i = 0; i < N; i++)
+            memcpy(a->raw + (size_t)(n0 + i) * heads * D, out + (size_t)i * ld,
+                   sizeof(real) * (size_t)heads * D);
+        sd_headnorm(out, ld, rstd, heads, y->q_norm, N, hp->H, D, (real)hp->eps);
+        sd_headnorm(out + q, ld, rstd + hp->H, heads, y->k_norm, N, hp->G, D, (real)hp->eps);
+    }
+    sd_rope(out, ld, t->mem.cosine, t->mem.sine, t->mem.rows.pos + n0, N, hp->H + hp->G, D,
+            hp->rope_dim, hp->rope_interleaved);
+}
+
+// Tasks: segments x query heads.
+static void attention_task(sd_train *t, int layer, int i, int worker) {
+    const sd_train_acts *a = &t->mem.acts[layer];
+    const sd_train_segment *s = &t->mem.rows.segment[i / t->causal.H];
+    int h = i % t->causal.H;
+    sd_causal_forward(a->att + (size_t)s->start * t->causal.H * t->causal.D,
+                      a->lse + (size_t)s->start * t->causal.H,
+                      a->qkv + (size_t)s->start * qkv_width(&t->m->hp), s->len, h, h + 1,
+                      &t->causal, t->mem.worker[worker].attention);
+}
+
+static void out_tile(sd_train *t, int layer, int n0, int n1, int worker) {
+    const sd_train_acts *a = &t->mem.acts[layer];
+    sd_linear l = sd_train_stack(t, layer, SD_STACK_O, worker);
+    size_t at = (size_t)n0 * (size_t)l.out;
+    memcpy(a->x2 + at, a->x + at, sizeof(real) * (size_t)(n1 - n0) * (size_t)l.out);
+    sd_linear_forward(a->x2 + at, l.out, a->u[SD_STACK_O] + (size_t)n0 * l.R,
+                      a->att + (size_t)n0 * l.in, n1 - n0, &l, true);
+}
+
+static void gu_tile(sd_train *t, int layer, int n0, int n1, int worker) {
+    const sd_hparams *hp = &t->m->hp;
+    const sd_train_acts *a = &t->mem.acts[layer];
+    sd_linear l = sd_train_stack(t, layer, SD_STACK_GU, worker);
+    real *n = t->mem.n + (size_t)n0 * hp->C;
+    sd_rmsnorm(n, a->rstd2 + n0, a->x2 + (size_t)n0 * hp->C, t->m->layer[layer].ffn_norm, n1 - n0,
+               hp->C, (real)hp->eps);
+    sd_linear_forward(a->gu + (size_t)n0 * l.out, l.out, a->u[SD_STACK_GU] + (size_t)n0 * l.R, n,
+                      n1 - n0, &l, false);
+}
+
+static void down_tile(sd_train *t, int layer, int n0, int n1, int worker) {
+    const sd_train_acts *a = &t->mem.acts[layer];
+    sd_linear l = sd_train_stack(t, layer, SD_STACK_DOWN, worker);
+    size_t at = (size_t)n0 * (size_t)l.out;
+    real *act = t->mem.mid + (size_t)n0 * l.in, *x = t->mem.acts[layer + 1].x + at;
+    sd_swiglu(act, a->gu + (size_t)n0 * 2 * l.in, n1 - n0, l.in);
+    memcpy(x, a->x2 + at, sizeof(real) * (size_t)(n1 - n0) * (size_t)l.out);
+    sd_linear_forward(x, l.out, a->u[SD_STACK_DOWN] + (size_t)n0 * l.R, act, n1 - n0, &l, true);
+}
+
+static void forward_attention(sd_train *t, int layer) {
+    sd_train_need(t, (sd_stack_id){layer, SD_STACK_QKV, false});
+    sd_train_run(&(sd_train_work){
+        .t = t, .layer = layer, .tile = qkv_tile, .next = {layer, SD_STACK_O, false}});
+    sd_train_run(&(sd_train_work){.t = t,
+                                  .layer = layer,
+                                  .n_extra = t->mem.rows.n_segments * t->causal.H,
+                                  .extra = attention_task,
+                                  .next = {-1, 0, false}});
+}
+
+static void forward_mlp_in(sd_train *t, int layer) {
+    sd_train_need(t, (sd_stack_id){layer, SD_STACK_O, false});
+    sd_train_run(&(sd_train_work){
+        .t = t, .layer = layer, .tile = out_tile, .next = {layer, SD_STACK_GU, false}});
+    sd_train_run(&(sd_train_work){
+        .t = t, .layer = layer, .tile = gu_tile, .next = {layer, SD_STACK_DOWN, false}});
+}
+
+void sd_train_forward(sd_train *t, int layer) {
+    forward_attention(t, layer);
+    forward_mlp_in(t, layer);
+    int above = layer + 1 < t->m->hp.L ? layer + 1 : -1;
+    sd_train_run(&(sd_train_work){
+        .t = t, .layer = layer, .tile = down_tile, .next = {above, SD_STACK_QKV, false}});
+}
+
+void sd_train_again(sd_train *t, int layer) {
+    // The topmost layer's are the last that the forward pass wrote.
+    if (t->recompute == SD_RECOMPUTE_NONE || layer == t->m->hp.L - 1) return;
+    forward_attention(t, layer);
+    if (t->recompute == SD_RECOMPUTE_BLOCK) forward_mlp_in(t, layer);
+}
+
+// ---- backward
+
+// Whether anything adapted lies below this stack: if not, its input needs no gradient.
+static bool goes_on(const sd_train *t, int layer, int stack) {
+    if (layer > t->lowest) return true;
+    for (int s = 0; s < stack; s++)
+        if (sd_train_stack(t, layer, s, 0).R > 0) return true;
+    return false;
+}
+
+static void down_back(sd_train *t, int layer, int n0, int n1, int worker) {
+    const sd_train_acts *a = &t->mem.acts[layer];
+    sd_linear l = sd_train_stack(t, layer, SD_STACK_DOWN, worker);
+    const real *dx = t->mem.dx + (size_t)n0 * l.out, *gu = a->gu + (size_t)n0 * 2 * l.in;
+    real *mid = t->mem.mid + (size_t)n0 * l.in, *du = t->mem.du + (size_t)n0 * l.R;
+    sd_linear_down(du, dx, l.out, n1 - n0, &l);
+    if (goes_on(t, layer, SD_STACK_DOWN)) {
+        sd_linear_backward(mid, dx, l.out, du, n1 - n0, &l);
+        sd_swiglu_backward(t->mem.wide + (size_t)n0 * 2 * l.in, mid, mid, gu, n1 - n0, l.in);
+    } else {
+        sd_swiglu(mid, gu, n1 - n0, l.in);
+    }
+}
+
+// The shared end of the two stacks that read a norm: the norm's output again for dA, then the
+// gradient back through the norm onto the residual stream.
+static void norm_back(sd_train *t, int layer, int stack, const real *dy, const real *x,
+                      const real *rstd, const float *w, int n0, int n1, int worker) {
+    sd_linear l = sd_train_stack(t, layer, stack, worker);
+    int C = l.in;
+    real *du = t->mem.du + (size_t)n0 * l.R, *dn = t->mem.worker[worker].dn;
+    x += (size_t)n0 * C;
+    sd_linear_down(du, dy + (size_t)n0 * l.out, l.out, n1 - n0, &l);
+    if (l.R > 0) sd_rmsnorm(t->mem.n + (size_t)n0 * C, NULL, x, w, n1 - n0, C, (real)t->m->hp.eps);
+    if (!goes_on(t, layer, stack)) return;
+    sd_linear_backward(dn, dy + (size_t)n0 * l.out, l.out, du, n1 - n0, &l);
+    sd_rmsnorm_backward(t->mem.dx + (size_t)n0 * C, dn, x, w, rstd + n0, n1 - n0, C);
+}
+
+static void gu_back(sd_train *t, int layer, int n0, int n1, int worker) {
+    const sd_train_acts *a = &t->mem.acts[layer];
+    norm_back(t, layer, SD_STACK_GU, t->mem.wide, a->x2, a->rstd2, t->m->layer[layer].ffn_norm, n0,
+              n1, worker);
+}
+
+static void out_back(sd_train *t, int layer, int n0, int n1, int worker) {
+    sd_linear l = sd_train_stack(t, layer, SD_STACK_O, worker);
+    const real *dx = t->mem.dx + (size_t)n0 * l.out;
+    real *du = t->mem.du + (size_t)n0 * l.R;
+    sd_linear_down(du, dx, l.out, n1 - n0, &l);
+    if (goes_on(t, layer, SD_STACK_O))
+        sd_linear_backward(t->mem.mid + (size_t)n0 * l.in, dx, l.out, du, n1 - n0, &l);
+}
+
+static void qkv_back(sd_train *t, int layer, int n0, int n1, int worker) {
+    const sd_hparams *hp = &t->m->hp;
+    const sd_layer *y = &t->m->layer[layer];
+    const sd_train_acts *a = &t->mem.acts[layer];
+    int N = n1 - n0, D = hp->D, q = hp->H * D, ld = qkv_width(hp), heads = hp->H + hp->G;
+    real *d = t->mem.wide + (size_t)n0 * ld;
+    sd_rope_backward(d, ld, t->mem.cosine, t->mem.sine, t->mem.rows.pos + n0, N, heads, D,
+                     hp->rope_dim, hp->rope_interleaved);
+    if (hp->qk_norm) {
+        const real *raw = a->raw + (size_t)n0 * heads * D, *rstd = a->rstd_qk + (size_t)n0 * heads;
+        sd_headnorm_backward(d, ld, raw, heads * D, rstd, heads, y->q_norm, N, hp->H, D);
+        sd_headnorm_backward(d + q, ld, raw + q, heads * D, rstd + hp->H, heads, y->k_norm, N,
+                             hp->G, D);
+    }
+    norm_back(t, layer, SD_STACK_QKV, t->mem.wide, a->x, a->rstd1, y->attn_norm, n0, n1, worker);
+}
+
+// ---- gradients of the adapters
+
+// A stack's dA by columns, then each part's dB by rows. dy [N, out] and x [N, in] are the whole
+// micro-batch's.
+static int grad_tasks(const sd_linear *l) {
+    int n = l->R > 0 ? (l->in + GRAD_COLUMNS - 1) / GRAD_COLUMNS : 0;
+    for (int p = 0; p < l->n_parts; p++)
+        if (l->part[p].r > 0) n += (l->part[p].rows + GRAD_ROWS - 1) / GRAD_ROWS;
+    return n;
+}
+
+static void grad_task(sd_train *t, int layer, int stack, const real *dy, const real *x, int task) {
+    sd_linear l = sd_train_stack(t, layer, stack, 0);
+    int N = t->mem.rows.N, n = (l.in + GRAD_COLUMNS - 1) / GRAD_COLUMNS;
+    const real *u = t->mem.acts[layer].u[stack];
+    if (task < n) {
+        int k0 = task * GRAD_COLUMNS, k1 = k0 + GRAD_COLUMNS < l.in ? k0 + GRAD_COLUMNS : l.in;
+        sd_linear_grad_a(t->grad + (l.A - t->theta), t->mem.du, x, N, &l, k0, k1);
+        return;
+    }
+    task -= n;
+    for (int p = 0; p < l.n_parts; p++) {
+        const sd_linear_part *part = &l.part[p];
+        n = part->r > 0 ? (part->rows + GRAD_ROWS - 1) / GRAD_ROWS : 0;
+        if (task < n) {
+            int m0 = task * GRAD_ROWS,
+                m1 = m0 + GRAD_ROWS < part->rows ? m0 + GRAD_ROWS : part->rows;
+            sd_linear_grad_b(t->grad + (part->B - t->theta), dy, l.out, u, N, &l, p, m0, m1);
+            return;
+        }
+        task -= n;
+    }
+}
+
+static void down_grads(sd_train *t, int layer, int i, int worker) {
+    (void)worker;
+    grad_task(t, layer, SD_STACK_DOWN, t->mem.dx, t->mem.mid, i);
+}
+
+static void gu_grads(sd_train *t, int layer, int i, int worker) {
+    (void)worker;
+    grad_task(t, layer, SD_STACK_GU, t->mem.wide, t->mem.n, i);
+}
+
+static void qkv_grads(sd_train *t, int layer, int i, int worker) {
+    (void)worker;
+    grad_task(t, layer, SD_STACK_QKV, t->mem.wide, t->mem.n, i);
+}
+
+// Attention's backward tasks (segments x kv heads) first: they are the long ones; o's gradients
+// read nothing that they write.
+static void attention_back(sd_train *t, int layer, int i, int worker) {
+    const sd_hparams *hp = &t->m->hp;
+    const sd_train_acts *a = &t->mem.acts[layer];
+    int n = goes_on(t, layer, SD_STACK_O) ? t->mem.rows.n_segments * hp->G : 0;
+    if (i >= n) {
+        grad_task(t, layer, SD_STACK_O, t->mem.dx, a->att, i - n);
+        return;
+    }
+    const sd_train_segment *s = &t->mem.rows.segment[i / hp->G];
+    size_t at = (size_t)s->start, row = (size_t)hp->H * hp->D, wide = (size_t)qkv_width(hp);
+    sd_causal_backward(t->mem.wide + at * wide, t->mem.mid + at * row, a->att + at * row,
+                       a->lse + at * hp->H, a->qkv + at * wide, s->len, i % hp->G, &t->causal,
+                       t->mem.worker[worker].attention);
+}
+
+static void run_back(sd_train *t, int layer, int stack,
+                     void (*tile)(sd_train *, int, int, int, int),
+                     void (*extra)(sd_train *, int, int, int), int more_tasks) {
+    sd_linear l = sd_train_stack(t, layer, stack, 0);
+    sd_stack_id next = {layer, stack - 1, true};
+    if (stack == SD_STACK_QKV) next = (sd_stack_id){layer - 1, SD_STACK_DOWN, true};
+    // Recompute starts the next layer with its first stack instead.
+    if (!goes_on(t, layer, stack) || (stack == SD_STACK_QKV && t->recompute != SD_RECOMPUTE_NONE))
+        next.layer = -1;
+    sd_train_need(t, (sd_stack_id){layer, stack, true});
+    sd_train_run(&(sd_train_work){.t = t, .layer = layer, .tile = tile, .next = next});
+    sd_train_run(&(sd_train_work){.t = t,
+                                  .layer = layer,
+                                  .n_extra = more_tasks + grad_tasks(&l),
+                                  .extra = extra,
+                                  .next = {-1, 0, false}});
+}
+
+void sd_train_backward(sd_train *t, int layer) {
+    run_back(t, layer, SD_STACK_DOWN, down_back, down_grads, 0);
+    if (!goes_on(t, layer, SD_STACK_DOWN)) return;
+    run_back(t, layer, SD_STACK_GU, gu_back, gu_grads, 0);
+    if (!goes_on(t, layer, SD_STACK_GU)) return;
+    bool on = goes_on(t, layer, SD_STACK_O);
+    run_back(t, layer, SD_STACK_O, out_back, attention_back,
+             on ? t->mem.rows.n_segments * t->m->hp.G : 0);
+    if (on) run_back(t, layer, SD_STACK_QKV, qkv_back, qkv_grads, 0);
+}

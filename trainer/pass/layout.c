@@ -1,0 +1,102 @@
+// Where each LoRA factor stands in one flat vector. Inside a layer the maps that read the same
+// input have their A's side by side (q k v, then gate up), so that one product gives u of all of
+// them and the stack needs no copy:
+//
+//     A_q A_k A_v B_q B_k B_v | A_o B_o | A_gate A_up B_gate B_up | A_down B_down
+#include "trainer/pass/pass.h"
+
+#include "base/rng.h"
+
+#include <math.h>
+#include <string.h>
+
+static const sd_proj groups[][4] = {
+    {SD_WQ, SD_WK, SD_WV, SD_PROJ_COUNT},
+    {SD_WO, SD_PROJ_COUNT},
+    {SD_WGATE, SD_WUP, SD_PROJ_COUNT},
+    {SD_WDOWN, SD_PROJ_COUNT},
+};
+
+static sd_status size_slot(sd_lora_slot *s, const sd_hparams *hp, sd_proj p, int layer, int r,
+                           double alpha, bool rslora, sd_error *err) {
+    sd_status st = SD_OK;
+    *s = (sd_lora_slot){0};
+    sd_proj_shape(hp, p, &s->out, &s->in);
+    if (r == 0) return SD_OK;
+    SD_CHECK(r > 0 && r <= SD_MAX_RANK, err, SD_EINVAL,
+             "layer %d, %s: rank %d; it is between 1 and %d, or 0 for no adapter", layer,
+             sd_proj_name(p), r, SD_MAX_RANK);
+    SD_CHECK(isfinite(alpha) && alpha > 0, err, SD_EINVAL,
+             "layer %d, %s: alpha is %g; it must be a positive number", layer, sd_proj_name(p),
+             alpha);
+    s->r = r;
+    s->scale = rslora ? alpha / sqrt((double)r) : alpha / r;
+out:
+    return st;
+}
+
+sd_status sd_lora_layout_init(sd_lora_layout *lay, const sd_hparams *hp, const int *rank,
+                              const double *alpha, bool rslora, sd_error *err) {
+    sd_status st = SD_OK;
+    *lay = (sd_lora_layout){.L = hp->L};
+    lay->slot = sd_alloc((size_t)hp->L * SD_PROJ_COUNT, sizeof *lay->slot);
+    SD_CHECK_ALLOC(lay->slot, err);
+    size_t at = 0;
+    for (int l = 0; l < hp->L; l++) {
+        sd_lora_slot *slot = lay->slot + l * SD_PROJ_COUNT;
+        for (int p = 0; p < SD_PROJ_COUNT; p++)
+            SD_TRY(size_slot(&slot[p], hp, (sd_proj)p, l, rank[l * SD_PROJ_COUNT + p],
+                             alpha[l * SD_PROJ_COUNT + p], rslora, err));
+        for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
+            for (const sd_proj *p = groups[g]; *p != SD_PROJ_COUNT; p++)
+                slot[*p].a = at, at += (size_t)slot[*p].r * (size_t)slot[*p].in;
+            for (const sd_proj *p = groups[g]; *p != SD_PROJ_COUNT; p++)
+                slot[*p].b = at, at += (size_t)slot[*p].r * (size_t)slot[*p].out;
+        }
+    }
+    lay->n_params = at;
+    SD_CHECK(at > 0, err, SD_EINVAL,
+             "no projection has an adapter; name at least one in target_modules");
+out:
+    if (st != SD_OK) sd_lora_layout_free(lay);
+    return st;
+}
+
+void sd_lora_layout_free(sd_lora_layout *lay) {
+    free(lay->slot);
+    *lay = (sd_lora_layout){0};
+}
+
+void sd_lora_init(float *theta, const sd_lora_layout *lay, uint64_t seed) {
+    memset(theta, 0, lay->n_params * sizeof *theta);
+    for (int i = 0; i < lay->L * SD_PROJ_COUNT; i++) {
+        const sd_lora_slot *s = &lay->slot[i];
+        size_t count = (size_t)s->r * (size_t)s->in;
+        float bound = count ? 1 / sqrtf((float)s->in) : 0;
+        for (size_t k = 0; k < count; k += 4) {
+            uint32_t w[4];
+            sd_philox(w, seed, (uint64_t)SD_STREAM_INIT << 32 | (uint32_t)i, k);
+            for (size_t j = 0; j < 4 && k + j < count; j++)
+                theta[s->a + k + j] = bound * (2 * sd_uniform(w[j]) - 1);
+        }
+    }
+}
+
+sd_status sd_lora_to_adapter(sd_adapter **out, const char *name, const float *theta,
+                             const sd_lora_layout *lay, const sd_model *base, sd_error *err) {
+    sd_status st = SD_OK;
+    *out = NULL;
+    sd_lora *lora = NULL;
+    SD_CHECK(lay->L == base->hp.L, err, SD_EINVAL,
+             "the parameters are of %d layers, the model has %d", lay->L, base->hp.L);
+    lora = sd_alloc((size_t)lay->L * SD_PROJ_COUNT, sizeof *lora);
+    SD_CHECK_ALLOC(lora, err);
+    for (int i = 0; i < lay->L * SD_PROJ_COUNT; i++) {
+        const sd_lora_slot *s = &lay->slot[i];
+        if (s->r > 0) lora[i] = (sd_lora){s->r, theta + s->a, theta + s->b, (float)s->scale};
+    }
+    SD_TRY(sd_adapter_from_factors(out, name, lora, base, err));
+out:
+    free(lora);
+    return st;
+}

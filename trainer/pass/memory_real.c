@@ -1,0 +1,248 @@
+// One allocation holds a pass. The same function counts its bytes for the plan and hands out its
+// pointers for the run, so the plan cannot promise less than the run takes.
+#include "trainer/pass/state.h"
+
+#include "base/memory.h"
+
+typedef struct {
+    char *base; // NULL: count only
+    size_t at;
+} carver;
+
+static void *take(carver *c, size_t count, size_t size, size_t *part) {
+    size_t bytes;
+    if (!sd_mul_size(&bytes, count, size) || !sd_add_size(&bytes, bytes, 63) ||
+        !sd_add_size(&c->at, c->at, bytes & ~(size_t)63)) {
+        c->at = SIZE_MAX / 2; // no memory is that large: the allocation says so
+        return NULL;
+    }
+    *part += bytes & ~(size_t)63;
+    return c->base ? c->base + c->at - (bytes & ~(size_t)63) : NULL;
+}
+#define REALS(count, part) take(&c, (count), sizeof(real), (part))
+
+static size_t largest(size_t a, size_t b) {
+    return a > b ? a : b;
+}
+
+typedef struct {
+    size_t N, C, qkv, att, H, G, F;
+    int ranks[SD_STACKS];
+} widths;
+
+static const sd_proj first_of[SD_STACKS + 1] = {SD_WQ, SD_WO, SD_WGATE, SD_WDOWN, SD_PROJ_COUNT};
+
+static widths widths_of(const sd_hparams *hp, const sd_lora_layout *lay, int layer, size_t N) {
+    widths w = {.N = N,
+                .C = (size_t)hp->C,
+                .qkv = (size_t)(hp->H + 2 * hp->G) * (size_t)hp->D,
+                .att = (size_t)hp->H * (size_t)hp->D,
+                .H = (size_t)hp->H,
+                .G = (size_t)hp->G,
+                .F = (size_t)hp->F};
+    for (int s = 0; s < SD_STACKS; s++)
+        for (int p = (int)first_of[s]; p < (int)first_of[s + 1]; p++)
+            w.ranks[s] += lay->slot[layer * SD_PROJ_COUNT + p].r;
+    return w;
+}
+
+// The attention half of a block: what recompute `attn` drops.
+static void carve_attention(sd_train_acts *a, carver *at, const widths *w, bool qk_norm,
+                            size_t *part) {
+    carver c = *at;
+    a->rstd1 = REALS(w->N, part);
+    if (qk_norm) {
+        a->raw = REALS(w->N * (w->qkv - w->G * (w->att / w->H)), part);
+        a->rstd_qk = REALS(w->N * (w->H + w->G), part);
+    }
+    a->qkv = REALS(w->N * w->qkv, part);
+    a->att = REALS(w->N * w->att, part);
+    a->lse = REALS(w->N * w->H, part);
+    *at = c;
+}
+
+static void carve_mlp(sd_train_acts *a, carver *at, const widths *w, size_t *part) {
+    carver c = *at;
+    a->rstd2 = REALS(w->N, part);
+    a->x2 = REALS(w->N * w->C, part);
+    a->gu = REALS(w->N * 2 * w->F, part);
+    *at = c;
+}
+
+static void carve_acts(sd_train_memory *m, carver *at, const sd_hparams *hp,
+                       const sd_lora_layout *lay, size_t N, sd_recompute recompute, int lowest) {
+    carver c = *at;
+    widths w = widths_of(hp, lay, 0, N);
+    sd_train_acts shared = {0}, counted;
+    bool below = lowest > 0;
+    real *ping = below ? REALS(N * w.C, &m->scratch) : NULL;
+    real *pong = below ? REALS(N * w.C, &m->scratch) : NULL;
+    if (below || recompute != SD_RECOMPUTE_NONE)
+        carve_attention(&shared, &c, &w, hp->qk_norm, &m->scratch);
+    if (below || recompute == SD_RECOMPUTE_BLOCK) carve_mlp(&shared, &c, &w, &m->scratch);
+    for (int l = 0; l <= hp->L; l++) {
+        sd_train_acts *a = m->acts ? &m->acts[l] : &counted;
+        *a = shared;
+        a->x = l < lowest ? (l & 1 ? pong : ping) : REALS(N * w.C, &m->kept);
+        if (l < lowest || l == hp->L) continue;
+        w = widths_of(hp, lay, l, N);
+        if (recompute == SD_RECOMPUTE_NONE) carve_attention(a, &c, &w, hp->qk_norm, &m->kept);
+        if (recompute != SD_RECOMPUTE_BLOCK) carve_mlp(a, &c, &w, &m->kept);
+        for (int s = 0; s < SD_STACKS; s++) a->u[s] = REALS(N * (size_t)w.ranks[s], &m->kept);
+    }
+    *at = c;
+}
+
+static void carve_rows(sd_train_rows *r, carver *at, size_t N, size_t *part) {
+    r->token = take(at, N, sizeof *r->token, part);
+    r->pos = take(at, N, sizeof *r->pos, part);
+    r->segment = take(at, N, sizeof *r->segment, part);
+    r->row = take(at, N, sizeof *r->row, part);
+    r->label = take(at, N, sizeof *r->label, part);
+}
+
+// Of a packed matrix; the double build keeps rows.
+static size_t weight_bytes(const sd_panels *p, int M, int K) {
+#if SD_REAL_IS_DOUBLE
+    (void)p;
+    return (size_t)M * (size_t)K * sizeof(real);
+#else
+    return sd_panels_bytes(p, M, K);
+#endif
+}
+
+static void carve_head(sd_train_memory *m, carver *at, const sd_hparams *hp, const sd_panels *p,
+                       size_t N) {
+    carver c = *at;
+    size_t rows = N * (size_t)hp->C;
+    // A chunk's weights stay in the last-level cache while all supervised rows pass over them.
+    size_t chunk = (size_t)4 * 1024 * 1024 / ((size_t)hp->C * sizeof(real)) & ~(size_t)15;
+    m->head_chunk = (int)(chunk < 64 ? 64 : chunk > 1024 ? 1024 : chunk);
+    if (m->head_chunk > hp->V) m->head_chunk = hp->V;
+    size_t bytes = weight_bytes(p, m->head_chunk, hp->C);
+    for (int i = 0; i < 2; i++)
+        for (int way = 0; way < 2; way++) m->head_W[i][way] = take(&c, bytes, 1, &m->head);
+    m->h = REALS(rows, &m->head);
+    m->dh = REALS(rows, &m->head);
+    m->acc = REALS(rows, &m->head);
+    m->rstd_h = REALS(N, &m->head);
+    m->max = take(&c, N, sizeof(double), &m->head);
+    m->sum = take(&c, N, sizeof(double), &m->head);
+    m->target = take(&c, N, sizeof(double), &m->head);
+    *at = c;
+}
+
+static void carve_workers(sd_train_memory *m, carver *at, const sd_hparams *hp, size_t N,
+                          int threads) {
+    carver c = *at;
+    size_t longest_row = largest(largest((size_t)hp->C, (size_t)hp->F), (size_t)hp->H * hp->D);
+    for (int i = 0; i < threads; i++) {
+        sd_train_worker none, *w = m->worker ? &m->worker[i] : &none;
+        w->rows = take(&c, SD_PANEL_ROWS * longest_row, sizeof(float), &m->workers);
+        w->panels = take(&c, SD_PANEL_SCRATCH, 1, &m->workers);
+        w->attention = REALS(sd_causal_scratch((int)N, hp->D), &m->workers);
+        w->logits = REALS((size_t)SD_TRAIN_TILE * (size_t)m->head_chunk, &m->workers);
+        w->dn = REALS((size_t)SD_TRAIN_TILE * (size_t)hp->C, &m->workers);
+    }
+    *at = c;
+}
+
+void sd_train_carve(sd_train_memory *m, char *base, const sd_hparams *hp, const sd_lora_layout *lay,
+                    const sd_panels *panels, int max_tokens, sd_recompute recompute, int lowest,
+                    int threads) {
+    carver c = {base, 0};
+    *m = (sd_train_memory){0};
+    size_t N = (size_t)max_tokens, most_u = 0;
+    widths w = {0};
+    for (int l = 0; l < hp->L; l++) {
+        w = widths_of(hp, lay, l, N);
+        for (int s = 0; s < SD_STACKS; s++) most_u = largest(most_u, (size_t)w.ranks[s]);
+    }
+    m->acts = take(&c, (size_t)hp->L + 1, sizeof *m->acts, &m->other);
+    m->worker = take(&c, (size_t)threads, sizeof *m->worker, &m->other);
+    carve_rows(&m->rows, &c, N, &m->other);
+    m->cosine = REALS(N * (size_t)(hp->rope_dim / 2), &m->other);
+    m->sine = REALS(N * (size_t)(hp->rope_dim / 2), &m->other);
+    int wide = (int)largest(w.qkv, 2 * w.F), mid = (int)largest(w.att, w.F);
+    m->W[0] = take(&c, weight_bytes(panels, wide, hp->C), 1, &m->weights);
+    m->W[1] = take(&c, weight_bytes(panels, hp->C, mid), 1, &m->weights);
+    carve_acts(m, &c, hp, lay, N, recompute, lowest);
+    m->n = REALS(N * w.C, &m->scratch);
+    m->dx = REALS(N * w.C, &m->scratch);
+    m->wide = REALS(N * largest(2 * w.F, w.qkv), &m->scratch);
+    m->mid = REALS(N * largest(w.F, w.att), &m->scratch);
+    m->du = REALS(N * most_u, &m->scratch);
+    carve_head(m, &c, hp, panels, N);
+    carve_workers(m, &c, hp, N, threads);
+    m->bytes = c.at;
+}
+
+// ---- the plan (of the float build; the double build only uses what is above)
+
+#if !SD_REAL_IS_DOUBLE
+// The program, its libraries, the GEMM's packing buffers, the tokenizer: measured once, rounded up.
+static const size_t runtime_bytes = (size_t)64 << 20;
+
+static void add_row(sd_train_plan_report *r, const char *part, size_t bytes) {
+    r->row[r->n].part = part;
+    r->row[r->n++].bytes = bytes;
+    r->total += bytes;
+}
+
+static void report_of(sd_train_plan_report *out, const sd_model *m, const sd_lora_layout *lay,
+                      const sd_train_options *o, sd_train_compute compute, sd_recompute recompute,
+                      int threads) {
+    sd_train_memory mem;
+    int lowest = 0;
+    while (lowest < lay->L) {
+        const sd_lora_slot *s = &lay->slot[lowest * SD_PROJ_COUNT];
+        int p = 0;
+        while (p < SD_PROJ_COUNT && s[p].r == 0) p++;
+        if (p < SD_PROJ_COUNT) break;
+        lowest++;
+    }
+    const sd_panels *panels = sd_panels_best(compute == SD_TRAIN_BF16);
+    sd_train_carve(&mem, NULL, &m->hp, lay, panels, o->max_tokens, recompute, lowest, threads);
+    *out =
+        (sd_train_plan_report){.compute = compute, .recompute = recompute, .kernels = panels->name};
+    add_row(out, "weights (mapped)", m->weight_bytes);
+    // theta, its gradient, two moments, the best so far
+    add_row(out, "adapter, gradient, optimiser", 5 * sizeof(float) * lay->n_params);
+    add_row(out, "activations kept", mem.kept);
+    add_row(out, "activations of one block", mem.scratch);
+    add_row(out, "dequantised weights of two stacks", mem.weights);
+    add_row(out, "loss head", mem.head);
+    add_row(out, "scratch of the workers", mem.workers);
+    add_row(out, "tables", mem.other);
+    if (o->data) add_row(out, "prepared data", o->data);
+    add_row(out, "program and libraries", runtime_bytes);
+}
+
+sd_status sd_train_plan(sd_train_plan_report *out, const sd_model *m, const sd_lora_layout *lay,
+                        const sd_train_options *o, int threads, sd_error *err) {
+    sd_status st = SD_OK;
+    SD_CHECK(o->max_tokens > 0, err, SD_EINVAL, "a micro-batch of %d tokens; give at least 1",
+             o->max_tokens);
+    SD_CHECK(lay->L == m->hp.L, err, SD_EINVAL,
+             "the adapter's layout is of %d layers, the model has %d", lay->L, m->hp.L);
+    bool has_bf16 = sd_panels_best(true) != NULL;
+    SD_CHECK(has_bf16 || o->compute != SD_TRAIN_BF16, err, SD_EINVAL,
+             "compute_dtype bf16: this processor has no bf16 instructions (AVX512_BF16); use auto "
+             "or fp32");
+    sd_train_compute compute =
+        has_bf16 && o->compute != SD_TRAIN_FP32 ? SD_TRAIN_BF16 : SD_TRAIN_FP32;
+    sd_recompute from = o->recompute, to = o->recompute;
+    if (o->recompute == SD_RECOMPUTE_AUTO) from = SD_RECOMPUTE_NONE, to = SD_RECOMPUTE_BLOCK;
+    for (int r = (int)from; r <= (int)to; r++) {
+        report_of(out, m, lay, o, compute, (sd_recompute)r, threads);
+        if (o->memory_limit == 0 || out->total <= o->memory_limit) break;
+    }
+
+    SD_CHECK(o->memory_limit == 0 || out->total <= o->memory_limit, err, SD_ELIMIT,
+             "micro-batches of %d tokens need %zu MiB, the limit is %zu MiB; lower "
+             "micro_batch_tokens or raise memory_limit",
+             o->max_tokens, out->total >> 20, o->memory_limit >> 20);
+out:
+    return st;
+}
+#endif

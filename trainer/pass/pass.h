@@ -1,0 +1,109 @@
+// The training pass: forward with kept activations, loss head without logits, backward to the
+// adapter's gradients. Straight code, no autograd: the memory is known before step 1
+// (sd_train_plan). W is frozen as stored and never has a gradient.
+//
+//     sd_lora_layout lay;                 // where each factor stands in one flat vector
+//     SD_TRY(sd_lora_layout_init(&lay, &model->hp, &config, err));
+//     SD_TRY(sd_train_open(&t, model, &lay, pool, &options, err));
+//     memset(grad, 0, ...);
+//     for each micro-batch of the step:  SD_TRY(sd_train_accumulate(t, theta, grad, &batch, &sum,
+//     err)); grad /= sum.supervised;              // the mean over the step's supervised tokens:
+//     token-exact accumulation
+//
+// The bytes of the result do not depend on the number of threads.
+#pragma once
+
+#include "base/pool.h"
+#include "kernels/train/real.h"
+#include "model/adapter/adapter.h"
+#include "model/model.h"
+
+// ---- the flat parameter vector (trainer, checkpoints and optimiser see this only)
+
+typedef struct {
+    int r, in, out; // r 0: not adapted
+    size_t a, b;    // offsets into theta of A [r, in] and B [out, r]
+    double scale;   // s
+} sd_lora_slot;
+
+typedef struct {
+    int L;
+    sd_lora_slot *slot; // [L * SD_PROJ_COUNT], by layer then projection
+    size_t n_params;
+} sd_lora_layout;
+
+/// rank, alpha: [L * SD_PROJ_COUNT]; rank 0: not adapted. rslora: s = alpha / sqrt(r).
+sd_status sd_lora_layout_init(sd_lora_layout *lay, const sd_hparams *hp, const int *rank,
+                              const double *alpha, bool rslora, sd_error *err);
+void sd_lora_layout_free(sd_lora_layout *lay);
+/// PEFT's init: A ~ U(-1/sqrt(in), 1/sqrt(in)) from (seed, slot, index), B = 0.
+void sd_lora_init(float *theta, const sd_lora_layout *lay, uint64_t seed);
+/// The adapter that these parameters are (copies).
+sd_status sd_lora_to_adapter(sd_adapter **out, const char *name, const float *theta,
+                             const sd_lora_layout *lay, const sd_model *base, sd_error *err);
+
+// ---- the pass (float, and double in the test build)
+
+typedef enum { SD_TRAIN_AUTO, SD_TRAIN_FP32, SD_TRAIN_BF16 } sd_train_compute;
+#define SD_TRAIN_COMPUTE "auto|fp32|bf16"
+typedef enum {
+    SD_RECOMPUTE_AUTO,
+    SD_RECOMPUTE_NONE,
+    SD_RECOMPUTE_ATTN,
+    SD_RECOMPUTE_BLOCK
+} sd_recompute;
+#define SD_RECOMPUTE "auto|none|attn|block"
+
+typedef struct {
+    int max_tokens;           // tokens (rows * T, padding left out) of one micro-batch at most
+    sd_train_compute compute; // auto: bf16 GEMM where the processor has it, else fp32
+    sd_recompute recompute;   // auto: the fastest that fits memory_limit
+    size_t memory_limit;      // bytes for the whole process; 0: none
+    size_t data;              // bytes that the caller holds as data: part of the plan
+} sd_train_options;
+
+typedef struct {
+    int rows, T;
+    const int32_t *token;   // [rows, T]
+    const int32_t *label;   // [rows, T] SD_NO_LABEL or the token; the loss at t predicts label[t+1]
+                            // from the hidden state at t, inside one segment
+    const int32_t *segment; // [rows, T] -1: padding
+} sd_train_batch;
+
+typedef struct {
+    double loss;        // sum of -log p over supervised tokens
+    int64_t supervised; // their number
+    int64_t tokens;     // all tokens that were run (without padding)
+} sd_train_sum;
+
+typedef struct {
+    struct {
+        const char *part; // "weights (mapped)", "activations", ...
+        size_t bytes;
+    } row[16];
+    int n;
+    size_t total;
+    sd_train_compute compute; // what auto became
+    sd_recompute recompute;
+    const char *kernels; // name of the matrix kernels: other ones round otherwise
+} sd_train_plan_report;
+
+/// Bytes by part, before anything runs; the run stays within it.
+sd_status sd_train_plan(sd_train_plan_report *out, const sd_model *m, const sd_lora_layout *lay,
+                        const sd_train_options *o, int threads, sd_error *err);
+
+#define sd_train SD_REAL(sd_train)
+#define sd_train_open SD_REAL(sd_train_open)
+#define sd_train_close SD_REAL(sd_train_close)
+#define sd_train_accumulate SD_REAL(sd_train_accumulate)
+#define sd_train_loss SD_REAL(sd_train_loss)
+typedef struct sd_train sd_train;
+sd_status sd_train_open(sd_train **out, sd_model *m, const sd_lora_layout *lay, sd_pool *pool,
+                        const sd_train_options *o, sd_error *err);
+void sd_train_close(sd_train *t);
+/// grad [n_params] += d(sum of losses)/d theta, sum += this batch's. grad is not normalised.
+sd_status sd_train_accumulate(sd_train *t, const real *theta, real *grad, const sd_train_batch *b,
+                              sd_train_sum *sum, sd_error *err);
+/// Loss only (evaluation).
+sd_status sd_train_loss(sd_train *t, const real *theta, const sd_train_batch *b, sd_train_sum *sum,
+                        sd_error *err);

@@ -1,0 +1,146 @@
+// The recipe of a run: a YAML page, schema 1. One table (table.c) gives every key its
+// default, type, range and help; an unknown key, a wrong type or a value out of range is refused
+// with file:line:column and the nearest known key.
+//
+//     sd_recipe r;
+//     SD_TRY(sd_recipe_load(&r, "recipe.yaml", overrides, n_overrides, err));
+//     ... resolve what says auto ...
+//     SD_TRY(sd_recipe_write(&r, "runs/x/recipe.resolved.yaml", err)); // loads again to the same
+//     sd_recipe_free(&r);
+//
+// A key that may be null or auto holds 0 (numbers) or NULL (texts) then; its range excludes 0.
+#pragma once
+
+#include "base/memory.h"
+#include "base/option.h"
+#include "datasets/dataset.h"
+#include "trainer/pass/pass.h"
+#include "trainer/recipe/yaml.h"
+
+enum { SD_RECIPE_MAX_SOURCES = 64, SD_RECIPE_MAX_PATTERN = 64, SD_RECIPE_MAX_KEYS = 96 };
+
+typedef struct {
+    const char *path;
+    int format; // sd_data_format
+    double weight;
+} sd_recipe_source;
+typedef struct {
+    sd_recipe_source item[SD_RECIPE_MAX_SOURCES];
+    int n;
+} sd_recipe_sources;
+
+/// PEFT's rank_pattern and alpha_pattern: the first key that matches a module's path counts.
+typedef struct {
+    const char *key[SD_RECIPE_MAX_PATTERN]; // a regular expression for the end of the path
+    double value[SD_RECIPE_MAX_PATTERN];
+    int n;
+} sd_recipe_pattern;
+
+typedef struct {
+    int64_t n;
+    bool per_epoch; // n times an epoch, else every n steps
+} sd_recipe_every;
+
+typedef enum { SD_SCHEDULE_COSINE, SD_SCHEDULE_LINEAR, SD_SCHEDULE_CONSTANT } sd_schedule_kind;
+
+typedef struct {
+    int64_t schema;
+    const char *name;
+    int64_t seed;
+    bool deterministic;
+    struct {
+        const char *model, *sha256;
+        int compute_dtype; // sd_train_compute
+    } base;
+    struct {
+        int type;
+        int64_t r;
+        double alpha, dropout;
+        sd_strings target_modules; // "all-linear", or ends of module paths
+        sd_recipe_pattern rank_pattern, alpha_pattern;
+        int scaling; // 0 standard, 1 rslora
+        int init;
+        double lr_ratio; // LoRA+: the learning rate of B over that of A
+        const char *from;
+    } adapter;
+    struct {
+        sd_recipe_sources train, eval;
+        double val_size;
+        const char *chat_template;
+        int loss_on;      // sd_loss_on
+        int train_on_eot; // 0 turn, 1 none
+        int64_t sequence_len;
+        int overlong; // sd_overlong
+        bool packing, shuffle;
+        const char *prepared;
+        int on_empty_labels; // 0 error, 1 skip
+        int64_t max_records;
+    } data;
+    struct {
+        int64_t epochs, max_steps, batch_tokens, batch_rows, micro_batch_tokens;
+        int optimizer;
+        double learning_rate, weight_decay, beta1, beta2, epsilon;
+        int lr_scheduler; // sd_schedule_kind
+        double warmup_ratio;
+        int64_t warmup_steps;
+        double min_lr_ratio, max_grad_norm;
+        int recompute; // sd_recompute
+        double neftune_alpha;
+    } train;
+    struct {
+        sd_recipe_every every;
+        int64_t patience;
+        bool keep_best;
+    } eval;
+    struct {
+        int64_t every, keep;
+        const char *resume;
+    } checkpoint;
+    struct {
+        int64_t every;
+        sd_strings sinks;
+    } log;
+    struct {
+        bool index;
+        const char *model;
+    } draft;
+    sd_strings exports;
+    struct {
+        int64_t prompts;
+        double max_kl, top1;
+    } verify;
+    struct {
+        int kind;
+        int64_t threads, memory_limit; // bytes
+    } device;
+
+    sd_yaml_mark file;                     // its name alone, for what no line says
+    sd_yaml_mark mark[SD_RECIPE_MAX_KEYS]; // where each key was given; origin NULL: a default
+    sd_arena arena;                        // every text
+} sd_recipe;
+
+/// overrides: "train.learning_rate=1e-4", applied in order. The recipe is freed by the caller also
+/// after an error. SD_EFORMAT (exit code 2) for every mistake in it.
+sd_status sd_recipe_load(sd_recipe *r, const char *path, const char *const *override,
+                         int n_overrides, sd_error *err);
+/// The same from memory; origin is the name that messages use.
+sd_status sd_recipe_parse(sd_recipe *r, const char *origin, const char *text, size_t len,
+                          const char *const *override, int n_overrides, sd_error *err);
+void sd_recipe_free(sd_recipe *r); // harmless on a zeroed recipe
+
+/// Appends the recipe as YAML that loads again to the same values.
+sd_status sd_recipe_text(const sd_recipe *r, sd_buf *out, sd_error *err);
+sd_status sd_recipe_write(const sd_recipe *r, const char *path, sd_error *err);
+
+/// Prints every key with default, range and help.
+void sd_recipe_help(FILE *f);
+
+/// For a resume: what says auto in `r` takes the value that was resolved in `old`.
+void sd_recipe_adopt_auto(sd_recipe *r, const sd_recipe *old);
+/// The first key whose value changes the numbers of a run and differs; NULL when the two recipes
+/// train the same. old_value and new_value get both as text.
+const char *sd_recipe_difference(const sd_recipe *old, const sd_recipe *r, sd_buf *old_value,
+                                 sd_buf *new_value);
+/// "file:line:column: key: " + message, for checks that need more than the recipe.
+sd_status sd_recipe_fail(const sd_recipe *r, const char *key, sd_error *err, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));

@@ -1,0 +1,236 @@
+// Where a run begins. The rule of `auto`: a finished run is left alone, a run with a checkpoint
+// that verifies goes on from the newest, an empty folder begins. Going on is refused unless
+// everything that changes the numbers is what it was: each key of the recipe, the base's bytes, the
+// data's bytes, the bytes of an adapter that was continued, the version, the instruction set. A run
+// that version 0.4 began keeps that version's learning-rate schedule and labels.
+#include "base/files/file.h"
+#include "kernels/train/gemm_packed.h"
+#include "model/adapter/adapter.h"
+#include "trainer/run/private.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *wanted(const sd_run *r) {
+    return r->o->resume ? r->o->resume : r->recipe.checkpoint.resume;
+}
+
+static sd_status refuse_difference(const sd_recipe *old, const sd_recipe *now, const char *what,
+                                   sd_error *err) {
+    sd_buf a = sd_buf_make(1 << 16), b = sd_buf_make(1 << 16);
+    const char *key = sd_recipe_difference(old, now, &a, &b);
+    sd_status st = SD_OK;
+    if (key)
+        st = sd_fail(err, SD_EINVAL,
+                     "%s: was made with %s: %.120s, the recipe now says %.120s; go back to that "
+                     "value, or give another name= to begin anew",
+                     what, key, a.data ? a.data : "", b.data ? b.data : "");
+    sd_buf_free(&a);
+    sd_buf_free(&b);
+    return st;
+}
+
+/// The recipe as the run or checkpoint at `what` resolved it: what says auto now is taken from it,
+/// what differs is refused.
+static sd_status hold_against(sd_run *r, const char *text, size_t len, const char *what,
+                              sd_error *err) {
+    sd_recipe old;
+    sd_status st = sd_recipe_parse(&old, what, text, len, NULL, 0, err);
+    if (st == SD_OK) {
+        sd_recipe_adopt_auto(&r->recipe, &old);
+        st = refuse_difference(&old, &r->recipe, what, err);
+    }
+    sd_recipe_free(&old);
+    return st;
+}
+
+static sd_status check_finished(sd_run *r, sd_error *err) {
+    sd_status st = SD_OK;
+    char *path = sd_run_path(r, "recipe.resolved.yaml"), *text = NULL;
+    size_t len;
+    SD_CHECK_ALLOC(path, err);
+    SD_TRY(sd_file_read(&text, &len, path, SD_YAML_MAX_BYTES, err));
+    SD_TRY(hold_against(r, text, len, path, err));
+out:
+    free(path);
+    free(text);
+    return st;
+}
+
+/// PATH is a checkpoint, or a run's folder, or its checkpoints folder.
+static sd_status find_given(sd_run *r, const char *path, sd_error *err) {
+    sd_status st = SD_OK;
+    char *below = sd_path_join(path, "checkpoints");
+    sd_path_kind sums, kind;
+    SD_CHECK_ALLOC(below, err);
+    SD_TRY(sd_path_look_in(&sums, path, "SHA256SUMS", err));
+    if (sums != SD_PATH_NONE) {
+        r->resume_from = sd_strdup(path);
+        SD_CHECK_ALLOC(r->resume_from, err);
+    } else {
+        SD_TRY(sd_path_look(&kind, below, err));
+        SD_TRY(sd_checkpoint_newest(&r->resume_from, NULL, kind == SD_PATH_FOLDER ? below : path,
+                                    err));
+        SD_CHECK(r->resume_from, err, SD_ENOTFOUND,
+                 "--resume %s: is no checkpoint and holds none that verifies; give the folder of "
+                 "one, or auto",
+                 path);
+    }
+out:
+    free(below);
+    return st;
+}
+
+static sd_status adopt_checkpoint(sd_run *r, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_checkpoint c = {0};
+    SD_TRY(sd_checkpoint_peek(&c, r->resume_from, err));
+    SD_TRY(hold_against(r, c.recipe.data ? c.recipe.data : "", c.recipe.len, r->resume_from, err));
+    r->of_0_4 = !c.state.schedule[0];
+out:
+    sd_checkpoint_free_recipe(&c);
+    return st;
+}
+
+sd_status sd_run_choose_start(sd_run *r, bool *done, sd_error *err) {
+    sd_status st = SD_OK;
+    const char *how = wanted(r);
+    char *checkpoints = sd_run_path(r, "checkpoints");
+    sd_path_kind manifest;
+    *done = false;
+    SD_CHECK_ALLOC(checkpoints, err);
+    SD_TRY(sd_path_look_in(&manifest, r->dir, "manifest.json", err));
+    bool finished = manifest != SD_PATH_NONE;
+    if (strcmp(how, "never") == 0) {
+        SD_CHECK(!finished, err, SD_EINVAL,
+                 "%s: holds a finished run; remove the folder, or give another name=", r->dir);
+        r->begins_anew = true; // when all else is known to be good
+    } else if (strcmp(how, "auto") == 0) {
+        if (finished) {
+            SD_TRY(check_finished(r, err));
+            *done = true;
+            goto out;
+        }
+        SD_TRY(sd_checkpoint_newest(&r->resume_from, &r->other_checkpoints, checkpoints, err));
+    } else {
+        SD_CHECK(!finished, err, SD_EINVAL,
+                 "%s: holds a finished run; give another name= to go on from a checkpoint", r->dir);
+        SD_TRY(find_given(r, how, err));
+    }
+    if (r->resume_from) SD_TRY(adopt_checkpoint(r, err));
+out:
+    free(checkpoints);
+    return st;
+}
+
+// ---- the parameters at the start
+
+/// An adapter's factors into theta; its scale may differ from the slot's, then B takes the ratio.
+static sd_status copy_factors(float *theta, const sd_lora_layout *lay, const sd_adapter *a,
+                              sd_error *err) {
+    sd_status st = SD_OK;
+    for (int i = 0; i < lay->L * SD_PROJ_COUNT; i++) {
+        const sd_lora_slot *s = &lay->slot[i];
+        const sd_lora *l = &a->lora[i];
+        SD_CHECK(l->r == s->r, err, SD_EINVAL,
+                 "adapter.from: layer %d, %s: rank %d there, %d in this recipe; make them equal",
+                 i / SD_PROJ_COUNT, sd_proj_name((sd_proj)(i % SD_PROJ_COUNT)), l->r, s->r);
+        if (!s->r) continue;
+        size_t na = (size_t)s->r * (size_t)s->in, nb = (size_t)s->r * (size_t)s->out;
+        double factor = l->scale == (float)s->scale ? 1 : (double)l->scale / s->scale;
+        memcpy(theta + s->a, l->A, na * sizeof *theta);
+        for (size_t k = 0; k < nb; k++) theta[s->b + k] = (float)((double)l->B[k] * factor);
+    }
+out:
+    return st;
+}
+
+sd_status sd_run_init_parameters(sd_run *r, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_adapter *a = NULL;
+    sd_checkpoint *c = &r->c;
+    c->n = r->layout.n_params;
+    c->theta = sd_alloc(c->n, sizeof(float));
+    c->m = sd_alloc(c->n, sizeof(float));
+    c->v = sd_alloc(c->n, sizeof(float));
+    c->best = sd_alloc(c->n, sizeof(float));
+    SD_CHECK(c->theta && c->m && c->v && c->best, err, SD_ENOMEM,
+             "out of memory for %zu parameters and their state; lower adapter.r", c->n);
+    sd_lora_init(r->c.theta, &r->layout, (uint64_t)r->recipe.seed);
+    if (r->recipe.adapter.from) {
+        SD_TRY(sd_adapter_open(&a, r->recipe.adapter.from, r->model, err));
+        SD_TRY(copy_factors(r->c.theta, &r->layout, a, err));
+    }
+    SD_TRY(sd_sha256_of(&r->c.state.init, r->c.theta, r->c.n * sizeof(float), err));
+out:
+    sd_adapter_release(a);
+    return st;
+}
+
+static sd_status refuse_hash(const char *what, const char *from, const sd_sha256 *was,
+                             const sd_sha256 *is, sd_error *err) {
+    if (strcmp(was->hex, is->hex) == 0) return SD_OK;
+    return sd_fail(err, SD_EINVAL,
+                   "%s: %s has changed since (SHA-256 %.12s..., now %.12s...); bring the old one "
+                   "back, or give another name= to begin anew",
+                   from, what, was->hex[0] ? was->hex : "none", is->hex[0] ? is->hex : "none");
+}
+
+/// Kernels for other instructions add in another order: the bytes would be those of neither run.
+static sd_status refuse_kernels(const char *from, const char *was, const char *is, sd_error *err) {
+    if (strcmp(was, is) == 0) return SD_OK;
+    if (!was[0])
+        return sd_fail(err, SD_EINVAL,
+                       "%s: does not say which instruction set it was made with; resume with the "
+                       "version that made it, or begin anew with --resume never",
+                       from);
+    return sd_fail(
+        err, SD_EINVAL,
+        "%s: was made with the %s kernels, this process uses %s, whose rounding differs; "
+        "%s%s, or begin anew with --resume never",
+        from, was, is,
+        sd_panels_named(was) ? "set SPECDEC_ISA=" : "resume on a processor that has ", was);
+}
+
+/// Versions whose trainer adds in the same order as this one's.
+static bool rounds_alike(const char *version) {
+    static const char *const names[] = {SPECDEC_VERSION, "0.4.0"};
+    return strcmp(version, names[0]) == 0 || strcmp(version, names[1]) == 0;
+}
+
+sd_status sd_run_load_start(sd_run *r, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_checkpoint *c = &r->c;
+    // The data by what it was made from: the container's own bytes may hold more than the rows.
+    sd_train_state now = {.base = r->base_sha256,
+                          .data = *sd_dataset_made_from(r->train_data),
+                          .init = c->state.init};
+    if (r->eval_data) now.eval_data = *sd_dataset_made_from(r->eval_data);
+    if (r->resume_from) {
+        SD_TRY(sd_checkpoint_load(c, r->resume_from, err));
+        sd_checkpoint_free_recipe(c);
+        const sd_train_state *was = &c->state;
+        SD_TRY(refuse_hash("the base model", r->resume_from, &was->base, &now.base, err));
+        SD_TRY(refuse_hash("the training data", r->resume_from, &was->data, &now.data, err));
+        SD_TRY(
+            refuse_hash("the held-out data", r->resume_from, &was->eval_data, &now.eval_data, err));
+        SD_TRY(
+            refuse_hash("the adapter of adapter.from", r->resume_from, &was->init, &now.init, err));
+        SD_CHECK(rounds_alike(was->version), err, SD_EINVAL,
+                 "%s: was made by version %s of specdec, this is %s, whose rounding may differ; "
+                 "resume with that version, or begin anew",
+                 r->resume_from, was->version, SPECDEC_VERSION);
+        SD_TRY(refuse_kernels(r->resume_from, was->kernels, r->plan.kernels, err));
+    } else {
+        c->state = now;
+        snprintf(c->state.kernels, sizeof c->state.kernels, "%s", r->plan.kernels);
+        snprintf(c->state.version, sizeof c->state.version, "%s", SPECDEC_VERSION);
+        snprintf(c->state.schedule, sizeof c->state.schedule, "%s", SD_SCHEDULE_NAME);
+    }
+    c->recipe = r->resolved_text; // the checkpoint borrows it
+    r->report->started_at = c->state.step;
+out:
+    return st;
+}
