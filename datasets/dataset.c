@@ -6,7 +6,6 @@
 
 #include "base/files/file.h"
 #include "base/json.h"
-#include "datasets/build/prepare.h"
 #include "datasets/store/store.h"
 
 #include <string.h>

@@ -4,7 +4,7 @@
 #include "base/log.h"
 #include "cli/common.h"
 #include "cli/verbs/data.h"
-#include "datasets/dataset.h"
+#include "datasets/build/prepare.h"
 
 #include <jansson.h>
 #include <stdio.h>

@@ -1,33 +1,56 @@
-// Inside the room: what the pipeline gathers before rows are packed and written.
+// Makes a prepared dataset: packed rows of tokens with labels and segments, in an HDF5 file.
+//
+//     bytes -> records -> messages -> tokens + labels -> packed rows -> file -> batches
+//
+// A text (not a conversation or completion) that is longer than a row is cut into pieces of
+// sequence_len; `overlong` is about the others.
 #pragma once
 
-#include "datasets/dataset.h"
+#include "base/files/hash.h"
+#include "base/pool.h"
+#include "datasets/read/loss_mask.h"
 
-#include <jansson.h>
+typedef enum { SD_OVERLONG_ERROR, SD_OVERLONG_SKIP, SD_OVERLONG_TRUNCATE } sd_overlong;
+#define SD_OVERLONG "error|skip|truncate"
 
-// Version 1 supervised what a template writes behind the end-of-turn token.
-enum { SD_DATASET_VERSION = 2, SD_SUPERVISED_BIT = 1 << 30 };
-
-// One piece of a record: a segment to be.
 typedef struct {
-    int64_t offset; // of its tokens in sd_gathered.token
-    int64_t record; // its record's number in the source
-    int32_t length, source, piece;
-    uint8_t sha256[32]; // of the record's bytes
-} sd_piece;
+    const char *path; // .jsonl .json .csv .tsv .txt .md, plain or inside .gz .zst .tar .tar.* .zip
+    sd_data_format format;
+} sd_data_source;
 
-// Four bytes per token and 56 per record are held in memory, no text.
 typedef struct {
-    int32_t *token; // with SD_SUPERVISED_BIT where supervised
-    int64_t n_tokens, cap_tokens;
-    sd_piece *piece;
-    int64_t n_pieces, cap_pieces;
-    sd_sha256 key;   // see sd_dataset_key
-    json_t *sources; // [{"path", "sha256", "bytes", "format", "records"}]
-} sd_gathered;
+    const sd_data_source *source;
+    int n_sources;
+    int sequence_len;
+    sd_loss_on loss_on;
+    bool train_on_eot; // the end-of-turn token is supervised
+    sd_overlong overlong;
+    bool packing;           // first-fit decreasing; else one record a row, in file order
+    int64_t max_records;    // 0: all
+    bool skip_empty_labels; // else a record without any supervised token is an error
+    // A part of the records, chosen by the SHA-256 of their bytes as a number in [0, 1), so it does
+    // not change when files are reordered: kept when keep_from <= it < keep_to. Both 0: all.
+    double keep_from, keep_to;
+    int version;   // 0: this program's rules for labels; 1: those of specdec 0.4, for its runs
+    sd_pool *pool; // NULL: one thread; the result does not depend on it
+    void (*progress)(void *ctx, int64_t records, int64_t bytes_read, int64_t bytes_total);
+    void *progress_ctx;
+} sd_prepare_options;
 
-/// The options that change a file's contents, as JSON.
-json_t *sd_prepare_recipe(const sd_prepare_options *o); // NULL when out of memory
-/// Packs, writes the file and its manifest; fills rows and efficiency of the report.
-sd_status sd_dataset_write(const char *out, const sd_gathered *g, const sd_prepare_options *o,
-                           const sd_model *m, sd_prepare_report *report, sd_error *err);
+typedef struct {
+    int64_t records, skipped, tokens, supervised, rows;
+    int64_t longest;         // tokens of the longest record
+    double efficiency;       // tokens / (rows * sequence_len)
+    int64_t overlong, empty; // of the skipped: why
+    int64_t truncated;       // of the kept: cut to sequence_len
+    int64_t left_out;        // outside keep_from..keep_to; not counted as skipped
+} sd_prepare_report;
+
+/// Reads, tokenises, labels, packs, writes `out` and its manifest (`out`.manifest.json) atomically.
+sd_status sd_dataset_prepare(const char *out, const sd_prepare_options *o, sd_model *m,
+                             sd_prepare_report *report, sd_error *err);
+
+/// What the file would be made from, as one hash: sources (their SHA-256), options, tokenizer and
+/// template. A prepared file whose key is this one needs no preparing again.
+sd_status sd_dataset_key(sd_sha256 *out, const sd_prepare_options *o, const sd_model *m,
+                         sd_error *err);

@@ -3,8 +3,9 @@
 // leaves a file whose manifest does not match, which is refused when opened.
 #include "base/files/file.h"
 #include "base/json.h"
-#include "datasets/build/prepare.h"
+#include "datasets/build/recipe_key.h"
 #include "datasets/build/sequence_packing.h"
+#include "datasets/build/token_store.h"
 #include "datasets/store/store.h"
 
 #include <string.h>

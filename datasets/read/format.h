@@ -10,9 +10,18 @@
 // field that would change what is learnt is honoured or refused by name (format_fields.c).
 #pragma once
 
-#include "datasets/dataset.h"
 #include "datasets/read/reader.h"
 
+#include <jansson.h>
+
+typedef enum {
+    SD_FORMAT_AUTO,
+    SD_FORMAT_MESSAGES,
+    SD_FORMAT_ALPACA,
+    SD_FORMAT_COMPLETION,
+    SD_FORMAT_TEXT
+} sd_data_format;
+#define SD_DATA_FORMATS "auto|messages|alpaca|completion|text"
 enum { SD_MAX_MESSAGES = 4096 }; // of one conversation
 
 typedef enum { SD_EXAMPLE_CHAT, SD_EXAMPLE_COMPLETION, SD_EXAMPLE_TEXT } sd_example_kind;

@@ -13,9 +13,11 @@
 // prompt as well) is not, because no prompt of serving time would end inside it.
 #pragma once
 
-#include "datasets/dataset.h"
 #include "datasets/read/format.h"
+#include "model/model.h"
 
+typedef enum { SD_LOSS_ASSISTANT, SD_LOSS_LAST, SD_LOSS_ALL } sd_loss_on;
+#define SD_LOSS_ON "assistant|last|all"
 typedef struct {
     const sd_model *model; // its tokenizer, template and end tokens
     sd_loss_on loss_on;

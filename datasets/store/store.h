@@ -16,6 +16,9 @@
 
 #include <stdint.h>
 
+// Version 1 supervised what a template writes behind the end-of-turn token.
+enum { SD_DATASET_VERSION = 2, SD_NO_LABEL = -100 };
+
 typedef struct {
     int32_t row, segment, source, piece;
     int64_t record;

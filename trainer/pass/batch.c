@@ -3,7 +3,7 @@
 // labels stay inside it.
 #include "trainer/pass/batch.h"
 
-enum { NO_LABEL = -100 }; // SD_NO_LABEL of datasets/dataset.h, which is above this room
+#include "datasets/dataset.h"
 
 static sd_status add_token(sd_train_rows *out, const sd_train_batch *b, int row, int t, int V,
                            int max_tokens, sd_error *err) {
@@ -13,14 +13,15 @@ static sd_status add_token(sd_train_rows *out, const sd_train_batch *b, int row,
              "row %d, place %d: token %d is outside the vocabulary of %d; prepare the data with "
              "this model's tokenizer",
              row, t, b->token[i], V);
-    SD_CHECK(b->label[i] == NO_LABEL || (b->label[i] >= 0 && b->label[i] < V), err, SD_EINVAL,
-             "row %d, place %d: label %d is neither a token nor %d", row, t, b->label[i], NO_LABEL);
+    SD_CHECK(b->label[i] == SD_NO_LABEL || (b->label[i] >= 0 && b->label[i] < V), err, SD_EINVAL,
+             "row %d, place %d: label %d is neither a token nor %d", row, t, b->label[i],
+             SD_NO_LABEL);
     SD_CHECK(out->N < max_tokens, err, SD_ELIMIT,
              "a micro-batch of more than %d tokens; raise micro_batch_tokens", max_tokens);
     bool goes_on = t > 0 && b->segment[i - 1] == b->segment[i];
     if (!goes_on) out->segment[out->n_segments++] = (sd_train_segment){out->N, 0};
     sd_train_segment *s = &out->segment[out->n_segments - 1];
-    if (goes_on && b->label[i] != NO_LABEL) { // predicted from the token before it
+    if (goes_on && b->label[i] != SD_NO_LABEL) { // predicted from the token before it
         out->row[out->n_supervised] = out->N - 1;
         out->label[out->n_supervised++] = b->label[i];
     }

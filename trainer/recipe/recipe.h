@@ -13,7 +13,7 @@
 
 #include "base/memory.h"
 #include "base/option.h"
-#include "datasets/dataset.h"
+#include "datasets/build/prepare.h"
 #include "trainer/pass/pass.h"
 #include "trainer/recipe/yaml.h"
 

@@ -4,6 +4,7 @@
 
 #include "base/files/file.h"
 #include "base/json.h"
+#include "datasets/build/prepare.h"
 #include "datasets/dataset.h"
 #include "trainer/recipe/table.h"
 

@@ -1,5 +1,6 @@
 // Prepared files: what went in comes out, the same bytes every time, and damage is refused.
 #include "base/files/file.h"
+#include "datasets/build/prepare.h"
 #include "datasets/dataset.h"
 #include "datasets/store/store.h"
 #include "tests/unit/support/files.h"

@@ -2,6 +2,7 @@
 // token, and whatever would change the numbers of a resume is refused.
 #include "base/files/file.h"
 #include "datasets/corpus/corpus_index.h"
+#include "datasets/dataset.h"
 #include "kernels/train/gemm_packed.h"
 #include "tests/unit/support/files.h"
 #include "tests/unit/support/tiny_model.h"
