@@ -170,7 +170,7 @@ static bool model_peek(sd_drafter *base, sd_guess *out) {
         if (d->filled >= end) d->filled = end - 1;
         if (!compute(d, end, true)) return false;
         const float *logits = d->shared->logits;
-        int32_t token = sd_sample(d->shared->sampler, logits, d->sampling, end);
+        int32_t token = sd_sample(d->shared->sampler, logits, NULL, d->sampling, end);
         if (token < 0) {
             sd_log(SD_LOG_WARN, "the draft model stopped drafting for a request: its logits are "
                                 "not finite");

@@ -51,7 +51,7 @@ static int verify(sd_engine *e, sd_slot *s) {
     bool on = true;
     for (int j = 0; j <= s->g && on; j++) {
         const float *logits = e->logits + (size_t)(s->first_logits + j) * (size_t)e->model->hp.V;
-        int32_t x = sd_sample(e->sampler, logits, &s->job->r.sampling, from + j);
+        int32_t x = sd_sample(e->sampler, logits, NULL, &s->job->r.sampling, from + j);
         emitted[n++] = x;
         bool right = j < s->g && s->draft[j] == x;
         accepted += right;
@@ -75,7 +75,7 @@ static int verify(sd_engine *e, sd_slot *s) {
 
 static void finish_prompt(sd_engine *e, sd_slot *s) {
     const float *logits = e->logits + (size_t)s->first_logits * (size_t)e->model->hp.V;
-    int32_t x = sd_sample(e->sampler, logits, &s->job->r.sampling, s->n);
+    int32_t x = sd_sample(e->sampler, logits, NULL, &s->job->r.sampling, s->n);
     s->phase = SLOT_DECODE;
     if (!sd_slot_token(e, s, x, logits)) return;
     for (int i = 0; i < SD_SOURCE_COUNT; i++)

@@ -19,6 +19,7 @@
 #include "kernels/cpu/sampler_simd.h"
 
 #include <math.h>
+#include <string.h>
 
 enum {
     BLOCK = SD_SAMPLE_BLOCK,
@@ -40,6 +41,7 @@ struct sd_sampler {
     double mass[BUCKETS + 1];
     int32_t *pick; // [V] candidates, or the ids of one bucket
     float heap[MAX_K];
+    float *shaped; // [V]
 };
 
 sd_sampler *sd_sampler_open(int V) {
@@ -50,7 +52,8 @@ sd_sampler *sd_sampler_open(int V) {
     s->lanes = sd_sample_lanes_best();
     s->block_max = sd_alloc((size_t)s->blocks, sizeof *s->block_max);
     s->pick = sd_alloc((size_t)V, sizeof *s->pick);
-    if (s->pick && s->block_max) return s;
+    s->shaped = sd_alloc((size_t)V, sizeof *s->shaped);
+    if (s->pick && s->block_max && s->shaped) return s;
     sd_sampler_close(s);
     return NULL;
 }
@@ -59,6 +62,7 @@ void sd_sampler_close(sd_sampler *s) {
     if (!s) return;
     free(s->block_max);
     free(s->pick);
+    free(s->shaped);
     free(s);
 }
 
@@ -318,7 +322,36 @@ static void try_block(winner *w, const sd_sampler *s, const float *logits, int32
     }
 }
 
-int32_t sd_sample(sd_sampler *s, const float *logits, const sd_sampling *p, int64_t position) {
+// ---- shaping
+
+static void penalise(float *x, const sd_shaping *h, const sd_token_seen *seen) {
+    if (h->repetition > 0) *x = *x > 0 ? *x / h->repetition : *x * h->repetition;
+    *x -= h->frequency * (float)seen->answered;
+    if (seen->answered > 0) *x -= h->presence;
+}
+
+// A copy of the logits as the request wants them.
+static const float *shape(sd_sampler *s, const float *logits, const sd_shaping *h) {
+    memcpy(s->shaped, logits, (size_t)s->V * sizeof *logits);
+    for (int i = 0; i < h->n_bias; i++) {
+        int32_t t = h->bias[i].token;
+        if (t >= 0 && t < s->V) s->shaped[t] += h->bias[i].bias;
+    }
+    for (int i = 0; i < h->n_seen; i++) {
+        int32_t t = h->seen[i].token;
+        if (t >= 0 && t < s->V) penalise(&s->shaped[t], h, &h->seen[i]);
+    }
+    for (int32_t w = 0; h->allowed && w * 32 < s->V; w++) {
+        if (h->allowed[w] == UINT32_MAX) continue;
+        for (int32_t t = w * 32; t < s->V && t < w * 32 + 32; t++)
+            if (!(h->allowed[w] >> (t & 31) & 1)) s->shaped[t] = -INFINITY;
+    }
+    return s->shaped;
+}
+
+int32_t sd_sample(sd_sampler *s, const float *logits, const sd_shaping *shaping,
+                  const sd_sampling *p, int64_t position) {
+    if (shaping) logits = shape(s, logits, shaping);
     float T = p->temperature;
     if (s->lanes->has_nan(logits, s->V)) return -1;
     if (!(T > 0)) {
@@ -339,7 +372,9 @@ int32_t sd_sample(sd_sampler *s, const float *logits, const sd_sampling *p, int6
     return w.id;
 }
 
-int sd_sample_kept(sd_sampler *s, int32_t *ids, const float *logits, const sd_sampling *p) {
+int sd_sample_kept(sd_sampler *s, int32_t *ids, const float *logits, const sd_shaping *shaping,
+                   const sd_sampling *p) {
+    if (shaping) logits = shape(s, logits, shaping);
     float max = s->lanes->block_max(s->block_max, logits, s->V);
     int n = 0;
     if (!(p->temperature > 0) || !isfinite(max)) {

@@ -20,7 +20,8 @@ static bug planted;
 static bool admits_all, forgets_said; // bugs of the queue
 static const sd_slot *watched;
 
-static int32_t mutant_sample(sd_sampler *s, const float *logits, const sd_sampling *p, int64_t pos);
+static int32_t mutant_sample(sd_sampler *s, const float *logits, const sd_shaping *shaping,
+                             const sd_sampling *p, int64_t pos);
 static sd_status mutant_forward(sd_context *cx, const sd_row *rows, int n, float *logits,
                                 sd_error *err);
 static void mutant_score(sd_engine *e, sd_slot *s, const int32_t *emitted, int n);
@@ -44,8 +45,8 @@ static bool mutant_carry(sd_slot *s);
 
 #include <criterion/criterion.h>
 
-static int32_t mutant_sample(sd_sampler *s, const float *logits, const sd_sampling *p,
-                             int64_t pos) {
+static int32_t mutant_sample(sd_sampler *s, const float *logits, const sd_shaping *shaping,
+                             const sd_sampling *p, int64_t pos) {
     // While a round is verified the timeline grows token by token; the round began with the row
     // whose index is first_logits.
     int64_t j = 0;
@@ -58,7 +59,7 @@ static int32_t mutant_sample(sd_sampler *s, const float *logits, const sd_sampli
         sd_top_tokens(top, 2, logits, 288);
         if (watched->draft[j] == top[0] || watched->draft[j] == top[1]) return watched->draft[j];
     }
-    return sd_sample(s, logits, p, pos);
+    return sd_sample(s, logits, shaping, p, pos);
 }
 
 static sd_status mutant_forward(sd_context *cx, const sd_row *rows, int n, float *logits,

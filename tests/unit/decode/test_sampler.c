@@ -76,7 +76,7 @@ static double test_law(const float *x, const sd_sampling *drawn, const sd_sampli
     sd_sampler *s = sd_sampler_open(V);
     int seen[V] = {0};
     double p[V];
-    for (int i = 0; i < draws; i++) seen[sd_sample(s, x, drawn, i)]++;
+    for (int i = 0; i < draws; i++) seen[sd_sample(s, x, NULL, drawn, i)]++;
     exact_law(p, x, V, expected);
     sd_sampler_close(s);
     return chi_square(seen, p, V, draws, df);
@@ -86,11 +86,11 @@ Test(sampler, greedy_takes_the_largest_and_ties_go_to_the_lowest_id) {
     float x[40] = {0};
     sd_sampler *s = sd_sampler_open(40);
     sd_sampling p = {.temperature = 0, .top_p = 1};
-    cr_assert_eq(sd_sample(s, x, &p, 3), 0);
+    cr_assert_eq(sd_sample(s, x, NULL, &p, 3), 0);
     x[7] = x[39] = 2;
-    cr_assert_eq(sd_sample(s, x, &p, 3), 7);
+    cr_assert_eq(sd_sample(s, x, NULL, &p, 3), 7);
     x[38] = 2.5f;
-    cr_assert_eq(sd_sample(s, x, &p, 3), 38);
+    cr_assert_eq(sd_sample(s, x, NULL, &p, 3), 38);
     sd_sampler_close(s);
 }
 
@@ -184,7 +184,7 @@ Test(sampler, truncation_keeps_exactly_the_defined_set) {
         };
         for (int c = 0; c < 7; c++, cases++) {
             exact_law(p, x, N, &all[c]);
-            int n = sd_sample_kept(s, ids, x, &all[c]), want = 0;
+            int n = sd_sample_kept(s, ids, x, NULL, &all[c]), want = 0;
             for (int i = 0; i < N; i++) want += p[i] > 0;
             cr_assert_eq(n, want, "trial %d case %d: %d kept, want %d", trial, c, n, want);
             for (int i = 0; i < n; i++) cr_assert_gt(p[ids[i]], 0);
@@ -216,7 +216,7 @@ Test(sampler, skipping_blocks_and_logarithms_changes_no_token) {
             double sum = (double)((x[t] - max) / p.temperature) - log(-log(u));
             if (sum > best) best = sum, want = t;
         }
-        cr_assert_eq(sd_sample(s, x, &p, trial + 9), want);
+        cr_assert_eq(sd_sample(s, x, NULL, &p, trial + 9), want);
         not_top += want != sd_greedy(x, N);
     }
     cr_assert_gt(not_top, 100);
@@ -231,7 +231,7 @@ static double pair_test(sd_sampling a, sd_sampling b, int shift) {
     int seen[16] = {0}, df;
     double p[4], joint[16];
     for (int i = 0; i < 200000; i++)
-        seen[4 * sd_sample(s, x, &a, 2 * i) + sd_sample(s, x, &b, 2 * i + shift)]++;
+        seen[4 * sd_sample(s, x, NULL, &a, 2 * i) + sd_sample(s, x, NULL, &b, 2 * i + shift)]++;
     exact_law(p, x, 4, &a);
     for (int i = 0; i < 16; i++) joint[i] = p[i / 4] * p[i % 4];
     sd_sampler_close(s);
@@ -258,25 +258,118 @@ Test(sampler, logits_that_are_no_law_give_no_token) {
                                {.temperature = NAN, .top_p = NAN, .min_p = NAN}};
     for (int c = 0; c < 4; c++) {
         for (int i = 0; i < N; i++) x[i] = NAN;
-        cr_assert_eq(sd_sample(s, x, &all[c], 1), -1);
+        cr_assert_eq(sd_sample(s, x, NULL, &all[c], 1), -1);
         for (int i = 0; i < N; i++) x[i] = -INFINITY;
-        cr_assert_eq(sd_sample(s, x, &all[c], 1), -1, "nothing is possible");
+        cr_assert_eq(sd_sample(s, x, NULL, &all[c], 1), -1, "nothing is possible");
         x[70] = -1;
-        cr_assert_eq(sd_sample(s, x, &all[c], 1), 70, "one token is possible");
+        cr_assert_eq(sd_sample(s, x, NULL, &all[c], 1), 70, "one token is possible");
         random_logits(x, N, 3, 4);
         for (int k = 0; k < 6; k++) {
             float kept = x[places[k]];
-            cr_assert_geq(sd_sample(s, x, &all[c], 1), 0);
+            cr_assert_geq(sd_sample(s, x, NULL, &all[c], 1), 0);
             x[places[k]] = NAN;
-            cr_assert_eq(sd_sample(s, x, &all[c], 1), -1, "one NaN at %d", places[k]);
+            cr_assert_eq(sd_sample(s, x, NULL, &all[c], 1), -1, "one NaN at %d", places[k]);
             x[places[k]] = INFINITY;
-            cr_assert_eq(sd_sample(s, x, &all[c], 1), -1, "an infinity at %d", places[k]);
+            cr_assert_eq(sd_sample(s, x, NULL, &all[c], 1), -1, "an infinity at %d", places[k]);
             x[places[k]] = -INFINITY;
-            int32_t t = sd_sample(s, x, &all[c], 1);
+            int32_t t = sd_sample(s, x, NULL, &all[c], 1);
             cr_assert(t >= 0 && t != places[k]);
             x[places[k]] = kept;
         }
     }
+    sd_sampler_close(s);
+}
+
+// The definition in the header, token by token, in double.
+static double shaped_logit(double x, const sd_shaping *h, int32_t t) {
+    for (int i = 0; i < h->n_bias; i++)
+        if (h->bias[i].token == t) x += (double)h->bias[i].bias;
+    for (int i = 0; i < h->n_seen; i++) {
+        if (h->seen[i].token != t) continue;
+        if (h->repetition > 0) x = x > 0 ? x / (double)h->repetition : x * (double)h->repetition;
+        x -= (double)h->frequency * h->seen[i].answered;
+        if (h->seen[i].answered) x -= (double)h->presence;
+    }
+    return h->allowed && !(h->allowed[t / 32] >> (t % 32) & 1) ? -INFINITY : x;
+}
+
+static const sd_sampling laws[] = {{.temperature = 0, .top_p = 1},
+                                   {.temperature = 1, .top_p = 1, .seed = 3},
+                                   {.temperature = .8f, .top_p = .7f, .seed = 4},
+                                   {.temperature = 1.5f, .top_p = .9f, .top_k = 20, .seed = 5},
+                                   {.temperature = 1, .top_p = 1, .min_p = .2f, .seed = 6}};
+enum { LAWS = sizeof laws / sizeof *laws };
+
+Test(sampler, shaping_that_does_nothing_changes_no_token) {
+    enum { N = 1000 };
+    float x[N];
+    uint32_t all[(N + 31) / 32];
+    memset(all, 0xff, sizeof all);
+    static const sd_token_seen seen[] = {{3, 2}, {N - 1, 0}, {-5, 1}, {N, 1}};
+    static const sd_token_bias bias[] = {{7, 0}, {-1, 5}, {N + 7, 5}};
+    const sd_shaping nothing[] = {{0},
+                                  {.allowed = all},
+                                  {.seen = seen, .n_seen = 4, .repetition = 1},
+                                  {.bias = bias, .n_bias = 3}};
+    sd_sampler *s = sd_sampler_open(N);
+    for (int trial = 0; trial < 50; trial++) {
+        random_logits(x, N, (uint64_t)trial, 12);
+        for (int l = 0; l < LAWS; l++)
+            for (int k = 0; k < 4; k++)
+                cr_assert_eq(sd_sample(s, x, &nothing[k], &laws[l], trial),
+                             sd_sample(s, x, NULL, &laws[l], trial));
+    }
+    sd_sampler_close(s);
+}
+
+Test(sampler, shaped_logits_are_sampled_as_if_the_model_had_said_them) {
+    enum { N = 333 };
+    float x[N], want[N];
+    int32_t ids[N];
+    sd_sampler *s = sd_sampler_open(N);
+    for (int trial = 0; trial < 100; trial++) {
+        uint32_t allowed[(N + 31) / 32] = {0};
+        for (int t = trial; t < N; t += 1 + trial % 7) allowed[t / 32] |= 1u << (t % 32);
+        const sd_token_bias bias[] = {{trial, 6}, {200, -100}, {332, 2.5f}};
+        const sd_token_seen seen[] = {{trial + 1, 3}, {31, 1}, {32, 0}, {332, 2}};
+        sd_shaping h = {.bias = bias,
+                        .n_bias = trial % 4,
+                        .seen = seen,
+                        .n_seen = trial % 5,
+                        .allowed = trial % 3 ? allowed : NULL,
+                        .repetition = trial % 2 ? 1.3f : 0,
+                        .frequency = .7f,
+                        .presence = -.4f};
+        random_logits(x, N, 900 + (uint64_t)trial, 10);
+        for (int t = 0; t < N; t++) want[t] = (float)shaped_logit((double)x[t], &h, t);
+        for (int l = 0; l < LAWS; l++) {
+            // Both sides round each token's few operations; a token may only differ where two
+            // logits are nearly one, which the spread of 10 over 333 tokens makes rare.
+            int32_t got = sd_sample(s, x, &h, &laws[l], trial);
+            int32_t other = sd_sample(s, want, NULL, &laws[l], trial);
+            cr_assert_eq(got, other, "trial %d, law %d: %d, want %d", trial, l, got, other);
+            if (h.allowed) cr_assert(h.allowed[got / 32] >> (got % 32) & 1);
+            int n = sd_sample_kept(s, ids, x, &h, &laws[l]);
+            cr_assert_gt(n, 0, "the allowed set comes before the truncations");
+        }
+    }
+    sd_sampler_close(s);
+}
+
+Test(sampler, an_allowed_set_far_from_the_top_is_not_cut_away) {
+    enum { N = 100 };
+    float x[N];
+    uint32_t two[(N + 31) / 32] = {0};
+    two[2] = 3; // tokens 64 and 65
+    for (int i = 0; i < N; i++) x[i] = i < 50 ? 20 : -20;
+    x[65] = -22;
+    const sd_shaping h = {.allowed = two};
+    const sd_sampling p = {.temperature = 1, .top_p = .5f, .top_k = 1, .min_p = .5f};
+    sd_sampler *s = sd_sampler_open(N);
+    cr_assert_eq(sd_sample(s, x, &h, &p, 1), 64);
+    memset(two, 0, sizeof two);
+    cr_assert_eq(sd_sample(s, x, &h, &p, 1), -1, "nothing is allowed");
+    cr_assert_eq(sd_sample(s, x, &h, &laws[0], 1), -1);
     sd_sampler_close(s);
 }
 

@@ -52,7 +52,7 @@ int test_plain(int32_t *out, float *logits, int n, sd_model *m, const int32_t *p
         kv->len = pos + 1;
         if (pos < n_prompt - 1) continue;
         if (logits) memcpy(logits + (size_t)made * V, row_logits, (size_t)V * sizeof *logits);
-        int32_t x = sd_sample(s, row_logits, p, pos + 1);
+        int32_t x = sd_sample(s, row_logits, NULL, p, pos + 1);
         if (ends && sd_model_is_end(m, x)) break;
         out[made++] = x;
     }
