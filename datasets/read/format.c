@@ -1,113 +1,11 @@
-// Each format names the fields that it needs; a record's format is the one whose fields it has.
-// A field that is null is absent. What the fields beside them mean is format_fields.c's.
+// From a record to an example: alpaca, completions and texts here, conversations in format_chat.c.
 #include "datasets/read/format.h"
 
+#include "datasets/read/format_json.h"
 #include "datasets/read/format_private.h"
 #include "datasets/read/record_json.h"
 
 #include <string.h>
-
-typedef struct {
-    sd_data_format format;
-    const char *field[2]; // all that are named must be there
-} shape;
-
-static const shape shapes[] = {
-    {SD_FORMAT_MESSAGES, {"messages", NULL}},
-    {SD_FORMAT_MESSAGES, {"conversations", NULL}},
-    {SD_FORMAT_ALPACA, {"instruction", "output"}},
-    {SD_FORMAT_COMPLETION, {"prompt", "completion"}},
-    {SD_FORMAT_TEXT, {"text", NULL}},
-};
-
-const char *sd_format_name(sd_data_format f) {
-    static const char *const names[] = {"auto", "messages", "alpaca", "completion", "text"};
-    return names[f];
-}
-
-const char *sd_type_word(const json_t *j) {
-    if (!j) return "missing";
-    switch (json_typeof(j)) {
-    case JSON_OBJECT:
-        return "an object";
-    case JSON_ARRAY:
-        return "an array";
-    case JSON_STRING:
-        return "a string";
-    case JSON_INTEGER:
-    case JSON_REAL:
-        return "a number";
-    case JSON_NULL:
-        return "null";
-    default:
-        return "true or false";
-    }
-}
-
-sd_status sd_want_array(const json_t **out, json_t **inside, const json_t *value, const char *field,
-                        sd_error *err) {
-    *out = value;
-    *inside = NULL;
-    if (json_is_string(value)) {
-        *out = *inside = sd_json_inside(value);
-        if (!json_is_array(*out))
-            return sd_fail(err, SD_EFORMAT, "%s: is a string that is not a JSON array", field);
-    }
-    if (json_is_array(*out)) return SD_OK;
-    return sd_fail(err, SD_EFORMAT, "%s: is %s, want an array", field, sd_type_word(value));
-}
-
-sd_status sd_refuse_odd_numbers(const json_t *tree, const char *field, sd_error *err) {
-    const char *number = sd_json_odd_number(tree);
-    if (!number) return SD_OK;
-    return sd_fail(
-        err, SD_EFORMAT,
-        "%s: holds the number %.40s, which does not fit in 64 bits; write it as a string", field,
-        number);
-}
-
-static sd_status detect(const json_t *rec, sd_data_format *out, sd_error *err) {
-    const shape *found = NULL;
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        const shape *s = &shapes[i];
-        if (!sd_field(rec, s->field[0]) || (s->field[1] && !sd_field(rec, s->field[1]))) continue;
-        if (found && found->format != s->format)
-            return sd_fail(err, SD_EFORMAT,
-                           "has the fields of both %s (%s) and %s (%s); say which with --format",
-                           sd_format_name(found->format), found->field[0],
-                           sd_format_name(s->format), s->field[0]);
-        found = s;
-    }
-    if (!found)
-        return sd_fail(err, SD_EFORMAT,
-                       "has none of the fields messages, conversations, instruction + output, "
-                       "prompt + completion, text");
-    *out = found->format;
-    return SD_OK;
-}
-
-static sd_status settle_format(const sd_record *rec, sd_data_format *format, sd_error *err) {
-    sd_data_format is = SD_FORMAT_TEXT;
-    if (rec->json && *format == SD_FORMAT_AUTO) return detect(rec->json, format, err);
-    if (!rec->json) {
-        if (*format == SD_FORMAT_AUTO) *format = is;
-        return *format == is ? SD_OK
-                             : sd_fail(err, SD_EFORMAT, "is a text, but the format is %s",
-                                       sd_format_name(*format));
-    }
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-        if (shapes[i].format == *format && sd_field(rec->json, shapes[i].field[0]) &&
-            (!shapes[i].field[1] || sd_field(rec->json, shapes[i].field[1])))
-            return SD_OK;
-    sd_error why;
-    if (detect(rec->json, &is, &why) != SD_OK)
-        return sd_fail(err, SD_EFORMAT, "is not of the format %s: it %s", sd_format_name(*format),
-                       why.message);
-    return sd_fail(err, SD_EFORMAT,
-                   "is of the format %s, but the records before it or --format "
-                   "say %s; a file holds one format",
-                   sd_format_name(is), sd_format_name(*format));
-}
 
 static sd_status want_string(const json_t *rec, const char *field, const char **s, size_t *len,
                              bool optional, sd_error *err) {
@@ -201,7 +99,7 @@ sd_status sd_example_make(sd_example *ex, const sd_record *rec, sd_data_format *
     const char *a, *b;
     size_t na, nb;
     *ex = (sd_example){.list = "messages"};
-    SD_TRY(settle_format(rec, format, err));
+    SD_TRY(sd_settle_format(rec, format, err));
     SD_TRY(sd_check_record_fields(rec->json, *format, err));
     switch (*format) {
     case SD_FORMAT_MESSAGES:

@@ -1,5 +1,6 @@
 // Conversations. What reaches a chat template is checked here, so that templates see strings where
 // they expect strings and an error names the user's field instead of a line of Jinja.
+#include "datasets/read/format_json.h"
 #include "datasets/read/format_private.h"
 #include "datasets/read/record_json.h"
 

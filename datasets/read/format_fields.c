@@ -1,8 +1,8 @@
 // Fields that decide what is learnt. People's data carries them under the names of many programs;
 // one that is read over is a wrong label without a word. So each is honoured where its meaning is
 // known, and refused by name elsewhere. Null, "", [] and {} say nothing.
+#include "datasets/read/format_json.h"
 #include "datasets/read/format_private.h"
-#include "datasets/read/record_json.h"
 
 #include <string.h>
 
@@ -55,11 +55,6 @@ static const struct {
     {"videos", CHAT, SAYS_ANYTHING, "only text is supported"},
     {"audios", CHAT, SAYS_ANYTHING, "only text is supported"},
 };
-
-const json_t *sd_field(const json_t *object, const char *name) {
-    const json_t *j = json_object_get(object, name);
-    return json_is_null(j) ? NULL : j;
-}
 
 static bool is_word(const json_t *j, const char *const *words) {
     const char *s = json_string_value(j);

@@ -1,17 +1,15 @@
-// Inside the formats: how a field is read, and which fields decide what is learnt.
+// The parts of the formats, from below: which format a record is of, which of its fields are
+// honoured, conversations.
 #pragma once
 
 #include "datasets/read/format.h"
 
-/// The field's value; NULL when it is absent or null, which is the same everywhere.
-const json_t *sd_field(const json_t *object, const char *name);
-const char *sd_type_word(const json_t *j); // "a string", "missing", ...
-/// The value itself, or what a string holds as JSON, as tables have it. *inside: what the caller
-/// frees. SD_EFORMAT unless the result is an array.
-sd_status sd_want_array(const json_t **out, json_t **inside, const json_t *value, const char *field,
-                        sd_error *err);
-/// SD_EFORMAT when the tree holds a number that does not fit in 64 bits.
-sd_status sd_refuse_odd_numbers(const json_t *tree, const char *field, sd_error *err);
+// ---- format_detect.c
+
+/// *format: SD_FORMAT_AUTO is replaced by what the record is; SD_EFORMAT when it is of another.
+sd_status sd_settle_format(const sd_record *rec, sd_data_format *format, sd_error *err);
+
+// ---- format_fields.c
 
 /// Refuses, by name and with the remedy, every field of the record that would change the prompt or
 /// what is learnt of it and that this format does not honour.
@@ -20,6 +18,8 @@ sd_status sd_check_record_fields(const json_t *rec, sd_data_format format, sd_er
 /// template sees them. `where` names the message.
 sd_status sd_take_weights(json_t *message, bool assistant, const char *where, bool *unweighted,
                           sd_error *err);
+
+// ---- format_chat.c
 
 /// {"messages"} and {"conversations"}.
 sd_status sd_make_messages(sd_example *ex, const json_t *rec, sd_error *err);

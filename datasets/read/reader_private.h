@@ -1,4 +1,4 @@
-// Inside the reader: one buffer of bytes, which reader.c fills and records.c cuts.
+// Inside the reader: one buffer of bytes, which entries.c fills and records.c cuts.
 #pragma once
 
 #include "datasets/read/reader.h"
@@ -34,17 +34,21 @@ struct sd_reader {
     int64_t number;
 };
 
+// ---- entries.c
+
+/// The kind of file by the name's ending; SD_EFORMAT when it is none that is read.
+sd_status sd_reader_kind_of_path(const char *path, reader_kind *k, bool *tabs, bool *compressed,
+                                 sd_error *err);
+/// libarchive over r->fd.
+sd_status sd_reader_open_archive(sd_reader *r, sd_error *err);
+/// r->where <- "path: entry", or the path for NULL.
+sd_status sd_reader_name_entry(sd_reader *r, const char *entry, sd_error *err);
+/// To the next entry that is read; *more false: there is none.
+sd_status sd_reader_next_entry(sd_reader *r, bool *more, sd_error *err);
 /// Fills an empty buffer; len stays 0 at the end of the entry.
 sd_status sd_reader_fill(sd_reader *r, sd_error *err);
 
-/// The next byte, not taken; -1 at the end of the entry, -2 on an error.
-static inline int peek(sd_reader *r, sd_error *err) {
-    while (r->pos == r->len) {
-        if (r->entry_done) return -1;
-        if (sd_reader_fill(r, err) != SD_OK) return -2;
-    }
-    return (unsigned char)r->buf[r->pos];
-}
+// ---- records.c
 
 /// The next record of the current entry into r->record and r->rec; *found false at its end.
 sd_status sd_reader_cut(sd_reader *r, bool *found, sd_error *err);

@@ -7,6 +7,15 @@
 
 enum { MAX_COLUMNS = 4096 };
 
+/// The next byte, not taken; -1 at the end of the entry, -2 on an error.
+static int peek(sd_reader *r, sd_error *err) {
+    while (r->pos == r->len) {
+        if (r->entry_done) return -1;
+        if (sd_reader_fill(r, err) != SD_OK) return -2;
+    }
+    return (unsigned char)r->buf[r->pos];
+}
+
 static sd_status add(sd_reader *r, const char *bytes, size_t n, sd_error *err) {
     if (sd_buf_add(&r->record, bytes, n)) return SD_OK;
     if (r->record.len + n > r->record.max)

@@ -3,8 +3,9 @@
 // them and the stack needs no copy:
 //
 //     A_q A_k A_v B_q B_k B_v | A_o B_o | A_gate A_up B_gate B_up | A_down B_down
-#include "trainer/pass/pass.h"
+#include "trainer/pass/layout.h"
 
+#include "base/memory.h"
 #include "base/rng.h"
 
 #include <math.h>

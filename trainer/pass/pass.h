@@ -6,43 +6,17 @@
 //     SD_TRY(sd_lora_layout_init(&lay, &model->hp, &config, err));
 //     SD_TRY(sd_train_open(&t, model, &lay, pool, &options, err));
 //     memset(grad, 0, ...);
-//     for each micro-batch of the step:  SD_TRY(sd_train_accumulate(t, theta, grad, &batch, &sum,
-//     err)); grad /= sum.supervised;              // the mean over the step's supervised tokens:
-//     token-exact accumulation
+//     for each micro-batch of the step:
+//         SD_TRY(sd_train_accumulate(t, theta, grad, &batch, &sum, err));
+//     grad /= sum.supervised;             // the mean over the step's supervised tokens
 //
 // The bytes of the result do not depend on the number of threads.
 #pragma once
 
 #include "base/pool.h"
 #include "kernels/train/real.h"
-#include "model/adapter/adapter.h"
 #include "model/model.h"
-
-// ---- the flat parameter vector (trainer, checkpoints and optimiser see this only)
-
-typedef struct {
-    int r, in, out; // r 0: not adapted
-    size_t a, b;    // offsets into theta of A [r, in] and B [out, r]
-    double scale;   // s
-} sd_lora_slot;
-
-typedef struct {
-    int L;
-    sd_lora_slot *slot; // [L * SD_PROJ_COUNT], by layer then projection
-    size_t n_params;
-} sd_lora_layout;
-
-/// rank, alpha: [L * SD_PROJ_COUNT]; rank 0: not adapted. rslora: s = alpha / sqrt(r).
-sd_status sd_lora_layout_init(sd_lora_layout *lay, const sd_hparams *hp, const int *rank,
-                              const double *alpha, bool rslora, sd_error *err);
-void sd_lora_layout_free(sd_lora_layout *lay);
-/// PEFT's init: A ~ U(-1/sqrt(in), 1/sqrt(in)) from (seed, slot, index), B = 0.
-void sd_lora_init(float *theta, const sd_lora_layout *lay, uint64_t seed);
-/// The adapter that these parameters are (copies).
-sd_status sd_lora_to_adapter(sd_adapter **out, const char *name, const float *theta,
-                             const sd_lora_layout *lay, const sd_model *base, sd_error *err);
-
-// ---- the pass (float, and double in the test build)
+#include "trainer/pass/layout.h"
 
 typedef enum { SD_TRAIN_AUTO, SD_TRAIN_FP32, SD_TRAIN_BF16 } sd_train_compute;
 #define SD_TRAIN_COMPUTE "auto|fp32|bf16"

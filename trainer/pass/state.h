@@ -1,4 +1,4 @@
-// What the parts of the training pass share (private to model/train_*_real.c).
+// What the parts of the training pass share (private to trainer/pass).
 //
 // A block is four stacks of linear maps, each reading one input: q k v, o, gate up, down. A stack's
 // weights are dequantised into one of two buffers while the stack before it is computed from the
@@ -93,10 +93,14 @@ struct sd_train {
     real *grad;          // NULL: loss only
 };
 
+// ---- memory_real.c
+
 /// Assigns every pointer of `mem` from base (NULL: counts only).
 void sd_train_carve(sd_train_memory *mem, char *base, const sd_hparams *hp,
                     const sd_lora_layout *lay, const sd_panels *panels, int max_tokens,
                     sd_recompute recompute, int lowest, int threads);
+
+// ---- stack_real.c
 
 /// The stack's maps with the current theta; W is its buffer, as packed for whichever pass runs.
 sd_linear sd_train_stack(const sd_train *t, int layer, int stack, int worker);
@@ -124,8 +128,13 @@ void sd_train_dequantise(real *y, const sd_weight *w, int m, float *room);
 void sd_train_pack(const sd_train *t, int worker, void *forward, void *backward, int m0, int count,
                    int M, int K);
 
+// ---- block_real.c
+
 void sd_train_forward(sd_train *t, int layer); // acts[layer].x -> acts[layer+1].x
 void sd_train_again(sd_train *t, int layer);   // what recompute dropped
 void sd_train_backward(sd_train *t, int layer);
+
+// ---- loss_head_real.c
+
 /// Loss of the supervised rows from acts[L].x; with t->grad also t->mem.dx.
 double sd_train_head(sd_train *t);

@@ -35,24 +35,36 @@ typedef struct {
     sd_train *trainer;
 } sd_run;
 
+// ---- say.c
+
 void sd_run_say(const sd_run *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 char *sd_run_path(const sd_run *r, const char *name); // malloc'ed
 
-/// folder.c: makes, locks and sweeps the folder; for a plan only asks whether it can be made.
+// ---- folder.c
+
+/// Makes, locks and sweeps the folder; for a plan only asks whether it can be made.
 sd_status sd_run_open_folder(sd_run *r, sd_error *err);
-/// folder.c: from here on the folder stays when the program is interrupted.
+/// From here on the folder stays when the program is interrupted.
 void sd_run_keep_folder(sd_run *r);
-/// folder.c: gives up the lock; a folder that was made and is empty goes.
+/// Gives up the lock; a folder that was made and is empty goes.
 void sd_run_close_folder(sd_run *r);
-/// data.c: prepares (or finds prepared) and opens the training and held-out data; counts steps.
+
+// ---- data.c
+
+/// Prepares (or finds prepared) and opens the training and held-out data; counts steps.
 sd_status sd_run_open_data(sd_run *r, sd_error *err);
-/// resume.c: which checkpoint to go on from, by --resume and what the folder holds; adopts what
-/// it had resolved. *done: the run is finished already.
+
+// ---- resume.c
+
+/// Which checkpoint to go on from, by --resume and what the folder holds; adopts what it had
+/// resolved. *done: the run is finished already.
 sd_status sd_run_choose_start(sd_run *r, bool *done, sd_error *err);
-/// resume.c: the parameters the run begins with, by the seed or from adapter.from.
+/// The parameters the run begins with, by the seed or from adapter.from.
 sd_status sd_run_init_parameters(sd_run *r, sd_error *err);
-/// resume.c: the checkpoint's parameters where there is one; refuses another recipe, base or
-/// data.
+/// The checkpoint's parameters where there is one; refuses another recipe, base or data.
 sd_status sd_run_load_start(sd_run *r, sd_error *err);
-/// finish.c: adapter, exports, draft index, verification, manifest.
+
+// ---- finish.c
+
+/// Adapter, exports, draft index, verification, manifest.
 sd_status sd_run_finish(sd_run *r, sd_error *err);

@@ -13,19 +13,6 @@
 
 enum { AUTO_MICRO_BATCH = 2048 }; // tokens: GEMMs are efficient from there, activations still small
 
-void sd_run_say(const sd_run *r, const char *fmt, ...) {
-    char text[1024];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
-    if (r->o->say) r->o->say(text);
-}
-
-char *sd_run_path(const sd_run *r, const char *name) {
-    return sd_path_join(r->dir, name);
-}
-
 static void run_close(sd_run *r) {
     sd_train_close(r->trainer);
     sd_metrics_close(r->metrics);
