@@ -226,12 +226,23 @@ out:
     return st;
 }
 
+static sd_schedule schedule_of(const sd_loop *l) {
+    const sd_recipe *r = l->recipe;
+    return (sd_schedule){
+        .kind = (sd_schedule_kind)r->train.lr_scheduler,
+        .peak = r->train.learning_rate,
+        .min_ratio = r->train.min_lr_ratio,
+        .warmup = sd_warmup(r->train.warmup_steps, r->train.warmup_ratio, l->steps),
+        .steps = l->steps > 0 ? l->steps : 1,
+        .from_start = strcmp(l->c->state.schedule, SD_SCHEDULE_NAME) != 0,
+    };
+}
+
 sd_status sd_loop_run(sd_loop *l, sd_error *err) {
     sd_status st = SD_OK;
     work w = {.l = l, .started = sd_now_s(), .saved = l->c->state.step ? l->c->state.step : -1};
     sd_train_state *s = &l->c->state;
-    w.schedule = sd_schedule_of(l->recipe, l->steps);
-    w.schedule.from_start = strcmp(s->schedule, SD_SCHEDULE_NAME) != 0;
+    w.schedule = schedule_of(l);
     w.grad = sd_alloc(l->c->n, sizeof *w.grad);
     SD_CHECK_ALLOC(w.grad, err);
     SD_CHECK(l->order.rows->n > 0, err, SD_EFORMAT,

@@ -11,6 +11,7 @@
 #include "trainer/checkpoint.h"
 #include "trainer/optim/adamw.h"
 #include "trainer/optim/schedule.h"
+#include "trainer/recipe/recipe.h"
 #include "trainer/report/metrics.h"
 
 typedef struct {

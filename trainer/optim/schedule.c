@@ -3,13 +3,8 @@
 
 #include <math.h>
 
-sd_schedule sd_schedule_of(const sd_recipe *r, int64_t steps) {
-    int64_t by_ratio = (int64_t)ceil(r->train.warmup_ratio * (double)steps);
-    return (sd_schedule){.kind = (sd_schedule_kind)r->train.lr_scheduler,
-                         .peak = r->train.learning_rate,
-                         .min_ratio = r->train.min_lr_ratio,
-                         .warmup = r->train.warmup_steps ? r->train.warmup_steps : by_ratio,
-                         .steps = steps > 0 ? steps : 1};
+int64_t sd_warmup(int64_t warmup_steps, double ratio, int64_t steps) {
+    return warmup_steps ? warmup_steps : (int64_t)ceil(ratio * (double)steps);
 }
 
 /// f of the header: 1 at x = 0, 0 at x = 1.

@@ -14,17 +14,22 @@
 //   lr(s) = peak * min(1, (s+1)/W) * (min + (1-min) * f(s/S))
 #pragma once
 
-#include "trainer/recipe/recipe.h"
+#include <stdbool.h>
+#include <stdint.h>
 
 #define SD_SCHEDULE_NAME "after-warmup" // of the first formula, in a checkpoint's state
+
+typedef enum { SD_SCHEDULE_COSINE, SD_SCHEDULE_LINEAR, SD_SCHEDULE_CONSTANT } sd_schedule_kind;
+#define SD_SCHEDULES "cosine|linear|constant"
 
 typedef struct {
     sd_schedule_kind kind;
     double peak, min_ratio;
-    int64_t warmup, steps;
-    bool from_start; // version 0.4's
+    int64_t warmup, steps; // W; S, at least 1
+    bool from_start;       // version 0.4's
 } sd_schedule;
 
-/// W is warmup_steps, or warmup_ratio * steps rounded up.
-sd_schedule sd_schedule_of(const sd_recipe *r, int64_t steps);
+/// W: warmup_steps, or where that is 0 ratio * steps, rounded up.
+int64_t sd_warmup(int64_t warmup_steps, double ratio, int64_t steps);
+/// The learning rate of `step`, which counts from 0; from `steps` on that of the end.
 double sd_schedule_lr(const sd_schedule *s, int64_t step);

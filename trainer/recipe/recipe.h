@@ -14,6 +14,7 @@
 #include "base/memory.h"
 #include "base/option.h"
 #include "datasets/build/prepare.h"
+#include "trainer/optim/schedule.h"
 #include "trainer/pass/pass.h"
 #include "trainer/recipe/yaml.h"
 
@@ -40,8 +41,6 @@ typedef struct {
     int64_t n;
     bool per_epoch; // n times an epoch, else every n steps
 } sd_recipe_every;
-
-typedef enum { SD_SCHEDULE_COSINE, SD_SCHEDULE_LINEAR, SD_SCHEDULE_CONSTANT } sd_schedule_kind;
 
 typedef struct {
     int64_t schema;

@@ -94,7 +94,7 @@ const sd_recipe_key sd_recipe_keys[] = {
     KEY("train.adam_epsilon", FLOAT, train.epsilon, "1e-8", "of the denominator", RANGE(1e-16, 1),
         SAME),
     KEY("train.lr_scheduler", ENUM, train.lr_scheduler, "cosine", "after the warm-up",
-        WORDS("cosine|linear|constant"), SAME),
+        WORDS(SD_SCHEDULES), SAME),
     KEY("train.warmup_ratio", FLOAT, train.warmup_ratio, "0.03", "of the steps", RANGE(0, 1), SAME),
     KEY("train.warmup_steps", INT, train.warmup_steps, NULL, "instead of warmup_ratio",
         RANGE(1, 1e9), EMPTY("null"), SAME),

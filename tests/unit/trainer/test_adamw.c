@@ -1,6 +1,7 @@
 // P4a: AdamW in fp32 against the same formula in double, 200 steps, lr 1e-2, decay 0.1. A step's
 // rounding is about 2^-24 of a parameter and errors add up like a walk: 200 steps stay below 1e-6
 // of the parameters' norm; a missing bias correction or a coupled decay is off by more than 1e-3.
+#include "base/memory.h"
 #include "base/rng.h"
 #include "trainer/optim/adamw.h"
 #include "trainer/optim/schedule.h"
@@ -138,10 +139,6 @@ Test(schedule, linear_and_constant_end_where_they_should) {
     cr_assert_float_eq(sd_schedule_lr(&s, 10), 0.1, 1e-15);
     s.kind = SD_SCHEDULE_CONSTANT;
     cr_assert_eq(sd_schedule_lr(&s, 9), 1);
-    sd_recipe r = {0};
-    r.train.warmup_ratio = 0.03;
-    r.train.learning_rate = 1;
-    cr_assert_eq(sd_schedule_of(&r, 62).warmup, 2);
-    r.train.warmup_steps = 20;
-    cr_assert_eq(sd_schedule_of(&r, 62).warmup, 20);
+    cr_assert_eq(sd_warmup(0, 0.03, 62), 2);
+    cr_assert_eq(sd_warmup(20, 0.03, 62), 20);
 }
