@@ -1,0 +1,61 @@
+// The draft index of a run.
+#include "base/files/file.h"
+#include "datasets/corpus/corpus_index.h"
+#include "trainer/run/end.h"
+
+// ---- the draft index
+
+/// Each run of learnt tokens of the training records, followed by -1. Of all of them, also where
+/// max_steps or patience ended the run before it had seen each: the index is a draft from the
+/// domain's text, every draft is verified, and a completion that was not learnt is as likely a
+/// pattern of the answers as one that was. Held-out records stay out, so that what is measured on
+/// them is honest.
+static sd_status completions(int32_t **out, int64_t *n, const sd_rows *rows, sd_error *err) {
+    sd_status st = SD_OK;
+    size_t cap = (size_t)rows->labelled * 2 + 1; // at worst every token ends a run
+    int32_t *p = sd_alloc(cap, sizeof *p);
+    *out = NULL;
+    *n = 0;
+    SD_CHECK_ALLOC(p, err);
+    for (int64_t i = 0; i < rows->n; i++) {
+        sd_dataset_row row;
+        SD_TRY(sd_dataset_read(rows->data, i, &row, err));
+        for (int t = 0; t < row.used; t++) {
+            if (row.label[t] == SD_NO_LABEL) continue;
+            p[(*n)++] = row.token[t];
+            bool goes_on = t + 1 < row.used && row.label[t + 1] != SD_NO_LABEL &&
+                           row.segment[t + 1] == row.segment[t];
+            if (!goes_on) p[(*n)++] = -1;
+        }
+    }
+    *out = p, p = NULL;
+out:
+    free(p);
+    return st;
+}
+
+sd_status sd_run_write_index(sd_run_end *f, const sd_sha256 *adapter, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_run *r = f->r;
+    int32_t *tokens = NULL;
+    int64_t n;
+    json_t *entry;
+    sd_sha256 hash;
+    char *dir = sd_run_path(r, "draft"), *path = sd_run_path(r, "draft/corpus.idx");
+    SD_CHECK_ALLOC(dir, err);
+    SD_CHECK_ALLOC(path, err);
+    SD_TRY(completions(&tokens, &n, &r->train, err));
+    if (n == 0) goto out;
+    SD_TRY(sd_mkdirs(dir, err));
+    SD_TRY(sd_corpus_write(path, tokens, n, sd_tokenizer_fingerprint(r->model->tokenizer), adapter,
+                           err));
+    SD_TRY(sd_sha256_of_file(&hash, path, err));
+    SD_TRY(sd_run_add_artefact(&entry, f, "draft", "draft/corpus.idx", &hash, err));
+    SD_CHECK(json_object_set_new(entry, "tokens", json_integer((json_int_t)n)) == 0, err, SD_ENOMEM,
+             "out of memory");
+out:
+    free(tokens);
+    free(dir);
+    free(path);
+    return st;
+}
