@@ -61,6 +61,7 @@ static double mib(size_t bytes) {
 static void print_plan(const sd_run_report *r) {
     static const char *const compute[] = {"auto", "fp32", "bf16"};
     static const char *const recompute[] = {"auto", "none", "attn", "block"};
+    const sd_run_counts *d = &r->data;
     printf("%s on %s: %lld parameters in %s, recompute %s\n\n", r->dir, r->base,
            (long long)r->parameters, compute[r->plan.compute], recompute[r->plan.recompute]);
     for (int i = 0; i < r->plan.n; i++)
@@ -68,10 +69,10 @@ static void print_plan(const sd_run_report *r) {
     printf("  %-36s %10.1f MiB\n\n", "total", mib(r->plan.total));
     if (r->done_before) printf("this run is finished already; training would do nothing\n");
     printf("%lld records in %lld rows, %lld tokens an epoch (%lld supervised); %lld held out\n",
-           (long long)r->records, (long long)r->rows, (long long)r->tokens,
-           (long long)r->supervised, (long long)r->eval_records);
+           (long long)d->records, (long long)d->rows, (long long)d->tokens,
+           (long long)d->supervised, (long long)d->eval_records);
     printf("%lld steps, %lld an epoch, of at most %lld tokens in micro-batches of %lld\n",
-           (long long)r->steps, (long long)r->epochs_steps, (long long)r->step_tokens,
+           (long long)d->steps, (long long)d->epoch_steps, (long long)d->step_tokens,
            (long long)r->micro_batch_tokens);
 }
 
@@ -79,14 +80,21 @@ static void set_number(json_t *j, const char *name, double v) {
     json_object_set_new(j, name, isfinite(v) ? json_real(v) : json_null());
 }
 
+static double best_eval(const sd_run_report *r) {
+    return r->state.has_best ? r->state.best_loss : NAN;
+}
+
 static sd_status print_json(const sd_run_report *r, bool plan, sd_error *err) {
-    json_t *j = json_pack(
-        "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "run", r->dir, "steps",
-        (json_int_t)r->steps, "steps_per_epoch", (json_int_t)r->epochs_steps, "parameters",
-        (json_int_t)r->parameters, "records", (json_int_t)r->records, "tokens",
-        (json_int_t)r->tokens, "supervised_tokens", (json_int_t)r->supervised, "eval_records",
-        (json_int_t)r->eval_records, "micro_batch_tokens", (json_int_t)r->micro_batch_tokens,
-        "started_after_step", (json_int_t)r->started_at);
+    const sd_run_counts *d = &r->data;
+    const sd_run_verification *v = &r->verified;
+    json_t *j =
+        json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "run", r->dir, "steps",
+                  (json_int_t)(plan ? d->steps : r->state.step), "steps_per_epoch",
+                  (json_int_t)d->epoch_steps, "parameters", (json_int_t)r->parameters, "records",
+                  (json_int_t)d->records, "tokens", (json_int_t)d->tokens, "supervised_tokens",
+                  (json_int_t)d->supervised, "eval_records", (json_int_t)d->eval_records,
+                  "micro_batch_tokens", (json_int_t)r->micro_batch_tokens, "started_after_step",
+                  (json_int_t)r->started_at);
     if (!j) return sd_fail(err, SD_ENOMEM, "out of memory");
     json_object_set_new(j, "done_before", json_boolean(r->done_before));
     if (plan) {
@@ -99,11 +107,11 @@ static sd_status print_json(const sd_run_report *r, bool plan, sd_error *err) {
     } else {
         set_number(j, "first_loss", r->first_loss);
         set_number(j, "last_loss", r->last_loss);
-        set_number(j, "best_eval_loss", r->best_eval);
-        set_number(j, "wall_s", r->wall_s);
+        set_number(j, "best_eval_loss", best_eval(r));
+        set_number(j, "wall_s", r->state.wall_s);
         set_number(j, "peak_mb", r->peak_mb);
-        set_number(j, "verify_mean_kl", r->verified ? r->worst_kl : NAN);
-        set_number(j, "verify_top1", r->verified ? r->worst_top1 : NAN);
+        set_number(j, "verify_mean_kl", v->artefacts ? v->worst_kl : NAN);
+        set_number(j, "verify_top1", v->artefacts ? v->worst_top1 : NAN);
     }
     sd_status st = sd_json_print(stdout, j, JSON_COMPACT | JSON_REAL_PRECISION(9), err);
     if (st == SD_OK) putchar('\n');
@@ -117,11 +125,11 @@ static void print_summary(const sd_run_report *r) {
                r->dir);
         return;
     }
-    printf("%s: %lld steps, loss %.4f -> %.4f", r->dir, (long long)r->steps, r->first_loss,
+    printf("%s: %lld steps, loss %.4f -> %.4f", r->dir, (long long)r->state.step, r->first_loss,
            r->last_loss);
-    if (!isnan(r->best_eval))
-        printf(", best eval %.4f at step %lld", r->best_eval, (long long)r->best_step);
-    printf("; %.0f s, %.0f MB at most\n", r->wall_s, r->peak_mb);
+    if (r->state.has_best)
+        printf(", best eval %.4f at step %lld", r->state.best_loss, (long long)r->state.best_step);
+    printf("; %.0f s, %.0f MB at most\n", r->state.wall_s, r->peak_mb);
     printf("serve it:  specdec serve -m %s -a NAME=%s\n", r->base, r->dir);
 }
 

@@ -8,34 +8,37 @@
 
 // ---- verification
 
-static sd_status note(sd_run_end *f, const char *name, const sd_logit_difference *d, json_t *entry,
+static sd_status note(sd_run_end *e, const char *name, const sd_logit_difference *d, json_t *entry,
                       sd_error *err) {
     bool kept = json_object_set_new(entry, "positions", json_integer(d->positions)) == 0 &&
                 json_object_set_new(entry, "mean_kl", json_real(d->mean_kl)) == 0 &&
                 json_object_set_new(entry, "max_kl", json_real(d->max_kl)) == 0 &&
                 json_object_set_new(entry, "top1", json_real(d->top1)) == 0;
     if (!kept) return sd_fail(err, SD_ENOMEM, "out of memory");
-    sd_run_say(f->r, "%s: loaded again, %d positions: mean KL %.2g, same best token %.2f %%", name,
-               d->positions, d->mean_kl, 100 * d->top1);
+    sd_run_say(e->in->o, "%s: loaded again, %d positions: mean KL %.2g, same best token %.2f %%",
+               name, d->positions, d->mean_kl, 100 * d->top1);
     return SD_OK;
 }
 
 /// An adapter that was loaded again, against the trained parameters.
-static sd_status compare(sd_run_end *f, const char *name, const char *path, const sd_adapter *again,
+static sd_status compare(sd_run_end *e, const char *name, const char *path, const sd_adapter *again,
                          json_t *entry, sd_error *err) {
     sd_status st = SD_OK;
-    sd_run *r = f->r;
+    sd_model *m = e->in->base->model;
+    sd_run_verification *v = e->verified;
+    double max_kl = e->in->recipe->verify.max_kl, top1 = e->in->recipe->verify.top1;
     sd_logit_difference d;
-    SD_TRY(sd_compare_logits(&d, r->model, f->own, r->model, again, f->text, f->n, r->pool, err));
-    SD_TRY(note(f, name, &d, entry, err));
-    r->report->verified++;
-    r->report->worst_kl = fmax(r->report->worst_kl, d.mean_kl);
-    r->report->worst_top1 = fmin(r->report->worst_top1, d.top1);
+    SD_TRY(sd_compare_logits(&d, m, e->own, m, again, e->text->token, e->text->n, e->in->base->pool,
+                             err));
+    SD_TRY(note(e, name, &d, entry, err));
+    v->artefacts++;
+    v->worst_kl = fmax(v->worst_kl, d.mean_kl);
+    v->worst_top1 = fmin(v->worst_top1, d.top1);
     SD_CHECK(
-        d.mean_kl <= r->recipe.verify.max_kl && d.top1 >= r->recipe.verify.top1, err, SD_EMISMATCH,
+        d.mean_kl <= max_kl && d.top1 >= top1, err, SD_EMISMATCH,
         "%s: loaded again it differs from the trained parameters: mean KL %.3g (at most %.3g), "
         "same best token %.4f (at least %.4f); the file is not good, please report it",
-        path, d.mean_kl, r->recipe.verify.max_kl, d.top1, r->recipe.verify.top1);
+        path, d.mean_kl, max_kl, d.top1, top1);
 out:
     return st;
 }
@@ -50,30 +53,31 @@ static double text_loss(const float *logits, int V, int32_t next) {
     return max + log(sum) - (double)logits[next];
 }
 
-static sd_status forward_loss(double *mean, sd_run_end *f, const sd_adapter *a, sd_error *err) {
+static sd_status forward_loss(double *mean, const sd_run_text *text, const sd_run_base *base,
+                              const sd_adapter *a, sd_error *err) {
     enum { CHUNK = 32 };
     sd_status st = SD_OK;
-    sd_run *r = f->r;
     sd_context *cx = NULL;
     sd_kv *kv = NULL;
-    size_t V = (size_t)r->model->hp.V;
+    size_t V = (size_t)base->model->hp.V;
     float *logits = sd_alloc(CHUNK, V * sizeof *logits);
     double sum = 0;
     SD_CHECK_ALLOC(logits, err);
-    SD_TRY(sd_context_open(&cx, r->model, r->pool,
+    SD_TRY(sd_context_open(&cx, base->model, base->pool,
                            &(sd_context_options){.max_rows = CHUNK, .compute = SD_COMPUTE_FP32},
                            err));
-    SD_TRY(sd_kv_open(&kv, cx, f->n, err));
-    for (int from = 0; from < f->n; from += CHUNK) {
+    SD_TRY(sd_kv_open(&kv, cx, text->n, err));
+    for (int from = 0; from < text->n; from += CHUNK) {
         sd_row rows[CHUNK];
-        int n = f->n - from < CHUNK ? f->n - from : CHUNK;
-        for (int i = 0; i < n; i++) rows[i] = (sd_row){f->text[from + i], from + i, kv, a, true};
+        int n = text->n - from < CHUNK ? text->n - from : CHUNK;
+        for (int i = 0; i < n; i++)
+            rows[i] = (sd_row){text->token[from + i], from + i, kv, a, true};
         SD_TRY(sd_forward(cx, rows, n, logits, err));
         kv->len = from + n;
-        for (int i = 0; i < n && from + i + 1 < f->n; i++)
-            sum += text_loss(logits + (size_t)i * V, (int)V, f->text[from + i + 1]);
+        for (int i = 0; i < n && from + i + 1 < text->n; i++)
+            sum += text_loss(logits + (size_t)i * V, (int)V, text->token[from + i + 1]);
     }
-    *mean = sum / (f->n - 1);
+    *mean = sum / (text->n - 1);
 out:
     sd_kv_close(kv);
     sd_context_close(cx);
@@ -81,17 +85,18 @@ out:
     return st;
 }
 
-static sd_status compare_passes(sd_run_end *f, const sd_adapter *again, sd_error *err) {
+static sd_status compare_passes(sd_run_end *e, const sd_adapter *again, sd_error *err) {
     sd_status st = SD_OK;
-    sd_run *r = f->r;
-    SD_TRY(forward_loss(&r->report->reloaded_loss, f, again, err));
-    double off = fabs(r->report->trainer_loss - r->report->reloaded_loss);
-    sd_run_say(r, "loss of that text: %.5f in the trainer, %.5f with the adapter loaded again",
-               r->report->trainer_loss, r->report->reloaded_loss);
+    sd_run_verification *v = e->verified;
+    SD_TRY(forward_loss(&v->reloaded_loss, e->text, e->in->base, again, err));
+    double off = fabs(v->trainer_loss - v->reloaded_loss);
+    sd_run_say(e->in->o,
+               "loss of that text: %.5f in the trainer, %.5f with the adapter loaded again",
+               v->trainer_loss, v->reloaded_loss);
     // bf16 keeps 8 bits: 2 % of a loss is far above its noise and far below a wrong adapter.
-    SD_CHECK(off <= 0.02 * fmax(1, r->report->trainer_loss), err, SD_EMISMATCH,
+    SD_CHECK(off <= 0.02 * fmax(1, v->trainer_loss), err, SD_EMISMATCH,
              "the adapter loaded again has loss %.5f where the trainer has %.5f; please report it",
-             r->report->reloaded_loss, r->report->trainer_loss);
+             v->reloaded_loss, v->trainer_loss);
 out:
     return st;
 }
@@ -105,9 +110,9 @@ typedef struct {
     char *tmp, *path;
 } artefact;
 
-static sd_status artefact_begin(artefact *a, const sd_run_end *f, const char *name, sd_error *err) {
+static sd_status artefact_begin(artefact *a, const sd_run_end *e, const char *name, sd_error *err) {
     sd_status st = SD_OK;
-    a->path = sd_run_path(f->r, name);
+    a->path = sd_path_join(e->in->dir, name);
     a->tmp = a->path ? sd_sprintf("%s.unverified", a->path) : NULL;
     SD_CHECK_ALLOC(a->tmp, err);
     SD_TRY(sd_remove_tree(a->tmp, err));
@@ -125,21 +130,21 @@ static void artefact_free(artefact *a) {
     free(a->path);
 }
 
-sd_status sd_run_write_peft(sd_run_end *f, sd_sha256 *hash, sd_error *err) {
+sd_status sd_run_write_peft(sd_run_end *e, sd_sha256 *hash, sd_error *err) {
     sd_status st = SD_OK;
-    sd_run *r = f->r;
+    sd_model *m = e->in->base->model;
     sd_adapter *again = NULL;
     json_t *entry;
     artefact dir = {0};
-    SD_TRY(artefact_begin(&dir, f, "adapter", err));
-    SD_TRY(sd_adapter_write_peft(dir.tmp, f->own, r->model, err));
-    SD_TRY(sd_adapter_open(&again, dir.tmp, r->model, err));
+    SD_TRY(artefact_begin(&dir, e, "adapter", err));
+    SD_TRY(sd_adapter_write_peft(dir.tmp, e->own, m, err));
+    SD_TRY(sd_adapter_open(&again, dir.tmp, m, err));
     *hash = again->sha256;
     SD_TRY(
-        sd_run_add_artefact(&entry, f, "adapter", "adapter/adapter_model.safetensors", hash, err));
-    if (f->n) {
-        SD_TRY(compare(f, "adapter", dir.tmp, again, entry, err));
-        SD_TRY(compare_passes(f, again, err));
+        sd_run_add_artefact(&entry, e, "adapter", "adapter/adapter_model.safetensors", hash, err));
+    if (e->text->n) {
+        SD_TRY(compare(e, "adapter", dir.tmp, again, entry, err));
+        SD_TRY(compare_passes(e, again, err));
     }
     SD_TRY(artefact_publish(&dir, err));
 out:
@@ -148,17 +153,17 @@ out:
     return st;
 }
 
-sd_status sd_run_write_gguf(sd_run_end *f, sd_error *err) {
+sd_status sd_run_write_gguf(sd_run_end *e, sd_error *err) {
     sd_status st = SD_OK;
-    sd_run *r = f->r;
+    sd_model *m = e->in->base->model;
     sd_adapter *again = NULL;
     json_t *entry;
     artefact file = {0};
-    SD_TRY(artefact_begin(&file, f, "adapter.gguf", err));
-    SD_TRY(sd_adapter_write_gguf(file.tmp, f->own, r->model, err));
-    SD_TRY(sd_adapter_open(&again, file.tmp, r->model, err));
-    SD_TRY(sd_run_add_artefact(&entry, f, "gguf-lora", "adapter.gguf", &again->sha256, err));
-    if (f->n) SD_TRY(compare(f, "adapter.gguf", file.tmp, again, entry, err));
+    SD_TRY(artefact_begin(&file, e, "adapter.gguf", err));
+    SD_TRY(sd_adapter_write_gguf(file.tmp, e->own, m, err));
+    SD_TRY(sd_adapter_open(&again, file.tmp, m, err));
+    SD_TRY(sd_run_add_artefact(&entry, e, "gguf-lora", "adapter.gguf", &again->sha256, err));
+    if (e->text->n) SD_TRY(compare(e, "adapter.gguf", file.tmp, again, entry, err));
     SD_TRY(artefact_publish(&file, err));
 out:
     sd_adapter_release(again);
@@ -166,27 +171,28 @@ out:
     return st;
 }
 
-sd_status sd_run_write_merged(sd_run_end *f, sd_error *err) {
+sd_status sd_run_write_merged(sd_run_end *e, sd_error *err) {
     sd_status st = SD_OK;
-    sd_run *r = f->r;
+    sd_model *m = e->in->base->model;
     sd_model *again = NULL;
     sd_merge_report merge;
     sd_logit_difference d;
-    const char *name = r->model->is_gguf ? "merged.gguf" : "merged";
+    const char *name = m->is_gguf ? "merged.gguf" : "merged";
     artefact file = {0};
     json_t *entry;
     sd_sha256 hash;
-    SD_TRY(artefact_begin(&file, f, name, err));
-    SD_TRY(sd_adapter_write_merged(file.tmp, f->own, r->model, err));
+    SD_TRY(artefact_begin(&file, e, name, err));
+    SD_TRY(sd_adapter_write_merged(file.tmp, e->own, m, err));
     SD_TRY(sd_model_open(&again, file.tmp, err));
     SD_TRY(sd_model_sha256(again, &hash, err));
-    SD_TRY(sd_verify_merged(&merge, &d, again, f->own, r->model, f->text, f->n, r->pool, err));
-    SD_TRY(sd_run_add_artefact(&entry, f, "merged", name, &hash, err));
+    SD_TRY(sd_verify_merged(&merge, &d, again, e->own, m, e->text->token, e->text->n,
+                            e->in->base->pool, err));
+    SD_TRY(sd_run_add_artefact(&entry, e, "merged", name, &hash, err));
     SD_CHECK(json_object_set_new(entry, "delta_survived", json_real(merge.survived)) == 0, err,
              SD_ENOMEM, "out of memory");
-    sd_run_say(r, "%s: %.1f %% of the delta is in the file, after rounding to its types", name,
-               100 * merge.survived);
-    if (f->n) SD_TRY(note(f, name, &d, entry, err));
+    sd_run_say(e->in->o, "%s: %.1f %% of the delta is in the file, after rounding to its types",
+               name, 100 * merge.survived);
+    if (e->text->n) SD_TRY(note(e, name, &d, entry, err));
     SD_TRY(artefact_publish(&file, err));
 out:
     sd_model_release(again);

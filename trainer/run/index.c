@@ -1,9 +1,7 @@
-// The draft index of a run.
+// The draft index of a run: the completions of its training records.
 #include "base/files/file.h"
 #include "datasets/corpus/corpus_index.h"
 #include "trainer/run/end.h"
-
-// ---- the draft index
 
 /// Each run of learnt tokens of the training records, followed by -1. Of all of them, also where
 /// max_steps or patience ended the run before it had seen each: the index is a draft from the
@@ -34,23 +32,24 @@ out:
     return st;
 }
 
-sd_status sd_run_write_index(sd_run_end *f, const sd_sha256 *adapter, sd_error *err) {
+sd_status sd_run_write_index(sd_run_end *e, const sd_sha256 *adapter, sd_error *err) {
     sd_status st = SD_OK;
-    sd_run *r = f->r;
+    const sd_run_trained *in = e->in;
     int32_t *tokens = NULL;
     int64_t n;
     json_t *entry;
     sd_sha256 hash;
-    char *dir = sd_run_path(r, "draft"), *path = sd_run_path(r, "draft/corpus.idx");
+    char *dir = sd_path_join(in->dir, "draft");
+    char *path = sd_path_join(in->dir, "draft/corpus.idx");
     SD_CHECK_ALLOC(dir, err);
     SD_CHECK_ALLOC(path, err);
-    SD_TRY(completions(&tokens, &n, &r->train, err));
+    SD_TRY(completions(&tokens, &n, &in->data->train, err));
     if (n == 0) goto out;
     SD_TRY(sd_mkdirs(dir, err));
-    SD_TRY(sd_corpus_write(path, tokens, n, sd_tokenizer_fingerprint(r->model->tokenizer), adapter,
-                           err));
+    SD_TRY(sd_corpus_write(path, tokens, n, sd_tokenizer_fingerprint(in->base->model->tokenizer),
+                           adapter, err));
     SD_TRY(sd_sha256_of_file(&hash, path, err));
-    SD_TRY(sd_run_add_artefact(&entry, f, "draft", "draft/corpus.idx", &hash, err));
+    SD_TRY(sd_run_add_artefact(&entry, e, "draft", "draft/corpus.idx", &hash, err));
     SD_CHECK(json_object_set_new(entry, "tokens", json_integer((json_int_t)n)) == 0, err, SD_ENOMEM,
              "out of memory");
 out:

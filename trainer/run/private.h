@@ -1,70 +1,116 @@
-// What the parts of a run share. Private to trainer/run*.c.
+// The parts of a run. Each takes what the parts before it made and returns its own product; run.c
+// holds the products together. Private to trainer/run.
 #pragma once
 
 #include "trainer/loop.h"
 #include "trainer/run/run.h"
 
+// ---- say.c
+
+/// A line for people, through o->say.
+void sd_run_say(const sd_run_options *o, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+
+// ---- folder.c: made, locked, swept
+
 typedef struct {
-    const sd_run_options *o;
-    sd_run_report *report;
-    sd_recipe recipe;
-    bool plan_only;        // nothing may be left behind
     char *dir, *data_path; // the folder; its data/
     char *lock_path;       // its .lock
     char *made_parent;     // "runs" when this process made it, else NULL
     int lock;              // descriptor, -1: none
     bool made;             // the folder was not there before
-    char *scratch;         // a plan's folder for data that is not prepared yet
+    char *scratch;         // a plan's folder for data that is not prepared yet; NULL: no plan
+} sd_run_folder;
+
+/// given: the path, NULL for runs/<name>. A plan only asks whether the folder can be made. Closed by
+/// sd_run_close_folder also after an error.
+sd_status sd_run_open_folder(sd_run_folder *out, const char *given, const char *name, bool plan,
+                             sd_error *err);
+/// From here on the folder stays when the program is interrupted.
+void sd_run_keep_folder(const sd_run_folder *f);
+/// Gives up the lock; a folder that was made and is empty goes. Harmless with lock -1 and the rest 0.
+void sd_run_close_folder(sd_run_folder *f);
+
+// ---- base.c: the base model and which of its maps are adapted
+
+typedef struct {
     sd_pool *pool;
     sd_model *model;
-    sd_sha256 base_sha256;
+    sd_sha256 sha256; // of the model
     sd_lora_layout layout;
-    sd_dataset *train_data, *eval_data; // eval_data NULL: no evaluation
+} sd_run_base;
+
+/// threads 0: as the recipe says. Closed by sd_run_close_base also after an error.
+sd_status sd_run_open_base(sd_run_base *out, const sd_recipe *recipe, int threads, sd_error *err);
+void sd_run_close_base(sd_run_base *b);
+
+// ---- data.c: prepared, or found prepared, and opened
+
+typedef struct {
+    sd_dataset *train_set, *eval_set; // eval_set NULL: no evaluation
     sd_rows train, eval;
-    sd_order order;
-    int64_t steps, step_tokens; // of the run; of its largest step
-    sd_train_options pass;
-    sd_train_plan_report plan;
-    char *resume_from;     // a checkpoint's folder; NULL: from step 0
-    int other_checkpoints; // that stand beside it
-    bool begins_anew;      // and gives up the checkpoints that are there
-    bool of_0_4;           // it is of version 0.4, and what that version did otherwise is kept
-    sd_buf resolved_text;  // of recipe.resolved.yaml
-    sd_checkpoint c;
-    sd_metrics *metrics;
-    sd_train *trainer;
-} sd_run;
+    sd_order order; // over train: the product stays where it is
+    sd_run_counts counts;
+} sd_run_data;
 
-// ---- say.c
+/// of_0_4: by the rules for labels of that version. Closed by sd_run_close_data also after an error.
+sd_status sd_run_open_data(sd_run_data *out, const sd_run_options *o, const sd_recipe *recipe,
+                           const sd_run_base *base, const sd_run_folder *folder, bool of_0_4,
+                           sd_error *err);
+void sd_run_close_data(sd_run_data *d);
 
-void sd_run_say(const sd_run *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-char *sd_run_path(const sd_run *r, const char *name); // malloc'ed
+// ---- resolve.c: what auto becomes
 
-// ---- folder.c
+/// micro_batch_tokens, compute_dtype and recompute of the recipe, by the memory plan.
+sd_status sd_run_resolve(sd_train_options *pass, sd_train_plan_report *plan, sd_recipe *recipe,
+                         const sd_run_base *base, const sd_run_data *data, sd_error *err);
 
-/// Makes, locks and sweeps the folder; for a plan only asks whether it can be made.
-sd_status sd_run_open_folder(sd_run *r, sd_error *err);
-/// From here on the folder stays when the program is interrupted.
-void sd_run_keep_folder(sd_run *r);
-/// Gives up the lock; a folder that was made and is empty goes.
-void sd_run_close_folder(sd_run *r);
+// ---- resume.c: where the run begins
 
-// ---- data.c
+typedef struct {
+    char *from;       // a checkpoint's folder; NULL: from step 0
+    int others;       // checkpoints that stand beside it
+    bool begins_anew; // and gives up the checkpoints that are there
+    bool of_0_4;      // version 0.4 began the run, and what that version did otherwise is kept
+    bool finished;    // nothing is left to be done
+} sd_run_start;
 
-/// Prepares (or finds prepared) and opens the training and held-out data; counts steps.
-sd_status sd_run_open_data(sd_run *r, sd_error *err);
+/// Which checkpoint to go on from, by --resume (NULL: by the recipe) and what the folder holds. The
+/// recipe adopts what that checkpoint had resolved. `from` is the caller's also after an error.
+sd_status sd_run_choose_start(sd_run_start *out, sd_recipe *recipe, const char *dir,
+                              const char *resume, sd_error *err);
+/// Room for the parameters and their state, the caller's also after an error, and the parameters
+/// the run begins with, by the seed or from adapter.from.
+sd_status sd_run_init_parameters(sd_checkpoint *c, const sd_recipe *recipe, const sd_run_base *base,
+                                 sd_error *err);
+/// The checkpoint's parameters and state where there is one; refuses another base or other data,
+/// version or kernels.
+sd_status sd_run_load_start(sd_checkpoint *c, const sd_run_start *start, const sd_run_base *base,
+                            const sd_run_data *data, const char *kernels, sd_error *err);
 
-// ---- resume.c
+// ---- finish.c: adapter, exports, draft index, manifest
 
-/// Which checkpoint to go on from, by --resume and what the folder holds; adopts what it had
-/// resolved. *done: the run is finished already.
-sd_status sd_run_choose_start(sd_run *r, bool *done, sd_error *err);
-/// The parameters the run begins with, by the seed or from adapter.from.
-sd_status sd_run_init_parameters(sd_run *r, sd_error *err);
-/// The checkpoint's parameters where there is one; refuses another recipe, base or data.
-sd_status sd_run_load_start(sd_run *r, sd_error *err);
+/// What the loop leaves.
+typedef struct {
+    const sd_run_options *o;
+    const char *dir;
+    const sd_recipe *recipe;
+    const sd_run_base *base;
+    const sd_run_data *data;
+    const sd_checkpoint *c;
+    double last_loss; // of the last step
+} sd_run_trained;
 
-// ---- finish.c
+/// Pieces of records on which exports are compared.
+typedef struct {
+    int32_t *token; // [n], the caller's also after an error
+    int n;
+    double loss; // their mean loss in the trainer; NaN: n is 0
+} sd_run_text;
 
-/// Adapter, exports, draft index, verification, manifest.
-sd_status sd_run_finish(sd_run *r, sd_error *err);
+/// Collects the text and runs the trainer on it, at most max_tokens tokens of it.
+sd_status sd_run_collect_text(sd_run_text *out, const sd_run_trained *in, sd_train *trainer,
+                              int max_tokens, sd_error *err);
+/// Writes and verifies everything. The trainer's memory is not needed any more.
+sd_status sd_run_finish(sd_run_verification *out, const sd_run_trained *in, const sd_run_text *text,
+                        sd_error *err);

@@ -13,10 +13,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *wanted(const sd_run *r) {
-    return r->o->resume ? r->o->resume : r->recipe.checkpoint.resume;
-}
-
 static sd_status refuse_difference(const sd_recipe *old, const sd_recipe *now, const char *what,
                                    sd_error *err) {
     sd_buf a = sd_buf_make(1 << 16), b = sd_buf_make(1 << 16);
@@ -34,25 +30,25 @@ static sd_status refuse_difference(const sd_recipe *old, const sd_recipe *now, c
 
 /// The recipe as the run or checkpoint at `what` resolved it: what says auto now is taken from it,
 /// what differs is refused.
-static sd_status hold_against(sd_run *r, const char *text, size_t len, const char *what,
+static sd_status hold_against(sd_recipe *recipe, const char *text, size_t len, const char *what,
                               sd_error *err) {
     sd_recipe old;
     sd_status st = sd_recipe_parse(&old, what, text, len, NULL, 0, err);
     if (st == SD_OK) {
-        sd_recipe_adopt_auto(&r->recipe, &old);
-        st = refuse_difference(&old, &r->recipe, what, err);
+        sd_recipe_adopt_auto(recipe, &old);
+        st = refuse_difference(&old, recipe, what, err);
     }
     sd_recipe_free(&old);
     return st;
 }
 
-static sd_status check_finished(sd_run *r, sd_error *err) {
+static sd_status check_finished(sd_recipe *recipe, const char *dir, sd_error *err) {
     sd_status st = SD_OK;
-    char *path = sd_run_path(r, "recipe.resolved.yaml"), *text = NULL;
+    char *path = sd_path_join(dir, "recipe.resolved.yaml"), *text = NULL;
     size_t len;
     SD_CHECK_ALLOC(path, err);
     SD_TRY(sd_file_read(&text, &len, path, SD_YAML_MAX_BYTES, err));
-    SD_TRY(hold_against(r, text, len, path, err));
+    SD_TRY(hold_against(recipe, text, len, path, err));
 out:
     free(path);
     free(text);
@@ -60,20 +56,19 @@ out:
 }
 
 /// PATH is a checkpoint, or a run's folder, or its checkpoints folder.
-static sd_status find_given(sd_run *r, const char *path, sd_error *err) {
+static sd_status find_given(char **from, const char *path, sd_error *err) {
     sd_status st = SD_OK;
     char *below = sd_path_join(path, "checkpoints");
     sd_path_kind sums, kind;
     SD_CHECK_ALLOC(below, err);
     SD_TRY(sd_path_look_in(&sums, path, "SHA256SUMS", err));
     if (sums != SD_PATH_NONE) {
-        r->resume_from = sd_strdup(path);
-        SD_CHECK_ALLOC(r->resume_from, err);
+        *from = sd_strdup(path);
+        SD_CHECK_ALLOC(*from, err);
     } else {
         SD_TRY(sd_path_look(&kind, below, err));
-        SD_TRY(sd_checkpoint_newest(&r->resume_from, NULL, kind == SD_PATH_FOLDER ? below : path,
-                                    err));
-        SD_CHECK(r->resume_from, err, SD_ENOTFOUND,
+        SD_TRY(sd_checkpoint_newest(from, NULL, kind == SD_PATH_FOLDER ? below : path, err));
+        SD_CHECK(*from, err, SD_ENOTFOUND,
                  "--resume %s: is no checkpoint and holds none that verifies; give the folder of "
                  "one, or auto",
                  path);
@@ -83,43 +78,44 @@ out:
     return st;
 }
 
-static sd_status adopt_checkpoint(sd_run *r, sd_error *err) {
+static sd_status adopt_checkpoint(sd_run_start *s, sd_recipe *recipe, sd_error *err) {
     sd_status st = SD_OK;
     sd_checkpoint c = {0};
-    SD_TRY(sd_checkpoint_peek(&c, r->resume_from, err));
-    SD_TRY(hold_against(r, c.recipe.data ? c.recipe.data : "", c.recipe.len, r->resume_from, err));
-    r->of_0_4 = !c.state.schedule[0];
+    SD_TRY(sd_checkpoint_peek(&c, s->from, err));
+    SD_TRY(hold_against(recipe, c.recipe.data ? c.recipe.data : "", c.recipe.len, s->from, err));
+    s->of_0_4 = !c.state.schedule[0];
 out:
     sd_checkpoint_free_recipe(&c);
     return st;
 }
 
-sd_status sd_run_choose_start(sd_run *r, bool *done, sd_error *err) {
+sd_status sd_run_choose_start(sd_run_start *out, sd_recipe *recipe, const char *dir,
+                              const char *resume, sd_error *err) {
     sd_status st = SD_OK;
-    const char *how = wanted(r);
-    char *checkpoints = sd_run_path(r, "checkpoints");
+    const char *how = resume ? resume : recipe->checkpoint.resume;
+    char *checkpoints = sd_path_join(dir, "checkpoints");
     sd_path_kind manifest;
-    *done = false;
+    *out = (sd_run_start){0};
     SD_CHECK_ALLOC(checkpoints, err);
-    SD_TRY(sd_path_look_in(&manifest, r->dir, "manifest.json", err));
+    SD_TRY(sd_path_look_in(&manifest, dir, "manifest.json", err));
     bool finished = manifest != SD_PATH_NONE;
     if (strcmp(how, "never") == 0) {
         SD_CHECK(!finished, err, SD_EINVAL,
-                 "%s: holds a finished run; remove the folder, or give another name=", r->dir);
-        r->begins_anew = true; // when all else is known to be good
+                 "%s: holds a finished run; remove the folder, or give another name=", dir);
+        out->begins_anew = true; // when all else is known to be good
     } else if (strcmp(how, "auto") == 0) {
         if (finished) {
-            SD_TRY(check_finished(r, err));
-            *done = true;
+            SD_TRY(check_finished(recipe, dir, err));
+            out->finished = true;
             goto out;
         }
-        SD_TRY(sd_checkpoint_newest(&r->resume_from, &r->other_checkpoints, checkpoints, err));
+        SD_TRY(sd_checkpoint_newest(&out->from, &out->others, checkpoints, err));
     } else {
         SD_CHECK(!finished, err, SD_EINVAL,
-                 "%s: holds a finished run; give another name= to go on from a checkpoint", r->dir);
-        SD_TRY(find_given(r, how, err));
+                 "%s: holds a finished run; give another name= to go on from a checkpoint", dir);
+        SD_TRY(find_given(&out->from, how, err));
     }
-    if (r->resume_from) SD_TRY(adopt_checkpoint(r, err));
+    if (out->from) SD_TRY(adopt_checkpoint(out, recipe, err));
 out:
     free(checkpoints);
     return st;
@@ -147,23 +143,23 @@ out:
     return st;
 }
 
-sd_status sd_run_init_parameters(sd_run *r, sd_error *err) {
+sd_status sd_run_init_parameters(sd_checkpoint *c, const sd_recipe *recipe, const sd_run_base *base,
+                                 sd_error *err) {
     sd_status st = SD_OK;
     sd_adapter *a = NULL;
-    sd_checkpoint *c = &r->c;
-    c->n = r->layout.n_params;
+    c->n = base->layout.n_params;
     c->theta = sd_alloc(c->n, sizeof(float));
     c->m = sd_alloc(c->n, sizeof(float));
     c->v = sd_alloc(c->n, sizeof(float));
     c->best = sd_alloc(c->n, sizeof(float));
     SD_CHECK(c->theta && c->m && c->v && c->best, err, SD_ENOMEM,
              "out of memory for %zu parameters and their state; lower adapter.r", c->n);
-    sd_lora_init(r->c.theta, &r->layout, (uint64_t)r->recipe.seed);
-    if (r->recipe.adapter.from) {
-        SD_TRY(sd_adapter_open(&a, r->recipe.adapter.from, r->model, err));
-        SD_TRY(copy_factors(r->c.theta, &r->layout, a, err));
+    sd_lora_init(c->theta, &base->layout, (uint64_t)recipe->seed);
+    if (recipe->adapter.from) {
+        SD_TRY(sd_adapter_open(&a, recipe->adapter.from, base->model, err));
+        SD_TRY(copy_factors(c->theta, &base->layout, a, err));
     }
-    SD_TRY(sd_sha256_of(&r->c.state.init, r->c.theta, r->c.n * sizeof(float), err));
+    SD_TRY(sd_sha256_of(&c->state.init, c->theta, c->n * sizeof(float), err));
 out:
     sd_adapter_release(a);
     return st;
@@ -200,37 +196,34 @@ static bool rounds_alike(const char *version) {
     return strcmp(version, names[0]) == 0 || strcmp(version, names[1]) == 0;
 }
 
-sd_status sd_run_load_start(sd_run *r, sd_error *err) {
+sd_status sd_run_load_start(sd_checkpoint *c, const sd_run_start *start, const sd_run_base *base,
+                            const sd_run_data *data, const char *kernels, sd_error *err) {
     sd_status st = SD_OK;
-    sd_checkpoint *c = &r->c;
+    const char *from = start->from;
     // The data by what it was made from: the container's own bytes may hold more than the rows.
-    sd_train_state now = {.base = r->base_sha256,
-                          .data = *sd_dataset_made_from(r->train_data),
+    sd_train_state now = {.base = base->sha256,
+                          .data = *sd_dataset_made_from(data->train_set),
                           .init = c->state.init};
-    if (r->eval_data) now.eval_data = *sd_dataset_made_from(r->eval_data);
-    if (r->resume_from) {
-        SD_TRY(sd_checkpoint_load(c, r->resume_from, err));
+    if (data->eval_set) now.eval_data = *sd_dataset_made_from(data->eval_set);
+    if (from) {
+        SD_TRY(sd_checkpoint_load(c, from, err));
         sd_checkpoint_free_recipe(c);
         const sd_train_state *was = &c->state;
-        SD_TRY(refuse_hash("the base model", r->resume_from, &was->base, &now.base, err));
-        SD_TRY(refuse_hash("the training data", r->resume_from, &was->data, &now.data, err));
-        SD_TRY(
-            refuse_hash("the held-out data", r->resume_from, &was->eval_data, &now.eval_data, err));
-        SD_TRY(
-            refuse_hash("the adapter of adapter.from", r->resume_from, &was->init, &now.init, err));
+        SD_TRY(refuse_hash("the base model", from, &was->base, &now.base, err));
+        SD_TRY(refuse_hash("the training data", from, &was->data, &now.data, err));
+        SD_TRY(refuse_hash("the held-out data", from, &was->eval_data, &now.eval_data, err));
+        SD_TRY(refuse_hash("the adapter of adapter.from", from, &was->init, &now.init, err));
         SD_CHECK(rounds_alike(was->version), err, SD_EINVAL,
                  "%s: was made by version %s of specdec, this is %s, whose rounding may differ; "
                  "resume with that version, or begin anew",
-                 r->resume_from, was->version, SPECDEC_VERSION);
-        SD_TRY(refuse_kernels(r->resume_from, was->kernels, r->plan.kernels, err));
+                 from, was->version, SPECDEC_VERSION);
+        SD_TRY(refuse_kernels(from, was->kernels, kernels, err));
     } else {
         c->state = now;
-        snprintf(c->state.kernels, sizeof c->state.kernels, "%s", r->plan.kernels);
+        snprintf(c->state.kernels, sizeof c->state.kernels, "%s", kernels);
         snprintf(c->state.version, sizeof c->state.version, "%s", SPECDEC_VERSION);
         snprintf(c->state.schedule, sizeof c->state.schedule, "%s", SD_SCHEDULE_NAME);
     }
-    c->recipe = r->resolved_text; // the checkpoint borrows it
-    r->report->started_at = c->state.step;
 out:
     return st;
 }

@@ -8,6 +8,7 @@
 // resumes from the last step's checkpoint and writes them again.
 #pragma once
 
+#include "trainer/checkpoint.h"
 #include "trainer/pass/pass.h"
 #include "trainer/recipe/recipe.h"
 
@@ -28,23 +29,34 @@ typedef struct {
     void (*progress)(const char *what, int64_t done, int64_t total, double seconds); // may be NULL
 } sd_run_options;
 
+/// Of the data, and the steps that follow from it.
 typedef struct {
-    char dir[1024], base[1024]; // folder; base model's path
-    int64_t steps, started_at;  // steps of the run; step that this process began after
-    int64_t epochs_steps;       // steps of one epoch
-    int64_t parameters;
+    int64_t steps, epoch_steps;                // of the run, of one epoch
+    int64_t step_tokens;                       // of the largest step
     int64_t records, rows, tokens, supervised; // of training, one epoch
     int64_t eval_records;
-    int64_t step_tokens; // of the largest step
-    int64_t micro_batch_tokens;
-    sd_train_plan_report plan;
-    bool done_before; // the run is finished already: nothing was (a plan: would be) done
-    double first_loss, last_loss, best_eval, last_eval; // NaN: none
-    int64_t best_step;
-    double wall_s, peak_mb;
-    int verified; // artefacts that were loaded again and compared
+} sd_run_counts;
+
+/// Of the exports, against the trained parameters.
+typedef struct {
+    int artefacts; // that were loaded again and compared
     double worst_kl, worst_top1;
     double trainer_loss, reloaded_loss; // of the same text; NaN: not compared
+} sd_run_verification;
+
+enum { SD_RUN_MAX_PATH = 1024 };
+typedef struct {
+    char dir[SD_RUN_MAX_PATH], base[SD_RUN_MAX_PATH]; // folder; base model's path
+    bool done_before; // the run is finished already: nothing was (a plan: would be) done
+    int64_t parameters;
+    sd_run_counts data;
+    int64_t micro_batch_tokens;
+    sd_train_plan_report plan;
+    int64_t started_at;           // step that this process began after
+    sd_train_state state;         // after the last step; a plan's: at the start
+    double first_loss, last_loss; // NaN: none
+    double peak_mb;
+    sd_run_verification verified;
 } sd_run_report;
 
 /// Trains. SD_EINTERRUPTED: saved, err says how to go on. SD_EMISMATCH: the run in that folder is

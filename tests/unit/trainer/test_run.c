@@ -125,12 +125,12 @@ Test(run, a_finished_folder_holds_all_that_was_asked_for) {
     static const char *const halves[] = {"adapter.unverified", "adapter.gguf.unverified",
                                          "merged.gguf.unverified"};
     for (size_t i = 0; i < 3; i++) cr_expect(!exists(&r, halves[i]), "%s is left", halves[i]);
-    cr_assert_eq(r.report.verified, 2);
-    cr_assert(r.report.worst_kl <= 1e-9 && r.report.worst_top1 == 1);
-    cr_assert_float_eq(r.report.trainer_loss, r.report.reloaded_loss, 1e-4);
+    cr_assert_eq(r.report.verified.artefacts, 2);
+    cr_assert(r.report.verified.worst_kl <= 1e-9 && r.report.verified.worst_top1 == 1);
+    cr_assert_float_eq(r.report.verified.trainer_loss, r.report.verified.reloaded_loss, 1e-4);
     cr_assert(r.report.last_loss < r.report.first_loss - 0.3, "%g -> %g: it did not learn",
               r.report.first_loss, r.report.last_loss);
-    cr_assert(!isnan(r.report.best_eval) && r.report.eval_records > 3);
+    cr_assert(r.report.state.has_best && r.report.data.eval_records > 3);
     result again = run("a", more, 1);
     cr_assert(again.st == SD_OK && again.report.done_before);
     const char *other[] = {more[0], "train.learning_rate=1e-3"};
@@ -248,7 +248,7 @@ Test(run, a_resume_under_another_recipe_base_or_data_is_refused_and_says_why) {
     cr_assert_eq(sd_tiny_write_gguf(model_path, &t, NULL), SD_OK);
     result e = run("u", log, 1); // what does not change the numbers may change
     cr_assert_eq(e.st, SD_OK, "%s", e.err.message);
-    cr_assert_eq(e.report.started_at, e.report.steps);
+    cr_assert_eq(e.report.started_at, e.report.state.step);
     free(r.out), free(a.out), free(b.out), free(c.out), free(d.out), free(e.out);
 }
 
@@ -307,8 +307,8 @@ Test(run, patience_ends_a_run_and_the_best_adapter_is_kept) {
                           "eval.every=1", "export_verify.prompts=0"};
     result r = run("p", wild, 5);
     cr_assert_eq(r.st, SD_OK, "%s", r.err.message);
-    cr_assert(r.report.steps == r.report.best_step + 2, "stopped at %d, best %d",
-              (int)r.report.steps, (int)r.report.best_step);
+    cr_assert(r.report.state.step == r.report.state.best_step + 2, "stopped at %d, best %d",
+              (int)r.report.state.step, (int)r.report.state.best_step);
     result again = run("p", wild, 5);
     cr_assert(again.report.done_before);
     free(r.out), free(again.out);
@@ -367,8 +367,9 @@ Test(run, the_plan_counts_the_data_without_padding_and_all_five_vectors_of_param
     sd_error err = {0};
     cr_assert_eq(plan("p", "data.packing=false", NULL, &r, &err), SD_OK, "%s", err.message);
     cr_assert_eq(part(&r, "adapter, gradient, optimiser"), 5 * 4 * (size_t)r.parameters);
-    size_t tokens = (size_t)r.tokens * 12, records = (size_t)(r.records + r.eval_records);
-    size_t data = part(&r, "prepared data"), padded = (size_t)r.rows * 128 * 12;
+    size_t tokens = (size_t)r.data.tokens * 12,
+           records = (size_t)(r.data.records + r.data.eval_records);
+    size_t data = part(&r, "prepared data"), padded = (size_t)r.data.rows * 128 * 12;
     cr_assert(data > tokens && data < tokens * 2 + records * 80 && data < padded,
               "%zu bytes of data for %zu of tokens", data, tokens);
 }
@@ -381,7 +382,7 @@ Test(run, the_plan_holds_and_a_memory_limit_shrinks_the_micro_batches) {
     sd_run_report r;
     sd_error err = {0};
     cr_assert_eq(sd_run_plan(&o, &r, &err), SD_OK, "%s", err.message);
-    cr_assert(r.plan.n > 3 && r.plan.total > 0 && r.steps > 0);
+    cr_assert(r.plan.n > 3 && r.plan.total > 0 && r.data.steps > 0);
     int64_t free_choice = r.micro_batch_tokens;
     size_t total = r.plan.total;
     o.n_overrides = 4;
@@ -403,7 +404,7 @@ Test(run, a_plan_leaves_nothing_behind) {
     cr_assert_eq(sd_mkdirs(tmp, NULL), SD_OK);
     setenv("TMPDIR", tmp, 1);
     cr_assert_eq(plan("new/run", NULL, NULL, &r, &err), SD_OK, "%s", err.message);
-    cr_assert(r.records > 40 && r.eval_records > 3);
+    cr_assert(r.data.records > 40 && r.data.eval_records > 3);
     cr_assert(access(new, F_OK) != 0 && rmdir(tmp) == 0, "a folder is left");
     cr_assert_eq(sd_mkdirs(tmp, NULL), SD_OK);
     cr_assert_eq(plan("new", prepared, NULL, &r, &err), SD_OK, "%s", err.message);
@@ -456,7 +457,7 @@ Test(run, the_corpus_index_holds_every_training_completion_however_early_the_run
     const char *few[] = {"train.max_steps=1"}, *all[] = {"data.val_size=0", "train.max_steps=1"};
     result whole = run("whole", NULL, 0), early = run("early", few, 1), more = run("more", all, 2);
     cr_assert(whole.st == SD_OK && early.st == SD_OK && more.st == SD_OK);
-    cr_assert_eq(early.report.steps, 1);
+    cr_assert_eq(early.report.state.step, 1);
     cr_assert_eq(index_tokens(&early), index_tokens(&whole));
     cr_assert_gt(index_tokens(&more), index_tokens(&whole), "held-out records are in it");
     free(whole.out), free(early.out), free(more.out);
@@ -608,13 +609,13 @@ Test(run, a_step_without_a_supervised_token_is_counted_and_changes_nothing) {
     sd_run_report r;
     sd_error err = {0};
     cr_assert_eq(sd_run_train(&o, &r, &err), SD_OK, "%s", err.message);
-    cr_assert_eq(r.steps, 2 * (empty + 1));
+    cr_assert_eq(r.state.step, 2 * (empty + 1));
     char *text;
     size_t len;
     int64_t rows = -1; // the header
     cr_assert_eq(sd_file_read(&text, &len, csv, 1 << 20, NULL), SD_OK);
     for (size_t i = 0; i < len; i++) rows += text[i] == '\n';
-    cr_assert_eq(rows, r.steps - 2);
+    cr_assert_eq(rows, r.state.step - 2);
     cr_assert(r.last_loss > 0 && r.last_loss < r.first_loss);
     free(text), free(file), free(out), free(model), free(prepared), free(csv);
 }
@@ -629,7 +630,7 @@ Test(run, the_recipe_that_init_prints_runs_as_it_stands) {
     char *out = sd_path_join(dir, "init");
     sd_run_options o = {.recipe = recipe_path, .out = out};
     cr_assert_eq(sd_run_train(&o, &report, &err), SD_OK, "%s", err.message);
-    cr_assert_geq(report.steps, 3);
+    cr_assert_geq(report.state.step, 3);
     free(out);
     sd_buf_free(&b);
 }

@@ -1,0 +1,51 @@
+// The base model, and which of its maps are adapted.
+#include "base/memory.h"
+#include "trainer/lora_targets.h"
+#include "trainer/run/private.h"
+
+#include <string.h>
+
+static sd_status open_model(sd_run_base *b, const sd_recipe *e, int threads, sd_error *err) {
+    sd_status st = SD_OK;
+    if (!e->base.model)
+        return sd_recipe_fail(e, "base.model", err,
+                              "is missing; give the path of a GGUF file or a Hugging Face folder");
+    SD_TRY(sd_pool_open(&b->pool, threads > 0 ? threads : (int)e->device.threads, err));
+    SD_TRY(sd_model_open(&b->model, e->base.model, err));
+    SD_TRY(sd_model_sha256(b->model, &b->sha256, err));
+    if (e->base.sha256 && strcmp(e->base.sha256, b->sha256.hex) != 0)
+        return sd_recipe_fail(e, "base.sha256", err,
+                              "%s has SHA-256 %s; give the right file, or null", e->base.model,
+                              b->sha256.hex);
+out:
+    return st;
+}
+
+static sd_status open_layout(sd_lora_layout *lay, const sd_recipe *e, const sd_hparams *hp,
+                             sd_error *err) {
+    sd_status st = SD_OK;
+    size_t slots = (size_t)hp->L * SD_PROJ_COUNT;
+    int *rank = sd_alloc(slots, sizeof *rank);
+    double *alpha = sd_alloc(slots, sizeof *alpha);
+    SD_CHECK_ALLOC(rank, err);
+    SD_CHECK_ALLOC(alpha, err);
+    SD_TRY(sd_targets_of(rank, alpha, e, hp, err));
+    SD_TRY(sd_lora_layout_init(lay, hp, rank, alpha, e->adapter.scaling == 1, err));
+out:
+    free(rank);
+    free(alpha);
+    return st;
+}
+
+sd_status sd_run_open_base(sd_run_base *out, const sd_recipe *recipe, int threads, sd_error *err) {
+    *out = (sd_run_base){0};
+    sd_status st = open_model(out, recipe, threads, err);
+    return st == SD_OK ? open_layout(&out->layout, recipe, &out->model->hp, err) : st;
+}
+
+void sd_run_close_base(sd_run_base *b) {
+    sd_lora_layout_free(&b->layout);
+    sd_model_release(b->model);
+    sd_pool_close(b->pool);
+    *b = (sd_run_base){0};
+}

@@ -1,0 +1,45 @@
+// What auto becomes. Small micro-batches are only chosen to keep a memory limit.
+#include "trainer/run/private.h"
+
+enum { AUTO_MICRO_BATCH = 2048 }; // tokens: GEMMs are efficient from there, activations still small
+
+static int larger(int a, int b) {
+    return a > b ? a : b;
+}
+
+sd_status sd_run_resolve(sd_train_options *pass, sd_train_plan_report *plan, sd_recipe *e,
+                         const sd_run_base *base, const sd_run_data *data, sd_error *err) {
+    sd_status st = SD_OK;
+    int longest = data->train.longest, threads = sd_pool_threads(base->pool);
+    int micro = (int)e->train.micro_batch_tokens;
+    bool chosen = micro == 0;
+    if (micro && micro < longest)
+        return sd_recipe_fail(e, "train.micro_batch_tokens", err,
+                              "%d is less than the longest row of %d tokens, and rows are not cut; "
+                              "give at least that, or auto",
+                              micro, longest);
+    if (chosen) {
+        int64_t step = data->counts.step_tokens;
+        micro = larger(longest, step < AUTO_MICRO_BATCH ? (int)step : AUTO_MICRO_BATCH);
+    }
+    size_t held = sd_dataset_memory(data->train_set);
+    if (data->eval_set) held += sd_dataset_memory(data->eval_set);
+    for (;;) {
+        *pass = (sd_train_options){.data = held,
+                                   .max_tokens = larger(micro, data->eval.longest),
+                                   .compute = (sd_train_compute)e->base.compute_dtype,
+                                   .recompute = (sd_recompute)e->train.recompute,
+                                   .memory_limit = (size_t)e->device.memory_limit};
+        st = sd_train_plan(plan, base->model, &base->layout, pass, threads, err);
+        if (st != SD_ELIMIT || !chosen || micro == longest) break;
+        micro = larger(longest, micro / 2);
+    }
+    SD_TRY(st);
+    e->train.micro_batch_tokens = micro;
+    e->base.compute_dtype = (int)plan->compute;
+    e->train.recompute = (int)plan->recompute;
+    pass->compute = plan->compute;
+    pass->recompute = plan->recompute;
+out:
+    return st;
+}
