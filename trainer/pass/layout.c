@@ -11,12 +11,7 @@
 #include <math.h>
 #include <string.h>
 
-static const sd_proj groups[][4] = {
-    {SD_WQ, SD_WK, SD_WV, SD_PROJ_COUNT},
-    {SD_WO, SD_PROJ_COUNT},
-    {SD_WGATE, SD_WUP, SD_PROJ_COUNT},
-    {SD_WDOWN, SD_PROJ_COUNT},
-};
+const sd_proj sd_stack_first[SD_STACKS + 1] = {SD_WQ, SD_WO, SD_WGATE, SD_WDOWN, SD_PROJ_COUNT};
 
 static sd_status size_slot(sd_lora_slot *s, const sd_hparams *hp, sd_proj p, int layer, int r,
                            double alpha, bool rslora, sd_error *err) {
@@ -48,11 +43,12 @@ sd_status sd_lora_layout_init(sd_lora_layout *lay, const sd_hparams *hp, const i
         for (int p = 0; p < SD_PROJ_COUNT; p++)
             SD_TRY(size_slot(&slot[p], hp, (sd_proj)p, l, rank[l * SD_PROJ_COUNT + p],
                              alpha[l * SD_PROJ_COUNT + p], rslora, err));
-        for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
-            for (const sd_proj *p = groups[g]; *p != SD_PROJ_COUNT; p++)
-                slot[*p].a = at, at += (size_t)slot[*p].r * (size_t)slot[*p].in;
-            for (const sd_proj *p = groups[g]; *p != SD_PROJ_COUNT; p++)
-                slot[*p].b = at, at += (size_t)slot[*p].r * (size_t)slot[*p].out;
+        for (int s = 0; s < SD_STACKS; s++) {
+            sd_lora_slot *first = slot + sd_stack_first[s], *end = slot + sd_stack_first[s + 1];
+            for (sd_lora_slot *p = first; p < end; p++)
+                p->a = at, at += (size_t)p->r * (size_t)p->in;
+            for (sd_lora_slot *p = first; p < end; p++)
+                p->b = at, at += (size_t)p->r * (size_t)p->out;
         }
     }
     lay->n_params = at;
@@ -66,6 +62,12 @@ out:
 void sd_lora_layout_free(sd_lora_layout *lay) {
     free(lay->slot);
     *lay = (sd_lora_layout){0};
+}
+
+int sd_lora_lowest(const sd_lora_layout *lay) {
+    for (int i = 0; i < lay->L * SD_PROJ_COUNT; i++)
+        if (lay->slot[i].r > 0) return i / SD_PROJ_COUNT;
+    return lay->L;
 }
 
 void sd_lora_init(float *theta, const sd_lora_layout *lay, uint64_t seed) {

@@ -1,5 +1,8 @@
 // The flat parameter vector: where each LoRA factor stands in it. Optimiser, checkpoints and loop see
 // this only.
+//
+// A block is four stacks of linear maps, each reading one input: q k v, o, gate up, down. Inside a
+// layer a stack's factors stand together.
 #pragma once
 
 #include "model/adapter/adapter.h"
@@ -17,10 +20,16 @@ typedef struct {
     size_t n_params;
 } sd_lora_layout;
 
+enum { SD_STACK_QKV, SD_STACK_O, SD_STACK_GU, SD_STACK_DOWN, SD_STACKS };
+/// Stack s holds the maps from sd_stack_first[s] up to, not including, sd_stack_first[s + 1].
+extern const sd_proj sd_stack_first[SD_STACKS + 1];
+
 /// rank, alpha: [L * SD_PROJ_COUNT]; rank 0: not adapted. rslora: s = alpha / sqrt(r).
 sd_status sd_lora_layout_init(sd_lora_layout *lay, const sd_hparams *hp, const int *rank,
                               const double *alpha, bool rslora, sd_error *err);
 void sd_lora_layout_free(sd_lora_layout *lay);
+/// The lowest layer with an adapted map: the backward pass ends there. L when there is none.
+int sd_lora_lowest(const sd_lora_layout *lay);
 /// PEFT's init: A ~ U(-1/sqrt(in), 1/sqrt(in)) from (seed, slot, index), B = 0.
 void sd_lora_init(float *theta, const sd_lora_layout *lay, uint64_t seed);
 /// The adapter that these parameters are (copies).

@@ -30,8 +30,6 @@ typedef struct {
     int ranks[SD_STACKS];
 } widths;
 
-static const sd_proj first_of[SD_STACKS + 1] = {SD_WQ, SD_WO, SD_WGATE, SD_WDOWN, SD_PROJ_COUNT};
-
 static widths widths_of(const sd_hparams *hp, const sd_lora_layout *lay, int layer, size_t N) {
     widths w = {.N = N,
                 .C = (size_t)hp->C,
@@ -41,7 +39,7 @@ static widths widths_of(const sd_hparams *hp, const sd_lora_layout *lay, int lay
                 .G = (size_t)hp->G,
                 .F = (size_t)hp->F};
     for (int s = 0; s < SD_STACKS; s++)
-        for (int p = (int)first_of[s]; p < (int)first_of[s + 1]; p++)
+        for (int p = (int)sd_stack_first[s]; p < (int)sd_stack_first[s + 1]; p++)
             w.ranks[s] += lay->slot[layer * SD_PROJ_COUNT + p].r;
     return w;
 }
@@ -193,14 +191,7 @@ static void report_of(sd_train_plan_report *out, const sd_model *m, const sd_lor
                       const sd_train_options *o, sd_train_compute compute, sd_recompute recompute,
                       int threads) {
     sd_train_memory mem;
-    int lowest = 0;
-    while (lowest < lay->L) {
-        const sd_lora_slot *s = &lay->slot[lowest * SD_PROJ_COUNT];
-        int p = 0;
-        while (p < SD_PROJ_COUNT && s[p].r == 0) p++;
-        if (p < SD_PROJ_COUNT) break;
-        lowest++;
-    }
+    int lowest = sd_lora_lowest(lay);
     const sd_panels *panels = sd_panels_best(compute == SD_TRAIN_BF16);
     sd_train_carve(&mem, NULL, &m->hp, lay, panels, o->max_tokens, recompute, lowest, threads);
     *out =

@@ -9,12 +9,6 @@
 
 // ---- open and close
 
-static int lowest_adapted(const sd_lora_layout *lay) {
-    for (int i = 0; i < lay->L * SD_PROJ_COUNT; i++)
-        if (lay->slot[i].r > 0) return i / SD_PROJ_COUNT;
-    return lay->L;
-}
-
 static void rope_tables(sd_train *t, double *inverse) {
     const sd_hparams *hp = &t->m->hp;
     int half = hp->rope_dim / 2;
@@ -58,7 +52,7 @@ sd_status sd_train_open(sd_train **out, sd_model *m, const sd_lora_layout *lay, 
     t->recompute = plan.recompute;
     // The double build is the reference: its products never round to bf16, whatever auto chose.
     t->panels = sd_panels_best(!SD_REAL_IS_DOUBLE && plan.compute == SD_TRAIN_BF16);
-    t->lowest = lowest_adapted(lay);
+    t->lowest = sd_lora_lowest(lay);
     t->causal = (sd_causal){m->hp.H, m->hp.G, m->hp.D, (real)(1 / sqrt((double)m->hp.D))};
     sd_train_carve(&t->mem, NULL, &m->hp, lay, t->panels, o->max_tokens, t->recompute, t->lowest,
                    threads);

@@ -8,8 +8,6 @@
 
 // ---- weights
 
-static const sd_proj stack_first[SD_STACKS + 1] = {SD_WQ, SD_WO, SD_WGATE, SD_WDOWN, SD_PROJ_COUNT};
-
 void sd_train_dequantise(real *y, const sd_weight *w, int m, float *room) {
     const char *stored = (const char *)w->data + (size_t)m * sd_row_bytes(w->dtype, w->cols);
 #if SD_REAL_IS_DOUBLE
@@ -38,7 +36,7 @@ sd_linear sd_train_stack(const sd_train *t, int layer, int stack, int worker) {
     const sd_lora_slot *slot = t->lay.slot + layer * SD_PROJ_COUNT;
     const sd_layer *y = &t->m->layer[layer];
     void *W = t->mem.W[stack & 1];
-    sd_linear l = {.in = y->w[stack_first[stack]].cols};
+    sd_linear l = {.in = y->w[sd_stack_first[stack]].cols};
 #if SD_REAL_IS_DOUBLE
     (void)worker;
     l.W.rows = W;
@@ -49,7 +47,7 @@ sd_linear sd_train_stack(const sd_train *t, int layer, int stack, int worker) {
                       .panels = t->panels,
                       .scratch = t->mem.worker[worker].panels};
 #endif
-    for (int p = (int)stack_first[stack]; p < (int)stack_first[stack + 1]; p++) {
+    for (int p = (int)sd_stack_first[stack]; p < (int)sd_stack_first[stack + 1]; p++) {
         const sd_lora_slot *s = &slot[p];
         if (s->r > 0 && !l.A) l.A = t->theta + s->a;
         l.part[l.n_parts++] = (sd_linear_part){.row = l.out,
@@ -66,7 +64,7 @@ sd_linear sd_train_stack(const sd_train *t, int layer, int stack, int worker) {
 
 static int stack_rows(const sd_train *t, sd_stack_id id) {
     int n = 0;
-    for (int p = (int)stack_first[id.stack]; p < (int)stack_first[id.stack + 1]; p++)
+    for (int p = (int)sd_stack_first[id.stack]; p < (int)sd_stack_first[id.stack + 1]; p++)
         n += t->m->layer[id.layer].w[p].rows;
     return n;
 }
@@ -77,7 +75,7 @@ static int dequant_tasks(const sd_train *t, sd_stack_id id) {
 
 // SD_PANEL_ROWS rows of the stack, whichever of its matrices they belong to.
 static void dequant_task(sd_train *t, sd_stack_id id, int task, int worker) {
-    const sd_weight *w = &t->m->layer[id.layer].w[stack_first[id.stack]];
+    const sd_weight *w = &t->m->layer[id.layer].w[sd_stack_first[id.stack]];
     int M = stack_rows(t, id), K = w->cols, m0 = task * SD_PANEL_ROWS, first = 0;
     int count = M - m0 < SD_PANEL_ROWS ? M - m0 : SD_PANEL_ROWS;
     for (int i = 0; i < count; i++) {

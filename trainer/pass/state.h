@@ -1,15 +1,13 @@
 // What the parts of the training pass share (private to trainer/pass).
 //
-// A block is four stacks of linear maps, each reading one input: q k v, o, gate up, down. A stack's
-// weights are dequantised into one of two buffers while the stack before it is computed from the
-// other, once per micro-batch and direction, for all tokens.
+// A stack's weights (trainer/pass/layout.h) are dequantised into one of two buffers while the stack
+// before it is computed from the other, once per micro-batch and direction, for all tokens.
 #pragma once
 
 #include "kernels/train/ops.h"
 #include "trainer/pass/batch.h"
 #include "trainer/pass/pass.h"
 
-enum { SD_STACK_QKV, SD_STACK_O, SD_STACK_GU, SD_STACK_DOWN, SD_STACKS };
 enum { SD_TRAIN_TILE = SD_PANEL_TILE }; // tokens of a tile at most: worker scratch is sized by it
 
 #define sd_train_acts SD_REAL(sd_train_acts)
