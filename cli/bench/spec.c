@@ -215,13 +215,6 @@ out:
     return st;
 }
 
-static void add_spec(sd_spec_stats *sum, const sd_spec_stats *a) {
-    sum->rounds += a->rounds, sum->drafted += a->drafted, sum->accepted += a->accepted;
-    for (int i = 0; i < SD_SOURCE_COUNT; i++)
-        sum->drafted_by[i] += a->drafted_by[i], sum->accepted_by[i] += a->accepted_by[i];
-    for (int i = 0; i < SD_MAX_DRAFT; i++) sum->accepted_at[i] += a->accepted_at[i];
-}
-
 static sd_status run_pair(bench *b, size_t i, bool plain_first, sd_error *err) {
     sd_status st = SD_OK;
     answer a[2] = {{.finish = SD_FINISH_NONE}, {.finish = SD_FINISH_NONE}};
@@ -246,7 +239,7 @@ static sd_status run_pair(bench *b, size_t i, bool plain_first, sd_error *err) {
         t->whole_s[k] += (a[k].stats.decode_ms + a[k].stats.prefill_ms) / 1e3;
         t->decoded[k] += a[k].stats.generated > 0 ? a[k].stats.generated - 1 : 0;
     }
-    add_spec(&t->spec, &a[1].stats.spec);
+    sd_spec_stats_add(&t->spec, &a[1].stats.spec, 1);
 out:
     sd_ids_free(&a[0].ids), sd_ids_free(&a[1].ids);
     return st;

@@ -75,6 +75,8 @@ typedef struct {
     int64_t drafted_by[SD_SOURCE_COUNT], accepted_by[SD_SOURCE_COUNT];
     int64_t accepted_at[SD_MAX_DRAFT]; // accepted drafts by position in the draft
 } sd_spec_stats;
+/// sum += sign * a.
+void sd_spec_stats_add(sd_spec_stats *sum, const sd_spec_stats *a, int sign);
 
 typedef struct {
     double queue_ms, prefill_ms, decode_ms; // decode: first to last token

@@ -82,17 +82,6 @@ static void finish_prompt(sd_engine *e, sd_slot *s) {
         if (s->active[i]) s->drafter[i]->ops->observe(s->drafter[i], s->n);
 }
 
-static void add_spec(sd_spec_stats *sum, const sd_spec_stats *a, int sign) {
-    sum->rounds += sign * a->rounds;
-    sum->drafted += sign * a->drafted;
-    sum->accepted += sign * a->accepted;
-    for (int i = 0; i < SD_SOURCE_COUNT; i++) {
-        sum->drafted_by[i] += sign * a->drafted_by[i];
-        sum->accepted_by[i] += sign * a->accepted_by[i];
-    }
-    for (int i = 0; i < SD_MAX_DRAFT; i++) sum->accepted_at[i] += sign * a->accepted_at[i];
-}
-
 static void publish(sd_engine *e, double seconds) {
     e->stats.steps++;
     e->stats.busy_s += seconds;
@@ -125,8 +114,8 @@ static int commit(sd_engine *e) {
         if (s->phase == SLOT_DECODE) {
             sd_spec_stats before = s->stats.spec;
             tokens += verify(e, s);
-            add_spec(&e->stats.spec, &s->stats.spec, 1);
-            add_spec(&e->stats.spec, &before, -1);
+            sd_spec_stats_add(&e->stats.spec, &s->stats.spec, 1);
+            sd_spec_stats_add(&e->stats.spec, &before, -1);
         } else {
             s->kv->len += s->rows;
             int read = s->kv->len < s->job->r.n_prompt ? s->kv->len : s->job->r.n_prompt;

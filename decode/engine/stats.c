@@ -1,0 +1,13 @@
+// Sums over requests.
+#include "decode/engine/engine.h"
+
+void sd_spec_stats_add(sd_spec_stats *sum, const sd_spec_stats *a, int sign) {
+    sum->rounds += sign * a->rounds;
+    sum->drafted += sign * a->drafted;
+    sum->accepted += sign * a->accepted;
+    for (int i = 0; i < SD_SOURCE_COUNT; i++) {
+        sum->drafted_by[i] += sign * a->drafted_by[i];
+        sum->accepted_by[i] += sign * a->accepted_by[i];
+    }
+    for (int i = 0; i < SD_MAX_DRAFT; i++) sum->accepted_at[i] += sign * a->accepted_at[i];
+}
