@@ -21,7 +21,7 @@ struct sd_dataset {
     int64_t rows, records, tokens, supervised;
     int64_t vocab, largest; // tokens are below vocab; the largest that was seen
     int T;
-    char *tokenizer, *recipe, *source_text;
+    char *tokenizer, *source_text;
     json_t *sources;
     sd_store_doc *doc;
     int64_t docs;
@@ -53,7 +53,6 @@ static bool has_text(char **out, const json_t *manifest, const char *name) {
 static sd_status take_manifest(sd_dataset *d, const json_t *j, const char *path, sd_error *err) {
     sd_status st = SD_OK;
     const char *made_from = json_string_value(json_object_get(j, "made_from_sha256"));
-    const json_t *recipe = json_object_get(j, "recipe");
     int64_t T = 0;
     d->vocab = INT32_MAX; // version 1 does not say
     bool whole = has_count(&d->rows, j, "rows") && has_count(&T, j, "sequence_len") &&
@@ -63,11 +62,11 @@ static sd_status take_manifest(sd_dataset *d, const json_t *j, const char *path,
                  (!json_object_get(j, "vocab") || has_count(&d->vocab, j, "vocab"));
     d->sources = json_incref(json_object_get(j, "sources"));
     SD_CHECK(whole && T <= INT32_MAX && d->vocab <= INT32_MAX && made_from &&
-                 strlen(made_from) == 64 && json_is_object(recipe) && json_is_array(d->sources),
+                 strlen(made_from) == 64 && json_is_object(json_object_get(j, "recipe")) &&
+                 json_is_array(d->sources),
              err, SD_EFORMAT, "%s: is malformed; prepare the data again", path);
     d->T = (int)T;
     memcpy(d->made_from.hex, made_from, 64);
-    SD_TRY(sd_json_dump(&d->recipe, recipe, JSON_COMPACT | JSON_REAL_PRECISION(17), err));
     SD_TRY(sd_json_dump(&d->source_text, d->sources, JSON_COMPACT | JSON_REAL_PRECISION(17), err));
 out:
     return st;
@@ -267,7 +266,6 @@ void sd_dataset_close(sd_dataset *d) {
     sd_map_close(&d->map);
     json_decref(d->sources);
     free(d->tokenizer);
-    free(d->recipe);
     free(d->source_text);
     free(d->doc);
     free(d->first_doc);
@@ -304,9 +302,6 @@ const sd_sha256 *sd_dataset_made_from(const sd_dataset *d) {
 }
 const char *sd_dataset_tokenizer(const sd_dataset *d) {
     return d->tokenizer;
-}
-const char *sd_dataset_recipe(const sd_dataset *d) {
-    return d->recipe;
 }
 const char *sd_dataset_sources(const sd_dataset *d) {
     return d->source_text;

@@ -23,8 +23,7 @@ int64_t sd_dataset_supervised(const sd_dataset *d);         // labelled places o
 const sd_sha256 *sd_dataset_sha256(const sd_dataset *d);    // of the file
 const sd_sha256 *sd_dataset_made_from(const sd_dataset *d); // see sd_dataset_key
 int64_t sd_dataset_records(const sd_dataset *d);
-/// How it was made, as JSON text: options and sources.
-const char *sd_dataset_recipe(const sd_dataset *d);
+/// What it was made from, as JSON text.
 const char *sd_dataset_sources(const sd_dataset *d);
 /// Fingerprint of the tokenizer that made it.
 const char *sd_dataset_tokenizer(const sd_dataset *d);

@@ -5,7 +5,7 @@
 //     sd_recipe r;
 //     SD_TRY(sd_recipe_load(&r, "recipe.yaml", overrides, n_overrides, err));
 //     ... resolve what says auto ...
-//     SD_TRY(sd_recipe_write(&r, "runs/x/recipe.resolved.yaml", err)); // loads again to the same
+//     SD_TRY(sd_recipe_text(&r, &buf, err)); // loads again to the same
 //     sd_recipe_free(&r);
 //
 // A key that may be null or auto holds 0 (numbers) or NULL (texts) then; its range excludes 0.
@@ -129,7 +129,6 @@ void sd_recipe_free(sd_recipe *r); // harmless on a zeroed recipe
 
 /// Appends the recipe as YAML that loads again to the same values.
 sd_status sd_recipe_text(const sd_recipe *r, sd_buf *out, sd_error *err);
-sd_status sd_recipe_write(const sd_recipe *r, const char *path, sd_error *err);
 
 /// Prints every key with default, range and help.
 void sd_recipe_help(FILE *f);

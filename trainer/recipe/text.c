@@ -1,6 +1,5 @@
 // Values -> text: the resolved recipe, the comparison of a resume, and the help, all by the table.
 // A number is written with the fewest digits that read back to the same bits.
-#include "base/files/file.h"
 #include "trainer/recipe/table.h"
 
 #include <stdio.h>
@@ -151,16 +150,6 @@ sd_status sd_recipe_text(const sd_recipe *r, sd_buf *out, sd_error *err) {
              sd_recipe_value_text(k, r, out) && sd_buf_addc(out, '\n');
     }
     return ok ? SD_OK : sd_fail(err, SD_ENOMEM, "out of memory while writing the recipe");
-}
-
-sd_status sd_recipe_write(const sd_recipe *r, const char *path, sd_error *err) {
-    sd_buf b = sd_buf_make(1 << 20);
-    sd_status st = SD_OK;
-    SD_TRY(sd_recipe_text(r, &b, err));
-    SD_TRY(sd_file_write(path, b.data, b.len, err));
-out:
-    sd_buf_free(&b);
-    return st;
 }
 
 void sd_recipe_adopt_auto(sd_recipe *r, const sd_recipe *old) {
