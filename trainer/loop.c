@@ -229,7 +229,7 @@ out:
 static sd_schedule schedule_of(const sd_loop *l) {
     const sd_recipe *r = l->recipe;
     return (sd_schedule){
-        .kind = (sd_schedule_kind)r->train.lr_scheduler,
+        .kind = r->train.lr_scheduler,
         .peak = r->train.learning_rate,
         .min_ratio = r->train.min_lr_ratio,
         .warmup = sd_warmup(r->train.warmup_steps, r->train.warmup_ratio, l->steps),

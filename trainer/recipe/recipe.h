@@ -22,7 +22,7 @@ enum { SD_RECIPE_MAX_SOURCES = 64, SD_RECIPE_MAX_PATTERN = 64, SD_RECIPE_MAX_KEY
 
 typedef struct {
     const char *path;
-    int format; // sd_data_format
+    sd_data_format format;
     double weight;
 } sd_recipe_source;
 typedef struct {
@@ -37,6 +37,11 @@ typedef struct {
     int n;
 } sd_recipe_pattern;
 
+// Words of keys, in the table's order.
+typedef enum { SD_SCALING_STANDARD, SD_SCALING_RSLORA } sd_lora_scaling;
+typedef enum { SD_EOT_TURN, SD_EOT_NONE } sd_eot_label;
+typedef enum { SD_EMPTY_LABELS_ERROR, SD_EMPTY_LABELS_SKIP } sd_empty_labels;
+
 typedef struct {
     int64_t n;
     bool per_epoch; // n times an epoch, else every n steps
@@ -49,15 +54,15 @@ typedef struct {
     bool deterministic;
     struct {
         const char *model, *sha256;
-        int compute_dtype; // sd_train_compute
+        sd_train_compute compute_dtype;
     } base;
     struct {
-        int type;
+        int type; // one word of it is built, as of init, optimizer and device.kind
         int64_t r;
         double alpha, dropout;
         sd_strings target_modules; // "all-linear", or ends of module paths
         sd_recipe_pattern rank_pattern, alpha_pattern;
-        int scaling; // 0 standard, 1 rslora
+        sd_lora_scaling scaling;
         int init;
         double lr_ratio; // LoRA+: the learning rate of B over that of A
         const char *from;
@@ -66,24 +71,24 @@ typedef struct {
         sd_recipe_sources train, eval;
         double val_size;
         const char *chat_template;
-        int loss_on;      // sd_loss_on
-        int train_on_eot; // 0 turn, 1 none
+        sd_loss_on loss_on;
+        sd_eot_label train_on_eot;
         int64_t sequence_len;
-        int overlong; // sd_overlong
+        sd_overlong overlong;
         bool packing, shuffle;
         const char *prepared;
-        int on_empty_labels; // 0 error, 1 skip
+        sd_empty_labels on_empty_labels;
         int64_t max_records;
     } data;
     struct {
         int64_t epochs, max_steps, batch_tokens, batch_rows, micro_batch_tokens;
         int optimizer;
         double learning_rate, weight_decay, beta1, beta2, epsilon;
-        int lr_scheduler; // sd_schedule_kind
+        sd_schedule_kind lr_scheduler;
         double warmup_ratio;
         int64_t warmup_steps;
         double min_lr_ratio, max_grad_norm;
-        int recompute; // sd_recompute
+        sd_recompute recompute;
         double neftune_alpha;
     } train;
     struct {

@@ -144,5 +144,8 @@ const sd_recipe_key sd_recipe_keys[] = {
         KIND(SIZE), EMPTY("auto")),
     {.o.name = NULL}};
 
+// sd_option_set and this room's readers of the table write and read an enum as an int.
+_Static_assert(sizeof(sd_train_compute) == sizeof(int), "an enum is not of an int's size");
+
 _Static_assert(sizeof sd_recipe_keys / sizeof sd_recipe_keys[0] <= SD_RECIPE_MAX_KEYS,
                "sd_recipe.mark is too short");

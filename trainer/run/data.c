@@ -35,16 +35,16 @@ static void fill_options(sd_prepare_options *o, sd_data_source *sources, const i
                          const sd_recipe_sources *from) {
     const sd_recipe *e = in->recipe;
     for (int i = 0; i < from->n; i++)
-        sources[i] = (sd_data_source){from->item[i].path, (sd_data_format)from->item[i].format};
+        sources[i] = (sd_data_source){from->item[i].path, from->item[i].format};
     *o = (sd_prepare_options){.source = sources,
                               .n_sources = from->n,
                               .sequence_len = (int)e->data.sequence_len,
-                              .loss_on = (sd_loss_on)e->data.loss_on,
-                              .train_on_eot = e->data.train_on_eot == 0,
-                              .overlong = (sd_overlong)e->data.overlong,
+                              .loss_on = e->data.loss_on,
+                              .train_on_eot = e->data.train_on_eot == SD_EOT_TURN,
+                              .overlong = e->data.overlong,
                               .packing = e->data.packing,
                               .version = in->of_0_4 ? 1 : 0,
-                              .skip_empty_labels = e->data.on_empty_labels == 1,
+                              .skip_empty_labels = e->data.on_empty_labels == SD_EMPTY_LABELS_SKIP,
                               .pool = in->base->pool,
                               .progress = on_progress};
 }

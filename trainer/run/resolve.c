@@ -27,8 +27,8 @@ sd_status sd_run_resolve(sd_train_options *pass, sd_train_plan_report *plan, sd_
     for (;;) {
         *pass = (sd_train_options){.data = held,
                                    .max_tokens = larger(micro, data->eval.longest),
-                                   .compute = (sd_train_compute)e->base.compute_dtype,
-                                   .recompute = (sd_recompute)e->train.recompute,
+                                   .compute = e->base.compute_dtype,
+                                   .recompute = e->train.recompute,
                                    .memory_limit = (size_t)e->device.memory_limit};
         st = sd_train_plan(plan, base->model, &base->layout, pass, threads, err);
         if (st != SD_ELIMIT || !chosen || micro == longest) break;
@@ -36,8 +36,8 @@ sd_status sd_run_resolve(sd_train_options *pass, sd_train_plan_report *plan, sd_
     }
     SD_TRY(st);
     e->train.micro_batch_tokens = micro;
-    e->base.compute_dtype = (int)plan->compute;
-    e->train.recompute = (int)plan->recompute;
+    e->base.compute_dtype = plan->compute;
+    e->train.recompute = plan->recompute;
     pass->compute = plan->compute;
     pass->recompute = plan->recompute;
 out:
