@@ -29,7 +29,7 @@ typedef struct {
     const sd_prepare_options *o;
     sd_label_options label;
     sd_prepare_report *report;
-    sd_gathered *g;
+    sd_token_store *g;
     slot *slot; // [BATCH]
     int n;
     size_t bytes;                    // of the records in the batch
@@ -65,8 +65,8 @@ static double fraction(const uint8_t raw[32]) {
 
 // ---- gathering ---------------------------------------------------------------------------------
 
-static sd_status add_piece(sd_gathered *g, const slot *s, int from, int n, int32_t piece,
-                           sd_error *err) {
+static sd_status add_segment(sd_token_store *g, const slot *s, int from, int n, int32_t piece,
+                             sd_error *err) {
     if (g->n_tokens + n > g->cap_tokens) {
         int64_t cap = (g->cap_tokens + n) * 2;
         int32_t *t = sd_realloc(g->token, (size_t)cap, 4);
@@ -76,23 +76,23 @@ static sd_status add_piece(sd_gathered *g, const slot *s, int from, int n, int32
         g->token = t;
         g->cap_tokens = cap;
     }
-    if (g->n_pieces == g->cap_pieces) {
-        int64_t cap = g->cap_pieces * 2 + 1024;
-        sd_piece *q = sd_realloc(g->piece, (size_t)cap, sizeof *q);
+    if (g->n_segments == g->cap_segments) {
+        int64_t cap = g->cap_segments * 2 + 1024;
+        sd_segment *q = sd_realloc(g->segment, (size_t)cap, sizeof *q);
         if (!q)
             return sd_fail(err, SD_ENOMEM, "out of memory after %lld records",
-                           (long long)g->n_pieces);
-        g->piece = q;
-        g->cap_pieces = cap;
+                           (long long)g->n_segments);
+        g->segment = q;
+        g->cap_segments = cap;
     }
-    if (g->n_pieces >= INT32_MAX / 2)
+    if (g->n_segments >= INT32_MAX / 2)
         return sd_fail(err, SD_ELIMIT, "more than %d records; split the data", INT32_MAX / 2);
-    sd_piece *p = &g->piece[g->n_pieces++];
-    *p = (sd_piece){.offset = g->n_tokens,
-                    .record = s->record,
-                    .length = n,
-                    .source = s->source,
-                    .piece = piece};
+    sd_segment *p = &g->segment[g->n_segments++];
+    *p = (sd_segment){.offset = g->n_tokens,
+                      .record = s->record,
+                      .length = n,
+                      .source = s->source,
+                      .piece = piece};
     memcpy(p->sha256, s->sha256, 32);
     for (int i = 0; i < n; i++) {
         int32_t t = s->labelled.ids.id[from + i];
@@ -102,7 +102,7 @@ static sd_status add_piece(sd_gathered *g, const slot *s, int from, int n, int32
     return SD_OK;
 }
 
-// Supervised tokens of the piece [from, from + n). Its first token has no context that predicts it,
+// Supervised tokens of the segment [from, from + n). Its first token has no context that predicts it,
 // so it does not count.
 static int64_t count_supervised(const slot *s, int from, int n) {
     int64_t count = 0;
@@ -147,7 +147,7 @@ static sd_status take(pipeline *p, slot *s, sd_error *err) {
         int len = n - from < T ? n - from : T;
         // The last token of a text may be left for itself: a row that teaches nothing.
         if (count_supervised(s, from, len) == 0 && o->version != 1) continue;
-        SD_TRY(add_piece(p->g, s, from, len, piece, err));
+        SD_TRY(add_segment(p->g, s, from, len, piece, err));
         r->tokens += len;
     }
     r->supervised += supervised;
@@ -257,7 +257,7 @@ sd_status sd_dataset_prepare(const char *out, const sd_prepare_options *o, sd_mo
                              sd_prepare_report *report, sd_error *err) {
     sd_status st = SD_OK;
     sd_error own = {0};
-    sd_gathered g = {0};
+    sd_token_store g = {0};
     sd_prepare_report unwanted;
     if (!err) err = &own;
     if (!report) report = &unwanted;
@@ -291,7 +291,7 @@ out:
     free(p.slot);
     free(p.hashed);
     free(g.token);
-    free(g.piece);
+    free(g.segment);
     json_decref(g.sources);
     return st;
 }

@@ -19,8 +19,8 @@ static sd_status longest_first(int32_t *order, const int32_t *length, int32_t n,
     return SD_OK;
 }
 
-sd_status sd_pack(int32_t *row, int32_t *place, int32_t *rows, const int32_t *length, int32_t n,
-                  int32_t T, bool pack, sd_error *err) {
+sd_status sd_sequence_pack(int32_t *row, int32_t *place, int32_t *rows, const int32_t *length,
+                           int32_t n, int32_t T, bool pack, sd_error *err) {
     sd_status st = SD_OK;
     int32_t *order = NULL, *room = NULL, *count = NULL;
     *rows = 0;

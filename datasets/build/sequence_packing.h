@@ -9,5 +9,5 @@
 /// row [n] <- the row of each record; place [n] <- its number within the row; *rows <- how many
 /// rows. 1 <= length[i] <= T. pack false: record i alone in row i. Deterministic: records of equal
 /// length are placed in their order. O(n log n + T).
-sd_status sd_pack(int32_t *row, int32_t *place, int32_t *rows, const int32_t *length, int32_t n,
-                  int32_t T, bool pack, sd_error *err);
+sd_status sd_sequence_pack(int32_t *row, int32_t *place, int32_t *rows, const int32_t *length,
+                           int32_t n, int32_t T, bool pack, sd_error *err);

@@ -7,25 +7,25 @@
 
 enum { SD_SUPERVISED_BIT = 1 << 30 };
 
-// One piece of a record: a segment to be.
+// A segment: a record, or one piece of a long text. piece counts within the record.
 typedef struct {
-    int64_t offset; // of its tokens in sd_gathered.token
+    int64_t offset; // of its tokens in sd_token_store.token
     int64_t record; // its record's number in the source
     int32_t length, source, piece;
     uint8_t sha256[32]; // of the record's bytes
-} sd_piece;
+} sd_segment;
 
 // Four bytes per token and 56 per record are held in memory, no text.
 typedef struct {
     int32_t *token; // with SD_SUPERVISED_BIT where supervised
     int64_t n_tokens, cap_tokens;
-    sd_piece *piece;
-    int64_t n_pieces, cap_pieces;
+    sd_segment *segment;
+    int64_t n_segments, cap_segments;
     sd_sha256 key;   // see sd_dataset_key
     json_t *sources; // [{"path", "sha256", "bytes", "format", "records"}]
-} sd_gathered;
+} sd_token_store;
 
 // ---- writer.c
 /// Packs, writes the file and its manifest; fills rows and efficiency of the report.
-sd_status sd_dataset_write(const char *out, const sd_gathered *g, const sd_prepare_options *o,
+sd_status sd_dataset_write(const char *out, const sd_token_store *g, const sd_prepare_options *o,
                            const sd_model *m, sd_prepare_report *report, sd_error *err);

@@ -1,4 +1,4 @@
-// Pieces get a row and a place in it, rows are written in order, a chunk's worth at a time; then
+// Segments get a row and a place in it, rows are written in order, a chunk's worth at a time; then
 // the file is flushed, hashed, renamed, and the manifest follows. A crash between the two renames
 // leaves a file whose manifest does not match, which is refused when opened.
 #include "base/files/file.h"
@@ -13,8 +13,8 @@
 
 typedef struct {
     int32_t rows;
-    int32_t *row, *place; // [pieces]
-    int32_t *order;       // [pieces] by row, then place
+    int32_t *row, *place; // [segments]
+    int32_t *order;       // [segments] by row, then place
     int32_t *first;       // [rows + 1] of a row, in order
 } layout;
 
@@ -25,18 +25,19 @@ static void layout_free(layout *l) {
     free(l->first);
 }
 
-static sd_status lay_out(layout *l, const sd_gathered *g, const sd_prepare_options *o,
+static sd_status lay_out(layout *l, const sd_token_store *g, const sd_prepare_options *o,
                          sd_error *err) {
     sd_status st = SD_OK;
-    int32_t n = (int32_t)g->n_pieces, *length = sd_alloc((size_t)n, 4);
+    int32_t n = (int32_t)g->n_segments, *length = sd_alloc((size_t)n, 4);
     l->row = sd_alloc((size_t)n, 4);
     l->place = sd_alloc((size_t)n, 4);
     l->order = sd_alloc((size_t)n, 4);
     l->first = sd_alloc((size_t)n + 2, 4);
     SD_CHECK(length && l->row && l->place && l->order && l->first, err, SD_ENOMEM,
              "out of memory for packing %d records", n);
-    for (int32_t i = 0; i < n; i++) length[i] = g->piece[i].length;
-    SD_TRY(sd_pack(l->row, l->place, &l->rows, length, n, o->sequence_len, o->packing, err));
+    for (int32_t i = 0; i < n; i++) length[i] = g->segment[i].length;
+    SD_TRY(
+        sd_sequence_pack(l->row, l->place, &l->rows, length, n, o->sequence_len, o->packing, err));
     for (int32_t i = 0; i < n; i++) l->first[l->row[i] + 1]++;
     for (int32_t r = 0; r < l->rows; r++) l->first[r + 1] += l->first[r];
     for (int32_t i = 0; i < n; i++) l->order[l->first[l->row[i]] + l->place[i]] = i;
@@ -46,10 +47,10 @@ out:
 }
 
 static void fill_row(int32_t *token, int32_t *label, int32_t *segment, const layout *l, int32_t row,
-                     const sd_gathered *g, int T) {
+                     const sd_token_store *g, int T) {
     int at = 0;
     for (int32_t k = l->first[row]; k < l->first[row + 1]; k++) {
-        const sd_piece *p = &g->piece[l->order[k]];
+        const sd_segment *p = &g->segment[l->order[k]];
         for (int32_t i = 0; i < p->length; i++, at++) {
             int32_t t = g->token[p->offset + i];
             token[at] = t & ~SD_SUPERVISED_BIT;
@@ -60,7 +61,7 @@ static void fill_row(int32_t *token, int32_t *label, int32_t *segment, const lay
     for (; at < T; at++) token[at] = 0, label[at] = SD_NO_LABEL, segment[at] = -1;
 }
 
-static sd_status write_rows(sd_store *s, const layout *l, const sd_gathered *g, int T,
+static sd_status write_rows(sd_store *s, const layout *l, const sd_token_store *g, int T,
                             sd_error *err) {
     sd_status st = SD_OK;
     int32_t step = sd_store_step(s);
@@ -83,12 +84,12 @@ out:
     return st;
 }
 
-static sd_status write_docs(sd_store *s, const layout *l, const sd_gathered *g, sd_error *err) {
-    sd_store_doc *docs = sd_alloc((size_t)g->n_pieces, sizeof *docs);
+static sd_status write_docs(sd_store *s, const layout *l, const sd_token_store *g, sd_error *err) {
+    sd_store_doc *docs = sd_alloc((size_t)g->n_segments, sizeof *docs);
     if (!docs) return sd_fail(err, SD_ENOMEM, "out of memory");
-    for (int64_t k = 0; k < g->n_pieces; k++) {
+    for (int64_t k = 0; k < g->n_segments; k++) {
         int32_t i = l->order[k];
-        const sd_piece *p = &g->piece[i];
+        const sd_segment *p = &g->segment[i];
         docs[k] = (sd_store_doc){.row = l->row[i],
                                  .segment = l->place[i],
                                  .source = p->source,
@@ -96,7 +97,7 @@ static sd_status write_docs(sd_store *s, const layout *l, const sd_gathered *g, 
                                  .record = p->record};
         memcpy(docs[k].sha256, p->sha256, 32);
     }
-    sd_status st = sd_store_write_docs(s, docs, g->n_pieces, err);
+    sd_status st = sd_store_write_docs(s, docs, g->n_segments, err);
     free(docs);
     return st;
 }
@@ -109,7 +110,7 @@ static sd_status set_json(sd_store *s, const char *name, const json_t *value, sd
     return st;
 }
 
-static sd_status write_attributes(sd_store *s, const sd_gathered *g, const sd_prepare_options *o,
+static sd_status write_attributes(sd_store *s, const sd_token_store *g, const sd_prepare_options *o,
                                   const sd_model *m, const sd_prepare_report *r, sd_error *err) {
     sd_status st = SD_OK;
     const char *chat = m->chat ? sd_template_source(m->chat) : "";
@@ -135,7 +136,7 @@ out:
 }
 
 static sd_status write_manifest(const char *out, const sd_sha256 *file, int64_t bytes,
-                                const sd_gathered *g, const sd_prepare_options *o,
+                                const sd_token_store *g, const sd_prepare_options *o,
                                 const sd_model *m, const sd_prepare_report *r, sd_error *err) {
     sd_status st = SD_OK;
     const char *slash = strrchr(out, '/');
@@ -161,7 +162,7 @@ out:
     return st;
 }
 
-sd_status sd_dataset_write(const char *out, const sd_gathered *g, const sd_prepare_options *o,
+sd_status sd_dataset_write(const char *out, const sd_token_store *g, const sd_prepare_options *o,
                            const sd_model *m, sd_prepare_report *r, sd_error *err) {
     sd_status st = SD_OK;
     layout l = {0};

@@ -113,7 +113,7 @@ void sd_train_forward(sd_train *t, int layer) {
         .t = t, .layer = layer, .tile = down_tile, .next = {above, SD_STACK_QKV, false}});
 }
 
-void sd_train_again(sd_train *t, int layer) {
+void sd_train_recompute(sd_train *t, int layer) {
     // The topmost layer's are the last that the forward pass wrote.
     if (t->recompute == SD_RECOMPUTE_NONE || layer == t->m->hp.L - 1) return;
     forward_attention(t, layer);

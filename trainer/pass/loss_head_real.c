@@ -99,7 +99,7 @@ static void scatter_tile(void *ctx, int task, int worker) {
     }
 }
 
-double sd_train_head(sd_train *t) {
+double sd_train_loss_head(sd_train *t) {
     int n = t->mem.rows.n_supervised, C = t->m->hp.C;
     int chunks = (t->m->hp.V + t->mem.head_chunk - 1) / t->mem.head_chunk;
     head_work w = {.t = t, .tile_rows = sd_train_tile_rows(t, n)};

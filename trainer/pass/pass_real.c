@@ -104,10 +104,10 @@ static sd_status run_pass(sd_train *t, const real *theta, real *grad, const sd_t
     t->grad = grad;
     sd_train_run(&(sd_train_work){.t = t, .tile = embed_tile, .next = {0, SD_STACK_QKV, false}});
     for (int l = 0; l < t->m->hp.L; l++) sd_train_forward(t, l);
-    sum->loss += sd_train_head(t);
+    sum->loss += sd_train_loss_head(t);
     if (!grad) return SD_OK;
     for (int l = t->m->hp.L - 1; l >= t->lowest; l--) {
-        sd_train_again(t, l);
+        sd_train_recompute(t, l);
         sd_train_backward(t, l);
     }
 out:

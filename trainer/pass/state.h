@@ -19,9 +19,9 @@ enum { SD_TRAIN_TILE = SD_PANEL_TILE }; // tokens of a tile at most: worker scra
 #define sd_train_work SD_REAL(sd_train_work)
 #define sd_train_need SD_REAL(sd_train_need)
 #define sd_train_forward SD_REAL(sd_train_forward)
-#define sd_train_again SD_REAL(sd_train_again)
+#define sd_train_recompute SD_REAL(sd_train_recompute)
 #define sd_train_backward SD_REAL(sd_train_backward)
-#define sd_train_head SD_REAL(sd_train_head)
+#define sd_train_loss_head SD_REAL(sd_train_loss_head)
 #define sd_train_tile_rows SD_REAL(sd_train_tile_rows)
 #define sd_train_dequantise SD_REAL(sd_train_dequantise)
 #define sd_train_pack SD_REAL(sd_train_pack)
@@ -128,11 +128,11 @@ void sd_train_pack(const sd_train *t, int worker, void *forward, void *backward,
 
 // ---- block_real.c
 
-void sd_train_forward(sd_train *t, int layer); // acts[layer].x -> acts[layer+1].x
-void sd_train_again(sd_train *t, int layer);   // what recompute dropped
+void sd_train_forward(sd_train *t, int layer);   // acts[layer].x -> acts[layer+1].x
+void sd_train_recompute(sd_train *t, int layer); // what recompute dropped
 void sd_train_backward(sd_train *t, int layer);
 
 // ---- loss_head_real.c
 
 /// Loss of the supervised rows from acts[L].x; with t->grad also t->mem.dx.
-double sd_train_head(sd_train *t);
+double sd_train_loss_head(sd_train *t);

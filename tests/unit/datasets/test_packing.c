@@ -35,7 +35,7 @@ Test(packing, equals_first_fit_decreasing_and_never_overfills) {
         int32_t length[300], row[300], place[300], want[300], used[300] = {0}, count[300] = {0};
         for (int32_t i = 0; i < n; i++)
             length[i] = 1 + (int32_t)(draw((uint64_t)(round * 1000 + i)) % (uint32_t)T);
-        cr_assert_eq(sd_pack(row, place, &rows, length, n, T, true, NULL), SD_OK);
+        cr_assert_eq(sd_sequence_pack(row, place, &rows, length, n, T, true, NULL), SD_OK);
         cr_assert_eq(rows, first_fit(want, length, n, T));
         for (int32_t i = 0; i < n; i++) {
             cr_assert_eq(row[i], want[i]);
@@ -52,7 +52,7 @@ Test(packing, equals_first_fit_decreasing_and_never_overfills) {
 
 Test(packing, off_puts_record_i_into_row_i) {
     int32_t length[] = {3, 9, 1}, row[3], place[3], rows;
-    cr_assert_eq(sd_pack(row, place, &rows, length, 3, 9, false, NULL), SD_OK);
+    cr_assert_eq(sd_sequence_pack(row, place, &rows, length, 3, 9, false, NULL), SD_OK);
     cr_assert(rows == 3 && row[0] == 0 && row[1] == 1 && row[2] == 2 && place[2] == 0);
 }
 
@@ -65,7 +65,7 @@ Test(packing, a_hundred_thousand_records_fill_98_percent_in_a_moment) {
         length[i] = 100 + (int32_t)(draw((uint64_t)i) % 900);
         tokens += length[i];
     }
-    cr_assert_eq(sd_pack(row, place, &rows, length, n, T, true, NULL), SD_OK);
+    cr_assert_eq(sd_sequence_pack(row, place, &rows, length, n, T, true, NULL), SD_OK);
     cr_assert((double)tokens / ((double)rows * T) > 0.98);
     free(length);
     free(row);
