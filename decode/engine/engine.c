@@ -1,4 +1,4 @@
-// Opening and closing, what a request must be, and what other threads may ask.
+// Opening and closing, and what other threads may ask.
 //
 // Everything a request needs while it runs was allocated when the engine was opened or when it was
 // submitted.
@@ -8,7 +8,6 @@
 #include "decode/engine/private.h"
 #include "model/infer/weight_cache/cache.h"
 
-#include <math.h>
 #include <string.h>
 
 const char *sd_source_name(sd_source s) {
@@ -185,20 +184,6 @@ out:
     return st;
 }
 
-void sd_job_free(sd_job *j) {
-    if (!j) return;
-    for (int i = 0; i < SD_MAX_STOPS; i++) free(j->stop[i]);
-    free(j->prompt);
-    free(j->stop_token);
-    if (j->carried) {
-        sd_buf_free(&j->carried->text);
-        free(j->carried->timeline);
-        free(j->carried);
-    }
-    sd_adapter_release(j->r.adapter);
-    free(j);
-}
-
 static void close_slot(sd_engine *e, sd_slot *s) {
     if (s->job) {
         s->finish = SD_FINISH_CANCELLED;
@@ -233,95 +218,11 @@ void sd_engine_close(sd_engine *e) {
     free(e);
 }
 
-static sd_status check_sampling(const sd_sampling *p, sd_error *err) {
-    sd_status st = SD_OK;
-    SD_CHECK(isfinite(p->temperature) && p->temperature >= 0 && p->temperature <= 100, err,
-             SD_EINVAL, "temperature %g is outside 0 to 100", (double)p->temperature);
-    SD_CHECK(p->top_k >= 0, err, SD_EINVAL, "top_k %d is negative; 0 turns it off", p->top_k);
-    SD_CHECK(p->top_p >= 0 && p->top_p <= 1, err, SD_EINVAL,
-             "top_p %g is outside 0 to 1; 1 turns it off", (double)p->top_p);
-    SD_CHECK(p->min_p >= 0 && p->min_p <= 1, err, SD_EINVAL,
-             "min_p %g is outside 0 to 1; 0 turns it off", (double)p->min_p);
-out:
-    return st;
-}
-
-static sd_status check_stops(const sd_engine *e, const sd_request *r, sd_error *err) {
-    sd_status st = SD_OK;
-    SD_CHECK(r->n_stop >= 0 && r->n_stop <= SD_MAX_STOPS, err, SD_EINVAL,
-             "%d stop strings; at most %d are possible", r->n_stop, SD_MAX_STOPS);
-    SD_CHECK(r->n_stop == 0 || e->model->tokenizer, err, SD_EINVAL,
-             "stop strings need a tokenizer and this model has none; use stop tokens");
-    for (int i = 0; i < r->n_stop; i++) {
-        size_t len = r->stop[i] ? strlen(r->stop[i]) : 0;
-        SD_CHECK(len >= 1 && len <= SD_MAX_STOP_BYTES, err, SD_EINVAL,
-                 "stop string %d has %zu bytes; 1 to %d are possible", i, len, SD_MAX_STOP_BYTES);
-    }
-    SD_CHECK(r->n_stop_token >= 0 && r->n_stop_token <= 4096, err, SD_EINVAL,
-             "%d stop tokens; at most 4096 are possible", r->n_stop_token);
-out:
-    return st;
-}
-
-static sd_status check_request(const sd_engine *e, const sd_request *r, sd_error *err) {
-    sd_status st = SD_OK;
-    SD_CHECK(r->n_prompt >= 1 && r->prompt, err, SD_EINVAL,
-             "the prompt has no tokens; at least one is needed");
-    SD_CHECK(r->n_prompt < e->ctx, err, SD_EINVAL,
-             "the prompt has %d tokens and the context %d; shorten it or raise --ctx", r->n_prompt,
-             e->ctx);
-    for (int i = 0; i < r->n_prompt; i++)
-        SD_CHECK(r->prompt[i] >= 0 && r->prompt[i] < e->model->hp.V, err, SD_EINVAL,
-                 "prompt token %d is %d, outside the vocabulary of %d", i, r->prompt[i],
-                 e->model->hp.V);
-    SD_TRY(check_sampling(&r->sampling, err));
-    SD_TRY(check_stops(e, r, err));
-    SD_CHECK(r->logprobs >= -1 && r->logprobs <= 20, err, SD_EINVAL,
-             "logprobs %d is outside -1 to 20", r->logprobs);
-    SD_CHECK((unsigned)r->spec <= SD_SPEC_INDEX, err, SD_EINVAL, "speculation mode %d is unknown",
-             (int)r->spec);
-    SD_CHECK(r->spec != SD_SPEC_DRAFT || e->draft, err, SD_EINVAL,
-             "speculation by a draft model was asked for without a draft model; give one with -d");
-    SD_CHECK(r->spec != SD_SPEC_INDEX || e->corpus || r->corpus, err, SD_EINVAL,
-             "speculation by a corpus index was asked for without an index; give one with -d or "
-             "use an adapter's run folder");
-    SD_CHECK(!r->adapter || r->adapter->L == e->model->hp.L, err, SD_EINVAL,
-             "adapter %s has %d layers, the model %d", r->adapter->name, r->adapter->L,
-             e->model->hp.L);
-out:
-    return st;
-}
-
-static sd_status copy_request(sd_job **out, const sd_request *r, sd_error *err) {
-    sd_status st = SD_OK;
-    sd_job *j = sd_alloc(1, sizeof *j);
-    SD_CHECK_ALLOC(j, err);
-    j->r = *r;
-    j->r.adapter = r->adapter ? sd_adapter_acquire(r->adapter) : NULL;
-    j->prompt = sd_alloc((size_t)r->n_prompt, sizeof *j->prompt);
-    j->stop_token = sd_alloc((size_t)r->n_stop_token, sizeof *j->stop_token);
-    SD_CHECK_ALLOC(j->prompt && j->stop_token ? j : NULL, err);
-    memcpy(j->prompt, r->prompt, (size_t)r->n_prompt * sizeof *j->prompt);
-    if (r->n_stop_token)
-        memcpy(j->stop_token, r->stop_token, (size_t)r->n_stop_token * sizeof *j->stop_token);
-    for (int i = 0; i < r->n_stop; i++) {
-        j->stop[i] = sd_strdup(r->stop[i]);
-        SD_CHECK_ALLOC(j->stop[i], err);
-        j->stop_len[i] = strlen(j->stop[i]);
-    }
-    j->r.prompt = j->prompt, j->r.stop_token = j->stop_token;
-    j->submitted = sd_now_s();
-    *out = j, j = NULL;
-out:
-    sd_job_free(j);
-    return st;
-}
-
 sd_status sd_engine_submit(sd_engine *e, const sd_request *r, uint64_t *id, sd_error *err) {
     sd_status st = SD_OK;
     sd_job *j = NULL;
-    SD_TRY(check_request(e, r, err));
-    SD_TRY(copy_request(&j, r, err));
+    SD_TRY(sd_job_check(e, r, err));
+    SD_TRY(sd_job_copy(&j, r, err));
     SD_TRY(sd_queue_add(e, j, id, err));
     j = NULL;
 out:

@@ -7,83 +7,6 @@
 
 #include <string.h>
 
-static void start(sd_slot *s, const sd_job *j) {
-    s->n = j->r.n_prompt;
-    memcpy(s->timeline, j->prompt, (size_t)s->n * sizeof *s->timeline);
-    s->own = (sd_acceptance){0};
-    s->utf8 = (sd_utf8_stream){0};
-    sd_buf_clear(&s->text);
-    s->usable = 0;
-    s->admitted = sd_now_s();
-    s->first_token = s->last_token = 0;
-    s->stats =
-        (sd_request_stats){.prompt_tokens = s->n, .queue_ms = (s->admitted - j->submitted) * 1e3};
-}
-
-bool sd_slot_carry(sd_slot *s) {
-    sd_carried *c = sd_alloc(1, sizeof *c);
-    int32_t *timeline = sd_alloc((size_t)s->n, sizeof *timeline);
-    if (!c || !timeline) {
-        free(c), free(timeline);
-        return false;
-    }
-    memcpy(timeline, s->timeline, (size_t)s->n * sizeof *timeline);
-    *c = (sd_carried){.timeline = timeline,
-                      .n = s->n,
-                      .utf8 = s->utf8,
-                      .text = s->text,
-                      .usable = s->usable,
-                      .own = s->own,
-                      .stats = s->stats,
-                      .admitted = s->admitted,
-                      .first_token = s->first_token,
-                      .last_token = s->last_token};
-    s->text = sd_buf_make(s->text.max);
-    s->job->carried = c;
-    return true;
-}
-
-// What was said is now part of the prompt: the token after it is drawn as if it had gone on.
-static void take_up(sd_slot *s, sd_job *j) {
-    sd_carried *c = j->carried;
-    s->n = c->n;
-    memcpy(s->timeline, c->timeline, (size_t)c->n * sizeof *s->timeline);
-    s->own = c->own;
-    s->utf8 = c->utf8;
-    sd_buf_free(&s->text);
-    s->text = c->text;
-    s->usable = c->usable;
-    s->admitted = c->admitted;
-    s->first_token = c->first_token, s->last_token = c->last_token;
-    s->stats = c->stats;
-    free(c->timeline);
-    free(c);
-    j->carried = NULL;
-}
-
-void sd_slot_begin(sd_engine *e, sd_slot *s, sd_job *j) {
-    const sd_request *r = &j->r;
-    s->phase = SLOT_PREFILL;
-    s->kv->len = 0;
-    s->n_made = s->n_draft = s->g = s->n_info = 0;
-    s->finish = SD_FINISH_NONE;
-    s->why = NULL;
-    if (j->carried)
-        take_up(s, j);
-    else
-        start(s, j);
-    s->begun_at = s->n;
-    sd_spec_mode mode = r->spec == SD_SPEC_AUTO ? e->o.spec : r->spec;
-    const sd_corpus *corpus = r->corpus ? r->corpus : e->corpus;
-    s->active[SD_SOURCE_SUFFIX] = mode == SD_SPEC_AUTO || mode == SD_SPEC_SUFFIX;
-    s->active[SD_SOURCE_CORPUS] = corpus && (mode == SD_SPEC_AUTO || mode == SD_SPEC_INDEX);
-    s->active[SD_SOURCE_MODEL] = e->draft && (mode == SD_SPEC_AUTO || mode == SD_SPEC_DRAFT);
-    sd_drafter_corpus_set(s->drafter[SD_SOURCE_CORPUS], corpus);
-    sd_draft_start start = {s->timeline, s->n, &j->r.sampling};
-    for (int i = 0; i < SD_SOURCE_COUNT; i++)
-        if (s->active[i]) s->drafter[i]->ops->begin(s->drafter[i], &start);
-}
-
 static bool is_stop_token(const sd_engine *e, const sd_job *j, int32_t token) {
     for (int i = 0; i < j->r.n_stop_token; i++)
         if (j->stop_token[i] == token) return true;
@@ -210,11 +133,4 @@ void sd_slot_deliver(sd_engine *e, sd_slot *s, const char *error) {
     sd_job *j = s->job;
     sd_queue_leave_slot(e, s);
     sd_job_free(j);
-}
-
-void sd_job_deliver_end(sd_job *j, sd_finish f, const char *error) {
-    sd_request_stats stats = {.prompt_tokens = j->r.n_prompt,
-                              .queue_ms = (sd_now_s() - j->submitted) * 1e3};
-    sd_event ev = {.id = j->id, .text = "", .finish = f, .error = error, .stats = &stats};
-    if (j->r.on_event) j->r.on_event(j->r.ctx, &ev);
 }

@@ -1,6 +1,8 @@
 // The engine's inside, shared by its aspects:
-//   engine.c  opening, what a request must be, waiting, statistics
+//   engine.c  opening, waiting, statistics
+//   request.c what a request must be, the engine's copy of it
 //   queue.c   who waits, who gets a slot, who gives one back
+//   slot.c    a slot takes up a request, or gives it back half done
 //   prompt.c  which prompt rows a step has time for, and whose
 //   plan.c    what is drafted for each running request
 //   step.c    rows in, one forward pass, verification
@@ -155,8 +157,14 @@ struct sd_engine {
     sd_speed prompt_speed, decode_speed;
 };
 
-// engine.c
+// request.c
+/// SD_EINVAL names what is wrong with r.
+sd_status sd_job_check(const sd_engine *e, const sd_request *r, sd_error *err);
+/// A checked request, with copies of all that it points to.
+sd_status sd_job_copy(sd_job **out, const sd_request *r, sd_error *err);
 void sd_job_free(sd_job *j);
+/// The only event of a request that never had a slot.
+void sd_job_deliver_end(sd_job *j, sd_finish f, const char *error);
 // queue.c
 sd_status sd_queue_add(sd_engine *e, sd_job *j, uint64_t *id, sd_error *err); // takes j when SD_OK
 /// Ends what was cancelled while it waited, and fills free slots.
@@ -172,13 +180,12 @@ void sd_prompt_learn(sd_engine *e, int decode_rows, double seconds);
 // plan.c
 void sd_engine_plan(sd_engine *e);
 void sd_engine_score(sd_engine *e, sd_slot *s, const int32_t *emitted, int n);
-// output.c
+// slot.c
 void sd_slot_begin(sd_engine *e, sd_slot *s, sd_job *j);
 /// Puts what a later sd_slot_begin needs into the job. False: out of memory, nothing has changed.
 bool sd_slot_carry(sd_slot *s);
+// output.c
 /// One emitted token, or -1 where there is none; true when the request goes on.
 bool sd_slot_token(sd_engine *e, sd_slot *s, int32_t token, const float *logits);
 /// Delivers the round's tokens and text; ends the request when it has a finish.
 void sd_slot_deliver(sd_engine *e, sd_slot *s, const char *error);
-/// The only event of a request that never had a slot.
-void sd_job_deliver_end(sd_job *j, sd_finish f, const char *error);

@@ -1,16 +1,29 @@
-// The beginning and the end of a call: who may come in, under which model, and into the engine's
-// queue. A call is freed when all its choices have ended, whether or not a client still waits.
+// The object: made, told to end, freed. It is freed when all its choices have ended, whether or not
+// a client still waits.
 #include "decode/serve/generation.h"
-#include "decode/engine/fair.h"
 
-#include <string.h>
-#include <sys/random.h>
+#include <time.h>
 
-// ---- life and death
+sd_call *sd_call_new(sd_conn *conn, sd_api_kind kind) {
+    sd_server *s = sd_conn_server(conn);
+    sd_call *j = sd_alloc(1, sizeof *j);
+    if (!j) return NULL;
+    j->server = s;
+    j->next = s->calls;
+    if (s->calls) s->calls->prev = j;
+    s->calls = j;
+    s->n_calls++;
+    j->conn = conn;
+    j->client = sd_client_again(sd_conn_client(conn));
+    j->arrival_ns = sd_conn_arrival_ns(conn);
+    uint64_t id = sd_mix64(s->id_key ^ sd_mix64(s->n_ids++));
+    snprintf(j->id, sizeof j->id, "%s-%016llx", kind == SD_API_CHAT ? "chatcmpl" : "cmpl",
+             (unsigned long long)id);
+    j->answer = (sd_answer){.kind = kind, .id = j->id, .created = (int64_t)time(NULL)};
+    return j;
+}
 
-// The engine has its copies: what the client sent is needed no longer, and the memory for bodies is
-// free for others.
-static void drop_prompt(sd_call *j) {
+void sd_call_drop_prompt(sd_call *j) {
     for (int i = 0; i < SD_API_MAX_PROMPTS; i++) sd_ids_free(&j->prompt[i]);
     sd_buf_free(&j->body);
     sd_api_request_drop_texts(&j->request);
@@ -32,7 +45,7 @@ void sd_call_free(sd_call *j) {
     }
     free(j->choices);
     j->answer_bytes = 0;
-    drop_prompt(j);
+    sd_call_drop_prompt(j);
     sd_api_request_free(&j->request);
     sd_client_release(&s->clients, j->client);
     free(j);
@@ -63,191 +76,4 @@ void sd_call_abandon(sd_call *j) {
 
 void sd_calls_cancel(sd_server *s) {
     for (sd_call *j = s->calls; j; j = j->next) sd_call_cancel(j);
-}
-
-// ---- into the engine
-
-// Under --spec index, a model that has no index is decoded plainly.
-static sd_spec_mode spec_of(const sd_call *j) {
-    const sd_engine_options *o = &j->server->o->engine;
-    bool no_index = o->spec == SD_SPEC_INDEX && !j->model->corpus && !o->draft;
-    return j->request.speculate && !no_index ? o->spec : SD_SPEC_OFF;
-}
-
-static int submit_choice(sd_call *j, sd_choice *c, sd_api_error *e) {
-    const sd_api_request *r = &j->request;
-    sd_error err = {0};
-    sd_request q = {.prompt = j->prompt[c->prompt].id,
-                    .n_prompt = j->prompt[c->prompt].n,
-                    .max_tokens = r->max_tokens,
-                    .sampling = r->sampling,
-                    .n_stop = r->n_stop,
-                    .stop_token = r->stop_token,
-                    .n_stop_token = r->n_stop_token,
-                    .ignore_end = r->ignore_end,
-                    .logprobs = r->logprobs,
-                    .adapter = j->model->adapter,
-                    .corpus = j->model->corpus,
-                    .spec = spec_of(j),
-                    .client = j->client->id,
-                    .on_event = sd_call_on_event,
-                    .ctx = c};
-    // A prompt is sampled as it would be alone, whatever its place in a list.
-    q.sampling.choice = (uint32_t)(c->index % r->n);
-    memcpy(q.stop, r->stop, sizeof q.stop);
-    sd_status st = sd_engine_submit(j->server->engine, &q, &c->id, &err);
-    if (st == SD_OK) {
-        j->open++;
-        return 0;
-    }
-    c->id = 0;
-    if (st == SD_ELIMIT) {
-        j->server->metrics.rejected[SD_REJECT_QUEUE_FULL]++;
-        return sd_api_fail(e, 429, NULL, "the queue is full; try again later");
-    }
-    return sd_api_fail(e, st == SD_EINVAL ? 400 : 500, NULL, "%s", err.message);
-}
-
-static int submit(sd_call *j, sd_api_error *e) {
-    sd_server *s = j->server;
-    sd_engine_stats stats;
-    sd_engine_get_stats(s->engine, &stats);
-    int n = j->request.n_prompts * j->request.n, most = stats.slots + stats.queue;
-    if (n > most)
-        return sd_api_fail(e, 400, "n",
-                           "the request asks for %d answers, and slots and queue hold %d; ask for "
-                           "fewer or start the server with a larger --queue",
-                           n, most);
-    if (!sd_engine_has_room(s->engine, j->client->id, n)) {
-        s->metrics.rejected[SD_REJECT_QUEUE_FULL]++;
-        sd_api_fail(e, 429, NULL, "the queue is full; try again later");
-        e->retry_s = sd_engine_wait_s(s->engine, j->client->id, n);
-        return e->status;
-    }
-    if (sd_call_reserve(j, stats.ctx, e)) return e->status;
-    j->choices = sd_alloc((size_t)n, sizeof *j->choices);
-    if (!j->choices) return sd_api_fail(e, 500, NULL, "out of memory");
-    j->n_choices = n;
-    for (int i = 0; i < n; i++) {
-        sd_choice *c = &j->choices[i];
-        *c = (sd_choice){.call = j, .index = i, .prompt = i / j->request.n};
-        c->text = sd_buf_make(SD_HTTP_MAX_BODY);
-        c->kept = sd_buf_make((size_t)1 << 30); // sd_call_reserve bounds it
-        if (!j->request.stream && j->request.echo && !sd_call_echo(j, c->prompt, &c->text))
-            return sd_api_fail(e, 500, NULL, "out of memory");
-    }
-    for (int i = 0; i < n; i++)
-        if (submit_choice(j, &j->choices[i], e)) return e->status;
-    if (!j->request.echo) drop_prompt(j);
-    return 0;
-}
-
-// Before any work: 503 while loading or draining, 429 when the queue is full anyway.
-static int admit(sd_server *s, const sd_client *client, sd_api_error *e) {
-    if (s->phase != SD_PHASE_READY) {
-        bool loading = s->phase == SD_PHASE_LOADING;
-        s->metrics.rejected[loading ? SD_REJECT_LOADING : SD_REJECT_DRAINING]++;
-        return sd_api_fail(e, 503, NULL,
-                           loading ? "the model is being loaded"
-                                   : "the server is draining and will end");
-    }
-    sd_engine_stats stats;
-    sd_engine_get_stats(s->engine, &stats);
-    sd_share reading = {stats.queue + stats.slots, s->metrics.reading, client->n_reading,
-                        s->clients.reading + (client->n_reading == 0)};
-    if (!sd_engine_has_room(s->engine, client->id, 1) || !sd_fair_room(&reading, 1)) {
-        s->metrics.rejected[SD_REJECT_QUEUE_FULL]++;
-        sd_api_fail(e, 429, NULL,
-                    "the queue is full: %d requests wait and %d are read; try again later",
-                    stats.waiting, (int)s->metrics.reading);
-        e->retry_s = sd_engine_wait_s(s->engine, client->id, 1);
-        return e->status;
-    }
-    return 0;
-}
-
-static sd_call *call_new(sd_conn *conn, sd_api_kind kind) {
-    sd_server *s = sd_conn_server(conn);
-    sd_call *j = sd_alloc(1, sizeof *j);
-    if (!j) return NULL;
-    j->server = s;
-    j->next = s->calls;
-    if (s->calls) s->calls->prev = j;
-    s->calls = j;
-    s->n_calls++;
-    j->conn = conn;
-    j->client = sd_client_again(sd_conn_client(conn));
-    j->arrival_ns = sd_conn_arrival_ns(conn);
-    uint64_t id = sd_mix64(s->id_key ^ sd_mix64(s->n_ids++));
-    snprintf(j->id, sizeof j->id, "%s-%016llx", kind == SD_API_CHAT ? "chatcmpl" : "cmpl",
-             (unsigned long long)id);
-    j->answer = (sd_answer){.kind = kind, .id = j->id, .created = (int64_t)time(NULL)};
-    return j;
-}
-
-// Its client gets the error; choices that were submitted end by themselves.
-static void refuse(sd_call *j, const sd_api_error *e) {
-    sd_conn *conn = j->conn;
-    sd_conn_set_job(conn, NULL);
-    j->conn = NULL;
-    sd_call_cancel(j);
-    if (j->open == 0) sd_call_free(j);
-    sd_conn_error(conn, e);
-}
-
-static void start(sd_conn *conn, sd_api_kind kind) {
-    sd_server *s = sd_conn_server(conn);
-    sd_api_error e = {0};
-    sd_call *j = NULL;
-    if (!admit(s, sd_conn_client(conn), &e) && !(j = call_new(conn, kind)))
-        sd_api_fail(&e, 500, NULL, "out of memory");
-    if (!j) {
-        sd_conn_error(conn, &e);
-        return;
-    }
-    j->body = sd_conn_take_body(conn, &j->held);
-    sd_conn_set_job(conn, j);
-    j->reading = true;
-    s->metrics.reading++;
-    sd_client_add_reading(&s->clients, j->client, 1);
-    sd_readers_add(s, j);
-}
-
-static void submit_read(sd_call *j) {
-    sd_server *s = j->server;
-    sd_memory_lost_clear();
-    sd_api_error e = j->error;
-    j->reading = false;
-    s->metrics.reading--;
-    sd_client_add_reading(&s->clients, j->client, -1);
-    if (!j->conn) { // its client left meanwhile
-        sd_call_free(j);
-        return;
-    }
-    if (!e.status && atomic_load(&j->cut))
-        sd_api_fail(&e, 503, NULL, "the server ends; send the request again elsewhere");
-    if (e.status) {
-        refuse(j, &e);
-        return;
-    }
-    j->model = j->found;
-    j->model->running++;
-    j->answer.model = j->model->name;
-    j->answer.tokenizer = s->model->tokenizer;
-    if (!j->request.has_seed &&
-        getrandom(&j->request.sampling.seed, sizeof j->request.sampling.seed, 0) < 0)
-        j->request.sampling.seed = sd_mix64(s->id_key + s->n_ids++);
-    if (submit(j, &e)) refuse(j, &e);
-}
-
-void sd_calls_submit(sd_server *s) {
-    for (sd_call *j; (j = sd_readers_take(s));) submit_read(j);
-}
-
-void sd_call_chat(sd_conn *c) {
-    start(c, SD_API_CHAT);
-}
-
-void sd_call_completion(sd_conn *c) {
-    start(c, SD_API_COMPLETION);
 }

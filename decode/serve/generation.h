@@ -1,7 +1,8 @@
 // A call is one API request from its body to its last byte: n choices of each prompt, each a
-// request of the engine. Shared by the four files that carry it through its life:
+// request of the engine. Shared by the five files that carry it through its life:
 //
-//     generation.c        begins: admission, the model, the engine's queue; and ends it when all is over
+//     generation.c        the object: made, told to end, freed
+//     generation_start.c  begins: admission, the model, the engine's queue
 //     generation_prompt.c the body becomes a request and token ids, on a reader's thread
 //     generation_events.c what the engine's thread says reaches the event loop
 //     generation_answer.c what is sent back, in one piece or as a stream
@@ -74,7 +75,12 @@ struct sd_call {
 };
 
 // ---- generation.c
+/// NULL: out of memory. Its body is not taken yet.
+sd_call *sd_call_new(sd_conn *conn, sd_api_kind kind);
 void sd_call_free(sd_call *j);
+/// The engine has its copies: what the client sent is needed no longer, and the memory for bodies is
+/// free for others.
+void sd_call_drop_prompt(sd_call *j);
 void sd_call_cancel(sd_call *j); // its reading, and the choices that still run
 /// What the access log will say; finish is static.
 void sd_call_log(const sd_call *j, const char *finish);

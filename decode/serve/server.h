@@ -106,6 +106,12 @@ struct sd_server {
 
 // ---- engine_thread.c: opens the model, steps, and owns neither sockets nor calls.
 void *sd_engine_thread(void *server);
+
+// ---- models.c: the engine's thread, while it loads
+/// The base in row 0, once the model is open.
+sd_status sd_server_name_base(sd_server *s, sd_error *err);
+/// NAME=PATH in the next row.
+sd_status sd_server_open_adapter(sd_server *s, const char *spec, sd_error *err);
 void sd_server_release_models(sd_server *s); // after the thread ended
 /// The row that a request's model field means; NULL: unknown. NULL or "": the base.
 sd_served *sd_server_find(sd_server *s, const char *name);

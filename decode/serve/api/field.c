@@ -8,23 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 
-int sd_api_fail(sd_api_error *e, int status, const char *param, const char *fmt, ...) {
-    e->status = status;
-    e->type = status == 401   ? "authentication_error"
-              : status == 404 ? "not_found_error"
-              : status == 429 ? "rate_limit_error"
-              : status >= 500 ? "server_error"
-                              : "invalid_request_error";
-    e->code = NULL;
-    e->retry_s = 0;
-    snprintf(e->param, sizeof e->param, "%s", param ? param : "");
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(e->message, sizeof e->message, fmt, ap);
-    va_end(ap);
-    return status;
-}
-
 const char *sd_json_type_word(const json_t *v) {
     if (json_is_string(v) && sd_json_odd_number(v)) return "a number";
     switch (json_typeof(v)) {

@@ -6,13 +6,6 @@
 
 enum { TEXT_PIECE = 4 * 1024 }; // of text; escaped it may be six times as long
 
-json_t *sd_error_json(const sd_api_error *e) {
-    json_t *message = json_string(e->message);
-    if (!message) message = json_string("the request is refused"); // it quoted invalid UTF-8
-    return json_pack("{s:{s:o, s:s, s:s?, s:s?}}", "error", "message", message, "type", e->type,
-                     "param", e->param[0] ? e->param : NULL, "code", e->code);
-}
-
 void sd_error_write(sd_json_out *t, const sd_api_error *e) {
     sd_jt_raw(t, "data: {\"error\":{\"message\":");
     sd_jt_word(t, e->message);

@@ -16,9 +16,6 @@ typedef struct {
     const sd_tokenizer *tokenizer; // for logprobs; NULL: tokens are called by their ids
 } sd_answer;
 
-/// {"error": {message, type, param, code}}; NULL when out of memory.
-json_t *sd_error_json(const sd_api_error *e);
-
 // prompt and cached tokens are those of each prompt once; generated is the sum over choices.
 typedef struct {
     int prompt, generated, cached;
