@@ -1,11 +1,11 @@
 // The object: made, told to end, freed. It is freed when all its choices have ended, whether or not
 // a client still waits.
-#include "decode/serve/generation.h"
+#include "decode/serve/generation_private.h"
 
 #include <time.h>
 
 sd_call *sd_call_new(sd_conn *conn, sd_api_kind kind) {
-    sd_server *s = sd_conn_server(conn);
+    sd_server *s = sd_conn_owner(conn);
     sd_call *j = sd_alloc(1, sizeof *j);
     if (!j) return NULL;
     j->server = s;
@@ -27,7 +27,7 @@ void sd_call_drop_prompt(sd_call *j) {
     for (int i = 0; i < SD_API_MAX_PROMPTS; i++) sd_ids_free(&j->prompt[i]);
     sd_buf_free(&j->body);
     sd_api_request_drop_texts(&j->request);
-    sd_server_hold(j->server, j->client, &j->held, j->answer_bytes);
+    sd_listener_hold(&j->server->listener, j->client, &j->held, j->answer_bytes);
 }
 
 void sd_call_free(sd_call *j) {
@@ -47,7 +47,7 @@ void sd_call_free(sd_call *j) {
     j->answer_bytes = 0;
     sd_call_drop_prompt(j);
     sd_api_request_free(&j->request);
-    sd_client_release(&s->clients, j->client);
+    sd_client_release(&s->listener.clients, j->client);
     free(j);
 }
 
@@ -67,7 +67,8 @@ void sd_call_log(const sd_call *j, const char *finish) {
                     &(sd_log_facts){j->model->name, finish, j->prompt_tokens, generated, ttft});
 }
 
-void sd_call_abandon(sd_call *j) {
+void sd_call_abandon(void *call) {
+    sd_call *j = call;
     if (j->conn) sd_call_log(j, "cancelled");
     j->conn = NULL;
     sd_call_cancel(j);
@@ -76,4 +77,11 @@ void sd_call_abandon(sd_call *j) {
 
 void sd_calls_cancel(sd_server *s) {
     for (sd_call *j = s->calls; j; j = j->next) sd_call_cancel(j);
+}
+
+void sd_calls_free_unread(sd_server *s) {
+    for (sd_call *j = s->calls, *next; j; j = next) {
+        next = j->next;
+        if (j->reading) sd_call_free(j);
+    }
 }

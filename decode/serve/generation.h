@@ -1,108 +1,27 @@
 // A call is one API request from its body to its last byte: n choices of each prompt, each a
-// request of the engine. Shared by the five files that carry it through its life:
-//
-//     generation.c        the object: made, told to end, freed
-//     generation_start.c  begins: admission, the model, the engine's queue
-//     generation_prompt.c the body becomes a request and token ids, on a reader's thread
-//     generation_events.c what the engine's thread says reaches the event loop
-//     generation_answer.c what is sent back, in one piece or as a stream
+// request of the engine. What routes and the server's life need of it; generation_private.h has its
+// inside.
 #pragma once
 
-#include "decode/serve/server.h"
+#include "decode/serve/http/connection.h"
 
-typedef struct sd_choice sd_choice;
+typedef struct sd_server sd_server;
+typedef struct sd_call sd_call;
+typedef struct sd_message sd_message;
 
-struct sd_message {
-    sd_message *next;
-    sd_choice *to;
-    int64_t at_ns;
-    int n;                 // tokens
-    sd_token_info *tokens; // NULL unless logprobs are wanted
-    char *text;
-    size_t text_len;
-    sd_finish finish;
-    bool lost;     // text or tokens could not be copied
-    size_t room;   // bytes of payload
-    void *payload; // malloc'ed: tokens, then text
-};
+// Handlers of routes.
+void sd_call_chat(sd_conn *c);
+void sd_call_completion(sd_conn *c);
 
-struct sd_choice {
-    sd_call *call;
-    int index, prompt; // among all choices; which prompt
-    uint64_t id;       // the engine's; 0: not submitted
-    bool begun, ended;
-    bool lost; // a message of it could not be copied
-    sd_finish finish;
-    sd_buf text, kept; // of an answer in one piece: its text, its tokens' logprobs
-    int n_kept;
-    sd_logprobs_cursor cursor; // of a stream's logprobs
-    int64_t last_ns;           // when its last tokens came
-    int generated, cached;     // cached: known when it has ended
-    // Written by the engine's thread before the last message is in the outbox.
-    sd_message last;
-    sd_request_stats stats;
-    char error[512];
-};
+void sd_call_abandon(void *call); // its client is gone; the engine is told
+void sd_call_more(void *call);    // its client has read what was sent: the next slice, if any
+void sd_calls_cancel(sd_server *s);
+/// Those that were still read when the workers were closed; nobody may wait for them.
+void sd_calls_free_unread(sd_server *s);
 
-struct sd_call {
-    sd_server *server;
-    sd_call *prev, *next;
-    sd_conn *conn; // NULL: nobody waits any more
-    sd_client *client;
-    size_t held;      // of the server's memory for bodies
-    sd_served *model; // counted as running there
-    // From the body to the engine: the reader's while `reading`.
-    bool reading;
-    atomic_bool cut; // cancelled meanwhile: it need not be read
-    sd_call *read_next;
-    int pieces_read;
-    sd_buf body;
-    sd_api_request request;
-    sd_served *found; // the model that is meant
-    sd_answer answer;
-    char id[40];
-    sd_ids prompt[SD_API_MAX_PROMPTS]; // until they are submitted
-    int prompt_tokens;
-    sd_choice *choices;
-    int n_choices, open; // open: submitted and not ended
-    bool streaming, failed;
-    size_t answer_bytes; // of `held`, for logprobs that are kept
-    bool writing;        // all has ended; a whole answer goes out in slices
-    bool in_slice;       // whoever ends the connection now leaves the call to the one who writes
-    sd_whole whole;
-    int64_t arrival_ns, first_ns;
-    sd_api_error error;
-};
-
-// ---- generation.c
-/// NULL: out of memory. Its body is not taken yet.
-sd_call *sd_call_new(sd_conn *conn, sd_api_kind kind);
-void sd_call_free(sd_call *j);
-/// The engine has its copies: what the client sent is needed no longer, and the memory for bodies is
-/// free for others.
-void sd_call_drop_prompt(sd_call *j);
-void sd_call_cancel(sd_call *j); // its reading, and the choices that still run
-/// What the access log will say; finish is static.
-void sd_call_log(const sd_call *j, const char *finish);
-
-// ---- generation_prompt.c
-/// One piece of filling j->request, j->found and j->prompt from j->body; true: there is more. What
-/// is wrong is in j->error. On a reader's thread; reads nothing of the server but what is immutable
-/// once the model is open.
-bool sd_call_read(sd_call *j);
-
-// ---- generation_events.c
-/// The engine's callback; ctx is a sd_choice. Runs on the engine's thread.
-void sd_call_on_event(void *ctx, const sd_event *ev);
-
-// ---- generation_answer.c
-/// Appends the text that echo puts before the answer: the prompt as it was read.
-bool sd_call_echo(const sd_call *j, int prompt, sd_buf *out);
-/// Claims memory for the logprobs of a whole answer, before anything is queued. 0, or the status in
-/// e: 400 when they can never fit, 429 when others hold the memory now. ctx: positions of a slot.
-int sd_call_reserve(sd_call *j, int ctx, sd_api_error *e);
-/// New tokens for a client that still waits: sent, or kept for the answer in one piece.
-void sd_call_deliver(sd_call *j, const sd_message *m);
-/// All choices have ended: the end of the answer is sent, if anyone waits, and the call freed, at
-/// once or after its last slice.
-void sd_call_end(sd_call *j);
+/// Delivers what the engine's thread left, for some milliseconds; when there is more, which is true
+/// then, the event loop is woken for it.
+bool sd_outbox_drain(sd_server *s);
+void sd_outbox_free(sd_server *s);
+/// The engine's thread, between steps: waits while the loop is far behind.
+void sd_outbox_wait(sd_server *s);

@@ -5,13 +5,12 @@
 //
 // Sending may find that the client reads too slowly; the connection is then gone and j->conn NULL,
 // so it is looked at again after every piece.
-#include "decode/serve/generation.h"
+#include "decode/serve/generation_private.h"
 
 #include "base/json.h"
 #include "base/utf8.h"
 
 #include <string.h>
-#include <unistd.h>
 
 enum {
     SLICE = 64 * 1024,               // bytes of a whole answer written at a time: under a ms
@@ -47,8 +46,8 @@ bool sd_call_echo(const sd_call *j, int prompt, sd_buf *out) {
     const sd_api_prompt *p = &j->request.prompt[prompt];
     if (p->text) return sd_buf_add(out, p->text, p->len);
     sd_buf bytes = sd_buf_make(out->max); // ids may end within a character
-    bool ok = sd_tokenizer_decode(j->server->model->tokenizer, p->ids, p->n_ids, false, &bytes,
-                                  NULL) == SD_OK &&
+    bool ok = sd_tokenizer_decode(j->server->models.model->tokenizer, p->ids, p->n_ids, false,
+                                  &bytes, NULL) == SD_OK &&
               sd_utf8_lossy(out, bytes.data ? bytes.data : "", bytes.len);
     sd_buf_free(&bytes);
     return ok;
@@ -73,9 +72,9 @@ int sd_call_reserve(sd_call *j, int ctx, sd_api_error *e) {
             tokens, r->logprobs, bytes >> 20, ANSWER_MEMORY >> 20);
     j->answer_bytes = bytes;
     size_t held = j->held;
-    if (sd_server_hold(j->server, j->client, &j->held, held + bytes)) return 0;
+    if (sd_listener_hold(&j->server->listener, j->client, &j->held, held + bytes)) return 0;
     j->answer_bytes = 0;
-    j->server->metrics.rejected[SD_REJECT_BODY_MEMORY]++;
+    j->server->listener.counts.bodies_refused++;
     return sd_api_fail(e, 429, "logprobs",
                        "other requests hold the memory that --body-memory gives; try again later, "
                        "or ask for a stream or fewer logprobs");
@@ -199,7 +198,7 @@ static void end_stream(sd_call *j) {
     }
     if (!ok && !j->conn) return; // the client was too slow for its end
     j->conn = NULL;
-    sd_conn_set_job(conn, NULL);
+    sd_conn_set_work(conn, NULL);
     if (ok)
         sd_conn_stream_end(conn);
     else
@@ -248,7 +247,7 @@ static bool write_slice(sd_call *j, sd_json_out *t) {
 static sd_conn *leave_conn(sd_call *j) {
     sd_conn *conn = j->conn;
     j->conn = NULL;
-    sd_conn_set_job(conn, NULL);
+    sd_conn_set_work(conn, NULL);
     return conn;
 }
 
@@ -278,11 +277,12 @@ static bool begin_whole(sd_call *j) {
 static void free_written(sd_call *j) {
     sd_server *s = j->server;
     sd_call_free(j);
-    uint64_t one = 1; // a drain waits for the last call
-    if (s->phase == SD_PHASE_DRAINING && write(s->wake_fd, &one, sizeof one) < 0) return;
+    // A drain waits for the last call.
+    if (s->phase == SD_PHASE_DRAINING) event_active(s->flush_event, EV_TIMEOUT, 0);
 }
 
-void sd_call_more(sd_call *j) {
+void sd_call_more(void *call) {
+    sd_call *j = call;
     if (!j->writing) return;
     sd_memory_lost_clear();
     j->in_slice = true;

@@ -6,15 +6,15 @@
 // is not far behind, so the outbox has a bound. The message that ends a choice is part of the
 // choice, so an end is delivered even when memory is short.
 #include "base/clock.h"
-#include "decode/serve/generation.h"
+#include "decode/serve/generation_private.h"
 
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 // ---- the engine's thread
 
 enum {
+    MAX_OUTBOX = 1024,           // messages behind which the engine waits for the loop
     MAX_SPARE = 256,             // messages that are kept for the next tokens
     MAX_SPARE_BYTES = 16 * 1024, // of one of them
     DRAIN_MS = 5                 // the event loop looks at its sockets at least so often
@@ -77,13 +77,12 @@ static void outbox_add(sd_server *s, sd_message *m) {
     s->outbox_tail = m;
     s->outbox_n++;
     pthread_mutex_unlock(&s->outbox_lock);
-    uint64_t one = 1;
-    if (was_empty && write(s->wake_fd, &one, sizeof one) < 0) return; // full is awake
+    if (was_empty) sd_wakeup_signal(&s->events_wakeup);
 }
 
 void sd_outbox_wait(sd_server *s) {
     pthread_mutex_lock(&s->outbox_lock);
-    while (s->outbox_n > SD_MAX_OUTBOX && !atomic_load(&s->stop)) {
+    while (s->outbox_n > MAX_OUTBOX && !atomic_load(&s->stop)) {
         struct timespec until; // the end of the server is not signalled
         clock_gettime(CLOCK_REALTIME, &until);
         until.tv_nsec += 100000000;
@@ -194,8 +193,7 @@ bool sd_outbox_drain(sd_server *s) {
     if (!s->outbox_tail) s->outbox_tail = last;
     s->outbox_head = m;
     pthread_mutex_unlock(&s->outbox_lock);
-    uint64_t one = 1;
-    if (write(s->wake_fd, &one, sizeof one) < 0) return true; // full is awake
+    sd_wakeup_signal(&s->events_wakeup);
     return true;
 }
 

@@ -4,7 +4,7 @@
 // fit are refused before any of a request's texts is tokenised. What may fit is tokenised text by
 // text, each a piece of work after which others' turns come; the first that is too long ends it.
 #include "base/clock.h"
-#include "decode/serve/generation.h"
+#include "decode/serve/generation_private.h"
 
 enum { RENDER_SECONDS = 10 }; // a template's steps end it in one or two on an idle machine
 enum { READ_SECONDS = 30 };   // for all pieces of a request
@@ -37,12 +37,13 @@ static int check_length(sd_call *j, int i, int ctx, sd_api_error *e) {
 
 // What can be said of all prompts without tokenising one.
 static int check_prompts(sd_call *j, int ctx, sd_api_error *e) {
-    const sd_model *m = j->server->model;
+    const sd_model *m = j->server->models.model;
     for (int i = 0; i < j->request.n_prompts; i++) {
         const sd_api_prompt *p = &j->request.prompt[i];
         if (p->text && !m->tokenizer)
             return sd_api_fail(e, 400, "prompt", "this model has no tokenizer; give token ids");
-        size_t least = p->len / (j->server->longest_token ? j->server->longest_token : 1);
+        size_t least =
+            p->len / (j->server->models.longest_token ? j->server->models.longest_token : 1);
         if (p->text && least >= (size_t)ctx)
             return refuse_length(e, "prompt", (long long)least, ctx, true);
         if (!p->text && p->n_ids >= ctx) return refuse_length(e, "prompt", p->n_ids, ctx, false);
@@ -60,7 +61,7 @@ static int encode_prompt(sd_call *j, int i, sd_api_error *e) {
     const sd_api_prompt *p = &j->request.prompt[i];
     sd_error err = {0};
     if (p->text &&
-        sd_tokenizer_encode(j->server->model->tokenizer, p->text, p->len,
+        sd_tokenizer_encode(j->server->models.model->tokenizer, p->text, p->len,
                             SD_TOK_SPECIAL | SD_TOK_ADD_BOS, &j->prompt[i], &err) != SD_OK)
         return sd_api_fail(e, 500, "prompt", "%s", err.message);
     if (!p->text && !sd_ids_add(&j->prompt[i], p->ids, p->n_ids))
@@ -69,7 +70,7 @@ static int encode_prompt(sd_call *j, int i, sd_api_error *e) {
 }
 
 static int encode_chat(sd_call *j, int ctx, sd_api_error *e) {
-    const sd_model *m = j->server->model;
+    const sd_model *m = j->server->models.model;
     sd_api_request *r = &j->request;
     sd_error err = {0};
     size_t i, bytes = 0;
@@ -81,11 +82,11 @@ static int encode_chat(sd_call *j, int ctx, sd_api_error *e) {
                            m->chat_error ? ": " : "", m->chat_error ? m->chat_error : "");
     json_array_foreach(r->messages, i, message) bytes +=
         json_string_length(json_object_get(message, "content"));
-    size_t least = bytes / (j->server->longest_token ? j->server->longest_token : 1);
+    size_t least = bytes / (j->server->models.longest_token ? j->server->models.longest_token : 1);
     if (least >= (size_t)ctx) return refuse_length(e, "messages", (long long)least, ctx, true);
     sd_template_bounds bounds = {.stop = &j->cut,
                                  .deadline_ns = sd_now_ns() + RENDER_SECONDS * INT64_C(1000000000),
-                                 .max_bytes = (size_t)ctx * j->server->longest_token};
+                                 .max_bytes = (size_t)ctx * j->server->models.longest_token};
     sd_status st = sd_model_chat_ids_within(m, r->messages, NULL, r->template_arguments, true,
                                             &bounds, &j->prompt[0], &err);
     if (st == SD_EINTERRUPTED)
@@ -97,12 +98,12 @@ static int encode_chat(sd_call *j, int ctx, sd_api_error *e) {
 
 static int find_model(sd_call *j, sd_api_error *e) {
     sd_server *s = j->server;
-    sd_served *m = sd_server_find(s, j->request.model);
+    sd_served *m = sd_models_find(&s->models, j->request.model);
     j->found = m;
     if (m) return 0;
     sd_buf known = sd_buf_make(400);
-    for (int i = 0; i < s->n_served; i++)
-        if (!sd_buf_printf(&known, "%s%s", i ? ", " : "", s->served[i].name)) break;
+    for (int i = 0; i < s->models.n; i++)
+        if (!sd_buf_printf(&known, "%s%s", i ? ", " : "", s->models.row[i].name)) break;
     sd_api_fail(e, 404, "model", "model '%.100s' is not served here; known: %s", j->request.model,
                 known.data ? known.data : "");
     e->code = "model_not_found";
@@ -116,14 +117,18 @@ static int read_body(sd_call *j, sd_api_error *e) {
     sd_buf_free(&j->body); // the request has its own copies
     if (bad || find_model(j, e)) return e->status;
     for (int i = 0; i < j->request.n_stop_token; i++)
-        if (j->request.stop_token[i] >= j->server->model->hp.V)
+        if (j->request.stop_token[i] >= j->server->models.model->hp.V)
             return sd_api_fail(e, 400, "stop_token_ids", "stop_token_ids: %d is not below %d",
-                               (int)j->request.stop_token[i], j->server->model->hp.V);
+                               (int)j->request.stop_token[i], j->server->models.model->hp.V);
     return j->answer.kind == SD_API_CHAT ? 0 : check_prompts(j, context(j), e);
 }
 
-bool sd_call_read(sd_call *j) {
+bool sd_call_read(sd_work *item) {
+    sd_call *j = item->ctx;
     sd_api_error *e = &j->error;
+    const sd_serve_options *o = j->server->o;
+    if (o->on_read && j->pieces_read == 0) o->on_read(o->ctx);
+    if (atomic_load(&j->cut)) return false;
     int piece = j->pieces_read++;
     sd_memory_lost_clear();
     if (sd_now_ns() - j->arrival_ns > READ_SECONDS * INT64_C(1000000000))

@@ -1,6 +1,6 @@
 // The beginning: who may come in, under which model, and into the engine's queue.
 #include "decode/engine/fair.h"
-#include "decode/serve/generation.h"
+#include "decode/serve/generation_private.h"
 
 #include <string.h>
 #include <sys/random.h>
@@ -94,7 +94,7 @@ static int admit(sd_server *s, const sd_client *client, sd_api_error *e) {
     sd_engine_stats stats;
     sd_engine_get_stats(s->engine, &stats);
     sd_share reading = {stats.queue + stats.slots, s->metrics.reading, client->n_reading,
-                        s->clients.reading + (client->n_reading == 0)};
+                        s->listener.clients.reading + (client->n_reading == 0)};
     if (!sd_engine_has_room(s->engine, client->id, 1) || !sd_fair_room(&reading, 1)) {
         s->metrics.rejected[SD_REJECT_QUEUE_FULL]++;
         sd_api_fail(e, 429, NULL,
@@ -109,38 +109,22 @@ static int admit(sd_server *s, const sd_client *client, sd_api_error *e) {
 // Its client gets the error; choices that were submitted end by themselves.
 static void refuse(sd_call *j, const sd_api_error *e) {
     sd_conn *conn = j->conn;
-    sd_conn_set_job(conn, NULL);
+    sd_conn_set_work(conn, NULL);
     j->conn = NULL;
     sd_call_cancel(j);
     if (j->open == 0) sd_call_free(j);
     sd_conn_error(conn, e);
 }
 
-static void start(sd_conn *conn, sd_api_kind kind) {
-    sd_server *s = sd_conn_server(conn);
-    sd_api_error e = {0};
-    sd_call *j = NULL;
-    if (!admit(s, sd_conn_client(conn), &e) && !(j = sd_call_new(conn, kind)))
-        sd_api_fail(&e, 500, NULL, "out of memory");
-    if (!j) {
-        sd_conn_error(conn, &e);
-        return;
-    }
-    j->body = sd_conn_take_body(conn, &j->held);
-    sd_conn_set_job(conn, j);
-    j->reading = true;
-    s->metrics.reading++;
-    sd_client_add_reading(&s->clients, j->client, 1);
-    sd_readers_add(s, j);
-}
-
-static void submit_read(sd_call *j) {
+// The body is read, or what is wrong with it is known.
+static void on_read(sd_work *item) {
+    sd_call *j = item->ctx;
     sd_server *s = j->server;
     sd_memory_lost_clear();
     sd_api_error e = j->error;
     j->reading = false;
     s->metrics.reading--;
-    sd_client_add_reading(&s->clients, j->client, -1);
+    sd_client_add_reading(&s->listener.clients, j->client, -1);
     if (!j->conn) { // its client left meanwhile
         sd_call_free(j);
         return;
@@ -154,15 +138,34 @@ static void submit_read(sd_call *j) {
     j->model = j->found;
     j->model->running++;
     j->answer.model = j->model->name;
-    j->answer.tokenizer = s->model->tokenizer;
+    j->answer.tokenizer = s->models.model->tokenizer;
     if (!j->request.has_seed &&
         getrandom(&j->request.sampling.seed, sizeof j->request.sampling.seed, 0) < 0)
         j->request.sampling.seed = sd_mix64(s->id_key + s->n_ids++);
     if (submit(j, &e)) refuse(j, &e);
 }
 
-void sd_calls_submit(sd_server *s) {
-    for (sd_call *j; (j = sd_readers_take(s));) submit_read(j);
+static void start(sd_conn *conn, sd_api_kind kind) {
+    sd_server *s = sd_conn_owner(conn);
+    sd_api_error e = {0};
+    sd_call *j = NULL;
+    if (!admit(s, sd_conn_client(conn), &e) && !(j = sd_call_new(conn, kind)))
+        sd_api_fail(&e, 500, NULL, "out of memory");
+    if (!j) {
+        sd_conn_error(conn, &e);
+        return;
+    }
+    j->body = sd_conn_take_body(conn, &j->held);
+    sd_conn_set_work(conn, j);
+    j->work = (sd_work){.owner = j->client->id, .step = sd_call_read, .done = on_read, .ctx = j};
+    if (!sd_workers_add(s->workers, &j->work)) {
+        sd_api_fail(&e, 500, NULL, "out of memory");
+        refuse(j, &e);
+        return;
+    }
+    j->reading = true;
+    s->metrics.reading++;
+    sd_client_add_reading(&s->listener.clients, j->client, 1);
 }
 
 void sd_call_chat(sd_conn *c) {

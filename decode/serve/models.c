@@ -1,7 +1,8 @@
-// The models a server answers for: the base under its names, and the adapters.
+#include "decode/serve/models.h"
+
 #include "base/files/file.h"
 #include "base/log.h"
-#include "decode/serve/server.h"
+#include "model/infer/weight_cache/cache.h"
 
 #include <string.h>
 
@@ -13,19 +14,19 @@ static bool good_name(const char *s) {
            strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == n;
 }
 
-static bool is_base_name(const sd_server *s, const char *name) {
-    for (int i = 0; i < s->n_alias; i++)
-        if (strcmp(s->alias[i], name) == 0) return true;
-    const sd_strings *names = s->o->served_names;
+static bool is_base_name(const sd_models *m, const char *name) {
+    for (int i = 0; i < m->n_alias; i++)
+        if (strcmp(m->alias[i], name) == 0) return true;
+    const sd_strings *names = m->served_names;
     for (int i = 0; names && i < names->n; i++)
         if (strcmp(names->item[i], name) == 0) return true;
-    return s->n_served > 0 && strcmp(s->served[0].name, name) == 0;
+    return m->n > 0 && strcmp(m->row[0].name, name) == 0;
 }
 
-sd_served *sd_server_find(sd_server *s, const char *name) {
-    if (!name || !*name || is_base_name(s, name)) return &s->served[0];
-    for (int i = 1; i < s->n_served; i++)
-        if (strcmp(s->served[i].name, name) == 0) return &s->served[i];
+sd_served *sd_models_find(const sd_models *m, const char *name) {
+    if (!name || !*name || is_base_name(m, name)) return &m->row[0];
+    for (int i = 1; i < m->n; i++)
+        if (strcmp(m->row[i].name, name) == 0) return &m->row[i];
     return NULL;
 }
 
@@ -62,68 +63,93 @@ out:
     return c;
 }
 
-sd_status sd_server_open_adapter(sd_server *s, const char *spec, sd_error *err) {
+static sd_status open_adapter(sd_models *m, const char *spec, sd_error *err) {
     sd_status st = SD_OK;
     const char *equals = strchr(spec, '=');
-    sd_served *row = &s->served[s->n_served];
+    sd_served *row = &m->row[m->n];
     SD_CHECK(equals && equals[1], err, SD_EINVAL, "-a %s: give NAME=PATH, such as my-model=runs/my",
              spec);
     row->name = sd_strndup(spec, (size_t)(equals - spec));
     SD_CHECK_ALLOC(row->name, err);
-    s->n_served++;
+    m->n++;
     SD_CHECK(good_name(row->name), err, SD_EINVAL,
              "-a %s: a name has 1 to %d letters, digits, '.', '_' or '-'", spec, MAX_NAME);
-    for (int i = 0; i < s->n_served - 1; i++)
-        SD_CHECK(strcmp(s->served[i].name, row->name) != 0 && !is_base_name(s, row->name), err,
+    for (int i = 0; i < m->n - 1; i++)
+        SD_CHECK(strcmp(m->row[i].name, row->name) != 0 && !is_base_name(m, row->name), err,
                  SD_EINVAL, "-a %s: the name '%s' is taken; give another", spec, row->name);
-    SD_TRY(sd_adapter_open(&row->adapter, equals + 1, s->model, err));
-    row->corpus = open_corpus(row->name, equals + 1, row->adapter, s->model);
+    SD_TRY(sd_adapter_open(&row->adapter, equals + 1, m->model, err));
+    row->corpus = open_corpus(row->name, equals + 1, row->adapter, m->model);
     row->draft = row->corpus ? "index" : "none";
 out:
     return st;
 }
 
-static sd_status add_alias(sd_server *s, const char *name, size_t n, sd_error *err) {
+static sd_status add_alias(sd_models *m, const char *name, size_t n, sd_error *err) {
     sd_status st = SD_OK;
     if (n == 0) return SD_OK;
-    s->alias[s->n_alias] = sd_strndup(name, n);
-    SD_CHECK_ALLOC(s->alias[s->n_alias], err);
-    s->n_alias++;
+    m->alias[m->n_alias] = sd_strndup(name, n);
+    SD_CHECK_ALLOC(m->alias[m->n_alias], err);
+    m->n_alias++;
 out:
     return st;
 }
 
 // The base is called by --served-name, else by its file's name without ".gguf". Requests may also
 // say the file's name, the path, or the name the model has for itself.
-sd_status sd_server_name_base(sd_server *s, sd_error *err) {
+static sd_status name_base(sd_models *m, const sd_models_options *o, sd_error *err) {
     sd_status st = SD_OK;
-    const sd_strings *names = s->o->served_names;
-    const char *path = s->o->model, *own = s->model->name ? s->model->name : "";
+    const sd_strings *names = m->served_names;
+    const char *path = o->model, *own = m->model->name ? m->model->name : "";
     size_t end = strlen(path);
     while (end > 1 && path[end - 1] == '/') end--;
     size_t begin = end;
     while (begin > 0 && path[begin - 1] != '/') begin--;
     size_t n = end - begin;
-    SD_TRY(add_alias(s, path + begin, n, err));
+    SD_TRY(add_alias(m, path + begin, n, err));
     if (n > 5 && memcmp(path + end - 5, ".gguf", 5) == 0) n -= 5;
-    SD_TRY(add_alias(s, path + begin, n, err));
-    SD_TRY(add_alias(s, path, strlen(path), err));
-    SD_TRY(add_alias(s, own, strlen(own), err));
-    s->served[0].name = names && names->n ? sd_strdup(names->item[0]) : sd_strndup(path + begin, n);
-    SD_CHECK_ALLOC(s->served[0].name, err);
-    s->served[0].draft = s->o->engine.draft ? "draft" : "none";
-    s->n_served = 1;
+    SD_TRY(add_alias(m, path + begin, n, err));
+    SD_TRY(add_alias(m, path, strlen(path), err));
+    SD_TRY(add_alias(m, own, strlen(own), err));
+    m->row[0].name = names && names->n ? sd_strdup(names->item[0]) : sd_strndup(path + begin, n);
+    SD_CHECK_ALLOC(m->row[0].name, err);
+    m->row[0].draft = o->has_draft ? "draft" : "none";
+    m->n = 1;
 out:
     return st;
 }
 
-void sd_server_release_models(sd_server *s) {
-    for (int i = 0; i < s->n_served; i++) {
-        sd_corpus_close(s->served[i].corpus);
-        sd_adapter_release(s->served[i].adapter);
-        free(s->served[i].name);
+sd_status sd_models_open(sd_models *m, const sd_models_options *o, const atomic_bool *stop,
+                         sd_error *err) {
+    sd_status st = SD_OK;
+    int n = o->adapters ? o->adapters->n : 0;
+    *m = (sd_models){.served_names = o->served_names};
+    SD_TRY(sd_model_open(&m->model, o->model, err));
+    m->model->any_adapter = o->other_base;
+    m->model->stop = stop; // a signal ends the hashing, packing and timing that follow
+    if (o->pack_dir) SD_TRY(sd_model_use_pack_cache(m->model, o->pack_dir, SD_PACK_LEAST, err));
+    m->row = sd_alloc((size_t)n + 1, sizeof *m->row);
+    SD_CHECK_ALLOC(m->row, err);
+    SD_TRY(name_base(m, o, err));
+    for (int i = 0; i < n && !atomic_load(stop); i++)
+        SD_TRY(open_adapter(m, o->adapters->item[i], err));
+    const sd_tokenizer *tok = m->model->tokenizer;
+    for (int i = 0; tok && i < sd_tokenizer_size(tok); i++) {
+        size_t len;
+        sd_tokenizer_bytes(tok, i, &len);
+        if (len > m->longest_token) m->longest_token = len;
     }
-    for (int i = 0; i < s->n_alias; i++) free(s->alias[i]);
-    free(s->served);
-    sd_model_release(s->model);
+out:
+    return st;
+}
+
+void sd_models_close(sd_models *m) {
+    for (int i = 0; i < m->n; i++) {
+        sd_corpus_close(m->row[i].corpus);
+        sd_adapter_release(m->row[i].adapter);
+        free(m->row[i].name);
+    }
+    for (int i = 0; i < m->n_alias; i++) free(m->alias[i]);
+    free(m->row);
+    sd_model_release(m->model);
+    *m = (sd_models){0};
 }

@@ -1,4 +1,6 @@
 // The route table, and the routes that answer at once. Every row says who may call it.
+#include "decode/serve/routes.h"
+
 #include "base/clock.h"
 #include "decode/serve/page.h"
 #include "decode/serve/server.h"
@@ -15,7 +17,7 @@ static void send_text(sd_conn *c, int status, const char *text) {
 
 static void get_health(sd_conn *c) {
     sd_api_error e;
-    sd_server *s = sd_conn_server(c);
+    sd_server *s = sd_conn_owner(c);
     sd_engine_stats stats = {0};
     switch (s->phase) {
     case SD_PHASE_READY:
@@ -60,7 +62,7 @@ static json_t *model_json(const sd_server *s, const sd_served *m, int ctx) {
     json_t *v = json_pack("{s:s, s:s, s:I, s:s, s:i}", "id", m->name, "object", "model", "created",
                           (json_int_t)s->created, "owned_by", "specdec", "max_model_len", ctx);
     if (m->adapter) {
-        json_object_set_new(v, "parent", json_string(s->served[0].name));
+        json_object_set_new(v, "parent", json_string(s->models.row[0].name));
         json_object_set_new(v, "generation", json_integer((json_int_t)m->adapter->generation));
         json_object_set_new(v, "sha256", json_string(m->adapter->sha256.hex));
         json_object_set_new(v, "draft", json_string(m->draft));
@@ -71,7 +73,7 @@ static json_t *model_json(const sd_server *s, const sd_served *m, int ctx) {
 // False after a 503 was sent.
 static bool must_be_loaded(sd_conn *c) {
     // Not the phase: a server told to end while it loads is draining and has no model.
-    if (atomic_load(&sd_conn_server(c)->loaded) > 0) return true;
+    if (atomic_load(&((sd_server *)sd_conn_owner(c))->loaded) > 0) return true;
     sd_api_error e;
     sd_api_fail(&e, 503, NULL, "the model is being loaded");
     sd_conn_error(c, &e);
@@ -80,22 +82,23 @@ static bool must_be_loaded(sd_conn *c) {
 
 static void get_models(sd_conn *c) {
     if (!must_be_loaded(c)) return;
-    sd_server *s = sd_conn_server(c);
+    sd_server *s = sd_conn_owner(c);
     sd_engine_stats stats;
     sd_engine_get_stats(s->engine, &stats);
     json_t *list = json_array();
-    for (int i = 0; i < s->n_served; i++)
-        json_array_append_new(list, model_json(s, &s->served[i], stats.ctx));
+    for (int i = 0; i < s->models.n; i++)
+        json_array_append_new(list, model_json(s, &s->models.row[i], stats.ctx));
     sd_conn_json(c, 200, json_pack("{s:s, s:o}", "object", "list", "data", list));
 }
 
 static void get_model(sd_conn *c) {
     if (!must_be_loaded(c)) return;
-    sd_server *s = sd_conn_server(c);
-    const char *tail = sd_conn_http(c)->head.path + strlen("/v1/models/");
+    sd_server *s = sd_conn_owner(c);
+    const char *tail = sd_conn_head(c)->path + strlen("/v1/models/");
     char name[512];
-    sd_served *m =
-        *tail && sd_http_unescape(name, sizeof name, tail) ? sd_server_find(s, name) : NULL;
+    sd_served *m = *tail && sd_http_unescape(name, sizeof name, tail)
+                       ? sd_models_find(&s->models, name)
+                       : NULL;
     if (!m) {
         sd_api_error e;
         sd_api_fail(&e, 404, "model", "there is no such model; GET /v1/models lists them");
@@ -109,20 +112,27 @@ static void get_model(sd_conn *c) {
 }
 
 static void get_metrics(sd_conn *c) {
-    sd_server *s = sd_conn_server(c);
+    sd_server *s = sd_conn_owner(c);
     sd_engine_stats stats = {0};
     bool loaded = atomic_load(&s->loaded) > 0;
-    sd_metrics_adapter *rows = sd_alloc(loaded ? (size_t)s->n_served : 1, sizeof *rows);
+    sd_metrics_adapter *rows = sd_alloc(loaded ? (size_t)s->models.n : 1, sizeof *rows);
     sd_buf out = sd_buf_make(4 << 20);
     bool ok = rows != NULL;
     if (loaded) sd_engine_get_stats(s->engine, &stats);
-    for (int i = 0; ok && loaded && i < s->n_served; i++)
-        rows[i] = (sd_metrics_adapter){s->served[i].name, s->served[i].draft, s->served[i].running,
-                                       s->served[i].rounds, s->served[i].accepted};
-    s->metrics.has_log = s->access_log != NULL;
-    if (s->access_log) s->metrics.log_lost = sd_access_log_lost(s->access_log);
-    ok = ok && sd_metrics_write(&out, &s->metrics, &stats, loaded ? s->served[0].name : "", rows,
-                                loaded ? s->n_served : 0, sd_now_s());
+    for (int i = 0; ok && loaded && i < s->models.n; i++)
+        rows[i] = (sd_metrics_adapter){s->models.row[i].name, s->models.row[i].draft,
+                                       s->models.row[i].running, s->models.row[i].rounds,
+                                       s->models.row[i].accepted};
+    const sd_listener *l = &s->listener;
+    sd_metrics m = s->metrics;
+    m.rejected[SD_REJECT_CONNECTIONS] = l->counts.sockets_refused;
+    m.rejected[SD_REJECT_BODY_MEMORY] = l->counts.bodies_refused;
+    m.body_bytes = l->counts.bytes_held;
+    m.displaced = l->counts.displaced;
+    m.has_log = l->access_log != NULL;
+    if (l->access_log) m.log_lost = sd_access_log_lost(l->access_log);
+    ok = ok && sd_metrics_write(&out, &m, &stats, loaded ? s->models.row[0].name : "", rows,
+                                loaded ? s->models.n : 0, sd_now_s());
     if (ok)
         sd_conn_reply(c, &(sd_reply){.status = 200,
                                      .type = "text/plain; version=0.0.4; charset=utf-8",
@@ -172,8 +182,8 @@ static bool is_json(const char *type) {
     return next == '\0' || next == ';' || next == ' ' || next == '\t';
 }
 
-const sd_route *sd_route_check(const sd_keys *keys, const sd_http_head *head, char allow[64],
-                               sd_api_error *e) {
+const sd_route *sd_route_check(const sd_keys *keys, const sd_http_head *head,
+                               char allow[SD_MAX_EXTRA], sd_api_error *e) {
     const sd_route *found = NULL, *same_path = NULL;
     for (int i = 0; i < ROUTES && !found; i++) {
         if (!path_matches(&routes[i], head->path)) continue;
@@ -195,7 +205,7 @@ const sd_route *sd_route_check(const sd_keys *keys, const sd_http_head *head, ch
     }
     if (!found) {
         bool get = strcmp(asked->method, "GET") == 0;
-        snprintf(allow, 64, "Allow: %s\r\n", get ? "GET, HEAD" : asked->method);
+        snprintf(allow, SD_MAX_EXTRA, "Allow: %s\r\n", get ? "GET, HEAD" : asked->method);
         sd_api_fail(e, 405, NULL, "%s takes %s", asked->path, get ? "GET or HEAD" : asked->method);
         return NULL;
     }
@@ -220,4 +230,17 @@ bool sd_route_host_is_local(const char *host) {
     size_t len = sizeof local - 1;
     if (n < len || strncasecmp(host + n - len, local, len) != 0) return false;
     return n == len || host[n - len - 1] == '.'; // also name.localhost (RFC 6761)
+}
+
+sd_handler sd_route_head(sd_conn *c, char extra[SD_MAX_EXTRA], sd_api_error *e) {
+    const sd_server *s = sd_conn_owner(c);
+    const sd_http_head *head = sd_conn_head(c);
+    const sd_route *r = sd_route_check(&s->listener.keys, head, extra, e);
+    if (r && s->local_hosts_only && !sd_route_host_is_local(sd_http_field_get(head, "host"))) {
+        sd_api_fail(e, 403, NULL,
+                    "the Host field is not localhost or an address; start the server with "
+                    "--api-key-file to be reached by a name");
+        return NULL;
+    }
+    return r ? r->run : NULL;
 }

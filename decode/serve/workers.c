@@ -1,152 +1,180 @@
-// Readers: threads that turn a request's body into tokens.
-//
-// JSON of megabytes, a template's loops and a long text's tokens take up to seconds; on the event
-// loop they would hold up every stream and every probe. A call is handed over whole: from
-// sd_readers_add until sd_readers_take gives it back, its reading fields (body, request, prompt,
-// found, error) are the reader's alone, and the loop only notes on it that its client left. The
-// queue is bounded by admission.
-//
-// The clients take turns, piece by piece (a body, a template, a text). A client has two of the
-// three threads at most: one long prompt does not hold up its own short ones, and nobody's hold up
-// another client.
-#include "decode/serve/generation.h"
+#include "decode/serve/workers.h"
 
+#include "base/memory.h"
+
+#include <pthread.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { READERS = 3, OF_ONE_CLIENT = READERS - 1, NICE = 5 };
+enum { THREADS = 3, OF_ONE_OWNER = THREADS - 1, NICE = 5, KEPT_TURNS = 64 };
 
 typedef struct {
-    sd_call *head, *tail;
+    sd_work *head, *tail;
 } list;
 
-struct sd_readers {
-    sd_server *server;
-    pthread_t thread[READERS];
+// What an owner has here, and when its last piece was begun.
+typedef struct {
+    uint64_t owner;
+    int items;   // here, wherever they are; without any it may be forgotten
+    int running; // threads that are at work for it
+    uint64_t last;
+} turn;
+
+struct sd_workers {
+    void (*wake)(void *ctx);
+    void *ctx;
+    pthread_t thread[THREADS];
     int n;
     pthread_mutex_t lock;
     pthread_cond_t more;
     bool stop;
-    uint64_t turns;
+    uint64_t pieces; // begun so far
+    turn *turns;     // [max_turns]
+    int n_turns, max_turns;
     list wanted, done;
 };
 
-static bool push(list *l, sd_call *j) {
+static bool push(list *l, sd_work *item) {
     bool was_empty = l->head == NULL;
-    j->read_next = NULL;
+    item->next = NULL;
     if (was_empty)
-        l->head = j;
+        l->head = item;
     else
-        l->tail->read_next = j;
-    l->tail = j;
+        l->tail->next = item;
+    l->tail = item;
     return was_empty;
 }
 
-// The first call of the client whose turn it is, out of the list; NULL: nobody's.
-static sd_call *take_turn(sd_readers *r) {
-    sd_call *best = NULL, *before_best = NULL;
-    for (sd_call *j = r->wanted.head, *before = NULL; j; before = j, j = j->read_next) {
-        const sd_client *c = j->client;
-        if (c->being_read >= OF_ONE_CLIENT) continue;
-        if (!best || c->read_turn < best->client->read_turn) best = j, before_best = before;
+static void push_front(list *l, sd_work *item) {
+    item->next = l->head;
+    if (!l->head) l->tail = item;
+    l->head = item;
+}
+
+// ---- turns
+
+// The owner's, or that of one who has had nothing here for longest; -1: out of memory.
+static int find_turn(sd_workers *w, uint64_t owner) {
+    int idle = -1;
+    for (int i = 0; i < w->n_turns; i++) {
+        const turn *t = &w->turns[i];
+        if (t->owner == owner) return i;
+        if (t->items == 0 && (idle < 0 || t->last < w->turns[idle].last)) idle = i;
+    }
+    if (idle < 0 || w->n_turns < KEPT_TURNS) {
+        if (w->n_turns == w->max_turns) {
+            int max = w->max_turns ? 2 * w->max_turns : KEPT_TURNS;
+            turn *more = realloc(w->turns, (size_t)max * sizeof *more);
+            if (!more) return -1;
+            w->turns = more;
+            w->max_turns = max;
+        }
+        idle = w->n_turns++;
+    }
+    w->turns[idle] = (turn){.owner = owner};
+    return idle;
+}
+
+// The first item of the owner whose turn it is, out of the list; NULL: nobody's.
+static sd_work *take_turn(sd_workers *w) {
+    sd_work *best = NULL, *before_best = NULL;
+    for (sd_work *item = w->wanted.head, *before = NULL; item; before = item, item = item->next) {
+        const turn *t = &w->turns[item->turn];
+        if (t->running >= OF_ONE_OWNER) continue;
+        if (!best || t->last < w->turns[best->turn].last) best = item, before_best = before;
     }
     if (!best) return NULL;
     if (before_best)
-        before_best->read_next = best->read_next;
+        before_best->next = best->next;
     else
-        r->wanted.head = best->read_next;
-    if (r->wanted.tail == best) r->wanted.tail = before_best;
-    best->client->being_read++;
-    best->client->read_turn = ++r->turns;
+        w->wanted.head = best->next;
+    if (w->wanted.tail == best) w->wanted.tail = before_best;
+    w->turns[best->turn].running++;
+    w->turns[best->turn].last = ++w->pieces;
     return best;
 }
 
-static void push_front(list *l, sd_call *j) {
-    j->read_next = l->head;
-    if (!l->head) l->tail = j;
-    l->head = j;
-}
-
-static void wake_loop(const sd_readers *r) {
-    uint64_t one = 1;
-    if (write(r->server->wake_fd, &one, sizeof one) < 0) return; // full is awake
-}
-
 static void *run(void *ctx) {
-    sd_readers *r = ctx;
-    const sd_serve_options *o = r->server->o;
-    // Where processors are few, answers that run come before reading the next.
+    sd_workers *w = ctx;
+    // Where processors are few, answers that run come before new work.
     setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
-    pthread_mutex_lock(&r->lock);
-    while (!r->stop) {
-        sd_call *j = take_turn(r);
-        if (!j) {
-            pthread_cond_wait(&r->more, &r->lock);
+    pthread_mutex_lock(&w->lock);
+    while (!w->stop) {
+        sd_work *item = take_turn(w);
+        if (!item) {
+            pthread_cond_wait(&w->more, &w->lock);
             continue;
         }
-        pthread_mutex_unlock(&r->lock);
-        if (o->on_read && j->pieces_read == 0) o->on_read(o->ctx);
-        bool more = !atomic_load(&j->cut) && sd_call_read(j);
-        pthread_mutex_lock(&r->lock);
-        j->client->being_read--;
-        if (more)
-            push_front(&r->wanted, j);
-        else if (push(&r->done, j))
-            wake_loop(r);
-        pthread_cond_signal(&r->more); // its client may have been at its limit
+        pthread_mutex_unlock(&w->lock);
+        bool more = item->step(item);
+        pthread_mutex_lock(&w->lock);
+        turn *t = &w->turns[item->turn];
+        t->running--;
+        if (more) {
+            push_front(&w->wanted, item);
+        } else {
+            t->items--;
+            if (push(&w->done, item)) w->wake(w->ctx);
+        }
+        pthread_cond_signal(&w->more); // its owner may have been at its limit
     }
-    pthread_mutex_unlock(&r->lock);
+    pthread_mutex_unlock(&w->lock);
     return NULL;
 }
 
-sd_status sd_readers_open(sd_server *s, sd_error *err) {
+sd_status sd_workers_open(sd_workers **out, void (*wake)(void *ctx), void *ctx, sd_error *err) {
     sd_status st = SD_OK;
-    sd_readers *r = s->readers = sd_alloc(1, sizeof *r);
-    SD_CHECK_ALLOC(r, err);
-    r->server = s;
-    pthread_mutex_init(&r->lock, NULL);
-    pthread_cond_init(&r->more, NULL);
-    for (; r->n < READERS; r->n++) {
-        int rc = pthread_create(&r->thread[r->n], NULL, run, r);
+    sd_workers *w = sd_alloc(1, sizeof *w);
+    SD_CHECK_ALLOC(w, err);
+    w->wake = wake;
+    w->ctx = ctx;
+    pthread_mutex_init(&w->lock, NULL);
+    pthread_cond_init(&w->more, NULL);
+    for (; w->n < THREADS; w->n++) {
+        int rc = pthread_create(&w->thread[w->n], NULL, run, w);
         SD_CHECK(rc == 0, err, SD_EIO, "a thread for reading requests: %s", strerror(rc));
     }
+    *out = w, w = NULL;
 out:
+    sd_workers_close(w);
     return st;
 }
 
-void sd_readers_add(sd_server *s, sd_call *j) {
-    sd_readers *r = s->readers;
-    pthread_mutex_lock(&r->lock);
-    push(&r->wanted, j);
-    pthread_cond_signal(&r->more);
-    pthread_mutex_unlock(&r->lock);
+bool sd_workers_add(sd_workers *w, sd_work *item) {
+    pthread_mutex_lock(&w->lock);
+    item->turn = find_turn(w, item->owner);
+    bool found = item->turn >= 0;
+    if (found) {
+        w->turns[item->turn].items++;
+        push(&w->wanted, item);
+        pthread_cond_signal(&w->more);
+    }
+    pthread_mutex_unlock(&w->lock);
+    return found;
 }
 
-static sd_call *take(sd_readers *r, list *l) {
-    pthread_mutex_lock(&r->lock);
-    sd_call *j = l->head;
-    if (j) l->head = j->read_next;
-    pthread_mutex_unlock(&r->lock);
-    return j;
+void sd_workers_deliver(sd_workers *w) {
+    for (;;) {
+        pthread_mutex_lock(&w->lock);
+        sd_work *item = w->done.head;
+        if (item) w->done.head = item->next;
+        pthread_mutex_unlock(&w->lock);
+        if (!item) return;
+        item->done(item);
+    }
 }
 
-sd_call *sd_readers_take(sd_server *s) {
-    return take(s->readers, &s->readers->done);
-}
-
-void sd_readers_close(sd_server *s) {
-    sd_readers *r = s->readers;
-    if (!r) return;
-    pthread_mutex_lock(&r->lock);
-    r->stop = true;
-    pthread_cond_broadcast(&r->more);
-    pthread_mutex_unlock(&r->lock);
-    for (int i = 0; i < r->n; i++) pthread_join(r->thread[i], NULL);
-    for (sd_call *j; (j = take(r, &r->wanted)) || (j = take(r, &r->done));) sd_call_free(j);
-    pthread_mutex_destroy(&r->lock);
-    pthread_cond_destroy(&r->more);
-    free(r);
-    s->readers = NULL;
+void sd_workers_close(sd_workers *w) {
+    if (!w) return;
+    pthread_mutex_lock(&w->lock);
+    w->stop = true;
+    pthread_cond_broadcast(&w->more);
+    pthread_mutex_unlock(&w->lock);
+    for (int i = 0; i < w->n; i++) pthread_join(w->thread[i], NULL);
+    pthread_mutex_destroy(&w->lock);
+    pthread_cond_destroy(&w->more);
+    free(w->turns);
+    free(w);
 }

@@ -5,7 +5,7 @@
 // hop in X-Forwarded-For that is not one itself; else to the address. Bounds bind by client, and
 // only while others need what is left (decode/engine/fair.h).
 //
-// Everything here belongs to the event loop's thread, but for what `workers.c` says is its own.
+// Everything here belongs to the event loop's thread.
 #pragma once
 
 #include "base/option.h"
@@ -58,9 +58,6 @@ struct sd_client {
     sd_conn *idle_first, *idle_last;  // its sockets that may be given up, the oldest first
     sd_client *next;                  // of the same hash
     sd_client *rank_prev, *rank_next; // with as many sockets
-    // workers.c, under its lock
-    int being_read;
-    uint64_t read_turn;
 };
 
 typedef struct {

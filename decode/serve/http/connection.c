@@ -1,6 +1,6 @@
-// One connection: bytes through the parser, one request at a time through a route, the answer out.
+// One connection: bytes through the parser, one request at a time to its handler, the answer out.
 //
-//     READ -> (head: refuse early, or 100 Continue) -> BUSY (a route answers) -> READ ...
+//     READ -> (head: refuse early, or 100 Continue) -> BUSY (it is answered) -> READ ...
 //                                                                        \-> FLUSH -> LINGER ->
 //                                                                        gone
 //
@@ -28,20 +28,20 @@
 #include <sys/socket.h>
 #include <time.h>
 
-sd_server *sd_conn_server(sd_conn *c) {
-    return c->server;
+void *sd_conn_owner(const sd_conn *c) {
+    return c->listener->owner;
 }
-sd_http *sd_conn_http(sd_conn *c) {
-    return &c->http;
+const sd_http_head *sd_conn_head(const sd_conn *c) {
+    return &c->http.head;
 }
-sd_client *sd_conn_client(sd_conn *c) {
+sd_client *sd_conn_client(const sd_conn *c) {
     return c->client;
 }
 int64_t sd_conn_arrival_ns(const sd_conn *c) {
     return c->arrival_ns;
 }
-void sd_conn_set_job(sd_conn *c, sd_call *call) {
-    c->call = call;
+void sd_conn_set_work(sd_conn *c, void *work) {
+    c->work = work;
 }
 void sd_conn_set_log(sd_conn *c, const sd_log_facts *facts) {
     c->facts = *facts;
@@ -55,46 +55,28 @@ sd_buf sd_conn_take_body(sd_conn *c, size_t *held) {
     return body;
 }
 
-// ---- the access log
-
-// One line for a request that ended, however it ended. No prompt, no text, no key.
+// One line for a request that ended, however it ended.
 static void log_request(sd_conn *c) {
-    if (!c->server->access_log || !c->arrival_ns) return;
-    struct timespec now;
-    struct tm tm;
-    char stamp[32];
-    clock_gettime(CLOCK_REALTIME, &now);
-    gmtime_r(&now.tv_sec, &tm);
-    strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%SZ", &tm);
+    if (!c->listener->access_log || !c->arrival_ns) return;
     const sd_http_head *head = &c->http.head;
-    json_t *v =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:f, s:I}", "time", stamp, "id", c->id, "remote",
-                  c->remote, "method", head->method ? head->method : "-", "path",
-                  head->path ? head->path : "-", "status", c->status, "ms",
-                  (double)(sd_now_ns() - c->arrival_ns) * 1e-6, "bytes", (json_int_t)c->bytes_out);
-    if (c->facts.model) {
-        json_object_set_new(v, "model", json_string(c->facts.model));
-        json_object_set_new(v, "prompt_tokens", json_integer(c->facts.prompt_tokens));
-        json_object_set_new(v, "completion_tokens", json_integer(c->facts.completion_tokens));
-        if (c->facts.ttft_ms >= 0) json_object_set_new(v, "ttft_ms", json_real(c->facts.ttft_ms));
-        if (c->facts.finish) json_object_set_new(v, "finish", json_string(c->facts.finish));
-    }
-    char *text = NULL, lost[64];
-    if (sd_json_dump(&text, v, JSON_COMPACT | JSON_REAL_PRECISION(6), NULL) != SD_OK)
-        snprintf(lost, sizeof lost, "{\"status\":%d,\"lost\":\"out of memory\"}", c->status);
-    sd_access_log_add(c->server->access_log, text ? text : lost, strlen(text ? text : lost));
-    free(text);
-    json_decref(v);
+    sd_log_request(c->listener->access_log,
+                   &(sd_logged){.id = c->id,
+                                .remote = c->remote,
+                                .method = head->method ? head->method : "-",
+                                .path = head->path ? head->path : "-",
+                                .status = c->status,
+                                .ms = (double)(sd_now_ns() - c->arrival_ns) * 1e-6,
+                                .bytes = c->bytes_out,
+                                .facts = c->facts});
 }
 
 // ---- life and death
 
 static void conn_free(sd_conn *c) {
-    sd_server *s = c->server;
     if (c->prev)
         c->prev->next = c->next;
     else
-        s->conns = c->next;
+        c->listener->conns = c->next;
     if (c->next) c->next->prev = c->prev;
     if (c->timer) event_free(c->timer);
     if (c->turn) event_free(c->turn);
@@ -111,10 +93,10 @@ static void conn_free(sd_conn *c) {
 // The client is gone, or is given up: whatever runs for it is cancelled.
 void sd_conn_abort(sd_conn *c) {
     if (c->state == CONN_BUSY) {
-        sd_call *call = c->call;
-        c->call = NULL;
+        void *work = c->work;
+        c->work = NULL;
         c->status = 499;
-        if (call) sd_call_abandon(call);
+        if (work) c->listener->on->on_closed(work);
         log_request(c);
     }
     conn_free(c);
@@ -183,8 +165,8 @@ static void end_request(sd_conn *c) {
         lost = true;
     }
     log_request(c);
-    c->call = NULL;
-    c->route = NULL;
+    c->work = NULL;
+    c->handler = NULL;
     c->arrival_ns = c->bytes_out = 0;
     c->status = 0;
     c->streaming = c->chunked = false;
@@ -198,14 +180,14 @@ static void end_request(sd_conn *c) {
     c->id[0] = '\0';
     sd_conn_set_state(c, CONN_READ);
     sd_http_reset(&c->http);
-    sd_server_hold(c->server, c->client, &c->held, 0);
+    sd_listener_hold(c->listener, c->client, &c->held, 0);
     if (!c->pumping) pump(c);
 }
 
 void sd_conn_reply(sd_conn *c, const sd_reply *r) {
     const char *method = c->http.head.method;
     bool head_only = method && strcmp(method, "HEAD") == 0;
-    if (r->close || c->server->phase == SD_PHASE_DRAINING) c->keep = false;
+    if (r->close || c->listener->draining) c->keep = false;
     send_head(c, r->status, r->type, (int64_t)r->len, r->extra);
     if (!head_only) {
         bufferevent_write(c->bev, r->body, r->len);
@@ -238,14 +220,15 @@ static void reply_error(sd_conn *c, const sd_api_error *e, const char *extra, bo
     char more[128];
     if (e->status == 429 || e->status == 503) {
         // Whole seconds, at least one (RFC 9110 10.2.3).
-        double wait = ceil(e->retry_s > 0 ? e->retry_s : sd_server_wait_s(c->server));
+        sd_listener *l = c->listener;
+        double wait = ceil(e->retry_s > 0 ? e->retry_s : l->on->retry_s(l->owner));
         wait = wait < 1 ? 1 : wait > MAX_WAIT_S ? MAX_WAIT_S : wait;
         snprintf(more, sizeof more, "Retry-After: %.0f\r\n", wait);
         extra = more;
     } else if (e->status == 401) {
         extra = "WWW-Authenticate: Bearer\r\n";
     }
-    reply_json(c, e->status, sd_error_json(e), extra, close);
+    reply_json(c, e->status, c->listener->on->error_body(e), extra, close);
 }
 
 void sd_conn_error(sd_conn *c, const sd_api_error *e) {
@@ -263,7 +246,7 @@ static bool is_whole(sd_conn *c) {
 
 bool sd_conn_stream_begin(sd_conn *c, const char *type) {
     c->streaming = true;
-    if (c->server->phase == SD_PHASE_DRAINING) c->keep = false;
+    if (c->listener->draining) c->keep = false;
     c->chunked = c->http.head.minor >= 1;
     if (!c->chunked) c->keep = false; // HTTP/1.0: the end of the connection is the end of the body
     send_head(c, 200, type, -1, "Cache-Control: no-store\r\nX-Accel-Buffering: no\r\n");
@@ -273,7 +256,7 @@ bool sd_conn_stream_begin(sd_conn *c, const char *type) {
 bool sd_conn_stream_data(sd_conn *c, const char *data, size_t len) {
     struct evbuffer *out = bufferevent_get_output(c->bev);
     if (len == 0) return true;
-    if (evbuffer_get_length(out) > SD_MAX_STREAM_BUFFER) {
+    if (evbuffer_get_length(out) > MAX_STREAM_BUFFER) {
         sd_log(SD_LOG_WARN, "%s: a stream is dropped: its client reads too slowly", c->id);
         sd_conn_abort(c);
         return false;
@@ -311,13 +294,13 @@ static void take_id(sd_conn *c) {
         memcpy(c->id, given, n + 1);
         return;
     }
-    uint64_t x = sd_mix64(c->server->id_key + c->server->n_ids++);
+    uint64_t x = sd_mix64(c->listener->id_key + c->listener->n_ids++);
     snprintf(c->id, sizeof c->id, "req-%016llx", (unsigned long long)x);
 }
 
 static void refuse(sd_conn *c, const sd_api_error *e, const char *extra) {
     sd_buf_free(&c->http.body);
-    sd_server_hold(c->server, c->client, &c->held, 0);
+    sd_listener_hold(c->listener, c->client, &c->held, 0);
     sd_conn_set_state(c, CONN_BUSY);
     c->keep = false;
     reply_error(c, e, extra, true);
@@ -328,58 +311,51 @@ void sd_conn_refuse_body(sd_conn *c) {
     sd_api_fail(&e, 429, NULL,
                 "the bodies of other requests hold the memory that --body-memory gives them; try "
                 "again later");
-    e.retry_s = sd_server_bytes_wait_s(c->server, c->http.head.length);
-    c->server->metrics.rejected[SD_REJECT_BODY_MEMORY]++;
+    e.retry_s = sd_listener_bytes_wait_s(c->listener, c->http.head.length);
+    c->listener->counts.bodies_refused++;
     refuse(c, &e, NULL);
 }
 
 // The request belongs to its key, else to the last hop that a trusted proxy names, else to the
 // peer.
 static void take_client(sd_conn *c) {
-    sd_server *s = c->server;
+    sd_listener *l = c->listener;
     sd_address hop;
     const char *forwarded = NULL;
     sd_client_name name = c->peer->name;
-    int key = sd_keys_find(&s->keys, sd_http_field_get(&c->http.head, "authorization"));
+    int key = sd_keys_find(&l->keys, sd_http_field_get(&c->http.head, "authorization"));
     if (c->peer->trusted) forwarded = sd_http_field_last(&c->http.head, "x-forwarded-for");
     if (key >= 0)
         name = sd_client_of_key(key);
-    else if (forwarded && sd_last_hop(&hop, forwarded, s->proxies, s->n_proxies))
+    else if (forwarded && sd_last_hop(&hop, forwarded, l->proxies, l->n_proxies))
         name = sd_client_of_address(&hop);
-    sd_client_release(&s->clients, c->client);
-    c->client = sd_client_acquire(&s->clients, &name);
+    sd_client_release(&l->clients, c->client);
+    c->client = sd_client_acquire(&l->clients, &name);
     if (!c->client) c->client = sd_client_again(c->peer);
 }
 
 // The head is there. False when the request was refused for it, before its body is read.
 static bool take_head(sd_conn *c) {
     sd_api_error e = {0};
-    char allow[64] = "";
+    char extra[SD_MAX_EXTRA] = "";
     c->arrival_ns = sd_now_ns();
     c->keep = c->http.head.keep_alive;
     take_id(c);
     take_client(c);
-    c->route = sd_route_check(&c->server->keys, &c->http.head, allow, &e);
-    const char *host = sd_http_field_get(&c->http.head, "host");
-    if (c->route && c->server->local_hosts_only && !sd_route_host_is_local(host)) {
-        sd_api_fail(&e, 403, NULL,
-                    "the Host field is not localhost or an address; start the server with "
-                    "--api-key-file to be reached by a name");
-        c->route = NULL;
-    }
-    if (!c->route) {
-        refuse(c, &e, allow[0] ? allow : NULL);
+    c->handler = c->listener->on->on_head(c, extra, &e);
+    if (!c->handler) {
+        refuse(c, &e, extra[0] ? extra : NULL);
         return false;
     }
     // What cannot fit now is refused before it is sent; what fits is counted as it comes, so that a
     // length that is only announced takes nothing from others.
     size_t none = 0;
     if (c->http.head.length > 0) {
-        if (!sd_server_hold(c->server, c->client, &none, (size_t)c->http.head.length)) {
+        if (!sd_listener_hold(c->listener, c->client, &none, (size_t)c->http.head.length)) {
             sd_conn_refuse_body(c);
             return false;
         }
-        sd_server_hold(c->server, c->client, &none, 0);
+        sd_listener_hold(c->listener, c->client, &none, 0);
     }
     if (c->http.head.expect && evbuffer_get_length(bufferevent_get_input(c->bev)) == 0)
         bufferevent_write(c->bev, "HTTP/1.1 100 Continue\r\n\r\n", 25);
@@ -397,7 +373,7 @@ static void take_bad(sd_conn *c) {
 // A client that asks and asks and does not read would fill memory with answers: its next request is
 // taken when it has read what it got.
 static bool has_backlog(const sd_conn *c) {
-    return evbuffer_get_length(bufferevent_get_output(c->bev)) > SD_MAX_UNREAD;
+    return evbuffer_get_length(bufferevent_get_output(c->bev)) > MAX_UNREAD;
 }
 
 // Reads on while BUSY, and when what has been read is used up.
@@ -425,14 +401,14 @@ static void pump(sd_conn *c) {
         evbuffer_drain(in, used);
         if (r == SD_HTTP_BAD) {
             take_bad(c);
-        } else if (!sd_server_hold(c->server, c->client, &c->held, c->http.body.len)) {
+        } else if (!sd_listener_hold(c->listener, c->client, &c->held, c->http.body.len)) {
             sd_conn_refuse_body(c);
         } else if (r == SD_HTTP_HEAD) {
             take_head(c);
         } else if (r == SD_HTTP_DONE) {
             sd_conn_set_state(c, CONN_BUSY);
             set_wait(c, WAIT_NONE);
-            c->route->run(c);
+            c->handler(c);
             if (c->state == CONN_READ && evbuffer_get_length(in) > 0) {
                 event_active(c->turn, EV_TIMEOUT, 0);
                 break;
@@ -464,8 +440,7 @@ static void on_read(struct bufferevent *bev, void *ctx) {
     struct evbuffer *in = bufferevent_get_input(bev);
     if (c->state == CONN_READ) pump(c);
     if (c->state == CONN_BUSY || c->state == CONN_READ) { // what is left waits for its turn
-        if (evbuffer_get_length(in) > SD_MAX_PIPELINED || !sd_conn_count_unread(c))
-            sd_conn_abort(c);
+        if (evbuffer_get_length(in) > MAX_PIPELINED || !sd_conn_count_unread(c)) sd_conn_abort(c);
     } else {
         evbuffer_drain(in, evbuffer_get_length(in));
     }
@@ -482,7 +457,7 @@ static void on_written(struct bufferevent *bev, void *ctx) {
     sd_conn *c = ctx;
     sd_conn_count_unread(c); // less than before
     if (c->state == CONN_FLUSH) linger(c);
-    if (c->state == CONN_BUSY && c->call) sd_call_more(c->call);
+    if (c->state == CONN_BUSY && c->work) c->listener->on->on_writable(c->work);
     if (c->state == CONN_READ) pump(c);
 }
 
@@ -545,16 +520,16 @@ static void on_timer(evutil_socket_t fd, short what, void *ctx) {
 }
 
 // The server's own descriptor; closed when the connection is freed.
-static sd_conn *conn_new(sd_server *s, int fd, const struct sockaddr *addr) {
+static sd_conn *conn_new(sd_listener *l, int fd, const struct sockaddr *addr) {
     sd_memory_lost_clear();
     sd_conn *c = sd_alloc(1, sizeof *c);
     if (!c) return NULL;
-    c->server = s;
+    c->listener = l;
     c->fd = fd;
     c->address = sd_address_of(addr);
-    c->bev = bufferevent_socket_new(s->base, fd, 0);
-    c->timer = evtimer_new(s->base, on_timer, c);
-    c->turn = event_new(s->base, -1, 0, on_turn, c);
+    c->bev = bufferevent_socket_new(l->base, fd, 0);
+    c->timer = evtimer_new(l->base, on_timer, c);
+    c->turn = event_new(l->base, -1, 0, on_turn, c);
     if (c->turn) event_priority_set(c->turn, SD_PRIORITY_LAST);
     if (c->bev && c->timer && c->turn && sd_conn_enter(c)) return c;
     if (c->timer) event_free(c->timer);
@@ -565,16 +540,16 @@ static sd_conn *conn_new(sd_server *s, int fd, const struct sockaddr *addr) {
     return NULL;
 }
 
-void sd_conn_accept(sd_server *s, int fd, const struct sockaddr *addr) {
-    sd_conn *c = conn_new(s, fd, addr);
+void sd_conn_accept(sd_listener *l, int fd, const struct sockaddr *addr) {
+    sd_conn *c = conn_new(l, fd, addr);
     if (!c) {
-        s->metrics.rejected[SD_REJECT_CONNECTIONS]++;
+        l->counts.sockets_refused++;
         evutil_closesocket(fd);
         return;
     }
-    c->next = s->conns;
-    if (s->conns) s->conns->prev = c;
-    s->conns = c;
+    c->next = l->conns;
+    if (l->conns) l->conns->prev = c;
+    l->conns = c;
     sd_http_init(&c->http);
     sd_address_print(addr, c->remote, sizeof c->remote);
     bufferevent_setcb(c->bev, on_read, on_written, on_event, c);
@@ -586,8 +561,8 @@ void sd_conn_accept(sd_server *s, int fd, const struct sockaddr *addr) {
     if (sd_memory_lost()) conn_free(c);
 }
 
-void sd_conn_close_idle(sd_server *s) {
-    for (sd_conn *c = s->conns, *next; c; c = next) {
+void sd_listener_close_idle(sd_listener *l) {
+    for (sd_conn *c = l->conns, *next; c; c = next) {
         next = c->next;
         if (c->state == CONN_READ && sd_http_is_idle(&c->http) &&
             evbuffer_get_length(bufferevent_get_input(c->bev)) == 0 &&
@@ -596,12 +571,12 @@ void sd_conn_close_idle(sd_server *s) {
     }
 }
 
-void sd_conn_close_all(sd_server *s) {
-    while (s->conns) sd_conn_abort(s->conns);
+void sd_conn_close_all(sd_listener *l) {
+    while (l->conns) sd_conn_abort(l->conns);
 }
 
-bool sd_conn_flushing(const sd_server *s) {
-    for (const sd_conn *c = s->conns; c; c = c->next)
+bool sd_listener_flushing(const sd_listener *l) {
+    for (const sd_conn *c = l->conns; c; c = c->next)
         if (evbuffer_get_length(bufferevent_get_output(c->bev)) > 0) return true;
     return false;
 }

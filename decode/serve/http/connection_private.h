@@ -1,10 +1,10 @@
 // A connection's inside, shared by
 //
-//     connection.c       bytes through the parser, requests through routes, answers out
+//     connection.c       bytes through the parser, requests to their handlers, answers out
 //     connection_room.c  how many sockets and bytes there may be, and which are given up for others
 #pragma once
 
-#include "decode/serve/server.h"
+#include "decode/serve/http/connection.h"
 
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
@@ -12,7 +12,12 @@
 enum { IDLE_S = 60, HEAD_S = 10, BODY_S = 30, WRITE_S = 30, LINGER_S = 2 };
 enum { DRAIN_S = 30, DRAIN_BYTES = 32 * 1024 };    // unread answers are read at least that fast
 enum { PROBE_MS = 20, PROBES_BETWEEN_SENDS = 25 }; // of a client whose stream has ended
-enum { MAX_ID = 128, MAX_WAIT_S = 3600 };          // of Retry-After
+enum {
+    MAX_STREAM_BUFFER = 256 * 1024, // unsent bytes of a stream, then it is dropped
+    MAX_UNREAD = 32 * 1024,         // unsent bytes behind which no further request is taken
+    MAX_PIPELINED = 64 * 1024       // unread bytes behind a request that is being answered
+};
+enum { MAX_ID = 128, MAX_WAIT_S = 3600 }; // of Retry-After
 
 typedef enum { CONN_READ, CONN_BUSY, CONN_FLUSH, CONN_LINGER } conn_state;
 typedef enum {
@@ -26,7 +31,7 @@ typedef enum {
 } conn_wait;
 
 struct sd_conn {
-    sd_server *server;
+    sd_listener *listener;
     sd_conn *prev, *next;
     sd_client *peer;                // by address
     sd_client *client;              // whose the request is; NULL before its head was read
@@ -40,13 +45,13 @@ struct sd_conn {
     conn_wait wait;
     sd_http http;
     sd_address address;
-    size_t held;   // of the server's memory, for the body: the client's
+    size_t held;   // of the listener's memory, for the body: the client's
     size_t unread; // likewise, for answers that wait to be sent and what was pipelined: the peer's
     size_t drain_from; // bytes of unread answers when their time began
     char remote[64];
     // of the request that is being served
-    const sd_route *route;
-    sd_call *call;
+    sd_handler handler;
+    void *work; // the owner's, while it is answered
     char id[MAX_ID + 1];
     int64_t arrival_ns, bytes_out;
     int status;
@@ -58,10 +63,12 @@ struct sd_conn {
 };
 
 // ---- connection.c
+void sd_conn_accept(sd_listener *l, int fd, const struct sockaddr *addr);
 void sd_conn_abort(sd_conn *c); // whatever runs for it is cancelled; c is gone
 void sd_conn_refuse_body(sd_conn *c);
+void sd_conn_close_all(sd_listener *l);
 
-// ---- connection_room.c
+// ---- connection_room.c: below connection.c; what gives way there is a function of the listener
 /// Every change of state goes through here: what is not busy may be given up for others.
 void sd_conn_set_state(sd_conn *c, conn_state state);
 /// Counts what waits to be read by the client. False: there is no memory for it; c is to be
@@ -70,6 +77,8 @@ bool sd_conn_count_unread(sd_conn *c);
 /// A newcomer's socket: counted, or false when there is no place for it.
 bool sd_conn_enter(sd_conn *c);
 void sd_conn_leave(sd_conn *c); // what it holds is free
+/// Gives the place of an idle socket to a newcomer; false when all are busy.
+bool sd_listener_make_place(sd_listener *l, sd_client *newcomer);
 /// Seconds until so many bytes of bodies and answers are given back at the speed of late; at most
 /// BODY_S, when all bodies that are on their way now have come or failed.
-double sd_server_bytes_wait_s(const sd_server *s, int64_t bytes);
+double sd_listener_bytes_wait_s(const sd_listener *l, int64_t bytes);

@@ -48,8 +48,8 @@ void sd_conn_set_state(sd_conn *c, conn_state state) {
 }
 
 // An idle socket of a client that has more than the newcomer, else of the newcomer itself.
-static sd_conn *find_idle(const sd_server *s, const sd_client *newcomer) {
-    const sd_clients *t = &s->clients;
+static sd_conn *find_idle(const sd_listener *l, const sd_client *newcomer) {
+    const sd_clients *t = &l->clients;
     int looked = 0;
     for (int n = t->top; n > newcomer->sockets && looked < SEARCH; n--)
         for (sd_client *c = t->rank[n]; c && looked < SEARCH; c = c->rank_next, looked++)
@@ -57,50 +57,46 @@ static sd_conn *find_idle(const sd_server *s, const sd_client *newcomer) {
     return newcomer->idle_first;
 }
 
-bool sd_conn_make_place(sd_server *s, sd_client *newcomer) {
-    sd_conn *idle = find_idle(s, newcomer);
+bool sd_listener_make_place(sd_listener *l, sd_client *newcomer) {
+    sd_conn *idle = find_idle(l, newcomer);
     if (!idle) return false;
-    s->metrics.displaced++;
-    sd_conn_abort(idle);
+    l->counts.displaced++;
+    l->give_up(idle);
     return true;
 }
 
 bool sd_conn_enter(sd_conn *c) {
-    sd_server *s = c->server;
+    sd_listener *l = c->listener;
     sd_client_name name = sd_client_of_address(&c->address);
-    sd_client *peer = sd_client_acquire(&s->clients, &name);
+    sd_client *peer = sd_client_acquire(&l->clients, &name);
     if (!peer) return false;
-    peer->trusted = sd_cidr_has(s->proxies, s->n_proxies, &c->address);
+    peer->trusted = sd_cidr_has(l->proxies, l->n_proxies, &c->address);
     // Where all are busy, a few further places are for clients that have none.
-    if (s->n_conns >= s->max_conns && !sd_conn_make_place(s, peer) &&
-        (peer->sockets > 0 || s->n_conns >= s->max_conns + SD_SPARE_CONNECTIONS)) {
-        sd_client_release(&s->clients, peer);
+    if (l->n_conns >= l->max_conns && !sd_listener_make_place(l, peer) &&
+        (peer->sockets > 0 || l->n_conns >= l->max_conns + SD_SPARE_CONNECTIONS)) {
+        sd_client_release(&l->clients, peer);
         return false;
     }
     c->peer = peer;
-    s->n_conns++;
-    sd_client_add_socket(&s->clients, peer, 1);
+    l->n_conns++;
+    sd_client_add_socket(&l->clients, peer, 1);
     sd_conn_set_state(c, CONN_READ);
     return true;
 }
 
 void sd_conn_leave(sd_conn *c) {
-    sd_server *s = c->server;
+    sd_listener *l = c->listener;
     if (!c->peer) return; // it never entered
-    sd_server_hold(s, c->client, &c->held, 0);
-    sd_server_hold(s, c->peer, &c->unread, 0);
+    sd_listener_hold(l, c->client, &c->held, 0);
+    sd_listener_hold(l, c->peer, &c->unread, 0);
     leave_idle(c);
-    sd_client_add_socket(&s->clients, c->peer, -1);
-    s->n_conns--;
-    sd_client_release(&s->clients, c->client);
-    sd_client_release(&s->clients, c->peer);
+    sd_client_add_socket(&l->clients, c->peer, -1);
+    l->n_conns--;
+    sd_client_release(&l->clients, c->client);
+    sd_client_release(&l->clients, c->peer);
 }
 
 // ---- bytes
-
-static size_t memory_limit(const sd_server *s) {
-    return s->o->body_memory ? s->o->body_memory : SD_BODY_MEMORY;
-}
 
 // A part is for clients that hold little: what is being read or answered is not taken back.
 static size_t reserve_of(size_t limit) {
@@ -110,10 +106,10 @@ static size_t reserve_of(size_t limit) {
 }
 
 // The largest that the client has on its way; not one whose request is being answered.
-static sd_conn *find_largest(const sd_server *s, const sd_client *of, bool *is_body) {
+static sd_conn *find_largest(const sd_listener *l, const sd_client *of, bool *is_body) {
     sd_conn *best = NULL;
     size_t most = 0;
-    for (sd_conn *c = s->conns; c; c = c->next) {
+    for (sd_conn *c = l->conns; c; c = c->next) {
         if (c->pumping) continue; // it is the one that asks
         if (c->client == of && c->state == CONN_READ && c->held > most)
             best = c, most = c->held, *is_body = true;
@@ -123,9 +119,9 @@ static sd_conn *find_largest(const sd_server *s, const sd_client *of, bool *is_b
     return best;
 }
 
-static sd_client *find_fattest(const sd_server *s) {
+static sd_client *find_fattest(const sd_listener *l) {
     sd_client *best = NULL;
-    for (const sd_conn *c = s->conns; c; c = c->next) {
+    for (const sd_conn *c = l->conns; c; c = c->next) {
         if (c->client && c->client->bytes > 0 && (!best || c->client->bytes > best->bytes))
             best = c->client;
         if (c->peer->bytes > 0 && (!best || c->peer->bytes > best->bytes)) best = c->peer;
@@ -134,54 +130,54 @@ static sd_client *find_fattest(const sd_server *s) {
 }
 
 // Takes something from the client that holds the most; false when nobody has to give.
-static bool make_bytes(sd_server *s, const sd_client *newcomer, size_t share) {
-    sd_client *from = find_fattest(s);
+static bool make_bytes(sd_listener *l, const sd_client *newcomer, size_t share) {
+    sd_client *from = find_fattest(l);
     bool is_body = false;
     if (!from || from == newcomer || from->bytes <= share) return false;
-    sd_conn *c = find_largest(s, from, &is_body);
+    sd_conn *c = find_largest(l, from, &is_body);
     if (!c) return false;
     if (is_body)
-        sd_conn_refuse_body(c);
+        l->refuse_body(c);
     else
-        sd_conn_abort(c);
+        l->give_up(c);
     return true;
 }
 
 // Bytes in the running and the last full period.
-static void count_given_back(sd_server *s, int64_t bytes) {
-    int64_t now = sd_now_ns(), since = now - s->given_back.began_ns;
+static void count_given_back(sd_listener *l, int64_t bytes) {
+    int64_t now = sd_now_ns(), since = now - l->given_back.began_ns;
     if (since > GIVEN_BACK_NS) {
-        s->given_back.last = since > 2 * GIVEN_BACK_NS ? 0 : s->given_back.now;
-        s->given_back.now = 0;
-        s->given_back.began_ns = now;
+        l->given_back.last = since > 2 * GIVEN_BACK_NS ? 0 : l->given_back.now;
+        l->given_back.now = 0;
+        l->given_back.began_ns = now;
     }
-    s->given_back.now += bytes;
+    l->given_back.now += bytes;
 }
 
-double sd_server_bytes_wait_s(const sd_server *s, int64_t bytes) {
-    int64_t since = sd_now_ns() - s->given_back.began_ns;
+double sd_listener_bytes_wait_s(const sd_listener *l, int64_t bytes) {
+    int64_t since = sd_now_ns() - l->given_back.began_ns;
     if (since > 2 * GIVEN_BACK_NS || bytes <= 0) return BODY_S; // nothing of late, or not known
-    double seconds = (double)(since + (s->given_back.last ? GIVEN_BACK_NS : 0)) * 1e-9;
-    double wait = (double)bytes * seconds / (double)(s->given_back.now + s->given_back.last + 1);
+    double seconds = (double)(since + (l->given_back.last ? GIVEN_BACK_NS : 0)) * 1e-9;
+    double wait = (double)bytes * seconds / (double)(l->given_back.now + l->given_back.last + 1);
     return wait < BODY_S ? wait : BODY_S;
 }
 
-bool sd_server_hold(sd_server *s, sd_client *client, size_t *held, size_t bytes) {
-    size_t limit = memory_limit(s);
+bool sd_listener_hold(sd_listener *l, sd_client *client, size_t *held, size_t bytes) {
+    size_t limit = l->memory;
     if (bytes > limit) return false;
     while (bytes > *held) {
-        size_t total = (size_t)s->metrics.body_bytes, more = bytes - *held;
+        size_t total = (size_t)l->counts.bytes_held, more = bytes - *held;
         size_t most = limit - (client->bytes + more > limit / 8 ? reserve_of(limit) : 0);
         if (more <= most && total <= most - more) break;
-        int clients = s->clients.holding + (client->bytes == 0);
+        int clients = l->clients.holding + (client->bytes == 0);
         size_t share = limit / (size_t)clients;
-        if (client->bytes + more > share || !make_bytes(s, client, share)) return false;
+        if (client->bytes + more > share || !make_bytes(l, client, share)) return false;
     }
     if (bytes == *held) return true;
     int64_t by = (int64_t)bytes - (int64_t)*held;
-    s->metrics.body_bytes += by;
-    if (by < 0) count_given_back(s, -by);
-    sd_client_add_bytes(&s->clients, client, by);
+    l->counts.bytes_held += by;
+    if (by < 0) count_given_back(l, -by);
+    sd_client_add_bytes(&l->clients, client, by);
     *held = bytes;
     return true;
 }
@@ -189,5 +185,5 @@ bool sd_server_hold(sd_server *s, sd_client *client, size_t *held, size_t bytes)
 bool sd_conn_count_unread(sd_conn *c) {
     size_t n = evbuffer_get_length(bufferevent_get_output(c->bev)) +
                evbuffer_get_length(bufferevent_get_input(c->bev));
-    return sd_server_hold(c->server, c->peer, &c->unread, n);
+    return sd_listener_hold(c->listener, c->peer, &c->unread, n);
 }

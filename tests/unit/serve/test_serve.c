@@ -1,6 +1,7 @@
 // The parts of the server that need no socket: routes and who may call them, keys, metrics.
 #include "base/files/file.h"
-#include "decode/serve/server.h"
+#include "decode/serve/metrics.h"
+#include "decode/serve/routes.h"
 
 #include <criterion/criterion.h>
 #include <string.h>

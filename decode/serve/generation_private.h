@@ -1,0 +1,108 @@
+// A call's inside, shared by the five files that carry it through its life, each above the next:
+//
+//     generation_start.c  begins: admission, the model, the engine's queue
+//     generation_prompt.c the body becomes a request and token ids, on a worker's thread
+//     generation_events.c what the engine's thread says reaches the event loop
+//     generation_answer.c what is sent back, in one piece or as a stream
+//     generation.c        the object: made, told to end, freed
+#pragma once
+
+#include "decode/serve/api/openai_response.h"
+#include "decode/serve/server.h"
+
+typedef struct sd_choice sd_choice;
+
+struct sd_message {
+    sd_message *next;
+    sd_choice *to;
+    int64_t at_ns;
+    int n;                 // tokens
+    sd_token_info *tokens; // NULL unless logprobs are wanted
+    char *text;
+    size_t text_len;
+    sd_finish finish;
+    bool lost;     // text or tokens could not be copied
+    size_t room;   // bytes of payload
+    void *payload; // malloc'ed: tokens, then text
+};
+
+struct sd_choice {
+    sd_call *call;
+    int index, prompt; // among all choices; which prompt
+    uint64_t id;       // the engine's; 0: not submitted
+    bool begun, ended;
+    bool lost; // a message of it could not be copied
+    sd_finish finish;
+    sd_buf text, kept; // of an answer in one piece: its text, its tokens' logprobs
+    int n_kept;
+    sd_logprobs_cursor cursor; // of a stream's logprobs
+    int64_t last_ns;           // when its last tokens came
+    int generated, cached;     // cached: known when it has ended
+    // Written by the engine's thread before the last message is in the outbox.
+    sd_message last;
+    sd_request_stats stats;
+    char error[512];
+};
+
+struct sd_call {
+    sd_server *server;
+    sd_call *prev, *next;
+    sd_conn *conn; // NULL: nobody waits any more
+    sd_client *client;
+    size_t held;      // of the listener's memory
+    sd_served *model; // counted as running there
+    // From the body to the engine: the workers' while `reading`.
+    bool reading;
+    atomic_bool cut; // cancelled meanwhile: it need not be read
+    sd_work work;
+    int pieces_read;
+    sd_buf body;
+    sd_api_request request;
+    sd_served *found; // the model that is meant
+    sd_answer answer;
+    char id[40];
+    sd_ids prompt[SD_API_MAX_PROMPTS]; // until they are submitted
+    int prompt_tokens;
+    sd_choice *choices;
+    int n_choices, open; // open: submitted and not ended
+    bool streaming, failed;
+    size_t answer_bytes; // of `held`, for logprobs that are kept
+    bool writing;        // all has ended; a whole answer goes out in slices
+    bool in_slice;       // whoever ends the connection now leaves the call to the one who writes
+    sd_whole whole;
+    int64_t arrival_ns, first_ns;
+    sd_api_error error;
+};
+
+// ---- generation.c
+/// NULL: out of memory. Its body is not taken yet.
+sd_call *sd_call_new(sd_conn *conn, sd_api_kind kind);
+void sd_call_free(sd_call *j);
+/// The engine has its copies: what the client sent is needed no longer, and the memory for bodies is
+/// free for others.
+void sd_call_drop_prompt(sd_call *j);
+void sd_call_cancel(sd_call *j); // its reading, and the choices that still run
+/// What the access log will say; finish is static.
+void sd_call_log(const sd_call *j, const char *finish);
+
+// ---- generation_prompt.c
+/// One piece of filling request, found and prompt of a call (item->ctx) from its body; true: there is
+/// more. What is wrong is in its error. On a worker's thread; reads nothing of the server but what is
+/// immutable once the model is open.
+bool sd_call_read(sd_work *item);
+
+// ---- generation_events.c
+/// The engine's callback; ctx is a sd_choice. Runs on the engine's thread.
+void sd_call_on_event(void *ctx, const sd_event *ev);
+
+// ---- generation_answer.c
+/// Appends the text that echo puts before the answer: the prompt as it was read.
+bool sd_call_echo(const sd_call *j, int prompt, sd_buf *out);
+/// Claims memory for the logprobs of a whole answer, before anything is queued. 0, or the status in
+/// e: 400 when they can never fit, 429 when others hold the memory now. ctx: positions of a slot.
+int sd_call_reserve(sd_call *j, int ctx, sd_api_error *e);
+/// New tokens for a client that still waits: sent, or kept for the answer in one piece.
+void sd_call_deliver(sd_call *j, const sd_message *m);
+/// All choices have ended: the end of the answer is sent, if anyone waits, and the call freed, at
+/// once or after its last slice.
+void sd_call_end(sd_call *j);

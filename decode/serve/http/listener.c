@@ -1,0 +1,188 @@
+// Sockets are accepted a few at a time, given their bounds, and handed to connections.
+#include "decode/serve/http/listener.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "decode/serve/http/connection_private.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/resource.h>
+
+enum { BACKLOG = 1024, ACCEPTS = 32 }; // ACCEPTS: one after the other
+enum {
+    MAX_CONNECTIONS = 16384, // fewer where the system gives fewer descriptors
+    OTHER_DESCRIPTORS = 64   // files, events, and what libraries open
+};
+
+// ---- addresses
+
+static bool is_loopback(const struct sockaddr *a) {
+    if (a->sa_family == AF_INET)
+        return (ntohl(((const struct sockaddr_in *)(const void *)a)->sin_addr.s_addr) >> 24) == 127;
+    if (a->sa_family == AF_INET6)
+        return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr);
+    return false;
+}
+
+static void set_address(sd_listener *l) {
+    struct sockaddr_storage a;
+    socklen_t n = sizeof a;
+    char host[64] = "?", port[8] = "0";
+    if (getsockname(evconnlistener_get_fd(l->socket), (struct sockaddr *)&a, &n) == 0)
+        getnameinfo((struct sockaddr *)&a, n, host, sizeof host, port, sizeof port,
+                    NI_NUMERICHOST | NI_NUMERICSERV);
+    snprintf(l->address, sizeof l->address, strchr(host, ':') ? "http://[%s]:%s" : "http://%s:%s",
+             host, port);
+}
+
+// A peer that is gone without a word is noticed within a minute, also where nothing is sent to it,
+// and one that takes nothing within half a minute. What the kernel keeps for it has a bound too.
+// Accepted sockets inherit all of it.
+static void set_listener(int fd) {
+    int on = 1, idle = 30, between = 10, probes = 3, send = 32 * 1024;
+    unsigned unacknowledged_ms = 30000;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &between, sizeof between);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacknowledged_ms, sizeof unacknowledged_ms);
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &send, sizeof send);
+}
+
+// A crowd at the door does not keep those inside waiting: after some newcomers come the events of all
+// others.
+static void on_accept(struct evconnlistener *socket, evutil_socket_t fd, struct sockaddr *addr,
+                      int len, void *ctx) {
+    (void)len;
+    sd_listener *l = ctx;
+    sd_conn_accept(l, (int)fd, addr);
+    if (++l->accepted < ACCEPTS) return;
+    struct timeval at_once = {0, 0};
+    evconnlistener_disable(socket);
+    event_add(l->accept_event, &at_once);
+}
+
+static void on_accept_again(evutil_socket_t fd, short what, void *ctx) {
+    (void)fd, (void)what;
+    sd_listener *l = ctx;
+    l->accepted = 0;
+    if (l->socket) evconnlistener_enable(l->socket);
+}
+
+// Descriptors that others have taken, as a rule: an idle socket's is used for the newcomer. A
+// little is waited, so that nothing spins.
+static void on_accept_error(struct evconnlistener *socket, void *ctx) {
+    sd_listener *l = ctx;
+    int why = errno;
+    int64_t now = sd_now_ns();
+    sd_client nobody = {0};
+    if (now - l->warned_ns > INT64_C(10000000000) || !l->warned_ns) {
+        sd_log(SD_LOG_WARN, "accepting a connection: %s; an idle one is closed for it",
+               strerror(why));
+        l->warned_ns = now;
+    }
+    bool made = sd_listener_make_place(l, &nobody);
+    evconnlistener_disable(socket);
+    struct timeval tv = {0, made ? 1000 : 50000};
+    event_add(l->accept_event, &tv);
+}
+
+// As many sockets as the system lets this process have, up to MAX_CONNECTIONS.
+static void set_max_connections(sd_listener *l) {
+    struct rlimit limit;
+    int64_t n = 1024;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+        if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
+            n = limit.rlim_cur > 1 << 20 ? 1 << 20 : (int64_t)limit.rlim_cur;
+    }
+    n -= OTHER_DESCRIPTORS + SD_SPARE_CONNECTIONS;
+    l->max_conns = n > MAX_CONNECTIONS ? MAX_CONNECTIONS : n < 8 ? 8 : (int)n;
+}
+
+static sd_status read_proxies(sd_listener *l, sd_error *err) {
+    sd_status st = SD_OK;
+    const sd_strings *list = l->o.trusted_proxies;
+    if (!list || list->n == 0) return SD_OK;
+    l->proxies = sd_alloc((size_t)list->n, sizeof *l->proxies);
+    SD_CHECK_ALLOC(l->proxies, err);
+    for (; l->n_proxies < list->n; l->n_proxies++)
+        SD_TRY(sd_cidr_parse(&l->proxies[l->n_proxies], list->item[l->n_proxies], err));
+out:
+    return st;
+}
+
+sd_status sd_listener_listen(sd_listener *l, struct event_base *base, sd_error *err) {
+    const sd_listener_options *o = &l->o;
+    const char *host = o->host && *o->host ? o->host : "127.0.0.1";
+    char port[8];
+    sd_status st = SD_OK;
+    struct addrinfo hints = {.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM}, *list = NULL;
+    l->base = base;
+    l->accept_event = evtimer_new(base, on_accept_again, l);
+    SD_CHECK_ALLOC(l->accept_event, err);
+    snprintf(port, sizeof port, "%d", o->port);
+    int rc = getaddrinfo(host, port, &hints, &list);
+    SD_CHECK(rc == 0, err, SD_EINVAL, "--host %s: %s; give an address of this machine", host,
+             gai_strerror(rc));
+    for (const struct addrinfo *a = list; a; a = a->ai_next)
+        SD_CHECK(is_loopback(a->ai_addr) || l->keys.n > 0 || o->insecure_no_key, err, SD_EINVAL,
+                 "--host %s: others can reach this address; give --api-key-file, or "
+                 "--insecure-no-key to serve everyone",
+                 host);
+    for (const struct addrinfo *a = list; a && !l->socket; a = a->ai_next)
+        l->socket = evconnlistener_new_bind(l->base, on_accept, l,
+                                            LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC |
+                                                LEV_OPT_REUSEABLE,
+                                            BACKLOG, a->ai_addr, (int)a->ai_addrlen);
+    SD_CHECK(l->socket, err, SD_EINVAL, "--host %s --port %s: %s; give another port", host, port,
+             strerror(errno));
+    set_listener((int)evconnlistener_get_fd(l->socket));
+    evconnlistener_set_error_cb(l->socket, on_accept_error);
+    set_address(l);
+out:
+    if (list) freeaddrinfo(list);
+    return st;
+}
+
+sd_status sd_listener_open(sd_listener *l, const sd_listener_options *o, sd_error *err) {
+    sd_status st = SD_OK;
+    *l = (sd_listener){.on = o->on,
+                       .owner = o->owner,
+                       .o = *o,
+                       .memory = o->memory,
+                       .id_key = o->id_key,
+                       .give_up = sd_conn_abort,
+                       .refuse_body = sd_conn_refuse_body};
+    set_max_connections(l);
+    SD_TRY(sd_clients_open(&l->clients, l->max_conns + SD_SPARE_CONNECTIONS, sd_mix64(l->id_key),
+                           err));
+    SD_TRY(read_proxies(l, err));
+    if (o->key_file) SD_TRY(sd_keys_load(&l->keys, o->key_file, err));
+    if (o->access_log) SD_TRY(sd_access_log_open(&l->access_log, o->access_log, err));
+out:
+    return st;
+}
+
+void sd_listener_stop(sd_listener *l) {
+    if (l->socket) evconnlistener_free(l->socket);
+    l->socket = NULL;
+    sd_conn_close_all(l);
+    if (l->accept_event) event_free(l->accept_event);
+    l->accept_event = NULL;
+}
+
+void sd_listener_close(sd_listener *l) {
+    sd_access_log_close(l->access_log);
+    sd_clients_close(&l->clients);
+    free(l->proxies);
+    sd_keys_free(&l->keys);
+    *l = (sd_listener){0};
+}

@@ -1,0 +1,113 @@
+// The listening socket, and what its connections share: limits, clients, keys, the memory for bodies
+// and unread answers.
+//
+// This room knows no route and no model. What a request means is the owner's: sd_handlers has what
+// the owner is asked and told, and http/connection.h what it answers with.
+//
+//     sd_listener l;
+//     SD_TRY(sd_listener_open(&l, &options, err));
+//     SD_TRY(sd_listener_listen(&l, base, err));       // requests come in with the loop's events
+//     ...
+//     sd_listener_stop(&l);                            // no socket is left; on_closed was called
+//     sd_listener_close(&l);                           // after whatever held its memory or clients
+#pragma once
+
+#include "decode/serve/api/error.h"
+#include "decode/serve/http/access_log.h"
+#include "decode/serve/http/auth.h"
+#include "decode/serve/http/client.h"
+
+#include <event2/event.h>
+#include <event2/listener.h>
+
+typedef struct sd_listener sd_listener;
+
+enum {
+    SD_SPARE_CONNECTIONS = 32, // for newcomers while all others are busy
+    SD_MAX_EXTRA = 64          // bytes of a header line with its 0
+};
+
+/// Of the loop's events: libevent gives them the middle one of three.
+enum { SD_PRIORITIES = 3, SD_PRIORITY_LAST = 2 };
+
+/// Answers a request that has come whole: now, or later with the same functions.
+typedef void (*sd_handler)(sd_conn *c);
+
+// All are called on the event loop's thread.
+typedef struct {
+    /// A request's head has come. Who answers it; NULL: it is refused with e before its body is
+    /// read, and with the header line `extra` where that is not empty.
+    sd_handler (*on_head)(sd_conn *c, char extra[SD_MAX_EXTRA], sd_api_error *e);
+    /// The client has read of what was sent for `work` (sd_conn_set_work).
+    void (*on_writable)(void *work);
+    /// The connection that `work` answers is gone.
+    void (*on_closed)(void *work);
+    /// Seconds until a 429 or 503 that does not say so itself may be tried again; 0: at once.
+    double (*retry_s)(const void *owner);
+    /// What an error looks like; NULL when out of memory.
+    json_t *(*error_body)(const sd_api_error *e);
+} sd_handlers;
+
+typedef struct {
+    const sd_handlers *on; // outlives the listener
+    void *owner;
+    const char *host;                  // numeric or a name; NULL: 127.0.0.1
+    int port;                          // 0: any free one
+    const char *key_file;              // NULL: no key is asked for
+    bool insecure_no_key;              // allows a host that others can reach without a key
+    const sd_strings *trusted_proxies; // addresses and networks; may be NULL
+    const char *access_log;            // "-": standard output; NULL: none
+    size_t memory;                     // bytes of bodies and unread answers at once
+    uint64_t id_key;                   // random; of request ids and of the clients' table
+} sd_listener_options;
+
+// For metrics.
+typedef struct {
+    int64_t bytes_held;      // now: bodies, unread answers, and what sd_listener_hold was asked for
+    int64_t sockets_refused; // no place was left
+    int64_t bodies_refused;  // no memory was left
+    int64_t displaced;       // idle sockets closed for newcomers
+} sd_listener_counts;
+
+struct sd_listener {
+    const sd_handlers *on;
+    void *owner;
+    sd_listener_options o;
+    char address[96]; // "http://127.0.0.1:8080"
+    bool draining;    // every answer is the last of its connection
+    sd_keys keys;
+    sd_access_log *access_log; // NULL: none
+    sd_clients clients;
+    sd_listener_counts counts;
+    // The room's own.
+    struct event_base *base;
+    struct evconnlistener *socket;
+    struct event *accept_event;
+    sd_conn *conns;
+    int n_conns, max_conns;
+    int accepted; // in this round of the loop
+    size_t memory;
+    uint64_t id_key, n_ids;
+    sd_cidr *proxies; // [n_proxies], trusted to say whose a request is
+    int n_proxies;
+    int64_t warned_ns; // of accepting that failed
+    struct {
+        int64_t began_ns, now, last; // bytes of bodies and answers, in two periods
+    } given_back;
+    void (*give_up)(sd_conn *c), (*refuse_body)(sd_conn *c); // what gives way for others
+};
+
+/// SD_EINVAL names what cannot be used: a proxy's address, the key file, the access log.
+sd_status sd_listener_open(sd_listener *l, const sd_listener_options *o, sd_error *err);
+/// SD_EINVAL: an address in use, or one that others can reach without a key. base: with
+/// SD_PRIORITIES priorities, the caller's.
+sd_status sd_listener_listen(sd_listener *l, struct event_base *base, sd_error *err);
+void sd_listener_close_idle(sd_listener *l);     // connections without a request
+bool sd_listener_flushing(const sd_listener *l); // is an answer still on its way out?
+void sd_listener_stop(sd_listener *l);           // before the base is freed
+void sd_listener_close(sd_listener *l);          // a zeroed one is fine
+
+/// The memory of all request bodies and unread answers together is bounded: *held, the client's
+/// part of it, becomes `bytes`. False, and nothing changes, when that would pass the bound and
+/// nobody else has to give. Giving back always succeeds.
+bool sd_listener_hold(sd_listener *l, sd_client *client, size_t *held, size_t bytes);

@@ -1,0 +1,22 @@
+// One line of the access log for each request that ended, however it ended. No prompt, no text, no
+// key.
+#pragma once
+
+#include "decode/serve/http/access_log.h"
+
+// What the owner says about a request beyond its connection's own facts. Zeroed: nothing.
+typedef struct {
+    const char *model, *finish; // static or the owner's; model NULL: it was not read
+    int prompt_tokens, completion_tokens;
+    double ttft_ms; // < 0: no token came
+} sd_log_facts;
+
+typedef struct {
+    const char *id, *remote, *method, *path;
+    int status;
+    double ms;     // since it arrived
+    int64_t bytes; // of the answer's body
+    sd_log_facts facts;
+} sd_logged;
+
+void sd_log_request(sd_access_log *log, const sd_logged *r);
