@@ -106,23 +106,31 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static void report(const bench *b, const char *op, const char *shape, const char *type, int N,
-                   double s, double bytes, double ops, double peak, double ratio) {
-    double gb = bytes / s * 1e-9, g = ops / s * 1e-9;
+typedef struct {
+    const char *op, *shape, *type;
+    int rows;
+    double seconds, bytes, ops; // of one call
+    double peak;                // GOP/s of this machine
+    double ratio;               // of the time to one row's; 0: not said
+} measured;
+
+static void report(const bench *b, const measured *m) {
+    double gb = m->bytes / m->seconds * 1e-9, g = m->ops / m->seconds * 1e-9;
+    double read_percent = gb / b->limit.read_gb * 100, compute_percent = g / m->peak * 100;
     if (b->a.json) {
-        json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:i, s:f, s:f, s:f, s:f, s:f, s:f}", "op", op,
-                              "shape", shape, "type", type, "isa", b->ops->name, "rows", N, "us",
-                              s * 1e6, "gb_per_s", gb, "gop_per_s", g, "read_limit_percent",
-                              gb / b->limit.read_gb * 100, "compute_limit_percent", g / peak * 100,
-                              "cost_ratio", ratio);
+        json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:i, s:f, s:f, s:f, s:f, s:f, s:f}", "op",
+                              m->op, "shape", m->shape, "type", m->type, "isa", b->ops->name,
+                              "rows", m->rows, "us", m->seconds * 1e6, "gb_per_s", gb, "gop_per_s",
+                              g, "read_limit_percent", read_percent, "compute_limit_percent",
+                              compute_percent, "cost_ratio", m->ratio);
         sd_json_print(stdout, o, JSON_COMPACT | JSON_REAL_PRECISION(6), NULL); // main() knows
         json_decref(o);
         putchar('\n');
         return;
     }
-    printf("%-10s %-22s %-5s %4d %10.1f us %7.1f GB/s %5.1f %% %8.1f GOP/s %5.1f %%", op, shape,
-           type, N, s * 1e6, gb, gb / b->limit.read_gb * 100, g, g / peak * 100);
-    if (ratio > 0) printf("  x%.2f", ratio);
+    printf("%-10s %-22s %-5s %4d %10.1f us %7.1f GB/s %5.1f %% %8.1f GOP/s %5.1f %%", m->op,
+           m->shape, m->type, m->rows, m->seconds * 1e6, gb, read_percent, g, compute_percent);
+    if (m->ratio > 0) printf("  x%.2f", m->ratio);
     putchar('\n');
 }
 
@@ -176,8 +184,15 @@ static sd_status bench_matmul(const bench *b, const char *where, sd_dtype t, int
         b->ops->act_rows(&act, x, 0, N);
         double s = time_matmul(b, copy, copies, &act, y, N);
         if (N == 1) one = s;
-        report(b, "matmul", where, sd_dtype_name(t), N, s, (double)bytes, 2.0 * M * K * N,
-               floats ? b->limit.fma_g : b->limit.int8_g, s / one);
+        report(b, &(measured){.op = "matmul",
+                              .shape = where,
+                              .type = sd_dtype_name(t),
+                              .rows = N,
+                              .seconds = s,
+                              .bytes = (double)bytes,
+                              .ops = 2.0 * M * K * N,
+                              .peak = floats ? b->limit.fma_g : b->limit.int8_g,
+                              .ratio = s / one});
         if (sd_interrupted) break;
     }
 out:
@@ -262,9 +277,15 @@ static void bench_attention(const bench *b, row_job *j, sd_kv_type kv, double fm
         for (j->rows = 1; j->rows <= MAX_ROWS; j->rows *= 4) {
             double s = time_row(j, run_attention);
             if (j->rows == 1) one = s;
-            report(b, "attention", heads[i].name, sd_kv_name(kv), j->rows, s,
-                   values * (double)sd_kv_value_bytes(kv), 2 * values * j->rows * H / G, fma,
-                   s / one);
+            report(b, &(measured){.op = "attention",
+                                  .shape = heads[i].name,
+                                  .type = sd_kv_name(kv),
+                                  .rows = j->rows,
+                                  .seconds = s,
+                                  .bytes = values * (double)sd_kv_value_bytes(kv),
+                                  .ops = 2 * values * j->rows * H / G,
+                                  .peak = fma,
+                                  .ratio = s / one});
         }
     }
 }
@@ -282,11 +303,14 @@ static sd_status bench_rows(const bench *b, sd_error *err) {
     for (int i = 0; i < 32; i++) j.cos[i] = (float)cos(i), j.sin[i] = (float)sin(i);
     SD_TRY(sd_act_init(&j.act, 1, 1536, SD_COMPUTE_AUTO, err));
     double fma = b->limit.fma_g / sd_pool_threads(b->pool);
-    report(b, "rmsnorm", "C 1536", "F32", 1, time_row(&j, run_norm), 1536 * 8, 1536 * 4, fma, 0);
-    report(b, "act_rows", "K 1536", "int8", 1, time_row(&j, run_act), 1536 * 4, 1536 * 3, fma, 0);
-    report(b, "swiglu", "F 1536", "F32", 1, time_row(&j, run_swiglu), 1536 * 12, 1536 * 22, fma, 0);
-    report(b, "rope", "D 64", "F32", 1, time_row(&j, run_rope), 512, 192, fma, 0);
-    report(b, "argmax", "V 49152", "F32", 1, time_row(&j, run_argmax), 49152 * 4, 49152, fma, 0);
+    const measured single[] = {
+        {"rmsnorm", "C 1536", "F32", 1, time_row(&j, run_norm), 1536 * 8, 1536 * 4, fma, 0},
+        {"act_rows", "K 1536", "int8", 1, time_row(&j, run_act), 1536 * 4, 1536 * 3, fma, 0},
+        {"swiglu", "F 1536", "F32", 1, time_row(&j, run_swiglu), 1536 * 12, 1536 * 22, fma, 0},
+        {"rope", "D 64", "F32", 1, time_row(&j, run_rope), 512, 192, fma, 0},
+        {"argmax", "V 49152", "F32", 1, time_row(&j, run_argmax), 49152 * 4, 49152, fma, 0},
+    };
+    for (size_t i = 0; i < sizeof single / sizeof *single; i++) report(b, &single[i]);
     SD_TRY(b->ops->pack(&j.A, &(sd_weight){.dtype = SD_BF16, .rows = 16, .cols = 1536, .data = j.k},
                         SD_COMPUTE_AUTO, NULL, err));
     SD_TRY(b->ops->pack(&j.B, &(sd_weight){.dtype = SD_BF16, .rows = 1536, .cols = 16, .data = j.k},
@@ -296,8 +320,15 @@ static sd_status bench_rows(const bench *b, sd_error *err) {
         for (j.rows = 1; j.rows <= MAX_ROWS; j.rows *= 4) {
             double s = time_row(&j, lora ? run_expand : run_shrink);
             if (j.rows == 1) one = s;
-            report(b, lora ? "lora B" : "lora A", lora ? "R 16 M 1536" : "R 16 K 1536", "BF16",
-                   j.rows, s, 16 * 1536 * 2, 2.0 * 16 * 1536 * j.rows, fma, s / one);
+            report(b, &(measured){.op = lora ? "lora B" : "lora A",
+                                  .shape = lora ? "R 16 M 1536" : "R 16 K 1536",
+                                  .type = "BF16",
+                                  .rows = j.rows,
+                                  .seconds = s,
+                                  .bytes = 16 * 1536 * 2,
+                                  .ops = 2.0 * 16 * 1536 * j.rows,
+                                  .peak = fma,
+                                  .ratio = s / one});
         }
     }
     for (int kv = SD_KV_F16; kv <= SD_KV_INT8; kv++) bench_attention(b, &j, (sd_kv_type)kv, fma);
@@ -340,8 +371,14 @@ static void report_train(const bench *b, train_job *j, const char *where, const 
         t[r] = sd_now_s() - t0;
     }
     qsort(t, REPS, sizeof *t, by_value);
-    report(b, j->panels ? "train" : "train, oneDNN", where, type, TRAIN_TOKENS, t[REPS / 10], bytes,
-           2.0 * TRAIN_TOKENS * j->out * j->k, peak, 0);
+    report(b, &(measured){.op = j->panels ? "train" : "train, oneDNN",
+                          .shape = where,
+                          .type = type,
+                          .rows = TRAIN_TOKENS,
+                          .seconds = t[REPS / 10],
+                          .bytes = bytes,
+                          .ops = 2.0 * TRAIN_TOKENS * j->out * j->k,
+                          .peak = peak});
 }
 
 static sd_status bench_train(const bench *b, const char *where, int out, int k, sd_error *err) {
