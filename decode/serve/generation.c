@@ -55,7 +55,7 @@ void sd_call_cancel(sd_call *j) {
     if (j->reading) atomic_store(&j->cut, true);
     for (int i = 0; i < j->n_choices; i++)
         if (j->choices[i].id && !j->choices[i].ended)
-            sd_engine_cancel(j->server->engine, j->choices[i].id);
+            j->server->provider->ops->cancel(j->server->provider, j->choices[i].id);
 }
 
 void sd_call_log(const sd_call *j, const char *finish) {
@@ -63,8 +63,8 @@ void sd_call_log(const sd_call *j, const char *finish) {
     for (int i = 0; i < j->n_choices; i++) generated += j->choices[i].generated;
     double ttft = j->first_ns ? (double)(j->first_ns - j->arrival_ns) * 1e-6 : -1;
     if (!j->model) return; // it was not read yet
-    sd_conn_set_log(j->conn,
-                    &(sd_log_facts){j->model->name, finish, j->prompt_tokens, generated, ttft});
+    sd_conn_set_log(
+        j->conn, &(sd_log_facts){j->model->card->name, finish, j->prompt_tokens, generated, ttft});
 }
 
 void sd_call_abandon(void *call) {

@@ -35,7 +35,6 @@ static sd_usage usage_of(const sd_call *j) {
     return u;
 }
 
-// The engine's thread writes a choice's stats up to its end: only when all have ended.
 static sd_request_stats sum_stats(const sd_call *j) {
     sd_request_stats sum = {0};
     for (int i = 0; i < j->n_choices; i++) sd_stats_add(&sum, &j->choices[i].stats);
@@ -46,7 +45,7 @@ bool sd_call_echo(const sd_call *j, int prompt, sd_buf *out) {
     const sd_api_prompt *p = &j->request.prompt[prompt];
     if (p->text) return sd_buf_add(out, p->text, p->len);
     sd_buf bytes = sd_buf_make(out->max); // ids may end within a character
-    bool ok = sd_tokenizer_decode(j->server->models.model->tokenizer, p->ids, p->n_ids, false,
+    bool ok = sd_tokenizer_decode(j->server->local->model->tokenizer, p->ids, p->n_ids, false,
                                   &bytes, NULL) == SD_OK &&
               sd_utf8_lossy(out, bytes.data ? bytes.data : "", bytes.len);
     sd_buf_free(&bytes);
@@ -157,20 +156,21 @@ static bool begin_choice(sd_call *j, sd_choice *c) {
 
 static void stream_message(sd_call *j, const sd_message *m) {
     sd_choice *c = m->to;
-    if (m->finish == SD_FINISH_CANCELLED || m->finish == SD_FINISH_ERROR || m->lost) return;
+    const sd_provider_event *ev = m->event;
+    if (ev->finish == SD_FINISH_CANCELLED || ev->finish == SD_FINISH_ERROR || ev->lost) return;
     if (!begin_events(j) || !begin_choice(j, c)) return;
-    sd_logprobs_source logprobs = {.tokens = m->tokens, .n = m->n};
-    bool with_logprobs = m->tokens && m->n > 0;
-    if (m->text_len || with_logprobs) {
+    sd_logprobs_source logprobs = {.tokens = sd_provider_event_tokens(ev), .n = ev->n};
+    bool with_logprobs = logprobs.tokens != NULL;
+    if (ev->text.n || with_logprobs) {
         sd_chunk chunk = {.index = c->index,
-                          .text = m->text ? m->text : "",
-                          .len = m->text_len,
+                          .text = sd_provider_event_text(ev),
+                          .len = ev->text.n,
                           .logprobs = with_logprobs ? &logprobs : NULL,
                           .cursor = &c->cursor};
         if (!send_chunk(j, &chunk)) return;
     }
-    if (m->finish == SD_FINISH_NONE) return;
-    sd_chunk last = {.index = c->index, .finish = m->finish};
+    if (ev->finish == SD_FINISH_NONE) return;
+    sd_chunk last = {.index = c->index, .finish = (sd_finish)ev->finish};
     sd_request_stats sum;
     if (j->open == 0) {
         sum = sum_stats(j);
@@ -209,10 +209,12 @@ static void end_stream(sd_call *j) {
 
 static void collect_message(sd_call *j, const sd_message *m) {
     sd_choice *c = m->to;
-    bool ok = sd_buf_add(&c->text, m->text, m->text_len);
-    if (m->tokens && ok) {
-        ok = sd_logprobs_keep(&c->kept, m->tokens, m->n, j->request.logprobs);
-        if (ok) c->n_kept += m->n;
+    const sd_provider_event *ev = m->event;
+    const sd_token_info *tokens = sd_provider_event_tokens(ev);
+    bool ok = sd_buf_add(&c->text, sd_provider_event_text(ev), ev->text.n);
+    if (tokens && ok) {
+        ok = sd_logprobs_keep(&c->kept, tokens, ev->n, j->request.logprobs);
+        if (ok) c->n_kept += ev->n;
     }
     if (!ok) fail_memory(j);
 }

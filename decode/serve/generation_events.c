@@ -1,6 +1,6 @@
 // How tokens cross from the engine's thread to the event loop.
 //
-// The engine calls sd_call_on_event on its own thread. What it says is copied into a message and
+// The provider calls sd_call_on_event on its own thread. What it says is copied into a message and
 // appended to the server's outbox under a lock that is held for a few instructions; an eventfd
 // wakes the event loop when the outbox was empty. The engine makes its next step only while the loop
 // is not far behind, so the outbox has a bound. The message that ends a choice is part of the
@@ -27,7 +27,7 @@ static sd_message *take_spare(sd_server *s) {
     if (m) s->spare = m->next, s->n_spare--;
     pthread_mutex_unlock(&s->outbox_lock);
     if (!m) return calloc(1, sizeof *m);
-    *m = (sd_message){.payload = m->payload, .room = m->room};
+    *m = (sd_message){.event = m->event, .room = m->room};
     return m;
 }
 
@@ -38,33 +38,19 @@ static void give_back(sd_server *s, sd_message *m) {
     if (keep) m->next = s->spare, s->spare = m, s->n_spare++;
     pthread_mutex_unlock(&s->outbox_lock);
     if (keep) return;
-    free(m->payload);
+    free(m->event);
     free(m);
 }
 
-static void copy_payload(sd_message *m, const sd_event *ev, bool with_tokens) {
-    size_t tokens = with_tokens ? (size_t)ev->n * sizeof *ev->tokens : 0;
-    size_t need = tokens + ev->text_len;
-    if (need == 0) return;
-    if (need > m->room) {
-        size_t room = need < 256 ? 256 : need;
-        free(m->payload);
-        m->payload = malloc(room);
-        m->room = m->payload ? room : 0;
-    }
-    if (!m->payload) {
-        m->lost = true;
-        return;
-    }
-    if (tokens) {
-        m->tokens = m->payload;
-        memcpy(m->tokens, ev->tokens, tokens);
-    }
-    if (ev->text_len) {
-        m->text = (char *)m->payload + tokens;
-        memcpy(m->text, ev->text, ev->text_len);
-        m->text_len = ev->text_len;
-    }
+// Room for an event; where memory is short what there was is left.
+static void make_room(sd_message *m, size_t need, bool owned) {
+    if (need <= m->room) return;
+    size_t room = need < 512 ? 512 : need;
+    void *more = malloc(room);
+    if (!more) return;
+    if (owned) free(m->event);
+    m->event = more;
+    m->room = room;
 }
 
 static void outbox_add(sd_server *s, sd_message *m) {
@@ -92,64 +78,69 @@ void sd_outbox_wait(sd_server *s) {
     pthread_mutex_unlock(&s->outbox_lock);
 }
 
-void sd_call_on_event(void *ctx, const sd_event *ev) {
+void sd_call_on_event(void *ctx, const sd_provider_event *ev) {
     sd_choice *c = ctx;
+    sd_server *s = c->call->server;
     bool end = ev->finish != SD_FINISH_NONE;
-    sd_message *m = end ? &c->last : take_spare(c->call->server);
-    if (!m) {
-        c->last.lost = true; // the end will say so
+    sd_message *m = end ? &c->last : take_spare(s);
+    if (m) make_room(m, ev->head.bytes, !end);
+    if (!m || !m->event) {
+        free(m);
+        c->last_lost = true; // the end will say so
         return;
     }
     m->to = c;
-    m->at_ns = sd_now_ns();
-    m->n = ev->n;
-    m->finish = ev->finish;
-    copy_payload(m, ev, c->call->request.logprobs >= 0);
-    if (end) {
-        if (ev->stats) c->stats = *ev->stats;
-        snprintf(c->error, sizeof c->error, "%s", ev->error ? ev->error : "");
+    if (end || ev->head.bytes <= m->room) {
+        sd_provider_event_copy(m->event, m->room, ev);
+        outbox_add(s, m);
+    } else {
+        give_back(s, m);
+        c->last_lost = true;
     }
-    outbox_add(c->call->server, m);
 }
 
 // ---- messages on the event loop
 
-static void count_tokens(sd_call *j, const sd_message *m) {
-    sd_choice *c = m->to;
+static void count_tokens(sd_call *j, sd_choice *c, const sd_provider_event *ev) {
     sd_histogram *h = j->server->metrics.histogram;
-    if (m->n == 0) return;
-    int n = m->n;
+    int n = ev->n;
+    if (n == 0) return;
     c->generated += n;
     if (!j->first_ns) {
-        j->first_ns = m->at_ns;
+        j->first_ns = ev->at_ns;
         sd_histogram_observe(&h[SD_H_time_to_first_token_seconds],
-                             (double)(m->at_ns - j->arrival_ns) * 1e-9, 1);
+                             (double)(ev->at_ns - j->arrival_ns) * 1e-9, 1);
     }
     // Tokens that came together share the time since the ones before them.
     if (c->last_ns)
         sd_histogram_observe(&h[SD_H_inter_token_latency_seconds],
-                             (double)(m->at_ns - c->last_ns) * 1e-9 / n, n);
-    c->last_ns = m->at_ns;
+                             (double)(ev->at_ns - c->last_ns) * 1e-9 / n, n);
+    c->last_ns = ev->at_ns;
 }
 
-static void take_finish(sd_call *j, const sd_message *m) {
-    sd_choice *c = m->to;
+static void take_finish(sd_call *j, sd_choice *c, const sd_provider_event *ev) {
+    sd_finish finish = (sd_finish)ev->finish;
+    const sd_request_stats *stats = sd_provider_event_stats(ev);
     c->ended = true;
-    c->finish = m->finish;
-    c->generated = c->stats.generated; // with the end token, which no message brings
+    c->finish = finish;
+    if (stats) c->stats = *stats;
+    c->generated = c->stats.generated; // with the end token, which no event brings
     c->cached = c->stats.cached_tokens;
     j->open--;
     j->model->rounds += c->stats.spec.rounds;
     j->model->accepted += c->stats.spec.accepted;
-    sd_metrics_finish(&j->server->metrics, m->finish, &c->stats,
-                      (double)(m->at_ns - j->arrival_ns) * 1e-9);
+    sd_metrics_finish(&j->server->metrics, finish, &c->stats,
+                      (double)(ev->at_ns - j->arrival_ns) * 1e-9);
     if (j->failed) return;
-    if (m->finish == SD_FINISH_ERROR || m->finish == SD_FINISH_CANCELLED || c->lost) {
+    if (finish == SD_FINISH_ERROR || finish == SD_FINISH_CANCELLED || c->lost || c->last_lost) {
         j->failed = true;
-        if (m->finish == SD_FINISH_CANCELLED)
+        if (finish == SD_FINISH_CANCELLED)
             sd_api_fail(&j->error, 503, NULL, "the server ends; send the request again elsewhere");
+        else if (ev->error.n)
+            sd_api_fail(&j->error, 500, NULL, "%.*s", (int)ev->error.n,
+                        sd_provider_event_error(ev));
         else
-            sd_api_fail(&j->error, 500, NULL, "%s", c->error[0] ? c->error : "out of memory");
+            sd_api_fail(&j->error, 500, NULL, "out of memory");
         sd_call_cancel(j); // one choice's failure ends the request
     }
 }
@@ -157,15 +148,16 @@ static void take_finish(sd_call *j, const sd_message *m) {
 static void take_message(sd_message *m) {
     sd_choice *c = m->to;
     sd_call *j = c->call;
+    const sd_provider_event *ev = m->event;
     sd_memory_lost_clear();
-    count_tokens(j, m);
-    if (m->lost) c->lost = true; // the end will say so
-    if (m->finish != SD_FINISH_NONE) take_finish(j, m);
+    count_tokens(j, c, ev);
+    if (ev->lost) c->lost = true; // the end will say so
+    if (ev->finish != SD_FINISH_NONE) take_finish(j, c, ev);
     if (j->conn && !j->failed) sd_call_deliver(j, m);
-    if (m == &c->last)
-        free(m->payload);
-    else
+    if (m != &c->last)
         give_back(j->server, m);
+    else if (m->event != (void *)c->last_event)
+        free(m->event);
     if (j->open == 0) sd_call_end(j);
 }
 
@@ -200,7 +192,7 @@ bool sd_outbox_drain(sd_server *s) {
 void sd_outbox_free(sd_server *s) {
     for (sd_message *next; s->spare; s->spare = next) {
         next = s->spare->next;
-        free(s->spare->payload);
+        free(s->spare->event);
         free(s->spare);
     }
 }

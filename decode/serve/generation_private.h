@@ -12,24 +12,18 @@
 
 typedef struct sd_choice sd_choice;
 
+// An event on its way to the event loop.
 struct sd_message {
     sd_message *next;
     sd_choice *to;
-    int64_t at_ns;
-    int n;                 // tokens
-    sd_token_info *tokens; // NULL unless logprobs are wanted
-    char *text;
-    size_t text_len;
-    sd_finish finish;
-    bool lost;     // text or tokens could not be copied
-    size_t room;   // bytes of payload
-    void *payload; // malloc'ed: tokens, then text
+    sd_provider_event *event;
+    size_t room; // bytes at `event`
 };
 
 struct sd_choice {
     sd_call *call;
     int index, prompt; // among all choices; which prompt
-    uint64_t id;       // the engine's; 0: not submitted
+    uint64_t id;       // the provider's; 0: not submitted
     bool begun, ended;
     bool lost; // a message of it could not be copied
     sd_finish finish;
@@ -38,10 +32,11 @@ struct sd_choice {
     sd_logprobs_cursor cursor; // of a stream's logprobs
     int64_t last_ns;           // when its last tokens came
     int generated, cached;     // cached: known when it has ended
-    // Written by the engine's thread before the last message is in the outbox.
+    sd_request_stats stats;    // known when it has ended
+    // The message that ends it has its memory here, so that an end is delivered whatever happens.
     sd_message last;
-    sd_request_stats stats;
-    char error[512];
+    bool last_lost; // a message before it found no memory; the provider's thread, then the loop's
+    _Alignas(8) char last_event[SD_PROVIDER_EVENT_LEAST];
 };
 
 struct sd_call {
@@ -49,8 +44,8 @@ struct sd_call {
     sd_call *prev, *next;
     sd_conn *conn; // NULL: nobody waits any more
     sd_client *client;
-    size_t held;      // of the listener's memory
-    sd_served *model; // counted as running there
+    size_t held;            // of the listener's memory
+    sd_served_model *model; // counted as running there
     // From the body to the engine: the workers' while `reading`.
     bool reading;
     atomic_bool cut; // cancelled meanwhile: it need not be read
@@ -58,7 +53,7 @@ struct sd_call {
     int pieces_read;
     sd_buf body;
     sd_api_request request;
-    sd_served *found; // the model that is meant
+    sd_served_model *found; // the model that is meant
     sd_answer answer;
     char id[40];
     sd_ids prompt[SD_API_MAX_PROMPTS]; // until they are submitted
@@ -92,8 +87,8 @@ void sd_call_log(const sd_call *j, const char *finish);
 bool sd_call_read(sd_work *item);
 
 // ---- generation_events.c
-/// The engine's callback; ctx is a sd_choice. Runs on the engine's thread.
-void sd_call_on_event(void *ctx, const sd_event *ev);
+/// The sink of a choice, which is ctx. Runs on the provider's thread.
+void sd_call_on_event(void *ctx, const sd_provider_event *ev);
 
 // ---- generation_answer.c
 /// Appends the text that echo puts before the answer: the prompt as it was read.

@@ -20,9 +20,7 @@ static int refuse_length(sd_api_error *e, const char *param, long long n, int ct
 }
 
 static int context(const sd_call *j) {
-    sd_engine_stats stats;
-    sd_engine_get_stats(j->server->engine, &stats);
-    return stats.ctx;
+    return sd_server_stats(j->server).ctx;
 }
 
 // The number of tokens is known now.
@@ -37,13 +35,13 @@ static int check_length(sd_call *j, int i, int ctx, sd_api_error *e) {
 
 // What can be said of all prompts without tokenising one.
 static int check_prompts(sd_call *j, int ctx, sd_api_error *e) {
-    const sd_model *m = j->server->models.model;
+    const sd_model *m = j->server->local->model;
     for (int i = 0; i < j->request.n_prompts; i++) {
         const sd_api_prompt *p = &j->request.prompt[i];
         if (p->text && !m->tokenizer)
             return sd_api_fail(e, 400, "prompt", "this model has no tokenizer; give token ids");
         size_t least =
-            p->len / (j->server->models.longest_token ? j->server->models.longest_token : 1);
+            p->len / (j->server->local->longest_token ? j->server->local->longest_token : 1);
         if (p->text && least >= (size_t)ctx)
             return refuse_length(e, "prompt", (long long)least, ctx, true);
         if (!p->text && p->n_ids >= ctx) return refuse_length(e, "prompt", p->n_ids, ctx, false);
@@ -61,7 +59,7 @@ static int encode_prompt(sd_call *j, int i, sd_api_error *e) {
     const sd_api_prompt *p = &j->request.prompt[i];
     sd_error err = {0};
     if (p->text &&
-        sd_tokenizer_encode(j->server->models.model->tokenizer, p->text, p->len,
+        sd_tokenizer_encode(j->server->local->model->tokenizer, p->text, p->len,
                             SD_TOK_SPECIAL | SD_TOK_ADD_BOS, &j->prompt[i], &err) != SD_OK)
         return sd_api_fail(e, 500, "prompt", "%s", err.message);
     if (!p->text && !sd_ids_add(&j->prompt[i], p->ids, p->n_ids))
@@ -70,7 +68,7 @@ static int encode_prompt(sd_call *j, int i, sd_api_error *e) {
 }
 
 static int encode_chat(sd_call *j, int ctx, sd_api_error *e) {
-    const sd_model *m = j->server->models.model;
+    const sd_model *m = j->server->local->model;
     sd_api_request *r = &j->request;
     sd_error err = {0};
     size_t i, bytes = 0;
@@ -82,11 +80,11 @@ static int encode_chat(sd_call *j, int ctx, sd_api_error *e) {
                            m->chat_error ? ": " : "", m->chat_error ? m->chat_error : "");
     json_array_foreach(r->messages, i, message) bytes +=
         json_string_length(json_object_get(message, "content"));
-    size_t least = bytes / (j->server->models.longest_token ? j->server->models.longest_token : 1);
+    size_t least = bytes / (j->server->local->longest_token ? j->server->local->longest_token : 1);
     if (least >= (size_t)ctx) return refuse_length(e, "messages", (long long)least, ctx, true);
     sd_template_bounds bounds = {.stop = &j->cut,
                                  .deadline_ns = sd_now_ns() + RENDER_SECONDS * INT64_C(1000000000),
-                                 .max_bytes = (size_t)ctx * j->server->models.longest_token};
+                                 .max_bytes = (size_t)ctx * j->server->local->longest_token};
     sd_status st = sd_model_chat_ids_within(m, r->messages, NULL, r->template_arguments, true,
                                             &bounds, &j->prompt[0], &err);
     if (st == SD_EINTERRUPTED)
@@ -98,12 +96,11 @@ static int encode_chat(sd_call *j, int ctx, sd_api_error *e) {
 
 static int find_model(sd_call *j, sd_api_error *e) {
     sd_server *s = j->server;
-    sd_served *m = sd_models_find(&s->models, j->request.model);
-    j->found = m;
-    if (m) return 0;
+    j->found = sd_server_find_model(s, j->request.model);
+    if (j->found) return 0;
     sd_buf known = sd_buf_make(400);
-    for (int i = 0; i < s->models.n; i++)
-        if (!sd_buf_printf(&known, "%s%s", i ? ", " : "", s->models.row[i].name)) break;
+    for (int i = 0; i < s->n_models; i++)
+        if (!sd_buf_printf(&known, "%s%s", i ? ", " : "", s->model[i].card->name)) break;
     sd_api_fail(e, 404, "model", "model '%.100s' is not served here; known: %s", j->request.model,
                 known.data ? known.data : "");
     e->code = "model_not_found";
@@ -117,9 +114,9 @@ static int read_body(sd_call *j, sd_api_error *e) {
     sd_buf_free(&j->body); // the request has its own copies
     if (bad || find_model(j, e)) return e->status;
     for (int i = 0; i < j->request.n_stop_token; i++)
-        if (j->request.stop_token[i] >= j->server->models.model->hp.V)
+        if (j->request.stop_token[i] >= j->server->local->model->hp.V)
             return sd_api_fail(e, 400, "stop_token_ids", "stop_token_ids: %d is not below %d",
-                               (int)j->request.stop_token[i], j->server->models.model->hp.V);
+                               (int)j->request.stop_token[i], j->server->local->model->hp.V);
     return j->answer.kind == SD_API_CHAT ? 0 : check_prompts(j, context(j), e);
 }
 

@@ -10,7 +10,7 @@
 // Under --spec index, a model that has no index is decoded plainly.
 static sd_spec_mode spec_of(const sd_call *j) {
     const sd_engine_options *o = &j->server->o->engine;
-    bool no_index = o->spec == SD_SPEC_INDEX && !j->model->corpus && !o->draft;
+    bool no_index = o->spec == SD_SPEC_INDEX && !j->model->card->has_corpus && !o->draft;
     return j->request.speculate && !no_index ? o->spec : SD_SPEC_OFF;
 }
 
@@ -26,16 +26,17 @@ static int submit_choice(sd_call *j, sd_choice *c, sd_api_error *e) {
                     .n_stop_token = r->n_stop_token,
                     .ignore_end = r->ignore_end,
                     .logprobs = r->logprobs,
-                    .adapter = j->model->adapter,
-                    .corpus = j->model->corpus,
                     .spec = spec_of(j),
-                    .client = j->client->id,
-                    .on_event = sd_call_on_event,
-                    .ctx = c};
+                    .client = j->client->id};
     // A prompt is sampled as it would be alone, whatever its place in a list.
     q.sampling.choice = (uint32_t)(c->index % r->n);
     memcpy(q.stop, r->stop, sizeof q.stop);
-    sd_status st = sd_engine_submit(j->server->engine, &q, &c->id, &err);
+    sd_provider *p = j->server->provider;
+    sd_provider_request *m = NULL;
+    uint32_t row = (uint32_t)(j->model - j->server->model);
+    sd_status st = sd_provider_request_make(&m, &q, row, &err);
+    if (st == SD_OK) st = p->ops->start(p, m, (sd_sink){sd_call_on_event, c}, &c->id, &err);
+    free(m);
     if (st == SD_OK) {
         j->open++;
         return 0;
@@ -50,18 +51,18 @@ static int submit_choice(sd_call *j, sd_choice *c, sd_api_error *e) {
 
 static int submit(sd_call *j, sd_api_error *e) {
     sd_server *s = j->server;
-    sd_engine_stats stats;
-    sd_engine_get_stats(s->engine, &stats);
+    sd_engine_stats stats = sd_server_stats(s);
     int n = j->request.n_prompts * j->request.n, most = stats.slots + stats.queue;
     if (n > most)
         return sd_api_fail(e, 400, "n",
                            "the request asks for %d answers, and slots and queue hold %d; ask for "
                            "fewer or start the server with a larger --queue",
                            n, most);
-    if (!sd_engine_has_room(s->engine, j->client->id, n)) {
+    double wait_s;
+    if (!s->provider->ops->room(s->provider, j->client->id, n, &wait_s)) {
         s->metrics.rejected[SD_REJECT_QUEUE_FULL]++;
         sd_api_fail(e, 429, NULL, "the queue is full; try again later");
-        e->retry_s = sd_engine_wait_s(s->engine, j->client->id, n);
+        e->retry_s = wait_s;
         return e->status;
     }
     if (sd_call_reserve(j, stats.ctx, e)) return e->status;
@@ -71,6 +72,7 @@ static int submit(sd_call *j, sd_api_error *e) {
     for (int i = 0; i < n; i++) {
         sd_choice *c = &j->choices[i];
         *c = (sd_choice){.call = j, .index = i, .prompt = i / j->request.n};
+        c->last = (sd_message){.event = (void *)c->last_event, .room = sizeof c->last_event};
         c->text = sd_buf_make(SD_HTTP_MAX_BODY);
         c->kept = sd_buf_make((size_t)1 << 30); // sd_call_reserve bounds it
         if (!j->request.stream && j->request.echo && !sd_call_echo(j, c->prompt, &c->text))
@@ -91,16 +93,17 @@ static int admit(sd_server *s, const sd_client *client, sd_api_error *e) {
                            loading ? "the model is being loaded"
                                    : "the server is draining and will end");
     }
-    sd_engine_stats stats;
-    sd_engine_get_stats(s->engine, &stats);
+    sd_engine_stats stats = sd_server_stats(s);
+    double wait_s;
+    bool room = s->provider->ops->room(s->provider, client->id, 1, &wait_s);
     sd_share reading = {stats.queue + stats.slots, s->metrics.reading, client->n_reading,
                         s->listener.clients.reading + (client->n_reading == 0)};
-    if (!sd_engine_has_room(s->engine, client->id, 1) || !sd_fair_room(&reading, 1)) {
+    if (!room || !sd_fair_room(&reading, 1)) {
         s->metrics.rejected[SD_REJECT_QUEUE_FULL]++;
         sd_api_fail(e, 429, NULL,
                     "the queue is full: %d requests wait and %d are read; try again later",
                     stats.waiting, (int)s->metrics.reading);
-        e->retry_s = sd_engine_wait_s(s->engine, client->id, 1);
+        e->retry_s = wait_s;
         return e->status;
     }
     return 0;
@@ -137,8 +140,8 @@ static void on_read(sd_work *item) {
     }
     j->model = j->found;
     j->model->running++;
-    j->answer.model = j->model->name;
-    j->answer.tokenizer = s->models.model->tokenizer;
+    j->answer.model = j->model->card->name;
+    j->answer.tokenizer = s->local->model->tokenizer;
     if (!j->request.has_seed &&
         getrandom(&j->request.sampling.seed, sizeof j->request.sampling.seed, 0) < 0)
         j->request.sampling.seed = sd_mix64(s->id_key + s->n_ids++);

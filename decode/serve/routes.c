@@ -18,11 +18,9 @@ static void send_text(sd_conn *c, int status, const char *text) {
 static void get_health(sd_conn *c) {
     sd_api_error e;
     sd_server *s = sd_conn_owner(c);
-    sd_engine_stats stats = {0};
     switch (s->phase) {
     case SD_PHASE_READY:
-        sd_engine_get_stats(s->engine, &stats);
-        if (stats.model_lost) {
+        if (sd_server_stats(s).model_lost) {
             sd_api_fail(&e, 503, NULL,
                         "the model's file is not what was loaded any more; start the server again");
             break;
@@ -58,14 +56,15 @@ static void get_page(sd_conn *c) {
                                  .len = sd_page_len});
 }
 
-static json_t *model_json(const sd_server *s, const sd_served *m, int ctx) {
-    json_t *v = json_pack("{s:s, s:s, s:I, s:s, s:i}", "id", m->name, "object", "model", "created",
-                          (json_int_t)s->created, "owned_by", "specdec", "max_model_len", ctx);
-    if (m->adapter) {
-        json_object_set_new(v, "parent", json_string(s->models.row[0].name));
-        json_object_set_new(v, "generation", json_integer((json_int_t)m->adapter->generation));
-        json_object_set_new(v, "sha256", json_string(m->adapter->sha256.hex));
-        json_object_set_new(v, "draft", json_string(m->draft));
+static json_t *model_json(const sd_server *s, const sd_served_model *m, int ctx) {
+    json_t *v =
+        json_pack("{s:s, s:s, s:I, s:s, s:i}", "id", m->card->name, "object", "model", "created",
+                  (json_int_t)s->created, "owned_by", "specdec", "max_model_len", ctx);
+    if (m->card->sha256) {
+        json_object_set_new(v, "parent", json_string(s->model[0].card->name));
+        json_object_set_new(v, "generation", json_integer((json_int_t)m->card->generation));
+        json_object_set_new(v, "sha256", json_string(m->card->sha256));
+        json_object_set_new(v, "draft", json_string(m->card->draft));
     }
     return v;
 }
@@ -73,7 +72,7 @@ static json_t *model_json(const sd_server *s, const sd_served *m, int ctx) {
 // False after a 503 was sent.
 static bool must_be_loaded(sd_conn *c) {
     // Not the phase: a server told to end while it loads is draining and has no model.
-    if (atomic_load(&((sd_server *)sd_conn_owner(c))->loaded) > 0) return true;
+    if (((sd_server *)sd_conn_owner(c))->n_models > 0) return true;
     sd_api_error e;
     sd_api_fail(&e, 503, NULL, "the model is being loaded");
     sd_conn_error(c, &e);
@@ -83,11 +82,10 @@ static bool must_be_loaded(sd_conn *c) {
 static void get_models(sd_conn *c) {
     if (!must_be_loaded(c)) return;
     sd_server *s = sd_conn_owner(c);
-    sd_engine_stats stats;
-    sd_engine_get_stats(s->engine, &stats);
+    int ctx = sd_server_stats(s).ctx;
     json_t *list = json_array();
-    for (int i = 0; i < s->models.n; i++)
-        json_array_append_new(list, model_json(s, &s->models.row[i], stats.ctx));
+    for (int i = 0; i < s->n_models; i++)
+        json_array_append_new(list, model_json(s, &s->model[i], ctx));
     sd_conn_json(c, 200, json_pack("{s:s, s:o}", "object", "list", "data", list));
 }
 
@@ -96,9 +94,8 @@ static void get_model(sd_conn *c) {
     sd_server *s = sd_conn_owner(c);
     const char *tail = sd_conn_head(c)->path + strlen("/v1/models/");
     char name[512];
-    sd_served *m = *tail && sd_http_unescape(name, sizeof name, tail)
-                       ? sd_models_find(&s->models, name)
-                       : NULL;
+    sd_served_model *m =
+        *tail && sd_http_unescape(name, sizeof name, tail) ? sd_server_find_model(s, name) : NULL;
     if (!m) {
         sd_api_error e;
         sd_api_fail(&e, 404, "model", "there is no such model; GET /v1/models lists them");
@@ -106,23 +103,20 @@ static void get_model(sd_conn *c) {
         sd_conn_error(c, &e);
         return;
     }
-    sd_engine_stats stats;
-    sd_engine_get_stats(s->engine, &stats);
-    sd_conn_json(c, 200, model_json(s, m, stats.ctx));
+    sd_conn_json(c, 200, model_json(s, m, sd_server_stats(s).ctx));
 }
 
 static void get_metrics(sd_conn *c) {
     sd_server *s = sd_conn_owner(c);
-    sd_engine_stats stats = {0};
-    bool loaded = atomic_load(&s->loaded) > 0;
-    sd_metrics_adapter *rows = sd_alloc(loaded ? (size_t)s->models.n : 1, sizeof *rows);
+    sd_engine_stats stats = sd_server_stats(s);
+    sd_metrics_adapter *rows = sd_alloc((size_t)s->n_models + 1, sizeof *rows);
     sd_buf out = sd_buf_make(4 << 20);
     bool ok = rows != NULL;
-    if (loaded) sd_engine_get_stats(s->engine, &stats);
-    for (int i = 0; ok && loaded && i < s->models.n; i++)
-        rows[i] = (sd_metrics_adapter){s->models.row[i].name, s->models.row[i].draft,
-                                       s->models.row[i].running, s->models.row[i].rounds,
-                                       s->models.row[i].accepted};
+    for (int i = 0; ok && i < s->n_models; i++) {
+        const sd_served_model *m = &s->model[i];
+        rows[i] =
+            (sd_metrics_adapter){m->card->name, m->card->draft, m->running, m->rounds, m->accepted};
+    }
     const sd_listener *l = &s->listener;
     sd_metrics m = s->metrics;
     m.rejected[SD_REJECT_CONNECTIONS] = l->counts.sockets_refused;
@@ -131,8 +125,8 @@ static void get_metrics(sd_conn *c) {
     m.displaced = l->counts.displaced;
     m.has_log = l->access_log != NULL;
     if (l->access_log) m.log_lost = sd_access_log_lost(l->access_log);
-    ok = ok && sd_metrics_write(&out, &m, &stats, loaded ? s->models.row[0].name : "", rows,
-                                loaded ? s->models.n : 0, sd_now_s());
+    ok = ok && sd_metrics_write(&out, &m, &stats, s->n_models ? s->model[0].card->name : "", rows,
+                                s->n_models, sd_now_s());
     if (ok)
         sd_conn_reply(c, &(sd_reply){.status = 200,
                                      .type = "text/plain; version=0.0.4; charset=utf-8",

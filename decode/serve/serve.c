@@ -79,28 +79,43 @@ static void on_signal(evutil_socket_t sig, short what, void *ctx) {
 // ---- what other threads have done
 
 static void say_ready(const sd_server *s) {
-    sd_engine_stats e;
-    sd_engine_get_stats(s->engine, &e);
+    sd_engine_stats e = sd_server_stats(s);
     sd_buf adapters = sd_buf_make(1500);
-    for (int i = 1; i < s->models.n; i++)
-        sd_buf_printf(&adapters, "%s%s%s", i > 1 ? ", " : "", s->models.row[i].name,
-                      s->models.row[i].corpus ? " (with its index)" : "");
+    for (int i = 1; i < s->n_models; i++)
+        sd_buf_printf(&adapters, "%s%s%s", i > 1 ? ", " : "", s->model[i].card->name,
+                      s->model[i].card->has_corpus ? " (with its index)" : "");
     sd_log(SD_LOG_INFO,
            "serving %s at %s: context %d tokens, %d slots, KV memory %.1f MiB, adapters: %s%s",
-           s->models.row[0].name, s->listener.address, e.ctx, e.slots, (double)e.kv_bytes / 1048576,
-           s->models.n > 1 ? adapters.data : "none", s->listener.keys.n ? ", with API keys" : "");
+           s->model[0].card->name, s->listener.address, e.ctx, e.slots,
+           (double)e.kv_bytes / 1048576, s->n_models > 1 ? adapters.data : "none",
+           s->listener.keys.n ? ", with API keys" : "");
     sd_buf_free(&adapters);
+}
+
+// The provider's models, with what is counted of each.
+static sd_status take_models(sd_server *s, sd_error *err) {
+    sd_provider *p = s->provider;
+    sd_status st = SD_OK;
+    int n = 0;
+    while (p->ops->model(p, n)) n++;
+    s->model = sd_alloc((size_t)n, sizeof *s->model);
+    SD_CHECK_ALLOC(s->model, err);
+    for (int i = 0; i < n; i++) s->model[i].card = p->ops->model(p, i);
+    s->n_models = n;
+    s->local = sd_local_models(p);
+out:
+    return st;
 }
 
 static void on_loaded(void *ctx) {
     sd_server *s = ctx;
-    if (atomic_load(&s->loaded) < 0) {
+    if (s->phase != SD_PHASE_LOADING) return; // told to end meanwhile
+    if (s->provider->ops->ready(s->provider, &s->failure) != SD_PROVIDER_READY ||
+        take_models(s, &s->failure) != SD_OK) {
         event_base_loopbreak(s->base);
         return;
     }
-    if (s->phase != SD_PHASE_LOADING) return; // told to end meanwhile
-    sd_engine_stats e;
-    sd_engine_get_stats(s->engine, &e);
+    sd_engine_stats e = sd_server_stats(s);
     sd_metrics early = s->metrics;
     sd_metrics_init(&s->metrics, e.ctx, sd_now_s());
     memcpy(s->metrics.rejected, early.rejected, sizeof early.rejected);
@@ -187,9 +202,34 @@ out:
     return st;
 }
 
+static void wake_for_loaded(void *ctx) {
+    sd_server *s = ctx;
+    sd_wakeup_signal(&s->loaded_wakeup);
+}
+
+static void wait_for_loop(void *ctx) {
+    sd_outbox_wait(ctx);
+}
+
 static void wake_for_read(void *ctx) {
     sd_server *s = ctx;
     sd_wakeup_signal(&s->read_wakeup);
+}
+
+static sd_status open_provider(sd_server *s, sd_error *err) {
+    const sd_serve_options *o = s->o;
+    return sd_local_open(&s->provider,
+                         &(sd_local_options){.models = {.model = o->model,
+                                                        .pack_dir = o->pack_dir,
+                                                        .other_base = o->other_base,
+                                                        .has_draft = o->engine.draft != NULL,
+                                                        .adapters = o->adapters,
+                                                        .served_names = o->served_names},
+                                             .engine = o->engine,
+                                             .on_opened = wake_for_loaded,
+                                             .between_steps = wait_for_loop,
+                                             .ctx = s},
+                         err);
 }
 
 static void close_server(sd_server *s) {
@@ -197,7 +237,7 @@ static void close_server(sd_server *s) {
     if (s->base) event_base_loop(s->base, EVLOOP_NONBLOCK); // libevent closes sockets in its loop
     sd_workers_close(s->workers);
     sd_calls_free_unread(s);
-    if (s->engine) sd_engine_close(s->engine); // ends what is left of the calls
+    if (s->provider) s->provider->ops->close(s->provider); // ends what is left of the calls
     while (sd_outbox_drain(s)) {
     }
     sd_outbox_free(s);
@@ -210,7 +250,7 @@ static void close_server(sd_server *s) {
     if (s->flush_event) event_free(s->flush_event);
     if (s->base) event_base_free(s->base);
     sd_buf_free(&s->scratch);
-    sd_models_close(&s->models);
+    free(s->model);
     sd_listener_close(&s->listener);
     pthread_cond_destroy(&s->outbox_room);
     pthread_mutex_destroy(&s->outbox_lock);
@@ -253,15 +293,15 @@ sd_status sd_serve(const sd_serve_options *o, sd_error *err) {
     SD_CHECK(kind != SD_PATH_NONE, err, SD_ENOTFOUND, "%s: no such model; check the path",
              o->model);
     sd_log(SD_LOG_INFO, "loading %s; listening at %s", o->model, s->listener.address);
-    int rc = pthread_create(&s->engine_thread, NULL, sd_engine_thread, s);
-    SD_CHECK(rc == 0, err, SD_EIO, "the engine's thread: %s", strerror(rc));
+    SD_TRY(open_provider(s, err));
     event_base_dispatch(s->base);
     atomic_store(&s->stop, true);
-    if (atomic_load(&s->loaded) > 0) sd_engine_wake(s->engine);
-    pthread_join(s->engine_thread, NULL);
-    if (atomic_load(&s->loaded) < 0 && s->load_error.status != SD_EINTERRUPTED) {
-        if (err) *err = s->load_error;
-        st = s->load_error.status;
+    sd_local_stop(s->provider);
+    sd_local_join(s->provider);
+    s->provider->ops->ready(s->provider, &s->failure); // it may have ended after the loop
+    if (s->failure.status != SD_OK && s->failure.status != SD_EINTERRUPTED) {
+        if (err) *err = s->failure;
+        st = s->failure.status;
     } else {
         sd_log(SD_LOG_INFO, "drained, bye");
     }

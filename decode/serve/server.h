@@ -5,7 +5,7 @@
 #include "decode/serve/generation.h"
 #include "decode/serve/http/listener.h"
 #include "decode/serve/metrics.h"
-#include "decode/serve/models.h"
+#include "decode/serve/provider/local.h"
 #include "decode/serve/serve.h"
 #include "decode/serve/wakeup.h"
 #include "decode/serve/workers.h"
@@ -15,6 +15,13 @@
 enum { SD_END_SIGNALS = 3 };
 
 typedef enum { SD_PHASE_LOADING, SD_PHASE_READY, SD_PHASE_DRAINING } sd_phase;
+
+// A model that requests may name, and what is counted of it.
+typedef struct {
+    const sd_model_card *card;
+    int running;
+    int64_t rounds, accepted; // of its finished requests
+} sd_served_model;
 
 struct sd_server {
     const sd_serve_options *o;
@@ -35,14 +42,13 @@ struct sd_server {
     sd_buf scratch; // the piece of an answer that is being written
     sd_workers *workers;
 
-    // Written by the engine's thread before `loaded` is set, only read afterwards.
-    atomic_int loaded; // 0: not yet, 1: ready, -1: failed with load_error
-    sd_error load_error;
-    sd_models models;
-    sd_engine *engine;
+    sd_provider *provider;
+    sd_error failure; // what ended the server before it was ready; SD_OK: nothing
+    sd_served_model *model; // [n_models], by the provider's rows; none until it is ready
+    int n_models;
+    const sd_models *local; // what turns texts into tokens
 
     // Between the threads.
-    pthread_t engine_thread;
     atomic_bool stop;
     pthread_mutex_t outbox_lock;
     sd_message *outbox_head, *outbox_tail;
@@ -52,5 +58,12 @@ struct sd_server {
     int n_spare;
 };
 
-// ---- engine_thread.c: opens the models, steps, and owns neither sockets nor calls.
-void *sd_engine_thread(void *server);
+/// The one that a request's model field means; NULL: unknown. NULL or "": the base. Any thread, once
+/// the provider is ready.
+sd_served_model *sd_server_find_model(const sd_server *s, const char *name);
+
+static inline sd_engine_stats sd_server_stats(const sd_server *s) {
+    sd_engine_stats stats;
+    s->provider->ops->stats(s->provider, &stats);
+    return stats;
+}

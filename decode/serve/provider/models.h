@@ -1,22 +1,20 @@
-// The models a server answers for: the base under its names, and the adapters.
+// The models that the local provider has: the base under its names, and the adapters.
 #pragma once
 
 #include "base/option.h"
 #include "datasets/corpus/corpus_index.h"
+#include "decode/serve/provider/provider.h"
 #include "model/adapter/adapter.h"
 
 #include <stdatomic.h>
 
-// The base (row 0) or an adapter, under the name requests use. Immutable once the models are open,
-// but for what is counted.
+// The base (row 0) or an adapter.
 typedef struct {
+    sd_model_card card;
     char *name;
     sd_adapter *adapter; // NULL: the base
     sd_corpus *corpus;   // the adapter's own; NULL: none
-    const char *draft;   // "index", "draft" or "none", for metrics
-    int running;
-    int64_t rounds, accepted; // of its finished requests
-} sd_served;
+} sd_models_row;
 
 typedef struct {
     const char *model;
@@ -24,16 +22,16 @@ typedef struct {
     bool other_base;                // take adapters that were trained on another model
     bool has_draft;                 // the base is drafted for
     const sd_strings *adapters;     // "NAME=PATH"; may be NULL
-    const sd_strings *served_names; // aliases of the base; may be NULL; outlive the models
+    const sd_strings *served_names; // aliases of the base; may be NULL
 } sd_models_options;
 
+// Immutable once it is open.
 typedef struct {
     sd_model *model;
-    sd_served *row; // [n]
+    sd_models_row *row; // [n]
     int n;
-    char *alias[4]; // further names of the base
+    char **alias; // [n_alias] further names of the base
     int n_alias;
-    const sd_strings *served_names;
     size_t longest_token; // bytes
 } sd_models;
 
@@ -41,5 +39,3 @@ typedef struct {
 sd_status sd_models_open(sd_models *m, const sd_models_options *o, const atomic_bool *stop,
                          sd_error *err);
 void sd_models_close(sd_models *m); // a zeroed one is fine
-/// The row that a request's model field means; NULL: unknown. NULL or "": the base.
-sd_served *sd_models_find(const sd_models *m, const char *name);

@@ -1,0 +1,24 @@
+// The provider in this process: models, an engine, and the thread that opens both and then steps.
+#pragma once
+
+#include "decode/serve/provider/models.h"
+#include "decode/serve/provider/provider.h"
+
+typedef struct {
+    sd_models_options models;
+    sd_engine_options engine;
+    // On the provider's thread: it is ready, or has failed.
+    void (*on_opened)(void *ctx);
+    // Between steps; may wait for a front that is behind. May be NULL.
+    void (*between_steps)(void *ctx);
+    void *ctx; // of both
+} sd_local_options;
+
+/// Starts to open; the files are read on the provider's thread. The strings of o outlive it.
+sd_status sd_local_open(sd_provider **out, const sd_local_options *o, sd_error *err);
+/// No further step is begun; what is being opened ends early. Any thread.
+void sd_local_stop(sd_provider *p);
+/// Waits for the thread. Requests may still be there until it is closed.
+void sd_local_join(sd_provider *p);
+/// What turns text into tokens for it, once it is ready.
+const sd_models *sd_local_models(const sd_provider *p);

@@ -1,0 +1,185 @@
+#include "decode/serve/provider/message.h"
+
+#include "base/memory.h"
+
+#include <limits.h>
+#include <string.h>
+
+// What follows the struct is put behind one another, each aligned to 8 bytes.
+typedef struct {
+    char *block; // NULL: only counted
+    size_t end;
+} writer;
+
+static sd_span put(writer *w, const void *data, size_t n, size_t each) {
+    sd_span s = {(uint32_t)w->end, (uint32_t)n};
+    if (n == 0) return (sd_span){0};
+    if (w->block) memcpy(w->block + w->end, data, n * each);
+    w->end += (n * each + 7) & ~(size_t)7;
+    return s;
+}
+
+// Whether a span lies behind the struct and within the block.
+static bool inside(sd_span s, size_t each, size_t least, size_t bytes) {
+    if (s.n == 0) return true;
+    return s.at % 8 == 0 && s.at >= least && s.at <= bytes && s.n <= (bytes - s.at) / each;
+}
+
+static sd_status check_head(const void *block, size_t bytes, size_t least, sd_error *err) {
+    const sd_provider_head *head = block;
+    sd_status st = SD_OK;
+    SD_CHECK(bytes >= least, err, SD_EFORMAT, "a message has %zu bytes, want at least %zu", bytes,
+             least);
+    SD_CHECK(head->version == SD_PROVIDER_VERSION, err, SD_EFORMAT,
+             "a message has version %u, want %d; run both sides of one build",
+             (unsigned)head->version, SD_PROVIDER_VERSION);
+    SD_CHECK(head->bytes == bytes, err, SD_EFORMAT, "a message of %zu bytes says it has %u", bytes,
+             (unsigned)head->bytes);
+out:
+    return st;
+}
+
+// ---- requests
+
+static void put_request(writer *w, sd_provider_request *m, const sd_request *r) {
+    w->end = (sizeof *m + 7) & ~(size_t)7;
+    m->prompt = put(w, r->prompt, (size_t)r->n_prompt, sizeof *r->prompt);
+    m->stop_token = put(w, r->stop_token, (size_t)r->n_stop_token, sizeof *r->stop_token);
+    for (int i = 0; i < r->n_stop; i++) m->stop[i] = put(w, r->stop[i], strlen(r->stop[i]) + 1, 1);
+}
+
+sd_status sd_provider_request_make(sd_provider_request **out, const sd_request *r, uint32_t model,
+                                   sd_error *err) {
+    sd_status st = SD_OK;
+    sd_provider_request m = {.client = r->client,
+                             .seed = r->sampling.seed,
+                             .model = model,
+                             .choice = r->sampling.choice,
+                             .max_tokens = r->max_tokens,
+                             .logprobs = r->logprobs,
+                             .spec = (int32_t)r->spec,
+                             .top_k = r->sampling.top_k,
+                             .ignore_end = r->ignore_end,
+                             .n_stop = r->n_stop,
+                             .temperature = r->sampling.temperature,
+                             .top_p = r->sampling.top_p,
+                             .min_p = r->sampling.min_p};
+    writer w = {0};
+    put_request(&w, &m, r);
+    SD_CHECK(w.end <= INT32_MAX, err, SD_ELIMIT, "a request of %zu bytes is too large to be sent",
+             w.end);
+    w.block = sd_alloc(1, w.end);
+    SD_CHECK_ALLOC(w.block, err);
+    m.head = (sd_provider_head){SD_PROVIDER_VERSION, (uint32_t)w.end};
+    put_request(&w, &m, r);
+    memcpy(w.block, &m, sizeof m);
+    *out = (void *)w.block;
+out:
+    return st;
+}
+
+sd_status sd_provider_request_read(sd_request *r, const void *block, size_t bytes, sd_error *err) {
+    sd_status st = SD_OK;
+    const sd_provider_request *m = block;
+    const char *base = block;
+    SD_TRY(check_head(block, bytes, sizeof *m, err));
+    SD_CHECK(inside(m->prompt, sizeof *r->prompt, sizeof *m, bytes) &&
+                 inside(m->stop_token, sizeof *r->stop_token, sizeof *m, bytes) &&
+                 m->prompt.n <= INT_MAX && m->stop_token.n <= INT_MAX,
+             err, SD_EFORMAT, "a request's tokens lie outside its %zu bytes", bytes);
+    SD_CHECK(m->n_stop >= 0 && m->n_stop <= SD_MAX_STOPS, err, SD_EFORMAT,
+             "a request has %d stop strings, at most %d are possible", (int)m->n_stop,
+             SD_MAX_STOPS);
+    *r =
+        (sd_request){.prompt = m->prompt.n ? (const void *)(base + m->prompt.at) : NULL,
+                     .n_prompt = (int)m->prompt.n,
+                     .max_tokens = m->max_tokens,
+                     .sampling = {.temperature = m->temperature,
+                                  .top_k = m->top_k,
+                                  .top_p = m->top_p,
+                                  .min_p = m->min_p,
+                                  .seed = m->seed,
+                                  .choice = m->choice},
+                     .n_stop = m->n_stop,
+                     .stop_token = m->stop_token.n ? (const void *)(base + m->stop_token.at) : NULL,
+                     .n_stop_token = (int)m->stop_token.n,
+                     .ignore_end = m->ignore_end != 0,
+                     .logprobs = m->logprobs,
+                     .spec = (sd_spec_mode)m->spec,
+                     .client = m->client};
+    for (int i = 0; i < m->n_stop; i++) {
+        sd_span s = m->stop[i];
+        SD_CHECK(s.n > 0 && inside(s, 1, sizeof *m, bytes) && base[s.at + s.n - 1] == '\0', err,
+                 SD_EFORMAT, "stop string %d of a request lies outside it or has no end", i);
+        r->stop[i] = base + s.at;
+    }
+out:
+    return st;
+}
+
+// ---- events
+
+// The fixed parts first.
+static void put_event(writer *w, sd_provider_event *m, const sd_event *ev, bool with_tokens) {
+    w->end = sizeof *m;
+    size_t error = ev->error ? strlen(ev->error) : 0;
+    if (error > SD_PROVIDER_ERROR) error = SD_PROVIDER_ERROR;
+    m->stats = put(w, ev->stats, ev->stats ? 1 : 0, sizeof *ev->stats);
+    m->error = put(w, ev->error, error, 1);
+    m->tokens = put(w, ev->tokens, with_tokens ? (size_t)ev->n : 0, sizeof *ev->tokens);
+    m->text = put(w, ev->text, ev->text_len, 1);
+}
+
+size_t sd_provider_event_bytes(const sd_event *ev, bool with_tokens) {
+    sd_provider_event m;
+    writer w = {0};
+    put_event(&w, &m, ev, with_tokens);
+    return w.end;
+}
+
+void sd_provider_event_write(void *block, size_t room, const sd_event *ev, int64_t at_ns,
+                             bool with_tokens) {
+    sd_event fitting = *ev;
+    bool lost = sd_provider_event_bytes(ev, with_tokens) > room;
+    if (lost) fitting.text_len = 0, with_tokens = false;
+    sd_provider_event m = {
+        .id = ev->id, .at_ns = at_ns, .n = ev->n, .finish = (int32_t)ev->finish, .lost = lost};
+    writer w = {.block = block};
+    put_event(&w, &m, &fitting, with_tokens);
+    m.head = (sd_provider_head){SD_PROVIDER_VERSION, (uint32_t)w.end};
+    memcpy(block, &m, sizeof m);
+}
+
+void sd_provider_event_copy(void *block, size_t room, const sd_provider_event *from) {
+    if (from->head.bytes <= room) {
+        memcpy(block, from, from->head.bytes);
+        return;
+    }
+    sd_event fixed = {.id = from->id,
+                      .n = from->n,
+                      .finish = (sd_finish)from->finish,
+                      .stats = sd_provider_event_stats(from)};
+    char error[SD_PROVIDER_ERROR + 1];
+    memcpy(error, sd_provider_event_error(from), from->error.n);
+    error[from->error.n] = '\0';
+    if (from->error.n) fixed.error = error;
+    sd_provider_event_write(block, room, &fixed, from->at_ns, false);
+    ((sd_provider_event *)block)->lost = 1;
+}
+
+sd_status sd_provider_event_check(const void *block, size_t bytes, sd_error *err) {
+    sd_status st = SD_OK;
+    const sd_provider_event *m = block;
+    SD_TRY(check_head(block, bytes, sizeof *m, err));
+    SD_CHECK(inside(m->tokens, sizeof(sd_token_info), sizeof *m, bytes) &&
+                 inside(m->text, 1, sizeof *m, bytes) && inside(m->error, 1, sizeof *m, bytes) &&
+                 inside(m->stats, sizeof(sd_request_stats), sizeof *m, bytes),
+             err, SD_EFORMAT, "a part of an event lies outside its %zu bytes", bytes);
+    SD_CHECK(m->n >= 0 && (m->tokens.n == 0 || m->tokens.n == (uint32_t)m->n) &&
+                 m->error.n <= SD_PROVIDER_ERROR && m->stats.n <= 1 &&
+                 m->finish >= SD_FINISH_NONE && m->finish <= SD_FINISH_ERROR &&
+                 (m->finish == SD_FINISH_NONE || m->stats.n == 1),
+             err, SD_EFORMAT, "an event's counts do not go together");
+out:
+    return st;
+}

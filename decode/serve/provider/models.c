@@ -1,0 +1,151 @@
+#include "decode/serve/provider/models.h"
+
+#include "base/files/file.h"
+#include "base/log.h"
+#include "model/infer/weight_cache/cache.h"
+
+#include <string.h>
+
+enum { MAX_NAME = 64 };
+
+static bool good_name(const char *s) {
+    size_t n = strlen(s);
+    return n >= 1 && n <= MAX_NAME &&
+           strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == n;
+}
+
+// The run's corpus index, when it belongs to this adapter and this tokenizer; else a warning and
+// NULL.
+static sd_corpus *open_corpus(const char *name, const char *folder, const sd_adapter *a,
+                              const sd_model *m) {
+    char *path = sd_path_join(folder, "draft/corpus.idx");
+    sd_corpus *c = NULL;
+    sd_error err = {0};
+    sd_path_kind kind;
+    if (!path) goto out;
+    sd_status st = sd_path_look(&kind, path, &err);
+    if (st == SD_OK && kind == SD_PATH_NONE) goto out;
+    if (st == SD_OK) st = sd_corpus_open(&c, path, &err);
+    if (st != SD_OK) {
+        sd_log(SD_LOG_WARN, "adapter %s: its corpus index is left out: %s", name, err.message);
+        goto out;
+    }
+    const char *why = NULL;
+    if (!sd_sha256_equal(sd_corpus_adapter(c), &a->sha256))
+        why = "was written for another adapter";
+    else if (!m->tokenizer ||
+             strcmp(sd_corpus_tokenizer(c), sd_tokenizer_fingerprint(m->tokenizer)) != 0)
+        why = "was written for another tokenizer";
+    if (why) {
+        sd_log(SD_LOG_WARN, "adapter %s: %s %s and is left out; export the pair of one run", name,
+               path, why);
+        sd_corpus_close(c);
+        c = NULL;
+    }
+out:
+    free(path);
+    return c;
+}
+
+static sd_status open_adapter(sd_models *m, const char *spec, sd_error *err) {
+    sd_status st = SD_OK;
+    const char *equals = strchr(spec, '=');
+    sd_models_row *row = &m->row[m->n];
+    SD_CHECK(equals && equals[1], err, SD_EINVAL, "-a %s: give NAME=PATH, such as my-model=runs/my",
+             spec);
+    row->name = sd_strndup(spec, (size_t)(equals - spec));
+    SD_CHECK_ALLOC(row->name, err);
+    m->n++;
+    SD_CHECK(good_name(row->name), err, SD_EINVAL,
+             "-a %s: a name has 1 to %d letters, digits, '.', '_' or '-'", spec, MAX_NAME);
+    for (int i = 0; i < m->n - 1; i++)
+        SD_CHECK(!sd_model_card_is(&m->row[i].card, row->name), err, SD_EINVAL,
+                 "-a %s: the name '%s' is taken; give another", spec, row->name);
+    SD_TRY(sd_adapter_open(&row->adapter, equals + 1, m->model, err));
+    row->corpus = open_corpus(row->name, equals + 1, row->adapter, m->model);
+    row->card = (sd_model_card){.name = row->name,
+                                .sha256 = row->adapter->sha256.hex,
+                                .generation = row->adapter->generation,
+                                .draft = row->corpus ? "index" : "none",
+                                .has_corpus = row->corpus != NULL};
+out:
+    return st;
+}
+
+static sd_status add_alias(sd_models *m, const char *name, size_t n, sd_error *err) {
+    sd_status st = SD_OK;
+    if (n == 0) return SD_OK;
+    m->alias[m->n_alias] = sd_strndup(name, n);
+    SD_CHECK_ALLOC(m->alias[m->n_alias], err);
+    m->n_alias++;
+out:
+    return st;
+}
+
+// The base is called by --served-name, else by its file's name without ".gguf". Requests may also
+// say the file's name, the path, or the name the model has for itself.
+static sd_status name_base(sd_models *m, const sd_models_options *o, sd_error *err) {
+    sd_status st = SD_OK;
+    const sd_strings *names = o->served_names;
+    const char *path = o->model, *own = m->model->name ? m->model->name : "";
+    size_t end = strlen(path);
+    while (end > 1 && path[end - 1] == '/') end--;
+    size_t begin = end;
+    while (begin > 0 && path[begin - 1] != '/') begin--;
+    size_t n = end - begin;
+    m->alias = sd_alloc((size_t)(names ? names->n : 0) + 4, sizeof *m->alias);
+    SD_CHECK_ALLOC(m->alias, err);
+    SD_TRY(add_alias(m, path + begin, n, err));
+    if (n > 5 && memcmp(path + end - 5, ".gguf", 5) == 0) n -= 5;
+    SD_TRY(add_alias(m, path + begin, n, err));
+    SD_TRY(add_alias(m, path, strlen(path), err));
+    SD_TRY(add_alias(m, own, strlen(own), err));
+    m->row[0].name = names && names->n ? sd_strdup(names->item[0]) : sd_strndup(path + begin, n);
+    SD_CHECK_ALLOC(m->row[0].name, err);
+    m->n = 1;
+    for (int i = 0; names && i < names->n; i++)
+        SD_TRY(add_alias(m, names->item[i], strlen(names->item[i]), err));
+    m->row[0].card = (sd_model_card){.name = m->row[0].name,
+                                     .alias = (const char *const *)m->alias,
+                                     .n_alias = m->n_alias,
+                                     .draft = o->has_draft ? "draft" : "none"};
+out:
+    return st;
+}
+
+sd_status sd_models_open(sd_models *m, const sd_models_options *o, const atomic_bool *stop,
+                         sd_error *err) {
+    sd_status st = SD_OK;
+    int n = o->adapters ? o->adapters->n : 0;
+    *m = (sd_models){0};
+    SD_TRY(sd_model_open(&m->model, o->model, err));
+    m->model->any_adapter = o->other_base;
+    m->model->stop = stop; // a signal ends the hashing, packing and timing that follow
+    if (o->pack_dir) SD_TRY(sd_model_use_pack_cache(m->model, o->pack_dir, SD_PACK_LEAST, err));
+    m->row = sd_alloc((size_t)n + 1, sizeof *m->row);
+    SD_CHECK_ALLOC(m->row, err);
+    SD_TRY(name_base(m, o, err));
+    for (int i = 0; i < n && !atomic_load(stop); i++)
+        SD_TRY(open_adapter(m, o->adapters->item[i], err));
+    const sd_tokenizer *tok = m->model->tokenizer;
+    for (int i = 0; tok && i < sd_tokenizer_size(tok); i++) {
+        size_t len;
+        sd_tokenizer_bytes(tok, i, &len);
+        if (len > m->longest_token) m->longest_token = len;
+    }
+out:
+    return st;
+}
+
+void sd_models_close(sd_models *m) {
+    for (int i = 0; i < m->n; i++) {
+        sd_corpus_close(m->row[i].corpus);
+        sd_adapter_release(m->row[i].adapter);
+        free(m->row[i].name);
+    }
+    for (int i = 0; i < m->n_alias; i++) free(m->alias[i]);
+    free(m->alias);
+    free(m->row);
+    sd_model_release(m->model);
+    *m = (sd_models){0};
+}

@@ -1,0 +1,51 @@
+// Who generates. The server knows a provider by this alone: requests go in and events come out as
+// flat messages (provider/message.h), so that a provider may be an engine in this process
+// (provider/local.h), one in another, or a stub that speaks to another machine.
+#pragma once
+
+#include "decode/serve/provider/message.h"
+
+typedef struct sd_provider sd_provider;
+
+// Where the events of one request go. Called on a thread of the provider's; must not block. The
+// block is valid during the call only.
+typedef struct {
+    void (*event)(void *ctx, const sd_provider_event *e);
+    void *ctx;
+} sd_sink;
+
+typedef enum { SD_PROVIDER_OPENING, SD_PROVIDER_READY, SD_PROVIDER_FAILED } sd_provider_state;
+
+// One of the models that requests may name.
+typedef struct {
+    const char *name;
+    const char *const *alias; // [n_alias] further names
+    int n_alias;
+    const char *sha256;  // of the adapter; NULL: the base
+    uint64_t generation; // of the adapter
+    const char *draft;   // what drafts for it: "index", "draft" or "none"
+    bool has_corpus;     // it has a corpus index of its own
+} sd_model_card;
+/// Is it called so?
+bool sd_model_card_is(const sd_model_card *c, const char *name);
+
+typedef struct {
+    /// The request m goes into the queue, or SD_ELIMIT (full), SD_EINVAL, SD_EFORMAT. Its events go
+    /// to the sink until one has a finish, which always comes.
+    sd_status (*start)(sd_provider *p, const sd_provider_request *m, sd_sink sink, uint64_t *id,
+                       sd_error *err);
+    void (*cancel)(sd_provider *p, uint64_t id); // an id that is gone is ignored
+    /// The card of a request's `model`: row 0 is the base, NULL what is behind the last. Valid until
+    /// the provider is closed; NULL unless it is ready.
+    const sd_model_card *(*model)(sd_provider *p, int row);
+    /// FAILED: *why says why.
+    sd_provider_state (*ready)(sd_provider *p, sd_error *why);
+    /// Would n requests of the client be taken now? If not, *wait_s is when, 0: not known.
+    bool (*room)(sd_provider *p, uint64_t client, int n, double *wait_s);
+    void (*stats)(sd_provider *p, sd_engine_stats *out); // zeroed unless it is ready
+    void (*close)(sd_provider *p); // what runs is cancelled, and its sinks are told
+} sd_provider_ops;
+
+struct sd_provider {
+    const sd_provider_ops *ops;
+};
