@@ -43,7 +43,7 @@ struct sd_server {
     sd_workers *workers;
 
     sd_provider *provider;
-    sd_error failure; // what ended the server before it was ready; SD_OK: nothing
+    sd_error failure;       // what ended the server before it was ready; SD_OK: nothing
     sd_served_model *model; // [n_models], by the provider's rows; none until it is ready
     int n_models;
     const sd_models *local; // what turns texts into tokens
