@@ -38,11 +38,6 @@ typedef struct {
 #define FAIL(c, where, fmt, ...)                                                                   \
     sd_fail((c)->err, SD_EFORMAT, "%s: byte %zu: " fmt, (c)->g->path, (size_t)(where), __VA_ARGS__)
 
-size_t sd_gguf_scalar_bytes(uint32_t type) {
-    static const uint8_t bytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
-    return type < sizeof bytes ? bytes[type] : 0;
-}
-
 static size_t left(const cursor *c) {
     return c->g->size - c->at;
 }

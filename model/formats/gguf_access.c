@@ -45,6 +45,11 @@ const sd_gguf_tensor *sd_gguf_tensor_at(const sd_gguf *g, int i) {
     return i >= 0 && i < g->n_tensors ? &g->tensor[i] : NULL;
 }
 
+size_t sd_gguf_scalar_bytes(uint32_t type) {
+    static const uint8_t bytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
+    return type < sizeof bytes ? bytes[type] : 0;
+}
+
 // Any integer, sign-extended. Unsigned 64-bit values beyond INT64_MAX do not count as integers
 // here.
 static bool read_integer(sd_gguf_type type, const uint8_t *p, int64_t *out) {

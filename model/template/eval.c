@@ -1,24 +1,6 @@
 // Expressions. Every step costs fuel, and every level of calls counts, so that no template can run
 // for ever or exhaust the stack.
-#include "model/template/internal.h"
-
-bool sd_define(sd_render *r, sd_scope *s, sd_str name, const sd_value *v) {
-    sd_value key = sd_string(name.p, name.n);
-    return sd_dict_put(r, &s->variables, &key, v);
-}
-
-bool sd_lookup(sd_render *r, sd_str name, sd_value *out, bool *found) {
-    sd_value *v;
-    for (sd_scope *s = r->scope; s; s = s->parent) {
-        if (!sd_spend(r, 1) || !sd_dict_get(r, &s->variables, name, &v)) return false;
-        if (!v) continue;
-        *out = *v;
-        *found = true;
-        return true;
-    }
-    *found = false;
-    return true;
-}
+#include "model/template/render.h"
 
 // ---- comparisons
 
@@ -90,54 +72,6 @@ bool sd_eval_args(sd_render *r, const sd_node *call, sd_args *a) {
         }
     }
     return true;
-}
-
-bool sd_arg(sd_args *a, int position, const char *name, sd_value *out) {
-    if (position >= a->asked) a->asked = position + 1;
-    if (position >= 0 && position < a->n) {
-        *out = a->item[position];
-        return true;
-    }
-    for (int i = 0; name && i < a->n_named; i++)
-        if (sd_str_is(a->name[i], name)) {
-            a->used |= UINT64_C(1) << i;
-            *out = a->named[i];
-            return true;
-        }
-    return false;
-}
-
-bool sd_arg_int(sd_render *r, sd_args *a, int position, const char *name, int64_t *out) {
-    sd_value v;
-    if (!sd_arg(a, position, name, &v) || v.kind == SD_V_NONE) return true;
-    if (sd_small_int(&v, out)) return true;
-    if (v.kind == SD_V_BIGINT) return sd_render_fail(r, "the argument %s is too large", name);
-    return sd_render_fail(r, "the argument %s must be a whole number, not a %s", name,
-                          sd_kind_name(&v));
-}
-
-bool sd_arg_string(sd_render *r, sd_args *a, int position, const char *name, sd_str *out) {
-    sd_value v;
-    if (!sd_arg(a, position, name, &v)) return true;
-    if (v.kind != SD_V_STRING)
-        return sd_render_fail(r, "the argument %s must be a string, not a %s", name,
-                              sd_kind_name(&v));
-    *out = v.s;
-    return true;
-}
-
-bool sd_arg_bool(sd_args *a, int position, const char *name, bool otherwise) {
-    sd_value v;
-    return sd_arg(a, position, name, &v) ? sd_truth(&v) : otherwise;
-}
-
-bool sd_args_all_used(sd_render *r, const sd_args *a, sd_str callee) {
-    for (int i = 0; i < a->n_named; i++)
-        if (!(a->used >> i & 1))
-            return sd_render_fail(r, "%.*s takes no argument %.*s", (int)callee.n, callee.p,
-                                  (int)a->name[i].n, a->name[i].p);
-    return a->n <= a->asked || a->used == UINT64_MAX ||
-           sd_render_fail(r, "%.*s takes no %d arguments", (int)callee.n, callee.p, a->n);
 }
 
 // self.name(): the block's text.

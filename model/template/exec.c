@@ -1,16 +1,6 @@
 // Statements. A loop's body, a macro and a captured block have a scope of their own: what they set
 // is gone afterwards, which is why templates keep state in a namespace. An if has none.
-#include "model/template/internal.h"
-
-bool sd_write(sd_render *r, const char *p, size_t n) {
-    return sd_put(r, r->out, p, n);
-}
-
-sd_scope *sd_push_scope(sd_render *r, sd_scope *parent) {
-    sd_scope *s = sd_render_alloc(r, 1, sizeof *s);
-    if (s) s->parent = parent;
-    return s;
-}
+#include "model/template/render.h"
 
 // An iteration's scope: the one before again, emptied, unless a macro still sees it.
 static sd_scope *fresh_scope(sd_render *r, sd_scope *before, sd_scope *outer) {

@@ -1,5 +1,5 @@
 // Bodies that give a text: captures, macros, call blocks, named blocks and recursive loops.
-#include "model/template/internal.h"
+#include "model/template/render.h"
 
 // Runs a body in a scope of its own and gives what it wrote.
 bool sd_capture(sd_render *r, const sd_node *body, sd_scope *scope, sd_value *out) {
@@ -131,16 +131,6 @@ bool sd_exec_generation(sd_render *r, const sd_node *n, sd_value *out) {
 }
 
 // ---- named blocks
-
-bool sd_find_block(sd_render *r, sd_str name, sd_value *out, bool *found) {
-    *found = false;
-    for (int i = 0; r->blocks && i < r->blocks->n && !*found; i++) {
-        if (!sd_spend(r, 1)) return false;
-        *found = sd_str_eq(r->blocks->list[i]->text, name);
-        if (*found) *out = (sd_value){.kind = SD_V_BLOCK, .node = r->blocks->list[i]};
-    }
-    return true;
-}
 
 // A block sees what the template defines at its top, and what is around it where it is scoped.
 bool sd_exec_block(sd_render *r, const sd_node *n, sd_scope *parent) {

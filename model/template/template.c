@@ -2,9 +2,18 @@
 //
 // A rendering owns an arena for all its values and counts its steps, its nesting, its memory and
 // its output; the parsed template is only read, so threads may render it at the same time.
+#include "model/template/template.h"
+
 #include "base/clock.h"
 #include "base/files/hash.h"
-#include "model/template/internal.h"
+#include "model/template/render.h"
+
+struct sd_template {
+    char *source;
+    sd_arena arena; // tokens and nodes
+    sd_node *body;
+    sd_node *blocks; // a list of them, or NULL
+};
 
 // ---- opening
 

@@ -9,10 +9,9 @@
 
 #include "base/memory.h"
 #include "base/status.h"
+#include "model/template/value/bounds.h"
 
 #include <jansson.h>
-#include <stdatomic.h>
-#include <stdint.h>
 
 typedef struct sd_template sd_template;
 
@@ -20,15 +19,6 @@ typedef struct sd_template sd_template;
 sd_status sd_template_open(sd_template **out, const char *source, size_t len, sd_error *err);
 void sd_template_close(sd_template *t);
 const char *sd_template_source(const sd_template *t);
-
-// What ends a rendering before its own limits do. It is looked at every few thousand steps; all
-// work that a template or a request can ask for costs steps in proportion.
-typedef struct {
-    const atomic_bool *stop; // true: nobody waits any more, the result is SD_EINTERRUPTED; or NULL
-    int64_t deadline_ns;     // sd_now_ns() from which on the result is SD_ELIMIT; 0: none
-    size_t max_bytes;        // of the text, beyond them SD_ELIMIT; 0: 64 MiB
-    int64_t *steps;          // how many were taken is written there; or NULL
-} sd_template_bounds;
 
 /// Appends the prompt for `messages` (an array of {"role","content",...}). tools: array or NULL.
 /// extra: an object of further variables, or NULL. bos, eos: the texts of these tokens, "" when

@@ -8,7 +8,7 @@
 //
 // Inside a class a negated escape cannot be written out and keeps PCRE2's meaning (it differs in
 // characters newer than PCRE2 only). Nested classes and intersections are refused.
-#include "model/tokenizer/internal.h"
+#include "model/tokenizer/split.h"
 
 #include "base/utf8.h"
 #include "model/tokenizer/unicode_additions.h"

@@ -1,9 +1,11 @@
 // A chat template of any bytes, rendered with a small conversation. A rendering that takes longer
 // than its steps can explain is a finding: work that costs no fuel.
 #include "base/clock.h"
-#include "model/template/internal.h"
+#include "model/template/template.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
 
 // Sanitizers slow a step down; 20 million steps take a few seconds of this thread's time with them.
 enum { NS_A_STEP = 2500, NS_ALLOWED = 300 * 1000 * 1000 };

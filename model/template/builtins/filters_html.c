@@ -1,5 +1,5 @@
 // Filters of HTML and of addresses.
-#include "model/template/internal.h"
+#include "model/template/builtins/builtins.h"
 
 #include "base/utf8.h"
 

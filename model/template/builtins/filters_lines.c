@@ -1,5 +1,5 @@
 // Filters that lay text out in lines: indent, truncate, and wordwrap as Python's textwrap does it.
-#include "model/template/internal.h"
+#include "model/template/builtins/builtins.h"
 
 #include "base/utf8.h"
 

@@ -1,5 +1,5 @@
 // Filters of numbers, and those that read one from a text.
-#include "model/template/internal.h"
+#include "model/template/builtins/builtins.h"
 
 #include <ctype.h>
 #include <math.h>

@@ -1,12 +1,9 @@
 // Filters of sequences and dicts.
+#include "model/template/builtins/builtins.h"
+
 #include "base/files/hash.h"
-#include "model/template/internal.h"
 
 #define FILTER(name) static bool name(sd_render *r, const sd_value *in, sd_args *a, sd_value *out)
-
-static bool iterator(sd_render *r, sd_list *l, sd_value *out) {
-    return sd_make_walk(r, SD_V_ITERATOR, l, "generator", out);
-}
 
 static bool copy_list(sd_render *r, const sd_value *in, sd_list **out) {
     sd_list *l, *copy;
@@ -85,7 +82,7 @@ FILTER(filter_reverse) {
     if (!copy_list(r, in, &l)) return false;
     sd_value all = sd_list_value(SD_V_LIST, l);
     if (!sd_slice(r, &all, bounds, &back)) return false;
-    if (in->kind != SD_V_ITERATOR) return iterator(r, back.list, out);
+    if (in->kind != SD_V_ITERATOR) return sd_make_iterator(r, back.list, out);
     *out = back;
     return true;
 }
@@ -104,7 +101,7 @@ FILTER(filter_items) {
     (void)a;
     if (!(sd_is_undefined(in) ? (l = sd_list_make(r, 0)) != NULL : items_of(r, in, &l)))
         return false;
-    return iterator(r, l, out);
+    return sd_make_iterator(r, l, out);
 }
 
 FILTER(filter_attr) {
@@ -149,27 +146,6 @@ static bool make_keys(sd_render *r, const sd_value *item, const sd_value *attrib
         left.n -= comma ? n + 1 : n;
     }
     *key = sd_list_value(SD_V_LIST, l);
-    return true;
-}
-
-// Stable merge sort.
-bool sd_sort(sd_render *r, sd_keyed *k, size_t n, bool reverse) {
-    sd_keyed *tmp = sd_render_alloc(r, n, sizeof *tmp);
-    if (!tmp) return false;
-    for (size_t width = 1; width < n; width *= 2) {
-        for (size_t lo = 0; lo < n; lo += 2 * width) {
-            size_t mid = lo + width < n ? lo + width : n, hi = mid + width < n ? mid + width : n;
-            size_t i = lo, j = mid;
-            for (size_t at = lo; at < hi; at++) {
-                int order = 0;
-                if (i < mid && j < hi && !sd_compare(r, &k[j].key, &k[i].key, &order)) return false;
-                bool right = i >= mid || (j < hi && order == (reverse ? 1 : -1));
-                tmp[at] = right ? k[j++] : k[i++];
-            }
-        }
-        memcpy(k, tmp, n * sizeof *k);
-        if (!sd_spend(r, n)) return false;
-    }
     return true;
 }
 
@@ -234,9 +210,11 @@ static bool extreme(sd_render *r, const sd_value *in, sd_args *a, bool largest, 
     }
     return true;
 }
+
 FILTER(filter_min) {
     return extreme(r, in, a, false, out);
 }
+
 FILTER(filter_max) {
     return extreme(r, in, a, true, out);
 }
@@ -273,79 +251,7 @@ FILTER(filter_unique) {
         if (!seen && (!sd_dict_put(r, keys, &key, &none) || !sd_list_push(r, kept, &l->item[i])))
             return false;
     }
-    return iterator(r, kept, out);
-}
-
-// ---- map, select and reject
-
-// The arguments behind the first `from`, with all names.
-static sd_args rest_of(const sd_args *a, int from) {
-    sd_args b = *a;
-    b.item = a->n > from ? a->item + from : NULL;
-    b.n = a->n > from ? a->n - from : 0;
-    b.used = 0;
-    b.asked = 0;
-    return b;
-}
-
-// A value that is false has no items here, whatever it is.
-static bool items_if_true(sd_render *r, const sd_value *in, sd_list **out) {
-    if (!sd_truth(in)) return (*out = sd_list_make(r, 0)) != NULL;
-    return sd_iterate(r, in, out);
-}
-
-FILTER(filter_map) {
-    sd_value attribute, other = sd_none(), v;
-    sd_list *l, *made;
-    if (!items_if_true(r, in, &l) || !(made = sd_list_make(r, l->n))) return false;
-    bool by_attribute = a->n == 0 && sd_arg(a, -1, "attribute", &attribute);
-    bool has_other = by_attribute && sd_arg(a, -1, "default", &other) && other.kind != SD_V_NONE;
-    if (!by_attribute && (a->n == 0 || a->item[0].kind != SD_V_STRING))
-        return sd_render_fail(r, "map takes attribute= or the name of a filter");
-    for (size_t i = 0; i < l->n; i++) {
-        sd_args b = rest_of(a, 1);
-        bool ok = by_attribute ? sd_path(r, &l->item[i], &attribute, has_other ? &other : NULL, &v)
-                               : sd_apply_filter(r, a->item[0].s, &l->item[i], &b, &v);
-        if (!ok || !sd_list_push(r, made, &v)) return false;
-    }
-    if (!by_attribute) a->used = UINT64_MAX; // the filter's
-    return iterator(r, made, out);
-}
-
-static bool select_items(sd_render *r, const sd_value *in, sd_args *a, bool keep, bool attribute,
-                         sd_value *out) {
-    sd_list *l, *kept = sd_list_make(r, 0);
-    sd_value whole = sd_none();
-    int test = attribute ? 1 : 0;
-    if (!kept || !items_if_true(r, in, &l)) return false;
-    a->used = UINT64_MAX; // the test's
-    if (attribute && a->n == 0)
-        return sd_render_fail(r, "selectattr and rejectattr take an attribute");
-    if (a->n > test && a->item[test].kind != SD_V_STRING)
-        return sd_render_fail(r, "the name of a test must be a string");
-    for (size_t i = 0; i < l->n; i++) {
-        sd_value v;
-        if (!sd_path(r, &l->item[i], attribute ? &a->item[0] : &whole, NULL, &v)) return false;
-        bool yes = sd_truth(&v);
-        if (a->n > test) {
-            sd_args b = rest_of(a, test + 1);
-            if (!sd_apply_test(r, a->item[test].s, &v, &b, &yes)) return false;
-        }
-        if (yes == keep && !sd_list_push(r, kept, &l->item[i])) return false;
-    }
-    return iterator(r, kept, out);
-}
-FILTER(filter_select) {
-    return select_items(r, in, a, true, false, out);
-}
-FILTER(filter_reject) {
-    return select_items(r, in, a, false, false, out);
-}
-FILTER(filter_selectattr) {
-    return select_items(r, in, a, true, true, out);
-}
-FILTER(filter_rejectattr) {
-    return select_items(r, in, a, false, true, out);
+    return sd_make_iterator(r, kept, out);
 }
 
 // ---- groups
@@ -407,7 +313,7 @@ FILTER(filter_batch) {
     }
     while (filled && now && (int64_t)now->n < size)
         if (!sd_list_push(r, now, &fill)) return false;
-    return iterator(r, batches, out);
+    return sd_make_iterator(r, batches, out);
 }
 
 FILTER(filter_slice) {
@@ -427,7 +333,7 @@ FILTER(filter_slice) {
             if (!sd_list_push(r, now, &l->item[at++])) return false;
         if (filled && !longer && !sd_list_push(r, now, &fill)) return false;
     }
-    return iterator(r, parts, out);
+    return sd_make_iterator(r, parts, out);
 }
 
 const sd_method_row sd_sequence_filters[] = {{"list", filter_list},
@@ -444,11 +350,6 @@ const sd_method_row sd_sequence_filters[] = {{"list", filter_list},
                                              {"max", filter_max},
                                              {"sum", filter_sum},
                                              {"unique", filter_unique},
-                                             {"map", filter_map},
-                                             {"select", filter_select},
-                                             {"reject", filter_reject},
-                                             {"selectattr", filter_selectattr},
-                                             {"rejectattr", filter_rejectattr},
                                              {"groupby", filter_groupby},
                                              {"batch", filter_batch},
                                              {"slice", filter_slice},

@@ -1,5 +1,5 @@
 // The functions that templates find by their names: Jinja's and those of transformers.
-#include "model/template/internal.h"
+#include "model/template/builtins/builtins.h"
 
 #include <stdio.h>
 #include <time.h>

@@ -1,6 +1,6 @@
-// Methods by the type of their receiver. Those of strings stand in template_methods_*.c; here are
+// Methods by the type of their receiver. Those of strings stand in methods_*.c; here are
 // those of dicts, lists, ranges, loops and cyclers, and the rule that nothing is changed by them.
-#include "model/template/internal.h"
+#include "model/template/builtins/builtins.h"
 
 #define METHOD(name) static bool name(sd_render *r, const sd_value *in, sd_args *a, sd_value *out)
 

@@ -1,6 +1,6 @@
 // The methods of strings that change or ask for the case and the kind of characters: Unicode's
 // full mappings, so that a character may become several.
-#include "model/template/internal.h"
+#include "model/template/builtins/builtins.h"
 
 #include "base/utf8.h"
 #include "model/template/builtins/unicode_case.h"

@@ -1,6 +1,6 @@
 // str.format and str.format_map: {} {0} {name} {0.attribute[key]!r:spec}, with fields in the
 // specification. Attributes and items are reached as templates reach them.
-#include "model/template/internal.h"
+#include "model/template/builtins/builtins.h"
 
 #include <ctype.h>
 

@@ -1,5 +1,5 @@
 // The methods of strings that cut them into parts.
-#include "model/template/internal.h"
+#include "model/template/builtins/builtins.h"
 
 #include "base/utf8.h"
 

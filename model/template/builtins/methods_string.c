@@ -1,6 +1,6 @@
 // The methods of strings that look for text, replace, join and pad. They work on characters, not
 // bytes: Python's answers for text that is not ASCII too.
-#include "model/template/internal.h"
+#include "model/template/builtins/builtins.h"
 
 #include "base/utf8.h"
 
@@ -16,12 +16,15 @@ static bool strip(sd_render *r, const sd_value *in, sd_args *a, bool left, bool 
     out->s = sd_strip(in->s, left, right, given ? &v.s : NULL);
     return true;
 }
+
 static bool method_strip(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
     return strip(r, in, a, true, true, out);
 }
+
 static bool method_lstrip(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
     return strip(r, in, a, true, false, out);
 }
+
 static bool method_rstrip(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
     return strip(r, in, a, false, true, out);
 }
@@ -74,9 +77,11 @@ static bool ends(sd_render *r, const sd_value *in, sd_args *a, bool at_end, sd_v
     *out = sd_bool(yes);
     return true;
 }
+
 static bool method_startswith(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
     return ends(r, in, a, false, out);
 }
+
 static bool method_endswith(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
     return ends(r, in, a, true, out);
 }
@@ -93,9 +98,11 @@ static bool remove_end(sd_render *r, const sd_value *in, sd_args *a, bool at_end
     }
     return true;
 }
+
 static bool method_removeprefix(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
     return remove_end(r, in, a, false, out);
 }
+
 static bool method_removesuffix(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
     return remove_end(r, in, a, true, out);
 }
@@ -167,19 +174,6 @@ static bool method_join(sd_render *r, const sd_value *in, sd_args *a, sd_value *
 
 // ---- looking for text
 
-bool sd_spend_backwards(sd_render *r, sd_str in, sd_str what) {
-    return sd_spend(r, (1 + in.n / SD_TMPL_SEARCH) * (1 + what.n / SD_TMPL_BYTES_A_STEP));
-}
-
-bool sd_search_last(sd_render *r, sd_str in, sd_str what, const char **out) {
-    *out = NULL;
-    if (what.n > in.n) return true;
-    if (!sd_spend_backwards(r, in, what)) return false;
-    for (size_t i = in.n - what.n + 1; i-- > 0 && !*out;)
-        if (what.n == 0 || memcmp(in.p + i, what.p, what.n) == 0) *out = in.p + i;
-    return true;
-}
-
 static bool find(sd_render *r, const sd_value *in, sd_args *a, bool last, bool must,
                  sd_value *out) {
     sd_str what = {0}, s;
@@ -197,15 +191,19 @@ static bool find(sd_render *r, const sd_value *in, sd_args *a, bool last, bool m
     if (hit) *out = sd_int((int64_t)(before + sd_count_chars((sd_str){s.p, (size_t)(hit - s.p)})));
     return true;
 }
+
 METHOD(method_find) {
     return find(r, in, a, false, false, out);
 }
+
 METHOD(method_rfind) {
     return find(r, in, a, true, false, out);
 }
+
 METHOD(method_index) {
     return find(r, in, a, false, true, out);
 }
+
 METHOD(method_rindex) {
     return find(r, in, a, true, true, out);
 }
@@ -254,12 +252,15 @@ static bool pad(sd_render *r, const sd_value *in, sd_args *a, char side, sd_valu
         return sd_keep(r, &b, out);
     return sd_drop(r, &b);
 }
+
 METHOD(method_center) {
     return pad(r, in, a, 'c', out);
 }
+
 METHOD(method_ljust) {
     return pad(r, in, a, 'l', out);
 }
+
 METHOD(method_rjust) {
     return pad(r, in, a, 'r', out);
 }

@@ -1,5 +1,5 @@
 // Tests: what stands after "is".
-#include "model/template/internal.h"
+#include "model/template/builtins/builtins.h"
 
 static bool one(sd_render *r, sd_args *a, sd_str name, sd_value *out) {
     return sd_arg(a, 0, NULL, out) ||

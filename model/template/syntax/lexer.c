@@ -2,7 +2,7 @@
 // lstrip_blocks (white space between the line's start and a block tag goes), "-" strips all white
 // space on its side, "+" switches either off. One trailing newline of the source is dropped; \r\n
 // and \r count as \n.
-#include "model/template/internal.h"
+#include "model/template/syntax/syntax.h"
 
 #include "base/utf8.h"
 

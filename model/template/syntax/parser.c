@@ -1,6 +1,6 @@
 // Expressions, by recursive descent in Jinja's order of precedence: if-else, or, and, not, compare,
 // + -, ~, * / // %, **, unary, then attributes, subscripts, calls, filters and tests.
-#include "model/template/internal.h"
+#include "model/template/syntax/syntax.h"
 
 #include <stdio.h>
 

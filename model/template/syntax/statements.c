@@ -1,5 +1,5 @@
 // Statements: what stands in {% %}, and the bodies between.
-#include "model/template/internal.h"
+#include "model/template/syntax/syntax.h"
 
 static const sd_token *here(const sd_parser *p) {
     return &p->token[p->at];

@@ -1,13 +1,15 @@
+// Dicts, and equality: a dict finds its keys by equality, and two dicts are equal by finding.
+//
 // Dicts keep the order of insertion; beyond a few keys an open hash table leads to the positions,
 // so that a request with 80,000 keys costs no more for each than one with 8. The hashes are seeded
 // and every step of a search costs fuel: keys made to collide run out of steps, not of time.
-#include "model/template/internal.h"
+#include "model/template/value/value.h"
 
 #include "base/files/hash.h"
 
 #include <math.h>
 
-enum { FEW = 8 };
+enum { FEW = 8, MAX_VALUE_DEPTH = 300 };
 
 sd_dict *sd_dict_make(sd_render *r, size_t cap) {
     sd_dict *d = sd_render_alloc(r, 1, sizeof *d);
@@ -178,4 +180,57 @@ bool sd_dict_put(sd_render *r, sd_dict *d, const sd_value *key, const sd_value *
     d->value[d->n++] = *value;
     if (d->slots) d->slot[slot] = (uint32_t)d->n; // find left room for it
     return true;
+}
+
+// ---- equality
+
+static bool equal_lists(sd_render *r, const sd_list *a, const sd_list *b, int depth) {
+    if (a->n != b->n) return false;
+    for (size_t i = 0; i < a->n; i++)
+        if (!sd_equal(r, &a->item[i], &b->item[i], depth + 1)) return false;
+    return true;
+}
+
+static bool equal_dicts(sd_render *r, const sd_dict *a, sd_dict *b, int depth) {
+    if (a->n != b->n) return false;
+    for (size_t k = 0; k < a->n; k++) {
+        sd_value *other;
+        if (!sd_dict_find(r, b, &a->key[k], &other) || !other ||
+            !sd_equal(r, &a->value[k], other, depth + 1))
+            return false;
+    }
+    return true;
+}
+
+static bool equal_ranges(const sd_range *a, const sd_range *b) {
+    return a->n == b->n && (a->n == 0 || (a->from == b->from && (a->n == 1 || a->step == b->step)));
+}
+
+bool sd_equal(sd_render *r, const sd_value *a, const sd_value *b, int depth) {
+    int order;
+    if (depth > MAX_VALUE_DEPTH) return sd_render_limit(r, "depth");
+    if (!sd_spend(r, 1)) return false;
+    if (sd_are_numbers(a, b)) return sd_compare_numbers(r, a, b, &order) && order == 0;
+    if (sd_is_undefined(a) && sd_is_undefined(b)) return true;
+    if (a->kind != b->kind) return false;
+    switch (a->kind) {
+    case SD_V_NONE:
+        return true;
+    case SD_V_STRING:
+    case SD_V_BYTES:
+        return a->s.n == b->s.n && sd_spend_bytes(r, a->s.n) && sd_str_eq(a->s, b->s);
+    case SD_V_LIST:
+    case SD_V_TUPLE:
+        return equal_lists(r, a->list, b->list, depth);
+    case SD_V_DICT:
+        return equal_dicts(r, a->dict, b->dict, depth);
+    case SD_V_RANGE:
+        return equal_ranges(a->range, b->range);
+    case SD_V_FUNCTION:
+        return a->function == b->function;
+    case SD_V_SELF:
+        return true;
+    default:
+        return a->macro == b->macro; // the same object
+    }
 }

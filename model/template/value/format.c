@@ -1,5 +1,5 @@
 // format(value, spec) and format % values, as Python has them.
-#include "model/template/internal.h"
+#include "model/template/value/value.h"
 
 #include "base/utf8.h"
 
@@ -116,7 +116,8 @@ static bool put_int(sd_render *r, sd_buf *b, const spec *s, const sd_value *v) {
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
-bool sd_put_float(sd_render *r, sd_buf *b, double f, char kind, int precision, bool alternate) {
+static bool put_float(sd_render *r, sd_buf *b, double f, char kind, int precision,
+                      bool alternate) {
     char format[8];
     size_t room = (size_t)precision + 340;
     snprintf(format, sizeof format, "%%%s.*%c", alternate ? "#" : "", kind);
@@ -140,11 +141,11 @@ static void strip_zeros(sd_buf *b) { // behind a point, before an exponent
 // Without a type but with a precision: as %g, yet a fixed form ends in a digit behind the point.
 static bool put_general(sd_render *r, sd_buf *b, double f, int precision, bool keep_zeros) {
     if (precision == 0) precision = 1;
-    if (!sd_put_float(r, b, f, 'e', precision - 1, keep_zeros)) return false;
+    if (!put_float(r, b, f, 'e', precision - 1, keep_zeros)) return false;
     int exponent = atoi(strchr(b->data, 'e') + 1);
     if (exponent >= -4 && exponent < precision - 1) {
         b->len = 0;
-        if (!sd_put_float(r, b, f, 'f', precision - 1 - exponent, keep_zeros)) return false;
+        if (!put_float(r, b, f, 'f', precision - 1 - exponent, keep_zeros)) return false;
         if (!keep_zeros) strip_zeros(b);
         return strchr(b->data, '.') || sd_puts(r, b, ".0");
     }
@@ -174,8 +175,8 @@ static bool float_body(sd_render *r, sd_buf *b, const spec *s, double f) {
     }
     if (!type) return put_general(r, b, f, precision, s->alternate);
     if (type == '%')
-        return sd_put_float(r, b, f * 100, 'f', precision, s->alternate) && sd_putc(r, b, '%');
-    return sd_put_float(r, b, f, type == 'n' ? 'g' : type, precision, s->alternate);
+        return put_float(r, b, f * 100, 'f', precision, s->alternate) && sd_putc(r, b, '%');
+    return put_float(r, b, f, type == 'n' ? 'g' : type, precision, s->alternate);
 }
 
 static bool put_real(sd_render *r, sd_buf *b, const spec *s, double f) {

@@ -1,7 +1,7 @@
 // Whole numbers of any size, as Python has them: what fits 64 bits is an sd_value of its own kind,
 // the rest a sign and limbs of 32 bits, least significant first. Schoolbook arithmetic (Knuth,
 // TAOCP 2, 4.3.1) is enough for numbers of at most MAX_LIMBS; its work costs steps.
-#include "model/template/internal.h"
+#include "model/template/value/value.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 // JSON: the request's values in, tojson out. tojson is Python's json.dumps as transformers calls
 // it: ensure_ascii false unless asked for, ", " and ": ", keys in their order.
-#include "model/template/internal.h"
+#include "model/template/value/value.h"
 
 #include "base/utf8.h"
 

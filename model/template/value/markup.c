@@ -1,6 +1,6 @@
 // Markup: text that counts as escaped, as the filters escape and safe make it. Chat templates run
 // without escaping of their own; yet text joined to a Markup is escaped, as markupsafe has it.
-#include "model/template/internal.h"
+#include "model/template/value/value.h"
 
 bool sd_escape(sd_render *r, sd_buf *b, sd_str s) {
     static const struct {

@@ -1,6 +1,6 @@
 // The filter pprint: Python's pprint.pformat with its 80 columns. What fits a line stands on it;
 // else each element has its own, and a long string is cut between words.
-#include "model/template/internal.h"
+#include "model/template/builtins/builtins.h"
 
 #include "base/utf8.h"
 

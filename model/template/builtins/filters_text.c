@@ -1,6 +1,5 @@
-// Filters of texts, and the table of all filters. Those of numbers, of sequences, of HTML and of
-// lines stand in files of their own.
-#include "model/template/internal.h"
+// Filters of texts, and those of any value.
+#include "model/template/builtins/builtins.h"
 
 #include "base/utf8.h"
 
@@ -24,9 +23,11 @@ static bool by_method(sd_render *r, const char *name, const sd_value *in, sd_arg
 FILTER(filter_upper) {
     return by_method(r, "upper", in, a, out);
 }
+
 FILTER(filter_lower) {
     return by_method(r, "lower", in, a, out);
 }
+
 FILTER(filter_capitalize) {
     return by_method(r, "capitalize", in, a, out);
 }
@@ -154,7 +155,7 @@ FILTER(filter_wordcount) {
     return true;
 }
 
-static const sd_method_row TEXTS[] = {{"upper", filter_upper},
+const sd_method_row sd_text_filters[] = {{"upper", filter_upper},
                                       {"lower", filter_lower},
                                       {"capitalize", filter_capitalize},
                                       {"title", filter_title},
@@ -171,22 +172,3 @@ static const sd_method_row TEXTS[] = {{"upper", filter_upper},
                                       {"tojson", sd_filter_tojson},
                                       {"pprint", sd_filter_pprint},
                                       {NULL, NULL}};
-
-static const sd_method_row *const TABLES[] = {TEXTS, sd_sequence_filters, sd_number_filters,
-                                              sd_html_filters, sd_line_filters};
-
-sd_filter sd_find_filter(sd_str name) {
-    for (size_t i = 0; i < sizeof TABLES / sizeof *TABLES; i++)
-        for (const sd_method_row *row = TABLES[i]; row->name; row++)
-            if (sd_str_is(name, row->name)) return row->call;
-    return NULL;
-}
-
-bool sd_apply_filter(sd_render *r, sd_str name, const sd_value *in, sd_args *a, sd_value *out) {
-    sd_filter f = sd_find_filter(name);
-    if (!f)
-        return sd_render_fail(r, "there is no filter \"%.*s\"", (int)(name.n < 64 ? name.n : 64),
-                              name.p);
-    sd_value copy = *in; // out may be in
-    return sd_spend(r, 1) && f(r, &copy, a, out) && sd_args_all_used(r, a, name);
-}

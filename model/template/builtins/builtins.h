@@ -1,0 +1,51 @@
+// What templates find by name: attributes and methods of values, filters, tests and functions.
+//
+//   attributes.c        a.b, a[b], dotted paths     globals.c     range, namespace, cycler, ...
+//   methods.c           methods by their type       methods_*.c   those of strings
+//   filters_*.c         filters by their subject    tests.c       what stands after "is"
+//   by_name.c           filters and tests by name; map, select and reject, which call them so
+#pragma once
+
+#include "model/template/value/value.h"
+
+// A row of a table of filters or methods. Each table ends with a row without a name.
+typedef struct {
+    const char *name;
+    sd_filter call;
+} sd_method_row;
+
+// ---- reaching into values (attributes.c)
+
+bool sd_attribute(sd_render *r, const sd_value *v, sd_str name, sd_value *out);
+bool sd_item(sd_render *r, const sd_value *v, const sd_value *index, sd_value *out);
+/// A dotted path ("function.name"), an index or none, as map(attribute=...) takes it; what is
+/// undefined on the way becomes `otherwise` (NULL: stays).
+bool sd_path(sd_render *r, const sd_value *v, const sd_value *path, const sd_value *otherwise,
+             sd_value *out);
+
+// ---- methods (methods.c)
+
+extern const sd_method_row sd_string_methods[], sd_case_methods[], sd_split_methods[];
+bool sd_method_format(sd_render *r, const sd_value *in, sd_args *a, sd_value *out);
+bool sd_method_format_map(sd_render *r, const sd_value *in, sd_args *a, sd_value *out);
+bool sd_method_decode(sd_render *r, const sd_value *in, sd_args *a, sd_value *out);
+sd_filter sd_find_method(const sd_value *v, sd_str name); // NULL: v has none of that name
+bool sd_is_unsafe_method(const sd_value *v, sd_str name); // it would change its object
+bool sd_call_bound(sd_render *r, sd_filter method, const sd_value *self, sd_args *a, sd_value *out);
+/// A method that self has.
+bool sd_call_method(sd_render *r, const char *name, const sd_value *self, sd_args *a,
+                    sd_value *out);
+
+// ---- filters and tests (by_name.c, tests.c)
+
+extern const sd_method_row sd_text_filters[], sd_sequence_filters[], sd_number_filters[],
+    sd_html_filters[], sd_line_filters[];
+sd_filter sd_find_filter(sd_str name);
+bool sd_apply_filter(sd_render *r, sd_str name, const sd_value *in, sd_args *a, sd_value *out);
+bool sd_is_test(sd_str name);
+bool sd_apply_test(sd_render *r, sd_str name, const sd_value *in, sd_args *a, bool *out);
+
+// ---- functions (globals.c)
+
+sd_function sd_find_global(sd_str name);
+bool sd_call_joiner(sd_turn *t, sd_value *out);

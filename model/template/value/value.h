@@ -1,0 +1,324 @@
+// Values with Python's meaning: what the expressions of a chat template compute with. Everything
+// but a namespace is immutable, as in transformers' sandbox.
+//
+// The room, from the ground up:
+//
+//   account.c    steps, memory, failures        text.c       texts: built, searched, stripped
+//   int.c        whole numbers of any size      number.c     ints and floats, their order
+//   value.c      kinds, truth, lists            dict.c       dicts, a hash table; equality
+//   order.c      order, sorting                 sequence.c   length, membership, iteration
+//   slice.c      characters, slices             args.c       the arguments of a call
+//   repr.c       str() and repr()               markup.c     escaped text
+//   format.c     % and format specifications    operators.c  + - * / // % **
+//   json.c       JSON in and out                pprint.c     Python's pprint
+#pragma once
+
+#include "model/template/value/account.h"
+
+#include <jansson.h>
+
+typedef struct {
+    const char *p; // not 0-terminated
+    size_t n;
+} sd_str;
+
+static inline bool sd_str_is(sd_str s, const char *word) {
+    return strlen(word) == s.n && memcmp(s.p, word, s.n) == 0;
+}
+static inline bool sd_str_eq(sd_str a, sd_str b) {
+    return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
+}
+#define SD_STR(literal) ((sd_str){literal, sizeof(literal) - 1})
+
+// ---- types
+
+typedef enum {
+    SD_V_UNDEFINED,
+    SD_V_NONE,
+    SD_V_BOOL,
+    SD_V_INT,
+    SD_V_BIGINT, // an int beyond 64 bits
+    SD_V_FLOAT,
+    SD_V_STRING,
+    SD_V_BYTES,
+    SD_V_LIST,
+    SD_V_TUPLE,
+    SD_V_DICT,
+    SD_V_NAMESPACE,
+    SD_V_MACRO,
+    SD_V_FUNCTION,
+    SD_V_METHOD,
+    SD_V_LOOP,
+    SD_V_RANGE,
+    SD_V_VIEW,     // d.keys(), d.values(), d.items()
+    SD_V_ITERATOR, // what map, select and their kind give: it can be walked once
+    SD_V_UNSAFE,   // a method that changes its object: undefined, and an error where it is called
+    SD_V_CYCLER,
+    SD_V_JOINER,
+    SD_V_SELF, // the blocks by their names
+    SD_V_BLOCK // one of them
+} sd_value_kind;
+
+typedef enum {
+    SD_OP_ADD,
+    SD_OP_SUB,
+    SD_OP_MUL,
+    SD_OP_DIV,
+    SD_OP_FLOORDIV,
+    SD_OP_MOD,
+    SD_OP_POW,
+    SD_OP_EQ,
+    SD_OP_NE,
+    SD_OP_LT,
+    SD_OP_LE,
+    SD_OP_GT,
+    SD_OP_GE,
+    SD_OP_IN,
+    SD_OP_NOT_IN
+} sd_op;
+
+typedef struct sd_value sd_value;
+typedef struct sd_args sd_args;
+
+typedef struct {
+    sd_value *item;
+    size_t n, cap;
+    bool group; // a pair of groupby: its parts have the names grouper and list
+} sd_list;
+
+typedef struct {
+    sd_value *key, *value; // [cap], in the order of insertion
+    uint32_t *slot;        // [slots]: 1 + a position by its key's hash; NULL while there are few
+    size_t n, cap, slots;
+} sd_dict;
+
+typedef bool (*sd_function)(sd_render *r, sd_args *a, sd_value *out);
+typedef bool (*sd_filter)(sd_render *r, const sd_value *in, sd_args *a, sd_value *out);
+
+typedef struct sd_macro sd_macro;
+typedef struct sd_method sd_method;
+typedef struct sd_loop sd_loop;
+typedef struct sd_bigint sd_bigint;
+typedef struct sd_range sd_range;
+typedef struct sd_walk sd_walk;
+typedef struct sd_turn sd_turn;
+
+struct sd_value {
+    sd_value_kind kind;
+    bool markup; // a string that counts as escaped (markupsafe's Markup)
+    union {
+        bool b;
+        int64_t i;
+        sd_bigint *big;
+        double f;
+        sd_str s; // a string; of an undefined value: the name that was looked for
+        sd_list *list;
+        sd_dict *dict;
+        sd_macro *macro;
+        sd_method *method;
+        sd_loop *loop;
+        sd_function function;
+        sd_range *range;
+        sd_walk *walk;       // a view, an iterator
+        sd_turn *turn;       // a cycler, a joiner
+        const sd_node *node; // a block
+    };
+};
+
+struct sd_macro {
+    sd_str name;
+    const sd_node *node; // parameters and body
+    sd_scope *scope;     // where it was defined
+};
+
+struct sd_method {
+    sd_value self;
+    sd_filter call;
+};
+
+struct sd_loop {
+    const sd_list *items;
+    size_t index0;
+    int depth0;          // of a recursive loop
+    const sd_node *node; // the loop that may be called; NULL: not recursive
+    sd_scope *scope;     // around it
+    sd_list *changed;    // what loop.changed() saw last
+};
+
+struct sd_range {
+    int64_t from, step;
+    size_t n;
+    int64_t to; // as it was given
+};
+
+struct sd_walk {
+    sd_list *items;
+    size_t at;        // how many were taken from an iterator
+    const char *name; // Python's
+};
+
+struct sd_turn {
+    sd_list *items; // of a joiner: the separator
+    size_t at;
+};
+
+// Arguments of a call, a filter or a test.
+struct sd_args {
+    sd_value *item; // [n]
+    int n;
+    sd_str *name; // [n_named]
+    sd_value *named;
+    int n_named;
+    uint64_t used; // bit i: named argument i was read; all ones: the callee takes whatever comes
+    int asked;     // so many positions were asked for
+};
+
+static inline sd_value sd_none(void) {
+    return (sd_value){.kind = SD_V_NONE};
+}
+static inline sd_value sd_undefined(sd_str name) {
+    return (sd_value){.kind = SD_V_UNDEFINED, .s = name};
+}
+static inline sd_value sd_bool(bool b) {
+    return (sd_value){.kind = SD_V_BOOL, .b = b};
+}
+static inline sd_value sd_int(int64_t i) {
+    return (sd_value){.kind = SD_V_INT, .i = i};
+}
+static inline sd_value sd_float(double f) {
+    return (sd_value){.kind = SD_V_FLOAT, .f = f};
+}
+static inline sd_value sd_string(const char *p, size_t n) {
+    return (sd_value){.kind = SD_V_STRING, .s = {p, n}};
+}
+static inline bool sd_is_undefined(const sd_value *v) {
+    return v->kind == SD_V_UNDEFINED || v->kind == SD_V_UNSAFE;
+}
+static inline bool sd_is_sequence(const sd_value *v) {
+    return v->kind == SD_V_LIST || v->kind == SD_V_TUPLE;
+}
+
+// ---- texts (text.c)
+
+// Texts being built. Their memory and the work of copying are the rendering's; false after a
+// failure, which is then recorded. sd_keep or sd_drop ends each of them.
+bool sd_put(sd_render *r, sd_buf *b, const char *p, size_t n);
+bool sd_puts(sd_render *r, sd_buf *b, const char *s);
+bool sd_putc(sd_render *r, sd_buf *b, char c);
+bool sd_put_times(sd_render *r, sd_buf *b, sd_str s, size_t times);
+bool sd_keep(sd_render *r, sd_buf *b, sd_value *out); // moves b's text to the render's memory
+bool sd_drop(sd_render *r, sd_buf *b);                // always false
+bool sd_write(sd_render *r, const char *p, size_t n); // to the rendering's output
+
+size_t sd_count_chars(sd_str s);
+bool sd_is_pyspace(int32_t cp);
+bool sd_is_printable(int32_t cp);
+sd_str sd_strip(sd_str s, bool left, bool right, const sd_str *chars);
+const char *sd_search(sd_str in, sd_str what); // the first place or NULL
+bool sd_search_last(sd_render *r, sd_str in, sd_str what, const char **out);
+bool sd_spend_backwards(sd_render *r, sd_str in, sd_str what); // it compares at every place
+
+// ---- numbers (int.c: bool, int, and those beyond 64 bits; number.c)
+
+enum { SD_UNORDERED = 2 };
+bool sd_is_int(const sd_value *v);
+bool sd_small_int(const sd_value *v, int64_t *out); // false: not whole, or beyond 64 bits
+bool sd_int_is_negative(const sd_value *v);
+int sd_int_compare(const sd_value *a, const sd_value *b);
+bool sd_int_compare_float(sd_render *r, const sd_value *a, double f, int *order);
+bool sd_int_binary(sd_render *r, sd_op op, const sd_value *a, const sd_value *b, sd_value *out);
+bool sd_int_negate(sd_render *r, const sd_value *v, sd_value *out);
+double sd_int_nearly(const sd_value *v); // rounded, or infinite
+bool sd_int_to_double(sd_render *r, const sd_value *v, double *out);
+bool sd_int_from_double(sd_render *r, double f, sd_value *out); // towards 0
+bool sd_int_text(sd_render *r, sd_buf *b, const sd_value *v);
+bool sd_int_digits(sd_render *r, sd_buf *b, const sd_value *v, int base); // of its magnitude
+/// Python's int(s, base), base 0 by the prefix. *is_one: whether s is a number.
+bool sd_int_parse(sd_render *r, sd_str s, int base, sd_value *out, bool *is_one);
+
+bool sd_number(sd_render *r, const sd_value *v, double *out); // int or float; see r->status
+bool sd_are_numbers(const sd_value *a, const sd_value *b);
+/// *order: -1, 0, 1, or SD_UNORDERED where one is not a number. Both are ints or floats.
+bool sd_compare_numbers(sd_render *r, const sd_value *a, const sd_value *b, int *order);
+
+// ---- lists and walks, kinds (value.c)
+
+sd_list *sd_list_make(sd_render *r, size_t cap);
+bool sd_list_push(sd_render *r, sd_list *l, const sd_value *v);
+sd_value sd_list_value(sd_value_kind kind, sd_list *l);
+bool sd_make_walk(sd_render *r, sd_value_kind kind, sd_list *items, const char *name,
+                  sd_value *out);
+bool sd_make_iterator(sd_render *r, sd_list *l, sd_value *out);
+sd_value sd_dict_value(sd_dict *d);
+const char *sd_kind_name(const sd_value *v);
+bool sd_truth(const sd_value *v);
+
+// ---- dicts and equality (dict.c)
+
+sd_dict *sd_dict_make(sd_render *r, size_t cap);
+bool sd_dict_put(sd_render *r, sd_dict *d, const sd_value *key, const sd_value *value);
+/// *out: the value, NULL when the key is not there. False: an error; a list is no key.
+bool sd_dict_find(sd_render *r, sd_dict *d, const sd_value *key, sd_value **out);
+bool sd_dict_get(sd_render *r, sd_dict *d, sd_str key, sd_value **out);
+bool sd_hashable(const sd_value *v);
+bool sd_equal(sd_render *r, const sd_value *a, const sd_value *b, int depth); // false: error too
+
+// ---- order (order.c)
+
+/// *order: -1, 0, 1, or SD_UNORDERED where one is not a number. False: an error.
+bool sd_compare(sd_render *r, const sd_value *a, const sd_value *b, int *order);
+bool sd_satisfies(sd_op op, int order); // < <= > >=
+typedef struct {
+    sd_value key, item;
+} sd_keyed;
+bool sd_sort(sd_render *r, sd_keyed *k, size_t n, bool reverse); // stable, by the keys
+
+// ---- what holds others (sequence.c, slice.c)
+
+/// What a for loop sees: the elements of a sequence, a dict's keys, a string's characters.
+bool sd_iterate(sd_render *r, const sd_value *v, sd_list **out);
+bool sd_contains(sd_render *r, const sd_value *in, const sd_value *what, bool *out);
+bool sd_length(sd_render *r, const sd_value *v, int64_t *out);
+/// Character i of a string, byte i of bytes; i < 0 counts from the end. Undefined beyond them.
+bool sd_character(sd_render *r, const sd_value *v, int64_t i, sd_value *out);
+bool sd_slice(sd_render *r, const sd_value *v, const sd_value *bounds, sd_value *out); // [3]
+/// Fails with what an undefined v cannot give; always false.
+bool sd_undefined_base(sd_render *r, const sd_value *v, sd_str name);
+
+// ---- arguments (args.c): by position (0 is the first after the input) or by name
+
+bool sd_arg(sd_args *a, int position, const char *name, sd_value *out); // false: not given
+bool sd_arg_int(sd_render *r, sd_args *a, int position, const char *name,
+                int64_t *out); // false: error
+bool sd_arg_string(sd_render *r, sd_args *a, int position, const char *name, sd_str *out);
+bool sd_arg_bool(sd_args *a, int position, const char *name, bool otherwise);
+/// Fails where there are more arguments than the callee asked for.
+bool sd_args_all_used(sd_render *r, const sd_args *a, sd_str callee);
+
+// ---- str and repr (repr.c), escaped text (markup.c)
+
+/// str(v) and repr(v) of Python, appended to b.
+bool sd_to_text(sd_render *r, const sd_value *v, sd_buf *b, bool repr, int depth);
+/// str(v) in the render's memory; a string is itself.
+bool sd_text_of(sd_render *r, const sd_value *v, sd_str *out);
+void sd_format_float(char out[40], double f);         // Python's repr
+bool sd_put_ascii(sd_render *r, sd_buf *b, sd_str s); // escapes what is not ASCII
+
+bool sd_escape(sd_render *r, sd_buf *b, sd_str s);
+/// v's text as a Markup takes it in: escaped unless v is one.
+bool sd_escaped_text(sd_render *r, const sd_value *v, sd_str *out);
+
+// ---- formats (format.c) and operators (operators.c)
+
+/// format % values; a tuple gives several, a dict those of %(names).
+bool sd_percent_format(sd_render *r, const sd_value *format, const sd_value *values, sd_value *out);
+/// Python's format(v, spec), appended.
+bool sd_format_value(sd_render *r, sd_buf *b, const sd_value *v, sd_str spec);
+bool sd_arithmetic(sd_render *r, sd_op op, const sd_value *a, const sd_value *b, sd_value *out);
+bool sd_sign(sd_render *r, bool minus, const sd_value *v, sd_value *out);
+
+// ---- JSON (json.c), pprint (pprint.c)
+
+bool sd_from_json(sd_render *r, const json_t *j, int depth, sd_value *out);
+bool sd_filter_tojson(sd_render *r, const sd_value *in, sd_args *a, sd_value *out);
+bool sd_filter_pprint(sd_render *r, const sd_value *in, sd_args *a, sd_value *out);

@@ -1,0 +1,64 @@
+// From ids to text, whole or as a stream.
+#include "model/tokenizer/tokenizer.h"
+
+#include "base/utf8.h"
+
+#include <string.h>
+
+sd_status sd_tokenizer_decode(const sd_tokenizer *t, const int32_t *id, int n, bool skip_special,
+                              sd_buf *out, sd_error *err) {
+    sd_status st = SD_OK;
+    for (int i = 0; i < n; i++) {
+        size_t len;
+        if (skip_special && sd_tokenizer_is_special(t, id[i])) continue;
+        const char *bytes = sd_tokenizer_bytes(t, id[i], &len);
+        SD_CHECK(sd_buf_add(out, bytes, len), err, SD_ELIMIT,
+                 "the text of %d tokens does not fit %zu bytes; decode fewer", n, out->max);
+    }
+out:
+    return st;
+}
+
+bool sd_utf8_stream_add(sd_utf8_stream *s, const char *bytes, size_t len, sd_buf *out) {
+    char joined[sizeof s->held];
+    if (!bytes) {
+        bool ok = s->n == 0 || sd_buf_add(out, "\xEF\xBF\xBD", 3);
+        if (ok) s->n = 0;
+        return ok;
+    }
+    while (len > 0 || s->n > 0) {
+        // One step over what was held and the first new bytes, else straight from the input.
+        const char *p = bytes;
+        size_t have = len, held = (size_t)s->n;
+        if (held) {
+            size_t more = len < sizeof joined - held ? len : sizeof joined - held;
+            memcpy(joined, s->held, held);
+            memcpy(joined + held, bytes, more);
+            p = joined;
+            have = held + more;
+        } else {
+            size_t good = sd_utf8_valid_prefix(bytes, len);
+            if (good) {
+                if (!sd_buf_add(out, bytes, good)) return false;
+                bytes += good;
+                len -= good;
+                continue;
+            }
+        }
+        int32_t cp;
+        bool truncated;
+        size_t n = (size_t)sd_utf8_next(p, have, &cp, &truncated);
+        if (truncated) {
+            memcpy(s->held, p, have);
+            s->n = (int)have;
+            return true;
+        }
+        bool ok = cp < 0 ? sd_buf_add(out, "\xEF\xBF\xBD", 3) : sd_buf_add(out, p, n);
+        if (!ok) return false;
+        // n covers all held bytes: they were a correct beginning, and at least one more decided.
+        bytes += n - held;
+        len -= n - held;
+        s->n = 0;
+    }
+    return true;
+}

@@ -1,0 +1,130 @@
+// From text to ids: added tokens are cut out of the text, what is left is normalised, split and
+// merged.
+//
+// Bytes that are not UTF-8 become U+FFFD, one for each maximal subpart, before anything else: what
+// Hugging Face's tokenizers see after Python's errors="replace". All other text keeps its bytes,
+// unless a tokenizer.json asks for normalisation.
+//
+// A GGUF file does not say whether its tokenizer normalises. We never do for one: so decoding gives
+// back the text that was encoded, and the ids are those of transformers' GGUF loader and of
+// llama.cpp. (Qwen's tokenizer.json asks for NFC; there it is obeyed. Text in NFC has the same ids
+// either way.)
+#include "model/tokenizer/internal.h"
+
+#include "base/utf8.h"
+
+#include <string.h>
+
+static bool is_space(int32_t cp) { // White_Space
+    return (cp >= 9 && cp <= 13) || cp == ' ' || cp == 0x85 || cp == 0xA0 || cp == 0x1680 ||
+           (cp >= 0x2000 && cp <= 0x200A) || cp == 0x2028 || cp == 0x2029 || cp == 0x202F ||
+           cp == 0x205F || cp == 0x3000;
+}
+
+// The character that ends at `at` > 0.
+static int32_t char_before(const char *text, size_t at, size_t *start) {
+    size_t i = at - 1;
+    int32_t cp;
+    while (i > 0 && ((unsigned char)text[i] & 0xC0) == 0x80) i--;
+    sd_utf8_next(text + i, at - i, &cp, NULL);
+    *start = i;
+    return cp;
+}
+
+// A single word stands alone, and lstrip and rstrip take the white space beside the token. False:
+// it does not count here.
+static bool adjust_match(const char *text, size_t len, size_t done, sd_added_match *m) {
+    int32_t cp;
+    size_t at;
+    if (m->token->single_word) {
+        if (m->start > 0 && sd_is_word(char_before(text, m->start, &at))) return false;
+        if (m->end < len) {
+            sd_utf8_next(text + m->end, len - m->end, &cp, NULL);
+            if (sd_is_word(cp)) return false;
+        }
+    }
+    if (m->token->lstrip)
+        while (m->start > done && is_space(char_before(text, m->start, &at))) m->start = at;
+    if (m->token->rstrip)
+        while (m->end < len) {
+            int n = sd_utf8_next(text + m->end, len - m->end, &cp, NULL);
+            if (!is_space(cp)) break;
+            m->end += (size_t)n;
+        }
+    return true;
+}
+
+typedef sd_status (*plain_fn)(sd_encoder *e, int flags, const char *text, size_t len,
+                              sd_error *err);
+
+// Cuts added tokens out of text and hands what is between them to `plain`.
+static sd_status cut_added(sd_encoder *e, const sd_trie *trie, int flags, const char *text,
+                           size_t len, plain_fn plain, sd_error *err) {
+    sd_status st = SD_OK;
+    size_t done = 0, from = 0;
+    sd_added_match m;
+    while (from < len && sd_trie_find(trie, e->t->added, text, len, from, &m)) {
+        from = m.end;
+        if (m.token->special && !(flags & SD_TOK_SPECIAL)) continue;
+        if (!adjust_match(text, len, done, &m)) continue;
+        if (m.start > done) SD_TRY(plain(e, flags, text + done, m.start - done, err));
+        SD_CHECK_ALLOC(sd_ids_add(e->out, &m.token->id, 1) ? e : NULL, err);
+        done = m.end;
+        if (from < done) from = done;
+    }
+    if (done < len) SD_TRY(plain(e, flags, text + done, len - done, err));
+out:
+    return st;
+}
+
+static sd_status plain_text(sd_encoder *e, int flags, const char *text, size_t len, sd_error *err) {
+    (void)flags;
+    return sd_encoder_text(e, text, len, err);
+}
+
+static bool is_ascii(const char *text, size_t len) {
+    for (size_t i = 0; i < len; i++)
+        if ((unsigned char)text[i] >= 0x80) return false;
+    return true;
+}
+
+static sd_status raw_text(sd_encoder *e, int flags, const char *text, size_t len, sd_error *err) {
+    const sd_tokenizer *t = e->t;
+    sd_buf normal = sd_buf_make((size_t)SD_TOK_MAX_TEXT);
+    sd_status st = SD_OK;
+    if (t->nfc && !is_ascii(text, len)) {
+        SD_TRY(sd_normalise(&normal, t->normal_form, text, len, err));
+        text = normal.data;
+        len = normal.len;
+    }
+    SD_TRY(cut_added(e, &t->normal, flags, text, len, plain_text, err));
+out:
+    sd_buf_free(&normal);
+    return st;
+}
+
+sd_status sd_tokenizer_encode(const sd_tokenizer *t, const char *text, size_t len, int flags,
+                              sd_ids *out, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_encoder e = {0};
+    sd_buf valid = sd_buf_make((size_t)SD_TOK_MAX_TEXT);
+    int before = out->n;
+    SD_CHECK(len < SD_TOK_MAX_TEXT / 3, err, SD_ELIMIT,
+             "the text has %zu bytes, at most %d can be tokenised at once; split it", len,
+             SD_TOK_MAX_TEXT / 3);
+    if ((flags & SD_TOK_ADD_BOS) && t->add_bos && t->bos >= 0)
+        SD_CHECK_ALLOC(sd_ids_add(out, &t->bos, 1) ? t : NULL, err);
+    if (len == 0) goto out;
+    if (sd_utf8_valid_prefix(text, len) < len) {
+        SD_CHECK_ALLOC(sd_utf8_lossy(&valid, text, len) ? t : NULL, err);
+        text = valid.data;
+        len = valid.len;
+    }
+    SD_TRY(sd_encoder_open(&e, t, out, err));
+    SD_TRY(cut_added(&e, &t->raw, flags, text, len, raw_text, err));
+out:
+    if (st != SD_OK) out->n = before;
+    sd_encoder_close(&e);
+    sd_buf_free(&valid);
+    return st;
+}

@@ -1,0 +1,64 @@
+// Pre-tokenisers: the steps that cut a text into words, and the encoder that runs them.
+#pragma once
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+
+#include "model/tokenizer/bpe.h"
+
+#include <pcre2.h>
+
+enum { SD_TOK_MAX_STEPS = 16 };
+
+typedef enum {
+    SD_STEP_REGEX,
+    SD_STEP_DIGITS, // by characters of category N
+    SD_STEP_PREFIX  // a space before each piece that has none
+} sd_step_kind;
+
+typedef enum {
+    SD_SPLIT_REMOVED,
+    SD_SPLIT_ISOLATED,
+    SD_SPLIT_PREVIOUS, // merged with the previous piece
+    SD_SPLIT_NEXT,
+    SD_SPLIT_CONTIGUOUS
+} sd_split_behaviour;
+
+typedef struct {
+    sd_step_kind kind;
+    sd_split_behaviour behaviour;
+    bool invert;
+    pcre2_code *code;
+} sd_step;
+
+#define SD_REGEX_GPT2                                                                              \
+    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+#define SD_REGEX_LLAMA3                                                                            \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| "                     \
+    "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define SD_REGEX_QWEN2                                                                             \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "                          \
+    "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+
+/// Rewrites a pattern of Hugging Face's engine (Oniguruma) for PCRE2 with the same meaning.
+sd_status sd_regex_translate(sd_buf *out, const char *pattern, size_t len, sd_error *err);
+/// Category N of Unicode 17, as Rust's char::is_numeric sees it.
+bool sd_is_numeric(int32_t cp);
+/// \w: a letter, mark, number or connector. -1 is none.
+bool sd_is_word(int32_t cp);
+
+// ---- running them (split.c)
+
+/// Splits valid UTF-8 into words and appends their ids.
+typedef struct sd_encoder sd_encoder;
+struct sd_encoder {
+    const sd_tokenizer *t;
+    sd_ids *out;
+    sd_bpe_scratch scratch;
+    pcre2_match_data *match;
+    pcre2_match_context *context;
+    pcre2_jit_stack *stack;
+    sd_error *err;
+};
+sd_status sd_encoder_open(sd_encoder *e, const sd_tokenizer *t, sd_ids *out, sd_error *err);
+void sd_encoder_close(sd_encoder *e);
+sd_status sd_encoder_text(sd_encoder *e, const char *text, size_t len, sd_error *err);
