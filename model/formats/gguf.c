@@ -13,6 +13,7 @@
 #include "model/formats/foreign_file.h"
 #include "model/formats/gguf_private.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,8 +36,16 @@ typedef struct {
     sd_error *err;
 } cursor;
 
-#define FAIL(c, where, fmt, ...)                                                                   \
-    sd_fail((c)->err, SD_EFORMAT, "%s: byte %zu: " fmt, (c)->g->path, (size_t)(where), __VA_ARGS__)
+static sd_status fail_at(const cursor *c, size_t at, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+static sd_status fail_at(const cursor *c, size_t at, const char *fmt, ...) {
+    char what[sizeof c->err->message];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(what, sizeof what, fmt, ap);
+    va_end(ap);
+    return sd_fail(c->err, SD_EFORMAT, "%s: byte %zu: %s", c->g->path, at, what);
+}
 
 static size_t left(const cursor *c) {
     return c->g->size - c->at;
@@ -44,7 +53,7 @@ static size_t left(const cursor *c) {
 
 static sd_status take(cursor *c, void *out, size_t n, const char *what) {
     if (left(c) < n)
-        return FAIL(c, c->at, "the file ends inside %s; copy or download it again", what);
+        return fail_at(c, c->at, "the file ends inside %s; copy or download it again", what);
     memcpy(out, c->g->bytes + c->at, n);
     c->at += n;
     return SD_OK;
@@ -56,9 +65,9 @@ static sd_status take_string(cursor *c, sd_gguf_string *out, const char *what) {
     sd_status st = take(c, &len, 8, what);
     if (st != SD_OK) return st;
     if (len > left(c))
-        return FAIL(c, start,
-                    "%s of %llu bytes does not fit in the file; copy or download it again", what,
-                    (unsigned long long)len);
+        return fail_at(c, start,
+                       "%s of %llu bytes does not fit in the file; copy or download it again", what,
+                       (unsigned long long)len);
     *out = (sd_gguf_string){(const char *)c->g->bytes + c->at, (size_t)len};
     c->at += (size_t)len;
     return SD_OK;
@@ -72,12 +81,12 @@ static sd_status take_name(cursor *c, const char **out, const char *what) {
     sd_status st = take_string(c, &s, what);
     if (st != SD_OK) return st;
     if (s.len == 0 || s.len > MAX_NAME)
-        return FAIL(c, start, "%s has %zu bytes, 1 to %d are allowed; the file is damaged", what,
-                    s.len, MAX_NAME);
+        return fail_at(c, start, "%s has %zu bytes, 1 to %d are allowed; the file is damaged", what,
+                       s.len, MAX_NAME);
     for (size_t i = 0; i < s.len; i++)
         if (s.data[i] < 0x20 || s.data[i] > 0x7e)
-            return FAIL(c, start, "%s holds the byte 0x%02x; the file is damaged", what,
-                        (unsigned char)s.data[i]);
+            return fail_at(c, start, "%s holds the byte 0x%02x; the file is damaged", what,
+                           (unsigned char)s.data[i]);
     *out = sd_arena_strndup(&c->g->arena, s.data, s.len);
     if (!*out) return sd_fail(c->err, SD_ENOMEM, "%s: out of memory", c->g->path);
     return SD_OK;
@@ -103,10 +112,10 @@ static sd_status take_array(cursor *c, sd_gguf_entry *e) {
     if (st != SD_OK) return st;
     size_t each = elem == SD_GGUF_STRING ? 8 : sd_gguf_scalar_bytes(elem);
     if (each == 0)
-        return FAIL(c, start, "%s: array elements of type %u are not supported", e->key, elem);
+        return fail_at(c, start, "%s: array elements of type %u are not supported", e->key, elem);
     if (count > left(c) / each)
-        return FAIL(c, start, "%s: an array of %llu elements does not fit in the file", e->key,
-                    (unsigned long long)count);
+        return fail_at(c, start, "%s: an array of %llu elements does not fit in the file", e->key,
+                       (unsigned long long)count);
     e->elem = (sd_gguf_type)elem;
     e->count = (size_t)count;
     e->data = c->g->bytes + c->at;
@@ -131,8 +140,9 @@ static sd_status take_value(cursor *c, sd_gguf_entry *e) {
         st = take_array(c, e);
     } else {
         size_t n = sd_gguf_scalar_bytes(type);
-        if (n == 0) return FAIL(c, start, "%s: unknown type %u; the file is damaged", e->key, type);
-        if (n > left(c)) return FAIL(c, start, "the file ends inside %s", e->key);
+        if (n == 0)
+            return fail_at(c, start, "%s: unknown type %u; the file is damaged", e->key, type);
+        if (n > left(c)) return fail_at(c, start, "the file ends inside %s", e->key);
         e->data = c->g->bytes + c->at;
         e->count = 1;
         c->at += n;
@@ -149,31 +159,33 @@ static sd_status take_tensor(cursor *c, sd_gguf_tensor *t, uint64_t *offset) {
     SD_TRY(take_name(c, &t->name, "a tensor's name"));
     SD_TRY(take(c, &n_dims, 4, t->name));
     if (n_dims < 1 || n_dims > 4)
-        return FAIL(c, start, "tensor %s has %u dimensions, 1 to 4 are allowed", t->name, n_dims);
+        return fail_at(c, start, "tensor %s has %u dimensions, 1 to 4 are allowed", t->name,
+                       n_dims);
     t->n_dims = (int)n_dims;
     for (int d = 0; d < 4; d++) {
         uint64_t ne = 1;
         if (d < t->n_dims) SD_TRY(take(c, &ne, 8, t->name));
         if (ne < 1 || ne > INT32_MAX || __builtin_mul_overflow(elements, ne, &elements))
-            return FAIL(c, start, "tensor %s: dimension %d is %llu, which no supported model has",
-                        t->name, d, (unsigned long long)ne);
+            return fail_at(c, start,
+                           "tensor %s: dimension %d is %llu, which no supported model has", t->name,
+                           d, (unsigned long long)ne);
         t->ne[d] = (int64_t)ne;
     }
     SD_TRY(take(c, &type, 4, t->name));
     SD_TRY(take(c, offset, 8, t->name));
     if (!sd_dtype_known(type))
-        return FAIL(c, start,
-                    "tensor %s: type %u is not supported; use F32, F16, BF16, Q8_0, Q4_0, Q4_1, "
-                    "Q5_0, Q5_1, Q4_K, Q5_K or Q6_K",
-                    t->name, type);
+        return fail_at(c, start,
+                       "tensor %s: type %u is not supported; use F32, F16, BF16, Q8_0, Q4_0, Q4_1, "
+                       "Q5_0, Q5_1, Q4_K, Q5_K or Q6_K",
+                       t->name, type);
     t->dtype = (sd_dtype)type;
     if (t->ne[0] % sd_dtype_block(t->dtype))
-        return FAIL(c, start, "tensor %s: rows of %lld are no multiple of %s's block of %d",
-                    t->name, (long long)t->ne[0], sd_dtype_name(t->dtype),
-                    sd_dtype_block(t->dtype));
+        return fail_at(c, start, "tensor %s: rows of %lld are no multiple of %s's block of %d",
+                       t->name, (long long)t->ne[0], sd_dtype_name(t->dtype),
+                       sd_dtype_block(t->dtype));
     if (!sd_mul_size(&t->bytes, sd_row_bytes(t->dtype, (int)t->ne[0]),
                      (size_t)(elements / (uint64_t)t->ne[0])))
-        return FAIL(c, start, "tensor %s is larger than memory; the file is damaged", t->name);
+        return fail_at(c, start, "tensor %s is larger than memory; the file is damaged", t->name);
 out:
     return st;
 }
@@ -209,8 +221,8 @@ static sd_status read_entries(cursor *c, size_t n) {
     qsort(g->by_key, n, sizeof *g->by_key, compare_entries);
     for (size_t i = 1; i < n; i++)
         if (strcmp(g->by_key[i - 1]->key, g->by_key[i]->key) == 0)
-            return FAIL(c, g->by_key[i]->raw - g->bytes, "the key %s stands there twice",
-                        g->by_key[i]->key);
+            return fail_at(c, g->by_key[i]->raw - g->bytes, "the key %s stands there twice",
+                           g->by_key[i]->key);
 out:
     return st;
 }
@@ -222,19 +234,19 @@ static sd_status place_tensors(cursor *c, const uint64_t *offset) {
     sd_status st = sd_gguf_u32(g, "general.alignment", &align, NULL, c->err);
     if (st != SD_OK) return st;
     if (align < MIN_ALIGNMENT || align > MAX_ALIGNMENT || (align & (align - 1)))
-        return FAIL(c, e ? e->raw - g->bytes : 0,
-                    "general.alignment is not a power of two from %d to %d", MIN_ALIGNMENT,
-                    MAX_ALIGNMENT);
+        return fail_at(c, e ? e->raw - g->bytes : 0,
+                       "general.alignment is not a power of two from %d to %d", MIN_ALIGNMENT,
+                       MAX_ALIGNMENT);
     size_t base = (c->at + align - 1) / align * align;
     size_t room = base < g->size ? g->size - base : 0;
     for (int i = 0; i < g->n_tensors; i++) {
         sd_gguf_tensor *t = &g->tensor[i];
         if (offset[i] % align || offset[i] > room || t->bytes > room - offset[i])
-            return FAIL(c, base,
-                        "tensor %s (%zu bytes at %llu of the data section) lies outside the %zu "
-                        "bytes that the file has, or is not aligned to %u; copy or download it "
-                        "again",
-                        t->name, t->bytes, (unsigned long long)offset[i], room, align);
+            return fail_at(c, base,
+                           "tensor %s (%zu bytes at %llu of the data section) lies outside the %zu "
+                           "bytes that the file has, or is not aligned to %u; copy or download it "
+                           "again",
+                           t->name, t->bytes, (unsigned long long)offset[i], room, align);
         t->data = g->bytes + base + offset[i];
         g->by_name[i] = t;
     }
@@ -248,14 +260,14 @@ static sd_status check_places(cursor *c) {
     for (size_t i = 1; i < n; i++) {
         const sd_gguf_tensor *s = g->by_name[i - 1], *t = g->by_name[i];
         if ((const uint8_t *)s->data + s->bytes > (const uint8_t *)t->data)
-            return FAIL(c, (const uint8_t *)t->data - g->bytes,
-                        "tensors %s and %s overlap; the file is damaged", s->name, t->name);
+            return fail_at(c, (const uint8_t *)t->data - g->bytes,
+                           "tensors %s and %s overlap; the file is damaged", s->name, t->name);
     }
     qsort(g->by_name, n, sizeof *g->by_name, compare_tensors);
     for (size_t i = 1; i < n; i++)
         if (strcmp(g->by_name[i - 1]->name, g->by_name[i]->name) == 0)
-            return FAIL(c, (const uint8_t *)g->by_name[i]->data - g->bytes,
-                        "the tensor %s stands there twice", g->by_name[i]->name);
+            return fail_at(c, (const uint8_t *)g->by_name[i]->data - g->bytes,
+                           "the tensor %s stands there twice", g->by_name[i]->name);
     return SD_OK;
 }
 
@@ -312,7 +324,8 @@ static sd_status finish(sd_gguf **out, sd_gguf *g, const char *name, sd_error *e
     SD_CHECK_ALLOC(g->path, err);
     st = parse(g, err);
     // Zeros that stand for what could not be read are no GGUF; the reason goes before the symptom.
-    if (st != SD_OK && sd_map_look(&g->map) == SD_MAP_LOST) st = sd_gguf_check(g, err);
+    if (st != SD_OK && sd_map_look(&g->map) == SD_MAP_LOST)
+        st = sd_map_check(&g->map, g->path, err);
     if (st != SD_OK) goto out;
     *out = g;
     g = NULL;
@@ -351,9 +364,6 @@ void sd_gguf_forget(const sd_gguf *g) {
 
 sd_map *sd_gguf_source(sd_gguf *g) {
     return g->map.data ? &g->map : NULL;
-}
-sd_status sd_gguf_check(const sd_gguf *g, sd_error *err) {
-    return sd_map_check(&g->map, g->path, err);
 }
 
 const sd_map *sd_gguf_map(const sd_gguf *g, const void *p, size_t bytes) {

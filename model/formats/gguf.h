@@ -13,20 +13,27 @@
 
 typedef struct sd_gguf sd_gguf;
 
+// One row per type of a value, by the number it has in the file: name, bytes of a scalar, the word
+// for it.
+#define SD_GGUF_TYPE_LIST(X)                                                                       \
+    X(SD_GGUF_U8, 1, "u8")                                                                         \
+    X(SD_GGUF_I8, 1, "i8")                                                                         \
+    X(SD_GGUF_U16, 2, "u16")                                                                       \
+    X(SD_GGUF_I16, 2, "i16")                                                                       \
+    X(SD_GGUF_U32, 4, "u32")                                                                       \
+    X(SD_GGUF_I32, 4, "i32")                                                                       \
+    X(SD_GGUF_F32, 4, "f32")                                                                       \
+    X(SD_GGUF_BOOL, 1, "a bool")                                                                   \
+    X(SD_GGUF_STRING, 0, "a string")                                                               \
+    X(SD_GGUF_ARRAY, 0, "an array")                                                                \
+    X(SD_GGUF_U64, 8, "u64")                                                                       \
+    X(SD_GGUF_I64, 8, "i64")                                                                       \
+    X(SD_GGUF_F64, 8, "f64")
+
 typedef enum {
-    SD_GGUF_U8,
-    SD_GGUF_I8,
-    SD_GGUF_U16,
-    SD_GGUF_I16,
-    SD_GGUF_U32,
-    SD_GGUF_I32,
-    SD_GGUF_F32,
-    SD_GGUF_BOOL,
-    SD_GGUF_STRING,
-    SD_GGUF_ARRAY,
-    SD_GGUF_U64,
-    SD_GGUF_I64,
-    SD_GGUF_F64
+#define SD_GGUF_TYPE_ENUM(name, bytes, word) name,
+    SD_GGUF_TYPE_LIST(SD_GGUF_TYPE_ENUM)
+#undef SD_GGUF_TYPE_ENUM
 } sd_gguf_type;
 
 typedef struct {
@@ -51,8 +58,6 @@ void sd_gguf_close(sd_gguf *g);
 void sd_gguf_forget(const sd_gguf *g); // sd_map_forget
 /// What the file was when it was opened, and is; NULL of one that is in memory.
 sd_map *sd_gguf_source(sd_gguf *g);
-/// sd_map_check: asked after reading, before what was read is believed.
-sd_status sd_gguf_check(const sd_gguf *g, sd_error *err);
 /// The map that holds these bytes; NULL when they are the caller's.
 const sd_map *sd_gguf_map(const sd_gguf *g, const void *p, size_t bytes);
 const char *sd_gguf_path(const sd_gguf *g);

@@ -46,7 +46,9 @@ const sd_gguf_tensor *sd_gguf_tensor_at(const sd_gguf *g, int i) {
 }
 
 size_t sd_gguf_scalar_bytes(uint32_t type) {
-    static const uint8_t bytes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
+#define TYPE_BYTES(name, size, word) size,
+    static const uint8_t bytes[] = {SD_GGUF_TYPE_LIST(TYPE_BYTES)};
+#undef TYPE_BYTES
     return type < sizeof bytes ? bytes[type] : 0;
 }
 
@@ -102,9 +104,9 @@ static bool read_float(sd_gguf_type type, const uint8_t *p, double *out) {
 
 static sd_status unreadable(const sd_gguf *g, const sd_gguf_entry *e, const char *want,
                             sd_error *err) {
-    static const char *const names[] = {"u8",  "i8",  "u16",    "i16",      "u32",
-                                        "i32", "f32", "a bool", "a string", "an array",
-                                        "u64", "i64", "f64"};
+#define TYPE_WORD(name, bytes, word) word,
+    static const char *const names[] = {SD_GGUF_TYPE_LIST(TYPE_WORD)};
+#undef TYPE_WORD
     sd_buf value = sd_buf_make(4096);
     (void)sd_gguf_describe(g, (int)(e - g->entry), &value);
     sd_status st = sd_fail(err, SD_EFORMAT,

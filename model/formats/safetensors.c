@@ -387,13 +387,6 @@ void sd_safetensors_forget(const sd_safetensors *s) {
 sd_map *sd_safetensors_source(sd_safetensors *s, int i) {
     return i >= 0 && i < s->n_files ? &s->file[i].map : NULL;
 }
-sd_status sd_safetensors_check(const sd_safetensors *s, sd_error *err) {
-    sd_status st = SD_OK;
-    for (int i = 0; i < s->n_files && st == SD_OK; i++)
-        st = sd_map_check(&s->file[i].map, s->file[i].path, err);
-    return st;
-}
-
 const sd_map *sd_safetensors_map(const sd_safetensors *s, const void *p, size_t bytes) {
     for (int i = 0; s && i < s->n_files; i++)
         if (sd_map_holds(&s->file[i].map, p, bytes)) return &s->file[i].map;

@@ -33,14 +33,10 @@ void sd_safetensors_close(sd_safetensors *s);
 void sd_safetensors_forget(const sd_safetensors *s); // sd_map_forget
 /// What file i was when it was opened, and is.
 sd_map *sd_safetensors_source(sd_safetensors *s, int i);
-/// sd_map_check of every file: asked after reading, before what was read is believed.
-sd_status sd_safetensors_check(const sd_safetensors *s, sd_error *err);
 /// The map that holds these bytes; NULL when they are the caller's.
 const sd_map *sd_safetensors_map(const sd_safetensors *s, const void *p, size_t bytes);
 int sd_safetensors_count(const sd_safetensors *s);
 const sd_st_tensor *sd_safetensors_at(const sd_safetensors *s, int i);
-/// A value of the header's __metadata__; NULL when absent.
-const char *sd_safetensors_metadata(const sd_safetensors *s, const char *key);
 const sd_st_tensor *sd_safetensors_find(const sd_safetensors *s, const char *name);
 
 /// The files behind it, in name order (one, or the shards of a folder): for hashing and `inspect`.

@@ -80,7 +80,8 @@ static size_t find_slot(const sd_bpe *b, const char *bytes, size_t len) {
     }
 }
 
-int32_t sd_bpe_find(const sd_bpe *b, const char *bytes, size_t len) {
+// The model's token with these bytes, -1 when there is none.
+static int32_t find(const sd_bpe *b, const char *bytes, size_t len) {
     return len ? b->slot[find_slot(b, bytes, len)] : -1;
 }
 
@@ -106,7 +107,7 @@ out:
 void sd_bpe_finish(sd_bpe *b) {
     for (int i = 0; i < 256; i++) {
         char c = (char)i;
-        b->byte_id[i] = sd_bpe_find(b, &c, 1);
+        b->byte_id[i] = find(b, &c, 1);
     }
 }
 
@@ -139,14 +140,14 @@ sd_status sd_bpe_add_merge(sd_bpe *b, const char *left, size_t n_left, const cha
                            size_t n_right, sd_error *err) {
     char stack[256], *joined = stack;
     sd_status st = SD_OK;
-    int32_t l = sd_bpe_find(b, left, n_left), r = sd_bpe_find(b, right, n_right);
+    int32_t l = find(b, left, n_left), r = find(b, right, n_right);
     if (n_left + n_right > sizeof stack) joined = sd_malloc_marked(n_left + n_right);
     SD_CHECK_ALLOC(joined, err);
     SD_CHECK(l >= 0 && r >= 0, err, SD_EFORMAT,
              "merge %d joins text that is no token; check the file", b->n_merges);
     memcpy(joined, left, n_left);
     memcpy(joined + n_left, right, n_right);
-    int32_t made = sd_bpe_find(b, joined, n_left + n_right);
+    int32_t made = find(b, joined, n_left + n_right);
     SD_CHECK(made >= 0, err, SD_EFORMAT, "merge %d makes text that is no token; check the file",
              b->n_merges);
     // Of equal pairs the last one counts, as in a dictionary.
@@ -356,7 +357,7 @@ sd_status sd_bpe_word(const sd_bpe *b, const char *word, size_t len, sd_bpe_scra
     sd_status st = SD_OK;
     bool ok;
     int32_t whole;
-    if (b->ignore_merges && (whole = sd_bpe_find(b, word, len)) >= 0)
+    if (b->ignore_merges && (whole = find(b, word, len)) >= 0)
         ok = sd_ids_add(out, &whole, 1);
     else if (len <= SHORT_WORD)
         ok = merge_short(b, word, len, out);

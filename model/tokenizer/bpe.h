@@ -59,8 +59,6 @@ void sd_bpe_free(sd_bpe *b);
 /// Token id's bytes. mergeable: it is part of the model's own vocabulary.
 sd_status sd_bpe_set(sd_bpe *b, int id, const char *bytes, size_t len, bool mergeable,
                      sd_error *err);
-/// The model's token with these bytes, -1 when there is none.
-int32_t sd_bpe_find(const sd_bpe *b, const char *bytes, size_t len);
 sd_status sd_bpe_reserve_merges(sd_bpe *b, int n, sd_error *err);
 /// Merge number n_merges: the two parts in their byte form. Parts or result that are no tokens are
 /// SD_EFORMAT.

@@ -253,13 +253,14 @@ out:
 }
 
 static sd_status read_split(sd_tokenizer *t, const json_t *o, sd_error *err) {
-    static const char *const names[] = {"Removed", "Isolated", "MergedWithPrevious",
-                                        "MergedWithNext", "Contiguous"};
+#define SPLIT_WORD(name, word) word,
+    static const char *const names[] = {SD_SPLIT_LIST(SPLIT_WORD)};
+#undef SPLIT_WORD
     sd_status st = SD_OK;
     const json_t *pattern = json_object_get(o, "pattern"), *regex, *literal;
     int behaviour = -1;
     bool invert;
-    for (int i = 0; i < 5; i++)
+    for (int i = 0; i < (int)(sizeof names / sizeof *names); i++)
         if (strcmp(text_of(o, "behavior"), names[i]) == 0) behaviour = i;
     SD_CHECK(behaviour >= 0, err, SD_EFORMAT,
              "tokenizer.json: behavior \"%.64s\" of Split is not known", text_of(o, "behavior"));

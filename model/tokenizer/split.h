@@ -15,12 +15,18 @@ typedef enum {
     SD_STEP_PREFIX  // a space before each piece that has none
 } sd_step_kind;
 
+// What becomes of a match, and tokenizer.json's word for it.
+#define SD_SPLIT_LIST(X)                                                                           \
+    X(SD_SPLIT_REMOVED, "Removed")                                                                 \
+    X(SD_SPLIT_ISOLATED, "Isolated")                                                               \
+    X(SD_SPLIT_PREVIOUS, "MergedWithPrevious")                                                     \
+    X(SD_SPLIT_NEXT, "MergedWithNext")                                                             \
+    X(SD_SPLIT_CONTIGUOUS, "Contiguous")
+
 typedef enum {
-    SD_SPLIT_REMOVED,
-    SD_SPLIT_ISOLATED,
-    SD_SPLIT_PREVIOUS, // merged with the previous piece
-    SD_SPLIT_NEXT,
-    SD_SPLIT_CONTIGUOUS
+#define SD_SPLIT_ENUM(name, word) name,
+    SD_SPLIT_LIST(SD_SPLIT_ENUM)
+#undef SD_SPLIT_ENUM
 } sd_split_behaviour;
 
 typedef struct {

@@ -1,6 +1,95 @@
-// Attributes, subscripts and dotted paths: how a template reaches into a value.
+// Attributes, methods, subscripts and dotted paths: how a template reaches into a value.
+//
+// str.format reaches into its values as templates do, and is itself a method to be reached: its
+// fields get the two functions handed in, so that methods_format.c stands below.
 #include "model/template/builtins/builtins.h"
 #include "model/template/syntax/syntax.h"
+
+// ---- methods
+
+static const sd_reach REACH = {sd_attribute, sd_item};
+
+SD_BUILTIN(method_format) {
+    a->used = UINT64_MAX;
+    return sd_format_fields(r, in, a, NULL, &REACH, out);
+}
+
+SD_BUILTIN(method_format_map) {
+    if (a->n != 1 || a->n_named || a->item[0].kind != SD_V_DICT)
+        return sd_render_fail(r, "format_map takes a dict");
+    a->asked = 1;
+    return sd_format_fields(r, in, a, a->item[0].dict, &REACH, out);
+}
+
+static const sd_method_row FORMATS[] = {
+    {"format", method_format}, {"format_map", method_format_map}, {NULL, NULL}};
+static const sd_method_row *const STRING[] = {sd_string_methods, sd_case_methods, sd_split_methods,
+                                              FORMATS};
+
+static sd_filter row_of(const sd_method_row *rows, sd_str name) {
+    for (; rows && rows->name; rows++)
+        if (sd_str_is(name, rows->name)) return rows->call;
+    return NULL;
+}
+
+sd_filter sd_find_method(const sd_value *v, sd_str name) {
+    sd_filter f;
+    switch (v->kind) {
+    case SD_V_STRING:
+        for (size_t i = 0; i < sizeof STRING / sizeof *STRING; i++)
+            if ((f = row_of(STRING[i], name))) return f;
+        return NULL;
+    case SD_V_DICT:
+        return row_of(sd_dict_methods, name);
+    case SD_V_LIST:
+        return row_of(sd_list_methods, name);
+    case SD_V_TUPLE:
+        return sd_str_is(name, "copy") ? NULL : row_of(sd_list_methods, name);
+    case SD_V_LOOP:
+        return row_of(sd_loop_methods, name);
+    case SD_V_CYCLER:
+        return row_of(sd_cycler_methods, name);
+    case SD_V_BYTES:
+        return row_of(sd_bytes_methods, name);
+    default:
+        return NULL;
+    }
+}
+
+// As the immutable sandbox has it: such a name is undefined, and calling it is an error.
+bool sd_is_unsafe_method(const sd_value *v, sd_str name) {
+    static const char *const lists[] = {"append", "clear", "pop",    "reverse",
+                                        "insert", "sort",  "extend", "remove"};
+    static const char *const dicts[] = {"clear", "pop", "popitem", "setdefault", "update"};
+    for (size_t i = 0; v->kind == SD_V_LIST && i < sizeof lists / sizeof *lists; i++)
+        if (sd_str_is(name, lists[i])) return true;
+    for (size_t i = 0; v->kind == SD_V_DICT && i < sizeof dicts / sizeof *dicts; i++)
+        if (sd_str_is(name, dicts[i])) return true;
+    return false;
+}
+
+// A method of a Markup gives Markups.
+static bool mark(sd_render *r, sd_value *v) {
+    if (v->kind == SD_V_STRING) v->markup = true;
+    if (!sd_is_sequence(v)) return true;
+    for (size_t i = 0; i < v->list->n; i++)
+        if (v->list->item[i].kind == SD_V_STRING) v->list->item[i].markup = true;
+    return sd_spend(r, v->list->n);
+}
+
+bool sd_call_bound(sd_render *r, sd_filter method, const sd_value *self, sd_args *a,
+                   sd_value *out) {
+    sd_value of = *self; // out may be self
+    return method(r, &of, a, out) && (of.kind != SD_V_STRING || !of.markup || mark(r, out)) &&
+           sd_args_all_used(r, a, SD_STR("the method"));
+}
+
+bool sd_call_method(sd_render *r, const char *name, const sd_value *self, sd_args *a,
+                    sd_value *out) {
+    return sd_call_bound(r, sd_find_method(self, (sd_str){name, strlen(name)}), self, a, out);
+}
+
+// ---- attributes
 
 static bool loop_attribute(const sd_loop *l, sd_str name, sd_value *out) {
     size_t n = l->items->n, i = l->index0;

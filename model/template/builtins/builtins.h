@@ -14,6 +14,10 @@ typedef struct {
     sd_filter call;
 } sd_method_row;
 
+// A filter or a method: `in` is what stands before the | or the dot.
+#define SD_BUILTIN(name)                                                                           \
+    static bool name(sd_render *r, const sd_value *in, sd_args *a, sd_value *out)
+
 // ---- reaching into values (attributes.c)
 
 bool sd_attribute(sd_render *r, const sd_value *v, sd_str name, sd_value *out);
@@ -23,18 +27,24 @@ bool sd_item(sd_render *r, const sd_value *v, const sd_value *index, sd_value *o
 bool sd_path(sd_render *r, const sd_value *v, const sd_value *path, const sd_value *otherwise,
              sd_value *out);
 
-// ---- methods (methods.c)
-
-extern const sd_method_row sd_string_methods[], sd_case_methods[], sd_split_methods[];
-bool sd_method_format(sd_render *r, const sd_value *in, sd_args *a, sd_value *out);
-bool sd_method_format_map(sd_render *r, const sd_value *in, sd_args *a, sd_value *out);
-bool sd_method_decode(sd_render *r, const sd_value *in, sd_args *a, sd_value *out);
+extern const sd_method_row sd_string_methods[], sd_case_methods[], sd_split_methods[],
+    sd_bytes_methods[], sd_dict_methods[], sd_list_methods[], sd_loop_methods[],
+    sd_cycler_methods[];                                  // methods*.c
 sd_filter sd_find_method(const sd_value *v, sd_str name); // NULL: v has none of that name
 bool sd_is_unsafe_method(const sd_value *v, sd_str name); // it would change its object
 bool sd_call_bound(sd_render *r, sd_filter method, const sd_value *self, sd_args *a, sd_value *out);
 /// A method that self has.
 bool sd_call_method(sd_render *r, const char *name, const sd_value *self, sd_args *a,
                     sd_value *out);
+
+// How a field of str.format reaches on: .name and [key].
+typedef struct {
+    bool (*attribute)(sd_render *r, const sd_value *v, sd_str name, sd_value *out);
+    bool (*item)(sd_render *r, const sd_value *v, const sd_value *index, sd_value *out);
+} sd_reach;
+/// str.format(a), or with the values of map where it is not NULL (methods_format.c).
+bool sd_format_fields(sd_render *r, const sd_value *format, sd_args *a, sd_dict *map,
+                      const sd_reach *reach, sd_value *out);
 
 // ---- filters and tests (by_name.c, tests.c)
 
@@ -43,6 +53,8 @@ extern const sd_method_row sd_text_filters[], sd_sequence_filters[], sd_number_f
 sd_filter sd_find_filter(sd_str name);
 bool sd_apply_filter(sd_render *r, sd_str name, const sd_value *in, sd_args *a, sd_value *out);
 bool sd_is_test(sd_str name);
+/// A test of the value itself; sd_apply_test knows those of names too.
+bool sd_value_test(sd_render *r, sd_str name, const sd_value *in, sd_args *a, bool *out);
 bool sd_apply_test(sd_render *r, sd_str name, const sd_value *in, sd_args *a, bool *out);
 
 // ---- functions (globals.c)

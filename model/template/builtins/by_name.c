@@ -2,8 +2,6 @@
 // name.
 #include "model/template/builtins/builtins.h"
 
-#define FILTER(name) static bool name(sd_render *r, const sd_value *in, sd_args *a, sd_value *out)
-
 // ---- map, select and reject
 
 // The arguments behind the first `from`, with all names.
@@ -22,7 +20,7 @@ static bool items_if_true(sd_render *r, const sd_value *in, sd_list **out) {
     return sd_iterate(r, in, out);
 }
 
-FILTER(filter_map) {
+SD_BUILTIN(filter_map) {
     sd_value attribute, other = sd_none(), v;
     sd_list *l, *made;
     if (!items_if_true(r, in, &l) || !(made = sd_list_make(r, l->n))) return false;
@@ -64,19 +62,19 @@ static bool select_items(sd_render *r, const sd_value *in, sd_args *a, bool keep
     return sd_make_iterator(r, kept, out);
 }
 
-FILTER(filter_select) {
+SD_BUILTIN(filter_select) {
     return select_items(r, in, a, true, false, out);
 }
 
-FILTER(filter_reject) {
+SD_BUILTIN(filter_reject) {
     return select_items(r, in, a, false, false, out);
 }
 
-FILTER(filter_selectattr) {
+SD_BUILTIN(filter_selectattr) {
     return select_items(r, in, a, true, true, out);
 }
 
-FILTER(filter_rejectattr) {
+SD_BUILTIN(filter_rejectattr) {
     return select_items(r, in, a, false, true, out);
 }
 
@@ -89,9 +87,9 @@ static const sd_method_row NAMING[] = {{"map", filter_map},
                                        {"rejectattr", filter_rejectattr},
                                        {NULL, NULL}};
 
-static const sd_method_row *const TABLES[] = {sd_text_filters, sd_sequence_filters,
+static const sd_method_row *const TABLES[] = {sd_text_filters,   sd_sequence_filters,
                                               sd_number_filters, sd_html_filters,
-                                              sd_line_filters,  NAMING};
+                                              sd_line_filters,   NAMING};
 
 sd_filter sd_find_filter(sd_str name) {
     for (size_t i = 0; i < sizeof TABLES / sizeof *TABLES; i++)
@@ -107,4 +105,20 @@ bool sd_apply_filter(sd_render *r, sd_str name, const sd_value *in, sd_args *a, 
                               name.p);
     sd_value copy = *in; // out may be in
     return sd_spend(r, 1) && f(r, &copy, a, out) && sd_args_all_used(r, a, name);
+}
+
+// ---- all tests
+
+// filter and test: whether there is one of that name.
+static bool name_test(sd_render *r, const sd_value *in, bool filter, bool *out) {
+    if (!sd_hashable(in)) return sd_render_fail(r, "a %s is no name", sd_kind_name(in));
+    *out = in->kind == SD_V_STRING && (filter ? sd_find_filter(in->s) != NULL : sd_is_test(in->s));
+    return true;
+}
+
+bool sd_apply_test(sd_render *r, sd_str name, const sd_value *in, sd_args *a, bool *out) {
+    if (!sd_spend(r, 1)) return false;
+    bool filter = sd_str_is(name, "filter");
+    if (filter || sd_str_is(name, "test")) return name_test(r, in, filter, out);
+    return sd_value_test(r, name, in, a, out);
 }

@@ -5,27 +5,25 @@
 
 #include <ctype.h>
 
-#define FILTER(name) static bool name(sd_render *r, const sd_value *in, sd_args *a, sd_value *out)
-
 static bool as_markup(sd_render *r, sd_buf *b, sd_value *out) {
     if (!sd_keep(r, b, out)) return false;
     out->markup = true;
     return true;
 }
 
-FILTER(filter_safe) {
+SD_BUILTIN(filter_safe) {
     (void)a;
     *out = (sd_value){.kind = SD_V_STRING, .markup = true};
     return sd_text_of(r, in, &out->s);
 }
 
-FILTER(filter_escape) {
+SD_BUILTIN(filter_escape) {
     (void)a;
     *out = (sd_value){.kind = SD_V_STRING, .markup = true};
     return sd_escaped_text(r, in, &out->s);
 }
 
-FILTER(filter_forceescape) {
+SD_BUILTIN(filter_forceescape) {
     sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
     sd_str s;
     (void)a;
@@ -33,7 +31,7 @@ FILTER(filter_forceescape) {
     return sd_escape(r, &b, s) ? as_markup(r, &b, out) : sd_drop(r, &b);
 }
 
-FILTER(filter_xmlattr) {
+SD_BUILTIN(filter_xmlattr) {
     sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
     bool space = sd_arg_bool(a, 0, "autospace", true), ok = true;
     if (in->kind != SD_V_DICT)
@@ -119,7 +117,7 @@ static bool unescape(sd_render *r, sd_str s, sd_value *out) {
     return sd_keep(r, &b, out);
 }
 
-FILTER(filter_striptags) {
+SD_BUILTIN(filter_striptags) {
     sd_value v, words, blank = sd_string(" ", 1);
     sd_str s;
     sd_args none = {0}, one = {.item = &words, .n = 1};
@@ -172,14 +170,14 @@ static bool is_many(const sd_value *v) {
            v->kind == SD_V_RANGE || v->kind == SD_V_VIEW || v->kind == SD_V_ITERATOR;
 }
 
-FILTER(filter_urlencode) {
+SD_BUILTIN(filter_urlencode) {
     sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
     (void)a;
     bool ok = is_many(in) ? quote_pairs(r, &b, in) : quote(r, &b, in, false);
     return ok ? sd_keep(r, &b, out) : sd_drop(r, &b);
 }
 
-FILTER(filter_urlize) {
+SD_BUILTIN(filter_urlize) {
     (void)in, (void)a, (void)out;
     return sd_render_fail(r, "the filter urlize makes links for web pages and is not supported");
 }

@@ -5,19 +5,9 @@
 
 #include <utf8proc.h>
 
-#define FILTER(name) static bool name(sd_render *r, const sd_value *in, sd_args *a, sd_value *out)
-
 static bool text_only(sd_render *r, const sd_value *in, const char *filter) {
     return in->kind == SD_V_STRING ||
            sd_render_fail(r, "%s takes a string, not a %s", filter, sd_kind_name(in));
-}
-
-static bool split_lines(sd_render *r, sd_str s, sd_list **out) {
-    sd_value text = sd_string(s.p, s.n), lines;
-    sd_args none = {0};
-    if (!sd_call_method(r, "splitlines", &text, &none, &lines)) return false;
-    *out = lines.list;
-    return true;
 }
 
 // ---- indent
@@ -35,14 +25,14 @@ static bool read_indent(sd_render *r, sd_args *a, sd_str *by, size_t *times) {
     return true;
 }
 
-FILTER(filter_indent) {
+SD_BUILTIN(filter_indent) {
     sd_str by;
     size_t times;
     bool first = sd_arg_bool(a, 1, "first", false), blank = sd_arg_bool(a, 2, "blank", false);
     sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
     sd_list *lines;
     if (!text_only(r, in, "indent") || !read_indent(r, a, &by, &times) ||
-        !split_lines(r, in->s, &lines))
+        !sd_split_lines(r, in->s, false, &lines))
         return false;
     // A line end at the text's end counts as one more, empty line; so does a text of nothing.
     bool more = in->s.n == 0 || in->s.p[in->s.n - 1] == '\n';
@@ -69,7 +59,7 @@ static bool join_end(sd_render *r, sd_str s, sd_str end, sd_value *out) {
     return sd_drop(r, &b);
 }
 
-FILTER(filter_truncate) {
+SD_BUILTIN(filter_truncate) {
     int64_t length = 255, leeway = 5, chars;
     sd_str end = SD_STR("...");
     bool kill = sd_arg_bool(a, 1, "killwords", false);
@@ -228,7 +218,7 @@ static bool wrap_line(wrapper *w, sd_str line) {
     return wrap_chunks(w);
 }
 
-FILTER(filter_wordwrap) {
+SD_BUILTIN(filter_wordwrap) {
     int64_t width = 79;
     sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
     wrapper w = {.r = r, .b = &b, .wrap = SD_STR("\n")};
@@ -238,7 +228,7 @@ FILTER(filter_wordwrap) {
     w.break_words = sd_arg_bool(a, 1, "break_long_words", true);
     if (sd_arg(a, 2, "wrapstring", &wrap) && wrap.kind == SD_V_STRING) w.wrap = wrap.s;
     w.break_hyphens = sd_arg_bool(a, 3, "break_on_hyphens", true);
-    if (!split_lines(r, in->s, &lines)) return false;
+    if (!sd_split_lines(r, in->s, false, &lines)) return false;
     if (width < 1 && lines->n) return sd_render_fail(r, "wordwrap: the width must be above 0");
     w.width = (size_t)width;
     for (size_t i = 0; i < lines->n; i++) {

@@ -6,14 +6,12 @@
 #include <stdio.h>
 #include <strings.h>
 
-#define FILTER(name) static bool name(sd_render *r, const sd_value *in, sd_args *a, sd_value *out)
-
 static bool undefined_number(sd_render *r, const sd_value *in) {
     return sd_render_fail(r, "\"%.*s\" is undefined, so it is no number",
                           (int)(in->s.n < 64 ? in->s.n : 64), in->s.p);
 }
 
-FILTER(filter_abs) {
+SD_BUILTIN(filter_abs) {
     (void)a;
     if (in->kind == SD_V_FLOAT)
         *out = sd_float(fabs(in->f));
@@ -71,7 +69,7 @@ static bool read_float(sd_render *r, sd_str s, double *out, bool *is_one) {
     return sd_spend(r, 1 + s.n);
 }
 
-FILTER(filter_int) {
+SD_BUILTIN(filter_int) {
     sd_value other = sd_int(0);
     int64_t base = 10;
     double f;
@@ -94,7 +92,7 @@ FILTER(filter_int) {
     return !is_one || isnan(f) || isinf(f) || sd_int_from_double(r, f, out);
 }
 
-FILTER(filter_float) {
+SD_BUILTIN(filter_float) {
     sd_value other = sd_float(0);
     double f = 0;
     bool is_one = false;
@@ -161,7 +159,7 @@ static bool round_towards(sd_render *r, const sd_value *in, int64_t precision, b
     return sd_arithmetic(r, SD_OP_DIV, &scaled, &unit, out);
 }
 
-FILTER(filter_round) {
+SD_BUILTIN(filter_round) {
     int64_t precision = 0;
     sd_str method = SD_STR("common");
     if (!sd_arg_int(r, a, 0, "precision", &precision) || !sd_arg_string(r, a, 1, "method", &method))
@@ -179,7 +177,7 @@ FILTER(filter_round) {
 
 // ---- sizes
 
-FILTER(filter_filesizeformat) {
+SD_BUILTIN(filter_filesizeformat) {
     static const char *const names[2][8] = {
         {"kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"},
         {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"}};

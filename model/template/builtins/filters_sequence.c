@@ -3,8 +3,6 @@
 
 #include "base/files/hash.h"
 
-#define FILTER(name) static bool name(sd_render *r, const sd_value *in, sd_args *a, sd_value *out)
-
 static bool copy_list(sd_render *r, const sd_value *in, sd_list **out) {
     sd_list *l, *copy;
     if (!sd_iterate(r, in, &l) || !(copy = sd_list_make(r, l->n)) || !sd_spend(r, l->n))
@@ -15,7 +13,7 @@ static bool copy_list(sd_render *r, const sd_value *in, sd_list **out) {
     return true;
 }
 
-FILTER(filter_list) {
+SD_BUILTIN(filter_list) {
     sd_list *l;
     (void)a;
     if (!copy_list(r, in, &l)) return false;
@@ -23,7 +21,7 @@ FILTER(filter_list) {
     return true;
 }
 
-FILTER(filter_first) {
+SD_BUILTIN(filter_first) {
     sd_list *l;
     sd_walk *w = in->kind == SD_V_ITERATOR ? in->walk : NULL;
     (void)a;
@@ -37,7 +35,7 @@ FILTER(filter_first) {
     return true;
 }
 
-FILTER(filter_last) {
+SD_BUILTIN(filter_last) {
     sd_list *l;
     (void)a;
     if (in->kind == SD_V_ITERATOR)
@@ -47,7 +45,7 @@ FILTER(filter_last) {
     return true;
 }
 
-FILTER(filter_random) {
+SD_BUILTIN(filter_random) {
     sd_list *l;
     (void)a;
     if (in->kind == SD_V_ITERATOR || in->kind == SD_V_VIEW || in->kind == SD_V_DICT)
@@ -59,7 +57,7 @@ FILTER(filter_random) {
     return true;
 }
 
-FILTER(filter_join) {
+SD_BUILTIN(filter_join) {
     sd_value by = sd_string("", 0), attribute, v;
     sd_list *l;
     sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
@@ -74,7 +72,7 @@ FILTER(filter_join) {
     return sd_drop(r, &b);
 }
 
-FILTER(filter_reverse) {
+SD_BUILTIN(filter_reverse) {
     sd_value bounds[3] = {sd_none(), sd_none(), sd_int(-1)}, back;
     sd_list *l;
     (void)a;
@@ -96,7 +94,7 @@ static bool items_of(sd_render *r, const sd_value *in, sd_list **out) {
     return sd_call_method(r, "items", in, &none, &view) && sd_iterate(r, &view, out);
 }
 
-FILTER(filter_items) {
+SD_BUILTIN(filter_items) {
     sd_list *l = NULL;
     (void)a;
     if (!(sd_is_undefined(in) ? (l = sd_list_make(r, 0)) != NULL : items_of(r, in, &l)))
@@ -104,7 +102,7 @@ FILTER(filter_items) {
     return sd_make_iterator(r, l, out);
 }
 
-FILTER(filter_attr) {
+SD_BUILTIN(filter_attr) {
     sd_str name = {0};
     if (!sd_arg_string(r, a, 0, "name", &name)) return false;
     if (in->kind != SD_V_DICT || sd_find_method(in, name) || sd_is_unsafe_method(in, name))
@@ -165,7 +163,7 @@ static bool sorted(sd_render *r, sd_list *l, const sd_value *attribute, key_make
     return true;
 }
 
-FILTER(filter_sort) {
+SD_BUILTIN(filter_sort) {
     sd_value attribute = sd_none();
     sd_list *l;
     bool reverse = sd_arg_bool(a, 0, "reverse", false);
@@ -181,7 +179,7 @@ static bool member_key(sd_render *r, const sd_value *item, const sd_value *posit
     return make_key(r, item, position, NULL, case_sensitive, key);
 }
 
-FILTER(filter_dictsort) {
+SD_BUILTIN(filter_dictsort) {
     sd_list *items;
     sd_str by = SD_STR("key");
     bool cased = sd_arg_bool(a, 0, "case_sensitive", false);
@@ -211,15 +209,15 @@ static bool extreme(sd_render *r, const sd_value *in, sd_args *a, bool largest, 
     return true;
 }
 
-FILTER(filter_min) {
+SD_BUILTIN(filter_min) {
     return extreme(r, in, a, false, out);
 }
 
-FILTER(filter_max) {
+SD_BUILTIN(filter_max) {
     return extreme(r, in, a, true, out);
 }
 
-FILTER(filter_sum) {
+SD_BUILTIN(filter_sum) {
     sd_value attribute = sd_none(), v, total = sd_int(0);
     sd_list *l;
     sd_arg(a, 0, "attribute", &attribute);
@@ -236,7 +234,7 @@ FILTER(filter_sum) {
     return true;
 }
 
-FILTER(filter_unique) {
+SD_BUILTIN(filter_unique) {
     sd_value attribute = sd_none(), key;
     bool cased = sd_arg_bool(a, 0, "case_sensitive", false);
     sd_arg(a, 1, "attribute", &attribute);
@@ -266,7 +264,7 @@ static bool push_group(sd_render *r, sd_list *groups, const sd_value *name, sd_l
     return sd_list_push(r, groups, &v);
 }
 
-FILTER(filter_groupby) {
+SD_BUILTIN(filter_groupby) {
     sd_value attribute, name, other = sd_none();
     sd_list *l, *groups = sd_list_make(r, 0), *members = NULL;
     bool cased = sd_arg_bool(a, 2, "case_sensitive", false);
@@ -300,7 +298,7 @@ static bool push_list(sd_render *r, sd_list *to, sd_list **part) {
     return sd_list_push(r, to, &v);
 }
 
-FILTER(filter_batch) {
+SD_BUILTIN(filter_batch) {
     int64_t size = 0;
     sd_value fill = sd_none();
     sd_list *l, *batches = sd_list_make(r, 0), *now = NULL;
@@ -316,7 +314,7 @@ FILTER(filter_batch) {
     return sd_make_iterator(r, batches, out);
 }
 
-FILTER(filter_slice) {
+SD_BUILTIN(filter_slice) {
     int64_t slices = 0;
     sd_value fill = sd_none();
     sd_list *l, *parts = sd_list_make(r, 0), *now;
@@ -336,21 +334,10 @@ FILTER(filter_slice) {
     return sd_make_iterator(r, parts, out);
 }
 
-const sd_method_row sd_sequence_filters[] = {{"list", filter_list},
-                                             {"first", filter_first},
-                                             {"last", filter_last},
-                                             {"random", filter_random},
-                                             {"join", filter_join},
-                                             {"reverse", filter_reverse},
-                                             {"items", filter_items},
-                                             {"attr", filter_attr},
-                                             {"sort", filter_sort},
-                                             {"dictsort", filter_dictsort},
-                                             {"min", filter_min},
-                                             {"max", filter_max},
-                                             {"sum", filter_sum},
-                                             {"unique", filter_unique},
-                                             {"groupby", filter_groupby},
-                                             {"batch", filter_batch},
-                                             {"slice", filter_slice},
-                                             {NULL, NULL}};
+const sd_method_row sd_sequence_filters[] = {
+    {"list", filter_list},         {"first", filter_first},   {"last", filter_last},
+    {"random", filter_random},     {"join", filter_join},     {"reverse", filter_reverse},
+    {"items", filter_items},       {"attr", filter_attr},     {"sort", filter_sort},
+    {"dictsort", filter_dictsort}, {"min", filter_min},       {"max", filter_max},
+    {"sum", filter_sum},           {"unique", filter_unique}, {"groupby", filter_groupby},
+    {"batch", filter_batch},       {"slice", filter_slice},   {NULL, NULL}};

@@ -5,8 +5,6 @@
 
 #include <utf8proc.h>
 
-#define FILTER(name) static bool name(sd_render *r, const sd_value *in, sd_args *a, sd_value *out)
-
 // The input as a text; a Markup stays one.
 static bool soft_text(sd_render *r, const sd_value *in, sd_value *out) {
     *out = (sd_value){.kind = SD_V_STRING, .markup = in->kind == SD_V_STRING && in->markup};
@@ -20,15 +18,15 @@ static bool by_method(sd_render *r, const char *name, const sd_value *in, sd_arg
     return soft_text(r, in, &text) && sd_call_method(r, name, &text, a, out);
 }
 
-FILTER(filter_upper) {
+SD_BUILTIN(filter_upper) {
     return by_method(r, "upper", in, a, out);
 }
 
-FILTER(filter_lower) {
+SD_BUILTIN(filter_lower) {
     return by_method(r, "lower", in, a, out);
 }
 
-FILTER(filter_capitalize) {
+SD_BUILTIN(filter_capitalize) {
     return by_method(r, "capitalize", in, a, out);
 }
 
@@ -47,7 +45,7 @@ static bool put_titled(sd_render *r, sd_buf *b, sd_str s) {
            sd_put(r, b, rest.s.p, rest.s.n);
 }
 
-FILTER(filter_title) {
+SD_BUILTIN(filter_title) {
     sd_value text;
     sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
     (void)a;
@@ -68,20 +66,20 @@ FILTER(filter_title) {
     return sd_keep(r, &b, out);
 }
 
-FILTER(filter_trim) {
+SD_BUILTIN(filter_trim) {
     sd_value chars;
     sd_args one = {.item = &chars, .n = sd_arg(a, 0, "chars", &chars)};
     return by_method(r, "strip", in, &one, out);
 }
 
-FILTER(filter_center) {
+SD_BUILTIN(filter_center) {
     sd_value width = sd_int(80);
     sd_args one = {.item = &width, .n = 1};
     sd_arg(a, 0, "width", &width);
     return by_method(r, "center", in, &one, out);
 }
 
-FILTER(filter_replace) {
+SD_BUILTIN(filter_replace) {
     sd_value text = {.kind = SD_V_STRING}, what[3];
     sd_args b = {.item = what};
     static const char *const names[] = {"old", "new", "count"};
@@ -94,12 +92,12 @@ FILTER(filter_replace) {
     return sd_call_method(r, "replace", &text, &b, out);
 }
 
-FILTER(filter_string) {
+SD_BUILTIN(filter_string) {
     (void)a;
     return soft_text(r, in, out);
 }
 
-FILTER(filter_default) {
+SD_BUILTIN(filter_default) {
     bool any = sd_arg_bool(a, 1, "boolean", false);
     sd_value other = sd_string("", 0);
     sd_arg(a, 0, "default_value", &other);
@@ -108,7 +106,7 @@ FILTER(filter_default) {
     return true;
 }
 
-FILTER(filter_length) {
+SD_BUILTIN(filter_length) {
     int64_t n;
     (void)a;
     if (!sd_length(r, in, &n)) return false;
@@ -116,7 +114,7 @@ FILTER(filter_length) {
     return true;
 }
 
-FILTER(filter_format) {
+SD_BUILTIN(filter_format) {
     sd_value text, values;
     sd_list all = {.item = a->item, .n = (size_t)a->n, .cap = (size_t)a->n};
     sd_dict *named = sd_dict_make(r, (size_t)a->n_named);
@@ -138,7 +136,7 @@ static bool is_word_char(int32_t cp) {
            (c >= UTF8PROC_CATEGORY_ND && c <= UTF8PROC_CATEGORY_NO);
 }
 
-FILTER(filter_wordcount) {
+SD_BUILTIN(filter_wordcount) {
     sd_value text;
     int64_t n = 0;
     bool inside = false;
@@ -155,20 +153,66 @@ FILTER(filter_wordcount) {
     return true;
 }
 
+// ---- tojson, pprint
+
+static bool read_indent(sd_render *r, sd_args *a, sd_json_style *s) {
+    sd_value v;
+    if (!sd_arg(a, 1, "indent", &v) || v.kind == SD_V_NONE) return true;
+    s->item = SD_STR(",");
+    if (v.kind == SD_V_STRING) {
+        s->indent = v.s;
+        return true;
+    }
+    int64_t n;
+    sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
+    if (!sd_small_int(&v, &n))
+        return sd_render_fail(r, "tojson: indent must be a number or a string");
+    if (!sd_put_times(r, &b, SD_STR(" "), n > 0 ? (size_t)n : 0)) return sd_drop(r, &b);
+    if (!sd_keep(r, &b, &v)) return false;
+    s->indent = v.s;
+    return true;
+}
+
+static bool read_separators(sd_render *r, sd_args *a, sd_json_style *s) {
+    sd_value v;
+    if (!sd_arg(a, 2, "separators", &v) || v.kind == SD_V_NONE) return true;
+    if (!sd_is_sequence(&v) || v.list->n != 2 || v.list->item[0].kind != SD_V_STRING ||
+        v.list->item[1].kind != SD_V_STRING)
+        return sd_render_fail(r, "tojson: separators must be two strings");
+    s->item = v.list->item[0].s;
+    s->key = v.list->item[1].s;
+    return true;
+}
+
+SD_BUILTIN(filter_tojson) {
+    sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
+    sd_json_style s = {.item = SD_STR(", "), .key = SD_STR(": ")};
+    s.ascii = sd_arg_bool(a, 0, "ensure_ascii", false);
+    s.sort = sd_arg_bool(a, 3, "sort_keys", false);
+    if (!read_indent(r, a, &s) || !read_separators(r, a, &s)) return false;
+    return sd_put_json(r, &b, in, &s) ? sd_keep(r, &b, out) : sd_drop(r, &b);
+}
+
+SD_BUILTIN(filter_pprint) {
+    sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
+    (void)a;
+    return sd_put_pretty(r, &b, in) ? sd_keep(r, &b, out) : sd_drop(r, &b);
+}
+
 const sd_method_row sd_text_filters[] = {{"upper", filter_upper},
-                                      {"lower", filter_lower},
-                                      {"capitalize", filter_capitalize},
-                                      {"title", filter_title},
-                                      {"trim", filter_trim},
-                                      {"replace", filter_replace},
-                                      {"string", filter_string},
-                                      {"default", filter_default},
-                                      {"d", filter_default},
-                                      {"length", filter_length},
-                                      {"count", filter_length},
-                                      {"center", filter_center},
-                                      {"format", filter_format},
-                                      {"wordcount", filter_wordcount},
-                                      {"tojson", sd_filter_tojson},
-                                      {"pprint", sd_filter_pprint},
-                                      {NULL, NULL}};
+                                         {"lower", filter_lower},
+                                         {"capitalize", filter_capitalize},
+                                         {"title", filter_title},
+                                         {"trim", filter_trim},
+                                         {"replace", filter_replace},
+                                         {"string", filter_string},
+                                         {"default", filter_default},
+                                         {"d", filter_default},
+                                         {"length", filter_length},
+                                         {"count", filter_length},
+                                         {"center", filter_center},
+                                         {"format", filter_format},
+                                         {"wordcount", filter_wordcount},
+                                         {"tojson", filter_tojson},
+                                         {"pprint", filter_pprint},
+                                         {NULL, NULL}};

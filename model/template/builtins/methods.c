@@ -1,8 +1,6 @@
-// Methods by the type of their receiver. Those of strings stand in methods_*.c; here are
-// those of dicts, lists, ranges, loops and cyclers, and the rule that nothing is changed by them.
+// The methods of dicts, lists, loops and cyclers. Nothing is changed by them but what a loop and a
+// cycler remember.
 #include "model/template/builtins/builtins.h"
-
-#define METHOD(name) static bool name(sd_render *r, const sd_value *in, sd_args *a, sd_value *out)
 
 static bool pairs(sd_render *r, const sd_dict *d, sd_list **out) {
     sd_list *l = *out = sd_list_make(r, d->n);
@@ -25,25 +23,25 @@ static bool column(sd_render *r, const sd_value *from, size_t n, sd_list **out) 
     return true;
 }
 
-METHOD(method_items) {
+SD_BUILTIN(method_items) {
     sd_list *l;
     (void)a;
     return pairs(r, in->dict, &l) && sd_make_walk(r, SD_V_VIEW, l, "dict_items", out);
 }
-METHOD(method_keys) {
+SD_BUILTIN(method_keys) {
     sd_list *l;
     (void)a;
     return column(r, in->dict->key, in->dict->n, &l) &&
            sd_make_walk(r, SD_V_VIEW, l, "dict_keys", out);
 }
-METHOD(method_values) {
+SD_BUILTIN(method_values) {
     sd_list *l;
     (void)a;
     return column(r, in->dict->value, in->dict->n, &l) &&
            sd_make_walk(r, SD_V_VIEW, l, "dict_values", out);
 }
 
-METHOD(method_get) {
+SD_BUILTIN(method_get) {
     sd_value key, *v;
     if (!sd_arg(a, 0, NULL, &key)) return sd_render_fail(r, "get takes a key");
     if (!sd_dict_find(r, in->dict, &key, &v)) return false;
@@ -53,13 +51,13 @@ METHOD(method_get) {
     return true;
 }
 
-METHOD(method_copy) {
+SD_BUILTIN(method_copy) {
     (void)r, (void)a;
     *out = *in; // nothing can change it
     return true;
 }
 
-METHOD(method_list_index) {
+SD_BUILTIN(method_list_index) {
     sd_value what;
     int64_t i = 0, n = (int64_t)in->list->n, end = n;
     if (!sd_arg(a, 0, NULL, &what)) return sd_render_fail(r, "index takes a value");
@@ -84,20 +82,20 @@ static bool count_equal(sd_render *r, const sd_list *l, sd_args *a, sd_value *ou
     *out = sd_int(n);
     return r->status == SD_OK;
 }
-METHOD(method_list_count) {
+SD_BUILTIN(method_list_count) {
     return count_equal(r, in->list, a, out);
 }
 
 // ---- loops and turns
 
-METHOD(loop_cycle) {
+SD_BUILTIN(loop_cycle) {
     if (a->n == 0) return sd_render_fail(r, "cycle takes values");
     a->asked = a->n;
     *out = a->item[in->loop->index0 % (size_t)a->n];
     return true;
 }
 
-METHOD(loop_changed) {
+SD_BUILTIN(loop_changed) {
     sd_list *now = sd_list_make(r, (size_t)a->n), *before = in->loop->changed;
     if (!now) return false;
     a->asked = a->n;
@@ -109,7 +107,7 @@ METHOD(loop_changed) {
     return r->status == SD_OK;
 }
 
-METHOD(cycler_next) {
+SD_BUILTIN(cycler_next) {
     (void)r, (void)a;
     sd_turn *t = in->turn;
     *out = t->items->item[t->at];
@@ -117,87 +115,21 @@ METHOD(cycler_next) {
     return true;
 }
 
-METHOD(cycler_reset) {
+SD_BUILTIN(cycler_reset) {
     (void)r, (void)a;
     in->turn->at = 0;
     *out = sd_none();
     return true;
 }
 
-// ---- which
-
-static const sd_method_row DICT[] = {{"items", method_items},   {"keys", method_keys},
-                                     {"values", method_values}, {"get", method_get},
-                                     {"copy", method_copy},     {NULL, NULL}};
-static const sd_method_row LIST[] = {{"index", method_list_index},
-                                     {"count", method_list_count},
-                                     {"copy", method_copy},
-                                     {NULL, NULL}};
-static const sd_method_row LOOP[] = {
+const sd_method_row sd_dict_methods[] = {{"items", method_items},   {"keys", method_keys},
+                                         {"values", method_values}, {"get", method_get},
+                                         {"copy", method_copy},     {NULL, NULL}};
+const sd_method_row sd_list_methods[] = {{"index", method_list_index},
+                                         {"count", method_list_count},
+                                         {"copy", method_copy},
+                                         {NULL, NULL}};
+const sd_method_row sd_loop_methods[] = {
     {"cycle", loop_cycle}, {"changed", loop_changed}, {NULL, NULL}};
-static const sd_method_row CYCLER[] = {
+const sd_method_row sd_cycler_methods[] = {
     {"next", cycler_next}, {"reset", cycler_reset}, {NULL, NULL}};
-static const sd_method_row BYTES[] = {{"decode", sd_method_decode}, {NULL, NULL}};
-
-static sd_filter find(const sd_method_row *rows, sd_str name) {
-    for (; rows && rows->name; rows++)
-        if (sd_str_is(name, rows->name)) return rows->call;
-    return NULL;
-}
-
-sd_filter sd_find_method(const sd_value *v, sd_str name) {
-    sd_filter f;
-    switch (v->kind) {
-    case SD_V_STRING:
-        f = find(sd_string_methods, name);
-        if (!f) f = find(sd_case_methods, name);
-        return f ? f : find(sd_split_methods, name);
-    case SD_V_DICT:
-        return find(DICT, name);
-    case SD_V_LIST:
-        return find(LIST, name);
-    case SD_V_TUPLE:
-        return sd_str_is(name, "copy") ? NULL : find(LIST, name);
-    case SD_V_LOOP:
-        return find(LOOP, name);
-    case SD_V_CYCLER:
-        return find(CYCLER, name);
-    case SD_V_BYTES:
-        return find(BYTES, name);
-    default:
-        return NULL;
-    }
-}
-
-// As the immutable sandbox has it: such a name is undefined, and calling it is an error.
-bool sd_is_unsafe_method(const sd_value *v, sd_str name) {
-    static const char *const lists[] = {"append", "clear", "pop",    "reverse",
-                                        "insert", "sort",  "extend", "remove"};
-    static const char *const dicts[] = {"clear", "pop", "popitem", "setdefault", "update"};
-    for (size_t i = 0; v->kind == SD_V_LIST && i < sizeof lists / sizeof *lists; i++)
-        if (sd_str_is(name, lists[i])) return true;
-    for (size_t i = 0; v->kind == SD_V_DICT && i < sizeof dicts / sizeof *dicts; i++)
-        if (sd_str_is(name, dicts[i])) return true;
-    return false;
-}
-
-// A method of a Markup gives Markups.
-static bool mark(sd_render *r, sd_value *v) {
-    if (v->kind == SD_V_STRING) v->markup = true;
-    if (!sd_is_sequence(v)) return true;
-    for (size_t i = 0; i < v->list->n; i++)
-        if (v->list->item[i].kind == SD_V_STRING) v->list->item[i].markup = true;
-    return sd_spend(r, v->list->n);
-}
-
-bool sd_call_bound(sd_render *r, sd_filter method, const sd_value *self, sd_args *a,
-                   sd_value *out) {
-    sd_value of = *self; // out may be self
-    return method(r, &of, a, out) && (of.kind != SD_V_STRING || !of.markup || mark(r, out)) &&
-           sd_args_all_used(r, a, SD_STR("the method"));
-}
-
-bool sd_call_method(sd_render *r, const char *name, const sd_value *self, sd_args *a,
-                    sd_value *out) {
-    return sd_call_bound(r, sd_find_method(self, (sd_str){name, strlen(name)}), self, a, out);
-}

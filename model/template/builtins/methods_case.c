@@ -7,8 +7,6 @@
 
 #include <utf8proc.h>
 
-#define METHOD(name) static bool name(sd_render *r, const sd_value *in, sd_args *a, sd_value *out)
-
 static int32_t next_char(sd_str s, size_t *i) {
     int32_t cp;
     *i += (size_t)sd_utf8_next(s.p + *i, s.n - *i, &cp, NULL);
@@ -117,28 +115,28 @@ static bool change_case(sd_render *r, const sd_value *in, change how, sd_value *
     return sd_keep(r, &b, out);
 }
 
-METHOD(method_upper) {
+SD_BUILTIN(method_upper) {
     (void)a;
     return change_case(r, in, UPPER, out);
 }
-METHOD(method_lower) {
+SD_BUILTIN(method_lower) {
     (void)a;
     return change_case(r, in, LOWER, out);
 }
-METHOD(method_title) {
+SD_BUILTIN(method_title) {
     (void)a;
     return change_case(r, in, TITLE, out);
 }
-METHOD(method_capitalize) {
+SD_BUILTIN(method_capitalize) {
     (void)a;
     return change_case(r, in, CAPITALIZE, out);
 }
-METHOD(method_swapcase) {
+SD_BUILTIN(method_swapcase) {
     (void)a;
     return change_case(r, in, SWAP, out);
 }
 
-METHOD(method_casefold) {
+SD_BUILTIN(method_casefold) {
     sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
     (void)a;
     if (!sd_spend(r, in->s.n / SD_TMPL_SEARCH)) return false;
@@ -238,7 +236,7 @@ static bool is_title(const sd_value *in) {
 }
 
 #define CHARACTER_TEST(name, condition)                                                            \
-    METHOD(name) {                                                                                 \
+    SD_BUILTIN(name) {                                                                             \
         (void)a;                                                                                   \
         *out = sd_bool(condition);                                                                 \
         return sd_spend(r, in->s.n / SD_TMPL_SEARCH);                                              \

@@ -8,6 +8,7 @@ typedef struct {
     sd_render *r;
     sd_args *args;
     sd_dict *map; // of format_map, or NULL
+    const sd_reach *reach;
     bool markup;
     int64_t automatic; // the next {}; -1: fields are numbered by hand
 } formatter;
@@ -71,8 +72,9 @@ static bool field_value(formatter *f, sd_str s, sd_value *out) {
         if (part.n == 0 || (how == '[' && n++ == s.n))
             return sd_render_fail(f->r, "format: a field is malformed");
         if (how == '[' && numbered(part, &i)) key = sd_int(i);
-        if (how == '[' ? !sd_item(f->r, &of, &key, out) : !sd_attribute(f->r, &of, part, out))
-            return false;
+        bool ok = how == '[' ? f->reach->item(f->r, &of, &key, out)
+                             : f->reach->attribute(f->r, &of, part, out);
+        if (!ok) return false;
     }
     return true;
 }
@@ -151,26 +153,13 @@ static bool expand(formatter *f, sd_buf *b, sd_str s, int depth) {
     return true;
 }
 
-static bool run(formatter *f, const sd_value *in, sd_value *out) {
+bool sd_format_fields(sd_render *r, const sd_value *format, sd_args *a, sd_dict *map,
+                      const sd_reach *reach, sd_value *out) {
+    formatter f = {.r = r, .args = a, .map = map, .reach = reach, .markup = format->markup};
     sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
-    f->markup = in->markup;
-    if (!sd_spend(f->r, in->s.n / SD_TMPL_SEARCH) || !expand(f, &b, in->s, 0))
-        return sd_drop(f->r, &b);
-    if (!sd_keep(f->r, &b, out)) return false;
-    out->markup = in->markup;
+    if (!sd_spend(r, format->s.n / SD_TMPL_SEARCH) || !expand(&f, &b, format->s, 0))
+        return sd_drop(r, &b);
+    if (!sd_keep(r, &b, out)) return false;
+    out->markup = format->markup;
     return true;
-}
-
-bool sd_method_format(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
-    formatter f = {.r = r, .args = a};
-    a->used = UINT64_MAX;
-    return run(&f, in, out);
-}
-
-bool sd_method_format_map(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
-    if (a->n != 1 || a->n_named || a->item[0].kind != SD_V_DICT)
-        return sd_render_fail(r, "format_map takes a dict");
-    a->asked = 1;
-    formatter f = {.r = r, .args = a, .map = a->item[0].dict};
-    return run(&f, in, out);
 }

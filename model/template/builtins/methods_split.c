@@ -102,34 +102,18 @@ static bool split(sd_render *r, const sd_value *in, sd_args *a, bool right, sd_v
     return right && max >= 0 ? rsplit_text(r, in->s, by.s, max, l)
                              : split_text(r, in->s, by.s, max, l);
 }
-static bool method_split(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
+SD_BUILTIN(method_split) {
     return split(r, in, a, false, out);
 }
-static bool method_rsplit(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
+SD_BUILTIN(method_rsplit) {
     return split(r, in, a, true, out);
 }
 
-static bool is_line_end(int32_t cp) {
-    return (cp >= 0x0A && cp <= 0x0D) || (cp >= 0x1C && cp <= 0x1E) || cp == 0x85 || cp == 0x2028 ||
-           cp == 0x2029;
-}
-
-static bool method_splitlines(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
-    bool keep = sd_arg_bool(a, 0, "keepends", false);
-    sd_list *l = sd_list_make(r, 0);
-    size_t start = 0;
-    if (!l || !sd_spend(r, in->s.n / SD_TMPL_SEARCH)) return false;
-    for (size_t i = 0; i < in->s.n;) {
-        int32_t cp;
-        size_t at = i;
-        i += (size_t)sd_utf8_next(in->s.p + i, in->s.n - i, &cp, NULL);
-        if (!is_line_end(cp)) continue;
-        if (cp == '\r' && i < in->s.n && in->s.p[i] == '\n') i++;
-        if (!push_text(r, l, in->s.p + start, (keep ? i : at) - start)) return false;
-        start = i;
-    }
+SD_BUILTIN(method_splitlines) {
+    sd_list *l;
+    if (!sd_split_lines(r, in->s, sd_arg_bool(a, 0, "keepends", false), &l)) return false;
     *out = sd_list_value(SD_V_LIST, l);
-    return start == in->s.n || push_text(r, l, in->s.p + start, in->s.n - start);
+    return true;
 }
 
 // (before, separator, after), at the first or the last place.
@@ -148,10 +132,10 @@ static bool partition(sd_render *r, const sd_value *in, sd_args *a, bool last, s
     return push_text(r, l, s.p, n) && push_text(r, l, by.p, hit ? by.n : 0) &&
            push_text(r, l, s.p + n + (hit ? by.n : 0), s.n - n - (hit ? by.n : 0));
 }
-static bool method_partition(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
+SD_BUILTIN(method_partition) {
     return partition(r, in, a, false, out);
 }
-static bool method_rpartition(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
+SD_BUILTIN(method_rpartition) {
     return partition(r, in, a, true, out);
 }
 

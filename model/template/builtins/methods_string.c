@@ -4,8 +4,6 @@
 
 #include "base/utf8.h"
 
-#define METHOD(name) static bool name(sd_render *r, const sd_value *in, sd_args *a, sd_value *out)
-
 static bool strip(sd_render *r, const sd_value *in, sd_args *a, bool left, bool right,
                   sd_value *out) {
     sd_value v;
@@ -17,15 +15,15 @@ static bool strip(sd_render *r, const sd_value *in, sd_args *a, bool left, bool 
     return true;
 }
 
-static bool method_strip(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
+SD_BUILTIN(method_strip) {
     return strip(r, in, a, true, true, out);
 }
 
-static bool method_lstrip(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
+SD_BUILTIN(method_lstrip) {
     return strip(r, in, a, true, false, out);
 }
 
-static bool method_rstrip(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
+SD_BUILTIN(method_rstrip) {
     return strip(r, in, a, false, true, out);
 }
 
@@ -78,11 +76,11 @@ static bool ends(sd_render *r, const sd_value *in, sd_args *a, bool at_end, sd_v
     return true;
 }
 
-static bool method_startswith(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
+SD_BUILTIN(method_startswith) {
     return ends(r, in, a, false, out);
 }
 
-static bool method_endswith(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
+SD_BUILTIN(method_endswith) {
     return ends(r, in, a, true, out);
 }
 
@@ -99,11 +97,11 @@ static bool remove_end(sd_render *r, const sd_value *in, sd_args *a, bool at_end
     return true;
 }
 
-static bool method_removeprefix(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
+SD_BUILTIN(method_removeprefix) {
     return remove_end(r, in, a, false, out);
 }
 
-static bool method_removesuffix(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
+SD_BUILTIN(method_removesuffix) {
     return remove_end(r, in, a, true, out);
 }
 
@@ -139,7 +137,7 @@ static bool escaped_argument(sd_render *r, sd_args *a, int position, const char 
     return sd_escaped_text(r, v, out);
 }
 
-static bool method_replace(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
+SD_BUILTIN(method_replace) {
     sd_str old = {0}, new = {0};
     int64_t count = -1;
     if (a->n + a->n_named < 2) return sd_render_fail(r, "replace takes two strings");
@@ -151,7 +149,7 @@ static bool method_replace(sd_render *r, const sd_value *in, sd_args *a, sd_valu
     return replace(r, in->s, old, new, count, out);
 }
 
-static bool method_join(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
+SD_BUILTIN(method_join) {
     sd_value over;
     sd_list *l;
     sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
@@ -192,23 +190,23 @@ static bool find(sd_render *r, const sd_value *in, sd_args *a, bool last, bool m
     return true;
 }
 
-METHOD(method_find) {
+SD_BUILTIN(method_find) {
     return find(r, in, a, false, false, out);
 }
 
-METHOD(method_rfind) {
+SD_BUILTIN(method_rfind) {
     return find(r, in, a, true, false, out);
 }
 
-METHOD(method_index) {
+SD_BUILTIN(method_index) {
     return find(r, in, a, false, true, out);
 }
 
-METHOD(method_rindex) {
+SD_BUILTIN(method_rindex) {
     return find(r, in, a, true, true, out);
 }
 
-METHOD(method_count) {
+SD_BUILTIN(method_count) {
     sd_str what = {0}, s;
     size_t before;
     bool outside;
@@ -253,19 +251,19 @@ static bool pad(sd_render *r, const sd_value *in, sd_args *a, char side, sd_valu
     return sd_drop(r, &b);
 }
 
-METHOD(method_center) {
+SD_BUILTIN(method_center) {
     return pad(r, in, a, 'c', out);
 }
 
-METHOD(method_ljust) {
+SD_BUILTIN(method_ljust) {
     return pad(r, in, a, 'l', out);
 }
 
-METHOD(method_rjust) {
+SD_BUILTIN(method_rjust) {
     return pad(r, in, a, 'r', out);
 }
 
-METHOD(method_zfill) {
+SD_BUILTIN(method_zfill) {
     size_t width, chars = sd_count_chars(in->s);
     sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
     if (!read_width(r, a, &width)) return false;
@@ -277,7 +275,7 @@ METHOD(method_zfill) {
     return sd_drop(r, &b);
 }
 
-METHOD(method_expandtabs) {
+SD_BUILTIN(method_expandtabs) {
     int64_t size = 8, column = 0;
     sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
     if (!sd_arg_int(r, a, 0, "tabsize", &size) || !sd_spend(r, in->s.n / SD_TMPL_SEARCH))
@@ -299,7 +297,7 @@ METHOD(method_expandtabs) {
 
 // ---- bytes
 
-METHOD(method_encode) {
+SD_BUILTIN(method_encode) {
     sd_str name = SD_STR("utf-8");
     sd_str errors = SD_STR("strict");
     if (!sd_arg_string(r, a, 0, "encoding", &name) || !sd_arg_string(r, a, 1, "errors", &errors))
@@ -316,7 +314,7 @@ METHOD(method_encode) {
     return sd_spend_bytes(r, in->s.n);
 }
 
-bool sd_method_decode(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
+SD_BUILTIN(method_decode) {
     sd_str name = SD_STR("utf-8");
     if (!sd_arg_string(r, a, 0, "encoding", &name)) return false;
     if (sd_utf8_valid_prefix(in->s.p, in->s.n) != in->s.n)
@@ -345,6 +343,5 @@ const sd_method_row sd_string_methods[] = {{"strip", method_strip},
                                            {"zfill", method_zfill},
                                            {"expandtabs", method_expandtabs},
                                            {"encode", method_encode},
-                                           {"format", sd_method_format},
-                                           {"format_map", sd_method_format_map},
                                            {NULL, NULL}};
+const sd_method_row sd_bytes_methods[] = {{"decode", method_decode}, {NULL, NULL}};

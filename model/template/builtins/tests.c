@@ -1,4 +1,4 @@
-// Tests: what stands after "is".
+// Tests: what stands after "is". Those that ask for a name, filter and test, stand in by_name.c.
 #include "model/template/builtins/builtins.h"
 
 static bool one(sd_render *r, sd_args *a, sd_str name, sd_value *out) {
@@ -120,10 +120,9 @@ bool sd_is_test(sd_str name) {
     return kind_test(name, &none, &unused) || order_test(name) >= 0;
 }
 
-bool sd_apply_test(sd_render *r, sd_str name, const sd_value *in, sd_args *a, bool *out) {
+bool sd_value_test(sd_render *r, sd_str name, const sd_value *in, sd_args *a, bool *out) {
     sd_value other;
     int order;
-    if (!sd_spend(r, 1)) return false;
     if (kind_test(name, in, out)) return true;
     int which = order_test(name);
     if (which >= 0) {
@@ -146,11 +145,5 @@ bool sd_apply_test(sd_render *r, sd_str name, const sd_value *in, sd_args *a, bo
     if (sd_str_is(name, "upper")) return case_test(r, in, "isupper", out);
     if (sd_str_is(name, "even") || sd_str_is(name, "odd") || sd_str_is(name, "divisibleby"))
         return number_test(r, name, in, a, out);
-    if (sd_str_is(name, "filter") || sd_str_is(name, "test")) {
-        if (!sd_hashable(in)) return sd_render_fail(r, "a %s is no name", sd_kind_name(in));
-        *out = in->kind == SD_V_STRING &&
-               (sd_str_is(name, "filter") ? sd_find_filter(in->s) != NULL : sd_is_test(in->s));
-        return true;
-    }
     return sd_render_fail(r, "there is no test \"%.*s\"", (int)(name.n < 64 ? name.n : 64), name.p);
 }

@@ -39,7 +39,7 @@ sd_node *sd_parse_fail(sd_parser *p, const char *fmt, ...) {
     return NULL;
 }
 
-sd_node *sd_parse_no_memory(sd_parser *p) {
+static sd_node *no_memory(sd_parser *p) {
     p->no_memory = true;
     return sd_parse_fail(p, "out of memory");
 }
@@ -52,7 +52,7 @@ static sd_node *unexpected(sd_parser *p, const char *wanted) {
 
 sd_node *sd_parse_node(sd_parser *p, sd_node_kind kind, int line) {
     sd_node *n = sd_arena_alloc(p->arena, 1, sizeof *n);
-    if (!n) return sd_parse_no_memory(p);
+    if (!n) return no_memory(p);
     n->kind = kind;
     n->line = line;
     n->depth = 1;
@@ -63,7 +63,7 @@ bool sd_parse_add(sd_parser *p, sd_node *to, sd_node *item) {
     if (to->n == to->cap) {
         int cap = to->cap ? to->cap * 2 : 4;
         sd_node **list = sd_arena_alloc(p->arena, (size_t)cap, sizeof *list);
-        if (!list) return sd_parse_no_memory(p) != NULL;
+        if (!list) return no_memory(p) != NULL;
         if (to->n) memcpy(list, to->list, (size_t)to->n * sizeof *list);
         to->list = list;
         to->cap = cap;
@@ -167,7 +167,7 @@ static sd_node *strings(sd_parser *p) { // those that stand side by side are one
     sd_node *n = constant(p, sd_none());
     for (size_t i = p->at; p->token[i].kind == SD_T_STRING; i++) total += p->token[i].text.n;
     char *joined = sd_arena_alloc(p->arena, total + 1, 1);
-    if (!n || !joined) return sd_parse_no_memory(p);
+    if (!n || !joined) return no_memory(p);
     for (; here(p)->kind == SD_T_STRING; next(p)) {
         memcpy(joined + at, here(p)->text.p, here(p)->text.n);
         at += here(p)->text.n;
@@ -426,17 +426,12 @@ static sd_node *power(sd_parser *p) {
 }
 
 static sd_node *product(sd_parser *p) {
-    static const struct {
-        const char *text;
-        sd_op op;
-    } ops[] = {
-        {"*", SD_OP_MUL}, {"/", SD_OP_DIV}, {"//", SD_OP_FLOORDIV}, {"%", SD_OP_MOD}, {NULL, 0}};
     sd_node *n = power(p);
-    for (int i = 0; n && ops[i].text; i++) {
+    for (int op = SD_OP_MUL; n && op <= SD_OP_MOD; op++) {
         int line = here(p)->line;
-        if (!sd_parse_skip_op(p, ops[i].text)) continue;
-        n = binary(p, n, ops[i].op, power(p), line);
-        i = -1; // again from the first operator
+        if (!sd_parse_skip_op(p, sd_op_text((sd_op)op))) continue;
+        n = binary(p, n, (sd_op)op, power(p), line);
+        op = SD_OP_MUL - 1; // again from the first operator
     }
     return n;
 }
@@ -465,10 +460,9 @@ static sd_node *sum(sd_parser *p) {
 }
 
 static bool comparison_op(sd_parser *p, sd_op *op) {
-    static const char *const text[] = {"==", "!=", "<", "<=", ">", ">="};
-    for (int i = 0; i < 6; i++)
-        if (sd_parse_skip_op(p, text[i])) {
-            *op = (sd_op)(SD_OP_EQ + i);
+    for (int i = SD_OP_EQ; i <= SD_OP_GE; i++)
+        if (sd_parse_skip_op(p, sd_op_text((sd_op)i))) {
+            *op = (sd_op)i;
             return true;
         }
     if (sd_parse_skip_word(p, "in")) {

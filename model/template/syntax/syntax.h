@@ -114,7 +114,6 @@ sd_node *sd_parse_filters(sd_parser *p, sd_node *input, bool inline_start);
 sd_node *sd_parse_primary(sd_parser *p, bool target);
 sd_node *sd_parse_postfix_call(sd_parser *p);
 sd_node *sd_parse_fail(sd_parser *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-sd_node *sd_parse_no_memory(sd_parser *p);
 sd_node *sd_parse_node(sd_parser *p, sd_node_kind kind, int line);
 bool sd_parse_add(sd_parser *p, sd_node *to, sd_node *item); // to->list
 /// Keeps node->depth and refuses what is too deep; the result is node or NULL.

@@ -68,8 +68,7 @@ bool sd_from_json(sd_render *r, const json_t *j, int depth, sd_value *out) {
 typedef struct {
     sd_render *r;
     sd_buf *b;
-    bool ascii, sort;
-    sd_str indent, item, key; // indent.p NULL: one line
+    const sd_json_style *style;
 } writer;
 
 static bool put_unit(writer *w, unsigned unit) {
@@ -95,9 +94,9 @@ static bool json_string_out(writer *w, sd_str s) {
             ok = sd_puts(w->r, w->b, "\\b");
         else if (cp == '\f')
             ok = sd_puts(w->r, w->b, "\\f");
-        else if (cp < 0x20 || (w->ascii && cp == 0x7F))
+        else if (cp < 0x20 || (w->style->ascii && cp == 0x7F))
             ok = put_unit(w, (unsigned)cp);
-        else if (!w->ascii || cp < 0x7F)
+        else if (!w->style->ascii || cp < 0x7F)
             ok = sd_put(w->r, w->b, s.p + i, n);
         else if (cp < 0x10000)
             ok = put_unit(w, (unsigned)cp);
@@ -110,8 +109,8 @@ static bool json_string_out(writer *w, sd_str s) {
 }
 
 static bool line_break(writer *w, int depth) {
-    if (!w->indent.p) return true;
-    return sd_putc(w->r, w->b, '\n') && sd_put_times(w->r, w->b, w->indent, (size_t)depth);
+    if (!w->style->indent.p) return true;
+    return sd_putc(w->r, w->b, '\n') && sd_put_times(w->r, w->b, w->style->indent, (size_t)depth);
 }
 
 static bool write_key(writer *w, const sd_value *k) {
@@ -141,7 +140,7 @@ static bool in_order(writer *w, const sd_dict *d, sd_keyed **out) {
     sd_keyed *k = *out = sd_render_alloc(w->r, d->n, sizeof *k);
     if (!k) return false;
     for (size_t i = 0; i < d->n; i++) k[i] = (sd_keyed){d->key[i], d->value[i]};
-    return !w->sort || sd_sort(w->r, k, d->n, false);
+    return !w->style->sort || sd_sort(w->r, k, d->n, false);
 }
 
 static bool write_parts(writer *w, const sd_value *v, int depth) {
@@ -152,10 +151,11 @@ static bool write_parts(writer *w, const sd_value *v, int depth) {
     if (dict && !in_order(w, v->dict, &member)) return false;
     bool ok = sd_putc(w->r, w->b, dict ? '{' : '[');
     for (size_t i = 0; ok && i < n; i++) {
-        if (i) ok = sd_put(w->r, w->b, w->item.p, w->item.n);
+        if (i) ok = sd_put(w->r, w->b, w->style->item.p, w->style->item.n);
         ok = ok && line_break(w, depth + 1);
         if (ok && dict)
-            ok = write_key(w, &member[i].key) && sd_put(w->r, w->b, w->key.p, w->key.n) &&
+            ok = write_key(w, &member[i].key) &&
+                 sd_put(w->r, w->b, w->style->key.p, w->style->key.n) &&
                  write_value(w, &member[i].item, depth + 1);
         else if (ok)
             ok = write_value(w, &v->list->item[i], depth + 1);
@@ -192,41 +192,7 @@ static bool write_value(writer *w, const sd_value *v, int depth) {
     }
 }
 
-static bool read_indent(sd_render *r, sd_args *a, writer *w) {
-    sd_value v;
-    if (!sd_arg(a, 1, "indent", &v) || v.kind == SD_V_NONE) return true;
-    w->item = SD_STR(",");
-    if (v.kind == SD_V_STRING) {
-        w->indent = v.s;
-        return true;
-    }
-    int64_t n;
-    sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
-    if (!sd_small_int(&v, &n))
-        return sd_render_fail(r, "tojson: indent must be a number or a string");
-    if (!sd_put_times(r, &b, SD_STR(" "), n > 0 ? (size_t)n : 0)) return sd_drop(r, &b);
-    if (!sd_keep(r, &b, &v)) return false;
-    w->indent = v.s;
-    return true;
-}
-
-static bool read_separators(sd_render *r, sd_args *a, writer *w) {
-    sd_value v;
-    if (!sd_arg(a, 2, "separators", &v) || v.kind == SD_V_NONE) return true;
-    if (!sd_is_sequence(&v) || v.list->n != 2 || v.list->item[0].kind != SD_V_STRING ||
-        v.list->item[1].kind != SD_V_STRING)
-        return sd_render_fail(r, "tojson: separators must be two strings");
-    w->item = v.list->item[0].s;
-    w->key = v.list->item[1].s;
-    return true;
-}
-
-bool sd_filter_tojson(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
-    sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
-    writer w = {.r = r, .b = &b, .item = SD_STR(", "), .key = SD_STR(": ")};
-    w.ascii = sd_arg_bool(a, 0, "ensure_ascii", false);
-    w.sort = sd_arg_bool(a, 3, "sort_keys", false);
-    if (!read_indent(r, a, &w) || !read_separators(r, a, &w)) return false;
-    if (write_value(&w, in, 0)) return sd_keep(r, &b, out);
-    return sd_drop(r, &b);
+bool sd_put_json(sd_render *r, sd_buf *b, const sd_value *v, const sd_json_style *style) {
+    writer w = {.r = r, .b = b, .style = style};
+    return write_value(&w, v, 0);
 }

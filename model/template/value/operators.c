@@ -3,13 +3,13 @@
 
 #include <math.h>
 
-static bool bad_operands(sd_render *r, const char *op, const sd_value *a, const sd_value *b) {
+static bool bad_operands(sd_render *r, sd_op op, const sd_value *a, const sd_value *b) {
     const sd_value *u = sd_is_undefined(a) ? a : sd_is_undefined(b) ? b : NULL;
     if (r->status != SD_OK) return false; // why is said already
     if (u)
         return sd_render_fail(r, "\"%.*s\" is undefined, so '%s' cannot take it",
-                              (int)(u->s.n < 64 ? u->s.n : 64), u->s.p, op);
-    return sd_render_fail(r, "'%s' does not take a %s and a %s", op, sd_kind_name(a),
+                              (int)(u->s.n < 64 ? u->s.n : 64), u->s.p, sd_op_text(op));
+    return sd_render_fail(r, "'%s' does not take a %s and a %s", sd_op_text(op), sd_kind_name(a),
                           sd_kind_name(b));
 }
 
@@ -117,7 +117,6 @@ static bool real_arithmetic(sd_render *r, sd_op op, double a, double b, sd_value
 // ----
 
 bool sd_arithmetic(sd_render *r, sd_op op, const sd_value *a, const sd_value *b, sd_value *out) {
-    static const char *const names[] = {"+", "-", "*", "/", "//", "%", "**"};
     double x, y;
     if (sd_is_int(a) && sd_is_int(b)) return sd_int_binary(r, op, a, b, out);
     if (op == SD_OP_MOD && a->kind == SD_V_STRING) return sd_percent_format(r, a, b, out);
@@ -129,7 +128,7 @@ bool sd_arithmetic(sd_render *r, sd_op op, const sd_value *a, const sd_value *b,
         return repeat(r, a, b, out);
     if (op == SD_OP_MUL && (is_text(b) || sd_is_sequence(b)) && sd_is_int(a))
         return repeat(r, b, a, out);
-    return bad_operands(r, names[op], a, b);
+    return bad_operands(r, op, a, b);
 }
 
 bool sd_sign(sd_render *r, bool minus, const sd_value *v, sd_value *out) {

@@ -1,6 +1,6 @@
-// The filter pprint: Python's pprint.pformat with its 80 columns. What fits a line stands on it;
+// Python's pprint.pformat with its 80 columns. What fits a line stands on it;
 // else each element has its own, and a long string is cut between words.
-#include "model/template/builtins/builtins.h"
+#include "model/template/value/value.h"
 
 #include "base/utf8.h"
 
@@ -142,16 +142,15 @@ static bool cut_line(sd_render *r, cutter *c, sd_str line, bool last_line) {
 
 static bool put_string(printer *p, const sd_value *v, int64_t indent, int64_t allowance,
                        int level) {
-    sd_value lines, keep = sd_bool(true);
-    sd_args one = {.item = &keep, .n = 1};
+    sd_list *lines;
     sd_render *r = p->r;
     bool top = level == 1;
     if (v->s.n == 0) return sd_puts(r, p->b, "''");
     if (top) indent++, allowance++;
     cutter c = {.chunks = sd_list_make(r, 0), .width = COLUMNS - indent, .allowance = allowance};
-    if (!c.chunks || !sd_call_method(r, "splitlines", v, &one, &lines)) return false;
-    for (size_t i = 0; i < lines.list->n; i++)
-        if (!cut_line(r, &c, lines.list->item[i].s, i + 1 == lines.list->n)) return false;
+    if (!c.chunks || !sd_split_lines(r, v->s, true, &lines)) return false;
+    for (size_t i = 0; i < lines->n; i++)
+        if (!cut_line(r, &c, lines->item[i].s, i + 1 == lines->n)) return false;
     bool several = c.chunks->n > 1;
     if (several && top && !sd_putc(r, p->b, '(')) return false;
     for (size_t i = 0; i < c.chunks->n; i++) {
@@ -181,9 +180,7 @@ static bool format(printer *p, const sd_value *v, int64_t indent, int64_t allowa
            sd_puts(p->r, p->b, end);
 }
 
-bool sd_filter_pprint(sd_render *r, const sd_value *in, sd_args *a, sd_value *out) {
-    sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
-    printer p = {r, &b};
-    (void)a;
-    return format(&p, in, 0, 0, 0) ? sd_keep(r, &b, out) : sd_drop(r, &b);
+bool sd_put_pretty(sd_render *r, sd_buf *b, const sd_value *v) {
+    printer p = {r, b};
+    return format(&p, v, 0, 0, 0);
 }

@@ -63,6 +63,34 @@ bool sd_iterate(sd_render *r, const sd_value *v, sd_list **out) {
     }
 }
 
+// ---- lines
+
+static bool is_line_end(int32_t cp) {
+    return (cp >= 0x0A && cp <= 0x0D) || (cp >= 0x1C && cp <= 0x1E) || cp == 0x85 || cp == 0x2028 ||
+           cp == 0x2029;
+}
+
+static bool push_line(sd_render *r, sd_list *l, const char *p, size_t n) {
+    sd_value v = sd_string(p, n);
+    return sd_list_push(r, l, &v);
+}
+
+bool sd_split_lines(sd_render *r, sd_str s, bool keep_ends, sd_list **out) {
+    sd_list *l = *out = sd_list_make(r, 0);
+    size_t start = 0;
+    if (!l || !sd_spend(r, s.n / SD_TMPL_SEARCH)) return false;
+    for (size_t i = 0; i < s.n;) {
+        int32_t cp;
+        size_t at = i;
+        i += (size_t)sd_utf8_next(s.p + i, s.n - i, &cp, NULL);
+        if (!is_line_end(cp)) continue;
+        if (cp == '\r' && i < s.n && s.p[i] == '\n') i++;
+        if (!push_line(r, l, s.p + start, (keep_ends ? i : at) - start)) return false;
+        start = i;
+    }
+    return start == s.n || push_line(r, l, s.p + start, s.n - start);
+}
+
 // ---- what is in it
 
 static bool in_text(sd_render *r, const sd_value *in, const sd_value *what, bool *out) {

@@ -2,12 +2,17 @@
 #include "model/template/value/value.h"
 
 const char *sd_kind_name(const sd_value *v) {
-    static const char *const names[] = {
-        "undefined value", "NoneType", "bool",   "int",    "int",        "float",
-        "string",          "bytes",    "list",   "tuple",  "dict",       "namespace",
-        "macro",           "function", "method", "loop",   "range",      "view of a dict",
-        "generator",       "method",   "cycler", "joiner", "collection", "block"};
-    return names[v->kind];
+#define KIND_WORD(name, word) word,
+    static const char *const words[] = {SD_VALUE_KIND_LIST(KIND_WORD)};
+#undef KIND_WORD
+    return words[v->kind];
+}
+
+const char *sd_op_text(sd_op op) {
+#define OP_TEXT(name, text) text,
+    static const char *const texts[] = {SD_OP_LIST(OP_TEXT)};
+#undef OP_TEXT
+    return texts[op];
 }
 
 bool sd_truth(const sd_value *v) {

@@ -32,49 +32,67 @@ static inline bool sd_str_eq(sd_str a, sd_str b) {
 
 // ---- types
 
-typedef enum {
-    SD_V_UNDEFINED,
-    SD_V_NONE,
-    SD_V_BOOL,
-    SD_V_INT,
-    SD_V_BIGINT, // an int beyond 64 bits
-    SD_V_FLOAT,
-    SD_V_STRING,
-    SD_V_BYTES,
-    SD_V_LIST,
-    SD_V_TUPLE,
-    SD_V_DICT,
-    SD_V_NAMESPACE,
-    SD_V_MACRO,
-    SD_V_FUNCTION,
-    SD_V_METHOD,
-    SD_V_LOOP,
-    SD_V_RANGE,
-    SD_V_VIEW,     // d.keys(), d.values(), d.items()
-    SD_V_ITERATOR, // what map, select and their kind give: it can be walked once
-    SD_V_UNSAFE,   // a method that changes its object: undefined, and an error where it is called
-    SD_V_CYCLER,
-    SD_V_JOINER,
-    SD_V_SELF, // the blocks by their names
-    SD_V_BLOCK // one of them
-} sd_value_kind;
+// One row per kind of value: name, the word for it in messages.
+//
+//   BIGINT     an int beyond 64 bits
+//   VIEW       d.keys(), d.values(), d.items()
+//   ITERATOR   what map, select and their kind give: it can be walked once
+//   UNSAFE     a method that changes its object: undefined, and an error where it is called
+//   SELF       the blocks by their names; BLOCK is one of them
+#define SD_VALUE_KIND_LIST(X)                                                                      \
+    X(SD_V_UNDEFINED, "undefined value")                                                           \
+    X(SD_V_NONE, "NoneType")                                                                       \
+    X(SD_V_BOOL, "bool")                                                                           \
+    X(SD_V_INT, "int")                                                                             \
+    X(SD_V_BIGINT, "int")                                                                          \
+    X(SD_V_FLOAT, "float")                                                                         \
+    X(SD_V_STRING, "string")                                                                       \
+    X(SD_V_BYTES, "bytes")                                                                         \
+    X(SD_V_LIST, "list")                                                                           \
+    X(SD_V_TUPLE, "tuple")                                                                         \
+    X(SD_V_DICT, "dict")                                                                           \
+    X(SD_V_NAMESPACE, "namespace")                                                                 \
+    X(SD_V_MACRO, "macro")                                                                         \
+    X(SD_V_FUNCTION, "function")                                                                   \
+    X(SD_V_METHOD, "method")                                                                       \
+    X(SD_V_LOOP, "loop")                                                                           \
+    X(SD_V_RANGE, "range")                                                                         \
+    X(SD_V_VIEW, "view of a dict")                                                                 \
+    X(SD_V_ITERATOR, "generator")                                                                  \
+    X(SD_V_UNSAFE, "method")                                                                       \
+    X(SD_V_CYCLER, "cycler")                                                                       \
+    X(SD_V_JOINER, "joiner")                                                                       \
+    X(SD_V_SELF, "collection")                                                                     \
+    X(SD_V_BLOCK, "block")
 
 typedef enum {
-    SD_OP_ADD,
-    SD_OP_SUB,
-    SD_OP_MUL,
-    SD_OP_DIV,
-    SD_OP_FLOORDIV,
-    SD_OP_MOD,
-    SD_OP_POW,
-    SD_OP_EQ,
-    SD_OP_NE,
-    SD_OP_LT,
-    SD_OP_LE,
-    SD_OP_GT,
-    SD_OP_GE,
-    SD_OP_IN,
-    SD_OP_NOT_IN
+#define SD_VALUE_KIND_ENUM(name, word) name,
+    SD_VALUE_KIND_LIST(SD_VALUE_KIND_ENUM)
+#undef SD_VALUE_KIND_ENUM
+} sd_value_kind;
+
+// One row per operator of two values: name, how it is written.
+#define SD_OP_LIST(X)                                                                              \
+    X(SD_OP_ADD, "+")                                                                              \
+    X(SD_OP_SUB, "-")                                                                              \
+    X(SD_OP_MUL, "*")                                                                              \
+    X(SD_OP_DIV, "/")                                                                              \
+    X(SD_OP_FLOORDIV, "//")                                                                        \
+    X(SD_OP_MOD, "%")                                                                              \
+    X(SD_OP_POW, "**")                                                                             \
+    X(SD_OP_EQ, "==")                                                                              \
+    X(SD_OP_NE, "!=")                                                                              \
+    X(SD_OP_LT, "<")                                                                               \
+    X(SD_OP_LE, "<=")                                                                              \
+    X(SD_OP_GT, ">")                                                                               \
+    X(SD_OP_GE, ">=")                                                                              \
+    X(SD_OP_IN, "in")                                                                              \
+    X(SD_OP_NOT_IN, "not in")
+
+typedef enum {
+#define SD_OP_ENUM(name, text) name,
+    SD_OP_LIST(SD_OP_ENUM)
+#undef SD_OP_ENUM
 } sd_op;
 
 typedef struct sd_value sd_value;
@@ -251,6 +269,7 @@ bool sd_make_walk(sd_render *r, sd_value_kind kind, sd_list *items, const char *
 bool sd_make_iterator(sd_render *r, sd_list *l, sd_value *out);
 sd_value sd_dict_value(sd_dict *d);
 const char *sd_kind_name(const sd_value *v);
+const char *sd_op_text(sd_op op);
 bool sd_truth(const sd_value *v);
 
 // ---- dicts and equality (dict.c)
@@ -277,6 +296,8 @@ bool sd_sort(sd_render *r, sd_keyed *k, size_t n, bool reverse); // stable, by t
 
 /// What a for loop sees: the elements of a sequence, a dict's keys, a string's characters.
 bool sd_iterate(sd_render *r, const sd_value *v, sd_list **out);
+/// The lines of a text as str.splitlines has them.
+bool sd_split_lines(sd_render *r, sd_str s, bool keep_ends, sd_list **out);
 bool sd_contains(sd_render *r, const sd_value *in, const sd_value *what, bool *out);
 bool sd_length(sd_render *r, const sd_value *v, int64_t *out);
 /// Character i of a string, byte i of bytes; i < 0 counts from the end. Undefined beyond them.
@@ -320,5 +341,11 @@ bool sd_sign(sd_render *r, bool minus, const sd_value *v, sd_value *out);
 // ---- JSON (json.c), pprint (pprint.c)
 
 bool sd_from_json(sd_render *r, const json_t *j, int depth, sd_value *out);
-bool sd_filter_tojson(sd_render *r, const sd_value *in, sd_args *a, sd_value *out);
-bool sd_filter_pprint(sd_render *r, const sd_value *in, sd_args *a, sd_value *out);
+typedef struct {
+    bool ascii, sort;         // escape what is not ASCII; keys in order
+    sd_str indent, item, key; // of a level (p NULL: one line); behind an item, behind a key
+} sd_json_style;
+/// Python's json.dumps(v), appended to b.
+bool sd_put_json(sd_render *r, sd_buf *b, const sd_value *v, const sd_json_style *style);
+/// Python's pprint.pformat(v) with its 80 columns, appended to b.
+bool sd_put_pretty(sd_render *r, sd_buf *b, const sd_value *v);
