@@ -51,7 +51,7 @@ static sd_status read_pre(sd_tokenizer *t, const sd_gguf *g, sd_error *err) {
     t->bpe.ignore_merges = pre->ignore_merges;
     if (pre->digits)
         SD_TRY(sd_tokenizer_add_step(
-            t, (sd_step){.kind = SD_STEP_DIGITS, .behaviour = SD_SPLIT_ISOLATED}, err));
+            t, (sd_split_step){.kind = SD_STEP_DIGITS, .behaviour = SD_SPLIT_ISOLATED}, err));
     SD_TRY(sd_tokenizer_add_regex(t, pre->pattern, strlen(pre->pattern), false, SD_SPLIT_ISOLATED,
                                   false, err));
 out:
@@ -69,9 +69,9 @@ static sd_status read_token(sd_tokenizer *t, int id, sd_gguf_string s, int64_t t
     else
         SD_TRY(sd_bpe_set(&t->bpe, id, s.data, s.len, false, err));
     if (added) {
-        sd_added a = {.id = id, .text = (char *)(uintptr_t)s.data, .len = s.len};
+        sd_added_token a = {.id = id, .text = (char *)(uintptr_t)s.data, .len = s.len};
         a.special = type != TYPE_USER;
-        SD_TRY(sd_tokenizer_add_added(t, &a, err));
+        SD_TRY(sd_tokenizer_add_added_token(t, &a, err));
     }
 out:
     sd_buf_free(&bytes);

@@ -94,7 +94,7 @@ bool sd_call_value(sd_render *r, const sd_value *f, sd_args *a, sd_value *out) {
     case SD_V_LOOP:
         return sd_call_loop(r, f->loop, a, out);
     case SD_V_JOINER:
-        return sd_call_joiner(f->turn, out);
+        return sd_call_joiner(f->cycle, out);
     case SD_V_BLOCK:
         return call_named_block(r, f->node, out);
     case SD_V_UNSAFE:

@@ -133,7 +133,7 @@ sd_status sd_template_render_within(const sd_template *t, const json_t *messages
     sd_scope globals = {0};
     sd_render r = {.out = &text,
                    .fuel = SD_TMPL_FUEL,
-                   .look = SD_TMPL_FUEL,
+                   .check_at = SD_TMPL_FUEL,
                    .bounds = bounds,
                    .seed = sd_mix64((uint64_t)sd_now_ns() ^ (uint64_t)(uintptr_t)&text),
                    .scope = &globals,

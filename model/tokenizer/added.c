@@ -70,14 +70,14 @@ static size_t longest(const sd_trie *trie, const char *text, size_t len, int32_t
     return best;
 }
 
-bool sd_trie_find(const sd_trie *trie, const sd_added *added, const char *text, size_t len,
-                  size_t from, sd_added_match *m) {
+bool sd_trie_find(const sd_trie *trie, const sd_added_token *added, const char *text, size_t len,
+                  size_t from, sd_added_token_match *m) {
     for (size_t i = from; i < len; i++) {
         int32_t token = -1;
         if (trie->root[(unsigned char)text[i]] < 0) continue;
         size_t n = longest(trie, text + i, len - i, &token);
         if (n == 0) continue;
-        *m = (sd_added_match){&added[token], i, i + n};
+        *m = (sd_added_token_match){&added[token], i, i + n};
         return true;
     }
     return false;

@@ -8,7 +8,7 @@ typedef struct {
     char *text;
     size_t len;
     bool special, lstrip, rstrip, single_word, normalized;
-} sd_added;
+} sd_added_token;
 
 typedef struct {
     int32_t child, sibling; // -1: none
@@ -24,11 +24,11 @@ typedef struct {
 
 /// The next added token at or after `from`, leftmost and longest. false: none.
 typedef struct {
-    const sd_added *token;
+    const sd_added_token *token;
     size_t start, end;
-} sd_added_match;
-bool sd_trie_find(const sd_trie *trie, const sd_added *added, const char *text, size_t len,
-                  size_t from, sd_added_match *m);
+} sd_added_token_match;
+bool sd_trie_find(const sd_trie *trie, const sd_added_token *added, const char *text, size_t len,
+                  size_t from, sd_added_token_match *m);
 sd_status sd_trie_add(sd_trie *trie, const char *text, size_t len, int32_t token, sd_error *err);
 void sd_trie_init(sd_trie *trie);
 void sd_trie_free(sd_trie *trie);

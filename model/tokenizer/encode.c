@@ -33,7 +33,7 @@ static int32_t char_before(const char *text, size_t at, size_t *start) {
 
 // A single word stands alone, and lstrip and rstrip take the white space beside the token. False:
 // it does not count here.
-static bool adjust_match(const char *text, size_t len, size_t done, sd_added_match *m) {
+static bool adjust_match(const char *text, size_t len, size_t done, sd_added_token_match *m) {
     int32_t cp;
     size_t at;
     if (m->token->single_word) {
@@ -62,7 +62,7 @@ static sd_status cut_added(sd_encoder *e, const sd_trie *trie, int flags, const 
                            size_t len, plain_fn plain, sd_error *err) {
     sd_status st = SD_OK;
     size_t done = 0, from = 0;
-    sd_added_match m;
+    sd_added_token_match m;
     while (from < len && sd_trie_find(trie, e->t->added, text, len, from, &m)) {
         from = m.end;
         if (m.token->special && !(flags & SD_TOK_SPECIAL)) continue;
@@ -92,7 +92,7 @@ static sd_status raw_text(sd_encoder *e, int flags, const char *text, size_t len
     const sd_tokenizer *t = e->t;
     sd_buf normal = sd_buf_make((size_t)SD_TOK_MAX_TEXT);
     sd_status st = SD_OK;
-    if (t->nfc && !is_ascii(text, len)) {
+    if (t->normalises && !is_ascii(text, len)) {
         SD_TRY(sd_normalise(&normal, t->normal_form, text, len, err));
         text = normal.data;
         len = normal.len;

@@ -75,9 +75,9 @@ static sd_status read_added(sd_tokenizer *t, const json_t *added, const json_t *
         const json_t *content = json_object_get(o, "content");
         SD_CHECK(json_is_string(content), err, SD_EFORMAT,
                  "tokenizer.json: added token %zu has no content; check the file", i);
-        sd_added a = {.id = (int32_t)json_integer_value(json_object_get(o, "id")),
-                      .text = (char *)(uintptr_t)json_string_value(content),
-                      .len = json_string_length(content)};
+        sd_added_token a = {.id = (int32_t)json_integer_value(json_object_get(o, "id")),
+                            .text = (char *)(uintptr_t)json_string_value(content),
+                            .len = json_string_length(content)};
         SD_TRY(read_flag(&a.special, o, "special", err));
         SD_TRY(read_flag(&a.lstrip, o, "lstrip", err));
         SD_TRY(read_flag(&a.rstrip, o, "rstrip", err));
@@ -90,7 +90,7 @@ static sd_status read_added(sd_tokenizer *t, const json_t *added, const json_t *
             a.id = (int32_t)json_integer_value(id);
         else
             SD_TRY(sd_bpe_set(&t->bpe, a.id, a.text, a.len, false, err));
-        SD_TRY(sd_tokenizer_add_added(t, &a, err));
+        SD_TRY(sd_tokenizer_add_added_token(t, &a, err));
     }
 out:
     return st;
@@ -238,9 +238,9 @@ static sd_status read_normaliser(sd_tokenizer *t, const json_t *o, sd_error *err
     }
     for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
         if (!is_type(o, forms[i].name)) continue;
-        SD_CHECK(!t->nfc || t->normal_form == forms[i].form, err, SD_EFORMAT,
+        SD_CHECK(!t->normalises || t->normal_form == forms[i].form, err, SD_EFORMAT,
                  "tokenizer.json: two normalization forms are not supported");
-        t->nfc = true;
+        t->normalises = true;
         t->normal_form = forms[i].form;
         return SD_OK;
     }
@@ -292,14 +292,15 @@ static sd_status read_pre(sd_tokenizer *t, const json_t *o, bool *bytes, int dep
         bool each;
         SD_TRY(read_flag(&each, o, "individual_digits", err));
         sd_split_behaviour b = each ? SD_SPLIT_ISOLATED : SD_SPLIT_CONTIGUOUS;
-        SD_TRY(sd_tokenizer_add_step(t, (sd_step){.kind = SD_STEP_DIGITS, .behaviour = b}, err));
+        SD_TRY(
+            sd_tokenizer_add_step(t, (sd_split_step){.kind = SD_STEP_DIGITS, .behaviour = b}, err));
     } else if (is_type(o, "ByteLevel")) {
         bool regex, prefix;
         // Files from before the option mean true.
         SD_TRY(sd_key_bool(&regex, o, "use_regex", true, FILE_NAME, err));
         SD_TRY(read_flag(&prefix, o, "add_prefix_space", err));
         *bytes = true;
-        if (prefix) SD_TRY(sd_tokenizer_add_step(t, (sd_step){.kind = SD_STEP_PREFIX}, err));
+        if (prefix) SD_TRY(sd_tokenizer_add_step(t, (sd_split_step){.kind = SD_STEP_PREFIX}, err));
         if (regex)
             SD_TRY(sd_tokenizer_add_regex(t, SD_REGEX_GPT2, strlen(SD_REGEX_GPT2), false,
                                           SD_SPLIT_ISOLATED, false, err));

@@ -18,11 +18,11 @@ enum { SD_TOK_MAX_TEXT = 1 << 30 }; // bytes of one text, so that positions fit 
 
 struct sd_tokenizer {
     sd_bpe bpe;
-    sd_step step[SD_TOK_MAX_STEPS];
+    sd_split_step step[SD_TOK_MAX_STEPS];
     int n_steps;
-    bool nfc; // or a compatibility form
+    bool normalises; // or a compatibility form
     int normal_form;
-    sd_added *added;
+    sd_added_token *added;
     int n_added, cap_added;
     sd_trie raw, normal; // tokens found before and after normalisation
     int32_t bos, eos;
@@ -32,7 +32,7 @@ struct sd_tokenizer {
 
 sd_status sd_tokenizer_add_regex(sd_tokenizer *t, const char *pattern, size_t len, bool literal,
                                  sd_split_behaviour behaviour, bool invert, sd_error *err);
-sd_status sd_tokenizer_add_step(sd_tokenizer *t, sd_step step, sd_error *err);
-sd_status sd_tokenizer_add_added(sd_tokenizer *t, const sd_added *a, sd_error *err);
+sd_status sd_tokenizer_add_step(sd_tokenizer *t, sd_split_step step, sd_error *err);
+sd_status sd_tokenizer_add_added_token(sd_tokenizer *t, const sd_added_token *a, sd_error *err);
 /// Tries and fingerprint; the last step of opening.
 sd_status sd_tokenizer_finish(sd_tokenizer *t, sd_error *err);

@@ -13,7 +13,7 @@
 
 enum { MAX_PATTERN = 1 << 16, JIT_STACK_MAX = 8 << 20, MATCH_LIMIT_BASE = 100000 };
 
-sd_status sd_tokenizer_add_step(sd_tokenizer *t, sd_step step, sd_error *err) {
+sd_status sd_tokenizer_add_step(sd_tokenizer *t, sd_split_step step, sd_error *err) {
     if (t->n_steps == SD_TOK_MAX_STEPS)
         return sd_fail(err, SD_EFORMAT, "the pre-tokeniser has more than %d steps; check the file",
                        SD_TOK_MAX_STEPS);
@@ -53,7 +53,8 @@ sd_status sd_tokenizer_add_regex(sd_tokenizer *t, const char *pattern, size_t le
     }
     pcre2_jit_compile(code, PCRE2_JIT_COMPLETE); // without JIT the interpreter matches
     SD_TRY(sd_tokenizer_add_step(
-        t, (sd_step){SD_STEP_REGEX, .behaviour = behaviour, .invert = invert, .code = code}, err));
+        t, (sd_split_step){SD_STEP_REGEX, .behaviour = behaviour, .invert = invert, .code = code},
+        err));
     code = NULL;
 out:
     pcre2_code_free(code);
@@ -100,7 +101,7 @@ static sd_status flush(cutter *c) {
 }
 
 static sd_status span(cutter *c, size_t start, size_t end, bool match) {
-    const sd_step *s = &c->e->t->step[c->step];
+    const sd_split_step *s = &c->e->t->step[c->step];
     bool join = false;
     sd_status st = SD_OK;
     match ^= s->invert;

@@ -13,7 +13,7 @@ typedef enum {
     SD_STEP_REGEX,
     SD_STEP_DIGITS, // by characters of category N
     SD_STEP_PREFIX  // a space before each piece that has none
-} sd_step_kind;
+} sd_split_step_kind;
 
 // What becomes of a match, and tokenizer.json's word for it.
 #define SD_SPLIT_LIST(X)                                                                           \
@@ -30,11 +30,11 @@ typedef enum {
 } sd_split_behaviour;
 
 typedef struct {
-    sd_step_kind kind;
+    sd_split_step_kind kind;
     sd_split_behaviour behaviour;
     bool invert;
     pcre2_code *code;
-} sd_step;
+} sd_split_step;
 
 #define SD_REGEX_GPT2                                                                              \
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"

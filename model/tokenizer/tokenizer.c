@@ -18,18 +18,18 @@ void sd_tokenizer_close(sd_tokenizer *t) {
     free(t);
 }
 
-sd_status sd_tokenizer_add_added(sd_tokenizer *t, const sd_added *a, sd_error *err) {
+sd_status sd_tokenizer_add_added_token(sd_tokenizer *t, const sd_added_token *a, sd_error *err) {
     sd_status st = SD_OK;
     SD_CHECK(a->id >= 0 && a->id < t->bpe.V, err, SD_EFORMAT,
              "added token id %d is outside the vocabulary of %d; check the file", a->id, t->bpe.V);
     if (t->n_added == t->cap_added) {
         int cap = t->cap_added ? t->cap_added * 2 : 64;
-        sd_added *p = sd_realloc(t->added, (size_t)cap, sizeof *p);
+        sd_added_token *p = sd_realloc(t->added, (size_t)cap, sizeof *p);
         SD_CHECK_ALLOC(p, err);
         t->added = p;
         t->cap_added = cap;
     }
-    sd_added copy = *a;
+    sd_added_token copy = *a;
     copy.text = sd_strndup(a->text, a->len);
     SD_CHECK_ALLOC(copy.text, err);
     t->added[t->n_added++] = copy;
@@ -66,9 +66,9 @@ sd_status sd_tokenizer_finish(sd_tokenizer *t, sd_error *err) {
     sd_trie_init(&t->raw);
     sd_trie_init(&t->normal);
     for (int i = 0; i < t->n_added; i++) {
-        sd_added *a = &t->added[i];
+        sd_added_token *a = &t->added[i];
         if (a->len == 0) continue;
-        if (a->normalized && t->nfc) {
+        if (a->normalized && t->normalises) {
             sd_buf b = sd_buf_make((size_t)1 << 24);
             st = sd_normalise(&b, t->normal_form, a->text, a->len, err);
             if (st == SD_OK && b.len) st = sd_trie_add(&t->normal, b.data, b.len, i, err);

@@ -11,7 +11,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static sd_tokenizer *make(const char *pattern, bool digits) {
     sd_tokenizer *t = sd_alloc(1, sizeof *t);
     sd_error err;
-    sd_step step = {.kind = SD_STEP_DIGITS, .behaviour = SD_SPLIT_ISOLATED};
+    sd_split_step step = {.kind = SD_STEP_DIGITS, .behaviour = SD_SPLIT_ISOLATED};
     t->bos = t->eos = -1;
     if (sd_bpe_init(&t->bpe, 260, &err) != SD_OK) __builtin_trap();
     for (int i = 0; i < 256; i++) {
@@ -26,8 +26,8 @@ static sd_tokenizer *make(const char *pattern, bool digits) {
     sd_bpe_add_merge(&t->bpe, "a", 1, "a", 1, &err);
     sd_bpe_add_merge(&t->bpe, "aa", 2, "aa", 2, &err);
     sd_bpe_add_merge(&t->bpe, " ", 1, " ", 1, &err);
-    sd_added a = {.id = 259, .text = (char *)(uintptr_t) "<x>", .len = 3, .special = true};
-    sd_tokenizer_add_added(t, &a, &err);
+    sd_added_token a = {.id = 259, .text = (char *)(uintptr_t) "<x>", .len = 3, .special = true};
+    sd_tokenizer_add_added_token(t, &a, &err);
     if (digits) sd_tokenizer_add_step(t, step, &err);
     if (sd_tokenizer_add_regex(t, pattern, strlen(pattern), false, SD_SPLIT_ISOLATED, false,
                                &err) ||

@@ -21,19 +21,19 @@ SD_BUILTIN(method_format_map) {
     return sd_format_fields(r, in, a, a->item[0].dict, &REACH, out);
 }
 
-static const sd_method_row FORMATS[] = {
+static const sd_builtin_row FORMATS[] = {
     {"format", method_format}, {"format_map", method_format_map}, {NULL, NULL}};
-static const sd_method_row *const STRING[] = {sd_string_methods, sd_case_methods, sd_split_methods,
-                                              FORMATS};
+static const sd_builtin_row *const STRING[] = {sd_string_methods, sd_case_methods, sd_split_methods,
+                                               FORMATS};
 
-static sd_filter row_of(const sd_method_row *rows, sd_str name) {
+static sd_builtin row_of(const sd_builtin_row *rows, sd_str name) {
     for (; rows && rows->name; rows++)
         if (sd_str_is(name, rows->name)) return rows->call;
     return NULL;
 }
 
-sd_filter sd_find_method(const sd_value *v, sd_str name) {
-    sd_filter f;
+sd_builtin sd_find_method(const sd_value *v, sd_str name) {
+    sd_builtin f;
     switch (v->kind) {
     case SD_V_STRING:
         for (size_t i = 0; i < sizeof STRING / sizeof *STRING; i++)
@@ -77,7 +77,7 @@ static bool mark(sd_render *r, sd_value *v) {
     return sd_spend(r, v->list->n);
 }
 
-bool sd_call_bound(sd_render *r, sd_filter method, const sd_value *self, sd_args *a,
+bool sd_call_bound(sd_render *r, sd_builtin method, const sd_value *self, sd_args *a,
                    sd_value *out) {
     sd_value of = *self; // out may be self
     return method(r, &of, a, out) && (of.kind != SD_V_STRING || !of.markup || mark(r, out)) &&
@@ -174,14 +174,14 @@ static bool own_attribute(sd_render *r, const sd_value *v, sd_str name, sd_value
     }
     if (v->kind == SD_V_SELF) return find_block(r, name, out, found);
     if (v->kind == SD_V_CYCLER && sd_str_is(name, "current")) {
-        *out = v->turn->items->item[v->turn->at];
+        *out = v->cycle->items->item[v->cycle->at];
         return true;
     }
     if (sd_is_unsafe_method(v, name)) {
         *out = (sd_value){.kind = SD_V_UNSAFE, .s = name};
         return true;
     }
-    sd_filter call = sd_find_method(v, name);
+    sd_builtin call = sd_find_method(v, name);
     *found = call != NULL;
     if (!call) return true;
     sd_method *m = sd_render_alloc(r, 1, sizeof *m);
@@ -202,7 +202,7 @@ static bool key_of(sd_render *r, const sd_value *v, sd_str name, sd_value **out)
 bool sd_attribute(sd_render *r, const sd_value *v, sd_str name, sd_value *out) {
     bool found;
     sd_value *x;
-    if (sd_is_undefined(v)) return sd_undefined_base(r, v, name);
+    if (sd_is_undefined(v)) return sd_refuse_undefined(r, v, name);
     if (!own_attribute(r, v, name, out, &found)) return false;
     if (found) return true;
     if (!key_of(r, v, name, &x)) return false;
@@ -228,7 +228,7 @@ bool sd_item(sd_render *r, const sd_value *v, const sd_value *index, sd_value *o
     int64_t i;
     bool number = sd_small_int(index, &i), found;
     sd_value *x = NULL;
-    if (sd_is_undefined(v)) return sd_undefined_base(r, v, name);
+    if (sd_is_undefined(v)) return sd_refuse_undefined(r, v, name);
     *out = sd_undefined(name);
     if (v->kind == SD_V_DICT) {
         if (sd_hashable(index) && !sd_dict_find(r, v->dict, index, &x)) return false;

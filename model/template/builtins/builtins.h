@@ -11,8 +11,8 @@
 // A row of a table of filters or methods. Each table ends with a row without a name.
 typedef struct {
     const char *name;
-    sd_filter call;
-} sd_method_row;
+    sd_builtin call;
+} sd_builtin_row;
 
 // A filter or a method: `in` is what stands before the | or the dot.
 #define SD_BUILTIN(name)                                                                           \
@@ -27,12 +27,13 @@ bool sd_item(sd_render *r, const sd_value *v, const sd_value *index, sd_value *o
 bool sd_path(sd_render *r, const sd_value *v, const sd_value *path, const sd_value *otherwise,
              sd_value *out);
 
-extern const sd_method_row sd_string_methods[], sd_case_methods[], sd_split_methods[],
+extern const sd_builtin_row sd_string_methods[], sd_case_methods[], sd_split_methods[],
     sd_bytes_methods[], sd_dict_methods[], sd_list_methods[], sd_loop_methods[],
-    sd_cycler_methods[];                                  // methods*.c
-sd_filter sd_find_method(const sd_value *v, sd_str name); // NULL: v has none of that name
-bool sd_is_unsafe_method(const sd_value *v, sd_str name); // it would change its object
-bool sd_call_bound(sd_render *r, sd_filter method, const sd_value *self, sd_args *a, sd_value *out);
+    sd_cycler_methods[];                                   // methods*.c
+sd_builtin sd_find_method(const sd_value *v, sd_str name); // NULL: v has none of that name
+bool sd_is_unsafe_method(const sd_value *v, sd_str name);  // it would change its object
+bool sd_call_bound(sd_render *r, sd_builtin method, const sd_value *self, sd_args *a,
+                   sd_value *out);
 /// A method that self has.
 bool sd_call_method(sd_render *r, const char *name, const sd_value *self, sd_args *a,
                     sd_value *out);
@@ -48,9 +49,9 @@ bool sd_format_fields(sd_render *r, const sd_value *format, sd_args *a, sd_dict 
 
 // ---- filters and tests (by_name.c, tests.c)
 
-extern const sd_method_row sd_text_filters[], sd_sequence_filters[], sd_number_filters[],
+extern const sd_builtin_row sd_text_filters[], sd_sequence_filters[], sd_number_filters[],
     sd_html_filters[], sd_line_filters[];
-sd_filter sd_find_filter(sd_str name);
+sd_builtin sd_find_filter(sd_str name);
 bool sd_apply_filter(sd_render *r, sd_str name, const sd_value *in, sd_args *a, sd_value *out);
 bool sd_is_test(sd_str name);
 /// A test of the value itself; sd_apply_test knows those of names too.
@@ -60,4 +61,4 @@ bool sd_apply_test(sd_render *r, sd_str name, const sd_value *in, sd_args *a, bo
 // ---- functions (globals.c)
 
 sd_function sd_find_global(sd_str name);
-bool sd_call_joiner(sd_turn *t, sd_value *out);
+bool sd_call_joiner(sd_cycle *t, sd_value *out);

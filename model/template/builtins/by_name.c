@@ -80,26 +80,26 @@ SD_BUILTIN(filter_rejectattr) {
 
 // ---- all filters
 
-static const sd_method_row NAMING[] = {{"map", filter_map},
-                                       {"select", filter_select},
-                                       {"reject", filter_reject},
-                                       {"selectattr", filter_selectattr},
-                                       {"rejectattr", filter_rejectattr},
-                                       {NULL, NULL}};
+static const sd_builtin_row NAMING[] = {{"map", filter_map},
+                                        {"select", filter_select},
+                                        {"reject", filter_reject},
+                                        {"selectattr", filter_selectattr},
+                                        {"rejectattr", filter_rejectattr},
+                                        {NULL, NULL}};
 
-static const sd_method_row *const TABLES[] = {sd_text_filters,   sd_sequence_filters,
-                                              sd_number_filters, sd_html_filters,
-                                              sd_line_filters,   NAMING};
+static const sd_builtin_row *const TABLES[] = {sd_text_filters,   sd_sequence_filters,
+                                               sd_number_filters, sd_html_filters,
+                                               sd_line_filters,   NAMING};
 
-sd_filter sd_find_filter(sd_str name) {
+sd_builtin sd_find_filter(sd_str name) {
     for (size_t i = 0; i < sizeof TABLES / sizeof *TABLES; i++)
-        for (const sd_method_row *row = TABLES[i]; row->name; row++)
+        for (const sd_builtin_row *row = TABLES[i]; row->name; row++)
             if (sd_str_is(name, row->name)) return row->call;
     return NULL;
 }
 
 bool sd_apply_filter(sd_render *r, sd_str name, const sd_value *in, sd_args *a, sd_value *out) {
-    sd_filter f = sd_find_filter(name);
+    sd_builtin f = sd_find_filter(name);
     if (!f)
         return sd_render_fail(r, "there is no filter \"%.*s\"", (int)(name.n < 64 ? name.n : 64),
                               name.p);

@@ -182,12 +182,12 @@ SD_BUILTIN(filter_urlize) {
     return sd_render_fail(r, "the filter urlize makes links for web pages and is not supported");
 }
 
-const sd_method_row sd_html_filters[] = {{"safe", filter_safe},
-                                         {"escape", filter_escape},
-                                         {"e", filter_escape},
-                                         {"forceescape", filter_forceescape},
-                                         {"xmlattr", filter_xmlattr},
-                                         {"striptags", filter_striptags},
-                                         {"urlencode", filter_urlencode},
-                                         {"urlize", filter_urlize},
-                                         {NULL, NULL}};
+const sd_builtin_row sd_html_filters[] = {{"safe", filter_safe},
+                                          {"escape", filter_escape},
+                                          {"e", filter_escape},
+                                          {"forceescape", filter_forceescape},
+                                          {"xmlattr", filter_xmlattr},
+                                          {"striptags", filter_striptags},
+                                          {"urlencode", filter_urlencode},
+                                          {"urlize", filter_urlize},
+                                          {NULL, NULL}};

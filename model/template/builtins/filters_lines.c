@@ -239,7 +239,7 @@ SD_BUILTIN(filter_wordwrap) {
     return sd_keep(r, &b, out);
 }
 
-const sd_method_row sd_line_filters[] = {{"indent", filter_indent},
-                                         {"truncate", filter_truncate},
-                                         {"wordwrap", filter_wordwrap},
-                                         {NULL, NULL}};
+const sd_builtin_row sd_line_filters[] = {{"indent", filter_indent},
+                                          {"truncate", filter_truncate},
+                                          {"wordwrap", filter_wordwrap},
+                                          {NULL, NULL}};

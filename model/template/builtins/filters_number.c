@@ -203,9 +203,9 @@ SD_BUILTIN(filter_filesizeformat) {
     return sd_puts(r, &b, text) ? sd_keep(r, &b, out) : sd_drop(r, &b);
 }
 
-const sd_method_row sd_number_filters[] = {{"abs", filter_abs},
-                                           {"int", filter_int},
-                                           {"float", filter_float},
-                                           {"round", filter_round},
-                                           {"filesizeformat", filter_filesizeformat},
-                                           {NULL, NULL}};
+const sd_builtin_row sd_number_filters[] = {{"abs", filter_abs},
+                                            {"int", filter_int},
+                                            {"float", filter_float},
+                                            {"round", filter_round},
+                                            {"filesizeformat", filter_filesizeformat},
+                                            {NULL, NULL}};

@@ -23,7 +23,7 @@ SD_BUILTIN(filter_list) {
 
 SD_BUILTIN(filter_first) {
     sd_list *l;
-    sd_walk *w = in->kind == SD_V_ITERATOR ? in->walk : NULL;
+    sd_iterable *w = in->kind == SD_V_ITERATOR ? in->iterable : NULL;
     (void)a;
     *out = sd_undefined(SD_STR("the first item"));
     if (w) { // takes one
@@ -334,7 +334,7 @@ SD_BUILTIN(filter_slice) {
     return sd_make_iterator(r, parts, out);
 }
 
-const sd_method_row sd_sequence_filters[] = {
+const sd_builtin_row sd_sequence_filters[] = {
     {"list", filter_list},         {"first", filter_first},   {"last", filter_last},
     {"random", filter_random},     {"join", filter_join},     {"reverse", filter_reverse},
     {"items", filter_items},       {"attr", filter_attr},     {"sort", filter_sort},

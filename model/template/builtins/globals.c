@@ -79,26 +79,26 @@ static bool call_range(sd_render *r, sd_args *a, sd_value *out) {
     return true;
 }
 
-static bool make_turn(sd_render *r, sd_value_kind kind, const sd_value *items, size_t n,
-                      sd_value *out) {
-    sd_turn *t = sd_render_alloc(r, 1, sizeof *t);
+static bool make_cycle(sd_render *r, sd_value_kind kind, const sd_value *items, size_t n,
+                       sd_value *out) {
+    sd_cycle *t = sd_render_alloc(r, 1, sizeof *t);
     if (!t || !(t->items = sd_list_make(r, n))) return false;
     for (size_t i = 0; i < n; i++)
         if (!sd_list_push(r, t->items, &items[i])) return false;
-    *out = (sd_value){.kind = kind, .turn = t};
+    *out = (sd_value){.kind = kind, .cycle = t};
     return true;
 }
 
 static bool call_cycler(sd_render *r, sd_args *a, sd_value *out) {
     if (a->n < 1) return sd_render_fail(r, "cycler takes values");
     a->asked = a->n;
-    return make_turn(r, SD_V_CYCLER, a->item, (size_t)a->n, out);
+    return make_cycle(r, SD_V_CYCLER, a->item, (size_t)a->n, out);
 }
 
 static bool call_joiner(sd_render *r, sd_args *a, sd_value *out) {
     sd_value separator = sd_string(", ", 2);
     sd_arg(a, 0, "sep", &separator);
-    return make_turn(r, SD_V_JOINER, &separator, 1, out);
+    return make_cycle(r, SD_V_JOINER, &separator, 1, out);
 }
 
 static bool call_lipsum(sd_render *r, sd_args *a, sd_value *out) {
@@ -150,7 +150,7 @@ static bool call_strftime(sd_render *r, sd_args *a, sd_value *out) {
 }
 #pragma GCC diagnostic pop
 
-bool sd_call_joiner(sd_turn *t, sd_value *out) {
+bool sd_call_joiner(sd_cycle *t, sd_value *out) {
     *out = t->at ? t->items->item[0] : sd_string("", 0);
     t->at = 1;
     return true;

@@ -26,19 +26,19 @@ static bool column(sd_render *r, const sd_value *from, size_t n, sd_list **out) 
 SD_BUILTIN(method_items) {
     sd_list *l;
     (void)a;
-    return pairs(r, in->dict, &l) && sd_make_walk(r, SD_V_VIEW, l, "dict_items", out);
+    return pairs(r, in->dict, &l) && sd_make_iterable(r, SD_V_VIEW, l, "dict_items", out);
 }
 SD_BUILTIN(method_keys) {
     sd_list *l;
     (void)a;
     return column(r, in->dict->key, in->dict->n, &l) &&
-           sd_make_walk(r, SD_V_VIEW, l, "dict_keys", out);
+           sd_make_iterable(r, SD_V_VIEW, l, "dict_keys", out);
 }
 SD_BUILTIN(method_values) {
     sd_list *l;
     (void)a;
     return column(r, in->dict->value, in->dict->n, &l) &&
-           sd_make_walk(r, SD_V_VIEW, l, "dict_values", out);
+           sd_make_iterable(r, SD_V_VIEW, l, "dict_values", out);
 }
 
 SD_BUILTIN(method_get) {
@@ -109,7 +109,7 @@ SD_BUILTIN(loop_changed) {
 
 SD_BUILTIN(cycler_next) {
     (void)r, (void)a;
-    sd_turn *t = in->turn;
+    sd_cycle *t = in->cycle;
     *out = t->items->item[t->at];
     t->at = (t->at + 1) % t->items->n;
     return true;
@@ -117,19 +117,19 @@ SD_BUILTIN(cycler_next) {
 
 SD_BUILTIN(cycler_reset) {
     (void)r, (void)a;
-    in->turn->at = 0;
+    in->cycle->at = 0;
     *out = sd_none();
     return true;
 }
 
-const sd_method_row sd_dict_methods[] = {{"items", method_items},   {"keys", method_keys},
-                                         {"values", method_values}, {"get", method_get},
-                                         {"copy", method_copy},     {NULL, NULL}};
-const sd_method_row sd_list_methods[] = {{"index", method_list_index},
-                                         {"count", method_list_count},
-                                         {"copy", method_copy},
-                                         {NULL, NULL}};
-const sd_method_row sd_loop_methods[] = {
+const sd_builtin_row sd_dict_methods[] = {{"items", method_items},   {"keys", method_keys},
+                                          {"values", method_values}, {"get", method_get},
+                                          {"copy", method_copy},     {NULL, NULL}};
+const sd_builtin_row sd_list_methods[] = {{"index", method_list_index},
+                                          {"count", method_list_count},
+                                          {"copy", method_copy},
+                                          {NULL, NULL}};
+const sd_builtin_row sd_loop_methods[] = {
     {"cycle", loop_cycle}, {"changed", loop_changed}, {NULL, NULL}};
-const sd_method_row sd_cycler_methods[] = {
+const sd_builtin_row sd_cycler_methods[] = {
     {"next", cycler_next}, {"reset", cycler_reset}, {NULL, NULL}};

@@ -98,7 +98,7 @@ static bool split(sd_render *r, const sd_value *in, sd_args *a, bool right, sd_v
         return right && max >= 0 ? rsplit_space(r, in->s, max, l) : split_space(r, in->s, max, l);
     if (by.kind != SD_V_STRING || by.s.n == 0)
         return sd_render_fail(r, "split takes a string that is not empty");
-    if (right && !sd_spend_backwards(r, in->s, by.s)) return false;
+    if (right && !sd_spend_reverse_search(r, in->s, by.s)) return false;
     return right && max >= 0 ? rsplit_text(r, in->s, by.s, max, l)
                              : split_text(r, in->s, by.s, max, l);
 }
@@ -139,7 +139,7 @@ SD_BUILTIN(method_rpartition) {
     return partition(r, in, a, true, out);
 }
 
-const sd_method_row sd_split_methods[] = {
+const sd_builtin_row sd_split_methods[] = {
     {"split", method_split},           {"rsplit", method_rsplit},
     {"splitlines", method_splitlines}, {"partition", method_partition},
     {"rpartition", method_rpartition}, {NULL, NULL}};

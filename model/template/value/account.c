@@ -24,9 +24,9 @@ bool sd_render_limit(sd_render *r, const char *what) {
 }
 
 // Whether somebody waits for the result and the deadline is not over.
-static bool look_outside(sd_render *r) {
+static bool check_outside(sd_render *r) {
     const sd_template_bounds *b = r->bounds;
-    r->look = r->fuel - SD_TMPL_LOOK;
+    r->check_at = r->fuel - SD_TMPL_CHECK_EVERY;
     if (b && b->stop && atomic_load_explicit(b->stop, memory_order_relaxed)) {
         r->status = sd_fail(r->err, SD_EINTERRUPTED, "the rendering was stopped: nobody waits");
         return false;
@@ -40,7 +40,7 @@ bool sd_spend(sd_render *r, size_t steps) {
         return sd_render_limit(r, "steps");
     }
     r->fuel -= (int64_t)steps;
-    return r->fuel > r->look || look_outside(r);
+    return r->fuel > r->check_at || check_outside(r);
 }
 
 bool sd_spend_bytes(sd_render *r, size_t n) {

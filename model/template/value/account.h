@@ -20,7 +20,7 @@ enum {
     SD_TMPL_FUEL = 20 * 1000 * 1000, // steps of one rendering
     SD_TMPL_BYTES_A_STEP = 64,       // of a text that is copied or searched
     SD_TMPL_SEARCH = 8,              // bytes a step where a text is searched or decoded
-    SD_TMPL_LOOK = 4096              // steps between two looks at the deadline and at who waits
+    SD_TMPL_CHECK_EVERY = 4096       // steps between two looks at the deadline and at who waits
 };
 
 typedef struct sd_scope sd_scope; // model/template/render.h
@@ -31,8 +31,8 @@ typedef struct {
     sd_arena arena;
     size_t held; // bytes of the texts that are being built
     sd_buf *out;
-    int64_t fuel, look; // steps left; so many left when the outside is looked at next
-    size_t bytes;       // copied or searched, less than a step's
+    int64_t fuel, check_at; // steps left; so many left when the bounds are checked next
+    size_t bytes;           // copied or searched, less than a step's
     const sd_template_bounds *bounds;
     uint64_t seed; // of the hashes
     int depth;     // of calls and blocks

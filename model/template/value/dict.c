@@ -54,8 +54,8 @@ static bool hash_of(sd_render *r, const sd_value *v, int depth, uint64_t *h) {
         *h = hash_float(*h, v->f);
         return true;
     case SD_V_BIGINT: // equals a float where that holds it
-        if (isinf(sd_int_nearly(v))) break;
-        *h = hash_float(*h, sd_int_nearly(v));
+        if (isinf(sd_int_approx(v))) break;
+        *h = hash_float(*h, sd_int_approx(v));
         return true;
     case SD_V_STRING:
     case SD_V_BYTES:

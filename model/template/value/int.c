@@ -279,7 +279,7 @@ static double rounded_double(uint64_t bits, int exponent) {
     return ldexp((double)bits, exponent);
 }
 
-double sd_int_nearly(const sd_value *v) {
+double sd_int_approx(const sd_value *v) {
     big x;
     int exponent;
     read_big(&x, v);
@@ -289,7 +289,7 @@ double sd_int_nearly(const sd_value *v) {
 }
 
 bool sd_int_to_double(sd_render *r, const sd_value *v, double *out) {
-    *out = sd_int_nearly(v);
+    *out = sd_int_approx(v);
     return !isinf(*out) || sd_render_fail(r, "a number is too large for a float");
 }
 

@@ -124,8 +124,8 @@ static bool text_of_object(sd_render *r, const sd_value *v, sd_buf *b, int depth
     case SD_V_RANGE:
         return text_of_range(r, v->range, b);
     case SD_V_VIEW:
-        part = sd_list_value(SD_V_LIST, v->walk->items);
-        return sd_puts(r, b, v->walk->name) && sd_putc(r, b, '(') &&
+        part = sd_list_value(SD_V_LIST, v->iterable->items);
+        return sd_puts(r, b, v->iterable->name) && sd_putc(r, b, '(') &&
                sd_to_text(r, &part, b, true, depth + 1) && sd_putc(r, b, ')');
     default:
         return sd_render_fail(r, "a %s has no text", sd_kind_name(v));

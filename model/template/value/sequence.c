@@ -25,7 +25,7 @@ static bool push_range(sd_render *r, const sd_range *g, sd_list *l) {
     return true;
 }
 
-static bool take_rest(sd_render *r, sd_walk *w, sd_list **out) {
+static bool take_rest(sd_render *r, sd_iterable *w, sd_list **out) {
     sd_list *l = *out = sd_list_make(r, 0);
     if (!l) return false;
     l->n = l->cap = w->items->n - w->at;
@@ -44,10 +44,10 @@ bool sd_iterate(sd_render *r, const sd_value *v, sd_list **out) {
         *out = v->list;
         return true;
     case SD_V_VIEW:
-        *out = v->walk->items;
+        *out = v->iterable->items;
         return true;
     case SD_V_ITERATOR:
-        return take_rest(r, v->walk, out);
+        return take_rest(r, v->iterable, out);
     case SD_V_DICT:
         if (!(*out = sd_list_make(r, v->dict->n))) return false;
         for (size_t i = 0; i < v->dict->n; i++)
@@ -130,9 +130,9 @@ bool sd_contains(sd_render *r, const sd_value *in, const sd_value *what, bool *o
     case SD_V_TUPLE:
         return in_list(r, in->list, what, &at, out);
     case SD_V_VIEW:
-        return in_list(r, in->walk->items, what, &at, out);
+        return in_list(r, in->iterable->items, what, &at, out);
     case SD_V_ITERATOR:
-        return in_list(r, in->walk->items, what, &in->walk->at, out);
+        return in_list(r, in->iterable->items, what, &in->iterable->at, out);
     case SD_V_RANGE:
         return in_range(r, in->range, what, out);
     case SD_V_DICT:
@@ -172,7 +172,7 @@ bool sd_length(sd_render *r, const sd_value *v, int64_t *out) {
         *out = (int64_t)v->range->n;
         return true;
     case SD_V_VIEW:
-        *out = (int64_t)v->walk->items->n;
+        *out = (int64_t)v->iterable->items->n;
         return true;
     default:
         return sd_render_fail(r, "a %s has no length", sd_kind_name(v));

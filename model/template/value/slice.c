@@ -3,7 +3,7 @@
 
 #include "base/utf8.h"
 
-bool sd_undefined_base(sd_render *r, const sd_value *v, sd_str name) {
+bool sd_refuse_undefined(sd_render *r, const sd_value *v, sd_str name) {
     return sd_render_fail(r, "\"%.*s\" is %s, so it has no \"%.*s\"",
                           (int)(v->s.n < 64 ? v->s.n : 64), v->s.p,
                           v->kind == SD_V_UNSAFE ? "not allowed" : "undefined",
@@ -11,7 +11,7 @@ bool sd_undefined_base(sd_render *r, const sd_value *v, sd_str name) {
 }
 
 // The next boundary of a character, `chars` characters further or back.
-static size_t walk(sd_str s, size_t at, int64_t chars) {
+static size_t advance_chars(sd_str s, size_t at, int64_t chars) {
     for (int32_t cp; chars > 0 && at < s.n; chars--)
         at += (size_t)sd_utf8_next(s.p + at, s.n - at, &cp, NULL);
     for (; chars < 0 && at > 0; chars++) {
@@ -31,7 +31,7 @@ bool sd_character(sd_render *r, const sd_value *v, int64_t i, sd_value *out) {
         *out = sd_int((unsigned char)v->s.p[i]);
         return true;
     }
-    size_t from = n == v->s.n ? (size_t)i : walk(v->s, 0, i); // ASCII needs no walk
+    size_t from = n == v->s.n ? (size_t)i : advance_chars(v->s, 0, i); // ASCII needs no walk
     int32_t cp;
     *out = sd_string(v->s.p + from, (size_t)sd_utf8_next(v->s.p + from, v->s.n - from, &cp, NULL));
     out->markup = v->markup;
@@ -75,17 +75,17 @@ static bool slice_text(sd_render *r, const sd_value *v, int64_t n, int64_t from,
     if (!sd_spend(r, v->s.n / SD_TMPL_SEARCH)) return false;
     if ((size_t)n == v->s.n || v->kind == SD_V_BYTES)
         return slice_bytes(r, v, from, step, count, out);
-    size_t at = walk(v->s, 0, count ? from : 0);
+    size_t at = advance_chars(v->s, 0, count ? from : 0);
     *out = *v;
     if (step == 1) {
-        out->s = (sd_str){v->s.p + at, walk(v->s, at, (int64_t)count) - at};
+        out->s = (sd_str){v->s.p + at, advance_chars(v->s, at, (int64_t)count) - at};
         return true;
     }
     sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
     for (size_t k = 0; k < count; k++) {
-        size_t end = walk(v->s, at, 1);
+        size_t end = advance_chars(v->s, at, 1);
         if (!sd_put(r, &b, v->s.p + at, end - at)) return sd_drop(r, &b);
-        if (k + 1 < count) at = walk(v->s, at, step);
+        if (k + 1 < count) at = advance_chars(v->s, at, step);
     }
     if (!sd_keep(r, &b, out)) return false;
     out->markup = v->markup;
@@ -117,7 +117,7 @@ static bool slice_list(sd_render *r, const sd_value *v, int64_t from, int64_t st
 bool sd_slice(sd_render *r, const sd_value *v, const sd_value *bounds, sd_value *out) {
     int64_t from = 0, to = 0, step = 1, n = 0;
     bool text = v->kind == SD_V_STRING || v->kind == SD_V_BYTES;
-    if (sd_is_undefined(v)) return sd_undefined_base(r, v, SD_STR("slice"));
+    if (sd_is_undefined(v)) return sd_refuse_undefined(r, v, SD_STR("slice"));
     if (!text && !sd_is_sequence(v) && v->kind != SD_V_RANGE)
         return sd_render_fail(r, "a %s has no slices", sd_kind_name(v));
     if (bounds[2].kind != SD_V_NONE && !sd_is_int(&bounds[2]))

@@ -111,14 +111,14 @@ const char *sd_search(sd_str in, sd_str what) {
     return in.n < what.n ? NULL : memmem(in.p, in.n, what.p, what.n);
 }
 
-bool sd_spend_backwards(sd_render *r, sd_str in, sd_str what) {
+bool sd_spend_reverse_search(sd_render *r, sd_str in, sd_str what) {
     return sd_spend(r, (1 + in.n / SD_TMPL_SEARCH) * (1 + what.n / SD_TMPL_BYTES_A_STEP));
 }
 
 bool sd_search_last(sd_render *r, sd_str in, sd_str what, const char **out) {
     *out = NULL;
     if (what.n > in.n) return true;
-    if (!sd_spend_backwards(r, in, what)) return false;
+    if (!sd_spend_reverse_search(r, in, what)) return false;
     for (size_t i = in.n - what.n + 1; i-- > 0 && !*out;)
         if (what.n == 0 || memcmp(in.p + i, what.p, what.n) == 0) *out = in.p + i;
     return true;

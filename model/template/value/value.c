@@ -40,7 +40,7 @@ bool sd_truth(const sd_value *v) {
     case SD_V_RANGE:
         return v->range->n > 0;
     case SD_V_VIEW:
-        return v->walk->items->n > 0;
+        return v->iterable->items->n > 0;
     default:
         return true;
     }
@@ -74,17 +74,17 @@ sd_value sd_list_value(sd_value_kind kind, sd_list *l) {
     return (sd_value){.kind = kind, .list = l};
 }
 
-bool sd_make_walk(sd_render *r, sd_value_kind kind, sd_list *items, const char *name,
-                  sd_value *out) {
-    sd_walk *w = sd_render_alloc(r, 1, sizeof *w);
+bool sd_make_iterable(sd_render *r, sd_value_kind kind, sd_list *items, const char *name,
+                      sd_value *out) {
+    sd_iterable *w = sd_render_alloc(r, 1, sizeof *w);
     if (!w) return false;
-    *w = (sd_walk){.items = items, .name = name};
-    *out = (sd_value){.kind = kind, .walk = w};
+    *w = (sd_iterable){.items = items, .name = name};
+    *out = (sd_value){.kind = kind, .iterable = w};
     return true;
 }
 
 bool sd_make_iterator(sd_render *r, sd_list *l, sd_value *out) {
-    return sd_make_walk(r, SD_V_ITERATOR, l, "generator", out);
+    return sd_make_iterable(r, SD_V_ITERATOR, l, "generator", out);
 }
 
 sd_value sd_dict_value(sd_dict *d) {

@@ -111,15 +111,15 @@ typedef struct {
 } sd_dict;
 
 typedef bool (*sd_function)(sd_render *r, sd_args *a, sd_value *out);
-typedef bool (*sd_filter)(sd_render *r, const sd_value *in, sd_args *a, sd_value *out);
+typedef bool (*sd_builtin)(sd_render *r, const sd_value *in, sd_args *a, sd_value *out);
 
 typedef struct sd_macro sd_macro;
 typedef struct sd_method sd_method;
 typedef struct sd_loop sd_loop;
 typedef struct sd_bigint sd_bigint;
 typedef struct sd_range sd_range;
-typedef struct sd_walk sd_walk;
-typedef struct sd_turn sd_turn;
+typedef struct sd_iterable sd_iterable;
+typedef struct sd_cycle sd_cycle;
 
 struct sd_value {
     sd_value_kind kind;
@@ -137,9 +137,9 @@ struct sd_value {
         sd_loop *loop;
         sd_function function;
         sd_range *range;
-        sd_walk *walk;       // a view, an iterator
-        sd_turn *turn;       // a cycler, a joiner
-        const sd_node *node; // a block
+        sd_iterable *iterable; // a view, an iterator
+        sd_cycle *cycle;       // a cycler, a joiner
+        const sd_node *node;   // a block
     };
 };
 
@@ -151,7 +151,7 @@ struct sd_macro {
 
 struct sd_method {
     sd_value self;
-    sd_filter call;
+    sd_builtin call;
 };
 
 struct sd_loop {
@@ -169,13 +169,13 @@ struct sd_range {
     int64_t to; // as it was given
 };
 
-struct sd_walk {
+struct sd_iterable {
     sd_list *items;
     size_t at;        // how many were taken from an iterator
     const char *name; // Python's
 };
 
-struct sd_turn {
+struct sd_cycle {
     sd_list *items; // of a joiner: the separator
     size_t at;
 };
@@ -234,7 +234,7 @@ bool sd_is_printable(int32_t cp);
 sd_str sd_strip(sd_str s, bool left, bool right, const sd_str *chars);
 const char *sd_search(sd_str in, sd_str what); // the first place or NULL
 bool sd_search_last(sd_render *r, sd_str in, sd_str what, const char **out);
-bool sd_spend_backwards(sd_render *r, sd_str in, sd_str what); // it compares at every place
+bool sd_spend_reverse_search(sd_render *r, sd_str in, sd_str what); // it compares at every place
 
 // ---- numbers (int.c: bool, int, and those beyond 64 bits; number.c)
 
@@ -246,7 +246,7 @@ int sd_int_compare(const sd_value *a, const sd_value *b);
 bool sd_int_compare_float(sd_render *r, const sd_value *a, double f, int *order);
 bool sd_int_binary(sd_render *r, sd_op op, const sd_value *a, const sd_value *b, sd_value *out);
 bool sd_int_negate(sd_render *r, const sd_value *v, sd_value *out);
-double sd_int_nearly(const sd_value *v); // rounded, or infinite
+double sd_int_approx(const sd_value *v); // rounded, or infinite
 bool sd_int_to_double(sd_render *r, const sd_value *v, double *out);
 bool sd_int_from_double(sd_render *r, double f, sd_value *out); // towards 0
 bool sd_int_text(sd_render *r, sd_buf *b, const sd_value *v);
@@ -264,8 +264,8 @@ bool sd_compare_numbers(sd_render *r, const sd_value *a, const sd_value *b, int 
 sd_list *sd_list_make(sd_render *r, size_t cap);
 bool sd_list_push(sd_render *r, sd_list *l, const sd_value *v);
 sd_value sd_list_value(sd_value_kind kind, sd_list *l);
-bool sd_make_walk(sd_render *r, sd_value_kind kind, sd_list *items, const char *name,
-                  sd_value *out);
+bool sd_make_iterable(sd_render *r, sd_value_kind kind, sd_list *items, const char *name,
+                      sd_value *out);
 bool sd_make_iterator(sd_render *r, sd_list *l, sd_value *out);
 sd_value sd_dict_value(sd_dict *d);
 const char *sd_kind_name(const sd_value *v);
@@ -304,7 +304,7 @@ bool sd_length(sd_render *r, const sd_value *v, int64_t *out);
 bool sd_character(sd_render *r, const sd_value *v, int64_t i, sd_value *out);
 bool sd_slice(sd_render *r, const sd_value *v, const sd_value *bounds, sd_value *out); // [3]
 /// Fails with what an undefined v cannot give; always false.
-bool sd_undefined_base(sd_render *r, const sd_value *v, sd_str name);
+bool sd_refuse_undefined(sd_render *r, const sd_value *v, sd_str name);
 
 // ---- arguments (args.c): by position (0 is the first after the input) or by name
 
