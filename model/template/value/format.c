@@ -116,8 +116,7 @@ static bool put_int(sd_render *r, sd_buf *b, const spec *s, const sd_value *v) {
 
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
-static bool put_float(sd_render *r, sd_buf *b, double f, char kind, int precision,
-                      bool alternate) {
+static bool put_float(sd_render *r, sd_buf *b, double f, char kind, int precision, bool alternate) {
     char format[8];
     size_t room = (size_t)precision + 340;
     snprintf(format, sizeof format, "%%%s.*%c", alternate ? "#" : "", kind);
