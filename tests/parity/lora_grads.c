@@ -62,7 +62,11 @@ static sd_status run(char **argv, sd_error *err) {
     SD_CHECK_ALLOC(out, err);
     const int32_t *batch = (const int32_t *)(const void *)data + HEADER;
     exchange(theta, (float *)(void *)data + HEADER + 3 * places, &lay, false);
-    sd_train_batch b = {rows, T, batch, batch + places, batch + 2 * places};
+    sd_train_batch b = {.rows = rows,
+                        .T = T,
+                        .token = batch,
+                        .label = batch + places,
+                        .segment = batch + 2 * places};
     sd_train_options o = {.max_tokens = (int)places, .compute = SD_TRAIN_FP32};
     SD_TRY(sd_pool_open(&pool, 2, err));
     SD_TRY(sd_train_open(&t, m, &lay, pool, &o, err));

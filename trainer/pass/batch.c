@@ -49,3 +49,24 @@ sd_status sd_train_compact(sd_train_rows *out, const sd_train_batch *b, int V, i
 out:
     return st;
 }
+
+int sd_train_segments(const sd_train_batch *b) {
+    int n = 0;
+    for (int row = 0; row < b->rows; row++) {
+        const int32_t *s = b->segment + (size_t)row * (size_t)b->T;
+        for (int t = 0; t < b->T; t++) n += s[t] >= 0 && (t == 0 || s[t] != s[t - 1]);
+    }
+    return n;
+}
+
+int sd_train_segment_of(const sd_train_rows *rows, int token) {
+    int low = 0, high = rows->n_segments; // [low, high) holds it
+    while (high - low > 1) {
+        int middle = low + (high - low) / 2;
+        if (rows->segment[middle].start <= token)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}

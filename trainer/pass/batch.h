@@ -21,3 +21,6 @@ typedef struct {
 /// are SD_EINVAL, more than max_tokens is SD_ELIMIT; both name the place.
 sd_status sd_train_compact(sd_train_rows *out, const sd_train_batch *b, int V, int max_tokens,
                            sd_error *err);
+
+/// The segment that holds this token, 0 <= token < N.
+int sd_train_segment_of(const sd_train_rows *rows, int token);

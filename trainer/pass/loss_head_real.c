@@ -3,6 +3,7 @@
 // before it is computed.
 #include "trainer/pass/state.h"
 
+#include <math.h>
 #include <string.h>
 
 typedef struct {
@@ -85,6 +86,13 @@ static void chunk_task(void *ctx, int task, int worker) {
     sd_train_pack(t, worker, W[0], t->grad ? W[1] : NULL, m0, count, M, C);
 }
 
+// dlogits times the segment's weight, after the product with the head that is linear in them.
+static void weigh_row(sd_train *t, int n) {
+    real *dh = t->mem.dh + (size_t)n * t->m->hp.C;
+    real weight = (real)t->weight[sd_train_segment_of(&t->mem.rows, t->mem.rows.row[n])];
+    for (int c = 0; c < t->m->hp.C; c++) dh[c] *= weight;
+}
+
 // Back through the last norm, onto the rows that were gathered; every other row's gradient is 0.
 static void scatter_tile(void *ctx, int task, int worker) {
     (void)worker;
@@ -93,10 +101,18 @@ static void scatter_tile(void *ctx, int task, int worker) {
     int C = t->m->hp.C;
     for (int n = task * w->tile_rows; n < tile_end(w, task); n++) {
         size_t row = (size_t)t->mem.rows.row[n] * (size_t)C;
+        if (t->weight) weigh_row(t, n);
         sd_rmsnorm_backward(t->mem.dx + row, t->mem.dh + (size_t)n * C,
                             t->mem.acts[t->m->hp.L].x + row, t->m->out_norm, t->mem.rstd_h + n, 1,
                             C);
     }
+}
+
+static void add_logp(sd_train *t) {
+    const sd_train_rows *r = &t->mem.rows;
+    for (int n = 0; n < r->n_supervised; n++)
+        t->logp[sd_train_segment_of(r, r->row[n])] +=
+            t->mem.target[n] - t->mem.max[n] - log(t->mem.sum[n]);
 }
 
 double sd_train_loss_head(sd_train *t) {
@@ -117,6 +133,7 @@ double sd_train_loss_head(sd_train *t) {
         sd_head_rows s = state_of(t, i * w.tile_rows);
         loss += sd_head_finish(&s, tile_end(&w, i) - i * w.tile_rows, C);
     }
+    if (t->logp) add_logp(t);
     if (t->grad) {
         memset(t->mem.dx, 0, sizeof(real) * (size_t)t->mem.rows.N * (size_t)C);
         sd_pool_run(t->pool, w.tiles, scatter_tile, &w);

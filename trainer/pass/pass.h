@@ -42,7 +42,14 @@ typedef struct {
     const int32_t *label;   // [rows, T] SD_NO_LABEL or the token; the loss at t predicts label[t+1]
                             // from the hidden state at t, inside one segment
     const int32_t *segment; // [rows, T] -1: padding
+    // Of each segment, in the order in which they stand (sd_train_segments says how many). A loss
+    // other than the mean of -log p has its say here: weight is d(that loss)/d(-logp).
+    const float *weight; // multiplies the segment's part of the gradient; NULL: 1
+    double *logp;        // <- sum of log p over its supervised tokens; NULL: not wanted
 } sd_train_batch;
+
+/// Segments of the batch: runs of one number inside a row, padding left out.
+int sd_train_segments(const sd_train_batch *b);
 
 typedef struct {
     double loss;        // sum of -log p over supervised tokens
@@ -75,9 +82,10 @@ typedef struct sd_train sd_train;
 sd_status sd_train_open(sd_train **out, sd_model *m, const sd_lora_layout *lay, sd_pool *pool,
                         const sd_train_options *o, sd_error *err);
 void sd_train_close(sd_train *t);
-/// grad [n_params] += d(sum of losses)/d theta, sum += this batch's. grad is not normalised.
+/// grad [n_params] += sum over segments of weight * d(sum of losses)/d theta, sum += this batch's.
+/// grad is not normalised, and no weight is in sum.
 sd_status sd_train_accumulate(sd_train *t, const real *theta, real *grad, const sd_train_batch *b,
                               sd_train_sum *sum, sd_error *err);
-/// Loss only (evaluation).
+/// Loss and log-probabilities only (evaluation, a reference model). weight is not looked at.
 sd_status sd_train_loss(sd_train *t, const real *theta, const sd_train_batch *b, sd_train_sum *sum,
                         sd_error *err);

@@ -99,9 +99,12 @@ static sd_status run_pass(sd_train *t, const real *theta, real *grad, const sd_t
     SD_TRY(sd_train_compact(rows, b, t->m->hp.V, t->o.max_tokens, err));
     sum->tokens += rows->N;
     sum->supervised += rows->n_supervised;
+    if (b->logp) memset(b->logp, 0, sizeof *b->logp * (size_t)rows->n_segments);
     if (rows->n_supervised == 0) return SD_OK; // nothing to learn or to measure
     t->theta = theta;
     t->grad = grad;
+    t->weight = b->weight;
+    t->logp = b->logp;
     sd_train_run(&(sd_train_work){.t = t, .tile = embed_tile, .next = {0, SD_STACK_QKV, false}});
     for (int l = 0; l < t->m->hp.L; l++) sd_train_forward(t, l);
     sum->loss += sd_train_loss_head(t);

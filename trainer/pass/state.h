@@ -87,8 +87,11 @@ struct sd_train {
     sd_train_memory mem;
     void *block;         // what mem points into
     sd_stack_id in_W[2]; // what the two weight buffers hold
-    const real *theta;   // of the current call
+    // of the current call
+    const real *theta;
     real *grad;          // NULL: loss only
+    const float *weight; // [segments]; NULL: 1
+    double *logp;        // [segments]; NULL: not wanted
 };
 
 // ---- memory_real.c

@@ -155,5 +155,9 @@ void train_batch(train_data *d, int V) {
         d->token[i] = s < 3 ? (i * 37 + 11) % V : 0;
         d->label[i] = s < 3 && (i * 7 + i / 5) % 2 ? d->token[i] : NO_LABEL;
     }
-    d->batch = (sd_train_batch){TRAIN_ROWS, TRAIN_T, d->token, d->label, d->segment};
+    d->batch = (sd_train_batch){.rows = TRAIN_ROWS,
+                                .T = TRAIN_T,
+                                .token = d->token,
+                                .label = d->label,
+                                .segment = d->segment};
 }

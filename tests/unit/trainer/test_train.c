@@ -122,7 +122,8 @@ static void unpack(train_data *d, const train_data *from, int row, int segment) 
         if (i / TRAIN_T != row || from->segment[i] != segment) continue;
         d->token[n] = from->token[i], d->label[n] = from->label[i], d->segment[n++] = 0;
     }
-    d->batch = (sd_train_batch){1, TRAIN_T, d->token, d->label, d->segment};
+    d->batch = (sd_train_batch){
+        .rows = 1, .T = TRAIN_T, .token = d->token, .label = d->label, .segment = d->segment};
 }
 
 // Sums of about 40 rows in another order: a few 2^-24 of the whole.
@@ -144,6 +145,46 @@ Test(train, packed_rows_give_what_their_segments_give_one_by_one) {
     cr_assert_float_eq(packed.sum.loss, single.sum.loss, 5e-6 * single.sum.loss);
     cr_assert_leq(relative(packed.grad, single.grad, packed.lay.n_params), 5e-6);
     free_run(&packed), free_run(&single);
+}
+
+enum { SEGMENTS = 7 }; // of train_batch
+
+Test(train, weights_of_one_change_no_bit) {
+    static const float ones[SEGMENTS] = {1, 1, 1, 1, 1, 1, 1};
+    run plain, weighted;
+    make_run(&plain, train_model(SD_ARCH_QWEN3, 11), "qkvogud");
+    make_run(&weighted, train_model(SD_ARCH_QWEN3, 11), "qkvogud");
+    cr_assert_eq(sd_train_segments(&plain.data.batch), SEGMENTS);
+    weighted.data.batch.weight = ones;
+    accumulate(&plain, &plain.data.batch, 2, SD_RECOMPUTE_NONE);
+    accumulate(&weighted, &weighted.data.batch, 2, SD_RECOMPUTE_NONE);
+    cr_assert_eq(memcmp(plain.grad, weighted.grad, plain.lay.n_params * sizeof(float)), 0);
+    cr_assert_eq(memcmp(&plain.sum, &weighted.sum, sizeof plain.sum), 0);
+    free_run(&plain), free_run(&weighted);
+}
+
+// A term carries three roundings of values below 100, and a sum of n terms n more of the sum: below
+// 40 * 4 * 100 * 2^-53. A segment run alone differs as its packed rows do.
+Test(train, log_probabilities_are_of_their_segments_and_sum_to_minus_the_loss) {
+    run r, alone;
+    make_run(&r, train_model(SD_ARCH_LLAMA, 12), "qkvogud");
+    make_run(&alone, train_model(SD_ARCH_LLAMA, 12), "qkvogud");
+    double logp[SEGMENTS] = {1, 2, 3, 4, 5, 6, 7}, sum = 0;
+    r.data.batch.logp = logp;
+    accumulate(&r, &r.data.batch, 2, SD_RECOMPUTE_NONE);
+    for (int i = 0; i < SEGMENTS; i++) {
+        train_data d;
+        unpack(&d, &r.data, i / 3, i % 3);
+        alone.sum = (sd_train_sum){0};
+        accumulate(&alone, &d.batch, 1, SD_RECOMPUTE_NONE);
+        cr_assert_float_eq(logp[i], -alone.sum.loss, 5e-6 * (1 + alone.sum.loss), "segment %d", i);
+        sum += logp[i];
+    }
+    cr_assert_float_eq(sum, -r.sum.loss, 2e-12);
+    for (int i = 0; i < TRAIN_ROWS * TRAIN_T; i++) r.data.label[i] = -100;
+    accumulate(&r, &r.data.batch, 1, SD_RECOMPUTE_NONE);
+    for (int i = 0; i < SEGMENTS; i++) cr_assert_eq(logp[i], 0, "nothing is supervised");
+    free_run(&r), free_run(&alone);
 }
 
 Test(train, padding_and_what_stands_in_it_change_nothing) {

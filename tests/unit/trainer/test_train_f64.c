@@ -8,6 +8,7 @@
 #include "tests/unit/trainer/support_train.h"
 
 #include <criterion/criterion.h>
+#include <math.h>
 #include <stdlib.h>
 
 #define TOLERANCE 1e-6
@@ -47,6 +48,93 @@ static double model_error(sd_arch arch, const char *which, unsigned layers, bool
     sd_model_release(m);
     return error;
 }
+
+// ---- weights of segments
+
+enum { SEGMENTS = 7 };
+static const float weights[SEGMENTS] = {2, 0.5f, -1, 0, 1, 3, -0.25f};
+
+static double weighted_loss_at(const double *theta, void *ctx) {
+    const probe *p = ctx;
+    double logp[SEGMENTS], loss = 0;
+    sd_train_batch b = *p->batch;
+    sd_train_sum sum = {0};
+    b.logp = logp;
+    cr_assert_eq(sd_train_loss(p->t, theta, &b, &sum, NULL), SD_OK);
+    for (int i = 0; i < SEGMENTS; i++) loss -= (double)weights[i] * logp[i];
+    return loss;
+}
+
+typedef struct {
+    sd_model *m;
+    sd_lora_layout lay;
+    train_data data;
+    sd_train *t;
+    double *theta;
+} setup;
+
+static void set_up(setup *s, sd_arch arch) {
+    sd_error err;
+    sd_train_options o = {.max_tokens = 100};
+    s->m = train_model(arch, 31);
+    train_layout(&s->lay, &s->m->hp, "qkvogud", 7, 2, false);
+    train_batch(&s->data, s->m->hp.V);
+    cr_assert_eq(sd_train_open(&s->t, s->m, &s->lay, NULL, &o, &err), SD_OK, "%s", err.message);
+    s->theta = calloc(s->lay.n_params, sizeof *s->theta);
+    gradcheck_fill(s->theta, s->lay.n_params, 5, 0.3);
+}
+
+static double *gradient(const setup *s) {
+    double *grad = calloc(s->lay.n_params, sizeof *grad);
+    sd_train_sum sum = {0};
+    cr_assert_eq(sd_train_accumulate(s->t, s->theta, grad, &s->data.batch, &sum, NULL), SD_OK);
+    return grad;
+}
+
+static void tear_down(setup *s) {
+    free(s->theta);
+    sd_train_close(s->t);
+    sd_lora_layout_free(&s->lay);
+    sd_model_release(s->m);
+}
+
+Test(train, a_weight_scales_the_gradient_of_its_segment) {
+    for (int a = 0; a < SD_ARCH_COUNT; a++) {
+        setup s;
+        set_up(&s, (sd_arch)a);
+        s.data.batch.weight = weights;
+        double *grad = gradient(&s);
+        probe p = {s.t, &s.data.batch};
+        double error = gradcheck_error(s.theta, grad, s.lay.n_params, weighted_loss_at, &p);
+        cr_assert_leq(error, TOLERANCE);
+        free(grad);
+        tear_down(&s);
+    }
+}
+
+// Sums get zeros in between, so they are cut elsewhere: a chain of some 1e4 double operations, each
+// off by 2^-53 of the whole at most.
+Test(train, a_weight_of_zero_is_a_batch_without_the_segment) {
+    static const float without[SEGMENTS] = {1, 1, 1, 1, 0, 1, 1}; // row 1, segment 1
+    setup s;
+    set_up(&s, SD_ARCH_QWEN3);
+    s.data.batch.weight = without;
+    double *weighted = gradient(&s), difference = 0, norm = 0;
+    s.data.batch.weight = NULL;
+    for (int i = TRAIN_T; i < 2 * TRAIN_T; i++)
+        if (s.data.segment[i] == 1) s.data.segment[i] = -1;
+    cr_assert_eq(sd_train_segments(&s.data.batch), SEGMENTS - 1);
+    double *removed = gradient(&s);
+    for (size_t i = 0; i < s.lay.n_params; i++) {
+        difference = fmax(difference, fabs(weighted[i] - removed[i]));
+        norm = fmax(norm, fabs(removed[i]));
+    }
+    cr_assert(norm > 0 && difference <= 1e-12 * norm, "%g of %g", difference, norm);
+    free(weighted), free(removed);
+    tear_down(&s);
+}
+
+// ---- whole models
 
 Test(train, gradient_of_a_llama_equals_central_differences) {
     cr_assert_leq(model_error(SD_ARCH_LLAMA, "qkvogud", 7, false, SD_RECOMPUTE_NONE), TOLERANCE);

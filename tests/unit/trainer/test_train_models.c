@@ -24,7 +24,8 @@ static void make_sequence(sequence *s, int V) {
         s->token[t] = s->label[t] = (t * 53 + 7) % V;
         s->segment[t] = 0;
     }
-    s->batch = (sd_train_batch){1, T, s->token, s->label, s->segment};
+    s->batch = (sd_train_batch){
+        .rows = 1, .T = T, .token = s->token, .label = s->label, .segment = s->segment};
 }
 
 static double training_loss(sd_model *m, const sd_lora_layout *lay, const float *theta, float *grad,
