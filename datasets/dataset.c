@@ -1,7 +1,7 @@
 // A prepared file is opened in three steps that each distrust the one before: the manifest names
 // the bytes, their hash and what they hold; the container's shape is checked, and held against it;
-// then every place of every row is, as it comes into memory. What training reads has passed all
-// three. Attributes inside the file say the same as the manifest: they are for others.
+// then every place of every row is, as it comes into memory. Training reads only bytes that passed
+// all three. Attributes inside the file say the same as the manifest: they are for others.
 #include "datasets/dataset.h"
 
 #include "base/files/file.h"
@@ -49,7 +49,7 @@ static bool has_text(char **out, const json_t *manifest, const char *name) {
     return *out;
 }
 
-// What the file holds and how it was made.
+// Takes over what the manifest says of the file.
 static sd_status take_manifest(sd_dataset *d, const json_t *j, const char *path, sd_error *err) {
     sd_status st = SD_OK;
     const char *made_from = json_string_value(json_object_get(j, "made_from_sha256"));

@@ -44,7 +44,7 @@ sd_status sd_dataset_read(const sd_dataset *d, int64_t row, sd_dataset_row *out,
 
 size_t sd_dataset_memory(const sd_dataset *d); // bytes that it holds while it is open
 
-/// Where segment s of a row came from: source path, record number (from 0), SHA-256 of its bytes.
+/// The origin of segment s of a row: source path, record number (from 0), SHA-256 of its bytes.
 sd_status sd_dataset_provenance(const sd_dataset *d, int64_t row, int segment, const char **source,
                                 int64_t *record, sd_sha256 *hash, sd_error *err);
 

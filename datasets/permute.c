@@ -1,7 +1,8 @@
 // A Feistel network over 2h bits is a bijection whatever its round function; where the domain is
 // not a power of four, a value outside is sent through again until it falls inside (cycle walking,
-// Black and Rogaway 2002), which stays a bijection. At most four times as large a domain: fewer
-// than four walks on average. Nothing is stored, and any position can be asked for at any time.
+// Black and Rogaway 2002), which stays a bijection. The domain is at most four times too large, so
+// there are fewer than four walks on average. Nothing is stored, and any position can be asked for
+// at any time.
 #include "base/rng.h"
 #include "datasets/dataset.h"
 

@@ -1,12 +1,12 @@
-// From a prepared dataset to the micro-batches of a step: the order of an epoch and its cut into
+// The micro-batches of a step out of a prepared dataset: the order of an epoch and its cut into
 // steps.
 //
 //     sd_rows rows;
 //     SD_TRY(sd_rows_open(&rows, dataset, err));
 //     sd_order order = {.rows = &rows, .seed = 42, .shuffle = true, .batch_rows = 8};
-//     int64_t n = sd_order_step(&order, epoch, index, NULL);  // the step's items: index ... + n -
-//     1 item[i] = sd_order_item(&order, epoch, index + i); SD_TRY(sd_batch_fill(&batch, &rows,
-//     item, n, err));
+//     int64_t n = sd_order_step(&order, epoch, index, NULL); // items index to index + n - 1
+//     item[i] = sd_order_item(&order, epoch, index + i);
+//     SD_TRY(sd_batch_fill(&batch, &rows, item, n, err));
 //
 // Nothing is drawn or remembered: (epoch, index) alone says what comes next.
 #pragma once
@@ -26,7 +26,7 @@ typedef struct {
 sd_status sd_rows_open(sd_rows *out, const sd_dataset *d, sd_error *err);
 void sd_rows_close(sd_rows *r); // harmless on a zeroed one
 
-/// What a step takes: batch_rows rows, or rows up to batch_tokens tokens (at least one). A step
+/// The rows of a step: batch_rows rows, or rows up to batch_tokens tokens (at least one). A step
 /// does not reach over the end of an epoch.
 typedef struct {
     const sd_rows *rows;

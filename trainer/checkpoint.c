@@ -1,7 +1,7 @@
 // A kill can come between any two instructions, and a disk can be full at any write. The order of
-// operations is what makes both harmless: nothing that a reader would accept exists before
-// everything in it is on the disk. SHA256SUMS is written last into the temporary folder, so a
-// folder without it is not a checkpoint, and the rename is the moment of birth.
+// operations makes both harmless: nothing that a reader would accept exists before everything in it
+// is on the disk. SHA256SUMS is written last into the temporary folder, so a folder without it is
+// not a checkpoint, and the rename makes it one in a single operation.
 #include "trainer/checkpoint.h"
 
 #include "base/files/file.h"
@@ -150,7 +150,7 @@ out:
     return st;
 }
 
-/// Hashed once more: what is used is what was verified, also where it changes in between.
+/// Hashed once more, so that the bytes in use are the verified ones even if the file has changed.
 static sd_status read_verified(char **data, size_t *len, const verified *files, const char *dir,
                                const char *name, size_t max, sd_error *err) {
     sd_status st = SD_OK;

@@ -11,9 +11,9 @@
 // replacing; then the parent is fsync'ed. So a kill at any moment leaves whole checkpoints and at
 // worst a .tmp-* folder, which the next save removes. A failed fsync is not retried.
 //
-// A process removes only checkpoints that it made or went on from. What it finds beside them and
-// cannot use (damaged, or of a future that was given up when an older one was resumed) is renamed
-// to given-up-N, which no reader takes for a checkpoint; to go on from it, give it its old name.
+// A process removes only checkpoints that it made or went on from. Others that it cannot use
+// (damaged, or later than the one that was resumed) are renamed to given-up-N, which no reader
+// takes for a checkpoint; to go on from one, give it its old name.
 #pragma once
 
 #include "base/files/hash.h"

@@ -1,5 +1,5 @@
 // Nothing goes that this process did not make or go on from: hours of somebody's work may stand in
-// a folder that this process has misunderstood. What is in the way is renamed.
+// a folder that this process has misunderstood. A folder that is in the way is renamed.
 #include "trainer/checkpoint_folder.h"
 
 #include "base/files/file.h"

@@ -1,5 +1,5 @@
-// One list of fields makes both directions, so that none can be written and not read. N is a number
-// that version 0.4 did not write: 0 when it is not there.
+// Writing and reading are made from one list of fields, so that none can be written and not read. N
+// is a number that version 0.4 did not write: 0 when it is not there.
 #include "trainer/checkpoint_state.h"
 
 #include "base/json.h"
@@ -58,7 +58,7 @@ static bool read_hash(sd_sha256 *out, const json_t *j, const char *name) {
     if (n) memcpy(out->hex, hex, n);
     return true;
 }
-/// One that is not there stays empty: it is for the reader of the state to refuse, with a reason.
+/// A missing text stays empty; the reader of the state refuses it, with a reason.
 static bool read_word(char *out, size_t cap, const json_t *j, const char *name) {
     const json_t *v = json_object_get(j, name);
     const char *text = v ? json_string_value(v) : "";

@@ -1,5 +1,5 @@
 // Everything here happens once a step and costs nothing beside the pass, except AdamW's walk over
-// the parameters. What matters is the order: parameters move, then the step is evaluated, then it
+// the parameters. The order matters: parameters move, then the step is evaluated, then it
 // is recorded, then saved; a kill between any two of these repeats from the last save.
 #include "trainer/loop.h"
 

@@ -102,8 +102,8 @@ static sd_status add_segment(sd_token_store *g, const slot *s, int from, int n, 
     return SD_OK;
 }
 
-// Supervised tokens of the segment [from, from + n). Its first token has no context that predicts it,
-// so it does not count.
+// Supervised tokens of the segment [from, from + n). Its first token has no context that predicts
+// it, so it does not count.
 static int64_t count_supervised(const slot *s, int from, int n) {
     int64_t count = 0;
     for (int i = from + 1; i < from + n; i++) count += s->labelled.supervised[i];
@@ -236,7 +236,8 @@ static sd_status read_source(pipeline *p, int32_t source, sd_error *err) {
                            p->bytes_before + sd_reader_position(r), p->bytes_all);
         if (!rec) break;
     }
-    // The bytes read must be the bytes hashed; otherwise the file would be found again under another key.
+    // The bytes read must be the bytes hashed; otherwise the file would be found again under
+    // another key.
     SD_CHECK(sd_reader_is(r, &p->hashed[source]), err, SD_EMISMATCH,
              "%s: changed while it was read; run again when it is finished",
              p->o->source[source].path);

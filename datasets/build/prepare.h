@@ -50,7 +50,7 @@ typedef struct {
 sd_status sd_dataset_prepare(const char *out, const sd_prepare_options *o, sd_model *m,
                              sd_prepare_report *report, sd_error *err);
 
-/// What the file would be made from, as one hash: sources (their SHA-256), options, tokenizer and
-/// template. A prepared file whose key is this one needs no preparing again.
+/// One hash of all that the file would be made from: sources (their SHA-256), options, tokenizer
+/// and template. A prepared file whose key is this one needs no preparing again.
 sd_status sd_dataset_key(sd_sha256 *out, const sd_prepare_options *o, const sd_model *m,
                          sd_error *err);

@@ -41,7 +41,7 @@ static void classify(work *w) {
     w->first_s[w->letters] = w->n;
 }
 
-// From LMS positions in an order (m of them) to the whole array in the order that this implies.
+// Fills the whole array in the order that the order of its m LMS positions implies.
 static void induce(int32_t *sa, work *w, const int32_t *lms, int32_t m) {
     const int32_t *s = w->s;
     size_t bytes = ((size_t)w->letters + 1) * 4;

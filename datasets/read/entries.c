@@ -89,8 +89,8 @@ sd_status sd_reader_open_archive(sd_reader *r, sd_error *err) {
     return SD_OK;
 }
 
-// What came out of the file so far, passed-over entries included, and what the next entry says it
-// will bring, must stay within the ratio. zip's passed-over entries are never unpacked.
+// The bytes that came out of the file so far, passed-over entries included, and those that the next
+// entry announces must stay within the ratio. zip's passed-over entries are never unpacked.
 static sd_status check_ratio(const sd_reader *r, int64_t more, sd_error *err) {
     int64_t limit = r->size * SD_READER_MAX_RATIO + RATIO_SLACK, out = r->bytes_out;
     if (!r->archive) return SD_OK;

@@ -1,4 +1,4 @@
-// What a record means: one of the formats, turned into a conversation, a completion or a text.
+// A record becomes a conversation, a completion or a text, by its format.
 //
 //   messages    {"messages": [{"role", "content", ...}], "tools": [...], "system"}   as OpenAI's
 //               chat; {"conversations": [{"from", "value"}]} is read as the same

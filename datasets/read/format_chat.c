@@ -1,5 +1,6 @@
-// Conversations. What reaches a chat template is checked here, so that templates see strings where
-// they expect strings and an error names the user's field instead of a line of Jinja.
+// Conversations. Everything that a chat template will see is checked here: templates then find
+// strings where they expect strings, and an error names the user's field instead of a line of
+// Jinja.
 #include "datasets/read/format_json.h"
 #include "datasets/read/format_private.h"
 #include "datasets/read/record_json.h"
@@ -7,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-// How the record calls what the messages are made of.
+// The record's own words for a message and its parts.
 typedef struct {
     char at[64]; // "messages[3]"
     const char *role, *content;

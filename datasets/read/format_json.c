@@ -1,5 +1,5 @@
-// How the formats read a record's fields: a field that is null is absent, and lists may stand as JSON
-// inside a string, as tables have them.
+// The formats read a record's fields so: a field that is null is absent, and a list may stand as
+// JSON inside a string, as tables have it.
 #include "datasets/read/format_json.h"
 
 #include "datasets/read/record_json.h"

@@ -116,7 +116,7 @@ out:
     return st;
 }
 
-// Do the tokens stand for exactly these bytes?
+// True when the tokens stand for exactly these bytes.
 static bool spell(const sd_tokenizer *t, const sd_ids *ids, const sd_buf *text) {
     size_t at = 0;
     for (int i = 0; i < ids->n; i++) {
@@ -128,7 +128,7 @@ static bool spell(const sd_tokenizer *t, const sd_ids *ids, const sd_buf *text) 
     return at == text->len;
 }
 
-// Where a prefix of the rendering ends in the text that the tokens stand for.
+// Finds the end of a prefix of the rendering in the text that the tokens stand for.
 static sd_status move_edge(size_t *edge, const sd_labelled *l, const sd_tokenizer *t,
                            sd_error *err) {
     sd_status st = SD_OK;

@@ -71,7 +71,7 @@ static int skip_space(sd_reader *r, sd_error *err) {
     return c;
 }
 
-// From its '{' to the '}' that closes it; jansson judges what stands between.
+// Copies from '{' to the '}' that closes it; jansson judges the bytes between.
 static sd_status cut_object(sd_reader *r, sd_error *err) {
     int64_t depth = 0;
     bool in_string = false, escaped = false;

@@ -6,8 +6,7 @@
 // refused. Specification: "HDF5 File Format Specification Version 3.0" (The HDF Group).
 //
 //     superblock version 2; object headers version 2; groups whose links stand in the header;
-//     arrays of whole numbers in chunks, shuffled and zstd-compressed, indexed by a B-tree version
-//     1
+//     arrays of whole numbers in chunks, shuffled and zstd-compressed; chunks in a B-tree version 1
 #pragma once
 
 #include "base/files/map.h"
@@ -33,7 +32,7 @@ typedef struct {
     size_t stored, plain; // bytes: of the largest stored chunk, of a decoded one
 } sd_hdf5_array;
 
-/// What the array must be like. width 0: any up to max_width.
+/// The wanted array. width 0: any up to max_width.
 typedef struct {
     int rank, size, width, max_width;
     bool is_signed;

@@ -25,8 +25,8 @@ struct sd_store {
 // One lock for all of HDF5. Functions called *_locked expect it to be held.
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-// HDF5 1.10 does not survive an allocation that fails inside it, not even at its exit. So it is
-// entered only where it will find what a call takes, and left as it is where it will not.
+// HDF5 1.10 does not survive an allocation that fails inside it, not even at its exit. So a call is
+// made only while the memory that it takes is there; otherwise the library is left alone.
 enum { ROOM = 16 << 20 };
 
 static sd_status enter(const char *name, size_t bytes, sd_error *err) {
@@ -37,7 +37,7 @@ static sd_status enter(const char *name, size_t bytes, sd_error *err) {
     return SD_OK;
 }
 
-// The system's reason is what errno was left at; the library's own say nothing to a user.
+// errno holds the system's reason; the library's own messages say nothing to a user.
 static sd_status unwritten(const sd_store *s, const char *what, sd_error *err) {
     int e = errno;
     const char *why = e == ENOSPC || e == EDQUOT ? "the disk is full"

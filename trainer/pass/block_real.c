@@ -1,8 +1,7 @@
 // A transformer block forward and backward, as tiles of tokens and the tasks between them.
 //
-//     n1 = norm(x)    qkv = rope(qk_norm(n1 Wqkv + bias))   att = attention(qkv)   x2 = x + att Wo
-//     n2 = norm(x2)   gu = n2 Wgu                           act = swiglu(gu)       x' = x2 + act
-//     Wdown
+//     n1 = norm(x)   qkv = rope(qk_norm(n1 Wqkv + bias))  att = attention(qkv)  x2 = x + att Wo
+//     n2 = norm(x2)  gu = n2 Wgu                          act = swiglu(gu)      x' = x2 + act Wdown
 //
 // Kept: x, qkv, att, x2, gu and the adapters' u; the norms' outputs and the activation are cheaper
 // to make again than to read back. The backward pass walks the four stacks downwards; each stack is
@@ -122,7 +121,7 @@ void sd_train_recompute(sd_train *t, int layer) {
 
 // ---- backward
 
-// Whether anything adapted lies below this stack: if not, its input needs no gradient.
+// Something adapted lies below this stack. Otherwise its input needs no gradient.
 static bool goes_on(const sd_train *t, int layer, int stack) {
     if (layer > t->lowest) return true;
     for (int s = 0; s < stack; s++)

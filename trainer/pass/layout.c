@@ -1,5 +1,5 @@
-// Where each LoRA factor stands in one flat vector. Inside a layer the maps that read the same
-// input have their A's side by side (q k v, then gate up), so that one product gives u of all of
+// Offsets of the LoRA factors in one flat vector. Inside a layer the maps that read the same input
+// have their A's side by side (q k v, then gate up), so that one product gives u of all of
 // them and the stack needs no copy:
 //
 //     A_q A_k A_v B_q B_k B_v | A_o B_o | A_gate A_up B_gate B_up | A_down B_down

@@ -1,5 +1,5 @@
-// The flat parameter vector: where each LoRA factor stands in it. Optimiser, checkpoints and loop see
-// this only.
+// The flat parameter vector: where each LoRA factor stands in it. Optimiser, checkpoints and loop
+// see this only.
 //
 // A block is four stacks of linear maps, each reading one input: q k v, o, gate up, down. Inside a
 // layer a stack's factors stand together.

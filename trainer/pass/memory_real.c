@@ -99,7 +99,7 @@ static void carve_rows(sd_train_rows *r, carver *at, size_t N, size_t *part) {
     r->label = take(at, N, sizeof *r->label, part);
 }
 
-// Of a packed matrix; the double build keeps rows.
+// Bytes of a packed matrix. The double build keeps rows.
 static size_t weight_bytes(const sd_panels *p, int M, int K) {
 #if SD_REAL_IS_DOUBLE
     (void)p;

@@ -117,8 +117,8 @@ out:
     return st;
 }
 
-// The frozen weights are read from the model's file in every pass: what was computed counts when they
-// are still those of the start.
+// The frozen weights are read from the model's file in every pass: what was computed counts when
+// they are still those of the start.
 sd_status sd_train_accumulate(sd_train *t, const real *theta, real *grad, const sd_train_batch *b,
                               sd_train_sum *sum, sd_error *err) {
     sd_status st = run_pass(t, theta, grad, b, sum, err);

@@ -26,7 +26,8 @@ enum { SD_TRAIN_TILE = SD_PANEL_TILE }; // tokens of a tile at most: worker scra
 #define sd_train_dequantise SD_REAL(sd_train_dequantise)
 #define sd_train_pack SD_REAL(sd_train_pack)
 
-/// What a layer's backward pass reads. Under recompute some of it is scratch shared by the layers.
+/// A layer's activations that its backward pass reads. Under recompute some of it is scratch shared
+/// by the layers.
 typedef struct {
     real *x;             // [N, C]          the block's input
     real *rstd1, *rstd2; // [N]

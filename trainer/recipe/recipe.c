@@ -67,7 +67,7 @@ static bool leading_zero(const char *s) {
     return s[0] == '0' && s[1] >= '0' && s[1] <= '9';
 }
 
-// What other languages write for null would be taken for a path.
+// Other languages' words for null would be taken for a path.
 static bool foreign_null(const char *s) {
     return strcmp(s, "None") == 0 || strcmp(s, "none") == 0 || strcmp(s, "nil") == 0;
 }
@@ -361,7 +361,7 @@ static bool given(const sd_recipe *r, const char *key) {
     return r->mark[find_key(key) - sd_recipe_keys].origin != NULL;
 }
 
-/// What concerns more than one key.
+/// Checks that concern more than one key.
 static sd_status check_together(const sd_recipe *r, sd_error *err) {
     static const char safe[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
     size_t n = strlen(r->name);
@@ -395,7 +395,7 @@ static sd_status check_together(const sd_recipe *r, sd_error *err) {
     return SD_OK;
 }
 
-/// Of two keys that exclude each other the command line's wins over the file's.
+/// When two keys exclude each other, one from the command line wins over one from the file.
 static bool overrides(const sd_recipe *r, const char *key, const char *other) {
     const sd_yaml_mark *k = &r->mark[find_key(key) - sd_recipe_keys];
     const sd_yaml_mark *o = &r->mark[find_key(other) - sd_recipe_keys];
@@ -447,7 +447,7 @@ sd_status sd_recipe_parse(sd_recipe *r, const char *origin, const char *text, si
     SD_TRY(apply(r, root, "", err));
     let_overrides_win(r);
     SD_TRY(check_together(r, err));
-    // Of two ways to say a thing the one that was taken stands alone from here on.
+    // Where a thing can be said in two ways, only the one that was taken stays.
     bool only_prepared = r->data.prepared && !r->data.train.n && !given(r, "data.val_size");
     if (r->data.eval.n || only_prepared) r->data.val_size = 0; // a prepared file is not split
     if (r->train.batch_rows) r->train.batch_tokens = 0;

@@ -1,6 +1,6 @@
 // Recipes are a page long and written by hand, so the tree is simple: linked children, and keys
-// compared one by one. What could make a small file expensive (aliases, depth, many nodes) is
-// refused while it is scanned, before anything is built from it.
+// compared one by one. Aliases, depth and many nodes could make a small file expensive; they are
+// refused while the file is scanned, before anything is built from it.
 #include "trainer/recipe/yaml.h"
 
 #include "datasets/read/record_json.h"
@@ -170,7 +170,8 @@ static sd_status take_event(builder *b, const yaml_event_t *e, sd_error *err) {
 /// libyaml gives a byte offset where the bytes themselves are wrong, a mark where the grammar is.
 static sd_status scan_failed(const builder *b, const yaml_parser_t *p, const char *data, size_t len,
                              sd_error *err) {
-    // A bracket or quote that is never closed is noticed at the end; the context's mark is its start.
+    // A bracket or quote that is never closed is noticed at the end; the context's mark is its
+    // start.
     bool unclosed = p->context && p->problem && strstr(p->problem, "unexpected end of stream");
     const yaml_mark_t *at = unclosed ? &p->context_mark : &p->problem_mark;
     sd_yaml_mark m = {b->origin, (int)at->line + 1, (int)at->column + 1};

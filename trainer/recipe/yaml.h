@@ -1,9 +1,9 @@
 // The part of YAML a recipe needs, as a small tree in an arena: maps, lists and scalars, each with
 // the place where it stands, so that every mistake can be pointed at. libyaml does the scanning.
 //
-// Refused, each with file:line:column: anchors, aliases, tags, merge keys, several documents, duplicate keys,
-// keys that are not plain words, more than SD_YAML_MAX_DEPTH levels, more than SD_YAML_MAX_NODES
-// nodes, more than SD_YAML_MAX_BYTES bytes, and a 0 byte inside a text.
+// Refused, each with file:line:column: anchors, aliases, tags, merge keys, several documents,
+// duplicate keys, keys that are not plain words, more than SD_YAML_MAX_DEPTH levels, more than
+// SD_YAML_MAX_NODES nodes, more than SD_YAML_MAX_BYTES bytes, and a 0 byte inside a text.
 #pragma once
 
 #include "base/memory.h"

@@ -103,7 +103,7 @@ out:
     return st;
 }
 
-/// The file anew with the rows that are kept, then open for more.
+/// Rewrites the file with the rows that are kept and leaves it open for more.
 static sd_status open_log(FILE **f, sd_metrics *s, const char *path, const char *header,
                           bool (*print)(FILE *, const sd_metric *), sd_error *err) {
     sd_replace r;

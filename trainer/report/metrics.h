@@ -1,6 +1,6 @@
-// What a run reports while it goes: metrics.csv, metrics.jsonl, a progress bar or lines on standard
-// error, loss.svg. The files are rewritten from memory at a resume, so that they hold each step
-// once whatever was interrupted.
+// The reports of a run while it goes: metrics.csv, metrics.jsonl, a progress bar or lines on
+// standard error, loss.svg. The files are rewritten from memory at a resume, so that they hold each
+// step once whatever was interrupted.
 //
 // metrics.csv: step, loss, eval_loss, lr, grad_norm, tokens, supervised_tokens, tok_s, mem_mb,
 // wall_s. tokens and supervised_tokens are of that step; loss is the mean over its supervised

@@ -136,8 +136,8 @@ static int by_value(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/// From 0 (a loss has a natural zero) to what 99 of 100 values stay below: one spike must not
-/// flatten the rest.
+/// The axis goes from 0 (a loss has a natural zero) to a value that 99 of 100 stay below: one spike
+/// must not flatten the rest.
 static sd_status window(canvas *c, const sd_metric *rows, int64_t n, sd_error *err) {
     double *v = sd_alloc((size_t)n * 2, sizeof *v), top = 0;
     int64_t m = 0;

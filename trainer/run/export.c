@@ -103,9 +103,9 @@ out:
 
 // ---- artefacts
 
-// An artefact bears its name only when it is verified: it is written as NAME.unverified, which is
-// what a kill or a failure leaves. What bears the name already is of an end that was killed before
-// the manifest.
+// An artefact bears its name only when it is verified. It is written as NAME.unverified, which a
+// kill or a failure leaves. A file that bears the name already was left by an end that was killed
+// before the manifest.
 typedef struct {
     char *tmp, *path;
 } artefact;

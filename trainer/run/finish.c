@@ -14,7 +14,7 @@ static bool wants(const sd_recipe *r, const char *name) {
     return false;
 }
 
-/// Whether the best parameters are exported, or the last.
+/// The best parameters are exported; otherwise the last.
 static bool takes_best(const sd_run_trained *in) {
     return in->recipe->eval.keep_best && in->c->state.has_best;
 }

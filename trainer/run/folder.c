@@ -14,7 +14,7 @@
 
 // ---- made
 
-/// What a run that was killed while it wrote has left: a merged model may be gigabytes.
+/// Removes what a run that was killed while it wrote has left: a merged model may be gigabytes.
 static sd_status sweep(const sd_run_folder *f, sd_error *err) {
     static const char *const parts[] = {"", "data", "adapter", "draft"};
     sd_status st = SD_OK;
@@ -105,7 +105,7 @@ void sd_run_keep_folder(const sd_run_folder *f) {
 
 // ---- asked for
 
-/// Whether make_folder would succeed, without a trace.
+/// Fails where make_folder would, and leaves no trace.
 static sd_status check_folder(const sd_run_folder *f, sd_error *err) {
     sd_status st = SD_OK;
     sd_path_kind kind;

@@ -3,11 +3,11 @@
 #include "datasets/corpus/corpus_index.h"
 #include "trainer/run/end.h"
 
-/// Each run of learnt tokens of the training records, followed by -1. Of all of them, also where
-/// max_steps or patience ended the run before it had seen each: the index is a draft from the
+/// Each run of supervised tokens of the training records, followed by -1. All records count, also
+/// where max_steps or patience ended the run before it had seen each: the index drafts from the
 /// domain's text, every draft is verified, and a completion that was not learnt is as likely a
-/// pattern of the answers as one that was. Held-out records stay out, so that what is measured on
-/// them is honest.
+/// pattern of the answers as one that was. Held-out records stay out, so that measurements on them
+/// are honest.
 static sd_status completions(int32_t **out, int64_t *n, const sd_rows *rows, sd_error *err) {
     sd_status st = SD_OK;
     size_t cap = (size_t)rows->labelled * 2 + 1; // at worst every token ends a run

@@ -22,13 +22,14 @@ typedef struct {
     char *scratch;         // a plan's folder for data that is not prepared yet; NULL: no plan
 } sd_run_folder;
 
-/// given: the path, NULL for runs/<name>. A plan only asks whether the folder can be made. Closed by
-/// sd_run_close_folder also after an error.
+/// given: the path, NULL for runs/<name>. A plan only asks whether the folder can be made. Closed
+/// by sd_run_close_folder also after an error.
 sd_status sd_run_open_folder(sd_run_folder *out, const char *given, const char *name, bool plan,
                              sd_error *err);
 /// From here on the folder stays when the program is interrupted.
 void sd_run_keep_folder(const sd_run_folder *f);
-/// Gives up the lock; a folder that was made and is empty goes. Harmless with lock -1 and the rest 0.
+/// Gives up the lock; a folder that was made and is empty goes. Harmless with lock -1 and the rest
+/// 0.
 void sd_run_close_folder(sd_run_folder *f);
 
 // ---- base.c: the base model and which of its maps are adapted
@@ -53,7 +54,8 @@ typedef struct {
     sd_run_counts counts;
 } sd_run_data;
 
-/// of_0_4: by the rules for labels of that version. Closed by sd_run_close_data also after an error.
+/// of_0_4: by the rules for labels of that version. Closed by sd_run_close_data also after an
+/// error.
 sd_status sd_run_open_data(sd_run_data *out, const sd_run_options *o, const sd_recipe *recipe,
                            const sd_run_base *base, const sd_run_folder *folder, bool of_0_4,
                            sd_error *err);

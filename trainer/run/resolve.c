@@ -1,4 +1,4 @@
-// What auto becomes. Small micro-batches are only chosen to keep a memory limit.
+// Resolves what says auto. Small micro-batches are only chosen to keep a memory limit.
 #include "trainer/run/private.h"
 
 enum { AUTO_MICRO_BATCH = 2048 }; // tokens: GEMMs are efficient from there, activations still small

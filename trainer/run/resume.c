@@ -1,4 +1,4 @@
-// Where a run begins. The rule of `auto`: a finished run is left alone, a run with a checkpoint
+// The start of a run. The rule of `auto`: a finished run is left alone, a run with a checkpoint
 // that verifies goes on from the newest, an empty folder begins. Going on is refused unless
 // everything that changes the numbers is what it was: each key of the recipe, the base's bytes, the
 // data's bytes, the bytes of an adapter that was continued, the version, the instruction set. A run

@@ -156,8 +156,8 @@ static sd_status write_resolved(const char *dir, const sd_buf *text, sd_error *e
     return st;
 }
 
-/// What stands in the folder when the first step begins: this start's recipe and metrics, and no
-/// checkpoint that it does not go on from.
+/// Prepares the folder for the first step: this start's recipe and metrics, and no checkpoint that
+/// it does not go on from.
 static sd_status settle_folder(run *r, sd_checkpoints *checkpoints, sd_error *err) {
     sd_status st = SD_OK;
     sd_run_start *s = &r->start;

@@ -29,7 +29,7 @@ typedef struct {
     void (*progress)(const char *what, int64_t done, int64_t total, double seconds); // may be NULL
 } sd_run_options;
 
-/// Of the data, and the steps that follow from it.
+/// Counts of the data, and the steps that follow from it.
 typedef struct {
     int64_t steps, epoch_steps;                // of the run, of one epoch
     int64_t step_tokens;                       // of the largest step
@@ -37,7 +37,7 @@ typedef struct {
     int64_t eval_records;
 } sd_run_counts;
 
-/// Of the exports, against the trained parameters.
+/// The exports compared with the trained parameters.
 typedef struct {
     int artefacts; // that were loaded again and compared
     double worst_kl, worst_top1;
