@@ -76,6 +76,8 @@ plant "delta is missing in the softmax's gradient" kernels/train/attention_real.
 plant "the norm's gradient forgets the row's mean" kernels/train/ops_real.c 's/ - pull \* x\[c\]//' test_train_ops_f64
 plant "the backward pass stops one map too early" trainer/pass/block_real.c 's/if \(layer > t->lowest\) return true;/if (layer > t->lowest + 1) return true;/' test_train_f64
 plant "the gradient of a skipped head row is what stood there" trainer/pass/loss_head_real.c 's/memset\(t->mem.dx, 0, /memset(t->mem.dx, 0, 0 * /' test_train
+plant "a segment has the weight of the one before it" trainer/pass/batch.c 's/return low;/return low > 0 ? low - 1 : 0;/' test_train_f64
+plant "a segment's weight is left out of its gradient" trainer/pass/loss_head_real.c 's/if \(t->weight\) weigh_row\(t, n\);//' test_train_f64
 plant "top-p keeps one token too many" decode/sample/sampler.c 's/if \(seen >= want\) break;/if (seen >= want) { i += i < n; break; }/' test_sampler
 plant "top-k keeps one token too few" decode/sample/sampler.c 's/if \(k > 0 && n > k\) n = k;/if (k > 1 \&\& n >= k) n = k - 1;/' test_sampler
 plant "top-p shares out mass that min-p took away" decode/sample/sampler.c 's/if \(k > 0 \|\| all\)/if (k > 0)/' test_sampler
