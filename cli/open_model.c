@@ -2,6 +2,7 @@
 
 #include "base/files/file.h"
 #include "model/infer/weight_cache/cache.h"
+#include "model/infer/weight_cache/place.h"
 
 #include <errno.h>
 #include <string.h>

@@ -1,5 +1,7 @@
 // specdec cache: the packed forms that are kept (model/infer/weight_cache/cache.h).
-#include "model/infer/weight_cache/cache.h"
+#include "base/files/file.h"
+#include "model/infer/weight_cache/care.h"
+#include "model/infer/weight_cache/place.h"
 #include "base/json.h"
 #include "cli/common.h"
 #include "cli/verbs/verbs.h"

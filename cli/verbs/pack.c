@@ -6,6 +6,8 @@
 #include "cli/verbs/verbs.h"
 #include "model/infer/step_cost.h"
 #include "model/infer/weight_cache/cache.h"
+#include "model/infer/weight_cache/care.h"
+#include "model/infer/weight_cache/place.h"
 
 #include <stdlib.h>
 #include <sys/stat.h>

@@ -2,7 +2,7 @@
 #include "decode/serve/serve.h"
 #include "cli/common.h"
 #include "cli/verbs/verbs.h"
-#include "model/infer/weight_cache/cache.h"
+#include "model/infer/weight_cache/place.h"
 
 #include <stdlib.h>
 

@@ -1,5 +1,10 @@
 #include "decode/draft/drafter.h"
 
+const char *sd_source_name(sd_source s) {
+    static const char *const names[SD_SOURCE_COUNT] = {"suffix", "index", "draft"};
+    return (unsigned)s < SD_SOURCE_COUNT ? names[s] : "unknown";
+}
+
 int sd_drafter_propose(sd_drafter *d, int g, int32_t *tokens, float *confidence) {
     sd_guess guess;
     int n = 0;

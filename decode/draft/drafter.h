@@ -18,7 +18,9 @@
 #pragma once
 
 #include "datasets/corpus/corpus_index.h"
-#include "decode/engine/engine.h"
+#include "decode/draft/source.h"
+#include "decode/sample/sampler.h"
+#include "model/infer/forward.h"
 
 enum { SD_BUCKETS = 40 }; // classes of guesses whose acceptance is counted apart
 

@@ -10,11 +10,6 @@
 
 #include <string.h>
 
-const char *sd_source_name(sd_source s) {
-    static const char *const names[SD_SOURCE_COUNT] = {"suffix", "index", "draft"};
-    return (unsigned)s < SD_SOURCE_COUNT ? names[s] : "unknown";
-}
-
 const char *sd_finish_name(sd_finish f) {
     static const char *const names[] = {"", "stop", "length", "cancelled", "error"};
     return (unsigned)f < sizeof names / sizeof names[0] ? names[f] : "unknown";

@@ -13,16 +13,11 @@
 //     while (sd_engine_step(e)) {}       // until nothing is left to do
 #pragma once
 
+#include "decode/draft/source.h"
 #include "decode/sample/sampler.h"
 #include "model/infer/forward.h"
 
 typedef struct sd_engine sd_engine;
-
-// Where drafted tokens come from.
-typedef enum { SD_SOURCE_SUFFIX, SD_SOURCE_CORPUS, SD_SOURCE_MODEL, SD_SOURCE_COUNT } sd_source;
-const char *sd_source_name(sd_source s); // "suffix", "index", "draft"
-
-enum { SD_MAX_DRAFT = 48 };
 
 typedef enum {
     SD_SPEC_AUTO,

@@ -1,14 +1,7 @@
-// Reading adapters. Two file forms (PEFT folder, GGUF-LoRA) end in one memory form: fp32 factors in
-// the basis of the base they were opened for.
-//
-// The basis matters for q and k of GGUF files of architecture llama alone. There the converter
-// reorders each head's rows from (half, pair) to (pair, half), so that rotation pairs stand side by
-// side; the rows of B follow W, A is untouched.
+// The memory form of adapters: fp32 factors in the basis of the base they were opened for
+// (model/adapter/basis.h), whichever file they were read from.
 #include "model/adapter/read.h"
 
-#include "base/files/file.h"
-#include "base/json.h"
-#include "base/json_keys.h"
 #include "base/log.h"
 #include "model/adapter/base_sketch.h"
 #include "model/adapter/basis.h"
@@ -18,8 +11,6 @@
 #include <stdatomic.h>
 #include <string.h>
 
-enum { MAX_CONFIG_BYTES = 1 << 20 };
-
 typedef struct {
     atomic_int references;
     float *factors; // all A and B, one after another
@@ -27,15 +18,6 @@ typedef struct {
 } owner;
 
 static atomic_uint_fast64_t next_generation = 1;
-
-bool sd_adapter_row_moves(const sd_model *base, sd_proj p, bool file_interleaved) {
-    return (p == SD_WQ || p == SD_WK) && base->hp.rope_interleaved != file_interleaved;
-}
-
-int sd_adapter_interleave_row(int row, int D) {
-    int head = row / D, within = row % D, half = within / (D / 2), pair = within % (D / 2);
-    return head * D + 2 * pair + half;
-}
 
 // ---- life
 
@@ -263,64 +245,5 @@ sd_status sd_adapter_check_base(sd_adapter *a, const sd_base_record *r, sd_model
            a->path, a->base_sha256.hex, base->path, have.hex, how,
            same ? ": the same model in another form" : "");
 out:
-    return st;
-}
-
-// ---- opening
-
-// A finished run's manifest binds its adapter: bytes that changed since are not the adapter that
-// was trained and verified. A run without a manifest has nothing to hold against.
-static sd_status check_manifest(const sd_adapter *a, const char *run, sd_error *err) {
-    sd_status st = SD_OK;
-    char *text = NULL, *path = sd_path_join(run, "manifest.json");
-    json_t *root = NULL;
-    size_t len;
-    SD_CHECK_ALLOC(path, err);
-    sd_path_kind kind;
-    SD_TRY(sd_path_look(&kind, path, err));
-    if (kind == SD_PATH_NONE) goto out;
-    SD_TRY(sd_file_read(&text, &len, path, MAX_CONFIG_BYTES, err));
-    SD_TRY(sd_json_load(&root, text, len, JSON_REJECT_DUPLICATES, NULL, err));
-    const char *want = json_string_value(
-        json_object_get(json_object_get(json_object_get(root, "artefacts"), "adapter"), "sha256"));
-    SD_CHECK(want, err, SD_EFORMAT, "%s: names no adapter with its SHA-256; the run is damaged",
-             path);
-    SD_CHECK(strcmp(want, a->sha256.hex) == 0, err, SD_EINVAL,
-             "%s: the adapter has SHA-256 %.12s..., its run's manifest says %.12s...; it changed "
-             "after training, restore it or train again",
-             a->path, a->sha256.hex, want);
-out:
-    json_decref(root);
-    free(text);
-    free(path);
-    return st;
-}
-
-sd_status sd_adapter_open(sd_adapter **out, const char *path, sd_model *base, sd_error *err) {
-    sd_status st = SD_OK;
-    char *nested = NULL;
-    sd_path_kind kind, config, nested_config;
-    *out = NULL;
-    SD_TRY(sd_path_look(&kind, path, err));
-    SD_CHECK(kind != SD_PATH_NONE, err, SD_ENOTFOUND, "%s: no such adapter; check the path", path);
-    if (kind != SD_PATH_FOLDER) return sd_adapter_read_gguf(out, path, base, err);
-    nested = sd_path_join(path, "adapter");
-    SD_CHECK_ALLOC(nested, err);
-    SD_TRY(sd_path_look_in(&config, path, "adapter_config.json", err));
-    SD_TRY(sd_path_look_in(&nested_config, nested, "adapter_config.json", err));
-    bool is_run = config == SD_PATH_NONE;
-    SD_CHECK(!is_run || nested_config != SD_PATH_NONE, err, SD_ENOTFOUND,
-             "%s: holds neither adapter_config.json nor adapter/adapter_config.json; give a PEFT "
-             "folder, a run's folder or a GGUF-LoRA file",
-             path);
-    SD_TRY(sd_adapter_read_peft(out, is_run ? nested : path, base, err));
-    if (is_run) SD_TRY(check_manifest(*out, path, err));
-    SD_CHECK(!sd_memory_lost(), err, SD_ENOMEM, "%s: out of memory", path);
-out:
-    if (st != SD_OK) {
-        sd_adapter_release(*out);
-        *out = NULL;
-    }
-    free(nested);
     return st;
 }

@@ -1,5 +1,8 @@
-// What the reader and the writers of adapters share. The row order of q and k: see the top of
-// model/adapter/adapter.c.
+// The basis of an adapter's factors, which its readers and writers share.
+//
+// The basis matters for q and k of GGUF files of architecture llama alone. There the converter
+// reorders each head's rows from (half, pair) to (pair, half), so that rotation pairs stand side by
+// side; the rows of B follow W, A is untouched.
 #pragma once
 
 #include "model/adapter/adapter.h"

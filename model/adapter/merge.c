@@ -14,15 +14,6 @@
 #include <string.h>
 #include <unistd.h>
 
-void sd_adapter_delta_row(float *delta, const sd_lora *l, int row, int K) {
-    memset(delta, 0, (size_t)K * sizeof *delta);
-    for (int r = 0; r < l->r; r++) {
-        float b = l->scale * l->B[(size_t)row * (size_t)l->r + (size_t)r];
-        const float *A = l->A + (size_t)r * (size_t)K;
-        for (int k = 0; k < K; k++) delta[k] += b * A[k];
-    }
-}
-
 // out [rows in w's type] <- w + s B A.
 static sd_status merge_weight(void *out, const sd_weight *w, const sd_lora *l, sd_error *err) {
     sd_status st = SD_OK;

@@ -13,18 +13,11 @@
 #include "model/infer/weight_cache/cache.h"
 #include "model/infer/weight_cache/row_sums.h"
 
-#include <math.h>
 #include <string.h>
 #include <sys/mman.h>
 
 enum { DEFAULT_ROWS = 512, MAX_ROWS = 1 << 16 };
 enum { OWN_ROWS = 128, OWN_LEAST = 16, OWN_MOST = 64 }; // OWN_ROWS: of all threads
-
-static void *map_zero(size_t bytes) {
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                   -1, 0);
-    return p == MAP_FAILED ? NULL : p;
-}
 
 // ---- packing
 
@@ -226,38 +219,7 @@ static sd_status make_scratch(sd_context *cx, sd_error *err) {
     return make_ready(cx, K, err);
 }
 
-// ---- int8 keys
-
-// The power of two below 1 + the size of a pair of channels: keys are of the order of 1 beside it.
-static float size_of(float a, float b) {
-    return ldexpf(1, ilogbf(1 + hypotf(a, b)));
-}
-
-// Some channels of keys are ten times the others: by the bias that is added to them, or the weight
-// that their norm gives them. Under one scale for all, the others would keep few codes. So keys are
-// divided by a power of two a channel before they are quantised, and queries multiplied by it: the
-// score is the same to the bit, but for the codes (arXiv:2211.10438). Both channels of a rotated
-// pair have one size, so that it outlasts the rotation.
-static sd_status measure_keys(sd_context *cx, sd_error *err) {
-    sd_status st = SD_OK;
-    const sd_hparams *hp = &cx->model->hp;
-    int D = hp->D, half = hp->rope_dim / 2, step = hp->rope_interleaved ? 1 : half;
-    if (!hp->qkv_bias && !hp->qk_norm) goto out;
-    cx->key_size = sd_alloc((size_t)hp->L * hp->G * D, sizeof *cx->key_size);
-    SD_CHECK_ALLOC(cx->key_size, err);
-    for (int head = 0; head < hp->L * hp->G; head++) {
-        const sd_layer *layer = &cx->model->layer[head / hp->G];
-        const float *w = layer->k_norm ? layer->k_norm : layer->bk + (head % hp->G) * D;
-        float *size = cx->key_size + (size_t)head * D;
-        for (int i = 0; i < D; i++) size[i] = size_of(w[i], 0);
-        for (int i = 0; i < half; i++) {
-            int a = hp->rope_interleaved ? 2 * i : i;
-            size[a] = size[a + step] = size_of(w[a], w[a + step]);
-        }
-    }
-out:
-    return st;
-}
+// ---- its life
 
 sd_status sd_context_open(sd_context **out, sd_model *m, sd_pool *pool, const sd_context_options *o,
                           sd_error *err) {
@@ -277,7 +239,7 @@ sd_status sd_context_open(sd_context **out, sd_model *m, sd_pool *pool, const sd
     SD_CHECK(cx->max_rows > 0 && cx->max_rows <= MAX_ROWS, err, SD_EINVAL,
              "%d rows a step, 1 to %d are allowed", cx->max_rows, MAX_ROWS);
     SD_TRY(make_scratch(cx, err));
-    if (cx->kv == SD_KV_INT8) SD_TRY(measure_keys(cx, err));
+    if (cx->kv == SD_KV_INT8) SD_TRY(sd_kv_measure_keys(cx, err));
     SD_TRY(pack_weights(cx, err));
     *out = cx;
     cx = NULL;
@@ -314,41 +276,4 @@ int sd_context_max_rows(const sd_context *cx) {
 }
 size_t sd_context_bytes(const sd_context *cx) {
     return cx->packed_bytes + cx->scratch_bytes;
-}
-
-// ---- keys and values
-
-size_t sd_kv_bytes_per_position(const sd_context *cx) {
-    const sd_hparams *hp = &cx->model->hp;
-    size_t head = (size_t)hp->D * sd_kv_value_bytes(cx->kv);
-    if (cx->kv == SD_KV_INT8) head += sizeof(float); // its scale
-    return (size_t)hp->L * 2 * (size_t)hp->G * head;
-}
-
-sd_status sd_kv_open(sd_kv **out, const sd_context *cx, int ctx, sd_error *err) {
-    sd_status st = SD_OK;
-    size_t bytes = 0;
-    *out = NULL;
-    sd_kv *kv = sd_alloc(1, sizeof *kv);
-    SD_CHECK_ALLOC(kv, err);
-    SD_CHECK(ctx > 0 && sd_mul_size(&bytes, sd_kv_bytes_per_position(cx), (size_t)ctx), err,
-             SD_EINVAL, "a context of %d positions is not possible; give 1 or more", ctx);
-    kv->ctx = ctx;
-    kv->bytes = bytes;
-    kv->type = cx->kv;
-    kv->data = map_zero(bytes);
-    SD_CHECK(kv->data, err, SD_ENOMEM,
-             "out of memory for a context of %d positions (%zu MiB); use a shorter one", ctx,
-             bytes >> 20);
-    *out = kv;
-    kv = NULL;
-out:
-    sd_kv_close(kv);
-    return st;
-}
-
-void sd_kv_close(sd_kv *kv) {
-    if (!kv) return;
-    if (kv->data) munmap(kv->data, kv->bytes);
-    free(kv);
 }

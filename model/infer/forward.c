@@ -244,49 +244,6 @@ static void qkv(sd_context *cx, const sd_act *x, int which, int m0, int m1) {
             bias[which], m0, m1);
 }
 
-// The number of a head's plane among all of a cache.
-static size_t plane_of(const sd_context *cx, int which, int g) {
-    return ((size_t)cx->l * 2 + which) * cx->model->hp.G + g;
-}
-
-void *sd_kv_head(const sd_context *cx, const sd_kv *kv, int which, int g) {
-    const sd_hparams *hp = &cx->model->hp;
-    size_t ctx = (size_t)kv->ctx, at = plane_of(cx, which, g) * ctx * hp->D;
-    size_t scales = kv->type == SD_KV_INT8 ? (size_t)hp->L * 2 * hp->G * ctx * sizeof(float) : 0;
-    return (char *)kv->data + scales + at * sd_kv_value_bytes(kv->type);
-}
-
-float *sd_kv_scales(const sd_context *cx, const sd_kv *kv, int which, int g) {
-    if (kv->type != SD_KV_INT8) return NULL;
-    return (float *)kv->data + plane_of(cx, which, g) * (size_t)kv->ctx;
-}
-
-// x [D] into row r's place of a head's cache.
-static void store(const sd_context *cx, const sd_row *r, int which, int g, const float *x) {
-    int D = cx->model->hp.D;
-    void *head = sd_kv_head(cx, r->kv, which, g);
-    size_t at = (size_t)r->pos * D;
-    if (r->kv->type == SD_KV_F16)
-        cx->ops->halves((uint16_t *)head + at, x, D);
-    else if (r->kv->type == SD_KV_BF16)
-        cx->ops->bf16((uint16_t *)head + at, x, D);
-    else if (r->kv->type == SD_KV_INT8)
-        sd_kv_scales(cx, r->kv, which, g)[r->pos] = cx->ops->codes((int8_t *)head + at, x, D);
-    else
-        memcpy((float *)head + at, x, (size_t)D * sizeof *x);
-}
-
-// q [H, D] and k [G, D] of one row, levelled by the sizes of the keys' channels.
-static void level_keys(const sd_context *cx, float *q, float *k) {
-    const sd_hparams *hp = &cx->model->hp;
-    const float *size = cx->key_size + (size_t)cx->l * hp->G * hp->D;
-    for (int h = 0; h < hp->H; h++, q += hp->D) {
-        const float *s = size + (size_t)(h / (hp->H / hp->G)) * hp->D;
-        for (int i = 0; i < hp->D; i++) q[i] *= s[i];
-    }
-    for (int i = 0; i < hp->G * hp->D; i++) k[i] /= size[i];
-}
-
 static void rotate_and_store(sd_context *cx, int n0, int n1) {
     const sd_hparams *hp = &cx->model->hp;
     const sd_layer *layer = &cx->model->layer[cx->l];
@@ -304,10 +261,10 @@ static void rotate_and_store(sd_context *cx, int n0, int n1) {
             cx->ops->rope(q + (size_t)h * D, c, s, D, hp->rope_dim, hp->rope_interleaved);
         for (int g = 0; g < hp->G; g++)
             cx->ops->rope(k + (size_t)g * D, c, s, D, hp->rope_dim, hp->rope_interleaved);
-        if (cx->key_size) level_keys(cx, q, k);
+        if (cx->key_size) sd_kv_level_keys(cx, q, k);
         for (int g = 0; g < hp->G; g++) {
-            store(cx, r, 0, g, k + (size_t)g * D);
-            store(cx, r, 1, g, v + (size_t)g * D);
+            sd_kv_store(cx, r, 0, g, k + (size_t)g * D);
+            sd_kv_store(cx, r, 1, g, v + (size_t)g * D);
         }
     }
 }

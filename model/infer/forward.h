@@ -15,9 +15,8 @@
 
 #include "base/pool.h"
 #include "model/adapter/adapter.h"
+#include "model/infer/kv_cache.h"
 #include "model/model.h"
-
-typedef struct sd_context sd_context;
 
 typedef struct {
     int max_rows; // rows of one sd_forward; 0: 512
@@ -34,21 +33,6 @@ void sd_context_close(sd_context *cx);
 sd_model *sd_context_model(const sd_context *cx);
 int sd_context_max_rows(const sd_context *cx);
 size_t sd_context_bytes(const sd_context *cx); // packed weights and scratch
-
-/// One sequence's keys and values. Layout: [L][2][G][ctx][D]; int8 after its scales, fp32
-/// [L][2][G][ctx].
-typedef struct {
-    int ctx; // capacity in positions
-    int len; // committed positions: the only truth. Truncate by lowering it; what lies beyond is
-             // overwritten.
-    size_t bytes;
-    void *data;
-    sd_kv_type type;
-} sd_kv;
-sd_status sd_kv_open(sd_kv **out, const sd_context *cx, int ctx, sd_error *err);
-void sd_kv_close(sd_kv *kv);
-/// Bytes of one position for this context: what --ctx costs.
-size_t sd_kv_bytes_per_position(const sd_context *cx);
 
 typedef struct {
     int32_t token;

@@ -5,6 +5,7 @@
 #include "model/infer/forward.h"
 
 #include <stdatomic.h>
+#include <sys/mman.h>
 
 // Rows [n0, n0 + n) of a step: one sequence, a few at a time.
 typedef struct {
@@ -32,6 +33,13 @@ typedef struct {
     float *xn;               // [N, C]
     sd_act act;
 } sd_ready;
+
+/// Zeros that take no memory until they are written; NULL when there is no room.
+static inline void *map_zero(size_t bytes) {
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
 
 struct sd_context {
     sd_model *model;
@@ -87,10 +95,20 @@ struct sd_context {
     int n, l; // rows and layer of the running step
 };
 
+// ---- kv_cache.c
+
 /// Where kv head g of the running layer begins; which 0: keys, 1: values.
 void *sd_kv_head(const sd_context *cx, const sd_kv *kv, int which, int g);
 /// Its scales [ctx]; NULL unless the cache is int8.
 float *sd_kv_scales(const sd_context *cx, const sd_kv *kv, int which, int g);
+/// x [D] into row r's place of a head's cache.
+void sd_kv_store(const sd_context *cx, const sd_row *r, int which, int g, const float *x);
+/// cx->key_size, where the model says something of the sizes of its keys' channels.
+sd_status sd_kv_measure_keys(sd_context *cx, sd_error *err);
+/// q [H, D] and k [G, D] of one row, levelled by the sizes of the keys' channels.
+void sd_kv_level_keys(const sd_context *cx, float *q, float *k);
+
+// ---- attention.c
 
 /// How the step's rows are cut.
 void sd_attention_plan(sd_context *cx);

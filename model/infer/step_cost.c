@@ -9,6 +9,7 @@
 #include "kernels/cpu/features.h"
 #include "model/infer/private.h"
 #include "model/infer/weight_cache/cache.h"
+#include "model/infer/weight_cache/place.h"
 #include "model/infer/weight_cache/file.h"
 
 #include <errno.h>

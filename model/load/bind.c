@@ -1,7 +1,7 @@
 // From names to pointers: every tensor that the forward reads is looked up once, its shape is
 // checked against the hyperparameters, and what is left over is refused: a bias that nobody adds
 // would give wrong answers without a word.
-#include "model/model_private.h"
+#include "model/load/read.h"
 
 #include <math.h>
 #include <stdio.h>

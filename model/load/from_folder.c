@@ -7,7 +7,7 @@
 #include "base/json.h"
 #include "base/json_keys.h"
 #include "model/formats/safetensors.h"
-#include "model/model_private.h"
+#include "model/load/read.h"
 
 #include <math.h>
 #include <string.h>

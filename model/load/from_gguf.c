@@ -5,7 +5,7 @@
 // stand side by side; rope_interleaved says so and nothing is permuted back.
 #include "base/log.h"
 #include "model/formats/gguf.h"
-#include "model/model_private.h"
+#include "model/load/read.h"
 
 #include <stdio.h>
 #include <string.h>

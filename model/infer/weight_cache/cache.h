@@ -17,21 +17,10 @@
 
 enum { SD_PACK_LEAST = 16 << 20 }; // a smaller model is packed sooner than it is looked for
 
-/// $XDG_CACHE_HOME/specdec/packed or ~/.cache/specdec/packed, malloc'ed; NULL when neither variable
-/// is set or memory is out.
-char *sd_pack_cache_dir(void);
-
-/// All files of the cache together: $SPECDEC_CACHE_MIB, else 64 GiB.
-int64_t sd_pack_cache_bytes(void);
-
 /// From here on contexts of the model look for its packed form in dir and leave it there; least:
 /// bytes from which it is worth a file. Waits for some milliseconds where a file of the model was
 /// written just now: a write in the same tick of the clock could not be told from the one before.
 sd_status sd_model_use_pack_cache(sd_model *m, const char *dir, size_t least, sd_error *err);
-
-/// Where the model's packed form for these ops is or would be; NULL without a cache or when these
-/// ops use the stored form. malloc'ed.
-char *sd_pack_path(const sd_model *m, const sd_ops *ops);
 
 /// p [n] <- the packed forms of w [n], read into memory of their own: huge pages decode a tenth
 /// faster than the file's small ones would (kernels/LOG.md). The model gets the sums of its
@@ -49,34 +38,11 @@ sd_status sd_pack_load(sd_packed *p, const sd_weight *const *w, int n, sd_model 
 sd_status sd_pack_save(const sd_packed *p, int n, const uint64_t *row_sum, sd_model *m,
                        const sd_ops *ops, sd_pool *pool, sd_error *err);
 
-/// Removes the least recently used files until all together have at most `bytes`; never keep's.
-void sd_pack_trim(const char *dir, int64_t bytes, const char *keep);
-
 /// A file is kept for the model's very bytes; hashes the source where it was touched.
 bool sd_pack_is_kept(sd_model *m, const sd_ops *ops);
-
-/// Every weight's bytes against its checksum; SD_EMISMATCH names the first that differs.
-sd_status sd_pack_verify(const char *path, sd_pool *pool, sd_error *err);
 
 /// The hash of the source as a file records it whose sources are in the very state that the model
 /// was opened in; false without one.
 bool sd_pack_source_sha256(const sd_model *m, sd_sha256 *out);
 /// The hash in the head of the model's current file: what lies beside it is bound to this.
 bool sd_pack_identity(sd_sha256 *out, const sd_model *m, const sd_ops *ops);
-/// Beside it are the costs of steps (model/infer/step_cost.h): where, malloc'ed.
-char *sd_pack_costs_path(const char *path);
-
-typedef enum { SD_PACK_CURRENT, SD_PACK_STALE, SD_PACK_OLD, SD_PACK_DAMAGED } sd_pack_state;
-const char *sd_pack_state_word(sd_pack_state s); // "current", ...
-
-typedef struct {
-    char *path, *source; // source: of the first file; NULL when the file does not say
-    int64_t bytes, used; // bytes: with what is beside it; used: seconds since 1970
-    sd_pack_state state; // current: the sources are still what they were; old: of another version
-} sd_pack_entry;
-/// All files of the cache, the last used first; costs whose packed form has gone are a damaged one.
-/// A folder that is not there is empty.
-sd_status sd_pack_list(sd_pack_entry **out, int *n, const char *dir, sd_error *err);
-void sd_pack_list_free(sd_pack_entry *e, int n);
-/// Removes a file of the list and what is beside it. One that has gone is fine.
-sd_status sd_pack_remove(const char *path, sd_error *err);

@@ -1,10 +1,11 @@
-// The care of the cache: what is in it, what goes, what is whole.
+#include "model/infer/weight_cache/care.h"
+
 #include "base/files/file.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "model/infer/weight_cache/cache.h"
 #include "model/infer/weight_cache/file.h"
 #include "model/infer/weight_cache/identity.h"
+#include "model/infer/weight_cache/place.h"
 
 #include <dirent.h>
 #include <errno.h>

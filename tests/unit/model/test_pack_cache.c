@@ -4,6 +4,8 @@
 #include "model/formats/gguf.h"
 #include "model/infer/forward.h"
 #include "model/infer/weight_cache/cache.h"
+#include "model/infer/weight_cache/care.h"
+#include "model/infer/weight_cache/place.h"
 #include "tests/unit/support/tiny_model.h"
 
 #include <criterion/criterion.h>

@@ -5,6 +5,8 @@
 #include "decode/draft/controller.h"
 #include "decode/engine/engine.h"
 #include "model/infer/weight_cache/cache.h"
+#include "model/infer/weight_cache/care.h"
+#include "model/infer/weight_cache/place.h"
 #include "tests/unit/support/engine.h"
 #include "tests/unit/support/tiny_model.h"
 

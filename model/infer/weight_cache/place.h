@@ -1,0 +1,19 @@
+// Where packed forms are kept, how much room they may have, and the name of a model's.
+#pragma once
+
+#include "kernels/ops.h"
+#include "model/model.h"
+
+/// $XDG_CACHE_HOME/specdec/packed or ~/.cache/specdec/packed, malloc'ed; NULL when neither variable
+/// is set or memory is out.
+char *sd_pack_cache_dir(void);
+
+/// All files of the cache together: $SPECDEC_CACHE_MIB, else 64 GiB.
+int64_t sd_pack_cache_bytes(void);
+
+/// Where the model's packed form for these ops is or would be; NULL without a cache or when these
+/// ops use the stored form. malloc'ed.
+char *sd_pack_path(const sd_model *m, const sd_ops *ops);
+
+/// Beside it are the costs of steps (model/infer/step_cost.h): where, malloc'ed.
+char *sd_pack_costs_path(const char *path);

@@ -1,0 +1,37 @@
+// What the two readers of models (from_gguf.c, from_folder.c) share: a reader says where tensors come
+// from and what they are called, bind.c looks each one up.
+#pragma once
+
+#include "model/model_private.h"
+
+/// A tensor of either format; a vector has rows 1.
+typedef struct {
+    const char *name; // in the source's memory
+    sd_dtype dtype;
+    const char *dtype_name;
+    int64_t rows, cols;
+    const void *data;
+    size_t bytes;
+} sd_tensor_ref;
+
+/// Where tensors come from and what they are called there; %d is the layer.
+typedef struct {
+    bool (*find)(const sd_model *m, const char *name, sd_tensor_ref *out);
+    const char *(*name_at)(const sd_model *m, int i); // NULL after the last
+    const char *embedding, *out_norm, *head;
+    const char *attn_norm, *ffn_norm, *bq, *bk, *bv, *q_norm, *k_norm;
+    const char *w[SD_PROJ_COUNT];
+    const char *ignored[4]; // suffixes of tensors that hold nothing the forward needs; NULL: end
+} sd_tensor_source;
+
+/// Fills m->layer, embedding, head and norms from the source, every shape checked against m->hp; a
+/// tensor that nothing used is refused.
+sd_status sd_model_bind(sd_model *m, const sd_tensor_source *source, sd_error *err);
+/// m->hp against what the forward can run.
+sd_status sd_model_check_hparams(const sd_model *m, sd_error *err);
+/// One vector as fp32, in place when it is that already.
+sd_status sd_model_bind_vector(sd_model *m, const sd_tensor_source *source, const char *name, int n,
+                               const float **out, sd_error *err);
+
+sd_status sd_model_read_gguf(sd_model *m, sd_error *err);
+sd_status sd_model_read_folder(sd_model *m, sd_error *err);
