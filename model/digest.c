@@ -2,7 +2,6 @@
 #include "base/files/file.h"
 #include "model/formats/gguf.h"
 #include "model/formats/safetensors.h"
-#include "model/infer/weight_cache/cache.h"
 #include "model/model_private.h"
 
 int sd_model_source_count(const sd_model *m) {
@@ -78,14 +77,25 @@ sd_status sd_model_check(const sd_model *m, sd_error *err) {
     return st;
 }
 
-// The kept hash counts only for the very state that was opened.
+void sd_model_know_sha256(sd_model *m, const sd_sha256 *sum) {
+    sd_model_owned *o = m->owned;
+    pthread_mutex_lock(&o->lock);
+    if (!o->hashed) {
+        o->sha256 = *sum;
+        o->known = true;
+    }
+    pthread_mutex_unlock(&o->lock);
+}
+
+// A hash that was handed in counts only for the very state that was opened.
 sd_status sd_model_sha256(sd_model *m, sd_sha256 *out, sd_error *err) {
     sd_model_owned *o = m->owned;
     sd_status st = SD_OK;
     sd_sha256 hash;
     pthread_mutex_lock(&o->lock);
     if (!o->hashed) {
-        if (!sd_pack_source_sha256(m, &hash)) SD_TRY(hash_sources(m, &hash, err));
+        hash = o->sha256;
+        if (!o->known) SD_TRY(hash_sources(m, &hash, err));
         SD_TRY(sd_model_check_sources(m, err));
         o->sha256 = hash;
         o->hashed = true;

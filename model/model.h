@@ -93,6 +93,10 @@ void sd_model_release(sd_model *m); // NULL is fine
 /// s per 2 GB), then kept. SD_EIO when a file changed meanwhile. Thread-safe.
 sd_status sd_model_sha256(sd_model *m, sd_sha256 *out, sd_error *err);
 
+/// Somebody knows the hash of the files in the very state that they were opened in: the first
+/// sd_model_sha256 need not read them. Thread-safe.
+void sd_model_know_sha256(sd_model *m, const sd_sha256 *sum);
+
 /// SD_EIO when the files were cut, could not be read, or hold other bytes than when they were
 /// opened: asked after long reading (packing, an export, steps of training), before its results are
 /// believed. An fstat a file, and the hash anew where something was done to one that is known.

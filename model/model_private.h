@@ -11,7 +11,8 @@ typedef struct {
     sd_arena arena; // vectors that had to be converted or aligned
     atomic_int references;
     pthread_mutex_t lock; // of what follows
-    bool hashed;
+    bool hashed;          // sha256 is that of the files
+    bool known;           // sha256 was handed in, and counts as long as the files are as they were
     sd_sha256 sha256;
     uint64_t *row_sum; // [V] model/infer/weight_cache/row_sums.h; NULL: not known yet
 } sd_model_owned;

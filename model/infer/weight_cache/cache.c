@@ -24,6 +24,8 @@ sd_status sd_model_use_pack_cache(sd_model *m, const char *dir, size_t least, sd
     m->pack_dir = copy;
     m->pack_least = least;
     sd_pack_settle(m);
+    sd_sha256 known;
+    if (sd_pack_source_sha256(m, &known)) sd_model_know_sha256(m, &known);
     return SD_OK;
 }
 
