@@ -5,16 +5,24 @@
 #include "base/log.h"
 #include "model/adapter/base_sketch.h"
 #include "model/adapter/basis.h"
-#include "model/infer/lora_weights.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 
+// Somebody who wants to know when the adapter goes.
+typedef struct listener {
+    void (*gone)(void *ctx, uint64_t generation);
+    void *ctx;
+    struct listener *next;
+} listener;
+
 typedef struct {
     atomic_int references;
-    float *factors; // all A and B, one after another
-    sd_adapter_cache packs;
+    float *factors;       // all A and B, one after another
+    pthread_mutex_t lock; // of what follows
+    listener *listeners;
 } owner;
 
 static atomic_uint_fast64_t next_generation = 1;
@@ -30,7 +38,7 @@ static sd_status new_adapter(sd_adapter **out, const char *name, const char *pat
     o = sd_alloc(1, sizeof *o);
     SD_CHECK_ALLOC(o, err);
     a->owned = o;
-    sd_adapter_cache_init(&o->packs);
+    pthread_mutex_init(&o->lock, NULL);
     atomic_init(&o->references, 1);
     o->factors = sd_alloc(floats, sizeof(float));
     a->name = sd_strdup(name);
@@ -61,7 +69,12 @@ void sd_adapter_release(sd_adapter *a) {
     if (!a) return;
     owner *o = a->owned;
     if (atomic_fetch_sub(&o->references, 1) != 1) return;
-    sd_adapter_cache_free(&o->packs, a->L * SD_PROJ_COUNT);
+    for (listener *l = o->listeners, *next; l; l = next) {
+        next = l->next;
+        l->gone(l->ctx, a->generation);
+        free(l);
+    }
+    pthread_mutex_destroy(&o->lock);
     free(o->factors);
     free(o);
     free(a->name);
@@ -71,10 +84,16 @@ void sd_adapter_release(sd_adapter *a) {
     free(a);
 }
 
-sd_status sd_adapter_packed(const sd_adapter_packs **out, const sd_adapter *a, const sd_model *base,
-                            const sd_ops *ops, sd_compute compute, sd_error *err) {
+sd_status sd_adapter_on_release(const sd_adapter *a, void (*gone)(void *ctx, uint64_t generation),
+                                void *ctx, sd_error *err) {
     owner *o = a->owned;
-    return sd_adapter_cache_get(out, &o->packs, a, base, ops, compute, err);
+    listener *l = sd_alloc(1, sizeof *l);
+    if (!l) return sd_fail(err, SD_ENOMEM, "%s: out of memory", a->name);
+    pthread_mutex_lock(&o->lock);
+    *l = (listener){gone, ctx, o->listeners};
+    o->listeners = l;
+    pthread_mutex_unlock(&o->lock);
+    return SD_OK;
 }
 
 static void summarise(sd_adapter *a, const sd_model *base) {

@@ -18,24 +18,10 @@ typedef struct {
     float scale;    // alpha / r (alpha / sqrt(r) for rsLoRA)
 } sd_lora;
 
-/// B (A x) as a table of ops multiplies: scale is in B.
-typedef struct {
-    int r;
-    sd_packed A, B; // [r, in], [out, r]
-} sd_lora_packed;
-
-typedef struct sd_adapter_packs {
-    const sd_ops *ops;
-    sd_compute compute;
-    sd_lora_packed *of; // [L * SD_PROJ_COUNT]
-    char *values;       // what was packed, where packs refer to it
-    struct sd_adapter_packs *next;
-} sd_adapter_packs;
-
 typedef struct sd_adapter {
     char *name;
     char *path;
-    uint64_t generation; // unique in this process
+    uint64_t generation; // unique in this process, from 1 on
     int L;
     sd_lora *lora; // [L * SD_PROJ_COUNT]
     int max_r;
@@ -58,10 +44,10 @@ sd_status sd_adapter_from_factors(sd_adapter **out, const char *name, const sd_l
 sd_adapter *sd_adapter_acquire(sd_adapter *a);
 void sd_adapter_release(sd_adapter *a); // NULL is fine
 
-/// Its factors for ops and compute: bf16, or as they are under SD_COMPUTE_FP32. Made once and kept
-/// as long as the adapter; any thread may ask.
-sd_status sd_adapter_packed(const sd_adapter_packs **out, const sd_adapter *a, const sd_model *base,
-                            const sd_ops *ops, sd_compute compute, sd_error *err);
+/// When the last reference goes, gone(ctx, generation) is called on the thread that lets it go: for
+/// what was made of the adapter elsewhere. The caller holds a reference; any thread may ask.
+sd_status sd_adapter_on_release(const sd_adapter *a, void (*gone)(void *ctx, uint64_t generation),
+                                void *ctx, sd_error *err);
 
 // Writers. `dir`/`path` must not exist half-written afterwards: files are written atomically.
 /// adapter_config.json and adapter_model.safetensors, as PEFT writes them.

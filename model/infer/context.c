@@ -238,6 +238,7 @@ sd_status sd_context_open(sd_context **out, sd_model *m, sd_pool *pool, const sd
     if (cx->kv == SD_KV_AUTO) cx->kv = cx->compute == SD_COMPUTE_FP32 ? SD_KV_F32 : cx->ops->kv;
     SD_CHECK(cx->max_rows > 0 && cx->max_rows <= MAX_ROWS, err, SD_EINVAL,
              "%d rows a step, 1 to %d are allowed", cx->max_rows, MAX_ROWS);
+    SD_TRY(sd_lora_table_open(&cx->lora, cx->ops, cx->compute, err));
     SD_TRY(make_scratch(cx, err));
     if (cx->kv == SD_KV_INT8) SD_TRY(sd_kv_measure_keys(cx, err));
     SD_TRY(pack_weights(cx, err));
@@ -259,6 +260,7 @@ void sd_context_close(sd_context *cx) {
     free(cx->own);
     sd_act_free(&cx->shared.act);
     if (cx->scratch) munmap(cx->scratch, cx->scratch_bytes);
+    sd_lora_table_close(cx->lora);
     free(cx->packs);
     free(cx->u);
     free(cx->key_size);

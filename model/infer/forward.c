@@ -64,7 +64,7 @@ static sd_status find_runs(sd_context *cx, sd_error *err) {
         }
         sd_lora_run *run = &cx->run[cx->runs];
         *run = (sd_lora_run){.n0 = n, .n = 1};
-        SD_TRY(sd_adapter_packed(&run->packs, a, cx->model, cx->ops, cx->compute, err));
+        SD_TRY(sd_lora_table_get(&run->weights, cx->lora, a, cx->model, err));
         cx->runs++;
     }
 out:
@@ -85,7 +85,7 @@ static void shrink(sd_context *cx, const sd_ready *in, sd_proj p, int n0, int n1
         int first = run->n0 > n0 ? run->n0 : n0,
             end = run->n0 + run->n < n1 ? run->n0 + run->n : n1;
         if (first >= end) continue;
-        const sd_lora_packed *l = &run->packs->of[cx->l * SD_PROJ_COUNT + p];
+        const sd_lora_packed *l = &run->weights->of[cx->l * SD_PROJ_COUNT + p];
         sd_act rows = {.compute = SD_COMPUTE_FP32, .K = K, .x = x + (size_t)first * K};
         if (l->r)
             cx->ops->matmul(lora_u(cx, run, p) + (size_t)(first - run->n0) * l->r, l->r, &l->A,
@@ -104,7 +104,7 @@ static void expand(sd_context *cx, sd_proj p, float *y, int M, int m0, int m1) {
     if (cx->runs) wait_for_shrinks(cx);
     for (int i = 0; i < cx->runs; i++) {
         const sd_lora_run *run = &cx->run[i];
-        const sd_lora_packed *l = &run->packs->of[cx->l * SD_PROJ_COUNT + p];
+        const sd_lora_packed *l = &run->weights->of[cx->l * SD_PROJ_COUNT + p];
         sd_act u = {.compute = SD_COMPUTE_FP32, .K = l->r, .x = lora_u(cx, run, p)};
         if (l->r) cx->ops->matmul_add(y + (size_t)run->n0 * M, M, &l->B, &u, run->n, m0, m1);
     }
@@ -401,8 +401,8 @@ static sd_status reserve(sd_context *cx, sd_error *err) {
 }
 
 sd_status sd_context_take_adapter(sd_context *cx, const sd_adapter *a, sd_error *err) {
-    const sd_adapter_packs *packs;
-    sd_status st = sd_adapter_packed(&packs, a, cx->model, cx->ops, cx->compute, err);
+    const sd_lora_weights *weights;
+    sd_status st = sd_lora_table_get(&weights, cx->lora, a, cx->model, err);
     return st == SD_OK ? reserve_rank(cx, a->max_r, err) : st;
 }
 

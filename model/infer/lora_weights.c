@@ -1,9 +1,21 @@
-// The packed form of an adapter's factors, for the tables that multiply with them. Where
-// activations are rounded to 8 bits the factors are held in bf16: half the bytes of a step that
-// waits for memory, at a rounding of 1/256 of a correction. Under fp32 they stay as they are.
+// The table is shared by its context and by every adapter that has weights in it: each adapter
+// tells it when it goes, and the last of them all frees it. So a context may be closed before or
+// after its adapters, and an adapter may go on any thread.
+//
+// Where activations are rounded to 8 bits the factors are held in bf16: half the bytes of a step
+// that waits for memory, at a rounding of 1/256 of a correction.
 #include "model/infer/lora_weights.h"
 
+#include <pthread.h>
 #include <string.h>
+
+struct sd_lora_table {
+    const sd_ops *ops;
+    sd_compute compute;
+    pthread_mutex_t lock; // of what follows
+    int holders;          // the context, and adapters that will tell when they go
+    sd_lora_weights *first;
+};
 
 // values <- x * scale in type t; returns the room it took.
 static size_t store(char *values, const float *x, size_t n, float scale, sd_dtype t) {
@@ -19,43 +31,30 @@ static size_t store(char *values, const float *x, size_t n, float scale, sd_dtyp
     return n * (t == SD_F32 ? 4 : 2);
 }
 
-static void free_packs(sd_adapter_packs *p, int n) {
-    for (int i = 0; i < n; i++) {
-        sd_packed_free(&p->of[i].A);
-        sd_packed_free(&p->of[i].B);
+static void free_weights(sd_lora_weights *w) {
+    for (int i = 0; w->of && i < w->slots; i++) {
+        sd_packed_free(&w->of[i].A);
+        sd_packed_free(&w->of[i].B);
     }
-    free(p->values);
-    free(p->of);
-    free(p);
+    free(w->values);
+    free(w->of);
+    free(w);
 }
 
-void sd_adapter_cache_init(sd_adapter_cache *c) {
-    pthread_mutex_init(&c->lock, NULL);
-}
-
-void sd_adapter_cache_free(sd_adapter_cache *c, int slots) {
-    while (c->first) {
-        sd_adapter_packs *next = c->first->next;
-        free_packs(c->first, slots);
-        c->first = next;
-    }
-    pthread_mutex_destroy(&c->lock);
-}
-
-static sd_status make(sd_adapter_packs **out, const sd_adapter *a, const sd_model *base,
+static sd_status make(sd_lora_weights **out, const sd_adapter *a, const sd_model *base,
                       const sd_ops *ops, sd_compute compute, sd_error *err) {
     sd_status st = SD_OK;
     sd_dtype t = compute == SD_COMPUTE_FP32 ? SD_F32 : SD_BF16;
     int n = a->L * SD_PROJ_COUNT;
     *out = NULL;
-    sd_adapter_packs *p = sd_alloc(1, sizeof *p);
-    SD_CHECK_ALLOC(p, err);
-    p->ops = ops;
-    p->compute = compute;
-    p->of = sd_alloc((size_t)n, sizeof *p->of);
-    p->values = sd_alloc((size_t)a->n_params, t == SD_F32 ? 4 : 2);
-    SD_CHECK_ALLOC(p->of && p->values ? p : NULL, err);
-    char *next = p->values;
+    sd_lora_weights *w = sd_alloc(1, sizeof *w);
+    SD_CHECK_ALLOC(w, err);
+    w->generation = a->generation;
+    w->slots = n;
+    w->of = sd_alloc((size_t)n, sizeof *w->of);
+    w->values = sd_alloc((size_t)a->n_params, t == SD_F32 ? 4 : 2);
+    SD_CHECK_ALLOC(w->of && w->values ? w : NULL, err);
+    char *next = w->values;
     for (int i = 0; i < n; i++) {
         const sd_lora *l = &a->lora[i];
         if (!l->r) continue;
@@ -65,33 +64,95 @@ static sd_status make(sd_adapter_packs **out, const sd_adapter *a, const sd_mode
         next += store(next, l->A, (size_t)l->r * (size_t)cols, 1, t);
         sd_weight B = {.dtype = t, .rows = rows, .cols = l->r, .data = next};
         next += store(next, l->B, (size_t)l->r * (size_t)rows, l->scale, t);
-        SD_TRY(ops->pack(&p->of[i].A, &A, compute, NULL, err));
-        SD_TRY(ops->pack(&p->of[i].B, &B, compute, NULL, err));
-        p->of[i].r = l->r;
+        SD_TRY(ops->pack(&w->of[i].A, &A, compute, NULL, err));
+        SD_TRY(ops->pack(&w->of[i].B, &B, compute, NULL, err));
+        w->of[i].r = l->r;
     }
-    if (ops->layout) { // the packs are copies
-        free(p->values);
-        p->values = NULL;
+    if (ops->layout) { // the packed forms are copies
+        free(w->values);
+        w->values = NULL;
     }
-    *out = p;
-    p = NULL;
+    *out = w;
+    w = NULL;
 out:
-    if (p) free_packs(p, p->of ? n : 0);
+    if (w) free_weights(w);
     return st;
 }
 
-sd_status sd_adapter_cache_get(const sd_adapter_packs **out, sd_adapter_cache *c,
-                               const sd_adapter *a, const sd_model *base, const sd_ops *ops,
-                               sd_compute compute, sd_error *err) {
+// ---- who holds the table
+
+sd_status sd_lora_table_open(sd_lora_table **out, const sd_ops *ops, sd_compute compute,
+                             sd_error *err) {
     sd_status st = SD_OK;
-    pthread_mutex_lock(&c->lock);
-    sd_adapter_packs *p = c->first;
-    while (p && (p->ops != ops || p->compute != compute)) p = p->next;
-    if (!p) {
-        st = make(&p, a, base, ops, compute, err);
-        if (p) p->next = c->first, c->first = p;
-    }
-    pthread_mutex_unlock(&c->lock);
-    *out = p;
+    sd_lora_table *t = sd_alloc(1, sizeof *t);
+    SD_CHECK_ALLOC(t, err);
+    t->ops = ops;
+    t->compute = compute;
+    t->holders = 1;
+    pthread_mutex_init(&t->lock, NULL);
+out:
+    *out = t;
     return st;
+}
+
+// One holder less, and with it the weights of one adapter, or of all (generation 0).
+static void let_go(sd_lora_table *t, uint64_t generation) {
+    sd_lora_weights *gone = NULL;
+    pthread_mutex_lock(&t->lock);
+    for (sd_lora_weights **at = &t->first; *at;) {
+        sd_lora_weights *w = *at;
+        if (generation && w->generation != generation) {
+            at = &w->next;
+            continue;
+        }
+        *at = w->next;
+        w->next = gone, gone = w;
+    }
+    bool last = --t->holders == 0;
+    pthread_mutex_unlock(&t->lock);
+    for (sd_lora_weights *next; gone; gone = next) {
+        next = gone->next;
+        free_weights(gone);
+    }
+    if (!last) return;
+    pthread_mutex_destroy(&t->lock);
+    free(t);
+}
+
+static void adapter_gone(void *table, uint64_t generation) {
+    let_go(table, generation);
+}
+
+void sd_lora_table_close(sd_lora_table *t) {
+    if (t) let_go(t, 0);
+}
+
+// ---- what is in it
+
+sd_status sd_lora_table_get(const sd_lora_weights **out, sd_lora_table *t, const sd_adapter *a,
+                            const sd_model *base, sd_error *err) {
+    sd_status st = SD_OK;
+    pthread_mutex_lock(&t->lock);
+    sd_lora_weights *w = t->first;
+    while (w && w->generation != a->generation) w = w->next;
+    *out = w;
+    if (w) goto out;
+    SD_TRY(make(&w, a, base, t->ops, t->compute, err));
+    SD_TRY(sd_adapter_on_release(a, adapter_gone, t, err));
+    t->holders++;
+    w->next = t->first;
+    *out = t->first = w;
+    w = NULL;
+out:
+    pthread_mutex_unlock(&t->lock);
+    if (st != SD_OK && w) free_weights(w);
+    return st;
+}
+
+int sd_lora_table_count(sd_lora_table *t) {
+    int n = 0;
+    pthread_mutex_lock(&t->lock);
+    for (const sd_lora_weights *w = t->first; w; w = w->next) n++;
+    pthread_mutex_unlock(&t->lock);
+    return n;
 }

@@ -1,17 +1,40 @@
-// The packed forms of one adapter, one for each table and compute that decoded with it.
+// The factors of adapters as a context's kernels multiply with them: bf16, or as they are under
+// SD_COMPUTE_FP32. They are made when an adapter's first row comes and belong to the context; an
+// adapter that goes takes its own along, whichever thread lets it go and whenever.
+//
+//     sd_lora_table *t;
+//     SD_TRY(sd_lora_table_open(&t, ops, compute, err));
+//     SD_TRY(sd_lora_table_get(&weights, t, adapter, model, err)); // the caller holds the adapter
+//     sd_lora_table_close(t);
 #pragma once
 
 #include "model/adapter/adapter.h"
 
-#include <pthread.h>
-
+/// B (A x) of one projection: the scale is in B.
 typedef struct {
-    pthread_mutex_t lock;
-    sd_adapter_packs *first;
-} sd_adapter_cache;
+    int r;          // 0: no adapter here
+    sd_packed A, B; // [r, in], [out, r]
+} sd_lora_packed;
 
-void sd_adapter_cache_init(sd_adapter_cache *c);
-void sd_adapter_cache_free(sd_adapter_cache *c, int slots); // slots: projections of the adapter
-sd_status sd_adapter_cache_get(const sd_adapter_packs **out, sd_adapter_cache *c,
-                               const sd_adapter *a, const sd_model *base, const sd_ops *ops,
-                               sd_compute compute, sd_error *err);
+typedef struct sd_lora_weights {
+    uint64_t generation; // the adapter's
+    int slots;
+    sd_lora_packed *of; // [slots]: [L * SD_PROJ_COUNT]
+    char *values;       // what was packed, where packed forms refer to it
+    struct sd_lora_weights *next;
+} sd_lora_weights;
+
+typedef struct sd_lora_table sd_lora_table;
+
+sd_status sd_lora_table_open(sd_lora_table **out, const sd_ops *ops, sd_compute compute,
+                             sd_error *err);
+/// Frees what it holds; adapters that are still there may go later. NULL is fine.
+void sd_lora_table_close(sd_lora_table *t);
+
+/// The weights of `a`, an adapter for `base`, made at the first call; they stay until the adapter
+/// goes or the table is closed. SD_ENOMEM leaves the table as it was.
+sd_status sd_lora_table_get(const sd_lora_weights **out, sd_lora_table *t, const sd_adapter *a,
+                            const sd_model *base, sd_error *err);
+
+/// Adapters with weights in the table now: for tests.
+int sd_lora_table_count(sd_lora_table *t);

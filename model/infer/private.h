@@ -3,6 +3,7 @@
 
 #include "base/files/file.h"
 #include "model/infer/forward.h"
+#include "model/infer/lora_weights.h"
 
 #include <stdatomic.h>
 #include <sys/mman.h>
@@ -15,7 +16,7 @@ typedef struct {
 // Rows [n0, n0 + n) of a step, all with one adapter.
 typedef struct {
     int n0, n;
-    const sd_adapter_packs *packs;
+    const sd_lora_weights *weights;
 } sd_lora_run;
 
 // What a region over columns reads, and for which projections.
@@ -76,6 +77,7 @@ struct sd_context {
     sd_ready shared, *own;   // own [threads]
     int own_rows;            // of each own one, at most
 
+    sd_lora_table *lora; // the factors of adapters, as they are multiplied
     sd_lora_run *run; // [N] the step's rows with adapters
     int runs;
     float *u;                // [SD_PROJ_COUNT, N, cap_r]  their A x; grown when an adapter appears

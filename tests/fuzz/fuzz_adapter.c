@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "model/adapter/adapter.h"
 #include "model/formats/gguf.h"
+#include "model/infer/lora_weights.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -167,9 +168,12 @@ static void check(const sd_adapter *a) {
     if (!folder) folder = sd_path_join(dir, "again"), file = sd_path_join(dir, "again.gguf");
     sd_error err;
     sd_adapter *b;
-    const sd_adapter_packs *packs;
+    const sd_lora_weights *weights;
+    sd_lora_table *t;
     check_same(a, a);
-    need(sd_adapter_packed(&packs, a, base, sd_ops_best(), SD_COMPUTE_AUTO, &err), &err);
+    need(sd_lora_table_open(&t, sd_ops_best(), SD_COMPUTE_AUTO, &err), &err);
+    need(sd_lora_table_get(&weights, t, a, base, &err), &err);
+    sd_lora_table_close(t);
     // A scale that is folded anew may leave the range of fp32: then it is refused, not written.
     if (sd_adapter_write_peft(folder, a, base, &err) == SD_OK &&
         sd_adapter_open(&b, folder, base, &err) == SD_OK) {
