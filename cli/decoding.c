@@ -1,52 +1,17 @@
 #include "cli/decoding.h"
-#include "base/files/file.h"
 #include "base/log.h"
 #include "cli/open_model.h"
-
-#include <string.h>
-
-static sd_status is_index(bool *yes, const char *path, sd_error *err) {
-    char magic[8] = {0};
-    size_t got;
-    sd_path_kind kind, in, below;
-    sd_status st = SD_OK;
-    SD_TRY(sd_path_look(&kind, path, err));
-    if (kind == SD_PATH_FOLDER) {
-        SD_TRY(sd_path_look_in(&in, path, "corpus.idx", err));
-        SD_TRY(sd_path_look_in(&below, path, "draft/corpus.idx", err));
-        *yes = in != SD_PATH_NONE || below != SD_PATH_NONE;
-    } else {
-        SD_TRY(sd_file_head(magic, sizeof magic, &got, path, err));
-        *yes = memcmp(magic, "SDCORPUS", 8) == 0;
-    }
-out:
-    return st;
-}
+#include "decode/draft/open.h"
 
 // An adapter given as a run's folder brings the index of its training completions along, unless
 // another one is given with -d.
 static sd_status open_index(sd_decoding *d, const sd_decoding_args *a, sd_error *err) {
     sd_status st = SD_OK;
-    char *path = sd_path_join(a->adapter, "draft/corpus.idx");
-    SD_CHECK_ALLOC(path, err);
-    bool given = false;
-    sd_path_kind kind;
-    if (a->draft) SD_TRY(is_index(&given, a->draft, err));
-    if (given || a->spec == SD_SPEC_OFF) goto out;
-    SD_TRY(sd_path_look(&kind, path, err)); // below an adapter that is a file there is none
-    if (kind == SD_PATH_NONE) goto out;
-    SD_TRY(sd_corpus_open(&d->corpus, path, err));
-    const char *want = d->model->tokenizer ? sd_tokenizer_fingerprint(d->model->tokenizer) : "";
-    SD_CHECK(strcmp(want, sd_corpus_tokenizer(d->corpus)) == 0, err, SD_EINVAL,
-             "%s: this index was made with another tokenizer than the model's; make it again or "
-             "run with --spec off",
-             path);
-    const sd_sha256 *made_for = sd_corpus_adapter(d->corpus);
-    if (made_for && made_for->hex[0] && !sd_sha256_equal(made_for, &d->adapter->sha256))
-        sd_log(SD_LOG_WARN, "%s: made for adapter %.12s, this one is %.12s; drafts may fit less",
-               path, made_for->hex, d->adapter->sha256.hex);
+    sd_draft_kind given = SD_DRAFT_NONE;
+    if (a->draft) SD_TRY(sd_draft_look(&given, NULL, a->draft, err));
+    if (given != SD_DRAFT_CORPUS && a->spec != SD_SPEC_OFF)
+        SD_TRY(sd_draft_of_run(&d->corpus, a->adapter, a->adapter, d->adapter, d->model, err));
 out:
-    free(path);
     return st;
 }
 

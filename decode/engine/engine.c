@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/files/file.h"
 #include "base/log.h"
+#include "decode/draft/open.h"
 #include "decode/engine/private.h"
 #include "model/infer/weight_cache/cache.h"
 
@@ -15,54 +16,26 @@ const char *sd_finish_name(sd_finish f) {
     return (unsigned)f < sizeof names / sizeof names[0] ? names[f] : "unknown";
 }
 
-// A file with GGUF's magic or a folder with a config.json is a model; a file, or a folder that
-// holds corpus.idx or draft/corpus.idx, is a corpus index.
 static sd_status open_draft(sd_engine *e, sd_error *err) {
     sd_status st = SD_OK;
-    sd_model *m = NULL;
-    char *index = NULL;
-    const char *path = e->o.draft;
-    sd_path_kind kind, in;
-    SD_TRY(sd_path_look(&kind, path, err));
-    SD_CHECK(kind != SD_PATH_NONE, err, SD_ENOTFOUND,
-             "%s: there is no such draft; give a model, a corpus index or a run's folder", path);
-    bool is_model = false;
-    if (kind == SD_PATH_FOLDER) {
-        static const char *const places[] = {"corpus.idx", "draft/corpus.idx"};
-        for (int i = 0; i < 2 && !index; i++) {
-            index = sd_path_join(path, places[i]);
-            SD_CHECK_ALLOC(index, err);
-            SD_TRY(sd_path_look(&in, index, err));
-            if (in == SD_PATH_NONE) free(index), index = NULL;
-        }
-        is_model = !index;
-    } else {
-        char magic[4] = {0};
-        size_t got;
-        SD_TRY(sd_file_head(magic, sizeof magic, &got, path, err));
-        is_model = memcmp(magic, "GGUF", 4) == 0;
-    }
-    if (is_model) {
-        SD_TRY(sd_model_open(&m, path, err));
-        m->stop = e->model->stop;
+    sd_draft d = {0};
+    SD_TRY(sd_draft_open(&d, e->o.draft, e->model, err));
+    if (d.kind == SD_DRAFT_MODEL) {
+        d.model->stop = e->model->stop;
         if (e->model->pack_dir)
-            SD_TRY(sd_model_use_pack_cache(m, e->model->pack_dir, e->model->pack_least, err));
+            SD_TRY(
+                sd_model_use_pack_cache(d.model, e->model->pack_dir, e->model->pack_least, err));
         SD_CHECK(e->o.spec != SD_SPEC_INDEX, err, SD_EINVAL,
                  "%s: is a model and --spec index drafts from a corpus index; give --spec draft or "
                  "auto",
-                 path);
-        SD_TRY(sd_draft_model_open(&e->draft, m, e->model, e->pool, e->o.isa, err));
+                 e->o.draft);
+        SD_TRY(sd_draft_model_open(&e->draft, d.model, e->model, e->pool, e->o.isa, err));
     } else {
-        SD_TRY(sd_corpus_open(&e->corpus, index ? index : path, err));
-        const char *want = e->model->tokenizer ? sd_tokenizer_fingerprint(e->model->tokenizer) : "";
-        const char *got = sd_corpus_tokenizer(e->corpus);
-        SD_CHECK(!*want || strcmp(want, got) == 0, err, SD_EINVAL,
-                 "%s: this index was made with another tokenizer (%.12s, the model has %.12s)",
-                 path, got, want);
+        e->corpus = d.corpus;
+        d.corpus = NULL;
     }
 out:
-    sd_model_release(m);
-    free(index);
+    sd_draft_close(&d);
     return st;
 }
 

@@ -1,7 +1,6 @@
 #include "decode/serve/provider/models.h"
 
-#include "base/files/file.h"
-#include "base/log.h"
+#include "decode/draft/open.h"
 #include "model/infer/weight_cache/cache.h"
 
 #include <string.h>
@@ -14,41 +13,9 @@ static bool good_name(const char *s) {
            strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == n;
 }
 
-// The run's corpus index, when it belongs to this adapter and this tokenizer; else a warning and
-// NULL.
-static sd_corpus *open_corpus(const char *name, const char *folder, const sd_adapter *a,
-                              const sd_model *m) {
-    char *path = sd_path_join(folder, "draft/corpus.idx");
-    sd_corpus *c = NULL;
-    sd_error err = {0};
-    sd_path_kind kind;
-    if (!path) goto out;
-    sd_status st = sd_path_look(&kind, path, &err);
-    if (st == SD_OK && kind == SD_PATH_NONE) goto out;
-    if (st == SD_OK) st = sd_corpus_open(&c, path, &err);
-    if (st != SD_OK) {
-        sd_log(SD_LOG_WARN, "adapter %s: its corpus index is left out: %s", name, err.message);
-        goto out;
-    }
-    const char *why = NULL;
-    if (!sd_sha256_equal(sd_corpus_adapter(c), &a->sha256))
-        why = "was written for another adapter";
-    else if (!m->tokenizer ||
-             strcmp(sd_corpus_tokenizer(c), sd_tokenizer_fingerprint(m->tokenizer)) != 0)
-        why = "was written for another tokenizer";
-    if (why) {
-        sd_log(SD_LOG_WARN, "adapter %s: %s %s and is left out; export the pair of one run", name,
-               path, why);
-        sd_corpus_close(c);
-        c = NULL;
-    }
-out:
-    free(path);
-    return c;
-}
-
 static sd_status open_adapter(sd_models *m, const char *spec, sd_error *err) {
     sd_status st = SD_OK;
+    char *who = NULL;
     const char *equals = strchr(spec, '=');
     sd_models_row *row = &m->row[m->n];
     SD_CHECK(equals && equals[1], err, SD_EINVAL, "-a %s: give NAME=PATH, such as my-model=runs/my",
@@ -62,13 +29,16 @@ static sd_status open_adapter(sd_models *m, const char *spec, sd_error *err) {
         SD_CHECK(!sd_model_card_is(&m->row[i].card, row->name), err, SD_EINVAL,
                  "-a %s: the name '%s' is taken; give another", spec, row->name);
     SD_TRY(sd_adapter_open(&row->adapter, equals + 1, m->model, err));
-    row->corpus = open_corpus(row->name, equals + 1, row->adapter, m->model);
+    who = sd_sprintf("adapter %s", row->name);
+    SD_CHECK_ALLOC(who, err);
+    SD_TRY(sd_draft_of_run(&row->corpus, equals + 1, who, row->adapter, m->model, err));
     row->card = (sd_model_card){.name = row->name,
                                 .sha256 = row->adapter->sha256.hex,
                                 .generation = row->adapter->generation,
                                 .draft = row->corpus ? "index" : "none",
                                 .has_corpus = row->corpus != NULL};
 out:
+    free(who);
     return st;
 }
 

@@ -1,0 +1,108 @@
+#include "decode/draft/open.h"
+
+#include "base/files/file.h"
+#include "base/log.h"
+
+#include <string.h>
+
+sd_status sd_draft_look(sd_draft_kind *kind, char **file, const char *path, sd_error *err) {
+    static const char *const places[] = {"corpus.idx", "draft/corpus.idx"};
+    sd_status st = SD_OK;
+    char *index = NULL, magic[4] = {0};
+    size_t got;
+    sd_path_kind there, in;
+    *kind = SD_DRAFT_NONE;
+    if (file) *file = NULL;
+    SD_TRY(sd_path_look(&there, path, err));
+    SD_CHECK(there != SD_PATH_NONE, err, SD_ENOTFOUND,
+             "%s: there is no such draft; give a model, a corpus index or a run's folder", path);
+    if (there != SD_PATH_FOLDER) {
+        SD_TRY(sd_file_head(magic, sizeof magic, &got, path, err));
+        *kind = memcmp(magic, "GGUF", 4) == 0 ? SD_DRAFT_MODEL : SD_DRAFT_CORPUS;
+        goto out;
+    }
+    for (int i = 0; i < 2 && !index; i++) {
+        index = sd_path_join(path, places[i]);
+        SD_CHECK_ALLOC(index, err);
+        SD_TRY(sd_path_look(&in, index, err));
+        if (in == SD_PATH_NONE) free(index), index = NULL;
+    }
+    *kind = index ? SD_DRAFT_CORPUS : SD_DRAFT_MODEL;
+    if (file) *file = index, index = NULL;
+out:
+    free(index);
+    return st;
+}
+
+// SD_EINVAL says why the index is not one for this model and, unless it is NULL, this adapter. A
+// model without a tokenizer fits none: its tokens are numbers that nobody knows the meaning of.
+static sd_status check_fit(const sd_corpus *c, const char *path, const sd_model *m,
+                           const sd_adapter *a, sd_error *err) {
+    sd_status st = SD_OK;
+    const char *want = m->tokenizer ? sd_tokenizer_fingerprint(m->tokenizer) : "none";
+    const char *got = sd_corpus_tokenizer(c);
+    SD_CHECK(m->tokenizer && strcmp(want, got) == 0, err, SD_EINVAL,
+             "%s: this index was made with another tokenizer (%.12s, the model has %.12s)", path,
+             got, want);
+    SD_CHECK(!a || sd_sha256_equal(sd_corpus_adapter(c), &a->sha256), err, SD_EINVAL,
+             "%s: this index was made for another adapter (%.12s, this one is %.12s)", path,
+             sd_corpus_adapter(c)->hex, a->sha256.hex);
+out:
+    return st;
+}
+
+sd_status sd_draft_open(sd_draft *out, const char *path, const sd_model *target, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_draft d = {0};
+    char *index = NULL;
+    *out = d;
+    SD_TRY(sd_draft_look(&d.kind, &index, path, err));
+    if (d.kind == SD_DRAFT_MODEL) {
+        SD_TRY(sd_model_open(&d.model, path, err));
+    } else {
+        SD_TRY(sd_corpus_open(&d.corpus, index ? index : path, err));
+        SD_TRY(check_fit(d.corpus, path, target, NULL, err));
+    }
+    *out = d;
+    d = (sd_draft){0};
+out:
+    sd_draft_close(&d);
+    free(index);
+    return st;
+}
+
+void sd_draft_close(sd_draft *d) {
+    sd_model_release(d->model);
+    sd_corpus_close(d->corpus);
+    *d = (sd_draft){0};
+}
+
+sd_status sd_draft_of_run(sd_corpus **out, const char *folder, const char *who,
+                          const sd_adapter *a, const sd_model *target, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_error why = {0};
+    sd_corpus *c = NULL;
+    sd_path_kind kind;
+    char *path = sd_path_join(folder, "draft/corpus.idx");
+    *out = NULL;
+    SD_CHECK_ALLOC(path, err);
+    st = sd_path_look(&kind, path, &why); // below an adapter that is a file there is none
+    if (st == SD_OK && kind == SD_PATH_NONE) goto out;
+    if (st == SD_OK) st = sd_corpus_open(&c, path, &why);
+    if (st == SD_OK) st = check_fit(c, path, target, a, &why);
+    if (st == SD_ENOMEM) {
+        if (err) *err = why;
+        goto out;
+    }
+    if (st != SD_OK) {
+        sd_log(SD_LOG_WARN, "%s: its corpus index is left out: %s", who, why.message);
+        st = SD_OK;
+        goto out;
+    }
+    *out = c;
+    c = NULL;
+out:
+    sd_corpus_close(c);
+    free(path);
+    return st;
+}

@@ -1,0 +1,37 @@
+// Opening what drafts, by what a path is: a second model, or a corpus index. One rule says whether
+// an index fits, wherever it comes from: its tokens are numbers of the target's very tokenizer, and
+// one that comes along with an adapter was written for that adapter.
+//
+//     sd_draft d;
+//     SD_TRY(sd_draft_open(&d, "runs/triage", target, err));
+//     if (d.kind == SD_DRAFT_CORPUS) ... d.corpus ...
+//     sd_draft_close(&d);
+#pragma once
+
+#include "datasets/corpus/corpus_index.h"
+#include "model/adapter/adapter.h"
+
+typedef enum { SD_DRAFT_NONE, SD_DRAFT_MODEL, SD_DRAFT_CORPUS } sd_draft_kind;
+
+typedef struct {
+    sd_draft_kind kind;
+    sd_model *model;   // one of these two, by kind
+    sd_corpus *corpus; //
+} sd_draft;
+
+/// Without opening it: a file with GGUF's magic is a model, any other file an index; a folder is an
+/// index when it holds corpus.idx or draft/corpus.idx (then *file, malloc'ed, leads to it), and a
+/// model otherwise. file may be NULL. SD_ENOTFOUND when nothing is there.
+sd_status sd_draft_look(sd_draft_kind *kind, char **file, const char *path, sd_error *err);
+
+/// What was asked for must fit: SD_EINVAL names both tokenizers of an index that does not. A
+/// model's tokenizer is compared when it is opened for drafting (sd_draft_model_open).
+sd_status sd_draft_open(sd_draft *out, const char *path, const sd_model *target, sd_error *err);
+void sd_draft_close(sd_draft *d); // a zeroed one is fine
+
+/// *out <- folder/draft/corpus.idx, the index of the run that the adapter `a` was opened from; NULL
+/// where there is none. Nobody asked for it, and answers are the same without it: one that does not
+/// fit or cannot be read is left out with a warning that begins with `who`. SD_ENOMEM alone is an
+/// error.
+sd_status sd_draft_of_run(sd_corpus **out, const char *folder, const char *who,
+                          const sd_adapter *a, const sd_model *target, sd_error *err);
