@@ -1,10 +1,10 @@
 // A target is the end of a module's path at a point ("q_proj", "layers.0.mlp.up_proj"); a pattern's
-// key is a regular expression for such an end, as PEFT matches it: (.*\.)?(KEY)$ from the path's
-// start. The first key that matches counts.
-#define PCRE2_CODE_UNIT_WIDTH 8
+// key is a regular expression for such an end (model/adapter/pattern.h). The first key that matches
+// counts.
 #include "trainer/lora_targets.h"
 
-#include <pcre2.h>
+#include "model/adapter/pattern.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -43,50 +43,35 @@ static sd_status choose(int *rank, const sd_recipe *r, const sd_hparams *hp, sd_
 }
 
 typedef struct {
-    pcre2_code *code[SD_RECIPE_MAX_PATTERN];
-    pcre2_match_data *match;
-    pcre2_match_context *limits;
+    sd_module_pattern *key[SD_RECIPE_MAX_PATTERN];
     bool used[SD_RECIPE_MAX_PATTERN];
     int n;
 } patterns;
 
 static void patterns_free(patterns *p) {
-    for (int i = 0; i < p->n; i++) pcre2_code_free(p->code[i]);
-    pcre2_match_data_free(p->match);
-    pcre2_match_context_free(p->limits);
+    for (int i = 0; i < p->n; i++) sd_module_pattern_close(p->key[i]);
 }
 
 static sd_status patterns_compile(patterns *p, const sd_recipe *r, const char *name,
                                   const sd_recipe_pattern *from, sd_error *err) {
-    sd_status st = SD_OK;
-    *p = (patterns){.match = pcre2_match_data_create(1, NULL),
-                    .limits = pcre2_match_context_create(NULL)};
-    SD_CHECK(p->match && p->limits, err, SD_ENOMEM, "out of memory while reading %s", name);
-    pcre2_set_match_limit(p->limits, 100000);
+    *p = (patterns){0};
     for (int i = 0; i < from->n; i++) {
-        int code = 0;
-        PCRE2_SIZE at = 0;
-        char text[512];
-        int len = snprintf(text, sizeof text, "^(?:.*\\.)?(?:%s)$", from->key[i]);
-        bool fits = len > 0 && (size_t)len < sizeof text;
-        p->code[i] =
-            fits ? pcre2_compile((PCRE2_SPTR)text, (PCRE2_SIZE)len, 0, &code, &at, NULL) : NULL;
-        p->n = i + 1;
-        if (!p->code[i])
+        sd_status st = sd_module_pattern_open(&p->key[i], from->key[i]);
+        if (st == SD_ENOMEM) return sd_fail(err, st, "out of memory while reading %s", name);
+        if (st != SD_OK)
             return sd_recipe_fail(r, name, err,
                                   "'%.60s' is not a regular expression; give e.g. q_proj",
                                   from->key[i]);
+        p->n = i + 1;
     }
-out:
-    return st;
+    return SD_OK;
 }
 
-/// The index of the first key that matches, -1: none.
-static int patterns_find(patterns *p, const char *path) {
+/// The index of the first key that matches, -1: none. One that takes too long does not.
+static int patterns_find(const patterns *p, const char *path) {
+    bool hit;
     for (int i = 0; i < p->n; i++)
-        if (pcre2_match(p->code[i], (PCRE2_SPTR)path, PCRE2_ZERO_TERMINATED, 0, 0, p->match,
-                        p->limits) >= 0)
-            return i;
+        if (sd_module_pattern_match(&hit, p->key[i], path) == SD_OK && hit) return i;
     return -1;
 }
 

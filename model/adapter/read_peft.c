@@ -1,5 +1,6 @@
 // PEFT folders: adapter_config.json says what the factors mean, adapter_model.safetensors holds
 // them.
+#include "model/adapter/pattern.h"
 #include "model/adapter/read.h"
 
 #include "base/files/file.h"
@@ -7,9 +8,7 @@
 #include "base/json_keys.h"
 #include "model/formats/safetensors.h"
 
-#define PCRE2_CODE_UNIT_WIDTH 8
 #include <math.h>
-#include <pcre2.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -21,7 +20,8 @@ enum { MAX_CONFIG_BYTES = 1 << 20 };
 typedef struct {
     double alpha;
     bool rslora;
-    json_t *alpha_pattern; // NULL: none
+    json_t *alpha_pattern;       // NULL: none
+    sd_module_pattern **pattern; // of its keys, each NULL until it is needed
 } peft_config;
 
 // What changes the mathematics and is not computed here.
@@ -75,54 +75,50 @@ out:
     return st;
 }
 
-// PEFT takes a pattern's key as a regular expression for the end of a module's name, after a dot or
-// from the start.
-static sd_status pattern_matches(bool *hit, const char *key, const char *module, const char *path,
-                                 sd_error *err) {
+// The pattern of the i-th key of alpha_pattern, compiled when it is first asked for.
+static sd_status alpha_pattern(const sd_module_pattern **out, peft_config *c, size_t i,
+                               const char *key, const char *path, sd_error *err) {
     sd_status st = SD_OK;
-    int code = 0, found = PCRE2_ERROR_NOMEMORY;
-    PCRE2_SIZE at;
-    pcre2_code *re = NULL;
-    pcre2_match_data *md = NULL;
-    pcre2_match_context *mc = NULL;
-    char *expression = sd_sprintf("^(.*\\.)?(%s)$", key);
-    SD_CHECK_ALLOC(expression, err);
-    re = pcre2_compile((PCRE2_SPTR)expression, PCRE2_ZERO_TERMINATED, 0, &code, &at, NULL);
-    SD_CHECK(re || code != PCRE2_ERROR_HEAP_FAILED, err, SD_ENOMEM, "%s: out of memory", path);
-    SD_CHECK(re, err, SD_EFORMAT,
+    if (!c->pattern) {
+        c->pattern = sd_alloc(json_object_size(c->alpha_pattern), sizeof *c->pattern);
+        SD_CHECK_ALLOC(c->pattern, err);
+    }
+    sd_status made = c->pattern[i] ? SD_OK : sd_module_pattern_open(&c->pattern[i], key);
+    SD_CHECK(made != SD_ENOMEM, err, SD_ENOMEM, "%s: out of memory", path);
+    SD_CHECK(made == SD_OK, err, SD_EFORMAT,
              "%s: alpha_pattern holds \"%.64s\", which is no regular expression", path, key);
-    md = pcre2_match_data_create_from_pattern(re, NULL);
-    mc = md ? pcre2_match_context_create(NULL) : NULL;
-    SD_CHECK_ALLOC(mc, err);
-    pcre2_set_match_limit(mc, 100000);
-    found = pcre2_match(re, (PCRE2_SPTR)module, strlen(module), 0, 0, md, mc);
-    SD_CHECK(found != PCRE2_ERROR_NOMEMORY, err, SD_ENOMEM, "%s: out of memory", path);
-    SD_CHECK(found >= 0 || found == PCRE2_ERROR_NOMATCH, err, SD_EFORMAT,
-             "%s: alpha_pattern's \"%.64s\" takes too long to match", path, key);
-    *hit = found >= 0;
+    *out = c->pattern[i];
 out:
-    pcre2_match_context_free(mc);
-    pcre2_match_data_free(md);
-    pcre2_code_free(re);
-    free(expression);
     return st;
 }
 
-static sd_status slot_alpha(double *alpha, const peft_config *c, const char *module,
-                            const char *path, sd_error *err) {
+static sd_status slot_alpha(double *alpha, peft_config *c, const char *module, const char *path,
+                            sd_error *err) {
     sd_status st = SD_OK;
     const char *key;
     json_t *value;
+    size_t i = 0;
     *alpha = c->alpha;
     json_object_foreach(c->alpha_pattern, key, value) {
+        const sd_module_pattern *p = NULL;
         bool hit = false;
-        SD_TRY(pattern_matches(&hit, key, module, path, err));
+        SD_TRY(alpha_pattern(&p, c, i++, key, path, err));
+        sd_status matched = sd_module_pattern_match(&hit, p, module);
+        SD_CHECK(matched != SD_ENOMEM, err, SD_ENOMEM, "%s: out of memory", path);
+        SD_CHECK(matched == SD_OK, err, SD_EFORMAT,
+                 "%s: alpha_pattern's \"%.64s\" takes too long to match", path, key);
         if (!hit) continue;
         SD_TRY(sd_key_number(alpha, c->alpha_pattern, key, c->alpha, path, err));
         break;
     }
 out:
     return st;
+}
+
+static void free_config(peft_config *c) {
+    for (size_t i = 0; c->pattern && i < json_object_size(c->alpha_pattern); i++)
+        sd_module_pattern_close(c->pattern[i]);
+    free(c->pattern);
 }
 
 // ---- adapter_model.safetensors
@@ -182,7 +178,7 @@ out:
     return st;
 }
 
-static sd_status read_factors(sd_factor_pair *pairs, const sd_safetensors *s, const peft_config *c,
+static sd_status read_factors(sd_factor_pair *pairs, const sd_safetensors *s, peft_config *c,
                               const sd_model *base, const char *path, const char *config_path,
                               sd_error *err) {
     sd_status st = SD_OK;
@@ -262,6 +258,7 @@ out:
     free(pairs);
     sd_safetensors_close(s);
     free(data);
+    free_config(&c);
     json_decref(root);
     free(config_path);
     free(weights_path);
