@@ -46,11 +46,14 @@ static sd_status run(side *s, const int32_t *tokens, int from, int n, sd_error *
     return st;
 }
 
-static double log_sum_exp(const float *x, int V, int *top) {
+double sd_log_sum_exp(const float *x, int n, int *top) {
     double max = -INFINITY, sum = 0;
-    for (int i = 0; i < V; i++)
-        if (x[i] > max) max = x[i], *top = i;
-    for (int i = 0; i < V; i++) sum += exp(x[i] - max);
+    for (int i = 0; i < n; i++) {
+        if (!(x[i] > max)) continue;
+        max = x[i];
+        if (top) *top = i;
+    }
+    for (int i = 0; i < n; i++) sum += exp(x[i] - max);
     return max + log(sum);
 }
 
@@ -64,7 +67,7 @@ static double deviation(const float *x, int V) {
 
 static void compare_row(sd_logit_difference *d, const float *a, const float *b, int V) {
     int top_a = -1, top_b = -1;
-    double za = log_sum_exp(a, V, &top_a), zb = log_sum_exp(b, V, &top_b), kl = 0;
+    double za = sd_log_sum_exp(a, V, &top_a), zb = sd_log_sum_exp(b, V, &top_b), kl = 0;
     for (int i = 0; i < V; i++) {
         double la = a[i] - za, lb = b[i] - zb, diff = fabs((double)a[i] - b[i]);
         kl += exp(la) * (la - lb);

@@ -5,6 +5,11 @@
 #include "base/pool.h"
 #include "model/adapter/adapter.h"
 
+/// log sum exp of x [n] in double, *top (NULL: not wanted) <- where the largest is, untouched when all
+/// are NaN. The cross-entropy of a token is this less its logit. Decoding has a faster one in fp32
+/// (sd_log_total), whose rounding every log probability that is shown has.
+double sd_log_sum_exp(const float *x, int n, int *top);
+
 typedef struct {
     int positions;
     double max_kl, mean_kl; // KL(a || b) in nats over the vocabulary, per position
