@@ -20,7 +20,7 @@ sd_status sd_decoding_load(sd_decoding *d, const sd_model_args *m, const sd_deco
     sd_status st = SD_OK;
     SD_TRY(sd_open_model(&d->model, m, err));
     if (a->adapter) {
-        SD_TRY(sd_adapter_open(&d->adapter, a->adapter, d->model, err));
+        SD_TRY(sd_adapter_open(&d->adapter, a->adapter, d->model, m->other_base, err));
         SD_TRY(open_index(d, a, err));
     }
 out:

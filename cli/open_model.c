@@ -10,7 +10,6 @@
 sd_status sd_open_model(sd_model **out, const sd_model_args *args, sd_error *err) {
     char *dir = args->no_pack_cache ? NULL : sd_pack_cache_dir();
     sd_status st = sd_model_open(out, args->model, err);
-    if (st == SD_OK) (*out)->any_adapter = args->other_base;
     if (st == SD_OK && dir) st = sd_model_use_pack_cache(*out, dir, SD_PACK_LEAST, err);
     if (st != SD_OK) {
         sd_model_release(*out);
@@ -28,7 +27,7 @@ sd_status sd_run_model_open(sd_run_model *r, const sd_model_args *args, const ch
         .max_rows = max_rows, .compute = (sd_compute)args->compute, .kv = (sd_kv_type)args->kv};
     SD_TRY(sd_open_model(&r->model, args, err));
     SD_TRY(sd_pool_open(&r->pool, (int)args->threads, err));
-    if (adapter) SD_TRY(sd_adapter_open(&r->adapter, adapter, r->model, err));
+    if (adapter) SD_TRY(sd_adapter_open(&r->adapter, adapter, r->model, args->other_base, err));
     SD_TRY(sd_context_open(&r->cx, r->model, r->pool, &o, err));
 out:
     if (st != SD_OK) sd_run_model_close(r);

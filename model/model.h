@@ -72,8 +72,6 @@ typedef struct sd_model {
         pack_dir; // where its packed form is kept (model/infer/weight_cache/cache.h); NULL: nowhere
     size_t pack_least; // bytes from which it is
 
-    bool any_adapter; // adapters that were trained on another model are taken, with a warning
-
     const atomic_bool *stop; // once set, hashing, packing and timing end with SD_EINTERRUPTED; NULL
                              // as a rule
 

@@ -120,7 +120,7 @@ static sd_status verify(const args *a, const char *path, sd_model *base, const s
         SD_TRY(sd_model_open(&written, path, err));
         SD_TRY(sd_verify_merged(&merge, &d, written, adapter, base, ids->id, ids->n, pool, err));
     } else {
-        SD_TRY(sd_adapter_open(&reloaded, path, base, err));
+        SD_TRY(sd_adapter_open(&reloaded, path, base, a->other_base, err));
         SD_TRY(sd_compare_logits(&d, base, adapter, base, reloaded, ids->id, ids->n, pool, err));
         // A folded scale rounds once more per weight; anything beyond 1e-5 nats is another adapter.
         SD_CHECK(d.max_kl <= 1e-5, err, SD_EMISMATCH,
@@ -214,7 +214,6 @@ sd_status sd_verb_export(int argc, char **argv, sd_error *err) {
              rest.n);
     if (!a.model) SD_TRY(base_of_run(&base_path, rest.item[0], err));
     SD_TRY(sd_model_open(&base, a.model ? a.model : base_path, err));
-    base->any_adapter = a.other_base;
     SD_CHECK(
         a.to != TO_GGUF || base->is_gguf, err, SD_EINVAL,
         "--to gguf: %s is a folder; a merged GGUF needs a GGUF base, --to merged writes a folder",
@@ -223,7 +222,7 @@ sd_status sd_verb_export(int argc, char **argv, sd_error *err) {
     SD_CHECK(there == SD_PATH_NONE, err, SD_EINVAL, "%s: exists already; give another --output",
              a.out);
     if (a.verify) SD_TRY(verify_tokens(&text, base, a.text, err)); // refused before it is written
-    SD_TRY(sd_adapter_open(&adapter, rest.item[0], base, err));
+    SD_TRY(sd_adapter_open(&adapter, rest.item[0], base, a.other_base, err));
     SD_TRY(keep_private(base->path, rest.item[0], err));
     if (a.verify) {
         SD_TRY(write_verified(&a, adapter, base, &text, err));

@@ -235,7 +235,7 @@ static bool same_model(const sd_sketch_difference *d) {
 }
 
 sd_status sd_adapter_check_base(sd_adapter *a, const sd_base_record *r, sd_model *base,
-                                sd_error *err) {
+                                bool any_base, sd_error *err) {
     sd_status st = SD_OK;
     sd_sha256 have;
     sd_sketch_difference d = {0};
@@ -256,7 +256,7 @@ sd_status sd_adapter_check_base(sd_adapter *a, const sd_base_record *r, sd_model
                  100 * d.difference, d.type, d.m_type, d.same_norms ? "" : ", other norms");
     bool same = same_model(&d);
     SD_CHECK(
-        same || base->any_adapter, err, SD_EINVAL,
+        same || any_base, err, SD_EINVAL,
         "%s was trained on a base with SHA-256 %.12s..., but %s has %.12s..., %s; give the base "
         "it was trained on, or --other-base to take it all the same",
         a->path, a->base_sha256.hex, base->path, have.hex, how);

@@ -35,9 +35,10 @@ typedef struct sd_adapter {
 
 /// A PEFT folder, a GGUF-LoRA file, or a run's folder (its adapter/). Shapes that do not fit the
 /// base, values that are not finite, and a recorded base that is another model are refused by name.
-/// The same model in another precision is taken with a warning, any model where base->any_adapter
-/// is set. The files are read, not mapped: they may go or change afterwards.
-sd_status sd_adapter_open(sd_adapter **out, const char *path, sd_model *base, sd_error *err);
+/// The same model in another precision is taken with a warning, and any model with any_base. The
+/// files are read, not mapped: they may go or change afterwards.
+sd_status sd_adapter_open(sd_adapter **out, const char *path, sd_model *base, bool any_base,
+                          sd_error *err);
 /// From factors the caller built in the base's basis; copies them. lora [L * SD_PROJ_COUNT].
 sd_status sd_adapter_from_factors(sd_adapter **out, const char *name, const sd_lora *lora,
                                   const sd_model *base, sd_error *err);

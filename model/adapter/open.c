@@ -35,14 +35,15 @@ out:
     return st;
 }
 
-sd_status sd_adapter_open(sd_adapter **out, const char *path, sd_model *base, sd_error *err) {
+sd_status sd_adapter_open(sd_adapter **out, const char *path, sd_model *base, bool any_base,
+                          sd_error *err) {
     sd_status st = SD_OK;
     char *nested = NULL;
     sd_path_kind kind, config, nested_config;
     *out = NULL;
     SD_TRY(sd_path_look(&kind, path, err));
     SD_CHECK(kind != SD_PATH_NONE, err, SD_ENOTFOUND, "%s: no such adapter; check the path", path);
-    if (kind != SD_PATH_FOLDER) return sd_adapter_read_gguf(out, path, base, err);
+    if (kind != SD_PATH_FOLDER) return sd_adapter_read_gguf(out, path, base, any_base, err);
     nested = sd_path_join(path, "adapter");
     SD_CHECK_ALLOC(nested, err);
     SD_TRY(sd_path_look_in(&config, path, "adapter_config.json", err));
@@ -52,7 +53,7 @@ sd_status sd_adapter_open(sd_adapter **out, const char *path, sd_model *base, sd
              "%s: holds neither adapter_config.json nor adapter/adapter_config.json; give a PEFT "
              "folder, a run's folder or a GGUF-LoRA file",
              path);
-    SD_TRY(sd_adapter_read_peft(out, is_run ? nested : path, base, err));
+    SD_TRY(sd_adapter_read_peft(out, is_run ? nested : path, base, any_base, err));
     if (is_run) SD_TRY(check_manifest(*out, path, err));
     SD_CHECK(!sd_memory_lost(), err, SD_ENOMEM, "%s: out of memory", path);
 out:

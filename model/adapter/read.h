@@ -29,9 +29,11 @@ typedef struct {
 
 /// SD_EINVAL when it is another model than `base`, with both hashes and the measured difference.
 /// The same model in another form or precision is taken, with a warning that says the same; any
-/// other where base->any_adapter is set.
+/// other with any_base.
 sd_status sd_adapter_check_base(sd_adapter *a, const sd_base_record *r, sd_model *base,
-                                sd_error *err);
+                                bool any_base, sd_error *err);
 
-sd_status sd_adapter_read_peft(sd_adapter **out, const char *folder, sd_model *base, sd_error *err);
-sd_status sd_adapter_read_gguf(sd_adapter **out, const char *path, sd_model *base, sd_error *err);
+sd_status sd_adapter_read_peft(sd_adapter **out, const char *folder, sd_model *base, bool any_base,
+                               sd_error *err);
+sd_status sd_adapter_read_gguf(sd_adapter **out, const char *path, sd_model *base, bool any_base,
+                               sd_error *err);

@@ -80,7 +80,8 @@ out:
     return st;
 }
 
-sd_status sd_adapter_read_gguf(sd_adapter **out, const char *path, sd_model *base, sd_error *err) {
+sd_status sd_adapter_read_gguf(sd_adapter **out, const char *path, sd_model *base, bool any_base,
+                               sd_error *err) {
     sd_status st = SD_OK;
     sd_gguf *g = NULL;
     sd_factor_pair *pairs = NULL;
@@ -98,7 +99,7 @@ sd_status sd_adapter_read_gguf(sd_adapter **out, const char *path, sd_model *bas
     SD_TRY(sd_adapter_build(&a, pairs, path, base, base->hp.arch == SD_ARCH_LLAMA, err));
     SD_TRY(sd_sha256_of(&a->sha256, data, size, err));
     SD_TRY(read_record(&r, g, err));
-    SD_TRY(sd_adapter_check_base(a, &r, base, err));
+    SD_TRY(sd_adapter_check_base(a, &r, base, any_base, err));
     *out = a;
     a = NULL;
 out:

@@ -226,7 +226,7 @@ static sd_base_record recorded(const sd_safetensors *s) {
     return r;
 }
 
-sd_status sd_adapter_read_peft(sd_adapter **out, const char *folder, sd_model *base,
+sd_status sd_adapter_read_peft(sd_adapter **out, const char *folder, sd_model *base, bool any_base,
                                sd_error *err) {
     sd_status st = SD_OK;
     json_t *root = NULL;
@@ -250,7 +250,7 @@ sd_status sd_adapter_read_peft(sd_adapter **out, const char *folder, sd_model *b
     SD_TRY(sd_adapter_build(&a, pairs, folder, base, false, err));
     SD_TRY(sd_sha256_of(&a->sha256, data, size, err));
     sd_base_record r = recorded(s);
-    SD_TRY(sd_adapter_check_base(a, &r, base, err));
+    SD_TRY(sd_adapter_check_base(a, &r, base, any_base, err));
     *out = a;
     a = NULL;
 out:

@@ -537,7 +537,7 @@ static sd_status open_all(matrix *m, const char *prompts, sd_error *err) {
     SD_TRY(sd_model_open(&m->model, m->a.model, err));
     SD_CHECK(m->model->tokenizer, err, SD_EINVAL, "%s: has no tokenizer; prompts need one",
              m->a.model);
-    if (m->a.adapter) SD_TRY(sd_adapter_open(&m->adapter, m->a.adapter, m->model, err));
+    if (m->a.adapter) SD_TRY(sd_adapter_open(&m->adapter, m->a.adapter, m->model, false, err));
     if (m->a.index) {
         SD_TRY(sd_corpus_open(&m->corpus, m->a.index, err));
         SD_CHECK(strcmp(sd_corpus_tokenizer(m->corpus),

@@ -138,7 +138,7 @@ sd_status sd_run_write_peft(sd_run_end *e, sd_sha256 *hash, sd_error *err) {
     artefact dir = {0};
     SD_TRY(artefact_begin(&dir, e, "adapter", err));
     SD_TRY(sd_adapter_write_peft(dir.tmp, e->own, m, err));
-    SD_TRY(sd_adapter_open(&again, dir.tmp, m, err));
+    SD_TRY(sd_adapter_open(&again, dir.tmp, m, false, err));
     *hash = again->sha256;
     SD_TRY(
         sd_run_add_artefact(&entry, e, "adapter", "adapter/adapter_model.safetensors", hash, err));
@@ -161,7 +161,7 @@ sd_status sd_run_write_gguf(sd_run_end *e, sd_error *err) {
     artefact file = {0};
     SD_TRY(artefact_begin(&file, e, "adapter.gguf", err));
     SD_TRY(sd_adapter_write_gguf(file.tmp, e->own, m, err));
-    SD_TRY(sd_adapter_open(&again, file.tmp, m, err));
+    SD_TRY(sd_adapter_open(&again, file.tmp, m, false, err));
     SD_TRY(sd_run_add_artefact(&entry, e, "gguf-lora", "adapter.gguf", &again->sha256, err));
     if (e->text->n) SD_TRY(compare(e, "adapter.gguf", file.tmp, again, entry, err));
     SD_TRY(artefact_publish(&file, err));

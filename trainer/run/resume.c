@@ -156,7 +156,7 @@ sd_status sd_run_init_parameters(sd_checkpoint *c, const sd_recipe *recipe, cons
              "out of memory for %zu parameters and their state; lower adapter.r", c->n);
     sd_lora_init(c->theta, &base->layout, (uint64_t)recipe->seed);
     if (recipe->adapter.from) {
-        SD_TRY(sd_adapter_open(&a, recipe->adapter.from, base->model, err));
+        SD_TRY(sd_adapter_open(&a, recipe->adapter.from, base->model, false, err));
         SD_TRY(copy_factors(c->theta, &base->layout, a, err));
     }
     SD_TRY(sd_sha256_of(&c->state.init, c->theta, c->n * sizeof(float), err));

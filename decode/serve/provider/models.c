@@ -13,7 +13,7 @@ static bool good_name(const char *s) {
            strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == n;
 }
 
-static sd_status open_adapter(sd_models *m, const char *spec, sd_error *err) {
+static sd_status open_adapter(sd_models *m, const char *spec, bool any_base, sd_error *err) {
     sd_status st = SD_OK;
     char *who = NULL;
     const char *equals = strchr(spec, '=');
@@ -28,7 +28,7 @@ static sd_status open_adapter(sd_models *m, const char *spec, sd_error *err) {
     for (int i = 0; i < m->n - 1; i++)
         SD_CHECK(!sd_model_card_is(&m->row[i].card, row->name), err, SD_EINVAL,
                  "-a %s: the name '%s' is taken; give another", spec, row->name);
-    SD_TRY(sd_adapter_open(&row->adapter, equals + 1, m->model, err));
+    SD_TRY(sd_adapter_open(&row->adapter, equals + 1, m->model, any_base, err));
     who = sd_sprintf("adapter %s", row->name);
     SD_CHECK_ALLOC(who, err);
     SD_TRY(sd_draft_of_run(&row->corpus, equals + 1, who, row->adapter, m->model, err));
@@ -89,14 +89,13 @@ sd_status sd_models_open(sd_models *m, const sd_models_options *o, const atomic_
     int n = o->adapters ? o->adapters->n : 0;
     *m = (sd_models){0};
     SD_TRY(sd_model_open(&m->model, o->model, err));
-    m->model->any_adapter = o->other_base;
     m->model->stop = stop; // a signal ends the hashing, packing and timing that follow
     if (o->pack_dir) SD_TRY(sd_model_use_pack_cache(m->model, o->pack_dir, SD_PACK_LEAST, err));
     m->row = sd_alloc((size_t)n + 1, sizeof *m->row);
     SD_CHECK_ALLOC(m->row, err);
     SD_TRY(name_base(m, o, err));
     for (int i = 0; i < n && !atomic_load(stop); i++)
-        SD_TRY(open_adapter(m, o->adapters->item[i], err));
+        SD_TRY(open_adapter(m, o->adapters->item[i], o->other_base, err));
     const sd_tokenizer *tok = m->model->tokenizer;
     for (int i = 0; tok && i < sd_tokenizer_size(tok); i++) {
         size_t len;

@@ -105,12 +105,12 @@ static void round_trip(sd_arch arch) {
     char *dir = sd_path_join(b.dir, "peft"), *file = sd_path_join(b.dir, "lora.gguf");
     cr_assert_eq(sd_adapter_write_peft(dir, a, b.gguf, &err), SD_OK, "%s", err.message);
     cr_assert_eq(sd_adapter_write_gguf(file, a, b.gguf, &err), SD_OK, "%s", err.message);
-    cr_assert_eq(sd_adapter_open(&peft, dir, b.gguf, &err), SD_OK, "%s", err.message);
-    cr_assert_eq(sd_adapter_open(&gguf, file, b.gguf, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_adapter_open(&peft, dir, b.gguf, false, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_adapter_open(&gguf, file, b.gguf, false, &err), SD_OK, "%s", err.message);
     assert_same_factors(a, peft, b.gguf);
     assert_same_factors(a, gguf, b.gguf);
     // The base's hash is that of the GGUF, but the folder holds the same weights.
-    cr_assert_eq(sd_adapter_open(&on_folder, dir, b.folder, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_adapter_open(&on_folder, dir, b.folder, false, &err), SD_OK, "%s", err.message);
     cr_assert_lt(compare(b.gguf, a, b.folder, on_folder).max_abs, 1e-4);
     sd_adapter_release(on_folder);
     sd_adapter_release(a);
@@ -152,7 +152,7 @@ Test(adapter, the_same_peft_folder_acts_alike_on_a_folder_and_on_a_permuted_gguf
     char *dir = sd_path_join(b.dir, "peft");
     cr_assert_eq(sd_adapter_write_peft(dir, a, b.folder, &err), SD_OK, "%s", err.message);
     strip_metadata(dir);
-    cr_assert_eq(sd_adapter_open(&on_gguf, dir, b.gguf, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_adapter_open(&on_gguf, dir, b.gguf, false, &err), SD_OK, "%s", err.message);
     sd_logit_difference same = compare(b.folder, a, b.gguf, on_gguf),
                         none = compare(b.folder, a, b.gguf, NULL);
     cr_assert_lt(same.max_abs, 1e-4, "%g", same.max_abs);
@@ -175,8 +175,8 @@ Test(adapter, mixed_ranks_and_scales_are_folded_without_changing_the_logits) {
     char *dir = sd_path_join(b.dir, "peft"), *file = sd_path_join(b.dir, "lora.gguf");
     cr_assert_eq(sd_adapter_write_peft(dir, a, b.gguf, &err), SD_OK, "%s", err.message);
     cr_assert_eq(sd_adapter_write_gguf(file, a, b.gguf, &err), SD_OK, "%s", err.message);
-    cr_assert_eq(sd_adapter_open(&peft, dir, b.gguf, &err), SD_OK, "%s", err.message);
-    cr_assert_eq(sd_adapter_open(&gguf, file, b.gguf, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_adapter_open(&peft, dir, b.gguf, false, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_adapter_open(&gguf, file, b.gguf, false, &err), SD_OK, "%s", err.message);
     cr_assert_lt(compare(b.gguf, a, b.gguf, peft).max_abs, 1e-4);
     cr_assert_lt(compare(b.gguf, a, b.gguf, gguf).max_abs, 1e-4);
     cr_assert_gt(compare(b.gguf, a, b.gguf, NULL).max_abs, 1e-2);
@@ -244,7 +244,7 @@ Test(adapter, one_that_goes_with_a_changed_base_is_refused) {
     static const char text[] = "{\"peft_type\": \"LORA\", \"lora_alpha\": 16, "
                                "\"init_lora_weights\": \"pissa_niter_16\"}";
     cr_assert_eq(sd_file_write(config, text, strlen(text), &err), SD_OK);
-    cr_assert_eq(sd_adapter_open(&other, dir, b.gguf, &err), SD_EFORMAT);
+    cr_assert_eq(sd_adapter_open(&other, dir, b.gguf, false, &err), SD_EFORMAT);
     cr_assert(strstr(err.message, "pissa"), "%s", err.message);
     sd_adapter_release(a);
     free(dir);
@@ -262,9 +262,9 @@ Test(adapter, one_of_another_base_is_refused_with_both_shapes) {
     wide.F = 128;
     cr_assert_eq(sd_tiny_write_gguf(path, &wide, &err), SD_OK);
     sd_model *m = open_at(path);
-    cr_assert_eq(sd_adapter_open(&other, dir, m, &err), SD_EINVAL);
+    cr_assert_eq(sd_adapter_open(&other, dir, m, false, &err), SD_EINVAL);
     cr_assert(strstr(err.message, "96") && strstr(err.message, "128"), "%s", err.message);
-    cr_assert_eq(sd_adapter_open(&other, "/nonexistent", m, &err), SD_ENOTFOUND);
+    cr_assert_eq(sd_adapter_open(&other, "/nonexistent", m, false, &err), SD_ENOTFOUND);
     sd_model_release(m);
     sd_adapter_release(a);
     free(dir);
@@ -279,20 +279,20 @@ Test(adapter, one_that_changed_after_its_run_is_refused) {
     char *run = sd_path_join(b.dir, "run"), *dir = sd_path_join(run, "adapter");
     char *manifest = sd_path_join(run, "manifest.json");
     cr_assert_eq(sd_adapter_write_peft(dir, a, b.gguf, &err), SD_OK, "%s", err.message);
-    cr_assert_eq(sd_adapter_open(&opened, run, b.gguf, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_adapter_open(&opened, run, b.gguf, false, &err), SD_OK, "%s", err.message);
     char *text =
         sd_sprintf("{\"artefacts\": {\"adapter\": {\"sha256\": \"%s\"}}}", opened->sha256.hex);
     sd_adapter_release(opened);
     cr_assert_eq(sd_file_write(manifest, text, strlen(text), &err), SD_OK);
-    cr_assert_eq(sd_adapter_open(&opened, run, b.gguf, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_adapter_open(&opened, run, b.gguf, false, &err), SD_OK, "%s", err.message);
     sd_adapter_release(opened);
     char *digit = strstr(text, "sha256") + 10;
     *digit = *digit == '0' ? '1' : '0';
     cr_assert_eq(sd_file_write(manifest, text, strlen(text), &err), SD_OK);
-    cr_assert_eq(sd_adapter_open(&opened, run, b.gguf, &err), SD_EINVAL);
+    cr_assert_eq(sd_adapter_open(&opened, run, b.gguf, false, &err), SD_EINVAL);
     cr_assert(strstr(err.message, "manifest") && !opened, "%s", err.message);
     cr_assert_eq(sd_file_write(manifest, "{}", 2, &err), SD_OK);
-    cr_assert_eq(sd_adapter_open(&opened, run, b.gguf, &err), SD_EFORMAT);
+    cr_assert_eq(sd_adapter_open(&opened, run, b.gguf, false, &err), SD_EFORMAT);
     sd_adapter_release(a);
     free(text);
     free(run);

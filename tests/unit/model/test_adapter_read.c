@@ -70,7 +70,7 @@ static void write_peft(const char *dir, const char *config, const char *a, const
 static void refused(const fixture *f, sd_status want, const char *words) {
     sd_adapter *a;
     sd_error err;
-    cr_assert_eq(sd_adapter_open(&a, f->peft, f->base, &err), want, "want: %s", words);
+    cr_assert_eq(sd_adapter_open(&a, f->peft, f->base, false, &err), want, "want: %s", words);
     cr_assert(strstr(err.message, words), "%s, not: %s", err.message, words);
 }
 
@@ -79,9 +79,9 @@ Test(adapter_read, factors_under_the_adapters_name_are_read_like_plain_ones) {
     sd_adapter *a, *b;
     sd_error err;
     write_peft(f.peft, good_config, Q0 "A.weight", Q0 "B.weight", 1, 2);
-    cr_assert_eq(sd_adapter_open(&a, f.peft, f.base, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_adapter_open(&a, f.peft, f.base, false, &err), SD_OK, "%s", err.message);
     write_peft(f.peft, good_config, Q0 "A.default.weight", Q0 "B.default.weight", 1, 2);
-    cr_assert_eq(sd_adapter_open(&b, f.peft, f.base, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_adapter_open(&b, f.peft, f.base, false, &err), SD_OK, "%s", err.message);
     cr_assert_arr_eq(a->lora[0].A, b->lora[0].A, 128 * sizeof(float));
     cr_assert_arr_eq(a->lora[0].B, b->lora[0].B, 128 * sizeof(float));
     sd_adapter_release(a);
@@ -173,7 +173,7 @@ Test(adapter_read, its_files_may_be_cut_while_it_is_used) {
     sd_adapter *a;
     sd_error err;
     write_peft(f.peft, good_config, Q0 "A.weight", Q0 "B.weight", 1, 2);
-    cr_assert_eq(sd_adapter_open(&a, f.peft, f.base, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_adapter_open(&a, f.peft, f.base, false, &err), SD_OK, "%s", err.message);
     char *path = sd_path_join(f.peft, "adapter_model.safetensors");
     cr_assert_eq(truncate(path, 10), 0);
     cr_assert_eq(a->lora[0].A[17], 1);
@@ -216,20 +216,20 @@ Test(adapter_read, the_same_model_in_another_precision_is_taken_and_another_mode
     cr_assert_eq(sd_adapter_write_gguf(gguf, a, m[0], &err), SD_OK, "%s", err.message);
     sd_adapter_release(a);
     for (int i = 0; i < 4; i++) {
-        cr_assert_eq(sd_adapter_open(&on, peft, m[i], &err), SD_OK, "%s", err.message);
+        cr_assert_eq(sd_adapter_open(&on, peft, m[i], false, &err), SD_OK, "%s", err.message);
         sd_adapter_release(on);
-        cr_assert_eq(sd_adapter_open(&on, gguf, m[i], &err), SD_OK, "%s", err.message);
+        cr_assert_eq(sd_adapter_open(&on, gguf, m[i], false, &err), SD_OK, "%s", err.message);
         // Written again from there it still says what it was trained on.
         if (i == 3) cr_assert_eq(sd_adapter_write_peft(again, on, m[i], &err), SD_OK);
         sd_adapter_release(on);
     }
     sd_sha256 trained_on, here;
     cr_assert_eq(sd_model_sha256(m[0], &trained_on, &err), SD_OK);
-    cr_assert_eq(sd_adapter_open(&on, again, m[2], &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_adapter_open(&on, again, m[2], false, &err), SD_OK, "%s", err.message);
     cr_assert(sd_sha256_equal(&on->base_sha256, &trained_on));
     sd_adapter_release(on);
     for (int i = 4; i < 6; i++) {
-        cr_assert_eq(sd_adapter_open(&on, peft, m[i], &err), SD_EINVAL);
+        cr_assert_eq(sd_adapter_open(&on, peft, m[i], false, &err), SD_EINVAL);
         cr_assert_eq(sd_model_sha256(m[i], &here, NULL), SD_OK);
         char both[2][16];
         snprintf(both[0], sizeof both[0], "%.12s", trained_on.hex);
@@ -238,8 +238,7 @@ Test(adapter_read, the_same_model_in_another_precision_is_taken_and_another_mode
                       strstr(err.message, "weights differ by about 1") &&
                       strstr(err.message, "--other-base"),
                   "%s", err.message);
-        m[i]->any_adapter = true;
-        cr_assert_eq(sd_adapter_open(&on, peft, m[i], &err), SD_OK, "%s", err.message);
+        cr_assert_eq(sd_adapter_open(&on, peft, m[i], true, &err), SD_OK, "%s", err.message);
         sd_adapter_release(on);
     }
     for (int i = 0; i < 6; i++) sd_model_release(m[i]);
@@ -262,7 +261,7 @@ Test(adapter_read, a_near_model_of_the_same_precision_is_refused) {
     cr_assert_eq(sd_adapter_write_peft(peft, a, base, &err), SD_OK, "%s", err.message);
     cr_assert_eq(sd_adapter_write_merged(merged, a, base, &err), SD_OK, "%s", err.message);
     cr_assert_eq(sd_model_open(&m, merged, &err), SD_OK, "%s", err.message);
-    cr_assert_eq(sd_adapter_open(&on, peft, m, &err), SD_EINVAL);
+    cr_assert_eq(sd_adapter_open(&on, peft, m, false, &err), SD_EINVAL);
     cr_assert(strstr(err.message, "whose weights differ by about"), "%s", err.message);
     sd_adapter_release(a);
     sd_model_release(m);

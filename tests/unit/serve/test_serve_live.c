@@ -302,7 +302,7 @@ static void write_run(const char *run, sd_model *base, uint64_t seed, float spre
     cr_assert_eq(sd_mkdirs(draft, &err), SD_OK);
     cr_assert_eq(sd_adapter_write_peft(peft, a, base, &err), SD_OK, "%s", err.message);
     sd_adapter_release(a);
-    cr_assert_eq(sd_adapter_open(&a, run, base, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_adapter_open(&a, run, base, false, &err), SD_OK, "%s", err.message);
     sd_sha256 other;
     cr_assert_eq(sd_sha256_of(&other, "other", 5, &err), SD_OK);
     const int32_t corpus[] = {1, 2, 3, 4, 5, 6, -1};
