@@ -1,6 +1,4 @@
 // A model's life once it is read: counting references, and what readers add to it.
-#include "model/formats/gguf.h"
-#include "model/formats/safetensors.h"
 #include "model/model_private.h"
 
 bool sd_model_is_end(const sd_model *m, int32_t token) {
@@ -27,7 +25,7 @@ sd_status sd_model_set_template(sd_model *m, const char *source, size_t len, sd_
 }
 
 sd_model *sd_model_acquire(sd_model *m) {
-    atomic_fetch_add(&sd_owned(m)->references, 1);
+    atomic_fetch_add(&m->owned->references, 1);
     return m;
 }
 
@@ -37,8 +35,6 @@ void sd_model_release(sd_model *m) {
     if (o && atomic_fetch_sub(&o->references, 1) > 1) return;
     sd_template_close(m->chat);
     sd_tokenizer_close(m->tokenizer);
-    sd_gguf_close(m->gguf);
-    sd_safetensors_close(m->st);
     free(m->layer);
     free(m->path);
     free(m->pack_dir);
@@ -46,6 +42,8 @@ void sd_model_release(sd_model *m) {
     free(m->chat_error);
     free(m->tokenizer_error);
     if (o) {
+        sd_gguf_close(o->gguf);
+        sd_safetensors_close(o->st);
         sd_arena_free(&o->arena);
         free(o->row_sum);
         pthread_mutex_destroy(&o->lock);

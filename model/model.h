@@ -55,7 +55,6 @@ typedef struct sd_model {
     const float *out_norm; // [C]
     sd_layer *layer;       // [L]
 
-    bool is_gguf;
     char *path;              // as given
     char *name;              // general.name, or the folder's last component
     sd_tokenizer *tokenizer; // NULL when the source has none (random test models)
@@ -75,9 +74,7 @@ typedef struct sd_model {
     const atomic_bool *stop; // once set, hashing, packing and timing end with SD_EINTERRUPTED; NULL
                              // as a rule
 
-    struct sd_gguf *gguf; // the source, one of these two
-    struct sd_safetensors *st;
-    void *owned; // private: converted vectors, the hash, the count of references
+    struct sd_model_owned *owned; // private: its files, their hash, the count of references
 } sd_model;
 
 /// A GGUF file, or a folder with config.json and safetensors. Maps the weights, copies only small
@@ -108,6 +105,7 @@ const char *sd_proj_gguf_name(sd_proj p); // "attn_q" ... "ffn_down"
 const char *sd_proj_module(sd_proj p);    // "self_attn.q_proj" ... "mlp.down_proj"
 void sd_proj_shape(const sd_hparams *hp, sd_proj p, int *out_rows, int *in_cols);
 bool sd_model_is_end(const sd_model *m, int32_t token);
+bool sd_model_is_gguf(const sd_model *m); // false: a Hugging Face folder, or made in memory
 
 /// Inverse frequencies with the model's scaling applied: inv [rope_dim/2]; *attn_scale multiplies
 /// cos and sin (YaRN), else 1.

@@ -423,7 +423,7 @@ static sd_status open_bench(bench *b, const model_args *a, sd_error *err) {
     b->logits = sd_alloc((size_t)64 * (size_t)b->model->hp.V, sizeof *b->logits);
     SD_CHECK_ALLOC(b->rows && b->logits ? b : NULL, err);
     b->file_mb =
-        b->model->is_gguf ? file_mb(a->common.model) : (double)b->model->weight_bytes / 1e6;
+        sd_model_is_gguf(b->model) ? file_mb(a->common.model) : (double)b->model->weight_bytes / 1e6;
 out:
     return st;
 }

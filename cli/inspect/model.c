@@ -3,8 +3,7 @@
 #include "base/files/file.h"
 #include "base/json.h"
 #include "cli/inspect/inspect.h"
-#include "model/formats/gguf.h"
-#include "model/formats/safetensors.h"
+#include "model/load/source.h"
 
 #include <string.h>
 
@@ -155,7 +154,7 @@ sd_status sd_inspect_model(json_t **out, const char *path, const sd_inspect_opti
         const char *name;
         json_t *value;
     } rows[] = {{"kind", json_string("model")},
-                {"format", json_string(m->is_gguf ? "GGUF" : "Hugging Face folder")},
+                {"format", json_string(sd_model_is_gguf(m) ? "GGUF" : "Hugging Face folder")},
                 {"path", text(path)},
                 {"name", text(m->name)},
                 {"architecture", json_string(sd_arch_name(hp->arch))},
@@ -177,9 +176,9 @@ sd_status sd_inspect_model(json_t **out, const char *path, const sd_inspect_opti
                 {"sha256", json_string(hash.hex)}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
         json_object_set_new(o, rows[i].name, rows[i].value);
-    add_tensors(o, m->gguf, m->st, options->tensors);
+    add_tensors(o, sd_model_gguf(m), sd_model_safetensors(m), options->tensors);
     add_tokens(o, m);
-    if (options->metadata && m->gguf) add_metadata(o, m->gguf);
+    if (options->metadata && sd_model_is_gguf(m)) add_metadata(o, sd_model_gguf(m));
     *out = json_incref(o);
 out:
     json_decref(o);

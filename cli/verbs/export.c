@@ -215,7 +215,7 @@ sd_status sd_verb_export(int argc, char **argv, sd_error *err) {
     if (!a.model) SD_TRY(base_of_run(&base_path, rest.item[0], err));
     SD_TRY(sd_model_open(&base, a.model ? a.model : base_path, err));
     SD_CHECK(
-        a.to != TO_GGUF || base->is_gguf, err, SD_EINVAL,
+        a.to != TO_GGUF || sd_model_is_gguf(base), err, SD_EINVAL,
         "--to gguf: %s is a folder; a merged GGUF needs a GGUF base, --to merged writes a folder",
         base->path);
     SD_TRY(sd_path_look(&there, a.out, err));

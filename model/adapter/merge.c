@@ -8,8 +8,7 @@
 #include "model/adapter/basis.h"
 
 #include "base/files/file.h"
-#include "model/formats/gguf.h"
-#include "model/formats/safetensors.h"
+#include "model/load/source.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -64,7 +63,7 @@ static sd_status merge_gguf(const char *path, const sd_adapter *a, const sd_mode
     sd_status st = SD_OK;
     sd_gguf_writer *w = NULL;
     void *merged = NULL;
-    const sd_gguf *g = base->gguf;
+    const sd_gguf *g = sd_model_gguf(base);
     SD_TRY(sd_gguf_writer_open(&w, path, err));
     SD_TRY(copy_metadata(w, g, err));
     for (int i = 0; i < sd_gguf_tensor_count(g); i++) {
@@ -129,7 +128,8 @@ out:
 static sd_status merge_folder(const char *dir, const sd_adapter *a, const sd_model *base,
                               sd_error *err) {
     sd_status st = SD_OK;
-    int n = sd_safetensors_count(base->st);
+    const sd_safetensors *s = sd_model_safetensors(base);
+    int n = sd_safetensors_count(s);
     bool made = false, written = false;
     sd_path_kind there;
     char *folder = NULL;
@@ -142,7 +142,7 @@ static sd_status merge_folder(const char *dir, const sd_adapter *a, const sd_mod
     SD_CHECK_ALLOC(metadata, err);
     SD_CHECK_ALLOC(weights, err);
     for (int i = 0; i < n; i++) {
-        t[i] = *sd_safetensors_at(base->st, i);
+        t[i] = *sd_safetensors_at(s, i);
         int slot = slot_of(a, base, t[i].name);
         if (slot < 0) continue;
         merged[i] = sd_alloc(t[i].bytes, 1);
@@ -175,5 +175,6 @@ out:
 
 sd_status sd_adapter_write_merged(const char *path, const sd_adapter *a, sd_model *base,
                                   sd_error *err) {
-    return base->is_gguf ? merge_gguf(path, a, base, err) : merge_folder(path, a, base, err);
+    return sd_model_is_gguf(base) ? merge_gguf(path, a, base, err)
+                                  : merge_folder(path, a, base, err);
 }

@@ -8,10 +8,9 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "kernels/huge_arena.h"
-#include "model/formats/gguf.h"
-#include "model/formats/safetensors.h"
 #include "model/infer/weight_cache/cache.h"
 #include "model/infer/weight_cache/row_sums.h"
+#include "model/load/source.h"
 
 #include <string.h>
 #include <sys/mman.h>
@@ -144,8 +143,7 @@ static sd_status pack_weights(sd_context *cx, sd_error *err) {
     if (cx->embedding) SD_TRY(sd_model_row_sums(&cx->row_sum, m, cx->pool, err));
     SD_TRY(sd_model_check(m, err)); // what is in memory now is of the bytes that were opened
     if (kept && !loaded) SD_TRY(keep(cx, n, cx->row_sum, err));
-    sd_gguf_forget(m->gguf);
-    sd_safetensors_forget(m->st);
+    sd_model_forget(m);
 out:
     free(w);
     return st;

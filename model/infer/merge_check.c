@@ -7,8 +7,7 @@
 #include "model/infer/compare_logits.h"
 
 #include "model/adapter/basis.h"
-#include "model/formats/gguf.h"
-#include "model/formats/safetensors.h"
+#include "model/load/source.h"
 
 #include <math.h>
 #include <string.h>
@@ -134,8 +133,7 @@ sd_status sd_merge_check(sd_merge_report *out, const sd_model *written, const sd
                           (size_t)hp->V * sd_row_bytes(base->head.dtype, hp->C), "the head", err));
     for (int l = 0; l < hp->L; l++) SD_TRY(check_layer(&c, l, a, out, err));
     if (c.asked > 0) out->survived = c.kept / c.asked;
-    sd_gguf_forget(base->gguf), sd_gguf_forget(written->gguf);
-    sd_safetensors_forget(base->st), sd_safetensors_forget(written->st);
+    sd_model_forget(base), sd_model_forget(written);
 out:
     free(c.sum);
     return st;

@@ -31,7 +31,7 @@ static bool is_ignored(const sd_tensor_source *s, const char *name) {
 static sd_status aligned(sd_model *m, sd_tensor_ref *t, sd_error *err) {
     size_t unit = t->dtype == SD_F32 ? 4 : 2;
     if ((uintptr_t)t->data % unit == 0) return SD_OK;
-    void *copy = sd_arena_alloc(&sd_owned(m)->arena, t->bytes, 1);
+    void *copy = sd_arena_alloc(&m->owned->arena, t->bytes, 1);
     if (!copy) return sd_fail(err, SD_ENOMEM, "%s: out of memory", m->path);
     memcpy(copy, t->data, t->bytes);
     t->data = copy;
@@ -66,7 +66,7 @@ static sd_status note(binder *b, const sd_tensor_ref *t) {
 
 // A copy also of fp32: read in place, each would bring its neighbourhood of the file into memory.
 static sd_status vector(sd_model *m, const sd_tensor_ref *t, const float **out, sd_error *err) {
-    float *v = sd_arena_alloc(&sd_owned(m)->arena, (size_t)t->cols, sizeof *v);
+    float *v = sd_arena_alloc(&m->owned->arena, (size_t)t->cols, sizeof *v);
     if (!v) return sd_fail(err, SD_ENOMEM, "%s: out of memory", m->path);
     sd_dequantise(v, t->dtype, t->data, (int)t->cols);
     // The few values that reach every row. The matrices are not read here: what is wrong there ends

@@ -15,7 +15,7 @@
 enum { MAX_CONFIG = 16 << 20 };
 
 static bool find_tensor(const sd_model *m, const char *name, sd_tensor_ref *out) {
-    const sd_st_tensor *t = sd_safetensors_find(m->st, name);
+    const sd_st_tensor *t = sd_safetensors_find(m->owned->st, name);
     if (!t || t->n_dims < 1 || t->n_dims > 2) return false;
     int64_t rows = t->n_dims == 2 ? t->shape[0] : 1;
     *out = (sd_tensor_ref){t->name, t->dtype, t->dtype_name, rows, t->shape[t->n_dims - 1],
@@ -24,7 +24,7 @@ static bool find_tensor(const sd_model *m, const char *name, sd_tensor_ref *out)
 }
 
 static const char *name_at(const sd_model *m, int i) {
-    const sd_st_tensor *t = sd_safetensors_at(m->st, i);
+    const sd_st_tensor *t = sd_safetensors_at(m->owned->st, i);
     return t ? t->name : NULL;
 }
 
@@ -360,7 +360,7 @@ sd_status sd_model_read_folder(sd_model *m, sd_error *err) {
     SD_TRY(read_json(&generation, m->path, "generation_config.json", false, 0, err));
     const keys c = {config, file}, g = {generation, generation_file};
     SD_TRY(read_config(m, &c, err));
-    SD_TRY(sd_safetensors_open_folder(&m->st, m->path, err));
+    SD_TRY(sd_safetensors_open_folder(&m->owned->st, m->path, err));
     SD_TRY(sd_model_bind(m, &source, err));
     SD_TRY(set_name(m, err));
     SD_TRY(add_ends(m, &g, err));

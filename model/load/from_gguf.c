@@ -11,7 +11,7 @@
 #include <string.h>
 
 static bool find_tensor(const sd_model *m, const char *name, sd_tensor_ref *out) {
-    const sd_gguf_tensor *t = sd_gguf_tensor_find(m->gguf, name);
+    const sd_gguf_tensor *t = sd_gguf_tensor_find(m->owned->gguf, name);
     if (!t) return false;
     int64_t rows = t->ne[1] * t->ne[2] * t->ne[3];
     *out = (sd_tensor_ref){t->name, t->dtype, sd_dtype_name(t->dtype), rows, t->ne[0],
@@ -20,7 +20,7 @@ static bool find_tensor(const sd_model *m, const char *name, sd_tensor_ref *out)
 }
 
 static const char *name_at(const sd_model *m, int i) {
-    const sd_gguf_tensor *t = sd_gguf_tensor_at(m->gguf, i);
+    const sd_gguf_tensor *t = sd_gguf_tensor_at(m->owned->gguf, i);
     return t ? t->name : NULL;
 }
 
@@ -175,13 +175,13 @@ static sd_status read_hparams(sd_model *m, keys *k, sd_error *err) {
                k->key);
     SD_TRY(read_scaling(k, hp, err));
     SD_TRY(refuse_others(k, hp, err));
-    const sd_gguf_tensor *e = sd_gguf_tensor_find(m->gguf, source.embedding);
+    const sd_gguf_tensor *e = sd_gguf_tensor_find(m->owned->gguf, source.embedding);
     SD_CHECK(e, err, SD_EFORMAT, "%s: the tensor %s is missing", m->path, source.embedding);
     hp->V = (int)e->ne[1];
     hp->qkv_bias = hp->arch == SD_ARCH_QWEN2;
     hp->qk_norm = hp->arch == SD_ARCH_QWEN3;
     hp->rope_interleaved = hp->arch == SD_ARCH_LLAMA;
-    hp->tied_head = !sd_gguf_tensor_find(m->gguf, source.head);
+    hp->tied_head = !sd_gguf_tensor_find(m->owned->gguf, source.head);
 out:
     return st;
 }
@@ -189,8 +189,8 @@ out:
 static sd_status read_tokenizer(sd_model *m, sd_error *err) {
     sd_status st = SD_OK;
     sd_error why = {0};
-    if (!sd_gguf_has_key(m->gguf, "tokenizer.ggml.model")) return SD_OK;
-    st = sd_tokenizer_from_gguf(&m->tokenizer, m->gguf, &why);
+    if (!sd_gguf_has_key(m->owned->gguf, "tokenizer.ggml.model")) return SD_OK;
+    st = sd_tokenizer_from_gguf(&m->tokenizer, m->owned->gguf, &why);
     if (st == SD_EFORMAT) {
         m->tokenizer = NULL;
         m->tokenizer_error = sd_strdup(why.message);
@@ -211,14 +211,14 @@ static sd_status read_tokens(sd_model *m, sd_error *err) {
                                        "tokenizer.ggml.eom_token_id"};
     for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
         int32_t id;
-        SD_TRY(sd_gguf_token(m->gguf, ends[i], &id, err));
+        SD_TRY(sd_gguf_token(m->owned->gguf, ends[i], &id, err));
         SD_CHECK(id < m->hp.V, err, SD_EFORMAT,
                  "%s: the key %s is %d, but the model has %d tokens; convert the model again",
                  m->path, ends[i], id, m->hp.V);
         sd_model_add_end(m, id);
     }
     SD_TRY(read_tokenizer(m, err));
-    SD_TRY(sd_gguf_str(m->gguf, "tokenizer.chat_template", &s, &has, err));
+    SD_TRY(sd_gguf_str(m->owned->gguf, "tokenizer.chat_template", &s, &has, err));
     if (has) SD_TRY(sd_model_set_template(m, s.data, s.len, err));
 out:
     return st;
@@ -227,7 +227,7 @@ out:
 static sd_status set_name(sd_model *m, sd_error *err) {
     sd_gguf_string s = {0};
     const char *slash = strrchr(m->path, '/');
-    sd_status st = sd_gguf_str(m->gguf, "general.name", &s, NULL, err);
+    sd_status st = sd_gguf_str(m->owned->gguf, "general.name", &s, NULL, err);
     if (st != SD_OK) return st;
     if (s.len > 0 && s.len < 256)
         m->name = sd_strndup(s.data, s.len);
@@ -238,7 +238,7 @@ static sd_status set_name(sd_model *m, sd_error *err) {
 
 static sd_status read_rope_factors(sd_model *m, sd_error *err) {
     sd_status st = SD_OK;
-    if (!sd_gguf_tensor_find(m->gguf, "rope_freqs.weight")) return SD_OK;
+    if (!sd_gguf_tensor_find(m->owned->gguf, "rope_freqs.weight")) return SD_OK;
     SD_TRY(sd_model_bind_vector(m, &source, "rope_freqs.weight", m->hp.rope_dim / 2,
                                 &m->hp.rope_factors, err));
     for (int i = 0; i < m->hp.rope_dim / 2; i++)
@@ -254,17 +254,17 @@ sd_status sd_model_read_gguf(sd_model *m, sd_error *err) {
     sd_gguf_string s;
     bool has;
     char arch[64] = "";
-    SD_TRY(sd_gguf_open(&m->gguf, m->path, err));
-    SD_TRY(sd_gguf_refuse_split(m->gguf, err));
-    SD_CHECK(!sd_gguf_str_is(m->gguf, "general.type", "adapter"), err, SD_EFORMAT,
+    SD_TRY(sd_gguf_open(&m->owned->gguf, m->path, err));
+    SD_TRY(sd_gguf_refuse_split(m->owned->gguf, err));
+    SD_CHECK(!sd_gguf_str_is(m->owned->gguf, "general.type", "adapter"), err, SD_EFORMAT,
              "%s: is a LoRA adapter, not a model; give it with -a", m->path);
-    SD_TRY(sd_gguf_str(m->gguf, "general.architecture", &s, &has, err));
+    SD_TRY(sd_gguf_str(m->owned->gguf, "general.architecture", &s, &has, err));
     SD_CHECK(has, err, SD_EFORMAT,
              "%s: the key general.architecture is missing; the file is not a model", m->path);
     snprintf(arch, sizeof arch, "%.*s", (int)(s.len < 63 ? s.len : 63), s.data);
     SD_CHECK(sd_arch_from_name(arch, &m->hp.arch), err, SD_EFORMAT,
              "%s: architecture '%s' is not supported; llama, qwen2 and qwen3 are", m->path, arch);
-    keys k = {.g = m->gguf, .arch = arch, .path = m->path};
+    keys k = {.g = m->owned->gguf, .arch = arch, .path = m->path};
     SD_TRY(read_hparams(m, &k, err));
     SD_TRY(sd_model_check_hparams(m, err));
     SD_TRY(sd_model_bind(m, &source, err));

@@ -2,6 +2,7 @@
 #include "base/files/file.h"
 #include "base/log.h"
 #include "model/load/read.h"
+#include "model/load/source.h"
 
 // A template ends a turn with a token that metadata often forgets; these are the ones in use.
 static void add_turn_ends(sd_model *m) {
@@ -47,9 +48,8 @@ sd_status sd_model_open(sd_model **out, const char *path, sd_error *err) {
     SD_CHECK_ALLOC(m->path, err);
     sd_path_kind kind;
     SD_TRY(sd_path_look(&kind, path, err));
-    m->is_gguf = kind != SD_PATH_FOLDER;
-    if (!m->is_gguf) SD_TRY(check_folder(path, err));
-    SD_TRY(m->is_gguf ? sd_model_read_gguf(m, err) : sd_model_read_folder(m, err));
+    if (kind == SD_PATH_FOLDER) SD_TRY(check_folder(path, err));
+    SD_TRY(kind == SD_PATH_FOLDER ? sd_model_read_folder(m, err) : sd_model_read_gguf(m, err));
     SD_TRY(sd_model_check_sources(m, err));
     add_turn_ends(m);
     // A tokenizer or a template that only lacked memory is not one that is not understood.

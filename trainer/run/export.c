@@ -177,7 +177,7 @@ sd_status sd_run_write_merged(sd_run_end *e, sd_error *err) {
     sd_model *again = NULL;
     sd_merge_report merge;
     sd_logit_difference d;
-    const char *name = m->is_gguf ? "merged.gguf" : "merged";
+    const char *name = sd_model_is_gguf(m) ? "merged.gguf" : "merged";
     artefact file = {0};
     json_t *entry;
     sd_sha256 hash;

@@ -37,7 +37,7 @@ static const char *body_hash(const sd_pack_file *f) {
 }
 
 static void set_hash(sd_model *m, const char *hex) {
-    sd_model_owned *o = sd_owned(m);
+    sd_model_owned *o = m->owned;
     pthread_mutex_lock(&o->lock);
     memcpy(o->sha256.hex, hex, 65);
     o->hashed = true;
@@ -102,7 +102,7 @@ bool sd_pack_identity(sd_sha256 *out, const sd_model *m, const sd_ops *ops) {
     sd_pack_file f = {.fd = -1};
     char *path = sd_pack_path(m, ops);
     bool found = path && sd_pack_file_open(&f, path, O_RDONLY, NULL) == SD_OK && body_hash(&f);
-    sd_model_owned *o = sd_owned(m);
+    sd_model_owned *o = m->owned;
     pthread_mutex_lock(&o->lock);
     found = found && (o->hashed ? strcmp(o->sha256.hex, body_hash(&f)) == 0
                                 : sd_pack_same_state(f.label, m));

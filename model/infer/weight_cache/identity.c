@@ -1,7 +1,7 @@
 #include "model/infer/weight_cache/identity.h"
 
 #include "base/memory.h"
-#include "model/model_private.h"
+#include "model/load/source.h"
 
 #include <fcntl.h>
 #include <stdio.h>

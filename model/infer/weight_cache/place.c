@@ -2,7 +2,7 @@
 
 #include "base/log.h"
 #include "base/memory.h"
-#include "model/model_private.h"
+#include "model/load/source.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,8 +1,7 @@
 #include "model/infer/weight_cache/row_sums.h"
 
 #include "base/memory.h"
-#include "model/formats/gguf.h"
-#include "model/formats/safetensors.h"
+#include "model/load/source.h"
 #include "model/model_private.h"
 
 #include <string.h>
@@ -13,7 +12,7 @@ enum { ROWS_A_TASK = 512 };
 const sd_map *sd_model_row_file(const sd_model *m) {
     const sd_weight *e = &m->embedding;
     const size_t all = (size_t)e->rows * sd_row_bytes(e->dtype, e->cols);
-    return m->gguf ? sd_gguf_map(m->gguf, e->data, all) : sd_safetensors_map(m->st, e->data, all);
+    return sd_model_map_of(m, e->data, all);
 }
 
 uint64_t sd_row_sum(const void *row, size_t bytes) {

@@ -1,11 +1,11 @@
 // The packed form on disk: used when it is the model's, and only then.
 #include "base/files/file.h"
 #include "base/log.h"
-#include "model/formats/gguf.h"
 #include "model/infer/forward.h"
 #include "model/infer/weight_cache/cache.h"
 #include "model/infer/weight_cache/care.h"
 #include "model/infer/weight_cache/place.h"
+#include "model/load/source.h"
 #include "tests/unit/support/tiny_model.h"
 
 #include <criterion/criterion.h>
@@ -73,7 +73,7 @@ static sd_model *open_model(const place *p, const char *cache) {
 }
 
 static const sd_map *file_of(const sd_model *m) {
-    return sd_gguf_source(m->gguf);
+    return sd_model_source(m, 0);
 }
 
 static sd_status list_status(const char *dir) {

@@ -9,7 +9,7 @@
 enum { NO_LABEL = -100 };
 
 static void *own(sd_model *m, size_t count, size_t size) {
-    void *p = sd_arena_alloc(&sd_owned(m)->arena, count, size);
+    void *p = sd_arena_alloc(&m->owned->arena, count, size);
     SD_ASSERT(p);
     return p;
 }

@@ -1,18 +1,7 @@
 // The files that a model is read from: their hash, and whether they are still what was opened.
 #include "base/files/file.h"
-#include "model/formats/gguf.h"
-#include "model/formats/safetensors.h"
+#include "model/load/source.h"
 #include "model/model_private.h"
-
-int sd_model_source_count(const sd_model *m) {
-    return m->is_gguf ? 1 : sd_safetensors_file_count(m->st);
-}
-const char *sd_model_source_path(const sd_model *m, int i) {
-    return m->is_gguf ? m->path : sd_safetensors_file_at(m->st, i);
-}
-sd_map *sd_model_source(const sd_model *m, int i) {
-    return m->is_gguf ? sd_gguf_source(m->gguf) : sd_safetensors_source(m->st, i);
-}
 
 static sd_status hash_sources(const sd_model *m, sd_sha256 *out, sd_error *err) {
     sd_hasher *h;
@@ -52,16 +41,9 @@ out:
     return st;
 }
 
-sd_status sd_model_check_sources(const sd_model *m, sd_error *err) {
-    sd_status st = SD_OK;
-    for (int i = 0; st == SD_OK && i < sd_model_source_count(m); i++)
-        st = sd_map_check(sd_model_source(m, i), sd_model_source_path(m, i), err);
-    return st;
-}
-
 sd_status sd_model_check(const sd_model *m, sd_error *err) {
     sd_model_owned *o = m->owned;
-    if (!m->gguf && !m->st) return SD_OK; // made in memory
+    if (!o->gguf && !o->st) return SD_OK; // made in memory
     pthread_mutex_lock(&o->lock);
     sd_map_state worst = SD_MAP_SAME;
     for (int i = 0; i < sd_model_source_count(m); i++) {
