@@ -2,6 +2,7 @@
 #include "base/log.h"
 #include "cli/open_model.h"
 #include "decode/draft/open.h"
+#include "model/infer/weight_cache/cache.h"
 
 // An adapter given as a run's folder brings the index of its training completions along, unless
 // another one is given with -d.
@@ -18,7 +19,7 @@ out:
 sd_status sd_decoding_load(sd_decoding *d, const sd_model_args *m, const sd_decoding_args *a,
                            sd_error *err) {
     sd_status st = SD_OK;
-    SD_TRY(sd_open_model(&d->model, m, err));
+    SD_TRY(sd_open_model(&d->model, &d->cache_dir, m, err));
     if (a->adapter) {
         SD_TRY(sd_adapter_open(&d->adapter, a->adapter, d->model, m->other_base, err));
         SD_TRY(open_index(d, a, err));
@@ -44,7 +45,8 @@ sd_status sd_decoding_start(sd_decoding *d, const sd_model_args *m, const sd_dec
                                                .kv = (sd_kv_type)m->kv,
                                                .spec = spec,
                                                .spec_length = (int)a->spec_length,
-                                               .draft = a->draft},
+                                               .draft = a->draft,
+                                               .cache = {d->cache_dir, SD_PACK_LEAST}},
                           err));
 out:
     return st;
@@ -55,6 +57,7 @@ void sd_decoding_close(sd_decoding *d) {
     sd_corpus_close(d->corpus);
     sd_adapter_release(d->adapter);
     sd_model_release(d->model);
+    free(d->cache_dir);
     *d = (sd_decoding){0};
 }
 

@@ -51,6 +51,7 @@ typedef struct {
     sd_adapter *adapter;
     sd_corpus *corpus;
     sd_engine *engine;
+    char *cache_dir; // where packed weights are kept; NULL: nowhere
 } sd_decoding;
 
 /// The model and the adapter only; so that a prompt can be tokenised before the context is sized.

@@ -7,15 +7,13 @@
 #include <errno.h>
 #include <string.h>
 
-sd_status sd_open_model(sd_model **out, const sd_model_args *args, sd_error *err) {
-    char *dir = args->no_pack_cache ? NULL : sd_pack_cache_dir();
+sd_status sd_open_model(sd_model **out, char **cache_dir, const sd_model_args *args,
+                        sd_error *err) {
+    *cache_dir = NULL;
     sd_status st = sd_model_open(out, args->model, err);
-    if (st == SD_OK && dir) st = sd_model_use_pack_cache(*out, dir, SD_PACK_LEAST, err);
-    if (st != SD_OK) {
-        sd_model_release(*out);
-        *out = NULL;
-    }
-    free(dir);
+    if (st != SD_OK) return st;
+    *cache_dir = args->no_pack_cache ? NULL : sd_pack_cache_dir();
+    if (*cache_dir) sd_pack_attach(*out, *cache_dir);
     return st;
 }
 
@@ -25,7 +23,8 @@ sd_status sd_run_model_open(sd_run_model *r, const sd_model_args *args, const ch
     *r = (sd_run_model){0};
     sd_context_options o = {
         .max_rows = max_rows, .compute = (sd_compute)args->compute, .kv = (sd_kv_type)args->kv};
-    SD_TRY(sd_open_model(&r->model, args, err));
+    SD_TRY(sd_open_model(&r->model, &r->cache_dir, args, err));
+    o.cache = (sd_weight_cache){r->cache_dir, SD_PACK_LEAST};
     SD_TRY(sd_pool_open(&r->pool, (int)args->threads, err));
     if (adapter) SD_TRY(sd_adapter_open(&r->adapter, adapter, r->model, args->other_base, err));
     SD_TRY(sd_context_open(&r->cx, r->model, r->pool, &o, err));
@@ -39,6 +38,7 @@ void sd_run_model_close(sd_run_model *r) {
     sd_adapter_release(r->adapter);
     sd_pool_close(r->pool);
     sd_model_release(r->model);
+    free(r->cache_dir);
     *r = (sd_run_model){0};
 }
 

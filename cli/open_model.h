@@ -9,10 +9,12 @@ typedef struct {
     sd_pool *pool;
     sd_context *cx;
     sd_adapter *adapter; // NULL: the base
+    char *cache_dir;     // where packed weights are kept; NULL: nowhere
 } sd_run_model;
 
-/// The model of -m, with the packed form's cache unless --no-pack-cache.
-sd_status sd_open_model(sd_model **out, const sd_model_args *args, sd_error *err);
+/// The model of -m. *cache_dir <- where its packed form is kept, malloc'ed; NULL: nowhere, as with
+/// --no-pack-cache.
+sd_status sd_open_model(sd_model **out, char **cache_dir, const sd_model_args *args, sd_error *err);
 /// Opens all of it by the common options; adapter may be NULL. max_rows: rows of one step.
 sd_status sd_run_model_open(sd_run_model *r, const sd_model_args *args, const char *adapter,
                             int max_rows, sd_error *err);

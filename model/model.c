@@ -37,7 +37,6 @@ void sd_model_release(sd_model *m) {
     sd_tokenizer_close(m->tokenizer);
     free(m->layer);
     free(m->path);
-    free(m->pack_dir);
     free(m->name);
     free(m->chat_error);
     free(m->tokenizer_error);

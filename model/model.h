@@ -67,13 +67,6 @@ typedef struct sd_model {
     int64_t n_params;
     size_t weight_bytes;
 
-    char *
-        pack_dir; // where its packed form is kept (model/infer/weight_cache/cache.h); NULL: nowhere
-    size_t pack_least; // bytes from which it is
-
-    const atomic_bool *stop; // once set, hashing, packing and timing end with SD_EINTERRUPTED; NULL
-                             // as a rule
-
     struct sd_model_owned *owned; // private: its files, their hash, the count of references
 } sd_model;
 
@@ -81,6 +74,9 @@ typedef struct sd_model {
 /// vectors that are not fp32. What the forward does not compute exactly is refused by name: unknown
 /// tensors, sliding windows, experts, other activations, unknown RoPE scalings.
 sd_status sd_model_open(sd_model **out, const char *path, sd_error *err);
+/// The same; once *stop is set, hashing the files ends with SD_EINTERRUPTED.
+sd_status sd_model_open_stoppable(sd_model **out, const char *path, const atomic_bool *stop,
+                                  sd_error *err);
 sd_model *sd_model_acquire(sd_model *m);
 void sd_model_release(sd_model *m); // NULL is fine
 

@@ -12,7 +12,8 @@
 typedef struct sd_model_owned {
     sd_gguf *gguf; // the source, one of these two; both NULL: made in memory
     sd_safetensors *st;
-    sd_arena arena; // vectors that had to be converted or aligned
+    const atomic_bool *stop; // ends hashing; NULL: never
+    sd_arena arena;          // vectors that had to be converted or aligned
     atomic_int references;
     pthread_mutex_t lock; // of what follows
     bool hashed;          // sha256 is that of the files

@@ -10,6 +10,7 @@
 #include "cli/bench/bench.h"
 #include "cli/decoding.h"
 #include "cli/open_model.h"
+#include "model/infer/weight_cache/cache.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -76,6 +77,7 @@ typedef struct {
 typedef struct {
     const model_args *a;
     sd_model *model;
+    char *cache_dir; // where packed weights are kept; NULL: nowhere
     sd_pool *pool;
     sd_context *cx;
     sd_kv *kv;
@@ -405,13 +407,14 @@ static sd_status open_bench(bench *b, const model_args *a, sd_error *err) {
     SD_TRY(parse_points(&b->prefill, a->prefill, "prefill", err));
     SD_TRY(parse_points(&b->decode, a->depth, "depth", err));
     SD_CHECK(b->decode.n > 0, err, SD_EINVAL, "--depth: give one number at least");
-    SD_TRY(sd_open_model(&b->model, &a->common, err));
+    SD_TRY(sd_open_model(&b->model, &b->cache_dir, &a->common, err));
     SD_TRY(sd_pool_open(&b->pool, (int)a->common.threads, err));
     b->max_rows = a->common.prefill_chunk > 64 ? (int)a->common.prefill_chunk : 64;
     SD_TRY(sd_context_open(&b->cx, b->model, b->pool,
                            &(sd_context_options){.max_rows = b->max_rows,
                                                  .compute = (sd_compute)a->common.compute,
-                                                 .kv = (sd_kv_type)a->common.kv},
+                                                 .kv = (sd_kv_type)a->common.kv,
+                                                 .cache = {b->cache_dir, SD_PACK_LEAST}},
                            err));
     int deepest = 512;
     for (int i = 0; i < b->prefill.n; i++)
@@ -422,8 +425,8 @@ static sd_status open_bench(bench *b, const model_args *a, sd_error *err) {
     b->rows = sd_alloc((size_t)b->max_rows, sizeof *b->rows);
     b->logits = sd_alloc((size_t)64 * (size_t)b->model->hp.V, sizeof *b->logits);
     SD_CHECK_ALLOC(b->rows && b->logits ? b : NULL, err);
-    b->file_mb =
-        sd_model_is_gguf(b->model) ? file_mb(a->common.model) : (double)b->model->weight_bytes / 1e6;
+    b->file_mb = sd_model_is_gguf(b->model) ? file_mb(a->common.model)
+                                            : (double)b->model->weight_bytes / 1e6;
 out:
     return st;
 }
@@ -435,6 +438,7 @@ static void close_bench(bench *b) {
     sd_context_close(b->cx);
     sd_pool_close(b->pool);
     sd_model_release(b->model);
+    free(b->cache_dir);
 }
 
 sd_status sd_bench_model(int argc, char **argv, sd_error *err) {

@@ -1,10 +1,10 @@
 // specdec cache: the packed forms that are kept (model/infer/weight_cache/cache.h).
 #include "base/files/file.h"
-#include "model/infer/weight_cache/care.h"
-#include "model/infer/weight_cache/place.h"
 #include "base/json.h"
 #include "cli/common.h"
 #include "cli/verbs/verbs.h"
+#include "model/infer/weight_cache/care.h"
+#include "model/infer/weight_cache/place.h"
 
 #include <jansson.h>
 #include <stdlib.h>

@@ -77,9 +77,9 @@ void sd_drafter_corpus_set(sd_drafter *d, const sd_corpus *c);
 /// What the model drafters of an engine share: the draft's weights, context, logits and sampler.
 typedef struct sd_draft_model sd_draft_model;
 /// The draft must have the target's tokenizer: SD_EINVAL names both fingerprints otherwise. `pool`
-/// is the engine's.
+/// is the engine's; o: for the draft's context, whose rows are chosen here.
 sd_status sd_draft_model_open(sd_draft_model **out, sd_model *draft, const sd_model *target,
-                              sd_pool *pool, const char *isa, sd_error *err);
+                              sd_pool *pool, const sd_context_options *o, sd_error *err);
 void sd_draft_model_close(sd_draft_model *m); // after its drafters; NULL is fine
 size_t sd_draft_model_bytes(const sd_draft_model *m);
 

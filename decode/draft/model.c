@@ -40,7 +40,7 @@ typedef struct {
 } drafter;
 
 sd_status sd_draft_model_open(sd_draft_model **out, sd_model *draft, const sd_model *target,
-                              sd_pool *pool, const char *isa, sd_error *err) {
+                              sd_pool *pool, const sd_context_options *o, sd_error *err) {
     sd_status st = SD_OK;
     sd_draft_model *m = NULL;
     const char *a = target->tokenizer ? sd_tokenizer_fingerprint(target->tokenizer) : "none";
@@ -54,8 +54,9 @@ sd_status sd_draft_model_open(sd_draft_model **out, sd_model *draft, const sd_mo
     m->model = sd_model_acquire(draft);
     m->V = draft->hp.V;
     m->V_target = target->hp.V;
-    SD_TRY(sd_context_open(&m->cx, draft, pool,
-                           &(sd_context_options){.max_rows = DRAFT_ROWS, .isa = isa}, err));
+    sd_context_options own = *o;
+    own.max_rows = DRAFT_ROWS;
+    SD_TRY(sd_context_open(&m->cx, draft, pool, &own, err));
     m->logits = sd_alloc((size_t)m->V, sizeof *m->logits);
     m->sampler = sd_sampler_open(m->V);
     SD_CHECK_ALLOC(m->logits && m->sampler ? m : NULL, err);

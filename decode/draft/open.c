@@ -51,14 +51,15 @@ out:
     return st;
 }
 
-sd_status sd_draft_open(sd_draft *out, const char *path, const sd_model *target, sd_error *err) {
+sd_status sd_draft_open(sd_draft *out, const char *path, const sd_model *target,
+                        const atomic_bool *stop, sd_error *err) {
     sd_status st = SD_OK;
     sd_draft d = {0};
     char *index = NULL;
     *out = d;
     SD_TRY(sd_draft_look(&d.kind, &index, path, err));
     if (d.kind == SD_DRAFT_MODEL) {
-        SD_TRY(sd_model_open(&d.model, path, err));
+        SD_TRY(sd_model_open_stoppable(&d.model, path, stop, err));
     } else {
         SD_TRY(sd_corpus_open(&d.corpus, index ? index : path, err));
         SD_TRY(check_fit(d.corpus, path, target, NULL, err));
@@ -77,8 +78,8 @@ void sd_draft_close(sd_draft *d) {
     *d = (sd_draft){0};
 }
 
-sd_status sd_draft_of_run(sd_corpus **out, const char *folder, const char *who,
-                          const sd_adapter *a, const sd_model *target, sd_error *err) {
+sd_status sd_draft_of_run(sd_corpus **out, const char *folder, const char *who, const sd_adapter *a,
+                          const sd_model *target, sd_error *err) {
     sd_status st = SD_OK;
     sd_error why = {0};
     sd_corpus *c = NULL;

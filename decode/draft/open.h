@@ -3,13 +3,15 @@
 // one that comes along with an adapter was written for that adapter.
 //
 //     sd_draft d;
-//     SD_TRY(sd_draft_open(&d, "runs/triage", target, err));
+//     SD_TRY(sd_draft_open(&d, "runs/triage", target, NULL, err));
 //     if (d.kind == SD_DRAFT_CORPUS) ... d.corpus ...
 //     sd_draft_close(&d);
 #pragma once
 
 #include "datasets/corpus/corpus_index.h"
 #include "model/adapter/adapter.h"
+
+#include <stdatomic.h>
 
 typedef enum { SD_DRAFT_NONE, SD_DRAFT_MODEL, SD_DRAFT_CORPUS } sd_draft_kind;
 
@@ -26,12 +28,14 @@ sd_status sd_draft_look(sd_draft_kind *kind, char **file, const char *path, sd_e
 
 /// What was asked for must fit: SD_EINVAL names both tokenizers of an index that does not. A
 /// model's tokenizer is compared when it is opened for drafting (sd_draft_model_open).
-sd_status sd_draft_open(sd_draft *out, const char *path, const sd_model *target, sd_error *err);
+/// stop: as in sd_model_open_stoppable.
+sd_status sd_draft_open(sd_draft *out, const char *path, const sd_model *target,
+                        const atomic_bool *stop, sd_error *err);
 void sd_draft_close(sd_draft *d); // a zeroed one is fine
 
 /// *out <- folder/draft/corpus.idx, the index of the run that the adapter `a` was opened from; NULL
 /// where there is none. Nobody asked for it, and answers are the same without it: one that does not
 /// fit or cannot be read is left out with a warning that begins with `who`. SD_ENOMEM alone is an
 /// error.
-sd_status sd_draft_of_run(sd_corpus **out, const char *folder, const char *who,
-                          const sd_adapter *a, const sd_model *target, sd_error *err);
+sd_status sd_draft_of_run(sd_corpus **out, const char *folder, const char *who, const sd_adapter *a,
+                          const sd_model *target, sd_error *err);

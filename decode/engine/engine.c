@@ -19,17 +19,15 @@ const char *sd_finish_name(sd_finish f) {
 static sd_status open_draft(sd_engine *e, sd_error *err) {
     sd_status st = SD_OK;
     sd_draft d = {0};
-    SD_TRY(sd_draft_open(&d, e->o.draft, e->model, err));
+    SD_TRY(sd_draft_open(&d, e->o.draft, e->model, e->o.stop, err));
     if (d.kind == SD_DRAFT_MODEL) {
-        d.model->stop = e->model->stop;
-        if (e->model->pack_dir)
-            SD_TRY(
-                sd_model_use_pack_cache(d.model, e->model->pack_dir, e->model->pack_least, err));
+        if (e->o.cache.dir) sd_pack_attach(d.model, e->o.cache.dir);
         SD_CHECK(e->o.spec != SD_SPEC_INDEX, err, SD_EINVAL,
                  "%s: is a model and --spec index drafts from a corpus index; give --spec draft or "
                  "auto",
                  e->o.draft);
-        SD_TRY(sd_draft_model_open(&e->draft, d.model, e->model, e->pool, e->o.isa, err));
+        sd_context_options o = {.isa = e->o.isa, .cache = e->o.cache, .stop = e->o.stop};
+        SD_TRY(sd_draft_model_open(&e->draft, d.model, e->model, e->pool, &o, err));
     } else {
         e->corpus = d.corpus;
         d.corpus = NULL;
@@ -87,8 +85,9 @@ static sd_status open_tensors(sd_engine *e, sd_error *err) {
     e->max_logits = decode;
     // Decoding alone never fills a step: prompts always get on.
     e->max_rows = o->prefill_chunk > decode + 16 ? o->prefill_chunk : decode + 16;
-    SD_TRY(sd_context_open(&e->cx, e->model, e->pool,
-                           &(sd_context_options){e->max_rows, o->compute, o->kv, o->isa}, err));
+    SD_TRY(sd_context_open(
+        &e->cx, e->model, e->pool,
+        &(sd_context_options){e->max_rows, o->compute, o->kv, o->isa, o->cache, o->stop}, err));
     size_t n_logits;
     SD_CHECK(sd_mul_size(&n_logits, (size_t)e->max_logits, (size_t)e->model->hp.V), err, SD_ELIMIT,
              "%d rows of %d logits do not fit; use fewer slots", e->max_logits, e->model->hp.V);

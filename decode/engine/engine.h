@@ -43,6 +43,8 @@ typedef struct {
     sd_spec_mode spec; // the default of a request
     int spec_length;   // > 0: every draft is forced to this length (for tests)
     const char *draft; // NULL, a model, a corpus index file, or a run's folder or its draft/ folder
+    sd_weight_cache cache;   // of packed weights, the draft model's too (sd_context_options)
+    const atomic_bool *stop; // ends the opening, and steps, with SD_EINTERRUPTED; NULL: never
 } sd_engine_options;
 
 typedef enum {

@@ -79,10 +79,11 @@ static sd_status write_config(const char *path, const sd_adapter *a, const sd_mo
         "{s:s, s:s, s:s, s:b, s:i, s:o, s:f, s:o, s:s, s:b, s:b, s:{}, s:{}, s:b, s:b, s:n, s:n, "
         "s:n, s:n}",
         "peft_type", "LORA", "task_type", "CAUSAL_LM", "base_model_name_or_path",
-        sd_model_is_gguf(base) ? base->name : base->path, "inference_mode", 1, "r", a->max_r, "lora_alpha",
-        number, "lora_dropout", 0.0, "target_modules", targets, "bias", "none", "use_rslora", 0,
-        "use_dora", 0, "rank_pattern", "alpha_pattern", "fan_in_fan_out", 0, "init_lora_weights", 1,
-        "modules_to_save", "layers_to_transform", "layers_pattern", "revision");
+        sd_model_is_gguf(base) ? base->name : base->path, "inference_mode", 1, "r", a->max_r,
+        "lora_alpha", number, "lora_dropout", 0.0, "target_modules", targets, "bias", "none",
+        "use_rslora", 0, "use_dora", 0, "rank_pattern", "alpha_pattern", "fan_in_fan_out", 0,
+        "init_lora_weights", 1, "modules_to_save", "layers_to_transform", "layers_pattern",
+        "revision");
     SD_CHECK_ALLOC(root, err);
     SD_TRY(sd_json_dump(&text, root, JSON_INDENT(2) | JSON_SORT_KEYS, err));
     SD_TRY(sd_file_write(path, text, strlen(text), err));

@@ -41,7 +41,7 @@ static sd_status copy_stored(sd_packed *p, const sd_weight *w, sd_error *err) {
 }
 
 static bool told_to_stop(const sd_context *cx) {
-    return cx->model->stop && atomic_load_explicit(cx->model->stop, memory_order_relaxed);
+    return cx->stop && atomic_load_explicit(cx->stop, memory_order_relaxed);
 }
 
 static void pack_one(void *ctx, int task, int worker) {
@@ -54,7 +54,7 @@ static void pack_one(void *ctx, int task, int worker) {
             sd_fail(&j->err[task], SD_EINTERRUPTED, "%s: interrupted", j->cx->model->path);
         return;
     }
-    j->status[task] = ops->pack(p, j->w[task], j->cx->compute, j->cx->model->stop, &j->err[task]);
+    j->status[task] = ops->pack(p, j->w[task], j->cx->compute, j->cx->stop, &j->err[task]);
     if (j->status[task] == SD_OK && !ops->layout)
         j->status[task] = copy_stored(p, j->w[task], &j->err[task]);
 }
@@ -78,13 +78,18 @@ out:
     return st;
 }
 
+static sd_pack_user pack_user(const sd_context *cx) {
+    return (sd_pack_user){cx->cache_dir, cx->model, cx->ops, cx->pool, cx->stop};
+}
+
 // What is packed now is kept for the next start. A cache that cannot be written costs time, not the
 // answer: a warning, once.
 static sd_status keep(sd_context *cx, int n, const uint64_t *row_sum, sd_error *err) {
     sd_error why = {0};
     sd_log(SD_LOG_INFO, "%s: keeping its packed form (%zu MiB) in %s for the next start",
-           cx->model->path, cx->packed_bytes >> 20, cx->model->pack_dir);
-    sd_status st = sd_pack_save(cx->packs, n, row_sum, cx->model, cx->ops, cx->pool, &why);
+           cx->model->path, cx->packed_bytes >> 20, cx->cache_dir);
+    sd_pack_user u = pack_user(cx);
+    sd_status st = sd_pack_save(cx->packs, n, row_sum, &u, &why);
     if (st == SD_EINTERRUPTED) {
         if (err) *err = why;
         return st;
@@ -102,7 +107,8 @@ static sd_status keep(sd_context *cx, int n, const uint64_t *row_sum, sd_error *
 static sd_status load_kept(sd_context *cx, const sd_weight *const *w, int n, bool *keep_it,
                            sd_error *err) {
     sd_error why = {0};
-    sd_status st = sd_pack_load(cx->packs, w, n, cx->model, cx->ops, cx->compute, cx->pool, &why);
+    sd_pack_user u = pack_user(cx);
+    sd_status st = sd_pack_load(cx->packs, w, n, &u, cx->compute, &why);
     if (st == SD_OK) return st;
     if (st == SD_EINTERRUPTED) {
         if (err) *err = why;
@@ -130,7 +136,7 @@ static sd_status pack_weights(sd_context *cx, sd_error *err) {
         w[i] = &m->layer[(i - 1) / SD_PROJ_COUNT].w[(i - 1) % SD_PROJ_COUNT];
     cx->w = cx->packs + 1;
     for (int i = 0; i < n; i++) bytes += cx->ops->pack_bytes(w[i]);
-    bool kept = m->pack_dir && bytes > 0 && bytes >= m->pack_least, loaded = false;
+    bool kept = cx->cache_dir && bytes > 0 && bytes >= cx->cache_least, loaded = false;
     if (kept) {
         st = load_kept(cx, w, n, &kept, err);
         loaded = st == SD_OK;
@@ -232,6 +238,12 @@ sd_status sd_context_open(sd_context **out, sd_model *m, sd_pool *pool, const sd
     cx->ops = o && o->isa ? sd_ops_named(o->isa) : sd_ops_best();
     SD_CHECK(cx->ops, err, SD_EINVAL, "instruction set '%s' is not available here; use plain",
              o->isa);
+    if (o && o->cache.dir) {
+        cx->cache_dir = sd_strdup(o->cache.dir);
+        SD_CHECK_ALLOC(cx->cache_dir, err);
+        cx->cache_least = o->cache.least;
+    }
+    cx->stop = o ? o->stop : NULL;
     cx->kv = o ? o->kv : SD_KV_AUTO;
     if (cx->kv == SD_KV_AUTO) cx->kv = cx->compute == SD_COMPUTE_FP32 ? SD_KV_F32 : cx->ops->kv;
     SD_CHECK(cx->max_rows > 0 && cx->max_rows <= MAX_ROWS, err, SD_EINVAL,
@@ -260,6 +272,7 @@ void sd_context_close(sd_context *cx) {
     if (cx->scratch) munmap(cx->scratch, cx->scratch_bytes);
     sd_lora_table_close(cx->lora);
     free(cx->packs);
+    free(cx->cache_dir);
     free(cx->u);
     free(cx->key_size);
     free(cx->att_scratch);

@@ -429,7 +429,7 @@ sd_status sd_forward(sd_context *cx, const sd_row *rows, int n, float *logits, s
         "%s: its embedding cannot be read any more, or is not what was loaded; restore the file "
         "or start again with what it is now",
         cx->model->path);
-    const atomic_bool *stop = cx->model->stop;
+    const atomic_bool *stop = cx->stop;
     for (cx->l = 0; cx->l < hp->L; cx->l++) {
         SD_CHECK(!stop || !atomic_load_explicit(stop, memory_order_relaxed), err, SD_EINTERRUPTED,
                  "interrupted");

@@ -16,13 +16,19 @@
 #include "base/pool.h"
 #include "model/adapter/adapter.h"
 #include "model/infer/kv_cache.h"
+#include "model/infer/weight_cache/place.h"
 #include "model/model.h"
+
+#include <stdatomic.h>
 
 typedef struct {
     int max_rows; // rows of one sd_forward; 0: 512
     sd_compute compute;
-    sd_kv_type kv;   // auto: two bytes a value, fp32 under SD_COMPUTE_FP32
-    const char *isa; // NULL: the best
+    sd_kv_type kv;           // auto: two bytes a value, fp32 under SD_COMPUTE_FP32
+    const char *isa;         // NULL: the best
+    sd_weight_cache cache;   // where packed weights are kept, after sd_pack_attach; dir is copied
+    const atomic_bool *stop; // once set, packing, timing and steps end with SD_EINTERRUPTED; NULL:
+                             // never
 } sd_context_options;
 
 /// Packs the weights (shared by all contexts of the same model, compute and isa would be wasteful

@@ -51,6 +51,9 @@ struct sd_context {
     float *key_size; // [L, G*D] powers of two that level the channels of keys before they become
                      // int8; NULL where nothing is known of them
     int max_rows;    // N below
+    char *cache_dir; // where packed weights are kept (weight_cache/cache.h); NULL: nowhere
+    size_t cache_least;
+    const atomic_bool *stop; // NULL: never
 
     sd_packed *packs; // [1 + L * SD_PROJ_COUNT]: the head [V, C], then
     sd_packed *w;     // [L * SD_PROJ_COUNT]
@@ -78,7 +81,7 @@ struct sd_context {
     int own_rows;            // of each own one, at most
 
     sd_lora_table *lora; // the factors of adapters, as they are multiplied
-    sd_lora_run *run; // [N] the step's rows with adapters
+    sd_lora_run *run;    // [N] the step's rows with adapters
     int runs;
     float *u;                // [SD_PROJ_COUNT, N, cap_r]  their A x; grown when an adapter appears
     int cap_r;               //

@@ -9,8 +9,8 @@
 #include "kernels/cpu/features.h"
 #include "model/infer/private.h"
 #include "model/infer/weight_cache/cache.h"
-#include "model/infer/weight_cache/place.h"
 #include "model/infer/weight_cache/file.h"
+#include "model/infer/weight_cache/place.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -122,8 +122,8 @@ out:
 static bool store_open(store *s, const sd_context *cx) {
     *s = (store){0};
     sd_step_costs_by(s->by, sizeof s->by, cx->ops);
-    if (!sd_pack_identity(&s->pack, cx->model, cx->ops)) return false;
-    char *pack = sd_pack_path(cx->model, cx->ops);
+    if (!sd_pack_identity(&s->pack, cx->cache_dir, cx->model, cx->ops)) return false;
+    char *pack = sd_pack_path(cx->cache_dir, cx->model, cx->ops);
     s->path = pack ? sd_pack_costs_path(pack) : NULL;
     free(pack);
     if (s->path) s->tables = read_tables(s->path, &s->pack);

@@ -8,7 +8,8 @@ static sd_status hash_sources(const sd_model *m, sd_sha256 *out, sd_error *err) 
     sd_status st = sd_hasher_open(&h, err);
     if (st != SD_OK) return st;
     for (int i = 0; st == SD_OK && i < sd_model_source_count(m); i++)
-        st = sd_hasher_add_map(h, sd_model_source(m, i), sd_model_source_path(m, i), m->stop, err);
+        st = sd_hasher_add_map(h, sd_model_source(m, i), sd_model_source_path(m, i), m->owned->stop,
+                               err);
     *out = sd_hasher_close(h);
     return st;
 }

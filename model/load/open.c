@@ -35,6 +35,11 @@ out:
 }
 
 sd_status sd_model_open(sd_model **out, const char *path, sd_error *err) {
+    return sd_model_open_stoppable(out, path, NULL, err);
+}
+
+sd_status sd_model_open_stoppable(sd_model **out, const char *path, const atomic_bool *stop,
+                                  sd_error *err) {
     sd_status st = SD_OK;
     *out = NULL;
     sd_model *m = sd_alloc(1, sizeof *m);
@@ -44,6 +49,7 @@ sd_status sd_model_open(sd_model **out, const char *path, sd_error *err) {
     SD_CHECK_ALLOC(o, err);
     pthread_mutex_init(&o->lock, NULL);
     atomic_store(&o->references, 1);
+    o->stop = stop;
     m->path = sd_strdup(path);
     SD_CHECK_ALLOC(m->path, err);
     sd_path_kind kind;

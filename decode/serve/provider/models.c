@@ -88,9 +88,8 @@ sd_status sd_models_open(sd_models *m, const sd_models_options *o, const atomic_
     sd_status st = SD_OK;
     int n = o->adapters ? o->adapters->n : 0;
     *m = (sd_models){0};
-    SD_TRY(sd_model_open(&m->model, o->model, err));
-    m->model->stop = stop; // a signal ends the hashing, packing and timing that follow
-    if (o->pack_dir) SD_TRY(sd_model_use_pack_cache(m->model, o->pack_dir, SD_PACK_LEAST, err));
+    SD_TRY(sd_model_open_stoppable(&m->model, o->model, stop, err));
+    if (o->pack_dir) sd_pack_attach(m->model, o->pack_dir);
     m->row = sd_alloc((size_t)n + 1, sizeof *m->row);
     SD_CHECK_ALLOC(m->row, err);
     SD_TRY(name_base(m, o, err));

@@ -17,16 +17,10 @@
 #include <time.h>
 #include <unistd.h>
 
-sd_status sd_model_use_pack_cache(sd_model *m, const char *dir, size_t least, sd_error *err) {
-    char *copy = sd_strdup(dir);
-    if (!copy) return sd_fail(err, SD_ENOMEM, "out of memory");
-    free(m->pack_dir);
-    m->pack_dir = copy;
-    m->pack_least = least;
-    sd_pack_settle(m);
+void sd_pack_attach(sd_model *m, const char *dir) {
     sd_sha256 known;
-    if (sd_pack_source_sha256(m, &known)) sd_model_know_sha256(m, &known);
-    return SD_OK;
+    sd_pack_settle(m);
+    if (sd_pack_source_sha256(dir, m, &known)) sd_model_know_sha256(m, &known);
 }
 
 // ---- is it the model's?
@@ -77,9 +71,9 @@ out:
     return st;
 }
 
-bool sd_pack_is_kept(sd_model *m, const sd_ops *ops) {
+bool sd_pack_is_kept(const char *dir, sd_model *m, const sd_ops *ops) {
     sd_pack_file f = {.fd = -1};
-    char *path = sd_pack_path(m, ops);
+    char *path = sd_pack_path(dir, m, ops);
     bool kept = path && sd_pack_file_open(&f, path, O_RDONLY, NULL) == SD_OK &&
                 recognise(&f, path, m, NULL) == SD_OK;
     sd_pack_file_close(&f);
@@ -87,9 +81,9 @@ bool sd_pack_is_kept(sd_model *m, const sd_ops *ops) {
     return kept;
 }
 
-bool sd_pack_source_sha256(const sd_model *m, sd_sha256 *out) {
+bool sd_pack_source_sha256(const char *dir, const sd_model *m, sd_sha256 *out) {
     sd_pack_file f = {.fd = -1};
-    char *path = sd_pack_path(m, sd_ops_best());
+    char *path = sd_pack_path(dir, m, sd_ops_best());
     bool found = path && sd_pack_file_open(&f, path, O_RDONLY, NULL) == SD_OK && body_hash(&f) &&
                  sd_pack_same_state(f.label, m);
     if (found) memcpy(out->hex, body_hash(&f), 65);
@@ -98,9 +92,9 @@ bool sd_pack_source_sha256(const sd_model *m, sd_sha256 *out) {
     return found;
 }
 
-bool sd_pack_identity(sd_sha256 *out, const sd_model *m, const sd_ops *ops) {
+bool sd_pack_identity(sd_sha256 *out, const char *dir, const sd_model *m, const sd_ops *ops) {
     sd_pack_file f = {.fd = -1};
-    char *path = sd_pack_path(m, ops);
+    char *path = sd_pack_path(dir, m, ops);
     bool found = path && sd_pack_file_open(&f, path, O_RDONLY, NULL) == SD_OK && body_hash(&f);
     sd_model_owned *o = m->owned;
     pthread_mutex_lock(&o->lock);
@@ -184,12 +178,13 @@ out:
     return st;
 }
 
-sd_status sd_pack_load(sd_packed *p, const sd_weight *const *w, int n, sd_model *m,
-                       const sd_ops *ops, sd_compute compute, sd_pool *pool, sd_error *err) {
+sd_status sd_pack_load(sd_packed *p, const sd_weight *const *w, int n, const sd_pack_user *u,
+                       sd_compute compute, sd_error *err) {
     sd_status st = SD_OK;
+    sd_model *m = u->model;
     sd_pack_file f = {.fd = -1};
-    copy_job j = {.f = &f, .p = p, .stop = m->stop};
-    char *path = sd_pack_path(m, ops);
+    copy_job j = {.f = &f, .p = p, .stop = u->stop};
+    char *path = sd_pack_path(u->dir, m, u->ops);
     SD_CHECK(path, err, SD_ENOTFOUND, "%s: has no packed form in the cache", m->path);
     SD_TRY(sd_pack_file_open(&f, path, O_RDONLY, err));
     SD_TRY(recognise(&f, path, m, err));
@@ -197,9 +192,9 @@ sd_status sd_pack_load(sd_packed *p, const sd_weight *const *w, int n, sd_model 
     j.at = sd_alloc((size_t)n, sizeof *j.at);
     j.status = sd_alloc((size_t)n, sizeof *j.status);
     SD_CHECK_ALLOC(j.sum && j.at && j.status ? path : NULL, err);
-    SD_TRY(plan(&j, w, n, path, ops, compute, err));
-    sd_pool_run(pool, n, copy_one, &j);
-    SD_CHECK(!m->stop || !atomic_load(m->stop), err, SD_EINTERRUPTED, "%s: interrupted", m->path);
+    SD_TRY(plan(&j, w, n, path, u->ops, compute, err));
+    sd_pool_run(u->pool, n, copy_one, &j);
+    SD_CHECK(!u->stop || !atomic_load(u->stop), err, SD_EINTERRUPTED, "%s: interrupted", m->path);
     for (int i = 0; i < n; i++)
         SD_CHECK(j.status[i] == SD_OK, err, j.status[i], "%s: weight %d %s", path, i,
                  j.status[i] == SD_ENOMEM ? "finds no memory" : "is damaged");
@@ -283,13 +278,14 @@ out:
     return st;
 }
 
-sd_status sd_pack_save(const sd_packed *p, int n, const uint64_t *row_sum, sd_model *m,
-                       const sd_ops *ops, sd_pool *pool, sd_error *err) {
+sd_status sd_pack_save(const sd_packed *p, int n, const uint64_t *row_sum, const sd_pack_user *u,
+                       sd_error *err) {
     sd_status st = SD_OK;
+    sd_model *m = u->model;
     int parts = n + (row_sum != NULL);
     hash_job j = {.m = m};
     json_t *body = NULL, *label = NULL;
-    char *path = sd_pack_path(m, ops);
+    char *path = sd_pack_path(u->dir, m, u->ops);
     sd_pack_part *part = sd_alloc((size_t)parts, sizeof *part);
     j.sum = sd_alloc((size_t)parts, sizeof *j.sum);
     SD_CHECK_ALLOC(path && part && j.sum ? path : NULL, err);
@@ -297,21 +293,21 @@ sd_status sd_pack_save(const sd_packed *p, int n, const uint64_t *row_sum, sd_mo
     if (row_sum) part[n] = (sd_pack_part){row_sum, (size_t)m->embedding.rows * sizeof *row_sum};
     j.part = part;
     SD_TRY(check_room(part, parts, m, err));
-    SD_TRY(sd_mkdirs(m->pack_dir, err));
-    SD_TRY(sd_pack_check_dir(m->pack_dir, err));
-    sd_pool_run(pool, parts + 1, hash_one, &j);
+    SD_TRY(sd_mkdirs(u->dir, err));
+    SD_TRY(sd_pack_check_dir(u->dir, err));
+    sd_pool_run(u->pool, parts + 1, hash_one, &j);
     if (j.status != SD_OK && err) *err = j.err;
     SD_TRY(j.status);
     SD_CHECK(!atomic_load(&j.no_memory), err, SD_ENOMEM, "%s: out of memory", m->path);
     // What was packed and hashed since the open is what the label says: nobody wrote meanwhile, and
     // the path still leads to it.
     SD_TRY(sd_pack_check_sources(m, err));
-    body = describe(&j, p, n, parts, ops);
+    body = describe(&j, p, n, parts, u->ops);
     label = sd_pack_label(m);
     SD_CHECK(body && label, err, SD_ENOMEM, "%s: out of memory", m->path);
     SD_TRY(
-        sd_pack_file_write(path, sd_pack_sources_mode(m), body, label, part, parts, m->stop, err));
-    sd_pack_trim(m->pack_dir, sd_pack_cache_bytes(), path);
+        sd_pack_file_write(path, sd_pack_sources_mode(m), body, label, part, parts, u->stop, err));
+    sd_pack_trim(u->dir, sd_pack_cache_bytes(), path);
 out:
     json_decref(body);
     json_decref(label);

@@ -33,8 +33,8 @@ int64_t sd_pack_cache_bytes(void) {
 
 // The name depends on where the sources are, not on what they are: a changed source replaces its
 // file.
-char *sd_pack_path(const sd_model *m, const sd_ops *ops) {
-    if (!m->pack_dir || !ops->layout) return NULL;
+char *sd_pack_path(const char *dir, const sd_model *m, const sd_ops *ops) {
+    if (!dir || !ops->layout) return NULL;
     sd_hasher *h;
     if (sd_hasher_open(&h, NULL) != SD_OK) return NULL;
     for (int i = 0; i < sd_model_source_count(m); i++) {
@@ -45,7 +45,7 @@ char *sd_pack_path(const sd_model *m, const sd_ops *ops) {
     }
     sd_hasher_add(h, &ops->layout, sizeof ops->layout);
     sd_sha256 sum = sd_hasher_close(h);
-    return sd_sprintf("%s/%.16s%s", m->pack_dir, sum.hex, suffix);
+    return sd_sprintf("%s/%.16s%s", dir, sum.hex, suffix);
 }
 
 char *sd_pack_costs_path(const char *path) {

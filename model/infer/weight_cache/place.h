@@ -4,6 +4,11 @@
 #include "kernels/ops.h"
 #include "model/model.h"
 
+typedef struct {
+    const char *dir; // NULL: nothing is kept
+    size_t least;    // bytes from which a packed form is worth a file
+} sd_weight_cache;
+
 /// $XDG_CACHE_HOME/specdec/packed or ~/.cache/specdec/packed, malloc'ed; NULL when neither variable
 /// is set or memory is out.
 char *sd_pack_cache_dir(void);
@@ -11,9 +16,9 @@ char *sd_pack_cache_dir(void);
 /// All files of the cache together: $SPECDEC_CACHE_MIB, else 64 GiB.
 int64_t sd_pack_cache_bytes(void);
 
-/// Where the model's packed form for these ops is or would be; NULL without a cache or when these
-/// ops use the stored form. malloc'ed.
-char *sd_pack_path(const sd_model *m, const sd_ops *ops);
+/// Where in dir the model's packed form for these ops is or would be; NULL when dir is, or when
+/// these ops use the stored form. malloc'ed.
+char *sd_pack_path(const char *dir, const sd_model *m, const sd_ops *ops);
 
 /// Beside it are the costs of steps (model/infer/step_cost.h): where, malloc'ed.
 char *sd_pack_costs_path(const char *path);

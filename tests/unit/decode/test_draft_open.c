@@ -78,20 +78,22 @@ Test(draft_open, an_index_must_have_the_models_very_tokenizer) {
     sd_error err = {0};
     sd_draft d;
     const char *own = sd_tokenizer_fingerprint(w.model->tokenizer);
-    char *good = write_index(&w, "good.idx", own, NULL), *bad = write_index(&w, "bad.idx", "x", NULL),
+    char *good = write_index(&w, "good.idx", own, NULL),
+         *bad = write_index(&w, "bad.idx", "x", NULL),
          *none = write_index(&w, "none.idx", NULL, NULL);
-    cr_assert_eq(sd_draft_open(&d, good, w.model, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_draft_open(&d, good, w.model, NULL, &err), SD_OK, "%s", err.message);
     cr_assert(d.kind == SD_DRAFT_CORPUS && d.corpus && !d.model);
     sd_draft_close(&d);
-    cr_assert_eq(sd_draft_open(&d, bad, w.model, &err), SD_EINVAL);
+    cr_assert_eq(sd_draft_open(&d, bad, w.model, NULL, &err), SD_EINVAL);
     cr_assert(strstr(err.message, "bad.idx: this index was made with another tokenizer (x, the"),
               "%s", err.message);
     cr_assert_eq(d.kind, SD_DRAFT_NONE);
-    cr_assert_eq(sd_draft_open(&d, none, w.model, &err), SD_EINVAL);
-    cr_assert_eq(sd_draft_open(&d, good, bare.model, &err), SD_EINVAL);
+    cr_assert_eq(sd_draft_open(&d, none, w.model, NULL, &err), SD_EINVAL);
+    cr_assert_eq(sd_draft_open(&d, good, bare.model, NULL, &err), SD_EINVAL);
     cr_assert(strstr(err.message, "the model has none"), "%s", err.message);
-    cr_assert_eq(sd_draft_open(&d, none, bare.model, &err), SD_EINVAL, "of no tokenizer, for none");
-    cr_assert_eq(sd_draft_open(&d, w.file, w.model, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_draft_open(&d, none, bare.model, NULL, &err), SD_EINVAL,
+                 "of no tokenizer, for none");
+    cr_assert_eq(sd_draft_open(&d, w.file, w.model, NULL, &err), SD_OK, "%s", err.message);
     cr_assert(d.kind == SD_DRAFT_MODEL && d.model && !d.corpus);
     sd_draft_close(&d);
     free(good), free(bad), free(none);

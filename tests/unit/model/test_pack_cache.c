@@ -51,8 +51,8 @@ static float *start(const place *p, const char *cache, sd_compute compute) {
     sd_kv *kv;
     sd_row row[T];
     cr_assert_eq(sd_model_open(&m, p->model, &err), SD_OK, "%s", err.message);
-    if (cache) cr_assert_eq(sd_model_use_pack_cache(m, cache, 0, &err), SD_OK);
-    sd_context_options o = {.max_rows = T, .compute = compute};
+    if (cache) sd_pack_attach(m, cache);
+    sd_context_options o = {.max_rows = T, .compute = compute, .cache = {.dir = cache}};
     cr_assert_eq(sd_context_open(&cx, m, NULL, &o, &err), SD_OK, "%s", err.message);
     cr_assert_eq(sd_kv_open(&kv, cx, T, &err), SD_OK);
     for (int i = 0; i < T; i++) row[i] = (sd_row){(i * 37 + 5) % m->hp.V, i, kv, NULL, i == T - 1};
@@ -68,7 +68,7 @@ static sd_model *open_model(const place *p, const char *cache) {
     sd_error err = {0};
     sd_model *m;
     cr_assert_eq(sd_model_open(&m, p->model, &err), SD_OK, "%s", err.message);
-    if (cache) cr_assert_eq(sd_model_use_pack_cache(m, cache, 0, &err), SD_OK);
+    if (cache) sd_pack_attach(m, cache);
     return m;
 }
 
@@ -230,7 +230,7 @@ Test(pack_cache, a_source_that_was_only_touched_keeps_its_file) {
     uint64_t inode = inode_of(path);
     size_t len;
     sd_model *m = open_model(&p, p.cache);
-    cr_assert(sd_pack_identity(&one, m, sd_ops_best()));
+    cr_assert(sd_pack_identity(&one, p.cache, m, sd_ops_best()));
     sd_model_release(m);
     for (int how = 0; how < 2; how++) {
         if (how == 0) {
@@ -248,7 +248,7 @@ Test(pack_cache, a_source_that_was_only_touched_keeps_its_file) {
         cr_assert_eq(sd_pack_verify(path, NULL, NULL), SD_OK);
     }
     m = open_model(&p, p.cache);
-    cr_assert(sd_pack_identity(&two, m, sd_ops_best()) && sd_sha256_equal(&one, &two),
+    cr_assert(sd_pack_identity(&two, p.cache, m, sd_ops_best()) && sd_sha256_equal(&one, &two),
               "what lies beside it still belongs to it");
     sd_model_release(m);
     free(path), free(copy);
@@ -266,7 +266,9 @@ Test(pack_cache, a_source_that_is_replaced_while_it_is_packed_leaves_nothing) {
     cr_assert_eq(sd_tiny_write_gguf(other, &t, NULL), SD_OK);
     sd_model *m = open_model(&p, p.cache);
     cr_assert_eq(rename(other, p.model), 0);
-    cr_assert_eq(sd_context_open(&cx, m, NULL, NULL, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(
+        sd_context_open(&cx, m, NULL, &(sd_context_options){.cache = {.dir = p.cache}}, &err),
+        SD_OK, "%s", err.message);
     sd_context_close(cx);
     sd_model_release(m);
     cr_assert_eq(files_in(p.cache), 0);
@@ -283,7 +285,8 @@ Test(pack_cache, a_source_that_is_written_while_it_is_packed_is_an_error) {
     for (int with = 0; with < 2; with++) {
         sd_model *m = open_model(&p, with ? p.cache : NULL);
         overwrite(&p, p.t.seed + 1 + with);
-        cr_assert_eq(sd_context_open(&cx, m, NULL, NULL, &err), SD_EIO);
+        sd_context_options o = {.cache = {.dir = with ? p.cache : NULL}};
+        cr_assert_eq(sd_context_open(&cx, m, NULL, &o, &err), SD_EIO);
         cr_assert(strstr(err.message, p.model), "%s", err.message);
         sd_model_release(m);
         cr_assert_eq(files_in(p.cache), 0);
@@ -443,8 +446,8 @@ Test(pack_cache, a_start_that_is_told_to_stop_leaves_nothing) {
     sd_context *cx;
     for (int kept = 0; kept < 2; kept++) { // packing, then reading what was packed
         sd_model *m = open_model(&p, p.cache);
-        m->stop = &stop;
-        cr_assert_eq(sd_context_open(&cx, m, NULL, NULL, &err), SD_EINTERRUPTED);
+        sd_context_options o = {.cache = {.dir = p.cache}, .stop = &stop};
+        cr_assert_eq(sd_context_open(&cx, m, NULL, &o, &err), SD_EINTERRUPTED);
         cr_assert_eq(files_in(p.cache), kept);
         sd_model_release(m);
         free(start(&p, p.cache, SD_COMPUTE_AUTO));
@@ -541,9 +544,8 @@ Test(pack_cache, the_hash_of_the_source_comes_from_the_file) {
     sd_sha256 kept, real;
     free(start(&p, p.cache, SD_COMPUTE_AUTO));
     cr_assert_eq(sd_model_open(&m, p.model, NULL), SD_OK);
-    cr_assert_not(sd_pack_source_sha256(m, &kept)); // without a cache
-    cr_assert_eq(sd_model_use_pack_cache(m, p.cache, 0, NULL), SD_OK);
-    cr_assert(sd_pack_source_sha256(m, &kept));
+    cr_assert_not(sd_pack_source_sha256(NULL, m, &kept)); // without a cache
+    cr_assert(sd_pack_source_sha256(p.cache, m, &kept));
     cr_assert_eq(sd_sha256_of_file(&real, p.model, NULL), SD_OK);
     cr_assert(sd_sha256_equal(&kept, &real));
     sd_model_release(m);
@@ -589,7 +591,9 @@ Test(pack_cache, a_folder_is_watched_as_a_file_is) {
     cr_assert(strstr(err.message, weights), "%s", err.message);
     sd_model_release(m);
     m = open_model(&p, p.cache);
-    cr_assert_eq(sd_context_open(&cx, m, NULL, NULL, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(
+        sd_context_open(&cx, m, NULL, &(sd_context_options){.cache = {.dir = p.cache}}, &err),
+        SD_OK, "%s", err.message);
     cr_assert_eq(sd_kv_open(&kv, cx, T, &err), SD_OK);
     cr_assert_eq(truncate(weights, 9), 0);
     float *out = sd_alloc((size_t)p.t.V, sizeof *out);

@@ -42,7 +42,7 @@ static sd_model *open_model(const place *p, const char *cache) {
     sd_model *m;
     sd_error err = {0};
     cr_assert_eq(sd_model_open(&m, p->model, &err), SD_OK, "%s", err.message);
-    if (cache) cr_assert_eq(sd_model_use_pack_cache(m, cache, 0, &err), SD_OK);
+    if (cache) sd_pack_attach(m, cache);
     return m;
 }
 
@@ -54,7 +54,7 @@ static bool get_of(sd_step_costs *out, const place *p, const char *cache, int th
     sd_context *cx;
     sd_pool *pool;
     cr_assert_eq(sd_pool_open(&pool, threads, &err), SD_OK);
-    sd_context_options o = {.max_rows = max_rows, .kv = kv};
+    sd_context_options o = {.max_rows = max_rows, .kv = kv, .cache = {.dir = cache}};
     cr_assert_eq(sd_context_open(&cx, m, pool, &o, &err), SD_OK, "%s", err.message);
     bool known = sd_step_costs_get(out, cx);
     sd_context_close(cx);
@@ -201,7 +201,7 @@ Test(step_cost, values_that_cannot_be_are_made_again) {
     char *path = costs_file(&p);
     sd_model *m = open_model(&p, p.cache);
     sd_sha256 pack;
-    cr_assert(sd_pack_identity(&pack, m, sd_ops_best()));
+    cr_assert(sd_pack_identity(&pack, p.cache, m, sd_ops_best()));
     sd_model_release(m);
     static const char *const bad[] = {"0",    "-1", "1e7",  "null", "\"1\"", "true",
                                       "[1]",  "{}", "-0.0", "NaN",  "1e999", "18446744073709551617",
@@ -319,13 +319,15 @@ Test(step_cost, tokens_do_not_depend_on_it) {
         sd_sha256 pack;
         test_answer got = {0};
         if (i > 1) { // a row costs nothing; a million times the step
-            cr_assert(sd_pack_identity(&pack, m, sd_ops_best()));
+            cr_assert(sd_pack_identity(&pack, p.cache, m, sd_ops_best()));
             char *json =
                 table_json(pack.hex, this_program(), i == 2 ? "1e6" : "1e-6", SD_STEP_COSTS);
             write_costs(path, json);
             free(json);
         }
-        sd_engine *e = test_engine_open(m, &(sd_engine_options){.slots = 1, .threads = 1});
+        sd_engine *e = test_engine_open(
+            m,
+            &(sd_engine_options){.slots = 1, .threads = 1, .cache = {.dir = i ? p.cache : NULL}});
         test_run(e, &r, i ? &got : &want);
         cr_assert_eq(want.ids.n, 80);
         if (i) {
