@@ -4,7 +4,7 @@
 
 #include <time.h>
 
-sd_call *sd_call_new(sd_conn *conn, sd_api_kind kind) {
+sd_call *sd_call_new(sd_conn *conn, const sd_dialect *dialect) {
     sd_server *s = sd_conn_owner(conn);
     sd_call *j = sd_alloc(1, sizeof *j);
     if (!j) return NULL;
@@ -17,9 +17,9 @@ sd_call *sd_call_new(sd_conn *conn, sd_api_kind kind) {
     j->client = sd_client_again(sd_conn_client(conn));
     j->arrival_ns = sd_conn_arrival_ns(conn);
     uint64_t id = sd_mix64(s->id_key ^ sd_mix64(s->n_ids++));
-    snprintf(j->id, sizeof j->id, "%s-%016llx", kind == SD_API_CHAT ? "chatcmpl" : "cmpl",
-             (unsigned long long)id);
-    j->answer = (sd_answer){.kind = kind, .id = j->id, .created = (int64_t)time(NULL)};
+    j->dialect = dialect;
+    snprintf(j->id, sizeof j->id, "%s-%016llx", dialect->id_prefix, (unsigned long long)id);
+    j->answer = (sd_answer){.kind = dialect->kind, .id = j->id, .created = (int64_t)time(NULL)};
     return j;
 }
 

@@ -3,16 +3,15 @@
 // inside.
 #pragma once
 
+#include "decode/serve/api/dialect.h"
 #include "decode/serve/http/connection.h"
 
 typedef struct sd_server sd_server;
 typedef struct sd_call sd_call;
 typedef struct sd_message sd_message;
 
-// Handlers of routes.
-void sd_call_chat(sd_conn *c);
-void sd_call_completion(sd_conn *c);
-
+/// Takes the request that c serves, in the dialect its client speaks.
+void sd_call_start(sd_conn *c, const sd_dialect *dialect);
 void sd_call_abandon(void *call); // its client is gone; the engine is told
 void sd_call_more(void *call);    // its client has read what was sent: the next slice, if any
 void sd_calls_cancel(sd_server *s);

@@ -120,7 +120,7 @@ static bool begin_stream(sd_call *j, const char *type) {
 }
 
 static bool begin_events(sd_call *j) {
-    return begin_stream(j, "text/event-stream; charset=utf-8");
+    return begin_stream(j, j->dialect->stream_type);
 }
 
 // Usage stands in every chunk when it is wanted as it grows; when it comes at the end alone, the
@@ -130,7 +130,7 @@ static bool send_chunk(sd_call *j, sd_chunk *c) {
     if (j->request.continuous_usage) c->usage = &usage;
     c->usage_null = j->request.include_usage;
     sd_json_out t = begin_piece(j);
-    sd_chunk_write(&t, &j->answer, c);
+    j->dialect->chunk(&t, &j->answer, c);
     return send_event(j, &t);
 }
 
@@ -138,7 +138,7 @@ static bool send_chunk(sd_call *j, sd_chunk *c) {
 static bool begin_choice(sd_call *j, sd_choice *c) {
     if (c->begun) return true;
     c->begun = true;
-    if (j->answer.kind == SD_API_CHAT)
+    if (j->dialect->opens_choices)
         return send_chunk(j, &(sd_chunk){.index = c->index, .first = true});
     if (!j->request.echo) return true;
     sd_buf text = sd_buf_make(SD_HTTP_MAX_BODY);
@@ -185,16 +185,17 @@ static void end_stream(sd_call *j) {
     if (j->failed) {
         if (!begin_events(j)) return;
         sd_json_out t = begin_piece(j);
-        sd_error_write(&t, &j->error);
+        j->dialect->error(&t, &j->error);
         ok = send_event(j, &t);
     } else {
         if (j->request.include_usage) {
             sd_usage usage = usage_of(j);
             sd_json_out t = begin_piece(j);
-            sd_usage_chunk_write(&t, &j->answer, &usage);
+            j->dialect->usage(&t, &j->answer, &usage);
             ok = send_event(j, &t);
         }
-        ok = ok && sd_conn_stream_data(conn, "data: [DONE]\n\n", 14);
+        const char *end = j->dialect->stream_end;
+        ok = ok && sd_conn_stream_data(conn, end, strlen(end));
     }
     if (!ok && !j->conn) return; // the client was too slow for its end
     j->conn = NULL;
@@ -242,8 +243,8 @@ static sd_whole_choice whole_choice(const void *ctx, int i) {
 static bool write_slice(sd_call *j, sd_json_out *t) {
     sd_usage usage = usage_of(j);
     sd_request_stats sum = sum_stats(j);
-    return sd_whole_write(t, &j->whole, &j->answer, j->n_choices, whole_choice, j, &usage, &sum,
-                          SLICE);
+    return j->dialect->whole(t, &j->whole, &j->answer, j->n_choices, whole_choice, j, &usage, &sum,
+                             SLICE);
 }
 
 static sd_conn *leave_conn(sd_call *j) {
@@ -263,12 +264,12 @@ static bool begin_whole(sd_call *j) {
         sd_conn_error(leave_conn(j), &e);
     } else if (done) {
         sd_conn_reply(leave_conn(j), &(sd_reply){.status = 200,
-                                                 .type = "application/json",
+                                                 .type = j->dialect->whole_type,
                                                  .body = t.buf.data,
                                                  .len = t.buf.len});
     } else {
         j->writing = j->in_slice = true;
-        if (begin_stream(j, "application/json"))
+        if (begin_stream(j, j->dialect->whole_type))
             sd_conn_stream_data(j->conn, t.buf.data, t.buf.len);
         j->in_slice = false;
     }

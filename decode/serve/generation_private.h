@@ -7,7 +7,7 @@
 //     generation.c        the object: made, told to end, freed
 #pragma once
 
-#include "decode/serve/api/openai_response.h"
+#include "decode/serve/api/dialect.h"
 #include "decode/serve/server.h"
 
 typedef struct sd_choice sd_choice;
@@ -52,6 +52,7 @@ struct sd_call {
     sd_work work;
     int pieces_read;
     sd_buf body;
+    const sd_dialect *dialect;
     sd_api_request request;
     sd_served_model *found; // the model that is meant
     sd_answer answer;
@@ -71,7 +72,7 @@ struct sd_call {
 
 // ---- generation.c
 /// NULL: out of memory. Its body is not taken yet.
-sd_call *sd_call_new(sd_conn *conn, sd_api_kind kind);
+sd_call *sd_call_new(sd_conn *conn, const sd_dialect *dialect);
 void sd_call_free(sd_call *j);
 /// The engine has its copies: what the client sent is needed no longer, and the memory for bodies is
 /// free for others.

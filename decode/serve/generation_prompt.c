@@ -25,7 +25,7 @@ static int context(const sd_call *j) {
 
 // The number of tokens is known now.
 static int check_length(sd_call *j, int i, int ctx, sd_api_error *e) {
-    const char *param = j->answer.kind == SD_API_CHAT ? "messages" : "prompt";
+    const char *param = j->dialect->prompt_field;
     if (j->prompt[i].n == 0)
         return sd_api_fail(e, 400, param, "the prompt is empty; give at least one token");
     if (j->prompt[i].n >= ctx) return refuse_length(e, param, j->prompt[i].n, ctx, false);
@@ -110,14 +110,14 @@ static int find_model(sd_call *j, sd_api_error *e) {
 
 // The body becomes a request; what its numbers and lengths say is checked.
 static int read_body(sd_call *j, sd_api_error *e) {
-    int bad = sd_api_request_parse(&j->request, j->answer.kind, j->body.data, j->body.len, e);
+    int bad = j->dialect->parse(&j->request, j->body.data, j->body.len, e);
     sd_buf_free(&j->body); // the request has its own copies
     if (bad || find_model(j, e)) return e->status;
     for (int i = 0; i < j->request.n_stop_token; i++)
         if (j->request.stop_token[i] >= j->server->local->model->hp.V)
             return sd_api_fail(e, 400, "stop_token_ids", "stop_token_ids: %d is not below %d",
                                (int)j->request.stop_token[i], j->server->local->model->hp.V);
-    return j->answer.kind == SD_API_CHAT ? 0 : check_prompts(j, context(j), e);
+    return j->dialect->kind == SD_API_CHAT ? 0 : check_prompts(j, context(j), e);
 }
 
 bool sd_call_read(sd_work *item) {
@@ -132,11 +132,11 @@ bool sd_call_read(sd_work *item) {
         sd_api_fail(e, 503, NULL, "the request could not be read within %d seconds", READ_SECONDS);
     else if (piece == 0)
         read_body(j, e);
-    else if (j->answer.kind == SD_API_CHAT)
+    else if (j->dialect->kind == SD_API_CHAT)
         encode_chat(j, context(j), e);
     else
         encode_prompt(j, piece - 1, e);
     if (sd_memory_lost() && e->status < 500) sd_api_fail(e, 500, NULL, "out of memory");
-    int pieces = j->answer.kind == SD_API_CHAT ? 1 : j->request.n_prompts;
+    int pieces = j->dialect->kind == SD_API_CHAT ? 1 : j->request.n_prompts;
     return !e->status && piece < pieces;
 }

@@ -148,11 +148,11 @@ static void on_read(sd_work *item) {
     if (submit(j, &e)) refuse(j, &e);
 }
 
-static void start(sd_conn *conn, sd_api_kind kind) {
+void sd_call_start(sd_conn *conn, const sd_dialect *dialect) {
     sd_server *s = sd_conn_owner(conn);
     sd_api_error e = {0};
     sd_call *j = NULL;
-    if (!admit(s, sd_conn_client(conn), &e) && !(j = sd_call_new(conn, kind)))
+    if (!admit(s, sd_conn_client(conn), &e) && !(j = sd_call_new(conn, dialect)))
         sd_api_fail(&e, 500, NULL, "out of memory");
     if (!j) {
         sd_conn_error(conn, &e);
@@ -169,12 +169,4 @@ static void start(sd_conn *conn, sd_api_kind kind) {
     j->reading = true;
     s->metrics.reading++;
     sd_client_add_reading(&s->listener.clients, j->client, 1);
-}
-
-void sd_call_chat(sd_conn *c) {
-    start(c, SD_API_CHAT);
-}
-
-void sd_call_completion(sd_conn *c) {
-    start(c, SD_API_COMPLETION);
 }

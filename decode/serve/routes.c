@@ -56,6 +56,14 @@ static void get_page(sd_conn *c) {
                                  .len = sd_page_len});
 }
 
+static void post_chat(sd_conn *c) {
+    sd_call_start(c, &sd_openai_chat);
+}
+
+static void post_completion(sd_conn *c) {
+    sd_call_start(c, &sd_openai_completion);
+}
+
 static json_t *model_json(const sd_server *s, const sd_served_model *m, int ctx) {
     json_t *v =
         json_pack("{s:s, s:s, s:I, s:s, s:i}", "id", m->card->name, "object", "model", "created",
@@ -139,8 +147,8 @@ static void get_metrics(sd_conn *c) {
 }
 
 static const sd_route routes[] = {
-    {"POST", "/v1/chat/completions", false, SD_AUTH_USER, true, sd_call_chat},
-    {"POST", "/v1/completions", false, SD_AUTH_USER, true, sd_call_completion},
+    {"POST", "/v1/chat/completions", false, SD_AUTH_USER, true, post_chat},
+    {"POST", "/v1/completions", false, SD_AUTH_USER, true, post_completion},
     {"GET", "/v1/models", false, SD_AUTH_USER, false, get_models},
     {"GET", "/v1/models/", true, SD_AUTH_USER, false, get_model},
     {"GET", "/metrics", false, SD_AUTH_USER, false, get_metrics},

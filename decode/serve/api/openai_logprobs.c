@@ -9,43 +9,6 @@
 #include <math.h>
 #include <string.h>
 
-enum { MAX_TOP = 20 };
-
-// A kept token: its id and logprob, how many alternatives are real, then `top` pairs of id and
-// logprob.
-size_t sd_logprobs_stride(int top) {
-    return 12 + 8 * (size_t)top;
-}
-
-bool sd_logprobs_keep(sd_buf *kept, const sd_token_info *tokens, int n, int top) {
-    for (int i = 0; i < n; i++) {
-        const sd_token_info *info = &tokens[i];
-        char record[12 + 8 * MAX_TOP] = {0};
-        int32_t real = info->n_top < top ? info->n_top : top;
-        memcpy(record, &info->token, 4);
-        memcpy(record + 4, &info->logprob, 4);
-        memcpy(record + 8, &real, 4);
-        memcpy(record + 12, info->top, 8 * (size_t)real);
-        if (!sd_buf_add(kept, record, sd_logprobs_stride(top))) return false;
-    }
-    return true;
-}
-
-_Static_assert(sizeof(((sd_token_info *)0)->top[0]) == 8 &&
-                   sizeof(((sd_token_info *)0)->top) == 8 * MAX_TOP,
-               "pairs without padding");
-
-static sd_token_info token_at(const sd_logprobs_source *from, int i) {
-    if (from->tokens) return from->tokens[i];
-    sd_token_info info = {0};
-    const char *record = from->kept->data + (size_t)i * sd_logprobs_stride(from->top);
-    memcpy(&info.token, record, 4);
-    memcpy(&info.logprob, record + 4, 4);
-    memcpy(&info.n_top, record + 8, 4);
-    memcpy(info.top, record + 12, 8 * (size_t)info.n_top);
-    return info;
-}
-
 // JSON has no infinity; what is below stands for it, as in vLLM.
 static void number(sd_json_out *t, float x) {
     sd_jt_real(t, x > -9999.0f ? (double)x : -9999.0);
@@ -174,7 +137,7 @@ bool sd_logprobs_write(sd_json_out *t, const sd_answer *a, const sd_logprobs_sou
         for (; c->at < from->n; c->at++) {
             if (t->lost || t->buf.len >= limit) return false;
             if (c->at) sd_jt_raw(t, ",");
-            sd_token_info info = token_at(from, c->at);
+            sd_token_info info = sd_logprobs_at(from, c->at);
             entry(t, a, &info, c);
         }
         sd_jt_raw(t, parts[c->part]);

@@ -17,24 +17,6 @@ enum {
 };
 enum { MAX_TOKENS = 1 << 24, MAX_STOP_BYTES = 1024, COMPLETION_MAX_TOKENS = 16 };
 
-void sd_api_request_drop_texts(sd_api_request *r) {
-    for (int i = 0; i < SD_API_MAX_PROMPTS; i++) {
-        free(r->prompt[i].ids);
-        r->prompt[i] = (sd_api_prompt){0};
-    }
-    json_decref(r->messages);
-    json_decref(r->root);
-    r->root = r->messages = r->template_arguments = NULL;
-    r->model = NULL;
-    r->n_stop = 0;
-}
-
-void sd_api_request_free(sd_api_request *r) {
-    sd_api_request_drop_texts(r);
-    *r = (sd_api_request){0};
-}
-
-// False when it is too large or memory is short; *out NULL when it is not JSON.
 static bool load(json_t **out, const char *text, size_t len, json_error_t *at, sd_api_error *e) {
     sd_error err;
     sd_status st = sd_json_load_within(out, text, len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL,

@@ -27,23 +27,6 @@ static void usage_write(sd_json_out *t, const sd_usage *u) {
                  u->prompt, u->generated, u->prompt + u->generated, u->cached);
 }
 
-void sd_stats_add(sd_request_stats *sum, const sd_request_stats *s) {
-    sum->queue_ms = fmax(sum->queue_ms, s->queue_ms);
-    sum->prefill_ms = fmax(sum->prefill_ms, s->prefill_ms);
-    sum->decode_ms = fmax(sum->decode_ms, s->decode_ms);
-    sum->prompt_tokens += s->prompt_tokens;
-    sum->cached_tokens += s->cached_tokens;
-    sum->generated += s->generated;
-    sum->spec.rounds += s->spec.rounds;
-    sum->spec.drafted += s->spec.drafted;
-    sum->spec.accepted += s->spec.accepted;
-    for (int i = 0; i < SD_SOURCE_COUNT; i++) {
-        sum->spec.drafted_by[i] += s->spec.drafted_by[i];
-        sum->spec.accepted_by[i] += s->spec.accepted_by[i];
-    }
-    for (int i = 0; i < SD_MAX_DRAFT; i++) sum->spec.accepted_at[i] += s->spec.accepted_at[i];
-}
-
 static double ratio(double a, double b) {
     return b > 0 ? a / b : 0;
 }

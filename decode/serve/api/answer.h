@@ -1,0 +1,80 @@
+// What an answer is made of, in whichever dialect it is written.
+#pragma once
+
+#include "decode/serve/api/json_text.h"
+#include "decode/serve/api/request.h"
+
+// What all pieces of one answer share.
+typedef struct {
+    sd_api_kind kind;
+    const char *id, *model;
+    int64_t created;               // s since 1970
+    const sd_tokenizer *tokenizer; // for logprobs; NULL: tokens are called by their ids
+} sd_answer;
+
+// prompt and cached tokens are those of each prompt once; generated is the sum over choices.
+typedef struct {
+    int prompt, generated, cached;
+} sd_usage;
+
+// ---- logprobs
+
+/// Bytes of one token with `top` alternatives as they are kept.
+size_t sd_logprobs_stride(int top);
+/// Appends n tokens, each with `top` alternatives, in that form.
+bool sd_logprobs_keep(sd_buf *kept, const sd_token_info *tokens, int n, int top);
+
+// Where the tokens stand: as the engine gives them, or kept.
+typedef struct {
+    const sd_token_info *tokens; // NULL: kept
+    const sd_buf *kept;
+    int top; // alternatives of each kept token
+    int n;
+} sd_logprobs_source;
+
+/// Token i of them.
+sd_token_info sd_logprobs_at(const sd_logprobs_source *from, int i);
+
+// How far they are written, and where their text stands. Zeroed is the beginning.
+typedef struct {
+    int part, at;
+    int64_t offset; // characters of text before the next token (completions)
+    sd_utf8_stream utf8;
+} sd_logprobs_cursor;
+
+// ---- a stream
+
+// One chunk. text NULL: no text; first: with the role (chat); finish SD_FINISH_NONE: not the last.
+typedef struct {
+    int index;
+    bool first;
+    const char *text;
+    size_t len;
+    const sd_logprobs_source *logprobs; // may be NULL
+    sd_logprobs_cursor *cursor;         // with logprobs
+    sd_finish finish;
+    const sd_usage *usage;       // NULL: none
+    bool usage_null;             // a chunk without usage says so: "usage": null
+    const sd_request_stats *sum; // adds "metrics" and "timings"; NULL: none
+} sd_chunk;
+
+// ---- a whole answer
+
+typedef struct {
+    int index;
+    const char *text; // valid UTF-8
+    size_t len;
+    bool has_logprobs;
+    sd_logprobs_source logprobs;
+    sd_finish finish;
+} sd_whole_choice;
+
+// How far a whole answer is written. Zeroed is the beginning.
+typedef struct {
+    int choice, part;
+    size_t at; // of the choice's text
+    sd_logprobs_cursor cursor;
+} sd_whole;
+
+/// Adds the stats of one choice to the sum; times are those of the longest.
+void sd_stats_add(sd_request_stats *sum, const sd_request_stats *s);

@@ -1,0 +1,25 @@
+// A dialect: how requests and answers look on the wire. Whoever carries a generation through its life
+// calls these and knows no JSON; a route says which dialect its clients speak.
+#pragma once
+
+#include "decode/serve/api/answer.h"
+
+typedef struct {
+    sd_api_kind kind;         // messages through the model's template, or prompts as they are
+    const char *id_prefix;    // of an answer's id
+    const char *prompt_field; // whose fault a bad prompt is
+    /// A body becomes a request; 0, or the status that is also in e. On an error `out` is zeroed.
+    int (*parse)(sd_api_request *out, const char *body, size_t len, sd_api_error *e);
+    const char *whole_type, *stream_type; // content types
+    const char *stream_end;               // what the last event says
+    bool opens_choices; // a stream's choice begins with a chunk that says whose it is
+    // As in api/openai_response.h.
+    void (*chunk)(sd_json_out *t, const sd_answer *a, const sd_chunk *c);
+    void (*usage)(sd_json_out *t, const sd_answer *a, const sd_usage *u);
+    void (*error)(sd_json_out *t, const sd_api_error *e);
+    bool (*whole)(sd_json_out *t, sd_whole *w, const sd_answer *a, int n,
+                  sd_whole_choice (*choice)(const void *ctx, int i), const void *ctx,
+                  const sd_usage *usage, const sd_request_stats *sum, size_t limit);
+} sd_dialect;
+
+extern const sd_dialect sd_openai_chat, sd_openai_completion;

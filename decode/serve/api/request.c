@@ -1,0 +1,22 @@
+#include "decode/serve/api/request.h"
+
+#include <string.h>
+
+void sd_api_request_drop_texts(sd_api_request *r) {
+    for (int i = 0; i < SD_API_MAX_PROMPTS; i++) {
+        free(r->prompt[i].ids);
+        r->prompt[i] = (sd_api_prompt){0};
+    }
+    json_decref(r->messages);
+    json_decref(r->root);
+    r->root = r->messages = r->template_arguments = NULL;
+    r->model = NULL;
+    r->n_stop = 0;
+}
+
+void sd_api_request_free(sd_api_request *r) {
+    sd_api_request_drop_texts(r);
+    *r = (sd_api_request){0};
+}
+
+// False when it is too large or memory is short; *out NULL when it is not JSON.

@@ -1,0 +1,52 @@
+// What a client wants, in whichever dialect it was said: a checked struct.
+#pragma once
+
+#include "decode/engine/engine.h"
+#include "decode/serve/api/error.h"
+
+typedef enum { SD_API_CHAT, SD_API_COMPLETION } sd_api_kind;
+
+enum {
+    SD_API_MAX_DEPTH = 64, // of nested JSON
+    SD_API_MAX_VALUES = 1 << 20,
+    SD_API_MAX_CONTAINERS = 1 << 16, // arrays and objects: each costs some 250 bytes when parsed
+    SD_API_MAX_CHOICES = 16,         // n
+    SD_API_MAX_PROMPTS = 64,         // prompts of one request
+    SD_API_MAX_SEQUENCES = 64,       // n times prompts
+    SD_API_MAX_STOP_TOKENS = 64,
+    SD_API_MAX_MESSAGES = 4096,
+    SD_API_MAX_TEMPLATE_ARGUMENTS = 64
+};
+
+typedef struct {
+    const char *text; // NULL: ids
+    size_t len;
+    int32_t *ids;
+    int n_ids;
+} sd_api_prompt;
+
+// Strings point into `root`. Freed with sd_api_request_free.
+typedef struct {
+    json_t *root;
+    sd_api_kind kind;
+    const char *model; // NULL: not given
+    bool stream, include_usage, continuous_usage, echo;
+    int n, max_tokens; // max_tokens 0: until the context is full
+    sd_sampling sampling;
+    bool has_seed;
+    const char *stop[SD_MAX_STOPS];
+    int n_stop;
+    int32_t stop_token[SD_API_MAX_STOP_TOKENS];
+    int n_stop_token;
+    bool ignore_end;
+    int logprobs; // -1: none; 0..20 alternatives
+    bool speculate;
+    json_t *messages; // chat: [{"role","content",...}], content parts joined to one string; owned
+    json_t *template_arguments; // chat: chat_template_kwargs or NULL; borrowed from root
+    sd_api_prompt prompt[SD_API_MAX_PROMPTS]; // completions
+    int n_prompts;
+} sd_api_request;
+
+void sd_api_request_free(sd_api_request *r); // zeroed is fine
+/// Frees what came with the body: texts, messages, ids, names. The numbers and switches stay.
+void sd_api_request_drop_texts(sd_api_request *r);
