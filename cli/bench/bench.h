@@ -6,3 +6,9 @@
 sd_status sd_bench_kernels(int argc, char **argv, sd_error *err);
 sd_status sd_bench_model(int argc, char **argv, sd_error *err);
 sd_status sd_bench_spec(int argc, char **argv, sd_error *err);
+
+/// For qsort(): doubles, ascending.
+static inline int sd_by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}

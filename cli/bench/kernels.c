@@ -101,11 +101,6 @@ static void matmul_task(void *ctx, int task, int worker) {
     j->ops->matmul(j->y, M, j->w, j->x, j->N, m0, m1 < M ? m1 : M);
 }
 
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 typedef struct {
     const char *op, *shape, *type;
     int rows;
@@ -146,7 +141,7 @@ static double time_matmul(const bench *b, sd_packed *copy, int copies, const sd_
         sd_pool_run(b->pool, tasks, matmul_task, &j);
         t[n] = sd_now_s() - t0;
     }
-    qsort(t, (size_t)n, sizeof *t, by_value);
+    qsort(t, (size_t)n, sizeof *t, sd_by_value);
     return t[n / 10];
 }
 
@@ -258,7 +253,7 @@ static double time_row(row_job *j, void (*run)(row_job *)) {
         } while (t1 - t0 < 1e-3);
         t[r] = (t1 - t0) / n;
     }
-    qsort(t, REPS, sizeof *t, by_value);
+    qsort(t, REPS, sizeof *t, sd_by_value);
     return t[REPS / 10];
 }
 
@@ -370,7 +365,7 @@ static void report_train(const bench *b, train_job *j, const char *where, const 
         sd_pool_run(b->pool, TRAIN_TOKENS / SD_PANEL_TILE, train_task, j);
         t[r] = sd_now_s() - t0;
     }
-    qsort(t, REPS, sizeof *t, by_value);
+    qsort(t, REPS, sizeof *t, sd_by_value);
     report(b, &(measured){.op = j->panels ? "train" : "train, oneDNN",
                           .shape = where,
                           .type = type,

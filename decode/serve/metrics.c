@@ -52,8 +52,6 @@ void sd_histogram_observe(sd_histogram *h, double value, int64_t times) {
 void sd_metrics_finish(sd_metrics *m, sd_finish finish, const sd_request_stats *s, double e2e_s) {
     m->finished[finish]++;
     if (finish == SD_FINISH_CANCELLED || finish == SD_FINISH_ERROR) return;
-    m->cached_tokens += s->cached_tokens;
-    m->prompt_tokens += s->prompt_tokens;
     sd_histogram *h = m->histogram;
     sd_histogram_observe(&h[SD_H_e2e_request_latency_seconds], e2e_s, 1);
     sd_histogram_observe(&h[SD_H_request_queue_time_seconds], s->queue_ms * 1e-3, 1);
@@ -129,10 +127,6 @@ static void write_engine(page *p, const sd_metrics *m, const sd_engine_stats *e,
            "Requests that ended because the model's logits were not finite.", (double)e->nonfinite);
     single(p, "num_preemptions_total", "counter", "Requests put back into the queue.",
            (double)e->preemptions);
-    single(p, "prefix_cache_queries_total", "counter", "Prompt tokens of finished requests.",
-           (double)m->prompt_tokens);
-    single(p, "prefix_cache_hits_total", "counter", "Of these, found in the prefix cache.",
-           (double)m->cached_tokens);
     single(p, "spec_decode_num_drafts_total", "counter", "Rounds of speculation.",
            (double)e->spec.rounds);
     single(p, "spec_decode_num_draft_tokens_total", "counter", "Tokens drafted.",

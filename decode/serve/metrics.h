@@ -47,9 +47,8 @@ typedef struct {
     int64_t rejected[SD_REJECT_COUNT];
     int64_t body_bytes, reading; // now: bytes of bodies and unread answers; requests being read
     int64_t displaced;           // idle sockets closed for newcomers
-    int64_t cached_tokens, prompt_tokens; // of finished requests: the prefix cache's hits
-    bool has_log;                         // an access log is written
-    int64_t log_lost;                     // lines of it that were lost
+    bool has_log;                // an access log is written
+    int64_t log_lost;            // lines of it that were lost
     double started_s;
 } sd_metrics;
 

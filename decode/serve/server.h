@@ -60,7 +60,12 @@ struct sd_server {
 
 /// The one that a request's model field means; NULL: unknown. NULL or "": the base. Any thread, once
 /// the provider is ready.
-sd_served_model *sd_server_find_model(const sd_server *s, const char *name);
+static inline sd_served_model *sd_server_find_model(const sd_server *s, const char *name) {
+    if (!name || !*name) return s->model;
+    for (int i = 0; i < s->n_models; i++)
+        if (sd_model_card_is(s->model[i].card, name)) return &s->model[i];
+    return NULL;
+}
 
 static inline sd_engine_stats sd_server_stats(const sd_server *s) {
     sd_engine_stats stats;

@@ -51,12 +51,5 @@ void sd_stats_add(sd_request_stats *sum, const sd_request_stats *s) {
     sum->prompt_tokens += s->prompt_tokens;
     sum->cached_tokens += s->cached_tokens;
     sum->generated += s->generated;
-    sum->spec.rounds += s->spec.rounds;
-    sum->spec.drafted += s->spec.drafted;
-    sum->spec.accepted += s->spec.accepted;
-    for (int i = 0; i < SD_SOURCE_COUNT; i++) {
-        sum->spec.drafted_by[i] += s->spec.drafted_by[i];
-        sum->spec.accepted_by[i] += s->spec.accepted_by[i];
-    }
-    for (int i = 0; i < SD_MAX_DRAFT; i++) sum->spec.accepted_at[i] += s->spec.accepted_at[i];
+    sd_spec_stats_add(&sum->spec, &s->spec, 1);
 }
