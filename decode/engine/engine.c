@@ -152,7 +152,7 @@ out:
 }
 
 static void close_slot(sd_engine *e, sd_slot *s) {
-    if (s->job) {
+    if (s->request) {
         s->finish = SD_FINISH_CANCELLED;
         s->n_info = 0;
         sd_slot_deliver(e, s, NULL);
@@ -187,20 +187,20 @@ void sd_engine_close(sd_engine *e) {
 
 sd_status sd_engine_submit(sd_engine *e, const sd_request *r, uint64_t *id, sd_error *err) {
     sd_status st = SD_OK;
-    sd_job *j = NULL;
-    SD_TRY(sd_job_check(e, r, err));
-    SD_TRY(sd_job_copy(&j, r, err));
+    sd_engine_request *j = NULL;
+    SD_TRY(sd_engine_request_check(e, r, err));
+    SD_TRY(sd_engine_request_copy(&j, r, err));
     SD_TRY(sd_queue_add(e, j, id, err));
     j = NULL;
 out:
-    sd_job_free(j);
+    sd_engine_request_free(j);
     return st;
 }
 
 static bool has_work(const sd_engine *e) {
     if (e->waiting > 0) return true;
     for (int i = 0; i < e->n_slots; i++)
-        if (e->slot[i].job) return true;
+        if (e->slot[i].request) return true;
     return false;
 }
 

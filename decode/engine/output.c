@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-static bool is_stop_token(const sd_engine *e, const sd_job *j, int32_t token) {
+static bool is_stop_token(const sd_engine *e, const sd_engine_request *j, int32_t token) {
     for (int i = 0; i < j->r.n_stop_token; i++)
         if (j->stop_token[i] == token) return true;
     return !j->r.ignore_end && sd_model_is_end(e->model, token);
@@ -16,10 +16,10 @@ static bool is_stop_token(const sd_engine *e, const sd_job *j, int32_t token) {
 // The earliest place of a stop string in the pending text; text.len when there is none.
 static size_t find_stop(const sd_slot *s) {
     size_t at = s->text.len;
-    for (int i = 0; i < s->job->r.n_stop; i++) {
-        const char *p =
-            s->text.len ? memmem(s->text.data, s->text.len, s->job->stop[i], s->job->stop_len[i])
-                        : NULL;
+    for (int i = 0; i < s->request->r.n_stop; i++) {
+        const char *p = s->text.len ? memmem(s->text.data, s->text.len, s->request->stop[i],
+                                             s->request->stop_len[i])
+                                    : NULL;
         if (p && (size_t)(p - s->text.data) < at) at = (size_t)(p - s->text.data);
     }
     return at;
@@ -28,10 +28,10 @@ static size_t find_stop(const sd_slot *s) {
 // Bytes at the end of the pending text that some stop string begins with.
 static size_t held_back(const sd_slot *s) {
     size_t most = 0;
-    for (int i = 0; i < s->job->r.n_stop; i++) {
-        size_t n = s->job->stop_len[i] - 1;
+    for (int i = 0; i < s->request->r.n_stop; i++) {
+        size_t n = s->request->stop_len[i] - 1;
         if (n > s->text.len) n = s->text.len;
-        while (n > most && memcmp(s->text.data + s->text.len - n, s->job->stop[i], n) != 0) n--;
+        while (n > most && memcmp(s->text.data + s->text.len - n, s->request->stop[i], n) != 0) n--;
         if (n > most) most = n;
     }
     return most;
@@ -62,7 +62,7 @@ static bool add_text(sd_engine *e, sd_slot *s, int32_t token) {
 
 static void add_info(sd_engine *e, sd_slot *s, int32_t token, const float *logits) {
     sd_token_info *info = &s->info[s->n_info++];
-    int V = e->model->hp.V, want = s->job->r.logprobs;
+    int V = e->model->hp.V, want = s->request->r.logprobs;
     info->token = token;
     info->logprob = 0;
     info->n_top = 0;
@@ -89,21 +89,22 @@ bool sd_slot_token(sd_engine *e, sd_slot *s, int32_t token, const float *logits)
     s->last_token = sd_now_s();
     if (s->first_token <= 0) s->first_token = s->last_token;
     s->stats.generated++;
-    if (is_stop_token(e, s->job, token)) {
+    if (is_stop_token(e, s->request, token)) {
         s->finish = SD_FINISH_STOP;
         return false;
     }
     s->timeline[s->n++] = token;
     add_info(e, s, token, logits);
     if (add_text(e, s, token)) return false;
-    if (s->n == e->ctx || (s->job->r.max_tokens > 0 && s->stats.generated >= s->job->r.max_tokens))
+    if (s->n == e->ctx ||
+        (s->request->r.max_tokens > 0 && s->stats.generated >= s->request->r.max_tokens))
         s->finish = SD_FINISH_LENGTH;
     return s->finish == SD_FINISH_NONE;
 }
 
 static void send(sd_slot *s, const char *error) {
-    const sd_request *r = &s->job->r;
-    sd_event ev = {.id = s->job->id,
+    const sd_request *r = &s->request->r;
+    sd_event ev = {.id = s->request->id,
                    .tokens = s->info,
                    .n = s->n_info,
                    .text = s->text.data ? s->text.data : "",
@@ -130,7 +131,7 @@ void sd_slot_deliver(sd_engine *e, sd_slot *s, const char *error) {
     }
     send(s, error);
     if (!s->finish) return;
-    sd_job *j = s->job;
+    sd_engine_request *j = s->request;
     sd_queue_leave_slot(e, s);
-    sd_job_free(j);
+    sd_engine_request_free(j);
 }

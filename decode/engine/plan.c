@@ -126,7 +126,7 @@ static bool extend(sd_engine *e, sd_slot *s, int running, int j, round_plan *r) 
 }
 
 static void plan_slot(sd_engine *e, sd_slot *s, int running) {
-    const sd_request *r = &s->job->r;
+    const sd_request *r = &s->request->r;
     bool any = false;
     s->n_made = s->n_draft = s->g = 0;
     for (int i = 0; i < SD_SOURCE_COUNT; i++) any |= s->active[i];

@@ -8,7 +8,7 @@
 //   step.c    rows in, one forward pass, verification
 //   output.c  tokens to text, stop strings, events, the end of a request
 //
-// Locking: `lock` guards the tenants and their lines, the slots' job, and what is published. All
+// Locking: `lock` guards the tenants and their lines, the slots' requests, and what is published. All
 // else belongs to the thread that steps.
 #pragma once
 
@@ -28,7 +28,7 @@ enum {
 // A client with requests that wait or run.
 typedef struct {
     uint64_t client;
-    struct sd_job *first, *last; // those that wait
+    struct sd_engine_request *first, *last; // those that wait
     int waiting, slots;
     uint64_t turn; // when it last got a slot
 } sd_tenant;
@@ -46,8 +46,8 @@ typedef struct {
 } sd_carried;
 
 // A request as it was submitted, with copies of what it points to.
-typedef struct sd_job {
-    struct sd_job *next; // in its client's line
+typedef struct sd_engine_request {
+    struct sd_engine_request *next; // in its client's line
     sd_tenant *tenant;
     sd_carried *carried; // NULL: it never ran
     double queued;       // when it came into the line
@@ -60,13 +60,13 @@ typedef struct sd_job {
     size_t stop_len[SD_MAX_STOPS];
     double submitted;
     bool cancelled;
-} sd_job;
+} sd_engine_request;
 
 typedef enum { SLOT_FREE, SLOT_PREFILL, SLOT_DECODE } slot_phase;
 
 typedef struct {
     slot_phase phase;
-    sd_job *job;
+    sd_engine_request *request;
     sd_kv *kv;                            // len: committed positions
     int32_t *timeline;                    // [ctx] prompt and output
     int n;                                // tokens in it; while decoding kv->len == n - 1
@@ -159,17 +159,18 @@ struct sd_engine {
 
 // request.c
 /// SD_EINVAL names what is wrong with r.
-sd_status sd_job_check(const sd_engine *e, const sd_request *r, sd_error *err);
+sd_status sd_engine_request_check(const sd_engine *e, const sd_request *r, sd_error *err);
 /// A checked request, with copies of all that it points to.
-sd_status sd_job_copy(sd_job **out, const sd_request *r, sd_error *err);
-void sd_job_free(sd_job *j);
+sd_status sd_engine_request_copy(sd_engine_request **out, const sd_request *r, sd_error *err);
+void sd_engine_request_free(sd_engine_request *j);
 /// The only event of a request that never had a slot.
-void sd_job_deliver_end(sd_job *j, sd_finish f, const char *error);
+void sd_engine_request_end(sd_engine_request *j, sd_finish f, const char *error);
 // queue.c
-sd_status sd_queue_add(sd_engine *e, sd_job *j, uint64_t *id, sd_error *err); // takes j when SD_OK
+sd_status sd_queue_add(sd_engine *e, sd_engine_request *j, uint64_t *id,
+                       sd_error *err); // takes j when SD_OK
 /// Ends what was cancelled while it waited, and fills free slots.
 void sd_queue_admit(sd_engine *e);
-/// The slot's request is over; the job is the caller's.
+/// The slot's request is over; the request is the caller's.
 void sd_queue_leave_slot(sd_engine *e, sd_slot *s);
 void sd_queue_close(sd_engine *e); // cancels what waits
 // prompt.c
@@ -181,8 +182,8 @@ void sd_prompt_learn(sd_engine *e, int decode_rows, double seconds);
 void sd_engine_plan(sd_engine *e);
 void sd_engine_score(sd_engine *e, sd_slot *s, const int32_t *emitted, int n);
 // slot.c
-void sd_slot_begin(sd_engine *e, sd_slot *s, sd_job *j);
-/// Puts what a later sd_slot_begin needs into the job. False: out of memory, nothing has changed.
+void sd_slot_begin(sd_engine *e, sd_slot *s, sd_engine_request *j);
+/// Puts what a later sd_slot_begin needs into its request. False: out of memory, nothing has changed.
 bool sd_slot_carry(sd_slot *s);
 // output.c
 /// One emitted token, or -1 where there is none; true when the request goes on.

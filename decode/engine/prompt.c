@@ -82,7 +82,7 @@ void sd_prompt_learn(sd_engine *e, int decode_rows, double seconds) {
 // ---- dealing
 
 static int rows_left(const sd_slot *s) {
-    return s->phase == SLOT_PREFILL && s->job ? s->n - s->kv->len - s->rows : 0;
+    return s->phase == SLOT_PREFILL && s->request ? s->n - s->kv->len - s->rows : 0;
 }
 
 typedef struct {
@@ -104,10 +104,11 @@ static sd_slot *first_prompt(sd_engine *e, const sd_tenant *t, bool oldest) {
     sd_slot *best = NULL;
     for (int i = 0; i < e->n_slots; i++) {
         sd_slot *s = &e->slot[i];
-        if (rows_left(s) == 0 || s->job->tenant != t) continue;
-        if (!best || (oldest ? s->job->id < best->job->id
-                             : rows_left(s) < rows_left(best) ||
-                                   (rows_left(s) == rows_left(best) && s->job->id < best->job->id)))
+        if (rows_left(s) == 0 || s->request->tenant != t) continue;
+        if (!best ||
+            (oldest ? s->request->id < best->request->id
+                    : rows_left(s) < rows_left(best) ||
+                          (rows_left(s) == rows_left(best) && s->request->id < best->request->id)))
             best = s;
     }
     return best;
@@ -128,7 +129,7 @@ static int find_readers(sd_engine *e, const sd_tenant **out) {
     int n = 0, first = 0;
     for (int i = 0; i < e->n_slots; i++) {
         if (rows_left(&e->slot[i]) == 0) continue;
-        const sd_tenant *t = e->slot[i].job->tenant;
+        const sd_tenant *t = e->slot[i].request->tenant;
         int k = 0;
         while (k < n && out[k] != t) k++;
         if (k < n) continue;
@@ -156,7 +157,7 @@ static void emit_rows(sd_engine *e, sd_slot *s, sd_rows *b) {
         e->rows[b->rows++] = (sd_row){.token = s->timeline[pos],
                                       .pos = pos,
                                       .kv = s->kv,
-                                      .adapter = s->job->r.adapter,
+                                      .adapter = s->request->r.adapter,
                                       .want_logits = last};
         if (last) s->first_logits = b->logits++;
     }

@@ -59,23 +59,23 @@ static void drop_idle_tenants(sd_engine *e) {
 // ---- the lines
 
 // Tokens that a request is likely to make yet.
-static double expected_tokens(const sd_engine *e, const sd_job *j, int generated) {
+static double expected_tokens(const sd_engine *e, const sd_engine_request *j, int generated) {
     double left = j->limit * e->answer_share - generated;
     return left > 1 ? left : 1;
 }
 
-static int job_prompt(const sd_job *j) {
+static int prompt_length(const sd_engine_request *j) {
     return j->carried ? j->carried->n : j->r.n_prompt;
 }
 
-static void count_waiting(sd_engine *e, const sd_job *j, int sign) {
+static void count_waiting(sd_engine *e, const sd_engine_request *j, int sign) {
     j->tenant->waiting += sign;
     e->waiting += sign;
-    e->waiting_prompt += (int64_t)sign * job_prompt(j);
+    e->waiting_prompt += (int64_t)sign * prompt_length(j);
     e->waiting_limit += (int64_t)sign * j->limit;
 }
 
-static void line_up(sd_engine *e, sd_job *j, bool in_front) {
+static void line_up(sd_engine *e, sd_engine_request *j, bool in_front) {
     sd_tenant *t = j->tenant;
     j->queued = sd_now_s();
     j->next = in_front ? t->first : NULL;
@@ -93,7 +93,7 @@ static void line_up(sd_engine *e, sd_job *j, bool in_front) {
 }
 
 // j follows `before`; NULL: it is the first.
-static void leave_line(sd_engine *e, sd_job *j, sd_job *before) {
+static void leave_line(sd_engine *e, sd_engine_request *j, sd_engine_request *before) {
     sd_tenant *t = j->tenant;
     if (before)
         before->next = j->next;
@@ -108,7 +108,7 @@ static void leave_line(sd_engine *e, sd_job *j, sd_job *before) {
 
 static int occupied(const sd_engine *e) {
     int n = 0;
-    for (int i = 0; i < e->n_slots; i++) n += e->slot[i].job != NULL;
+    for (int i = 0; i < e->n_slots; i++) n += e->slot[i].request != NULL;
     return n;
 }
 
@@ -132,7 +132,7 @@ bool sd_engine_has_room(sd_engine *e, uint64_t client, int n) {
     return room;
 }
 
-sd_status sd_queue_add(sd_engine *e, sd_job *j, uint64_t *id, sd_error *err) {
+sd_status sd_queue_add(sd_engine *e, sd_engine_request *j, uint64_t *id, sd_error *err) {
     sd_status st = SD_OK;
     int room = e->ctx - j->r.n_prompt;
     j->limit = j->r.max_tokens > 0 && j->r.max_tokens < room ? j->r.max_tokens : room;
@@ -157,10 +157,11 @@ sd_status sd_queue_add(sd_engine *e, sd_job *j, uint64_t *id, sd_error *err) {
 void sd_engine_cancel(sd_engine *e, uint64_t id) {
     pthread_mutex_lock(&e->lock);
     for (int i = 0; i < e->n_tenants; i++)
-        for (sd_job *j = e->tenant[i]->first; j; j = j->next)
+        for (sd_engine_request *j = e->tenant[i]->first; j; j = j->next)
             if (j->id == id) j->cancelled = e->cancelled_waiting = true;
     for (int i = 0; i < e->n_slots; i++)
-        if (e->slot[i].job && e->slot[i].job->id == id) e->slot[i].job->cancelled = true;
+        if (e->slot[i].request && e->slot[i].request->id == id)
+            e->slot[i].request->cancelled = true;
     e->woken = true;
     pthread_cond_broadcast(&e->wakeup);
     pthread_mutex_unlock(&e->lock);
@@ -186,8 +187,8 @@ static bool may_start(const sd_engine *e, const sd_tenant *t, int running) {
 
 // Whether t, which waits, may have the slot of s; both hold theirs for another client.
 static bool may_take(const sd_tenant *t, const sd_slot *s, double waited) {
-    int more = s->job->tenant->slots - t->slots;
-    if (s->job->tenant == t || s->phase == SLOT_FREE || s->job->cancelled) return false;
+    int more = s->request->tenant->slots - t->slots;
+    if (s->request->tenant == t || s->phase == SLOT_FREE || s->request->cancelled) return false;
     if (more >= 2) return t->slots == 0 || waited >= PATIENCE_S;
     int paid = s->begun_at > TURN_TOKENS ? s->begun_at : TURN_TOKENS;
     return more == 1 && t->slots == 0 && waited >= PATIENCE_S && s->n - s->begun_at >= paid;
@@ -199,8 +200,8 @@ static sd_slot *find_victim(sd_engine *e, const sd_tenant *t) {
     sd_slot *best = NULL;
     for (int i = 0; i < e->n_slots; i++) {
         sd_slot *s = &e->slot[i];
-        if (!s->job || !may_take(t, s, waited)) continue;
-        int more = best ? s->job->tenant->slots - best->job->tenant->slots : 1;
+        if (!s->request || !may_take(t, s, waited)) continue;
+        int more = best ? s->request->tenant->slots - best->request->tenant->slots : 1;
         if (more > 0 || (more == 0 && s->kv->len < best->kv->len)) best = s;
     }
     return best;
@@ -209,10 +210,10 @@ static sd_slot *find_victim(sd_engine *e, const sd_tenant *t) {
 // Back to the head of its line. False when there is no memory to carry what it has said; it then
 // stays where it is.
 static bool preempt(sd_engine *e, sd_slot *s) {
-    sd_job *j = s->job;
+    sd_engine_request *j = s->request;
     if (!sd_slot_carry(s)) return false;
     j->tenant->slots--;
-    s->job = NULL;
+    s->request = NULL;
     s->phase = SLOT_FREE;
     line_up(e, j, true);
     e->stats.preemptions++;
@@ -226,9 +227,9 @@ static void fill_slots(sd_engine *e) {
             if (!victim || !preempt(e, victim)) return;
         }
         sd_slot *s = e->slot;
-        while (s->job) s++;
-        s->job = t->first;
-        leave_line(e, s->job, NULL);
+        while (s->request) s++;
+        s->request = t->first;
+        leave_line(e, s->request, NULL);
         t->slots++;
         t->turn = ++e->turns;
         s->phase = SLOT_FREE; // begun without the lock
@@ -236,12 +237,12 @@ static void fill_slots(sd_engine *e) {
 }
 
 // Those that were cancelled while they waited, as a list.
-static sd_job *take_cancelled(sd_engine *e) {
-    sd_job *list = NULL;
+static sd_engine_request *take_cancelled(sd_engine *e) {
+    sd_engine_request *list = NULL;
     if (!e->cancelled_waiting) return NULL;
     e->cancelled_waiting = false;
     for (int i = 0; i < e->n_tenants; i++)
-        for (sd_job *before = NULL, *j = e->tenant[i]->first, *next; j; j = next) {
+        for (sd_engine_request *before = NULL, *j = e->tenant[i]->first, *next; j; j = next) {
             next = j->next;
             if (!j->cancelled) {
                 before = j;
@@ -256,29 +257,29 @@ static sd_job *take_cancelled(sd_engine *e) {
 
 void sd_queue_admit(sd_engine *e) {
     pthread_mutex_lock(&e->lock);
-    sd_job *cancelled = take_cancelled(e);
+    sd_engine_request *cancelled = take_cancelled(e);
     fill_slots(e);
     drop_idle_tenants(e);
     e->published.waiting = e->waiting;
     e->published.preemptions = e->stats.preemptions;
     pthread_mutex_unlock(&e->lock);
-    for (sd_job *next; cancelled; cancelled = next) {
+    for (sd_engine_request *next; cancelled; cancelled = next) {
         next = cancelled->next;
-        sd_job_deliver_end(cancelled, SD_FINISH_CANCELLED, NULL);
-        sd_job_free(cancelled);
+        sd_engine_request_end(cancelled, SD_FINISH_CANCELLED, NULL);
+        sd_engine_request_free(cancelled);
     }
     for (int i = 0; i < e->n_slots; i++)
-        if (e->slot[i].job && e->slot[i].phase == SLOT_FREE)
-            sd_slot_begin(e, &e->slot[i], e->slot[i].job);
+        if (e->slot[i].request && e->slot[i].phase == SLOT_FREE)
+            sd_slot_begin(e, &e->slot[i], e->slot[i].request);
 }
 
 void sd_queue_leave_slot(sd_engine *e, sd_slot *s) {
-    sd_job *j = s->job;
+    sd_engine_request *j = s->request;
     pthread_mutex_lock(&e->lock);
     if (s->finish == SD_FINISH_STOP || s->finish == SD_FINISH_LENGTH)
         e->answer_share += LEARN_SHARE * ((double)s->stats.generated / j->limit - e->answer_share);
     j->tenant->slots--;
-    s->job = NULL;
+    s->request = NULL;
     drop_idle_tenants(e);
     pthread_mutex_unlock(&e->lock);
     s->phase = SLOT_FREE;
@@ -286,10 +287,10 @@ void sd_queue_leave_slot(sd_engine *e, sd_slot *s) {
 
 void sd_queue_close(sd_engine *e) {
     for (int i = 0; i < e->n_tenants; i++) {
-        for (sd_job *j = e->tenant[i]->first, *next; j; j = next) {
+        for (sd_engine_request *j = e->tenant[i]->first, *next; j; j = next) {
             next = j->next;
-            sd_job_deliver_end(j, SD_FINISH_CANCELLED, NULL);
-            sd_job_free(j);
+            sd_engine_request_end(j, SD_FINISH_CANCELLED, NULL);
+            sd_engine_request_free(j);
         }
         free(e->tenant[i]);
     }
@@ -325,8 +326,9 @@ double sd_engine_wait_s(sd_engine *e, uint64_t client, int n) {
                                     (double)e->waiting_limit * e->answer_share / e->waiting);
     for (int i = 0; i < e->n_slots; i++) {
         sd_slot *s = &e->slot[i];
-        s->ends = !s->job ? HUGE_VAL
-                          : seconds_for(e, s->left_prompt, expected_tokens(e, s->job, s->said));
+        s->ends = !s->request
+                      ? HUGE_VAL
+                      : seconds_for(e, s->left_prompt, expected_tokens(e, s->request, s->said));
     }
     // Each slot that ends takes the next that waits, whose place is then free.
     for (int k = 0; k < missing; k++) {

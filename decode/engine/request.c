@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-void sd_job_free(sd_job *j) {
+void sd_engine_request_free(sd_engine_request *j) {
     if (!j) return;
     for (int i = 0; i < SD_MAX_STOPS; i++) free(j->stop[i]);
     free(j->prompt);
@@ -49,7 +49,7 @@ out:
     return st;
 }
 
-sd_status sd_job_check(const sd_engine *e, const sd_request *r, sd_error *err) {
+sd_status sd_engine_request_check(const sd_engine *e, const sd_request *r, sd_error *err) {
     sd_status st = SD_OK;
     SD_CHECK(r->n_prompt >= 1 && r->prompt, err, SD_EINVAL,
              "the prompt has no tokens; at least one is needed");
@@ -78,9 +78,9 @@ out:
     return st;
 }
 
-sd_status sd_job_copy(sd_job **out, const sd_request *r, sd_error *err) {
+sd_status sd_engine_request_copy(sd_engine_request **out, const sd_request *r, sd_error *err) {
     sd_status st = SD_OK;
-    sd_job *j = sd_alloc(1, sizeof *j);
+    sd_engine_request *j = sd_alloc(1, sizeof *j);
     SD_CHECK_ALLOC(j, err);
     j->r = *r;
     j->r.adapter = r->adapter ? sd_adapter_acquire(r->adapter) : NULL;
@@ -99,11 +99,11 @@ sd_status sd_job_copy(sd_job **out, const sd_request *r, sd_error *err) {
     j->submitted = sd_now_s();
     *out = j, j = NULL;
 out:
-    sd_job_free(j);
+    sd_engine_request_free(j);
     return st;
 }
 
-void sd_job_deliver_end(sd_job *j, sd_finish f, const char *error) {
+void sd_engine_request_end(sd_engine_request *j, sd_finish f, const char *error) {
     sd_request_stats stats = {.prompt_tokens = j->r.n_prompt,
                               .queue_ms = (sd_now_s() - j->submitted) * 1e3};
     sd_event ev = {.id = j->id, .text = "", .finish = f, .error = error, .stats = &stats};

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-static void start(sd_slot *s, const sd_job *j) {
+static void start(sd_slot *s, const sd_engine_request *j) {
     s->n = j->r.n_prompt;
     memcpy(s->timeline, j->prompt, (size_t)s->n * sizeof *s->timeline);
     s->own = (sd_acceptance){0};
@@ -39,12 +39,12 @@ bool sd_slot_carry(sd_slot *s) {
                       .first_token = s->first_token,
                       .last_token = s->last_token};
     s->text = sd_buf_make(s->text.max);
-    s->job->carried = c;
+    s->request->carried = c;
     return true;
 }
 
 // What was said is now part of the prompt: the token after it is drawn as if it had gone on.
-static void take_up(sd_slot *s, sd_job *j) {
+static void take_up(sd_slot *s, sd_engine_request *j) {
     sd_carried *c = j->carried;
     s->n = c->n;
     memcpy(s->timeline, c->timeline, (size_t)c->n * sizeof *s->timeline);
@@ -61,7 +61,7 @@ static void take_up(sd_slot *s, sd_job *j) {
     j->carried = NULL;
 }
 
-void sd_slot_begin(sd_engine *e, sd_slot *s, sd_job *j) {
+void sd_slot_begin(sd_engine *e, sd_slot *s, sd_engine_request *j) {
     const sd_request *r = &j->r;
     s->phase = SLOT_PREFILL;
     s->kv->len = 0;

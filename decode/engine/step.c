@@ -14,9 +14,9 @@
 static void end_cancelled(sd_engine *e) {
     for (int i = 0; i < e->n_slots; i++) {
         sd_slot *s = &e->slot[i];
-        if (!s->job) continue;
+        if (!s->request) continue;
         pthread_mutex_lock(&e->lock);
-        bool cancelled = s->job->cancelled;
+        bool cancelled = s->request->cancelled;
         pthread_mutex_unlock(&e->lock);
         if (!cancelled) continue;
         s->finish = SD_FINISH_CANCELLED;
@@ -34,7 +34,7 @@ static void add_decode_rows(sd_engine *e, sd_rows *b) {
             e->rows[b->rows++] = (sd_row){.token = j ? s->draft[j - 1] : s->timeline[s->n - 1],
                                           .pos = s->kv->len + j, // behind what is committed
                                           .kv = s->kv,
-                                          .adapter = s->job->r.adapter,
+                                          .adapter = s->request->r.adapter,
                                           .want_logits = true};
         s->rows = s->g + 1;
         b->logits += s->rows;
@@ -51,7 +51,7 @@ static int verify(sd_engine *e, sd_slot *s) {
     bool on = true;
     for (int j = 0; j <= s->g && on; j++) {
         const float *logits = e->logits + (size_t)(s->first_logits + j) * (size_t)e->model->hp.V;
-        int32_t x = sd_sample(e->sampler, logits, NULL, &s->job->r.sampling, from + j);
+        int32_t x = sd_sample(e->sampler, logits, NULL, &s->request->r.sampling, from + j);
         emitted[n++] = x;
         bool right = j < s->g && s->draft[j] == x;
         accepted += right;
@@ -75,7 +75,7 @@ static int verify(sd_engine *e, sd_slot *s) {
 
 static void finish_prompt(sd_engine *e, sd_slot *s) {
     const float *logits = e->logits + (size_t)s->first_logits * (size_t)e->model->hp.V;
-    int32_t x = sd_sample(e->sampler, logits, NULL, &s->job->r.sampling, s->n);
+    int32_t x = sd_sample(e->sampler, logits, NULL, &s->request->r.sampling, s->n);
     s->phase = SLOT_DECODE;
     if (!sd_slot_token(e, s, x, logits)) return;
     for (int i = 0; i < SD_SOURCE_COUNT; i++)
@@ -88,7 +88,7 @@ static void publish(sd_engine *e, double seconds) {
     e->stats.running = 0;
     e->stats.kv_used = 0;
     for (int i = 0; i < e->n_slots; i++)
-        if (e->slot[i].job) e->stats.running++, e->stats.kv_used += e->slot[i].kv->len;
+        if (e->slot[i].request) e->stats.running++, e->stats.kv_used += e->slot[i].kv->len;
     pthread_mutex_lock(&e->lock);
     for (int i = 0; i < e->n_slots; i++) {
         sd_slot *s = &e->slot[i];
@@ -118,9 +118,9 @@ static int commit(sd_engine *e) {
             sd_spec_stats_add(&e->stats.spec, &before, -1);
         } else {
             s->kv->len += s->rows;
-            int read = s->kv->len < s->job->r.n_prompt ? s->kv->len : s->job->r.n_prompt;
-            if (read > s->job->counted) // a prompt that is read again is no new one
-                e->stats.prompt_tokens += read - s->job->counted, s->job->counted = read;
+            int read = s->kv->len < s->request->r.n_prompt ? s->kv->len : s->request->r.n_prompt;
+            if (read > s->request->counted) // a prompt that is read again is no new one
+                e->stats.prompt_tokens += read - s->request->counted, s->request->counted = read;
             if (s->first_logits >= 0) finish_prompt(e, s);
         }
         e->stats.generated_tokens += s->stats.generated - made;
@@ -174,6 +174,6 @@ bool sd_engine_step(sd_engine *e) {
     pthread_mutex_lock(&e->lock);
     bool more = e->waiting > 0;
     pthread_mutex_unlock(&e->lock);
-    for (int i = 0; i < e->n_slots; i++) more |= e->slot[i].job != NULL;
+    for (int i = 0; i < e->n_slots; i++) more |= e->slot[i].request != NULL;
     return more;
 }

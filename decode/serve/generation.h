@@ -1,4 +1,4 @@
-// A call is one API request from its body to its last byte: n choices of each prompt, each a
+// A generation is one API request from its body to its last byte: n choices of each prompt, each a
 // request of the engine. What routes and the server's life need of it; generation_private.h has its
 // inside.
 #pragma once
@@ -7,16 +7,17 @@
 #include "decode/serve/http/connection.h"
 
 typedef struct sd_server sd_server;
-typedef struct sd_call sd_call;
-typedef struct sd_message sd_message;
+typedef struct sd_generation sd_generation;
+typedef struct sd_engine_event sd_engine_event;
 
 /// Takes the request that c serves, in the dialect its client speaks.
-void sd_call_start(sd_conn *c, const sd_dialect *dialect);
-void sd_call_abandon(void *call); // its client is gone; the engine is told
-void sd_call_more(void *call);    // its client has read what was sent: the next slice, if any
-void sd_calls_cancel(sd_server *s);
+void sd_generation_start(sd_conn *c, const sd_dialect *dialect);
+void sd_generation_abandon(void *generation); // its client is gone; the engine is told
+void sd_generation_more(
+    void *generation); // its client has read what was sent: the next slice, if any
+void sd_generations_cancel(sd_server *s);
 /// Those that were still read when the workers were closed; nobody may wait for them.
-void sd_calls_free_unread(sd_server *s);
+void sd_generations_free_unread(sd_server *s);
 
 /// Delivers what the engine's thread left, for some milliseconds; when there is more, which is true
 /// then, the event loop is woken for it.

@@ -1,6 +1,6 @@
 // How tokens cross from the engine's thread to the event loop.
 //
-// The provider calls sd_call_on_event on its own thread. What it says is copied into a message and
+// The provider calls sd_generation_on_event on its own thread. What it says is copied into a message and
 // appended to the server's outbox under a lock that is held for a few instructions; an eventfd
 // wakes the event loop when the outbox was empty. The engine makes its next step only while the loop
 // is not far behind, so the outbox has a bound. The message that ends a choice is part of the
@@ -21,17 +21,17 @@ enum {
 };
 
 // Messages are used again, so that a step of the engine allocates nothing.
-static sd_message *take_spare(sd_server *s) {
+static sd_engine_event *take_spare(sd_server *s) {
     pthread_mutex_lock(&s->outbox_lock);
-    sd_message *m = s->spare;
+    sd_engine_event *m = s->spare;
     if (m) s->spare = m->next, s->n_spare--;
     pthread_mutex_unlock(&s->outbox_lock);
     if (!m) return calloc(1, sizeof *m);
-    *m = (sd_message){.event = m->event, .room = m->room};
+    *m = (sd_engine_event){.event = m->event, .room = m->room};
     return m;
 }
 
-static void give_back(sd_server *s, sd_message *m) {
+static void give_back(sd_server *s, sd_engine_event *m) {
     bool keep = m->room <= MAX_SPARE_BYTES;
     pthread_mutex_lock(&s->outbox_lock);
     keep = keep && s->n_spare < MAX_SPARE;
@@ -43,7 +43,7 @@ static void give_back(sd_server *s, sd_message *m) {
 }
 
 // Room for an event; where memory is short what there was is left.
-static void make_room(sd_message *m, size_t need, bool owned) {
+static void make_room(sd_engine_event *m, size_t need, bool owned) {
     if (need <= m->room) return;
     size_t room = need < 512 ? 512 : need;
     void *more = malloc(room);
@@ -53,7 +53,7 @@ static void make_room(sd_message *m, size_t need, bool owned) {
     m->room = room;
 }
 
-static void outbox_add(sd_server *s, sd_message *m) {
+static void outbox_add(sd_server *s, sd_engine_event *m) {
     pthread_mutex_lock(&s->outbox_lock);
     bool was_empty = s->outbox_head == NULL;
     if (was_empty)
@@ -78,11 +78,11 @@ void sd_outbox_wait(sd_server *s) {
     pthread_mutex_unlock(&s->outbox_lock);
 }
 
-void sd_call_on_event(void *ctx, const sd_provider_event *ev) {
+void sd_generation_on_event(void *ctx, const sd_provider_event *ev) {
     sd_choice *c = ctx;
-    sd_server *s = c->call->server;
+    sd_server *s = c->generation->server;
     bool end = ev->finish != SD_FINISH_NONE;
-    sd_message *m = end ? &c->last : take_spare(s);
+    sd_engine_event *m = end ? &c->last : take_spare(s);
     if (m) make_room(m, ev->head.bytes, !end);
     if (!m || !m->event) {
         free(m);
@@ -101,15 +101,15 @@ void sd_call_on_event(void *ctx, const sd_provider_event *ev) {
 
 // ---- messages on the event loop
 
-static void count_tokens(sd_call *j, sd_choice *c, const sd_provider_event *ev) {
-    sd_histogram *h = j->server->metrics.histogram;
+static void count_tokens(sd_generation *g, sd_choice *c, const sd_provider_event *ev) {
+    sd_histogram *h = g->server->metrics.histogram;
     int n = ev->n;
     if (n == 0) return;
     c->generated += n;
-    if (!j->first_ns) {
-        j->first_ns = ev->at_ns;
+    if (!g->first_ns) {
+        g->first_ns = ev->at_ns;
         sd_histogram_observe(&h[SD_H_time_to_first_token_seconds],
-                             (double)(ev->at_ns - j->arrival_ns) * 1e-9, 1);
+                             (double)(ev->at_ns - g->arrival_ns) * 1e-9, 1);
     }
     // Tokens that came together share the time since the ones before them.
     if (c->last_ns)
@@ -118,7 +118,7 @@ static void count_tokens(sd_call *j, sd_choice *c, const sd_provider_event *ev) 
     c->last_ns = ev->at_ns;
 }
 
-static void take_finish(sd_call *j, sd_choice *c, const sd_provider_event *ev) {
+static void take_finish(sd_generation *g, sd_choice *c, const sd_provider_event *ev) {
     sd_finish finish = (sd_finish)ev->finish;
     const sd_request_stats *stats = sd_provider_event_stats(ev);
     c->ended = true;
@@ -126,49 +126,49 @@ static void take_finish(sd_call *j, sd_choice *c, const sd_provider_event *ev) {
     if (stats) c->stats = *stats;
     c->generated = c->stats.generated; // with the end token, which no event brings
     c->cached = c->stats.cached_tokens;
-    j->open--;
-    j->model->rounds += c->stats.spec.rounds;
-    j->model->accepted += c->stats.spec.accepted;
-    sd_metrics_finish(&j->server->metrics, finish, &c->stats,
-                      (double)(ev->at_ns - j->arrival_ns) * 1e-9);
-    if (j->failed) return;
+    g->open--;
+    g->model->rounds += c->stats.spec.rounds;
+    g->model->accepted += c->stats.spec.accepted;
+    sd_metrics_finish(&g->server->metrics, finish, &c->stats,
+                      (double)(ev->at_ns - g->arrival_ns) * 1e-9);
+    if (g->failed) return;
     if (finish == SD_FINISH_ERROR || finish == SD_FINISH_CANCELLED || c->lost || c->last_lost) {
-        j->failed = true;
+        g->failed = true;
         if (finish == SD_FINISH_CANCELLED)
-            sd_api_fail(&j->error, 503, NULL, "the server ends; send the request again elsewhere");
+            sd_api_fail(&g->error, 503, NULL, "the server ends; send the request again elsewhere");
         else if (ev->error.n)
-            sd_api_fail(&j->error, 500, NULL, "%.*s", (int)ev->error.n,
+            sd_api_fail(&g->error, 500, NULL, "%.*s", (int)ev->error.n,
                         sd_provider_event_error(ev));
         else
-            sd_api_fail(&j->error, 500, NULL, "out of memory");
-        sd_call_cancel(j); // one choice's failure ends the request
+            sd_api_fail(&g->error, 500, NULL, "out of memory");
+        sd_generation_cancel(g); // one choice's failure ends the request
     }
 }
 
-static void take_message(sd_message *m) {
+static void take_message(sd_engine_event *m) {
     sd_choice *c = m->to;
-    sd_call *j = c->call;
+    sd_generation *g = c->generation;
     const sd_provider_event *ev = m->event;
     sd_memory_lost_clear();
-    count_tokens(j, c, ev);
+    count_tokens(g, c, ev);
     if (ev->lost) c->lost = true; // the end will say so
-    if (ev->finish != SD_FINISH_NONE) take_finish(j, c, ev);
-    if (j->conn && !j->failed) sd_call_deliver(j, m);
+    if (ev->finish != SD_FINISH_NONE) take_finish(g, c, ev);
+    if (g->conn && !g->failed) sd_generation_deliver(g, m);
     if (m != &c->last)
-        give_back(j->server, m);
+        give_back(g->server, m);
     else if (m->event != (void *)c->last_event)
         free(m->event);
-    if (j->open == 0) sd_call_end(j);
+    if (g->open == 0) sd_generation_end(g);
 }
 
 bool sd_outbox_drain(sd_server *s) {
     pthread_mutex_lock(&s->outbox_lock);
-    sd_message *m = s->outbox_head, *last = s->outbox_tail;
+    sd_engine_event *m = s->outbox_head, *last = s->outbox_tail;
     s->outbox_head = s->outbox_tail = NULL;
     pthread_mutex_unlock(&s->outbox_lock);
     int taken = 0;
     int64_t end = sd_now_ns() + DRAIN_MS * 1000000;
-    for (sd_message *next; m && sd_now_ns() < end; m = next) {
+    for (sd_engine_event *next; m && sd_now_ns() < end; m = next) {
         next = m->next;
         take_message(m);
         taken++;
@@ -190,7 +190,7 @@ bool sd_outbox_drain(sd_server *s) {
 }
 
 void sd_outbox_free(sd_server *s) {
-    for (sd_message *next; s->spare; s->spare = next) {
+    for (sd_engine_event *next; s->spare; s->spare = next) {
         next = s->spare->next;
         free(s->spare->event);
         free(s->spare);

@@ -1,4 +1,4 @@
-// A call's inside, shared by the five files that carry it through its life, each above the next:
+// A generation's inside, shared by the five files that carry it through its life, each above the next:
 //
 //     generation_start.c  begins: admission, the model, the engine's queue
 //     generation_prompt.c the body becomes a request and token ids, on a worker's thread
@@ -13,15 +13,15 @@
 typedef struct sd_choice sd_choice;
 
 // An event on its way to the event loop.
-struct sd_message {
-    sd_message *next;
+struct sd_engine_event {
+    sd_engine_event *next;
     sd_choice *to;
     sd_provider_event *event;
     size_t room; // bytes at `event`
 };
 
 struct sd_choice {
-    sd_call *call;
+    sd_generation *generation;
     int index, prompt; // among all choices; which prompt
     uint64_t id;       // the provider's; 0: not submitted
     bool begun, ended;
@@ -34,27 +34,27 @@ struct sd_choice {
     int generated, cached;     // cached: known when it has ended
     sd_request_stats stats;    // known when it has ended
     // The message that ends it has its memory here, so that an end is delivered whatever happens.
-    sd_message last;
+    sd_engine_event last;
     bool last_lost; // a message before it found no memory; the provider's thread, then the loop's
     _Alignas(8) char last_event[SD_PROVIDER_EVENT_LEAST];
 };
 
-struct sd_call {
+struct sd_generation {
     sd_server *server;
-    sd_call *prev, *next;
+    sd_generation *prev, *next;
     sd_conn *conn; // NULL: nobody waits any more
     sd_client *client;
-    size_t held;            // of the listener's memory
+    size_t bytes_held;      // of the listener's memory
     sd_served_model *model; // counted as running there
     // From the body to the engine: the workers' while `reading`.
     bool reading;
-    atomic_bool cut; // cancelled meanwhile: it need not be read
+    atomic_bool cancelled; // meanwhile: it need not be read
     sd_work work;
-    int pieces_read;
+    int pieces_done;
     sd_buf body;
     const sd_dialect *dialect;
     sd_api_request request;
-    sd_served_model *found; // the model that is meant
+    sd_served_model *target; // the model that is meant
     sd_answer answer;
     char id[40];
     sd_ids prompt[SD_API_MAX_PROMPTS]; // until they are submitted
@@ -62,9 +62,9 @@ struct sd_call {
     sd_choice *choices;
     int n_choices, open; // open: submitted and not ended
     bool streaming, failed;
-    size_t answer_bytes; // of `held`, for logprobs that are kept
+    size_t answer_bytes; // of `bytes_held`, for logprobs that are kept
     bool writing;        // all has ended; a whole answer goes out in slices
-    bool in_slice;       // whoever ends the connection now leaves the call to the one who writes
+    bool in_slice; // whoever ends the connection now leaves the generation to the one who writes
     sd_whole whole;
     int64_t arrival_ns, first_ns;
     sd_api_error error;
@@ -72,33 +72,33 @@ struct sd_call {
 
 // ---- generation.c
 /// NULL: out of memory. Its body is not taken yet.
-sd_call *sd_call_new(sd_conn *conn, const sd_dialect *dialect);
-void sd_call_free(sd_call *j);
+sd_generation *sd_generation_new(sd_conn *conn, const sd_dialect *dialect);
+void sd_generation_free(sd_generation *g);
 /// The engine has its copies: what the client sent is needed no longer, and the memory for bodies is
 /// free for others.
-void sd_call_drop_prompt(sd_call *j);
-void sd_call_cancel(sd_call *j); // its reading, and the choices that still run
+void sd_generation_drop_prompt(sd_generation *g);
+void sd_generation_cancel(sd_generation *g); // its reading, and the choices that still run
 /// What the access log will say; finish is static.
-void sd_call_log(const sd_call *j, const char *finish);
+void sd_generation_log(const sd_generation *g, const char *finish);
 
 // ---- generation_prompt.c
-/// One piece of filling request, found and prompt of a call (item->ctx) from its body; true: there is
+/// One piece of filling request, target and prompt of a generation (item->ctx) from its body; true: there is
 /// more. What is wrong is in its error. On a worker's thread; reads nothing of the server but what is
 /// immutable once the model is open.
-bool sd_call_read(sd_work *item);
+bool sd_generation_read(sd_work *item);
 
 // ---- generation_events.c
 /// The sink of a choice, which is ctx. Runs on the provider's thread.
-void sd_call_on_event(void *ctx, const sd_provider_event *ev);
+void sd_generation_on_event(void *ctx, const sd_provider_event *ev);
 
 // ---- generation_answer.c
 /// Appends the text that echo puts before the answer: the prompt as it was read.
-bool sd_call_echo(const sd_call *j, int prompt, sd_buf *out);
+bool sd_generation_echo(const sd_generation *g, int prompt, sd_buf *out);
 /// Claims memory for the logprobs of a whole answer, before anything is queued. 0, or the status in
 /// e: 400 when they can never fit, 429 when others hold the memory now. ctx: positions of a slot.
-int sd_call_reserve(sd_call *j, int ctx, sd_api_error *e);
+int sd_generation_reserve(sd_generation *g, int ctx, sd_api_error *e);
 /// New tokens for a client that still waits: sent, or kept for the answer in one piece.
-void sd_call_deliver(sd_call *j, const sd_message *m);
-/// All choices have ended: the end of the answer is sent, if anyone waits, and the call freed, at
+void sd_generation_deliver(sd_generation *g, const sd_engine_event *m);
+/// All choices have ended: the end of the answer is sent, if anyone waits, and the generation freed, at
 /// once or after its last slice.
-void sd_call_end(sd_call *j);
+void sd_generation_end(sd_generation *g);

@@ -19,29 +19,29 @@ static int refuse_length(sd_api_error *e, const char *param, long long n, int ct
     return e->status;
 }
 
-static int context(const sd_call *j) {
-    return sd_server_stats(j->server).ctx;
+static int context(const sd_generation *g) {
+    return sd_server_stats(g->server).ctx;
 }
 
 // The number of tokens is known now.
-static int check_length(sd_call *j, int i, int ctx, sd_api_error *e) {
-    const char *param = j->dialect->prompt_field;
-    if (j->prompt[i].n == 0)
+static int check_length(sd_generation *g, int i, int ctx, sd_api_error *e) {
+    const char *param = g->dialect->prompt_field;
+    if (g->prompt[i].n == 0)
         return sd_api_fail(e, 400, param, "the prompt is empty; give at least one token");
-    if (j->prompt[i].n >= ctx) return refuse_length(e, param, j->prompt[i].n, ctx, false);
-    j->prompt_tokens += j->prompt[i].n;
+    if (g->prompt[i].n >= ctx) return refuse_length(e, param, g->prompt[i].n, ctx, false);
+    g->prompt_tokens += g->prompt[i].n;
     return 0;
 }
 
 // What can be said of all prompts without tokenising one.
-static int check_prompts(sd_call *j, int ctx, sd_api_error *e) {
-    const sd_model *m = j->server->local->model;
-    for (int i = 0; i < j->request.n_prompts; i++) {
-        const sd_api_prompt *p = &j->request.prompt[i];
+static int check_prompts(sd_generation *g, int ctx, sd_api_error *e) {
+    const sd_model *m = g->server->local->model;
+    for (int i = 0; i < g->request.n_prompts; i++) {
+        const sd_api_prompt *p = &g->request.prompt[i];
         if (p->text && !m->tokenizer)
             return sd_api_fail(e, 400, "prompt", "this model has no tokenizer; give token ids");
         size_t least =
-            p->len / (j->server->local->longest_token ? j->server->local->longest_token : 1);
+            p->len / (g->server->local->longest_token ? g->server->local->longest_token : 1);
         if (p->text && least >= (size_t)ctx)
             return refuse_length(e, "prompt", (long long)least, ctx, true);
         if (!p->text && p->n_ids >= ctx) return refuse_length(e, "prompt", p->n_ids, ctx, false);
@@ -50,26 +50,26 @@ static int check_prompts(sd_call *j, int ctx, sd_api_error *e) {
                 return sd_api_fail(e, 400, "prompt", "prompt: token id %d is not below %d",
                                    (int)p->ids[k], m->hp.V);
     }
-    if (j->request.echo && !m->tokenizer)
+    if (g->request.echo && !m->tokenizer)
         return sd_api_fail(e, 400, "echo", "echo: this model has no tokenizer");
     return 0;
 }
 
-static int encode_prompt(sd_call *j, int i, sd_api_error *e) {
-    const sd_api_prompt *p = &j->request.prompt[i];
+static int encode_prompt(sd_generation *g, int i, sd_api_error *e) {
+    const sd_api_prompt *p = &g->request.prompt[i];
     sd_error err = {0};
     if (p->text &&
-        sd_tokenizer_encode(j->server->local->model->tokenizer, p->text, p->len,
-                            SD_TOK_SPECIAL | SD_TOK_ADD_BOS, &j->prompt[i], &err) != SD_OK)
+        sd_tokenizer_encode(g->server->local->model->tokenizer, p->text, p->len,
+                            SD_TOK_SPECIAL | SD_TOK_ADD_BOS, &g->prompt[i], &err) != SD_OK)
         return sd_api_fail(e, 500, "prompt", "%s", err.message);
-    if (!p->text && !sd_ids_add(&j->prompt[i], p->ids, p->n_ids))
+    if (!p->text && !sd_ids_add(&g->prompt[i], p->ids, p->n_ids))
         return sd_api_fail(e, 500, "prompt", "out of memory");
-    return check_length(j, i, context(j), e);
+    return check_length(g, i, context(g), e);
 }
 
-static int encode_chat(sd_call *j, int ctx, sd_api_error *e) {
-    const sd_model *m = j->server->local->model;
-    sd_api_request *r = &j->request;
+static int encode_chat(sd_generation *g, int ctx, sd_api_error *e) {
+    const sd_model *m = g->server->local->model;
+    sd_api_request *r = &g->request;
     sd_error err = {0};
     size_t i, bytes = 0;
     json_t *message;
@@ -80,28 +80,28 @@ static int encode_chat(sd_call *j, int ctx, sd_api_error *e) {
                            m->chat_error ? ": " : "", m->chat_error ? m->chat_error : "");
     json_array_foreach(r->messages, i, message) bytes +=
         json_string_length(json_object_get(message, "content"));
-    size_t least = bytes / (j->server->local->longest_token ? j->server->local->longest_token : 1);
+    size_t least = bytes / (g->server->local->longest_token ? g->server->local->longest_token : 1);
     if (least >= (size_t)ctx) return refuse_length(e, "messages", (long long)least, ctx, true);
-    sd_template_bounds bounds = {.stop = &j->cut,
+    sd_template_bounds bounds = {.stop = &g->cancelled,
                                  .deadline_ns = sd_now_ns() + RENDER_SECONDS * INT64_C(1000000000),
-                                 .max_bytes = (size_t)ctx * j->server->local->longest_token};
+                                 .max_bytes = (size_t)ctx * g->server->local->longest_token};
     sd_status st = sd_model_chat_ids_within(m, r->messages, NULL, r->template_arguments, true,
-                                            &bounds, &j->prompt[0], &err);
+                                            &bounds, &g->prompt[0], &err);
     if (st == SD_EINTERRUPTED)
         return sd_api_fail(e, 503, NULL, "the server ends; send the request again elsewhere");
     if (st != SD_OK)
         return sd_api_fail(e, st == SD_ENOMEM ? 500 : 400, "messages", "%s", err.message);
-    return check_length(j, 0, ctx, e);
+    return check_length(g, 0, ctx, e);
 }
 
-static int find_model(sd_call *j, sd_api_error *e) {
-    sd_server *s = j->server;
-    j->found = sd_server_find_model(s, j->request.model);
-    if (j->found) return 0;
+static int find_model(sd_generation *g, sd_api_error *e) {
+    sd_server *s = g->server;
+    g->target = sd_server_find_model(s, g->request.model);
+    if (g->target) return 0;
     sd_buf known = sd_buf_make(400);
     for (int i = 0; i < s->n_models; i++)
         if (!sd_buf_printf(&known, "%s%s", i ? ", " : "", s->model[i].card->name)) break;
-    sd_api_fail(e, 404, "model", "model '%.100s' is not served here; known: %s", j->request.model,
+    sd_api_fail(e, 404, "model", "model '%.100s' is not served here; known: %s", g->request.model,
                 known.data ? known.data : "");
     e->code = "model_not_found";
     sd_buf_free(&known);
@@ -109,34 +109,34 @@ static int find_model(sd_call *j, sd_api_error *e) {
 }
 
 // The body becomes a request; what its numbers and lengths say is checked.
-static int read_body(sd_call *j, sd_api_error *e) {
-    int bad = j->dialect->parse(&j->request, j->body.data, j->body.len, e);
-    sd_buf_free(&j->body); // the request has its own copies
-    if (bad || find_model(j, e)) return e->status;
-    for (int i = 0; i < j->request.n_stop_token; i++)
-        if (j->request.stop_token[i] >= j->server->local->model->hp.V)
+static int read_body(sd_generation *g, sd_api_error *e) {
+    int bad = g->dialect->parse(&g->request, g->body.data, g->body.len, e);
+    sd_buf_free(&g->body); // the request has its own copies
+    if (bad || find_model(g, e)) return e->status;
+    for (int i = 0; i < g->request.n_stop_token; i++)
+        if (g->request.stop_token[i] >= g->server->local->model->hp.V)
             return sd_api_fail(e, 400, "stop_token_ids", "stop_token_ids: %d is not below %d",
-                               (int)j->request.stop_token[i], j->server->local->model->hp.V);
-    return j->dialect->kind == SD_API_CHAT ? 0 : check_prompts(j, context(j), e);
+                               (int)g->request.stop_token[i], g->server->local->model->hp.V);
+    return g->dialect->kind == SD_API_CHAT ? 0 : check_prompts(g, context(g), e);
 }
 
-bool sd_call_read(sd_work *item) {
-    sd_call *j = item->ctx;
-    sd_api_error *e = &j->error;
-    const sd_serve_options *o = j->server->o;
-    if (o->on_read && j->pieces_read == 0) o->on_read(o->ctx);
-    if (atomic_load(&j->cut)) return false;
-    int piece = j->pieces_read++;
+bool sd_generation_read(sd_work *item) {
+    sd_generation *g = item->ctx;
+    sd_api_error *e = &g->error;
+    const sd_serve_options *o = g->server->o;
+    if (o->on_read && g->pieces_done == 0) o->on_read(o->ctx);
+    if (atomic_load(&g->cancelled)) return false;
+    int piece = g->pieces_done++;
     sd_memory_lost_clear();
-    if (sd_now_ns() - j->arrival_ns > READ_SECONDS * INT64_C(1000000000))
+    if (sd_now_ns() - g->arrival_ns > READ_SECONDS * INT64_C(1000000000))
         sd_api_fail(e, 503, NULL, "the request could not be read within %d seconds", READ_SECONDS);
     else if (piece == 0)
-        read_body(j, e);
-    else if (j->dialect->kind == SD_API_CHAT)
-        encode_chat(j, context(j), e);
+        read_body(g, e);
+    else if (g->dialect->kind == SD_API_CHAT)
+        encode_chat(g, context(g), e);
     else
-        encode_prompt(j, piece - 1, e);
+        encode_prompt(g, piece - 1, e);
     if (sd_memory_lost() && e->status < 500) sd_api_fail(e, 500, NULL, "out of memory");
-    int pieces = j->dialect->kind == SD_API_CHAT ? 1 : j->request.n_prompts;
+    int pieces = g->dialect->kind == SD_API_CHAT ? 1 : g->request.n_prompts;
     return !e->status && piece < pieces;
 }

@@ -57,11 +57,11 @@ static void get_page(sd_conn *c) {
 }
 
 static void post_chat(sd_conn *c) {
-    sd_call_start(c, &sd_openai_chat);
+    sd_generation_start(c, &sd_openai_chat);
 }
 
 static void post_completion(sd_conn *c) {
-    sd_call_start(c, &sd_openai_completion);
+    sd_generation_start(c, &sd_openai_completion);
 }
 
 static json_t *model_json(const sd_server *s, const sd_served_model *m, int ctx) {

@@ -25,9 +25,9 @@ static const int end_signals[SD_END_SIGNALS] = {SIGTERM, SIGINT, SIGHUP};
 // Nothing that a client does, or leaves undone, keeps the server beyond --drain and CUT_S: at the
 // limit what runs is cancelled and said so, and CUT_S later the sockets are closed, read or unread.
 
-// The last answer may still be on its way when the last call is gone.
+// The last answer may still be on its way when the last generation is gone.
 static void end_when_drained(sd_server *s) {
-    if (s->phase != SD_PHASE_DRAINING || s->n_calls > 0) return;
+    if (s->phase != SD_PHASE_DRAINING || s->n_generations > 0) return;
     if (!sd_listener_flushing(&s->listener)) {
         event_base_loopbreak(s->base);
         return;
@@ -49,8 +49,8 @@ static void on_drain_timer(evutil_socket_t fd, short what, void *ctx) {
         return;
     }
     s->deadline_passed = true;
-    sd_log(SD_LOG_WARN, "the time to drain is over: %d requests are cut off", s->n_calls);
-    sd_calls_cancel(s);
+    sd_log(SD_LOG_WARN, "the time to drain is over: %d requests are cut off", s->n_generations);
+    sd_generations_cancel(s);
     struct timeval tv = {CUT_S, 0};
     event_add(s->drain_event, &tv);
     end_when_drained(s);
@@ -61,11 +61,12 @@ static void on_signal(evutil_socket_t sig, short what, void *ctx) {
     sd_server *s = ctx;
     if (s->phase == SD_PHASE_DRAINING) {
         sd_log(SD_LOG_WARN, "a second signal: what runs is cut off");
-        sd_calls_cancel(s);
+        sd_generations_cancel(s);
         event_base_loopbreak(s->base);
         return;
     }
-    sd_log(SD_LOG_INFO, "draining: %d requests run, at most %g s more", s->n_calls, s->o->drain_s);
+    sd_log(SD_LOG_INFO, "draining: %d requests run, at most %g s more", s->n_generations,
+           s->o->drain_s);
     s->phase = SD_PHASE_DRAINING;
     s->listener.draining = true;
     s->drain_ns = sd_now_ns();
@@ -147,8 +148,8 @@ static double retry_s(const void *server) {
 }
 
 static const sd_handlers handlers = {.on_head = sd_route_head,
-                                     .on_writable = sd_call_more,
-                                     .on_closed = sd_call_abandon,
+                                     .on_writable = sd_generation_more,
+                                     .on_closed = sd_generation_abandon,
                                      .retry_s = retry_s,
                                      .error_body = sd_error_json};
 
@@ -236,8 +237,8 @@ static void close_server(sd_server *s) {
     sd_listener_stop(&s->listener);
     if (s->base) event_base_loop(s->base, EVLOOP_NONBLOCK); // libevent closes sockets in its loop
     sd_workers_close(s->workers);
-    sd_calls_free_unread(s);
-    if (s->provider) s->provider->ops->close(s->provider); // ends what is left of the calls
+    sd_generations_free_unread(s);
+    if (s->provider) s->provider->ops->close(s->provider); // ends what is left of the generations
     while (sd_outbox_drain(s)) {
     }
     sd_outbox_free(s);

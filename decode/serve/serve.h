@@ -1,7 +1,7 @@
 // `specdec serve`: an OpenAI-compatible server over one engine.
 //
-// The caller's thread runs the event loop: sockets, HTTP, answers. Two readers turn bodies into
-// tokens: JSON, templates, tokenising. The engine's thread opens the model and then steps. Requests
+// The caller's thread runs the event loop: sockets, HTTP, answers. Workers turn bodies into tokens:
+// JSON, templates, tokenising. The engine's thread opens the model and then steps. Requests
 // go in through bounded queues; tokens come back through an outbox that the engine's thread appends
 // to without waiting.
 #pragma once
@@ -29,7 +29,7 @@ typedef struct {
     // Called once on the event loop when requests are answered: "http://127.0.0.1:8080". May be
     // NULL.
     void (*on_ready)(void *ctx, const char *address);
-    // Called on a reader's thread before it reads a request. For tests; may be NULL.
+    // Called on a worker's thread before it reads a request. For tests; may be NULL.
     void (*on_read)(void *ctx);
     void *ctx; // of both
 } sd_serve_options;

@@ -37,8 +37,8 @@ struct sd_server {
     uint64_t n_ids;
     sd_metrics metrics;
     int64_t drain_ns; // when draining began
-    sd_call *calls;
-    int n_calls;
+    sd_generation *generations;
+    int n_generations;
     sd_buf scratch; // the piece of an answer that is being written
     sd_workers *workers;
 
@@ -51,10 +51,10 @@ struct sd_server {
     // Between the threads.
     atomic_bool stop;
     pthread_mutex_t outbox_lock;
-    sd_message *outbox_head, *outbox_tail;
+    sd_engine_event *outbox_head, *outbox_tail;
     int outbox_n;               // messages in it
     pthread_cond_t outbox_room; // it has become shorter
-    sd_message *spare;          // messages to be used again
+    sd_engine_event *spare;     // messages to be used again
     int n_spare;
 };
 

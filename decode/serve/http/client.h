@@ -54,7 +54,7 @@ struct sd_client {
     bool trusted;                     // a proxy: its sockets are many clients'
     int sockets;                      // open
     size_t bytes;                     // of the server's memory for bodies and unread answers
-    int n_reading;                    // calls that are read or wait for it
+    int n_reading;                    // requests that are read or wait for it
     sd_conn *idle_first, *idle_last;  // its sockets that may be given up, the oldest first
     sd_client *next;                  // of the same hash
     sd_client *rank_prev, *rank_next; // with as many sockets
@@ -65,7 +65,7 @@ typedef struct {
     size_t n_buckets;
     uint64_t key; // of the hash
     uint64_t next_id;
-    int holding, reading; // clients with bytes; with calls that are read
+    int holding, reading; // clients with bytes; with requests that are read
     sd_client **rank;     // [max_sockets + 1] lists of clients by their number of sockets
     int max_sockets, top; // top: no client has more
 } sd_clients;

@@ -50,8 +50,8 @@ void sd_conn_set_log(sd_conn *c, const sd_log_facts *facts) {
 sd_buf sd_conn_take_body(sd_conn *c, size_t *held) {
     sd_buf body = c->http.body;
     c->http.body = sd_buf_make(body.max);
-    *held = c->held;
-    c->held = 0;
+    *held = c->body_bytes_held;
+    c->body_bytes_held = 0;
     return body;
 }
 
@@ -180,7 +180,7 @@ static void end_request(sd_conn *c) {
     c->id[0] = '\0';
     sd_conn_set_state(c, CONN_READ);
     sd_http_reset(&c->http);
-    sd_listener_hold(c->listener, c->client, &c->held, 0);
+    sd_listener_hold(c->listener, c->client, &c->body_bytes_held, 0);
     if (!c->pumping) pump(c);
 }
 
@@ -300,7 +300,7 @@ static void take_id(sd_conn *c) {
 
 static void refuse(sd_conn *c, const sd_api_error *e, const char *extra) {
     sd_buf_free(&c->http.body);
-    sd_listener_hold(c->listener, c->client, &c->held, 0);
+    sd_listener_hold(c->listener, c->client, &c->body_bytes_held, 0);
     sd_conn_set_state(c, CONN_BUSY);
     c->keep = false;
     reply_error(c, e, extra, true);
@@ -401,7 +401,8 @@ static void pump(sd_conn *c) {
         evbuffer_drain(in, used);
         if (r == SD_HTTP_BAD) {
             take_bad(c);
-        } else if (!sd_listener_hold(c->listener, c->client, &c->held, c->http.body.len)) {
+        } else if (!sd_listener_hold(c->listener, c->client, &c->body_bytes_held,
+                                     c->http.body.len)) {
             sd_conn_refuse_body(c);
         } else if (r == SD_HTTP_HEAD) {
             take_head(c);

@@ -45,7 +45,7 @@ struct sd_conn {
     conn_wait wait;
     sd_http http;
     sd_address address;
-    size_t held;   // of the listener's memory, for the body: the client's
+    size_t body_bytes_held; // of the listener's memory, for the body: the client's
     size_t unread; // likewise, for answers that wait to be sent and what was pipelined: the peer's
     size_t drain_from; // bytes of unread answers when their time began
     char remote[64];

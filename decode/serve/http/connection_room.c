@@ -87,7 +87,7 @@ bool sd_conn_enter(sd_conn *c) {
 void sd_conn_leave(sd_conn *c) {
     sd_listener *l = c->listener;
     if (!c->peer) return; // it never entered
-    sd_listener_hold(l, c->client, &c->held, 0);
+    sd_listener_hold(l, c->client, &c->body_bytes_held, 0);
     sd_listener_hold(l, c->peer, &c->unread, 0);
     leave_idle(c);
     sd_client_add_socket(&l->clients, c->peer, -1);
@@ -111,8 +111,8 @@ static sd_conn *find_largest(const sd_listener *l, const sd_client *of, bool *is
     size_t most = 0;
     for (sd_conn *c = l->conns; c; c = c->next) {
         if (c->pumping) continue; // it is the one that asks
-        if (c->client == of && c->state == CONN_READ && c->held > most)
-            best = c, most = c->held, *is_body = true;
+        if (c->client == of && c->state == CONN_READ && c->body_bytes_held > most)
+            best = c, most = c->body_bytes_held, *is_body = true;
         if (c->peer == of && c->state != CONN_BUSY && c->unread > most)
             best = c, most = c->unread, *is_body = false;
     }

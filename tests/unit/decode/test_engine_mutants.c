@@ -87,7 +87,7 @@ static bool mutant_room(const sd_share *s, int64_t more) {
 
 static bool mutant_carry(sd_slot *s) {
     bool ok = sd_slot_carry(s);
-    if (ok && forgets_said && s->stats.generated > 0) s->job->carried->n--;
+    if (ok && forgets_said && s->stats.generated > 0) s->request->carried->n--;
     return ok;
 }
 

@@ -1,5 +1,5 @@
 // Reading a request (JSON, template, tokens) may take long; it must hold up nobody but its client.
-// The readers are stopped at a gate here, so what is asserted is an order, not a time.
+// The workers are stopped at a gate here, so what is asserted is an order, not a time.
 #include "base/clock.h"
 #include "tests/unit/support/live.h"
 
@@ -29,7 +29,7 @@ static void start(live *s, int queue) {
     live_start_with(s, 4096, 4, queue, NULL);
 }
 
-// A request whose reader stands at the gate.
+// A request whose worker stands at the gate.
 static int held_request(const live *s, const char *body) {
     int fd = live_dial(s, 0);
     atomic_store(&to_stop, 1);
@@ -57,7 +57,7 @@ static void expect(char *out, const char *what) {
     free(out);
 }
 
-Test(readers, a_request_that_is_long_to_read_holds_up_neither_probes_nor_streams_nor_others) {
+Test(serve_workers, a_request_that_is_long_to_read_holds_up_neither_probes_nor_streams_nor_others) {
     live s;
     start(&s, 64);
     int stream = live_dial(&s, 0);
@@ -78,7 +78,7 @@ Test(readers, a_request_that_is_long_to_read_holds_up_neither_probes_nor_streams
     live_stop(&s);
 }
 
-Test(readers, what_is_being_read_is_bounded_like_slots_and_queue) {
+Test(serve_workers, what_is_being_read_is_bounded_like_slots_and_queue) {
     live s;
     start(&s, 2);
     int fd[6];
@@ -103,7 +103,7 @@ Test(readers, what_is_being_read_is_bounded_like_slots_and_queue) {
     live_stop(&s);
 }
 
-Test(readers, a_client_that_leaves_while_it_is_read_leaves_nothing_behind) {
+Test(serve_workers, a_client_that_leaves_while_it_is_read_leaves_nothing_behind) {
     live s;
     start(&s, 8);
     close(held_request(&s, "{\"prompt\":\"abc\",\"max_tokens\":2000,\"ignore_eos\":true}"));
@@ -115,7 +115,7 @@ Test(readers, a_client_that_leaves_while_it_is_read_leaves_nothing_behind) {
     live_stop(&s);
 }
 
-Test(readers, a_request_that_is_being_read_is_finished_by_a_drain) {
+Test(serve_workers, a_request_that_is_being_read_is_finished_by_a_drain) {
     live s;
     start(&s, 8);
     int held = held_request(&s, "{\"prompt\":\"abc\",\"max_tokens\":5,\"ignore_eos\":true}");
@@ -127,7 +127,7 @@ Test(readers, a_request_that_is_being_read_is_finished_by_a_drain) {
     live_join(&s);
 }
 
-Test(readers, a_server_ends_with_requests_that_nobody_read) {
+Test(serve_workers, a_server_ends_with_requests_that_nobody_read) {
     live s;
     start(&s, 8);
     int held = held_request(&s, "{\"prompt\":[1]}"), other = held_request(&s, "{\"prompt\":[1]}");
