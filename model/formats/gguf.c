@@ -7,8 +7,8 @@
 //   3. tensors: string name, u32 dimensions, u64 ne[], u32 type, u64 offset into the data section
 //   4. padding to general.alignment (32), then the data section; every offset is aligned
 //
-// A count is compared with what the rest of the file could hold at most before memory is asked for
-// it, so a file cannot make us allocate more than a small multiple of its own size.
+// Before memory is allocated for a count, it is compared with the most that the rest of the file
+// could hold. So a file cannot cause more memory than a small multiple of its own size.
 #include "model/formats/gguf.h"
 #include "model/formats/foreign_file.h"
 #include "model/formats/gguf_private.h"

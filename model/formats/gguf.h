@@ -56,7 +56,7 @@ sd_status sd_gguf_from_memory(sd_gguf **out, const void *data, size_t size, cons
                               sd_error *err);
 void sd_gguf_close(sd_gguf *g);
 void sd_gguf_forget(const sd_gguf *g); // sd_map_forget
-/// What the file was when it was opened, and is; NULL of one that is in memory.
+/// The mapping, which knows the file's state when it was opened and now; NULL for bytes in memory.
 sd_map *sd_gguf_source(sd_gguf *g);
 /// The map that holds these bytes; NULL when they are the caller's.
 const sd_map *sd_gguf_map(const sd_gguf *g, const void *p, size_t bytes);

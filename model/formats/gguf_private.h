@@ -1,4 +1,4 @@
-// What the reader (gguf.c) and the getters (gguf_access.c) share.
+// The opened file as the getters (gguf_access.c) and the reader above them (gguf.c) see it.
 #pragma once
 
 #include "base/memory.h"
@@ -9,7 +9,7 @@ typedef struct {
     sd_gguf_type type;
     sd_gguf_type elem;             // of an array
     const uint8_t *raw;            // the value as it stands in the file
-    size_t raw_bytes;              //
+    size_t raw_bytes;              // its length
     const uint8_t *data;           // a scalar, a string's characters, an array's first element
     size_t count;                  // a string's length, an array's elements
     const sd_gguf_string *strings; // [count] of an array of strings

@@ -113,8 +113,8 @@ static sd_status read_entry(sd_safetensors *s, const char *path, const char *nam
     return SD_OK;
 }
 
-// Every byte of the data belongs to one tensor, as the format has it: tensors that overlap are one
-// too many, bytes of none are a place to hide something, or the rest of a header that lost entries.
+// The format wants every byte of the data in one tensor. Tensors that overlap are one too many.
+// Bytes in no tensor hide something, or are left from a header that lost entries.
 static sd_status check_cover(sd_st_tensor *t, int n, const char *path, const uint8_t *file,
                              const uint8_t *data, const uint8_t *end, sd_error *err) {
     if (n) qsort(t, (size_t)n, sizeof *t, compare_places);
@@ -138,7 +138,7 @@ static sd_status check_cover(sd_st_tensor *t, int n, const char *path, const uin
     return SD_OK;
 }
 
-// An object of strings; the first file's is kept.
+// Checks that the metadata is an object of strings; the first file's is kept.
 static sd_status read_metadata(sd_safetensors *s, json_t *entry, const char *path, sd_error *err) {
     const char *key;
     json_t *value;

@@ -31,7 +31,7 @@ sd_status sd_safetensors_from_memory(sd_safetensors **out, const void *data, siz
                                      const char *name, sd_error *err);
 void sd_safetensors_close(sd_safetensors *s);
 void sd_safetensors_forget(const sd_safetensors *s); // sd_map_forget
-/// What file i was when it was opened, and is.
+/// The mapping of file i, which knows the file's state when it was opened and now.
 sd_map *sd_safetensors_source(sd_safetensors *s, int i);
 /// The map that holds these bytes; NULL when they are the caller's.
 const sd_map *sd_safetensors_map(const sd_safetensors *s, const void *p, size_t bytes);

@@ -3,9 +3,9 @@
 //   tokenizer.ggml.model        "gpt2": byte-level BPE
 //   tokenizer.ggml.pre          the pre-tokeniser's name
 //   tokenizer.ggml.tokens       [V] texts, bytes as printable characters
-//   tokenizer.ggml.token_type   [V] 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6
-//   byte tokenizer.ggml.merges       "left right" by rank tokenizer.ggml.bos_token_id,
-//   eos_token_id, add_bos_token
+//   tokenizer.ggml.token_type   [V] 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte
+//   tokenizer.ggml.merges       "left right" by rank
+//   tokenizer.ggml.bos_token_id, eos_token_id, add_bos_token
 #include "model/tokenizer/internal.h"
 
 #include "base/log.h"

@@ -1,4 +1,4 @@
-// Expressions. Every step costs fuel, and every level of calls counts, so that no template can run
+// Expressions. Every step costs fuel and every level of calls is counted, so no template can run
 // for ever or exhaust the stack.
 #include "model/template/render.h"
 
@@ -74,7 +74,7 @@ bool sd_eval_args(sd_render *r, const sd_node *call, sd_args *a) {
     return true;
 }
 
-// self.name(): the block's text.
+// self.name() gives the block's text.
 static bool call_named_block(sd_render *r, const sd_node *n, sd_value *out) {
     sd_buf text = sd_buf_make(SD_TMPL_MAX_OUTPUT), *before = r->out;
     r->out = &text;

@@ -1,8 +1,8 @@
-// Statements. A loop's body, a macro and a captured block have a scope of their own: what they set
-// is gone afterwards, which is why templates keep state in a namespace. An if has none.
+// Statements. A loop's body, a macro and a captured block have a scope of their own. Variables that
+// they set are gone afterwards, so templates keep state in a namespace. An if has no scope.
 #include "model/template/render.h"
 
-// An iteration's scope: the one before again, emptied, unless a macro still sees it.
+// The scope of an iteration. The one before is emptied and used again unless a macro still sees it.
 static sd_scope *fresh_scope(sd_render *r, sd_scope *before, sd_scope *outer) {
     if (before == outer || before->kept) return sd_push_scope(r, outer);
     before->variables.n = 0;
@@ -50,7 +50,7 @@ static bool select_items(sd_render *r, const sd_node *n, sd_list *all, sd_list *
     return ok;
 }
 
-// *whole: an iteration ran to its end.
+// *whole: set when an iteration ran to its end.
 static sd_flow run_loop(sd_render *r, const sd_node *n, sd_loop *loop, bool *whole) {
     sd_scope *outer = r->scope;
     sd_flow flow = SD_FLOW_NEXT;
@@ -79,7 +79,7 @@ sd_flow sd_exec_loop(sd_render *r, const sd_node *n, const sd_value *over, int d
     bool recursive = n->uses & SD_LOOP_RECURSIVE;
     *loop = (sd_loop){
         .items = items, .depth0 = depth0, .node = recursive ? n : NULL, .scope = r->scope};
-    if (recursive) // it runs again in this scope, from within
+    if (recursive) // the loop will run again in this scope, from within
         for (sd_scope *s = r->scope; s && !s->kept; s = s->parent) s->kept = true;
     bool whole =
         false; // else stands for "no iteration ran to its end", break and continue included

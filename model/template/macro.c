@@ -1,4 +1,4 @@
-// Bodies that give a text: captures, macros, call blocks, named blocks and recursive loops.
+// Bodies whose output becomes a text: captures, macros, call blocks, named blocks, recursive loops.
 #include "model/template/render.h"
 
 // Runs a body in a scope of its own and gives what it wrote.
@@ -48,7 +48,7 @@ static bool bind_rest(sd_render *r, sd_scope *s, const sd_macro *m, sd_args *a) 
     return sd_define(r, s, SD_STR("varargs"), &v) && sd_define(r, s, SD_STR("kwargs"), &k);
 }
 
-// An argument by its parameter's name, which is no C string.
+// Finds an argument by its parameter's name, which is no C string.
 static bool named_argument(sd_args *a, sd_str name, sd_value *out) {
     for (int i = 0; i < a->n_named; i++)
         if (sd_str_eq(a->name[i], name)) {

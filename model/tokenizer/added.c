@@ -1,6 +1,6 @@
-// Added tokens: texts that become one id wherever they stand, before any splitting. Of those that
-// match, the leftmost counts, and of these the longest: one walk down a trie of bytes for each
-// position whose byte begins a token.
+// Added tokens: texts that become one id wherever they stand, before any splitting. The leftmost
+// match counts, and the longest where several begin there. Each position whose byte begins a token
+// costs one walk down a trie of bytes.
 #include "model/tokenizer/added.h"
 
 void sd_trie_init(sd_trie *trie) {

@@ -98,7 +98,7 @@ sd_status sd_bpe_set(sd_bpe *b, int id, const char *bytes, size_t len, bool merg
     SD_CHECK(sd_buf_add(&b->text, bytes, len), err, SD_ELIMIT,
              "the vocabulary has more than %d bytes of text; check the file", MAX_VOCAB_BYTES);
     b->length[id] = (uint32_t)len;
-    // Of tokens with equal text the last one counts, as in a dictionary.
+    // The last of several tokens with equal text counts, as in a dictionary.
     if (mergeable && len) b->slot[find_slot(b, bytes, len)] = id;
 out:
     return st;
@@ -150,7 +150,7 @@ sd_status sd_bpe_add_merge(sd_bpe *b, const char *left, size_t n_left, const cha
     int32_t made = find(b, joined, n_left + n_right);
     SD_CHECK(made >= 0, err, SD_EFORMAT, "merge %d makes text that is no token; check the file",
              b->n_merges);
-    // Of equal pairs the last one counts, as in a dictionary.
+    // The last of several equal pairs counts, as in a dictionary.
     *merge_slot(b, pair_of(l, r)) = (sd_merge){pair_of(l, r), (uint32_t)b->n_merges, made};
     b->merged[b->n_merges++] = made;
 out:
@@ -166,7 +166,8 @@ static uint32_t rank_of(const sd_bpe *b, int32_t left, int32_t right) {
 
 // ---- words
 
-// The bytes' ids into id [len]; bytes that the vocabulary lacks become unk or nothing. The count.
+// Writes the ids of the bytes into id [len]; the result is their number. A byte that the vocabulary
+// lacks becomes unk or nothing.
 static size_t byte_symbols(const sd_bpe *b, int32_t *id, const char *word, size_t len) {
     size_t n = 0;
     bool after_unk = false;
@@ -280,7 +281,7 @@ static bool sort_list(sd_bpe_scratch *s, sd_bpe_list *l) {
     return true;
 }
 
-// The pair of the lowest rank, the leftmost; the queue is not empty.
+// Takes the pair of the lowest rank, the leftmost of several. The queue is not empty.
 static bool queue_pop(sd_bpe_scratch *s, uint32_t *rank, int32_t *at) {
     sd_bpe_list *l = &s->list[s->list_of[s->heap[0]]];
     if (l->unsorted && !sort_list(s, l)) return false;

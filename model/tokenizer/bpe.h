@@ -8,7 +8,7 @@ enum { SD_TOK_MAX_VOCAB = 1 << 24 };
 typedef struct {
     uint64_t pair; // left << 32 | right; SD_NO_PAIR: empty slot
     uint32_t rank;
-    int32_t id; // what they become
+    int32_t id; // of the token that they become
 } sd_merge;
 #define SD_NO_PAIR UINT64_MAX
 
@@ -22,7 +22,7 @@ typedef struct {
     size_t n_slots;   // a power of two
     sd_merge *merge;  // [n_merge_slots]
     size_t n_merge_slots;
-    int32_t *merged; // [n_merges] what rank r makes
+    int32_t *merged; // [n_merges] the token that rank r makes
     int n_merges;
     int32_t byte_id[256]; // -1: the vocabulary lacks this byte
     int32_t unk;          // for such a byte; -1: it is dropped

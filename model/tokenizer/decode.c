@@ -55,7 +55,7 @@ bool sd_utf8_stream_add(sd_utf8_stream *s, const char *bytes, size_t len, sd_buf
         }
         bool ok = cp < 0 ? sd_buf_add(out, "\xEF\xBF\xBD", 3) : sd_buf_add(out, p, n);
         if (!ok) return false;
-        // n covers all held bytes: they were a correct beginning, and at least one more decided.
+        // n covers all held bytes: they were a correct beginning, and one more byte decided.
         bytes += n - held;
         len -= n - held;
         s->n = 0;

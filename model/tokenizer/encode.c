@@ -1,14 +1,14 @@
-// From text to ids: added tokens are cut out of the text, what is left is normalised, split and
+// From text to ids: added tokens are cut out of the text, and the rest is normalised, split and
 // merged.
 //
-// Bytes that are not UTF-8 become U+FFFD, one for each maximal subpart, before anything else: what
-// Hugging Face's tokenizers see after Python's errors="replace". All other text keeps its bytes,
+// Before anything else, bytes that are not UTF-8 become U+FFFD, one for each maximal subpart, as
+// Python's errors="replace" does before Hugging Face's tokenizers. All other text keeps its bytes,
 // unless a tokenizer.json asks for normalisation.
 //
-// A GGUF file does not say whether its tokenizer normalises. We never do for one: so decoding gives
-// back the text that was encoded, and the ids are those of transformers' GGUF loader and of
-// llama.cpp. (Qwen's tokenizer.json asks for NFC; there it is obeyed. Text in NFC has the same ids
-// either way.)
+// A GGUF file does not say whether its tokenizer normalises, and text for one is never normalised.
+// So decoding gives back the text that was encoded, and the ids are those of transformers' GGUF
+// loader and of llama.cpp. (Qwen's tokenizer.json asks for NFC; there it is obeyed. Text in NFC has
+// the same ids either way.)
 #include "model/tokenizer/internal.h"
 
 #include "base/utf8.h"
@@ -31,8 +31,8 @@ static int32_t char_before(const char *text, size_t at, size_t *start) {
     return cp;
 }
 
-// A single word stands alone, and lstrip and rstrip take the white space beside the token. False:
-// it does not count here.
+// Applies the flags of a match: single_word wants no word beside the token, lstrip and rstrip take
+// the white space there. False: the match does not count.
 static bool adjust_match(const char *text, size_t len, size_t done, sd_added_token_match *m) {
     int32_t cp;
     size_t at;
@@ -57,7 +57,7 @@ static bool adjust_match(const char *text, size_t len, size_t done, sd_added_tok
 typedef sd_status (*plain_fn)(sd_encoder *e, int flags, const char *text, size_t len,
                               sd_error *err);
 
-// Cuts added tokens out of text and hands what is between them to `plain`.
+// Cuts added tokens out of text and hands the parts between them to `plain`.
 static sd_status cut_added(sd_encoder *e, const sd_trie *trie, int flags, const char *text,
                            size_t len, plain_fn plain, sd_error *err) {
     sd_status st = SD_OK;

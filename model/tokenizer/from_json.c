@@ -4,7 +4,7 @@
 //   added_tokens    id, content, special, lstrip, rstrip, single_word, normalized
 //   normalizer      null, NFC, NFD, NFKC, NFKD
 //   pre_tokenizer   Sequence of Split, Digits and, last, ByteLevel
-//   post_processor  TemplateProcessing: what begins a text is bos
+//   post_processor  TemplateProcessing: the token that begins a text is bos
 //
 // Anything else is refused by its name: a tokenizer that nearly fits gives wrong ids.
 #include "model/tokenizer/internal.h"
@@ -83,8 +83,8 @@ static sd_status read_added(sd_tokenizer *t, const json_t *added, const json_t *
         SD_TRY(read_flag(&a.rstrip, o, "rstrip", err));
         SD_TRY(read_flag(&a.single_word, o, "single_word", err));
         SD_TRY(read_flag(&a.normalized, o, "normalized", err));
-        // What is in the model's vocabulary has its id there, whatever the file says, and is read
-        // with it.
+        // A token in the model's vocabulary has the id given there, whatever its entry here says,
+        // and is read with the vocabulary.
         const json_t *id = json_object_get(vocab, a.text);
         if (id)
             a.id = (int32_t)json_integer_value(id);
@@ -165,7 +165,7 @@ out:
     return st;
 }
 
-// What a BPE model may say beside its tokens and merges.
+// Reads the options that a BPE model may have beside its tokens and merges.
 static sd_status read_model_options(sd_tokenizer *t, const json_t *model, const json_t *vocab,
                                     sd_error *err) {
     sd_status st = SD_OK;
@@ -296,7 +296,7 @@ static sd_status read_pre(sd_tokenizer *t, const json_t *o, bool *bytes, int dep
             sd_tokenizer_add_step(t, (sd_split_step){.kind = SD_STEP_DIGITS, .behaviour = b}, err));
     } else if (is_type(o, "ByteLevel")) {
         bool regex, prefix;
-        // Files from before the option mean true.
+        // Files that are older than the option mean true.
         SD_TRY(sd_key_bool(&regex, o, "use_regex", true, FILE_NAME, err));
         SD_TRY(read_flag(&prefix, o, "add_prefix_space", err));
         *bytes = true;

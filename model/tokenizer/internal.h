@@ -1,5 +1,5 @@
-// A tokenizer and the opening of one, for those who read files (from_json.c,
-// model/load/tokenizer_gguf.c).
+// The tokenizer as its own files see it, and the opening of one by the readers of files
+// (from_json.c, model/load/tokenizer_gguf.c).
 //
 // The room, from the ground up:
 //
@@ -20,7 +20,7 @@ struct sd_tokenizer {
     sd_bpe bpe;
     sd_split_step step[SD_TOK_MAX_STEPS];
     int n_steps;
-    bool normalises; // or a compatibility form
+    bool normalises; // to normal_form (UTF8PROC_* options)
     int normal_form;
     sd_added_token *added;
     int n_added, cap_added;

@@ -1,11 +1,12 @@
-// Unicode normalisation.
+// Unicode normalisation. utf8proc decomposes and composes. Its ordering of marks between the two is
+// quadratic in a run of marks, so the ordering is done here.
 #include "model/tokenizer/added.h"
 
 #include "base/utf8.h"
 
 #include <utf8proc.h>
 
-// Marks are sorted by their combining class, stably. Runs are short, except in hostile text.
+// Marks are sorted by their combining class, stably. Only hostile text has long runs.
 typedef struct {
     uint8_t class;
     int32_t cp;
@@ -48,8 +49,6 @@ out:
     return st;
 }
 
-// utf8proc decomposes and composes; the ordering between is ours, because utf8proc's is quadratic
-// in a run of marks.
 sd_status sd_normalise(sd_buf *out, int form, const char *text, size_t len, sd_error *err) {
     sd_status st = SD_OK;
     utf8proc_int32_t *cp = NULL;

@@ -1,8 +1,8 @@
 // Patterns of tokenizer.json are written for Oniguruma with the classes of Unicode 16. PCRE2 reads
 // nearly the same language; this file rewrites the rest:
 //
-//   \s \d \w \h and their negations   written out: PCRE2 counts U+180E as a space, \h is a hex
-//   digit \p{L}, \P{Nd}, ...                joined with what Unicode added after PCRE2's version
+//   \s \d \w \h and their negations   written out: PCRE2 counts U+180E as a space, \h is a hex digit
+//   \p{L}, \P{Nd}, ...                joined with the characters that are newer than PCRE2's Unicode
 //   \p{Han}                           the script itself, not its extensions
 //   \uHHHH                            \x{HHHH}
 //
@@ -48,7 +48,7 @@ static bool is_category(const char *name, size_t len) {
            (len == 1 || islower((unsigned char)name[1]));
 }
 
-// "\p{L}" and the additions, to stand inside brackets.
+// Writes "\p{L}" and the additions, to stand inside brackets.
 static bool add_category(sd_buf *out, const char *name, size_t len) {
     if (!sd_buf_printf(out, "\\p{%.*s}", (int)len, name)) return false;
     for (size_t i = 0; i < COUNT(SD_UNICODE_ADDED); i++) {
@@ -60,7 +60,7 @@ static bool add_category(sd_buf *out, const char *name, size_t len) {
     return true;
 }
 
-// The members of an escape that stands for a class, without brackets. false: it is none of these.
+// Writes the members of an escape that stands for a class, without brackets. False: it is none.
 static bool class_members(sd_buf *out, char letter, bool *ok) {
     switch (letter) {
     case 's':
@@ -87,7 +87,7 @@ typedef struct {
     bool in_class;
 } reader;
 
-// At "\s" and the like. True when it was one; *ok false when memory is out.
+// Rewrites an escape such as \s. False: it is none of these; *ok false: memory is out.
 static bool short_escape(reader *r, bool *ok) {
     char c = r->p[1];
     bool negated = isupper((unsigned char)c) != 0;
@@ -105,7 +105,7 @@ static bool short_escape(reader *r, bool *ok) {
     return true;
 }
 
-// At "\p" or "\P".
+// Rewrites a property; the reader is at "\p" or "\P".
 static sd_status property(reader *r, sd_error *err) {
     sd_status st = SD_OK;
     bool negated = r->p[1] == 'P', ok;
@@ -118,7 +118,7 @@ static sd_status property(reader *r, sd_error *err) {
     SD_CHECK(len > 0 && len < 64, err, SD_EFORMAT,
              "the pattern has a property of %zu letters; check pre_tokenizer", len);
     if (!is_category(name, len)) {
-        // Of the names in use only Any is no script.
+        // Any is the only name in use that is neither a category nor a script.
         bool any = len == 3 && memcmp(name, "Any", 3) == 0;
         bool script = !any && (len == 3 || (len > 3 && isupper((unsigned char)name[0])));
         ok = sd_buf_printf(r->out, "\\%c{%s%.*s}", negated ? 'P' : 'p', script ? "sc:" : "",
@@ -137,7 +137,7 @@ out:
     return st;
 }
 
-// At a backslash.
+// Rewrites an escape; the reader is at its backslash.
 static sd_status escape(reader *r, sd_error *err) {
     sd_status st = SD_OK;
     bool ok = true;

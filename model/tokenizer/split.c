@@ -1,7 +1,7 @@
 // From text to words: a chain of steps, each cutting the pieces of the one before it. A piece goes
-// down the chain as soon as it is known, so nothing is stored; what leaves the last step is a word
-// for BPE. A step sees only its piece: a lookahead ends where the piece ends, as in Hugging Face's
-// tokenizers.
+// down the chain as soon as it is known, so nothing is stored; a piece that leaves the last step is
+// a word for BPE. A step sees only its piece: a lookahead ends where the piece ends, as in Hugging
+// Face's tokenizers.
 //
 // PCRE2 with JIT. The text is known to be valid UTF-8, so the check that PCRE2 would repeat at each
 // match (quadratic over a long text) is off.
@@ -83,7 +83,7 @@ void sd_encoder_close(sd_encoder *e) {
 
 static sd_status run_step(sd_encoder *e, int step, const char *text, size_t len);
 
-// ---- what becomes of the spans that a step found
+// ---- spans that a step found become pieces
 
 typedef struct {
     sd_encoder *e;
@@ -136,7 +136,7 @@ out:
 
 // ---- the steps
 
-// One match at or after `from`. *found false: none.
+// Finds the next match at or after `from`. *found false: none.
 static sd_status find(sd_encoder *e, const pcre2_code *code, const char *text, size_t len,
                       size_t from, bool *found, sd_error *err) {
     sd_status st = SD_OK;

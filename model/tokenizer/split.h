@@ -15,7 +15,7 @@ typedef enum {
     SD_STEP_PREFIX  // a space before each piece that has none
 } sd_split_step_kind;
 
-// What becomes of a match, and tokenizer.json's word for it.
+// One row for each thing that can become of a match: name, tokenizer.json's word for it.
 #define SD_SPLIT_LIST(X)                                                                           \
     X(SD_SPLIT_REMOVED, "Removed")                                                                 \
     X(SD_SPLIT_ISOLATED, "Isolated")                                                               \

@@ -1,4 +1,4 @@
-// A tokenizer while it is opened, and the questions about it afterwards.
+// The opening and closing of a tokenizer, and the questions about it.
 #include "model/tokenizer/internal.h"
 
 #include "base/files/hash.h"
@@ -38,7 +38,7 @@ out:
     return st;
 }
 
-// What decides ids: texts and kinds of all tokens, and the merges.
+// The fingerprint covers all that decides ids: texts and kinds of the tokens, and the merges.
 static sd_status make_fingerprint(sd_tokenizer *t, sd_error *err) {
     sd_hasher *h;
     sd_status st = sd_hasher_open(&h, err);

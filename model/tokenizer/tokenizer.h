@@ -39,8 +39,8 @@ enum {
     SD_TOK_ADD_BOS = 2  // put bos first when the model says so (add_bos_token)
 };
 
-/// Appends the ids of text [len bytes, any bytes] to out. Invalid UTF-8 is tokenised byte by byte
-/// as HF does on lossily decoded text: see the .c file. 1 MB of one letter takes milliseconds.
+/// Appends the ids of text [len bytes, any bytes] to out. Invalid UTF-8 is tokenised
+/// as HF does on lossily decoded text: see encode.c. 1 MB of one letter takes milliseconds.
 sd_status sd_tokenizer_encode(const sd_tokenizer *t, const char *text, size_t len, int flags,
                               sd_ids *out, sd_error *err);
 

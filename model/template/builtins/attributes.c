@@ -1,7 +1,7 @@
 // Attributes, methods, subscripts and dotted paths: how a template reaches into a value.
 //
-// str.format reaches into its values as templates do, and is itself a method to be reached: its
-// fields get the two functions handed in, so that methods_format.c stands below.
+// str.format reaches into its values as templates do, and is itself a method that is reached. So
+// methods_format.c stands below and gets the two functions handed in.
 #include "model/template/builtins/builtins.h"
 #include "model/template/syntax/syntax.h"
 
@@ -79,7 +79,7 @@ static bool mark(sd_render *r, sd_value *v) {
 
 bool sd_call_bound(sd_render *r, sd_builtin method, const sd_value *self, sd_args *a,
                    sd_value *out) {
-    sd_value of = *self; // out may be self
+    sd_value of = *self; // a copy, because out may be self
     return method(r, &of, a, out) && (of.kind != SD_V_STRING || !of.markup || mark(r, out)) &&
            sd_args_all_used(r, a, SD_STR("the method"));
 }
@@ -150,7 +150,7 @@ static bool macro_attribute(sd_render *r, const sd_macro *m, sd_str name, sd_val
     return true;
 }
 
-// The block of that name, to be called.
+// Finds the block of that name; the value can be called.
 static bool find_block(sd_render *r, sd_str name, sd_value *out, bool *found) {
     *found = false;
     for (int i = 0; r->blocks && i < r->blocks->n && !*found; i++) {
@@ -161,7 +161,7 @@ static bool find_block(sd_render *r, sd_str name, sd_value *out, bool *found) {
     return true;
 }
 
-// What a value has under a name beside its keys.
+// Finds what a value has under a name beside its keys: loop variables, methods, blocks.
 static bool own_attribute(sd_render *r, const sd_value *v, sd_str name, sd_value *out,
                           bool *found) {
     *found = true;
@@ -191,14 +191,14 @@ static bool own_attribute(sd_render *r, const sd_value *v, sd_str name, sd_value
     return true;
 }
 
-// The value at a key of a dict or namespace, NULL when there is none. False: an error.
+// *out: the value at a key of a dict or namespace, NULL when there is none. False: an error.
 static bool key_of(sd_render *r, const sd_value *v, sd_str name, sd_value **out) {
     *out = NULL;
     return (v->kind != SD_V_DICT && v->kind != SD_V_NAMESPACE) ||
            sd_dict_get(r, v->dict, name, out);
 }
 
-// a.b: a method or loop variable first, then the key.
+// a.b looks for a method or loop variable first, then for a key.
 bool sd_attribute(sd_render *r, const sd_value *v, sd_str name, sd_value *out) {
     bool found;
     sd_value *x;
@@ -222,7 +222,7 @@ static void range_element(const sd_range *g, int64_t i, sd_value *out) {
     if (i >= 0 && (uint64_t)i < g->n) *out = sd_int(g->from + i * g->step);
 }
 
-// a[b]: the key or position first, then the attribute.
+// a[b] looks for a key or position first, then for an attribute.
 bool sd_item(sd_render *r, const sd_value *v, const sd_value *index, sd_value *out) {
     sd_str name = index->kind == SD_V_STRING ? index->s : SD_STR("the item");
     int64_t i;

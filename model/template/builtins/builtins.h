@@ -1,9 +1,12 @@
-// What templates find by name: attributes and methods of values, filters, tests and functions.
+// Everything that a template finds by name: attributes and methods of values, filters, tests and
+// functions.
 //
-//   attributes.c        a.b, a[b], dotted paths     globals.c     range, namespace, cycler, ...
-//   methods.c           methods by their type       methods_*.c   those of strings
-//   filters_*.c         filters by their subject    tests.c       what stands after "is"
-//   by_name.c           filters and tests by name; map, select and reject, which call them so
+// The room, from the ground up:
+//
+//   methods.c      methods of dicts, lists, loops   methods_*.c   methods of strings
+//   attributes.c   a.b, a[b], paths, methods        globals.c     range, namespace, cycler, ...
+//   filters_*.c    filters by their subject         tests.c       what stands after "is"
+//   by_name.c      filters and tests by name; map, select and reject, which call them by name
 #pragma once
 
 #include "model/template/value/value.h"
@@ -34,7 +37,7 @@ sd_builtin sd_find_method(const sd_value *v, sd_str name); // NULL: v has none o
 bool sd_is_unsafe_method(const sd_value *v, sd_str name);  // it would change its object
 bool sd_call_bound(sd_render *r, sd_builtin method, const sd_value *self, sd_args *a,
                    sd_value *out);
-/// A method that self has.
+/// Calls a method that self is known to have.
 bool sd_call_method(sd_render *r, const char *name, const sd_value *self, sd_args *a,
                     sd_value *out);
 
@@ -54,7 +57,8 @@ extern const sd_builtin_row sd_text_filters[], sd_sequence_filters[], sd_number_
 sd_builtin sd_find_filter(sd_str name);
 bool sd_apply_filter(sd_render *r, sd_str name, const sd_value *in, sd_args *a, sd_value *out);
 bool sd_is_test(sd_str name);
-/// A test of the value itself; sd_apply_test knows those of names too.
+/// A test of the value itself. sd_apply_test also knows the tests filter and test, which ask
+/// whether there is one of a name.
 bool sd_value_test(sd_render *r, sd_str name, const sd_value *in, sd_args *a, bool *out);
 bool sd_apply_test(sd_render *r, sd_str name, const sd_value *in, sd_args *a, bool *out);
 

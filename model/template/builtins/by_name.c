@@ -14,7 +14,7 @@ static sd_args rest_of(const sd_args *a, int from) {
     return b;
 }
 
-// A value that is false has no items here, whatever it is.
+// A false value has no items here, whatever its type.
 static bool items_if_true(sd_render *r, const sd_value *in, sd_list **out) {
     if (!sd_truth(in)) return (*out = sd_list_make(r, 0)) != NULL;
     return sd_iterate(r, in, out);
@@ -34,7 +34,7 @@ SD_BUILTIN(filter_map) {
                                : sd_apply_filter(r, a->item[0].s, &l->item[i], &b, &v);
         if (!ok || !sd_list_push(r, made, &v)) return false;
     }
-    if (!by_attribute) a->used = UINT64_MAX; // the filter's
+    if (!by_attribute) a->used = UINT64_MAX; // the filter has read the names
     return sd_make_iterator(r, made, out);
 }
 
@@ -44,7 +44,7 @@ static bool select_items(sd_render *r, const sd_value *in, sd_args *a, bool keep
     sd_value whole = sd_none();
     int test = attribute ? 1 : 0;
     if (!kept || !items_if_true(r, in, &l)) return false;
-    a->used = UINT64_MAX; // the test's
+    a->used = UINT64_MAX; // the test reads the names
     if (attribute && a->n == 0)
         return sd_render_fail(r, "selectattr and rejectattr take an attribute");
     if (a->n > test && a->item[test].kind != SD_V_STRING)
@@ -103,13 +103,13 @@ bool sd_apply_filter(sd_render *r, sd_str name, const sd_value *in, sd_args *a, 
     if (!f)
         return sd_render_fail(r, "there is no filter \"%.*s\"", (int)(name.n < 64 ? name.n : 64),
                               name.p);
-    sd_value copy = *in; // out may be in
+    sd_value copy = *in; // because out may be in
     return sd_spend(r, 1) && f(r, &copy, a, out) && sd_args_all_used(r, a, name);
 }
 
 // ---- all tests
 
-// filter and test: whether there is one of that name.
+// The tests filter and test ask whether there is one of that name.
 static bool name_test(sd_render *r, const sd_value *in, bool filter, bool *out) {
     if (!sd_hashable(in)) return sd_render_fail(r, "a %s is no name", sd_kind_name(in));
     *out = in->kind == SD_V_STRING && (filter ? sd_find_filter(in->s) != NULL : sd_is_test(in->s));

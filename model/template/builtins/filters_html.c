@@ -53,8 +53,8 @@ SD_BUILTIN(filter_xmlattr) {
 
 // ---- striptags
 
-// The end of what begins at i with `open` and ends with `close`: behind it, or i when it has no
-// end.
+// The position behind a span that begins at i with `open` and ends with `close`; i when no such
+// span begins there or it has no end.
 static size_t span(sd_str s, size_t i, const char *open, const char *close) {
     sd_str left = {s.p + i, s.n - i};
     size_t n = strlen(open);
@@ -65,7 +65,7 @@ static size_t span(sd_str s, size_t i, const char *open, const char *close) {
 
 static bool without(sd_render *r, sd_str s, const char *open, const char *close, sd_value *out) {
     sd_buf b = sd_buf_make(SD_TMPL_MAX_OUTPUT);
-    bool unfinished = false; // no end follows: nothing more is taken out
+    bool unfinished = false; // a span without an end was met, so no later one has an end either
     if (!sd_spend(r, s.n / SD_TMPL_SEARCH)) return false;
     for (size_t i = 0; i < s.n;) {
         size_t end = s.p[i] == '<' && !unfinished ? span(s, i, open, close) : i;

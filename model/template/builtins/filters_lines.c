@@ -34,7 +34,7 @@ SD_BUILTIN(filter_indent) {
     if (!text_only(r, in, "indent") || !read_indent(r, a, &by, &times) ||
         !sd_split_lines(r, in->s, false, &lines))
         return false;
-    // A line end at the text's end counts as one more, empty line; so does a text of nothing.
+    // A line end at the text's end counts as one more, empty line; so does an empty text.
     bool more = in->s.n == 0 || in->s.p[in->s.n - 1] == '\n';
     sd_value empty = sd_string("", 0);
     if (more && !sd_list_push(r, lines, &empty)) return false;
@@ -110,14 +110,14 @@ static bool is_word_or_mark(int32_t c) {
     return is_word(c) || (c > 0 && c < 0x80 && strchr("!\"'&.,?", c));
 }
 
-// Two dashes or more at i, and a word behind them: their number, else 0.
+// The number of dashes at i where there are two or more and a word follows, else 0.
 static size_t dashes(const wrapper *w, size_t i) {
     size_t k = i;
     while (k < w->n && w->cp[k] == '-') k++;
     return k - i >= 2 && k < w->n && is_word(w->cp[k]) ? k - i : 0;
 }
 
-// A hyphen at k inside a word: letters before it and behind it.
+// Whether k is a hyphen inside a word, with letters before and behind.
 static bool is_hyphen(const wrapper *w, size_t k, size_t start) {
     const int32_t *c = w->cp;
     if (c[k] != '-' || k == start) return false;
@@ -128,7 +128,7 @@ static bool is_hyphen(const wrapper *w, size_t k, size_t start) {
     return next < w->n && is_letter(c[next]);
 }
 
-// The end of the chunk that begins at i: white space, a dash, or a word up to a hyphen.
+// The end of the chunk that begins at i. A chunk is white space, a dash, or a word up to a hyphen.
 static size_t chunk_end(const wrapper *w, size_t i) {
     size_t k = i;
     if (is_blank(w->cp[i])) {
@@ -158,7 +158,7 @@ static bool put_line(wrapper *w, size_t from, size_t to) {
     return sd_put(w->r, w->b, w->p + w->at[from], w->at[to] - w->at[from]);
 }
 
-// How much of a chunk that is longer than a line goes on a line with `left` room.
+// The number of characters of a chunk longer than a line that go on a line with `left` room.
 static size_t piece(const wrapper *w, size_t from, size_t to, size_t left) {
     if (!w->break_hyphens || to - from <= left) return left;
     bool any = false;

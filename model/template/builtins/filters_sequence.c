@@ -26,7 +26,7 @@ SD_BUILTIN(filter_first) {
     sd_iterable *w = in->kind == SD_V_ITERATOR ? in->iterable : NULL;
     (void)a;
     *out = sd_undefined(SD_STR("the first item"));
-    if (w) { // takes one
+    if (w) { // an iterator loses the item
         if (w->at < w->items->n) *out = w->items->item[w->at++];
         return true;
     }
@@ -123,7 +123,7 @@ static bool make_key(sd_render *r, const sd_value *item, const sd_value *attribu
     return sd_path(r, item, attribute, otherwise, key) && (case_sensitive || lowered(r, key));
 }
 
-// sort takes several attributes, "a,b.c", and compares lists of them: what is equal needs no order.
+// sort takes several attributes ("a,b.c") and compares lists of them: equal items need no order.
 static bool make_keys(sd_render *r, const sd_value *item, const sd_value *attribute,
                       bool case_sensitive, sd_value *key) {
     sd_str left = attribute->s;

@@ -34,7 +34,7 @@ static bool begins_word(int32_t c) { // Jinja splits at [-\s({\[<]+
     return c == '-' || sd_is_pyspace(c) || c == '(' || c == '{' || c == '[' || c == '<';
 }
 
-// One item: its first character large, the others small.
+// Writes one word with its first character in upper case and the others in lower case.
 static bool put_titled(sd_render *r, sd_buf *b, sd_str s) {
     int32_t cp;
     sd_args none = {0};

@@ -106,8 +106,8 @@ static bool call_lipsum(sd_render *r, sd_args *a, sd_value *out) {
     return sd_render_fail(r, "lipsum makes random text, which no prompt wants");
 }
 
-// As Python's datetime.now().strftime, which transformers calls: the C library's, but for what a
-// time without a zone does not have (%z, %Z are empty) and for %f, microseconds.
+// transformers calls Python's datetime.now().strftime. The C library's strftime does the same, but
+// for %z and %Z, which are empty for a time without a zone, and for %f, microseconds.
 static bool python_format(char *out, size_t cap, sd_str format, long us) {
     size_t n = 0;
     for (size_t i = 0; i < format.n; i++) {

@@ -1,5 +1,5 @@
-// The methods of dicts, lists, loops and cyclers. Nothing is changed by them but what a loop and a
-// cycler remember.
+// The methods of dicts, lists, loops and cyclers. They change nothing but what a loop and a cycler
+// remember.
 #include "model/template/builtins/builtins.h"
 
 static bool pairs(sd_render *r, const sd_dict *d, sd_list **out) {

@@ -1,5 +1,5 @@
-// The methods of strings that change or ask for the case and the kind of characters: Unicode's
-// full mappings, so that a character may become several.
+// The methods of strings that change the case of characters or ask for their case and kind. They
+// use Unicode's full mappings, so a character may become several.
 #include "model/template/builtins/builtins.h"
 
 #include "base/utf8.h"
@@ -28,7 +28,7 @@ static bool is_cased(int32_t cp) {
     return is_low(cp) || is_up(cp) || is_title_letter(cp);
 }
 
-static bool is_ignored(int32_t cp) { // where a word's end is looked for
+static bool is_ignored(int32_t cp) { // Case_Ignorable: skipped in the search for a word's end
     utf8proc_category_t c = utf8proc_category(cp);
     return c == UTF8PROC_CATEGORY_MN || c == UTF8PROC_CATEGORY_ME || c == UTF8PROC_CATEGORY_CF ||
            c == UTF8PROC_CATEGORY_LM || c == UTF8PROC_CATEGORY_SK || cp == '\'' || cp == '.' ||
@@ -212,7 +212,7 @@ static bool all_are(const sd_value *in, char want) {
     return in->s.n > 0 || want == 'A' || want == 'p';
 }
 
-// Cased characters are all of one case, and there is one.
+// Whether all cased characters have the one case, and there is at least one.
 static bool one_case(const sd_value *in, bool upper) {
     bool any = false;
     for (size_t i = 0; i < in->s.n;) {

@@ -1,5 +1,6 @@
 // str.format and str.format_map: {} {0} {name} {0.attribute[key]!r:spec}, with fields in the
-// specification. Attributes and items are reached as templates reach them.
+// specification. Attributes and items are reached as templates reach them, by the functions that
+// the caller hands in.
 #include "model/template/builtins/builtins.h"
 
 #include <ctype.h>
@@ -101,7 +102,7 @@ static bool put_field(formatter *f, sd_buf *b, const sd_value *v, sd_str spec) {
     return ok;
 }
 
-// What stands between { and }.
+// Writes the replacement for s, the text between { and }.
 static bool put_replacement(formatter *f, sd_buf *b, sd_str s, int depth) {
     size_t n = 0;
     sd_value v;
@@ -123,7 +124,7 @@ static bool put_replacement(formatter *f, sd_buf *b, sd_str s, int depth) {
     return ok;
 }
 
-// The length up to the brace that closes s, s.n when none does.
+// The length of s up to its closing brace, s.n when there is none.
 static size_t closing(sd_str s) {
     size_t n = 0;
     for (int open = 1; n < s.n; n++) {

@@ -1,5 +1,5 @@
-// The methods of strings that look for text, replace, join and pad. They work on characters, not
-// bytes: Python's answers for text that is not ASCII too.
+// The methods of strings that search, replace, join and pad. They count characters, not bytes, so
+// text that is not ASCII gets Python's answers too.
 #include "model/template/builtins/builtins.h"
 
 #include "base/utf8.h"
@@ -27,8 +27,8 @@ SD_BUILTIN(method_rstrip) {
     return strip(r, in, a, false, true, out);
 }
 
-// The part between the characters start and end, as arguments 1 and 2 give them; *from: how many
-// characters are before it. *outside: start is beyond the end, where not even "" is found.
+// *out: the part of the text between arguments 1 and 2, start and end. *from: the number of
+// characters before it. *outside: start is beyond the end, where not even "" is found.
 static bool part_of(sd_render *r, const sd_value *in, sd_args *a, sd_str *out, size_t *from,
                     bool *outside) {
     sd_value bounds[3] = {sd_none(), sd_none(), sd_none()}, part;
@@ -130,7 +130,7 @@ static bool replace(sd_render *r, sd_str s, sd_str old, sd_str new, int64_t coun
     return sd_drop(r, &b);
 }
 
-// An argument as a Markup takes it in.
+// Reads an argument as a Markup takes it in: escaped.
 static bool escaped_argument(sd_render *r, sd_args *a, int position, const char *name, sd_value *v,
                              sd_str *out) {
     sd_arg(a, position, name, v);
@@ -243,7 +243,7 @@ static bool pad(sd_render *r, const sd_value *in, sd_args *a, char side, sd_valu
     if (!read_width(r, a, &width) || !sd_arg_string(r, a, 1, NULL, &fill)) return false;
     if (sd_count_chars(fill) != 1) return sd_render_fail(r, "a text is filled with one character");
     size_t room = width > chars ? width - chars : 0;
-    // As Python has it: the odd one stands left where the width is odd.
+    // As in Python, an odd space stands on the left where the width is odd.
     size_t left = side == 'c' ? room / 2 + (room & width & 1) : side == 'r' ? room : 0;
     if (sd_put_times(r, &b, fill, left) && sd_put(r, &b, in->s.p, in->s.n) &&
         sd_put_times(r, &b, fill, room - left))

@@ -1,4 +1,4 @@
-// Tests: what stands after "is". Those that ask for a name, filter and test, stand in by_name.c.
+// Tests, which stand after "is". The tests filter and test ask for a name; they are in by_name.c.
 #include "model/template/builtins/builtins.h"
 
 static bool one(sd_render *r, sd_args *a, sd_str name, sd_value *out) {
@@ -80,7 +80,7 @@ static bool number_test(sd_render *r, sd_str name, const sd_value *v, sd_args *a
     return r->status == SD_OK;
 }
 
-// -1: none of these; else whether order satisfies it, for ==, !=, <, <=, >, >=.
+// The number of a comparison's name in the order ==, !=, <, <=, >, >=; -1 when it is none.
 static int order_test(sd_str name) {
     static const char *const names[6][4] = {{"eq", "equalto", "==", NULL},    {"ne", "!=", NULL},
                                             {"lt", "lessthan", "<", NULL},    {"le", "<=", NULL},

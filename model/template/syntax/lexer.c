@@ -82,7 +82,7 @@ static bool at(const lexer *x, const char *s) {
     return (size_t)(x->end - x->p) >= n && memcmp(x->p, s, n) == 0;
 }
 
-// Text before a tag, with what the tag's sign and lstrip_blocks take off its end.
+// Adds the text before a tag. The tag's sign and lstrip_blocks may take white space off its end.
 static bool add_data(lexer *x, const char *text, size_t len, char sign, bool variable) {
     size_t keep = len;
     if (sign == '-') {
@@ -98,8 +98,8 @@ static bool add_data(lexer *x, const char *text, size_t len, char sign, bool var
            add(x, (sd_token){.kind = SD_T_DATA, .line = x->line, .text = {text, keep}});
 }
 
-// The end of a tag at p, "%}" or "}}" or "#}" with its sign: its length with what it swallows, 0
-// when it is not there.
+// The length of a tag's end at p ("%}", "}}" or "#}" with its sign) and of the white space that it
+// swallows; 0 when no end stands there.
 static size_t end_length(const char *p, const char *end, const char *close, bool block) {
     size_t left = (size_t)(end - p), n = 0;
     char sign = 0;
@@ -128,7 +128,7 @@ static bool comment(lexer *x) {
     return fail(x, "a comment has no end");
 }
 
-// "raw" or "endraw" and the tag's end at p: the length, or 0.
+// The length of "raw" or "endraw" with the tag's end at p, or 0.
 static size_t raw_tag(const char *p, const char *end, const char *word, bool trims) {
     const char *start = p;
     size_t n = strlen(word);
@@ -174,7 +174,7 @@ static bool unescape_code(lexer *x, char *out, size_t *n, const char *p, int dig
     return true;
 }
 
-// A backslash at p; *used bytes of source give *n more bytes of out.
+// Reads an escape: p is at the backslash; *used bytes of source give *n more bytes of out.
 static bool unescape(lexer *x, char *out, size_t *n, const char *p, const char *end, size_t *used) {
     static const char from[] = "\\'\"abfnrtv", to[] = "\\'\"\a\b\f\n\r\t\v";
     char c = p[1];
@@ -232,7 +232,7 @@ static size_t digits_length(const char *p, const char *end) {
     return (size_t)(p - start);
 }
 
-// 0x1F, 0o17, 0b1: the length, 0 when it is none of these.
+// The length of a number such as 0x1F, 0o17 or 0b1, 0 when it is none of these.
 static size_t prefixed_length(const char *p, const char *end) {
     static const char digits[] = "0123456789abcdef";
     if (end - p < 3 || p[0] != '0') return 0;
@@ -327,7 +327,7 @@ static bool operator(lexer *x, char *stack, int *depth) {
     return add(x, t);
 }
 
-// What stands between a tag's begin and its end.
+// Reads the tokens between a tag's begin and its end.
 static bool inside(lexer *x, const char *close, sd_token_kind end_kind) {
     char stack[SD_TMPL_MAX_DEPTH];
     int depth = 0;

@@ -1,4 +1,4 @@
-// Statements: what stands in {% %}, and the bodies between.
+// Statements, which stand in {% %}, and the bodies between them.
 #include "model/template/syntax/syntax.h"
 
 static const sd_token *here(const sd_parser *p) {
@@ -23,8 +23,8 @@ static bool is_one_of(sd_parser *p, const char *const *words) {
     return false;
 }
 
-// Everything up to a tag that begins with one of `ends` (NULL: up to the end of the template); that
-// tag's word is then next.
+// Reads up to a tag that begins with one of `ends` (NULL: up to the end of the template). That
+// tag's word is the next token then.
 static sd_node *body(sd_parser *p, const char *const *ends) {
     int line = here(p)->line;
     sd_node *block = sd_parse_node(p, SD_N_BLOCK, line), *n;

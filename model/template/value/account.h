@@ -20,13 +20,14 @@ enum {
     SD_TMPL_FUEL = 20 * 1000 * 1000, // steps of one rendering
     SD_TMPL_BYTES_A_STEP = 64,       // of a text that is copied or searched
     SD_TMPL_SEARCH = 8,              // bytes a step where a text is searched or decoded
-    SD_TMPL_CHECK_EVERY = 4096       // steps between two looks at the deadline and at who waits
+    SD_TMPL_CHECK_EVERY = 4096       // steps between two checks of the bounds
 };
 
 typedef struct sd_scope sd_scope; // model/template/render.h
 typedef struct sd_node sd_node;   // model/template/syntax/syntax.h
 
-// One rendering. What stands behind the account is of the interpreter above; nothing here reads it.
+// One rendering. scope, globals and blocks belong to the interpreter above; this room only carries
+// them.
 typedef struct {
     sd_arena arena;
     size_t held; // bytes of the texts that are being built

@@ -5,8 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// What ends a rendering before its own limits do. It is looked at every few thousand steps; all
-// work that a template or a request can ask for costs steps in proportion.
+// These end a rendering before its own limits do. They are checked every few thousand steps, and
+// all work that a template or a request can ask for costs steps in proportion.
 typedef struct {
     const atomic_bool *stop; // true: nobody waits any more, the result is SD_EINTERRUPTED; or NULL
     int64_t deadline_ns;     // sd_now_ns() from which on the result is SD_ELIMIT; 0: none

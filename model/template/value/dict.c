@@ -125,7 +125,7 @@ static bool find_among_few(sd_render *r, sd_dict *d, const sd_value *key, size_t
     return true;
 }
 
-// *at: the key's position, d->n when it is not there. *free_slot: where it belongs then.
+// *at: the key's position, d->n when it is not there; then *free_slot is the slot for it.
 static bool find(sd_render *r, sd_dict *d, const sd_value *key, size_t *at, size_t *free_slot) {
     *free_slot = 0;
     if (!sd_hashable(key))

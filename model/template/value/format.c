@@ -43,7 +43,8 @@ static bool put_text(sd_render *r, sd_buf *b, const spec *s, char align, sd_str 
     return put_padded(r, b, s, align, (sd_str){0}, text);
 }
 
-// The whole part's digits [n] with a separator each `every`, zeros before it up to `least` bytes.
+// Writes the digits [n] of a whole part with a separator after each `every`, and with zeros in
+// front so that there are `least` bytes or more.
 static bool put_grouped(sd_render *r, sd_buf *b, sd_str digits, char separator, size_t every,
                         size_t least) {
     size_t n = digits.n;
@@ -55,7 +56,7 @@ static bool put_grouped(sd_render *r, sd_buf *b, sd_str digits, char separator, 
     return true;
 }
 
-// A number: its head (sign, prefix), its digits with whatever follows them.
+// Writes a number: head is its sign and prefix, body its digits with whatever follows them.
 static bool put_number(sd_render *r, sd_buf *b, const spec *s, sd_str head, sd_str body) {
     char align = s->align ? s->align : s->zero ? '=' : '>';
     sd_buf grouped = sd_buf_make(SD_TMPL_MAX_OUTPUT);
@@ -137,7 +138,8 @@ static void strip_zeros(sd_buf *b) { // behind a point, before an exponent
     b->len -= (size_t)(end - p);
 }
 
-// Without a type but with a precision: as %g, yet a fixed form ends in a digit behind the point.
+// A float with a precision but no type is written as by %g, yet a fixed form keeps a digit behind
+// the point.
 static bool put_general(sd_render *r, sd_buf *b, double f, int precision, bool keep_zeros) {
     if (precision == 0) precision = 1;
     if (!put_float(r, b, f, 'e', precision - 1, keep_zeros)) return false;
@@ -341,7 +343,7 @@ static bool percent_int(percent *p, sd_buf *b, spec *s, const sd_value *v) {
     if (v->kind == SD_V_FLOAT && !sd_int_from_double(r, v->f, &whole)) return false;
     if (decimal) s->type = 'd';
     if (!s->has_precision) return put_int(r, b, s, &whole);
-    // At least so many digits: the precision is a width of its own, filled with zeros.
+    // The precision is the least number of digits: a width of its own, filled with zeros.
     spec digits = {.fill = SD_STR("0"), .zero = true, .width = s->precision, .type = s->type};
     sd_buf body = sd_buf_make(SD_TMPL_MAX_OUTPUT);
     sd_value size = whole;
@@ -401,7 +403,7 @@ static bool percent_value(percent *p, sd_buf *b, spec *s, const sd_value *v) {
     return put_character(p->r, b, s, v);
 }
 
-// One conversion, left stands behind its '%'.
+// Writes one conversion. *left begins behind its '%'.
 static bool convert(percent *p, sd_buf *b, sd_str *left) {
     spec s = {.fill = SD_STR(" ")};
     sd_value v;

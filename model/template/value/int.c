@@ -1,6 +1,6 @@
-// Whole numbers of any size, as Python has them: what fits 64 bits is an sd_value of its own kind,
-// the rest a sign and limbs of 32 bits, least significant first. Schoolbook arithmetic (Knuth,
-// TAOCP 2, 4.3.1) is enough for numbers of at most MAX_LIMBS; its work costs steps.
+// Whole numbers of any size, as Python has them. A number that fits 64 bits is an sd_value of its
+// own kind; a larger one is a sign and limbs of 32 bits, least significant first. Schoolbook
+// arithmetic (Knuth, TAOCP 2, 4.3.1) is enough for at most MAX_LIMBS; its work costs steps.
 #include "model/template/value/value.h"
 
 #include <math.h>
@@ -62,7 +62,7 @@ static void trim(big *x) {
     if (!x->n) x->minus = false;
 }
 
-// The value of x, of the small kind where it fits.
+// Makes a value of x, of the small kind where it fits.
 static bool value_of(sd_render *r, big *x, sd_value *out) {
     trim(x);
     uint64_t u = x->n ? x->limb[0] : 0;
@@ -148,7 +148,7 @@ static bool multiply(sd_render *r, const big *a, const big *b, big *out) {
     return true;
 }
 
-// x /= by, in place; the remainder.
+// x /= by in place; the result is the remainder.
 static uint32_t divide_by_limb(big *x, uint32_t by) {
     uint64_t rest = 0;
     for (uint32_t i = x->n; i-- > 0;) {
@@ -368,7 +368,7 @@ static bool small_binary(sd_op op, int64_t a, int64_t b, sd_value *out) {
     return !over;
 }
 
-// Where both are floats without loss, a float's division rounds right.
+// If a float holds both operands exactly, the division of floats rounds correctly.
 static bool exact_quotient(const sd_value *a, const sd_value *b, sd_value *out) {
     const int64_t most = INT64_C(1) << 53;
     int64_t i, k;
@@ -455,7 +455,7 @@ static bool put_power_of_two(sd_render *r, sd_buf *b, const big *x, int bits) {
     return any || sd_putc(r, b, '0');
 }
 
-// The magnitude's digits.
+// Writes the magnitude's digits.
 static bool put_digits(sd_render *r, sd_buf *b, const big *x, int base) {
     char text[MAX_DIGITS + 16], *end = text + sizeof text, *p = end;
     big left;
@@ -499,7 +499,7 @@ static int digit_of(char c) {
                                   : 99;
 }
 
-// s: digits and single underscores between them.
+// Reads s, which is a number where it is digits with single underscores between them.
 static bool put_number(sd_render *r, sd_str s, int base, bool minus, sd_value *out, bool *is_one) {
     big x;
     size_t digits = 0;

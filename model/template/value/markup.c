@@ -1,5 +1,5 @@
-// Markup: text that counts as escaped, as the filters escape and safe make it. Chat templates run
-// without escaping of their own; yet text joined to a Markup is escaped, as markupsafe has it.
+// Markup is text that counts as escaped; the filters escape and safe make it. Chat templates run
+// without automatic escaping, yet text that is joined to a Markup is escaped, as in markupsafe.
 #include "model/template/value/value.h"
 
 bool sd_escape(sd_render *r, sd_buf *b, sd_str s) {

@@ -13,7 +13,7 @@ bool sd_are_numbers(const sd_value *a, const sd_value *b) {
     return (sd_is_int(a) || a->kind == SD_V_FLOAT) && (sd_is_int(b) || b->kind == SD_V_FLOAT);
 }
 
-// Exact, also between ints that no float holds and floats.
+// The comparison is exact, also between a float and an int that no float holds.
 bool sd_compare_numbers(sd_render *r, const sd_value *a, const sd_value *b, int *order) {
     int64_t i, k;
     if (sd_small_int(a, &i) && sd_small_int(b, &k)) {

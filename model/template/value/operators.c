@@ -5,7 +5,7 @@
 
 static bool bad_operands(sd_render *r, sd_op op, const sd_value *a, const sd_value *b) {
     const sd_value *u = sd_is_undefined(a) ? a : sd_is_undefined(b) ? b : NULL;
-    if (r->status != SD_OK) return false; // why is said already
+    if (r->status != SD_OK) return false; // the reason is recorded already
     if (u)
         return sd_render_fail(r, "\"%.*s\" is undefined, so '%s' cannot take it",
                               (int)(u->s.n < 64 ? u->s.n : 64), u->s.p, sd_op_text(op));

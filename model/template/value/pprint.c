@@ -1,5 +1,5 @@
-// Python's pprint.pformat with its 80 columns. What fits a line stands on it;
-// else each element has its own, and a long string is cut between words.
+// Python's pprint.pformat with its 80 columns. A value that fits a line stands on it; otherwise each
+// element has a line of its own, and a long string is cut between words.
 #include "model/template/value/value.h"
 
 #include "base/utf8.h"
@@ -110,7 +110,7 @@ static bool fits(sd_render *r, sd_str s, int64_t width, bool *out) {
     return true;
 }
 
-// The end of the word at i, with the white space behind it.
+// The end of the word at i and of the white space behind it.
 static size_t word_end(sd_str s, size_t i) {
     bool space = false;
     while (i < s.n) {

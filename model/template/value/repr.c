@@ -31,7 +31,7 @@ void sd_format_float(char out[40], double f) {
     memcpy(out, digits, sizeof digits); // "1e+16", as Python writes it
 }
 
-// A code point in the escape's format.
+// Writes a code point in the escape's format.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
 static bool put_code(sd_render *r, sd_buf *b, const char *format, unsigned code) {
@@ -104,7 +104,7 @@ static bool text_of_range(sd_render *r, const sd_range *g, sd_buf *b) {
     return sd_puts(r, b, text);
 }
 
-// The objects of Jinja that have a text which does not name their address.
+// Writes an object of Jinja, if its text does not name its address.
 static bool text_of_object(sd_render *r, const sd_value *v, sd_buf *b, int depth) {
     char text[64];
     sd_value part;

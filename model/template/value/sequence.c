@@ -1,4 +1,4 @@
-// What holds others: the length of a value, what is in it, and what a loop over it sees.
+// Values that hold others: their length, their members, and the items that a loop over them sees.
 #include "model/template/value/value.h"
 
 #include "base/utf8.h"
@@ -91,7 +91,7 @@ bool sd_split_lines(sd_render *r, sd_str s, bool keep_ends, sd_list **out) {
     return start == s.n || push_line(r, l, s.p + start, s.n - start);
 }
 
-// ---- what is in it
+// ---- members
 
 static bool in_text(sd_render *r, const sd_value *in, const sd_value *what, bool *out) {
     if (what->kind != in->kind)
@@ -144,7 +144,7 @@ bool sd_contains(sd_render *r, const sd_value *in, const sd_value *what, bool *o
     }
 }
 
-// ---- how long it is
+// ---- length
 
 bool sd_length(sd_render *r, const sd_value *v, int64_t *out) {
     switch (v->kind) {

@@ -10,7 +10,7 @@ bool sd_refuse_undefined(sd_render *r, const sd_value *v, sd_str name) {
                           (int)(name.n < 64 ? name.n : 64), name.p);
 }
 
-// The next boundary of a character, `chars` characters further or back.
+// The boundary that is `chars` characters behind `at`, or before it where chars < 0.
 static size_t advance_chars(sd_str s, size_t at, int64_t chars) {
     for (int32_t cp; chars > 0 && at < s.n; chars--)
         at += (size_t)sd_utf8_next(s.p + at, s.n - at, &cp, NULL);

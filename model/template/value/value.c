@@ -1,4 +1,4 @@
-// Values: their kinds and truth, lists and walks being made.
+// Values: their kinds and their truth, and the making of lists and iterables.
 #include "model/template/value/value.h"
 
 const char *sd_kind_name(const sd_value *v) {

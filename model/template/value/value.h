@@ -1,5 +1,5 @@
-// Values with Python's meaning: what the expressions of a chat template compute with. Everything
-// but a namespace is immutable, as in transformers' sandbox.
+// Values with Python's meaning: the expressions of a chat template compute with them. All of them
+// but a namespace are immutable, as in transformers' sandbox.
 //
 // The room, from the ground up:
 //
@@ -234,7 +234,8 @@ bool sd_is_printable(int32_t cp);
 sd_str sd_strip(sd_str s, bool left, bool right, const sd_str *chars);
 const char *sd_search(sd_str in, sd_str what); // the first place or NULL
 bool sd_search_last(sd_render *r, sd_str in, sd_str what, const char **out);
-bool sd_spend_reverse_search(sd_render *r, sd_str in, sd_str what); // it compares at every place
+/// Pays for a search from the end, which compares at every place.
+bool sd_spend_reverse_search(sd_render *r, sd_str in, sd_str what);
 
 // ---- numbers (int.c: bool, int, and those beyond 64 bits; number.c)
 
@@ -259,7 +260,7 @@ bool sd_are_numbers(const sd_value *a, const sd_value *b);
 /// *order: -1, 0, 1, or SD_UNORDERED where one is not a number. Both are ints or floats.
 bool sd_compare_numbers(sd_render *r, const sd_value *a, const sd_value *b, int *order);
 
-// ---- lists and walks, kinds (value.c)
+// ---- lists, iterables, kinds (value.c)
 
 sd_list *sd_list_make(sd_render *r, size_t cap);
 bool sd_list_push(sd_render *r, sd_list *l, const sd_value *v);
@@ -292,9 +293,9 @@ typedef struct {
 } sd_keyed;
 bool sd_sort(sd_render *r, sd_keyed *k, size_t n, bool reverse); // stable, by the keys
 
-// ---- what holds others (sequence.c, slice.c)
+// ---- values that hold others (sequence.c, slice.c)
 
-/// What a for loop sees: the elements of a sequence, a dict's keys, a string's characters.
+/// The items that a for loop sees: elements of a sequence, keys of a dict, characters of a string.
 bool sd_iterate(sd_render *r, const sd_value *v, sd_list **out);
 /// The lines of a text as str.splitlines has them.
 bool sd_split_lines(sd_render *r, sd_str s, bool keep_ends, sd_list **out);
@@ -303,7 +304,7 @@ bool sd_length(sd_render *r, const sd_value *v, int64_t *out);
 /// Character i of a string, byte i of bytes; i < 0 counts from the end. Undefined beyond them.
 bool sd_character(sd_render *r, const sd_value *v, int64_t i, sd_value *out);
 bool sd_slice(sd_render *r, const sd_value *v, const sd_value *bounds, sd_value *out); // [3]
-/// Fails with what an undefined v cannot give; always false.
+/// Fails because v is undefined and so has no `name`; always false.
 bool sd_refuse_undefined(sd_render *r, const sd_value *v, sd_str name);
 
 // ---- arguments (args.c): by position (0 is the first after the input) or by name
@@ -326,7 +327,7 @@ void sd_format_float(char out[40], double f);         // Python's repr
 bool sd_put_ascii(sd_render *r, sd_buf *b, sd_str s); // escapes what is not ASCII
 
 bool sd_escape(sd_render *r, sd_buf *b, sd_str s);
-/// v's text as a Markup takes it in: escaped unless v is one.
+/// v's text as a Markup takes it in: escaped unless v is a Markup.
 bool sd_escaped_text(sd_render *r, const sd_value *v, sd_str *out);
 
 // ---- formats (format.c) and operators (operators.c)

@@ -222,7 +222,7 @@ Test(gguf, other_files_are_named_as_what_they_are_not) {
     cr_assert(strstr(err.message, "big-endian"), "%s", err.message);
 }
 
-// What people give in a model's place is named for what it is.
+// A file that people give in a model's place is named for what it is.
 Test(gguf, a_file_of_another_kind_is_named) {
     static const struct {
         const char *bytes, *says;

@@ -206,7 +206,7 @@ Test(gguf_types, a_key_that_cannot_be_read_is_refused_by_name_and_type) {
     free_files(&f);
 }
 
-// What only the tokenizer needs leaves the model without one, and says why.
+// A damaged key that only the tokenizer needs leaves the model without a tokenizer, and says why.
 Test(gguf_types, a_tokenizer_key_that_cannot_be_read_is_named) {
     files f = make_files();
     static const char *const keys[] = {"tokenizer.ggml.model",        "tokenizer.ggml.pre",
