@@ -1,17 +1,13 @@
 // Statements, which stand in {% %}, and the bodies between them.
 #include "model/template/syntax/syntax.h"
 
-static const sd_token *here(const sd_parser *p) {
-    return &p->token[p->at];
-}
-
 static bool expect_end(sd_parser *p) {
     char what[64];
-    if (here(p)->kind == SD_T_BLOCK_END) {
+    if (sd_parse_here(p)->kind == SD_T_BLOCK_END) {
         p->at++;
         return true;
     }
-    sd_parse_describe(here(p), what);
+    sd_parse_describe(sd_parse_here(p), what);
     return sd_parse_fail(p, "expected the end of the tag, got %s", what) != NULL;
 }
 
@@ -26,11 +22,11 @@ static bool is_one_of(sd_parser *p, const char *const *words) {
 // Reads up to a tag that begins with one of `ends` (NULL: up to the end of the template). That
 // tag's word is the next token then.
 static sd_node *body(sd_parser *p, const char *const *ends) {
-    int line = here(p)->line;
+    int line = sd_parse_here(p)->line;
     sd_node *block = sd_parse_node(p, SD_N_BLOCK, line), *n;
     if (!block || !sd_parse_enter(p)) return NULL;
     for (;;) {
-        const sd_token *t = here(p);
+        const sd_token *t = sd_parse_here(p);
         if (t->kind == SD_T_EOF) {
             if (ends) return sd_parse_fail(p, "the tag of line %d has no %s", line, ends[0]);
             break;
@@ -42,9 +38,9 @@ static sd_node *body(sd_parser *p, const char *const *ends) {
         } else if (t->kind == SD_T_VAR_BEGIN) {
             n = sd_parse_node(p, SD_N_OUTPUT, t->line);
             if (!n || !(n->a = sd_parse_tuple(p, true, NULL))) return NULL;
-            if (here(p)->kind != SD_T_VAR_END) {
+            if (sd_parse_here(p)->kind != SD_T_VAR_END) {
                 char what[64];
-                sd_parse_describe(here(p), what);
+                sd_parse_describe(sd_parse_here(p), what);
                 return sd_parse_fail(p, "expected \"}}\", got %s", what);
             }
             p->at++;
@@ -72,7 +68,7 @@ static sd_node *whole_body(sd_parser *p, const char *end) {
 // a   a, b   (a, b)   ns.a
 static sd_node *target(sd_parser *p, bool namespace) {
     sd_node *tuple = NULL, *n;
-    int line = here(p)->line;
+    int line = sd_parse_here(p)->line;
     bool brackets = sd_parse_skip_op(p, "(");
     for (;;) {
         n = sd_parse_at_op(p, "(") && sd_parse_enter(p) ? target(p, false)
@@ -152,11 +148,11 @@ static bool signature(sd_parser *p, sd_node *n) {
     while (!sd_parse_at_op(p, ")")) {
         if (n->n && !sd_parse_expect_op(p, ",")) return false;
         if (sd_parse_at_op(p, ")")) break;
-        if (here(p)->kind != SD_T_NAME || n->n == SD_TMPL_MAX_ARGS)
+        if (sd_parse_here(p)->kind != SD_T_NAME || n->n == SD_TMPL_MAX_ARGS)
             return sd_parse_fail(p, "this is no parameter of a macro") != NULL;
-        sd_node *k = sd_parse_node(p, SD_N_KEYWORD, here(p)->line);
+        sd_node *k = sd_parse_node(p, SD_N_KEYWORD, sd_parse_here(p)->line);
         if (!k) return false;
-        k->text = here(p)->text;
+        k->text = sd_parse_here(p)->text;
         p->at++;
         if (sd_parse_skip_op(p, "=") && !(k->a = sd_parse_expression(p))) return false;
         if (!sd_parse_done(p, k) || !sd_parse_add(p, n, k)) return false;
@@ -178,8 +174,8 @@ static sd_node *macro_body(sd_parser *p, sd_node *macro, const char *end) {
 static sd_node *parse_macro(sd_parser *p, int line) {
     sd_node *n = sd_parse_node(p, SD_N_MACRO, line);
     if (!n) return NULL;
-    if (here(p)->kind != SD_T_NAME) return sd_parse_fail(p, "macro without a name");
-    n->text = here(p)->text;
+    if (sd_parse_here(p)->kind != SD_T_NAME) return sd_parse_fail(p, "macro without a name");
+    n->text = sd_parse_here(p)->text;
     p->at++;
     return signature(p, n) ? macro_body(p, n, "endmacro") : NULL;
 }
@@ -204,7 +200,7 @@ static sd_node *parse_filter_block(sd_parser *p, int line) {
 
 static sd_node *parse_with(sd_parser *p, int line) {
     sd_node *n = sd_parse_node(p, SD_N_WITH, line), *part;
-    while (n && here(p)->kind != SD_T_BLOCK_END) {
+    while (n && sd_parse_here(p)->kind != SD_T_BLOCK_END) {
         if (n->n && !sd_parse_expect_op(p, ",")) return NULL;
         if (!(part = sd_parse_primary(p, false)) || !sd_parse_add(p, n, part)) return NULL;
         if (part->kind != SD_N_NAME) return sd_parse_fail(p, "nothing can be assigned to this");
@@ -229,7 +225,7 @@ static sd_node *parse_generation(sd_parser *p, int line) {
 // {% print a, b %} writes each.
 static sd_node *parse_print(sd_parser *p, int line) {
     sd_node *block = sd_parse_node(p, SD_N_BLOCK, line);
-    while (block && here(p)->kind != SD_T_BLOCK_END) {
+    while (block && sd_parse_here(p)->kind != SD_T_BLOCK_END) {
         if (block->n && !sd_parse_expect_op(p, ",")) return NULL;
         sd_node *n = sd_parse_node(p, SD_N_OUTPUT, line);
         if (!n || !(n->a = sd_parse_expression(p)) || !sd_parse_done(p, n) ||
@@ -254,8 +250,8 @@ static sd_node *parse_block(sd_parser *p, int line) {
     sd_node *n = sd_parse_node(p, SD_N_NAMED, line);
     if (!p->blocks) p->blocks = sd_parse_node(p, SD_N_BLOCK, line);
     if (!n || !p->blocks) return NULL;
-    if (here(p)->kind != SD_T_NAME) return sd_parse_fail(p, "block without a name");
-    n->text = here(p)->text;
+    if (sd_parse_here(p)->kind != SD_T_NAME) return sd_parse_fail(p, "block without a name");
+    n->text = sd_parse_here(p)->text;
     p->at++;
     if (known_block(p, n->text)) return NULL;
     if (p->blocks->n == MAX_BLOCKS) return sd_parse_fail(p, "more than %d blocks", MAX_BLOCKS);
@@ -268,13 +264,13 @@ static sd_node *parse_block(sd_parser *p, int line) {
     p->loops = loops;
     if (!n->b || !sd_parse_add(p, p->blocks, n)) return NULL;
     p->at++; // endblock
-    if (here(p)->kind == SD_T_NAME && sd_str_eq(here(p)->text, n->text)) p->at++;
+    if (sd_parse_here(p)->kind == SD_T_NAME && sd_str_eq(sd_parse_here(p)->text, n->text)) p->at++;
     return expect_end(p) ? sd_parse_done(p, n) : NULL;
 }
 
 static sd_node *statement(sd_parser *p) {
     static const char *const others[] = {"include", "import", "from", "extends"};
-    const sd_token *t = here(p);
+    const sd_token *t = sd_parse_here(p);
     int line = t->line;
     if (t->kind != SD_T_NAME) return sd_parse_fail(p, "a tag begins without a word");
     p->at++;

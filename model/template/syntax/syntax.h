@@ -1,7 +1,8 @@
 // The syntax of a template: from its text to a tree of nodes that the interpreter walks.
 //
 //   lexer.c        text -> tokens, white space control
-//   parser.c       tokens -> expressions, with the tools of parsing
+//   parser.c       the tools of parsing: looking at tokens, making nodes, failing
+//   expressions.c  tokens -> expressions
 //   statements.c   tokens -> statements, bodies
 #pragma once
 
@@ -106,22 +107,33 @@ typedef struct {
 
 sd_status sd_template_lex(sd_token **tokens, size_t *n, sd_arena *arena, const char *source,
                           size_t len, sd_error *err);
-// Parsing: NULL after an error, which then stands in p->err.
-sd_node *sd_parse_body(sd_parser *p);
-sd_node *sd_parse_expression(sd_parser *p); // with a conditional
+
+// Parsing. NULL or false after an error, which then stands in p->err.
+
+sd_node *sd_parse_body(sd_parser *p);       // a whole template (statements.c)
+sd_node *sd_parse_expression(sd_parser *p); // with a conditional (this and the next: expressions.c)
 sd_node *sd_parse_tuple(sd_parser *p, bool with_condition, const char *end_word); // a, b or a
 sd_node *sd_parse_filters(sd_parser *p, sd_node *input, bool inline_start);
 sd_node *sd_parse_primary(sd_parser *p, bool target);
 sd_node *sd_parse_postfix_call(sd_parser *p);
+
+// ---- the tools (parser.c)
+
+const sd_token *sd_parse_here(const sd_parser *p); // the token that is next
+void sd_parse_next(sd_parser *p);
+bool sd_parse_at_op(const sd_parser *p, const char *op);
+bool sd_parse_at_word(const sd_parser *p, const char *word);
+bool sd_parse_skip_op(sd_parser *p, const char *op);
+bool sd_parse_skip_word(sd_parser *p, const char *word);
+bool sd_parse_expect_op(sd_parser *p, const char *op);
+void sd_parse_describe(const sd_token *t, char out[64]);
+
 sd_node *sd_parse_fail(sd_parser *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+sd_node *sd_parse_unexpected(sd_parser *p, const char *wanted);
+sd_node *sd_parse_no_memory(sd_parser *p);
+
+bool sd_parse_enter(sd_parser *p); // one level deeper; p->depth-- leaves it
 sd_node *sd_parse_node(sd_parser *p, sd_node_kind kind, int line);
 bool sd_parse_add(sd_parser *p, sd_node *to, sd_node *item); // to->list
 /// Keeps node->depth and refuses what is too deep; the result is node or NULL.
 sd_node *sd_parse_done(sd_parser *p, sd_node *node);
-bool sd_parse_skip_op(sd_parser *p, const char *op);
-bool sd_parse_skip_word(sd_parser *p, const char *word);
-bool sd_parse_expect_op(sd_parser *p, const char *op);
-bool sd_parse_at_op(const sd_parser *p, const char *op);
-bool sd_parse_at_word(const sd_parser *p, const char *word);
-void sd_parse_describe(const sd_token *t, char out[64]);
-bool sd_parse_enter(sd_parser *p);
