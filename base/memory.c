@@ -1,10 +1,7 @@
 #include "base/memory.h"
 
-#include "base/files/file.h"
-
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { ALIGN = 64, ARENA_BLOCK = 64 * 1024 };
 
@@ -39,15 +36,6 @@ bool sd_memory_has_room(size_t bytes) {
     if (p) *(volatile char *)p = 0; // or the compiler would take both calls out
     free(p);
     return p != NULL;
-}
-
-void sd_memory_exhausted(const char *where) {
-    char line[256];
-    int n = snprintf(line, sizeof line,
-                     "specdec: out of memory in %s; free some or ask for less at once\n", where);
-    sd_remove_unfinished();
-    if (n < 0 || write(STDERR_FILENO, line, (size_t)n) < 0) _exit(1);
-    _exit(1);
 }
 
 void *sd_alloc(size_t count, size_t size) {

@@ -50,10 +50,6 @@ void sd_memory_lost_clear(void);
 /// allocation that fails inside it.
 bool sd_memory_has_room(size_t bytes);
 
-/// For where no error can be returned, below a library that ends the process itself: one sentence,
-/// what is unfinished is removed, exit 1. Checkpoints and finished files stay.
-_Noreturn void sd_memory_exhausted(const char *where);
-
 // An arena gives memory that is freed all at once. Zero-initialised is a valid empty arena.
 typedef struct sd_arena_block sd_arena_block;
 typedef struct {

@@ -1,5 +1,5 @@
 // specdec VERB ...: finds the verb, runs it, turns its status into a sentence and an exit code.
-#include "base/files/file.h"
+#include "base/files/cleanup.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "cli/verb.h"

@@ -1,6 +1,7 @@
 #include "cli/open_model.h"
 
 #include "base/files/file.h"
+#include "base/memory.h"
 #include "model/infer/weight_cache/cache.h"
 #include "model/infer/weight_cache/place.h"
 

@@ -5,7 +5,10 @@
 #include "datasets/dataset.h"
 
 #include "base/files/file.h"
+#include "base/files/map.h"
+#include "base/files/path.h"
 #include "base/json.h"
+#include "base/memory.h"
 #include "datasets/store/store.h"
 
 #include <string.h>

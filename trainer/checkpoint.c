@@ -5,7 +5,9 @@
 #include "trainer/checkpoint.h"
 
 #include "base/files/file.h"
+#include "base/files/path.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "trainer/checkpoint_folder.h"
 #include "trainer/checkpoint_state.h"
 

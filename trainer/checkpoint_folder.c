@@ -3,7 +3,9 @@
 #include "trainer/checkpoint_folder.h"
 
 #include "base/files/file.h"
+#include "base/files/path.h"
 #include "base/log.h"
+#include "base/memory.h"
 
 #include <errno.h>
 #include <fcntl.h>

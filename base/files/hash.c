@@ -1,9 +1,11 @@
 #include "base/files/hash.h"
 
 #include "base/files/file.h"
+#include "base/files/map.h"
 #include "base/memory.h"
 
 #include <errno.h>
+#include <stdio.h>
 // The digest functions that take the state in the caller's hands: EVP's fetch theirs at run time,
 // which allocates, and libcrypto 3.0 crashes where that fails.
 #define OPENSSL_API_COMPAT 0x10100000L

@@ -4,6 +4,7 @@
 #include "base/files/map.h"
 
 #include "base/files/file.h"
+#include "base/memory.h"
 
 #include <errno.h>
 #include <fcntl.h>

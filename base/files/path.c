@@ -1,9 +1,15 @@
 // What stands at a path. "I cannot look" is never "it is not there": a run that took the one for
 // the other began anew and gave its checkpoints up, a model lost its chat template.
+#include "base/files/path.h"
+
 #include "base/files/file.h"
+#include "base/memory.h"
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -92,6 +98,117 @@ void sd_names_free(sd_names *l) {
     for (int i = 0; i < l->n; i++) free(l->name[i]);
     free(l->name);
     *l = (sd_names){0};
+}
+
+// ---- folders and names that last
+
+static char *parent_of(const char *path) {
+    const char *slash = strrchr(path, '/');
+    if (!slash) return sd_strdup(".");
+    return sd_strndup(path, slash == path ? 1 : (size_t)(slash - path));
+}
+
+sd_status sd_fsync_path(const char *path, sd_error *err) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) return sd_fail_errno(err, path, "open");
+    sd_status st = SD_OK;
+    struct stat sb;
+    // Some file systems know no fsync of a folder and say EINVAL; there is nothing else to call.
+    if (fsync(fd) != 0 && !(errno == EINVAL && fstat(fd, &sb) == 0 && S_ISDIR(sb.st_mode)))
+        st = sd_fail_errno(err, path, "fsync");
+    close(fd);
+    return st;
+}
+
+sd_status sd_fsync_parent(const char *path, sd_error *err) {
+    char *dir = parent_of(path);
+    if (!dir) return sd_fail(err, SD_ENOMEM, "out of memory");
+    sd_status st = sd_fsync_path(dir, err);
+    free(dir);
+    return st;
+}
+
+sd_status sd_mkdirs(const char *path, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_path_kind kind;
+    char *p = sd_strdup(path);
+    SD_CHECK_ALLOC(p, err);
+    for (char *s = p + 1; *p; s++) {
+        if (*s != '/' && *s != '\0') continue;
+        char keep = *s;
+        *s = '\0';
+        if (mkdir(p, 0755) == 0) {
+            SD_TRY(sd_fsync_parent(
+                p, err)); // else a power cut may take the folder and all that is in it
+        } else if (errno != EEXIST) {
+            SD_CHECK(errno != ENOTDIR, err, SD_EINVAL,
+                     "%s: a part of the path is a file; give another path", path);
+            st = sd_fail_errno(err, p, "create the directory");
+            goto out;
+        }
+        *s = keep;
+        if (!keep) break;
+    }
+    SD_TRY(sd_path_look(&kind, path, err));
+    SD_CHECK(kind == SD_PATH_FOLDER, err, SD_EINVAL, "%s: is not a directory; give another path",
+             path);
+out:
+    free(p);
+    return st;
+}
+
+// Filesystems without the flag (NFS) say EINVAL. There the look and the rename are two steps, but a
+// folder is still never renamed over one that holds files.
+static int rename_without_replacing(const char *from, const char *to) {
+    struct stat sb;
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0) return 0;
+    if (errno != EINVAL && errno != ENOSYS) return -1;
+    if (lstat(to, &sb) == 0) {
+        errno = EEXIST;
+        return -1;
+    }
+    return rename(from, to);
+}
+
+sd_status sd_rename_new(const char *from, const char *to, sd_error *err) {
+    if (rename_without_replacing(from, to) != 0) {
+        if (errno == EEXIST || errno == ENOTEMPTY)
+            return sd_fail(err, SD_EINVAL, "%s: exists already; remove it or give another path",
+                           to);
+        return sd_fail_errno(err, to, "rename");
+    }
+    return sd_fsync_parent(to, err);
+}
+
+sd_status sd_rename_aside(char **got, const char *from, const char *to, sd_error *err) {
+    sd_status st = SD_OK;
+    char *name = sd_strdup(to);
+    *got = NULL;
+    SD_CHECK_ALLOC(name, err);
+    for (int i = 2;; i++) {
+        st = sd_rename_new(from, name, err);
+        if (st != SD_EINVAL || i > 9999) break; // EINVAL: there is one of that name
+        free(name);
+        name = sd_sprintf("%s.%d", to, i);
+        SD_CHECK_ALLOC(name, err);
+    }
+    if (st == SD_OK) *got = name, name = NULL;
+out:
+    free(name);
+    return st;
+}
+
+static int remove_entry(const char *path, const struct stat *sb, int kind, struct FTW *ftw) {
+    (void)sb, (void)kind, (void)ftw;
+    return remove(path);
+}
+
+sd_status sd_remove_tree(const char *path, sd_error *err) {
+    struct stat sb;
+    if (lstat(path, &sb) != 0 && errno == ENOENT) return SD_OK;
+    if (nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS) != 0)
+        return sd_fail_errno(err, path, "remove");
+    return SD_OK;
 }
 
 // ---- who may read

@@ -5,8 +5,8 @@
 // measured in the same minute, right before decoding. A cold start is measured from outside: a
 // fresh process of this program, from exec to its first token, with a warm page cache.
 #include "base/clock.h"
-#include "base/files/file.h"
 #include "base/json.h"
+#include "base/memory.h"
 #include "cli/bench/bench.h"
 #include "cli/decoding.h"
 #include "cli/open_model.h"

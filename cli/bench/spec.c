@@ -7,6 +7,7 @@
 #include "base/files/file.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "cli/bench/bench.h"
 #include "cli/decoding.h"
 #include "datasets/read/record_json.h"

@@ -1,6 +1,8 @@
 // inspect: datasets, corpus indexes and runs.
 #include "base/files/file.h"
+#include "base/files/path.h"
 #include "base/json.h"
+#include "base/memory.h"
 #include "cli/inspect/inspect.h"
 #include "datasets/corpus/corpus_index.h"
 #include "datasets/dataset.h"

@@ -1,7 +1,9 @@
 // inspect: models and adapters.
 #include "model/model.h"
 #include "base/files/file.h"
+#include "base/files/path.h"
 #include "base/json.h"
+#include "base/memory.h"
 #include "cli/inspect/inspect.h"
 #include "model/load/source.h"
 

@@ -2,11 +2,13 @@
 // it. The report is one JSON object; for people it is printed as lines, lists of objects as a table
 // row each, and texts of several lines under their name.
 #include "base/files/file.h"
+#include "base/files/path.h"
 #include "base/json.h"
 #include "cli/inspect/inspect.h"
 #include "cli/verbs/verbs.h"
 #include "model/formats/gguf.h"
 
+#include <stdio.h>
 #include <string.h>
 
 typedef struct {

@@ -1,5 +1,5 @@
 // specdec cache: the packed forms that are kept (model/infer/weight_cache/cache.h).
-#include "base/files/file.h"
+#include "base/files/replace.h"
 #include "base/json.h"
 #include "cli/common.h"
 #include "cli/verbs/verbs.h"

@@ -1,5 +1,6 @@
 #include "base/clock.h"
-#include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "cli/common.h"

@@ -5,12 +5,15 @@
 // equals the wanted one.
 #include "base/clock.h"
 #include "base/files/file.h"
+#include "base/files/replace.h"
 #include "base/json.h"
+#include "base/memory.h"
 #include "cli/decoding.h"
 #include "cli/verbs/verbs.h"
 #include "datasets/read/format.h"
 #include "datasets/read/record_json.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { MAX_FIELDS = 64, MAX_SUITE_BYTES = 1 << 30, MAX_LINE = 16 << 20 };

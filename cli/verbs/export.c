@@ -1,8 +1,10 @@
 // specdec export: an adapter for other tools, or merged into its base; what was written is loaded
 // again and compared.
 #include "base/files/file.h"
+#include "base/files/path.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/pool.h"
 #include "cli/common.h"
 #include "cli/verbs/verbs.h"

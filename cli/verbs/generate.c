@@ -1,6 +1,7 @@
 // specdec generate: one answer, streamed as text or reported as JSON.
 #include "base/files/file.h"
 #include "base/json.h"
+#include "base/memory.h"
 #include "cli/decoding.h"
 #include "cli/verbs/verbs.h"
 

@@ -4,9 +4,13 @@
 // NPY 1.0: 6 bytes magic, 2 version, u16 header length, a Python dict padded with spaces to a
 // multiple of 64 and ended by a newline, then the array in C order.
 #include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
+#include "base/memory.h"
 #include "cli/open_model.h"
 #include "cli/verbs/verbs.h"
 
+#include <stdio.h>
 #include <string.h>
 
 typedef struct {

@@ -9,10 +9,12 @@
 // A text shorter than one window is one window of its own length.
 #include "base/clock.h"
 #include "base/files/file.h"
+#include "base/memory.h"
 #include "cli/open_model.h"
 #include "cli/verbs/verbs.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { SCORED_ROWS = 64 };

@@ -3,8 +3,10 @@
 // number of threads, and the first bad record is the one that is reported.
 #include "datasets/build/prepare.h"
 
-#include "base/files/file.h"
+#include "base/files/map.h"
+#include "base/files/path.h"
 #include "base/json.h"
+#include "base/memory.h"
 #include "datasets/build/recipe_key.h"
 #include "datasets/build/token_store.h"
 #include "datasets/read/reader.h"

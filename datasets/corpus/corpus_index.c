@@ -24,7 +24,9 @@
 //  256+4n 4n  int32 suffix array: starts of the suffixes in ascending order
 #include "datasets/corpus/corpus_index.h"
 
-#include "base/files/file.h"
+#include "base/files/map.h"
+#include "base/files/replace.h"
+#include "base/memory.h"
 #include "datasets/corpus/suffix_array.h"
 
 #include <string.h>

@@ -2,6 +2,8 @@
 #include "datasets/read/reader.h"
 
 #include "base/files/file.h"
+#include "base/files/map.h"
+#include "base/memory.h"
 #include "datasets/read/reader_private.h"
 
 #include <archive.h>

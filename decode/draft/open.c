@@ -1,7 +1,9 @@
 #include "decode/draft/open.h"
 
 #include "base/files/file.h"
+#include "base/files/path.h"
 #include "base/log.h"
+#include "base/memory.h"
 
 #include <string.h>
 

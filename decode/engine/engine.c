@@ -3,8 +3,8 @@
 // Everything a request needs while it runs was allocated when the engine was opened or when it was
 // submitted.
 #include "base/clock.h"
-#include "base/files/file.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "decode/draft/open.h"
 #include "decode/engine/private.h"
 #include "model/infer/weight_cache/cache.h"

@@ -2,8 +2,9 @@
 #include "decode/serve/serve.h"
 
 #include "base/clock.h"
-#include "base/files/file.h"
+#include "base/files/path.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "decode/serve/api/error.h"
 #include "decode/serve/routes.h"
 #include "decode/serve/server.h"

@@ -3,6 +3,7 @@
 // ours. A GEMM with threads of its own promises neither.
 #include "kernels/train/gemm.h"
 
+#include "base/files/cleanup.h"
 #include "base/memory.h"
 
 #include <dlfcn.h>

@@ -7,7 +7,11 @@
 // file (model/infer/merge_check.c), never here.
 #include "model/adapter/basis.h"
 
+#include "base/files/cleanup.h"
 #include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
+#include "base/memory.h"
 #include "model/load/source.h"
 
 #include <string.h>

@@ -1,6 +1,8 @@
 // Opening an adapter by what the path is: a PEFT folder, a run's folder, a GGUF-LoRA file.
 #include "base/files/file.h"
+#include "base/files/path.h"
 #include "base/json.h"
+#include "base/memory.h"
 #include "model/adapter/read.h"
 
 #include <string.h>

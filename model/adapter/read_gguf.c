@@ -1,7 +1,8 @@
 // GGUF-LoRA files, as llama.cpp's convert_lora_to_gguf.py writes them.
 #include "model/adapter/read.h"
 
-#include "base/files/file.h"
+#include "base/files/map.h"
+#include "base/memory.h"
 #include "model/formats/gguf.h"
 
 #include <stdio.h>

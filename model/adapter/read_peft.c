@@ -4,8 +4,10 @@
 #include "model/adapter/read.h"
 
 #include "base/files/file.h"
+#include "base/files/map.h"
+#include "base/files/path.h"
 #include "base/json.h"
-#include "base/json_keys.h"
+#include "base/memory.h"
 #include "model/formats/safetensors.h"
 
 #include <math.h>

@@ -5,8 +5,11 @@
 // of the commonest kind is written bit for bit.
 #include "model/adapter/adapter.h"
 
-#include "base/files/file.h"
+#include "base/files/cleanup.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
 #include "base/json.h"
+#include "base/memory.h"
 #include "model/adapter/base_sketch.h"
 #include "model/adapter/basis.h"
 #include "model/formats/gguf.h"

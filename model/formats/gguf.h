@@ -6,7 +6,8 @@
 // not overlapping. Getters check the type of what they return.
 #pragma once
 
-#include "base/files/file.h"
+#include "base/files/map.h"
+#include "base/memory.h"
 #include "kernels/tensor.h"
 
 #include <stdint.h>

@@ -8,9 +8,15 @@
 // A folder's shards are opened as one set of tensors, so callers never see the split.
 #include "model/formats/safetensors.h"
 
+#include "base/files/file.h"
+#include "base/files/map.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
 #include "base/json.h"
+#include "base/memory.h"
 #include "model/formats/foreign_file.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -6,7 +6,7 @@
 // does: model.safetensors, else the shards of model.safetensors.index.json.
 #pragma once
 
-#include "base/files/file.h"
+#include "base/files/map.h"
 #include "kernels/tensor.h"
 
 #include <jansson.h>

@@ -1,7 +1,7 @@
 // The state of a context, shared by its life (context.c) and its step (forward.c).
 #pragma once
 
-#include "base/files/file.h"
+#include "base/files/map.h"
 #include "model/infer/forward.h"
 #include "model/infer/lora_weights.h"
 

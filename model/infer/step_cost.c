@@ -4,6 +4,7 @@
 #include "model/infer/step_cost.h"
 
 #include "base/clock.h"
+#include "base/files/replace.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "kernels/cpu/features.h"

@@ -1,5 +1,6 @@
 // The files that a model is read from: their hash, and whether they are still what was opened.
-#include "base/files/file.h"
+#include "base/files/map.h"
+#include "base/memory.h"
 #include "model/load/source.h"
 #include "model/model_private.h"
 

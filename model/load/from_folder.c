@@ -4,8 +4,9 @@
 // A folder is what a trainer wrote, so keys that change the mathematics and that we do not compute
 // are refused rather than passed over.
 #include "base/files/file.h"
+#include "base/files/path.h"
 #include "base/json.h"
-#include "base/json_keys.h"
+#include "base/memory.h"
 #include "model/formats/safetensors.h"
 #include "model/load/read.h"
 

@@ -1,6 +1,7 @@
 // Opening a model by what the path is: a GGUF file or a Hugging Face folder.
-#include "base/files/file.h"
+#include "base/files/path.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "model/load/read.h"
 #include "model/load/source.h"
 

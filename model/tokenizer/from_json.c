@@ -10,9 +10,10 @@
 #include "model/tokenizer/internal.h"
 
 #include "base/files/file.h"
+#include "base/files/path.h"
 #include "base/json.h"
-#include "base/json_keys.h"
 #include "base/log.h"
+#include "base/memory.h"
 
 #include <jansson.h>
 #include <string.h>

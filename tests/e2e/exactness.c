@@ -11,10 +11,12 @@
 #include "base/clock.h"
 #include "base/files/file.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/option.h"
 #include "datasets/corpus/corpus_index.h"
 #include "decode/engine/engine.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

@@ -1,6 +1,6 @@
 // make_tiny_model PATH: the tiny random model of the unit tests, for scripts. A GGUF file when the
 // name ends in .gguf, else a Hugging Face folder.
-#include "base/files/file.h"
+#include "base/files/path.h"
 #include "tests/unit/support/tiny_model.h"
 
 #include <stdio.h>

@@ -5,8 +5,9 @@
 //   2  a PEFT folder whose safetensors is well formed: the bytes choose names, types, shapes, values
 //
 // What opens is finite, and written out in both forms it opens again as the same factors.
-#include "base/files/file.h"
+#include "base/files/path.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "model/adapter/adapter.h"
 #include "model/formats/gguf.h"
 #include "model/infer/lora_weights.h"

@@ -7,8 +7,9 @@
 //
 // What loads holds the parameters that were written, and its state is the same when it is written
 // and read again.
-#include "base/files/file.h"
+#include "base/files/path.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "trainer/checkpoint.h"
 #include "trainer/checkpoint_state.h"
 

@@ -1,7 +1,8 @@
 // A Hugging Face folder whose config.json, generation_config.json, tokenizer_config.json or
 // chat_template.jinja is any bytes; the first byte chooses. Beside it stand the weights and the
 // tokenizer of a tiny Llama. A model that opens must also render and tokenise a prompt.
-#include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/memory.h"
 #include "model/model.h"
 
 #include <stdio.h>

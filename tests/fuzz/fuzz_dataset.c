@@ -5,7 +5,7 @@
 //
 // a number set, added or flipped anywhere but in the chunks' contents; a frame of any size in place
 // of a chunk; a count of the manifest.
-#include "base/files/file.h"
+#include "base/status.h"
 #include "datasets/dataset.h"
 #include "datasets/store/store.h"
 

@@ -4,9 +4,10 @@
 // CASE: int32 rows, T, rslora, rank[7], alpha[7]; int32 token, label, segment [rows, T] each; then
 // float32 A [r, in] and B [out, r] of each adapted map by layer and projection.
 // OUT: double loss, supervised; then the gradients in the order of CASE.
-#include "trainer/pass/pass.h"
-
 #include "base/files/file.h"
+#include "base/files/replace.h"
+#include "base/memory.h"
+#include "trainer/pass/pass.h"
 
 #include <stdio.h>
 #include <string.h>

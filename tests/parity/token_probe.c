@@ -10,6 +10,7 @@
 //
 // A failure is {"error": sentence}.
 #include "base/files/file.h"
+#include "base/memory.h"
 #include "base/utf8.h"
 #include "model/formats/gguf.h"
 #include "model/template/template.h"

@@ -10,7 +10,8 @@
 // "usage", each stream its text, logprobs, ends and usage. Afterwards the server's descriptors, memory and gauges must be what they
 // were after the first tenth.
 #include "base/clock.h"
-#include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/memory.h"
 #include "base/rng.h"
 #include "model/adapter/adapter.h"
 

@@ -4,6 +4,7 @@
 #include "trainer/recipe/recipe.h"
 
 #include "base/files/file.h"
+#include "base/memory.h"
 #include "trainer/recipe/table.h"
 
 #include <math.h>

@@ -2,8 +2,10 @@
 // Each printed value says why, so that a reader can disagree with it.
 #include "trainer/recipe/starter.h"
 
-#include "base/files/file.h"
+#include "base/files/cleanup.h"
+#include "base/files/path.h"
 #include "base/json.h"
+#include "base/memory.h"
 #include "datasets/build/prepare.h"
 #include "datasets/dataset.h"
 #include "trainer/recipe/table.h"

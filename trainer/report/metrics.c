@@ -4,6 +4,9 @@
 
 #include "base/clock.h"
 #include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
+#include "base/memory.h"
 #include "trainer/report/plot.h"
 
 #include <math.h>

@@ -5,7 +5,8 @@
 // small.
 #include "trainer/report/plot.h"
 
-#include "base/files/file.h"
+#include "base/files/replace.h"
+#include "base/memory.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -3,7 +3,9 @@
 // file of its own, chosen by the records' hashes: reordering the sources does not move a record
 // from one side to the other.
 #include "base/clock.h"
-#include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
+#include "base/memory.h"
 #include "trainer/run/private.h"
 
 #include <math.h>

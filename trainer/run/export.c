@@ -1,5 +1,6 @@
 // The exports of a run: each is loaded again and run beside the trainer's own parameters.
-#include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/memory.h"
 #include "model/infer/compare_logits.h"
 #include "model/infer/forward.h"
 #include "trainer/run/end.h"

@@ -1,8 +1,11 @@
 // The run's folder: made when it is missing, locked while a process works in it, swept of what a
 // killed one left, and taken away again when nothing was put into it. A plan only asks whether all
 // of that would succeed.
-#include "base/files/file.h"
+#include "base/files/cleanup.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "trainer/run/private.h"
 
 #include <errno.h>

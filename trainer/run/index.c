@@ -1,5 +1,6 @@
 // The draft index of a run: the completions of its training records.
-#include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/memory.h"
 #include "datasets/corpus/corpus_index.h"
 #include "trainer/run/end.h"
 

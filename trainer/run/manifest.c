@@ -1,6 +1,8 @@
 // manifest.json: what binds a run's artefacts to the base and the data.
-#include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
 #include "base/json.h"
+#include "base/memory.h"
 #include "trainer/run/end.h"
 
 #include <math.h>

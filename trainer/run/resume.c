@@ -4,6 +4,8 @@
 // data's bytes, the bytes of an adapter that was continued, the version, the instruction set. A run
 // that version 0.4 began keeps that version's learning-rate schedule and labels.
 #include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/memory.h"
 #include "kernels/train/gemm_packed.h"
 #include "model/adapter/adapter.h"
 #include "trainer/run/private.h"

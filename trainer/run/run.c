@@ -3,7 +3,9 @@
 // plan, loop, exports.
 #include "trainer/run/run.h"
 
-#include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
+#include "base/memory.h"
 #include "trainer/run/private.h"
 
 #include <math.h>

@@ -3,6 +3,7 @@
 #include "decode/serve/http/auth.h"
 
 #include "base/files/file.h"
+#include "base/memory.h"
 
 #include <openssl/crypto.h>
 #include <string.h>

@@ -1,5 +1,6 @@
 #include "model/infer/weight_cache/cache.h"
 
+#include "base/files/path.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "kernels/huge_arena.h"

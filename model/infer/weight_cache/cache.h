@@ -9,9 +9,9 @@
 // user's, and nobody else may write them.
 #pragma once
 
-#include "base/files/file.h"
 #include "base/files/hash.h"
 #include "base/pool.h"
+#include "base/status.h"
 #include "kernels/ops.h"
 #include "model/model.h"
 

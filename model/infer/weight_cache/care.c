@@ -1,6 +1,6 @@
 #include "model/infer/weight_cache/care.h"
 
-#include "base/files/file.h"
+#include "base/files/path.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "model/infer/weight_cache/file.h"

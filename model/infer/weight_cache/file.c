@@ -1,6 +1,7 @@
 #include "model/infer/weight_cache/file.h"
 
 #include "base/files/file.h"
+#include "base/files/replace.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "kernels/checksum.h"

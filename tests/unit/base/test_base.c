@@ -1,6 +1,11 @@
 // The ground floor: sizes, buffers, files, random numbers, the pool, options.
+#include "base/files/cleanup.h"
 #include "base/files/file.h"
 #include "base/files/hash.h"
+#include "base/files/map.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
+#include "base/memory.h"
 #include "base/option.h"
 #include "base/pool.h"
 #include "base/rng.h"
@@ -8,6 +13,7 @@
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>

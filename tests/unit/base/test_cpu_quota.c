@@ -1,6 +1,8 @@
 // The quota of cgroups, read from trees that look like /proc and /sys.
 #include "base/cpu_quota.h"
-#include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
+#include "base/memory.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>

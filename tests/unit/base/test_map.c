@@ -1,6 +1,8 @@
 // Mapped files that are cut, written or renamed over while they are read: never a signal.
-#include "base/files/file.h"
 #include "base/files/hash.h"
+#include "base/files/map.h"
+#include "base/files/replace.h"
+#include "base/memory.h"
 
 #include <criterion/criterion.h>
 #include <fcntl.h>

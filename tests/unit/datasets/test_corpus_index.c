@@ -1,6 +1,8 @@
 // The corpus index against brute force, and against files that were tampered with.
 #include "base/clock.h"
 #include "base/files/file.h"
+#include "base/files/replace.h"
+#include "base/memory.h"
 #include "base/rng.h"
 #include "datasets/corpus/corpus_index.h"
 #include "datasets/corpus/suffix_array.h"

@@ -1,5 +1,7 @@
 // Prepared files: what went in comes out, and the same bytes every time.
-#include "base/files/file.h"
+#include "base/files/map.h"
+#include "base/files/replace.h"
+#include "base/memory.h"
 #include "datasets/build/prepare.h"
 #include "datasets/dataset.h"
 #include "datasets/store/store.h"

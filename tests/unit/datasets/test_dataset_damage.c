@@ -1,6 +1,8 @@
 // Prepared files that were changed, damaged or made up are refused, and a failed preparation leaves
 // nothing behind.
 #include "base/files/file.h"
+#include "base/files/replace.h"
+#include "base/memory.h"
 #include "datasets/build/prepare.h"
 #include "datasets/dataset.h"
 #include "datasets/store/store.h"

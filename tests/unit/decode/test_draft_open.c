@@ -1,5 +1,6 @@
 // What a draft's path is, and the one rule of which corpus index fits.
-#include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
 #include "base/log.h"
 #include "decode/draft/open.h"
 #include "tests/unit/support/tiny_model.h"

@@ -7,7 +7,8 @@
 #include "tests/unit/support/engine.h"
 #include "tests/unit/support/tiny_model.h"
 
-#include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/memory.h"
 #include "base/rng.h"
 
 #include <criterion/criterion.h>

@@ -1,5 +1,6 @@
 // Stored values: the layouts against blocks that another implementation read and wrote.
 #include "base/files/file.h"
+#include "base/memory.h"
 #include "kernels/dequantize.h"
 
 #include <criterion/criterion.h>

@@ -1,11 +1,15 @@
 // Adapters: what is written is what was held, in every file form and on either kind of base.
 #include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
+#include "base/memory.h"
 #include "model/adapter/adapter.h"
 #include "model/infer/compare_logits.h"
 #include "tests/unit/support/tiny_model.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { TOKENS = 24 };

@@ -1,7 +1,9 @@
 // What an adapter's files may hold, and on which base it may be put: everything else is refused in
 // words that name what is really there.
-#include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "model/adapter/adapter.h"
 #include "model/formats/safetensors.h"
 #include "tests/unit/support/tiny_model.h"

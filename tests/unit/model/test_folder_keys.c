@@ -1,12 +1,16 @@
 // A folder's JSON files: a number in another spelling is the same number, null is absent, and a key
 // that cannot be read as what it should be is refused by file and name.
 #include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "model/model.h"
 #include "tests/unit/support/tiny_model.h"
 
 #include <criterion/criterion.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <string.h>
 
 typedef struct {

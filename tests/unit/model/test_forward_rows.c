@@ -1,7 +1,8 @@
 // Row invariance of the whole model: the logits of a position have the same bits whether its tokens
 // ran one by one, in chunks of any size, beside rows of other sequences with other adapters, or on
 // more threads. Everything above (speculation, batching, prefix reuse) rests on this.
-#include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/memory.h"
 #include "base/rng.h"
 #include "model/infer/forward.h"
 #include "tests/unit/support/tiny_model.h"

@@ -1,6 +1,9 @@
 // GGUF: what is written is read back, and whatever is wrong with a file is one sentence.
 #include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/rng.h"
 #include "model/formats/gguf.h"
 #include "model/model.h"

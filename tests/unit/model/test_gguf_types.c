@@ -1,13 +1,15 @@
 // A metadata key of another width is the same number; one that cannot be read as what it should be
 // is refused by name, never passed over for a default.
-#include "base/files/file.h"
+#include "base/files/path.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "model/formats/gguf.h"
 #include "model/model.h"
 #include "tests/unit/support/tiny_model.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 

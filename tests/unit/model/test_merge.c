@@ -1,6 +1,9 @@
 // A merged file holds the adapter, whatever the base's file looks like, and what is said of it is
 // measured on the file.
 #include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
+#include "base/memory.h"
 #include "model/adapter/adapter.h"
 #include "model/infer/compare_logits.h"
 #include "tests/unit/support/tiny_model.h"

@@ -1,5 +1,8 @@
 // Opening models: both formats are the same model, and what is not computed is refused by name.
 #include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
+#include "base/memory.h"
 #include "model/formats/gguf.h"
 #include "model/infer/forward.h"
 #include "tests/unit/support/tiny_model.h"

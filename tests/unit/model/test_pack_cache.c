@@ -1,6 +1,10 @@
 // The packed form on disk: used when it is the model's, and only then.
 #include "base/files/file.h"
+#include "base/files/map.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "model/infer/forward.h"
 #include "model/infer/weight_cache/cache.h"
 #include "model/infer/weight_cache/care.h"

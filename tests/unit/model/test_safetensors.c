@@ -1,6 +1,9 @@
 // safetensors: what is written is read back, shards are one set, and damage is one sentence.
 #include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/rng.h"
 #include "model/formats/safetensors.h"
 #include "tests/unit/support/tiny_model.h"

@@ -1,7 +1,10 @@
 // The costs of steps beside the packed form: timed once, found again, and never believed when they
 // are not whole.
 #include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "decode/draft/controller.h"
 #include "decode/engine/engine.h"
 #include "model/infer/weight_cache/cache.h"

@@ -2,6 +2,7 @@
 // refusals, streaming.
 #include "base/clock.h"
 #include "base/files/file.h"
+#include "base/memory.h"
 #include "base/utf8.h"
 #include "model/tokenizer/tokenizer.h"
 

@@ -2,7 +2,7 @@
 #include "decode/serve/http/access_log.h"
 
 #include "base/clock.h"
-#include "base/files/file.h"
+#include "base/files/path.h"
 #include "base/memory.h"
 #include "tests/unit/support/tiny_model.h"
 

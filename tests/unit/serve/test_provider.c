@@ -1,5 +1,5 @@
 // The local provider behind its flat messages: in this process, and in another behind a socket.
-#include "base/files/file.h"
+#include "base/files/path.h"
 #include "base/memory.h"
 #include "decode/serve/provider/local.h"
 #include "tests/unit/support/tiny_model.h"

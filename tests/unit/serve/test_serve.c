@@ -1,5 +1,6 @@
 // The parts of the server that need no socket: routes and who may call them, keys, metrics.
-#include "base/files/file.h"
+#include "base/files/replace.h"
+#include "base/memory.h"
 #include "decode/serve/metrics.h"
 #include "decode/serve/routes.h"
 

@@ -1,6 +1,6 @@
 // Clients are told apart, and each holds its share while others need theirs: addresses of 127/8.
 #include "base/clock.h"
-#include "base/files/file.h"
+#include "base/memory.h"
 #include "decode/engine/fair.h"
 #include "decode/serve/http/client.h"
 #include "tests/unit/support/live.h"

@@ -1,5 +1,8 @@
 // The server when the files it runs on change: an answer is right or an error, and it ends well.
 #include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
+#include "base/memory.h"
 #include "tests/unit/support/live.h"
 
 #include <criterion/criterion.h>

@@ -1,7 +1,8 @@
 // The server in this process over a tiny random model and real sockets: what threads and sanitizers
 // must see. The API's fine print is tested in test_api_request.c and over the binary in tests/e2e.
 #include "base/clock.h"
-#include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/memory.h"
 #include "datasets/corpus/corpus_index.h"
 #include "tests/unit/support/live.h"
 #include "tests/unit/support/tiny_model.h"

@@ -1,6 +1,7 @@
 #include "tests/unit/support/files.h"
 
-#include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
 
 #include <archive.h>
 #include <archive_entry.h>

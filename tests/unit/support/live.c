@@ -3,7 +3,8 @@
 #include "tests/unit/support/live.h"
 
 #include "base/clock.h"
-#include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/memory.h"
 #include "tests/unit/support/tiny_model.h"
 
 #include <arpa/inet.h>

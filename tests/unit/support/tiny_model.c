@@ -2,7 +2,9 @@
 // sharing memory. Tensors are numbered by layer and role.
 #include "tests/unit/support/tiny_model.h"
 
-#include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
+#include "base/memory.h"
 #include "base/rng.h"
 #include "model/formats/gguf.h"
 #include "model/formats/safetensors.h"

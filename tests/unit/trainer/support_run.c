@@ -1,7 +1,9 @@
 // One folder for each test: a tiny model, sixty records and a recipe that learns them in seconds.
 #include "tests/unit/trainer/support_run.h"
 
-#include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
+#include "base/memory.h"
 #include "tests/unit/support/files.h"
 #include "tests/unit/support/tiny_model.h"
 

@@ -1,7 +1,10 @@
 // Checkpoints: what comes back is what was saved, and what was damaged, cut, lost or never finished
 // is passed over for the one before.
 #include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/rng.h"
 #include "trainer/checkpoint.h"
 

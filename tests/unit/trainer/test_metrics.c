@@ -1,6 +1,8 @@
 // What a run leaves to look at: the rows of metrics.csv, whole after any interruption, and a
 // picture that is well-formed whatever the losses were.
 #include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/memory.h"
 #include "tests/unit/support/files.h"
 #include "trainer/report/metrics.h"
 #include "trainer/report/plot.h"

@@ -1,5 +1,5 @@
 // Recipes: what is accepted means what it says, and every mistake is pointed at.
-#include "base/files/file.h"
+#include "base/memory.h"
 #include "base/rng.h"
 #include "trainer/recipe/recipe.h"
 

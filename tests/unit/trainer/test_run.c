@@ -1,6 +1,9 @@
 // Whole runs on a tiny model: what they leave behind, that accumulation is exact to the token, and
 // what they do with odd data.
 #include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
+#include "base/memory.h"
 #include "datasets/corpus/corpus_index.h"
 #include "datasets/dataset.h"
 #include "tests/unit/support/tiny_model.h"

@@ -1,6 +1,8 @@
 // A plan counts what a run would take, refuses what the run would refuse, and leaves nothing
 // behind.
-#include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
+#include "base/memory.h"
 #include "tests/unit/trainer/support_run.h"
 
 #include <criterion/criterion.h>

@@ -1,6 +1,8 @@
 // Resumed is the same as never stopped, and whatever would change the numbers of a resume is
 // refused.
-#include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
+#include "base/memory.h"
 #include "kernels/train/gemm_packed.h"
 #include "tests/unit/support/tiny_model.h"
 #include "tests/unit/trainer/support_run.h"

@@ -1,10 +1,14 @@
 // What is to go when the program is interrupted. The handler may run between any two instructions,
 // so it takes no lock and no memory: paths stand in fixed places, and a scratch folder is emptied
 // by system calls.
-#include "base/files/file.h"
+#include "base/files/cleanup.h"
+
+#include "base/files/path.h"
+#include "base/memory.h"
 
 #include <fcntl.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -72,6 +76,15 @@ void sd_remove_unfinished(void) {
             if (path && rmdir(path) == 0) removed = true;
         }
     }
+}
+
+void sd_memory_exhausted(const char *where) {
+    char line[256];
+    int n = snprintf(line, sizeof line,
+                     "specdec: out of memory in %s; free some or ask for less at once\n", where);
+    sd_remove_unfinished();
+    if (n < 0 || write(STDERR_FILENO, line, (size_t)n) < 0) _exit(1);
+    _exit(1);
 }
 
 sd_status sd_scratch_open(char **dir, const char *name, sd_error *err) {
