@@ -3,15 +3,6 @@
 
 #include "kernels/cpu/cpu.h"
 
-extern const sd_ops sd_ops_avx2;
-/// What the AVX2 and AVX-512 tables share: all but the name, the matrix product with its rows,
-/// attention and what it reads best.
-#define SD_OPS_OF_AVX2                                                                             \
-    .layout = SD_LAYOUT_TILES, .pack_bytes = sd_pack_tiles_bytes, .pack = sd_pack_tiles,           \
-    .rmsnorm = sd_rmsnorm_avx2, .rope = sd_rope_avx2, .swiglu = sd_swiglu_avx2,                    \
-    .add = sd_add_avx2, .halves = sd_halves_avx2, .bf16 = sd_bf16_avx2, .codes = sd_codes_avx2,    \
-    .argmax = sd_argmax_avx2
-
 void sd_matmul_avx2(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0, int m1);
 void sd_matmul_add_avx2(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
                         int m1);

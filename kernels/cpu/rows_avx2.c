@@ -228,12 +228,3 @@ int sd_argmax_avx2(const float *x, int n) {
         if (x[i] == top) return i;
     return 0; // all NaN
 }
-
-const sd_ops sd_ops_avx2 = {.name = "avx2",
-                            .kv = SD_KV_F16,
-                            .matmul = sd_matmul_avx2,
-                            .matmul_add = sd_matmul_add_avx2,
-                            .act_rows = sd_act_rows_avx2,
-                            .attention = sd_attention_avx2,
-                            .attention_scratch = sd_attention_scratch_of_block,
-                            SD_OPS_OF_AVX2};

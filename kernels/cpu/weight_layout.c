@@ -124,3 +124,8 @@ sd_status sd_pack_tiles(sd_packed *out, const sd_weight *w, sd_compute compute,
 out:
     return st;
 }
+
+void sd_packed_free(sd_packed *p) {
+    sd_slab_release(p->slab);
+    *p = (sd_packed){0};
+}

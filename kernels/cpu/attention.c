@@ -1,0 +1,34 @@
+// What every table's attention shares: the parts of a head, how they are merged and finished, and the
+// names of what keys and values are kept as.
+#include "kernels/cpu/cpu.h"
+
+#include <math.h>
+
+const char *sd_kv_name(sd_kv_type t) {
+    static const char *const names[SD_KV_TYPES] = {"auto", "f16", "bf16", "int8", "f32"};
+    return names[t];
+}
+
+size_t sd_attention_scratch_of_block(const sd_attention_shape *s, int N) {
+    return (size_t)N * (size_t)(s->H / s->G) * (SD_KEY_BLOCK + 1);
+}
+
+size_t sd_attention_part(const sd_attention_shape *s) {
+    return ((size_t)s->D + 2 + 7) / 8 * 8;
+}
+
+int sd_attention_spans(int len) {
+    return (len + SD_KEY_SPAN - 1) / SD_KEY_SPAN;
+}
+
+void sd_attention_merge(float *total, const float *part, int D) {
+    float top = total[D + 1] > part[D + 1] ? total[D + 1] : part[D + 1];
+    float a = expf(total[D + 1] - top), b = expf(part[D + 1] - top);
+    for (int i = 0; i <= D; i++) total[i] = total[i] * a + part[i] * b; // [D]: the weights' sum
+    total[D + 1] = top;
+}
+
+void sd_attention_finish(float *out, const float *total, int D) {
+    float r = 1.0f / total[D];
+    for (int i = 0; i < D; i++) out[i] = total[i] * r;
+}
