@@ -78,3 +78,16 @@ bool sd_cpu_has_amx(void) {
     return false;
 }
 #endif
+
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+
+bool sd_cpu_has_neon_dot(void) {
+    enum { HWCAP_DOT_PRODUCT = 1 << 20 }; // HWCAP_ASIMDDP
+    return getauxval(AT_HWCAP) & HWCAP_DOT_PRODUCT;
+}
+#else
+bool sd_cpu_has_neon_dot(void) {
+    return false;
+}
+#endif

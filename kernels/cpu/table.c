@@ -5,17 +5,13 @@
 #include "base/log.h"
 #include "kernels/cpu/avx2.h"
 #include "kernels/cpu/avx512.h"
-#include "kernels/cpu/features.h"
+#include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/neon.h"
 #include "kernels/cpu/packed.h"
-#include "kernels/train/gemm_packed.h"
 
 #if defined(__aarch64__)
 #include <pthread.h>
-#include <sys/auxv.h>
 #endif
-#include <stdlib.h>
-#include <string.h>
 
 #if defined(__x86_64__)
 // What the AVX2 and AVX-512 tables share: all but the name, the matrix product with its rows,
@@ -50,8 +46,6 @@ static const sd_ops sd_ops_amx = {.name = "amx",
                                   .attention_scratch = sd_attention_scratch_amx,
                                   OPS_OF_AVX2};
 #elif defined(__aarch64__)
-enum { HAS_DOT_PRODUCT = 1 << 20 }; // HWCAP_ASIMDDP
-
 static sd_ops sd_ops_neon;
 static void make_neon(void) {
     sd_ops_over_tiles(&sd_ops_neon, "neon", sd_matmul_neon, sd_matmul_add_neon);
@@ -64,30 +58,37 @@ static const sd_ops *neon(void) {
 #endif
 
 const sd_ops *sd_ops_named(const char *name) {
-    if (strcmp(name, "plain") == 0) return &sd_ops_plain;
+    switch (sd_isa_named(name)) {
+    case SD_ISA_PLAIN:
+        return &sd_ops_plain;
 #if defined(__x86_64__)
-    if (strcmp(name, "avx2") == 0 && sd_cpu_has_avx2()) return &sd_ops_avx2;
-    if (strcmp(name, "avx512") == 0 && sd_cpu_has_avx512()) return &sd_ops_avx512;
-    if (strcmp(name, "amx") == 0 && sd_cpu_has_amx()) return &sd_ops_amx;
+    case SD_ISA_AVX2:
+        return &sd_ops_avx2;
+    case SD_ISA_AVX512:
+        return &sd_ops_avx512;
+    case SD_ISA_AMX:
+        return &sd_ops_amx;
 #elif defined(__aarch64__)
-    if (strcmp(name, "neon") == 0 && getauxval(AT_HWCAP) & HAS_DOT_PRODUCT) return neon();
+    case SD_ISA_NEON:
+        return neon();
 #endif
-    return NULL;
+    default:
+        return NULL;
+    }
 }
 
 const sd_ops *sd_ops_best(void) {
-    const char *forced = getenv("SPECDEC_ISA");
-    if (forced && *forced) {
-        const sd_ops *o = sd_ops_named(forced);
-        if (o) return o;
-        if (!sd_panels_named(forced)) // a kernel of training: this choice is free
-            sd_log(SD_LOG_WARN,
-                   "SPECDEC_ISA=%s is not available here; give plain, avx2, avx512, amx or neon",
-                   forced);
-    }
+    const char *forced = sd_isa_forced();
+    const sd_ops *o = forced ? sd_ops_named(forced) : NULL;
+    if (o) return o;
+    // A name that training alone has kernels for leaves this choice free.
+    if (forced && sd_isa_named(forced) == SD_ISA_NONE)
+        sd_log(SD_LOG_WARN,
+               "SPECDEC_ISA=%s is not available here; give plain, avx2, avx512, amx or neon",
+               forced);
     static const char *const order[] = {"amx", "avx512", "avx2", "neon"};
     for (size_t i = 0; i < sizeof order / sizeof *order; i++) {
-        const sd_ops *o = sd_ops_named(order[i]);
+        o = sd_ops_named(order[i]);
         if (o) return o;
     }
     return &sd_ops_plain;

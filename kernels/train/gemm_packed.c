@@ -1,11 +1,11 @@
 // Packing, the plain kernel that is the reference, and the choice of a kernel for this processor.
 #include "kernels/train/gemm_packed.h"
 
+#include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/features.h"
 #include "kernels/tensor.h"
 #include "kernels/train/gemm_packed_isa.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 // ---- the reference: eight outputs, one row
@@ -30,22 +30,29 @@ static const sd_panels sd_panels_plain = {"plain", PLAIN, 1, false, matmul_plain
 // ---- choice
 
 const sd_panels *sd_panels_named(const char *name) {
-    if (strcmp(name, "plain") == 0) return &sd_panels_plain;
+    switch (sd_isa_named(name)) {
+    case SD_ISA_PLAIN:
+        return &sd_panels_plain;
 #if defined(__x86_64__)
-    if (strcmp(name, "avx2") == 0 && sd_cpu_has_avx2()) return &sd_panels_avx2;
-    // Its file may use whatever the build allows *_avx512.c.
-    if (strcmp(name, "avx512") == 0 && sd_cpu_has_avx512_bf16()) return &sd_panels_avx512;
-    if (strcmp(name, "avx512-bf16") == 0 && sd_cpu_has_avx512_bf16()) return &sd_panels_bf16;
-    if (strcmp(name, "amx-bf16") == 0 && sd_cpu_has_amx()) return &sd_panels_amx;
+    case SD_ISA_AVX2:
+        return &sd_panels_avx2;
+    case SD_ISA_AVX512: // its file may use whatever the build allows *_avx512.c
+        return sd_cpu_has_avx512_bf16() ? &sd_panels_avx512 : NULL;
+    case SD_ISA_AVX512_BF16:
+        return &sd_panels_bf16;
+    case SD_ISA_AMX_BF16:
+        return &sd_panels_amx;
 #endif
-    return NULL;
+    default:
+        return NULL;
+    }
 }
 
 const sd_panels *sd_panels_best(bool bf16) {
     static const char *const order[2][3] = {{"avx512", "avx2", "plain"},
                                             {"amx-bf16", "avx512-bf16"}};
-    const char *forced = getenv("SPECDEC_ISA");
-    if (forced && *forced) {
+    const char *forced = sd_isa_forced();
+    if (forced) {
         const sd_panels *p = sd_panels_named(forced);
         if (p && p->bf16 == bf16) return p;
         if (bf16) return NULL;
