@@ -1,5 +1,7 @@
 #include "base/memory.h"
 
+#include "base/list.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -55,6 +57,19 @@ void *sd_realloc(void *p, size_t count, size_t size) {
     size_t bytes;
     if (!sd_mul_size(&bytes, count, size)) return NULL;
     return sd_realloc_marked(p, bytes ? bytes : 1);
+}
+
+// The list is any T **: its pointer is moved as bytes, since void ** may not stand for it.
+size_t sd_list_grow(void *list, size_t need, size_t cap, size_t size, size_t most) {
+    void *p;
+    size_t room = cap ? cap : 8;
+    if (need > most) return cap;
+    while (room < need || room == cap) room = room > most / 2 ? most : room * 2;
+    memcpy(&p, list, sizeof p);
+    p = sd_realloc(p, room, size);
+    if (!p) return cap;
+    memcpy(list, &p, sizeof p);
+    return room;
 }
 
 char *sd_strndup(const char *s, size_t n) {

@@ -68,9 +68,9 @@ int sd_status_exit_code(sd_status status);
         st = (call);                                                                               \
         if (st != SD_OK) goto out;                                                                 \
     } while (0)
-/// SD_CHECK for the result of an allocation.
-#define SD_CHECK_ALLOC(pointer, err)                                                               \
-    SD_CHECK((pointer) != NULL, err, SD_ENOMEM, "out of memory; free some or use a smaller model")
+/// SD_CHECK for an allocation: its result, or whether it succeeded.
+#define SD_CHECK_ALLOC(got, err)                                                                   \
+    SD_CHECK(got, err, SD_ENOMEM, "out of memory; free some or use a smaller model")
 
 // For bugs only, never for input. Stays on in release builds.
 #define SD_ASSERT(cond)                                                                            \

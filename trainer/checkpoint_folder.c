@@ -4,6 +4,7 @@
 
 #include "base/files/file.h"
 #include "base/files/path.h"
+#include "base/list.h"
 #include "base/log.h"
 #include "base/memory.h"
 
@@ -29,13 +30,7 @@ static int compare_steps(const void *a, const void *b) {
 
 static sd_status add_step(int64_t **list, int *n, int *cap, int64_t step, sd_error *err) {
     sd_status st = SD_OK;
-    if (*n == *cap) {
-        int more = *cap ? *cap * 2 : 16;
-        int64_t *p = sd_realloc(*list, (size_t)more, sizeof *p);
-        SD_CHECK_ALLOC(p, err);
-        *list = p;
-        *cap = more;
-    }
+    SD_CHECK_ALLOC(SD_GROW(*list, *n + 1, *cap), err);
     (*list)[(*n)++] = step;
 out:
     return st;

@@ -4,6 +4,7 @@
 #include "trainer/loop.h"
 
 #include "base/clock.h"
+#include "base/list.h"
 #include "base/log.h"
 
 #include <math.h>
@@ -62,12 +63,8 @@ static int micro_batch(const sd_rows *rows, const int64_t *item, int64_t left, i
 }
 
 static sd_status reserve_items(work *w, int64_t n, sd_error *err) {
-    if (n <= w->item_cap) return SD_OK;
-    int64_t *p = sd_realloc(w->item, (size_t)n, sizeof *p);
-    if (!p) return sd_fail(err, SD_ENOMEM, "out of memory for a step of %lld rows", (long long)n);
-    w->item = p;
-    w->item_cap = n;
-    return SD_OK;
+    if (SD_GROW(w->item, n, w->item_cap)) return SD_OK;
+    return sd_fail(err, SD_ENOMEM, "out of memory for a step of %lld rows", (long long)n);
 }
 
 /// The sum of gradients over the step's items; SD_EINTERRUPTED without a message when stopped.

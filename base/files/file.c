@@ -1,6 +1,6 @@
 #include "base/files/file.h"
 
-#include "base/memory.h"
+#include "base/list.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -54,6 +54,8 @@ out:
     return st;
 }
 
+enum { PIECE = 16384 }; // room for the next read, at least
+
 /// Everything up to the end of fd into a malloc'ed, 0-terminated buffer.
 static sd_status read_all(char **data, size_t *len, int fd, const char *path, size_t max,
                           sd_error *err) {
@@ -61,13 +63,7 @@ static sd_status read_all(char **data, size_t *len, int fd, const char *path, si
     char *p = NULL;
     size_t used = 0, cap = 0;
     for (;;) {
-        if (used + 1 >= cap) {
-            size_t want = cap ? cap * 2 : 16384;
-            char *q = sd_realloc_marked(p, want);
-            SD_CHECK_ALLOC(q, err);
-            p = q;
-            cap = want;
-        }
+        if (used + 1 >= cap) SD_CHECK_ALLOC(SD_GROW(p, used + PIECE, cap), err);
         ssize_t n = read(fd, p + used, cap - used - 1);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) {

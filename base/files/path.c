@@ -3,6 +3,7 @@
 #include "base/files/path.h"
 
 #include "base/files/file.h"
+#include "base/list.h"
 #include "base/memory.h"
 
 #include <dirent.h>
@@ -57,13 +58,7 @@ static int compare_names(const void *a, const void *b) {
 
 static sd_status add_name(sd_names *l, int *cap, const char *name, sd_error *err) {
     sd_status st = SD_OK;
-    if (l->n == *cap) {
-        int more = *cap ? *cap * 2 : 16;
-        char **p = sd_realloc(l->name, (size_t)more, sizeof *p);
-        SD_CHECK_ALLOC(p, err);
-        l->name = p;
-        *cap = more;
-    }
+    SD_CHECK_ALLOC(SD_GROW(l->name, l->n + 1, *cap), err);
     l->name[l->n] = sd_strdup(name);
     SD_CHECK_ALLOC(l->name[l->n], err);
     l->n++;

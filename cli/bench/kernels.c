@@ -156,7 +156,7 @@ static sd_status bench_matmul(const bench *b, const char *where, sd_dtype t, int
     float *x = sd_alloc(MAX_N, (size_t)K * sizeof *x);
     float *y = sd_alloc(MAX_N, (size_t)M * sizeof *y);
     int copies = 1;
-    SD_CHECK_ALLOC(copy && data && x && y ? copy : NULL, err);
+    SD_CHECK_ALLOC(copy && data && x && y, err);
     // Any codes will do, but small halves and no NaN: every byte below 0x20.
     for (size_t i = 0; i < (size_t)M * stride; i++) data[i] = (uint8_t)(i * 2654435761u >> 13 & 31);
     for (size_t i = 0; i < (size_t)MAX_N * (size_t)K; i++) x[i] = (float)(i % 97) * 0.02f - 1;
@@ -292,7 +292,7 @@ static sd_status bench_rows(const bench *b, sd_error *err) {
     j.x = sd_alloc(FLOATS, sizeof(float)), j.y = sd_alloc(FLOATS, sizeof(float));
     j.z = sd_alloc(FLOATS, sizeof(float)), j.k = sd_alloc(CTX * D, 2), j.v = sd_alloc(CTX * D, 2);
     j.scratch = sd_alloc(FLOATS, sizeof(float));
-    SD_CHECK_ALLOC(j.x && j.y && j.z && j.k && j.v && j.scratch ? j.x : NULL, err);
+    SD_CHECK_ALLOC(j.x && j.y && j.z && j.k && j.v && j.scratch, err);
     for (int i = 0; i < FLOATS; i++) j.x[i] = (float)(i % 89) * 0.02f - 1, j.z[i] = 0.5f;
     for (int i = 0; i < CTX * D; i++) j.k[i] = j.v[i] = (uint16_t)(0x3000 + i % 511);
     for (int i = 0; i < 32; i++) j.cos[i] = (float)cos(i), j.sin[i] = (float)sin(i);
@@ -385,7 +385,7 @@ static sd_status bench_train(const bench *b, const char *where, int out, int k, 
     float *w = sd_alloc(values, sizeof *w);
     void *packed = sd_alloc(sd_panels_bytes(kinds[0], out, k), 1);
     char *scratch = sd_alloc(threads, SD_PANEL_SCRATCH);
-    SD_CHECK_ALLOC(x && y && w && packed && scratch ? x : NULL, err);
+    SD_CHECK_ALLOC(x && y && w && packed && scratch, err);
     for (size_t i = 0; i < values; i++) w[i] = (float)(i % 89) * 0.02f - 1;
     for (size_t i = 0; i < (size_t)TRAIN_TOKENS * (size_t)k; i++)
         x[i] = (float)(i % 97) * 0.02f - 1;

@@ -420,7 +420,7 @@ static sd_status open_bench(bench *b, const model_args *a, sd_error *err) {
     SD_TRY(sd_kv_open(&b->kv, b->cx, deepest + MAX_ROUNDS, err));
     b->rows = sd_alloc((size_t)b->max_rows, sizeof *b->rows);
     b->logits = sd_alloc((size_t)64 * (size_t)b->model->hp.V, sizeof *b->logits);
-    SD_CHECK_ALLOC(b->rows && b->logits ? b : NULL, err);
+    SD_CHECK_ALLOC(b->rows && b->logits, err);
     b->file_mb = sd_model_is_gguf(b->model) ? file_mb(a->common.model)
                                             : (double)b->model->weight_bytes / 1e6;
 out:

@@ -287,7 +287,7 @@ sd_status sd_inspect_peft(json_t **out, const char *folder, const sd_inspect_opt
     char *bytes = NULL, *path = sd_path_join(folder, "adapter_config.json"),
          *weights = sd_path_join(folder, "adapter_model.safetensors");
     size_t len;
-    SD_CHECK_ALLOC(path && weights ? o : NULL, err);
+    SD_CHECK_ALLOC(path && weights, err);
     SD_TRY(sd_file_read(&bytes, &len, path, MAX_CONFIG, err));
     json_error_t je;
     SD_TRY(sd_json_load(&config, bytes, len, 0, &je, err));

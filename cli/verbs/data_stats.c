@@ -1,4 +1,5 @@
 #include "base/json.h"
+#include "base/list.h"
 #include "cli/common.h"
 #include "cli/verbs/data.h"
 #include "datasets/dataset.h"
@@ -41,13 +42,7 @@ static sd_status add_row(stats *s, const sd_dataset *d, int64_t row, sd_error *e
     if (st != SD_OK) return st;
     for (int i = 0, to; i < r.used; i = to) {
         for (to = i + 1; to < r.used && r.segment[to] == r.segment[i];) to++;
-        if (s->n == s->cap) {
-            int64_t cap = s->cap * 2 + 1024;
-            segment *p = sd_realloc(s->seg, (size_t)cap, sizeof *p);
-            if (!p) return sd_fail(err, SD_ENOMEM, "out of memory");
-            s->seg = p;
-            s->cap = cap;
-        }
+        if (!SD_GROW(s->seg, s->n + 1, s->cap)) return sd_fail(err, SD_ENOMEM, "out of memory");
         segment *g = &s->seg[s->n++];
         sd_sha256 hash;
         st = sd_dataset_provenance(d, row, r.segment[i], &g->source, &g->record, &hash, err);

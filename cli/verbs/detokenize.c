@@ -50,10 +50,7 @@ static sd_status print_json(const sd_buf *raw, sd_error *err) {
     sd_buf text = sd_buf_make(SIZE_MAX / 4);
     sd_utf8_stream s = {0};
     SD_CHECK_ALLOC(sd_utf8_stream_add(&s, raw->data, raw->len, &text) &&
-                           sd_utf8_stream_add(&s, NULL, 0, &text) && sd_buf_adds(&text, "")
-                       ? raw
-                       : NULL,
-                   err);
+                           sd_utf8_stream_add(&s, NULL, 0, &text) && sd_buf_adds(&text, ""), err);
     json_t *o = json_pack("{s:s%}", "text", text.data, text.len);
     st = sd_json_print(stdout, o, 0, err);
     json_decref(o);
@@ -80,7 +77,7 @@ sd_status sd_verb_detokenize(int argc, char **argv, sd_error *err) {
     SD_TRY(sd_need_tokenizer(m, err));
     SD_TRY(read_ids(&ids, &rest, m->hp.V, err));
     SD_TRY(sd_tokenizer_decode(m->tokenizer, ids.id, ids.n, a.skip_special, &text, err));
-    SD_CHECK_ALLOC(sd_buf_adds(&text, "") ? m : NULL, err);
+    SD_CHECK_ALLOC(sd_buf_adds(&text, ""), err);
     if (a.json)
         SD_TRY(print_json(&text, err));
     else

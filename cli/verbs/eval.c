@@ -7,6 +7,7 @@
 #include "base/files/file.h"
 #include "base/files/replace.h"
 #include "base/json.h"
+#include "base/list.h"
 #include "base/memory.h"
 #include "cli/decoding.h"
 #include "cli/verbs/verbs.h"
@@ -113,13 +114,7 @@ static sd_status add_record(suite *s, const char *line, size_t len, const char *
     }
     SD_CHECK(r.want_text || json_is_object(r.want), err, SD_EFORMAT,
              "%s, line %d: the wanted answer is neither text nor an object", path, number);
-    if (s->n == s->cap) {
-        int cap = s->cap ? 2 * s->cap : 256;
-        record *grown = sd_realloc(s->item, (size_t)cap, sizeof *grown);
-        SD_CHECK_ALLOC(grown, err);
-        s->item = grown;
-        s->cap = cap;
-    }
+    SD_CHECK_ALLOC(SD_GROW(s->item, s->n + 1, s->cap), err);
     s->item[s->n++] = r;
     r = (record){0};
 out:

@@ -6,6 +6,7 @@
 #include "base/files/map.h"
 #include "base/files/path.h"
 #include "base/json.h"
+#include "base/list.h"
 #include "base/memory.h"
 #include "datasets/build/recipe_key.h"
 #include "datasets/build/token_store.h"
@@ -69,24 +70,11 @@ static double fraction(const uint8_t raw[32]) {
 
 static sd_status add_segment(sd_token_store *g, const slot *s, int from, int n, int32_t piece,
                              sd_error *err) {
-    if (g->n_tokens + n > g->cap_tokens) {
-        int64_t cap = (g->cap_tokens + n) * 2;
-        int32_t *t = sd_realloc(g->token, (size_t)cap, 4);
-        if (!t)
-            return sd_fail(err, SD_ENOMEM, "out of memory after %lld tokens",
-                           (long long)g->n_tokens);
-        g->token = t;
-        g->cap_tokens = cap;
-    }
-    if (g->n_segments == g->cap_segments) {
-        int64_t cap = g->cap_segments * 2 + 1024;
-        sd_segment *q = sd_realloc(g->segment, (size_t)cap, sizeof *q);
-        if (!q)
-            return sd_fail(err, SD_ENOMEM, "out of memory after %lld records",
-                           (long long)g->n_segments);
-        g->segment = q;
-        g->cap_segments = cap;
-    }
+    if (!SD_GROW(g->token, g->n_tokens + n, g->cap_tokens))
+        return sd_fail(err, SD_ENOMEM, "out of memory after %lld tokens", (long long)g->n_tokens);
+    if (!SD_GROW(g->segment, g->n_segments + 1, g->cap_segments))
+        return sd_fail(err, SD_ENOMEM, "out of memory after %lld records",
+                       (long long)g->n_segments);
     if (g->n_segments >= INT32_MAX / 2)
         return sd_fail(err, SD_ELIMIT, "more than %d records; split the data", INT32_MAX / 2);
     sd_segment *p = &g->segment[g->n_segments++];

@@ -3,6 +3,8 @@
 // the edges are moved into the normalised text by tokenising the part before them.
 #include "datasets/read/loss_mask.h"
 
+#include "base/list.h"
+
 #include <string.h>
 
 typedef struct {
@@ -10,12 +12,8 @@ typedef struct {
 } range;
 
 static sd_status ensure_room(sd_labelled *l, sd_error *err) {
-    if (l->ids.n > l->cap) {
-        uint8_t *p = sd_realloc(l->supervised, (size_t)l->ids.n, 1);
-        if (!p) return sd_fail(err, SD_ENOMEM, "out of memory");
-        l->supervised = p;
-        l->cap = l->ids.n;
-    }
+    if (!SD_GROW(l->supervised, l->ids.n, l->cap))
+        return sd_fail(err, SD_ENOMEM, "out of memory");
     if (l->ids.n) memset(l->supervised, 0, (size_t)l->ids.n);
     return SD_OK;
 }

@@ -59,7 +59,7 @@ sd_status sd_draft_model_open(sd_draft_model **out, sd_model *draft, const sd_mo
     SD_TRY(sd_context_open(&m->cx, draft, pool, &own, err));
     m->logits = sd_alloc((size_t)m->V, sizeof *m->logits);
     m->sampler = sd_sampler_open(m->V);
-    SD_CHECK_ALLOC(m->logits && m->sampler ? m : NULL, err);
+    SD_CHECK_ALLOC(m->logits && m->sampler, err);
     *out = m, m = NULL;
 out:
     sd_draft_model_close(m);

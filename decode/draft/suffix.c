@@ -217,7 +217,7 @@ sd_status sd_drafter_suffix_open(sd_drafter **out, int ctx, sd_error *err) {
     s->states = calloc((size_t)ctx * 2 + 2, sizeof *s->states);
     s->edges = calloc((size_t)ctx * 3 + 4, sizeof *s->edges);
     s->slot = calloc(s->slots, sizeof *s->slot);
-    SD_CHECK_ALLOC(s->states && s->edges && s->slot ? s : NULL, err);
+    SD_CHECK_ALLOC(s->states && s->edges && s->slot, err);
     clear(s);
     *out = &s->base, s = NULL;
 out:

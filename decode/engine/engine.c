@@ -97,8 +97,7 @@ static sd_status open_tensors(sd_engine *e, sd_error *err) {
     e->candidates = sd_alloc((size_t)e->n_slots, sizeof *e->candidates);
     e->sampler = sd_sampler_open(e->model->hp.V);
     e->readers = sd_alloc((size_t)e->n_slots * 2, sizeof *e->readers);
-    SD_CHECK_ALLOC(e->logits && e->rows && e->candidates && e->sampler && e->readers ? e : NULL,
-                   err);
+    SD_CHECK_ALLOC(e->logits && e->rows && e->candidates && e->sampler && e->readers, err);
 out:
     return st;
 }

@@ -11,6 +11,7 @@
 // far, and later reads its own timeline as a prompt. Its tokens are those it would have had,
 // because a token depends on the prompt, the seed and the position alone.
 #include "base/clock.h"
+#include "base/list.h"
 #include "decode/engine/private.h"
 
 #include <math.h>
@@ -32,13 +33,7 @@ static sd_tenant *find_tenant(const sd_engine *e, uint64_t client) {
 static sd_tenant *take_tenant(sd_engine *e, uint64_t client) {
     sd_tenant *t = find_tenant(e, client);
     if (t) return t;
-    if (e->n_tenants == e->max_tenants) {
-        int max = e->max_tenants ? 2 * e->max_tenants : 16;
-        sd_tenant **more = realloc(e->tenant, (size_t)max * sizeof *more);
-        if (!more) return NULL;
-        e->tenant = more;
-        e->max_tenants = max;
-    }
+    if (!SD_GROW(e->tenant, e->n_tenants + 1, e->max_tenants)) return NULL;
     t = sd_alloc(1, sizeof *t);
     if (!t) return NULL;
     t->client = client;

@@ -86,7 +86,7 @@ sd_status sd_engine_request_copy(sd_engine_request **out, const sd_request *r, s
     j->r.adapter = r->adapter ? sd_adapter_acquire(r->adapter) : NULL;
     j->prompt = sd_alloc((size_t)r->n_prompt, sizeof *j->prompt);
     j->stop_token = sd_alloc((size_t)r->n_stop_token, sizeof *j->stop_token);
-    SD_CHECK_ALLOC(j->prompt && j->stop_token ? j : NULL, err);
+    SD_CHECK_ALLOC(j->prompt && j->stop_token, err);
     memcpy(j->prompt, r->prompt, (size_t)r->n_prompt * sizeof *j->prompt);
     if (r->n_stop_token)
         memcpy(j->stop_token, r->stop_token, (size_t)r->n_stop_token * sizeof *j->stop_token);

@@ -1,5 +1,6 @@
 #include "decode/serve/workers.h"
 
+#include "base/list.h"
 #include "base/memory.h"
 
 #include <pthread.h>
@@ -64,13 +65,7 @@ static int find_turn(sd_workers *w, uint64_t owner) {
         if (t->items == 0 && (idle < 0 || t->last < w->turns[idle].last)) idle = i;
     }
     if (idle < 0 || w->n_turns < KEPT_TURNS) {
-        if (w->n_turns == w->max_turns) {
-            int max = w->max_turns ? 2 * w->max_turns : KEPT_TURNS;
-            turn *more = realloc(w->turns, (size_t)max * sizeof *more);
-            if (!more) return -1;
-            w->turns = more;
-            w->max_turns = max;
-        }
+        if (!SD_GROW(w->turns, w->n_turns + 1, w->max_turns)) return -1;
         idle = w->n_turns++;
     }
     w->turns[idle] = (turn){.owner = owner};

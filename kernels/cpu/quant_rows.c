@@ -19,7 +19,7 @@ sd_status sd_act_init(sd_act *a, int cap_n, int K, sd_compute compute, sd_error 
     a->isum = sd_alloc(all, sizeof *a->isum);
     a->isum16 = sd_alloc(all, 2 * sizeof *a->isum16);
     a->bsum = sd_alloc(all / 8 + a->ld + SD_ACT_SPARE, 16 * sizeof *a->bsum);
-    SD_CHECK_ALLOC(a->q && a->scale && a->sum && a->isum && a->isum16 && a->bsum ? a : NULL, err);
+    SD_CHECK_ALLOC(a->q && a->scale && a->sum && a->isum && a->isum16 && a->bsum, err);
 out:
     if (st != SD_OK) sd_act_free(a);
     return st;

@@ -71,7 +71,7 @@ sd_status sd_limits_measure(sd_limits *out, const char *isa, sd_pool *pool, sd_e
     job *j = sd_alloc(1, sizeof *j);
     sd_slab *slab = NULL;
     uint8_t *data = sd_slab_alloc(&slab, READ_BYTES);
-    SD_CHECK_ALLOC(j && data ? j : NULL, err);
+    SD_CHECK_ALLOC(j && data, err);
     memset(data, 1, READ_BYTES); // or every page would be the one page of zeros
     j->read = read_plain;
     double (*fma)(int64_t) = fma_plain, (*int8)(int64_t) = fma_plain, (*bf16)(int64_t) = NULL;

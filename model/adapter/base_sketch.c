@@ -109,7 +109,7 @@ sd_status sd_base_sketch(char **text, const sd_model *m, sd_error *err) {
         memcpy(v, &maps[i], sizeof v);
         ok = sd_buf_printf(&b, "%08x%08x", v[0], v[1]);
     }
-    SD_CHECK_ALLOC(ok ? b.data : NULL, err);
+    SD_CHECK_ALLOC(ok, err);
     *text = b.data;
     b.data = NULL;
 out:

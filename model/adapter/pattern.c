@@ -21,13 +21,13 @@ sd_status sd_module_pattern_open(sd_module_pattern **out, const char *key) {
     char *text = sd_sprintf("^(.*\\.)?(%s)$", key);
     sd_module_pattern *p = sd_alloc(1, sizeof *p);
     *out = NULL;
-    SD_CHECK_ALLOC(text && p ? p : NULL, NULL);
+    SD_CHECK_ALLOC(text && p, NULL);
     p->code = pcre2_compile((PCRE2_SPTR)text, PCRE2_ZERO_TERMINATED, 0, &code, &at, NULL);
     SD_CHECK(p->code || code == PCRE2_ERROR_HEAP_FAILED, NULL, SD_EFORMAT, "no regular expression");
     SD_CHECK_ALLOC(p->code, NULL);
     p->match = pcre2_match_data_create_from_pattern(p->code, NULL);
     p->limits = pcre2_match_context_create(NULL);
-    SD_CHECK_ALLOC(p->match && p->limits ? p : NULL, NULL);
+    SD_CHECK_ALLOC(p->match && p->limits, NULL);
     pcre2_set_match_limit(p->limits, MAX_STEPS);
     *out = p;
     p = NULL;

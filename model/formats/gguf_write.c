@@ -2,6 +2,7 @@
 // declared, then stream through in order, so a merged model never needs a second copy of itself.
 // Version 3, alignment 32.
 #include "base/files/replace.h"
+#include "base/list.h"
 #include "model/formats/gguf.h"
 
 #include <string.h>
@@ -85,13 +86,7 @@ sd_status sd_gguf_put_bool(sd_gguf_writer *w, const char *key, bool value, sd_er
 }
 
 static bool push_place(sd_gguf_writer *w, size_t bytes) {
-    if (w->n_tensors == w->cap) {
-        size_t cap = w->cap ? w->cap * 2 : 64;
-        place *p = sd_realloc(w->place, cap, sizeof *p);
-        if (!p) return false;
-        w->place = p;
-        w->cap = cap;
-    }
+    if (!SD_GROW(w->place, w->n_tensors + 1, w->cap)) return false;
     w->place[w->n_tensors++] = (place){bytes, w->data_bytes};
     w->data_bytes += (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     return true;

@@ -13,6 +13,7 @@
 #include "base/files/path.h"
 #include "base/files/replace.h"
 #include "base/json.h"
+#include "base/list.h"
 #include "base/memory.h"
 #include "model/formats/foreign_file.h"
 
@@ -58,13 +59,7 @@ static int compare_places(const void *a, const void *b) {
 }
 
 static sd_st_tensor *push(sd_safetensors *s) {
-    if (s->n == s->cap) {
-        int cap = s->cap ? s->cap * 2 : 256;
-        sd_st_tensor *t = cap <= MAX_TENSORS ? sd_realloc(s->tensor, (size_t)cap, sizeof *t) : NULL;
-        if (!t) return NULL;
-        s->tensor = t;
-        s->cap = cap;
-    }
+    if (s->n >= MAX_TENSORS || !SD_GROW(s->tensor, s->n + 1, s->cap)) return NULL;
     return &s->tensor[s->n++];
 }
 

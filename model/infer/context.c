@@ -64,7 +64,7 @@ static sd_status pack_all(sd_context *cx, const sd_weight *const *w, int n, sd_e
     pack_job j = {.cx = cx, .w = w, .p = cx->packs};
     j.err = sd_alloc((size_t)n, sizeof *j.err);
     j.status = sd_alloc((size_t)n, sizeof *j.status);
-    SD_CHECK_ALLOC(j.err && j.status ? &j : NULL, err);
+    SD_CHECK_ALLOC(j.err && j.status, err);
     sd_pool_run(cx->pool, n, pack_one, &j);
     for (int i = 0; i < n; i++)
         if (j.status[i] != SD_OK) {
@@ -129,7 +129,7 @@ static sd_status pack_weights(sd_context *cx, sd_error *err) {
     size_t bytes = 0;
     const sd_weight **w = sd_alloc((size_t)n, sizeof *w);
     cx->packs = sd_alloc((size_t)n, sizeof *cx->packs);
-    SD_CHECK_ALLOC(w && cx->packs ? cx : NULL, err);
+    SD_CHECK_ALLOC(w && cx->packs, err);
     // The head first: it is the largest, and a late start would leave the other threads waiting.
     w[0] = &m->head;
     for (int i = 1; i < n; i++)

@@ -53,7 +53,7 @@ static sd_status make(sd_lora_weights **out, const sd_adapter *a, const sd_model
     w->slots = n;
     w->of = sd_alloc((size_t)n, sizeof *w->of);
     w->values = sd_alloc((size_t)a->n_params, t == SD_F32 ? 4 : 2);
-    SD_CHECK_ALLOC(w->of && w->values ? w : NULL, err);
+    SD_CHECK_ALLOC(w->of && w->values, err);
     char *next = w->values;
     for (int i = 0; i < n; i++) {
         const sd_lora *l = &a->lora[i];

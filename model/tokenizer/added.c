@@ -3,6 +3,8 @@
 // costs one walk down a trie of bytes.
 #include "model/tokenizer/added.h"
 
+#include "base/list.h"
+
 void sd_trie_init(sd_trie *trie) {
     *trie = (sd_trie){0};
     for (int i = 0; i < 256; i++) trie->root[i] = -1;
@@ -14,13 +16,7 @@ void sd_trie_free(sd_trie *trie) {
 }
 
 static int32_t new_node(sd_trie *trie, unsigned char byte, int32_t sibling) {
-    if (trie->n == trie->cap) {
-        int cap = trie->cap ? trie->cap * 2 : 256;
-        sd_trie_node *p = sd_realloc(trie->node, (size_t)cap, sizeof *p);
-        if (!p) return -1;
-        trie->node = p;
-        trie->cap = cap;
-    }
+    if (!SD_GROW(trie->node, trie->n + 1, trie->cap)) return -1;
     trie->node[trie->n] = (sd_trie_node){-1, sibling, -1, byte};
     return trie->n++;
 }
@@ -38,14 +34,14 @@ sd_status sd_trie_add(sd_trie *trie, const char *text, size_t len, int32_t token
              "the added tokens have too much text; check the file");
     if (at < 0) {
         at = new_node(trie, (unsigned char)text[0], -1);
-        SD_CHECK_ALLOC(at >= 0 ? trie : NULL, err);
+        SD_CHECK_ALLOC(at >= 0, err);
         trie->root[(unsigned char)text[0]] = at;
     }
     for (size_t i = 1; i < len; i++) {
         int32_t next = child_of(trie, at, (unsigned char)text[i]);
         if (next < 0) {
             next = new_node(trie, (unsigned char)text[i], trie->node[at].child);
-            SD_CHECK_ALLOC(next >= 0 ? trie : NULL, err);
+            SD_CHECK_ALLOC(next >= 0, err);
             trie->node[at].child = next;
         }
         at = next;

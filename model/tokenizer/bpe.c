@@ -12,6 +12,7 @@
 #include "model/tokenizer/bpe.h"
 
 #include "base/files/hash.h"
+#include "base/list.h"
 
 #include <limits.h>
 #include <string.h>
@@ -52,7 +53,7 @@ sd_status sd_bpe_init(sd_bpe *b, int V, sd_error *err) {
     b->flags = sd_alloc((size_t)V, 1);
     b->n_slots = power_of_two((size_t)V * 2);
     b->slot = sd_alloc(b->n_slots, sizeof *b->slot);
-    SD_CHECK_ALLOC(b->start && b->length && b->flags && b->slot ? b : NULL, err);
+    SD_CHECK_ALLOC(b->start && b->length && b->flags && b->slot, err);
     memset(b->slot, 0xFF, b->n_slots * sizeof *b->slot);
     for (int i = 0; i < 256; i++) b->byte_id[i] = -1;
 out:
@@ -130,7 +131,7 @@ sd_status sd_bpe_reserve_merges(sd_bpe *b, int n, sd_error *err) {
     b->n_merge_slots = power_of_two((size_t)n * 2);
     b->merge = sd_alloc(b->n_merge_slots, sizeof *b->merge);
     b->merged = sd_alloc((size_t)n, sizeof *b->merged);
-    SD_CHECK_ALLOC(b->merge && b->merged ? b : NULL, err);
+    SD_CHECK_ALLOC(b->merge && b->merged, err);
     for (size_t i = 0; i < b->n_merge_slots; i++) b->merge[i].pair = SD_NO_PAIR;
 out:
     return st;
@@ -206,18 +207,8 @@ static bool merge_short(const sd_bpe *b, const char *word, size_t len, sd_ids *o
     return sd_ids_add(out, id, (int)n);
 }
 
-static bool grow(void **p, size_t *cap, size_t size) {
-    size_t more = *cap ? *cap * 2 : 256;
-    void *q = sd_realloc(*p, more, size);
-    if (!q) return false;
-    *p = q;
-    *cap = more;
-    return true;
-}
-
 static bool heap_push(sd_bpe_scratch *s, uint32_t rank) {
-    if (s->n_heap == s->cap_heap && !grow((void **)&s->heap, &s->cap_heap, sizeof *s->heap))
-        return false;
+    if (!SD_GROW(s->heap, s->n_heap + 1, s->cap_heap)) return false;
     size_t i = s->n_heap++;
     while (i > 0 && s->heap[(i - 1) / 2] > rank) {
         s->heap[i] = s->heap[(i - 1) / 2];
@@ -240,13 +231,11 @@ static void heap_pop(sd_bpe_scratch *s) {
 
 static bool queue_push(sd_bpe_scratch *s, uint32_t rank, int32_t at) {
     if (s->list_of[rank] < 0) {
-        if (s->n_list == s->cap_list && !grow((void **)&s->list, &s->cap_list, sizeof *s->list))
-            return false;
+        if (!SD_GROW(s->list, s->n_list + 1, s->cap_list)) return false;
         s->list[s->n_list] = (sd_bpe_list){.rank = rank, .head = -1, .tail = -1};
         s->list_of[rank] = (int32_t)s->n_list++;
     }
-    if (s->n_entry == s->cap_entry && !grow((void **)&s->entry, &s->cap_entry, sizeof *s->entry))
-        return false;
+    if (!SD_GROW(s->entry, s->n_entry + 1, s->cap_entry)) return false;
     int32_t e = (int32_t)s->n_entry++;
     sd_bpe_list *l = &s->list[s->list_of[rank]];
     s->entry[e] = (sd_bpe_entry){at, -1};

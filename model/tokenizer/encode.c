@@ -68,7 +68,7 @@ static sd_status cut_added(sd_encoder *e, const sd_trie *trie, int flags, const 
         if (m.token->special && !(flags & SD_TOK_SPECIAL)) continue;
         if (!adjust_match(text, len, done, &m)) continue;
         if (m.start > done) SD_TRY(plain(e, flags, text + done, m.start - done, err));
-        SD_CHECK_ALLOC(sd_ids_add(e->out, &m.token->id, 1) ? e : NULL, err);
+        SD_CHECK_ALLOC(sd_ids_add(e->out, &m.token->id, 1), err);
         done = m.end;
         if (from < done) from = done;
     }
@@ -113,10 +113,10 @@ sd_status sd_tokenizer_encode(const sd_tokenizer *t, const char *text, size_t le
              "the text has %zu bytes, at most %d can be tokenised at once; split it", len,
              SD_TOK_MAX_TEXT / 3);
     if ((flags & SD_TOK_ADD_BOS) && t->add_bos && t->bos >= 0)
-        SD_CHECK_ALLOC(sd_ids_add(out, &t->bos, 1) ? t : NULL, err);
+        SD_CHECK_ALLOC(sd_ids_add(out, &t->bos, 1), err);
     if (len == 0) goto out;
     if (sd_utf8_valid_prefix(text, len) < len) {
-        SD_CHECK_ALLOC(sd_utf8_lossy(&valid, text, len) ? t : NULL, err);
+        SD_CHECK_ALLOC(sd_utf8_lossy(&valid, text, len), err);
         text = valid.data;
         len = valid.len;
     }

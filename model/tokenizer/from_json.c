@@ -107,7 +107,7 @@ static sd_status read_vocab(sd_tokenizer *t, const json_t *vocab, sd_error *err)
         size_t len = strlen(key);
         bool printable;
         sd_buf_clear(&bytes);
-        SD_CHECK_ALLOC(sd_bytes_from_printable(&bytes, key, len, &printable) ? t : NULL, err);
+        SD_CHECK_ALLOC(sd_bytes_from_printable(&bytes, key, len, &printable), err);
         if (printable)
             SD_TRY(sd_bpe_set(&t->bpe, id, bytes.data, bytes.len, true, err));
         else
@@ -152,10 +152,7 @@ static sd_status read_merges(sd_tokenizer *t, const json_t *merges, sd_error *er
         sd_buf_clear(&left);
         sd_buf_clear(&right);
         SD_CHECK_ALLOC(sd_bytes_from_printable(&left, part[0], len[0], &ok1) &&
-                               sd_bytes_from_printable(&right, part[1], len[1], &ok2)
-                           ? t
-                           : NULL,
-                       err);
+                               sd_bytes_from_printable(&right, part[1], len[1], &ok2), err);
         SD_CHECK(ok1 && ok2, err, SD_EFORMAT,
                  "tokenizer.json: merge %zu is not written in GPT-2's characters", i);
         SD_TRY(sd_bpe_add_merge(&t->bpe, left.data, left.len, right.data, right.len, err));
@@ -414,7 +411,7 @@ sd_status sd_tokenizer_from_folder(sd_tokenizer **out, const char *folder, sd_er
     json_error_t why;
     size_t len, n;
     *out = NULL;
-    SD_CHECK_ALLOC(path && config_path ? path : NULL, err);
+    SD_CHECK_ALLOC(path && config_path, err);
     SD_TRY(sd_file_read(&text, &len, path, MAX_JSON, err));
     sd_path_kind kind;
     SD_TRY(sd_path_look(&kind, config_path, err));

@@ -2,6 +2,7 @@
 // quadratic in a run of marks, so the ordering is done here.
 #include "model/tokenizer/added.h"
 
+#include "base/list.h"
 #include "base/utf8.h"
 
 #include <utf8proc.h>
@@ -59,12 +60,7 @@ sd_status sd_normalise(sd_buf *out, int form, const char *text, size_t len, sd_e
         int32_t c;
         int boundary = 0;
         i += (size_t)sd_utf8_next(text + i, len - i, &c, NULL);
-        if (cap - n < 32) { // no character decomposes to more than 18
-            cap = cap ? cap * 2 : len + 64;
-            utf8proc_int32_t *p = sd_realloc(cp, cap, sizeof *p);
-            SD_CHECK_ALLOC(p, err);
-            cp = p;
-        }
+        SD_CHECK_ALLOC(SD_GROW(cp, n + 32, cap), err); // no character decomposes to more than 18
         utf8proc_ssize_t got =
             utf8proc_decompose_char(c, cp + n, (utf8proc_ssize_t)(cap - n), decompose, &boundary);
         SD_CHECK(got >= 0 && (size_t)got <= cap - n, err, SD_EFORMAT,
@@ -76,7 +72,7 @@ sd_status sd_normalise(sd_buf *out, int form, const char *text, size_t len, sd_e
         n = (size_t)utf8proc_normalize_utf32(cp, (utf8proc_ssize_t)n, (utf8proc_option_t)form);
     for (size_t i = 0; i < n; i++) {
         char bytes[4];
-        SD_CHECK_ALLOC(sd_buf_add(out, bytes, (size_t)sd_utf8_put(bytes, cp[i])) ? out : NULL, err);
+        SD_CHECK_ALLOC(sd_buf_add(out, bytes, (size_t)sd_utf8_put(bytes, cp[i])), err);
     }
 out:
     free(cp);

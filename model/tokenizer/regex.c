@@ -131,7 +131,7 @@ static sd_status property(reader *r, sd_error *err) {
         ok = sd_buf_adds(r->out, negated ? "[^" : "[") && add_category(r->out, name, len) &&
              sd_buf_addc(r->out, ']');
     }
-    SD_CHECK_ALLOC(ok ? r : NULL, err);
+    SD_CHECK_ALLOC(ok, err);
     r->p = close + 1;
 out:
     return st;
@@ -156,7 +156,7 @@ static sd_status escape(reader *r, sd_error *err) {
             r->p += n + 1;
         }
     }
-    SD_CHECK_ALLOC(ok ? r : NULL, err);
+    SD_CHECK_ALLOC(ok, err);
 out:
     return st;
 }
@@ -192,7 +192,7 @@ sd_status sd_regex_translate(sd_buf *out, const char *pattern, size_t len, sd_er
                      "the pattern intersects classes, which is not supported; write it without");
             first = false;
         }
-        SD_CHECK_ALLOC(sd_buf_add(out, r.p, n) ? out : NULL, err);
+        SD_CHECK_ALLOC(sd_buf_add(out, r.p, n), err);
         r.p += n;
     }
 out:

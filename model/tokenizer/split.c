@@ -34,7 +34,7 @@ sd_status sd_tokenizer_add_regex(sd_tokenizer *t, const char *pattern, size_t le
              "a pre-tokeniser's pattern has %zu bytes, 1 to %d are supported; check the file", len,
              MAX_PATTERN / 16);
     if (literal)
-        SD_CHECK_ALLOC(sd_buf_add(&text, pattern, len) ? cc : NULL, err);
+        SD_CHECK_ALLOC(sd_buf_add(&text, pattern, len), err);
     else
         SD_TRY(sd_regex_translate(&text, pattern, len, err));
     // Oniguruma's Ruby syntax: ^ and $ match at lines.
@@ -68,7 +68,7 @@ sd_status sd_encoder_open(sd_encoder *e, const sd_tokenizer *t, sd_ids *out, sd_
     *e = (sd_encoder){.t = t, .out = out};
     e->match = pcre2_match_data_create(1, NULL);
     e->context = pcre2_match_context_create(NULL);
-    SD_CHECK_ALLOC(e->match && e->context ? e : NULL, err);
+    SD_CHECK_ALLOC(e->match && e->context, err);
 out:
     return st;
 }

@@ -2,6 +2,7 @@
 #include "model/tokenizer/internal.h"
 
 #include "base/files/hash.h"
+#include "base/list.h"
 
 #include <string.h>
 
@@ -22,13 +23,7 @@ sd_status sd_tokenizer_add_added_token(sd_tokenizer *t, const sd_added_token *a,
     sd_status st = SD_OK;
     SD_CHECK(a->id >= 0 && a->id < t->bpe.V, err, SD_EFORMAT,
              "added token id %d is outside the vocabulary of %d; check the file", a->id, t->bpe.V);
-    if (t->n_added == t->cap_added) {
-        int cap = t->cap_added ? t->cap_added * 2 : 64;
-        sd_added_token *p = sd_realloc(t->added, (size_t)cap, sizeof *p);
-        SD_CHECK_ALLOC(p, err);
-        t->added = p;
-        t->cap_added = cap;
-    }
+    SD_CHECK_ALLOC(SD_GROW(t->added, t->n_added + 1, t->cap_added), err);
     sd_added_token copy = *a;
     copy.text = sd_strndup(a->text, a->len);
     SD_CHECK_ALLOC(copy.text, err);

@@ -312,7 +312,7 @@ static sd_status make_sequence(sequence *q, const matrix *m, const sd_context *c
     q->first = q->n - rows;
     q->token = sd_alloc((size_t)q->n, sizeof *q->token);
     q->logits = sd_alloc((size_t)rows * (size_t)m->model->hp.V, sizeof *q->logits);
-    SD_CHECK_ALLOC(q->token && q->logits ? q : NULL, err);
+    SD_CHECK_ALLOC(q->token && q->logits, err);
     memcpy(q->token, p->id, (size_t)p->n * sizeof *q->token);
     if (a->n) memcpy(q->token + p->n, a->id, (size_t)a->n * sizeof *q->token);
     SD_TRY(sd_kv_open(&q->kv, cx, q->n, err));
@@ -384,10 +384,7 @@ static sd_status make_corpus(matrix *m, sd_error *err) {
     close(fd);
     for (int i = 0; i < m->n; i += 2)
         SD_CHECK_ALLOC(sd_ids_add(&all, m->plain[i].ids.id, m->plain[i].ids.n) &&
-                               sd_ids_add(&all, &end, 1)
-                           ? m
-                           : NULL,
-                       err);
+                               sd_ids_add(&all, &end, 1), err);
     SD_TRY(sd_corpus_write(path, all.id, all.n, sd_tokenizer_fingerprint(m->model->tokenizer), NULL,
                            err));
     SD_TRY(sd_corpus_open(&m->corpus, path, err));
@@ -515,7 +512,7 @@ static sd_status read_prompts(matrix *m, const char *path, sd_error *err) {
     m->prompt = sd_alloc(lines, sizeof *m->prompt);
     m->plain = sd_alloc(lines, sizeof *m->plain);
     m->other = sd_alloc(lines, sizeof *m->other);
-    SD_CHECK_ALLOC(m->prompt && m->plain && m->other ? m : NULL, err);
+    SD_CHECK_ALLOC(m->prompt && m->plain && m->other, err);
     for (char *p = data, *end = data + len; p < end;) {
         char *nl = memchr(p, '\n', (size_t)(end - p));
         size_t n = (size_t)((nl ? nl : end) - p);
@@ -526,7 +523,7 @@ static sd_status read_prompts(matrix *m, const char *path, sd_error *err) {
     for (int i = 0; i < m->n; i++) {
         m->plain[i].logprob = sd_alloc((size_t)m->a.tokens, sizeof(float));
         m->other[i].logprob = sd_alloc((size_t)m->a.tokens, sizeof(float));
-        SD_CHECK_ALLOC(m->plain[i].logprob && m->other[i].logprob ? m : NULL, err);
+        SD_CHECK_ALLOC(m->plain[i].logprob && m->other[i].logprob, err);
     }
     m->ctx = m->longest + (int)m->a.tokens + 1;
 out:

@@ -6,6 +6,7 @@
 #include "base/files/file.h"
 #include "base/files/path.h"
 #include "base/files/replace.h"
+#include "base/list.h"
 #include "base/memory.h"
 #include "trainer/report/plot.h"
 
@@ -37,13 +38,7 @@ double sd_peak_memory_mb(void) {
 }
 
 static bool keep(sd_metrics *s, const sd_metric *m) {
-    if (s->n == s->cap) {
-        int64_t cap = s->cap ? s->cap * 2 : 256;
-        sd_metric *p = sd_realloc(s->row, (size_t)cap, sizeof *p);
-        if (!p) return false;
-        s->row = p;
-        s->cap = cap;
-    }
+    if (!SD_GROW(s->row, s->n + 1, s->cap)) return false;
     s->row[s->n++] = *m;
     return true;
 }

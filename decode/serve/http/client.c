@@ -133,7 +133,7 @@ sd_status sd_clients_open(sd_clients *t, int max_sockets, uint64_t key, sd_error
     *t = (sd_clients){.n_buckets = 1024, .key = key, .next_id = 1, .max_sockets = max_sockets};
     t->bucket = sd_alloc(t->n_buckets, sizeof *t->bucket);
     t->rank = sd_alloc((size_t)max_sockets + 1, sizeof *t->rank);
-    SD_CHECK_ALLOC(t->bucket && t->rank ? t : NULL, err);
+    SD_CHECK_ALLOC(t->bucket && t->rank, err);
 out:
     return st;
 }

@@ -192,7 +192,7 @@ sd_status sd_pack_load(sd_packed *p, const sd_weight *const *w, int n, const sd_
     j.sum = sd_alloc((size_t)n, sizeof *j.sum);
     j.at = sd_alloc((size_t)n, sizeof *j.at);
     j.status = sd_alloc((size_t)n, sizeof *j.status);
-    SD_CHECK_ALLOC(j.sum && j.at && j.status ? path : NULL, err);
+    SD_CHECK_ALLOC(j.sum && j.at && j.status, err);
     SD_TRY(plan(&j, w, n, path, u->ops, compute, err));
     sd_pool_run(u->pool, n, copy_one, &j);
     SD_CHECK(!u->stop || !atomic_load(u->stop), err, SD_EINTERRUPTED, "%s: interrupted", m->path);
@@ -289,7 +289,7 @@ sd_status sd_pack_save(const sd_packed *p, int n, const uint64_t *row_sum, const
     char *path = sd_pack_path(u->dir, m, u->ops);
     sd_pack_part *part = sd_alloc((size_t)parts, sizeof *part);
     j.sum = sd_alloc((size_t)parts, sizeof *j.sum);
-    SD_CHECK_ALLOC(path && part && j.sum ? path : NULL, err);
+    SD_CHECK_ALLOC(path && part && j.sum, err);
     for (int i = 0; i < n; i++) part[i] = (sd_pack_part){p[i].data, p[i].bytes};
     if (row_sum) part[n] = (sd_pack_part){row_sum, (size_t)m->embedding.rows * sizeof *row_sum};
     j.part = part;

@@ -1,6 +1,7 @@
 #include "model/infer/weight_cache/care.h"
 
 #include "base/files/path.h"
+#include "base/list.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "model/infer/weight_cache/file.h"
@@ -133,12 +134,7 @@ sd_status sd_pack_list(sd_pack_entry **out, int *n, const char *dir, sd_error *e
     if (!d) return sd_fail(err, SD_EIO, "%s: cannot be read: %s", dir, strerror(errno));
     for (struct dirent *f; errno = 0, (f = readdir(d));) {
         if (!ends_with(f->d_name, suffix) && !is_orphan(dir, f->d_name)) continue;
-        if (used == cap) {
-            cap = cap ? 2 * cap : 16;
-            sd_pack_entry *more = sd_realloc(all, (size_t)cap, sizeof *all);
-            SD_CHECK_ALLOC(more, err);
-            all = more;
-        }
+        SD_CHECK_ALLOC(SD_GROW(all, used + 1, cap), err);
         if (read_entry(&all[used], dir, f->d_name)) used++;
     }
     SD_CHECK(errno == 0, err, SD_EIO, "%s: cannot be read: %s", dir, strerror(errno));

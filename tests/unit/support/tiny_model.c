@@ -260,7 +260,7 @@ static sd_status put_tokenizer(sd_gguf_writer *w, const sd_tiny_model *t, sd_err
         snprintf(s, sizeof s, "%s %s", merges[i][0], merges[i][1]);
         ok = add_str(&pairs, s);
     }
-    SD_CHECK_ALLOC(ok ? w : NULL, err);
+    SD_CHECK_ALLOC(ok, err);
     SD_TRY(sd_gguf_put_str(w, "tokenizer.ggml.model", "gpt2", err));
     SD_TRY(sd_gguf_put_str(w, "tokenizer.ggml.pre", "gpt-2", err));
     SD_TRY(
@@ -478,7 +478,7 @@ static sd_status write_weights(const char *dir, const sd_tiny_model *t, sd_error
     char *path = sd_path_join(dir, "model.safetensors");
     json_t *meta = json_pack("{s:s}", "format", "pt");
     int n = 0;
-    SD_CHECK_ALLOC(list_of && out && names && data && path && meta ? dir : NULL, err);
+    SD_CHECK_ALLOC(list_of && out && names && data && path && meta, err);
     n = list(list_of, t);
     for (int i = 0; i < n; i++) {
         const tensor *x = &list_of[i];
