@@ -4,7 +4,7 @@
 // all three. Attributes inside the file say the same as the manifest: they are for others.
 #include "datasets/dataset.h"
 
-#include "base/files/file.h"
+#include "base/files/json_file.h"
 #include "base/files/map.h"
 #include "base/files/path.h"
 #include "base/json.h"
@@ -77,9 +77,8 @@ out:
 
 static sd_status check_manifest(sd_dataset *d, sd_error *err) {
     sd_status st = SD_OK;
-    char *text = NULL, *path = sd_sprintf("%s.manifest.json", d->path);
+    char *path = sd_sprintf("%s.manifest.json", d->path);
     json_t *j = NULL;
-    size_t len;
     SD_CHECK_ALLOC(path, err);
     sd_path_kind there;
     SD_TRY(sd_path_look(&there, d->path, err));
@@ -87,8 +86,8 @@ static sd_status check_manifest(sd_dataset *d, sd_error *err) {
     SD_TRY(sd_path_look(&there, path, err));
     SD_CHECK(there != SD_PATH_NONE, err, SD_ENOTFOUND,
              "%s: is missing, so %s cannot be verified; prepare the data again", path, d->path);
-    SD_TRY(sd_file_read(&text, &len, path, MAX_MANIFEST, err));
-    SD_TRY(sd_json_load(&j, text, len, JSON_REJECT_DUPLICATES, NULL, err));
+    SD_TRY(sd_json_read(&j, path, MAX_MANIFEST, JSON_REJECT_DUPLICATES, "prepare the data again",
+                        err));
     const char *kind = json_string_value(json_object_get(j, "kind"));
     const char *hash = json_string_value(json_object_get(j, "sha256"));
     SD_CHECK(kind && strcmp(kind, "specdec dataset") == 0 && hash && strlen(hash) == 64, err,
@@ -106,7 +105,6 @@ static sd_status check_manifest(sd_dataset *d, sd_error *err) {
              d->path);
 out:
     json_decref(j);
-    free(text);
     free(path);
     return st;
 }

@@ -1,5 +1,6 @@
 // inspect: datasets, corpus indexes and runs.
 #include "base/files/file.h"
+#include "base/files/json_file.h"
 #include "base/files/path.h"
 #include "base/json.h"
 #include "base/memory.h"
@@ -97,29 +98,22 @@ out:
 static sd_status manifest_of(json_t **out, const char *folder, sd_error *err) {
     enum { MAX_MANIFEST = 16 << 20 };
     sd_status st = SD_OK;
-    char *path = sd_path_join(folder, "manifest.json"), *data = NULL;
-    size_t len;
-    json_error_t why;
+    const char *remedy = "it is damaged: remove it, and specdec train writes it again";
+    char *path = sd_path_join(folder, "manifest.json");
     *out = NULL;
     SD_CHECK_ALLOC(path, err);
     sd_path_kind kind;
     SD_TRY(sd_path_look(&kind, path, err));
     if (kind == SD_PATH_NONE) goto out;
-    SD_TRY(sd_file_read(&data, &len, path, MAX_MANIFEST, err));
-    SD_TRY(sd_json_load(out, data, len, JSON_REJECT_DUPLICATES, &why, err));
-    SD_CHECK(*out, err, SD_EFORMAT,
-             "%s: line %d: %s; it is damaged: remove it, and specdec train writes it again", path,
-             why.line, why.text);
+    SD_TRY(sd_json_read(out, path, MAX_MANIFEST, JSON_REJECT_DUPLICATES, remedy, err));
     if (json_integer_value(json_object_get(*out, "specdec_run")) != 1) {
         json_decref(*out);
         *out = NULL;
         st = sd_fail(err, SD_EFORMAT,
-                     "%s: is not the manifest of a run (specdec_run: 1 is missing); it is damaged: "
-                     "remove it, and specdec train writes it again",
-                     path);
+                     "%s: is not the manifest of a run (specdec_run: 1 is missing); %s", path,
+                     remedy);
     }
 out:
-    free(data);
     free(path);
     return st;
 }

@@ -1,6 +1,6 @@
 // inspect: models and adapters.
 #include "model/model.h"
-#include "base/files/file.h"
+#include "base/files/json_file.h"
 #include "base/files/path.h"
 #include "base/json.h"
 #include "base/memory.h"
@@ -284,14 +284,10 @@ sd_status sd_inspect_peft(json_t **out, const char *folder, const sd_inspect_opt
     sd_status st = SD_OK;
     json_t *config = NULL, *o = json_object();
     sd_safetensors *s = NULL;
-    char *bytes = NULL, *path = sd_path_join(folder, "adapter_config.json"),
+    char *path = sd_path_join(folder, "adapter_config.json"),
          *weights = sd_path_join(folder, "adapter_model.safetensors");
-    size_t len;
     SD_CHECK_ALLOC(path && weights, err);
-    SD_TRY(sd_file_read(&bytes, &len, path, MAX_CONFIG, err));
-    json_error_t je;
-    SD_TRY(sd_json_load(&config, bytes, len, 0, &je, err));
-    SD_CHECK(config, err, SD_EFORMAT, "%s: byte %d: is not JSON: %s", path, je.position, je.text);
+    SD_TRY(sd_json_read(&config, path, MAX_CONFIG, JSON_REJECT_DUPLICATES, NULL, err));
     json_object_set_new(o, "kind", json_string("adapter"));
     json_object_set_new(o, "format", json_string("PEFT folder"));
     json_object_set_new(o, "path", text(folder));
@@ -307,7 +303,6 @@ out:
     json_decref(o);
     json_decref(config);
     sd_safetensors_close(s);
-    free(bytes);
     free(path);
     free(weights);
     return st;

@@ -1,6 +1,7 @@
 // specdec export: an adapter for other tools, or merged into its base; what was written is loaded
 // again and compared.
 #include "base/files/file.h"
+#include "base/files/json_file.h"
 #include "base/files/path.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -55,8 +56,7 @@ static const sd_option rows[] = {
 // The base that a run was trained on, from its manifest.
 static sd_status base_of_run(char **out, const char *run, sd_error *err) {
     sd_status st = SD_OK;
-    char *text = NULL, *path = sd_path_join(run, "manifest.json");
-    size_t len;
+    char *path = sd_path_join(run, "manifest.json");
     json_t *root = NULL;
     sd_path_kind kind;
     SD_CHECK_ALLOC(path, err);
@@ -66,15 +66,13 @@ static sd_status base_of_run(char **out, const char *run, sd_error *err) {
     SD_TRY(sd_path_look(&kind, path, err));
     SD_CHECK(kind != SD_PATH_NONE, err, SD_EINVAL,
              "--model is missing, and %s is no run that names its base; give --model MODEL", run);
-    SD_TRY(sd_file_read(&text, &len, path, 1 << 20, err));
-    SD_TRY(sd_json_load(&root, text, len, JSON_REJECT_DUPLICATES, NULL, err));
+    SD_TRY(sd_json_read(&root, path, 1 << 20, JSON_REJECT_DUPLICATES, "give --model MODEL", err));
     const char *base = json_string_value(json_object_get(json_object_get(root, "base"), "path"));
     SD_CHECK(base, err, SD_EFORMAT, "%s: does not name the base; give --model MODEL", path);
     *out = sd_strdup(base);
     SD_CHECK_ALLOC(*out, err);
 out:
     json_decref(root);
-    free(text);
     free(path);
     return st;
 }

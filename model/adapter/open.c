@@ -1,5 +1,5 @@
 // Opening an adapter by what the path is: a PEFT folder, a run's folder, a GGUF-LoRA file.
-#include "base/files/file.h"
+#include "base/files/json_file.h"
 #include "base/files/path.h"
 #include "base/json.h"
 #include "base/memory.h"
@@ -13,15 +13,14 @@ enum { MAX_CONFIG_BYTES = 1 << 20 };
 // was trained and verified. A run without a manifest has nothing to hold against.
 static sd_status check_manifest(const sd_adapter *a, const char *run, sd_error *err) {
     sd_status st = SD_OK;
-    char *text = NULL, *path = sd_path_join(run, "manifest.json");
+    char *path = sd_path_join(run, "manifest.json");
     json_t *root = NULL;
-    size_t len;
     SD_CHECK_ALLOC(path, err);
     sd_path_kind kind;
     SD_TRY(sd_path_look(&kind, path, err));
     if (kind == SD_PATH_NONE) goto out;
-    SD_TRY(sd_file_read(&text, &len, path, MAX_CONFIG_BYTES, err));
-    SD_TRY(sd_json_load(&root, text, len, JSON_REJECT_DUPLICATES, NULL, err));
+    SD_TRY(sd_json_read(&root, path, MAX_CONFIG_BYTES, JSON_REJECT_DUPLICATES, "the run is damaged",
+                        err));
     const char *want = json_string_value(
         json_object_get(json_object_get(json_object_get(root, "artefacts"), "adapter"), "sha256"));
     SD_CHECK(want, err, SD_EFORMAT, "%s: names no adapter with its SHA-256; the run is damaged",
@@ -32,7 +31,6 @@ static sd_status check_manifest(const sd_adapter *a, const char *run, sd_error *
              a->path, a->sha256.hex, want);
 out:
     json_decref(root);
-    free(text);
     free(path);
     return st;
 }

@@ -3,7 +3,7 @@
 #include "model/adapter/pattern.h"
 #include "model/adapter/read.h"
 
-#include "base/files/file.h"
+#include "base/files/json_file.h"
 #include "base/files/map.h"
 #include "base/files/path.h"
 #include "base/json.h"
@@ -56,14 +56,8 @@ out:
 
 static sd_status read_config(json_t **root, peft_config *c, const char *path, sd_error *err) {
     sd_status st = SD_OK;
-    char *text = NULL;
     const char *type;
-    size_t len;
-    json_error_t je;
-    SD_TRY(sd_file_read(&text, &len, path, MAX_CONFIG_BYTES, err));
-    SD_TRY(sd_json_load(root, text, len, JSON_REJECT_DUPLICATES, &je, err));
-    SD_CHECK(json_is_object(*root), err, SD_EFORMAT, "%s:%d:%d: not a JSON object: %s", path,
-             je.line, je.column, *root ? "another value" : je.text);
+    SD_TRY(sd_json_read(root, path, MAX_CONFIG_BYTES, JSON_REJECT_DUPLICATES, NULL, err));
     SD_TRY(sd_key_str(&type, *root, "peft_type", NULL, path, err));
     SD_CHECK(type && strcmp(type, "LORA") == 0, err, SD_EFORMAT,
              "%s: peft_type is %.64s, only LORA is supported", path, type ? type : "missing");
@@ -73,7 +67,6 @@ static sd_status read_config(json_t **root, peft_config *c, const char *path, sd
     SD_TRY(sd_key_bool(&c->rslora, *root, "use_rslora", false, path, err));
     SD_TRY(sd_key_object(&c->alpha_pattern, *root, "alpha_pattern", path, err));
 out:
-    free(text);
     return st;
 }
 

@@ -8,7 +8,7 @@
 // A folder's shards are opened as one set of tensors, so callers never see the split.
 #include "model/formats/safetensors.h"
 
-#include "base/files/file.h"
+#include "base/files/json_file.h"
 #include "base/files/map.h"
 #include "base/files/path.h"
 #include "base/files/replace.h"
@@ -300,17 +300,12 @@ static sd_status check_index(const sd_safetensors *s, const json_t *map, const c
 static sd_status open_shards(sd_safetensors **out, const char *folder, const char *index,
                              sd_error *err) {
     sd_status st = SD_OK;
-    char *text = NULL;
-    size_t len;
     json_t *root = NULL;
     sd_safetensors *s = NULL;
     int n = 0;
     const char **file = sd_alloc(MAX_FILES, sizeof *file);
     SD_CHECK_ALLOC(file, err);
-    SD_TRY(sd_file_read(&text, &len, index, MAX_INDEX, err));
-    json_error_t je;
-    SD_TRY(sd_json_load(&root, text, len, JSON_REJECT_DUPLICATES, &je, err));
-    SD_CHECK(root, err, SD_EFORMAT, "%s: byte %d: is not JSON: %s", index, je.position, je.text);
+    SD_TRY(sd_json_read(&root, index, MAX_INDEX, JSON_REJECT_DUPLICATES, NULL, err));
     json_t *map = json_object_get(root, "weight_map");
     SD_CHECK(json_is_object(map) && json_object_size(map) > 0, err, SD_EFORMAT,
              "%s: has no weight_map", index);
@@ -331,7 +326,6 @@ out:
     sd_safetensors_close(s);
     json_decref(root);
     free(file);
-    free(text);
     return st;
 }
 

@@ -4,6 +4,7 @@
 // A folder is what a trainer wrote, so keys that change the mathematics and that we do not compute
 // are refused rather than passed over.
 #include "base/files/file.h"
+#include "base/files/json_file.h"
 #include "base/files/path.h"
 #include "base/json.h"
 #include "base/memory.h"
@@ -48,13 +49,12 @@ static const sd_tensor_source source = {
           LAYER "mlp.gate_proj.weight", LAYER "mlp.up_proj.weight", LAYER "mlp.down_proj.weight"},
     .ignored = {"rotary_emb.inv_freq", NULL}};
 
-// flags: of sd_json_load. tokenizer_config.json is read with integers as reals: transformers writes
+// flags: of sd_json_read. tokenizer_config.json is read with integers as reals: transformers writes
 // model_max_length as 10^30 where there is none.
 static sd_status read_json(json_t **out, const char *folder, const char *name, bool required,
                            size_t flags, sd_error *err) {
     sd_status st = SD_OK;
-    char *text = NULL, *path = sd_path_join(folder, name);
-    size_t len;
+    char *path = sd_path_join(folder, name);
     *out = NULL;
     SD_CHECK_ALLOC(path, err);
     sd_path_kind kind;
@@ -62,18 +62,13 @@ static sd_status read_json(json_t **out, const char *folder, const char *name, b
         SD_TRY(sd_path_look(&kind, path, err));
         if (kind == SD_PATH_NONE) goto out;
     }
-    SD_TRY(sd_file_read(&text, &len, path, MAX_CONFIG, err));
-    json_error_t je;
-    SD_TRY(sd_json_load(out, text, len, JSON_REJECT_DUPLICATES | flags, &je, err));
-    SD_CHECK(*out, err, SD_EFORMAT, "%s: byte %d: is not JSON: %s", path, je.position, je.text);
-    SD_CHECK(json_is_object(*out), err, SD_EFORMAT, "%s: byte 0: is not a JSON object", path);
+    SD_TRY(sd_json_read(out, path, MAX_CONFIG, JSON_REJECT_DUPLICATES | flags, NULL, err));
 out:
-    free(text);
     free(path);
     return st;
 }
 
-// config.json, as the typed getters of base/json_keys.h take it.
+// config.json, as the typed getters of base/json.h take it.
 typedef struct {
     const json_t *o;
     const char *file;

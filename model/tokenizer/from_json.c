@@ -10,6 +10,7 @@
 #include "model/tokenizer/internal.h"
 
 #include "base/files/file.h"
+#include "base/files/json_file.h"
 #include "base/files/path.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -405,29 +406,24 @@ sd_status sd_tokenizer_from_json(sd_tokenizer **out, const char *json, size_t le
 
 sd_status sd_tokenizer_from_folder(sd_tokenizer **out, const char *folder, sd_error *err) {
     sd_status st = SD_OK;
-    char *path = sd_path_join(folder, "tokenizer.json"), *text = NULL, *more = NULL;
+    char *path = sd_path_join(folder, "tokenizer.json"), *text = NULL;
     char *config_path = sd_path_join(folder, "tokenizer_config.json");
     json_t *config = NULL;
-    json_error_t why;
-    size_t len, n;
+    size_t len;
     *out = NULL;
     SD_CHECK_ALLOC(path && config_path, err);
     SD_TRY(sd_file_read(&text, &len, path, MAX_JSON, err));
     sd_path_kind kind;
     SD_TRY(sd_path_look(&kind, config_path, err));
     if (kind != SD_PATH_NONE) {
-        SD_TRY(sd_file_read(&more, &n, config_path, MAX_JSON, err));
         // transformers writes model_max_length as 10^30 where there is none.
-        SD_TRY(sd_json_load(&config, more, n, JSON_DECODE_INT_AS_REAL, &why, err));
-        SD_CHECK(json_is_object(config), err, SD_EFORMAT, "%s: line %d: %s", config_path, why.line,
-                 config ? "is not an object" : why.text);
+        SD_TRY(sd_json_read(&config, config_path, MAX_JSON, JSON_DECODE_INT_AS_REAL, NULL, err));
     }
     st = open_json(out, text, len, config, err);
     if (st != SD_OK) sd_error_prefix(err, "%s", folder);
 out:
     json_decref(config);
     free(text);
-    free(more);
     free(path);
     free(config_path);
     return st;

@@ -1,6 +1,7 @@
 // A growing list of token ids.
-#include "base/list.h"
 #include "model/tokenizer/tokenizer.h"
+
+#include "base/list.h"
 
 #include <limits.h>
 #include <string.h>
