@@ -232,3 +232,22 @@ sd_status sd_key_array(json_t **out, const json_t *o, const char *key, const cha
     if (!*out || json_is_array(*out)) return SD_OK;
     return sd_key_refuse(*out, key, "an array", file, err);
 }
+
+const char *sd_json_type_word(const json_t *v) {
+    if (!v) return "missing";
+    switch (json_typeof(v)) {
+    case JSON_OBJECT:
+        return "an object";
+    case JSON_ARRAY:
+        return "an array";
+    case JSON_STRING:
+        return "a string";
+    case JSON_INTEGER:
+    case JSON_REAL:
+        return "a number";
+    case JSON_NULL:
+        return "null";
+    default:
+        return "true or false";
+    }
+}

@@ -64,3 +64,5 @@ sd_status sd_key_array(json_t **out, const json_t *o, const char *key, const cha
 sd_status sd_key_refuse(const json_t *value, const char *key, const char *want, const char *file,
                         sd_error *err);
 bool sd_json_whole(const json_t *v, int64_t *out); // an integer, or a real that is one
+/// What v is, for a sentence: "a string", "missing" (NULL), ...
+const char *sd_json_type_word(const json_t *v);

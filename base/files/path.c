@@ -50,6 +50,11 @@ char *sd_path_join(const char *dir, const char *name) {
     return sd_sprintf("%s%s%s", dir, n && dir[n - 1] == '/' ? "" : "/", name);
 }
 
+const char *sd_path_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
 // ---- what a folder holds
 
 static int compare_names(const void *a, const void *b) {

@@ -16,6 +16,8 @@ sd_status sd_path_look_in(sd_path_kind *kind, const char *folder, const char *na
 bool sd_same_file(const char *a, const char *b);
 /// "dir/name" in malloc'ed memory; NULL when out of memory.
 char *sd_path_join(const char *dir, const char *name);
+/// What stands behind the last '/' of path, inside path; the whole of it where there is none.
+const char *sd_path_name(const char *path);
 
 typedef struct {
     char **name; // [n] in byte order, without . and ..

@@ -1,6 +1,7 @@
 // Segments get a row and a place in it, rows are written in order, a chunk's worth at a time; then
 // the file is flushed, hashed, renamed, and the manifest follows. A crash between the two renames
 // leaves a file whose manifest does not match, which is refused when opened.
+#include "base/files/path.h"
 #include "base/files/replace.h"
 #include "base/json.h"
 #include "base/memory.h"
@@ -140,11 +141,10 @@ static sd_status write_manifest(const char *out, const sd_sha256 *file, int64_t 
                                 const sd_token_store *g, const sd_prepare_options *o,
                                 const sd_model *m, const sd_prepare_report *r, sd_error *err) {
     sd_status st = SD_OK;
-    const char *slash = strrchr(out, '/');
     char *path = NULL, *text = NULL;
     json_t *j = json_pack(
         "{s:s, s:i, s:s, s:I, s:s, s:s, s:s, s:i, s:I, s:i, s:I, s:I, s:I, s:o, s:O}", "kind",
-        "specdec dataset", "version", SD_DATASET_VERSION, "file", slash ? slash + 1 : out, "bytes",
+        "specdec dataset", "version", SD_DATASET_VERSION, "file", sd_path_name(out), "bytes",
         (json_int_t)bytes, "sha256", file->hex, "made_from_sha256", g->key.hex, "tokenizer_sha256",
         sd_tokenizer_fingerprint(m->tokenizer), "vocab", sd_tokenizer_size(m->tokenizer), "rows",
         (json_int_t)r->rows, "sequence_len", o->sequence_len, "records", (json_int_t)r->records,

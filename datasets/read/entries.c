@@ -5,6 +5,7 @@
 // libarchive; nothing is extracted; the bytes that come out are held against the size of the file
 // as they come (a decompression bomb is refused after 200 times its own size, however it is nested
 // or its entries overlap).
+#include "base/files/path.h"
 #include "datasets/read/reader_private.h"
 #include "datasets/read/record_json.h"
 
@@ -125,8 +126,7 @@ static sd_status take_entry(sd_reader *r, struct archive_entry *e, bool *taken, 
         if (!name || archive_entry_filetype(e) != AE_IFREG || archive_entry_hardlink(e) ||
             archive_entry_symlink(e))
             return SD_OK;
-        const char *base = strrchr(name, '/');
-        base = base ? base + 1 : name;
+        const char *base = sd_path_name(name);
         copy = sd_strdup(base);
         SD_CHECK_ALLOC(copy, err);
         r->kind = kind_of(copy, &r->tabs);

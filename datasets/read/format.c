@@ -1,6 +1,7 @@
 // From a record to an example: alpaca, completions and texts here, conversations in format_chat.c.
 #include "datasets/read/format.h"
 
+#include "base/json.h"
 #include "datasets/read/format_json.h"
 #include "datasets/read/format_private.h"
 #include "datasets/read/record_json.h"
@@ -16,7 +17,7 @@ static sd_status want_string(const json_t *rec, const char *field, const char **
     if (optional && !j) return SD_OK;
     if (!json_is_string(j) || odd)
         return sd_fail(err, SD_EFORMAT, "%s: is %s, want a string%s", field,
-                       odd ? "a number" : sd_type_word(j),
+                       odd ? "a number" : sd_json_type_word(j),
                        json_is_array(j) ? "; a conversation goes under messages" : "");
     *s = json_string_value(j);
     *len = json_string_length(j);

@@ -1,6 +1,7 @@
 // Conversations. Everything that a chat template will see is checked here: templates then find
 // strings where they expect strings, and an error names the user's field instead of a line of
 // Jinja.
+#include "base/json.h"
 #include "datasets/read/format_json.h"
 #include "datasets/read/format_private.h"
 #include "datasets/read/record_json.h"
@@ -18,7 +19,7 @@ static sd_status check_role(const json_t *j, const words *w, sd_error *err) {
     static const char *const known[] = {"system", "developer", "user", "assistant", "tool", NULL};
     if (!json_is_string(j))
         return sd_fail(err, SD_EFORMAT, "%s.%s: is %s, want a string", w->at, w->role,
-                       sd_type_word(j));
+                       sd_json_type_word(j));
     const char *role = json_string_value(j);
     for (int k = 0; known[k]; k++)
         if (strcmp(role, known[k]) == 0 && json_string_length(j) == strlen(role)) return SD_OK;
@@ -65,7 +66,7 @@ static sd_status check_calls(json_t *message, const json_t *given, const words *
         if (!function) function = call;
         SD_CHECK(json_is_string(json_object_get(function, "name")), err, SD_EFORMAT,
                  "%s[%zu].function.name: is %s, want a string", name, k,
-                 sd_type_word(sd_field(function, "name")));
+                 sd_json_type_word(sd_field(function, "name")));
         const json_t *said = json_object_get(function, "arguments");
         if (!json_is_string(said)) continue;
         arguments = sd_json_inside(said);
@@ -90,13 +91,13 @@ static sd_status add_message(sd_example *ex, const json_t *given, const words *w
     json_t *m = NULL;
     size_t i = json_array_size(ex->messages);
     SD_CHECK(json_is_object(given), err, SD_EFORMAT, "%s: is %s, want an object", w->at,
-             sd_type_word(given));
+             sd_json_type_word(given));
     const json_t *role = sd_field(given, "role"), *content = sd_field(given, "content");
     const json_t *calls = sd_field(given, "tool_calls");
     SD_TRY(check_role(role, w, err));
     SD_CHECK(json_is_string(content) || json_is_array(content) || (calls && !content), err,
              SD_EFORMAT, "%s.%s: is %s, want a string", w->at, w->content,
-             sd_type_word(json_object_get(given, "content")));
+             sd_json_type_word(json_object_get(given, "content")));
     m = json_copy((json_t *)(uintptr_t)given);
     SD_CHECK_ALLOC(m, err);
     if (json_is_array(content)) SD_TRY(join_parts(m, content, w, err));
@@ -181,7 +182,7 @@ static sd_status take_system(sd_example *ex, const json_t *rec, const json_t *li
     if (!system) system = other;
     if (!system) return SD_OK;
     SD_CHECK(json_is_string(system), err, SD_EFORMAT, "%s: is %s, want a string", field,
-             sd_type_word(system));
+             sd_json_type_word(system));
     if (json_string_length(system) == 0) return SD_OK;
     const json_t *first = json_array_get(list, 0);
     const json_t *role = sd_field(first, "role"), *content = sd_field(first, "content");
@@ -214,7 +215,7 @@ sd_status sd_take_tools(sd_example *ex, const json_t *rec, sd_error *err) {
         ex->kwargs = json_is_string(kwargs) ? sd_json_inside(kwargs)
                                             : json_incref((json_t *)(uintptr_t)kwargs);
         SD_CHECK(json_is_object(ex->kwargs), err, SD_EFORMAT,
-                 "chat_template_kwargs: is %s, want an object", sd_type_word(kwargs));
+                 "chat_template_kwargs: is %s, want an object", sd_json_type_word(kwargs));
         SD_TRY(sd_refuse_odd_numbers(ex->kwargs, "chat_template_kwargs", err));
     }
     if (!tools) tools = functions;
@@ -228,7 +229,7 @@ sd_status sd_take_tools(sd_example *ex, const json_t *rec, sd_error *err) {
             json_is_string(given) ? sd_json_inside(given) : json_incref((json_t *)(uintptr_t)given);
         SD_CHECK(json_is_object(one), err, SD_EFORMAT, "%s[%zu]: is %s, want an object", field, i,
                  json_is_string(given) ? "a string that is not a JSON object"
-                                       : sd_type_word(given));
+                                       : sd_json_type_word(given));
         json_t *wrapped = field[0] == 'f'
                               ? json_pack("{s:s, s:O}", "type", "function", "function", one)
                               : json_incref(one);

@@ -1,6 +1,7 @@
 // Fields that decide what is learnt. People's data carries them under the names of many programs;
 // one that is read over is a wrong label without a word. So each is honoured where its meaning is
 // known, and refused by name elsewhere. Null, "", [] and {} say nothing.
+#include "base/json.h"
 #include "datasets/read/format_json.h"
 #include "datasets/read/format_private.h"
 
@@ -122,7 +123,8 @@ sd_status sd_take_weights(json_t *message, bool assistant, const char *where, bo
         if (j) {
             if (!as_bool(j, &on))
                 return sd_fail(err, SD_EFORMAT, "%s.%s: is %s, want 0 or 1, true or false", where,
-                               honoured[k], json_is_number(j) ? "another number" : sd_type_word(j));
+                               honoured[k],
+                               json_is_number(j) ? "another number" : sd_json_type_word(j));
             if (on && !assistant && k > 0)
                 return sd_fail(err, SD_EFORMAT,
                                "%s.%s: says that this turn is learnt, but only an assistant's can "

@@ -2,30 +2,12 @@
 // JSON inside a string, as tables have it.
 #include "datasets/read/format_json.h"
 
+#include "base/json.h"
 #include "datasets/read/record_json.h"
 
 const json_t *sd_field(const json_t *object, const char *name) {
     const json_t *j = json_object_get(object, name);
     return json_is_null(j) ? NULL : j;
-}
-
-const char *sd_type_word(const json_t *j) {
-    if (!j) return "missing";
-    switch (json_typeof(j)) {
-    case JSON_OBJECT:
-        return "an object";
-    case JSON_ARRAY:
-        return "an array";
-    case JSON_STRING:
-        return "a string";
-    case JSON_INTEGER:
-    case JSON_REAL:
-        return "a number";
-    case JSON_NULL:
-        return "null";
-    default:
-        return "true or false";
-    }
 }
 
 sd_status sd_want_array(const json_t **out, json_t **inside, const json_t *value, const char *field,
@@ -38,7 +20,7 @@ sd_status sd_want_array(const json_t **out, json_t **inside, const json_t *value
             return sd_fail(err, SD_EFORMAT, "%s: is a string that is not a JSON array", field);
     }
     if (json_is_array(*out)) return SD_OK;
-    return sd_fail(err, SD_EFORMAT, "%s: is %s, want an array", field, sd_type_word(value));
+    return sd_fail(err, SD_EFORMAT, "%s: is %s, want an array", field, sd_json_type_word(value));
 }
 
 sd_status sd_refuse_odd_numbers(const json_t *tree, const char *field, sd_error *err) {

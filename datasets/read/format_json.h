@@ -7,7 +7,6 @@
 
 /// The field's value; NULL when it is absent or null, which is the same everywhere.
 const json_t *sd_field(const json_t *object, const char *name);
-const char *sd_type_word(const json_t *j); // "a string", "missing", ...
 /// The value itself, or what a string holds as JSON, as tables have it. *inside: what the caller
 /// frees. SD_EFORMAT unless the result is an array.
 sd_status sd_want_array(const json_t **out, json_t **inside, const json_t *value, const char *field,

@@ -2,6 +2,7 @@
 // (model/adapter/basis.h), whichever file they were read from.
 #include "model/adapter/read.h"
 
+#include "base/files/path.h"
 #include "base/log.h"
 #include "model/adapter/base_sketch.h"
 #include "model/adapter/basis.h"
@@ -200,8 +201,8 @@ sd_status sd_adapter_build(sd_adapter **out, const sd_factor_pair *pairs, const 
         floats += (size_t)pairs[i].a.rows * (size_t)(pairs[i].a.cols + pairs[i].b.rows);
     }
     SD_CHECK(floats > 0, err, SD_EFORMAT, "%s: holds no LoRA factors", path);
-    const char *slash = strrchr(path, '/');
-    SD_TRY(new_adapter(&a, slash && slash[1] ? slash + 1 : path, path, base, floats, err));
+    const char *name = sd_path_name(path);
+    SD_TRY(new_adapter(&a, *name ? name : path, path, base, floats, err));
     float *next = ((owner *)a->owned)->factors;
     for (int i = 0; i < n; i++) {
         const sd_factor_pair *f = &pairs[i];

@@ -3,6 +3,7 @@
 //
 // In files of architecture llama the rows of q and k are stored permuted, so that rotation pairs
 // stand side by side; rope_interleaved says so and nothing is permuted back.
+#include "base/files/path.h"
 #include "base/log.h"
 #include "model/formats/gguf.h"
 #include "model/load/read.h"
@@ -226,13 +227,12 @@ out:
 
 static sd_status set_name(sd_model *m, sd_error *err) {
     sd_gguf_string s = {0};
-    const char *slash = strrchr(m->path, '/');
     sd_status st = sd_gguf_str(m->owned->gguf, "general.name", &s, NULL, err);
     if (st != SD_OK) return st;
     if (s.len > 0 && s.len < 256)
         m->name = sd_strndup(s.data, s.len);
     else
-        m->name = sd_strdup(slash ? slash + 1 : m->path);
+        m->name = sd_strdup(sd_path_name(m->path));
     return m->name ? SD_OK : sd_fail(err, SD_ENOMEM, "%s: out of memory", m->path);
 }
 

@@ -86,8 +86,7 @@ static choice choose(const counts *c, const sd_model *m) {
 
 /// The data's file name without folder and endings, as far as a run's name may hold it.
 static void name_of(char name[65], const char *data) {
-    const char *base = strrchr(data, '/');
-    base = base ? base + 1 : data;
+    const char *base = sd_path_name(data);
     size_t n = 0;
     for (; base[n] && base[n] != '.' && n < 40; n++) {
         char c = base[n];

@@ -1,6 +1,7 @@
 // Getters that name the field they refuse, and the table of what is known but not built.
 #include "decode/serve/api/field.h"
 
+#include "base/json.h"
 #include "datasets/read/record_json.h"
 
 #include <math.h>
@@ -8,24 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
-const char *sd_json_type_word(const json_t *v) {
-    if (json_is_string(v) && sd_json_odd_number(v)) return "a number";
-    switch (json_typeof(v)) {
-    case JSON_OBJECT:
-        return "an object";
-    case JSON_ARRAY:
-        return "an array";
-    case JSON_STRING:
-        return "a string";
-    case JSON_INTEGER:
-        return "an integer";
-    case JSON_REAL:
-        return "a number";
-    case JSON_NULL:
-        return "null";
-    default:
-        return "a boolean";
-    }
+const char *sd_field_type_word(const json_t *v) {
+    return json_is_string(v) && sd_json_odd_number(v) ? "a number" : sd_json_type_word(v);
 }
 
 const json_t *sd_field_get(const json_t *o, const char *key) {
@@ -34,7 +19,7 @@ const json_t *sd_field_get(const json_t *o, const char *key) {
 }
 
 static bool wrong_type(const char *key, const json_t *v, const char *want, sd_api_error *e) {
-    sd_api_fail(e, 400, key, "%s is %s; give %s", key, sd_json_type_word(v), want);
+    sd_api_fail(e, 400, key, "%s is %s; give %s", key, sd_field_type_word(v), want);
     return false;
 }
 

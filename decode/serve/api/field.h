@@ -17,7 +17,7 @@ const json_t *sd_field_get(const json_t *o, const char *key);
 /// Is it a string? A number that no 64 bits hold is kept as one (datasets/read/record_json.h) and is none.
 bool sd_json_is_text(const json_t *v);
 /// "a string", "an array", ... for messages.
-const char *sd_json_type_word(const json_t *v);
+const char *sd_field_type_word(const json_t *v);
 /// Looks at JSON text before it is parsed, because a byte of it may cost a hundred of memory. NULL,
 /// or which limit of openai_request.h it passes: a phrase such as "is nested deeper than 64 levels".
 const char *sd_json_over_limit(const char *text, size_t len);

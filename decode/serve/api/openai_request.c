@@ -47,7 +47,7 @@ static bool parse_root(sd_api_request *r, const char *body, size_t len, sd_api_e
         return false;
     }
     if (!json_is_object(r->root)) {
-        sd_api_fail(e, 400, NULL, "the body is %s; give a JSON object", sd_json_type_word(r->root));
+        sd_api_fail(e, 400, NULL, "the body is %s; give a JSON object", sd_field_type_word(r->root));
         return false;
     }
     return true;
@@ -75,7 +75,7 @@ static bool parse_sampling(sd_api_request *r, sd_api_error *e) {
 
 static bool add_stop(sd_api_request *r, const json_t *v, const char *where, sd_api_error *e) {
     if (!sd_json_is_text(v)) {
-        sd_api_fail(e, 400, "stop", "%s is %s; give a string", where, sd_json_type_word(v));
+        sd_api_fail(e, 400, "stop", "%s is %s; give a string", where, sd_field_type_word(v));
         return false;
     }
     size_t n = json_string_length(v);
@@ -144,7 +144,7 @@ static bool parse_stream(sd_api_request *r, sd_api_error *e) {
     if (!o) return true;
     if (!json_is_object(o)) {
         sd_api_fail(e, 400, "stream_options", "stream_options is %s; give an object",
-                    sd_json_type_word(o));
+                    sd_field_type_word(o));
         return false;
     }
     if (!r->stream) {
@@ -251,7 +251,7 @@ static json_t *take_content(const json_t *message, const char *role, size_t i, s
         return json_stringn(json_string_value(content), json_string_length(content));
     if (!content && strcmp(role, "assistant") == 0) return json_string("");
     sd_api_fail(e, 400, param, "%s is %s; give a string or an array of text parts", param,
-                content ? sd_json_type_word(content) : "missing");
+                content ? sd_field_type_word(content) : "missing");
     return NULL;
 }
 
@@ -279,7 +279,7 @@ static json_t *take_message(const json_t *message, size_t i, sd_api_error *e) {
     char param[64];
     snprintf(param, sizeof param, "messages[%zu]", i);
     if (!json_is_object(message)) {
-        sd_api_fail(e, 400, param, "%s is %s; give an object", param, sd_json_type_word(message));
+        sd_api_fail(e, 400, param, "%s is %s; give an object", param, sd_field_type_word(message));
         return NULL;
     }
     const json_t *given = json_object_get(message, "role");
@@ -320,14 +320,14 @@ static bool parse_messages(sd_api_request *r, sd_api_error *e) {
         sd_api_fail(e, 400, "messages", "messages is %s; give an array of 1 to %d messages",
                     !list                 ? "missing"
                     : json_is_array(list) ? count ? "too long" : "empty"
-                                          : sd_json_type_word(list),
+                                          : sd_field_type_word(list),
                     SD_API_MAX_MESSAGES);
         return false;
     }
     const json_t *arguments = sd_field_get(r->root, "chat_template_kwargs");
     if (arguments && !json_is_object(arguments)) {
         sd_api_fail(e, 400, "chat_template_kwargs", "chat_template_kwargs is %s; give an object",
-                    sd_json_type_word(arguments));
+                    sd_field_type_word(arguments));
         return false;
     }
     if (json_object_size(arguments) > SD_API_MAX_TEMPLATE_ARGUMENTS) {
@@ -384,7 +384,7 @@ static bool add_prompt(sd_api_request *r, const json_t *v, const char *param, sd
     }
     if (json_is_array(v)) return add_prompt_ids(r, v, param, e);
     sd_api_fail(e, 400, "prompt", "%s is %s; give a string or an array of token ids", param,
-                sd_json_type_word(v));
+                sd_field_type_word(v));
     return false;
 }
 
