@@ -115,7 +115,7 @@ out:
     return st;
 }
 
-void sd_options_defaults(const sd_option *rows, void *values) {
+static void set_defaults(const sd_option *rows, void *values) {
     for (const sd_option *o = rows; o->name; o++) {
         if (!o->def) continue;
         sd_error err;
@@ -146,7 +146,7 @@ sd_status sd_options_parse(sd_strings *rest, const sd_option *rows, void *values
     sd_status st = SD_OK;
     bool seen[128] = {false}, only_rest = false;
     rest->n = 0;
-    sd_options_defaults(rows, values);
+    set_defaults(rows, values);
     for (int i = 0; i < argc; i++) {
         const char *a = argv[i], *value = NULL;
         const sd_option *o = NULL;

@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 // Streams keep uses of one seed apart.
-enum { SD_STREAM_INIT = 1, SD_STREAM_SHUFFLE = 2, SD_STREAM_DROPOUT = 3, SD_STREAM_SAMPLE = 4 };
+enum { SD_STREAM_INIT = 1, SD_STREAM_SHUFFLE = 2, SD_STREAM_SAMPLE = 4 };
 
 /// Four independent 32-bit words for the 64-bit key and the 128-bit counter (hi, lo).
 static inline void sd_philox(uint32_t out[4], uint64_t key, uint64_t hi, uint64_t lo) {
@@ -31,6 +31,7 @@ static inline float sd_uniform(uint32_t word) {
     float u = ((float)(word >> 8) + 0.5f) * 0x1p-24f;
     return u < 1 ? u : 0x1.fffffep-1f;
 }
+/// The same of 52 bits. For tests.
 static inline double sd_uniform64(uint32_t a, uint32_t b) {
     return ((double)(((uint64_t)a << 32 | b) >> 12) + 0.5) * 0x1p-52;
 }

@@ -166,9 +166,6 @@ typedef struct sd_ops {
     /// q [n] <- x / scale to the nearest, ties to even; returns scale = max|x| / 127. All zero
     /// below 1e-30; a scale of NaN where x is not finite.
     float (*codes)(int8_t *q, const float *x, int n);
-
-    /// Index of the largest of x [n]; ties to the lowest index. NaN never wins.
-    int (*argmax)(const float *x, int n);
 } sd_ops;
 
 /// The fastest table this processor runs. SPECDEC_ISA=plain|avx2|avx512|amx|neon in the environment

@@ -223,9 +223,6 @@ static void run_swiglu(row_job *j) {
 static void run_rope(row_job *j) {
     j->ops->rope(j->y, j->cos, j->sin, 64, 64, true);
 }
-static void run_argmax(row_job *j) {
-    j->len = j->ops->argmax(j->x, 49152) >= 0 ? j->len : 0;
-}
 static void run_attention(row_job *j) {
     int len[MAX_ROWS];
     for (int n = 0; n < j->rows; n++) len[n] = j->len - j->rows + 1 + n;
@@ -303,7 +300,6 @@ static sd_status bench_rows(const bench *b, sd_error *err) {
         {"act_rows", "K 1536", "int8", 1, time_row(&j, run_act), 1536 * 4, 1536 * 3, fma, 0},
         {"swiglu", "F 1536", "F32", 1, time_row(&j, run_swiglu), 1536 * 12, 1536 * 22, fma, 0},
         {"rope", "D 64", "F32", 1, time_row(&j, run_rope), 512, 192, fma, 0},
-        {"argmax", "V 49152", "F32", 1, time_row(&j, run_argmax), 49152 * 4, 49152, fma, 0},
     };
     for (size_t i = 0; i < sizeof single / sizeof *single; i++) report(b, &single[i]);
     SD_TRY(b->ops->pack(&j.A, &(sd_weight){.dtype = SD_BF16, .rows = 16, .cols = 1536, .data = j.k},

@@ -50,7 +50,8 @@ static sd_status print_json(const sd_buf *raw, sd_error *err) {
     sd_buf text = sd_buf_make(SIZE_MAX / 4);
     sd_utf8_stream s = {0};
     SD_CHECK_ALLOC(sd_utf8_stream_add(&s, raw->data, raw->len, &text) &&
-                           sd_utf8_stream_add(&s, NULL, 0, &text) && sd_buf_adds(&text, ""), err);
+                       sd_utf8_stream_add(&s, NULL, 0, &text) && sd_buf_adds(&text, ""),
+                   err);
     json_t *o = json_pack("{s:s%}", "text", text.data, text.len);
     st = sd_json_print(stdout, o, 0, err);
     json_decref(o);

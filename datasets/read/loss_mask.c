@@ -12,8 +12,7 @@ typedef struct {
 } range;
 
 static sd_status ensure_room(sd_labelled *l, sd_error *err) {
-    if (!SD_GROW(l->supervised, l->ids.n, l->cap))
-        return sd_fail(err, SD_ENOMEM, "out of memory");
+    if (!SD_GROW(l->supervised, l->ids.n, l->cap)) return sd_fail(err, SD_ENOMEM, "out of memory");
     if (l->ids.n) memset(l->supervised, 0, (size_t)l->ids.n);
     return SD_OK;
 }

@@ -19,4 +19,3 @@ void sd_attention_avx2(float *part, const sd_attention_rows *r, int span,
 void sd_halves_avx2(uint16_t *y, const float *x, int n);
 void sd_bf16_avx2(uint16_t *y, const float *x, int n);
 float sd_codes_avx2(int8_t *q, const float *x, int n);
-int sd_argmax_avx2(const float *x, int n);

@@ -228,13 +228,6 @@ static void bf16(uint16_t *y, const float *x, int n) {
     for (int i = 0; i < n; i++) y[i] = sd_float_to_bf16(x[i]);
 }
 
-static int argmax(const float *x, int n) {
-    int best = 0;
-    for (int i = 1; i < n; i++)
-        if (x[i] > x[best] || (isnan(x[best]) && !isnan(x[i]))) best = i;
-    return best;
-}
-
 static size_t pack_bytes(const sd_weight *w) {
     (void)w;
     return 0;
@@ -255,5 +248,4 @@ const sd_ops sd_ops_plain = {.name = "plain",
                              .kv = SD_KV_F16,
                              .halves = halves,
                              .bf16 = bf16,
-                             .codes = codes,
-                             .argmax = argmax};
+                             .codes = codes};

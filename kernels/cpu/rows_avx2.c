@@ -207,24 +207,3 @@ float sd_codes_avx2(int8_t *q, const float *x, int n) {
     }
     return scale;
 }
-
-// The largest value first (maxps gives its second operand when the first is NaN), then the first
-// place where it stands.
-int sd_argmax_avx2(const float *x, int n) {
-    __m256 s[4];
-    for (int j = 0; j < 4; j++) s[j] = _mm256_set1_ps(-INFINITY);
-    int i = 0;
-    for (; i + 32 <= n; i += 32)
-        for (int j = 0; j < 4; j++) s[j] = _mm256_max_ps(_mm256_loadu_ps(x + i + 8 * j), s[j]);
-    float top = sd_max8(_mm256_max_ps(_mm256_max_ps(s[0], s[1]), _mm256_max_ps(s[2], s[3])));
-    for (; i < n; i++)
-        if (x[i] > top) top = x[i];
-    __m256 want = _mm256_set1_ps(top);
-    for (i = 0; i + 8 <= n; i += 8) {
-        int hit = _mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(x + i), want, _CMP_EQ_OQ));
-        if (hit) return i + __builtin_ctz((unsigned)hit);
-    }
-    for (; i < n; i++)
-        if (x[i] == top) return i;
-    return 0; // all NaN
-}

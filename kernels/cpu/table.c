@@ -19,8 +19,7 @@
 #define OPS_OF_AVX2                                                                                \
     .layout = SD_LAYOUT_TILES, .pack_bytes = sd_pack_tiles_bytes, .pack = sd_pack_tiles,           \
     .rmsnorm = sd_rmsnorm_avx2, .rope = sd_rope_avx2, .swiglu = sd_swiglu_avx2,                    \
-    .add = sd_add_avx2, .halves = sd_halves_avx2, .bf16 = sd_bf16_avx2, .codes = sd_codes_avx2,    \
-    .argmax = sd_argmax_avx2
+    .add = sd_add_avx2, .halves = sd_halves_avx2, .bf16 = sd_bf16_avx2, .codes = sd_codes_avx2
 static const sd_ops sd_ops_avx2 = {.name = "avx2",
                                    .kv = SD_KV_F16,
                                    .matmul = sd_matmul_avx2,

@@ -126,7 +126,8 @@ static sd_status read_merges(sd_tokenizer *t, const sd_gguf *g, sd_error *err) {
         sd_buf_clear(&right);
         size_t n_left = (size_t)(space - s.data);
         SD_CHECK_ALLOC(sd_bytes_from_printable(&left, s.data, n_left, &ok1) &&
-                               sd_bytes_from_printable(&right, space + 1, s.len - n_left - 1, &ok2), err);
+                           sd_bytes_from_printable(&right, space + 1, s.len - n_left - 1, &ok2),
+                       err);
         SD_CHECK(ok1 && ok2, err, SD_EFORMAT, "%s: merge %zu is not written in GPT-2's characters",
                  sd_gguf_path(g), i);
         SD_TRY(sd_bpe_add_merge(&t->bpe, left.data, left.len, right.data, right.len, err));

@@ -153,7 +153,8 @@ static sd_status read_merges(sd_tokenizer *t, const json_t *merges, sd_error *er
         sd_buf_clear(&left);
         sd_buf_clear(&right);
         SD_CHECK_ALLOC(sd_bytes_from_printable(&left, part[0], len[0], &ok1) &&
-                               sd_bytes_from_printable(&right, part[1], len[1], &ok2), err);
+                           sd_bytes_from_printable(&right, part[1], len[1], &ok2),
+                       err);
         SD_CHECK(ok1 && ok2, err, SD_EFORMAT,
                  "tokenizer.json: merge %zu is not written in GPT-2's characters", i);
         SD_TRY(sd_bpe_add_merge(&t->bpe, left.data, left.len, right.data, right.len, err));

@@ -384,7 +384,8 @@ static sd_status make_corpus(matrix *m, sd_error *err) {
     close(fd);
     for (int i = 0; i < m->n; i += 2)
         SD_CHECK_ALLOC(sd_ids_add(&all, m->plain[i].ids.id, m->plain[i].ids.n) &&
-                               sd_ids_add(&all, &end, 1), err);
+                           sd_ids_add(&all, &end, 1),
+                       err);
     SD_TRY(sd_corpus_write(path, all.id, all.n, sd_tokenizer_fingerprint(m->model->tokenizer), NULL,
                            err));
     SD_TRY(sd_corpus_open(&m->corpus, path, err));

@@ -47,7 +47,8 @@ static bool parse_root(sd_api_request *r, const char *body, size_t len, sd_api_e
         return false;
     }
     if (!json_is_object(r->root)) {
-        sd_api_fail(e, 400, NULL, "the body is %s; give a JSON object", sd_field_type_word(r->root));
+        sd_api_fail(e, 400, NULL, "the body is %s; give a JSON object",
+                    sd_field_type_word(r->root));
         return false;
     }
     return true;

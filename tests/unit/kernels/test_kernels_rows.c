@@ -1,4 +1,4 @@
-// Norm, rotation, activation function, attention and argmax of every table against double.
+// Norm, rotation, activation function and attention of every table against double.
 #include "base/memory.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/ops.h"
@@ -155,30 +155,4 @@ static void codes_are_to_nearest(const sd_ops *ops) {
 }
 Test(kernels_rows, codes_are_rounded_to_the_nearest_step_of_their_scale) {
     each_table(codes_are_to_nearest);
-}
-
-static void argmax_of_everything(const sd_ops *ops) {
-    enum { MAX = 1000 };
-    float x[MAX];
-    for (int n = 1; n < MAX; n += 13) {
-        fill(x, n, 5);
-        int want = 0;
-        for (int i = 1; i < n; i++)
-            if (x[i] > x[want]) want = i;
-        cr_assert_eq(ops->argmax(x, n), want);
-        if (n < 20) continue;
-        x[n - 1] = x[9] = x[17] = 6; // a tie goes to the lowest
-        cr_assert_eq(ops->argmax(x, n), 9);
-        x[0] = x[9] = NAN, x[3] = -INFINITY;
-        cr_assert_eq(ops->argmax(x, n), 17);
-    }
-    for (int i = 0; i < 40; i++) x[i] = -INFINITY;
-    cr_assert_eq(ops->argmax(x, 40), 0);
-    x[0] = NAN;
-    cr_assert_eq(ops->argmax(x, 40), 1);
-    for (int i = 0; i < 40; i++) x[i] = NAN;
-    cr_assert_eq(ops->argmax(x, 40), 0);
-}
-Test(kernels_rows, argmax_takes_the_first_of_the_largest_and_never_nan) {
-    each_table(argmax_of_everything);
 }
