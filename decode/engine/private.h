@@ -33,7 +33,7 @@ typedef struct {
     uint64_t turn; // when it last got a slot
 } sd_tenant;
 
-// What a request takes along when its slot is taken from it.
+// The state that a request keeps when its slot is taken from it.
 typedef struct {
     int32_t *timeline; // [n]
     int n;
@@ -62,7 +62,8 @@ typedef struct sd_engine_request {
     bool cancelled;
 } sd_engine_request;
 
-typedef enum { SLOT_FREE, SLOT_PREFILL, SLOT_DECODE } slot_phase;
+// ADMITTED: it has a request, which the thread that steps begins without the lock.
+typedef enum { SLOT_FREE, SLOT_ADMITTED, SLOT_PREFILL, SLOT_DECODE } slot_phase;
 
 typedef struct {
     slot_phase phase;

@@ -183,7 +183,7 @@ static bool may_start(const sd_engine *e, const sd_tenant *t, int running) {
 // Whether t, which waits, may have the slot of s; both hold theirs for another client.
 static bool may_take(const sd_tenant *t, const sd_slot *s, double waited) {
     int more = s->request->tenant->slots - t->slots;
-    if (s->request->tenant == t || s->phase == SLOT_FREE || s->request->cancelled) return false;
+    if (s->request->tenant == t || s->phase == SLOT_ADMITTED || s->request->cancelled) return false;
     if (more >= 2) return t->slots == 0 || waited >= PATIENCE_S;
     int paid = s->begun_at > TURN_TOKENS ? s->begun_at : TURN_TOKENS;
     return more == 1 && t->slots == 0 && waited >= PATIENCE_S && s->n - s->begun_at >= paid;
@@ -227,7 +227,7 @@ static void fill_slots(sd_engine *e) {
         leave_line(e, s->request, NULL);
         t->slots++;
         t->turn = ++e->turns;
-        s->phase = SLOT_FREE; // begun without the lock
+        s->phase = SLOT_ADMITTED;
     }
 }
 
@@ -264,8 +264,7 @@ void sd_queue_admit(sd_engine *e) {
         sd_engine_request_free(cancelled);
     }
     for (int i = 0; i < e->n_slots; i++)
-        if (e->slot[i].request && e->slot[i].phase == SLOT_FREE)
-            sd_slot_begin(e, &e->slot[i], e->slot[i].request);
+        if (e->slot[i].phase == SLOT_ADMITTED) sd_slot_begin(e, &e->slot[i], e->slot[i].request);
 }
 
 void sd_queue_leave_slot(sd_engine *e, sd_slot *s) {
