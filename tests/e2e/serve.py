@@ -19,13 +19,12 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
-from served import Served  # noqa: E402
+from served import SLOW, Served  # noqa: E402
 
 BINARY = sys.argv[1] if len(sys.argv) > 1 else "build/release/specdec"
 MODELS = os.environ.get("SPECDEC_MODELS", os.path.expanduser("~/.cache/specdec/models"))
 MODEL = os.path.join(MODELS, "SmolLM2-135M-Instruct.Q4_1.gguf")
 NAME = "SmolLM2-135M-Instruct.Q4_1"
-SLOW = float(os.environ.get("SPECDEC_SLOW", "1"))  # a factor for the time limits of slow builds
 failures = 0
 
 
@@ -44,34 +43,9 @@ class Server(Served):
     def __init__(self, *options):
         super().__init__(BINARY, MODEL, *options, limit=60 * SLOW)
 
-    def request(self, method, path, body=None, headers=None, timeout=120):
-        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout * SLOW)
-        head = {"Content-Type": "application/json"} if body is not None else {}
-        head.update(headers or {})
-        data = json.dumps(body).encode() if isinstance(body, (dict, list)) else body
-        c.request(method, path, data, head)
-        r = c.getresponse()
-        answer = r.read()
-        c.close()
-        return r.status, dict((k.lower(), v) for k, v in r.getheaders()), answer
-
     def post(self, path, body, **more):
         status, headers, answer = self.request("POST", path, body, **more)
         return status, json.loads(answer)
-
-    def metric(self, name):
-        _, _, page = self.request("GET", "/metrics")
-        values = re.findall(r"^specdec:%s\{[^}]*\} (\S+)$" % name, page.decode(), re.M)
-        return sum(float(v) for v in values)
-
-    def wait_metric(self, name, value, limit):
-        """Seconds until the metric has the value; None when it never did."""
-        start = time.monotonic()
-        while time.monotonic() - start < limit * SLOW:
-            if self.metric(name) == value:
-                return time.monotonic() - start
-            time.sleep(0.005)
-        return None
 
     def raw(self, data, timeout=10, pieces=None):
         """Sends bytes, returns all that comes until the server closes or the time is over."""
@@ -91,10 +65,6 @@ class Server(Served):
             return out, False
         finally:
             s.close()
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60 * SLOW)
 
 
 def events(data):

@@ -5,13 +5,15 @@
 
 Prints TAP. Needs tests/make_tiny_model and specdec-tuning beside the binary. --full attacks for a minute each.
 """
-import http.client
 import json
+import os
 import shutil
-import signal
+import sys
 import threading
 
-from files_lib import *
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e", "lib"))
+from files_lib import *  # noqa: E402
+from served import Served  # noqa: E402
 
 dir = tempfile.mkdtemp(prefix="specdec-files-")
 model, run = os.path.join(dir, "tiny.gguf"), os.path.join(dir, "run")
@@ -47,46 +49,16 @@ def restore():
     shutil.copytree(run + ".kept", run)
 
 
-class Server:
+class Server(Served):
     def __init__(self, *more):
-        self.p = subprocess.Popen([BINARY, "serve", "-m", model, "-a", f"tuned={run}", "--port", "0", "--threads", "2", "--ctx", "256", *more],
-                                  stderr=subprocess.PIPE, text=True)
-        self.said, self.port = [], None
-        ready = threading.Event()
-
-        def read():
-            for line in self.p.stderr:
-                self.said.append(line)
-                if " at http://" in line and "serving" in line:
-                    self.port = int(line.split(" at http://")[1].split(":")[1 if "[" not in line else -1].split(":")[0].split()[0])
-                    ready.set()
-            ready.set()
-        threading.Thread(target=read, daemon=True).start()
-        ready.wait(60)
-        if not self.port:
-            raise RuntimeError("".join(self.said))
+        super().__init__(BINARY, model, "-a", f"tuned={run}", "--threads", "2", "--ctx", "256", *more)
 
     def ask(self, body):
-        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        try:
-            c.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
-            r = c.getresponse()
-            data = r.read()
-            return r.status, [x.get("text") for x in json.loads(data)["choices"]] if r.status == 200 else data
-        finally:
-            c.close()
+        status, _, data = self.request("POST", "/v1/completions", body, timeout=60)
+        return status, [x.get("text") for x in json.loads(data)["choices"]] if status == 200 else data
 
     def health(self):
-        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        try:
-            c.request("GET", "/health")
-            return c.getresponse().status
-        finally:
-            c.close()
-
-    def stop(self):
-        self.p.send_signal(signal.SIGTERM)
-        return self.p.wait(60)
+        return self.request("GET", "/health", timeout=60)[0]
 
 
 BODIES = [{"model": m, "prompt": [1 + i, 30, 7 * i + 2], "max_tokens": 24, "temperature": t, "seed": i, "ignore_eos": True}
@@ -127,11 +99,11 @@ def attack(name, harm, works_on):
     stop.set()
     for t in threads:
         t.join()
-    health = s.health() if s.p.poll() is None else "none"
+    health = s.health() if s.process.poll() is None else "none"
     code = s.stop()
     good = not wrong and code == 0 and count.get(200, 0) > 0 and (health == 200 if works_on else health == 503 or 500 not in count)
     check(f"{name}: {count.get(200, 0)} right answers, {count.get(500, 0)} errors, /health {health}", good,
-          f"exit {code}, {count}, {wrong[:3]}\n{''.join(s.said[-4:])}")
+          f"exit {code}, {count}, {wrong[:3]}\n{chr(10).join(s.lines[-4:])}")
 
 
 def cut(path):

@@ -1,7 +1,14 @@
 """A running `specdec serve`, for the scripts that talk to it. Standard library only."""
+import http.client
+import json
+import os
 import re
+import signal
 import subprocess
 import threading
+import time
+
+SLOW = float(os.environ.get("SPECDEC_SLOW", "1"))  # a factor for the time limits of slow builds
 
 
 class Served:
@@ -25,3 +32,39 @@ class Served:
         if not ready.wait(limit) or not self.port:
             self.process.kill()
             raise RuntimeError("the server did not start: " + " | ".join(self.lines))
+
+    def request(self, method, path, body=None, headers=None, timeout=120, source=None):
+        """Status, headers, body; raises OSError when nothing comes in time. source: the client's address, "127.0.0.2"."""
+        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout * SLOW, source_address=(source, 0) if source else None)
+        head = {"Content-Type": "application/json"} if body is not None else {}
+        head.update(headers or {})
+        data = json.dumps(body).encode() if isinstance(body, (dict, list)) else body
+        try:
+            c.request(method, path, data, head)
+            r = c.getresponse()
+            return r.status, dict((k.lower(), v) for k, v in r.getheaders()), r.read()
+        finally:
+            c.close()
+
+    def metric(self, name, source=None):
+        page = self.request("GET", "/metrics", source=source)[2].decode()
+        return sum(float(v) for v in re.findall(r"^specdec:%s\{[^}]*\} (\S+)$" % name, page, re.M))
+
+    def wait_metric(self, name, value, limit, source=None):
+        """Seconds until the metric has the value; None when it never did."""
+        start = time.monotonic()
+        while time.monotonic() - start < limit * SLOW:
+            if self.metric(name, source) == value:
+                return time.monotonic() - start
+            time.sleep(0.005)
+        return None
+
+    def stop(self, limit=60):
+        """The exit status after SIGTERM; None when it does not end."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(limit * SLOW)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            return None

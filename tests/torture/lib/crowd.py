@@ -11,13 +11,13 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "e2e", "lib"))
-from served import Served  # noqa: E402
+from served import SLOW, Served  # noqa: E402
 
 BINARY = next((a for a in sys.argv[1:] if not a.startswith("-")), "build/release/specdec")
 FULL = "--full" in sys.argv
 MODELS = os.environ.get("SPECDEC_MODELS", os.path.expanduser("~/.cache/specdec/models"))
 MODEL = os.path.join(MODELS, "SmolLM2-135M-Instruct.Q4_1.gguf")
-SLOW = float(os.environ.get("SPECDEC_SLOW", "1"))  # a factor for the time limits of slow builds
+SELF = "127.0.0.250"  # who looks at metrics
 failures = 0
 
 
@@ -74,37 +74,15 @@ class Server(Served):
 
     def ask(self, source, method, path, body=None, timeout=60):
         """Status, headers, body; raises OSError when nothing comes in time."""
-        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout * SLOW, source_address=(source, 0))
-        try:
-            data = json.dumps(body).encode() if isinstance(body, (dict, list)) else body
-            c.request(method, path, data, {"Content-Type": "application/json"} if body is not None else {})
-            r = c.getresponse()
-            return r.status, dict((k.lower(), v) for k, v in r.getheaders()), r.read()
-        finally:
-            c.close()
+        return self.request(method, path, body, timeout=timeout, source=source)
 
-    def metric(self, name, source="127.0.0.250"):
-        page = self.ask(source, "GET", "/metrics")[2].decode()
-        return sum(float(v) for v in re.findall(r"^specdec:%s\{[^}]*\} (\S+)$" % name, page, re.M))
-
-    def wait_metric(self, name, value, limit):
-        end = time.monotonic() + limit * SLOW
-        while time.monotonic() < end:
-            if self.metric(name) == value:
-                return True
-            time.sleep(0.02)
-        return False
+    def metric(self, name, source=None):
+        return super().metric(name, source or SELF)
 
     def stop(self, limit=60):
         """Exit status and seconds; None when it does not end."""
         start = time.monotonic()
-        self.process.terminate()
-        try:
-            return self.process.wait(limit * SLOW), time.monotonic() - start
-        except Exception:
-            self.process.kill()
-            self.process.wait()
-            return None, time.monotonic() - start
+        return super().stop(limit), time.monotonic() - start
 
 
 def post(body, path="/v1/completions"):
