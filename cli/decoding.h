@@ -1,4 +1,4 @@
-// What the verbs that decode share: their options, and everything that is open while they run.
+// Shared by the verbs that decode: their options, and everything that is open while they run.
 #pragma once
 
 #include "cli/common.h"

@@ -54,7 +54,7 @@ void sd_outlive_broken_pipes(void) {
     signal(SIGPIPE, SIG_IGN);
 }
 
-// Where the signal is ignored a reader that has gone is no failure either: the work is done.
+// With the signal ignored, a reader that has gone is no failure either: the work is done.
 static bool reader_is_gone(void) {
     struct pollfd p = {.fd = STDOUT_FILENO, .events = POLLOUT};
     return poll(&p, 1, 0) == 1 && (p.revents & (POLLERR | POLLHUP));
@@ -157,7 +157,7 @@ int main(int argc, char **argv) {
         st = sd_fail(&err, SD_ENOMEM, "out of memory: what was written may lack a part");
     else if (sd_memory_lost() && sd_status_exit_code(st) == 2) // the input is blamed for it
         st = sd_fail(&err, SD_ENOMEM, "out of memory; free some and try again");
-    // What was written and lost in the middle of a long output leaves only the mark of ferror.
+    // Output that was lost in the middle leaves only the mark of ferror.
     bool lost = fflush(stdout) != 0 || ferror(stdout);
     if (lost && st == SD_OK && !reader_is_gone())
         st = sd_fail(&err, SD_EIO, "standard output: write failed; is the disk full?");

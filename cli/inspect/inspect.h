@@ -1,4 +1,4 @@
-// What `specdec inspect` says of a thing, as JSON; the verb prints it as it is or for people.
+// The findings of `specdec inspect` about a thing, as JSON; the verb prints it as it is or for people.
 #pragma once
 
 #include "base/status.h"

@@ -105,7 +105,7 @@ out:
     return st;
 }
 
-// What was written at `path` is opened again and held against base + adapter.
+// The model written at `path` is opened again and compared with base + adapter.
 static sd_status verify(const args *a, const char *path, sd_model *base, const sd_adapter *adapter,
                         const sd_ids *ids, sd_error *err) {
     sd_status st = SD_OK;

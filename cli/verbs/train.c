@@ -184,7 +184,7 @@ static bool add_word(sd_buf *b, const char *word) {
     return ok && sd_buf_addc(b, '\'');
 }
 
-/// What goes on with an interrupted run: this command without its --resume, which would begin anew
+/// The command that goes on with an interrupted run: this one without its --resume, which would begin anew
 /// or go back. Left empty when it does not fit.
 static void command_line(sd_buf *b, int argc, char **argv) {
     bool ok = sd_buf_adds(b, "specdec train");

@@ -15,7 +15,7 @@ typedef struct {
     int64_t clients; // that use some of it, the one that asks included; >= 1
 } sd_share;
 
-/// What a client may have while others want it too: at least 1.
+/// A client's share while others want it too: at least 1.
 static inline int64_t sd_fair_share(const sd_share *s) {
     int64_t share = s->limit / (s->clients > 1 ? s->clients : 1);
     return share > 1 ? share : 1;

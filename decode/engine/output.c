@@ -122,7 +122,7 @@ static void send(sd_slot *s, const char *error) {
 void sd_slot_deliver(sd_engine *e, sd_slot *s, const char *error) {
     if (!s->finish && s->n_info == 0) return;
     if (s->finish) {
-        // What was held back is text after all, unless a stop string cut it.
+        // Text that was held back is delivered after all, unless a stop string cut it off.
         if (s->utf8.n > 0) sd_utf8_stream_add(&s->utf8, NULL, 0, &s->text);
         s->usable = s->text.len;
         s->stats.decode_ms = (s->last_token - s->first_token) * 1e3;

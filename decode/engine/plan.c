@@ -1,4 +1,4 @@
-// What is drafted for whom in a round.
+// Plans a round: which tokens are drafted for which request.
 //
 // For each running request the sources are asked position by position; at each position the guess
 // most likely to hold is taken, and every source's cursor moves over it. Then the controller

@@ -43,7 +43,7 @@ bool sd_slot_carry(sd_slot *s) {
     return true;
 }
 
-// What was said is now part of the prompt: the token after it is drawn as if it had gone on.
+// The tokens said so far are now part of the prompt: the next is drawn as if it had gone on.
 static void take_up(sd_slot *s, sd_engine_request *j) {
     sd_carried *c = j->carried;
     s->n = c->n;

@@ -1,4 +1,5 @@
-// What is sent back: chunks of a stream as tokens come, or one answer when all choices have ended.
+// Answers are sent as chunks of a stream while tokens come, or in one piece when all choices have
+// ended.
 //
 // A whole answer is written as its client reads it, a slice at a time, so that neither memory nor
 // the event loop pays for its size. What fits into one slice goes out with its length.

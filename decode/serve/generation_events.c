@@ -1,7 +1,6 @@
 // How tokens cross from the engine's thread to the event loop.
 //
-// The provider calls sd_generation_on_event on its own thread. What it says is copied into a message and
-// appended to the server's outbox under a lock that is held for a few instructions; an eventfd
+// The provider calls sd_generation_on_event on its own thread. The event is copied and appended to the server's outbox under a lock that is held for a few instructions; an eventfd
 // wakes the event loop when the outbox was empty. The engine makes its next step only while the loop
 // is not far behind, so the outbox has a bound. The message that ends a choice is part of the
 // choice, so an end is delivered even when memory is short.

@@ -78,7 +78,7 @@ void sd_generation_free(sd_generation *g);
 /// free for others.
 void sd_generation_drop_prompt(sd_generation *g);
 void sd_generation_cancel(sd_generation *g); // its reading, and the choices that still run
-/// What the access log will say; finish is static.
+/// Sets what the access log will say; finish is static.
 void sd_generation_log(const sd_generation *g, const char *finish);
 
 // ---- generation_prompt.c

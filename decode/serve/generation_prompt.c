@@ -33,7 +33,7 @@ static int check_length(sd_generation *g, int i, int ctx, sd_api_error *e) {
     return 0;
 }
 
-// What can be said of all prompts without tokenising one.
+// Checks of all prompts that need no tokenising.
 static int check_prompts(sd_generation *g, int ctx, sd_api_error *e) {
     const sd_model *m = g->server->local->model;
     for (int i = 0; i < g->request.n_prompts; i++) {

@@ -193,7 +193,7 @@ const sd_route *sd_route_check(const sd_keys *keys, const sd_http_head *head,
         if (method_matches(&routes[i], head->method)) found = &routes[i];
     }
     const sd_route *asked = found ? found : same_path;
-    // What is not there asks for a key too, so that a stranger learns nothing of the table.
+    // A path that is not there asks for a key too, so that a stranger learns nothing of the table.
     if ((!asked || asked->auth != SD_AUTH_PUBLIC) &&
         !sd_keys_allow(keys, sd_http_field_get(head, "authorization"))) {
         sd_api_fail(e, 401, NULL,

@@ -15,7 +15,7 @@ typedef struct {
     sd_work *head, *tail;
 } list;
 
-// What an owner has here, and when its last piece was begun.
+// An owner's items here, and when its last piece was begun.
 typedef struct {
     uint64_t owner;
     int items;   // here, wherever they are; without any it may be forgotten
@@ -93,7 +93,7 @@ static sd_work *take_turn(sd_workers *w) {
 
 static void *run(void *ctx) {
     sd_workers *w = ctx;
-    // Where processors are few, answers that run come before new work.
+    // With few processors, answers that run come before new work.
     setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
     pthread_mutex_lock(&w->lock);
     while (!w->stop) {

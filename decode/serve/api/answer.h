@@ -1,10 +1,10 @@
-// What an answer is made of, in whichever dialect it is written.
+// The parts of an answer, in whichever dialect it is written.
 #pragma once
 
 #include "decode/serve/api/json_text.h"
 #include "decode/serve/api/request.h"
 
-// What all pieces of one answer share.
+// Shared by all pieces of one answer.
 typedef struct {
     sd_api_kind kind;
     const char *id, *model;
@@ -24,7 +24,7 @@ size_t sd_logprobs_stride(int top);
 /// Appends n tokens, each with `top` alternatives, in that form.
 bool sd_logprobs_keep(sd_buf *kept, const sd_token_info *tokens, int n, int top);
 
-// Where the tokens stand: as the engine gives them, or kept.
+// A list of tokens: as the engine gives them, or kept.
 typedef struct {
     const sd_token_info *tokens; // NULL: kept
     const sd_buf *kept;

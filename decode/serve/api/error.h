@@ -1,4 +1,4 @@
-// What a request is refused with: filled where something is wrong, sent by whoever answers.
+// The error that a request is refused with: filled where something is wrong, sent by whoever answers.
 #pragma once
 
 #include <jansson.h>

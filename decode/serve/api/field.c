@@ -117,7 +117,7 @@ const char *sd_json_over_limit(const char *text, size_t len) {
     return NULL;
 }
 
-// What a value must be to mean "off".
+// The values that mean "off".
 typedef enum { OFF_NEVER, OFF_EMPTY, OFF_ZERO, OFF_ONE, OFF_FALSE, OFF_NONE_WORD, OFF_TRUE } off;
 
 // name, its neutral value, where it matters.

@@ -1,4 +1,4 @@
-// What goes back: completions, chunks of a stream, usage, timings and errors, as JSON text of
+// Answers: completions, chunks of a stream, usage, timings and errors, as JSON text of
 // OpenAI's shapes. Pure: no socket, no clock.
 //
 // A whole answer is written in slices (sd_whole), because with logprobs it may have hundreds of

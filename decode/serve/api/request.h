@@ -1,4 +1,4 @@
-// What a client wants, in whichever dialect it was said: a checked struct.
+// A client's request, in whichever dialect it was said: a checked struct.
 #pragma once
 
 #include "decode/engine/engine.h"

@@ -5,7 +5,7 @@
 
 enum { SD_MAX_KEYS = 256, SD_MIN_KEY = 8, SD_MAX_KEY = 512 };
 
-// What a route asks of a request. Zero is no level: a route that forgets one is found by a test.
+// The level that a route asks of a request. Zero is no level: a route that forgets one is found by a test.
 typedef enum { SD_AUTH_UNSET, SD_AUTH_PUBLIC, SD_AUTH_USER, SD_AUTH_ADMIN } sd_auth;
 
 typedef struct {

@@ -39,7 +39,7 @@ bool sd_cidr_has(const sd_cidr *list, int n, const sd_address *a);
 /// X-Forwarded-For: the last hop that is not in the list. False when it names none.
 bool sd_last_hop(sd_address *out, const char *field, const sd_cidr *list, int n);
 
-// What a client is known by.
+// The name a client is known by.
 typedef struct {
     bool is_key;
     uint8_t byte[16]; // the key's place in its file, or the address

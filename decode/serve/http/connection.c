@@ -9,7 +9,7 @@
 // and wait for the answer. The two are told apart by sending something, which a closed client's
 // system answers with a reset: the answer itself where it has begun, else "100 Continue", which may
 // come any number of times before an answer and means nothing to a client that did not ask for it.
-// What a client pipelines meanwhile stays in the input buffer, up to a limit. A request that waited
+// Input that a client pipelines meanwhile stays in the buffer, up to a limit. A request that waited
 // behind another one is taken in a turn of its own, after all that came from others: hundreds of
 // them on one socket delay nobody by more than one. While answers are unread or turns are due,
 // what comes stays in the system's buffer, which tells the client to wait.
@@ -347,7 +347,7 @@ static bool take_head(sd_conn *c) {
         refuse(c, &e, extra[0] ? extra : NULL);
         return false;
     }
-    // What cannot fit now is refused before it is sent; what fits is counted as it comes, so that a
+    // A body that cannot fit now is refused before it is sent; one that fits is counted as it comes, so that a
     // length that is only announced takes nothing from others.
     size_t none = 0;
     if (c->http.head.length > 0) {

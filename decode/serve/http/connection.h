@@ -15,7 +15,7 @@ sd_client *sd_conn_client(const sd_conn *c);        // whose the request is
 int64_t sd_conn_arrival_ns(const sd_conn *c);       // of its head
 /// The request's body, and its part of the memory (sd_listener_hold), become the caller's.
 sd_buf sd_conn_take_body(sd_conn *c, size_t *held);
-/// What the owner's functions are told about until the answer ends; NULL: nothing.
+/// `work` is what the owner's functions are called with until the answer ends; NULL: nothing.
 void sd_conn_set_work(sd_conn *c, void *work);
 void sd_conn_set_log(sd_conn *c, const sd_log_facts *facts);
 

@@ -71,7 +71,7 @@ bool sd_conn_enter(sd_conn *c) {
     sd_client *peer = sd_client_acquire(&l->clients, &name);
     if (!peer) return false;
     peer->trusted = sd_cidr_has(l->proxies, l->n_proxies, &c->address);
-    // Where all are busy, a few further places are for clients that have none.
+    // While all are busy, a few further places are for clients that have none.
     if (l->n_conns >= l->max_conns && !sd_listener_make_place(l, peer) &&
         (peer->sockets > 0 || l->n_conns >= l->max_conns + SD_SPARE_CONNECTIONS)) {
         sd_client_release(&l->clients, peer);

@@ -27,7 +27,7 @@ enum {
     SD_MAX_EXTRA = 64          // bytes of a header line with its 0
 };
 
-/// Of the loop's events: libevent gives them the middle one of three.
+/// Priorities of the loop's events: libevent gives an event the middle one of three.
 enum { SD_PRIORITIES = 3, SD_PRIORITY_LAST = 2 };
 
 /// Answers a request that has come whole: now, or later with the same functions.
@@ -44,7 +44,7 @@ typedef struct {
     void (*on_closed)(void *work);
     /// Seconds until a 429 or 503 that does not say so itself may be tried again; 0: at once.
     double (*retry_s)(const void *owner);
-    /// What an error looks like; NULL when out of memory.
+    /// An error as the body of an answer; NULL when out of memory.
     json_t *(*error_body)(const sd_api_error *e);
 } sd_handlers;
 

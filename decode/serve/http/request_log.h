@@ -4,7 +4,7 @@
 
 #include "decode/serve/http/access_log.h"
 
-// What the owner says about a request beyond its connection's own facts. Zeroed: nothing.
+// The owner's facts about a request, beside its connection's own. Zeroed: none.
 typedef struct {
     const char *model, *finish; // static or the owner's; model NULL: it was not read
     int prompt_tokens, completion_tokens;

@@ -20,5 +20,5 @@ sd_status sd_local_open(sd_provider **out, const sd_local_options *o, sd_error *
 void sd_local_stop(sd_provider *p);
 /// Waits for the thread. Requests may still be there until it is closed.
 void sd_local_join(sd_provider *p);
-/// What turns text into tokens for it, once it is ready.
+/// Its models, whose tokenizer turns text into tokens; NULL until it is ready.
 const sd_models *sd_local_models(const sd_provider *p);

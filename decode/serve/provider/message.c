@@ -5,7 +5,7 @@
 #include <limits.h>
 #include <string.h>
 
-// What follows the struct is put behind one another, each aligned to 8 bytes.
+// The parts behind the struct stand behind one another, each aligned to 8 bytes.
 typedef struct {
     char *block; // NULL: only counted
     size_t end;

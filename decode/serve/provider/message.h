@@ -1,7 +1,7 @@
-// What a front and a provider say to each other: flat messages, one block each, without pointers.
+// Messages between a front and a provider: flat, one block each, without pointers.
 //
-// A block begins with its version and its length. What has no fixed size stands behind the struct and
-// is found by a span: an offset from the block's beginning, and a count. So a block can be kept,
+// A block begins with its version and its length. Parts without a fixed size stand behind the struct
+// and are found by spans: an offset from the block's beginning, and a count. So a block can be kept,
 // copied and sent through a socket as it is, and whoever receives one checks it before it follows an
 // offset.
 //

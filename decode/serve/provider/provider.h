@@ -1,4 +1,4 @@
-// Who generates. The server knows a provider by this alone: requests go in and events come out as
+// A provider generates. The server knows it by this alone: requests go in and events come out as
 // flat messages (provider/message.h), so that a provider may be an engine in this process
 // (provider/local.h), one in another, or a stub that speaks to another machine.
 #pragma once
@@ -7,7 +7,7 @@
 
 typedef struct sd_provider sd_provider;
 
-// Where the events of one request go. Called on a thread of the provider's; must not block. The
+// The receiver of one request's events. Called on a thread of the provider's; must not block. The
 // block is valid during the call only.
 typedef struct {
     void (*event)(void *ctx, const sd_provider_event *e);
