@@ -15,6 +15,13 @@ enum { SD_REPLACEMENT = 0xFFFD };
 /// sequence at the end counts as malformed; *truncated (may be NULL) tells the two apart.
 int sd_utf8_next(const char *s, size_t len, int32_t *cp, bool *truncated);
 
+/// The position of the character before position `at` > 0 of well-formed s.
+static inline size_t sd_utf8_back(const char *s, size_t at) {
+    do at--;
+    while (at > 0 && ((unsigned char)s[at] & 0xC0) == 0x80);
+    return at;
+}
+
 /// Writes cp (a scalar value) to out [4] and gives its length.
 int sd_utf8_put(char *out, int32_t cp);
 

@@ -37,15 +37,18 @@ struct sd_safetensors {
     json_t *metadata; // of the first file that has any
 };
 
-static const struct {
+typedef struct {
     const char *name;
     size_t bytes;
     sd_dtype dtype;
-} types[] = {{"F32", 4, SD_F32},       {"F16", 2, SD_F16},          {"BF16", 2, SD_BF16},
-             {"F64", 8, SD_ST_OTHER},  {"I64", 8, SD_ST_OTHER},     {"U64", 8, SD_ST_OTHER},
-             {"I32", 4, SD_ST_OTHER},  {"U32", 4, SD_ST_OTHER},     {"I16", 2, SD_ST_OTHER},
-             {"U16", 2, SD_ST_OTHER},  {"I8", 1, SD_ST_OTHER},      {"U8", 1, SD_ST_OTHER},
-             {"BOOL", 1, SD_ST_OTHER}, {"F8_E4M3", 1, SD_ST_OTHER}, {"F8_E5M2", 1, SD_ST_OTHER}};
+} element_type;
+
+static const element_type types[] = {
+    {"F32", 4, SD_F32},       {"F16", 2, SD_F16},          {"BF16", 2, SD_BF16},
+    {"F64", 8, SD_ST_OTHER},  {"I64", 8, SD_ST_OTHER},     {"U64", 8, SD_ST_OTHER},
+    {"I32", 4, SD_ST_OTHER},  {"U32", 4, SD_ST_OTHER},     {"I16", 2, SD_ST_OTHER},
+    {"U16", 2, SD_ST_OTHER},  {"I8", 1, SD_ST_OTHER},      {"U8", 1, SD_ST_OTHER},
+    {"BOOL", 1, SD_ST_OTHER}, {"F8_E4M3", 1, SD_ST_OTHER}, {"F8_E5M2", 1, SD_ST_OTHER}};
 
 static int compare_names(const void *a, const void *b) {
     return strcmp(((const sd_st_tensor *)a)->name, ((const sd_st_tensor *)b)->name);
@@ -423,8 +426,14 @@ const char *sd_safetensors_metadata(const sd_safetensors *s, const char *key) {
 
 // ---- writing
 
-static json_t *header_entry(const sd_st_tensor *t, size_t offset) {
-    const char *dtype = t->dtype == SD_F32 ? "F32" : t->dtype == SD_F16 ? "F16" : "BF16";
+// The type by which weights of a dtype are written; NULL: none.
+static const element_type *type_of(sd_dtype dtype) {
+    for (size_t k = 0; k < sizeof types / sizeof types[0]; k++)
+        if (types[k].dtype == dtype && dtype != SD_ST_OTHER) return &types[k];
+    return NULL;
+}
+
+static json_t *header_entry(const sd_st_tensor *t, const char *dtype, size_t offset) {
     json_t *shape = json_array();
     for (int d = 0; d < t->n_dims; d++) json_array_append_new(shape, json_integer(t->shape[d]));
     return json_pack("{s:s, s:o, s:[I, I]}", "dtype", dtype, "shape", shape, "data_offsets",
@@ -440,16 +449,16 @@ static sd_status make_header(char **text, const char *path, const sd_st_tensor *
     if (metadata && json_object_set(root, "__metadata__", (json_t *)(uintptr_t)metadata) != 0)
         SD_CHECK_ALLOC(NULL, err);
     for (int i = 0; i < n; i++) {
-        size_t want = t[i].dtype == SD_F32 ? 4 : 2;
-        SD_CHECK(t[i].dtype == SD_F32 || t[i].dtype == SD_F16 || t[i].dtype == SD_BF16, err,
-                 SD_EINVAL, "%s: tensor %s: only F32, F16 and BF16 can be written", path,
+        const element_type *type = type_of(t[i].dtype);
+        SD_CHECK(type, err, SD_EINVAL, "%s: tensor %s: only F32, F16 and BF16 can be written", path,
                  t[i].name);
+        size_t want = type->bytes;
         for (int d = 0; d < t[i].n_dims; d++) want *= (size_t)t[i].shape[d];
         SD_CHECK(want == t[i].bytes, err, SD_EINVAL,
                  "%s: tensor %s: %zu bytes are not what its shape needs (%zu)", path, t[i].name,
                  t[i].bytes, want);
-        SD_CHECK(json_object_set_new(root, t[i].name, header_entry(&t[i], offset)) == 0, err,
-                 SD_ENOMEM, "%s: out of memory", path);
+        SD_CHECK(json_object_set_new(root, t[i].name, header_entry(&t[i], type->name, offset)) == 0,
+                 err, SD_ENOMEM, "%s: out of memory", path);
         offset += t[i].bytes;
     }
     SD_TRY(sd_json_dump(text, root, JSON_COMPACT, err));

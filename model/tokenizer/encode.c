@@ -23,11 +23,9 @@ static bool is_space(int32_t cp) { // White_Space
 
 // The character that ends at `at` > 0.
 static int32_t char_before(const char *text, size_t at, size_t *start) {
-    size_t i = at - 1;
     int32_t cp;
-    while (i > 0 && ((unsigned char)text[i] & 0xC0) == 0x80) i--;
-    sd_utf8_next(text + i, at - i, &cp, NULL);
-    *start = i;
+    *start = sd_utf8_back(text, at);
+    sd_utf8_next(text + *start, at - *start, &cp, NULL);
     return cp;
 }
 

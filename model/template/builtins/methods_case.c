@@ -40,9 +40,7 @@ static bool ends_word(sd_str s, size_t at, size_t next) {
     int32_t cp = -1;
     size_t i = at;
     while (i > 0) {
-        do i--;
-        while (i > 0 && ((unsigned char)s.p[i] & 0xC0) == 0x80);
-        size_t from = i;
+        size_t from = i = sd_utf8_back(s.p, i);
         cp = next_char(s, &from);
         if (!is_ignored(cp)) break;
     }

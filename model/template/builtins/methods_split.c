@@ -71,9 +71,8 @@ static bool rsplit_space(sd_render *r, sd_str s, int64_t max, sd_list *l) {
         }
         size_t at = s.n;
         while (at > 0) {
-            size_t i = at - 1;
+            size_t i = sd_utf8_back(s.p, at);
             int32_t cp;
-            while (i > 0 && ((unsigned char)s.p[i] & 0xC0) == 0x80) i--;
             sd_utf8_next(s.p + i, s.n - i, &cp, NULL);
             if (sd_is_pyspace(cp)) break;
             at = i;

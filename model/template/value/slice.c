@@ -14,10 +14,7 @@ bool sd_refuse_undefined(sd_render *r, const sd_value *v, sd_str name) {
 static size_t advance_chars(sd_str s, size_t at, int64_t chars) {
     for (int32_t cp; chars > 0 && at < s.n; chars--)
         at += (size_t)sd_utf8_next(s.p + at, s.n - at, &cp, NULL);
-    for (; chars < 0 && at > 0; chars++) {
-        do at--;
-        while (at > 0 && ((unsigned char)s.p[at] & 0xC0) == 0x80);
-    }
+    for (; chars < 0 && at > 0; chars++) at = sd_utf8_back(s.p, at);
     return at;
 }
 

@@ -95,8 +95,7 @@ sd_str sd_strip(sd_str s, bool left, bool right, const sd_str *chars) {
         s.n -= n;
     }
     while (right && s.n) {
-        size_t i = s.n - 1;
-        while (i > 0 && ((unsigned char)s.p[i] & 0xC0) == 0x80) i--;
+        size_t i = sd_utf8_back(s.p, s.n);
         sd_utf8_next(s.p + i, s.n - i, &cp, NULL);
         if (!is_stripped(cp, chars)) break;
         s.n = i;
