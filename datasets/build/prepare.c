@@ -6,10 +6,10 @@
 #include "base/files/map.h"
 #include "base/files/path.h"
 #include "base/json.h"
-#include "base/list.h"
 #include "base/memory.h"
 #include "datasets/build/recipe_key.h"
 #include "datasets/build/token_store.h"
+#include "datasets/build/writer.h"
 #include "datasets/read/reader.h"
 
 #include <string.h>
@@ -68,30 +68,6 @@ static double fraction(const uint8_t raw[32]) {
 
 // ---- gathering ---------------------------------------------------------------------------------
 
-static sd_status add_segment(sd_token_store *g, const slot *s, int from, int n, int32_t piece,
-                             sd_error *err) {
-    if (!SD_GROW(g->token, g->n_tokens + n, g->cap_tokens))
-        return sd_fail(err, SD_ENOMEM, "out of memory after %lld tokens", (long long)g->n_tokens);
-    if (!SD_GROW(g->segment, g->n_segments + 1, g->cap_segments))
-        return sd_fail(err, SD_ENOMEM, "out of memory after %lld records",
-                       (long long)g->n_segments);
-    if (g->n_segments >= INT32_MAX / 2)
-        return sd_fail(err, SD_ELIMIT, "more than %d records; split the data", INT32_MAX / 2);
-    sd_segment *p = &g->segment[g->n_segments++];
-    *p = (sd_segment){.offset = g->n_tokens,
-                      .record = s->record,
-                      .length = n,
-                      .source = s->source,
-                      .piece = piece};
-    memcpy(p->sha256, s->sha256, 32);
-    for (int i = 0; i < n; i++) {
-        int32_t t = s->labelled.ids.id[from + i];
-        bool supervised = i > 0 && s->labelled.supervised[from + i];
-        g->token[g->n_tokens++] = supervised ? t | SD_SUPERVISED_BIT : t;
-    }
-    return SD_OK;
-}
-
 // Supervised tokens of the segment [from, from + n). Its first token has no context that predicts
 // it, so it does not count.
 static int64_t count_supervised(const slot *s, int from, int n) {
@@ -137,7 +113,11 @@ static sd_status take(pipeline *p, slot *s, sd_error *err) {
         int len = n - from < T ? n - from : T;
         // The last token of a text may be left for itself: a row that teaches nothing.
         if (count_supervised(s, from, len) == 0 && o->version != 1) continue;
-        SD_TRY(add_segment(p->g, s, from, len, piece, err));
+        sd_segment segment = {
+            .record = s->record, .length = len, .source = s->source, .piece = piece};
+        memcpy(segment.sha256, s->sha256, sizeof segment.sha256);
+        SD_TRY(sd_token_store_add(p->g, &segment, s->labelled.ids.id + from,
+                                  s->labelled.supervised + from, err));
         r->tokens += len;
     }
     r->supervised += supervised;
@@ -281,8 +261,6 @@ out:
     }
     free(p.slot);
     free(p.hashed);
-    free(g.token);
-    free(g.segment);
-    json_decref(g.sources);
+    sd_token_store_free(&g);
     return st;
 }

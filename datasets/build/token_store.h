@@ -25,7 +25,8 @@ typedef struct {
     json_t *sources; // [{"path", "sha256", "bytes", "format", "records"}]
 } sd_token_store;
 
-// ---- writer.c
-/// Packs, writes the file and its manifest; fills rows and efficiency of the report.
-sd_status sd_dataset_write(const char *out, const sd_token_store *g, const sd_prepare_options *o,
-                           const sd_model *m, sd_prepare_report *report, sd_error *err);
+/// Appends a segment and its tokens, id and supervised [s->length]; sets the offset. The first token
+/// is never supervised: nothing stands before it that could predict it.
+sd_status sd_token_store_add(sd_token_store *g, const sd_segment *s, const int32_t *id,
+                             const uint8_t *supervised, sd_error *err);
+void sd_token_store_free(sd_token_store *g);

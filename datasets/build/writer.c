@@ -1,13 +1,14 @@
 // Segments get a row and a place in it, rows are written in order, a chunk's worth at a time; then
 // the file is flushed, hashed, renamed, and the manifest follows. A crash between the two renames
 // leaves a file whose manifest does not match, which is refused when opened.
+#include "datasets/build/writer.h"
+
 #include "base/files/path.h"
 #include "base/files/replace.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "datasets/build/recipe_key.h"
 #include "datasets/build/sequence_packing.h"
-#include "datasets/build/token_store.h"
 #include "datasets/store/store.h"
 
 #include <string.h>

@@ -89,7 +89,7 @@ plant "what cannot be read counts as damaged" base/status.c 's/status == SD_ELIM
 plant "the label mask is shifted by one" datasets/read/loss_mask.c 's/l->supervised\[i\] = 1;/l->supervised[i + 1 < l->ids.n ? i + 1 : i] = 1;/' test_labels
 plant "what the template writes behind the end of turn is learnt" datasets/read/loss_mask.c 's/if \(end_token >= 0 \&\& !o->template_tail\)/if (0)/' test_labels
 plant "a token that straddles the prompt's edge is learnt" datasets/read/loss_mask.c 's/if \(\*at >= r.begin \&\& /if (*at + len > r.begin \&\& /' test_labels
-plant "the mask of a piece is that of the token before" datasets/build/prepare.c 's/s->labelled.supervised\[from \+ i\];/s->labelled.supervised[from + i - 1];/' test_dataset
+plant "the mask of a piece is that of the token before" datasets/build/token_store.c 's/i > 0 && supervised\[i\] \?/i > 0 \&\& supervised[i - 1] ?/' test_dataset
 plant "a turn's weight is read over" datasets/read/format_fields.c 's/if \(!on\) \*unweighted = true;/(void)unweighted;/' test_formats
 plant "a prepared file's hash is not compared" datasets/dataset.c 's/strcmp\(d->sha256.hex, hash\) == 0/true/' test_dataset_damage
 plant "a chunk's size is not compared" datasets/store/hdf5_read.c 's/ZSTD_getFrameContentSize\(stored, n\) != a->plain \|\|/0 ||/' test_hdf5
