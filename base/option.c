@@ -44,6 +44,15 @@ static int enum_index(const char *words, const char *text) {
     }
 }
 
+const char *sd_option_word(size_t *len, const char *words, int i) {
+    for (; i > 0; i--) {
+        words += strcspn(words, "|");
+        words += *words == '|';
+    }
+    *len = strcspn(words, "|");
+    return words;
+}
+
 // The booleans of YAML 1.1 and 1.2, as words: 1, 0, or -1 for any other.
 static int bool_word(const char *text) {
     static const char *const words[] = {"false", "False", "FALSE", "no",   "No",   "NO",

@@ -51,6 +51,8 @@ sd_status sd_options_parse(sd_strings *rest, const sd_option *rows, void *values
 
 /// One value by name, as typed ("--name=text" or a recipe's scalar).
 sd_status sd_option_set(const sd_option *row, void *values, const char *text, sd_error *err);
+/// Word i of an enum's words ("auto|fp32"): *len bytes, no 0 behind them. Beyond the last: empty.
+const char *sd_option_word(size_t *len, const char *words, int i);
 void sd_options_help(FILE *f, const sd_option *rows);
 
 /// The candidate (a NULL-terminated list) with the smallest edit distance to `word`, or NULL when

@@ -59,11 +59,12 @@ static double mib(size_t bytes) {
 }
 
 static void print_plan(const sd_run_report *r) {
-    static const char *const compute[] = {"auto", "fp32", "bf16"};
-    static const char *const recompute[] = {"auto", "none", "attn", "block"};
     const sd_run_counts *d = &r->data;
-    printf("%s on %s: %lld parameters in %s, recompute %s\n\n", r->dir, r->base,
-           (long long)r->parameters, compute[r->plan.compute], recompute[r->plan.recompute]);
+    size_t n_compute, n_recompute;
+    const char *compute = sd_option_word(&n_compute, SD_TRAIN_COMPUTE, r->plan.compute);
+    const char *recompute = sd_option_word(&n_recompute, SD_RECOMPUTE, r->plan.recompute);
+    printf("%s on %s: %lld parameters in %.*s, recompute %.*s\n\n", r->dir, r->base,
+           (long long)r->parameters, (int)n_compute, compute, (int)n_recompute, recompute);
     for (int i = 0; i < r->plan.n; i++)
         printf("  %-36s %10.1f MiB\n", r->plan.row[i].part, mib(r->plan.row[i].bytes));
     printf("  %-36s %10.1f MiB\n\n", "total", mib(r->plan.total));

@@ -3,6 +3,7 @@
 #include "datasets/build/recipe_key.h"
 
 #include "base/json.h"
+#include "base/option.h"
 #include "datasets/store/store.h"
 
 #include <string.h>
@@ -21,12 +22,13 @@ out:
 }
 
 json_t *sd_prepare_recipe(const sd_prepare_options *o) {
-    static const char *const loss_on[] = {"assistant", "last", "all"};
-    static const char *const overlong[] = {"error", "skip", "truncate"};
-    return json_pack("{s:i, s:i, s:s, s:b, s:s, s:b, s:I, s:b, s:f, s:f}", "version",
+    size_t n_loss_on, n_overlong;
+    const char *loss_on = sd_option_word(&n_loss_on, SD_LOSS_ON, o->loss_on);
+    const char *overlong = sd_option_word(&n_overlong, SD_OVERLONG, o->overlong);
+    return json_pack("{s:i, s:i, s:s%, s:b, s:s%, s:b, s:I, s:b, s:f, s:f}", "version",
                      o->version ? o->version : SD_DATASET_VERSION, "sequence_len", o->sequence_len,
-                     "loss_on", loss_on[o->loss_on], "train_on_eot", o->train_on_eot, "overlong",
-                     overlong[o->overlong], "packing", o->packing, "max_records",
+                     "loss_on", loss_on, n_loss_on, "train_on_eot", o->train_on_eot, "overlong",
+                     overlong, n_overlong, "packing", o->packing, "max_records",
                      (json_int_t)o->max_records, "skip_empty_labels", o->skip_empty_labels,
                      "keep_from", o->keep_from, "keep_to", o->keep_to);
 }

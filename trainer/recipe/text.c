@@ -52,11 +52,9 @@ bool sd_recipe_add_text(sd_buf *out, const char *text) {
 }
 
 static bool add_word(sd_buf *out, const char *words, int index) {
-    for (; index > 0; index--) {
-        words += strcspn(words, "|");
-        words += *words == '|';
-    }
-    return sd_buf_add(out, words, strcspn(words, "|"));
+    size_t len;
+    const char *word = sd_option_word(&len, words, index);
+    return sd_buf_add(out, word, len);
 }
 
 static bool add_list(sd_buf *out, const sd_strings *l) {

@@ -380,6 +380,15 @@ Test(option, values_come_from_flags_letters_and_defaults) {
     cr_assert_str_eq(rest.item[1], "--temp");
 }
 
+Test(option, a_word_of_an_enum_is_found_by_its_number) {
+    static const char *const want[] = {"auto", "fp32", "bf16", ""};
+    for (int i = 0; i < 4; i++) {
+        size_t len;
+        const char *word = sd_option_word(&len, "auto|fp32|bf16", i);
+        cr_assert(len == strlen(want[i]) && memcmp(word, want[i], len) == 0, "word %d", i);
+    }
+}
+
 Test(option, mistakes_are_named_with_their_remedy) {
     values v = {0};
     sd_strings rest;
