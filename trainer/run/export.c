@@ -46,14 +46,6 @@ out:
 
 /// The mean loss of the verification text as the training pass sees it, against the inference
 /// forward with the adapter loaded again: the two implementations must mean the same adapter.
-static double text_loss(const float *logits, int V, int32_t next) {
-    double max = -INFINITY, sum = 0;
-    for (int i = 0; i < V; i++)
-        if ((double)logits[i] > max) max = (double)logits[i];
-    for (int i = 0; i < V; i++) sum += exp((double)logits[i] - max);
-    return max + log(sum) - (double)logits[next];
-}
-
 static sd_status forward_loss(double *mean, const sd_run_text *text, const sd_run_base *base,
                               const sd_adapter *a, sd_error *err) {
     enum { CHUNK = 32 };
@@ -75,8 +67,10 @@ static sd_status forward_loss(double *mean, const sd_run_text *text, const sd_ru
             rows[i] = (sd_row){text->token[from + i], from + i, kv, a, true};
         SD_TRY(sd_forward(cx, rows, n, logits, err));
         kv->len = from + n;
-        for (int i = 0; i < n && from + i + 1 < text->n; i++)
-            sum += text_loss(logits + (size_t)i * V, (int)V, text->token[from + i + 1]);
+        for (int i = 0; i < n && from + i + 1 < text->n; i++) {
+            const float *row = logits + (size_t)i * V;
+            sum += sd_log_sum_exp(row, (int)V, NULL) - (double)row[text->token[from + i + 1]];
+        }
     }
     *mean = sum / (text->n - 1);
 out:
