@@ -3,6 +3,7 @@
 
 #include "base/files/map.h"
 #include "base/memory.h"
+#include "model/arch/table.h"
 #include "model/formats/gguf.h"
 
 #include <stdio.h>
@@ -97,7 +98,8 @@ sd_status sd_adapter_read_gguf(sd_adapter **out, const char *path, sd_model *bas
     pairs = sd_alloc((size_t)base->hp.L * SD_PROJ_COUNT, sizeof *pairs);
     SD_CHECK_ALLOC(pairs, err);
     SD_TRY(read_factors(pairs, g, alpha, base, err));
-    SD_TRY(sd_adapter_build(&a, pairs, path, base, base->hp.arch == SD_ARCH_LLAMA, err));
+    SD_TRY(sd_adapter_build(&a, pairs, path, base, sd_arch_row_of(base->hp.arch)->gguf_interleaved,
+                            err));
     SD_TRY(sd_sha256_of(&a->sha256, data, size, err));
     SD_TRY(read_record(&r, g, err));
     SD_TRY(sd_adapter_check_base(a, &r, base, any_base, err));

@@ -12,6 +12,7 @@
 #include "base/memory.h"
 #include "model/adapter/base_sketch.h"
 #include "model/adapter/basis.h"
+#include "model/arch/table.h"
 #include "model/formats/gguf.h"
 #include "model/formats/safetensors.h"
 
@@ -190,7 +191,7 @@ typedef struct {
 
 static sd_status gguf_tensors(gguf_job *j, bool declare, sd_error *err) {
     sd_status st = SD_OK;
-    bool interleaved = j->base->hp.arch == SD_ARCH_LLAMA;
+    bool interleaved = sd_arch_row_of(j->base->hp.arch)->gguf_interleaved;
     for (int i = 0; i < j->a->L * SD_PROJ_COUNT; i++) {
         sd_proj p = (sd_proj)(i % SD_PROJ_COUNT);
         const sd_lora *l = &j->a->lora[i];

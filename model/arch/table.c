@@ -1,9 +1,13 @@
 // Architectures and the linear maps of their blocks: the names that files and other rooms use.
-#include "model/model.h"
+#include "model/arch/table.h"
 
 #include <string.h>
 
-static const char *const arch_names[SD_ARCH_COUNT] = {"llama", "qwen2", "qwen3"};
+static const sd_arch_row archs[SD_ARCH_COUNT] = {
+    [SD_ARCH_LLAMA] = {.name = "llama", .gguf_interleaved = true, .always_window = true},
+    [SD_ARCH_QWEN2] = {.name = "qwen2", .qkv_bias = true},
+    [SD_ARCH_QWEN3] = {.name = "qwen3", .qk_norm = true, .head_dim = 128},
+};
 
 static const struct {
     const char *leaf, *gguf, *module;
@@ -17,12 +21,15 @@ static const struct {
     [SD_WDOWN] = {"down_proj", "ffn_down", "mlp.down_proj"},
 };
 
+const sd_arch_row *sd_arch_row_of(sd_arch a) {
+    return &archs[a];
+}
 const char *sd_arch_name(sd_arch a) {
-    return (unsigned)a < SD_ARCH_COUNT ? arch_names[a] : "unknown";
+    return (unsigned)a < SD_ARCH_COUNT ? archs[a].name : "unknown";
 }
 bool sd_arch_from_name(const char *name, sd_arch *out) {
     for (int a = 0; a < SD_ARCH_COUNT; a++) {
-        if (strcmp(name, arch_names[a]) != 0) continue;
+        if (strcmp(name, archs[a].name) != 0) continue;
         *out = (sd_arch)a;
         return true;
     }

@@ -8,6 +8,7 @@
 #include "base/files/path.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "model/arch/table.h"
 #include "model/formats/safetensors.h"
 #include "model/load/read.h"
 
@@ -178,7 +179,8 @@ static sd_status refuse_window(const sd_hparams *hp, const keys *c, sd_error *er
     sd_status st = SD_OK;
     bool used;
     int window;
-    SD_TRY(sd_key_bool(&used, c->o, "use_sliding_window", hp->arch == SD_ARCH_LLAMA, c->file, err));
+    SD_TRY(sd_key_bool(&used, c->o, "use_sliding_window", sd_arch_row_of(hp->arch)->always_window,
+                       c->file, err));
     SD_TRY(int_or(c, "sliding_window", INT32_MAX, &window, err));
     SD_CHECK(!used || window >= hp->ctx_train, err, SD_EFORMAT,
              "%s: attention with a sliding window of %d is not supported", c->file, window);
@@ -218,6 +220,7 @@ static sd_status read_config(sd_model *m, const keys *c, sd_error *err) {
              SD_EFORMAT,
              "%s: model_type '%.32s' is not supported; llama, mistral, qwen2 and qwen3 are",
              c->file, type);
+    const sd_arch_row *arch = sd_arch_row_of(hp->arch);
     SD_TRY(need_int(c, "num_hidden_layers", &hp->L, err));
     SD_TRY(need_int(c, "hidden_size", &hp->C, err));
     SD_TRY(need_int(c, "intermediate_size", &hp->F, err));
@@ -225,12 +228,12 @@ static sd_status read_config(sd_model *m, const keys *c, sd_error *err) {
     SD_TRY(need_int(c, "vocab_size", &hp->V, err));
     SD_CHECK(hp->H > 0, err, SD_EFORMAT, "%s: num_attention_heads is 0", c->file);
     SD_TRY(int_or(c, "num_key_value_heads", hp->H, &hp->G, err));
-    SD_TRY(int_or(c, "head_dim", hp->arch == SD_ARCH_QWEN3 ? 128 : hp->C / hp->H, &hp->D, err));
+    SD_TRY(int_or(c, "head_dim", arch->head_dim ? arch->head_dim : hp->C / hp->H, &hp->D, err));
     SD_TRY(int_or(c, "max_position_embeddings", 2048, &hp->ctx_train, err));
     SD_TRY(float_or(c, "rms_norm_eps", 1e-6, &hp->eps, err));
     SD_TRY(read_rope(hp, c, err));
-    hp->qkv_bias = hp->arch == SD_ARCH_QWEN2;
-    hp->qk_norm = hp->arch == SD_ARCH_QWEN3;
+    hp->qkv_bias = arch->qkv_bias;
+    hp->qk_norm = arch->qk_norm;
     hp->rope_interleaved = false;
     SD_TRY(sd_key_bool(&hp->tied_head, c->o, "tie_word_embeddings", false, c->file, err));
     SD_TRY(refuse_others(hp, c, err));

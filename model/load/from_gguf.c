@@ -5,6 +5,7 @@
 // stand side by side; rope_interleaved says so and nothing is permuted back.
 #include "base/files/path.h"
 #include "base/log.h"
+#include "model/arch/table.h"
 #include "model/formats/gguf.h"
 #include "model/load/read.h"
 
@@ -179,9 +180,10 @@ static sd_status read_hparams(sd_model *m, keys *k, sd_error *err) {
     const sd_gguf_tensor *e = sd_gguf_tensor_find(m->owned->gguf, source.embedding);
     SD_CHECK(e, err, SD_EFORMAT, "%s: the tensor %s is missing", m->path, source.embedding);
     hp->V = (int)e->ne[1];
-    hp->qkv_bias = hp->arch == SD_ARCH_QWEN2;
-    hp->qk_norm = hp->arch == SD_ARCH_QWEN3;
-    hp->rope_interleaved = hp->arch == SD_ARCH_LLAMA;
+    const sd_arch_row *arch = sd_arch_row_of(hp->arch);
+    hp->qkv_bias = arch->qkv_bias;
+    hp->qk_norm = arch->qk_norm;
+    hp->rope_interleaved = arch->gguf_interleaved;
     hp->tied_head = !sd_gguf_tensor_find(m->owned->gguf, source.head);
 out:
     return st;
