@@ -1,4 +1,5 @@
-// The state of a context, shared by its life (context.c) and its step (forward.c).
+// The state of a context, shared by its life (context.c) and its step: forward.c over block.c, which
+// stands on region.c, lora.c, attention.c and kv_cache.c.
 #pragma once
 
 #include "base/files/map.h"
@@ -99,6 +100,36 @@ struct sd_context {
 
     int n, l; // rows and layer of the running step
 };
+
+// ---- lora.c
+
+/// cx->run <- the step's rows with adapters: neighbouring rows of one adapter go together.
+sd_status sd_lora_segments(sd_context *cx, sd_error *err);
+/// u of projection p for the rows [n0, n1).
+void sd_lora_a(sd_context *cx, const sd_ready *in, sd_proj p, int n0, int n1);
+/// y [N, M] columns [m0, m1) += B u, once all u of the running region are there.
+void sd_lora_b(sd_context *cx, sd_proj p, float *y, int M, int m0, int m1);
+
+// ---- region.c
+
+enum { SD_TASKS_PER_THREAD = 2 };
+typedef void (*sd_row_part)(sd_context *cx, int n0, int n1);
+typedef void (*sd_col_part)(sd_context *cx, const sd_act *x, int which, int m0, int m1);
+
+/// part over all rows; values: what one row costs.
+void sd_by_rows(sd_context *cx, sd_row_part part, int values);
+/// part over the columns of one to three matrices that read `in`: a, b and c columns, 0 for fewer.
+/// The LoRA-A products of what they read run as the first tasks.
+void sd_by_columns(sd_context *cx, sd_col_part part, sd_input in, int a, int b, int c);
+/// The region reads `in` from now on.
+void sd_read_from(sd_context *cx, sd_input in);
+/// What it reads, prepared, for one thread.
+const sd_ready *sd_prepared_of(sd_context *cx, int worker);
+
+// ---- block.c
+
+/// Layer cx->l of the step.
+void sd_run_layer(sd_context *cx);
 
 // ---- kv_cache.c
 

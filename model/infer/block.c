@@ -1,0 +1,132 @@
+// One layer of a step, in five parallel regions over columns or heads:
+//
+//   norm + quantise | QKV + bias + LoRA | QK-norm + RoPE + KV write | attention | quantise |
+//   O + LoRA + residual | norm + quantise | gate, up + LoRA + SwiGLU | quantise | down + LoRA +
+//   residual
+//
+// The parts by row (norm, quantise, RoPE) are microseconds when few rows run, less than waking a
+// thread costs: then each thread norms and quantises for itself what its columns read, RoPE runs on
+// the calling thread, and all become regions only in a prefill. Each row's activations are
+// quantised once for all matrices that read them. In the last layer only rows
+// that want logits go on after their keys and values are written.
+#include "model/infer/private.h"
+
+#include <string.h>
+
+// y [N, M] columns [m0, m1) <- W x + bias + s B A x
+static void project(sd_context *cx, const sd_act *x, sd_proj p, float *y, int M, const float *bias,
+                    int m0, int m1) {
+    const sd_packed *w = &cx->w[cx->l * SD_PROJ_COUNT + p];
+    cx->ops->matmul(y, M, w, x, cx->n, m0, m1);
+    for (int n = 0; bias && n < cx->n; n++)
+        cx->ops->add(y + (size_t)n * M + m0, bias + m0, m1 - m0);
+    sd_lora_b(cx, p, y, M, m0, m1);
+}
+
+static void add_residual(sd_context *cx, int m0, int m1) {
+    int C = cx->model->hp.C;
+    for (int n = 0; n < cx->n; n++)
+        cx->ops->add(cx->x + (size_t)n * C + m0, cx->y + (size_t)n * C + m0, m1 - m0);
+}
+
+static void qkv(sd_context *cx, const sd_act *x, int which, int m0, int m1) {
+    const sd_hparams *hp = &cx->model->hp;
+    const sd_layer *layer = &cx->model->layer[cx->l];
+    float *const y[] = {cx->q, cx->k, cx->v};
+    const float *const bias[] = {layer->bq, layer->bk, layer->bv};
+    project(cx, x, (sd_proj)(SD_WQ + which), y[which], (which == 0 ? hp->H : hp->G) * hp->D,
+            bias[which], m0, m1);
+}
+
+static void rotate_and_store(sd_context *cx, int n0, int n1) {
+    const sd_hparams *hp = &cx->model->hp;
+    const sd_layer *layer = &cx->model->layer[cx->l];
+    int D = hp->D, half = hp->rope_dim / 2;
+    for (int n = n0; n < n1; n++) {
+        const sd_row *r = &cx->row[n];
+        float *q = cx->q + (size_t)n * hp->H * D, *k = cx->k + (size_t)n * hp->G * D,
+              *v = cx->v + (size_t)n * hp->G * D;
+        const float *c = cx->cos_n + (size_t)n * half, *s = cx->sin_n + (size_t)n * half;
+        if (hp->qk_norm) {
+            cx->ops->rmsnorm(q, q, layer->q_norm, hp->H, D, hp->eps);
+            cx->ops->rmsnorm(k, k, layer->k_norm, hp->G, D, hp->eps);
+        }
+        for (int h = 0; h < hp->H; h++)
+            cx->ops->rope(q + (size_t)h * D, c, s, D, hp->rope_dim, hp->rope_interleaved);
+        for (int g = 0; g < hp->G; g++)
+            cx->ops->rope(k + (size_t)g * D, c, s, D, hp->rope_dim, hp->rope_interleaved);
+        if (cx->key_size) sd_kv_level_keys(cx, q, k);
+        for (int g = 0; g < hp->G; g++) {
+            sd_kv_store(cx, r, 0, g, k + (size_t)g * D);
+            sd_kv_store(cx, r, 1, g, v + (size_t)g * D);
+        }
+    }
+}
+
+static void output(sd_context *cx, const sd_act *x, int which, int m0, int m1) {
+    (void)which;
+    project(cx, x, SD_WO, cx->y, cx->model->hp.C, NULL, m0, m1);
+    add_residual(cx, m0, m1);
+}
+
+static void gate_up(sd_context *cx, const sd_act *x, int which, int m0, int m1) {
+    (void)which;
+    int F = cx->model->hp.F;
+    project(cx, x, SD_WGATE, cx->gate, F, NULL, m0, m1);
+    project(cx, x, SD_WUP, cx->up, F, NULL, m0, m1);
+    for (int n = 0; n < cx->n; n++) {
+        size_t at = (size_t)n * F + m0;
+        cx->ops->swiglu(cx->gate + at, cx->gate + at, cx->up + at, m1 - m0);
+    }
+}
+static void down(sd_context *cx, const sd_act *x, int which, int m0, int m1) {
+    (void)which;
+    project(cx, x, SD_WDOWN, cx->y, cx->model->hp.C, NULL, m0, m1);
+    add_residual(cx, m0, m1);
+}
+
+// Rows that want no logits are done once their keys and values are written.
+static void keep_wanted(sd_context *cx) {
+    const sd_hparams *hp = &cx->model->hp;
+    size_t C = (size_t)hp->C, Q = (size_t)hp->H * hp->D;
+    int kept = 0;
+    for (int n = 0; n < cx->n; n++) {
+        if (!cx->row[n].want_logits) continue;
+        if (kept != n) {
+            cx->row[kept] = cx->row[n];
+            memcpy(cx->x + kept * C, cx->x + n * C, C * sizeof(float));
+            memcpy(cx->q + kept * Q, cx->q + n * Q, Q * sizeof(float));
+        }
+        kept++;
+    }
+    cx->n = kept;
+    (void)sd_lora_segments(cx, NULL); // the adapters are packed since the step began
+    sd_attention_replan(cx);
+}
+
+// x [N, K] as the projections [from, to] of the layer read it.
+static sd_input input_of(const sd_context *cx, const float *x, const float *norm, int K,
+                         sd_proj from, sd_proj to) {
+    sd_input in = {x, norm, K, SD_QBLOCK, from, to};
+    for (sd_proj p = from; p <= to; p++) {
+        int group = sd_act_group(cx->w[cx->l * SD_PROJ_COUNT + p].w.dtype);
+        if (group > in.group) in.group = group;
+    }
+    return in;
+}
+
+void sd_run_layer(sd_context *cx) {
+    const sd_hparams *hp = &cx->model->hp;
+    const int Q = hp->H * hp->D;
+    const sd_layer *layer = &cx->model->layer[cx->l];
+    sd_by_columns(cx, qkv, input_of(cx, cx->x, layer->attn_norm, hp->C, SD_WQ, SD_WV), Q,
+                  hp->G * hp->D, hp->G * hp->D);
+    sd_by_rows(cx, rotate_and_store, (hp->H + 2 * hp->G) * hp->D);
+    if (cx->l == hp->L - 1) keep_wanted(cx);
+    if (cx->n == 0) return;
+    sd_attention_run(cx);
+    sd_by_columns(cx, output, input_of(cx, cx->att, NULL, Q, SD_WO, SD_WO), hp->C, 0, 0);
+    sd_by_columns(cx, gate_up, input_of(cx, cx->x, layer->ffn_norm, hp->C, SD_WGATE, SD_WUP), hp->F,
+                  0, 0);
+    sd_by_columns(cx, down, input_of(cx, cx->gate, NULL, hp->F, SD_WDOWN, SD_WDOWN), hp->C, 0, 0);
+}

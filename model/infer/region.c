@@ -1,0 +1,116 @@
+// The parallel regions of a step, over rows or over columns, and what those over columns read.
+//
+// Rows are prepared (normed, quantised) once for all threads, or, of a few rows, by each thread for
+// itself: waking the others would take longer.
+#include "model/infer/private.h"
+
+// A row range is worth a region of its own from this many values on.
+enum { REGION_VALUES = 16 * 1024, SHRINK_ROWS = 32 };
+
+// ---- over rows
+
+typedef struct {
+    sd_context *cx;
+    sd_row_part part;
+    int n, tasks;
+} row_job;
+
+static void run_row_task(void *ctx, int task, int worker) {
+    (void)worker;
+    row_job *j = ctx;
+    int64_t n = j->n;
+    j->part(j->cx, (int)(n * task / j->tasks), (int)(n * (task + 1) / j->tasks));
+}
+
+// part over all rows; values: what one row costs.
+void sd_by_rows(sd_context *cx, sd_row_part part, int values) {
+    int tasks = sd_pool_threads(cx->pool) * SD_TASKS_PER_THREAD;
+    if (tasks > cx->n) tasks = cx->n;
+    if ((int64_t)cx->n * values < REGION_VALUES) tasks = 1;
+    row_job j = {cx, part, cx->n, tasks};
+    sd_pool_run(cx->pool, tasks, run_row_task, &j);
+}
+
+// ---- what a region over columns reads
+
+static void get_ready(sd_context *cx, sd_ready *to, int n0, int n1) {
+    const sd_input *in = &cx->in;
+    const size_t at = (size_t)n0 * in->K;
+    if (in->norm)
+        cx->ops->rmsnorm(to->xn + at, in->x + at, in->norm, n1 - n0, in->K, cx->model->hp.eps);
+    cx->ops->act_rows(&to->act, in->norm ? to->xn : in->x, n0, n1);
+}
+static void ready_rows(sd_context *cx, int n0, int n1) {
+    get_ready(cx, &cx->shared, n0, n1);
+}
+
+// The region reads `in` from now on.
+void sd_read_from(sd_context *cx, sd_input in) {
+    cx->in = in;
+    cx->region++;
+    if (cx->n <= cx->own_rows) return; // each thread with its first task
+    sd_act_shape(&cx->shared.act, cx->n, in.K, in.group);
+    sd_by_rows(cx, ready_rows, in.K);
+}
+
+const sd_ready *sd_prepared_of(sd_context *cx, int worker) {
+    sd_ready *own = &cx->own[worker];
+    if (cx->n > cx->own_rows) return &cx->shared;
+    if (own->region != cx->region) {
+        sd_act_shape(&own->act, cx->n, cx->in.K, cx->in.group);
+        get_ready(cx, own, 0, cx->n);
+        own->region = cx->region;
+    }
+    return own;
+}
+
+// ---- regions over columns
+
+typedef struct {
+    sd_context *cx;
+    sd_col_part part;
+    int shrinks;    // tasks before those of columns
+    int width;      // tiles of columns of a task
+    int columns[3]; // of each matrix of the group; 0: fewer matrices
+} col_job;
+
+static int tiles_of(int columns) {
+    return (columns + SD_TILE_M - 1) / SD_TILE_M;
+}
+
+static void run_shrink(col_job *j, const sd_ready *in, int task) {
+    int of_rows = (j->cx->n + SHRINK_ROWS - 1) / SHRINK_ROWS, n0 = task % of_rows * SHRINK_ROWS;
+    int n1 = n0 + SHRINK_ROWS < j->cx->n ? n0 + SHRINK_ROWS : j->cx->n;
+    sd_lora_a(j->cx, in, (sd_proj)((int)j->cx->in.from + task / of_rows), n0, n1);
+    atomic_fetch_sub_explicit(&j->cx->shrinks_left, 1, memory_order_release);
+}
+
+static void run_col_task(void *ctx, int task, int worker) {
+    col_job *j = ctx;
+    const sd_ready *in = sd_prepared_of(j->cx, worker);
+    if (task < j->shrinks) {
+        run_shrink(j, in, task);
+        return;
+    }
+    // The tiles of the matrices stand in one row, and a task may end in another one than it began.
+    int from = (task - j->shrinks) * j->width, end = from + j->width;
+    for (int i = 0; i < 3; i++) {
+        const int tiles = tiles_of(j->columns[i]), t0 = from > 0 ? from : 0;
+        const int t1 = end < tiles ? end : tiles, m1 = t1 * SD_TILE_M;
+        if (t0 < t1)
+            j->part(j->cx, &in->act, i, t0 * SD_TILE_M, m1 < j->columns[i] ? m1 : j->columns[i]);
+        from -= tiles, end -= tiles;
+    }
+}
+
+void sd_by_columns(sd_context *cx, sd_col_part part, sd_input in, int a, int b, int c) {
+    col_job j = {.cx = cx, .part = part, .columns = {a, b, c}};
+    sd_read_from(cx, in);
+    int of_rows = (cx->n + SHRINK_ROWS - 1) / SHRINK_ROWS;
+    if (cx->runs) j.shrinks = ((int)in.to - (int)in.from + 1) * of_rows;
+    atomic_store_explicit(&cx->shrinks_left, j.shrinks, memory_order_relaxed);
+    const int tiles = tiles_of(a) + tiles_of(b) + tiles_of(c);
+    const int parts = sd_pool_threads(cx->pool) * SD_TASKS_PER_THREAD;
+    j.width = (tiles + parts - 1) / parts;
+    sd_pool_run(cx->pool, j.shrinks + (tiles + j.width - 1) / j.width, run_col_task, &j);
+}
