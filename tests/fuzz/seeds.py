@@ -12,6 +12,13 @@ import tarfile
 import zipfile
 
 
+def blocks():
+    """A request and an event of decode/serve/provider/message.h; the target puts their lengths right."""
+    event = struct.pack("<IIQq4i8I", 1, 0, 7, 5, 1, 0, 0, 0, 0, 0, 72, 7, 0, 0, 0, 0) + b"a text!" + b"\1"
+    request = struct.pack("<IIQQII6i3f2I", 1, 0, 3, 4, 0, 0, 16, -1, 0, 0, 0, 1, 1, 1, 0, 224, 2) + struct.pack("<4I", 0, 0, 232, 2)
+    return [event, request.ljust(224, b"\0") + struct.pack("<2i", 1, 2) + b"a\0" + b"\1" * 6]
+
+
 def gguf_string(s):
     return struct.pack("<Q", len(s)) + s.encode()
 
@@ -193,7 +200,7 @@ def main():
         write(target, items)
     for target, items in {"corpus": CORPORA, "gguf": [gguf()], "safetensors": [safetensors()], "template": TEMPLATES, "recipe": [RECIPE, "steps=5", "lora.r=8"],
                           "adapter": adapters(), "checkpoint": checkpoints(),
-                          "api_request": REQUESTS, "http": [CHUNKED],
+                          "api_request": REQUESTS, "http": [CHUNKED], "provider": blocks(),
                           "tokenizer": ["0" + json.dumps(tokenizer()) + "\0 a aaa1 <x> é", "1It's  a 12\n\té日本 <x> aaaa", "3x  1 don't", "5'LL 1234 \r\n x", "7  \u3000a"]}.items():
         write(target, items)
 
