@@ -103,7 +103,7 @@ out:
 }
 
 // Drafts of a chosen length and steps with a limit need them.
-static void know_costs(sd_engine *e) {
+static void load_costs(sd_engine *e) {
     sd_step_costs costs;
     sd_controller_init(&e->control);
     bool drafts = e->o.spec != SD_SPEC_OFF && e->o.spec_length == 0;
@@ -136,7 +136,7 @@ sd_status sd_engine_open(sd_engine **out, sd_model *m, const sd_engine_options *
     e->slot = sd_alloc((size_t)e->n_slots, sizeof *e->slot);
     SD_CHECK_ALLOC(e->slot, err);
     for (int i = 0; i < e->n_slots; i++) SD_TRY(open_slot(e, &e->slot[i], err));
-    know_costs(e);
+    load_costs(e);
     e->next_id = 1;
     e->stats.slots = e->o.slots;
     e->stats.queue = e->o.queue;
@@ -227,8 +227,4 @@ void sd_engine_get_stats(sd_engine *e, sd_engine_stats *out) {
     pthread_mutex_lock(&e->lock);
     *out = e->published;
     pthread_mutex_unlock(&e->lock);
-}
-
-sd_context *sd_engine_context(sd_engine *e) {
-    return e->cx;
 }

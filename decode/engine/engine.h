@@ -19,6 +19,8 @@
 
 typedef struct sd_engine sd_engine;
 
+// ---- options
+
 typedef enum {
     SD_SPEC_AUTO,
     SD_SPEC_OFF,
@@ -47,6 +49,8 @@ typedef struct {
     const atomic_bool *stop; // ends the opening, and steps, with SD_EINTERRUPTED; NULL: never
 } sd_engine_options;
 
+// ---- what comes back
+
 typedef enum {
     SD_FINISH_NONE,
     SD_FINISH_STOP,
@@ -58,8 +62,7 @@ const char *sd_finish_name(sd_finish f); // "stop", "length", "cancelled", "erro
 
 typedef struct {
     int32_t token;
-    float
-        logprob; // of the token under the untempered distribution; 0 unless logprobs were asked for
+    float logprob; // under the untempered distribution; 0 unless logprobs were asked for
     int n_top;
     struct {
         int32_t token;
@@ -97,6 +100,8 @@ typedef struct {
 } sd_event;
 typedef void (*sd_event_fn)(void *ctx, const sd_event *event);
 
+// ---- requests
+
 enum { SD_MAX_STOPS = 16 };
 typedef struct {
     const int32_t *prompt; // copied
@@ -110,13 +115,15 @@ typedef struct {
     bool ignore_end;     // do not stop at the model's end tokens
     int logprobs;        // -1: none; 0..20: so many alternatives
     sd_adapter *adapter; // acquired; NULL: the base
-    const struct sd_corpus
-        *corpus; // the adapter's own corpus index, or NULL; must outlive the request
+    // The adapter's own corpus index, or NULL; it must outlive the request.
+    const struct sd_corpus *corpus;
     sd_spec_mode spec;
     uint64_t client; // whose it is: slots, prompt rows and the queue are shared out by client
     sd_event_fn on_event;
     void *ctx;
 } sd_request;
+
+// ---- the engine
 
 sd_status sd_engine_open(sd_engine **out, sd_model *m, const sd_engine_options *o, sd_error *err);
 void sd_engine_close(sd_engine *e); // requests still there are cancelled, their events delivered
@@ -141,6 +148,8 @@ bool sd_engine_step(sd_engine *e);
 void sd_engine_wait(sd_engine *e, int timeout_ms);
 void sd_engine_wake(sd_engine *e); // thread-safe
 
+// ---- statistics
+
 typedef struct {
     int running, waiting;
     int slots, queue; // as opened
@@ -155,4 +164,3 @@ typedef struct {
 } sd_engine_stats;
 /// Thread-safe.
 void sd_engine_get_stats(sd_engine *e, sd_engine_stats *out);
-sd_context *sd_engine_context(sd_engine *e); // the engine thread only

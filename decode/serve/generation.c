@@ -55,7 +55,7 @@ void sd_generation_cancel(sd_generation *g) {
     if (g->reading) atomic_store(&g->cancelled, true);
     for (int i = 0; i < g->n_choices; i++)
         if (g->choices[i].id && !g->choices[i].ended)
-            g->server->provider->ops->cancel(g->server->provider, g->choices[i].id);
+            g->model->provider->ops->cancel(g->model->provider, g->choices[i].id);
 }
 
 void sd_generation_log(const sd_generation *g, const char *finish) {

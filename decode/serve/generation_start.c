@@ -31,10 +31,9 @@ static int submit_choice(sd_generation *g, sd_choice *c, sd_api_error *e) {
     // A prompt is sampled as it would be alone, whatever its place in a list.
     q.sampling.choice = (uint32_t)(c->index % r->n);
     memcpy(q.stop, r->stop, sizeof q.stop);
-    sd_provider *p = g->server->provider;
+    sd_provider *p = g->model->provider;
     sd_provider_request *m = NULL;
-    uint32_t row = (uint32_t)(g->model - g->server->model);
-    sd_status st = sd_provider_request_make(&m, &q, row, &err);
+    sd_status st = sd_provider_request_make(&m, &q, (uint32_t)g->model->row, &err);
     if (st == SD_OK) st = p->ops->start(p, m, (sd_sink){sd_generation_on_event, c}, &c->id, &err);
     free(m);
     if (st == SD_OK) {
@@ -59,7 +58,7 @@ static int submit(sd_generation *g, sd_api_error *e) {
                            "fewer or start the server with a larger --queue",
                            n, most);
     double wait_s;
-    if (!s->provider->ops->room(s->provider, g->client->id, n, &wait_s)) {
+    if (!g->model->provider->ops->room(g->model->provider, g->client->id, n, &wait_s)) {
         s->metrics.rejected[SD_REJECT_QUEUE_FULL]++;
         sd_api_fail(e, 429, NULL, "the queue is full; try again later");
         e->retry_s = wait_s;

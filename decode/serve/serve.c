@@ -102,7 +102,8 @@ static sd_status take_models(sd_server *s, sd_error *err) {
     while (p->ops->model(p, n)) n++;
     s->model = sd_alloc((size_t)n, sizeof *s->model);
     SD_CHECK_ALLOC(s->model, err);
-    for (int i = 0; i < n; i++) s->model[i].card = p->ops->model(p, i);
+    for (int i = 0; i < n; i++)
+        s->model[i] = (sd_served_model){.provider = p, .row = i, .card = p->ops->model(p, i)};
     s->n_models = n;
     s->local = sd_local_models(p);
 out:

@@ -18,6 +18,8 @@ typedef enum { SD_PHASE_LOADING, SD_PHASE_READY, SD_PHASE_DRAINING } sd_phase;
 
 // A model that requests may name, and what is counted of it.
 typedef struct {
+    sd_provider *provider;
+    int row; // among the provider's
     const sd_model_card *card;
     int running;
     int64_t rounds, accepted; // of its finished requests
@@ -44,7 +46,7 @@ struct sd_server {
 
     sd_provider *provider;
     sd_error failure;       // what ended the server before it was ready; SD_OK: nothing
-    sd_served_model *model; // [n_models], by the provider's rows; none until it is ready
+    sd_served_model *model; // [n_models], the base first; none until the provider is ready
     int n_models;
     const sd_models *local; // what turns texts into tokens
 
