@@ -2,6 +2,7 @@
 // steps (model/infer/step_cost.h); one that is there is checked byte by byte, which a start cannot
 // afford.
 #include "base/clock.h"
+#include "base/memory.h"
 #include "cli/open_model.h"
 #include "cli/verbs/verbs.h"
 #include "model/infer/step_cost.h"
@@ -52,6 +53,7 @@ sd_status sd_verb_pack(int argc, char **argv, sd_error *err) {
     SD_CHECK(r.cache_dir, err, SD_EINVAL,
              "pack: neither XDG_CACHE_HOME nor HOME is set; set one, the cache stands below it");
     path = sd_pack_path(r.cache_dir, r.model, sd_ops_best());
+    SD_CHECK(path || !sd_memory_lost(), err, SD_ENOMEM, "out of memory");
     SD_CHECK(path, err, SD_EINVAL,
              "pack: this processor uses the weights as they are stored; there is nothing to pack");
     SD_TRY(sd_pool_open(&r.pool, (int)a.threads, err));
@@ -70,6 +72,9 @@ sd_status sd_verb_pack(int argc, char **argv, sd_error *err) {
     double took = sd_now_s() - begun;
     bool costs_kept = sd_step_costs_get(&costs, r.cx);
     printf("%s  %.1f MiB  %s in %.1f s\n", path, mib(path), kept ? "checked" : "made", took);
+    SD_CHECK(
+        costs_kept || !sd_memory_lost(), err, SD_ENOMEM,
+        "out of memory for timing steps; the packed form is kept, the first server measures them");
     if (costs_kept) print_costs(&costs, sd_pool_threads(r.pool));
 out:
     sd_run_model_close(&r);

@@ -36,15 +36,21 @@ int64_t sd_pack_cache_bytes(void) {
 char *sd_pack_path(const char *dir, const sd_model *m, const sd_ops *ops) {
     if (!dir || !ops->layout) return NULL;
     sd_hasher *h;
+    bool lost = false;
     if (sd_hasher_open(&h, NULL) != SD_OK) return NULL;
     for (int i = 0; i < sd_model_source_count(m); i++) {
         char *whole = realpath(sd_model_source_path(m, i), NULL);
+        if (!whole && errno == ENOMEM) lost = true; // the name would be another one
         const char *path = whole ? whole : sd_model_source_path(m, i);
         sd_hasher_add(h, path, strlen(path) + 1);
         free(whole);
     }
     sd_hasher_add(h, &ops->layout, sizeof ops->layout);
     sd_sha256 sum = sd_hasher_close(h);
+    if (lost) {
+        sd_memory_lost_mark();
+        return NULL;
+    }
     return sd_sprintf("%s/%.16s%s", dir, sum.hex, suffix);
 }
 
