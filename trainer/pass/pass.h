@@ -3,7 +3,7 @@
 // (sd_train_plan). W is frozen as stored and never has a gradient.
 //
 //     sd_lora_layout lay;                 // where each factor stands in one flat vector
-//     SD_TRY(sd_lora_layout_init(&lay, &model->hp, &config, err));
+//     SD_TRY(sd_lora_layout_init(&lay, &model->hp, rank, alpha, false, err));
 //     SD_TRY(sd_train_open(&t, model, &lay, pool, &options, err));
 //     memset(grad, 0, ...);
 //     for each micro-batch of the step:
@@ -15,26 +15,7 @@
 
 #include "base/pool.h"
 #include "kernels/train/real.h"
-#include "model/model.h"
-#include "trainer/pass/layout.h"
-
-typedef enum { SD_TRAIN_AUTO, SD_TRAIN_FP32, SD_TRAIN_BF16 } sd_train_compute;
-#define SD_TRAIN_COMPUTE "auto|fp32|bf16"
-typedef enum {
-    SD_RECOMPUTE_AUTO,
-    SD_RECOMPUTE_NONE,
-    SD_RECOMPUTE_ATTN,
-    SD_RECOMPUTE_BLOCK
-} sd_recompute;
-#define SD_RECOMPUTE "auto|none|attn|block"
-
-typedef struct {
-    int max_tokens;           // tokens (rows * T, padding left out) of one micro-batch at most
-    sd_train_compute compute; // auto: bf16 GEMM where the processor has it, else fp32
-    sd_recompute recompute;   // auto: the fastest that fits memory_limit
-    size_t memory_limit;      // bytes for the whole process; 0: none
-    size_t data;              // bytes that the caller holds as data: part of the plan
-} sd_train_options;
+#include "trainer/pass/plan.h"
 
 typedef struct {
     int rows, T;
@@ -57,31 +38,17 @@ typedef struct {
     int64_t tokens;     // all tokens that were run (without padding)
 } sd_train_sum;
 
-typedef struct {
-    struct {
-        const char *part; // "weights (mapped)", "activations", ...
-        size_t bytes;
-    } row[16];
-    int n;
-    size_t total;
-    sd_train_compute compute; // what auto became
-    sd_recompute recompute;
-    const char *kernels; // name of the matrix kernels: other ones round otherwise
-} sd_train_plan_report;
-
-/// Bytes by part, before anything runs; the run stays within it.
-sd_status sd_train_plan(sd_train_plan_report *out, const sd_model *m, const sd_lora_layout *lay,
-                        const sd_train_options *o, int threads, sd_error *err);
-
 #define sd_train SD_REAL(sd_train)
 #define sd_train_open SD_REAL(sd_train_open)
 #define sd_train_close SD_REAL(sd_train_close)
 #define sd_train_accumulate SD_REAL(sd_train_accumulate)
 #define sd_train_loss SD_REAL(sd_train_loss)
 typedef struct sd_train sd_train;
+/// Takes all its memory here: SD_ELIMIT when o->memory_limit is too small, SD_ENOMEM when it is not
+/// there. Holds a reference to m and copies lay; pool (NULL: one thread) must outlive it.
 sd_status sd_train_open(sd_train **out, sd_model *m, const sd_lora_layout *lay, sd_pool *pool,
                         const sd_train_options *o, sd_error *err);
-void sd_train_close(sd_train *t);
+void sd_train_close(sd_train *t); // NULL is fine
 /// grad [n_params] += sum over segments of weight * d(sum of losses)/d theta, sum += this batch's.
 /// grad is not normalised, and no weight is in sum.
 sd_status sd_train_accumulate(sd_train *t, const real *theta, real *grad, const sd_train_batch *b,

@@ -9,7 +9,7 @@
 #pragma once
 
 #include "trainer/checkpoint.h"
-#include "trainer/pass/pass.h"
+#include "trainer/pass/plan.h"
 #include "trainer/recipe/recipe.h"
 
 typedef struct {
