@@ -99,8 +99,8 @@ static sd_status apply_pattern(int *rank, double *alpha, const sd_recipe *r, con
     return st;
 }
 
-sd_status sd_targets_of(int *rank, double *alpha, const sd_recipe *r, const sd_hparams *hp,
-                        sd_error *err) {
+sd_status sd_lora_targets(int *rank, double *alpha, const sd_recipe *r, const sd_hparams *hp,
+                          sd_error *err) {
     int n = hp->L * SD_PROJ_COUNT;
     sd_status st = choose(rank, r, hp, err);
     for (int i = 0; i < n; i++) alpha[i] = r->adapter.alpha;

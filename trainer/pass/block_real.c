@@ -122,7 +122,7 @@ void sd_train_recompute(sd_train *t, int layer) {
 // ---- backward
 
 // Something adapted lies below this stack. Otherwise its input needs no gradient.
-static bool goes_on(const sd_train *t, int layer, int stack) {
+static bool input_needs_gradient(const sd_train *t, int layer, int stack) {
     if (layer > t->lowest) return true;
     for (int s = 0; s < stack; s++)
         if (sd_train_stack(t, layer, s, 0).R > 0) return true;
@@ -135,7 +135,7 @@ static void down_back(sd_train *t, int layer, int n0, int n1, int worker) {
     const real *dx = t->mem.dx + (size_t)n0 * l.out, *gu = a->gu + (size_t)n0 * 2 * l.in;
     real *mid = t->mem.mid + (size_t)n0 * l.in, *du = t->mem.du + (size_t)n0 * l.R;
     sd_linear_down(du, dx, l.out, n1 - n0, &l);
-    if (goes_on(t, layer, SD_STACK_DOWN)) {
+    if (input_needs_gradient(t, layer, SD_STACK_DOWN)) {
         sd_linear_backward(mid, dx, l.out, du, n1 - n0, &l);
         sd_swiglu_backward(t->mem.wide + (size_t)n0 * 2 * l.in, mid, mid, gu, n1 - n0, l.in);
     } else {
@@ -153,7 +153,7 @@ static void norm_back(sd_train *t, int layer, int stack, const real *dy, const r
     x += (size_t)n0 * C;
     sd_linear_down(du, dy + (size_t)n0 * l.out, l.out, n1 - n0, &l);
     if (l.R > 0) sd_rmsnorm(t->mem.n + (size_t)n0 * C, NULL, x, w, n1 - n0, C, (real)t->m->hp.eps);
-    if (!goes_on(t, layer, stack)) return;
+    if (!input_needs_gradient(t, layer, stack)) return;
     sd_linear_backward(dn, dy + (size_t)n0 * l.out, l.out, du, n1 - n0, &l);
     sd_rmsnorm_backward(t->mem.dx + (size_t)n0 * C, dn, x, w, rstd + n0, n1 - n0, C);
 }
@@ -169,7 +169,7 @@ static void out_back(sd_train *t, int layer, int n0, int n1, int worker) {
     const real *dx = t->mem.dx + (size_t)n0 * l.out;
     real *du = t->mem.du + (size_t)n0 * l.R;
     sd_linear_down(du, dx, l.out, n1 - n0, &l);
-    if (goes_on(t, layer, SD_STACK_O))
+    if (input_needs_gradient(t, layer, SD_STACK_O))
         sd_linear_backward(t->mem.mid + (size_t)n0 * l.in, dx, l.out, du, n1 - n0, &l);
 }
 
@@ -244,7 +244,7 @@ static void qkv_grads(sd_train *t, int layer, int i, int worker) {
 static void attention_back(sd_train *t, int layer, int i, int worker) {
     const sd_hparams *hp = &t->m->hp;
     const sd_train_acts *a = &t->mem.acts[layer];
-    int n = goes_on(t, layer, SD_STACK_O) ? t->mem.rows.n_segments * hp->G : 0;
+    int n = input_needs_gradient(t, layer, SD_STACK_O) ? t->mem.rows.n_segments * hp->G : 0;
     if (i >= n) {
         grad_task(t, layer, SD_STACK_O, t->mem.dx, a->att, i - n);
         return;
@@ -263,7 +263,8 @@ static void run_back(sd_train *t, int layer, int stack,
     sd_stack_id next = {layer, stack - 1, true};
     if (stack == SD_STACK_QKV) next = (sd_stack_id){layer - 1, SD_STACK_DOWN, true};
     // Recompute starts the next layer with its first stack instead.
-    if (!goes_on(t, layer, stack) || (stack == SD_STACK_QKV && t->recompute != SD_RECOMPUTE_NONE))
+    if (!input_needs_gradient(t, layer, stack) ||
+        (stack == SD_STACK_QKV && t->recompute != SD_RECOMPUTE_NONE))
         next.layer = -1;
     sd_train_need(t, (sd_stack_id){layer, stack, true});
     sd_train_run(&(sd_train_work){.t = t, .layer = layer, .tile = tile, .next = next});
@@ -276,10 +277,10 @@ static void run_back(sd_train *t, int layer, int stack,
 
 void sd_train_backward(sd_train *t, int layer) {
     run_back(t, layer, SD_STACK_DOWN, down_back, down_grads, 0);
-    if (!goes_on(t, layer, SD_STACK_DOWN)) return;
+    if (!input_needs_gradient(t, layer, SD_STACK_DOWN)) return;
     run_back(t, layer, SD_STACK_GU, gu_back, gu_grads, 0);
-    if (!goes_on(t, layer, SD_STACK_GU)) return;
-    bool on = goes_on(t, layer, SD_STACK_O);
+    if (!input_needs_gradient(t, layer, SD_STACK_GU)) return;
+    bool on = input_needs_gradient(t, layer, SD_STACK_O);
     run_back(t, layer, SD_STACK_O, out_back, attention_back,
              on ? t->mem.rows.n_segments * t->m->hp.G : 0);
     if (on) run_back(t, layer, SD_STACK_QKV, qkv_back, qkv_grads, 0);

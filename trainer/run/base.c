@@ -29,7 +29,7 @@ static sd_status open_layout(sd_lora_layout *lay, const sd_recipe *e, const sd_h
     double *alpha = sd_alloc(slots, sizeof *alpha);
     SD_CHECK_ALLOC(rank, err);
     SD_CHECK_ALLOC(alpha, err);
-    SD_TRY(sd_targets_of(rank, alpha, e, hp, err));
+    SD_TRY(sd_lora_targets(rank, alpha, e, hp, err));
     SD_TRY(sd_lora_layout_init(lay, hp, rank, alpha, e->adapter.scaling == SD_SCALING_RSLORA, err));
 out:
     free(rank);
