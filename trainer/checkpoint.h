@@ -51,12 +51,12 @@ typedef struct {
 /// A folder of checkpoints and the steps in it that this process may remove.
 typedef struct {
     const char *dir; // the caller's
-    int keep;        // newest of one's own
+    int keep;        // how many of its own stay
     int64_t *own;    // [n]
     int n, cap;
 } sd_checkpoints;
 
-/// The checkpoint in folder `path` becomes one's own, where it is in the folder `all` is of.
+/// The checkpoint in folder `path` becomes this process's own if it stands in all->dir.
 sd_status sd_checkpoints_own(sd_checkpoints *all, int64_t step, const char *path, sd_error *err);
 /// Renames every checkpoint in dir to given-up-N: the run begins anew. *n: how many; none is fine.
 sd_status sd_checkpoints_give_up(int *n, const char *dir, sd_error *err);
@@ -64,9 +64,9 @@ sd_status sd_checkpoints_give_up(int *n, const char *dir, sd_error *err);
 sd_status sd_checkpoints_sweep(const char *dir, sd_error *err);
 void sd_checkpoints_free(sd_checkpoints *all);
 
-/// Saves under all->dir (made when missing), then removes one's own but the newest `keep` and gives
-/// up what is of a later step. *path (may be NULL) gets the folder's name, malloc'ed. SD_EIO leaves
-/// the earlier checkpoints as they were.
+/// Saves under all->dir (made when missing), then removes this process's own but the newest `keep`
+/// and gives up those of a later step. *path (may be NULL) gets the folder's name, malloc'ed.
+/// SD_EIO leaves the earlier checkpoints as they were.
 sd_status sd_checkpoint_save(sd_checkpoints *all, const sd_checkpoint *c, char **path,
                              sd_error *err);
 

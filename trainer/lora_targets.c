@@ -67,7 +67,7 @@ static sd_status patterns_compile(patterns *p, const sd_recipe *r, const char *n
     return SD_OK;
 }
 
-/// The index of the first key that matches, -1: none. One that takes too long does not.
+/// The index of the first key that matches, -1: none. A key that takes too long does not match.
 static int patterns_find(const patterns *p, const char *path) {
     bool hit;
     for (int i = 0; i < p->n; i++)

@@ -1,6 +1,6 @@
-// Fields that decide what is learnt. People's data carries them under the names of many programs;
-// one that is read over is a wrong label without a word. So each is honoured where its meaning is
-// known, and refused by name elsewhere. Null, "", [] and {} say nothing.
+// Fields that decide what is learnt. People's data carries them under the names of many programs. A
+// field that is ignored gives a wrong label silently, so each is honoured where its meaning is
+// known and refused by name elsewhere. Null, "", [] and {} say nothing.
 #include "base/json.h"
 #include "datasets/read/format_json.h"
 #include "datasets/read/format_private.h"
@@ -64,7 +64,7 @@ static bool is_word(const json_t *j, const char *const *words) {
     return false;
 }
 
-// A table's cells are texts, so "1" and "[]" count as what they spell.
+// The cells of a table are texts, so "1" and "[]" count as the values that they spell.
 static bool says_nothing(const json_t *j) {
     static const char *const nothing[] = {"", "[]", "{}", "null", "None", NULL};
     return !j || is_word(j, nothing) || (json_is_array(j) && json_array_size(j) == 0) ||

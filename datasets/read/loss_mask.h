@@ -1,16 +1,17 @@
 // Tokens and what is supervised of them.
 //
-// Which text an assistant wrote is asked of the chat template, not guessed from markers: for turn i
+// The chat template says which text an assistant wrote; no marker is guessed. For turn i
 //
 //     prompt = render(messages[0..i), with the generation prompt)
 //     whole  = render(messages[0..i])
 //
-// and the turn is what `whole` has beyond `prompt`, up to its last end-of-turn token: the newline
-// that ChatML writes behind that token, say, is never the model's to write, and learning it makes a
-// loss look lower than it is. A template without such a token ends its turns with text, which is
-// learnt. The tokens are those of the whole conversation's rendering. A token is supervised when
-// all its bytes belong to such a turn; one that straddles the edge (it holds the last bytes of the
-// prompt as well) is not, because no prompt of serving time would end inside it.
+// and the turn is the text of `whole` beyond `prompt`, up to its last end-of-turn token. ChatML
+// writes a newline behind that token: a model never writes it, and learning it makes a loss look
+// lower than it is. A template without such a token ends its turns with text, which is learnt.
+//
+// The tokens are those of the whole conversation's rendering. A token is supervised when all its
+// bytes belong to such a turn. A token that straddles the edge holds the last bytes of the prompt
+// as well; it is not supervised, because no prompt of serving time would end inside it.
 #pragma once
 
 #include "datasets/read/format.h"

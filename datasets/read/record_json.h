@@ -1,8 +1,8 @@
 // JSON as people's files have it: all of RFC 8259, where jansson alone stops at numbers beyond 64
-// bits and at \u0000, and the words that Python writes for what is no number.
+// bits and at \u0000, and Python's words for values that are no numbers.
 //
-// A number that jansson cannot hold becomes a marked string. A field that nobody reads does no harm
-// with it; who reads a field asks sd_json_odd_number and refuses it by its own name.
+// A number that jansson cannot hold becomes a marked string. It does no harm in a field that nobody
+// reads; a reader of the field asks sd_json_odd_number and refuses it by the field's name.
 #pragma once
 
 #include "base/memory.h"
@@ -32,5 +32,5 @@ const char *sd_json_odd_number(const json_t *tree);
 /// NULL.
 const char *sd_odd_encoding(const char *bytes, size_t len);
 
-/// Is every byte part of a valid UTF-8 sequence? *at: the first that is not.
+/// True when every byte is part of a valid UTF-8 sequence; else *at is the first that is not.
 bool sd_valid_utf8(const char *s, size_t len, size_t *at);

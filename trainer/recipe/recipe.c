@@ -24,7 +24,7 @@ static bool is_section(const char *name) {
     return false;
 }
 
-/// The keys of one level; then, when none is near, a key of that last name in another section.
+/// Suggests a key of the same level or, when none is near, one of that last name elsewhere.
 static sd_status unknown_key(const char *section, const sd_yaml *n, sd_error *err) {
     enum { MAX = SD_RECIPE_MAX_KEYS, NAME = 48 };
     char level[MAX][NAME];
@@ -62,7 +62,7 @@ static bool looks_like_number(const char *s) {
     return s[0] && strspn(s, "0123456789+-.eE") == strlen(s);
 }
 
-// 010 is eight in YAML 1.1 and ten in 1.2.
+// 010 is eight in YAML 1.1 and ten in 1.2, so it is refused.
 static bool leading_zero(const char *s) {
     s += strspn(s, "+-");
     return s[0] == '0' && s[1] >= '0' && s[1] <= '9';
@@ -73,7 +73,7 @@ static bool foreign_null(const char *s) {
     return strcmp(s, "None") == 0 || strcmp(s, "none") == 0 || strcmp(s, "nil") == 0;
 }
 
-/// One scalar into its place. sd_option_set speaks of "--key": a recipe has no dashes.
+/// Sets one scalar. sd_option_set's messages speak of "--key"; a recipe has no dashes.
 static sd_status set_scalar(sd_recipe *r, const sd_recipe_key *k, const sd_yaml *n, sd_error *err) {
     sd_error e = {0};
     bool number = k->o.type == SD_OPT_INT || k->o.type == SD_OPT_FLOAT;
@@ -414,7 +414,7 @@ static void let_overrides_win(sd_recipe *r) {
         r->train.warmup_steps = 0;
 }
 
-/// Override i names a key that none before it names.
+/// Refuses override i when one before it names the same key.
 static sd_status given_once(const char *const *override, int i, sd_error *err) {
     sd_status st = SD_OK;
     size_t n = strcspn(override[i], "=");

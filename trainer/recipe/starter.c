@@ -73,7 +73,7 @@ static choice choose(const counts *c, const sd_model *m) {
     k.sequence_len = clamp((r->longest + 63) / 64 * 64, 64, c->row);
     k.epochs = r->records < 1000 ? 3 : r->records < 5000 ? 2 : 1;
     k.val_size = r->records < 100 ? 0 : r->records < 1000 ? 0.05 : 0.02;
-    // 100 steps or more where there is data for it, and no step of fewer than a few records.
+    // At least 100 steps where the data allow it, and at least a few records in each step.
     int64_t few = 4 * (r->tokens / r->records);
     k.batch_tokens = clamp(r->tokens * k.epochs / 100, few > 512 ? few : 512, 16384);
     if (k.batch_tokens < r->longest) k.batch_tokens = r->longest;
@@ -84,7 +84,7 @@ static choice choose(const counts *c, const sd_model *m) {
     return k;
 }
 
-/// The data's file name without folder and endings, as far as a run's name may hold it.
+/// name <- the data's file name without folder and endings, in letters that a run's name may have.
 static void name_of(char name[65], const char *data) {
     const char *base = sd_path_name(data);
     size_t n = 0;

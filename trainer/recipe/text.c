@@ -26,7 +26,7 @@ static uint32_t code_point(const unsigned char *s, int *len) {
     return c;
 }
 
-/// In double quotes unless it is a word that YAML cannot take for anything else.
+/// Writes double quotes unless the text is a word that YAML cannot take for anything else.
 bool sd_recipe_add_text(sd_buf *out, const char *text) {
     static const char first[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_/";
     static const char rest[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_/0123456789.-";

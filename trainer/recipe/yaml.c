@@ -167,7 +167,7 @@ static sd_status take_event(builder *b, const yaml_event_t *e, sd_error *err) {
     }
 }
 
-/// libyaml gives a byte offset where the bytes themselves are wrong, a mark where the grammar is.
+/// libyaml gives a byte offset for wrong bytes and a mark for wrong grammar.
 static sd_status scan_failed(const builder *b, const yaml_parser_t *p, const char *data, size_t len,
                              sd_error *err) {
     // A bracket or quote that is never closed is noticed at the end; the context's mark is its
@@ -224,7 +224,7 @@ out:
     return st;
 }
 
-/// The child that a step of a dotted path names, made when it is missing.
+/// The child that a step of a dotted path names. It is made when it is missing.
 static sd_status step_into(sd_yaml **out, sd_yaml *at, sd_arena *arena, const char *word,
                            sd_yaml_mark mark, sd_error *err) {
     sd_yaml *child = NULL;

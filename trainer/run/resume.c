@@ -30,8 +30,8 @@ static sd_status refuse_difference(const sd_recipe *old, const sd_recipe *now, c
     return st;
 }
 
-/// The recipe as the run or checkpoint at `what` resolved it: what says auto now is taken from it,
-/// what differs is refused.
+/// Compares with the recipe that the run or checkpoint at `what` resolved: keys that say auto now
+/// take its values, other differences are refused.
 static sd_status hold_against(sd_recipe *recipe, const char *text, size_t len, const char *what,
                               sd_error *err) {
     sd_recipe old;
@@ -125,7 +125,8 @@ out:
 
 // ---- the parameters at the start
 
-/// An adapter's factors into theta; its scale may differ from the slot's, then B takes the ratio.
+/// Copies an adapter's factors into theta. Where its scale differs from the slot's, B takes the
+/// ratio.
 static sd_status copy_factors(float *theta, const sd_lora_layout *lay, const sd_adapter *a,
                               sd_error *err) {
     sd_status st = SD_OK;
@@ -176,7 +177,8 @@ static sd_status refuse_hash(const char *what, const char *from, const sd_sha256
                    from, what, was->hex[0] ? was->hex : "none", is->hex[0] ? is->hex : "none");
 }
 
-/// Kernels for other instructions add in another order: the bytes would be those of neither run.
+/// Kernels for other instructions add in another order, so a resume on them would give the bytes of
+/// neither run.
 static sd_status refuse_kernels(const char *from, const char *was, const char *is, sd_error *err) {
     if (strcmp(was, is) == 0) return SD_OK;
     if (!was[0])
@@ -202,7 +204,7 @@ sd_status sd_run_load_start(sd_checkpoint *c, const sd_run_start *start, const s
                             const sd_run_data *data, const char *kernels, sd_error *err) {
     sd_status st = SD_OK;
     const char *from = start->from;
-    // The data by what it was made from: the container's own bytes may hold more than the rows.
+    // The data is identified by what it was made from: the container may hold more than the rows.
     sd_train_state now = {.base = base->sha256,
                           .data = *sd_dataset_made_from(data->train_set),
                           .init = c->state.init};
