@@ -17,7 +17,7 @@ volatile int sd_interrupted;
 static void on_interrupt(int sig) {
     (void)sig;
     if (sd_interrupted) {
-        sd_remove_unfinished();
+        sd_cleanup_run();
         _exit(130);
     }
     sd_interrupted = 1;
@@ -27,7 +27,7 @@ static void on_interrupt(int sig) {
 static void on_early_interrupt(int sig) {
     (void)sig;
     static const char text[] = "specdec: interrupted\n";
-    sd_remove_unfinished();
+    sd_cleanup_run();
     if (write(STDERR_FILENO, text, sizeof text - 1) < 0) _exit(130);
     _exit(130);
 }
@@ -40,7 +40,7 @@ static void stop_at_once(int sig) {
 
 // `specdec ... | head`: ends as other tools do, quietly and by the signal itself.
 static void on_broken_pipe(int sig) {
-    sd_remove_unfinished();
+    sd_cleanup_run();
     raise(sig); // the default by now, and pending until this returns
 }
 

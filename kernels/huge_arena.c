@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-enum { HUGE_PAGE = 2 << 20, SLAB = 32 << 20 };
+enum { HUGE_PAGE = 2 << 20, ARENA_BYTES = 32 << 20 };
 
-struct sd_slab {
+struct sd_huge_arena {
     void *map; // with room to align
     size_t map_bytes;
     uint8_t *data; // aligned to HUGE_PAGE
@@ -18,12 +18,12 @@ struct sd_slab {
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static sd_slab *open_slab; // the one that small requests come from; counts as a tenant of it
+static sd_huge_arena *open_arena; // the one that small requests come from; counts as a tenant of it
 
-static sd_slab *make(size_t cap) {
+static sd_huge_arena *make(size_t cap) {
     if (cap > SIZE_MAX / 2) return NULL;
     cap = (cap + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-    sd_slab *s = calloc(1, sizeof *s);
+    sd_huge_arena *s = calloc(1, sizeof *s);
     if (!s) return NULL;
     s->map_bytes = cap + HUGE_PAGE;
     s->map = mmap(NULL, s->map_bytes, PROT_READ | PROT_WRITE,
@@ -39,26 +39,26 @@ static sd_slab *make(size_t cap) {
     return s;
 }
 
-static void drop(sd_slab *s) { // under the lock
+static void drop(sd_huge_arena *s) { // under the lock
     if (!s || --s->tenants > 0) return;
     munmap(s->map, s->map_bytes);
     free(s);
 }
 
-void *sd_slab_alloc(sd_slab **owner, size_t bytes) {
+void *sd_huge_arena_alloc(sd_huge_arena **owner, size_t bytes) {
     void *p = NULL;
     *owner = NULL;
     if (bytes > SIZE_MAX / 2) return NULL;
     bytes = (bytes + 63) / 64 * 64;
     pthread_mutex_lock(&lock);
-    sd_slab *s = open_slab;
-    if (bytes > SLAB / 4) {
+    sd_huge_arena *s = open_arena;
+    if (bytes > ARENA_BYTES / 4) {
         s = make(bytes);
     } else if (!s || s->cap - s->used < bytes) {
-        s = make(SLAB);
+        s = make(ARENA_BYTES);
         if (s) {
-            drop(open_slab);
-            open_slab = s;
+            drop(open_arena);
+            open_arena = s;
             s->tenants = 1;
         }
     }
@@ -72,13 +72,13 @@ void *sd_slab_alloc(sd_slab **owner, size_t bytes) {
     return p;
 }
 
-void sd_slab_release(sd_slab *owner) {
+void sd_huge_arena_release(sd_huge_arena *owner) {
     if (!owner) return;
     pthread_mutex_lock(&lock);
     drop(owner);
-    if (open_slab && open_slab->tenants == 1) { // only itself
-        drop(open_slab);
-        open_slab = NULL;
+    if (open_arena && open_arena->tenants == 1) { // only itself
+        drop(open_arena);
+        open_arena = NULL;
     }
     pthread_mutex_unlock(&lock);
 }

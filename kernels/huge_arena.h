@@ -5,9 +5,9 @@
 
 #include <stddef.h>
 
-typedef struct sd_slab sd_slab;
+typedef struct sd_huge_arena sd_huge_arena;
 
-/// bytes, zeroed, aligned to 64; *owner is given back with sd_slab_release, which unmaps a slab
+/// bytes, zeroed, aligned to 64; *owner is given back with sd_huge_arena_release, which unmaps a slab
 /// with its last tenant. NULL when out of memory. Thread-safe.
-void *sd_slab_alloc(sd_slab **owner, size_t bytes);
-void sd_slab_release(sd_slab *owner); // NULL is fine
+void *sd_huge_arena_alloc(sd_huge_arena **owner, size_t bytes);
+void sd_huge_arena_release(sd_huge_arena *owner); // NULL is fine

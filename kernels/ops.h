@@ -12,7 +12,7 @@
 // ranges; the caller (model/infer/forward.c) composes them into parallel regions with sd_pool_run.
 //
 //     const sd_ops *ops = sd_ops_best();
-//     ops->act_rows(&act, x, 0, N);                       // quantise once, share with every matmul
+//     ops->quantize_rows(&act, x, 0, N);                       // quantise once, share with every matmul
 //     that reads x ops->matmul(y, M, &packed, &act, N, 0, M);
 #pragma once
 
@@ -35,10 +35,10 @@ typedef enum {
 typedef struct {
     sd_weight w; // the stored form it came from
     sd_compute compute;
-    int layout;           // backend's own
-    void *data;           // backend's own; NULL: the stored form is used in place
-    size_t bytes;         // of data
-    struct sd_slab *slab; // where data stands
+    int layout;                  // backend's own
+    void *data;                  // backend's own; NULL: the stored form is used in place
+    size_t bytes;                // of data
+    struct sd_huge_arena *arena; // where data stands
 } sd_packed;
 
 /// Activations ready for matmul: N rows of K. Blocks of k come first, rows within them, so that a
@@ -49,35 +49,38 @@ typedef struct {
     int K, ld;       // ld: rows from a block to the next
     int group;       // k that share a scale: SD_QBLOCK, or SD_QSUPER as K types need
     const float *x;  // [N, K] the rows themselves (fp32 paths read these)
-    int8_t *q;       // [pairs of blocks, ld, 64], and SD_ACT_SPARE rows that may be read
+    int8_t *q;       // [pairs of blocks, ld, 64], and SD_QUANT_ROWS_SPARE rows that may be read
     float *scale;    // [blocks, ld]
     float *sum;      // [blocks, ld]           scale * sum of q, for types with a minimum
     int16_t *isum;   // [pairs of blocks, ld, 2]  sum of q
     int16_t *isum16; // [blocks, ld, 2]        the same by 16
     uint32_t *bsum;  // [blocks / 8, ld, 16]   isum16 as the sum of two bf16, for matrix units;
-                     // and SD_ACT_SPARE rows
-} sd_act;
-enum { SD_QPAIR = 2 * SD_QBLOCK, SD_ACT_SPARE = 16 }; // SD_QPAIR: codes from a row to the next
+                     // and SD_QUANT_ROWS_SPARE rows
+} sd_quant_rows;
+enum {
+    SD_QPAIR = 2 * SD_QBLOCK, // codes from a row to the next
+    SD_QUANT_ROWS_SPARE = 16
+};
 
 /// Buffers for up to cap_n rows of up to K inputs, shaped for just these.
-sd_status sd_act_init(sd_act *a, int cap_n, int K, sd_compute compute, sd_error *err);
-/// Before act_rows: the same buffers for N rows of K, neither more than at init. group: the largest
-/// that a weight which reads the rows asks for (sd_act_group).
-void sd_act_shape(sd_act *a, int N, int K, int group);
+sd_status sd_quant_rows_init(sd_quant_rows *a, int cap_n, int K, sd_compute compute, sd_error *err);
+/// Before quantize_rows: the same buffers for N rows of K, neither more than at init. group: the largest
+/// that a weight which reads the rows asks for (sd_quant_rows_group).
+void sd_quant_rows_shape(sd_quant_rows *a, int N, int K, int group);
 /// The k that must share a scale for weights of type t.
-int sd_act_group(sd_dtype t);
-void sd_act_free(sd_act *a);
+int sd_quant_rows_group(sd_dtype t);
+void sd_quant_rows_free(sd_quant_rows *a);
 /// Where block b of row n stands.
-static inline size_t sd_act_at(const sd_act *a, int n, int b) {
+static inline size_t sd_quant_rows_at(const sd_quant_rows *a, int n, int b) {
     return (size_t)b * (size_t)a->ld + (size_t)n;
 }
 /// Its codes; those of the next row are SD_QPAIR further.
-static inline int8_t *sd_act_codes(const sd_act *a, int n, int b) {
-    return a->q + sd_act_at(a, n, b / 2) * SD_QPAIR + b % 2 * SD_QBLOCK;
+static inline int8_t *sd_quant_rows_codes(const sd_quant_rows *a, int n, int b) {
+    return a->q + sd_quant_rows_at(a, n, b / 2) * SD_QPAIR + b % 2 * SD_QBLOCK;
 }
 /// Its sum; that of the next row is 2 further.
-static inline int16_t *sd_act_isum(const sd_act *a, int n, int b) {
-    return a->isum + 2 * sd_act_at(a, n, b / 2) + b % 2;
+static inline int16_t *sd_quant_rows_isum(const sd_quant_rows *a, int n, int b) {
+    return a->isum + 2 * sd_quant_rows_at(a, n, b / 2) + b % 2;
 }
 
 /// How keys and values are kept. auto: what the table reads fastest (its `kv`). int8: codes of
@@ -97,9 +100,9 @@ typedef struct {
 } sd_attention_shape;
 
 /// Positions that one call covers: long contexts are cut into these, so that a single row gives
-/// work to many threads. A row's result is the merge of its spans in ascending order, whoever
+/// work to many threads. A row's result is the merge of its splits in ascending order, whoever
 /// computed them.
-enum { SD_KEY_SPAN = 512 };
+enum { SD_KV_SPLIT = 512 };
 
 /// Query rows of one sequence and the kv head whose heads are computed.
 typedef struct {
@@ -111,8 +114,8 @@ typedef struct {
     const float *k_scale, *v_scale; // [ctx] of that head under SD_KV_INT8
 } sd_attention_rows;
 
-typedef void (*sd_matmul_fn)(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
-                             int m1);
+typedef void (*sd_matmul_fn)(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N,
+                             int m0, int m1);
 
 typedef struct sd_ops {
     const char *name; // "plain", "avx2", "avx512", "amx", "neon"
@@ -129,7 +132,7 @@ typedef struct sd_ops {
 
     /// a->q, scale, sum rows [n0, n1) <- x [N, a->K]; also sets a->x = x. Under fp32 only a->x is
     /// set.
-    void (*act_rows)(sd_act *a, const float *x, int n0, int n1);
+    void (*quantize_rows)(sd_quant_rows *a, const float *x, int n0, int n1);
 
     /// y[n*ldy + m] <- sum_k x_n[k] w_m[k] for n < N, m0 <= m < m1. m0 is a multiple of SD_TILE_M;
     /// m1 too, or the number of rows.
@@ -150,22 +153,22 @@ typedef struct sd_ops {
     /// y [n] += x.
     void (*add)(float *y, const float *x, int n);
 
-    /// part [N, H/G, sd_attention_part(shape)] <- what rows r gather from the positions of span
-    /// number `span` (SD_KEY_SPAN of them, or as many as a row sees; every row sees some): sum of
+    /// partial [N, H/G, sd_attention_partial(shape)] <- what rows r gather from the positions of split
+    /// number `split` (SD_KV_SPLIT of them, or as many as a row sees; every row sees some): sum of
     /// e^(score - top) v [D], the sum of those weights, top. Key blocks are counted from position 0
     /// and follow each other in ascending order. scratch: attention_scratch(shape, N) floats.
-    void (*attention)(float *part, const sd_attention_rows *r, int span,
+    void (*attention)(float *partial, const sd_attention_rows *r, int split,
                       const sd_attention_shape *shape, float *scratch);
     /// Floats of scratch for N rows.
     size_t (*attention_scratch)(const sd_attention_shape *shape, int N);
 
     /// y [n] <- x in fp16 or bf16, to the nearest, ties to even.
-    void (*halves)(uint16_t *y, const float *x, int n);
-    void (*bf16)(uint16_t *y, const float *x, int n);
+    void (*to_f16)(uint16_t *y, const float *x, int n);
+    void (*to_bf16)(uint16_t *y, const float *x, int n);
 
     /// q [n] <- x / scale to the nearest, ties to even; returns scale = max|x| / 127. All zero
     /// below 1e-30; a scale of NaN where x is not finite.
-    float (*codes)(int8_t *q, const float *x, int n);
+    float (*quantize_i8)(int8_t *q, const float *x, int n);
 } sd_ops;
 
 /// The fastest table this processor runs. SPECDEC_ISA=plain|avx2|avx512|amx|neon in the environment
@@ -175,9 +178,9 @@ const sd_ops *sd_ops_best(void);
 const sd_ops *sd_ops_named(const char *name);
 
 void sd_packed_free(sd_packed *p);
-size_t sd_attention_part(const sd_attention_shape *shape); // floats of one head
-int sd_attention_spans(int len);                           // that a row of len sees
-/// total <- total and part together: both of one head, part from later positions.
-void sd_attention_merge(float *total, const float *part, int D);
+size_t sd_attention_partial(const sd_attention_shape *shape); // floats of one head
+int sd_attention_splits(int len);                             // that a row of len sees
+/// total <- total and partial together: both of one head, partial from later positions.
+void sd_attention_merge(float *total, const float *partial, int D);
 /// out [D] <- the weighted mean.
 void sd_attention_finish(float *out, const float *total, int D);

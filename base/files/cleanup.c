@@ -31,11 +31,11 @@ static void take(_Atomic(char *) *list, int n, char *path) {
     }
 }
 
-void sd_unfinished(char *path) {
+void sd_cleanup_add(char *path) {
     put(unfinished, MAX_OPEN, path);
 }
 
-void sd_finished(char *path) {
+void sd_cleanup_drop(char *path) {
     take(unfinished, MAX_OPEN, path);
 }
 
@@ -58,7 +58,7 @@ static void empty_folder(const char *path) {
     if (fd >= 0) close(fd);
 }
 
-void sd_remove_unfinished(void) {
+void sd_cleanup_run(void) {
     for (int i = 0; i < MAX_SCRATCH; i++) {
         const char *path = atomic_load(&scratched[i]);
         if (!path) continue;
@@ -82,7 +82,7 @@ void sd_memory_exhausted(const char *where) {
     char line[256];
     int n = snprintf(line, sizeof line,
                      "specdec: out of memory in %s; free some or ask for less at once\n", where);
-    sd_remove_unfinished();
+    sd_cleanup_run();
     if (n < 0 || write(STDERR_FILENO, line, (size_t)n) < 0) _exit(1);
     _exit(1);
 }

@@ -1,19 +1,19 @@
 // What goes when the program is interrupted: files and folders that are not whole yet, and scratch
 // folders. cli/main.c removes them in its signal handler.
 //
-//     sd_unfinished(path);
+//     sd_cleanup_add(path);
 //     SD_TRY(make_it_at(path, err));
-//     sd_finished(path);
+//     sd_cleanup_drop(path);
 #pragma once
 
 #include "base/status.h"
 
 /// Between the two calls, which take the same pointer, a file or an empty folder at path goes when
 /// the program is interrupted. Every open replacement does this by itself.
-void sd_unfinished(char *path);
-void sd_finished(char *path); // harmless for NULL and for what was never unfinished
+void sd_cleanup_add(char *path);
+void sd_cleanup_drop(char *path); // harmless for NULL and for what was never unfinished
 /// For a signal handler that then calls _exit: only unlink and rmdir.
-void sd_remove_unfinished(void);
+void sd_cleanup_run(void);
 /// A folder of one's own under $TMPDIR, for files that are wanted for a while; *dir malloc'ed. It
 /// goes with all its files (no folders inside) at the close and when the program is interrupted.
 sd_status sd_scratch_open(char **dir, const char *name, sd_error *err);

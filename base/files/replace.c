@@ -40,7 +40,7 @@ sd_status sd_replace_open_mode(sd_replace *r, const char *path, unsigned mode, s
         r->tmp = NULL;
         goto out;
     }
-    sd_unfinished(r->tmp);
+    sd_cleanup_add(r->tmp);
     r->f = fdopen(fd, "wb");
     if (!r->f) close(fd);
     SD_CHECK_ALLOC(r->f, err);
@@ -75,7 +75,7 @@ sd_status sd_replace_commit(sd_replace *r, sd_error *err) {
         st = sd_fail_errno(err, r->path, "replace");
         goto out;
     }
-    sd_finished(r->tmp);
+    sd_cleanup_drop(r->tmp);
     free(r->tmp);
     r->tmp = NULL;
     SD_TRY(sd_fsync_parent(r->path, err));
@@ -87,7 +87,7 @@ out:
 void sd_replace_abort(sd_replace *r) {
     if (r->f) fclose(r->f);
     if (r->tmp) unlink(r->tmp);
-    sd_finished(r->tmp);
+    sd_cleanup_drop(r->tmp);
     free(r->tmp);
     free(r->path);
     *r = (sd_replace){0};

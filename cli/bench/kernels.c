@@ -83,13 +83,13 @@ typedef struct {
     bench_args a;
     const sd_ops *ops;
     sd_pool *pool;
-    sd_limits limit;
+    sd_roofline limit;
 } bench;
 
 typedef struct {
     const sd_ops *ops;
     const sd_packed *w;
-    const sd_act *x;
+    const sd_quant_rows *x;
     float *y;
     int N;
 } matmul_job;
@@ -130,8 +130,8 @@ static void report(const bench *b, const measured *m) {
 }
 
 // Seconds of one matmul with N rows over cold weights.
-static double time_matmul(const bench *b, sd_packed *copy, int copies, const sd_act *x, float *y,
-                          int N) {
+static double time_matmul(const bench *b, sd_packed *copy, int copies, const sd_quant_rows *x,
+                          float *y, int N) {
     double t[MAX_CALLS], began = sd_now_s();
     int M = copy->w.rows, tasks = (M + TASK_TILES * SD_TILE_M - 1) / (TASK_TILES * SD_TILE_M);
     int n = 0;
@@ -150,7 +150,7 @@ static sd_status bench_matmul(const bench *b, const char *where, sd_dtype t, int
     sd_status st = SD_OK;
     enum { MAX_N = 256 };
     sd_packed *copy = sd_alloc(MAX_COPIES, sizeof *copy);
-    sd_act act = {0};
+    sd_quant_rows act = {0};
     size_t stride = sd_row_bytes(t, K);
     uint8_t *data = sd_alloc((size_t)M, stride);
     float *x = sd_alloc(MAX_N, (size_t)K * sizeof *x);
@@ -165,18 +165,18 @@ static sd_status bench_matmul(const bench *b, const char *where, sd_dtype t, int
     size_t bytes = copy[0].bytes ? copy[0].bytes : (size_t)M * stride;
     for (; copies < MAX_COPIES && copies * bytes < COLD_BYTES && copy[0].data; copies++) {
         copy[copies] = copy[0];
-        copy[copies].slab = NULL;
-        copy[copies].data = sd_slab_alloc(&copy[copies].slab, bytes);
+        copy[copies].arena = NULL;
+        copy[copies].data = sd_huge_arena_alloc(&copy[copies].arena, bytes);
         SD_CHECK_ALLOC(copy[copies].data, err);
         memcpy(copy[copies].data, copy[0].data, bytes);
     }
-    SD_TRY(sd_act_init(&act, MAX_N, K, SD_COMPUTE_AUTO, err));
+    SD_TRY(sd_quant_rows_init(&act, MAX_N, K, SD_COMPUTE_AUTO, err));
     bool floats = sd_dtype_block(t) == 1;
     double one = 0;
     for (size_t i = 0; i < sizeof row_counts / sizeof row_counts[0]; i++) {
         int N = row_counts[i];
-        sd_act_shape(&act, N, K, sd_act_group(t));
-        b->ops->act_rows(&act, x, 0, N);
+        sd_quant_rows_shape(&act, N, K, sd_quant_rows_group(t));
+        b->ops->quantize_rows(&act, x, 0, N);
         double s = time_matmul(b, copy, copies, &act, y, N);
         if (N == 1) one = s;
         report(b, &(measured){.op = "matmul",
@@ -192,7 +192,7 @@ static sd_status bench_matmul(const bench *b, const char *where, sd_dtype t, int
     }
 out:
     for (int i = 0; copy && i < MAX_COPIES; i++) sd_packed_free(&copy[i]);
-    sd_act_free(&act);
+    sd_quant_rows_free(&act);
     free(copy), free(data), free(x), free(y);
     return st;
 }
@@ -204,7 +204,7 @@ typedef struct {
     float cos[32], sin[32]; // of angles: RoPE keeps the size of what it turns over and over
     uint16_t *k, *v;
     float *scratch;
-    sd_act act;
+    sd_quant_rows act;
     sd_packed A, B; // of an adapter: [16, 1536], [1536, 16]
     int len, rows;
     sd_attention_shape shape;
@@ -215,7 +215,7 @@ static void run_norm(row_job *j) {
     j->ops->rmsnorm(j->y, j->x, j->z, 1, 1536, 1e-5f);
 }
 static void run_act(row_job *j) {
-    j->ops->act_rows(&j->act, j->x, 0, 1);
+    j->ops->quantize_rows(&j->act, j->x, 0, 1);
 }
 static void run_swiglu(row_job *j) {
     j->ops->swiglu(j->y, j->x, j->z, 1536);
@@ -227,15 +227,15 @@ static void run_attention(row_job *j) {
     int len[MAX_ROWS];
     for (int n = 0; n < j->rows; n++) len[n] = j->len - j->rows + 1 + n;
     sd_attention_rows r = {j->x, len, j->rows, 0, j->k, j->v, j->z, j->z};
-    for (int span = 0; span < sd_attention_spans(j->len); span++)
-        j->ops->attention(j->y, &r, span, &j->shape, j->scratch);
+    for (int split = 0; split < sd_attention_splits(j->len); split++)
+        j->ops->attention(j->y, &r, split, &j->shape, j->scratch);
 }
 static void run_shrink(row_job *j) {
-    sd_act x = {.compute = SD_COMPUTE_FP32, .K = 1536, .x = j->x};
+    sd_quant_rows x = {.compute = SD_COMPUTE_FP32, .K = 1536, .x = j->x};
     j->ops->matmul(j->y, 16, &j->A, &x, j->rows, 0, 16);
 }
 static void run_expand(row_job *j) {
-    sd_act u = {.compute = SD_COMPUTE_FP32, .K = 16, .x = j->x};
+    sd_quant_rows u = {.compute = SD_COMPUTE_FP32, .K = 16, .x = j->x};
     j->ops->matmul_add(j->y, 1536, &j->B, &u, j->rows, 0, 1536);
 }
 
@@ -293,11 +293,11 @@ static sd_status bench_rows(const bench *b, sd_error *err) {
     for (int i = 0; i < FLOATS; i++) j.x[i] = (float)(i % 89) * 0.02f - 1, j.z[i] = 0.5f;
     for (int i = 0; i < CTX * D; i++) j.k[i] = j.v[i] = (uint16_t)(0x3000 + i % 511);
     for (int i = 0; i < 32; i++) j.cos[i] = (float)cos(i), j.sin[i] = (float)sin(i);
-    SD_TRY(sd_act_init(&j.act, 1, 1536, SD_COMPUTE_AUTO, err));
+    SD_TRY(sd_quant_rows_init(&j.act, 1, 1536, SD_COMPUTE_AUTO, err));
     double fma = b->limit.fma_g / sd_pool_threads(b->pool);
     const measured single[] = {
         {"rmsnorm", "C 1536", "F32", 1, time_row(&j, run_norm), 1536 * 8, 1536 * 4, fma, 0},
-        {"act_rows", "K 1536", "int8", 1, time_row(&j, run_act), 1536 * 4, 1536 * 3, fma, 0},
+        {"quantize_rows", "K 1536", "int8", 1, time_row(&j, run_act), 1536 * 4, 1536 * 3, fma, 0},
         {"swiglu", "F 1536", "F32", 1, time_row(&j, run_swiglu), 1536 * 12, 1536 * 22, fma, 0},
         {"rope", "D 64", "F32", 1, time_row(&j, run_rope), 512, 192, fma, 0},
     };
@@ -326,16 +326,16 @@ static sd_status bench_rows(const bench *b, sd_error *err) {
 out:
     free(j.x), free(j.y), free(j.z), free(j.k), free(j.v), free(j.scratch);
     sd_packed_free(&j.A), sd_packed_free(&j.B);
-    sd_act_free(&j.act);
+    sd_quant_rows_free(&j.act);
     return st;
 }
 
 // ---- the products of training with frozen weights, against oneDNN's fp32 one
 
-enum { TRAIN_TOKENS = 4 * SD_PANEL_TILE };
+enum { TRAIN_TOKENS = 4 * SD_GEMM_TILE_ROWS };
 typedef struct {
-    const sd_panels *panels; // NULL: oneDNN
-    const float *x, *w;      // w [out, k]
+    const sd_gemm_packed *gemm; // NULL: oneDNN
+    const float *x, *w;         // w [out, k]
     const void *packed;
     float *y;
     char *scratch; // of each worker
@@ -344,13 +344,13 @@ typedef struct {
 
 static void train_task(void *ctx, int task, int worker) {
     const train_job *j = ctx;
-    const float *x = j->x + (size_t)task * SD_PANEL_TILE * (size_t)j->k;
-    float *y = j->y + (size_t)task * SD_PANEL_TILE * (size_t)j->out;
-    if (j->panels)
-        j->panels->matmul(y, j->out, x, j->k, j->packed, SD_PANEL_TILE, j->out, j->k, false,
-                          j->scratch + (size_t)worker * SD_PANEL_SCRATCH);
+    const float *x = j->x + (size_t)task * SD_GEMM_TILE_ROWS * (size_t)j->k;
+    float *y = j->y + (size_t)task * SD_GEMM_TILE_ROWS * (size_t)j->out;
+    if (j->gemm)
+        j->gemm->matmul(y, j->out, x, j->k, j->packed, SD_GEMM_TILE_ROWS, j->out, j->k, false,
+                        j->scratch + (size_t)worker * SD_GEMM_SCRATCH);
     else
-        sd_gemm(false, true, SD_PANEL_TILE, j->out, j->k, 1, x, j->k, j->w, j->k, 0, y, j->out);
+        sd_gemm(false, true, SD_GEMM_TILE_ROWS, j->out, j->k, 1, x, j->k, j->w, j->k, 0, y, j->out);
 }
 
 static void report_train(const bench *b, train_job *j, const char *where, const char *type,
@@ -358,11 +358,11 @@ static void report_train(const bench *b, train_job *j, const char *where, const 
     double t[REPS];
     for (int r = 0; r < REPS; r++) {
         double t0 = sd_now_s();
-        sd_pool_run(b->pool, TRAIN_TOKENS / SD_PANEL_TILE, train_task, j);
+        sd_pool_run(b->pool, TRAIN_TOKENS / SD_GEMM_TILE_ROWS, train_task, j);
         t[r] = sd_now_s() - t0;
     }
     qsort(t, REPS, sizeof *t, sd_by_value);
-    report(b, &(measured){.op = j->panels ? "train" : "train, oneDNN",
+    report(b, &(measured){.op = j->gemm ? "train" : "train, oneDNN",
                           .shape = where,
                           .type = type,
                           .rows = TRAIN_TOKENS,
@@ -375,12 +375,12 @@ static void report_train(const bench *b, train_job *j, const char *where, const 
 static sd_status bench_train(const bench *b, const char *where, int out, int k, sd_error *err) {
     sd_status st = SD_OK;
     size_t values = (size_t)out * (size_t)k, threads = (size_t)sd_pool_threads(b->pool);
-    const sd_panels *kinds[] = {sd_panels_best(false), sd_panels_best(true)};
+    const sd_gemm_packed *kinds[] = {sd_gemm_packed_best(false), sd_gemm_packed_best(true)};
     float *x = sd_alloc((size_t)TRAIN_TOKENS * (size_t)k, sizeof *x);
     float *y = sd_alloc((size_t)TRAIN_TOKENS * (size_t)out, sizeof *y);
     float *w = sd_alloc(values, sizeof *w);
-    void *packed = sd_alloc(sd_panels_bytes(kinds[0], out, k), 1);
-    char *scratch = sd_alloc(threads, SD_PANEL_SCRATCH);
+    void *packed = sd_alloc(sd_gemm_packed_bytes(kinds[0], out, k), 1);
+    char *scratch = sd_alloc(threads, SD_GEMM_SCRATCH);
     SD_CHECK_ALLOC(x && y && w && packed && scratch, err);
     for (size_t i = 0; i < values; i++) w[i] = (float)(i % 89) * 0.02f - 1;
     for (size_t i = 0; i < (size_t)TRAIN_TOKENS * (size_t)k; i++)
@@ -389,9 +389,9 @@ static sd_status bench_train(const bench *b, const char *where, int out, int k, 
         .x = x, .w = w, .packed = packed, .y = y, .scratch = scratch, .out = out, .k = k};
     report_train(b, &j, where, "F32", (double)values * sizeof(float), b->limit.fma_g);
     for (int i = 0; i < 2 && !sd_interrupted; i++) {
-        if (!(j.panels = kinds[i])) continue;
-        bool bf16 = j.panels->bf16;
-        sd_panels_pack_forward(j.panels, packed, w, 0, out, out, k);
+        if (!(j.gemm = kinds[i])) continue;
+        bool bf16 = j.gemm->bf16;
+        sd_gemm_pack_forward(j.gemm, packed, w, 0, out, out, k);
         report_train(b, &j, where, bf16 ? "BF16" : "F32", (double)values * (bf16 ? 2 : 4),
                      bf16 ? b->limit.bf16_g : b->limit.fma_g);
     }
@@ -441,7 +441,7 @@ sd_status sd_bench_kernels(int argc, char **argv, sd_error *err) {
              "bench kernels: --isa %s is not available here; give plain, avx2, avx512 or amx",
              b.a.isa);
     SD_TRY(sd_pool_open(&b.pool, (int)b.a.threads, err));
-    SD_TRY(sd_limits_measure(&b.limit, b.ops->name, b.pool, err));
+    SD_TRY(sd_roofline_measure(&b.limit, b.ops->name, b.pool, err));
     sd_catch_interrupts();
     report_limits(&b);
     if (b.a.type) {

@@ -35,7 +35,7 @@ enum { BUCKETS = 27 * PER_UNIT + 1 };
 
 struct sd_sampler {
     int V, blocks;
-    const sd_sample_lanes *lanes;
+    const sd_sampler_simd *simd;
     float *block_max; // [blocks]
     int32_t count[BUCKETS + 1];
     double mass[BUCKETS + 1];
@@ -49,7 +49,7 @@ sd_sampler *sd_sampler_open(int V) {
     if (!s) return NULL;
     s->V = V;
     s->blocks = (V + BLOCK - 1) / BLOCK;
-    s->lanes = sd_sample_lanes_best();
+    s->simd = sd_sampler_simd_best();
     s->block_max = sd_alloc((size_t)s->blocks, sizeof *s->block_max);
     s->pick = sd_alloc((size_t)V, sizeof *s->pick);
     s->shaped = sd_alloc((size_t)V, sizeof *s->shaped);
@@ -248,7 +248,7 @@ static bool cut_near(sd_sampler *s, const float *logits, float max, const sd_sam
         if (k > 0 || all)
             for (int i = 0; i < n; i++) total += (double)expf((logits[s->pick[i]] - max) / T);
         else
-            total = s->lanes->exp_sum(logits, s->V, max, T);
+            total = s->simd->exp_sum(logits, s->V, max, T);
         double want = (double)(p->top_p > 0 ? p->top_p : 0) * total;
         int i = 0;
         while (i < n) {
@@ -309,7 +309,7 @@ static void try_block(winner *w, const sd_sampler *s, const float *logits, int32
                       float T, const cut *c, const sd_noise_key *k) {
     uint32_t word[BLOCK];
     int n = s->V - i < BLOCK ? s->V - i : BLOCK;
-    uint32_t most = s->lanes->noise(word, k, i);
+    uint32_t most = s->simd->noise(word, k, i);
     double top = (double)((s->block_max[i / BLOCK] - max) / T);
     if (top + gumbel_bound(most) < w->sum) return;
     for (int l = 0; l < n; l++) {
@@ -353,12 +353,12 @@ int32_t sd_sample(sd_sampler *s, const float *logits, const sd_shaping *shaping,
                   const sd_sampling *p, int64_t position) {
     if (shaping) logits = shape(s, logits, shaping);
     float T = p->temperature;
-    if (s->lanes->has_nan(logits, s->V)) return -1;
+    if (s->simd->has_nan(logits, s->V)) return -1;
     if (!(T > 0)) {
         int32_t best = sd_greedy(logits, s->V);
         return isfinite(logits[best]) ? best : -1;
     }
-    float max = s->lanes->block_max(s->block_max, logits, s->V);
+    float max = s->simd->block_max(s->block_max, logits, s->V);
     if (!isfinite(max)) return -1;
     int32_t top = first_equal(logits, s->V, max);
     cut c = truncate(s, logits, max, p);
@@ -375,7 +375,7 @@ int32_t sd_sample(sd_sampler *s, const float *logits, const sd_shaping *shaping,
 int sd_sample_kept(sd_sampler *s, int32_t *ids, const float *logits, const sd_shaping *shaping,
                    const sd_sampling *p) {
     if (shaping) logits = shape(s, logits, shaping);
-    float max = s->lanes->block_max(s->block_max, logits, s->V);
+    float max = s->simd->block_max(s->block_max, logits, s->V);
     int n = 0;
     if (!(p->temperature > 0) || !isfinite(max)) {
         ids[n++] = first_equal(logits, s->V, max);
@@ -390,7 +390,7 @@ int sd_sample_kept(sd_sampler *s, int32_t *ids, const float *logits, const sd_sh
 float sd_log_total(const float *logits, int V) {
     float max = largest(logits, V);
     if (!isfinite(max)) return max;
-    return max + (float)log(sd_sample_lanes_best()->exp_sum(logits, V, max, 1));
+    return max + (float)log(sd_sampler_simd_best()->exp_sum(logits, V, max, 1));
 }
 
 float sd_logprob(const float *logits, int V, int32_t token) {

@@ -13,18 +13,18 @@ size_t sd_attention_scratch_of_block(const sd_attention_shape *s, int N) {
     return (size_t)N * (size_t)(s->H / s->G) * (SD_KEY_BLOCK + 1);
 }
 
-size_t sd_attention_part(const sd_attention_shape *s) {
+size_t sd_attention_partial(const sd_attention_shape *s) {
     return ((size_t)s->D + 2 + 7) / 8 * 8;
 }
 
-int sd_attention_spans(int len) {
-    return (len + SD_KEY_SPAN - 1) / SD_KEY_SPAN;
+int sd_attention_splits(int len) {
+    return (len + SD_KV_SPLIT - 1) / SD_KV_SPLIT;
 }
 
-void sd_attention_merge(float *total, const float *part, int D) {
-    float top = total[D + 1] > part[D + 1] ? total[D + 1] : part[D + 1];
-    float a = expf(total[D + 1] - top), b = expf(part[D + 1] - top);
-    for (int i = 0; i <= D; i++) total[i] = total[i] * a + part[i] * b; // [D]: the weights' sum
+void sd_attention_merge(float *total, const float *partial, int D) {
+    float top = total[D + 1] > partial[D + 1] ? total[D + 1] : partial[D + 1];
+    float a = expf(total[D + 1] - top), b = expf(partial[D + 1] - top);
+    for (int i = 0; i <= D; i++) total[i] = total[i] * a + partial[i] * b; // [D]: the weights' sum
     total[D + 1] = top;
 }
 

@@ -52,7 +52,7 @@ typedef struct {
     // of a block and group
     float *score;    // [KEYS][LANE]
     uint8_t *weight; // [KEYS / 32][LANE][32]
-    float *gain;     // [LANE][D]
+    float *pv;       // [LANE][D]
 } work_space;
 
 static void configure(void) {
@@ -83,7 +83,7 @@ INLINE __m512i upper_halves(__m512i low, __m512i high) {
 }
 
 // v [16][16] turned.
-INLINE void turn(__m512i v[LANE]) {
+INLINE void transpose(__m512i v[LANE]) {
     __m512i t[LANE];
     UNROLL for (int i = 0; i < 8; i++) {
         t[2 * i] = _mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
@@ -136,7 +136,7 @@ static void open_group(work_space *w, int group, const sd_attention_rows *r,
         __m512i v[LANE];
         for (int i = 0; i < LANE; i++)
             v[i] = query[i] ? query_pairs(query[i] + d) : _mm512_setzero_si512();
-        turn(v);
+        transpose(v);
         store_all(w->q + ((size_t)group * s->D + d) * LANE * 2, v);
     }
 }
@@ -260,8 +260,8 @@ INLINE __m512i weights(__m512 even, __m512 odd) {
 }
 
 // Scores become weights, turned and in bf16, and the lanes' tops and sums grow.
-INLINE void weigh(const work_space *w, lane_group *g, float scale, bool begins, bool whole,
-                  bool int8) {
+INLINE void softmax_block(const work_space *w, lane_group *g, float scale, bool begins, bool whole,
+                          bool int8) {
     const __m512 log2e = _mm512_set1_ps(1.44269504f);
     const __m512i seen = _mm512_loadu_si512((const void *)g->seen);
     __m512 most[4], total[4], top = _mm512_loadu_ps(g->top);
@@ -290,7 +290,7 @@ INLINE void weigh(const work_space *w, lane_group *g, float scale, bool begins, 
             }
             v[i] = weights(a, b);
         }
-        turn(v);
+        transpose(v);
         store_all(w->weight + part * LANE * BYTES, v);
     }
     __m512 sum =
@@ -305,7 +305,7 @@ INLINE void weigh(const work_space *w, lane_group *g, float scale, bool begins, 
 }
 
 // The values of the block by their weights.
-static void gains(const work_space *w) {
+static void pv(const work_space *w) {
     const int tiles = w->D / LANE;
     const size_t row = (size_t)w->D * 4;
     __asm__ volatile("" : : : "memory");
@@ -325,23 +325,23 @@ static void gains(const work_space *w) {
             _tile_loadd(7, v2 + LANE * BYTES, BYTES);
             _tile_dpbf16ps(1, 5, 7);
         }
-        _tile_stored(0, w->gain + j * LANE, row);
-        _tile_stored(1, w->gain + (j + 1) * LANE, row);
+        _tile_stored(0, w->pv + j * LANE, row);
+        _tile_stored(1, w->pv + (j + 1) * LANE, row);
     }
     __asm__ volatile("" : : : "memory");
 }
 
-// part [lanes], `each` apart: what it was by the lane's keep, and the gain.
-static void gather(float *part, size_t each, const work_space *w, const lane_group *g,
-                   bool begins) {
-    const float *gain = w->gain;
-    for (int i = 0; i < g->lanes; i++, part += each, gain += w->D) {
+// partial [lanes], `each` apart: what it was by the lane's keep, and the block's values by their weights.
+static void accumulate_v(float *partial, size_t each, const work_space *w, const lane_group *g,
+                         bool begins) {
+    const float *pv = w->pv;
+    for (int i = 0; i < g->lanes; i++, partial += each, pv += w->D) {
         if (g->seen[i] == 0) continue; // not even the sign of a zero may change
         const __m512 keep = _mm512_set1_ps(g->keep[i]);
         for (int d = 0; d < w->D; d += LANE) {
-            __m512 v = _mm512_loadu_ps(gain + d);
-            if (!begins) v = _mm512_fmadd_ps(_mm512_loadu_ps(part + d), keep, v);
-            _mm512_storeu_ps(part + d, v);
+            __m512 v = _mm512_loadu_ps(pv + d);
+            if (!begins) v = _mm512_fmadd_ps(_mm512_loadu_ps(partial + d), keep, v);
+            _mm512_storeu_ps(partial + d, v);
         }
     }
 }
@@ -372,7 +372,7 @@ static work_space place_work(float *scratch, int D, int groups) {
     w.score = (float *)(void *)take(&at, KEYS * LANE * sizeof(float));
     for (int i = 0; i < 2; i++) w.scale[i] = (float *)(void *)take(&at, KEYS * sizeof(float));
     w.weight = take(&at, KEYS * LANE * 2);
-    w.gain = (float *)(void *)take(&at, LANE * d * sizeof(float));
+    w.pv = (float *)(void *)take(&at, LANE * d * sizeof(float));
     return w;
 }
 
@@ -389,12 +389,12 @@ size_t sd_attention_scratch_amx(const sd_attention_shape *s, int N) {
     return bytes / sizeof(float);
 }
 
-INLINE void attend(float *part, const sd_attention_rows *r, int span, const sd_attention_shape *s,
-                   float *scratch, bool int8) {
+INLINE void attend(float *partial, const sd_attention_rows *r, int split,
+                   const sd_attention_shape *s, float *scratch, bool int8) {
     const int lanes = r->N * (s->H / s->G), groups = (lanes + LANE - 1) / LANE;
-    const size_t each = sd_attention_part(s);
-    const int begin = span * SD_KEY_SPAN, last = r->len[r->N - 1];
-    const int end = last < begin + SD_KEY_SPAN ? last : begin + SD_KEY_SPAN;
+    const size_t each = sd_attention_partial(s);
+    const int begin = split * SD_KV_SPLIT, last = r->len[r->N - 1];
+    const int end = last < begin + SD_KV_SPLIT ? last : begin + SD_KV_SPLIT;
     work_space w = place_work(scratch, s->D, groups);
     configure();
     for (int i = 0; i < groups; i++) open_group(&w, i, r, s);
@@ -410,38 +410,40 @@ INLINE void attend(float *part, const sd_attention_rows *r, int span, const sd_a
             const bool whole = look(g, t0, w.count);
             scores(&w, i);
             if (int8)
-                weigh(&w, g, s->scale, begins, whole, true);
+                softmax_block(&w, g, s->scale, begins, whole, true);
             else if (whole)
-                weigh(&w, g, s->scale, begins, true, false);
+                softmax_block(&w, g, s->scale, begins, true, false);
             else
-                weigh(&w, g, s->scale, begins, false, false);
-            gains(&w);
-            gather(part + (size_t)i * LANE * each, each, &w, g, begins);
+                softmax_block(&w, g, s->scale, begins, false, false);
+            pv(&w);
+            accumulate_v(partial + (size_t)i * LANE * each, each, &w, g, begins);
         }
     }
     _tile_release();
     for (int i = 0; i < lanes; i++) {
         const lane_group *g = &w.group[i / LANE];
-        part[(size_t)i * each + s->D] = g->sum[i % LANE];
-        part[(size_t)i * each + s->D + 1] = g->top[i % LANE];
+        partial[(size_t)i * each + s->D] = g->sum[i % LANE];
+        partial[(size_t)i * each + s->D + 1] = g->top[i % LANE];
     }
 }
 
-static __attribute__((noinline)) void attend_int8(float *part, const sd_attention_rows *r, int span,
-                                                  const sd_attention_shape *s, float *scratch) {
-    attend(part, r, span, s, scratch, true);
+static __attribute__((noinline)) void attend_int8(float *partial, const sd_attention_rows *r,
+                                                  int split, const sd_attention_shape *s,
+                                                  float *scratch) {
+    attend(partial, r, split, s, scratch, true);
 }
-static __attribute__((noinline)) void attend_bf16(float *part, const sd_attention_rows *r, int span,
-                                                  const sd_attention_shape *s, float *scratch) {
-    attend(part, r, span, s, scratch, false);
+static __attribute__((noinline)) void attend_bf16(float *partial, const sd_attention_rows *r,
+                                                  int split, const sd_attention_shape *s,
+                                                  float *scratch) {
+    attend(partial, r, split, s, scratch, false);
 }
 
-void sd_attention_amx(float *part, const sd_attention_rows *r, int span,
+void sd_attention_amx(float *partial, const sd_attention_rows *r, int split,
                       const sd_attention_shape *s, float *scratch) {
     if (!on_unit(s))
-        sd_attention_avx512(part, r, span, s, scratch);
+        sd_attention_avx512(partial, r, split, s, scratch);
     else if (s->kv == SD_KV_BF16)
-        attend_bf16(part, r, span, s, scratch);
+        attend_bf16(partial, r, split, s, scratch);
     else
-        attend_int8(part, r, span, s, scratch);
+        attend_int8(partial, r, split, s, scratch);
 }

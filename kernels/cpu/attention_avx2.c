@@ -26,10 +26,10 @@ static inline __m256 cached(const void *c, size_t i, sd_kv_type type) {
 
 #include "kernels/cpu/attention_body.h"
 
-void sd_attention_avx2(float *part, const sd_attention_rows *r, int span,
+void sd_attention_avx2(float *partial, const sd_attention_rows *r, int split,
                        const sd_attention_shape *s, float *scratch) {
     if (s->D % LANES)
-        sd_ops_plain.attention(part, r, span, s, scratch);
+        sd_ops_plain.attention(partial, r, split, s, scratch);
     else
-        attend(part, r, span, s, scratch);
+        attend(partial, r, split, s, scratch);
 }

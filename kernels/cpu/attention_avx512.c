@@ -64,10 +64,10 @@ static inline __m512 exp_of(__m512 x) {
 
 #include "kernels/cpu/attention_body.h"
 
-void sd_attention_avx512(float *part, const sd_attention_rows *r, int span,
+void sd_attention_avx512(float *partial, const sd_attention_rows *r, int split,
                          const sd_attention_shape *s, float *scratch) {
     if (s->D % LANES)
-        sd_attention_avx2(part, r, span, s, scratch);
+        sd_attention_avx2(partial, r, split, s, scratch);
     else
-        attend(part, r, span, s, scratch);
+        attend(partial, r, split, s, scratch);
 }

@@ -76,7 +76,7 @@ INLINE void values(float *acc, size_t each, const float *p, const float *keep, c
 }
 
 // score <- exp(score - top); returns their sum. count is padded to whole vectors by -inf.
-static float soften(float *score, int count, float top) {
+static float exp_sum(float *score, int count, float top) {
     vec total = V(setzero_ps)();
     for (int t = 0; t < count; t += LANES) {
         vec e = exp_of(V(sub_ps)(V(loadu_ps)(score + t), V(set1_ps)(top)));
@@ -105,44 +105,44 @@ typedef struct {
     float *score;       // [n][SD_KEY_BLOCK]
     float *keep;        // [n] the factor of the sums so far
     const float *q;     // [n][D]
-    float *part;        // [n][each]
+    float *partial;     // [n][each]
     size_t each, first; // first: position of the block
     const void *k, *v;
     const float *k_scale, *v_scale; // of the block's positions under SD_KV_INT8
     int count, D;                   // count: positions of the block that the row sees
     float scale;
-    bool begins; // the first block of the span
+    bool begins; // the first block of the split
 } row_heads;
 
-INLINE void weigh(const row_heads *x, sd_kv_type type, int n) {
+INLINE void softmax_block(const row_heads *x, sd_kv_type type, int n) {
     int D = x->D;
     scores(x->score, x->q, x->k, x->first, x->count, D, x->scale, type, n);
     for (int h = 0; h < n; h++) {
-        float *s = x->score + h * SD_KEY_BLOCK, *part = x->part + (size_t)h * x->each;
+        float *s = x->score + h * SD_KEY_BLOCK, *partial = x->partial + (size_t)h * x->each;
         if (type == SD_KV_INT8) rescale(s, x->k_scale, x->count);
         for (int t = x->count; t % LANES; t++) s[t] = -INFINITY;
-        float top = x->begins ? -INFINITY : part[D + 1], now = largest(s, x->count, top);
+        float top = x->begins ? -INFINITY : partial[D + 1], now = largest(s, x->count, top);
         x->keep[h] = x->begins ? 0 : _mm256_cvtss_f32(sd_exp8(_mm256_set1_ps(top - now)));
-        part[D] = (x->begins ? 0 : part[D] * x->keep[h]) + soften(s, x->count, now);
-        part[D + 1] = now;
+        partial[D] = (x->begins ? 0 : partial[D] * x->keep[h]) + exp_sum(s, x->count, now);
+        partial[D + 1] = now;
         if (type == SD_KV_INT8) rescale(s, x->v_scale, x->count);
     }
 }
 
-INLINE void gather(const row_heads *x, sd_kv_type type, int n) {
+INLINE void accumulate_v(const row_heads *x, sd_kv_type type, int n) {
     int i = 0, D = x->D;
     for (; i + 4 * LANES <= D; i += 4 * LANES)
-        values(x->part, x->each, x->score, x->keep, x->v, x->first, x->count, D, i, type, n, 4);
+        values(x->partial, x->each, x->score, x->keep, x->v, x->first, x->count, D, i, type, n, 4);
     for (; i < D; i += LANES)
-        values(x->part, x->each, x->score, x->keep, x->v, x->first, x->count, D, i, type, n, 1);
+        values(x->partial, x->each, x->score, x->keep, x->v, x->first, x->count, D, i, type, n, 1);
 }
 
 #define HEADS_OF(type, n)                                                                          \
-    static __attribute__((noinline)) void weigh_##type##_##n(const row_heads *x) {                 \
-        weigh(x, SD_KV_##type, n);                                                                 \
+    static __attribute__((noinline)) void softmax_block_##type##_##n(const row_heads *x) {         \
+        softmax_block(x, SD_KV_##type, n);                                                         \
     }                                                                                              \
-    static __attribute__((noinline)) void gather_##type##_##n(const row_heads *x) {                \
-        gather(x, SD_KV_##type, n);                                                                \
+    static __attribute__((noinline)) void accumulate_v_##type##_##n(const row_heads *x) {          \
+        accumulate_v(x, SD_KV_##type, n);                                                          \
     }
 #define HEADS_OF_TYPE(type) HEADS_OF(type, 1) HEADS_OF(type, 2) HEADS_OF(type, 3)
 HEADS_OF_TYPE(F16)
@@ -151,17 +151,19 @@ HEADS_OF_TYPE(INT8)
 HEADS_OF_TYPE(F32)
 
 typedef void (*heads_fn)(const row_heads *x);
-#define ROW(part, type) [SD_KV_##type] = {part##_##type##_1, part##_##type##_2, part##_##type##_3}
-static const heads_fn weigh_of[SD_KV_TYPES][HEADS] = {ROW(weigh, F16), ROW(weigh, BF16),
-                                                      ROW(weigh, INT8), ROW(weigh, F32)};
-static const heads_fn gather_of[SD_KV_TYPES][HEADS] = {ROW(gather, F16), ROW(gather, BF16),
-                                                       ROW(gather, INT8), ROW(gather, F32)};
+#define ROW(fn, type) [SD_KV_##type] = {fn##_##type##_1, fn##_##type##_2, fn##_##type##_3}
+static const heads_fn softmax_block_of[SD_KV_TYPES][HEADS] = {
+    ROW(softmax_block, F16), ROW(softmax_block, BF16), ROW(softmax_block, INT8),
+    ROW(softmax_block, F32)};
+static const heads_fn accumulate_v_of[SD_KV_TYPES][HEADS] = {
+    ROW(accumulate_v, F16), ROW(accumulate_v, BF16), ROW(accumulate_v, INT8),
+    ROW(accumulate_v, F32)};
 
 // One pass over the rows that see the block at t0: the heads of each in groups.
 static void each_row(const sd_attention_rows *r, const sd_attention_shape *s, const heads_fn *fn,
-                     float *part, float *scratch, int t0, bool begins) {
+                     float *partial, float *scratch, int t0, bool begins) {
     int heads = s->H / s->G;
-    size_t each = sd_attention_part(s);
+    size_t each = sd_attention_partial(s);
     float *keep = scratch + (size_t)r->N * (size_t)heads * SD_KEY_BLOCK;
     for (int row = 0; row < r->N; row++) {
         int count = r->len[row] - t0;
@@ -174,7 +176,7 @@ static void each_row(const sd_attention_rows *r, const sd_attention_shape *s, co
             row_heads x = {.score = scratch + at * SD_KEY_BLOCK,
                            .keep = keep + at,
                            .q = q + (size_t)h * s->D,
-                           .part = part + at * each,
+                           .partial = partial + at * each,
                            .each = each,
                            .k = r->k,
                            .v = r->v,
@@ -190,12 +192,12 @@ static void each_row(const sd_attention_rows *r, const sd_attention_shape *s, co
     }
 }
 
-static void attend(float *part, const sd_attention_rows *r, int span, const sd_attention_shape *s,
-                   float *scratch) {
-    int begin = span * SD_KEY_SPAN, end = r->len[r->N - 1]; // the last row sees most
-    if (end > begin + SD_KEY_SPAN) end = begin + SD_KEY_SPAN;
+static void attend(float *partial, const sd_attention_rows *r, int split,
+                   const sd_attention_shape *s, float *scratch) {
+    int begin = split * SD_KV_SPLIT, end = r->len[r->N - 1]; // the last row sees most
+    if (end > begin + SD_KV_SPLIT) end = begin + SD_KV_SPLIT;
     for (int t0 = begin; t0 < end; t0 += SD_KEY_BLOCK) {
-        each_row(r, s, weigh_of[s->kv], part, scratch, t0, t0 == begin);
-        each_row(r, s, gather_of[s->kv], part, scratch, t0, t0 == begin);
+        each_row(r, s, softmax_block_of[s->kv], partial, scratch, t0, t0 == begin);
+        each_row(r, s, accumulate_v_of[s->kv], partial, scratch, t0, t0 == begin);
     }
 }

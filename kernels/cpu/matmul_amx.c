@@ -103,10 +103,10 @@ typedef struct {
 
 // Blocks [b0, b0 + count), in the chunk, times rows [n0, n0 + GROUP). The first pass begins at zero
 // and the last writes to y, so that neither takes a walk of its own.
-INLINE void add_group(const tile_place *to, const tile_chunk *c, const sd_act *x, int n0, int b0,
-                      int count, int tiles, sd_dtype t) {
+INLINE void add_group(const tile_place *to, const tile_chunk *c, const sd_quant_rows *x, int n0,
+                      int b0, int count, int tiles, sd_dtype t) {
     tile_sums s;
-    for (int i = 0; i < count; i++) products(&s, c, i, sd_act_codes(x, n0, b0 + i), tiles);
+    for (int i = 0; i < count; i++) products(&s, c, i, sd_quant_rows_codes(x, n0, b0 + i), tiles);
     for (int r0 = 0; r0 < GROUP; r0 += HALF) {
         float *acc = to->acc + (n0 + r0) * SD_TILE_M;
         __m512 a[PAIR][HALF];
@@ -117,7 +117,7 @@ INLINE void add_group(const tile_place *to, const tile_chunk *c, const sd_act *x
             }
         }
         for (int i = 0; i < count; i++) {
-            const size_t at = sd_act_at(x, n0, b0 + i);
+            const size_t at = sd_quant_rows_at(x, n0, b0 + i);
             scale_rows(a, &s, c, i, r0, x->scale + at, x->sum + at, tiles, t);
         }
         float *y = to->y + (size_t)(n0 + r0) * to->ldy;
@@ -134,8 +134,8 @@ INLINE void add_group(const tile_place *to, const tile_chunk *c, const sd_act *x
 }
 
 // y rows [0, N) <- `tiles` tiles from p on, `bytes` apart; N <= ROWS, a multiple of GROUP.
-INLINE void tile_rows(float *y, int ldy, const uint8_t *p, size_t bytes, const sd_act *x, int N,
-                      int outputs_there, int tiles, sd_dtype t) {
+INLINE void tile_rows(float *y, int ldy, const uint8_t *p, size_t bytes, const sd_quant_rows *x,
+                      int N, int outputs_there, int tiles, sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const int blocks = x->K / SD_QBLOCK;
     _Alignas(64) float acc[PAIR * ROWS * SD_TILE_M];
@@ -158,12 +158,12 @@ INLINE void tile_rows(float *y, int ldy, const uint8_t *p, size_t bytes, const s
     }
 }
 
-typedef void (*many_fn)(float *y, int ldy, const uint8_t *p, size_t bytes, const sd_act *x, int N,
-                        int outputs_there);
+typedef void (*many_fn)(float *y, int ldy, const uint8_t *p, size_t bytes, const sd_quant_rows *x,
+                        int N, int outputs_there);
 #define MANY(t, tiles)                                                                             \
     static __attribute__((noinline)) void many_##t##_##tiles(float *y, int ldy, const uint8_t *p,  \
-                                                             size_t bytes, const sd_act *x, int N, \
-                                                             int outputs_there) {                  \
+                                                             size_t bytes, const sd_quant_rows *x, \
+                                                             int N, int outputs_there) {           \
         tile_rows(y, ldy, p, bytes, x, N, outputs_there, tiles, SD_##t);                           \
     }
 #define BOTH(t) MANY(t, 1) MANY(t, 2)
@@ -172,8 +172,8 @@ SD_EACH_OF_32(BOTH)
 static const many_fn many_of[SD_IQ4_NL + 1][PAIR] = {SD_EACH_OF_32(ROW)};
 
 // x without its first n rows.
-static sd_act rows_from(const sd_act *x, int n) {
-    sd_act a = *x;
+static sd_quant_rows rows_from(const sd_quant_rows *x, int n) {
+    sd_quant_rows a = *x;
     a.x += (size_t)n * x->K;
     if (n == 0) return a; // under fp32 there are no codes
     a.q += n * SD_QPAIR, a.scale += n, a.sum += n;
@@ -188,7 +188,7 @@ static int rows_at_once(int K) {
 }
 
 // Rows [0, N) of the outputs [m0, m1).
-static void many_rows(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
+static void many_rows(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N, int m0,
                       int m1) {
     const sd_dtype t = w->w.dtype;
     const bool super = sd_tile_form_of(t).super;
@@ -197,7 +197,7 @@ static void many_rows(float *y, int ldy, const sd_packed *w, const sd_act *x, in
     configure(super);
     for (int n0 = 0, n; n0 < N; n0 += n, y += (size_t)n * ldy) {
         n = N - n0 < most ? N - n0 : most;
-        const sd_act from = rows_from(x, n0);
+        const sd_quant_rows from = rows_from(x, n0);
         for (int m = m0, tiles; m < m1; m += tiles * SD_TILE_M) {
             const uint8_t *p = (const uint8_t *)w->data + (size_t)(m / SD_TILE_M) * bytes;
             const int left = m1 - m;
@@ -218,10 +218,11 @@ static int rows_for_unit(const sd_packed *w, int N) {
     return N < LEAST ? 0 : N / GROUP * GROUP;
 }
 
-void sd_matmul_amx(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0, int m1) {
+void sd_matmul_amx(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N, int m0,
+                   int m1) {
     const int many = rows_for_unit(w, N);
     if (many) many_rows(y, ldy, w, x, many, m0, m1);
     if (many == N) return;
-    sd_act rest = rows_from(x, many);
+    sd_quant_rows rest = rows_from(x, many);
     sd_matmul_avx512(y + (size_t)many * ldy, ldy, w, &rest, N - many, m0, m1);
 }

@@ -10,5 +10,5 @@ enum {
 
 /// y rows [0, N) <- one tile of a K type, the first `outputs` of its 16; N <= SD_AMX_ROWS.
 /// All registers of the unit are 16 rows of 64 bytes.
-void sd_k_rows_amx(float *y, int ldy, const uint8_t *tile, const sd_act *x, int N, int outputs,
-                   sd_dtype t);
+void sd_k_rows_amx(float *y, int ldy, const uint8_t *tile, const sd_quant_rows *x, int N,
+                   int outputs, sd_dtype t);

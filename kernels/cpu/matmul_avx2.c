@@ -68,17 +68,17 @@ INLINE void dots_signed(__m256i dot[][HALVES], const uint8_t *code, const int8_t
 
 // y rows [n0, n0 + n) <- one tile. rows: outputs that exist. t and n are constants where this is
 // inlined.
-INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_act *x, int n0, int rows, int n,
-                      sd_dtype t) {
+INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_quant_rows *x, int n0, int rows,
+                      int n, sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const int blocks = x->K / SD_QBLOCK;
     __m256 acc[MAX_N][HALVES], d[HALVES], m[HALVES];
     const uint8_t *head = p;
     UNROLL for (int r = 0; r < n; r++) acc[r][0] = acc[r][1] = _mm256_setzero_ps();
     for (int b = 0; b < blocks; b++) {
-        const size_t at = sd_act_at(x, n0, b);
-        const int8_t *q = sd_act_codes(x, n0, b);
-        const int16_t *isum = sd_act_isum(x, n0, b);
+        const size_t at = sd_quant_rows_at(x, n0, b);
+        const int8_t *q = sd_quant_rows_codes(x, n0, b);
+        const int16_t *isum = sd_quant_rows_isum(x, n0, b);
         if (f.super && b % 8 == 0) head = p, p += f.head;
         UNROLL for (int h = 0; h < HALVES; h++) scales(&d[h], &m[h], p, head, h, t);
         const uint8_t *high = p + f.scales, *code = high + f.high;
@@ -122,8 +122,8 @@ INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_act *x, int 
 }
 
 #define TILE(t, n)                                                                                 \
-    static __attribute__((noinline)) void tile_##t##_##n(float *y, int ldy, const uint8_t *p,      \
-                                                         const sd_act *x, int n0, int rows) {      \
+    static __attribute__((noinline)) void tile_##t##_##n(                                          \
+        float *y, int ldy, const uint8_t *p, const sd_quant_rows *x, int n0, int rows) {           \
         tile_int8(y, ldy, p, x, n0, rows, n, SD_##t);                                              \
     }
 #define TILES(t) TILE(t, 1) TILE(t, 2) TILE(t, 3) TILE(t, 4)
@@ -132,8 +132,8 @@ SD_EACH_QUANTISED(TILES)
 #define ROW(t) [SD_##t] = {tile_##t##_1, tile_##t##_2, tile_##t##_3, tile_##t##_4},
 static const sd_tile_fn tile_of[SD_IQ4_NL + 1][MAX_N] = {SD_EACH_QUANTISED(ROW)};
 
-static void matmul_int8(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
-                        int m1) {
+static void matmul_int8(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N,
+                        int m0, int m1) {
     const sd_dtype t = w->w.dtype;
     const sd_tile_form f = sd_tile_form_of(t);
     if (N < UNPACKED_N || (f.bits != 5 && f.bits != 6)) {
@@ -143,7 +143,7 @@ static void matmul_int8(float *y, int ldy, const sd_packed *w, const sd_act *x, 
     size_t tile = sd_tile_bytes(t, w->w.cols);
     for (int m = m0; m < m1; m += SD_TILE_M) {
         const uint8_t *p = (const uint8_t *)w->data + (size_t)(m / SD_TILE_M) * tile;
-        sd_tile_many_avx2(y + m, ldy, p, x, N, m1 - m < SD_TILE_M ? m1 - m : SD_TILE_M, t);
+        sd_matmul_many_avx2(y + m, ldy, p, x, N, m1 - m < SD_TILE_M ? m1 - m : SD_TILE_M, t);
     }
 }
 
@@ -284,8 +284,8 @@ INLINE void float_rows(float *y, int ldy, const uint8_t *p, const float *x, int 
 
 // Stores (add 0) or adds (1).
 #define FLOAT(t, n, add)                                                                           \
-    static void float_##t##_##n##_##add(float *y, int ldy, const uint8_t *p, const sd_act *x,      \
-                                        int n0, int rows) {                                        \
+    static void float_##t##_##n##_##add(float *y, int ldy, const uint8_t *p,                       \
+                                        const sd_quant_rows *x, int n0, int rows) {                \
         float_rows(y, ldy, p, x->x + (size_t)n0 * x->K, x->K, rows, add, SD_##t, n);               \
     }
 #define FLOATS(t, add) FLOAT(t, 1, add) FLOAT(t, 2, add) FLOAT(t, 3, add)
@@ -305,7 +305,8 @@ static const sd_tile_fn *floats_of(sd_dtype t, int add) {
     return float_of[add][t == SD_F32 ? 0 : t == SD_F16 ? 1 : 2];
 }
 
-void sd_matmul_avx2(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0, int m1) {
+void sd_matmul_avx2(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N, int m0,
+                    int m1) {
     if (!sd_dtype_quantised(w->w.dtype))
         sd_tiles_run(y, ldy, w, x, N, m0, m1, floats_of(w->w.dtype, 0), FLOAT_N);
     else if (w->compute == SD_COMPUTE_AUTO)
@@ -314,7 +315,7 @@ void sd_matmul_avx2(float *y, int ldy, const sd_packed *w, const sd_act *x, int 
         sd_tiles_fp32(y, ldy, w, x, N, m0, m1, &(sd_block_fns){write_values, fma_block});
 }
 
-void sd_matmul_add_avx2(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
-                        int m1) {
+void sd_matmul_add_avx2(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N,
+                        int m0, int m1) {
     sd_tiles_run(y, ldy, w, x, N, m0, m1, floats_of(w->w.dtype, 1), FLOAT_N);
 }

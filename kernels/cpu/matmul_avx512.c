@@ -48,19 +48,20 @@ INLINE void prefetch(const uint8_t *p, int bytes) { // beyond the ends of tiles 
 
 // acc [n] <- one tile of a type with a scale for each 32 k. t and n are constants where this is
 // inlined.
-INLINE void sum_blocks(__m512 *acc, const uint8_t *p, const sd_act *x, int n0, int n, sd_dtype t) {
+INLINE void sum_blocks(__m512 *acc, const uint8_t *p, const sd_quant_rows *x, int n0, int n,
+                       sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const int centre = centre_of(t), blocks = x->K / SD_QBLOCK;
     for (int b = 0; b < blocks; b++, p += f.block) {
-        const size_t at = sd_act_at(x, n0, b);
-        const int16_t *isum = sd_act_isum(x, n0, b);
+        const size_t at = sd_quant_rows_at(x, n0, b);
+        const int16_t *isum = sd_quant_rows_isum(x, n0, b);
         const uint8_t *high = p + f.scales, *code = high + f.high;
         __m512 d = half16(p), m = f.min ? half16(p + 32) : d;
         __m512i dot[MAX_N];
         prefetch(p, f.block);
         UNROLL for (int r = 0; r < n; r++) dot[r] =
             centre ? _mm512_set1_epi32(-centre * isum[2 * r]) : _mm512_setzero_si512();
-        dots(dot, code, high, sd_act_codes(x, n0, b), 0, 8, n, t);
+        dots(dot, code, high, sd_quant_rows_codes(x, n0, b), 0, 8, n, t);
         UNROLL for (int r = 0; r < n; r++) {
             __m512 k = _mm512_mul_ps(d, _mm512_set1_ps(x->scale[at + r]));
             acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[r]), k, acc[r]);
@@ -70,7 +71,8 @@ INLINE void sum_blocks(__m512 *acc, const uint8_t *p, const sd_act *x, int n0, i
 }
 
 // The same for a K type: the scales of blocks are whole numbers, so that 256 k are summed exactly.
-INLINE void sum_supers(__m512 *acc, const uint8_t *p, const sd_act *x, int n0, int n, sd_dtype t) {
+INLINE void sum_supers(__m512 *acc, const uint8_t *p, const sd_quant_rows *x, int n0, int n,
+                       sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const int parts = parts_of(t), supers = x->K / SD_QSUPER;
     for (int s = 0; s < supers; s++) {
@@ -85,7 +87,7 @@ INLINE void sum_supers(__m512 *acc, const uint8_t *p, const sd_act *x, int n0, i
                 __m512i dot[MAX_N];
                 __m512i scale = parts == 2 ? load_s8(p + 16 * part) : load_u8(p);
                 UNROLL for (int r = 0; r < n; r++) dot[r] = _mm512_setzero_si512();
-                dots(dot, code, high, sd_act_codes(x, n0, b), part * 4, 8 / parts, n, t);
+                dots(dot, code, high, sd_quant_rows_codes(x, n0, b), part * 4, 8 / parts, n, t);
                 UNROLL for (int r = 0; r < n; r++) isum[r] =
                     _mm512_add_epi32(isum[r], _mm512_mullo_epi32(dot[r], scale));
             }
@@ -93,17 +95,17 @@ INLINE void sum_supers(__m512 *acc, const uint8_t *p, const sd_act *x, int n0, i
             // The codes are `centre` too large: -128 * -32 still fits 16 bits.
             const __m512i centre = _mm512_set1_epi16((short)-f.centre);
             __m512i scale = _mm512_mullo_epi16(in_pairs(load_s8(p), load_s8(p + 16)), centre);
-            const int16_t *sum = x->isum16 + 2 * sd_act_at(x, n0, b);
+            const int16_t *sum = x->isum16 + 2 * sd_quant_rows_at(x, n0, b);
             UNROLL for (int r = 0; r < n; r++) isum[r] =
                 _mm512_dpwssd_epi32(isum[r], scale, pair(sum + 2 * r));
         }
         for (int b = 0; f.min && b < 8; b += 2) {
             __m512i m = min_pair(head + f.head + b * f.block, t);
-            const int16_t *sum = sd_act_isum(x, n0, 8 * s + b);
+            const int16_t *sum = sd_quant_rows_isum(x, n0, 8 * s + b);
             UNROLL for (int r = 0; r < n; r++) msum[r] =
                 _mm512_dpwssd_epi32(msum[r], m, pair(sum + 2 * r));
         }
-        const float *k = x->scale + sd_act_at(x, n0, 8 * s);
+        const float *k = x->scale + sd_quant_rows_at(x, n0, 8 * s);
         __m512 d = half16(head), dmin = f.min ? half16(head + 32) : d;
         UNROLL for (int r = 0; r < n; r++) acc[r] =
             add_super(acc[r], isum[r], _mm512_cvtepi32_ps(msum[r]), d, dmin, k[r], t);
@@ -111,8 +113,8 @@ INLINE void sum_supers(__m512 *acc, const uint8_t *p, const sd_act *x, int n0, i
 }
 
 // y rows [n] <- one tile.
-INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_act *x, int n0, int rows, int n,
-                      sd_dtype t) {
+INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_quant_rows *x, int n0, int rows,
+                      int n, sd_dtype t) {
     __m512 acc[MAX_N];
     UNROLL for (int r = 0; r < n; r++) acc[r] = _mm512_setzero_ps();
     if (sd_tile_form_of(t).super)
@@ -124,8 +126,8 @@ INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_act *x, int 
 }
 
 #define TILE(t, n)                                                                                 \
-    static __attribute__((noinline)) void tile_##t##_##n(float *y, int ldy, const uint8_t *p,      \
-                                                         const sd_act *x, int n0, int rows) {      \
+    static __attribute__((noinline)) void tile_##t##_##n(                                          \
+        float *y, int ldy, const uint8_t *p, const sd_quant_rows *x, int n0, int rows) {           \
         tile_int8(y, ldy, p, x, n0, rows, n, SD_##t);                                              \
     }
 #define TILES(t)                                                                                   \
@@ -227,8 +229,8 @@ INLINE void float_rows(float *y, int ldy, const uint8_t *p, const float *x, int 
 
 // Stores (add 0) or adds (1).
 #define FLOAT(t, n, add)                                                                           \
-    static void float_##t##_##n##_##add(float *y, int ldy, const uint8_t *p, const sd_act *x,      \
-                                        int n0, int rows) {                                        \
+    static void float_##t##_##n##_##add(float *y, int ldy, const uint8_t *p,                       \
+                                        const sd_quant_rows *x, int n0, int rows) {                \
         float_rows(y, ldy, p, x->x + (size_t)n0 * x->K, x->K, rows, add, SD_##t, n);               \
     }
 // clang-format finds no layout of these lists that it leaves alone.
@@ -256,7 +258,7 @@ static const sd_tile_fn *floats_of(sd_dtype t, int add) {
     return float_of[add][t == SD_F32 ? 0 : t == SD_F16 ? 1 : 2];
 }
 
-void sd_matmul_avx512(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
+void sd_matmul_avx512(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N, int m0,
                       int m1) {
     if (!sd_dtype_quantised(w->w.dtype))
         sd_tiles_run(y, ldy, w, x, N, m0, m1, floats_of(w->w.dtype, 0), FLOAT_N);
@@ -266,7 +268,7 @@ void sd_matmul_avx512(float *y, int ldy, const sd_packed *w, const sd_act *x, in
         sd_tiles_fp32(y, ldy, w, x, N, m0, m1, &(sd_block_fns){write_values, fma_block});
 }
 
-void sd_matmul_add_avx512(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
-                          int m1) {
+void sd_matmul_add_avx512(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N,
+                          int m0, int m1) {
     sd_tiles_run(y, ldy, w, x, N, m0, m1, floats_of(w->w.dtype, 1), FLOAT_N);
 }

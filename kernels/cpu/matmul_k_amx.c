@@ -105,9 +105,9 @@ INLINE void open_super(tile_super *to, const uint8_t *p, sd_dtype t) {
     } while (0)
 
 // The sums += the products of 64 k, those at i, of `groups` groups of rows from n0 on.
-INLINE void super_products(const tile_super *c, const sd_act *x, int n0, int b0, int i, int groups,
-                           bool min) {
-    const int8_t *q = sd_act_codes(x, n0, b0 + 2 * i);
+INLINE void super_products(const tile_super *c, const sd_quant_rows *x, int n0, int b0, int i,
+                           int groups, bool min) {
+    const int8_t *q = sd_quant_rows_codes(x, n0, b0 + 2 * i);
     _tile_loadd(ACTS_0, q, SD_QPAIR);
     _tile_loadd(CODES_HIGH, c->high[2 * i], SD_PLANE);
     PRODUCT(HIGH_0, ACTS_0, CODES_HIGH, min);
@@ -126,7 +126,7 @@ INLINE void begin_sums(void) {
     _tile_zero(LOW_1);
 }
 
-INLINE void end_sums(super_sums *s, const tile_super *c, const sd_act *x, int n0, int b0,
+INLINE void end_sums(super_sums *s, const tile_super *c, const sd_quant_rows *x, int n0, int b0,
                      int groups, bool min) {
     _tile_stored(HIGH_0, s->high, 4 * SD_TILE_M);
     _tile_stored(LOW_0, s->low, 4 * SD_TILE_M);
@@ -135,7 +135,7 @@ INLINE void end_sums(super_sums *s, const tile_super *c, const sd_act *x, int n0
         _tile_stored(LOW_1, s->low[SD_AMX_GROUP], 4 * SD_TILE_M);
     }
     if (!min) return;
-    const uint32_t *sums = x->bsum + sd_act_at(x, n0, b0 / BLOCKS) * 16;
+    const uint32_t *sums = x->bsum + sd_quant_rows_at(x, n0, b0 / BLOCKS) * 16;
     _tile_loadd(CODES_LOW, c->min, SD_PLANE);
     _tile_loadd(ACTS_0, sums, SD_PLANE);
     _tile_zero(LOW_0);
@@ -159,9 +159,9 @@ typedef struct {
 // What the integer sums of the rows [n0, n0 + n) are in floats. The first pass begins at zero and
 // the last writes to y, so that neither takes a walk of its own.
 INLINE void add_rows(const super_place *to, const super_sums *s, const tile_super *c,
-                     const sd_act *x, int n0, int b0, int n, sd_dtype t) {
+                     const sd_quant_rows *x, int n0, int b0, int n, sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
-    const float *scale = x->scale + sd_act_at(x, n0, b0);
+    const float *scale = x->scale + sd_quant_rows_at(x, n0, b0);
     __m512 d = _mm512_loadu_ps(c->d), dmin = f.min ? _mm512_loadu_ps(c->dmin) : d;
     for (int r = 0; r < n; r++) {
         __m512i isum = load((const uint8_t *)s->high[r]);
@@ -179,8 +179,8 @@ INLINE void add_rows(const super_place *to, const super_sums *s, const tile_supe
 }
 
 // y rows [0, N) <- one tile; N <= SD_AMX_ROWS. What the unit makes of rows beyond N is dropped.
-INLINE void super_rows(float *y, int ldy, const uint8_t *p, const sd_act *x, int N, int there,
-                       sd_dtype t) {
+INLINE void super_rows(float *y, int ldy, const uint8_t *p, const sd_quant_rows *x, int N,
+                       int there, sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const int blocks = x->K / SD_QBLOCK;
     _Alignas(64) float acc[SD_AMX_ROWS * SD_TILE_M];
@@ -203,32 +203,32 @@ INLINE void super_rows(float *y, int ldy, const uint8_t *p, const sd_act *x, int
 }
 
 #define SUPER_ROWS(t)                                                                              \
-    static __attribute__((noinline)) void super_rows_##t(float *y, int ldy, const uint8_t *p,      \
-                                                         const sd_act *x, int N, int there) {      \
+    static __attribute__((noinline)) void super_rows_##t(                                          \
+        float *y, int ldy, const uint8_t *p, const sd_quant_rows *x, int N, int there) {           \
         super_rows(y, ldy, p, x, N, there, SD_##t);                                                \
     }
 SD_EACH_K(SUPER_ROWS)
 
-void sd_k_rows_amx(float *y, int ldy, const uint8_t *p, const sd_act *x, int N, int outputs,
+void sd_k_rows_amx(float *y, int ldy, const uint8_t *p, const sd_quant_rows *x, int N, int outputs,
                    sd_dtype t) {
     (t == SD_Q4_K   ? super_rows_Q4_K
      : t == SD_Q5_K ? super_rows_Q5_K
                     : super_rows_Q6_K)(y, ldy, p, x, N, outputs);
 }
 
-void sd_act_rows_amx(sd_act *a, const float *x, int n0, int n1) {
-    sd_act_rows_avx2(a, x, n0, n1);
+void sd_quantize_rows_amx(sd_quant_rows *a, const float *x, int n0, int n1) {
+    sd_quantize_rows_avx2(a, x, n0, n1);
     if (a->compute == SD_COMPUTE_FP32 || a->group != SD_QSUPER) return;
     for (int b = 0; b + BLOCKS <= a->K / SD_QBLOCK; b += BLOCKS)
         for (int n = n0; n < n1; n++) {
             int32_t by_block[BLOCKS]; // pairs of sums
             for (int i = 0; i < BLOCKS; i++)
-                memcpy(&by_block[i], a->isum16 + 2 * sd_act_at(a, n, b + i), 4);
+                memcpy(&by_block[i], a->isum16 + 2 * sd_quant_rows_at(a, n, b + i), 4);
             __m512i sum = _mm512_cvtepi16_epi32(_mm256_loadu_si256((const void *)by_block));
             __m512i low = _mm512_and_si512(sum, _mm512_set1_epi32(15)); // 12 bits are 8 and 4
             __m512 high = _mm512_cvtepi32_ps(_mm512_sub_epi32(sum, low));
             low = _mm512_castps_si512(_mm512_cvtepi32_ps(low));
-            store(a->bsum + sd_act_at(a, n, b / BLOCKS) * 16,
+            store(a->bsum + sd_quant_rows_at(a, n, b / BLOCKS) * 16,
                   _mm512_or_si512(low, _mm512_srli_epi32(_mm512_castps_si512(high), 16)));
         }
 }

@@ -59,13 +59,13 @@ INLINE void products(__m256i s[MAX_N][HALVES], uint8_t code[][SD_PLANE], const i
 }
 
 // acc [n][16] += block i of the chunk times its rows. span: groups whose products fit 16 bits.
-INLINE void add_rows(float *acc, tile_chunk *c, int i, const sd_act *x, int n0, int b, int n,
+INLINE void add_rows(float *acc, tile_chunk *c, int i, const sd_quant_rows *x, int n0, int b, int n,
                      sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const __m256i ones = _mm256_set1_epi16(1);
-    const size_t at = sd_act_at(x, n0, b);
-    const int8_t *q = sd_act_codes(x, n0, b);
-    const int16_t *isum = sd_act_isum(x, n0, b);
+    const size_t at = sd_quant_rows_at(x, n0, b);
+    const int8_t *q = sd_quant_rows_codes(x, n0, b);
+    const int16_t *isum = sd_quant_rows_isum(x, n0, b);
     const int parts = t == SD_Q6_K ? 2 : 1, all = GROUPS / parts;
     const int span = f.bits == 5 ? 4 : 2;
     UNROLL for (int part = 0; part < parts; part++) {
@@ -98,14 +98,14 @@ INLINE void add_rows(float *acc, tile_chunk *c, int i, const sd_act *x, int n0, 
 }
 
 // Rows [n0, n0 + n) and blocks [b0, b0 + count) of x.
-INLINE void add_chunk(float *acc, tile_chunk *c, const sd_act *x, int n0, int b0, int count, int n,
-                      sd_dtype t) {
+INLINE void add_chunk(float *acc, tile_chunk *c, const sd_quant_rows *x, int n0, int b0, int count,
+                      int n, sd_dtype t) {
     for (int i = 0; i < count; i++) add_rows(acc, c, i, x, n0, b0 + i, n, t);
 }
 
 // y rows [n0, n0 + N) <- one tile, N <= ROWS.
-INLINE void tile_rows(float *y, int ldy, const uint8_t *p, const sd_act *x, int n0, int N, int rows,
-                      sd_dtype t) {
+INLINE void tile_rows(float *y, int ldy, const uint8_t *p, const sd_quant_rows *x, int n0, int N,
+                      int rows, sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const int blocks = x->K / SD_QBLOCK, groups = (N + MAX_N - 1) / MAX_N;
     _Alignas(32) float acc[ROWS * SD_TILE_M];
@@ -144,11 +144,11 @@ INLINE void tile_rows(float *y, int ldy, const uint8_t *p, const sd_act *x, int 
         memcpy(y + (size_t)(n0 + r) * ldy, acc + r * SD_TILE_M, (size_t)rows * sizeof *acc);
 }
 
-typedef void (*many_fn)(float *y, int ldy, const uint8_t *p, const sd_act *x, int n0, int N,
+typedef void (*many_fn)(float *y, int ldy, const uint8_t *p, const sd_quant_rows *x, int n0, int N,
                         int rows);
 #define MANY(t)                                                                                    \
-    static __attribute__((noinline)) void many_##t(float *y, int ldy, const uint8_t *p,            \
-                                                   const sd_act *x, int n0, int N, int rows) {     \
+    static __attribute__((noinline)) void many_##t(                                                \
+        float *y, int ldy, const uint8_t *p, const sd_quant_rows *x, int n0, int N, int rows) {    \
         tile_rows(y, ldy, p, x, n0, N, rows, SD_##t);                                              \
     }
 MANY(Q5_0)
@@ -159,8 +159,8 @@ MANY(Q6_K)
 static const many_fn many_of[SD_Q6_K + 1] = {
     [SD_Q5_0] = many_Q5_0, [SD_Q5_1] = many_Q5_1, [SD_Q5_K] = many_Q5_K, [SD_Q6_K] = many_Q6_K};
 
-void sd_tile_many_avx2(float *y, int ldy, const uint8_t *tile, const sd_act *x, int N, int rows,
-                       sd_dtype t) {
+void sd_matmul_many_avx2(float *y, int ldy, const uint8_t *tile, const sd_quant_rows *x, int N,
+                         int rows, sd_dtype t) {
     for (int n0 = 0; n0 < N; n0 += ROWS)
         many_of[t](y, ldy, tile, x, n0, N - n0 < ROWS ? N - n0 : ROWS, rows);
 }

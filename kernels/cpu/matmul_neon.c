@@ -77,8 +77,8 @@ INLINE void store(float *to, const float32x4_t *acc, int rows, bool add) {
 }
 
 // y rows [n] <- one tile. t and n are constants where this is inlined.
-INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_act *x, int n0, int rows, int n,
-                      sd_dtype t) {
+INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_quant_rows *x, int n0, int rows,
+                      int n, sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const int parts = t == SD_Q6_K ? 2 : 1, blocks = x->K / SD_QBLOCK;
     const uint8_t *head = p;
@@ -87,9 +87,9 @@ INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_act *x, int 
         UNROLL for (int v = 0; v < QUARTERS; v++) acc[r][v] = vdupq_n_f32(0);
     }
     for (int b = 0; b < blocks; b++) {
-        const size_t at = sd_act_at(x, n0, b);
-        const int8_t *q0 = sd_act_codes(x, n0, b);
-        const int16_t *isum = sd_act_isum(x, n0, b);
+        const size_t at = sd_quant_rows_at(x, n0, b);
+        const int8_t *q0 = sd_quant_rows_codes(x, n0, b);
+        const int16_t *isum = sd_quant_rows_isum(x, n0, b);
         if (f.super && b % 8 == 0) head = p, p += f.head;
         const uint8_t *high = p + f.scales, *code = high + f.high;
         UNROLL for (int v = 0; v < QUARTERS; v++) {
@@ -126,8 +126,8 @@ INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_act *x, int 
 }
 
 #define TILE(t, n)                                                                                 \
-    static __attribute__((noinline)) void tile_##t##_##n(float *y, int ldy, const uint8_t *p,      \
-                                                         const sd_act *x, int n0, int rows) {      \
+    static __attribute__((noinline)) void tile_##t##_##n(                                          \
+        float *y, int ldy, const uint8_t *p, const sd_quant_rows *x, int n0, int rows) {           \
         tile_int8(y, ldy, p, x, n0, rows, n, SD_##t);                                              \
     }
 #define TILES(t) TILE(t, 1) TILE(t, 2) TILE(t, 3) TILE(t, 4)
@@ -188,8 +188,8 @@ INLINE void float_rows(float *y, int ldy, const uint8_t *p, const float *x, int 
 
 // Stores (add 0) or adds (1).
 #define FLOAT(t, n, add)                                                                           \
-    static void float_##t##_##n##_##add(float *y, int ldy, const uint8_t *p, const sd_act *x,      \
-                                        int n0, int rows) {                                        \
+    static void float_##t##_##n##_##add(float *y, int ldy, const uint8_t *p,                       \
+                                        const sd_quant_rows *x, int n0, int rows) {                \
         float_rows(y, ldy, p, x->x + (size_t)n0 * x->K, x->K, rows, add, SD_##t, n);               \
     }
 #define FLOATS(t, add) FLOAT(t, 1, add) FLOAT(t, 2, add) FLOAT(t, 3, add) FLOAT(t, 4, add)
@@ -209,7 +209,8 @@ static const sd_tile_fn *floats_of(sd_dtype t, int add) {
     return float_of[add][t == SD_F32 ? 0 : t == SD_F16 ? 1 : 2];
 }
 
-void sd_matmul_neon(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0, int m1) {
+void sd_matmul_neon(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N, int m0,
+                    int m1) {
     if (!sd_dtype_quantised(w->w.dtype))
         sd_tiles_run(y, ldy, w, x, N, m0, m1, floats_of(w->w.dtype, 0), FLOAT_N);
     else if (w->compute == SD_COMPUTE_AUTO)
@@ -218,7 +219,7 @@ void sd_matmul_neon(float *y, int ldy, const sd_packed *w, const sd_act *x, int 
         sd_tiles_fp32(y, ldy, w, x, N, m0, m1, &(sd_block_fns){sd_tile_values, fma_block});
 }
 
-void sd_matmul_add_neon(float *y, int ldy, const sd_packed *w, const sd_act *x, int N, int m0,
-                        int m1) {
+void sd_matmul_add_neon(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N,
+                        int m0, int m1) {
     sd_tiles_run(y, ldy, w, x, N, m0, m1, floats_of(w->w.dtype, 1), FLOAT_N);
 }

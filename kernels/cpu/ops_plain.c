@@ -36,28 +36,28 @@ static void write_codes(int8_t *q, const float *x, int n, float inverse) {
     for (int i = 0; i < n; i++) q[i] = (int8_t)(inverse != 0 ? (int)rintf(x[i] * inverse) : 0);
 }
 
-static float codes(int8_t *q, const float *x, int n) {
+static float quantize_i8(int8_t *q, const float *x, int n) {
     float inverse, scale = scale_of(&inverse, x, n);
     write_codes(q, x, n, inverse);
     return scale;
 }
 
 // Block b of row n from its `left` values, 32 or, at the end of a row, fewer.
-static void act_block(sd_act *a, int n, int b, const float *x, int left, float scale,
-                      float inverse) {
-    size_t at = sd_act_at(a, n, b);
-    int8_t *q = sd_act_codes(a, n, b);
+static void quantize_block(sd_quant_rows *a, int n, int b, const float *x, int left, float scale,
+                           float inverse) {
+    size_t at = sd_quant_rows_at(a, n, b);
+    int8_t *q = sd_quant_rows_codes(a, n, b);
     write_codes(q, x, left, inverse);
     memset(q + left, 0, (size_t)(SD_QBLOCK - left));
     int sum[2] = {0, 0};
     for (int i = 0; i < SD_QBLOCK; i++) sum[i / 16] += q[i];
     a->scale[at] = scale;
-    *sd_act_isum(a, n, b) = (int16_t)(sum[0] + sum[1]);
+    *sd_quant_rows_isum(a, n, b) = (int16_t)(sum[0] + sum[1]);
     for (int i = 0; i < 2; i++) a->isum16[2 * at + (size_t)i] = (int16_t)sum[i];
     a->sum[at] = scale * (float)(sum[0] + sum[1]);
 }
 
-static void act_rows(sd_act *a, const float *x, int n0, int n1) {
+static void quantize_rows(sd_quant_rows *a, const float *x, int n0, int n1) {
     __atomic_store_n(&a->x, x, __ATOMIC_RELAXED); // every range of the same rows stores the same
     if (a->compute == SD_COMPUTE_FP32) return;
     for (int n = n0; n < n1; n++) {
@@ -66,8 +66,8 @@ static void act_rows(sd_act *a, const float *x, int n0, int n1) {
             int end = a->K - k < a->group ? a->K : k + a->group;
             float inverse, scale = scale_of(&inverse, row + k, end - k);
             for (int i = k; i < end; i += SD_QBLOCK)
-                act_block(a, n, i / SD_QBLOCK, row + i, end - i < SD_QBLOCK ? end - i : SD_QBLOCK,
-                          scale, inverse);
+                quantize_block(a, n, i / SD_QBLOCK, row + i,
+                               end - i < SD_QBLOCK ? end - i : SD_QBLOCK, scale, inverse);
         }
     }
 }
@@ -82,8 +82,8 @@ static float dot(const float *a, const float *b, int n) {
 }
 
 // acc [N] <- one output, activations in fp32.
-static void output_fp32(float *acc, const sd_weight *w, const uint8_t *row, const sd_act *x, int n0,
-                        int N) {
+static void output_fp32(float *acc, const sd_weight *w, const uint8_t *row, const sd_quant_rows *x,
+                        int n0, int N) {
     float v[CHUNK];
     for (int k = 0; k < w->cols; k += CHUNK) {
         int c = w->cols - k < CHUNK ? w->cols - k : CHUNK;
@@ -93,15 +93,15 @@ static void output_fp32(float *acc, const sd_weight *w, const uint8_t *row, cons
 }
 
 // acc [N] <- one output, activations in int8.
-static void output_int8(float *acc, const sd_weight *w, const uint8_t *row, const sd_act *x, int n0,
-                        int N) {
+static void output_int8(float *acc, const sd_weight *w, const uint8_t *row, const sd_quant_rows *x,
+                        int n0, int N) {
     int blocks = w->cols / SD_QBLOCK;
     for (int b = 0; b < blocks; b++) {
         sd_block32 k;
         sd_block_decode(&k, w->dtype, row, b);
         for (int n = 0; n < N; n++) {
-            size_t at = sd_act_at(x, n0 + n, b);
-            const int8_t *q = sd_act_codes(x, n0 + n, b);
+            size_t at = sd_quant_rows_at(x, n0 + n, b);
+            const int8_t *q = sd_quant_rows_codes(x, n0 + n, b);
             int32_t s[2] = {0, 0};
             for (int i = 0; i < SD_QBLOCK; i++) s[i / 16] += k.q[i] * q[i];
             acc[n] += x->scale[at] * (k.d[0] * (float)s[0] + k.d[1] * (float)s[1]);
@@ -110,8 +110,8 @@ static void output_int8(float *acc, const sd_weight *w, const uint8_t *row, cons
     }
 }
 
-static void product(float *y, int ldy, const sd_packed *p, const sd_act *x, int N, int m0, int m1,
-                    bool add) {
+static void product(float *y, int ldy, const sd_packed *p, const sd_quant_rows *x, int N, int m0,
+                    int m1, bool add) {
     const sd_weight *w = &p->w;
     bool int8 = sd_dtype_quantised(w->dtype) && p->compute == SD_COMPUTE_AUTO;
     size_t stride = sd_row_bytes(w->dtype, w->cols);
@@ -132,10 +132,11 @@ static void product(float *y, int ldy, const sd_packed *p, const sd_act *x, int 
     }
 }
 
-static void matmul(float *y, int ldy, const sd_packed *p, const sd_act *x, int N, int m0, int m1) {
+static void matmul(float *y, int ldy, const sd_packed *p, const sd_quant_rows *x, int N, int m0,
+                   int m1) {
     product(y, ldy, p, x, N, m0, m1, false);
 }
-static void matmul_add(float *y, int ldy, const sd_packed *p, const sd_act *x, int N, int m0,
+static void matmul_add(float *y, int ldy, const sd_packed *p, const sd_quant_rows *x, int N, int m0,
                        int m1) {
     product(y, ldy, p, x, N, m0, m1, true);
 }
@@ -180,11 +181,11 @@ static float cache_at(const void *c, const float *scale, int t, int i,
 
 // One head over positions [t0, t1): softmax online over key blocks, the running sum rescaled when
 // the maximum grows.
-static void attend(float *part, const float *q, const sd_attention_rows *r, int t0, int t1,
+static void attend(float *partial, const float *q, const sd_attention_rows *r, int t0, int t1,
                    const sd_attention_shape *s, float *score) {
     int D = s->D;
     float top = -INFINITY, total = 0;
-    memset(part, 0, (size_t)D * sizeof *part);
+    memset(partial, 0, (size_t)D * sizeof *partial);
     for (; t0 < t1; t0 += SD_KEY_BLOCK) {
         int n = t1 - t0 < SD_KEY_BLOCK ? t1 - t0 : SD_KEY_BLOCK;
         float block_top = top;
@@ -196,35 +197,35 @@ static void attend(float *part, const float *q, const sd_attention_rows *r, int 
         }
         float keep = expf(top - block_top);
         total *= keep;
-        for (int i = 0; i < D; i++) part[i] *= keep;
+        for (int i = 0; i < D; i++) partial[i] *= keep;
         for (int t = 0; t < n; t++) {
             float p = expf(score[t] - block_top);
             total += p;
-            for (int i = 0; i < D; i++) part[i] += p * cache_at(r->v, r->v_scale, t0 + t, i, s);
+            for (int i = 0; i < D; i++) partial[i] += p * cache_at(r->v, r->v_scale, t0 + t, i, s);
         }
         top = block_top;
     }
-    part[D] = total;
-    part[D + 1] = top;
+    partial[D] = total;
+    partial[D + 1] = top;
 }
 
-static void attention(float *part, const sd_attention_rows *r, int span,
+static void attention(float *partial, const sd_attention_rows *r, int split,
                       const sd_attention_shape *s, float *scratch) {
-    int heads = s->H / s->G, t0 = span * SD_KEY_SPAN;
-    size_t each = sd_attention_part(s);
+    int heads = s->H / s->G, t0 = split * SD_KV_SPLIT;
+    size_t each = sd_attention_partial(s);
     for (int n = 0; n < r->N; n++) {
-        int t1 = r->len[n] < t0 + SD_KEY_SPAN ? r->len[n] : t0 + SD_KEY_SPAN;
+        int t1 = r->len[n] < t0 + SD_KV_SPLIT ? r->len[n] : t0 + SD_KV_SPLIT;
         const float *q = r->q + ((size_t)n * s->H + (size_t)(r->g * heads)) * s->D;
-        for (int h = 0; h < heads; h++, part += each)
-            attend(part, q + (size_t)h * s->D, r, t0, t1, s, scratch);
+        for (int h = 0; h < heads; h++, partial += each)
+            attend(partial, q + (size_t)h * s->D, r, t0, t1, s, scratch);
     }
 }
 
-static void halves(uint16_t *y, const float *x, int n) {
+static void to_f16(uint16_t *y, const float *x, int n) {
     for (int i = 0; i < n; i++) y[i] = sd_float_to_half(x[i]);
 }
 
-static void bf16(uint16_t *y, const float *x, int n) {
+static void to_bf16(uint16_t *y, const float *x, int n) {
     for (int i = 0; i < n; i++) y[i] = sd_float_to_bf16(x[i]);
 }
 
@@ -236,7 +237,7 @@ static size_t pack_bytes(const sd_weight *w) {
 const sd_ops sd_ops_plain = {.name = "plain",
                              .pack_bytes = pack_bytes,
                              .pack = pack,
-                             .act_rows = act_rows,
+                             .quantize_rows = quantize_rows,
                              .matmul = matmul,
                              .matmul_add = matmul_add,
                              .rmsnorm = rmsnorm,
@@ -246,6 +247,6 @@ const sd_ops sd_ops_plain = {.name = "plain",
                              .attention = attention,
                              .attention_scratch = sd_attention_scratch_of_block,
                              .kv = SD_KV_F16,
-                             .halves = halves,
-                             .bf16 = bf16,
-                             .codes = codes};
+                             .to_f16 = to_f16,
+                             .to_bf16 = to_bf16,
+                             .quantize_i8 = quantize_i8};

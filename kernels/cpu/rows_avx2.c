@@ -26,8 +26,9 @@ static inline float scale_of(float *inverse, __m256i top) {
 }
 
 // Block b of row n: 32 values.
-static void act_block(sd_act *a, int n, int b, const float *x, float scale, float inverse) {
-    const size_t at = sd_act_at(a, n, b);
+static void quantize_block(sd_quant_rows *a, int n, int b, const float *x, float scale,
+                           float inverse) {
+    const size_t at = sd_quant_rows_at(a, n, b);
     __m256i c[4];
     for (int i = 0; i < 4; i++)
         c[i] =
@@ -35,7 +36,7 @@ static void act_block(sd_act *a, int n, int b, const float *x, float scale, floa
     __m256i q = _mm256_packs_epi16(_mm256_packs_epi32(c[0], c[1]), _mm256_packs_epi32(c[2], c[3]));
     q = _mm256_permutevar8x32_epi32(q, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
     if (inverse == 0) q = _mm256_setzero_si256();
-    _mm256_storeu_si256((__m256i *)(void *)sd_act_codes(a, n, b), q);
+    _mm256_storeu_si256((__m256i *)(void *)sd_quant_rows_codes(a, n, b), q);
     // Sums of 8 bytes, shifted to be unsigned; two of the four make 16 k.
     __m256i s =
         _mm256_sad_epu8(_mm256_xor_si256(q, _mm256_set1_epi8((char)0x80)), _mm256_setzero_si256());
@@ -43,35 +44,36 @@ static void act_block(sd_act *a, int n, int b, const float *x, float scale, floa
     int32_t s0 = _mm_cvtsi128_si32(lo) + _mm_extract_epi16(lo, 4) - 16 * 128;
     int32_t s1 = _mm_cvtsi128_si32(hi) + _mm_extract_epi16(hi, 4) - 16 * 128;
     a->scale[at] = scale;
-    *sd_act_isum(a, n, b) = (int16_t)(s0 + s1);
+    *sd_quant_rows_isum(a, n, b) = (int16_t)(s0 + s1);
     a->isum16[2 * at] = (int16_t)s0;
     a->isum16[2 * at + 1] = (int16_t)s1;
     a->sum[at] = scale * (float)(s0 + s1);
 }
 
 // Blocks [b0, b1) of row n under one scale.
-static void act_group(sd_act *a, int n, int b0, int b1, const float *x) {
+static void quantize_group(sd_quant_rows *a, int n, int b0, int b1, const float *x) {
     __m256i top[4];
     for (int j = 0; j < 4; j++) top[j] = _mm256_setzero_si256();
     for (int i = 0; i < (b1 - b0) * SD_QBLOCK; i += SD_QBLOCK)
         for (int j = 0; j < 4; j++) top[j] = larger(top[j], _mm256_loadu_ps(x + i + 8 * j));
     float inverse, scale = scale_of(&inverse, _mm256_max_epi32(_mm256_max_epi32(top[0], top[1]),
                                                                _mm256_max_epi32(top[2], top[3])));
-    for (int b = b0; b < b1; b++) act_block(a, n, b, x + (b - b0) * SD_QBLOCK, scale, inverse);
+    for (int b = b0; b < b1; b++) quantize_block(a, n, b, x + (b - b0) * SD_QBLOCK, scale, inverse);
 }
 
-void sd_act_rows_avx2(sd_act *a, const float *x, int n0, int n1) {
+void sd_quantize_rows_avx2(sd_quant_rows *a, const float *x, int n0, int n1) {
     __atomic_store_n(&a->x, x, __ATOMIC_RELAXED); // every range of the same rows stores the same
     if (a->compute == SD_COMPUTE_FP32) return;
     const int group = a->group / SD_QBLOCK, last = a->K / a->group * group;
     const int left = a->K - last * SD_QBLOCK; // of a group that is not whole
     for (int n = n0; n < n1; n++) {
         const float *row = x + (size_t)n * a->K;
-        for (int b = 0; b < last; b += group) act_group(a, n, b, b + group, row + b * SD_QBLOCK);
+        for (int b = 0; b < last; b += group)
+            quantize_group(a, n, b, b + group, row + b * SD_QBLOCK);
         if (left) {
             float end[SD_QSUPER] = {0};
             memcpy(end, row + last * SD_QBLOCK, (size_t)left * sizeof *end);
-            act_group(a, n, last, last + (left + SD_QBLOCK - 1) / SD_QBLOCK, end);
+            quantize_group(a, n, last, last + (left + SD_QBLOCK - 1) / SD_QBLOCK, end);
         }
     }
 }
@@ -162,7 +164,7 @@ void sd_add_avx2(float *y, const float *x, int n) {
     for (; i < n; i++) y[i] += x[i];
 }
 
-void sd_halves_avx2(uint16_t *y, const float *x, int n) {
+void sd_to_f16_avx2(uint16_t *y, const float *x, int n) {
     int i = 0;
     for (; i + 8 <= n; i += 8)
         _mm_storeu_si128((__m128i *)(void *)(y + i),
@@ -171,7 +173,7 @@ void sd_halves_avx2(uint16_t *y, const float *x, int n) {
 }
 
 // As sd_float_to_bf16.
-void sd_bf16_avx2(uint16_t *y, const float *x, int n) {
+void sd_to_bf16_avx2(uint16_t *y, const float *x, int n) {
     int i = 0;
     for (; i + 8 <= n; i += 8) {
         __m256 v = _mm256_loadu_ps(x + i);
@@ -187,7 +189,7 @@ void sd_bf16_avx2(uint16_t *y, const float *x, int n) {
     for (; i < n; i++) y[i] = sd_float_to_bf16(x[i]);
 }
 
-float sd_codes_avx2(int8_t *q, const float *x, int n) {
+float sd_quantize_i8_avx2(int8_t *q, const float *x, int n) {
     __m256i top = _mm256_setzero_si256();
     int i = 0;
     for (; i + 8 <= n; i += 8) top = larger(top, _mm256_loadu_ps(x + i));

@@ -110,7 +110,7 @@ BODY double exp_sum_body(const float *x, int n, float max, float T) {
     attribute static double exp_sum_##name(const float *x, int n, float max, float T) {            \
         return exp_sum_body(x, n, max, T);                                                         \
     }                                                                                              \
-    static const sd_sample_lanes name = {block_max_##name, has_nan_##name, noise_##name,           \
+    static const sd_sampler_simd name = {block_max_##name, has_nan_##name, noise_##name,           \
                                          exp_sum_##name};
 
 TABLE(plain, )
@@ -118,7 +118,7 @@ TABLE(plain, )
 TABLE(avx2, __attribute__((target("avx2"))))
 #endif
 
-const sd_sample_lanes *sd_sample_lanes_best(void) {
+const sd_sampler_simd *sd_sampler_simd_best(void) {
 #ifdef __x86_64__
     if (__builtin_cpu_supports("avx2")) return &avx2;
 #endif

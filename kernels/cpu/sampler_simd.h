@@ -27,6 +27,6 @@ typedef struct {
     /// sum of exp((x_i - max) / T) over x [n], in double, block by block; terms below e^-40 and NaN
     /// count nothing. Relative error of a term: 2e-7.
     double (*exp_sum)(const float *x, int n, float max, float T);
-} sd_sample_lanes;
+} sd_sampler_simd;
 
-const sd_sample_lanes *sd_sample_lanes_best(void);
+const sd_sampler_simd *sd_sampler_simd_best(void);

@@ -19,12 +19,13 @@
 #define OPS_OF_AVX2                                                                                \
     .layout = SD_LAYOUT_TILES, .pack_bytes = sd_pack_tiles_bytes, .pack = sd_pack_tiles,           \
     .rmsnorm = sd_rmsnorm_avx2, .rope = sd_rope_avx2, .swiglu = sd_swiglu_avx2,                    \
-    .add = sd_add_avx2, .halves = sd_halves_avx2, .bf16 = sd_bf16_avx2, .codes = sd_codes_avx2
+    .add = sd_add_avx2, .to_f16 = sd_to_f16_avx2, .to_bf16 = sd_to_bf16_avx2,                      \
+    .quantize_i8 = sd_quantize_i8_avx2
 static const sd_ops sd_ops_avx2 = {.name = "avx2",
                                    .kv = SD_KV_F16,
                                    .matmul = sd_matmul_avx2,
                                    .matmul_add = sd_matmul_add_avx2,
-                                   .act_rows = sd_act_rows_avx2,
+                                   .quantize_rows = sd_quantize_rows_avx2,
                                    .attention = sd_attention_avx2,
                                    .attention_scratch = sd_attention_scratch_of_block,
                                    OPS_OF_AVX2};
@@ -32,7 +33,7 @@ static const sd_ops sd_ops_avx512 = {.name = "avx512",
                                      .kv = SD_KV_F16,
                                      .matmul = sd_matmul_avx512,
                                      .matmul_add = sd_matmul_add_avx512,
-                                     .act_rows = sd_act_rows_avx2,
+                                     .quantize_rows = sd_quantize_rows_avx2,
                                      .attention = sd_attention_avx512,
                                      .attention_scratch = sd_attention_scratch_of_block,
                                      OPS_OF_AVX2};
@@ -40,7 +41,7 @@ static const sd_ops sd_ops_amx = {.name = "amx",
                                   .kv = SD_KV_BF16,
                                   .matmul = sd_matmul_amx,
                                   .matmul_add = sd_matmul_add_avx512,
-                                  .act_rows = sd_act_rows_amx,
+                                  .quantize_rows = sd_quantize_rows_amx,
                                   .attention = sd_attention_amx,
                                   .attention_scratch = sd_attention_scratch_amx,
                                   OPS_OF_AVX2};

@@ -107,7 +107,7 @@ sd_status sd_pack_tiles(sd_packed *out, const sd_weight *w, sd_compute compute,
     *out = (sd_packed){.w = *w, .compute = compute, .layout = SD_LAYOUT_TILES};
     SD_CHECK(bytes > 0, err, SD_ELIMIT, "a weight of [%d, %d] is too large to pack", w->rows,
              w->cols);
-    out->data = sd_slab_alloc(&out->slab, bytes);
+    out->data = sd_huge_arena_alloc(&out->arena, bytes);
     SD_CHECK_ALLOC(out->data, err);
     out->bytes = bytes;
     for (size_t i = 0; i < tiles; i++) {
@@ -126,6 +126,6 @@ out:
 }
 
 void sd_packed_free(sd_packed *p) {
-    sd_slab_release(p->slab);
+    sd_huge_arena_release(p->arena);
     *p = (sd_packed){0};
 }

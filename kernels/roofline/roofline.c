@@ -66,11 +66,11 @@ static void read_task(void *ctx, int task, int worker) {
     j->sink = j->read(j->data + (size_t)task * j->part, j->part);
 }
 
-sd_status sd_limits_measure(sd_limits *out, const char *isa, sd_pool *pool, sd_error *err) {
+sd_status sd_roofline_measure(sd_roofline *out, const char *isa, sd_pool *pool, sd_error *err) {
     sd_status st = SD_OK;
     job *j = sd_alloc(1, sizeof *j);
-    sd_slab *slab = NULL;
-    uint8_t *data = sd_slab_alloc(&slab, READ_BYTES);
+    sd_huge_arena *arena = NULL;
+    uint8_t *data = sd_huge_arena_alloc(&arena, READ_BYTES);
     SD_CHECK_ALLOC(j && data, err);
     memset(data, 1, READ_BYTES); // or every page would be the one page of zeros
     j->read = read_plain;
@@ -83,14 +83,14 @@ sd_status sd_limits_measure(sd_limits *out, const char *isa, sd_pool *pool, sd_e
         fma = wide ? sd_fma_loop_avx512 : sd_fma_loop_avx2;
         int8 = wide ? sd_int8_loop_avx512 : sd_int8_loop_avx2;
     }
-    const sd_panels *p = sd_panels_best(true);
+    const sd_gemm_packed *p = sd_gemm_packed_best(true);
     if (p) bf16 = strcmp(p->name, "amx-bf16") == 0 ? sd_bf16_loop_amx : sd_bf16_loop_avx512;
 #else
     (void)isa;
 #endif
     int tasks = sd_pool_threads(pool) * 4;
     j->part = (size_t)PIECE / 4;
-    *out = (sd_limits){0};
+    *out = (sd_roofline){0};
     size_t step = j->part * (size_t)tasks;
     for (int r = 0; r < PASSES; r++)
         for (size_t at = 0; at + step <= READ_BYTES; at += step) {
@@ -105,6 +105,6 @@ sd_status sd_limits_measure(sd_limits *out, const char *isa, sd_pool *pool, sd_e
     if (bf16) out->bf16_g = loop_rate(j, bf16, pool);
 out:
     free(j);
-    sd_slab_release(slab);
+    sd_huge_arena_release(arena);
     return st;
 }

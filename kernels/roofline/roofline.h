@@ -11,7 +11,7 @@ typedef struct {
     double int8_g;  // GOP/s of the table's int8 dot (maddubs + add, or vpdpbusd) in registers
     double
         bf16_g; // GFLOP/s of the bf16 products of training (kernels/train/gemm_packed.h); 0: there are none
-} sd_limits;
+} sd_roofline;
 
 /// About 150 ms. isa: a table's name. SD_ENOMEM when the buffer (256 MB) cannot be had.
-sd_status sd_limits_measure(sd_limits *out, const char *isa, sd_pool *pool, sd_error *err);
+sd_status sd_roofline_measure(sd_roofline *out, const char *isa, sd_pool *pool, sd_error *err);

@@ -1,4 +1,4 @@
-// The loops behind sd_limits_measure. Each returns the operations done.
+// The loops behind sd_roofline_measure. Each returns the operations done.
 #pragma once
 
 #include <stddef.h>

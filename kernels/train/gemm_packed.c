@@ -25,40 +25,40 @@ static void matmul_plain(float *y, int ldy, const float *x, int ldx, const void 
         }
     }
 }
-static const sd_panels sd_panels_plain = {"plain", PLAIN, 1, false, matmul_plain};
+static const sd_gemm_packed sd_gemm_packed_plain = {"plain", PLAIN, 1, false, matmul_plain};
 
 // ---- choice
 
-const sd_panels *sd_panels_named(const char *name) {
+const sd_gemm_packed *sd_gemm_packed_named(const char *name) {
     switch (sd_isa_named(name)) {
     case SD_ISA_PLAIN:
-        return &sd_panels_plain;
+        return &sd_gemm_packed_plain;
 #if defined(__x86_64__)
     case SD_ISA_AVX2:
-        return &sd_panels_avx2;
+        return &sd_gemm_packed_avx2;
     case SD_ISA_AVX512: // its file may use whatever the build allows *_avx512.c
-        return sd_cpu_has_avx512_bf16() ? &sd_panels_avx512 : NULL;
+        return sd_cpu_has_avx512_bf16() ? &sd_gemm_packed_avx512 : NULL;
     case SD_ISA_AVX512_BF16:
-        return &sd_panels_bf16;
+        return &sd_gemm_packed_bf16;
     case SD_ISA_AMX_BF16:
-        return &sd_panels_amx;
+        return &sd_gemm_packed_amx;
 #endif
     default:
         return NULL;
     }
 }
 
-const sd_panels *sd_panels_best(bool bf16) {
+const sd_gemm_packed *sd_gemm_packed_best(bool bf16) {
     static const char *const order[2][3] = {{"avx512", "avx2", "plain"},
                                             {"amx-bf16", "avx512-bf16"}};
     const char *forced = sd_isa_forced();
     if (forced) {
-        const sd_panels *p = sd_panels_named(forced);
+        const sd_gemm_packed *p = sd_gemm_packed_named(forced);
         if (p && p->bf16 == bf16) return p;
         if (bf16) return NULL;
     }
     for (int i = 0; i < 3 && order[bf16][i]; i++) {
-        const sd_panels *p = sd_panels_named(order[bf16][i]);
+        const sd_gemm_packed *p = sd_gemm_packed_named(order[bf16][i]);
         if (p) return p;
     }
     return NULL;
@@ -70,7 +70,7 @@ static int round_up(int n, int to) {
     return (n + to - 1) / to * to;
 }
 
-size_t sd_panels_bytes(const sd_panels *p, int M, int K) {
+size_t sd_gemm_packed_bytes(const sd_gemm_packed *p, int M, int K) {
     size_t m = (size_t)round_up(M, 32), k = (size_t)round_up(K, 32);
     return m * k * (p->bf16 ? sizeof(uint16_t) : sizeof(float));
 }
@@ -95,8 +95,8 @@ static void forward_panel_bf16(uint32_t *to, const float *w, int there, int widt
 }
 
 // Rows come in groups of a panel's width; each is written as columns of the panel.
-void sd_panels_pack_forward(const sd_panels *p, void *packed, const float *w, int m0, int count,
-                            int M, int K) {
+void sd_gemm_pack_forward(const sd_gemm_packed *p, void *packed, const float *w, int m0, int count,
+                          int M, int K) {
     int width = p->width, padded = p->bf16 ? round_up(K, 2) : K;
     (void)M;
     for (int m = 0; m < count; m += width, w += (size_t)width * K) {
@@ -130,8 +130,8 @@ static void backward_rows_bf16(uint32_t *to, const float *w, bool second, int wi
     }
 }
 
-void sd_panels_pack_backward(const sd_panels *p, void *packed, const float *w, int m0, int count,
-                             int M, int K) {
+void sd_gemm_pack_backward(const sd_gemm_packed *p, void *packed, const float *w, int m0, int count,
+                           int M, int K) {
     int width = p->width, padded = p->bf16 ? round_up(M, 2) : M;
     size_t panel = (size_t)padded * width;
     if (!p->bf16) {

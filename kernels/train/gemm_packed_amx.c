@@ -12,8 +12,8 @@
 #include <string.h>
 
 enum { ROWS = 32, PANEL = 32, SIDE = 16, STEP = 32, DEPTH = 1536, SHARE = 256 };
-_Static_assert(SD_PANEL_TILE % ROWS == 0 &&
-                   SD_PANEL_TILE * (DEPTH * 2 + PANEL * 4) <= SD_PANEL_SCRATCH,
+_Static_assert(SD_GEMM_TILE_ROWS % ROWS == 0 &&
+                   SD_GEMM_TILE_ROWS * (DEPTH * 2 + PANEL * 4) <= SD_GEMM_SCRATCH,
                "scratch");
 
 // Sums in 0..3, rows of x in 4 and 5, the panel in 6 and 7. terms: of one step, even.
@@ -121,7 +121,7 @@ static void some_terms(float *y, int ldy, const float *x, int ldx, const uint16_
                        int out, int padded, int k0, int terms, bool add, void *scratch) {
     const int steps = (terms + STEP - 1) / STEP;
     uint16_t *rows = scratch;
-    float *kept = (float *)(void *)(rows + SD_PANEL_TILE * DEPTH);
+    float *kept = (float *)(void *)(rows + SD_GEMM_TILE_ROWS * DEPTH);
     for (int r = 0; r < n; r += ROWS)
         copy_rows(rows + (size_t)r * steps * STEP, x + (size_t)r * ldx + k0, ldx,
                   n - r < ROWS ? n - r : ROWS, terms);
@@ -144,4 +144,4 @@ static void matmul_amx(float *y, int ldy, const float *x, int ldx, const void *p
         some_terms(y, ldy, x, ldx, packed, n, out, padded, whole, k - whole, add || whole, scratch);
 }
 
-const sd_panels sd_panels_amx = {"amx-bf16", PANEL, ROWS, true, matmul_amx};
+const sd_gemm_packed sd_gemm_packed_amx = {"amx-bf16", PANEL, ROWS, true, matmul_amx};

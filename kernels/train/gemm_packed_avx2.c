@@ -20,4 +20,4 @@
 #define MUL_ADD(sum, x, w) _mm256_fmadd_ps((x), (w), (sum))
 #include "kernels/train/gemm_packed_body.h"
 
-const sd_panels sd_panels_avx2 = {"avx2", PANEL, ROWS, false, matmul_avx2};
+const sd_gemm_packed sd_gemm_packed_avx2 = {"avx2", PANEL, ROWS, false, matmul_avx2};

@@ -26,4 +26,4 @@ static inline __m512i spread_pair(const uint16_t *p) {
 #define MUL_ADD(sum, x, w) _mm512_dpbf16_ps((sum), (__m512bh)(x), (__m512bh)(w))
 #include "kernels/train/gemm_packed_body.h"
 
-const sd_panels sd_panels_bf16 = {"avx512-bf16", PANEL, ROWS, true, matmul_bf16};
+const sd_gemm_packed sd_gemm_packed_bf16 = {"avx512-bf16", PANEL, ROWS, true, matmul_bf16};

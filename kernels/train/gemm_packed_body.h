@@ -76,7 +76,7 @@ static void some_rows(float *y, int ldy, const OPERAND *x, int ldx, const OPERAN
     }
 }
 
-_Static_assert(SD_PANEL_TILE *DEPTH * sizeof(OPERAND) <= SD_PANEL_SCRATCH, "scratch");
+_Static_assert(SD_GEMM_TILE_ROWS *DEPTH * sizeof(OPERAND) <= SD_GEMM_SCRATCH, "scratch");
 
 // Rows of a block side by side: the tile's own stride is often a multiple of 4 KiB, which would put
 // all rows of a kernel into the same few cache sets.

@@ -3,4 +3,5 @@
 
 #include "kernels/train/gemm_packed.h"
 
-extern const sd_panels sd_panels_avx2, sd_panels_avx512, sd_panels_bf16, sd_panels_amx;
+extern const sd_gemm_packed sd_gemm_packed_avx2, sd_gemm_packed_avx512, sd_gemm_packed_bf16,
+    sd_gemm_packed_amx;

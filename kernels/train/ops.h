@@ -106,8 +106,8 @@ size_t sd_causal_scratch(int T, int D);
 typedef struct {
     const real *rows;                 // [M, K]; NULL when packed
     const void *by_rows, *by_columns; // packed forward, packed backward; what is not used is NULL
-    const sd_panels *panels;
-    void *scratch; // the worker's, SD_PANEL_SCRATCH bytes
+    const sd_gemm_packed *gemm;
+    void *scratch; // the worker's, SD_GEMM_SCRATCH bytes
 } sd_frozen;
 
 /// y [N, ldy] <- x [N, ldx] W^T; add: += .

@@ -132,7 +132,7 @@ void sd_frozen_rows(real *y, int ldy, const real *x, int ldx, int N, const sd_fr
                     int K, bool add) {
 #if !SD_REAL_IS_DOUBLE
     if (W->by_rows) {
-        W->panels->matmul(y, ldy, x, ldx, W->by_rows, N, M, K, add, W->scratch);
+        W->gemm->matmul(y, ldy, x, ldx, W->by_rows, N, M, K, add, W->scratch);
         return;
     }
 #endif
@@ -143,7 +143,7 @@ void sd_frozen_columns(real *y, int ldy, const real *x, int ldx, int N, const sd
                        int K, bool add) {
 #if !SD_REAL_IS_DOUBLE
     if (W->by_columns) {
-        W->panels->matmul(y, ldy, x, ldx, W->by_columns, N, K, M, add, W->scratch);
+        W->gemm->matmul(y, ldy, x, ldx, W->by_columns, N, K, M, add, W->scratch);
         return;
     }
 #endif

@@ -158,7 +158,7 @@ static sd_status merge_folder(const char *dir, const sd_adapter *a, const sd_mod
     SD_TRY(sd_path_look(&there, dir, err));
     made = there == SD_PATH_NONE;
     folder = made ? sd_strdup(dir) : NULL;
-    sd_unfinished(folder);
+    sd_cleanup_add(folder);
     SD_TRY(sd_mkdirs(dir, err));
     SD_TRY(sd_safetensors_write(weights, t, n, metadata, err));
     written = true;
@@ -167,7 +167,7 @@ static sd_status merge_folder(const char *dir, const sd_adapter *a, const sd_mod
 out:
     if (st != SD_OK && written) unlink(weights);
     if (st != SD_OK && made) (void)sd_remove_tree(dir, NULL); // nothing half-written stays
-    sd_finished(folder);
+    sd_cleanup_drop(folder);
     free(folder);
     for (int i = 0; merged && i < n; i++) free(merged[i]);
     free(merged);

@@ -161,13 +161,13 @@ sd_status sd_adapter_write_peft(const char *dir, const sd_adapter *a, sd_model *
     SD_TRY(sd_path_look(&there, dir, err));
     made = there == SD_PATH_NONE;
     folder = made ? sd_strdup(dir) : NULL;
-    sd_unfinished(folder);
+    sd_cleanup_add(folder);
     SD_TRY(sd_mkdirs(dir, err));
     SD_TRY(sd_safetensors_write(weights, t, n, metadata, err));
     SD_TRY(write_config(config, a, base, alpha, err));
 out:
     if (st != SD_OK && made) (void)sd_remove_tree(dir, NULL); // nothing half-written stays
-    sd_finished(folder);
+    sd_cleanup_drop(folder);
     free(folder);
     free(of.sketch);
     json_decref(metadata);

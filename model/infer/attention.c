@@ -20,11 +20,11 @@ static sd_attention_shape shape_of(const sd_context *cx, const sd_kv *kv) {
 }
 
 static size_t head_part(const sd_context *cx) {
-    return sd_attention_part(&(sd_attention_shape){.D = cx->model->hp.D});
+    return sd_attention_partial(&(sd_attention_shape){.D = cx->model->hp.D});
 }
 
 static int spans_of(const sd_context *cx, const sd_chunk *c) {
-    return sd_attention_spans(cx->len[c->n0 + c->n - 1]);
+    return sd_attention_splits(cx->len[c->n0 + c->n - 1]);
 }
 
 // Parts of all chunks when a task is a span.
@@ -97,7 +97,7 @@ sd_status sd_attention_reserve(sd_context *cx, sd_error *err) {
 static sd_attention_rows rows_of(const sd_context *cx, const sd_chunk *c, int g, int span) {
     const sd_hparams *hp = &cx->model->hp;
     int n0 = c->n0, end = c->n0 + c->n;
-    while (n0 < end && cx->len[n0] <= span * SD_KEY_SPAN) n0++;
+    while (n0 < end && cx->len[n0] <= span * SD_KV_SPLIT) n0++;
     const sd_kv *kv = cx->row[c->n0].kv;
     return (sd_attention_rows){.q = cx->q + (size_t)n0 * hp->H * hp->D,
                                .len = cx->len + n0,
@@ -169,7 +169,7 @@ static void merge_spans(sd_context *cx) {
                 for (int h = 0; h < heads; h++) {
                     int row = cx->chunk[i].n0 + n;
                     float *total = part_at(cx, i, 0, g) + (size_t)(n * heads + h) * each;
-                    for (int span = 1; span < sd_attention_spans(cx->len[row]); span++) {
+                    for (int span = 1; span < sd_attention_splits(cx->len[row]); span++) {
                         // Rows that end before the span have no part in it.
                         int r = n - (cx->chunk[i].n - rows_of(cx, &cx->chunk[i], g, span).N);
                         sd_attention_merge(

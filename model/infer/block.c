@@ -14,8 +14,8 @@
 #include <string.h>
 
 // y [N, M] columns [m0, m1) <- W x + bias + s B A x
-static void project(sd_context *cx, const sd_act *x, sd_proj p, float *y, int M, const float *bias,
-                    int m0, int m1) {
+static void project(sd_context *cx, const sd_quant_rows *x, sd_proj p, float *y, int M,
+                    const float *bias, int m0, int m1) {
     const sd_packed *w = &cx->w[cx->l * SD_PROJ_COUNT + p];
     cx->ops->matmul(y, M, w, x, cx->n, m0, m1);
     for (int n = 0; bias && n < cx->n; n++)
@@ -29,7 +29,7 @@ static void add_residual(sd_context *cx, int m0, int m1) {
         cx->ops->add(cx->x + (size_t)n * C + m0, cx->y + (size_t)n * C + m0, m1 - m0);
 }
 
-static void qkv(sd_context *cx, const sd_act *x, int which, int m0, int m1) {
+static void qkv(sd_context *cx, const sd_quant_rows *x, int which, int m0, int m1) {
     const sd_hparams *hp = &cx->model->hp;
     const sd_layer *layer = &cx->model->layer[cx->l];
     float *const y[] = {cx->q, cx->k, cx->v};
@@ -55,7 +55,7 @@ static void rotate_and_store(sd_context *cx, int n0, int n1) {
             cx->ops->rope(q + (size_t)h * D, c, s, D, hp->rope_dim, hp->rope_interleaved);
         for (int g = 0; g < hp->G; g++)
             cx->ops->rope(k + (size_t)g * D, c, s, D, hp->rope_dim, hp->rope_interleaved);
-        if (cx->key_size) sd_kv_level_keys(cx, q, k);
+        if (cx->key_scale) sd_kv_level_keys(cx, q, k);
         for (int g = 0; g < hp->G; g++) {
             sd_kv_store(cx, r, 0, g, k + (size_t)g * D);
             sd_kv_store(cx, r, 1, g, v + (size_t)g * D);
@@ -63,13 +63,13 @@ static void rotate_and_store(sd_context *cx, int n0, int n1) {
     }
 }
 
-static void output(sd_context *cx, const sd_act *x, int which, int m0, int m1) {
+static void output(sd_context *cx, const sd_quant_rows *x, int which, int m0, int m1) {
     (void)which;
     project(cx, x, SD_WO, cx->y, cx->model->hp.C, NULL, m0, m1);
     add_residual(cx, m0, m1);
 }
 
-static void gate_up(sd_context *cx, const sd_act *x, int which, int m0, int m1) {
+static void gate_up(sd_context *cx, const sd_quant_rows *x, int which, int m0, int m1) {
     (void)which;
     int F = cx->model->hp.F;
     project(cx, x, SD_WGATE, cx->gate, F, NULL, m0, m1);
@@ -79,7 +79,7 @@ static void gate_up(sd_context *cx, const sd_act *x, int which, int m0, int m1) 
         cx->ops->swiglu(cx->gate + at, cx->gate + at, cx->up + at, m1 - m0);
     }
 }
-static void down(sd_context *cx, const sd_act *x, int which, int m0, int m1) {
+static void down(sd_context *cx, const sd_quant_rows *x, int which, int m0, int m1) {
     (void)which;
     project(cx, x, SD_WDOWN, cx->y, cx->model->hp.C, NULL, m0, m1);
     add_residual(cx, m0, m1);
@@ -109,7 +109,7 @@ static sd_input input_of(const sd_context *cx, const float *x, const float *norm
                          sd_proj from, sd_proj to) {
     sd_input in = {x, norm, K, SD_QBLOCK, from, to};
     for (sd_proj p = from; p <= to; p++) {
-        int group = sd_act_group(cx->w[cx->l * SD_PROJ_COUNT + p].w.dtype);
+        int group = sd_quant_rows_group(cx->w[cx->l * SD_PROJ_COUNT + p].w.dtype);
         if (group > in.group) in.group = group;
     }
     return in;

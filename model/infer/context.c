@@ -32,7 +32,7 @@ typedef struct {
 // change.
 static sd_status copy_stored(sd_packed *p, const sd_weight *w, sd_error *err) {
     p->bytes = (size_t)w->rows * sd_row_bytes(w->dtype, w->cols);
-    p->data = sd_slab_alloc(&p->slab, p->bytes);
+    p->data = sd_huge_arena_alloc(&p->arena, p->bytes);
     if (!p->data)
         return sd_fail(err, SD_ENOMEM, "out of memory for a weight of %zu bytes", p->bytes);
     memcpy(p->data, w->data, p->bytes);
@@ -170,11 +170,11 @@ static sd_status make_ready(sd_context *cx, int K, sd_error *err) {
     cx->own_rows = most > OWN_MOST ? OWN_MOST : most < OWN_LEAST ? OWN_LEAST : most;
     cx->own = sd_alloc((size_t)threads, sizeof *cx->own);
     SD_CHECK_ALLOC(cx->own, err);
-    SD_TRY(sd_act_init(&cx->shared.act, cx->max_rows, K, cx->compute, err));
+    SD_TRY(sd_quant_rows_init(&cx->shared.act, cx->max_rows, K, cx->compute, err));
     for (int i = 0; i < threads; i++) {
         cx->own[i].xn = sd_alloc((size_t)(cx->own_rows * cx->model->hp.C), sizeof(float));
         SD_CHECK_ALLOC(cx->own[i].xn, err);
-        SD_TRY(sd_act_init(&cx->own[i].act, cx->own_rows, K, cx->compute, err));
+        SD_TRY(sd_quant_rows_init(&cx->own[i].act, cx->own_rows, K, cx->compute, err));
     }
 out:
     return st;
@@ -264,17 +264,17 @@ void sd_context_close(sd_context *cx) {
     if (cx->packs)
         for (int i = 0; i <= cx->model->hp.L * SD_PROJ_COUNT; i++) sd_packed_free(&cx->packs[i]);
     for (int i = 0; cx->own && i < sd_pool_threads(cx->pool); i++) {
-        sd_act_free(&cx->own[i].act);
+        sd_quant_rows_free(&cx->own[i].act);
         free(cx->own[i].xn);
     }
     free(cx->own);
-    sd_act_free(&cx->shared.act);
+    sd_quant_rows_free(&cx->shared.act);
     if (cx->scratch) munmap(cx->scratch, cx->scratch_bytes);
     sd_lora_table_close(cx->lora);
     free(cx->packs);
     free(cx->cache_dir);
     free(cx->u);
-    free(cx->key_size);
+    free(cx->key_scale);
     free(cx->att_scratch);
     free(cx->parts);
     sd_model_release(cx->model);

@@ -49,7 +49,7 @@ static void run_head(sd_context *cx, float *logits) {
     sd_read_from(cx, (sd_input){.x = cx->x,
                                 .norm = cx->model->out_norm,
                                 .K = hp->C,
-                                .group = sd_act_group(cx->packs[0].w.dtype)});
+                                .group = sd_quant_rows_group(cx->packs[0].w.dtype)});
     int parts = sd_pool_threads(cx->pool) * SD_TASKS_PER_THREAD * 4;
     int width = ((hp->V + parts - 1) / parts + SD_TILE_M - 1) / SD_TILE_M * SD_TILE_M;
     head_job j = {cx, logits, width};

@@ -67,11 +67,11 @@ void sd_kv_store(const sd_context *cx, const sd_row *r, int which, int g, const 
     void *head = sd_kv_head(cx, r->kv, which, g);
     size_t at = (size_t)r->pos * D;
     if (r->kv->type == SD_KV_F16)
-        cx->ops->halves((uint16_t *)head + at, x, D);
+        cx->ops->to_f16((uint16_t *)head + at, x, D);
     else if (r->kv->type == SD_KV_BF16)
-        cx->ops->bf16((uint16_t *)head + at, x, D);
+        cx->ops->to_bf16((uint16_t *)head + at, x, D);
     else if (r->kv->type == SD_KV_INT8)
-        sd_kv_scales(cx, r->kv, which, g)[r->pos] = cx->ops->codes((int8_t *)head + at, x, D);
+        sd_kv_scales(cx, r->kv, which, g)[r->pos] = cx->ops->quantize_i8((int8_t *)head + at, x, D);
     else
         memcpy((float *)head + at, x, (size_t)D * sizeof *x);
 }
@@ -93,12 +93,12 @@ sd_status sd_kv_measure_keys(sd_context *cx, sd_error *err) {
     const sd_hparams *hp = &cx->model->hp;
     int D = hp->D, half = hp->rope_dim / 2, step = hp->rope_interleaved ? 1 : half;
     if (!hp->qkv_bias && !hp->qk_norm) goto out;
-    cx->key_size = sd_alloc((size_t)hp->L * hp->G * D, sizeof *cx->key_size);
-    SD_CHECK_ALLOC(cx->key_size, err);
+    cx->key_scale = sd_alloc((size_t)hp->L * hp->G * D, sizeof *cx->key_scale);
+    SD_CHECK_ALLOC(cx->key_scale, err);
     for (int head = 0; head < hp->L * hp->G; head++) {
         const sd_layer *layer = &cx->model->layer[head / hp->G];
         const float *w = layer->k_norm ? layer->k_norm : layer->bk + (head % hp->G) * D;
-        float *size = cx->key_size + (size_t)head * D;
+        float *size = cx->key_scale + (size_t)head * D;
         for (int i = 0; i < D; i++) size[i] = size_of(w[i], 0);
         for (int i = 0; i < half; i++) {
             int a = hp->rope_interleaved ? 2 * i : i;
@@ -112,7 +112,7 @@ out:
 // q [H, D] and k [G, D] of one row, levelled by the sizes of the keys' channels.
 void sd_kv_level_keys(const sd_context *cx, float *q, float *k) {
     const sd_hparams *hp = &cx->model->hp;
-    const float *size = cx->key_size + (size_t)cx->l * hp->G * hp->D;
+    const float *size = cx->key_scale + (size_t)cx->l * hp->G * hp->D;
     for (int h = 0; h < hp->H; h++, q += hp->D) {
         const float *s = size + (size_t)(h / (hp->H / hp->G)) * hp->D;
         for (int i = 0; i < hp->D; i++) q[i] *= s[i];

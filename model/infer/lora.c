@@ -38,7 +38,7 @@ void sd_lora_a(sd_context *cx, const sd_ready *in, sd_proj p, int n0, int n1) {
             end = run->n0 + run->n < n1 ? run->n0 + run->n : n1;
         if (first >= end) continue;
         const sd_lora_packed *l = &run->weights->of[cx->l * SD_PROJ_COUNT + p];
-        sd_act rows = {.compute = SD_COMPUTE_FP32, .K = K, .x = x + (size_t)first * K};
+        sd_quant_rows rows = {.compute = SD_COMPUTE_FP32, .K = K, .x = x + (size_t)first * K};
         if (l->r)
             cx->ops->matmul(lora_u(cx, run, p) + (size_t)(first - run->n0) * l->r, l->r, &l->A,
                             &rows, end - first, 0, l->r);
@@ -57,7 +57,7 @@ void sd_lora_b(sd_context *cx, sd_proj p, float *y, int M, int m0, int m1) {
     for (int i = 0; i < cx->runs; i++) {
         const sd_lora_run *run = &cx->run[i];
         const sd_lora_packed *l = &run->weights->of[cx->l * SD_PROJ_COUNT + p];
-        sd_act u = {.compute = SD_COMPUTE_FP32, .K = l->r, .x = lora_u(cx, run, p)};
+        sd_quant_rows u = {.compute = SD_COMPUTE_FP32, .K = l->r, .x = lora_u(cx, run, p)};
         if (l->r) cx->ops->matmul_add(y + (size_t)run->n0 * M, M, &l->B, &u, run->n, m0, m1);
     }
 }

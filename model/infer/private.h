@@ -33,7 +33,7 @@ typedef struct {
 typedef struct {
     _Alignas(64) int region; // the one it was made for
     float *xn;               // [N, C]
-    sd_act act;
+    sd_quant_rows act;
 } sd_ready;
 
 /// Zeros that take no memory until they are written; NULL when there is no room.
@@ -48,11 +48,11 @@ struct sd_context {
     sd_pool *pool;
     const sd_ops *ops;
     sd_compute compute;
-    sd_kv_type kv;   // what its caches hold
-    float *key_size; // [L, G*D] powers of two that level the channels of keys before they become
-                     // int8; NULL where nothing is known of them
-    int max_rows;    // N below
-    char *cache_dir; // where packed weights are kept (weight_cache/cache.h); NULL: nowhere
+    sd_kv_type kv;    // what its caches hold
+    float *key_scale; // [L, G*D] powers of two that level the channels of keys before they become
+                      // int8; NULL where nothing is known of them
+    int max_rows;     // N below
+    char *cache_dir;  // where packed weights are kept (weight_cache/cache.h); NULL: nowhere
     size_t cache_least;
     const atomic_bool *stop; // NULL: never
 
@@ -114,7 +114,7 @@ void sd_lora_b(sd_context *cx, sd_proj p, float *y, int M, int m0, int m1);
 
 enum { SD_TASKS_PER_THREAD = 2 };
 typedef void (*sd_row_part)(sd_context *cx, int n0, int n1);
-typedef void (*sd_col_part)(sd_context *cx, const sd_act *x, int which, int m0, int m1);
+typedef void (*sd_col_part)(sd_context *cx, const sd_quant_rows *x, int which, int m0, int m1);
 
 /// part over all rows; values: what one row costs.
 void sd_by_rows(sd_context *cx, sd_row_part part, int values);
@@ -139,7 +139,7 @@ void *sd_kv_head(const sd_context *cx, const sd_kv *kv, int which, int g);
 float *sd_kv_scales(const sd_context *cx, const sd_kv *kv, int which, int g);
 /// x [D] into row r's place of a head's cache.
 void sd_kv_store(const sd_context *cx, const sd_row *r, int which, int g, const float *x);
-/// cx->key_size, where the model says something of the sizes of its keys' channels.
+/// cx->key_scale, where the model says something of the sizes of its keys' channels.
 sd_status sd_kv_measure_keys(sd_context *cx, sd_error *err);
 /// q [H, D] and k [G, D] of one row, levelled by the sizes of the keys' channels.
 void sd_kv_level_keys(const sd_context *cx, float *q, float *k);

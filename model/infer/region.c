@@ -38,7 +38,7 @@ static void get_ready(sd_context *cx, sd_ready *to, int n0, int n1) {
     const size_t at = (size_t)n0 * in->K;
     if (in->norm)
         cx->ops->rmsnorm(to->xn + at, in->x + at, in->norm, n1 - n0, in->K, cx->model->hp.eps);
-    cx->ops->act_rows(&to->act, in->norm ? to->xn : in->x, n0, n1);
+    cx->ops->quantize_rows(&to->act, in->norm ? to->xn : in->x, n0, n1);
 }
 static void ready_rows(sd_context *cx, int n0, int n1) {
     get_ready(cx, &cx->shared, n0, n1);
@@ -49,7 +49,7 @@ void sd_read_from(sd_context *cx, sd_input in) {
     cx->in = in;
     cx->region++;
     if (cx->n <= cx->own_rows) return; // each thread with its first task
-    sd_act_shape(&cx->shared.act, cx->n, in.K, in.group);
+    sd_quant_rows_shape(&cx->shared.act, cx->n, in.K, in.group);
     sd_by_rows(cx, ready_rows, in.K);
 }
 
@@ -57,7 +57,7 @@ const sd_ready *sd_prepared_of(sd_context *cx, int worker) {
     sd_ready *own = &cx->own[worker];
     if (cx->n > cx->own_rows) return &cx->shared;
     if (own->region != cx->region) {
-        sd_act_shape(&own->act, cx->n, cx->in.K, cx->in.group);
+        sd_quant_rows_shape(&own->act, cx->n, cx->in.K, cx->in.group);
         get_ready(cx, own, 0, cx->n);
         own->region = cx->region;
     }

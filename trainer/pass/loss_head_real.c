@@ -35,7 +35,7 @@ static int tile_end(const head_work *w, int task) {
 static void label_row(sd_train *t, int n, int worker) {
     real *row = t->mem.dh + (size_t)n * t->m->hp.C;
     sd_train_dequantise(row, &t->m->head, t->mem.rows.label[n], t->mem.worker[worker].rows);
-    if (!t->panels->bf16) return;
+    if (!t->gemm->bf16) return;
     for (int c = 0; c < t->m->hp.C; c++)
         row[c] = (real)sd_bf16_to_float(sd_float_to_bf16((float)row[c]));
 }
@@ -66,16 +66,17 @@ static void chunk_task(void *ctx, int task, int worker) {
 #else
         sd_frozen frozen = {.by_rows = W[0],
                             .by_columns = W[1],
-                            .panels = t->panels,
-                            .scratch = t->mem.worker[worker].panels};
+                            .gemm = t->gemm,
+                            .scratch = t->mem.worker[worker].gemm_scratch};
 #endif
         sd_head_chunk(&s, t->mem.h + (size_t)n0 * C, t->mem.rows.label + n0, n1 - n0, C, &frozen,
                       w->chunk * t->mem.head_chunk, chunk_rows(t, w->chunk),
                       t->mem.worker[worker].logits);
         return;
     }
-    int m0 = (task - (w->chunk >= 0 ? w->tiles : 0)) * SD_PANEL_ROWS, M = chunk_rows(t, w->next);
-    int count = M - m0 < SD_PANEL_ROWS ? M - m0 : SD_PANEL_ROWS;
+    int m0 = (task - (w->chunk >= 0 ? w->tiles : 0)) * SD_GEMM_PACK_ROWS,
+        M = chunk_rows(t, w->next);
+    int count = M - m0 < SD_GEMM_PACK_ROWS ? M - m0 : SD_GEMM_PACK_ROWS;
     const char *stored = (const char *)t->m->head.data;
     size_t bytes = sd_row_bytes(t->m->head.dtype, C),
            first = (size_t)w->next * (size_t)t->mem.head_chunk + (size_t)m0;
@@ -125,7 +126,8 @@ double sd_train_loss_head(sd_train *t) {
         w.chunk = c;
         w.next = c + 1 < chunks ? c + 1 : -1;
         int tasks = c >= 0 ? w.tiles : 0;
-        if (w.next >= 0) tasks += (chunk_rows(t, w.next) + SD_PANEL_ROWS - 1) / SD_PANEL_ROWS;
+        if (w.next >= 0)
+            tasks += (chunk_rows(t, w.next) + SD_GEMM_PACK_ROWS - 1) / SD_GEMM_PACK_ROWS;
         sd_pool_run(t->pool, tasks, chunk_task, &w);
     }
     double loss = 0;

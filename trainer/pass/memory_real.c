@@ -100,17 +100,17 @@ static void carve_rows(sd_train_rows *r, carver *at, size_t N, size_t *part) {
 }
 
 // Bytes of a packed matrix. The double build keeps rows.
-static size_t weight_bytes(const sd_panels *p, int M, int K) {
+static size_t weight_bytes(const sd_gemm_packed *p, int M, int K) {
 #if SD_REAL_IS_DOUBLE
     (void)p;
     return (size_t)M * (size_t)K * sizeof(real);
 #else
-    return sd_panels_bytes(p, M, K);
+    return sd_gemm_packed_bytes(p, M, K);
 #endif
 }
 
-static void carve_head(sd_train_memory *m, carver *at, const sd_hparams *hp, const sd_panels *p,
-                       size_t N) {
+static void carve_head(sd_train_memory *m, carver *at, const sd_hparams *hp,
+                       const sd_gemm_packed *p, size_t N) {
     carver c = *at;
     size_t rows = N * (size_t)hp->C;
     // A chunk's weights stay in the last-level cache while all supervised rows pass over them.
@@ -136,8 +136,8 @@ static void carve_workers(sd_train_memory *m, carver *at, const sd_hparams *hp, 
     size_t longest_row = largest(largest((size_t)hp->C, (size_t)hp->F), (size_t)hp->H * hp->D);
     for (int i = 0; i < threads; i++) {
         sd_train_worker none, *w = m->worker ? &m->worker[i] : &none;
-        w->rows = take(&c, SD_PANEL_ROWS * longest_row, sizeof(float), &m->workers);
-        w->panels = take(&c, SD_PANEL_SCRATCH, 1, &m->workers);
+        w->rows = take(&c, SD_GEMM_PACK_ROWS * longest_row, sizeof(float), &m->workers);
+        w->gemm_scratch = take(&c, SD_GEMM_SCRATCH, 1, &m->workers);
         w->attention = REALS(sd_causal_scratch((int)N, hp->D), &m->workers);
         w->logits = REALS((size_t)SD_TRAIN_TILE * (size_t)m->head_chunk, &m->workers);
         w->dn = REALS((size_t)SD_TRAIN_TILE * (size_t)hp->C, &m->workers);
@@ -146,7 +146,7 @@ static void carve_workers(sd_train_memory *m, carver *at, const sd_hparams *hp, 
 }
 
 void sd_train_carve(sd_train_memory *m, char *base, const sd_hparams *hp, const sd_lora_layout *lay,
-                    const sd_panels *panels, int max_tokens, sd_recompute recompute, int lowest,
+                    const sd_gemm_packed *gemm, int max_tokens, sd_recompute recompute, int lowest,
                     int threads) {
     carver c = {base, 0};
     *m = (sd_train_memory){0};
@@ -162,15 +162,15 @@ void sd_train_carve(sd_train_memory *m, char *base, const sd_hparams *hp, const 
     m->cosine = REALS(N * (size_t)(hp->rope_dim / 2), &m->other);
     m->sine = REALS(N * (size_t)(hp->rope_dim / 2), &m->other);
     int wide = (int)largest(w.qkv, 2 * w.F), mid = (int)largest(w.att, w.F);
-    m->W[0] = take(&c, weight_bytes(panels, wide, hp->C), 1, &m->weights);
-    m->W[1] = take(&c, weight_bytes(panels, hp->C, mid), 1, &m->weights);
+    m->W[0] = take(&c, weight_bytes(gemm, wide, hp->C), 1, &m->weights);
+    m->W[1] = take(&c, weight_bytes(gemm, hp->C, mid), 1, &m->weights);
     carve_acts(m, &c, hp, lay, N, recompute, lowest);
     m->n = REALS(N * w.C, &m->scratch);
     m->dx = REALS(N * w.C, &m->scratch);
     m->wide = REALS(N * largest(2 * w.F, w.qkv), &m->scratch);
     m->mid = REALS(N * largest(w.F, w.att), &m->scratch);
     m->du = REALS(N * most_u, &m->scratch);
-    carve_head(m, &c, hp, panels, N);
+    carve_head(m, &c, hp, gemm, N);
     carve_workers(m, &c, hp, N, threads);
     m->bytes = c.at;
 }

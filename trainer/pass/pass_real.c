@@ -51,10 +51,10 @@ sd_status sd_train_open(sd_train **out, sd_model *m, const sd_lora_layout *lay, 
     t->o = *o;
     t->recompute = plan.recompute;
     // The double build is the reference: its products never round to bf16, whatever auto chose.
-    t->panels = sd_panels_best(!SD_REAL_IS_DOUBLE && plan.compute == SD_TRAIN_BF16);
+    t->gemm = sd_gemm_packed_best(!SD_REAL_IS_DOUBLE && plan.compute == SD_TRAIN_BF16);
     t->lowest = sd_lora_lowest(lay);
     t->causal = (sd_causal){m->hp.H, m->hp.G, m->hp.D, (real)(1 / sqrt((double)m->hp.D))};
-    sd_train_carve(&t->mem, NULL, &m->hp, lay, t->panels, o->max_tokens, t->recompute, t->lowest,
+    sd_train_carve(&t->mem, NULL, &m->hp, lay, t->gemm, o->max_tokens, t->recompute, t->lowest,
                    threads);
     t->block = sd_alloc(t->mem.bytes, 1);
     inverse = sd_alloc((size_t)m->hp.rope_dim / 2 + 1, sizeof *inverse);
@@ -62,8 +62,8 @@ sd_status sd_train_open(sd_train **out, sd_model *m, const sd_lora_layout *lay, 
     SD_CHECK(t->block, err, SD_ENOMEM,
              "%zu MiB for the training pass are not there; lower micro_batch_tokens",
              t->mem.bytes >> 20);
-    sd_train_carve(&t->mem, t->block, &m->hp, lay, t->panels, o->max_tokens, t->recompute,
-                   t->lowest, threads);
+    sd_train_carve(&t->mem, t->block, &m->hp, lay, t->gemm, o->max_tokens, t->recompute, t->lowest,
+                   threads);
     rope_tables(t, inverse);
     t->in_W[0].layer = t->in_W[1].layer = -1;
     *out = t;

@@ -18,10 +18,10 @@ static void report_of(sd_train_plan_report *out, const sd_model *m, const sd_lor
                       int threads) {
     sd_train_memory mem;
     int lowest = sd_lora_lowest(lay);
-    const sd_panels *panels = sd_panels_best(compute == SD_TRAIN_BF16);
-    sd_train_carve(&mem, NULL, &m->hp, lay, panels, o->max_tokens, recompute, lowest, threads);
+    const sd_gemm_packed *gemm = sd_gemm_packed_best(compute == SD_TRAIN_BF16);
+    sd_train_carve(&mem, NULL, &m->hp, lay, gemm, o->max_tokens, recompute, lowest, threads);
     *out =
-        (sd_train_plan_report){.compute = compute, .recompute = recompute, .kernels = panels->name};
+        (sd_train_plan_report){.compute = compute, .recompute = recompute, .kernels = gemm->name};
     add_row(out, "weights (mapped)", m->weight_bytes);
     // theta, its gradient, two moments, the best so far
     add_row(out, "adapter, gradient, optimiser", 5 * sizeof(float) * lay->n_params);
@@ -42,7 +42,7 @@ sd_status sd_train_plan(sd_train_plan_report *out, const sd_model *m, const sd_l
              o->max_tokens);
     SD_CHECK(lay->L == m->hp.L, err, SD_EINVAL,
              "the adapter's layout is of %d layers, the model has %d", lay->L, m->hp.L);
-    bool has_bf16 = sd_panels_best(true) != NULL;
+    bool has_bf16 = sd_gemm_packed_best(true) != NULL;
     SD_CHECK(has_bf16 || o->compute != SD_TRAIN_BF16, err, SD_EINVAL,
              "compute_dtype bf16: this processor has no bf16 instructions (AVX512_BF16); use auto "
              "or fp32");

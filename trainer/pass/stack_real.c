@@ -27,8 +27,8 @@ void sd_train_pack(const sd_train *t, int worker, void *forward, void *backward,
     real *to = (real *)forward + (size_t)m0 * (size_t)K;
     for (size_t i = 0; i < (size_t)count * (size_t)K; i++) to[i] = (real)rows[i];
 #else
-    if (forward) sd_panels_pack_forward(t->panels, forward, rows, m0, count, M, K);
-    if (backward) sd_panels_pack_backward(t->panels, backward, rows, m0, count, M, K);
+    if (forward) sd_gemm_pack_forward(t->gemm, forward, rows, m0, count, M, K);
+    if (backward) sd_gemm_pack_backward(t->gemm, backward, rows, m0, count, M, K);
 #endif
 }
 
@@ -44,8 +44,8 @@ sd_linear sd_train_stack(const sd_train *t, int layer, int stack, int worker) {
     bool back = t->in_W[stack & 1].back;
     l.W = (sd_frozen){.by_rows = back ? NULL : W,
                       .by_columns = back ? W : NULL,
-                      .panels = t->panels,
-                      .scratch = t->mem.worker[worker].panels};
+                      .gemm = t->gemm,
+                      .scratch = t->mem.worker[worker].gemm_scratch};
 #endif
     for (int p = (int)sd_stack_first[stack]; p < (int)sd_stack_first[stack + 1]; p++) {
         const sd_lora_slot *s = &slot[p];
@@ -70,14 +70,14 @@ static int stack_rows(const sd_train *t, sd_stack_id id) {
 }
 
 static int dequant_tasks(const sd_train *t, sd_stack_id id) {
-    return id.layer < 0 ? 0 : (stack_rows(t, id) + SD_PANEL_ROWS - 1) / SD_PANEL_ROWS;
+    return id.layer < 0 ? 0 : (stack_rows(t, id) + SD_GEMM_PACK_ROWS - 1) / SD_GEMM_PACK_ROWS;
 }
 
-// SD_PANEL_ROWS rows of the stack, whichever of its matrices they belong to.
+// SD_GEMM_PACK_ROWS rows of the stack, whichever of its matrices they belong to.
 static void dequant_task(sd_train *t, sd_stack_id id, int task, int worker) {
     const sd_weight *w = &t->m->layer[id.layer].w[sd_stack_first[id.stack]];
-    int M = stack_rows(t, id), K = w->cols, m0 = task * SD_PANEL_ROWS, first = 0;
-    int count = M - m0 < SD_PANEL_ROWS ? M - m0 : SD_PANEL_ROWS;
+    int M = stack_rows(t, id), K = w->cols, m0 = task * SD_GEMM_PACK_ROWS, first = 0;
+    int count = M - m0 < SD_GEMM_PACK_ROWS ? M - m0 : SD_GEMM_PACK_ROWS;
     for (int i = 0; i < count; i++) {
         while (m0 + i - first >= w->rows) first += w++->rows;
         sd_dequantise(t->mem.worker[worker].rows + (size_t)i * K, w->dtype,
@@ -93,7 +93,7 @@ static void dequant_task(sd_train *t, sd_stack_id id, int task, int worker) {
 
 // Sixteen tiles, of whole runs of the rows that a kernel takes.
 int sd_train_tile_rows(const sd_train *t, int N) {
-    int step = t->panels->rows, least = (36 + step - 1) / step * step;
+    int step = t->gemm->rows, least = (36 + step - 1) / step * step;
     int rows = ((N + 15) / 16 + step - 1) / step * step;
     return rows < least ? least : rows > SD_TRAIN_TILE ? SD_TRAIN_TILE : rows;
 }

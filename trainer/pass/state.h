@@ -8,7 +8,9 @@
 #include "trainer/pass/batch.h"
 #include "trainer/pass/pass.h"
 
-enum { SD_TRAIN_TILE = SD_PANEL_TILE }; // tokens of a tile at most: worker scratch is sized by it
+enum {
+    SD_TRAIN_TILE = SD_GEMM_TILE_ROWS
+}; // tokens of a tile at most: worker scratch is sized by it
 
 #define sd_train_acts SD_REAL(sd_train_acts)
 #define sd_train_worker SD_REAL(sd_train_worker)
@@ -42,11 +44,11 @@ typedef struct {
 } sd_train_acts;
 
 typedef struct {
-    float *rows;     // [SD_PANEL_ROWS, widest] dequantised, on their way into panels
-    void *panels;    // SD_PANEL_SCRATCH bytes
-    real *attention; // sd_causal_scratch
-    real *logits;    // [SD_TRAIN_TILE, head chunk]
-    real *dn;        // [SD_TRAIN_TILE, C]
+    float *rows;        // [SD_GEMM_PACK_ROWS, widest] dequantised, on their way into panels
+    void *gemm_scratch; // SD_GEMM_SCRATCH bytes
+    real *attention;    // sd_causal_scratch
+    real *logits;       // [SD_TRAIN_TILE, head chunk]
+    real *dn;           // [SD_TRAIN_TILE, C]
 } sd_train_worker;
 
 /// Everything a pass owns, carved from one allocation. With base NULL only the sizes are counted:
@@ -81,7 +83,7 @@ struct sd_train {
     sd_lora_layout lay;
     sd_pool *pool;
     sd_train_options o;
-    const sd_panels *panels;
+    const sd_gemm_packed *gemm;
     sd_recompute recompute;
     int lowest; // the lowest adapted layer
     sd_causal causal;
@@ -99,7 +101,7 @@ struct sd_train {
 
 /// Assigns every pointer of `mem` from base (NULL: counts only).
 void sd_train_carve(sd_train_memory *mem, char *base, const sd_hparams *hp,
-                    const sd_lora_layout *lay, const sd_panels *panels, int max_tokens,
+                    const sd_lora_layout *lay, const sd_gemm_packed *gemm, int max_tokens,
                     sd_recompute recompute, int lowest, int threads);
 
 // ---- stack_real.c

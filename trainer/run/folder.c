@@ -71,8 +71,8 @@ static sd_status make_folder(sd_run_folder *f, bool given, sd_error *err) {
     f->made = own == SD_PATH_NONE;
     // An interruption before the first step takes away what is made here.
     f->made_parent = given || parent != SD_PATH_NONE ? NULL : sd_strdup("runs");
-    sd_unfinished(f->made_parent);
-    if (f->made) sd_unfinished(f->dir), sd_unfinished(f->data_path), sd_unfinished(f->lock_path);
+    sd_cleanup_add(f->made_parent);
+    if (f->made) sd_cleanup_add(f->dir), sd_cleanup_add(f->data_path), sd_cleanup_add(f->lock_path);
     SD_TRY(sd_mkdirs(f->dir, err));
     f->lock = open(f->lock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     SD_CHECK(f->lock >= 0, err, SD_EIO, "%s: cannot be created: %s; check the permissions",
@@ -100,10 +100,10 @@ static void remove_if_empty(const sd_run_folder *f) {
 }
 
 void sd_run_keep_folder(const sd_run_folder *f) {
-    sd_finished(f->lock_path);
-    sd_finished(f->data_path);
-    sd_finished(f->dir);
-    sd_finished(f->made_parent);
+    sd_cleanup_drop(f->lock_path);
+    sd_cleanup_drop(f->data_path);
+    sd_cleanup_drop(f->dir);
+    sd_cleanup_drop(f->made_parent);
 }
 
 // ---- asked for

@@ -20,7 +20,7 @@ typedef struct {
     const char *resume; // auto, never or a checkpoint's path; NULL: as the recipe says
     int threads;        // 0: as the recipe says
     // The first step is next: from here on *stop, which a signal handler sets, is obeyed and the
-    // state saved. Before, there is nothing to save: a handler may call sd_remove_unfinished and
+    // state saved. Before, there is nothing to save: a handler may call sd_cleanup_run and
     // end the process. May be NULL.
     void (*begins)(void);
     const volatile int *stop;

@@ -124,7 +124,7 @@ static void copy_one(void *ctx, int task, int worker) {
     (void)worker;
     copy_job *j = ctx;
     sd_packed *p = &j->p[task];
-    p->data = sd_slab_alloc(&p->slab, p->bytes);
+    p->data = sd_huge_arena_alloc(&p->arena, p->bytes);
     if (!p->data)
         j->status[task] = SD_ENOMEM;
     else if (!sd_pack_read(p->data, j->f, j->at[task], p->bytes, j->sum[task], j->stop))

@@ -78,15 +78,15 @@ Test(file, an_interrupt_removes_what_is_unfinished_and_nothing_else) {
     sd_replace r, done;
     cr_assert_eq(sd_replace_open(&done, kept, NULL), SD_OK);
     cr_assert_eq(sd_replace_commit(&done, NULL), SD_OK);
-    sd_unfinished(folder);
+    sd_cleanup_add(folder);
     cr_assert_eq(sd_mkdirs(folder, NULL), SD_OK);
     cr_assert_eq(sd_replace_open(&r, path, NULL), SD_OK);
-    sd_remove_unfinished();
+    sd_cleanup_run();
     cr_assert(access(folder, F_OK) != 0 && access(kept, F_OK) == 0);
     sd_replace_abort(&r);
-    sd_finished(folder);
+    sd_cleanup_drop(folder);
     cr_assert_eq(sd_mkdirs(folder, NULL), SD_OK);
-    sd_remove_unfinished(); // finished: no longer its business
+    sd_cleanup_run(); // finished: no longer its business
     cr_assert(access(folder, F_OK) == 0);
     cr_assert_eq(sd_remove_tree(dir, NULL), SD_OK);
     free(folder), free(path), free(kept);
@@ -97,8 +97,8 @@ Test(file, an_interrupt_removes_folders_inside_each_other_and_scratch_folders_wi
     cr_assert(mkdtemp(dir));
     char *outer = sd_path_join(dir, "run"), *inner = sd_path_join(outer, "data");
     setenv("TMPDIR", dir, 1);
-    sd_unfinished(outer); // before the one inside it
-    sd_unfinished(inner);
+    sd_cleanup_add(outer); // before the one inside it
+    sd_cleanup_add(inner);
     cr_assert_eq(sd_mkdirs(inner, NULL), SD_OK);
     cr_assert_eq(sd_scratch_open(&scratch, "s", NULL), SD_OK);
     for (int i = 0; i < 300; i++) { // more names than one listing holds
@@ -106,9 +106,9 @@ Test(file, an_interrupt_removes_folders_inside_each_other_and_scratch_folders_wi
         cr_assert_eq(sd_file_write(path, "x", 1, NULL), SD_OK);
         free(path);
     }
-    sd_remove_unfinished();
+    sd_cleanup_run();
     cr_assert(access(outer, F_OK) != 0 && access(scratch, F_OK) != 0);
-    sd_finished(outer), sd_finished(inner), sd_scratch_close(scratch);
+    sd_cleanup_drop(outer), sd_cleanup_drop(inner), sd_scratch_close(scratch);
     cr_assert_eq(rmdir(dir), 0);
     free(outer), free(inner);
 }

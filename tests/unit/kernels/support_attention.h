@@ -29,14 +29,14 @@ typedef struct {
     void *cache[2];  // the same in the cache's type
     float *scale[2]; // [CTX] under SD_KV_INT8
 } att_case;
-enum { ATT_CTX = 2 * SD_KEY_SPAN + 90, ATT_ROWS = 5 };
+enum { ATT_CTX = 2 * SD_KV_SPLIT + 90, ATT_ROWS = 5 };
 
 // What is stored of x [CTX][D], and x as it reads back.
 static void *stored(float *x, float *scale, int D, sd_kv_type kv) {
     void *cache = sd_alloc((size_t)(ATT_CTX * D), sd_kv_value_bytes(kv));
     for (int i = 0; i < ATT_CTX * D; i++) {
         if (kv == SD_KV_INT8 && i % D == 0)
-            scale[i / D] = sd_ops_named("plain")->codes((int8_t *)cache + i, x + i, D);
+            scale[i / D] = sd_ops_named("plain")->quantize_i8((int8_t *)cache + i, x + i, D);
         if (kv == SD_KV_INT8) x[i] = scale[i / D] * (float)((int8_t *)cache)[i];
         if (kv == SD_KV_F16)
             x[i] = sd_half_to_float(((uint16_t *)cache)[i] = sd_float_to_half(x[i]));
@@ -69,12 +69,12 @@ static void drop_att_case(att_case *a) {
 static void attend_rows(const sd_ops *ops, const att_case *a, int first, const int *len, int N,
                         int g, float *out) {
     int heads = a->s.H / a->s.G, D = a->s.D;
-    size_t each = sd_attention_part(&a->s), parts = (size_t)(N * heads) * each;
-    float *total = sd_alloc(parts, 4), *part = sd_alloc(parts, 4),
+    size_t each = sd_attention_partial(&a->s), parts = (size_t)(N * heads) * each;
+    float *total = sd_alloc(parts, 4), *partial = sd_alloc(parts, 4),
           *scratch = sd_alloc(ops->attention_scratch(&a->s, N), 4);
-    for (int span = 0; span < sd_attention_spans(len[N - 1]); span++) {
+    for (int split = 0; split < sd_attention_splits(len[N - 1]); split++) {
         int skip = 0;
-        while (len[skip] <= span * SD_KEY_SPAN) skip++;
+        while (len[skip] <= split * SD_KV_SPLIT) skip++;
         sd_attention_rows r = {a->q + (size_t)((first + skip) * a->s.H * D),
                                len + skip,
                                N - skip,
@@ -83,14 +83,14 @@ static void attend_rows(const sd_ops *ops, const att_case *a, int first, const i
                                a->cache[1],
                                a->scale[0],
                                a->scale[1]};
-        ops->attention(span ? part : total, &r, span, &a->s, scratch);
-        for (int i = 0; span && i < (N - skip) * heads; i++)
-            sd_attention_merge(total + (size_t)(skip * heads + i) * each, part + (size_t)i * each,
-                               D);
+        ops->attention(split ? partial : total, &r, split, &a->s, scratch);
+        for (int i = 0; split && i < (N - skip) * heads; i++)
+            sd_attention_merge(total + (size_t)(skip * heads + i) * each,
+                               partial + (size_t)i * each, D);
     }
     for (int i = 0; i < N * heads; i++)
         sd_attention_finish(out + (size_t)i * D, total + (size_t)i * each, D);
-    free(total), free(part), free(scratch);
+    free(total), free(partial), free(scratch);
 }
 
 static const int att_shapes[][3] = {{9, 3, 64}, {12, 2, 128}, {4, 4, 32}, {14, 2, 64}, {6, 2, 20}};

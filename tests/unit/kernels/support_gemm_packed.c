@@ -13,7 +13,7 @@ static const int shapes[][3] = {{1, 1, 1},     {5, 16, 8},     {6, 33, 7},
                                 {12, 96, 64},  {13, 31, 65},   {7, 64, 385},
                                 {25, 70, 193}, {11, 129, 800}, {288, 40, 32}};
 
-static double rounded(const sd_panels *p, float v) {
+static double rounded(const sd_gemm_packed *p, float v) {
     return (double)(p->bf16 ? sd_bf16_to_float(sd_float_to_bf16(v)) : v);
 }
 
@@ -24,20 +24,20 @@ typedef struct {
 } product;
 
 // Packs in two halves where there are two, as tasks do.
-static product make(const sd_panels *p, int n, int M, int K, bool back) {
+static product make(const sd_gemm_packed *p, int n, int M, int K, bool back) {
     product a = {.M = M, .K = K};
     a.x = malloc(sizeof(float) * (size_t)n * (size_t)(back ? M : K));
     a.w = malloc(sizeof(float) * (size_t)M * (size_t)K);
     a.y = malloc(sizeof(float) * (size_t)n * (size_t)(back ? K : M));
-    a.packed = malloc(sd_panels_bytes(p, M, K));
-    a.scratch = malloc(SD_PANEL_SCRATCH);
-    memset(a.packed, 0xff, sd_panels_bytes(p, M, K)); // NaN wherever packing forgets a zero
+    a.packed = malloc(sd_gemm_packed_bytes(p, M, K));
+    a.scratch = malloc(SD_GEMM_SCRATCH);
+    memset(a.packed, 0xff, sd_gemm_packed_bytes(p, M, K)); // NaN wherever packing forgets a zero
     gradcheck_fill_f32(a.x, (size_t)n * (size_t)(back ? M : K), 1, 0, 1);
     gradcheck_fill_f32(a.w, (size_t)M * (size_t)K, 2, 0, 1);
-    for (int m = 0; m < M; m += SD_PANEL_ROWS) {
-        int count = M - m < SD_PANEL_ROWS ? M - m : SD_PANEL_ROWS;
-        (back ? sd_panels_pack_backward : sd_panels_pack_forward)(p, a.packed, a.w + (size_t)m * K,
-                                                                  m, count, M, K);
+    for (int m = 0; m < M; m += SD_GEMM_PACK_ROWS) {
+        int count = M - m < SD_GEMM_PACK_ROWS ? M - m : SD_GEMM_PACK_ROWS;
+        (back ? sd_gemm_pack_backward : sd_gemm_pack_forward)(p, a.packed, a.w + (size_t)m * K, m,
+                                                              count, M, K);
     }
     return a;
 }
@@ -46,7 +46,7 @@ static void release(product *a) {
     free(a->x), free(a->w), free(a->y), free(a->packed), free(a->scratch);
 }
 
-static double one_error(const sd_panels *p, int n, int M, int K, bool back, bool add) {
+static double one_error(const sd_gemm_packed *p, int n, int M, int K, bool back, bool add) {
     product a = make(p, n, M, K, back);
     int out = back ? K : M, terms = back ? M : K;
     for (int i = 0; i < n * out; i++) a.y[i] = 0.25f;
@@ -68,7 +68,7 @@ static double one_error(const sd_panels *p, int n, int M, int K, bool back, bool
     return worst;
 }
 
-double panels_error(const sd_panels *p) {
+double gemm_packed_error(const sd_gemm_packed *p) {
     double worst = 0;
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         for (int form = 0; form < 4; form++) {
@@ -80,7 +80,7 @@ double panels_error(const sd_panels *p) {
     return worst;
 }
 
-bool panels_rows_are_independent(const sd_panels *p) {
+bool gemm_packed_rows_are_independent(const sd_gemm_packed *p) {
     enum { N = 29, M = 70, K = 401 };
     product a = make(p, N, M, K, false);
     float alone[M];

@@ -6,6 +6,6 @@
 /// The largest error of both products over shapes with every kind of remainder, in units of the
 /// bound that fp32 sums allow: (1 + sum of magnitudes) times (terms + 2) * 2^-24. bf16: of the
 /// rounded operands.
-double panels_error(const sd_panels *p);
+double gemm_packed_error(const sd_gemm_packed *p);
 /// Whether the bits of each row are the same alone and among others.
-bool panels_rows_are_independent(const sd_panels *p);
+bool gemm_packed_rows_are_independent(const sd_gemm_packed *p);

@@ -51,15 +51,17 @@ static void free_weight(sd_weight *w) {
     free(u.v);
 }
 
-// The int8 activation of one value, as sd_act holds it.
-static double act_value(const sd_act *a, int n, int k) {
-    return (double)a->scale[sd_act_at(a, n, k / 32)] * sd_act_codes(a, n, k / 32)[k % 32];
+// The int8 activation of one value, as sd_quant_rows holds it.
+static double act_value(const sd_quant_rows *a, int n, int k) {
+    return (double)a->scale[sd_quant_rows_at(a, n, k / 32)] *
+           sd_quant_rows_codes(a, n, k / 32)[k % 32];
 }
 
 // Rows ready for a weight of type t.
-static void make_rows(sd_act *a, const sd_ops *ops, sd_dtype t, const float *x, int N, int K) {
-    sd_act_shape(a, N, K, sd_act_group(t));
-    ops->act_rows(a, x, 0, N);
+static void make_rows(sd_quant_rows *a, const sd_ops *ops, sd_dtype t, const float *x, int N,
+                      int K) {
+    sd_quant_rows_shape(a, N, K, sd_quant_rows_group(t));
+    ops->quantize_rows(a, x, 0, N);
 }
 
 // The number of outputs that miss the sum in double over the very activations the kernel reads.
@@ -72,9 +74,9 @@ static int matmul_errors(const sd_ops *ops, sd_dtype t, sd_compute compute, int 
     float *x = random_floats((size_t)N * K), *y = sd_alloc((size_t)N * M, sizeof *y);
     float *row = sd_alloc(K, sizeof *row);
     sd_packed p;
-    sd_act a;
+    sd_quant_rows a;
     cr_assert_eq(ops->pack(&p, &w, compute, NULL, NULL), SD_OK);
-    cr_assert_eq(sd_act_init(&a, N, K, compute, NULL), SD_OK);
+    cr_assert_eq(sd_quant_rows_init(&a, N, K, compute, NULL), SD_OK);
     make_rows(&a, ops, t, x, N, K);
     bool int8 = compute == SD_COMPUTE_AUTO && sd_dtype_quantised(t);
     int errors = 0;
@@ -101,7 +103,7 @@ static int matmul_errors(const sd_ops *ops, sd_dtype t, sd_compute compute, int 
         }
     }
     sd_packed_free(&p);
-    sd_act_free(&a);
+    sd_quant_rows_free(&a);
     free(x), free(y), free(row);
     free_weight(&w);
     return errors;
@@ -144,9 +146,9 @@ static void matmul_of_extremes(const sd_ops *ops) {
             float x[N * K], y[N * M], row[K];
             for (int k = 0; k < N * K; k++) x[k] = k / K % 2 ? -127.0f : 127.0f;
             sd_packed p;
-            sd_act a;
+            sd_quant_rows a;
             cr_assert_eq(ops->pack(&p, &w, SD_COMPUTE_AUTO, NULL, NULL), SD_OK);
-            cr_assert_eq(sd_act_init(&a, N, K, SD_COMPUTE_AUTO, NULL), SD_OK);
+            cr_assert_eq(sd_quant_rows_init(&a, N, K, SD_COMPUTE_AUTO, NULL), SD_OK);
             make_rows(&a, ops, t, x, N, K);
             ops->matmul(y, M, &p, &a, N, 0, M);
             sd_dequantise(row, t, data, K);
@@ -159,7 +161,7 @@ static void matmul_of_extremes(const sd_ops *ops) {
                                    ops->name, sd_dtype_name(t), fills[f], (double)y[m], want);
             }
             sd_packed_free(&p);
-            sd_act_free(&a);
+            sd_quant_rows_free(&a);
             free(data);
         }
     }
@@ -175,10 +177,10 @@ static void rows_of_all_numbers_are_invariant(const sd_ops *ops) {
             sd_weight w = random_weight(types[i], M, K);
             float *x = random_floats(MAX * K), alone[MAX * M], together[MAX * M];
             sd_packed p;
-            sd_act one, all;
+            sd_quant_rows one, all;
             cr_assert_eq(ops->pack(&p, &w, c, NULL, NULL), SD_OK);
-            cr_assert_eq(sd_act_init(&one, 1, K, c, NULL), SD_OK);
-            cr_assert_eq(sd_act_init(&all, MAX, K, c, NULL), SD_OK);
+            cr_assert_eq(sd_quant_rows_init(&one, 1, K, c, NULL), SD_OK);
+            cr_assert_eq(sd_quant_rows_init(&all, MAX, K, c, NULL), SD_OK);
             for (int n = 0; n < MAX; n++) {
                 make_rows(&one, ops, types[i], x + n * K, 1, K);
                 ops->matmul(alone + n * M, M, &p, &one, 1, 0, M);
@@ -194,8 +196,8 @@ static void rows_of_all_numbers_are_invariant(const sd_ops *ops) {
                              sd_dtype_name(types[i]), n);
             }
             sd_packed_free(&p);
-            sd_act_free(&one);
-            sd_act_free(&all);
+            sd_quant_rows_free(&one);
+            sd_quant_rows_free(&all);
             free(x);
             free_weight(&w);
         }
@@ -207,9 +209,9 @@ static void rows_of_long_inputs_are_invariant(const sd_ops *ops) {
     static const sd_dtype of[] = {SD_Q4_1, SD_Q4_K, SD_Q5_K, SD_Q6_K};
     seed = 4;
     float *x = random_floats((size_t)N * K), alone[M], together[N * M];
-    sd_act one, all;
-    cr_assert_eq(sd_act_init(&one, 1, K, SD_COMPUTE_AUTO, NULL), SD_OK);
-    cr_assert_eq(sd_act_init(&all, N, K, SD_COMPUTE_AUTO, NULL), SD_OK);
+    sd_quant_rows one, all;
+    cr_assert_eq(sd_quant_rows_init(&one, 1, K, SD_COMPUTE_AUTO, NULL), SD_OK);
+    cr_assert_eq(sd_quant_rows_init(&all, N, K, SD_COMPUTE_AUTO, NULL), SD_OK);
     for (size_t i = 0; i < sizeof of / sizeof of[0]; i++) {
         sd_weight w = random_weight(of[i], M, K);
         sd_packed p;
@@ -226,8 +228,8 @@ static void rows_of_long_inputs_are_invariant(const sd_ops *ops) {
         sd_packed_free(&p);
         free_weight(&w);
     }
-    sd_act_free(&one);
-    sd_act_free(&all);
+    sd_quant_rows_free(&one);
+    sd_quant_rows_free(&all);
     free(x);
 }
 
@@ -243,17 +245,17 @@ static void check_rounding(const sd_ops *ops, int K, int group) {
     float *x = random_floats((size_t)N * K);
     for (int k = 0; k < 32; k++) x[k] = 0;
     x[40] = 1e-35f, x[K + 70] = 55;
-    sd_act a;
-    cr_assert_eq(sd_act_init(&a, N, K, SD_COMPUTE_AUTO, NULL), SD_OK);
-    sd_act_shape(&a, N, K, group);
-    ops->act_rows(&a, x, 0, 2);
-    ops->act_rows(&a, x, 2, N);
+    sd_quant_rows a;
+    cr_assert_eq(sd_quant_rows_init(&a, N, K, SD_COMPUTE_AUTO, NULL), SD_OK);
+    sd_quant_rows_shape(&a, N, K, group);
+    ops->quantize_rows(&a, x, 0, 2);
+    ops->quantize_rows(&a, x, 2, N);
     cr_assert_eq(a.x, x);
     for (int n = 0; n < N; n++)
         for (int b = 0; b < K / 32; b++) {
-            size_t at = sd_act_at(&a, n, b);
+            size_t at = sd_quant_rows_at(&a, n, b);
             const float *v = x + n * K, scale = a.scale[at];
-            const int8_t *q = sd_act_codes(&a, n, b);
+            const int8_t *q = sd_quant_rows_codes(&a, n, b);
             float top = 0;
             int sum = 0, low = 0;
             for (int k = b * 32 / group * group; k < K && k / group == b * 32 / group; k++)
@@ -266,17 +268,18 @@ static void check_rounding(const sd_ops *ops, int K, int group) {
                 cr_assert_neq(q[i], -128);
             }
             cr_assert_float_eq(scale, top / 127, top * 1e-7);
-            cr_assert_eq(*sd_act_isum(&a, n, b), sum);
+            cr_assert_eq(*sd_quant_rows_isum(&a, n, b), sum);
             cr_assert_eq(a.isum16[2 * at], low);
             cr_assert_eq(a.isum16[2 * at + 1], sum - low);
             cr_assert_float_eq(a.sum[at], scale * (float)sum, 1e-6);
         }
     x[33] = NAN, x[K] = INFINITY;
-    ops->act_rows(&a, x, 0, N);
-    cr_assert(isnan(a.scale[sd_act_at(&a, 0, 1)]) && isnan(a.scale[sd_act_at(&a, 1, 0)]) &&
-              !isnan(a.scale[sd_act_at(&a, 2, 0)]));
+    ops->quantize_rows(&a, x, 0, N);
+    cr_assert(isnan(a.scale[sd_quant_rows_at(&a, 0, 1)]) &&
+              isnan(a.scale[sd_quant_rows_at(&a, 1, 0)]) &&
+              !isnan(a.scale[sd_quant_rows_at(&a, 2, 0)]));
     cr_assert_eq(isnan(a.scale[0]), group > 32, "a scale is of its own group alone");
-    sd_act_free(&a);
+    sd_quant_rows_free(&a);
     free(x);
 }
 static void activations_round_to_nearest(const sd_ops *ops) {
@@ -295,7 +298,7 @@ static void check_added(const sd_ops *ops, sd_dtype t, int M, int R, int N) {
           *alone = sd_alloc((size_t)M, sizeof *alone);
     memcpy(y, y0, (size_t)N * M * sizeof *y);
     cr_assert_eq(ops->pack(&p, &B, SD_COMPUTE_AUTO, NULL, &err), SD_OK, "%s", err.message);
-    sd_act x = {.compute = SD_COMPUTE_FP32, .K = R, .x = u};
+    sd_quant_rows x = {.compute = SD_COMPUTE_FP32, .K = R, .x = u};
     ops->matmul_add(y, M, &p, &x, N, 0, SD_TILE_M);
     ops->matmul_add(y, M, &p, &x, N, SD_TILE_M, M);
     for (int m = 0; m < M; m++) {
@@ -309,7 +312,7 @@ static void check_added(const sd_ops *ops, sd_dtype t, int M, int R, int N) {
         }
     }
     for (int n = 0; n < N; n++) {
-        sd_act one = {.compute = SD_COMPUTE_FP32, .K = R, .x = u + n * R};
+        sd_quant_rows one = {.compute = SD_COMPUTE_FP32, .K = R, .x = u + n * R};
         memcpy(alone, y0 + n * M, (size_t)M * sizeof *y);
         ops->matmul_add(alone, M, &p, &one, 1, 0, M);
         cr_assert(memcmp(alone, y + n * M, (size_t)M * sizeof *y) == 0, "%s %s R %d: row %d",

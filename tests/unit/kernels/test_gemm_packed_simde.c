@@ -78,14 +78,14 @@ static simde__m512i spread_pair(const uint16_t *p) {
 #define MUL_ADD(sum, x, w) dot_pairs((sum), (x), (w))
 #include "kernels/train/gemm_packed_body.h"
 
-Test(panels_emulated, avx512_equals_double_precision) {
-    static const sd_panels p = {"emulated", 32, 12, false, matmul_emulated};
-    cr_assert_leq(panels_error(&p), 1);
-    cr_assert(panels_rows_are_independent(&p));
+Test(gemm_packed_emulated, avx512_equals_double_precision) {
+    static const sd_gemm_packed p = {"emulated", 32, 12, false, matmul_emulated};
+    cr_assert_leq(gemm_packed_error(&p), 1);
+    cr_assert(gemm_packed_rows_are_independent(&p));
 }
 
-Test(panels_emulated, bf16_equals_double_precision_on_rounded_operands) {
-    static const sd_panels p = {"emulated", 32, 12, true, matmul_emulated_bf16};
-    cr_assert_leq(panels_error(&p), 1);
-    cr_assert(panels_rows_are_independent(&p));
+Test(gemm_packed_emulated, bf16_equals_double_precision_on_rounded_operands) {
+    static const sd_gemm_packed p = {"emulated", 32, 12, true, matmul_emulated_bf16};
+    cr_assert_leq(gemm_packed_error(&p), 1);
+    cr_assert(gemm_packed_rows_are_independent(&p));
 }

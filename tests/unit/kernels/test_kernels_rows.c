@@ -114,11 +114,11 @@ static void halves_are_to_nearest(const sd_ops *ops) {
     uint16_t y[19];
     fill(x, 19, 9);
     x[3] = 1e-8f, x[4] = 70000, x[5] = 1 + 0x1p-11f, x[6] = 1 + 3 * 0x1p-11f, x[18] = -6e-8f;
-    ops->halves(y, x, 19);
+    ops->to_f16(y, x, 19);
     for (int i = 0; i < 19; i++)
         cr_assert_eq(y[i], sd_float_to_half(x[i]), "%s: %a", ops->name, (double)x[i]);
     x[5] = 1 + 0x1p-8f, x[6] = 1 + 3 * 0x1p-8f, x[7] = NAN, x[17] = -INFINITY;
-    ops->bf16(y, x, 19);
+    ops->to_bf16(y, x, 19);
     for (int i = 0; i < 19; i++)
         cr_assert_eq(y[i], sd_float_to_bf16(x[i]), "%s: %a", ops->name, (double)x[i]);
 }
@@ -137,19 +137,19 @@ static void codes_are_to_nearest(const sd_ops *ops) {
         fill(x, n, s % 2 ? 1e-3f : 40);
         for (int i = 0; i < n; i++) top = fmaxf(top, fabsf(x[i]));
         q[n] = 99;
-        float scale = ops->codes(q, x, n);
+        float scale = ops->quantize_i8(q, x, n);
         cr_assert_float_eq(scale, top / 127, top * 1e-7);
         for (int i = 0; i < n; i++) {
             cr_assert_leq(fabs(scale * (double)q[i] - x[i]), scale * (0.5 + 127 * 0x1p-22));
             cr_assert_neq(q[i], -128);
         }
         cr_assert_eq(q[n], 99, "%s: %d codes", ops->name, n);
-        cr_assert_eq(scale, sd_ops_named("plain")->codes(plain, x, n));
+        cr_assert_eq(scale, sd_ops_named("plain")->quantize_i8(plain, x, n));
         cr_assert_eq(memcmp(q, plain, (size_t)n), 0, "%s: the plain table's codes", ops->name);
         x[n - 1] = s % 2 ? NAN : -INFINITY;
-        cr_assert(isnan(ops->codes(q, x, n)), "%s: what is not finite stays so", ops->name);
+        cr_assert(isnan(ops->quantize_i8(q, x, n)), "%s: what is not finite stays so", ops->name);
         for (int i = 0; i < n; i++) x[i] = 1e-31f;
-        cr_assert_eq(ops->codes(q, x, n), 0);
+        cr_assert_eq(ops->quantize_i8(q, x, n), 0);
         for (int i = 0; i < n; i++) cr_assert_eq(q[i], 0);
     }
 }

@@ -10,8 +10,8 @@
 #undef ROW
 #define sd_matmul_amx emulated_matmul_many
 #define sd_k_rows_amx emulated_k_rows
-#define sd_act_rows_amx emulated_act_rows_amx
-#define sd_act_rows_avx2 plain_act_rows
+#define sd_quantize_rows_amx emulated_act_rows_amx
+#define sd_quantize_rows_avx2 plain_act_rows
 #include "tests/unit/kernels/support_amx.h"
 
 #include "kernels/cpu/matmul_amx.c"
@@ -39,13 +39,13 @@ Test(kernels_simde, avx512_product_is_added_to_what_is_there) {
     products_are_added(emulated());
 }
 
-void plain_act_rows(sd_act *a, const float *x, int n0, int n1) {
-    sd_ops_plain.act_rows(a, x, n0, n1);
+void plain_act_rows(sd_quant_rows *a, const float *x, int n0, int n1) {
+    sd_ops_plain.quantize_rows(a, x, n0, n1);
 }
 static const sd_ops *emulated_amx(void) {
     static sd_ops ops;
     sd_ops_over_tiles(&ops, "amx emulated", emulated_matmul_many, emulated_matmul_add);
-    ops.act_rows = emulated_act_rows_amx;
+    ops.quantize_rows = emulated_act_rows_amx;
     return &ops;
 }
 Test(kernels_simde, amx_matmul_of_every_type_equals_the_sum_in_double) {

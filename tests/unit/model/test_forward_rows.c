@@ -386,7 +386,7 @@ Test(forward_rows, an_int8_cache_changes_logits_little_even_beside_large_key_bia
 // More positions than one span of attention, on so many threads that a task is a span: logits of
 // chosen rows and the whole cache, against one thread that takes rows one by one.
 static void check_spans(sd_model *m, sd_pool *pool, sd_kv_type type, const char *isa) {
-    enum { LONG = 2 * SD_KEY_SPAN + 70, MOST = 20 };
+    enum { LONG = 2 * SD_KV_SPLIT + 70, MOST = 20 };
     static const int chunk_of[] = {1, 2, 3, 7, 20, 1, 16, 5};
     sd_error err = {0};
     int V = m->hp.V, chunks = 0;

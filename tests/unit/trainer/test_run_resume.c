@@ -99,7 +99,7 @@ Test(run_resume, a_resume_with_kernels_for_other_instructions_is_refused_and_say
     setenv("SPECDEC_ISA", "plain", 1);
     run_result r = run_unfinished("k");
     unsetenv("SPECDEC_ISA");
-    const char *best = sd_panels_best(false)->name;
+    const char *best = sd_gemm_packed_best(false)->name;
     if (strcmp(best, "plain") == 0) cr_skip_test("this processor has the plain kernels only");
     run_result a = run_train("k", NULL, 0);
     cr_assert_eq(a.st, SD_EINVAL);
