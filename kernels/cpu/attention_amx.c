@@ -62,19 +62,19 @@ static void configure(void) {
 }
 
 // To the nearest bf16, ties to even: in the upper half of a lane, below it what was cut.
-INLINE __m512i rounded(__m512 x) {
+SD_INLINE __m512i rounded(__m512 x) {
     __m512i i = _mm512_castps_si512(x);
     __m512i even = _mm512_and_si512(_mm512_srli_epi32(i, 16), _mm512_set1_epi32(1));
     return _mm512_add_epi32(i, _mm512_add_epi32(even, _mm512_set1_epi32(0x7fff)));
 }
 // low in the lower half of each lane, high in the upper one.
-INLINE __m512i beside(__m512i low, __m512i high) {
+SD_INLINE __m512i beside(__m512i low, __m512i high) {
     const __m512i upper = _mm512_set1_epi32((int)0xffff0000);
     return _mm512_or_si512(_mm512_srli_epi32(low, 16), _mm512_and_si512(high, upper));
 }
 
 // The upper halves of the lanes of low and then of high.
-INLINE __m512i upper_halves(__m512i low, __m512i high) {
+SD_INLINE __m512i upper_halves(__m512i low, __m512i high) {
     const __m512i odd = _mm512_setr_epi32(0x00030001, 0x00070005, 0x000b0009, 0x000f000d, //
                                           0x00130011, 0x00170015, 0x001b0019, 0x001f001d, //
                                           0x00230021, 0x00270025, 0x002b0029, 0x002f002d, //
@@ -83,39 +83,39 @@ INLINE __m512i upper_halves(__m512i low, __m512i high) {
 }
 
 // v [16][16] turned.
-INLINE void transpose(__m512i v[LANE]) {
+SD_INLINE void transpose(__m512i v[LANE]) {
     __m512i t[LANE];
-    UNROLL for (int i = 0; i < 8; i++) {
+    SD_UNROLL for (int i = 0; i < 8; i++) {
         t[2 * i] = _mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
         t[2 * i + 1] = _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
     }
-    UNROLL for (int i = 0; i < LANE; i += 4) {
+    SD_UNROLL for (int i = 0; i < LANE; i += 4) {
         v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
         v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
         v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
         v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
     }
-    UNROLL for (int i = 0; i < 4; i++) {
+    SD_UNROLL for (int i = 0; i < 4; i++) {
         t[i] = _mm512_shuffle_i32x4(v[i], v[4 + i], 0x88);
         t[4 + i] = _mm512_shuffle_i32x4(v[i], v[4 + i], 0xdd);
         t[8 + i] = _mm512_shuffle_i32x4(v[8 + i], v[12 + i], 0x88);
         t[12 + i] = _mm512_shuffle_i32x4(v[8 + i], v[12 + i], 0xdd);
     }
-    UNROLL for (int i = 0; i < 4; i++) {
+    SD_UNROLL for (int i = 0; i < 4; i++) {
         v[i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0x88);
         v[4 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0x88);
         v[8 + i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0xdd);
         v[12 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0xdd);
     }
 }
-INLINE void store_all(uint8_t *to, const __m512i v[LANE]) {
-    UNROLL for (int i = 0; i < LANE; i++) _mm512_storeu_si512((void *)(to + i * BYTES), v[i]);
+SD_INLINE void store_all(uint8_t *to, const __m512i v[LANE]) {
+    SD_UNROLL for (int i = 0; i < LANE; i++) _mm512_storeu_si512((void *)(to + i * BYTES), v[i]);
 }
 
 // ---- once a call
 
 // A head's query of 32 terms from q on, two to a lane.
-INLINE __m512i query_pairs(const float *q) {
+SD_INLINE __m512i query_pairs(const float *q) {
     return upper_halves(rounded(_mm512_loadu_ps(q)), rounded(_mm512_loadu_ps(q + LANE)));
 }
 
@@ -144,7 +144,7 @@ static void open_group(work_space *w, int group, const sd_attention_rows *r,
 // ---- once a block
 
 // Where position t stands in a cache that begins at c.
-INLINE const uint8_t *position(const void *c, int D, int t, int d, bool int8) {
+SD_INLINE const uint8_t *position(const void *c, int D, int t, int d, bool int8) {
     return (const uint8_t *)c + ((size_t)t * D + d) * (int8 ? 1 : 2);
 }
 
@@ -155,7 +155,7 @@ static __m512i from_codes(const uint8_t *p) {
 }
 
 // Terms [d, d + 32) of position t; zeros where no row sees it.
-INLINE __m512i terms(const void *c, const work_space *w, int t, int d, bool int8) {
+SD_INLINE __m512i terms(const void *c, const work_space *w, int t, int d, bool int8) {
     if (t >= w->count) return _mm512_setzero_si512();
     const uint8_t *p = position(c, w->D, t, d, int8);
     return int8 ? from_codes(p) : load(p);
@@ -163,7 +163,7 @@ INLINE __m512i terms(const void *c, const work_space *w, int t, int d, bool int8
 
 // Of a value that some row does not see, and multiplies by 0, what is not finite is left out. The
 // rows that see it have its key, which is no number either: both come from one row of activations.
-INLINE __m512i value(const void *c, const work_space *w, int t, int d, bool int8) {
+SD_INLINE __m512i value(const void *c, const work_space *w, int t, int d, bool int8) {
     const __m512i finite = _mm512_set1_epi16(0x7f7f); // the largest
     __m512i v = terms(c, w, t, d, int8);
     if (t < w->sure || int8) return v;
@@ -177,7 +177,7 @@ static void open_scales(work_space *w, const float *k, const float *v) {
     }
 }
 
-INLINE void open_block(work_space *w, const uint8_t *k, const uint8_t *v, bool int8) {
+SD_INLINE void open_block(work_space *w, const uint8_t *k, const uint8_t *v, bool int8) {
     const __m512i low = _mm512_setr_epi32(0x00200000, 0x00210001, 0x00220002, 0x00230003, //
                                           0x00240004, 0x00250005, 0x00260006, 0x00270007, //
                                           0x00280008, 0x00290009, 0x002a000a, 0x002b000b, //
@@ -232,7 +232,7 @@ static void scores(const work_space *w, int group) {
 }
 
 // 2^x within 3e-6 of it, for x <= 0: exactly 1 at 0, and 0 where its bf16 could be subnormal.
-INLINE __m512 power_of_2(__m512 x) {
+SD_INLINE __m512 power_of_2(__m512 x) {
     __mmask16 there = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-100), _CMP_NLT_UQ); // true for NaN
     __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT);
     __m512 r = _mm512_sub_ps(x, n), p = _mm512_set1_ps(0.009582852944731712f);
@@ -244,7 +244,7 @@ INLINE __m512 power_of_2(__m512 x) {
 }
 
 // Of position t. whole: every lane sees the whole block.
-INLINE __m512 score_at(const work_space *w, int t, __m512i seen, bool whole, bool int8) {
+SD_INLINE __m512 score_at(const work_space *w, int t, __m512i seen, bool whole, bool int8) {
     __m512 v = _mm512_loadu_ps(w->score + t * LANE);
     if (int8) v = _mm512_mul_ps(v, _mm512_set1_ps(w->scale[0][t]));
     if (whole) return v;
@@ -253,24 +253,24 @@ INLINE __m512 score_at(const work_space *w, int t, __m512i seen, bool whole, boo
 }
 
 // Two positions' weights as bf16, to the nearest: there are no ties to speak of.
-INLINE __m512i weights(__m512 even, __m512 odd) {
+SD_INLINE __m512i weights(__m512 even, __m512 odd) {
     const __m512i half = _mm512_set1_epi32(0x8000);
     return beside(_mm512_add_epi32(_mm512_castps_si512(even), half),
                   _mm512_add_epi32(_mm512_castps_si512(odd), half));
 }
 
 // Scores become weights, turned and in bf16, and the lanes' tops and sums grow.
-INLINE void softmax_block(const work_space *w, lane_group *g, float scale, bool begins, bool whole,
-                          bool int8) {
+SD_INLINE void softmax_block(const work_space *w, lane_group *g, float scale, bool begins,
+                             bool whole, bool int8) {
     const __m512 log2e = _mm512_set1_ps(1.44269504f);
     const __m512i seen = _mm512_loadu_si512((const void *)g->seen);
     __m512 most[4], total[4], top = _mm512_loadu_ps(g->top);
-    UNROLL for (int j = 0; j < 4; j++) {
+    SD_UNROLL for (int j = 0; j < 4; j++) {
         most[j] = score_at(w, j, seen, whole, int8);
         total[j] = _mm512_setzero_ps();
     }
     for (int t = 4; t < w->parts * STEP; t += 4) {
-        UNROLL for (int j = 0; j < 4; j++) most[j] =
+        SD_UNROLL for (int j = 0; j < 4; j++) most[j] =
             _mm512_max_ps(most[j], score_at(w, t + j, seen, whole, int8));
     }
     most[0] = _mm512_max_ps(_mm512_max_ps(most[0], most[1]), _mm512_max_ps(most[2], most[3]));
@@ -278,7 +278,7 @@ INLINE void softmax_block(const work_space *w, lane_group *g, float scale, bool 
     __m512 by = _mm512_mul_ps(_mm512_set1_ps(scale), log2e), from = _mm512_mul_ps(now, log2e);
     for (int part = 0; part < w->parts; part++) {
         __m512i v[LANE];
-        UNROLL for (int i = 0; i < LANE; i++) {
+        SD_UNROLL for (int i = 0; i < LANE; i++) {
             const int t = part * STEP + 2 * i;
             __m512 a = power_of_2(_mm512_fmsub_ps(score_at(w, t, seen, whole, int8), by, from));
             __m512 b = power_of_2(_mm512_fmsub_ps(score_at(w, t + 1, seen, whole, int8), by, from));
@@ -389,8 +389,8 @@ size_t sd_attention_scratch_amx(const sd_attention_shape *s, int N) {
     return bytes / sizeof(float);
 }
 
-INLINE void attend(float *partial, const sd_attention_rows *r, int split,
-                   const sd_attention_shape *s, float *scratch, bool int8) {
+SD_INLINE void attend(float *partial, const sd_attention_rows *r, int split,
+                      const sd_attention_shape *s, float *scratch, bool int8) {
     const int lanes = r->N * (s->H / s->G), groups = (lanes + LANE - 1) / LANE;
     const size_t each = sd_attention_partial(s);
     const int begin = split * SD_KV_SPLIT, last = r->len[r->N - 1];

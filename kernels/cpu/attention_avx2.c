@@ -4,7 +4,7 @@
 
 typedef __m256 vec;
 enum { LANES = 8 };
-#define V(op) _mm256_##op
+#define VEC(op) _mm256_##op
 #define sum_of_4 sd_sum8x4
 #define sum_of sd_sum8
 #define largest_of sd_max8

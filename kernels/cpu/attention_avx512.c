@@ -5,7 +5,7 @@
 
 typedef __m512 vec;
 enum { LANES = 16 };
-#define V(op) _mm512_##op
+#define VEC(op) _mm512_##op
 
 static inline __m512 cached(const void *c, size_t i, sd_kv_type type) {
     if (type == SD_KV_F16)

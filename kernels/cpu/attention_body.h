@@ -1,6 +1,6 @@
 // The attention of many query rows of one sequence, over vectors that the including file defines:
 //
-//     vec, LANES, V(op)                          the type, its floats, the intrinsic of a name
+//     vec, LANES, VEC(op)                          the type, its floats, the intrinsic of a name
 //     cached(c, i, type)                         floats i.. of a cache
 //     sum_of_4(a, b, c, d), sum_of(v), largest_of(v), exp_of(v), load_part(p, n)
 //
@@ -15,33 +15,32 @@
 // ascending order (arXiv:2205.14135).
 #pragma once
 
+#include "kernels/cpu/inline.h"
 #include "kernels/cpu/vec_avx2.h"
 
 #include <math.h>
 
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 8")
 enum { HEADS = 3 };
 
 // score [n][SD_KEY_BLOCK] <- scale q.k of the block's positions.
-INLINE void scores(float *score, const float *q, const void *k, size_t first, int count, int D,
-                   float scale, sd_kv_type type, int n) {
+SD_INLINE void scores(float *score, const float *q, const void *k, size_t first, int count, int D,
+                      float scale, sd_kv_type type, int n) {
     for (int t = 0; t < count; t += 4) {
         size_t at[4];
         for (int j = 0; j < 4; j++) // beyond the end: any valid position, not stored
             at[j] = (first + (t + j < count ? t + j : t)) * (size_t)D;
         vec s[HEADS][4];
-        UNROLL for (int h = 0; h < n; h++) {
-            UNROLL for (int j = 0; j < 4; j++) s[h][j] = V(setzero_ps)();
+        SD_UNROLL for (int h = 0; h < n; h++) {
+            SD_UNROLL for (int j = 0; j < 4; j++) s[h][j] = VEC(setzero_ps)();
         }
         for (int i = 0; i < D; i += LANES) {
-            UNROLL for (int j = 0; j < 4; j++) {
+            SD_UNROLL for (int j = 0; j < 4; j++) {
                 vec key = cached(k, at[j] + i, type);
-                UNROLL for (int h = 0; h < n; h++) s[h][j] =
-                    V(fmadd_ps)(V(loadu_ps)(q + h * D + i), key, s[h][j]);
+                SD_UNROLL for (int h = 0; h < n; h++) s[h][j] =
+                    VEC(fmadd_ps)(VEC(loadu_ps)(q + h * D + i), key, s[h][j]);
             }
         }
-        UNROLL for (int h = 0; h < n; h++) {
+        SD_UNROLL for (int h = 0; h < n; h++) {
             __m128 v = sum_of_4(s[h][0], s[h][1], s[h][2], s[h][3]);
             _mm_storeu_ps(score + h * SD_KEY_BLOCK + t, _mm_mul_ps(v, _mm_set1_ps(scale)));
         }
@@ -50,38 +49,38 @@ INLINE void scores(float *score, const float *q, const void *k, size_t first, in
 
 // acc [n][each], strip of `width` vectors at i: acc <- keep * acc + sum_t p_t v_t. keep 0: acc is
 // not read, it may be anything.
-INLINE void values(float *acc, size_t each, const float *p, const float *keep, const void *v,
-                   size_t first, int count, int D, int i, sd_kv_type type, int n, int width) {
+SD_INLINE void values(float *acc, size_t each, const float *p, const float *keep, const void *v,
+                      size_t first, int count, int D, int i, sd_kv_type type, int n, int width) {
     vec s[HEADS][4];
-    UNROLL for (int h = 0; h < n; h++) {
-        UNROLL for (int j = 0; j < width; j++) {
-            s[h][j] = V(setzero_ps)();
+    SD_UNROLL for (int h = 0; h < n; h++) {
+        SD_UNROLL for (int j = 0; j < width; j++) {
+            s[h][j] = VEC(setzero_ps)();
             if (keep[h] != 0)
-                s[h][j] =
-                    V(mul_ps)(V(loadu_ps)(acc + h * each + i + LANES * j), V(set1_ps)(keep[h]));
+                s[h][j] = VEC(mul_ps)(VEC(loadu_ps)(acc + h * each + i + LANES * j),
+                                      VEC(set1_ps)(keep[h]));
         }
     }
     for (int t = 0; t < count; t++) {
         size_t at = (first + (size_t)t) * (size_t)D + (size_t)i;
-        UNROLL for (int j = 0; j < width; j++) {
+        SD_UNROLL for (int j = 0; j < width; j++) {
             vec x = cached(v, at + LANES * j, type);
-            UNROLL for (int h = 0; h < n; h++) s[h][j] =
-                V(fmadd_ps)(V(set1_ps)(p[h * SD_KEY_BLOCK + t]), x, s[h][j]);
+            SD_UNROLL for (int h = 0; h < n; h++) s[h][j] =
+                VEC(fmadd_ps)(VEC(set1_ps)(p[h * SD_KEY_BLOCK + t]), x, s[h][j]);
         }
     }
-    UNROLL for (int h = 0; h < n; h++) {
-        UNROLL for (int j = 0; j < width; j++)
-            V(storeu_ps)(acc + h * each + i + LANES * j, s[h][j]);
+    SD_UNROLL for (int h = 0; h < n; h++) {
+        SD_UNROLL for (int j = 0; j < width; j++)
+            VEC(storeu_ps)(acc + h * each + i + LANES * j, s[h][j]);
     }
 }
 
 // score <- exp(score - top); returns their sum. count is padded to whole vectors by -inf.
 static float exp_sum(float *score, int count, float top) {
-    vec total = V(setzero_ps)();
+    vec total = VEC(setzero_ps)();
     for (int t = 0; t < count; t += LANES) {
-        vec e = exp_of(V(sub_ps)(V(loadu_ps)(score + t), V(set1_ps)(top)));
-        V(storeu_ps)(score + t, e);
-        total = V(add_ps)(total, e);
+        vec e = exp_of(VEC(sub_ps)(VEC(loadu_ps)(score + t), VEC(set1_ps)(top)));
+        VEC(storeu_ps)(score + t, e);
+        total = VEC(add_ps)(total, e);
     }
     return sum_of(total);
 }
@@ -89,14 +88,14 @@ static float exp_sum(float *score, int count, float top) {
 // w [count] <- each by its position's scale.
 static void rescale(float *w, const float *scale, int count) {
     for (int t = 0; t < count; t += LANES) {
-        vec s = count - t < LANES ? load_part(scale + t, count - t) : V(loadu_ps)(scale + t);
-        V(storeu_ps)(w + t, V(mul_ps)(V(loadu_ps)(w + t), s));
+        vec s = count - t < LANES ? load_part(scale + t, count - t) : VEC(loadu_ps)(scale + t);
+        VEC(storeu_ps)(w + t, VEC(mul_ps)(VEC(loadu_ps)(w + t), s));
     }
 }
 
 static float largest(const float *score, int count, float top) {
-    vec m = V(set1_ps)(top);
-    for (int t = 0; t < count; t += LANES) m = V(max_ps)(m, V(loadu_ps)(score + t));
+    vec m = VEC(set1_ps)(top);
+    for (int t = 0; t < count; t += LANES) m = VEC(max_ps)(m, VEC(loadu_ps)(score + t));
     return largest_of(m);
 }
 
@@ -114,7 +113,7 @@ typedef struct {
     bool begins; // the first block of the split
 } row_heads;
 
-INLINE void softmax_block(const row_heads *x, sd_kv_type type, int n) {
+SD_INLINE void softmax_block(const row_heads *x, sd_kv_type type, int n) {
     int D = x->D;
     scores(x->score, x->q, x->k, x->first, x->count, D, x->scale, type, n);
     for (int h = 0; h < n; h++) {
@@ -129,7 +128,7 @@ INLINE void softmax_block(const row_heads *x, sd_kv_type type, int n) {
     }
 }
 
-INLINE void accumulate_v(const row_heads *x, sd_kv_type type, int n) {
+SD_INLINE void accumulate_v(const row_heads *x, sd_kv_type type, int n) {
     int i = 0, D = x->D;
     for (; i + 4 * LANES <= D; i += 4 * LANES)
         values(x->partial, x->each, x->score, x->keep, x->v, x->first, x->count, D, i, type, n, 4);
@@ -137,27 +136,28 @@ INLINE void accumulate_v(const row_heads *x, sd_kv_type type, int n) {
         values(x->partial, x->each, x->score, x->keep, x->v, x->first, x->count, D, i, type, n, 1);
 }
 
-#define HEADS_OF(type, n)                                                                          \
+#define ATTENTION_HEADS_OF(type, n)                                                                \
     static __attribute__((noinline)) void softmax_block_##type##_##n(const row_heads *x) {         \
         softmax_block(x, SD_KV_##type, n);                                                         \
     }                                                                                              \
     static __attribute__((noinline)) void accumulate_v_##type##_##n(const row_heads *x) {          \
         accumulate_v(x, SD_KV_##type, n);                                                          \
     }
-#define HEADS_OF_TYPE(type) HEADS_OF(type, 1) HEADS_OF(type, 2) HEADS_OF(type, 3)
-HEADS_OF_TYPE(F16)
-HEADS_OF_TYPE(BF16)
-HEADS_OF_TYPE(INT8)
-HEADS_OF_TYPE(F32)
+#define ATTENTION_HEADS_OF_TYPE(type)                                                              \
+    ATTENTION_HEADS_OF(type, 1) ATTENTION_HEADS_OF(type, 2) ATTENTION_HEADS_OF(type, 3)
+ATTENTION_HEADS_OF_TYPE(F16)
+ATTENTION_HEADS_OF_TYPE(BF16)
+ATTENTION_HEADS_OF_TYPE(INT8)
+ATTENTION_HEADS_OF_TYPE(F32)
 
 typedef void (*heads_fn)(const row_heads *x);
-#define ROW(fn, type) [SD_KV_##type] = {fn##_##type##_1, fn##_##type##_2, fn##_##type##_3}
+#define ATTENTION_ROW(fn, type) [SD_KV_##type] = {fn##_##type##_1, fn##_##type##_2, fn##_##type##_3}
 static const heads_fn softmax_block_of[SD_KV_TYPES][HEADS] = {
-    ROW(softmax_block, F16), ROW(softmax_block, BF16), ROW(softmax_block, INT8),
-    ROW(softmax_block, F32)};
+    ATTENTION_ROW(softmax_block, F16), ATTENTION_ROW(softmax_block, BF16),
+    ATTENTION_ROW(softmax_block, INT8), ATTENTION_ROW(softmax_block, F32)};
 static const heads_fn accumulate_v_of[SD_KV_TYPES][HEADS] = {
-    ROW(accumulate_v, F16), ROW(accumulate_v, BF16), ROW(accumulate_v, INT8),
-    ROW(accumulate_v, F32)};
+    ATTENTION_ROW(accumulate_v, F16), ATTENTION_ROW(accumulate_v, BF16),
+    ATTENTION_ROW(accumulate_v, INT8), ATTENTION_ROW(accumulate_v, F32)};
 
 // One pass over the rows that see the block at t0: the heads of each in groups.
 static void each_row(const sd_attention_rows *r, const sd_attention_shape *s, const heads_fn *fn,

@@ -46,7 +46,7 @@ static void configure(bool super) { // a product of 64 k, or of a block
 }
 
 // Block i of tile j of the pair.
-INLINE void open_block(tile_chunk *to, int j, int i, const uint8_t *p, sd_dtype t) {
+SD_INLINE void open_block(tile_chunk *to, int j, int i, const uint8_t *p, sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const uint8_t *high = p + f.scales, *code = high + f.high;
     for (int at = 0; at < f.block; at += 64) // beyond the ends of tiles and pages too
@@ -54,16 +54,16 @@ INLINE void open_block(tile_chunk *to, int j, int i, const uint8_t *p, sd_dtype 
     _mm512_storeu_ps(to->d[j][i], half16(p));
     if (f.min) _mm512_storeu_ps(to->m[j][i], half16(p + 32));
     const __m512i centre = _mm512_set1_epi8((char)centre_of(t));
-    UNROLL for (int g = 0; g < GROUPS; g++) {
+    SD_UNROLL for (int g = 0; g < GROUPS; g++) {
         __m512i q = _mm512_sub_epi8(codes(code, high, g, t), centre);
         _mm512_storeu_si512((void *)to->code[j][i][g], q);
     }
 }
 
 // The sums of 16 rows at q with block i; tiles is 1 or 2.
-INLINE void products(tile_sums *s, const tile_chunk *c, int i, const int8_t *q, int tiles) {
+SD_INLINE void products(tile_sums *s, const tile_chunk *c, int i, const int8_t *q, int tiles) {
     _tile_loadd(ACTS, q, SD_QPAIR);
-    UNROLL for (int j = 0; j < tiles; j++) {
+    SD_UNROLL for (int j = 0; j < tiles; j++) {
         _tile_loadd(CODES, c->code[j][i], SD_PLANE);
         _tile_zero(SUMS);
         _tile_dpbssd(SUMS, ACTS, CODES);
@@ -72,23 +72,23 @@ INLINE void products(tile_sums *s, const tile_chunk *c, int i, const int8_t *q, 
 }
 
 // acc [tiles][HALF] += the sums of block i and rows [r0, r0 + HALF) of the group.
-INLINE void scale_rows(__m512 acc[PAIR][HALF], const tile_sums *s, const tile_chunk *c, int i,
-                       int r0, const float *scale, const float *sum, int tiles, sd_dtype t) {
+SD_INLINE void scale_rows(__m512 acc[PAIR][HALF], const tile_sums *s, const tile_chunk *c, int i,
+                          int r0, const float *scale, const float *sum, int tiles, sd_dtype t) {
     const bool min = sd_tile_form_of(t).min;
     __m512 d[PAIR], m[PAIR];
-    UNROLL for (int j = 0; j < tiles; j++) {
+    SD_UNROLL for (int j = 0; j < tiles; j++) {
         d[j] = _mm512_loadu_ps(c->d[j][i]);
         if (min) m[j] = _mm512_loadu_ps(c->m[j][i]);
     }
-    UNROLL for (int r = 0; r < HALF; r++) {
+    SD_UNROLL for (int r = 0; r < HALF; r++) {
         __m512 k = _mm512_set1_ps(scale[r0 + r]);
-        UNROLL for (int j = 0; j < tiles; j++) {
+        SD_UNROLL for (int j = 0; j < tiles; j++) {
             __m512 v = _mm512_cvtepi32_ps(load((const uint8_t *)s->of[j][i][r0 + r]));
             acc[j][r] = _mm512_fmadd_ps(v, _mm512_mul_ps(d[j], k), acc[j][r]);
         }
         if (!min) continue;
         k = _mm512_set1_ps(sum[r0 + r]);
-        UNROLL for (int j = 0; j < tiles; j++) acc[j][r] = _mm512_fmadd_ps(m[j], k, acc[j][r]);
+        SD_UNROLL for (int j = 0; j < tiles; j++) acc[j][r] = _mm512_fmadd_ps(m[j], k, acc[j][r]);
     }
 }
 
@@ -103,15 +103,15 @@ typedef struct {
 
 // Blocks [b0, b0 + count), in the chunk, times rows [n0, n0 + GROUP). The first pass begins at zero
 // and the last writes to y, so that neither takes a walk of its own.
-INLINE void add_group(const tile_place *to, const tile_chunk *c, const sd_quant_rows *x, int n0,
-                      int b0, int count, int tiles, sd_dtype t) {
+SD_INLINE void add_group(const tile_place *to, const tile_chunk *c, const sd_quant_rows *x, int n0,
+                         int b0, int count, int tiles, sd_dtype t) {
     tile_sums s;
     for (int i = 0; i < count; i++) products(&s, c, i, sd_quant_rows_codes(x, n0, b0 + i), tiles);
     for (int r0 = 0; r0 < GROUP; r0 += HALF) {
         float *acc = to->acc + (n0 + r0) * SD_TILE_M;
         __m512 a[PAIR][HALF];
-        UNROLL for (int j = 0; j < tiles; j++) {
-            UNROLL for (int r = 0; r < HALF; r++) {
+        SD_UNROLL for (int j = 0; j < tiles; j++) {
+            SD_UNROLL for (int r = 0; r < HALF; r++) {
                 const float *from = acc + (j * ROWS + r) * SD_TILE_M;
                 a[j][r] = to->first ? _mm512_setzero_ps() : _mm512_loadu_ps(from);
             }
@@ -121,8 +121,8 @@ INLINE void add_group(const tile_place *to, const tile_chunk *c, const sd_quant_
             scale_rows(a, &s, c, i, r0, x->scale + at, x->sum + at, tiles, t);
         }
         float *y = to->y + (size_t)(n0 + r0) * to->ldy;
-        UNROLL for (int j = 0; j < tiles; j++) {
-            UNROLL for (int r = 0; r < HALF; r++) {
+        SD_UNROLL for (int j = 0; j < tiles; j++) {
+            SD_UNROLL for (int r = 0; r < HALF; r++) {
                 if (to->last)
                     _mm512_mask_storeu_ps(y + (size_t)r * to->ldy + j * SD_TILE_M, to->outputs[j],
                                           a[j][r]);
@@ -134,8 +134,8 @@ INLINE void add_group(const tile_place *to, const tile_chunk *c, const sd_quant_
 }
 
 // y rows [0, N) <- `tiles` tiles from p on, `bytes` apart; N <= ROWS, a multiple of GROUP.
-INLINE void tile_rows(float *y, int ldy, const uint8_t *p, size_t bytes, const sd_quant_rows *x,
-                      int N, int outputs_there, int tiles, sd_dtype t) {
+SD_INLINE void tile_rows(float *y, int ldy, const uint8_t *p, size_t bytes, const sd_quant_rows *x,
+                         int N, int outputs_there, int tiles, sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const int blocks = x->K / SD_QBLOCK;
     _Alignas(64) float acc[PAIR * ROWS * SD_TILE_M];
@@ -160,16 +160,16 @@ INLINE void tile_rows(float *y, int ldy, const uint8_t *p, size_t bytes, const s
 
 typedef void (*many_fn)(float *y, int ldy, const uint8_t *p, size_t bytes, const sd_quant_rows *x,
                         int N, int outputs_there);
-#define MANY(t, tiles)                                                                             \
+#define AMX_MANY(t, tiles)                                                                         \
     static __attribute__((noinline)) void many_##t##_##tiles(float *y, int ldy, const uint8_t *p,  \
                                                              size_t bytes, const sd_quant_rows *x, \
                                                              int N, int outputs_there) {           \
         tile_rows(y, ldy, p, bytes, x, N, outputs_there, tiles, SD_##t);                           \
     }
-#define BOTH(t) MANY(t, 1) MANY(t, 2)
-SD_EACH_OF_32(BOTH)
-#define ROW(t) [SD_##t] = {many_##t##_1, many_##t##_2},
-static const many_fn many_of[SD_IQ4_NL + 1][PAIR] = {SD_EACH_OF_32(ROW)};
+#define AMX_BOTH(t) AMX_MANY(t, 1) AMX_MANY(t, 2)
+SD_EACH_OF_32(AMX_BOTH)
+#define AMX_ROW(t) [SD_##t] = {many_##t##_1, many_##t##_2},
+static const many_fn many_of[SD_IQ4_NL + 1][PAIR] = {SD_EACH_OF_32(AMX_ROW)};
 
 // x without its first n rows.
 static sd_quant_rows rows_from(const sd_quant_rows *x, int n) {

@@ -17,20 +17,20 @@
 
 enum { MAX_N = 8, FLOAT_N = 8 };
 
-INLINE __m512i word(const int8_t *p) { // 4 activations in every lane
+SD_INLINE __m512i word(const int8_t *p) { // 4 activations in every lane
     int32_t v;
     memcpy(&v, p, 4);
     return _mm512_set1_epi32(v);
 }
 
 // dot [n] += unsigned codes of groups [g0, g0 + groups) times those of rows at q.
-INLINE void dots(__m512i *dot, const uint8_t *code, const uint8_t *high, const int8_t *q, int g0,
-                 int groups, int n, sd_dtype t) {
+SD_INLINE void dots(__m512i *dot, const uint8_t *code, const uint8_t *high, const int8_t *q, int g0,
+                    int groups, int n, sd_dtype t) {
     __m512i even[MAX_N];
-    UNROLL for (int r = 0; r < n; r++) even[r] = _mm512_setzero_si512();
-    UNROLL for (int g = g0; g < g0 + groups; g++) {
+    SD_UNROLL for (int r = 0; r < n; r++) even[r] = _mm512_setzero_si512();
+    SD_UNROLL for (int g = g0; g < g0 + groups; g++) {
         __m512i w = codes(code, high, g, t);
-        UNROLL for (int r = 0; r < n; r++) {
+        SD_UNROLL for (int r = 0; r < n; r++) {
             __m512i a = word(q + r * SD_QPAIR + 4 * g);
             if (n <= 4 && g % 2) // few rows: a second chain hides the latency
                 even[r] = _mm512_dpbusd_epi32(even[r], w, a);
@@ -39,17 +39,17 @@ INLINE void dots(__m512i *dot, const uint8_t *code, const uint8_t *high, const i
         }
     }
     if (n > 4) return;
-    UNROLL for (int r = 0; r < n; r++) dot[r] = _mm512_add_epi32(dot[r], even[r]);
+    SD_UNROLL for (int r = 0; r < n; r++) dot[r] = _mm512_add_epi32(dot[r], even[r]);
 }
 
-INLINE void prefetch(const uint8_t *p, int bytes) { // beyond the ends of tiles and pages too
+SD_INLINE void prefetch(const uint8_t *p, int bytes) { // beyond the ends of tiles and pages too
     for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + AHEAD + i, _MM_HINT_T0);
 }
 
 // acc [n] <- one tile of a type with a scale for each 32 k. t and n are constants where this is
 // inlined.
-INLINE void sum_blocks(__m512 *acc, const uint8_t *p, const sd_quant_rows *x, int n0, int n,
-                       sd_dtype t) {
+SD_INLINE void sum_blocks(__m512 *acc, const uint8_t *p, const sd_quant_rows *x, int n0, int n,
+                          sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const int centre = centre_of(t), blocks = x->K / SD_QBLOCK;
     for (int b = 0; b < blocks; b++, p += f.block) {
@@ -59,10 +59,10 @@ INLINE void sum_blocks(__m512 *acc, const uint8_t *p, const sd_quant_rows *x, in
         __m512 d = half16(p), m = f.min ? half16(p + 32) : d;
         __m512i dot[MAX_N];
         prefetch(p, f.block);
-        UNROLL for (int r = 0; r < n; r++) dot[r] =
+        SD_UNROLL for (int r = 0; r < n; r++) dot[r] =
             centre ? _mm512_set1_epi32(-centre * isum[2 * r]) : _mm512_setzero_si512();
         dots(dot, code, high, sd_quant_rows_codes(x, n0, b), 0, 8, n, t);
-        UNROLL for (int r = 0; r < n; r++) {
+        SD_UNROLL for (int r = 0; r < n; r++) {
             __m512 k = _mm512_mul_ps(d, _mm512_set1_ps(x->scale[at + r]));
             acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[r]), k, acc[r]);
             if (f.min) acc[r] = _mm512_fmadd_ps(m, _mm512_set1_ps(x->sum[at + r]), acc[r]);
@@ -71,24 +71,24 @@ INLINE void sum_blocks(__m512 *acc, const uint8_t *p, const sd_quant_rows *x, in
 }
 
 // The same for a K type: the scales of blocks are whole numbers, so that 256 k are summed exactly.
-INLINE void sum_supers(__m512 *acc, const uint8_t *p, const sd_quant_rows *x, int n0, int n,
-                       sd_dtype t) {
+SD_INLINE void sum_supers(__m512 *acc, const uint8_t *p, const sd_quant_rows *x, int n0, int n,
+                          sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const int parts = parts_of(t), supers = x->K / SD_QSUPER;
     for (int s = 0; s < supers; s++) {
         const uint8_t *head = p;
         __m512i isum[MAX_N], msum[MAX_N];
-        UNROLL for (int r = 0; r < n; r++) isum[r] = msum[r] = _mm512_setzero_si512();
+        SD_UNROLL for (int r = 0; r < n; r++) isum[r] = msum[r] = _mm512_setzero_si512();
         p += f.head;
         for (int b = 8 * s; b < 8 * s + 8; b++, p += f.block) {
             const uint8_t *high = p + f.scales, *code = high + f.high;
             prefetch(p, f.block);
-            UNROLL for (int part = 0; part < parts; part++) {
+            SD_UNROLL for (int part = 0; part < parts; part++) {
                 __m512i dot[MAX_N];
                 __m512i scale = parts == 2 ? load_s8(p + 16 * part) : load_u8(p);
-                UNROLL for (int r = 0; r < n; r++) dot[r] = _mm512_setzero_si512();
+                SD_UNROLL for (int r = 0; r < n; r++) dot[r] = _mm512_setzero_si512();
                 dots(dot, code, high, sd_quant_rows_codes(x, n0, b), part * 4, 8 / parts, n, t);
-                UNROLL for (int r = 0; r < n; r++) isum[r] =
+                SD_UNROLL for (int r = 0; r < n; r++) isum[r] =
                     _mm512_add_epi32(isum[r], _mm512_mullo_epi32(dot[r], scale));
             }
             if (!f.centre) continue;
@@ -96,63 +96,66 @@ INLINE void sum_supers(__m512 *acc, const uint8_t *p, const sd_quant_rows *x, in
             const __m512i centre = _mm512_set1_epi16((short)-f.centre);
             __m512i scale = _mm512_mullo_epi16(in_pairs(load_s8(p), load_s8(p + 16)), centre);
             const int16_t *sum = x->isum16 + 2 * sd_quant_rows_at(x, n0, b);
-            UNROLL for (int r = 0; r < n; r++) isum[r] =
+            SD_UNROLL for (int r = 0; r < n; r++) isum[r] =
                 _mm512_dpwssd_epi32(isum[r], scale, pair(sum + 2 * r));
         }
         for (int b = 0; f.min && b < 8; b += 2) {
             __m512i m = min_pair(head + f.head + b * f.block, t);
             const int16_t *sum = sd_quant_rows_isum(x, n0, 8 * s + b);
-            UNROLL for (int r = 0; r < n; r++) msum[r] =
+            SD_UNROLL for (int r = 0; r < n; r++) msum[r] =
                 _mm512_dpwssd_epi32(msum[r], m, pair(sum + 2 * r));
         }
         const float *k = x->scale + sd_quant_rows_at(x, n0, 8 * s);
         __m512 d = half16(head), dmin = f.min ? half16(head + 32) : d;
-        UNROLL for (int r = 0; r < n; r++) acc[r] =
+        SD_UNROLL for (int r = 0; r < n; r++) acc[r] =
             add_super(acc[r], isum[r], _mm512_cvtepi32_ps(msum[r]), d, dmin, k[r], t);
     }
 }
 
 // y rows [n] <- one tile.
-INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_quant_rows *x, int n0, int rows,
-                      int n, sd_dtype t) {
+SD_INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_quant_rows *x, int n0,
+                         int rows, int n, sd_dtype t) {
     __m512 acc[MAX_N];
-    UNROLL for (int r = 0; r < n; r++) acc[r] = _mm512_setzero_ps();
+    SD_UNROLL for (int r = 0; r < n; r++) acc[r] = _mm512_setzero_ps();
     if (sd_tile_form_of(t).super)
         sum_supers(acc, p, x, n0, n, t);
     else
         sum_blocks(acc, p, x, n0, n, t);
-    UNROLL for (int r = 0; r < n; r++)
+    SD_UNROLL for (int r = 0; r < n; r++)
         _mm512_mask_storeu_ps(y + (size_t)r * ldy, outputs(rows), acc[r]);
 }
 
-#define TILE(t, n)                                                                                 \
+#define AVX512_TILE(t, n)                                                                          \
     static __attribute__((noinline)) void tile_##t##_##n(                                          \
         float *y, int ldy, const uint8_t *p, const sd_quant_rows *x, int n0, int rows) {           \
         tile_int8(y, ldy, p, x, n0, rows, n, SD_##t);                                              \
     }
-#define TILES(t)                                                                                   \
-    TILE(t, 1) TILE(t, 2) TILE(t, 3) TILE(t, 4) TILE(t, 5) TILE(t, 6) TILE(t, 7) TILE(t, 8)
-SD_EACH_QUANTISED(TILES)
+#define AVX512_TILES(t)                                                                            \
+    AVX512_TILE(t, 1)                                                                              \
+    AVX512_TILE(t, 2)                                                                              \
+    AVX512_TILE(t, 3)                                                                              \
+    AVX512_TILE(t, 4) AVX512_TILE(t, 5) AVX512_TILE(t, 6) AVX512_TILE(t, 7) AVX512_TILE(t, 8)
+SD_EACH_QUANTISED(AVX512_TILES)
 
-#define ROW(t)                                                                                     \
+#define AVX512_ROW(t)                                                                              \
     [SD_##t] = {tile_##t##_1, tile_##t##_2, tile_##t##_3, tile_##t##_4,                            \
                 tile_##t##_5, tile_##t##_6, tile_##t##_7, tile_##t##_8},
-static const sd_tile_fn tile_of[SD_IQ4_NL + 1][MAX_N] = {SD_EACH_QUANTISED(ROW)};
+static const sd_tile_fn tile_of[SD_IQ4_NL + 1][MAX_N] = {SD_EACH_QUANTISED(AVX512_ROW)};
 
 // ---- quantised weights, activations in fp32
 
 // out [32][16] <- the block's values at p, bit-identical to the stored ones.
-INLINE void write_block(float *out, const uint8_t *p, const uint8_t *head, sd_dtype t) {
+SD_INLINE void write_block(float *out, const uint8_t *p, const uint8_t *head, sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const uint8_t *high = p + f.scales, *code = high + f.high;
     __m512 d = half16(f.super ? head : p), m = _mm512_setzero_ps(), d0 = d;
     if (f.super && f.min) d = _mm512_mul_ps(d0, _mm512_cvtepi32_ps(load_u8(p)));
     if (f.min) m = half16(f.super ? head + 32 : p + 32);
     if (f.super && f.min) m = _mm512_mul_ps(m, _mm512_cvtepi32_ps(load_u8(p + 16)));
-    UNROLL for (int g = 0; g < 8; g++) {
+    SD_UNROLL for (int g = 0; g < 8; g++) {
         if (t == SD_Q6_K) d = _mm512_mul_ps(d0, _mm512_cvtepi32_ps(load_s8(p + 16 * (g / 4))));
         __m512i q = _mm512_sub_epi8(codes(code, high, g, t), _mm512_set1_epi8((char)centre_of(t)));
-        UNROLL for (int j = 0; j < 4; j++) {
+        SD_UNROLL for (int j = 0; j < 4; j++) {
             __m512i v = _mm512_srai_epi32(_mm512_slli_epi32(q, (unsigned)(24 - 8 * j) & 31), 24);
             __m512 x = _mm512_mul_ps(d, _mm512_cvtepi32_ps(v));
             if (f.min) x = f.super ? _mm512_sub_ps(x, m) : _mm512_add_ps(x, m);
@@ -162,27 +165,27 @@ INLINE void write_block(float *out, const uint8_t *p, const uint8_t *head, sd_dt
 }
 
 static void write_values(float *out, const uint8_t *p, const uint8_t *head, sd_dtype t) {
-#define CASE(type)                                                                                 \
+#define AVX512_CASE(type)                                                                          \
     case SD_##type:                                                                                \
         write_block(out, p, head, SD_##type);                                                      \
         break;
     switch (t) {
-        SD_EACH_QUANTISED(CASE)
+        SD_EACH_QUANTISED(AVX512_CASE)
     default:
         break;
     }
 }
 
 // acc [n][16] += w [32][16] times rows of x.
-INLINE void fma_rows(float *acc, const float *w, const float *x, int K, int n) {
+SD_INLINE void fma_rows(float *acc, const float *w, const float *x, int K, int n) {
     __m512 s[MAX_N];
-    UNROLL for (int r = 0; r < n; r++) s[r] = _mm512_loadu_ps(acc + r * SD_TILE_M);
+    SD_UNROLL for (int r = 0; r < n; r++) s[r] = _mm512_loadu_ps(acc + r * SD_TILE_M);
     for (int k = 0; k < SD_QBLOCK; k++) {
         __m512 a = _mm512_loadu_ps(w + k * SD_TILE_M);
-        UNROLL for (int r = 0; r < n; r++) s[r] =
+        SD_UNROLL for (int r = 0; r < n; r++) s[r] =
             _mm512_fmadd_ps(a, _mm512_set1_ps(x[(size_t)r * K + k]), s[r]);
     }
-    UNROLL for (int r = 0; r < n; r++) _mm512_storeu_ps(acc + r * SD_TILE_M, s[r]);
+    SD_UNROLL for (int r = 0; r < n; r++) _mm512_storeu_ps(acc + r * SD_TILE_M, s[r]);
 }
 
 static void fma_block(float *acc, const float *w, const float *x, int K, int N) {
@@ -195,7 +198,7 @@ static void fma_block(float *acc, const float *w, const float *x, int K, int N) 
 
 // ---- weights of floats
 
-INLINE __m512 float16(const uint8_t *p, sd_dtype t) {
+SD_INLINE __m512 float16(const uint8_t *p, sd_dtype t) {
     if (t == SD_F32) return _mm512_loadu_ps((const void *)p);
     if (t == SD_F16) return half16(p);
     __m256i b = _mm256_loadu_si256((const __m256i *)(const void *)p);
@@ -204,22 +207,22 @@ INLINE __m512 float16(const uint8_t *p, sd_dtype t) {
 
 // y [n][rows] <- or += one packed tile and n rows of x. Even and odd k are summed apart: one chain
 // alone would wait for itself.
-INLINE void float_rows(float *y, int ldy, const uint8_t *p, const float *x, int K, int rows,
-                       bool add, sd_dtype t, int n) {
+SD_INLINE void float_rows(float *y, int ldy, const uint8_t *p, const float *x, int K, int rows,
+                          bool add, sd_dtype t, int n) {
     const size_t step = SD_TILE_M * (t == SD_F32 ? 4 : 2);
     __m512 s[FLOAT_N][2];
-    UNROLL for (int r = 0; r < n; r++) s[r][0] = s[r][1] = _mm512_setzero_ps();
+    SD_UNROLL for (int r = 0; r < n; r++) s[r][0] = s[r][1] = _mm512_setzero_ps();
     for (int k = 0; k < K; k += 2, p += 2 * step) {
         _mm_prefetch((const char *)p + AHEAD, _MM_HINT_T0);
         if (step == 64) _mm_prefetch((const char *)p + AHEAD + 64, _MM_HINT_T0);
-        UNROLL for (int c = 0; c < 2; c++) {
+        SD_UNROLL for (int c = 0; c < 2; c++) {
             if (c == 1 && k + 1 == K) break;
             __m512 a = float16(p + c * step, t);
-            UNROLL for (int r = 0; r < n; r++) s[r][c] =
+            SD_UNROLL for (int r = 0; r < n; r++) s[r][c] =
                 _mm512_fmadd_ps(a, _mm512_set1_ps(x[(size_t)r * K + k + c]), s[r][c]);
         }
     }
-    UNROLL for (int r = 0; r < n; r++) {
+    SD_UNROLL for (int r = 0; r < n; r++) {
         _Alignas(64) float sum[SD_TILE_M];
         float *to = y + (size_t)r * ldy;
         _mm512_storeu_ps(sum, _mm512_add_ps(s[r][0], s[r][1]));
@@ -228,31 +231,31 @@ INLINE void float_rows(float *y, int ldy, const uint8_t *p, const float *x, int 
 }
 
 // Stores (add 0) or adds (1).
-#define FLOAT(t, n, add)                                                                           \
+#define AVX512_FLOAT(t, n, add)                                                                    \
     static void float_##t##_##n##_##add(float *y, int ldy, const uint8_t *p,                       \
                                         const sd_quant_rows *x, int n0, int rows) {                \
         float_rows(y, ldy, p, x->x + (size_t)n0 * x->K, x->K, rows, add, SD_##t, n);               \
     }
 // clang-format finds no layout of these lists that it leaves alone.
 // clang-format off
-#define FLOATS(t, add)                                                                             \
-    FLOAT(t, 1, add) FLOAT(t, 2, add) FLOAT(t, 3, add) FLOAT(t, 4, add)                            \
-    FLOAT(t, 5, add) FLOAT(t, 6, add) FLOAT(t, 7, add) FLOAT(t, 8, add)
+#define AVX512_FLOATS(t, add)                                                                             \
+    AVX512_FLOAT(t, 1, add) AVX512_FLOAT(t, 2, add) AVX512_FLOAT(t, 3, add) AVX512_FLOAT(t, 4, add)                            \
+    AVX512_FLOAT(t, 5, add) AVX512_FLOAT(t, 6, add) AVX512_FLOAT(t, 7, add) AVX512_FLOAT(t, 8, add)
 // clang-format on
-FLOATS(F32, 0)
-FLOATS(F16, 0)
-FLOATS(BF16, 0)
-FLOATS(F32, 1)
-FLOATS(F16, 1)
-FLOATS(BF16, 1)
+AVX512_FLOATS(F32, 0)
+AVX512_FLOATS(F16, 0)
+AVX512_FLOATS(BF16, 0)
+AVX512_FLOATS(F32, 1)
+AVX512_FLOATS(F16, 1)
+AVX512_FLOATS(BF16, 1)
 // clang-format off
-#define FLOAT_ROW(t, add)                                                                          \
+#define AVX512_FLOAT_ROW(t, add)                                                                          \
     {float_##t##_1_##add, float_##t##_2_##add, float_##t##_3_##add, float_##t##_4_##add,           \
      float_##t##_5_##add, float_##t##_6_##add, float_##t##_7_##add, float_##t##_8_##add}
 // clang-format on
 static const sd_tile_fn float_of[2][3][FLOAT_N] = {
-    {FLOAT_ROW(F32, 0), FLOAT_ROW(F16, 0), FLOAT_ROW(BF16, 0)},
-    {FLOAT_ROW(F32, 1), FLOAT_ROW(F16, 1), FLOAT_ROW(BF16, 1)}};
+    {AVX512_FLOAT_ROW(F32, 0), AVX512_FLOAT_ROW(F16, 0), AVX512_FLOAT_ROW(BF16, 0)},
+    {AVX512_FLOAT_ROW(F32, 1), AVX512_FLOAT_ROW(F16, 1), AVX512_FLOAT_ROW(BF16, 1)}};
 
 static const sd_tile_fn *floats_of(sd_dtype t, int add) {
     return float_of[add][t == SD_F32 ? 0 : t == SD_F16 ? 1 : 2];

@@ -43,21 +43,21 @@ typedef struct {
     float min[BESIDE * SD_AMX_GROUP][SD_TILE_M];
 } super_sums;
 
-INLINE void store(void *to, __m512i v) {
+SD_INLINE void store(void *to, __m512i v) {
     _mm512_storeu_si512(to, v);
 }
-INLINE __m512i twice(__m512i words) { // in both halves of a lane
+SD_INLINE __m512i twice(__m512i words) { // in both halves of a lane
     return in_pairs(words, words);
 }
 
-INLINE void split_scale(uint8_t *high, uint8_t *low, __m512i q, __m512i scale) {
+SD_INLINE void split_scale(uint8_t *high, uint8_t *low, __m512i q, __m512i scale) {
     __m512i top = _mm512_srli_epi16(scale, 3), rest = _mm512_and_si512(scale, _mm512_set1_epi16(7));
     // 31 * 7 fits a byte: two of them are multiplied as one word.
     store(high, _mm512_mullo_epi16(q, top));
     store(low, _mm512_mullo_epi16(q, rest));
 }
 
-INLINE void split_product(uint8_t *high, uint8_t *low, __m512i q, __m512i scale) {
+SD_INLINE void split_product(uint8_t *high, uint8_t *low, __m512i q, __m512i scale) {
     const __m512i byte = _mm512_set1_epi16(0xff), seven = _mm512_set1_epi16(0x7f);
     __m512i even = _mm512_srai_epi16(_mm512_slli_epi16(q, 8), 8), odd = _mm512_srai_epi16(q, 8);
     even = _mm512_mullo_epi16(even, scale);
@@ -69,7 +69,7 @@ INLINE void split_product(uint8_t *high, uint8_t *low, __m512i q, __m512i scale)
 }
 
 // p: a head.
-INLINE void open_super(tile_super *to, const uint8_t *p, sd_dtype t) {
+SD_INLINE void open_super(tile_super *to, const uint8_t *p, sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     _mm512_storeu_ps(to->d, half16(p));
     if (f.min) _mm512_storeu_ps(to->dmin, half16(p + 32));
@@ -84,7 +84,7 @@ INLINE void open_super(tile_super *to, const uint8_t *p, sd_dtype t) {
             store(to->min[2 * b], m);
             store(to->min[2 * b + 1], m);
         }
-        UNROLL for (int g = 0; g < PLANES; g++) {
+        SD_UNROLL for (int g = 0; g < PLANES; g++) {
             __m512i q = codes(code, high, g, t);
             if (f.min) {
                 split_scale(to->high[b][g], to->low[b][g], q, twice(load_u8(p)));
@@ -105,8 +105,8 @@ INLINE void open_super(tile_super *to, const uint8_t *p, sd_dtype t) {
     } while (0)
 
 // The sums += the products of 64 k, those at i, of `groups` groups of rows from n0 on.
-INLINE void super_products(const tile_super *c, const sd_quant_rows *x, int n0, int b0, int i,
-                           int groups, bool min) {
+SD_INLINE void super_products(const tile_super *c, const sd_quant_rows *x, int n0, int b0, int i,
+                              int groups, bool min) {
     const int8_t *q = sd_quant_rows_codes(x, n0, b0 + 2 * i);
     _tile_loadd(ACTS_0, q, SD_QPAIR);
     _tile_loadd(CODES_HIGH, c->high[2 * i], SD_PLANE);
@@ -119,15 +119,15 @@ INLINE void super_products(const tile_super *c, const sd_quant_rows *x, int n0, 
     PRODUCT(LOW_1, ACTS_1, CODES_LOW, min);
 }
 
-INLINE void begin_sums(void) {
+SD_INLINE void begin_sums(void) {
     _tile_zero(HIGH_0);
     _tile_zero(LOW_0);
     _tile_zero(HIGH_1);
     _tile_zero(LOW_1);
 }
 
-INLINE void end_sums(super_sums *s, const tile_super *c, const sd_quant_rows *x, int n0, int b0,
-                     int groups, bool min) {
+SD_INLINE void end_sums(super_sums *s, const tile_super *c, const sd_quant_rows *x, int n0, int b0,
+                        int groups, bool min) {
     _tile_stored(HIGH_0, s->high, 4 * SD_TILE_M);
     _tile_stored(LOW_0, s->low, 4 * SD_TILE_M);
     if (groups == 2) {
@@ -158,8 +158,8 @@ typedef struct {
 
 // What the integer sums of the rows [n0, n0 + n) are in floats. The first pass begins at zero and
 // the last writes to y, so that neither takes a walk of its own.
-INLINE void add_rows(const super_place *to, const super_sums *s, const tile_super *c,
-                     const sd_quant_rows *x, int n0, int b0, int n, sd_dtype t) {
+SD_INLINE void add_rows(const super_place *to, const super_sums *s, const tile_super *c,
+                        const sd_quant_rows *x, int n0, int b0, int n, sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const float *scale = x->scale + sd_quant_rows_at(x, n0, b0);
     __m512 d = _mm512_loadu_ps(c->d), dmin = f.min ? _mm512_loadu_ps(c->dmin) : d;
@@ -179,8 +179,8 @@ INLINE void add_rows(const super_place *to, const super_sums *s, const tile_supe
 }
 
 // y rows [0, N) <- one tile; N <= SD_AMX_ROWS. What the unit makes of rows beyond N is dropped.
-INLINE void super_rows(float *y, int ldy, const uint8_t *p, const sd_quant_rows *x, int N,
-                       int there, sd_dtype t) {
+SD_INLINE void super_rows(float *y, int ldy, const uint8_t *p, const sd_quant_rows *x, int N,
+                          int there, sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const int blocks = x->K / SD_QBLOCK;
     _Alignas(64) float acc[SD_AMX_ROWS * SD_TILE_M];

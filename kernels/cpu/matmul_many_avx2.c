@@ -17,16 +17,17 @@ typedef struct {
     float m[CHUNK][SD_TILE_M];
 } tile_chunk;
 
-INLINE void store(uint8_t *p, __m256i v) {
+SD_INLINE void store(uint8_t *p, __m256i v) {
     _mm256_store_si256((__m256i *)(void *)p, v);
 }
 
-INLINE void open_block(tile_chunk *to, int i, const uint8_t *p, const uint8_t *head, sd_dtype t) {
+SD_INLINE void open_block(tile_chunk *to, int i, const uint8_t *p, const uint8_t *head,
+                          sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const uint8_t *high = p + f.scales, *code = high + f.high;
     for (int j = 0; j < f.block; j += 64) // beyond the ends of tiles and pages too
         _mm_prefetch((const char *)p + AHEAD + j, _MM_HINT_T0);
-    UNROLL for (int h = 0; h < HALVES; h++) {
+    SD_UNROLL for (int h = 0; h < HALVES; h++) {
         __m256 d, m;
         scales(&d, &m, p, head, h, t);
         for (int part = 0; part < (t == SD_Q6_K ? 2 : 1); part++) {
@@ -34,7 +35,7 @@ INLINE void open_block(tile_chunk *to, int i, const uint8_t *p, const uint8_t *h
             _mm256_store_ps(to->d[i][part] + 8 * h, dp);
         }
         if (f.min) _mm256_store_ps(to->m[i] + 8 * h, m);
-        UNROLL for (int g = 0; g < GROUPS; g++) {
+        SD_UNROLL for (int g = 0; g < GROUPS; g++) {
             __m256i plane = load(code + g / 2 * SD_PLANE + 32 * h);
             store(to->code[i][g] + 32 * h, codes(plane, high, h, g, f.bits));
         }
@@ -42,11 +43,11 @@ INLINE void open_block(tile_chunk *to, int i, const uint8_t *p, const uint8_t *h
 }
 
 // s [n][HALVES] <- 16-bit sums of the products of groups [g0, g1).
-INLINE void products(__m256i s[MAX_N][HALVES], uint8_t code[][SD_PLANE], const int8_t *q, int n,
-                     int g0, int g1) {
-    UNROLL for (int g = g0; g < g1; g++) {
+SD_INLINE void products(__m256i s[MAX_N][HALVES], uint8_t code[][SD_PLANE], const int8_t *q, int n,
+                        int g0, int g1) {
+    SD_UNROLL for (int g = g0; g < g1; g++) {
         __m256i a = load(code[g]), b = load(code[g] + 32);
-        UNROLL for (int r = 0; r < n; r++) {
+        SD_UNROLL for (int r = 0; r < n; r++) {
             __m256i x = word(q + r * SD_QPAIR + 4 * g);
             __m256i u = _mm256_maddubs_epi16(a, x);
             s[r][0] = g == g0 ? u : _mm256_add_epi16(s[r][0], u);
@@ -59,8 +60,8 @@ INLINE void products(__m256i s[MAX_N][HALVES], uint8_t code[][SD_PLANE], const i
 }
 
 // acc [n][16] += block i of the chunk times its rows. span: groups whose products fit 16 bits.
-INLINE void add_rows(float *acc, tile_chunk *c, int i, const sd_quant_rows *x, int n0, int b, int n,
-                     sd_dtype t) {
+SD_INLINE void add_rows(float *acc, tile_chunk *c, int i, const sd_quant_rows *x, int n0, int b,
+                        int n, sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const __m256i ones = _mm256_set1_epi16(1);
     const size_t at = sd_quant_rows_at(x, n0, b);
@@ -68,18 +69,18 @@ INLINE void add_rows(float *acc, tile_chunk *c, int i, const sd_quant_rows *x, i
     const int16_t *isum = sd_quant_rows_isum(x, n0, b);
     const int parts = t == SD_Q6_K ? 2 : 1, all = GROUPS / parts;
     const int span = f.bits == 5 ? 4 : 2;
-    UNROLL for (int part = 0; part < parts; part++) {
+    SD_UNROLL for (int part = 0; part < parts; part++) {
         __m256i s[MAX_N][HALVES], first[MAX_N][HALVES];
         products(s, c->code[i], q, n, part * all, part * all + span);
-        UNROLL for (int r = 0; r < n; r++) {
-            UNROLL for (int h = 0; h < HALVES; h++) {
+        SD_UNROLL for (int r = 0; r < n; r++) {
+            SD_UNROLL for (int h = 0; h < HALVES; h++) {
                 first[r][h] = _mm256_madd_epi16(s[r][h], ones);
                 SETTLE(first[r][h]);
             }
         }
         products(s, c->code[i], q, n, part * all + span, (part + 1) * all);
-        UNROLL for (int r = 0; r < n; r++) {
-            UNROLL for (int h = 0; h < HALVES; h++) {
+        SD_UNROLL for (int r = 0; r < n; r++) {
+            SD_UNROLL for (int h = 0; h < HALVES; h++) {
                 __m256i dot = _mm256_madd_epi16(s[r][h], ones);
                 dot = _mm256_add_epi32(dot, first[r][h]);
                 if (f.centre) {
@@ -98,14 +99,14 @@ INLINE void add_rows(float *acc, tile_chunk *c, int i, const sd_quant_rows *x, i
 }
 
 // Rows [n0, n0 + n) and blocks [b0, b0 + count) of x.
-INLINE void add_chunk(float *acc, tile_chunk *c, const sd_quant_rows *x, int n0, int b0, int count,
-                      int n, sd_dtype t) {
+SD_INLINE void add_chunk(float *acc, tile_chunk *c, const sd_quant_rows *x, int n0, int b0,
+                         int count, int n, sd_dtype t) {
     for (int i = 0; i < count; i++) add_rows(acc, c, i, x, n0, b0 + i, n, t);
 }
 
 // y rows [n0, n0 + N) <- one tile, N <= ROWS.
-INLINE void tile_rows(float *y, int ldy, const uint8_t *p, const sd_quant_rows *x, int n0, int N,
-                      int rows, sd_dtype t) {
+SD_INLINE void tile_rows(float *y, int ldy, const uint8_t *p, const sd_quant_rows *x, int n0, int N,
+                         int rows, sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const int blocks = x->K / SD_QBLOCK, groups = (N + MAX_N - 1) / MAX_N;
     _Alignas(32) float acc[ROWS * SD_TILE_M];
@@ -146,15 +147,15 @@ INLINE void tile_rows(float *y, int ldy, const uint8_t *p, const sd_quant_rows *
 
 typedef void (*many_fn)(float *y, int ldy, const uint8_t *p, const sd_quant_rows *x, int n0, int N,
                         int rows);
-#define MANY(t)                                                                                    \
+#define AVX2_MANY(t)                                                                               \
     static __attribute__((noinline)) void many_##t(                                                \
         float *y, int ldy, const uint8_t *p, const sd_quant_rows *x, int n0, int N, int rows) {    \
         tile_rows(y, ldy, p, x, n0, N, rows, SD_##t);                                              \
     }
-MANY(Q5_0)
-MANY(Q5_1)
-MANY(Q5_K)
-MANY(Q6_K)
+AVX2_MANY(Q5_0)
+AVX2_MANY(Q5_1)
+AVX2_MANY(Q5_K)
+AVX2_MANY(Q6_K)
 
 static const many_fn many_of[SD_Q6_K + 1] = {
     [SD_Q5_0] = many_Q5_0, [SD_Q5_1] = many_Q5_1, [SD_Q5_K] = many_Q5_K, [SD_Q6_K] = many_Q6_K};

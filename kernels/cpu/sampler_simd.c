@@ -1,12 +1,13 @@
 #include "kernels/cpu/sampler_simd.h"
 
+#include "kernels/cpu/inline.h"
+
 #include <math.h>
 #include <string.h>
 
-#define BODY static inline __attribute__((always_inline))
 enum { BLOCK = SD_SAMPLE_BLOCK, CALLS = BLOCK / 4 };
 
-BODY float block_max_body(float *max, const float *x, int n) {
+SD_INLINE float block_max_body(float *max, const float *x, int n) {
     float all = -INFINITY;
     int b = 0;
     for (int i = 0; i < n; i += BLOCK, b++) {
@@ -27,7 +28,7 @@ BODY float block_max_body(float *max, const float *x, int n) {
     return all;
 }
 
-BODY bool has_nan_body(const float *x, int n) {
+SD_INLINE bool has_nan_body(const float *x, int n) {
     int bad = 0, i = 0;
     for (; i + BLOCK <= n; i += BLOCK)
         for (int j = 0; j < BLOCK; j++) bad |= x[i + j] != x[i + j];
@@ -36,7 +37,7 @@ BODY bool has_nan_body(const float *x, int n) {
 }
 
 // Philox4x32-10 (base/rng.h) for eight counters at once.
-BODY uint32_t noise_body(uint32_t *word, const sd_noise_key *k, int32_t first) {
+SD_INLINE uint32_t noise_body(uint32_t *word, const sd_noise_key *k, int32_t first) {
     uint32_t c0[CALLS], c1[CALLS], c2[CALLS], c3[CALLS];
     for (int l = 0; l < CALLS; l++) {
         c0[l] = (uint32_t)(first >> 2) + (uint32_t)l, c1[l] = k->position;
@@ -66,7 +67,7 @@ BODY uint32_t noise_body(uint32_t *word, const sd_noise_key *k, int32_t first) {
 // exp(d) for -40 < d <= 0, else e^-87, which is nothing beside a sum of at least 1: 2^n times a
 // polynomial on [-ln2/2, ln2/2]. Clamped first and without a later choice, or it would not
 // vectorise.
-BODY float exp_of(float d) {
+SD_INLINE float exp_of(float d) {
     d = d > -40.0f ? d : -87.0f;
     int n = (int)(d * 1.44269504f - 0.5f);
     float r = d - (float)n * 0.693359375f + (float)n * 2.12194440e-4f;
@@ -82,7 +83,7 @@ BODY float exp_of(float d) {
     return p * scale;
 }
 
-BODY double exp_sum_body(const float *x, int n, float max, float T) {
+SD_INLINE double exp_sum_body(const float *x, int n, float max, float T) {
     double sum = 0;
     int i = 0;
     for (; i + BLOCK <= n; i += BLOCK) {
@@ -97,7 +98,7 @@ BODY double exp_sum_body(const float *x, int n, float max, float T) {
     return sum;
 }
 
-#define TABLE(name, attribute)                                                                     \
+#define SAMPLER_TABLE(name, attribute)                                                             \
     attribute static float block_max_##name(float *max, const float *x, int n) {                   \
         return block_max_body(max, x, n);                                                          \
     }                                                                                              \
@@ -113,9 +114,9 @@ BODY double exp_sum_body(const float *x, int n, float max, float T) {
     static const sd_sampler_simd name = {block_max_##name, has_nan_##name, noise_##name,           \
                                          exp_sum_##name};
 
-TABLE(plain, )
+SAMPLER_TABLE(plain, )
 #ifdef __x86_64__
-TABLE(avx2, __attribute__((target("avx2"))))
+SAMPLER_TABLE(avx2, __attribute__((target("avx2"))))
 #endif
 
 const sd_sampler_simd *sd_sampler_simd_best(void) {

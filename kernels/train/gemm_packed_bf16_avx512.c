@@ -9,21 +9,22 @@ static inline __m512i spread_pair(const uint16_t *p) {
     return _mm512_set1_epi32(pair);
 }
 
-#define NAME matmul_bf16
-#define ROWS 12
-#define VF __m512
-#define VW __m512i
-#define LANES 16
-#define OPERAND uint16_t
-#define PAIR 2
-#define DEPTH 384
-#define ZERO() _mm512_setzero_ps()
-#define LOAD(p) _mm512_loadu_ps(p)
-#define STORE(p, v) _mm512_storeu_ps((p), (v))
-#define ADD(a, b) _mm512_add_ps((a), (b))
-#define WEIGHTS(p) _mm512_loadu_si512(p)
-#define SPREAD(p) spread_pair(p)
-#define MUL_ADD(sum, x, w) _mm512_dpbf16_ps((sum), (__m512bh)(x), (__m512bh)(w))
+#define GEMM_NAME matmul_bf16
+#define GEMM_ROWS 12
+#define GEMM_VF __m512
+#define GEMM_VW __m512i
+#define GEMM_LANES 16
+#define GEMM_OPERAND uint16_t
+#define GEMM_PAIR 2
+#define GEMM_DEPTH 384
+#define GEMM_ZERO() _mm512_setzero_ps()
+#define GEMM_LOAD(p) _mm512_loadu_ps(p)
+#define GEMM_STORE(p, v) _mm512_storeu_ps((p), (v))
+#define GEMM_ADD(a, b) _mm512_add_ps((a), (b))
+#define GEMM_WEIGHTS(p) _mm512_loadu_si512(p)
+#define GEMM_SPREAD(p) spread_pair(p)
+#define GEMM_MUL_ADD(sum, x, w) _mm512_dpbf16_ps((sum), (__m512bh)(x), (__m512bh)(w))
 #include "kernels/train/gemm_packed_body.h"
 
-const sd_gemm_packed sd_gemm_packed_bf16 = {"avx512-bf16", PANEL, ROWS, true, matmul_bf16};
+const sd_gemm_packed sd_gemm_packed_bf16 = {"avx512-bf16", GEMM_PANEL, GEMM_ROWS, true,
+                                            matmul_bf16};

@@ -4,6 +4,7 @@
 // Clones change no bit: contraction is off and every order is written down.
 #pragma once
 
+#include "kernels/cpu/inline.h"
 #include "kernels/train/real.h"
 
 #include <math.h>
@@ -25,7 +26,6 @@
 #else
 #define SD_ELEMENTWISE
 #endif
-#define SD_INLINE static inline __attribute__((always_inline))
 
 enum { SD_LANES = 16 };
 

@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-#define LANES(out_type, in_type, in_value, expression)                                             \
+#define EMULATED_LANES(out_type, in_type, in_value, expression)                                    \
     in_type in[16];                                                                                \
     out_type out[16];                                                                              \
     memcpy(in, &(in_value), sizeof in);                                                            \
@@ -22,31 +22,31 @@ static inline simde__m512i emulated_ints(const int32_t *v) {
     return simde_mm512_loadu_si512(v);
 }
 static inline simde__m512 emulated_cvtph_ps(simde__m256i a) {
-    LANES(float, uint16_t, a, sd_half_to_float(in[i]))
+    EMULATED_LANES(float, uint16_t, a, sd_half_to_float(in[i]))
     return emulated_floats(out);
 }
 static inline simde__m512 emulated_cvtepi32_ps(simde__m512i a) {
-    LANES(float, int32_t, a, (float)in[i])
+    EMULATED_LANES(float, int32_t, a, (float)in[i])
     return emulated_floats(out);
 }
 static inline simde__m512i emulated_cvtepu8_epi32(simde__m128i a) {
-    LANES(int32_t, uint8_t, a, in[i])
+    EMULATED_LANES(int32_t, uint8_t, a, in[i])
     return emulated_ints(out);
 }
 static inline simde__m512i emulated_cvtepi8_epi32(simde__m128i a) {
-    LANES(int32_t, int8_t, a, in[i])
+    EMULATED_LANES(int32_t, int8_t, a, in[i])
     return emulated_ints(out);
 }
 static inline simde__m512i emulated_cvtepu16_epi32(simde__m256i a) {
-    LANES(int32_t, uint16_t, a, in[i])
+    EMULATED_LANES(int32_t, uint16_t, a, in[i])
     return emulated_ints(out);
 }
 static inline simde__m512i emulated_cvtepi16_epi32(simde__m256i a) {
-    LANES(int32_t, int16_t, a, in[i])
+    EMULATED_LANES(int32_t, int16_t, a, in[i])
     return emulated_ints(out);
 }
 static inline simde__m512i emulated_srai_epi32(simde__m512i a, unsigned n) {
-    LANES(int32_t, int32_t, a, in[i] >> n)
+    EMULATED_LANES(int32_t, int32_t, a, in[i] >> n)
     return emulated_ints(out);
 }
 static inline void emulated_mask_storeu_ps(float *p, uint16_t mask, simde__m512 a) {

@@ -1,9 +1,8 @@
 // The attention of AMX compiled over emulated instructions, so that processors without it test its
 // source.
 #define SPECDEC_SIMDE 1
-#include "tests/unit/kernels/support_simde.h"
-#undef LANES // of the emulation
 #include "tests/unit/kernels/support_amx.h"
+#include "tests/unit/kernels/support_simde.h"
 #define sd_attention_amx emulated_attention
 #define sd_attention_scratch_amx emulated_scratch
 

@@ -6,42 +6,41 @@
 #include <simde/x86/avx512.h>
 #include <string.h>
 
-#define ROWS 12
-#define VF simde__m512
-#define LANES 16
-#define ZERO() simde_mm512_setzero_ps()
-#define LOAD(p) simde_mm512_loadu_ps(p)
-#define STORE(p, v) simde_mm512_storeu_ps((p), (v))
-#define ADD(a, b) simde_mm512_add_ps((a), (b))
+#define GEMM_ROWS 12
+#define GEMM_VF simde__m512
+#define GEMM_LANES 16
+#define GEMM_ZERO() simde_mm512_setzero_ps()
+#define GEMM_LOAD(p) simde_mm512_loadu_ps(p)
+#define GEMM_STORE(p, v) simde_mm512_storeu_ps((p), (v))
+#define GEMM_ADD(a, b) simde_mm512_add_ps((a), (b))
 
-#define NAME matmul_emulated
-#define VW simde__m512
-#define OPERAND float
-#define PAIR 1
-#define DEPTH 192
-#define WEIGHTS(p) simde_mm512_loadu_ps(p)
-#define SPREAD(p) simde_mm512_set1_ps(*(p))
-#define MUL_ADD(sum, x, w) simde_mm512_fmadd_ps((x), (w), (sum))
+#define GEMM_NAME matmul_emulated
+#define GEMM_VW simde__m512
+#define GEMM_OPERAND float
+#define GEMM_PAIR 1
+#define GEMM_DEPTH 192
+#define GEMM_WEIGHTS(p) simde_mm512_loadu_ps(p)
+#define GEMM_SPREAD(p) simde_mm512_set1_ps(*(p))
+#define GEMM_MUL_ADD(sum, x, w) simde_mm512_fmadd_ps((x), (w), (sum))
 #define store_rows store_rows_f32
 #define copy_row copy_row_f32
 #define kernel kernel_f32
 #define some_rows some_rows_f32
 #include "kernels/train/gemm_packed_body.h"
 
-#undef NAME
-#undef VW
-#undef OPERAND
-#undef PAIR
-#undef DEPTH
-#undef WEIGHTS
-#undef SPREAD
-#undef MUL_ADD
+#undef GEMM_NAME
+#undef GEMM_VW
+#undef GEMM_OPERAND
+#undef GEMM_PAIR
+#undef GEMM_DEPTH
+#undef GEMM_WEIGHTS
+#undef GEMM_SPREAD
+#undef GEMM_MUL_ADD
 #undef store_rows
 #undef copy_row
 #undef kernel
 #undef some_rows
-#undef PANEL
-#undef ALWAYS
+#undef GEMM_PANEL
 
 // VDPBF16PS by its definition: in each lane sum += x1 w1, then += x0 w0 (the processor's own order
 // and roundings differ in the last place).
@@ -68,14 +67,14 @@ static simde__m512i spread_pair(const uint16_t *p) {
     return simde_mm512_set1_epi32(pair);
 }
 
-#define NAME matmul_emulated_bf16
-#define VW simde__m512i
-#define OPERAND uint16_t
-#define PAIR 2
-#define DEPTH 384
-#define WEIGHTS(p) simde_mm512_loadu_si512(p)
-#define SPREAD(p) spread_pair(p)
-#define MUL_ADD(sum, x, w) dot_pairs((sum), (x), (w))
+#define GEMM_NAME matmul_emulated_bf16
+#define GEMM_VW simde__m512i
+#define GEMM_OPERAND uint16_t
+#define GEMM_PAIR 2
+#define GEMM_DEPTH 384
+#define GEMM_WEIGHTS(p) simde_mm512_loadu_si512(p)
+#define GEMM_SPREAD(p) spread_pair(p)
+#define GEMM_MUL_ADD(sum, x, w) dot_pairs((sum), (x), (w))
 #include "kernels/train/gemm_packed_body.h"
 
 Test(gemm_packed_emulated, avx512_equals_double_precision) {

@@ -7,7 +7,6 @@
 #include "tests/unit/kernels/support_simde.h"
 
 #include "kernels/cpu/matmul_avx512.c"
-#undef ROW
 #define sd_matmul_amx emulated_matmul_many
 #define sd_k_rows_amx emulated_k_rows
 #define sd_quantize_rows_amx emulated_act_rows_amx
