@@ -1,4 +1,4 @@
-// Fair shares of something that is bounded: places in a queue, readers, bytes.
+// Fair shares of something that is bounded: places in a queue, bytes.
 //
 // A bound binds only while others need what is left: a lone client may use all of it. When it is
 // used up, a client that has less than its equal share still gets up to that share, out of as much

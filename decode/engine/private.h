@@ -171,7 +171,7 @@ sd_status sd_queue_add(sd_engine *e, sd_engine_request *j, uint64_t *id,
                        sd_error *err); // takes j when SD_OK
 /// Ends what was cancelled while it waited, and fills free slots.
 void sd_queue_admit(sd_engine *e);
-/// The slot's request is over; the request is the caller's.
+/// The slot's request is over, and is the caller's.
 void sd_queue_leave_slot(sd_engine *e, sd_slot *s);
 void sd_queue_close(sd_engine *e); // cancels what waits
 // prompt.c

@@ -29,7 +29,7 @@
 #include <time.h>
 
 void *sd_conn_owner(const sd_conn *c) {
-    return c->listener->owner;
+    return c->listener->o.owner;
 }
 const sd_http_head *sd_conn_head(const sd_conn *c) {
     return &c->http.head;
@@ -96,7 +96,7 @@ void sd_conn_abort(sd_conn *c) {
         void *work = c->work;
         c->work = NULL;
         c->status = 499;
-        if (work) c->listener->on->on_closed(work);
+        if (work) c->listener->o.on->on_closed(work);
         log_request(c);
     }
     conn_free(c);
@@ -221,14 +221,14 @@ static void reply_error(sd_conn *c, const sd_api_error *e, const char *extra, bo
     if (e->status == 429 || e->status == 503) {
         // Whole seconds, at least one (RFC 9110 10.2.3).
         sd_listener *l = c->listener;
-        double wait = ceil(e->retry_s > 0 ? e->retry_s : l->on->retry_s(l->owner));
+        double wait = ceil(e->retry_s > 0 ? e->retry_s : l->o.on->retry_s(l->o.owner));
         wait = wait < 1 ? 1 : wait > MAX_WAIT_S ? MAX_WAIT_S : wait;
         snprintf(more, sizeof more, "Retry-After: %.0f\r\n", wait);
         extra = more;
     } else if (e->status == 401) {
         extra = "WWW-Authenticate: Bearer\r\n";
     }
-    reply_json(c, e->status, c->listener->on->error_body(e), extra, close);
+    reply_json(c, e->status, c->listener->o.on->error_body(e), extra, close);
 }
 
 void sd_conn_error(sd_conn *c, const sd_api_error *e) {
@@ -294,7 +294,7 @@ static void take_id(sd_conn *c) {
         memcpy(c->id, given, n + 1);
         return;
     }
-    uint64_t x = sd_mix64(c->listener->id_key + c->listener->n_ids++);
+    uint64_t x = sd_mix64(c->listener->o.id_key + c->listener->n_ids++);
     snprintf(c->id, sizeof c->id, "req-%016llx", (unsigned long long)x);
 }
 
@@ -342,7 +342,7 @@ static bool take_head(sd_conn *c) {
     c->keep = c->http.head.keep_alive;
     take_id(c);
     take_client(c);
-    c->handler = c->listener->on->on_head(c, extra, &e);
+    c->handler = c->listener->o.on->on_head(c, extra, &e);
     if (!c->handler) {
         refuse(c, &e, extra[0] ? extra : NULL);
         return false;
@@ -458,7 +458,7 @@ static void on_written(struct bufferevent *bev, void *ctx) {
     sd_conn *c = ctx;
     sd_conn_count_unread(c); // less than before
     if (c->state == CONN_FLUSH) linger(c);
-    if (c->state == CONN_BUSY && c->work) c->listener->on->on_writable(c->work);
+    if (c->state == CONN_BUSY && c->work) c->listener->o.on->on_writable(c->work);
     if (c->state == CONN_READ) pump(c);
 }
 

@@ -163,7 +163,7 @@ double sd_listener_bytes_wait_s(const sd_listener *l, int64_t bytes) {
 }
 
 bool sd_listener_hold(sd_listener *l, sd_client *client, size_t *held, size_t bytes) {
-    size_t limit = l->memory;
+    size_t limit = l->o.memory;
     if (bytes > limit) return false;
     while (bytes > *held) {
         size_t total = (size_t)l->counts.bytes_held, more = bytes - *held;

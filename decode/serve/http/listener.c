@@ -154,15 +154,9 @@ out:
 
 sd_status sd_listener_open(sd_listener *l, const sd_listener_options *o, sd_error *err) {
     sd_status st = SD_OK;
-    *l = (sd_listener){.on = o->on,
-                       .owner = o->owner,
-                       .o = *o,
-                       .memory = o->memory,
-                       .id_key = o->id_key,
-                       .give_up = sd_conn_abort,
-                       .refuse_body = sd_conn_refuse_body};
+    *l = (sd_listener){.o = *o, .give_up = sd_conn_abort, .refuse_body = sd_conn_refuse_body};
     set_max_connections(l);
-    SD_TRY(sd_clients_open(&l->clients, l->max_conns + SD_SPARE_CONNECTIONS, sd_mix64(l->id_key),
+    SD_TRY(sd_clients_open(&l->clients, l->max_conns + SD_SPARE_CONNECTIONS, sd_mix64(l->o.id_key),
                            err));
     SD_TRY(read_proxies(l, err));
     if (o->key_file) SD_TRY(sd_keys_load(&l->keys, o->key_file, err));

@@ -70,8 +70,6 @@ typedef struct {
 } sd_listener_counts;
 
 struct sd_listener {
-    const sd_handlers *on;
-    void *owner;
     sd_listener_options o;
     char address[96]; // "http://127.0.0.1:8080"
     bool draining;    // every answer is the last of its connection
@@ -85,9 +83,8 @@ struct sd_listener {
     struct event *accept_event;
     sd_conn *conns;
     int n_conns, max_conns;
-    int accepted; // in this round of the loop
-    size_t memory;
-    uint64_t id_key, n_ids;
+    int accepted;     // in this round of the loop
+    uint64_t n_ids;   // requests that were given one
     sd_cidr *proxies; // [n_proxies], trusted to say whose a request is
     int n_proxies;
     int64_t warned_ns; // of accepting that failed
