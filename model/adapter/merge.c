@@ -12,6 +12,7 @@
 #include "base/files/path.h"
 #include "base/files/replace.h"
 #include "base/memory.h"
+#include "model/formats/gguf_write.h"
 #include "model/load/source.h"
 
 #include <string.h>

@@ -13,7 +13,7 @@
 #include "model/adapter/base_sketch.h"
 #include "model/adapter/basis.h"
 #include "model/arch/table.h"
-#include "model/formats/gguf.h"
+#include "model/formats/gguf_write.h"
 #include "model/formats/safetensors.h"
 
 #include <math.h>

@@ -1,9 +1,9 @@
 // The GGUF writer: metadata is gathered in memory (a few MB of vocabulary at most), tensors are
 // declared, then stream through in order, so a merged model never needs a second copy of itself.
 // Version 3, alignment 32.
+#include "model/formats/gguf_write.h"
 #include "base/files/replace.h"
 #include "base/list.h"
-#include "model/formats/gguf.h"
 
 #include <string.h>
 

@@ -8,6 +8,7 @@
 #include "model/arch/table.h"
 #include "model/formats/gguf.h"
 #include "model/load/read.h"
+#include "model/load/tokenizer_gguf.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -6,10 +6,10 @@
 //   tokenizer.ggml.token_type   [V] 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte
 //   tokenizer.ggml.merges       "left right" by rank
 //   tokenizer.ggml.bos_token_id, eos_token_id, add_bos_token
-#include "model/tokenizer/internal.h"
+#include "model/load/tokenizer_gguf.h"
 
 #include "base/log.h"
-#include "model/formats/gguf.h"
+#include "model/tokenizer/internal.h"
 
 #include <string.h>
 

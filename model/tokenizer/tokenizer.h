@@ -1,6 +1,7 @@
 // Text to token ids and back: byte-level BPE, identical to Hugging Face `tokenizers`.
 //
-// Sources: the metadata of a GGUF file (tokenizer.ggml.*) or a Hugging Face tokenizer.json.
+// Sources: a Hugging Face tokenizer.json, or the metadata of a GGUF file
+// (model/load/tokenizer_gguf.h).
 // Immutable after opening, so all threads share one.
 //
 //     SD_TRY(sd_tokenizer_encode(tok, text, len, SD_TOK_SPECIAL, &ids, err));
@@ -12,7 +13,6 @@
 #include <stdint.h>
 
 typedef struct sd_tokenizer sd_tokenizer;
-struct sd_gguf;
 
 /// Ids in malloc'ed memory. Zeroed is a valid empty list; append grows it.
 typedef struct {
@@ -22,9 +22,6 @@ typedef struct {
 bool sd_ids_add(sd_ids *l, const int32_t *id, int n); // false when out of memory
 void sd_ids_free(sd_ids *l);
 
-/// From GGUF metadata: model "gpt2" (byte-level BPE); pre-tokenisers default, gpt-2, llama-bpe,
-/// smollm, qwen2. Others: SD_EFORMAT, named.
-sd_status sd_tokenizer_from_gguf(sd_tokenizer **out, const struct sd_gguf *g, sd_error *err);
 /// From a Hugging Face folder: tokenizer.json (and tokenizer_config.json for bos/eos where it is
 /// there).
 sd_status sd_tokenizer_from_folder(sd_tokenizer **out, const char *folder, sd_error *err);

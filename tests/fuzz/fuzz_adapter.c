@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "model/adapter/adapter.h"
-#include "model/formats/gguf.h"
+#include "model/formats/gguf_write.h"
 #include "model/infer/lora_weights.h"
 
 #include <math.h>

@@ -1,6 +1,5 @@
 // A GGUF file of any bytes: opening, every getter, the tokenizer in it.
-#include "model/formats/gguf.h"
-#include "model/tokenizer/tokenizer.h"
+#include "model/load/tokenizer_gguf.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

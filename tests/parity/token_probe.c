@@ -12,7 +12,7 @@
 #include "base/files/file.h"
 #include "base/memory.h"
 #include "base/utf8.h"
-#include "model/formats/gguf.h"
+#include "model/load/tokenizer_gguf.h"
 #include "model/template/template.h"
 #include "model/tokenizer/tokenizer.h"
 

@@ -5,7 +5,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/rng.h"
-#include "model/formats/gguf.h"
+#include "model/formats/gguf_write.h"
 #include "model/model.h"
 #include "tests/unit/support/tiny_model.h"
 

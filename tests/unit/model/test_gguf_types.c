@@ -3,7 +3,7 @@
 #include "base/files/path.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "model/formats/gguf.h"
+#include "model/formats/gguf_write.h"
 #include "model/model.h"
 #include "tests/unit/support/tiny_model.h"
 

@@ -6,7 +6,7 @@
 #include "base/files/replace.h"
 #include "base/memory.h"
 #include "base/rng.h"
-#include "model/formats/gguf.h"
+#include "model/formats/gguf_write.h"
 #include "model/formats/safetensors.h"
 
 #include <math.h>
