@@ -2,7 +2,7 @@
 
 #include "tests/unit/support/files.h"
 
-#include <criterion/criterion.h>
+#include <stdio.h>
 
 const char dataset_conversations[] =
     "{\"messages\":[{\"role\":\"user\",\"content\":\"one\"},{\"role\":\"assistant\",\"content\":"
@@ -11,6 +11,11 @@ const char dataset_conversations[] =
     "\"content\":\"22\"}]}\n"
     "{\"messages\":[{\"role\":\"user\",\"content\":\"three\"},{\"role\":\"assistant\",\"content\":"
     "\"3\"}]}\n";
+
+static void must(sd_status st, const sd_error *err) {
+    if (st != SD_OK) fprintf(stderr, "%s\n", err->message);
+    SD_ASSERT(st == SD_OK);
+}
 
 sd_prepare_options dataset_options(const sd_data_source *s, int n, int T, bool packing) {
     return (sd_prepare_options){
@@ -21,13 +26,13 @@ const char *dataset_prepare(const char *name, const sd_prepare_options *o, sd_mo
                             sd_prepare_report *r) {
     const char *path = temp_file(name);
     sd_error err = {0};
-    cr_assert_eq(sd_dataset_prepare(path, o, m, r, &err), SD_OK, "%s", err.message);
+    must(sd_dataset_prepare(path, o, m, r, &err), &err);
     return path;
 }
 
 sd_dataset *dataset_open(const char *path) {
     sd_dataset *d;
     sd_error err = {0};
-    cr_assert_eq(sd_dataset_open(&d, path, &err), SD_OK, "%s", err.message);
+    must(sd_dataset_open(&d, path, &err), &err);
     return d;
 }

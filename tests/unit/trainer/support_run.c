@@ -7,7 +7,7 @@
 #include "tests/unit/support/files.h"
 #include "tests/unit/support/tiny_model.h"
 
-#include <criterion/criterion.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -20,6 +20,11 @@ static const char RECIPE[] = "recipe: 1\nname: t\nbase: {compute_dtype: fp32}\n"
                              "eval: {every: 2/epoch}\ncheckpoint: {every: 3}\n"
                              "log: {sinks: [csv, jsonl, plot]}\nexport_verify: {prompts: 2}\n";
 
+static void must(sd_status st, const sd_error *err) {
+    if (st != SD_OK) fprintf(stderr, "%s\n", err->message);
+    SD_ASSERT(st == SD_OK);
+}
+
 char *run_write_data(const char *name, int records, int salt) {
     char *path = sd_path_join(run_dir, name);
     sd_buf b = sd_buf_make(1 << 20);
@@ -27,7 +32,7 @@ char *run_write_data(const char *name, int records, int salt) {
         sd_buf_printf(&b,
                       "{\"prompt\": \"item %d is \", \"completion\": \"%d and %d, for %.*s\"}\n", i,
                       i * 7919 % 1000 + salt, i % 7, 1 + i * 5 % 23, "abcdefghijklmnopqrstuvwxyz");
-    cr_assert_eq(sd_file_write(path, b.data, b.len, NULL), SD_OK);
+    SD_ASSERT(sd_file_write(path, b.data, b.len, NULL) == SD_OK);
     sd_buf_free(&b);
     return path;
 }
@@ -38,9 +43,9 @@ void run_set_up(void) {
     sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
     run_model = sd_path_join(run_dir, "tiny.gguf");
     run_recipe = sd_path_join(run_dir, "r.yaml");
-    cr_assert_eq(sd_tiny_write_gguf(run_model, &t, &err), SD_OK, "%s", err.message);
+    must(sd_tiny_write_gguf(run_model, &t, &err), &err);
     run_data = run_write_data("d.jsonl", 60, 0);
-    cr_assert_eq(sd_file_write(run_recipe, RECIPE, sizeof RECIPE - 1, NULL), SD_OK);
+    SD_ASSERT(sd_file_write(run_recipe, RECIPE, sizeof RECIPE - 1, NULL) == SD_OK);
 }
 void run_tear_down(void) {
     free(run_model), free(run_data), free(run_recipe);
@@ -79,7 +84,7 @@ run_result run_train(const char *name, const char *const *extra, int n_extra) {
 sd_sha256 run_adapter(const run_result *r) {
     sd_sha256 h = {{0}};
     char *path = sd_path_join(r->out, "adapter/adapter_model.safetensors");
-    cr_assert_eq(sd_sha256_of_file(&h, path, NULL), SD_OK, "%s is missing", path);
+    SD_ASSERT(sd_sha256_of_file(&h, path, NULL) == SD_OK);
     free(path);
     return h;
 }
@@ -93,7 +98,7 @@ bool run_exists(const run_result *r, const char *name) {
 run_result run_unfinished(const char *name) {
     run_result r = run_train(name, NULL, 0);
     char *manifest = sd_path_join(r.out, "manifest.json");
-    cr_assert_eq(r.st, SD_OK, "%s", r.err.message);
+    must(r.st, &r.err);
     unlink(manifest);
     free(manifest);
     return r;
