@@ -34,7 +34,7 @@ sd_status sd_decoding_start(sd_decoding *d, const sd_model_args *m, const sd_dec
     int64_t ctx = a->ctx, train = d->model->hp.ctx_train;
     if (ctx == 0 && need > 4096) ctx = train > 0 && need > train ? train : need;
     sd_spec_mode spec = (sd_spec_mode)a->spec;
-    SD_CHECK(spec != SD_SPEC_INDEX || a->draft || d->corpus, err, SD_EINVAL,
+    SD_CHECK(spec != SD_SPEC_CORPUS || a->draft || d->corpus, err, SD_EINVAL,
              "--spec index needs a corpus index; give one with -d, or a run's folder with -a");
     SD_TRY(sd_engine_open(&d->engine, d->model,
                           &(sd_engine_options){.ctx = (int)ctx,
@@ -46,7 +46,7 @@ sd_status sd_decoding_start(sd_decoding *d, const sd_model_args *m, const sd_dec
                                                .spec = spec,
                                                .spec_length = (int)a->spec_length,
                                                .draft = a->draft,
-                                               .cache = {d->cache_dir, SD_PACK_LEAST}},
+                                               .cache = {d->cache_dir, SD_WEIGHT_CACHE_LEAST}},
                           err));
 out:
     return st;

@@ -13,8 +13,8 @@ sd_status sd_open_model(sd_model **out, char **cache_dir, const sd_model_args *a
     *cache_dir = NULL;
     sd_status st = sd_model_open(out, args->model, err);
     if (st != SD_OK) return st;
-    *cache_dir = args->no_pack_cache ? NULL : sd_pack_cache_dir();
-    if (*cache_dir) sd_pack_attach(*out, *cache_dir);
+    *cache_dir = args->no_pack_cache ? NULL : sd_weight_cache_dir();
+    if (*cache_dir) sd_weight_cache_attach(*out, *cache_dir);
     return st;
 }
 
@@ -25,7 +25,7 @@ sd_status sd_run_model_open(sd_run_model *r, const sd_model_args *args, const ch
     sd_context_options o = {
         .max_rows = max_rows, .compute = (sd_compute)args->compute, .kv = (sd_kv_type)args->kv};
     SD_TRY(sd_open_model(&r->model, &r->cache_dir, args, err));
-    o.cache = (sd_weight_cache){r->cache_dir, SD_PACK_LEAST};
+    o.cache = (sd_weight_cache){r->cache_dir, SD_WEIGHT_CACHE_LEAST};
     SD_TRY(sd_pool_open(&r->pool, (int)args->threads, err));
     if (adapter) SD_TRY(sd_adapter_open(&r->adapter, adapter, r->model, args->other_base, err));
     SD_TRY(sd_context_open(&r->cx, r->model, r->pool, &o, err));

@@ -39,7 +39,7 @@ typedef struct {
     void *data;                  // backend's own; NULL: the stored form is used in place
     size_t bytes;                // of data
     struct sd_huge_arena *arena; // where data stands
-} sd_packed;
+} sd_packed_weight;
 
 /// Activations ready for matmul: N rows of K. Blocks of k come first, rows within them, so that a
 /// kernel that holds a block of weights walks all rows in one stream. Two blocks of codes stand
@@ -114,8 +114,8 @@ typedef struct {
     const float *k_scale, *v_scale; // [ctx] of that head under SD_KV_INT8
 } sd_attention_rows;
 
-typedef void (*sd_matmul_fn)(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N,
-                             int m0, int m1);
+typedef void (*sd_matmul_fn)(float *y, int ldy, const sd_packed_weight *w, const sd_quant_rows *x,
+                             int N, int m0, int m1);
 
 typedef struct sd_ops {
     const char *name; // "plain", "avx2", "avx512", "amx", "neon"
@@ -125,9 +125,9 @@ typedef struct sd_ops {
     sd_kv_type kv; // f16 or bf16: the one of two bytes a value that its attention reads faster
     /// Bytes of w's packed form; 0 when it has none.
     size_t (*pack_bytes)(const sd_weight *w);
-    /// Lays w out for `compute`. Freed with sd_packed_free. Serial; thread-safe on different
+    /// Lays w out for `compute`. Freed with sd_packed_weight_free. Serial; thread-safe on different
     /// weights. SD_EINTERRUPTED soon after *stop is set; stop may be NULL.
-    sd_status (*pack)(sd_packed *out, const sd_weight *w, sd_compute compute,
+    sd_status (*pack)(sd_packed_weight *out, const sd_weight *w, sd_compute compute,
                       const atomic_bool *stop, sd_error *err);
 
     /// a->q, scale, sum rows [n0, n1) <- x [N, a->K]; also sets a->x = x. Under fp32 only a->x is
@@ -177,7 +177,7 @@ const sd_ops *sd_ops_best(void);
 /// By name; NULL when this processor or build lacks it.
 const sd_ops *sd_ops_named(const char *name);
 
-void sd_packed_free(sd_packed *p);
+void sd_packed_weight_free(sd_packed_weight *p);
 size_t sd_attention_partial(const sd_attention_shape *shape); // floats of one head
 int sd_attention_splits(int len);                             // that a row of len sees
 /// total <- total and partial together: both of one head, partial from later positions.

@@ -88,7 +88,7 @@ typedef struct {
 
 typedef struct {
     const sd_ops *ops;
-    const sd_packed *w;
+    const sd_packed_weight *w;
     const sd_quant_rows *x;
     float *y;
     int N;
@@ -130,8 +130,8 @@ static void report(const bench *b, const measured *m) {
 }
 
 // Seconds of one matmul with N rows over cold weights.
-static double time_matmul(const bench *b, sd_packed *copy, int copies, const sd_quant_rows *x,
-                          float *y, int N) {
+static double time_matmul(const bench *b, sd_packed_weight *copy, int copies,
+                          const sd_quant_rows *x, float *y, int N) {
     double t[MAX_CALLS], began = sd_now_s();
     int M = copy->w.rows, tasks = (M + TASK_TILES * SD_TILE_M - 1) / (TASK_TILES * SD_TILE_M);
     int n = 0;
@@ -149,7 +149,7 @@ static sd_status bench_matmul(const bench *b, const char *where, sd_dtype t, int
                               sd_error *err) {
     sd_status st = SD_OK;
     enum { MAX_N = 256 };
-    sd_packed *copy = sd_alloc(MAX_COPIES, sizeof *copy);
+    sd_packed_weight *copy = sd_alloc(MAX_COPIES, sizeof *copy);
     sd_quant_rows act = {0};
     size_t stride = sd_row_bytes(t, K);
     uint8_t *data = sd_alloc((size_t)M, stride);
@@ -191,7 +191,7 @@ static sd_status bench_matmul(const bench *b, const char *where, sd_dtype t, int
         if (sd_interrupted) break;
     }
 out:
-    for (int i = 0; copy && i < MAX_COPIES; i++) sd_packed_free(&copy[i]);
+    for (int i = 0; copy && i < MAX_COPIES; i++) sd_packed_weight_free(&copy[i]);
     sd_quant_rows_free(&act);
     free(copy), free(data), free(x), free(y);
     return st;
@@ -205,7 +205,7 @@ typedef struct {
     uint16_t *k, *v;
     float *scratch;
     sd_quant_rows act;
-    sd_packed A, B; // of an adapter: [16, 1536], [1536, 16]
+    sd_packed_weight A, B; // of an adapter: [16, 1536], [1536, 16]
     int len, rows;
     sd_attention_shape shape;
 } row_job;
@@ -325,7 +325,7 @@ static sd_status bench_rows(const bench *b, sd_error *err) {
     for (int kv = SD_KV_F16; kv <= SD_KV_INT8; kv++) bench_attention(b, &j, (sd_kv_type)kv, fma);
 out:
     free(j.x), free(j.y), free(j.z), free(j.k), free(j.v), free(j.scratch);
-    sd_packed_free(&j.A), sd_packed_free(&j.B);
+    sd_packed_weight_free(&j.A), sd_packed_weight_free(&j.B);
     sd_quant_rows_free(&j.act);
     return st;
 }

@@ -410,7 +410,7 @@ static sd_status open_bench(bench *b, const model_args *a, sd_error *err) {
                            &(sd_context_options){.max_rows = b->max_rows,
                                                  .compute = (sd_compute)a->common.compute,
                                                  .kv = (sd_kv_type)a->common.kv,
-                                                 .cache = {b->cache_dir, SD_PACK_LEAST}},
+                                                 .cache = {b->cache_dir, SD_WEIGHT_CACHE_LEAST}},
                            err));
     int deepest = 512;
     for (int i = 0; i < b->prefill.n; i++)

@@ -52,22 +52,23 @@ sd_status sd_verb_pack(int argc, char **argv, sd_error *err) {
     SD_TRY(sd_open_model(&r.model, &r.cache_dir, &(sd_model_args){.model = rest.item[0]}, err));
     SD_CHECK(r.cache_dir, err, SD_EINVAL,
              "pack: neither XDG_CACHE_HOME nor HOME is set; set one, the cache stands below it");
-    path = sd_pack_path(r.cache_dir, r.model, sd_ops_best());
+    path = sd_weight_cache_path(r.cache_dir, r.model, sd_ops_best());
     SD_CHECK(path || !sd_memory_lost(), err, SD_ENOMEM, "out of memory");
     SD_CHECK(path, err, SD_EINVAL,
              "pack: this processor uses the weights as they are stored; there is nothing to pack");
     SD_TRY(sd_pool_open(&r.pool, (int)a.threads, err));
-    bool kept = sd_pack_is_kept(r.cache_dir, r.model, sd_ops_best()); // of the model as it is now
-    sd_status bad = kept ? sd_pack_verify(path, r.pool, err) : SD_OK;
+    bool kept =
+        sd_weight_cache_has(r.cache_dir, r.model, sd_ops_best()); // of the model as it is now
+    sd_status bad = kept ? sd_weight_cache_verify(path, r.pool, err) : SD_OK;
     if (bad == SD_ENOMEM) SD_TRY(bad); // nothing is wrong with it
     if (bad != SD_OK) {
         printf("%s; it is made again\n", err->message);
         kept = false;
-        SD_TRY(sd_pack_remove(path, err));
+        SD_TRY(sd_weight_cache_remove(path, err));
     }
     sd_context_options o = {.max_rows = SD_STEP_COST_MOST, .cache = {.dir = r.cache_dir}};
     SD_TRY(sd_context_open(&r.cx, r.model, r.pool, &o, err));
-    SD_CHECK(kept || sd_pack_source_sha256(r.cache_dir, r.model, &source), err, SD_EIO,
+    SD_CHECK(kept || sd_weight_cache_source_sha256(r.cache_dir, r.model, &source), err, SD_EIO,
              "pack: nothing could be kept in %s", r.cache_dir);
     double took = sd_now_s() - begun;
     bool costs_kept = sd_step_costs_get(&costs, r.cx);

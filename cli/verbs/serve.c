@@ -73,7 +73,7 @@ sd_status sd_verb_serve(int argc, char **argv, sd_error *err) {
     SD_TRY(sd_options_parse(&rest, rows, &a, argc, argv, err));
     SD_CHECK(rest.n == 0, err, SD_EINVAL,
              "serve: '%s' is not an option; give models with -m and -a", rest.item[0]);
-    pack_dir = a.common.no_pack_cache ? NULL : sd_pack_cache_dir();
+    pack_dir = a.common.no_pack_cache ? NULL : sd_weight_cache_dir();
     const sd_serve_options o = {.model = a.common.model,
                                 .pack_dir = pack_dir,
                                 .other_base = a.common.other_base,

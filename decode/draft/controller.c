@@ -44,12 +44,12 @@ static void set_slope(sd_controller *c, double s) {
     c->have_slope = true;
 }
 
-static void guess_slope(sd_controller *c) {
+static void estimate_slope(sd_controller *c) {
     if (!c->have_unit || c->prefill_row <= 0 || c->have_slope) return;
     set_slope(c, c->prefill_row * HEAD_SHARE / c->unit);
 }
 
-void sd_controller_know_costs(sd_controller *c, const sd_step_costs *t) {
+void sd_controller_load_costs(sd_controller *c, const sd_step_costs *t) {
     const int *rows = sd_step_cost_rows;
     c->unit = t->ms[0] * 1e-3;
     set_slope(c, (t->ms[SD_STEP_COSTS - 1] / t->ms[0] - 1) / (SD_STEP_COST_MOST - 1));
@@ -68,7 +68,7 @@ void sd_controller_prefilled(sd_controller *c, int n, double seconds) {
     if (n < 16) return; // too few rows to tell the price of one among many
     double row = seconds / n;
     c->prefill_row = c->prefill_row <= 0 ? row : c->prefill_row + .3 * (row - c->prefill_row);
-    guess_slope(c);
+    estimate_slope(c);
 }
 
 static void learn_cost(sd_controller *c, int n, double seconds) {
@@ -76,7 +76,7 @@ static void learn_cost(sd_controller *c, int n, double seconds) {
     if (!c->have_unit) {
         c->unit = seconds / ((1 + c->slope * (n - 1)) * ratio_at(c, n));
         c->have_unit = true;
-        guess_slope(c);
+        estimate_slope(c);
         return;
     }
     double off = log(seconds / sd_controller_cost(c, n));
@@ -103,16 +103,17 @@ void sd_controller_progress(sd_controller *c, int running, int tokens, double se
     if (!(seconds > 0) || !(plain > 0)) return;
     double s = tokens * plain / seconds;
     c->speed_up += .06 * (s - c->speed_up);
-    if (c->rest_tokens > 0) {
-        c->rest_tokens -= tokens;
-        if (c->rest_tokens <= 0) c->guard_time = c->guard_plain = 0, c->guard_tokens = 0;
+    if (c->backoff_tokens > 0) {
+        c->backoff_tokens -= tokens;
+        if (c->backoff_tokens <= 0) c->guard_time = c->guard_plain = 0, c->guard_tokens = 0;
         return;
     }
     c->guard_time += seconds;
     c->guard_plain += tokens * plain;
     c->guard_tokens += tokens;
     if (c->guard_tokens < GUARD_TOKENS) return;
-    if (c->guard_plain < GUARD_SPEED * c->guard_time) c->rest_tokens = GUARD_TOKENS, c->rests++;
+    if (c->guard_plain < GUARD_SPEED * c->guard_time)
+        c->backoff_tokens = GUARD_TOKENS, c->backoffs++;
     c->guard_time = c->guard_plain = 0, c->guard_tokens = 0;
 }
 
@@ -122,16 +123,16 @@ void sd_controller_drafted(sd_controller *c, int tokens, double seconds) {
     c->draft_token = c->draft_token <= 0 ? t : c->draft_token + .1 * (t - c->draft_token);
 }
 
-bool sd_controller_resting(const sd_controller *c) {
-    return c->rest_tokens > 0;
+bool sd_controller_backing_off(const sd_controller *c) {
+    return c->backoff_tokens > 0;
 }
 
 static float shrunk(const sd_tally *t, float towards) {
     return (t->hit + PRIOR_WEIGHT * towards) / (t->seen + PRIOR_WEIGHT);
 }
 
-float sd_controller_chance(const sd_controller *c, const sd_acceptance *own, const sd_drafter *d,
-                           int bucket) {
+float sd_controller_accept_prob(const sd_controller *c, const sd_acceptance *own,
+                                const sd_drafter *d, int bucket) {
     sd_source s = d->ops->source;
     return shrunk(&own->of[s][bucket], shrunk(&c->all.of[s][bucket], d->ops->prior(bucket)));
 }
@@ -151,12 +152,12 @@ double sd_controller_lambda(const sd_controller *c, int running) {
     return t > 0 ? running / t * (c->speed_up > 1 ? c->speed_up : 1) : 0;
 }
 
-double sd_controller_floor(const sd_controller *c, int running) {
+double sd_controller_min_prob(const sd_controller *c, int running) {
     // The cheapest a further row ever is: its share of a long verification.
     double far = sd_controller_cost(c, running + SD_MAX_DRAFT) - sd_controller_cost(c, running);
     double row = far / SD_MAX_DRAFT * .5;
-    double floor = sd_controller_lambda(c, running) * row;
-    return floor < .01 ? .01 : floor;
+    double min_prob = sd_controller_lambda(c, running) * row;
+    return min_prob < .01 ? .01 : min_prob;
 }
 
 void sd_controller_choose(const sd_controller *c, sd_candidates *k, int requests, int budget) {
@@ -164,7 +165,7 @@ void sd_controller_choose(const sd_controller *c, sd_candidates *k, int requests
     double gain = 0, best = 0;
     int best_n = 0, n = 0;
     for (int r = 0; r < requests; r++) k[r].take = 0;
-    if (c->unit <= 0 || sd_controller_resting(c) || c->since_plain >= PLAIN_EVERY) return;
+    if (c->unit <= 0 || sd_controller_backing_off(c) || c->since_plain >= PLAIN_EVERY) return;
     // Survivals do not increase along a request, so the n best overall are prefixes: merge them.
     for (int pass = 0; pass < 2; pass++) {
         int limit = pass == 0 ? budget : best_n;
@@ -173,10 +174,10 @@ void sd_controller_choose(const sd_controller *c, sd_candidates *k, int requests
             int top = -1;
             for (int r = 0; r < requests; r++)
                 if (k[r].take < k[r].n &&
-                    (top < 0 || k[r].survival[k[r].take] > k[top].survival[k[top].take]))
+                    (top < 0 || k[r].prefix_prob[k[r].take] > k[top].prefix_prob[k[top].take]))
                     top = r;
             if (top < 0) break;
-            gain += (double)k[top].survival[k[top].take++];
+            gain += (double)k[top].prefix_prob[k[top].take++];
             double worth = gain - lambda * (sd_controller_cost(c, requests + n + 1) - base);
             if (pass == 0 && worth > best) best = worth, best_n = n + 1;
         }

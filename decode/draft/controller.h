@@ -39,13 +39,13 @@ typedef struct {
     int since_plain; // steps since plain decoding was last timed
     // The guard.
     double guard_time, guard_plain;
-    int64_t guard_tokens, rest_tokens;
-    int64_t rests; // how often it stepped in
+    int64_t guard_tokens, backoff_tokens;
+    int64_t backoffs; // how often it stepped in
 } sd_controller;
 
 void sd_controller_init(sd_controller *c);
 /// Right after init: what steps cost when they were timed, in place of the prior.
-void sd_controller_know_costs(sd_controller *c, const sd_step_costs *t);
+void sd_controller_load_costs(sd_controller *c, const sd_step_costs *t);
 
 /// Seconds of a step that verifies n rows.
 double sd_controller_cost(const sd_controller *c, int n);
@@ -61,18 +61,18 @@ void sd_controller_drafted(sd_controller *c, int tokens, double seconds);
 
 /// The chance that a guess holds: the request's own count, shrunk towards all requests' count, that
 /// towards the prior.
-float sd_controller_chance(const sd_controller *c, const sd_acceptance *own, const sd_drafter *d,
-                           int bucket);
+float sd_controller_accept_prob(const sd_controller *c, const sd_acceptance *own,
+                                const sd_drafter *d, int bucket);
 /// A guess was reached and was right or wrong.
 void sd_controller_score(sd_controller *c, sd_acceptance *own, sd_source s, int bucket, bool hit);
 
 /// What one further row is worth at least, as a survival: guesses below are not worth making.
-double sd_controller_floor(const sd_controller *c, int running);
+double sd_controller_min_prob(const sd_controller *c, int running);
 /// The worth of time: tokens per second.
 double sd_controller_lambda(const sd_controller *c, int running);
 
 typedef struct {
-    const float *survival; // [n] chance that this guess and all before it hold; not increasing
+    const float *prefix_prob; // [n] chance that this guess and all before it hold; not increasing
     int n;
     int take; // out: how many to verify
 } sd_candidates;
@@ -80,4 +80,4 @@ typedef struct {
 /// each.
 void sd_controller_choose(const sd_controller *c, sd_candidates *k, int requests, int budget);
 /// True while the guard lets nothing be drafted.
-bool sd_controller_resting(const sd_controller *c);
+bool sd_controller_backing_off(const sd_controller *c);

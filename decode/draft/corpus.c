@@ -17,7 +17,7 @@ typedef struct {
     sd_corpus_state at;
     bool peeked;
     bool have;
-    sd_guess guess;
+    sd_proposal proposal;
     int n_tail;
     int32_t tail[2 * MAX_MATCH]; // the last tokens, timeline then drafted
 } corpus;
@@ -53,7 +53,7 @@ static int bucket_of(int depth, float share) {
     return c * 6 + (q > 5 ? 5 : q < 0 ? 0 : q);
 }
 
-static bool corpus_peek(sd_drafter *d, sd_guess *out) {
+static bool corpus_peek(sd_drafter *d, sd_proposal *out) {
     corpus *c = (corpus *)d;
     if (!c->corpus) return false;
     if (!c->peeked) {
@@ -62,10 +62,10 @@ static bool corpus_peek(sd_drafter *d, sd_guess *out) {
         int32_t token = -1;
         if (c->at.depth > 0) token = sd_corpus_next(c->corpus, &c->at, &share, &count);
         c->have = token >= 0;
-        if (c->have) c->guess = (sd_guess){token, bucket_of(c->at.depth, share), share};
+        if (c->have) c->proposal = (sd_proposal){token, bucket_of(c->at.depth, share), share};
         c->peeked = true;
     }
-    if (c->have) *out = c->guess;
+    if (c->have) *out = c->proposal;
     return c->have;
 }
 

@@ -6,7 +6,7 @@ const char *sd_source_name(sd_source s) {
 }
 
 int sd_drafter_propose(sd_drafter *d, int g, int32_t *tokens, float *confidence) {
-    sd_guess guess;
+    sd_proposal guess;
     int n = 0;
     d->ops->rewind(d);
     while (n < g && d->ops->peek(d, &guess)) {

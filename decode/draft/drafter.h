@@ -28,7 +28,7 @@ typedef struct {
     int32_t token;
     int bucket;       // 0 <= bucket < SD_BUCKETS
     float confidence; // 0..1, before any calibration
-} sd_guess;
+} sd_proposal;
 
 typedef struct {
     const int32_t *timeline; // the caller's; grows in place, outlives the request
@@ -47,7 +47,7 @@ typedef struct {
     /// The cursor back to the timeline's end.
     void (*rewind)(sd_drafter *d);
     /// The guess at the cursor; false when there is none. May be called again: the same answer.
-    bool (*peek)(sd_drafter *d, sd_guess *out);
+    bool (*peek)(sd_drafter *d, sd_proposal *out);
     /// The cursor moves over `token`, which need not be this drafter's guess.
     void (*advance)(sd_drafter *d, int32_t token);
     /// How likely guesses of this bucket are before anything was measured.

@@ -36,7 +36,7 @@ typedef struct {
     int n_ahead;
     bool have; // guess is that of the cursor
     bool failed;
-    sd_guess guess;
+    sd_proposal proposal;
 } drafter;
 
 sd_status sd_draft_model_open(sd_draft_model **out, sd_model *draft, const sd_model *target,
@@ -163,7 +163,7 @@ const sd_kv *sd_drafter_model_kv(const sd_drafter *base) {
 }
 
 // Buckets: tenths of the probability the draft gives its own choice.
-static bool model_peek(sd_drafter *base, sd_guess *out) {
+static bool model_peek(sd_drafter *base, sd_proposal *out) {
     drafter *d = (drafter *)base;
     int end = d->n + d->n_ahead;
     if (d->failed || end > d->kv->ctx || d->n_ahead > SD_MAX_DRAFT) return false;
@@ -180,11 +180,11 @@ static bool model_peek(sd_drafter *base, sd_guess *out) {
         }
         float p = expf(sd_logprob(logits, d->shared->V, token));
         int tenth = (int)(p * 10);
-        d->guess = (sd_guess){token, tenth > 9 ? 9 : tenth < 0 ? 0 : tenth, p};
+        d->proposal = (sd_proposal){token, tenth > 9 ? 9 : tenth < 0 ? 0 : tenth, p};
         d->have = true;
     }
-    if (d->guess.token >= d->shared->V_target) return false;
-    *out = d->guess;
+    if (d->proposal.token >= d->shared->V_target) return false;
+    *out = d->proposal;
     return true;
 }
 

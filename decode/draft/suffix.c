@@ -154,7 +154,7 @@ static int length_class(int len) {
 }
 
 // Buckets: 10 classes of matched length x {one occurrence, two that agree, two that differ}.
-static bool suffix_peek(sd_drafter *d, sd_guess *out) {
+static bool suffix_peek(sd_drafter *d, sd_proposal *out) {
     const suffix *s = (const suffix *)d;
     if (s->at == ROOT || s->matched == 0) return false;
     const state *st = &s->states[s->at];
@@ -166,7 +166,7 @@ static bool suffix_peek(sd_drafter *d, sd_guess *out) {
     int32_t older = i + 1 < RECENT ? after(s, st->end[i + 1]) : -1;
     int kind = older < 0 ? 0 : older == token ? 1 : 2;
     int bucket = length_class(s->matched) * 3 + kind;
-    *out = (sd_guess){token, bucket, d->ops->prior(bucket)};
+    *out = (sd_proposal){token, bucket, d->ops->prior(bucket)};
     return true;
 }
 

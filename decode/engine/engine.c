@@ -21,8 +21,8 @@ static sd_status open_draft(sd_engine *e, sd_error *err) {
     sd_draft d = {0};
     SD_TRY(sd_draft_open(&d, e->o.draft, e->model, e->o.stop, err));
     if (d.kind == SD_DRAFT_MODEL) {
-        if (e->o.cache.dir) sd_pack_attach(d.model, e->o.cache.dir);
-        SD_CHECK(e->o.spec != SD_SPEC_INDEX, err, SD_EINVAL,
+        if (e->o.cache.dir) sd_weight_cache_attach(d.model, e->o.cache.dir);
+        SD_CHECK(e->o.spec != SD_SPEC_CORPUS, err, SD_EINVAL,
                  "%s: is a model and --spec index drafts from a corpus index; give --spec draft or "
                  "auto",
                  e->o.draft);
@@ -108,7 +108,7 @@ static void load_costs(sd_engine *e) {
     sd_controller_init(&e->control);
     bool drafts = e->o.spec != SD_SPEC_OFF && e->o.spec_length == 0;
     if ((drafts || e->o.step_ms > 0) && sd_step_costs_get(&costs, e->cx))
-        sd_controller_know_costs(&e->control, &costs);
+        sd_controller_load_costs(&e->control, &costs);
 }
 
 sd_status sd_engine_open(sd_engine **out, sd_model *m, const sd_engine_options *o, sd_error *err) {

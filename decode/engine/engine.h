@@ -26,7 +26,7 @@ typedef enum {
     SD_SPEC_OFF,
     SD_SPEC_SUFFIX,
     SD_SPEC_DRAFT,
-    SD_SPEC_INDEX
+    SD_SPEC_CORPUS
 } sd_spec_mode;
 #define SD_SPEC_MODES "auto|off|suffix|draft|index"
 

@@ -32,30 +32,31 @@ static double model_cost(const sd_engine *e) {
 }
 
 // Whether a token of the draft model is worth its time when the free sources offer `free_chance`.
-static bool model_pays(const sd_engine *e, const sd_slot *s, int running, double survival,
-                       double free_chance) {
+static bool model_pays(const sd_engine *e, const sd_slot *s, int running, double prefix_prob,
+                       double free_prob) {
     double lambda = sd_controller_lambda(&e->control, running);
     double row =
         sd_controller_cost(&e->control, running + 1) - sd_controller_cost(&e->control, running);
-    double price = lambda * (model_cost(e) + (free_chance > 0 ? 0 : row));
-    return survival * (model_mean(e, s) - free_chance) > price;
+    double price = lambda * (model_cost(e) + (free_prob > 0 ? 0 : row));
+    return prefix_prob * (model_mean(e, s) - free_prob) > price;
 }
 
-static bool ask(sd_engine *e, sd_slot *s, int j, int source, double *chance) {
+static bool ask(sd_engine *e, sd_slot *s, int j, int source, double *accept_prob) {
     sd_drafter *d = s->drafter[source];
     // An index or a draft may know tokens that this model has not; one would fail the whole step.
-    bool made = d->ops->peek(d, &s->guess[j][source]) && s->guess[j][source].token >= 0 &&
-                s->guess[j][source].token < e->model->hp.V;
+    bool made = d->ops->peek(d, &s->proposal[j][source]) && s->proposal[j][source].token >= 0 &&
+                s->proposal[j][source].token < e->model->hp.V;
     s->made[j][source] = made;
     if (!made) return false;
-    *chance = (double)sd_controller_chance(&e->control, &s->own, d, s->guess[j][source].bucket);
+    *accept_prob =
+        (double)sd_controller_accept_prob(&e->control, &s->own, d, s->proposal[j][source].bucket);
     return true;
 }
 
 // The draft model's turn at position j: its guess, when it is worth its time.
-static bool ask_model(sd_engine *e, sd_slot *s, int j, double *chance) {
+static bool ask_model(sd_engine *e, sd_slot *s, int j, double *accept_prob) {
     double begin = sd_now_s();
-    bool made = ask(e, s, j, SD_SOURCE_MODEL, chance);
+    bool made = ask(e, s, j, SD_SOURCE_MODEL, accept_prob);
     double took = sd_now_s() - begin;
     e->draft_seconds += took;
     // The first guess of a round also computes what the last round left; it would blur the price.
@@ -68,7 +69,7 @@ static bool ready_model(sd_engine *e, sd_slot *s, int running) {
     if (!s->active[SD_SOURCE_MODEL]) return false;
     bool forced = e->o.spec_length > 0;
     if (!forced) {
-        if (sd_controller_resting(&e->control)) return false;
+        if (sd_controller_backing_off(&e->control)) return false;
         int missing = sd_drafter_model_missing(s->drafter[SD_SOURCE_MODEL]);
         bool probe = e->rounds % PROBE_ROUNDS == 0 &&
                      (missing <= PROBE_MISSING || s->stats.generated >= PROBE_ROUNDS);
@@ -82,42 +83,42 @@ static bool ready_model(sd_engine *e, sd_slot *s, int running) {
 }
 
 typedef struct {
-    bool model;   // the draft model may be asked
-    int limit;    // positions at most
-    double floor; // survivals below are not worth a row
-    double survival;
+    bool model;      // the draft model may be asked
+    int limit;       // positions at most
+    double min_prob; // survivals below are not worth a row
+    double prefix_prob;
 } round_plan;
 
 // One position: asks, takes the best guess, moves all cursors. False when the draft ends here.
 static bool extend(sd_engine *e, sd_slot *s, int running, int j, round_plan *r) {
     bool forced = e->o.spec_length > 0;
     int best = -1;
-    double best_chance = 0, chance = 0;
+    double best_prob = 0, accept_prob = 0;
     for (int i = 0; i < SD_SOURCE_COUNT; i++) s->made[j][i] = false;
     for (int i = 0; i < SD_SOURCE_MODEL; i++)
-        if (s->active[i] && ask(e, s, j, i, &chance) && (best < 0 || chance > best_chance))
-            best = i, best_chance = chance;
-    if (r->model && (forced || j == 0 || model_pays(e, s, running, r->survival, best_chance))) {
-        if (!ask_model(e, s, j, &chance))
+        if (s->active[i] && ask(e, s, j, i, &accept_prob) && (best < 0 || accept_prob > best_prob))
+            best = i, best_prob = accept_prob;
+    if (r->model && (forced || j == 0 || model_pays(e, s, running, r->prefix_prob, best_prob))) {
+        if (!ask_model(e, s, j, &accept_prob))
             r->model = false;
-        else if (best < 0 || chance > best_chance)
-            best = SD_SOURCE_MODEL, best_chance = chance;
+        else if (best < 0 || accept_prob > best_prob)
+            best = SD_SOURCE_MODEL, best_prob = accept_prob;
     }
     s->n_made = j + 1;
     int32_t token;
     if (best >= 0) {
-        token = s->guess[j][best].token;
+        token = s->proposal[j][best].token;
     } else {
         if (!forced) return false;
         // A forced draft has its full length also where no source has a guess.
         token = s->timeline[s->n - 1];
         for (best = 0; !s->active[best];) best++;
     }
-    r->survival *= best_chance;
-    if (!forced && r->survival < r->floor) return false;
+    r->prefix_prob *= best_prob;
+    if (!forced && r->prefix_prob < r->min_prob) return false;
     s->draft[j] = token;
     s->source[j] = (sd_source)best;
-    s->survival[j] = (float)r->survival;
+    s->prefix_prob[j] = (float)r->prefix_prob;
     s->n_draft = j + 1;
     for (int i = 0; i < SD_SOURCE_COUNT; i++)
         if (s->active[i] && (i != SD_SOURCE_MODEL || r->model))
@@ -134,9 +135,9 @@ static void plan_slot(sd_engine *e, sd_slot *s, int running) {
     int left = e->ctx - s->n - 1; // each round also emits a token of the target's own
     if (r->max_tokens > 0 && r->max_tokens - s->stats.generated - 1 < left)
         left = r->max_tokens - s->stats.generated - 1;
-    round_plan p = {.limit = left < SD_MAX_DRAFT ? left : SD_MAX_DRAFT, .survival = 1};
+    round_plan p = {.limit = left < SD_MAX_DRAFT ? left : SD_MAX_DRAFT, .prefix_prob = 1};
     if (e->o.spec_length > 0 && e->o.spec_length < p.limit) p.limit = e->o.spec_length;
-    p.floor = sd_controller_floor(&e->control, running);
+    p.min_prob = sd_controller_min_prob(&e->control, running);
     p.model = p.limit > 0 && ready_model(e, s, running);
     for (int i = 0; i < SD_SOURCE_COUNT; i++)
         if (s->active[i] && (i != SD_SOURCE_MODEL || p.model))
@@ -153,7 +154,7 @@ void sd_engine_plan(sd_engine *e) {
         sd_slot *s = &e->slot[i];
         if (s->phase != SLOT_DECODE) continue;
         plan_slot(e, s, running);
-        e->candidates[n++] = (sd_candidates){s->survival, s->n_draft, 0};
+        e->candidates[n++] = (sd_candidates){s->prefix_prob, s->n_draft, 0};
     }
     if (e->o.spec_length > 0)
         for (int i = 0; i < n; i++) e->candidates[i].take = e->candidates[i].n;
@@ -169,8 +170,8 @@ void sd_engine_score(sd_engine *e, sd_slot *s, const int32_t *emitted, int n) {
     for (int j = 0; j < n && j < s->n_made; j++) {
         for (int i = 0; i < SD_SOURCE_COUNT; i++)
             if (s->made[j][i])
-                sd_controller_score(&e->control, &s->own, (sd_source)i, s->guess[j][i].bucket,
-                                    s->guess[j][i].token == emitted[j]);
+                sd_controller_score(&e->control, &s->own, (sd_source)i, s->proposal[j][i].bucket,
+                                    s->proposal[j][i].token == emitted[j]);
         if (j >= s->n_draft || s->draft[j] != emitted[j]) break;
     }
 }

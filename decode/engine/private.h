@@ -76,12 +76,12 @@ typedef struct {
     sd_acceptance own;
 
     // One round.
-    sd_guess guess[SD_MAX_DRAFT][SD_SOURCE_COUNT]; // what each source said where it was asked
+    sd_proposal proposal[SD_MAX_DRAFT][SD_SOURCE_COUNT]; // what each source said where it was asked
     bool made[SD_MAX_DRAFT][SD_SOURCE_COUNT];
     int n_made;                  // positions at which sources were asked
     int32_t draft[SD_MAX_DRAFT]; // the guesses taken
     sd_source source[SD_MAX_DRAFT];
-    float survival[SD_MAX_DRAFT];
+    float prefix_prob[SD_MAX_DRAFT];
     int n_draft; // candidates
     int g;       // of these verified in this round
     int rows;    // rows in this step

@@ -76,7 +76,7 @@ void sd_slot_begin(sd_engine *e, sd_slot *s, sd_engine_request *j) {
     sd_spec_mode mode = r->spec == SD_SPEC_AUTO ? e->o.spec : r->spec;
     const sd_corpus *corpus = r->corpus ? r->corpus : e->corpus;
     s->active[SD_SOURCE_SUFFIX] = mode == SD_SPEC_AUTO || mode == SD_SPEC_SUFFIX;
-    s->active[SD_SOURCE_CORPUS] = corpus && (mode == SD_SPEC_AUTO || mode == SD_SPEC_INDEX);
+    s->active[SD_SOURCE_CORPUS] = corpus && (mode == SD_SPEC_AUTO || mode == SD_SPEC_CORPUS);
     s->active[SD_SOURCE_MODEL] = e->draft && (mode == SD_SPEC_AUTO || mode == SD_SPEC_DRAFT);
     sd_drafter_corpus_set(s->drafter[SD_SOURCE_CORPUS], corpus);
     sd_draft_start start = {s->timeline, s->n, &j->r.sampling};

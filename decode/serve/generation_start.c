@@ -10,7 +10,7 @@
 // Under --spec index, a model that has no index is decoded plainly.
 static sd_spec_mode spec_of(const sd_generation *g) {
     const sd_engine_options *o = &g->server->o->engine;
-    bool no_index = o->spec == SD_SPEC_INDEX && !g->model->card->has_corpus && !o->draft;
+    bool no_index = o->spec == SD_SPEC_CORPUS && !g->model->card->has_corpus && !o->draft;
     return g->request.speculate && !no_index ? o->spec : SD_SPEC_OFF;
 }
 

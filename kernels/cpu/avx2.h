@@ -3,9 +3,9 @@
 
 #include "kernels/cpu/cpu.h"
 
-void sd_matmul_avx2(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N, int m0,
-                    int m1);
-void sd_matmul_add_avx2(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N,
+void sd_matmul_avx2(float *y, int ldy, const sd_packed_weight *w, const sd_quant_rows *x, int N,
+                    int m0, int m1);
+void sd_matmul_add_avx2(float *y, int ldy, const sd_packed_weight *w, const sd_quant_rows *x, int N,
                         int m0, int m1);
 /// y [N, rows] (ldy apart) <- one packed tile and rows [0, N) of x. Q5_0, Q5_1, Q5_K, Q6_K.
 void sd_matmul_many_avx2(float *y, int ldy, const uint8_t *tile, const sd_quant_rows *x, int N,

@@ -4,13 +4,13 @@
 
 #include "kernels/cpu/cpu.h"
 
-void sd_matmul_avx512(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N, int m0,
-                      int m1);
-void sd_matmul_add_avx512(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N,
-                          int m0, int m1);
+void sd_matmul_avx512(float *y, int ldy, const sd_packed_weight *w, const sd_quant_rows *x, int N,
+                      int m0, int m1);
+void sd_matmul_add_avx512(float *y, int ldy, const sd_packed_weight *w, const sd_quant_rows *x,
+                          int N, int m0, int m1);
 /// The same bits for many rows, with the products on AMX; few rows are sd_matmul_avx512's.
-void sd_matmul_amx(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N, int m0,
-                   int m1);
+void sd_matmul_amx(float *y, int ldy, const sd_packed_weight *w, const sd_quant_rows *x, int N,
+                   int m0, int m1);
 /// As AVX2's, and bsum where K types read the rows.
 void sd_quantize_rows_amx(sd_quant_rows *a, const float *x, int n0, int n1);
 void sd_attention_avx512(float *partial, const sd_attention_rows *r, int split,

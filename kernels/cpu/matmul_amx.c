@@ -188,8 +188,8 @@ static int rows_at_once(int K) {
 }
 
 // Rows [0, N) of the outputs [m0, m1).
-static void many_rows(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N, int m0,
-                      int m1) {
+static void many_rows(float *y, int ldy, const sd_packed_weight *w, const sd_quant_rows *x, int N,
+                      int m0, int m1) {
     const sd_dtype t = w->w.dtype;
     const bool super = sd_tile_form_of(t).super;
     const size_t bytes = sd_tile_bytes(t, w->w.cols);
@@ -212,14 +212,14 @@ static void many_rows(float *y, int ldy, const sd_packed *w, const sd_quant_rows
 }
 
 // How many of N rows the matrix unit takes. K types have no use for whole groups.
-static int rows_for_unit(const sd_packed *w, int N) {
+static int rows_for_unit(const sd_packed_weight *w, int N) {
     if (w->compute != SD_COMPUTE_AUTO || !sd_dtype_quantised(w->w.dtype)) return 0;
     if (sd_tile_form_of(w->w.dtype).super) return N < LEAST_K ? 0 : N;
     return N < LEAST ? 0 : N / GROUP * GROUP;
 }
 
-void sd_matmul_amx(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N, int m0,
-                   int m1) {
+void sd_matmul_amx(float *y, int ldy, const sd_packed_weight *w, const sd_quant_rows *x, int N,
+                   int m0, int m1) {
     const int many = rows_for_unit(w, N);
     if (many) many_rows(y, ldy, w, x, many, m0, m1);
     if (many == N) return;

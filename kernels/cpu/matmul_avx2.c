@@ -132,7 +132,7 @@ SD_EACH_QUANTISED(AVX2_TILES)
 #define AVX2_ROW(t) [SD_##t] = {tile_##t##_1, tile_##t##_2, tile_##t##_3, tile_##t##_4},
 static const sd_tile_fn tile_of[SD_IQ4_NL + 1][MAX_N] = {SD_EACH_QUANTISED(AVX2_ROW)};
 
-static void matmul_int8(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N,
+static void matmul_int8(float *y, int ldy, const sd_packed_weight *w, const sd_quant_rows *x, int N,
                         int m0, int m1) {
     const sd_dtype t = w->w.dtype;
     const sd_tile_form f = sd_tile_form_of(t);
@@ -305,8 +305,8 @@ static const sd_tile_fn *floats_of(sd_dtype t, int add) {
     return float_of[add][t == SD_F32 ? 0 : t == SD_F16 ? 1 : 2];
 }
 
-void sd_matmul_avx2(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N, int m0,
-                    int m1) {
+void sd_matmul_avx2(float *y, int ldy, const sd_packed_weight *w, const sd_quant_rows *x, int N,
+                    int m0, int m1) {
     if (!sd_dtype_quantised(w->w.dtype))
         sd_tiles_run(y, ldy, w, x, N, m0, m1, floats_of(w->w.dtype, 0), FLOAT_N);
     else if (w->compute == SD_COMPUTE_AUTO)
@@ -315,7 +315,7 @@ void sd_matmul_avx2(float *y, int ldy, const sd_packed *w, const sd_quant_rows *
         sd_tiles_fp32(y, ldy, w, x, N, m0, m1, &(sd_block_fns){write_values, fma_block});
 }
 
-void sd_matmul_add_avx2(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N,
+void sd_matmul_add_avx2(float *y, int ldy, const sd_packed_weight *w, const sd_quant_rows *x, int N,
                         int m0, int m1) {
     sd_tiles_run(y, ldy, w, x, N, m0, m1, floats_of(w->w.dtype, 1), FLOAT_N);
 }

@@ -261,8 +261,8 @@ static const sd_tile_fn *floats_of(sd_dtype t, int add) {
     return float_of[add][t == SD_F32 ? 0 : t == SD_F16 ? 1 : 2];
 }
 
-void sd_matmul_avx512(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N, int m0,
-                      int m1) {
+void sd_matmul_avx512(float *y, int ldy, const sd_packed_weight *w, const sd_quant_rows *x, int N,
+                      int m0, int m1) {
     if (!sd_dtype_quantised(w->w.dtype))
         sd_tiles_run(y, ldy, w, x, N, m0, m1, floats_of(w->w.dtype, 0), FLOAT_N);
     else if (w->compute == SD_COMPUTE_AUTO)
@@ -271,7 +271,7 @@ void sd_matmul_avx512(float *y, int ldy, const sd_packed *w, const sd_quant_rows
         sd_tiles_fp32(y, ldy, w, x, N, m0, m1, &(sd_block_fns){write_values, fma_block});
 }
 
-void sd_matmul_add_avx512(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N,
-                          int m0, int m1) {
+void sd_matmul_add_avx512(float *y, int ldy, const sd_packed_weight *w, const sd_quant_rows *x,
+                          int N, int m0, int m1) {
     sd_tiles_run(y, ldy, w, x, N, m0, m1, floats_of(w->w.dtype, 1), FLOAT_N);
 }

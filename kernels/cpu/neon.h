@@ -4,7 +4,7 @@
 
 #include "kernels/cpu/cpu.h"
 
-void sd_matmul_neon(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N, int m0,
-                    int m1);
-void sd_matmul_add_neon(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N,
+void sd_matmul_neon(float *y, int ldy, const sd_packed_weight *w, const sd_quant_rows *x, int N,
+                    int m0, int m1);
+void sd_matmul_add_neon(float *y, int ldy, const sd_packed_weight *w, const sd_quant_rows *x, int N,
                         int m0, int m1);

@@ -8,10 +8,10 @@
 
 enum { CHUNK = 256, ROWS = 16 };
 
-static sd_status pack(sd_packed *out, const sd_weight *w, sd_compute compute,
+static sd_status pack(sd_packed_weight *out, const sd_weight *w, sd_compute compute,
                       const atomic_bool *stop, sd_error *err) {
     (void)stop, (void)err;
-    *out = (sd_packed){.w = *w, .compute = compute};
+    *out = (sd_packed_weight){.w = *w, .compute = compute};
     return SD_OK;
 }
 
@@ -110,8 +110,8 @@ static void output_int8(float *acc, const sd_weight *w, const uint8_t *row, cons
     }
 }
 
-static void product(float *y, int ldy, const sd_packed *p, const sd_quant_rows *x, int N, int m0,
-                    int m1, bool add) {
+static void product(float *y, int ldy, const sd_packed_weight *p, const sd_quant_rows *x, int N,
+                    int m0, int m1, bool add) {
     const sd_weight *w = &p->w;
     bool int8 = sd_dtype_quantised(w->dtype) && p->compute == SD_COMPUTE_AUTO;
     size_t stride = sd_row_bytes(w->dtype, w->cols);
@@ -132,12 +132,12 @@ static void product(float *y, int ldy, const sd_packed *p, const sd_quant_rows *
     }
 }
 
-static void matmul(float *y, int ldy, const sd_packed *p, const sd_quant_rows *x, int N, int m0,
-                   int m1) {
+static void matmul(float *y, int ldy, const sd_packed_weight *p, const sd_quant_rows *x, int N,
+                   int m0, int m1) {
     product(y, ldy, p, x, N, m0, m1, false);
 }
-static void matmul_add(float *y, int ldy, const sd_packed *p, const sd_quant_rows *x, int N, int m0,
-                       int m1) {
+static void matmul_add(float *y, int ldy, const sd_packed_weight *p, const sd_quant_rows *x, int N,
+                       int m0, int m1) {
     product(y, ldy, p, x, N, m0, m1, true);
 }
 

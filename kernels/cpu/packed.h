@@ -58,15 +58,15 @@ size_t sd_tile_bytes(sd_dtype t, int K);
 
 size_t sd_pack_tiles_bytes(const sd_weight *w);
 /// The pack of both tables. data is padded with zero rows to whole tiles.
-sd_status sd_pack_tiles(sd_packed *out, const sd_weight *w, sd_compute compute,
+sd_status sd_pack_tiles(sd_packed_weight *out, const sd_weight *w, sd_compute compute,
                         const atomic_bool *stop, sd_error *err);
 
 /// y [n][rows], ldy apart, <- or += one tile and rows [n0, n0 + n) of x, for the n of the function.
 typedef void (*sd_tile_fn)(float *y, int ldy, const uint8_t *tile, const sd_quant_rows *x, int n0,
                            int rows);
 /// A matmul: every tile of the outputs [m0, m1) meets all rows, n <= most at a time by fn[n - 1].
-void sd_tiles_run(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N, int m0,
-                  int m1, const sd_tile_fn *fn, int most);
+void sd_tiles_run(float *y, int ldy, const sd_packed_weight *w, const sd_quant_rows *x, int N,
+                  int m0, int m1, const sd_tile_fn *fn, int most);
 
 typedef struct {
     /// out [32][16] <- the values of a tile's block, as the stored ones. head: of its 8 blocks (K
@@ -76,8 +76,8 @@ typedef struct {
     void (*fma)(float *acc, const float *w, const float *x, int K, int N);
 } sd_block_fns;
 /// A matmul of quantised weights with activations in fp32.
-void sd_tiles_fp32(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N, int m0,
-                   int m1, const sd_block_fns *fn);
+void sd_tiles_fp32(float *y, int ldy, const sd_packed_weight *w, const sd_quant_rows *x, int N,
+                   int m0, int m1, const sd_block_fns *fn);
 /// A `write` for every processor.
 void sd_tile_values(float *out, const uint8_t *block, const uint8_t *head, sd_dtype t);
 

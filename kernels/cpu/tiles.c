@@ -6,7 +6,7 @@
 
 enum { FP32_ROWS = 64, L2_BYTES = 512 << 10 };
 
-static const uint8_t *tile_at(const sd_packed *w, size_t bytes, int m) {
+static const uint8_t *tile_at(const sd_packed_weight *w, size_t bytes, int m) {
     return (const uint8_t *)w->data + (size_t)(m / SD_TILE_M) * bytes;
 }
 static int outputs(int m, int m1) {
@@ -14,8 +14,9 @@ static int outputs(int m, int m1) {
 }
 
 // Every tile of the outputs [m0, m1) meets the rows [n0, n1).
-static void run_rows(float *y, int ldy, const sd_packed *w, size_t bytes, const sd_quant_rows *x,
-                     int n0, int n1, int m0, int m1, const sd_tile_fn *fn, int most) {
+static void run_rows(float *y, int ldy, const sd_packed_weight *w, size_t bytes,
+                     const sd_quant_rows *x, int n0, int n1, int m0, int m1, const sd_tile_fn *fn,
+                     int most) {
     for (int m = m0; m < m1; m += SD_TILE_M) {
         const uint8_t *tile = tile_at(w, bytes, m);
         int rows = outputs(m, m1);
@@ -29,8 +30,8 @@ static void run_rows(float *y, int ldy, const sd_packed *w, size_t bytes, const 
     }
 }
 
-void sd_tiles_run(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N, int m0,
-                  int m1, const sd_tile_fn *fn, int most) {
+void sd_tiles_run(float *y, int ldy, const sd_packed_weight *w, const sd_quant_rows *x, int N,
+                  int m0, int m1, const sd_tile_fn *fn, int most) {
     // Asked once: the lookup takes as long as a tile of an adapter's few k.
     const size_t bytes = sd_tile_bytes(w->w.dtype, w->w.cols);
     const int row_bytes = x->K * (sd_dtype_quantised(w->w.dtype) ? 1 : 4);
@@ -56,8 +57,8 @@ static void blocks(float *acc, const uint8_t *p, const float *x, int K, int N, s
     }
 }
 
-void sd_tiles_fp32(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N, int m0,
-                   int m1, const sd_block_fns *fn) {
+void sd_tiles_fp32(float *y, int ldy, const sd_packed_weight *w, const sd_quant_rows *x, int N,
+                   int m0, int m1, const sd_block_fns *fn) {
     _Alignas(64) float acc[FP32_ROWS * SD_TILE_M];
     const size_t bytes = sd_tile_bytes(w->w.dtype, w->w.cols);
     int K = w->w.cols;

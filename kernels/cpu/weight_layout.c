@@ -98,13 +98,13 @@ size_t sd_pack_tiles_bytes(const sd_weight *w) {
     return sd_mul_size(&bytes, tiles, sd_tile_bytes(w->dtype, w->cols)) ? bytes : 0;
 }
 
-sd_status sd_pack_tiles(sd_packed *out, const sd_weight *w, sd_compute compute,
+sd_status sd_pack_tiles(sd_packed_weight *out, const sd_weight *w, sd_compute compute,
                         const atomic_bool *stop, sd_error *err) {
     sd_status st = SD_OK;
     size_t tile = sd_tile_bytes(w->dtype, w->cols), bytes = sd_pack_tiles_bytes(w);
     size_t tiles = ((size_t)w->rows + SD_TILE_M - 1) / SD_TILE_M;
     size_t stride = sd_row_bytes(w->dtype, w->cols);
-    *out = (sd_packed){.w = *w, .compute = compute, .layout = SD_LAYOUT_TILES};
+    *out = (sd_packed_weight){.w = *w, .compute = compute, .layout = SD_LAYOUT_TILES};
     SD_CHECK(bytes > 0, err, SD_ELIMIT, "a weight of [%d, %d] is too large to pack", w->rows,
              w->cols);
     out->data = sd_huge_arena_alloc(&out->arena, bytes);
@@ -125,7 +125,7 @@ out:
     return st;
 }
 
-void sd_packed_free(sd_packed *p) {
+void sd_packed_weight_free(sd_packed_weight *p) {
     sd_huge_arena_release(p->arena);
-    *p = (sd_packed){0};
+    *p = (sd_packed_weight){0};
 }

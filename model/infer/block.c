@@ -16,7 +16,7 @@
 // y [N, M] columns [m0, m1) <- W x + bias + s B A x
 static void project(sd_context *cx, const sd_quant_rows *x, sd_proj p, float *y, int M,
                     const float *bias, int m0, int m1) {
-    const sd_packed *w = &cx->w[cx->l * SD_PROJ_COUNT + p];
+    const sd_packed_weight *w = &cx->w[cx->l * SD_PROJ_COUNT + p];
     cx->ops->matmul(y, M, w, x, cx->n, m0, m1);
     for (int n = 0; bias && n < cx->n; n++)
         cx->ops->add(y + (size_t)n * M + m0, bias + m0, m1 - m0);
@@ -55,7 +55,7 @@ static void rotate_and_store(sd_context *cx, int n0, int n1) {
             cx->ops->rope(q + (size_t)h * D, c, s, D, hp->rope_dim, hp->rope_interleaved);
         for (int g = 0; g < hp->G; g++)
             cx->ops->rope(k + (size_t)g * D, c, s, D, hp->rope_dim, hp->rope_interleaved);
-        if (cx->key_scale) sd_kv_level_keys(cx, q, k);
+        if (cx->key_scale) sd_kv_scale_keys(cx, q, k);
         for (int g = 0; g < hp->G; g++) {
             sd_kv_store(cx, r, 0, g, k + (size_t)g * D);
             sd_kv_store(cx, r, 1, g, v + (size_t)g * D);
@@ -105,8 +105,8 @@ static void keep_wanted(sd_context *cx) {
 }
 
 // x [N, K] as the projections [from, to] of the layer read it.
-static sd_input input_of(const sd_context *cx, const float *x, const float *norm, int K,
-                         sd_proj from, sd_proj to) {
+static sd_input prepared_from(const sd_context *cx, const float *x, const float *norm, int K,
+                              sd_proj from, sd_proj to) {
     sd_input in = {x, norm, K, SD_QBLOCK, from, to};
     for (sd_proj p = from; p <= to; p++) {
         int group = sd_quant_rows_group(cx->w[cx->l * SD_PROJ_COUNT + p].w.dtype);
@@ -119,14 +119,15 @@ void sd_run_layer(sd_context *cx) {
     const sd_hparams *hp = &cx->model->hp;
     const int Q = hp->H * hp->D;
     const sd_layer *layer = &cx->model->layer[cx->l];
-    sd_by_columns(cx, qkv, input_of(cx, cx->x, layer->attn_norm, hp->C, SD_WQ, SD_WV), Q,
+    sd_by_columns(cx, qkv, prepared_from(cx, cx->x, layer->attn_norm, hp->C, SD_WQ, SD_WV), Q,
                   hp->G * hp->D, hp->G * hp->D);
     sd_by_rows(cx, rotate_and_store, (hp->H + 2 * hp->G) * hp->D);
     if (cx->l == hp->L - 1) keep_wanted(cx);
     if (cx->n == 0) return;
     sd_attention_run(cx);
-    sd_by_columns(cx, output, input_of(cx, cx->att, NULL, Q, SD_WO, SD_WO), hp->C, 0, 0);
-    sd_by_columns(cx, gate_up, input_of(cx, cx->x, layer->ffn_norm, hp->C, SD_WGATE, SD_WUP), hp->F,
-                  0, 0);
-    sd_by_columns(cx, down, input_of(cx, cx->gate, NULL, hp->F, SD_WDOWN, SD_WDOWN), hp->C, 0, 0);
+    sd_by_columns(cx, output, prepared_from(cx, cx->att, NULL, Q, SD_WO, SD_WO), hp->C, 0, 0);
+    sd_by_columns(cx, gate_up, prepared_from(cx, cx->x, layer->ffn_norm, hp->C, SD_WGATE, SD_WUP),
+                  hp->F, 0, 0);
+    sd_by_columns(cx, down, prepared_from(cx, cx->gate, NULL, hp->F, SD_WDOWN, SD_WDOWN), hp->C, 0,
+                  0);
 }

@@ -23,14 +23,14 @@ enum { OWN_ROWS = 128, OWN_LEAST = 16, OWN_MOST = 64 }; // OWN_ROWS: of all thre
 typedef struct {
     sd_context *cx;
     const sd_weight *const *w; // [tasks]
-    sd_packed *p;              // [tasks]
+    sd_packed_weight *p;       // [tasks]
     sd_error *err;             // [tasks]
     sd_status *status;         // [tasks]
 } pack_job;
 
 // The stored form is used as it is by plain C, but from memory of its own as well: the file may
 // change.
-static sd_status copy_stored(sd_packed *p, const sd_weight *w, sd_error *err) {
+static sd_status copy_stored(sd_packed_weight *p, const sd_weight *w, sd_error *err) {
     p->bytes = (size_t)w->rows * sd_row_bytes(w->dtype, w->cols);
     p->data = sd_huge_arena_alloc(&p->arena, p->bytes);
     if (!p->data)
@@ -48,7 +48,7 @@ static void pack_one(void *ctx, int task, int worker) {
     (void)worker;
     pack_job *j = ctx;
     const sd_ops *ops = j->cx->ops;
-    sd_packed *p = &j->p[task];
+    sd_packed_weight *p = &j->p[task];
     if (told_to_stop(j->cx)) {
         j->status[task] =
             sd_fail(&j->err[task], SD_EINTERRUPTED, "%s: interrupted", j->cx->model->path);
@@ -61,7 +61,7 @@ static void pack_one(void *ctx, int task, int worker) {
 
 static sd_status pack_all(sd_context *cx, const sd_weight *const *w, int n, sd_error *err) {
     sd_status st = SD_OK;
-    pack_job j = {.cx = cx, .w = w, .p = cx->packs};
+    pack_job j = {.cx = cx, .w = w, .p = cx->packed};
     j.err = sd_alloc((size_t)n, sizeof *j.err);
     j.status = sd_alloc((size_t)n, sizeof *j.status);
     SD_CHECK_ALLOC(j.err && j.status, err);
@@ -78,8 +78,8 @@ out:
     return st;
 }
 
-static sd_pack_user pack_user(const sd_context *cx) {
-    return (sd_pack_user){cx->cache_dir, cx->model, cx->ops, cx->pool, cx->stop};
+static sd_weight_cache_user pack_user(const sd_context *cx) {
+    return (sd_weight_cache_user){cx->cache_dir, cx->model, cx->ops, cx->pool, cx->stop};
 }
 
 // What is packed now is kept for the next start. A cache that cannot be written costs time, not the
@@ -88,8 +88,8 @@ static sd_status keep(sd_context *cx, int n, const uint64_t *row_sum, sd_error *
     sd_error why = {0};
     sd_log(SD_LOG_INFO, "%s: keeping its packed form (%zu MiB) in %s for the next start",
            cx->model->path, cx->packed_bytes >> 20, cx->cache_dir);
-    sd_pack_user u = pack_user(cx);
-    sd_status st = sd_pack_save(cx->packs, n, row_sum, &u, &why);
+    sd_weight_cache_user u = pack_user(cx);
+    sd_status st = sd_weight_cache_save(cx->packed, n, row_sum, &u, &why);
     if (st == SD_EINTERRUPTED) {
         if (err) *err = why;
         return st;
@@ -107,8 +107,8 @@ static sd_status keep(sd_context *cx, int n, const uint64_t *row_sum, sd_error *
 static sd_status load_kept(sd_context *cx, const sd_weight *const *w, int n, bool *keep_it,
                            sd_error *err) {
     sd_error why = {0};
-    sd_pack_user u = pack_user(cx);
-    sd_status st = sd_pack_load(cx->packs, w, n, &u, cx->compute, &why);
+    sd_weight_cache_user u = pack_user(cx);
+    sd_status st = sd_weight_cache_load(cx->packed, w, n, &u, cx->compute, &why);
     if (st == SD_OK) return st;
     if (st == SD_EINTERRUPTED) {
         if (err) *err = why;
@@ -128,13 +128,13 @@ static sd_status pack_weights(sd_context *cx, sd_error *err) {
     int n = 1 + m->hp.L * SD_PROJ_COUNT;
     size_t bytes = 0;
     const sd_weight **w = sd_alloc((size_t)n, sizeof *w);
-    cx->packs = sd_alloc((size_t)n, sizeof *cx->packs);
-    SD_CHECK_ALLOC(w && cx->packs, err);
+    cx->packed = sd_alloc((size_t)n, sizeof *cx->packed);
+    SD_CHECK_ALLOC(w && cx->packed, err);
     // The head first: it is the largest, and a late start would leave the other threads waiting.
     w[0] = &m->head;
     for (int i = 1; i < n; i++)
         w[i] = &m->layer[(i - 1) / SD_PROJ_COUNT].w[(i - 1) % SD_PROJ_COUNT];
-    cx->w = cx->packs + 1;
+    cx->w = cx->packed + 1;
     for (int i = 0; i < n; i++) bytes += cx->ops->pack_bytes(w[i]);
     bool kept = cx->cache_dir && bytes > 0 && bytes >= cx->cache_least, loaded = false;
     if (kept) {
@@ -143,7 +143,7 @@ static sd_status pack_weights(sd_context *cx, sd_error *err) {
         SD_CHECK(loaded || st == SD_ENOTFOUND, err, st, "%s: interrupted", m->path);
     }
     if (!loaded) SD_TRY(pack_all(cx, w, n, err));
-    for (int i = 0; i < n; i++) cx->packed_bytes += cx->packs[i].bytes;
+    for (int i = 0; i < n; i++) cx->packed_bytes += cx->packed[i].bytes;
     // The embedding alone is read from the files from now on, row by row.
     cx->embedding = sd_model_row_file(m);
     if (cx->embedding) SD_TRY(sd_model_row_sums(&cx->row_sum, m, cx->pool, err));
@@ -164,17 +164,18 @@ static size_t place(size_t *total, size_t rows, size_t cols, size_t size) {
 }
 
 // Many threads share the work of many rows better than they repeat it.
-static sd_status make_ready(sd_context *cx, int K, sd_error *err) {
+static sd_status make_inputs(sd_context *cx, int K, sd_error *err) {
     sd_status st = SD_OK;
     const int threads = sd_pool_threads(cx->pool), most = OWN_ROWS / threads;
-    cx->own_rows = most > OWN_MOST ? OWN_MOST : most < OWN_LEAST ? OWN_LEAST : most;
-    cx->own = sd_alloc((size_t)threads, sizeof *cx->own);
-    SD_CHECK_ALLOC(cx->own, err);
-    SD_TRY(sd_quant_rows_init(&cx->shared.act, cx->max_rows, K, cx->compute, err));
+    cx->own_input_rows = most > OWN_MOST ? OWN_MOST : most < OWN_LEAST ? OWN_LEAST : most;
+    cx->own_input = sd_alloc((size_t)threads, sizeof *cx->own_input);
+    SD_CHECK_ALLOC(cx->own_input, err);
+    SD_TRY(sd_quant_rows_init(&cx->shared_input.act, cx->max_rows, K, cx->compute, err));
     for (int i = 0; i < threads; i++) {
-        cx->own[i].xn = sd_alloc((size_t)(cx->own_rows * cx->model->hp.C), sizeof(float));
-        SD_CHECK_ALLOC(cx->own[i].xn, err);
-        SD_TRY(sd_quant_rows_init(&cx->own[i].act, cx->own_rows, K, cx->compute, err));
+        cx->own_input[i].xn =
+            sd_alloc((size_t)(cx->own_input_rows * cx->model->hp.C), sizeof(float));
+        SD_CHECK_ALLOC(cx->own_input[i].xn, err);
+        SD_TRY(sd_quant_rows_init(&cx->own_input[i].act, cx->own_input_rows, K, cx->compute, err));
     }
 out:
     return st;
@@ -187,7 +188,7 @@ static sd_status make_scratch(sd_context *cx, sd_error *err) {
         float **p;
         size_t cols;
     } rows[] = {{&cx->x, (size_t)hp->C},
-                {&cx->shared.xn, (size_t)hp->C},
+                {&cx->shared_input.xn, (size_t)hp->C},
                 {&cx->y, (size_t)hp->C},
                 {&cx->q, (size_t)hp->H * hp->D},
                 {&cx->att, (size_t)hp->H * hp->D},
@@ -204,7 +205,7 @@ static sd_status make_scratch(sd_context *cx, sd_error *err) {
            at_inv = place(&total, half, 1, sizeof(double)),
            at_len = place(&total, N, 1, sizeof(int)),
            at_chunk = place(&total, N, 1, sizeof(sd_chunk)),
-           at_run = place(&total, N, 1, sizeof(sd_lora_run));
+           at_segment = place(&total, N, 1, sizeof(sd_lora_segment));
     char *base = map_zero(total);
     if (!base)
         return sd_fail(err, SD_ENOMEM, "out of memory for steps of %d rows; use fewer",
@@ -216,11 +217,11 @@ static sd_status make_scratch(sd_context *cx, sd_error *err) {
     cx->inv = (double *)(void *)(base + at_inv);
     cx->len = (int *)(void *)(base + at_len);
     cx->chunk = (sd_chunk *)(void *)(base + at_chunk);
-    cx->run = (sd_lora_run *)(void *)(base + at_run);
+    cx->segment = (sd_lora_segment *)(void *)(base + at_segment);
     sd_rope_frequencies(hp, cx->inv, &cx->attn_scale);
     int K = hp->C > hp->F ? hp->C : hp->F;
     if (hp->H * hp->D > K) K = hp->H * hp->D;
-    return make_ready(cx, K, err);
+    return make_inputs(cx, K, err);
 }
 
 // ---- its life
@@ -261,17 +262,18 @@ out:
 
 void sd_context_close(sd_context *cx) {
     if (!cx) return;
-    if (cx->packs)
-        for (int i = 0; i <= cx->model->hp.L * SD_PROJ_COUNT; i++) sd_packed_free(&cx->packs[i]);
-    for (int i = 0; cx->own && i < sd_pool_threads(cx->pool); i++) {
-        sd_quant_rows_free(&cx->own[i].act);
-        free(cx->own[i].xn);
+    if (cx->packed)
+        for (int i = 0; i <= cx->model->hp.L * SD_PROJ_COUNT; i++)
+            sd_packed_weight_free(&cx->packed[i]);
+    for (int i = 0; cx->own_input && i < sd_pool_threads(cx->pool); i++) {
+        sd_quant_rows_free(&cx->own_input[i].act);
+        free(cx->own_input[i].xn);
     }
-    free(cx->own);
-    sd_quant_rows_free(&cx->shared.act);
+    free(cx->own_input);
+    sd_quant_rows_free(&cx->shared_input.act);
     if (cx->scratch) munmap(cx->scratch, cx->scratch_bytes);
     sd_lora_table_close(cx->lora);
-    free(cx->packs);
+    free(cx->packed);
     free(cx->cache_dir);
     free(cx->u);
     free(cx->key_scale);

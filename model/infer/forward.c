@@ -40,7 +40,7 @@ typedef struct {
 static void head_task(void *ctx, int task, int worker) {
     head_job *j = ctx;
     int V = j->cx->model->hp.V, m0 = task * j->width, m1 = m0 + j->width;
-    j->cx->ops->matmul(j->logits, V, &j->cx->packs[0], &sd_prepared_of(j->cx, worker)->act,
+    j->cx->ops->matmul(j->logits, V, &j->cx->packed[0], &sd_prepared_input_of(j->cx, worker)->act,
                        j->cx->n, m0, m1 < V ? m1 : V);
 }
 
@@ -49,7 +49,7 @@ static void run_head(sd_context *cx, float *logits) {
     sd_read_from(cx, (sd_input){.x = cx->x,
                                 .norm = cx->model->out_norm,
                                 .K = hp->C,
-                                .group = sd_quant_rows_group(cx->packs[0].w.dtype)});
+                                .group = sd_quant_rows_group(cx->packed[0].w.dtype)});
     int parts = sd_pool_threads(cx->pool) * SD_TASKS_PER_THREAD * 4;
     int width = ((hp->V + parts - 1) / parts + SD_TILE_M - 1) / SD_TILE_M * SD_TILE_M;
     head_job j = {cx, logits, width};
@@ -90,8 +90,8 @@ static sd_status reserve_rank(sd_context *cx, int r, sd_error *err) {
 // Grows what depends on the rows: both only ever grow, so a steady state allocates nothing.
 static sd_status reserve(sd_context *cx, sd_error *err) {
     sd_status st = SD_OK;
-    for (int i = 0; i < cx->runs && st == SD_OK; i++)
-        st = reserve_rank(cx, cx->row[cx->run[i].n0].adapter->max_r, err);
+    for (int i = 0; i < cx->n_segments && st == SD_OK; i++)
+        st = reserve_rank(cx, cx->row[cx->segment[i].n0].adapter->max_r, err);
     return st == SD_OK ? sd_attention_reserve(cx, err) : st;
 }
 

@@ -24,9 +24,10 @@
 typedef struct {
     int max_rows; // rows of one sd_forward; 0: 512
     sd_compute compute;
-    sd_kv_type kv;           // auto: two bytes a value, fp32 under SD_COMPUTE_FP32
-    const char *isa;         // NULL: the best
-    sd_weight_cache cache;   // where packed weights are kept, after sd_pack_attach; dir is copied
+    sd_kv_type kv;   // auto: two bytes a value, fp32 under SD_COMPUTE_FP32
+    const char *isa; // NULL: the best
+    sd_weight_cache
+        cache; // where packed weights are kept, after sd_weight_cache_attach; dir is copied
     const atomic_bool *stop; // once set, packing, timing and steps end with SD_EINTERRUPTED; NULL:
                              // never
 } sd_context_options;

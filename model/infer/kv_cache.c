@@ -110,7 +110,7 @@ out:
 }
 
 // q [H, D] and k [G, D] of one row, levelled by the sizes of the keys' channels.
-void sd_kv_level_keys(const sd_context *cx, float *q, float *k) {
+void sd_kv_scale_keys(const sd_context *cx, float *q, float *k) {
     const sd_hparams *hp = &cx->model->hp;
     const float *size = cx->key_scale + (size_t)cx->l * hp->G * hp->D;
     for (int h = 0; h < hp->H; h++, q += hp->D) {

@@ -33,8 +33,8 @@ static size_t store(char *values, const float *x, size_t n, float scale, sd_dtyp
 
 static void free_weights(sd_lora_weights *w) {
     for (int i = 0; w->of && i < w->slots; i++) {
-        sd_packed_free(&w->of[i].A);
-        sd_packed_free(&w->of[i].B);
+        sd_packed_weight_free(&w->of[i].A);
+        sd_packed_weight_free(&w->of[i].B);
     }
     free(w->values);
     free(w->of);

@@ -12,8 +12,8 @@
 
 /// B (A x) of one projection: the scale is in B.
 typedef struct {
-    int r;          // 0: no adapter here
-    sd_packed A, B; // [r, in], [out, r]
+    int r;                 // 0: no adapter here
+    sd_packed_weight A, B; // [r, in], [out, r]
 } sd_lora_packed;
 
 typedef struct sd_lora_weights {

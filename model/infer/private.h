@@ -18,7 +18,7 @@ typedef struct {
 typedef struct {
     int n0, n;
     const sd_lora_weights *weights;
-} sd_lora_run;
+} sd_lora_segment;
 
 // What a region over columns reads, and for which projections.
 typedef struct {
@@ -34,7 +34,7 @@ typedef struct {
     _Alignas(64) int region; // the one it was made for
     float *xn;               // [N, C]
     sd_quant_rows act;
-} sd_ready;
+} sd_prepared_input;
 
 /// Zeros that take no memory until they are written; NULL when there is no room.
 static inline void *map_zero(size_t bytes) {
@@ -56,8 +56,8 @@ struct sd_context {
     size_t cache_least;
     const atomic_bool *stop; // NULL: never
 
-    sd_packed *packs; // [1 + L * SD_PROJ_COUNT]: the head [V, C], then
-    sd_packed *w;     // [L * SD_PROJ_COUNT]
+    sd_packed_weight *packed; // [1 + L * SD_PROJ_COUNT]: the head [V, C], then
+    sd_packed_weight *w;      // [L * SD_PROJ_COUNT]
     size_t packed_bytes;
     const sd_map *embedding; // the file whose rows of it are read one by one; NULL: from memory
     const uint64_t *
@@ -78,15 +78,15 @@ struct sd_context {
     double *inv, attn_scale; // [rope_dim/2] frequencies, and the factor on cos and sin
     sd_input in;             // of the running region
     int region;              // its number
-    sd_ready shared, *own;   // own [threads]
-    int own_rows;            // of each own one, at most
+    sd_prepared_input shared_input, *own_input; // own [threads]
+    int own_input_rows;                         // of each own one, at most
 
-    sd_lora_table *lora; // the factors of adapters, as they are multiplied
-    sd_lora_run *run;    // [N] the step's rows with adapters
-    int runs;
-    float *u;                // [SD_PROJ_COUNT, N, cap_r]  their A x; grown when an adapter appears
-    int cap_r;               //
-    atomic_int shrinks_left; // of the running region
+    sd_lora_table *lora;      // the factors of adapters, as they are multiplied
+    sd_lora_segment *segment; // [N] the step's rows with adapters
+    int n_segments;
+    float *u;               // [SD_PROJ_COUNT, N, cap_r]  their A x; grown when an adapter appears
+    int cap_r;              //
+    atomic_int lora_a_left; // of the running region
 
     // Attention (attention.c)
     int *len;        // [N] positions that a row sees
@@ -106,7 +106,7 @@ struct sd_context {
 /// cx->run <- the step's rows with adapters: neighbouring rows of one adapter go together.
 sd_status sd_lora_segments(sd_context *cx, sd_error *err);
 /// u of projection p for the rows [n0, n1).
-void sd_lora_a(sd_context *cx, const sd_ready *in, sd_proj p, int n0, int n1);
+void sd_lora_a(sd_context *cx, const sd_prepared_input *in, sd_proj p, int n0, int n1);
 /// y [N, M] columns [m0, m1) += B u, once all u of the running region are there.
 void sd_lora_b(sd_context *cx, sd_proj p, float *y, int M, int m0, int m1);
 
@@ -124,7 +124,7 @@ void sd_by_columns(sd_context *cx, sd_col_part part, sd_input in, int a, int b, 
 /// The region reads `in` from now on.
 void sd_read_from(sd_context *cx, sd_input in);
 /// What it reads, prepared, for one thread.
-const sd_ready *sd_prepared_of(sd_context *cx, int worker);
+const sd_prepared_input *sd_prepared_input_of(sd_context *cx, int worker);
 
 // ---- block.c
 
@@ -142,7 +142,7 @@ void sd_kv_store(const sd_context *cx, const sd_row *r, int which, int g, const 
 /// cx->key_scale, where the model says something of the sizes of its keys' channels.
 sd_status sd_kv_measure_keys(sd_context *cx, sd_error *err);
 /// q [H, D] and k [G, D] of one row, levelled by the sizes of the keys' channels.
-void sd_kv_level_keys(const sd_context *cx, float *q, float *k);
+void sd_kv_scale_keys(const sd_context *cx, float *q, float *k);
 
 // ---- attention.c
 

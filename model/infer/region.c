@@ -5,7 +5,7 @@
 #include "model/infer/private.h"
 
 // A row range is worth a region of its own from this many values on.
-enum { REGION_VALUES = 16 * 1024, SHRINK_ROWS = 32 };
+enum { REGION_VALUES = 16 * 1024, LORA_A_ROWS = 32 };
 
 // ---- over rows
 
@@ -33,35 +33,35 @@ void sd_by_rows(sd_context *cx, sd_row_part part, int values) {
 
 // ---- what a region over columns reads
 
-static void get_ready(sd_context *cx, sd_ready *to, int n0, int n1) {
+static void prepare_input(sd_context *cx, sd_prepared_input *to, int n0, int n1) {
     const sd_input *in = &cx->in;
     const size_t at = (size_t)n0 * in->K;
     if (in->norm)
         cx->ops->rmsnorm(to->xn + at, in->x + at, in->norm, n1 - n0, in->K, cx->model->hp.eps);
     cx->ops->quantize_rows(&to->act, in->norm ? to->xn : in->x, n0, n1);
 }
-static void ready_rows(sd_context *cx, int n0, int n1) {
-    get_ready(cx, &cx->shared, n0, n1);
+static void prepare_rows(sd_context *cx, int n0, int n1) {
+    prepare_input(cx, &cx->shared_input, n0, n1);
 }
 
 // The region reads `in` from now on.
 void sd_read_from(sd_context *cx, sd_input in) {
     cx->in = in;
     cx->region++;
-    if (cx->n <= cx->own_rows) return; // each thread with its first task
-    sd_quant_rows_shape(&cx->shared.act, cx->n, in.K, in.group);
-    sd_by_rows(cx, ready_rows, in.K);
+    if (cx->n <= cx->own_input_rows) return; // each thread with its first task
+    sd_quant_rows_shape(&cx->shared_input.act, cx->n, in.K, in.group);
+    sd_by_rows(cx, prepare_rows, in.K);
 }
 
-const sd_ready *sd_prepared_of(sd_context *cx, int worker) {
-    sd_ready *own = &cx->own[worker];
-    if (cx->n > cx->own_rows) return &cx->shared;
-    if (own->region != cx->region) {
-        sd_quant_rows_shape(&own->act, cx->n, cx->in.K, cx->in.group);
-        get_ready(cx, own, 0, cx->n);
-        own->region = cx->region;
+const sd_prepared_input *sd_prepared_input_of(sd_context *cx, int worker) {
+    sd_prepared_input *own_input = &cx->own_input[worker];
+    if (cx->n > cx->own_input_rows) return &cx->shared_input;
+    if (own_input->region != cx->region) {
+        sd_quant_rows_shape(&own_input->act, cx->n, cx->in.K, cx->in.group);
+        prepare_input(cx, own_input, 0, cx->n);
+        own_input->region = cx->region;
     }
-    return own;
+    return own_input;
 }
 
 // ---- regions over columns
@@ -69,31 +69,31 @@ const sd_ready *sd_prepared_of(sd_context *cx, int worker) {
 typedef struct {
     sd_context *cx;
     sd_col_part part;
-    int shrinks;    // tasks before those of columns
-    int width;      // tiles of columns of a task
-    int columns[3]; // of each matrix of the group; 0: fewer matrices
+    int lora_a_tasks; // tasks before those of columns
+    int width;        // tiles of columns of a task
+    int columns[3];   // of each matrix of the group; 0: fewer matrices
 } col_job;
 
 static int tiles_of(int columns) {
     return (columns + SD_TILE_M - 1) / SD_TILE_M;
 }
 
-static void run_shrink(col_job *j, const sd_ready *in, int task) {
-    int of_rows = (j->cx->n + SHRINK_ROWS - 1) / SHRINK_ROWS, n0 = task % of_rows * SHRINK_ROWS;
-    int n1 = n0 + SHRINK_ROWS < j->cx->n ? n0 + SHRINK_ROWS : j->cx->n;
+static void run_lora_a(col_job *j, const sd_prepared_input *in, int task) {
+    int of_rows = (j->cx->n + LORA_A_ROWS - 1) / LORA_A_ROWS, n0 = task % of_rows * LORA_A_ROWS;
+    int n1 = n0 + LORA_A_ROWS < j->cx->n ? n0 + LORA_A_ROWS : j->cx->n;
     sd_lora_a(j->cx, in, (sd_proj)((int)j->cx->in.from + task / of_rows), n0, n1);
-    atomic_fetch_sub_explicit(&j->cx->shrinks_left, 1, memory_order_release);
+    atomic_fetch_sub_explicit(&j->cx->lora_a_left, 1, memory_order_release);
 }
 
 static void run_col_task(void *ctx, int task, int worker) {
     col_job *j = ctx;
-    const sd_ready *in = sd_prepared_of(j->cx, worker);
-    if (task < j->shrinks) {
-        run_shrink(j, in, task);
+    const sd_prepared_input *in = sd_prepared_input_of(j->cx, worker);
+    if (task < j->lora_a_tasks) {
+        run_lora_a(j, in, task);
         return;
     }
     // The tiles of the matrices stand in one row, and a task may end in another one than it began.
-    int from = (task - j->shrinks) * j->width, end = from + j->width;
+    int from = (task - j->lora_a_tasks) * j->width, end = from + j->width;
     for (int i = 0; i < 3; i++) {
         const int tiles = tiles_of(j->columns[i]), t0 = from > 0 ? from : 0;
         const int t1 = end < tiles ? end : tiles, m1 = t1 * SD_TILE_M;
@@ -106,11 +106,11 @@ static void run_col_task(void *ctx, int task, int worker) {
 void sd_by_columns(sd_context *cx, sd_col_part part, sd_input in, int a, int b, int c) {
     col_job j = {.cx = cx, .part = part, .columns = {a, b, c}};
     sd_read_from(cx, in);
-    int of_rows = (cx->n + SHRINK_ROWS - 1) / SHRINK_ROWS;
-    if (cx->runs) j.shrinks = ((int)in.to - (int)in.from + 1) * of_rows;
-    atomic_store_explicit(&cx->shrinks_left, j.shrinks, memory_order_relaxed);
+    int of_rows = (cx->n + LORA_A_ROWS - 1) / LORA_A_ROWS;
+    if (cx->n_segments) j.lora_a_tasks = ((int)in.to - (int)in.from + 1) * of_rows;
+    atomic_store_explicit(&cx->lora_a_left, j.lora_a_tasks, memory_order_relaxed);
     const int tiles = tiles_of(a) + tiles_of(b) + tiles_of(c);
     const int parts = sd_pool_threads(cx->pool) * SD_TASKS_PER_THREAD;
     j.width = (tiles + parts - 1) / parts;
-    sd_pool_run(cx->pool, j.shrinks + (tiles + j.width - 1) / j.width, run_col_task, &j);
+    sd_pool_run(cx->pool, j.lora_a_tasks + (tiles + j.width - 1) / j.width, run_col_task, &j);
 }

@@ -89,7 +89,7 @@ typedef struct {
 static ssize_t read_own(char *text, const char *path) {
     int fd;
     ssize_t used = 0, n = 1;
-    if (sd_pack_open_own(&fd, path, O_RDONLY, NULL) != SD_OK) return -1;
+    if (sd_weight_cache_open_own(&fd, path, O_RDONLY, NULL) != SD_OK) return -1;
     while (used <= MAX_BYTES && n != 0) {
         n = read(fd, text + used, (size_t)(MAX_BYTES + 1 - used));
         if (n < 0 && errno != EINTR) break;
@@ -123,9 +123,9 @@ out:
 static bool store_open(store *s, const sd_context *cx) {
     *s = (store){0};
     sd_step_costs_by(s->by, sizeof s->by, cx->ops);
-    if (!sd_pack_identity(&s->pack, cx->cache_dir, cx->model, cx->ops)) return false;
-    char *pack = sd_pack_path(cx->cache_dir, cx->model, cx->ops);
-    s->path = pack ? sd_pack_costs_path(pack) : NULL;
+    if (!sd_weight_cache_identity(&s->pack, cx->cache_dir, cx->model, cx->ops)) return false;
+    char *pack = sd_weight_cache_path(cx->cache_dir, cx->model, cx->ops);
+    s->path = pack ? sd_weight_cache_costs_path(pack) : NULL;
     free(pack);
     if (s->path) s->tables = read_tables(s->path, &s->pack);
     if (s->path && !s->tables) s->tables = json_array();

@@ -453,7 +453,7 @@ static bool asked_for(const matrix *m, sd_spec_mode spec) {
 }
 
 static sd_status run_matrix(matrix *m, sd_error *err) {
-    static const sd_spec_mode modes[] = {SD_SPEC_SUFFIX, SD_SPEC_INDEX, SD_SPEC_DRAFT,
+    static const sd_spec_mode modes[] = {SD_SPEC_SUFFIX, SD_SPEC_CORPUS, SD_SPEC_DRAFT,
                                          SD_SPEC_AUTO};
     sd_status st = SD_OK;
     printf("# temp  drafter length  batch  threads  prompt     together  accepted  rejected  "

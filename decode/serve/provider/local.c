@@ -43,9 +43,9 @@ static sd_status load(sd_local *l, sd_error *err) {
     SD_TRY(sd_models_open(&l->models, &l->o.models, &l->stop, err));
     bool index = o.draft != NULL;
     for (int i = 0; i < l->models.n; i++) index |= l->models.row[i].corpus != NULL;
-    SD_CHECK(o.spec != SD_SPEC_INDEX || index, err, SD_EINVAL,
+    SD_CHECK(o.spec != SD_SPEC_CORPUS || index, err, SD_EINVAL,
              "--spec index needs a corpus index; give one with -d, or a run's folder with -a");
-    o.cache = (sd_weight_cache){l->o.models.pack_dir, SD_PACK_LEAST};
+    o.cache = (sd_weight_cache){l->o.models.pack_dir, SD_WEIGHT_CACHE_LEAST};
     o.stop = &l->stop; // a signal ends packing and timing
     if (o.reserve == 0) o.reserve = RESERVE;
     if (o.step_ms <= 0) o.step_ms = STEP_MS;

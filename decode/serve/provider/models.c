@@ -89,7 +89,7 @@ sd_status sd_models_open(sd_models *m, const sd_models_options *o, const atomic_
     int n = o->adapters ? o->adapters->n : 0;
     *m = (sd_models){0};
     SD_TRY(sd_model_open_stoppable(&m->model, o->model, stop, err));
-    if (o->pack_dir) sd_pack_attach(m->model, o->pack_dir);
+    if (o->pack_dir) sd_weight_cache_attach(m->model, o->pack_dir);
     m->row = sd_alloc((size_t)n + 1, sizeof *m->row);
     SD_CHECK_ALLOC(m->row, err);
     SD_TRY(name_base(m, o, err));

@@ -18,15 +18,15 @@
 #include <time.h>
 #include <unistd.h>
 
-void sd_pack_attach(sd_model *m, const char *dir) {
+void sd_weight_cache_attach(sd_model *m, const char *dir) {
     sd_sha256 known;
-    sd_pack_settle(m);
-    if (sd_pack_source_sha256(dir, m, &known)) sd_model_know_sha256(m, &known);
+    sd_weight_cache_settle(m);
+    if (sd_weight_cache_source_sha256(dir, m, &known)) sd_model_know_sha256(m, &known);
 }
 
 // ---- is it the model's?
 
-static const char *body_hash(const sd_pack_file *f) {
+static const char *body_hash(const sd_weight_file *f) {
     const char *hex = json_string_value(json_object_get(f->body, "sha256"));
     return hex && strlen(hex) == 64 ? hex : NULL;
 }
@@ -42,27 +42,27 @@ static void set_hash(sd_model *m, const char *hex) {
 // The same bytes in another state: the next start need not hash them. A cache that cannot be
 // written stays as it is.
 static void relabel(const char *path, const sd_model *m) {
-    sd_pack_file f = {.fd = -1};
-    json_t *label = sd_pack_label(m);
-    bool written = label && sd_pack_file_open(&f, path, O_RDWR, NULL) == SD_OK &&
-                   sd_pack_file_relabel(&f, label);
+    sd_weight_file f = {.fd = -1};
+    json_t *label = sd_weight_label(m);
+    bool written = label && sd_weight_file_open(&f, path, O_RDWR, NULL) == SD_OK &&
+                   sd_weight_file_relabel(&f, label);
     sd_log(SD_LOG_INFO, "%s: was touched, but holds the same bytes; its packed form is kept%s",
            m->path, written ? "" : " as it is");
     json_decref(label);
-    sd_pack_file_close(&f);
+    sd_weight_file_close(&f);
 }
 
 // SD_OK: the file is of the bytes that the model was opened with, whose hash is known from here on.
-static sd_status recognise(const sd_pack_file *f, const char *path, sd_model *m, sd_error *err) {
+static sd_status recognise(const sd_weight_file *f, const char *path, sd_model *m, sd_error *err) {
     sd_status st = SD_OK;
     sd_sha256 have;
     const char *hex = body_hash(f);
     SD_CHECK(hex, err, SD_EFORMAT, "%s: is damaged", path);
-    if (sd_pack_same_state(f->label, m)) {
+    if (sd_weight_label_same_state(f->label, m)) {
         set_hash(m, hex);
         goto out;
     }
-    SD_CHECK(!f->label || sd_pack_same_sizes(f->label, m), err, SD_ENOTFOUND,
+    SD_CHECK(!f->label || sd_weight_label_same_sizes(f->label, m), err, SD_ENOTFOUND,
              "%s: is of an earlier state of %s", path, m->path);
     SD_TRY(sd_model_sha256(m, &have, err));
     SD_CHECK(strcmp(have.hex, hex) == 0, err, SD_ENOTFOUND, "%s: is of an earlier state of %s",
@@ -72,39 +72,40 @@ out:
     return st;
 }
 
-bool sd_pack_is_kept(const char *dir, sd_model *m, const sd_ops *ops) {
-    sd_pack_file f = {.fd = -1};
-    char *path = sd_pack_path(dir, m, ops);
-    bool kept = path && sd_pack_file_open(&f, path, O_RDONLY, NULL) == SD_OK &&
+bool sd_weight_cache_has(const char *dir, sd_model *m, const sd_ops *ops) {
+    sd_weight_file f = {.fd = -1};
+    char *path = sd_weight_cache_path(dir, m, ops);
+    bool kept = path && sd_weight_file_open(&f, path, O_RDONLY, NULL) == SD_OK &&
                 recognise(&f, path, m, NULL) == SD_OK;
-    sd_pack_file_close(&f);
+    sd_weight_file_close(&f);
     free(path);
     return kept;
 }
 
-bool sd_pack_source_sha256(const char *dir, const sd_model *m, sd_sha256 *out) {
-    sd_pack_file f = {.fd = -1};
-    char *path = sd_pack_path(dir, m, sd_ops_best());
-    bool found = path && sd_pack_file_open(&f, path, O_RDONLY, NULL) == SD_OK && body_hash(&f) &&
-                 sd_pack_same_state(f.label, m);
+bool sd_weight_cache_source_sha256(const char *dir, const sd_model *m, sd_sha256 *out) {
+    sd_weight_file f = {.fd = -1};
+    char *path = sd_weight_cache_path(dir, m, sd_ops_best());
+    bool found = path && sd_weight_file_open(&f, path, O_RDONLY, NULL) == SD_OK && body_hash(&f) &&
+                 sd_weight_label_same_state(f.label, m);
     if (found) memcpy(out->hex, body_hash(&f), 65);
-    sd_pack_file_close(&f);
+    sd_weight_file_close(&f);
     free(path);
     return found;
 }
 
-bool sd_pack_identity(sd_sha256 *out, const char *dir, const sd_model *m, const sd_ops *ops) {
-    sd_pack_file f = {.fd = -1};
-    char *path = sd_pack_path(dir, m, ops);
-    bool found = path && sd_pack_file_open(&f, path, O_RDONLY, NULL) == SD_OK && body_hash(&f);
+bool sd_weight_cache_identity(sd_sha256 *out, const char *dir, const sd_model *m,
+                              const sd_ops *ops) {
+    sd_weight_file f = {.fd = -1};
+    char *path = sd_weight_cache_path(dir, m, ops);
+    bool found = path && sd_weight_file_open(&f, path, O_RDONLY, NULL) == SD_OK && body_hash(&f);
     sd_model_owned *o = m->owned;
     pthread_mutex_lock(&o->lock);
     found = found && (o->hashed ? strcmp(o->sha256.hex, body_hash(&f)) == 0
-                                : sd_pack_same_state(f.label, m));
+                                : sd_weight_label_same_state(f.label, m));
     pthread_mutex_unlock(&o->lock);
     *out = (sd_sha256){{0}};
     if (found) *out = f.identity;
-    sd_pack_file_close(&f);
+    sd_weight_file_close(&f);
     free(path);
     return found;
 }
@@ -112,22 +113,22 @@ bool sd_pack_identity(sd_sha256 *out, const char *dir, const sd_model *m, const 
 // ---- loading
 
 typedef struct {
-    const sd_pack_file *f;
-    const char **sum;  // [n]
-    size_t *at;        // [n] in the file
-    sd_packed *p;      // [n]
-    sd_status *status; // [n]
+    const sd_weight_file *f;
+    const char **sum;    // [n]
+    size_t *at;          // [n] in the file
+    sd_packed_weight *p; // [n]
+    sd_status *status;   // [n]
     const atomic_bool *stop;
 } copy_job;
 
 static void copy_one(void *ctx, int task, int worker) {
     (void)worker;
     copy_job *j = ctx;
-    sd_packed *p = &j->p[task];
+    sd_packed_weight *p = &j->p[task];
     p->data = sd_huge_arena_alloc(&p->arena, p->bytes);
     if (!p->data)
         j->status[task] = SD_ENOMEM;
-    else if (!sd_pack_read(p->data, j->f, j->at[task], p->bytes, j->sum[task], j->stop))
+    else if (!sd_weight_file_read(p->data, j->f, j->at[task], p->bytes, j->sum[task], j->stop))
         j->status[task] = SD_EFORMAT;
 }
 
@@ -138,20 +139,20 @@ static bool fits(const json_t *row, const sd_weight *w) {
            strcmp(type, sd_dtype_name(w->dtype)) == 0;
 }
 
-static sd_status load_row_sums(const sd_pack_file *f, const char *path, sd_model *m,
+static sd_status load_row_sums(const sd_weight_file *f, const char *path, sd_model *m,
                                sd_error *err) {
     sd_status st = SD_OK;
     const json_t *row = json_object_get(f->body, "row_sums");
     size_t at, bytes, want = (size_t)m->embedding.rows * sizeof(uint64_t);
     uint64_t *sum = NULL;
     if (!sd_model_row_file(m)) goto out;
-    SD_CHECK(row && sd_pack_place(&at, &bytes, row, f) && bytes == want, err, SD_EFORMAT,
+    SD_CHECK(row && sd_weight_file_place(&at, &bytes, row, f) && bytes == want, err, SD_EFORMAT,
              "%s: has no sums of the embedding's rows", path);
     sum = sd_alloc(bytes, 1);
     SD_CHECK_ALLOC(sum, err);
-    SD_CHECK(
-        sd_pack_read(sum, f, at, bytes, json_string_value(json_object_get(row, "xxh128")), NULL),
-        err, SD_EFORMAT, "%s: the sums of the embedding's rows are damaged", path);
+    SD_CHECK(sd_weight_file_read(sum, f, at, bytes,
+                                 json_string_value(json_object_get(row, "xxh128")), NULL),
+             err, SD_EFORMAT, "%s: the sums of the embedding's rows are damaged", path);
     SD_TRY(sd_model_keep_row_sums(m, sum, err));
 out:
     free(sum);
@@ -169,25 +170,25 @@ static sd_status plan(copy_job *j, const sd_weight *const *w, int n, const char 
         const json_t *row = json_array_get(rows, (size_t)i);
         size_t bytes = 0;
         j->sum[i] = json_string_value(json_object_get(row, "xxh128"));
-        SD_CHECK(j->sum[i] && sd_pack_place(&j->at[i], &bytes, row, j->f) && fits(row, w[i]) &&
-                     bytes == ops->pack_bytes(w[i]),
+        SD_CHECK(j->sum[i] && sd_weight_file_place(&j->at[i], &bytes, row, j->f) &&
+                     fits(row, w[i]) && bytes == ops->pack_bytes(w[i]),
                  err, SD_EFORMAT, "%s: weight %d is not the model's", path, i);
-        j->p[i] =
-            (sd_packed){.w = *w[i], .compute = compute, .layout = ops->layout, .bytes = bytes};
+        j->p[i] = (sd_packed_weight){
+            .w = *w[i], .compute = compute, .layout = ops->layout, .bytes = bytes};
     }
 out:
     return st;
 }
 
-sd_status sd_pack_load(sd_packed *p, const sd_weight *const *w, int n, const sd_pack_user *u,
-                       sd_compute compute, sd_error *err) {
+sd_status sd_weight_cache_load(sd_packed_weight *p, const sd_weight *const *w, int n,
+                               const sd_weight_cache_user *u, sd_compute compute, sd_error *err) {
     sd_status st = SD_OK;
     sd_model *m = u->model;
-    sd_pack_file f = {.fd = -1};
+    sd_weight_file f = {.fd = -1};
     copy_job j = {.f = &f, .p = p, .stop = u->stop};
-    char *path = sd_pack_path(u->dir, m, u->ops);
+    char *path = sd_weight_cache_path(u->dir, m, u->ops);
     SD_CHECK(path, err, SD_ENOTFOUND, "%s: has no packed form in the cache", m->path);
-    SD_TRY(sd_pack_file_open(&f, path, O_RDONLY, err));
+    SD_TRY(sd_weight_file_open(&f, path, O_RDONLY, err));
     SD_TRY(recognise(&f, path, m, err));
     j.sum = sd_alloc((size_t)n, sizeof *j.sum);
     j.at = sd_alloc((size_t)n, sizeof *j.at);
@@ -203,8 +204,8 @@ sd_status sd_pack_load(sd_packed *p, const sd_weight *const *w, int n, const sd_
     futimens(f.fd, NULL); // used now; a cache that cannot be written stays as it is
 out:
     if (st != SD_OK)
-        for (int i = 0; i < n; i++) sd_packed_free(&p[i]);
-    sd_pack_file_close(&f);
+        for (int i = 0; i < n; i++) sd_packed_weight_free(&p[i]);
+    sd_weight_file_close(&f);
     free(j.sum);
     free(j.at);
     free(j.status);
@@ -215,11 +216,11 @@ out:
 // ---- saving
 
 typedef struct {
-    const sd_pack_part *part; // [parts]
+    const sd_weight_part *part; // [parts]
     sd_model *m;
     sd_sha256 source;
-    char (*sum)[SD_PACK_SUM_HEX + 1]; // [parts]
-    sd_status status;                 // of the source's hash
+    char (*sum)[SD_WEIGHT_SUM_HEX + 1]; // [parts]
+    sd_status status;                   // of the source's hash
     atomic_bool no_memory;
     sd_error err;
 } hash_job;
@@ -230,16 +231,16 @@ static void hash_one(void *ctx, int task, int worker) {
     // The source first: it takes the longest.
     if (task == 0)
         j->status = sd_model_sha256(j->m, &j->source, &j->err);
-    else if (!sd_pack_sum(j->sum[task - 1], j->part[task - 1].data, j->part[task - 1].bytes))
+    else if (!sd_weight_sum(j->sum[task - 1], j->part[task - 1].data, j->part[task - 1].bytes))
         atomic_store(&j->no_memory, true);
 }
 
 static size_t after(size_t at, size_t bytes) {
-    return at + (bytes + SD_PACK_ALIGN - 1) / SD_PACK_ALIGN * SD_PACK_ALIGN;
+    return at + (bytes + SD_WEIGHT_FILE_ALIGN - 1) / SD_WEIGHT_FILE_ALIGN * SD_WEIGHT_FILE_ALIGN;
 }
 
 // The body; NULL when memory is out. Part n, where there is one, is the row sums.
-static json_t *describe(const hash_job *j, const sd_packed *p, int n, int parts,
+static json_t *describe(const hash_job *j, const sd_packed_weight *p, int n, int parts,
                         const sd_ops *ops) {
     json_t *weights = json_array();
     bool good = weights != NULL;
@@ -267,9 +268,10 @@ static json_t *describe(const hash_job *j, const sd_packed *p, int n, int parts,
     return body;
 }
 
-static sd_status check_room(const sd_pack_part *part, int parts, const sd_model *m, sd_error *err) {
+static sd_status check_room(const sd_weight_part *part, int parts, const sd_model *m,
+                            sd_error *err) {
     sd_status st = SD_OK;
-    int64_t all = 0, most = sd_pack_cache_bytes();
+    int64_t all = 0, most = sd_weight_cache_bytes();
     for (int i = 0; i < parts; i++) all += (int64_t)part[i].bytes;
     SD_CHECK(all <= most, err, SD_ELIMIT,
              "%s: its packed form of %lld MiB is more than the cache may hold, %lld MiB "
@@ -279,36 +281,36 @@ out:
     return st;
 }
 
-sd_status sd_pack_save(const sd_packed *p, int n, const uint64_t *row_sum, const sd_pack_user *u,
-                       sd_error *err) {
+sd_status sd_weight_cache_save(const sd_packed_weight *p, int n, const uint64_t *row_sum,
+                               const sd_weight_cache_user *u, sd_error *err) {
     sd_status st = SD_OK;
     sd_model *m = u->model;
     int parts = n + (row_sum != NULL);
     hash_job j = {.m = m};
     json_t *body = NULL, *label = NULL;
-    char *path = sd_pack_path(u->dir, m, u->ops);
-    sd_pack_part *part = sd_alloc((size_t)parts, sizeof *part);
+    char *path = sd_weight_cache_path(u->dir, m, u->ops);
+    sd_weight_part *part = sd_alloc((size_t)parts, sizeof *part);
     j.sum = sd_alloc((size_t)parts, sizeof *j.sum);
     SD_CHECK_ALLOC(path && part && j.sum, err);
-    for (int i = 0; i < n; i++) part[i] = (sd_pack_part){p[i].data, p[i].bytes};
-    if (row_sum) part[n] = (sd_pack_part){row_sum, (size_t)m->embedding.rows * sizeof *row_sum};
+    for (int i = 0; i < n; i++) part[i] = (sd_weight_part){p[i].data, p[i].bytes};
+    if (row_sum) part[n] = (sd_weight_part){row_sum, (size_t)m->embedding.rows * sizeof *row_sum};
     j.part = part;
     SD_TRY(check_room(part, parts, m, err));
     SD_TRY(sd_mkdirs(u->dir, err));
-    SD_TRY(sd_pack_check_dir(u->dir, err));
+    SD_TRY(sd_weight_cache_check_dir(u->dir, err));
     sd_pool_run(u->pool, parts + 1, hash_one, &j);
     if (j.status != SD_OK && err) *err = j.err;
     SD_TRY(j.status);
     SD_CHECK(!atomic_load(&j.no_memory), err, SD_ENOMEM, "%s: out of memory", m->path);
     // What was packed and hashed since the open is what the label says: nobody wrote meanwhile, and
     // the path still leads to it.
-    SD_TRY(sd_pack_check_sources(m, err));
+    SD_TRY(sd_weight_cache_check_sources(m, err));
     body = describe(&j, p, n, parts, u->ops);
-    label = sd_pack_label(m);
+    label = sd_weight_label(m);
     SD_CHECK(body && label, err, SD_ENOMEM, "%s: out of memory", m->path);
-    SD_TRY(
-        sd_pack_file_write(path, sd_pack_sources_mode(m), body, label, part, parts, u->stop, err));
-    sd_pack_trim(u->dir, sd_pack_cache_bytes(), path);
+    SD_TRY(sd_weight_file_write(path, sd_weight_cache_sources_mode(m), body, label, part, parts,
+                                u->stop, err));
+    sd_weight_cache_trim(u->dir, sd_weight_cache_bytes(), path);
 out:
     json_decref(body);
     json_decref(label);

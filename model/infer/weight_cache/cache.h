@@ -17,13 +17,13 @@
 
 #include <stdatomic.h>
 
-enum { SD_PACK_LEAST = 16 << 20 }; // a smaller model is packed sooner than it is looked for
+enum { SD_WEIGHT_CACHE_LEAST = 16 << 20 }; // a smaller model is packed sooner than it is looked for
 
 /// Once after a model was opened whose packed form is kept in dir, before anything is done with it
 /// there. Waits for some milliseconds where a file of the model was written just now: a write in the
 /// same tick of the clock could not be told from the one before. The model learns its hash from what
 /// is kept.
-void sd_pack_attach(sd_model *m, const char *dir);
+void sd_weight_cache_attach(sd_model *m, const char *dir);
 
 /// Whose packed form is loaded or saved, where, and by whom.
 typedef struct {
@@ -32,29 +32,30 @@ typedef struct {
     const sd_ops *ops;
     sd_pool *pool;
     const atomic_bool *stop; // once set, SD_EINTERRUPTED; NULL: never
-} sd_pack_user;
+} sd_weight_cache_user;
 
 /// p [n] <- the packed forms of w [n], read into memory of their own: huge pages decode a tenth
 /// faster than the file's small ones would (kernels/LOG.md). The model gets the sums of its
 /// embedding's rows from it too. No failure but SD_EINTERRUPTED is one of the caller, who
 /// packs: SD_ENOTFOUND when there is no such file, or one that is out of date; SD_EFORMAT when it
 /// is damaged; SD_EMISMATCH when the folder is not this user's alone, and is not to be used.
-sd_status sd_pack_load(sd_packed *p, const sd_weight *const *w, int n, const sd_pack_user *u,
-                       sd_compute compute, sd_error *err);
+sd_status sd_weight_cache_load(sd_packed_weight *p, const sd_weight *const *w, int n,
+                               const sd_weight_cache_user *u, sd_compute compute, sd_error *err);
 
 /// Writes p [n] for the next start, atomically, with the permissions of the source at most, and
 /// removes the least recently used others beyond the cache's bound. row_sum [V] or NULL:
 /// model/infer/weight_cache/row_sums.h. Hashes the source on the way (sd_model_sha256). SD_EMISMATCH, and nothing is
 /// kept, when a source was replaced or changed since the model was opened, or when the folder is
 /// not this user's alone.
-sd_status sd_pack_save(const sd_packed *p, int n, const uint64_t *row_sum, const sd_pack_user *u,
-                       sd_error *err);
+sd_status sd_weight_cache_save(const sd_packed_weight *p, int n, const uint64_t *row_sum,
+                               const sd_weight_cache_user *u, sd_error *err);
 
 /// A file is kept for the model's very bytes; hashes the source where it was touched.
-bool sd_pack_is_kept(const char *dir, sd_model *m, const sd_ops *ops);
+bool sd_weight_cache_has(const char *dir, sd_model *m, const sd_ops *ops);
 
 /// The hash of the source as a file records it whose sources are in the very state that the model
 /// was opened in; false without one.
-bool sd_pack_source_sha256(const char *dir, const sd_model *m, sd_sha256 *out);
+bool sd_weight_cache_source_sha256(const char *dir, const sd_model *m, sd_sha256 *out);
 /// The hash in the head of the model's current file: what lies beside it is bound to this.
-bool sd_pack_identity(sd_sha256 *out, const char *dir, const sd_model *m, const sd_ops *ops);
+bool sd_weight_cache_identity(sd_sha256 *out, const char *dir, const sd_model *m,
+                              const sd_ops *ops);

@@ -19,7 +19,7 @@ static const char magic[MAGIC + 1] = "SDPACK3\n";
 
 // ---- whose it is
 
-sd_status sd_pack_check_dir(const char *dir, sd_error *err) {
+sd_status sd_weight_cache_check_dir(const char *dir, sd_error *err) {
     sd_status st = SD_OK;
     struct stat sb;
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -39,14 +39,14 @@ out:
     return st;
 }
 
-sd_status sd_pack_open_own(int *fd, const char *path, int flags, sd_error *err) {
+sd_status sd_weight_cache_open_own(int *fd, const char *path, int flags, sd_error *err) {
     sd_status st = SD_OK;
     struct stat sb;
     const char *slash = strrchr(path, '/');
     char *dir = sd_strndup(path, slash ? (size_t)(slash - path) : 0);
     *fd = -1;
     SD_CHECK_ALLOC(dir, err);
-    SD_TRY(sd_pack_check_dir(dir, err));
+    SD_TRY(sd_weight_cache_check_dir(dir, err));
     *fd = open(path, flags | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     SD_CHECK(*fd >= 0, err, SD_ENOTFOUND, "%s: %s", path, strerror(errno));
     SD_CHECK(fstat(*fd, &sb) == 0 && S_ISREG(sb.st_mode) && sb.st_uid == geteuid() &&
@@ -91,7 +91,7 @@ static bool sum_is(const char *hex, const void *head, size_t head_bytes, const v
 }
 
 // len bytes of JSON at `at`, which are inside the file; NULL when they are not what `hex` says.
-static json_t *read_json(const sd_pack_file *f, size_t at, size_t len, const void *head,
+static json_t *read_json(const sd_weight_file *f, size_t at, size_t len, const void *head,
                          size_t head_bytes, const char *hex) {
     json_t *out = NULL;
     char *text = len <= MOST_JSON ? sd_malloc_marked(len + 1) : NULL;
@@ -101,7 +101,7 @@ static json_t *read_json(const sd_pack_file *f, size_t at, size_t len, const voi
     return out;
 }
 
-static json_t *read_label(const sd_pack_file *f) {
+static json_t *read_label(const sd_weight_file *f) {
     uint8_t head[LABEL_FIXED];
     size_t room = f->data_at - f->label_at;
     if (room < LABEL_FIXED || !read_at(f->fd, head, sizeof head, f->label_at)) return NULL;
@@ -110,11 +110,11 @@ static json_t *read_label(const sd_pack_file *f) {
     return read_json(f, f->label_at + LABEL_FIXED, (size_t)len, NULL, 0, (const char *)head + 8);
 }
 
-static bool read_head(sd_pack_file *f, const uint8_t *head) {
+static bool read_head(sd_weight_file *f, const uint8_t *head) {
     uint64_t all = u64_at(head + 8), label = u64_at(head + 16), data = u64_at(head + 24),
              len = u64_at(head + 32);
     if (all != f->size || label > all || data > all || label > data || label < FIXED ||
-        label % SD_PACK_PAGE || data % SD_PACK_PAGE || len > label - FIXED)
+        label % SD_WEIGHT_FILE_PAGE || data % SD_WEIGHT_FILE_PAGE || len > label - FIXED)
         return false;
     f->label_at = (size_t)label;
     f->data_at = (size_t)data;
@@ -125,12 +125,12 @@ static bool read_head(sd_pack_file *f, const uint8_t *head) {
     return f->body != NULL;
 }
 
-sd_status sd_pack_file_open(sd_pack_file *f, const char *path, int flags, sd_error *err) {
+sd_status sd_weight_file_open(sd_weight_file *f, const char *path, int flags, sd_error *err) {
     sd_status st = SD_OK;
     struct stat sb;
     uint8_t head[FIXED];
-    *f = (sd_pack_file){.fd = -1};
-    SD_TRY(sd_pack_open_own(&f->fd, path, flags, err));
+    *f = (sd_weight_file){.fd = -1};
+    SD_TRY(sd_weight_cache_open_own(&f->fd, path, flags, err));
     SD_CHECK(fstat(f->fd, &sb) == 0, err, SD_EIO, "%s: %s", path, strerror(errno));
     f->size = (size_t)sb.st_size;
     SD_CHECK(f->size >= FIXED && read_at(f->fd, head, FIXED, 0), err, SD_EFORMAT, "%s: is damaged",
@@ -140,38 +140,38 @@ sd_status sd_pack_file_open(sd_pack_file *f, const char *path, int flags, sd_err
     SD_CHECK(memcmp(head, magic, MAGIC) == 0 && read_head(f, head), err, SD_EFORMAT,
              "%s: is damaged", path);
 out:
-    if (st != SD_OK) sd_pack_file_close(f);
+    if (st != SD_OK) sd_weight_file_close(f);
     return st;
 }
 
-void sd_pack_file_close(sd_pack_file *f) {
+void sd_weight_file_close(sd_weight_file *f) {
     if (f->fd >= 0) close(f->fd);
     json_decref(f->body);
     json_decref(f->label);
-    *f = (sd_pack_file){.fd = -1};
+    *f = (sd_weight_file){.fd = -1};
 }
 
-bool sd_pack_place(size_t *at, size_t *bytes, const json_t *row, const sd_pack_file *f) {
+bool sd_weight_file_place(size_t *at, size_t *bytes, const json_t *row, const sd_weight_file *f) {
     json_int_t where = json_integer_value(json_object_get(row, "at"));
     json_int_t n = json_integer_value(json_object_get(row, "bytes"));
     size_t room = f->size - f->data_at;
     if (where < 0 || n < 0 || (uint64_t)where > room || (uint64_t)n > room - (uint64_t)where ||
-        where % SD_PACK_ALIGN)
+        where % SD_WEIGHT_FILE_ALIGN)
         return false;
     *at = f->data_at + (size_t)where;
     *bytes = (size_t)n;
     return true;
 }
 
-// hex [SD_PACK_SUM_HEX + 1]; frees c.
+// hex [SD_WEIGHT_SUM_HEX + 1]; frees c.
 static void hex_of(char *hex, sd_checksum *c) {
     uint64_t sum[2] = {0, 0};
     sd_checksum_close(c, sum);
-    snprintf(hex, SD_PACK_SUM_HEX + 1, "%016llx%016llx", (unsigned long long)sum[1],
+    snprintf(hex, SD_WEIGHT_SUM_HEX + 1, "%016llx%016llx", (unsigned long long)sum[1],
              (unsigned long long)sum[0]);
 }
 
-bool sd_pack_sum(char *hex, const void *data, size_t bytes) {
+bool sd_weight_sum(char *hex, const void *data, size_t bytes) {
     sd_checksum *c = sd_checksum_open();
     if (!c) return false;
     sd_checksum_add(c, data, bytes);
@@ -180,9 +180,9 @@ bool sd_pack_sum(char *hex, const void *data, size_t bytes) {
 }
 
 // keep: each piece has its own place in `to`; else all go to the same one.
-static bool read_pieces(char *to, bool keep, const sd_pack_file *f, size_t at, size_t bytes,
+static bool read_pieces(char *to, bool keep, const sd_weight_file *f, size_t at, size_t bytes,
                         const char *want, const atomic_bool *stop) {
-    char hex[SD_PACK_SUM_HEX + 1];
+    char hex[SD_WEIGHT_SUM_HEX + 1];
     sd_checksum *c = sd_checksum_open();
     bool whole = c != NULL;
     for (size_t done = 0; whole && done < bytes; done += PIECE) {
@@ -195,12 +195,12 @@ static bool read_pieces(char *to, bool keep, const sd_pack_file *f, size_t at, s
     return whole && want && strcmp(hex, want) == 0;
 }
 
-bool sd_pack_read(void *to, const sd_pack_file *f, size_t at, size_t bytes, const char *want,
-                  const atomic_bool *stop) {
+bool sd_weight_file_read(void *to, const sd_weight_file *f, size_t at, size_t bytes,
+                         const char *want, const atomic_bool *stop) {
     return read_pieces(to, true, f, at, bytes, want, stop);
 }
 
-bool sd_pack_read_check(const sd_pack_file *f, size_t at, size_t bytes, const char *want) {
+bool sd_weight_file_check(const sd_weight_file *f, size_t at, size_t bytes, const char *want) {
     char *piece = sd_malloc_marked(PIECE);
     bool whole = piece && read_pieces(piece, false, f, at, bytes, want, NULL);
     free(piece);
@@ -213,7 +213,7 @@ static void put_u64(uint8_t *p, uint64_t v) {
     for (int i = 0; i < 8; i++) p[i] = (uint8_t)(v >> 8 * i);
 }
 static void put_zeros(FILE *f, size_t n) {
-    static const char zeros[SD_PACK_PAGE];
+    static const char zeros[SD_WEIGHT_FILE_PAGE];
     for (size_t now; n > 0; n -= now)
         fwrite(zeros, 1, now = n < sizeof zeros ? n : sizeof zeros, f);
 }
@@ -246,8 +246,8 @@ out:
 }
 
 // Pieces, so that a signal is seen soon and a full disk too.
-static sd_status put_part(FILE *f, const sd_pack_part *p, const char *path, const atomic_bool *stop,
-                          sd_error *err) {
+static sd_status put_part(FILE *f, const sd_weight_part *p, const char *path,
+                          const atomic_bool *stop, sd_error *err) {
     enum { WRITE = 4 << 20 };
     for (size_t at = 0; at < p->bytes; at += WRITE) {
         size_t n = p->bytes - at < WRITE ? p->bytes - at : WRITE;
@@ -256,7 +256,7 @@ static sd_status put_part(FILE *f, const sd_pack_part *p, const char *path, cons
         if (fwrite((const char *)p->data + at, 1, n, f) != n)
             return sd_fail_errno(err, path, "write");
     }
-    put_zeros(f, round_up(p->bytes, SD_PACK_ALIGN) - p->bytes);
+    put_zeros(f, round_up(p->bytes, SD_WEIGHT_FILE_ALIGN) - p->bytes);
     return SD_OK;
 }
 
@@ -281,9 +281,9 @@ static sd_status put_head(FILE *f, size_t all, size_t label_at, size_t data_at, 
     return SD_OK;
 }
 
-sd_status sd_pack_file_write(const char *path, uint32_t mode, json_t *body, json_t *label,
-                             const sd_pack_part *part, int parts, const atomic_bool *stop,
-                             sd_error *err) {
+sd_status sd_weight_file_write(const char *path, uint32_t mode, json_t *body, json_t *label,
+                               const sd_weight_part *part, int parts, const atomic_bool *stop,
+                               sd_error *err) {
     sd_status st = SD_OK;
     sd_replace r = {0};
     char *json = NULL, *head = NULL;
@@ -292,10 +292,10 @@ sd_status sd_pack_file_write(const char *path, uint32_t mode, json_t *body, json
     SD_TRY(make_label(&head, &label_len, label, err));
     // Room for numbers that grow: a label is written again in place.
     size_t sources = json_array_size(json_object_get(label, "sources"));
-    size_t label_at = round_up(FIXED + strlen(json), SD_PACK_PAGE);
-    size_t data_at = label_at + round_up(label_len + sources * ROOM_A_SOURCE, SD_PACK_PAGE);
+    size_t label_at = round_up(FIXED + strlen(json), SD_WEIGHT_FILE_PAGE);
+    size_t data_at = label_at + round_up(label_len + sources * ROOM_A_SOURCE, SD_WEIGHT_FILE_PAGE);
     size_t all = data_at;
-    for (int i = 0; i < parts; i++) all += round_up(part[i].bytes, SD_PACK_ALIGN);
+    for (int i = 0; i < parts; i++) all += round_up(part[i].bytes, SD_WEIGHT_FILE_ALIGN);
     SD_TRY(sd_replace_open_mode(&r, path, mode & 0644, err));
     // The whole room first: a full disk is known before a gigabyte is written.
     int full = posix_fallocate(fileno(r.f), 0, (off_t)all);
@@ -313,7 +313,7 @@ out:
     return st;
 }
 
-bool sd_pack_file_relabel(const sd_pack_file *f, json_t *label) {
+bool sd_weight_file_relabel(const sd_weight_file *f, json_t *label) {
     char *head = NULL;
     size_t len = 0;
     bool written = make_label(&head, &len, label, NULL) == SD_OK && len <= f->data_at - f->label_at;

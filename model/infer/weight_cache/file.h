@@ -25,49 +25,49 @@
 
 #include <jansson.h>
 
-enum { SD_PACK_PAGE = 4096, SD_PACK_ALIGN = 64, SD_PACK_SUM_HEX = 32 };
+enum { SD_WEIGHT_FILE_PAGE = 4096, SD_WEIGHT_FILE_ALIGN = 64, SD_WEIGHT_SUM_HEX = 32 };
 
 typedef struct {
     int fd;
     size_t size, label_at, data_at;
     sd_sha256 identity;   // the hash in the head
     json_t *body, *label; // label: NULL when it is torn
-} sd_pack_file;
+} sd_weight_file;
 
 typedef struct {
     const void *data;
     size_t bytes;
-} sd_pack_part;
+} sd_weight_part;
 
 /// The folder is this user's, no link, and nobody else may write in it: SD_EMISMATCH when not,
 /// SD_ENOTFOUND when it is not there.
-sd_status sd_pack_check_dir(const char *dir, sd_error *err);
+sd_status sd_weight_cache_check_dir(const char *dir, sd_error *err);
 
 /// A descriptor of a file of this user that nobody else may write, in a folder that passes the
 /// above; links are not followed. SD_ENOTFOUND when there is none such.
-sd_status sd_pack_open_own(int *fd, const char *path, int flags, sd_error *err);
+sd_status sd_weight_cache_open_own(int *fd, const char *path, int flags, sd_error *err);
 
 /// SD_ENOTFOUND: not there; SD_EINVAL: of another version's format; SD_EFORMAT: damaged, as far as
 /// the head goes; SD_EMISMATCH: in a folder that is not this user's alone.
 /// flags: O_RDONLY or O_RDWR.
-sd_status sd_pack_file_open(sd_pack_file *f, const char *path, int flags, sd_error *err);
-void sd_pack_file_close(sd_pack_file *f); // a zeroed one with fd -1 is fine
+sd_status sd_weight_file_open(sd_weight_file *f, const char *path, int flags, sd_error *err);
+void sd_weight_file_close(sd_weight_file *f); // a zeroed one with fd -1 is fine
 
 /// Where a weight or the sums lie in the file; false when that is outside it.
-bool sd_pack_place(size_t *at, size_t *bytes, const json_t *row, const sd_pack_file *f);
+bool sd_weight_file_place(size_t *at, size_t *bytes, const json_t *row, const sd_weight_file *f);
 /// Reads `bytes` at `at` into to, in pieces that stay in the processor's cache, each added to the
-/// checksum. False when it cannot be read, differs from want (SD_PACK_SUM_HEX digits), or *stop.
-bool sd_pack_read(void *to, const sd_pack_file *f, size_t at, size_t bytes, const char *want,
-                  const atomic_bool *stop);
+/// checksum. False when it cannot be read, differs from want (SD_WEIGHT_SUM_HEX digits), or *stop.
+bool sd_weight_file_read(void *to, const sd_weight_file *f, size_t at, size_t bytes,
+                         const char *want, const atomic_bool *stop);
 /// The same without keeping what was read.
-bool sd_pack_read_check(const sd_pack_file *f, size_t at, size_t bytes, const char *want);
-/// hex [SD_PACK_SUM_HEX + 1] <- XXH3 of 128 bits; false when out of memory.
-bool sd_pack_sum(char *hex, const void *data, size_t bytes);
+bool sd_weight_file_check(const sd_weight_file *f, size_t at, size_t bytes, const char *want);
+/// hex [SD_WEIGHT_SUM_HEX + 1] <- XXH3 of 128 bits; false when out of memory.
+bool sd_weight_sum(char *hex, const void *data, size_t bytes);
 
 /// Atomically, with these permissions at most. SD_EINTERRUPTED, and nothing is left, once *stop.
-sd_status sd_pack_file_write(const char *path, uint32_t mode, json_t *body, json_t *label,
-                             const sd_pack_part *part, int parts, const atomic_bool *stop,
-                             sd_error *err);
+sd_status sd_weight_file_write(const char *path, uint32_t mode, json_t *body, json_t *label,
+                               const sd_weight_part *part, int parts, const atomic_bool *stop,
+                               sd_error *err);
 /// The label in place; f opened O_RDWR. False, and the file is as good as before or without a
 /// label, when there is no room or it cannot be written.
-bool sd_pack_file_relabel(const sd_pack_file *f, json_t *label);
+bool sd_weight_file_relabel(const sd_weight_file *f, json_t *label);

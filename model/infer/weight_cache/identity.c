@@ -24,7 +24,7 @@ static json_t *describe(const char *path, const sd_file_id *id) {
                      inode_changed);
 }
 
-json_t *sd_pack_label(const sd_model *m) {
+json_t *sd_weight_label(const sd_model *m) {
     json_t *all = json_array(), *label = NULL;
     bool good = all != NULL;
     for (int i = 0; good && i < sd_model_source_count(m); i++) {
@@ -51,7 +51,7 @@ static bool is_state(const json_t *row, const sd_file_id *id) {
     return same;
 }
 
-bool sd_pack_same_state(const json_t *label, const sd_model *m) {
+bool sd_weight_label_same_state(const json_t *label, const sd_model *m) {
     const json_t *all = sources_of(label);
     int n = sd_model_source_count(m);
     bool same = json_array_size(all) == (size_t)n;
@@ -60,7 +60,7 @@ bool sd_pack_same_state(const json_t *label, const sd_model *m) {
     return same;
 }
 
-bool sd_pack_same_sizes(const json_t *label, const sd_model *m) {
+bool sd_weight_label_same_sizes(const json_t *label, const sd_model *m) {
     const json_t *all = sources_of(label);
     int n = sd_model_source_count(m);
     bool same = json_array_size(all) == (size_t)n;
@@ -77,7 +77,7 @@ static bool id_at(sd_file_id *id, const char *path) {
     return there;
 }
 
-bool sd_pack_label_is_current(const json_t *label, char **first) {
+bool sd_weight_label_is_current(const json_t *label, char **first) {
     const json_t *all = sources_of(label), *one;
     size_t i;
     bool current = json_array_size(all) > 0;
@@ -91,7 +91,7 @@ bool sd_pack_label_is_current(const json_t *label, char **first) {
     return current;
 }
 
-sd_status sd_pack_check_sources(const sd_model *m, sd_error *err) {
+sd_status sd_weight_cache_check_sources(const sd_model *m, sd_error *err) {
     sd_status st = SD_OK;
     for (int i = 0; i < sd_model_source_count(m); i++) {
         const sd_map *map = sd_model_source(m, i);
@@ -107,7 +107,7 @@ out:
     return st;
 }
 
-uint32_t sd_pack_sources_mode(const sd_model *m) {
+uint32_t sd_weight_cache_sources_mode(const sd_model *m) {
     uint32_t mode = 0777;
     for (int i = 0; i < sd_model_source_count(m); i++) mode &= sd_model_source(m, i)->id.mode;
     return mode | 0600;
@@ -122,7 +122,7 @@ static int64_t age_ns(const sd_file_id *id) {
            id->inode_changed_ns;
 }
 
-void sd_pack_settle(const sd_model *m) {
+void sd_weight_cache_settle(const sd_model *m) {
     enum { TICK_NS = 20 * 1000 * 1000, WHOLE_NS = 2 * 1000 * 1000 * 1000 };
     for (int i = 0; i < sd_model_source_count(m); i++) {
         const sd_file_id *id = &sd_model_source(m, i)->id;

@@ -8,16 +8,16 @@
 
 /// {"sources": [...]} of the files as they were opened; NULL when out of memory or when a path has
 /// gone.
-json_t *sd_pack_label(const sd_model *m);
+json_t *sd_weight_label(const sd_model *m);
 /// The label's files are in the very state that the model's were opened in. False for NULL.
-bool sd_pack_same_state(const json_t *label, const sd_model *m);
+bool sd_weight_label_same_state(const json_t *label, const sd_model *m);
 /// As many files of the same sizes.
-bool sd_pack_same_sizes(const json_t *label, const sd_model *m);
+bool sd_weight_label_same_sizes(const json_t *label, const sd_model *m);
 /// The files at the label's paths are in its state now. *first: the first path, malloc'ed.
-bool sd_pack_label_is_current(const json_t *label, char **first);
+bool sd_weight_label_is_current(const json_t *label, char **first);
 /// SD_EMISMATCH when a file was written, or another one put in its place, since the open.
-sd_status sd_pack_check_sources(const sd_model *m, sd_error *err);
+sd_status sd_weight_cache_check_sources(const sd_model *m, sd_error *err);
 /// The permissions that all sources have, and always the owner's to read and write.
-uint32_t sd_pack_sources_mode(const sd_model *m);
+uint32_t sd_weight_cache_sources_mode(const sd_model *m);
 /// Waits until a write to a source could be told from the last one by its time.
-void sd_pack_settle(const sd_model *m);
+void sd_weight_cache_settle(const sd_model *m);

@@ -10,13 +10,13 @@
 
 static const char suffix[] = ".pack", costs_suffix[] = ".costs";
 
-char *sd_pack_cache_dir(void) {
+char *sd_weight_cache_dir(void) {
     const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     if (xdg && *xdg == '/') return sd_sprintf("%s/specdec/packed", xdg);
     return home && *home ? sd_sprintf("%s/.cache/specdec/packed", home) : NULL;
 }
 
-int64_t sd_pack_cache_bytes(void) {
+int64_t sd_weight_cache_bytes(void) {
     enum { DEFAULT_MIB = 64 << 10, MOST_MIB = 1 << 30 };
     const char *text = getenv("SPECDEC_CACHE_MIB");
     char *end = NULL;
@@ -33,7 +33,7 @@ int64_t sd_pack_cache_bytes(void) {
 
 // The name depends on where the sources are, not on what they are: a changed source replaces its
 // file.
-char *sd_pack_path(const char *dir, const sd_model *m, const sd_ops *ops) {
+char *sd_weight_cache_path(const char *dir, const sd_model *m, const sd_ops *ops) {
     if (!dir || !ops->layout) return NULL;
     sd_hasher *h;
     bool lost = false;
@@ -54,6 +54,6 @@ char *sd_pack_path(const char *dir, const sd_model *m, const sd_ops *ops) {
     return sd_sprintf("%s/%.16s%s", dir, sum.hex, suffix);
 }
 
-char *sd_pack_costs_path(const char *path) {
+char *sd_weight_cache_costs_path(const char *path) {
     return sd_sprintf("%.*s%s", (int)(strlen(path) - (sizeof suffix - 1)), path, costs_suffix);
 }

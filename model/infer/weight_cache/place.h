@@ -11,14 +11,14 @@ typedef struct {
 
 /// $XDG_CACHE_HOME/specdec/packed or ~/.cache/specdec/packed, malloc'ed; NULL when neither variable
 /// is set or memory is out.
-char *sd_pack_cache_dir(void);
+char *sd_weight_cache_dir(void);
 
 /// All files of the cache together: $SPECDEC_CACHE_MIB, else 64 GiB.
-int64_t sd_pack_cache_bytes(void);
+int64_t sd_weight_cache_bytes(void);
 
 /// Where in dir the model's packed form for these ops is or would be; NULL when dir is, or when
 /// these ops use the stored form. malloc'ed.
-char *sd_pack_path(const char *dir, const sd_model *m, const sd_ops *ops);
+char *sd_weight_cache_path(const char *dir, const sd_model *m, const sd_ops *ops);
 
 /// Beside it are the costs of steps (model/infer/step_cost.h): where, malloc'ed.
-char *sd_pack_costs_path(const char *path);
+char *sd_weight_cache_costs_path(const char *path);

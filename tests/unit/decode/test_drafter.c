@@ -47,7 +47,7 @@ Test(suffix, a_guess_is_what_followed_the_most_recent_longest_match) {
             d->ops->observe(d, n);
             d->ops->rewind(d);
             int end = -1, len = longest_earlier(text, n, &end);
-            sd_guess g;
+            sd_proposal g;
             bool have = d->ops->peek(d, &g);
             cr_assert_eq(have, len > 0);
             if (!have) continue;
@@ -74,7 +74,7 @@ Test(suffix, the_cursor_over_drafted_tokens_matches_as_if_they_were_text) {
         d->ops->advance(d, t);
         text[N] = t;
         int end = -1, len = longest_earlier(text, N + 1, &end);
-        sd_guess g;
+        sd_proposal g;
         bool have = d->ops->peek(d, &g);
         cr_assert_eq(have, len > 0, "token %d", t);
         if (have) cr_assert_eq(g.token, text[end + 1], "token %d", t);
@@ -144,7 +144,7 @@ Test(index, guesses_continue_the_training_completions) {
     d->ops->begin(d, &start);
     cr_assert_eq(sd_drafter_propose(d, 8, got, NULL), 3);
     cr_assert(got[0] == 7 && got[1] == 8 && got[2] == 9, "9 follows twice, 10 once");
-    sd_guess g;
+    sd_proposal g;
     d->ops->rewind(d);
     d->ops->advance(d, 77); // never seen: nothing matches
     cr_assert_not(d->ops->peek(d, &g));
@@ -166,13 +166,13 @@ static void teach_costs(sd_controller *c, double unit, double row) {
     for (int i = 0; i < 60; i++)
         for (int n = 1; n <= 33; n += n < 8 ? 1 : 5) step(c, n, n, unit + row * (n - 1));
     c->speed_up = 1;
-    c->rest_tokens = 0;
+    c->backoff_tokens = 0;
 }
 
-static int take(const sd_controller *c, float chance, int n) {
-    float survival[SD_MAX_DRAFT], s = 1;
-    for (int i = 0; i < n; i++) survival[i] = s *= chance;
-    sd_candidates k = {survival, n, -1};
+static int take(const sd_controller *c, float accept_prob, int n) {
+    float prefix_prob[SD_MAX_DRAFT], s = 1;
+    for (int i = 0; i < n; i++) prefix_prob[i] = s *= accept_prob;
+    sd_candidates k = {prefix_prob, n, -1};
     sd_controller_choose(c, &k, 1, 64);
     return k.take;
 }
@@ -214,11 +214,11 @@ Test(controller, acceptance_moves_from_the_prior_to_what_was_counted) {
     sd_controller_init(&c);
     sd_acceptance own = {0};
     sd_drafter *d = open_suffix(8);
-    float before = sd_controller_chance(&c, &own, d, 0);
+    float before = sd_controller_accept_prob(&c, &own, d, 0);
     for (int i = 0; i < 200; i++) sd_controller_score(&c, &own, SD_SOURCE_SUFFIX, 0, true);
-    float good = sd_controller_chance(&c, &own, d, 0);
+    float good = sd_controller_accept_prob(&c, &own, d, 0);
     for (int i = 0; i < 400; i++) sd_controller_score(&c, &own, SD_SOURCE_SUFFIX, 0, false);
-    float bad = sd_controller_chance(&c, &own, d, 0);
+    float bad = sd_controller_accept_prob(&c, &own, d, 0);
     cr_assert(before < .3f && good > .9f && bad < .15f, "%g %g %g", before, good, bad);
     sd_drafter_close(d);
 }
@@ -227,12 +227,12 @@ Test(controller, the_guard_rests_when_speculation_is_slower_than_plain) {
     sd_controller c;
     teach_costs(&c, 0.010, 0.001);
     cr_assert_gt(take(&c, .9f, 8), 0);
-    for (int i = 0; i < 300 && !sd_controller_resting(&c); i++) {
+    for (int i = 0; i < 300 && !sd_controller_backing_off(&c); i++) {
         step(&c, 1, 1, 0.010);
         step(&c, 5, 1, 0.014); // four guesses, all wrong
     }
-    cr_assert(sd_controller_resting(&c));
+    cr_assert(sd_controller_backing_off(&c));
     cr_assert_eq(take(&c, .9f, 8), 0);
     for (int i = 0; i < 256; i++) step(&c, 1, 1, 0.010);
-    cr_assert_not(sd_controller_resting(&c), "and tries again after as many tokens");
+    cr_assert_not(sd_controller_backing_off(&c), "and tries again after as many tokens");
 }

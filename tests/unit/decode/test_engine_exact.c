@@ -158,7 +158,7 @@ Test(exact, suffix_drafts_change_no_token) {
 
 Test(exact, corpus_drafts_change_no_token) {
     world w = make_world();
-    sd_spec_stats sum = check_drafter(&w, SD_SPEC_INDEX, w.index);
+    sd_spec_stats sum = check_drafter(&w, SD_SPEC_CORPUS, w.index);
     both_happened(&sum, SD_SOURCE_CORPUS);
     free_world(&w);
 }
@@ -178,7 +178,7 @@ Test(exact, an_index_with_tokens_that_the_model_has_not_changes_no_token) {
                  &(sd_engine_options){.ctx = 200,
                                       .slots = 8,
                                       .threads = 1,
-                                      .spec = SD_SPEC_INDEX,
+                                      .spec = SD_SPEC_CORPUS,
                                       .spec_length = 8,
                                       .draft = path},
                  &sum);

@@ -73,7 +73,7 @@ static int matmul_errors(const sd_ops *ops, sd_dtype t, sd_compute compute, int 
     sd_weight w = random_weight(t, M, K);
     float *x = random_floats((size_t)N * K), *y = sd_alloc((size_t)N * M, sizeof *y);
     float *row = sd_alloc(K, sizeof *row);
-    sd_packed p;
+    sd_packed_weight p;
     sd_quant_rows a;
     cr_assert_eq(ops->pack(&p, &w, compute, NULL, NULL), SD_OK);
     cr_assert_eq(sd_quant_rows_init(&a, N, K, compute, NULL), SD_OK);
@@ -102,7 +102,7 @@ static int matmul_errors(const sd_ops *ops, sd_dtype t, sd_compute compute, int 
                        (double)y[(size_t)n * M + m], s, limit);
         }
     }
-    sd_packed_free(&p);
+    sd_packed_weight_free(&p);
     sd_quant_rows_free(&a);
     free(x), free(y), free(row);
     free_weight(&w);
@@ -145,7 +145,7 @@ static void matmul_of_extremes(const sd_ops *ops) {
             sd_weight w = {.dtype = t, .rows = M, .cols = K, .data = data};
             float x[N * K], y[N * M], row[K];
             for (int k = 0; k < N * K; k++) x[k] = k / K % 2 ? -127.0f : 127.0f;
-            sd_packed p;
+            sd_packed_weight p;
             sd_quant_rows a;
             cr_assert_eq(ops->pack(&p, &w, SD_COMPUTE_AUTO, NULL, NULL), SD_OK);
             cr_assert_eq(sd_quant_rows_init(&a, N, K, SD_COMPUTE_AUTO, NULL), SD_OK);
@@ -160,7 +160,7 @@ static void matmul_of_extremes(const sd_ops *ops) {
                 cr_assert_float_eq(y[m], want, sizes * 1e-5, "%s %s fill %02x: %g, want %g",
                                    ops->name, sd_dtype_name(t), fills[f], (double)y[m], want);
             }
-            sd_packed_free(&p);
+            sd_packed_weight_free(&p);
             sd_quant_rows_free(&a);
             free(data);
         }
@@ -176,7 +176,7 @@ static void rows_of_all_numbers_are_invariant(const sd_ops *ops) {
         for (int c = SD_COMPUTE_AUTO; c <= SD_COMPUTE_FP32; c++) {
             sd_weight w = random_weight(types[i], M, K);
             float *x = random_floats(MAX * K), alone[MAX * M], together[MAX * M];
-            sd_packed p;
+            sd_packed_weight p;
             sd_quant_rows one, all;
             cr_assert_eq(ops->pack(&p, &w, c, NULL, NULL), SD_OK);
             cr_assert_eq(sd_quant_rows_init(&one, 1, K, c, NULL), SD_OK);
@@ -195,7 +195,7 @@ static void rows_of_all_numbers_are_invariant(const sd_ops *ops) {
                              "%s %s: a row of %d differs from the same row alone", ops->name,
                              sd_dtype_name(types[i]), n);
             }
-            sd_packed_free(&p);
+            sd_packed_weight_free(&p);
             sd_quant_rows_free(&one);
             sd_quant_rows_free(&all);
             free(x);
@@ -214,7 +214,7 @@ static void rows_of_long_inputs_are_invariant(const sd_ops *ops) {
     cr_assert_eq(sd_quant_rows_init(&all, N, K, SD_COMPUTE_AUTO, NULL), SD_OK);
     for (size_t i = 0; i < sizeof of / sizeof of[0]; i++) {
         sd_weight w = random_weight(of[i], M, K);
-        sd_packed p;
+        sd_packed_weight p;
         cr_assert_eq(ops->pack(&p, &w, SD_COMPUTE_AUTO, NULL, NULL), SD_OK);
         make_rows(&all, ops, of[i], x, N, K);
         ops->matmul(together, M, &p, &all, N, 0, M);
@@ -225,7 +225,7 @@ static void rows_of_long_inputs_are_invariant(const sd_ops *ops) {
                          "%s %s: row %d differs from the same row alone", ops->name,
                          sd_dtype_name(of[i]), n);
         }
-        sd_packed_free(&p);
+        sd_packed_weight_free(&p);
         free_weight(&w);
     }
     sd_quant_rows_free(&one);
@@ -291,7 +291,7 @@ static void activations_round_to_nearest(const sd_ops *ops) {
 // y += B u in two pieces, rows together and each alone.
 static void check_added(const sd_ops *ops, sd_dtype t, int M, int R, int N) {
     sd_error err = {0};
-    sd_packed p;
+    sd_packed_weight p;
     sd_weight B = random_weight(t, M, R);
     float *b = sd_alloc((size_t)R, sizeof *b), *u = random_floats((size_t)N * R),
           *y0 = random_floats((size_t)N * M), *y = sd_alloc((size_t)N * M, sizeof *y),
@@ -318,7 +318,7 @@ static void check_added(const sd_ops *ops, sd_dtype t, int M, int R, int N) {
         cr_assert(memcmp(alone, y + n * M, (size_t)M * sizeof *y) == 0, "%s %s R %d: row %d",
                   ops->name, sd_dtype_name(t), R, n);
     }
-    sd_packed_free(&p);
+    sd_packed_weight_free(&p);
     free_weight(&B);
     free(b), free(u), free(y0), free(y), free(alone);
 }

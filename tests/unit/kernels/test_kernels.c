@@ -37,23 +37,23 @@ Test(kernels, activations_are_rounded_to_the_nearest_code) {
 // The tolerance itself is tested: an error of the size of one code must not pass it. Each planted
 // table damages the activations between quantising and multiplying.
 static const sd_ops *honest;
-static void miss_one_code(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N,
-                          int m0, int m1) {
+static void miss_one_code(float *y, int ldy, const sd_packed_weight *w, const sd_quant_rows *x,
+                          int N, int m0, int m1) {
     int8_t *q = sd_quant_rows_codes(x, 0, 1), saved = *q;
     *q = (int8_t)(saved > 0 ? saved - 1 : saved + 1);
     honest->matmul(y, ldy, w, x, N, m0, m1);
     *q = saved;
 }
-static void miss_the_last_block(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x,
-                                int N, int m0, int m1) {
+static void miss_the_last_block(float *y, int ldy, const sd_packed_weight *w,
+                                const sd_quant_rows *x, int N, int m0, int m1) {
     size_t last = sd_quant_rows_at(x, 0, (x->K - 1) / x->group * x->group / SD_QBLOCK);
     float saved = x->scale[last];
     x->scale[last] = 0;
     honest->matmul(y, ldy, w, x, N, m0, m1);
     x->scale[last] = saved;
 }
-static void blur_a_sum(float *y, int ldy, const sd_packed *w, const sd_quant_rows *x, int N, int m0,
-                       int m1) {
+static void blur_a_sum(float *y, int ldy, const sd_packed_weight *w, const sd_quant_rows *x, int N,
+                       int m0, int m1) {
     float *sum = x->sum + sd_quant_rows_at(x, 0, 1), saved = *sum; // types with a minimum read it,
     int16_t *isum = sd_quant_rows_isum(x, 0, 1), whole = *isum;    // or K types those
     *sum *= 1.01f;

@@ -45,7 +45,7 @@ static sd_model *open_model(const place *p, const char *cache) {
     sd_model *m;
     sd_error err = {0};
     cr_assert_eq(sd_model_open(&m, p->model, &err), SD_OK, "%s", err.message);
-    if (cache) sd_pack_attach(m, cache);
+    if (cache) sd_weight_cache_attach(m, cache);
     return m;
 }
 
@@ -84,10 +84,10 @@ static bool same(const sd_step_costs *a, const sd_step_costs *b) {
 }
 
 // The only entry of the cache, its paths malloc'ed.
-static sd_pack_entry only_entry(const place *p) {
-    sd_pack_entry *e, one;
+static sd_weight_cache_entry only_entry(const place *p) {
+    sd_weight_cache_entry *e, one;
     int n;
-    cr_assert_eq(sd_pack_list(&e, &n, p->cache, NULL), SD_OK);
+    cr_assert_eq(sd_weight_cache_list(&e, &n, p->cache, NULL), SD_OK);
     cr_assert_eq(n, 1);
     one = e[0];
     free(e);
@@ -95,8 +95,8 @@ static sd_pack_entry only_entry(const place *p) {
 }
 
 static char *costs_file(const place *p) {
-    sd_pack_entry e = only_entry(p);
-    char *path = sd_pack_costs_path(e.path);
+    sd_weight_cache_entry e = only_entry(p);
+    char *path = sd_weight_cache_costs_path(e.path);
     free(e.path), free(e.source);
     return path;
 }
@@ -204,7 +204,7 @@ Test(step_cost, values_that_cannot_be_are_made_again) {
     char *path = costs_file(&p);
     sd_model *m = open_model(&p, p.cache);
     sd_sha256 pack;
-    cr_assert(sd_pack_identity(&pack, p.cache, m, sd_ops_best()));
+    cr_assert(sd_weight_cache_identity(&pack, p.cache, m, sd_ops_best()));
     sd_model_release(m);
     static const char *const bad[] = {"0",    "-1", "1e7",  "null", "\"1\"", "true",
                                       "[1]",  "{}", "-0.0", "NaN",  "1e999", "18446744073709551617",
@@ -288,17 +288,18 @@ Test(step_cost, the_cache_counts_and_removes_it) {
     place p = make_place();
     must_get(&p, 1);
     char *path = costs_file(&p);
-    sd_pack_entry e = only_entry(&p);
-    cr_assert(e.state == SD_PACK_CURRENT && e.bytes == size_of(e.path) + size_of(path));
+    sd_weight_cache_entry e = only_entry(&p);
+    cr_assert(e.state == SD_WEIGHT_CACHE_CURRENT && e.bytes == size_of(e.path) + size_of(path));
     cr_assert_eq(unlink(e.path), 0);
-    sd_pack_entry alone = only_entry(&p); // without its packed form it is a damaged entry
-    cr_assert(!alone.source && alone.state == SD_PACK_DAMAGED && strcmp(alone.path, path) == 0);
-    cr_assert_eq(sd_pack_remove(alone.path, NULL), SD_OK);
+    sd_weight_cache_entry alone = only_entry(&p); // without its packed form it is a damaged entry
+    cr_assert(!alone.source && alone.state == SD_WEIGHT_CACHE_DAMAGED &&
+              strcmp(alone.path, path) == 0);
+    cr_assert_eq(sd_weight_cache_remove(alone.path, NULL), SD_OK);
     cr_assert(access(path, F_OK) != 0);
     must_get(&p, 1);
-    cr_assert_eq(sd_pack_remove(e.path, NULL), SD_OK);
+    cr_assert_eq(sd_weight_cache_remove(e.path, NULL), SD_OK);
     cr_assert(access(e.path, F_OK) != 0 && access(path, F_OK) != 0);
-    cr_assert_eq(sd_pack_remove(e.path, NULL), SD_OK, "what has gone is gone");
+    cr_assert_eq(sd_weight_cache_remove(e.path, NULL), SD_OK, "what has gone is gone");
     free(e.path), free(e.source), free(alone.path), free(path);
     drop_place(&p);
 }
@@ -322,7 +323,7 @@ Test(step_cost, tokens_do_not_depend_on_it) {
         sd_sha256 pack;
         test_answer got = {0};
         if (i > 1) { // a row costs nothing; a million times the step
-            cr_assert(sd_pack_identity(&pack, p.cache, m, sd_ops_best()));
+            cr_assert(sd_weight_cache_identity(&pack, p.cache, m, sd_ops_best()));
             char *json =
                 table_json(pack.hex, this_program(), i == 2 ? "1e6" : "1e-6", SD_STEP_COSTS);
             write_costs(path, json);
@@ -348,10 +349,10 @@ Test(step_cost, tokens_do_not_depend_on_it) {
 
 // ---- the controller's use of it
 
-static int take(const sd_controller *c, float chance) {
-    float survival[SD_MAX_DRAFT], s = 1;
-    for (int i = 0; i < SD_MAX_DRAFT; i++) survival[i] = s *= chance;
-    sd_candidates k = {survival, SD_MAX_DRAFT, -1};
+static int take(const sd_controller *c, float accept_prob) {
+    float prefix_prob[SD_MAX_DRAFT], s = 1;
+    for (int i = 0; i < SD_MAX_DRAFT; i++) prefix_prob[i] = s *= accept_prob;
+    sd_candidates k = {prefix_prob, SD_MAX_DRAFT, -1};
     sd_controller_choose(c, &k, 1, 64);
     return k.take;
 }
@@ -372,7 +373,7 @@ Test(controller, a_table_gives_prices_before_the_first_step) {
     sd_controller_init(&blind);
     sd_controller_init(&c);
     cr_assert_eq(take(&blind, .9f), 0);
-    sd_controller_know_costs(&c, &t);
+    sd_controller_load_costs(&c, &t);
     for (int i = 0; i < SD_STEP_COSTS; i++)
         cr_assert_float_eq(sd_controller_cost(&c, sd_step_cost_rows[i]), t.ms[i] * 1e-3,
                            t.ms[i] * 1e-8, "%d rows", sd_step_cost_rows[i]);
@@ -387,7 +388,7 @@ Test(controller, the_first_step_sets_the_tables_scale) {
     sd_controller c;
     sd_step_costs t = stairs();
     sd_controller_init(&c);
-    sd_controller_know_costs(&c, &t);
+    sd_controller_load_costs(&c, &t);
     sd_controller_timed(&c, 1, 5, 3 * sd_controller_cost(&c, 5)); // a machine three times as slow
     for (int i = 0; i < SD_STEP_COSTS; i++)
         cr_assert_float_eq(sd_controller_cost(&c, sd_step_cost_rows[i]), 3 * t.ms[i] * 1e-3,
@@ -398,7 +399,7 @@ Test(controller, steps_correct_a_table_that_is_wrong) {
     sd_controller c;
     sd_step_costs t = stairs();
     sd_controller_init(&c);
-    sd_controller_know_costs(&c, &t);
+    sd_controller_load_costs(&c, &t);
     for (int i = 0; i < 200; i++)
         for (int n = 1; n <= 1 + SD_MAX_DRAFT; n++) sd_controller_timed(&c, 1, n, .010 * n);
     for (int n = 1; n <= 1 + SD_MAX_DRAFT; n++)
@@ -412,7 +413,7 @@ Test(controller, a_table_of_nonsense_is_bounded) {
     sd_step_costs t;
     for (int i = 0; i < SD_STEP_COSTS; i++) t.ms[i] = i % 2 ? 1e6 : 1e-6;
     sd_controller_init(&c);
-    sd_controller_know_costs(&c, &t);
+    sd_controller_load_costs(&c, &t);
     for (int n = 1; n <= 200; n++) {
         double cost = sd_controller_cost(&c, n) / sd_controller_cost(&c, 1);
         cr_assert(cost > .99 && cost < 1.01 * n, "%d rows: %g", n, cost);

@@ -55,7 +55,7 @@ static float *start(const place *p, const char *cache, sd_compute compute) {
     sd_kv *kv;
     sd_row row[T];
     cr_assert_eq(sd_model_open(&m, p->model, &err), SD_OK, "%s", err.message);
-    if (cache) sd_pack_attach(m, cache);
+    if (cache) sd_weight_cache_attach(m, cache);
     sd_context_options o = {.max_rows = T, .compute = compute, .cache = {.dir = cache}};
     cr_assert_eq(sd_context_open(&cx, m, NULL, &o, &err), SD_OK, "%s", err.message);
     cr_assert_eq(sd_kv_open(&kv, cx, T, &err), SD_OK);
@@ -72,7 +72,7 @@ static sd_model *open_model(const place *p, const char *cache) {
     sd_error err = {0};
     sd_model *m;
     cr_assert_eq(sd_model_open(&m, p->model, &err), SD_OK, "%s", err.message);
-    if (cache) sd_pack_attach(m, cache);
+    if (cache) sd_weight_cache_attach(m, cache);
     return m;
 }
 
@@ -81,10 +81,10 @@ static const sd_map *file_of(const sd_model *m) {
 }
 
 static sd_status list_status(const char *dir) {
-    sd_pack_entry *e;
+    sd_weight_cache_entry *e;
     int n;
-    sd_status st = sd_pack_list(&e, &n, dir, NULL);
-    sd_pack_list_free(e, n);
+    sd_status st = sd_weight_cache_list(&e, &n, dir, NULL);
+    sd_weight_cache_list_free(e, n);
     return st;
 }
 
@@ -107,13 +107,13 @@ static off_t size_of(const char *path) {
     return sb.st_size;
 }
 
-static sd_pack_state only_state(const place *p) {
-    sd_pack_entry *e;
+static sd_weight_cache_state only_state(const place *p) {
+    sd_weight_cache_entry *e;
     int n;
-    cr_assert_eq(sd_pack_list(&e, &n, p->cache, NULL), SD_OK);
+    cr_assert_eq(sd_weight_cache_list(&e, &n, p->cache, NULL), SD_OK);
     cr_assert_eq(n, 1);
-    sd_pack_state state = e[0].state;
-    sd_pack_list_free(e, n);
+    sd_weight_cache_state state = e[0].state;
+    sd_weight_cache_list_free(e, n);
     return state;
 }
 
@@ -122,12 +122,12 @@ static bool same_logits(const place *p, const float *a, const float *b) {
 }
 
 static char *only_file(const place *p) {
-    sd_pack_entry *e;
+    sd_weight_cache_entry *e;
     int n;
-    cr_assert_eq(sd_pack_list(&e, &n, p->cache, NULL), SD_OK);
+    cr_assert_eq(sd_weight_cache_list(&e, &n, p->cache, NULL), SD_OK);
     cr_assert_eq(n, 1);
     char *path = sd_strdup(e[0].path);
-    sd_pack_list_free(e, n);
+    sd_weight_cache_list_free(e, n);
     return path;
 }
 
@@ -156,7 +156,7 @@ Test(pack_cache, a_second_start_runs_on_the_kept_form_with_the_same_bits) {
     char *path = only_file(&p);
     uint64_t inode = inode_of(path);
     free(start(&p, p.cache, SD_COMPUTE_FP32));
-    cr_assert_eq(sd_pack_verify(path, NULL, NULL), SD_OK);
+    cr_assert_eq(sd_weight_cache_verify(path, NULL, NULL), SD_OK);
     cr_assert_eq(inode_of(path), inode, "it was read, not made again");
     free(path);
     drop_place(&p);
@@ -173,10 +173,11 @@ Test(pack_cache, one_flipped_bit_of_the_data_is_found_and_the_file_made_again) {
     const long at[] = {-4, -sums + 4, -sums - 70, size - sums - (size - sums) / 3, size / 2};
     for (size_t i = 0; i < sizeof at / sizeof at[0]; i++) {
         change_byte(path, at[i], 64);
-        cr_assert_eq(sd_pack_verify(path, NULL, NULL), SD_EMISMATCH, "byte %ld", at[i]);
+        cr_assert_eq(sd_weight_cache_verify(path, NULL, NULL), SD_EMISMATCH, "byte %ld", at[i]);
         float *got = start(&p, p.cache, SD_COMPUTE_FP32);
         cr_assert(same_logits(&p, want, got), "byte %ld", at[i]);
-        cr_assert_eq(sd_pack_verify(path, NULL, NULL), SD_OK, "byte %ld: made again", at[i]);
+        cr_assert_eq(sd_weight_cache_verify(path, NULL, NULL), SD_OK, "byte %ld: made again",
+                     at[i]);
         free(got);
     }
     free(want), free(path);
@@ -234,7 +235,7 @@ Test(pack_cache, a_source_that_was_only_touched_keeps_its_file) {
     uint64_t inode = inode_of(path);
     size_t len;
     sd_model *m = open_model(&p, p.cache);
-    cr_assert(sd_pack_identity(&one, p.cache, m, sd_ops_best()));
+    cr_assert(sd_weight_cache_identity(&one, p.cache, m, sd_ops_best()));
     sd_model_release(m);
     for (int how = 0; how < 2; how++) {
         if (how == 0) {
@@ -245,14 +246,15 @@ Test(pack_cache, a_source_that_was_only_touched_keeps_its_file) {
             cr_assert_eq(rename(copy, p.model), 0);
             free(data);
         }
-        cr_assert_eq(only_state(&p), SD_PACK_STALE);
+        cr_assert_eq(only_state(&p), SD_WEIGHT_CACHE_STALE);
         free(start(&p, p.cache, SD_COMPUTE_AUTO));
-        cr_assert_eq(only_state(&p), SD_PACK_CURRENT, "%d: it has the new label", how);
+        cr_assert_eq(only_state(&p), SD_WEIGHT_CACHE_CURRENT, "%d: it has the new label", how);
         cr_assert_eq(inode_of(path), inode, "%d: and was not made again", how);
-        cr_assert_eq(sd_pack_verify(path, NULL, NULL), SD_OK);
+        cr_assert_eq(sd_weight_cache_verify(path, NULL, NULL), SD_OK);
     }
     m = open_model(&p, p.cache);
-    cr_assert(sd_pack_identity(&two, p.cache, m, sd_ops_best()) && sd_sha256_equal(&one, &two),
+    cr_assert(sd_weight_cache_identity(&two, p.cache, m, sd_ops_best()) &&
+                  sd_sha256_equal(&one, &two),
               "what lies beside it still belongs to it");
     sd_model_release(m);
     free(path), free(copy);
@@ -419,10 +421,10 @@ Test(pack_cache, a_file_of_an_earlier_version_is_told_by_its_first_bytes) {
     float *want = start(&p, p.cache, SD_COMPUTE_AUTO);
     char *path = only_file(&p);
     change_byte(path, 6, -1); // SDPACK2
-    cr_assert_eq(only_state(&p), SD_PACK_OLD);
+    cr_assert_eq(only_state(&p), SD_WEIGHT_CACHE_OLD);
     float *got = start(&p, p.cache, SD_COMPUTE_AUTO);
     cr_assert(same_logits(&p, want, got));
-    cr_assert_eq(only_state(&p), SD_PACK_CURRENT);
+    cr_assert_eq(only_state(&p), SD_WEIGHT_CACHE_CURRENT);
     free(want), free(got), free(path);
     drop_place(&p);
 }
@@ -430,12 +432,12 @@ Test(pack_cache, a_file_of_an_earlier_version_is_told_by_its_first_bytes) {
 Test(pack_cache, what_is_more_than_the_cache_may_hold_is_not_kept) {
     if (nothing_to_test()) cr_skip_test("no packed form on this processor");
     place p = make_place();
-    cr_assert_eq(sd_pack_cache_bytes(), (int64_t)64 << 30);
+    cr_assert_eq(sd_weight_cache_bytes(), (int64_t)64 << 30);
     setenv("SPECDEC_CACHE_MIB", "0", 1);
     free(start(&p, p.cache, SD_COMPUTE_AUTO));
     cr_assert_eq(files_in(p.cache), 0);
     setenv("SPECDEC_CACHE_MIB", "many", 1);
-    cr_assert_eq(sd_pack_cache_bytes(), (int64_t)64 << 30);
+    cr_assert_eq(sd_weight_cache_bytes(), (int64_t)64 << 30);
     setenv("SPECDEC_CACHE_MIB", "100", 1);
     free(start(&p, p.cache, SD_COMPUTE_AUTO));
     cr_assert_eq(files_in(p.cache), 1);
@@ -466,11 +468,11 @@ Test(pack_cache, a_model_that_changed_is_packed_anew) {
     float *old = start(&p, p.cache, SD_COMPUTE_AUTO);
     p.t.seed += 1;
     cr_assert_eq(sd_tiny_write_gguf(p.model, &p.t, NULL), SD_OK);
-    sd_pack_entry *e;
+    sd_weight_cache_entry *e;
     int n;
-    cr_assert_eq(sd_pack_list(&e, &n, p.cache, NULL), SD_OK);
-    cr_assert(n == 1 && e[0].state == SD_PACK_STALE && e[0].source);
-    sd_pack_list_free(e, n);
+    cr_assert_eq(sd_weight_cache_list(&e, &n, p.cache, NULL), SD_OK);
+    cr_assert(n == 1 && e[0].state == SD_WEIGHT_CACHE_STALE && e[0].source);
+    sd_weight_cache_list_free(e, n);
     float *want = start(&p, NULL, SD_COMPUTE_AUTO), *got = start(&p, p.cache, SD_COMPUTE_AUTO);
     cr_assert_not(same_logits(&p, old, want));
     cr_assert(same_logits(&p, want, got));
@@ -491,7 +493,7 @@ Test(pack_cache, a_damaged_head_is_never_believed) {
         float *got = start(&p, p.cache, SD_COMPUTE_AUTO); // packs, and keeps a good one again
         cr_assert(same_logits(&p, want, got), "after change %d", i);
         free(got);
-        cr_assert_eq(sd_pack_verify(path, NULL, NULL), SD_OK);
+        cr_assert_eq(sd_weight_cache_verify(path, NULL, NULL), SD_OK);
     }
     for (int at = 0; at < 24; at++) { // the lengths, a byte at a time
         change_byte(path, at, 16);
@@ -548,8 +550,8 @@ Test(pack_cache, the_hash_of_the_source_comes_from_the_file) {
     sd_sha256 kept, real;
     free(start(&p, p.cache, SD_COMPUTE_AUTO));
     cr_assert_eq(sd_model_open(&m, p.model, NULL), SD_OK);
-    cr_assert_not(sd_pack_source_sha256(NULL, m, &kept)); // without a cache
-    cr_assert(sd_pack_source_sha256(p.cache, m, &kept));
+    cr_assert_not(sd_weight_cache_source_sha256(NULL, m, &kept)); // without a cache
+    cr_assert(sd_weight_cache_source_sha256(p.cache, m, &kept));
     cr_assert_eq(sd_sha256_of_file(&real, p.model, NULL), SD_OK);
     cr_assert(sd_sha256_equal(&kept, &real));
     sd_model_release(m);
@@ -566,10 +568,10 @@ Test(pack_cache, the_least_recently_used_go_first) {
         struct timespec at[2] = {{1000 + i, 0}, {1000 + i, 0}};
         cr_assert_eq(utimensat(AT_FDCWD, path[i], at, 0), 0);
     }
-    sd_pack_trim(dir, 200, path[1]);
+    sd_weight_cache_trim(dir, 200, path[1]);
     cr_assert(access(path[0], F_OK) != 0 && access(path[1], F_OK) == 0 &&
               access(path[2], F_OK) == 0);
-    sd_pack_trim(dir, 50, path[1]);
+    sd_weight_cache_trim(dir, 50, path[1]);
     cr_assert(access(path[1], F_OK) == 0 && access(path[2], F_OK) != 0);
     for (int i = 0; i < 3; i++) free(path[i]);
     sd_tiny_remove(dir);
