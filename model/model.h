@@ -41,8 +41,8 @@ typedef struct {
     const float *ffn_norm;        // [C]
     const float *bq, *bk, *bv;    // [H*D], [G*D], [G*D]; NULL without bias
     const float *q_norm, *k_norm; // [D]; NULL without QK-norm
-    sd_weight
-        w[SD_PROJ_COUNT]; // q [H*D, C], k, v [G*D, C], o [C, H*D], gate, up [F, C], down [C, F]
+    // q [H*D, C], k, v [G*D, C], o [C, H*D], gate, up [F, C], down [C, F]
+    sd_weight w[SD_PROJ_COUNT];
     const char *w_name[SD_PROJ_COUNT]; // what the source calls them
 } sd_layer;
 
@@ -84,13 +84,13 @@ void sd_model_release(sd_model *m); // NULL is fine
 /// s per 2 GB), then kept. SD_EIO when a file changed meanwhile. Thread-safe.
 sd_status sd_model_sha256(sd_model *m, sd_sha256 *out, sd_error *err);
 
-/// Somebody knows the hash of the files in the very state that they were opened in: the first
+/// Hands in the hash of the files in the very state that they were opened in, so that the first
 /// sd_model_sha256 need not read them. Thread-safe.
 void sd_model_know_sha256(sd_model *m, const sd_sha256 *sum);
 
 /// SD_EIO when the files were cut, could not be read, or hold other bytes than when they were
-/// opened: asked after long reading (packing, an export, steps of training), before its results are
-/// believed. An fstat a file, and the hash anew where something was done to one that is known.
+/// opened. Callers ask after long reading (packing, an export, steps of training), before they
+/// believe the result. Costs an fstat a file; a touched file whose hash is known is hashed anew.
 /// Thread-safe.
 sd_status sd_model_check(const sd_model *m, sd_error *err);
 

@@ -166,7 +166,8 @@ void sd_controller_choose(const sd_controller *c, sd_candidates *k, int requests
     int best_n = 0, n = 0;
     for (int r = 0; r < requests; r++) k[r].take = 0;
     if (c->unit <= 0 || sd_controller_backing_off(c) || c->since_plain >= PLAIN_EVERY) return;
-    // Survivals do not increase along a request, so the n best overall are prefixes: merge them.
+    // Prefix probabilities do not increase along a request, so the n best overall are prefixes: merge
+    // them.
     for (int pass = 0; pass < 2; pass++) {
         int limit = pass == 0 ? budget : best_n;
         for (int r = 0; r < requests; r++) k[r].take = 0;

@@ -1,15 +1,15 @@
-// The controller: which guesses are worth verifying.
+// The controller: which proposals are worth verifying.
 //
 // It knows what a step of n rows costs (from a table where there is one, and from the steps
-// themselves), how likely a guess of each source and bucket is to be accepted (counted, only where
-// a guess was reached), and how fast the engine is going. A further row is verified when the chance
-// that all guesses up to it hold is worth more than its time:
+// themselves), how likely a proposal of each source and bucket is accepted (counted only where a
+// proposal was reached), and how fast the engine is going. A further row is verified when the
+// probability that all proposals up to it hold is worth more than its time:
 //
-//     maximise over n:  sum of the n largest survivals - lambda * (t(rows + n) - t(rows))
+//     maximise over n:  sum of the n largest prefix_prob - lambda * (t(rows + n) - t(rows))
 //
 // with lambda the tokens per second of late, never below plain decoding's. Verifying nothing is
 // always a candidate. A guard watches: when the last GUARD_TOKENS tokens came slower than .98 of
-// plain decoding would have made them, speculation rests for as many.
+// plain decoding would have made them, speculation backs off for as many.
 //
 // Decisions depend on time; outputs never do.
 #pragma once
@@ -37,10 +37,10 @@ typedef struct {
     sd_acceptance all;
     double speed_up; // of late, against plain decoding
     int since_plain; // steps since plain decoding was last timed
-    // The guard.
+    // The guard: speculation backs off while backoff_tokens > 0.
     double guard_time, guard_plain;
     int64_t guard_tokens, backoff_tokens;
-    int64_t backoffs; // how often it stepped in
+    int64_t backoffs; // how often the guard stepped in
 } sd_controller;
 
 void sd_controller_init(sd_controller *c);
@@ -59,20 +59,22 @@ void sd_controller_timed(sd_controller *c, int running, int n, double seconds);
 void sd_controller_progress(sd_controller *c, int running, int tokens, double seconds);
 void sd_controller_drafted(sd_controller *c, int tokens, double seconds);
 
-/// The chance that a guess holds: the request's own count, shrunk towards all requests' count, that
+/// The probability that a proposal is accepted: the request's own count, shrunk towards all requests' count, that
 /// towards the prior.
 float sd_controller_accept_prob(const sd_controller *c, const sd_acceptance *own,
                                 const sd_drafter *d, int bucket);
-/// A guess was reached and was right or wrong.
+/// A proposal was reached and was right or wrong.
 void sd_controller_score(sd_controller *c, sd_acceptance *own, sd_source s, int bucket, bool hit);
 
-/// What one further row is worth at least, as a survival: guesses below are not worth making.
+/// Proposals whose prefix probability is below this are not worth making: it is the price of one
+/// further row at least.
 double sd_controller_min_prob(const sd_controller *c, int running);
 /// The worth of time: tokens per second.
 double sd_controller_lambda(const sd_controller *c, int running);
 
 typedef struct {
-    const float *prefix_prob; // [n] chance that this guess and all before it hold; not increasing
+    const float
+        *prefix_prob; // [n] probability that this proposal and all before it hold; not increasing
     int n;
     int take; // out: how many to verify
 } sd_candidates;

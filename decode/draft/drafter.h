@@ -1,19 +1,19 @@
-// Drafters: guesses at the tokens that follow a timeline.
+// Drafters: proposals of the tokens that follow a timeline.
 //
 // One interface for all sources. A drafter follows one request's timeline (prompt and emitted
 // tokens) and has a cursor that walks ahead of it over drafted tokens, so that sources can compete
-// position by position: each is asked for its guess, one guess is taken, and all cursors advance
-// over it.
+// position by position: each is asked for its proposal, one is taken, and all cursors advance over
+// it.
 //
 //     ops->begin(d, &start);                 // a new request
 //     while (decoding) {
 //         ops->rewind(d);                    // the cursor stands at the timeline's end
-//         while (want more && ops->peek(d, &guess)) ops->advance(d, guess.token);
+//         while (want more && ops->peek(d, &proposal)) ops->advance(d, proposal.token);
 //         ... verify, append what was emitted to the timeline ...
 //         ops->observe(d, n);
 //     }
 //
-// Guesses never change what is emitted (decode/sample/sampler.h), only how fast. No call allocates.
+// Proposals never change what is emitted (decode/sample/sampler.h), only how fast. No call allocates.
 // Drafters belong to the engine's thread.
 #pragma once
 
@@ -22,7 +22,7 @@
 #include "decode/sample/sampler.h"
 #include "model/infer/forward.h"
 
-enum { SD_BUCKETS = 40 }; // classes of guesses whose acceptance is counted apart
+enum { SD_BUCKETS = 40 }; // classes of proposals whose acceptance is counted apart
 
 typedef struct {
     int32_t token;
@@ -46,11 +46,11 @@ typedef struct {
     void (*rollback)(sd_drafter *d, int n);
     /// The cursor back to the timeline's end.
     void (*rewind)(sd_drafter *d);
-    /// The guess at the cursor; false when there is none. May be called again: the same answer.
+    /// The proposal at the cursor; false when there is none. May be called again: the same answer.
     bool (*peek)(sd_drafter *d, sd_proposal *out);
-    /// The cursor moves over `token`, which need not be this drafter's guess.
+    /// The cursor moves over `token`, which need not be this drafter's proposal.
     void (*advance)(sd_drafter *d, int32_t token);
-    /// How likely guesses of this bucket are before anything was measured.
+    /// How likely proposals of this bucket are accepted before anything was measured.
     float (*prior)(int bucket);
     void (*close)(sd_drafter *d);
 } sd_drafter_ops;
@@ -59,7 +59,7 @@ struct sd_drafter {
     const sd_drafter_ops *ops;
 };
 
-/// Up to g guesses in a row from one drafter: tokens [g], confidence [g] (may be NULL). Returns how
+/// Up to g proposals in a row from one drafter: tokens [g], confidence [g] (may be NULL). Returns how
 /// many.
 int sd_drafter_propose(sd_drafter *d, int g, int32_t *tokens, float *confidence);
 void sd_drafter_close(sd_drafter *d); // NULL is fine
@@ -70,7 +70,7 @@ void sd_drafter_close(sd_drafter *d); // NULL is fine
 sd_status sd_drafter_suffix_open(sd_drafter **out, int ctx, sd_error *err);
 
 /// Corpus index: what followed most often in the adapter's training completions. set_corpus (NULL:
-/// no guesses) chooses the index of the next request; it must outlive that request.
+/// no proposals) chooses the index of the next request; it must outlive that request.
 sd_status sd_drafter_corpus_open(sd_drafter **out, sd_error *err);
 void sd_drafter_corpus_set(sd_drafter *d, const sd_corpus *c);
 
@@ -87,9 +87,9 @@ size_t sd_draft_model_bytes(const sd_draft_model *m);
 /// same noise as the target will (the request's sampling), from its own logits.
 sd_status sd_drafter_model_open(sd_drafter **out, sd_draft_model *m, int ctx, sd_error *err);
 /// Computes at most `rows` of the positions that the draft's cache lacks; true when it is ready to
-/// guess.
+/// propose.
 bool sd_drafter_model_prepare(sd_drafter *d, int rows);
-/// Positions the cache lacks before it can guess.
+/// Positions the cache lacks before it can propose.
 int sd_drafter_model_missing(const sd_drafter *d);
 /// The cache and how many of its positions are committed: for tests.
 const sd_kv *sd_drafter_model_kv(const sd_drafter *d);

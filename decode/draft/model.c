@@ -34,7 +34,7 @@ typedef struct {
     const sd_sampling *sampling;
     int32_t ahead[SD_MAX_DRAFT + 1]; // drafted tokens the cursor has moved over
     int n_ahead;
-    bool have; // guess is that of the cursor
+    bool have; // proposal is that of the cursor
     bool failed;
     sd_proposal proposal;
 } drafter;

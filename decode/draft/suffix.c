@@ -2,11 +2,11 @@
 // arXiv:2411.10666).
 //
 // Workload: one token is appended per emitted token (a prompt of thousands at once at the start),
-// and up to 48 guesses are made per round. The automaton takes an append in amortised constant time
+// and up to 48 proposals are made per round. The automaton takes an append in amortised constant time
 // and has at most 2n states and 3n edges for n tokens, so all memory is taken when the slot opens.
 //
 // A state stands for the set of places where its strings end. Each keeps the three most recent of
-// those places: the newest is where the guess is read, and whether the next older one would say the
+// those places: the newest is where the proposal is read, and whether the next older one would say the
 // same tells how sure it is. After an append the places of the state and of its suffix links are
 // brought up to date, at most MAX_LINKS of them (short strings far down the chain keep an older,
 // still valid place).

@@ -1,10 +1,10 @@
 // Plans a round: which tokens are drafted for which request.
 //
-// For each running request the sources are asked position by position; at each position the guess
+// For each running request the sources are asked position by position; at each position the proposal
 // most likely to hold is taken, and every source's cursor moves over it. Then the controller
 // decides how many of each request's candidates are verified.
 //
-// Every guess is kept, also those that were not taken or not verified: where the emitted tokens
+// Every proposal is kept, also those that were not taken or not verified: where the emitted tokens
 // reach its position it is scored, so that a source's acceptance is known before it is used.
 #include "base/clock.h"
 #include "decode/engine/private.h"
@@ -53,13 +53,13 @@ static bool ask(sd_engine *e, sd_slot *s, int j, int source, double *accept_prob
     return true;
 }
 
-// The draft model's turn at position j: its guess, when it is worth its time.
+// The draft model's turn at position j: its proposal, when it is worth its time.
 static bool ask_model(sd_engine *e, sd_slot *s, int j, double *accept_prob) {
     double begin = sd_now_s();
     bool made = ask(e, s, j, SD_SOURCE_MODEL, accept_prob);
     double took = sd_now_s() - begin;
     e->draft_seconds += took;
-    // The first guess of a round also computes what the last round left; it would blur the price.
+    // The first proposal of a round also computes what the last round left; it would blur the price.
     if (j > 0) sd_controller_drafted(&e->control, 1, took);
     return made;
 }
@@ -85,11 +85,11 @@ static bool ready_model(sd_engine *e, sd_slot *s, int running) {
 typedef struct {
     bool model;      // the draft model may be asked
     int limit;       // positions at most
-    double min_prob; // survivals below are not worth a row
+    double min_prob; // prefixes less probable than this are not worth a row
     double prefix_prob;
 } round_plan;
 
-// One position: asks, takes the best guess, moves all cursors. False when the draft ends here.
+// One position: asks, takes the best proposal, moves all cursors. False when the draft ends here.
 static bool extend(sd_engine *e, sd_slot *s, int running, int j, round_plan *r) {
     bool forced = e->o.spec_length > 0;
     int best = -1;
@@ -110,7 +110,7 @@ static bool extend(sd_engine *e, sd_slot *s, int running, int j, round_plan *r) 
         token = s->proposal[j][best].token;
     } else {
         if (!forced) return false;
-        // A forced draft has its full length also where no source has a guess.
+        // A forced draft has its full length also where no source has a proposal.
         token = s->timeline[s->n - 1];
         for (best = 0; !s->active[best];) best++;
     }
@@ -165,7 +165,7 @@ void sd_engine_plan(sd_engine *e) {
 }
 
 void sd_engine_score(sd_engine *e, sd_slot *s, const int32_t *emitted, int n) {
-    // A guess at position j was made for the draft's first j tokens; it counts when those were
+    // A proposal at position j was made for the draft's first j tokens; it counts when those were
     // emitted.
     for (int j = 0; j < n && j < s->n_made; j++) {
         for (int i = 0; i < SD_SOURCE_COUNT; i++)

@@ -79,7 +79,7 @@ typedef struct {
     sd_proposal proposal[SD_MAX_DRAFT][SD_SOURCE_COUNT]; // what each source said where it was asked
     bool made[SD_MAX_DRAFT][SD_SOURCE_COUNT];
     int n_made;                  // positions at which sources were asked
-    int32_t draft[SD_MAX_DRAFT]; // the guesses taken
+    int32_t draft[SD_MAX_DRAFT]; // the proposals taken
     sd_source source[SD_MAX_DRAFT];
     float prefix_prob[SD_MAX_DRAFT];
     int n_draft; // candidates

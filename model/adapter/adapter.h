@@ -28,8 +28,7 @@ typedef struct sd_adapter {
     int64_t n_params;
     sd_sha256 sha256;      // of the weights file
     sd_sha256 base_sha256; // of the model it was trained on; zero when the file does not say
-    char *
-        base_sketch; // of that model (model/adapter/base_sketch.h); NULL when the file does not say
+    char *base_sketch;     // of that model (base_sketch.h); NULL when the file does not say
     void *owned;
 } sd_adapter;
 

@@ -1,7 +1,7 @@
-// The attention of a step: its rows are cut into chunks, a few rows of one sequence that read a key
-// while it is in the processor's cache, and a task is one chunk and kv head. When that gives too
-// few tasks (decoding a sequence or two), a task is one span of positions of them and the spans are
-// merged afterwards: the same merges in the same order, so the same bits.
+// The attention of a step. Its rows are cut into chunks: a few rows of one sequence, which read a key
+// while it is in the processor's cache. A task is one chunk and kv head. When that gives too few
+// tasks (decoding a sequence or two), a task is one split of the positions of a chunk and kv head,
+// and the splits are merged afterwards: the same merges in the same order, so the same bits.
 #include "model/infer/private.h"
 
 #include "base/memory.h"
@@ -66,7 +66,7 @@ void sd_attention_plan(sd_context *cx) {
 void sd_attention_replan(sd_context *cx) {
     if (cx->n == 0) return;
     sd_attention_plan(cx);
-    // What was reserved is for the rows that began.
+    // Memory was reserved for the rows at the step's begin; fewer rows can make more splits.
     if (cx->by_span && parts_of(cx) > cx->cap_parts) choose_tasks(cx, false);
 }
 

@@ -1,4 +1,4 @@
-// What lives longer than a step: packed weights, scratch, and the sequences' caches.
+// What lives longer than a step: packed weights and scratch.
 //
 // Big buffers are anonymous mappings, not malloc: pages come when they are first written, so a
 // cache of 32k positions costs what its sequence has used, and a context for 512 rows that decodes
@@ -28,8 +28,7 @@ typedef struct {
     sd_status *status;         // [tasks]
 } pack_job;
 
-// The stored form is used as it is by plain C, but from memory of its own as well: the file may
-// change.
+// Plain C uses the stored form as it is, but copied into memory too: the file may change.
 static sd_status copy_stored(sd_packed_weight *p, const sd_weight *w, sd_error *err) {
     p->bytes = (size_t)w->rows * sd_row_bytes(w->dtype, w->cols);
     p->data = sd_huge_arena_alloc(&p->arena, p->bytes);
@@ -82,7 +81,7 @@ static sd_weight_cache_user pack_user(const sd_context *cx) {
     return (sd_weight_cache_user){cx->cache_dir, cx->model, cx->ops, cx->pool, cx->stop};
 }
 
-// What is packed now is kept for the next start. A cache that cannot be written costs time, not the
+// Keeps what was packed for the next start. A cache that cannot be written costs time, not the
 // answer: a warning, once.
 static sd_status keep(sd_context *cx, int n, const uint64_t *row_sum, sd_error *err) {
     sd_error why = {0};
@@ -102,8 +101,8 @@ static sd_status keep(sd_context *cx, int n, const uint64_t *row_sum, sd_error *
     return SD_OK;
 }
 
-// SD_OK: the weights are those of the cache. SD_ENOTFOUND: they are to be packed, and *keep says
-// whether the result is to be kept.
+// SD_OK: the weights were read from the cache. SD_ENOTFOUND: they must be packed, and *keep_it says
+// whether to keep the result.
 static sd_status load_kept(sd_context *cx, const sd_weight *const *w, int n, bool *keep_it,
                            sd_error *err) {
     sd_error why = {0};
@@ -144,10 +143,10 @@ static sd_status pack_weights(sd_context *cx, sd_error *err) {
     }
     if (!loaded) SD_TRY(pack_all(cx, w, n, err));
     for (int i = 0; i < n; i++) cx->packed_bytes += cx->packed[i].bytes;
-    // The embedding alone is read from the files from now on, row by row.
+    // From here on only rows of the embedding are read from the files.
     cx->embedding = sd_model_row_file(m);
     if (cx->embedding) SD_TRY(sd_model_row_sums(&cx->row_sum, m, cx->pool, err));
-    SD_TRY(sd_model_check(m, err)); // what is in memory now is of the bytes that were opened
+    SD_TRY(sd_model_check(m, err)); // what was packed are the bytes that were opened
     if (kept && !loaded) SD_TRY(keep(cx, n, cx->row_sum, err));
     sd_model_forget(m);
 out:
@@ -163,7 +162,7 @@ static size_t place(size_t *total, size_t rows, size_t cols, size_t size) {
     return at;
 }
 
-// Many threads share the work of many rows better than they repeat it.
+// With many rows it is better to share the preparing than to repeat it in each thread.
 static sd_status make_inputs(sd_context *cx, int K, sd_error *err) {
     sd_status st = SD_OK;
     const int threads = sd_pool_threads(cx->pool), most = OWN_ROWS / threads;

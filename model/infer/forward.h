@@ -32,8 +32,8 @@ typedef struct {
                              // never
 } sd_context_options;
 
-/// Packs the weights (shared by all contexts of the same model, compute and isa would be wasteful
-/// to repeat: open one per process). One thread at a time may use a context.
+/// Packs the weights: memory and time of their size, so open one context per model and process. One
+/// thread at a time may use a context.
 sd_status sd_context_open(sd_context **out, sd_model *m, sd_pool *pool, const sd_context_options *o,
                           sd_error *err);
 void sd_context_close(sd_context *cx);
@@ -49,8 +49,8 @@ typedef struct {
     bool want_logits;
 } sd_row;
 
-/// Makes now what sd_forward would make when a row of this adapter first comes: its packed factors
-/// and their scratch. Afterwards no step runs out of memory because of it.
+/// Packs the adapter's factors and takes their scratch, as sd_forward would do at the adapter's first
+/// row. Afterwards no step runs out of memory because of this adapter.
 sd_status sd_context_take_adapter(sd_context *cx, const sd_adapter *a, sd_error *err);
 
 /// logits [n_want, V] <- for the rows that want them, in their order; rows of one cache stand in

@@ -1,5 +1,5 @@
-// The keys and values of a sequence: where a head's lie, how they are written, and what int8 keys are
-// divided by first.
+// The keys and values of a sequence: where a head's lie, how they are written, and the scales that
+// int8 keys are divided by first.
 #include "model/infer/private.h"
 
 #include "base/memory.h"
@@ -78,16 +78,16 @@ void sd_kv_store(const sd_context *cx, const sd_row *r, int which, int g, const 
 
 // ---- int8 keys
 
-// The power of two below 1 + the size of a pair of channels: keys are of the order of 1 beside it.
+// The power of two below 1 + the size of a pair of channels: keys divided by it are of order 1.
 static float size_of(float a, float b) {
     return ldexpf(1, ilogbf(1 + hypotf(a, b)));
 }
 
-// Some channels of keys are ten times the others: by the bias that is added to them, or the weight
-// that their norm gives them. Under one scale for all, the others would keep few codes. So keys are
-// divided by a power of two a channel before they are quantised, and queries multiplied by it: the
-// score is the same to the bit, but for the codes (arXiv:2211.10438). Both channels of a rotated
-// pair have one size, so that it outlasts the rotation.
+// Some channels of keys are ten times larger than the others, by their bias or by the weight of their
+// norm. One scale for all channels would leave the others few codes. So each channel of the keys is
+// divided by a power of two before quantisation, and the queries are multiplied by it: apart from the
+// codes the score is the same to the bit (arXiv:2211.10438). Both channels of a rotated pair share a
+// scale, so that it outlasts the rotation.
 sd_status sd_kv_measure_keys(sd_context *cx, sd_error *err) {
     sd_status st = SD_OK;
     const sd_hparams *hp = &cx->model->hp;
@@ -109,7 +109,6 @@ out:
     return st;
 }
 
-// q [H, D] and k [G, D] of one row, levelled by the sizes of the keys' channels.
 void sd_kv_scale_keys(const sd_context *cx, float *q, float *k) {
     const sd_hparams *hp = &cx->model->hp;
     const float *size = cx->key_scale + (size_t)cx->l * hp->G * hp->D;

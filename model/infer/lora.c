@@ -1,9 +1,9 @@
-// LoRA, not merged: u = A x for the rows of one adapter, then y += B u on the columns of a task.
+// LoRA, not merged: u = A x for the rows of one adapter ("shrink"), then y += B u on the columns of a
+// task ("expand").
 #include "model/infer/private.h"
 
 #include <sched.h>
 
-// Neighbouring rows of one adapter go together.
 sd_status sd_lora_segments(sd_context *cx, sd_error *err) {
     sd_status st = SD_OK;
     cx->n_segments = 0;
@@ -23,12 +23,11 @@ out:
     return st;
 }
 
-// Where A x of the run's rows begins: they stand r apart.
+// Where A x of the segment's rows begins: they stand r apart.
 static float *lora_u(const sd_context *cx, const sd_lora_segment *segment, sd_proj p) {
     return cx->u + ((size_t)p * cx->max_rows + segment->n0) * cx->cap_r;
 }
 
-// u of projection p for the rows [n0, n1).
 void sd_lora_a(sd_context *cx, const sd_prepared_input *in, sd_proj p, int n0, int n1) {
     const float *x = cx->in.norm ? in->xn : cx->in.x;
     const int K = cx->in.K;
@@ -45,8 +44,8 @@ void sd_lora_a(sd_context *cx, const sd_prepared_input *in, sd_proj p, int n0, i
     }
 }
 
-// The first tasks of a region over columns are the shrinks of what it reads, so that threads share
-// them; whoever is to expand waits for those still running.
+// LoRA-A products run as the first tasks of a region over columns, so that threads share them; the
+// column tasks wait for those that still run.
 static void wait_for_lora_a(sd_context *cx) {
     for (int i = 0; atomic_load_explicit(&cx->lora_a_left, memory_order_acquire) > 0; i++)
         if ((i & 1023) == 1023) sched_yield();

@@ -20,7 +20,7 @@ typedef struct {
     const sd_lora_weights *weights;
 } sd_lora_segment;
 
-// What a region over columns reads, and for which projections.
+// The input of a region over columns, and the projections that read it.
 typedef struct {
     const float *x;    // [N, K]
     const float *norm; // [K] weight of the norm through which x is read; NULL: as it is
@@ -28,10 +28,10 @@ typedef struct {
     sd_proj from, to;
 } sd_input;
 
-// The same ready for matmul: once for all threads, or, of a few rows, by each thread for itself,
-// since to fetch what another one wrote takes longer than to make it.
+// The same prepared for matmul: normed and quantised. Many rows are prepared once for all threads.
+// A few rows each thread prepares for itself: fetching what another thread wrote takes longer.
 typedef struct {
-    _Alignas(64) int region; // the one it was made for
+    _Alignas(64) int region; // number of the region it was made for
     float *xn;               // [N, C]
     sd_quant_rows act;
 } sd_prepared_input;
@@ -59,13 +59,13 @@ struct sd_context {
     sd_packed_weight *packed; // [1 + L * SD_PROJ_COUNT]: the head [V, C], then
     sd_packed_weight *w;      // [L * SD_PROJ_COUNT]
     size_t packed_bytes;
-    const sd_map *embedding; // the file whose rows of it are read one by one; NULL: from memory
+    const sd_map *embedding; // the file from which its rows are read one by one; NULL: memory
     const uint64_t *
         row_sum; // [V] the checksum of each (model/infer/weight_cache/row_sums.h), where embedding is set
-    atomic_bool lost; // one could not be read, or is not what it was
+    atomic_bool lost; // a row of it could not be read, or is not what it was
 
-    // Scratch, one mapping: touched as far as steps are wide, so a decode does not pay for a
-    // prefill.
+    // Scratch, one mapping. Only as many rows are touched as steps have, so decoding does not pay for
+    // a prefill.
     void *scratch;
     size_t scratch_bytes;
     float *x;                // [N, C]    the residual stream
@@ -76,17 +76,17 @@ struct sd_context {
     float *cos_n, *sin_n;    // [N, rope_dim/2]
     sd_row *row;             // [N]       the step's rows
     double *inv, attn_scale; // [rope_dim/2] frequencies, and the factor on cos and sin
-    sd_input in;             // of the running region
-    int region;              // its number
+    sd_input in;             // input of the parallel region now running
+    int region;              // number of that region
     sd_prepared_input shared_input, *own_input; // own [threads]
-    int own_input_rows;                         // of each own one, at most
+    int own_input_rows;                         // rows that a thread prepares for itself, at most
 
     sd_lora_table *lora;      // the factors of adapters, as they are multiplied
     sd_lora_segment *segment; // [N] the step's rows with adapters
     int n_segments;
     float *u;               // [SD_PROJ_COUNT, N, cap_r]  their A x; grown when an adapter appears
     int cap_r;              //
-    atomic_int lora_a_left; // of the running region
+    atomic_int lora_a_left; // LoRA-A tasks of the region now running that are not done
 
     // Attention (attention.c)
     int *len;        // [N] positions that a row sees
@@ -121,9 +121,9 @@ void sd_by_rows(sd_context *cx, sd_row_part part, int values);
 /// part over the columns of one to three matrices that read `in`: a, b and c columns, 0 for fewer.
 /// The LoRA-A products of what they read run as the first tasks.
 void sd_by_columns(sd_context *cx, sd_col_part part, sd_input in, int a, int b, int c);
-/// The region reads `in` from now on.
+/// The regions that follow read `in`.
 void sd_read_from(sd_context *cx, sd_input in);
-/// What it reads, prepared, for one thread.
+/// The input of the running region, prepared, as one thread uses it.
 const sd_prepared_input *sd_prepared_input_of(sd_context *cx, int worker);
 
 // ---- block.c
@@ -139,9 +139,9 @@ void *sd_kv_head(const sd_context *cx, const sd_kv *kv, int which, int g);
 float *sd_kv_scales(const sd_context *cx, const sd_kv *kv, int which, int g);
 /// x [D] into row r's place of a head's cache.
 void sd_kv_store(const sd_context *cx, const sd_row *r, int which, int g, const float *x);
-/// cx->key_scale, where the model says something of the sizes of its keys' channels.
+/// cx->key_scale, where the model's biases or norms tell how large the channels of its keys are.
 sd_status sd_kv_measure_keys(sd_context *cx, sd_error *err);
-/// q [H, D] and k [G, D] of one row, levelled by the sizes of the keys' channels.
+/// q [H, D] times and k [G, D] divided by the scales of the keys' channels, for one row.
 void sd_kv_scale_keys(const sd_context *cx, float *q, float *k);
 
 // ---- attention.c

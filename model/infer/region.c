@@ -22,7 +22,6 @@ static void run_row_task(void *ctx, int task, int worker) {
     j->part(j->cx, (int)(n * task / j->tasks), (int)(n * (task + 1) / j->tasks));
 }
 
-// part over all rows; values: what one row costs.
 void sd_by_rows(sd_context *cx, sd_row_part part, int values) {
     int tasks = sd_pool_threads(cx->pool) * SD_TASKS_PER_THREAD;
     if (tasks > cx->n) tasks = cx->n;
@@ -44,7 +43,6 @@ static void prepare_rows(sd_context *cx, int n0, int n1) {
     prepare_input(cx, &cx->shared_input, n0, n1);
 }
 
-// The region reads `in` from now on.
 void sd_read_from(sd_context *cx, sd_input in) {
     cx->in = in;
     cx->region++;

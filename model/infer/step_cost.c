@@ -84,8 +84,8 @@ typedef struct {
     json_t *tables; // as the file has them; empty where it does not count
 } store;
 
-// The bytes of a small file of the cache into text [MAX_BYTES + 1]; -1 when it is larger, or is not
-// to be used.
+// text [MAX_BYTES + 1] <- the bytes of a small file of the cache; -1 when it is larger or must not be
+// used.
 static ssize_t read_own(char *text, const char *path) {
     int fd;
     ssize_t used = 0, n = 1;
@@ -99,7 +99,7 @@ static ssize_t read_own(char *text, const char *path) {
     return n < 0 || used > MAX_BYTES ? -1 : used;
 }
 
-// The tables of a whole file that belongs to this packed form; NULL otherwise.
+// The tables of the file when it is whole and belongs to this packed form; NULL otherwise.
 static json_t *read_tables(const char *path, const sd_sha256 *pack) {
     sd_sha256 sum;
     json_t *all = NULL, *tables = NULL;
@@ -199,7 +199,7 @@ static bool find(sd_step_costs *out, const store *s, const sd_context *cx) {
     return false;
 }
 
-// In place of what the file says for the same key, if anything; the oldest goes when it is full.
+// Replaces the table of the same key, if there is one; the oldest table goes when the file is full.
 static sd_status add(store *s, const sd_step_costs *t, const sd_context *cx, sd_error *err) {
     for (size_t i = json_array_size(s->tables); i-- > 0;)
         if (is_for(json_array_get(s->tables, i), s, cx)) json_array_remove(s->tables, i);

@@ -22,7 +22,7 @@ typedef struct {
                               // modest depth without adapters
 } sd_step_costs;
 
-/// Who timed a table: whatever else its times depend on than compute and threads.
+/// The "by" of a table: all that its times depend on besides compute, caches and threads.
 void sd_step_costs_by(char *out, size_t size, const sd_ops *ops);
 
 /// The table kept for the context's model, instruction set, compute and threads. Where there is

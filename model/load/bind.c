@@ -64,13 +64,14 @@ static sd_status note(binder *b, const sd_tensor_ref *t) {
     return SD_OK;
 }
 
-// A copy also of fp32: read in place, each would bring its neighbourhood of the file into memory.
+// fp32 is copied too: read in place, each vector would bring its neighbourhood of the file into
+// memory.
 static sd_status vector(sd_model *m, const sd_tensor_ref *t, const float **out, sd_error *err) {
     float *v = sd_arena_alloc(&m->owned->arena, (size_t)t->cols, sizeof *v);
     if (!v) return sd_fail(err, SD_ENOMEM, "%s: out of memory", m->path);
     sd_dequantise(v, t->dtype, t->data, (int)t->cols);
-    // The few values that reach every row. The matrices are not read here: what is wrong there ends
-    // as an error of the request whose logits it spoils.
+    // These few values reach every row. The matrices are not read here: a bad value there ends as an
+    // error of the request whose logits it spoils.
     for (int i = 0; i < (int)t->cols; i++)
         if (!isfinite(v[i]))
             return sd_fail(err, SD_EFORMAT,

@@ -15,9 +15,8 @@ static sd_status hash_sources(const sd_model *m, sd_sha256 *out, sd_error *err) 
     return st;
 }
 
-// Something was done to a file of the model since it was opened: its permissions, a name, its
-// times, or its bytes. Only the bytes matter, and where their hash is known they can be looked at.
-// Under the lock.
+// A file of the model was touched since it was opened: its permissions, a name, its times, or its
+// bytes. Only the bytes matter, and where their hash is known they can be compared. The lock is held.
 static sd_status accept_same_bytes(const sd_model *m, const sd_model_owned *o, sd_error *err) {
     sd_status st = SD_OK;
     sd_sha256 now;

@@ -59,7 +59,7 @@ sd_status sd_model_open_stoppable(sd_model **out, const char *path, const atomic
     SD_TRY(kind == SD_PATH_FOLDER ? sd_model_read_folder(m, err) : sd_model_read_gguf(m, err));
     SD_TRY(sd_model_check_sources(m, err));
     add_turn_ends(m);
-    // A tokenizer or a template that only lacked memory is not one that is not understood.
+    // Out of memory must not pass for a tokenizer or template that is not understood.
     SD_CHECK(!sd_memory_lost(), err, SD_ENOMEM, "%s: out of memory", path);
     if (m->tokenizer_error) sd_log(SD_LOG_WARN, "no tokenizer: %s", m->tokenizer_error);
     *out = m;

@@ -21,5 +21,5 @@ sd_status sd_model_check_sources(const sd_model *m, sd_error *err);
 
 /// The file that [p, p + bytes) of a weight lies in; NULL where it is in memory.
 const sd_map *sd_model_map_of(const sd_model *m, const void *p, size_t bytes);
-/// Nobody reads the weights from the files for a while: what of them is in memory may go.
+/// Lets the pages of the files that are in memory go: nobody reads the weights for a while.
 void sd_model_forget(const sd_model *m);

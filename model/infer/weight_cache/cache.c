@@ -39,8 +39,8 @@ static void set_hash(sd_model *m, const char *hex) {
     pthread_mutex_unlock(&o->lock);
 }
 
-// The same bytes in another state: the next start need not hash them. A cache that cannot be
-// written stays as it is.
+// The files hold the same bytes in another state: with the new label the next start need not hash
+// them. A cache that cannot be written stays as it is.
 static void relabel(const char *path, const sd_model *m) {
     sd_weight_file f = {.fd = -1};
     json_t *label = sd_weight_label(m);
@@ -52,7 +52,7 @@ static void relabel(const char *path, const sd_model *m) {
     sd_weight_file_close(&f);
 }
 
-// SD_OK: the file is of the bytes that the model was opened with, whose hash is known from here on.
+// SD_OK: the file was made of the bytes that the model was opened with; the model knows its hash now.
 static sd_status recognise(const sd_weight_file *f, const char *path, sd_model *m, sd_error *err) {
     sd_status st = SD_OK;
     sd_sha256 have;
@@ -302,8 +302,8 @@ sd_status sd_weight_cache_save(const sd_packed_weight *p, int n, const uint64_t 
     if (j.status != SD_OK && err) *err = j.err;
     SD_TRY(j.status);
     SD_CHECK(!atomic_load(&j.no_memory), err, SD_ENOMEM, "%s: out of memory", m->path);
-    // What was packed and hashed since the open is what the label says: nobody wrote meanwhile, and
-    // the path still leads to it.
+    // Nobody wrote to the sources since they were opened, and the paths still lead to them: the label
+    // says what was packed and hashed.
     SD_TRY(sd_weight_cache_check_sources(m, err));
     body = describe(&j, p, n, parts, u->ops);
     label = sd_weight_label(m);

@@ -19,13 +19,12 @@
 
 enum { SD_WEIGHT_CACHE_LEAST = 16 << 20 }; // a smaller model is packed sooner than it is looked for
 
-/// Once after a model was opened whose packed form is kept in dir, before anything is done with it
-/// there. Waits for some milliseconds where a file of the model was written just now: a write in the
-/// same tick of the clock could not be told from the one before. The model learns its hash from what
-/// is kept.
+/// Call it once for a model whose packed form is kept in dir, before a context is opened. Hands the
+/// model its hash, where a kept file knows it. Waits for some milliseconds where a file of the model
+/// was written just now: a write in the same tick of the clock could not be told from the one before.
 void sd_weight_cache_attach(sd_model *m, const char *dir);
 
-/// Whose packed form is loaded or saved, where, and by whom.
+/// Model and folder of a packed form, and what loading and saving run with.
 typedef struct {
     const char *dir;
     sd_model *model;
@@ -36,9 +35,9 @@ typedef struct {
 
 /// p [n] <- the packed forms of w [n], read into memory of their own: huge pages decode a tenth
 /// faster than the file's small ones would (kernels/LOG.md). The model gets the sums of its
-/// embedding's rows from it too. No failure but SD_EINTERRUPTED is one of the caller, who
-/// packs: SD_ENOTFOUND when there is no such file, or one that is out of date; SD_EFORMAT when it
-/// is damaged; SD_EMISMATCH when the folder is not this user's alone, and is not to be used.
+/// embedding's rows from it too. SD_EINTERRUPTED ends the caller too; on any other failure the
+/// caller packs: SD_ENOTFOUND when there is no such file, or one that is out of date; SD_EFORMAT when
+/// it is damaged; SD_EMISMATCH when the folder is not this user's alone and must not be used.
 sd_status sd_weight_cache_load(sd_packed_weight *p, const sd_weight *const *w, int n,
                                const sd_weight_cache_user *u, sd_compute compute, sd_error *err);
 
@@ -50,12 +49,12 @@ sd_status sd_weight_cache_load(sd_packed_weight *p, const sd_weight *const *w, i
 sd_status sd_weight_cache_save(const sd_packed_weight *p, int n, const uint64_t *row_sum,
                                const sd_weight_cache_user *u, sd_error *err);
 
-/// A file is kept for the model's very bytes; hashes the source where it was touched.
+/// True when a file is kept for the model's very bytes; hashes the source where it was touched.
 bool sd_weight_cache_has(const char *dir, sd_model *m, const sd_ops *ops);
 
-/// The hash of the source as a file records it whose sources are in the very state that the model
-/// was opened in; false without one.
+/// The source's hash from a kept file, when its label says the very state that the model was opened
+/// in; false otherwise.
 bool sd_weight_cache_source_sha256(const char *dir, const sd_model *m, sd_sha256 *out);
-/// The hash in the head of the model's current file: what lies beside it is bound to this.
+/// The hash in the head of the model's current file; what is kept beside the file is bound to it.
 bool sd_weight_cache_identity(sd_sha256 *out, const char *dir, const sd_model *m,
                               const sd_ops *ops);

@@ -1,4 +1,4 @@
-// The care of the cache: what is in it, what goes, what is whole.
+// Listing, checking and clearing the cache.
 #pragma once
 
 #include "base/pool.h"
@@ -26,8 +26,8 @@ typedef struct {
     sd_weight_cache_state
         state; // current: the sources are still what they were; old: of another version
 } sd_weight_cache_entry;
-/// All files of the cache, the last used first; costs whose packed form has gone are a damaged one.
-/// A folder that is not there is empty.
+/// All files of the cache, the last used first. A step-cost file whose packed form has gone counts as
+/// damaged. A folder that is not there is empty.
 sd_status sd_weight_cache_list(sd_weight_cache_entry **out, int *n, const char *dir, sd_error *err);
 void sd_weight_cache_list_free(sd_weight_cache_entry *e, int n);
 /// Removes a file of the list and what is beside it. One that has gone is fine.

@@ -53,21 +53,22 @@ sd_status sd_weight_cache_open_own(int *fd, const char *path, int flags, sd_erro
 sd_status sd_weight_file_open(sd_weight_file *f, const char *path, int flags, sd_error *err);
 void sd_weight_file_close(sd_weight_file *f); // a zeroed one with fd -1 is fine
 
-/// Where a weight or the sums lie in the file; false when that is outside it.
+/// Place of a weight, or of the row sums, in the file; false when it is outside the file.
 bool sd_weight_file_place(size_t *at, size_t *bytes, const json_t *row, const sd_weight_file *f);
 /// Reads `bytes` at `at` into to, in pieces that stay in the processor's cache, each added to the
 /// checksum. False when it cannot be read, differs from want (SD_WEIGHT_SUM_HEX digits), or *stop.
 bool sd_weight_file_read(void *to, const sd_weight_file *f, size_t at, size_t bytes,
                          const char *want, const atomic_bool *stop);
-/// The same without keeping what was read.
+/// Checks the checksum alone; what was read is dropped.
 bool sd_weight_file_check(const sd_weight_file *f, size_t at, size_t bytes, const char *want);
 /// hex [SD_WEIGHT_SUM_HEX + 1] <- XXH3 of 128 bits; false when out of memory.
 bool sd_weight_sum(char *hex, const void *data, size_t bytes);
 
-/// Atomically, with these permissions at most. SD_EINTERRUPTED, and nothing is left, once *stop.
+/// Writes a file atomically, with the permissions `mode` at most. Once *stop is set: SD_EINTERRUPTED,
+/// and nothing is left behind.
 sd_status sd_weight_file_write(const char *path, uint32_t mode, json_t *body, json_t *label,
                                const sd_weight_part *part, int parts, const atomic_bool *stop,
                                sd_error *err);
-/// The label in place; f opened O_RDWR. False, and the file is as good as before or without a
-/// label, when there is no room or it cannot be written.
+/// Writes the label in place; f was opened with O_RDWR. False when there is no room or the file cannot
+/// be written; then the file has its old label or none.
 bool sd_weight_file_relabel(const sd_weight_file *f, json_t *label);

@@ -13,12 +13,13 @@ typedef struct {
 /// is set or memory is out.
 char *sd_weight_cache_dir(void);
 
-/// All files of the cache together: $SPECDEC_CACHE_MIB, else 64 GiB.
+/// Bytes that all files of the cache may have together: $SPECDEC_CACHE_MIB, else 64 GiB.
 int64_t sd_weight_cache_bytes(void);
 
 /// Where in dir the model's packed form for these ops is or would be; NULL when dir is, or when
 /// these ops use the stored form. malloc'ed.
 char *sd_weight_cache_path(const char *dir, const sd_model *m, const sd_ops *ops);
 
-/// Beside it are the costs of steps (model/infer/step_cost.h): where, malloc'ed.
+/// Path of the step-cost file (model/infer/step_cost.h) kept beside the packed form at `path`,
+/// malloc'ed.
 char *sd_weight_cache_costs_path(const char *path);

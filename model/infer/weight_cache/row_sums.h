@@ -1,7 +1,7 @@
-// The rows of the embedding are read from the model's file for as long as a context lives: they are
-// a fifth of a small model, and a step needs a few of them. What the file holds then may be another
-// thing than what was loaded, so every row has a checksum, taken when the model was loaded and kept
-// beside its packed form, and a row that does not fit it is an error, not a token.
+// A context reads rows of the embedding from the model's file as long as it lives: the embedding is a
+// fifth of a small model, and a step needs a few of its rows. The file may change meanwhile. So every
+// row has a checksum, taken when the model was loaded and kept with its packed form, and a row that
+// does not fit its checksum is an error, not a token.
 #pragma once
 
 #include "base/pool.h"
@@ -17,5 +17,6 @@ uint64_t sd_row_sum(const void *row, size_t bytes);
 /// the files changed since the model was opened.
 sd_status sd_model_row_sums(const uint64_t **out, sd_model *m, sd_pool *pool, sd_error *err);
 
-/// The same as kept with the model's packed form [V]; copied. Those that are there already stay.
+/// Gives the model the sums [V] that were kept with its packed form; copied. Sums that it has already
+/// stay.
 sd_status sd_model_keep_row_sums(sd_model *m, const uint64_t *sum, sd_error *err);
