@@ -13,11 +13,12 @@
 typedef struct sd_gguf_writer sd_gguf_writer;
 sd_status sd_gguf_writer_open(sd_gguf_writer **out, const char *path, sd_error *err);
 sd_status sd_gguf_put_str(sd_gguf_writer *w, const char *key, const char *value, sd_error *err);
-sd_status sd_gguf_put_u32(sd_gguf_writer *w, const char *key, uint32_t value, sd_error *err);
 sd_status sd_gguf_put_f32(sd_gguf_writer *w, const char *key, float value, sd_error *err);
-sd_status sd_gguf_put_bool(sd_gguf_writer *w, const char *key, bool value, sd_error *err);
 sd_status sd_gguf_put_raw(sd_gguf_writer *w, const char *key, sd_gguf_type type, const void *value,
                           size_t bytes, sd_error *err);
+// For tests: an adapter needs neither.
+sd_status sd_gguf_put_u32(sd_gguf_writer *w, const char *key, uint32_t value, sd_error *err);
+sd_status sd_gguf_put_bool(sd_gguf_writer *w, const char *key, bool value, sd_error *err);
 sd_status sd_gguf_declare(sd_gguf_writer *w, const char *name, sd_dtype dtype, int n_dims,
                           const int64_t *ne, sd_error *err);
 /// The next declared tensor's bytes, all of them; the first call writes the header.

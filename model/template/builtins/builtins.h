@@ -54,7 +54,6 @@ bool sd_format_fields(sd_render *r, const sd_value *format, sd_args *a, sd_dict 
 
 extern const sd_builtin_row sd_text_filters[], sd_sequence_filters[], sd_number_filters[],
     sd_html_filters[], sd_line_filters[];
-sd_builtin sd_find_filter(sd_str name);
 bool sd_apply_filter(sd_render *r, sd_str name, const sd_value *in, sd_args *a, sd_value *out);
 bool sd_is_test(sd_str name);
 /// A test of the value itself. sd_apply_test also knows the tests filter and test, which ask

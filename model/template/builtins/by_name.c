@@ -91,7 +91,7 @@ static const sd_builtin_row *const TABLES[] = {sd_text_filters,   sd_sequence_fi
                                                sd_number_filters, sd_html_filters,
                                                sd_line_filters,   NAMING};
 
-sd_builtin sd_find_filter(sd_str name) {
+static sd_builtin find_filter(sd_str name) {
     for (size_t i = 0; i < sizeof TABLES / sizeof *TABLES; i++)
         for (const sd_builtin_row *row = TABLES[i]; row->name; row++)
             if (sd_str_is(name, row->name)) return row->call;
@@ -99,7 +99,7 @@ sd_builtin sd_find_filter(sd_str name) {
 }
 
 bool sd_apply_filter(sd_render *r, sd_str name, const sd_value *in, sd_args *a, sd_value *out) {
-    sd_builtin f = sd_find_filter(name);
+    sd_builtin f = find_filter(name);
     if (!f)
         return sd_render_fail(r, "there is no filter \"%.*s\"", (int)(name.n < 64 ? name.n : 64),
                               name.p);
@@ -112,7 +112,7 @@ bool sd_apply_filter(sd_render *r, sd_str name, const sd_value *in, sd_args *a, 
 // The tests filter and test ask whether there is one of that name.
 static bool name_test(sd_render *r, const sd_value *in, bool filter, bool *out) {
     if (!sd_hashable(in)) return sd_render_fail(r, "a %s is no name", sd_kind_name(in));
-    *out = in->kind == SD_V_STRING && (filter ? sd_find_filter(in->s) != NULL : sd_is_test(in->s));
+    *out = in->kind == SD_V_STRING && (filter ? find_filter(in->s) != NULL : sd_is_test(in->s));
     return true;
 }
 
