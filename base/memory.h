@@ -30,8 +30,8 @@ void *sd_realloc(void *p, size_t count, size_t size);
 
 char *sd_strdup(const char *s);            // NULL when out of memory
 char *sd_strndup(const char *s, size_t n); // copies n bytes and ends them with 0
-char *sd_sprintf(const char *fmt, ...)
-    __attribute__((format(printf, 1, 2))); // NULL when out of memory
+/// NULL when out of memory.
+char *sd_sprintf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 // A failed allocation of everything in this file leaves a mark on its thread, and so do those of
 // libraries that are given the two below as their allocator: jansson and libevent, whose calls
@@ -43,11 +43,11 @@ void *sd_realloc_marked(void *p, size_t bytes);
 /// then may lack a part: it is thrown away, or the process says so at its end.
 bool sd_memory_lost(void);
 void sd_memory_lost_mark(void); // for a failure of one's own that its caller may overlook
-/// For whoever begins something new on a thread that lives on: a request, an optional file.
+/// Called where something new begins on a thread that lives on: a request, an optional file.
 void sd_memory_lost_clear(void);
 
-/// True when so many bytes could be had just now. For the door of a library that does not survive an
-/// allocation that fails inside it.
+/// True when so many bytes could be had just now: asked before a library is called that does not
+/// survive a failed allocation.
 bool sd_memory_has_room(size_t bytes);
 
 // An arena gives memory that is freed all at once. Zero-initialised is a valid empty arena.

@@ -2,10 +2,11 @@
 // the same rows.
 //
 //     static const sd_option rows[] = {
-//         {"model", 'm', SD_OPT_STRING, offsetof(args, model), .value = "PATH", .help = "GGUF file
-//         or Hugging Face folder", .required = true},
+//         {"model", 'm', SD_OPT_STRING, offsetof(args, model), .value = "PATH",
+//          .help = "GGUF file or Hugging Face folder", .required = true},
 //         {"threads", 0, SD_OPT_INT, offsetof(args, threads), .def = "0", .min = 0, .max = 256,
-//         .help = "0: one per processor"}, {0}};
+//          .help = "0: one per processor"},
+//         {0}};
 //     SD_TRY(sd_options_parse(&rest, rows, &args, argc, argv, err));
 #pragma once
 

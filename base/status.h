@@ -5,8 +5,7 @@
 //     sd_status load(thing **out, const char *path, sd_error *err) {
 //         sd_status st = SD_OK;
 //         SD_TRY(open_it(path, err));
-//         SD_CHECK(n <= MAX, err, SD_EFORMAT, "%s: %d layers, at most %d are supported", path, n,
-//         MAX);
+//         SD_CHECK(n <= MAX, err, SD_EFORMAT, "%s: %d layers, at most %d work", path, n, MAX);
 //     out:
 //         release_what_is_left();
 //         return st;

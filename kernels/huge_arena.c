@@ -1,5 +1,5 @@
-// One open slab at a time serves small requests from its front; what is freed is not reused before
-// the whole slab goes, because weights of a model come and go together.
+// One open arena at a time serves small requests from its front. Freed memory is not used again
+// before the whole arena goes, because the weights of a model come and go together.
 #include "kernels/huge_arena.h"
 
 #include <pthread.h>

@@ -12,8 +12,8 @@
 // ranges; the caller (model/infer/forward.c) composes them into parallel regions with sd_pool_run.
 //
 //     const sd_ops *ops = sd_ops_best();
-//     ops->quantize_rows(&act, x, 0, N);                       // quantise once, share with every matmul
-//     that reads x ops->matmul(y, M, &packed, &act, N, 0, M);
+//     ops->quantize_rows(&rows, x, 0, N);         // once for every matmul that reads x
+//     ops->matmul(y, M, &packed, &rows, N, 0, M);
 #pragma once
 
 #include "base/status.h"
@@ -35,8 +35,8 @@ typedef enum {
 typedef struct {
     sd_weight w; // the stored form it came from
     sd_compute compute;
-    int layout;                  // backend's own
-    void *data;                  // backend's own; NULL: the stored form is used in place
+    int layout;                  // the table's own
+    void *data;                  // the table's own; NULL: the stored form is used in place
     size_t bytes;                // of data
     struct sd_huge_arena *arena; // where data stands
 } sd_packed_weight;
@@ -99,9 +99,9 @@ typedef struct {
     sd_kv_type kv;
 } sd_attention_shape;
 
-/// Positions that one call covers: long contexts are cut into these, so that a single row gives
-/// work to many threads. A row's result is the merge of its splits in ascending order, whoever
-/// computed them.
+/// Positions that one call of attention covers. Long contexts are split into these, so that a single
+/// row gives work to many threads (flash-decoding's split of keys and values). A row's result is the
+/// merge of its splits in ascending order, whichever threads computed them.
 enum { SD_KV_SPLIT = 512 };
 
 /// Query rows of one sequence and the kv head whose heads are computed.
@@ -153,10 +153,11 @@ typedef struct sd_ops {
     /// y [n] += x.
     void (*add)(float *y, const float *x, int n);
 
-    /// partial [N, H/G, sd_attention_partial(shape)] <- what rows r gather from the positions of split
-    /// number `split` (SD_KV_SPLIT of them, or as many as a row sees; every row sees some): sum of
-    /// e^(score - top) v [D], the sum of those weights, top. Key blocks are counted from position 0
-    /// and follow each other in ascending order. scratch: attention_scratch(shape, N) floats.
+    /// partial [N, H/G, sd_attention_partial(shape)] <- partial attention of rows r over split number
+    /// `split`: SD_KV_SPLIT positions, or as many as a row sees; every row sees some. A head's partial
+    /// holds the sum of e^(score - top) v [D], the sum of e^(score - top), and top. Key blocks are
+    /// counted from position 0 and follow each other in ascending order. scratch:
+    /// attention_scratch(shape, N) floats.
     void (*attention)(float *partial, const sd_attention_rows *r, int split,
                       const sd_attention_shape *shape, float *scratch);
     /// Floats of scratch for N rows.

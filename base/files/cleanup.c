@@ -1,6 +1,5 @@
-// What is to go when the program is interrupted. The handler may run between any two instructions,
-// so it takes no lock and no memory: paths stand in fixed places, and a scratch folder is emptied
-// by system calls.
+// The signal handler may run between any two instructions, so it takes no lock and no memory: paths
+// stand in fixed places, and a scratch folder is emptied by system calls.
 #include "base/files/cleanup.h"
 
 #include "base/files/path.h"

@@ -1,5 +1,5 @@
-// What goes when the program is interrupted: files and folders that are not whole yet, and scratch
-// folders. cli/main.c removes them in its signal handler.
+// A registry of files and folders that are removed when the program is interrupted: those that are
+// not whole yet, and scratch folders. cli/main.c's signal handler runs it.
 //
 //     sd_cleanup_add(path);
 //     SD_TRY(make_it_at(path, err));
@@ -11,7 +11,7 @@
 /// Between the two calls, which take the same pointer, a file or an empty folder at path goes when
 /// the program is interrupted. Every open replacement does this by itself.
 void sd_cleanup_add(char *path);
-void sd_cleanup_drop(char *path); // harmless for NULL and for what was never unfinished
+void sd_cleanup_drop(char *path); // harmless for NULL and for what was never added
 /// For a signal handler that then calls _exit: only unlink and rmdir.
 void sd_cleanup_run(void);
 /// A folder of one's own under $TMPDIR, for files that are wanted for a while; *dir malloc'ed. It
@@ -20,5 +20,5 @@ sd_status sd_scratch_open(char **dir, const char *name, sd_error *err);
 void sd_scratch_close(char *dir); // frees dir; NULL is fine
 
 /// For where no error can be returned, below a library that ends the process itself: one sentence,
-/// what is unfinished is removed, exit 1. Checkpoints and finished files stay.
+/// sd_cleanup_run, exit 1. Checkpoints and finished files stay.
 _Noreturn void sd_memory_exhausted(const char *where);

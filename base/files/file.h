@@ -7,8 +7,8 @@
 /// The sentence for errno after a call on path that was `doing` ("open", "write").
 sd_status sd_fail_errno(sd_error *err, const char *path, const char *doing);
 
-/// The whole file into a malloc'ed, 0-terminated buffer. More than max bytes is SD_ELIMIT; what is
-/// no regular file (a pipe would be waited for) is refused as by sd_map_open.
+/// The whole file into a malloc'ed, 0-terminated buffer. More than max bytes is SD_ELIMIT. Only a
+/// regular file is read, as by sd_map_open: a pipe would be waited for.
 sd_status sd_file_read(char **data, size_t *len, const char *path, size_t max, sd_error *err);
 /// The same for a path that the user gives for text: pipes and devices too (/dev/stdin, <(...)).
 sd_status sd_stream_read(char **data, size_t *len, const char *path, size_t max, sd_error *err);

@@ -44,8 +44,7 @@ void sd_map_close(sd_map *m);
 
 typedef enum {
     SD_MAP_SAME,     // as it was opened
-    SD_MAP_RELINKED, // only names were made or removed, as by a rename over it: the bytes are its
-                     // own
+    SD_MAP_RELINKED, // only names were made or removed (a rename over it): the bytes are its own
     SD_MAP_CHANGED,  // somebody wrote, or may have
     SD_MAP_LOST      // a part could not be read
 } sd_map_state;

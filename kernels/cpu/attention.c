@@ -1,5 +1,5 @@
-// What every table's attention shares: the parts of a head, how they are merged and finished, and the
-// names of what keys and values are kept as.
+// What every table's attention shares: a head's partial results, their merge, and the names of the
+// types that keys and values are kept in.
 #include "kernels/cpu/cpu.h"
 
 #include <math.h>

@@ -67,7 +67,7 @@ SD_INLINE __m512i rounded(__m512 x) {
     __m512i even = _mm512_and_si512(_mm512_srli_epi32(i, 16), _mm512_set1_epi32(1));
     return _mm512_add_epi32(i, _mm512_add_epi32(even, _mm512_set1_epi32(0x7fff)));
 }
-// low in the lower half of each lane, high in the upper one.
+// low goes to the lower half of each lane, high to the upper one.
 SD_INLINE __m512i beside(__m512i low, __m512i high) {
     const __m512i upper = _mm512_set1_epi32((int)0xffff0000);
     return _mm512_or_si512(_mm512_srli_epi32(low, 16), _mm512_and_si512(high, upper));
@@ -161,8 +161,9 @@ SD_INLINE __m512i terms(const void *c, const work_space *w, int t, int d, bool i
     return int8 ? from_codes(p) : load(p);
 }
 
-// Of a value that some row does not see, and multiplies by 0, what is not finite is left out. The
-// rows that see it have its key, which is no number either: both come from one row of activations.
+// A row that does not see a position gives it the weight 0, but its value may hold Inf or NaN, and
+// 0 * Inf would poison the sum: such values become zeros. The rows that see the position lose nothing:
+// its key comes from the same row of activations and is not finite either.
 SD_INLINE __m512i value(const void *c, const work_space *w, int t, int d, bool int8) {
     const __m512i finite = _mm512_set1_epi16(0x7f7f); // the largest
     __m512i v = terms(c, w, t, d, int8);
@@ -243,7 +244,7 @@ SD_INLINE __m512 power_of_2(__m512 x) {
     return _mm512_maskz_scalef_ps(there, p, n);
 }
 
-// Of position t. whole: every lane sees the whole block.
+// The scores of position t. whole: every lane sees the whole block.
 SD_INLINE __m512 score_at(const work_space *w, int t, __m512i seen, bool whole, bool int8) {
     __m512 v = _mm512_loadu_ps(w->score + t * LANE);
     if (int8) v = _mm512_mul_ps(v, _mm512_set1_ps(w->scale[0][t]));

@@ -1,5 +1,4 @@
-// The rows of activations that a matmul reads: their buffers and shape. The tables' quantize_rows fill
-// them.
+// Buffers and shape of the quantised rows that a matmul reads; the tables' quantize_rows fills them.
 #include "kernels/ops.h"
 
 #include "base/memory.h"

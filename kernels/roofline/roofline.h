@@ -9,8 +9,7 @@ typedef struct {
     double read_gb; // GB/s of reading memory that is in no cache, all threads
     double fma_g;   // GFLOP/s of fp32 FMA in registers, all threads
     double int8_g;  // GOP/s of the table's int8 dot (maddubs + add, or vpdpbusd) in registers
-    double
-        bf16_g; // GFLOP/s of the bf16 products of training (kernels/train/gemm_packed.h); 0: there are none
+    double bf16_g;  // GFLOP/s of training's bf16 products (kernels/train/gemm_packed.h); 0: none
 } sd_roofline;
 
 /// About 150 ms. isa: a table's name. SD_ENOMEM when the buffer (256 MB) cannot be had.

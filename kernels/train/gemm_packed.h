@@ -1,6 +1,6 @@
 // Products with a frozen matrix that is packed once and used by every tile of tokens: the training
 // pass dequantises a stack of weights straight into this form, so nothing is packed again per tile
-// (a library's GEMM repacks its right side in every call).
+// (a library's GEMM repacks its right side in every call). "Panel" is the word of BLIS for this form.
 //
 // W [M, K] is packed for one of two products:
 //     forward:   y [n, M] = x [n, K] W^T     outputs are W's rows,    the sum runs over its columns

@@ -2,9 +2,9 @@
 // sums, two of operands on each side. A panel's bf16 form (gemm_packed.h) is the unit's right operand as
 // it stands: a row of the operand is a pair of terms.
 //
-// The rows are rounded DEPTH terms at a time, which stay in L2. Of a panel as many terms as stay in
-// L1 (SHARE) meet all rows before the next ones; the sums wait for those beside the rows, and reach
-// y once.
+// The rows are rounded DEPTH terms at a time, which stay in L2. SHARE terms of a panel stay in L1 and
+// meet all rows before the next ones do. The sums wait beside the rows for the last of these, and
+// reach y once.
 #include "kernels/cpu/amx.h"
 #include "kernels/tensor.h"
 #include "kernels/train/gemm_packed_isa.h"
