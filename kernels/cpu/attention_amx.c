@@ -19,6 +19,7 @@
 #include "kernels/cpu/amx.h"
 #include "kernels/cpu/avx2.h"
 #include "kernels/cpu/avx512.h"
+#include "kernels/cpu/simd_exp.h"
 #include "kernels/cpu/tile_avx512.h"
 
 #include <math.h>
@@ -232,18 +233,6 @@ static void scores(const work_space *w, int group) {
     __asm__ volatile("" : : : "memory");
 }
 
-// 2^x within 3e-6 of it, for x <= 0: exactly 1 at 0, and 0 where its bf16 could be subnormal.
-SD_INLINE __m512 power_of_2(__m512 x) {
-    __mmask16 there = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-100), _CMP_NLT_UQ); // true for NaN
-    __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT);
-    __m512 r = _mm512_sub_ps(x, n), p = _mm512_set1_ps(0.009582852944731712f);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.055906426161527634f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.24024099111557007f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.6931241750717163f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1));
-    return _mm512_maskz_scalef_ps(there, p, n);
-}
-
 // The scores of position t. whole: every lane sees the whole block.
 SD_INLINE __m512 score_at(const work_space *w, int t, __m512i seen, bool whole, bool int8) {
     __m512 v = _mm512_loadu_ps(w->score + t * LANE);
@@ -281,8 +270,8 @@ SD_INLINE void softmax_block(const work_space *w, lane_group *g, float scale, bo
         __m512i v[LANE];
         SD_UNROLL for (int i = 0; i < LANE; i++) {
             const int t = part * STEP + 2 * i;
-            __m512 a = power_of_2(_mm512_fmsub_ps(score_at(w, t, seen, whole, int8), by, from));
-            __m512 b = power_of_2(_mm512_fmsub_ps(score_at(w, t + 1, seen, whole, int8), by, from));
+            __m512 a = sd_exp2_16(_mm512_fmsub_ps(score_at(w, t, seen, whole, int8), by, from));
+            __m512 b = sd_exp2_16(_mm512_fmsub_ps(score_at(w, t + 1, seen, whole, int8), by, from));
             total[2 * i % 4] = _mm512_add_ps(total[2 * i % 4], a);
             total[2 * i % 4 + 1] = _mm512_add_ps(total[2 * i % 4 + 1], b);
             if (int8) {
@@ -297,7 +286,7 @@ SD_INLINE void softmax_block(const work_space *w, lane_group *g, float scale, bo
     __m512 sum =
         _mm512_add_ps(_mm512_add_ps(total[0], total[1]), _mm512_add_ps(total[2], total[3]));
     if (!begins) {
-        __m512 keep = power_of_2(_mm512_mul_ps(_mm512_sub_ps(top, now), log2e));
+        __m512 keep = sd_exp2_16(_mm512_mul_ps(_mm512_sub_ps(top, now), log2e));
         sum = _mm512_fmadd_ps(_mm512_loadu_ps(g->sum), keep, sum);
         _mm512_storeu_ps(g->keep, keep);
     }

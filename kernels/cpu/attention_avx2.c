@@ -1,5 +1,6 @@
 // Attention in vectors of eight floats.
 #include "kernels/cpu/avx2.h"
+#include "kernels/cpu/simd_exp.h"
 #include "kernels/cpu/vec_avx2.h"
 
 typedef __m256 vec;

@@ -1,11 +1,13 @@
 // Attention in vectors of sixteen floats.
 #include "kernels/cpu/avx2.h"
 #include "kernels/cpu/avx512.h"
+#include "kernels/cpu/simd_exp.h"
 #include "kernels/cpu/vec_avx2.h"
 
 typedef __m512 vec;
 enum { LANES = 16 };
 #define VEC(op) _mm512_##op
+#define exp_of sd_exp16
 
 static inline __m512 cached(const void *c, size_t i, sd_kv_type type) {
     if (type == SD_KV_F16)
@@ -40,26 +42,6 @@ static inline float largest_of(__m512 v) {
 // Lanes [0, n) of p, the rest 0; reads nothing beyond.
 static inline __m512 load_part(const float *p, int n) {
     return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
-}
-
-// As sd_exp8.
-static inline __m512 exp_of(__m512 x) {
-    const __m512 low = _mm512_set1_ps(-87.33f), high = _mm512_set1_ps(88.37f);
-    __mmask16 keep = _mm512_cmp_ps_mask(x, low, _CMP_NLT_UQ); // true for NaN
-    __m512 v = _mm512_max_ps(low, _mm512_min_ps(high, x));
-    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(v, _mm512_set1_ps(1.44269504f)),
-                                    _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), v);
-    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
-    __m512 p = _mm512_set1_ps(1.0f / 5040);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 720));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 120));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 24));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f / 6));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.5f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-    return _mm512_maskz_scalef_ps(keep, p, n);
 }
 
 #include "kernels/cpu/attention_body.h"

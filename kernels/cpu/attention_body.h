@@ -16,6 +16,7 @@
 #pragma once
 
 #include "kernels/cpu/inline.h"
+#include "kernels/cpu/simd_exp.h"
 #include "kernels/cpu/vec_avx2.h"
 
 #include <math.h>

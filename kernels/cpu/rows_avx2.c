@@ -2,6 +2,7 @@
 // one or two passes, sums in four fixed vectors folded in one order.
 #include "kernels/cpu/avx2.h"
 #include "kernels/cpu/packed.h"
+#include "kernels/cpu/simd_exp.h"
 #include "kernels/cpu/vec_avx2.h"
 
 #include <math.h>
