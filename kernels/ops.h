@@ -104,15 +104,27 @@ typedef struct {
 /// merge of its splits in ascending order, whichever threads computed them.
 enum { SD_KV_SPLIT = 512 };
 
+/// Keys and values of a sequence lie in pages of so many positions, in any order in memory. It is
+/// the block of keys that attention works by, so that pages change no arithmetic.
+enum { SD_KV_PAGE = 64 };
+
 /// Query rows of one sequence and the kv head whose heads are computed.
 typedef struct {
     const float *q; // [N, H * D]
     const int *len; // [N] positions that each row sees, ascending
     int N;
-    int g;                          // the kv head
-    const void *k, *v;              // [ctx, D] of that head
-    const float *k_scale, *v_scale; // [ctx] of that head under SD_KV_INT8
+    int g;             // the kv head
+    const char *layer; // the layer's pages: number i begins at i * page_bytes
+    size_t page_bytes;
+    const int32_t *page;     // the sequence's pages, [ceil(len / SD_KV_PAGE)] for the largest len
+    size_t k, v;             // where in a page the head's [SD_KV_PAGE, D] begin, in bytes
+    size_t k_scale, v_scale; // likewise its float [SD_KV_PAGE], under SD_KV_INT8
 } sd_attention_rows;
+
+/// The page of position t0.
+static inline const char *sd_attention_page(const sd_attention_rows *r, int t0) {
+    return r->layer + (size_t)r->page[t0 / SD_KV_PAGE] * r->page_bytes;
+}
 
 typedef void (*sd_matmul_fn)(float *y, int ldy, const sd_packed_weight *w, const sd_quant_rows *x,
                              int N, int m0, int m1);

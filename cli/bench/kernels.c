@@ -198,11 +198,15 @@ out:
 }
 
 // Ops on rows: one call after the other on data in cache.
+enum { CTX = 4096, HEAD = 128 };
+enum { SCALES = SD_KV_PAGE * 4, CODES = SD_KV_PAGE * HEAD * 2, PAGE = 2 * (SCALES + CODES) };
 typedef struct {
     const sd_ops *ops;
     float *x, *y, *z;
     float cos[32], sin[32]; // of angles: RoPE keeps the size of what it turns over and over
-    uint16_t *k, *v;
+    uint16_t *weights;      // [CTX * HEAD]
+    char *pages;            // of one kv head: CTX positions
+    int32_t page[CTX / SD_KV_PAGE];
     float *scratch;
     sd_quant_rows act;
     sd_packed_weight A, B; // of an adapter: [16, 1536], [1536, 16]
@@ -226,7 +230,15 @@ static void run_rope(row_job *j) {
 static void run_attention(row_job *j) {
     int len[MAX_ROWS];
     for (int n = 0; n < j->rows; n++) len[n] = j->len - j->rows + 1 + n;
-    sd_attention_rows r = {j->x, len, j->rows, 0, j->k, j->v, j->z, j->z};
+    sd_attention_rows r = {.q = j->x,
+                           .len = len,
+                           .N = j->rows,
+                           .layer = j->pages,
+                           .page_bytes = PAGE,
+                           .page = j->page,
+                           .k = 2 * SCALES,
+                           .v = 2 * SCALES + CODES,
+                           .v_scale = SCALES};
     for (int split = 0; split < sd_attention_splits(j->len); split++)
         j->ops->attention(j->y, &r, split, &j->shape, j->scratch);
 }
@@ -284,14 +296,22 @@ static void bench_attention(const bench *b, row_job *j, sd_kv_type kv, double fm
 
 static sd_status bench_rows(const bench *b, sd_error *err) {
     sd_status st = SD_OK;
-    enum { FLOATS = 65536, CTX = 4096, D = 128 };
+    enum { FLOATS = 65536 };
     row_job j = {.ops = b->ops};
     j.x = sd_alloc(FLOATS, sizeof(float)), j.y = sd_alloc(FLOATS, sizeof(float));
-    j.z = sd_alloc(FLOATS, sizeof(float)), j.k = sd_alloc(CTX * D, 2), j.v = sd_alloc(CTX * D, 2);
+    j.z = sd_alloc(FLOATS, sizeof(float)), j.weights = sd_alloc(CTX * HEAD, 2);
+    j.pages = sd_alloc(CTX / SD_KV_PAGE, PAGE);
     j.scratch = sd_alloc(FLOATS, sizeof(float));
-    SD_CHECK_ALLOC(j.x && j.y && j.z && j.k && j.v && j.scratch, err);
+    SD_CHECK_ALLOC(j.x && j.y && j.z && j.weights && j.pages && j.scratch, err);
     for (int i = 0; i < FLOATS; i++) j.x[i] = (float)(i % 89) * 0.02f - 1, j.z[i] = 0.5f;
-    for (int i = 0; i < CTX * D; i++) j.k[i] = j.v[i] = (uint16_t)(0x3000 + i % 511);
+    for (int i = 0; i < CTX * HEAD; i++) j.weights[i] = (uint16_t)(0x3000 + i % 511);
+    for (int i = 0; i < CTX / SD_KV_PAGE; i++) {
+        char *page = j.pages + (size_t)i * PAGE;
+        j.page[i] = i;
+        memcpy(page, j.z, 2 * SCALES);
+        memcpy(page + 2 * SCALES, j.weights, CODES);
+        memcpy(page + 2 * SCALES + CODES, j.weights, CODES);
+    }
     for (int i = 0; i < 32; i++) j.cos[i] = (float)cos(i), j.sin[i] = (float)sin(i);
     SD_TRY(sd_quant_rows_init(&j.act, 1, 1536, SD_COMPUTE_AUTO, err));
     double fma = b->limit.fma_g / sd_pool_threads(b->pool);
@@ -302,9 +322,11 @@ static sd_status bench_rows(const bench *b, sd_error *err) {
         {"rope", "D 64", "F32", 1, time_row(&j, run_rope), 512, 192, fma, 0},
     };
     for (size_t i = 0; i < sizeof single / sizeof *single; i++) report(b, &single[i]);
-    SD_TRY(b->ops->pack(&j.A, &(sd_weight){.dtype = SD_BF16, .rows = 16, .cols = 1536, .data = j.k},
+    SD_TRY(b->ops->pack(&j.A,
+                        &(sd_weight){.dtype = SD_BF16, .rows = 16, .cols = 1536, .data = j.weights},
                         SD_COMPUTE_AUTO, NULL, err));
-    SD_TRY(b->ops->pack(&j.B, &(sd_weight){.dtype = SD_BF16, .rows = 1536, .cols = 16, .data = j.k},
+    SD_TRY(b->ops->pack(&j.B,
+                        &(sd_weight){.dtype = SD_BF16, .rows = 1536, .cols = 16, .data = j.weights},
                         SD_COMPUTE_AUTO, NULL, err));
     for (int lora = 0; lora < 2; lora++) {
         double one = 0;
@@ -324,7 +346,7 @@ static sd_status bench_rows(const bench *b, sd_error *err) {
     }
     for (int kv = SD_KV_F16; kv <= SD_KV_INT8; kv++) bench_attention(b, &j, (sd_kv_type)kv, fma);
 out:
-    free(j.x), free(j.y), free(j.z), free(j.k), free(j.v), free(j.scratch);
+    free(j.x), free(j.y), free(j.z), free(j.weights), free(j.pages), free(j.scratch);
     sd_packed_weight_free(&j.A), sd_packed_weight_free(&j.B);
     sd_quant_rows_free(&j.act);
     return st;

@@ -39,7 +39,7 @@ out:
 
 static sd_status open_slot(sd_engine *e, sd_slot *s, sd_error *err) {
     sd_status st = SD_OK;
-    SD_TRY(sd_kv_open(&s->kv, e->cx, e->ctx, err));
+    SD_TRY(sd_kv_open_in(&s->kv, e->kv, e->ctx, err));
     s->timeline = sd_alloc((size_t)e->ctx, sizeof *s->timeline);
     SD_CHECK_ALLOC(s->timeline, err);
     s->text = sd_buf_make((size_t)1 << 24);
@@ -135,6 +135,7 @@ sd_status sd_engine_open(sd_engine **out, sd_model *m, const sd_engine_options *
              "speculation by a draft model was asked for without a draft model; give one with -d");
     e->slot = sd_alloc((size_t)e->n_slots, sizeof *e->slot);
     SD_CHECK_ALLOC(e->slot, err);
+    SD_TRY(sd_kv_pool_open(&e->kv, e->cx, e->n_slots * sd_kv_pages(e->ctx), err));
     for (int i = 0; i < e->n_slots; i++) SD_TRY(open_slot(e, &e->slot[i], err));
     load_costs(e);
     e->next_id = 1;
@@ -142,7 +143,7 @@ sd_status sd_engine_open(sd_engine **out, sd_model *m, const sd_engine_options *
     e->stats.queue = e->o.queue;
     e->stats.ctx = e->ctx;
     e->stats.kv_total = (int64_t)e->n_slots * e->ctx;
-    for (int i = 0; i < e->n_slots; i++) e->stats.kv_bytes += e->slot[i].kv->bytes;
+    e->stats.kv_bytes = sd_kv_pool_bytes(e->kv);
     e->published = e->stats;
     *out = e, e = NULL;
 out:
@@ -174,6 +175,7 @@ void sd_engine_close(sd_engine *e) {
     free(e->rows);
     free(e->candidates);
     sd_sampler_close(e->sampler);
+    sd_kv_pool_close(e->kv);
     sd_context_close(e->cx);
     sd_pool_close(e->pool);
     sd_model_release(e->model);

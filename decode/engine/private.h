@@ -124,10 +124,11 @@ struct sd_engine {
     sd_context *cx;
     sd_engine_options o;
     int ctx, max_rows, max_logits;
-    int n_slots;   // the ordinary ones and the reserve
-    sd_slot *slot; // [n_slots]
-    sd_row *rows;  // [max_rows]
-    float *logits; // [max_logits, V]
+    int n_slots;    // the ordinary ones and the reserve
+    sd_kv_pool *kv; // pages for all slots at their longest
+    sd_slot *slot;  // [n_slots]
+    sd_row *rows;   // [max_rows]
+    float *logits;  // [max_logits, V]
     sd_sampler *sampler;
     sd_candidates *candidates; // [n_slots]
     sd_controller control;

@@ -202,6 +202,12 @@ static sd_slot *find_victim(sd_engine *e, const sd_tenant *t) {
     return best;
 }
 
+// Its pages are for others now.
+static void leave_slot(sd_slot *s) {
+    s->phase = SLOT_FREE;
+    sd_kv_truncate(s->kv, 0);
+}
+
 // Back to the head of its line. False when there is no memory to carry what it has said; it then
 // stays where it is.
 static bool preempt(sd_engine *e, sd_slot *s) {
@@ -209,7 +215,7 @@ static bool preempt(sd_engine *e, sd_slot *s) {
     if (!sd_slot_carry(s)) return false;
     j->tenant->slots--;
     s->request = NULL;
-    s->phase = SLOT_FREE;
+    leave_slot(s);
     line_up(e, j, true);
     e->stats.preemptions++;
     return true;
@@ -276,7 +282,7 @@ void sd_queue_leave_slot(sd_engine *e, sd_slot *s) {
     s->request = NULL;
     drop_idle_tenants(e);
     pthread_mutex_unlock(&e->lock);
-    s->phase = SLOT_FREE;
+    leave_slot(s);
 }
 
 void sd_queue_close(sd_engine *e) {

@@ -64,7 +64,6 @@ static void take_up(sd_slot *s, sd_engine_request *j) {
 void sd_slot_begin(sd_engine *e, sd_slot *s, sd_engine_request *j) {
     const sd_request *r = &j->r;
     s->phase = SLOT_PREFILL;
-    s->kv->len = 0;
     s->n_made = s->n_draft = s->g = s->n_info = 0;
     s->finish = SD_FINISH_NONE;
     s->why = NULL;

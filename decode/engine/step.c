@@ -144,6 +144,16 @@ static void learn(sd_engine *e, const sd_rows *b, int tokens, double seconds) {
     if (b->speculating) sd_controller_progress(&e->control, b->running, tokens, seconds);
 }
 
+// The pool has pages for all slots at their longest, so that there is always one.
+static sd_status reserve_pages(sd_engine *e, sd_error *err) {
+    for (int i = 0; i < e->n_slots; i++) {
+        sd_slot *s = &e->slot[i];
+        if (s->rows > 0 && !sd_kv_reserve(s->kv, s->kv->len + s->rows))
+            return sd_fail(err, SD_ELIMIT, "no page of keys and values is left; report this");
+    }
+    return SD_OK;
+}
+
 bool sd_engine_step(sd_engine *e) {
     double begin = sd_now_s();
     sd_error err = {0};
@@ -155,7 +165,8 @@ bool sd_engine_step(sd_engine *e) {
     add_decode_rows(e, &b);
     sd_prompt_rows(e, &b);
     if (b.rows > 0) {
-        bool ok = sd_forward(e->cx, e->rows, b.rows, b.logits ? e->logits : NULL, &err) == SD_OK;
+        bool ok = reserve_pages(e, &err) == SD_OK &&
+                  sd_forward(e->cx, e->rows, b.rows, b.logits ? e->logits : NULL, &err) == SD_OK;
         int tokens = ok ? commit(e) : 0;
         double seconds = sd_now_s() - begin;
         if (ok) learn(e, &b, tokens, seconds);

@@ -393,8 +393,10 @@ SD_INLINE void attend(float *partial, const sd_attention_rows *r, int split,
         w.count = end - t0 < KEYS ? end - t0 : KEYS;
         w.sure = r->len[0] - t0;
         w.parts = (w.count + STEP - 1) / STEP;
-        open_block(&w, position(r->k, s->D, t0, 0, int8), position(r->v, s->D, t0, 0, int8), int8);
-        if (int8) open_scales(&w, r->k_scale + t0, r->v_scale + t0);
+        const char *page = sd_attention_page(r, t0);
+        open_block(&w, (const uint8_t *)page + r->k, (const uint8_t *)page + r->v, int8);
+        if (int8)
+            open_scales(&w, (const void *)(page + r->k_scale), (const void *)(page + r->v_scale));
         for (int i = 0; i < groups; i++) {
             lane_group *g = &w.group[i];
             const bool whole = look(g, t0, w.count);

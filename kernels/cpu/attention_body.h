@@ -24,12 +24,12 @@
 enum { HEADS = 3 };
 
 // score [n][SD_KEY_BLOCK] <- scale q.k of the block's positions.
-SD_INLINE void scores(float *score, const float *q, const void *k, size_t first, int count, int D,
-                      float scale, sd_kv_type type, int n) {
+SD_INLINE void scores(float *score, const float *q, const void *k, int count, int D, float scale,
+                      sd_kv_type type, int n) {
     for (int t = 0; t < count; t += 4) {
         size_t at[4];
         for (int j = 0; j < 4; j++) // beyond the end: any valid position, not stored
-            at[j] = (first + (t + j < count ? t + j : t)) * (size_t)D;
+            at[j] = (size_t)(t + j < count ? t + j : t) * (size_t)D;
         vec s[HEADS][4];
         SD_UNROLL for (int h = 0; h < n; h++) {
             SD_UNROLL for (int j = 0; j < 4; j++) s[h][j] = VEC(setzero_ps)();
@@ -51,7 +51,7 @@ SD_INLINE void scores(float *score, const float *q, const void *k, size_t first,
 // acc [n][each], strip of `width` vectors at i: acc <- keep * acc + sum_t p_t v_t. keep 0: acc is
 // not read, it may be anything.
 SD_INLINE void values(float *acc, size_t each, const float *p, const float *keep, const void *v,
-                      size_t first, int count, int D, int i, sd_kv_type type, int n, int width) {
+                      int count, int D, int i, sd_kv_type type, int n, int width) {
     vec s[HEADS][4];
     SD_UNROLL for (int h = 0; h < n; h++) {
         SD_UNROLL for (int j = 0; j < width; j++) {
@@ -62,7 +62,7 @@ SD_INLINE void values(float *acc, size_t each, const float *p, const float *keep
         }
     }
     for (int t = 0; t < count; t++) {
-        size_t at = (first + (size_t)t) * (size_t)D + (size_t)i;
+        size_t at = (size_t)t * (size_t)D + (size_t)i;
         SD_UNROLL for (int j = 0; j < width; j++) {
             vec x = cached(v, at + LANES * j, type);
             SD_UNROLL for (int h = 0; h < n; h++) s[h][j] =
@@ -102,12 +102,12 @@ static float largest(const float *score, int count, float top) {
 
 // What the heads [h, h + n) of one row carry from block to block.
 typedef struct {
-    float *score;       // [n][SD_KEY_BLOCK]
-    float *keep;        // [n] the factor of the sums so far
-    const float *q;     // [n][D]
-    float *partial;     // [n][each]
-    size_t each, first; // first: position of the block
-    const void *k, *v;
+    float *score;   // [n][SD_KEY_BLOCK]
+    float *keep;    // [n] the factor of the sums so far
+    const float *q; // [n][D]
+    float *partial; // [n][each]
+    size_t each;
+    const void *k, *v;              // [count, D] of the block
     const float *k_scale, *v_scale; // of the block's positions under SD_KV_INT8
     int count, D;                   // count: positions of the block that the row sees
     float scale;
@@ -116,7 +116,7 @@ typedef struct {
 
 SD_INLINE void softmax_block(const row_heads *x, sd_kv_type type, int n) {
     int D = x->D;
-    scores(x->score, x->q, x->k, x->first, x->count, D, x->scale, type, n);
+    scores(x->score, x->q, x->k, x->count, D, x->scale, type, n);
     for (int h = 0; h < n; h++) {
         float *s = x->score + h * SD_KEY_BLOCK, *partial = x->partial + (size_t)h * x->each;
         if (type == SD_KV_INT8) rescale(s, x->k_scale, x->count);
@@ -132,9 +132,9 @@ SD_INLINE void softmax_block(const row_heads *x, sd_kv_type type, int n) {
 SD_INLINE void accumulate_v(const row_heads *x, sd_kv_type type, int n) {
     int i = 0, D = x->D;
     for (; i + 4 * LANES <= D; i += 4 * LANES)
-        values(x->partial, x->each, x->score, x->keep, x->v, x->first, x->count, D, i, type, n, 4);
+        values(x->partial, x->each, x->score, x->keep, x->v, x->count, D, i, type, n, 4);
     for (; i < D; i += LANES)
-        values(x->partial, x->each, x->score, x->keep, x->v, x->first, x->count, D, i, type, n, 1);
+        values(x->partial, x->each, x->score, x->keep, x->v, x->count, D, i, type, n, 1);
 }
 
 #define ATTENTION_HEADS_OF(type, n)                                                                \
@@ -166,6 +166,7 @@ static void each_row(const sd_attention_rows *r, const sd_attention_shape *s, co
     int heads = s->H / s->G;
     size_t each = sd_attention_partial(s);
     float *keep = scratch + (size_t)r->N * (size_t)heads * SD_KEY_BLOCK;
+    const char *page = sd_attention_page(r, t0);
     for (int row = 0; row < r->N; row++) {
         int count = r->len[row] - t0;
         if (count <= 0) continue;
@@ -179,11 +180,10 @@ static void each_row(const sd_attention_rows *r, const sd_attention_shape *s, co
                            .q = q + (size_t)h * s->D,
                            .partial = partial + at * each,
                            .each = each,
-                           .k = r->k,
-                           .v = r->v,
-                           .k_scale = s->kv == SD_KV_INT8 ? r->k_scale + t0 : NULL,
-                           .v_scale = s->kv == SD_KV_INT8 ? r->v_scale + t0 : NULL,
-                           .first = (size_t)t0,
+                           .k = page + r->k,
+                           .v = page + r->v,
+                           .k_scale = (const float *)(const void *)(page + r->k_scale),
+                           .v_scale = (const float *)(const void *)(page + r->v_scale),
                            .count = count < SD_KEY_BLOCK ? count : SD_KEY_BLOCK,
                            .D = s->D,
                            .scale = s->scale,

@@ -16,7 +16,7 @@
 #include "kernels/ops.h"
 
 /// Positions of one key block of attention: fixed, counted from position 0.
-enum { SD_KEY_BLOCK = 64 };
+enum { SD_KEY_BLOCK = SD_KV_PAGE };
 
 extern const sd_ops sd_ops_plain;
 /// attention_scratch of a table that keeps, for each head of a row, the scores of one key block and

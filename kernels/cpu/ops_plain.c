@@ -169,9 +169,11 @@ static void add(float *y, const float *x, int n) {
     for (int i = 0; i < n; i++) y[i] += x[i];
 }
 
-// Value i of position t in a cache c of D values a position; scale: under SD_KV_INT8.
-static float cache_at(const void *c, const float *scale, int t, int i,
+// Value i of position t of a page, whose keys or values begin at `begin`; scale_at: under SD_KV_INT8.
+static float cache_at(const char *page, size_t begin, size_t scale_at, int t, int i,
                       const sd_attention_shape *s) {
+    const void *c = page + begin;
+    const float *scale = (const void *)(page + scale_at);
     size_t at = (size_t)t * (size_t)s->D + (size_t)i;
     if (s->kv == SD_KV_BF16) return sd_bf16_to_float(((const uint16_t *)c)[at]);
     if (s->kv == SD_KV_F16) return sd_half_to_float(((const uint16_t *)c)[at]);
@@ -189,9 +191,10 @@ static void attend(float *partial, const float *q, const sd_attention_rows *r, i
     for (; t0 < t1; t0 += SD_KEY_BLOCK) {
         int n = t1 - t0 < SD_KEY_BLOCK ? t1 - t0 : SD_KEY_BLOCK;
         float block_top = top;
+        const char *page = sd_attention_page(r, t0);
         for (int t = 0; t < n; t++) {
             float d = 0;
-            for (int i = 0; i < D; i++) d += q[i] * cache_at(r->k, r->k_scale, t0 + t, i, s);
+            for (int i = 0; i < D; i++) d += q[i] * cache_at(page, r->k, r->k_scale, t, i, s);
             score[t] = d * s->scale;
             if (score[t] > block_top) block_top = score[t];
         }
@@ -201,7 +204,7 @@ static void attend(float *partial, const float *q, const sd_attention_rows *r, i
         for (int t = 0; t < n; t++) {
             float p = expf(score[t] - block_top);
             total += p;
-            for (int i = 0; i < D; i++) partial[i] += p * cache_at(r->v, r->v_scale, t0 + t, i, s);
+            for (int i = 0; i < D; i++) partial[i] += p * cache_at(page, r->v, r->v_scale, t, i, s);
         }
         top = block_top;
     }

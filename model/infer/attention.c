@@ -10,13 +10,13 @@
 
 enum { CHUNK_ROWS = 16, TASKS_PER_THREAD = 2 };
 
-static sd_attention_shape shape_of(const sd_context *cx, const sd_kv *kv) {
+static sd_attention_shape shape_of(const sd_context *cx) {
     const sd_hparams *hp = &cx->model->hp;
     return (sd_attention_shape){.H = hp->H,
                                 .G = hp->G,
                                 .D = hp->D,
                                 .scale = (float)(1 / sqrt((double)hp->D)),
-                                .kv = kv->type};
+                                .kv = cx->kv};
 }
 
 static size_t head_part(const sd_context *cx) {
@@ -74,7 +74,7 @@ sd_status sd_attention_reserve(sd_context *cx, sd_error *err) {
     size_t heads = (size_t)(cx->model->hp.H / cx->model->hp.G);
     size_t parts = cx->by_span ? parts_of(cx) : 0;
     if (!cx->att_scratch) { // two parts of a chunk, and what the kernel wants
-        sd_attention_shape s = shape_of(cx, cx->row[0].kv);
+        sd_attention_shape s = shape_of(cx);
         cx->att_each =
             2 * CHUNK_ROWS * heads * head_part(cx) + cx->ops->attention_scratch(&s, CHUNK_ROWS);
         cx->att_each = (cx->att_each + 15) / 16 * 16;
@@ -98,15 +98,10 @@ static sd_attention_rows rows_of(const sd_context *cx, const sd_chunk *c, int g,
     const sd_hparams *hp = &cx->model->hp;
     int n0 = c->n0, end = c->n0 + c->n;
     while (n0 < end && cx->len[n0] <= span * SD_KV_SPLIT) n0++;
-    const sd_kv *kv = cx->row[c->n0].kv;
-    return (sd_attention_rows){.q = cx->q + (size_t)n0 * hp->H * hp->D,
-                               .len = cx->len + n0,
-                               .N = end - n0,
-                               .g = g,
-                               .k = sd_kv_head(cx, kv, 0, g),
-                               .v = sd_kv_head(cx, kv, 1, g),
-                               .k_scale = sd_kv_scales(cx, kv, 0, g),
-                               .v_scale = sd_kv_scales(cx, kv, 1, g)};
+    sd_attention_rows r = {
+        .q = cx->q + (size_t)n0 * hp->H * hp->D, .len = cx->len + n0, .N = end - n0};
+    sd_kv_locate(&r, cx, cx->row[c->n0].kv, g);
+    return r;
 }
 
 static float *out_of(const sd_context *cx, int n, int g) {
@@ -121,7 +116,7 @@ static void whole_chunk(void *ctx, int task, int worker) {
     const sd_chunk *c = &cx->chunk[task % cx->chunks];
     int g = task / cx->chunks, heads = hp->H / hp->G, D = hp->D;
     size_t each = head_part(cx), row = (size_t)heads * each;
-    sd_attention_shape shape = shape_of(cx, cx->row[c->n0].kv);
+    sd_attention_shape shape = shape_of(cx);
     float *total = cx->att_scratch + (size_t)worker * cx->att_each;
     float *part = total + CHUNK_ROWS * row, *scratch = part + CHUNK_ROWS * row;
     for (int span = 0; span < spans_of(cx, c); span++) {
@@ -153,7 +148,7 @@ static void one_span(void *ctx, int task, int worker) {
     while (cx->chunk[i].first_task > task) i--;
     const sd_chunk *c = &cx->chunk[i];
     int span = (task - c->first_task) / G, g = (task - c->first_task) % G;
-    sd_attention_shape shape = shape_of(cx, cx->row[c->n0].kv);
+    sd_attention_shape shape = shape_of(cx);
     sd_attention_rows r = rows_of(cx, c, g, span);
     cx->ops->attention(part_at(cx, i, span, g), &r, span, &shape,
                        cx->att_scratch + (size_t)worker * cx->att_each);

@@ -63,12 +63,13 @@ static sd_status check_row(const sd_context *cx, const sd_row *rows, int n, sd_e
     const sd_row *r = &rows[n];
     if (r->token < 0 || r->token >= hp->V)
         return sd_fail(err, SD_EINVAL, "token %d is not in the vocabulary of %d", r->token, hp->V);
-    if (!r->kv || r->kv->type != cx->kv ||
-        r->kv->bytes != sd_kv_bytes_per_position(cx) * (size_t)r->kv->ctx)
+    if (!r->kv || !sd_kv_fits(cx, r->kv))
         return sd_fail(err, SD_EINVAL, "row %d: its cache was not made for this model", n);
     if (r->pos < 0 || r->pos >= r->kv->ctx)
         return sd_fail(err, SD_EINVAL, "position %d is outside the context of %d; use a larger one",
                        r->pos, r->kv->ctx);
+    if (r->pos >= r->kv->pages * SD_KV_PAGE)
+        return sd_fail(err, SD_EINVAL, "row %d: no page was reserved for position %d", n, r->pos);
     if (n > 0 && rows[n - 1].kv == r->kv && rows[n - 1].pos >= r->pos)
         return sd_fail(err, SD_EINVAL, "row %d: positions of a cache must ascend", n);
     if (r->adapter && (r->adapter->L != hp->L || r->adapter->max_r > SD_MAX_RANK))

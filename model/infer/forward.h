@@ -43,7 +43,7 @@ size_t sd_context_bytes(const sd_context *cx); // packed weights and scratch
 
 typedef struct {
     int32_t token;
-    int pos; // 0 <= pos < kv->ctx; everything below pos is in the cache or earlier in this batch
+    int pos; // 0 <= pos < kv->ctx, with a page; everything below pos is in the cache or earlier in this batch
     sd_kv *kv;
     const sd_adapter *adapter; // NULL: the base
     bool want_logits;

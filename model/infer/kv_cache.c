@@ -14,21 +14,90 @@ size_t sd_kv_bytes_per_position(const sd_context *cx) {
     return (size_t)hp->L * 2 * (size_t)hp->G * head;
 }
 
-sd_status sd_kv_open(sd_kv **out, const sd_context *cx, int ctx, sd_error *err) {
+// ---- pages
+
+// A page of a layer: [2][G][SD_KV_PAGE] scales under SD_KV_INT8, then [2][G][SD_KV_PAGE][D]. The
+// pages of a layer stand together, so that a step walks through memory layer by layer.
+struct sd_kv_pool {
+    int L, G, D;
+    sd_kv_type type;
+    size_t page_bytes, bytes; // of one layer's page; of all
+    char *data;               // [L][pages][page_bytes]
+    int pages, left;
+    int32_t *free_page; // [pages] a stack of those that nobody has: left
+    int32_t *readers;   // [pages] sequences that have it
+};
+
+static size_t value_bytes(const sd_kv_pool *p) { // of a kv head in a page: keys or values
+    return (size_t)SD_KV_PAGE * (size_t)p->D * sd_kv_value_bytes(p->type);
+}
+
+static size_t scale_bytes(const sd_kv_pool *p) {
+    return p->type == SD_KV_INT8 ? SD_KV_PAGE * sizeof(float) : 0;
+}
+
+sd_status sd_kv_pool_open(sd_kv_pool **out, const sd_context *cx, int pages, sd_error *err) {
     sd_status st = SD_OK;
-    size_t bytes = 0;
+    const sd_hparams *hp = &cx->model->hp;
+    *out = NULL;
+    sd_kv_pool *p = sd_alloc(1, sizeof *p);
+    SD_CHECK_ALLOC(p, err);
+    p->L = hp->L, p->G = hp->G, p->D = hp->D;
+    p->type = cx->kv;
+    p->pages = p->left = pages;
+    p->page_bytes = 2 * (size_t)p->G * (value_bytes(p) + scale_bytes(p));
+    p->page_bytes = (p->page_bytes + 63) / 64 * 64;
+    SD_CHECK(pages > 0 && sd_mul_size(&p->bytes, p->page_bytes, (size_t)pages) &&
+                 sd_mul_size(&p->bytes, p->bytes, (size_t)p->L),
+             err, SD_EINVAL, "a context of %d pages is not possible; give 1 or more", pages);
+    p->free_page = sd_alloc((size_t)pages, sizeof *p->free_page);
+    p->readers = sd_alloc((size_t)pages, sizeof *p->readers);
+    SD_CHECK_ALLOC(p->free_page && p->readers, err);
+    for (int i = 0; i < pages; i++) p->free_page[i] = pages - 1 - i; // the first is lent first
+    p->data = map_zero(p->bytes);
+    SD_CHECK(p->data, err, SD_ENOMEM,
+             "out of memory for a context of %lld positions (%zu MiB); use a shorter one",
+             (long long)pages * SD_KV_PAGE, p->bytes >> 20);
+    *out = p;
+    p = NULL;
+out:
+    sd_kv_pool_close(p);
+    return st;
+}
+
+void sd_kv_pool_close(sd_kv_pool *p) {
+    if (!p) return;
+    if (p->data) munmap(p->data, p->bytes);
+    free(p->free_page);
+    free(p->readers);
+    free(p);
+}
+
+size_t sd_kv_pool_bytes(const sd_kv_pool *p) {
+    return p->bytes;
+}
+
+int sd_kv_pool_left(const sd_kv_pool *p) {
+    return p->left;
+}
+
+void sd_kv_pool_clear(sd_kv_pool *p) {
+    memset(p->data, 0, p->bytes);
+}
+
+// ---- sequences
+
+sd_status sd_kv_open_in(sd_kv **out, sd_kv_pool *pool, int ctx, sd_error *err) {
+    sd_status st = SD_OK;
     *out = NULL;
     sd_kv *kv = sd_alloc(1, sizeof *kv);
     SD_CHECK_ALLOC(kv, err);
-    SD_CHECK(ctx > 0 && sd_mul_size(&bytes, sd_kv_bytes_per_position(cx), (size_t)ctx), err,
-             SD_EINVAL, "a context of %d positions is not possible; give 1 or more", ctx);
+    SD_CHECK(ctx > 0, err, SD_EINVAL, "a context of %d positions is not possible; give 1 or more",
+             ctx);
+    kv->pool = pool;
     kv->ctx = ctx;
-    kv->bytes = bytes;
-    kv->type = cx->kv;
-    kv->data = map_zero(bytes);
-    SD_CHECK(kv->data, err, SD_ENOMEM,
-             "out of memory for a context of %d positions (%zu MiB); use a shorter one", ctx,
-             bytes >> 20);
+    kv->page = sd_alloc((size_t)sd_kv_pages(ctx), sizeof *kv->page);
+    SD_CHECK_ALLOC(kv->page, err);
     *out = kv;
     kv = NULL;
 out:
@@ -36,44 +105,130 @@ out:
     return st;
 }
 
+sd_status sd_kv_open(sd_kv **out, const sd_context *cx, int ctx, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_kv_pool *pool = NULL;
+    *out = NULL;
+    SD_CHECK(ctx > 0, err, SD_EINVAL, "a context of %d positions is not possible; give 1 or more",
+             ctx);
+    SD_TRY(sd_kv_pool_open(&pool, cx, sd_kv_pages(ctx), err));
+    SD_TRY(sd_kv_open_in(out, pool, ctx, err));
+    (*out)->owns_pool = true;
+    (void)sd_kv_reserve(*out, ctx); // the pool is as large
+    pool = NULL;
+out:
+    sd_kv_pool_close(pool);
+    return st;
+}
+
 void sd_kv_close(sd_kv *kv) {
     if (!kv) return;
-    if (kv->data) munmap(kv->data, kv->bytes);
+    if (kv->page) sd_kv_truncate(kv, 0);
+    if (kv->owns_pool) sd_kv_pool_close(kv->pool);
+    free(kv->page);
     free(kv);
+}
+
+bool sd_kv_reserve(sd_kv *kv, int positions) {
+    sd_kv_pool *p = kv->pool;
+    int more = sd_kv_pages(positions) - kv->pages;
+    if (positions > kv->ctx || more > p->left) return false;
+    for (; more > 0; more--) {
+        int32_t page = p->free_page[--p->left];
+        p->readers[page] = 1;
+        kv->page[kv->pages++] = page;
+    }
+    return true;
+}
+
+int sd_kv_reuse(sd_kv *kv, const sd_kv *from, int positions) {
+    int most = positions < from->len ? positions : from->len;
+    if (most > kv->ctx) most = kv->ctx;
+    if (kv->pages > 0 || kv->pool != from->pool) return kv->len;
+    for (; kv->pages < most / SD_KV_PAGE; kv->pages++) {
+        kv->page[kv->pages] = from->page[kv->pages];
+        kv->pool->readers[kv->page[kv->pages]]++;
+    }
+    return kv->len = kv->pages * SD_KV_PAGE;
+}
+
+int sd_kv_truncate(sd_kv *kv, int len) {
+    sd_kv_pool *p = kv->pool;
+    if (len < kv->len) kv->len = len;
+    int cut = kv->len % SD_KV_PAGE;
+    if (cut && p->readers[kv->page[kv->len / SD_KV_PAGE]] > 1) kv->len -= cut;
+    for (int keep = sd_kv_pages(kv->len); kv->pages > keep;) {
+        int32_t page = kv->page[--kv->pages];
+        if (--p->readers[page] == 0) p->free_page[p->left++] = page;
+    }
+    return kv->len;
 }
 
 // ---- where they lie
 
-// The number of a head's plane among all of a cache.
-static size_t plane_of(const sd_context *cx, int which, int g) {
-    return ((size_t)cx->l * 2 + which) * cx->model->hp.G + g;
-}
-
-void *sd_kv_head(const sd_context *cx, const sd_kv *kv, int which, int g) {
+bool sd_kv_fits(const sd_context *cx, const sd_kv *kv) {
     const sd_hparams *hp = &cx->model->hp;
-    size_t ctx = (size_t)kv->ctx, at = plane_of(cx, which, g) * ctx * hp->D;
-    size_t scales = kv->type == SD_KV_INT8 ? (size_t)hp->L * 2 * hp->G * ctx * sizeof(float) : 0;
-    return (char *)kv->data + scales + at * sd_kv_value_bytes(kv->type);
+    const sd_kv_pool *p = kv->pool;
+    return p->type == cx->kv && p->L == hp->L && p->G == hp->G && p->D == hp->D;
 }
 
-float *sd_kv_scales(const sd_context *cx, const sd_kv *kv, int which, int g) {
-    if (kv->type != SD_KV_INT8) return NULL;
-    return (float *)kv->data + plane_of(cx, which, g) * (size_t)kv->ctx;
+void sd_kv_locate(sd_attention_rows *r, const sd_context *cx, const sd_kv *kv, int g) {
+    const sd_kv_pool *p = kv->pool;
+    size_t scales = 2 * (size_t)p->G * scale_bytes(p);
+    r->layer = p->data + (size_t)cx->l * (size_t)p->pages * p->page_bytes;
+    r->page_bytes = p->page_bytes;
+    r->page = kv->page;
+    r->g = g;
+    r->k = scales + (size_t)g * value_bytes(p);
+    r->v = scales + (size_t)(p->G + g) * value_bytes(p);
+    r->k_scale = (size_t)g * scale_bytes(p);
+    r->v_scale = (size_t)(p->G + g) * scale_bytes(p);
 }
 
-// x [D] into row r's place of a head's cache.
-void sd_kv_store(const sd_context *cx, const sd_row *r, int which, int g, const float *x) {
+// x [D] at position `at` of the page's keys or values.
+static void store(const sd_context *cx, char *values, char *scales, int at, const float *x) {
     int D = cx->model->hp.D;
-    void *head = sd_kv_head(cx, r->kv, which, g);
-    size_t at = (size_t)r->pos * D;
-    if (r->kv->type == SD_KV_F16)
-        cx->ops->to_f16((uint16_t *)head + at, x, D);
-    else if (r->kv->type == SD_KV_BF16)
-        cx->ops->to_bf16((uint16_t *)head + at, x, D);
-    else if (r->kv->type == SD_KV_INT8)
-        sd_kv_scales(cx, r->kv, which, g)[r->pos] = cx->ops->quantize_i8((int8_t *)head + at, x, D);
+    void *to = values + (size_t)at * (size_t)D * sd_kv_value_bytes(cx->kv);
+    if (cx->kv == SD_KV_F16)
+        cx->ops->to_f16(to, x, D);
+    else if (cx->kv == SD_KV_BF16)
+        cx->ops->to_bf16(to, x, D);
+    else if (cx->kv == SD_KV_INT8)
+        ((float *)(void *)scales)[at] = cx->ops->quantize_i8(to, x, D);
     else
-        memcpy((float *)head + at, x, (size_t)D * sizeof *x);
+        memcpy(to, x, (size_t)D * sizeof *x);
+}
+
+void sd_kv_store(const sd_context *cx, const sd_row *r, int g, const float *k, const float *v) {
+    sd_attention_rows at;
+    sd_kv_locate(&at, cx, r->kv, g);
+    // The pool's memory, which attention only reads.
+    char *page = r->kv->pool->data + (sd_attention_page(&at, r->pos) - r->kv->pool->data);
+    store(cx, page + at.k, page + at.k_scale, r->pos % SD_KV_PAGE, k);
+    store(cx, page + at.v, page + at.v_scale, r->pos % SD_KV_PAGE, v);
+}
+
+bool sd_kv_equal(const sd_kv *a, const sd_kv *b, int positions) {
+    const sd_kv_pool *p = a->pool, *q = b->pool;
+    if (p->type != q->type || p->L != q->L || p->G != q->G || p->D != q->D) return false;
+    size_t cell = (size_t)p->D * sd_kv_value_bytes(p->type),
+           scales = 2 * (size_t)p->G * scale_bytes(p);
+    for (int l = 0; l < p->L; l++)
+        for (int t = 0; t < positions; t++) {
+            const char *x =
+                p->data + ((size_t)l * p->pages + a->page[t / SD_KV_PAGE]) * p->page_bytes;
+            const char *y =
+                q->data + ((size_t)l * q->pages + b->page[t / SD_KV_PAGE]) * q->page_bytes;
+            size_t in = (size_t)(t % SD_KV_PAGE);
+            for (int plane = 0; plane < 2 * p->G; plane++) {
+                size_t at = scales + (size_t)plane * value_bytes(p) + in * cell;
+                if (memcmp(x + at, y + at, cell) != 0) return false;
+                if (p->type != SD_KV_INT8) continue;
+                at = (size_t)plane * scale_bytes(p) + in * sizeof(float);
+                if (memcmp(x + at, y + at, sizeof(float)) != 0) return false;
+            }
+        }
+    return true;
 }
 
 // ---- int8 keys

@@ -133,12 +133,11 @@ void sd_run_layer(sd_context *cx);
 
 // ---- kv_cache.c
 
-/// Where kv head g of the running layer begins; which 0: keys, 1: values.
-void *sd_kv_head(const sd_context *cx, const sd_kv *kv, int which, int g);
-/// Its scales [ctx]; NULL unless the cache is int8.
-float *sd_kv_scales(const sd_context *cx, const sd_kv *kv, int which, int g);
-/// x [D] into row r's place of a head's cache.
-void sd_kv_store(const sd_context *cx, const sd_row *r, int which, int g, const float *x);
+bool sd_kv_fits(const sd_context *cx, const sd_kv *kv); // its pool was opened for such a context
+/// r's layer, pages, kv head and offsets, in the running layer.
+void sd_kv_locate(sd_attention_rows *r, const sd_context *cx, const sd_kv *kv, int g);
+/// k [D] and v [D] of kv head g into row r's place in the running layer.
+void sd_kv_store(const sd_context *cx, const sd_row *r, int g, const float *k, const float *v);
 /// cx->key_scale, where the model's biases or norms tell how large the channels of its keys are.
 sd_status sd_kv_measure_keys(sd_context *cx, sd_error *err);
 /// q [H, D] times and k [G, D] divided by the scales of the keys' channels, for one row.

@@ -216,28 +216,6 @@ Test(exact, a_draft_model_with_the_targets_weights_is_always_right) {
     free_world(&w);
 }
 
-static bool same_planes(const char *x, const char *y, const sd_kv *a, const sd_kv *b, int len,
-                        size_t planes, size_t cell) {
-    for (size_t i = 0; i < planes; i++)
-        if (memcmp(x + i * (size_t)a->ctx * cell, y + i * (size_t)b->ctx * cell,
-                   (size_t)len * cell) != 0)
-            return false;
-    return true;
-}
-
-// The committed part of a cache, position by position.
-static bool same_cache(const sd_kv *a, const sd_kv *b, int len, const sd_hparams *hp) {
-    size_t planes = (size_t)(hp->L * 2 * hp->G), cell = hp->D * sd_kv_value_bytes(a->type);
-    const char *x = a->data, *y = b->data;
-    if (a->type != b->type) return false;
-    if (a->type == SD_KV_INT8) {
-        if (!same_planes(x, y, a, b, len, planes, sizeof(float))) return false;
-        x += planes * (size_t)a->ctx * sizeof(float);
-        y += planes * (size_t)b->ctx * sizeof(float);
-    }
-    return same_planes(x, y, a, b, len, planes, cell);
-}
-
 // A cache filled in one go on a context of its own.
 static sd_kv *fresh_cache(sd_context *cx, const int32_t *tokens, int n) {
     sd_kv *kv = NULL;
@@ -249,19 +227,19 @@ static sd_kv *fresh_cache(sd_context *cx, const int32_t *tokens, int n) {
     return kv;
 }
 
-static void check_caches(const world *w, sd_engine *e, sd_context *cx, sd_context *draft_cx) {
+static void check_caches(sd_engine *e, sd_context *cx, sd_context *draft_cx) {
     for (int i = 0; i < e->o.slots; i++) {
         sd_slot *s = &e->slot[i];
         if (s->phase != SLOT_DECODE) continue;
         cr_assert_eq(s->kv->len, s->n - 1);
         sd_kv *kv = fresh_cache(cx, s->timeline, s->kv->len);
-        cr_assert(same_cache(s->kv, kv, s->kv->len, &w->model->hp), "slot %d at %d", i, s->n);
+        cr_assert(sd_kv_equal(s->kv, kv, s->kv->len), "slot %d at %d", i, s->n);
         sd_kv_close(kv);
         const sd_kv *draft = sd_drafter_model_kv(s->drafter[SD_SOURCE_MODEL]);
         cr_assert_leq(draft->len, s->n);
         if (draft->len == 0) continue;
         kv = fresh_cache(draft_cx, s->timeline, draft->len);
-        cr_assert(same_cache(draft, kv, draft->len, &w->model->hp), "draft of slot %d", i);
+        cr_assert(sd_kv_equal(draft, kv, draft->len), "draft of slot %d", i);
         sd_kv_close(kv);
     }
 }
@@ -297,7 +275,7 @@ Test(exact, caches_after_every_round_equal_a_fresh_prefill) {
                             .sampling = samplings[i]};
             cr_assert_eq(sd_engine_submit(e, &r, NULL, NULL), SD_OK);
         }
-        while (sd_engine_step(e)) check_caches(&w, e, cx[kv], draft_cx);
+        while (sd_engine_step(e)) check_caches(e, cx[kv], draft_cx);
         sd_engine_close(e);
     }
     for (int kv = SD_KV_F16; kv <= SD_KV_INT8; kv++) sd_context_close(cx[kv]);

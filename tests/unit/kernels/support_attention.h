@@ -24,27 +24,35 @@ static double att_tolerance(int D, int len, sd_kv_type kv) {
 
 typedef struct {
     sd_attention_shape s;
-    float *q;        // [ROWS][H*D]
-    float *of[2];    // keys, values [CTX][D] as the cache holds them
-    void *cache[2];  // the same in the cache's type
-    float *scale[2]; // [CTX] under SD_KV_INT8
+    float *q;     // [ROWS][H*D]
+    float *of[2]; // keys, values [CTX][D] as the cache holds them
+    char *pages;  // the same in the cache's type, in no order
+    size_t page_bytes, at[2], scale_at[2];
+    int32_t page[(2 * SD_KV_SPLIT + 90 + SD_KV_PAGE - 1) / SD_KV_PAGE];
 } att_case;
 enum { ATT_CTX = 2 * SD_KV_SPLIT + 90, ATT_ROWS = 5 };
+enum { ATT_PAGES = (ATT_CTX + SD_KV_PAGE - 1) / SD_KV_PAGE };
 
-// What is stored of x [CTX][D], and x as it reads back.
-static void *stored(float *x, float *scale, int D, sd_kv_type kv) {
-    void *cache = sd_alloc((size_t)(ATT_CTX * D), sd_kv_value_bytes(kv));
-    for (int i = 0; i < ATT_CTX * D; i++) {
-        if (kv == SD_KV_INT8 && i % D == 0)
-            scale[i / D] = sd_ops_named("plain")->quantize_i8((int8_t *)cache + i, x + i, D);
-        if (kv == SD_KV_INT8) x[i] = scale[i / D] * (float)((int8_t *)cache)[i];
+static void *att_at(const att_case *a, int i, int t) { // key (i 0) or value of position t
+    return a->pages + (size_t)a->page[t / SD_KV_PAGE] * a->page_bytes + a->at[i] +
+           (size_t)(t % SD_KV_PAGE * a->s.D) * sd_kv_value_bytes(a->s.kv);
+}
+static float *att_scale(const att_case *a, int i, int t) {
+    char *page = a->pages + (size_t)a->page[t / SD_KV_PAGE] * a->page_bytes;
+    return (float *)(page + a->scale_at[i]) + t % SD_KV_PAGE;
+}
+
+// Stores x [D], and makes it what reads back.
+static void stored(void *cache, float *scale, float *x, int D, sd_kv_type kv) {
+    if (kv == SD_KV_INT8) *scale = sd_ops_named("plain")->quantize_i8(cache, x, D);
+    for (int i = 0; i < D; i++) {
+        if (kv == SD_KV_INT8) x[i] = *scale * (float)((int8_t *)cache)[i];
         if (kv == SD_KV_F16)
             x[i] = sd_half_to_float(((uint16_t *)cache)[i] = sd_float_to_half(x[i]));
         if (kv == SD_KV_BF16)
             x[i] = sd_bf16_to_float(((uint16_t *)cache)[i] = sd_float_to_bf16(x[i]));
         if (kv == SD_KV_F32) ((float *)cache)[i] = x[i];
     }
-    return cache;
 }
 
 static att_case make_att_case(int H, int G, int D, sd_kv_type kv) {
@@ -52,17 +60,25 @@ static att_case make_att_case(int H, int G, int D, sd_kv_type kv) {
     a.q = sd_alloc((size_t)(ATT_ROWS * H * D), 4);
     fill(a.q, ATT_ROWS * H * D, 3);
     for (int i = 0; i < ATT_ROWS * H * D; i++) a.q[i] = sd_bf16_to_float(sd_float_to_bf16(a.q[i]));
+    size_t scales = SD_KV_PAGE * sizeof(float), each = SD_KV_PAGE * D * sd_kv_value_bytes(kv);
+    a.page_bytes = 2 * (scales + each);
+    a.pages = sd_alloc(ATT_PAGES, a.page_bytes);
+    for (int i = 0; i < ATT_PAGES; i++)
+        a.page[i] = i * 7 % ATT_PAGES; // 7 and ATT_PAGES are coprime
     for (int i = 0; i < 2; i++) {
+        a.scale_at[i] = (size_t)i * scales;
+        a.at[i] = 2 * scales + (size_t)i * each;
         a.of[i] = sd_alloc((size_t)(ATT_CTX * D), 4);
-        a.scale[i] = kv == SD_KV_INT8 ? sd_alloc(ATT_CTX, 4) : NULL;
         fill(a.of[i], ATT_CTX * D, i ? 1 : 3);
-        a.cache[i] = stored(a.of[i], a.scale[i], D, kv);
+        for (int t = 0; t < ATT_CTX; t++)
+            stored(att_at(&a, i, t), att_scale(&a, i, t), a.of[i] + t * D, D, kv);
     }
     return a;
 }
 static void drop_att_case(att_case *a) {
     free(a->q);
-    for (int i = 0; i < 2; i++) free(a->of[i]), free(a->cache[i]), free(a->scale[i]);
+    free(a->pages);
+    for (int i = 0; i < 2; i++) free(a->of[i]);
 }
 
 // out [N][H/G * D] of kv head g, rows first to first + N of the case, as the forward composes it.
@@ -75,14 +91,17 @@ static void attend_rows(const sd_ops *ops, const att_case *a, int first, const i
     for (int split = 0; split < sd_attention_splits(len[N - 1]); split++) {
         int skip = 0;
         while (len[skip] <= split * SD_KV_SPLIT) skip++;
-        sd_attention_rows r = {a->q + (size_t)((first + skip) * a->s.H * D),
-                               len + skip,
-                               N - skip,
-                               g,
-                               a->cache[0],
-                               a->cache[1],
-                               a->scale[0],
-                               a->scale[1]};
+        sd_attention_rows r = {.q = a->q + (size_t)((first + skip) * a->s.H * D),
+                               .len = len + skip,
+                               .N = N - skip,
+                               .g = g,
+                               .layer = a->pages,
+                               .page_bytes = a->page_bytes,
+                               .page = a->page,
+                               .k = a->at[0],
+                               .v = a->at[1],
+                               .k_scale = a->scale_at[0],
+                               .v_scale = a->scale_at[1]};
         ops->attention(split ? partial : total, &r, split, &a->s, scratch);
         for (int i = 0; split && i < (N - skip) * heads; i++)
             sd_attention_merge(total + (size_t)(skip * heads + i) * each,
@@ -139,10 +158,10 @@ static size_t att_bytes(const att_case *a) {
 static att_position poison(att_case *a, int t) {
     att_position kept;
     for (int i = 0; i < 2; i++) {
-        uint8_t *at = (uint8_t *)a->cache[i] + (size_t)t * att_bytes(a);
+        uint8_t *at = att_at(a, i, t);
         memcpy(kept.value[i], at, att_bytes(a));
         if (a->s.kv == SD_KV_INT8)
-            kept.scale[i] = a->scale[i][t], a->scale[i][t] = NAN;
+            kept.scale[i] = *att_scale(a, i, t), *att_scale(a, i, t) = NAN;
         else
             memset(at, 0xff, att_bytes(a)); // as fp16, bf16 and fp32
     }
@@ -150,8 +169,8 @@ static att_position poison(att_case *a, int t) {
 }
 static void restore(att_case *a, const att_position *kept, int t) {
     for (int i = 0; i < 2; i++) {
-        memcpy((uint8_t *)a->cache[i] + (size_t)t * att_bytes(a), kept->value[i], att_bytes(a));
-        if (a->s.kv == SD_KV_INT8) a->scale[i][t] = kept->scale[i];
+        memcpy(att_at(a, i, t), kept->value[i], att_bytes(a));
+        if (a->s.kv == SD_KV_INT8) *att_scale(a, i, t) = kept->scale[i];
     }
 }
 

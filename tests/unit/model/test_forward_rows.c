@@ -88,8 +88,7 @@ static void expect_same(const sequence *got, const sequence *want, const char *h
     for (int t = 0; t < T; t++)
         cr_assert(memcmp(got->logits + t * V, want->logits + t * V, V * sizeof(float)) == 0,
                   "%s: the logits of position %d differ", how, t);
-    cr_assert(memcmp(got->kv->data, want->kv->data, got->kv->bytes) == 0, "%s: the caches differ",
-              how);
+    cr_assert(sd_kv_equal(got->kv, want->kv, got->kv->len), "%s: the caches differ", how);
 }
 
 typedef struct {
@@ -253,7 +252,7 @@ Test(forward_rows, rows_without_logits_change_nothing_for_those_with) {
                   "the logits of position %d differ", i);
         from += V;
     }
-    cr_assert(memcmp(some.kv->data, all.kv->data, all.kv->bytes) == 0);
+    cr_assert(sd_kv_equal(some.kv, all.kv, T));
     close_sequence(&all);
     close_sequence(&some);
     sd_context_close(cx);
@@ -343,7 +342,8 @@ static double int8_error(sd_model *m) {
     cr_assert_eq(sd_kv_bytes_per_position(f16), heads * 2 * m->hp.D);
     cr_assert_eq(sd_kv_bytes_per_position(int8), heads * (m->hp.D + 4));
     sequence want = open_sequence(f16), got = open_sequence(int8);
-    cr_assert_eq(got.kv->bytes, CTX * sd_kv_bytes_per_position(int8));
+    cr_assert_eq(sd_kv_pool_bytes(got.kv->pool),
+                 sd_kv_pages(CTX) * SD_KV_PAGE * sd_kv_bytes_per_position(int8));
     run_chunks(&want, 0, NULL, 16);
     run_chunks(&got, 0, NULL, 16);
     double size = 0, error = 0;
@@ -416,7 +416,7 @@ static void check_spans(sd_model *m, sd_pool *pool, sd_kv_type type, const char 
         cr_assert_eq(memcmp(logits[0], logits[1], (size_t)wanted * V * sizeof(float)), 0,
                      "%s: %d rows from position %d", isa, n, t);
     }
-    cr_assert_eq(memcmp(kv[0]->data, kv[1]->data, kv[0]->bytes), 0);
+    cr_assert(sd_kv_equal(kv[0], kv[1], LONG));
     for (int k = 0; k < 2; k++) sd_kv_close(kv[k]), sd_context_close(cx[k]), free(logits[k]);
 }
 Test(forward_rows, a_long_context_has_the_same_bits_on_any_number_of_threads) {
