@@ -3,7 +3,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "cli/verb.h"
-#include "cli/verbs/verbs.h"
+#include "cli/verbs.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -1,4 +1,4 @@
-// A verb of the command line: one row of the table in cli/main.c, one file cli/verb_<name>.c.
+// A verb of the command line: one row of cli/verbs.h, and a file of cli/verbs, or a folder of its own.
 #pragma once
 
 #include "base/option.h"

@@ -1,4 +1,4 @@
-// The benches behind `specdec bench`: one function, one file bench_<name>.c each.
+// The benches behind `specdec bench`: one function, one file each.
 #pragma once
 
 #include "base/status.h"

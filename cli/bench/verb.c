@@ -1,6 +1,6 @@
 // specdec bench NAME ...: hands over to the bench of that name.
 #include "cli/bench/bench.h"
-#include "cli/verbs/verbs.h"
+#include "cli/verbs.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -5,7 +5,7 @@
 #include "base/files/path.h"
 #include "base/json.h"
 #include "cli/inspect/inspect.h"
-#include "cli/verbs/verbs.h"
+#include "cli/verbs.h"
 #include "model/formats/gguf.h"
 
 #include <stdio.h>

@@ -2,7 +2,7 @@
 #include "base/files/replace.h"
 #include "base/json.h"
 #include "cli/common.h"
-#include "cli/verbs/verbs.h"
+#include "cli/verbs.h"
 #include "model/infer/weight_cache/care.h"
 #include "model/infer/weight_cache/place.h"
 

@@ -2,7 +2,7 @@
 // the program.
 #include "base/log.h"
 #include "cli/decoding.h"
-#include "cli/verbs/verbs.h"
+#include "cli/verbs.h"
 
 #include <errno.h>
 #include <signal.h>

@@ -1,6 +1,6 @@
 // specdec data prepare|inspect|stats
 #include "cli/verbs/data.h"
-#include "cli/verbs/verbs.h"
+#include "cli/verbs.h"
 
 #include <string.h>
 

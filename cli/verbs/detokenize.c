@@ -2,7 +2,7 @@
 // that `tokenize - | detokenize -` gives its input back.
 #include "base/json.h"
 #include "cli/open_model.h"
-#include "cli/verbs/verbs.h"
+#include "cli/verbs.h"
 
 #include <string.h>
 

@@ -10,7 +10,7 @@
 #include "base/list.h"
 #include "base/memory.h"
 #include "cli/decoding.h"
-#include "cli/verbs/verbs.h"
+#include "cli/verbs.h"
 #include "datasets/read/format.h"
 #include "datasets/read/record_json.h"
 

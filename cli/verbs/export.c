@@ -8,7 +8,7 @@
 #include "base/memory.h"
 #include "base/pool.h"
 #include "cli/common.h"
-#include "cli/verbs/verbs.h"
+#include "cli/verbs.h"
 #include "model/infer/compare_logits.h"
 
 #include <stdio.h>

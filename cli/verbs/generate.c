@@ -3,7 +3,7 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "cli/decoding.h"
-#include "cli/verbs/verbs.h"
+#include "cli/verbs.h"
 
 #include <stdio.h>
 #include <string.h>

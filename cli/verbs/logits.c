@@ -8,7 +8,7 @@
 #include "base/files/replace.h"
 #include "base/memory.h"
 #include "cli/open_model.h"
-#include "cli/verbs/verbs.h"
+#include "cli/verbs.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -4,7 +4,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "cli/open_model.h"
-#include "cli/verbs/verbs.h"
+#include "cli/verbs.h"
 #include "model/infer/step_cost.h"
 #include "model/infer/weight_cache/cache.h"
 #include "model/infer/weight_cache/care.h"

@@ -11,7 +11,7 @@
 #include "base/files/file.h"
 #include "base/memory.h"
 #include "cli/open_model.h"
-#include "cli/verbs/verbs.h"
+#include "cli/verbs.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 // specdec serve: options into sd_serve_options.
 #include "decode/serve/serve.h"
 #include "cli/common.h"
-#include "cli/verbs/verbs.h"
+#include "cli/verbs.h"
 #include "model/infer/weight_cache/place.h"
 
 #include <stdlib.h>

@@ -3,7 +3,7 @@
 // inverse.
 #include "base/json.h"
 #include "cli/open_model.h"
-#include "cli/verbs/verbs.h"
+#include "cli/verbs.h"
 
 #include <string.h>
 

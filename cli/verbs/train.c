@@ -2,7 +2,7 @@
 // plan's table and the summary.
 #include "base/json.h"
 #include "cli/common.h"
-#include "cli/verbs/verbs.h"
+#include "cli/verbs.h"
 #include "trainer/recipe/starter.h"
 #include "trainer/run/run.h"
 

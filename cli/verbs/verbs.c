@@ -1,4 +1,4 @@
-#include "cli/verbs/verbs.h"
+#include "cli/verbs.h"
 
 #define SD_VERB_THERE(name, args, help) {#name, args, help, NULL},
 #define SD_VERB_HERE(name, args, help) {#name, args, help, sd_verb_##name},
