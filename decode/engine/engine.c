@@ -12,8 +12,10 @@
 #include <string.h>
 
 const char *sd_finish_name(sd_finish f) {
-    static const char *const names[] = {"", "stop", "length", "cancelled", "error"};
-    return (unsigned)f < sizeof names / sizeof names[0] ? names[f] : "unknown";
+#define WORD(name, word) word,
+    static const char *const words[SD_FINISH_COUNT] = {SD_FINISH_LIST(WORD)};
+#undef WORD
+    return (unsigned)f < SD_FINISH_COUNT ? words[f] : "unknown";
 }
 
 static sd_status open_draft(sd_engine *e, sd_error *err) {

@@ -21,14 +21,16 @@ typedef struct sd_engine sd_engine;
 
 // ---- options
 
-typedef enum {
-    SD_SPEC_AUTO,
-    SD_SPEC_OFF,
-    SD_SPEC_SUFFIX,
-    SD_SPEC_DRAFT,
-    SD_SPEC_CORPUS
-} sd_spec_mode;
-#define SD_SPEC_MODES "auto|off|suffix|draft|index"
+// clang-format off
+#define SD_SPEC_LIST(FIRST, X)                                                                     \
+    FIRST(AUTO, "auto") X(OFF, "off") X(SUFFIX, "suffix") X(DRAFT, "draft") X(CORPUS, "index")
+#define SD_SPEC_ENUM(name, word) SD_SPEC_##name,
+typedef enum { SD_SPEC_LIST(SD_SPEC_ENUM, SD_SPEC_ENUM) SD_SPEC_COUNT } sd_spec_mode;
+#undef SD_SPEC_ENUM
+#define SD_SPEC_WORD(name, word) word
+#define SD_SPEC_BAR_WORD(name, word) "|" word
+#define SD_SPEC_MODES SD_SPEC_LIST(SD_SPEC_WORD, SD_SPEC_BAR_WORD) // "auto|off|...", for options
+// clang-format on
 
 typedef struct {
     int ctx;           // positions per slot; 0: the smaller of 4096 and the model's
@@ -51,14 +53,14 @@ typedef struct {
 
 // ---- what comes back
 
-typedef enum {
-    SD_FINISH_NONE,
-    SD_FINISH_STOP,
-    SD_FINISH_LENGTH,
-    SD_FINISH_CANCELLED,
-    SD_FINISH_ERROR
-} sd_finish;
-const char *sd_finish_name(sd_finish f); // "stop", "length", "cancelled", "error"
+// clang-format off
+#define SD_FINISH_LIST(X)                                                                          \
+    X(NONE, "") X(STOP, "stop") X(LENGTH, "length") X(CANCELLED, "cancelled") X(ERROR, "error")
+#define SD_FINISH_ENUM(name, word) SD_FINISH_##name,
+typedef enum { SD_FINISH_LIST(SD_FINISH_ENUM) SD_FINISH_COUNT } sd_finish;
+#undef SD_FINISH_ENUM
+// clang-format on
+const char *sd_finish_name(sd_finish f); // its word
 
 typedef struct {
     int32_t token;

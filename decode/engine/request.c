@@ -64,7 +64,7 @@ sd_status sd_engine_request_check(const sd_engine *e, const sd_request *r, sd_er
     SD_TRY(check_stops(e, r, err));
     SD_CHECK(r->logprobs >= -1 && r->logprobs <= 20, err, SD_EINVAL,
              "logprobs %d is outside -1 to 20", r->logprobs);
-    SD_CHECK((unsigned)r->spec <= SD_SPEC_CORPUS, err, SD_EINVAL, "speculation mode %d is unknown",
+    SD_CHECK((unsigned)r->spec < SD_SPEC_COUNT, err, SD_EINVAL, "speculation mode %d is unknown",
              (int)r->spec);
     SD_CHECK(r->spec != SD_SPEC_DRAFT || e->draft, err, SD_EINVAL,
              "speculation by a draft model was asked for without a draft model; give one with -d");

@@ -149,8 +149,9 @@ static void write_engine(page *p, const sd_metrics *m, const sd_engine_stats *e,
 }
 
 static void write_requests(page *p, const sd_metrics *m) {
-    static const char *const reject_names[] = {"queue_full", "draining", "loading", "body_memory",
-                                               "connections"};
+#define WORD(name, word) word,
+    static const char *const reject_names[SD_REJECT_COUNT] = {SD_REJECTS(WORD)};
+#undef WORD
     char extra[64];
     head(p, "request_success_total", "counter", "Requests that ended, by how.");
     for (sd_finish f = SD_FINISH_STOP; f <= SD_FINISH_ERROR; f++) {

@@ -32,18 +32,24 @@ typedef struct {
 
 void sd_histogram_observe(sd_histogram *h, double value, int64_t times);
 
+// Why a request was turned away; the label's word.
+#define SD_REJECTS(X)                                                                              \
+    X(QUEUE_FULL, "queue_full")                                                                    \
+    X(DRAINING, "draining")                                                                        \
+    X(LOADING, "loading")                                                                          \
+    X(BODY_MEMORY, "body_memory")                                                                  \
+    X(CONNECTIONS, "connections")
+
 typedef enum {
-    SD_REJECT_QUEUE_FULL,
-    SD_REJECT_DRAINING,
-    SD_REJECT_LOADING,
-    SD_REJECT_BODY_MEMORY,
-    SD_REJECT_CONNECTIONS,
-    SD_REJECT_COUNT
+#define SD_REJECT_ENUM(name, word) SD_REJECT_##name,
+    SD_REJECTS(SD_REJECT_ENUM)
+#undef SD_REJECT_ENUM
+        SD_REJECT_COUNT
 } sd_reject;
 
 typedef struct {
     sd_histogram histogram[SD_H_COUNT];
-    int64_t finished[SD_FINISH_ERROR + 1]; // by sd_finish
+    int64_t finished[SD_FINISH_COUNT]; // by sd_finish
     int64_t rejected[SD_REJECT_COUNT];
     int64_t body_bytes, reading; // now: bytes of bodies and unread answers; requests being read
     int64_t displaced;           // idle sockets closed for newcomers
