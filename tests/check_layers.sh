@@ -16,7 +16,7 @@ while IFS='|' read -r _ room _ list _; do
   may[$room]="$room ${names[*]}"
   seen[$room]=1
   rooms+=("$room")
-done < <(grep -E '^\| *[a-z]+' docs/architecture.md)
+done < <(sed -n '/^| room | holds /,/^$/p' docs/architecture.md)
 tops=$(printf '%s\n' "${rooms[@]}" | cut -d/ -f1 | sort -u)
 
 # The row of a file: its own, else its folder's.
