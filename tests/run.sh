@@ -33,19 +33,25 @@ count() {
   passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 }
 
-# check NAME COMMAND...: shows failures and skips, keeps the rest quiet.
-check() {
-  local name=$1 out=$log/out start=$SECONDS status
-  shift
-  "$@" >"$out" 2>"$log/err"
-  status=$?
+# report NAME STATUS SECONDS: what a check left in $log/NAME.out and .err. Shows failures and skips, keeps the rest quiet.
+report() {
+  local name=$1 status=$2 out=$log/${1//\//_}.out err=$log/${1//\//_}.err
   grep -E '^not ok\b|# *[Ss][Kk][Ii][Pp]' "$out"
   if [ "$status" != 0 ] || grep -qE '^not ok\b' "$out"; then
     grep -vE '^(ok|not ok)\b' "$out" | tail -40
-    tail -40 "$log/err"
+    tail -40 "$err"
   fi
   count "$name" "$status" "$out"
-  echo "# $name: $((SECONDS - start)) s"
+  echo "# $name: $3 s"
+}
+
+# check NAME COMMAND...
+check() {
+  local name=$1 start=$SECONDS status
+  shift
+  "$@" >"$log/${name//\//_}.out" 2>"$log/${name//\//_}.err"
+  status=$?
+  report "$name" "$status" $((SECONDS - start))
 }
 
 # build PRESET TARGET...: a build that fails is one failed check and ends its part.
@@ -62,13 +68,20 @@ build() {
   return 1
 }
 
+# One binary on each processor; a test that waits for ever is a failure, not a suite without an end.
 unit_tests() {
-  local preset=$1 only=${2:-.}
-  for binary in "$root/build/$preset"/tests/test_*; do
-    [[ $(basename "$binary") =~ $only ]] || continue
-    # A test that waits for ever is a failure, not a suite without an end.
-    check "$preset $(basename "$binary")" timeout -k 10 900 "$binary" --tap --quiet -j1
-  done
+  local preset=$1 only=${2:-.} name status seconds
+  export log preset
+  one() {
+    local start=$SECONDS name="$preset $(basename "$1")"
+    timeout -k 10 900 "$1" --tap --quiet -j1 >"$log/$name.out" 2>"$log/$name.err"
+    echo "$? $((SECONDS - start)) $name"
+  }
+  export -f one
+  while read -r status seconds name; do report "$name" "$status" "$seconds"; done < <(
+    find "build/$preset/tests" -maxdepth 1 -name 'test_*' -type f -executable -printf '%f\n' | grep -E "$only" | sort |
+      xargs -P "$(nproc)" -I{} bash -c 'one "build/$preset/tests/{}"'
+  )
 }
 
 format_check() {
@@ -133,9 +146,9 @@ if has asan; then
   build asan unit_tests && unit_tests asan
 fi
 if has tsan; then
-  threaded=$(cd tests/unit && basename -s .c base/test_base.c decode/test_engine*.c serve/test_serve*.c)
+  threaded=$(cd tests/unit && basename -s .c base/test_base.c decode/test_engine*.c model/test_lora_weights.c serve/test_{serve*,workers,provider}.c)
   # shellcheck disable=SC2086
-  build tsan $threaded && unit_tests tsan '^test_(base|engine|serve)'
+  build tsan $threaded && unit_tests tsan '^test_(base|engine|lora_weights|serve|workers|provider)'
 fi
 
 check litter litter_check
