@@ -41,7 +41,7 @@ typedef struct {
     int32_t answered; // how often it stands in the answer; 0: only in the prompt
 } sd_token_seen;
 
-/// What is done to logits before a token is drawn. Zeroed does nothing. Tokens outside the
+/// Changes to logits before a token is drawn. Zeroed does nothing. Tokens outside the
 /// vocabulary are ignored; each stands once in a list.
 typedef struct {
     const uint32_t *allowed; // [(V + 31) / 32] bit t % 32 of word t / 32; NULL: all

@@ -23,8 +23,8 @@ typedef struct {
     const int32_t *label;   // [rows, T] SD_NO_LABEL or the token; the loss at t predicts label[t+1]
                             // from the hidden state at t, inside one segment
     const int32_t *segment; // [rows, T] -1: padding
-    // Of each segment, in the order in which they stand (sd_train_segments says how many). A loss
-    // other than the mean of -log p has its say here: weight is d(that loss)/d(-logp).
+    // One value for each segment, in the order in which they stand (sd_train_segments says how
+    // many). A loss other than the mean of -log p has its say here: weight is d(that loss)/d(-logp).
     const float *weight; // multiplies the segment's part of the gradient; NULL: 1
     double *logp;        // <- sum of log p over its supervised tokens; NULL: not wanted
 } sd_train_batch;

@@ -1,6 +1,6 @@
 // A provider generates. The server knows it by this alone: requests go in and events come out as
 // flat messages (provider/message.h), so that a provider may be an engine in this process
-// (provider/local.h), one in another, or a stub that speaks to another machine.
+// (provider/local.h), one in another, or one that speaks to another machine.
 #pragma once
 
 #include "decode/serve/provider/message.h"
