@@ -26,6 +26,12 @@ typedef struct {
      .help = "take an adapter that was trained on another model than this: both hashes and how "   \
              "far the weights differ are said (the same model in another precision needs no flag)"}
 
+// otherwise: which template it is without one.
+#define SD_CHAT_TEMPLATE_ROW(values, member, otherwise)                                            \
+    {.name = "chat-template", .type = SD_OPT_STRING, .value = "FILE",                              \
+     .offset = offsetof(values, member),                                                           \
+     .help = "chat template in Jinja; left out: " otherwise}
+
 // Rows for a table whose struct has the member `sd_model_args common`.
 #define SD_COMMON_ROWS(values)                                                                     \
     {.name = "model", .letter = 'm', .type = SD_OPT_STRING, .value = "MODEL", .required = true,    \

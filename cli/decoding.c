@@ -2,6 +2,8 @@
 #include "base/log.h"
 #include "cli/open_model.h"
 #include "decode/draft/open.h"
+#include "model/adapter/chat_template.h"
+#include "model/chat.h"
 #include "model/infer/weight_cache/cache.h"
 
 // An adapter given as a run's folder brings the index of its training completions along, unless
@@ -16,6 +18,15 @@ out:
     return st;
 }
 
+// The user's, else that of the adapter, else the model's own.
+static sd_status choose_template(sd_model *m, const sd_decoding_args *a, sd_error *err) {
+    sd_template *t;
+    if (!a->chat_template)
+        return a->adapter ? sd_adapter_bring_template(m, a->adapter, err) : SD_OK;
+    sd_status st = sd_chat_template_read(&t, a->chat_template, err);
+    return st == SD_OK ? sd_model_take_template(m, t, err) : st;
+}
+
 sd_status sd_decoding_load(sd_decoding *d, const sd_model_args *m, const sd_decoding_args *a,
                            sd_error *err) {
     sd_status st = SD_OK;
@@ -24,6 +35,7 @@ sd_status sd_decoding_load(sd_decoding *d, const sd_model_args *m, const sd_deco
         SD_TRY(sd_adapter_open(&d->adapter, a->adapter, d->model, m->other_base, err));
         SD_TRY(open_index(d, a, err));
     }
+    SD_TRY(choose_template(d->model, a, err));
 out:
     return st;
 }

@@ -6,7 +6,7 @@
 #include "decode/engine/engine.h"
 
 typedef struct {
-    const char *adapter, *draft;
+    const char *adapter, *draft, *chat_template;
     int spec;
     int64_t spec_length, ctx;
     double temperature, top_p, min_p;
@@ -22,6 +22,8 @@ typedef struct {
     {.name = "draft", .letter = 'd', .type = SD_OPT_STRING, .value = "DRAFT",                      \
      .offset = offsetof(values, decoding.draft),                                                   \
      .help = "draft model, corpus index, or a run's folder or its draft/"},                        \
+    SD_CHAT_TEMPLATE_ROW(values, decoding.chat_template,                                           \
+                         "the one that the adapter was trained with, else the model's own"),       \
     {.name = "spec", .type = SD_OPT_ENUM, .def = "auto", .value = SD_SPEC_MODES,                   \
      .offset = offsetof(values, decoding.spec), .help = "where drafted tokens come from"},         \
     {.name = "spec-length", .type = SD_OPT_INT, .def = "0", .min = 0, .max = SD_MAX_DRAFT,         \

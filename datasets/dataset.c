@@ -24,7 +24,7 @@ struct sd_dataset {
     int64_t rows, records, tokens, supervised;
     int64_t vocab, largest; // tokens are below vocab; the largest that was seen
     int T;
-    char *tokenizer, *source_text;
+    char *tokenizer, *chat_template, *source_text; // chat_template: may be NULL
     json_t *sources;
     sd_store_doc *doc;
     int64_t docs;
@@ -62,6 +62,8 @@ static sd_status take_manifest(sd_dataset *d, const json_t *j, const char *path,
                  has_count(&d->records, j, "records") && has_count(&d->tokens, j, "tokens") &&
                  has_count(&d->supervised, j, "supervised") &&
                  has_text(&d->tokenizer, j, "tokenizer_sha256") &&
+                 (!json_object_get(j, "chat_template_sha256") ||
+                  has_text(&d->chat_template, j, "chat_template_sha256")) &&
                  (!json_object_get(j, "vocab") || has_count(&d->vocab, j, "vocab"));
     d->sources = json_incref(json_object_get(j, "sources"));
     SD_CHECK(whole && T <= INT32_MAX && d->vocab <= INT32_MAX && made_from &&
@@ -267,6 +269,7 @@ void sd_dataset_close(sd_dataset *d) {
     sd_map_close(&d->map);
     json_decref(d->sources);
     free(d->tokenizer);
+    free(d->chat_template);
     free(d->source_text);
     free(d->doc);
     free(d->first_doc);
@@ -303,6 +306,9 @@ const sd_sha256 *sd_dataset_made_from(const sd_dataset *d) {
 }
 const char *sd_dataset_tokenizer(const sd_dataset *d) {
     return d->tokenizer;
+}
+const char *sd_dataset_chat_template(const sd_dataset *d) {
+    return d->chat_template;
 }
 const char *sd_dataset_sources(const sd_dataset *d) {
     return d->source_text;

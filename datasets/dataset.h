@@ -27,6 +27,8 @@ int64_t sd_dataset_records(const sd_dataset *d);
 const char *sd_dataset_sources(const sd_dataset *d);
 /// Fingerprint of the tokenizer that made it.
 const char *sd_dataset_tokenizer(const sd_dataset *d);
+/// SHA-256 of the chat template that was given for it; NULL: the model's own was used.
+const char *sd_dataset_chat_template(const sd_dataset *d);
 /// SD_EMISMATCH when another tokenizer made it; SD_EFORMAT when a row holds a token that this one
 /// does not have, now or at a later read. To be asked before its tokens are used.
 sd_status sd_dataset_expect(sd_dataset *d, const sd_tokenizer *t, sd_error *err);

@@ -1,6 +1,12 @@
-// The ids of a conversation: the model's template, then its tokenizer.
+// The ids of a conversation: a template, then the model's tokenizer. And templates that come from
+// elsewhere than the model's files.
+#include "model/chat.h"
+
+#include "base/files/file.h"
 #include "base/memory.h"
-#include "model/model.h"
+#include "model/model_private.h"
+
+#include <string.h>
 
 // The text of a token for the template's bos_token and eos_token: "" when there is none.
 static sd_status token_text(char **out, const sd_tokenizer *t, int32_t id, sd_error *err) {
@@ -20,19 +26,29 @@ sd_status sd_model_chat_ids(const sd_model *m, const json_t *messages, const jso
 sd_status sd_model_chat_ids_within(const sd_model *m, const json_t *messages, const json_t *tools,
                                    const json_t *extra, bool add_generation_prompt,
                                    const sd_template_bounds *bounds, sd_ids *out, sd_error *err) {
-    enum { MAX_PROMPT = 256 << 20 };
     sd_status st = SD_OK;
-    char *bos = NULL, *eos = NULL;
-    sd_buf text = sd_buf_make(MAX_PROMPT);
     SD_CHECK(m->tokenizer, err, SD_EINVAL, "%s: has no tokenizer that is understood%s%s", m->path,
              m->tokenizer_error ? ": " : "", m->tokenizer_error ? m->tokenizer_error : "");
     SD_CHECK(m->chat, err, SD_EINVAL, "%s: has no chat template%s%s", m->path,
              m->chat_error ? " that is understood: " : "; give the prompt as plain text",
              m->chat_error ? m->chat_error : "");
+    SD_TRY(sd_template_chat_ids(m, m->chat, messages, tools, extra, add_generation_prompt, bounds,
+                                out, err));
+out:
+    return st;
+}
+
+sd_status sd_template_chat_ids(const sd_model *m, const sd_template *t, const json_t *messages,
+                               const json_t *tools, const json_t *extra, bool add_generation_prompt,
+                               const sd_template_bounds *bounds, sd_ids *out, sd_error *err) {
+    enum { MAX_PROMPT = 256 << 20 };
+    sd_status st = SD_OK;
+    char *bos = NULL, *eos = NULL;
+    sd_buf text = sd_buf_make(MAX_PROMPT);
     SD_TRY(token_text(&bos, m->tokenizer, sd_tokenizer_bos(m->tokenizer), err));
     SD_TRY(token_text(&eos, m->tokenizer, sd_tokenizer_eos(m->tokenizer), err));
-    SD_TRY(sd_template_render_within(m->chat, messages, tools, extra, add_generation_prompt, bos,
-                                     eos, bounds, &text, err));
+    SD_TRY(sd_template_render_within(t, messages, tools, extra, add_generation_prompt, bos, eos,
+                                     bounds, &text, err));
     SD_TRY(sd_tokenizer_encode(m->tokenizer, text.data ? text.data : "", text.len, SD_TOK_SPECIAL,
                                out, err));
 out:
@@ -40,4 +56,121 @@ out:
     free(bos);
     free(eos);
     return st;
+}
+
+// ---- templates from elsewhere
+
+// Texts of a trial that no template writes by itself.
+static const char asked[] = "specdec-asks-this", answered[] = "specdec-answers-that";
+
+// A trial's text: what is asked, and what is answered unless the answer is to come. with_system: some
+// templates insist on a system message.
+static sd_status try_out(sd_buf *text, const sd_template *t, bool with_system, bool with_answer,
+                         const char *bos, const char *eos, sd_error *err) {
+    sd_status st = SD_OK;
+    json_t *list = json_array();
+    const struct {
+        bool there;
+        const char *role, *content;
+    } message[] = {
+        {with_system, "system", "."}, {true, "user", asked}, {with_answer, "assistant", answered}};
+    sd_buf_clear(text);
+    SD_CHECK_ALLOC(list, err);
+    for (int i = 0; i < 3; i++)
+        SD_CHECK(!message[i].there ||
+                     json_array_append_new(list, json_pack("{s:s, s:s}", "role", message[i].role,
+                                                           "content", message[i].content)) == 0,
+                 err, SD_ENOMEM, "out of memory");
+    SD_TRY(sd_template_render(t, list, NULL, NULL, !with_answer, bos, eos, text, err));
+out:
+    json_decref(list);
+    return st;
+}
+
+// A text file that is no template renders too, to itself: then no question is in it.
+static sd_status check_renders(const sd_template *t, const char *path, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_error first = {0}, second = {0};
+    sd_buf text = sd_buf_make(1 << 20);
+    st = try_out(&text, t, false, false, "", "", &first);
+    if (st != SD_OK && try_out(&text, t, true, false, "", "", &second) == SD_OK) st = SD_OK;
+    SD_CHECK(st != SD_ENOMEM, err, st, "%s: out of memory", path);
+    SD_CHECK(st == SD_OK, err, SD_EFORMAT,
+             "%s: this chat template cannot render one message of a user: %s", path, first.message);
+    SD_CHECK(text.data && strstr(text.data, asked), err, SD_EFORMAT,
+             "%s: rendered with one message of a user, its text does not hold that message; give a "
+             "chat template in Jinja",
+             path);
+out:
+    sd_buf_free(&text);
+    return st;
+}
+
+sd_status sd_chat_template_read(sd_template **out, const char *path, sd_error *err) {
+    enum { MAX_BYTES = 1 << 20 }; // as sd_template_open
+    sd_status st = SD_OK;
+    char *text = NULL;
+    size_t len;
+    sd_template *t = NULL;
+    *out = NULL;
+    SD_TRY(sd_stream_read(&text, &len, path, MAX_BYTES, err));
+    SD_CHECK(len > 0, err, SD_EFORMAT, "%s: is empty; give a chat template in Jinja", path);
+    st = sd_template_open(&t, text, len, err);
+    if (st != SD_OK) {
+        sd_error_prefix(err, "%s", path);
+        goto out;
+    }
+    SD_TRY(check_renders(t, path, err));
+    *out = t, t = NULL;
+out:
+    sd_template_close(t);
+    free(text);
+    return st;
+}
+
+sd_status sd_model_end_turns_as(sd_model *m, const sd_template *t, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_error why = {0};
+    char *bos = NULL, *eos = NULL;
+    sd_buf text = sd_buf_make(1 << 20);
+    sd_ids ids = {0};
+    if (!m->tokenizer) return SD_OK;
+    SD_TRY(token_text(&bos, m->tokenizer, sd_tokenizer_bos(m->tokenizer), err));
+    SD_TRY(token_text(&eos, m->tokenizer, sd_tokenizer_eos(m->tokenizer), err));
+    st = try_out(&text, t, false, true, bos, eos, &why);
+    if (st != SD_OK && st != SD_ENOMEM) st = try_out(&text, t, true, true, bos, eos, &why);
+    SD_CHECK(st != SD_ENOMEM, err, st, "%s: out of memory", m->path);
+    if (st != SD_OK) { // it renders questions only
+        st = SD_OK;
+        goto out;
+    }
+    const char *end = NULL;
+    for (const char *s = text.data; s && (s = strstr(s, answered)); s++)
+        end = s + sizeof answered - 1;
+    if (!end) goto out;
+    SD_TRY(sd_tokenizer_encode(m->tokenizer, end, strlen(end), SD_TOK_SPECIAL, &ids, err));
+    for (int i = 0; i < ids.n; i++)
+        if (sd_tokenizer_is_special(m->tokenizer, ids.id[i])) {
+            sd_model_add_end(m, ids.id[i]);
+            break;
+        }
+out:
+    sd_ids_free(&ids);
+    sd_buf_free(&text);
+    free(bos);
+    free(eos);
+    return st;
+}
+
+sd_status sd_model_take_template(sd_model *m, sd_template *t, sd_error *err) {
+    sd_template_close(m->chat);
+    free(m->chat_error);
+    m->chat = t;
+    m->chat_error = NULL;
+    m->owned->template_taken = true;
+    return sd_model_end_turns_as(m, t, err);
+}
+
+bool sd_model_template_is_taken(const sd_model *m) {
+    return m->owned && m->owned->template_taken;
 }

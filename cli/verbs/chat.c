@@ -199,9 +199,11 @@ sd_status sd_verb_chat(int argc, char **argv, sd_error *err) {
     SD_TRY(sd_options_parse(&rest, rows, &a, argc, argv, err));
     SD_CHECK(rest.n == 0, err, SD_EINVAL, "chat: '%s' is not an option", rest.item[0]);
     SD_TRY(sd_decoding_load(&c.d, &a.common, &a.decoding, err));
-    SD_CHECK(c.d.model->tokenizer && c.d.model->chat, err, SD_EINVAL,
-             "%s: no chat template%s%s; use specdec generate", a.common.model,
-             c.d.model->chat_error ? ": " : "", c.d.model->chat_error ? c.d.model->chat_error : "");
+    SD_CHECK(
+        c.d.model->tokenizer && c.d.model->chat, err, SD_EINVAL,
+        "%s: no chat template%s%s; give one with --chat-template FILE, or use specdec generate",
+        a.common.model, c.d.model->chat_error ? ": " : "",
+        c.d.model->chat_error ? c.d.model->chat_error : "");
     SD_TRY(sd_decoding_start(&c.d, &a.common, &a.decoding, 1, 0, err));
     sd_decoding_announce(&c.d);
     c.messages = json_array();

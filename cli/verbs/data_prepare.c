@@ -6,13 +6,14 @@
 #include "cli/common.h"
 #include "cli/verbs/data.h"
 #include "datasets/build/prepare.h"
+#include "model/chat.h"
 
 #include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 
 typedef struct {
-    const char *model, *out;
+    const char *model, *out, *chat_template;
     int64_t sequence_len, max_records, threads;
     int format, loss_on, overlong;
     bool train_on_eot, packing, skip_empty_labels, json;
@@ -26,6 +27,7 @@ static const sd_option rows[] = {
      .value = "MODEL",
      .required = true,
      .help = "whose tokenizer and chat template: GGUF file or Hugging Face folder"},
+    SD_CHAT_TEMPLATE_ROW(args, chat_template, "the model's own"),
     SD_OUTPUT_ROW(args, out, "FILE", true,
                   "the HDF5 file to write; FILE.manifest.json is written beside it"),
     {.name = "format",
@@ -151,6 +153,12 @@ sd_status sd_data_prepare(int argc, char **argv, sd_error *err) {
     for (int i = 0; i < files.n; i++) SD_TRY(sd_keep_private(files.item[i], err));
     SD_TRY(sd_check_writable(a.out, err));
     SD_TRY(sd_model_open(&m, a.model, err));
+    if (a.chat_template) {
+        sd_template *t;
+        SD_TRY(sd_keep_private(a.chat_template, err));
+        SD_TRY(sd_chat_template_read(&t, a.chat_template, err));
+        SD_TRY(sd_model_take_template(m, t, err));
+    }
     SD_TRY(sd_pool_open(&pool, (int)a.threads, err));
     double begin = sd_now_s();
     sd_prepare_report r;

@@ -380,8 +380,8 @@ sd_status sd_verb_eval(int argc, char **argv, sd_error *err) {
     if (a.answers) SD_TRY(sd_check_writable(a.answers, err));
     SD_TRY(sd_decoding_load(&d, &a.common, &a.decoding, err));
     SD_CHECK(d.model->chat, err, SD_EINVAL,
-             "%s: has no chat template that can be used (%s); eval needs one", d.model->path,
-             d.model->chat_error ? d.model->chat_error : "none is there");
+             "%s: has no chat template that can be used (%s); give one with --chat-template FILE",
+             d.model->path, d.model->chat_error ? d.model->chat_error : "none is there");
     SD_TRY(sd_decoding_start(&d, &a.common, &a.decoding, (int)a.slots, 0, err));
     sd_catch_interrupts(); // before this a signal ends it at once: there is nothing to say yet
     SD_TRY(answer_all(&s, &d, &a, &seconds, &es, err));

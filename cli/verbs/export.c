@@ -9,6 +9,7 @@
 #include "base/pool.h"
 #include "cli/common.h"
 #include "cli/verbs.h"
+#include "model/adapter/chat_template.h"
 #include "model/infer/compare_logits.h"
 
 #include <stdio.h>
@@ -223,6 +224,7 @@ sd_status sd_verb_export(int argc, char **argv, sd_error *err) {
              a.out);
     if (a.verify) SD_TRY(verify_tokens(&text, base, a.text, err)); // refused before it is written
     SD_TRY(sd_adapter_open(&adapter, rest.item[0], base, a.other_base, err));
+    SD_TRY(sd_adapter_bring_template(base, rest.item[0], err));
     SD_TRY(keep_private(base->path, rest.item[0], err));
     if (a.verify) {
         SD_TRY(write_verified(&a, adapter, base, &text, err));

@@ -104,8 +104,10 @@ static sd_status read_prompt(sd_ids *ids, const generate_args *a, const sd_model
         text = data;
     }
     if (a->chat) {
-        SD_CHECK(m->chat, err, SD_EINVAL, "%s: no chat template%s%s; run without --chat", m->path,
-                 m->chat_error ? ": " : "", m->chat_error ? m->chat_error : "");
+        SD_CHECK(
+            m->chat, err, SD_EINVAL,
+            "%s: no chat template%s%s; give one with --chat-template FILE, or run without --chat",
+            m->path, m->chat_error ? ": " : "", m->chat_error ? m->chat_error : "");
         messages = json_pack("[{s:s, s:s%}]", "role", "user", "content", text, len);
         SD_CHECK(messages || !sd_memory_lost(), err, SD_ENOMEM, "out of memory");
         SD_CHECK(messages, err, SD_EINVAL, "the prompt is not valid UTF-8; a message must be");

@@ -9,7 +9,7 @@
 typedef struct {
     sd_model_args common;
     sd_strings adapters, names, proxies;
-    const char *draft, *host, *key_file, *access_log;
+    const char *draft, *chat_template, *host, *key_file, *access_log;
     int64_t port, ctx, slots, queue, body_memory, spec_length;
     double drain;
     int spec;
@@ -25,6 +25,8 @@ static const sd_option rows[] = {
         .help = "serve an adapter (PEFT folder, GGUF-LoRA or run) under NAME; repeat for more"),
     ROW("draft", SD_OPT_STRING, draft, .letter = 'd', .value = "DRAFT",
         .help = "a draft model, a corpus index, or a run's folder"),
+    SD_CHAT_TEMPLATE_ROW(args, chat_template,
+                         "the one that a request's adapter was trained with, else the model's own"),
     ROW("spec", SD_OPT_ENUM, spec, .def = "auto", .value = SD_SPEC_MODES,
         .help = "how tokens are drafted"),
     ROW("spec-length", SD_OPT_INT, spec_length, .def = "0", .min = 0, .max = SD_MAX_DRAFT,
@@ -76,6 +78,7 @@ sd_status sd_verb_serve(int argc, char **argv, sd_error *err) {
     pack_dir = a.common.no_pack_cache ? NULL : sd_weight_cache_dir();
     const sd_serve_options o = {.model = a.common.model,
                                 .pack_dir = pack_dir,
+                                .chat_template = a.chat_template,
                                 .other_base = a.common.other_base,
                                 .adapters = &a.adapters,
                                 .served_names = &a.names,

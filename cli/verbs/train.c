@@ -1,5 +1,7 @@
 // specdec train RECIPE [key=value ...]: the run itself is trainer/run/run.c; here are the options, the
 // plan's table and the summary.
+#include "base/files/path.h"
+#include "base/files/replace.h"
 #include "base/json.h"
 #include "cli/common.h"
 #include "cli/verbs.h"
@@ -12,7 +14,7 @@
 #include <string.h>
 
 typedef struct {
-    const char *init, *model, *out, *resume;
+    const char *init, *model, *chat_template, *out, *resume;
     int64_t threads;
     bool plan, json, help_recipe;
 } args;
@@ -27,7 +29,8 @@ static const sd_option rows[] = {
      .offset = offsetof(args, resume),
      .value = "auto|never|PATH",
      .help = "auto: go on from the newest checkpoint in the run's folder; never: begin anew"},
-    SD_OUTPUT_ROW(args, out, "DIR", false, "the run's folder (default runs/<name>)"),
+    SD_OUTPUT_ROW(args, out, "PATH", false,
+                  "the run's folder (default runs/<name>); with --init the file for the recipe"),
     SD_THREADS_ROW(args, threads, "as the recipe says, else one per processor"),
     {.name = "json",
      .type = SD_OPT_FLAG,
@@ -44,6 +47,8 @@ static const sd_option rows[] = {
      .offset = offsetof(args, model),
      .value = "MODEL",
      .help = "the base; for a recipe the same as base.model=MODEL"},
+    SD_CHAT_TEMPLATE_ROW(args, chat_template,
+                         "what the recipe's data.chat_template says, else the model's own"),
     {.name = "help-recipe",
      .type = SD_OPT_FLAG,
      .offset = offsetof(args, help_recipe),
@@ -134,8 +139,22 @@ static void print_summary(const sd_run_report *r) {
     printf("serve it:  specdec serve -m %s -a NAME=%s\n", r->base, r->dir);
 }
 
-/// The recipe and its overrides; -m is base.model=.
-static sd_status split_rest(const char **recipe, const char **override, int *n, char **model,
+/// An option that says what a key of the recipe says: KEY="VALUE", or nothing without a value. *out
+/// is the caller's.
+static sd_status option_as_override(char **out, const char *key, const char *value, sd_error *err) {
+    sd_buf b = sd_buf_make(8192);
+    *out = NULL;
+    if (!value) return SD_OK;
+    bool ok = sd_buf_printf(&b, "%s=\"", key);
+    for (const char *c = value; *c; c++)
+        ok = ok && (*c == '"' || *c == '\\' ? sd_buf_printf(&b, "\\%c", *c) : sd_buf_addc(&b, *c));
+    ok = ok && sd_buf_addc(&b, '"');
+    *out = b.data;
+    return ok ? SD_OK : sd_fail(err, SD_ENOMEM, "out of memory");
+}
+
+/// The recipe and its overrides. own: those that options stand for, the caller's to free.
+static sd_status split_rest(const char **recipe, const char **override, int *n, char *own[2],
                             const sd_strings *rest, const args *a, sd_error *err) {
     sd_status st = SD_OK;
     *recipe = NULL;
@@ -148,27 +167,31 @@ static sd_status split_rest(const char **recipe, const char **override, int *n, 
     }
     SD_CHECK(*recipe, err, SD_EINVAL,
              "train: no recipe is given; write one with: specdec train --init DATA -m MODEL");
-    if (a->model) {
-        sd_buf b = sd_buf_make(8192);
-        bool ok = sd_buf_adds(&b, "base.model=\"");
-        for (const char *c = a->model; *c; c++)
-            ok = ok &&
-                 (*c == '"' || *c == '\\' ? sd_buf_printf(&b, "\\%c", *c) : sd_buf_addc(&b, *c));
-        ok = ok && sd_buf_addc(&b, '"');
-        *model = b.data;
-        SD_CHECK(ok, err, SD_ENOMEM, "out of memory");
-        override[(*n)++] = *model;
-    }
+    SD_TRY(option_as_override(&own[0], "base.model", a->model, err));
+    SD_TRY(option_as_override(&own[1], "data.chat_template", a->chat_template, err));
+    for (int i = 0; i < 2; i++)
+        if (own[i]) override[(*n)++] = own[i];
 out:
     return st;
 }
 
+/// Prints the recipe, or writes it to a new file.
 static sd_status init(const args *a, sd_error *err) {
     sd_buf b = sd_buf_make(1 << 16);
     sd_status st = SD_OK;
+    sd_path_kind kind;
     SD_CHECK(a->model, err, SD_EINVAL, "train --init: -m is missing; give -m MODEL");
-    SD_TRY(sd_recipe_init(&b, a->init, a->model, err));
-    fputs(b.data, stdout);
+    if (a->out) {
+        SD_TRY(sd_path_look(&kind, a->out, err));
+        SD_CHECK(kind == SD_PATH_NONE, err, SD_EINVAL, "%s: exists already; give another --output",
+                 a->out);
+        SD_TRY(sd_check_writable(a->out, err)); // before all of the data is read
+    }
+    SD_TRY(sd_recipe_init(&b, a->init, a->model, a->chat_template, err));
+    if (a->out)
+        SD_TRY(sd_file_write(a->out, b.data, b.len, err));
+    else
+        fputs(b.data, stdout);
 out:
     sd_buf_free(&b);
     return st;
@@ -202,8 +225,8 @@ sd_status sd_verb_train(int argc, char **argv, sd_error *err) {
     sd_status st = SD_OK;
     args a = {0};
     sd_strings rest;
-    const char *override[SD_MAX_LIST + 1];
-    char *model = NULL;
+    const char *override[SD_MAX_LIST + 2];
+    char *own[2] = {NULL, NULL};
     sd_buf again = sd_buf_make(1 << 14);
     sd_run_report report;
     if (sd_verb_help("train RECIPE [key=value ...]", "tune a LoRA adapter by a recipe", rows, argc,
@@ -230,7 +253,7 @@ sd_status sd_verb_train(int argc, char **argv, sd_error *err) {
                         .resume_hint = again.data,
                         .say = say,
                         .progress = sd_progress};
-    SD_TRY(split_rest(&o.recipe, override, &o.n_overrides, &model, &rest, &a, err));
+    SD_TRY(split_rest(&o.recipe, override, &o.n_overrides, own, &rest, &a, err));
     if (!a.plan) sd_outlive_broken_pipes();
     SD_TRY(a.plan ? sd_run_plan(&o, &report, err) : sd_run_train(&o, &report, err));
     if (a.json)
@@ -240,7 +263,7 @@ sd_status sd_verb_train(int argc, char **argv, sd_error *err) {
     else
         print_summary(&report);
 out:
-    free(model);
+    free(own[0]), free(own[1]);
     sd_buf_free(&again);
     return st;
 }

@@ -10,6 +10,7 @@
 #include "datasets/build/recipe_key.h"
 #include "datasets/build/sequence_packing.h"
 #include "datasets/store/store.h"
+#include "model/chat.h"
 
 #include <string.h>
 #include <sys/stat.h>
@@ -153,6 +154,13 @@ static sd_status write_manifest(const char *out, const sd_sha256 *file, int64_t 
         sd_prepare_recipe(o), "sources", g->sources);
     SD_CHECK(j || sd_memory_lost(), err, SD_EINVAL, "%s: the path is not UTF-8; choose another",
              out);
+    if (j && sd_model_template_is_taken(m)) {
+        const char *chat = sd_template_source(m->chat);
+        sd_sha256 hash;
+        SD_TRY(sd_sha256_of(&hash, chat, strlen(chat), err));
+        SD_CHECK(json_object_set_new(j, "chat_template_sha256", json_string(hash.hex)) == 0, err,
+                 SD_ENOMEM, "out of memory");
+    }
     SD_TRY(sd_json_dump(&text, j, JSON_INDENT(1) | JSON_REAL_PRECISION(17), err));
     path = sd_sprintf("%s.manifest.json", out);
     SD_CHECK_ALLOC(path, err);

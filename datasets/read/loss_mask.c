@@ -188,8 +188,8 @@ static sd_status label_chat(sd_labelled *l, const sd_example *ex, const sd_label
     size_t n = 0;
     const sd_model *m = o->model;
     SD_CHECK(m->chat, err, SD_EINVAL,
-             "the model has no usable chat template%s%s; use the formats "
-             "completion or text",
+             "the model has no usable chat template%s%s; give one (data.chat_template in a recipe, "
+             "--chat-template FILE), or use the formats completion or text",
              m->chat_error ? ": " : "", m->chat_error ? m->chat_error : "");
     st = render(&l->full, o, ex, ex->messages, false, err);
     if (st != SD_OK) {

@@ -5,6 +5,7 @@
 // text, each a piece of work after which others' turns come; the first that is too long ends it.
 #include "base/clock.h"
 #include "decode/serve/generation_private.h"
+#include "model/chat.h"
 
 enum { RENDER_SECONDS = 10 }; // a template's steps end it in one or two on an idle machine
 enum { READ_SECONDS = 30 };   // for all pieces of a request
@@ -69,15 +70,18 @@ static int encode_prompt(sd_generation *g, int i, sd_api_error *e) {
 
 static int encode_chat(sd_generation *g, int ctx, sd_api_error *e) {
     const sd_model *m = g->server->local->model;
+    const sd_template *own = g->server->local->row[g->target->row].chat, *t = own ? own : m->chat;
     sd_api_request *r = &g->request;
     sd_error err = {0};
     size_t i, bytes = 0;
     json_t *message;
     r->n_prompts = 1;
-    if (!m->tokenizer || !m->chat)
-        return sd_api_fail(e, 400, "messages",
-                           "this model has no usable chat template%s%s; use /v1/completions",
-                           m->chat_error ? ": " : "", m->chat_error ? m->chat_error : "");
+    if (!m->tokenizer || !t)
+        return sd_api_fail(
+            e, 400, "messages",
+            "this model has no usable chat template%s%s; use /v1/completions, or start "
+            "the server with --chat-template FILE",
+            m->chat_error ? ": " : "", m->chat_error ? m->chat_error : "");
     json_array_foreach(r->messages, i, message) bytes +=
         json_string_length(json_object_get(message, "content"));
     size_t least = bytes / (g->server->local->longest_token ? g->server->local->longest_token : 1);
@@ -85,8 +89,8 @@ static int encode_chat(sd_generation *g, int ctx, sd_api_error *e) {
     sd_template_bounds bounds = {.stop = &g->cancelled,
                                  .deadline_ns = sd_now_ns() + RENDER_SECONDS * INT64_C(1000000000),
                                  .max_bytes = (size_t)ctx * g->server->local->longest_token};
-    sd_status st = sd_model_chat_ids_within(m, r->messages, NULL, r->template_arguments, true,
-                                            &bounds, &g->prompt[0], &err);
+    sd_status st = sd_template_chat_ids(m, t, r->messages, NULL, r->template_arguments, true,
+                                        &bounds, &g->prompt[0], &err);
     if (st == SD_EINTERRUPTED)
         return sd_api_fail(e, 503, NULL, "the server ends; send the request again elsewhere");
     if (st != SD_OK)

@@ -224,6 +224,7 @@ static sd_status open_provider(sd_server *s, sd_error *err) {
     return sd_local_open(&s->provider,
                          &(sd_local_options){.models = {.model = o->model,
                                                         .pack_dir = o->pack_dir,
+                                                        .chat_template = o->chat_template,
                                                         .other_base = o->other_base,
                                                         .has_draft = o->engine.draft != NULL,
                                                         .adapters = o->adapters,

@@ -14,6 +14,7 @@ enum { SD_BODY_MEMORY = 128 << 20 };
 typedef struct {
     const char *model;
     const char *pack_dir;           // the packed form's cache; NULL: none
+    const char *chat_template;      // a Jinja file for all models; NULL: each its own
     bool other_base;                // take adapters that were trained on another model
     const sd_strings *adapters;     // "NAME=PATH"; may be NULL
     const sd_strings *served_names; // aliases of the base; the first is the one shown; may be NULL

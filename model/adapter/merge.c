@@ -6,12 +6,14 @@
 // of what does not stand at a multiple of its size. What the file really holds is measured on the
 // file (model/infer/merge_check.c), never here.
 #include "model/adapter/basis.h"
+#include "model/adapter/chat_template.h"
 
 #include "base/files/cleanup.h"
 #include "base/files/file.h"
 #include "base/files/path.h"
 #include "base/files/replace.h"
 #include "base/memory.h"
+#include "model/chat.h"
 #include "model/formats/gguf_write.h"
 #include "model/load/source.h"
 
@@ -49,16 +51,21 @@ static int slot_of(const sd_adapter *a, const sd_model *base, const char *name) 
 
 // ---- GGUF to GGUF
 
-static sd_status copy_metadata(sd_gguf_writer *w, const sd_gguf *g, sd_error *err) {
+static sd_status copy_metadata(sd_gguf_writer *w, const sd_model *base, sd_error *err) {
     sd_status st = SD_OK;
+    const sd_gguf *g = sd_model_gguf(base);
+    bool other_template = sd_model_template_is_taken(base);
     for (int i = 0; i < sd_gguf_key_count(g); i++) {
         sd_gguf_type type;
         size_t bytes;
         const char *key = sd_gguf_key_at(g, i, &type);
         if (strcmp(key, "general.alignment") == 0) continue; // the writer has its own
+        if (other_template && strcmp(key, SD_GGUF_TEMPLATE_KEY) == 0) continue;
         const void *raw = sd_gguf_value_raw(g, i, &bytes);
         SD_TRY(sd_gguf_put_raw(w, key, type, raw, bytes, err));
     }
+    if (other_template)
+        SD_TRY(sd_gguf_put_str(w, SD_GGUF_TEMPLATE_KEY, sd_template_source(base->chat), err));
 out:
     return st;
 }
@@ -70,7 +77,7 @@ static sd_status merge_gguf(const char *path, const sd_adapter *a, const sd_mode
     void *merged = NULL;
     const sd_gguf *g = sd_model_gguf(base);
     SD_TRY(sd_gguf_writer_open(&w, path, err));
-    SD_TRY(copy_metadata(w, g, err));
+    SD_TRY(copy_metadata(w, base, err));
     for (int i = 0; i < sd_gguf_tensor_count(g); i++) {
         const sd_gguf_tensor *t = sd_gguf_tensor_at(g, i);
         SD_TRY(sd_gguf_declare(w, t->name, t->dtype, t->n_dims, t->ne, err));
@@ -165,6 +172,7 @@ static sd_status merge_folder(const char *dir, const sd_adapter *a, const sd_mod
     written = true;
     SD_TRY(sd_model_check(base, err)); // what was written is of the base that was opened
     SD_TRY(copy_side_files(dir, base, err));
+    SD_TRY(sd_adapter_write_template(dir, base, err)); // goes before tokenizer_config.json's
 out:
     if (st != SD_OK && written) unlink(weights);
     if (st != SD_OK && made) (void)sd_remove_tree(dir, NULL); // nothing half-written stays

@@ -12,7 +12,9 @@
 #include "base/memory.h"
 #include "model/adapter/base_sketch.h"
 #include "model/adapter/basis.h"
+#include "model/adapter/chat_template.h"
 #include "model/arch/table.h"
+#include "model/chat.h"
 #include "model/formats/gguf_write.h"
 #include "model/formats/safetensors.h"
 
@@ -165,6 +167,7 @@ sd_status sd_adapter_write_peft(const char *dir, const sd_adapter *a, sd_model *
     SD_TRY(sd_mkdirs(dir, err));
     SD_TRY(sd_safetensors_write(weights, t, n, metadata, err));
     SD_TRY(write_config(config, a, base, alpha, err));
+    SD_TRY(sd_adapter_write_template(dir, base, err));
 out:
     if (st != SD_OK && made) (void)sd_remove_tree(dir, NULL); // nothing half-written stays
     sd_cleanup_drop(folder);
@@ -246,6 +249,8 @@ sd_status sd_adapter_write_gguf(const char *path, const sd_adapter *a, sd_model 
     SD_TRY(sd_gguf_put_f32(j.w, "adapter.lora.alpha", (float)j.alpha, err));
     SD_TRY(sd_gguf_put_str(j.w, "specdec.base_sha256", of.sha256.hex, err));
     if (of.sketch) SD_TRY(sd_gguf_put_str(j.w, "specdec.base_sketch", of.sketch, err));
+    if (sd_model_template_is_taken(base))
+        SD_TRY(sd_gguf_put_str(j.w, SD_GGUF_TEMPLATE_KEY, sd_template_source(base->chat), err));
     SD_TRY(gguf_tensors(&j, true, err));
     SD_TRY(gguf_tensors(&j, false, err));
     sd_gguf_writer *w = j.w;

@@ -1,5 +1,5 @@
-// make_tiny_model PATH: the tiny random model of the unit tests, for scripts. A GGUF file when the
-// name ends in .gguf, else a Hugging Face folder.
+// make_tiny_model PATH [no-template]: the tiny random model of the unit tests, for scripts. A GGUF file
+// when the name ends in .gguf, else a Hugging Face folder.
 #include "base/files/path.h"
 #include "tests/unit/support/tiny_model.h"
 
@@ -9,8 +9,10 @@
 int main(int argc, char **argv) {
     sd_error err = {0};
     sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
-    if (argc != 2) {
-        fprintf(stderr, "usage: make_tiny_model PATH.gguf|FOLDER\n");
+    if (argc == 3 && strcmp(argv[2], "no-template") == 0) {
+        t.chat_template = "";
+    } else if (argc != 2) {
+        fprintf(stderr, "usage: make_tiny_model PATH.gguf|FOLDER [no-template]\n");
         return 2;
     }
     size_t n = strlen(argv[1]);

@@ -70,7 +70,7 @@ typedef struct {
     struct {
         sd_recipe_sources train, eval;
         double val_size;
-        const char *chat_template;
+        const char *chat_template; // a file; NULL: that of adapter.from, else the model's own
         sd_loss_on loss_on;
         sd_eot_label train_on_eot;
         int64_t sequence_len;

@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "datasets/build/prepare.h"
 #include "datasets/dataset.h"
+#include "model/chat.h"
 #include "trainer/recipe/table.h"
 
 #include <jansson.h>
@@ -99,7 +100,7 @@ static void name_of(char name[65], const char *data) {
 }
 
 static bool print(sd_buf *out, const counts *c, const choice *k, const char *data,
-                  const sd_model *m) {
+                  const sd_model *m, const char *chat_template) {
     const sd_prepare_report *r = &c->report;
     char name[65];
     name_of(name, data);
@@ -118,6 +119,9 @@ static bool print(sd_buf *out, const counts *c, const choice *k, const char *dat
                   "  target_modules: all-linear\ndata:\n  train:\n    - path: ");
     ok = ok && sd_recipe_add_text(out, data) &&
          sd_buf_printf(out, "\n      format: %s\n", c->format);
+    if (chat_template)
+        ok = ok && sd_buf_adds(out, "  chat_template: ") &&
+             sd_recipe_add_text(out, chat_template) && sd_buf_addc(out, '\n');
     if (r->skipped)
         ok = ok && sd_buf_printf(out,
                                  "  # %lld records are longer than %d tokens or have nothing to "
@@ -140,15 +144,21 @@ static bool print(sd_buf *out, const counts *c, const choice *k, const char *dat
     return ok;
 }
 
-sd_status sd_recipe_init(sd_buf *out, const char *data, const char *model, sd_error *err) {
+sd_status sd_recipe_init(sd_buf *out, const char *data, const char *model,
+                         const char *chat_template, sd_error *err) {
     sd_status st = SD_OK;
     counts c = {0};
     sd_model *m = NULL;
     SD_TRY(sd_model_open(&m, model, err));
     SD_CHECK(m->tokenizer, err, SD_EINVAL, "%s: has no tokenizer; give a model with one", model);
+    if (chat_template) {
+        sd_template *t;
+        SD_TRY(sd_chat_template_read(&t, chat_template, err));
+        SD_TRY(sd_model_take_template(m, t, err));
+    }
     SD_TRY(count(&c, data, m, err));
     choice k = choose(&c, m);
-    SD_CHECK(print(out, &c, &k, data, m), err, SD_ENOMEM, "out of memory");
+    SD_CHECK(print(out, &c, &k, data, m, chat_template), err, SD_ENOMEM, "out of memory");
 out:
     sd_model_release(m);
     return st;

@@ -1,9 +1,27 @@
 // The base model, and which of its maps are adapted.
 #include "base/memory.h"
+#include "model/adapter/chat_template.h"
+#include "model/chat.h"
 #include "trainer/lora_targets.h"
 #include "trainer/run/private.h"
 
 #include <string.h>
+
+/// The recipe's template, else that of the adapter which is gone on from, else the model's own.
+static sd_status choose_template(sd_model *m, const sd_recipe *e, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_template *t;
+    if (!e->data.chat_template)
+        return e->adapter.from ? sd_adapter_bring_template(m, e->adapter.from, err) : SD_OK;
+    sd_error why = {0};
+    st = sd_chat_template_read(&t, e->data.chat_template, &why);
+    if (st == SD_EIO || st == SD_ENOMEM) {
+        if (err) *err = why;
+        return st;
+    }
+    if (st != SD_OK) return sd_recipe_fail(e, "data.chat_template", err, "%s", why.message);
+    return sd_model_take_template(m, t, err);
+}
 
 static sd_status open_model(sd_run_base *b, const sd_recipe *e, int threads, sd_error *err) {
     sd_status st = SD_OK;
@@ -17,6 +35,7 @@ static sd_status open_model(sd_run_base *b, const sd_recipe *e, int threads, sd_
         return sd_recipe_fail(e, "base.sha256", err,
                               "%s has SHA-256 %s; give the right file, or null", e->base.model,
                               b->sha256.hex);
+    SD_TRY(choose_template(b->model, e, err));
 out:
     return st;
 }

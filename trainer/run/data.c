@@ -6,6 +6,7 @@
 #include "base/files/path.h"
 #include "base/files/replace.h"
 #include "base/memory.h"
+#include "model/chat.h"
 #include "trainer/run/private.h"
 
 #include <math.h>
@@ -114,12 +115,33 @@ out:
     return st;
 }
 
-static sd_status check_tokenizer(const inputs *in, sd_dataset *d, const char *path, sd_error *err) {
+/// What turned its records into tokens is what the run's adapter is to be served with.
+static sd_status check_template(const inputs *in, const sd_dataset *d, const char *path,
+                                sd_error *err) {
+    sd_status st = SD_OK;
+    const sd_model *m = in->base->model;
+    sd_sha256 is = {{0}};
+    const char *was = sd_dataset_chat_template(d);
+    if (sd_model_template_is_taken(m)) {
+        const char *source = sd_template_source(m->chat);
+        SD_TRY(sd_sha256_of(&is, source, strlen(source), err));
+    }
+    SD_CHECK(strcmp(was ? was : "", is.hex) == 0, err, SD_EINVAL,
+             "%s: was prepared with %s%.12s, and this run has %s%.12s; make data.chat_template the "
+             "one that it was prepared with, or prepare it again",
+             path, was ? "the chat template of SHA-256 " : "the model's own chat template",
+             was ? was : "", is.hex[0] ? "the one of SHA-256 " : "the model's own", is.hex);
+out:
+    return st;
+}
+
+static sd_status check_fits(const inputs *in, sd_dataset *d, const char *path, sd_error *err) {
     sd_status st = SD_OK;
     SD_TRY(sd_dataset_expect(d, in->base->model->tokenizer, err));
     SD_CHECK(sd_dataset_sequence_len(d) == in->recipe->data.sequence_len, err, SD_EINVAL,
              "%s: has rows of %d tokens, data.sequence_len is %lld; make them equal", path,
              sd_dataset_sequence_len(d), (long long)in->recipe->data.sequence_len);
+    SD_TRY(check_template(in, d, path, err));
 out:
     return st;
 }
@@ -146,7 +168,7 @@ static sd_status open_train(sd_run_data *out, const inputs *in, const char *path
         SD_CHECK(out->train_set, err, SD_EFORMAT,
                  "data.val_size %g leaves no record for training; lower it", e->data.val_size);
     }
-    SD_TRY(check_tokenizer(in, out->train_set, path, err));
+    SD_TRY(check_fits(in, out->train_set, path, err));
     SD_TRY(sd_rows_open(&out->train, out->train_set, err));
     SD_CHECK(out->train.labelled > 0, err, SD_EFORMAT,
              "%s: no row has a supervised token; check data.loss_on and prepare the data again",
@@ -175,7 +197,7 @@ static sd_status open_eval(sd_run_data *out, const inputs *in, const char *path,
                    e->data.val_size);
         return SD_OK;
     }
-    SD_TRY(check_tokenizer(in, out->eval_set, path, err));
+    SD_TRY(check_fits(in, out->eval_set, path, err));
     SD_TRY(sd_rows_open(&out->eval, out->eval_set, err));
 out:
     return st;

@@ -1,11 +1,14 @@
 // The exports of a run: each is loaded again and run beside the trainer's own parameters.
 #include "base/files/path.h"
 #include "base/memory.h"
+#include "model/adapter/chat_template.h"
+#include "model/chat.h"
 #include "model/infer/compare_logits.h"
 #include "model/infer/forward.h"
 #include "trainer/run/end.h"
 
 #include <math.h>
+#include <string.h>
 
 // ---- verification
 
@@ -125,6 +128,21 @@ static void artefact_free(artefact *a) {
     free(a->path);
 }
 
+/// The template beside the adapter, for the manifest; none where the base's own was learnt.
+static sd_status name_template(sd_run_end *e, sd_error *err) {
+    sd_status st = SD_OK;
+    const sd_model *m = e->in->base->model;
+    json_t *entry;
+    sd_sha256 hash;
+    if (!sd_model_template_is_taken(m)) return SD_OK;
+    const char *source = sd_template_source(m->chat);
+    SD_TRY(sd_sha256_of(&hash, source, strlen(source), err));
+    SD_TRY(
+        sd_run_add_artefact(&entry, e, "chat_template", "adapter/" SD_TEMPLATE_FILE, &hash, err));
+out:
+    return st;
+}
+
 sd_status sd_run_write_peft(sd_run_end *e, sd_sha256 *hash, sd_error *err) {
     sd_status st = SD_OK;
     sd_model *m = e->in->base->model;
@@ -137,6 +155,7 @@ sd_status sd_run_write_peft(sd_run_end *e, sd_sha256 *hash, sd_error *err) {
     *hash = again->sha256;
     SD_TRY(
         sd_run_add_artefact(&entry, e, "adapter", "adapter/adapter_model.safetensors", hash, err));
+    SD_TRY(name_template(e, err));
     if (e->text->n) {
         SD_TRY(compare(e, "adapter", dir.tmp, again, entry, err));
         SD_TRY(compare_passes(e, again, err));

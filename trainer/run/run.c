@@ -56,6 +56,7 @@ static sd_status keep_private(const sd_recipe *e, sd_error *err) {
     sd_status st = SD_OK;
     SD_TRY(private_as(e->base.model, err));
     SD_TRY(private_as(e->adapter.from, err));
+    SD_TRY(private_as(e->data.chat_template, err));
     SD_TRY(private_as(e->data.prepared, err));
     for (int i = 0; i < e->data.train.n; i++) SD_TRY(private_as(e->data.train.item[i].path, err));
     for (int i = 0; i < e->data.eval.n; i++) SD_TRY(private_as(e->data.eval.item[i].path, err));

@@ -1,6 +1,8 @@
 #include "decode/serve/provider/models.h"
 
 #include "decode/draft/open.h"
+#include "model/adapter/chat_template.h"
+#include "model/chat.h"
 #include "model/infer/weight_cache/cache.h"
 
 #include <string.h>
@@ -31,6 +33,9 @@ static sd_status open_adapter(sd_models *m, const char *spec, bool any_base, sd_
     SD_TRY(sd_adapter_open(&row->adapter, equals + 1, m->model, any_base, err));
     who = sd_sprintf("adapter %s", row->name);
     SD_CHECK_ALLOC(who, err);
+    if (!sd_model_template_is_taken(m->model))
+        SD_TRY(sd_adapter_template(&row->chat, equals + 1, err));
+    if (row->chat) SD_TRY(sd_model_end_turns_as(m->model, row->chat, err));
     SD_TRY(sd_draft_of_run(&row->corpus, equals + 1, who, row->adapter, m->model, err));
     row->card = (sd_model_card){.name = row->name,
                                 .sha256 = row->adapter->sha256.hex,
@@ -89,6 +94,11 @@ sd_status sd_models_open(sd_models *m, const sd_models_options *o, const atomic_
     int n = o->adapters ? o->adapters->n : 0;
     *m = (sd_models){0};
     SD_TRY(sd_model_open_stoppable(&m->model, o->model, stop, err));
+    if (o->chat_template) {
+        sd_template *t;
+        SD_TRY(sd_chat_template_read(&t, o->chat_template, err));
+        SD_TRY(sd_model_take_template(m->model, t, err));
+    }
     if (o->pack_dir) sd_weight_cache_attach(m->model, o->pack_dir);
     m->row = sd_alloc((size_t)n + 1, sizeof *m->row);
     SD_CHECK_ALLOC(m->row, err);
@@ -108,6 +118,7 @@ out:
 void sd_models_close(sd_models *m) {
     for (int i = 0; i < m->n; i++) {
         sd_corpus_close(m->row[i].corpus);
+        sd_template_close(m->row[i].chat);
         sd_adapter_release(m->row[i].adapter);
         free(m->row[i].name);
     }

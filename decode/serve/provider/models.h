@@ -14,11 +14,13 @@ typedef struct {
     char *name;
     sd_adapter *adapter; // NULL: the base
     sd_corpus *corpus;   // the adapter's own; NULL: none
+    sd_template *chat;   // the adapter's own; NULL: the model's
 } sd_models_row;
 
 typedef struct {
     const char *model;
     const char *pack_dir;           // the packed form's cache; NULL: none
+    const char *chat_template;      // a Jinja file for all rows; NULL: each its own
     bool other_base;                // take adapters that were trained on another model
     bool has_draft;                 // the base is drafted for
     const sd_strings *adapters;     // "NAME=PATH"; may be NULL

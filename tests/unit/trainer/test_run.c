@@ -278,7 +278,7 @@ Test(run, a_step_without_a_supervised_token_is_counted_and_changes_nothing) {
 Test(run, the_recipe_that_init_prints_runs_as_it_stands) {
     sd_buf b = sd_buf_make(1 << 16);
     sd_error err = {0};
-    cr_assert_eq(sd_recipe_init(&b, run_data, run_model, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_recipe_init(&b, run_data, run_model, NULL, &err), SD_OK, "%s", err.message);
     cr_assert_eq(sd_file_write(run_recipe, b.data, b.len, NULL), SD_OK);
     cr_assert(strstr(b.data, "format: completion"), "%s", b.data);
     sd_run_report report;

@@ -1,0 +1,29 @@
+// Conversations with a template that is not in the model's files: from a file of the user's, or one
+// that an adapter was trained with.
+//
+//     sd_template *t;
+//     SD_TRY(sd_chat_template_read(&t, "chatml.jinja", err));
+//     SD_TRY(sd_model_take_template(m, t, err)); // before anything else uses m
+#pragma once
+
+#include "model/model.h"
+
+/// A template out of a Jinja file; the caller closes it. Refused with the file's name: what cannot be
+/// read or parsed (SD_ENOTFOUND, SD_EINVAL, SD_EFORMAT, SD_ELIMIT), and what does not render a user's
+/// message into text that holds it (SD_EFORMAT).
+sd_status sd_chat_template_read(sd_template **out, const char *path, sd_error *err);
+
+/// t takes the place of the model's template, and is the model's from now on, also after an error. A
+/// model is immutable once it is shared: to be called before.
+sd_status sd_model_take_template(sd_model *m, sd_template *t, sd_error *err);
+/// The model's template is one that was taken: it does not stand in the model's files.
+bool sd_model_template_is_taken(const sd_model *m);
+
+/// Generation stops where t ends an answer, too: at the first special token that it writes behind
+/// one. Nothing is added where it writes none. To be called before the model is shared.
+sd_status sd_model_end_turns_as(sd_model *m, const sd_template *t, sd_error *err);
+
+/// sd_model_chat_ids_within by the template t.
+sd_status sd_template_chat_ids(const sd_model *m, const sd_template *t, const json_t *messages,
+                               const json_t *tools, const json_t *extra, bool add_generation_prompt,
+                               const sd_template_bounds *bounds, sd_ids *out, sd_error *err);
