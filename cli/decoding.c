@@ -90,11 +90,11 @@ void sd_decoding_announce(const sd_decoding *d) {
 
 json_t *sd_spec_json(const sd_spec_stats *s) {
     json_t *by = json_object();
-    for (int i = 0; i < SD_SOURCE_COUNT; i++)
-        if (s->drafted_by[i] > 0)
-            json_object_set_new(by, sd_source_name((sd_source)i),
-                                json_pack("{s:I, s:I}", "drafted", (json_int_t)s->drafted_by[i],
-                                          "accepted", (json_int_t)s->accepted_by[i]));
+    for (int i = 0; i < SD_MAX_DRAFTERS && s->by[i].name; i++)
+        if (s->by[i].drafted > 0)
+            json_object_set_new(by, s->by[i].name,
+                                json_pack("{s:I, s:I}", "drafted", (json_int_t)s->by[i].drafted,
+                                          "accepted", (json_int_t)s->by[i].accepted));
     double mean = s->rounds > 0 ? (double)s->accepted / (double)s->rounds : 0;
     return json_pack("{s:f, s:I, s:I, s:I, s:o}", "mean_accepted", mean, "rounds",
                      (json_int_t)s->rounds, "drafted", (json_int_t)s->drafted, "accepted",

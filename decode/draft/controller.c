@@ -13,6 +13,7 @@ static const double GUARD_SPEED = 0.98;
 static const double DEFAULT_SLOPE = 0.2; // cost of a further row before anything was measured
 static const double HEAD_SHARE = 1.15;   // a prompt row has no logits; a verified row has
 enum { TABLE_STEPS = 4 };                // so many steps a price of the table weighs
+static const double MEAN_PRIOR = 0.75;   // of a drafter's proposals before anything was measured
 static const float DECAY_ALL = 0.999f, DECAY_OWN = 0.985f, PRIOR_WEIGHT = 6;
 
 void sd_controller_init(sd_controller *c) {
@@ -117,10 +118,9 @@ void sd_controller_progress(sd_controller *c, int running, int tokens, double se
     c->guard_time = c->guard_plain = 0, c->guard_tokens = 0;
 }
 
-void sd_controller_drafted(sd_controller *c, int tokens, double seconds) {
-    if (tokens < 1) return;
-    double t = seconds / tokens;
-    c->draft_token = c->draft_token <= 0 ? t : c->draft_token + .1 * (t - c->draft_token);
+void sd_controller_drafted(sd_controller *c, int drafter, double seconds) {
+    double *t = &c->proposal_s[drafter];
+    *t = *t <= 0 ? seconds : *t + .1 * (seconds - *t);
 }
 
 bool sd_controller_backing_off(const sd_controller *c) {
@@ -131,10 +131,23 @@ static float shrunk(const sd_tally *t, float towards) {
     return (t->hit + PRIOR_WEIGHT * towards) / (t->seen + PRIOR_WEIGHT);
 }
 
-float sd_controller_accept_prob(const sd_controller *c, const sd_acceptance *own,
-                                const sd_drafter *d, int bucket) {
-    sd_source s = d->ops->source;
-    return shrunk(&own->of[s][bucket], shrunk(&c->all.of[s][bucket], d->ops->prior(bucket)));
+float sd_controller_accept_prob(const sd_controller *c, const sd_acceptance *own, int drafter,
+                                int bucket, float prior) {
+    return shrunk(&own->of[drafter][bucket], shrunk(&c->all.of[drafter][bucket], prior));
+}
+
+double sd_controller_mean_accept_prob(const sd_controller *c, const sd_acceptance *own,
+                                      int drafter) {
+    double hit = 0, seen = 0, all_hit = 0, all_seen = 0;
+    for (int b = 0; b < SD_BUCKETS; b++) {
+        hit += (double)own->of[drafter][b].hit;
+        seen += (double)own->of[drafter][b].seen;
+        all_hit += (double)c->all.of[drafter][b].hit;
+        all_seen += (double)c->all.of[drafter][b].seen;
+    }
+    double weight = (double)PRIOR_WEIGHT;
+    double all = (all_hit + weight * MEAN_PRIOR) / (all_seen + weight);
+    return (hit + weight * all) / (seen + weight);
 }
 
 static void tally(sd_tally *t, bool hit, float decay) {
@@ -142,9 +155,9 @@ static void tally(sd_tally *t, bool hit, float decay) {
     t->seen = t->seen * decay + 1;
 }
 
-void sd_controller_score(sd_controller *c, sd_acceptance *own, sd_source s, int bucket, bool hit) {
-    tally(&c->all.of[s][bucket], hit, DECAY_ALL);
-    tally(&own->of[s][bucket], hit, DECAY_OWN);
+void sd_controller_score(sd_controller *c, sd_acceptance *own, int drafter, int bucket, bool hit) {
+    tally(&c->all.of[drafter][bucket], hit, DECAY_ALL);
+    tally(&own->of[drafter][bucket], hit, DECAY_OWN);
 }
 
 double sd_controller_lambda(const sd_controller *c, int running) {

@@ -1,7 +1,7 @@
 // The controller: which proposals are worth verifying.
 //
 // It knows what a step of n rows costs (from a table where there is one, and from the steps
-// themselves), how likely a proposal of each source and bucket is accepted (counted only where a
+// themselves), how likely a proposal of each drafter and bucket is accepted (counted only where a
 // proposal was reached), and how fast the engine is going. A further row is verified when the
 // probability that all proposals up to it hold is worth more than its time:
 //
@@ -11,7 +11,8 @@
 // always a candidate. A guard watches: when the last GUARD_TOKENS tokens came slower than .98 of
 // plain decoding would have made them, speculation backs off for as many.
 //
-// Decisions depend on time; outputs never do.
+// Drafters are known by their place in the engine's list. Decisions depend on time; outputs never
+// do.
 #pragma once
 
 #include "decode/draft/drafter.h"
@@ -24,7 +25,7 @@ typedef struct {
 } sd_tally;
 
 typedef struct {
-    sd_tally of[SD_SOURCE_COUNT][SD_BUCKETS];
+    sd_tally of[SD_MAX_DRAFTERS][SD_BUCKETS];
 } sd_acceptance;
 
 typedef struct {
@@ -32,8 +33,8 @@ typedef struct {
     double unit, slope, prefill_row;
     bool have_unit, have_slope; // have_unit: from a step of this run
     float ratio[SD_COST_ROWS + 1];
-    int measured[SD_COST_ROWS + 1]; // steps behind ratio[n]; a table counts as a few
-    double draft_token;             // seconds of one token of the draft model; 0: not known yet
+    int measured[SD_COST_ROWS + 1];     // steps behind ratio[n]; a table counts as a few
+    double proposal_s[SD_MAX_DRAFTERS]; // seconds of one proposal; 0: it is free, or not known yet
     sd_acceptance all;
     double speed_up; // of late, against plain decoding
     int since_plain; // steps since plain decoding was last timed
@@ -52,19 +53,23 @@ double sd_controller_cost(const sd_controller *c, int n);
 
 /// A step of nothing but n prompt rows took so long.
 void sd_controller_prefilled(sd_controller *c, int n, double seconds);
-/// A step verified n rows for `running` requests; the draft model's time is not counted.
+/// A step verified n rows for `running` requests; the time of drafting is not counted.
 void sd_controller_timed(sd_controller *c, int running, int n, double seconds);
 /// The whole round, drafting included, emitted so many tokens: for lambda and the guard. Only
 /// rounds in which speculation was allowed count.
 void sd_controller_progress(sd_controller *c, int running, int tokens, double seconds);
-void sd_controller_drafted(sd_controller *c, int tokens, double seconds);
+/// A proposal of a drafter took so long.
+void sd_controller_drafted(sd_controller *c, int drafter, double seconds);
 
-/// The probability that a proposal is accepted: the request's own count, shrunk towards all requests' count, that
-/// towards the prior.
-float sd_controller_accept_prob(const sd_controller *c, const sd_acceptance *own,
-                                const sd_drafter *d, int bucket);
+/// The probability that a proposal is accepted: the request's own count, shrunk towards all
+/// requests' count, that towards the prior.
+float sd_controller_accept_prob(const sd_controller *c, const sd_acceptance *own, int drafter,
+                                int bucket, float prior);
+/// How often a drafter's proposals of all buckets were accepted of late, for this request.
+double sd_controller_mean_accept_prob(const sd_controller *c, const sd_acceptance *own,
+                                      int drafter);
 /// A proposal was reached and was right or wrong.
-void sd_controller_score(sd_controller *c, sd_acceptance *own, sd_source s, int bucket, bool hit);
+void sd_controller_score(sd_controller *c, sd_acceptance *own, int drafter, int bucket, bool hit);
 
 /// Proposals whose prefix probability is below this are not worth making: it is the price of one
 /// further row at least.

@@ -3,6 +3,8 @@
 // The cursor holds an interval of the index's suffix array. It narrows with each token (a few
 // binary searches in the interval, about a microsecond); when a token never followed, the longest
 // suffix of the last MAX_MATCH tokens is looked up afresh.
+//
+// A request's own index goes before the engine's.
 #include "decode/draft/drafter.h"
 
 #include <string.h>
@@ -11,7 +13,8 @@ enum { MAX_MATCH = 16 };
 
 typedef struct {
     sd_drafter base;
-    const sd_corpus *corpus;
+    const sd_corpus *shared; // the engine's index, for requests without one of their own
+    const sd_corpus *corpus; // the request's; NULL: no proposals
     const int32_t *text;
     int n;
     sd_corpus_state at;
@@ -36,12 +39,13 @@ static void corpus_rewind(sd_drafter *d) {
 
 static void corpus_begin(sd_drafter *d, const sd_draft_start *start) {
     corpus *c = (corpus *)d;
+    c->corpus = start->corpus ? start->corpus : c->shared;
     c->text = start->timeline;
     c->n = start->n;
     corpus_rewind(d);
 }
 
-static void corpus_move(sd_drafter *d, int n) {
+static void corpus_observe(sd_drafter *d, int n) {
     ((corpus *)d)->n = n;
 }
 
@@ -91,20 +95,46 @@ static void corpus_close(sd_drafter *d) {
     free(d);
 }
 
-static const sd_drafter_ops corpus_ops = {SD_SOURCE_CORPUS, corpus_begin,  corpus_move,
-                                          corpus_move,      corpus_rewind, corpus_peek,
-                                          corpus_advance,   corpus_prior,  corpus_close};
+static sd_status corpus_share(void **shared, bool *present, const sd_draft_setup *setup,
+                              sd_error *err) {
+    sd_status st = SD_OK;
+    SD_CHECK(!setup->asked || setup->draft->kind != SD_DRAFT_MODEL, err, SD_EINVAL,
+             "%s: is a model and --spec index drafts from a corpus index; give --spec draft or "
+             "auto",
+             setup->path);
+    *shared = setup->draft->corpus;
+    *present = true; // a request may bring an index of its own
+out:
+    return st;
+}
 
-sd_status sd_drafter_corpus_open(sd_drafter **out, sd_error *err) {
+static bool corpus_serves(const void *shared, const sd_corpus *own) {
+    return shared || own;
+}
+
+static sd_status corpus_open(sd_drafter **out, void *shared, int ctx, sd_error *err) {
+    (void)ctx;
     sd_status st = SD_OK;
     corpus *c = sd_alloc(1, sizeof *c);
     SD_CHECK_ALLOC(c, err);
-    c->base.ops = &corpus_ops;
+    c->base.kind = &sd_drafter_corpus;
+    c->shared = shared;
     *out = &c->base;
 out:
     return st;
 }
 
-void sd_drafter_corpus_set(sd_drafter *d, const sd_corpus *index) {
-    ((corpus *)d)->corpus = index;
-}
+const sd_drafter_kind sd_drafter_corpus = {
+    .name = "index",
+    .absent = "speculation by a corpus index was asked for without an index; give one with -d or "
+              "use an adapter's run folder",
+    .share = corpus_share,
+    .serves = corpus_serves,
+    .open = corpus_open,
+    .close = corpus_close,
+    .begin = corpus_begin,
+    .observe = corpus_observe,
+    .rewind = corpus_rewind,
+    .peek = corpus_peek,
+    .advance = corpus_advance,
+    .prior = corpus_prior};

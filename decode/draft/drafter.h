@@ -1,24 +1,26 @@
 // Drafters: proposals of the tokens that follow a timeline.
 //
-// One interface for all sources. A drafter follows one request's timeline (prompt and emitted
-// tokens) and has a cursor that walks ahead of it over drafted tokens, so that sources can compete
-// position by position: each is asked for its proposal, one is taken, and all cursors advance over
-// it.
+// One interface for all sources. A kind of drafter (sd_drafter_kind) says what an engine must know
+// of it; a drafter of that kind follows one request's timeline (prompt and emitted tokens) and has
+// a cursor that walks ahead of it over drafted tokens. Drafters compete position by position: each
+// is asked for its proposal, one is taken, and all cursors advance over it.
 //
-//     ops->begin(d, &start);                 // a new request
+//     kind->begin(d, &start);                  // a new request
 //     while (decoding) {
-//         ops->rewind(d);                    // the cursor stands at the timeline's end
-//         while (want more && ops->peek(d, &proposal)) ops->advance(d, proposal.token);
+//         if (kind->prepare && !kind->prepare(d, rows)) continue; // not ready in this round
+//         kind->rewind(d);                     // the cursor stands at the timeline's end
+//         while (want more && kind->peek(d, &proposal)) kind->advance(d, proposal.token);
 //         ... verify, append what was emitted to the timeline ...
-//         ops->observe(d, n);
+//         kind->observe(d, n);
 //     }
 //
-// Proposals never change what is emitted (decode/sample/sampler.h), only how fast. No call allocates.
-// Drafters belong to the engine's thread.
+// Proposals never change what is emitted (decode/sample/sampler.h), only how fast. No call
+// allocates but share and open. Drafters belong to the engine's thread.
 #pragma once
 
 #include "datasets/corpus/corpus_index.h"
-#include "decode/draft/source.h"
+#include "decode/draft/list.h"
+#include "decode/draft/open.h"
 #include "decode/sample/sampler.h"
 #include "model/infer/forward.h"
 
@@ -30,66 +32,74 @@ typedef struct {
     float confidence; // 0..1, before any calibration
 } sd_proposal;
 
+/// What a drafter is told of a request.
 typedef struct {
     const int32_t *timeline; // the caller's; grows in place, outlives the request
     int n;                   // tokens there now
     const sd_sampling *sampling;
+    const sd_corpus *corpus; // the request's own index, which outlives it; NULL: none
 } sd_draft_start;
 
-typedef struct sd_drafter sd_drafter;
+/// What the kinds of drafters are told of an engine that opens.
 typedef struct {
-    sd_source source;
+    const sd_model *target;
+    const sd_draft *draft; // what was given to draft from, opened; outlives the engine's drafters
+    const char *path;      // its path, for errors; NULL: none was given
+    sd_pool *pool;         // the engine's
+    const sd_context_options *context; // for a context of a drafter's own, whose rows it chooses
+    bool asked;                        // the engine's requests draft with this kind alone
+} sd_draft_setup;
+
+typedef struct sd_drafter_kind sd_drafter_kind;
+typedef struct {
+    const sd_drafter_kind *kind;
+} sd_drafter;
+
+struct sd_drafter_kind {
+    const char *name; // static: in options, statistics and reports
+    /// The error where this kind was asked for and has nothing to draft from: a sentence with its
+    /// remedy. NULL: there is always something.
+    const char *absent;
+
+    // ---- of an engine
+
+    /// *shared <- what this kind's drafters of one engine have in common. *present false: the
+    /// engine has nothing that such drafters could ever draft from, and goes without the kind.
+    /// NULL: present, and nothing is shared.
+    sd_status (*share)(void **shared, bool *present, const sd_draft_setup *setup, sd_error *err);
+    void (*unshare)(void *shared); // after the kind's drafters
+    /// Whether a request with this index of its own (or NULL) can be drafted for; NULL: each can.
+    bool (*serves)(const void *shared, const sd_corpus *own);
+    /// Bytes of weights that a proposal reads: what it costs until its time was measured. NULL:
+    /// proposals are free, are asked for first and never timed.
+    size_t (*read_bytes)(const void *shared);
+    /// A drafter of this kind for timelines of ctx tokens; all its memory is taken here.
+    sd_status (*open)(sd_drafter **out, void *shared, int ctx, sd_error *err);
+
+    // ---- of a drafter
+
+    void (*close)(sd_drafter *d);
     void (*begin)(sd_drafter *d, const sd_draft_start *start);
     /// The timeline has n tokens now (more than before).
     void (*observe)(sd_drafter *d, int n);
-    /// The timeline was cut to its first n tokens.
-    void (*rollback)(sd_drafter *d, int n);
+    /// Positions to compute before it can propose. NULL, as prepare: it is always ready.
+    int (*missing)(const sd_drafter *d);
+    /// Computes at most `rows` of them; true when it is ready.
+    bool (*prepare)(sd_drafter *d, int rows);
     /// The cursor back to the timeline's end.
     void (*rewind)(sd_drafter *d);
     /// The proposal at the cursor; false when there is none. May be called again: the same answer.
     bool (*peek)(sd_drafter *d, sd_proposal *out);
     /// The cursor moves over `token`, which need not be this drafter's proposal.
     void (*advance)(sd_drafter *d, int32_t token);
-    /// How likely proposals of this bucket are accepted before anything was measured.
+    /// The probability that proposals of this bucket are accepted, before anything was measured.
     float (*prior)(int bucket);
-    void (*close)(sd_drafter *d);
-} sd_drafter_ops;
-
-struct sd_drafter {
-    const sd_drafter_ops *ops;
 };
 
-/// Up to g proposals in a row from one drafter: tokens [g], confidence [g] (may be NULL). Returns how
-/// many.
-int sd_drafter_propose(sd_drafter *d, int g, int32_t *tokens, float *confidence);
+/// The list of list.h, NULL behind the last.
+extern const sd_drafter_kind *const sd_drafters[];
+#define SD_DRAFTER_DECLARE(spec, kind, word) extern const sd_drafter_kind sd_drafter_##kind;
+SD_DRAFTER_LIST(SD_DRAFTER_DECLARE)
+#undef SD_DRAFTER_DECLARE
+
 void sd_drafter_close(sd_drafter *d); // NULL is fine
-
-/// Suffix automaton over prompt and output: what followed the longest earlier occurrence of the
-/// last tokens, the most recent one. Memory for a timeline of `ctx` tokens (about 120 bytes each)
-/// is taken here.
-sd_status sd_drafter_suffix_open(sd_drafter **out, int ctx, sd_error *err);
-
-/// Corpus index: what followed most often in the adapter's training completions. set_corpus (NULL:
-/// no proposals) chooses the index of the next request; it must outlive that request.
-sd_status sd_drafter_corpus_open(sd_drafter **out, sd_error *err);
-void sd_drafter_corpus_set(sd_drafter *d, const sd_corpus *c);
-
-/// What the model drafters of an engine share: the draft's weights, context, logits and sampler.
-typedef struct sd_draft_model sd_draft_model;
-/// The draft must have the target's tokenizer: SD_EINVAL names both fingerprints otherwise. `pool`
-/// is the engine's; o: for the draft's context, whose rows are chosen here.
-sd_status sd_draft_model_open(sd_draft_model **out, sd_model *draft, const sd_model *target,
-                              sd_pool *pool, const sd_context_options *o, sd_error *err);
-void sd_draft_model_close(sd_draft_model *m); // after its drafters; NULL is fine
-size_t sd_draft_model_bytes(const sd_draft_model *m);
-
-/// A second, smaller model with keys and values of its own for `ctx` positions. It draws with the
-/// same noise as the target will (the request's sampling), from its own logits.
-sd_status sd_drafter_model_open(sd_drafter **out, sd_draft_model *m, int ctx, sd_error *err);
-/// Computes at most `rows` of the positions that the draft's cache lacks; true when it is ready to
-/// propose.
-bool sd_drafter_model_prepare(sd_drafter *d, int rows);
-/// Positions the cache lacks before it can propose.
-int sd_drafter_model_missing(const sd_drafter *d);
-/// The cache and how many of its positions are committed: for tests.
-const sd_kv *sd_drafter_model_kv(const sd_drafter *d);

@@ -8,24 +8,25 @@
 // It draws with the noise the target will use at the same position (decode/sample/sampler.h), so at a
 // temperature both choose alike as often as their distributions allow.
 #include "base/log.h"
-#include "decode/draft/drafter.h"
+#include "decode/draft/private.h"
 
 #include <math.h>
 #include <string.h>
 
 enum { DRAFT_ROWS = 64 }; // rows of one forward pass of the draft
 
-struct sd_draft_model {
+// What the drafters of an engine share.
+typedef struct {
     sd_model *model;
     sd_context *cx;
     sd_sampler *sampler;
     float *logits; // [V]
     int V, V_target;
-};
+} draft_model;
 
 typedef struct {
     sd_drafter base;
-    sd_draft_model *shared;
+    draft_model *shared;
     sd_kv *kv;
     int32_t *cached; // [ctx] the tokens whose keys and values stand in kv, `filled` of them
     int filled;
@@ -39,10 +40,24 @@ typedef struct {
     sd_proposal proposal;
 } drafter;
 
-sd_status sd_draft_model_open(sd_draft_model **out, sd_model *draft, const sd_model *target,
-                              sd_pool *pool, const sd_context_options *o, sd_error *err) {
+static void model_unshare(void *shared) {
+    draft_model *m = shared;
+    if (!m) return;
+    sd_context_close(m->cx);
+    sd_model_release(m->model);
+    sd_sampler_close(m->sampler);
+    free(m->logits);
+    free(m);
+}
+
+static sd_status model_share(void **shared, bool *present, const sd_draft_setup *setup,
+                             sd_error *err) {
     sd_status st = SD_OK;
-    sd_draft_model *m = NULL;
+    draft_model *m = NULL;
+    const sd_model *target = setup->target;
+    sd_model *draft = setup->draft->model;
+    *present = draft != NULL;
+    if (!draft) goto out;
     const char *a = target->tokenizer ? sd_tokenizer_fingerprint(target->tokenizer) : "none";
     const char *b = draft->tokenizer ? sd_tokenizer_fingerprint(draft->tokenizer) : "none";
     SD_CHECK(strcmp(a, b) == 0, err, SD_EINVAL,
@@ -54,29 +69,20 @@ sd_status sd_draft_model_open(sd_draft_model **out, sd_model *draft, const sd_mo
     m->model = sd_model_acquire(draft);
     m->V = draft->hp.V;
     m->V_target = target->hp.V;
-    sd_context_options own = *o;
+    sd_context_options own = *setup->context;
     own.max_rows = DRAFT_ROWS;
-    SD_TRY(sd_context_open(&m->cx, draft, pool, &own, err));
+    SD_TRY(sd_context_open(&m->cx, draft, setup->pool, &own, err));
     m->logits = sd_alloc((size_t)m->V, sizeof *m->logits);
     m->sampler = sd_sampler_open(m->V);
     SD_CHECK_ALLOC(m->logits && m->sampler, err);
-    *out = m, m = NULL;
+    *shared = m, m = NULL;
 out:
-    sd_draft_model_close(m);
+    model_unshare(m);
     return st;
 }
 
-void sd_draft_model_close(sd_draft_model *m) {
-    if (!m) return;
-    sd_context_close(m->cx);
-    sd_model_release(m->model);
-    sd_sampler_close(m->sampler);
-    free(m->logits);
-    free(m);
-}
-
-size_t sd_draft_model_bytes(const sd_draft_model *m) {
-    return sd_context_bytes(m->cx);
+static size_t model_read_bytes(const void *shared) {
+    return sd_context_bytes(((const draft_model *)shared)->cx);
 }
 
 // The token of position i as the cursor sees it.
@@ -137,20 +143,20 @@ static void model_begin(sd_drafter *base, const sd_draft_start *start) {
     d->have = false;
 }
 
-static void model_move(sd_drafter *base, int n) {
+static void model_observe(sd_drafter *base, int n) {
     drafter *d = (drafter *)base;
     d->n = n;
     d->n_ahead = 0;
     trim(d);
 }
 
-int sd_drafter_model_missing(const sd_drafter *base) {
+static int model_missing(const sd_drafter *base) {
     const drafter *d = (const drafter *)base;
     int same = d->filled < d->n ? d->filled : d->n;
     return d->failed ? d->n : d->n - same;
 }
 
-bool sd_drafter_model_prepare(sd_drafter *base, int rows) {
+static bool model_prepare(sd_drafter *base, int rows) {
     drafter *d = (drafter *)base;
     if (d->failed || d->n >= d->kv->ctx) return false;
     int upto = d->filled + rows < d->n - 1 ? d->filled + rows : d->n - 1;
@@ -207,17 +213,13 @@ static void model_close(sd_drafter *base) {
     free(d);
 }
 
-static const sd_drafter_ops model_ops = {SD_SOURCE_MODEL, model_begin,  model_move,
-                                         model_move,      model_rewind, model_peek,
-                                         model_advance,   model_prior,  model_close};
-
-sd_status sd_drafter_model_open(sd_drafter **out, sd_draft_model *m, int ctx, sd_error *err) {
+static sd_status model_open(sd_drafter **out, void *shared, int ctx, sd_error *err) {
     sd_status st = SD_OK;
     drafter *d = sd_alloc(1, sizeof *d);
     SD_CHECK_ALLOC(d, err);
-    d->base.ops = &model_ops;
-    d->shared = m;
-    SD_TRY(sd_kv_open(&d->kv, m->cx, ctx, err));
+    d->base.kind = &sd_drafter_model;
+    d->shared = shared;
+    SD_TRY(sd_kv_open(&d->kv, d->shared->cx, ctx, err));
     d->cached = sd_alloc((size_t)ctx, sizeof *d->cached);
     SD_CHECK_ALLOC(d->cached, err);
     *out = &d->base, d = NULL;
@@ -225,3 +227,20 @@ out:
     if (d) model_close(&d->base);
     return st;
 }
+
+const sd_drafter_kind sd_drafter_model = {
+    .name = "draft",
+    .absent = "speculation by a draft model was asked for without a draft model; give one with -d",
+    .share = model_share,
+    .unshare = model_unshare,
+    .read_bytes = model_read_bytes,
+    .open = model_open,
+    .close = model_close,
+    .begin = model_begin,
+    .observe = model_observe,
+    .missing = model_missing,
+    .prepare = model_prepare,
+    .rewind = model_rewind,
+    .peek = model_peek,
+    .advance = model_advance,
+    .prior = model_prior};

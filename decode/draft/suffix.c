@@ -131,14 +131,6 @@ static void suffix_begin(sd_drafter *d, const sd_draft_start *start) {
     suffix_rewind(d);
 }
 
-// Rare (a timeline only grows while decoding), so the automaton is built again.
-static void suffix_rollback(sd_drafter *d, int n) {
-    suffix *s = (suffix *)d;
-    clear(s);
-    suffix_observe(d, n);
-    suffix_rewind(d);
-}
-
 // What stands after position `end` of timeline + drafted tokens; -1 when nothing does yet.
 static int32_t after(const suffix *s, int end) {
     if (end == NONE) return -1;
@@ -151,6 +143,13 @@ static int length_class(int len) {
     int c = 0;
     while (c < SD_LEN_CLASSES - 1 && len > upto[c]) c++;
     return c;
+}
+
+static float suffix_prior(int bucket) {
+    static const float single[SD_LEN_CLASSES] = {.15f, .35f, .5f,  .6f,  .68f,
+                                                 .75f, .8f,  .85f, .88f, .92f};
+    float p = single[bucket / 3 % SD_LEN_CLASSES];
+    return bucket % 3 == 1 ? p + (1 - p) * .4f : bucket % 3 == 2 ? p * .6f : p;
 }
 
 // Buckets: 10 classes of matched length x {one occurrence, two that agree, two that differ}.
@@ -166,7 +165,7 @@ static bool suffix_peek(sd_drafter *d, sd_proposal *out) {
     int32_t older = i + 1 < RECENT ? after(s, st->end[i + 1]) : -1;
     int kind = older < 0 ? 0 : older == token ? 1 : 2;
     int bucket = length_class(s->matched) * 3 + kind;
-    *out = (sd_proposal){token, bucket, d->ops->prior(bucket)};
+    *out = (sd_proposal){token, bucket, suffix_prior(bucket)};
     return true;
 }
 
@@ -184,13 +183,6 @@ static void suffix_advance(sd_drafter *d, int32_t token) {
     s->matched = e ? s->states[p].len + 1 : 0;
 }
 
-static float suffix_prior(int bucket) {
-    static const float single[SD_LEN_CLASSES] = {.15f, .35f, .5f,  .6f,  .68f,
-                                                 .75f, .8f,  .85f, .88f, .92f};
-    float p = single[bucket / 3 % SD_LEN_CLASSES];
-    return bucket % 3 == 1 ? p + (1 - p) * .4f : bucket % 3 == 2 ? p * .6f : p;
-}
-
 static void suffix_close(sd_drafter *d) {
     suffix *s = (suffix *)d;
     free(s->states);
@@ -199,18 +191,15 @@ static void suffix_close(sd_drafter *d) {
     free(s);
 }
 
-static const sd_drafter_ops suffix_ops = {SD_SOURCE_SUFFIX, suffix_begin,  suffix_observe,
-                                          suffix_rollback,  suffix_rewind, suffix_peek,
-                                          suffix_advance,   suffix_prior,  suffix_close};
-
-sd_status sd_drafter_suffix_open(sd_drafter **out, int ctx, sd_error *err) {
+static sd_status suffix_open(sd_drafter **out, void *shared, int ctx, sd_error *err) {
+    (void)shared;
     sd_status st = SD_OK;
     suffix *s = NULL;
     SD_CHECK(ctx > 0 && ctx <= 1 << 24, err, SD_EINVAL,
              "suffix drafter: a context of %d tokens; 1 to 16777216 are possible", ctx);
     s = sd_alloc(1, sizeof *s);
     SD_CHECK_ALLOC(s, err);
-    s->base.ops = &suffix_ops;
+    s->base.kind = &sd_drafter_suffix;
     s->cap = ctx;
     // calloc: what a short request does not reach stays untouched.
     for (s->slots = 64; s->slots < (uint32_t)ctx * 6;) s->slots *= 2;
@@ -224,3 +213,13 @@ out:
     if (s) suffix_close(&s->base);
     return st;
 }
+
+const sd_drafter_kind sd_drafter_suffix = {.name = "suffix",
+                                           .open = suffix_open,
+                                           .close = suffix_close,
+                                           .begin = suffix_begin,
+                                           .observe = suffix_observe,
+                                           .rewind = suffix_rewind,
+                                           .peek = suffix_peek,
+                                           .advance = suffix_advance,
+                                           .prior = suffix_prior};

@@ -5,7 +5,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
-#include "decode/draft/open.h"
 #include "decode/engine/private.h"
 #include "model/infer/weight_cache/cache.h"
 
@@ -18,24 +17,13 @@ const char *sd_finish_name(sd_finish f) {
     return (unsigned)f < SD_FINISH_COUNT ? words[f] : "unknown";
 }
 
-static sd_status open_draft(sd_engine *e, sd_error *err) {
+static sd_status open_drafters(sd_engine *e, sd_error *err) {
     sd_status st = SD_OK;
-    sd_draft d = {0};
-    SD_TRY(sd_draft_open(&d, e->o.draft, e->model, e->o.stop, err));
-    if (d.kind == SD_DRAFT_MODEL) {
-        if (e->o.cache.dir) sd_weight_cache_attach(d.model, e->o.cache.dir);
-        SD_CHECK(e->o.spec != SD_SPEC_CORPUS, err, SD_EINVAL,
-                 "%s: is a model and --spec index drafts from a corpus index; give --spec draft or "
-                 "auto",
-                 e->o.draft);
-        sd_context_options o = {.isa = e->o.isa, .cache = e->o.cache, .stop = e->o.stop};
-        SD_TRY(sd_draft_model_open(&e->draft, d.model, e->model, e->pool, &o, err));
-    } else {
-        e->corpus = d.corpus;
-        d.corpus = NULL;
-    }
+    if (e->o.draft) SD_TRY(sd_draft_open(&e->draft, e->o.draft, e->model, e->o.stop, err));
+    if (e->draft.kind == SD_DRAFT_MODEL && e->o.cache.dir)
+        sd_weight_cache_attach(e->draft.model, e->o.cache.dir);
+    SD_TRY(sd_drafters_register(e, err));
 out:
-    sd_draft_close(&d);
     return st;
 }
 
@@ -45,10 +33,7 @@ static sd_status open_slot(sd_engine *e, sd_slot *s, sd_error *err) {
     s->timeline = sd_alloc((size_t)e->ctx, sizeof *s->timeline);
     SD_CHECK_ALLOC(s->timeline, err);
     s->text = sd_buf_make((size_t)1 << 24);
-    SD_TRY(sd_drafter_suffix_open(&s->drafter[SD_SOURCE_SUFFIX], e->ctx, err));
-    SD_TRY(sd_drafter_corpus_open(&s->drafter[SD_SOURCE_CORPUS], err));
-    if (e->draft)
-        SD_TRY(sd_drafter_model_open(&s->drafter[SD_SOURCE_MODEL], e->draft, e->ctx, err));
+    SD_TRY(sd_slot_open_drafters(e, s, err));
 out:
     return st;
 }
@@ -132,9 +117,7 @@ sd_status sd_engine_open(sd_engine **out, sd_model *m, const sd_engine_options *
     e->locks_made = true;
     SD_TRY(sd_pool_open(&e->pool, e->o.threads, err));
     SD_TRY(open_tensors(e, err));
-    if (e->o.draft) SD_TRY(open_draft(e, err));
-    SD_CHECK(e->o.spec != SD_SPEC_DRAFT || e->draft, err, SD_EINVAL,
-             "speculation by a draft model was asked for without a draft model; give one with -d");
+    SD_TRY(open_drafters(e, err));
     e->slot = sd_alloc((size_t)e->n_slots, sizeof *e->slot);
     SD_CHECK_ALLOC(e->slot, err);
     SD_TRY(sd_kv_pool_open(&e->kv, e->cx, e->n_slots * sd_kv_pages(e->ctx), err));
@@ -159,7 +142,7 @@ static void close_slot(sd_engine *e, sd_slot *s) {
         s->n_info = 0;
         sd_slot_deliver(e, s, NULL);
     }
-    for (int i = 0; i < SD_SOURCE_COUNT; i++) sd_drafter_close(s->drafter[i]);
+    for (int i = 0; i < e->n_drafters; i++) sd_drafter_close(s->drafter[i]);
     sd_kv_close(s->kv);
     free(s->timeline);
     sd_buf_free(&s->text);
@@ -171,8 +154,8 @@ void sd_engine_close(sd_engine *e) {
     sd_queue_close(e);
     free(e->slot);
     free(e->readers);
-    sd_draft_model_close(e->draft);
-    sd_corpus_close(e->corpus);
+    sd_drafters_unregister(e);
+    sd_draft_close(&e->draft);
     free(e->logits);
     free(e->rows);
     free(e->candidates);

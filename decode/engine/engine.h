@@ -13,7 +13,7 @@
 //     while (sd_engine_step(e)) {}       // until nothing is left to do
 #pragma once
 
-#include "decode/draft/source.h"
+#include "decode/draft/list.h"
 #include "decode/sample/sampler.h"
 #include "model/infer/forward.h"
 
@@ -21,16 +21,16 @@ typedef struct sd_engine sd_engine;
 
 // ---- options
 
-// clang-format off
-#define SD_SPEC_LIST(FIRST, X)                                                                     \
-    FIRST(AUTO, "auto") X(OFF, "off") X(SUFFIX, "suffix") X(DRAFT, "draft") X(CORPUS, "index")
-#define SD_SPEC_ENUM(name, word) SD_SPEC_##name,
-typedef enum { SD_SPEC_LIST(SD_SPEC_ENUM, SD_SPEC_ENUM) SD_SPEC_COUNT } sd_spec_mode;
+// auto: whatever drafts best; a drafter's mode: that one alone.
+#define SD_SPEC_ENUM(spec, kind, word) SD_SPEC_##spec,
+typedef enum {
+    SD_SPEC_AUTO,
+    SD_SPEC_OFF,
+    SD_DRAFTER_LIST(SD_SPEC_ENUM) SD_SPEC_COUNT
+} sd_spec_mode;
 #undef SD_SPEC_ENUM
-#define SD_SPEC_WORD(name, word) word
-#define SD_SPEC_BAR_WORD(name, word) "|" word
-#define SD_SPEC_MODES SD_SPEC_LIST(SD_SPEC_WORD, SD_SPEC_BAR_WORD) // "auto|off|...", for options
-// clang-format on
+#define SD_SPEC_BAR_WORD(spec, kind, word) "|" word
+#define SD_SPEC_MODES "auto|off" SD_DRAFTER_LIST(SD_SPEC_BAR_WORD) // for options
 
 typedef struct {
     int ctx;           // positions per slot; 0: the smaller of 4096 and the model's
@@ -47,6 +47,8 @@ typedef struct {
     sd_spec_mode spec; // the default of a request
     int spec_length;   // > 0: every draft is forced to this length (for tests)
     const char *draft; // NULL, a model, a corpus index file, or a run's folder or its draft/ folder
+    // The kinds of drafters to register, NULL behind the last; NULL: all that there are (sd_drafters).
+    const struct sd_drafter_kind *const *drafters;
     sd_weight_cache cache;   // of packed weights, the draft model's too (sd_context_options)
     const atomic_bool *stop; // ends the opening, and steps, with SD_EINTERRUPTED; NULL: never
 } sd_engine_options;
@@ -74,10 +76,13 @@ typedef struct {
 
 typedef struct {
     int64_t rounds, drafted, accepted;
-    int64_t drafted_by[SD_SOURCE_COUNT], accepted_by[SD_SOURCE_COUNT];
+    struct {
+        const char *name; // static; NULL: no more
+        int64_t drafted, accepted;
+    } by[SD_MAX_DRAFTERS];             // in the order of the engine's list of drafters
     int64_t accepted_at[SD_MAX_DRAFT]; // accepted drafts by position in the draft
 } sd_spec_stats;
-/// sum += sign * a.
+/// sum += sign * a; both are of engines with the same drafters.
 void sd_spec_stats_add(sd_spec_stats *sum, const sd_spec_stats *a, int sign);
 
 typedef struct {

@@ -1,15 +1,16 @@
 // The engine's inside, shared by its aspects:
-//   engine.c  opening, waiting, statistics
-//   request.c what a request must be, the engine's copy of it
-//   queue.c   who waits, who gets a slot, who gives one back
-//   slot.c    a slot takes up a request, or gives it back half done
-//   prompt.c  which prompt rows a step has time for, and whose
-//   plan.c    what is drafted for each running request
-//   step.c    rows in, one forward pass, verification
-//   output.c  tokens to text, stop strings, events, the end of a request
+//   engine.c    opening, waiting, statistics
+//   request.c   what a request must be, the engine's copy of it
+//   queue.c     who waits, who gets a slot, who gives one back
+//   slot.c      a slot takes up a request, or gives it back half done
+//   drafters.c  the kinds of drafters there are, and a slot's drafters
+//   prompt.c    which prompt rows a step has time for, and whose
+//   plan.c      what is drafted for each running request
+//   step.c      rows in, one forward pass, verification
+//   output.c    tokens to text, stop strings, events, the end of a request
 //
-// Locking: `lock` guards the tenants and their lines, the slots' requests, and what is published. All
-// else belongs to the thread that steps.
+// Locking: `lock` guards the tenants and their lines, the slots' requests, and what is published.
+// All else belongs to the thread that steps.
 #pragma once
 
 #include "decode/draft/controller.h"
@@ -71,16 +72,16 @@ typedef struct {
     sd_kv *kv;                            // len: committed positions
     int32_t *timeline;                    // [ctx] prompt and output
     int n;                                // tokens in it; while decoding kv->len == n - 1
-    sd_drafter *drafter[SD_SOURCE_COUNT]; // NULL: not there
-    bool active[SD_SOURCE_COUNT];
+    sd_drafter *drafter[SD_MAX_DRAFTERS]; // by their place in the engine's list
+    bool active[SD_MAX_DRAFTERS];         // drafts for this request
     sd_acceptance own;
 
     // One round.
-    sd_proposal proposal[SD_MAX_DRAFT][SD_SOURCE_COUNT]; // what each source said where it was asked
-    bool made[SD_MAX_DRAFT][SD_SOURCE_COUNT];
-    int n_made;                  // positions at which sources were asked
+    sd_proposal proposal[SD_MAX_DRAFT][SD_MAX_DRAFTERS]; // what each said where it was asked
+    bool made[SD_MAX_DRAFT][SD_MAX_DRAFTERS];
+    int n_made;                  // positions at which drafters were asked
     int32_t draft[SD_MAX_DRAFT]; // the proposals taken
-    sd_source source[SD_MAX_DRAFT];
+    int source[SD_MAX_DRAFT];    // the drafters that made them
     float prefix_prob[SD_MAX_DRAFT];
     int n_draft; // candidates
     int g;       // of these verified in this round
@@ -113,6 +114,12 @@ typedef struct {
     bool speculating;         // a running request may be drafted for
 } sd_rows;
 
+// A kind of drafter that is registered, and what its drafters share.
+typedef struct {
+    const sd_drafter_kind *kind;
+    void *shared;
+} sd_engine_drafter;
+
 // A speed of late: both sums fade.
 typedef struct {
     double amount, seconds;
@@ -132,9 +139,10 @@ struct sd_engine {
     sd_sampler *sampler;
     sd_candidates *candidates; // [n_slots]
     sd_controller control;
-    sd_corpus *corpus; // of options.draft
-    sd_draft_model *draft;
-    double draft_seconds; // in this step
+    sd_draft draft;                             // options.draft, opened
+    sd_engine_drafter drafter[SD_MAX_DRAFTERS]; // [n_drafters]
+    int n_drafters;
+    double draft_seconds; // in this step, of drafters that are not free
     int64_t rounds;
 
     pthread_mutex_t lock;
@@ -180,12 +188,25 @@ void sd_queue_close(sd_engine *e); // cancels what waits
 void sd_prompt_rows(sd_engine *e, sd_rows *b);
 /// A step with prompt rows took so long.
 void sd_prompt_learn(sd_engine *e, int decode_rows, double seconds);
+// drafters.c
+/// The list of the options: those kinds that have something to draft from. The draft is open.
+/// SD_EINVAL says what is missing where the engine's mode asks for one that has nothing.
+sd_status sd_drafters_register(sd_engine *e, sd_error *err);
+void sd_drafters_unregister(sd_engine *e); // after the slots' drafters
+/// SD_EINVAL likewise, for a request's mode and index.
+sd_status sd_drafters_check(const sd_engine *e, const sd_request *r, sd_error *err);
+sd_status sd_slot_open_drafters(const sd_engine *e, sd_slot *s, sd_error *err);
+/// Chooses who drafts for the slot's request, and begins with its timeline.
+void sd_slot_begin_drafters(const sd_engine *e, sd_slot *s);
+/// The timeline has grown.
+void sd_slot_observe(const sd_engine *e, sd_slot *s);
 // plan.c
 void sd_engine_plan(sd_engine *e);
 void sd_engine_score(sd_engine *e, sd_slot *s, const int32_t *emitted, int n);
 // slot.c
 void sd_slot_begin(sd_engine *e, sd_slot *s, sd_engine_request *j);
-/// Puts what a later sd_slot_begin needs into its request. False: out of memory, nothing has changed.
+/// Puts what a later sd_slot_begin needs into its request. False: out of memory, nothing has
+/// changed.
 bool sd_slot_carry(sd_slot *s);
 // output.c
 /// One emitted token, or -1 where there is none; true when the request goes on.

@@ -66,11 +66,7 @@ sd_status sd_engine_request_check(const sd_engine *e, const sd_request *r, sd_er
              "logprobs %d is outside -1 to 20", r->logprobs);
     SD_CHECK((unsigned)r->spec < SD_SPEC_COUNT, err, SD_EINVAL, "speculation mode %d is unknown",
              (int)r->spec);
-    SD_CHECK(r->spec != SD_SPEC_DRAFT || e->draft, err, SD_EINVAL,
-             "speculation by a draft model was asked for without a draft model; give one with -d");
-    SD_CHECK(r->spec != SD_SPEC_CORPUS || e->corpus || r->corpus, err, SD_EINVAL,
-             "speculation by a corpus index was asked for without an index; give one with -d or "
-             "use an adapter's run folder");
+    SD_TRY(sd_drafters_check(e, r, err));
     SD_CHECK(!r->adapter || r->adapter->L == e->model->hp.L, err, SD_EINVAL,
              "adapter %s has %d layers, the model %d", r->adapter->name, r->adapter->L,
              e->model->hp.L);

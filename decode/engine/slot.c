@@ -62,7 +62,6 @@ static void take_up(sd_slot *s, sd_engine_request *j) {
 }
 
 void sd_slot_begin(sd_engine *e, sd_slot *s, sd_engine_request *j) {
-    const sd_request *r = &j->r;
     s->phase = SLOT_PREFILL;
     s->n_made = s->n_draft = s->g = s->n_info = 0;
     s->finish = SD_FINISH_NONE;
@@ -72,13 +71,5 @@ void sd_slot_begin(sd_engine *e, sd_slot *s, sd_engine_request *j) {
     else
         start(s, j);
     s->begun_at = s->n;
-    sd_spec_mode mode = r->spec == SD_SPEC_AUTO ? e->o.spec : r->spec;
-    const sd_corpus *corpus = r->corpus ? r->corpus : e->corpus;
-    s->active[SD_SOURCE_SUFFIX] = mode == SD_SPEC_AUTO || mode == SD_SPEC_SUFFIX;
-    s->active[SD_SOURCE_CORPUS] = corpus && (mode == SD_SPEC_AUTO || mode == SD_SPEC_CORPUS);
-    s->active[SD_SOURCE_MODEL] = e->draft && (mode == SD_SPEC_AUTO || mode == SD_SPEC_DRAFT);
-    sd_drafter_corpus_set(s->drafter[SD_SOURCE_CORPUS], corpus);
-    sd_draft_start start = {s->timeline, s->n, &j->r.sampling};
-    for (int i = 0; i < SD_SOURCE_COUNT; i++)
-        if (s->active[i]) s->drafter[i]->ops->begin(s->drafter[i], &start);
+    sd_slot_begin_drafters(e, s);
 }

@@ -1,10 +1,10 @@
 // One step: admit, plan, one forward pass over decode and prompt rows together, verify, deliver.
 //
-// A decoding request brings 1 + g rows: its last token, which is not in the cache yet, and g
-// guesses. Row j's logits decide the token at position n + j by sd_sample alone; the guess there
-// was right iff it is that token. So the emitted tokens are those of plain decoding, whatever was
-// guessed, and the cache is then committed up to the last right guess. Prompts fill the rest of the
-// step (prompt.c); only a prompt's last row has logits.
+// A decoding request brings 1 + g rows: its last token, which is not in the cache yet, and g draft
+// tokens. Row j's logits decide the token at position n + j by sd_sample alone; the draft token
+// there is accepted iff it is that token. So the emitted tokens are those of plain decoding,
+// whatever was drafted, and the cache is then committed up to the last accepted one. Prompts fill
+// the rest of the step (prompt.c); only a prompt's last row has logits.
 #include "base/clock.h"
 #include "base/log.h"
 #include "decode/engine/private.h"
@@ -39,7 +39,7 @@ static void add_decode_rows(sd_engine *e, sd_rows *b) {
         s->rows = s->g + 1;
         b->logits += s->rows;
         b->running++;
-        for (int j = 0; j < SD_SOURCE_COUNT; j++) b->speculating |= s->active[j];
+        for (int j = 0; j < e->n_drafters; j++) b->speculating |= s->active[j];
     }
     b->decode_rows = b->rows;
 }
@@ -53,9 +53,9 @@ static int verify(sd_engine *e, sd_slot *s) {
         const float *logits = e->logits + (size_t)(s->first_logits + j) * (size_t)e->model->hp.V;
         int32_t x = sd_sample(e->sampler, logits, NULL, &s->request->r.sampling, from + j);
         emitted[n++] = x;
-        bool right = j < s->g && s->draft[j] == x;
-        accepted += right;
-        on = sd_slot_token(e, s, x, logits) && right;
+        bool accept = j < s->g && s->draft[j] == x;
+        accepted += accept;
+        on = sd_slot_token(e, s, x, logits) && accept;
     }
     s->kv->len = from + accepted < s->n ? from + accepted : s->n - 1;
     sd_spec_stats *st = &s->stats.spec;
@@ -63,13 +63,11 @@ static int verify(sd_engine *e, sd_slot *s) {
     st->drafted += s->g;
     st->accepted += accepted;
     for (int j = 0; j < s->g; j++) {
-        st->drafted_by[s->source[j]]++;
-        if (j < accepted) st->accepted_by[s->source[j]]++, st->accepted_at[j]++;
+        st->by[s->source[j]].drafted++;
+        if (j < accepted) st->by[s->source[j]].accepted++, st->accepted_at[j]++;
     }
     sd_engine_score(e, s, emitted, n);
-    if (!s->finish)
-        for (int i = 0; i < SD_SOURCE_COUNT; i++)
-            if (s->active[i]) s->drafter[i]->ops->observe(s->drafter[i], s->n);
+    if (!s->finish) sd_slot_observe(e, s);
     return n;
 }
 
@@ -77,9 +75,7 @@ static void finish_prompt(sd_engine *e, sd_slot *s) {
     const float *logits = e->logits + (size_t)s->first_logits * (size_t)e->model->hp.V;
     int32_t x = sd_sample(e->sampler, logits, NULL, &s->request->r.sampling, s->n);
     s->phase = SLOT_DECODE;
-    if (!sd_slot_token(e, s, x, logits)) return;
-    for (int i = 0; i < SD_SOURCE_COUNT; i++)
-        if (s->active[i]) s->drafter[i]->ops->observe(s->drafter[i], s->n);
+    if (sd_slot_token(e, s, x, logits)) sd_slot_observe(e, s);
 }
 
 static void publish(sd_engine *e, double seconds) {

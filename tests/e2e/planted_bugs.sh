@@ -82,6 +82,8 @@ plant "top-p keeps one token too many" decode/sample/sampler.c 's/if \(seen >= w
 plant "top-k keeps one token too few" decode/sample/sampler.c 's/if \(k > 0 && n > k\) n = k;/if (k > 1 \&\& n >= k) n = k - 1;/' test_sampler
 plant "top-p shares out mass that min-p took away" decode/sample/sampler.c 's/if \(k > 0 \|\| all\)/if (k > 0)/' test_sampler
 plant "NaN passes for a small logit" decode/sample/sampler.c 's/if \(s->simd->has_nan\(logits, s->V\)\) return -1;//' test_sampler
+plant "a drafter's proposals are counted as its neighbour's" decode/engine/plan.c 's/&s->own, i, s->proposal/\&s->own, 0, s->proposal/' test_engine_drafters
+plant "a drafter is asked before it is ready" decode/engine/plan.c 's/p.ready\[i\] = prepare\(e, s, i, running\)/p.ready[i] = prepare(e, s, i, running) || s->active[i]/' test_engine_drafters
 plant "a prompt's place in a list changes its sampling" decode/serve/generation_start.c 's/c->index % r->n/c->index/' test_serve_live
 plant "the hashes of a checkpoint's manifest are not compared" trainer/checkpoint.c 's/if \(sd_sha256_equal\(want, have\)\) return SD_OK;/return SD_OK;/' test_checkpoint
 plant "a save removes checkpoints that it did not make" trainer/checkpoint_folder.c 's/is_own\(all, l.step\[i\]\) && \+\+kept/++kept/' test_checkpoint

@@ -3,6 +3,7 @@
 // The oracle decodes row by row without the engine (engine.c). The model is tiny and
 // random, its answers to repetitive prompts repeat themselves in part, so drafts are both accepted
 // and rejected; both are counted and must have happened.
+#include "decode/draft/private.h"
 #include "decode/engine/private.h"
 #include "tests/unit/support/engine.h"
 #include "tests/unit/support/tiny_model.h"
@@ -102,12 +103,7 @@ static void check_engine(const world *w, const sd_engine_options *o, sd_spec_sta
     }
     sd_engine_stats s;
     sd_engine_get_stats(e, &s);
-    sum->drafted += s.spec.drafted;
-    sum->accepted += s.spec.accepted;
-    for (int k = 0; k < SD_SOURCE_COUNT; k++) {
-        sum->drafted_by[k] += s.spec.drafted_by[k];
-        sum->accepted_by[k] += s.spec.accepted_by[k];
-    }
+    sd_spec_stats_add(sum, &s.spec, 1);
     free(a);
     sd_engine_close(e);
 }
@@ -134,10 +130,17 @@ static sd_spec_stats check_drafter(const world *w, sd_spec_mode spec, const char
     return sum;
 }
 
-static void both_happened(const sd_spec_stats *s, sd_source source) {
-    int64_t accepted = s->accepted_by[source], drafted = s->drafted_by[source];
-    printf("%s: %lld drafted, %lld accepted\n", sd_source_name(source), (long long)drafted,
-           (long long)accepted);
+static int place_of(const sd_spec_stats *s, const char *drafter) {
+    for (int i = 0; i < SD_MAX_DRAFTERS && s->by[i].name; i++)
+        if (strcmp(s->by[i].name, drafter) == 0) return i;
+    cr_assert(false, "no statistics of %s", drafter);
+    return -1;
+}
+
+static void both_happened(const sd_spec_stats *s, const char *drafter) {
+    int i = place_of(s, drafter);
+    int64_t accepted = s->by[i].accepted, drafted = s->by[i].drafted;
+    printf("%s: %lld drafted, %lld accepted\n", drafter, (long long)drafted, (long long)accepted);
     cr_assert_gt(accepted, 200, "%lld accepted", (long long)accepted);
     cr_assert_gt(drafted - accepted, 500, "%lld rejected", (long long)(drafted - accepted));
 }
@@ -152,14 +155,14 @@ Test(exact, plain_engine_decoding_equals_row_by_row_decoding) {
 Test(exact, suffix_drafts_change_no_token) {
     world w = make_world();
     sd_spec_stats sum = check_drafter(&w, SD_SPEC_SUFFIX, NULL);
-    both_happened(&sum, SD_SOURCE_SUFFIX);
+    both_happened(&sum, "suffix");
     free_world(&w);
 }
 
 Test(exact, corpus_drafts_change_no_token) {
     world w = make_world();
     sd_spec_stats sum = check_drafter(&w, SD_SPEC_CORPUS, w.index);
-    both_happened(&sum, SD_SOURCE_CORPUS);
+    both_happened(&sum, "index");
     free_world(&w);
 }
 
@@ -190,12 +193,12 @@ Test(exact, an_index_with_tokens_that_the_model_has_not_changes_no_token) {
 Test(exact, model_drafts_change_no_token, .timeout = 300) {
     world w = make_world();
     sd_spec_stats sum = check_drafter(&w, SD_SPEC_DRAFT, w.near);
-    both_happened(&sum, SD_SOURCE_MODEL);
+    both_happened(&sum, "draft");
     sd_spec_stats other = {0};
     check_engine(&w,
                  &(sd_engine_options){.ctx = 200, .slots = 4, .spec_length = 3, .draft = w.other},
                  &other);
-    cr_assert_gt(other.drafted - other.accepted, 300, "all sources at once, most guesses wrong");
+    cr_assert_gt(other.drafted - other.accepted, 300, "all drafters at once, most proposals wrong");
     free_world(&w);
 }
 
@@ -211,8 +214,9 @@ Test(exact, a_draft_model_with_the_targets_weights_is_always_right) {
                                           .spec_length = length,
                                           .draft = w.same},
                      &sum);
-    cr_assert_gt(sum.drafted_by[SD_SOURCE_MODEL], 300);
-    cr_assert_eq(sum.accepted_by[SD_SOURCE_MODEL], sum.drafted_by[SD_SOURCE_MODEL]);
+    int draft = place_of(&sum, "draft");
+    cr_assert_gt(sum.by[draft].drafted, 300);
+    cr_assert_eq(sum.by[draft].accepted, sum.by[draft].drafted);
     free_world(&w);
 }
 
@@ -235,7 +239,7 @@ static void check_caches(sd_engine *e, sd_context *cx, sd_context *draft_cx) {
         sd_kv *kv = fresh_cache(cx, s->timeline, s->kv->len);
         cr_assert(sd_kv_equal(s->kv, kv, s->kv->len), "slot %d at %d", i, s->n);
         sd_kv_close(kv);
-        const sd_kv *draft = sd_drafter_model_kv(s->drafter[SD_SOURCE_MODEL]);
+        const sd_kv *draft = sd_drafter_model_kv(s->drafter[place_of(&s->stats.spec, "draft")]);
         cr_assert_leq(draft->len, s->n);
         if (draft->len == 0) continue;
         kv = fresh_cache(draft_cx, s->timeline, draft->len);
