@@ -60,6 +60,7 @@ static sd_status copy_metadata(sd_gguf_writer *w, const sd_model *base, sd_error
         size_t bytes;
         const char *key = sd_gguf_key_at(g, i, &type);
         if (strcmp(key, "general.alignment") == 0) continue; // the writer has its own
+        if (sd_gguf_key_is_of_split(key)) continue;          // what is written is one file
         if (other_template && strcmp(key, SD_GGUF_TEMPLATE_KEY) == 0) continue;
         const void *raw = sd_gguf_value_raw(g, i, &bytes);
         SD_TRY(sd_gguf_put_raw(w, key, type, raw, bytes, err));

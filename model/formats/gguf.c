@@ -193,7 +193,7 @@ out:
 static int compare_entries(const void *a, const void *b) {
     return strcmp((*(const sd_gguf_entry *const *)a)->key, (*(const sd_gguf_entry *const *)b)->key);
 }
-static int compare_tensors(const void *a, const void *b) {
+int sd_gguf_compare_names(const void *a, const void *b) {
     return strcmp((*(const sd_gguf_tensor *const *)a)->name,
                   (*(const sd_gguf_tensor *const *)b)->name);
 }
@@ -227,6 +227,29 @@ out:
     return st;
 }
 
+// Files hold their tensors one behind the other, as every writer lays them out: where these do and the
+// last one lies behind the end, the rest of the file is missing. Offsets at random are damage.
+static sd_status check_length(const cursor *c, const uint64_t *offset, size_t base,
+                              uint32_t align) {
+    const sd_gguf *g = c->g;
+    uint64_t next = 0;
+    for (int i = 0; i < g->n_tensors; i++) {
+        uint64_t bytes = g->tensor[i].bytes;
+        if (offset[i] != next || bytes > (UINT64_C(1) << 60) - next) return SD_OK;
+        next = (next + bytes + align - 1) / align * align;
+        if (i + 1 == g->n_tensors)
+            next = offset[i] + bytes; // some writers leave out the last padding
+    }
+    if (base + next <= g->size) return SD_OK;
+    return fail_at(
+        c, g->size,
+        "the file is truncated: %.3g of %.3g GB are there (%zu of %llu bytes); download or "
+        "copy it again, or join it with the rest if it is the first piece of a file that "
+        "was cut",
+        (double)g->size / 1e9, (double)(base + next) / 1e9, g->size,
+        (unsigned long long)(base + next));
+}
+
 static sd_status place_tensors(cursor *c, const uint64_t *offset) {
     sd_gguf *g = c->g;
     uint32_t align = DEFAULT_ALIGNMENT;
@@ -239,6 +262,8 @@ static sd_status place_tensors(cursor *c, const uint64_t *offset) {
                        MAX_ALIGNMENT);
     size_t base = (c->at + align - 1) / align * align;
     size_t room = base < g->size ? g->size - base : 0;
+    st = check_length(c, offset, base, align);
+    if (st != SD_OK) return st;
     for (int i = 0; i < g->n_tensors; i++) {
         sd_gguf_tensor *t = &g->tensor[i];
         if (offset[i] % align || offset[i] > room || t->bytes > room - offset[i])
@@ -263,7 +288,7 @@ static sd_status check_places(cursor *c) {
             return fail_at(c, (const uint8_t *)t->data - g->bytes,
                            "tensors %s and %s overlap; the file is damaged", s->name, t->name);
     }
-    qsort(g->by_name, n, sizeof *g->by_name, compare_tensors);
+    qsort(g->by_name, n, sizeof *g->by_name, sd_gguf_compare_names);
     for (size_t i = 1; i < n; i++)
         if (strcmp(g->by_name[i - 1]->name, g->by_name[i]->name) == 0)
             return fail_at(c, (const uint8_t *)g->by_name[i]->data - g->bytes,
@@ -289,6 +314,20 @@ out:
     return st;
 }
 
+// n things of at least `each` bytes, as the header says, against the rest of the file.
+static sd_status check_count(const cursor *c, size_t at, uint64_t n, uint64_t most, size_t each,
+                             const char *what) {
+    if (n > most)
+        return fail_at(c, at, "%llu %s are more than %llu; the file is damaged",
+                       (unsigned long long)n, what, (unsigned long long)most);
+    if (n > left(c) / each)
+        return fail_at(c, at,
+                       "the file is truncated: its %zu bytes end before its %llu %s do; copy or "
+                       "download it again",
+                       c->g->size, (unsigned long long)n, what);
+    return SD_OK;
+}
+
 static sd_status parse(sd_gguf *g, sd_error *err) {
     sd_status st = SD_OK;
     cursor c = {g, 0, err};
@@ -306,12 +345,8 @@ static sd_status parse(sd_gguf *g, sd_error *err) {
              g->path, version, version > 0xffff ? " (big-endian?)" : "");
     SD_TRY(take(&c, &tensors, 8, "the header"));
     SD_TRY(take(&c, &entries, 8, "the header"));
-    SD_CHECK(tensors <= MAX_TENSORS && tensors <= left(&c) / MIN_TENSOR_BYTES, err, SD_EFORMAT,
-             "%s: byte 8: %llu tensors do not fit in the file, or are more than %d", g->path,
-             (unsigned long long)tensors, MAX_TENSORS);
-    SD_CHECK(entries <= MAX_ENTRIES && entries <= left(&c) / MIN_ENTRY_BYTES, err, SD_EFORMAT,
-             "%s: byte 16: %llu metadata entries do not fit in the file, or are more than %d",
-             g->path, (unsigned long long)entries, MAX_ENTRIES);
+    SD_TRY(check_count(&c, 8, tensors, MAX_TENSORS, MIN_TENSOR_BYTES, "tensors"));
+    SD_TRY(check_count(&c, 16, entries, MAX_ENTRIES, MIN_ENTRY_BYTES, "metadata entries"));
     SD_TRY(read_entries(&c, (size_t)entries));
     SD_TRY(read_tensors(&c, (size_t)tensors));
 out:
@@ -358,20 +393,36 @@ sd_status sd_gguf_open(sd_gguf **out, const char *path, sd_error *err) {
     return finish(out, g, path, err);
 }
 
-void sd_gguf_forget(const sd_gguf *g) {
-    if (g) sd_map_forget(&g->map);
+int sd_gguf_file_count(const sd_gguf *g) {
+    return g->part ? g->n_parts : g->map.data ? 1 : 0;
 }
 
-sd_map *sd_gguf_source(sd_gguf *g) {
-    return g->map.data ? &g->map : NULL;
+static const sd_gguf *file_at(const sd_gguf *g, int i) {
+    return g->part ? g->part[i] : g;
+}
+const char *sd_gguf_file_path(const sd_gguf *g, int i) {
+    return file_at(g, i)->path;
+}
+sd_map *sd_gguf_file_map(sd_gguf *g, int i) {
+    return g->part ? &g->part[i]->map : &g->map;
+}
+
+void sd_gguf_forget(const sd_gguf *g) {
+    for (int i = 0; g && i < sd_gguf_file_count(g); i++) sd_map_forget(&file_at(g, i)->map);
 }
 
 const sd_map *sd_gguf_map(const sd_gguf *g, const void *p, size_t bytes) {
-    return g && sd_map_holds(&g->map, p, bytes) ? &g->map : NULL;
+    for (int i = 0; g && i < sd_gguf_file_count(g); i++) {
+        const sd_map *map = &file_at(g, i)->map;
+        if (sd_map_holds(map, p, bytes)) return map;
+    }
+    return NULL;
 }
 
 void sd_gguf_close(sd_gguf *g) {
     if (!g) return;
+    for (int i = 1; i < g->n_parts; i++) sd_gguf_close(g->part[i]);
+    free(g->part);
     sd_map_close(&g->map);
     sd_arena_free(&g->arena);
     free(g->path);

@@ -4,6 +4,9 @@
 // Opening validates everything before anything is believed: counts and lengths against the file's
 // size, types, products of dimensions by checked arithmetic, offsets aligned, inside the file and
 // not overlapping. Getters check the type of what they return.
+//
+// A split model (llama.cpp's llama-gguf-split) is several files NAME-00001-of-00003.gguf: the first
+// has the metadata, each has tensors of its own. sd_gguf_open_whole makes one sd_gguf of them.
 #pragma once
 
 #include "base/files/map.h"
@@ -51,17 +54,24 @@ typedef struct {
     size_t bytes;
 } sd_gguf_tensor;
 
+/// One file by itself, whether or not it is a part.
 sd_status sd_gguf_open(sd_gguf **out, const char *path, sd_error *err);
+/// A file, or all parts of a split model by any of them: metadata of the first, tensors of all, in
+/// their order. Parts that are missing, or that are not what the others say, are refused by name.
+sd_status sd_gguf_open_whole(sd_gguf **out, const char *path, sd_error *err);
 /// From bytes that the caller keeps alive (tests, fuzzing). name stands in error messages.
 sd_status sd_gguf_from_memory(sd_gguf **out, const void *data, size_t size, const char *name,
                               sd_error *err);
 void sd_gguf_close(sd_gguf *g);
 void sd_gguf_forget(const sd_gguf *g); // sd_map_forget
-/// The mapping, which knows the file's state when it was opened and now; NULL for bytes in memory.
-sd_map *sd_gguf_source(sd_gguf *g);
+/// Its files, one as a rule: the parts of a split model in order; none for bytes in memory.
+int sd_gguf_file_count(const sd_gguf *g);
+const char *sd_gguf_file_path(const sd_gguf *g, int i);
+/// The mapping, which knows the file's state when it was opened and now.
+sd_map *sd_gguf_file_map(sd_gguf *g, int i);
 /// The map that holds these bytes; NULL when they are the caller's.
 const sd_map *sd_gguf_map(const sd_gguf *g, const void *p, size_t bytes);
-const char *sd_gguf_path(const sd_gguf *g);
+const char *sd_gguf_path(const sd_gguf *g); // of the first file
 
 // Typed access. An absent key is SD_OK, leaves *out as it is and *has (may be NULL) false. A key
 // that is there but holds no such value is SD_EFORMAT, with its type and value: a default in its
@@ -82,8 +92,10 @@ sd_status sd_gguf_strings(const sd_gguf *g, const char *key, size_t *n, sd_error
 sd_status sd_gguf_integers(const sd_gguf *g, const char *key, size_t *n, sd_error *err);
 bool sd_gguf_array_str(const sd_gguf *g, const char *key, size_t i, sd_gguf_string *out);
 bool sd_gguf_array_int(const sd_gguf *g, const char *key, size_t i, int64_t *out);
-/// A part of a split model is refused, with the way to join it: alone it is never whole.
+/// A part of a split file is refused, with the way to join it: alone it is never whole.
 sd_status sd_gguf_refuse_split(const sd_gguf *g, sd_error *err);
+/// Is the key one that only says how a model is split?
+bool sd_gguf_key_is_of_split(const char *key);
 
 int sd_gguf_tensor_count(const sd_gguf *g);
 const sd_gguf_tensor *sd_gguf_tensor_at(const sd_gguf *g, int i);

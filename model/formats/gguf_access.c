@@ -252,19 +252,6 @@ bool sd_gguf_array_int(const sd_gguf *g, const char *key, size_t i, int64_t *out
     return read_integer(e->elem, p, out) || (read_float(e->elem, p, &f) && whole(f, out));
 }
 
-sd_status sd_gguf_refuse_split(const sd_gguf *g, sd_error *err) {
-    sd_status st = SD_OK;
-    uint32_t count = 0, no = 0;
-    SD_TRY(sd_gguf_u32(g, "split.count", &count, NULL, err));
-    SD_TRY(sd_gguf_u32(g, "split.no", &no, NULL, err));
-    SD_CHECK(count <= 1, err, SD_EFORMAT,
-             "%s: is part %u of %u of a split GGUF; join the parts into one file with llama.cpp's "
-             "llama-gguf-split --merge FIRST_PART OUT.gguf, and give that",
-             g->path, no + 1, count);
-out:
-    return st;
-}
-
 int sd_gguf_key_count(const sd_gguf *g) {
     return g->n_entries;
 }

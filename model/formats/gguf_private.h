@@ -26,7 +26,12 @@ struct sd_gguf {
     sd_gguf_tensor *tensor;       // in the file's order
     const sd_gguf_entry **by_key; // sorted
     const sd_gguf_tensor **by_name;
+    sd_gguf **part; // [n_parts] of a split model, this one first; NULL: a file by itself
+    int n_parts;
 };
+
+/// For qsort of by_name.
+int sd_gguf_compare_names(const void *a, const void *b);
 
 const sd_gguf_entry *sd_gguf_entry_find(const sd_gguf *g, const char *key);
 /// Bytes of one scalar; 0 for strings, arrays and unknown numbers.

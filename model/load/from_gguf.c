@@ -257,8 +257,7 @@ sd_status sd_model_read_gguf(sd_model *m, sd_error *err) {
     sd_gguf_string s;
     bool has;
     char arch[64] = "";
-    SD_TRY(sd_gguf_open(&m->owned->gguf, m->path, err));
-    SD_TRY(sd_gguf_refuse_split(m->owned->gguf, err));
+    SD_TRY(sd_gguf_open_whole(&m->owned->gguf, m->path, err));
     SD_CHECK(!sd_gguf_str_is(m->owned->gguf, "general.type", "adapter"), err, SD_EFORMAT,
              "%s: is a LoRA adapter, not a model; give it with -a", m->path);
     SD_TRY(sd_gguf_str(m->owned->gguf, "general.architecture", &s, &has, err));

@@ -13,14 +13,16 @@ const sd_safetensors *sd_model_safetensors(const sd_model *m) {
 }
 
 int sd_model_source_count(const sd_model *m) {
-    return m->owned->gguf ? 1 : sd_safetensors_file_count(m->owned->st);
+    return m->owned->gguf ? sd_gguf_file_count(m->owned->gguf)
+                          : sd_safetensors_file_count(m->owned->st);
 }
 const char *sd_model_source_path(const sd_model *m, int i) {
-    return m->owned->gguf ? m->path : sd_safetensors_file_at(m->owned->st, i);
+    return m->owned->gguf ? sd_gguf_file_path(m->owned->gguf, i)
+                          : sd_safetensors_file_at(m->owned->st, i);
 }
 sd_map *sd_model_source(const sd_model *m, int i) {
     const sd_model_owned *o = m->owned;
-    return o->gguf ? sd_gguf_source(o->gguf) : sd_safetensors_source(o->st, i);
+    return o->gguf ? sd_gguf_file_map(o->gguf, i) : sd_safetensors_source(o->st, i);
 }
 
 sd_status sd_model_check_sources(const sd_model *m, sd_error *err) {

@@ -11,7 +11,8 @@
 const sd_gguf *sd_model_gguf(const sd_model *m);
 const sd_safetensors *sd_model_safetensors(const sd_model *m);
 
-/// The files that the weights are read from: one GGUF, or safetensors in name order.
+/// The files that the weights are read from: one GGUF, the parts of a split
+/// one in order, or safetensors in name order.
 int sd_model_source_count(const sd_model *m);
 const char *sd_model_source_path(const sd_model *m, int i);
 sd_map *sd_model_source(const sd_model *m, int i);
