@@ -14,14 +14,14 @@
 //         kind->observe(d, n);
 //     }
 //
-// Proposals never change what is emitted (decode/sample/sampler.h), only how fast. No call
+// Proposals never change what is emitted (kernels/sample/sampler.h), only how fast. No call
 // allocates but share and open. Drafters belong to the engine's thread.
 #pragma once
 
 #include "datasets/corpus/corpus_index.h"
 #include "decode/draft/list.h"
 #include "decode/draft/open.h"
-#include "decode/sample/sampler.h"
+#include "kernels/sample/sampler.h"
 #include "model/infer/forward.h"
 
 enum { SD_BUCKETS = 40 }; // classes of proposals whose acceptance is counted apart

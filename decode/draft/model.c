@@ -5,7 +5,7 @@
 // one rule gives all cases: rejected drafts are trimmed, and after full acceptance the draft lacks
 // the last tokens and computes them at the start of the next round.
 //
-// It draws with the noise the target will use at the same position (decode/sample/sampler.h), so at a
+// It draws with the noise the target will use at the same position (kernels/sample/sampler.h), so at a
 // temperature both choose alike as often as their distributions allow.
 #include "base/log.h"
 #include "decode/draft/private.h"

@@ -14,7 +14,7 @@
 #pragma once
 
 #include "decode/draft/list.h"
-#include "decode/sample/sampler.h"
+#include "kernels/sample/sampler.h"
 #include "model/infer/forward.h"
 
 typedef struct sd_engine sd_engine;

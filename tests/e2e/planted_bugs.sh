@@ -78,10 +78,10 @@ plant "the backward pass stops one map too early" trainer/pass/block_real.c 's/i
 plant "the gradient of a skipped head row is what stood there" trainer/pass/loss_head_real.c 's/memset\(t->mem.dx, 0, /memset(t->mem.dx, 0, 0 * /' test_train
 plant "a segment has the weight of the one before it" trainer/pass/batch.c 's/return low;/return low > 0 ? low - 1 : 0;/' test_train_f64
 plant "a segment's weight is left out of its gradient" trainer/pass/loss_head_real.c 's/if \(t->weight\) weigh_row\(t, n\);//' test_train_f64
-plant "top-p keeps one token too many" decode/sample/sampler.c 's/if \(seen >= want\) break;/if (seen >= want) { i += i < n; break; }/' test_sampler
-plant "top-k keeps one token too few" decode/sample/sampler.c 's/if \(k > 0 && n > k\) n = k;/if (k > 1 \&\& n >= k) n = k - 1;/' test_sampler
-plant "top-p shares out mass that min-p took away" decode/sample/sampler.c 's/if \(k > 0 \|\| all\)/if (k > 0)/' test_sampler
-plant "NaN passes for a small logit" decode/sample/sampler.c 's/if \(s->simd->has_nan\(logits, s->V\)\) return -1;//' test_sampler
+plant "top-p keeps one token too many" kernels/sample/sampler.c 's/if \(seen >= want\) break;/if (seen >= want) { i += i < n; break; }/' test_sampler
+plant "top-k keeps one token too few" kernels/sample/sampler.c 's/if \(k > 0 && n > k\) n = k;/if (k > 1 \&\& n >= k) n = k - 1;/' test_sampler
+plant "top-p shares out mass that min-p took away" kernels/sample/sampler.c 's/if \(k > 0 \|\| all\)/if (k > 0)/' test_sampler
+plant "NaN passes for a small logit" kernels/sample/sampler.c 's/if \(s->simd->has_nan\(logits, s->V\)\) return -1;//' test_sampler
 plant "a drafter's proposals are counted as its neighbour's" decode/engine/plan.c 's/&s->own, i, s->proposal/\&s->own, 0, s->proposal/' test_engine_drafters
 plant "a drafter is asked before it is ready" decode/engine/plan.c 's/p.ready\[i\] = prepare\(e, s, i, running\)/p.ready[i] = prepare(e, s, i, running) || s->active[i]/' test_engine_drafters
 plant "a prompt's place in a list changes its sampling" decode/serve/generation_start.c 's/c->index % r->n/c->index/' test_serve_live

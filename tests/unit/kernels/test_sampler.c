@@ -1,6 +1,6 @@
 // The sampler's law, its truncation sets and its independence of everything but its arguments.
 #include "base/rng.h"
-#include "decode/sample/sampler.h"
+#include "kernels/sample/sampler.h"
 
 #include <criterion/criterion.h>
 #include <math.h>

@@ -13,7 +13,7 @@
 //      that passes this bound pays for logarithms.
 //
 // Skipped tokens are those that provably lose, so the result is that of the full argmax.
-#include "decode/sample/sampler.h"
+#include "kernels/sample/sampler.h"
 #include "base/memory.h"
 #include "base/rng.h"
 #include "kernels/cpu/sampler_simd.h"
