@@ -36,6 +36,7 @@ void sd_model_release(sd_model *m) {
     sd_template_close(m->chat);
     sd_tokenizer_close(m->tokenizer);
     free(m->layer);
+    free(m->linear);
     free(m->path);
     free(m->name);
     free(m->chat_error);

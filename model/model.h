@@ -12,38 +12,71 @@
 #include "model/template/template.h"
 #include "model/tokenizer/tokenizer.h"
 
-typedef enum { SD_ARCH_LLAMA, SD_ARCH_QWEN2, SD_ARCH_QWEN3, SD_ARCH_COUNT } sd_arch;
+typedef struct sd_arch sd_arch; // model/arch/arch.h
 
 typedef enum { SD_ROPE_NONE, SD_ROPE_LINEAR, SD_ROPE_LLAMA3, SD_ROPE_YARN } sd_rope_scaling;
 
+/// How fast the pairs of a head turn with the position.
 typedef struct {
-    sd_arch arch;
-    int L, C, H, G, D, F, V;
-    int ctx_train; // positions the model was trained for
-    float eps;     // of RMSNorm
-    float rope_base;
-    int rope_dim;          // D as a rule
-    bool rope_interleaved; // pairs (2i, 2i+1): GGUF llama, whose q and k rows are permuted; else
-                           // (i, i + D/2)
+    float base;
     sd_rope_scaling scaling;
-    float rope_factor, rope_low, rope_high, rope_attn_factor, rope_beta_fast, rope_beta_slow;
-    int rope_orig_ctx;
-    const float *rope_factors; // [rope_dim/2] a divisor of each frequency (GGUF's
-                               // rope_freqs.weight), in the model's memory; NULL: none
+    float factor, low, high, attn_factor, beta_fast, beta_slow;
+    int orig_ctx;
+    const float *factors; // [rope_dim/2] a divisor of each frequency (GGUF's rope_freqs.weight), in
+                          // the model's memory; NULL: none
+} sd_rotation;
+
+enum { SD_MAX_ROPES = 2 };
+
+typedef struct {
+    const sd_arch *arch;
+    int L, C, H, G, D, F, V;
+    int ctx_train;         // positions the model was trained for
+    float eps;             // of RMSNorm
+    int rope_dim;          // of a head's D, its first
+    bool rope_interleaved; // pairs (2i, 2i+1): GGUF llama, whose q and k rows are permuted; else
+                           // (i, i + rope_dim/2)
+    sd_rotation rope[SD_MAX_ROPES]; // a layer names its own
+    int ropes;
     bool qkv_bias, qk_norm, tied_head;
 } sd_hparams;
 
-// The seven linear maps of a block, in the order used everywhere (adapters, gradients, exports).
+// The seven matrices of a block, in the order in which it multiplies with them.
 typedef enum { SD_WQ, SD_WK, SD_WV, SD_WO, SD_WGATE, SD_WUP, SD_WDOWN, SD_PROJ_COUNT } sd_proj;
 
+/// A linear map by its names: one matrix of the block, or several that lie one below another.
 typedef struct {
+    const char *leaf;   // what recipes and PEFT's target_modules say: "q_proj"
+    const char *module; // inside a layer, in Hugging Face's models: "self_attn.q_proj"
+    const char *gguf;   // inside a block, in GGUF files: "attn_q"
+    sd_proj first;      // it holds the matrices [first, first + matrices)
+    int matrices;
+} sd_linear_kind;
+
+/// A linear map as files hold it and as LoRA adapts it. Adapters, gradients and exports count these.
+typedef struct {
+    const sd_linear_kind *kind;
+    int layer;
+    sd_weight w;       // [out, in]
+    const float *bias; // [out]; NULL: none
+    const char *name;  // what the source calls w
+} sd_linear;
+
+// A block is
+//
+//     x += norm'(Wo attention(rope(qk_norm(Wqkv norm(x)))))
+//     x += norm'(Wdown (act(Wgate norm(x)) * Wup norm(x)))
+//
+// and what a layer lacks of it is NULL. norm' stands in few architectures.
+typedef struct {
+    int rope;                     // number of its rotation
     const float *attn_norm;       // [C]
     const float *ffn_norm;        // [C]
-    const float *bq, *bk, *bv;    // [H*D], [G*D], [G*D]; NULL without bias
-    const float *q_norm, *k_norm; // [D]; NULL without QK-norm
-    // q [H*D, C], k, v [G*D, C], o [C, H*D], gate, up [F, C], down [C, F]
+    const float *q_norm, *k_norm; // [D] of each head; NULL without QK-norm
+    // The block's matrices and biases: rows of its linear maps. q [H*D, C], k, v [G*D, C], o
+    // [C, H*D], gate, up [F, C], down [C, F].
     sd_weight w[SD_PROJ_COUNT];
-    const char *w_name[SD_PROJ_COUNT]; // what the source calls them
+    const float *bias[SD_PROJ_COUNT]; // [rows]; NULL: none
 } sd_layer;
 
 enum { SD_MAX_END_TOKENS = 8 };
@@ -54,6 +87,8 @@ typedef struct sd_model {
     sd_weight head;        // [V, C]; the embedding when tied
     const float *out_norm; // [C]
     sd_layer *layer;       // [L]
+    sd_linear *linear;     // [n_linears] all of the blocks, layer after layer, in the block's order
+    int n_linears;         // a multiple of L
 
     char *path;              // as given
     char *name;              // general.name, or the folder's last component
@@ -94,18 +129,19 @@ void sd_model_know_sha256(sd_model *m, const sd_sha256 *sum);
 /// Thread-safe.
 sd_status sd_model_check(const sd_model *m, sd_error *err);
 
-const char *sd_arch_name(sd_arch a); // "llama"
-bool sd_arch_from_name(const char *name, sd_arch *out);
-const char *sd_proj_name(sd_proj p);      // Hugging Face's leaf: "q_proj" ... "down_proj"
-const char *sd_proj_gguf_name(sd_proj p); // "attn_q" ... "ffn_down"
-const char *sd_proj_module(sd_proj p);    // "self_attn.q_proj" ... "mlp.down_proj"
+const char *sd_arch_name(const sd_arch *a);    // "llama"
+const sd_arch *sd_arch_find(const char *name); // by GGUF's name; NULL: not known
+const sd_arch *sd_arch_at(int i);              // in a fixed order; NULL after the last
+/// The leaves of a layer's linear maps, for messages: "q_proj, k_proj, ... and down_proj".
+const char *sd_linear_names(char *room, size_t size, const sd_model *m);
+/// Rows and columns of a block's matrix.
 void sd_proj_shape(const sd_hparams *hp, sd_proj p, int *out_rows, int *in_cols);
 bool sd_model_is_end(const sd_model *m, int32_t token);
 bool sd_model_is_gguf(const sd_model *m); // false: a Hugging Face folder, or made in memory
 
-/// Inverse frequencies with the model's scaling applied: inv [rope_dim/2]; *attn_scale multiplies
-/// cos and sin (YaRN), else 1.
-void sd_rope_frequencies(const sd_hparams *hp, double *inv, double *attn_scale);
+/// Inverse frequencies with r's scaling applied: inv [dim/2]; *attn_scale multiplies cos and sin
+/// (YaRN), else 1.
+void sd_rope_frequencies(const sd_rotation *r, int dim, double *inv, double *attn_scale);
 
 /// The rendered prompt's ids for a conversation: template, then tokens with special tokens
 /// recognised. bos is whatever the template writes.

@@ -23,6 +23,13 @@ typedef struct sd_model_owned {
     uint64_t *row_sum; // [V] model/infer/weight_cache/row_sums.h; NULL: not known yet
 } sd_model_owned;
 
+/// m->layer [L] and m->linear [L * linears of the architecture], named but without weights. hp has its
+/// arch and L, 1 to 1024.
+sd_status sd_model_make_layers(sd_model *m, sd_error *err);
+/// Linear map i has these weights and this bias (NULL: none), and so have the matrices of its block.
+void sd_model_set_linear(sd_model *m, int i, const sd_weight *w, const float *bias,
+                         const char *name);
+
 /// Keeps the template, or why it is not understood.
 sd_status sd_model_set_template(sd_model *m, const char *source, size_t len, sd_error *err);
 void sd_model_add_end(sd_model *m, int64_t token); // ignores -1, repetitions and what is too much

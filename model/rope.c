@@ -8,50 +8,48 @@
 static const double pi = 3.14159265358979323846;
 
 // The (fractional) pair that turns `turns` times within the original context.
-static double pair_of(double turns, const sd_hparams *hp) {
-    return hp->rope_dim * log(hp->rope_orig_ctx / (turns * 2 * pi)) /
-           (2 * log((double)hp->rope_base));
+static double pair_of(double turns, const sd_rotation *r, int dim) {
+    return dim * log(r->orig_ctx / (turns * 2 * pi)) / (2 * log((double)r->base));
 }
 
-static void yarn(const sd_hparams *hp, double *inv, double *attn_scale) {
-    double low = floor(pair_of((double)hp->rope_beta_fast, hp)),
-           high = ceil(pair_of((double)hp->rope_beta_slow, hp));
+static void yarn(const sd_rotation *r, int dim, double *inv, double *attn_scale) {
+    double low = floor(pair_of((double)r->beta_fast, r, dim)),
+           high = ceil(pair_of((double)r->beta_slow, r, dim));
     low = fmax(low, 0);
-    high = fmin(high, hp->rope_dim - 1);
+    high = fmin(high, dim - 1);
     if (low == high) high += 0.001;
-    for (int i = 0; i < hp->rope_dim / 2; i++) {
+    for (int i = 0; i < dim / 2; i++) {
         double ramp = fmin(fmax((i - low) / (high - low), 0), 1);
-        inv[i] = inv[i] / (double)hp->rope_factor * ramp + inv[i] * (1 - ramp);
+        inv[i] = inv[i] / (double)r->factor * ramp + inv[i] * (1 - ramp);
     }
-    double f = (double)hp->rope_factor;
-    *attn_scale =
-        hp->rope_attn_factor > 0 ? (double)hp->rope_attn_factor : (f > 1 ? 0.1 * log(f) + 1 : 1);
+    double f = (double)r->factor;
+    *attn_scale = r->attn_factor > 0 ? (double)r->attn_factor : (f > 1 ? 0.1 * log(f) + 1 : 1);
 }
 
-static void llama3(const sd_hparams *hp, double *inv) {
-    double low = (double)hp->rope_low, high = (double)hp->rope_high, f = (double)hp->rope_factor;
-    for (int i = 0; i < hp->rope_dim / 2; i++) {
-        double turns = hp->rope_orig_ctx * inv[i] / (2 * pi);
+static void llama3(const sd_rotation *r, int dim, double *inv) {
+    double low = (double)r->low, high = (double)r->high, f = (double)r->factor;
+    for (int i = 0; i < dim / 2; i++) {
+        double turns = r->orig_ctx * inv[i] / (2 * pi);
         double smooth = fmin(fmax((turns - low) / (high - low), 0), 1);
         inv[i] = (1 - smooth) * inv[i] / f + smooth * inv[i];
     }
 }
 
-void sd_rope_frequencies(const sd_hparams *hp, double *inv, double *attn_scale) {
+void sd_rope_frequencies(const sd_rotation *r, int dim, double *inv, double *attn_scale) {
     *attn_scale = 1;
-    for (int i = 0; i < hp->rope_dim / 2; i++) {
-        inv[i] = pow((double)hp->rope_base, -2.0 * i / hp->rope_dim);
-        if (hp->rope_factors) inv[i] /= (double)hp->rope_factors[i];
+    for (int i = 0; i < dim / 2; i++) {
+        inv[i] = pow((double)r->base, -2.0 * i / dim);
+        if (r->factors) inv[i] /= (double)r->factors[i];
     }
-    switch (hp->scaling) {
+    switch (r->scaling) {
     case SD_ROPE_LINEAR:
-        for (int i = 0; i < hp->rope_dim / 2; i++) inv[i] /= (double)hp->rope_factor;
+        for (int i = 0; i < dim / 2; i++) inv[i] /= (double)r->factor;
         break;
     case SD_ROPE_LLAMA3:
-        llama3(hp, inv);
+        llama3(r, dim, inv);
         break;
     case SD_ROPE_YARN:
-        yarn(hp, inv, attn_scale);
+        yarn(r, dim, inv, attn_scale);
         break;
     case SD_ROPE_NONE:
         break;

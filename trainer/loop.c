@@ -96,7 +96,7 @@ static void update(work *w, double scale, double lr) {
         sd_adamw_step(theta, m, v, w->grad, l->c->n, scale, lr, t, &o, l->pool);
         return;
     }
-    for (int i = 0; i < l->layout->L * SD_PROJ_COUNT; i++) {
+    for (int i = 0; i < l->layout->n_linears; i++) {
         const sd_lora_slot *s = &l->layout->slot[i];
         if (!s->r) continue;
         size_t a = (size_t)s->r * (size_t)s->in, b = (size_t)s->r * (size_t)s->out;

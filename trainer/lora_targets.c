@@ -10,8 +10,8 @@
 
 enum { PATH = 96 };
 
-static void module_path(char path[PATH], int layer, int p) {
-    snprintf(path, PATH, "model.layers.%d.%s", layer, sd_proj_module((sd_proj)p));
+static void module_path(char path[PATH], const sd_linear *linear) {
+    snprintf(path, PATH, "model.layers.%d.%s", linear->layer, linear->kind->module);
 }
 
 static bool ends_at_point(const char *path, const char *end) {
@@ -19,15 +19,16 @@ static bool ends_at_point(const char *path, const char *end) {
     return m <= n && strcmp(path + n - m, end) == 0 && (m == n || path[n - m - 1] == '.');
 }
 
-static sd_status choose(int *rank, const sd_recipe *r, const sd_hparams *hp, sd_error *err) {
+static sd_status choose(int *rank, const sd_recipe *r, const sd_model *m, sd_error *err) {
+    char known[128];
     const sd_strings *t = &r->adapter.target_modules;
-    int n = hp->L * SD_PROJ_COUNT;
+    int n = m->n_linears;
     memset(rank, 0, (size_t)n * sizeof *rank);
     for (int k = 0; k < t->n; k++) {
         bool all = strcmp(t->item[k], "all-linear") == 0, found = all;
         for (int i = 0; i < n; i++) {
             char path[PATH];
-            module_path(path, i / SD_PROJ_COUNT, i % SD_PROJ_COUNT);
+            module_path(path, &m->linear[i]);
             if (!all && !ends_at_point(path, t->item[k])) continue;
             rank[i] = (int)r->adapter.r;
             found = true;
@@ -35,9 +36,8 @@ static sd_status choose(int *rank, const sd_recipe *r, const sd_hparams *hp, sd_
         if (!found)
             return sd_recipe_fail(r, "adapter.target_modules", err,
                                   "'%.60s' is no linear map of this model's blocks; choose from "
-                                  "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj, or "
-                                  "all-linear",
-                                  t->item[k]);
+                                  "%s, or all-linear",
+                                  t->item[k], sd_linear_names(known, sizeof known, m));
     }
     return SD_OK;
 }
@@ -77,12 +77,12 @@ static int patterns_find(const patterns *p, const char *path) {
 
 /// Calls for each adapted map that a key matches: the key's value becomes its rank or alpha.
 static sd_status apply_pattern(int *rank, double *alpha, const sd_recipe *r, const char *name,
-                               const sd_recipe_pattern *from, int n, sd_error *err) {
+                               const sd_recipe_pattern *from, const sd_model *m, sd_error *err) {
     patterns p;
     sd_status st = patterns_compile(&p, r, name, from, err);
-    for (int i = 0; i < n && st == SD_OK; i++) {
+    for (int i = 0; i < m->n_linears && st == SD_OK; i++) {
         char path[PATH];
-        module_path(path, i / SD_PROJ_COUNT, i % SD_PROJ_COUNT);
+        module_path(path, &m->linear[i]);
         int k = rank[i] ? patterns_find(&p, path) : -1;
         if (k < 0) continue;
         p.used[k] = true;
@@ -99,15 +99,14 @@ static sd_status apply_pattern(int *rank, double *alpha, const sd_recipe *r, con
     return st;
 }
 
-sd_status sd_lora_targets(int *rank, double *alpha, const sd_recipe *r, const sd_hparams *hp,
+sd_status sd_lora_targets(int *rank, double *alpha, const sd_recipe *r, const sd_model *m,
                           sd_error *err) {
-    int n = hp->L * SD_PROJ_COUNT;
-    sd_status st = choose(rank, r, hp, err);
-    for (int i = 0; i < n; i++) alpha[i] = r->adapter.alpha;
+    sd_status st = choose(rank, r, m, err);
+    for (int i = 0; i < m->n_linears; i++) alpha[i] = r->adapter.alpha;
     if (st == SD_OK)
-        st = apply_pattern(rank, NULL, r, "adapter.rank_pattern", &r->adapter.rank_pattern, n, err);
+        st = apply_pattern(rank, NULL, r, "adapter.rank_pattern", &r->adapter.rank_pattern, m, err);
     if (st == SD_OK)
-        st = apply_pattern(rank, alpha, r, "adapter.alpha_pattern", &r->adapter.alpha_pattern, n,
+        st = apply_pattern(rank, alpha, r, "adapter.alpha_pattern", &r->adapter.alpha_pattern, m,
                            err);
     return st;
 }

@@ -5,7 +5,7 @@
 
 #include "trainer/recipe/recipe.h"
 
-/// rank, alpha [L * SD_PROJ_COUNT] <- by the recipe; rank 0: not adapted. A target or a pattern
+/// rank, alpha [n_linears] <- by the recipe; rank 0: not adapted. A target or a pattern
 /// that matches nothing is refused by name.
-sd_status sd_lora_targets(int *rank, double *alpha, const sd_recipe *r, const sd_hparams *hp,
+sd_status sd_lora_targets(int *rank, double *alpha, const sd_recipe *r, const sd_model *m,
                           sd_error *err);

@@ -322,11 +322,10 @@ out:
 // Bytes of weights that one token reads: all matrices of the blocks and the head.
 static double bytes_a_token(const sd_model *m) {
     double sum = (double)sd_row_bytes(m->head.dtype, m->head.cols) * m->head.rows;
-    for (int l = 0; l < m->hp.L; l++)
-        for (int p = 0; p < SD_PROJ_COUNT; p++) {
-            const sd_weight *w = &m->layer[l].w[p];
-            sum += (double)sd_row_bytes(w->dtype, w->cols) * w->rows;
-        }
+    for (int i = 0; i < m->n_linears; i++) {
+        const sd_weight *w = &m->linear[i].w;
+        sum += (double)sd_row_bytes(w->dtype, w->cols) * w->rows;
+    }
     return sum;
 }
 
@@ -334,11 +333,10 @@ static double bytes_a_token(const sd_model *m) {
 static const char *main_type(const sd_model *m) {
     double held[64] = {0};
     int best = 0;
-    for (int l = 0; l < m->hp.L; l++)
-        for (int p = 0; p < SD_PROJ_COUNT; p++) {
-            const sd_weight *w = &m->layer[l].w[p];
-            if ((unsigned)w->dtype < 64) held[w->dtype] += (double)w->rows * w->cols;
-        }
+    for (int i = 0; i < m->n_linears; i++) {
+        const sd_weight *w = &m->linear[i].w;
+        if ((unsigned)w->dtype < 64) held[w->dtype] += (double)w->rows * w->cols;
+    }
     for (int i = 0; i < 64; i++)
         if (held[i] > held[best]) best = i;
     return sd_dtype_name((sd_dtype)best);

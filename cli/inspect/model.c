@@ -12,15 +12,15 @@ static void set_hash(json_t *o, const char *key, const char *source, size_t len)
         json_object_set_new(o, key, json_string(h.hex));
 }
 
-static json_t *rope_json(const sd_hparams *hp) {
+static json_t *rope_json(const sd_hparams *hp, const sd_rotation *rope) {
     static const char *const names[] = {"none", "linear", "llama3", "yarn"};
-    json_t *r = json_pack("{s:f, s:i, s:b, s:s}", "base", (double)hp->rope_base, "dimensions",
+    json_t *r = json_pack("{s:f, s:i, s:b, s:s}", "base", (double)rope->base, "dimensions",
                           hp->rope_dim, "interleaved", (int)hp->rope_interleaved, "scaling",
-                          hp->rope_factors ? "frequency factors" : names[hp->scaling]);
-    if (hp->scaling != SD_ROPE_NONE)
-        json_object_set_new(r, "factor", json_real((double)hp->rope_factor));
-    if (hp->scaling == SD_ROPE_YARN || hp->scaling == SD_ROPE_LLAMA3)
-        json_object_set_new(r, "original_context", json_integer(hp->rope_orig_ctx));
+                          rope->factors ? "frequency factors" : names[rope->scaling]);
+    if (rope->scaling != SD_ROPE_NONE)
+        json_object_set_new(r, "factor", json_real((double)rope->factor));
+    if (rope->scaling == SD_ROPE_YARN || rope->scaling == SD_ROPE_LLAMA3)
+        json_object_set_new(r, "original_context", json_integer(rope->orig_ctx));
     return r;
 }
 
@@ -88,7 +88,7 @@ sd_status sd_inspect_model(json_t **out, const char *path, const sd_inspect_opti
                 {"vocabulary", json_integer(hp->V)},
                 {"context", json_integer(hp->ctx_train)},
                 {"norm_epsilon", json_real((double)hp->eps)},
-                {"rope", rope_json(hp)},
+                {"rope", rope_json(hp, &hp->rope[0])},
                 {"qkv_bias", json_boolean(hp->qkv_bias)},
                 {"qk_norm", json_boolean(hp->qk_norm)},
                 {"tied_head", json_boolean(hp->tied_head)},

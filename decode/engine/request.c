@@ -67,9 +67,9 @@ sd_status sd_engine_request_check(const sd_engine *e, const sd_request *r, sd_er
     SD_CHECK((unsigned)r->spec < SD_SPEC_COUNT, err, SD_EINVAL, "speculation mode %d is unknown",
              (int)r->spec);
     SD_TRY(sd_drafters_check(e, r, err));
-    SD_CHECK(!r->adapter || r->adapter->L == e->model->hp.L, err, SD_EINVAL,
-             "adapter %s has %d layers, the model %d", r->adapter->name, r->adapter->L,
-             e->model->hp.L);
+    SD_CHECK(!r->adapter || r->adapter->n_linears == e->model->n_linears, err, SD_EINVAL,
+             "adapter %s is for %d linear maps, the model has %d", r->adapter->name,
+             r->adapter->n_linears, e->model->n_linears);
 out:
     return st;
 }

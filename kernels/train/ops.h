@@ -30,7 +30,7 @@
 #define sd_frozen SD_REAL(sd_frozen)
 #define sd_frozen_rows SD_REAL(sd_frozen_rows)
 #define sd_frozen_columns SD_REAL(sd_frozen_columns)
-#define sd_linear SD_REAL(sd_linear)
+#define sd_linear_stack SD_REAL(sd_linear_stack)
 #define sd_linear_part SD_REAL(sd_linear_part)
 #define sd_linear_forward SD_REAL(sd_linear_forward)
 #define sd_linear_backward SD_REAL(sd_linear_backward)
@@ -135,22 +135,22 @@ typedef struct {
     int R;         // sum of the parts' ranks
     int n_parts;
     sd_linear_part part[3];
-} sd_linear;
+} sd_linear_stack;
 
 /// y [N, ldy >= out] <- x [N, in] W^T + sum of s u B^T; u [N, R] <- x A^T. add: y += instead of <-.
-void sd_linear_forward(real *y, int ldy, real *u, const real *x, int N, const sd_linear *l,
+void sd_linear_forward(real *y, int ldy, real *u, const real *x, int N, const sd_linear_stack *l,
                        bool add);
 /// du [N, R] <- s dy B.
-void sd_linear_down(real *du, const real *dy, int ldy, int N, const sd_linear *l);
+void sd_linear_down(real *du, const real *dy, int ldy, int N, const sd_linear_stack *l);
 /// dx [N, in] <- dy [N, ldy] W + du A.
 void sd_linear_backward(real *dx, const real *dy, int ldy, const real *du, int N,
-                        const sd_linear *l);
+                        const sd_linear_stack *l);
 /// dA [R, in], columns [k0, k1) += du^T x. All N rows in one sum: cut tasks by columns.
-void sd_linear_grad_a(real *dA, const real *du, const real *x, int N, const sd_linear *l, int k0,
-                      int k1);
+void sd_linear_grad_a(real *dA, const real *du, const real *x, int N, const sd_linear_stack *l,
+                      int k0, int k1);
 /// dB [rows, r] of part p, rows [m0, m1) += s dy^T u.
-void sd_linear_grad_b(real *dB, const real *dy, int ldy, const real *u, int N, const sd_linear *l,
-                      int p, int m0, int m1);
+void sd_linear_grad_b(real *dB, const real *dy, int ldy, const real *u, int N,
+                      const sd_linear_stack *l, int p, int m0, int m1);
 
 // ---- loss head: softmax cross-entropy over V classes without [N, V] logits
 //

@@ -150,7 +150,7 @@ void sd_frozen_columns(real *y, int ldy, const real *x, int ldx, int N, const sd
     sd_gemm(false, false, N, K, M, 1, x, ldx, W->rows, K, add ? 1 : 0, y, ldy);
 }
 
-void sd_linear_forward(real *y, int ldy, real *u, const real *x, int N, const sd_linear *l,
+void sd_linear_forward(real *y, int ldy, real *u, const real *x, int N, const sd_linear_stack *l,
                        bool add) {
     sd_frozen_rows(y, ldy, x, l->in, N, &l->W, l->out, l->in, add);
     if (l->R == 0) return;
@@ -163,7 +163,7 @@ void sd_linear_forward(real *y, int ldy, real *u, const real *x, int N, const sd
     }
 }
 
-void sd_linear_down(real *du, const real *dy, int ldy, int N, const sd_linear *l) {
+void sd_linear_down(real *du, const real *dy, int ldy, int N, const sd_linear_stack *l) {
     for (int i = 0; i < l->n_parts; i++) {
         const sd_linear_part *p = &l->part[i];
         if (p->r > 0)
@@ -173,18 +173,18 @@ void sd_linear_down(real *du, const real *dy, int ldy, int N, const sd_linear *l
 }
 
 void sd_linear_backward(real *dx, const real *dy, int ldy, const real *du, int N,
-                        const sd_linear *l) {
+                        const sd_linear_stack *l) {
     sd_frozen_columns(dx, l->in, dy, ldy, N, &l->W, l->out, l->in, false);
     if (l->R > 0) sd_gemm(false, false, N, l->in, l->R, 1, du, l->R, l->A, l->in, 1, dx, l->in);
 }
 
-void sd_linear_grad_a(real *dA, const real *du, const real *x, int N, const sd_linear *l, int k0,
-                      int k1) {
+void sd_linear_grad_a(real *dA, const real *du, const real *x, int N, const sd_linear_stack *l,
+                      int k0, int k1) {
     sd_gemm(true, false, l->R, k1 - k0, N, 1, du, l->R, x + k0, l->in, 1, dA + k0, l->in);
 }
 
-void sd_linear_grad_b(real *dB, const real *dy, int ldy, const real *u, int N, const sd_linear *l,
-                      int p, int m0, int m1) {
+void sd_linear_grad_b(real *dB, const real *dy, int ldy, const real *u, int N,
+                      const sd_linear_stack *l, int p, int m0, int m1) {
     const sd_linear_part *q = &l->part[p];
     sd_gemm(true, false, m1 - m0, q->r, N, q->s, dy + q->row + m0, ldy, u + q->u, l->R, 1,
             dB + (size_t)m0 * q->r, q->r);

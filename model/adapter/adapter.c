@@ -44,8 +44,8 @@ static sd_status new_adapter(sd_adapter **out, const char *name, const char *pat
     o->factors = sd_alloc(floats, sizeof(float));
     a->name = sd_strdup(name);
     a->path = sd_strdup(path ? path : "");
-    a->L = base->hp.L;
-    a->lora = sd_alloc((size_t)base->hp.L * SD_PROJ_COUNT, sizeof *a->lora);
+    a->n_linears = base->n_linears;
+    a->lora = sd_alloc((size_t)a->n_linears, sizeof *a->lora);
     a->generation = atomic_fetch_add(&next_generation, 1);
     if (!o->factors || !a->name || !a->path || !a->lora)
         st = sd_fail(err, SD_ENOMEM, "%s: out of memory", name);
@@ -98,11 +98,11 @@ sd_status sd_adapter_on_release(const sd_adapter *a, void (*gone)(void *ctx, uin
 }
 
 static void summarise(sd_adapter *a, const sd_model *base) {
-    for (int i = 0; i < a->L * SD_PROJ_COUNT; i++) {
-        int out, in, r = a->lora[i].r;
-        sd_proj_shape(&base->hp, (sd_proj)(i % SD_PROJ_COUNT), &out, &in);
+    for (int i = 0; i < a->n_linears; i++) {
+        const sd_weight *w = &base->linear[i].w;
+        int r = a->lora[i].r;
         if (r > a->max_r) a->max_r = r;
-        a->n_params += (int64_t)r * (out + in);
+        a->n_params += (int64_t)r * (w->rows + w->cols);
     }
 }
 
@@ -111,20 +111,18 @@ sd_status sd_adapter_from_factors(sd_adapter **out, const char *name, const sd_l
     sd_status st = SD_OK;
     sd_adapter *a = NULL;
     size_t floats = 0;
-    int slots = base->hp.L * SD_PROJ_COUNT, rows, cols;
     *out = NULL;
-    for (int i = 0; i < slots; i++) {
+    for (int i = 0; i < base->n_linears; i++) {
         SD_CHECK(lora[i].r >= 0 && lora[i].r <= SD_MAX_RANK, err, SD_EINVAL,
                  "%s: r is %d, at most %d is supported", name, lora[i].r, SD_MAX_RANK);
-        sd_proj_shape(&base->hp, (sd_proj)(i % SD_PROJ_COUNT), &rows, &cols);
-        floats += (size_t)lora[i].r * (size_t)(rows + cols);
+        floats += (size_t)lora[i].r * (size_t)(base->linear[i].w.rows + base->linear[i].w.cols);
     }
     SD_TRY(new_adapter(&a, name, NULL, base, floats, err));
     float *next = ((owner *)a->owned)->factors;
-    for (int i = 0; i < slots; i++) {
+    for (int i = 0; i < base->n_linears; i++) {
+        const sd_weight *w = &base->linear[i].w;
         if (!lora[i].r) continue;
-        sd_proj_shape(&base->hp, (sd_proj)(i % SD_PROJ_COUNT), &rows, &cols);
-        size_t n_a = (size_t)lora[i].r * (size_t)cols, n_b = (size_t)lora[i].r * (size_t)rows;
+        size_t n_a = (size_t)lora[i].r * (size_t)w->cols, n_b = (size_t)lora[i].r * (size_t)w->rows;
         memcpy(next, lora[i].A, n_a * sizeof *next);
         memcpy(next + n_a, lora[i].B, n_b * sizeof *next);
         a->lora[i] = (sd_lora){lora[i].r, next, next + n_a, lora[i].scale};
@@ -140,11 +138,10 @@ out:
 
 // ---- from the factors of a file
 
-static sd_status check_pair(const sd_factor_pair *f, const sd_model *base, int slot,
-                            const char *path, sd_error *err) {
+static sd_status check_pair(const sd_factor_pair *f, const sd_model *base, int i, const char *path,
+                            sd_error *err) {
     sd_status st = SD_OK;
-    int out_rows, in_cols;
-    sd_proj_shape(&base->hp, (sd_proj)(slot % SD_PROJ_COUNT), &out_rows, &in_cols);
+    const int out_rows = base->linear[i].w.rows, in_cols = base->linear[i].w.cols;
     SD_CHECK(f->a.data && f->b.data, err, SD_EFORMAT,
              "%s: %s has no partner (lora_A and lora_B come in pairs)", path,
              f->a.data ? f->a.name : f->b.name);
@@ -194,7 +191,7 @@ sd_status sd_adapter_build(sd_adapter **out, const sd_factor_pair *pairs, const 
     sd_status st = SD_OK;
     sd_adapter *a = NULL;
     size_t floats = 0;
-    int n = base->hp.L * SD_PROJ_COUNT;
+    int n = base->n_linears;
     for (int i = 0; i < n; i++) {
         if (!pairs[i].a.data && !pairs[i].b.data) continue;
         SD_TRY(check_pair(&pairs[i], base, i, path, err));
@@ -212,8 +209,7 @@ sd_status sd_adapter_build(sd_adapter **out, const sd_factor_pair *pairs, const 
         float *A = next, *B = next + n_a;
         next = B + n_b;
         sd_dequantise(A, f->a.dtype, f->a.data, r * in);
-        copy_b(B, &f->b, r, sd_adapter_row_moves(base, (sd_proj)(i % SD_PROJ_COUNT), interleaved),
-               interleaved, base->hp.D);
+        copy_b(B, &f->b, r, sd_adapter_row_moves(base, i, interleaved), interleaved, base->hp.D);
         SD_TRY(check_finite(A, n_a, 1, f->a.name, path, err));
         SD_TRY(check_finite(B, n_b, f->scale, f->b.name, path, err));
         a->lora[i] = (sd_lora){r, A, B, f->scale};

@@ -12,7 +12,7 @@
 enum { SD_MAX_RANK = 512 };
 
 typedef struct {
-    int r;          // 0: this projection has no adapter
+    int r;          // 0: this map has no adapter
     const float *A; // [r, in]
     const float *B; // [out, r]
     float scale;    // alpha / r (alpha / sqrt(r) for rsLoRA)
@@ -22,8 +22,8 @@ typedef struct sd_adapter {
     char *name;
     char *path;
     uint64_t generation; // unique in this process, from 1 on
-    int L;
-    sd_lora *lora; // [L * SD_PROJ_COUNT]
+    int n_linears;       // of the model that it was opened for
+    sd_lora *lora;       // [n_linears]
     int max_r;
     int64_t n_params;
     sd_sha256 sha256;      // of the weights file
@@ -38,7 +38,7 @@ typedef struct sd_adapter {
 /// files are read, not mapped: they may go or change afterwards.
 sd_status sd_adapter_open(sd_adapter **out, const char *path, sd_model *base, bool any_base,
                           sd_error *err);
-/// From factors the caller built in the base's basis; copies them. lora [L * SD_PROJ_COUNT].
+/// From factors the caller built in the base's basis; copies them. lora [n_linears].
 sd_status sd_adapter_from_factors(sd_adapter **out, const char *name, const sd_lora *lora,
                                   const sd_model *base, sd_error *err);
 sd_adapter *sd_adapter_acquire(sd_adapter *a);

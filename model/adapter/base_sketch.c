@@ -17,8 +17,8 @@ typedef struct {
 static sd_dtype main_type(const sd_model *m) {
     int64_t values[256] = {0};
     int best = 0;
-    for (int i = 0; i < m->hp.L * SD_PROJ_COUNT; i++) {
-        const sd_weight *w = &m->layer[i / SD_PROJ_COUNT].w[i % SD_PROJ_COUNT];
+    for (int i = 0; i < m->n_linears; i++) {
+        const sd_weight *w = &m->linear[i].w;
         values[(uint8_t)w->dtype] += (int64_t)w->rows * w->cols;
     }
     for (int t = 1; t < 256; t++)
@@ -28,12 +28,11 @@ static sd_dtype main_type(const sd_model *m) {
 
 // Rows are counted as Hugging Face's folders have them, so that q and k of a llama GGUF are the
 // same.
-static void sketch_map(map_sketch *out, const sd_model *m, int slot, float *row) {
-    sd_proj p = (sd_proj)(slot % SD_PROJ_COUNT);
-    const sd_weight *w = &m->layer[slot / SD_PROJ_COUNT].w[p];
+static void sketch_map(map_sketch *out, const sd_model *m, int map, float *row) {
+    const sd_weight *w = &m->linear[map].w;
     int n = w->rows < ROWS ? w->rows : ROWS;
     size_t bytes = sd_row_bytes(w->dtype, w->cols);
-    bool moves = sd_adapter_row_moves(m, p, false);
+    bool moves = sd_adapter_row_moves(m, map, false);
     double sum = 0, square = 0;
     for (int i = 0; i < n; i++) {
         int r = (int)((int64_t)i * w->rows / n),
@@ -42,7 +41,7 @@ static void sketch_map(map_sketch *out, const sd_model *m, int slot, float *row)
         uint64_t bits = 0;
         for (int k = 0; k < w->cols; k++) {
             if (k % 64 == 0)
-                bits = sd_mix64(((uint64_t)slot << 40) ^ ((uint64_t)r << 16) ^ (uint64_t)(k / 64) ^
+                bits = sd_mix64(((uint64_t)map << 40) ^ ((uint64_t)r << 16) ^ (uint64_t)(k / 64) ^
                                 0x5d);
             double x = (double)row[k];
             sum += bits >> (k % 64) & 1 ? x : -x;
@@ -55,12 +54,12 @@ static void sketch_map(map_sketch *out, const sd_model *m, int slot, float *row)
 
 static sd_status sketch_maps(map_sketch **out, const sd_model *m, sd_error *err) {
     sd_status st = SD_OK;
-    int n = m->hp.L * SD_PROJ_COUNT, widest = 0;
+    int n = m->n_linears, widest = 0;
     float *row = NULL;
     *out = sd_alloc((size_t)n, sizeof **out);
     SD_CHECK_ALLOC(*out, err);
-    for (int p = 0; p < SD_PROJ_COUNT; p++)
-        if (m->layer[0].w[p].cols > widest) widest = m->layer[0].w[p].cols;
+    for (int i = 0; i < n; i++)
+        if (m->linear[i].w.cols > widest) widest = m->linear[i].w.cols;
     row = sd_alloc((size_t)widest, sizeof *row);
     SD_CHECK_ALLOC(row, err);
     for (int i = 0; i < n; i++) sketch_map(&(*out)[i], m, i, row);
@@ -98,7 +97,7 @@ sd_status sd_base_sketch(char **text, const sd_model *m, sd_error *err) {
     sd_status st = SD_OK;
     map_sketch *maps = NULL;
     sd_sha256 norms;
-    int n = m->hp.L * SD_PROJ_COUNT;
+    int n = m->n_linears;
     sd_buf b = sd_buf_make(SD_SKETCH_MAX);
     *text = NULL;
     SD_TRY(hash_norms(&norms, m, err));
@@ -150,7 +149,7 @@ static bool parse(sd_sketch_difference *out, sd_sha256 *norms, map_sketch *maps,
 sd_status sd_base_sketch_compare(sd_sketch_difference *out, const char *text, size_t len,
                                  const sd_model *m, sd_error *err) {
     sd_status st = SD_OK;
-    int n = m->hp.L * SD_PROJ_COUNT;
+    int n = m->n_linears;
     sd_sha256 norms, was = {{0}};
     map_sketch *mine = NULL, *theirs = sd_alloc((size_t)n, sizeof *theirs);
     double sum = 0;

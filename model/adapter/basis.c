@@ -2,7 +2,8 @@
 
 #include <string.h>
 
-bool sd_adapter_row_moves(const sd_model *base, sd_proj p, bool file_interleaved) {
+bool sd_adapter_row_moves(const sd_model *base, int i, bool file_interleaved) {
+    sd_proj p = base->linear[i].kind->first;
     return (p == SD_WQ || p == SD_WK) && base->hp.rope_interleaved != file_interleaved;
 }
 

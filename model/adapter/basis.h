@@ -7,9 +7,9 @@
 
 #include "model/adapter/adapter.h"
 
-/// Whether B's rows of this projection change places between the base in memory and a file in the
+/// Whether B's rows of linear map i change places between the base in memory and a file in the
 /// given layout.
-bool sd_adapter_row_moves(const sd_model *base, sd_proj p, bool file_interleaved);
+bool sd_adapter_row_moves(const sd_model *base, int i, bool file_interleaved);
 
 /// Where row `row` of the half layout (Hugging Face) stands in the interleaved one (GGUF llama).
 int sd_adapter_interleave_row(int row, int D);

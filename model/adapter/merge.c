@@ -40,12 +40,10 @@ out:
     return st;
 }
 
-// The slot of the tensor that the source calls `name` and the adapter changes, or -1.
-static int slot_of(const sd_adapter *a, const sd_model *base, const char *name) {
-    for (int i = 0; i < base->hp.L * SD_PROJ_COUNT; i++)
-        if (a->lora[i].r &&
-            strcmp(base->layer[i / SD_PROJ_COUNT].w_name[i % SD_PROJ_COUNT], name) == 0)
-            return i;
+// The linear map whose weights the source calls `name` and the adapter changes, or -1.
+static int linear_of(const sd_adapter *a, const sd_model *base, const char *name) {
+    for (int i = 0; i < base->n_linears; i++)
+        if (a->lora[i].r && strcmp(base->linear[i].name, name) == 0) return i;
     return -1;
 }
 
@@ -85,15 +83,14 @@ static sd_status merge_gguf(const char *path, const sd_adapter *a, const sd_mode
     }
     for (int i = 0; i < sd_gguf_tensor_count(g); i++) {
         const sd_gguf_tensor *t = sd_gguf_tensor_at(g, i);
-        int slot = slot_of(a, base, t->name);
-        if (slot < 0) {
+        int adapted = linear_of(a, base, t->name);
+        if (adapted < 0) {
             SD_TRY(sd_gguf_write_tensor(w, t->data, t->bytes, err));
             continue;
         }
         merged = sd_alloc(t->bytes, 1);
         SD_CHECK_ALLOC(merged, err);
-        SD_TRY(merge_weight(merged, &base->layer[slot / SD_PROJ_COUNT].w[slot % SD_PROJ_COUNT],
-                            &a->lora[slot], err));
+        SD_TRY(merge_weight(merged, &base->linear[adapted].w, &a->lora[adapted], err));
         SD_TRY(sd_gguf_write_tensor(w, merged, t->bytes, err));
         free(merged);
         merged = NULL;
@@ -156,12 +153,11 @@ static sd_status merge_folder(const char *dir, const sd_adapter *a, const sd_mod
     SD_CHECK_ALLOC(weights, err);
     for (int i = 0; i < n; i++) {
         t[i] = *sd_safetensors_at(s, i);
-        int slot = slot_of(a, base, t[i].name);
-        if (slot < 0) continue;
+        int adapted = linear_of(a, base, t[i].name);
+        if (adapted < 0) continue;
         merged[i] = sd_alloc(t[i].bytes, 1);
         SD_CHECK_ALLOC(merged[i], err);
-        SD_TRY(merge_weight(merged[i], &base->layer[slot / SD_PROJ_COUNT].w[slot % SD_PROJ_COUNT],
-                            &a->lora[slot], err));
+        SD_TRY(merge_weight(merged[i], &base->linear[adapted].w, &a->lora[adapted], err));
         t[i].data = merged[i];
     }
     SD_TRY(sd_path_look(&there, dir, err));

@@ -16,7 +16,7 @@ typedef struct {
     float scale;
 } sd_factor_pair;
 
-/// From pairs [L * SD_PROJ_COUNT], the rows of B in the file's order. Refuses by the tensor's name:
+/// From pairs [n_linears], the rows of B in the file's order. Refuses by the tensor's name:
 /// a factor without its partner, shapes that do not fit the base, values that are not finite.
 sd_status sd_adapter_build(sd_adapter **out, const sd_factor_pair *pairs, const char *path,
                            sd_model *base, bool interleaved, sd_error *err);

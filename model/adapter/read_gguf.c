@@ -3,24 +3,25 @@
 
 #include "base/files/map.h"
 #include "base/memory.h"
-#include "model/arch/table.h"
+#include "model/arch/arch.h"
 #include "model/formats/gguf.h"
 
 #include <stdio.h>
 #include <string.h>
 
 // "blk.3.ffn_up.weight.lora_b"
-static bool parse_gguf_name(const char *name, int L, int *slot, char *which) {
+static bool parse_gguf_name(const char *name, const sd_model *base, int *linear, char *which) {
     int layer, used = 0;
-    if (sscanf(name, "blk.%d.%n", &layer, &used) != 1 || !used || layer < 0 || layer >= L)
+    if (sscanf(name, "blk.%d.%n", &layer, &used) != 1 || !used || layer < 0 || layer >= base->hp.L)
         return false;
-    for (int p = 0; p < SD_PROJ_COUNT; p++) {
-        const char *g = sd_proj_gguf_name((sd_proj)p);
+    const int each = base->n_linears / base->hp.L;
+    for (int i = layer * each; i < (layer + 1) * each; i++) {
+        const char *g = base->linear[i].kind->gguf;
         size_t n = strlen(g);
         if (strncmp(name + used, g, n) != 0) continue;
         const char *rest = name + used + n;
         if (strcmp(rest, ".weight.lora_a") != 0 && strcmp(rest, ".weight.lora_b") != 0) continue;
-        *slot = layer * SD_PROJ_COUNT + p;
+        *linear = i;
         *which = (char)(rest[13] - 'a' + 'A');
         return true;
     }
@@ -55,18 +56,18 @@ static sd_status read_factors(sd_factor_pair *pairs, const sd_gguf *g, float alp
     const char *path = sd_gguf_path(g);
     for (int i = 0; i < sd_gguf_tensor_count(g); i++) {
         const sd_gguf_tensor *t = sd_gguf_tensor_at(g, i);
-        int slot;
+        int linear;
         char which;
-        SD_CHECK(parse_gguf_name(t->name, base->hp.L, &slot, &which), err, SD_EINVAL,
+        SD_CHECK(parse_gguf_name(t->name, base, &linear, &which), err, SD_EINVAL,
                  "%s: %s has no place in %s (%d layers, the linear maps of a block); give the base "
                  "it was trained on",
                  path, t->name, base->path, base->hp.L);
         SD_CHECK(t->n_dims == 2 &&
                      (t->dtype == SD_F32 || t->dtype == SD_F16 || t->dtype == SD_BF16),
                  err, SD_EFORMAT, "%s: %s: not a matrix of F32, F16 or BF16", path, t->name);
-        sd_factor *f = which == 'A' ? &pairs[slot].a : &pairs[slot].b;
+        sd_factor *f = which == 'A' ? &pairs[linear].a : &pairs[linear].b;
         *f = (sd_factor){t->name, t->dtype, t->ne[1], t->ne[0], t->data}; // names are unique
-        if (which == 'A') pairs[slot].scale = (float)((double)alpha / (double)t->ne[1]);
+        if (which == 'A') pairs[linear].scale = (float)((double)alpha / (double)t->ne[1]);
     }
 out:
     return st;
@@ -95,11 +96,10 @@ sd_status sd_adapter_read_gguf(sd_adapter **out, const char *path, sd_model *bas
     SD_TRY(sd_file_load(&data, &size, path, err));
     SD_TRY(sd_gguf_from_memory(&g, data, size, path, err));
     SD_TRY(read_keys(&alpha, g, base, err));
-    pairs = sd_alloc((size_t)base->hp.L * SD_PROJ_COUNT, sizeof *pairs);
+    pairs = sd_alloc((size_t)base->n_linears, sizeof *pairs);
     SD_CHECK_ALLOC(pairs, err);
     SD_TRY(read_factors(pairs, g, alpha, base, err));
-    SD_TRY(sd_adapter_build(&a, pairs, path, base, sd_arch_row_of(base->hp.arch)->gguf_interleaved,
-                            err));
+    SD_TRY(sd_adapter_build(&a, pairs, path, base, base->hp.arch->gguf_interleaved, err));
     SD_TRY(sd_sha256_of(&a->sha256, data, size, err));
     SD_TRY(read_record(&r, g, err));
     SD_TRY(sd_adapter_check_base(a, &r, base, any_base, err));

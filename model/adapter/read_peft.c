@@ -119,7 +119,7 @@ static void free_config(peft_config *c) {
 // ---- adapter_model.safetensors
 
 typedef struct {
-    int slot;
+    int linear;
     char which;       // 'A' or 'B'
     char module[256]; // what patterns are matched with
 } place;
@@ -140,6 +140,7 @@ static sd_status find_place(place *p, const char *name, const sd_model *base, co
                             sd_error *err) {
     sd_status st = SD_OK;
     int layer = -1, used = 0;
+    char known[128];
     const char *lora = strstr(name, ".lora_"), *at = strstr(name, "layers.");
     SD_CHECK(strncmp(name, "base_model.model.", 17) == 0 && lora &&
                  (lora[6] == 'A' || lora[6] == 'B') && is_factor_end(lora + 7),
@@ -156,19 +157,19 @@ static sd_status find_place(place *p, const char *name, const sd_model *base, co
     SD_CHECK(layer < base->hp.L, err, SD_EINVAL,
              "%s: %s is for layer %d, but %s has %d layers; give the base it was trained on", path,
              name, layer, base->path, base->hp.L);
-    for (int i = 0; i < SD_PROJ_COUNT; i++) {
-        const char *m = sd_proj_module((sd_proj)i);
+    const int each = base->n_linears / base->hp.L;
+    for (int i = layer * each; i < (layer + 1) * each; i++) {
+        const char *m = base->linear[i].kind->module;
         size_t n = strlen(m);
         if (lora - (at + used) != (ptrdiff_t)n || memcmp(at + used, m, n) != 0) continue;
-        p->slot = layer * SD_PROJ_COUNT + i;
+        p->linear = i;
         p->which = lora[6];
         snprintf(p->module, sizeof p->module, "%.*s", (int)(lora - (name + 17)), name + 17);
         return SD_OK;
     }
-    st = sd_fail(err, SD_EFORMAT,
-                 "%s: %s is of a module that has no factors here; q_proj, k_proj, v_proj, o_proj, "
-                 "gate_proj, up_proj and down_proj may have them",
-                 path, name);
+    st =
+        sd_fail(err, SD_EFORMAT, "%s: %s is of a module that has no factors here; %s may have them",
+                path, name, sd_linear_names(known, sizeof known, base));
 out:
     return st;
 }
@@ -185,7 +186,7 @@ static sd_status read_factors(sd_factor_pair *pairs, const sd_safetensors *s, pe
         bool floats = t->dtype == SD_F32 || t->dtype == SD_F16 || t->dtype == SD_BF16;
         SD_CHECK(t->n_dims == 2 && t->bytes > 0 && floats, err, SD_EFORMAT,
                  "%s: %s: not a matrix of F32, F16 or BF16 (%s)", path, t->name, t->dtype_name);
-        sd_factor *f = p.which == 'A' ? &pairs[p.slot].a : &pairs[p.slot].b;
+        sd_factor *f = p.which == 'A' ? &pairs[p.linear].a : &pairs[p.linear].b;
         SD_CHECK(!f->data, err, SD_EFORMAT,
                  "%s: %s and %s are the same factor of two adapters; save one adapter", path,
                  f->name, t->name);
@@ -193,7 +194,7 @@ static sd_status read_factors(sd_factor_pair *pairs, const sd_safetensors *s, pe
         if (p.which != 'A') continue;
         double r = (double)t->shape[0];
         SD_TRY(slot_alpha(&alpha, c, p.module, config_path, err));
-        pairs[p.slot].scale = (float)(alpha / (c->rslora ? sqrt(r) : r));
+        pairs[p.linear].scale = (float)(alpha / (c->rslora ? sqrt(r) : r));
     }
 out:
     return st;
@@ -239,7 +240,7 @@ sd_status sd_adapter_read_peft(sd_adapter **out, const char *folder, sd_model *b
     SD_TRY(refuse_pickle(folder, err));
     SD_TRY(sd_file_load(&data, &size, weights_path, err));
     SD_TRY(sd_safetensors_from_memory(&s, data, size, weights_path, err));
-    pairs = sd_alloc((size_t)base->hp.L * SD_PROJ_COUNT, sizeof *pairs);
+    pairs = sd_alloc((size_t)base->n_linears, sizeof *pairs);
     SD_CHECK_ALLOC(pairs, err);
     SD_TRY(read_factors(pairs, s, &c, base, weights_path, config_path, err));
     SD_TRY(sd_adapter_build(&a, pairs, folder, base, false, err));

@@ -13,7 +13,7 @@
 #include "model/adapter/base_sketch.h"
 #include "model/adapter/basis.h"
 #include "model/adapter/chat_template.h"
-#include "model/arch/table.h"
+#include "model/arch/arch.h"
 #include "model/chat.h"
 #include "model/formats/gguf_write.h"
 #include "model/formats/safetensors.h"
@@ -23,7 +23,7 @@
 
 // The alpha that leaves the first slot of the largest rank as it is.
 static double common_alpha(const sd_adapter *a) {
-    for (int i = 0; i < a->L * SD_PROJ_COUNT; i++)
+    for (int i = 0; i < a->n_linears; i++)
         if (a->lora[i].r == a->max_r) return (double)a->lora[i].scale * a->max_r;
     return 1;
 }
@@ -65,9 +65,10 @@ out:
 
 // ---- PEFT
 
-static bool projection_used(const sd_adapter *a, int p) {
-    for (int l = 0; l < a->L; l++)
-        if (a->lora[l * SD_PROJ_COUNT + p].r) return true;
+// Some layer has factors of this kind.
+static bool kind_used(const sd_adapter *a, const sd_model *base, const sd_linear_kind *kind) {
+    for (int i = 0; i < a->n_linears; i++)
+        if (base->linear[i].kind == kind && a->lora[i].r) return true;
     return false;
 }
 
@@ -76,9 +77,9 @@ static sd_status write_config(const char *path, const sd_adapter *a, const sd_mo
     sd_status st = SD_OK;
     char *text = NULL;
     json_t *targets = json_array();
-    for (int p = 0; p < SD_PROJ_COUNT; p++)
-        if (projection_used(a, p))
-            json_array_append_new(targets, json_string(sd_proj_name((sd_proj)p)));
+    for (int i = 0; i < base->n_linears / base->hp.L; i++)
+        if (kind_used(a, base, base->linear[i].kind))
+            json_array_append_new(targets, json_string(base->linear[i].kind->leaf));
     json_t *number = alpha == floor(alpha) && fabs(alpha) < 1e15 ? json_integer((json_int_t)alpha)
                                                                  : json_real(alpha);
     json_t *root = json_pack(
@@ -104,7 +105,7 @@ sd_status sd_adapter_write_peft(const char *dir, const sd_adapter *a, sd_model *
     sd_status st = SD_OK;
     char *config = sd_path_join(dir, "adapter_config.json"),
          *weights = sd_path_join(dir, "adapter_model.safetensors");
-    int slots = a->L * SD_PROJ_COUNT, n = 0, R = a->max_r, D = base->hp.D, rows, cols;
+    int n = 0, R = a->max_r, D = base->hp.D;
     sd_arena names = {0};
     float *data = NULL;
     json_t *metadata = NULL;
@@ -114,37 +115,37 @@ sd_status sd_adapter_write_peft(const char *dir, const sd_adapter *a, sd_model *
     bool made = false;
     char *folder = NULL;
     sd_path_kind there;
-    sd_st_tensor *t = sd_alloc((size_t)slots * 2, sizeof *t);
+    sd_st_tensor *t = sd_alloc((size_t)a->n_linears * 2, sizeof *t);
     SD_CHECK_ALLOC(config, err);
     SD_CHECK_ALLOC(weights, err);
     SD_CHECK_ALLOC(t, err);
     SD_TRY(make_record(&of, a, base, err));
-    for (int i = 0; i < slots; i++) {
-        sd_proj_shape(&base->hp, (sd_proj)(i % SD_PROJ_COUNT), &rows, &cols);
-        if (projection_used(a, i % SD_PROJ_COUNT)) floats += (size_t)R * (size_t)(rows + cols);
+    for (int i = 0; i < a->n_linears; i++) {
+        const sd_linear *m = &base->linear[i];
+        if (kind_used(a, base, m->kind)) floats += (size_t)R * (size_t)(m->w.rows + m->w.cols);
     }
     data = sd_alloc(floats, sizeof *data);
     SD_CHECK_ALLOC(data, err);
     float *next = data;
-    for (int i = 0; i < slots; i++) {
-        sd_proj p = (sd_proj)(i % SD_PROJ_COUNT);
+    for (int i = 0; i < a->n_linears; i++) {
+        const sd_linear *m = &base->linear[i];
         const sd_lora *l = &a->lora[i];
-        if (!projection_used(a, p))
+        const int rows = m->w.rows, cols = m->w.cols;
+        if (!kind_used(a, base, m->kind))
             continue; // a target module that one layer lacks is written as zeros
-        sd_proj_shape(&base->hp, p, &rows, &cols);
         float *A = next, *B = next + (size_t)R * (size_t)cols;
         next = B + (size_t)R * (size_t)rows;
         if (l->r) {
             memcpy(A, l->A, (size_t)l->r * (size_t)cols * sizeof *A);
             double factor = (double)l->scale == alpha / R ? 1 : (double)l->scale * R / alpha;
             if (l->scale == (float)(alpha / R)) factor = 1;
-            lay_out_b(B, l, rows, R, factor, sd_adapter_row_moves(base, p, false), false, D);
+            lay_out_b(B, l, rows, R, factor, sd_adapter_row_moves(base, i, false), false, D);
         }
         for (int which = 0; which < 2; which++) {
             char name[160];
             int len =
                 snprintf(name, sizeof name, "base_model.model.model.layers.%d.%s.lora_%c.weight",
-                         i / SD_PROJ_COUNT, sd_proj_module(p), which ? 'B' : 'A');
+                         m->layer, m->kind->module, which ? 'B' : 'A');
             t[n].name = sd_arena_strndup(&names, name, (size_t)len);
             SD_CHECK_ALLOC(t[n].name, err);
             t[n].dtype = SD_F32;
@@ -194,20 +195,19 @@ typedef struct {
 
 static sd_status gguf_tensors(gguf_job *j, bool declare, sd_error *err) {
     sd_status st = SD_OK;
-    bool interleaved = sd_arch_row_of(j->base->hp.arch)->gguf_interleaved;
-    for (int i = 0; i < j->a->L * SD_PROJ_COUNT; i++) {
-        sd_proj p = (sd_proj)(i % SD_PROJ_COUNT);
+    bool interleaved = j->base->hp.arch->gguf_interleaved;
+    for (int i = 0; i < j->a->n_linears; i++) {
+        const sd_linear *m = &j->base->linear[i];
         const sd_lora *l = &j->a->lora[i];
-        int rows, cols;
+        const int rows = m->w.rows, cols = m->w.cols;
         if (!l->r) continue;
-        sd_proj_shape(&j->base->hp, p, &rows, &cols);
         for (int which = 0; which < 2; which++) {
             int64_t ne[2] = {which ? l->r : cols, which ? rows : l->r};
             size_t bytes = (size_t)(ne[0] * ne[1]) * sizeof(float);
             if (declare) {
                 char name[96];
-                snprintf(name, sizeof name, "blk.%d.%s.weight.lora_%c", i / SD_PROJ_COUNT,
-                         sd_proj_gguf_name(p), which ? 'b' : 'a');
+                snprintf(name, sizeof name, "blk.%d.%s.weight.lora_%c", m->layer, m->kind->gguf,
+                         which ? 'b' : 'a');
                 SD_TRY(sd_gguf_declare(j->w, name, SD_F32, 2, ne, err));
                 continue;
             }
@@ -217,7 +217,7 @@ static sd_status gguf_tensors(gguf_job *j, bool declare, sd_error *err) {
             }
             double factor =
                 l->scale == (float)(j->alpha / l->r) ? 1 : (double)l->scale * l->r / j->alpha;
-            lay_out_b(j->b, l, rows, l->r, factor, sd_adapter_row_moves(j->base, p, interleaved),
+            lay_out_b(j->b, l, rows, l->r, factor, sd_adapter_row_moves(j->base, i, interleaved),
                       interleaved, j->base->hp.D);
             SD_TRY(sd_gguf_write_tensor(j->w, j->b, bytes, err));
         }
@@ -232,11 +232,9 @@ sd_status sd_adapter_write_gguf(const char *path, const sd_adapter *a, sd_model 
     gguf_job j = {.a = a, .base = base, .alpha = common_alpha(a)};
     record of = {0};
     size_t largest = 0;
-    for (int i = 0; i < a->L * SD_PROJ_COUNT; i++) {
-        int rows, cols;
-        sd_proj_shape(&base->hp, (sd_proj)(i % SD_PROJ_COUNT), &rows, &cols);
-        if ((size_t)rows * (size_t)a->lora[i].r > largest)
-            largest = (size_t)rows * (size_t)a->lora[i].r;
+    for (int i = 0; i < a->n_linears; i++) {
+        size_t floats = (size_t)base->linear[i].w.rows * (size_t)a->lora[i].r;
+        if (floats > largest) largest = floats;
     }
     j.b = sd_alloc(largest, sizeof *j.b);
     SD_CHECK_ALLOC(j.b, err);

@@ -1,48 +1,71 @@
-// Architectures and the linear maps of their blocks: the names that files and other rooms use.
-#include "model/arch/table.h"
+// The architectures that there are, and what most of them share.
+#include "model/arch/arch.h"
 
+#include <stdio.h>
 #include <string.h>
 
-static const sd_arch_row archs[SD_ARCH_COUNT] = {
-    [SD_ARCH_LLAMA] = {.name = "llama", .gguf_interleaved = true, .always_window = true},
-    [SD_ARCH_QWEN2] = {.name = "qwen2", .qkv_bias = true},
-    [SD_ARCH_QWEN3] = {.name = "qwen3", .qk_norm = true, .head_dim = 128},
+static const sd_arch *const archs[] = {&sd_arch_llama, &sd_arch_qwen2, &sd_arch_qwen3};
+enum { ARCHS = sizeof archs / sizeof archs[0] };
+
+const sd_linear_kind sd_plain_linears[SD_PROJ_COUNT] = {
+    {"q_proj", "self_attn.q_proj", "attn_q", SD_WQ, 1},
+    {"k_proj", "self_attn.k_proj", "attn_k", SD_WK, 1},
+    {"v_proj", "self_attn.v_proj", "attn_v", SD_WV, 1},
+    {"o_proj", "self_attn.o_proj", "attn_output", SD_WO, 1},
+    {"gate_proj", "mlp.gate_proj", "ffn_gate", SD_WGATE, 1},
+    {"up_proj", "mlp.up_proj", "ffn_up", SD_WUP, 1},
+    {"down_proj", "mlp.down_proj", "ffn_down", SD_WDOWN, 1},
 };
 
-static const struct {
-    const char *leaf, *gguf, *module;
-} projs[SD_PROJ_COUNT] = {
-    [SD_WQ] = {"q_proj", "attn_q", "self_attn.q_proj"},
-    [SD_WK] = {"k_proj", "attn_k", "self_attn.k_proj"},
-    [SD_WV] = {"v_proj", "attn_v", "self_attn.v_proj"},
-    [SD_WO] = {"o_proj", "attn_output", "self_attn.o_proj"},
-    [SD_WGATE] = {"gate_proj", "ffn_gate", "mlp.gate_proj"},
-    [SD_WUP] = {"up_proj", "ffn_up", "mlp.up_proj"},
-    [SD_WDOWN] = {"down_proj", "ffn_down", "mlp.down_proj"},
-};
+const sd_arch *sd_arch_at(int i) {
+    return i >= 0 && i < ARCHS ? archs[i] : NULL;
+}
 
-const sd_arch_row *sd_arch_row_of(sd_arch a) {
-    return &archs[a];
+const char *sd_arch_name(const sd_arch *a) {
+    return a ? a->name : "unknown";
 }
-const char *sd_arch_name(sd_arch a) {
-    return (unsigned)a < SD_ARCH_COUNT ? archs[a].name : "unknown";
+
+const sd_arch *sd_arch_find(const char *name) {
+    for (int i = 0; i < ARCHS; i++)
+        if (strcmp(name, archs[i]->name) == 0) return archs[i];
+    return NULL;
 }
-bool sd_arch_from_name(const char *name, sd_arch *out) {
-    for (int a = 0; a < SD_ARCH_COUNT; a++) {
-        if (strcmp(name, archs[a].name) != 0) continue;
-        *out = (sd_arch)a;
-        return true;
+
+const sd_arch *sd_arch_of_config(const char *model_type) {
+    for (int i = 0; i < ARCHS; i++)
+        for (int k = 0; archs[i]->model_type[k]; k++)
+            if (strcmp(model_type, archs[i]->model_type[k]) == 0) return archs[i];
+    return NULL;
+}
+
+static const char *join(char *room, size_t size, const char *const *name, int n) {
+    size_t at = 0;
+    room[0] = 0;
+    for (int i = 0; i < n && at < size; i++)
+        at += (size_t)snprintf(room + at, size - at, "%s%s",
+                               i == 0       ? ""
+                               : i == n - 1 ? " and "
+                                            : ", ",
+                               name[i]);
+    return room;
+}
+
+const char *sd_arch_names(char *room, size_t size, bool of_config) {
+    const char *name[2 * ARCHS + 1];
+    int n = 0;
+    for (int i = 0; i < ARCHS; i++) {
+        if (!of_config) name[n++] = archs[i]->name;
+        for (int k = 0; of_config && k < 2 && archs[i]->model_type[k]; k++)
+            name[n++] = archs[i]->model_type[k];
     }
-    return false;
+    return join(room, size, name, n);
 }
-const char *sd_proj_name(sd_proj p) {
-    return projs[p].leaf;
-}
-const char *sd_proj_gguf_name(sd_proj p) {
-    return projs[p].gguf;
-}
-const char *sd_proj_module(sd_proj p) {
-    return projs[p].module;
+
+const char *sd_linear_names(char *room, size_t size, const sd_model *m) {
+    const char *name[SD_PROJ_COUNT];
+    int n = m->hp.arch->linears;
+    for (int i = 0; i < n; i++) name[i] = m->hp.arch->linear[i].leaf;
+    return join(room, size, name, n);
 }
 
 void sd_proj_shape(const sd_hparams *hp, sd_proj p, int *out_rows, int *in_cols) {

@@ -14,8 +14,9 @@
 #include <string.h>
 
 // y [N, M] columns [m0, m1) <- W x + bias + s B A x
-static void project(sd_context *cx, const sd_quant_rows *x, sd_proj p, float *y, int M,
-                    const float *bias, int m0, int m1) {
+static void project(sd_context *cx, const sd_quant_rows *x, sd_proj p, float *y, int M, int m0,
+                    int m1) {
+    const float *bias = cx->model->layer[cx->l].bias[p];
     const sd_packed_weight *w = &cx->w[cx->l * SD_PROJ_COUNT + p];
     cx->ops->matmul(y, M, w, x, cx->n, m0, m1);
     for (int n = 0; bias && n < cx->n; n++)
@@ -31,11 +32,9 @@ static void add_residual(sd_context *cx, int m0, int m1) {
 
 static void qkv(sd_context *cx, const sd_quant_rows *x, int which, int m0, int m1) {
     const sd_hparams *hp = &cx->model->hp;
-    const sd_layer *layer = &cx->model->layer[cx->l];
     float *const y[] = {cx->q, cx->k, cx->v};
-    const float *const bias[] = {layer->bq, layer->bk, layer->bv};
-    project(cx, x, (sd_proj)(SD_WQ + which), y[which], (which == 0 ? hp->H : hp->G) * hp->D,
-            bias[which], m0, m1);
+    project(cx, x, (sd_proj)(SD_WQ + which), y[which], (which == 0 ? hp->H : hp->G) * hp->D, m0,
+            m1);
 }
 
 static void rotate_and_store(sd_context *cx, int n0, int n1) {
@@ -46,7 +45,8 @@ static void rotate_and_store(sd_context *cx, int n0, int n1) {
         const sd_row *r = &cx->row[n];
         float *q = cx->q + (size_t)n * hp->H * D, *k = cx->k + (size_t)n * hp->G * D,
               *v = cx->v + (size_t)n * hp->G * D;
-        const float *c = cx->cos_n + (size_t)n * half, *s = cx->sin_n + (size_t)n * half;
+        const size_t at = ((size_t)layer->rope * cx->max_rows + n) * half;
+        const float *c = cx->cos_n + at, *s = cx->sin_n + at;
         if (hp->qk_norm) {
             cx->ops->rmsnorm(q, q, layer->q_norm, hp->H, D, hp->eps);
             cx->ops->rmsnorm(k, k, layer->k_norm, hp->G, D, hp->eps);
@@ -62,15 +62,15 @@ static void rotate_and_store(sd_context *cx, int n0, int n1) {
 
 static void output(sd_context *cx, const sd_quant_rows *x, int which, int m0, int m1) {
     (void)which;
-    project(cx, x, SD_WO, cx->y, cx->model->hp.C, NULL, m0, m1);
+    project(cx, x, SD_WO, cx->y, cx->model->hp.C, m0, m1);
     add_residual(cx, m0, m1);
 }
 
 static void gate_up(sd_context *cx, const sd_quant_rows *x, int which, int m0, int m1) {
     (void)which;
     int F = cx->model->hp.F;
-    project(cx, x, SD_WGATE, cx->gate, F, NULL, m0, m1);
-    project(cx, x, SD_WUP, cx->up, F, NULL, m0, m1);
+    project(cx, x, SD_WGATE, cx->gate, F, m0, m1);
+    project(cx, x, SD_WUP, cx->up, F, m0, m1);
     for (int n = 0; n < cx->n; n++) {
         size_t at = (size_t)n * F + m0;
         cx->ops->swiglu(cx->gate + at, cx->gate + at, cx->up + at, m1 - m0);
@@ -78,7 +78,7 @@ static void gate_up(sd_context *cx, const sd_quant_rows *x, int which, int m0, i
 }
 static void down(sd_context *cx, const sd_quant_rows *x, int which, int m0, int m1) {
     (void)which;
-    project(cx, x, SD_WDOWN, cx->y, cx->model->hp.C, NULL, m0, m1);
+    project(cx, x, SD_WDOWN, cx->y, cx->model->hp.C, m0, m1);
     add_residual(cx, m0, m1);
 }
 

@@ -121,6 +121,18 @@ static sd_status load_kept(sd_context *cx, const sd_weight *const *w, int n, boo
     return SD_ENOTFOUND;
 }
 
+// The same for all layers.
+static void place_matrices(sd_context *cx) {
+    const sd_model *m = cx->model;
+    cx->linears = m->n_linears / m->hp.L;
+    for (int i = 0; i < cx->linears; i++)
+        for (int k = 0; k < m->linear[i].kind->matrices; k++) {
+            int p = (int)m->linear[i].kind->first + k;
+            cx->linear_of[p] = i;
+            cx->part_of[p] = k;
+        }
+}
+
 static sd_status pack_weights(sd_context *cx, sd_error *err) {
     sd_status st = SD_OK;
     sd_model *m = cx->model;
@@ -195,13 +207,13 @@ static sd_status make_scratch(sd_context *cx, sd_error *err) {
                 {&cx->v, (size_t)hp->G * hp->D},
                 {&cx->gate, (size_t)hp->F},
                 {&cx->up, (size_t)hp->F},
-                {&cx->cos_n, half},
-                {&cx->sin_n, half}};
+                {&cx->cos_n, (size_t)hp->ropes * half},
+                {&cx->sin_n, (size_t)hp->ropes * half}};
     enum { COUNT = sizeof rows / sizeof rows[0] };
     size_t at[COUNT];
     for (int i = 0; i < COUNT; i++) at[i] = place(&total, N, rows[i].cols, sizeof(float));
     size_t at_row = place(&total, N, 1, sizeof(sd_row)),
-           at_inv = place(&total, half, 1, sizeof(double)),
+           at_inv = place(&total, (size_t)hp->ropes * half, 1, sizeof(double)),
            at_len = place(&total, N, 1, sizeof(int)),
            at_chunk = place(&total, N, 1, sizeof(sd_chunk)),
            at_segment = place(&total, N, 1, sizeof(sd_lora_segment));
@@ -217,7 +229,9 @@ static sd_status make_scratch(sd_context *cx, sd_error *err) {
     cx->len = (int *)(void *)(base + at_len);
     cx->chunk = (sd_chunk *)(void *)(base + at_chunk);
     cx->segment = (sd_lora_segment *)(void *)(base + at_segment);
-    sd_rope_frequencies(hp, cx->inv, &cx->attn_scale);
+    for (int i = 0; i < hp->ropes; i++)
+        sd_rope_frequencies(&hp->rope[i], hp->rope_dim, cx->inv + (size_t)i * half,
+                            &cx->attn_scale[i]);
     int K = hp->C > hp->F ? hp->C : hp->F;
     if (hp->H * hp->D > K) K = hp->H * hp->D;
     return make_inputs(cx, K, err);
@@ -249,6 +263,7 @@ sd_status sd_context_open(sd_context **out, sd_model *m, sd_pool *pool, const sd
     SD_CHECK(cx->max_rows > 0 && cx->max_rows <= MAX_ROWS, err, SD_EINVAL,
              "%d rows a step, 1 to %d are allowed", cx->max_rows, MAX_ROWS);
     SD_TRY(sd_lora_table_open(&cx->lora, cx->ops, cx->compute, err));
+    place_matrices(cx);
     SD_TRY(make_scratch(cx, err));
     if (cx->kv == SD_KV_INT8) SD_TRY(sd_kv_measure_keys(cx, err));
     SD_TRY(pack_weights(cx, err));

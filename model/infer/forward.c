@@ -10,11 +10,22 @@
 #include <math.h>
 #include <string.h>
 
+// cos and sin of rotation i for row n.
+static void turn(sd_context *cx, int i, int n) {
+    const int half = cx->model->hp.rope_dim / 2;
+    const size_t at = ((size_t)i * cx->max_rows + n) * half;
+    const double *inv = cx->inv + (size_t)i * half, scale = cx->attn_scale[i];
+    for (int k = 0; k < half; k++) {
+        double angle = cx->row[n].pos * inv[k];
+        cx->cos_n[at + k] = (float)(cos(angle) * scale);
+        cx->sin_n[at + k] = (float)(sin(angle) * scale);
+    }
+}
+
 static void embed(sd_context *cx, int n0, int n1) {
     const sd_weight *e = &cx->model->embedding;
     const sd_hparams *hp = &cx->model->hp;
     size_t stride = sd_row_bytes(e->dtype, e->cols);
-    int half = hp->rope_dim / 2;
     for (int n = n0; n < n1; n++) {
         const sd_row *r = &cx->row[n];
         const void *row = (const char *)e->data + (size_t)r->token * stride;
@@ -23,12 +34,7 @@ static void embed(sd_context *cx, int n0, int n1) {
                                sd_row_sum(copy, stride) == cx->row_sum[r->token]))
             atomic_store_explicit(&cx->lost, true, memory_order_relaxed);
         sd_dequantise(cx->x + (size_t)n * hp->C, e->dtype, cx->embedding ? copy : row, hp->C);
-        float *c = cx->cos_n + (size_t)n * half, *s = cx->sin_n + (size_t)n * half;
-        for (int i = 0; i < half; i++) {
-            double angle = r->pos * cx->inv[i];
-            c[i] = (float)(cos(angle) * cx->attn_scale);
-            s[i] = (float)(sin(angle) * cx->attn_scale);
-        }
+        for (int i = 0; i < hp->ropes; i++) turn(cx, i, n);
     }
 }
 
@@ -72,7 +78,8 @@ static sd_status check_row(const sd_context *cx, const sd_row *rows, int n, sd_e
         return sd_fail(err, SD_EINVAL, "row %d: no page was reserved for position %d", n, r->pos);
     if (n > 0 && rows[n - 1].kv == r->kv && rows[n - 1].pos >= r->pos)
         return sd_fail(err, SD_EINVAL, "row %d: positions of a cache must ascend", n);
-    if (r->adapter && (r->adapter->L != hp->L || r->adapter->max_r > SD_MAX_RANK))
+    if (r->adapter &&
+        (r->adapter->n_linears != cx->model->n_linears || r->adapter->max_r > SD_MAX_RANK))
         return sd_fail(err, SD_EINVAL, "adapter '%s' was not made for this model",
                        r->adapter->name ? r->adapter->name : "");
     return SD_OK;
@@ -80,7 +87,7 @@ static sd_status check_row(const sd_context *cx, const sd_row *rows, int n, sd_e
 
 static sd_status reserve_rank(sd_context *cx, int r, sd_error *err) {
     if (r <= cx->cap_r) return SD_OK;
-    float *p = sd_alloc((size_t)cx->max_rows * SD_PROJ_COUNT * r, sizeof *p);
+    float *p = sd_alloc((size_t)cx->max_rows * cx->linears * r, sizeof *p);
     if (!p) return sd_fail(err, SD_ENOMEM, "out of memory for an adapter of rank %d", r);
     free(cx->u);
     cx->u = p;

@@ -252,7 +252,7 @@ sd_status sd_kv_measure_keys(sd_context *cx, sd_error *err) {
     SD_CHECK_ALLOC(cx->key_scale, err);
     for (int head = 0; head < hp->L * hp->G; head++) {
         const sd_layer *layer = &cx->model->layer[head / hp->G];
-        const float *w = layer->k_norm ? layer->k_norm : layer->bk + (head % hp->G) * D;
+        const float *w = layer->k_norm ? layer->k_norm : layer->bias[SD_WK] + (head % hp->G) * D;
         float *size = cx->key_scale + (size_t)head * D;
         for (int i = 0; i < D; i++) size[i] = size_of(w[i], 0);
         for (int i = 0; i < half; i++) {

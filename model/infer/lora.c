@@ -23,23 +23,29 @@ out:
     return st;
 }
 
-// Where A x of the segment's rows begins: they stand r apart.
-static float *lora_u(const sd_context *cx, const sd_lora_segment *segment, sd_proj p) {
-    return cx->u + ((size_t)p * cx->max_rows + segment->n0) * cx->cap_r;
+// The factors of linear map i of the running layer.
+static const sd_lora_packed *packed_of(const sd_context *cx, const sd_lora_segment *segment,
+                                       int i) {
+    return &segment->weights->of[cx->l * cx->linears + i];
 }
 
-void sd_lora_a(sd_context *cx, const sd_prepared_input *in, sd_proj p, int n0, int n1) {
+// Where A x of the segment's rows begins: they stand r apart.
+static float *lora_u(const sd_context *cx, const sd_lora_segment *segment, int i) {
+    return cx->u + ((size_t)i * cx->max_rows + segment->n0) * cx->cap_r;
+}
+
+void sd_lora_a(sd_context *cx, const sd_prepared_input *in, int i, int n0, int n1) {
     const float *x = cx->in.norm ? in->xn : cx->in.x;
     const int K = cx->in.K;
-    for (int i = 0; i < cx->n_segments; i++) {
-        const sd_lora_segment *segment = &cx->segment[i];
+    for (int s = 0; s < cx->n_segments; s++) {
+        const sd_lora_segment *segment = &cx->segment[s];
         int first = segment->n0 > n0 ? segment->n0 : n0,
             end = segment->n0 + segment->n < n1 ? segment->n0 + segment->n : n1;
         if (first >= end) continue;
-        const sd_lora_packed *l = &segment->weights->of[cx->l * SD_PROJ_COUNT + p];
+        const sd_lora_packed *l = packed_of(cx, segment, i);
         sd_quant_rows rows = {.compute = SD_COMPUTE_FP32, .K = K, .x = x + (size_t)first * K};
         if (l->r)
-            cx->ops->matmul(lora_u(cx, segment, p) + (size_t)(first - segment->n0) * l->r, l->r,
+            cx->ops->matmul(lora_u(cx, segment, i) + (size_t)(first - segment->n0) * l->r, l->r,
                             &l->A, &rows, end - first, 0, l->r);
     }
 }
@@ -52,12 +58,14 @@ static void wait_for_lora_a(sd_context *cx) {
 }
 
 void sd_lora_b(sd_context *cx, sd_proj p, float *y, int M, int m0, int m1) {
+    const int i = cx->linear_of[p], part = cx->part_of[p];
     if (cx->n_segments) wait_for_lora_a(cx);
-    for (int i = 0; i < cx->n_segments; i++) {
-        const sd_lora_segment *segment = &cx->segment[i];
-        const sd_lora_packed *l = &segment->weights->of[cx->l * SD_PROJ_COUNT + p];
-        sd_quant_rows u = {.compute = SD_COMPUTE_FP32, .K = l->r, .x = lora_u(cx, segment, p)};
+    for (int s = 0; s < cx->n_segments; s++) {
+        const sd_lora_segment *segment = &cx->segment[s];
+        const sd_lora_packed *l = packed_of(cx, segment, i);
+        sd_quant_rows u = {.compute = SD_COMPUTE_FP32, .K = l->r, .x = lora_u(cx, segment, i)};
         if (l->r)
-            cx->ops->matmul_add(y + (size_t)segment->n0 * M, M, &l->B, &u, segment->n, m0, m1);
+            cx->ops->matmul_add(y + (size_t)segment->n0 * M, M, &l->B[part], &u, segment->n, m0,
+                                m1);
     }
 }

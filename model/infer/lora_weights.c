@@ -32,9 +32,9 @@ static size_t store(char *values, const float *x, size_t n, float scale, sd_dtyp
 }
 
 static void free_weights(sd_lora_weights *w) {
-    for (int i = 0; w->of && i < w->slots; i++) {
+    for (int i = 0; w->of && i < w->n_linears; i++) {
         sd_packed_weight_free(&w->of[i].A);
-        sd_packed_weight_free(&w->of[i].B);
+        for (int k = 0; k < 3; k++) sd_packed_weight_free(&w->of[i].B[k]);
     }
     free(w->values);
     free(w->of);
@@ -45,12 +45,12 @@ static sd_status make(sd_lora_weights **out, const sd_adapter *a, const sd_model
                       const sd_ops *ops, sd_compute compute, sd_error *err) {
     sd_status st = SD_OK;
     sd_dtype t = compute == SD_COMPUTE_FP32 ? SD_F32 : SD_BF16;
-    int n = a->L * SD_PROJ_COUNT;
+    int n = a->n_linears;
     *out = NULL;
     sd_lora_weights *w = sd_alloc(1, sizeof *w);
     SD_CHECK_ALLOC(w, err);
     w->generation = a->generation;
-    w->slots = n;
+    w->n_linears = n;
     w->of = sd_alloc((size_t)n, sizeof *w->of);
     w->values = sd_alloc((size_t)a->n_params, t == SD_F32 ? 4 : 2);
     SD_CHECK_ALLOC(w->of && w->values, err);
@@ -58,14 +58,19 @@ static sd_status make(sd_lora_weights **out, const sd_adapter *a, const sd_model
     for (int i = 0; i < n; i++) {
         const sd_lora *l = &a->lora[i];
         if (!l->r) continue;
-        int rows, cols;
-        sd_proj_shape(&base->hp, (sd_proj)(i % SD_PROJ_COUNT), &rows, &cols);
-        sd_weight A = {.dtype = t, .rows = l->r, .cols = cols, .data = next};
-        next += store(next, l->A, (size_t)l->r * (size_t)cols, 1, t);
-        sd_weight B = {.dtype = t, .rows = rows, .cols = l->r, .data = next};
-        next += store(next, l->B, (size_t)l->r * (size_t)rows, l->scale, t);
+        const sd_linear *m = &base->linear[i];
+        sd_weight A = {.dtype = t, .rows = l->r, .cols = m->w.cols, .data = next};
+        next += store(next, l->A, (size_t)l->r * (size_t)m->w.cols, 1, t);
         SD_TRY(ops->pack(&w->of[i].A, &A, compute, NULL, err));
-        SD_TRY(ops->pack(&w->of[i].B, &B, compute, NULL, err));
+        const float *rows_of_b = l->B;
+        for (int k = 0; k < m->kind->matrices; k++) {
+            int rows, cols;
+            sd_proj_shape(&base->hp, (sd_proj)((int)m->kind->first + k), &rows, &cols);
+            sd_weight B = {.dtype = t, .rows = rows, .cols = l->r, .data = next};
+            next += store(next, rows_of_b, (size_t)l->r * (size_t)rows, l->scale, t);
+            rows_of_b += (size_t)l->r * (size_t)rows;
+            SD_TRY(ops->pack(&w->of[i].B[k], &B, compute, NULL, err));
+        }
         w->of[i].r = l->r;
     }
     if (ops->layout) { // the packed forms are copies

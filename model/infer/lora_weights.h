@@ -10,16 +10,18 @@
 
 #include "model/adapter/adapter.h"
 
-/// B (A x) of one projection: the scale is in B.
+/// B (A x) of one linear map: the scale is in B, which is packed by the block's matrices that the map
+/// holds.
 typedef struct {
     int r;                 // 0: no adapter here
-    sd_packed_weight A, B; // [r, in], [out, r]
+    sd_packed_weight A;    // [r, in]
+    sd_packed_weight B[3]; // [rows, r] of each
 } sd_lora_packed;
 
 typedef struct sd_lora_weights {
     uint64_t generation; // the adapter's
-    int slots;
-    sd_lora_packed *of; // [slots]: [L * SD_PROJ_COUNT]
+    int n_linears;
+    sd_lora_packed *of; // [n_linears]
     char *values;       // what was packed, where packed forms refer to it
     struct sd_lora_weights *next;
 } sd_lora_weights;

@@ -70,36 +70,41 @@ static sd_status check_same(const check *c, const void *a, const void *b, size_t
                    c->written->path, name);
 }
 
-static sd_status check_layer(check *c, int l, const sd_adapter *a, sd_merge_report *out,
-                             sd_error *err) {
+static sd_status check_norms(const check *c, int l, sd_error *err) {
     sd_status st = SD_OK;
     const sd_layer *w = &c->written->layer[l], *b = &c->base->layer[l];
     const sd_hparams *hp = &c->base->hp;
     const struct {
         const float *written, *base;
         int n;
-    } vectors[] = {{w->attn_norm, b->attn_norm, hp->C}, {w->ffn_norm, b->ffn_norm, hp->C},
-                   {w->bq, b->bq, hp->H * hp->D},       {w->bk, b->bk, hp->G * hp->D},
-                   {w->bv, b->bv, hp->G * hp->D},       {w->q_norm, b->q_norm, hp->D},
+    } vectors[] = {{w->attn_norm, b->attn_norm, hp->C},
+                   {w->ffn_norm, b->ffn_norm, hp->C},
+                   {w->q_norm, b->q_norm, hp->D},
                    {w->k_norm, b->k_norm, hp->D}};
     for (size_t i = 0; i < sizeof vectors / sizeof vectors[0]; i++)
         SD_TRY(check_same(c, vectors[i].written, vectors[i].base,
-                          (size_t)vectors[i].n * sizeof(float), "a norm or bias", err));
-    for (int p = 0; p < SD_PROJ_COUNT; p++) {
-        const sd_weight *x = &w->w[p], *y = &b->w[p];
-        const sd_lora *lora = &a->lora[l * SD_PROJ_COUNT + p];
-        SD_CHECK(x->dtype == y->dtype && x->rows == y->rows && x->cols == y->cols, err,
-                 SD_EMISMATCH, "%s: %s has another type or shape than in the base",
-                 c->written->path, w->w_name[p]);
-        size_t bytes = (size_t)x->rows * sd_row_bytes(x->dtype, x->cols);
-        if (!lora->r) {
-            SD_TRY(check_same(c, x->data, y->data, bytes, w->w_name[p], err));
-            continue;
-        }
-        SD_TRY(check_merged(c, x, y, lora, w->w_name[p], err));
-        out->roundoff = fmax(out->roundoff, sd_dtype_roundoff(x->dtype));
-        out->tensors++;
+                          (size_t)vectors[i].n * sizeof(float), "a norm", err));
+out:
+    return st;
+}
+
+static sd_status check_linear(check *c, int i, const sd_adapter *a, sd_merge_report *out,
+                              sd_error *err) {
+    sd_status st = SD_OK;
+    const sd_linear *w = &c->written->linear[i], *b = &c->base->linear[i];
+    const sd_weight *x = &w->w, *y = &b->w;
+    const sd_lora *lora = &a->lora[i];
+    SD_CHECK(x->dtype == y->dtype && x->rows == y->rows && x->cols == y->cols, err, SD_EMISMATCH,
+             "%s: %s has another type or shape than in the base", c->written->path, w->name);
+    size_t bytes = (size_t)x->rows * sd_row_bytes(x->dtype, x->cols);
+    SD_TRY(check_same(c, w->bias, b->bias, (size_t)x->rows * sizeof(float), "a bias", err));
+    if (!lora->r) {
+        SD_TRY(check_same(c, x->data, y->data, bytes, w->name, err));
+        goto out;
     }
+    SD_TRY(check_merged(c, x, y, lora, w->name, err));
+    out->roundoff = fmax(out->roundoff, sd_dtype_roundoff(x->dtype));
+    out->tensors++;
 out:
     return st;
 }
@@ -131,7 +136,8 @@ sd_status sd_merge_check(sd_merge_report *out, const sd_model *written, const sd
     if (!hp->tied_head)
         SD_TRY(check_same(&c, written->head.data, base->head.data,
                           (size_t)hp->V * sd_row_bytes(base->head.dtype, hp->C), "the head", err));
-    for (int l = 0; l < hp->L; l++) SD_TRY(check_layer(&c, l, a, out, err));
+    for (int l = 0; l < hp->L; l++) SD_TRY(check_norms(&c, l, err));
+    for (int i = 0; i < base->n_linears; i++) SD_TRY(check_linear(&c, i, a, out, err));
     if (c.asked > 0) out->survived = c.kept / c.asked;
     sd_model_forget(base), sd_model_forget(written);
 out:

@@ -20,7 +20,7 @@ typedef struct {
     const sd_lora_weights *weights;
 } sd_lora_segment;
 
-// The input of a region over columns, and the projections that read it.
+// The input of a region over columns, and the matrices that read it.
 typedef struct {
     const float *x;    // [N, K]
     const float *norm; // [K] weight of the norm through which x is read; NULL: as it is
@@ -57,7 +57,10 @@ struct sd_context {
     const atomic_bool *stop; // NULL: never
 
     sd_packed_weight *packed; // [1 + L * SD_PROJ_COUNT]: the head [V, C], then
-    sd_packed_weight *w;      // [L * SD_PROJ_COUNT]
+    sd_packed_weight *w;      // [L * SD_PROJ_COUNT] the matrices of the blocks
+    int linears;              // of a layer
+    int linear_of[SD_PROJ_COUNT], part_of[SD_PROJ_COUNT]; // which of them holds a matrix, and as
+                                                          // its which one
     size_t packed_bytes;
     const sd_map *embedding; // the file from which its rows are read one by one; NULL: memory
     const uint64_t *
@@ -68,24 +71,25 @@ struct sd_context {
     // a prefill.
     void *scratch;
     size_t scratch_bytes;
-    float *x;                // [N, C]    the residual stream
-    float *q, *att;          // [N, H*D]
-    float *k, *v;            // [N, G*D]
-    float *gate, *up;        // [N, F]
-    float *y;                // [N, C]    what a block adds
-    float *cos_n, *sin_n;    // [N, rope_dim/2]
-    sd_row *row;             // [N]       the step's rows
-    double *inv, attn_scale; // [rope_dim/2] frequencies, and the factor on cos and sin
-    sd_input in;             // input of the parallel region now running
-    int region;              // number of that region
+    float *x;                                   // [N, C]    the residual stream
+    float *q, *att;                             // [N, H*D]
+    float *k, *v;                               // [N, G*D]
+    float *gate, *up;                           // [N, F]
+    float *y;                                   // [N, C]    what a block adds
+    float *cos_n, *sin_n;                       // [ropes, N, rope_dim/2]
+    sd_row *row;                                // [N]       the step's rows
+    double *inv;                                // [ropes, rope_dim/2] frequencies
+    double attn_scale[SD_MAX_ROPES];            // the factor on cos and sin
+    sd_input in;                                // input of the parallel region now running
+    int region;                                 // number of that region
     sd_prepared_input shared_input, *own_input; // own [threads]
     int own_input_rows;                         // rows that a thread prepares for itself, at most
 
     sd_lora_table *lora;      // the factors of adapters, as they are multiplied
     sd_lora_segment *segment; // [N] the step's rows with adapters
     int n_segments;
-    float *u;               // [SD_PROJ_COUNT, N, cap_r]  their A x; grown when an adapter appears
-    int cap_r;              //
+    float *u;  // [linear maps of a layer, N, cap_r]  their A x; grown when an adapter appears
+    int cap_r; //
     atomic_int lora_a_left; // LoRA-A tasks of the region now running that are not done
 
     // Attention (attention.c)
@@ -105,9 +109,9 @@ struct sd_context {
 
 /// cx->run <- the step's rows with adapters: neighbouring rows of one adapter go together.
 sd_status sd_lora_segments(sd_context *cx, sd_error *err);
-/// u of projection p for the rows [n0, n1).
-void sd_lora_a(sd_context *cx, const sd_prepared_input *in, sd_proj p, int n0, int n1);
-/// y [N, M] columns [m0, m1) += B u, once all u of the running region are there.
+/// u of linear map i of the layer, for the rows [n0, n1).
+void sd_lora_a(sd_context *cx, const sd_prepared_input *in, int i, int n0, int n1);
+/// y [N, M] of matrix p, columns [m0, m1) += B u, once all u of the running region are there.
 void sd_lora_b(sd_context *cx, sd_proj p, float *y, int M, int m0, int m1);
 
 // ---- region.c

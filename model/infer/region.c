@@ -67,9 +67,10 @@ const sd_prepared_input *sd_prepared_input_of(sd_context *cx, int worker) {
 typedef struct {
     sd_context *cx;
     sd_col_part part;
-    int lora_a_tasks; // tasks before those of columns
-    int width;        // tiles of columns of a task
-    int columns[3];   // of each matrix of the group; 0: fewer matrices
+    int lora_a_tasks; // tasks before those of columns, for the maps from first_linear on
+    int first_linear;
+    int width;      // tiles of columns of a task
+    int columns[3]; // of each matrix of the group; 0: fewer matrices
 } col_job;
 
 static int tiles_of(int columns) {
@@ -79,7 +80,7 @@ static int tiles_of(int columns) {
 static void run_lora_a(col_job *j, const sd_prepared_input *in, int task) {
     int of_rows = (j->cx->n + LORA_A_ROWS - 1) / LORA_A_ROWS, n0 = task % of_rows * LORA_A_ROWS;
     int n1 = n0 + LORA_A_ROWS < j->cx->n ? n0 + LORA_A_ROWS : j->cx->n;
-    sd_lora_a(j->cx, in, (sd_proj)((int)j->cx->in.from + task / of_rows), n0, n1);
+    sd_lora_a(j->cx, in, j->first_linear + task / of_rows, n0, n1);
     atomic_fetch_sub_explicit(&j->cx->lora_a_left, 1, memory_order_release);
 }
 
@@ -105,7 +106,8 @@ void sd_by_columns(sd_context *cx, sd_col_part part, sd_input in, int a, int b, 
     col_job j = {.cx = cx, .part = part, .columns = {a, b, c}};
     sd_read_from(cx, in);
     int of_rows = (cx->n + LORA_A_ROWS - 1) / LORA_A_ROWS;
-    if (cx->n_segments) j.lora_a_tasks = ((int)in.to - (int)in.from + 1) * of_rows;
+    j.first_linear = cx->linear_of[in.from];
+    if (cx->n_segments) j.lora_a_tasks = (cx->linear_of[in.to] - j.first_linear + 1) * of_rows;
     atomic_store_explicit(&cx->lora_a_left, j.lora_a_tasks, memory_order_relaxed);
     const int tiles = tiles_of(a) + tiles_of(b) + tiles_of(c);
     const int parts = sd_pool_threads(cx->pool) * SD_TASKS_PER_THREAD;

@@ -89,56 +89,68 @@ sd_status sd_model_bind_vector(sd_model *m, const sd_tensor_source *source, cons
     return st == SD_OK ? vector(m, &t, out, err) : st;
 }
 
-static const char *layer_name(char out[NAME_MAX_LEN], const char *fmt, int l) {
-    // One %d, replaced by hand: the formats are data, not literals.
-    const char *at = strstr(fmt, "%d");
-    if (at)
-        snprintf(out, NAME_MAX_LEN, "%.*s%d%s", (int)(at - fmt), fmt, l, at + 2);
-    else
-        snprintf(out, NAME_MAX_LEN, "%s", fmt);
+// "blk.3.attn_q.weight"
+static const char *name_in_layer(char out[NAME_MAX_LEN], const sd_tensor_source *s, int l,
+                                 const char *leaf, const char *what) {
+    snprintf(out, NAME_MAX_LEN, "%s%d.%s.%s", s->layer, l, leaf, what);
     return out;
 }
 
-static sd_status bind_vector(binder *b, const char *fmt, int l, int n, const float **out) {
-    char name[NAME_MAX_LEN];
+static sd_status bind_vector(binder *b, const char *name, int n, const float **out) {
     sd_tensor_ref t;
-    sd_status st = find(b->m, b->source, layer_name(name, fmt, l), 1, n, &t, b->err);
+    sd_status st = find(b->m, b->source, name, 1, n, &t, b->err);
     if (st == SD_OK) st = note(b, &t);
     return st == SD_OK ? vector(b->m, &t, out, b->err) : st;
 }
 
-static sd_status bind_matrix(binder *b, const char *fmt, int l, int rows, int cols,
-                             sd_weight *out) {
-    char name[NAME_MAX_LEN];
+static sd_status bind_matrix(binder *b, const char *name, int rows, int cols, sd_weight *out) {
     sd_tensor_ref t;
-    sd_status st = find(b->m, b->source, layer_name(name, fmt, l), rows, cols, &t, b->err);
+    sd_status st = find(b->m, b->source, name, rows, cols, &t, b->err);
     if (st == SD_OK) st = note(b, &t);
     *out = (sd_weight){t.dtype, rows, cols, t.data};
+    return st;
+}
+
+// leaf NULL: the architecture has no such norm.
+static sd_status bind_norm(binder *b, const char *leaf, int l, int n, const float **out) {
+    char name[NAME_MAX_LEN];
+    if (!leaf) return SD_OK;
+    return bind_vector(b, name_in_layer(name, b->source, l, leaf, "weight"), n, out);
+}
+
+static sd_status bind_linear(binder *b, int i) {
+    sd_status st = SD_OK;
+    sd_model *m = b->m;
+    const sd_linear_kind *kind = m->linear[i].kind;
+    const char *leaf = b->source->gguf ? kind->gguf : kind->module;
+    char name[NAME_MAX_LEN];
+    int l = m->linear[i].layer, all = 0, rows, cols;
+    sd_weight w;
+    const float *bias = NULL;
+    for (int k = 0; k < kind->matrices; k++) {
+        sd_proj_shape(&m->hp, (sd_proj)((int)kind->first + k), &rows, &cols);
+        all += rows;
+    }
+    SD_TRY(bind_matrix(b, name_in_layer(name, b->source, l, leaf, "weight"), all, cols, &w));
+    const char *stored = b->used[b->n_used - 1];
+    if (m->hp.qkv_bias && kind->first <= SD_WV)
+        SD_TRY(bind_vector(b, name_in_layer(name, b->source, l, leaf, "bias"), all, &bias));
+    sd_model_set_linear(m, i, &w, bias, stored);
+out:
     return st;
 }
 
 static sd_status bind_layer(binder *b, int l) {
     sd_status st = SD_OK;
     const sd_hparams *hp = &b->m->hp;
-    const sd_tensor_source *s = b->source;
+    const sd_norm_names *norms = b->source->gguf ? &hp->arch->gguf : &hp->arch->folder;
     sd_layer *layer = &b->m->layer[l];
-    SD_TRY(bind_vector(b, s->attn_norm, l, hp->C, &layer->attn_norm));
-    SD_TRY(bind_vector(b, s->ffn_norm, l, hp->C, &layer->ffn_norm));
-    if (hp->qkv_bias) {
-        SD_TRY(bind_vector(b, s->bq, l, hp->H * hp->D, &layer->bq));
-        SD_TRY(bind_vector(b, s->bk, l, hp->G * hp->D, &layer->bk));
-        SD_TRY(bind_vector(b, s->bv, l, hp->G * hp->D, &layer->bv));
-    }
-    if (hp->qk_norm) {
-        SD_TRY(bind_vector(b, s->q_norm, l, hp->D, &layer->q_norm));
-        SD_TRY(bind_vector(b, s->k_norm, l, hp->D, &layer->k_norm));
-    }
-    for (int p = 0; p < SD_PROJ_COUNT; p++) {
-        int rows, cols;
-        sd_proj_shape(hp, (sd_proj)p, &rows, &cols);
-        SD_TRY(bind_matrix(b, s->w[p], l, rows, cols, &layer->w[p]));
-        layer->w_name[p] = b->used[b->n_used - 1];
-    }
+    int n = hp->arch->linears;
+    SD_TRY(bind_norm(b, norms->attn_norm, l, hp->C, &layer->attn_norm));
+    SD_TRY(bind_norm(b, norms->ffn_norm, l, hp->C, &layer->ffn_norm));
+    SD_TRY(bind_norm(b, norms->q_norm, l, hp->D, &layer->q_norm));
+    SD_TRY(bind_norm(b, norms->k_norm, l, hp->D, &layer->k_norm));
+    for (int i = 0; i < n; i++) SD_TRY(bind_linear(b, l * n + i));
 out:
     return st;
 }
@@ -159,6 +171,21 @@ static sd_status refuse_unused(binder *b) {
                        "use a model without it",
                        b->m->path, name, sd_arch_name(b->m->hp.arch));
     }
+    return SD_OK;
+}
+
+static sd_status check_rope(const sd_rotation *r, const char *path, sd_error *err) {
+    bool scaled = r->scaling != SD_ROPE_NONE;
+    bool pieces = r->scaling == SD_ROPE_LLAMA3 || r->scaling == SD_ROPE_YARN;
+    if (!(r->base > 1 && r->base < 1e12f))
+        return sd_fail(err, SD_EFORMAT, "%s: rotary base %g is out of range; the file is damaged",
+                       path, (double)r->base);
+    if ((scaled && !(r->factor > 0 && r->factor < 1e6f)) || (pieces && r->orig_ctx < 1) ||
+        (r->scaling == SD_ROPE_LLAMA3 && !(r->high > r->low && r->low > 0)) ||
+        (r->scaling == SD_ROPE_YARN && !(r->beta_fast > 0 && r->beta_slow > 0)))
+        return sd_fail(err, SD_EFORMAT,
+                       "%s: the rotary scaling (factor %g, original context %d) is out of range",
+                       path, (double)r->factor, r->orig_ctx);
     return SD_OK;
 }
 
@@ -185,19 +212,13 @@ sd_status sd_model_check_hparams(const sd_model *m, sd_error *err) {
             err, SD_EFORMAT,
             "%s: %d heads over %d key/value heads of %d (%d rotary) do not divide evenly", m->path,
             hp->H, hp->G, hp->D, hp->rope_dim);
-    if (!(hp->eps > 0 && hp->eps < 1) || !(hp->rope_base > 1 && hp->rope_base < 1e12f))
-        return sd_fail(err, SD_EFORMAT,
-                       "%s: norm epsilon %g or rotary base %g is out of range; the file is damaged",
-                       m->path, (double)hp->eps, (double)hp->rope_base);
-    bool scaled = hp->scaling != SD_ROPE_NONE;
-    bool pieces = hp->scaling == SD_ROPE_LLAMA3 || hp->scaling == SD_ROPE_YARN;
-    if ((scaled && !(hp->rope_factor > 0 && hp->rope_factor < 1e6f)) ||
-        (pieces && hp->rope_orig_ctx < 1) ||
-        (hp->scaling == SD_ROPE_LLAMA3 && !(hp->rope_high > hp->rope_low && hp->rope_low > 0)) ||
-        (hp->scaling == SD_ROPE_YARN && !(hp->rope_beta_fast > 0 && hp->rope_beta_slow > 0)))
-        return sd_fail(err, SD_EFORMAT,
-                       "%s: the rotary scaling (factor %g, original context %d) is out of range",
-                       m->path, (double)hp->rope_factor, hp->rope_orig_ctx);
+    if (!(hp->eps > 0 && hp->eps < 1))
+        return sd_fail(err, SD_EFORMAT, "%s: norm epsilon %g is out of range; the file is damaged",
+                       m->path, (double)hp->eps);
+    for (int i = 0; i < hp->ropes; i++) {
+        sd_status st = check_rope(&hp->rope[i], m->path, err);
+        if (st != SD_OK) return st;
+    }
     return SD_OK;
 }
 
@@ -206,15 +227,13 @@ sd_status sd_model_bind(sd_model *m, const sd_tensor_source *source, sd_error *e
     const sd_hparams *hp = &m->hp;
     binder b = {.m = m, .source = source, .cap = hp->L * 16 + 8, .err = err};
     b.used = sd_alloc((size_t)b.cap, sizeof *b.used);
-    m->layer = sd_alloc((size_t)hp->L, sizeof *m->layer);
     SD_CHECK_ALLOC(b.used, err);
-    SD_CHECK_ALLOC(m->layer, err);
-    SD_TRY(bind_matrix(&b, source->embedding, 0, hp->V, hp->C, &m->embedding));
-    SD_TRY(bind_vector(&b, source->out_norm, 0, hp->C, &m->out_norm));
+    SD_TRY(bind_matrix(&b, source->embedding, hp->V, hp->C, &m->embedding));
+    SD_TRY(bind_vector(&b, source->out_norm, hp->C, &m->out_norm));
     if (hp->tied_head)
         m->head = m->embedding;
     else
-        SD_TRY(bind_matrix(&b, source->head, 0, hp->V, hp->C, &m->head));
+        SD_TRY(bind_matrix(&b, source->head, hp->V, hp->C, &m->head));
     for (int l = 0; l < hp->L; l++) SD_TRY(bind_layer(&b, l));
     SD_TRY(refuse_unused(&b));
 out:

@@ -8,7 +8,6 @@
 #include "base/files/path.h"
 #include "base/json.h"
 #include "base/memory.h"
-#include "model/arch/table.h"
 #include "model/formats/safetensors.h"
 #include "model/load/read.h"
 
@@ -31,24 +30,13 @@ static const char *name_at(const sd_model *m, int i) {
     return t ? t->name : NULL;
 }
 
-#define LAYER "model.layers.%d."
-static const sd_tensor_source source = {
-    .find = find_tensor,
-    .name_at = name_at,
-    .embedding = "model.embed_tokens.weight",
-    .out_norm = "model.norm.weight",
-    .head = "lm_head.weight",
-    .attn_norm = LAYER "input_layernorm.weight",
-    .ffn_norm = LAYER "post_attention_layernorm.weight",
-    .bq = LAYER "self_attn.q_proj.bias",
-    .bk = LAYER "self_attn.k_proj.bias",
-    .bv = LAYER "self_attn.v_proj.bias",
-    .q_norm = LAYER "self_attn.q_norm.weight",
-    .k_norm = LAYER "self_attn.k_norm.weight",
-    .w = {LAYER "self_attn.q_proj.weight", LAYER "self_attn.k_proj.weight",
-          LAYER "self_attn.v_proj.weight", LAYER "self_attn.o_proj.weight",
-          LAYER "mlp.gate_proj.weight", LAYER "mlp.up_proj.weight", LAYER "mlp.down_proj.weight"},
-    .ignored = {"rotary_emb.inv_freq", NULL}};
+static const sd_tensor_source source = {.find = find_tensor,
+                                        .name_at = name_at,
+                                        .embedding = "model.embed_tokens.weight",
+                                        .out_norm = "model.norm.weight",
+                                        .head = "lm_head.weight",
+                                        .layer = "model.layers.",
+                                        .ignored = {"rotary_emb.inv_freq", NULL}};
 
 // flags: of sd_json_read. tokenizer_config.json is read with integers as reals: transformers writes
 // model_max_length as 10^30 where there is none.
@@ -69,56 +57,30 @@ out:
     return st;
 }
 
-// config.json, as the typed getters of base/json.h take it.
-typedef struct {
-    const json_t *o;
-    const char *file;
-} keys;
-
-static sd_status int_or(const keys *k, const char *name, int def, int *out, sd_error *err) {
-    int64_t v;
-    sd_status st = sd_key_int(&v, k->o, name, def, 0, INT32_MAX, k->file, err);
-    *out = st == SD_OK ? (int)v : def;
-    return st;
-}
-
-static sd_status need_int(const keys *k, const char *name, int *out, sd_error *err) {
-    if (!sd_key(k->o, name)) return sd_fail(err, SD_EFORMAT, "%s: %s is missing", k->file, name);
-    return int_or(k, name, 0, out, err);
-}
-
-static sd_status float_or(const keys *k, const char *name, double def, float *out, sd_error *err) {
-    double v;
-    sd_status st = sd_key_number(&v, k->o, name, def, k->file, err);
-    *out = (float)v;
-    return st;
-}
-
 static double yarn_mscale(double factor, double mscale) {
     return factor <= 1 ? 1 : 0.1 * mscale * log(factor) + 1;
 }
 
-static sd_status read_yarn(sd_hparams *hp, const keys *r, sd_error *err) {
+static sd_status read_yarn(sd_rotation *rope, const sd_config_keys *r, sd_error *err) {
     sd_status st = SD_OK;
     float mscale, all;
     bool truncate;
-    hp->scaling = SD_ROPE_YARN;
-    SD_TRY(float_or(r, "beta_fast", 32, &hp->rope_beta_fast, err));
-    SD_TRY(float_or(r, "beta_slow", 1, &hp->rope_beta_slow, err));
-    SD_TRY(float_or(r, "attention_factor", 0, &hp->rope_attn_factor, err));
-    SD_TRY(float_or(r, "mscale", 0, &mscale, err));
-    SD_TRY(float_or(r, "mscale_all_dim", 0, &all, err));
-    double f = (double)hp->rope_factor;
-    if (hp->rope_attn_factor == 0 && mscale != 0 && all != 0)
-        hp->rope_attn_factor =
-            (float)(yarn_mscale(f, (double)mscale) / yarn_mscale(f, (double)all));
+    rope->scaling = SD_ROPE_YARN;
+    SD_TRY(sd_config_float_or(r, "beta_fast", 32, &rope->beta_fast, err));
+    SD_TRY(sd_config_float_or(r, "beta_slow", 1, &rope->beta_slow, err));
+    SD_TRY(sd_config_float_or(r, "attention_factor", 0, &rope->attn_factor, err));
+    SD_TRY(sd_config_float_or(r, "mscale", 0, &mscale, err));
+    SD_TRY(sd_config_float_or(r, "mscale_all_dim", 0, &all, err));
+    double f = (double)rope->factor;
+    if (rope->attn_factor == 0 && mscale != 0 && all != 0)
+        rope->attn_factor = (float)(yarn_mscale(f, (double)mscale) / yarn_mscale(f, (double)all));
     SD_TRY(sd_key_bool(&truncate, r->o, "truncate", true, r->file, err));
     SD_CHECK(truncate, err, SD_EFORMAT, "%s: YaRN with truncate false is not supported", r->file);
 out:
     return st;
 }
 
-static sd_status read_rope_type(const char **type, const keys *r, sd_error *err) {
+static sd_status read_rope_type(const char **type, const sd_config_keys *r, sd_error *err) {
     sd_status st = SD_OK;
     const char *old, *name;
     json_t *value;
@@ -135,35 +97,38 @@ out:
 }
 
 // rope_parameters (theta and scaling in one object) or rope_scaling beside rope_theta.
-static sd_status read_rope(sd_hparams *hp, const keys *c, sd_error *err) {
+static sd_status read_rope(sd_hparams *hp, const sd_config_keys *c, sd_error *err) {
     sd_status st = SD_OK;
     json_t *scaling, *parameters;
     const char *type;
     float partial;
+    sd_rotation *rope = &hp->rope[0];
     SD_TRY(sd_key_object(&scaling, c->o, "rope_scaling", c->file, err));
     SD_TRY(sd_key_object(&parameters, c->o, "rope_parameters", c->file, err));
-    const keys r = {scaling ? scaling : parameters, c->file};
-    SD_TRY(float_or(c, "rope_theta", 10000, &hp->rope_base, err));
-    SD_TRY(float_or(&r, "rope_theta", (double)hp->rope_base, &hp->rope_base, err));
-    SD_TRY(float_or(c, "partial_rotary_factor", 1, &partial, err));
-    SD_TRY(float_or(&r, "partial_rotary_factor", (double)partial, &partial, err));
+    const sd_config_keys r = {scaling ? scaling : parameters, c->file};
+    SD_TRY(sd_config_float_or(c, "rope_theta", 10000, &rope->base, err));
+    SD_TRY(sd_config_float_or(&r, "rope_theta", (double)rope->base, &rope->base, err));
+    SD_TRY(sd_config_float_or(c, "partial_rotary_factor", 1, &partial, err));
+    SD_TRY(sd_config_float_or(&r, "partial_rotary_factor", (double)partial, &partial, err));
     SD_CHECK(partial == 1, err, SD_EFORMAT, "%s: partial_rotary_factor %g is not supported; 1 is",
              c->file, (double)partial);
     hp->rope_dim = hp->D;
+    hp->ropes = 1;
     SD_TRY(read_rope_type(&type, &r, err));
     if (strcmp(type, "default") == 0) goto out;
-    SD_TRY(float_or(&r, "factor", 0, &hp->rope_factor, err));
-    SD_TRY(int_or(&r, "original_max_position_embeddings", hp->ctx_train, &hp->rope_orig_ctx, err));
-    SD_TRY(
-        int_or(c, "original_max_position_embeddings", hp->rope_orig_ctx, &hp->rope_orig_ctx, err));
+    SD_TRY(sd_config_float_or(&r, "factor", 0, &rope->factor, err));
+    SD_TRY(sd_config_int_or(&r, "original_max_position_embeddings", hp->ctx_train, &rope->orig_ctx,
+                            err));
+    SD_TRY(sd_config_int_or(c, "original_max_position_embeddings", rope->orig_ctx, &rope->orig_ctx,
+                            err));
     if (strcmp(type, "linear") == 0) {
-        hp->scaling = SD_ROPE_LINEAR;
+        rope->scaling = SD_ROPE_LINEAR;
     } else if (strcmp(type, "llama3") == 0) {
-        hp->scaling = SD_ROPE_LLAMA3;
-        SD_TRY(float_or(&r, "low_freq_factor", 0, &hp->rope_low, err));
-        SD_TRY(float_or(&r, "high_freq_factor", 0, &hp->rope_high, err));
+        rope->scaling = SD_ROPE_LLAMA3;
+        SD_TRY(sd_config_float_or(&r, "low_freq_factor", 0, &rope->low, err));
+        SD_TRY(sd_config_float_or(&r, "high_freq_factor", 0, &rope->high, err));
     } else if (strcmp(type, "yarn") == 0) {
-        SD_TRY(read_yarn(hp, &r, err));
+        SD_TRY(read_yarn(rope, &r, err));
     } else {
         SD_CHECK(false, err, SD_EFORMAT,
                  "%s: rotary scaling '%.32s' is not supported; default, linear, llama3 and yarn "
@@ -175,20 +140,19 @@ out:
 }
 
 // Qwen's configurations name a window that use_sliding_window switches on; Mistral's has no switch.
-static sd_status refuse_window(const sd_hparams *hp, const keys *c, sd_error *err) {
+static sd_status refuse_window(const sd_hparams *hp, const sd_config_keys *c, sd_error *err) {
     sd_status st = SD_OK;
     bool used;
     int window;
-    SD_TRY(sd_key_bool(&used, c->o, "use_sliding_window", sd_arch_row_of(hp->arch)->always_window,
-                       c->file, err));
-    SD_TRY(int_or(c, "sliding_window", INT32_MAX, &window, err));
+    SD_TRY(sd_key_bool(&used, c->o, "use_sliding_window", hp->arch->always_window, c->file, err));
+    SD_TRY(sd_config_int_or(c, "sliding_window", INT32_MAX, &window, err));
     SD_CHECK(!used || window >= hp->ctx_train, err, SD_EFORMAT,
              "%s: attention with a sliding window of %d is not supported", c->file, window);
 out:
     return st;
 }
 
-static sd_status refuse_others(const sd_hparams *hp, const keys *c, sd_error *err) {
+static sd_status refuse_others(const sd_hparams *hp, const sd_config_keys *c, sd_error *err) {
     static const char *const biases[] = {"attention_bias", "mlp_bias"};
     sd_status st = SD_OK;
     const char *act;
@@ -209,31 +173,31 @@ out:
     return st;
 }
 
-static sd_status read_config(sd_model *m, const keys *c, sd_error *err) {
+static sd_status read_config(sd_model *m, const sd_config_keys *c, sd_error *err) {
     sd_status st = SD_OK;
     sd_hparams *hp = &m->hp;
+    char known[128];
     const char *type;
     SD_TRY(sd_key_str(&type, c->o, "model_type", NULL, c->file, err));
     SD_CHECK(type, err, SD_EFORMAT, "%s: model_type is missing", c->file);
-    // Mistral's blocks are llama's.
-    SD_CHECK(sd_arch_from_name(strcmp(type, "mistral") == 0 ? "llama" : type, &hp->arch), err,
-             SD_EFORMAT,
-             "%s: model_type '%.32s' is not supported; llama, mistral, qwen2 and qwen3 are",
-             c->file, type);
-    const sd_arch_row *arch = sd_arch_row_of(hp->arch);
-    SD_TRY(need_int(c, "num_hidden_layers", &hp->L, err));
-    SD_TRY(need_int(c, "hidden_size", &hp->C, err));
-    SD_TRY(need_int(c, "intermediate_size", &hp->F, err));
-    SD_TRY(need_int(c, "num_attention_heads", &hp->H, err));
-    SD_TRY(need_int(c, "vocab_size", &hp->V, err));
+    hp->arch = sd_arch_of_config(type);
+    SD_CHECK(hp->arch, err, SD_EFORMAT, "%s: model_type '%.32s' is not supported; %s are", c->file,
+             type, sd_arch_names(known, sizeof known, true));
+    const sd_arch *arch = hp->arch;
+    SD_TRY(sd_config_need_int(c, "num_hidden_layers", &hp->L, err));
+    SD_TRY(sd_config_need_int(c, "hidden_size", &hp->C, err));
+    SD_TRY(sd_config_need_int(c, "intermediate_size", &hp->F, err));
+    SD_TRY(sd_config_need_int(c, "num_attention_heads", &hp->H, err));
+    SD_TRY(sd_config_need_int(c, "vocab_size", &hp->V, err));
     SD_CHECK(hp->H > 0, err, SD_EFORMAT, "%s: num_attention_heads is 0", c->file);
-    SD_TRY(int_or(c, "num_key_value_heads", hp->H, &hp->G, err));
-    SD_TRY(int_or(c, "head_dim", arch->head_dim ? arch->head_dim : hp->C / hp->H, &hp->D, err));
-    SD_TRY(int_or(c, "max_position_embeddings", 2048, &hp->ctx_train, err));
-    SD_TRY(float_or(c, "rms_norm_eps", 1e-6, &hp->eps, err));
+    SD_TRY(sd_config_int_or(c, "num_key_value_heads", hp->H, &hp->G, err));
+    SD_TRY(sd_config_int_or(c, "head_dim", arch->head_dim ? arch->head_dim : hp->C / hp->H, &hp->D,
+                            err));
+    SD_TRY(sd_config_int_or(c, "max_position_embeddings", 2048, &hp->ctx_train, err));
+    SD_TRY(sd_config_float_or(c, "rms_norm_eps", 1e-6, &hp->eps, err));
     SD_TRY(read_rope(hp, c, err));
     hp->qkv_bias = arch->qkv_bias;
-    hp->qk_norm = arch->qk_norm;
+    hp->qk_norm = arch->folder.q_norm != NULL;
     hp->rope_interleaved = false;
     SD_TRY(sd_key_bool(&hp->tied_head, c->o, "tie_word_embeddings", false, c->file, err));
     SD_TRY(refuse_others(hp, c, err));
@@ -243,7 +207,7 @@ out:
 }
 
 // eos_token_id: a token or a list of them; -1 is none.
-static sd_status add_ends(sd_model *m, const keys *c, sd_error *err) {
+static sd_status add_ends(sd_model *m, const sd_config_keys *c, sd_error *err) {
     const json_t *v = sd_key(c->o, "eos_token_id");
     size_t n = json_is_array(v) ? json_array_size(v) : v ? 1 : 0;
     for (size_t i = 0; i < n; i++) {
@@ -357,9 +321,10 @@ sd_status sd_model_read_folder(sd_model *m, sd_error *err) {
     SD_CHECK_ALLOC(generation_file, err);
     SD_TRY(read_json(&config, m->path, "config.json", true, 0, err));
     SD_TRY(read_json(&generation, m->path, "generation_config.json", false, 0, err));
-    const keys c = {config, file}, g = {generation, generation_file};
+    const sd_config_keys c = {config, file}, g = {generation, generation_file};
     SD_TRY(read_config(m, &c, err));
     SD_TRY(sd_safetensors_open_folder(&m->owned->st, m->path, err));
+    SD_TRY(sd_model_make_layers(m, err));
     SD_TRY(sd_model_bind(m, &source, err));
     SD_TRY(set_name(m, err));
     SD_TRY(add_ends(m, &g, err));

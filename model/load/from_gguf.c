@@ -5,7 +5,6 @@
 // stand side by side; rope_interleaved says so and nothing is permuted back.
 #include "base/files/path.h"
 #include "base/log.h"
-#include "model/arch/table.h"
 #include "model/formats/gguf.h"
 #include "model/load/read.h"
 #include "model/load/tokenizer_gguf.h"
@@ -32,104 +31,43 @@ static const sd_tensor_source source = {.find = find_tensor,
                                         .embedding = "token_embd.weight",
                                         .out_norm = "output_norm.weight",
                                         .head = "output.weight",
-                                        .attn_norm = "blk.%d.attn_norm.weight",
-                                        .ffn_norm = "blk.%d.ffn_norm.weight",
-                                        .bq = "blk.%d.attn_q.bias",
-                                        .bk = "blk.%d.attn_k.bias",
-                                        .bv = "blk.%d.attn_v.bias",
-                                        .q_norm = "blk.%d.attn_q_norm.weight",
-                                        .k_norm = "blk.%d.attn_k_norm.weight",
-                                        .w = {"blk.%d.attn_q.weight", "blk.%d.attn_k.weight",
-                                              "blk.%d.attn_v.weight", "blk.%d.attn_output.weight",
-                                              "blk.%d.ffn_gate.weight", "blk.%d.ffn_up.weight",
-                                              "blk.%d.ffn_down.weight"},
+                                        .layer = "blk.",
+                                        .gguf = true,
                                         .ignored = {"rope_freqs.weight", "attn_rot_embd", NULL}};
 
-typedef struct {
-    const sd_gguf *g;
-    const char *arch, *path;
-    char key[160];
-} keys;
-
-static const char *key(keys *k, const char *leaf) {
-    snprintf(k->key, sizeof k->key, "%s.%s", k->arch, leaf);
-    return k->key;
-}
-
-static sd_status int_or(keys *k, const char *leaf, int def, int *out, sd_error *err) {
-    uint32_t v = (uint32_t)def;
-    sd_status st = sd_gguf_u32(k->g, key(k, leaf), &v, NULL, err);
-    if (st == SD_OK && v > INT32_MAX)
-        st = sd_fail(err, SD_EFORMAT, "%s: the key %s is %u, at most 2^31 - 1 is supported",
-                     k->path, k->key, v);
-    *out = st == SD_OK ? (int)v : def;
-    return st;
-}
-
-static sd_status need_int(keys *k, const char *leaf, int *out, sd_error *err) {
-    if (!sd_gguf_has_key(k->g, key(k, leaf)))
-        return sd_fail(err, SD_EFORMAT, "%s: the key %s is missing; the file is not a whole model",
-                       k->path, k->key);
-    return int_or(k, leaf, 0, out, err);
-}
-
-static sd_status float_or(keys *k, const char *leaf, float def, float *out, sd_error *err) {
-    *out = def;
-    return sd_gguf_f32(k->g, key(k, leaf), out, NULL, err);
-}
-
-// A number, or an array of the same number for every layer.
-static sd_status per_layer(keys *k, const char *leaf, int def, int *out, sd_error *err) {
-    sd_status st = SD_OK;
-    size_t n = 0;
-    const char *full = key(k, leaf);
-    if (!sd_gguf_is_array(k->g, full)) return int_or(k, leaf, def, out, err);
-    SD_TRY(sd_gguf_integers(k->g, full, &n, err));
-    for (size_t i = 0; i < n; i++) {
-        int64_t v;
-        SD_CHECK(sd_gguf_array_int(k->g, full, i, &v) && v >= 0 && v <= INT32_MAX, err, SD_EFORMAT,
-                 "%s: element %zu of %s is out of range", k->path, i, full);
-        SD_CHECK(i == 0 || v == *out, err, SD_EFORMAT,
-                 "%s: %s differs between layers, which is not supported", k->path, full);
-        *out = (int)v;
-    }
-    SD_CHECK(n > 0, err, SD_EFORMAT, "%s: %s is an empty array", k->path, full);
-out:
-    return st;
-}
-
-static sd_status read_yarn(keys *k, sd_hparams *hp, sd_error *err) {
+static sd_status read_yarn(sd_gguf_keys *k, sd_rotation *r, int dim, sd_error *err) {
     sd_status st = SD_OK;
     double inv[256], scale;
     float extra;
-    hp->scaling = SD_ROPE_YARN;
-    hp->rope_attn_factor = 0;
-    SD_TRY(float_or(k, "rope.scaling.attn_factor", 1, &extra, err));
-    if (extra != 1 && hp->rope_dim >= 2 && hp->rope_dim <= 512 && hp->rope_orig_ctx > 0) {
-        sd_rope_frequencies(hp, inv, &scale);
-        hp->rope_attn_factor = (float)(scale * (double)extra);
+    r->scaling = SD_ROPE_YARN;
+    r->attn_factor = 0;
+    SD_TRY(sd_gguf_float_or(k, "rope.scaling.attn_factor", 1, &extra, err));
+    if (extra != 1 && dim >= 2 && dim <= 512 && r->orig_ctx > 0) {
+        sd_rope_frequencies(r, dim, inv, &scale);
+        r->attn_factor = (float)(scale * (double)extra);
     }
 out:
     return st;
 }
 
-static sd_status read_scaling(keys *k, sd_hparams *hp, sd_error *err) {
+static sd_status read_scaling(sd_gguf_keys *k, sd_rotation *r, const sd_hparams *hp,
+                              sd_error *err) {
     sd_status st = SD_OK;
     sd_gguf_string type = {"linear", 6};
     float linear;
-    SD_TRY(sd_gguf_str(k->g, key(k, "rope.scaling.type"), &type, NULL, err));
-    SD_TRY(float_or(k, "rope.scale_linear", 1, &linear, err));
-    SD_TRY(float_or(k, "rope.scaling.factor", linear, &hp->rope_factor, err));
-    SD_TRY(
-        int_or(k, "rope.scaling.original_context_length", hp->ctx_train, &hp->rope_orig_ctx, err));
-    SD_TRY(float_or(k, "rope.scaling.yarn_beta_fast", 32, &hp->rope_beta_fast, err));
-    SD_TRY(float_or(k, "rope.scaling.yarn_beta_slow", 1, &hp->rope_beta_slow, err));
+    SD_TRY(sd_gguf_str(k->g, sd_gguf_key(k, "rope.scaling.type"), &type, NULL, err));
+    SD_TRY(sd_gguf_float_or(k, "rope.scale_linear", 1, &linear, err));
+    SD_TRY(sd_gguf_float_or(k, "rope.scaling.factor", linear, &r->factor, err));
+    SD_TRY(sd_gguf_int_or(k, "rope.scaling.original_context_length", hp->ctx_train, &r->orig_ctx,
+                          err));
+    SD_TRY(sd_gguf_float_or(k, "rope.scaling.yarn_beta_fast", 32, &r->beta_fast, err));
+    SD_TRY(sd_gguf_float_or(k, "rope.scaling.yarn_beta_slow", 1, &r->beta_slow, err));
     if (type.len == 4 && memcmp(type.data, "none", 4) == 0) {
-        hp->scaling = SD_ROPE_NONE;
+        r->scaling = SD_ROPE_NONE;
     } else if (type.len == 6 && memcmp(type.data, "linear", 6) == 0) {
-        hp->scaling = hp->rope_factor == 1 || hp->rope_factor == 0 ? SD_ROPE_NONE : SD_ROPE_LINEAR;
+        r->scaling = r->factor == 1 || r->factor == 0 ? SD_ROPE_NONE : SD_ROPE_LINEAR;
     } else if (type.len == 4 && memcmp(type.data, "yarn", 4) == 0) {
-        SD_TRY(read_yarn(k, hp, err));
+        SD_TRY(read_yarn(k, r, hp->rope_dim, err));
     } else {
         SD_CHECK(false, err, SD_EFORMAT,
                  "%s: rotary scaling of type '%.*s' is not supported; none, linear and yarn are",
@@ -139,12 +77,12 @@ out:
     return st;
 }
 
-static sd_status refuse_others(keys *k, const sd_hparams *hp, sd_error *err) {
+static sd_status refuse_others(sd_gguf_keys *k, const sd_hparams *hp, sd_error *err) {
     sd_status st = SD_OK;
     int experts, window, value;
-    SD_TRY(int_or(k, "expert_count", 0, &experts, err));
-    SD_TRY(int_or(k, "attention.sliding_window", 0, &window, err));
-    SD_TRY(int_or(k, "attention.value_length", hp->D, &value, err));
+    SD_TRY(sd_gguf_int_or(k, "expert_count", 0, &experts, err));
+    SD_TRY(sd_gguf_int_or(k, "attention.sliding_window", 0, &window, err));
+    SD_TRY(sd_gguf_int_or(k, "attention.value_length", hp->D, &value, err));
     SD_CHECK(experts == 0, err, SD_EFORMAT,
              "%s: mixtures of experts are not supported; use a dense model", k->path);
     SD_CHECK(window == 0 || window >= hp->ctx_train, err, SD_EFORMAT,
@@ -156,35 +94,35 @@ out:
     return st;
 }
 
-static sd_status read_hparams(sd_model *m, keys *k, sd_error *err) {
+static sd_status read_hparams(sd_model *m, sd_gguf_keys *k, sd_error *err) {
     sd_status st = SD_OK;
     sd_hparams *hp = &m->hp;
-    SD_TRY(need_int(k, "block_count", &hp->L, err));
-    SD_TRY(need_int(k, "embedding_length", &hp->C, err));
-    SD_TRY(need_int(k, "context_length", &hp->ctx_train, err));
-    SD_TRY(per_layer(k, "feed_forward_length", 0, &hp->F, err));
-    SD_TRY(per_layer(k, "attention.head_count", 0, &hp->H, err));
+    SD_TRY(sd_gguf_need_int(k, "block_count", &hp->L, err));
+    SD_TRY(sd_gguf_need_int(k, "embedding_length", &hp->C, err));
+    SD_TRY(sd_gguf_need_int(k, "context_length", &hp->ctx_train, err));
+    SD_TRY(sd_gguf_int_all_layers(k, "feed_forward_length", 0, &hp->F, err));
+    SD_TRY(sd_gguf_int_all_layers(k, "attention.head_count", 0, &hp->H, err));
     SD_CHECK(hp->H > 0, err, SD_EFORMAT, "%s: the key %s.attention.head_count is missing or 0",
              m->path, k->arch);
-    SD_TRY(per_layer(k, "attention.head_count_kv", hp->H, &hp->G, err));
-    SD_TRY(int_or(k, "attention.key_length", hp->C / hp->H, &hp->D, err));
-    SD_TRY(int_or(k, "rope.dimension_count", hp->D, &hp->rope_dim, err));
-    SD_CHECK(sd_gguf_has_key(k->g, key(k, "attention.layer_norm_rms_epsilon")), err, SD_EFORMAT,
+    SD_TRY(sd_gguf_int_all_layers(k, "attention.head_count_kv", hp->H, &hp->G, err));
+    SD_TRY(sd_gguf_int_or(k, "attention.key_length", hp->C / hp->H, &hp->D, err));
+    SD_TRY(sd_gguf_int_or(k, "rope.dimension_count", hp->D, &hp->rope_dim, err));
+    SD_CHECK(sd_gguf_keys_have(k, "attention.layer_norm_rms_epsilon"), err, SD_EFORMAT,
              "%s: the key %s is missing; the file is not a whole model", m->path, k->key);
-    SD_TRY(float_or(k, "attention.layer_norm_rms_epsilon", 0, &hp->eps, err));
-    SD_TRY(float_or(k, "rope.freq_base", 10000, &hp->rope_base, err));
-    if (!sd_gguf_has_key(k->g, key(k, "rope.freq_base")))
+    SD_TRY(sd_gguf_float_or(k, "attention.layer_norm_rms_epsilon", 0, &hp->eps, err));
+    SD_TRY(sd_gguf_float_or(k, "rope.freq_base", 10000, &hp->rope[0].base, err));
+    if (!sd_gguf_keys_have(k, "rope.freq_base"))
         sd_log(SD_LOG_WARN, "%s: the key %s is missing; 10000 is taken, as llama.cpp does", m->path,
                k->key);
-    SD_TRY(read_scaling(k, hp, err));
+    SD_TRY(read_scaling(k, &hp->rope[0], hp, err));
     SD_TRY(refuse_others(k, hp, err));
     const sd_gguf_tensor *e = sd_gguf_tensor_find(m->owned->gguf, source.embedding);
     SD_CHECK(e, err, SD_EFORMAT, "%s: the tensor %s is missing", m->path, source.embedding);
     hp->V = (int)e->ne[1];
-    const sd_arch_row *arch = sd_arch_row_of(hp->arch);
-    hp->qkv_bias = arch->qkv_bias;
-    hp->qk_norm = arch->qk_norm;
-    hp->rope_interleaved = arch->gguf_interleaved;
+    hp->ropes = 1;
+    hp->qkv_bias = hp->arch->qkv_bias;
+    hp->qk_norm = hp->arch->gguf.q_norm != NULL;
+    hp->rope_interleaved = hp->arch->gguf_interleaved;
     hp->tied_head = !sd_gguf_tensor_find(m->owned->gguf, source.head);
 out:
     return st;
@@ -243,11 +181,11 @@ static sd_status read_rope_factors(sd_model *m, sd_error *err) {
     sd_status st = SD_OK;
     if (!sd_gguf_tensor_find(m->owned->gguf, "rope_freqs.weight")) return SD_OK;
     SD_TRY(sd_model_bind_vector(m, &source, "rope_freqs.weight", m->hp.rope_dim / 2,
-                                &m->hp.rope_factors, err));
+                                &m->hp.rope[0].factors, err));
     for (int i = 0; i < m->hp.rope_dim / 2; i++)
-        SD_CHECK(m->hp.rope_factors[i] > 0 && m->hp.rope_factors[i] < 1e6f, err, SD_EFORMAT,
+        SD_CHECK(m->hp.rope[0].factors[i] > 0 && m->hp.rope[0].factors[i] < 1e6f, err, SD_EFORMAT,
                  "%s: rope_freqs.weight[%d] is %g, which divides a frequency", m->path, i,
-                 (double)m->hp.rope_factors[i]);
+                 (double)m->hp.rope[0].factors[i]);
 out:
     return st;
 }
@@ -256,7 +194,7 @@ sd_status sd_model_read_gguf(sd_model *m, sd_error *err) {
     sd_status st = SD_OK;
     sd_gguf_string s;
     bool has;
-    char arch[64] = "";
+    char arch[64] = "", known[128];
     SD_TRY(sd_gguf_open_whole(&m->owned->gguf, m->path, err));
     SD_CHECK(!sd_gguf_str_is(m->owned->gguf, "general.type", "adapter"), err, SD_EFORMAT,
              "%s: is a LoRA adapter, not a model; give it with -a", m->path);
@@ -264,11 +202,13 @@ sd_status sd_model_read_gguf(sd_model *m, sd_error *err) {
     SD_CHECK(has, err, SD_EFORMAT,
              "%s: the key general.architecture is missing; the file is not a model", m->path);
     snprintf(arch, sizeof arch, "%.*s", (int)(s.len < 63 ? s.len : 63), s.data);
-    SD_CHECK(sd_arch_from_name(arch, &m->hp.arch), err, SD_EFORMAT,
-             "%s: architecture '%s' is not supported; llama, qwen2 and qwen3 are", m->path, arch);
-    keys k = {.g = m->owned->gguf, .arch = arch, .path = m->path};
+    m->hp.arch = sd_arch_find(arch);
+    SD_CHECK(m->hp.arch, err, SD_EFORMAT, "%s: architecture '%s' is not supported; %s are", m->path,
+             arch, sd_arch_names(known, sizeof known, false));
+    sd_gguf_keys k = {.g = m->owned->gguf, .arch = arch, .path = m->path};
     SD_TRY(read_hparams(m, &k, err));
     SD_TRY(sd_model_check_hparams(m, err));
+    SD_TRY(sd_model_make_layers(m, err));
     SD_TRY(sd_model_bind(m, &source, err));
     SD_TRY(read_rope_factors(m, err));
     SD_TRY(set_name(m, err));

@@ -2,6 +2,7 @@
 // from and what they are called, bind.c looks each one up.
 #pragma once
 
+#include "model/arch/arch.h"
 #include "model/model_private.h"
 
 /// A tensor of either format; a vector has rows 1.
@@ -14,17 +15,17 @@ typedef struct {
     size_t bytes;
 } sd_tensor_ref;
 
-/// Where tensors come from and what they are called there; %d is the layer.
+/// Where tensors come from and what they are called there.
 typedef struct {
     bool (*find)(const sd_model *m, const char *name, sd_tensor_ref *out);
     const char *(*name_at)(const sd_model *m, int i); // NULL after the last
     const char *embedding, *out_norm, *head;
-    const char *attn_norm, *ffn_norm, *bq, *bk, *bv, *q_norm, *k_norm;
-    const char *w[SD_PROJ_COUNT];
+    const char *layer;      // what stands before a layer's number
+    bool gguf;              // names inside a layer are those of GGUF, else of Hugging Face
     const char *ignored[4]; // suffixes of tensors that hold nothing the forward needs; NULL: end
 } sd_tensor_source;
 
-/// Fills m->layer, embedding, head and norms from the source, every shape checked against m->hp; a
+/// Fills the layers (sd_model_make_layers), embedding, head and norms from the source, every shape checked against m->hp; a
 /// tensor that nothing used is refused.
 sd_status sd_model_bind(sd_model *m, const sd_tensor_source *source, sd_error *err);
 /// m->hp against what the forward can run.

@@ -8,7 +8,7 @@
 
 int main(int argc, char **argv) {
     sd_error err = {0};
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
     if (argc == 3 && strcmp(argv[2], "no-template") == 0) {
         t.chat_template = "";
     } else if (argc != 2) {

@@ -146,11 +146,11 @@ static void put_shaped(bytes b) {
 // ---- what opened
 
 static void check_same(const sd_adapter *a, const sd_adapter *b) {
-    for (int i = 0; i < a->L * SD_PROJ_COUNT; i++) {
+    for (int i = 0; i < a->n_linears; i++) {
         const sd_lora *x = &a->lora[i], *y = &b->lora[i];
         int rows, cols;
         if (!x->r) continue;
-        sd_proj_shape(&base->hp, (sd_proj)(i % SD_PROJ_COUNT), &rows, &cols);
+        rows = base->linear[i].w.rows, cols = base->linear[i].w.cols;
         if (y->r < x->r) __builtin_trap();
         for (int r = 0; r < x->r; r++)
             for (int k = 0; k < cols; k++)

@@ -1,8 +1,8 @@
 // lora_grads MODEL CASE OUT: the loss and the adapter's gradients of one micro-batch, for
 // lora_grads.py to hold against PEFT.
 //
-// CASE: int32 rows, T, rslora, rank[7], alpha[7]; int32 token, label, segment [rows, T] each; then
-// float32 A [r, in] and B [out, r] of each adapted map by layer and projection.
+// CASE: int32 rows, T, rslora, rank[7], alpha[7] (by the first matrix of a linear map); int32 token, label, segment [rows, T] each; then
+// float32 A [r, in] and B [out, r] of each adapted map, in the model's order.
 // OUT: double loss, supervised; then the gradients in the order of CASE.
 #include "base/files/file.h"
 #include "base/files/replace.h"
@@ -15,7 +15,7 @@
 enum { HEADER = 3 + 2 * SD_PROJ_COUNT };
 
 static void exchange(float *flat, float *file, const sd_lora_layout *lay, bool write) {
-    for (int i = 0; i < lay->L * SD_PROJ_COUNT; i++) {
+    for (int i = 0; i < lay->n_linears; i++) {
         const sd_lora_slot *s = &lay->slot[i];
         size_t n[2] = {(size_t)s->r * (size_t)s->in, (size_t)s->r * (size_t)s->out},
                at[2] = {s->a, s->b};
@@ -43,16 +43,17 @@ static sd_status run(char **argv, sd_error *err) {
     SD_CHECK(len >= sizeof head, err, SD_EFORMAT, "%s is cut off", argv[2]);
     memcpy(head, data, sizeof head);
     int rows = head[0], T = head[1];
-    size_t slots = (size_t)m->hp.L * SD_PROJ_COUNT, places = (size_t)rows * (size_t)T;
-    rank = sd_alloc(slots, sizeof *rank);
-    alpha = sd_alloc(slots, sizeof *alpha);
+    size_t n = (size_t)m->n_linears, places = (size_t)rows * (size_t)T;
+    rank = sd_alloc(n, sizeof *rank);
+    alpha = sd_alloc(n, sizeof *alpha);
     SD_CHECK_ALLOC(rank, err);
     SD_CHECK_ALLOC(alpha, err);
-    for (size_t i = 0; i < slots; i++) {
-        rank[i] = head[3 + i % SD_PROJ_COUNT];
-        alpha[i] = head[3 + SD_PROJ_COUNT + i % SD_PROJ_COUNT];
+    for (size_t i = 0; i < n; i++) {
+        sd_proj p = m->linear[i].kind->first;
+        rank[i] = head[3 + p];
+        alpha[i] = head[3 + SD_PROJ_COUNT + p];
     }
-    SD_TRY(sd_lora_layout_init(&lay, &m->hp, rank, alpha, head[2] != 0, err));
+    SD_TRY(sd_lora_layout_init(&lay, m, rank, alpha, head[2] != 0, err));
     SD_CHECK(len == sizeof head + 3 * places * 4 + lay.n_params * 4, err, SD_EFORMAT,
              "%s has %zu bytes", argv[2], len);
     theta = sd_alloc(lay.n_params, sizeof *theta);

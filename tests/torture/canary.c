@@ -546,12 +546,12 @@ static int write_adapter(const char *path, const char *dir) {
     sd_adapter *a = NULL;
     sd_error err = {0};
     if (sd_model_open(&m, path, &err) != SD_OK) die("%s", err.message);
-    int slots = m->hp.L * SD_PROJ_COUNT;
+    int slots = m->n_linears;
     sd_lora *lora = must(calloc((size_t)slots, sizeof *lora));
     uint64_t seed = 1;
     for (int i = 0; i < slots; i++) {
         int rows, cols;
-        sd_proj_shape(&m->hp, (sd_proj)(i % SD_PROJ_COUNT), &rows, &cols);
+        rows = m->linear[i].w.rows, cols = m->linear[i].w.cols;
         float *f = must(calloc((size_t)(4 * (rows + cols)), sizeof *f));
         for (int k = 0; k < 4 * (rows + cols); k++)
             f[k] = ((float)(sd_mix64(seed++) % 2001) - 1000) * 1e-4f;

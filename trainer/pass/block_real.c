@@ -17,20 +17,26 @@ static int qkv_width(const sd_hparams *hp) {
     return (hp->H + 2 * hp->G) * hp->D;
 }
 
+// Where the angles of the layer's rotation begin.
+static size_t rope_table(const sd_train *t, int layer) {
+    return (size_t)t->m->layer[layer].rope * (size_t)t->o.max_tokens *
+           (size_t)(t->m->hp.rope_dim / 2);
+}
+
 // ---- forward
 
 static void qkv_tile(sd_train *t, int layer, int n0, int n1, int worker) {
     const sd_hparams *hp = &t->m->hp;
     const sd_layer *y = &t->m->layer[layer];
     const sd_train_acts *a = &t->mem.acts[layer];
-    sd_linear l = sd_train_stack(t, layer, SD_STACK_QKV, worker);
+    sd_linear_stack l = sd_train_stack(t, layer, SD_STACK_QKV, worker);
     int N = n1 - n0, D = hp->D, q = hp->H * D, k = hp->G * D, ld = qkv_width(hp);
     real *n = t->mem.n + (size_t)n0 * hp->C, *out = a->qkv + (size_t)n0 * ld;
     sd_rmsnorm(n, a->rstd1 + n0, a->x + (size_t)n0 * hp->C, y->attn_norm, N, hp->C, (real)hp->eps);
     sd_linear_forward(out, ld, a->u[SD_STACK_QKV] + (size_t)n0 * l.R, n, N, &l, false);
-    if (y->bq) sd_bias(out, ld, y->bq, N, q);
-    if (y->bk) sd_bias(out + q, ld, y->bk, N, k);
-    if (y->bv) sd_bias(out + q + k, ld, y->bv, N, k);
+    if (y->bias[SD_WQ]) sd_bias(out, ld, y->bias[SD_WQ], N, q);
+    if (y->bias[SD_WK]) sd_bias(out + q, ld, y->bias[SD_WK], N, k);
+    if (y->bias[SD_WV]) sd_bias(out + q + k, ld, y->bias[SD_WV], N, k);
     if (hp->qk_norm) {
         int heads = hp->H + hp->G;
         real *rstd = a->rstd_qk + (size_t)n0 * heads;
@@ -40,8 +46,8 @@ static void qkv_tile(sd_train *t, int layer, int n0, int n1, int worker) {
         sd_headnorm(out, ld, rstd, heads, y->q_norm, N, hp->H, D, (real)hp->eps);
         sd_headnorm(out + q, ld, rstd + hp->H, heads, y->k_norm, N, hp->G, D, (real)hp->eps);
     }
-    sd_rope(out, ld, t->mem.cosine, t->mem.sine, t->mem.rows.pos + n0, N, hp->H + hp->G, D,
-            hp->rope_dim, hp->rope_interleaved);
+    sd_rope(out, ld, t->mem.cosine + rope_table(t, layer), t->mem.sine + rope_table(t, layer),
+            t->mem.rows.pos + n0, N, hp->H + hp->G, D, hp->rope_dim, hp->rope_interleaved);
 }
 
 // Tasks: segments x query heads.
@@ -57,7 +63,7 @@ static void attention_task(sd_train *t, int layer, int i, int worker) {
 
 static void out_tile(sd_train *t, int layer, int n0, int n1, int worker) {
     const sd_train_acts *a = &t->mem.acts[layer];
-    sd_linear l = sd_train_stack(t, layer, SD_STACK_O, worker);
+    sd_linear_stack l = sd_train_stack(t, layer, SD_STACK_O, worker);
     size_t at = (size_t)n0 * (size_t)l.out;
     memcpy(a->x2 + at, a->x + at, sizeof(real) * (size_t)(n1 - n0) * (size_t)l.out);
     sd_linear_forward(a->x2 + at, l.out, a->u[SD_STACK_O] + (size_t)n0 * l.R,
@@ -67,7 +73,7 @@ static void out_tile(sd_train *t, int layer, int n0, int n1, int worker) {
 static void gu_tile(sd_train *t, int layer, int n0, int n1, int worker) {
     const sd_hparams *hp = &t->m->hp;
     const sd_train_acts *a = &t->mem.acts[layer];
-    sd_linear l = sd_train_stack(t, layer, SD_STACK_GU, worker);
+    sd_linear_stack l = sd_train_stack(t, layer, SD_STACK_GU, worker);
     real *n = t->mem.n + (size_t)n0 * hp->C;
     sd_rmsnorm(n, a->rstd2 + n0, a->x2 + (size_t)n0 * hp->C, t->m->layer[layer].ffn_norm, n1 - n0,
                hp->C, (real)hp->eps);
@@ -77,7 +83,7 @@ static void gu_tile(sd_train *t, int layer, int n0, int n1, int worker) {
 
 static void down_tile(sd_train *t, int layer, int n0, int n1, int worker) {
     const sd_train_acts *a = &t->mem.acts[layer];
-    sd_linear l = sd_train_stack(t, layer, SD_STACK_DOWN, worker);
+    sd_linear_stack l = sd_train_stack(t, layer, SD_STACK_DOWN, worker);
     size_t at = (size_t)n0 * (size_t)l.out;
     real *act = t->mem.mid + (size_t)n0 * l.in, *x = t->mem.acts[layer + 1].x + at;
     sd_swiglu(act, a->gu + (size_t)n0 * 2 * l.in, n1 - n0, l.in);
@@ -131,7 +137,7 @@ static bool input_needs_gradient(const sd_train *t, int layer, int stack) {
 
 static void down_back(sd_train *t, int layer, int n0, int n1, int worker) {
     const sd_train_acts *a = &t->mem.acts[layer];
-    sd_linear l = sd_train_stack(t, layer, SD_STACK_DOWN, worker);
+    sd_linear_stack l = sd_train_stack(t, layer, SD_STACK_DOWN, worker);
     const real *dx = t->mem.dx + (size_t)n0 * l.out, *gu = a->gu + (size_t)n0 * 2 * l.in;
     real *mid = t->mem.mid + (size_t)n0 * l.in, *du = t->mem.du + (size_t)n0 * l.R;
     sd_linear_down(du, dx, l.out, n1 - n0, &l);
@@ -147,7 +153,7 @@ static void down_back(sd_train *t, int layer, int n0, int n1, int worker) {
 // gradient back through the norm onto the residual stream.
 static void norm_back(sd_train *t, int layer, int stack, const real *dy, const real *x,
                       const real *rstd, const float *w, int n0, int n1, int worker) {
-    sd_linear l = sd_train_stack(t, layer, stack, worker);
+    sd_linear_stack l = sd_train_stack(t, layer, stack, worker);
     int C = l.in;
     real *du = t->mem.du + (size_t)n0 * l.R, *dn = t->mem.worker[worker].dn;
     x += (size_t)n0 * C;
@@ -165,7 +171,7 @@ static void gu_back(sd_train *t, int layer, int n0, int n1, int worker) {
 }
 
 static void out_back(sd_train *t, int layer, int n0, int n1, int worker) {
-    sd_linear l = sd_train_stack(t, layer, SD_STACK_O, worker);
+    sd_linear_stack l = sd_train_stack(t, layer, SD_STACK_O, worker);
     const real *dx = t->mem.dx + (size_t)n0 * l.out;
     real *du = t->mem.du + (size_t)n0 * l.R;
     sd_linear_down(du, dx, l.out, n1 - n0, &l);
@@ -179,7 +185,8 @@ static void qkv_back(sd_train *t, int layer, int n0, int n1, int worker) {
     const sd_train_acts *a = &t->mem.acts[layer];
     int N = n1 - n0, D = hp->D, q = hp->H * D, ld = qkv_width(hp), heads = hp->H + hp->G;
     real *d = t->mem.wide + (size_t)n0 * ld;
-    sd_rope_backward(d, ld, t->mem.cosine, t->mem.sine, t->mem.rows.pos + n0, N, heads, D,
+    sd_rope_backward(d, ld, t->mem.cosine + rope_table(t, layer),
+                     t->mem.sine + rope_table(t, layer), t->mem.rows.pos + n0, N, heads, D,
                      hp->rope_dim, hp->rope_interleaved);
     if (hp->qk_norm) {
         const real *raw = a->raw + (size_t)n0 * heads * D, *rstd = a->rstd_qk + (size_t)n0 * heads;
@@ -194,7 +201,7 @@ static void qkv_back(sd_train *t, int layer, int n0, int n1, int worker) {
 
 // A stack's dA by columns, then each part's dB by rows. dy [N, out] and x [N, in] are the whole
 // micro-batch's.
-static int grad_tasks(const sd_linear *l) {
+static int grad_tasks(const sd_linear_stack *l) {
     int n = l->R > 0 ? (l->in + GRAD_COLUMNS - 1) / GRAD_COLUMNS : 0;
     for (int p = 0; p < l->n_parts; p++)
         if (l->part[p].r > 0) n += (l->part[p].rows + GRAD_ROWS - 1) / GRAD_ROWS;
@@ -202,7 +209,7 @@ static int grad_tasks(const sd_linear *l) {
 }
 
 static void grad_task(sd_train *t, int layer, int stack, const real *dy, const real *x, int task) {
-    sd_linear l = sd_train_stack(t, layer, stack, 0);
+    sd_linear_stack l = sd_train_stack(t, layer, stack, 0);
     int N = t->mem.rows.N, n = (l.in + GRAD_COLUMNS - 1) / GRAD_COLUMNS;
     const real *u = t->mem.acts[layer].u[stack];
     if (task < n) {
@@ -259,7 +266,7 @@ static void attention_back(sd_train *t, int layer, int i, int worker) {
 static void run_back(sd_train *t, int layer, int stack,
                      void (*tile)(sd_train *, int, int, int, int),
                      void (*extra)(sd_train *, int, int, int), int more_tasks) {
-    sd_linear l = sd_train_stack(t, layer, stack, 0);
+    sd_linear_stack l = sd_train_stack(t, layer, stack, 0);
     sd_stack_id next = {layer, stack - 1, true};
     if (stack == SD_STACK_QKV) next = (sd_stack_id){layer - 1, SD_STACK_DOWN, true};
     // Recompute starts the next layer with its first stack instead.

@@ -11,19 +11,19 @@
 #include <math.h>
 #include <string.h>
 
-const sd_proj sd_stack_first[SD_STACKS + 1] = {SD_WQ, SD_WO, SD_WGATE, SD_WDOWN, SD_PROJ_COUNT};
+// The matrix that each stack begins with.
+static const sd_proj stack_begin[SD_STACKS] = {SD_WQ, SD_WO, SD_WGATE, SD_WDOWN};
 
-static sd_status size_slot(sd_lora_slot *s, const sd_hparams *hp, sd_proj p, int layer, int r,
-                           double alpha, bool rslora, sd_error *err) {
+static sd_status size_slot(sd_lora_slot *s, const sd_linear *m, int r, double alpha, bool rslora,
+                           sd_error *err) {
     sd_status st = SD_OK;
-    *s = (sd_lora_slot){0};
-    sd_proj_shape(hp, p, &s->out, &s->in);
+    *s = (sd_lora_slot){.out = m->w.rows, .in = m->w.cols};
     if (r == 0) return SD_OK;
     SD_CHECK(r > 0 && r <= SD_MAX_RANK, err, SD_EINVAL,
-             "layer %d, %s: rank %d; it is between 1 and %d, or 0 for no adapter", layer,
-             sd_proj_name(p), r, SD_MAX_RANK);
+             "layer %d, %s: rank %d; it is between 1 and %d, or 0 for no adapter", m->layer,
+             m->kind->leaf, r, SD_MAX_RANK);
     SD_CHECK(isfinite(alpha) && alpha > 0, err, SD_EINVAL,
-             "layer %d, %s: alpha is %g; it must be a positive number", layer, sd_proj_name(p),
+             "layer %d, %s: alpha is %g; it must be a positive number", m->layer, m->kind->leaf,
              alpha);
     s->r = r;
     s->scale = rslora ? alpha / sqrt((double)r) : alpha / r;
@@ -31,20 +31,22 @@ out:
     return st;
 }
 
-sd_status sd_lora_layout_init(sd_lora_layout *lay, const sd_hparams *hp, const int *rank,
+sd_status sd_lora_layout_init(sd_lora_layout *lay, const sd_model *m, const int *rank,
                               const double *alpha, bool rslora, sd_error *err) {
     sd_status st = SD_OK;
-    *lay = (sd_lora_layout){.L = hp->L};
-    lay->slot = sd_alloc((size_t)hp->L * SD_PROJ_COUNT, sizeof *lay->slot);
+    *lay = (sd_lora_layout){.n_linears = m->n_linears, .linears = m->n_linears / m->hp.L};
+    lay->slot = sd_alloc((size_t)lay->n_linears, sizeof *lay->slot);
     SD_CHECK_ALLOC(lay->slot, err);
+    for (int s = 0; s < SD_STACKS; s++)
+        while (m->linear[lay->first[s]].kind->first < stack_begin[s]) lay->first[s]++;
+    lay->first[SD_STACKS] = lay->linears;
+    for (int i = 0; i < lay->n_linears; i++)
+        SD_TRY(size_slot(&lay->slot[i], &m->linear[i], rank[i], alpha[i], rslora, err));
     size_t at = 0;
-    for (int l = 0; l < hp->L; l++) {
-        sd_lora_slot *slot = lay->slot + l * SD_PROJ_COUNT;
-        for (int p = 0; p < SD_PROJ_COUNT; p++)
-            SD_TRY(size_slot(&slot[p], hp, (sd_proj)p, l, rank[l * SD_PROJ_COUNT + p],
-                             alpha[l * SD_PROJ_COUNT + p], rslora, err));
+    for (int l = 0; l < m->hp.L; l++) {
+        sd_lora_slot *slot = lay->slot + l * lay->linears;
         for (int s = 0; s < SD_STACKS; s++) {
-            sd_lora_slot *first = slot + sd_stack_first[s], *end = slot + sd_stack_first[s + 1];
+            sd_lora_slot *first = slot + lay->first[s], *end = slot + lay->first[s + 1];
             for (sd_lora_slot *p = first; p < end; p++)
                 p->a = at, at += (size_t)p->r * (size_t)p->in;
             for (sd_lora_slot *p = first; p < end; p++)
@@ -53,7 +55,7 @@ sd_status sd_lora_layout_init(sd_lora_layout *lay, const sd_hparams *hp, const i
     }
     lay->n_params = at;
     SD_CHECK(at > 0, err, SD_EINVAL,
-             "no projection has an adapter; name at least one in target_modules");
+             "no linear map has an adapter; name at least one in target_modules");
 out:
     if (st != SD_OK) sd_lora_layout_free(lay);
     return st;
@@ -65,14 +67,14 @@ void sd_lora_layout_free(sd_lora_layout *lay) {
 }
 
 int sd_lora_lowest(const sd_lora_layout *lay) {
-    for (int i = 0; i < lay->L * SD_PROJ_COUNT; i++)
-        if (lay->slot[i].r > 0) return i / SD_PROJ_COUNT;
-    return lay->L;
+    int i = 0;
+    while (i < lay->n_linears && lay->slot[i].r == 0) i++;
+    return i / lay->linears;
 }
 
 void sd_lora_init(float *theta, const sd_lora_layout *lay, uint64_t seed) {
     memset(theta, 0, lay->n_params * sizeof *theta);
-    for (int i = 0; i < lay->L * SD_PROJ_COUNT; i++) {
+    for (int i = 0; i < lay->n_linears; i++) {
         const sd_lora_slot *s = &lay->slot[i];
         size_t count = (size_t)s->r * (size_t)s->in;
         float bound = count ? 1 / sqrtf((float)s->in) : 0;
@@ -90,11 +92,12 @@ sd_status sd_lora_to_adapter(sd_adapter **out, const char *name, const float *th
     sd_status st = SD_OK;
     *out = NULL;
     sd_lora *lora = NULL;
-    SD_CHECK(lay->L == base->hp.L, err, SD_EINVAL,
-             "the parameters are of %d layers, the model has %d", lay->L, base->hp.L);
-    lora = sd_alloc((size_t)lay->L * SD_PROJ_COUNT, sizeof *lora);
+    SD_CHECK(lay->n_linears == base->n_linears, err, SD_EINVAL,
+             "the parameters are of %d linear maps, the model has %d", lay->n_linears,
+             base->n_linears);
+    lora = sd_alloc((size_t)lay->n_linears, sizeof *lora);
     SD_CHECK_ALLOC(lora, err);
-    for (int i = 0; i < lay->L * SD_PROJ_COUNT; i++) {
+    for (int i = 0; i < lay->n_linears; i++) {
         const sd_lora_slot *s = &lay->slot[i];
         if (s->r > 0) lora[i] = (sd_lora){s->r, theta + s->a, theta + s->b, (float)s->scale};
     }

@@ -8,6 +8,8 @@
 #include "model/adapter/adapter.h"
 #include "model/model.h"
 
+enum { SD_STACK_QKV, SD_STACK_O, SD_STACK_GU, SD_STACK_DOWN, SD_STACKS };
+
 typedef struct {
     int r, in, out; // r 0: not adapted
     size_t a, b;    // offsets into theta of A [r, in] and B [out, r]
@@ -15,17 +17,15 @@ typedef struct {
 } sd_lora_slot;
 
 typedef struct {
-    int L;
-    sd_lora_slot *slot; // [L * SD_PROJ_COUNT], by layer then projection
+    int n_linears, linears; // of the model, of a layer
+    sd_lora_slot *slot;     // [n_linears]
+    /// Stack s of a layer holds its linear maps from first[s] up to, not including, first[s + 1].
+    int first[SD_STACKS + 1];
     size_t n_params;
 } sd_lora_layout;
 
-enum { SD_STACK_QKV, SD_STACK_O, SD_STACK_GU, SD_STACK_DOWN, SD_STACKS };
-/// Stack s holds the maps from sd_stack_first[s] up to, not including, sd_stack_first[s + 1].
-extern const sd_proj sd_stack_first[SD_STACKS + 1];
-
-/// rank, alpha: [L * SD_PROJ_COUNT]; rank 0: not adapted. rslora: s = alpha / sqrt(r).
-sd_status sd_lora_layout_init(sd_lora_layout *lay, const sd_hparams *hp, const int *rank,
+/// rank, alpha: [n_linears]; rank 0: not adapted. rslora: s = alpha / sqrt(r).
+sd_status sd_lora_layout_init(sd_lora_layout *lay, const sd_model *m, const int *rank,
                               const double *alpha, bool rslora, sd_error *err);
 void sd_lora_layout_free(sd_lora_layout *lay);
 /// The lowest layer with an adapted map: the backward pass ends there. L when there is none.

@@ -39,8 +39,8 @@ static widths widths_of(const sd_hparams *hp, const sd_lora_layout *lay, int lay
                 .G = (size_t)hp->G,
                 .F = (size_t)hp->F};
     for (int s = 0; s < SD_STACKS; s++)
-        for (int p = (int)sd_stack_first[s]; p < (int)sd_stack_first[s + 1]; p++)
-            w.ranks[s] += lay->slot[layer * SD_PROJ_COUNT + p].r;
+        for (int i = lay->first[s]; i < lay->first[s + 1]; i++)
+            w.ranks[s] += lay->slot[layer * lay->linears + i].r;
     return w;
 }
 
@@ -159,8 +159,8 @@ void sd_train_carve(sd_train_memory *m, char *base, const sd_hparams *hp, const 
     m->acts = take(&c, (size_t)hp->L + 1, sizeof *m->acts, &m->other);
     m->worker = take(&c, (size_t)threads, sizeof *m->worker, &m->other);
     carve_rows(&m->rows, &c, N, &m->other);
-    m->cosine = REALS(N * (size_t)(hp->rope_dim / 2), &m->other);
-    m->sine = REALS(N * (size_t)(hp->rope_dim / 2), &m->other);
+    m->cosine = REALS((size_t)hp->ropes * N * (size_t)(hp->rope_dim / 2), &m->other);
+    m->sine = REALS((size_t)hp->ropes * N * (size_t)(hp->rope_dim / 2), &m->other);
     int wide = (int)largest(w.qkv, 2 * w.F), mid = (int)largest(w.att, w.F);
     m->W[0] = take(&c, weight_bytes(gemm, wide, hp->C), 1, &m->weights);
     m->W[1] = take(&c, weight_bytes(gemm, hp->C, mid), 1, &m->weights);

@@ -12,23 +12,27 @@
 static void rope_tables(sd_train *t, double *inverse) {
     const sd_hparams *hp = &t->m->hp;
     int half = hp->rope_dim / 2;
-    double scale = 1;
-    sd_rope_frequencies(hp, inverse, &scale);
-    for (int p = 0; p < t->o.max_tokens; p++) {
-        for (int i = 0; i < half; i++) {
-            t->mem.cosine[(size_t)p * half + i] = (real)(cos(p * inverse[i]) * scale);
-            t->mem.sine[(size_t)p * half + i] = (real)(sin(p * inverse[i]) * scale);
-        }
+    real *cosine = t->mem.cosine, *sine = t->mem.sine;
+    for (int r = 0; r < hp->ropes; r++) {
+        double scale = 1;
+        sd_rope_frequencies(&hp->rope[r], hp->rope_dim, inverse, &scale);
+        for (int p = 0; p < t->o.max_tokens; p++)
+            for (int i = 0; i < half; i++) {
+                *cosine++ = (real)(cos(p * inverse[i]) * scale);
+                *sine++ = (real)(sin(p * inverse[i]) * scale);
+            }
     }
 }
 
-static sd_status copy_layout(sd_lora_layout *to, const sd_lora_layout *from, const sd_hparams *hp,
+static sd_status copy_layout(sd_lora_layout *to, const sd_lora_layout *from, const sd_model *m,
                              sd_error *err) {
     sd_status st = SD_OK;
-    size_t n = (size_t)from->L * SD_PROJ_COUNT;
-    SD_CHECK(from->L == hp->L, err, SD_EINVAL,
-             "the adapter's layout is of %d layers, the model has %d", from->L, hp->L);
-    *to = (sd_lora_layout){from->L, sd_alloc(n, sizeof *to->slot), from->n_params};
+    size_t n = (size_t)from->n_linears;
+    SD_CHECK(from->n_linears == m->n_linears, err, SD_EINVAL,
+             "the adapter's layout is of %d linear maps, the model has %d", from->n_linears,
+             m->n_linears);
+    *to = *from;
+    to->slot = sd_alloc(n, sizeof *to->slot);
     SD_CHECK_ALLOC(to->slot, err);
     memcpy(to->slot, from->slot, n * sizeof *to->slot);
 out:
@@ -44,7 +48,7 @@ sd_status sd_train_open(sd_train **out, sd_model *m, const sd_lora_layout *lay, 
     SD_CHECK_ALLOC(t, err);
     sd_train_plan_report plan;
     int threads = sd_pool_threads(pool);
-    SD_TRY(copy_layout(&t->lay, lay, &m->hp, err));
+    SD_TRY(copy_layout(&t->lay, lay, m, err));
     SD_TRY(sd_train_plan(&plan, m, lay, o, threads, err));
     t->m = sd_model_acquire(m);
     t->pool = pool;

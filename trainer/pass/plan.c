@@ -40,8 +40,9 @@ sd_status sd_train_plan(sd_train_plan_report *out, const sd_model *m, const sd_l
     sd_status st = SD_OK;
     SD_CHECK(o->max_tokens > 0, err, SD_EINVAL, "a micro-batch of %d tokens; give at least 1",
              o->max_tokens);
-    SD_CHECK(lay->L == m->hp.L, err, SD_EINVAL,
-             "the adapter's layout is of %d layers, the model has %d", lay->L, m->hp.L);
+    SD_CHECK(lay->n_linears == m->n_linears, err, SD_EINVAL,
+             "the adapter's layout is of %d linear maps, the model has %d", lay->n_linears,
+             m->n_linears);
     bool has_bf16 = sd_gemm_packed_best(true) != NULL;
     SD_CHECK(has_bf16 || o->compute != SD_TRAIN_BF16, err, SD_EINVAL,
              "compute_dtype bf16: this processor has no bf16 instructions (AVX512_BF16); use auto "

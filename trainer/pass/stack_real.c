@@ -32,11 +32,11 @@ void sd_train_pack(const sd_train *t, int worker, void *forward, void *backward,
 #endif
 }
 
-sd_linear sd_train_stack(const sd_train *t, int layer, int stack, int worker) {
-    const sd_lora_slot *slot = t->lay.slot + layer * SD_PROJ_COUNT;
-    const sd_layer *y = &t->m->layer[layer];
+sd_linear_stack sd_train_stack(const sd_train *t, int layer, int stack, int worker) {
+    const int first = layer * t->lay.linears + t->lay.first[stack],
+              end = layer * t->lay.linears + t->lay.first[stack + 1];
     void *W = t->mem.W[stack & 1];
-    sd_linear l = {.in = y->w[sd_stack_first[stack]].cols};
+    sd_linear_stack l = {.in = t->m->linear[first].w.cols};
 #if SD_REAL_IS_DOUBLE
     (void)worker;
     l.W.rows = W;
@@ -47,25 +47,25 @@ sd_linear sd_train_stack(const sd_train *t, int layer, int stack, int worker) {
                       .gemm = t->gemm,
                       .scratch = t->mem.worker[worker].gemm_scratch};
 #endif
-    for (int p = (int)sd_stack_first[stack]; p < (int)sd_stack_first[stack + 1]; p++) {
-        const sd_lora_slot *s = &slot[p];
+    for (int i = first; i < end; i++) {
+        const sd_lora_slot *s = &t->lay.slot[i];
         if (s->r > 0 && !l.A) l.A = t->theta + s->a;
         l.part[l.n_parts++] = (sd_linear_part){.row = l.out,
-                                               .rows = y->w[p].rows,
+                                               .rows = s->out,
                                                .r = s->r,
                                                .u = l.R,
                                                .s = (real)s->scale,
                                                .B = t->theta + s->b};
-        l.out += y->w[p].rows;
+        l.out += s->out;
         l.R += s->r;
     }
     return l;
 }
 
 static int stack_rows(const sd_train *t, sd_stack_id id) {
-    int n = 0;
-    for (int p = (int)sd_stack_first[id.stack]; p < (int)sd_stack_first[id.stack + 1]; p++)
-        n += t->m->layer[id.layer].w[p].rows;
+    int n = 0, at = id.layer * t->lay.linears;
+    for (int i = t->lay.first[id.stack]; i < t->lay.first[id.stack + 1]; i++)
+        n += t->lay.slot[at + i].out;
     return n;
 }
 
@@ -75,11 +75,12 @@ static int dequant_tasks(const sd_train *t, sd_stack_id id) {
 
 // SD_GEMM_PACK_ROWS rows of the stack, whichever of its matrices they belong to.
 static void dequant_task(sd_train *t, sd_stack_id id, int task, int worker) {
-    const sd_weight *w = &t->m->layer[id.layer].w[sd_stack_first[id.stack]];
-    int M = stack_rows(t, id), K = w->cols, m0 = task * SD_GEMM_PACK_ROWS, first = 0;
+    const sd_linear *linear = &t->m->linear[id.layer * t->lay.linears + t->lay.first[id.stack]];
+    int M = stack_rows(t, id), K = linear->w.cols, m0 = task * SD_GEMM_PACK_ROWS, first = 0;
     int count = M - m0 < SD_GEMM_PACK_ROWS ? M - m0 : SD_GEMM_PACK_ROWS;
     for (int i = 0; i < count; i++) {
-        while (m0 + i - first >= w->rows) first += w++->rows;
+        while (m0 + i - first >= linear->w.rows) first += linear++->w.rows;
+        const sd_weight *w = &linear->w;
         sd_dequantise(t->mem.worker[worker].rows + (size_t)i * K, w->dtype,
                       (const char *)w->data + (size_t)(m0 + i - first) * sd_row_bytes(w->dtype, K),
                       K);

@@ -57,7 +57,7 @@ typedef struct {
     sd_train_acts *acts; // [L + 1]; the last holds only x: the final hidden state
     sd_train_worker *worker;
     sd_train_rows rows;
-    real *cosine, *sine; // [max_tokens, rope_dim/2]
+    real *cosine, *sine; // [ropes, max_tokens, rope_dim/2]
     void *W[2]; // a stack's weights: q k v and gate up in the first, o and down in the second
     void *head_W[2][2];         // [head_chunk, C] packed both ways; double: rows in the first
     real *n;                    // [N, C]   the normalised input of a stack
@@ -107,7 +107,7 @@ void sd_train_carve(sd_train_memory *mem, char *base, const sd_hparams *hp,
 // ---- stack_real.c
 
 /// The stack's maps with the current theta; W is its buffer, as packed for whichever pass runs.
-sd_linear sd_train_stack(const sd_train *t, int layer, int stack, int worker);
+sd_linear_stack sd_train_stack(const sd_train *t, int layer, int stack, int worker);
 
 /// One parallel region: tiles of tokens, then other tasks, then the rows of `next` into its weight
 /// buffer, all independent of each other.

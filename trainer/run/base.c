@@ -40,16 +40,16 @@ out:
     return st;
 }
 
-static sd_status open_layout(sd_lora_layout *lay, const sd_recipe *e, const sd_hparams *hp,
+static sd_status open_layout(sd_lora_layout *lay, const sd_recipe *e, const sd_model *m,
                              sd_error *err) {
     sd_status st = SD_OK;
-    size_t slots = (size_t)hp->L * SD_PROJ_COUNT;
-    int *rank = sd_alloc(slots, sizeof *rank);
-    double *alpha = sd_alloc(slots, sizeof *alpha);
+    size_t n = (size_t)m->n_linears;
+    int *rank = sd_alloc(n, sizeof *rank);
+    double *alpha = sd_alloc(n, sizeof *alpha);
     SD_CHECK_ALLOC(rank, err);
     SD_CHECK_ALLOC(alpha, err);
-    SD_TRY(sd_lora_targets(rank, alpha, e, hp, err));
-    SD_TRY(sd_lora_layout_init(lay, hp, rank, alpha, e->adapter.scaling == SD_SCALING_RSLORA, err));
+    SD_TRY(sd_lora_targets(rank, alpha, e, m, err));
+    SD_TRY(sd_lora_layout_init(lay, m, rank, alpha, e->adapter.scaling == SD_SCALING_RSLORA, err));
 out:
     free(rank);
     free(alpha);
@@ -59,7 +59,7 @@ out:
 sd_status sd_run_open_base(sd_run_base *out, const sd_recipe *recipe, int threads, sd_error *err) {
     *out = (sd_run_base){0};
     sd_status st = open_model(out, recipe, threads, err);
-    return st == SD_OK ? open_layout(&out->layout, recipe, &out->model->hp, err) : st;
+    return st == SD_OK ? open_layout(&out->layout, recipe, out->model, err) : st;
 }
 
 void sd_run_close_base(sd_run_base *b) {

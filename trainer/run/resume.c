@@ -128,14 +128,14 @@ out:
 /// Copies an adapter's factors into theta. Where its scale differs from the slot's, B takes the
 /// ratio.
 static sd_status copy_factors(float *theta, const sd_lora_layout *lay, const sd_adapter *a,
-                              sd_error *err) {
+                              const sd_model *m, sd_error *err) {
     sd_status st = SD_OK;
-    for (int i = 0; i < lay->L * SD_PROJ_COUNT; i++) {
+    for (int i = 0; i < lay->n_linears; i++) {
         const sd_lora_slot *s = &lay->slot[i];
         const sd_lora *l = &a->lora[i];
         SD_CHECK(l->r == s->r, err, SD_EINVAL,
                  "adapter.from: layer %d, %s: rank %d there, %d in this recipe; make them equal",
-                 i / SD_PROJ_COUNT, sd_proj_name((sd_proj)(i % SD_PROJ_COUNT)), l->r, s->r);
+                 m->linear[i].layer, m->linear[i].kind->leaf, l->r, s->r);
         if (!s->r) continue;
         size_t na = (size_t)s->r * (size_t)s->in, nb = (size_t)s->r * (size_t)s->out;
         double factor = l->scale == (float)s->scale ? 1 : (double)l->scale / s->scale;
@@ -160,7 +160,7 @@ sd_status sd_run_init_parameters(sd_checkpoint *c, const sd_recipe *recipe, cons
     sd_lora_init(c->theta, &base->layout, (uint64_t)recipe->seed);
     if (recipe->adapter.from) {
         SD_TRY(sd_adapter_open(&a, recipe->adapter.from, base->model, false, err));
-        SD_TRY(copy_factors(c->theta, &base->layout, a, err));
+        SD_TRY(copy_factors(c->theta, &base->layout, a, base->model, err));
     }
     SD_TRY(sd_sha256_of(&c->state.init, c->theta, c->n * sizeof(float), err));
 out:

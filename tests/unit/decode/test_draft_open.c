@@ -17,7 +17,7 @@ typedef struct {
 static world make_world(bool tokenizer) {
     world w = {.dir = sd_tiny_dir()};
     sd_error err = {0};
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
     t.tokenizer = tokenizer;
     w.file = sd_path_join(w.dir, "tiny.gguf");
     cr_assert_eq(sd_tiny_write_gguf(w.file, &t, &err), SD_OK, "%s", err.message);

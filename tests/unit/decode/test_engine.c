@@ -13,7 +13,7 @@
 enum { PROMPT = 40, N = 60 };
 
 static sd_model *tiny(void) {
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
     sd_model *m = sd_tiny_open(&t, true);
     cr_assert_not_null(m);
     return m;
@@ -335,11 +335,11 @@ Test(engine, logprobs_are_those_of_the_untempered_law_whatever_was_drafted) {
 
 // An adapter of ones with `bad` among the factors of the first matrix.
 static sd_adapter *adapter_with(sd_model *m, float bad) {
-    int slots = m->hp.L * SD_PROJ_COUNT;
+    int slots = m->n_linears;
     sd_lora *lora = sd_alloc((size_t)slots, sizeof *lora);
     for (int i = 0; i < slots; i++) {
         int rows, cols;
-        sd_proj_shape(&m->hp, (sd_proj)(i % SD_PROJ_COUNT), &rows, &cols);
+        rows = m->linear[i].w.rows, cols = m->linear[i].w.cols;
         float *f = sd_alloc((size_t)(rows + cols), sizeof *f);
         for (int k = 0; k < rows + cols; k++) f[k] = i == 0 && k == 3 ? bad : 1e-3f;
         lora[i] = (sd_lora){.r = 1, .A = f, .B = f + cols, .scale = 1};

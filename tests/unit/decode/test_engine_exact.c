@@ -46,7 +46,7 @@ static char *write_model(const char *dir, const char *name, sd_tiny_model t) {
 
 static world make_world(void) {
     world w = {.dir = sd_tiny_dir()};
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_QWEN2), near = t, other = t;
+    sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2), near = t, other = t;
     near.dtype = SD_Q8_0;
     other.seed = 99;
     w.same = write_model(w.dir, "same.gguf", t);

@@ -11,7 +11,7 @@
 enum { PROMPT = 40, N = 60 };
 
 static sd_model *tiny(void) {
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
     sd_model *m = sd_tiny_open(&t, true);
     cr_assert_not_null(m);
     return m;

@@ -130,7 +130,7 @@ static bool differs(bug b, sd_model *m) {
 }
 
 Test(mutants, every_planted_bug_is_seen_and_none_is_seen_without_one) {
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_QWEN2);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2);
     sd_model *m = sd_tiny_open(&t, true);
     cr_assert_not_null(m);
     cr_assert_eq(m->hp.V, 288);
@@ -182,7 +182,7 @@ static bool resumes(sd_model *m, const int32_t *prompt) {
 }
 
 Test(mutants, a_queue_without_its_check_and_an_answer_that_forgets_a_token_are_seen) {
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_QWEN2);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2);
     sd_model *m = sd_tiny_open(&t, true);
     int32_t prompt[PROMPT];
     test_repetitive(prompt, PROMPT, 70, 250);
@@ -200,7 +200,7 @@ Test(mutants, a_queue_without_its_check_and_an_answer_that_forgets_a_token_are_s
 // White box, so it stands here: the prices are the engine's own.
 Test(mutants, a_price_that_one_slow_step_spoilt_does_not_stay) {
     enum { LONG = 400 };
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_QWEN2);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2);
     sd_model *m = sd_tiny_open(&t, true);
     int32_t prompt[LONG];
     test_repetitive(prompt, LONG, 70, 250);

@@ -198,22 +198,22 @@ enum { IN = 11, M0 = 7, M1 = 3, M2 = 5, OUT = M0 + M1 + M2, R0 = 2, R2 = 4, RR =
 enum { AT_A = N * IN, AT_B0 = AT_A + RR * IN, AT_B2 = AT_B0 + M0 * R0, AT_END = AT_B2 + M2 * R2 };
 static double lin_W[OUT * IN], lin_c[N * LY];
 
-static sd_linear linear_of(const double *theta) {
-    return (sd_linear){.in = IN,
-                       .out = OUT,
-                       .W = {.rows = lin_W},
-                       .A = theta + AT_A,
-                       .R = RR,
-                       .n_parts = 3,
-                       .part = {{0, M0, R0, 0, 0.7, theta + AT_B0},
-                                {M0, M1, 0, R0, 0, NULL},
-                                {M0 + M1, M2, R2, R0, -1.3, theta + AT_B2}}};
+static sd_linear_stack linear_of(const double *theta) {
+    return (sd_linear_stack){.in = IN,
+                             .out = OUT,
+                             .W = {.rows = lin_W},
+                             .A = theta + AT_A,
+                             .R = RR,
+                             .n_parts = 3,
+                             .part = {{0, M0, R0, 0, 0.7, theta + AT_B0},
+                                      {M0, M1, 0, R0, 0, NULL},
+                                      {M0 + M1, M2, R2, R0, -1.3, theta + AT_B2}}};
 }
 
 static double linear_loss(const double *theta, void *ctx) {
     (void)ctx;
     double y[N * LY], u[N * RR], s = 0;
-    sd_linear l = linear_of(theta);
+    sd_linear_stack l = linear_of(theta);
     sd_linear_forward(y, LY, u, theta, N, &l, false);
     for (int n = 0; n < N; n++) s += weighted(lin_c + n * LY, y + n * LY, OUT);
     return s;
@@ -224,7 +224,7 @@ Test(linear, gradients_of_input_a_and_b_equal_central_differences) {
     gradcheck_fill(x, AT_END, 16, 1);
     gradcheck_fill(lin_W, OUT * IN, 17, 1);
     gradcheck_fill(lin_c, N * LY, 18, 1);
-    sd_linear l = linear_of(x);
+    sd_linear_stack l = linear_of(x);
     sd_linear_forward(y, LY, u, x, N, &l, false);
     sd_linear_down(du, lin_c, LY, N, &l);
     sd_linear_backward(grad, lin_c, LY, du, N, &l);
@@ -240,7 +240,7 @@ Test(linear, equals_the_map_with_the_adapter_merged) {
     double theta[AT_END], y[N * LY] = {0}, u[N * RR];
     gradcheck_fill(theta, AT_END, 19, 1);
     gradcheck_fill(lin_W, OUT * IN, 20, 1);
-    sd_linear l = linear_of(theta);
+    sd_linear_stack l = linear_of(theta);
     sd_linear_forward(y, LY, u, theta, N, &l, true);
     for (int n = 0; n < N; n++) {
         for (int m = 0; m < OUT; m++) {

@@ -27,7 +27,7 @@ static sd_model *open_at(const char *path) {
     return m;
 }
 
-static bases make_bases(sd_arch arch, sd_dtype dtype) {
+static bases make_bases(const sd_arch *arch, sd_dtype dtype) {
     bases b = {.dir = sd_tiny_dir()};
     sd_error err;
     sd_tiny_model t = sd_tiny_default(arch);
@@ -54,7 +54,7 @@ static void free_bases(bases *b) {
 
 // Ranks and scales that differ from slot to slot, some slots empty.
 static sd_adapter *random_adapter(const sd_model *base, bool uniform) {
-    int slots = base->hp.L * SD_PROJ_COUNT;
+    int slots = base->n_linears;
     sd_lora *lora = calloc((size_t)slots, sizeof *lora);
     uint64_t state = 1;
     sd_adapter *a;
@@ -62,7 +62,7 @@ static sd_adapter *random_adapter(const sd_model *base, bool uniform) {
     for (int i = 0; i < slots; i++) {
         int rows, cols;
         if (!uniform && i % 5 == 3) continue;
-        sd_proj_shape(&base->hp, (sd_proj)(i % SD_PROJ_COUNT), &rows, &cols);
+        rows = base->linear[i].w.rows, cols = base->linear[i].w.cols;
         lora[i].r = uniform ? 4 : 2 + i % 3;
         lora[i].scale = uniform ? 2.0f : 1.0f + 0.25f * (float)(i % 4);
         float *A = malloc(sizeof *A * (size_t)(lora[i].r * cols)),
@@ -92,9 +92,9 @@ static sd_logit_difference compare(sd_model *a, sd_adapter *la, sd_model *b, sd_
 }
 
 static void assert_same_factors(const sd_adapter *a, const sd_adapter *b, const sd_model *base) {
-    for (int i = 0; i < a->L * SD_PROJ_COUNT; i++) {
+    for (int i = 0; i < a->n_linears; i++) {
         int rows, cols;
-        sd_proj_shape(&base->hp, (sd_proj)(i % SD_PROJ_COUNT), &rows, &cols);
+        rows = base->linear[i].w.rows, cols = base->linear[i].w.cols;
         cr_assert_eq(a->lora[i].r, b->lora[i].r);
         cr_assert_eq(a->lora[i].scale, b->lora[i].scale);
         cr_assert_arr_eq(a->lora[i].A, b->lora[i].A, sizeof(float) * (size_t)(a->lora[i].r * cols));
@@ -102,7 +102,7 @@ static void assert_same_factors(const sd_adapter *a, const sd_adapter *b, const 
     }
 }
 
-static void round_trip(sd_arch arch) {
+static void round_trip(const sd_arch *arch) {
     bases b = make_bases(arch, SD_F32);
     sd_error err;
     sd_adapter *a = random_adapter(b.gguf, true), *peft, *gguf, *on_folder;
@@ -125,13 +125,13 @@ static void round_trip(sd_arch arch) {
     free_bases(&b);
 }
 Test(adapter, round_trips_are_bit_exact_on_llama) {
-    round_trip(SD_ARCH_LLAMA);
+    round_trip(&sd_arch_llama);
 }
 Test(adapter, round_trips_are_bit_exact_on_qwen2) {
-    round_trip(SD_ARCH_QWEN2);
+    round_trip(&sd_arch_qwen2);
 }
 Test(adapter, round_trips_are_bit_exact_on_qwen3) {
-    round_trip(SD_ARCH_QWEN3);
+    round_trip(&sd_arch_qwen3);
 }
 
 // A file without a record of its base opens on both forms of it: rewrite the PEFT weights without
@@ -150,7 +150,7 @@ static void strip_metadata(const char *dir) {
 }
 
 Test(adapter, the_same_peft_folder_acts_alike_on_a_folder_and_on_a_permuted_gguf) {
-    bases b = make_bases(SD_ARCH_LLAMA, SD_F32);
+    bases b = make_bases(&sd_arch_llama, SD_F32);
     sd_error err;
     sd_adapter *a = random_adapter(b.folder, true), *on_gguf;
     char *dir = sd_path_join(b.dir, "peft");
@@ -173,7 +173,7 @@ Test(adapter, the_same_peft_folder_acts_alike_on_a_folder_and_on_a_permuted_gguf
 }
 
 Test(adapter, mixed_ranks_and_scales_are_folded_without_changing_the_logits) {
-    bases b = make_bases(SD_ARCH_QWEN2, SD_F32);
+    bases b = make_bases(&sd_arch_qwen2, SD_F32);
     sd_error err;
     sd_adapter *a = random_adapter(b.gguf, false), *peft, *gguf;
     char *dir = sd_path_join(b.dir, "peft"), *file = sd_path_join(b.dir, "lora.gguf");
@@ -202,7 +202,7 @@ static sd_merge_report verified(sd_model *written, sd_adapter *a, sd_model *base
 }
 
 Test(adapter, merging_gives_the_logits_of_base_plus_adapter) {
-    bases b = make_bases(SD_ARCH_LLAMA, SD_F32);
+    bases b = make_bases(&sd_arch_llama, SD_F32);
     sd_error err;
     sd_model *const from[] = {b.folder, b.gguf};
     for (int i = 0; i < 2; i++) {
@@ -222,7 +222,7 @@ Test(adapter, merging_gives_the_logits_of_base_plus_adapter) {
 }
 
 Test(adapter, a_merge_into_few_bits_says_how_much_survived) {
-    bases b = make_bases(SD_ARCH_QWEN2, SD_Q8_0);
+    bases b = make_bases(&sd_arch_qwen2, SD_Q8_0);
     sd_error err;
     sd_adapter *a = random_adapter(b.gguf, true);
     char *path = sd_path_join(b.dir, "merged.gguf");
@@ -240,7 +240,7 @@ Test(adapter, a_merge_into_few_bits_says_how_much_survived) {
 
 // PiSSA's factors are for a base less its principal part: on the plain base they would be wrong.
 Test(adapter, one_that_goes_with_a_changed_base_is_refused) {
-    bases b = make_bases(SD_ARCH_LLAMA, SD_F32);
+    bases b = make_bases(&sd_arch_llama, SD_F32);
     sd_error err;
     sd_adapter *a = random_adapter(b.gguf, true), *other;
     char *dir = sd_path_join(b.dir, "peft"), *config = sd_path_join(dir, "adapter_config.json");
@@ -257,12 +257,12 @@ Test(adapter, one_that_goes_with_a_changed_base_is_refused) {
 }
 
 Test(adapter, one_of_another_base_is_refused_with_both_shapes) {
-    bases b = make_bases(SD_ARCH_LLAMA, SD_F32);
+    bases b = make_bases(&sd_arch_llama, SD_F32);
     sd_error err;
     sd_adapter *a = random_adapter(b.gguf, true), *other;
     char *dir = sd_path_join(b.dir, "peft"), *path = sd_path_join(b.dir, "wide.gguf");
     cr_assert_eq(sd_adapter_write_peft(dir, a, b.gguf, &err), SD_OK);
-    sd_tiny_model wide = sd_tiny_default(SD_ARCH_LLAMA);
+    sd_tiny_model wide = sd_tiny_default(&sd_arch_llama);
     wide.F = 128;
     cr_assert_eq(sd_tiny_write_gguf(path, &wide, &err), SD_OK);
     sd_model *m = open_at(path);
@@ -277,7 +277,7 @@ Test(adapter, one_of_another_base_is_refused_with_both_shapes) {
 }
 
 Test(adapter, one_that_changed_after_its_run_is_refused) {
-    bases b = make_bases(SD_ARCH_QWEN2, SD_F32);
+    bases b = make_bases(&sd_arch_qwen2, SD_F32);
     sd_error err;
     sd_adapter *a = random_adapter(b.gguf, true), *opened;
     char *run = sd_path_join(b.dir, "run"), *dir = sd_path_join(run, "adapter");

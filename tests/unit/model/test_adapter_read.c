@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 static sd_model *make_model(const char *path, sd_dtype dtype, uint64_t seed, bool folder) {
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
     sd_model *m;
     sd_error err;
     t.dtype = dtype;
@@ -191,8 +191,7 @@ static sd_adapter *ones(const sd_model *m) {
     sd_adapter *a;
     sd_error err;
     for (int i = 0; i < 192; i++) A[i] = B[i] = 0.01f * (float)(i % 11 - 5);
-    for (int i = 0; i < m->hp.L * SD_PROJ_COUNT; i++)
-        lora[i] = (sd_lora){.r = 2, .A = A, .B = B, .scale = 1};
+    for (int i = 0; i < m->n_linears; i++) lora[i] = (sd_lora){.r = 2, .A = A, .B = B, .scale = 1};
     cr_assert_eq(sd_adapter_from_factors(&a, "ones", lora, m, &err), SD_OK, "%s", err.message);
     return a;
 }

@@ -17,7 +17,7 @@ TestSuite(chat_template, .timeout = 60);
 #define TURNS(begin, end)                                                                          \
     "{% for m in messages %}" begin "{{ m['role'] }}: {{ m['content'] }}" end "{% endfor %}"
 
-static sd_model *bare(sd_arch arch, bool gguf) {
+static sd_model *bare(const sd_arch *arch, bool gguf) {
     sd_tiny_model t = sd_tiny_default(arch);
     t.chat_template = "";
     sd_model *m = sd_tiny_open(&t, gguf);
@@ -43,7 +43,7 @@ static int32_t id_of(const sd_model *m, const char *text) {
 }
 
 Test(chat_template, takes_the_place_of_the_models_own) {
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA); // with ChatML
+    sd_tiny_model t = sd_tiny_default(&sd_arch_llama); // with ChatML
     sd_model *m = sd_tiny_open(&t, true);
     sd_ids own = {0}, other = {0}, plain = {0};
     sd_error err = {0};
@@ -77,7 +77,7 @@ Test(chat_template, what_it_writes_behind_an_answer_ends_answers) {
          "{{ messages[0]['content'] }}<|im_start|>",
          NULL}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        sd_model *m = bare(SD_ARCH_QWEN2, true);
+        sd_model *m = bare(&sd_arch_qwen2, true);
         int before = m->n_end_tokens;
         int32_t start = id_of(m, "<|im_start|>");
         cr_assert(start >= 0 && !sd_model_is_end(m, start));
@@ -126,7 +126,7 @@ Test(chat_template, what_is_no_template_is_refused_in_one_sentence) {
 static sd_adapter *adapter_of(const sd_model *m) {
     static float factors[2][1024];
     for (int i = 0; i < 1024; i++) factors[0][i] = 0.01f * (float)(i % 7), factors[1][i] = 0.02f;
-    sd_lora *lora = sd_alloc((size_t)m->hp.L * SD_PROJ_COUNT, sizeof *lora);
+    sd_lora *lora = sd_alloc((size_t)m->n_linears, sizeof *lora);
     lora[SD_WQ] = (sd_lora){.r = 2, .A = factors[0], .B = factors[1], .scale = 2};
     sd_adapter *a;
     sd_error err = {0};
@@ -149,7 +149,7 @@ Test(chat_template, travels_with_every_form_of_an_adapter_and_with_a_merged_mode
     for (int gguf = 0; gguf < 2; gguf++)
         for (int taken = 0; taken < 2; taken++) {
             sd_error err = {0};
-            sd_tiny_model tiny = sd_tiny_default(SD_ARCH_LLAMA);
+            sd_tiny_model tiny = sd_tiny_default(&sd_arch_llama);
             char *dir = sd_tiny_dir(), *source = sd_path_join(dir, "base.gguf"),
                  *peft = sd_path_join(dir, "peft"), *file = sd_path_join(dir, "a.gguf"),
                  *merged = sd_path_join(dir, "merged");

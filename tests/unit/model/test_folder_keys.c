@@ -17,7 +17,7 @@ typedef struct {
     char *root, *dir;
 } folder;
 
-static folder make_folder(sd_arch arch) {
+static folder make_folder(const sd_arch *arch) {
     folder f = {.root = sd_tiny_dir()};
     sd_tiny_model t = sd_tiny_default(arch);
     sd_error err;
@@ -82,7 +82,7 @@ static void taken(const folder *f, const char *name, const char *key, const char
 }
 
 Test(folder_keys, a_number_in_another_spelling_is_the_same_and_null_is_absent) {
-    folder f = make_folder(SD_ARCH_LLAMA);
+    folder f = make_folder(&sd_arch_llama);
     taken(&f, "config.json", "hidden_size", "64.0");
     taken(&f, "config.json", "max_position_embeddings", "512.0");
     taken(&f, "config.json", "sliding_window", "null");
@@ -98,7 +98,7 @@ Test(folder_keys, a_number_in_another_spelling_is_the_same_and_null_is_absent) {
 }
 
 Test(folder_keys, a_key_that_cannot_be_read_is_refused_by_file_and_name) {
-    folder f = make_folder(SD_ARCH_LLAMA);
+    folder f = make_folder(&sd_arch_llama);
     static const char *const rows[][2] = {{"model_type", "5"},
                                           {"num_hidden_layers", "\"1\""},
                                           {"hidden_size", "64.5"},
@@ -134,7 +134,7 @@ Test(folder_keys, a_key_that_cannot_be_read_is_refused_by_file_and_name) {
 }
 
 Test(folder_keys, rotary_keys_of_another_type_are_refused) {
-    folder f = make_folder(SD_ARCH_LLAMA);
+    folder f = make_folder(&sd_arch_llama);
     static const char *const scalings[][2] = {
         {"{\"rope_type\": 5}", "rope_type"},
         {"{\"type\": []}", "type"},
@@ -157,7 +157,7 @@ Test(folder_keys, rotary_keys_of_another_type_are_refused) {
 
 // What only the tokenizer needs leaves the model without one, and says why.
 Test(folder_keys, a_tokenizer_key_that_cannot_be_read_is_named) {
-    folder f = make_folder(SD_ARCH_LLAMA);
+    folder f = make_folder(&sd_arch_llama);
     static const char *const rows[][3] = {
         {"tokenizer.json", "added_tokens.0.special", "\"yes\""},
         {"tokenizer.json", "added_tokens.0.lstrip", "1"},
@@ -185,7 +185,7 @@ Test(folder_keys, a_tokenizer_key_that_cannot_be_read_is_named) {
 }
 
 Test(folder_keys, a_sentencepiece_folder_is_named_as_such) {
-    folder f = make_folder(SD_ARCH_LLAMA);
+    folder f = make_folder(&sd_arch_llama);
     sd_model *m;
     sd_error err;
     char *from = sd_path_join(f.dir, "tokenizer.json"),

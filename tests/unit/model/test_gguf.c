@@ -23,7 +23,7 @@ typedef struct {
 static file tiny_file(void) {
     file f = {.dir = sd_tiny_dir()};
     sd_error err = {0};
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_QWEN2);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2);
     t.L = 1;
     f.path = sd_path_join(f.dir, "tiny.gguf");
     cr_assert_eq(sd_tiny_write_gguf(f.path, &t, &err), SD_OK, "%s", err.message);

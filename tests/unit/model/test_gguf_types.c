@@ -19,7 +19,7 @@ typedef struct {
 
 static files make_files(void) {
     files f = {.dir = sd_tiny_dir()};
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
     sd_error err;
     sd_log_set_level(SD_LOG_ERROR);
     t.L = 1;
@@ -144,7 +144,7 @@ Test(gguf_types, a_key_of_another_width_is_the_same_number) {
             put_number(&f, keys[k].key, widths[i], keys[k].value);
             sd_model *m = opens(&f, keys[k].key);
             bool base = strcmp(keys[k].key, "llama.rope.freq_base") == 0;
-            cr_assert_eq(m->hp.rope_base, base ? 5000 : 50000, "%s", keys[k].key);
+            cr_assert_eq(m->hp.rope[0].base, base ? 5000 : 50000, "%s", keys[k].key);
             cr_assert(m->hp.ctx_train == 512 && m->hp.F == 96 && sd_model_is_end(m, 287));
             sd_model_release(m);
         }

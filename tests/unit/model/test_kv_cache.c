@@ -19,7 +19,7 @@ typedef struct {
 static world open_world(sd_kv_type type, int pages) {
     world w = {0};
     sd_error err = {0};
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_QWEN2);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2);
     w.m = sd_tiny_open(&t, true);
     cr_assert_not_null(w.m);
     const sd_context_options o = {.max_rows = T, .kv = type};

@@ -9,12 +9,12 @@
 #include <stdlib.h>
 
 static sd_adapter *make_adapter(const sd_model *m, int r) {
-    int slots = m->hp.L * SD_PROJ_COUNT, rows, cols;
+    int slots = m->n_linears;
     sd_lora *lora = sd_alloc((size_t)slots, sizeof *lora);
     float *values = sd_alloc((size_t)r * 1024, sizeof *values);
     for (int i = 0; i < r * 1024; i++) values[i] = 0.01f * (float)(i % 7 - 3);
     for (int i = 0; i < slots; i++) {
-        sd_proj_shape(&m->hp, (sd_proj)(i % SD_PROJ_COUNT), &rows, &cols);
+        int cols = m->linear[i].w.cols;
         lora[i] = (sd_lora){.r = r, .A = values, .B = values + r * cols, .scale = 1};
     }
     sd_adapter *a;
@@ -26,7 +26,7 @@ static sd_adapter *make_adapter(const sd_model *m, int r) {
 }
 
 static sd_model *make_model(void) {
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
     sd_model *m = sd_tiny_open(&t, true);
     cr_assert_not_null(m);
     return m;

@@ -22,7 +22,7 @@ static sd_model *open_at(const char *path) {
 }
 
 static sd_adapter *random_adapter(const sd_model *base, float size) {
-    int slots = base->hp.L * SD_PROJ_COUNT;
+    int slots = base->n_linears;
     sd_lora lora[64] = {0};
     static float factors[64 * 4 * 512];
     float *next = factors;
@@ -32,7 +32,7 @@ static sd_adapter *random_adapter(const sd_model *base, float size) {
     for (int i = 0; i < slots; i++) {
         int rows, cols;
         if (i == 3) continue; // one weight that is left as it is
-        sd_proj_shape(&base->hp, (sd_proj)(i % SD_PROJ_COUNT), &rows, &cols);
+        rows = base->linear[i].w.rows, cols = base->linear[i].w.cols;
         lora[i] = (sd_lora){.r = 4, .A = next, .B = next + 4 * cols, .scale = 2};
         for (int k = 0; k < 4 * (rows + cols); k++)
             *next++ = size * ((float)(sd_mix64(state++) % 2001) * 1e-3f - 1);
@@ -72,7 +72,7 @@ static sd_status verify(sd_merge_report *r, sd_model *written, sd_adapter *a, sd
 
 static void merge_and_verify(sd_dtype dtype, bool folder, bool odd, float size, double least) {
     char *dir = sd_tiny_dir(), *in = sd_path_join(dir, "in"), *out = sd_path_join(dir, "out");
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
     sd_error err;
     sd_merge_report r;
     t.dtype = dtype;
@@ -121,7 +121,7 @@ Test(merge, quantised_types_pass_with_their_share) {
 // One element off by a few of its last places, in a merged weight and in one that was left alone.
 Test(merge, a_single_wrong_element_is_found) {
     char *dir = sd_tiny_dir(), *in = sd_path_join(dir, "in.gguf"), *out = sd_path_join(dir, "o");
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_QWEN2);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2);
     sd_error err;
     sd_merge_report r;
     t.dtype = SD_BF16;

@@ -31,9 +31,9 @@ static void logits_of(float *out, sd_model *m) {
 // The two differ in the order of additions only where llama's rows are permuted: D terms of order
 // 1 per score, through 2 layers.
 Test(model, a_gguf_file_and_a_folder_of_the_same_model_agree) {
-    for (int arch = 0; arch < SD_ARCH_COUNT; arch++)
+    for (int arch = 0; sd_arch_at(arch); arch++)
         for (int scaling = SD_ROPE_NONE; scaling <= SD_ROPE_YARN; scaling++) {
-            sd_tiny_model t = sd_tiny_default((sd_arch)arch);
+            sd_tiny_model t = sd_tiny_default(sd_arch_at(arch));
             t.scaling = (sd_rope_scaling)scaling;
             t.old_config = scaling % 2;
             sd_model *g = sd_tiny_open(&t, true), *f = sd_tiny_open(&t, false);
@@ -66,8 +66,9 @@ Test(model, logits_are_those_of_the_reference) {
     json_array_foreach(cases, k, c) {
         const char *scaling = json_string_value(json_object_get(c, "scaling"));
         json_t *want = json_object_get(c, "logits");
-        sd_arch arch;
-        cr_assert(sd_arch_from_name(json_string_value(json_object_get(c, "arch")), &arch));
+        const sd_arch *arch;
+        arch = sd_arch_find(json_string_value(json_object_get(c, "arch")));
+        cr_assert_not_null(arch);
         sd_tiny_model t = sd_tiny_default(arch);
         while (strcmp(scalings[t.scaling], scaling) != 0) t.scaling++;
         for (int gguf = 0; gguf < 2; gguf++) {
@@ -89,12 +90,12 @@ Test(model, logits_are_those_of_the_reference) {
 
 Test(model, half_precision_folders_hold_their_rounded_values) {
     for (int k = 0; k < 2; k++) {
-        sd_tiny_model t = sd_tiny_default(SD_ARCH_QWEN2);
+        sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2);
         sd_model *exact = sd_tiny_open(&t, false);
         t.dtype = k ? SD_BF16 : SD_F16;
         sd_model *half = sd_tiny_open(&t, false);
         cr_assert(exact && half);
-        const float *a = exact->layer[1].bq, *b = half->layer[1].bq;
+        const float *a = exact->layer[1].bias[SD_WQ], *b = half->layer[1].bias[SD_WQ];
         for (int i = 0; i < t.H * t.D; i++) {
             cr_assert_eq(b[i], k ? sd_bf16_to_float(sd_float_to_bf16(a[i]))
                                  : sd_half_to_float(sd_float_to_half(a[i])));
@@ -105,7 +106,7 @@ Test(model, half_precision_folders_hold_their_rounded_values) {
 }
 
 Test(model, end_tokens_come_from_metadata_and_from_the_vocabulary) {
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_QWEN2);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2);
     for (int gguf = 0; gguf < 2; gguf++) {
         sd_model *m = sd_tiny_open(&t, gguf);
         cr_assert_not_null(m);
@@ -116,7 +117,7 @@ Test(model, end_tokens_come_from_metadata_and_from_the_vocabulary) {
 }
 
 Test(model, a_conversation_becomes_the_ids_of_its_rendered_text) {
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_QWEN2);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2);
     json_t *messages = json_pack("[{s:s, s:s}]", "role", "user", "content", "hi");
     for (int gguf = 0; gguf < 2; gguf++) {
         sd_model *m = sd_tiny_open(&t, gguf);
@@ -140,7 +141,7 @@ Test(model, a_conversation_becomes_the_ids_of_its_rendered_text) {
 }
 
 Test(model, without_tokenizer_or_template_the_reason_is_given) {
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
     json_t *messages = json_array();
     sd_ids ids = {0};
     sd_error err = {0};
@@ -160,7 +161,7 @@ Test(model, without_tokenizer_or_template_the_reason_is_given) {
 }
 
 Test(model, the_hash_is_that_of_the_weights_file) {
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
     char *dir = sd_tiny_dir(), *weights = sd_path_join(dir, "model.safetensors");
     sd_error err = {0};
     sd_model *m;
@@ -181,7 +182,7 @@ Test(model, a_norm_that_is_not_finite_is_refused_by_name) {
                                         "blk.0.attn_q.bias"};
     const float bad[] = {NAN, INFINITY};
     char *dir = sd_tiny_dir(), *path = sd_path_join(dir, "tiny.gguf"), *bytes;
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_QWEN2);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2);
     sd_error err = {0};
     size_t size;
     cr_assert_eq(sd_tiny_write_gguf(path, &t, &err), SD_OK);
@@ -207,7 +208,7 @@ Test(model, a_norm_that_is_not_finite_is_refused_by_name) {
 
 // config.json with one more key (or another value of a key).
 static sd_status with_key(const char *key, const char *value, sd_error *err) {
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
     char *dir = sd_tiny_dir(), *path = sd_path_join(dir, "config.json");
     cr_assert_eq(sd_tiny_write_folder(dir, &t, err), SD_OK);
     json_t *c = json_load_file(path, 0, NULL);
@@ -265,17 +266,16 @@ Test(model, mistral_without_a_window_is_a_llama) {
 
 // The published values: angles of Llama 3.1 8B (theta 5e5, D 128, factor 8, 1 and 4, 8192).
 Test(model, llama3_frequencies_keep_the_fast_and_stretch_the_slow) {
-    sd_hparams hp = {.rope_dim = 128,
-                     .rope_base = 5e5f,
+    sd_rotation r = {.base = 5e5f,
                      .scaling = SD_ROPE_LLAMA3,
-                     .rope_factor = 8,
-                     .rope_low = 1,
-                     .rope_high = 4,
-                     .rope_orig_ctx = 8192};
+                     .factor = 8,
+                     .low = 1,
+                     .high = 4,
+                     .orig_ctx = 8192};
     double scaled[64], plain[64], one;
-    sd_rope_frequencies(&hp, scaled, &one);
-    hp.scaling = SD_ROPE_NONE;
-    sd_rope_frequencies(&hp, plain, &one);
+    sd_rope_frequencies(&r, 128, scaled, &one);
+    r.scaling = SD_ROPE_NONE;
+    sd_rope_frequencies(&r, 128, plain, &one);
     cr_assert_eq(one, 1);
     cr_assert_eq(plain[0], 1);
     cr_assert_eq(scaled[0], 1);
@@ -289,15 +289,14 @@ Test(model, llama3_frequencies_keep_the_fast_and_stretch_the_slow) {
 }
 
 Test(model, yarn_scales_attention_by_a_tenth_of_the_logarithm) {
-    sd_hparams hp = {.rope_dim = 64,
-                     .rope_base = 1e4f,
+    sd_rotation r = {.base = 1e4f,
                      .scaling = SD_ROPE_YARN,
-                     .rope_factor = 4,
-                     .rope_beta_fast = 32,
-                     .rope_beta_slow = 1,
-                     .rope_orig_ctx = 2048};
+                     .factor = 4,
+                     .beta_fast = 32,
+                     .beta_slow = 1,
+                     .orig_ctx = 2048};
     double inv[32], scale;
-    sd_rope_frequencies(&hp, inv, &scale);
+    sd_rope_frequencies(&r, 64, inv, &scale);
     cr_assert(fabs(scale - 1.1386294361119891) < 1e-12, "%.16g", scale);
     cr_assert_eq(inv[0], 1);
     cr_assert(fabs(inv[31] * 4 / pow(1e4, -62.0 / 64) - 1) < 1e-12);

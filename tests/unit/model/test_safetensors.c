@@ -189,7 +189,7 @@ Test(safetensors, no_cut_or_mutation_of_a_model_crashes, .timeout = 300) {
     sd_log_set_level(SD_LOG_ERROR); // broken tokenizers are warned of
     char *dir = sd_tiny_dir(), *path = sd_path_join(dir, "model.safetensors");
     sd_error err = {0};
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_QWEN3);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_qwen3);
     t.L = 1;
     cr_assert_eq(sd_tiny_write_folder(dir, &t, &err), SD_OK, "%s", err.message);
     char *bytes, *copy;

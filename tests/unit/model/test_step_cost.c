@@ -27,7 +27,7 @@ typedef struct {
 
 static place make_place(void) {
     if (sd_ops_best()->layout == 0) cr_skip_test("no packed form on this processor");
-    place p = {.dir = sd_tiny_dir(), .t = sd_tiny_default(SD_ARCH_QWEN2)};
+    place p = {.dir = sd_tiny_dir(), .t = sd_tiny_default(&sd_arch_qwen2)};
     sd_error err;
     sd_log_set_level(SD_LOG_ERROR);
     p.model = sd_path_join(p.dir, "tiny.gguf");

@@ -33,7 +33,7 @@ static bool nothing_to_test(void) {
 }
 
 static place make_place(void) {
-    place p = {.dir = sd_tiny_dir(), .t = sd_tiny_default(SD_ARCH_QWEN2)};
+    place p = {.dir = sd_tiny_dir(), .t = sd_tiny_default(&sd_arch_qwen2)};
     sd_error err;
     sd_log_set_level(SD_LOG_ERROR);
     p.model = sd_path_join(p.dir, "tiny.gguf");

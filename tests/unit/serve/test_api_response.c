@@ -76,7 +76,7 @@ Test(answer, chunks_have_the_shapes_clients_read) {
 
 // Byte-level BPE of 256 bytes: token i is the byte of GPT-2's alphabet with that number.
 static sd_model *with_tokenizer(void) {
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
     sd_model *m = sd_tiny_open(&t, true);
     cr_assert_not_null(m);
     return m;

@@ -188,7 +188,7 @@ static void run_there(const char *model, answer *a) {
 
 Test(provider, another_process_behind_a_socket_gives_the_same_tokens) {
     sd_error err = {0};
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
     char *dir = sd_tiny_dir(), *path = sd_path_join(dir, "tiny.gguf");
     cr_assert_eq(sd_tiny_write_gguf(path, &t, &err), SD_OK, "%s", err.message);
     static answer there[REQUESTS], here[REQUESTS];

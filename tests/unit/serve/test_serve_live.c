@@ -283,12 +283,12 @@ Test(live, sighup_is_ignored_where_it_was_ignored_before) {
 
 // A run's folder: adapter/ as PEFT writes it, factors up to `spread`, and draft/corpus.idx bound to it, or to another one.
 static void write_run(const char *run, sd_model *base, uint64_t seed, float spread, bool bound) {
-    int slots = base->hp.L * SD_PROJ_COUNT;
+    int slots = base->n_linears;
     sd_lora *lora = sd_alloc((size_t)slots, sizeof *lora);
     sd_error err = {0};
     for (int i = 0; i < slots; i++) {
         int rows, cols;
-        sd_proj_shape(&base->hp, (sd_proj)(i % SD_PROJ_COUNT), &rows, &cols);
+        rows = base->linear[i].w.rows, cols = base->linear[i].w.cols;
         float *f = sd_alloc((size_t)(4 * (rows + cols)), sizeof *f);
         for (int k = 0; k < 4 * (rows + cols); k++)
             f[k] = spread * ((float)(sd_mix64(seed++) % 2001) * 1e-3f - 1);

@@ -39,7 +39,7 @@ static void *serve(void *ctx) {
 }
 
 void live_write_model(live *s) {
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
     t.ctx = 16384;
     *s = (live){.o = {.drain_s = 20}, .dir = sd_tiny_dir()};
     s->model = sd_path_join(s->dir, "tiny.gguf");

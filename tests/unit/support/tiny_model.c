@@ -16,25 +16,38 @@
 
 enum { N_MERGES = 29, N_TOKENS = 256 + N_MERGES + 3 };
 
-typedef enum { EMBEDDING, OUT_NORM, HEAD, ATTN_NORM, FFN_NORM, BQ, BK, BV, QN, KN, PROJ } role;
+// A matrix of the block and its bias have the role of the first plus its number: a linear map that
+// holds several has the values of several maps.
+typedef enum {
+    EMBEDDING,
+    OUT_NORM,
+    HEAD,
+    ATTN_NORM,
+    FFN_NORM,
+    BIAS,
+    QN = BIAS + 3,
+    KN,
+    MATRIX
+} role;
 
 typedef struct {
     role role;
-    int layer, proj;
-    int rows, cols; // rows 1: a vector
+    int layer;
+    const sd_linear_kind *kind; // of BIAS and MATRIX
+    int rows, cols;             // rows 1: a vector
 } tensor;
 
-sd_tiny_model sd_tiny_default(sd_arch arch) {
+sd_tiny_model sd_tiny_default(const sd_arch *arch) {
     return (sd_tiny_model){.arch = arch,
                            .L = 2,
                            .C = 64,
                            .H = 4,
                            .G = 2,
-                           .D = arch == SD_ARCH_QWEN3 ? 24 : 16,
+                           .D = arch == &sd_arch_qwen3 ? 24 : 16,
                            .F = 96,
                            .V = N_TOKENS,
                            .ctx = 512,
-                           .tied = arch == SD_ARCH_QWEN3,
+                           .tied = arch == &sd_arch_qwen3,
                            .dtype = SD_F32,
                            .seed = 1,
                            .tokenizer = true,
@@ -49,68 +62,102 @@ sd_tiny_model sd_tiny_default(sd_arch arch) {
 
 // ---- the tensors
 
-static int list(tensor *out, const sd_tiny_model *t) {
-    sd_hparams hp = {.C = t->C, .H = t->H, .G = t->G, .D = t->D, .F = t->F};
-    int n = 0, q = t->H * t->D, kv = t->G * t->D;
-    out[n++] = (tensor){EMBEDDING, 0, 0, t->V, t->C};
-    out[n++] = (tensor){OUT_NORM, 0, 0, 1, t->C};
-    if (!t->tied) out[n++] = (tensor){HEAD, 0, 0, t->V, t->C};
-    for (int l = 0; l < t->L; l++) {
-        out[n++] = (tensor){ATTN_NORM, l, 0, 1, t->C};
-        out[n++] = (tensor){FFN_NORM, l, 0, 1, t->C};
-        if (t->arch == SD_ARCH_QWEN2) {
-            out[n++] = (tensor){BQ, l, 0, 1, q};
-            out[n++] = (tensor){BK, l, 0, 1, kv};
-            out[n++] = (tensor){BV, l, 0, 1, kv};
+static sd_hparams hparams_of(const sd_tiny_model *t) {
+    return (sd_hparams){
+        .arch = t->arch, .L = t->L, .C = t->C, .H = t->H, .G = t->G, .D = t->D, .F = t->F};
+}
+
+static int list_linears(tensor *out, const sd_tiny_model *t, int l) {
+    sd_hparams hp = hparams_of(t);
+    int n = 0;
+    for (int i = 0; i < t->arch->linears; i++) {
+        const sd_linear_kind *kind = &t->arch->linear[i];
+        int all = 0, rows, cols = 0;
+        for (int k = 0; k < kind->matrices; k++) {
+            sd_proj_shape(&hp, (sd_proj)((int)kind->first + k), &rows, &cols);
+            all += rows;
         }
-        if (t->arch == SD_ARCH_QWEN3) {
-            out[n++] = (tensor){QN, l, 0, 1, t->D};
-            out[n++] = (tensor){KN, l, 0, 1, t->D};
-        }
-        for (int p = 0; p < SD_PROJ_COUNT; p++) {
-            int rows, cols;
-            sd_proj_shape(&hp, (sd_proj)p, &rows, &cols);
-            out[n++] = (tensor){PROJ, l, p, rows, cols};
-        }
+        if (t->arch->qkv_bias && kind->first <= SD_WV) out[n++] = (tensor){BIAS, l, kind, 1, all};
+        out[n++] = (tensor){MATRIX, l, kind, all, cols};
     }
     return n;
 }
 
-static void name_of(char out[96], const tensor *x, bool gguf) {
-    static const char *const g[] = {
-        "token_embd.weight",        "output_norm.weight",     "output.weight",
-        "blk.%d.attn_norm.weight",  "blk.%d.ffn_norm.weight", "blk.%d.attn_q.bias",
-        "blk.%d.attn_k.bias",       "blk.%d.attn_v.bias",     "blk.%d.attn_q_norm.weight",
-        "blk.%d.attn_k_norm.weight"};
-    static const char *const h[] = {"model.embed_tokens.weight",
-                                    "model.norm.weight",
-                                    "lm_head.weight",
-                                    "model.layers.%d.input_layernorm.weight",
-                                    "model.layers.%d.post_attention_layernorm.weight",
-                                    "model.layers.%d.self_attn.q_proj.bias",
-                                    "model.layers.%d.self_attn.k_proj.bias",
-                                    "model.layers.%d.self_attn.v_proj.bias",
-                                    "model.layers.%d.self_attn.q_norm.weight",
-                                    "model.layers.%d.self_attn.k_norm.weight"};
-    if (x->role == PROJ) {
-        sd_proj p = (sd_proj)x->proj;
-        if (gguf)
-            snprintf(out, 96, "blk.%d.%s.weight", x->layer, sd_proj_gguf_name(p));
-        else
-            snprintf(out, 96, "model.layers.%d.%s.weight", x->layer, sd_proj_module(p));
-        return;
+static int list(tensor *out, const sd_tiny_model *t) {
+    int n = 0;
+    out[n++] = (tensor){EMBEDDING, 0, NULL, t->V, t->C};
+    out[n++] = (tensor){OUT_NORM, 0, NULL, 1, t->C};
+    if (!t->tied) out[n++] = (tensor){HEAD, 0, NULL, t->V, t->C};
+    for (int l = 0; l < t->L; l++) {
+        out[n++] = (tensor){ATTN_NORM, l, NULL, 1, t->C};
+        out[n++] = (tensor){FFN_NORM, l, NULL, 1, t->C};
+        if (t->arch->gguf.q_norm) {
+            out[n++] = (tensor){QN, l, NULL, 1, t->D};
+            out[n++] = (tensor){KN, l, NULL, 1, t->D};
+        }
+        n += list_linears(out + n, t, l);
     }
-    const char *fmt = (gguf ? g : h)[x->role], *at = strstr(fmt, "%d");
-    if (at)
-        snprintf(out, 96, "%.*s%d%s", (int)(at - fmt), fmt, x->layer, at + 2);
-    else
-        snprintf(out, 96, "%s", fmt);
+    return n;
+}
+
+static void name_of(char out[96], const sd_tiny_model *t, const tensor *x, bool gguf) {
+    const sd_norm_names *norms = gguf ? &t->arch->gguf : &t->arch->folder;
+    const char *leaf = x->kind ? (gguf ? x->kind->gguf : x->kind->module) : NULL;
+    switch (x->role) {
+    case EMBEDDING:
+        snprintf(out, 96, "%s", gguf ? "token_embd.weight" : "model.embed_tokens.weight");
+        return;
+    case OUT_NORM:
+        snprintf(out, 96, "%s", gguf ? "output_norm.weight" : "model.norm.weight");
+        return;
+    case HEAD:
+        snprintf(out, 96, "%s", gguf ? "output.weight" : "lm_head.weight");
+        return;
+    case ATTN_NORM:
+        leaf = norms->attn_norm;
+        break;
+    case FFN_NORM:
+        leaf = norms->ffn_norm;
+        break;
+    case QN:
+        leaf = norms->q_norm;
+        break;
+    case KN:
+        leaf = norms->k_norm;
+        break;
+    case BIAS:
+    case MATRIX:
+        break;
+    }
+    snprintf(out, 96, "%s%d.%s.%s", gguf ? "blk." : "model.layers.", x->layer, leaf,
+             x->role == BIAS ? "bias" : "weight");
+}
+
+// What makes one tensor's values another's: a map's matrices are told apart.
+static uint64_t id_of(const tensor *x, int matrix) {
+    uint64_t r = (uint64_t)x->role, p = x->kind ? (uint64_t)x->kind->first + (uint64_t)matrix : 0;
+    if (x->role == BIAS) r += p, p = 0;
+    return r << 32 | p << 16 | (uint64_t)x->layer;
+}
+
+// The matrix of a map that holds this row (of a bias: column), and *at <- where it stands there.
+static int matrix_of(const sd_tiny_model *t, const tensor *x, int row, int *at) {
+    sd_hparams hp = hparams_of(t);
+    int k = 0, rows, cols;
+    for (*at = row; x->kind; k++, *at -= rows) {
+        sd_proj_shape(&hp, (sd_proj)((int)x->kind->first + k), &rows, &cols);
+        if (*at < rows) break;
+    }
+    return k;
 }
 
 static float value(const sd_tiny_model *t, const tensor *x, int row, int col) {
     uint32_t r[4];
-    uint64_t id = (uint64_t)x->role << 32 | (uint64_t)x->proj << 16 | (uint64_t)x->layer;
-    sd_philox(r, t->seed, id, (uint64_t)row * (uint64_t)x->cols + (uint64_t)col);
+    int at, matrix = matrix_of(t, x, x->role == BIAS ? col : row, &at);
+    if (x->role == BIAS)
+        sd_philox(r, t->seed, id_of(x, matrix), (uint64_t)at);
+    else
+        sd_philox(r, t->seed, id_of(x, matrix), (uint64_t)at * (uint64_t)x->cols + (uint64_t)col);
     float u = 2 * sd_uniform(r[0]) - 1;
     switch (x->role) {
     case OUT_NORM:
@@ -119,9 +166,7 @@ static float value(const sd_tiny_model *t, const tensor *x, int row, int col) {
     case QN:
     case KN:
         return 1 + 0.2f * u;
-    case BQ:
-    case BK:
-    case BV:
+    case BIAS:
         return 0.2f * u;
     default:
         return u * sqrtf(3.0f / (float)x->cols);
@@ -131,8 +176,8 @@ static float value(const sd_tiny_model *t, const tensor *x, int row, int col) {
 // The row of the folder's matrix that stands at `row` of a llama GGUF's q or k: rotation pairs are
 // neighbours there and half a head apart here.
 static int source_row(const sd_tiny_model *t, const tensor *x, int row, bool gguf) {
-    bool permuted = gguf && t->arch == SD_ARCH_LLAMA && x->role == PROJ &&
-                    (x->proj == SD_WQ || x->proj == SD_WK);
+    bool permuted = gguf && t->arch->gguf_interleaved && x->role == MATRIX &&
+                    (x->kind->first == SD_WQ || x->kind->first == SD_WK);
     if (!permuted) return row;
     int head = row / t->D, i = row % t->D;
     return head * t->D + i % 2 * (t->D / 2) + i / 2;
@@ -174,8 +219,7 @@ static void *bytes_of(const sd_tiny_model *t, const tensor *x, bool gguf, size_t
         int from = source_row(t, x, r, gguf);
         for (int c = 0; c < x->cols; c++) v[c] = value(t, x, from, c);
         if (sd_quantise(data + (size_t)r * stride, type, v, x->cols)) continue;
-        uint64_t id = (uint64_t)x->role << 32 | (uint64_t)x->proj << 16 | (uint64_t)x->layer;
-        random_blocks(data, *bytes, type, t->seed, id);
+        random_blocks(data, *bytes, type, t->seed, id_of(x, 0));
         break;
     }
     free(v);
@@ -333,17 +377,16 @@ out:
 
 // Llama 3's rule as converters store it: a divisor per frequency.
 static void rope_divisors(float *out, const sd_tiny_model *t) {
-    sd_hparams hp = {.rope_dim = t->D,
-                     .rope_base = t->rope_base,
+    sd_rotation r = {.base = t->rope_base,
                      .scaling = SD_ROPE_LLAMA3,
-                     .rope_factor = t->rope_factor,
-                     .rope_low = t->rope_low,
-                     .rope_high = t->rope_high,
-                     .rope_orig_ctx = t->rope_orig_ctx};
+                     .factor = t->rope_factor,
+                     .low = t->rope_low,
+                     .high = t->rope_high,
+                     .orig_ctx = t->rope_orig_ctx};
     double scaled[256], plain[256], one;
-    sd_rope_frequencies(&hp, scaled, &one);
-    hp.scaling = SD_ROPE_NONE;
-    sd_rope_frequencies(&hp, plain, &one);
+    sd_rope_frequencies(&r, t->D, scaled, &one);
+    r.scaling = SD_ROPE_NONE;
+    sd_rope_frequencies(&r, t->D, plain, &one);
     for (int i = 0; i < t->D / 2; i++) out[i] = (float)(plain[i] / scaled[i]);
 }
 
@@ -361,7 +404,7 @@ sd_status sd_tiny_write_gguf(const char *path, const sd_tiny_model *t, sd_error 
     for (int i = 0; i < n; i++) {
         const tensor *x = &list_of[i];
         char name[96];
-        name_of(name, x, true);
+        name_of(name, t, x, true);
         SD_TRY(sd_gguf_declare(w, name, type_of(t, x, true), x->rows == 1 ? 1 : 2,
                                (int64_t[]){x->cols, x->rows}, err));
     }
@@ -406,15 +449,16 @@ static json_t *rope_json(const sd_tiny_model *t) {
 }
 
 static json_t *config_json(const sd_tiny_model *t) {
-    static const char *const classes[] = {"LlamaForCausalLM", "Qwen2ForCausalLM",
-                                          "Qwen3ForCausalLM"};
+    char class[64];
+    snprintf(class, sizeof class, "%c%sForCausalLM", t->arch->name[0] - 'a' + 'A',
+             t->arch->name + 1);
     json_t *c =
         json_pack("{s:s, s:[s], s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:f, s:b, s:s, s:b}",
-                  "model_type", sd_arch_name(t->arch), "architectures", classes[t->arch],
-                  "num_hidden_layers", t->L, "hidden_size", t->C, "intermediate_size", t->F,
-                  "num_attention_heads", t->H, "num_key_value_heads", t->G, "head_dim", t->D,
-                  "vocab_size", t->V, "max_position_embeddings", t->ctx, "hidden_act", "silu",
-                  "rms_norm_eps", 1e-6, "tie_word_embeddings", (int)t->tied, "torch_dtype",
+                  "model_type", sd_arch_name(t->arch), "architectures", class, "num_hidden_layers",
+                  t->L, "hidden_size", t->C, "intermediate_size", t->F, "num_attention_heads", t->H,
+                  "num_key_value_heads", t->G, "head_dim", t->D, "vocab_size", t->V,
+                  "max_position_embeddings", t->ctx, "hidden_act", "silu", "rms_norm_eps", 1e-6,
+                  "tie_word_embeddings", (int)t->tied, "torch_dtype",
                   t->dtype == SD_F32   ? "float32"
                   : t->dtype == SD_F16 ? "float16"
                                        : "bfloat16",
@@ -482,7 +526,7 @@ static sd_status write_weights(const char *dir, const sd_tiny_model *t, sd_error
     n = list(list_of, t);
     for (int i = 0; i < n; i++) {
         const tensor *x = &list_of[i];
-        name_of(names[i], x, false);
+        name_of(names[i], t, x, false);
         out[i] =
             (sd_st_tensor){.name = names[i], .dtype = t->dtype, .n_dims = x->rows == 1 ? 1 : 2};
         out[i].shape[0] = x->rows == 1 ? x->cols : x->rows;

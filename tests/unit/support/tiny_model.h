@@ -4,7 +4,7 @@
 // bytes on every machine.
 //
 //     char *dir = sd_tiny_dir();                              // a fresh directory under /tmp
-//     sd_tiny_model t = sd_tiny_default(SD_ARCH_QWEN2);       // 2 layers, C 64, V 288, F32
+//     sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2);       // 2 layers, C 64, V 288, F32
 //     t.dtype = SD_Q8_0;                                      // of the matrices
 //     char *path = sd_path_join(dir, "tiny.gguf");
 //     cr_assert_eq(sd_tiny_write_gguf(path, &t, &err), SD_OK, "%s", err.message);
@@ -15,10 +15,10 @@
 // two are equal; norms lie around 1, biases around 0.
 #pragma once
 
-#include "model/model.h"
+#include "model/arch/arch.h"
 
 typedef struct {
-    sd_arch arch;
+    const sd_arch *arch;
     int L, C, H, G, D, F, V;
     int ctx;        // positions it claims to be trained for
     bool tied;      // no head of its own
@@ -37,7 +37,7 @@ typedef struct {
 
 /// 2 layers, C 64, H 4, G 2, D 16 (qwen3: 24), F 96, V 288, ctx 512, F32, tied for qwen3, with a
 /// tokenizer, no scaling (the scaling fields hold usable values).
-sd_tiny_model sd_tiny_default(sd_arch arch);
+sd_tiny_model sd_tiny_default(const sd_arch *arch);
 
 sd_status sd_tiny_write_gguf(const char *path, const sd_tiny_model *t, sd_error *err);
 sd_status sd_tiny_write_folder(const char *dir, const sd_tiny_model *t, sd_error *err);

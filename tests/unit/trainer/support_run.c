@@ -40,7 +40,7 @@ char *run_write_data(const char *name, int records, int salt) {
 void run_set_up(void) {
     sd_error err = {0};
     run_dir = sd_tiny_dir();
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
     run_model = sd_path_join(run_dir, "tiny.gguf");
     run_recipe = sd_path_join(run_dir, "r.yaml");
     must(sd_tiny_write_gguf(run_model, &t, &err), &err);

@@ -1,6 +1,7 @@
 // Models whose every width differs, so that a swapped stride or matrix cannot pass unseen.
 #include "tests/unit/trainer/support_train.h"
 
+#include "model/arch/arch.h"
 #include "model/model_private.h"
 #include "tests/unit/trainer/support_gradcheck.h"
 
@@ -38,7 +39,21 @@ static sd_model *empty_model(void) {
     return m;
 }
 
-sd_model *train_model(sd_arch arch, uint64_t seed) {
+static void make_linear(sd_model *m, int i, uint64_t seed) {
+    const sd_linear_kind *kind = m->linear[i].kind;
+    int all = 0, rows, cols = 0;
+    for (int k = 0; k < kind->matrices; k++) {
+        sd_proj_shape(&m->hp, (sd_proj)((int)kind->first + k), &rows, &cols);
+        all += rows;
+    }
+    sd_weight w = matrix(m, all, cols, seed + 7 + (uint64_t)kind->first);
+    bool biased = m->hp.qkv_bias && kind->first <= SD_WV;
+    sd_model_set_linear(m, i, &w,
+                        biased ? vector(m, all, seed + 2 + (uint64_t)kind->first, 0, 0.5) : NULL,
+                        kind->leaf);
+}
+
+sd_model *train_model(const sd_arch *arch, uint64_t seed) {
     sd_model *m = empty_model();
     m->hp = (sd_hparams){.arch = arch,
                          .L = 3,
@@ -50,35 +65,25 @@ sd_model *train_model(sd_arch arch, uint64_t seed) {
                          .V = 83,
                          .ctx_train = 64,
                          .eps = 1e-5f,
-                         .rope_base = 1000,
+                         .rope = {{.base = 1000, .factor = 1, .attn_factor = 1}},
+                         .ropes = 1,
                          .rope_dim = 16,
-                         .rope_interleaved = arch == SD_ARCH_LLAMA,
-                         .rope_factor = 1,
-                         .rope_attn_factor = 1,
-                         .qkv_bias = arch == SD_ARCH_QWEN2,
-                         .qk_norm = arch == SD_ARCH_QWEN3,
-                         .tied_head = arch == SD_ARCH_QWEN2};
+                         .rope_interleaved = arch == &sd_arch_llama,
+                         .qkv_bias = arch == &sd_arch_qwen2,
+                         .qk_norm = arch == &sd_arch_qwen3,
+                         .tied_head = arch == &sd_arch_qwen2};
     const sd_hparams *hp = &m->hp;
     seed *= 1000;
-    m->layer = sd_alloc((size_t)hp->L, sizeof *m->layer);
+    SD_ASSERT(sd_model_make_layers(m, NULL) == SD_OK);
     for (int l = 0; l < hp->L; l++, seed += 20) {
         sd_layer *y = &m->layer[l];
         y->attn_norm = vector(m, hp->C, seed, 1, 0.4);
         y->ffn_norm = vector(m, hp->C, seed + 1, 1, 0.4);
-        if (hp->qkv_bias) {
-            y->bq = vector(m, hp->H * hp->D, seed + 2, 0, 0.5);
-            y->bk = vector(m, hp->G * hp->D, seed + 3, 0, 0.5);
-            y->bv = vector(m, hp->G * hp->D, seed + 4, 0, 0.5);
-        }
         if (hp->qk_norm) {
             y->q_norm = vector(m, hp->D, seed + 5, 1, 0.4);
             y->k_norm = vector(m, hp->D, seed + 6, 1, 0.4);
         }
-        for (int p = 0; p < SD_PROJ_COUNT; p++) {
-            int rows, cols;
-            sd_proj_shape(hp, (sd_proj)p, &rows, &cols);
-            y->w[p] = matrix(m, rows, cols, seed + 7 + (uint64_t)p);
-        }
+        for (int i = 0; i < arch->linears; i++) make_linear(m, l * arch->linears + i, seed);
     }
     m->embedding = matrix(m, hp->V, hp->C, seed);
     m->head = hp->tied_head ? m->embedding : matrix(m, hp->V, hp->C, seed + 1);
@@ -97,10 +102,14 @@ static void requantise(sd_model *m, sd_weight *w, sd_dtype dtype) {
     w->data = data;
 }
 
-sd_model *train_model_quantised(sd_arch arch, uint64_t seed, sd_dtype dtype) {
+sd_model *train_model_quantised(const sd_arch *arch, uint64_t seed, sd_dtype dtype) {
     sd_model *m = train_model(arch, seed);
-    for (int l = 0; l < m->hp.L; l++)
-        for (int p = 0; p < SD_PROJ_COUNT; p++) requantise(m, &m->layer[l].w[p], dtype);
+    for (int i = 0; i < m->n_linears; i++) {
+        sd_linear *linear = &m->linear[i];
+        sd_weight w = linear->w;
+        requantise(m, &w, dtype);
+        sd_model_set_linear(m, i, &w, linear->bias, linear->name);
+    }
     requantise(m, &m->embedding, dtype);
     if (m->hp.tied_head)
         m->head = m->embedding;
@@ -120,11 +129,13 @@ static sd_weight dequantise(sd_model *m, const sd_weight *w) {
 sd_model *train_model_dequantised(const sd_model *from) {
     sd_model *m = empty_model();
     m->hp = from->hp;
-    m->layer = sd_alloc((size_t)m->hp.L, sizeof *m->layer);
-    for (int l = 0; l < m->hp.L; l++) {
-        m->layer[l] = from->layer[l]; // vectors are shared: `from` lives longer
-        for (int p = 0; p < SD_PROJ_COUNT; p++)
-            m->layer[l].w[p] = dequantise(m, &from->layer[l].w[p]);
+    SD_ASSERT(sd_model_make_layers(m, NULL) == SD_OK);
+    // Vectors are shared: `from` lives longer.
+    memcpy(m->layer, from->layer, (size_t)m->hp.L * sizeof *m->layer);
+    for (int i = 0; i < m->n_linears; i++) {
+        const sd_linear *linear = &from->linear[i];
+        sd_weight w = dequantise(m, &linear->w);
+        sd_model_set_linear(m, i, &w, linear->bias, linear->name);
     }
     m->embedding = dequantise(m, &from->embedding);
     m->head = dequantise(m, &from->head);
@@ -132,17 +143,18 @@ sd_model *train_model_dequantised(const sd_model *from) {
     return m;
 }
 
-void train_layout(sd_lora_layout *lay, const sd_hparams *hp, const char *which, unsigned layers,
-                  int r, bool rslora) {
+void train_layout(sd_lora_layout *lay, const sd_model *m, const char *which, unsigned layers, int r,
+                  bool rslora) {
     int rank[8 * SD_PROJ_COUNT] = {0};
     double alpha[8 * SD_PROJ_COUNT];
-    for (int i = 0; i < hp->L * SD_PROJ_COUNT; i++) {
+    for (int i = 0; i < m->n_linears; i++) {
+        const sd_linear *linear = &m->linear[i];
         alpha[i] = 6;
-        int l = i / SD_PROJ_COUNT;
-        if (layers >> l & 1 && strchr(which, "qkvogud"[i % SD_PROJ_COUNT])) rank[i] = r + l;
+        if (layers >> linear->layer & 1 && strchr(which, "qkvogud"[linear->kind->first]))
+            rank[i] = r + linear->layer;
     }
     sd_error err;
-    sd_status st = sd_lora_layout_init(lay, hp, rank, alpha, rslora, &err);
+    sd_status st = sd_lora_layout_init(lay, m, rank, alpha, rslora, &err);
     SD_ASSERT(st == SD_OK);
 }
 

@@ -58,7 +58,7 @@ Test(run, a_finished_folder_holds_all_that_was_asked_for) {
 Test(run, an_export_that_does_not_hold_ends_the_run_without_a_file_that_looks_good) {
     const char *more[] = {"adapter.target_modules=[v_proj]", "adapter.alpha=1e6",
                           "train.learning_rate=1", "train.max_steps=2", "export=[merged]"};
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
     t.dtype = SD_F16;
     cr_assert_eq(sd_tiny_write_gguf(run_model, &t, NULL), SD_OK);
     run_result r = run_train("unverified", more, 5);

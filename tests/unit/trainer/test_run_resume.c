@@ -82,7 +82,7 @@ Test(run_resume, a_resume_under_another_recipe_base_or_data_is_refused_and_says_
     run_result c = run_train("u", NULL, 0);
     cr_assert(c.st == SD_EINVAL && strstr(c.err.message, "the training data"), "%s", c.err.message);
     free(run_write_data("d.jsonl", 60, 0));
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
     t.seed++;
     cr_assert_eq(sd_tiny_write_gguf(run_model, &t, NULL), SD_OK);
     run_result d = run_train("u", NULL, 0);

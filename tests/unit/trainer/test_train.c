@@ -23,7 +23,7 @@ typedef struct {
 
 static void make_run(run *r, sd_model *m, const char *which) {
     *r = (run){.m = m};
-    train_layout(&r->lay, &m->hp, which, 7, 4, false);
+    train_layout(&r->lay, m, which, 7, 4, false);
     r->theta = calloc(r->lay.n_params, sizeof(float));
     r->grad = calloc(r->lay.n_params, sizeof(float));
     gradcheck_fill_f32(r->theta, r->lay.n_params, 5, 0, 0.3);
@@ -59,13 +59,13 @@ static double relative(const float *a, const float *b, size_t n) {
 }
 
 Test(train, bytes_do_not_depend_on_the_number_of_threads) {
-    for (int a = 0; a < SD_ARCH_COUNT; a++) {
+    for (int a = 0; sd_arch_at(a); a++) {
         run one;
-        make_run(&one, train_model((sd_arch)a, 3), "qkvogud");
+        make_run(&one, train_model(sd_arch_at(a), 3), "qkvogud");
         accumulate(&one, &one.data.batch, 1, SD_RECOMPUTE_NONE);
         for (int threads = 2; threads <= 3; threads++) {
             run r;
-            make_run(&r, train_model((sd_arch)a, 3), "qkvogud");
+            make_run(&r, train_model(sd_arch_at(a), 3), "qkvogud");
             accumulate(&r, &r.data.batch, threads, SD_RECOMPUTE_NONE);
             cr_assert_eq(memcmp(r.grad, one.grad, r.lay.n_params * sizeof(float)), 0);
             cr_assert_eq(memcmp(&r.sum, &one.sum, sizeof r.sum), 0);
@@ -77,11 +77,11 @@ Test(train, bytes_do_not_depend_on_the_number_of_threads) {
 
 Test(train, bytes_do_not_depend_on_recompute) {
     run one;
-    make_run(&one, train_model(SD_ARCH_QWEN3, 4), "qkvogud");
+    make_run(&one, train_model(&sd_arch_qwen3, 4), "qkvogud");
     accumulate(&one, &one.data.batch, 2, SD_RECOMPUTE_NONE);
     for (int k = SD_RECOMPUTE_ATTN; k <= SD_RECOMPUTE_BLOCK; k++) {
         run r;
-        make_run(&r, train_model(SD_ARCH_QWEN3, 4), "qkvogud");
+        make_run(&r, train_model(&sd_arch_qwen3, 4), "qkvogud");
         accumulate(&r, &r.data.batch, 2, (sd_recompute)k);
         cr_assert_eq(memcmp(r.grad, one.grad, r.lay.n_params * sizeof(float)), 0);
         free_run(&r);
@@ -92,8 +92,8 @@ Test(train, bytes_do_not_depend_on_recompute) {
 // Buffers live as long as the pass: what a batch left in them must not reach the next.
 Test(train, a_pass_leaves_nothing_behind_for_the_next_batch) {
     run fresh, used;
-    make_run(&fresh, train_model(SD_ARCH_QWEN3, 14), "qkvogud");
-    make_run(&used, train_model(SD_ARCH_QWEN3, 14), "qkvogud");
+    make_run(&fresh, train_model(&sd_arch_qwen3, 14), "qkvogud");
+    make_run(&used, train_model(&sd_arch_qwen3, 14), "qkvogud");
     sd_train *t;
     sd_train_options o = {.max_tokens = 128, .compute = SD_TRAIN_FP32};
     cr_assert_eq(sd_train_open(&t, used.m, &used.lay, NULL, &o, NULL), SD_OK);
@@ -129,9 +129,9 @@ static void unpack(train_data *d, const train_data *from, int row, int segment) 
 // Sums of about 40 rows in another order: a few 2^-24 of the whole.
 Test(train, packed_rows_give_what_their_segments_give_one_by_one) {
     run packed;
-    make_run(&packed, train_model(SD_ARCH_LLAMA, 5), "qkvogud");
+    make_run(&packed, train_model(&sd_arch_llama, 5), "qkvogud");
     run single;
-    make_run(&single, train_model(SD_ARCH_LLAMA, 5), "qkvogud");
+    make_run(&single, train_model(&sd_arch_llama, 5), "qkvogud");
     accumulate(&packed, &packed.data.batch, 2, SD_RECOMPUTE_NONE);
     for (int row = 0; row < TRAIN_ROWS; row++) {
         for (int s = 0; s < 3; s++) {
@@ -152,8 +152,8 @@ enum { SEGMENTS = 7 }; // of train_batch
 Test(train, weights_of_one_change_no_bit) {
     static const float ones[SEGMENTS] = {1, 1, 1, 1, 1, 1, 1};
     run plain, weighted;
-    make_run(&plain, train_model(SD_ARCH_QWEN3, 11), "qkvogud");
-    make_run(&weighted, train_model(SD_ARCH_QWEN3, 11), "qkvogud");
+    make_run(&plain, train_model(&sd_arch_qwen3, 11), "qkvogud");
+    make_run(&weighted, train_model(&sd_arch_qwen3, 11), "qkvogud");
     cr_assert_eq(sd_train_segments(&plain.data.batch), SEGMENTS);
     weighted.data.batch.weight = ones;
     accumulate(&plain, &plain.data.batch, 2, SD_RECOMPUTE_NONE);
@@ -167,8 +167,8 @@ Test(train, weights_of_one_change_no_bit) {
 // 40 * 4 * 100 * 2^-53. A segment run alone differs as its packed rows do.
 Test(train, log_probabilities_are_of_their_segments_and_sum_to_minus_the_loss) {
     run r, alone;
-    make_run(&r, train_model(SD_ARCH_LLAMA, 12), "qkvogud");
-    make_run(&alone, train_model(SD_ARCH_LLAMA, 12), "qkvogud");
+    make_run(&r, train_model(&sd_arch_llama, 12), "qkvogud");
+    make_run(&alone, train_model(&sd_arch_llama, 12), "qkvogud");
     double logp[SEGMENTS] = {1, 2, 3, 4, 5, 6, 7}, sum = 0;
     r.data.batch.logp = logp;
     accumulate(&r, &r.data.batch, 2, SD_RECOMPUTE_NONE);
@@ -189,9 +189,9 @@ Test(train, log_probabilities_are_of_their_segments_and_sum_to_minus_the_loss) {
 
 Test(train, padding_and_what_stands_in_it_change_nothing) {
     run a;
-    make_run(&a, train_model(SD_ARCH_QWEN2, 6), "qkvogud");
+    make_run(&a, train_model(&sd_arch_qwen2, 6), "qkvogud");
     run b;
-    make_run(&b, train_model(SD_ARCH_QWEN2, 6), "qkvogud");
+    make_run(&b, train_model(&sd_arch_qwen2, 6), "qkvogud");
     for (int i = 0; i < TRAIN_ROWS * TRAIN_T; i++)
         if (b.data.segment[i] < 0) b.data.token[i] = -7, b.data.label[i] = 1 << 30;
     accumulate(&a, &a.data.batch, 1, SD_RECOMPUTE_NONE);
@@ -202,9 +202,9 @@ Test(train, padding_and_what_stands_in_it_change_nothing) {
 
 Test(train, a_segment_does_not_feel_its_neighbours_in_the_row) {
     run a;
-    make_run(&a, train_model(SD_ARCH_LLAMA, 7), "qkvogud");
+    make_run(&a, train_model(&sd_arch_llama, 7), "qkvogud");
     run b;
-    make_run(&b, train_model(SD_ARCH_LLAMA, 7), "qkvogud");
+    make_run(&b, train_model(&sd_arch_llama, 7), "qkvogud");
     for (int i = 0; i < TRAIN_ROWS * TRAIN_T;
          i++) { // only the second segment of row 1 is supervised
         bool mine = i / TRAIN_T == 1 && a.data.segment[i] == 1;
@@ -222,7 +222,7 @@ Test(train, a_segment_does_not_feel_its_neighbours_in_the_row) {
 Test(train, a_quantised_base_trains_as_its_dequantised_values) {
     static const sd_dtype types[] = {SD_Q8_0, SD_Q4_0, SD_Q4_1, SD_Q5_0, SD_BF16, SD_F16};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
-        sd_model *q = train_model_quantised(SD_ARCH_LLAMA, 8, types[i]);
+        sd_model *q = train_model_quantised(&sd_arch_llama, 8, types[i]);
         run a, b;
         make_run(&a, q, "qkvogud");
         make_run(&b, train_model_dequantised(q), "qkvogud");
@@ -236,20 +236,20 @@ Test(train, a_quantised_base_trains_as_its_dequantised_values) {
 
 Test(train, every_factor_has_a_gradient_once_b_is_not_zero) {
     run r;
-    make_run(&r, train_model(SD_ARCH_QWEN3, 9), "qkvogud");
+    make_run(&r, train_model(&sd_arch_qwen3, 9), "qkvogud");
     sd_lora_init(r.theta, &r.lay, 42);
     accumulate(&r, &r.data.batch, 1, SD_RECOMPUTE_NONE);
     for (int step = 0; step < 2; step++) {
         int a_moves = 0, b_moves = 0;
-        for (int i = 0; i < r.lay.L * SD_PROJ_COUNT; i++) {
+        for (int i = 0; i < r.lay.n_linears; i++) {
             const sd_lora_slot *s = &r.lay.slot[i];
             double a = 0, b = 0;
             for (int k = 0; k < s->r * s->in; k++) a += fabs((double)r.grad[s->a + k]);
             for (int k = 0; k < s->r * s->out; k++) b += fabs((double)r.grad[s->b + k]);
             a_moves += a > 0, b_moves += b > 0;
         }
-        cr_assert_eq(b_moves, r.lay.L * SD_PROJ_COUNT);
-        cr_assert_eq(a_moves, step == 0 ? 0 : r.lay.L * SD_PROJ_COUNT); // B = 0 hides A at first
+        cr_assert_eq(b_moves, r.lay.n_linears);
+        cr_assert_eq(a_moves, step == 0 ? 0 : r.lay.n_linears); // B = 0 hides A at first
         for (size_t i = 0; i < r.lay.n_params; i++) r.theta[i] -= 1e-3f * r.grad[i];
         memset(r.grad, 0, r.lay.n_params * sizeof(float));
         accumulate(&r, &r.data.batch, 1, SD_RECOMPUTE_NONE);
@@ -259,7 +259,7 @@ Test(train, every_factor_has_a_gradient_once_b_is_not_zero) {
 
 Test(train, gradients_are_added_and_unsupervised_batches_add_nothing) {
     run r;
-    make_run(&r, train_model(SD_ARCH_LLAMA, 10), "qv");
+    make_run(&r, train_model(&sd_arch_llama, 10), "qv");
     accumulate(&r, &r.data.batch, 1, SD_RECOMPUTE_NONE);
     float *once = malloc(r.lay.n_params * sizeof(float));
     memcpy(once, r.grad, r.lay.n_params * sizeof(float));
@@ -282,7 +282,7 @@ Test(train, gradients_are_added_and_unsupervised_batches_add_nothing) {
 
 Test(train, a_batch_outside_the_vocabulary_or_too_large_is_refused_by_place) {
     run r;
-    make_run(&r, train_model(SD_ARCH_LLAMA, 11), "qv");
+    make_run(&r, train_model(&sd_arch_llama, 11), "qv");
     sd_train *t;
     sd_error err;
     sd_train_options o = {.max_tokens = 64};
@@ -302,35 +302,35 @@ Test(train, a_batch_outside_the_vocabulary_or_too_large_is_refused_by_place) {
 }
 
 Test(layout, ranks_and_alphas_out_of_range_are_refused) {
-    sd_model *m = train_model(SD_ARCH_LLAMA, 1);
+    sd_model *m = train_model(&sd_arch_llama, 1);
     int rank[3 * SD_PROJ_COUNT] = {0};
     double alpha[3 * SD_PROJ_COUNT] = {0};
     sd_lora_layout lay;
     sd_error err;
-    cr_assert_eq(sd_lora_layout_init(&lay, &m->hp, rank, alpha, false, &err), SD_EINVAL);
+    cr_assert_eq(sd_lora_layout_init(&lay, m, rank, alpha, false, &err), SD_EINVAL);
     rank[9] = SD_MAX_RANK + 1, alpha[9] = 1;
-    cr_assert_eq(sd_lora_layout_init(&lay, &m->hp, rank, alpha, false, &err), SD_EINVAL);
+    cr_assert_eq(sd_lora_layout_init(&lay, m, rank, alpha, false, &err), SD_EINVAL);
     cr_assert(strstr(err.message, "layer 1, v_proj"), "%s", err.message);
     rank[9] = 4, alpha[9] = NAN;
-    cr_assert_eq(sd_lora_layout_init(&lay, &m->hp, rank, alpha, false, &err), SD_EINVAL);
+    cr_assert_eq(sd_lora_layout_init(&lay, m, rank, alpha, false, &err), SD_EINVAL);
     alpha[9] = 8;
-    cr_assert_eq(sd_lora_layout_init(&lay, &m->hp, rank, alpha, false, &err), SD_OK);
+    cr_assert_eq(sd_lora_layout_init(&lay, m, rank, alpha, false, &err), SD_OK);
     cr_assert_float_eq(lay.slot[9].scale, 2, 0);
     sd_lora_layout_free(&lay);
-    cr_assert_eq(sd_lora_layout_init(&lay, &m->hp, rank, alpha, true, &err), SD_OK);
+    cr_assert_eq(sd_lora_layout_init(&lay, m, rank, alpha, true, &err), SD_OK);
     cr_assert_float_eq(lay.slot[9].scale, 4, 0);
     sd_lora_layout_free(&lay);
     sd_model_release(m);
 }
 
 Test(layout, every_parameter_belongs_to_one_factor_and_init_is_pefts) {
-    sd_model *m = train_model(SD_ARCH_LLAMA, 1);
+    sd_model *m = train_model(&sd_arch_llama, 1);
     sd_lora_layout lay;
-    train_layout(&lay, &m->hp, "qkvogud", 5, 4, false);
+    train_layout(&lay, m, "qkvogud", 5, 4, false);
     float *theta = malloc(lay.n_params * sizeof(float));
     int *owner = calloc(lay.n_params, sizeof(int));
     sd_lora_init(theta, &lay, 1);
-    for (int i = 0; i < lay.L * SD_PROJ_COUNT; i++) {
+    for (int i = 0; i < lay.n_linears; i++) {
         const sd_lora_slot *s = &lay.slot[i];
         double sum = 0, squares = 0, n = (double)s->r * s->in, bound = 1 / sqrt((double)s->in);
         for (int k = 0; k < s->r * s->in; k++) {
@@ -355,7 +355,7 @@ Test(layout, every_parameter_belongs_to_one_factor_and_init_is_pefts) {
 
 Test(plan, recompute_is_chosen_by_the_limit_and_too_little_is_refused) {
     run r;
-    make_run(&r, train_model(SD_ARCH_LLAMA, 12), "qkvogud");
+    make_run(&r, train_model(&sd_arch_llama, 12), "qkvogud");
     sd_train_plan_report none, attn, block, picked;
     sd_error err;
     sd_train_options o = {.max_tokens = 4096, .recompute = SD_RECOMPUTE_NONE};
@@ -398,7 +398,7 @@ Test(plan, the_process_grows_by_what_the_plan_says) {
     cr_skip_test("a sanitizer's shadow memory is not in the plan");
 #endif
     run r;
-    make_run(&r, train_model(SD_ARCH_QWEN2, 13), "qkvogud");
+    make_run(&r, train_model(&sd_arch_qwen2, 13), "qkvogud");
     sd_train_plan_report plan;
     sd_error err;
     sd_train_options o = {.max_tokens = 20000, .recompute = SD_RECOMPUTE_ATTN};

@@ -25,12 +25,12 @@ static double loss_at(const double *theta, void *ctx) {
     return sum.loss;
 }
 
-static double model_error(sd_arch arch, const char *which, unsigned layers, bool rslora,
+static double model_error(const sd_arch *arch, const char *which, unsigned layers, bool rslora,
                           sd_recompute recompute) {
     sd_error err;
     sd_model *m = train_model(arch, 1 + (uint64_t)arch);
     sd_lora_layout lay;
-    train_layout(&lay, &m->hp, which, layers, 2, rslora);
+    train_layout(&lay, m, which, layers, 2, rslora);
     train_data d;
     train_batch(&d, m->hp.V);
     sd_train *t;
@@ -73,11 +73,11 @@ typedef struct {
     double *theta;
 } setup;
 
-static void set_up(setup *s, sd_arch arch) {
+static void set_up(setup *s, const sd_arch *arch) {
     sd_error err;
     sd_train_options o = {.max_tokens = 100};
     s->m = train_model(arch, 31);
-    train_layout(&s->lay, &s->m->hp, "qkvogud", 7, 2, false);
+    train_layout(&s->lay, s->m, "qkvogud", 7, 2, false);
     train_batch(&s->data, s->m->hp.V);
     cr_assert_eq(sd_train_open(&s->t, s->m, &s->lay, NULL, &o, &err), SD_OK, "%s", err.message);
     s->theta = calloc(s->lay.n_params, sizeof *s->theta);
@@ -99,9 +99,9 @@ static void tear_down(setup *s) {
 }
 
 Test(train, a_weight_scales_the_gradient_of_its_segment) {
-    for (int a = 0; a < SD_ARCH_COUNT; a++) {
+    for (int a = 0; sd_arch_at(a); a++) {
         setup s;
-        set_up(&s, (sd_arch)a);
+        set_up(&s, sd_arch_at(a));
         s.data.batch.weight = weights;
         double *grad = gradient(&s);
         probe p = {s.t, &s.data.batch};
@@ -117,7 +117,7 @@ Test(train, a_weight_scales_the_gradient_of_its_segment) {
 Test(train, a_weight_of_zero_is_a_batch_without_the_segment) {
     static const float without[SEGMENTS] = {1, 1, 1, 1, 0, 1, 1}; // row 1, segment 1
     setup s;
-    set_up(&s, SD_ARCH_QWEN3);
+    set_up(&s, &sd_arch_qwen3);
     s.data.batch.weight = without;
     double *weighted = gradient(&s), difference = 0, norm = 0;
     s.data.batch.weight = NULL;
@@ -137,27 +137,28 @@ Test(train, a_weight_of_zero_is_a_batch_without_the_segment) {
 // ---- whole models
 
 Test(train, gradient_of_a_llama_equals_central_differences) {
-    cr_assert_leq(model_error(SD_ARCH_LLAMA, "qkvogud", 7, false, SD_RECOMPUTE_NONE), TOLERANCE);
+    cr_assert_leq(model_error(&sd_arch_llama, "qkvogud", 7, false, SD_RECOMPUTE_NONE), TOLERANCE);
 }
 
 Test(train, gradient_of_a_qwen2_with_bias_equals_central_differences) {
-    cr_assert_leq(model_error(SD_ARCH_QWEN2, "qkvogud", 7, false, SD_RECOMPUTE_NONE), TOLERANCE);
+    cr_assert_leq(model_error(&sd_arch_qwen2, "qkvogud", 7, false, SD_RECOMPUTE_NONE), TOLERANCE);
 }
 
 Test(train, gradient_of_a_qwen3_with_qk_norm_equals_central_differences) {
-    cr_assert_leq(model_error(SD_ARCH_QWEN3, "qkvogud", 7, true, SD_RECOMPUTE_NONE), TOLERANCE);
+    cr_assert_leq(model_error(&sd_arch_qwen3, "qkvogud", 7, true, SD_RECOMPUTE_NONE), TOLERANCE);
 }
 
 Test(train, gradient_holds_under_recompute) {
-    for (int a = 0; a < SD_ARCH_COUNT; a++)
+    for (int a = 0; sd_arch_at(a); a++)
         for (int r = SD_RECOMPUTE_ATTN; r <= SD_RECOMPUTE_BLOCK; r++)
-            cr_assert_leq(model_error((sd_arch)a, "qkvogud", 7, false, (sd_recompute)r), TOLERANCE);
+            cr_assert_leq(model_error(sd_arch_at(a), "qkvogud", 7, false, (sd_recompute)r),
+                          TOLERANCE);
 }
 
 Test(train, gradient_holds_for_every_choice_of_adapted_maps) {
     static const char *const choices[] = {"qv", "q", "k", "v", "o", "g", "u", "d", "ou", "kd"};
     for (size_t i = 0; i < sizeof choices / sizeof *choices; i++)
-        cr_assert_leq(model_error(SD_ARCH_QWEN3, choices[i], 7, false, SD_RECOMPUTE_NONE),
+        cr_assert_leq(model_error(&sd_arch_qwen3, choices[i], 7, false, SD_RECOMPUTE_NONE),
                       TOLERANCE, "%s", choices[i]);
 }
 
@@ -165,7 +166,7 @@ Test(train, gradient_holds_for_every_choice_of_adapted_maps) {
 Test(train, gradient_holds_when_only_some_layers_are_adapted) {
     for (unsigned layers = 1; layers < 8; layers++)
         for (int r = SD_RECOMPUTE_NONE; r <= SD_RECOMPUTE_BLOCK; r++)
-            cr_assert_leq(model_error(SD_ARCH_LLAMA, layers & 1 ? "od" : "qg", layers, false,
+            cr_assert_leq(model_error(&sd_arch_llama, layers & 1 ? "od" : "qg", layers, false,
                                       (sd_recompute)r),
                           TOLERANCE, "layers %u", layers);
 }
