@@ -156,7 +156,7 @@ typedef struct {
 static const sd_sampling law = {.temperature = .8f, .top_p = 1, .seed = 5};
 
 static void open_world(world *w) {
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_QWEN2);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2);
     w->model = sd_tiny_open(&t, true);
     test_repetitive(w->prompt, PROMPT, 12, 250);
     test_plain(w->want, NULL, N, w->model, w->prompt, PROMPT, &law, NULL, false);

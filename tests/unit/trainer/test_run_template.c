@@ -25,7 +25,7 @@ static char *one, *two, *talks; // template= and path= overrides
 static void set_up(void) {
     sd_error err = {0};
     run_set_up();
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
     t.chat_template = "";
     SD_ASSERT(sd_tiny_write_gguf(run_model, &t, &err) == SD_OK);
     sd_buf b = sd_buf_make(1 << 20);
