@@ -61,7 +61,7 @@ static void write_part(const char *path, const sd_gguf *g, int part, const oddit
 
 static split make(const oddity *odd) {
     split s = {.dir = sd_tiny_dir()};
-    sd_tiny_model t = sd_tiny_default(SD_ARCH_LLAMA);
+    sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
     sd_error err = {0};
     sd_gguf *g;
     t.dtype = SD_Q8_0;
