@@ -97,7 +97,13 @@ typedef struct {
     int H, G, D; // query heads, kv heads, head size; H a multiple of G
     float scale; // 1/sqrt(D)
     sd_kv_type kv;
+    int window; // positions that a row sees, its own included; 0: all below it
 } sd_attention_shape;
+
+/// The first position that a row of len positions sees.
+static inline int sd_attention_first(const sd_attention_shape *s, int len) {
+    return s->window > 0 && len > s->window ? len - s->window : 0;
+}
 
 /// Positions that one call of attention covers. Long contexts are split into these, so that a single
 /// row gives work to many threads (flash-decoding's split of keys and values). A row's result is the
@@ -116,7 +122,8 @@ typedef struct {
     int g;             // the kv head
     const char *layer; // the layer's pages: number i begins at i * page_bytes
     size_t page_bytes;
-    const int32_t *page;     // the sequence's pages, [ceil(len / SD_KV_PAGE)] for the largest len
+    const int32_t *page;     // the sequence's pages, [ceil(len / SD_KV_PAGE)] for the largest len;
+                             // those of which no row sees a position are never looked at
     size_t k, v;             // where in a page the head's [SD_KV_PAGE, D] begin, in bytes
     size_t k_scale, v_scale; // likewise its float [SD_KV_PAGE], under SD_KV_INT8
 } sd_attention_rows;
@@ -159,16 +166,20 @@ typedef struct sd_ops {
     /// 2i+1), else (i, i + rot/2).
     void (*rope)(float *x, const float *cos, const float *sin, int D, int rot, bool interleaved);
 
-    /// y [n] <- silu(gate) * up. y may be gate.
+    /// y [n] <- silu(gate) * up. y may be gate. Any cut of the range gives the same bits.
     void (*swiglu)(float *y, const float *gate, const float *up, int n);
+    /// y [n] <- gelu(gate) * up with gelu(x) = x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), the
+    /// tanh form of arXiv:1606.08415. y may be gate. Any cut of the range gives the same bits.
+    void (*geglu)(float *y, const float *gate, const float *up, int n);
 
     /// y [n] += x.
     void (*add)(float *y, const float *x, int n);
 
     /// partial [N, H/G, sd_attention_partial(shape)] <- partial attention of rows r over split number
-    /// `split`: SD_KV_SPLIT positions, or as many as a row sees; every row sees some. A head's partial
-    /// holds the sum of e^(score - top) v [D], the sum of e^(score - top), and top. Key blocks are
-    /// counted from position 0 and follow each other in ascending order. scratch:
+    /// `split`: SD_KV_SPLIT positions, or those of them that a row sees; the caller gives only rows
+    /// that see some. A head's partial holds the sum of e^(score - top) v [D], the sum of
+    /// e^(score - top), and top. Key blocks are counted from position 0 and follow each other in
+    /// ascending order; what lies before a row's window is never read. scratch:
     /// attention_scratch(shape, N) floats.
     void (*attention)(float *partial, const sd_attention_rows *r, int split,
                       const sd_attention_shape *shape, float *scratch);

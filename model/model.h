@@ -70,6 +70,7 @@ typedef struct {
 // and what a layer lacks of it is NULL. norm' stands in few architectures.
 typedef struct {
     int rope;                     // number of its rotation
+    int window;                   // positions a row attends to, its own included; 0: all below it
     const float *attn_norm;       // [C]
     const float *ffn_norm;        // [C]
     const float *q_norm, *k_norm; // [D] of each head; NULL without QK-norm

@@ -34,17 +34,20 @@ enum { LANE = 16, STEP = 32, KEYS = SD_KEY_BLOCK, BYTES = 64 }; // STEP: terms o
 // The lanes of a group, and what they carry from block to block.
 typedef struct {
     _Alignas(BYTES) float top[LANE], sum[LANE], keep[LANE];
-    int32_t len[LANE];  // positions that the lane's row sees; of lanes without a row all
-    int32_t seen[LANE]; // of the block
+    // The positions [first, len) that the lane's row sees; of lanes without a row all.
+    int32_t first[LANE], len[LANE];
+    int32_t from[LANE], seen[LANE]; // [from, seen) of the block
+    __mmask16 begins;               // lanes that have seen nothing before the block
     int lanes;
 } lane_group;
 
 typedef struct {
     int D;
-    int sure;          // positions of the block that every row sees
-    int count, parts;  // positions of the block that some row sees, and in parts of 32
-    uint8_t *q;        // [groups][D / 32][16 pairs of terms][16 lanes][2]
-    lane_group *group; // [groups]
+    int sure_from, sure; // [sure_from, sure) of the block: positions that every row sees
+    int from, count;     // [from, count) of the block: positions that some row sees
+    int parts;           // count in parts of 32
+    uint8_t *q;          // [groups][D / 32][16 pairs of terms][16 lanes][2]
+    lane_group *group;   // [groups]
     // of a block
     const uint8_t *k; // [KEYS][D] bf16
     uint8_t *k_part;  // the same where it is not so in the cache, or the block not whole
@@ -130,6 +133,7 @@ static void open_group(work_space *w, int group, const sd_attention_rows *r,
         const bool there = i < g->lanes;
         query[i] = there ? r->q + ((size_t)row * s->H + r->g * heads + h) * s->D : NULL;
         g->len[i] = there ? r->len[row] : INT32_MAX;
+        g->first[i] = there ? sd_attention_first(s, r->len[row]) : 0;
         g->top[i] = -INFINITY, g->sum[i] = 0;
         if (++h == heads) h = 0, row++;
     }
@@ -157,7 +161,7 @@ static __m512i from_codes(const uint8_t *p) {
 
 // Terms [d, d + 32) of position t; zeros where no row sees it.
 SD_INLINE __m512i terms(const void *c, const work_space *w, int t, int d, bool int8) {
-    if (t >= w->count) return _mm512_setzero_si512();
+    if (t < w->from || t >= w->count) return _mm512_setzero_si512();
     const uint8_t *p = position(c, w->D, t, d, int8);
     return int8 ? from_codes(p) : load(p);
 }
@@ -168,14 +172,15 @@ SD_INLINE __m512i terms(const void *c, const work_space *w, int t, int d, bool i
 SD_INLINE __m512i value(const void *c, const work_space *w, int t, int d, bool int8) {
     const __m512i finite = _mm512_set1_epi16(0x7f7f); // the largest
     __m512i v = terms(c, w, t, d, int8);
-    if (t < w->sure || int8) return v;
+    if ((t >= w->sure_from && t < w->sure) || int8) return v;
     __m512i size = _mm512_and_si512(v, _mm512_set1_epi16(0x7fff));
     return _mm512_maskz_mov_epi16(_mm512_cmpge_epi16_mask(finite, size), v);
 }
 static void open_scales(work_space *w, const float *k, const float *v) {
     for (int t = 0; t < KEYS; t++) {
-        w->scale[0][t] = t < w->count ? k[t] : 0;
-        w->scale[1][t] = t < w->count && (t < w->sure || isfinite(v[t])) ? v[t] : 0;
+        const bool there = t >= w->from && t < w->count, sure = t >= w->sure_from && t < w->sure;
+        w->scale[0][t] = there ? k[t] : 0;
+        w->scale[1][t] = there && (sure || isfinite(v[t])) ? v[t] : 0;
     }
 }
 
@@ -186,7 +191,7 @@ SD_INLINE void open_block(work_space *w, const uint8_t *k, const uint8_t *v, boo
                                           0x002c000c, 0x002d000d, 0x002e000e, 0x002f000f);
     const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(LANE));
     const int tiles = w->D / LANE;
-    const bool as_cached = w->count == KEYS && !int8;
+    const bool as_cached = w->from == 0 && w->count == KEYS && !int8;
     w->k = as_cached ? k : w->k_part;
     for (int t = 0; !as_cached && t < w->parts * STEP; t++)
         for (int d = 0; d < w->D; d += STEP)
@@ -233,12 +238,18 @@ static void scores(const work_space *w, int group) {
     __asm__ volatile("" : : : "memory");
 }
 
+// What the lanes see of a block: `width` positions from `from` on.
+typedef struct {
+    __m512i from, width;
+} lane_view;
+
 // The scores of position t. whole: every lane sees the whole block.
-SD_INLINE __m512 score_at(const work_space *w, int t, __m512i seen, bool whole, bool int8) {
+SD_INLINE __m512 score_at(const work_space *w, int t, lane_view see, bool whole, bool int8) {
     __m512 v = _mm512_loadu_ps(w->score + t * LANE);
     if (int8) v = _mm512_mul_ps(v, _mm512_set1_ps(w->scale[0][t]));
     if (whole) return v;
-    __mmask16 hidden = _mm512_cmple_epi32_mask(seen, _mm512_set1_epi32(t));
+    __m512i at = _mm512_sub_epi32(_mm512_set1_epi32(t), see.from); // before it: as unsigned, large
+    __mmask16 hidden = _mm512_cmpge_epu32_mask(at, see.width);
     return _mm512_mask_mov_ps(v, hidden, _mm512_set1_ps(UNSEEN));
 }
 
@@ -253,15 +264,17 @@ SD_INLINE __m512i weights(__m512 even, __m512 odd) {
 SD_INLINE void softmax_block(const work_space *w, lane_group *g, float scale, bool begins,
                              bool whole, bool int8) {
     const __m512 log2e = _mm512_set1_ps(1.44269504f);
+    const __m512i from_at = _mm512_loadu_si512((const void *)g->from);
     const __m512i seen = _mm512_loadu_si512((const void *)g->seen);
+    const lane_view see = {from_at, _mm512_sub_epi32(seen, from_at)};
     __m512 most[4], total[4], top = _mm512_loadu_ps(g->top);
     SD_UNROLL for (int j = 0; j < 4; j++) {
-        most[j] = score_at(w, j, seen, whole, int8);
+        most[j] = score_at(w, j, see, whole, int8);
         total[j] = _mm512_setzero_ps();
     }
     for (int t = 4; t < w->parts * STEP; t += 4) {
         SD_UNROLL for (int j = 0; j < 4; j++) most[j] =
-            _mm512_max_ps(most[j], score_at(w, t + j, seen, whole, int8));
+            _mm512_max_ps(most[j], score_at(w, t + j, see, whole, int8));
     }
     most[0] = _mm512_max_ps(_mm512_max_ps(most[0], most[1]), _mm512_max_ps(most[2], most[3]));
     __m512 now = _mm512_max_ps(top, _mm512_mul_ps(most[0], _mm512_set1_ps(scale)));
@@ -270,8 +283,8 @@ SD_INLINE void softmax_block(const work_space *w, lane_group *g, float scale, bo
         __m512i v[LANE];
         SD_UNROLL for (int i = 0; i < LANE; i++) {
             const int t = part * STEP + 2 * i;
-            __m512 a = sd_exp2_16(_mm512_fmsub_ps(score_at(w, t, seen, whole, int8), by, from));
-            __m512 b = sd_exp2_16(_mm512_fmsub_ps(score_at(w, t + 1, seen, whole, int8), by, from));
+            __m512 a = sd_exp2_16(_mm512_fmsub_ps(score_at(w, t, see, whole, int8), by, from));
+            __m512 b = sd_exp2_16(_mm512_fmsub_ps(score_at(w, t + 1, see, whole, int8), by, from));
             total[2 * i % 4] = _mm512_add_ps(total[2 * i % 4], a);
             total[2 * i % 4 + 1] = _mm512_add_ps(total[2 * i % 4 + 1], b);
             if (int8) {
@@ -322,11 +335,11 @@ static void pv(const work_space *w) {
 }
 
 // partial [lanes], `each` apart: what it was by the lane's keep, and the block's values by their weights.
-static void accumulate_v(float *partial, size_t each, const work_space *w, const lane_group *g,
-                         bool begins) {
+static void accumulate_v(float *partial, size_t each, const work_space *w, const lane_group *g) {
     const float *pv = w->pv;
     for (int i = 0; i < g->lanes; i++, partial += each, pv += w->D) {
-        if (g->seen[i] == 0) continue; // not even the sign of a zero may change
+        if (g->seen[i] <= g->from[i]) continue; // not even the sign of a zero may change
+        const bool begins = g->begins >> i & 1;
         const __m512 keep = _mm512_set1_ps(g->keep[i]);
         for (int d = 0; d < w->D; d += LANE) {
             __m512 v = _mm512_loadu_ps(pv + d);
@@ -336,13 +349,45 @@ static void accumulate_v(float *partial, size_t each, const work_space *w, const
     }
 }
 
-// What the lanes of a group see of the block at t0; true when all see all of a whole block.
-static bool look(lane_group *g, int t0, int count) {
-    __m512i seen = _mm512_sub_epi32(load((const uint8_t *)g->len), _mm512_set1_epi32(t0));
-    seen = _mm512_max_epi32(seen, _mm512_setzero_si512());
-    seen = _mm512_min_epi32(seen, _mm512_set1_epi32(count));
+typedef enum { SEES_NONE, SEES_SOME, SEES_ALL } view;
+
+// What the lanes of a group see of the block at t0 of a split: all of a whole block, some, or none.
+// What a lane gathered before it sees anything counts for nothing.
+static view look(lane_group *g, int t0, int count, bool split_begins) {
+    const __m512i zero = _mm512_setzero_si512(), at = _mm512_set1_epi32(t0);
+    __m512i from = _mm512_sub_epi32(load((const uint8_t *)g->first), at);
+    __m512i seen = _mm512_sub_epi32(load((const uint8_t *)g->len), at);
+    g->begins = split_begins ? 0xffff : _mm512_cmpge_epi32_mask(from, zero);
+    from = _mm512_max_epi32(from, zero);
+    seen = _mm512_min_epi32(_mm512_max_epi32(seen, zero), _mm512_set1_epi32(count));
+    _mm512_storeu_si512((void *)g->from, from);
     _mm512_storeu_si512((void *)g->seen, seen);
-    return _mm512_cmple_epi32_mask(_mm512_set1_epi32(KEYS), seen) == 0xffff;
+    if (g->begins && !split_begins) {
+        const __m512 top = _mm512_loadu_ps(g->top), sum = _mm512_loadu_ps(g->sum);
+        _mm512_storeu_ps(g->top, _mm512_mask_mov_ps(top, g->begins, _mm512_set1_ps(-INFINITY)));
+        _mm512_storeu_ps(g->sum, _mm512_mask_mov_ps(sum, g->begins, _mm512_setzero_ps()));
+    }
+    if (_mm512_cmple_epi32_mask(_mm512_set1_epi32(KEYS), _mm512_sub_epi32(seen, from)) == 0xffff)
+        return SEES_ALL;
+    return _mm512_cmpgt_epi32_mask(seen, from) & ((1u << g->lanes) - 1) ? SEES_SOME : SEES_NONE;
+}
+
+// What the rows see of the block at t0; false: none sees any of it.
+static bool look_at_block(work_space *w, const sd_attention_rows *r, const sd_attention_shape *s,
+                          int t0) {
+    w->from = KEYS, w->count = 0;
+    for (int n = 0; n < r->N; n++) {
+        int from = sd_attention_first(s, r->len[n]) - t0, count = r->len[n] - t0;
+        if (from < 0) from = 0;
+        if (count > KEYS) count = KEYS;
+        if (from >= count) continue;
+        if (from < w->from) w->from = from;
+        if (count > w->count) w->count = count;
+    }
+    w->sure_from = sd_attention_first(s, r->len[r->N - 1]) - t0;
+    w->sure = r->len[0] - t0;
+    w->parts = (w->count + STEP - 1) / STEP;
+    return w->count > 0;
 }
 
 static uint8_t *take(uint8_t **at, size_t bytes) { // of multiples of 64
@@ -385,21 +430,22 @@ SD_INLINE void attend(float *partial, const sd_attention_rows *r, int split,
     const size_t each = sd_attention_partial(s);
     const int begin = split * SD_KV_SPLIT, last = r->len[r->N - 1];
     const int end = last < begin + SD_KV_SPLIT ? last : begin + SD_KV_SPLIT;
+    const int first = sd_attention_first(s, r->len[0]);
     work_space w = place_work(scratch, s->D, groups);
     configure();
     for (int i = 0; i < groups; i++) open_group(&w, i, r, s);
-    for (int t0 = begin; t0 < end; t0 += KEYS) {
+    for (int t0 = first > begin ? first / KEYS * KEYS : begin; t0 < end; t0 += KEYS) {
         const bool begins = t0 == begin;
-        w.count = end - t0 < KEYS ? end - t0 : KEYS;
-        w.sure = r->len[0] - t0;
-        w.parts = (w.count + STEP - 1) / STEP;
+        if (!look_at_block(&w, r, s, t0)) continue;
         const char *page = sd_attention_page(r, t0);
         open_block(&w, (const uint8_t *)page + r->k, (const uint8_t *)page + r->v, int8);
         if (int8)
             open_scales(&w, (const void *)(page + r->k_scale), (const void *)(page + r->v_scale));
         for (int i = 0; i < groups; i++) {
             lane_group *g = &w.group[i];
-            const bool whole = look(g, t0, w.count);
+            const view v = look(g, t0, w.count, begins);
+            if (v == SEES_NONE) continue;
+            const bool whole = v == SEES_ALL;
             scores(&w, i);
             if (int8)
                 softmax_block(&w, g, s->scale, begins, whole, true);
@@ -408,7 +454,7 @@ SD_INLINE void attend(float *partial, const sd_attention_rows *r, int split,
             else
                 softmax_block(&w, g, s->scale, begins, false, false);
             pv(&w);
-            accumulate_v(partial + (size_t)i * LANE * each, each, &w, g, begins);
+            accumulate_v(partial + (size_t)i * LANE * each, each, &w, g);
         }
     }
     _tile_release();

@@ -12,7 +12,7 @@
 // Per block and row: scores four positions at a time, their maximum against the running one, exp in
 // vectors, the running sums rescaled once, then the values in strips of four vectors. What a row
 // does is the same in any company. Blocks are counted from position 0 and follow each other in
-// ascending order (arXiv:2205.14135).
+// ascending order (arXiv:2205.14135); the first that a row sees begins where its window does.
 #pragma once
 
 #include "kernels/cpu/inline.h"
@@ -107,11 +107,11 @@ typedef struct {
     const float *q; // [n][D]
     float *partial; // [n][each]
     size_t each;
-    const void *k, *v;              // [count, D] of the block
-    const float *k_scale, *v_scale; // of the block's positions under SD_KV_INT8
-    int count, D;                   // count: positions of the block that the row sees
+    const void *k, *v;              // [count, D] of the block: what the row sees
+    const float *k_scale, *v_scale; // of these positions under SD_KV_INT8
+    int count, D;
     float scale;
-    bool begins; // the first block of the split
+    bool begins; // the first block of the split of which the row sees some
 } row_heads;
 
 SD_INLINE void softmax_block(const row_heads *x, sd_kv_type type, int n) {
@@ -164,12 +164,14 @@ static const heads_fn accumulate_v_of[SD_KV_TYPES][HEADS] = {
 static void each_row(const sd_attention_rows *r, const sd_attention_shape *s, const heads_fn *fn,
                      float *partial, float *scratch, int t0, bool begins) {
     int heads = s->H / s->G;
-    size_t each = sd_attention_partial(s);
+    size_t each = sd_attention_partial(s), value = sd_kv_value_bytes(s->kv);
     float *keep = scratch + (size_t)r->N * (size_t)heads * SD_KEY_BLOCK;
-    const char *page = sd_attention_page(r, t0);
     for (int row = 0; row < r->N; row++) {
-        int count = r->len[row] - t0;
-        if (count <= 0) continue;
+        int first = sd_attention_first(s, r->len[row]), from = first > t0 ? first - t0 : 0;
+        int count = r->len[row] - t0 < SD_KEY_BLOCK ? r->len[row] - t0 : SD_KEY_BLOCK;
+        if (count <= from) continue;
+        const char *page = sd_attention_page(r, t0);
+        const size_t skip = (size_t)from * (size_t)s->D * value, scales = from * sizeof(float);
         const float *q = r->q + ((size_t)row * s->H + (size_t)(r->g * heads)) * s->D;
         for (int h = 0, n; h < heads; h += n) {
             int left = heads - h;
@@ -180,14 +182,14 @@ static void each_row(const sd_attention_rows *r, const sd_attention_shape *s, co
                            .q = q + (size_t)h * s->D,
                            .partial = partial + at * each,
                            .each = each,
-                           .k = page + r->k,
-                           .v = page + r->v,
-                           .k_scale = (const float *)(const void *)(page + r->k_scale),
-                           .v_scale = (const float *)(const void *)(page + r->v_scale),
-                           .count = count < SD_KEY_BLOCK ? count : SD_KEY_BLOCK,
+                           .k = page + r->k + skip,
+                           .v = page + r->v + skip,
+                           .k_scale = (const float *)(const void *)(page + r->k_scale + scales),
+                           .v_scale = (const float *)(const void *)(page + r->v_scale + scales),
+                           .count = count - from,
                            .D = s->D,
                            .scale = s->scale,
-                           .begins = begins};
+                           .begins = begins || first >= t0};
             fn[n - 1](&x);
         }
     }
@@ -195,9 +197,11 @@ static void each_row(const sd_attention_rows *r, const sd_attention_shape *s, co
 
 static void attend(float *partial, const sd_attention_rows *r, int split,
                    const sd_attention_shape *s, float *scratch) {
-    int begin = split * SD_KV_SPLIT, end = r->len[r->N - 1]; // the last row sees most
+    int begin = split * SD_KV_SPLIT, end = r->len[r->N - 1]; // the last row sees furthest,
+    int first = sd_attention_first(s, r->len[0]);            // the first one back
     if (end > begin + SD_KV_SPLIT) end = begin + SD_KV_SPLIT;
-    for (int t0 = begin; t0 < end; t0 += SD_KEY_BLOCK) {
+    int t0 = first > begin ? first / SD_KEY_BLOCK * SD_KEY_BLOCK : begin;
+    for (; t0 < end; t0 += SD_KEY_BLOCK) {
         each_row(r, s, softmax_block_of[s->kv], partial, scratch, t0, t0 == begin);
         each_row(r, s, accumulate_v_of[s->kv], partial, scratch, t0, t0 == begin);
     }

@@ -14,6 +14,7 @@ void sd_quantize_rows_avx2(sd_quant_rows *a, const float *x, int n0, int n1);
 void sd_rmsnorm_avx2(float *y, const float *x, const float *w, int N, int C, float eps);
 void sd_rope_avx2(float *x, const float *cos, const float *sin, int D, int rot, bool interleaved);
 void sd_swiglu_avx2(float *y, const float *gate, const float *up, int n);
+void sd_geglu_avx2(float *y, const float *gate, const float *up, int n);
 void sd_add_avx2(float *y, const float *x, int n);
 void sd_attention_avx2(float *partial, const sd_attention_rows *r, int split,
                        const sd_attention_shape *s, float *scratch);

@@ -18,6 +18,11 @@
 /// Positions of one key block of attention: fixed, counted from position 0.
 enum { SD_KEY_BLOCK = SD_KV_PAGE };
 
+/// gelu(x) = x / (1 + e^-v), v = x (SD_GELU_LINEAR + SD_GELU_CUBIC x^2): 2 sqrt(2 / pi), and 0.044715
+/// times it.
+#define SD_GELU_LINEAR 1.59576912f
+#define SD_GELU_CUBIC 0.0713548163f
+
 extern const sd_ops sd_ops_plain;
 /// attention_scratch of a table that keeps, for each head of a row, the scores of one key block and
 /// the largest of them.

@@ -165,6 +165,14 @@ static void swiglu(float *y, const float *gate, const float *up, int n) {
     for (int i = 0; i < n; i++) y[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
 }
 
+// 1 + tanh(u) = 2 / (1 + e^-2u), which loses nothing where tanh is near -1.
+static void geglu(float *y, const float *gate, const float *up, int n) {
+    for (int i = 0; i < n; i++) {
+        float g = gate[i], v = g * (SD_GELU_LINEAR + SD_GELU_CUBIC * (g * g));
+        y[i] = g / (1.0f + expf(-v)) * up[i];
+    }
+}
+
 static void add(float *y, const float *x, int n) {
     for (int i = 0; i < n; i++) y[i] += x[i];
 }
@@ -181,18 +189,19 @@ static float cache_at(const char *page, size_t begin, size_t scale_at, int t, in
     return ((const float *)c)[at];
 }
 
-// One head over positions [t0, t1): softmax online over key blocks, the running sum rescaled when
+// One head over positions [begin, end): softmax online over key blocks, the running sum rescaled when
 // the maximum grows.
-static void attend(float *partial, const float *q, const sd_attention_rows *r, int t0, int t1,
+static void attend(float *partial, const float *q, const sd_attention_rows *r, int begin, int end,
                    const sd_attention_shape *s, float *score) {
     int D = s->D;
     float top = -INFINITY, total = 0;
     memset(partial, 0, (size_t)D * sizeof *partial);
-    for (; t0 < t1; t0 += SD_KEY_BLOCK) {
-        int n = t1 - t0 < SD_KEY_BLOCK ? t1 - t0 : SD_KEY_BLOCK;
+    for (int t0 = begin / SD_KEY_BLOCK * SD_KEY_BLOCK; t0 < end; t0 += SD_KEY_BLOCK) {
+        int from = begin > t0 ? begin - t0 : 0;
+        int n = end - t0 < SD_KEY_BLOCK ? end - t0 : SD_KEY_BLOCK;
         float block_top = top;
         const char *page = sd_attention_page(r, t0);
-        for (int t = 0; t < n; t++) {
+        for (int t = from; t < n; t++) {
             float d = 0;
             for (int i = 0; i < D; i++) d += q[i] * cache_at(page, r->k, r->k_scale, t, i, s);
             score[t] = d * s->scale;
@@ -201,7 +210,7 @@ static void attend(float *partial, const float *q, const sd_attention_rows *r, i
         float keep = expf(top - block_top);
         total *= keep;
         for (int i = 0; i < D; i++) partial[i] *= keep;
-        for (int t = 0; t < n; t++) {
+        for (int t = from; t < n; t++) {
             float p = expf(score[t] - block_top);
             total += p;
             for (int i = 0; i < D; i++) partial[i] += p * cache_at(page, r->v, r->v_scale, t, i, s);
@@ -217,10 +226,11 @@ static void attention(float *partial, const sd_attention_rows *r, int split,
     int heads = s->H / s->G, t0 = split * SD_KV_SPLIT;
     size_t each = sd_attention_partial(s);
     for (int n = 0; n < r->N; n++) {
-        int t1 = r->len[n] < t0 + SD_KV_SPLIT ? r->len[n] : t0 + SD_KV_SPLIT;
+        int first = sd_attention_first(s, r->len[n]), begin = first > t0 ? first : t0;
+        int end = r->len[n] < t0 + SD_KV_SPLIT ? r->len[n] : t0 + SD_KV_SPLIT;
         const float *q = r->q + ((size_t)n * s->H + (size_t)(r->g * heads)) * s->D;
         for (int h = 0; h < heads; h++, partial += each)
-            attend(partial, q + (size_t)h * s->D, r, t0, t1, s, scratch);
+            attend(partial, q + (size_t)h * s->D, r, begin, end, s, scratch);
     }
 }
 
@@ -246,6 +256,7 @@ const sd_ops sd_ops_plain = {.name = "plain",
                              .rmsnorm = rmsnorm,
                              .rope = rope,
                              .swiglu = swiglu,
+                             .geglu = geglu,
                              .add = add,
                              .attention = attention,
                              .attention_scratch = sd_attention_scratch_of_block,

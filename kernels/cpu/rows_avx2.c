@@ -158,6 +158,22 @@ void sd_swiglu_avx2(float *y, const float *gate, const float *up, int n) {
                       n - i);
 }
 
+static inline __m256 geglu8(__m256 g, __m256 u) {
+    __m256 by = _mm256_fmadd_ps(_mm256_mul_ps(g, g), _mm256_set1_ps(SD_GELU_CUBIC),
+                                _mm256_set1_ps(SD_GELU_LINEAR));
+    __m256 e = sd_exp8(_mm256_sub_ps(_mm256_setzero_ps(), _mm256_mul_ps(g, by)));
+    return _mm256_mul_ps(_mm256_div_ps(g, _mm256_add_ps(_mm256_set1_ps(1.0f), e)), u);
+}
+
+void sd_geglu_avx2(float *y, const float *gate, const float *up, int n) {
+    int i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(y + i, geglu8(_mm256_loadu_ps(gate + i), _mm256_loadu_ps(up + i)));
+    if (i < n)
+        sd_store_part(y + i, geglu8(sd_load_part(gate + i, n - i), sd_load_part(up + i, n - i)),
+                      n - i);
+}
+
 void sd_add_avx2(float *y, const float *x, int n) {
     int i = 0;
     for (; i + 8 <= n; i += 8)

@@ -19,8 +19,8 @@
 #define OPS_OF_AVX2                                                                                \
     .layout = SD_LAYOUT_TILES, .pack_bytes = sd_pack_tiles_bytes, .pack = sd_pack_tiles,           \
     .rmsnorm = sd_rmsnorm_avx2, .rope = sd_rope_avx2, .swiglu = sd_swiglu_avx2,                    \
-    .add = sd_add_avx2, .to_f16 = sd_to_f16_avx2, .to_bf16 = sd_to_bf16_avx2,                      \
-    .quantize_i8 = sd_quantize_i8_avx2
+    .geglu = sd_geglu_avx2, .add = sd_add_avx2, .to_f16 = sd_to_f16_avx2,                          \
+    .to_bf16 = sd_to_bf16_avx2, .quantize_i8 = sd_quantize_i8_avx2
 static const sd_ops sd_ops_avx2 = {.name = "avx2",
                                    .kv = SD_KV_F16,
                                    .matmul = sd_matmul_avx2,

@@ -1,7 +1,8 @@
 // Causal attention of one segment by blocks of queries: the scores of a block against all keys up
 // to its last row fit in L2, the softmax is exact over the whole row, and only its log-sum is kept;
 // the backward pass makes the probabilities again from it. A packed row is several calls, one per
-// segment: what would be masked is never computed.
+// segment: what would be masked is never computed. Under a window a block meets the keys from the
+// first that its first row sees.
 #include "kernels/train/ops.h"
 
 #include "kernels/train/simd_reduce.h"
@@ -13,15 +14,41 @@ size_t sd_causal_scratch(int T, int D) {
     return 2 * (size_t)BLOCK * T;
 }
 
-// One block's scores to probabilities: row i sees keys [0, q0 + i], the rest of the block is 0.
-SD_CLONES static void softmax_block(real *S, real *lse, int n, int keys, int q0, int ld_lse) {
-    for (int i = 0; i < n; i++, S += keys) {
-        int seen = q0 + i + 1;
-        real max = sd_max_lanes(S, seen);
-        for (int k = 0; k < seen; k++) S[k] = sd_exp(S[k] - max);
-        real sum = sd_sum_lanes(S, seen), inverse = 1 / sum;
-        for (int k = 0; k < seen; k++) S[k] *= inverse;
-        for (int k = seen; k < keys; k++) S[k] = 0;
+// Rows [q0, q0 + n) and the keys [k0, k0 + keys) that some of them see.
+typedef struct {
+    int q0, n, k0, keys, window;
+} block;
+
+static int first_seen(int row, int window) {
+    return window > 0 && row >= window ? row + 1 - window : 0;
+}
+
+static block block_at(int q0, int T, const sd_causal *a) {
+    int n = T - q0 < BLOCK ? T - q0 : BLOCK, k0 = first_seen(q0, a->window);
+    return (block){q0, n, k0, q0 + n - k0, a->window};
+}
+
+// Row i of the block sees its keys [*from, *to).
+SD_INLINE void keys_of(const block *b, int i, int *from, int *to) {
+    *from = first_seen(b->q0 + i, b->window) - b->k0;
+    *to = b->q0 + i + 1 - b->k0;
+}
+
+SD_INLINE void zero_the_rest(real *S, int from, int to, int keys) {
+    for (int k = 0; k < from; k++) S[k] = 0;
+    for (int k = to; k < keys; k++) S[k] = 0;
+}
+
+// One block's scores to probabilities; what a row does not see is 0.
+SD_CLONES static void softmax_block(real *S, real *lse, const block *b, int ld_lse) {
+    for (int i = 0; i < b->n; i++, S += b->keys) {
+        int from, to;
+        keys_of(b, i, &from, &to);
+        real max = sd_max_lanes(S + from, to - from);
+        for (int k = from; k < to; k++) S[k] = sd_exp(S[k] - max);
+        real sum = sd_sum_lanes(S + from, to - from), inverse = 1 / sum;
+        for (int k = from; k < to; k++) S[k] *= inverse;
+        zero_the_rest(S, from, to, b->keys);
         lse[(size_t)i * ld_lse] = max + (real)log((double)sum);
     }
 }
@@ -33,23 +60,25 @@ void sd_causal_forward(real *out, real *lse, const real *qkv, int T, int h0, int
         int g = h / (a->H / a->G);
         const real *q = qkv + h * D, *k = qkv + (a->H + g) * D, *v = qkv + (a->H + a->G + g) * D;
         for (int q0 = 0; q0 < T; q0 += BLOCK) {
-            int n = T - q0 < BLOCK ? T - q0 : BLOCK, keys = q0 + n;
-            sd_gemm(false, true, n, keys, D, a->scale, q + (size_t)q0 * ld, ld, k, ld, 0, scratch,
-                    keys);
-            softmax_block(scratch, lse + (size_t)q0 * a->H + h, n, keys, q0, a->H);
-            sd_gemm(false, false, n, D, keys, 1, scratch, keys, v, ld, 0,
+            const block b = block_at(q0, T, a);
+            const size_t from = (size_t)b.k0 * ld;
+            sd_gemm(false, true, b.n, b.keys, D, a->scale, q + (size_t)q0 * ld, ld, k + from, ld, 0,
+                    scratch, b.keys);
+            softmax_block(scratch, lse + (size_t)q0 * a->H + h, &b, a->H);
+            sd_gemm(false, false, b.n, D, b.keys, 1, scratch, b.keys, v + from, ld, 0,
                     out + ((size_t)q0 * a->H + h) * D, a->H * D);
         }
     }
 }
 
-// P <- exp(S - lse) inside the causal triangle, 0 outside.
-SD_CLONES static void probabilities(real *S, const real *lse, int n, int keys, int q0, int ld_lse) {
-    for (int i = 0; i < n; i++, S += keys) {
-        int seen = q0 + i + 1;
+// P <- exp(S - lse) where the row sees the key, 0 elsewhere.
+SD_CLONES static void probabilities(real *S, const real *lse, const block *b, int ld_lse) {
+    for (int i = 0; i < b->n; i++, S += b->keys) {
+        int from, to;
+        keys_of(b, i, &from, &to);
         real shift = lse[(size_t)i * ld_lse];
-        for (int k = 0; k < seen; k++) S[k] = sd_exp(S[k] - shift);
-        for (int k = seen; k < keys; k++) S[k] = 0;
+        for (int k = from; k < to; k++) S[k] = sd_exp(S[k] - shift);
+        zero_the_rest(S, from, to, b->keys);
     }
 }
 
@@ -76,17 +105,18 @@ void sd_causal_backward(real *dqkv, const real *dout, const real *out, const rea
     real *P = scratch, *dP = scratch + (size_t)BLOCK * T;
     for (int h = g * per; h < (g + 1) * per; h++) {
         for (int q0 = 0; q0 < T; q0 += BLOCK) {
-            int n = T - q0 < BLOCK ? T - q0 : BLOCK, keys = q0 + n;
+            const block b = block_at(q0, T, a);
+            const int n = b.n, keys = b.keys;
             const real *q = qkv + (size_t)q0 * ld + h * D;
-            size_t at = ((size_t)q0 * a->H + h) * D;
-            sd_gemm(false, true, n, keys, D, a->scale, q, ld, k, ld, 0, P, keys);
-            probabilities(P, lse + (size_t)q0 * a->H + h, n, keys, q0, a->H);
-            sd_gemm(true, false, keys, D, n, 1, P, keys, dout + at, ld_out, 1, dv, ld);
-            sd_gemm(false, true, n, keys, D, 1, dout + at, ld_out, v, ld, 0, dP, keys);
+            size_t at = ((size_t)q0 * a->H + h) * D, from = (size_t)b.k0 * ld;
+            sd_gemm(false, true, n, keys, D, a->scale, q, ld, k + from, ld, 0, P, keys);
+            probabilities(P, lse + (size_t)q0 * a->H + h, &b, a->H);
+            sd_gemm(true, false, keys, D, n, 1, P, keys, dout + at, ld_out, 1, dv + from, ld);
+            sd_gemm(false, true, n, keys, D, 1, dout + at, ld_out, v + from, ld, 0, dP, keys);
             score_gradient(dP, P, dout + at, out + at, n, keys, D, ld_out);
-            sd_gemm(false, false, n, D, keys, a->scale, dP, keys, k, ld, 0,
+            sd_gemm(false, false, n, D, keys, a->scale, dP, keys, k + from, ld, 0,
                     dqkv + (size_t)q0 * ld + h * D, ld);
-            sd_gemm(true, false, keys, D, n, a->scale, dP, keys, q, ld, 1, dk, ld);
+            sd_gemm(true, false, keys, D, n, a->scale, dP, keys, q, ld, 1, dk + from, ld);
         }
     }
 }

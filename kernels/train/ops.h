@@ -5,7 +5,7 @@
 // disjoint ones; the caller cuts the work into tasks that do not depend on the number of threads.
 // Inside a row every sum has one fixed order. Frozen weights have no gradient; `dx +=` accumulates.
 //
-// RMSNorm: arXiv:1910.07467. RoPE: arXiv:2104.09864. SwiGLU: arXiv:2002.05202. Attention by blocks
+// RMSNorm: arXiv:1910.07467. RoPE: arXiv:2104.09864. SwiGLU, GeGLU: arXiv:2002.05202. Attention by blocks
 // with the row's log-sum kept: arXiv:2205.14135. LoRA: arXiv:2106.09685.
 #pragma once
 
@@ -23,6 +23,8 @@
 #define sd_rope_backward SD_REAL(sd_rope_backward)
 #define sd_swiglu SD_REAL(sd_swiglu)
 #define sd_swiglu_backward SD_REAL(sd_swiglu_backward)
+#define sd_geglu SD_REAL(sd_geglu)
+#define sd_geglu_backward SD_REAL(sd_geglu_backward)
 #define sd_causal SD_REAL(sd_causal)
 #define sd_causal_forward SD_REAL(sd_causal_forward)
 #define sd_causal_backward SD_REAL(sd_causal_backward)
@@ -78,6 +80,11 @@ void sd_swiglu(real *y, const real *gu, int N, int F);
 /// dy may be y.
 void sd_swiglu_backward(real *dgu, real *y, const real *dy, const real *gu, int N, int F);
 
+/// y [N, F] <- gelu(gate) * up, gelu in its tanh form (kernels/ops.h); gu as sd_swiglu's.
+void sd_geglu(real *y, const real *gu, int N, int F);
+/// As sd_swiglu_backward.
+void sd_geglu_backward(real *dgu, real *y, const real *dy, const real *gu, int N, int F);
+
 /// y [n] <- exp(x [n] - shift); y may be x. Float: within 2 ulp, below -87 the result is 1.6e-38 or
 /// less.
 void sd_exp_rows(real *y, const real *x, real shift, int n);
@@ -87,10 +94,11 @@ void sd_exp_rows(real *y, const real *x, real shift, int n);
 typedef struct {
     int H, G, D; // query heads, kv heads, head size; H a multiple of G
     real scale;  // 1/sqrt(D)
+    int window;  // rows that a row sees, its own included; 0: all up to it
 } sd_causal;
 
 /// The heads [h0, h1) of T rows: qkv [T, (H+2G)*D] holds q, k, v of each row; out [T, H*D] <-
-/// softmax(scale q k^T) v over the rows up to its own; lse [T, H] <- log of the row's sum of exp.
+/// softmax(scale q k^T) v over the rows that it sees; lse [T, H] <- log of the row's sum of exp.
 /// scratch: sd_causal_scratch(T, D) reals.
 void sd_causal_forward(real *out, real *lse, const real *qkv, int T, int h0, int h1,
                        const sd_causal *a, real *scratch);

@@ -121,6 +121,39 @@ SD_CLONES void sd_swiglu_backward(real *dgu, real *y, const real *dy, const real
     }
 }
 
+// ---- GeGLU: gelu(g) = g / (1 + e^-v), v = g (LINEAR + CUBIC g^2), as 1 + tanh(u) = 2 / (1 + e^-2u)
+
+static const real GELU_LINEAR = (real)1.5957691216057307117597842397375; // 2 sqrt(2 / pi)
+static const real GELU_CUBIC = (real)0.071354816272600247294179157240;   // 0.044715 times it
+
+SD_CLONES void sd_geglu(real *y, const real *gu, int N, int F) {
+    for (int n = 0; n < N; n++, y += F, gu += 2 * (size_t)F) {
+        const real *g = gu, *u = gu + F;
+        SD_ELEMENTWISE
+        for (int f = 0; f < F; f++) {
+            real v = g[f] * (GELU_LINEAR + GELU_CUBIC * (g[f] * g[f]));
+            y[f] = g[f] / (1 + sd_exp(-v)) * u[f];
+        }
+    }
+}
+
+SD_CLONES void sd_geglu_backward(real *dgu, real *y, const real *dy, const real *gu, int N, int F) {
+    for (int n = 0; n < N; n++, y += F, dy += F, gu += 2 * (size_t)F, dgu += 2 * (size_t)F) {
+        const real *g = gu, *u = gu + F;
+        real *dg = dgu, *du = dgu + F;
+        SD_ELEMENTWISE
+        for (int f = 0; f < F; f++) {
+            real cubic = GELU_CUBIC * (g[f] * g[f]);
+            real slope = GELU_LINEAR + 3 * cubic; // of v
+            real sigmoid = 1 / (1 + sd_exp(-g[f] * (GELU_LINEAR + cubic))), gelu = g[f] * sigmoid;
+            real d = dy[f];
+            dg[f] = d * u[f] * (sigmoid + gelu * (1 - sigmoid) * slope);
+            du[f] = d * gelu;
+            y[f] = gelu * u[f];
+        }
+    }
+}
+
 SD_CLONES void sd_exp_rows(real *y, const real *x, real shift, int n) {
     SD_ELEMENTWISE
     for (int i = 0; i < n; i++) y[i] = sd_exp(x[i] - shift);

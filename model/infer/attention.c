@@ -2,13 +2,32 @@
 // while it is in the processor's cache. A task is one chunk and kv head. When that gives too few
 // tasks (decoding a sequence or two), a task is one split of the positions of a chunk and kv head,
 // and the splits are merged afterwards: the same merges in the same order, so the same bits.
+//
+// A layer with a window has only the splits that its rows see some of; a row's result begins with the
+// first of them.
 #include "model/infer/private.h"
 
 #include "base/memory.h"
 
 #include <math.h>
+#include <string.h>
 
 enum { CHUNK_ROWS = 16, TASKS_PER_THREAD = 2 };
+
+// The positions that a row of the running layer attends to; 0: all below it.
+static int window_of(const sd_context *cx) {
+    return cx->model->layer[cx->l].window;
+}
+
+// The widest window of all layers.
+static int widest_window(const sd_context *cx) {
+    int widest = cx->model->layer[0].window;
+    for (int l = 0; l < cx->model->hp.L && widest > 0; l++) {
+        int w = cx->model->layer[l].window;
+        if (w == 0 || w > widest) widest = w;
+    }
+    return widest;
+}
 
 static sd_attention_shape shape_of(const sd_context *cx) {
     const sd_hparams *hp = &cx->model->hp;
@@ -16,36 +35,67 @@ static sd_attention_shape shape_of(const sd_context *cx) {
                                 .G = hp->G,
                                 .D = hp->D,
                                 .scale = (float)(1 / sqrt((double)hp->D)),
-                                .kv = cx->kv};
+                                .kv = cx->kv,
+                                .window = cx->window};
 }
 
 static size_t head_part(const sd_context *cx) {
     return sd_attention_partial(&(sd_attention_shape){.D = cx->model->hp.D});
 }
 
-static int spans_of(const sd_context *cx, const sd_chunk *c) {
-    return sd_attention_splits(cx->len[c->n0 + c->n - 1]);
+// ---- spans
+
+// The spans [first, end) of positions.
+typedef struct {
+    int first, end;
+} spans;
+
+static spans spans_of_rows(const sd_context *cx, int first_row, int last_row) {
+    sd_attention_shape s = {.window = cx->window};
+    return (spans){sd_attention_first(&s, cx->len[first_row]) / SD_KV_SPLIT,
+                   sd_attention_splits(cx->len[last_row])};
 }
+
+// Those that row n sees.
+static spans spans_of_row(const sd_context *cx, int n) {
+    return spans_of_rows(cx, n, n);
+}
+
+// From the first to the last that a row of c sees.
+static spans spans_of(const sd_context *cx, const sd_chunk *c) {
+    return spans_of_rows(cx, c->n0, c->n0 + c->n - 1);
+}
+
+static int count_spans(const sd_context *cx, const sd_chunk *c) {
+    spans s = spans_of(cx, c);
+    return s.end - s.first;
+}
+
+// ---- the plan
 
 // Parts of all chunks when a task is a span.
 static size_t parts_of(const sd_context *cx) {
     size_t parts = 0;
     for (int i = 0; i < cx->chunks; i++)
-        parts += (size_t)(spans_of(cx, &cx->chunk[i]) * cx->chunk[i].n * cx->model->hp.H);
+        parts += (size_t)(count_spans(cx, &cx->chunk[i]) * cx->chunk[i].n * cx->model->hp.H);
     return parts;
 }
 
-static void choose_tasks(sd_context *cx, bool by_span) {
-    int G = cx->model->hp.G;
-    const sd_chunk *last = &cx->chunk[cx->chunks - 1];
-    cx->by_span = by_span;
-    cx->attention_tasks = by_span ? last->first_task + spans_of(cx, last) * G : cx->chunks * G;
+// Counts the tasks of a layer with that window.
+static void count_tasks(sd_context *cx, int window) {
+    const int G = cx->model->hp.G, threads = sd_pool_threads(cx->pool);
+    int tasks = 0;
+    cx->window = window;
+    for (int i = 0; i < cx->chunks; i++) {
+        cx->chunk[i].first_task = tasks;
+        tasks += count_spans(cx, &cx->chunk[i]) * G;
+    }
+    cx->by_span = cx->chunks * G < TASKS_PER_THREAD * threads && threads > 1;
+    cx->attention_tasks = cx->by_span ? tasks : cx->chunks * G;
 }
 
-void sd_attention_plan(sd_context *cx) {
-    const sd_hparams *hp = &cx->model->hp;
-    int threads = sd_pool_threads(cx->pool), tasks = 0;
-    int most = cx->n * hp->G / (TASKS_PER_THREAD * threads);
+static void cut_chunks(sd_context *cx) {
+    int most = cx->n * cx->model->hp.G / (TASKS_PER_THREAD * sd_pool_threads(cx->pool));
     if (most > CHUNK_ROWS) most = CHUNK_ROWS;
     cx->chunks = 0;
     for (int n = 0; n < cx->n; n++) {
@@ -56,18 +106,22 @@ void sd_attention_plan(sd_context *cx) {
         else
             cx->chunk[cx->chunks++] = (sd_chunk){n, 1, 0};
     }
-    for (int i = 0; i < cx->chunks; i++) {
-        cx->chunk[i].first_task = tasks;
-        tasks += spans_of(cx, &cx->chunk[i]) * hp->G;
-    }
-    choose_tasks(cx, cx->chunks * hp->G < TASKS_PER_THREAD * threads && threads > 1);
+}
+
+void sd_attention_plan(sd_context *cx) {
+    cut_chunks(cx);
+    count_tasks(cx, widest_window(cx));
 }
 
 void sd_attention_replan(sd_context *cx) {
     if (cx->n == 0) return;
-    sd_attention_plan(cx);
+    cut_chunks(cx);
+    count_tasks(cx, window_of(cx));
     // Memory was reserved for the rows at the step's begin; fewer rows can make more splits.
-    if (cx->by_span && parts_of(cx) > cx->cap_parts) choose_tasks(cx, false);
+    if (cx->by_span && parts_of(cx) > cx->cap_parts) {
+        cx->by_span = false;
+        cx->attention_tasks = cx->chunks * cx->model->hp.G;
+    }
 }
 
 sd_status sd_attention_reserve(sd_context *cx, sd_error *err) {
@@ -93,15 +147,30 @@ sd_status sd_attention_reserve(sd_context *cx, sd_error *err) {
     return SD_OK;
 }
 
-// The rows of c from the first that sees the span.
-static sd_attention_rows rows_of(const sd_context *cx, const sd_chunk *c, int g, int span) {
-    const sd_hparams *hp = &cx->model->hp;
-    int n0 = c->n0, end = c->n0 + c->n;
-    while (n0 < end && cx->len[n0] <= span * SD_KV_SPLIT) n0++;
-    sd_attention_rows r = {
-        .q = cx->q + (size_t)n0 * hp->H * hp->D, .len = cx->len + n0, .N = end - n0};
-    sd_kv_locate(&r, cx, cx->row[c->n0].kv, g);
+// ---- a layer
+
+// The rows [n0, n1) of a step.
+typedef struct {
+    int n0, n1;
+} row_range;
+
+// The rows of c that see a position of the span. They ascend, and so do their windows.
+static row_range rows_of(const sd_context *cx, const sd_chunk *c, int span) {
+    row_range r = {c->n0, c->n0 + c->n};
+    while (r.n0 < r.n1 && spans_of_row(cx, r.n0).end <= span) r.n0++;
+    while (r.n1 > r.n0 && spans_of_row(cx, r.n1 - 1).first > span) r.n1--;
     return r;
+}
+
+static void attend(const sd_context *cx, float *partial, row_range rows, int g, int span,
+                   float *scratch) {
+    const sd_hparams *hp = &cx->model->hp;
+    sd_attention_shape shape = shape_of(cx);
+    sd_attention_rows r = {.q = cx->q + (size_t)rows.n0 * hp->H * hp->D,
+                           .len = cx->len + rows.n0,
+                           .N = rows.n1 - rows.n0};
+    sd_kv_locate(&r, cx, cx->row[rows.n0].kv, g);
+    cx->ops->attention(partial, &r, span, &shape, scratch);
 }
 
 static float *out_of(const sd_context *cx, int n, int g) {
@@ -109,36 +178,57 @@ static float *out_of(const sd_context *cx, int n, int g) {
     return cx->att + ((size_t)n * hp->H + (size_t)(g * (hp->H / hp->G))) * hp->D;
 }
 
+// Row n's total of all heads of g <- it and `part` of a later span; its first span's is the total.
+static void add_part(const sd_context *cx, float *total, const float *part, int n, int span) {
+    const sd_hparams *hp = &cx->model->hp;
+    const int heads = hp->H / hp->G;
+    const size_t each = head_part(cx);
+    if (spans_of_row(cx, n).first == span) {
+        memcpy(total, part, (size_t)heads * each * sizeof *total);
+        return;
+    }
+    for (int h = 0; h < heads; h++)
+        sd_attention_merge(total + (size_t)h * each, part + (size_t)h * each, hp->D);
+}
+
+static void finish_row(const sd_context *cx, const float *total, int n, int g) {
+    const sd_hparams *hp = &cx->model->hp;
+    const size_t each = head_part(cx);
+    for (int h = 0; h < hp->H / hp->G; h++)
+        sd_attention_finish(out_of(cx, n, g) + (size_t)h * hp->D, total + (size_t)h * each, hp->D);
+}
+
 // A chunk and kv head, span after span.
 static void whole_chunk(void *ctx, int task, int worker) {
     sd_context *cx = ctx;
     const sd_hparams *hp = &cx->model->hp;
     const sd_chunk *c = &cx->chunk[task % cx->chunks];
-    int g = task / cx->chunks, heads = hp->H / hp->G, D = hp->D;
-    size_t each = head_part(cx), row = (size_t)heads * each;
-    sd_attention_shape shape = shape_of(cx);
+    int g = task / cx->chunks;
+    size_t row = (size_t)(hp->H / hp->G) * head_part(cx);
     float *total = cx->att_scratch + (size_t)worker * cx->att_each;
     float *part = total + CHUNK_ROWS * row, *scratch = part + CHUNK_ROWS * row;
-    for (int span = 0; span < spans_of(cx, c); span++) {
-        sd_attention_rows r = rows_of(cx, c, g, span);
-        cx->ops->attention(span ? part : total, &r, span, &shape, scratch);
-        float *to = total + (size_t)(c->n - r.N) * row;
-        for (int i = 0; span && i < r.N * heads; i++)
-            sd_attention_merge(to + (size_t)i * each, part + (size_t)i * each, D);
+    spans s = spans_of(cx, c);
+    for (int span = s.first; span < s.end; span++) {
+        row_range r = rows_of(cx, c, span);
+        if (r.n0 == r.n1) continue;
+        float *to = total + (size_t)(r.n0 - c->n0) * row;
+        bool begins = spans_of_row(cx, r.n0).first == span; // and so do the rows after it
+        attend(cx, begins ? to : part, r, g, span, scratch);
+        for (int n = r.n0; !begins && n < r.n1; n++)
+            add_part(cx, to + (size_t)(n - r.n0) * row, part + (size_t)(n - r.n0) * row, n, span);
     }
-    for (int n = 0; n < c->n; n++)
-        for (int h = 0; h < heads; h++)
-            sd_attention_finish(out_of(cx, c->n0 + n, g) + (size_t)h * D,
-                                total + ((size_t)n * (size_t)heads + (size_t)h) * each, D);
+    for (int n = 0; n < c->n; n++) finish_row(cx, total + (size_t)n * row, c->n0 + n, g);
 }
 
 // Where the parts of (chunk, span, kv head) stand: [chunk][span][g][rows][H/G].
 static float *part_at(const sd_context *cx, int chunk, int span, int g) {
     const sd_hparams *hp = &cx->model->hp;
+    const sd_chunk *c = &cx->chunk[chunk];
     size_t at = 0;
     for (int i = 0; i < chunk; i++)
-        at += (size_t)(spans_of(cx, &cx->chunk[i]) * cx->chunk[i].n * hp->H);
-    at += (size_t)((span * hp->G + g) * cx->chunk[chunk].n * (hp->H / hp->G));
+        at += (size_t)(count_spans(cx, &cx->chunk[i]) * cx->chunk[i].n * hp->H);
+    span -= spans_of(cx, c).first;
+    at += (size_t)((span * hp->G + g) * c->n * (hp->H / hp->G));
     return cx->parts + at * head_part(cx);
 }
 
@@ -147,34 +237,34 @@ static void one_span(void *ctx, int task, int worker) {
     int i = cx->chunks - 1, G = cx->model->hp.G;
     while (cx->chunk[i].first_task > task) i--;
     const sd_chunk *c = &cx->chunk[i];
-    int span = (task - c->first_task) / G, g = (task - c->first_task) % G;
-    sd_attention_shape shape = shape_of(cx);
-    sd_attention_rows r = rows_of(cx, c, g, span);
-    cx->ops->attention(part_at(cx, i, span, g), &r, span, &shape,
-                       cx->att_scratch + (size_t)worker * cx->att_each);
+    int span = spans_of(cx, c).first + (task - c->first_task) / G, g = (task - c->first_task) % G;
+    row_range r = rows_of(cx, c, span);
+    if (r.n0 < r.n1) // else the rows before end before it, and those behind begin behind it
+        attend(cx, part_at(cx, i, span, g), r, g, span,
+               cx->att_scratch + (size_t)worker * cx->att_each);
 }
 
-static void merge_spans(sd_context *cx) {
+static void merge_chunk(const sd_context *cx, int chunk, int g) {
     const sd_hparams *hp = &cx->model->hp;
-    int heads = hp->H / hp->G, D = hp->D;
-    size_t each = head_part(cx);
-    for (int i = 0; i < cx->chunks; i++)
-        for (int g = 0; g < hp->G; g++)
-            for (int n = 0; n < cx->chunk[i].n; n++)
-                for (int h = 0; h < heads; h++) {
-                    int row = cx->chunk[i].n0 + n;
-                    float *total = part_at(cx, i, 0, g) + (size_t)(n * heads + h) * each;
-                    for (int span = 1; span < sd_attention_splits(cx->len[row]); span++) {
-                        // Rows that end before the span have no part in it.
-                        int r = n - (cx->chunk[i].n - rows_of(cx, &cx->chunk[i], g, span).N);
-                        sd_attention_merge(
-                            total, part_at(cx, i, span, g) + (size_t)(r * heads + h) * each, D);
-                    }
-                    sd_attention_finish(out_of(cx, row, g) + (size_t)h * D, total, D);
-                }
+    const sd_chunk *c = &cx->chunk[chunk];
+    const size_t row = (size_t)(hp->H / hp->G) * head_part(cx);
+    for (int n = c->n0; n < c->n0 + c->n; n++) {
+        spans s = spans_of_row(cx, n);
+        float *total = NULL;
+        for (int span = s.first; span < s.end; span++) {
+            float *part = part_at(cx, chunk, span, g) + (size_t)(n - rows_of(cx, c, span).n0) * row;
+            if (!total)
+                total = part;
+            else
+                add_part(cx, total, part, n, span);
+        }
+        finish_row(cx, total, n, g);
+    }
 }
 
 void sd_attention_run(sd_context *cx) {
+    if (cx->window != window_of(cx)) count_tasks(cx, window_of(cx));
     sd_pool_run(cx->pool, cx->attention_tasks, cx->by_span ? one_span : whole_chunk, cx);
-    if (cx->by_span) merge_spans(cx);
+    for (int i = 0; cx->by_span && i < cx->chunks; i++)
+        for (int g = 0; g < cx->model->hp.G; g++) merge_chunk(cx, i, g);
 }

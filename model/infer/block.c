@@ -56,7 +56,7 @@ static void rotate_and_store(sd_context *cx, int n0, int n1) {
         for (int g = 0; g < hp->G; g++)
             cx->ops->rope(k + (size_t)g * D, c, s, D, hp->rope_dim, hp->rope_interleaved);
         if (cx->key_scale) sd_kv_scale_keys(cx, q, k);
-        for (int g = 0; g < hp->G; g++) sd_kv_store(cx, r, g, k + (size_t)g * D, v + (size_t)g * D);
+        sd_kv_store(cx, r, k, v);
     }
 }
 

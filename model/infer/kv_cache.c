@@ -199,13 +199,15 @@ static void store(const sd_context *cx, char *values, char *scales, int at, cons
         memcpy(to, x, (size_t)D * sizeof *x);
 }
 
-void sd_kv_store(const sd_context *cx, const sd_row *r, int g, const float *k, const float *v) {
-    sd_attention_rows at;
-    sd_kv_locate(&at, cx, r->kv, g);
-    // The pool's memory, which attention only reads.
-    char *page = r->kv->pool->data + (sd_attention_page(&at, r->pos) - r->kv->pool->data);
-    store(cx, page + at.k, page + at.k_scale, r->pos % SD_KV_PAGE, k);
-    store(cx, page + at.v, page + at.v_scale, r->pos % SD_KV_PAGE, v);
+void sd_kv_store(const sd_context *cx, const sd_row *r, const float *k, const float *v) {
+    const sd_kv_pool *p = r->kv->pool;
+    const size_t pages = (size_t)cx->l * (size_t)p->pages + r->kv->page[r->pos / SD_KV_PAGE];
+    const size_t each = value_bytes(p), scale = scale_bytes(p);
+    char *scales = p->data + pages * p->page_bytes, *values = scales + 2 * (size_t)p->G * scale;
+    const float *const x[] = {k, v};
+    for (int i = 0; i < 2; i++)
+        for (int g = 0; g < p->G; g++, scales += scale, values += each)
+            store(cx, values, scales, r->pos % SD_KV_PAGE, x[i] + (size_t)g * p->D);
 }
 
 bool sd_kv_equal(const sd_kv *a, const sd_kv *b, int positions) {

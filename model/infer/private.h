@@ -96,6 +96,7 @@ struct sd_context {
     int *len;        // [N] positions that a row sees
     sd_chunk *chunk; // [N]
     int chunks, attention_tasks;
+    int window;         // of the layer that the tasks were counted for
     bool by_span;       // a task is a span of a chunk, not a chunk
     float *att_scratch; // [threads, att_each]
     size_t att_each;
@@ -140,8 +141,8 @@ void sd_run_layer(sd_context *cx);
 bool sd_kv_fits(const sd_context *cx, const sd_kv *kv); // its pool was opened for such a context
 /// r's layer, pages, kv head and offsets, in the running layer.
 void sd_kv_locate(sd_attention_rows *r, const sd_context *cx, const sd_kv *kv, int g);
-/// k [D] and v [D] of kv head g into row r's place in the running layer.
-void sd_kv_store(const sd_context *cx, const sd_row *r, int g, const float *k, const float *v);
+/// k [G, D] and v [G, D] into row r's place in the running layer.
+void sd_kv_store(const sd_context *cx, const sd_row *r, const float *k, const float *v);
 /// cx->key_scale, where the model's biases or norms tell how large the channels of its keys are.
 sd_status sd_kv_measure_keys(sd_context *cx, sd_error *err);
 /// q [H, D] times and k [G, D] divided by the scales of the keys' channels, for one row.
@@ -149,9 +150,9 @@ void sd_kv_scale_keys(const sd_context *cx, float *q, float *k);
 
 // ---- attention.c
 
-/// How the step's rows are cut.
+/// How the step's rows are cut. The tasks are those of the layer that has most.
 void sd_attention_plan(sd_context *cx);
-/// The same for those that are left, in the memory that there is.
+/// The same for those that are left in the running layer, in the memory that there is.
 void sd_attention_replan(sd_context *cx);
 /// Memory for the plan: only ever grows, so a steady state allocates nothing.
 sd_status sd_attention_reserve(sd_context *cx, sd_error *err);

@@ -57,7 +57,7 @@ sd_status sd_train_open(sd_train **out, sd_model *m, const sd_lora_layout *lay, 
     // The double build is the reference: its products never round to bf16, whatever auto chose.
     t->gemm = sd_gemm_packed_best(!SD_REAL_IS_DOUBLE && plan.compute == SD_TRAIN_BF16);
     t->lowest = sd_lora_lowest(lay);
-    t->causal = (sd_causal){m->hp.H, m->hp.G, m->hp.D, (real)(1 / sqrt((double)m->hp.D))};
+    t->causal = (sd_causal){m->hp.H, m->hp.G, m->hp.D, (real)(1 / sqrt((double)m->hp.D)), 0};
     sd_train_carve(&t->mem, NULL, &m->hp, lay, t->gemm, o->max_tokens, t->recompute, t->lowest,
                    threads);
     t->block = sd_alloc(t->mem.bytes, 1);

@@ -8,7 +8,7 @@
 
 #include "kernels/cpu/attention_amx.c"
 
-#include "tests/unit/kernels/support_attention.h"
+#include "tests/unit/kernels/support_window.h"
 
 static const sd_ops *emulated(void) {
     static sd_ops ops;
@@ -22,6 +22,15 @@ static const sd_ops *emulated(void) {
 Test(attention_emulated, amx_equals_softmax_in_double) {
     attention_equals_double(emulated(), SD_KV_BF16);
     attention_equals_double(emulated(), SD_KV_INT8);
+}
+Test(attention_emulated, amx_in_a_window_equals_double_and_reads_nothing_outside) {
+    window_equals_double(emulated(), SD_KV_BF16);
+    window_equals_double(emulated(), SD_KV_INT8);
+    wide_window_is_none(emulated(), SD_KV_BF16);
+}
+Test(attention_emulated, amx_rows_in_a_window_do_not_depend_on_the_others) {
+    window_rows_are_invariant(emulated(), SD_KV_BF16);
+    window_rows_are_invariant(emulated(), SD_KV_INT8);
 }
 Test(attention_emulated, amx_rows_do_not_depend_on_the_others) {
     attention_rows_are_invariant(emulated(), SD_KV_BF16);

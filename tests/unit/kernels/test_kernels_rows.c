@@ -2,7 +2,7 @@
 #include "base/memory.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/ops.h"
-#include "tests/unit/kernels/support_attention.h"
+#include "tests/unit/kernels/support_window.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -50,11 +50,12 @@ Test(kernels_rows, rmsnorm_equals_double_and_keeps_rows_apart) {
 }
 
 static void rope_rotates(const sd_ops *ops) {
-    static const int shapes[][2] = {{64, 64}, {128, 128}, {80, 40}, {12, 6}};
-    for (int s = 0; s < 4; s++)
+    static const int shapes[][2] = {{64, 64}, {128, 128}, {80, 40}, {12, 6},  {256, 256},
+                                    {96, 96}, {96, 72},   {80, 32}, {128, 96}};
+    for (int s = 0; s < 9; s++)
         for (int interleaved = 0; interleaved < 2; interleaved++) {
             int D = shapes[s][0], rot = shapes[s][1];
-            float x[128], y[128], c[64], n[64];
+            float x[256], y[256], c[128], n[128];
             fill(x, D, 2);
             memcpy(y, x, sizeof y);
             for (int i = 0; i < rot / 2; i++)
@@ -95,6 +96,41 @@ Test(kernels_rows, swiglu_and_add_equal_double) {
     each_table(swiglu_equals_double);
 }
 
+// The gate x (1 + tanh(u)) / 2 as x / (1 + e^-v): v is off by 4 roundings, which move the quotient by
+// at most |v| times as much where v is negative and by less than one of its own where it is positive;
+// exp, sum, quotient and products as swiglu's.
+static void geglu_equals_double(const sd_ops *ops) {
+    enum { MAX = 600 };
+    float gate[MAX], up[MAX], y[MAX], cut[MAX];
+    for (int n = 1; n <= MAX; n += 37) {
+        fill(gate, n, n % 2 ? 3.0f : 12.0f), fill(up, n, 3);
+        if (n > 12) gate[5] = -200, gate[6] = 200, gate[7] = 0, gate[8] = -8.9f, gate[9] = 3e9f;
+        if (n > 12) gate[10] = -3e9f, gate[11] = -1e-3f;
+        ops->geglu(y, gate, up, n);
+        for (int i = 0; i < n; i++) {
+            double g = gate[i], v = 2 * sqrt(2 / acos(-1)) * (g + 0.044715 * g * g * g);
+            double want = g / (1 + exp(-v)) * up[i];
+            double roundings = 10 + 4 * (v < 0 ? -v : 1);
+            cr_assert_float_eq(y[i], want, fabs(want) * roundings * 0x1p-23 + 1e-28,
+                               "%s: gelu of %g by %g: %g, want %g", ops->name, g, (double)up[i],
+                               (double)y[i], want);
+            if (fabs(g) < 2) // the form in which PyTorch writes it
+                cr_assert_float_eq(y[i], g / 2 * (1 + tanh(v / 2)) * up[i], 1e-6);
+        }
+        for (int i = 0; i < n; i += 1 + i % 13) { // cut anywhere
+            int end = i + 1 + i % 13 < n ? i + 1 + i % 13 : n;
+            ops->geglu(cut + i, gate + i, up + i, end - i);
+        }
+        cr_assert_eq(memcmp(cut, y, (size_t)n * sizeof *y), 0, "%s: cut otherwise", ops->name);
+        memcpy(cut, gate, (size_t)n * sizeof *cut);
+        ops->geglu(cut, cut, up, n);
+        cr_assert_eq(memcmp(cut, y, (size_t)n * sizeof *y), 0, "%s: in place", ops->name);
+    }
+}
+Test(kernels_rows, geglu_equals_double) {
+    each_table(geglu_equals_double);
+}
+
 static void attention_of_every_type(const sd_ops *ops) {
     for (int kv = SD_KV_F16; kv < SD_KV_TYPES; kv++) attention_equals_double(ops, (sd_kv_type)kv);
 }
@@ -107,6 +143,22 @@ static void attention_rows_of_every_type(const sd_ops *ops) {
 }
 Test(kernels_rows, attention_of_a_row_does_not_depend_on_the_others) {
     each_table(attention_rows_of_every_type);
+}
+
+static void windows_of_every_type(const sd_ops *ops) {
+    for (int kv = SD_KV_F16; kv < SD_KV_TYPES; kv++) {
+        window_equals_double(ops, (sd_kv_type)kv);
+        wide_window_is_none(ops, (sd_kv_type)kv);
+    }
+}
+Test(kernels_rows, attention_in_a_window_equals_double_and_reads_nothing_outside) {
+    each_table(windows_of_every_type);
+}
+static void window_rows_of_every_type(const sd_ops *ops) {
+    for (int kv = SD_KV_F16; kv < SD_KV_TYPES; kv++) window_rows_are_invariant(ops, (sd_kv_type)kv);
+}
+Test(kernels_rows, a_row_in_a_window_does_not_depend_on_the_others) {
+    each_table(window_rows_of_every_type);
 }
 
 static void halves_are_to_nearest(const sd_ops *ops) {

@@ -36,6 +36,64 @@ Test(exponential, of_far_negative_scores_is_next_to_nothing) {
     cr_assert(y >= 0 && y < 2e-38f);
 }
 
+// gelu and its slope in double. v is off by 4 roundings (5 where -v is an argument of exp), which the
+// quotient multiplies by at most |v|; the slope's terms cancel, so that its error counts by their size.
+static void gelu_of(double g, double *gelu, double *slope, double *size) {
+    double k = 2 * sqrt(2 / acos(-1)), v = k * (g + 0.044715 * g * g * g);
+    double s = 1 / (1 + exp(-v)), dv = k * (1 + 3 * 0.044715 * g * g);
+    *gelu = g * s;
+    *slope = s + g * s * (1 - s) * dv;
+    *size = s + fabs(g * s * dv);
+}
+
+Test(geglu, float_equals_double_forward_and_backward) {
+    enum { N = 3, F = 333 };
+    static float gu[N * 2 * F], y[N * F], again[N * F], dy[N * F], dgu[N * 2 * F];
+    gradcheck_fill_f32(gu, N * 2 * F, 6, 0, 9);
+    gradcheck_fill_f32(dy, N * F, 7, 0, 1);
+    gu[0] = -200, gu[1] = 200, gu[2] = 0, gu[3] = -1e-3f;
+    sd_geglu(y, gu, N, F);
+    sd_geglu_backward(dgu, again, dy, gu, N, F);
+    for (int n = 0; n < N; n++)
+        for (int f = 0; f < F; f++) {
+            size_t at = (size_t)(n * 2 * F + f);
+            double g = gu[at], up = gu[at + F], d = dy[n * F + f], gelu, slope, size;
+            gelu_of(g, &gelu, &slope, &size);
+            double roundings = (12 + 5 * fabs(g) * (1.6 + 0.072 * g * g)) * 0x1p-24;
+            cr_assert_float_eq(y[n * F + f], gelu * up, fabs(gelu * up) * roundings + 1e-28);
+            cr_assert_float_eq(again[n * F + f], gelu * up, fabs(gelu * up) * roundings + 1e-28);
+            cr_assert_float_eq(dgu[at + F], d * gelu, fabs(d * gelu) * roundings + 1e-28);
+            cr_assert_float_eq(dgu[at], d * up * slope, fabs(d * up) * size * roundings + 1e-28,
+                               "slope at %g: %g, want %g", g, (double)dgu[at], d * up * slope);
+        }
+}
+
+// Scores of order one err by D 2^-24, their weights as much; a mean of at most T values as much again.
+Test(attention, float_in_a_window_equals_double) {
+    enum { T = 150, D = 8, LD = 3 * D };
+    static const int windows[] = {0, 1, 9, 64, 100, 149};
+    static float qkv[T * LD], out[T * D], lse[T], scratch[2 * 64 * T];
+    gradcheck_fill_f32(qkv, T * LD, 8, 0, 1);
+    for (size_t w = 0; w < sizeof windows / sizeof windows[0]; w++) {
+        sd_causal a = {.H = 1, .G = 1, .D = D, .scale = 0.5f, .window = windows[w]};
+        sd_causal_forward(out, lse, qkv, T, 0, 1, &a, scratch);
+        for (int t = 0; t < T; t++) {
+            int first = a.window && t >= a.window ? t - a.window + 1 : 0;
+            double sum = 0, want[D] = {0};
+            for (int s = first; s <= t; s++) {
+                double p = 0;
+                for (int i = 0; i < D; i++)
+                    p += 0.5 * qkv[t * LD + i] * (double)qkv[s * LD + D + i];
+                sum += p = exp(p);
+                for (int i = 0; i < D; i++) want[i] += p * qkv[s * LD + 2 * D + i];
+            }
+            for (int i = 0; i < D; i++)
+                cr_assert_float_eq(out[t * D + i], want[i] / sum, (4 * D + T) * 0x1p-24);
+            cr_assert_float_eq(lse[t], log(sum), (4 * D + T) * 0x1p-24);
+        }
+    }
+}
+
 // A float dot of k terms of order one carries at most k * 2^-24 relative to the sum of magnitudes.
 Test(gemm, equals_double_precision_in_all_four_forms) {
     enum { M = 33, N = 21, K = 70, LDA = 80, LDB = 81, LDC = 25 };

@@ -147,6 +147,28 @@ Test(swiglu, gradient_equals_central_differences) {
     for (int i = 0; i < N * F; i++) cr_assert_float_eq(y[i], again[i], 1e-12);
 }
 
+static double geglu_loss(const double *x, void *ctx) {
+    (void)ctx;
+    double y[N * F];
+    sd_geglu(y, x, N, F);
+    return weighted(glu_c, y, N * F);
+}
+
+Test(geglu, gradient_equals_central_differences) {
+    double x[N * 2 * F], y[N * F], again[N * F], dx[N * 2 * F];
+    gradcheck_fill(x, N * 2 * F, 11, 3);
+    gradcheck_fill(glu_c, N * F, 12, 1);
+    sd_geglu(y, x, N, F);
+    sd_geglu_backward(dx, again, glu_c, x, N, F);
+    cr_assert_leq(gradcheck_error(x, dx, N * 2 * F, geglu_loss, NULL), TOLERANCE);
+    for (int i = 0; i < N * F; i++) {
+        double g = x[i / F * 2 * F + i % F], up = x[i / F * 2 * F + F + i % F];
+        double want = g / 2 * (1 + tanh(sqrt(2 / acos(-1)) * (g + 0.044715 * g * g * g))) * up;
+        cr_assert_float_eq(y[i], want, 1e-12);
+        cr_assert_float_eq(again[i], want, 1e-12);
+    }
+}
+
 // ---- attention
 
 enum { T = 71, H = 4, G = 2, D = 6, W = (H + 2 * G) * D }; // more than one block of queries
@@ -171,18 +193,78 @@ Test(attention, gradient_equals_central_differences) {
     cr_assert_leq(gradcheck_error(qkv, dqkv, T * W, attention_loss, NULL), TOLERANCE);
 }
 
-Test(attention, equals_the_definition_row_by_row) {
+// Windows whose ends fall into a block of queries and behind one, and one of a single row.
+static const int windows[] = {0, 1, 2, 7, 64, 65, 70};
+enum { WINDOWS = sizeof windows / sizeof windows[0] };
+
+static double windowed_loss(const double *qkv, void *ctx) {
+    static double out[T * H * D], lse[T * H];
+    sd_causal_forward(out, lse, qkv, T, 0, H, ctx, att_scratch);
+    return weighted(att_c, out, T * H * D);
+}
+
+Test(attention, gradient_in_a_window_equals_central_differences) {
+    static double qkv[T * W], out[T * H * D], lse[T * H], dqkv[T * W];
+    gradcheck_fill(qkv, T * W, 13, 1.5);
+    gradcheck_fill(att_c, T * H * D, 14, 1);
+    for (int w = 1; w < WINDOWS; w++) {
+        sd_causal a = shape;
+        a.window = windows[w];
+        sd_causal_forward(out, lse, qkv, T, 0, H, &a, att_scratch);
+        for (int g = 0; g < G; g++)
+            sd_causal_backward(dqkv, att_c, out, lse, qkv, T, g, &a, att_scratch);
+        cr_assert_leq(gradcheck_error(qkv, dqkv, T * W, windowed_loss, &a), TOLERANCE, "window %d",
+                      windows[w]);
+    }
+}
+
+Test(attention, a_window_of_all_rows_changes_no_bit) {
+    static double qkv[T * W], out[2][T * H * D], lse[2][T * H], dqkv[2][T * W];
+    gradcheck_fill(qkv, T * W, 13, 1.5);
+    gradcheck_fill(att_c, T * H * D, 14, 1);
+    for (int k = 0; k < 2; k++) {
+        sd_causal a = shape;
+        a.window = k ? T : 0;
+        sd_causal_forward(out[k], lse[k], qkv, T, 0, H, &a, att_scratch);
+        for (int g = 0; g < G; g++)
+            sd_causal_backward(dqkv[k], att_c, out[k], lse[k], qkv, T, g, &a, att_scratch);
+    }
+    cr_assert_eq(memcmp(out[0], out[1], sizeof out[0]), 0);
+    cr_assert_eq(memcmp(lse[0], lse[1], sizeof lse[0]), 0);
+    cr_assert_eq(memcmp(dqkv[0], dqkv[1], sizeof dqkv[0]), 0);
+}
+
+// The rows of the second block see nothing of the first ones: they are not read.
+Test(attention, what_lies_before_the_window_of_a_block_is_not_read) {
+    static double qkv[T * W], out[T * H * D], lse[T * H], dqkv[T * W];
+    enum { FROM = 64, WINDOW = 5, SEEN = FROM + 1 - WINDOW };
+    sd_causal a = shape;
+    a.window = WINDOW;
+    gradcheck_fill(qkv, T * W, 13, 1.5);
+    gradcheck_fill(att_c, T * H * D, 14, 1);
+    for (int i = 0; i < SEEN * W; i++) qkv[i] = NAN;
+    sd_causal_forward(out, lse, qkv, T, 0, H, &a, att_scratch);
+    for (int i = FROM * H * D; i < T * H * D; i++) cr_assert(isfinite(out[i]));
+    for (int g = 0; g < G; g++)
+        sd_causal_backward(dqkv, att_c, out, lse, qkv, T, g, &a, att_scratch);
+    for (int i = FROM * W; i < T * W; i++) cr_assert(isfinite(dqkv[i]));
+}
+
+static void equals_the_definition(int window) {
     static double qkv[T * W], out[T * H * D], lse[T * H];
+    sd_causal a = shape;
+    a.window = window;
     gradcheck_fill(qkv, T * W, 15, 1.5);
-    sd_causal_forward(out, lse, qkv, T, 0, H, &shape, att_scratch);
+    sd_causal_forward(out, lse, qkv, T, 0, H, &a, att_scratch);
     for (int t = 0; t < T; t++) {
+        int first = window && t >= window ? t - window + 1 : 0;
         for (int h = 0; h < H; h++) {
             double p[T], sum = 0, want[D] = {0};
-            for (int s = 0; s <= t; s++) {
+            for (int s = first; s <= t; s++) {
                 p[s] = exp(0.4 * weighted(qkv + t * W + h * D, qkv + s * W + (H + h / 2) * D, D));
                 sum += p[s];
             }
-            for (int s = 0; s <= t; s++)
+            for (int s = first; s <= t; s++)
                 for (int d = 0; d < D; d++)
                     want[d] += p[s] / sum * qkv[s * W + (H + G + h / 2) * D + d];
             for (int d = 0; d < D; d++)
@@ -190,6 +272,9 @@ Test(attention, equals_the_definition_row_by_row) {
             cr_assert_float_eq(lse[t * H + h], log(sum), 1e-12);
         }
     }
+}
+Test(attention, equals_the_definition_row_by_row) {
+    for (int w = 0; w < WINDOWS; w++) equals_the_definition(windows[w]);
 }
 
 // ---- linear with LoRA: two maps with different ranks stacked, and one without adapter between
