@@ -61,7 +61,7 @@ static sd_status print_run(const sd_dataset_row *r, int from, int to, look as, b
                            const sd_tokenizer *t, sd_error *err) {
     sd_buf raw = sd_buf_make((size_t)1 << 30), text = sd_buf_make((size_t)1 << 30);
     sd_utf8_stream stream = {0};
-    sd_status st = sd_tokenizer_decode(t, r->token + from, to - from, false, &raw, err);
+    sd_status st = sd_tokenizer_spell(t, r->token + from, to - from, false, &raw, err);
     if (st == SD_OK && (!sd_utf8_stream_add(&stream, raw.data ? raw.data : "", raw.len, &text) ||
                         !sd_utf8_stream_add(&stream, NULL, 0, &text)))
         st = sd_fail(err, SD_ENOMEM, "out of memory");

@@ -1,6 +1,6 @@
 // Rendering gives ranges of bytes, tokens are placed by the bytes they stand for. Byte-level
-// tokenizers give back exactly the text that went in; one that normalises (NFC) does not, and then
-// the edges are moved into the normalised text by tokenising the part before them.
+// tokenizers give back exactly the text that went in; one that normalises (NFC) or puts spaces in
+// front does not, and then the edges are moved into its text by tokenising the part before them.
 #include "datasets/read/loss_mask.h"
 
 #include "base/list.h"
@@ -132,8 +132,8 @@ static sd_status move_edge(size_t *edge, const sd_labelled *l, const sd_tokenize
     sd_ids ids = {0};
     sd_buf all = sd_buf_make(l->full.max), part = sd_buf_make(l->full.max);
     SD_TRY(sd_tokenizer_encode(t, l->full.data, *edge, SD_TOK_SPECIAL, &ids, err));
-    SD_TRY(sd_tokenizer_decode(t, ids.id, ids.n, false, &part, err));
-    SD_TRY(sd_tokenizer_decode(t, l->ids.id, l->ids.n, false, &all, err));
+    SD_TRY(sd_tokenizer_spell(t, ids.id, ids.n, false, &part, err));
+    SD_TRY(sd_tokenizer_spell(t, l->ids.id, l->ids.n, false, &all, err));
     SD_CHECK(begins_with(&all, &part), err, SD_EFORMAT,
              "the tokenizer writes the prompt differently when the answer follows, so the two "
              "cannot be told apart");

@@ -90,8 +90,11 @@ bool sd_gguf_is_array(const sd_gguf *g, const char *key);
 /// Arrays: *n 0 when absent, SD_EFORMAT when it is something else. Elements are O(log keys).
 sd_status sd_gguf_strings(const sd_gguf *g, const char *key, size_t *n, sd_error *err);
 sd_status sd_gguf_integers(const sd_gguf *g, const char *key, size_t *n, sd_error *err);
+sd_status sd_gguf_floats(const sd_gguf *g, const char *key, size_t *n, sd_error *err);
 bool sd_gguf_array_str(const sd_gguf *g, const char *key, size_t i, sd_gguf_string *out);
 bool sd_gguf_array_int(const sd_gguf *g, const char *key, size_t i, int64_t *out);
+/// Floats of every width and whole numbers, rounded to fp32; NaN and infinities are given as they are.
+bool sd_gguf_array_f32(const sd_gguf *g, const char *key, size_t i, float *out);
 /// A part of a split file is refused, with the way to join it: alone it is never whole.
 sd_status sd_gguf_refuse_split(const sd_gguf *g, sd_error *err);
 /// Is the key one that only says how a model is split?

@@ -237,6 +237,15 @@ sd_status sd_gguf_integers(const sd_gguf *g, const char *key, size_t *n, sd_erro
     return SD_OK;
 }
 
+sd_status sd_gguf_floats(const sd_gguf *g, const char *key, size_t *n, sd_error *err) {
+    const sd_gguf_entry *e = sd_gguf_entry_find(g, key);
+    *n = e && e->type == SD_GGUF_ARRAY ? e->count : 0;
+    float v;
+    if (e && (e->type != SD_GGUF_ARRAY || (*n > 0 && !sd_gguf_array_f32(g, key, 0, &v))))
+        return unreadable(g, e, "an array of numbers", err);
+    return SD_OK;
+}
+
 bool sd_gguf_array_str(const sd_gguf *g, const char *key, size_t i, sd_gguf_string *out) {
     const sd_gguf_entry *e = sd_gguf_entry_find(g, key);
     if (!e || e->type != SD_GGUF_ARRAY || e->elem != SD_GGUF_STRING || i >= e->count) return false;
@@ -250,6 +259,21 @@ bool sd_gguf_array_int(const sd_gguf *g, const char *key, size_t i, int64_t *out
     if (!e || e->type != SD_GGUF_ARRAY || i >= e->count) return false;
     const uint8_t *p = e->data + i * sd_gguf_scalar_bytes(e->elem);
     return read_integer(e->elem, p, out) || (read_float(e->elem, p, &f) && whole(f, out));
+}
+
+bool sd_gguf_array_f32(const sd_gguf *g, const char *key, size_t i, float *out) {
+    const sd_gguf_entry *e = sd_gguf_entry_find(g, key);
+    double f;
+    int64_t v;
+    if (!e || e->type != SD_GGUF_ARRAY || i >= e->count) return false;
+    const uint8_t *p = e->data + i * sd_gguf_scalar_bytes(e->elem);
+    if (read_float(e->elem, p, &f))
+        *out = (float)f;
+    else if (read_integer(e->elem, p, &v))
+        *out = (float)v;
+    else
+        return false;
+    return true;
 }
 
 int sd_gguf_key_count(const sd_gguf *g) {

@@ -1,6 +1,6 @@
 // A tokenizer out of GGUF metadata:
 //
-//   tokenizer.ggml.model        "gpt2": byte-level BPE
+//   tokenizer.ggml.model        "gpt2": byte-level BPE; "llama": SentencePiece's BPE, pieces_gguf.c
 //   tokenizer.ggml.pre          the pre-tokeniser's name
 //   tokenizer.ggml.tokens       [V] texts, bytes as printable characters
 //   tokenizer.ggml.token_type   [V] 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte
@@ -147,7 +147,7 @@ static sd_status read_id(int32_t *id, const sd_tokenizer *t, const sd_gguf *g, c
     return st;
 }
 
-static sd_status check_kind(const sd_gguf *g, sd_error *err) {
+static sd_status read_kind(bool *pieces, const sd_gguf *g, sd_error *err) {
     sd_status st = SD_OK;
     sd_gguf_string model;
     bool has;
@@ -155,12 +155,10 @@ static sd_status check_kind(const sd_gguf *g, sd_error *err) {
     SD_CHECK(has, err, SD_ENOTFOUND,
              "%s: holds no tokenizer (tokenizer.ggml.model); convert the model with its tokenizer",
              sd_gguf_path(g));
-    SD_CHECK(!sd_gguf_str_is(g, "tokenizer.ggml.model", "llama"), err, SD_EFORMAT,
-             "%s: the tokenizer is SentencePiece (tokenizer.ggml.model \"llama\"), which is not "
-             "supported; use a model with byte-level BPE, as Llama 3, Qwen and SmolLM have",
-             sd_gguf_path(g));
-    SD_CHECK(sd_gguf_str_is(g, "tokenizer.ggml.model", "gpt2"), err, SD_EFORMAT,
-             "%s: tokenizer model \"%.*s\" is not supported; byte-level BPE (\"gpt2\") is",
+    *pieces = sd_gguf_str_is(g, "tokenizer.ggml.model", "llama");
+    SD_CHECK(*pieces || sd_gguf_str_is(g, "tokenizer.ggml.model", "gpt2"), err, SD_EFORMAT,
+             "%s: tokenizer model \"%.*s\" is not supported; byte-level BPE (\"gpt2\") and "
+             "SentencePiece's BPE (\"llama\") are",
              sd_gguf_path(g), (int)(model.len < 64 ? model.len : 64), model.data);
 out:
     return st;
@@ -168,18 +166,22 @@ out:
 
 sd_status sd_tokenizer_from_gguf(sd_tokenizer **out, const sd_gguf *g, sd_error *err) {
     sd_status st = SD_OK;
-    bool has;
+    bool has, pieces = false;
     *out = NULL;
     sd_tokenizer *t = sd_alloc(1, sizeof *t);
     SD_CHECK_ALLOC(t, err);
-    SD_TRY(check_kind(g, err));
-    SD_TRY(read_tokens(t, g, err));
-    SD_TRY(read_merges(t, g, err));
-    SD_TRY(read_pre(t, g, err));
+    SD_TRY(read_kind(&pieces, g, err));
+    if (pieces) {
+        SD_TRY(sd_tokenizer_read_gguf_pieces(t, g, err));
+    } else {
+        SD_TRY(read_tokens(t, g, err));
+        SD_TRY(read_merges(t, g, err));
+        SD_TRY(read_pre(t, g, err));
+    }
     SD_TRY(read_id(&t->bos, t, g, "tokenizer.ggml.bos_token_id", err));
     SD_TRY(read_id(&t->eos, t, g, "tokenizer.ggml.eos_token_id", err));
     SD_TRY(sd_gguf_bool(g, "tokenizer.ggml.add_bos_token", &t->add_bos, &has, err));
-    if (!has) t->add_bos = t->bpe.ignore_merges; // llama.cpp's rule for files that do not say
+    if (!has) t->add_bos = pieces || t->bpe.ignore_merges; // llama.cpp's rule: the file is silent
     SD_TRY(sd_tokenizer_finish(t, err));
     *out = t;
     t = NULL;

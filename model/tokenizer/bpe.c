@@ -1,25 +1,27 @@
-// Byte-level BPE: a word's bytes are symbols; the pair with the lowest rank, the leftmost of equal
+// BPE: a word's bytes or characters are symbols; the pair with the lowest rank, the leftmost of equal
 // ones, is merged until no pair is left (Sennrich et al., arXiv:1508.07909; GPT-2's byte form).
 //
+// A character that is no token is the symbol V + its code point. Nearly always it stays alone and in
+// the end becomes the tokens of its bytes; a SentencePiece vocabulary may still merge it.
+//
 // Ordinary words have 2 to 12 bytes: for them a scan over an array of ranks beats every queue. A
-// word may also be a megabyte of one letter, so long ones use a linked list of symbols and a queue
-// of (rank, position) in two levels: a heap of the ranks that occur, and for each a list of
-// positions. Merging appends to these lists nearly always in ascending order (a pair that a merge
-// makes ranks behind it, and merges of one rank run from left to right), so a push costs a few
-// instructions where one heap of all pairs costs twenty levels; a list that is out of order is
-// sorted when its turn comes. An entry is stale when the pair at its position no longer has its
-// rank; it is then dropped.
+// word may also be a megabyte of one letter, and without a pre-tokeniser every text is one word, so
+// long ones use a linked list of symbols and a queue of (rank, position) in two levels: a heap of the
+// ranks that occur, and for each a list of positions. Merging appends to these lists nearly always in
+// ascending order (a pair that a merge makes ranks behind it, and merges of one rank run from left to
+// right), so a push costs a few instructions where one heap of all pairs costs twenty levels. A
+// position that comes too late for the order of its list goes to a heap of pairs beside the lists.
+// An entry is stale when the pair at its position no longer has its rank; it is then dropped.
 #include "model/tokenizer/bpe.h"
 
 #include "base/files/hash.h"
 #include "base/list.h"
+#include "base/utf8.h"
 
 #include <limits.h>
 #include <string.h>
 
 enum { SHORT_WORD = 48, MAX_TOKEN_BYTES = 1 << 20, MAX_VOCAB_BYTES = 1 << 30 };
-
-static const uint32_t NO_RANK = UINT32_MAX;
 
 static uint64_t hash_bytes(const char *s, size_t len) {
     uint64_t h = 0x9e3779b97f4a7c15u ^ len, w;
@@ -68,6 +70,7 @@ void sd_bpe_free(sd_bpe *b) {
     free(b->slot);
     free(b->merge);
     free(b->merged);
+    free(b->token_rank);
     *b = (sd_bpe){0};
 }
 
@@ -81,8 +84,7 @@ static size_t find_slot(const sd_bpe *b, const char *bytes, size_t len) {
     }
 }
 
-// The model's token with these bytes, -1 when there is none.
-static int32_t find(const sd_bpe *b, const char *bytes, size_t len) {
+int32_t sd_bpe_find(const sd_bpe *b, const char *bytes, size_t len) {
     return len ? b->slot[find_slot(b, bytes, len)] : -1;
 }
 
@@ -106,9 +108,10 @@ out:
 }
 
 void sd_bpe_finish(sd_bpe *b) {
+    if (b->by_character) return;
     for (int i = 0; i < 256; i++) {
         char c = (char)i;
-        b->byte_id[i] = find(b, &c, 1);
+        b->byte_id[i] = sd_bpe_find(b, &c, 1);
     }
 }
 
@@ -118,7 +121,8 @@ static uint64_t pair_of(int32_t left, int32_t right) {
     return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
 }
 
-static sd_merge *merge_slot(const sd_bpe *b, uint64_t pair) {
+sd_merge *sd_bpe_merge_slot(const sd_bpe *b, int32_t left, int32_t right) {
+    uint64_t pair = pair_of(left, right);
     size_t mask = b->n_merge_slots - 1, i = sd_mix64(pair) & mask;
     while (b->merge[i].pair != pair && b->merge[i].pair != SD_NO_PAIR) i = (i + 1) & mask;
     return &b->merge[i];
@@ -141,28 +145,34 @@ sd_status sd_bpe_add_merge(sd_bpe *b, const char *left, size_t n_left, const cha
                            size_t n_right, sd_error *err) {
     char stack[256], *joined = stack;
     sd_status st = SD_OK;
-    int32_t l = find(b, left, n_left), r = find(b, right, n_right);
+    int32_t l = sd_bpe_find(b, left, n_left), r = sd_bpe_find(b, right, n_right);
     if (n_left + n_right > sizeof stack) joined = sd_malloc_marked(n_left + n_right);
     SD_CHECK_ALLOC(joined, err);
     SD_CHECK(l >= 0 && r >= 0, err, SD_EFORMAT,
              "merge %d joins text that is no token; check the file", b->n_merges);
     memcpy(joined, left, n_left);
     memcpy(joined + n_left, right, n_right);
-    int32_t made = find(b, joined, n_left + n_right);
+    int32_t made = sd_bpe_find(b, joined, n_left + n_right);
     SD_CHECK(made >= 0, err, SD_EFORMAT, "merge %d makes text that is no token; check the file",
              b->n_merges);
     // The last of several equal pairs counts, as in a dictionary.
-    *merge_slot(b, pair_of(l, r)) = (sd_merge){pair_of(l, r), (uint32_t)b->n_merges, made};
+    *sd_bpe_merge_slot(b, l, r) = (sd_merge){pair_of(l, r), (uint32_t)b->n_merges, made};
     b->merged[b->n_merges++] = made;
+    b->n_ranks = b->n_merges;
 out:
     if (joined != stack) free(joined);
     return st;
 }
 
 static uint32_t rank_of(const sd_bpe *b, int32_t left, int32_t right) {
-    if (b->n_merges == 0) return NO_RANK;
-    const sd_merge *m = merge_slot(b, pair_of(left, right));
-    return m->pair == SD_NO_PAIR ? NO_RANK : m->rank;
+    if (b->n_merges == 0) return SD_NO_RANK;
+    const sd_merge *m = sd_bpe_merge_slot(b, left, right);
+    return m->pair == SD_NO_PAIR ? SD_NO_RANK : m->rank;
+}
+
+// The token that a pair of this rank becomes.
+static int32_t merge_of(const sd_bpe *b, uint32_t rank, int32_t left, int32_t right) {
+    return b->merged ? b->merged[rank] : sd_bpe_merge_slot(b, left, right)->id;
 }
 
 // ---- words
@@ -186,17 +196,64 @@ static size_t byte_symbols(const sd_bpe *b, int32_t *id, const char *word, size_
     return n;
 }
 
+int32_t sd_bpe_symbol(const sd_bpe *b, const char *bytes, size_t len, int32_t cp) {
+    int32_t id = sd_bpe_find(b, bytes, len);
+    return id >= 0 ? id : b->V + cp;
+}
+
+static size_t symbols(const sd_bpe *b, int32_t *id, const char *word, size_t len) {
+    if (!b->by_character) return byte_symbols(b, id, word, len);
+    size_t n = 0;
+    for (size_t i = 0; i < len;) {
+        int32_t cp;
+        size_t bytes = (size_t)sd_utf8_next(word + i, len - i, &cp, NULL);
+        id[n++] = sd_bpe_symbol(b, word + i, bytes, cp);
+        i += bytes;
+    }
+    return n;
+}
+
+// Appends the tokens of symbols: a character that is none becomes its bytes, or unk or nothing where
+// one of them is missing.
+static bool add_tokens(const sd_bpe *b, const int32_t *id, size_t n, sd_ids *out) {
+    if (!b->by_character) return sd_ids_add(out, id, (int)n);
+    bool after_unk = false;
+    for (size_t i = 0; i < n; i++) {
+        char bytes[4];
+        int32_t token[4];
+        int k = 0, known = 0;
+        if (id[i] < b->V) {
+            token[k++] = id[i];
+            after_unk = false;
+        } else {
+            k = sd_utf8_put(bytes, id[i] - b->V);
+            for (int j = 0; j < k; j++) {
+                token[j] = b->byte_id[(unsigned char)bytes[j]];
+                known += token[j] >= 0;
+            }
+            bool unknown = known < k;
+            if (unknown) {
+                token[0] = b->unk;
+                k = b->unk >= 0 && !(b->fuse_unk && after_unk);
+            }
+            after_unk = unknown;
+        }
+        if (k && !sd_ids_add(out, token, k)) return false;
+    }
+    return true;
+}
+
 static bool merge_short(const sd_bpe *b, const char *word, size_t len, sd_ids *out) {
     int32_t id[SHORT_WORD];
     uint32_t rank[SHORT_WORD]; // of the pair (i, i+1)
-    size_t n = byte_symbols(b, id, word, len);
+    size_t n = symbols(b, id, word, len);
     for (size_t i = 0; i + 1 < n; i++) rank[i] = rank_of(b, id[i], id[i + 1]);
     while (n > 1) {
         size_t best = 0;
         for (size_t i = 1; i + 1 < n; i++)
             if (rank[i] < rank[best]) best = i;
-        if (rank[best] == NO_RANK) break;
-        id[best] = b->merged[rank[best]];
+        if (rank[best] == SD_NO_RANK) break;
+        id[best] = merge_of(b, rank[best], id[best], id[best + 1]);
         size_t tail = n - best - 2;
         memmove(id + best + 1, id + best + 2, tail * sizeof *id);
         if (tail) memmove(rank + best, rank + best + 1, tail * sizeof *rank);
@@ -204,29 +261,34 @@ static bool merge_short(const sd_bpe *b, const char *word, size_t len, sd_ids *o
         if (best + 1 < n) rank[best] = rank_of(b, id[best], id[best + 1]);
         if (best > 0) rank[best - 1] = rank_of(b, id[best - 1], id[best]);
     }
-    return sd_ids_add(out, id, (int)n);
+    return add_tokens(b, id, n, out);
 }
 
-static bool heap_push(sd_bpe_scratch *s, uint32_t rank) {
-    if (!SD_GROW(s->heap, s->n_heap + 1, s->cap_heap)) return false;
-    size_t i = s->n_heap++;
-    while (i > 0 && s->heap[(i - 1) / 2] > rank) {
-        s->heap[i] = s->heap[(i - 1) / 2];
+static bool heap_push(uint64_t **heap, size_t *n, size_t *cap, uint64_t x) {
+    if (!SD_GROW(*heap, *n + 1, *cap)) return false;
+    uint64_t *h = *heap;
+    size_t i = (*n)++;
+    while (i > 0 && h[(i - 1) / 2] > x) {
+        h[i] = h[(i - 1) / 2];
         i = (i - 1) / 2;
     }
-    s->heap[i] = rank;
+    h[i] = x;
     return true;
 }
 
-static void heap_pop(sd_bpe_scratch *s) {
-    uint32_t x = s->heap[--s->n_heap];
-    size_t i = 0, n = s->n_heap;
+static void heap_pop(uint64_t *h, size_t *n_in) {
+    size_t i = 0, n = --*n_in;
+    uint64_t x = h[n];
     for (size_t c; (c = 2 * i + 1) < n; i = c) {
-        if (c + 1 < n && s->heap[c + 1] < s->heap[c]) c++;
-        if (s->heap[c] >= x) break;
-        s->heap[i] = s->heap[c];
+        if (c + 1 < n && h[c + 1] < h[c]) c++;
+        if (h[c] >= x) break;
+        h[i] = h[c];
     }
-    s->heap[i] = x;
+    h[i] = x;
+}
+
+static uint64_t place_of(uint32_t rank, int32_t at) {
+    return (uint64_t)rank << 32 | (uint32_t)at;
 }
 
 static bool queue_push(sd_bpe_scratch *s, uint32_t rank, int32_t at) {
@@ -235,66 +297,52 @@ static bool queue_push(sd_bpe_scratch *s, uint32_t rank, int32_t at) {
         s->list[s->n_list] = (sd_bpe_list){.rank = rank, .head = -1, .tail = -1};
         s->list_of[rank] = (int32_t)s->n_list++;
     }
+    sd_bpe_list *l = &s->list[s->list_of[rank]];
+    if (l->head >= 0 && s->entry[l->tail].at > at)
+        return heap_push(&s->late, &s->n_late, &s->cap_late, place_of(rank, at));
     if (!SD_GROW(s->entry, s->n_entry + 1, s->cap_entry)) return false;
     int32_t e = (int32_t)s->n_entry++;
-    sd_bpe_list *l = &s->list[s->list_of[rank]];
     s->entry[e] = (sd_bpe_entry){at, -1};
     if (l->head < 0) {
         l->head = l->tail = e;
-        l->unsorted = false;
-        return heap_push(s, rank);
+        return heap_push(&s->heap, &s->n_heap, &s->cap_heap, rank);
     }
-    l->unsorted |= s->entry[l->tail].at > at;
     s->entry[l->tail].next = e;
     l->tail = e;
     return true;
 }
 
-static int ascending(const void *a, const void *b) {
-    int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
-    return (x > y) - (x < y);
-}
-
-static bool sort_list(sd_bpe_scratch *s, sd_bpe_list *l) {
-    size_t n = 0;
-    for (int32_t e = l->head; e >= 0; e = s->entry[e].next) n++;
-    int32_t *at = sd_alloc(n, sizeof *at);
-    if (!at) return false;
-    n = 0;
-    for (int32_t e = l->head; e >= 0; e = s->entry[e].next) at[n++] = s->entry[e].at;
-    qsort(at, n, sizeof *at, ascending);
-    n = 0;
-    for (int32_t e = l->head; e >= 0; e = s->entry[e].next) s->entry[e].at = at[n++];
-    l->unsorted = false;
-    free(at);
-    return true;
-}
-
-// Takes the pair of the lowest rank, the leftmost of several. The queue is not empty.
+// Takes the pair of the lowest rank, the leftmost of several. False: the queue is empty.
 static bool queue_pop(sd_bpe_scratch *s, uint32_t *rank, int32_t *at) {
-    sd_bpe_list *l = &s->list[s->list_of[s->heap[0]]];
-    if (l->unsorted && !sort_list(s, l)) return false;
+    sd_bpe_list *l = s->n_heap ? &s->list[s->list_of[s->heap[0]]] : NULL;
+    if (s->n_late && (!l || s->late[0] < place_of(l->rank, s->entry[l->head].at))) {
+        *rank = (uint32_t)(s->late[0] >> 32);
+        *at = (int32_t)(uint32_t)s->late[0];
+        heap_pop(s->late, &s->n_late);
+        return true;
+    }
+    if (!l) return false;
     *rank = l->rank;
     *at = s->entry[l->head].at;
     l->head = s->entry[l->head].next;
-    if (l->head < 0) heap_pop(s);
+    if (l->head < 0) heap_pop(s->heap, &s->n_heap);
     return true;
 }
 
 static bool queue_reset(const sd_bpe *b, sd_bpe_scratch *s) {
     if (!s->list_of) {
-        s->list_of = sd_malloc_marked(((size_t)b->n_merges + 1) * sizeof *s->list_of);
+        s->list_of = sd_malloc_marked(((size_t)b->n_ranks + 1) * sizeof *s->list_of);
         if (!s->list_of) return false;
-        memset(s->list_of, 0xFF, ((size_t)b->n_merges + 1) * sizeof *s->list_of);
+        memset(s->list_of, 0xFF, ((size_t)b->n_ranks + 1) * sizeof *s->list_of);
     }
     for (size_t i = 0; i < s->n_list; i++) s->list_of[s->list[i].rank] = -1;
-    s->n_list = s->n_entry = s->n_heap = 0;
+    s->n_list = s->n_entry = s->n_heap = s->n_late = 0;
     return true;
 }
 
 static bool push_pair(const sd_bpe *b, sd_bpe_scratch *s, int32_t at) {
     uint32_t rank = rank_of(b, s->id[at], s->id[s->next[at]]);
-    return rank == NO_RANK || queue_push(s, rank, at);
+    return rank == SD_NO_RANK || queue_push(s, rank, at);
 }
 
 static bool reserve_symbols(sd_bpe_scratch *s, size_t n) {
@@ -313,21 +361,20 @@ static bool reserve_symbols(sd_bpe_scratch *s, size_t n) {
 static bool merge_long(const sd_bpe *b, const char *word, size_t len, sd_bpe_scratch *s,
                        sd_ids *out) {
     if (!reserve_symbols(s, len) || !queue_reset(b, s)) return false;
-    size_t n = byte_symbols(b, s->id, word, len);
+    size_t n = symbols(b, s->id, word, len);
     for (size_t i = 0; i < n; i++) {
         s->prev[i] = (int32_t)i - 1;
         s->next[i] = i + 1 < n ? (int32_t)i + 1 : -1;
     }
     for (size_t i = 0; i + 1 < n; i++)
         if (!push_pair(b, s, (int32_t)i)) return false;
-    while (s->n_heap) {
-        uint32_t rank;
-        int32_t at;
-        if (!queue_pop(s, &rank, &at)) return false;
+    uint32_t rank;
+    int32_t at;
+    while (queue_pop(s, &rank, &at)) {
         if (s->id[at] < 0 || s->next[at] < 0) continue;
         int32_t right = s->next[at];
         if (rank_of(b, s->id[at], s->id[right]) != rank) continue;
-        s->id[at] = b->merged[rank];
+        s->id[at] = merge_of(b, rank, s->id[at], s->id[right]);
         s->id[right] = -1;
         s->next[at] = s->next[right];
         if (s->prev[at] >= 0 && !push_pair(b, s, s->prev[at])) return false;
@@ -339,7 +386,7 @@ static bool merge_long(const sd_bpe *b, const char *word, size_t len, sd_bpe_scr
     size_t kept = 0;
     for (size_t i = 0; i < n; i++)
         if (s->id[i] >= 0) s->id[kept++] = s->id[i];
-    return sd_ids_add(out, s->id, (int)kept);
+    return add_tokens(b, s->id, kept, out);
 }
 
 sd_status sd_bpe_word(const sd_bpe *b, const char *word, size_t len, sd_bpe_scratch *s, sd_ids *out,
@@ -347,7 +394,7 @@ sd_status sd_bpe_word(const sd_bpe *b, const char *word, size_t len, sd_bpe_scra
     sd_status st = SD_OK;
     bool ok;
     int32_t whole;
-    if (b->ignore_merges && (whole = find(b, word, len)) >= 0)
+    if (b->ignore_merges && (whole = sd_bpe_find(b, word, len)) >= 0)
         ok = sd_ids_add(out, &whole, 1);
     else if (len <= SHORT_WORD)
         ok = merge_short(b, word, len, out);
@@ -360,6 +407,7 @@ out:
 
 void sd_bpe_scratch_free(sd_bpe_scratch *s) {
     free(s->heap);
+    free(s->late);
     free(s->list);
     free(s->entry);
     free(s->list_of);

@@ -1,22 +1,34 @@
 // From ids to text, whole or as a stream.
-#include "model/tokenizer/tokenizer.h"
+#include "model/tokenizer/internal.h"
 
 #include "base/utf8.h"
 
 #include <string.h>
 
-sd_status sd_tokenizer_decode(const sd_tokenizer *t, const int32_t *id, int n, bool skip_special,
-                              sd_buf *out, sd_error *err) {
+static sd_status add_text(const sd_tokenizer *t, const int32_t *id, int n, bool skip_special,
+                          bool strip, sd_buf *out, sd_error *err) {
     sd_status st = SD_OK;
     for (int i = 0; i < n; i++) {
         size_t len;
         if (skip_special && sd_tokenizer_is_special(t, id[i])) continue;
         const char *bytes = sd_tokenizer_bytes(t, id[i], &len);
-        SD_CHECK(sd_buf_add(out, bytes, len), err, SD_ELIMIT,
+        size_t drop = strip && len && *bytes == ' ';
+        strip &= len == 0;
+        SD_CHECK(sd_buf_add(out, bytes + drop, len - drop), err, SD_ELIMIT,
                  "the text of %d tokens does not fit %zu bytes; decode fewer", n, out->max);
     }
 out:
     return st;
+}
+
+sd_status sd_tokenizer_decode(const sd_tokenizer *t, const int32_t *id, int n, bool skip_special,
+                              sd_buf *out, sd_error *err) {
+    return add_text(t, id, n, skip_special, t->strip_prefix, out, err);
+}
+
+sd_status sd_tokenizer_spell(const sd_tokenizer *t, const int32_t *id, int n, bool skip_special,
+                             sd_buf *out, sd_error *err) {
+    return add_text(t, id, n, skip_special, false, out, err);
 }
 
 bool sd_utf8_stream_add(sd_utf8_stream *s, const char *bytes, size_t len, sd_buf *out) {

@@ -1,5 +1,5 @@
 // From text to ids: added tokens are cut out of the text, and the rest is normalised, split and
-// merged.
+// merged. A tokenizer of pieces (SentencePiece) puts a space in front of it.
 //
 // Before anything else, bytes that are not UTF-8 become U+FFFD, one for each maximal subpart, as
 // Python's errors="replace" does before Hugging Face's tokenizers. All other text keeps its bytes,
@@ -75,9 +75,47 @@ out:
     return st;
 }
 
+// ---- the spaces of pieces
+
+static const char SPACE_MARK[] = "\xE2\x96\x81"; // U+2581
+enum { MARK_BYTES = 3 };
+
+bool sd_tokenizer_spaces(sd_buf *out, const char *text, size_t len, bool prefix) {
+    const char *end = text + len;
+    if (prefix && !sd_buf_addc(out, ' ')) return false;
+    for (const char *mark; (mark = memmem(text, (size_t)(end - text), SPACE_MARK, MARK_BYTES));
+         text = mark + MARK_BYTES)
+        if (!sd_buf_add(out, text, (size_t)(mark - text)) || !sd_buf_addc(out, ' ')) return false;
+    return sd_buf_add(out, text, (size_t)(end - text));
+}
+
+static bool begins_with_space(const char *text, size_t len) {
+    return len && (*text == ' ' || (len >= MARK_BYTES && !memcmp(text, SPACE_MARK, MARK_BYTES)));
+}
+
+// Writes the spaces of *text in out, or leaves it as it is where there is nothing to write.
+static sd_status write_spaces(sd_buf *out, const char **text, size_t *len, bool prefix,
+                              sd_error *err) {
+    sd_status st = SD_OK;
+    if (*len == 0 || (!prefix && !memmem(*text, *len, SPACE_MARK, MARK_BYTES))) return SD_OK;
+    SD_CHECK_ALLOC(sd_tokenizer_spaces(out, *text, *len, prefix), err);
+    *text = out->data;
+    *len = out->len;
+out:
+    return st;
+}
+
 static sd_status plain_text(sd_encoder *e, int flags, const char *text, size_t len, sd_error *err) {
     (void)flags;
-    return sd_encoder_text(e, text, len, err);
+    const sd_tokenizer *t = e->t;
+    if (!t->spaces_late) return sd_encoder_text(e, text, len, err);
+    sd_buf spaced = sd_buf_make((size_t)SD_TOK_MAX_TEXT);
+    bool here =
+        t->prefix == SD_PREFIX_MISSING || (t->prefix == SD_PREFIX_FIRST && text == e->origin);
+    sd_status st = write_spaces(&spaced, &text, &len, here && !begins_with_space(text, len), err);
+    if (st == SD_OK) st = sd_encoder_text(e, text, len, err);
+    sd_buf_free(&spaced);
+    return st;
 }
 
 static bool is_ascii(const char *text, size_t len) {
@@ -86,17 +124,34 @@ static bool is_ascii(const char *text, size_t len) {
     return true;
 }
 
-static sd_status raw_text(sd_encoder *e, int flags, const char *text, size_t len, sd_error *err) {
-    const sd_tokenizer *t = e->t;
-    sd_buf normal = sd_buf_make((size_t)SD_TOK_MAX_TEXT);
+sd_status sd_tokenizer_normalise(const sd_tokenizer *t, sd_buf *out, const char **text, size_t *len,
+                                 sd_error *err) {
     sd_status st = SD_OK;
-    if (t->normalises && !is_ascii(text, len)) {
-        SD_TRY(sd_normalise(&normal, t->normal_form, text, len, err));
-        text = normal.data;
-        len = normal.len;
+    sd_buf form = sd_buf_make(out->max);
+    bool spaces = t->pieces && !t->spaces_late;
+    if (t->normalises && !is_ascii(*text, *len)) {
+        SD_TRY(sd_normalise(spaces ? &form : out, t->normal_form, *text, *len, err));
+        *text = spaces ? form.data : out->data;
+        *len = spaces ? form.len : out->len;
     }
-    SD_TRY(cut_added(e, &t->normal, flags, text, len, plain_text, err));
+    if (spaces) {
+        SD_TRY(write_spaces(out, text, len, t->prefix == SD_PREFIX_ALWAYS, err));
+        if (*text == form.data && form.data) { // nothing was written
+            *out = form;
+            form.data = NULL;
+        }
+    }
 out:
+    sd_buf_free(&form);
+    return st;
+}
+
+static sd_status raw_text(sd_encoder *e, int flags, const char *text, size_t len, sd_error *err) {
+    sd_buf normal = sd_buf_make((size_t)SD_TOK_MAX_TEXT);
+    bool first = text == e->begin;
+    sd_status st = sd_tokenizer_normalise(e->t, &normal, &text, &len, err);
+    e->origin = first ? text : NULL;
+    if (st == SD_OK) st = cut_added(e, &e->t->normal, flags, text, len, plain_text, err);
     sd_buf_free(&normal);
     return st;
 }
@@ -119,6 +174,7 @@ sd_status sd_tokenizer_encode(const sd_tokenizer *t, const char *text, size_t le
         len = valid.len;
     }
     SD_TRY(sd_encoder_open(&e, t, out, err));
+    e.begin = text;
     SD_TRY(cut_added(&e, &t->raw, flags, text, len, raw_text, err));
 out:
     if (st != SD_OK) out->n = before;

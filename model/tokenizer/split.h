@@ -59,6 +59,8 @@ typedef struct sd_encoder sd_encoder;
 struct sd_encoder {
     const sd_tokenizer *t;
     sd_ids *out;
+    const char *begin;  // of the whole text
+    const char *origin; // the same place in the normalised text; NULL: it is in another part
     sd_bpe_scratch scratch;
     pcre2_match_data *match;
     pcre2_match_context *context;

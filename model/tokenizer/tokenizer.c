@@ -49,7 +49,14 @@ static sd_status make_fingerprint(sd_tokenizer *t, sd_error *err) {
         if (end == start) i++;
     }
     sd_hasher_add(h, &b->n_merges, sizeof b->n_merges);
-    if (b->n_merges) sd_hasher_add(h, b->merged, (size_t)b->n_merges * sizeof *b->merged);
+    if (b->merged && b->n_merges)
+        sd_hasher_add(h, b->merged, (size_t)b->n_merges * sizeof *b->merged);
+    if (b->token_rank) sd_hasher_add(h, b->token_rank, (size_t)b->V * sizeof *b->token_rank);
+    if (t->pieces) {
+        int32_t rest[] = {(int32_t)t->prefix, t->strip_prefix, t->spaces_late};
+        sd_hasher_add(h, rest, sizeof rest);
+        sd_hasher_add(h, b->byte_id, sizeof b->byte_id);
+    }
     sd_sha256 sum = sd_hasher_close(h);
     memcpy(t->fingerprint, sum.hex, sizeof sum.hex);
     return SD_OK;
@@ -63,14 +70,16 @@ sd_status sd_tokenizer_finish(sd_tokenizer *t, sd_error *err) {
     for (int i = 0; i < t->n_added; i++) {
         sd_added_token *a = &t->added[i];
         if (a->len == 0) continue;
-        if (a->normalized && t->normalises) {
+        if (a->normalized) {
             sd_buf b = sd_buf_make((size_t)1 << 24);
-            st = sd_normalise(&b, t->normal_form, a->text, a->len, err);
-            if (st == SD_OK && b.len) st = sd_trie_add(&t->normal, b.data, b.len, i, err);
+            const char *text = a->text;
+            size_t len = a->len;
+            st = sd_tokenizer_normalise(t, &b, &text, &len, err);
+            if (st == SD_OK && len) st = sd_trie_add(&t->normal, text, len, i, err);
             sd_buf_free(&b);
             if (st != SD_OK) goto out;
         } else {
-            SD_TRY(sd_trie_add(a->normalized ? &t->normal : &t->raw, a->text, a->len, i, err));
+            SD_TRY(sd_trie_add(&t->raw, a->text, a->len, i, err));
         }
     }
     if (t->bos >= t->bpe.V) t->bos = -1;

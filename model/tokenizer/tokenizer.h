@@ -1,4 +1,5 @@
-// Text to token ids and back: byte-level BPE, identical to Hugging Face `tokenizers`.
+// Text to token ids and back: byte-level BPE, and SentencePiece's BPE with byte fallback, identical to
+// Hugging Face `tokenizers`.
 //
 // Sources: a Hugging Face tokenizer.json, or the metadata of a GGUF file
 // (model/load/tokenizer_gguf.h).
@@ -51,9 +52,14 @@ int32_t sd_tokenizer_find(const sd_tokenizer *t, const char *text);
 /// text. *len 0 for an id out of range.
 const char *sd_tokenizer_bytes(const sd_tokenizer *t, int32_t id, size_t *len);
 
-/// Appends the text of ids. skip_special leaves special tokens out.
+/// Appends the text of ids, which begin a text: the space that some tokenizers put in front of it is
+/// stripped. skip_special leaves special tokens out.
 sd_status sd_tokenizer_decode(const sd_tokenizer *t, const int32_t *id, int n, bool skip_special,
                               sd_buf *out, sd_error *err);
+
+/// The same for ids that may stand anywhere: sd_tokenizer_bytes one after the other.
+sd_status sd_tokenizer_spell(const sd_tokenizer *t, const int32_t *id, int n, bool skip_special,
+                             sd_buf *out, sd_error *err);
 
 /// SHA-256 over vocabulary, merges and added tokens: two models may share a draft iff theirs are
 /// equal.
