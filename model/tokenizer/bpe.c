@@ -10,7 +10,8 @@
 // ranks that occur, and for each a list of positions. Merging appends to these lists nearly always in
 // ascending order (a pair that a merge makes ranks behind it, and merges of one rank run from left to
 // right), so a push costs a few instructions where one heap of all pairs costs twenty levels. A
-// position that comes too late for the order of its list goes to a heap of pairs beside the lists.
+// position that comes too late for the order of its list goes to a heap of pairs beside the lists;
+// words of up to LISTS bytes have that heap alone, for a list's table has an entry for every rank.
 // An entry is stale when the pair at its position no longer has its rank; it is then dropped.
 #include "model/tokenizer/bpe.h"
 
@@ -21,7 +22,7 @@
 #include <limits.h>
 #include <string.h>
 
-enum { SHORT_WORD = 48, MAX_TOKEN_BYTES = 1 << 20, MAX_VOCAB_BYTES = 1 << 30 };
+enum { SHORT_WORD = 48, LISTS = 4096, MAX_TOKEN_BYTES = 1 << 20, MAX_VOCAB_BYTES = 1 << 30 };
 
 static uint64_t hash_bytes(const char *s, size_t len) {
     uint64_t h = 0x9e3779b97f4a7c15u ^ len, w;
@@ -108,8 +109,11 @@ out:
 }
 
 void sd_bpe_finish(sd_bpe *b) {
-    if (b->by_character) return;
-    for (int i = 0; i < 256; i++) {
+    for (int i = 0; i < 128 && b->by_character; i++) {
+        char c = (char)i;
+        b->ascii_symbol[i] = sd_bpe_symbol(b, &c, 1, i);
+    }
+    for (int i = 0; i < 256 && !b->by_character; i++) {
         char c = (char)i;
         b->byte_id[i] = sd_bpe_find(b, &c, 1);
     }
@@ -206,6 +210,10 @@ static size_t symbols(const sd_bpe *b, int32_t *id, const char *word, size_t len
     size_t n = 0;
     for (size_t i = 0; i < len;) {
         int32_t cp;
+        if ((unsigned char)word[i] < 128) {
+            id[n++] = b->ascii_symbol[(unsigned char)word[i++]];
+            continue;
+        }
         size_t bytes = (size_t)sd_utf8_next(word + i, len - i, &cp, NULL);
         id[n++] = sd_bpe_symbol(b, word + i, bytes, cp);
         i += bytes;
@@ -291,15 +299,19 @@ static uint64_t place_of(uint32_t rank, int32_t at) {
     return (uint64_t)rank << 32 | (uint32_t)at;
 }
 
+static bool late_push(sd_bpe_scratch *s, uint32_t rank, int32_t at) {
+    return heap_push(&s->late, &s->n_late, &s->cap_late, place_of(rank, at));
+}
+
 static bool queue_push(sd_bpe_scratch *s, uint32_t rank, int32_t at) {
+    if (!s->lists) return late_push(s, rank, at);
     if (s->list_of[rank] < 0) {
         if (!SD_GROW(s->list, s->n_list + 1, s->cap_list)) return false;
         s->list[s->n_list] = (sd_bpe_list){.rank = rank, .head = -1, .tail = -1};
         s->list_of[rank] = (int32_t)s->n_list++;
     }
     sd_bpe_list *l = &s->list[s->list_of[rank]];
-    if (l->head >= 0 && s->entry[l->tail].at > at)
-        return heap_push(&s->late, &s->n_late, &s->cap_late, place_of(rank, at));
+    if (l->head >= 0 && s->entry[l->tail].at > at) return late_push(s, rank, at);
     if (!SD_GROW(s->entry, s->n_entry + 1, s->cap_entry)) return false;
     int32_t e = (int32_t)s->n_entry++;
     s->entry[e] = (sd_bpe_entry){at, -1};
@@ -329,8 +341,9 @@ static bool queue_pop(sd_bpe_scratch *s, uint32_t *rank, int32_t *at) {
     return true;
 }
 
-static bool queue_reset(const sd_bpe *b, sd_bpe_scratch *s) {
-    if (!s->list_of) {
+static bool queue_reset(const sd_bpe *b, sd_bpe_scratch *s, size_t len) {
+    s->lists = len > LISTS;
+    if (s->lists && !s->list_of) {
         s->list_of = sd_malloc_marked(((size_t)b->n_ranks + 1) * sizeof *s->list_of);
         if (!s->list_of) return false;
         memset(s->list_of, 0xFF, ((size_t)b->n_ranks + 1) * sizeof *s->list_of);
@@ -360,7 +373,7 @@ static bool reserve_symbols(sd_bpe_scratch *s, size_t n) {
 
 static bool merge_long(const sd_bpe *b, const char *word, size_t len, sd_bpe_scratch *s,
                        sd_ids *out) {
-    if (!reserve_symbols(s, len) || !queue_reset(b, s)) return false;
+    if (!reserve_symbols(s, len) || !queue_reset(b, s, len)) return false;
     size_t n = symbols(b, s->id, word, len);
     for (size_t i = 0; i < n; i++) {
         s->prev[i] = (int32_t)i - 1;

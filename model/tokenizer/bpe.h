@@ -27,10 +27,11 @@ typedef struct {
     int n_merges, n_ranks;
     uint32_t *token_rank; // [V] of merges by score (scores.c), SD_NO_RANK: none makes it; else NULL
     bool by_character; // a word's symbols are its characters, and byte_id is for those without one
-    int32_t byte_id[256]; // -1: the vocabulary lacks this byte
-    int32_t unk;          // for such a byte, or a character with one; -1: it is dropped
-    bool fuse_unk;        // a run of them is one unk
-    bool ignore_merges;   // a word that is a token is that token, whatever the merges say
+    int32_t byte_id[256];      // -1: the vocabulary lacks this byte
+    int32_t ascii_symbol[128]; // sd_bpe_symbol, by character
+    int32_t unk;               // for such a byte, or a character with one; -1: it is dropped
+    bool fuse_unk;             // a run of them is one unk
+    bool ignore_merges;        // a word that is a token is that token, whatever the merges say
 } sd_bpe;
 
 #define SD_NO_RANK UINT32_MAX
@@ -53,6 +54,7 @@ typedef struct {
     sd_bpe_list *list;
     sd_bpe_entry *entry;
     int32_t *list_of; // [n_ranks] a rank's list, -1: none yet
+    bool lists;       // they are in use
     size_t n_heap, cap_heap, n_late, cap_late, n_list, cap_list, n_entry, cap_entry;
     int32_t *id, *prev, *next; // [cap] the linked list of symbols
     size_t cap;
@@ -75,7 +77,7 @@ sd_status sd_bpe_add_merge(sd_bpe *b, const char *left, size_t n_left, const cha
 /// become it, that of the highest score first, the leftmost of equal ones. score [V], finite; those
 /// of other tokens are not read. Called once, after the last sd_bpe_set, by_character set.
 sd_status sd_bpe_merge_by_score(sd_bpe *b, const float *score, sd_error *err);
-/// After the last sd_bpe_set: finds the 256 bytes where they are the symbols.
+/// After the last sd_bpe_set: finds the symbols of bytes or ASCII.
 void sd_bpe_finish(sd_bpe *b);
 /// The mergeable token with these bytes, -1 when there is none.
 int32_t sd_bpe_find(const sd_bpe *b, const char *bytes, size_t len);
