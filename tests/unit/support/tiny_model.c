@@ -6,15 +6,13 @@
 #include "base/files/replace.h"
 #include "base/memory.h"
 #include "base/rng.h"
-#include "model/formats/gguf_write.h"
 #include "model/formats/safetensors.h"
+#include "tests/unit/support/tiny_parts.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-
-enum { N_MERGES = 29, N_TOKENS = 256 + N_MERGES + 3 };
 
 // A matrix of the block and its bias have the role of the first plus its number: a linear map that
 // holds several has the values of several maps.
@@ -27,7 +25,9 @@ typedef enum {
     BIAS,
     QN = BIAS + 3,
     KN,
-    MATRIX
+    MATRIX,
+    POST_ATTN,
+    POST_FFN
 } role;
 
 typedef struct {
@@ -38,16 +38,18 @@ typedef struct {
 } tensor;
 
 sd_tiny_model sd_tiny_default(const sd_arch *arch) {
+    bool gemma = strcmp(sd_arch_name(arch), "gemma3") == 0,
+         phi = strcmp(sd_arch_name(arch), "phi3") == 0;
     return (sd_tiny_model){.arch = arch,
                            .L = 2,
                            .C = 64,
                            .H = 4,
                            .G = 2,
-                           .D = arch == &sd_arch_qwen3 ? 24 : 16,
+                           .D = arch == &sd_arch_qwen3 || gemma ? 24 : 16,
                            .F = 96,
-                           .V = N_TOKENS,
+                           .V = SD_TINY_TOKENS,
                            .ctx = 512,
-                           .tied = arch == &sd_arch_qwen3,
+                           .tied = arch == &sd_arch_qwen3 || gemma,
                            .dtype = SD_F32,
                            .seed = 1,
                            .tokenizer = true,
@@ -57,7 +59,16 @@ sd_tiny_model sd_tiny_default(const sd_arch *arch) {
                            .rope_high = 4,
                            .rope_beta_fast = 32,
                            .rope_beta_slow = 1,
-                           .rope_orig_ctx = 64};
+                           .rope_orig_ctx = 64,
+                           .rope_dim = phi ? 12 : 0,
+                           .window = gemma ? 16 : 0,
+                           .pattern = 2,
+                           .local_base = 3000};
+}
+
+int sd_tiny_window(const sd_tiny_model *t, int layer) {
+    bool all = sd_tiny_is(t, "gemma3") && (layer + 1) % t->pattern == 0;
+    return all ? 0 : t->window;
 }
 
 // ---- the tensors
@@ -95,6 +106,10 @@ static int list(tensor *out, const sd_tiny_model *t) {
             out[n++] = (tensor){QN, l, NULL, 1, t->D};
             out[n++] = (tensor){KN, l, NULL, 1, t->D};
         }
+        if (sd_tiny_is(t, "gemma3")) {
+            out[n++] = (tensor){POST_ATTN, l, NULL, 1, t->C};
+            out[n++] = (tensor){POST_FFN, l, NULL, 1, t->C};
+        }
         n += list_linears(out + n, t, l);
     }
     return n;
@@ -124,6 +139,12 @@ static void name_of(char out[96], const sd_tiny_model *t, const tensor *x, bool 
         break;
     case KN:
         leaf = norms->k_norm;
+        break;
+    case POST_ATTN:
+        leaf = gguf ? "post_attention_norm" : "post_attention_layernorm";
+        break;
+    case POST_FFN:
+        leaf = gguf ? "post_ffw_norm" : "post_feedforward_layernorm";
         break;
     case BIAS:
     case MATRIX:
@@ -165,12 +186,43 @@ static float value(const sd_tiny_model *t, const tensor *x, int row, int col) {
     case FFN_NORM:
     case QN:
     case KN:
-        return 1 + 0.2f * u;
+    case POST_ATTN:
+    case POST_FFN:
+        return sd_tiny_is(t, "gemma3") ? 0.2f * u : 1 + 0.2f * u;
     case BIAS:
         return 0.2f * u;
     default:
         return u * sqrtf(3.0f / (float)x->cols);
     }
+}
+
+void sd_tiny_values(float *out, const sd_tiny_model *t, sd_tiny_tensor what, int layer, int rows,
+                    int cols) {
+    static const role roles[] = {[SD_TINY_EMBEDDING] = EMBEDDING,
+                                 [SD_TINY_OUT_NORM] = OUT_NORM,
+                                 [SD_TINY_HEAD] = HEAD,
+                                 [SD_TINY_ATTN_NORM] = ATTN_NORM,
+                                 [SD_TINY_FFN_NORM] = FFN_NORM,
+                                 [SD_TINY_Q_NORM] = QN,
+                                 [SD_TINY_K_NORM] = KN,
+                                 [SD_TINY_POST_ATTN_NORM] = POST_ATTN,
+                                 [SD_TINY_POST_FFN_NORM] = POST_FFN};
+    role r = what == SD_TINY_HEAD && t->tied ? EMBEDDING : roles[what];
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < cols; j++)
+            *out++ = value(t, &(tensor){r, layer, NULL, rows, cols}, i, j);
+}
+
+void sd_tiny_matrix(float *out, const sd_tiny_model *t, sd_proj p, int layer, int rows, int cols) {
+    const sd_linear_kind one = {.first = p, .matrices = 1};
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < cols; j++)
+            *out++ = value(t, &(tensor){MATRIX, layer, &one, rows, cols}, i, j);
+}
+
+void sd_tiny_bias(float *out, const sd_tiny_model *t, sd_proj p, int layer, int n) {
+    const sd_linear_kind one = {.first = p, .matrices = 1};
+    for (int j = 0; j < n; j++) *out++ = value(t, &(tensor){BIAS, layer, &one, 1, n}, 0, j);
 }
 
 // The row of the folder's matrix that stands at `row` of a llama GGUF's q or k: rotation pairs are
@@ -213,11 +265,14 @@ static void *bytes_of(const sd_tiny_model *t, const tensor *x, bool gguf, size_t
     if (x->cols % sd_dtype_block(type)) return NULL;
     size_t stride = sd_row_bytes(type, x->cols);
     *bytes = stride * (size_t)x->rows;
+    // Gemma's norms multiply by 1 + w, which is what its GGUF files hold.
+    bool one_more = gguf && x->rows == 1 && sd_tiny_is(t, "gemma3");
     uint8_t *data = sd_alloc(*bytes, 1);
     float *v = sd_alloc((size_t)x->cols, sizeof *v);
     for (int r = 0; data && v && r < x->rows; r++) {
         int from = source_row(t, x, r, gguf);
         for (int c = 0; c < x->cols; c++) v[c] = value(t, x, from, c);
+        for (int c = 0; one_more && c < x->cols; c++) v[c] += 1;
         if (sd_quantise(data + (size_t)r * stride, type, v, x->cols)) continue;
         random_blocks(data, *bytes, type, t->seed, id_of(x, 0));
         break;
@@ -226,169 +281,7 @@ static void *bytes_of(const sd_tiny_model *t, const tensor *x, bool gguf, size_t
     return data;
 }
 
-// ---- the tokenizer
-
-#define SPACE "\xc4\xa0" // how byte-level BPE spells it
-static const char *const merges[N_MERGES][2] = {
-    {SPACE, "t"},      {"h", "e"},   {SPACE "t", "he"}, {"i", "n"},   {"e", "r"}, {"o", "n"},
-    {"a", "n"},        {SPACE, "a"}, {"r", "e"},        {SPACE, "s"}, {"e", "n"}, {"a", "t"},
-    {"o", "r"},        {"e", "s"},   {"i", "s"},        {SPACE, "w"}, {"i", "t"}, {SPACE, "o"},
-    {"a", "r"},        {"a", "l"},   {"l", "l"},        {SPACE, "c"}, {"n", "d"}, {SPACE "o", "f"},
-    {SPACE "a", "nd"}, {"in", "g"},  {SPACE, "in"},     {SPACE, "p"}, {"o", "u"}};
-static const char *const specials[3] = {"<|endoftext|>", "<|im_start|>", "<|im_end|>"};
-static const char chatml[] =
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + "
-    "message['content'] + '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ "
-    "'<|im_start|>assistant\n' }}{% endif %}";
-
-// GPT-2's spelling of bytes: printable Latin-1 stands for itself, the others from U+0100 on.
-static void spell_byte(char out[4], int byte) {
-    int code = byte;
-    bool itself =
-        (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || (byte >= 174 && byte <= 255);
-    if (!itself) {
-        code = 256;
-        for (int b = 0; b < byte; b++)
-            if (!((b >= 33 && b <= 126) || (b >= 161 && b <= 172) || (b >= 174 && b <= 255)))
-                code++;
-    }
-    if (code < 128)
-        snprintf(out, 4, "%c", code);
-    else
-        snprintf(out, 4, "%c%c", (char)(0xc0 | code >> 6), (char)(0x80 | (code & 63)));
-}
-
-static void spell_token(char out[32], int id) {
-    if (id < 256) {
-        char s[4];
-        spell_byte(s, id);
-        snprintf(out, 32, "%s", s);
-    } else if (id < 256 + N_MERGES) {
-        snprintf(out, 32, "%s%s", merges[id - 256][0], merges[id - 256][1]);
-    } else if (id < N_TOKENS) {
-        snprintf(out, 32, "%s", specials[id - 256 - N_MERGES]);
-    } else {
-        snprintf(out, 32, "[PAD%d]", id);
-    }
-}
-
-static const char *template_of(const sd_tiny_model *t) {
-    if (t->chat_template) return *t->chat_template ? t->chat_template : NULL;
-    return t->tokenizer ? chatml : NULL;
-}
-
-static bool add_array_head(sd_buf *b, sd_gguf_type type, uint64_t n) {
-    uint32_t e = (uint32_t)type;
-    return sd_buf_add(b, &e, 4) && sd_buf_add(b, &n, 8);
-}
-static bool add_str(sd_buf *b, const char *s) {
-    uint64_t n = strlen(s);
-    return sd_buf_add(b, &n, 8) && sd_buf_adds(b, s);
-}
-
-static sd_status put_tokenizer(sd_gguf_writer *w, const sd_tiny_model *t, sd_error *err) {
-    sd_status st = SD_OK;
-    sd_buf tokens = sd_buf_make(1 << 24), types = sd_buf_make(1 << 24),
-           pairs = sd_buf_make(1 << 20);
-    bool ok = add_array_head(&tokens, SD_GGUF_STRING, (uint64_t)t->V) &&
-              add_array_head(&types, SD_GGUF_I32, (uint64_t)t->V) &&
-              add_array_head(&pairs, SD_GGUF_STRING, N_MERGES);
-    for (int i = 0; ok && i < t->V; i++) {
-        char s[32];
-        int32_t type = i < 256 + N_MERGES ? 1 : i < N_TOKENS ? 3 : 5;
-        spell_token(s, i);
-        ok = add_str(&tokens, s) && sd_buf_add(&types, &type, 4);
-    }
-    for (int i = 0; ok && i < N_MERGES; i++) {
-        char s[32];
-        snprintf(s, sizeof s, "%s %s", merges[i][0], merges[i][1]);
-        ok = add_str(&pairs, s);
-    }
-    SD_CHECK_ALLOC(ok, err);
-    SD_TRY(sd_gguf_put_str(w, "tokenizer.ggml.model", "gpt2", err));
-    SD_TRY(sd_gguf_put_str(w, "tokenizer.ggml.pre", "gpt-2", err));
-    SD_TRY(
-        sd_gguf_put_raw(w, "tokenizer.ggml.tokens", SD_GGUF_ARRAY, tokens.data, tokens.len, err));
-    SD_TRY(
-        sd_gguf_put_raw(w, "tokenizer.ggml.token_type", SD_GGUF_ARRAY, types.data, types.len, err));
-    SD_TRY(sd_gguf_put_raw(w, "tokenizer.ggml.merges", SD_GGUF_ARRAY, pairs.data, pairs.len, err));
-    SD_TRY(sd_gguf_put_u32(w, "tokenizer.ggml.bos_token_id", 256 + N_MERGES, err));
-    SD_TRY(sd_gguf_put_u32(w, "tokenizer.ggml.eos_token_id", N_TOKENS - 1, err));
-    SD_TRY(sd_gguf_put_bool(w, "tokenizer.ggml.add_bos_token", false, err));
-out:
-    sd_buf_free(&tokens);
-    sd_buf_free(&types);
-    sd_buf_free(&pairs);
-    return st;
-}
-
 // ---- GGUF
-
-static sd_status put_u32(sd_gguf_writer *w, const char *arch, const char *leaf, int v,
-                         sd_error *err) {
-    char key[96];
-    snprintf(key, sizeof key, "%s.%s", arch, leaf);
-    return sd_gguf_put_u32(w, key, (uint32_t)v, err);
-}
-static sd_status put_f32(sd_gguf_writer *w, const char *arch, const char *leaf, float v,
-                         sd_error *err) {
-    char key[96];
-    snprintf(key, sizeof key, "%s.%s", arch, leaf);
-    return sd_gguf_put_f32(w, key, v, err);
-}
-
-static sd_status put_scaling(sd_gguf_writer *w, const sd_tiny_model *t, sd_error *err) {
-    sd_status st = SD_OK;
-    const char *arch = sd_arch_name(t->arch);
-    char key[96];
-    if (t->scaling != SD_ROPE_LINEAR && t->scaling != SD_ROPE_YARN) goto out;
-    snprintf(key, sizeof key, "%s.rope.scaling.type", arch);
-    SD_TRY(sd_gguf_put_str(w, key, t->scaling == SD_ROPE_LINEAR ? "linear" : "yarn", err));
-    SD_TRY(put_f32(w, arch, "rope.scaling.factor", t->rope_factor, err));
-    SD_TRY(put_u32(w, arch, "rope.scaling.original_context_length", t->rope_orig_ctx, err));
-    SD_TRY(put_f32(w, arch, "rope.scaling.yarn_beta_fast", t->rope_beta_fast, err));
-    SD_TRY(put_f32(w, arch, "rope.scaling.yarn_beta_slow", t->rope_beta_slow, err));
-out:
-    return st;
-}
-
-static sd_status put_metadata(sd_gguf_writer *w, const sd_tiny_model *t, sd_error *err) {
-    sd_status st = SD_OK;
-    const char *arch = sd_arch_name(t->arch);
-    SD_TRY(sd_gguf_put_str(w, "general.architecture", arch, err));
-    SD_TRY(sd_gguf_put_str(w, "general.name", "tiny", err));
-    SD_TRY(put_u32(w, arch, "block_count", t->L, err));
-    SD_TRY(put_u32(w, arch, "context_length", t->ctx, err));
-    SD_TRY(put_u32(w, arch, "embedding_length", t->C, err));
-    SD_TRY(put_u32(w, arch, "feed_forward_length", t->F, err));
-    SD_TRY(put_u32(w, arch, "attention.head_count", t->H, err));
-    SD_TRY(put_u32(w, arch, "attention.head_count_kv", t->G, err));
-    SD_TRY(put_u32(w, arch, "attention.key_length", t->D, err));
-    SD_TRY(put_u32(w, arch, "attention.value_length", t->D, err));
-    SD_TRY(put_u32(w, arch, "rope.dimension_count", t->D, err));
-    SD_TRY(put_f32(w, arch, "rope.freq_base", t->rope_base, err));
-    SD_TRY(put_f32(w, arch, "attention.layer_norm_rms_epsilon", 1e-6f, err));
-    SD_TRY(put_scaling(w, t, err));
-    if (t->tokenizer) SD_TRY(put_tokenizer(w, t, err));
-    if (template_of(t)) SD_TRY(sd_gguf_put_str(w, "tokenizer.chat_template", template_of(t), err));
-out:
-    return st;
-}
-
-// Llama 3's rule as converters store it: a divisor per frequency.
-static void rope_divisors(float *out, const sd_tiny_model *t) {
-    sd_rotation r = {.base = t->rope_base,
-                     .scaling = SD_ROPE_LLAMA3,
-                     .factor = t->rope_factor,
-                     .low = t->rope_low,
-                     .high = t->rope_high,
-                     .orig_ctx = t->rope_orig_ctx};
-    double scaled[256], plain[256], one;
-    sd_rope_frequencies(&r, t->D, scaled, &one);
-    r.scaling = SD_ROPE_NONE;
-    sd_rope_frequencies(&r, t->D, plain, &one);
-    for (int i = 0; i < t->D / 2; i++) out[i] = (float)(plain[i] / scaled[i]);
-}
 
 sd_status sd_tiny_write_gguf(const char *path, const sd_tiny_model *t, sd_error *err) {
     sd_status st = SD_OK;
@@ -396,11 +289,12 @@ sd_status sd_tiny_write_gguf(const char *path, const sd_tiny_model *t, sd_error 
     tensor *list_of = sd_alloc((size_t)t->L * 16 + 8, sizeof *list_of);
     SD_CHECK_ALLOC(list_of, err);
     int n = list(list_of, t);
-    bool factors = t->scaling == SD_ROPE_LLAMA3;
+    sd_tiny_rope_tensor ropes[2];
+    int n_ropes = sd_tiny_rope_tensors(ropes, t);
     SD_TRY(sd_gguf_writer_open(&w, path, err));
-    SD_TRY(put_metadata(w, t, err));
-    if (factors)
-        SD_TRY(sd_gguf_declare(w, "rope_freqs.weight", SD_F32, 1, (int64_t[]){t->D / 2}, err));
+    SD_TRY(sd_tiny_put_keys(w, t, err));
+    for (int i = 0; i < n_ropes; i++)
+        SD_TRY(sd_gguf_declare(w, ropes[i].name, SD_F32, 1, (int64_t[]){ropes[i].n}, err));
     for (int i = 0; i < n; i++) {
         const tensor *x = &list_of[i];
         char name[96];
@@ -408,11 +302,8 @@ sd_status sd_tiny_write_gguf(const char *path, const sd_tiny_model *t, sd_error 
         SD_TRY(sd_gguf_declare(w, name, type_of(t, x, true), x->rows == 1 ? 1 : 2,
                                (int64_t[]){x->cols, x->rows}, err));
     }
-    if (factors) {
-        float d[256];
-        rope_divisors(d, t);
-        SD_TRY(sd_gguf_write_tensor(w, d, (size_t)t->D / 2 * sizeof *d, err));
-    }
+    for (int i = 0; i < n_ropes; i++)
+        SD_TRY(sd_gguf_write_tensor(w, ropes[i].v, (size_t)ropes[i].n * sizeof(float), err));
     for (int i = 0; i < n; i++) {
         size_t bytes;
         void *data = bytes_of(t, &list_of[i], true, &bytes);
@@ -431,52 +322,6 @@ out:
 
 // ---- folder
 
-static json_t *rope_json(const sd_tiny_model *t) {
-    static const char *const types[] = {"default", "linear", "llama3", "yarn"};
-    json_t *r = json_pack("{s:s}", "rope_type", types[t->scaling]);
-    if (t->scaling != SD_ROPE_NONE) json_object_set_new(r, "factor", json_real(t->rope_factor));
-    if (t->scaling == SD_ROPE_LLAMA3 || t->scaling == SD_ROPE_YARN)
-        json_object_set_new(r, "original_max_position_embeddings", json_integer(t->rope_orig_ctx));
-    if (t->scaling == SD_ROPE_LLAMA3) {
-        json_object_set_new(r, "low_freq_factor", json_real(t->rope_low));
-        json_object_set_new(r, "high_freq_factor", json_real(t->rope_high));
-    }
-    if (t->scaling == SD_ROPE_YARN) {
-        json_object_set_new(r, "beta_fast", json_real(t->rope_beta_fast));
-        json_object_set_new(r, "beta_slow", json_real(t->rope_beta_slow));
-    }
-    return r;
-}
-
-static json_t *config_json(const sd_tiny_model *t) {
-    char class[64];
-    snprintf(class, sizeof class, "%c%sForCausalLM", t->arch->name[0] - 'a' + 'A',
-             t->arch->name + 1);
-    json_t *c =
-        json_pack("{s:s, s:[s], s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:f, s:b, s:s, s:b}",
-                  "model_type", sd_arch_name(t->arch), "architectures", class, "num_hidden_layers",
-                  t->L, "hidden_size", t->C, "intermediate_size", t->F, "num_attention_heads", t->H,
-                  "num_key_value_heads", t->G, "head_dim", t->D, "vocab_size", t->V,
-                  "max_position_embeddings", t->ctx, "hidden_act", "silu", "rms_norm_eps", 1e-6,
-                  "tie_word_embeddings", (int)t->tied, "torch_dtype",
-                  t->dtype == SD_F32   ? "float32"
-                  : t->dtype == SD_F16 ? "float16"
-                                       : "bfloat16",
-                  "attention_bias", 0);
-    json_t *r = rope_json(t);
-    if (!t->old_config) {
-        json_object_set_new(r, "rope_theta", json_real(t->rope_base));
-        json_object_set_new(c, "rope_parameters", r);
-        return c;
-    }
-    json_object_set_new(c, "rope_theta", json_real(t->rope_base));
-    if (t->scaling != SD_ROPE_NONE)
-        json_object_set_new(c, "rope_scaling", r);
-    else
-        json_decref(r);
-    return c;
-}
-
 static sd_status write_json(const char *dir, const char *name, json_t *value, sd_error *err) {
     char *path = sd_path_join(dir, name), *text = json_dumps(value, JSON_INDENT(1));
     sd_status st = path && text ? sd_file_write(path, text, strlen(text), err)
@@ -485,31 +330,6 @@ static sd_status write_json(const char *dir, const char *name, json_t *value, sd
     free(text);
     free(path);
     return st;
-}
-
-static json_t *tokenizer_json(void) {
-    json_t *vocab = json_object(), *pairs = json_array(), *added = json_array();
-    for (int i = 0; i < 256 + N_MERGES; i++) {
-        char s[32];
-        spell_token(s, i);
-        json_object_set_new(vocab, s, json_integer(i));
-    }
-    for (int i = 0; i < N_MERGES; i++)
-        json_array_append_new(pairs, json_pack("[s, s]", merges[i][0], merges[i][1]));
-    for (int i = 0; i < 3; i++)
-        json_array_append_new(added, json_pack("{s:i, s:s, s:b, s:b, s:b, s:b, s:b}", "id",
-                                               256 + N_MERGES + i, "content", specials[i],
-                                               "single_word", 0, "lstrip", 0, "rstrip", 0,
-                                               "normalized", 0, "special", 1));
-    return json_pack(
-        "{s:s, s:n, s:n, s:o, s:n, s:{s:s, s:b, s:b, s:b}, s:n, s:{s:s, s:b, s:b, s:b}, "
-        "s:{s:s, s:n, s:n, s:n, s:n, s:b, s:b, s:b, s:o, s:o}}",
-        "version", "1.0", "truncation", "padding", "added_tokens", added, "normalizer",
-        "pre_tokenizer", "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 1, "use_regex",
-        1, "post_processor", "decoder", "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets",
-        1, "use_regex", 1, "model", "type", "BPE", "dropout", "unk_token",
-        "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", 0, "byte_fallback", 0,
-        "ignore_merges", 0, "vocab", vocab, "merges", pairs);
 }
 
 static sd_status write_weights(const char *dir, const sd_tiny_model *t, sd_error *err) {
@@ -550,18 +370,20 @@ out:
 sd_status sd_tiny_write_folder(const char *dir, const sd_tiny_model *t, sd_error *err) {
     sd_status st = SD_OK;
     SD_TRY(sd_mkdirs(dir, err));
-    SD_TRY(write_json(dir, "config.json", config_json(t), err));
+    SD_TRY(write_json(dir, "config.json", sd_tiny_config_json(t), err));
     SD_TRY(write_weights(dir, t, err));
     if (t->tokenizer) {
-        json_t *c = json_pack("{s:s, s:s, s:b, s:s, s:b}", "bos_token", specials[0], "eos_token",
-                              specials[2], "add_bos_token", 0, "tokenizer_class",
-                              "PreTrainedTokenizerFast", "clean_up_tokenization_spaces", 0);
-        if (template_of(t)) json_object_set_new(c, "chat_template", json_string(template_of(t)));
-        SD_TRY(write_json(dir, "tokenizer.json", tokenizer_json(), err));
+        json_t *c =
+            json_pack("{s:s, s:s, s:b, s:s, s:b}", "bos_token", sd_tiny_specials[0], "eos_token",
+                      sd_tiny_specials[2], "add_bos_token", 0, "tokenizer_class",
+                      "PreTrainedTokenizerFast", "clean_up_tokenization_spaces", 0);
+        if (sd_tiny_template(t))
+            json_object_set_new(c, "chat_template", json_string(sd_tiny_template(t)));
+        SD_TRY(write_json(dir, "tokenizer.json", sd_tiny_tokenizer_json(), err));
         SD_TRY(write_json(dir, "tokenizer_config.json", c, err));
-        SD_TRY(write_json(dir, "generation_config.json",
-                          json_pack("{s:[i, i]}", "eos_token_id", N_TOKENS - 1, N_TOKENS - 3),
-                          err));
+        SD_TRY(write_json(
+            dir, "generation_config.json",
+            json_pack("{s:[i, i]}", "eos_token_id", SD_TINY_TOKENS - 1, SD_TINY_TOKENS - 3), err));
     }
 out:
     return st;

@@ -32,12 +32,47 @@ typedef struct {
     sd_rope_scaling scaling;
     float rope_factor, rope_low, rope_high, rope_beta_fast, rope_beta_slow;
     int rope_orig_ctx;
-    bool old_config; // folder: rope_theta and rope_scaling instead of rope_parameters
+    int rope_dim;       // of a head's D, its first that turn; 0: all
+    bool longrope;      // phi3: LongRoPE, long factors for contexts beyond rope_orig_ctx
+    int window;         // gemma3's layers, all of phi3: positions that a row sees, itself among
+                        // them; 0: all
+    int pattern;        // gemma3: each pattern-th layer has no window; it turns by rope_base and
+                        // scaling, the others by local_base
+    float local_base;   // gemma3
+    float query_scalar; // gemma3, folder: scores are divided by its root; 0: D, as in GGUF files
+    bool old_config;    // folder: rope_theta and rope_scaling instead of rope_parameters
 } sd_tiny_model;
 
-/// 2 layers, C 64, H 4, G 2, D 16 (qwen3: 24), F 96, V 288, ctx 512, F32, tied for qwen3, with a
-/// tokenizer, no scaling (the scaling fields hold usable values).
+/// 2 layers, C 64, H 4, G 2, D 16 (qwen3, gemma3: 24), F 96, V 288, ctx 512, F32, tied for qwen3 and
+/// gemma3, with a tokenizer, no scaling (the scaling fields hold usable values). gemma3: a layer with
+/// a window of 16, one without. phi3: 12 of the 16 turn, no window.
 sd_tiny_model sd_tiny_default(const sd_arch *arch);
+
+/// The window of a layer; 0: none.
+int sd_tiny_window(const sd_tiny_model *t, int layer);
+/// LongRoPE's divisor of the i-th frequency.
+float sd_tiny_longrope(const sd_tiny_model *t, bool longer, int i);
+
+/// Tensors that are no matrix of a block.
+typedef enum {
+    SD_TINY_EMBEDDING,
+    SD_TINY_OUT_NORM,
+    SD_TINY_HEAD,
+    SD_TINY_ATTN_NORM,
+    SD_TINY_FFN_NORM,
+    SD_TINY_Q_NORM,
+    SD_TINY_K_NORM,
+    SD_TINY_POST_ATTN_NORM, // gemma3: of what attention adds
+    SD_TINY_POST_FFN_NORM
+} sd_tiny_tensor;
+/// The F32 values as a Hugging Face folder holds them, so gemma3's norms without the 1 that they add:
+/// out [rows, cols]; the vectors have one row. The head of a tied model is its embedding.
+void sd_tiny_values(float *out, const sd_tiny_model *t, sd_tiny_tensor what, int layer, int rows,
+                    int cols);
+/// The same of a block's matrix, whatever linear map it is a part of.
+void sd_tiny_matrix(float *out, const sd_tiny_model *t, sd_proj p, int layer, int rows, int cols);
+/// Of its bias [n], where the architecture has one.
+void sd_tiny_bias(float *out, const sd_tiny_model *t, sd_proj p, int layer, int n);
 
 sd_status sd_tiny_write_gguf(const char *path, const sd_tiny_model *t, sd_error *err);
 sd_status sd_tiny_write_folder(const char *dir, const sd_tiny_model *t, sd_error *err);
