@@ -132,6 +132,7 @@ static int unknown_verb(const char *name) {
 }
 
 int main(int argc, char **argv) {
+    static char help[] = "--help";
     sd_error err = {0};
     sd_status st = SD_OK;
     arguments = argv;
@@ -142,6 +143,10 @@ int main(int argc, char **argv) {
     if (argc < 2) {
         usage(stderr);
         return 2;
+    }
+    if (strcmp(argv[1], "help") == 0 && argc > 2) { // help VERB ...: VERB ... --help
+        for (int i = 1; i + 1 < argc; i++) argv[i] = argv[i + 1];
+        argv[argc - 1] = help;
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
         strcmp(argv[1], "help") == 0) {

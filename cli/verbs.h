@@ -26,7 +26,7 @@
       "score a model on a suite of prompts with wanted answers")                                   \
     X(generate, "generate -m MODEL [-a ADAPTER] [-d DRAFT] -p PROMPT", "one answer")               \
     X(chat, "chat -m MODEL [-a ADAPTER] [-d DRAFT]", "a conversation in the terminal")             \
-    X(serve, "serve -m MODEL [-a NAME=PATH ...] [-d DRAFT]", "an OpenAI-compatible server")        \
+    X(serve, "serve -m MODEL [-a [NAME=]PATH ...] [-d DRAFT]", "an OpenAI-compatible server")      \
     X(pack, "pack MODEL", "make a model's packed form now, or check the one that is kept")         \
     X(cache, "cache list|clear", "the packed forms that are kept")                                 \
     B(bench, "bench model|kernels|spec ...", "measure")

@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "model/model_private.h"
 
+#include <stdio.h>
 #include <string.h>
 
 // The text of a token for the template's bos_token and eos_token: "" when there is none.
@@ -38,6 +39,22 @@ out:
     return st;
 }
 
+void sd_chat_explain(sd_error *err, const sd_template *t, const json_t *messages) {
+    size_t i;
+    json_t *m;
+    if (!err || strstr(sd_template_source(t), "tool_calls")) return;
+    json_array_foreach(messages, i, m) {
+        if (!json_object_get(m, "tool_calls") || json_is_string(json_object_get(m, "content")))
+            continue;
+        size_t n = strlen(err->message);
+        snprintf(err->message + n, sizeof err->message - n,
+                 "; message %zu has tool calls and no content, and this template writes no tool "
+                 "calls: give the message a content, or use a template that does",
+                 i + 1);
+        return;
+    }
+}
+
 sd_status sd_template_chat_ids(const sd_model *m, const sd_template *t, const json_t *messages,
                                const json_t *tools, const json_t *extra, bool add_generation_prompt,
                                const sd_template_bounds *bounds, sd_ids *out, sd_error *err) {
@@ -47,8 +64,10 @@ sd_status sd_template_chat_ids(const sd_model *m, const sd_template *t, const js
     sd_buf text = sd_buf_make(MAX_PROMPT);
     SD_TRY(token_text(&bos, m->tokenizer, sd_tokenizer_bos(m->tokenizer), err));
     SD_TRY(token_text(&eos, m->tokenizer, sd_tokenizer_eos(m->tokenizer), err));
-    SD_TRY(sd_template_render_within(t, messages, tools, extra, add_generation_prompt, bos, eos,
-                                     bounds, &text, err));
+    st = sd_template_render_within(t, messages, tools, extra, add_generation_prompt, bos, eos,
+                                   bounds, &text, err);
+    if (st == SD_EINVAL) sd_chat_explain(err, t, messages);
+    SD_TRY(st);
     SD_TRY(sd_tokenizer_encode(m->tokenizer, text.data ? text.data : "", text.len, SD_TOK_SPECIAL,
                                out, err));
 out:

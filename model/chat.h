@@ -23,6 +23,10 @@ bool sd_model_template_is_taken(const sd_model *m);
 /// one. Nothing is added where it writes none. To be called before the model is shared.
 sd_status sd_model_end_turns_as(sd_model *m, const sd_template *t, sd_error *err);
 
+/// Behind the message of a rendering that failed: that a message without a content has tool calls,
+/// which the template does not write. Nothing where no message is so.
+void sd_chat_explain(sd_error *err, const sd_template *t, const json_t *messages);
+
 /// sd_model_chat_ids_within by the template t.
 sd_status sd_template_chat_ids(const sd_model *m, const sd_template *t, const json_t *messages,
                                const json_t *tools, const json_t *extra, bool add_generation_prompt,

@@ -244,8 +244,8 @@ sd_status sd_loop_run(sd_loop *l, sd_error *err) {
     SD_CHECK_ALLOC(w.grad, err);
     SD_CHECK(l->order.rows->n > 0, err, SD_EFORMAT,
              "there is no training record; check data.train and data.val_size");
-    if (s->eval_due) { // the evaluation that an interruption cut short
-        sd_metric row = {0};
+    if (s->eval_due) {                  // the evaluation that an interruption cut short
+        sd_metric row = {.tok_s = NAN}; // the step's time went with the process that did it
         SD_TRY(after_step(&w, &row, err));
     }
     while (s->step < l->steps && !s->stopped) {

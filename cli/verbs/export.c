@@ -18,7 +18,7 @@
 enum { TO_PEFT, TO_GGUF_LORA, TO_MERGED, TO_GGUF };
 
 typedef struct {
-    const char *model, *out, *text;
+    const char *model, *out, *text, *base_id;
     int to;
     bool verify, other_base;
     int64_t threads;
@@ -39,6 +39,12 @@ static const sd_option rows[] = {
      .offset = offsetof(args, model),
      .value = "MODEL",
      .help = "the base; may be left out for a run, whose manifest names it"},
+    {.name = "base-id",
+     .type = SD_OPT_STRING,
+     .offset = offsetof(args, base_id),
+     .value = "ID",
+     .help = "peft: what AutoPeftModel loads the base by, such as HuggingFaceTB/SmolLM2-135M; left "
+             "out: the base's folder, nothing for a GGUF"},
     {.name = "verify",
      .type = SD_OPT_FLAG,
      .offset = offsetof(args, verify),
@@ -149,7 +155,7 @@ static sd_status write(const args *a, const char *path, const sd_adapter *adapte
                        sd_error *err) {
     switch (a->to) {
     case TO_PEFT:
-        return sd_adapter_write_peft(path, adapter, base, err);
+        return sd_adapter_write_peft(path, adapter, base, a->base_id, err);
     case TO_GGUF_LORA:
         return sd_adapter_write_gguf(path, adapter, base, err);
     default:
@@ -213,6 +219,10 @@ sd_status sd_verb_export(int argc, char **argv, sd_error *err) {
     SD_TRY(sd_options_parse(&rest, rows, &a, argc, argv, err));
     SD_CHECK(rest.n == 1, err, SD_EINVAL, "export: give one run's folder or adapter, not %d",
              rest.n);
+    SD_CHECK(!a.base_id || (a.to == TO_PEFT && a.base_id[0]), err, SD_EINVAL, "--base-id %s: %s",
+             a.base_id,
+             a.base_id[0] ? "only --to peft writes it; leave it out"
+                          : "is empty; give a repository's id");
     if (!a.model) SD_TRY(base_of_run(&base_path, rest.item[0], err));
     SD_TRY(sd_model_open(&base, a.model ? a.model : base_path, err));
     SD_CHECK(
@@ -226,6 +236,10 @@ sd_status sd_verb_export(int argc, char **argv, sd_error *err) {
     SD_TRY(sd_adapter_open(&adapter, rest.item[0], base, a.other_base, err));
     SD_TRY(sd_adapter_bring_template(base, rest.item[0], err));
     SD_TRY(keep_private(base->path, rest.item[0], err));
+    if (a.to == TO_PEFT && !a.base_id && sd_model_is_gguf(base))
+        sd_log(SD_LOG_INFO,
+               "adapter_config.json names no base, as PEFT loads none from a GGUF file; "
+               "give --base-id ID for AutoPeftModel");
     if (a.verify) {
         SD_TRY(write_verified(&a, adapter, base, &text, err));
     } else {

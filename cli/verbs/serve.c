@@ -21,8 +21,9 @@ typedef struct {
 
 static const sd_option rows[] = {
     SD_COMMON_ROWS(args),
-    ROW("adapter", SD_OPT_LIST, adapters, .letter = 'a', .value = "NAME=PATH",
-        .help = "serve an adapter (PEFT folder, GGUF-LoRA or run) under NAME; repeat for more"),
+    ROW("adapter", SD_OPT_LIST, adapters, .letter = 'a', .value = "[NAME=]PATH",
+        .help = "serve an adapter (PEFT folder, GGUF-LoRA or run) under NAME, else under the last "
+                "part of its path; repeat for more"),
     ROW("draft", SD_OPT_STRING, draft, .letter = 'd', .value = "DRAFT",
         .help = "a draft model, a corpus index, or a run's folder"),
     SD_CHAT_TEMPLATE_ROW(args, chat_template,
@@ -68,7 +69,7 @@ sd_status sd_verb_serve(int argc, char **argv, sd_error *err) {
     sd_strings rest = {0};
     sd_status st = SD_OK;
     char *pack_dir = NULL;
-    if (sd_verb_help("serve -m MODEL [-a NAME=PATH ...] [-d DRAFT] [--port N]",
+    if (sd_verb_help("serve -m MODEL [-a [NAME=]PATH ...] [-d DRAFT] [--port N]",
                      "an OpenAI-compatible server", rows, argc, argv))
         return SD_OK;
     sd_outlive_broken_pipes();

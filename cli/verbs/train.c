@@ -111,6 +111,7 @@ static sd_status print_json(const sd_run_report *r, bool plan, sd_error *err) {
         json_object_set_new(j, "memory_bytes", parts);
         json_object_set_new(j, "total_bytes", json_integer((json_int_t)r->plan.total));
     } else {
+        json_object_set_new(j, "ended_by", r->ended_by ? json_string(r->ended_by) : json_null());
         set_number(j, "first_loss", r->first_loss);
         set_number(j, "last_loss", r->last_loss);
         set_number(j, "best_eval_loss", best_eval(r));
@@ -135,6 +136,8 @@ static void print_summary(const sd_run_report *r) {
            r->last_loss);
     if (r->state.has_best)
         printf(", best eval %.4f at step %lld", r->state.best_loss, (long long)r->state.best_step);
+    if (r->ended_by && strcmp(r->ended_by, "eval.patience") == 0)
+        printf(", ended by eval.patience");
     printf("; %.0f s, %.0f MB at most\n", r->state.wall_s, r->peak_mb);
     printf("serve it:  specdec serve -m %s -a NAME=%s\n", r->base, r->dir);
 }

@@ -86,7 +86,7 @@ static sd_status take(pipeline *p, slot *s, sd_error *err) {
         *err = s->err;
         return s->st;
     }
-    if (n > r->longest) r->longest = n;
+    int whole = n;
     if (n > T && s->ex.kind != SD_EXAMPLE_TEXT) {
         SD_CHECK(o->overlong != SD_OVERLONG_ERROR, err, SD_ELIMIT,
                  "%d tokens do not fit sequence_len %d; raise it, or set overlong to skip or "
@@ -109,6 +109,7 @@ static sd_status take(pipeline *p, slot *s, sd_error *err) {
         r->skipped++, r->empty++;
         return SD_OK;
     }
+    if (whole > r->longest) r->longest = whole;
     for (int from = 0, piece = 0; from < n; from += T, piece++) {
         int len = n - from < T ? n - from : T;
         // The last token of a text may be left for itself: a row that teaches nothing.

@@ -39,7 +39,7 @@ typedef struct {
 
 typedef struct {
     int64_t records, skipped, tokens, supervised, rows;
-    int64_t longest;         // tokens of the longest record
+    int64_t longest;         // tokens of the longest record that is kept, before it is cut
     double efficiency;       // tokens / (rows * sequence_len)
     int64_t overlong, empty; // of the skipped: why
     int64_t truncated;       // of the kept: cut to sequence_len

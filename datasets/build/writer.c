@@ -143,7 +143,7 @@ static sd_status write_manifest(const char *out, const sd_sha256 *file, int64_t 
                                 const sd_token_store *g, const sd_prepare_options *o,
                                 const sd_model *m, const sd_prepare_report *r, sd_error *err) {
     sd_status st = SD_OK;
-    char *path = NULL, *text = NULL;
+    char *path = NULL, *text = NULL, *page = NULL;
     json_t *j = json_pack(
         "{s:s, s:i, s:s, s:I, s:s, s:s, s:s, s:i, s:I, s:i, s:I, s:I, s:I, s:o, s:O}", "kind",
         "specdec dataset", "version", SD_DATASET_VERSION, "file", sd_path_name(out), "bytes",
@@ -164,10 +164,13 @@ static sd_status write_manifest(const char *out, const sd_sha256 *file, int64_t 
     SD_TRY(sd_json_dump(&text, j, JSON_INDENT(1) | JSON_REAL_PRECISION(17), err));
     path = sd_sprintf("%s.manifest.json", out);
     SD_CHECK_ALLOC(path, err);
-    SD_TRY(sd_file_write(path, text, strlen(text), err));
+    page = sd_sprintf("%s\n", text);
+    SD_CHECK_ALLOC(page, err);
+    SD_TRY(sd_file_write(path, page, strlen(page), err));
 out:
     json_decref(j);
     free(text);
+    free(page);
     free(path);
     return st;
 }

@@ -4,6 +4,7 @@
 #include "datasets/read/loss_mask.h"
 
 #include "base/list.h"
+#include "model/chat.h"
 
 #include <string.h>
 
@@ -194,6 +195,7 @@ static sd_status label_chat(sd_labelled *l, const sd_example *ex, const sd_label
     st = render(&l->full, o, ex, ex->messages, false, err);
     if (st != SD_OK) {
         sd_error_prefix(err, "the chat template");
+        if (st == SD_EINVAL) sd_chat_explain(err, m->chat, ex->messages);
         goto out;
     }
     SD_TRY(sd_tokenizer_encode(m->tokenizer, l->full.data ? l->full.data : "", l->full.len,

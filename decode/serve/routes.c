@@ -64,10 +64,10 @@ static void post_completion(sd_conn *c) {
     sd_generation_start(c, &sd_openai_completion);
 }
 
-static json_t *model_json(const sd_server *s, const sd_served_model *m, int ctx) {
-    json_t *v =
-        json_pack("{s:s, s:s, s:I, s:s, s:i}", "id", m->card->name, "object", "model", "created",
-                  (json_int_t)s->created, "owned_by", "specdec", "max_model_len", ctx);
+// id: the model's name, or one of its listed further names.
+static json_t *model_json(const sd_server *s, const sd_served_model *m, const char *id, int ctx) {
+    json_t *v = json_pack("{s:s, s:s, s:I, s:s, s:i}", "id", id, "object", "model", "created",
+                          (json_int_t)s->created, "owned_by", "specdec", "max_model_len", ctx);
     if (m->card->sha256) {
         json_object_set_new(v, "parent", json_string(s->model[0].card->name));
         json_object_set_new(v, "generation", json_integer((json_int_t)m->card->generation));
@@ -92,8 +92,12 @@ static void get_models(sd_conn *c) {
     sd_server *s = sd_conn_owner(c);
     int ctx = sd_server_stats(s).ctx;
     json_t *list = json_array();
-    for (int i = 0; i < s->n_models; i++)
-        json_array_append_new(list, model_json(s, &s->model[i], ctx));
+    for (int i = 0; i < s->n_models; i++) {
+        const sd_model_card *card = s->model[i].card;
+        json_array_append_new(list, model_json(s, &s->model[i], card->name, ctx));
+        for (int k = 0; k < card->n_shown; k++)
+            json_array_append_new(list, model_json(s, &s->model[i], card->alias[k], ctx));
+    }
     sd_conn_json(c, 200, json_pack("{s:s, s:o}", "object", "list", "data", list));
 }
 
@@ -111,7 +115,10 @@ static void get_model(sd_conn *c) {
         sd_conn_error(c, &e);
         return;
     }
-    sd_conn_json(c, 200, model_json(s, m, sd_server_stats(s).ctx));
+    const char *id = m->card->name;
+    for (int k = 0; k < m->card->n_shown; k++)
+        if (strcmp(m->card->alias[k], name) == 0) id = m->card->alias[k];
+    sd_conn_json(c, 200, model_json(s, m, id, sd_server_stats(s).ctx));
 }
 
 static void get_metrics(sd_conn *c) {

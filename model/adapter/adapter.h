@@ -50,9 +50,11 @@ sd_status sd_adapter_on_release(const sd_adapter *a, void (*gone)(void *ctx, uin
                                 void *ctx, sd_error *err);
 
 // Writers. `dir`/`path` must not exist half-written afterwards: files are written atomically.
-/// adapter_config.json and adapter_model.safetensors, as PEFT writes them.
+/// adapter_config.json and adapter_model.safetensors, as PEFT writes them. base_id: what PEFT loads the
+/// base by, a repository's id; NULL: the base's folder, or null for a GGUF file, whose name no loader
+/// of PEFT's would find.
 sd_status sd_adapter_write_peft(const char *dir, const sd_adapter *a, sd_model *base,
-                                sd_error *err);
+                                const char *base_id, sd_error *err);
 sd_status sd_adapter_write_gguf(const char *path, const sd_adapter *a, sd_model *base,
                                 sd_error *err);
 /// The base with W + s B A in place of W: a Hugging Face folder from a folder, a GGUF from a GGUF,

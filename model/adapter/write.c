@@ -73,7 +73,8 @@ static bool kind_used(const sd_adapter *a, const sd_model *base, const sd_linear
 }
 
 static sd_status write_config(const char *path, const sd_adapter *a, const sd_model *base,
-                              double alpha, sd_error *err) {
+                              const char *base_id, double alpha, sd_error *err) {
+    if (!base_id && !sd_model_is_gguf(base)) base_id = base->path;
     sd_status st = SD_OK;
     char *text = NULL;
     json_t *targets = json_array();
@@ -83,14 +84,16 @@ static sd_status write_config(const char *path, const sd_adapter *a, const sd_mo
     json_t *number = alpha == floor(alpha) && fabs(alpha) < 1e15 ? json_integer((json_int_t)alpha)
                                                                  : json_real(alpha);
     json_t *root = json_pack(
-        "{s:s, s:s, s:s, s:b, s:i, s:o, s:f, s:o, s:s, s:b, s:b, s:{}, s:{}, s:b, s:b, s:n, s:n, "
+        "{s:s, s:s, s:s?, s:b, s:i, s:o, s:f, s:o, s:s, s:b, s:b, s:{}, s:{}, s:b, s:b, s:n, s:n, "
         "s:n, s:n}",
-        "peft_type", "LORA", "task_type", "CAUSAL_LM", "base_model_name_or_path",
-        sd_model_is_gguf(base) ? base->name : base->path, "inference_mode", 1, "r", a->max_r,
-        "lora_alpha", number, "lora_dropout", 0.0, "target_modules", targets, "bias", "none",
-        "use_rslora", 0, "use_dora", 0, "rank_pattern", "alpha_pattern", "fan_in_fan_out", 0,
-        "init_lora_weights", 1, "modules_to_save", "layers_to_transform", "layers_pattern",
-        "revision");
+        "peft_type", "LORA", "task_type", "CAUSAL_LM", "base_model_name_or_path", base_id,
+        "inference_mode", 1, "r", a->max_r, "lora_alpha", number, "lora_dropout", 0.0,
+        "target_modules", targets, "bias", "none", "use_rslora", 0, "use_dora", 0, "rank_pattern",
+        "alpha_pattern", "fan_in_fan_out", 0, "init_lora_weights", 1, "modules_to_save",
+        "layers_to_transform", "layers_pattern", "revision");
+    SD_CHECK(root || sd_memory_lost(), err, SD_EINVAL,
+             "%s: the base's id or path is not UTF-8, as JSON must be; give another",
+             base_id ? base_id : "");
     SD_CHECK_ALLOC(root, err);
     SD_TRY(sd_json_dump(&text, root, JSON_INDENT(2) | JSON_SORT_KEYS, err));
     SD_TRY(sd_file_write(path, text, strlen(text), err));
@@ -101,7 +104,7 @@ out:
 }
 
 sd_status sd_adapter_write_peft(const char *dir, const sd_adapter *a, sd_model *base,
-                                sd_error *err) {
+                                const char *base_id, sd_error *err) {
     sd_status st = SD_OK;
     char *config = sd_path_join(dir, "adapter_config.json"),
          *weights = sd_path_join(dir, "adapter_model.safetensors");
@@ -167,7 +170,7 @@ sd_status sd_adapter_write_peft(const char *dir, const sd_adapter *a, sd_model *
     sd_cleanup_add(folder);
     SD_TRY(sd_mkdirs(dir, err));
     SD_TRY(sd_safetensors_write(weights, t, n, metadata, err));
-    SD_TRY(write_config(config, a, base, alpha, err));
+    SD_TRY(write_config(config, a, base, base_id, alpha, err));
     SD_TRY(sd_adapter_write_template(dir, base, err));
 out:
     if (st != SD_OK && made) (void)sd_remove_tree(dir, NULL); // nothing half-written stays

@@ -46,6 +46,23 @@ timeout 10 alone/specdec train recipe.yaml >out 2>err
 [ $? = 2 ] && grep -q 'alone/specdec-tuning is a copy of the other program' err && [ ! -s out ]
 check "a copy under the other's name says so, and does not run itself for ever" $? "$(cat err)"
 
+# ---- help, and a first recipe
+
+for verb in serve "data prepare" train "bench model"; do
+  # shellcheck disable=SC2086
+  "$binary" help $verb >out 2>err && "$binary" $verb --help >want 2>/dev/null && cmp -s out want && grep -q "usage: specdec $verb" out
+  check "help $verb is $verb --help" $? "$(cat out err)"
+done
+"$binary" help nope >out 2>err
+[ $? = 2 ] && [ ! -s out ] && grep -q "'nope' is not a verb" err
+check "help of what is no verb says so" $? "$(cat out err)"
+"$binary" train --init data.jsonl -m tiny.gguf >want 2>err && "$binary" train --init data.jsonl -m tiny.gguf -o first.yaml >out 2>err && cmp -s first.yaml want && [ ! -s out ]
+check "train --init -o writes the recipe into a file" $? "$(cat out err)"
+echo mine >mine.yaml
+"$binary" train --init data.jsonl -m tiny.gguf -o mine.yaml >out 2>err
+[ $? = 2 ] && grep -q 'mine.yaml: exists already' err && [ "$(cat mine.yaml)" = mine ]
+check "but not over one that is there" $? "$(cat out err)"
+
 # ---- pipes
 
 # ---- weights that are no numbers
@@ -140,6 +157,11 @@ cp tiny.gguf near.gguf && printf '\1\1' | dd of=near.gguf bs=1 seek=$(($(stat -c
 refuses "an adapter on another model is refused with both hashes" 2 "$(sha256sum tiny.gguf | cut -c1-12).*$(sha256sum near.gguf | cut -c1-12).*differ by about .*--other-base" "$binary" generate -m near.gguf -a piped -p abc -n 2
 "$binary" generate -m near.gguf -a piped -p abc -n 2 --ignore-end --other-base >out 2>err && grep -q "trained on a base with SHA-256 $(sha256sum tiny.gguf | cut -c1-12).*differ by about" err
 check "and --other-base takes it, with the same said" $? "$(cat err)"
+"$binary" export piped --to peft -o named --base-id some/model >out 2>&1 && grep -q '"base_model_name_or_path": "some/model"' named/adapter_config.json
+check "export --base-id names the base for AutoPeftModel" $? "$(cat out)"
+"$binary" export piped --to peft -o unnamed >out 2>&1 && grep -q '"base_model_name_or_path": null' unnamed/adapter_config.json && grep -q -- '--base-id ID' out
+check "without it a GGUF base has no name there, and that is said" $? "$(cat out)"
+refuses "only --to peft takes it" 2 'base-id some/model: only --to peft' "$binary" export piped --to gguf-lora -o x.gguf --base-id some/model
 "$binary" export piped --to merged -o merged.gguf >out 2>&1 && grep -q 'is in the file' out && [ -e merged.gguf ] && [ ! -e merged.gguf.unverified ]
 check "export gives a merged file its name when it is verified" $? "$(cat out)"
 : >half.gguf.unverified

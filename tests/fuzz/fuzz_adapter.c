@@ -175,7 +175,7 @@ static void check(const sd_adapter *a) {
     need(sd_lora_table_get(&weights, t, a, base, &err), &err);
     sd_lora_table_close(t);
     // A scale that is folded anew may leave the range of fp32: then it is refused, not written.
-    if (sd_adapter_write_peft(folder, a, base, &err) == SD_OK &&
+    if (sd_adapter_write_peft(folder, a, base, NULL, &err) == SD_OK &&
         sd_adapter_open(&b, folder, base, true, &err) == SD_OK) {
         check_same(a, b);
         sd_adapter_release(b);

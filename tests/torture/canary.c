@@ -558,7 +558,7 @@ static int write_adapter(const char *path, const char *dir) {
         lora[i] = (sd_lora){.r = 4, .A = f, .B = f + 4 * cols, .scale = 1};
     }
     if (sd_mkdirs(dir, &err) != SD_OK || sd_adapter_from_factors(&a, "x", lora, m, &err) != SD_OK ||
-        sd_adapter_write_peft(dir, a, m, &err) != SD_OK)
+        sd_adapter_write_peft(dir, a, m, NULL, &err) != SD_OK)
         die("%s", err.message);
     for (int i = 0; i < slots; i++) free((void *)(uintptr_t)lora[i].A);
     free(lora);

@@ -28,7 +28,8 @@ struct sd_metrics {
     bool bar, open_line;
     double last_line, speed; // speed: seconds a step, smoothed
     double last_wall;
-    double last_eval;
+    double last_eval; // with its step, for the bar
+    int64_t last_eval_step;
 };
 
 double sd_peak_memory_mb(void) {
@@ -43,23 +44,34 @@ static bool keep(sd_metrics *s, const sd_metric *m) {
     return true;
 }
 
+/// The two numbers that may be unknown, or what stands for that.
+static const char *eval_text(char text[32], const sd_metric *m, const char *unknown) {
+    if (isnan(m->eval_loss)) return unknown;
+    snprintf(text, 32, "%.9g", m->eval_loss);
+    return text;
+}
+static const char *speed_text(char text[32], const sd_metric *m, const char *unknown) {
+    if (isnan(m->tok_s)) return unknown;
+    snprintf(text, 32, "%.1f", m->tok_s);
+    return text;
+}
+
 static bool print_csv(FILE *f, const sd_metric *m) {
-    char eval[32] = "";
-    if (!isnan(m->eval_loss)) snprintf(eval, sizeof eval, "%.9g", m->eval_loss);
-    return fprintf(f, "%lld,%.9g,%s,%.9g,%.9g,%lld,%lld,%.1f,%.1f,%.2f\n", (long long)m->step,
-                   m->loss, eval, m->lr, m->grad_norm, (long long)m->tokens,
-                   (long long)m->supervised, m->tok_s, m->mem_mb, m->wall_s) > 0;
+    char eval[32], speed[32];
+    return fprintf(f, "%lld,%.9g,%s,%.9g,%.9g,%lld,%lld,%s,%.1f,%.2f\n", (long long)m->step,
+                   m->loss, eval_text(eval, m, ""), m->lr, m->grad_norm, (long long)m->tokens,
+                   (long long)m->supervised, speed_text(speed, m, ""), m->mem_mb, m->wall_s) > 0;
 }
 
 static bool print_jsonl(FILE *f, const sd_metric *m) {
-    char eval[32] = "null";
-    if (!isnan(m->eval_loss)) snprintf(eval, sizeof eval, "%.9g", m->eval_loss);
+    char eval[32], speed[32];
     return fprintf(f,
                    "{\"step\": %lld, \"loss\": %.9g, \"eval_loss\": %s, \"lr\": %.9g, "
                    "\"grad_norm\": %.9g, \"tokens\": %lld, \"supervised_tokens\": %lld, "
-                   "\"tok_s\": %.1f, \"mem_mb\": %.1f, \"wall_s\": %.2f}\n",
-                   (long long)m->step, m->loss, eval, m->lr, m->grad_norm, (long long)m->tokens,
-                   (long long)m->supervised, m->tok_s, m->mem_mb, m->wall_s) > 0;
+                   "\"tok_s\": %s, \"mem_mb\": %.1f, \"wall_s\": %.2f}\n",
+                   (long long)m->step, m->loss, eval_text(eval, m, "null"), m->lr, m->grad_norm,
+                   (long long)m->tokens, (long long)m->supervised, speed_text(speed, m, "null"),
+                   m->mem_mb, m->wall_s) > 0;
 }
 
 /// One line of metrics.csv; false when it is not one (cut by a kill, say).
@@ -68,7 +80,7 @@ static bool parse_row(sd_metric *m, const char *line) {
     for (int i = 0; i < 10; i++) {
         char *end;
         value[i] = strtod(line, &end);
-        if (end == line && i == 2)
+        if (end == line && (i == 2 || i == 7))
             value[i] = NAN;
         else if (end == line)
             return false;
@@ -144,23 +156,28 @@ out:
 static void show(sd_metrics *s, const sd_metric *m) {
     double now = sd_now_s(), eta = s->speed * (double)(s->o.total - m->step);
     bool last = m->step >= s->o.total;
-    char eval[32] = "", left[32];
-    if (!isnan(s->last_eval)) snprintf(eval, sizeof eval, " eval %.4f", s->last_eval);
+    char eval[64] = "", speed[32] = "", left[32];
+    if (!isnan(m->tok_s)) snprintf(speed, sizeof speed, "  %.0f tok/s", m->tok_s);
+    if (s->bar && !isnan(s->last_eval))
+        snprintf(eval, sizeof eval, "  eval %.4f at %lld", s->last_eval,
+                 (long long)s->last_eval_step);
+    else if (!s->bar && !isnan(m->eval_loss))
+        snprintf(eval, sizeof eval, "  eval %.4f", m->eval_loss);
     int minutes = (int)(eta / 60);
     snprintf(left, sizeof left, "%d:%02d:%02d", minutes / 60, minutes % 60, (int)eta % 60);
     if (s->bar) {
         enum { WIDTH = 20 };
         int full = s->o.total > 0 ? (int)(m->step * WIDTH / s->o.total) : WIDTH;
         if (full > WIDTH) full = WIDTH;
-        fprintf(stderr, "\r[%.*s%*s] %lld/%lld  loss %.4f%s  %.0f tok/s  %.0f MB  eta %s\033[K",
-                full, "====================", WIDTH - full, "", (long long)m->step,
-                (long long)s->o.total, m->loss, eval, m->tok_s, m->mem_mb, left);
+        fprintf(stderr, "\r[%.*s%*s] %lld/%lld  loss %.4f%s%s  %.0f MB  eta %s\033[K", full,
+                "====================", WIDTH - full, "", (long long)m->step, (long long)s->o.total,
+                m->loss, eval, speed, m->mem_mb, left);
         s->open_line = true;
         if (last) sd_metrics_quiet(s);
     } else if (last || !isnan(m->eval_loss) || now - s->last_line >= 1) {
-        fprintf(stderr, "step %lld/%lld  loss %.4f%s  lr %.3g  %.0f tok/s  %.0f MB  eta %s\n",
-                (long long)m->step, (long long)s->o.total, m->loss, eval, m->lr, m->tok_s,
-                m->mem_mb, left);
+        fprintf(stderr, "step %lld/%lld  loss %.4f%s  lr %.3g%s  %.0f MB  eta %s\n",
+                (long long)m->step, (long long)s->o.total, m->loss, eval, m->lr, speed, m->mem_mb,
+                left);
         s->last_line = now;
     }
 }
@@ -169,7 +186,7 @@ sd_status sd_metrics_add(sd_metrics *s, const sd_metric *m, sd_error *err) {
     double seconds = m->wall_s - s->last_wall;
     s->last_wall = m->wall_s;
     s->speed = s->speed > 0 ? 0.9 * s->speed + 0.1 * seconds : seconds;
-    if (!isnan(m->eval_loss)) s->last_eval = m->eval_loss;
+    if (!isnan(m->eval_loss)) s->last_eval = m->eval_loss, s->last_eval_step = m->step;
     bool write = m->step % s->o.every == 0 || !isnan(m->eval_loss) || m->step >= s->o.total;
     if (write) {
         if (!keep(s, m)) return sd_fail(err, SD_ENOMEM, "out of memory for the metrics");

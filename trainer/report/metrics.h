@@ -5,7 +5,8 @@
 // metrics.csv: step, loss, eval_loss, lr, grad_norm, tokens, supervised_tokens, tok_s, mem_mb,
 // wall_s. tokens and supervised_tokens are of that step; loss is the mean over its supervised
 // tokens, before its update; tok_s is the step's; mem_mb is the peak of the process; wall_s counts
-// from the run's start over all its resumes; eval_loss is empty where nothing was evaluated.
+// from the run's start over all its resumes; eval_loss is empty where nothing was evaluated,
+// tok_s where another process did the step and only its evaluation was left.
 #pragma once
 
 #include "base/option.h"
@@ -18,7 +19,8 @@ typedef struct {
     double loss, eval_loss; // eval_loss NaN: none
     double lr, grad_norm;
     int64_t tokens, supervised;
-    double tok_s, mem_mb, wall_s;
+    double tok_s; // NaN: not known
+    double mem_mb, wall_s;
 } sd_metric;
 
 typedef struct sd_metrics sd_metrics;

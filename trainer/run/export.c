@@ -150,7 +150,7 @@ sd_status sd_run_write_peft(sd_run_end *e, sd_sha256 *hash, sd_error *err) {
     json_t *entry;
     artefact dir = {0};
     SD_TRY(artefact_begin(&dir, e, "adapter", err));
-    SD_TRY(sd_adapter_write_peft(dir.tmp, e->own, m, err));
+    SD_TRY(sd_adapter_write_peft(dir.tmp, e->own, m, NULL, err));
     SD_TRY(sd_adapter_open(&again, dir.tmp, m, false, err));
     *hash = again->sha256;
     SD_TRY(

@@ -18,6 +18,11 @@ out:
     return st;
 }
 
+const char *sd_run_ended_by(const sd_recipe *r, const sd_train_state *s, const sd_run_counts *n) {
+    if (s->step < n->steps) return s->stopped ? "eval.patience" : NULL;
+    return r->train.max_steps ? "train.max_steps" : "train.epochs";
+}
+
 static bool set_number(json_t *j, const char *name, double v) {
     return json_object_set_new(j, name, isfinite(v) ? json_real(v) : json_null()) == 0;
 }
@@ -28,18 +33,20 @@ sd_status sd_run_write_manifest(const sd_run_end *e, int64_t step, sd_error *err
     const sd_train_state *s = &in->c->state;
     const sd_run_counts *n = &in->data->counts;
     const sd_dataset *d = in->data->train_set;
-    char *path = sd_path_join(in->dir, "manifest.json"), *text = NULL;
+    char *path = sd_path_join(in->dir, "manifest.json"), *text = NULL, *page = NULL;
     sd_sha256 recipe = {{0}};
     SD_TRY(sd_sha256_of(&recipe, in->c->recipe.data, in->c->recipe.len, err));
     json_t *j = json_pack(
-        "{s:i, s:s, s:s, s:{s:s, s:s}, s:{s:s, s:s, s:I, s:I, s:I}, s:s, s:I, s:I, s:I, s:I, s:O}",
+        "{s:i, s:s, s:s, s:{s:s, s:s}, s:{s:s, s:s, s:I, s:I, s:I}, s:s, s:I, s:s, s:I, s:I, s:I, "
+        "s:O}",
         "specdec_run", 1, "name", in->recipe->name, "version", SPECDEC_VERSION, "base", "path",
         in->base->model->path, "sha256", in->base->sha256.hex, "data", "sha256",
         sd_dataset_sha256(d)->hex, "made_from", sd_dataset_made_from(d)->hex, "records",
         (json_int_t)n->records, "tokens", (json_int_t)n->tokens, "supervised_tokens",
         (json_int_t)n->supervised, "recipe_sha256", recipe.hex, "steps", (json_int_t)s->step,
-        "adapter_of_step", (json_int_t)step, "tokens_seen", (json_int_t)s->tokens,
-        "supervised_tokens_seen", (json_int_t)s->supervised, "artefacts", e->artefacts);
+        "ended_by", sd_run_ended_by(in->recipe, s, n), "adapter_of_step", (json_int_t)step,
+        "tokens_seen", (json_int_t)s->tokens, "supervised_tokens_seen", (json_int_t)s->supervised,
+        "artefacts", e->artefacts);
     SD_CHECK_ALLOC(j, err);
     bool kept = set_number(j, "last_loss", in->last_loss) &&
                 set_number(j, "best_eval_loss", s->has_best ? s->best_loss : NAN) &&
@@ -50,10 +57,12 @@ sd_status sd_run_write_manifest(const sd_run_end *e, int64_t step, sd_error *err
               : sd_fail(err, SD_ENOMEM, "out of memory");
     json_decref(j);
     if (st != SD_OK) goto out;
-    SD_CHECK_ALLOC(path, err);
-    SD_TRY(sd_file_write(path, text, strlen(text), err));
+    page = sd_sprintf("%s\n", text);
+    SD_CHECK(path && page, err, SD_ENOMEM, "out of memory");
+    SD_TRY(sd_file_write(path, page, strlen(page), err));
 out:
     free(text);
+    free(page);
     free(path);
     return st;
 }

@@ -90,6 +90,11 @@ sd_status sd_run_init_parameters(sd_checkpoint *c, const sd_recipe *recipe, cons
 sd_status sd_run_load_start(sd_checkpoint *c, const sd_run_start *start, const sd_run_base *base,
                             const sd_run_data *data, const char *kernels, sd_error *err);
 
+// ---- manifest.c
+
+/// The key of the recipe that ended the run; NULL: it has not ended.
+const char *sd_run_ended_by(const sd_recipe *r, const sd_train_state *s, const sd_run_counts *n);
+
 // ---- finish.c: adapter, exports, draft index, manifest
 
 /// What the loop leaves.

@@ -206,6 +206,7 @@ static sd_status run_loop(run *r, sd_checkpoints *checkpoints, const char *hint,
     const sd_metric *rows = sd_metrics_all(r->metrics, &n);
     if (n) p->first_loss = rows[0].loss, p->last_loss = rows[n - 1].loss;
     p->state = r->c.state;
+    p->ended_by = sd_run_ended_by(&r->recipe, &r->c.state, &r->data.counts);
     p->peak_mb = sd_peak_memory_mb();
 out:
     return st;

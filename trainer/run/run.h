@@ -55,6 +55,7 @@ typedef struct {
     int64_t started_at;           // step that this process began after
     sd_train_state state;         // after the last step; a plan's: at the start
     double first_loss, last_loss; // NaN: none
+    const char *ended_by; // the recipe's key that ended the run; NULL: it has not ended here
     double peak_mb;
     sd_run_verification verified;
 } sd_run_report;

@@ -15,28 +15,39 @@ static bool good_name(const char *s) {
            strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == n;
 }
 
+// The last component, without ".gguf": a run is called by its folder.
+static char *name_of_path(const char *path) {
+    size_t end = strlen(path), n;
+    while (end > 1 && path[end - 1] == '/') end--;
+    size_t begin = end;
+    while (begin > 0 && path[begin - 1] != '/') begin--;
+    n = end - begin;
+    if (n > 5 && memcmp(path + end - 5, ".gguf", 5) == 0) n -= 5;
+    return sd_strndup(path + begin, n);
+}
+
 static sd_status open_adapter(sd_models *m, const char *spec, bool any_base, sd_error *err) {
     sd_status st = SD_OK;
     char *who = NULL;
-    const char *equals = strchr(spec, '=');
+    const char *equals = strchr(spec, '='), *path = equals ? equals + 1 : spec;
     sd_models_row *row = &m->row[m->n];
-    SD_CHECK(equals && equals[1], err, SD_EINVAL, "-a %s: give NAME=PATH, such as my-model=runs/my",
+    SD_CHECK(*path, err, SD_EINVAL, "-a %s: give NAME=PATH, such as my-model=runs/my, or a path",
              spec);
-    row->name = sd_strndup(spec, (size_t)(equals - spec));
+    row->name = equals ? sd_strndup(spec, (size_t)(equals - spec)) : name_of_path(path);
     SD_CHECK_ALLOC(row->name, err);
     m->n++;
     SD_CHECK(good_name(row->name), err, SD_EINVAL,
-             "-a %s: a name has 1 to %d letters, digits, '.', '_' or '-'", spec, MAX_NAME);
+             "-a %s: a name has 1 to %d letters, digits, '.', '_' or '-'; give NAME=PATH", spec,
+             MAX_NAME);
     for (int i = 0; i < m->n - 1; i++)
         SD_CHECK(!sd_model_card_is(&m->row[i].card, row->name), err, SD_EINVAL,
                  "-a %s: the name '%s' is taken; give another", spec, row->name);
-    SD_TRY(sd_adapter_open(&row->adapter, equals + 1, m->model, any_base, err));
+    SD_TRY(sd_adapter_open(&row->adapter, path, m->model, any_base, err));
     who = sd_sprintf("adapter %s", row->name);
     SD_CHECK_ALLOC(who, err);
-    if (!sd_model_template_is_taken(m->model))
-        SD_TRY(sd_adapter_template(&row->chat, equals + 1, err));
+    if (!sd_model_template_is_taken(m->model)) SD_TRY(sd_adapter_template(&row->chat, path, err));
     if (row->chat) SD_TRY(sd_model_end_turns_as(m->model, row->chat, err));
-    SD_TRY(sd_draft_of_run(&row->corpus, equals + 1, who, row->adapter, m->model, err));
+    SD_TRY(sd_draft_of_run(&row->corpus, path, who, row->adapter, m->model, err));
     row->card = (sd_model_card){.name = row->name,
                                 .sha256 = row->adapter->sha256.hex,
                                 .generation = row->adapter->generation,
@@ -57,8 +68,14 @@ out:
     return st;
 }
 
+static bool given_before(const sd_strings *names, int i) {
+    for (int k = 0; k < i; k++)
+        if (strcmp(names->item[k], names->item[i]) == 0) return true;
+    return false;
+}
+
 // The base is called by --served-name, else by its file's name without ".gguf". Requests may also
-// say the file's name, the path, or the name the model has for itself.
+// say the file's name, the path, or the name the model has for itself: these are not shown.
 static sd_status name_base(sd_models *m, const sd_models_options *o, sd_error *err) {
     sd_status st = SD_OK;
     const sd_strings *names = o->served_names;
@@ -70,6 +87,10 @@ static sd_status name_base(sd_models *m, const sd_models_options *o, sd_error *e
     size_t n = end - begin;
     m->alias = sd_alloc((size_t)(names ? names->n : 0) + 4, sizeof *m->alias);
     SD_CHECK_ALLOC(m->alias, err);
+    for (int i = 1; names && i < names->n; i++)
+        if (!given_before(names, i))
+            SD_TRY(add_alias(m, names->item[i], strlen(names->item[i]), err));
+    int shown = m->n_alias;
     SD_TRY(add_alias(m, path + begin, n, err));
     if (n > 5 && memcmp(path + end - 5, ".gguf", 5) == 0) n -= 5;
     SD_TRY(add_alias(m, path + begin, n, err));
@@ -78,11 +99,10 @@ static sd_status name_base(sd_models *m, const sd_models_options *o, sd_error *e
     m->row[0].name = names && names->n ? sd_strdup(names->item[0]) : sd_strndup(path + begin, n);
     SD_CHECK_ALLOC(m->row[0].name, err);
     m->n = 1;
-    for (int i = 0; names && i < names->n; i++)
-        SD_TRY(add_alias(m, names->item[i], strlen(names->item[i]), err));
     m->row[0].card = (sd_model_card){.name = m->row[0].name,
                                      .alias = (const char *const *)m->alias,
                                      .n_alias = m->n_alias,
+                                     .n_shown = shown,
                                      .draft = o->has_draft ? "draft" : "none"};
 out:
     return st;

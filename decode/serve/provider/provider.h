@@ -19,8 +19,8 @@ typedef enum { SD_PROVIDER_OPENING, SD_PROVIDER_READY, SD_PROVIDER_FAILED } sd_p
 // One of the models that requests may name.
 typedef struct {
     const char *name;
-    const char *const *alias; // [n_alias] further names
-    int n_alias;
+    const char *const *alias; // [n_alias] further names, those that are listed first
+    int n_alias, n_shown;
     const char *sha256;  // of the adapter; NULL: the base
     uint64_t generation; // of the adapter
     const char *draft;   // what drafts for it: "index", "draft" or "none"

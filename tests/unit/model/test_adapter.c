@@ -8,6 +8,7 @@
 #include "tests/unit/support/tiny_model.h"
 
 #include <criterion/criterion.h>
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -107,7 +108,7 @@ static void round_trip(const sd_arch *arch) {
     sd_error err;
     sd_adapter *a = random_adapter(b.gguf, true), *peft, *gguf, *on_folder;
     char *dir = sd_path_join(b.dir, "peft"), *file = sd_path_join(b.dir, "lora.gguf");
-    cr_assert_eq(sd_adapter_write_peft(dir, a, b.gguf, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_adapter_write_peft(dir, a, b.gguf, NULL, &err), SD_OK, "%s", err.message);
     cr_assert_eq(sd_adapter_write_gguf(file, a, b.gguf, &err), SD_OK, "%s", err.message);
     cr_assert_eq(sd_adapter_open(&peft, dir, b.gguf, false, &err), SD_OK, "%s", err.message);
     cr_assert_eq(sd_adapter_open(&gguf, file, b.gguf, false, &err), SD_OK, "%s", err.message);
@@ -134,6 +135,37 @@ Test(adapter, round_trips_are_bit_exact_on_qwen3) {
     round_trip(&sd_arch_qwen3);
 }
 
+static void names_base(const char *dir, const char *want) {
+    char *path = sd_path_join(dir, "adapter_config.json");
+    json_t *j = json_load_file(path, 0, NULL), *is = json_object_get(j, "base_model_name_or_path");
+    cr_assert(want ? json_is_string(is) : json_is_null(is));
+    if (want) cr_assert_str_eq(json_string_value(is), want);
+    json_decref(j);
+    free(path);
+}
+
+// What AutoPeftModel loads the base by: a GGUF's name is no repository.
+Test(adapter, a_peft_folder_names_a_base_that_peft_can_load_or_none) {
+    bases b = make_bases(&sd_arch_llama, SD_F32);
+    sd_error err;
+    sd_adapter *a = random_adapter(b.gguf, true), *c = random_adapter(b.folder, true);
+    char *dir = sd_path_join(b.dir, "peft");
+    cr_assert_eq(sd_adapter_write_peft(dir, a, b.gguf, NULL, &err), SD_OK, "%s", err.message);
+    names_base(dir, NULL);
+    cr_assert_eq(sd_adapter_write_peft(dir, a, b.gguf, "some/model", &err), SD_OK);
+    names_base(dir, "some/model");
+    cr_assert_eq(sd_adapter_write_peft(dir, c, b.folder, NULL, &err), SD_OK);
+    names_base(dir, b.folder->path);
+    cr_assert_eq(sd_adapter_write_peft(dir, c, b.folder, "some/model", &err), SD_OK);
+    names_base(dir, "some/model");
+    cr_assert_eq(sd_adapter_write_peft(dir, c, b.folder, "\xff", &err), SD_EINVAL);
+    cr_assert(strstr(err.message, "not UTF-8"), "%s", err.message);
+    sd_adapter_release(a);
+    sd_adapter_release(c);
+    free(dir);
+    free_bases(&b);
+}
+
 // A file without a record of its base opens on both forms of it: rewrite the PEFT weights without
 // the metadata.
 static void strip_metadata(const char *dir) {
@@ -154,7 +186,7 @@ Test(adapter, the_same_peft_folder_acts_alike_on_a_folder_and_on_a_permuted_gguf
     sd_error err;
     sd_adapter *a = random_adapter(b.folder, true), *on_gguf;
     char *dir = sd_path_join(b.dir, "peft");
-    cr_assert_eq(sd_adapter_write_peft(dir, a, b.folder, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_adapter_write_peft(dir, a, b.folder, NULL, &err), SD_OK, "%s", err.message);
     strip_metadata(dir);
     cr_assert_eq(sd_adapter_open(&on_gguf, dir, b.gguf, false, &err), SD_OK, "%s", err.message);
     sd_logit_difference same = compare(b.folder, a, b.gguf, on_gguf),
@@ -177,7 +209,7 @@ Test(adapter, mixed_ranks_and_scales_are_folded_without_changing_the_logits) {
     sd_error err;
     sd_adapter *a = random_adapter(b.gguf, false), *peft, *gguf;
     char *dir = sd_path_join(b.dir, "peft"), *file = sd_path_join(b.dir, "lora.gguf");
-    cr_assert_eq(sd_adapter_write_peft(dir, a, b.gguf, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_adapter_write_peft(dir, a, b.gguf, NULL, &err), SD_OK, "%s", err.message);
     cr_assert_eq(sd_adapter_write_gguf(file, a, b.gguf, &err), SD_OK, "%s", err.message);
     cr_assert_eq(sd_adapter_open(&peft, dir, b.gguf, false, &err), SD_OK, "%s", err.message);
     cr_assert_eq(sd_adapter_open(&gguf, file, b.gguf, false, &err), SD_OK, "%s", err.message);
@@ -244,7 +276,7 @@ Test(adapter, one_that_goes_with_a_changed_base_is_refused) {
     sd_error err;
     sd_adapter *a = random_adapter(b.gguf, true), *other;
     char *dir = sd_path_join(b.dir, "peft"), *config = sd_path_join(dir, "adapter_config.json");
-    cr_assert_eq(sd_adapter_write_peft(dir, a, b.gguf, &err), SD_OK);
+    cr_assert_eq(sd_adapter_write_peft(dir, a, b.gguf, NULL, &err), SD_OK);
     static const char text[] = "{\"peft_type\": \"LORA\", \"lora_alpha\": 16, "
                                "\"init_lora_weights\": \"pissa_niter_16\"}";
     cr_assert_eq(sd_file_write(config, text, strlen(text), &err), SD_OK);
@@ -261,7 +293,7 @@ Test(adapter, one_of_another_base_is_refused_with_both_shapes) {
     sd_error err;
     sd_adapter *a = random_adapter(b.gguf, true), *other;
     char *dir = sd_path_join(b.dir, "peft"), *path = sd_path_join(b.dir, "wide.gguf");
-    cr_assert_eq(sd_adapter_write_peft(dir, a, b.gguf, &err), SD_OK);
+    cr_assert_eq(sd_adapter_write_peft(dir, a, b.gguf, NULL, &err), SD_OK);
     sd_tiny_model wide = sd_tiny_default(&sd_arch_llama);
     wide.F = 128;
     cr_assert_eq(sd_tiny_write_gguf(path, &wide, &err), SD_OK);
@@ -282,7 +314,7 @@ Test(adapter, one_that_changed_after_its_run_is_refused) {
     sd_adapter *a = random_adapter(b.gguf, true), *opened;
     char *run = sd_path_join(b.dir, "run"), *dir = sd_path_join(run, "adapter");
     char *manifest = sd_path_join(run, "manifest.json");
-    cr_assert_eq(sd_adapter_write_peft(dir, a, b.gguf, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_adapter_write_peft(dir, a, b.gguf, NULL, &err), SD_OK, "%s", err.message);
     cr_assert_eq(sd_adapter_open(&opened, run, b.gguf, false, &err), SD_OK, "%s", err.message);
     char *text =
         sd_sprintf("{\"artefacts\": {\"adapter\": {\"sha256\": \"%s\"}}}", opened->sha256.hex);

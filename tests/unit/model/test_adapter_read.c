@@ -213,7 +213,7 @@ Test(adapter_read, the_same_model_in_another_precision_is_taken_and_another_mode
     char *peft = sd_path_join(dir, "peft"), *gguf = sd_path_join(dir, "lora.gguf"),
          *again = sd_path_join(dir, "again");
     a = ones(m[0]);
-    cr_assert_eq(sd_adapter_write_peft(peft, a, m[0], &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_adapter_write_peft(peft, a, m[0], NULL, &err), SD_OK, "%s", err.message);
     cr_assert_eq(sd_adapter_write_gguf(gguf, a, m[0], &err), SD_OK, "%s", err.message);
     sd_adapter_release(a);
     for (int i = 0; i < 4; i++) {
@@ -221,7 +221,7 @@ Test(adapter_read, the_same_model_in_another_precision_is_taken_and_another_mode
         sd_adapter_release(on);
         cr_assert_eq(sd_adapter_open(&on, gguf, m[i], false, &err), SD_OK, "%s", err.message);
         // Written again from there it still says what it was trained on.
-        if (i == 3) cr_assert_eq(sd_adapter_write_peft(again, on, m[i], &err), SD_OK);
+        if (i == 3) cr_assert_eq(sd_adapter_write_peft(again, on, m[i], NULL, &err), SD_OK);
         sd_adapter_release(on);
     }
     sd_sha256 trained_on, here;
@@ -259,7 +259,7 @@ Test(adapter_read, a_near_model_of_the_same_precision_is_refused) {
          *peft = sd_path_join(dir, "peft");
     sd_model *base = make_model(in, SD_BF16, 1, true), *m;
     sd_adapter *a = ones(base);
-    cr_assert_eq(sd_adapter_write_peft(peft, a, base, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_adapter_write_peft(peft, a, base, NULL, &err), SD_OK, "%s", err.message);
     cr_assert_eq(sd_adapter_write_merged(merged, a, base, &err), SD_OK, "%s", err.message);
     cr_assert_eq(sd_model_open(&m, merged, &err), SD_OK, "%s", err.message);
     cr_assert_eq(sd_adapter_open(&on, peft, m, false, &err), SD_EINVAL);

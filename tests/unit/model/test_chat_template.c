@@ -121,6 +121,29 @@ Test(chat_template, what_is_no_template_is_refused_in_one_sentence) {
     free(long_one);
 }
 
+// What SmolLM2's template says of a tool call is "content is undefined".
+Test(chat_template, a_tool_call_that_it_does_not_write_is_named) {
+    sd_model *m = bare(&sd_arch_llama, true);
+    sd_ids ids = {0};
+    sd_error err = {0};
+    json_t *call = json_loads("[{\"role\": \"user\", \"content\": \"q\"}, {\"role\": "
+                              "\"assistant\", \"tool_calls\": []}]",
+                              0, NULL);
+    take(m, "{% for m in messages %}{{ m['role'] + m['content'] }}{% endfor %}");
+    cr_assert_eq(sd_model_chat_ids(m, call, NULL, NULL, true, &ids, &err), SD_EINVAL);
+    cr_assert(strstr(err.message, "message 2 has tool calls and no content"), "%s", err.message);
+    json_object_del(json_array_get(call, 1), "tool_calls");
+    cr_assert_eq(sd_model_chat_ids(m, call, NULL, NULL, true, &ids, &err), SD_EINVAL);
+    cr_assert(!strstr(err.message, "tool calls"), "%s", err.message);
+    json_object_set_new(json_array_get(call, 1), "tool_calls", json_array());
+    take(m, "{% for m in messages %}{{ m['role'] + m['content'] }}{{ m.tool_calls }}{% endfor %}");
+    cr_assert_eq(sd_model_chat_ids(m, call, NULL, NULL, true, &ids, &err), SD_EINVAL);
+    cr_assert(!strstr(err.message, "tool calls"), "%s", err.message);
+    json_decref(call);
+    sd_ids_free(&ids);
+    sd_model_release(m);
+}
+
 // ---- beside an adapter
 
 static sd_adapter *adapter_of(const sd_model *m) {
@@ -162,7 +185,7 @@ Test(chat_template, travels_with_every_form_of_an_adapter_and_with_a_merged_mode
             char *own = sd_strdup(sd_template_source(m->chat));
             if (taken) take(m, text);
             sd_adapter *a = adapter_of(m);
-            cr_assert_eq(sd_adapter_write_peft(peft, a, m, &err), SD_OK, "%s", err.message);
+            cr_assert_eq(sd_adapter_write_peft(peft, a, m, NULL, &err), SD_OK, "%s", err.message);
             cr_assert_eq(sd_adapter_write_gguf(file, a, m, &err), SD_OK, "%s", err.message);
             cr_assert_eq(sd_adapter_write_merged(merged, a, m, &err), SD_OK, "%s", err.message);
             says(peft, taken ? text : NULL);

@@ -301,7 +301,7 @@ static void write_run(const char *run, sd_model *base, uint64_t seed, float spre
     char *peft = sd_path_join(run, "adapter"), *draft = sd_path_join(run, "draft");
     char *index = sd_path_join(draft, "corpus.idx");
     cr_assert_eq(sd_mkdirs(draft, &err), SD_OK);
-    cr_assert_eq(sd_adapter_write_peft(peft, a, base, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_adapter_write_peft(peft, a, base, NULL, &err), SD_OK, "%s", err.message);
     sd_adapter_release(a);
     cr_assert_eq(sd_adapter_open(&a, run, base, false, &err), SD_OK, "%s", err.message);
     sd_sha256 other;
@@ -398,4 +398,38 @@ Test(live, a_model_that_is_not_there_ends_the_start) {
     cr_assert(strstr(err.message, "/nonexistent.gguf"));
     o.model = "/dev/null";
     cr_assert_neq(sd_serve(&o, &err), SD_OK);
+}
+
+static int listed(const char *answer, const char *id) {
+    char want[96];
+    int n = 0;
+    snprintf(want, sizeof want, "\"id\":\"%s\"", id);
+    for (const char *p = answer; (p = strstr(p, want)) != NULL; p++) n++;
+    return n;
+}
+
+// All names that were given are listed, and an adapter without one is called by its path.
+Test(serve_live, what_may_be_asked_for_by_a_given_name_is_listed, .timeout = 120) {
+    live s;
+    live_write_model(&s);
+    sd_model *base;
+    cr_assert_eq(sd_model_open(&base, s.model, NULL), SD_OK);
+    char *run = sd_path_join(s.dir, "my-run"), *slash = sd_sprintf("%s/", run),
+         *named = sd_sprintf("other=%s", run);
+    write_run(run, base, 5, 0.1f, true);
+    sd_model_release(base);
+    const sd_strings adapters = {.item = {slash, named}, .n = 2},
+                     names = {.item = {"first", "second", "first", "third"}, .n = 4};
+    s.o.served_names = &names;
+    live_start_with(&s, 256, 2, 8, &adapters);
+    char *all = live_get(&s, "/v1/models");
+    static const char *const ids[] = {"first", "second", "third", "my-run", "other"};
+    for (int i = 0; i < 5; i++) cr_assert_eq(listed(all, ids[i]), 1, "%s: %s", ids[i], all);
+    cr_assert_eq(listed(all, "tiny"), 0, "%s", all);
+    char *one = live_get(&s, "/v1/models/third"), *file = live_get(&s, "/v1/models/tiny.gguf");
+    cr_assert_eq(listed(one, "third"), 1, "%s", one);
+    cr_assert_eq(listed(file, "first"), 1, "%s", file);
+    for (int i = 0; i < 5; i++) free(ask_model(&s, ids[i]));
+    free(all), free(one), free(file), free(run), free(slash), free(named);
+    live_stop(&s);
 }

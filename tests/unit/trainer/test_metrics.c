@@ -8,9 +8,11 @@
 #include "trainer/report/plot.h"
 
 #include <criterion/criterion.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static sd_metric row(int64_t step) {
     return (sd_metric){.step = step,
@@ -86,6 +88,56 @@ Test(metrics, evaluated_and_last_steps_are_written_whatever_every_says) {
     for (char *c = text; *c; c++) lines += *c == '\n';
     cr_assert_eq(lines, 1 + 4, "%s", text); // 3, 4, 6, 8
     free(text), free(dir);
+}
+
+// What goes to standard error while it is no terminal.
+static char *said(const char *dir, const sd_metric *rows, int n) {
+    sd_metrics *m;
+    sd_error err = {0};
+    const char *path = temp_file("said");
+    int saved = dup(STDERR_FILENO), fd = open(path, O_CREAT | O_TRUNC | O_WRONLY, 0600);
+    char *text = NULL;
+    size_t len;
+    sd_metrics_options o = {
+        .dir = dir, .title = "t", .tty = true, .csv = true, .every = 1, .total = 8};
+    cr_assert(saved >= 0 && fd >= 0 && dup2(fd, STDERR_FILENO) >= 0);
+    cr_assert_eq(sd_metrics_open(&m, &o, &err), SD_OK, "%s", err.message);
+    for (int i = 0; i < n; i++) cr_assert_eq(sd_metrics_add(m, &rows[i], &err), SD_OK);
+    sd_metrics_close(m);
+    dup2(saved, STDERR_FILENO);
+    close(saved), close(fd);
+    cr_assert_eq(sd_file_read(&text, &len, path, 1 << 20, NULL), SD_OK);
+    return text;
+}
+
+Test(metrics, a_line_shows_the_evaluation_of_its_own_step_alone) {
+    char *dir = folder("m");
+    const sd_metric rows[] = {row(4), row(8)},
+                    none = {.step = 8, .loss = 1, .eval_loss = NAN, .tok_s = 5};
+    char *both = said(dir, rows, 2);
+    cr_assert(strstr(both, "step 4/8") && strstr(both, "eval 0.7500"), "%s", both);
+    const sd_metric then[] = {rows[0], none};
+    char *one = said(dir, then, 2);
+    size_t first = strcspn(one, "\n");
+    cr_assert(strstr(one + first, "step 8/8") && strstr(one + first, "5 tok/s"), "%s", one);
+    cr_assert(!strstr(one + first, "eval"), "%s", one);
+    free(both), free(one), free(dir);
+}
+
+// After a resume a step may be without a time of its own: its speed is not 0.
+Test(metrics, a_speed_that_is_not_known_is_left_out_and_read_back) {
+    char *dir = folder("m"), *path = sd_path_join(dir, "metrics.csv"), *text;
+    sd_metric rows[] = {row(4), row(5)};
+    size_t len;
+    rows[0].tok_s = NAN;
+    char *lines = said(dir, rows, 2);
+    cr_assert(!strstr(lines, "tok/s") && strstr(lines, "lr 0.001  10 MB"), "%s", lines);
+    cr_assert_eq(sd_file_read(&text, &len, path, 1 << 20, NULL), SD_OK);
+    cr_assert(strstr(text, "\n4,0.5,0.75,0.001,0.5,104,50,,10.0,4.00\n"), "%s", text);
+    free(text);
+    text = write_rows(dir, 5, 8, 1); // reads the rows and writes them again
+    cr_assert(strstr(text, "\n4,0.5,0.75,0.001,0.5,104,50,,10.0,4.00\n5,"), "%s", text);
+    free(lines), free(text), free(path), free(dir);
 }
 
 Test(plot, ticks_are_one_two_or_five_times_a_power_of_ten) {

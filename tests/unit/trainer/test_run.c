@@ -114,6 +114,17 @@ Test(run, accumulation_over_micro_batches_is_exact_to_the_token) {
     free(a.out), free(b.out);
 }
 
+static void says_ended_by(const run_result *r, const char *key) {
+    char *path = sd_path_join(r->out, "manifest.json"), *text, want[64];
+    size_t len;
+    cr_assert_eq(sd_file_read(&text, &len, path, 1 << 20, NULL), SD_OK);
+    snprintf(want, sizeof want, "\"ended_by\": \"%s\"", key);
+    cr_assert(strstr(text, want), "%s is not in %s", want, text);
+    cr_assert(len > 2 && memcmp(text + len - 3, "\n}\n", 3) == 0, "%s", text);
+    cr_assert_str_eq(r->report.ended_by, key);
+    free(path), free(text);
+}
+
 Test(run, patience_ends_a_run_and_the_best_adapter_is_kept) {
     const char *wild[] = {"train.learning_rate=0.3", "eval.patience=2", "train.epochs=40",
                           "eval.every=1", "export_verify.prompts=0"};
@@ -123,7 +134,17 @@ Test(run, patience_ends_a_run_and_the_best_adapter_is_kept) {
               (int)r.report.state.step, (int)r.report.state.best_step);
     run_result again = run_train("p", wild, 5);
     cr_assert(again.report.done_before);
+    says_ended_by(&r, "eval.patience");
     free(r.out), free(again.out);
+}
+
+Test(run, the_manifest_says_what_ended_the_run_and_ends_its_last_line) {
+    const char *few[] = {"train.max_steps=2", "export_verify.prompts=0"};
+    run_result a = run_train("a", few, 2), b = run_train("b", NULL, 0);
+    cr_assert(a.st == SD_OK && b.st == SD_OK, "%s %s", a.err.message, b.err.message);
+    says_ended_by(&a, "train.max_steps");
+    says_ended_by(&b, "train.epochs");
+    free(a.out), free(b.out);
 }
 
 Test(run, lora_plus_and_patterns_and_continuing_an_adapter_train) {
