@@ -4,6 +4,7 @@
 #include "base/option.h"
 #include "cli/verb.h"
 #include "kernels/ops.h"
+#include "model/infer/device.h"
 
 typedef struct {
     const char *model;
@@ -37,7 +38,7 @@ typedef struct {
     {.name = "model", .letter = 'm', .type = SD_OPT_STRING, .value = "MODEL", .required = true,    \
      .offset = offsetof(values, common.model), .help = "GGUF file or Hugging Face folder"},        \
     SD_THREADS_ROW(values, common.threads, "one per processor"),                                   \
-    {.name = "device", .type = SD_OPT_ENUM, .def = "auto", .value = "auto|cpu",                    \
+    {.name = "device", .type = SD_OPT_ENUM, .def = "auto", .value = SD_DEVICES,                    \
      .offset = offsetof(values, common.device), .help = "where to run"},                           \
     {.name = "compute", .type = SD_OPT_ENUM, .def = "auto", .value = "auto|fp32",                  \
      .offset = offsetof(values, common.compute),                                                   \

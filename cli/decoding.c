@@ -55,6 +55,7 @@ sd_status sd_decoding_start(sd_decoding *d, const sd_model_args *m, const sd_dec
                                                .threads = (int)m->threads,
                                                .compute = (sd_compute)m->compute,
                                                .kv = (sd_kv_type)m->kv,
+                                               .backend = sd_device_backend(m->device),
                                                .spec = spec,
                                                .spec_length = (int)a->spec_length,
                                                .draft = a->draft,

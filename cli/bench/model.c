@@ -263,11 +263,15 @@ out:
 
 // The child's arguments are this process's model options.
 static void exec_child(const model_args *a) {
-    char threads[32], compute[16];
+    char threads[32], compute[16], device[16];
+    size_t len;
+    const char *word = sd_option_word(&len, SD_DEVICES, a->common.device);
     snprintf(threads, sizeof threads, "%lld", (long long)a->common.threads);
     snprintf(compute, sizeof compute, "%s", a->common.compute == SD_COMPUTE_FP32 ? "fp32" : "auto");
+    snprintf(device, sizeof device, "%.*s", (int)len, word);
     execl("/proc/self/exe", "specdec", "bench", "model", "--child", "-m", a->common.model,
-          "--threads", threads, "--compute", compute, "--kv", sd_kv_name((sd_kv_type)a->common.kv),
+          "--threads", threads, "--device", device, "--compute", compute, "--kv",
+          sd_kv_name((sd_kv_type)a->common.kv),
           a->common.no_pack_cache ? "--no-pack-cache" : (char *)NULL, (char *)NULL);
     _exit(127);
 }
@@ -408,6 +412,7 @@ static sd_status open_bench(bench *b, const model_args *a, sd_error *err) {
                            &(sd_context_options){.max_rows = b->max_rows,
                                                  .compute = (sd_compute)a->common.compute,
                                                  .kv = (sd_kv_type)a->common.kv,
+                                                 .backend = sd_device_backend(a->common.device),
                                                  .cache = {b->cache_dir, SD_WEIGHT_CACHE_LEAST}},
                            err));
     int deepest = 512;

@@ -82,7 +82,11 @@ static sd_status run(FILE *f, const sd_run_model *r, const sd_ids *ids, int chun
     for (int at = 0; at < ids->n; at += chunk) {
         int n = ids->n - at < chunk ? ids->n - at : chunk;
         for (int i = 0; i < n; i++)
-            row[i] = (sd_row){ids->id[at + i], at + i, kv, r->adapter, true};
+            row[i] = (sd_row){.token = ids->id[at + i],
+                              .pos = at + i,
+                              .kv = kv,
+                              .adapter = r->adapter,
+                              .want_logits = true};
         SD_TRY(sd_forward(r->cx, row, n, logits, err));
         kv->len = at + n;
         fwrite(logits, sizeof *logits, (size_t)n * V, f); // errors are found at the commit

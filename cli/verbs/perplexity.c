@@ -95,7 +95,11 @@ static sd_status run_window(const sd_run_model *r, const buffers *b, const int32
         int limit = scored ? ctx - 1 : first, most = scored ? SCORED_ROWS : chunk;
         int n = limit - at < most ? limit - at : most;
         for (int i = 0; i < n; i++)
-            b->row[i] = (sd_row){id[at + i], at + i, b->kv, r->adapter, scored};
+            b->row[i] = (sd_row){.token = id[at + i],
+                                 .pos = at + i,
+                                 .kv = b->kv,
+                                 .adapter = r->adapter,
+                                 .want_logits = scored};
         SD_TRY(sd_forward(r->cx, b->row, n, b->logits, err));
         b->kv->len = at += n;
         if (!scored) continue;

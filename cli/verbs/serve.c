@@ -98,6 +98,7 @@ sd_status sd_verb_serve(int argc, char **argv, sd_error *err) {
                                            .threads = (int)a.common.threads,
                                            .compute = (sd_compute)a.common.compute,
                                            .kv = (sd_kv_type)a.common.kv,
+                                           .backend = sd_device_backend(a.common.device),
                                            .spec = (sd_spec_mode)a.spec,
                                            .spec_length = (int)a.spec_length,
                                            .draft = a.draft}};

@@ -19,9 +19,7 @@ enum { DRAFT_ROWS = 64 }; // rows of one forward pass of the draft
 typedef struct {
     sd_model *model;
     sd_context *cx;
-    sd_sampler *sampler;
-    float *logits; // [V]
-    int V, V_target;
+    int V_target;
 } draft_model;
 
 typedef struct {
@@ -45,8 +43,6 @@ static void model_unshare(void *shared) {
     if (!m) return;
     sd_context_close(m->cx);
     sd_model_release(m->model);
-    sd_sampler_close(m->sampler);
-    free(m->logits);
     free(m);
 }
 
@@ -67,14 +63,11 @@ static sd_status model_share(void **shared, bool *present, const sd_draft_setup 
     m = sd_alloc(1, sizeof *m);
     SD_CHECK_ALLOC(m, err);
     m->model = sd_model_acquire(draft);
-    m->V = draft->hp.V;
     m->V_target = target->hp.V;
     sd_context_options own = *setup->context;
     own.max_rows = DRAFT_ROWS;
+    own.max_picked = 1;
     SD_TRY(sd_context_open(&m->cx, draft, setup->pool, &own, err));
-    m->logits = sd_alloc((size_t)m->V, sizeof *m->logits);
-    m->sampler = sd_sampler_open(m->V);
-    SD_CHECK_ALLOC(m->logits && m->sampler, err);
     *shared = m, m = NULL;
 out:
     model_unshare(m);
@@ -90,8 +83,9 @@ static int32_t token_at(const drafter *d, int i) {
     return i < d->n ? d->text[i] : d->ahead[i - d->n];
 }
 
-// Computes positions [filled, upto); the logits of the last when it is wanted.
-static bool compute(drafter *d, int upto, bool want_last) {
+// Computes positions [filled, upto); picked (NULL: not wanted) <- the token after the last.
+static bool compute(drafter *d, int upto, sd_picked *picked) {
+    const sd_pick pick = {.sampling = d->sampling, .logprob = true};
     sd_row rows[DRAFT_ROWS];
     sd_error err;
     while (d->filled < upto) {
@@ -99,11 +93,9 @@ static bool compute(drafter *d, int upto, bool want_last) {
         for (int i = 0; i < n; i++) {
             int pos = d->filled + i;
             rows[i] = (sd_row){.token = token_at(d, pos), .pos = pos, .kv = d->kv};
-            rows[i].want_logits = want_last && pos == upto - 1;
+            if (picked && pos == upto - 1) rows[i].pick = &pick;
         }
-        bool last = d->filled + n == upto;
-        float *logits = want_last && last ? d->shared->logits : NULL;
-        if (sd_forward(d->shared->cx, rows, n, logits, &err) != SD_OK) {
+        if (sd_forward_pick(d->shared->cx, rows, n, NULL, picked, &err) != SD_OK) {
             sd_log(SD_LOG_WARN, "the draft model stopped drafting for a request: %s", err.message);
             d->failed = true;
             return false;
@@ -160,7 +152,7 @@ static bool model_prepare(sd_drafter *base, int rows) {
     drafter *d = (drafter *)base;
     if (d->failed || d->n >= d->kv->ctx) return false;
     int upto = d->filled + rows < d->n - 1 ? d->filled + rows : d->n - 1;
-    if (upto > d->filled && !compute(d, upto, false)) return false;
+    if (upto > d->filled && !compute(d, upto, NULL)) return false;
     return d->filled >= d->n - 1;
 }
 
@@ -175,18 +167,17 @@ static bool model_peek(sd_drafter *base, sd_proposal *out) {
     if (d->failed || end > d->kv->ctx || d->n_ahead > SD_MAX_DRAFT) return false;
     if (!d->have) {
         if (d->filled >= end) d->filled = end - 1;
-        if (!compute(d, end, true)) return false;
-        const float *logits = d->shared->logits;
-        int32_t token = sd_sample(d->shared->sampler, logits, NULL, d->sampling, end);
-        if (token < 0) {
+        sd_picked p;
+        if (!compute(d, end, &p)) return false;
+        if (p.token < 0) {
             sd_log(SD_LOG_WARN, "the draft model stopped drafting for a request: its logits are "
                                 "not finite");
             d->failed = true;
             return false;
         }
-        float p = expf(sd_logprob(logits, d->shared->V, token));
-        int tenth = (int)(p * 10);
-        d->proposal = (sd_proposal){token, tenth > 9 ? 9 : tenth < 0 ? 0 : tenth, p};
+        float prob = expf(p.logprob);
+        int tenth = (int)(prob * 10);
+        d->proposal = (sd_proposal){p.token, tenth > 9 ? 9 : tenth < 0 ? 0 : tenth, prob};
         d->have = true;
     }
     if (d->proposal.token >= d->shared->V_target) return false;

@@ -71,7 +71,8 @@ out:
 
 sd_status sd_drafters_register(sd_engine *e, sd_error *err) {
     sd_status st = SD_OK;
-    sd_context_options context = {.isa = e->o.isa, .cache = e->o.cache, .stop = e->o.stop};
+    sd_context_options context = {
+        .isa = e->o.isa, .cache = e->o.cache, .stop = e->o.stop, .backend = e->o.backend};
     sd_draft_setup setup = {.target = e->model,
                             .draft = &e->draft,
                             .path = e->o.draft,

@@ -69,22 +69,29 @@ static sd_status open_tensors(sd_engine *e, sd_error *err) {
     sd_engine_options *o = &e->o;
     int drafted = o->spec_length > 0 ? e->n_slots * o->spec_length : SD_DRAFT_ROWS;
     int decode = e->n_slots + drafted;
-    e->max_logits = decode;
+    e->max_picked = decode;
     // Decoding alone never fills a step: prompts always get on.
     e->max_rows = o->prefill_chunk > decode + 16 ? o->prefill_chunk : decode + 16;
-    SD_TRY(sd_context_open(
-        &e->cx, e->model, e->pool,
-        &(sd_context_options){e->max_rows, o->compute, o->kv, o->isa, o->cache, o->stop}, err));
+    SD_TRY(sd_context_open(&e->cx, e->model, e->pool,
+                           &(sd_context_options){.max_rows = e->max_rows,
+                                                 .compute = o->compute,
+                                                 .kv = o->kv,
+                                                 .isa = o->isa,
+                                                 .cache = o->cache,
+                                                 .stop = o->stop,
+                                                 .backend = o->backend,
+                                                 .max_picked = e->max_picked},
+                           err));
     size_t n_logits;
-    SD_CHECK(sd_mul_size(&n_logits, (size_t)e->max_logits, (size_t)e->model->hp.V), err, SD_ELIMIT,
-             "%d rows of %d logits do not fit; use fewer slots", e->max_logits, e->model->hp.V);
-    // calloc: pages of rows that are never verified stay untouched.
+    SD_CHECK(sd_mul_size(&n_logits, (size_t)e->max_picked, (size_t)e->model->hp.V), err, SD_ELIMIT,
+             "%d rows of %d logits do not fit; use fewer slots", e->max_picked, e->model->hp.V);
+    // calloc: it stays untouched while nobody wants log probabilities.
     e->logits = calloc(n_logits, sizeof *e->logits);
     e->rows = sd_alloc((size_t)e->max_rows, sizeof *e->rows);
     e->candidates = sd_alloc((size_t)e->n_slots, sizeof *e->candidates);
-    e->sampler = sd_sampler_open(e->model->hp.V);
+    e->picked = sd_alloc((size_t)e->max_picked, sizeof *e->picked);
     e->readers = sd_alloc((size_t)e->n_slots * 2, sizeof *e->readers);
-    SD_CHECK_ALLOC(e->logits && e->rows && e->candidates && e->sampler && e->readers, err);
+    SD_CHECK_ALLOC(e->logits && e->rows && e->candidates && e->picked && e->readers, err);
 out:
     return st;
 }
@@ -159,7 +166,7 @@ void sd_engine_close(sd_engine *e) {
     free(e->logits);
     free(e->rows);
     free(e->candidates);
-    sd_sampler_close(e->sampler);
+    free(e->picked);
     sd_kv_pool_close(e->kv);
     sd_context_close(e->cx);
     sd_pool_close(e->pool);

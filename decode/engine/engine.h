@@ -44,8 +44,9 @@ typedef struct {
     sd_compute compute;
     sd_kv_type kv; // auto: two bytes a value, fp32 under SD_COMPUTE_FP32; a draft model's is auto
     const char *isa;
-    sd_spec_mode spec; // the default of a request
-    int spec_length;   // > 0: every draft is forced to this length (for tests)
+    const sd_backend *backend; // where the model runs, a draft model too; NULL: the CPU
+    sd_spec_mode spec;         // the default of a request
+    int spec_length;           // > 0: every draft is forced to this length (for tests)
     const char *draft; // NULL, a model, a corpus index file, or a run's folder or its draft/ folder
     // The kinds of drafters to register, NULL behind the last; NULL: all that there are (sd_drafters).
     const struct sd_drafter_kind *const *drafters;

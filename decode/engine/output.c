@@ -102,6 +102,11 @@ bool sd_slot_token(sd_engine *e, sd_slot *s, int32_t token, const float *logits)
     return s->finish == SD_FINISH_NONE;
 }
 
+const float *sd_slot_logits(const sd_engine *e, const sd_slot *s, int j) {
+    if (s->request->r.logprobs < 0) return NULL;
+    return e->logits + (size_t)(s->first_logits + j) * (size_t)e->model->hp.V;
+}
+
 static void send(sd_slot *s, const char *error) {
     const sd_request *r = &s->request->r;
     sd_event ev = {.id = s->request->id,

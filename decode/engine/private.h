@@ -88,7 +88,9 @@ typedef struct {
     int rows;    // rows in this step
     int read;    // of them prompt rows, from position read_from
     int read_from;
-    int first_logits; // index of its first row of logits; -1: none
+    sd_pick pick;     // how its tokens are picked
+    int first_picked; // index of the first of its rows' tokens; -1: none
+    int first_logits; // the same of its rows of logits, which only log probabilities need
 
     // Output.
     sd_token_info info[SD_MAX_DRAFT + 1]; // the round's tokens
@@ -108,7 +110,7 @@ typedef struct {
 
 // The rows of a step.
 typedef struct {
-    int rows, logits;
+    int rows, picked, logits; // picked: rows that want a token; logits: those that want theirs too
     int running, decode_rows; // requests that decode, and their rows
     int reading, prompt_rows; // requests whose prompt is read, and their rows
     bool speculating;         // a running request may be drafted for
@@ -130,13 +132,13 @@ struct sd_engine {
     sd_pool *pool;
     sd_context *cx;
     sd_engine_options o;
-    int ctx, max_rows, max_logits;
-    int n_slots;    // the ordinary ones and the reserve
-    sd_kv_pool *kv; // pages for all slots at their longest
-    sd_slot *slot;  // [n_slots]
-    sd_row *rows;   // [max_rows]
-    float *logits;  // [max_logits, V]
-    sd_sampler *sampler;
+    int ctx, max_rows, max_picked;
+    int n_slots;               // the ordinary ones and the reserve
+    sd_kv_pool *kv;            // pages for all slots at their longest
+    sd_slot *slot;             // [n_slots]
+    sd_row *rows;              // [max_rows]
+    sd_picked *picked;         // [max_picked]
+    float *logits;             // [max_picked, V]
     sd_candidates *candidates; // [n_slots]
     sd_controller control;
     sd_draft draft;                             // options.draft, opened
@@ -209,7 +211,10 @@ void sd_slot_begin(sd_engine *e, sd_slot *s, sd_engine_request *j);
 /// changed.
 bool sd_slot_carry(sd_slot *s);
 // output.c
-/// One emitted token, or -1 where there is none; true when the request goes on.
+/// One emitted token, or -1 where there is none; true when the request goes on. logits: where the
+/// request wants log probabilities.
 bool sd_slot_token(sd_engine *e, sd_slot *s, int32_t token, const float *logits);
+/// The logits of the j-th row of a slot that wants tokens; NULL where it does not want them.
+const float *sd_slot_logits(const sd_engine *e, const sd_slot *s, int j);
 /// Delivers the round's tokens and text; ends the request when it has a finish.
 void sd_slot_deliver(sd_engine *e, sd_slot *s, const char *error);

@@ -150,16 +150,19 @@ static void emit_rows(sd_engine *e, sd_slot *s, sd_rows *b) {
     for (int k = 0; k < s->rows; k++) {
         int pos = s->kv->len + k;
         bool last = pos == s->n - 1;
-        if (last && b->logits == e->max_logits) { // in the next step
+        if (last && b->picked == e->max_picked) { // in the next step
             s->rows = k;
             break;
         }
+        bool logits = last && s->request->r.logprobs >= 0;
         e->rows[b->rows++] = (sd_row){.token = s->timeline[pos],
                                       .pos = pos,
                                       .kv = s->kv,
                                       .adapter = s->request->r.adapter,
-                                      .want_logits = last};
-        if (last) s->first_logits = b->logits++;
+                                      .want_logits = logits,
+                                      .pick = last ? &s->pick : NULL};
+        if (last) s->first_picked = b->picked++;
+        if (logits) s->first_logits = b->logits++;
     }
     s->read_from = s->kv->len, s->read = s->rows;
     b->prompt_rows += s->rows;

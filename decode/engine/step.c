@@ -1,10 +1,10 @@
 // One step: admit, plan, one forward pass over decode and prompt rows together, verify, deliver.
 //
 // A decoding request brings 1 + g rows: its last token, which is not in the cache yet, and g draft
-// tokens. Row j's logits decide the token at position n + j by sd_sample alone; the draft token
-// there is accepted iff it is that token. So the emitted tokens are those of plain decoding,
-// whatever was drafted, and the cache is then committed up to the last accepted one. Prompts fill
-// the rest of the step (prompt.c); only a prompt's last row has logits.
+// tokens. Row j's logits alone decide the token at position n + j (sd_picked); the draft token there
+// is accepted iff it is that token. So the emitted tokens are those of plain decoding, whatever was
+// drafted, and the cache is then committed up to the last accepted one. Prompts fill the rest of the
+// step (prompt.c); only a prompt's last row wants a token.
 #include "base/clock.h"
 #include "base/log.h"
 #include "decode/engine/private.h"
@@ -27,35 +27,38 @@ static void end_cancelled(sd_engine *e) {
 static void add_decode_rows(sd_engine *e, sd_rows *b) {
     for (int i = 0; i < e->n_slots; i++) {
         sd_slot *s = &e->slot[i];
-        s->rows = s->read = 0, s->first_logits = -1;
+        s->rows = s->read = 0, s->first_picked = -1;
         if (s->phase != SLOT_DECODE) continue;
+        bool logits = s->request->r.logprobs >= 0;
+        s->first_picked = b->picked;
         s->first_logits = b->logits;
         for (int j = 0; j <= s->g; j++)
             e->rows[b->rows++] = (sd_row){.token = j ? s->draft[j - 1] : s->timeline[s->n - 1],
                                           .pos = s->kv->len + j, // behind what is committed
                                           .kv = s->kv,
                                           .adapter = s->request->r.adapter,
-                                          .want_logits = true};
+                                          .want_logits = logits,
+                                          .pick = &s->pick};
         s->rows = s->g + 1;
-        b->logits += s->rows;
+        b->picked += s->rows;
+        if (logits) b->logits += s->rows;
         b->running++;
         for (int j = 0; j < e->n_drafters; j++) b->speculating |= s->active[j];
     }
     b->decode_rows = b->rows;
 }
 
-// Rows first_logits.. of a decoding request: emits, scores, commits. Returns the tokens emitted.
+// Tokens first_picked.. of a decoding request: emits, scores, commits. Returns how many it emitted.
 static int verify(sd_engine *e, sd_slot *s) {
     int32_t emitted[SD_MAX_DRAFT + 1];
     int n = 0, from = s->n, accepted = 0;
     bool on = true;
     for (int j = 0; j <= s->g && on; j++) {
-        const float *logits = e->logits + (size_t)(s->first_logits + j) * (size_t)e->model->hp.V;
-        int32_t x = sd_sample(e->sampler, logits, NULL, &s->request->r.sampling, from + j);
+        int32_t x = e->picked[s->first_picked + j].token;
         emitted[n++] = x;
         bool accept = j < s->g && s->draft[j] == x;
         accepted += accept;
-        on = sd_slot_token(e, s, x, logits) && accept;
+        on = sd_slot_token(e, s, x, sd_slot_logits(e, s, j)) && accept;
     }
     s->kv->len = from + accepted < s->n ? from + accepted : s->n - 1;
     sd_spec_stats *st = &s->stats.spec;
@@ -72,10 +75,9 @@ static int verify(sd_engine *e, sd_slot *s) {
 }
 
 static void finish_prompt(sd_engine *e, sd_slot *s) {
-    const float *logits = e->logits + (size_t)s->first_logits * (size_t)e->model->hp.V;
-    int32_t x = sd_sample(e->sampler, logits, NULL, &s->request->r.sampling, s->n);
+    int32_t x = e->picked[s->first_picked].token;
     s->phase = SLOT_DECODE;
-    if (sd_slot_token(e, s, x, logits)) sd_slot_observe(e, s);
+    if (sd_slot_token(e, s, x, sd_slot_logits(e, s, 0))) sd_slot_observe(e, s);
 }
 
 static void publish(sd_engine *e, double seconds) {
@@ -117,7 +119,7 @@ static int commit(sd_engine *e) {
             int read = s->kv->len < s->request->r.n_prompt ? s->kv->len : s->request->r.n_prompt;
             if (read > s->request->counted) // a prompt that is read again is no new one
                 e->stats.prompt_tokens += read - s->request->counted, s->request->counted = read;
-            if (s->first_logits >= 0) finish_prompt(e, s);
+            if (s->first_picked >= 0) finish_prompt(e, s);
         }
         e->stats.generated_tokens += s->stats.generated - made;
     }
@@ -162,7 +164,7 @@ bool sd_engine_step(sd_engine *e) {
     sd_prompt_rows(e, &b);
     if (b.rows > 0) {
         bool ok = reserve_pages(e, &err) == SD_OK &&
-                  sd_forward(e->cx, e->rows, b.rows, b.logits ? e->logits : NULL, &err) == SD_OK;
+                  sd_forward_pick(e->cx, e->rows, b.rows, e->logits, e->picked, &err) == SD_OK;
         int tokens = ok ? commit(e) : 0;
         double seconds = sd_now_s() - begin;
         if (ok) learn(e, &b, tokens, seconds);

@@ -8,7 +8,7 @@
 // thread costs: then each thread norms and quantises for itself what its columns read, RoPE runs on
 // the calling thread, and all become regions only in a prefill. Each row's activations are
 // quantised once for all matrices that read them. In the last layer only rows
-// that want logits go on after their keys and values are written.
+// that want logits or a token go on after their keys and values are written.
 #include "model/infer/private.h"
 
 #include <string.h>
@@ -82,13 +82,13 @@ static void down(sd_context *cx, const sd_quant_rows *x, int which, int m0, int 
     add_residual(cx, m0, m1);
 }
 
-// Rows that want no logits are done once their keys and values are written.
+// Rows that want neither logits nor a token are done once their keys and values are written.
 static void keep_wanted(sd_context *cx) {
     const sd_hparams *hp = &cx->model->hp;
     size_t C = (size_t)hp->C, Q = (size_t)hp->H * hp->D;
     int kept = 0;
     for (int n = 0; n < cx->n; n++) {
-        if (!cx->row[n].want_logits) continue;
+        if (!cx->row[n].want_logits && !cx->row[n].pick) continue;
         if (kept != n) {
             cx->row[kept] = cx->row[n];
             memcpy(cx->x + kept * C, cx->x + n * C, C * sizeof(float));

@@ -239,43 +239,44 @@ static sd_status make_scratch(sd_context *cx, sd_error *err) {
 
 // ---- its life
 
-sd_status sd_context_open(sd_context **out, sd_model *m, sd_pool *pool, const sd_context_options *o,
-                          sd_error *err) {
+sd_status sd_cpu_open(sd_context **out, sd_model *m, sd_pool *pool, const sd_context_options *o,
+                      sd_error *err) {
     sd_status st = SD_OK;
     *out = NULL;
     sd_context *cx = sd_alloc(1, sizeof *cx);
     SD_CHECK_ALLOC(cx, err);
+    cx->base.backend = &sd_backend_cpu;
     cx->model = sd_model_acquire(m);
     cx->pool = pool;
-    cx->max_rows = o && o->max_rows ? o->max_rows : DEFAULT_ROWS;
-    cx->compute = o ? o->compute : SD_COMPUTE_AUTO;
-    cx->ops = o && o->isa ? sd_ops_named(o->isa) : sd_ops_best();
+    cx->max_rows = o->max_rows ? o->max_rows : DEFAULT_ROWS;
+    cx->compute = o->compute;
+    cx->ops = o->isa ? sd_ops_named(o->isa) : sd_ops_best();
     SD_CHECK(cx->ops, err, SD_EINVAL, "instruction set '%s' is not available here; use plain",
              o->isa);
-    if (o && o->cache.dir) {
+    if (o->cache.dir) {
         cx->cache_dir = sd_strdup(o->cache.dir);
         SD_CHECK_ALLOC(cx->cache_dir, err);
         cx->cache_least = o->cache.least;
     }
-    cx->stop = o ? o->stop : NULL;
-    cx->kv = o ? o->kv : SD_KV_AUTO;
+    cx->stop = o->stop;
+    cx->kv = o->kv;
     if (cx->kv == SD_KV_AUTO) cx->kv = cx->compute == SD_COMPUTE_FP32 ? SD_KV_F32 : cx->ops->kv;
     SD_CHECK(cx->max_rows > 0 && cx->max_rows <= MAX_ROWS, err, SD_EINVAL,
              "%d rows a step, 1 to %d are allowed", cx->max_rows, MAX_ROWS);
     SD_TRY(sd_lora_table_open(&cx->lora, cx->ops, cx->compute, err));
     place_matrices(cx);
     SD_TRY(make_scratch(cx, err));
+    SD_TRY(sd_pick_open(cx, o->max_picked, err));
     if (cx->kv == SD_KV_INT8) SD_TRY(sd_kv_measure_keys(cx, err));
     SD_TRY(pack_weights(cx, err));
     *out = cx;
     cx = NULL;
 out:
-    sd_context_close(cx);
+    if (cx) sd_cpu_close(cx);
     return st;
 }
 
-void sd_context_close(sd_context *cx) {
-    if (!cx) return;
+void sd_cpu_close(sd_context *cx) {
     if (cx->packed)
         for (int i = 0; i <= cx->model->hp.L * SD_PROJ_COUNT; i++)
             sd_packed_weight_free(&cx->packed[i]);
@@ -284,6 +285,7 @@ void sd_context_close(sd_context *cx) {
         free(cx->own_input[i].xn);
     }
     free(cx->own_input);
+    sd_pick_close(cx);
     sd_quant_rows_free(&cx->shared_input.act);
     if (cx->scratch) munmap(cx->scratch, cx->scratch_bytes);
     sd_lora_table_close(cx->lora);
@@ -295,14 +297,4 @@ void sd_context_close(sd_context *cx) {
     free(cx->parts);
     sd_model_release(cx->model);
     free(cx);
-}
-
-sd_model *sd_context_model(const sd_context *cx) {
-    return cx->model;
-}
-int sd_context_max_rows(const sd_context *cx) {
-    return cx->max_rows;
-}
-size_t sd_context_bytes(const sd_context *cx) {
-    return cx->packed_bytes + cx->scratch_bytes;
 }

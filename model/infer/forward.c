@@ -64,27 +64,6 @@ static void run_head(sd_context *cx, float *logits) {
 
 // ---- the step
 
-static sd_status check_row(const sd_context *cx, const sd_row *rows, int n, sd_error *err) {
-    const sd_hparams *hp = &cx->model->hp;
-    const sd_row *r = &rows[n];
-    if (r->token < 0 || r->token >= hp->V)
-        return sd_fail(err, SD_EINVAL, "token %d is not in the vocabulary of %d", r->token, hp->V);
-    if (!r->kv || !sd_kv_fits(cx, r->kv))
-        return sd_fail(err, SD_EINVAL, "row %d: its cache was not made for this model", n);
-    if (r->pos < 0 || r->pos >= r->kv->ctx)
-        return sd_fail(err, SD_EINVAL, "position %d is outside the context of %d; use a larger one",
-                       r->pos, r->kv->ctx);
-    if (r->pos >= r->kv->pages * SD_KV_PAGE)
-        return sd_fail(err, SD_EINVAL, "row %d: no page was reserved for position %d", n, r->pos);
-    if (n > 0 && rows[n - 1].kv == r->kv && rows[n - 1].pos >= r->pos)
-        return sd_fail(err, SD_EINVAL, "row %d: positions of a cache must ascend", n);
-    if (r->adapter &&
-        (r->adapter->n_linears != cx->model->n_linears || r->adapter->max_r > SD_MAX_RANK))
-        return sd_fail(err, SD_EINVAL, "adapter '%s' was not made for this model",
-                       r->adapter->name ? r->adapter->name : "");
-    return SD_OK;
-}
-
 static sd_status reserve_rank(sd_context *cx, int r, sd_error *err) {
     if (r <= cx->cap_r) return SD_OK;
     float *p = sd_alloc((size_t)cx->max_rows * cx->linears * r, sizeof *p);
@@ -103,23 +82,17 @@ static sd_status reserve(sd_context *cx, sd_error *err) {
     return st == SD_OK ? sd_attention_reserve(cx, err) : st;
 }
 
-sd_status sd_context_take_adapter(sd_context *cx, const sd_adapter *a, sd_error *err) {
+sd_status sd_cpu_take_adapter(sd_context *cx, const sd_adapter *a, sd_error *err) {
     const sd_lora_weights *weights;
     sd_status st = sd_lora_table_get(&weights, cx->lora, a, cx->model, err);
     return st == SD_OK ? reserve_rank(cx, a->max_r, err) : st;
 }
 
-sd_status sd_forward(sd_context *cx, const sd_row *rows, int n, float *logits, sd_error *err) {
+sd_status sd_cpu_forward(sd_context *cx, const sd_row *rows, int n, float *logits,
+                         sd_picked *picked, sd_error *err) {
     sd_status st = SD_OK;
     const sd_hparams *hp = &cx->model->hp;
-    bool wanted = false;
-    SD_CHECK(n > 0 && n <= cx->max_rows, err, SD_EINVAL, "%d rows in a step, 1 to %d are possible",
-             n, cx->max_rows);
-    for (int i = 0; i < n; i++) {
-        SD_TRY(check_row(cx, rows, i, err));
-        wanted |= rows[i].want_logits;
-    }
-    SD_CHECK(logits || !wanted, err, SD_EINVAL, "rows want logits, but there is no place for them");
+    SD_TRY(sd_pick_check(cx, rows, n, err));
     memcpy(cx->row, rows, (size_t)n * sizeof *rows);
     cx->n = n;
     sd_attention_plan(cx);
@@ -138,7 +111,11 @@ sd_status sd_forward(sd_context *cx, const sd_row *rows, int n, float *logits, s
                  "interrupted");
         sd_run_layer(cx);
     }
-    if (cx->n) run_head(cx, logits);
+    if (cx->n) {
+        float *all = sd_pick_logits(cx, logits);
+        run_head(cx, all);
+        sd_pick_tokens(cx, all, logits, picked);
+    }
 out:
     return st;
 }

@@ -14,7 +14,9 @@
 #pragma once
 
 #include "base/pool.h"
+#include "kernels/sample/sampler.h"
 #include "model/adapter/adapter.h"
+#include "model/infer/device.h"
 #include "model/infer/kv_cache.h"
 #include "model/infer/weight_cache/place.h"
 #include "model/model.h"
@@ -22,14 +24,17 @@
 #include <stdatomic.h>
 
 typedef struct {
-    int max_rows; // rows of one sd_forward; 0: 512
+    int max_rows; // rows of one step; 0: 512
     sd_compute compute;
     sd_kv_type kv;   // auto: two bytes a value, fp32 under SD_COMPUTE_FP32
     const char *isa; // NULL: the best
-    sd_weight_cache
-        cache; // where packed weights are kept, after sd_weight_cache_attach; dir is copied
-    const atomic_bool *stop; // once set, packing, timing and steps end with SD_EINTERRUPTED; NULL:
-                             // never
+    // Where packed weights are kept, after sd_weight_cache_attach; dir is copied.
+    sd_weight_cache cache;
+    // Once set, packing, timing and steps end with SD_EINTERRUPTED; NULL: never.
+    const atomic_bool *stop;
+    const sd_backend *backend; // NULL: the CPU's
+    // Rows of one step that want logits or a token, at most, where some want a token; 0: none does.
+    int max_picked;
 } sd_context_options;
 
 /// Packs the weights: memory and time of their size, so open one context per model and process. One
@@ -41,12 +46,26 @@ sd_model *sd_context_model(const sd_context *cx);
 int sd_context_max_rows(const sd_context *cx);
 size_t sd_context_bytes(const sd_context *cx); // packed weights and scratch
 
+/// How a row's next token is picked from its logits: by sd_sample, at position pos + 1.
+typedef struct {
+    const sd_sampling *sampling;
+    const sd_shaping *shaping; // NULL: none
+    bool logprob;              // the token's log probability is wanted
+} sd_pick;
+
+typedef struct {
+    int32_t token; // -1: the logits are no law, or no token is allowed (sd_sample)
+    float
+        logprob; // where it was wanted and there is a token: sd_logprob, of the logits as they are
+} sd_picked;
+
 typedef struct {
     int32_t token;
     int pos; // 0 <= pos < kv->ctx, with a page; everything below pos is in the cache or earlier in this batch
     sd_kv *kv;
     const sd_adapter *adapter; // NULL: the base
     bool want_logits;
+    const sd_pick *pick; // NULL: no token is wanted
 } sd_row;
 
 /// Packs the adapter's factors and takes their scratch, as sd_forward would do at the adapter's first
@@ -55,5 +74,11 @@ sd_status sd_context_take_adapter(sd_context *cx, const sd_adapter *a, sd_error 
 
 /// logits [n_want, V] <- for the rows that want them, in their order; rows of one cache stand in
 /// ascending order of pos. 1 <= n <= max_rows. logits may be NULL when no row wants any. Does not
-/// change kv->len. Tokens out of range are SD_EINVAL.
+/// change kv->len. Tokens out of range are SD_EINVAL. No row has a pick.
 sd_status sd_forward(sd_context *cx, const sd_row *rows, int n, float *logits, sd_error *err);
+
+/// The same where rows may also want tokens: picked [n_pick] <- for the rows with a pick, in their
+/// order. They are those that sd_sample picks from the row's logits, which stay where they are
+/// unless the row wants them too.
+sd_status sd_forward_pick(sd_context *cx, const sd_row *rows, int n, float *logits,
+                          sd_picked *picked, sd_error *err);

@@ -10,7 +10,8 @@
 //     ... sd_forward over rows below n, kv->len = n ...
 //     sd_kv_truncate(kv, len);                // what lies behind is given back
 //
-// A pool and its sequences belong to one thread.
+// A pool and its sequences belong to one thread. Who has which page is counted on the host; the pages
+// lie where the context's backend has its memory.
 #pragma once
 
 #include "base/status.h"
@@ -19,9 +20,9 @@
 typedef struct sd_context sd_context;
 typedef struct sd_kv_pool sd_kv_pool;
 
-/// `pages` pages for this context. Their memory is taken as it is first written.
+/// `pages` pages for this context, in the memory of its backend.
 sd_status sd_kv_pool_open(sd_kv_pool **out, const sd_context *cx, int pages, sd_error *err);
-void sd_kv_pool_close(sd_kv_pool *p); // after its sequences; NULL is fine
+void sd_kv_pool_close(sd_kv_pool *p); // after its sequences, before its context; NULL is fine
 size_t sd_kv_pool_bytes(const sd_kv_pool *p);
 int sd_kv_pool_left(const sd_kv_pool *p); // pages that nobody has
 
@@ -32,6 +33,8 @@ typedef struct {
     int pages;     // it has: positions below pages * SD_KV_PAGE can be written
     int32_t *page; // [sd_kv_pages(ctx)] in order of position
     bool owns_pool;
+    uint32_t id;      // among the sequences of its pool
+    uint32_t version; // another one whenever `page` or `pages` has changed
 } sd_kv;
 
 static inline int sd_kv_pages(int positions) {
@@ -52,9 +55,6 @@ int sd_kv_reuse(sd_kv *kv, const sd_kv *from, int positions);
 /// At most len positions stay, and the pages behind are given back. Within a page that others read
 /// too it is cut back to the page's begin, since a page is written by one. Returns kv->len.
 int sd_kv_truncate(sd_kv *kv, int len);
-/// Zeros in all pages, which then are memory of their own.
-void sd_kv_pool_clear(sd_kv_pool *p);
-
 /// Bytes of one position for this context: what --ctx costs.
 size_t sd_kv_bytes_per_position(const sd_context *cx);
 

@@ -1,9 +1,10 @@
-// The state of a context, shared by its life (context.c) and its step: forward.c over block.c, which
-// stands on region.c, lora.c, attention.c and kv_cache.c.
+// The CPU's backend (cpu.c): the state of a context, shared by its life (context.c) and its step:
+// forward.c over block.c, which stands on region.c, lora.c, attention.c and kv_cache.c; pick.c takes
+// tokens from its logits.
 #pragma once
 
 #include "base/files/map.h"
-#include "model/infer/forward.h"
+#include "model/infer/backend.h"
 #include "model/infer/lora_weights.h"
 
 #include <stdatomic.h>
@@ -44,6 +45,7 @@ static inline void *map_zero(size_t bytes) {
 }
 
 struct sd_context {
+    sd_context_base base;
     sd_model *model;
     sd_pool *pool;
     const sd_ops *ops;
@@ -55,6 +57,12 @@ struct sd_context {
     char *cache_dir;  // where packed weights are kept (weight_cache/cache.h); NULL: nowhere
     size_t cache_least;
     const atomic_bool *stop; // NULL: never
+
+    // Picking: none where max_picked is 0.
+    int max_picked;
+    float *logits;        // [max_picked, V] of steps with rows that want a token and no logits
+    int *pick_row;        // [max_picked] which of the wanted rows it is
+    sd_sampler **sampler; // [threads]
 
     sd_packed_weight *packed; // [1 + L * SD_PROJ_COUNT]: the head [V, C], then
     sd_packed_weight *w;      // [L * SD_PROJ_COUNT] the matrices of the blocks
@@ -106,6 +114,28 @@ struct sd_context {
     int n, l; // rows and layer of the running step
 };
 
+// ---- context.c, forward.c, step_cost.c: the entries of sd_backend_cpu
+
+sd_status sd_cpu_open(sd_context **out, sd_model *m, sd_pool *pool, const sd_context_options *o,
+                      sd_error *err);
+void sd_cpu_close(sd_context *cx);
+sd_status sd_cpu_take_adapter(sd_context *cx, const sd_adapter *a, sd_error *err);
+sd_status sd_cpu_forward(sd_context *cx, const sd_row *rows, int n, float *logits,
+                         sd_picked *picked, sd_error *err);
+bool sd_cpu_step_costs(sd_step_costs *out, sd_context *cx);
+
+// ---- pick.c
+
+sd_status sd_pick_open(sd_context *cx, int max_picked, sd_error *err);
+void sd_pick_close(sd_context *cx);
+/// SD_EINVAL where rows want tokens and the context was not opened for so many.
+sd_status sd_pick_check(const sd_context *cx, const sd_row *rows, int n, sd_error *err);
+/// Where the step's head writes the logits of the cx->n wanted rows: `logits` when all of them want
+/// theirs.
+float *sd_pick_logits(sd_context *cx, float *logits);
+/// From there: logits <- of the rows that want them, picked <- the tokens of those with a pick.
+void sd_pick_tokens(sd_context *cx, const float *from, float *logits, sd_picked *picked);
+
 // ---- lora.c
 
 /// cx->run <- the step's rows with adapters: neighbouring rows of one adapter go together.
@@ -138,7 +168,13 @@ void sd_run_layer(sd_context *cx);
 
 // ---- kv_cache.c
 
-bool sd_kv_fits(const sd_context *cx, const sd_kv *kv); // its pool was opened for such a context
+size_t sd_cpu_kv_bytes(const sd_context *cx);
+sd_status sd_cpu_kv_open(sd_kv_memory **out, const sd_context *cx, int pages, sd_error *err);
+void sd_cpu_kv_close(sd_kv_memory *m);
+bool sd_cpu_kv_fits(const sd_context *cx, const sd_kv_memory *m);
+bool sd_cpu_kv_equal(const sd_kv *a, const sd_kv *b, int positions);
+/// Zeros in all pages, which then are memory of their own.
+void sd_cpu_kv_clear(sd_kv_memory *m);
 /// r's layer, pages, kv head and offsets, in the running layer.
 void sd_kv_locate(sd_attention_rows *r, const sd_context *cx, const sd_kv *kv, int g);
 /// k [G, D] and v [G, D] into row r's place in the running layer.

@@ -56,7 +56,7 @@ static sd_status measure(sd_step_costs *out, sd_context *cx, sd_error *err) {
     probe p = {.cx = cx};
     *out = (sd_step_costs){0};
     SD_TRY(sd_kv_open(&p.kv, cx, DEPTH + SD_STEP_COST_MOST, err));
-    sd_kv_pool_clear(p.kv->pool); // untouched memory is all the same zeros
+    sd_cpu_kv_clear(p.kv->pool->memory); // untouched memory is all the same zeros
     p.logits = sd_alloc((size_t)SD_STEP_COST_MOST * (size_t)cx->model->hp.V, sizeof *p.logits);
     SD_CHECK_ALLOC(p.logits, err);
     double begin = sd_now_s();
@@ -225,7 +225,7 @@ out:
     return st;
 }
 
-bool sd_step_costs_get(sd_step_costs *out, sd_context *cx) {
+bool sd_cpu_step_costs(sd_step_costs *out, sd_context *cx) {
     store s;
     sd_error err;
     bool there = store_open(&s, cx), known = there && find(out, &s, cx);

@@ -262,7 +262,7 @@ static sd_status forward_rows(int64_t *equal, float *got, const matrix *m, sd_co
         int n = to - pos < block ? to - pos : block, want = 0;
         for (int i = 0; i < n; i++) {
             bool wanted = pos + i >= q->first;
-            row[i] = (sd_row){q->token[pos + i], pos + i, q->kv, m->adapter, wanted};
+            row[i] = (sd_row){q->token[pos + i], pos + i, q->kv, m->adapter, wanted, NULL};
             want += wanted;
         }
         int first = pos + n - want - q->first; // of the reference's rows
@@ -288,7 +288,7 @@ static sd_status forward_batch(int64_t *equal, int64_t *all, float *got, const m
             int pos = q[k].first + j;
             if (pos >= q[k].n) continue;
             of[n] = k;
-            row[n++] = (sd_row){q[k].token[pos], pos, q[k].kv, m->adapter, true};
+            row[n++] = (sd_row){q[k].token[pos], pos, q[k].kv, m->adapter, true, NULL};
         }
         if (n == 0) break;
         SD_TRY(sd_forward(cx, row, n, got, err));

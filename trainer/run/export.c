@@ -67,7 +67,11 @@ static sd_status forward_loss(double *mean, const sd_run_text *text, const sd_ru
         sd_row rows[CHUNK];
         int n = text->n - from < CHUNK ? text->n - from : CHUNK;
         for (int i = 0; i < n; i++)
-            rows[i] = (sd_row){text->token[from + i], from + i, kv, a, true};
+            rows[i] = (sd_row){.token = text->token[from + i],
+                               .pos = from + i,
+                               .kv = kv,
+                               .adapter = a,
+                               .want_logits = true};
         SD_TRY(sd_forward(cx, rows, n, logits, err));
         kv->len = from + n;
         for (int i = 0; i < n && from + i + 1 < text->n; i++) {

@@ -301,7 +301,7 @@ Test(exact, the_logits_of_every_emitted_token_equal_plain_ones_bit_for_bit) {
                         .n_prompt = PROMPT,
                         .max_tokens = N,
                         .ignore_end = true,
-                        .logprobs = -1,
+                        .logprobs = 0, // for which the logits are handed out
                         .sampling = samplings[i]};
         cr_assert_eq(sd_engine_submit(e, &r, NULL, NULL), SD_OK);
         for (int before = PROMPT; sd_engine_step(e); before = e->slot[0].n)

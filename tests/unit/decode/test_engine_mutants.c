@@ -10,29 +10,25 @@ typedef enum {
     NO_BUG,
     NOISE_OF_THE_ROUND,   // every row of a round draws with the first row's noise
     BONUS_FROM_ROW_ABOVE, // the token after the drafts is drawn from the row before
-    ACCEPTS_NEAR_MISSES,  // a guess among the two most probable is taken as right
-    STALE_KEYS,           // the last guess's keys and values are those of another token
-    POSITION_OFF_BY_ONE,  // guesses stand one place too far on
-    KV_NOT_TRIMMED,       // a wrong guess's keys and values are kept as if it had been right
+    ACCEPTS_NEAR_MISSES,  // a draft token among the two most probable is accepted
+    STALE_KEYS,           // the last draft's keys and values are those of another token
+    POSITION_OFF_BY_ONE,  // drafts stand one place too far on
+    KV_NOT_TRIMMED,       // a rejected draft's keys and values are kept as if it had been accepted
     BUGS
 } bug;
 static bug planted;
 static bool admits_all, forgets_said; // bugs of the queue
 static const sd_slot *watched;
 
-static int32_t mutant_sample(sd_sampler *s, const float *logits, const sd_shaping *shaping,
-                             const sd_sampling *p, int64_t pos);
 static sd_status mutant_forward(sd_context *cx, const sd_row *rows, int n, float *logits,
-                                sd_error *err);
+                                sd_picked *picked, sd_error *err);
 static void mutant_score(sd_engine *e, sd_slot *s, const int32_t *emitted, int n);
 static bool mutant_room(const sd_share *s, int64_t more);
 static bool mutant_carry(sd_slot *s);
-#define sd_sample mutant_sample
-#define sd_forward mutant_forward
+#define sd_forward_pick mutant_forward
 #define sd_engine_score mutant_score
 #include "../../../decode/engine/step.c"
-#undef sd_sample
-#undef sd_forward
+#undef sd_forward_pick
 #undef sd_engine_score
 #define sd_fair_room mutant_room
 #define sd_slot_carry mutant_carry
@@ -45,34 +41,47 @@ static bool mutant_carry(sd_slot *s);
 
 #include <criterion/criterion.h>
 
-static int32_t mutant_sample(sd_sampler *s, const float *logits, const sd_shaping *shaping,
-                             const sd_sampling *p, int64_t pos) {
-    // While a round is verified the timeline grows token by token; the round began with the row
-    // whose index is first_logits.
-    int64_t j = 0;
-    if (watched && watched->phase == SLOT_DECODE) j = watched->n_info;
+enum { V = 288, ROWS = 512 };
+
+// The token of the j-th of a round's rows, from its own logits and those of the rows before.
+static int32_t mutant_sample(sd_sampler *s, const float *logits, const sd_row *row, int j) {
+    int64_t pos = row->pos + 1;
     if (planted == NOISE_OF_THE_ROUND) pos -= j;
-    if (planted == BONUS_FROM_ROW_ABOVE && j > 0 && j == watched->g) logits -= 288;
+    if (planted == BONUS_FROM_ROW_ABOVE && j > 0 && j == watched->g) logits -= V;
     if (planted == ACCEPTS_NEAR_MISSES && watched && watched->phase == SLOT_DECODE &&
         j < watched->g) {
         int32_t top[2];
-        sd_top_tokens(top, 2, logits, 288);
+        sd_top_tokens(top, 2, logits, V);
         if (watched->draft[j] == top[0] || watched->draft[j] == top[1]) return watched->draft[j];
     }
-    return sd_sample(s, logits, shaping, p, pos);
+    return sd_sample(s, logits, row->pick->shaping, row->pick->sampling, pos);
 }
 
+// The tokens are picked here, from logits that all rows with a pick are made to want.
 static sd_status mutant_forward(sd_context *cx, const sd_row *rows, int n, float *logits,
-                                sd_error *err) {
-    sd_row copy[512];
-    if (n > 512) abort();
+                                sd_picked *picked, sd_error *err) {
+    static float own[ROWS * V];
+    sd_row copy[ROWS];
+    if (n > ROWS || !logits || sd_context_model(cx)->hp.V != V) abort();
     for (int i = 0; i < n; i++) {
         copy[i] = rows[i];
-        bool guess = watched && watched->phase == SLOT_DECODE && i > 0;
-        if (planted == STALE_KEYS && guess && i == n - 1) copy[i].token = (rows[i].token + 1) % 288;
-        if (planted == POSITION_OFF_BY_ONE && guess) copy[i].pos++;
+        copy[i].want_logits = rows[i].pick != NULL;
+        copy[i].pick = NULL;
+        bool drafted = watched && watched->phase == SLOT_DECODE && i > 0;
+        if (planted == STALE_KEYS && drafted && i == n - 1) copy[i].token = (rows[i].token + 1) % V;
+        if (planted == POSITION_OFF_BY_ONE && drafted) copy[i].pos++;
     }
-    return sd_forward(cx, copy, n, logits, err);
+    sd_status st = sd_forward(cx, copy, n, own, err);
+    sd_sampler *s = sd_sampler_open(V);
+    for (int i = 0, k = 0; st == SD_OK && i < n; i++) {
+        if (!rows[i].pick) continue;
+        // A round begins with the row whose index is first_picked.
+        int j = watched && watched->phase == SLOT_DECODE ? k - watched->first_picked : 0;
+        picked[k].token = mutant_sample(s, own + (size_t)k * V, &rows[i], j);
+        k++;
+    }
+    sd_sampler_close(s);
+    return st;
 }
 
 // Called where a round's cache has just been committed.

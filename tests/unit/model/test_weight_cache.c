@@ -59,7 +59,8 @@ static float *start(const place *p, const char *cache, sd_compute compute) {
     sd_context_options o = {.max_rows = T, .compute = compute, .cache = {.dir = cache}};
     cr_assert_eq(sd_context_open(&cx, m, NULL, &o, &err), SD_OK, "%s", err.message);
     cr_assert_eq(sd_kv_open(&kv, cx, T, &err), SD_OK);
-    for (int i = 0; i < T; i++) row[i] = (sd_row){(i * 37 + 5) % m->hp.V, i, kv, NULL, i == T - 1};
+    for (int i = 0; i < T; i++)
+        row[i] = (sd_row){(i * 37 + 5) % m->hp.V, i, kv, NULL, i == T - 1, NULL};
     float *out = sd_alloc((size_t)m->hp.V, sizeof *out);
     cr_assert_eq(sd_forward(cx, row, T, out, &err), SD_OK, "%s", err.message);
     sd_kv_close(kv);
@@ -303,7 +304,7 @@ Test(pack_cache, a_source_that_is_written_while_it_is_packed_is_an_error) {
 static sd_status forward(sd_context *cx, sd_kv *kv, float *out, sd_error *err) {
     sd_row row[T];
     int V = sd_context_model(cx)->hp.V;
-    for (int i = 0; i < T; i++) row[i] = (sd_row){(i * 37 + 5) % V, i, kv, NULL, i == T - 1};
+    for (int i = 0; i < T; i++) row[i] = (sd_row){(i * 37 + 5) % V, i, kv, NULL, i == T - 1, NULL};
     return sd_forward(cx, row, T, out, err);
 }
 

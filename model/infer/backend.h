@@ -1,0 +1,84 @@
+// What a backend brings: a model ready to run, its steps, and the memory of keys and values.
+//
+// Callers use forward.h, kv_cache.h and step_cost.h, whose functions ask the table of the context's
+// or the pool's backend; nothing else of a backend is seen from outside. So weights, activations and
+// pages may lie in any memory. The CPU's (cpu.c) is the first one, and what is true of its numbers
+// must be true of each: a row's bits depend on its own token, position, cache and adapter alone.
+// Across backends logits differ by rounding.
+//
+// What is common stands above the table, once: rows are checked before a step (backend.c), and which
+// sequence has which page is counted on the host (kv_pages.c). A backend whose block tables lie in
+// its own memory sees in sd_kv.id and sd_kv.version whether the one it has is still true. Picking a
+// token is the backend's too (sd_picked), so that logits need not leave its memory; it must be the
+// token that sd_sample (kernels/sample/sampler.h) picks from the same logits.
+//
+// Contexts are independent: a process may have several, of several models and backends.
+#pragma once
+
+#include "model/infer/device.h"
+#include "model/infer/forward.h"
+#include "model/infer/step_cost.h"
+
+/// What a context begins with.
+typedef struct {
+    const sd_backend *backend;
+} sd_context_base;
+
+/// What the memory of a pool's pages begins with.
+typedef struct {
+    const sd_backend *backend;
+    size_t bytes;
+} sd_kv_memory;
+
+/// Pages, and who has them (kv_pages.c). Page i of the memory belongs to `readers[i]` sequences.
+struct sd_kv_pool {
+    sd_kv_memory *memory;
+    int pages, left;
+    int32_t *free_page; // [pages] a stack of those that nobody has: left
+    int32_t *readers;   // [pages]
+    uint32_t sequences; // opened so far
+};
+
+struct sd_backend {
+    const char *word;        // in SD_DEVICES
+    bool (*available)(void); // on this machine
+
+    // ---- a model, ready to run
+
+    /// As sd_context_open, whose options are not NULL here.
+    sd_status (*open)(sd_context **out, sd_model *m, sd_pool *pool, const sd_context_options *o,
+                      sd_error *err);
+    void (*close)(sd_context *cx); // not NULL
+    sd_model *(*model)(const sd_context *cx);
+    int (*max_rows)(const sd_context *cx);
+    size_t (*bytes)(const sd_context *cx);
+    bool (*step_costs)(sd_step_costs *out, sd_context *cx);
+    /// What it made of an adapter goes by sd_adapter_on_release.
+    sd_status (*take_adapter)(sd_context *cx, const sd_adapter *a, sd_error *err);
+    /// As sd_forward_pick, for rows that were checked.
+    sd_status (*forward)(sd_context *cx, const sd_row *rows, int n, float *logits,
+                         sd_picked *picked, sd_error *err);
+
+    // ---- keys and values
+
+    size_t (*kv_bytes)(const sd_context *cx); // of one position
+    /// Memory of `pages` pages, at least one; SD_EINVAL where their size cannot be counted.
+    sd_status (*kv_open)(sd_kv_memory **out, const sd_context *cx, int pages, sd_error *err);
+    void (*kv_close)(sd_kv_memory *m); // NULL is fine
+    /// Whether a context's steps can read and write it: true of memory of a context of the same
+    /// model, backend and type of keys and values.
+    bool (*kv_fits)(const sd_context *cx, const sd_kv_memory *m);
+    /// Do the first positions of two sequences hold the same bytes? Both memories are this
+    /// backend's.
+    bool (*kv_equal)(const sd_kv *a, const sd_kv *b, int positions);
+};
+
+/// The list of device.h, NULL behind the last.
+extern const sd_backend *const sd_backends[];
+#define SD_BACKEND_DECLARE(backend, word) extern const sd_backend sd_backend_##backend;
+SD_DEVICE_LIST(SD_BACKEND_DECLARE)
+#undef SD_BACKEND_DECLARE
+
+static inline const sd_backend *sd_context_backend(const sd_context *cx) {
+    return ((const sd_context_base *)(const void *)cx)->backend;
+}

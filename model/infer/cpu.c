@@ -1,0 +1,31 @@
+// The CPU as a backend: the table of what context.c, forward.c, kv_cache.c and step_cost.c do.
+#include "model/infer/private.h"
+
+static bool always(void) {
+    return true;
+}
+static sd_model *model_of(const sd_context *cx) {
+    return cx->model;
+}
+static int max_rows_of(const sd_context *cx) {
+    return cx->max_rows;
+}
+static size_t bytes_of(const sd_context *cx) {
+    return cx->packed_bytes + cx->scratch_bytes;
+}
+
+const sd_backend sd_backend_cpu = {.word = "cpu",
+                                   .available = always,
+                                   .open = sd_cpu_open,
+                                   .close = sd_cpu_close,
+                                   .model = model_of,
+                                   .max_rows = max_rows_of,
+                                   .bytes = bytes_of,
+                                   .step_costs = sd_cpu_step_costs,
+                                   .take_adapter = sd_cpu_take_adapter,
+                                   .forward = sd_cpu_forward,
+                                   .kv_bytes = sd_cpu_kv_bytes,
+                                   .kv_open = sd_cpu_kv_open,
+                                   .kv_close = sd_cpu_kv_close,
+                                   .kv_fits = sd_cpu_kv_fits,
+                                   .kv_equal = sd_cpu_kv_equal};
