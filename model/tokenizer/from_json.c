@@ -1,13 +1,12 @@
 // A tokenizer out of Hugging Face's tokenizer.json:
 //
-//   model           BPE: vocab {text: id}, merges ["a b"] or [["a", "b"]], ignore_merges, unk_token
+//   model           BPE: vocab {text: id}, merges ["a b"] or [["a", "b"]], ignore_merges, unk_token,
+//                   byte_fallback: true for pieces of characters (SentencePiece), else byte-level
 //   added_tokens    id, content, special, lstrip, rstrip, single_word, normalized
-//   normalizer      null, NFC, NFD, NFKC, NFKD
-//   pre_tokenizer   Sequence of Split, Digits and, last, ByteLevel
-//   post_processor  TemplateProcessing: the token that begins a text is bos
 //
-// Anything else is refused by its name: a tokenizer that nearly fits gives wrong ids.
-#include "model/tokenizer/internal.h"
+// and what stands around the model (from_json_steps.c). Anything else is refused by its name: a
+// tokenizer that nearly fits gives wrong ids.
+#include "model/tokenizer/from_json.h"
 
 #include "base/files/file.h"
 #include "base/files/json_file.h"
@@ -18,23 +17,13 @@
 
 #include <jansson.h>
 #include <string.h>
-#include <utf8proc.h>
 
 enum { MAX_JSON = 1 << 28 };
 
-static const char *text_of(const json_t *o, const char *key) {
-    const char *s = json_string_value(json_object_get(o, key));
-    return s ? s : "";
-}
-
-static const char FILE_NAME[] = "tokenizer.json";
+static const char FILE_NAME[] = SD_TOKENIZER_JSON;
 
 static sd_status read_flag(bool *out, const json_t *o, const char *key, sd_error *err) {
     return sd_key_bool(out, o, key, false, FILE_NAME, err);
-}
-
-static bool is_type(const json_t *o, const char *name) {
-    return strcmp(text_of(o, "type"), name) == 0;
 }
 
 // ---- the model
@@ -68,6 +57,39 @@ out:
     return st;
 }
 
+// What a token's text in the file stands for, into out, which is empty: GPT-2's characters are bytes,
+// U+2581 of a piece is a space. *merges false: no text in the model's alphabet, so nothing merges to
+// it. A real space is none for pieces: by then it is written U+2581.
+static sd_status read_text(sd_buf *out, bool *merges, const sd_tokenizer *t, const char *text,
+                           size_t len, sd_error *err) {
+    sd_status st = SD_OK;
+    if (t->pieces) {
+        *merges = !memchr(text, ' ', len);
+        SD_CHECK_ALLOC(sd_tokenizer_spaces(out, text, len, false), err);
+    } else {
+        SD_CHECK_ALLOC(sd_bytes_from_printable(out, text, len, merges), err);
+        if (!*merges) SD_CHECK_ALLOC(sd_buf_add(out, text, len), err);
+    }
+out:
+    return st;
+}
+
+// A token that is not in the model's vocabulary stands for its own text, in which decoding still
+// writes U+2581 as a space.
+static sd_status set_added_text(sd_tokenizer *t, const sd_added_token *a, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_buf text = sd_buf_make((size_t)1 << 24);
+    if (t->pieces) {
+        SD_CHECK_ALLOC(sd_tokenizer_spaces(&text, a->text, a->len, false), err);
+        SD_TRY(sd_bpe_set(&t->bpe, a->id, text.data, text.len, false, err));
+    } else {
+        SD_TRY(sd_bpe_set(&t->bpe, a->id, a->text, a->len, false, err));
+    }
+out:
+    sd_buf_free(&text);
+    return st;
+}
+
 static sd_status read_added(sd_tokenizer *t, const json_t *added, const json_t *vocab,
                             sd_error *err) {
     sd_status st = SD_OK;
@@ -91,7 +113,7 @@ static sd_status read_added(sd_tokenizer *t, const json_t *added, const json_t *
         if (id)
             a.id = (int32_t)json_integer_value(id);
         else
-            SD_TRY(sd_bpe_set(&t->bpe, a.id, a.text, a.len, false, err));
+            SD_TRY(set_added_text(t, &a, err));
         SD_TRY(sd_tokenizer_add_added_token(t, &a, err));
     }
 out:
@@ -104,15 +126,18 @@ static sd_status read_vocab(sd_tokenizer *t, const json_t *vocab, sd_error *err)
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)(uintptr_t)vocab, key, value) {
-        int id = (int)json_integer_value(value);
+        int id = (int)json_integer_value(value), byte = -1;
         size_t len = strlen(key);
-        bool printable;
+        bool merges = false;
         sd_buf_clear(&bytes);
-        SD_CHECK_ALLOC(sd_bytes_from_printable(&bytes, key, len, &printable), err);
-        if (printable)
-            SD_TRY(sd_bpe_set(&t->bpe, id, bytes.data, bytes.len, true, err));
-        else
-            SD_TRY(sd_bpe_set(&t->bpe, id, key, len, false, err));
+        if (t->pieces) byte = sd_byte_of_piece(key, len);
+        if (byte >= 0) {
+            SD_CHECK_ALLOC(sd_buf_addc(&bytes, (char)byte), err);
+            t->bpe.byte_id[byte] = id;
+        } else {
+            SD_TRY(read_text(&bytes, &merges, t, key, len, err));
+        }
+        SD_TRY(sd_bpe_set(&t->bpe, id, bytes.data, bytes.len, merges, err));
     }
 out:
     sd_buf_free(&bytes);
@@ -152,11 +177,10 @@ static sd_status read_merges(sd_tokenizer *t, const json_t *merges, sd_error *er
                  "tokenizer.json: merge %zu is not two tokens", i);
         sd_buf_clear(&left);
         sd_buf_clear(&right);
-        SD_CHECK_ALLOC(sd_bytes_from_printable(&left, part[0], len[0], &ok1) &&
-                           sd_bytes_from_printable(&right, part[1], len[1], &ok2),
-                       err);
-        SD_CHECK(ok1 && ok2, err, SD_EFORMAT,
-                 "tokenizer.json: merge %zu is not written in GPT-2's characters", i);
+        SD_TRY(read_text(&left, &ok1, t, part[0], len[0], err));
+        SD_TRY(read_text(&right, &ok2, t, part[1], len[1], err));
+        SD_CHECK(ok1 && ok2, err, SD_EFORMAT, "tokenizer.json: merge %zu is not written in %s", i,
+                 t->pieces ? "pieces, which write a space as U+2581" : "GPT-2's characters");
         SD_TRY(sd_bpe_add_merge(&t->bpe, left.data, left.len, right.data, right.len, err));
     }
 out:
@@ -171,18 +195,16 @@ static sd_status read_model_options(sd_tokenizer *t, const json_t *model, const 
     sd_status st = SD_OK;
     const char *prefix, *suffix, *unk;
     double dropout;
-    bool bytes;
     SD_TRY(sd_key_str(&prefix, model, "continuing_subword_prefix", "", FILE_NAME, err));
     SD_TRY(sd_key_str(&suffix, model, "end_of_word_suffix", "", FILE_NAME, err));
     SD_CHECK(!*prefix && !*suffix, err, SD_EFORMAT,
-             "tokenizer.json: subword prefixes and suffixes are not supported; byte-level BPE is");
+             "tokenizer.json: subword prefixes and suffixes are not supported; byte-level BPE and "
+             "BPE with byte_fallback are");
     SD_TRY(sd_key_number(&dropout, model, "dropout", 0, FILE_NAME, err));
     SD_CHECK(dropout == 0, err, SD_EFORMAT,
              "tokenizer.json: model.dropout is not supported; set it to null");
-    SD_TRY(read_flag(&bytes, model, "byte_fallback", err));
-    SD_CHECK(!bytes, err, SD_EFORMAT,
-             "tokenizer.json: byte_fallback is SentencePiece's BPE, which is not supported; use a "
-             "model with byte-level BPE, as Llama 3, Qwen and SmolLM have");
+    SD_TRY(read_flag(&t->pieces, model, "byte_fallback", err));
+    t->bpe.by_character = t->pieces;
     SD_TRY(read_flag(&t->bpe.ignore_merges, model, "ignore_merges", err));
     SD_TRY(read_flag(&t->bpe.fuse_unk, model, "fuse_unk", err));
     SD_TRY(sd_key_str(&unk, model, "unk_token", NULL, FILE_NAME, err));
@@ -210,135 +232,6 @@ static sd_status read_model(sd_tokenizer *t, const json_t *root, sd_error *err) 
     SD_TRY(read_added(t, added, vocab, err));
     SD_TRY(read_vocab(t, vocab, err));
     SD_TRY(read_merges(t, json_object_get(model, "merges"), err));
-out:
-    return st;
-}
-
-// ---- normaliser, pre-tokeniser, post-processor
-
-static sd_status read_normaliser(sd_tokenizer *t, const json_t *o, sd_error *err) {
-    static const struct {
-        const char *name;
-        int form;
-    } forms[] = {{"NFC", UTF8PROC_STABLE | UTF8PROC_COMPOSE},
-                 {"NFD", UTF8PROC_STABLE | UTF8PROC_DECOMPOSE},
-                 {"NFKC", UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT},
-                 {"NFKD", UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT}};
-    sd_status st = SD_OK;
-    if (!o || json_is_null(o)) return SD_OK;
-    if (is_type(o, "Sequence")) {
-        size_t i;
-        json_t *inner;
-        json_array_foreach(json_object_get(o, "normalizers"), i, inner) {
-            SD_CHECK(!is_type(inner, "Sequence"), err, SD_EFORMAT,
-                     "tokenizer.json: nested sequences of normalizers are not supported");
-            SD_TRY(read_normaliser(t, inner, err));
-        }
-        return SD_OK;
-    }
-    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
-        if (!is_type(o, forms[i].name)) continue;
-        SD_CHECK(!t->normalises || t->normal_form == forms[i].form, err, SD_EFORMAT,
-                 "tokenizer.json: two normalization forms are not supported");
-        t->normalises = true;
-        t->normal_form = forms[i].form;
-        return SD_OK;
-    }
-    st = sd_fail(
-        err, SD_EFORMAT,
-        "tokenizer.json: normalizer \"%.64s\" is not supported; NFC, NFD, NFKC and NFKD are",
-        text_of(o, "type"));
-out:
-    return st;
-}
-
-static sd_status read_split(sd_tokenizer *t, const json_t *o, sd_error *err) {
-#define SPLIT_WORD(name, word) word,
-    static const char *const names[] = {SD_SPLIT_LIST(SPLIT_WORD)};
-#undef SPLIT_WORD
-    sd_status st = SD_OK;
-    const json_t *pattern = json_object_get(o, "pattern"), *regex, *literal;
-    int behaviour = -1;
-    bool invert;
-    for (int i = 0; i < (int)(sizeof names / sizeof *names); i++)
-        if (strcmp(text_of(o, "behavior"), names[i]) == 0) behaviour = i;
-    SD_CHECK(behaviour >= 0, err, SD_EFORMAT,
-             "tokenizer.json: behavior \"%.64s\" of Split is not known", text_of(o, "behavior"));
-    regex = json_object_get(pattern, "Regex");
-    literal = json_object_get(pattern, "String");
-    SD_CHECK(json_is_string(regex) || json_is_string(literal), err, SD_EFORMAT,
-             "tokenizer.json: Split has neither a Regex nor a String as its pattern");
-    const json_t *p = json_is_string(regex) ? regex : literal;
-    SD_TRY(read_flag(&invert, o, "invert", err));
-    SD_TRY(sd_tokenizer_add_regex(t, json_string_value(p), json_string_length(p), p == literal,
-                                  (sd_split_behaviour)behaviour, invert, err));
-out:
-    return st;
-}
-
-// *bytes: ByteLevel was met. It writes bytes as other characters, so nothing may split after it.
-static sd_status read_pre(sd_tokenizer *t, const json_t *o, bool *bytes, int depth, sd_error *err) {
-    sd_status st = SD_OK;
-    SD_CHECK(!*bytes, err, SD_EFORMAT,
-             "tokenizer.json: a pre_tokenizer after ByteLevel is not supported");
-    if (is_type(o, "Sequence") && depth < 8) {
-        size_t i;
-        json_t *inner;
-        json_array_foreach(json_object_get(o, "pretokenizers"), i, inner)
-            SD_TRY(read_pre(t, inner, bytes, depth + 1, err));
-    } else if (is_type(o, "Split")) {
-        SD_TRY(read_split(t, o, err));
-    } else if (is_type(o, "Digits")) {
-        bool each;
-        SD_TRY(read_flag(&each, o, "individual_digits", err));
-        sd_split_behaviour b = each ? SD_SPLIT_ISOLATED : SD_SPLIT_CONTIGUOUS;
-        SD_TRY(
-            sd_tokenizer_add_step(t, (sd_split_step){.kind = SD_STEP_DIGITS, .behaviour = b}, err));
-    } else if (is_type(o, "ByteLevel")) {
-        bool regex, prefix;
-        // Files that are older than the option mean true.
-        SD_TRY(sd_key_bool(&regex, o, "use_regex", true, FILE_NAME, err));
-        SD_TRY(read_flag(&prefix, o, "add_prefix_space", err));
-        *bytes = true;
-        if (prefix) SD_TRY(sd_tokenizer_add_step(t, (sd_split_step){.kind = SD_STEP_PREFIX}, err));
-        if (regex)
-            SD_TRY(sd_tokenizer_add_regex(t, SD_REGEX_GPT2, strlen(SD_REGEX_GPT2), false,
-                                          SD_SPLIT_ISOLATED, false, err));
-    } else {
-        st = sd_fail(err, SD_EFORMAT,
-                     "tokenizer.json: pre_tokenizer \"%.64s\" is not supported; Split, Digits and "
-                     "ByteLevel are",
-                     text_of(o, "type"));
-    }
-out:
-    return st;
-}
-
-static sd_status read_post(sd_tokenizer *t, const json_t *o, int depth, sd_error *err) {
-    sd_status st = SD_OK;
-    if (!o || json_is_null(o) || is_type(o, "ByteLevel")) return SD_OK;
-    if (is_type(o, "Sequence") && depth < 8) {
-        size_t i;
-        json_t *inner;
-        json_array_foreach(json_object_get(o, "processors"), i, inner)
-            SD_TRY(read_post(t, inner, depth + 1, err));
-    } else if (is_type(o, "TemplateProcessing")) {
-        const json_t *first = json_array_get(json_object_get(o, "single"), 0),
-                     *token = json_object_get(first, "SpecialToken");
-        if (!token) return SD_OK;
-        const json_t *entry =
-            json_object_get(json_object_get(o, "special_tokens"), text_of(token, "id"));
-        const json_t *id = json_array_get(json_object_get(entry, "ids"), 0);
-        SD_CHECK(json_is_integer(id) && json_integer_value(id) >= 0 &&
-                     json_integer_value(id) < t->bpe.V,
-                 err, SD_EFORMAT, "tokenizer.json: post_processor names \"%.64s\", which has no id",
-                 text_of(token, "id"));
-        t->bos = (int32_t)json_integer_value(id);
-        t->add_bos = true;
-    } else {
-        st = sd_fail(err, SD_EFORMAT, "tokenizer.json: post_processor \"%.64s\" is not supported",
-                     text_of(o, "type"));
-    }
 out:
     return st;
 }
@@ -374,7 +267,6 @@ static sd_status open_json(sd_tokenizer **out, const char *json, size_t len, con
                            sd_error *err) {
     sd_status st = SD_OK;
     json_error_t why;
-    bool bytes = false;
     *out = NULL;
     sd_tokenizer *t = sd_alloc(1, sizeof *t);
     json_t *root = NULL;
@@ -384,11 +276,7 @@ static sd_status open_json(sd_tokenizer **out, const char *json, size_t len, con
     SD_CHECK(json_is_object(root), err, SD_EFORMAT, "tokenizer.json: line %d: %s", why.line,
              root ? "is not an object" : why.text);
     SD_TRY(read_model(t, root, err));
-    SD_TRY(read_normaliser(t, json_object_get(root, "normalizer"), err));
-    SD_TRY(read_pre(t, json_object_get(root, "pre_tokenizer"), &bytes, 0, err));
-    SD_CHECK(bytes, err, SD_EFORMAT,
-             "tokenizer.json: the pre_tokenizer has no ByteLevel; byte-level BPE is supported");
-    SD_TRY(read_post(t, json_object_get(root, "post_processor"), 0, err));
+    SD_TRY(sd_tokenizer_read_steps(t, root, err));
     SD_TRY(configured(&t->bos, t, config, "bos_token", err));
     SD_TRY(configured(&t->eos, t, config, "eos_token", err));
     SD_TRY(sd_key_bool(&t->add_bos, config, "add_bos_token", t->add_bos, CONFIG_NAME, err));

@@ -4,6 +4,7 @@
 //   {"op": "ids", "text": S, "special": B}         -> {"ids": [...], "round_trip": B}
 //   {"op": "ids", "hex": H, "special": B}          the same for bytes that are not UTF-8
 //   {"op": "decode", "ids": [...], "skip": B}      -> {"text": S}
+//   {"op": "text", "ids": [...], "skip": B}        the same as one text: sd_tokenizer_decode
 //   {"op": "template"}                             -> {"text": the opened model's template}
 //   {"op": "render", "template": S, "messages": [...], "tools": ..., "extra": ..., "prompt": B,
 //    "bos": S, "eos": S}                           -> {"text": S}
@@ -95,6 +96,28 @@ static json_t *op_decode(const json_t *q) {
     return o;
 }
 
+static json_t *op_text(const json_t *q) {
+    sd_error err = {0};
+    sd_ids ids = {0};
+    sd_buf raw = sd_buf_make(1 << 28), out = sd_buf_make(1 << 28);
+    size_t i;
+    json_t *id, *o;
+    json_array_foreach(json_object_get(q, "ids"), i, id) {
+        int32_t x = (int32_t)json_integer_value(id);
+        sd_ids_add(&ids, &x, 1);
+    }
+    if (sd_tokenizer_decode(tok, ids.id, ids.n, json_is_true(json_object_get(q, "skip")), &raw,
+                            &err) == SD_OK &&
+        sd_utf8_lossy(&out, raw.data ? raw.data : "", raw.len))
+        o = json_pack("{s:s%}", "text", out.data ? out.data : "", out.len);
+    else
+        o = failure(&err);
+    sd_ids_free(&ids);
+    sd_buf_free(&raw);
+    sd_buf_free(&out);
+    return o;
+}
+
 static json_t *op_template(void) {
     sd_gguf_string s;
     bool has = false;
@@ -133,6 +156,7 @@ static json_t *answer(const json_t *q) {
     if (op && strcmp(op, "open") == 0) return op_open(q);
     if (op && strcmp(op, "ids") == 0 && tok) return op_ids(q);
     if (op && strcmp(op, "decode") == 0 && tok) return op_decode(q);
+    if (op && strcmp(op, "text") == 0 && tok) return op_text(q);
     if (op && strcmp(op, "template") == 0) return op_template();
     if (op && strcmp(op, "render") == 0) return op_render(q);
     return json_pack("{s:s}", "error", "no such question");

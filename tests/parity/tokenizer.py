@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Our token ids against Hugging Face's `tokenizers`, on text made here from a fixed seed: code, prose in many scripts, emoji, control characters, runs of
 spaces and digits, random Unicode with unassigned and combining characters, a megabyte of one letter. Also tokenizer.json files with other pre-tokenisers,
-normalisers and added tokens, invalid UTF-8, and decoding.
+normalisers and added tokens, invalid UTF-8, and decoding. SentencePiece's BPE is Gemma 3's, out of its GGUF file and as tokenizer.json in the spellings of
+several families, and the vectors of vocabularies without weights.
 
     tokenizer.py SPECDEC MODELS_DIR
 
-TAP on standard output. Needs transformers, tokenizers and gguf; what is missing is a printed skip.
+TAP on standard output. Needs transformers, tokenizers and gguf; what is missing is a printed skip. recipes/models.sh fetches gemma3-270m and vocabularies.
 """
 import json
 import os
@@ -16,7 +17,7 @@ import unicodedata
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import token_common as common  # noqa: E402
-from token_common import MODELS, Probe, hugging_face, ok, skip  # noqa: E402
+from token_common import GEMMA, MODELS, Probe, hugging_face, ok, skip  # noqa: E402
 
 SUITE = "tokenizer"
 SPECDEC, FOLDER = sys.argv[1], sys.argv[2]
@@ -262,6 +263,109 @@ def check_json(probe, backend, name):
             ok(bad == 0, SUITE, f"{name}, tokenizer.json {title}", f"{len(use)} texts, {tokens} tokens {note}")
 
 
+# ---- pieces: SentencePiece's BPE
+
+MARK = "\u2581"
+
+
+def pieces_variants(base):
+    """tokenizer.json as Llama 2, Phi 3, Mistral and Gemma spell theirs."""
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": MARK}
+    prepend = {"type": "Prepend", "prepend": MARK}
+    strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+    stripping = {**base["decoder"], "decoders": base["decoder"]["decoders"][:3] + [strip]}
+
+    def metaspace(**parts):
+        return {"normalizer": None, "pre_tokenizer": {"type": "Metaspace", "replacement": MARK, "prepend_scheme": "always", "split": False, **parts}}
+
+    yield "as saved", base
+    yield "Prepend and Replace, no pre_tokenizer", {**base, "normalizer": {"type": "Sequence", "normalizers": [prepend, replace]}, "pre_tokenizer": None, "decoder": stripping}
+    yield "Metaspace at the beginning", {**base, **metaspace(prepend_scheme="first"), "decoder": stripping}
+    yield "Metaspace everywhere", {**base, **metaspace(), "decoder": stripping}
+    yield "Metaspace without a prefix", {**base, **metaspace(prepend_scheme="never")}
+    yield "Metaspace that splits", {**base, **metaspace(split=True), "decoder": stripping}
+    yield "NFKC first", {**base, "normalizer": {"type": "Sequence", "normalizers": [{"type": "NFKC"}, prepend, replace]}, "decoder": stripping}
+    vocab = {k: v for k, v in base["model"]["vocab"].items() if k not in ("<0xE2>", "<0xF0>")}
+    for fuse in (True, False):
+        yield f"without all bytes, fuse_unk {fuse}", {**base, "model": {**base["model"], "vocab": vocab, "fuse_unk": fuse}}
+    words = {k: v for k, v in base["model"]["vocab"].items()}
+    yield "merges ignored for whole words", {**base, **metaspace(split=True), "decoder": stripping, "model": {**base["model"], "vocab": words, "ignore_merges": True}}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    top = max(max(base["model"]["vocab"].values()), max(t["id"] for t in base["added_tokens"])) + 1
+    more = [{"id": top, "content": "<r>", **flags, "rstrip": True}, {"id": top + 1, "content": "a fox", **flags, "normalized": True}]
+    for title, parts in (("Replace", {}), ("Metaspace", {**metaspace(prepend_scheme="first"), "decoder": stripping})):
+        yield f"more added tokens, {title}", {**base, **parts, "added_tokens": base["added_tokens"] + more}
+
+
+def check_pieces_json(probe, backend, name):
+    from tokenizers import Tokenizer
+
+    base = json.loads(backend.to_str())
+    some = ["everything mixed", "short texts", "white space runs", "digit runs", "runs of one character"]
+    texts = [t for k, v in corpus() if k in some for t in (v[:12] if k == "everything mixed" else v[:300])] + added_texts()
+    texts += ["", " ", "  ", MARK, MARK + "a", " " + MARK + " a", "a" + MARK, "<eos>", " <eos>a", "a<eos> b<eos>"]
+    old = [t for t in texts if all(unicodedata.category(c) != "Cn" for c in t)]
+    with tempfile.TemporaryDirectory() as folder:
+        for title, data in pieces_variants(base):
+            path = os.path.join(folder, "tokenizer.json")
+            with open(path, "w") as f:
+                json.dump(data, f)
+            hf = Tokenizer.from_file(path)
+            r = probe("open", path=path)
+            if "error" in r:
+                ok(False, SUITE, f"{name}, tokenizer.json {title}", r["error"])
+                continue
+            use = old if "NFKC" in title else texts
+            bad, tokens, note = compare(probe, lambda s: hf.encode(s, add_special_tokens=False).ids, use)
+            wrong = 0
+            for text in use:
+                ids = hf.encode(text, add_special_tokens=False).ids
+                for skip_special in (False, True):
+                    wrong += probe("text", ids=ids, skip=skip_special)["text"] != hf.decode(ids, skip_special_tokens=skip_special)
+            ok(bad == 0 and wrong == 0, SUITE, f"{name}, tokenizer.json {title}", f"{len(use)} texts, {tokens} tokens, {wrong} decoded otherwise {note}")
+
+
+def check_gemma(probe):
+    name = GEMMA
+    backend = hugging_face(FOLDER, name).backend_tokenizer
+    r = probe("open", path=os.path.join(FOLDER, name))
+    ok("error" not in r, SUITE, f"{name} opens", r.get("error", ""))
+    check_corpus(probe, backend, name)
+    backend.encode_special_tokens = True
+    texts = ["".join(parts) for parts in zip(["<bos>", "a<end_of_turn>", "<unused7> <eos>", "<0x41>", "<pad>"] * 40, [t for t in dict(corpus())["short texts"]])]
+    bad, tokens, note = compare(probe, lambda s: backend.encode(s, add_special_tokens=False).ids, texts, special=False)
+    ok(bad == 0, SUITE, f"{name}: special tokens as plain text", f"{tokens} tokens {note}")
+    backend.encode_special_tokens = False
+    check_bytes(probe, backend, name)
+    # Text that came out of valid text decodes as Hugging Face decodes it. (Bytes that are no character are replaced one by one there, by maximal parts here.)
+    r = random.Random(13)
+    bad = 0
+    for text in dict(corpus())["short texts"][:400]:
+        ids = backend.encode(text, add_special_tokens=False).ids
+        r.shuffle(ids)
+        data = backend.decode(ids, skip_special_tokens=False)
+        bad += "\ufffd" not in data and probe("decode", ids=ids, skip=False)["text"] != data
+    ok(bad == 0, SUITE, f"{name}: shuffled ids decode to the same text", f"400 sequences, {bad} differ")
+    check_pieces_json(probe, backend, name)
+
+
+def check_vectors(probe):
+    folder = os.path.join(FOLDER, "vocabularies")
+    for name in ("llama-spm", "phi-3", "llama-bpe", "gpt-2", "qwen2"):
+        path = os.path.join(folder, f"ggml-vocab-{name}.gguf")
+        title = f"{name}: the vectors beside its vocabulary"
+        if not os.path.exists(path):
+            skip(SUITE, title, f"{path} is not there: recipes/models.sh vocabularies")
+            continue
+        r = probe("open", path=path)
+        with open(path + ".inp", encoding="utf-8", newline="") as f:
+            texts = f.read().split("\n__ggml_vocab_test__\n")
+        with open(path + ".out", encoding="utf-8") as f:
+            wants = [[int(x) for x in line.split()] for line in f.read().split("\n")]
+        bad = sum(probe("ids", text=t, special=False).get("ids") != w for t, w in zip(texts, wants))
+        ok("error" not in r and bad == 0 and len(texts) == len(wants) > 40, SUITE, title, f"{len(texts)} texts, {bad} differ {r.get('error', '')}")
+
+
 def main():
     try:
         import gguf  # noqa: F401
@@ -276,6 +380,11 @@ def main():
             check_model(probe, name)
         else:
             skip(SUITE, f"{name}: ids equal Hugging Face's", f"{name} is not in {FOLDER}")
+    if os.path.exists(os.path.join(FOLDER, GEMMA)):
+        check_gemma(probe)
+    else:
+        skip(SUITE, f"{GEMMA}: ids equal Hugging Face's", f"{GEMMA} is not in {FOLDER}: recipes/models.sh gemma3-270m")
+    check_vectors(probe)
     return 1 if common.failed else 0
 
 
