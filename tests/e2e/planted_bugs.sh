@@ -84,6 +84,8 @@ plant "top-p shares out mass that min-p took away" kernels/sample/sampler.c 's/i
 plant "NaN passes for a small logit" kernels/sample/sampler.c 's/if \(s->simd->has_nan\(logits, s->V\)\) return -1;//' test_sampler
 plant "a drafter's proposals are counted as its neighbour's" decode/engine/plan.c 's/&s->own, i, s->proposal/\&s->own, 0, s->proposal/' test_engine_drafters
 plant "a drafter is asked before it is ready" decode/engine/plan.c 's/p.ready\[i\] = prepare\(e, s, i, running\)/p.ready[i] = prepare(e, s, i, running) || s->active[i]/' test_engine_drafters
+plant "a step's tokens are drawn with the noise of the position before" model/infer/pick.c 's/\(int64_t\)row->pos \+ 1/(int64_t)row->pos/' test_backend
+plant "a row's token is that of another row's logits" model/infer/pick.c 's/const float \*logits = j->logits \+ .*;/const float *logits = j->logits;/' test_backend
 plant "a prompt's place in a list changes its sampling" decode/serve/generation_start.c 's/c->index % r->n/c->index/' test_serve_live
 plant "the hashes of a checkpoint's manifest are not compared" trainer/checkpoint.c 's/if \(sd_sha256_equal\(want, have\)\) return SD_OK;/return SD_OK;/' test_checkpoint
 plant "a save removes checkpoints that it did not make" trainer/checkpoint_folder.c 's/is_own\(all, l.step\[i\]\) && \+\+kept/++kept/' test_checkpoint
