@@ -221,34 +221,37 @@ static size_t symbols(const sd_bpe *b, int32_t *id, const char *word, size_t len
     return n;
 }
 
+// The tokens of a character's bytes, into token [4]: their number, 0 where one of them is missing.
+static int bytes_of(const sd_bpe *b, int32_t cp, int32_t *token) {
+    char bytes[4];
+    int n = sd_utf8_put(bytes, cp);
+    for (int i = 0; i < n; i++) {
+        token[i] = b->byte_id[(unsigned char)bytes[i]];
+        if (token[i] < 0) return 0;
+    }
+    return n;
+}
+
 // Appends the tokens of symbols: a character that is none becomes its bytes, or unk or nothing where
-// one of them is missing.
+// one of them is missing. In Hugging Face's tokenizers such an unk waits for the next piece, and the
+// bytes of other characters pass it; so here.
 static bool add_tokens(const sd_bpe *b, const int32_t *id, size_t n, sd_ids *out) {
     if (!b->by_character) return sd_ids_add(out, id, (int)n);
-    bool after_unk = false;
-    for (size_t i = 0; i < n; i++) {
-        char bytes[4];
+    bool waits = false, ok = true;
+    for (size_t i = 0; i < n && ok; i++) {
         int32_t token[4];
-        int k = 0, known = 0;
-        if (id[i] < b->V) {
-            token[k++] = id[i];
-            after_unk = false;
+        int k = id[i] < b->V ? 0 : bytes_of(b, id[i] - b->V, token);
+        if (k) {
+            ok = sd_ids_add(out, token, k);
+        } else if (id[i] < b->V) {
+            ok = (!waits || sd_ids_add(out, &b->unk, 1)) && sd_ids_add(out, &id[i], 1);
+            waits = false;
         } else {
-            k = sd_utf8_put(bytes, id[i] - b->V);
-            for (int j = 0; j < k; j++) {
-                token[j] = b->byte_id[(unsigned char)bytes[j]];
-                known += token[j] >= 0;
-            }
-            bool unknown = known < k;
-            if (unknown) {
-                token[0] = b->unk;
-                k = b->unk >= 0 && !(b->fuse_unk && after_unk);
-            }
-            after_unk = unknown;
+            ok = !waits || b->fuse_unk || sd_ids_add(out, &b->unk, 1);
+            waits = b->unk >= 0;
         }
-        if (k && !sd_ids_add(out, token, k)) return false;
     }
-    return true;
+    return ok && (!waits || sd_ids_add(out, &b->unk, 1));
 }
 
 static bool merge_short(const sd_bpe *b, const char *word, size_t len, sd_ids *out) {

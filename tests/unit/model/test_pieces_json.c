@@ -75,6 +75,7 @@ Test(pieces_json, gemma_writes_spaces_and_puts_none_in_front) {
     gives(&p, MARK "a", "6", " a");
     gives(&p, "\xC3\xA9", "7 8", "\xC3\xA9");
     gives(&p, "zza", "0 3", "<unk>a"); // no bytes: one unknown for the run
+    gives(&p, "z\xC3\xA9zaz", "7 8 0 3 0", "\xC3\xA9<unk>a<unk>"); // as there: it waits for a piece
     gives(&p, "a<s> a", "3 1 6", "a<s> a");
 }
 
