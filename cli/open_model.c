@@ -63,11 +63,22 @@ sd_status sd_parse_ids(sd_ids *out, const char *text, int V, sd_error *err) {
     return SD_OK;
 }
 
+static sd_status no_tokenizer(const char *path, const char *why, sd_error *err) {
+    return sd_fail(err, SD_EINVAL, "%s: has no tokenizer%s%s", path,
+                   why ? " that is understood: " : "; give token ids instead", why ? why : "");
+}
+
 sd_status sd_need_tokenizer(const sd_model *m, sd_error *err) {
-    if (m->tokenizer) return SD_OK;
-    return sd_fail(err, SD_EINVAL, "%s: has no tokenizer%s%s", m->path,
-                   m->tokenizer_error ? " that is understood: " : "; give token ids instead",
-                   m->tokenizer_error ? m->tokenizer_error : "");
+    return m->tokenizer ? SD_OK : no_tokenizer(m->path, m->tokenizer_error, err);
+}
+
+sd_status sd_open_vocabulary(sd_vocabulary **v, const char *path, sd_error *err) {
+    sd_status st = sd_vocabulary_open(v, path, err);
+    if (st != SD_OK || (*v)->tokenizer) return st;
+    st = no_tokenizer(path, (*v)->tokenizer_error, err);
+    sd_vocabulary_close(*v);
+    *v = NULL;
+    return st;
 }
 
 sd_status sd_text_argument(char **out, size_t *len, const char *text, sd_error *err) {

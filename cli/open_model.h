@@ -3,6 +3,7 @@
 
 #include "cli/common.h"
 #include "model/infer/forward.h"
+#include "model/load/vocabulary.h"
 
 typedef struct {
     sd_model *model;
@@ -24,5 +25,7 @@ void sd_run_model_close(sd_run_model *r); // a zeroed one is fine
 sd_status sd_parse_ids(sd_ids *out, const char *text, int V, sd_error *err);
 /// The model's tokenizer, or why it has none.
 sd_status sd_need_tokenizer(const sd_model *m, sd_error *err);
+/// The tokenizer of a model, or of a vocabulary without weights; v->tokenizer is there.
+sd_status sd_open_vocabulary(sd_vocabulary **v, const char *path, sd_error *err);
 /// text, or standard input for "-" (every byte of it), in malloc'ed memory.
 sd_status sd_text_argument(char **out, size_t *len, const char *text, sd_error *err);

@@ -13,6 +13,9 @@ typedef struct {
 // Each sets *out to a new object whose first key is "kind".
 sd_status sd_inspect_model(json_t **out, const char *path, const sd_inspect_options *o,
                            sd_error *err);
+/// A GGUF file without tensors, or a folder with a tokenizer alone (sd_vocabulary_is).
+sd_status sd_inspect_vocabulary(json_t **out, const char *path, const sd_inspect_options *o,
+                                sd_error *err);
 sd_status sd_inspect_gguf_adapter(json_t **out, const char *path, const sd_inspect_options *o,
                                   sd_error *err);
 sd_status sd_inspect_peft(json_t **out, const char *folder, const sd_inspect_options *o,

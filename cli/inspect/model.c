@@ -3,6 +3,7 @@
 #include "base/files/hash.h"
 #include "cli/inspect/parts.h"
 #include "model/load/source.h"
+#include "model/load/vocabulary.h"
 
 #include <string.h>
 
@@ -24,37 +25,41 @@ static json_t *rope_json(const sd_hparams *hp, const sd_rotation *rope) {
     return r;
 }
 
-static json_t *token_json(const sd_model *m, int32_t id) {
+static json_t *token_json(const sd_tokenizer *t, int32_t id) {
     size_t len = 0;
-    if (!m->tokenizer || id < 0) return json_integer(id);
-    const char *s = sd_tokenizer_bytes(m->tokenizer, id, &len);
+    if (!t || id < 0) return json_integer(id);
+    const char *s = sd_tokenizer_bytes(t, id, &len);
     return json_pack("{s:i, s:o}", "id", (int)id, "text", sd_json_text(s, len));
 }
 
-static json_t *tokenizer_json(const sd_model *m) {
-    json_t *t = json_pack("{s:i, s:s}", "tokens", sd_tokenizer_size(m->tokenizer), "fingerprint",
-                          sd_tokenizer_fingerprint(m->tokenizer));
-    int32_t bos = sd_tokenizer_bos(m->tokenizer), eos = sd_tokenizer_eos(m->tokenizer);
-    if (bos >= 0) json_object_set_new(t, "bos", token_json(m, bos));
-    if (eos >= 0) json_object_set_new(t, "eos", token_json(m, eos));
-    return t;
+static void add_tokenizer(json_t *o, const sd_tokenizer *t, const char *why_not) {
+    if (!t) {
+        json_object_set_new(o, "tokenizer",
+                            why_not ? sd_inspect_text(why_not) : json_string("none"));
+        return;
+    }
+    json_t *j = json_pack("{s:i, s:s}", "tokens", sd_tokenizer_size(t), "fingerprint",
+                          sd_tokenizer_fingerprint(t));
+    int32_t bos = sd_tokenizer_bos(t), eos = sd_tokenizer_eos(t);
+    if (bos >= 0) json_object_set_new(j, "bos", token_json(t, bos));
+    if (eos >= 0) json_object_set_new(j, "eos", token_json(t, eos));
+    json_object_set_new(o, "tokenizer", j);
+}
+
+static void add_template(json_t *o, const char *source, size_t len) {
+    set_hash(o, "template_sha256", source, len);
+    json_object_set_new(o, "template", sd_json_text(source, len));
 }
 
 static void add_tokens(json_t *o, const sd_model *m) {
-    if (m->tokenizer)
-        json_object_set_new(o, "tokenizer", tokenizer_json(m));
-    else
-        json_object_set_new(o, "tokenizer",
-                            m->tokenizer_error ? sd_inspect_text(m->tokenizer_error)
-                                               : json_string("none"));
+    add_tokenizer(o, m->tokenizer, m->tokenizer_error);
     json_t *ends = json_array();
     for (int i = 0; i < m->n_end_tokens; i++)
-        json_array_append_new(ends, token_json(m, m->end_token[i]));
+        json_array_append_new(ends, token_json(m->tokenizer, m->end_token[i]));
     json_object_set_new(o, "end_tokens", ends);
     if (m->chat) {
         const char *s = sd_template_source(m->chat);
-        set_hash(o, "template_sha256", s, strlen(s));
-        json_object_set_new(o, "template", sd_inspect_text(s));
+        add_template(o, s, strlen(s));
     } else if (m->chat_error) {
         json_object_set_new(o, "template_error", sd_inspect_text(m->chat_error));
     }
@@ -102,5 +107,48 @@ sd_status sd_inspect_model(json_t **out, const char *path, const sd_inspect_opti
 out:
     json_decref(o);
     sd_model_release(m);
+    return st;
+}
+
+// What a GGUF file says of itself beside its tokenizer.
+static sd_status add_gguf_texts(json_t *o, const sd_gguf *g, sd_error *err) {
+    static const char *const keys[][2] = {{"name", "general.name"},
+                                          {"architecture", "general.architecture"}};
+    sd_status st = SD_OK;
+    sd_gguf_string s;
+    bool has;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        SD_TRY(sd_gguf_str(g, keys[i][1], &s, &has, err));
+        if (has) json_object_set_new(o, keys[i][0], sd_json_text(s.data, s.len));
+    }
+    SD_TRY(sd_gguf_str(g, "tokenizer.chat_template", &s, &has, err));
+    if (has) add_template(o, s.data, s.len);
+out:
+    return st;
+}
+
+sd_status sd_inspect_vocabulary(json_t **out, const char *path, const sd_inspect_options *options,
+                                sd_error *err) {
+    sd_status st = SD_OK;
+    sd_vocabulary *v = NULL;
+    sd_sha256 hash;
+    json_t *o = json_object();
+    SD_TRY(sd_vocabulary_open(&v, path, err));
+    json_object_set_new(o, "kind", json_string("vocabulary without weights"));
+    json_object_set_new(o, "format", json_string(v->gguf ? "GGUF" : "Hugging Face folder"));
+    json_object_set_new(o, "path", sd_inspect_text(path));
+    if (v->gguf) {
+        SD_TRY(sd_sha256_of_file(&hash, path, err));
+        json_object_set_new(o, "sha256", json_string(hash.hex));
+    }
+    add_tokenizer(o, v->tokenizer, v->tokenizer_error);
+    if (v->gguf) {
+        SD_TRY(add_gguf_texts(o, v->gguf, err));
+        if (options->metadata) sd_inspect_add_metadata(o, v->gguf);
+    }
+    *out = json_incref(o);
+out:
+    json_decref(o);
+    sd_vocabulary_close(v);
     return st;
 }

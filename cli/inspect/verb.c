@@ -7,6 +7,7 @@
 #include "cli/inspect/inspect.h"
 #include "cli/verbs.h"
 #include "model/formats/gguf.h"
+#include "model/load/vocabulary.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -42,6 +43,10 @@ static sd_status inspect_folder(json_t **out, const char *path, const sd_inspect
                : i == 1 ? sd_inspect_model(out, path, o, err)
                         : sd_inspect_run(out, path, err);
     }
+    bool vocabulary;
+    sd_status st = sd_vocabulary_is(&vocabulary, path, err);
+    if (st != SD_OK || vocabulary)
+        return st != SD_OK ? st : sd_inspect_vocabulary(out, path, o, err);
     return sd_fail(err, SD_EFORMAT,
                    "%s: holds no config.json (model), adapter_config.json (adapter) or "
                    "recipe.resolved.yaml (run); give one of those folders",
@@ -51,12 +56,16 @@ static sd_status inspect_folder(json_t **out, const char *path, const sd_inspect
 static sd_status inspect_gguf(json_t **out, const char *path, const sd_inspect_options *o,
                               sd_error *err) {
     sd_gguf *g;
+    bool vocabulary;
     sd_status st = sd_gguf_open(&g, path, err);
     if (st != SD_OK) return st;
     bool adapter = sd_gguf_str_is(g, "general.type", "adapter");
     sd_gguf_close(g);
-    return adapter ? sd_inspect_gguf_adapter(out, path, o, err)
-                   : sd_inspect_model(out, path, o, err);
+    if (adapter) return sd_inspect_gguf_adapter(out, path, o, err);
+    st = sd_vocabulary_is(&vocabulary, path, err);
+    if (st != SD_OK) return st;
+    return vocabulary ? sd_inspect_vocabulary(out, path, o, err)
+                      : sd_inspect_model(out, path, o, err);
 }
 
 static sd_status inspect(json_t **out, const char *path, const sd_inspect_options *o,
@@ -179,8 +188,8 @@ static void print_report(json_t *o) {
 
 sd_status sd_verb_inspect(int argc, char **argv, sd_error *err) {
     if (sd_verb_help("inspect PATH",
-                     "Says what a model, adapter, dataset, run or corpus index holds.", rows, argc,
-                     argv))
+                     "Says what a model, vocabulary, adapter, dataset, run or corpus index holds.",
+                     rows, argc, argv))
         return SD_OK;
     sd_status st = SD_OK;
     args a = {0};

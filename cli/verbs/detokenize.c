@@ -11,22 +11,23 @@ typedef struct {
     bool skip_special, json;
 } args;
 
-static const sd_option rows[] = {{.name = "model",
-                                  .letter = 'm',
-                                  .type = SD_OPT_STRING,
-                                  .offset = offsetof(args, model),
-                                  .value = "MODEL",
-                                  .required = true,
-                                  .help = "GGUF file or Hugging Face folder"},
-                                 {.name = "skip-special",
-                                  .type = SD_OPT_FLAG,
-                                  .offset = offsetof(args, skip_special),
-                                  .help = "leave special tokens out"},
-                                 {.name = "json",
-                                  .type = SD_OPT_FLAG,
-                                  .offset = offsetof(args, json),
-                                  .help = "{\"text\": ...}, invalid UTF-8 replaced"},
-                                 {0}};
+static const sd_option rows[] = {
+    {.name = "model",
+     .letter = 'm',
+     .type = SD_OPT_STRING,
+     .offset = offsetof(args, model),
+     .value = "MODEL",
+     .required = true,
+     .help = "GGUF file or Hugging Face folder; a vocabulary alone will do"},
+    {.name = "skip-special",
+     .type = SD_OPT_FLAG,
+     .offset = offsetof(args, skip_special),
+     .help = "leave special tokens out"},
+    {.name = "json",
+     .type = SD_OPT_FLAG,
+     .offset = offsetof(args, json),
+     .help = "{\"text\": ...}, invalid UTF-8 replaced"},
+    {0}};
 
 // The ids of all arguments, or of standard input.
 static sd_status read_ids(sd_ids *ids, const sd_strings *rest, int V, sd_error *err) {
@@ -70,14 +71,13 @@ sd_status sd_verb_detokenize(int argc, char **argv, sd_error *err) {
     sd_status st = SD_OK;
     args a = {0};
     sd_strings rest;
-    sd_model *m = NULL;
+    sd_vocabulary *v = NULL;
     sd_ids ids = {0};
     sd_buf text = sd_buf_make(SIZE_MAX / 4);
     SD_TRY(sd_options_parse(&rest, rows, &a, argc, argv, err));
-    SD_TRY(sd_model_open(&m, a.model, err));
-    SD_TRY(sd_need_tokenizer(m, err));
-    SD_TRY(read_ids(&ids, &rest, m->hp.V, err));
-    SD_TRY(sd_tokenizer_decode(m->tokenizer, ids.id, ids.n, a.skip_special, &text, err));
+    SD_TRY(sd_open_vocabulary(&v, a.model, err));
+    SD_TRY(read_ids(&ids, &rest, v->V, err));
+    SD_TRY(sd_tokenizer_decode(v->tokenizer, ids.id, ids.n, a.skip_special, &text, err));
     SD_CHECK_ALLOC(sd_buf_adds(&text, ""), err);
     if (a.json)
         SD_TRY(print_json(&text, err));
@@ -86,6 +86,6 @@ sd_status sd_verb_detokenize(int argc, char **argv, sd_error *err) {
 out:
     sd_buf_free(&text);
     sd_ids_free(&ids);
-    sd_model_release(m);
+    sd_vocabulary_close(v);
     return st;
 }

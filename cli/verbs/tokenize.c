@@ -19,7 +19,7 @@ static const sd_option rows[] = {
      .offset = offsetof(args, model),
      .value = "MODEL",
      .required = true,
-     .help = "GGUF file or Hugging Face folder"},
+     .help = "GGUF file or Hugging Face folder; a vocabulary alone will do"},
     {.name = "pieces",
      .type = SD_OPT_FLAG,
      .offset = offsetof(args, pieces),
@@ -104,27 +104,26 @@ sd_status sd_verb_tokenize(int argc, char **argv, sd_error *err) {
     sd_status st = SD_OK;
     args a = {0};
     sd_strings rest;
-    sd_model *m = NULL;
+    sd_vocabulary *v = NULL;
     sd_ids ids = {0};
     char *text = NULL;
     size_t len;
     SD_TRY(sd_options_parse(&rest, rows, &a, argc, argv, err));
     SD_CHECK(rest.n <= 1, err, SD_EINVAL, "one text is wanted, not %d; quote it", rest.n);
-    SD_TRY(sd_model_open(&m, a.model, err));
-    SD_TRY(sd_need_tokenizer(m, err));
+    SD_TRY(sd_open_vocabulary(&v, a.model, err));
     SD_TRY(sd_text_argument(&text, &len, rest.n ? rest.item[0] : "-", err));
-    SD_TRY(sd_tokenizer_encode(m->tokenizer, text, len,
+    SD_TRY(sd_tokenizer_encode(v->tokenizer, text, len,
                                (a.plain ? 0 : SD_TOK_SPECIAL) | (a.bos ? SD_TOK_ADD_BOS : 0), &ids,
                                err));
     if (a.json)
-        SD_TRY(print_json(m->tokenizer, &ids, a.pieces, err));
+        SD_TRY(print_json(v->tokenizer, &ids, a.pieces, err));
     else if (a.pieces)
-        SD_TRY(print_pieces(m->tokenizer, &ids, err));
+        SD_TRY(print_pieces(v->tokenizer, &ids, err));
     else
         for (int i = 0; i < ids.n; i++) printf("%d%c", ids.id[i], i + 1 < ids.n ? ' ' : '\n');
 out:
     sd_ids_free(&ids);
     free(text);
-    sd_model_release(m);
+    sd_vocabulary_close(v);
     return st;
 }

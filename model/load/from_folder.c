@@ -221,34 +221,6 @@ static sd_status add_ends(sd_model *m, const sd_config_keys *c, sd_error *err) {
     return SD_OK;
 }
 
-static sd_status read_tokenizer(sd_model *m, sd_error *err) {
-    sd_status st = SD_OK;
-    sd_error why = {0};
-    sd_path_kind kind;
-    SD_TRY(sd_path_look_in(&kind, m->path, "tokenizer.json", err));
-    if (kind == SD_PATH_NONE) {
-        SD_TRY(sd_path_look_in(&kind, m->path, "tokenizer.model", err));
-        if (kind == SD_PATH_NONE) goto out;
-        st = sd_fail(&why, SD_EFORMAT,
-                     "%s: SentencePiece's tokenizer.model alone is not read; write tokenizer.json "
-                     "beside it: transformers' AutoTokenizer.from_pretrained(FOLDER) and its "
-                     "save_pretrained(FOLDER) do",
-                     m->path);
-    } else {
-        st = sd_tokenizer_from_folder(&m->tokenizer, m->path, &why);
-    }
-    if (st == SD_EFORMAT) {
-        m->tokenizer = NULL;
-        m->tokenizer_error = sd_strdup(why.message);
-        st = SD_OK;
-        SD_CHECK_ALLOC(m->tokenizer_error, err);
-    } else if (st != SD_OK && err) {
-        *err = why;
-    }
-out:
-    return st;
-}
-
 // The text of tokenizer_config.json's chat_template: a string, or a list of named templates of which
 // "default" is taken. NULL: none.
 static sd_status configured_template(json_t **out, const json_t *config, const char *file,
@@ -330,7 +302,7 @@ sd_status sd_model_read_folder(sd_model *m, sd_error *err) {
     SD_TRY(set_name(m, err));
     SD_TRY(add_ends(m, &g, err));
     SD_TRY(add_ends(m, &c, err));
-    SD_TRY(read_tokenizer(m, err));
+    SD_TRY(sd_read_folder_tokenizer(&m->tokenizer, &m->tokenizer_error, m->path, err));
     SD_TRY(read_template(m, err));
 out:
     json_decref(config);

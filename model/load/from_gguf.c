@@ -128,23 +128,6 @@ out:
     return st;
 }
 
-static sd_status read_tokenizer(sd_model *m, sd_error *err) {
-    sd_status st = SD_OK;
-    sd_error why = {0};
-    if (!sd_gguf_has_key(m->owned->gguf, "tokenizer.ggml.model")) return SD_OK;
-    st = sd_tokenizer_from_gguf(&m->tokenizer, m->owned->gguf, &why);
-    if (st == SD_EFORMAT) {
-        m->tokenizer = NULL;
-        m->tokenizer_error = sd_strdup(why.message);
-        st = SD_OK;
-        SD_CHECK_ALLOC(m->tokenizer_error, err);
-    } else if (st != SD_OK && err) {
-        *err = why;
-    }
-out:
-    return st;
-}
-
 static sd_status read_tokens(sd_model *m, sd_error *err) {
     sd_status st = SD_OK;
     sd_gguf_string s;
@@ -159,7 +142,7 @@ static sd_status read_tokens(sd_model *m, sd_error *err) {
                  m->path, ends[i], id, m->hp.V);
         sd_model_add_end(m, id);
     }
-    SD_TRY(read_tokenizer(m, err));
+    SD_TRY(sd_read_gguf_tokenizer(&m->tokenizer, &m->tokenizer_error, m->owned->gguf, err));
     SD_TRY(sd_gguf_str(m->owned->gguf, "tokenizer.chat_template", &s, &has, err));
     if (has) SD_TRY(sd_model_set_template(m, s.data, s.len, err));
 out:
@@ -198,6 +181,7 @@ sd_status sd_model_read_gguf(sd_model *m, sd_error *err) {
     SD_TRY(sd_gguf_open_whole(&m->owned->gguf, m->path, err));
     SD_CHECK(!sd_gguf_str_is(m->owned->gguf, "general.type", "adapter"), err, SD_EFORMAT,
              "%s: is a LoRA adapter, not a model; give it with -a", m->path);
+    if (sd_gguf_is_vocabulary(m->owned->gguf)) return sd_refuse_vocabulary(m->path, err);
     SD_TRY(sd_gguf_str(m->owned->gguf, "general.architecture", &s, &has, err));
     SD_CHECK(has, err, SD_EFORMAT,
              "%s: the key general.architecture is missing; the file is not a model", m->path);

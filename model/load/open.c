@@ -7,8 +7,8 @@
 
 // A template ends a turn with a token that metadata often forgets; these are the ones in use.
 static void add_turn_ends(sd_model *m) {
-    static const char *const texts[] = {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>",
-                                        "<|endoftext|>"};
+    static const char *const texts[] = {"<|im_end|>", "<|eot_id|>",    "<|eom_id|>",
+                                        "<|end|>",    "<|endoftext|>", "<end_of_turn>"};
     if (!m->tokenizer) return;
     sd_model_add_end(m, sd_tokenizer_eos(m->tokenizer));
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
@@ -18,9 +18,10 @@ static void add_turn_ends(sd_model *m) {
 }
 
 // A folder that is no model is most often an adapter or a run given in its base's place.
-static sd_status check_folder(const char *folder, sd_error *err) {
+sd_status sd_model_check_folder(const char *folder, sd_error *err) {
     sd_status st = SD_OK;
     sd_path_kind config, adapter, manifest;
+    bool vocabulary;
     SD_TRY(sd_path_look_in(&config, folder, "config.json", err));
     if (config != SD_PATH_NONE) goto out;
     SD_TRY(sd_path_look_in(&adapter, folder, "adapter_config.json", err));
@@ -29,6 +30,8 @@ static sd_status check_folder(const char *folder, sd_error *err) {
              "%s: is an adapter or a run, not a model; give its base as the model (-m) and this as "
              "the adapter (-a)",
              folder);
+    SD_TRY(sd_folder_is_vocabulary(&vocabulary, folder, err));
+    if (vocabulary) return sd_refuse_vocabulary(folder, err);
     st = sd_fail(err, SD_ENOTFOUND,
                  "%s: holds no config.json; give a GGUF file or a Hugging Face folder", folder);
 out:
@@ -55,7 +58,7 @@ sd_status sd_model_open_stoppable(sd_model **out, const char *path, const atomic
     SD_CHECK_ALLOC(m->path, err);
     sd_path_kind kind;
     SD_TRY(sd_path_look(&kind, path, err));
-    if (kind == SD_PATH_FOLDER) SD_TRY(check_folder(path, err));
+    if (kind == SD_PATH_FOLDER) SD_TRY(sd_model_check_folder(path, err));
     SD_TRY(kind == SD_PATH_FOLDER ? sd_model_read_folder(m, err) : sd_model_read_gguf(m, err));
     SD_TRY(sd_model_check_sources(m, err));
     add_turn_ends(m);

@@ -36,3 +36,17 @@ sd_status sd_model_bind_vector(sd_model *m, const sd_tensor_source *source, cons
 
 sd_status sd_model_read_gguf(sd_model *m, sd_error *err);
 sd_status sd_model_read_folder(sd_model *m, sd_error *err);
+
+// ---- tokenizers (vocabulary.c)
+
+/// *t <- the tokenizer, NULL when there is none; *why_not <- why one that is there is not understood,
+/// malloc'ed (left as it is otherwise).
+sd_status sd_read_gguf_tokenizer(sd_tokenizer **t, char **why_not, const sd_gguf *g, sd_error *err);
+sd_status sd_read_folder_tokenizer(sd_tokenizer **t, char **why_not, const char *folder,
+                                   sd_error *err);
+/// A tokenizer alone: sd_vocabulary_is of an open file, and of a folder.
+bool sd_gguf_is_vocabulary(const sd_gguf *g);
+sd_status sd_folder_is_vocabulary(bool *alone, const char *folder, sd_error *err);
+sd_status sd_refuse_vocabulary(const char *path, sd_error *err); // SD_EINVAL, always
+/// What holds no config.json is refused, by what it is (open.c).
+sd_status sd_model_check_folder(const char *folder, sd_error *err);

@@ -10,6 +10,8 @@
 // A byte, control or unknown piece is never made by merging, so that plain text cannot become one.
 #include "model/tokenizer/internal.h"
 
+#include "base/utf8.h"
+
 #include <string.h>
 
 int sd_byte_of_piece(const char *text, size_t len) {
@@ -79,6 +81,9 @@ static sd_status set_piece(sd_tokenizer *t, int id, const sd_piece *p, const sd_
              (long long)p->type);
     if (p->type == SD_PIECE_BYTE) return set_byte(t, id, p, err);
     if (p->len == 0) return SD_OK;
+    // An added token that began within a character would leave half of it as text.
+    SD_CHECK(sd_utf8_valid_prefix(p->text, p->len) == p->len, err, SD_EFORMAT,
+             "token %d is no UTF-8; convert the model again", id);
     sd_buf_clear(text);
     SD_CHECK_ALLOC(sd_tokenizer_spaces(text, p->text, p->len, false), err);
     bool merges = p->type == SD_PIECE_NORMAL || p->type == SD_PIECE_UNUSED ||

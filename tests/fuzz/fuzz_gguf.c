@@ -30,6 +30,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             for (size_t k = 0; k < n && k < 100; k++) sd_gguf_array_str(g, key, k, &s);
         if (sd_gguf_integers(g, key, &n, &err) == SD_OK)
             for (size_t k = 0; k < n && k < 100; k++) sd_gguf_array_int(g, key, k, &v);
+        if (sd_gguf_floats(g, key, &n, &err) == SD_OK)
+            for (size_t k = 0; k < n && k < 100; k++) sd_gguf_array_f32(g, key, k, &f);
     }
     volatile uint8_t sum = 0;
     for (int i = 0; i < sd_gguf_tensor_count(g); i++) {

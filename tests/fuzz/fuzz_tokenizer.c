@@ -1,9 +1,11 @@
-// Two inputs in one, by the first byte. Even: a tokenizer.json, then a text. Odd: a text for the
-// four known pre-tokenisers over the 256 bytes, whose ids must give the text back.
+// Three inputs in one, by the first byte. Odd: a text for the four known pre-tokenisers over the 256
+// bytes, whose ids must give the text back. 2 of 4: pieces, as type, score, length and text each, up
+// to a length of 255; then a text that must come back. Else: a tokenizer.json, then a text.
 #include "model/tokenizer/internal.h"
 
 #include "base/utf8.h"
 
+#include <stdio.h>
 #include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -61,6 +63,39 @@ static void round_trip(const sd_tokenizer *t, const char *text, size_t len) {
     sd_buf_free(&streamed);
 }
 
+// A vocabulary of the pieces in the input, and the 256 bytes. Control pieces are left out: they keep
+// U+2581, which the text loses.
+static void pieces(const char *data, size_t size, bool by_position) {
+    static const sd_piece_type types[] = {SD_PIECE_NORMAL, SD_PIECE_USER, SD_PIECE_UNUSED,
+                                          SD_PIECE_NORMAL};
+    static char bytes[256][8];
+    sd_piece piece[64 + 256] = {0};
+    size_t n = 0, at = 0;
+    for (; at + 3 <= size && (unsigned char)data[at + 2] != 255 && n < 64; n++) {
+        size_t len = (unsigned char)data[at + 2];
+        if (len > size - at - 3) break;
+        piece[n] = (sd_piece){data + at + 3, len, (float)data[at + 1], types[data[at] & 3]};
+        at += 3 + len;
+    }
+    for (int i = 0; i < 256; i++) {
+        snprintf(bytes[i], sizeof bytes[i], "<0x%02X>", (unsigned)i);
+        piece[n++] = (sd_piece){bytes[i], 6, 0, SD_PIECE_BYTE};
+    }
+    at = at + 3 < size ? at + 3 : size;
+    sd_error err;
+    sd_tokenizer *t = sd_alloc(1, sizeof *t);
+    sd_pieces_options o = {.by_position = by_position, .unk = -1};
+    t->bos = t->eos = -1;
+    if (sd_tokenizer_set_pieces(t, piece, n, &o, &err) == SD_OK &&
+        sd_tokenizer_finish(t, &err) == SD_OK) {
+        sd_buf text = sd_buf_make(1 << 24);
+        if (!sd_tokenizer_spaces(&text, data + at, size - at, false)) __builtin_trap();
+        round_trip(t, text.data ? text.data : "", text.len);
+        sd_buf_free(&text);
+    }
+    sd_tokenizer_close(t);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static sd_tokenizer *known[4];
     if (!known[0]) {
@@ -74,6 +109,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     size--;
     if (data[0] & 1) {
         round_trip(known[data[0] >> 1 & 3], text, size);
+        return 0;
+    }
+    if ((data[0] & 3) == 2) {
+        pieces(text, size, data[0] & 4);
         return 0;
     }
     sd_tokenizer *t = NULL;

@@ -37,6 +37,17 @@ def gguf():
     return out + struct.pack("<8f", *range(8))
 
 
+def gguf_pieces():
+    tokens = ["<s>", "\u2581", "a", "aa", "\u2581a", "<u>", "<0x62>"]
+    out = b"GGUF" + struct.pack("<IQQ", 3, 0, 6)
+    for key, value in (("general.architecture", "gemma3"), ("tokenizer.ggml.model", "llama")):
+        out += gguf_string(key) + struct.pack("<I", 8) + gguf_string(value)
+    out += gguf_string("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, len(tokens)) + b"".join(map(gguf_string, tokens))
+    out += gguf_string("tokenizer.ggml.scores") + struct.pack("<IIQ", 9, 6, len(tokens)) + struct.pack("<7f", 0, -5, -5, -1, -1, 0, 0)
+    out += gguf_string("tokenizer.ggml.token_type") + struct.pack("<IIQ", 9, 5, len(tokens)) + struct.pack("<7i", 3, 1, 1, 1, 1, 4, 6)
+    return out + gguf_string("tokenizer.ggml.add_space_prefix") + struct.pack("<IB", 7, 1)
+
+
 CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
           "num_key_value_heads": 1, "vocab_size": 260, "rms_norm_eps": 1e-5, "hidden_act": "silu", "max_position_embeddings": 64, "tie_word_embeddings": True,
           "torch_dtype": "float32", "bos_token_id": 256, "eos_token_id": [257, 259]}
@@ -158,6 +169,23 @@ def tokenizer():
             "model": {"type": "BPE", "vocab": vocab, "merges": ["a a", ["aa", "a"]], "ignore_merges": True, "unk_token": "aa"}}
 
 
+def pieces_json():
+    mark = "\u2581"
+    vocab = {"<unk>": 0, mark: 1, "a": 2, "b": 3, "ab": 4, mark + "a": 5, mark * 2: 6, "<0xC3>": 7, "<0xA9>": 8}
+    undo = [{"type": "Replace", "pattern": {"String": mark}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]
+    model = {"type": "BPE", "byte_fallback": True, "fuse_unk": True, "unk_token": "<unk>", "vocab": vocab, "merges": ["a b", mark + " a", mark + " " + mark]}
+    steps = [{"normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": mark}, {"type": "Replace", "pattern": {"String": " "}, "content": mark}]}, "pre_tokenizer": None},
+             {"normalizer": None, "pre_tokenizer": {"type": "Metaspace", "replacement": mark, "prepend_scheme": "first", "split": True}}]
+    return [json.dumps({**s, "model": model, "decoder": {"type": "Sequence", "decoders": undo}, "added_tokens": [{"id": 9, "content": "<x>", "normalized": True}]}) for s in steps]
+
+
+def pieces(*rows):
+    return b"".join(bytes([kind, score, len(text)]) + text for kind, score, text in rows) + b"\0\0\xff"
+
+
+PIECES = pieces((0, 1, b"a"), (0, 9, b"aa"), (0, 9, b"aaa"), (0, 7, "\u2581a".encode()), (1, 0, b"<x>"), (2, 3, "é".encode()), (1, 0, b"  "))
+
+
 def corpus(tokens):
     """A whole corpus index as datasets/corpus/corpus_index.c describes it."""
     n = len(tokens)
@@ -198,10 +226,11 @@ RECIPE = "model: base.gguf\nseed: 1\ndata:\n  train: [train.jsonl]\n  eval: [tes
 def main():
     for target, items in {"config": configs(), "dataset": datasets(), "reader": readers()}.items():
         write(target, items)
-    for target, items in {"corpus": CORPORA, "gguf": [gguf()], "safetensors": [safetensors()], "template": TEMPLATES, "recipe": [RECIPE, "steps=5", "lora.r=8"],
+    for target, items in {"corpus": CORPORA, "gguf": [gguf(), gguf_pieces()], "safetensors": [safetensors()], "template": TEMPLATES, "recipe": [RECIPE, "steps=5", "lora.r=8"],
                           "adapter": adapters(), "checkpoint": checkpoints(),
                           "api_request": REQUESTS, "http": [CHUNKED], "provider": blocks(),
-                          "tokenizer": ["0" + json.dumps(tokenizer()) + "\0 a aaa1 <x> é", "1It's  a 12\n\té日本 <x> aaaa", "3x  1 don't", "5'LL 1234 \r\n x", "7  \u3000a"]}.items():
+                          "tokenizer": ["0" + json.dumps(tokenizer()) + "\0 a aaa1 <x> é", "1It's  a 12\n\té日本 <x> aaaa", "3x  1 don't", "5'LL 1234 \r\n x", "7  \u3000a",
+                                       b"2" + PIECES + "aaaa a<x> é  日a".encode(), b"6" + PIECES + b"   aa  a"] + ["0" + j + "\0 ab a<x> é" for j in pieces_json()]}.items():
         write(target, items)
 
 

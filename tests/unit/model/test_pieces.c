@@ -420,6 +420,9 @@ Test(pieces, a_hostile_file_is_refused_by_name) {
                {{"<0x4g>", -3, PIECE_BYTE}, "<0x4g>"},
                {{"<0x041>", -3, PIECE_BYTE}, "<0x041>"},
                {{"", -3, PIECE_BYTE}, "is written"},
+               {{"\xE2\x96", -3, N}, "token 2 is no UTF-8"},
+               {{"\x80", -3, PIECE_USER}, "token 2 is no UTF-8"},
+               {{"a\xFF", -3, PIECE_CONTROL}, "token 2 is no UTF-8"},
                {{piece_of_513, -3, N}, "513 bytes"}};
     for (int i = 0; i < COUNT(bad); i++) {
         p[2] = bad[i].with;
@@ -439,13 +442,6 @@ Test(pieces, an_empty_piece_stands_for_nothing) {
     sd_tokenizer_bytes(t, 0, &len);
     cr_assert_eq(len, 0);
     sd_tokenizer_close(t);
-}
-
-Test(pieces, bytes_that_are_no_utf8_in_a_piece_do_no_harm) {
-    static const piece p[] = {
-        {"\xE2\x96", -1, N}, {"\x80\x80", -1, N}, {"a\xFF", -1, N}, {"a", -1, N}};
-    pieces_recipe r = {.row = p, .n = COUNT(p), .prefix = -1, .bytes = true};
-    has_ids(&r, "a\xFF", "3 243 195 193"); // U+FFFD: 4 + EF BF BD
 }
 
 Test(pieces, the_fingerprint_depends_on_scores_and_spaces) {
