@@ -14,7 +14,13 @@
 
 typedef struct sd_arch sd_arch; // model/arch/arch.h
 
-typedef enum { SD_ROPE_NONE, SD_ROPE_LINEAR, SD_ROPE_LLAMA3, SD_ROPE_YARN } sd_rope_scaling;
+typedef enum {
+    SD_ROPE_NONE,
+    SD_ROPE_LINEAR,
+    SD_ROPE_LLAMA3,
+    SD_ROPE_YARN,
+    SD_ROPE_LONG
+} sd_rope_scaling;
 
 /// How fast the pairs of a head turn with the position.
 typedef struct {
@@ -22,11 +28,16 @@ typedef struct {
     sd_rope_scaling scaling;
     float factor, low, high, attn_factor, beta_fast, beta_slow;
     int orig_ctx;
-    const float *factors; // [rope_dim/2] a divisor of each frequency (GGUF's rope_freqs.weight), in
-                          // the model's memory; NULL: none
+    const float
+        *factors; // [rope_dim/2] a divisor of each frequency, in the model's memory; NULL: none
+    const float
+        *long_factors; // [rope_dim/2] of LongRoPE: in place of factors for sequences that may
+                       // go beyond orig_ctx
 } sd_rotation;
 
 enum { SD_MAX_ROPES = 2 };
+
+typedef enum { SD_ACT_SILU, SD_ACT_GELU_TANH } sd_activation; // of the gate
 
 typedef struct {
     const sd_arch *arch;
@@ -38,6 +49,9 @@ typedef struct {
                            // (i, i + rope_dim/2)
     sd_rotation rope[SD_MAX_ROPES]; // a layer names its own
     int ropes;
+    float embedding_scale; // of what the embedding gives; 0: none
+    float attn_scale;      // of the scores; 0: 1/sqrt(D)
+    sd_activation act;
     bool qkv_bias, qk_norm, tied_head;
 } sd_hparams;
 
@@ -73,6 +87,8 @@ typedef struct {
     int window;                   // positions a row attends to, its own included; 0: all below it
     const float *attn_norm;       // [C]
     const float *ffn_norm;        // [C]
+    const float *post_attn_norm;  // [C] of what attention adds; NULL: none
+    const float *post_ffn_norm;   // [C] of what the feed-forward adds; NULL: none
     const float *q_norm, *k_norm; // [D] of each head; NULL without QK-norm
     // The block's matrices and biases: rows of its linear maps. q [H*D, C], k, v [G*D, C], o
     // [C, H*D], gate, up [F, C], down [C, F].
@@ -140,9 +156,13 @@ void sd_proj_shape(const sd_hparams *hp, sd_proj p, int *out_rows, int *in_cols)
 bool sd_model_is_end(const sd_model *m, int32_t token);
 bool sd_model_is_gguf(const sd_model *m); // false: a Hugging Face folder, or made in memory
 
-/// Inverse frequencies with r's scaling applied: inv [dim/2]; *attn_scale multiplies cos and sin
-/// (YaRN), else 1.
-void sd_rope_frequencies(const sd_rotation *r, int dim, double *inv, double *attn_scale);
+/// Inverse frequencies with r's scaling applied, for sequences of at most `ctx` positions: inv [dim/2];
+/// *attn_scale multiplies cos and sin (YaRN, LongRoPE), else 1. LongRoPE takes its long factors where
+/// ctx is more than the original context, whatever the sequence's length now: so a position's bits
+/// never depend on what follows it.
+void sd_rope_frequencies(const sd_rotation *r, int dim, int ctx, double *inv, double *attn_scale);
+/// What the scores of attention are multiplied with.
+double sd_attention_scale(const sd_hparams *hp);
 
 /// The rendered prompt's ids for a conversation: template, then tokens with special tokens
 /// recognised. bos is whatever the template writes.

@@ -1,6 +1,6 @@
 // Inverse frequencies of the rotary embedding (arXiv:2104.09864) and its extensions to longer
-// contexts: position interpolation (arXiv:2306.15595), YaRN (arXiv:2309.00071) and Llama 3.1's
-// piecewise rule. All in double: a position of 10^5 times an fp32 frequency would be off by 1e-2.
+// contexts: position interpolation (arXiv:2306.15595), YaRN (arXiv:2309.00071), LongRoPE
+// (arXiv:2402.13753) and Llama 3.1's piecewise rule. All in double: a position of 10^5 times an fp32 frequency would be off by 1e-2.
 #include "model/model.h"
 
 #include <math.h>
@@ -35,11 +35,13 @@ static void llama3(const sd_rotation *r, int dim, double *inv) {
     }
 }
 
-void sd_rope_frequencies(const sd_rotation *r, int dim, double *inv, double *attn_scale) {
+void sd_rope_frequencies(const sd_rotation *r, int dim, int ctx, double *inv, double *attn_scale) {
+    const float *factors =
+        r->scaling == SD_ROPE_LONG && ctx > r->orig_ctx ? r->long_factors : r->factors;
     *attn_scale = 1;
     for (int i = 0; i < dim / 2; i++) {
         inv[i] = pow((double)r->base, -2.0 * i / dim);
-        if (r->factors) inv[i] /= (double)r->factors[i];
+        if (factors) inv[i] /= (double)factors[i];
     }
     switch (r->scaling) {
     case SD_ROPE_LINEAR:
@@ -51,7 +53,14 @@ void sd_rope_frequencies(const sd_rotation *r, int dim, double *inv, double *att
     case SD_ROPE_YARN:
         yarn(r, dim, inv, attn_scale);
         break;
+    case SD_ROPE_LONG:
+        *attn_scale = (double)r->attn_factor;
+        break;
     case SD_ROPE_NONE:
         break;
     }
+}
+
+double sd_attention_scale(const sd_hparams *hp) {
+    return hp->attn_scale > 0 ? (double)hp->attn_scale : 1 / sqrt((double)hp->D);
 }

@@ -14,13 +14,13 @@ static void set_hash(json_t *o, const char *key, const char *source, size_t len)
 }
 
 static json_t *rope_json(const sd_hparams *hp, const sd_rotation *rope) {
-    static const char *const names[] = {"none", "linear", "llama3", "yarn"};
+    static const char *const names[] = {"none", "linear", "llama3", "yarn", "longrope"};
     json_t *r = json_pack("{s:f, s:i, s:b, s:s}", "base", (double)rope->base, "dimensions",
                           hp->rope_dim, "interleaved", (int)hp->rope_interleaved, "scaling",
-                          rope->factors ? "frequency factors" : names[rope->scaling]);
+                          rope->factors && rope->scaling == SD_ROPE_NONE ? "frequency factors" : names[rope->scaling]);
     if (rope->scaling != SD_ROPE_NONE)
         json_object_set_new(r, "factor", json_real((double)rope->factor));
-    if (rope->scaling == SD_ROPE_YARN || rope->scaling == SD_ROPE_LLAMA3)
+    if (rope->scaling != SD_ROPE_NONE && rope->orig_ctx > 0)
         json_object_set_new(r, "original_context", json_integer(rope->orig_ctx));
     return r;
 }

@@ -84,6 +84,8 @@ static sd_status hash_norms(sd_sha256 *out, const sd_model *m, sd_error *err) {
         const sd_layer *x = &m->layer[l];
         add_vector(h, x->attn_norm, m->hp.C);
         add_vector(h, x->ffn_norm, m->hp.C);
+        add_vector(h, x->post_attn_norm, m->hp.C);
+        add_vector(h, x->post_ffn_norm, m->hp.C);
         add_vector(h, x->q_norm, m->hp.D);
         add_vector(h, x->k_norm, m->hp.D);
     }

@@ -9,7 +9,7 @@
 /// What a format calls the vectors of a block, inside the layer and without ".weight"; NULL: the
 /// architecture has no such thing.
 typedef struct {
-    const char *attn_norm, *ffn_norm, *q_norm, *k_norm;
+    const char *attn_norm, *post_attn_norm, *ffn_norm, *post_ffn_norm, *q_norm, *k_norm;
 } sd_norm_names;
 
 struct sd_arch {
@@ -20,11 +20,23 @@ struct sd_arch {
     sd_norm_names gguf, folder;
     bool qkv_bias;         // q, k and v have a bias
     bool gguf_interleaved; // GGUF files hold the rows of q and k permuted (model/adapter/basis.h)
-    bool always_window;    // config.json's sliding_window holds without use_sliding_window
-    int head_dim;          // where config.json has none; 0: hidden size / heads
+    bool norm_adds_one;    // folders hold w where a norm multiplies by 1 + w; GGUF files hold that
+    const char *tensor[3]; // of GGUF, which it reads itself; NULL: end
+
+    // config.json, where a key is missing
+    int head_dim;       // 0: hidden size / heads
+    int ctx_train;      // 0: 2048
+    double eps;         // 0: 1e-6
+    bool tied;          // the head is the embedding
+    bool always_window; // sliding_window holds without use_sliding_window
+
+    /// What it reads beyond what all have: into m->hp and m->layer, which stand, before weights are
+    /// bound. NULL: nothing; then the model has one rotation, and a window is refused.
+    sd_status (*read_gguf)(sd_model *m, sd_gguf_keys *k, sd_error *err);
+    sd_status (*read_config)(sd_model *m, const sd_config_keys *c, sd_error *err);
 };
 
-extern const sd_arch sd_arch_llama, sd_arch_qwen2, sd_arch_qwen3;
+extern const sd_arch sd_arch_llama, sd_arch_qwen2, sd_arch_qwen3, sd_arch_gemma3, sd_arch_phi3;
 
 /// q_proj ... down_proj, one matrix each, as most models have them.
 extern const sd_linear_kind sd_plain_linears[SD_PROJ_COUNT];

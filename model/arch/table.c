@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static const sd_arch *const archs[] = {&sd_arch_llama, &sd_arch_qwen2, &sd_arch_qwen3};
+static const sd_arch *const archs[] = {&sd_arch_llama, &sd_arch_qwen2, &sd_arch_qwen3,
+                                       &sd_arch_gemma3, &sd_arch_phi3};
 enum { ARCHS = sizeof archs / sizeof archs[0] };
 
 const sd_linear_kind sd_plain_linears[SD_PROJ_COUNT] = {

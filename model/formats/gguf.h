@@ -95,6 +95,9 @@ bool sd_gguf_array_str(const sd_gguf *g, const char *key, size_t i, sd_gguf_stri
 bool sd_gguf_array_int(const sd_gguf *g, const char *key, size_t i, int64_t *out);
 /// Floats of every width and whole numbers, rounded to fp32; NaN and infinities are given as they are.
 bool sd_gguf_array_f32(const sd_gguf *g, const char *key, size_t i, float *out);
+/// False when element i is neither true nor false.
+bool sd_gguf_array_bool(const sd_gguf *g, const char *key, size_t i, bool *out);
+size_t sd_gguf_array_size(const sd_gguf *g, const char *key); // 0: no array
 /// A part of a split file is refused, with the way to join it: alone it is never whole.
 sd_status sd_gguf_refuse_split(const sd_gguf *g, sd_error *err);
 /// Is the key one that only says how a model is split?

@@ -276,6 +276,24 @@ bool sd_gguf_array_f32(const sd_gguf *g, const char *key, size_t i, float *out) 
     return true;
 }
 
+size_t sd_gguf_array_size(const sd_gguf *g, const char *key) {
+    const sd_gguf_entry *e = sd_gguf_entry_find(g, key);
+    return e && e->type == SD_GGUF_ARRAY ? e->count : 0;
+}
+
+bool sd_gguf_array_bool(const sd_gguf *g, const char *key, size_t i, bool *out) {
+    const sd_gguf_entry *e = sd_gguf_entry_find(g, key);
+    int64_t v;
+    if (!e || e->type != SD_GGUF_ARRAY || i >= e->count) return false;
+    const uint8_t *p = e->data + i * sd_gguf_scalar_bytes(e->elem);
+    if (e->elem == SD_GGUF_BOOL)
+        v = *p;
+    else if (!read_integer(e->elem, p, &v))
+        return false;
+    *out = v == 1;
+    return v == 0 || v == 1;
+}
+
 int sd_gguf_key_count(const sd_gguf *g) {
     return g->n_entries;
 }

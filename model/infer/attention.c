@@ -34,7 +34,7 @@ static sd_attention_shape shape_of(const sd_context *cx) {
     return (sd_attention_shape){.H = hp->H,
                                 .G = hp->G,
                                 .D = hp->D,
-                                .scale = (float)(1 / sqrt((double)hp->D)),
+                                .scale = (float)sd_attention_scale(hp),
                                 .kv = cx->kv,
                                 .window = cx->window};
 }

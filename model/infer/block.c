@@ -1,7 +1,7 @@
 // One layer of a step, in five parallel regions over columns or heads:
 //
 //   norm + quantise | QKV + bias + LoRA | QK-norm + RoPE + KV write | attention | quantise |
-//   O + LoRA + residual | norm + quantise | gate, up + LoRA + SwiGLU | quantise | down + LoRA +
+//   O + LoRA + residual | norm + quantise | gate, up + LoRA + their product | quantise | down + LoRA +
 //   residual
 //
 // The parts by row (norm, quantise, RoPE) are microseconds when few rows run, less than waking a
@@ -24,10 +24,24 @@ static void project(sd_context *cx, const sd_quant_rows *x, sd_proj p, float *y,
     sd_lora_b(cx, p, y, M, m0, m1);
 }
 
-static void add_residual(sd_context *cx, int m0, int m1) {
+// Columns of y, unless they are normed as whole rows first (add_normed).
+static void add_residual(sd_context *cx, const float *post_norm, int m0, int m1) {
     int C = cx->model->hp.C;
-    for (int n = 0; n < cx->n; n++)
+    for (int n = 0; !post_norm && n < cx->n; n++)
         cx->ops->add(cx->x + (size_t)n * C + m0, cx->y + (size_t)n * C + m0, m1 - m0);
+}
+
+static void add_normed(sd_context *cx, const float *post_norm, int n0, int n1) {
+    const sd_hparams *hp = &cx->model->hp;
+    const size_t at = (size_t)n0 * hp->C;
+    cx->ops->rmsnorm(cx->y + at, cx->y + at, post_norm, n1 - n0, hp->C, hp->eps);
+    cx->ops->add(cx->x + at, cx->y + at, (n1 - n0) * hp->C);
+}
+static void add_attention(sd_context *cx, int n0, int n1) {
+    add_normed(cx, cx->model->layer[cx->l].post_attn_norm, n0, n1);
+}
+static void add_ffn(sd_context *cx, int n0, int n1) {
+    add_normed(cx, cx->model->layer[cx->l].post_ffn_norm, n0, n1);
 }
 
 static void qkv(sd_context *cx, const sd_quant_rows *x, int which, int m0, int m1) {
@@ -63,23 +77,25 @@ static void rotate_and_store(sd_context *cx, int n0, int n1) {
 static void output(sd_context *cx, const sd_quant_rows *x, int which, int m0, int m1) {
     (void)which;
     project(cx, x, SD_WO, cx->y, cx->model->hp.C, m0, m1);
-    add_residual(cx, m0, m1);
+    add_residual(cx, cx->model->layer[cx->l].post_attn_norm, m0, m1);
 }
 
 static void gate_up(sd_context *cx, const sd_quant_rows *x, int which, int m0, int m1) {
     (void)which;
     int F = cx->model->hp.F;
+    void (*act)(float *, const float *, const float *, int) =
+        cx->model->hp.act == SD_ACT_GELU_TANH ? cx->ops->geglu : cx->ops->swiglu;
     project(cx, x, SD_WGATE, cx->gate, F, m0, m1);
     project(cx, x, SD_WUP, cx->up, F, m0, m1);
     for (int n = 0; n < cx->n; n++) {
         size_t at = (size_t)n * F + m0;
-        cx->ops->swiglu(cx->gate + at, cx->gate + at, cx->up + at, m1 - m0);
+        act(cx->gate + at, cx->gate + at, cx->up + at, m1 - m0);
     }
 }
 static void down(sd_context *cx, const sd_quant_rows *x, int which, int m0, int m1) {
     (void)which;
     project(cx, x, SD_WDOWN, cx->y, cx->model->hp.C, m0, m1);
-    add_residual(cx, m0, m1);
+    add_residual(cx, cx->model->layer[cx->l].post_ffn_norm, m0, m1);
 }
 
 // Rows that want neither logits nor a token are done once their keys and values are written.
@@ -123,8 +139,10 @@ void sd_run_layer(sd_context *cx) {
     if (cx->n == 0) return;
     sd_attention_run(cx);
     sd_by_columns(cx, output, prepared_from(cx, cx->att, NULL, Q, SD_WO, SD_WO), hp->C, 0, 0);
+    if (layer->post_attn_norm) sd_by_rows(cx, add_attention, hp->C);
     sd_by_columns(cx, gate_up, prepared_from(cx, cx->x, layer->ffn_norm, hp->C, SD_WGATE, SD_WUP),
                   hp->F, 0, 0);
     sd_by_columns(cx, down, prepared_from(cx, cx->gate, NULL, hp->F, SD_WDOWN, SD_WDOWN), hp->C, 0,
                   0);
+    if (layer->post_ffn_norm) sd_by_rows(cx, add_ffn, hp->C);
 }

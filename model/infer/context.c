@@ -12,6 +12,7 @@
 #include "model/infer/weight_cache/row_sums.h"
 #include "model/load/source.h"
 
+#include <limits.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -213,7 +214,7 @@ static sd_status make_scratch(sd_context *cx, sd_error *err) {
     size_t at[COUNT];
     for (int i = 0; i < COUNT; i++) at[i] = place(&total, N, rows[i].cols, sizeof(float));
     size_t at_row = place(&total, N, 1, sizeof(sd_row)),
-           at_inv = place(&total, (size_t)hp->ropes * half, 1, sizeof(double)),
+           at_inv = place(&total, (size_t)hp->ropes * 2 * half, 1, sizeof(double)),
            at_len = place(&total, N, 1, sizeof(int)),
            at_chunk = place(&total, N, 1, sizeof(sd_chunk)),
            at_segment = place(&total, N, 1, sizeof(sd_lora_segment));
@@ -229,9 +230,11 @@ static sd_status make_scratch(sd_context *cx, sd_error *err) {
     cx->len = (int *)(void *)(base + at_len);
     cx->chunk = (sd_chunk *)(void *)(base + at_chunk);
     cx->segment = (sd_lora_segment *)(void *)(base + at_segment);
-    for (int i = 0; i < hp->ropes; i++)
-        sd_rope_frequencies(&hp->rope[i], hp->rope_dim, cx->inv + (size_t)i * half,
-                            &cx->attn_scale[i]);
+    for (int i = 0; i < 2 * hp->ropes; i++) {
+        const sd_rotation *r = &hp->rope[i / 2];
+        sd_rope_frequencies(r, hp->rope_dim, i % 2 ? INT_MAX : r->orig_ctx,
+                            cx->inv + (size_t)i * half, &cx->attn_scale[i / 2][i % 2]);
+    }
     int K = hp->C > hp->F ? hp->C : hp->F;
     if (hp->H * hp->D > K) K = hp->H * hp->D;
     return make_inputs(cx, K, err);

@@ -14,7 +14,9 @@
 static void turn(sd_context *cx, int i, int n) {
     const int half = cx->model->hp.rope_dim / 2;
     const size_t at = ((size_t)i * cx->max_rows + n) * half;
-    const double *inv = cx->inv + (size_t)i * half, scale = cx->attn_scale[i];
+    const int beyond = cx->row[n].kv->ctx > cx->model->hp.rope[i].orig_ctx;
+    const double *inv = cx->inv + (size_t)(2 * i + beyond) * half,
+                 scale = cx->attn_scale[i][beyond];
     for (int k = 0; k < half; k++) {
         double angle = cx->row[n].pos * inv[k];
         cx->cos_n[at + k] = (float)(cos(angle) * scale);
@@ -34,6 +36,8 @@ static void embed(sd_context *cx, int n0, int n1) {
                                sd_row_sum(copy, stride) == cx->row_sum[r->token]))
             atomic_store_explicit(&cx->lost, true, memory_order_relaxed);
         sd_dequantise(cx->x + (size_t)n * hp->C, e->dtype, cx->embedding ? copy : row, hp->C);
+        if (hp->embedding_scale != 0)
+            for (int c = 0; c < hp->C; c++) cx->x[(size_t)n * hp->C + c] *= hp->embedding_scale;
         for (int i = 0; i < hp->ropes; i++) turn(cx, i, n);
     }
 }

@@ -79,6 +79,8 @@ static sd_status check_norms(const check *c, int l, sd_error *err) {
         int n;
     } vectors[] = {{w->attn_norm, b->attn_norm, hp->C},
                    {w->ffn_norm, b->ffn_norm, hp->C},
+                   {w->post_attn_norm, b->post_attn_norm, hp->C},
+                   {w->post_ffn_norm, b->post_ffn_norm, hp->C},
                    {w->q_norm, b->q_norm, hp->D},
                    {w->k_norm, b->k_norm, hp->D}};
     for (size_t i = 0; i < sizeof vectors / sizeof vectors[0]; i++)

@@ -79,15 +79,16 @@ struct sd_context {
     // a prefill.
     void *scratch;
     size_t scratch_bytes;
-    float *x;                                   // [N, C]    the residual stream
-    float *q, *att;                             // [N, H*D]
-    float *k, *v;                               // [N, G*D]
-    float *gate, *up;                           // [N, F]
-    float *y;                                   // [N, C]    what a block adds
-    float *cos_n, *sin_n;                       // [ropes, N, rope_dim/2]
-    sd_row *row;                                // [N]       the step's rows
-    double *inv;                                // [ropes, rope_dim/2] frequencies
-    double attn_scale[SD_MAX_ROPES];            // the factor on cos and sin
+    float *x;             // [N, C]    the residual stream
+    float *q, *att;       // [N, H*D]
+    float *k, *v;         // [N, G*D]
+    float *gate, *up;     // [N, F]
+    float *y;             // [N, C]    what a block adds
+    float *cos_n, *sin_n; // [ropes, N, rope_dim/2]
+    sd_row *row;          // [N]       the step's rows
+    // Frequencies for sequences within the original context, and beyond it (LongRoPE).
+    double *inv;                                // [ropes, 2, rope_dim/2]
+    double attn_scale[SD_MAX_ROPES][2];         // the factor on cos and sin
     sd_input in;                                // input of the parallel region now running
     int region;                                 // number of that region
     sd_prepared_input shared_input, *own_input; // own [threads]

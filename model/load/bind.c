@@ -66,10 +66,12 @@ static sd_status note(binder *b, const sd_tensor_ref *t) {
 
 // fp32 is copied too: read in place, each vector would bring its neighbourhood of the file into
 // memory.
-static sd_status vector(sd_model *m, const sd_tensor_ref *t, const float **out, sd_error *err) {
+static sd_status vector(sd_model *m, const sd_tensor_ref *t, float plus, const float **out,
+                        sd_error *err) {
     float *v = sd_arena_alloc(&m->owned->arena, (size_t)t->cols, sizeof *v);
     if (!v) return sd_fail(err, SD_ENOMEM, "%s: out of memory", m->path);
     sd_dequantise(v, t->dtype, t->data, (int)t->cols);
+    for (int i = 0; plus != 0 && i < (int)t->cols; i++) v[i] += plus;
     // These few values reach every row. The matrices are not read here: a bad value there ends as an
     // error of the request whose logits it spoils.
     for (int i = 0; i < (int)t->cols; i++)
@@ -82,13 +84,6 @@ static sd_status vector(sd_model *m, const sd_tensor_ref *t, const float **out, 
     return SD_OK;
 }
 
-sd_status sd_model_bind_vector(sd_model *m, const sd_tensor_source *source, const char *name, int n,
-                               const float **out, sd_error *err) {
-    sd_tensor_ref t;
-    sd_status st = find(m, source, name, 1, n, &t, err);
-    return st == SD_OK ? vector(m, &t, out, err) : st;
-}
-
 // "blk.3.attn_q.weight"
 static const char *name_in_layer(char out[NAME_MAX_LEN], const sd_tensor_source *s, int l,
                                  const char *leaf, const char *what) {
@@ -96,11 +91,11 @@ static const char *name_in_layer(char out[NAME_MAX_LEN], const sd_tensor_source 
     return out;
 }
 
-static sd_status bind_vector(binder *b, const char *name, int n, const float **out) {
+static sd_status bind_vector(binder *b, const char *name, int n, float plus, const float **out) {
     sd_tensor_ref t;
     sd_status st = find(b->m, b->source, name, 1, n, &t, b->err);
     if (st == SD_OK) st = note(b, &t);
-    return st == SD_OK ? vector(b->m, &t, out, b->err) : st;
+    return st == SD_OK ? vector(b->m, &t, plus, out, b->err) : st;
 }
 
 static sd_status bind_matrix(binder *b, const char *name, int rows, int cols, sd_weight *out) {
@@ -111,11 +106,15 @@ static sd_status bind_matrix(binder *b, const char *name, int rows, int cols, sd
     return st;
 }
 
+static float norm_plus(const binder *b) {
+    return b->m->hp.arch->norm_adds_one && !b->source->gguf ? 1 : 0;
+}
+
 // leaf NULL: the architecture has no such norm.
 static sd_status bind_norm(binder *b, const char *leaf, int l, int n, const float **out) {
     char name[NAME_MAX_LEN];
     if (!leaf) return SD_OK;
-    return bind_vector(b, name_in_layer(name, b->source, l, leaf, "weight"), n, out);
+    return bind_vector(b, name_in_layer(name, b->source, l, leaf, "weight"), n, norm_plus(b), out);
 }
 
 static sd_status bind_linear(binder *b, int i) {
@@ -134,7 +133,7 @@ static sd_status bind_linear(binder *b, int i) {
     SD_TRY(bind_matrix(b, name_in_layer(name, b->source, l, leaf, "weight"), all, cols, &w));
     const char *stored = b->used[b->n_used - 1];
     if (m->hp.qkv_bias && kind->first <= SD_WV)
-        SD_TRY(bind_vector(b, name_in_layer(name, b->source, l, leaf, "bias"), all, &bias));
+        SD_TRY(bind_vector(b, name_in_layer(name, b->source, l, leaf, "bias"), all, 0, &bias));
     sd_model_set_linear(m, i, &w, bias, stored);
 out:
     return st;
@@ -147,7 +146,9 @@ static sd_status bind_layer(binder *b, int l) {
     sd_layer *layer = &b->m->layer[l];
     int n = hp->arch->linears;
     SD_TRY(bind_norm(b, norms->attn_norm, l, hp->C, &layer->attn_norm));
+    SD_TRY(bind_norm(b, norms->post_attn_norm, l, hp->C, &layer->post_attn_norm));
     SD_TRY(bind_norm(b, norms->ffn_norm, l, hp->C, &layer->ffn_norm));
+    SD_TRY(bind_norm(b, norms->post_ffn_norm, l, hp->C, &layer->post_ffn_norm));
     SD_TRY(bind_norm(b, norms->q_norm, l, hp->D, &layer->q_norm));
     SD_TRY(bind_norm(b, norms->k_norm, l, hp->D, &layer->k_norm));
     for (int i = 0; i < n; i++) SD_TRY(bind_linear(b, l * n + i));
@@ -159,12 +160,19 @@ static int compare_names(const void *a, const void *b) {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
+static bool is_read_by_arch(const binder *b, const char *name) {
+    const char *const *own = b->m->hp.arch->tensor;
+    for (int i = 0; b->source->gguf && i < 3 && own[i]; i++)
+        if (strcmp(own[i], name) == 0) return true;
+    return false;
+}
+
 static sd_status refuse_unused(binder *b) {
     const char *name;
     qsort(b->used, (size_t)b->n_used, sizeof *b->used, compare_names);
     for (int i = 0; (name = b->source->name_at(b->m, i)); i++) {
         if (bsearch(&name, b->used, (size_t)b->n_used, sizeof *b->used, compare_names)) continue;
-        if (is_ignored(b->source, name)) continue;
+        if (is_ignored(b->source, name) || is_read_by_arch(b, name)) continue;
         if (b->m->hp.tied_head && strcmp(name, b->source->head) == 0) continue;
         return sd_fail(b->err, SD_EFORMAT,
                        "%s: holds the tensor %s, which architecture %s does not compute with here; "
@@ -176,12 +184,15 @@ static sd_status refuse_unused(binder *b) {
 
 static sd_status check_rope(const sd_rotation *r, const char *path, sd_error *err) {
     bool scaled = r->scaling != SD_ROPE_NONE;
-    bool pieces = r->scaling == SD_ROPE_LLAMA3 || r->scaling == SD_ROPE_YARN;
+    bool pieces =
+        r->scaling == SD_ROPE_LLAMA3 || r->scaling == SD_ROPE_YARN || r->scaling == SD_ROPE_LONG;
     if (!(r->base > 1 && r->base < 1e12f))
         return sd_fail(err, SD_EFORMAT, "%s: rotary base %g is out of range; the file is damaged",
                        path, (double)r->base);
     if ((scaled && !(r->factor > 0 && r->factor < 1e6f)) || (pieces && r->orig_ctx < 1) ||
         (r->scaling == SD_ROPE_LLAMA3 && !(r->high > r->low && r->low > 0)) ||
+        (r->scaling == SD_ROPE_LONG &&
+         !(r->factors && r->long_factors && r->attn_factor > 0 && r->attn_factor < 100)) ||
         (r->scaling == SD_ROPE_YARN && !(r->beta_fast > 0 && r->beta_slow > 0)))
         return sd_fail(err, SD_EFORMAT,
                        "%s: the rotary scaling (factor %g, original context %d) is out of range",
@@ -189,7 +200,7 @@ static sd_status check_rope(const sd_rotation *r, const char *path, sd_error *er
     return SD_OK;
 }
 
-sd_status sd_model_check_hparams(const sd_model *m, sd_error *err) {
+sd_status sd_model_check_sizes(const sd_model *m, sd_error *err) {
     const sd_hparams *hp = &m->hp;
     const struct {
         const char *name;
@@ -212,13 +223,24 @@ sd_status sd_model_check_hparams(const sd_model *m, sd_error *err) {
             err, SD_EFORMAT,
             "%s: %d heads over %d key/value heads of %d (%d rotary) do not divide evenly", m->path,
             hp->H, hp->G, hp->D, hp->rope_dim);
+    return SD_OK;
+}
+
+sd_status sd_model_check_hparams(const sd_model *m, sd_error *err) {
+    const sd_hparams *hp = &m->hp;
+    sd_status st = sd_model_check_sizes(m, err);
+    if (st != SD_OK) return st;
     if (!(hp->eps > 0 && hp->eps < 1))
         return sd_fail(err, SD_EFORMAT, "%s: norm epsilon %g is out of range; the file is damaged",
                        m->path, (double)hp->eps);
     for (int i = 0; i < hp->ropes; i++) {
-        sd_status st = check_rope(&hp->rope[i], m->path, err);
+        st = check_rope(&hp->rope[i], m->path, err);
         if (st != SD_OK) return st;
     }
+    if (hp->attn_scale < 0 || !isfinite(hp->attn_scale) || !isfinite(hp->embedding_scale))
+        return sd_fail(err, SD_EFORMAT,
+                       "%s: the scale of scores %g or of embeddings %g is out of range", m->path,
+                       (double)hp->attn_scale, (double)hp->embedding_scale);
     return SD_OK;
 }
 
@@ -229,7 +251,7 @@ sd_status sd_model_bind(sd_model *m, const sd_tensor_source *source, sd_error *e
     b.used = sd_alloc((size_t)b.cap, sizeof *b.used);
     SD_CHECK_ALLOC(b.used, err);
     SD_TRY(bind_matrix(&b, source->embedding, hp->V, hp->C, &m->embedding));
-    SD_TRY(bind_vector(&b, source->out_norm, hp->C, &m->out_norm));
+    SD_TRY(bind_vector(&b, source->out_norm, hp->C, norm_plus(&b), &m->out_norm));
     if (hp->tied_head)
         m->head = m->embedding;
     else

@@ -8,6 +8,7 @@
 #include "base/files/path.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "model/arch/rope_keys.h"
 #include "model/formats/safetensors.h"
 #include "model/load/read.h"
 
@@ -57,84 +58,17 @@ out:
     return st;
 }
 
-static double yarn_mscale(double factor, double mscale) {
-    return factor <= 1 ? 1 : 0.1 * mscale * log(factor) + 1;
-}
-
-static sd_status read_yarn(sd_rotation *rope, const sd_config_keys *r, sd_error *err) {
-    sd_status st = SD_OK;
-    float mscale, all;
-    bool truncate;
-    rope->scaling = SD_ROPE_YARN;
-    SD_TRY(sd_config_float_or(r, "beta_fast", 32, &rope->beta_fast, err));
-    SD_TRY(sd_config_float_or(r, "beta_slow", 1, &rope->beta_slow, err));
-    SD_TRY(sd_config_float_or(r, "attention_factor", 0, &rope->attn_factor, err));
-    SD_TRY(sd_config_float_or(r, "mscale", 0, &mscale, err));
-    SD_TRY(sd_config_float_or(r, "mscale_all_dim", 0, &all, err));
-    double f = (double)rope->factor;
-    if (rope->attn_factor == 0 && mscale != 0 && all != 0)
-        rope->attn_factor = (float)(yarn_mscale(f, (double)mscale) / yarn_mscale(f, (double)all));
-    SD_TRY(sd_key_bool(&truncate, r->o, "truncate", true, r->file, err));
-    SD_CHECK(truncate, err, SD_EFORMAT, "%s: YaRN with truncate false is not supported", r->file);
-out:
-    return st;
-}
-
-static sd_status read_rope_type(const char **type, const sd_config_keys *r, sd_error *err) {
-    sd_status st = SD_OK;
-    const char *old, *name;
-    json_t *value;
-    SD_TRY(sd_key_str(&old, r->o, "type", "default", r->file, err));
-    SD_TRY(sd_key_str(type, r->o, "rope_type", old, r->file, err));
-    if (strcmp(*type, "default") != 0) goto out;
-    // An object of objects would be one rotation per kind of layer.
-    json_object_foreach((json_t *)(uintptr_t)r->o, name, value) {
-        SD_CHECK(!json_is_object(value), err, SD_EFORMAT,
-                 "%s: rotary parameters per layer type (%s) are not supported", r->file, name);
-    }
-out:
-    return st;
-}
-
-// rope_parameters (theta and scaling in one object) or rope_scaling beside rope_theta.
 static sd_status read_rope(sd_hparams *hp, const sd_config_keys *c, sd_error *err) {
     sd_status st = SD_OK;
-    json_t *scaling, *parameters;
-    const char *type;
-    float partial;
-    sd_rotation *rope = &hp->rope[0];
-    SD_TRY(sd_key_object(&scaling, c->o, "rope_scaling", c->file, err));
-    SD_TRY(sd_key_object(&parameters, c->o, "rope_parameters", c->file, err));
-    const sd_config_keys r = {scaling ? scaling : parameters, c->file};
-    SD_TRY(sd_config_float_or(c, "rope_theta", 10000, &rope->base, err));
-    SD_TRY(sd_config_float_or(&r, "rope_theta", (double)rope->base, &rope->base, err));
-    SD_TRY(sd_config_float_or(c, "partial_rotary_factor", 1, &partial, err));
-    SD_TRY(sd_config_float_or(&r, "partial_rotary_factor", (double)partial, &partial, err));
-    SD_CHECK(partial == 1, err, SD_EFORMAT, "%s: partial_rotary_factor %g is not supported; 1 is",
-             c->file, (double)partial);
-    hp->rope_dim = hp->D;
-    hp->ropes = 1;
-    SD_TRY(read_rope_type(&type, &r, err));
-    if (strcmp(type, "default") == 0) goto out;
-    SD_TRY(sd_config_float_or(&r, "factor", 0, &rope->factor, err));
-    SD_TRY(sd_config_int_or(&r, "original_max_position_embeddings", hp->ctx_train, &rope->orig_ctx,
-                            err));
-    SD_TRY(sd_config_int_or(c, "original_max_position_embeddings", rope->orig_ctx, &rope->orig_ctx,
-                            err));
-    if (strcmp(type, "linear") == 0) {
-        rope->scaling = SD_ROPE_LINEAR;
-    } else if (strcmp(type, "llama3") == 0) {
-        rope->scaling = SD_ROPE_LLAMA3;
-        SD_TRY(sd_config_float_or(&r, "low_freq_factor", 0, &rope->low, err));
-        SD_TRY(sd_config_float_or(&r, "high_freq_factor", 0, &rope->high, err));
-    } else if (strcmp(type, "yarn") == 0) {
-        SD_TRY(read_yarn(rope, &r, err));
-    } else {
-        SD_CHECK(false, err, SD_EFORMAT,
-                 "%s: rotary scaling '%.32s' is not supported; default, linear, llama3 and yarn "
-                 "are",
-                 c->file, type);
-    }
+    sd_config_keys r;
+    float theta;
+    SD_TRY(sd_config_rope_keys(&r, c, err));
+    SD_TRY(sd_config_rope_dim(&hp->rope_dim, c, &r, hp->D, err));
+    SD_CHECK(hp->rope_dim == hp->D, err, SD_EFORMAT,
+             "%s: a partial_rotary_factor other than 1 is not supported for %s", c->file,
+             sd_arch_name(hp->arch));
+    SD_TRY(sd_config_float_or(c, "rope_theta", 10000, &theta, err));
+    SD_TRY(sd_config_rotation(&hp->rope[0], c, &r, (double)theta, hp->ctx_train, err));
 out:
     return st;
 }
@@ -155,17 +89,14 @@ out:
 static sd_status refuse_others(const sd_hparams *hp, const sd_config_keys *c, sd_error *err) {
     static const char *const biases[] = {"attention_bias", "mlp_bias"};
     sd_status st = SD_OK;
-    const char *act;
-    SD_TRY(sd_key_str(&act, c->o, "hidden_act", "silu", c->file, err));
-    SD_CHECK(strcmp(act, "silu") == 0, err, SD_EFORMAT,
-             "%s: hidden_act '%.32s' is not supported; silu is", c->file, act);
+    SD_TRY(sd_config_activation(hp->act, c, err));
     for (int i = 0; i < 2; i++) {
         bool on;
         SD_TRY(sd_key_bool(&on, c->o, biases[i], false, c->file, err));
         SD_CHECK(!on, err, SD_EFORMAT, "%s: %s is not supported for %s", c->file, biases[i],
                  sd_arch_name(hp->arch));
     }
-    SD_TRY(refuse_window(hp, c, err));
+    if (!hp->arch->read_config) SD_TRY(refuse_window(hp, c, err));
     SD_CHECK(!sd_key(c->o, "quantization_config"), err, SD_EFORMAT,
              "%s: quantised safetensors are not supported; use a GGUF file or the original weights",
              c->file);
@@ -193,13 +124,19 @@ static sd_status read_config(sd_model *m, const sd_config_keys *c, sd_error *err
     SD_TRY(sd_config_int_or(c, "num_key_value_heads", hp->H, &hp->G, err));
     SD_TRY(sd_config_int_or(c, "head_dim", arch->head_dim ? arch->head_dim : hp->C / hp->H, &hp->D,
                             err));
-    SD_TRY(sd_config_int_or(c, "max_position_embeddings", 2048, &hp->ctx_train, err));
-    SD_TRY(sd_config_float_or(c, "rms_norm_eps", 1e-6, &hp->eps, err));
-    SD_TRY(read_rope(hp, c, err));
+    SD_TRY(sd_config_int_or(c, "max_position_embeddings", arch->ctx_train ? arch->ctx_train : 2048,
+                            &hp->ctx_train, err));
+    SD_TRY(sd_config_float_or(c, "rms_norm_eps", arch->eps > 0 ? arch->eps : 1e-6, &hp->eps, err));
+    hp->ropes = 1;
+    SD_TRY(sd_model_make_layers(m, err));
+    if (arch->read_config)
+        SD_TRY(arch->read_config(m, c, err));
+    else
+        SD_TRY(read_rope(hp, c, err));
     hp->qkv_bias = arch->qkv_bias;
     hp->qk_norm = arch->folder.q_norm != NULL;
     hp->rope_interleaved = false;
-    SD_TRY(sd_key_bool(&hp->tied_head, c->o, "tie_word_embeddings", false, c->file, err));
+    SD_TRY(sd_key_bool(&hp->tied_head, c->o, "tie_word_embeddings", arch->tied, c->file, err));
     SD_TRY(refuse_others(hp, c, err));
     SD_TRY(sd_model_check_hparams(m, err));
 out:
@@ -297,7 +234,6 @@ sd_status sd_model_read_folder(sd_model *m, sd_error *err) {
     const sd_config_keys c = {config, file}, g = {generation, generation_file};
     SD_TRY(read_config(m, &c, err));
     SD_TRY(sd_safetensors_open_folder(&m->owned->st, m->path, err));
-    SD_TRY(sd_model_make_layers(m, err));
     SD_TRY(sd_model_bind(m, &source, err));
     SD_TRY(set_name(m, err));
     SD_TRY(add_ends(m, &g, err));

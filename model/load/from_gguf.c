@@ -5,6 +5,7 @@
 // stand side by side; rope_interleaved says so and nothing is permuted back.
 #include "base/files/path.h"
 #include "base/log.h"
+#include "model/arch/rope_keys.h"
 #include "model/formats/gguf.h"
 #include "model/load/read.h"
 #include "model/load/tokenizer_gguf.h"
@@ -35,48 +36,6 @@ static const sd_tensor_source source = {.find = find_tensor,
                                         .gguf = true,
                                         .ignored = {"rope_freqs.weight", "attn_rot_embd", NULL}};
 
-static sd_status read_yarn(sd_gguf_keys *k, sd_rotation *r, int dim, sd_error *err) {
-    sd_status st = SD_OK;
-    double inv[256], scale;
-    float extra;
-    r->scaling = SD_ROPE_YARN;
-    r->attn_factor = 0;
-    SD_TRY(sd_gguf_float_or(k, "rope.scaling.attn_factor", 1, &extra, err));
-    if (extra != 1 && dim >= 2 && dim <= 512 && r->orig_ctx > 0) {
-        sd_rope_frequencies(r, dim, inv, &scale);
-        r->attn_factor = (float)(scale * (double)extra);
-    }
-out:
-    return st;
-}
-
-static sd_status read_scaling(sd_gguf_keys *k, sd_rotation *r, const sd_hparams *hp,
-                              sd_error *err) {
-    sd_status st = SD_OK;
-    sd_gguf_string type = {"linear", 6};
-    float linear;
-    SD_TRY(sd_gguf_str(k->g, sd_gguf_key(k, "rope.scaling.type"), &type, NULL, err));
-    SD_TRY(sd_gguf_float_or(k, "rope.scale_linear", 1, &linear, err));
-    SD_TRY(sd_gguf_float_or(k, "rope.scaling.factor", linear, &r->factor, err));
-    SD_TRY(sd_gguf_int_or(k, "rope.scaling.original_context_length", hp->ctx_train, &r->orig_ctx,
-                          err));
-    SD_TRY(sd_gguf_float_or(k, "rope.scaling.yarn_beta_fast", 32, &r->beta_fast, err));
-    SD_TRY(sd_gguf_float_or(k, "rope.scaling.yarn_beta_slow", 1, &r->beta_slow, err));
-    if (type.len == 4 && memcmp(type.data, "none", 4) == 0) {
-        r->scaling = SD_ROPE_NONE;
-    } else if (type.len == 6 && memcmp(type.data, "linear", 6) == 0) {
-        r->scaling = r->factor == 1 || r->factor == 0 ? SD_ROPE_NONE : SD_ROPE_LINEAR;
-    } else if (type.len == 4 && memcmp(type.data, "yarn", 4) == 0) {
-        SD_TRY(read_yarn(k, r, hp->rope_dim, err));
-    } else {
-        SD_CHECK(false, err, SD_EFORMAT,
-                 "%s: rotary scaling of type '%.*s' is not supported; none, linear and yarn are",
-                 k->path, (int)(type.len < 32 ? type.len : 32), type.data);
-    }
-out:
-    return st;
-}
-
 static sd_status refuse_others(sd_gguf_keys *k, const sd_hparams *hp, sd_error *err) {
     sd_status st = SD_OK;
     int experts, window, value;
@@ -85,7 +44,7 @@ static sd_status refuse_others(sd_gguf_keys *k, const sd_hparams *hp, sd_error *
     SD_TRY(sd_gguf_int_or(k, "attention.value_length", hp->D, &value, err));
     SD_CHECK(experts == 0, err, SD_EFORMAT,
              "%s: mixtures of experts are not supported; use a dense model", k->path);
-    SD_CHECK(window == 0 || window >= hp->ctx_train, err, SD_EFORMAT,
+    SD_CHECK(hp->arch->read_gguf || window == 0 || window >= hp->ctx_train, err, SD_EFORMAT,
              "%s: attention with a sliding window of %d is not supported", k->path, window);
     SD_CHECK(value == hp->D, err, SD_EFORMAT,
              "%s: keys of %d and values of %d per head differ, which is not supported", k->path,
@@ -110,11 +69,6 @@ static sd_status read_hparams(sd_model *m, sd_gguf_keys *k, sd_error *err) {
     SD_CHECK(sd_gguf_keys_have(k, "attention.layer_norm_rms_epsilon"), err, SD_EFORMAT,
              "%s: the key %s is missing; the file is not a whole model", m->path, k->key);
     SD_TRY(sd_gguf_float_or(k, "attention.layer_norm_rms_epsilon", 0, &hp->eps, err));
-    SD_TRY(sd_gguf_float_or(k, "rope.freq_base", 10000, &hp->rope[0].base, err));
-    if (!sd_gguf_keys_have(k, "rope.freq_base"))
-        sd_log(SD_LOG_WARN, "%s: the key %s is missing; 10000 is taken, as llama.cpp does", m->path,
-               k->key);
-    SD_TRY(read_scaling(k, &hp->rope[0], hp, err));
     SD_TRY(refuse_others(k, hp, err));
     const sd_gguf_tensor *e = sd_gguf_tensor_find(m->owned->gguf, source.embedding);
     SD_CHECK(e, err, SD_EFORMAT, "%s: the tensor %s is missing", m->path, source.embedding);
@@ -160,19 +114,6 @@ static sd_status set_name(sd_model *m, sd_error *err) {
     return m->name ? SD_OK : sd_fail(err, SD_ENOMEM, "%s: out of memory", m->path);
 }
 
-static sd_status read_rope_factors(sd_model *m, sd_error *err) {
-    sd_status st = SD_OK;
-    if (!sd_gguf_tensor_find(m->owned->gguf, "rope_freqs.weight")) return SD_OK;
-    SD_TRY(sd_model_bind_vector(m, &source, "rope_freqs.weight", m->hp.rope_dim / 2,
-                                &m->hp.rope[0].factors, err));
-    for (int i = 0; i < m->hp.rope_dim / 2; i++)
-        SD_CHECK(m->hp.rope[0].factors[i] > 0 && m->hp.rope[0].factors[i] < 1e6f, err, SD_EFORMAT,
-                 "%s: rope_freqs.weight[%d] is %g, which divides a frequency", m->path, i,
-                 (double)m->hp.rope[0].factors[i]);
-out:
-    return st;
-}
-
 sd_status sd_model_read_gguf(sd_model *m, sd_error *err) {
     sd_status st = SD_OK;
     sd_gguf_string s;
@@ -191,10 +132,12 @@ sd_status sd_model_read_gguf(sd_model *m, sd_error *err) {
              arch, sd_arch_names(known, sizeof known, false));
     sd_gguf_keys k = {.g = m->owned->gguf, .arch = arch, .path = m->path};
     SD_TRY(read_hparams(m, &k, err));
-    SD_TRY(sd_model_check_hparams(m, err));
     SD_TRY(sd_model_make_layers(m, err));
+    SD_TRY(sd_model_check_sizes(m, err));
+    SD_TRY(sd_gguf_rotation(&m->hp.rope[0], m, &k, err));
+    if (m->hp.arch->read_gguf) SD_TRY(m->hp.arch->read_gguf(m, &k, err));
+    SD_TRY(sd_model_check_hparams(m, err));
     SD_TRY(sd_model_bind(m, &source, err));
-    SD_TRY(read_rope_factors(m, err));
     SD_TRY(set_name(m, err));
     SD_TRY(read_tokens(m, err));
 out:

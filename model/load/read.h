@@ -25,14 +25,13 @@ typedef struct {
     const char *ignored[4]; // suffixes of tensors that hold nothing the forward needs; NULL: end
 } sd_tensor_source;
 
-/// Fills the layers (sd_model_make_layers), embedding, head and norms from the source, every shape checked against m->hp; a
-/// tensor that nothing used is refused.
+/// Fills the layers (which stand), embedding, head and norms from the source, every shape checked
+/// against m->hp; a tensor that nothing used is refused.
 sd_status sd_model_bind(sd_model *m, const sd_tensor_source *source, sd_error *err);
-/// m->hp against what the forward can run.
+/// The counts of m->hp against what the forward can run.
+sd_status sd_model_check_sizes(const sd_model *m, sd_error *err);
+/// All of m->hp.
 sd_status sd_model_check_hparams(const sd_model *m, sd_error *err);
-/// One vector as fp32, in place when it is that already.
-sd_status sd_model_bind_vector(sd_model *m, const sd_tensor_source *source, const char *name, int n,
-                               const float **out, sd_error *err);
 
 sd_status sd_model_read_gguf(sd_model *m, sd_error *err);
 sd_status sd_model_read_folder(sd_model *m, sd_error *err);

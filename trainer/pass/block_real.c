@@ -1,8 +1,9 @@
 // A transformer block forward and backward, as tiles of tokens and the tasks between them.
 //
 //     n1 = norm(x)   qkv = rope(qk_norm(n1 Wqkv + bias))  att = attention(qkv)  x2 = x + att Wo
-//     n2 = norm(x2)  gu = n2 Wgu                          act = swiglu(gu)      x' = x2 + act Wdown
+//     n2 = norm(x2)  gu = n2 Wgu                          act = act(g) u        x' = x2 + act Wdown
 //
+// Where the model norms what is added, o = att Wo and down = act Wdown are kept too.
 // Kept: x, qkv, att, x2, gu and the adapters' u; the norms' outputs and the activation are cheaper
 // to make again than to read back. The backward pass walks the four stacks downwards; each stack is
 // one region for its input gradient and one for its adapter's gradients, and stops below the lowest
@@ -50,24 +51,46 @@ static void qkv_tile(sd_train *t, int layer, int n0, int n1, int worker) {
             t->mem.rows.pos + n0, N, hp->H + hp->G, D, hp->rope_dim, hp->rope_interleaved);
 }
 
+static sd_causal causal_of(const sd_train *t, int layer) {
+    sd_causal c = t->causal;
+    c.window = t->m->layer[layer].window;
+    return c;
+}
+
 // Tasks: segments x query heads.
 static void attention_task(sd_train *t, int layer, int i, int worker) {
     const sd_train_acts *a = &t->mem.acts[layer];
+    const sd_causal causal = causal_of(t, layer);
     const sd_train_segment *s = &t->mem.rows.segment[i / t->causal.H];
     int h = i % t->causal.H;
     sd_causal_forward(a->att + (size_t)s->start * t->causal.H * t->causal.D,
                       a->lse + (size_t)s->start * t->causal.H,
-                      a->qkv + (size_t)s->start * qkv_width(&t->m->hp), s->len, h, h + 1,
-                      &t->causal, t->mem.worker[worker].attention);
+                      a->qkv + (size_t)s->start * qkv_width(&t->m->hp), s->len, h, h + 1, &causal,
+                      t->mem.worker[worker].attention);
+}
+
+// out <- x + norm(y); all [N, C].
+static void add_normed(const sd_train *t, real *out, const real *x, const real *y, real *rstd,
+                       const float *w, int N) {
+    const int C = t->m->hp.C;
+    sd_rmsnorm(out, rstd, y, w, N, C, (real)t->m->hp.eps);
+    for (size_t i = 0; i < (size_t)N * (size_t)C; i++) out[i] += x[i];
 }
 
 static void out_tile(sd_train *t, int layer, int n0, int n1, int worker) {
     const sd_train_acts *a = &t->mem.acts[layer];
     sd_linear_stack l = sd_train_stack(t, layer, SD_STACK_O, worker);
     size_t at = (size_t)n0 * (size_t)l.out;
+    real *u = a->u[SD_STACK_O] + (size_t)n0 * l.R;
+    const real *att = a->att + (size_t)n0 * l.in;
+    if (a->o) {
+        sd_linear_forward(a->o + at, l.out, u, att, n1 - n0, &l, false);
+        add_normed(t, a->x2 + at, a->x + at, a->o + at, a->rstd_o + n0,
+                   t->m->layer[layer].post_attn_norm, n1 - n0);
+        return;
+    }
     memcpy(a->x2 + at, a->x + at, sizeof(real) * (size_t)(n1 - n0) * (size_t)l.out);
-    sd_linear_forward(a->x2 + at, l.out, a->u[SD_STACK_O] + (size_t)n0 * l.R,
-                      a->att + (size_t)n0 * l.in, n1 - n0, &l, true);
+    sd_linear_forward(a->x2 + at, l.out, u, att, n1 - n0, &l, true);
 }
 
 static void gu_tile(sd_train *t, int layer, int n0, int n1, int worker) {
@@ -81,14 +104,29 @@ static void gu_tile(sd_train *t, int layer, int n0, int n1, int worker) {
                       n1 - n0, &l, false);
 }
 
+// y [N, F] <- act(gate) * up.
+static void activate(const sd_train *t, real *y, const real *gu, int N) {
+    if (t->m->hp.act == SD_ACT_GELU_TANH)
+        sd_geglu(y, gu, N, t->m->hp.F);
+    else
+        sd_swiglu(y, gu, N, t->m->hp.F);
+}
+
 static void down_tile(sd_train *t, int layer, int n0, int n1, int worker) {
     const sd_train_acts *a = &t->mem.acts[layer];
     sd_linear_stack l = sd_train_stack(t, layer, SD_STACK_DOWN, worker);
     size_t at = (size_t)n0 * (size_t)l.out;
     real *act = t->mem.mid + (size_t)n0 * l.in, *x = t->mem.acts[layer + 1].x + at;
-    sd_swiglu(act, a->gu + (size_t)n0 * 2 * l.in, n1 - n0, l.in);
+    real *u = a->u[SD_STACK_DOWN] + (size_t)n0 * l.R;
+    activate(t, act, a->gu + (size_t)n0 * 2 * l.in, n1 - n0);
+    if (a->down) {
+        sd_linear_forward(a->down + at, l.out, u, act, n1 - n0, &l, false);
+        add_normed(t, x, a->x2 + at, a->down + at, a->rstd_down + n0,
+                   t->m->layer[layer].post_ffn_norm, n1 - n0);
+        return;
+    }
     memcpy(x, a->x2 + at, sizeof(real) * (size_t)(n1 - n0) * (size_t)l.out);
-    sd_linear_forward(x, l.out, a->u[SD_STACK_DOWN] + (size_t)n0 * l.R, act, n1 - n0, &l, true);
+    sd_linear_forward(x, l.out, u, act, n1 - n0, &l, true);
 }
 
 static void forward_attention(sd_train *t, int layer) {
@@ -110,12 +148,17 @@ static void forward_mlp_in(sd_train *t, int layer) {
         .t = t, .layer = layer, .tile = gu_tile, .next = {layer, SD_STACK_DOWN, false}});
 }
 
+// above: the layer whose weights are wanted next; -1: none.
+static void forward_mlp_out(sd_train *t, int layer, int above) {
+    sd_train_need(t, (sd_stack_id){layer, SD_STACK_DOWN, false});
+    sd_train_run(&(sd_train_work){
+        .t = t, .layer = layer, .tile = down_tile, .next = {above, SD_STACK_QKV, false}});
+}
+
 void sd_train_forward(sd_train *t, int layer) {
     forward_attention(t, layer);
     forward_mlp_in(t, layer);
-    int above = layer + 1 < t->m->hp.L ? layer + 1 : -1;
-    sd_train_run(&(sd_train_work){
-        .t = t, .layer = layer, .tile = down_tile, .next = {above, SD_STACK_QKV, false}});
+    forward_mlp_out(t, layer, layer + 1 < t->m->hp.L ? layer + 1 : -1);
 }
 
 void sd_train_recompute(sd_train *t, int layer) {
@@ -123,6 +166,9 @@ void sd_train_recompute(sd_train *t, int layer) {
     if (t->recompute == SD_RECOMPUTE_NONE || layer == t->m->hp.L - 1) return;
     forward_attention(t, layer);
     if (t->recompute == SD_RECOMPUTE_BLOCK) forward_mlp_in(t, layer);
+    // The last norm's backward pass reads its input.
+    if (t->recompute == SD_RECOMPUTE_BLOCK && t->mem.acts[layer].down)
+        forward_mlp_out(t, layer, -1);
 }
 
 // ---- backward
@@ -135,17 +181,39 @@ static bool input_needs_gradient(const sd_train *t, int layer, int stack) {
     return false;
 }
 
+// The gradient of what a half of the block adds, rows [n0, n1): that of the residual stream, taken
+// back through the norm of y where there is one.
+static const real *added_back(const sd_train *t, const real *y, const real *rstd, const float *w,
+                              int n0, int n1) {
+    const int C = t->m->hp.C;
+    const size_t at = (size_t)n0 * (size_t)C;
+    if (!y) return t->mem.dx + at;
+    memset(t->mem.dy + at, 0, sizeof(real) * (size_t)(n1 - n0) * (size_t)C);
+    sd_rmsnorm_backward(t->mem.dy + at, t->mem.dx + at, y + at, w, rstd + n0, n1 - n0, C);
+    return t->mem.dy + at;
+}
+
+// The same, of the whole micro-batch, once added_back ran.
+static const real *added_gradient(const sd_train *t, const real *y) {
+    return y ? t->mem.dy : t->mem.dx;
+}
+
 static void down_back(sd_train *t, int layer, int n0, int n1, int worker) {
     const sd_train_acts *a = &t->mem.acts[layer];
     sd_linear_stack l = sd_train_stack(t, layer, SD_STACK_DOWN, worker);
-    const real *dx = t->mem.dx + (size_t)n0 * l.out, *gu = a->gu + (size_t)n0 * 2 * l.in;
+    const real *gu = a->gu + (size_t)n0 * 2 * l.in,
+               *dy = added_back(t, a->down, a->rstd_down, t->m->layer[layer].post_ffn_norm, n0, n1);
     real *mid = t->mem.mid + (size_t)n0 * l.in, *du = t->mem.du + (size_t)n0 * l.R;
-    sd_linear_down(du, dx, l.out, n1 - n0, &l);
+    sd_linear_down(du, dy, l.out, n1 - n0, &l);
     if (input_needs_gradient(t, layer, SD_STACK_DOWN)) {
-        sd_linear_backward(mid, dx, l.out, du, n1 - n0, &l);
-        sd_swiglu_backward(t->mem.wide + (size_t)n0 * 2 * l.in, mid, mid, gu, n1 - n0, l.in);
+        real *dgu = t->mem.wide + (size_t)n0 * 2 * l.in;
+        sd_linear_backward(mid, dy, l.out, du, n1 - n0, &l);
+        if (t->m->hp.act == SD_ACT_GELU_TANH)
+            sd_geglu_backward(dgu, mid, mid, gu, n1 - n0, l.in);
+        else
+            sd_swiglu_backward(dgu, mid, mid, gu, n1 - n0, l.in);
     } else {
-        sd_swiglu(mid, gu, n1 - n0, l.in);
+        activate(t, mid, gu, n1 - n0);
     }
 }
 
@@ -171,12 +239,13 @@ static void gu_back(sd_train *t, int layer, int n0, int n1, int worker) {
 }
 
 static void out_back(sd_train *t, int layer, int n0, int n1, int worker) {
+    const sd_train_acts *a = &t->mem.acts[layer];
     sd_linear_stack l = sd_train_stack(t, layer, SD_STACK_O, worker);
-    const real *dx = t->mem.dx + (size_t)n0 * l.out;
+    const real *dy = added_back(t, a->o, a->rstd_o, t->m->layer[layer].post_attn_norm, n0, n1);
     real *du = t->mem.du + (size_t)n0 * l.R;
-    sd_linear_down(du, dx, l.out, n1 - n0, &l);
+    sd_linear_down(du, dy, l.out, n1 - n0, &l);
     if (input_needs_gradient(t, layer, SD_STACK_O))
-        sd_linear_backward(t->mem.mid + (size_t)n0 * l.in, dx, l.out, du, n1 - n0, &l);
+        sd_linear_backward(t->mem.mid + (size_t)n0 * l.in, dy, l.out, du, n1 - n0, &l);
 }
 
 static void qkv_back(sd_train *t, int layer, int n0, int n1, int worker) {
@@ -233,7 +302,7 @@ static void grad_task(sd_train *t, int layer, int stack, const real *dy, const r
 
 static void down_grads(sd_train *t, int layer, int i, int worker) {
     (void)worker;
-    grad_task(t, layer, SD_STACK_DOWN, t->mem.dx, t->mem.mid, i);
+    grad_task(t, layer, SD_STACK_DOWN, added_gradient(t, t->mem.acts[layer].down), t->mem.mid, i);
 }
 
 static void gu_grads(sd_train *t, int layer, int i, int worker) {
@@ -253,13 +322,14 @@ static void attention_back(sd_train *t, int layer, int i, int worker) {
     const sd_train_acts *a = &t->mem.acts[layer];
     int n = input_needs_gradient(t, layer, SD_STACK_O) ? t->mem.rows.n_segments * hp->G : 0;
     if (i >= n) {
-        grad_task(t, layer, SD_STACK_O, t->mem.dx, a->att, i - n);
+        grad_task(t, layer, SD_STACK_O, added_gradient(t, a->o), a->att, i - n);
         return;
     }
     const sd_train_segment *s = &t->mem.rows.segment[i / hp->G];
+    const sd_causal causal = causal_of(t, layer);
     size_t at = (size_t)s->start, row = (size_t)hp->H * hp->D, wide = (size_t)qkv_width(hp);
     sd_causal_backward(t->mem.wide + at * wide, t->mem.mid + at * row, a->att + at * row,
-                       a->lse + at * hp->H, a->qkv + at * wide, s->len, i % hp->G, &t->causal,
+                       a->lse + at * hp->H, a->qkv + at * wide, s->len, i % hp->G, &causal,
                        t->mem.worker[worker].attention);
 }
 

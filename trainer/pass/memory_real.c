@@ -27,11 +27,15 @@ static size_t largest(size_t a, size_t b) {
 
 typedef struct {
     size_t N, C, qkv, att, H, G, F;
+    bool qk_norm, post_norm;
     int ranks[SD_STACKS];
 } widths;
 
-static widths widths_of(const sd_hparams *hp, const sd_lora_layout *lay, int layer, size_t N) {
+static widths widths_of(const sd_model *m, const sd_lora_layout *lay, int layer, size_t N) {
+    const sd_hparams *hp = &m->hp;
     widths w = {.N = N,
+                .qk_norm = hp->qk_norm,
+                .post_norm = m->layer[layer].post_attn_norm != NULL,
                 .C = (size_t)hp->C,
                 .qkv = (size_t)(hp->H + 2 * hp->G) * (size_t)hp->D,
                 .att = (size_t)hp->H * (size_t)hp->D,
@@ -45,11 +49,10 @@ static widths widths_of(const sd_hparams *hp, const sd_lora_layout *lay, int lay
 }
 
 // The attention half of a block: what recompute `attn` drops.
-static void carve_attention(sd_train_acts *a, carver *at, const widths *w, bool qk_norm,
-                            size_t *part) {
+static void carve_attention(sd_train_acts *a, carver *at, const widths *w, size_t *part) {
     carver c = *at;
     a->rstd1 = REALS(w->N, part);
-    if (qk_norm) {
+    if (w->qk_norm) {
         a->raw = REALS(w->N * (w->qkv - w->G * (w->att / w->H)), part);
         a->rstd_qk = REALS(w->N * (w->H + w->G), part);
     }
@@ -64,27 +67,33 @@ static void carve_mlp(sd_train_acts *a, carver *at, const widths *w, size_t *par
     a->rstd2 = REALS(w->N, part);
     a->x2 = REALS(w->N * w->C, part);
     a->gu = REALS(w->N * 2 * w->F, part);
+    if (w->post_norm) {
+        a->o = REALS(w->N * w->C, part);
+        a->rstd_o = REALS(w->N, part);
+        a->down = REALS(w->N * w->C, part);
+        a->rstd_down = REALS(w->N, part);
+    }
     *at = c;
 }
 
-static void carve_acts(sd_train_memory *m, carver *at, const sd_hparams *hp,
+static void carve_acts(sd_train_memory *m, carver *at, const sd_model *model,
                        const sd_lora_layout *lay, size_t N, sd_recompute recompute, int lowest) {
+    const sd_hparams *hp = &model->hp;
     carver c = *at;
-    widths w = widths_of(hp, lay, 0, N);
+    widths w = widths_of(model, lay, 0, N);
     sd_train_acts shared = {0}, counted;
     bool below = lowest > 0;
     real *ping = below ? REALS(N * w.C, &m->scratch) : NULL;
     real *pong = below ? REALS(N * w.C, &m->scratch) : NULL;
-    if (below || recompute != SD_RECOMPUTE_NONE)
-        carve_attention(&shared, &c, &w, hp->qk_norm, &m->scratch);
+    if (below || recompute != SD_RECOMPUTE_NONE) carve_attention(&shared, &c, &w, &m->scratch);
     if (below || recompute == SD_RECOMPUTE_BLOCK) carve_mlp(&shared, &c, &w, &m->scratch);
     for (int l = 0; l <= hp->L; l++) {
         sd_train_acts *a = m->acts ? &m->acts[l] : &counted;
         *a = shared;
         a->x = l < lowest ? (l & 1 ? pong : ping) : REALS(N * w.C, &m->kept);
         if (l < lowest || l == hp->L) continue;
-        w = widths_of(hp, lay, l, N);
-        if (recompute == SD_RECOMPUTE_NONE) carve_attention(a, &c, &w, hp->qk_norm, &m->kept);
+        w = widths_of(model, lay, l, N);
+        if (recompute == SD_RECOMPUTE_NONE) carve_attention(a, &c, &w, &m->kept);
         if (recompute != SD_RECOMPUTE_BLOCK) carve_mlp(a, &c, &w, &m->kept);
         for (int s = 0; s < SD_STACKS; s++) a->u[s] = REALS(N * (size_t)w.ranks[s], &m->kept);
     }
@@ -145,15 +154,16 @@ static void carve_workers(sd_train_memory *m, carver *at, const sd_hparams *hp, 
     *at = c;
 }
 
-void sd_train_carve(sd_train_memory *m, char *base, const sd_hparams *hp, const sd_lora_layout *lay,
-                    const sd_gemm_packed *gemm, int max_tokens, sd_recompute recompute, int lowest,
-                    int threads) {
+void sd_train_carve(sd_train_memory *m, char *base, const sd_model *model,
+                    const sd_lora_layout *lay, const sd_gemm_packed *gemm, int max_tokens,
+                    sd_recompute recompute, int lowest, int threads) {
+    const sd_hparams *hp = &model->hp;
     carver c = {base, 0};
     *m = (sd_train_memory){0};
     size_t N = (size_t)max_tokens, most_u = 0;
     widths w = {0};
     for (int l = 0; l < hp->L; l++) {
-        w = widths_of(hp, lay, l, N);
+        w = widths_of(model, lay, l, N);
         for (int s = 0; s < SD_STACKS; s++) most_u = largest(most_u, (size_t)w.ranks[s]);
     }
     m->acts = take(&c, (size_t)hp->L + 1, sizeof *m->acts, &m->other);
@@ -164,12 +174,13 @@ void sd_train_carve(sd_train_memory *m, char *base, const sd_hparams *hp, const 
     int wide = (int)largest(w.qkv, 2 * w.F), mid = (int)largest(w.att, w.F);
     m->W[0] = take(&c, weight_bytes(gemm, wide, hp->C), 1, &m->weights);
     m->W[1] = take(&c, weight_bytes(gemm, hp->C, mid), 1, &m->weights);
-    carve_acts(m, &c, hp, lay, N, recompute, lowest);
+    carve_acts(m, &c, model, lay, N, recompute, lowest);
     m->n = REALS(N * w.C, &m->scratch);
     m->dx = REALS(N * w.C, &m->scratch);
     m->wide = REALS(N * largest(2 * w.F, w.qkv), &m->scratch);
     m->mid = REALS(N * largest(w.F, w.att), &m->scratch);
     m->du = REALS(N * most_u, &m->scratch);
+    if (w.post_norm) m->dy = REALS(N * w.C, &m->scratch);
     carve_head(m, &c, hp, gemm, N);
     carve_workers(m, &c, hp, N, threads);
     m->bytes = c.at;

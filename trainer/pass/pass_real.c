@@ -12,10 +12,11 @@
 static void rope_tables(sd_train *t, double *inverse) {
     const sd_hparams *hp = &t->m->hp;
     int half = hp->rope_dim / 2;
+    const int ctx = t->o.context > 0 ? t->o.context : t->o.max_tokens;
     real *cosine = t->mem.cosine, *sine = t->mem.sine;
     for (int r = 0; r < hp->ropes; r++) {
         double scale = 1;
-        sd_rope_frequencies(&hp->rope[r], hp->rope_dim, inverse, &scale);
+        sd_rope_frequencies(&hp->rope[r], hp->rope_dim, ctx, inverse, &scale);
         for (int p = 0; p < t->o.max_tokens; p++)
             for (int i = 0; i < half; i++) {
                 *cosine++ = (real)(cos(p * inverse[i]) * scale);
@@ -57,16 +58,15 @@ sd_status sd_train_open(sd_train **out, sd_model *m, const sd_lora_layout *lay, 
     // The double build is the reference: its products never round to bf16, whatever auto chose.
     t->gemm = sd_gemm_packed_best(!SD_REAL_IS_DOUBLE && plan.compute == SD_TRAIN_BF16);
     t->lowest = sd_lora_lowest(lay);
-    t->causal = (sd_causal){m->hp.H, m->hp.G, m->hp.D, (real)(1 / sqrt((double)m->hp.D)), 0};
-    sd_train_carve(&t->mem, NULL, &m->hp, lay, t->gemm, o->max_tokens, t->recompute, t->lowest,
-                   threads);
+    t->causal = (sd_causal){m->hp.H, m->hp.G, m->hp.D, (real)sd_attention_scale(&m->hp), 0};
+    sd_train_carve(&t->mem, NULL, m, lay, t->gemm, o->max_tokens, t->recompute, t->lowest, threads);
     t->block = sd_alloc(t->mem.bytes, 1);
     inverse = sd_alloc((size_t)m->hp.rope_dim / 2 + 1, sizeof *inverse);
     SD_CHECK_ALLOC(inverse, err);
     SD_CHECK(t->block, err, SD_ENOMEM,
              "%zu MiB for the training pass are not there; lower micro_batch_tokens",
              t->mem.bytes >> 20);
-    sd_train_carve(&t->mem, t->block, &m->hp, lay, t->gemm, o->max_tokens, t->recompute, t->lowest,
+    sd_train_carve(&t->mem, t->block, m, lay, t->gemm, o->max_tokens, t->recompute, t->lowest,
                    threads);
     rope_tables(t, inverse);
     t->in_W[0].layer = t->in_W[1].layer = -1;
@@ -89,10 +89,12 @@ void sd_train_close(sd_train *t) {
 // ---- a pass
 
 static void embed_tile(sd_train *t, int layer, int n0, int n1, int worker) {
-    int C = t->m->hp.C;
+    const int C = t->m->hp.C;
+    const real scale = (real)t->m->hp.embedding_scale;
     for (int n = n0; n < n1; n++) {
-        sd_train_dequantise(t->mem.acts[layer].x + (size_t)n * C, &t->m->embedding,
-                            t->mem.rows.token[n], t->mem.worker[worker].rows);
+        real *x = t->mem.acts[layer].x + (size_t)n * C;
+        sd_train_dequantise(x, &t->m->embedding, t->mem.rows.token[n], t->mem.worker[worker].rows);
+        for (int c = 0; scale != 0 && c < C; c++) x[c] *= scale;
     }
 }
 

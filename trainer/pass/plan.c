@@ -19,7 +19,7 @@ static void report_of(sd_train_plan_report *out, const sd_model *m, const sd_lor
     sd_train_memory mem;
     int lowest = sd_lora_lowest(lay);
     const sd_gemm_packed *gemm = sd_gemm_packed_best(compute == SD_TRAIN_BF16);
-    sd_train_carve(&mem, NULL, &m->hp, lay, gemm, o->max_tokens, recompute, lowest, threads);
+    sd_train_carve(&mem, NULL, m, lay, gemm, o->max_tokens, recompute, lowest, threads);
     *out =
         (sd_train_plan_report){.compute = compute, .recompute = recompute, .kernels = gemm->name};
     add_row(out, "weights (mapped)", m->weight_bytes);

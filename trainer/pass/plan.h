@@ -22,8 +22,9 @@ typedef struct {
     int max_tokens;           // tokens (rows * T, padding left out) of one micro-batch at most
     sd_train_compute compute; // auto: bf16 GEMM where the processor has it, else fp32
     sd_recompute recompute;   // auto: the fastest that fits memory_limit
-    size_t memory_limit;      // bytes for the whole process; 0: none
-    size_t data;              // bytes that the caller holds as data: part of the plan
+    int context; // positions that a sequence may have, by which LongRoPE chooses; 0: max_tokens
+    size_t memory_limit; // bytes for the whole process; 0: none
+    size_t data;         // bytes that the caller holds as data: part of the plan
 } sd_train_options;
 
 typedef struct {

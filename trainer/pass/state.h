@@ -39,8 +39,11 @@ typedef struct {
     real *att;           // [N, H*D]
     real *lse;           // [N, H]
     real *x2;            // [N, C]          after attention
-    real *gu;            // [N, 2F]
-    real *u[SD_STACKS];  // [N, R of the stack]
+    real *o, *down; // [N, C]          what attention and the feed-forward add, before their norm;
+                    //                 NULL where it is added as it is
+    real *rstd_o, *rstd_down; // [N]
+    real *gu;                 // [N, 2F]
+    real *u[SD_STACKS];       // [N, R of the stack]
 } sd_train_acts;
 
 typedef struct {
@@ -59,12 +62,14 @@ typedef struct {
     sd_train_rows rows;
     real *cosine, *sine; // [ropes, max_tokens, rope_dim/2]
     void *W[2]; // a stack's weights: q k v and gate up in the first, o and down in the second
-    void *head_W[2][2];         // [head_chunk, C] packed both ways; double: rows in the first
-    real *n;                    // [N, C]   the normalised input of a stack
-    real *dx;                   // [N, C]   gradient of the residual stream
-    real *wide;                 // [N, max(2F, (H+2G)*D)]  d(gate, up) or d(q, k, v)
-    real *mid;                  // [N, max(F, H*D)]        the activation, its gradient, d(att)
-    real *du;                   // [N, largest R]
+    void *head_W[2][2]; // [head_chunk, C] packed both ways; double: rows in the first
+    real *n;            // [N, C]   the normalised input of a stack
+    real *dx;           // [N, C]   gradient of the residual stream
+    real *wide;         // [N, max(2F, (H+2G)*D)]  d(gate, up) or d(q, k, v)
+    real *mid;          // [N, max(F, H*D)]        the activation, its gradient, d(att)
+    real *du;           // [N, largest R]
+    real *
+        dy; // [N, C]   gradient of what a half of the block adds, before its norm; NULL without such
     real *h, *dh, *acc;         // [N, C]   supervised rows of the head
     real *rstd_h;               // [N]
     double *max, *sum, *target; // [N]
@@ -100,7 +105,7 @@ struct sd_train {
 // ---- memory_real.c
 
 /// Assigns every pointer of `mem` from base (NULL: counts only).
-void sd_train_carve(sd_train_memory *mem, char *base, const sd_hparams *hp,
+void sd_train_carve(sd_train_memory *mem, char *base, const sd_model *model,
                     const sd_lora_layout *lay, const sd_gemm_packed *gemm, int max_tokens,
                     sd_recompute recompute, int lowest, int threads);
 
