@@ -104,9 +104,9 @@ static void llama3_divisors(float *out, const sd_tiny_model *t) {
                      .high = t->rope_high,
                      .orig_ctx = t->rope_orig_ctx};
     double scaled[256], plain[256], one;
-    sd_rope_frequencies(&r, t->D, scaled, &one);
+    sd_rope_frequencies(&r, t->D, 0, scaled, &one);
     r.scaling = SD_ROPE_NONE;
-    sd_rope_frequencies(&r, t->D, plain, &one);
+    sd_rope_frequencies(&r, t->D, 0, plain, &one);
     for (int i = 0; i < t->D / 2; i++) out[i] = (float)(plain[i] / scaled[i]);
 }
 
