@@ -17,7 +17,8 @@ static json_t *rope_json(const sd_hparams *hp, const sd_rotation *rope) {
     static const char *const names[] = {"none", "linear", "llama3", "yarn", "longrope"};
     json_t *r = json_pack("{s:f, s:i, s:b, s:s}", "base", (double)rope->base, "dimensions",
                           hp->rope_dim, "interleaved", (int)hp->rope_interleaved, "scaling",
-                          rope->factors && rope->scaling == SD_ROPE_NONE ? "frequency factors" : names[rope->scaling]);
+                          rope->factors && rope->scaling == SD_ROPE_NONE ? "frequency factors"
+                                                                         : names[rope->scaling]);
     if (rope->scaling != SD_ROPE_NONE)
         json_object_set_new(r, "factor", json_real((double)rope->factor));
     if (rope->scaling != SD_ROPE_NONE && rope->orig_ctx > 0)
