@@ -1,111 +1,94 @@
 #!/usr/bin/env python3
-"""Logits of tiny random models against transformers, in fp32: every architecture, every rotary variant in the newer and the
-older spelling of config.json, tied and separate heads, explicit head sizes, bf16 weights; lengths 1 to 257.
+"""Logits of tiny random models against transformers, in fp32: every architecture, every rotary variant in each spelling of
+config.json, sliding windows, LongRoPE on both sides of its border, tied and separate heads, explicit head sizes, bf16 weights.
 
-    logits_tiny.py SPECDEC [MODELS]      prints TAP; skips when torch, transformers or numpy is missing
+    logits_tiny.py SPECDEC [MODELS] [--full] [--only TEXT]     prints TAP; skips when torch, transformers or numpy is missing
+
+Lengths from 1 to 257 stand densely around windows, pages of keys (64) and chunks; --full takes every one of them. `specdec logits` opens a
+sequence of exactly the length of its tokens, so that LongRoPE's choice is that of transformers, which looks at the length that it is given.
 
 Tolerance: fp32 rounds at 6e-8 relative; two layers of sums over at most 96 terms on logits of order 4 give some 1e-5, and the
-reference's fp32 angles at position 256 another 1e-5. 1e-4 separates that from any mistake, which is of order 1e-2 and more.
+reference's fp32 angles at position 256 another 1e-5; 8 layers of Gemma's some 4e-5. 1e-4 separates that from any mistake, which is of order
+1e-2 and more.
 """
-import copy, json, logging, os, pathlib, subprocess, sys, tempfile
+import argparse, os, subprocess, sys, tempfile
 
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["TRANSFORMERS_VERBOSITY"], os.environ["TQDM_DISABLE"] = "error", "1"
 try:
     import numpy as np
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.utils import logging as hf_logging
-
-    hf_logging.disable_progress_bar()
+    import tiny_models
 except ImportError as e:
     print(f"ok 1 - logits of tiny models # SKIP {e.name} is not installed")
     print("1..1")
     sys.exit(0)
 
-LIMIT = 1e-4
-LENGTHS = (1, 2, 3, 16, 17, 64, 257)
-BASE = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=96,
-            vocab_size=293, max_position_embeddings=512, rms_norm_eps=1e-5)
-SCALINGS = {
-    "default": {"rope_type": "default"},
-    "linear": {"rope_type": "linear", "factor": 4.0},
-    "llama3": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-               "original_max_position_embeddings": 64},
-    "yarn": {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 64},
-    "yarn-attention": {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 64, "beta_fast": 16,
-                       "beta_slow": 2, "attention_factor": 0.9},
-}
+LIMIT, LONGEST = 1e-4, 257
+DENSE = sorted({*range(1, 6), *range(14, 20), *range(31, 34), 48, 49, *range(62, 68), *range(79, 82), 96, *range(127, 131), *range(191, 194), *range(255, 258)})
+FEW = [1, 17, 65, LONGEST]  # where another case has the same shapes
 
 
-def cases():
-    for arch in ("llama", "qwen2", "qwen3"):
-        for name, scaling in SCALINGS.items():
-            for old in (False, True):
-                extra = {"head_dim": 24} if arch == "qwen3" else {}
-                yield f"{arch}, rope {name}{', old config' if old else ''}", arch, scaling, old, extra, torch.float32
-        yield f"{arch}, tied head", arch, SCALINGS["default"], False, {"tie_word_embeddings": True}, torch.float32
-        yield f"{arch}, bf16 weights", arch, SCALINGS["default"], False, {}, torch.bfloat16
-        yield f"{arch}, one head", arch, SCALINGS["default"], False, {"num_attention_heads": 1, "num_key_value_heads": 1,
-                                                                       "head_dim": 64}, torch.float32
-    yield "llama, head size apart", "llama", SCALINGS["default"], False, {"head_dim": 32}, torch.float32
-    yield "mistral without a window", "mistral", SCALINGS["default"], False, {"sliding_window": None, "head_dim": 16}, torch.float32
+def lengths_of(case, full):
+    if full:
+        return range(1, LONGEST + 1)
+    if case.arch in ("gemma3_text", "phi3"):
+        return DENSE
+    return DENSE if case.spelling == "new" and case.rope["rope_type"] == "default" else FEW
 
 
-def build(folder, arch, scaling, extra, dtype):
-    torch.manual_seed(7)
-    config = AutoConfig.for_model(arch, **{**BASE, **extra}, rope_parameters={**scaling, "rope_theta": 10000.0})
-    model = AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():
-        for name, p in model.named_parameters():  # norms, biases and heads that matter: the defaults are all ones and zeros
-            if p.ndim == 1:
-                p.add_(torch.randn_like(p) * 0.2)
-            else:
-                p.copy_(torch.randn_like(p) * p.shape[1] ** -0.5)
-    model.to(dtype).save_pretrained(folder)
+def ours(specdec, model, ids, out, *more):
+    """The logits, or what specdec said when it failed."""
+    run = subprocess.run([specdec, "logits", "-m", model, "--tokens", ",".join(map(str, ids)), "--compute", "fp32", "-o", out, *more],
+                         capture_output=True, text=True)
+    return run.stderr.strip() or f"status {run.returncode}" if run.returncode else np.load(out)
 
 
-def spell_old(folder):
-    """rope_theta and rope_scaling, as config.json was written before rope_parameters."""
-    path = pathlib.Path(folder, "config.json")
-    config = json.loads(path.read_text())
-    rope = config.pop("rope_parameters")
-    config["rope_theta"] = rope.pop("rope_theta")
-    rope["type"] = rope.pop("rope_type")
-    config["rope_scaling"] = None if rope["type"] == "default" else rope
-    path.write_text(json.dumps(config))
+def compare(specdec, model, path, lengths, ids, tmp):
+    """The largest difference with its length and position, or a problem in words."""
+    worst, where = 0.0, ""
+    for n in lengths:
+        got = ours(specdec, path, ids[:n], os.path.join(tmp, "logits.npy"))
+        if isinstance(got, str):
+            return float("nan"), f"at length {n}: {got}"
+        want = tiny_models.logits_of(model, ids[:n])
+        if got.shape != want.shape or not abs(want).max() > 0.5:
+            return float("nan"), f"at length {n}: shape {got.shape}, want {want.shape}; largest {abs(want).max():.2g}"
+        off = abs(got - want).max(1)
+        if not off.max() <= worst:
+            worst, where = float(off.max()), f"at length {n}, position {off.argmax()}, the first beyond {LIMIT:g}: {(off > LIMIT).argmax() if (off > LIMIT).any() else 'none'}"
+    chunks = ours(specdec, path, ids, os.path.join(tmp, "logits.npy"), "--prefill-chunk", "7")
+    whole = ours(specdec, path, ids, os.path.join(tmp, "logits.npy"))
+    if isinstance(chunks, str) or isinstance(whole, str) or not np.array_equal(chunks, whole):
+        return float("nan"), f"chunks of 7 change the logits of {len(ids)} tokens"
+    return worst, where
+
+
+def options():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("specdec")
+    parser.add_argument("models", nargs="?", help="not needed: the models are made here")
+    parser.add_argument("--full", action="store_true", help="every length")
+    parser.add_argument("--only", default="", metavar="TEXT", help="cases that have it in their name")
+    return parser.parse_args()
 
 
 def main():
-    specdec = sys.argv[1]
+    args = options()
     failed = number = 0
-    ids = np.random.default_rng(1).integers(0, BASE["vocab_size"], max(LENGTHS))
-    for name, arch, scaling, old, extra, dtype in cases():
+    ids = np.random.default_rng(1).integers(0, tiny_models.BASE["vocab_size"], LONGEST)
+    for case in tiny_models.cases():
+        if args.only not in case.name:
+            continue
         number += 1
-        worst, problem = 0.0, ""
-        with tempfile.TemporaryDirectory() as folder:
-            build(folder, arch, copy.deepcopy(scaling), extra, dtype)
-            if old:
-                spell_old(folder)
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-            for n in LENGTHS if not old and scaling["rope_type"] == "default" else LENGTHS[-1:]:
-                out = os.path.join(folder, "logits.npy")
-                run = subprocess.run([specdec, "logits", "-m", folder, "--tokens", ",".join(map(str, ids[:n])), "--compute",
-                                      "fp32", "-o", out], capture_output=True, text=True)
-                if run.returncode:
-                    problem = run.stderr.strip()
-                    break
-                with torch.no_grad():
-                    want = model(torch.tensor(ids[:n])[None]).logits[0].float().numpy()
-                got = np.load(out)
-                assert got.shape == want.shape and abs(want).max() > 0.5
-                worst = max(worst, float(abs(got - want).max()))
-        good = not problem and worst <= LIMIT
+        with tempfile.TemporaryDirectory() as tmp:
+            folder = os.path.join(tmp, "model")
+            tiny_models.build(folder, case)
+            lengths = lengths_of(case, args.full)
+            worst, where = compare(args.specdec, tiny_models.reference(folder), folder, lengths, ids, tmp)
+        good = worst <= LIMIT
         failed += not good
-        print(f"{'ok' if good else 'not ok'} {number} - logits of {name}: max abs {worst:.2g}{' ' + problem if problem else ''}",
-              flush=True)
+        print(f"{'ok' if good else 'not ok'} {number} - logits of {case.name}, {len(lengths)} lengths: max abs {worst:.2g} {where}", flush=True)
     print(f"1..{number}")
     return failed > 0
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
