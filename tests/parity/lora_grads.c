@@ -1,8 +1,9 @@
 // lora_grads MODEL CASE OUT: the loss and the adapter's gradients of one micro-batch, for
 // lora_grads.py to hold against PEFT.
 //
-// CASE: int32 rows, T, rslora, rank[7], alpha[7] (by the first matrix of a linear map); int32 token, label, segment [rows, T] each; then
-// float32 A [r, in] and B [out, r] of each adapted map, in the model's order.
+// CASE: int32 rows, T, rslora, recompute (sd_recompute), rank[7], alpha[7] (by the first matrix of a
+// linear map); int32 token, label, segment [rows, T] each; then float32 A [r, in] and B [out, r] of
+// each adapted map, in the model's order.
 // OUT: double loss, supervised; then the gradients in the order of CASE.
 #include "base/files/file.h"
 #include "base/files/replace.h"
@@ -12,7 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { HEADER = 3 + 2 * SD_PROJ_COUNT };
+enum { HEADER = 4 + 2 * SD_PROJ_COUNT };
 
 static void exchange(float *flat, float *file, const sd_lora_layout *lay, bool write) {
     for (int i = 0; i < lay->n_linears; i++) {
@@ -50,8 +51,8 @@ static sd_status run(char **argv, sd_error *err) {
     SD_CHECK_ALLOC(alpha, err);
     for (size_t i = 0; i < n; i++) {
         sd_proj p = m->linear[i].kind->first;
-        rank[i] = head[3 + p];
-        alpha[i] = head[3 + SD_PROJ_COUNT + p];
+        rank[i] = head[4 + p];
+        alpha[i] = head[4 + SD_PROJ_COUNT + p];
     }
     SD_TRY(sd_lora_layout_init(&lay, m, rank, alpha, head[2] != 0, err));
     SD_CHECK(len == sizeof head + 3 * places * 4 + lay.n_params * 4, err, SD_EFORMAT,
@@ -69,7 +70,8 @@ static sd_status run(char **argv, sd_error *err) {
                         .token = batch,
                         .label = batch + places,
                         .segment = batch + 2 * places};
-    sd_train_options o = {.max_tokens = (int)places, .compute = SD_TRAIN_FP32};
+    sd_train_options o = {
+        .max_tokens = (int)places, .compute = SD_TRAIN_FP32, .recompute = (sd_recompute)head[3]};
     SD_TRY(sd_pool_open(&pool, 2, err));
     SD_TRY(sd_train_open(&t, m, &lay, pool, &o, err));
     sd_train_sum sum = {0};

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Gradients of LoRA against PyTorch + PEFT: random tiny models of each architecture, after 5 steps of AdamW, every tensor within 1e-5 (fp32).
 
-    lora_grads.py SPECDEC MODELS_DIR
+    lora_grads.py SPECDEC MODELS_DIR [ARCHITECTURE]
 
+Gemma 3 has a window that the rows cross and Phi 3 fused maps, with and without LongRoPE's long factors; each runs under every kind of recompute.
 The models and steps are made here with transformers and PEFT in fp32; the parameters of step 5 and the batch go to tests/lora_grads beside the
 binary, which returns its gradients. A reference in double says how far fp32 itself is. TAP on standard output; missing packages are a printed skip.
 """
@@ -14,8 +15,11 @@ import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 DRIVER = os.path.join(os.path.dirname(os.path.abspath(sys.argv[1])), "tests", "lora_grads")
-LEAVES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-ROWS, T, LAYERS = 3, 29, 2
+# Each with the number of its first matrix in the block: q, k, v, o, gate, up, down.
+PLAIN = {"q_proj": 0, "k_proj": 1, "v_proj": 2, "o_proj": 3, "gate_proj": 4, "up_proj": 5, "down_proj": 6}
+FUSED = {"qkv_proj": 0, "o_proj": 3, "gate_up_proj": 4, "down_proj": 6}
+RECOMPUTE = ["auto", "none", "attn", "block"]  # sd_recompute
+ROWS, T = 3, 29
 TOLERANCE = 1e-5
 failed = False
 
@@ -30,25 +34,37 @@ try:
     import numpy as np
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import (LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from tiny_models import longrope
 except ImportError as e:
     print(f"ok - lora gradients # SKIP {e.name} is not installed")
     sys.exit(0)
 
-SIZES = dict(hidden_size=48, num_attention_heads=6, num_key_value_heads=2, intermediate_size=80, num_hidden_layers=LAYERS, vocab_size=101,
+SIZES = dict(hidden_size=48, num_attention_heads=6, num_key_value_heads=2, intermediate_size=80, num_hidden_layers=2, vocab_size=101,
              max_position_embeddings=128, rms_norm_eps=1e-5, initializer_range=0.15, bos_token_id=1, eos_token_id=2)
-ARCHS = {"llama": (LlamaConfig, LlamaForCausalLM, {"head_dim": 8}), "qwen2": (Qwen2Config, Qwen2ForCausalLM, {"tie_word_embeddings": True}),
-         "qwen3": (Qwen3Config, Qwen3ForCausalLM, {"head_dim": 16})}
+# By name: transformers' model_type, what differs from SIZES, the linear maps. Gemma's layers: windows of 11, one global layer between them.
+GEMMA = dict(num_hidden_layers=4, head_dim=16, query_pre_attn_scalar=10, sliding_window=11, pad_token_id=None,
+             layer_types=[f"{k}_attention" for k in ("sliding", "sliding", "full", "sliding")],
+             rope_parameters={"full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 30000.0},
+                              "sliding_attention": {"rope_type": "default", "rope_theta": 700.0}})
+PHI = dict(pad_token_id=None, rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.75})
+LONG = dict(pad_token_id=None, rope_parameters={**longrope(6, partial_rotary_factor=0.75), "rope_theta": 10000.0})
+ARCHS = {"llama": ("llama", {"head_dim": 8}, PLAIN), "qwen2": ("qwen2", {"tie_word_embeddings": True}, PLAIN),
+         "qwen3": ("qwen3", {"head_dim": 16}, PLAIN), "gemma3": ("gemma3_text", GEMMA, PLAIN), "phi3": ("phi3", PHI, FUSED),
+         "phi3, long factors": ("phi3", {**LONG, "original_max_position_embeddings": 16}, FUSED),
+         "phi3, short factors, window 11": ("phi3", {**LONG, "original_max_position_embeddings": 64, "sliding_window": 11}, FUSED)}
+NEW = [a for a in ARCHS if a not in ("llama", "qwen2", "qwen3")]
 
 
 def make_model(arch, seed):
     torch.manual_seed(seed)
-    config, cls, more = ARCHS[arch]
-    model = cls(config(**SIZES, **more, attn_implementation="eager")).float()
+    kind, more, _ = ARCHS[arch]
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**SIZES, **more}), attn_implementation="eager").float()
+    centre = 0.0 if kind == "gemma3_text" else 1.0  # whose norms multiply by 1 + w
     with torch.no_grad():
         for name, p in model.named_parameters():
             if "norm" in name:
-                p.uniform_(0.6, 1.4)
+                p.uniform_(centre - 0.4, centre + 0.4)
             elif name.endswith("bias"):
                 p.uniform_(-0.3, 0.3)
     return model
@@ -71,11 +87,11 @@ def summed_loss(model, token, label, used):
     return torch.nn.functional.cross_entropy(logits, target, ignore_index=-100, reduction="sum")
 
 
-def lora_parameters(model, targets):
+def lora_parameters(model, targets, leaves):
     named = dict(model.named_parameters())
     out = []
-    for layer in range(LAYERS):
-        for leaf in LEAVES:
+    for layer in range(model.config.num_hidden_layers):
+        for leaf in leaves:
             for factor in "AB":
                 found = [p for n, p in named.items() if f"layers.{layer}." in n and f".{leaf}.lora_{factor}." in n]
                 assert len(found) == (leaf in targets), (layer, leaf, len(found))
@@ -95,13 +111,17 @@ def relative(a, b):
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
-def one_case(arch, r, rslora, targets, seed, folder):
+def one_case(arch, r, rslora, targets, recompute, seed, folder):
+    leaves = ARCHS[arch][2]
+    targets = targets or list(leaves)
+    every = len(targets) == len(leaves)
     base = make_model(arch, seed)
     base.save_pretrained(folder)
     config = LoraConfig(r=r, lora_alpha=2 * r + 1, use_rslora=rslora, target_modules=targets, lora_dropout=0.0, task_type="CAUSAL_LM",
-                        rank_pattern={"v_proj": r + 3} if len(targets) == 7 else {}, alpha_pattern={"up_proj": 5} if len(targets) == 7 else {})
+                        rank_pattern={leaf: r + 3 for leaf in ("v_proj", "qkv_proj") if every and leaf in leaves},
+                        alpha_pattern={leaf: 5 for leaf in ("up_proj", "gate_up_proj") if every and leaf in leaves})
     model = get_peft_model(base, config).train()
-    params = lora_parameters(model, targets)
+    params = lora_parameters(model, targets, leaves)
     optimiser = torch.optim.AdamW([p for _, p in params], lr=2e-2, weight_decay=0.0)
     for step in range(5):
         batch = make_batch(100 * seed + step)
@@ -114,17 +134,19 @@ def one_case(arch, r, rslora, targets, seed, folder):
     loss, grads = gradients(model, params, batch)
     exact_loss, exact = gradients(model.double(), params, batch)
 
-    ranks = [config.rank_pattern.get(leaf, r) if leaf in targets else 0 for leaf in LEAVES]
-    alphas = [config.alpha_pattern.get(leaf, 2 * r + 1) for leaf in LEAVES]
+    ranks, alphas = [0] * 7, [0] * 7
+    for leaf in targets:
+        ranks[leaves[leaf]] = config.rank_pattern.get(leaf, r)
+        alphas[leaves[leaf]] = config.alpha_pattern.get(leaf, 2 * r + 1)
     case, result = os.path.join(folder, "case.bin"), os.path.join(folder, "result.bin")
     with open(case, "wb") as f:
-        f.write(struct.pack("17i", ROWS, T, rslora, *ranks, *alphas))
+        f.write(struct.pack("18i", ROWS, T, rslora, RECOMPUTE.index(recompute), *ranks, *alphas))
         for part in batch[:3]:
             f.write(part.astype(np.int32).tobytes())
         for x in theta:
             f.write(x.tobytes())
     done = subprocess.run([DRIVER, folder, case, result], capture_output=True, text=True)
-    name = f"{arch} r {r}{' rslora' if rslora else ''} {'all-linear' if len(targets) == 7 else ','.join(targets)}"
+    name = f"{arch} r {r}{' rslora' if rslora else ''} {'all-linear' if every else ','.join(targets)}, recompute {recompute}"
     if done.returncode:
         return ok(False, name, done.stderr.strip())
     raw = open(result, "rb").read()
@@ -142,9 +164,13 @@ def one_case(arch, r, rslora, targets, seed, folder):
 
 
 torch.set_num_threads(1)
-cases = [(a, r, False, LEAVES) for a in ARCHS for r in (4, 8, 16)] + [(a, 8, True, LEAVES) for a in ARCHS] + \
-        [(a, 8, False, ["q_proj", "v_proj"]) for a in ARCHS]
-for i, (arch, r, rslora, targets) in enumerate(cases):
-    with tempfile.TemporaryDirectory() as tmp:
-        one_case(arch, r, rslora, targets, i + 1, tmp)
+cases = [(a, r, False, None, "none") for a in ARCHS for r in (4, 8, 16)] + [(a, 8, True, None, "none") for a in ARCHS] + \
+        [(a, 8, False, ["q_proj", "v_proj"] if ARCHS[a][2] is PLAIN else ["qkv_proj"], "none") for a in ARCHS] + \
+        [(a, 8, False, ["gate_up_proj", "o_proj"], "none") for a in ARCHS if ARCHS[a][2] is FUSED] + \
+        [(a, 8, False, None, how) for a in NEW for how in RECOMPUTE[2:]]
+only = sys.argv[3] if len(sys.argv) > 3 else ""  # cases of architectures with that in their name
+for i, case in enumerate(cases):
+    if only in case[0]:
+        with tempfile.TemporaryDirectory() as tmp:
+            one_case(*case, i + 1, tmp)
 sys.exit(1 if failed else 0)
