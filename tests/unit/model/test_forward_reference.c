@@ -110,3 +110,60 @@ Test(forward_reference, rotary_rules_of_models_without_windows, .timeout = 300) 
             check(&t, names[scaling]);
         }
 }
+
+// Each kind of layer alone, then both.
+Test(forward_reference, layers_of_gemma3, .timeout = 300) {
+    sd_tiny_model t = tiny("gemma3");
+    t.L = 1, t.pattern = 1;
+    check(&t, "a global layer");
+    t.scaling = SD_ROPE_LINEAR;
+    check(&t, "a global layer, linear scaling");
+    t.pattern = 2;
+    for (int window = 1; window <= 128; window *= 2) {
+        char name[32];
+        t.window = window;
+        snprintf(name, sizeof name, "a layer with window %d", window);
+        check(&t, name);
+    }
+    t.L = 8, t.pattern = 6, t.window = 16, t.local_base = 10000;
+    check(&t, "8 layers, 6th global, keys at their defaults");
+    t.old_config = true, t.pattern = 3, t.local_base = 500;
+    check(&t, "8 layers, each 3rd global");
+    t.query_scalar = 17;
+    check(&t, "scores divided by the root of 17");
+    t.query_scalar = 0, t.old_config = false, t.L = 2, t.pattern = 2;
+    t.D = 256, t.H = 4, t.G = 1;
+    check(&t, "heads of 256 over one of keys");
+}
+
+Test(forward_reference, rotations_and_windows_of_phi3, .timeout = 300) {
+    sd_tiny_model t = tiny("phi3");
+    for (int part = 4; part <= t.D; part += 4) {
+        char name[32];
+        t.rope_dim = part;
+        snprintf(name, sizeof name, "%d of %d turn", part, t.D);
+        check(&t, name);
+    }
+    for (int window = 1; window <= 128; window *= 2) {
+        char name[32];
+        t.window = window;
+        snprintf(name, sizeof name, "window %d", window);
+        check(&t, name);
+    }
+}
+
+// The room of the sequence decides, not the row's position: later rows do not change earlier ones.
+Test(forward_reference, longrope_takes_its_factors_by_the_room_of_the_sequence, .timeout = 300) {
+    static const int rooms[] = {64, 65, 128};
+    sd_tiny_model t = tiny("phi3");
+    t.longrope = true;
+    for (int old = 0; old < 2; old++)
+        for (size_t i = 0; i < sizeof rooms / sizeof *rooms; i++)
+            for (int part = 12; part <= 16; part += 4) {
+                char name[64];
+                t.rope_dim = part, t.old_config = old;
+                snprintf(name, sizeof name, "LongRoPE, %d of 16, room for %d", part, rooms[i]);
+                check_at(&t, name, 20, rooms[i]);
+                check_at(&t, name, rooms[i], rooms[i]);
+            }
+}
