@@ -190,8 +190,7 @@ static void set_phi3(json_t *c, const sd_tiny_model *t) {
     json_t *r = json_object_get(c, "rope_parameters");
     json_object_set_new(c, "sliding_window", t->window ? json_integer(t->window) : json_null());
     if (t->longrope)
-        json_object_set_new(r ? r : c, "original_max_position_embeddings",
-                            json_integer(t->rope_orig_ctx));
+        json_object_set_new(c, "original_max_position_embeddings", json_integer(t->rope_orig_ctx));
     json_object_set_new(r ? r : c, "partial_rotary_factor",
                         json_real((double)t->rope_dim / (double)t->D));
 }
