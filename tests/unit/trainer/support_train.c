@@ -53,6 +53,28 @@ static void make_linear(sd_model *m, int i, uint64_t seed) {
                         kind->leaf);
 }
 
+// Windows that the batches' rows cross, on both sides of a layer without one.
+static void make_gemma3(sd_model *m) {
+    sd_hparams *hp = &m->hp;
+    hp->act = SD_ACT_GELU_TANH;
+    hp->embedding_scale = 5.5f;
+    hp->attn_scale = 0.3f;
+    hp->rope[hp->ropes++] = (sd_rotation){.base = 50, .factor = 1, .attn_factor = 1};
+    for (int l = 0; l < hp->L; l += 2) m->layer[l].window = 3 + 2 * l, m->layer[l].rope = 1;
+}
+
+// 12 of the 16 turn, by long factors beyond 16 positions.
+static void make_phi3(sd_model *m) {
+    sd_hparams *hp = &m->hp;
+    hp->rope_dim = 12;
+    hp->rope[0].scaling = SD_ROPE_LONG;
+    hp->rope[0].attn_factor = 1.2f;
+    hp->rope[0].orig_ctx = 16;
+    hp->rope[0].factors = vector(m, hp->rope_dim / 2, 1, 1.2, 0.2);
+    hp->rope[0].long_factors = vector(m, hp->rope_dim / 2, 2, 3, 2);
+    for (int l = 0; l < hp->L; l++) m->layer[l].window = l;
+}
+
 sd_model *train_model(const sd_arch *arch, uint64_t seed) {
     sd_model *m = empty_model();
     m->hp = (sd_hparams){.arch = arch,
@@ -70,11 +92,13 @@ sd_model *train_model(const sd_arch *arch, uint64_t seed) {
                          .rope_dim = 16,
                          .rope_interleaved = arch == &sd_arch_llama,
                          .qkv_bias = arch == &sd_arch_qwen2,
-                         .qk_norm = arch == &sd_arch_qwen3,
-                         .tied_head = arch == &sd_arch_qwen2};
+                         .qk_norm = arch == &sd_arch_qwen3 || arch == &sd_arch_gemma3,
+                         .tied_head = arch == &sd_arch_qwen2 || arch == &sd_arch_gemma3};
     const sd_hparams *hp = &m->hp;
     seed *= 1000;
     SD_ASSERT(sd_model_make_layers(m, NULL) == SD_OK);
+    if (arch == &sd_arch_gemma3) make_gemma3(m);
+    if (arch == &sd_arch_phi3) make_phi3(m);
     for (int l = 0; l < hp->L; l++, seed += 20) {
         sd_layer *y = &m->layer[l];
         y->attn_norm = vector(m, hp->C, seed, 1, 0.4);
@@ -82,6 +106,10 @@ sd_model *train_model(const sd_arch *arch, uint64_t seed) {
         if (hp->qk_norm) {
             y->q_norm = vector(m, hp->D, seed + 5, 1, 0.4);
             y->k_norm = vector(m, hp->D, seed + 6, 1, 0.4);
+        }
+        if (arch->gguf.post_attn_norm) {
+            y->post_attn_norm = vector(m, hp->C, seed + 14, 1, 0.4);
+            y->post_ffn_norm = vector(m, hp->C, seed + 15, 1, 0.4);
         }
         for (int i = 0; i < arch->linears; i++) make_linear(m, l * arch->linears + i, seed);
     }

@@ -148,6 +148,16 @@ Test(train, gradient_of_a_qwen3_with_qk_norm_equals_central_differences) {
     cr_assert_leq(model_error(&sd_arch_qwen3, "qkvogud", 7, true, SD_RECOMPUTE_NONE), TOLERANCE);
 }
 
+Test(train, gradient_of_a_gemma3_with_windows_and_post_norms_equals_central_differences) {
+    cr_assert_leq(model_error(&sd_arch_gemma3, "qkvogud", 7, false, SD_RECOMPUTE_NONE), TOLERANCE);
+    cr_assert_leq(model_error(&sd_arch_gemma3, "qkvogud", 7, true, SD_RECOMPUTE_NONE), TOLERANCE);
+}
+
+Test(train, gradient_of_a_phi3_with_fused_maps_equals_central_differences) {
+    cr_assert_leq(model_error(&sd_arch_phi3, "qogd", 7, false, SD_RECOMPUTE_NONE), TOLERANCE);
+    cr_assert_leq(model_error(&sd_arch_phi3, "qogd", 7, true, SD_RECOMPUTE_NONE), TOLERANCE);
+}
+
 Test(train, gradient_holds_under_recompute) {
     for (int a = 0; sd_arch_at(a); a++)
         for (int r = SD_RECOMPUTE_ATTN; r <= SD_RECOMPUTE_BLOCK; r++)
@@ -160,6 +170,13 @@ Test(train, gradient_holds_for_every_choice_of_adapted_maps) {
     for (size_t i = 0; i < sizeof choices / sizeof *choices; i++)
         cr_assert_leq(model_error(&sd_arch_qwen3, choices[i], 7, false, SD_RECOMPUTE_NONE),
                       TOLERANCE, "%s", choices[i]);
+    for (size_t i = 0; i < sizeof choices / sizeof *choices; i++)
+        cr_assert_leq(model_error(&sd_arch_gemma3, choices[i], 7, false, SD_RECOMPUTE_NONE),
+                      TOLERANCE, "gemma3 %s", choices[i]);
+    static const char *const fused[] = {"q", "o", "g", "d", "qg", "od"};
+    for (size_t i = 0; i < sizeof fused / sizeof *fused; i++)
+        cr_assert_leq(model_error(&sd_arch_phi3, fused[i], 7, false, SD_RECOMPUTE_NONE), TOLERANCE,
+                      "phi3 %s", fused[i]);
 }
 
 // The backward pass stops at the lowest adapted map; blocks below it keep nothing.
