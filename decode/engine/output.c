@@ -44,7 +44,11 @@ static bool add_text(sd_engine *e, sd_slot *s, int32_t token) {
     if (!t || sd_tokenizer_is_special(t, token)) return false;
     const char *bytes = sd_tokenizer_bytes(t, token, &len);
     if (len == 0) return false;
-    if (!sd_utf8_stream_add(&s->utf8, bytes, len, &s->text)) {
+    // The first token's space may be the one that the tokenizer puts before every text.
+    size_t drop = 0;
+    if (s->stats.generated == 1)
+        drop = sd_tokenizer_prefix_bytes(t, s->n > 1 ? s->timeline[s->n - 2] : -1, token);
+    if (!sd_utf8_stream_add(&s->utf8, bytes + drop, len - drop, &s->text)) {
         s->finish = SD_FINISH_ERROR;
         s->why = "out of memory for the text of one step; ask for fewer tokens";
         return true;

@@ -31,6 +31,13 @@ sd_status sd_tokenizer_spell(const sd_tokenizer *t, const int32_t *id, int n, bo
     return add_text(t, id, n, skip_special, false, out, err);
 }
 
+size_t sd_tokenizer_prefix_bytes(const sd_tokenizer *t, int32_t before, int32_t id) {
+    size_t len;
+    if (!t->strip_prefix || (before >= 0 && !sd_tokenizer_is_special(t, before))) return 0;
+    const char *bytes = sd_tokenizer_bytes(t, id, &len);
+    return len && *bytes == ' ';
+}
+
 bool sd_utf8_stream_add(sd_utf8_stream *s, const char *bytes, size_t len, sd_buf *out) {
     char joined[sizeof s->held];
     if (!bytes) {

@@ -61,6 +61,11 @@ sd_status sd_tokenizer_decode(const sd_tokenizer *t, const int32_t *id, int n, b
 sd_status sd_tokenizer_spell(const sd_tokenizer *t, const int32_t *id, int n, bool skip_special,
                              sd_buf *out, sd_error *err);
 
+/// Bytes at the front of token id that are not its text when it follows token `before` (-1: nothing)
+/// and begins what is shown: 1 for the space that the tokenizer puts before a text, which begins anew
+/// behind a special token; else 0.
+size_t sd_tokenizer_prefix_bytes(const sd_tokenizer *t, int32_t before, int32_t id);
+
 /// SHA-256 over vocabulary, merges and added tokens: two models may share a draft iff theirs are
 /// equal.
 const char *sd_tokenizer_fingerprint(const sd_tokenizer *t); // 64 hex digits
