@@ -14,15 +14,17 @@ static size_t logits_bytes(const sd_context *cx) {
 
 sd_status sd_pick_open(sd_context *cx, int max_picked, sd_error *err) {
     sd_status st = SD_OK;
-    int threads = sd_pool_threads(cx->pool);
+    // One token is picked on the calling thread.
+    int samplers = max_picked > 1 ? sd_pool_threads(cx->pool) : 1;
     SD_CHECK(max_picked >= 0 && max_picked <= cx->max_rows, err, SD_EINVAL,
              "tokens of %d rows a step, 0 to %d are possible", max_picked, cx->max_rows);
     if (max_picked == 0) goto out;
     cx->max_picked = max_picked;
     cx->pick_row = sd_alloc((size_t)max_picked, sizeof *cx->pick_row);
-    cx->sampler = sd_alloc((size_t)threads, sizeof(sd_sampler *));
+    cx->samplers = samplers;
+    cx->sampler = sd_alloc((size_t)samplers, sizeof(sd_sampler *));
     SD_CHECK_ALLOC(cx->pick_row && cx->sampler, err);
-    for (int i = 0; i < threads; i++) {
+    for (int i = 0; i < samplers; i++) {
         cx->sampler[i] = sd_sampler_open(cx->model->hp.V);
         SD_CHECK_ALLOC(cx->sampler[i], err);
     }
@@ -35,8 +37,7 @@ out:
 
 void sd_pick_close(sd_context *cx) {
     if (cx->logits) munmap(cx->logits, logits_bytes(cx));
-    for (int i = 0; cx->sampler && i < sd_pool_threads(cx->pool); i++)
-        sd_sampler_close(cx->sampler[i]);
+    for (int i = 0; cx->sampler && i < cx->samplers; i++) sd_sampler_close(cx->sampler[i]);
     free(cx->sampler);
     free(cx->pick_row);
 }

@@ -60,9 +60,10 @@ struct sd_context {
 
     // Picking: none where max_picked is 0.
     int max_picked;
-    float *logits;        // [max_picked, V] of steps with rows that want a token and no logits
-    int *pick_row;        // [max_picked] which of the wanted rows it is
-    sd_sampler **sampler; // [threads]
+    float *logits; // [max_picked, V] of steps with rows that want a token and no logits
+    int *pick_row; // [max_picked] which of the wanted rows it is
+    int samplers;
+    sd_sampler **sampler; // [samplers] one a thread that may pick
 
     sd_packed_weight *packed; // [1 + L * SD_PROJ_COUNT]: the head [V, C], then
     sd_packed_weight *w;      // [L * SD_PROJ_COUNT] the matrices of the blocks
