@@ -18,6 +18,11 @@ typedef struct {
 #define SD_THREADS_ROW(values, member, without)                                                    \
     {.name = "threads", .type = SD_OPT_INT, .def = "0", .min = 0, .max = 256,                      \
      .offset = offsetof(values, member), .help = "worker threads; 0: " without}
+#define SD_MODEL_ROW(values, member, text)                                                         \
+    {.name = "model", .letter = 'm', .type = SD_OPT_STRING, .value = "MODEL", .required = true,    \
+     .offset = offsetof(values, member), .help = text}
+#define SD_JSON_ROW(values, member, text)                                                          \
+    {.name = "json", .type = SD_OPT_FLAG, .offset = offsetof(values, member), .help = text}
 #define SD_OUTPUT_ROW(values, member, kind, needed, text)                                          \
     {.name = "output", .letter = 'o', .type = SD_OPT_STRING, .value = kind, .required = needed,    \
      .offset = offsetof(values, member), .help = text}
@@ -35,8 +40,7 @@ typedef struct {
 
 // Rows for a table whose struct has the member `sd_model_args common`.
 #define SD_COMMON_ROWS(values)                                                                     \
-    {.name = "model", .letter = 'm', .type = SD_OPT_STRING, .value = "MODEL", .required = true,    \
-     .offset = offsetof(values, common.model), .help = "GGUF file or Hugging Face folder"},        \
+    SD_MODEL_ROW(values, common.model, "GGUF file or Hugging Face folder"),                        \
     SD_THREADS_ROW(values, common.threads, "one per processor"),                                   \
     {.name = "device", .type = SD_OPT_ENUM, .def = "auto", .value = SD_DEVICES,                    \
      .offset = offsetof(values, common.device), .help = "where to run"},                           \

@@ -62,10 +62,7 @@ static const sd_option rows[] = {
      .type = SD_OPT_FLAG,
      .offset = offsetof(model_args, child),
      .help = "be that process: 16 tokens in, 64 out, then the resident memory"},
-    {.name = "json",
-     .type = SD_OPT_FLAG,
-     .offset = offsetof(model_args, json),
-     .help = "one JSON object instead of a table"},
+    SD_JSON_ROW(model_args, json, "one JSON object instead of a table"),
     {0}};
 
 typedef struct {

@@ -57,10 +57,7 @@ static const sd_option rows[] = {
      .max = 100,
      .offset = offsetof(spec_args, repeat),
      .help = "answer everything so many times"},
-    {.name = "json",
-     .type = SD_OPT_FLAG,
-     .offset = offsetof(spec_args, json),
-     .help = "one JSON object instead of a table"},
+    SD_JSON_ROW(spec_args, json, "one JSON object instead of a table"),
     {0}};
 
 // Plain and speculative sums of a task.

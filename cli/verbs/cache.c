@@ -15,10 +15,7 @@ typedef struct {
     bool json, stale;
 } args;
 
-static const sd_option rows[] = {{.name = "json",
-                                  .type = SD_OPT_FLAG,
-                                  .offset = offsetof(args, json),
-                                  .help = "one JSON object on standard output"},
+static const sd_option rows[] = {SD_JSON_ROW(args, json, "one JSON object on standard output"),
                                  {.name = "stale",
                                   .type = SD_OPT_FLAG,
                                   .offset = offsetof(args, stale),

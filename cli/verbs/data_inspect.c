@@ -16,25 +16,17 @@ typedef struct {
     bool json;
 } args;
 
-static const sd_option rows[] = {{.name = "model",
-                                  .letter = 'm',
-                                  .type = SD_OPT_STRING,
-                                  .offset = offsetof(args, model),
-                                  .value = "MODEL",
-                                  .required = true,
-                                  .help = "the model whose tokenizer made the file"},
-                                 {.name = "row",
-                                  .type = SD_OPT_INT,
-                                  .offset = offsetof(args, row),
-                                  .def = "0",
-                                  .min = 0,
-                                  .max = 1e15,
-                                  .help = "which row to show"},
-                                 {.name = "json",
-                                  .type = SD_OPT_FLAG,
-                                  .offset = offsetof(args, json),
-                                  .help = "the row as one JSON object"},
-                                 {0}};
+static const sd_option rows[] = {
+    SD_MODEL_ROW(args, model, "the model whose tokenizer made the file"),
+    {.name = "row",
+     .type = SD_OPT_INT,
+     .offset = offsetof(args, row),
+     .def = "0",
+     .min = 0,
+     .max = 1e15,
+     .help = "which row to show"},
+    SD_JSON_ROW(args, json, "the row as one JSON object"),
+    {0}};
 
 typedef enum { PLAIN, SUPERVISED, SPECIAL, SUPERVISED_SPECIAL } look;
 static const char *const colour[] = {"\033[2m", "\033[32m", "\033[2;35m", "\033[1;35m"};

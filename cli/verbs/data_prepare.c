@@ -20,13 +20,8 @@ typedef struct {
 } args;
 
 static const sd_option rows[] = {
-    {.name = "model",
-     .letter = 'm',
-     .type = SD_OPT_STRING,
-     .offset = offsetof(args, model),
-     .value = "MODEL",
-     .required = true,
-     .help = "whose tokenizer and chat template: GGUF file or Hugging Face folder"},
+    SD_MODEL_ROW(args, model,
+                 "whose tokenizer and chat template: GGUF file or Hugging Face folder"),
     SD_CHAT_TEMPLATE_ROW(args, chat_template, "the model's own"),
     SD_OUTPUT_ROW(args, out, "FILE", true,
                   "the HDF5 file to write; FILE.manifest.json is written beside it"),
@@ -78,10 +73,7 @@ static const sd_option rows[] = {
      .offset = offsetof(args, skip_empty_labels),
      .help = "leave out records without a supervised token instead of failing"},
     SD_THREADS_ROW(args, threads, "one per processor"),
-    {.name = "json",
-     .type = SD_OPT_FLAG,
-     .offset = offsetof(args, json),
-     .help = "the report as one JSON object"},
+    SD_JSON_ROW(args, json, "the report as one JSON object"),
     {0}};
 
 static void on_progress(void *ctx, int64_t records, int64_t bytes, int64_t total) {

@@ -12,11 +12,7 @@ typedef struct {
     bool json;
 } args;
 
-static const sd_option rows[] = {{.name = "json",
-                                  .type = SD_OPT_FLAG,
-                                  .offset = offsetof(args, json),
-                                  .help = "as one JSON object"},
-                                 {0}};
+static const sd_option rows[] = {SD_JSON_ROW(args, json, "as one JSON object"), {0}};
 
 // One segment of the file.
 typedef struct {

@@ -12,21 +12,12 @@ typedef struct {
 } args;
 
 static const sd_option rows[] = {
-    {.name = "model",
-     .letter = 'm',
-     .type = SD_OPT_STRING,
-     .offset = offsetof(args, model),
-     .value = "MODEL",
-     .required = true,
-     .help = "GGUF file or Hugging Face folder; a vocabulary alone will do"},
+    SD_MODEL_ROW(args, model, "GGUF file or Hugging Face folder; a vocabulary alone will do"),
     {.name = "skip-special",
      .type = SD_OPT_FLAG,
      .offset = offsetof(args, skip_special),
      .help = "leave special tokens out"},
-    {.name = "json",
-     .type = SD_OPT_FLAG,
-     .offset = offsetof(args, json),
-     .help = "{\"text\": ...}, invalid UTF-8 replaced"},
+    SD_JSON_ROW(args, json, "{\"text\": ...}, invalid UTF-8 replaced"),
     {0}};
 
 // The ids of all arguments, or of standard input.

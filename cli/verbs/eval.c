@@ -43,7 +43,7 @@ static const sd_option rows[] = {
      .offset = offsetof(args, max_tokens), .unit = "tokens", .help = "longest answer"},
     {.name = "slots", .type = SD_OPT_INT, .def = "8", .min = 1, .max = 64, .offset = offsetof(args, slots),
      .help = "records answered at once"},
-    {.name = "json", .type = SD_OPT_FLAG, .offset = offsetof(args, json), .help = "one JSON object on standard output"},
+    SD_JSON_ROW(args, json, "one JSON object on standard output"),
     {0}};
 // clang-format on
 

@@ -56,10 +56,7 @@ static const sd_option rows[] = {
      .type = SD_OPT_FLAG,
      .offset = offsetof(generate_args, ignore_end),
      .help = "go on after the model's end tokens"},
-    {.name = "json",
-     .type = SD_OPT_FLAG,
-     .offset = offsetof(generate_args, json),
-     .help = "one JSON object instead of text"},
+    SD_JSON_ROW(generate_args, json, "one JSON object instead of text"),
     {0}};
 
 // The answer as it comes in.

@@ -48,10 +48,7 @@ static const sd_option rows[] = {SD_COMMON_ROWS(args),
                                   .min = 0,
                                   .max = 1e9,
                                   .help = "score this many windows at most; 0: all"},
-                                 {.name = "json",
-                                  .type = SD_OPT_FLAG,
-                                  .offset = offsetof(args, json),
-                                  .help = "one JSON object"},
+                                 SD_JSON_ROW(args, json, "one JSON object"),
                                  {0}};
 
 typedef struct {

@@ -13,13 +13,7 @@ typedef struct {
 } args;
 
 static const sd_option rows[] = {
-    {.name = "model",
-     .letter = 'm',
-     .type = SD_OPT_STRING,
-     .offset = offsetof(args, model),
-     .value = "MODEL",
-     .required = true,
-     .help = "GGUF file or Hugging Face folder; a vocabulary alone will do"},
+    SD_MODEL_ROW(args, model, "GGUF file or Hugging Face folder; a vocabulary alone will do"),
     {.name = "pieces",
      .type = SD_OPT_FLAG,
      .offset = offsetof(args, pieces),
@@ -32,10 +26,7 @@ static const sd_option rows[] = {
      .type = SD_OPT_FLAG,
      .offset = offsetof(args, plain),
      .help = "take <|special|> tokens in the text as plain text"},
-    {.name = "json",
-     .type = SD_OPT_FLAG,
-     .offset = offsetof(args, json),
-     .help = "{\"ids\": [...], \"pieces\": [...]}"},
+    SD_JSON_ROW(args, json, "{\"ids\": [...], \"pieces\": [...]}"),
     {0}};
 
 // A token's text as valid UTF-8: what is no complete character becomes U+FFFD.

@@ -103,86 +103,114 @@ out:
     return st;
 }
 
-sd_status sd_adapter_write_peft(const char *dir, const sd_adapter *a, sd_model *base,
-                                const char *base_id, sd_error *err) {
+// The tensors of the file, one rank R for all.
+typedef struct {
+    const sd_adapter *a;
+    const sd_model *base;
+    double alpha;
+    sd_st_tensor *tensor; // [2 * n_linears], n of them
+    int n;
+    float *data; // their values
+    sd_arena names;
+} peft_job;
+
+static sd_status add_tensor(peft_job *j, const sd_linear *m, char which, int rows, int cols,
+                            const float *data, sd_error *err) {
     sd_status st = SD_OK;
-    char *config = sd_path_join(dir, "adapter_config.json"),
-         *weights = sd_path_join(dir, "adapter_model.safetensors");
-    int n = 0, R = a->max_r, D = base->hp.D;
-    sd_arena names = {0};
-    float *data = NULL;
-    json_t *metadata = NULL;
-    record of = {0};
+    sd_st_tensor *t = &j->tensor[j->n];
+    char name[160];
+    int len = snprintf(name, sizeof name, "base_model.model.model.layers.%d.%s.lora_%c.weight",
+                       m->layer, m->kind->module, which);
+    *t = (sd_st_tensor){.name = sd_arena_strndup(&j->names, name, (size_t)len),
+                        .dtype = SD_F32,
+                        .dtype_name = "F32",
+                        .n_dims = 2,
+                        .shape = {rows, cols},
+                        .data = data,
+                        .bytes = (size_t)rows * (size_t)cols * sizeof *data};
+    SD_CHECK_ALLOC(t->name, err);
+    j->n++;
+out:
+    return st;
+}
+
+// A target module that one layer lacks is written as zeros.
+static sd_status peft_tensors(peft_job *j, sd_error *err) {
+    sd_status st = SD_OK;
+    const sd_adapter *a = j->a;
+    const int R = a->max_r;
     size_t floats = 0;
-    double alpha = common_alpha(a);
-    bool made = false;
-    char *folder = NULL;
-    sd_path_kind there;
-    sd_st_tensor *t = sd_alloc((size_t)a->n_linears * 2, sizeof *t);
-    SD_CHECK_ALLOC(config, err);
-    SD_CHECK_ALLOC(weights, err);
-    SD_CHECK_ALLOC(t, err);
-    SD_TRY(make_record(&of, a, base, err));
     for (int i = 0; i < a->n_linears; i++) {
-        const sd_linear *m = &base->linear[i];
-        if (kind_used(a, base, m->kind)) floats += (size_t)R * (size_t)(m->w.rows + m->w.cols);
+        const sd_linear *m = &j->base->linear[i];
+        if (kind_used(a, j->base, m->kind)) floats += (size_t)R * (size_t)(m->w.rows + m->w.cols);
     }
-    data = sd_alloc(floats, sizeof *data);
-    SD_CHECK_ALLOC(data, err);
-    float *next = data;
+    j->tensor = sd_alloc((size_t)a->n_linears * 2, sizeof *j->tensor);
+    j->data = sd_alloc(floats, sizeof *j->data);
+    SD_CHECK_ALLOC(j->tensor && j->data, err);
+    float *next = j->data;
     for (int i = 0; i < a->n_linears; i++) {
-        const sd_linear *m = &base->linear[i];
+        const sd_linear *m = &j->base->linear[i];
         const sd_lora *l = &a->lora[i];
         const int rows = m->w.rows, cols = m->w.cols;
-        if (!kind_used(a, base, m->kind))
-            continue; // a target module that one layer lacks is written as zeros
+        if (!kind_used(a, j->base, m->kind)) continue;
         float *A = next, *B = next + (size_t)R * (size_t)cols;
         next = B + (size_t)R * (size_t)rows;
         if (l->r) {
             memcpy(A, l->A, (size_t)l->r * (size_t)cols * sizeof *A);
-            double factor = (double)l->scale == alpha / R ? 1 : (double)l->scale * R / alpha;
-            if (l->scale == (float)(alpha / R)) factor = 1;
-            lay_out_b(B, l, rows, R, factor, sd_adapter_row_moves(base, i, false), false, D);
+            bool same = (double)l->scale == j->alpha / R || l->scale == (float)(j->alpha / R);
+            double factor = same ? 1 : (double)l->scale * R / j->alpha;
+            lay_out_b(B, l, rows, R, factor, sd_adapter_row_moves(j->base, i, false), false,
+                      j->base->hp.D);
         }
-        for (int which = 0; which < 2; which++) {
-            char name[160];
-            int len =
-                snprintf(name, sizeof name, "base_model.model.model.layers.%d.%s.lora_%c.weight",
-                         m->layer, m->kind->module, which ? 'B' : 'A');
-            t[n].name = sd_arena_strndup(&names, name, (size_t)len);
-            SD_CHECK_ALLOC(t[n].name, err);
-            t[n].dtype = SD_F32;
-            t[n].dtype_name = "F32";
-            t[n].n_dims = 2;
-            t[n].shape[0] = which ? rows : R;
-            t[n].shape[1] = which ? R : cols;
-            t[n].data = which ? B : A;
-            t[n].bytes = (size_t)(t[n].shape[0] * t[n].shape[1]) * sizeof(float);
-            n++;
-        }
+        SD_TRY(add_tensor(j, m, 'A', R, cols, A, err));
+        SD_TRY(add_tensor(j, m, 'B', rows, R, B, err));
     }
-    metadata = json_pack("{s:s, s:s, s:s*}", "format", "pt", "specdec.base_sha256", of.sha256.hex,
-                         "specdec.base_sketch", of.sketch);
-    SD_CHECK_ALLOC(metadata, err);
+out:
+    return st;
+}
+
+// The files of the folder, which is made; nothing half-written stays of one that was not there.
+static sd_status write_folder(const char *dir, const peft_job *j, const record *of,
+                              const char *base_id, sd_error *err) {
+    sd_status st = SD_OK;
+    char *config = sd_path_join(dir, "adapter_config.json"),
+         *weights = sd_path_join(dir, "adapter_model.safetensors"), *folder = NULL;
+    json_t *metadata = json_pack("{s:s, s:s, s:s*}", "format", "pt", "specdec.base_sha256",
+                                 of->sha256.hex, "specdec.base_sketch", of->sketch);
+    sd_path_kind there;
+    bool made = false;
+    SD_CHECK_ALLOC(config && weights && metadata, err);
     SD_TRY(sd_path_look(&there, dir, err));
     made = there == SD_PATH_NONE;
     folder = made ? sd_strdup(dir) : NULL;
     sd_cleanup_add(folder);
     SD_TRY(sd_mkdirs(dir, err));
-    SD_TRY(sd_safetensors_write(weights, t, n, metadata, err));
-    SD_TRY(write_config(config, a, base, base_id, alpha, err));
-    SD_TRY(sd_adapter_write_template(dir, base, err));
+    SD_TRY(sd_safetensors_write(weights, j->tensor, j->n, metadata, err));
+    SD_TRY(write_config(config, j->a, j->base, base_id, j->alpha, err));
+    SD_TRY(sd_adapter_write_template(dir, j->base, err));
 out:
-    if (st != SD_OK && made) (void)sd_remove_tree(dir, NULL); // nothing half-written stays
+    if (st != SD_OK && made) (void)sd_remove_tree(dir, NULL);
     sd_cleanup_drop(folder);
     free(folder);
-    free(of.sketch);
     json_decref(metadata);
-    sd_arena_free(&names);
-    free(data);
-    free(t);
     free(config);
     free(weights);
+    return st;
+}
+
+sd_status sd_adapter_write_peft(const char *dir, const sd_adapter *a, sd_model *base,
+                                const char *base_id, sd_error *err) {
+    sd_status st = SD_OK;
+    peft_job j = {.a = a, .base = base, .alpha = common_alpha(a)};
+    record of = {0};
+    SD_TRY(make_record(&of, a, base, err));
+    SD_TRY(peft_tensors(&j, err));
+    SD_TRY(write_folder(dir, &j, &of, base_id, err));
+out:
+    free(of.sketch);
+    sd_arena_free(&j.names);
+    free(j.data);
+    free(j.tensor);
     return st;
 }
 
