@@ -124,7 +124,8 @@ typedef struct sd_model {
 
 /// A GGUF file, or a folder with config.json and safetensors. Maps the weights, copies only small
 /// vectors that are not fp32. What the forward does not compute exactly is refused by name: unknown
-/// tensors, sliding windows, experts, other activations, unknown RoPE scalings.
+/// tensors, experts, other activations, windows where the architecture has none, unknown RoPE
+/// scalings.
 sd_status sd_model_open(sd_model **out, const char *path, sd_error *err);
 /// The same; once *stop is set, hashing the files ends with SD_EINTERRUPTED.
 sd_status sd_model_open_stoppable(sd_model **out, const char *path, const atomic_bool *stop,

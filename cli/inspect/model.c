@@ -26,6 +26,17 @@ static json_t *rope_json(const sd_hparams *hp, const sd_rotation *rope) {
     return r;
 }
 
+// The window of those layers that have one, and their number; NULL: none has.
+static json_t *window_json(const sd_model *m) {
+    int n = 0, window = 0;
+    for (int l = 0; l < m->hp.L; l++) {
+        if (m->layer[l].window == 0) continue;
+        window = m->layer[l].window;
+        n++;
+    }
+    return n ? json_pack("{s:i, s:i}", "positions", window, "layers", n) : NULL;
+}
+
 static json_t *token_json(const sd_tokenizer *t, int32_t id) {
     size_t len = 0;
     if (!t || id < 0) return json_integer(id);
@@ -95,6 +106,8 @@ sd_status sd_inspect_model(json_t **out, const char *path, const sd_inspect_opti
                 {"context", json_integer(hp->ctx_train)},
                 {"norm_epsilon", json_real((double)hp->eps)},
                 {"rope", rope_json(hp, &hp->rope[0])},
+                {"rope_in_window", hp->ropes > 1 ? rope_json(hp, &hp->rope[1]) : NULL},
+                {"window", window_json(m)},
                 {"qkv_bias", json_boolean(hp->qkv_bias)},
                 {"qk_norm", json_boolean(hp->qk_norm)},
                 {"tied_head", json_boolean(hp->tied_head)},

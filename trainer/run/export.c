@@ -62,7 +62,7 @@ static sd_status forward_loss(double *mean, const sd_run_text *text, const sd_ru
     SD_TRY(sd_context_open(&cx, base->model, base->pool,
                            &(sd_context_options){.max_rows = CHUNK, .compute = SD_COMPUTE_FP32},
                            err));
-    SD_TRY(sd_kv_open(&kv, cx, text->n, err));
+    SD_TRY(sd_kv_open(&kv, cx, text->ctx, err));
     for (int from = 0; from < text->n; from += CHUNK) {
         sd_row rows[CHUNK];
         int n = text->n - from < CHUNK ? text->n - from : CHUNK;

@@ -50,10 +50,11 @@ sd_status sd_run_collect_text(sd_run_text *out, const sd_run_trained *in, sd_tra
     sd_status st = SD_OK;
     sd_train_sum sum = {0};
     int32_t *segment = NULL;
-    *out = (sd_run_text){.loss = NAN};
+    *out = (sd_run_text){.loss = NAN, .ctx = (int)in->recipe->data.sequence_len};
     SD_TRY(collect(out, in, err));
     if (out->n > max_tokens) out->n = max_tokens;
     if (out->n < 2) out->n = 0;
+    if (out->ctx < out->n) out->ctx = out->n;
     if (out->n == 0) goto out;
     segment = sd_alloc((size_t)out->n, sizeof *segment);
     SD_CHECK_ALLOC(segment, err);

@@ -113,6 +113,7 @@ typedef struct {
     int32_t *token; // [n], the caller's also after an error
     int n;
     double loss; // their mean loss in the trainer; NaN: n is 0
+    int ctx;     // positions that a sequence of the run may have
 } sd_run_text;
 
 /// Collects the text and runs the trainer on it, at most max_tokens tokens of it.

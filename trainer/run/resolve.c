@@ -27,6 +27,7 @@ sd_status sd_run_resolve(sd_train_options *pass, sd_train_plan_report *plan, sd_
     for (;;) {
         *pass = (sd_train_options){.data = held,
                                    .max_tokens = larger(micro, data->eval.longest),
+                                   .context = (int)e->data.sequence_len,
                                    .compute = e->base.compute_dtype,
                                    .recompute = e->train.recompute,
                                    .memory_limit = (size_t)e->device.memory_limit};

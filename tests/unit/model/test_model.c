@@ -302,3 +302,53 @@ Test(model, yarn_scales_attention_by_a_tenth_of_the_logarithm) {
     cr_assert_eq(inv[0], 1);
     cr_assert(fabs(inv[31] * 4 / pow(1e4, -62.0 / 64) - 1) < 1e-12);
 }
+
+// Which factors divide the frequencies is decided by what the sequence may become, never by its length
+// now: else a key that was rotated long ago would not fit a query of today.
+Test(model, longrope_chooses_its_factors_by_the_context) {
+    static const float near[32] = {[0 ... 31] = 1}, far[32] = {[0 ... 15] = 2, [16 ... 31] = 8};
+    sd_rotation r = {.base = 1e4f,
+                     .scaling = SD_ROPE_LONG,
+                     .factor = 4,
+                     .orig_ctx = 2048,
+                     .attn_factor = 1.25f,
+                     .factors = near,
+                     .long_factors = far};
+    double within[32], beyond[32], scale;
+    sd_rope_frequencies(&r, 64, 2048, within, &scale);
+    cr_assert_eq(scale, 1.25);
+    sd_rope_frequencies(&r, 64, 2049, beyond, &scale);
+    cr_assert_eq(scale, 1.25);
+    for (int i = 0; i < 32; i++) {
+        cr_assert(fabs(within[i] / pow(1e4, -2.0 * i / 64) - 1) < 1e-12, "%d", i);
+        cr_assert_eq(within[i] / beyond[i], i < 16 ? 2 : 8, "%d", i);
+    }
+}
+
+// The same rows in a sequence that may grow beyond the original context and in one that may not.
+Test(model, longrope_reaches_the_rows_by_their_sequences_context) {
+    sd_tiny_model t = sd_tiny_default(&sd_arch_phi3);
+    t.longrope = true;
+    sd_model *m = sd_tiny_open(&t, true);
+    cr_assert_not_null(m);
+    const int ctx[] = {t.rope_orig_ctx, t.rope_orig_ctx + 1, t.ctx};
+    float *logits = sd_alloc(3, m->hp.V * sizeof *logits);
+    sd_context *cx;
+    sd_error err = {0};
+    cr_assert_eq(sd_context_open(&cx, m, NULL, NULL, &err), SD_OK, "%s", err.message);
+    for (int i = 0; i < 3; i++) {
+        sd_kv *kv;
+        cr_assert_eq(sd_kv_open(&kv, cx, ctx[i], &err), SD_OK, "%s", err.message);
+        sd_row row[4];
+        for (int k = 0; k < 4; k++)
+            row[k] = (sd_row){.token = 7 * k + 3, .pos = k, .kv = kv, .want_logits = k == 3};
+        cr_assert_eq(sd_forward(cx, row, 4, logits + i * m->hp.V, &err), SD_OK, "%s", err.message);
+        sd_kv_close(kv);
+    }
+    size_t bytes = (size_t)m->hp.V * sizeof *logits;
+    cr_assert_neq(memcmp(logits, logits + m->hp.V, bytes), 0);
+    cr_assert_eq(memcmp(logits + m->hp.V, logits + 2 * m->hp.V, bytes), 0);
+    free(logits);
+    sd_context_close(cx);
+    sd_model_release(m);
+}
