@@ -100,9 +100,9 @@ typedef struct {
     int window; // positions that a row sees, its own included; 0: all below it
 } sd_attention_shape;
 
-/// The first position that a row of len positions sees.
-static inline int sd_attention_first(const sd_attention_shape *s, int len) {
-    return s->window > 0 && len > s->window ? len - s->window : 0;
+/// The first position that a row of len positions sees under a window.
+static inline int sd_attention_first(int window, int len) {
+    return window > 0 && len > window ? len - window : 0;
 }
 
 /// Positions that one call of attention covers. Long contexts are split into these, so that a single

@@ -127,7 +127,8 @@ sd_status sd_engine_open(sd_engine **out, sd_model *m, const sd_engine_options *
     SD_TRY(open_drafters(e, err));
     e->slot = sd_alloc((size_t)e->n_slots, sizeof *e->slot);
     SD_CHECK_ALLOC(e->slot, err);
-    SD_TRY(sd_kv_pool_open(&e->kv, e->cx, e->n_slots * sd_kv_pages(e->ctx), err));
+    SD_TRY(
+        sd_kv_pool_open(&e->kv, e->cx, &(sd_kv_pool_size){e->n_slots, e->ctx, e->max_rows}, err));
     for (int i = 0; i < e->n_slots; i++) SD_TRY(open_slot(e, &e->slot[i], err));
     load_costs(e);
     e->next_id = 1;

@@ -134,7 +134,7 @@ struct sd_engine {
     sd_engine_options o;
     int ctx, max_rows, max_picked;
     int n_slots;               // the ordinary ones and the reserve
-    sd_kv_pool *kv;            // pages for all slots at their longest
+    sd_kv_pool *kv;            // enough for all slots at their longest
     sd_slot *slot;             // [n_slots]
     sd_row *rows;              // [max_rows]
     sd_picked *picked;         // [max_picked]

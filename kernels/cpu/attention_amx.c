@@ -133,7 +133,7 @@ static void open_group(work_space *w, int group, const sd_attention_rows *r,
         const bool there = i < g->lanes;
         query[i] = there ? r->q + ((size_t)row * s->H + r->g * heads + h) * s->D : NULL;
         g->len[i] = there ? r->len[row] : INT32_MAX;
-        g->first[i] = there ? sd_attention_first(s, r->len[row]) : 0;
+        g->first[i] = there ? sd_attention_first(s->window, r->len[row]) : 0;
         g->top[i] = -INFINITY, g->sum[i] = 0;
         if (++h == heads) h = 0, row++;
     }
@@ -377,14 +377,14 @@ static bool look_at_block(work_space *w, const sd_attention_rows *r, const sd_at
                           int t0) {
     w->from = KEYS, w->count = 0;
     for (int n = 0; n < r->N; n++) {
-        int from = sd_attention_first(s, r->len[n]) - t0, count = r->len[n] - t0;
+        int from = sd_attention_first(s->window, r->len[n]) - t0, count = r->len[n] - t0;
         if (from < 0) from = 0;
         if (count > KEYS) count = KEYS;
         if (from >= count) continue;
         if (from < w->from) w->from = from;
         if (count > w->count) w->count = count;
     }
-    w->sure_from = sd_attention_first(s, r->len[r->N - 1]) - t0;
+    w->sure_from = sd_attention_first(s->window, r->len[r->N - 1]) - t0;
     w->sure = r->len[0] - t0;
     w->parts = (w->count + STEP - 1) / STEP;
     return w->count > 0;
@@ -430,7 +430,7 @@ SD_INLINE void attend(float *partial, const sd_attention_rows *r, int split,
     const size_t each = sd_attention_partial(s);
     const int begin = split * SD_KV_SPLIT, last = r->len[r->N - 1];
     const int end = last < begin + SD_KV_SPLIT ? last : begin + SD_KV_SPLIT;
-    const int first = sd_attention_first(s, r->len[0]);
+    const int first = sd_attention_first(s->window, r->len[0]);
     work_space w = place_work(scratch, s->D, groups);
     configure();
     for (int i = 0; i < groups; i++) open_group(&w, i, r, s);

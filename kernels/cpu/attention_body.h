@@ -167,7 +167,7 @@ static void each_row(const sd_attention_rows *r, const sd_attention_shape *s, co
     size_t each = sd_attention_partial(s), value = sd_kv_value_bytes(s->kv);
     float *keep = scratch + (size_t)r->N * (size_t)heads * SD_KEY_BLOCK;
     for (int row = 0; row < r->N; row++) {
-        int first = sd_attention_first(s, r->len[row]), from = first > t0 ? first - t0 : 0;
+        int first = sd_attention_first(s->window, r->len[row]), from = first > t0 ? first - t0 : 0;
         int count = r->len[row] - t0 < SD_KEY_BLOCK ? r->len[row] - t0 : SD_KEY_BLOCK;
         if (count <= from) continue;
         const char *page = sd_attention_page(r, t0);
@@ -198,7 +198,7 @@ static void each_row(const sd_attention_rows *r, const sd_attention_shape *s, co
 static void attend(float *partial, const sd_attention_rows *r, int split,
                    const sd_attention_shape *s, float *scratch) {
     int begin = split * SD_KV_SPLIT, end = r->len[r->N - 1]; // the last row sees furthest,
-    int first = sd_attention_first(s, r->len[0]);            // the first one back
+    int first = sd_attention_first(s->window, r->len[0]);    // the first one back
     if (end > begin + SD_KV_SPLIT) end = begin + SD_KV_SPLIT;
     int t0 = first > begin ? first / SD_KEY_BLOCK * SD_KEY_BLOCK : begin;
     for (; t0 < end; t0 += SD_KEY_BLOCK) {

@@ -226,7 +226,7 @@ static void attention(float *partial, const sd_attention_rows *r, int split,
     int heads = s->H / s->G, t0 = split * SD_KV_SPLIT;
     size_t each = sd_attention_partial(s);
     for (int n = 0; n < r->N; n++) {
-        int first = sd_attention_first(s, r->len[n]), begin = first > t0 ? first : t0;
+        int first = sd_attention_first(s->window, r->len[n]), begin = first > t0 ? first : t0;
         int end = r->len[n] < t0 + SD_KV_SPLIT ? r->len[n] : t0 + SD_KV_SPLIT;
         const float *q = r->q + ((size_t)n * s->H + (size_t)(r->g * heads)) * s->D;
         for (int h = 0; h < heads; h++, partial += each)

@@ -51,8 +51,7 @@ typedef struct {
 } spans;
 
 static spans spans_of_rows(const sd_context *cx, int first_row, int last_row) {
-    sd_attention_shape s = {.window = cx->window};
-    return (spans){sd_attention_first(&s, cx->len[first_row]) / SD_KV_SPLIT,
+    return (spans){sd_attention_first(cx->window, cx->len[first_row]) / SD_KV_SPLIT,
                    sd_attention_splits(cx->len[last_row])};
 }
 

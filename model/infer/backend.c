@@ -23,7 +23,10 @@ size_t sd_context_bytes(const sd_context *cx) {
     return sd_context_backend(cx)->bytes(cx);
 }
 size_t sd_kv_bytes_per_position(const sd_context *cx) {
-    return sd_context_backend(cx)->kv_bytes(cx);
+    const sd_model *m = sd_context_model(cx);
+    size_t layers = 0;
+    for (int l = 0; l < m->hp.L; l++) layers += m->layer[l].window == 0;
+    return layers * sd_context_backend(cx)->kv_bytes(cx);
 }
 bool sd_step_costs_get(sd_step_costs *out, sd_context *cx) {
     return sd_context_backend(cx)->step_costs(out, cx);
@@ -48,13 +51,16 @@ static sd_status check_row(const sd_context *cx, const sd_model *m, const sd_row
     if (r->token < 0 || r->token >= m->hp.V)
         return sd_fail(err, SD_EINVAL, "token %d is not in the vocabulary of %d", r->token,
                        m->hp.V);
-    if (!r->kv || !sd_context_backend(cx)->kv_fits(cx, r->kv->pool->memory))
+    if (!r->kv || !sd_context_backend(cx)->kv_fits(cx, r->kv->pool->memory) ||
+        !sd_kv_pool_fits(r->kv->pool, m))
         return sd_fail(err, SD_EINVAL, "row %d: its cache was not made for this model", n);
     if (r->pos < 0 || r->pos >= r->kv->ctx)
         return sd_fail(err, SD_EINVAL, "position %d is outside the context of %d; use a larger one",
                        r->pos, r->kv->ctx);
     if (r->pos >= r->kv->pages * SD_KV_PAGE)
         return sd_fail(err, SD_EINVAL, "row %d: no page was reserved for position %d", n, r->pos);
+    if (!sd_kv_sees(r->kv, r->pos))
+        return sd_fail(err, SD_EINVAL, "row %d: what position %d sees was given back", n, r->pos);
     if (n > 0 && rows[n - 1].kv == r->kv && rows[n - 1].pos >= r->pos)
         return sd_fail(err, SD_EINVAL, "row %d: positions of a cache must ascend", n);
     return r->adapter ? check_adapter(r->adapter, m, err) : SD_OK;

@@ -30,14 +30,36 @@ typedef struct {
     size_t bytes;
 } sd_kv_memory;
 
-/// Pages, and who has them (kv_pages.c). Page i of the memory belongs to `readers[i]` sequences.
-struct sd_kv_pool {
-    sd_kv_memory *memory;
+/// Layers with the same window. A page number is the same place in each of them: their pages come and
+/// go together, since what one of them needs no more none of them needs.
+typedef struct {
+    int window; // positions that a row attends to; 0: all below it
     int pages, left;
     int32_t *free_page; // [pages] a stack of those that nobody has: left
-    int32_t *readers;   // [pages]
+    int32_t *readers;   // [pages] sequences that have it
+} sd_kv_group;
+
+/// Pages, and who has them (kv_pages.c).
+struct sd_kv_pool {
+    sd_kv_memory *memory;
+    int L, groups;
+    sd_kv_group *group; // [groups] in the order of their first layers
+    int *group_of;      // [L]
     uint32_t sequences; // opened so far
 };
+
+/// A sequence's pages of layer l, in order of position.
+static inline const int32_t *sd_kv_table(const sd_kv *kv, int l) {
+    return kv->page + (size_t)kv->pool->group_of[l] * (size_t)sd_kv_pages(kv->ctx);
+}
+/// The first of them that it has.
+static inline int sd_kv_first_page(const sd_kv *kv, int l) {
+    return kv->first[kv->pool->group_of[l]];
+}
+/// Whether the pool was opened for layers with these windows.
+bool sd_kv_pool_fits(const sd_kv_pool *p, const sd_model *m);
+/// Whether a sequence still has the pages of all that a row at pos sees.
+bool sd_kv_sees(const sd_kv *kv, int pos);
 
 struct sd_backend {
     const char *word;        // in SD_DEVICES
@@ -61,15 +83,16 @@ struct sd_backend {
 
     // ---- keys and values
 
-    size_t (*kv_bytes)(const sd_context *cx); // of one position
-    /// Memory of `pages` pages, at least one; SD_EINVAL where their size cannot be counted.
-    sd_status (*kv_open)(sd_kv_memory **out, const sd_context *cx, int pages, sd_error *err);
+    size_t (*kv_bytes)(const sd_context *cx); // of one position in one layer
+    /// Memory of pages [L] pages of each layer, at least one; SD_EINVAL where their size cannot be
+    /// counted.
+    sd_status (*kv_open)(sd_kv_memory **out, const sd_context *cx, const int *pages, sd_error *err);
     void (*kv_close)(sd_kv_memory *m); // NULL is fine
     /// Whether a context's steps can read and write it: true of memory of a context of the same
     /// model, backend and type of keys and values.
     bool (*kv_fits)(const sd_context *cx, const sd_kv_memory *m);
-    /// Do the first positions of two sequences hold the same bytes? Both memories are this
-    /// backend's.
+    /// Do the first positions of two sequences hold the same bytes in the layers where both have
+    /// them? Both memories are this backend's.
     bool (*kv_equal)(const sd_kv *a, const sd_kv *b, int positions);
 };
 

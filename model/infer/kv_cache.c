@@ -1,5 +1,5 @@
-// The keys and values of sequences in the CPU's memory: where a head's lie, how they are written, and the scales that
-// int8 keys are divided by first.
+// The keys and values of sequences in the CPU's memory: where a head's lie, how they are written, and
+// the scales that int8 keys are divided by first.
 #include "model/infer/private.h"
 
 #include "base/memory.h"
@@ -11,7 +11,7 @@ size_t sd_cpu_kv_bytes(const sd_context *cx) {
     const sd_hparams *hp = &cx->model->hp;
     size_t head = (size_t)hp->D * sd_kv_value_bytes(cx->kv);
     if (cx->kv == SD_KV_INT8) head += sizeof(float); // its scale
-    return (size_t)hp->L * 2 * (size_t)hp->G * head;
+    return 2 * (size_t)hp->G * head;
 }
 
 // ---- pages
@@ -22,9 +22,9 @@ typedef struct {
     sd_kv_memory base;
     int L, G, D;
     sd_kv_type type;
-    int pages;
     size_t page_bytes; // of one layer's page
-    char *data;        // [L][pages][page_bytes]
+    size_t *layer;     // [L] where in data its pages begin
+    char *data;        // [L][pages of the layer][page_bytes]
 } memory;
 
 static const memory *memory_of(const sd_kv *kv) {
@@ -39,25 +39,41 @@ static size_t scale_bytes(const memory *p) {
     return p->type == SD_KV_INT8 ? SD_KV_PAGE * sizeof(float) : 0;
 }
 
-sd_status sd_cpu_kv_open(sd_kv_memory **out, const sd_context *cx, int pages, sd_error *err) {
+// Sizes and places of the layers' pages; false where they cannot be counted.
+static bool place_layers(memory *p, const int *pages) {
+    for (int l = 0; l < p->L; l++) {
+        size_t bytes;
+        p->layer[l] = p->base.bytes;
+        if (!sd_mul_size(&bytes, p->page_bytes, (size_t)pages[l]) ||
+            bytes > SIZE_MAX - p->base.bytes)
+            return false;
+        p->base.bytes += bytes;
+    }
+    return true;
+}
+
+sd_status sd_cpu_kv_open(sd_kv_memory **out, const sd_context *cx, const int *pages,
+                         sd_error *err) {
     sd_status st = SD_OK;
     const sd_hparams *hp = &cx->model->hp;
+    int most = 0;
+    for (int l = 0; l < hp->L; l++) most = pages[l] > most ? pages[l] : most;
     *out = NULL;
     memory *p = sd_alloc(1, sizeof *p);
     SD_CHECK_ALLOC(p, err);
     p->base.backend = &sd_backend_cpu;
     p->L = hp->L, p->G = hp->G, p->D = hp->D;
     p->type = cx->kv;
-    p->pages = pages;
+    p->layer = sd_alloc((size_t)p->L, sizeof *p->layer);
+    SD_CHECK_ALLOC(p->layer, err);
     p->page_bytes = 2 * (size_t)p->G * (value_bytes(p) + scale_bytes(p));
     p->page_bytes = (p->page_bytes + 63) / 64 * 64;
-    SD_CHECK(sd_mul_size(&p->base.bytes, p->page_bytes, (size_t)pages) &&
-                 sd_mul_size(&p->base.bytes, p->base.bytes, (size_t)p->L),
-             err, SD_EINVAL, "a context of %d pages is not possible; give fewer", pages);
+    SD_CHECK(place_layers(p, pages), err, SD_EINVAL,
+             "a context of %d pages is not possible; give fewer", most);
     p->data = map_zero(p->base.bytes);
     SD_CHECK(p->data, err, SD_ENOMEM,
              "out of memory for a context of %lld positions (%zu MiB); use a shorter one",
-             (long long)pages * SD_KV_PAGE, p->base.bytes >> 20);
+             (long long)most * SD_KV_PAGE, p->base.bytes >> 20);
     *out = &p->base;
     p = NULL;
 out:
@@ -69,6 +85,7 @@ void sd_cpu_kv_close(sd_kv_memory *m) {
     memory *p = (memory *)(void *)m;
     if (!p) return;
     if (p->data) munmap(p->data, p->base.bytes);
+    free(p->layer);
     free(p);
 }
 
@@ -88,9 +105,9 @@ bool sd_cpu_kv_fits(const sd_context *cx, const sd_kv_memory *m) {
 void sd_kv_locate(sd_attention_rows *r, const sd_context *cx, const sd_kv *kv, int g) {
     const memory *p = memory_of(kv);
     size_t scales = 2 * (size_t)p->G * scale_bytes(p);
-    r->layer = p->data + (size_t)cx->l * (size_t)p->pages * p->page_bytes;
+    r->layer = p->data + p->layer[cx->l];
     r->page_bytes = p->page_bytes;
-    r->page = kv->page;
+    r->page = sd_kv_table(kv, cx->l);
     r->g = g;
     r->k = scales + (size_t)g * value_bytes(p);
     r->v = scales + (size_t)(p->G + g) * value_bytes(p);
@@ -112,11 +129,16 @@ static void store(const sd_context *cx, char *values, char *scales, int at, cons
         memcpy(to, x, (size_t)D * sizeof *x);
 }
 
+// The page of position `pos` in layer l.
+static char *page_at(const sd_kv *kv, int l, int pos) {
+    const memory *p = memory_of(kv);
+    return p->data + p->layer[l] + (size_t)sd_kv_table(kv, l)[pos / SD_KV_PAGE] * p->page_bytes;
+}
+
 void sd_kv_store(const sd_context *cx, const sd_row *r, const float *k, const float *v) {
     const memory *p = memory_of(r->kv);
-    const size_t pages = (size_t)cx->l * (size_t)p->pages + r->kv->page[r->pos / SD_KV_PAGE];
     const size_t each = value_bytes(p), scale = scale_bytes(p);
-    char *scales = p->data + pages * p->page_bytes, *values = scales + 2 * (size_t)p->G * scale;
+    char *scales = page_at(r->kv, cx->l, r->pos), *values = scales + 2 * (size_t)p->G * scale;
     const float *const x[] = {k, v};
     for (int i = 0; i < 2; i++)
         for (int g = 0; g < p->G; g++, scales += scale, values += each)
@@ -128,12 +150,10 @@ bool sd_cpu_kv_equal(const sd_kv *a, const sd_kv *b, int positions) {
     if (p->type != q->type || p->L != q->L || p->G != q->G || p->D != q->D) return false;
     size_t cell = (size_t)p->D * sd_kv_value_bytes(p->type),
            scales = 2 * (size_t)p->G * scale_bytes(p);
-    for (int l = 0; l < p->L; l++)
-        for (int t = 0; t < positions; t++) {
-            const char *x =
-                p->data + ((size_t)l * p->pages + a->page[t / SD_KV_PAGE]) * p->page_bytes;
-            const char *y =
-                q->data + ((size_t)l * q->pages + b->page[t / SD_KV_PAGE]) * q->page_bytes;
+    for (int l = 0; l < p->L; l++) {
+        const int i = sd_kv_first_page(a, l), j = sd_kv_first_page(b, l);
+        for (int t = (i > j ? i : j) * SD_KV_PAGE; t < positions; t++) {
+            const char *x = page_at(a, l, t), *y = page_at(b, l, t);
             size_t in = (size_t)(t % SD_KV_PAGE);
             for (int plane = 0; plane < 2 * p->G; plane++) {
                 size_t at = scales + (size_t)plane * value_bytes(p) + in * cell;
@@ -143,6 +163,7 @@ bool sd_cpu_kv_equal(const sd_kv *a, const sd_kv *b, int positions) {
                 if (memcmp(x + at, y + at, sizeof(float)) != 0) return false;
             }
         }
+    }
     return true;
 }
 

@@ -4,7 +4,11 @@
 // anywhere: attention works by blocks of that size from position 0 on, so its bits are the same. A
 // full page may be read by several sequences and is written by none of them.
 //
-//     SD_TRY(sd_kv_pool_open(&pool, cx, pages, err));
+// Layers with the same window have their pages for themselves, and a sequence of a pool keeps only
+// those that rows from its committed length on see some position of. So it cannot go back: what is cut
+// further than the pages reach begins anew.
+//
+//     SD_TRY(sd_kv_pool_open(&pool, cx, &(sd_kv_pool_size){sequences, ctx, step}, err));
 //     SD_TRY(sd_kv_open_in(&kv, pool, ctx, err));
 //     if (!sd_kv_reserve(kv, n)) ...          // no page is left: wait, or take some from another
 //     ... sd_forward over rows below n, kv->len = n ...
@@ -20,43 +24,56 @@
 typedef struct sd_context sd_context;
 typedef struct sd_kv_pool sd_kv_pool;
 
-/// `pages` pages for this context, in the memory of its backend.
-sd_status sd_kv_pool_open(sd_kv_pool **out, const sd_context *cx, int pages, sd_error *err);
+/// What a pool must suffice for. Layers that see all below a row have pages for all positions, those
+/// with a window for the window and a step.
+typedef struct {
+    int sequences;
+    int ctx;  // positions of a sequence at most
+    int step; // positions at most by which one grows between two calls of sd_kv_reserve
+} sd_kv_pool_size;
+
+/// Pages for this context, in the memory of its backend.
+sd_status sd_kv_pool_open(sd_kv_pool **out, const sd_context *cx, const sd_kv_pool_size *size,
+                          sd_error *err);
 void sd_kv_pool_close(sd_kv_pool *p); // after its sequences, before its context; NULL is fine
 size_t sd_kv_pool_bytes(const sd_kv_pool *p);
-int sd_kv_pool_left(const sd_kv_pool *p); // pages that nobody has
+int sd_kv_pool_left(const sd_kv_pool *p, int l); // pages of layer l that nobody has
 
 typedef struct {
     sd_kv_pool *pool;
     int ctx;       // positions at most
     int len;       // committed positions: the only truth. What lies beyond is overwritten.
-    int pages;     // it has: positions below pages * SD_KV_PAGE can be written
-    int32_t *page; // [sd_kv_pages(ctx)] in order of position
-    bool owns_pool;
+    int pages;     // positions below pages * SD_KV_PAGE can be written
+    int32_t *page; // [windows of the model][sd_kv_pages(ctx)] in order of position; -1: it has none
+    int *first;    // [windows of the model] the first page it has; those before were given back
+    bool owns_pool;   // then nothing is given back before its end
     uint32_t id;      // among the sequences of its pool
-    uint32_t version; // another one whenever `page` or `pages` has changed
+    uint32_t version; // another one whenever `page`, `first` or `pages` has changed
 } sd_kv;
 
 static inline int sd_kv_pages(int positions) {
-    return (positions + SD_KV_PAGE - 1) / SD_KV_PAGE;
+    return positions / SD_KV_PAGE + (positions % SD_KV_PAGE > 0);
 }
 
 /// A sequence without a page yet.
 sd_status sd_kv_open_in(sd_kv **out, sd_kv_pool *pool, int ctx, sd_error *err);
-/// A sequence with all pages that ctx positions need, out of a pool of its own.
+/// A sequence with all pages that ctx positions need, out of a pool of its own: kv->len may go back.
 sd_status sd_kv_open(sd_kv **out, const sd_context *cx, int ctx, sd_error *err);
 void sd_kv_close(sd_kv *kv); // its pages are given back; NULL is fine
 
-/// Pages for so many positions (at most ctx). False, and nothing changes, when too few are left.
+/// Pages for so many positions (at most ctx); what no row from kv->len on sees is given back. False
+/// when too few are left; nothing is lent then.
 bool sd_kv_reserve(sd_kv *kv, int positions);
 /// The first positions of another sequence of the pool, as far as they fill pages that are
 /// committed there, become those of kv, which is empty. Returns kv->len: a multiple of SD_KV_PAGE.
+/// It is 0 where `from` has given back what a row that follows would see.
 int sd_kv_reuse(sd_kv *kv, const sd_kv *from, int positions);
 /// At most len positions stay, and the pages behind are given back. Within a page that others read
-/// too it is cut back to the page's begin, since a page is written by one. Returns kv->len.
+/// too it is cut back to the page's begin, since a page is written by one. Where pages that the next
+/// row would see were given back, nothing stays. Returns kv->len.
 int sd_kv_truncate(sd_kv *kv, int len);
-/// Bytes of one position for this context: what --ctx costs.
+/// Bytes of one position more for this context: what --ctx costs. Layers with a window keep no more.
 size_t sd_kv_bytes_per_position(const sd_context *cx);
 
-/// Do the first positions hold the same bytes? For tests.
+/// Do the first positions hold the same bytes, where both have them? For tests.
 bool sd_kv_equal(const sd_kv *a, const sd_kv *b, int positions);

@@ -171,7 +171,7 @@ void sd_run_layer(sd_context *cx);
 // ---- kv_cache.c
 
 size_t sd_cpu_kv_bytes(const sd_context *cx);
-sd_status sd_cpu_kv_open(sd_kv_memory **out, const sd_context *cx, int pages, sd_error *err);
+sd_status sd_cpu_kv_open(sd_kv_memory **out, const sd_context *cx, const int *pages, sd_error *err);
 void sd_cpu_kv_close(sd_kv_memory *m);
 bool sd_cpu_kv_fits(const sd_context *cx, const sd_kv_memory *m);
 bool sd_cpu_kv_equal(const sd_kv *a, const sd_kv *b, int positions);

@@ -71,7 +71,7 @@ plant "rsLoRA scaled as LoRA" trainer/pass/layout.c 's/alpha \/ sqrt\(\(double\)
 plant "the scale is missing in dB" kernels/train/ops_real.c 's/N, q->s, dy \+ q->row/N, 1, dy + q->row/' test_train_ops_f64
 plant "the adapter's part of dx is missing" kernels/train/ops_real.c 's/if \(l->R > 0\) sd_gemm\(false, false, N, l->in/if (0) sd_gemm(false, false, N, l->in/' test_train_ops_f64
 plant "RoPE's backward rotates forward" kernels/train/ops_real.c 's/rot, interleaved, -1\)/rot, interleaved, 1)/' test_train_ops_f64
-plant "attention sees one position ahead" kernels/train/attention_real.c 's/int seen = q0 \+ i \+ 1;/int seen = q0 + i + 2 > keys ? keys : q0 + i + 2;/' test_train_ops_f64
+plant "attention sees one position ahead" kernels/train/attention_real.c 's/\*to = b->q0 \+ i \+ 1 - b->k0;/*to = b->q0 + i + 2 - b->k0 > b->keys ? b->keys : b->q0 + i + 2 - b->k0;/' test_train_ops_f64
 plant "delta is missing in the softmax's gradient" kernels/train/attention_real.c 's/\(dP\[k\] - delta\)/dP[k]/' test_train_ops_f64
 plant "the norm's gradient forgets the row's mean" kernels/train/ops_real.c 's/ - pull \* x\[c\]//' test_train_ops_f64
 plant "the backward pass stops one map too early" trainer/pass/block_real.c 's/if \(layer > t->lowest\) return true;/if (layer > t->lowest + 1) return true;/' test_train_f64

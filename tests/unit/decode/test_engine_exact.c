@@ -44,7 +44,8 @@ static char *write_model(const char *dir, const char *name, sd_tiny_model t) {
     return path;
 }
 
-static world make_world(void) {
+// Layer l attends to window[l] positions, 0: to all.
+static world make_world_of(const int *window) {
     world w = {.dir = sd_tiny_dir()};
     sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2), near = t, other = t;
     near.dtype = SD_Q8_0;
@@ -53,6 +54,7 @@ static world make_world(void) {
     w.near = write_model(w.dir, "near.gguf", near);
     w.other = write_model(w.dir, "other.gguf", other);
     cr_assert_eq(sd_model_open(&w.model, w.same, NULL), SD_OK);
+    for (int l = 0; l < w.model->hp.L; l++) w.model->layer[l].window = window[l];
     int32_t corpus[SAMPLINGS * (N + 1)];
     int n = 0;
     for (int i = 0; i < SAMPLINGS; i++) {
@@ -68,6 +70,10 @@ static world make_world(void) {
                                  NULL, NULL),
                  SD_OK);
     return w;
+}
+
+static world make_world(void) {
+    return make_world_of((const int[2]){0, 0});
 }
 
 static void free_world(world *w) {
@@ -248,8 +254,21 @@ static void check_caches(sd_engine *e, sd_context *cx, sd_context *draft_cx) {
     }
 }
 
-Test(exact, caches_after_every_round_equal_a_fresh_prefill) {
-    world w = make_world();
+// Whether a slot has given back pages of its second layer, or has not yet; never more than its window,
+// a step and what is cut off at both ends need.
+static bool gave_pages_back(const sd_engine *e, int window) {
+    bool gave = false;
+    for (int i = 0; i < e->n_slots && window; i++) {
+        const sd_kv *kv = e->slot[i].kv;
+        cr_assert_leq((kv->pages - kv->first[1] - 2) * SD_KV_PAGE, window + e->max_rows);
+        gave |= kv->first[1] > 0;
+    }
+    return gave;
+}
+
+static void caches_equal_a_fresh_prefill(const int *window) {
+    world w = make_world_of(window);
+    bool gave = false;
     static const int lengths[] = {0, 3, 8};
     sd_model *draft = NULL;
     sd_context *cx[SD_KV_TYPES] = {NULL}, *draft_cx = NULL;
@@ -279,12 +298,40 @@ Test(exact, caches_after_every_round_equal_a_fresh_prefill) {
                             .sampling = samplings[i]};
             cr_assert_eq(sd_engine_submit(e, &r, NULL, NULL), SD_OK);
         }
-        while (sd_engine_step(e)) check_caches(e, cx[kv], draft_cx);
+        while (sd_engine_step(e)) {
+            check_caches(e, cx[kv], draft_cx);
+            gave |= gave_pages_back(e, window[1]);
+        }
         sd_engine_close(e);
     }
+    cr_assert_eq(gave, window[1] > 0);
     for (int kv = SD_KV_F16; kv <= SD_KV_INT8; kv++) sd_context_close(cx[kv]);
     sd_context_close(draft_cx);
     sd_model_release(draft);
+    free_world(&w);
+}
+
+Test(exact, caches_after_every_round_equal_a_fresh_prefill) {
+    caches_equal_a_fresh_prefill((const int[2]){0, 0});
+}
+Test(exact, caches_whose_pages_come_and_go_equal_a_fresh_prefill) {
+    caches_equal_a_fresh_prefill((const int[2]){0, 9});
+}
+
+Test(exact, speculation_and_batches_change_no_token_where_layers_have_windows) {
+    world w = make_world_of((const int[2]){25, 7});
+    sd_spec_stats sum = {0};
+    static const int lengths[] = {0, 1, 8};
+    for (int i = 0; i < 3; i++)
+        check_engine(&w,
+                     &(sd_engine_options){.ctx = 160,
+                                          .slots = 1 + 3 * i,
+                                          .threads = 1 + i,
+                                          .prefill_chunk = 33,
+                                          .spec_length = lengths[i],
+                                          .draft = w.near},
+                     &sum);
+    cr_assert(sum.accepted > 0 && sum.accepted < sum.drafted);
     free_world(&w);
 }
 

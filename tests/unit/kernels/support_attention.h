@@ -82,6 +82,11 @@ static void drop_att_case(att_case *a) {
     for (int i = 0; i < 2; i++) free(a->of[i]);
 }
 
+// The first position that a row sees.
+static int att_first(const att_case *a, int len) {
+    return a->s.window && len > a->s.window ? len - a->s.window : 0;
+}
+
 // out [N][H/G * D] of kv head g, rows first to first + N of the case, as the forward composes it.
 static void attend_rows(const sd_ops *ops, const att_case *a, int first, const int *len, int N,
                         int g, float *out) {
@@ -92,8 +97,7 @@ static void attend_rows(const sd_ops *ops, const att_case *a, int first, const i
     for (int split = 0; split < sd_attention_splits(len[N - 1]); split++) {
         int skip = 0, end = N;
         while (len[skip] <= split * SD_KV_SPLIT) skip++;
-        while (end > skip && sd_attention_first(&a->s, len[end - 1]) >= (split + 1) * SD_KV_SPLIT)
-            end--;
+        while (end > skip && att_first(a, len[end - 1]) >= (split + 1) * SD_KV_SPLIT) end--;
         if (skip == end) continue;
         sd_attention_rows r = {.q = a->q + (size_t)((first + skip) * a->s.H * D),
                                .len = len + skip,
@@ -109,7 +113,7 @@ static void attend_rows(const sd_ops *ops, const att_case *a, int first, const i
         ops->attention(partial, &r, split, &a->s, scratch);
         for (int i = 0; i < (end - skip) * heads; i++) {
             float *to = total + (size_t)(skip * heads + i) * each, *from = partial + i * each;
-            if (sd_attention_first(&a->s, len[skip + i / heads]) / SD_KV_SPLIT == split)
+            if (att_first(a, len[skip + i / heads]) / SD_KV_SPLIT == split)
                 memcpy(to, from, each * sizeof *to);
             else
                 sd_attention_merge(to, from, D);
@@ -127,7 +131,7 @@ enum { ATT_SHAPES = sizeof att_shapes / sizeof att_shapes[0] };
 
 // The first row of the case, of len positions and kv head g, against softmax in double.
 static void row_equals_double(const sd_ops *ops, const att_case *a, int len, int g) {
-    int heads = a->s.H / a->s.G, D = a->s.D, first = sd_attention_first(&a->s, len);
+    int heads = a->s.H / a->s.G, D = a->s.D, first = att_first(a, len);
     float *out = sd_alloc((size_t)(heads * D), 4);
     attend_rows(ops, a, 0, &len, 1, g, out);
     for (int h = 0; h < heads; h++) {

@@ -18,7 +18,7 @@ static void hide(att_hidden *h, att_case *a, const int *len, int N) {
     bool page_seen[ATT_PAGES] = {false};
     for (int t = 0; t < ATT_CTX; t++) h->hidden[t] = true;
     for (int n = 0; n < N; n++)
-        for (int t = sd_attention_first(&a->s, len[n]); t < len[n]; t++)
+        for (int t = att_first(a, len[n]); t < len[n]; t++)
             h->hidden[t] = false, page_seen[t / SD_KV_PAGE] = true;
     for (int t = 0; t < ATT_CTX; t++)
         if (h->hidden[t]) h->kept[t] = poison(a, t);

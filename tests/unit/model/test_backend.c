@@ -234,7 +234,7 @@ Test(backend, a_sequences_version_tells_when_its_pages_are_others) {
     sd_context *cx = open_context(m, NULL, NULL);
     sd_kv_pool *pool = NULL;
     sd_kv *a = NULL, *b = NULL;
-    cr_assert_eq(sd_kv_pool_open(&pool, cx, 4, NULL), SD_OK);
+    cr_assert_eq(sd_kv_pool_open(&pool, cx, &(sd_kv_pool_size){4, SD_KV_PAGE, 1}, NULL), SD_OK);
     cr_assert_eq(sd_kv_open_in(&a, pool, 3 * SD_KV_PAGE, NULL), SD_OK);
     cr_assert_eq(sd_kv_open_in(&b, pool, 3 * SD_KV_PAGE, NULL), SD_OK);
     cr_assert_neq(a->id, b->id);

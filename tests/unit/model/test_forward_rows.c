@@ -419,12 +419,15 @@ static void check_spans(sd_model *m, sd_pool *pool, sd_kv_type type, const char 
     cr_assert(sd_kv_equal(kv[0], kv[1], LONG));
     for (int k = 0; k < 2; k++) sd_kv_close(kv[k]), sd_context_close(cx[k]), free(logits[k]);
 }
-Test(forward_rows, a_long_context_has_the_same_bits_on_any_number_of_threads) {
+// Its two layers with windows of their own; 0: none.
+static void check_spans_of_tables(int window0, int window1) {
     sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2);
     t.D = 32; // as matrix units take them
     sd_model *m = sd_tiny_open(&t, true);
     sd_pool *pool = NULL;
     cr_assert_eq(sd_pool_open(&pool, 5, NULL), SD_OK);
+    m->layer[0].window = window0;
+    m->layer[1].window = window1;
     check_spans(m, pool, SD_KV_F16, "plain");
     static const char *const fast[] = {"avx2", "avx512", "amx"};
     for (int i = 0; i < 3; i++)
@@ -432,4 +435,12 @@ Test(forward_rows, a_long_context_has_the_same_bits_on_any_number_of_threads) {
             check_spans(m, pool, (sd_kv_type)kv, fast[i]);
     sd_pool_close(pool);
     sd_model_release(m);
+}
+Test(forward_rows, a_long_context_has_the_same_bits_on_any_number_of_threads) {
+    check_spans_of_tables(0, 0);
+}
+// Windows that begin in the span where they end, in the one before, and in one between two.
+Test(forward_rows, layers_with_windows_have_the_same_bits_on_any_number_of_threads) {
+    check_spans_of_tables(600, 0);
+    check_spans_of_tables(70, 511);
 }

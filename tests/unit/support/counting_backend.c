@@ -81,7 +81,8 @@ static size_t kv_bytes(const sd_context *cx) {
     return sd_backend_cpu.kv_bytes(of_const(cx)->inner);
 }
 // The memory is the CPU's own, and closed as such.
-static sd_status kv_open(sd_kv_memory **out, const sd_context *cx, int pages, sd_error *err) {
+static sd_status kv_open(sd_kv_memory **out, const sd_context *cx, const int *pages,
+                         sd_error *err) {
     test_counted.kv_opened++;
     return sd_backend_cpu.kv_open(out, of_const(cx)->inner, pages, err);
 }
