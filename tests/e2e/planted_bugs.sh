@@ -58,9 +58,9 @@ else
   failed=1
 fi
 plant "a packed weight's checksum is not compared" model/infer/weight_cache/file.c 's/return whole && want && strcmp\(hex, want\) == 0;/return whole;/' test_weight_cache
-plant "a model is what it was when its time is" model/infer/weight_cache/identity.c 's/same = now && path && json_equal\(now, row\)/same = now \&\& path \&\& strcmp(json_string_value(json_object_get(now, "changed")), json_string_value(json_object_get(row, "changed"))) == 0/' test_weight_cache
-plant "a model that changed while it was packed is taken" model/load/digest.c 's/worst >= SD_MAP_CHANGED/worst > SD_MAP_CHANGED/' test_weight_cache
-plant "a row of the embedding is taken as the file has it now" model/infer/forward.c 's/sd_row_sum\(copy, stride\) == cx->row_sum\[r->token\]/true/' test_weight_cache
+plant "a model is what it was when its time is" model/infer/weight_cache/identity.c 's/same = now && path && json_equal\(now, row\)/same = now \&\& path \&\& strcmp(json_string_value(json_object_get(now, "changed")), json_string_value(json_object_get(row, "changed"))) == 0/' test_weight_cache_sources
+plant "a model that changed while it was packed is taken" model/load/digest.c 's/worst >= SD_MAP_CHANGED/worst > SD_MAP_CHANGED/' test_weight_cache_sources
+plant "a row of the embedding is taken as the file has it now" model/infer/forward.c 's/sd_row_sum\(copy, stride\) == cx->row_sum\[r->token\]/true/' test_weight_cache_sources
 plant "a cut file reads as zeros and nobody asks" base/files/map.c 's/atomic_store\(&guards\[i\]\.lost, true\);//' test_map
 plant "packing leak: segments of a row are one" trainer/pass/batch.c 's/&& b->segment\[i - 1\] == b->segment\[i\]//' test_train
 plant "a segment's first token is predicted from its neighbour" trainer/pass/batch.c 's/if \(goes_on && b->label/if (t > 0 \&\& b->label/' test_train
