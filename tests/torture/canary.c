@@ -14,12 +14,11 @@
 #include "base/memory.h"
 #include "base/rng.h"
 #include "model/adapter/adapter.h"
+#include "tests/torture/lib/answers.h"
+#include "tests/torture/lib/client.h"
 
-#include <arpa/inet.h>
 #include <dirent.h>
-#include <errno.h>
 #include <jansson.h>
-#include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -28,7 +27,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { KINDS = 64, MAX_MODELS = 4, PATIENCE_S = 600 };
+enum { KINDS = 64, MAX_MODELS = 4 };
 
 static int port, pid, clients;
 static int64_t requests;
@@ -42,21 +41,6 @@ typedef struct {
     char *meaning;        // text, logprobs, ends, usage
 } kind;
 static kind kinds[KINDS];
-
-static void die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
-static void die(const char *fmt, ...) {
-    va_list ap;
-    va_start(ap, fmt);
-    printf("not ok - canary: ");
-    vprintf(fmt, ap);
-    printf("\n");
-    exit(1);
-}
-
-static void *must(void *p) {
-    if (!p) die("out of memory");
-    return p;
-}
 
 typedef struct {
     uint64_t state;
@@ -131,255 +115,37 @@ static void make_kind(kind *k, int i) {
         json_object_set_new(b, "echo", json_true());
     }
     if (roll(&d, 5) == 0) json_object_set_new(b, "speculative", json_pack("{s:b}", "enabled", 0));
-    k->whole = must(json_dumps(b, JSON_COMPACT));
+    k->whole = client_must(json_dumps(b, JSON_COMPACT));
     json_object_set_new(b, "stream", json_true());
     json_object_set_new(b, "stream_options", json_pack("{s:b}", "include_usage", 1));
-    k->stream = must(json_dumps(b, JSON_COMPACT));
+    k->stream = client_must(json_dumps(b, JSON_COMPACT));
     json_decref(b);
-}
-
-// ---- a connection
-
-typedef struct {
-    int fd;
-    char in[1 << 16];
-    size_t at, len;
-} conn;
-
-static bool dial(conn *c) {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    inet_pton(AF_INET, "127.0.0.1", &a.sin_addr);
-    c->at = c->len = 0;
-    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    struct timeval limit = {PATIENCE_S, 0};
-    int on = 1;
-    setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    if (connect(c->fd, (struct sockaddr *)&a, sizeof a) == 0) return true;
-    close(c->fd);
-    c->fd = -1;
-    return false;
-}
-
-static void hang_up(conn *c, bool reset) {
-    struct linger now = {1, 0};
-    if (c->fd < 0) return;
-    if (reset) setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
-    close(c->fd);
-    c->fd = -1;
-}
-
-static bool put(conn *c, const char *data, size_t len) {
-    while (len > 0) {
-        ssize_t n = send(c->fd, data, len, MSG_NOSIGNAL);
-        if (n <= 0) return false;
-        data += n, len -= (size_t)n;
-    }
-    return true;
-}
-
-static int get(conn *c) {
-    if (c->at == c->len) {
-        ssize_t n = recv(c->fd, c->in, sizeof c->in, 0);
-        if (n <= 0) return -1;
-        c->at = 0, c->len = (size_t)n;
-    }
-    return (unsigned char)c->in[c->at++];
-}
-
-static bool get_line(conn *c, char *line, size_t cap) {
-    size_t n = 0;
-    for (int b; (b = get(c)) >= 0;) {
-        if (b == '\n') {
-            line[n] = '\0';
-            return true;
-        }
-        if (b != '\r' && n + 1 < cap) line[n++] = (char)b;
-    }
-    return false;
-}
-
-static bool get_bytes(conn *c, sd_buf *out, size_t len) {
-    while (len > 0) {
-        int b = get(c);
-        if (b < 0) return false;
-        c->at--;
-        size_t n = c->len - c->at < len ? c->len - c->at : len;
-        if (!sd_buf_add(out, c->in + c->at, n)) die("out of memory");
-        c->at += n, len -= n;
-    }
-    return true;
-}
-
-// An answer's status, 0 when the connection ended first; its body. keep: the connection stays.
-static int read_answer(conn *c, sd_buf *body, bool *keep) {
-    char line[1024];
-    int status = 0;
-    sd_buf_clear(body);
-    do { // 100 Continue may stand before it
-        if (!get_line(c, line, sizeof line) || sscanf(line, "HTTP/1.1 %d", &status) != 1) return 0;
-        if (status == 100 && !get_line(c, line, sizeof line)) return 0;
-    } while (status == 100);
-    bool chunked = false;
-    size_t length = 0;
-    *keep = true;
-    for (;;) {
-        if (!get_line(c, line, sizeof line)) return 0;
-        if (!line[0]) break;
-        sscanf(line, "Content-Length: %zu", &length);
-        if (strcmp(line, "Transfer-Encoding: chunked") == 0) chunked = true;
-        if (strcmp(line, "Connection: close") == 0) *keep = false;
-    }
-    if (!chunked) return get_bytes(c, body, length) ? status : 0;
-    for (;;) {
-        size_t size;
-        if (!get_line(c, line, sizeof line) || sscanf(line, "%zx", &size) != 1) return 0;
-        if (!get_bytes(c, body, size) || !get_line(c, line, sizeof line)) return 0;
-        if (size == 0) return status;
-    }
-}
-
-static size_t write_request(sd_buf *out, const char *path, const char *body) {
-    sd_buf_clear(out);
-    if (!sd_buf_printf(out,
-                       "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-                       "Content-Length: %zu\r\n\r\n%s",
-                       path, strlen(body), body))
-        die("out of memory");
-    return out->len;
-}
-
-// ---- what an answer means
-
-static char *bytes_of(const sd_buf *body) {
-    const char *from = body->data ? strstr(body->data, "\"choices\":") : NULL;
-    const char *to = from ? strstr(from, ",\"metrics\":{\"spec") : NULL;
-    return to ? sd_strndup(from, (size_t)(to - from)) : NULL;
-}
-
-enum { MAX_ANSWERS = 64 };
-typedef struct {
-    sd_buf text[MAX_ANSWERS];
-    json_t *logprobs[MAX_ANSWERS];
-    const char *finish[MAX_ANSWERS]; // static
-    json_t *usage;
-    int n;
-} collected;
-
-static const char *finish_word(const json_t *v) {
-    const char *s = json_string_value(v);
-    return !s ? NULL : strcmp(s, "stop") == 0 ? "stop" : strcmp(s, "length") == 0 ? "length" : "?";
-}
-
-static void append_logprobs(json_t **to, json_t *more) {
-    const char *key;
-    json_t *list;
-    if (!more || json_is_null(more)) return;
-    if (!*to) {
-        *to = json_deep_copy(more);
-        return;
-    }
-    json_object_foreach(more, key, list) {
-        if (json_is_array(list)) json_array_extend(json_object_get(*to, key), list);
-    }
-}
-
-static void collect(collected *a, json_t *root) {
-    size_t i;
-    json_t *choice;
-    json_array_foreach(json_object_get(root, "choices"), i, choice) {
-        int index = (int)json_integer_value(json_object_get(choice, "index"));
-        if (index < 0 || index >= MAX_ANSWERS) die("a choice of index %d", index);
-        if (index >= a->n) a->n = index + 1;
-        json_t *part = json_object_get(choice, "message"), *text;
-        if (!part) part = json_object_get(choice, "delta");
-        text = part ? json_object_get(part, "content") : json_object_get(choice, "text");
-        if (!a->text[index].max) a->text[index] = sd_buf_make(1 << 24);
-        if (text && !sd_buf_add(&a->text[index], json_string_value(text), json_string_length(text)))
-            die("out of memory");
-        const char *finish = finish_word(json_object_get(choice, "finish_reason"));
-        if (finish) a->finish[index] = finish;
-        append_logprobs(&a->logprobs[index], json_object_get(choice, "logprobs"));
-    }
-    json_t *usage = json_object_get(root, "usage");
-    if (usage && json_is_object(usage)) {
-        json_decref(a->usage);
-        a->usage = json_incref(usage);
-    }
-}
-
-static char *meaning_of(collected *a) {
-    json_t *all = json_array();
-    for (int i = 0; i < a->n; i++) {
-        json_t *lp = a->logprobs[i] ? a->logprobs[i] : json_null();
-        json_array_append_new(
-            all, json_pack("[o, s?, o]",
-                           json_stringn(a->text[i].data ? a->text[i].data : "", a->text[i].len),
-                           a->finish[i], lp));
-        sd_buf_free(&a->text[i]);
-    }
-    json_array_append_new(all, a->usage ? a->usage : json_null());
-    char *out = json_dumps(all, JSON_COMPACT);
-    json_decref(all);
-    *a = (collected){0};
-    return out;
-}
-
-static char *meaning_of_whole(const sd_buf *body) {
-    collected a = {0};
-    json_t *root = json_loadb(body->data, body->len, JSON_ALLOW_NUL, NULL);
-    if (root) collect(&a, root);
-    char *out = meaning_of(&a);
-    json_decref(root);
-    return out;
-}
-
-// NULL when the stream has an error or no end.
-static char *meaning_of_stream(const sd_buf *body) {
-    collected a = {0};
-    bool done = false, bad = false;
-    const char *at = body->data, *end = at ? at + body->len : at;
-    while (at < end && !bad) {
-        const char *stop = memmem(at, (size_t)(end - at), "\n\n", 2);
-        if (!stop || strncmp(at, "data: ", 6) != 0) break;
-        if (strncmp(at, "data: [DONE]", 12) == 0) {
-            done = stop + 2 == end;
-        } else {
-            json_t *root = json_loadb(at + 6, (size_t)(stop - at) - 6, JSON_ALLOW_NUL, NULL);
-            if (!root || json_object_get(root, "error")) bad = true;
-            if (root) collect(&a, root);
-            json_decref(root);
-        }
-        at = stop + 2;
-    }
-    char *out = meaning_of(&a);
-    if (done && !bad) return out;
-    free(out);
-    return NULL;
 }
 
 // ---- alone
 
 static void ask_alone(kind *k) {
-    static conn c = {.fd = -1};
+    static client c = {.fd = -1};
     sd_buf out = sd_buf_make(1 << 20), body = sd_buf_make(1 << 26);
     bool keep = true;
     for (int stream = 0; stream < 2; stream++) {
-        if (c.fd < 0 && !dial(&c)) die("no connection to port %d", port);
-        write_request(&out, k->path, stream ? k->stream : k->whole);
-        int status = put(&c, out.data, out.len) ? read_answer(&c, &body, &keep) : 0;
-        if (status != 200) die("%d for %s: %.300s", status, k->whole, body.data ? body.data : "");
+        if (c.fd < 0 && !client_dial(&c, port))
+            client_die("canary: no connection to port %d", port);
+        client_write_request(&out, k->path, stream ? k->stream : k->whole);
+        int status = client_put(&c, out.data, out.len) ? client_read_answer(&c, &body, &keep) : 0;
+        if (status != 200)
+            client_die("canary: %d for %s: %.300s", status, k->whole, body.data ? body.data : "");
         if (!stream) {
-            k->bytes = must(bytes_of(&body));
-            k->meaning = must(meaning_of_whole(&body));
+            k->bytes = client_must(answer_bytes(&body));
+            k->meaning = client_must(answer_meaning_of_whole(&body));
         } else {
-            char *same = meaning_of_stream(&body);
+            char *same = answer_meaning_of_stream(&body);
             if (!same || strcmp(same, k->meaning) != 0)
-                die("a stream differs from the whole answer of %s:\n# %s\n# %s", k->whole,
-                    same ? same : "no end", k->meaning);
+                client_die("canary: a stream differs from the whole answer of %s:\n# %s\n# %s",
+                           k->whole, same ? same : "no end", k->meaning);
             free(same);
         }
-        if (!keep) hang_up(&c, false);
+        if (!keep) client_hang_up(&c, false);
     }
     sd_buf_free(&out);
     sd_buf_free(&body);
@@ -398,24 +164,24 @@ static void report(const char *what, const kind *k, const char *got) {
 }
 
 // Leaves at a random place. True when the connection may go on: a half-closed one is read to its end.
-static void leave(conn *c, const kind *k, dice *d, sd_buf *out) {
-    size_t n = write_request(out, k->path, roll(d, 2) ? k->stream : k->whole);
+static void leave(client *c, const kind *k, dice *d, sd_buf *out) {
+    size_t n = client_write_request(out, k->path, roll(d, 2) ? k->stream : k->whole);
     if (roll(d, 3) == 0) n = roll(d, (uint32_t)n);
-    put(c, out->data, n);
+    client_put(c, out->data, n);
     if (roll(d, 3)) usleep(roll(d, 30000));
     char piece[200];
     if (n == out->len && roll(d, 4) == 0 && recv(c->fd, piece, sizeof piece, 0) < 0)
         atomic_fetch_add(&broken, 1);
-    hang_up(c, roll(d, 2));
+    client_hang_up(c, roll(d, 2));
     atomic_fetch_add(&left, 1);
 }
 
-static void ask(conn *c, const kind *k, dice *d, sd_buf *out, sd_buf *body) {
+static void ask(client *c, const kind *k, dice *d, sd_buf *out, sd_buf *body) {
     bool stream = roll(d, 2), keep = false, shut = roll(d, 16) == 0;
-    write_request(out, k->path, stream ? k->stream : k->whole);
-    bool sent = put(c, out->data, out->len);
+    client_write_request(out, k->path, stream ? k->stream : k->whole);
+    bool sent = client_put(c, out->data, out->len);
     if (shut) shutdown(c->fd, SHUT_WR); // it still waits for its answer
-    int status = sent ? read_answer(c, body, &keep) : 0;
+    int status = sent ? client_read_answer(c, body, &keep) : 0;
     if (status == 429 || status == 503) {
         atomic_fetch_add(&refused, 1);
         usleep(20000);
@@ -423,24 +189,24 @@ static void ask(conn *c, const kind *k, dice *d, sd_buf *out, sd_buf *body) {
         if (status == 0) atomic_fetch_add(&broken, 1);
         report(status ? "a bad status" : "no answer", k, body->data);
     } else {
-        char *got = stream ? meaning_of_stream(body) : bytes_of(body);
+        char *got = stream ? answer_meaning_of_stream(body) : answer_bytes(body);
         if (got && strcmp(got, stream ? k->meaning : k->bytes) == 0)
             atomic_fetch_add(&same, 1);
         else
             report(stream ? "a foreign stream" : "a foreign answer", k, got);
         free(got);
     }
-    if (!keep || shut || roll(d, 8) == 0) hang_up(c, false);
+    if (!keep || shut || roll(d, 8) == 0) client_hang_up(c, false);
 }
 
 static void *run_client(void *seed) {
     dice d = {*(uint64_t *)seed};
-    conn *c = must(calloc(1, sizeof *c));
+    client *c = client_must(calloc(1, sizeof *c));
     sd_buf out = sd_buf_make(1 << 20), body = sd_buf_make(1 << 26);
     c->fd = -1;
     while (atomic_fetch_add(&asked, 1) < requests) {
         const kind *k = &kinds[roll(&d, KINDS)];
-        if (c->fd < 0 && !dial(c)) {
+        if (c->fd < 0 && !client_dial(c, port)) {
             atomic_fetch_add(&broken, 1);
             usleep(50000);
             continue;
@@ -450,7 +216,7 @@ static void *run_client(void *seed) {
         else
             ask(c, k, &d, &out, &body);
     }
-    hang_up(c, false);
+    client_hang_up(c, false);
     sd_buf_free(&out);
     sd_buf_free(&body);
     free(c);
@@ -481,16 +247,16 @@ static long rss_kb(void) {
 }
 
 static double gauge(const char *name) {
-    conn c;
+    client c;
     sd_buf body = sd_buf_make(1 << 22);
     bool keep;
     char mark[96];
     static const char get_page[] =
         "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    if (!dial(&c) || !put(&c, get_page, sizeof get_page - 1) ||
-        read_answer(&c, &body, &keep) != 200)
-        die("no metrics");
-    hang_up(&c, false);
+    if (!client_dial(&c, port) || !client_put(&c, get_page, sizeof get_page - 1) ||
+        client_read_answer(&c, &body, &keep) != 200)
+        client_die("canary: no metrics");
+    client_hang_up(&c, false);
     double value = -1;
     // With whichever prefix the names have.
     snprintf(mark, sizeof mark, "%s{", name);
@@ -536,7 +302,8 @@ static void hammer(int64_t n, uint64_t seed) {
     atomic_store(&asked, 0);
     for (int i = 0; i < clients; i++) {
         seeds[i] = sd_mix64(seed * 64 + (uint64_t)i);
-        if (pthread_create(&thread[i], NULL, run_client, &seeds[i]) != 0) die("no thread");
+        if (pthread_create(&thread[i], NULL, run_client, &seeds[i]) != 0)
+            client_die("canary: no thread");
     }
     for (int i = 0; i < clients; i++) pthread_join(thread[i], NULL);
 }
@@ -545,21 +312,21 @@ static int write_adapter(const char *path, const char *dir) {
     sd_model *m = NULL;
     sd_adapter *a = NULL;
     sd_error err = {0};
-    if (sd_model_open(&m, path, &err) != SD_OK) die("%s", err.message);
+    if (sd_model_open(&m, path, &err) != SD_OK) client_die("canary: %s", err.message);
     int slots = m->n_linears;
-    sd_lora *lora = must(calloc((size_t)slots, sizeof *lora));
+    sd_lora *lora = client_must(calloc((size_t)slots, sizeof *lora));
     uint64_t seed = 1;
     for (int i = 0; i < slots; i++) {
         int rows, cols;
         rows = m->linear[i].w.rows, cols = m->linear[i].w.cols;
-        float *f = must(calloc((size_t)(4 * (rows + cols)), sizeof *f));
+        float *f = client_must(calloc((size_t)(4 * (rows + cols)), sizeof *f));
         for (int k = 0; k < 4 * (rows + cols); k++)
             f[k] = ((float)(sd_mix64(seed++) % 2001) - 1000) * 1e-4f;
         lora[i] = (sd_lora){.r = 4, .A = f, .B = f + 4 * cols, .scale = 1};
     }
     if (sd_mkdirs(dir, &err) != SD_OK || sd_adapter_from_factors(&a, "x", lora, m, &err) != SD_OK ||
         sd_adapter_write_peft(dir, a, m, NULL, &err) != SD_OK)
-        die("%s", err.message);
+        client_die("canary: %s", err.message);
     for (int i = 0; i < slots; i++) free((void *)(uintptr_t)lora[i].A);
     free(lora);
     sd_adapter_release(a);
@@ -577,7 +344,7 @@ int main(int argc, char **argv) {
     port = atoi(argv[1]), pid = atoi(argv[2]), clients = atoi(argv[4]);
     int64_t all = atoll(argv[3]);
     uint64_t seed = strtoull(argv[5], NULL, 10);
-    if (clients < 1 || clients > 64) die("1 to 64 clients");
+    if (clients < 1 || clients > 64) client_die("canary: 1 to 64 clients");
     char none[] = "";
     for (char *name = argc > 6 ? strtok(argv[6], ",") : NULL; name && n_models < MAX_MODELS;
          name = strtok(NULL, ","))
@@ -589,7 +356,7 @@ int main(int argc, char **argv) {
     }
     say(true, "%d kinds asked alone, whole and as streams, agree", KINDS);
     hammer(all / 10, seed);
-    if (!wait_idle()) die("the server is not idle after its clients left");
+    if (!wait_idle()) client_die("canary: the server is not idle after its clients left");
     int fds = descriptors();
     long kb = rss_kb();
     double begin = sd_now_s();
