@@ -13,9 +13,12 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
+import tap  # noqa: E402
+from options import parser  # noqa: E402
 from served import Served  # noqa: E402
+from tap import check  # noqa: E402
 
-BINARY = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else "build/release/specdec")
+BINARY = os.path.abspath(parser(__doc__).parse_args().binary)
 TINY = os.path.join(os.path.dirname(BINARY), "tests", "make_tiny_model")
 SHORT = "{% for m in messages %}{{ m['content'] }}<|im_end|>{% endfor %}"
 LONG = "{% for m in messages %}<|im_start|>{{ m['role'] }} says {{ m['content'] }}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>{% endif %}"
@@ -28,16 +31,6 @@ train: {max_steps: 2, batch_tokens: 256}
 export: [peft, gguf-lora]
 export_verify: {prompts: 1}
 """
-failures = 0
-
-
-def check(name, ok, detail=""):
-    global failures
-    print(("ok - " if ok else "not ok - ") + name, flush=True)
-    if not ok:
-        failures += 1
-        for line in str(detail).splitlines()[:12]:
-            print("# " + line[:400], flush=True)
 
 
 def run(*argv, text=None):
@@ -137,7 +130,7 @@ def main():
         train("short")
         train("long")
         with_a_run(short, long)
-    return 1 if failures else 0
+    return tap.failures > 0
 
 
 if __name__ == "__main__":

@@ -10,12 +10,15 @@ import time
 import urllib.request
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
+import tap  # noqa: E402
+from options import parser  # noqa: E402
 from served import Served  # noqa: E402
+from tap import check  # noqa: E402
 
 if os.environ.get("PYTHON"):
     python = os.environ.pop("PYTHON")
     os.execv(python, [python, *sys.argv])
-BINARY = sys.argv[1] if len(sys.argv) > 1 else "build/release/specdec"
+BINARY = parser(__doc__).parse_args().binary
 MODELS = os.environ.get("SPECDEC_MODELS", os.path.expanduser("~/.cache/specdec/models"))
 MODEL = os.path.join(MODELS, "SmolLM2-135M-Instruct.Q4_1.gguf")
 NAME = "SmolLM2-135M-Instruct.Q4_1"
@@ -27,15 +30,6 @@ except ImportError:
 if not os.path.exists(MODEL):
     print("ok - openai client # SKIP %s is not there" % MODEL)
     sys.exit(0)
-failures = 0
-
-
-def check(name, ok, detail=""):
-    global failures
-    print(("ok - " if ok else "not ok - ") + name, flush=True)
-    if not ok:
-        failures += 1
-        print("# " + str(detail)[:600])
 
 
 def raises(kind, call):
@@ -101,7 +95,7 @@ def main():
     finally:
         server.process.terminate()
         check("it ends with 0", server.process.wait(60) == 0)
-    return 1 if failures else 0
+    return tap.failures > 0
 
 
 if __name__ == "__main__":

@@ -19,22 +19,15 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
+import tap  # noqa: E402
+from options import parser  # noqa: E402
 from served import SLOW, Served  # noqa: E402
+from tap import check  # noqa: E402
 
-BINARY = sys.argv[1] if len(sys.argv) > 1 else "build/release/specdec"
+BINARY = parser(__doc__).parse_args().binary
 MODELS = os.environ.get("SPECDEC_MODELS", os.path.expanduser("~/.cache/specdec/models"))
 MODEL = os.path.join(MODELS, "SmolLM2-135M-Instruct.Q4_1.gguf")
 NAME = "SmolLM2-135M-Instruct.Q4_1"
-failures = 0
-
-
-def check(name, ok, detail=""):
-    global failures
-    print(("ok - " if ok else "not ok - ") + name, flush=True)
-    if not ok:
-        failures += 1
-        for line in str(detail).splitlines()[:12]:
-            print("# " + line[:400], flush=True)
 
 
 class Server(Served):
@@ -427,7 +420,7 @@ def main():
             s.process.kill()
     for part in (overload, drain, keys):
         part()
-    return 1 if failures else 0
+    return tap.failures > 0
 
 
 if __name__ == "__main__":

@@ -27,16 +27,14 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "e2e", "lib"))
 
-ARGS = [a for a in sys.argv[1:]]
-FULL = "--full" in ARGS
+from options import parser  # noqa: E402
+from served import Served  # noqa: E402
 
-
-def option(name):
-    return ARGS[ARGS.index(name) + 1] if name in ARGS else None
-
-
-ONLY, LEAKS = option("--only"), option("--leaks")
-BINARY = os.path.abspath(ARGS[0] if ARGS and not ARGS[0].startswith("--") else "build/release/specdec")
+options = parser(__doc__, full=True)
+options.add_argument("--only", help="the verb of this name, or serve")
+options.add_argument("--leaks", metavar="BINARY", help="a program built with AddressSanitizer: look for what is lost")
+options = options.parse_args()
+FULL, ONLY, LEAKS, BINARY = options.full, options.only, options.leaks, os.path.abspath(options.binary)
 TESTS = os.path.join(os.path.dirname(BINARY), "tests")
 PRELOAD, TINY = os.path.join(TESTS, "fail_alloc_preload.so"), os.path.join(TESTS, "make_tiny_model")
 SEED = int(os.environ.get("SEED", os.getpid()))
@@ -354,15 +352,9 @@ class Server:
         self.start()
 
     def start(self):
-        from served import Served
         self.control.disarm()
-        old = dict(os.environ)
-        os.environ.update(environment(self.control, XDG_CACHE_HOME=self.cache))
-        try:
-            self.served = Served(BINARY, "tiny.gguf", "-a", "lora=whole", "--slots", "4", "--threads", "1", limit=120)
-        finally:
-            os.environ.clear()
-            os.environ.update(old)
+        self.served = Served(BINARY, "tiny.gguf", "-a", "lora=whole", "--slots", "4", "--threads", "1", limit=120,
+                             env=environment(self.control, XDG_CACHE_HOME=self.cache))
         self.process = self.served.process
 
     def ask(self, method, path, body, limit=10):

@@ -7,7 +7,6 @@ Short: 3,000 requests to a generated model of two layers with an adapter. --full
 --server: the server's binary, for one built with sanitizers (its reports are failures; its memory is not judged). --soak: for so many hours, and
 memory may grow by 1 MB an hour. Prints TAP; needs canary and make_tiny_model beside the first binary. tests/torture/canary.c says what is asked.
 """
-import argparse
 import os
 import signal
 import subprocess
@@ -16,11 +15,10 @@ import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e", "lib"))
+from options import parser  # noqa: E402
 from served import Served  # noqa: E402
 
-options = argparse.ArgumentParser()
-options.add_argument("binary", nargs="?", default="build/release/specdec")
-options.add_argument("--full", action="store_true")
+options = parser(__doc__, full=True)
 options.add_argument("--requests", type=int)
 options.add_argument("--server")
 options.add_argument("--model")

@@ -17,9 +17,11 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e", "lib"))
+from options import parser  # noqa: E402
 from served import Served  # noqa: E402
+from tap import check, finish  # noqa: E402
 
-BINARY = sys.argv[1] if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else "build/release/specdec"
+BINARY = parser(__doc__).parse_args().binary
 PATIENCE = 20  # seconds; generous, since other work may share the machine
 
 J = b'{"prompt":"a","max_tokens":1}'
@@ -173,17 +175,6 @@ def send_all(s, data, shut):
         pass
 
 
-failures = 0
-
-
-def check(name, ok, detail=""):
-    global failures
-    print(("ok - " if ok else "not ok - ") + name, flush=True)
-    if not ok:
-        failures += 1
-        print("# " + str(detail)[:400], flush=True)
-
-
 def probe(port, name, data, want, *rules):
     want = want if isinstance(want, list) else [want]
     head_only = data.startswith(b"HEAD")
@@ -229,7 +220,7 @@ def main():
     server.process.send_signal(signal.SIGTERM)
     start = time.monotonic()
     check("and ends", server.process.wait(60) == 0, "after %.1f s" % (time.monotonic() - start))
-    sys.exit(failures > 0)
+    finish()
 
 
 main()

@@ -7,27 +7,13 @@ import sys
 import tempfile
 import time
 
-BINARY = os.path.abspath(sys.argv[1])
-FULL = "--full" in sys.argv
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e", "lib"))
+from options import parser  # noqa: E402
+from tap import check, finish as end, skip  # noqa: E402
+
+options = parser(sys.modules["__main__"].__doc__, full=True).parse_args()  # of the script that imports this
+BINARY, FULL = os.path.abspath(options.binary), options.full
 TINY = os.path.join(os.path.dirname(BINARY), "tests", "make_tiny_model")
-failed = 0
-
-
-def check(name, good, why=""):
-    global failed
-    if not good:
-        failed += 1
-        for line in str(why).splitlines()[:12]:
-            print("#", line)
-    print(("ok - " if good else "not ok - ") + name, flush=True)
-
-
-def skip(name, why):
-    print(f"ok - {name} # SKIP {why}", flush=True)
-
-
-def end():
-    sys.exit(failed != 0)
 
 
 def _string(s):

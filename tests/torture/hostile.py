@@ -16,9 +16,16 @@ import socket
 import sys
 import time
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
+sys.path[:0] = [os.path.join(os.path.dirname(os.path.abspath(__file__)), d) for d in ("lib", "../e2e/lib")]
 import crowd  # noqa: E402
-from crowd import FULL, SLOW, Loops, Server, check, percentile, post  # noqa: E402
+from crowd import SLOW, Loops, Server, percentile, post  # noqa: E402
+from options import parser  # noqa: E402
+from tap import check, finish  # noqa: E402
+
+options = parser(__doc__, full=True)
+options.add_argument("--only", help="these attacks: slots,bodies")
+options = crowd.take(options.parse_args())
+FULL = options.full
 
 SECONDS = 20 if FULL else 1.0
 WIDER = 1 if FULL else 5
@@ -247,8 +254,7 @@ def end(server, drain, name):
 
 def main():
     crowd.need_model("hostile clients")
-    only = [a.split("=", 1)[-1] for i, a in enumerate(sys.argv) if a.startswith("--only=") or sys.argv[i - 1] == "--only"]
-    attacks = [a for a in ATTACKS if not only or a.__name__ in only[0].split(",")]
+    attacks = [a for a in ATTACKS if not options.only or a.__name__ in options.only.split(",")]
     server = None
     for attack in attacks:
         if FULL or not server:
@@ -263,7 +269,7 @@ def main():
                   and server.wait_metric("num_requests_reading", 0, 20), server.lines[-3:])
     if not FULL:
         end(server, 1, "all")
-    crowd.finish()
+    finish()
 
 
 main()

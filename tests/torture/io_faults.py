@@ -18,7 +18,9 @@ import sys
 import tempfile
 import time
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
+sys.path[:0] = [os.path.join(os.path.dirname(os.path.abspath(__file__)), d) for d in ("lib", "../e2e/lib")]
+import tap  # noqa: E402
+from options import parser  # noqa: E402
 from tiny_run import Place, lost, sha, standing  # noqa: E402
 
 WAYS = {"openat": "EIO ENOSPC EINTR", "read": "EIO EINTR short", "pread64": "EIO EINTR short", "getdents64": "EIO EINTR short", "newfstatat": "EIO EINTR",
@@ -33,16 +35,9 @@ JOBS = {"train": (["train", "recipe.yaml", "-o", "run"], ["run/adapter/adapter_m
         "pack": (["pack", "tiny.gguf", "--threads", "1"], [], None),
         "logits": (["logits", "-m", "tiny.gguf", "-a", "run", "--text", "some text", "-o", "l.npy", "--threads", "1"], ["l.npy"], "whole"),
         "generate": (["generate", "-m", "tiny.gguf", "-a", "run", "-p", "some text", "-n", "4", "--threads", "1"], [], "whole")}
-full = "--full" in sys.argv
-args = [a for a in sys.argv[1:] if not a.startswith("--")]
+options = parser(__doc__, full=True).parse_args()
+full = options.full
 seed = int(os.environ.get("SEED", time.time_ns() % 100000))
-failed = 0
-
-
-def say(ok, text):
-    global failed
-    failed += not ok
-    print(("ok" if ok else "not ok") + " - io_faults: " + text, flush=True)
 
 
 def link_all(place, folder, found):
@@ -110,10 +105,10 @@ def attempt(place, job, call, way, n, want):
 
 
 def main():
-    place = Place(args[0] if args else "build/release/specdec", tempfile.mkdtemp(prefix="io-faults-"))
+    place = Place(options.binary, tempfile.mkdtemp(prefix="io-faults-"))
     why = place.missing()
     if why:
-        print(f"ok - io_faults: every call fails once # SKIP {why}")
+        tap.skip("io_faults: every call fails once", why)
         return 0
     rng, start = random.Random(seed), time.monotonic()
     try:
@@ -126,7 +121,7 @@ def main():
             counts = mine.count(argv)
             want[job] = artefacts(folder, names)
             every = [(job, call, way, n) for call, times in counts.items() for way in WAYS[call].split() for n in range(1, times + 1)]
-            say(None not in want[job], f"{job}: {sum(counts.values())} calls, {len(every)} faults to plant")
+            tap.check(f"io_faults: {job}: {sum(counts.values())} calls, {len(every)} faults to plant", None not in want[job])
             todo += every
         # As many of the rare calls as of the frequent ones: a tiny model is hashed by 500 calls of one line.
         limit = int(os.environ.get("TRIES", 0 if full else 1))
@@ -147,13 +142,13 @@ def main():
                     print(f"# {job}: {call} {n} {way}: {wrong}", flush=True)
         for job in JOBS:
             n = sum(t[0] == job for t in todo)
-            say(not bad.get(job), f"{job}: {n} calls failed, {len(bad.get(job, []))} times silently, with a crash or with a loss")
+            tap.check(f"io_faults: {job}: {n} calls failed, {len(bad.get(job, []))} times silently, with a crash or with a loss", not bad.get(job))
         print(f"# seed {seed}, {len(todo)} runs, {time.monotonic() - start:.0f} s")
     finally:
         shutil.rmtree(place.dir, ignore_errors=True)
         for left in glob.glob(place.dir + "*"):
             shutil.rmtree(left, ignore_errors=True)
-    return failed != 0
+    return tap.failures > 0
 
 
 sys.exit(main())

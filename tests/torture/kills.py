@@ -16,20 +16,15 @@ import sys
 import tempfile
 import time
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
+sys.path[:0] = [os.path.join(os.path.dirname(os.path.abspath(__file__)), d) for d in ("lib", "../e2e/lib")]
+import tap  # noqa: E402
+from options import parser  # noqa: E402
 from tiny_run import Place, lost, sha, standing  # noqa: E402
 
 TRAIN = ["train", "recipe.yaml", "-o"]
-full = "--full" in sys.argv
-args = [a for a in sys.argv[1:] if not a.startswith("--")]
+options = parser(__doc__, full=True).parse_args()
+full = options.full
 seed = int(os.environ.get("SEED", time.time_ns() % 100000))
-failed = 0
-
-
-def say(ok, text):
-    global failed
-    failed += not ok
-    print(("ok" if ok else "not ok") + " - kills: " + text, flush=True)
 
 
 def killed_after(place, run, seconds):
@@ -71,10 +66,10 @@ def attempt(place, found, moments):
 
 
 def main():
-    place = Place(args[0] if args else "build/release/specdec", tempfile.mkdtemp(prefix="kills-"))
+    place = Place(options.binary, tempfile.mkdtemp(prefix="kills-"))
     why = place.missing()
     if why:
-        print(f"ok - kills: a killed run goes on # SKIP {why}")
+        tap.skip("kills: a killed run goes on", why)
         return 0
     rng, start = random.Random(seed), time.monotonic()
     try:
@@ -103,11 +98,11 @@ def main():
                     bad.append(wrong)
         for line in bad[:40]:
             print("# " + line)
-        say(not bad, f"{sum(len(m) for _, m in todo)} kills in {len(todo)} runs of {every[None]} and {every['begun']} changing calls: {len(bad)} lost something")
+        tap.check(f"kills: {sum(len(m) for _, m in todo)} kills in {len(todo)} runs of {every[None]} and {every['begun']} changing calls: {len(bad)} lost something", not bad)
         print(f"# seed {seed}, {time.monotonic() - start:.0f} s")
     finally:
         shutil.rmtree(place.dir, ignore_errors=True)
-    return failed != 0
+    return tap.failures > 0
 
 
 sys.exit(main())

@@ -22,9 +22,14 @@ import subprocess
 import sys
 import tempfile
 
-BINARY = os.path.abspath(sys.argv[1])
-FULL, SHOW = "--full" in sys.argv, "--show" in sys.argv
-SEED = int(sys.argv[sys.argv.index("--seed") + 1]) if "--seed" in sys.argv else 20
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e", "lib"))
+from options import parser  # noqa: E402
+
+options = parser(__doc__, full=True)
+options.add_argument("--seed", type=int, default=20)
+options.add_argument("--show", action="store_true", help="what is said of each mutant")
+options = options.parse_args()
+BINARY, FULL, SHOW, SEED = os.path.abspath(options.binary), options.full, options.show, options.seed
 TESTS = os.path.join(os.path.dirname(BINARY), "tests")
 rng = random.Random(SEED)
 

@@ -18,9 +18,14 @@ import sys
 import threading
 import time
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
+sys.path[:0] = [os.path.join(os.path.dirname(os.path.abspath(__file__)), d) for d in ("lib", "../e2e/lib")]
 import crowd  # noqa: E402
-from crowd import FULL, SLOW, Loops, Server, check, percentile, post  # noqa: E402
+from crowd import SLOW, Loops, Server, percentile, post  # noqa: E402
+from options import parser  # noqa: E402
+from tap import check, finish  # noqa: E402
+
+options = crowd.take(parser(__doc__, full=True).parse_args())
+FULL = options.full
 
 SLOTS, QUEUE, TOKENS = 8, 16, 48
 CLIENTS = ["127.0.0.%d" % i for i in range(11, 15)]
@@ -152,7 +157,7 @@ def main():
         said is not None and (real < 2 or real / factor <= said <= real * factor) for said, real in pairs), pairs)
     status, seconds = server.stop()
     check("it ends with 0 within its drain", status == 0 and seconds < 7 * SLOW, (status, seconds))
-    crowd.finish()
+    finish()
 
 
 main()

@@ -14,8 +14,8 @@ SLOW = float(os.environ.get("SPECDEC_SLOW", "1"))  # a factor for the time limit
 class Served:
     """Starts the server on a free port, waits until it listens, and keeps what it says (lines) so that it never blocks on a full pipe."""
 
-    def __init__(self, binary, model, *options, limit=60):
-        self.process = subprocess.Popen([binary, "serve", "-m", model, "--port", "0", *options], stderr=subprocess.PIPE, text=True)
+    def __init__(self, binary, model, *options, limit=60, env=None):
+        self.process = subprocess.Popen([binary, "serve", "-m", model, "--port", "0", *options], stderr=subprocess.PIPE, text=True, env=env)
         self.lines, self.port = [], None
         ready = threading.Event()
 

@@ -11,32 +11,25 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "e2e", "lib"))
+import tap  # noqa: E402
 from served import SLOW, Served  # noqa: E402
 
-BINARY = next((a for a in sys.argv[1:] if not a.startswith("-")), "build/release/specdec")
-FULL = "--full" in sys.argv
+BINARY = None  # of the script's command line
 MODELS = os.environ.get("SPECDEC_MODELS", os.path.expanduser("~/.cache/specdec/models"))
 MODEL = os.path.join(MODELS, "SmolLM2-135M-Instruct.Q4_1.gguf")
 SELF = "127.0.0.250"  # who looks at metrics
-failures = 0
 
 
-def check(name, ok, detail=""):
-    global failures
-    print(("ok - " if ok else "not ok - ") + name, flush=True)
-    if not ok:
-        failures += 1
-        for line in str(detail).splitlines()[:12]:
-            print("# " + line[:400], flush=True)
-
-
-def finish():
-    sys.exit(1 if failures else 0)
+def take(options):
+    """The script's command line, before a server is started."""
+    global BINARY
+    BINARY = options.binary
+    return options
 
 
 def need_model(what):
     if not os.path.exists(MODEL):
-        print(f"ok - {what} # SKIP no {MODEL}")
+        tap.skip(what, f"no {MODEL}")
         sys.exit(0)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
