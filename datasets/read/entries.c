@@ -62,9 +62,20 @@ sd_status sd_reader_kind_of_path(const char *path, reader_kind *k, bool *tabs, b
 
 // ---- bytes -------------------------------------------------------------------------------------
 
+// libarchive forgets that an allocation failed: it then takes the file for damaged or of no known
+// format, or an entry for one without a name. What malloc left in errno is the only trace of it, so
+// each call of libarchive's begins without one.
+static struct archive *afresh(sd_reader *r) {
+    errno = 0;
+    return r->archive;
+}
+
+static bool memory_failed(const sd_reader *r) { // to be asked first: it reads errno
+    return errno == ENOMEM || archive_errno(r->archive) == ENOMEM || sd_memory_lost();
+}
+
 static sd_status archive_failed(sd_reader *r, sd_error *err) {
-    if (archive_errno(r->archive) == ENOMEM)
-        return sd_fail(err, SD_ENOMEM, "%s: out of memory", r->where);
+    if (memory_failed(r)) return sd_fail(err, SD_ENOMEM, "%s: out of memory", r->where);
     const char *why = archive_error_string(r->archive);
     return sd_fail(err, SD_EFORMAT, "%s: %s; the file is damaged or not what its name says",
                    r->where, why ? why : "cannot be read as an archive");
@@ -73,19 +84,18 @@ static sd_status archive_failed(sd_reader *r, sd_error *err) {
 sd_status sd_reader_open_archive(sd_reader *r, sd_error *err) {
     r->archive = archive_read_new();
     if (!r->archive) return sd_fail(err, SD_ENOMEM, "out of memory");
-    struct archive *a = r->archive;
+    struct archive *a = afresh(r);
     int bad = archive_read_support_filter_gzip(a) | archive_read_support_filter_zstd(a) |
               archive_read_support_filter_xz(a);
     if (r->many)
         bad |= archive_read_support_format_tar(a) | archive_read_support_format_zip(a);
     else
         bad |= archive_read_support_format_raw(a) | archive_read_support_format_empty(a);
-    if (bad != ARCHIVE_OK && archive_errno(a) == ENOMEM)
-        return sd_fail(err, SD_ENOMEM, "out of memory");
+    if (bad != ARCHIVE_OK && memory_failed(r)) return sd_fail(err, SD_ENOMEM, "out of memory");
     if (bad != ARCHIVE_OK)
         return sd_fail(err, SD_EFORMAT, "%s: this libarchive lacks gzip, zstd, xz, tar or zip",
                        r->path);
-    if (archive_read_open_fd(a, r->fd, SD_READER_BUFFER) != ARCHIVE_OK)
+    if (archive_read_open_fd(afresh(r), r->fd, SD_READER_BUFFER) != ARCHIVE_OK)
         return archive_failed(r, err);
     return SD_OK;
 }
@@ -121,8 +131,10 @@ static sd_status take_entry(sd_reader *r, struct archive_entry *e, bool *taken, 
     char *copy = NULL;
     *taken = !r->many;
     if (r->many) {
+        errno = 0;
         const char *name = archive_entry_pathname_utf8(e);
         if (!name) name = archive_entry_pathname(e);
+        SD_CHECK(name || !memory_failed(r), err, SD_ENOMEM, "%s: out of memory", r->path);
         if (!name || archive_entry_filetype(e) != AE_IFREG || archive_entry_hardlink(e) ||
             archive_entry_symlink(e))
             return SD_OK;
@@ -145,9 +157,10 @@ sd_status sd_reader_next_entry(sd_reader *r, bool *more, sd_error *err) {
     } else {
         for (bool taken = false; !taken;) {
             struct archive_entry *e;
-            int rc = archive_read_next_header(r->archive, &e);
+            int rc = archive_read_next_header(afresh(r), &e);
             if (rc == ARCHIVE_EOF) return SD_OK;
-            if (rc != ARCHIVE_OK && rc != ARCHIVE_WARN) return archive_failed(r, err);
+            if (rc != ARCHIVE_OK && (rc != ARCHIVE_WARN || memory_failed(r)))
+                return archive_failed(r, err);
             if (!r->many && archive_filter_count(r->archive) < 2) // the file itself counts as one
                 return sd_fail(err, SD_EFORMAT,
                                "%s: is not compressed although its name says so; rename it",
@@ -178,7 +191,7 @@ sd_status sd_reader_fill(sd_reader *r, sd_error *err) {
     r->pos = r->len = 0;
     if (r->entry_done) return SD_OK;
     if (r->archive) {
-        n = archive_read_data(r->archive, r->buf, SD_READER_BUFFER);
+        n = archive_read_data(afresh(r), r->buf, SD_READER_BUFFER);
         if (n < 0) return archive_failed(r, err);
         r->position = archive_filter_bytes(r->archive, -1);
     } else {
