@@ -78,6 +78,12 @@ plant "the backward pass stops one map too early" trainer/pass/block_real.c 's/i
 plant "the gradient of a skipped head row is what stood there" trainer/pass/loss_head_real.c 's/memset\(t->mem.dx, 0, /memset(t->mem.dx, 0, 0 * /' test_train
 plant "a segment has the weight of the one before it" trainer/pass/batch.c 's/return low;/return low > 0 ? low - 1 : 0;/' test_train_f64
 plant "a segment's weight is left out of its gradient" trainer/pass/loss_head_real.c 's/if \(t->weight\) weigh_row\(t, n\);//' test_train_f64
+plant "what attention adds is not normed" model/infer/block.c 's/if \(layer->post_attn_norm\) sd_by_rows\(cx, add_attention, hp->C\);//' test_forward_reference
+plant "a layer with a window turns as the others do" model/infer/block.c 's/\(size_t\)layer->rope \* cx->max_rows/(size_t)0 * cx->max_rows/' test_forward_reference
+plant "a row sees one position before its window" model/infer/attention.c 's/\.window = cx->window\}/.window = cx->window + (cx->window > 0)}/' test_forward_reference
+plant "a part of a fused map takes the first part's factors" model/infer/lora.c 's/&l->B\[part\]/\&l->B[0]/' test_merge
+plant "LongRoPE goes by the original context alone" model/infer/forward.c 's/const int beyond = .*;/const int beyond = 0;/' test_model
+plant "the gradient passes by the norm of what is added" trainer/pass/block_real.c 's/if \(!y\) return t->mem.dx \+ at;/return t->mem.dx + at;/' test_train_f64
 plant "top-p keeps one token too many" kernels/sample/sampler.c 's/if \(seen >= want\) break;/if (seen >= want) { i += i < n; break; }/' test_sampler
 plant "top-k keeps one token too few" kernels/sample/sampler.c 's/if \(k > 0 && n > k\) n = k;/if (k > 1 \&\& n >= k) n = k - 1;/' test_sampler
 plant "top-p shares out mass that min-p took away" kernels/sample/sampler.c 's/if \(k > 0 \|\| all\)/if (k > 0)/' test_sampler

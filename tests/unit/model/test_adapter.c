@@ -134,6 +134,12 @@ Test(adapter, round_trips_are_bit_exact_on_qwen2) {
 Test(adapter, round_trips_are_bit_exact_on_qwen3) {
     round_trip(&sd_arch_qwen3);
 }
+Test(adapter, round_trips_are_bit_exact_on_gemma3) {
+    round_trip(&sd_arch_gemma3);
+}
+Test(adapter, round_trips_are_bit_exact_on_phi3) {
+    round_trip(&sd_arch_phi3);
+}
 
 static void names_base(const char *dir, const char *want) {
     char *path = sd_path_join(dir, "adapter_config.json");
