@@ -26,7 +26,9 @@ static const pre_tokeniser PRE[] = {
     {"default", SD_REGEX_GPT2, false, false},    {"gpt-2", SD_REGEX_GPT2, false, false},
     {"llama-bpe", SD_REGEX_LLAMA3, false, true}, {"llama3", SD_REGEX_LLAMA3, false, true},
     {"llama-v3", SD_REGEX_LLAMA3, false, true},  {"smollm", SD_REGEX_GPT2, true, false},
-    {"qwen2", SD_REGEX_QWEN2, false, false},
+    {"qwen2", SD_REGEX_QWEN2, false, false},     {"deepseek-r1-qwen", SD_REGEX_QWEN2, false, false},
+    {"qwen35", SD_REGEX_QWEN35, false, false},   {"gpt-4o", SD_REGEX_GPT4O, false, false},
+    {"tekken", SD_REGEX_TEKKEN, false, true},
 };
 
 static sd_status read_pre(sd_tokenizer *t, const sd_gguf *g, sd_error *err) {
@@ -45,8 +47,8 @@ static sd_status read_pre(sd_tokenizer *t, const sd_gguf *g, sd_error *err) {
         if (strlen(PRE[i].name) == name.len && memcmp(PRE[i].name, name.data, name.len) == 0)
             pre = &PRE[i];
     SD_CHECK(pre, err, SD_EFORMAT,
-             "%s: pre-tokeniser \"%.*s\" is not supported; default, gpt-2, llama-bpe, smollm and "
-             "qwen2 are",
+             "%s: pre-tokeniser \"%.*s\" is not supported; default, gpt-2, llama-bpe, smollm, "
+             "qwen2, deepseek-r1-qwen, qwen35, gpt-4o and tekken are",
              sd_gguf_path(g), (int)(name.len < 64 ? name.len : 64), name.data);
     t->bpe.ignore_merges = pre->ignore_merges;
     if (pre->digits)

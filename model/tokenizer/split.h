@@ -45,6 +45,19 @@ typedef struct {
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "                          \
     "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
+#define SD_REGEX_QWEN35                                                                            \
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| "                  \
+    "?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+// A word in capitals, then small letters; or the other way round.
+#define SD_REGEX_CAPITALS(tail)                                                                    \
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"     \
+    "+" tail "|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}"  \
+             "\\p{M}]*" tail
+#define SD_REGEX_REST "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define SD_REGEX_GPT4O                                                                             \
+    SD_REGEX_CAPITALS("(?i:'s|'t|'re|'ve|'m|'ll|'d)?") "|\\p{N}{1,3}" SD_REGEX_REST
+#define SD_REGEX_TEKKEN SD_REGEX_CAPITALS("") "|\\p{N}" SD_REGEX_REST
+
 /// Rewrites a pattern of Hugging Face's engine (Oniguruma) for PCRE2 with the same meaning.
 sd_status sd_regex_translate(sd_buf *out, const char *pattern, size_t len, sd_error *err);
 /// Category N of Unicode 17, as Rust's char::is_numeric sees it.

@@ -351,7 +351,7 @@ def check_gemma(probe):
 
 def check_vectors(probe):
     folder = os.path.join(FOLDER, "vocabularies")
-    for name in ("llama-spm", "phi-3", "llama-bpe", "gpt-2", "qwen2"):
+    for name in ("llama-spm", "phi-3", "llama-bpe", "gpt-2", "qwen2", "qwen35"):
         path = os.path.join(folder, f"ggml-vocab-{name}.gguf")
         title = f"{name}: the vectors beside its vocabulary"
         if not os.path.exists(path):
@@ -364,6 +364,39 @@ def check_vectors(probe):
             wants = [[int(x) for x in line.split()] for line in f.read().split("\n")]
         bad = sum(probe("ids", text=t, special=False).get("ids") != w for t, w in zip(texts, wants))
         ok("error" not in r and bad == 0 and len(texts) == len(wants) > 40, SUITE, title, f"{len(texts)} texts, {bad} differ {r.get('error', '')}")
+
+
+def check_pre_names(probe):
+    """The pre-tokenisers that a GGUF file names: one vocabulary with another name each, against transformers' pattern for it."""
+    from tokenizers import Regex, pre_tokenizers
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
+    source = os.path.join(FOLDER, "vocabularies", "ggml-vocab-qwen2.gguf")
+    names = ("llama-bpe", "qwen2", "deepseek-r1-qwen", "qwen35", "gpt-4o", "tekken")
+    if not os.path.exists(source):
+        skip(SUITE, "pre-tokenisers by name", f"{source} is not there: recipes/models.sh vocabularies")
+        return
+    backend = hugging_face(os.path.dirname(source), os.path.basename(source)).backend_tokenizer
+    base = json.loads(backend.to_str())
+    some = ["prose in 14 scripts", "code", "everything mixed", "short texts", "white space runs", "digit runs", "contractions"]
+    texts = [t for k, v in corpus() if k in some for t in (v[:12] if k == "everything mixed" else v[:300])]
+    with open(source, "rb") as f:
+        data = f.read()
+    key = b"tokenizer.ggml.pre"
+    at = data.index(key) + len(key) + 4  # then the name: its length, its bytes
+    end = at + 8 + int.from_bytes(data[at:at + 8], "little")
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "v.gguf")
+        for name in names:
+            with open(path, "wb") as f:
+                f.write(data[:at] + len(name).to_bytes(8, "little") + name.encode() + data[end:])
+            r = probe("open", path=path)
+            ignores = name in ("llama-bpe", "tekken")  # as their tokenizer.json has it
+            hf = type(backend).from_str(json.dumps({**base, "model": {**base["model"], "ignore_merges": ignores}}))
+            hf.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(GGUF_PRE_TOKENIZER_SPLITS[name]), "isolated"),
+                                                        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+            bad, tokens, note = compare(probe, lambda s: hf.encode(s, add_special_tokens=False).ids, texts)
+            ok("error" not in r and bad == 0, SUITE, f"pre-tokeniser {name} of a GGUF file", f"{len(texts)} texts, {tokens} tokens {r.get('error', '')} {note}")
 
 
 def main():
@@ -385,6 +418,7 @@ def main():
     else:
         skip(SUITE, f"{GEMMA}: ids equal Hugging Face's", f"{GEMMA} is not in {FOLDER}: recipes/models.sh gemma3-270m")
     check_vectors(probe)
+    check_pre_names(probe)
     return 1 if common.failed else 0
 
 

@@ -173,6 +173,9 @@ VERBS = [
     Verb("tokenize", "tokenize", "--json", "--pieces", "-m", "tiny.gguf", "hello there, 12 caf\u00e9s"),
     Verb("tokenize text", "tokenize", "-m", "tiny.gguf", "-", stdin=b"one two three\n" * 30),
     Verb("detokenize", "detokenize", "--json", "-m", "tiny.gguf", "257,276,111,258,264"),
+    Verb("tokenize with a vocabulary of pieces", "tokenize", "--json", "--pieces", "-m", "pieces.gguf", "hello there, 12 caf\u00e9s"),
+    Verb("detokenize of pieces", "detokenize", "-m", "pieces.gguf", "8,7,3"),
+    Verb("inspect vocabulary", "inspect", "--json", "--metadata", "pieces.gguf"),
     Verb("inspect model", "inspect", "--json", "--tensors", "--metadata", "tiny.gguf"),
     Verb("inspect run", "inspect", "--json", "whole"),
     Verb("inspect data", "inspect", "--json", "data.h5"),
@@ -206,6 +209,7 @@ def make_inputs(env):
             raise RuntimeError(f"{cmd}: {p.returncode} {p.stderr.decode()}")
 
     subprocess.run([TINY, "tiny.gguf"], check=True)
+    subprocess.run([TINY, "pieces.gguf", "vocabulary"], check=True)
     with open("data.jsonl", "w") as f:
         for i in range(24):
             f.write(json.dumps({"prompt": f"record {i} is number ", "completion": f"{i * 7919 % 1000}, in words {i % 10}, \u00e9"}) + "\n")

@@ -1,5 +1,6 @@
 // What is supervised, on plain and on tricky templates.
 #include "datasets/read/loss_mask.h"
+#include "tests/unit/support/pieces.h"
 #include "tests/unit/support/tiny_chat.h"
 
 #include <criterion/criterion.h>
@@ -190,4 +191,40 @@ Test(labels, a_tokenizer_that_normalises_moves_the_edges_with_the_text) {
                  "%s", err.message);
     cr_assert_str_eq(got, "y\xC3\xA9s<|im_end|>");
     tiny_chat_close(&m);
+}
+
+// A tokenizer of pieces puts a space before every text, so the tokens spell more than was written.
+static void expect_of_pieces(const char *chat, const char *record, const char *want) {
+    static const piece rows[] = {{"<|im_start|>", 0, PIECE_CONTROL},
+                                 {"<|im_end|>", 0, PIECE_CONTROL},
+                                 {"\xE2\x96\x81", -9, PIECE_NORMAL},
+                                 {"c", -9, PIECE_NORMAL},
+                                 {"\xE2\x96\x81"
+                                  "c",
+                                  -1, PIECE_NORMAL}};
+    pieces_file f = pieces_make(&(pieces_recipe){.row = rows, .n = 5, .bytes = true});
+    sd_model m;
+    char got[512];
+    sd_error err = {0};
+    tiny_chat_open(&m, chat, NULL);
+    sd_tokenizer_close(m.tokenizer);
+    m.tokenizer = pieces_open(&f, &err);
+    cr_assert(m.tokenizer, "%s", err.message);
+    m.n_end_tokens = 1;
+    m.end_token[0] = 1;
+    cr_assert_eq(supervised(got, sizeof got, &m, record, SD_LOSS_ASSISTANT, true, &err), SD_OK,
+                 "%s", err.message);
+    cr_expect_str_eq(got, want);
+    pieces_free(&f);
+    tiny_chat_close(&m);
+}
+
+Test(labels, a_space_that_the_tokenizer_puts_in_front_moves_no_edge) {
+    expect_of_pieces(NULL, "{\"prompt\":\"ab\",\"completion\":\" cd\"}", " cd");
+    expect_of_pieces(NULL, "{\"prompt\":\" ab\",\"completion\":\"cd\"}", "cd");
+    expect_of_pieces(tiny_chatml,
+                     "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\","
+                     "\"content\":\"cd\"},{\"role\":\"user\",\"content\":\"b\"},{\"role\":"
+                     "\"assistant\",\"content\":\"e\"}]}",
+                     "cd<|im_end|>|e<|im_end|>");
 }
