@@ -120,6 +120,9 @@ models=${SPECDEC_MODELS:-${XDG_CACHE_HOME:-$HOME/.cache}/specdec/models}
 export SPECDEC_MODELS=$models
 if has unit || has e2e || has torture || has parity; then
   recipes/models.sh smollm2 >/dev/null || echo "# no weights: the tests that need them are skipped"
+  if has parity; then # SentencePiece: a real model, and vocabularies with their vectors
+    for what in gemma3-270m vocabularies; do recipes/models.sh "$what" >/dev/null || echo "# no $what: the checks that need it are skipped"; done
+  fi
   build release specdec unit_tests || parts=
 fi
 has unit && unit_tests release
