@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Logits of real weights against transformers, which dequantises the same GGUF file: 300 tokens of English, C and Chinese text
-with activations, keys and values in fp32 on both sides.
+"""Logits of real weights against transformers, which dequantises the same GGUF file: 300 tokens of English, C and Chinese text (of
+Gemma 3 640, beyond its window of 512) with activations, keys and values in fp32 on both sides.
 
     logits_weights.py SPECDEC MODELS [FILE.gguf ...]     MODELS: the folder of the files; default: every model that is there
                                                          and has less than 500 MB (SPECDEC_PARITY_ALL=1: all)
@@ -12,8 +12,9 @@ import os, pathlib, subprocess, sys, tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"], os.environ["TQDM_DISABLE"] = "error", "1"
-LIMIT, TOKENS = 2e-3, 300
-FILES = ("SmolLM2-135M-Instruct.Q4_1.gguf", "Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf", "Qwen2.5-Coder-1.5B-Instruct.Q4_K_M.gguf")
+LIMIT = 2e-3
+TOKENS = {"gemma-3-270m.Q4_K_M.gguf": 640}  # 300 of others
+FILES = ("SmolLM2-135M-Instruct.Q4_1.gguf", "gemma-3-270m.Q4_K_M.gguf", "Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf", "Qwen2.5-Coder-1.5B-Instruct.Q4_K_M.gguf")
 TEXT = """The river rose for three days, and on the fourth the bridge at Ashford was closed to everything heavier than a bicycle.
 Nobody in the village was surprised: the old stones had been moving since the winter before last, 12 mm in 2019, 31 mm in 2023.
 
@@ -59,9 +60,10 @@ for path in files:
         continue
     with tempfile.TemporaryDirectory() as tmp:
         out = os.path.join(tmp, "logits.npy")
-        ids = subprocess.run([specdec, "tokenize", "-m", path, "-"], input=TEXT * 3, capture_output=True, text=True, check=True)
-        ids = [int(i) for i in ids.stdout.split()][:TOKENS]
-        assert len(ids) == TOKENS
+        tokens = TOKENS.get(path.name, 300)
+        ids = subprocess.run([specdec, "tokenize", "-m", path, "--bos", "-"], input=TEXT * 3, capture_output=True, text=True, check=True)
+        ids = [int(i) for i in ids.stdout.split()][:tokens]
+        assert len(ids) == tokens
         run = subprocess.run([specdec, "logits", "-m", path, "--tokens", ",".join(map(str, ids)), "--compute", "fp32", "-o", out],
                              capture_output=True, text=True)
         if run.returncode:

@@ -70,8 +70,10 @@ static sd_status run(char **argv, sd_error *err) {
                         .token = batch,
                         .label = batch + places,
                         .segment = batch + 2 * places};
-    sd_train_options o = {
-        .max_tokens = (int)places, .compute = SD_TRAIN_FP32, .recompute = (sd_recompute)head[3]};
+    sd_train_options o = {.max_tokens = (int)places,
+                          .context = T,
+                          .compute = SD_TRAIN_FP32,
+                          .recompute = (sd_recompute)head[3]};
     SD_TRY(sd_pool_open(&pool, 2, err));
     SD_TRY(sd_train_open(&t, m, &lay, pool, &o, err));
     sd_train_sum sum = {0};

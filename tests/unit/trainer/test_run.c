@@ -114,6 +114,40 @@ Test(run, accumulation_over_micro_batches_is_exact_to_the_token) {
     free(a.out), free(b.out);
 }
 
+static void write_longrope(int orig_ctx) {
+    sd_tiny_model t = sd_tiny_default(&sd_arch_phi3);
+    sd_error err = {0};
+    t.longrope = true, t.rope_orig_ctx = orig_ctx;
+    cr_assert_eq(sd_tiny_write_gguf(run_model, &t, &err), SD_OK, "%s", err.message);
+}
+
+// LongRoPE's factors follow data.sequence_len; by the size of micro-batches, the losses of these two
+// differ in the third digit.
+Test(run, longrope_does_not_depend_on_micro_batches) {
+    const char *whole[] = {"data.packing=false", "train.batch_tokens=null", "train.batch_rows=8",
+                           "train.micro_batch_tokens=2000", "train.max_steps=8"};
+    const char *parts[] = {"data.packing=false", "train.batch_tokens=null", "train.batch_rows=8",
+                           "train.micro_batch_tokens=60", "train.max_steps=8"};
+    write_longrope(128);
+    run_result a = run_train("a", whole, 5), b = run_train("b", parts, 5);
+    cr_assert(a.st == SD_OK && b.st == SD_OK, "%s %s", a.err.message, b.err.message);
+    double off = max_relative(&a, &b);
+    cr_assert(off < 2e-5, "losses differ by %g", off);
+    cr_assert_float_eq(a.report.verified.trainer_loss, a.report.verified.reloaded_loss, 1e-4);
+    free(a.out), free(b.out);
+}
+
+// Two rows of some 40 tokens in sequences that may have 128: the trainer's loss and that of the
+// adapter loaded again are of one rotation.
+Test(run, longrope_beyond_its_border_is_verified_as_it_was_trained) {
+    const char *more[] = {"data.packing=false"};
+    write_longrope(100);
+    run_result r = run_train("a", more, 1);
+    cr_assert_eq(r.st, SD_OK, "%s", r.err.message);
+    cr_assert_float_eq(r.report.verified.trainer_loss, r.report.verified.reloaded_loss, 1e-4);
+    free(r.out);
+}
+
 static void says_ended_by(const run_result *r, const char *key) {
     char *path = sd_path_join(r->out, "manifest.json"), *text, want[64];
     size_t len;
