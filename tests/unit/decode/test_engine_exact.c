@@ -44,17 +44,17 @@ static char *write_model(const char *dir, const char *name, sd_tiny_model t) {
     return path;
 }
 
-// Layer l attends to window[l] positions, 0: to all.
-static world make_world_of(const int *window) {
+// window, unless NULL: layer l attends to window[l] positions, 0: to all.
+static world make_world_as(const sd_tiny_model *tiny, const int *window) {
     world w = {.dir = sd_tiny_dir()};
-    sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2), near = t, other = t;
+    sd_tiny_model t = *tiny, near = t, other = t;
     near.dtype = SD_Q8_0;
     other.seed = 99;
     w.same = write_model(w.dir, "same.gguf", t);
     w.near = write_model(w.dir, "near.gguf", near);
     w.other = write_model(w.dir, "other.gguf", other);
     cr_assert_eq(sd_model_open(&w.model, w.same, NULL), SD_OK);
-    for (int l = 0; l < w.model->hp.L; l++) w.model->layer[l].window = window[l];
+    for (int l = 0; window && l < w.model->hp.L; l++) w.model->layer[l].window = window[l];
     int32_t corpus[SAMPLINGS * (N + 1)];
     int n = 0;
     for (int i = 0; i < SAMPLINGS; i++) {
@@ -70,6 +70,11 @@ static world make_world_of(const int *window) {
                                  NULL, NULL),
                  SD_OK);
     return w;
+}
+
+static world make_world_of(const int *window) {
+    sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2);
+    return make_world_as(&t, window);
 }
 
 static world make_world(void) {
@@ -333,6 +338,33 @@ Test(exact, speculation_and_batches_change_no_token_where_layers_have_windows) {
                      &sum);
     cr_assert(sum.accepted > 0 && sum.accepted < sum.drafted);
     free_world(&w);
+}
+
+static void check_architecture(const sd_tiny_model *t, const char *name) {
+    world w = make_world_as(t, NULL);
+    sd_spec_stats off = check_drafter(&w, SD_SPEC_OFF, NULL),
+                  right = check_drafter(&w, SD_SPEC_DRAFT, w.near),
+                  wrong = check_drafter(&w, SD_SPEC_DRAFT, w.other);
+    cr_assert_eq(off.drafted, 0);
+    cr_assert_gt(right.accepted, 100, "%s: %lld accepted", name, (long long)right.accepted);
+    cr_assert_gt(wrong.drafted - wrong.accepted, 100, "%s: %lld of %lld accepted", name,
+                 (long long)wrong.accepted, (long long)wrong.drafted);
+    free_world(&w);
+}
+
+// A draft of rounded weights is right as a rule, one of other weights seldom. LongRoPE's long factors
+// hold for the oracle's sequences of 118 and for the engine's of 200.
+Test(exact, speculation_changes_no_token_of_any_architecture, .timeout = 600) {
+    for (int i = 0; sd_arch_at(i); i++) {
+        sd_tiny_model t = sd_tiny_default(sd_arch_at(i));
+        check_architecture(&t, sd_arch_name(t.arch));
+    }
+    sd_tiny_model t = sd_tiny_default(&sd_arch_phi3);
+    t.longrope = true, t.window = 24;
+    check_architecture(&t, "phi3 with LongRoPE and a window");
+    t = sd_tiny_default(&sd_arch_gemma3);
+    t.L = 4, t.pattern = 3, t.window = 64;
+    check_architecture(&t, "gemma3 of 4 layers");
 }
 
 Test(exact, the_logits_of_every_emitted_token_equal_plain_ones_bit_for_bit) {

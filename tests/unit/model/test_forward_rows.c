@@ -233,6 +233,28 @@ Test(forward_rows, every_architecture_is_row_invariant_in_every_precision, .time
         }
 }
 
+// Rows that leave windows, alone and beside layers without one; what turns by one rotation, by the
+// other, in part, by long factors (80 positions of room, 64 trained).
+Test(forward_rows, windows_and_rotations_are_row_invariant, .timeout = 300) {
+    static const precision precisions[] = {
+        {SD_COMPUTE_AUTO, SD_KV_F16}, {SD_COMPUTE_AUTO, SD_KV_INT8}, {SD_COMPUTE_FP32, SD_KV_AUTO}};
+    sd_tiny_model t[5];
+    for (int i = 0; i < 5; i++) t[i] = sd_tiny_default(i < 3 ? &sd_arch_gemma3 : &sd_arch_phi3);
+    t[0].window = 1;
+    t[1].L = 4, t[1].pattern = 3, t[1].window = 63, t[1].scaling = SD_ROPE_LINEAR;
+    t[2].D = 256, t[2].G = 1, t[2].window = 64;
+    t[3].longrope = true;
+    t[4].longrope = true, t[4].window = 17, t[4].rope_dim = t[4].D;
+    for (int i = 0; i < 5; i++)
+        for (size_t k = 0; k < sizeof precisions / sizeof *precisions; k++) {
+            t[i].dtype = SD_Q8_0;
+            sd_model *m = sd_tiny_open(&t[i], true);
+            each_table(m, precisions[k], check_chunks);
+            each_table(m, precisions[k], check_neighbours);
+            sd_model_release(m);
+        }
+}
+
 Test(forward_rows, rows_without_logits_change_nothing_for_those_with) {
     sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
     sd_model *m = sd_tiny_open(&t, true);
