@@ -100,6 +100,12 @@ plant "the label mask is shifted by one" datasets/read/loss_mask.c 's/l->supervi
 plant "what the template writes behind the end of turn is learnt" datasets/read/loss_mask.c 's/if \(end_token >= 0 \&\& !o->template_tail\)/if (0)/' test_labels
 plant "a token that straddles the prompt's edge is learnt" datasets/read/loss_mask.c 's/if \(\*at >= r.begin \&\& /if (*at + len > r.begin \&\& /' test_labels
 plant "the mask of a piece is that of the token before" datasets/build/token_store.c 's/i > 0 && supervised\[i\] \?/i > 0 \&\& supervised[i - 1] ?/' test_dataset
+plant "data prepared with another chat template passes for this one's" datasets/build/recipe_key.c 's/sd_hasher_add\(h, chat, strlen\(chat\) \+ 1\);//' test_run_template
+plant "a chat template that changed after training is used" model/adapter/chat_template.c 's/!want\[0\] \|\| strcmp\(want, is\.hex\) == 0/true/' test_chat_template
+plant "a prepared file's chat template is not asked" trainer/run/data.c 's/strcmp\(was \? was : "", is\.hex\) == 0/true/' test_run_template
+plant "the end of a template's turn ends no answer" model/chat.c 's/sd_model_add_end\(m, ids\.id\[i\]\);//' test_chat_template
+plant "parts of a split model are taken by their names alone" model/formats/gguf_split.c 's/is\.no == i && is\.count == p->count/true/' test_gguf_split
+plant "a line of metrics shows the last evaluation" trainer/report/metrics.c 's/!s->bar && !isnan\(m->eval_loss\)/!isnan(s->last_eval)/' test_metrics
 plant "a turn's weight is read over" datasets/read/format_fields.c 's/if \(!on\) \*unweighted = true;/(void)unweighted;/' test_formats
 plant "a prepared file's hash is not compared" datasets/dataset.c 's/strcmp\(d->sha256.hex, hash\) == 0/true/' test_dataset_damage
 plant "a chunk's size is not compared" datasets/store/hdf5_read.c 's/ZSTD_getFrameContentSize\(stored, n\) != a->plain \|\|/0 ||/' test_hdf5
