@@ -106,6 +106,7 @@ plant "a prepared file's chat template is not asked" trainer/run/data.c 's/strcm
 plant "the end of a template's turn ends no answer" model/chat.c 's/sd_model_add_end\(m, ids\.id\[i\]\);//' test_chat_template
 plant "parts of a split model are taken by their names alone" model/formats/gguf_split.c 's/is\.no == i && is\.count == p->count/true/' test_gguf_split
 plant "a line of metrics shows the last evaluation" trainer/report/metrics.c 's/!s->bar && !isnan\(m->eval_loss\)/!isnan(s->last_eval)/' test_metrics
+plant "an evaluation after a resume has a speed of 0" trainer/loop.c 's/\{\.tok_s = NAN\}/{0}/' test_run_resume
 plant "a turn's weight is read over" datasets/read/format_fields.c 's/if \(!on\) \*unweighted = true;/(void)unweighted;/' test_formats
 plant "a prepared file's hash is not compared" datasets/dataset.c 's/strcmp\(d->sha256.hex, hash\) == 0/true/' test_dataset_damage
 plant "a chunk's size is not compared" datasets/store/hdf5_read.c 's/ZSTD_getFrameContentSize\(stored, n\) != a->plain \|\|/0 ||/' test_hdf5

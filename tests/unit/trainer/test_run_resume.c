@@ -1,5 +1,6 @@
 // Resumed is the same as never stopped, and whatever would change the numbers of a resume is
 // refused.
+#include "base/files/file.h"
 #include "base/files/path.h"
 #include "base/files/replace.h"
 #include "base/memory.h"
@@ -167,4 +168,47 @@ Test(run_resume, damaged_checkpoints_are_put_aside_and_none_that_was_found_is_re
     cr_assert(run_exists(&anew, aside) && run_exists(&anew, second));
     free(manifest), free(state), free(aside), free(second);
     free(whole.out), free(r.out), free(again.out), free(anew.out);
+}
+
+// The newest checkpoint, as an interruption between its step and the evaluation behind it leaves it.
+static void owe_the_evaluation(const run_result *r) {
+    sd_error err = {0};
+    size_t n = (size_t)r->report.parameters;
+    char *dir = sd_path_join(r->out, "checkpoints"), *newest;
+    sd_checkpoint c = {.n = n};
+    float **part[] = {&c.theta, &c.m, &c.v, &c.best};
+    for (int i = 0; i < 4; i++) *part[i] = sd_alloc(n, sizeof(float));
+    cr_assert_eq(sd_checkpoint_newest(&newest, NULL, dir, &err), SD_OK);
+    cr_assert_eq(sd_checkpoint_load(&c, newest, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_remove_tree(newest, NULL), SD_OK);
+    c.state.eval_due = true;
+    sd_checkpoints all = {.dir = dir, .keep = 9};
+    cr_assert_eq(sd_checkpoint_save(&all, &c, NULL, &err), SD_OK, "%s", err.message);
+    sd_checkpoint_free_recipe(&c);
+    sd_checkpoints_free(&all);
+    for (int i = 0; i < 4; i++) free(*part[i]);
+    free(dir), free(newest);
+}
+
+// The process that did the step took its time along: the row has an evaluation and no speed.
+Test(run_resume, an_evaluation_that_was_owed_is_a_row_without_a_speed) {
+    run_result r = run_unfinished("e");
+    owe_the_evaluation(&r);
+    run_result a = run_train("e", NULL, 0);
+    cr_assert_eq(a.st, SD_OK, "%s", a.err.message);
+    cr_assert_eq(a.report.started_at, a.report.state.step);
+    char *path = sd_path_join(a.out, "metrics.csv"), *text, *row;
+    size_t len;
+    cr_assert_eq(sd_file_read(&text, &len, path, 1 << 20, NULL), SD_OK);
+    row = text + len - 1; // behind the last line
+    while (row > text && row[-1] != '\n') row--;
+    int column = 0;
+    for (char *cell = row; cell;
+         cell = strchr(cell, ',') ? strchr(cell, ',') + 1 : NULL, column++) {
+        if (column == 0) cr_assert_eq(strtoll(cell, NULL, 10), a.report.state.step, "%s", row);
+        if (column == 2) cr_assert_neq(*cell, ',', "no evaluation: %s", row);
+        if (column == 7) cr_assert_eq(*cell, ',', "a speed: %s", row);
+    }
+    cr_assert_eq(column, 10, "%s", row);
+    free(path), free(text), free(r.out), free(a.out);
 }
