@@ -35,7 +35,7 @@ out:
     return st;
 }
 
-// Of a GGUF-LoRA file.
+// The template in a GGUF-LoRA file.
 static sd_status from_gguf(sd_template **out, const char *path, sd_error *err) {
     sd_status st = SD_OK;
     sd_gguf *g = NULL;
@@ -71,6 +71,9 @@ sd_status sd_adapter_template(sd_template **out, const char *path, sd_error *err
              "with --chat-template",
              file);
     if (there == SD_PATH_NONE) goto out;
+    SD_CHECK(there != SD_PATH_OTHER, err, SD_EINVAL,
+             "%s: is no regular file; restore it, or give a chat template with --chat-template",
+             file);
     SD_TRY(sd_chat_template_read(out, file, err));
     const char *source = sd_template_source(*out);
     SD_TRY(sd_sha256_of(&is, source, strlen(source), err));

@@ -6,8 +6,8 @@
 // must be true of each: a row's bits depend on its own token, position, cache and adapter alone.
 // Across backends logits differ by rounding.
 //
-// What is common stands above the table, once: rows are checked before a step (backend.c), and which
-// sequence has which page is counted on the host (kv_pages.c). A backend whose block tables lie in
+// The common parts stand above the table, once: rows are checked before a step (backend.c), and
+// which sequence has which page is counted on the host (kv_pages.c). A backend whose block tables lie in
 // its own memory sees in sd_kv.id and sd_kv.version whether the one it has is still true. Picking a
 // token is the backend's too (sd_picked), so that logits need not leave its memory; it must be the
 // token that sd_sample (kernels/sample/sampler.h) picks from the same logits.

@@ -14,8 +14,8 @@
 //     ... sd_forward over rows below n, kv->len = n ...
 //     sd_kv_truncate(kv, len);                // what lies behind is given back
 //
-// A pool and its sequences belong to one thread. Who has which page is counted on the host; the pages
-// lie where the context's backend has its memory.
+// A pool and its sequences belong to one thread. Which sequence has which page is counted on the
+// host; the pages lie where the context's backend has its memory.
 #pragma once
 
 #include "base/status.h"

@@ -147,7 +147,7 @@ sd_status sd_vocabulary_is(bool *alone, const char *path, sd_error *err) {
     if (kind == SD_PATH_FOLDER) {
         SD_TRY(sd_folder_is_vocabulary(alone, path, err));
     } else {
-        SD_TRY(sd_gguf_open(&g, path, err));
+        SD_TRY(sd_gguf_open_whole(&g, path, err)); // a first part may have no tensors
         *alone = sd_gguf_is_vocabulary(g);
     }
 out:

@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-// Of cli/main.c, which is no part of a library.
+// cli/main.c has these, and is no part of a library.
 volatile int sd_interrupted;
 void sd_catch_interrupts(void) {}
 bool sd_verb_help(const char *usage, const char *help, const sd_option *rows, int argc,

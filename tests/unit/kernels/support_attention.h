@@ -124,7 +124,7 @@ static void attend_rows(const sd_ops *ops, const att_case *a, int first, const i
     free(total), free(partial), free(scratch);
 }
 
-// Of common models, Gemma 3 (256) and Phi (96, 80) among them.
+// Sizes of common models, Gemma 3 (256) and Phi (96, 80) among them.
 static const int att_shapes[][3] = {{9, 3, 64}, {12, 2, 128}, {4, 4, 32}, {14, 2, 64},
                                     {6, 2, 20}, {4, 1, 256},  {3, 3, 96}, {4, 2, 80}};
 enum { ATT_SHAPES = sizeof att_shapes / sizeof att_shapes[0] };

@@ -10,6 +10,7 @@
 
 #include <criterion/criterion.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 TestSuite(chat_template, .timeout = 60);
@@ -205,6 +206,20 @@ static void write_in(const char *dir, const char *name, const char *text) {
     char *path = sd_path_join(dir, name);
     cr_assert_eq(sd_file_write(path, text, strlen(text), NULL), SD_OK);
     free(path);
+}
+
+// A pipe would be waited for, for ever where an adapter came with it.
+Test(chat_template, a_pipe_beside_an_adapter_is_refused_and_not_waited_for) {
+    char *dir = sd_tiny_dir(), *file = sd_path_join(dir, "chat_template.jinja");
+    sd_error err = {0};
+    sd_template *t;
+    write_in(dir, "adapter_config.json", "{}");
+    cr_assert_eq(mkfifo(file, 0600), 0);
+    cr_assert_eq(sd_adapter_template(&t, dir, &err), SD_EINVAL);
+    cr_assert(!t && strstr(err.message, "chat_template.jinja: is no regular file"), "%s",
+              err.message);
+    free(file);
+    sd_tiny_remove(dir);
 }
 
 Test(chat_template, a_run_whose_manifest_names_another_is_refused) {

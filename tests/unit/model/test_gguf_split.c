@@ -7,6 +7,7 @@
 #include "model/formats/gguf_write.h"
 #include "model/infer/forward.h"
 #include "model/load/source.h"
+#include "model/load/vocabulary.h"
 #include "tests/unit/support/tiny_model.h"
 
 #include <criterion/criterion.h>
@@ -25,6 +26,7 @@ typedef struct {
 typedef struct {
     int says_no, says_count, says_tensors; // of the last part (tensors: of the first); 0: the truth
     bool repeats;                          // the last part has the first tensor once more
+    bool bare;                             // the first part has metadata alone
 } oddity;
 
 static void put(sd_gguf_writer *w, const char *key, uint32_t v) {
@@ -34,7 +36,8 @@ static void put(sd_gguf_writer *w, const char *key, uint32_t v) {
 static void write_part(const char *path, const sd_gguf *g, int part, const oddity *odd) {
     sd_gguf_writer *w;
     sd_error err = {0};
-    int n = sd_gguf_tensor_count(g), from = n * part / PARTS, to = n * (part + 1) / PARTS;
+    int n = sd_gguf_tensor_count(g), with = PARTS - odd->bare, at = part - odd->bare;
+    int from = at < 0 ? 0 : n * at / with, to = n * (at + 1) / with;
     bool last = part == PARTS - 1;
     cr_assert_eq(sd_gguf_writer_open(&w, path, &err), SD_OK, "%s", err.message);
     for (int i = 0; part == 0 && i < sd_gguf_key_count(g); i++) {
@@ -129,6 +132,21 @@ Test(gguf_split, any_part_opens_the_same_model_as_the_whole_file, .timeout = 60)
     drop(&s);
 }
 
+// llama-gguf-split --no-tensor-first-split leaves the first part without a tensor, as a vocabulary is.
+Test(gguf_split, a_first_part_without_tensors_is_no_vocabulary, .timeout = 60) {
+    split s = make(&(oddity){.bare = true});
+    sd_error err = {0};
+    sd_model *m;
+    for (int i = 0; i < PARTS; i++) {
+        bool alone = true;
+        cr_assert_eq(sd_vocabulary_is(&alone, s.part[i], &err), SD_OK, "%s", err.message);
+        cr_assert_not(alone, "part %d", i + 1);
+        cr_assert_eq(sd_model_open(&m, s.part[i], &err), SD_OK, "%s", err.message);
+        sd_model_release(m);
+    }
+    drop(&s);
+}
+
 Test(gguf_split, a_part_that_changes_is_noticed, .timeout = 60) {
     split s = make(&(oddity){0});
     sd_error err = {0};
@@ -142,7 +160,7 @@ Test(gguf_split, a_part_that_changes_is_noticed, .timeout = 60) {
     drop(&s);
 }
 
-// What is merged into one is one file, and says nothing of parts.
+// A merged model is one file, and says nothing of parts.
 Test(gguf_split, merging_writes_one_file, .timeout = 60) {
     static float factors[2][1024];
     split s = make(&(oddity){0});

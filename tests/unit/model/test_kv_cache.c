@@ -17,7 +17,7 @@ typedef struct {
     sd_kv_pool *pool;
 } world;
 
-// Of so many pages.
+// A pool of so many pages.
 static world open_world(sd_kv_type type, int pages) {
     world w = {0};
     sd_error err = {0};

@@ -71,7 +71,7 @@ void sd_tiny_values(float *out, const sd_tiny_model *t, sd_tiny_tensor what, int
                     int cols);
 /// The same of a block's matrix, whatever linear map it is a part of.
 void sd_tiny_matrix(float *out, const sd_tiny_model *t, sd_proj p, int layer, int rows, int cols);
-/// Of its bias [n], where the architecture has one.
+/// The same of its bias [n], where the architecture has one.
 void sd_tiny_bias(float *out, const sd_tiny_model *t, sd_proj p, int layer, int n);
 
 sd_status sd_tiny_write_gguf(const char *path, const sd_tiny_model *t, sd_error *err);
