@@ -2,6 +2,7 @@
 """Our exports in the tools they are for: an adapter in PEFT and in llama.cpp gives the continuations and logits that it gives here.
 
     exports.py SPECDEC MODELS_DIR                                                   a random adapter
+    exports.py SPECDEC MODELS_DIR --model FILE.gguf                                 on another model of that folder
     exports.py SPECDEC MODELS_DIR --run runs/NAME --prompts test.jsonl --count 20   a tuned one, on held-out prompts
 
 With --run, PEFT opens the run's PEFT folder and llama.cpp its GGUF-LoRA, and both answer the prompts greedily. An answer may part from ours only at a near-tie:
@@ -19,21 +20,22 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("specdec")
 parser.add_argument("models", help="folder of the GGUF files")
+parser.add_argument("--model", default="SmolLM2-135M-Instruct.Q4_1.gguf", metavar="FILE", help="for a random adapter (%(default)s)")
 parser.add_argument("--run", help="a tuned run's folder")
-parser.add_argument("--prompts", help="JSON lines with messages; a last assistant turn is dropped")
+parser.add_argument("--prompts", help="JSON lines with messages, whose last assistant turn is dropped, or with a prompt")
 parser.add_argument("--count", type=int, default=20, help="prompts (20)")
 parser.add_argument("--tokens", type=int, default=320, help="cap of an answer (320)")
 args = parser.parse_args()
 if bool(args.run) != bool(args.prompts):
     parser.error("--run and --prompts go together")
 SPECDEC, MODELS = args.specdec, args.models
-GGUF = os.path.join(MODELS, "SmolLM2-135M-Instruct.Q4_1.gguf")
+GGUF = os.path.join(MODELS, args.model)
 # Where two continuations part, our logits of the two tokens may differ by so much. llama.cpp and we round activations to 8 bits in different ways: a few
 # tenths; in fp32 two implementations agree to 2e-3 a logit, so a difference of two of them to 4e-3.
 TIE_8_BITS, TIE_FP32 = 0.5, 4e-3
-RANK, ALPHA, LAYERS = 8, 16, 30
-SHAPES = {"self_attn.q_proj": (576, 576), "self_attn.k_proj": (192, 576), "self_attn.v_proj": (192, 576), "self_attn.o_proj": (576, 576),
-          "mlp.gate_proj": (1536, 576), "mlp.up_proj": (1536, 576), "mlp.down_proj": (576, 1536)}
+RANK, ALPHA = 8, 16
+MODULES = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
+           "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
 PROMPTS = [f"The package {name} is a tool that" for name in
            "grep sed awk curl wget tar gzip git make cmake python perl ruby vim emacs nano ssh rsync cron less".split()]
 failed = False
@@ -58,12 +60,15 @@ def run(*args):
 
 def random_adapter(folder):
     """A PEFT folder whose B is not zero, so that the adapter changes the answers."""
+    import gguf
     import numpy as np
     from safetensors.numpy import save_file
     rng = np.random.default_rng(7)
-    tensors = {}
-    for layer in range(LAYERS):
-        for module, (rows, cols) in SHAPES.items():
+    shapes = {t.name: t.shape for t in gguf.GGUFReader(GGUF).tensors}
+    tensors, layer = {}, -1
+    while f"blk.{(layer := layer + 1)}.attn_q.weight" in shapes:
+        for leaf, module in MODULES.items():
+            cols, rows = (int(n) for n in shapes[f"blk.{layer}.{leaf}.weight"])
             stem = f"base_model.model.model.layers.{layer}.{module}"
             tensors[f"{stem}.lora_A.weight"] = rng.uniform(-1, 1, (RANK, cols)).astype(np.float32) / cols**0.5
             tensors[f"{stem}.lora_B.weight"] = (rng.standard_normal((rows, RANK)) * 0.01).astype(np.float32)
@@ -71,7 +76,7 @@ def random_adapter(folder):
     save_file(tensors, os.path.join(folder, "adapter_model.safetensors"), metadata={"format": "pt"})
     with open(os.path.join(folder, "adapter_config.json"), "w") as f:
         json.dump({"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": ALPHA, "bias": "none", "lora_dropout": 0.0,
-                   "target_modules": [m.split(".")[1] for m in SHAPES], "base_model_name_or_path": "x"}, f)
+                   "target_modules": [m.split(".")[1] for m in MODULES.values()], "base_model_name_or_path": "x"}, f)
 
 
 def load_npy(path):
@@ -87,7 +92,7 @@ def check_peft(work, folder, name):
     except ImportError as e:
         return skip(f"{name} in PEFT", f"{e.name} is not installed")
     base = AutoModelForCausalLM.from_pretrained(MODELS, gguf_file=os.path.basename(GGUF), dtype=torch.float32)
-    ids = json.loads(run("tokenize", "-m", GGUF, "--json", PROMPTS[0]))["ids"]
+    ids = json.loads(run("tokenize", "-m", GGUF, "--bos", "--json", PROMPTS[0]))["ids"]
     with torch.no_grad():
         plain = base(torch.tensor([ids])).logits[0].numpy()
         tuned = PeftModel.from_pretrained(base, folder)(torch.tensor([ids])).logits[0].numpy()
@@ -104,7 +109,7 @@ def our_answer(work, text, adapter, tokens, compute, end):
     path = os.path.join(work, "prompt.txt")
     with open(path, "w") as f:
         f.write(text)
-    ids = json.loads(run("tokenize", "-m", GGUF, "--json", text))["ids"]
+    ids = json.loads(run("tokenize", "-m", GGUF, "--bos", "--json", text))["ids"]
     r = json.loads(run("generate", "-m", GGUF, "-a", adapter, "-f", path, "-n", str(tokens), "--temp", "0", "--compute", compute, "--json"))
     return ids, r["tokens"] + ([end] if r["finish_reason"] == "stop" else [])
 
@@ -175,14 +180,19 @@ def check_peft_answers(work, folder, name, prompts, tokens):
 
 
 def chat_prompts():
-    """The texts that the model's chat template makes of the prompts."""
+    """The prompts as they are, or the texts that the model's chat template makes of their messages."""
     from token_common import hugging_face
-    tok, out = hugging_face(MODELS, os.path.basename(GGUF)), []
+    tok, out = None, []
     with open(args.prompts) as f:
         for line in f:
-            messages = json.loads(line)["messages"]
-            messages = messages[:-1] if messages[-1]["role"] == "assistant" else messages
-            out.append(tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+            record = json.loads(line)
+            if "prompt" in record:
+                out.append(record["prompt"])
+            else:
+                tok = tok or hugging_face(MODELS, os.path.basename(GGUF))
+                messages = record["messages"]
+                messages = messages[:-1] if messages[-1]["role"] == "assistant" else messages
+                out.append(tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
             if len(out) == args.count:
                 break
     return out
@@ -211,23 +221,23 @@ def main():
     if not args.run and not os.path.exists(GGUF):
         return skip("all", f"{GGUF} is not there")
     try:
-        import numpy, safetensors  # noqa: F401
+        import gguf, numpy, safetensors  # noqa: F401
     except ImportError as e:
         return skip("all", f"{e.name} is not installed")
     with tempfile.TemporaryDirectory() as work:
         if args.run:
             check_run(work)
             sys.exit(failed)
-        peft, gguf, again = (os.path.join(work, n) for n in ("peft", "lora.gguf", "again"))
+        peft, lora, again = (os.path.join(work, n) for n in ("peft", "lora.gguf", "again"))
         random_adapter(peft)
-        out = run("export", peft, "-m", GGUF, "--to", "gguf-lora", "-o", gguf)
+        out = run("export", peft, "-m", GGUF, "--to", "gguf-lora", "-o", lora)
         ok("verified" in out, "PEFT to GGUF-LoRA verifies itself")
-        run("export", gguf, "-m", GGUF, "--to", "peft", "-o", again)
+        run("export", lora, "-m", GGUF, "--to", "peft", "-o", again)
         from safetensors.numpy import load_file
         x, y = (load_file(os.path.join(d, "adapter_model.safetensors")) for d in (peft, again))
         ok(x.keys() == y.keys() and all((x[k] == y[k]).all() for k in x), "PEFT to GGUF-LoRA and back is the same, bit for bit")
         check_peft(work, again, "the PEFT folder")
-        check_llama(work, gguf, "the GGUF-LoRA", PROMPTS, 24)
+        check_llama(work, lora, "the GGUF-LoRA", PROMPTS, 24)
     sys.exit(failed)
 
 
