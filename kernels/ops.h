@@ -9,7 +9,7 @@
 // from itself.
 //
 // All functions are serial over the range they are given and may run at the same time on disjoint
-// ranges; the caller (model/infer/forward.c) composes them into parallel regions with sd_pool_run.
+// ranges; the caller (model/infer/cpu/forward.c) composes them into parallel regions with sd_pool_run.
 //
 //     const sd_ops *ops = sd_ops_best();
 //     ops->quantize_rows(&rows, x, 0, N);         // once for every matmul that reads x

@@ -2,7 +2,7 @@
 //
 // Callers use forward.h, kv_cache.h and step_cost.h, whose functions ask the table of the context's
 // or the pool's backend; nothing else of a backend is seen from outside. So weights, activations and
-// pages may lie in any memory. The CPU's (cpu.c) is the first one, and what is true of its numbers
+// pages may lie in any memory. The CPU's (cpu/) is the first one, and what is true of its numbers
 // must be true of each: a row's bits depend on its own token, position, cache and adapter alone.
 // Across backends logits differ by rounding.
 //

@@ -60,7 +60,7 @@ fi
 plant "a packed weight's checksum is not compared" model/infer/weight_cache/file.c 's/return whole && want && strcmp\(hex, want\) == 0;/return whole;/' test_weight_cache
 plant "a model is what it was when its time is" model/infer/weight_cache/identity.c 's/same = now && path && json_equal\(now, row\)/same = now \&\& path \&\& strcmp(json_string_value(json_object_get(now, "changed")), json_string_value(json_object_get(row, "changed"))) == 0/' test_weight_cache_sources
 plant "a model that changed while it was packed is taken" model/load/digest.c 's/worst >= SD_MAP_CHANGED/worst > SD_MAP_CHANGED/' test_weight_cache_sources
-plant "a row of the embedding is taken as the file has it now" model/infer/forward.c 's/sd_row_sum\(copy, stride\) == cx->row_sum\[r->token\]/true/' test_weight_cache_sources
+plant "a row of the embedding is taken as the file has it now" model/infer/cpu/forward.c 's/sd_row_sum\(copy, stride\) == cx->row_sum\[r->token\]/true/' test_weight_cache_sources
 plant "a cut file reads as zeros and nobody asks" base/files/map.c 's/atomic_store\(&guards\[i\]\.lost, true\);//' test_map
 plant "packing leak: segments of a row are one" trainer/pass/batch.c 's/&& b->segment\[i - 1\] == b->segment\[i\]//' test_train
 plant "a segment's first token is predicted from its neighbour" trainer/pass/batch.c 's/if \(goes_on && b->label/if (t > 0 \&\& b->label/' test_train
@@ -78,11 +78,11 @@ plant "the backward pass stops one map too early" trainer/pass/block_real.c 's/i
 plant "the gradient of a skipped head row is what stood there" trainer/pass/loss_head_real.c 's/memset\(t->mem.dx, 0, /memset(t->mem.dx, 0, 0 * /' test_train
 plant "a segment has the weight of the one before it" trainer/pass/batch.c 's/return low;/return low > 0 ? low - 1 : 0;/' test_train_f64
 plant "a segment's weight is left out of its gradient" trainer/pass/loss_head_real.c 's/if \(t->weight\) weigh_row\(t, n\);//' test_train_f64
-plant "what attention adds is not normed" model/infer/block.c 's/if \(layer->post_attn_norm\) sd_by_rows\(cx, add_attention, hp->C\);//' test_forward_reference
-plant "a layer with a window turns as the others do" model/infer/block.c 's/\(size_t\)layer->rope \* cx->max_rows/(size_t)0 * cx->max_rows/' test_forward_reference
-plant "a row sees one position before its window" model/infer/attention.c 's/\.window = cx->window\}/.window = cx->window + (cx->window > 0)}/' test_forward_reference
-plant "a part of a fused map takes the first part's factors" model/infer/lora.c 's/&l->B\[part\]/\&l->B[0]/' test_merge
-plant "LongRoPE goes by the original context alone" model/infer/forward.c 's/const int beyond = .*;/const int beyond = 0;/' test_model
+plant "what attention adds is not normed" model/infer/cpu/block.c 's/if \(layer->post_attn_norm\) sd_by_rows\(cx, add_attention, hp->C\);//' test_forward_reference
+plant "a layer with a window turns as the others do" model/infer/cpu/block.c 's/\(size_t\)layer->rope \* cx->max_rows/(size_t)0 * cx->max_rows/' test_forward_reference
+plant "a row sees one position before its window" model/infer/cpu/attention.c 's/\.window = cx->window\}/.window = cx->window + (cx->window > 0)}/' test_forward_reference
+plant "a part of a fused map takes the first part's factors" model/infer/cpu/lora.c 's/&l->B\[part\]/\&l->B[0]/' test_merge
+plant "LongRoPE goes by the original context alone" model/infer/cpu/forward.c 's/const int beyond = .*;/const int beyond = 0;/' test_model
 plant "the gradient passes by the norm of what is added" trainer/pass/block_real.c 's/if \(!y\) return t->mem.dx \+ at;/return t->mem.dx + at;/' test_train_f64
 plant "top-p keeps one token too many" kernels/sample/sampler.c 's/if \(seen >= want\) break;/if (seen >= want) { i += i < n; break; }/' test_sampler
 plant "top-k keeps one token too few" kernels/sample/sampler.c 's/if \(k > 0 && n > k\) n = k;/if (k > 1 \&\& n >= k) n = k - 1;/' test_sampler
@@ -90,8 +90,8 @@ plant "top-p shares out mass that min-p took away" kernels/sample/sampler.c 's/i
 plant "NaN passes for a small logit" kernels/sample/sampler.c 's/if \(s->simd->has_nan\(logits, s->V\)\) return -1;//' test_sampler
 plant "a drafter's proposals are counted as its neighbour's" decode/engine/plan.c 's/&s->own, i, s->proposal/\&s->own, 0, s->proposal/' test_engine_drafters
 plant "a drafter is asked before it is ready" decode/engine/plan.c 's/p.ready\[i\] = prepare\(e, s, i, running\)/p.ready[i] = prepare(e, s, i, running) || s->active[i]/' test_engine_drafters
-plant "a step's tokens are drawn with the noise of the position before" model/infer/pick.c 's/\(int64_t\)row->pos \+ 1/(int64_t)row->pos/' test_backend
-plant "a row's token is that of another row's logits" model/infer/pick.c 's/const float \*logits = j->logits \+ .*;/const float *logits = j->logits;/' test_backend
+plant "a step's tokens are drawn with the noise of the position before" model/infer/cpu/pick.c 's/\(int64_t\)row->pos \+ 1/(int64_t)row->pos/' test_backend
+plant "a row's token is that of another row's logits" model/infer/cpu/pick.c 's/const float \*logits = j->logits \+ .*;/const float *logits = j->logits;/' test_backend
 plant "a prompt's place in a list changes its sampling" decode/serve/generation_start.c 's/c->index % r->n/c->index/' test_serve_live
 plant "the hashes of a checkpoint's manifest are not compared" trainer/checkpoint.c 's/if \(sd_sha256_equal\(want, have\)\) return SD_OK;/return SD_OK;/' test_checkpoint
 plant "a save removes checkpoints that it did not make" trainer/checkpoint_folder.c 's/is_own\(all, l.step\[i\]\) && \+\+kept/++kept/' test_checkpoint

@@ -10,7 +10,7 @@
 #include "base/memory.h"
 #include "model/adapter/adapter.h"
 #include "model/formats/gguf_write.h"
-#include "model/infer/lora_weights.h"
+#include "model/infer/cpu/lora_weights.h"
 
 #include <math.h>
 #include <stdio.h>

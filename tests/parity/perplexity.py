@@ -45,7 +45,7 @@ def reference(path, text):
 specdec, folder = sys.argv[1], pathlib.Path(sys.argv[2]).expanduser()
 root = pathlib.Path(__file__).resolve().parents[2]
 text = (pathlib.Path(sys.argv[3]).read_bytes() if sys.argv[3:] else
-        b"".join((root / f).read_bytes() for f in ("base/pool.c", "base/option.c", "base/files/file.c", "base/files/path.c", "base/files/replace.c", "README.md", "kernels/dequantize.c", "model/infer/forward.c", "model/adapter/adapter.c")))
+        b"".join((root / f).read_bytes() for f in ("base/pool.c", "base/option.c", "base/files/file.c", "base/files/path.c", "base/files/replace.c", "README.md", "kernels/dequantize.c", "model/infer/cpu/forward.c", "model/adapter/adapter.c")))
 number = failed = 0
 for name in FILES if os.environ.get("SPECDEC_PARITY_ALL") else FILES[:2]:
     number += 1

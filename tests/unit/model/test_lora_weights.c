@@ -1,7 +1,7 @@
 // The packed factors of adapters belong to a context's table: made once, freed with their adapter
 // or with the table, whichever goes first and on whichever thread (the sanitizers see the rest).
+#include "model/infer/cpu/lora_weights.h"
 #include "model/infer/forward.h"
-#include "model/infer/lora_weights.h"
 #include "tests/unit/support/tiny_model.h"
 
 #include <criterion/criterion.h>

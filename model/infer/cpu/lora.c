@@ -1,6 +1,6 @@
 // LoRA, not merged: u = A x for the rows of one adapter ("shrink"), then y += B u on the columns of a
 // task ("expand").
-#include "model/infer/private.h"
+#include "model/infer/cpu/private.h"
 
 #include <sched.h>
 

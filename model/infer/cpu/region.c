@@ -2,7 +2,7 @@
 //
 // Rows are prepared (normed, quantised) once for all threads, or, of a few rows, by each thread for
 // itself: waking the others would take longer.
-#include "model/infer/private.h"
+#include "model/infer/cpu/private.h"
 
 // A row range is worth a region of its own from this many values on.
 enum { REGION_VALUES = 16 * 1024, LORA_A_ROWS = 32 };

@@ -1,6 +1,6 @@
 // The keys and values of sequences in the CPU's memory: where a head's lie, how they are written, and
 // the scales that int8 keys are divided by first.
-#include "model/infer/private.h"
+#include "model/infer/cpu/private.h"
 
 #include "base/memory.h"
 

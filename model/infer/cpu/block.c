@@ -9,7 +9,7 @@
 // the calling thread, and all become regions only in a prefill. Each row's activations are
 // quantised once for all matrices that read them. In the last layer only rows
 // that want logits or a token go on after their keys and values are written.
-#include "model/infer/private.h"
+#include "model/infer/cpu/private.h"
 
 #include <string.h>
 

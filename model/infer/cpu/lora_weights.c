@@ -4,7 +4,7 @@
 //
 // Where activations are rounded to 8 bits the factors are held in bf16: half the bytes of a step
 // that waits for memory, at a rounding of 1/256 of a correction.
-#include "model/infer/lora_weights.h"
+#include "model/infer/cpu/lora_weights.h"
 
 #include <pthread.h>
 #include <string.h>

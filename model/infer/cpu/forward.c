@@ -2,7 +2,7 @@
 //
 // Nothing here reduces over rows or splits an inner product, so a row's bits are those that the
 // kernels give it (kernels/ops.h), whatever else runs in the step.
-#include "model/infer/private.h"
+#include "model/infer/cpu/private.h"
 
 #include "base/memory.h"
 #include "model/infer/weight_cache/row_sums.h"

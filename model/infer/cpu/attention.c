@@ -5,7 +5,7 @@
 //
 // A layer with a window has only the splits that its rows see some of; a row's result begins with the
 // first of them.
-#include "model/infer/private.h"
+#include "model/infer/cpu/private.h"
 
 #include "base/memory.h"
 

@@ -1,11 +1,11 @@
 // The CPU's backend (cpu.c): the state of a context, shared by its life (context.c) and its step:
-// forward.c over block.c, which stands on region.c, lora.c, attention.c and kv_cache.c; pick.c takes
+// forward.c over block.c, which stands on region.c, lora.c, attention.c and kv_memory.c; pick.c takes
 // tokens from its logits.
 #pragma once
 
 #include "base/files/map.h"
 #include "model/infer/backend.h"
-#include "model/infer/lora_weights.h"
+#include "model/infer/cpu/lora_weights.h"
 
 #include <stdatomic.h>
 #include <sys/mman.h>
@@ -168,7 +168,7 @@ const sd_prepared_input *sd_prepared_input_of(sd_context *cx, int worker);
 /// Layer cx->l of the step.
 void sd_run_layer(sd_context *cx);
 
-// ---- kv_cache.c
+// ---- kv_memory.c
 
 size_t sd_cpu_kv_bytes(const sd_context *cx);
 sd_status sd_cpu_kv_open(sd_kv_memory **out, const sd_context *cx, const int *pages, sd_error *err);

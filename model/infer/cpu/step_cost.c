@@ -8,7 +8,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "kernels/cpu/features.h"
-#include "model/infer/private.h"
+#include "model/infer/cpu/private.h"
 #include "model/infer/weight_cache/cache.h"
 #include "model/infer/weight_cache/file.h"
 #include "model/infer/weight_cache/place.h"

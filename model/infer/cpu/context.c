@@ -3,7 +3,7 @@
 // Big buffers are anonymous mappings, not malloc: pages come when they are first written, so a
 // cache of 32k positions costs what its sequence has used, and a context for 512 rows that decodes
 // one costs one row.
-#include "model/infer/private.h"
+#include "model/infer/cpu/private.h"
 
 #include "base/log.h"
 #include "base/memory.h"

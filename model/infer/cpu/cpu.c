@@ -1,5 +1,5 @@
-// The CPU as a backend: the table of what context.c, forward.c, kv_cache.c and step_cost.c do.
-#include "model/infer/private.h"
+// The CPU as a backend: the table of what context.c, forward.c, kv_memory.c and step_cost.c do.
+#include "model/infer/cpu/private.h"
 
 static bool always(void) {
     return true;

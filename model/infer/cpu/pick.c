@@ -2,7 +2,7 @@
 //
 // When every wanted row wants its logits too, the head writes them where the caller wants them, and
 // nothing is copied. Otherwise they stay here.
-#include "model/infer/private.h"
+#include "model/infer/cpu/private.h"
 
 #include "base/memory.h"
 
