@@ -95,7 +95,7 @@ static inline size_t sd_kv_value_bytes(sd_kv_type t) {
 
 typedef struct {
     int H, G, D; // query heads, kv heads, head size; H a multiple of G
-    float scale; // 1/sqrt(D)
+    float scale; // of the scores: 1/sqrt(D) as a rule
     sd_kv_type kv;
     int window; // positions that a row sees, its own included; 0: all below it
 } sd_attention_shape;

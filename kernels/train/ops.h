@@ -93,7 +93,7 @@ void sd_exp_rows(real *y, const real *x, real shift, int n);
 
 typedef struct {
     int H, G, D; // query heads, kv heads, head size; H a multiple of G
-    real scale;  // 1/sqrt(D)
+    real scale;  // of the scores: 1/sqrt(D) as a rule
     int window;  // rows that a row sees, its own included; 0: all up to it
 } sd_causal;
 

@@ -15,6 +15,7 @@
 // An entry is stale when the pair at its position no longer has its rank; it is then dropped.
 #include "model/tokenizer/bpe.h"
 
+#include "base/clock.h"
 #include "base/files/hash.h"
 #include "base/list.h"
 #include "base/utf8.h"
@@ -24,19 +25,18 @@
 
 enum { SHORT_WORD = 48, LISTS = 4096, MAX_TOKEN_BYTES = 1 << 20, MAX_VOCAB_BYTES = 1 << 30 };
 
-static uint64_t hash_bytes(const char *s, size_t len) {
-    uint64_t h = 0x9e3779b97f4a7c15u ^ len, w;
+static uint64_t hash_bytes(uint64_t seed, const char *s, size_t len) {
+    uint64_t h = seed ^ len, w;
     for (; len >= 8; s += 8, len -= 8) {
         memcpy(&w, s, 8);
-        h = (h ^ w) * 0xff51afd7ed558ccdu;
-        h ^= h >> 32;
+        h = sd_mix64(h ^ w);
     }
     if (len) {
         w = 0;
         memcpy(&w, s, len);
-        h = (h ^ w) * 0xff51afd7ed558ccdu;
+        h = sd_mix64(h ^ w);
     }
-    return sd_mix64(h);
+    return h;
 }
 
 static size_t power_of_two(size_t at_least) {
@@ -47,7 +47,10 @@ static size_t power_of_two(size_t at_least) {
 
 sd_status sd_bpe_init(sd_bpe *b, int V, sd_error *err) {
     sd_status st = SD_OK;
-    *b = (sd_bpe){.V = V, .unk = -1, .text = sd_buf_make(MAX_VOCAB_BYTES)};
+    *b = (sd_bpe){.V = V,
+                  .seed = sd_mix64((uint64_t)sd_now_ns() ^ (uint64_t)(uintptr_t)b),
+                  .unk = -1,
+                  .text = sd_buf_make(MAX_VOCAB_BYTES)};
     SD_CHECK(V > 0 && V <= SD_TOK_MAX_VOCAB, err, SD_EFORMAT,
              "the vocabulary has %d tokens, 1 to %d are supported; check the file", V,
              SD_TOK_MAX_VOCAB);
@@ -77,7 +80,7 @@ void sd_bpe_free(sd_bpe *b) {
 
 // The slot that holds these bytes, or the empty one where they belong.
 static size_t find_slot(const sd_bpe *b, const char *bytes, size_t len) {
-    size_t mask = b->n_slots - 1, i = hash_bytes(bytes, len) & mask;
+    size_t mask = b->n_slots - 1, i = hash_bytes(b->seed, bytes, len) & mask;
     for (;; i = (i + 1) & mask) {
         int32_t id = b->slot[i];
         if (id < 0) return i;
@@ -127,7 +130,7 @@ static uint64_t pair_of(int32_t left, int32_t right) {
 
 sd_merge *sd_bpe_merge_slot(const sd_bpe *b, int32_t left, int32_t right) {
     uint64_t pair = pair_of(left, right);
-    size_t mask = b->n_merge_slots - 1, i = sd_mix64(pair) & mask;
+    size_t mask = b->n_merge_slots - 1, i = sd_mix64(pair ^ b->seed) & mask;
     while (b->merge[i].pair != pair && b->merge[i].pair != SD_NO_PAIR) i = (i + 1) & mask;
     return &b->merge[i];
 }

@@ -15,6 +15,7 @@ typedef struct {
 
 typedef struct {
     int V;
+    uint64_t seed;    // of the hashes: no file can choose texts or merges that collide
     sd_buf text;      // the bytes of all tokens, one after the other
     uint32_t *start;  // [V] into text
     uint32_t *length; // [V] 0: the id stands for nothing

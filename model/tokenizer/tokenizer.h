@@ -66,7 +66,7 @@ sd_status sd_tokenizer_spell(const sd_tokenizer *t, const int32_t *id, int n, bo
 /// behind a special token; else 0.
 size_t sd_tokenizer_prefix_bytes(const sd_tokenizer *t, int32_t before, int32_t id);
 
-/// SHA-256 over vocabulary, merges and added tokens: two models may share a draft iff theirs are
+/// SHA-256 over vocabulary, merges or their scores, added tokens and where spaces go: two models may share a draft iff theirs are
 /// equal.
 const char *sd_tokenizer_fingerprint(const sd_tokenizer *t); // 64 hex digits
 

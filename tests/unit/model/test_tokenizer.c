@@ -4,7 +4,7 @@
 #include "base/files/file.h"
 #include "base/memory.h"
 #include "base/utf8.h"
-#include "model/tokenizer/tokenizer.h"
+#include "model/tokenizer/bpe.h"
 
 #include <criterion/criterion.h>
 #include <jansson.h>
@@ -175,4 +175,25 @@ Test(tokenizer, a_stream_holds_unfinished_code_points_back) {
         cr_assert_str_eq(b.data, want, "step %zu", step);
         sd_buf_free(&b);
     }
+}
+
+// Texts of 64-bit words in pairs. The top bit of a word, multiplied by an odd number, stays the top
+// bit, whatever a hash has gathered before; so one that multiplies and shifts by 32 is the same with
+// two bits of the next word, and 2^n texts of n pairs would stand in one chain of the table.
+Test(tokenizer, texts_made_to_collide_take_no_quadratic_time, .timeout = 20) {
+    enum { PAIRS = 17, N = 1 << PAIRS };
+    sd_bpe b;
+    sd_error err;
+    cr_assert_eq(sd_bpe_init(&b, N, &err), SD_OK);
+    for (int i = 0; i < N; i++) {
+        uint64_t word[PAIRS][2] = {{0}};
+        for (int k = 0; k < PAIRS; k++)
+            if (i >> k & 1) {
+                word[k][0] = UINT64_C(1) << 63;
+                word[k][1] = UINT64_C(1) << 63 | UINT64_C(1) << 31;
+            }
+        cr_assert_eq(sd_bpe_set(&b, i, (const char *)word, sizeof word, true, &err), SD_OK);
+        cr_assert_eq(sd_bpe_find(&b, (const char *)word, sizeof word), i);
+    }
+    sd_bpe_free(&b);
 }
