@@ -124,7 +124,7 @@ out:
     return st;
 }
 
-// What a GGUF file says of itself beside its tokenizer.
+// Adds what a GGUF file says of itself beside its tokenizer.
 static sd_status add_gguf_texts(json_t *o, const sd_gguf *g, sd_error *err) {
     static const char *const keys[][2] = {{"name", "general.name"},
                                           {"architecture", "general.architecture"}};

@@ -10,8 +10,8 @@
 // ranks that occur, and for each a list of positions. Merging appends to these lists nearly always in
 // ascending order (a pair that a merge makes ranks behind it, and merges of one rank run from left to
 // right), so a push costs a few instructions where one heap of all pairs costs twenty levels. A
-// position that comes too late for the order of its list goes to a heap of pairs beside the lists;
-// words of up to LISTS bytes have that heap alone, for a list's table has an entry for every rank.
+// position that comes too late for the order of its list goes to a heap of pairs beside the lists; the
+// first LISTS bytes of long words have that heap alone, for a list's table has an entry for every rank.
 // An entry is stale when the pair at its position no longer has its rank; it is then dropped.
 #include "model/tokenizer/bpe.h"
 
@@ -348,7 +348,8 @@ static bool queue_pop(sd_bpe_scratch *s, uint32_t *rank, int32_t *at) {
 }
 
 static bool queue_reset(const sd_bpe *b, sd_bpe_scratch *s, size_t len) {
-    s->lists = len > LISTS;
+    s->long_bytes += len;
+    s->lists = s->long_bytes > LISTS;
     if (s->lists && !s->list_of) {
         s->list_of = sd_malloc_marked(((size_t)b->n_ranks + 1) * sizeof *s->list_of);
         if (!s->list_of) return false;

@@ -54,8 +54,9 @@ typedef struct {
     uint64_t *late; // rank << 32 | position of the pairs that came too late for their list's order
     sd_bpe_list *list;
     sd_bpe_entry *entry;
-    int32_t *list_of; // [n_ranks] a rank's list, -1: none yet
-    bool lists;       // they are in use
+    int32_t *list_of;  // [n_ranks] a rank's list, -1: none yet
+    size_t long_bytes; // of words so far that were too long for a scan
+    bool lists;        // they are in use
     size_t n_heap, cap_heap, n_late, cap_late, n_list, cap_list, n_entry, cap_entry;
     int32_t *id, *prev, *next; // [cap] the linked list of symbols
     size_t cap;

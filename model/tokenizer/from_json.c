@@ -57,7 +57,7 @@ out:
     return st;
 }
 
-// What a token's text in the file stands for, into out, which is empty: GPT-2's characters are bytes,
+// Appends what a token's text in the file stands for to out: GPT-2's characters are bytes,
 // U+2581 of a piece is a space. *merges false: no text in the model's alphabet, so nothing merges to
 // it. A real space is none for pieces: by then it is written U+2581.
 static sd_status read_text(sd_buf *out, bool *merges, const sd_tokenizer *t, const char *text,

@@ -1,4 +1,4 @@
-// What the two readers of tokenizer.json share: from_json.c reads the model and its tokens,
+// The part that the two readers of tokenizer.json share: from_json.c reads the model and its tokens,
 // from_json_steps.c what happens to a text before and after the model.
 #pragma once
 

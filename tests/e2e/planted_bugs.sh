@@ -111,7 +111,7 @@ plant "a turn's weight is read over" datasets/read/format_fields.c 's/if \(!on\)
 plant "a prepared file's hash is not compared" datasets/dataset.c 's/strcmp\(d->sha256.hex, hash\) == 0/true/' test_dataset_damage
 plant "a chunk's size is not compared" datasets/store/hdf5_read.c 's/ZSTD_getFrameContentSize\(stored, n\) != a->plain \|\|/0 ||/' test_hdf5
 plant "an answer's edge is looked for in a text that lost its first space" datasets/read/loss_mask.c 's/sd_tokenizer_spell\(t, ids.id/sd_tokenizer_decode(t, ids.id/' test_labels
-plant "of pieces with equal scores the first of the file merges first" model/tokenizer/scores.c 's/if \(i == 0 \|\| order\[i\].score != order\[i - 1\].score\) //' test_pieces
+plant "among pieces with equal scores the first of the file merges first" model/tokenizer/scores.c 's/if \(i == 0 \|\| order\[i\].score != order\[i - 1\].score\) //' test_pieces
 plant "a pair that comes too late for its list is forgotten" model/tokenizer/bpe.c 's/return late_push\(s, rank, at\);$/return s->lists ? true : late_push(s, rank, at);/' test_pieces
 plant "an answer keeps the space that the tokenizer puts before a text" decode/engine/output.c 's/bytes \+ drop, len - drop/bytes, len/' test_engine_text
 exit $failed
