@@ -91,7 +91,7 @@ void sd_decoding_announce(const sd_decoding *d) {
 
 json_t *sd_spec_json(const sd_spec_stats *s) {
     json_t *by = json_object();
-    for (int i = 0; i < SD_MAX_DRAFTERS && s->by[i].name; i++)
+    for (int i = 0; i < SD_MAX_DRAFTERS && s->by[i].name[0]; i++)
         if (s->by[i].drafted > 0)
             json_object_set_new(by, s->by[i].name,
                                 json_pack("{s:I, s:I}", "drafted", (json_int_t)s->by[i].drafted,

@@ -280,7 +280,7 @@ static void print_task(const task *t) {
            plain, spec, over(spec, plain), over(t->cpu_s[0], t->cpu_s[1]),
            over(t->whole_s[0], t->whole_s[1]), over((double)t->decoded[1], (double)s->rounds),
            100 * over((double)s->accepted, (double)s->drafted));
-    for (int i = 0; i < SD_MAX_DRAFTERS && s->by[i].name; i++)
+    for (int i = 0; i < SD_MAX_DRAFTERS && s->by[i].name[0]; i++)
         if (s->by[i].drafted)
             printf("%s %lld/%lld  ", s->by[i].name, (long long)s->by[i].accepted,
                    (long long)s->by[i].drafted);

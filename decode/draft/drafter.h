@@ -56,7 +56,7 @@ typedef struct {
 } sd_drafter;
 
 struct sd_drafter_kind {
-    const char *name; // static: in options, statistics and reports
+    const char *name; // in options, statistics and reports; below SD_DRAFTER_NAME bytes
     /// The error where this kind was asked for and has nothing to draft from: a sentence with its
     /// remedy. NULL: there is always something.
     const char *absent;

@@ -11,6 +11,7 @@
     X(DRAFT, model, "draft")
 
 enum {
-    SD_MAX_DRAFT = 48,  // tokens of one draft
-    SD_MAX_DRAFTERS = 8 // kinds of drafters of one engine
+    SD_MAX_DRAFT = 48,   // tokens of one draft
+    SD_MAX_DRAFTERS = 8, // kinds of drafters of one engine
+    SD_DRAFTER_NAME = 16 // bytes of a kind's name at most, its 0 included
 };

@@ -4,6 +4,7 @@
 // the statistics, which carry its name along.
 #include "decode/engine/private.h"
 
+#include <stdio.h>
 #include <string.h>
 
 // ---- which kinds a mode of speculation asks for
@@ -52,11 +53,19 @@ sd_status sd_drafters_check(const sd_engine *e, const sd_request *r, sd_error *e
 
 // ---- of the engine
 
+static void name_stats(const sd_engine *e, sd_spec_stats *s) {
+    for (int i = 0; i < e->n_drafters; i++)
+        snprintf(s->by[i].name, sizeof s->by[i].name, "%s", e->drafter[i].kind->name);
+}
+
 static sd_status add(sd_engine *e, const sd_drafter_kind *kind, const sd_draft_setup *setup,
                      sd_error *err) {
     sd_status st = SD_OK;
     void *shared = NULL;
     bool present = true;
+    SD_CHECK(strlen(kind->name) < SD_DRAFTER_NAME, err, SD_EINVAL,
+             "\"%s\" is too long for a drafter's name; at most %d bytes", kind->name,
+             SD_DRAFTER_NAME - 1);
     if (kind->share) SD_TRY(kind->share(&shared, &present, setup, err));
     if (!present) goto out;
     SD_CHECK(e->n_drafters < SD_MAX_DRAFTERS, err, SD_EINVAL,
@@ -82,7 +91,7 @@ sd_status sd_drafters_register(sd_engine *e, sd_error *err) {
         setup.asked = names(e->o.spec, listed(e)[i]);
         SD_TRY(add(e, listed(e)[i], &setup, err));
     }
-    for (int i = 0; i < e->n_drafters; i++) e->stats.spec.by[i].name = e->drafter[i].kind->name;
+    name_stats(e, &e->stats.spec);
     if (e->o.spec > SD_SPEC_OFF && !find(e, e->o.spec)) st = fail_absent(e, e->o.spec, err);
 out:
     return st;
@@ -107,10 +116,10 @@ out:
 void sd_slot_begin_drafters(const sd_engine *e, sd_slot *s) {
     const sd_request *r = &s->request->r;
     sd_spec_mode mode = r->spec == SD_SPEC_AUTO ? e->o.spec : r->spec;
+    name_stats(e, &s->stats.spec);
     sd_draft_start start = {s->timeline, s->n, &r->sampling, r->corpus};
     for (int i = 0; i < e->n_drafters; i++) {
         const sd_drafter_kind *kind = e->drafter[i].kind;
-        s->stats.spec.by[i].name = kind->name;
         s->active[i] =
             (mode == SD_SPEC_AUTO || names(mode, kind)) && serves(&e->drafter[i], r->corpus);
         if (s->active[i]) kind->begin(s->drafter[i], &start);

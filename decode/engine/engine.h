@@ -78,7 +78,7 @@ typedef struct {
 typedef struct {
     int64_t rounds, drafted, accepted;
     struct {
-        const char *name; // static; NULL: no more
+        char name[SD_DRAFTER_NAME]; // empty: no more
         int64_t drafted, accepted;
     } by[SD_MAX_DRAFTERS];             // in the order of the engine's list of drafters
     int64_t accepted_at[SD_MAX_DRAFT]; // accepted drafts by position in the draft

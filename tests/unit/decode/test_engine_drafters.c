@@ -142,6 +142,7 @@ KIND(free_kind, .name = "told")
 KIND(priced_kind, .name = "told", .share = told_share, .unshare = told_unshare,
      .read_bytes = told_bytes, .missing = told_missing, .prepare = told_prepare)
 // It goes by the draft model's mode.
+KIND(long_kind, .name = "sixteen letters!")
 KIND(draft_kind, .name = "draft", .absent = "nobody told it anything; tell it something",
      .share = told_share, .unshare = told_unshare, .serves = told_serves)
 
@@ -195,7 +196,7 @@ Test(drafters, one_that_is_registered_is_used_scored_and_named) {
     sd_spec_stats s = answer(e, &w);
     cr_assert_str_eq(s.by[0].name, "suffix");
     cr_assert_str_eq(s.by[1].name, "told");
-    cr_assert_null(s.by[2].name);
+    cr_assert_eq(s.by[2].name[0], 0);
     cr_assert_eq(s.by[0].drafted + s.by[1].drafted, s.drafted);
     cr_assert_geq(s.by[1].drafted, N / 2, "the surest is taken");
     cr_assert_eq(s.by[1].accepted, s.by[1].drafted, "and it is always right");
@@ -312,7 +313,8 @@ Test(drafters, one_that_has_nothing_to_draft_from_is_not_registered_and_its_sent
     sd_engine_options o = {.ctx = 200, .slots = 1, .threads = 1, .drafters = list};
     told.absent = true;
     sd_engine *e = open_engine(&w, list, 2);
-    cr_assert_null(answer(e, &w).by[1].name);
+    sd_spec_stats s = answer(e, &w);
+    cr_assert_eq(s.by[1].name[0], 0);
     sd_engine_close(e);
     w.request.spec = SD_SPEC_DRAFT;
     expect_refusal(&w, &o, "nobody told it anything");
@@ -331,6 +333,8 @@ Test(drafters, one_that_has_nothing_to_draft_from_is_not_registered_and_its_sent
     told = (script){.answer = w.want};
     o.drafters = many;
     expect_refusal(&w, &o, "one drafter too many");
+    o.drafters = (const sd_drafter_kind *const[]){&long_kind, NULL};
+    expect_refusal(&w, &o, "\"sixteen letters!\" is too long for a drafter's name; at most 15");
     sd_model_release(w.model);
 }
 

@@ -142,7 +142,7 @@ static sd_spec_stats check_drafter(const world *w, sd_spec_mode spec, const char
 }
 
 static int place_of(const sd_spec_stats *s, const char *drafter) {
-    for (int i = 0; i < SD_MAX_DRAFTERS && s->by[i].name; i++)
+    for (int i = 0; i < SD_MAX_DRAFTERS && s->by[i].name[0]; i++)
         if (strcmp(s->by[i].name, drafter) == 0) return i;
     cr_assert(false, "no statistics of %s", drafter);
     return -1;
