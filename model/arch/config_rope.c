@@ -56,13 +56,13 @@ out:
 sd_status sd_config_rope_dim(int *dim, const sd_config_keys *c, const sd_config_keys *r, int D,
                              sd_error *err) {
     sd_status st = SD_OK;
-    float partial;
-    SD_TRY(sd_config_float_or(c, "partial_rotary_factor", 1, &partial, err));
-    SD_TRY(sd_config_float_or(r, "partial_rotary_factor", (double)partial, &partial, err));
+    double partial; // in fp32 0.9 of 20 dimensions would be 17
+    SD_TRY(sd_key_number(&partial, c->o, "partial_rotary_factor", 1, c->file, err));
+    SD_TRY(sd_key_number(&partial, r->o, "partial_rotary_factor", partial, r->file, err));
     SD_CHECK(partial > 0 && partial <= 1, err, SD_EFORMAT,
              "%s: partial_rotary_factor %g is out of range; it is more than 0 and at most 1",
-             c->file, (double)partial);
-    *dim = (int)((double)D * (double)partial);
+             c->file, partial);
+    *dim = (int)(D * partial);
 out:
     return st;
 }

@@ -51,11 +51,12 @@ static sd_status read_factors(const float **out, sd_model *m, const sd_config_ke
     sd_status st = SD_OK;
     const size_t n = (size_t)m->hp.rope_dim / 2;
     json_t *list;
-    float *v = sd_arena_alloc(&m->owned->arena, n, sizeof *v);
-    SD_CHECK_ALLOC(v, err);
+    float *v;
     SD_TRY(sd_key_array(&list, r->o, name, r->file, err));
     SD_CHECK(json_array_size(list) == n, err, SD_EFORMAT,
              "%s: %s has %zu numbers for %zu frequencies", r->file, name, json_array_size(list), n);
+    v = sd_arena_alloc(&m->owned->arena, n, sizeof *v);
+    SD_CHECK_ALLOC(v, err);
     for (size_t i = 0; i < n; i++) {
         double x = json_number_value(json_array_get(list, i));
         SD_CHECK(x > 0 && x < 1e6, err, SD_EFORMAT, "%s: %s[%zu] is %g, which divides a frequency",

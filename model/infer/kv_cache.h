@@ -66,7 +66,8 @@ void sd_kv_close(sd_kv *kv); // its pages are given back; NULL is fine
 bool sd_kv_reserve(sd_kv *kv, int positions);
 /// The first positions of another sequence of the pool, as far as they fill pages that are
 /// committed there, become those of kv, which is empty. Returns kv->len: a multiple of SD_KV_PAGE.
-/// It is 0 where `from` has given back what a row that follows would see.
+/// It is 0 where `from` has given back what a row that follows would see, or where the two differ in
+/// ctx, by which LongRoPE turns keys.
 int sd_kv_reuse(sd_kv *kv, const sd_kv *from, int positions);
 /// At most len positions stay, and the pages behind are given back. Within a page that others read
 /// too it is cut back to the page's begin, since a page is written by one. Where pages that the next

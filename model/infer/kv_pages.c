@@ -211,9 +211,9 @@ bool sd_kv_reserve(sd_kv *kv, int positions) {
 int sd_kv_reuse(sd_kv *kv, const sd_kv *from, int positions) {
     sd_kv_pool *p = kv->pool;
     int most = positions < from->len ? positions : from->len;
-    if (most > kv->ctx) most = kv->ctx;
     const int pages = most / SD_KV_PAGE, len = pages * SD_KV_PAGE;
-    if (kv->pages > 0 || p != from->pool || !sd_kv_sees(from, len)) return kv->len;
+    if (kv->pages > 0 || p != from->pool || kv->ctx != from->ctx || !sd_kv_sees(from, len))
+        return kv->len;
     for (int g = 0; g < p->groups; g++) {
         kv->first[g] = first_needed(p, g, len);
         for (int i = kv->first[g]; i < pages; i++) {

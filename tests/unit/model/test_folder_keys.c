@@ -198,3 +198,19 @@ Test(folder_keys, a_sentencepiece_folder_is_named_as_such) {
     free(to);
     free_folder(&f);
 }
+
+// transformers counts them in double.
+Test(folder_keys, the_dimensions_that_turn_are_counted_as_elsewhere) {
+    for (int dim = 2; dim <= 20; dim += 2) {
+        char *dir = sd_tiny_dir();
+        sd_tiny_model t = sd_tiny_default(&sd_arch_phi3);
+        sd_model *m;
+        sd_error err;
+        t.L = 1, t.D = 20, t.rope_dim = dim;
+        cr_assert_eq(sd_tiny_write_folder(dir, &t, &err), SD_OK, "%s", err.message);
+        cr_assert_eq(sd_model_open(&m, dir, &err), SD_OK, "%d: %s", dim, err.message);
+        cr_assert_eq(m->hp.rope_dim, dim);
+        sd_model_release(m);
+        sd_tiny_remove(dir);
+    }
+}

@@ -345,6 +345,10 @@ Test(kv_window, what_is_reused_is_what_the_windows_see) {
         cr_assert(sd_kv_reserve(a, 331)); // layer 1 keeps the pages from (331 - 100) / 64 = 3 on
         for (int l = 0; l < LAYERS; l++) left[l] = sd_kv_pool_left(w.pool, l);
         cr_assert_eq(sd_kv_reuse(b, a, 250), 0, "the next row, at 192, would see 93");
+        sd_kv *other = NULL;
+        cr_assert_eq(sd_kv_open_in(&other, w.pool, LONG_CTX - 1, NULL), SD_OK);
+        cr_assert_eq(sd_kv_reuse(other, a, 329), 0, "its keys may turn otherwise");
+        sd_kv_close(other);
         cr_assert_eq(sd_kv_reuse(b, a, 329), 320);
         cr_assert_eq(b->first[1], 3, "page 3 and 4");
         cr_assert_eq(b->first[2], 5, "none");
