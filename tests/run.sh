@@ -151,7 +151,7 @@ fi
 if has tsan; then
   threaded=$(cd tests/unit && basename -s .c base/test_base.c decode/test_engine*.c model/test_{backend,lora_weights}.c serve/test_{serve*,workers,provider}.c)
   # shellcheck disable=SC2086
-  build tsan $threaded && unit_tests tsan '^test_(base|engine|lora_weights|serve|workers|provider)'
+  build tsan $threaded && unit_tests tsan '^test_(base|backend|engine|lora_weights|serve|workers|provider)'
 fi
 
 check litter litter_check

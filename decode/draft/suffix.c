@@ -12,7 +12,9 @@
 // still valid place).
 //
 // Edges of all states lie in one hash table keyed by (state, token); a state's edges are also
-// chained, because splitting a state copies them.
+// chained, because splitting a state copies them. The hash is seeded: a client may choose its tokens,
+// and such as collide would hold up the steps of all.
+#include "base/clock.h"
 #include "base/files/hash.h"
 #include "decode/draft/drafter.h"
 
@@ -38,6 +40,7 @@ typedef struct {
     edge *edges;   // [3*cap + 1]
     int32_t *slot; // [slots] edge index + 1, 0: empty
     uint32_t slots;
+    uint64_t seed;
     int n_states, n_edges, last;
     // The cursor: a state and how many of the last tokens (timeline, then drafted) it has matched.
     int at, matched, n_drafted;
@@ -45,7 +48,8 @@ typedef struct {
 } suffix;
 
 static uint32_t place_of(const suffix *s, int from, int32_t token) {
-    return (uint32_t)sd_mix64((uint64_t)(uint32_t)from << 32 | (uint32_t)token) & (s->slots - 1);
+    uint64_t key = (uint64_t)(uint32_t)from << 32 | (uint32_t)token;
+    return (uint32_t)sd_mix64(key ^ s->seed) & (s->slots - 1);
 }
 
 static edge *find_edge(const suffix *s, int from, int32_t token) {
@@ -201,6 +205,7 @@ static sd_status suffix_open(sd_drafter **out, void *shared, int ctx, sd_error *
     SD_CHECK_ALLOC(s, err);
     s->base.kind = &sd_drafter_suffix;
     s->cap = ctx;
+    s->seed = sd_mix64((uint64_t)sd_now_ns() ^ (uint64_t)(uintptr_t)s);
     // calloc: what a short request does not reach stays untouched.
     for (s->slots = 64; s->slots < (uint32_t)ctx * 6;) s->slots *= 2;
     s->states = calloc((size_t)ctx * 2 + 2, sizeof *s->states);

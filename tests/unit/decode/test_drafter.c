@@ -1,4 +1,5 @@
 // The free drafters against what they are defined to say, and the controller's choices.
+#include "base/files/hash.h"
 #include "base/rng.h"
 #include "decode/draft/controller.h"
 
@@ -71,6 +72,24 @@ Test(suffix, a_guess_is_what_followed_the_most_recent_longest_match) {
         sd_drafter_close(d);
     }
     cr_assert_gt(guesses, 3000);
+}
+
+// Tokens whose edges, by a hash that everybody knows, all begin in the same small part of the table.
+Test(suffix, tokens_made_to_collide_take_no_quadratic_time, .timeout = 20) {
+    enum { N = 100000, STRIDE = 8192 };
+    uint32_t slots = 64;
+    while (slots < N * 6) slots *= 2;
+    int32_t *text = calloc(N, sizeof *text);
+    for (int i = 0; i < N; i++) { // the i-th of different tokens leads on from state i
+        int k = 0;
+        do text[i] = i * STRIDE + k++;
+        while (k < STRIDE &&
+               ((uint32_t)sd_mix64((uint64_t)i << 32 | (uint32_t)text[i]) & (slots - 1)) > N / 8);
+    }
+    sd_drafter *d = open_suffix(N);
+    d->kind->begin(d, &(sd_draft_start){text, N, &greedy, NULL});
+    sd_drafter_close(d);
+    free(text);
 }
 
 Test(suffix, the_cursor_over_drafted_tokens_matches_as_if_they_were_text) {
