@@ -4,7 +4,7 @@
 #include "base/files/path.h"
 #include "base/memory.h"
 #include "base/rng.h"
-#include "model/infer/forward.h"
+#include "model/infer/private.h"
 #include "tests/unit/support/tiny_model.h"
 
 #include <criterion/criterion.h>
@@ -465,4 +465,31 @@ Test(forward_rows, a_long_context_has_the_same_bits_on_any_number_of_threads) {
 Test(forward_rows, layers_with_windows_have_the_same_bits_on_any_number_of_threads) {
     check_spans_of_tables(600, 0);
     check_spans_of_tables(70, 511);
+}
+
+// A row at 1000 that sees 70 positions sees one span of the two: memory and tasks are for that one.
+Test(forward_rows, attention_of_windows_counts_only_the_spans_that_are_seen) {
+    static const int windows[][2] = {{70, 70}, {70, 600}, {70, 0}};
+    static const int spans[] = {1, 2, 2};
+    sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2);
+    sd_model *m = sd_tiny_open(&t, true);
+    sd_pool *pool = NULL;
+    cr_assert_eq(sd_pool_open(&pool, 5, NULL), SD_OK);
+    for (int i = 0; i < 3; i++) {
+        for (int l = 0; l < 2; l++) m->layer[l].window = windows[i][l];
+        sd_context *cx = open_context(m, pool, (precision){.kv = SD_KV_F16}, NULL);
+        sd_kv *kv = NULL;
+        sd_error err = {0};
+        cr_assert_eq(sd_kv_open(&kv, cx, 1024, &err), SD_OK);
+        sd_row row = {.token = 1, .pos = 1000, .kv = kv, .want_logits = true};
+        float *logits = sd_alloc((size_t)m->hp.V, sizeof *logits);
+        cr_assert_eq(sd_forward(cx, &row, 1, logits, &err), SD_OK);
+        cr_assert_eq(cx->cap_parts, (size_t)(spans[i] * m->hp.H), "%d and %d", windows[i][0],
+                     windows[i][1]);
+        cr_assert_eq(cx->attention_tasks, (i ? 2 : 1) * m->hp.G, "of the last layer");
+        free(logits);
+        sd_kv_close(kv), sd_context_close(cx);
+    }
+    sd_pool_close(pool);
+    sd_model_release(m);
 }

@@ -312,14 +312,16 @@ Test(kv_window, a_sequence_goes_back_as_far_as_its_pages_reach_or_begins_anew) {
     sd_kv *kv = open_long(&w);
     int left[LAYERS];
     for (int l = 0; l < LAYERS; l++) left[l] = sd_kv_pool_left(w.pool, l);
-    run_long(&w, kv, 400, want);
-    cr_assert(sd_kv_reserve(kv, 401), "what nobody sees from 400 on is given back");
-    // Layer 1 has the pages from 256 on (400 + 1 - 100 = 301), layer 2 those from 320 on.
-    cr_assert_eq(sd_kv_truncate(kv, 390), 390);
+    run_long(&w, kv, 425, want);
+    uint32_t version = kv->version;
+    cr_assert(sd_kv_reserve(kv, 426), "what nobody sees from 425 on is given back");
+    cr_assert_neq(kv->version, version, "its pages are others, though it has no new one");
+    // Layer 1 has the pages from 320 on (425 + 1 - 100 = 326), layer 2 those from 384 on.
+    cr_assert_eq(sd_kv_truncate(kv, 424), 424);
     run_long(&w, kv, 500, want);
-    cr_assert_eq(sd_kv_truncate(kv, 440), 440);
+    cr_assert_eq(sd_kv_truncate(kv, 490), 490);
     run_long(&w, kv, 500, got);
-    same_rows(got, want, 440, 500, "cut and computed again");
+    same_rows(got, want, 490, 500, "cut and computed again");
     // A row at the position sees what is gone: it is refused, and a cut to there leaves nothing.
     sd_error err = {0};
     sd_row row = {.token = 1, .pos = 300, .kv = kv};
