@@ -4,7 +4,7 @@
 #include "base/files/path.h"
 #include "base/memory.h"
 #include "base/rng.h"
-#include "model/infer/private.h"
+#include "model/infer/cpu/private.h"
 #include "tests/unit/support/tiny_model.h"
 
 #include <criterion/criterion.h>
@@ -454,7 +454,9 @@ static void check_spans_of_tables(int window0, int window1) {
     static const char *const fast[] = {"avx2", "avx512", "amx"};
     for (int i = 0; i < 3; i++)
         for (int kv = SD_KV_F16; kv <= SD_KV_INT8 && sd_ops_named(fast[i]); kv++)
-            check_spans(m, pool, (sd_kv_type)kv, fast[i]);
+            if (window0 == 0 ||
+                kv == SD_KV_F16 + i) // under a window each table with a type of its own
+                check_spans(m, pool, (sd_kv_type)kv, fast[i]);
     sd_pool_close(pool);
     sd_model_release(m);
 }

@@ -255,10 +255,10 @@ static void pages_come_and_go(sd_kv_type type, const int *window, const char *is
 
 Test(kv_window, pages_that_come_and_go_change_no_bit_and_are_few) {
     static const int windows[][LAYERS] = {{0, 100, 1}, {65, 64, 65}, {130, 0, 500}};
+    pages_come_and_go(SD_KV_F16, windows[0], "plain");
     for (size_t i = 0; i < sizeof windows / sizeof windows[0]; i++) {
         for (int type = SD_KV_F16; type < SD_KV_TYPES; type++)
-            pages_come_and_go((sd_kv_type)type, windows[i], NULL);
-        pages_come_and_go(SD_KV_F16, windows[i], "plain");
+            if (i == 0 || type == SD_KV_INT8) pages_come_and_go((sd_kv_type)type, windows[i], NULL);
     }
 }
 
