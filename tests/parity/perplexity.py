@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
 """Perplexity on the default path (int8 activations, keys and values of two bytes) against llama.cpp on the same GGUF file and text, by
-the same windows: within 0.3 %.
+the same windows: within 0.3 %; Gemma 3 270M within 0.75 %.
 
     perplexity.py SPECDEC MODELS [TEXT]      TEXT: a file; default: the C sources of this repository
 
 Two int8 paths differ from each other as much as each does from fp32; over 765 tokens (3 windows) that is +-0.5 %, over 6120
-(24 windows, the default) it is within +-0.1 %. llama.cpp is taken through llama-cpp-python. The two small models need some minutes
+(24 windows, the default) it is within +-0.1 %. Gemma 3 270M feels 8-bit activations more: rounding moves the loss of a token by 0.13 (standard deviation over
+300 tokens, against fp32; no bias), which over 6120 tokens leaves +-0.17 % a side, +-0.24 % between two; its limit is three times that. llama.cpp is taken through llama-cpp-python. The two small models need some minutes
 and are the default; SPECDEC_PARITY_ALL=1 takes all models, SPECDEC_PARITY_WINDOWS=N other numbers of windows.
 """
 import json, math, os, pathlib, subprocess, sys, tempfile
 
 LIMIT, CTX = 0.003, 512
+WIDER = {"gemma-3-270m.Q4_K_M.gguf": 0.0075}
 WINDOWS = int(os.environ.get("SPECDEC_PARITY_WINDOWS", "24"))
 FILES = ("SmolLM2-135M-Instruct.Q4_1.gguf", "gemma-3-270m.Q4_K_M.gguf", "Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf", "Qwen2.5-Coder-1.5B-Instruct.Q4_K_M.gguf")
 
@@ -65,7 +67,7 @@ for name in FILES if os.environ.get("SPECDEC_PARITY_ALL") else FILES[:2]:
     got = json.loads(run.stdout)
     want, tokens, scored = reference(path, text)
     off = got["perplexity"] / want - 1
-    good = abs(off) <= LIMIT and (got["tokens"], got["scored"]) == (tokens, scored)
+    good = abs(off) <= WIDER.get(name, LIMIT) and (got["tokens"], got["scored"]) == (tokens, scored)
     failed += not good
     print(f"{'ok' if good else 'not ok'} {number} - perplexity of {name}: {got['perplexity']:.4f}, llama.cpp {want:.4f} "
           f"({100 * off:+.2f} %), {got['scored']} of {scored} tokens scored", flush=True)
