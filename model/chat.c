@@ -147,8 +147,10 @@ out:
     return st;
 }
 
-sd_status sd_model_end_turns_as(sd_model *m, const sd_template *t, sd_error *err) {
+sd_status sd_template_end_token(int32_t *out, const sd_model *m, const sd_template *t,
+                                sd_error *err) {
     sd_status st = SD_OK;
+    *out = -1;
     sd_error why = {0};
     char *bos = NULL, *eos = NULL;
     sd_buf text = sd_buf_make(1 << 20);
@@ -170,7 +172,7 @@ sd_status sd_model_end_turns_as(sd_model *m, const sd_template *t, sd_error *err
     SD_TRY(sd_tokenizer_encode(m->tokenizer, end, strlen(end), SD_TOK_SPECIAL, &ids, err));
     for (int i = 0; i < ids.n; i++)
         if (sd_tokenizer_is_special(m->tokenizer, ids.id[i])) {
-            sd_model_add_end(m, ids.id[i]);
+            *out = ids.id[i];
             break;
         }
 out:
@@ -187,7 +189,10 @@ sd_status sd_model_take_template(sd_model *m, sd_template *t, sd_error *err) {
     m->chat = t;
     m->chat_error = NULL;
     m->owned->template_taken = true;
-    return sd_model_end_turns_as(m, t, err);
+    int32_t end;
+    sd_status st = sd_template_end_token(&end, m, t, err);
+    if (st == SD_OK) sd_model_add_end(m, end);
+    return st;
 }
 
 bool sd_model_template_is_taken(const sd_model *m) {

@@ -13,15 +13,16 @@
 /// message into text that holds it (SD_EFORMAT).
 sd_status sd_chat_template_read(sd_template **out, const char *path, sd_error *err);
 
-/// t takes the place of the model's template, and is the model's from now on, also after an error. A
-/// model is immutable once it is shared: to be called before.
+/// t takes the place of the model's template, and is the model's from now on, also after an error. Where
+/// it ends an answer, generation ends too. A model is immutable once it is shared: to be called before.
 sd_status sd_model_take_template(sd_model *m, sd_template *t, sd_error *err);
 /// The model's template is one that was taken: it does not stand in the model's files.
 bool sd_model_template_is_taken(const sd_model *m);
 
-/// Generation stops where t ends an answer, too: at the first special token that it writes behind
-/// one. Nothing is added where it writes none. To be called before the model is shared.
-sd_status sd_model_end_turns_as(sd_model *m, const sd_template *t, sd_error *err);
+/// *out <- where t ends an answer: the first special token that it writes behind one; -1 where it
+/// writes none.
+sd_status sd_template_end_token(int32_t *out, const sd_model *m, const sd_template *t,
+                                sd_error *err);
 
 /// Behind the message of a rendering that failed: that a message without a content has tool calls,
 /// which the template does not write. Nothing where no message is so.

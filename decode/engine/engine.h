@@ -110,7 +110,7 @@ typedef void (*sd_event_fn)(void *ctx, const sd_event *event);
 
 // ---- requests
 
-enum { SD_MAX_STOPS = 16 };
+enum { SD_MAX_STOPS = 16, SD_MAX_REQUEST_ENDS = 2 };
 typedef struct {
     const int32_t *prompt; // copied
     int n_prompt;          // 1 <= n_prompt < ctx, else SD_EINVAL with both numbers
@@ -120,7 +120,9 @@ typedef struct {
     int n_stop;
     const int32_t *stop_token; // copied; beside the model's end tokens
     int n_stop_token;
-    bool ignore_end;     // do not stop at the model's end tokens
+    int32_t end_token[SD_MAX_REQUEST_ENDS]; // of this request's conversation, beside the model's
+    int n_end_tokens;
+    bool ignore_end;     // do not stop at these and the model's end tokens
     int logprobs;        // -1: none; 0..20: so many alternatives
     sd_adapter *adapter; // acquired; NULL: the base
     // The adapter's own corpus index, or NULL; it must outlive the request.

@@ -10,6 +10,8 @@
 static bool is_stop_token(const sd_engine *e, const sd_engine_request *j, int32_t token) {
     for (int i = 0; i < j->r.n_stop_token; i++)
         if (j->stop_token[i] == token) return true;
+    for (int i = 0; i < j->r.n_end_tokens && !j->r.ignore_end; i++)
+        if (j->r.end_token[i] == token) return true;
     return !j->r.ignore_end && sd_model_is_end(e->model, token);
 }
 

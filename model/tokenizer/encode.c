@@ -11,9 +11,28 @@
 // the same ids either way.)
 #include "model/tokenizer/internal.h"
 
+#include "base/list.h"
 #include "base/utf8.h"
 
+#include <limits.h>
 #include <string.h>
+
+// ---- a growing list of ids
+
+bool sd_ids_add(sd_ids *l, const int32_t *id, int n) {
+    if (n > INT_MAX - l->n) return false;
+    if (!SD_GROW(l->id, l->n + n, l->cap)) return false;
+    if (n > 0) memcpy(l->id + l->n, id, (size_t)n * sizeof *id);
+    l->n += n;
+    return true;
+}
+
+void sd_ids_free(sd_ids *l) {
+    free(l->id);
+    *l = (sd_ids){0};
+}
+
+// ---- text
 
 static bool is_space(int32_t cp) { // White_Space
     return (cp >= 9 && cp <= 13) || cp == ' ' || cp == 0x85 || cp == 0xA0 || cp == 0x1680 ||

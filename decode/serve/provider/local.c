@@ -101,6 +101,8 @@ static sd_status start(sd_provider *p, const sd_provider_request *m, sd_sink sin
     SD_CHECK_ALLOC(r, err);
     *r = (running){.local = l, .sink = sink, .with_tokens = q.logprobs >= 0};
     q.adapter = l->models.row[m->model].adapter;
+    if (q.adapter && l->models.row[m->model].end_token >= 0)
+        q.end_token[q.n_end_tokens++] = l->models.row[m->model].end_token;
     q.corpus = l->models.row[m->model].corpus;
     q.on_event = on_event;
     q.ctx = r;

@@ -46,7 +46,8 @@ static sd_status open_adapter(sd_models *m, const char *spec, bool any_base, sd_
     who = sd_sprintf("adapter %s", row->name);
     SD_CHECK_ALLOC(who, err);
     if (!sd_model_template_is_taken(m->model)) SD_TRY(sd_adapter_template(&row->chat, path, err));
-    if (row->chat) SD_TRY(sd_model_end_turns_as(m->model, row->chat, err));
+    row->end_token = -1;
+    if (row->chat) SD_TRY(sd_template_end_token(&row->end_token, m->model, row->chat, err));
     SD_TRY(sd_draft_of_run(&row->corpus, path, who, row->adapter, m->model, err));
     row->card = (sd_model_card){.name = row->name,
                                 .sha256 = row->adapter->sha256.hex,

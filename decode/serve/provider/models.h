@@ -15,6 +15,7 @@ typedef struct {
     sd_adapter *adapter; // NULL: the base
     sd_corpus *corpus;   // the adapter's own; NULL: none
     sd_template *chat;   // the adapter's own; NULL: the model's
+    int32_t end_token;   // where chat ends an answer; -1: only where the model does
 } sd_models_row;
 
 typedef struct {

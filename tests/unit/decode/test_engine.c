@@ -166,6 +166,31 @@ Test(engine, a_stop_token_ends_the_answer_and_is_not_part_of_it) {
     free_world(&w);
 }
 
+// An adapter's conversation may end where the base's does not: the end is the request's, and whoever
+// runs beside it goes on.
+Test(engine, a_requests_own_end_token_ends_it_and_no_other) {
+    world w = make_world();
+    int at = 20;
+    for (int i = 0; i < at; i++)
+        if (w.full.ids.id[i] == w.full.ids.id[at]) at = i;
+    sd_engine *e = test_engine_open(w.model, &(sd_engine_options){.slots = 2});
+    for (int ignore = 0; ignore < 2; ignore++) {
+        sd_request r[2] = {request(w.prompt, PROMPT), request(w.prompt, PROMPT)};
+        r[0].end_token[0] = w.full.ids.id[at], r[0].n_end_tokens = 1;
+        r[0].ignore_end = ignore;
+        for (int i = 0; i < 2; i++) {
+            test_answer a = {0};
+            test_run(e, &r[i], &a);
+            bool ends = i == 0 && !ignore;
+            cr_assert_eq(a.finish, ends ? SD_FINISH_STOP : SD_FINISH_LENGTH, "%d %d", i, ignore);
+            cr_assert_eq(a.ids.n, ends ? at : w.full.ids.n, "%d %d", i, ignore);
+            test_answer_free(&a);
+        }
+    }
+    sd_engine_close(e);
+    free_world(&w);
+}
+
 Test(engine, answers_end_at_max_tokens_and_at_the_end_of_the_context) {
     world w = make_world();
     static const int lengths[] = {0, 4, 48};
