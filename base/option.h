@@ -44,7 +44,7 @@ typedef struct {
     bool required;
 } sd_option;
 
-/// Sets every default, then reads argv[0..argc). What is not an option goes to rest (argv order);
+/// Sets every default, then reads argv[0..argc). Words that are no options go to rest (argv order);
 /// "--" ends options. An unknown option is SD_EINVAL and names the nearest known one, and so is one
 /// given twice that is no list. `--help` is not handled here.
 sd_status sd_options_parse(sd_strings *rest, const sd_option *rows, void *values, int argc,

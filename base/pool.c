@@ -101,7 +101,7 @@ static void run_region(sd_pool *p, int first, int tasks) {
         pthread_mutex_unlock(&p->mutex);
     }
     drain(p, 0);
-    // What is left has been claimed; a preempted worker is given the processor after a while.
+    // The rest has been claimed; a preempted worker is given the processor after a while.
     for (int i = 0; atomic_load_explicit(&p->done, memory_order_acquire) < tasks; i++) {
         relax();
         if ((i & 1023) == 1023) sched_yield();

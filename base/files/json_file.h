@@ -4,7 +4,7 @@
 #include "base/json.h"
 
 /// *out is the object in the regular file at path (of at most max bytes), the caller's; NULL after
-/// a failure. flags are json_loadb's. What is no JSON object is SD_EFORMAT: "PATH: line 3, column 7:
+/// a failure. flags are json_loadb's. A file that is no JSON object is SD_EFORMAT: "PATH: line 3, column 7:
 /// is not JSON: WHY; REMEDY"; remedy NULL: "correct it".
 sd_status sd_json_read(json_t **out, const char *path, size_t max, size_t flags, const char *remedy,
                        sd_error *err);

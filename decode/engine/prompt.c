@@ -1,7 +1,7 @@
 // Which prompt rows a step gets: how many it has time for, and whose they are.
 //
 // Every running answer waits for the step's end, and so does a client that leaves. A step therefore
-// has a time: the larger of step_ms and 1.5 times what its decoding rows take alone. What is left
+// has a time: the larger of step_ms and 1.5 times what its decoding rows take alone. The rest
 // of it is filled with prompt rows at their measured price, which grows with the depth of the
 // context. The price is learnt from each step; at least one row is always taken, so prompts get on.
 //

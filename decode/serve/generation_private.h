@@ -83,7 +83,7 @@ void sd_generation_log(const sd_generation *g, const char *finish);
 
 // ---- generation_prompt.c
 /// One piece of filling request, target and prompt of a generation (item->ctx) from its body; true: there is
-/// more. What is wrong is in its error. On a worker's thread; reads nothing of the server but what is
+/// more. Its error says what was wrong. On a worker's thread; reads nothing of the server but what is
 /// immutable once the model is open.
 bool sd_generation_read(sd_work *item);
 

@@ -4,8 +4,8 @@
 // Putting these codes together from two planes takes most of a pass over few rows. Here a tile's
 // codes are written out as bytes for 256 k at a time (4 KB, in L1), and rows meet them by fives:
 // ten integer sums stand in registers, nothing is masked, shifted or spilled on the way. The float
-// sums wait in L1 and are touched once a block. What is done to a row's sums, and in which order,
-// is the same as with few rows (matmul_avx2.c). Types of 4 bits gain nothing from it (LOG.md).
+// sums wait in L1 and are touched once a block. Each row's sums go through the same steps in the
+// same order as with few rows (matmul_avx2.c). Types of 4 bits gain nothing from it (LOG.md).
 #include "kernels/cpu/tile_avx2.h"
 
 enum { MAX_N = 5, ROWS = 128, CHUNK = 8, GROUPS = 8 };

@@ -35,7 +35,7 @@ typedef void (*sd_handler)(sd_conn *c);
 
 // All are called on the event loop's thread.
 typedef struct {
-    /// A request's head has come. Who answers it; NULL: it is refused with e before its body is
+    /// A request's head has come: returns the handler that answers it; NULL: it is refused with e before its body is
     /// read, and with the header line `extra` where that is not empty.
     sd_handler (*on_head)(sd_conn *c, char extra[SD_MAX_EXTRA], sd_api_error *e);
     /// The client has read of what was sent for `work` (sd_conn_set_work).

@@ -5,7 +5,7 @@
 
 /// The bytes from "choices" to the end of "usage" of a whole answer, malloc'ed; NULL: none are there.
 char *answer_bytes(const sd_buf *body);
-/// Texts, logprobs, ends and usage of an answer, malloc'ed. Of a stream the pieces are put together;
+/// Texts, logprobs, ends and usage of an answer, malloc'ed. The pieces of a stream are put together;
 /// NULL when it has an error or no end.
 char *answer_meaning_of_whole(const sd_buf *body);
 char *answer_meaning_of_stream(const sd_buf *body);

@@ -1,4 +1,4 @@
-// What is supervised, on plain and on tricky templates.
+// Which tokens are supervised, on plain and on tricky templates.
 #include "datasets/read/loss_mask.h"
 #include "tests/unit/support/pieces.h"
 #include "tests/unit/support/tiny_chat.h"

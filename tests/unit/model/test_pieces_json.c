@@ -1,6 +1,6 @@
 // SentencePiece's BPE as Hugging Face's tokenizer.json spells it: Llama 2 and Phi 3 (Prepend and
-// Replace), newer conversions (Metaspace), Gemma (Replace and an idle Split). What is spelled
-// otherwise is refused by name.
+// Replace), newer conversions (Metaspace), Gemma (Replace and an idle Split). Other spellings
+// are refused by name.
 #include "base/memory.h"
 #include "model/tokenizer/tokenizer.h"
 

@@ -130,7 +130,7 @@ Test(hostile, pipelined_requests_wait_until_the_answers_are_read) {
 #else
     (void)grown;
 #endif
-    // Who begins to read gets all of them.
+    // A client that begins to read gets all of them.
     char *page = live_get(&s, "/");
     size_t length = strlen(page), got = 0, want = (size_t)REQUESTS * (length - 40);
     char piece[65536];
