@@ -103,7 +103,7 @@ plant "the mask of a piece is that of the token before" datasets/build/token_sto
 plant "data prepared with another chat template passes for this one's" datasets/build/recipe_key.c 's/sd_hasher_add\(h, chat, strlen\(chat\) \+ 1\);//' test_run_template
 plant "a chat template that changed after training is used" model/adapter/chat_template.c 's/!want\[0\] \|\| strcmp\(want, is\.hex\) == 0/true/' test_chat_template
 plant "a prepared file's chat template is not asked" trainer/run/data.c 's/strcmp\(was \? was : "", is\.hex\) == 0/true/' test_run_template
-plant "the end of a template's turn ends no answer" model/chat.c 's/sd_model_add_end\(m, ids\.id\[i\]\);//' test_chat_template
+plant "the end of a template's turn ends no answer" model/chat.c 's/\*out = ids\.id\[i\];//' test_chat_template
 plant "parts of a split model are taken by their names alone" model/formats/gguf_split.c 's/is\.no == i && is\.count == p->count/true/' test_gguf_split
 plant "a line of metrics shows the last evaluation" trainer/report/metrics.c 's/!s->bar && !isnan\(m->eval_loss\)/!isnan(s->last_eval)/' test_metrics
 plant "an evaluation after a resume has a speed of 0" trainer/loop.c 's/\{\.tok_s = NAN\}/{0}/' test_run_resume
