@@ -38,7 +38,8 @@ options = parser(__doc__, full=True)
 options.add_argument("--only", help="the verb whose name begins so, archives or serve")
 options.add_argument("--leaks", metavar="BINARY", help="a program built with AddressSanitizer: look for what is lost")
 options = options.parse_args()
-FULL, ONLY, LEAKS, BINARY = options.full, options.only, options.leaks, os.path.abspath(options.binary)
+FULL, ONLY, BINARY = options.full, options.only, os.path.abspath(options.binary)
+LEAKS = options.leaks and os.path.abspath(options.leaks)
 TESTS = os.path.join(os.path.dirname(BINARY), "tests")
 PRELOAD, TINY = os.path.join(TESTS, "fail_alloc_preload.so"), os.path.join(TESTS, "make_tiny_model")
 SEED = int(os.environ.get("SEED", os.getpid()))
@@ -514,7 +515,7 @@ def torture_server(control, cache):
 
 def torture_leaks(control, cache):
     """What is lost when an allocation failed, by LeakSanitizer. The libraries' own losses are theirs."""
-    bench = Bench(control, os.path.abspath(LEAKS), cache, FAIL_NO_HANDLER="1", ASAN_OPTIONS="verify_asan_link_order=0:detect_leaks=1:exitcode=99:allocator_may_return_null=1")
+    bench = Bench(control, LEAKS, cache, FAIL_NO_HANDLER="1", ASAN_OPTIONS="verify_asan_link_order=0:detect_leaks=1:exitcode=99:allocator_may_return_null=1")
     for verb in VERBS:
         if ONLY and not verb.name.startswith(ONLY) or verb.name.startswith(("train", "data prepare")):  # what writes HDF5 cannot be told from it
             continue
