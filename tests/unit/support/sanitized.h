@@ -1,0 +1,9 @@
+// Whether a sanitizer watches: programs are ten times as slow then, so that tests whose cases all take
+// the same way through the code take fewer of them.
+#pragma once
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { SD_SANITIZED = 1 };
+#else
+enum { SD_SANITIZED = 0 };
+#endif
