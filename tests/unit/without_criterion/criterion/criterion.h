@@ -104,6 +104,10 @@ __attribute__((unused)) static void shim_skip(const char *why) {
 #define cr_assert_arr_eq(a, b, n, ...) SHIM(true, memcmp(a, b, n) == 0, #a " is " #b, __VA_ARGS__)
 #define cr_expect(x, ...) SHIM(false, x, #x, __VA_ARGS__)
 #define cr_expect_eq(a, b, ...) SHIM(false, (a) == (b), #a " == " #b, __VA_ARGS__)
+#define cr_expect_neq(a, b, ...) SHIM(false, (a) != (b), #a " != " #b, __VA_ARGS__)
+#define cr_expect_null(x, ...) SHIM(false, (x) == NULL, #x " is NULL", __VA_ARGS__)
+#define cr_expect_str_eq(a, b, ...) SHIM(false, strcmp(a, b) == 0, #a " is " #b, __VA_ARGS__)
+#define cr_expect_str_neq(a, b, ...) SHIM(false, strcmp(a, b) != 0, #a " is not " #b, __VA_ARGS__)
 #define cr_skip_test(...) shim_skip("" __VA_ARGS__)
 #define cr_assert_fail(...) SHIM(true, false, "failed", __VA_ARGS__)
 
