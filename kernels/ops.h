@@ -119,12 +119,12 @@ typedef struct {
     const float *q; // [N, H * D]
     const int *len; // [N] positions that each row sees, ascending
     int N;
-    int g;             // the kv head
-    const char *layer; // the layer's pages: number i begins at i * page_bytes
-    size_t page_bytes;
+    int g; // the kv head
+    const char *layer;
+    size_t page_bytes;       // page number i is looked for at layer + i * page_bytes
     const int32_t *page;     // the sequence's pages, [ceil(len / SD_KV_PAGE)] for the largest len;
                              // those of which no row sees a position are never looked at
-    size_t k, v;             // where in a page the head's [SD_KV_PAGE, D] begin, in bytes
+    size_t k, v;             // how far behind that the head's [SD_KV_PAGE, D] begin, in bytes
     size_t k_scale, v_scale; // likewise its float [SD_KV_PAGE], under SD_KV_INT8
 } sd_attention_rows;
 

@@ -184,27 +184,38 @@ static void open_scales(work_space *w, const float *k, const float *v) {
     }
 }
 
-SD_INLINE void open_block(work_space *w, const uint8_t *k, const uint8_t *v, bool int8) {
+// Values of two positions side by side: w->v [KEYS / 32][D / 16][16 pairs of positions][16][2].
+// whole: every row sees the whole block, and the cache holds bf16.
+SD_INLINE void pair_values(const work_space *w, const uint8_t *v, bool whole, bool int8) {
     const __m512i low = _mm512_setr_epi32(0x00200000, 0x00210001, 0x00220002, 0x00230003, //
                                           0x00240004, 0x00250005, 0x00260006, 0x00270007, //
                                           0x00280008, 0x00290009, 0x002a000a, 0x002b000b, //
                                           0x002c000c, 0x002d000d, 0x002e000e, 0x002f000f);
     const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(LANE));
     const int tiles = w->D / LANE;
+    for (int t = 0; t < (whole ? KEYS : w->parts * STEP); t += 2)
+        for (int d = 0; d < w->D; d += STEP) {
+            __m512i even = whole ? load(position(v, w->D, t, d, false)) : value(v, w, t, d, int8);
+            __m512i odd =
+                whole ? load(position(v, w->D, t + 1, d, false)) : value(v, w, t + 1, d, int8);
+            uint8_t *to = w->v + ((t / STEP * tiles + d / LANE) * LANE + t % STEP / 2) * BYTES;
+            _mm512_storeu_si512((void *)to, _mm512_permutex2var_epi16(even, low, odd));
+            _mm512_storeu_si512((void *)(to + LANE * BYTES),
+                                _mm512_permutex2var_epi16(even, high, odd));
+        }
+}
+
+SD_INLINE void open_block(work_space *w, const uint8_t *k, const uint8_t *v, bool int8) {
     const bool as_cached = w->from == 0 && w->count == KEYS && !int8;
     w->k = as_cached ? k : w->k_part;
     for (int t = 0; !as_cached && t < w->parts * STEP; t++)
         for (int d = 0; d < w->D; d += STEP)
             _mm512_storeu_si512((void *)(w->k_part + ((size_t)t * w->D + d) * 2),
                                 terms(k, w, t, d, int8));
-    for (int t = 0; t < w->parts * STEP; t += 2)
-        for (int d = 0; d < w->D; d += STEP) {
-            __m512i even = value(v, w, t, d, int8), odd = value(v, w, t + 1, d, int8);
-            uint8_t *to = w->v + ((t / STEP * tiles + d / LANE) * LANE + t % STEP / 2) * BYTES;
-            _mm512_storeu_si512((void *)to, _mm512_permutex2var_epi16(even, low, odd));
-            _mm512_storeu_si512((void *)(to + LANE * BYTES),
-                                _mm512_permutex2var_epi16(even, high, odd));
-        }
+    if (as_cached && w->sure_from <= 0 && w->sure >= KEYS)
+        pair_values(w, v, true, false);
+    else
+        pair_values(w, v, false, int8);
 }
 
 // ---- once a block and group
