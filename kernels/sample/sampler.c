@@ -330,22 +330,41 @@ static void penalise(float *x, const sd_shaping *h, const sd_token_seen *seen) {
     if (seen->answered > 0) *x -= h->presence;
 }
 
-// A copy of the logits as the request wants them.
-static const float *shape(sd_sampler *s, const float *logits, const sd_shaping *h) {
-    memcpy(s->shaped, logits, (size_t)s->V * sizeof *logits);
-    for (int i = 0; i < h->n_bias; i++) {
-        int32_t t = h->bias[i].token;
-        if (t >= 0 && t < s->V) s->shaped[t] += h->bias[i].bias;
-    }
-    for (int i = 0; i < h->n_seen; i++) {
-        int32_t t = h->seen[i].token;
-        if (t >= 0 && t < s->V) penalise(&s->shaped[t], h, &h->seen[i]);
-    }
-    for (int32_t w = 0; h->allowed && w * 32 < s->V; w++) {
-        if (h->allowed[w] == UINT32_MAX) continue;
+static bool has_token(const sd_sampler *s, int32_t t) {
+    return t >= 0 && t < s->V;
+}
+
+static void allow_only(sd_sampler *s, const uint32_t *set) {
+    for (int32_t w = 0; set && w * 32 < s->V; w++) {
+        if (set[w] == UINT32_MAX) continue;
         for (int32_t t = w * 32; t < s->V && t < w * 32 + 32; t++)
-            if (!(h->allowed[w] >> (t & 31) & 1)) s->shaped[t] = -INFINITY;
+            if (!(set[w] >> (t & 31) & 1)) s->shaped[t] = -INFINITY;
     }
+}
+
+// A copy of the logits as the request wants them. A recent token is penalised anew from what the
+// bias left of its logit: the same few operations as if its count had stood in `seen`, so the same
+// bits.
+static const float *shape(sd_sampler *s, const float *logits, const sd_shaping *h) {
+    float biased[SD_MAX_RECENT];
+    int n_recent = h->n_recent < SD_MAX_RECENT ? h->n_recent : SD_MAX_RECENT;
+    memcpy(s->shaped, logits, (size_t)s->V * sizeof *logits);
+    for (int i = 0; i < h->n_bias; i++)
+        if (has_token(s, h->bias[i].token)) s->shaped[h->bias[i].token] += h->bias[i].bias;
+    for (int i = 0; i < n_recent; i++)
+        biased[i] = has_token(s, h->recent[i].token) ? s->shaped[h->recent[i].token] : 0;
+    for (int i = 0; i < h->n_seen; i++)
+        if (has_token(s, h->seen[i].token)) penalise(&s->shaped[h->seen[i].token], h, &h->seen[i]);
+    for (int i = 0; i < n_recent; i++) {
+        if (!has_token(s, h->recent[i].token)) continue;
+        float *x = &s->shaped[h->recent[i].token];
+        *x = biased[i];
+        penalise(x, h, &h->recent[i]);
+    }
+    allow_only(s, h->allowed);
+    allow_only(s, h->also_allowed);
+    for (int i = 0; i < h->n_banned; i++)
+        if (has_token(s, h->banned[i])) s->shaped[h->banned[i]] = -INFINITY;
     return s->shaped;
 }
 

@@ -14,10 +14,14 @@
 //     2. repetition   logit_t / r where positive, else * r, of each token seen    (arXiv:1909.05858)
 //     3. frequency    logit_t -= f * (how often t stands in the answer)                   (OpenAI's)
 //     4. presence     logit_t -= p where t stands in the answer                           (OpenAI's)
-//     5. allowed      logit_t = -infinity outside the allowed set
+//     5. allowed      logit_t = -infinity outside the allowed sets, and where t is banned
 //
-// The allowed set comes before the truncations, which therefore never leave nothing. Log
+// What is allowed is decided before the truncations, which therefore never leave nothing. Log
 // probabilities are those of the logits before all this.
+//
+// A request's fields stand there as follows: allowed_token_ids and a constraint are the allowed
+// sets; banned are what min_tokens forbids at the answer's beginning (the tokens that would end it)
+// and the last token of each of bad_words whose other tokens have just been said.
 #pragma once
 
 #include <stdint.h>
@@ -41,14 +45,23 @@ typedef struct {
     int32_t answered; // how often it stands in the answer; 0: only in the prompt
 } sd_token_seen;
 
+enum { SD_MAX_RECENT = 64 };
+
 /// Changes to logits before a token is drawn. Zeroed does nothing. Tokens outside the
-/// vocabulary are ignored; each stands once in a list.
+/// vocabulary are ignored; each stands once in `seen`, and one that stands twice in `bias` gets both.
 typedef struct {
-    const uint32_t *allowed; // [(V + 31) / 32] bit t % 32 of word t / 32; NULL: all
+    const uint32_t *allowed;      // [(V + 31) / 32] bit t % 32 of word t / 32; NULL: all
+    const uint32_t *also_allowed; // likewise: a token must stand in both
+    const int32_t *banned;        // [n_banned] tokens that are not allowed either
+    int n_banned;
     const sd_token_bias *bias;
     int n_bias;
     const sd_token_seen *seen;
     int n_seen;
+    // What the text's last tokens made of `seen`: an entry holds in place of its token's there, and
+    // of those before it in this list.
+    const sd_token_seen *recent;
+    int n_recent;     // at most SD_MAX_RECENT
     float repetition; // r > 0; 0 and 1: off
     float frequency, presence;
 } sd_shaping;

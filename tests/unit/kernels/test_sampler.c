@@ -356,6 +356,66 @@ Test(sampler, shaped_logits_are_sampled_as_if_the_model_had_said_them) {
     sd_sampler_close(s);
 }
 
+// Counts that come in two lists against the same counts in one: to the bit, so with no token apart.
+Test(sampler, recent_tokens_count_as_if_they_had_been_seen_before) {
+    enum { N = 200, OLD = 60, RECENT = 40 };
+    float x[N];
+    int32_t kept[2][N];
+    sd_sampler *s = sd_sampler_open(N);
+    for (int trial = 0; trial < 60; trial++) {
+        sd_token_seen old[OLD], recent[RECENT], all[N];
+        int n_all = 0, at[N];
+        for (int t = 0; t < N; t++) at[t] = -1;
+        for (int i = 0; i < OLD; i++) {
+            old[i] = all[n_all] = (sd_token_seen){(i * 3 + trial) % N, i % 4};
+            at[old[i].token] = n_all++;
+        }
+        for (int i = 0; i < RECENT; i++) {
+            int32_t t = (i * i + trial) % N;
+            if (at[t] < 0) at[t] = n_all, all[n_all++] = (sd_token_seen){t, 0};
+            all[at[t]].answered++;
+            recent[i] = all[at[t]];
+        }
+        const sd_token_bias bias[] = {{trial, 2}, {recent[3].token, -1.7f}};
+        sd_shaping one = {.bias = bias,
+                          .n_bias = 2,
+                          .seen = all,
+                          .n_seen = n_all,
+                          .repetition = trial % 2 ? 1.3f : 0,
+                          .frequency = .37f,
+                          .presence = trial % 3 ? -.4f : .9f},
+                   two = one;
+        two.seen = old, two.n_seen = OLD, two.recent = recent, two.n_recent = RECENT;
+        random_logits(x, N, 1200 + (uint64_t)trial, 9);
+        for (int l = 0; l < LAWS; l++) {
+            cr_assert_eq(sd_sample(s, x, &two, &laws[l], trial),
+                         sd_sample(s, x, &one, &laws[l], trial));
+            int n = sd_sample_kept(s, kept[0], x, &one, &laws[l]);
+            cr_assert_eq(sd_sample_kept(s, kept[1], x, &two, &laws[l]), n);
+            cr_assert_eq(memcmp(kept[0], kept[1], (size_t)n * sizeof **kept), 0);
+        }
+    }
+    sd_sampler_close(s);
+}
+
+Test(sampler, a_token_must_stand_in_both_sets_and_not_be_banned) {
+    enum { N = 100 };
+    static const int32_t banned[] = {66, -3, N, 5};
+    float x[N];
+    int32_t ids[N];
+    uint32_t a[(N + 31) / 32] = {0}, b[(N + 31) / 32] = {0};
+    a[2] = 0xff, b[2] = 0x3c; // 64 to 71, and 66 to 69
+    random_logits(x, N, 4, 5);
+    const sd_shaping h = {.allowed = a, .also_allowed = b, .banned = banned, .n_banned = 4},
+                     only_b = {.also_allowed = b};
+    const sd_sampling p = {.temperature = 1, .top_p = 1};
+    sd_sampler *s = sd_sampler_open(N);
+    cr_assert_eq(sd_sample_kept(s, ids, x, &h, &p), 3);
+    for (int i = 0; i < 3; i++) cr_assert_eq(ids[i], 67 + i);
+    cr_assert_eq(sd_sample_kept(s, ids, x, &only_b, &p), 4);
+    sd_sampler_close(s);
+}
+
 Test(sampler, an_allowed_set_far_from_the_top_is_not_cut_away) {
     enum { N = 100 };
     float x[N];
