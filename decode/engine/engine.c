@@ -33,6 +33,7 @@ static sd_status open_slot(sd_engine *e, sd_slot *s, sd_error *err) {
     s->timeline = sd_alloc((size_t)e->ctx, sizeof *s->timeline);
     SD_CHECK_ALLOC(s->timeline, err);
     s->text = sd_buf_make((size_t)1 << 24);
+    SD_TRY(sd_slot_open_shaping(e, s, err));
     SD_TRY(sd_slot_open_drafters(e, s, err));
 out:
     return st;
@@ -152,6 +153,7 @@ static void close_slot(sd_engine *e, sd_slot *s) {
     }
     for (int i = 0; i < e->n_drafters; i++) sd_drafter_close(s->drafter[i]);
     sd_kv_close(s->kv);
+    sd_slot_close_shaping(s);
     free(s->timeline);
     sd_buf_free(&s->text);
 }
@@ -183,7 +185,7 @@ sd_status sd_engine_submit(sd_engine *e, const sd_request *r, uint64_t *id, sd_e
     sd_status st = SD_OK;
     sd_engine_request *j = NULL;
     SD_TRY(sd_engine_request_check(e, r, err));
-    SD_TRY(sd_engine_request_copy(&j, r, err));
+    SD_TRY(sd_engine_request_copy(&j, e, r, err));
     SD_TRY(sd_queue_add(e, j, id, err));
     j = NULL;
 out:

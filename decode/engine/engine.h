@@ -110,12 +110,35 @@ typedef void (*sd_event_fn)(void *ctx, const sd_event *event);
 
 // ---- requests
 
-enum { SD_MAX_STOPS = 16, SD_MAX_REQUEST_ENDS = 2 };
+enum {
+    SD_MAX_STOPS = 16,
+    SD_MAX_REQUEST_ENDS = 2,
+    SD_MAX_BIAS = 1024,
+    SD_MAX_BAD_WORDS = 64,       // words; each has two sequences at most
+    SD_MAX_BAD_WORD_TOKENS = 64, // of one sequence
+    SD_MAX_MIN_TOKENS = 1 << 24
+};
+
+/// What a request makes of its logits, in the order of kernels/sample/sampler.h. Zeroed does
+/// nothing. Arrays are copied.
+typedef struct {
+    float presence, frequency; // -2..2, over the answer
+    float repetition;          // .01..100, over prompt and answer; 0 and 1: off
+    const sd_token_bias *bias; // [n_bias <= SD_MAX_BIAS] -100..100
+    const int32_t *allowed;    // [n_allowed] the only tokens of the answer; none: all
+    const int32_t *bad_words;  // [n_bad_words] sequences, each behind its length (bad_words.h)
+    int n_bias, n_allowed, n_bad_words;
+    // The answer's first so many tokens do not end it: end tokens, stop tokens and the request's
+    // ends are not allowed for them, and a stop string within them ends nothing.
+    int min_tokens;
+} sd_request_shaping;
+
 typedef struct {
     const int32_t *prompt; // copied
     int n_prompt;          // 1 <= n_prompt < ctx, else SD_EINVAL with both numbers
     int max_tokens;        // <= 0: until the context is full
     sd_sampling sampling;
+    sd_request_shaping shaping;
     const char *stop[SD_MAX_STOPS]; // strings, copied
     int n_stop;
     const int32_t *stop_token; // copied; beside the model's end tokens
@@ -123,7 +146,7 @@ typedef struct {
     int32_t end_token[SD_MAX_REQUEST_ENDS]; // of this request's conversation, beside the model's
     int n_end_tokens;
     bool ignore_end;     // do not stop at these and the model's end tokens
-    int logprobs;        // -1: none; 0..20: so many alternatives
+    int logprobs;        // -1: none; 0..20: so many alternatives; of the logits before shaping
     sd_adapter *adapter; // acquired; NULL: the base
     // The adapter's own corpus index, or NULL; it must outlive the request.
     const struct sd_corpus *corpus;

@@ -15,13 +15,15 @@ static bool is_stop_token(const sd_engine *e, const sd_engine_request *j, int32_
     return !j->r.ignore_end && sd_model_is_end(e->model, token);
 }
 
-// The earliest place of a stop string in the pending text; text.len when there is none.
-static size_t find_stop(const sd_slot *s) {
+// The earliest place of a stop string in the pending text that ends behind its first `before` bytes;
+// text.len when there is none.
+static size_t find_stop(const sd_slot *s, size_t before) {
     size_t at = s->text.len;
     for (int i = 0; i < s->request->r.n_stop; i++) {
-        const char *p = s->text.len ? memmem(s->text.data, s->text.len, s->request->stop[i],
-                                             s->request->stop_len[i])
-                                    : NULL;
+        size_t len = s->request->stop_len[i], from = before >= len ? before - len + 1 : 0;
+        const char *p = s->text.len > from ? memmem(s->text.data + from, s->text.len - from,
+                                                    s->request->stop[i], len)
+                                           : NULL;
         if (p && (size_t)(p - s->text.data) < at) at = (size_t)(p - s->text.data);
     }
     return at;
@@ -47,7 +49,7 @@ static bool add_text(sd_engine *e, sd_slot *s, int32_t token) {
     const char *bytes = sd_tokenizer_bytes(t, token, &len);
     if (len == 0) return false;
     // The first token's space may be the one that the tokenizer puts before every text.
-    size_t drop = 0;
+    size_t drop = 0, before = s->text.len;
     if (s->stats.generated == 1)
         drop = sd_tokenizer_prefix_bytes(t, s->n > 1 ? s->timeline[s->n - 2] : -1, token);
     if (!sd_utf8_stream_add(&s->utf8, bytes + drop, len - drop, &s->text)) {
@@ -55,7 +57,8 @@ static bool add_text(sd_engine *e, sd_slot *s, int32_t token) {
         s->why = "out of memory for the text of one step; ask for fewer tokens";
         return true;
     }
-    size_t stop = find_stop(s);
+    bool may_end = s->stats.generated > s->request->r.shaping.min_tokens;
+    size_t stop = may_end ? find_stop(s, before) : s->text.len;
     if (stop < s->text.len) {
         s->text.len = s->usable = stop;
         s->utf8 = (sd_utf8_stream){0};
@@ -85,6 +88,12 @@ static void add_info(sd_engine *e, sd_slot *s, int32_t token, const float *logit
 }
 
 bool sd_slot_token(sd_engine *e, sd_slot *s, int32_t token, const float *logits) {
+    if (token < 0 && sd_slot_allows_nothing(e, s, s->n_info)) {
+        s->finish = SD_FINISH_ERROR;
+        s->why = "no token is allowed here: what the request allows, its bad words and min_tokens "
+                 "leave none to go on with; allow more";
+        return false;
+    }
     if (token < 0) {
         s->finish = SD_FINISH_ERROR;
         s->why = "the model's logits are not finite numbers, so there is no next token; check the "

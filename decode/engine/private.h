@@ -8,6 +8,9 @@
 //   plan.c      what is drafted for each running request
 //   step.c      rows in, one forward pass, verification
 //   output.c    tokens to text, stop strings, events, the end of a request
+//   shaping.c   how each row's token is picked: penalties, bans, allowed sets
+//   shaping_request.c  what shapes a request's logits: checked, copied, made ready
+//   bad_words.c words as the sequences of tokens that are banned
 //
 // Locking: `lock` guards the tenants and their lines, the slots' requests, and what is published.
 // All else belongs to the thread that steps.
@@ -46,6 +49,22 @@ typedef struct {
     double admitted, first_token, last_token;
 } sd_carried;
 
+// What shapes a request's logits, made ready when it was submitted: how it is for every row, and
+// what depends on a row's place.
+typedef struct {
+    sd_shaping fixed; // bias, penalties, also_allowed
+    bool counts;      // penalties look at what was said
+    bool of_prompt;   // and at the prompt
+    int min_tokens;
+    int32_t *banned;          // [n_always + n_ends] for each row; then what ends an answer
+    int n_always, n_ends;     // bad words of one token; the others:
+    int32_t *sequences;       // [n_sequences] each behind its length, which is 2 at least
+    int n_sequences, n_words; // n_words: how many sequences these are
+    int32_t *row_banned;      // [SD_MAX_DRAFT + 1][n_always + n_ends + n_words]; NULL without them
+    sd_token_bias *bias;      // owned, as the next
+    uint32_t *allowed;
+} sd_shape;
+
 // A request as it was submitted, with copies of what it points to.
 typedef struct sd_engine_request {
     struct sd_engine_request *next; // in its client's line
@@ -59,12 +78,21 @@ typedef struct sd_engine_request {
     int32_t *prompt, *stop_token;
     char *stop[SD_MAX_STOPS];
     size_t stop_len[SD_MAX_STOPS];
+    sd_shape *shape; // NULL: nothing shapes its logits
     double submitted;
     bool cancelled;
 } sd_engine_request;
 
 // ADMITTED: it has a request, which the thread that steps begins without the lock.
 typedef enum { SLOT_FREE, SLOT_ADMITTED, SLOT_PREFILL, SLOT_DECODE } slot_phase;
+
+// How often each token stands in a slot's timeline, as far as penalties want to know.
+typedef struct {
+    sd_token_seen *seen; // [n <= ctx] each token once
+    int32_t *place;      // [V] where a token stands there, plus 1; 0: nowhere
+    int n;
+    int counted; // tokens of the timeline that are in it, or are not wanted
+} sd_counts;
 
 typedef struct {
     slot_phase phase;
@@ -88,9 +116,21 @@ typedef struct {
     int rows;    // rows in this step
     int read;    // of them prompt rows, from position read_from
     int read_from;
-    sd_pick pick;     // how its tokens are picked
-    int first_picked; // index of the first of its rows' tokens; -1: none
+    // How the tokens of its rows are picked. Row j draws the one behind timeline and draft[0..j).
+    sd_pick pick[SD_MAX_DRAFT + 1];
+    sd_shaping shaping[SD_MAX_DRAFT + 1];
+    sd_token_seen recent[SD_MAX_DRAFT]; // the draft's tokens, counted
+    bool shaped;                        // each row has a pick of its own; else all have the first
+    int first_picked;                   // index of the first of its rows' tokens; -1: none
     int first_logits; // the same of its rows of logits, which only log probabilities need
+
+    // A constraint's sets of allowed tokens (sd_shaping.allowed): [SD_MAX_DRAFT + 1] places for the
+    // rows of a step, in the constraint's memory; NULL: the request has no constraint, and takes no
+    // memory for one. The constraint sets it when the slot begins (sd_slot_begin sets NULL) and,
+    // before sd_slot_shape, fills allowed[j] with the set behind timeline and draft[0..j); NULL: all.
+    // The sets must stay until the step's tokens are picked.
+    const uint32_t **allowed;
+    sd_counts counts;
 
     // Output.
     sd_token_info info[SD_MAX_DRAFT + 1]; // the round's tokens
@@ -173,7 +213,8 @@ struct sd_engine {
 /// SD_EINVAL names what is wrong with r.
 sd_status sd_engine_request_check(const sd_engine *e, const sd_request *r, sd_error *err);
 /// A checked request, with copies of all that it points to.
-sd_status sd_engine_request_copy(sd_engine_request **out, const sd_request *r, sd_error *err);
+sd_status sd_engine_request_copy(sd_engine_request **out, const sd_engine *e, const sd_request *r,
+                                 sd_error *err);
 void sd_engine_request_free(sd_engine_request *j);
 /// The only event of a request that never had a slot.
 void sd_engine_request_end(sd_engine_request *j, sd_finish f, const char *error);
@@ -205,6 +246,25 @@ void sd_slot_observe(const sd_engine *e, sd_slot *s);
 // plan.c
 void sd_engine_plan(sd_engine *e);
 void sd_engine_score(sd_engine *e, sd_slot *s, const int32_t *emitted, int n);
+// shaping_request.c
+/// SD_EINVAL names what is wrong with r->shaping.
+sd_status sd_shape_check(const sd_engine *e, const sd_request *r, sd_error *err);
+/// Of a checked request, with copies; NULL where nothing shapes its logits.
+sd_status sd_shape_open(sd_shape **out, const sd_engine *e, const sd_request *r, sd_error *err);
+void sd_shape_close(sd_shape *h); // NULL is fine
+// shaping.c
+sd_status sd_slot_open_shaping(const sd_engine *e, sd_slot *s, sd_error *err);
+void sd_slot_close_shaping(sd_slot *s);
+void sd_slot_begin_shaping(sd_slot *s);
+/// Makes the picks of the step's `rows` rows of the slot that want a token: behind its timeline, and
+/// behind each of draft[0..rows - 1). Costs what the rows bring along, not what was said.
+void sd_slot_shape(sd_slot *s, int rows);
+/// The pick of the j-th of these rows.
+static inline const sd_pick *sd_slot_pick(const sd_slot *s, int j) {
+    return &s->pick[s->shaped ? j : 0];
+}
+/// Whether bans and sets leave that row no token.
+bool sd_slot_allows_nothing(const sd_engine *e, const sd_slot *s, int j);
 // slot.c
 void sd_slot_begin(sd_engine *e, sd_slot *s, sd_engine_request *j);
 /// Puts what a later sd_slot_begin needs into its request. False: out of memory, nothing has

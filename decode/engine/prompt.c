@@ -155,12 +155,13 @@ static void emit_rows(sd_engine *e, sd_slot *s, sd_rows *b) {
             break;
         }
         bool logits = last && s->request->r.logprobs >= 0;
+        if (last) sd_slot_shape(s, 1);
         e->rows[b->rows++] = (sd_row){.token = s->timeline[pos],
                                       .pos = pos,
                                       .kv = s->kv,
                                       .adapter = s->request->r.adapter,
                                       .want_logits = logits,
-                                      .pick = last ? &s->pick : NULL};
+                                      .pick = last ? sd_slot_pick(s, 0) : NULL};
         if (last) s->first_picked = b->picked++;
         if (logits) s->first_logits = b->logits++;
     }

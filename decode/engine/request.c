@@ -16,6 +16,7 @@ void sd_engine_request_free(sd_engine_request *j) {
         free(j->carried);
     }
     sd_adapter_release(j->r.adapter);
+    sd_shape_close(j->shape);
     free(j);
 }
 
@@ -62,6 +63,7 @@ sd_status sd_engine_request_check(const sd_engine *e, const sd_request *r, sd_er
                  e->model->hp.V);
     SD_TRY(check_sampling(&r->sampling, err));
     SD_TRY(check_stops(e, r, err));
+    SD_TRY(sd_shape_check(e, r, err));
     SD_CHECK(r->logprobs >= -1 && r->logprobs <= 20, err, SD_EINVAL,
              "logprobs %d is outside -1 to 20", r->logprobs);
     SD_CHECK((unsigned)r->spec < SD_SPEC_COUNT, err, SD_EINVAL, "speculation mode %d is unknown",
@@ -74,7 +76,8 @@ out:
     return st;
 }
 
-sd_status sd_engine_request_copy(sd_engine_request **out, const sd_request *r, sd_error *err) {
+sd_status sd_engine_request_copy(sd_engine_request **out, const sd_engine *e, const sd_request *r,
+                                 sd_error *err) {
     sd_status st = SD_OK;
     sd_engine_request *j = sd_alloc(1, sizeof *j);
     SD_CHECK_ALLOC(j, err);
@@ -92,6 +95,8 @@ sd_status sd_engine_request_copy(sd_engine_request **out, const sd_request *r, s
         j->stop_len[i] = strlen(j->stop[i]);
     }
     j->r.prompt = j->prompt, j->r.stop_token = j->stop_token;
+    SD_TRY(sd_shape_open(&j->shape, e, &j->r, err));
+    j->r.shaping = (sd_request_shaping){.min_tokens = r->shaping.min_tokens};
     j->submitted = sd_now_s();
     *out = j, j = NULL;
 out:

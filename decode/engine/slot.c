@@ -71,6 +71,6 @@ void sd_slot_begin(sd_engine *e, sd_slot *s, sd_engine_request *j) {
     else
         start(s, j);
     s->begun_at = s->n;
-    s->pick = (sd_pick){.sampling = &j->r.sampling};
+    sd_slot_begin_shaping(s);
     sd_slot_begin_drafters(e, s);
 }

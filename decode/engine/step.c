@@ -32,13 +32,14 @@ static void add_decode_rows(sd_engine *e, sd_rows *b) {
         bool logits = s->request->r.logprobs >= 0;
         s->first_picked = b->picked;
         s->first_logits = b->logits;
+        sd_slot_shape(s, 1 + s->g);
         for (int j = 0; j <= s->g; j++)
             e->rows[b->rows++] = (sd_row){.token = j ? s->draft[j - 1] : s->timeline[s->n - 1],
                                           .pos = s->kv->len + j, // behind what is committed
                                           .kv = s->kv,
                                           .adapter = s->request->r.adapter,
                                           .want_logits = logits,
-                                          .pick = &s->pick};
+                                          .pick = sd_slot_pick(s, j)};
         s->rows = s->g + 1;
         b->picked += s->rows;
         if (logits) b->logits += s->rows;

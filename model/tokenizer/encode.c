@@ -125,12 +125,12 @@ out:
 }
 
 static sd_status plain_text(sd_encoder *e, int flags, const char *text, size_t len, sd_error *err) {
-    (void)flags;
     const sd_tokenizer *t = e->t;
     if (!t->spaces_late) return sd_encoder_text(e, text, len, err);
     sd_buf spaced = sd_buf_make((size_t)SD_TOK_MAX_TEXT);
+    bool first = text == e->origin, goes_on = first && (flags & SD_TOK_GOES_ON);
     bool here =
-        t->prefix == SD_PREFIX_MISSING || (t->prefix == SD_PREFIX_FIRST && text == e->origin);
+        !goes_on && (t->prefix == SD_PREFIX_MISSING || (t->prefix == SD_PREFIX_FIRST && first));
     sd_status st = write_spaces(&spaced, &text, &len, here && !begins_with_space(text, len), err);
     if (st == SD_OK) st = sd_encoder_text(e, text, len, err);
     sd_buf_free(&spaced);
@@ -143,8 +143,8 @@ static bool is_ascii(const char *text, size_t len) {
     return true;
 }
 
-sd_status sd_tokenizer_normalise(const sd_tokenizer *t, sd_buf *out, const char **text, size_t *len,
-                                 sd_error *err) {
+sd_status sd_tokenizer_normalise(const sd_tokenizer *t, int flags, sd_buf *out, const char **text,
+                                 size_t *len, sd_error *err) {
     sd_status st = SD_OK;
     sd_buf form = sd_buf_make(out->max);
     bool spaces = t->pieces && !t->spaces_late;
@@ -154,7 +154,8 @@ sd_status sd_tokenizer_normalise(const sd_tokenizer *t, sd_buf *out, const char 
         *len = spaces ? form.len : out->len;
     }
     if (spaces) {
-        SD_TRY(write_spaces(out, text, len, t->prefix == SD_PREFIX_ALWAYS, err));
+        bool prefix = t->prefix == SD_PREFIX_ALWAYS && !(flags & SD_TOK_GOES_ON);
+        SD_TRY(write_spaces(out, text, len, prefix, err));
         if (*text == form.data && form.data) { // nothing was written
             *out = form;
             form.data = NULL;
@@ -168,7 +169,7 @@ out:
 static sd_status raw_text(sd_encoder *e, int flags, const char *text, size_t len, sd_error *err) {
     sd_buf normal = sd_buf_make((size_t)SD_TOK_MAX_TEXT);
     bool first = text == e->begin;
-    sd_status st = sd_tokenizer_normalise(e->t, &normal, &text, &len, err);
+    sd_status st = sd_tokenizer_normalise(e->t, first ? flags : 0, &normal, &text, &len, err);
     e->origin = first ? text : NULL;
     if (st == SD_OK) st = cut_added(e, &e->t->normal, flags, text, len, plain_text, err);
     sd_buf_free(&normal);

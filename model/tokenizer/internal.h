@@ -51,9 +51,9 @@ sd_status sd_tokenizer_add_regex(sd_tokenizer *t, const char *pattern, size_t le
 sd_status sd_tokenizer_add_step(sd_tokenizer *t, sd_split_step step, sd_error *err);
 sd_status sd_tokenizer_add_added_token(sd_tokenizer *t, const sd_added_token *a, sd_error *err);
 /// Text as added tokens that are normalized see it: *text and *len, in out where they are not as
-/// they came. out is empty and has a ceiling.
-sd_status sd_tokenizer_normalise(const sd_tokenizer *t, sd_buf *out, const char **text, size_t *len,
-                                 sd_error *err);
+/// they came. out is empty and has a ceiling. flags: of sd_tokenizer_encode.
+sd_status sd_tokenizer_normalise(const sd_tokenizer *t, int flags, sd_buf *out, const char **text,
+                                 size_t *len, sd_error *err);
 /// Appends text [len bytes] as pieces see it: every U+2581 a space, one more in front with prefix.
 bool sd_tokenizer_spaces(sd_buf *out, const char *text, size_t len, bool prefix);
 

@@ -74,7 +74,7 @@ sd_status sd_tokenizer_finish(sd_tokenizer *t, sd_error *err) {
             sd_buf b = sd_buf_make((size_t)1 << 24);
             const char *text = a->text;
             size_t len = a->len;
-            st = sd_tokenizer_normalise(t, &b, &text, &len, err);
+            st = sd_tokenizer_normalise(t, 0, &b, &text, &len, err);
             if (st == SD_OK && len) st = sd_trie_add(&t->normal, text, len, i, err);
             sd_buf_free(&b);
             if (st != SD_OK) goto out;

@@ -34,7 +34,8 @@ enum {
     SD_TOK_SPECIAL = 1, // special tokens written out in the text ("<|im_end|>") become their ids;
                         // without it they are plain text. Added tokens that are not special
                         // ("<tool_call>") are found either way, as in Hugging Face's tokenizers
-    SD_TOK_ADD_BOS = 2  // put bos first when the model says so (add_bos_token)
+    SD_TOK_ADD_BOS = 2, // put bos first when the model says so (add_bos_token)
+    SD_TOK_GOES_ON = 4  // the text goes on from another: no space is put in front of it
 };
 
 /// Appends the ids of text [len bytes, any bytes] to out. Invalid UTF-8 is tokenised

@@ -1,0 +1,136 @@
+// How the token of each row is picked: what a request makes of its logits, row by row.
+//
+// Row j of a round draws the token behind the timeline and draft[0..j). Plain decoding would draw it
+// with these tokens said, so its penalties count them, and its bans look at them. To count a text of
+// thousands of tokens for each row would cost more than the penalties do: the slot's table grows
+// with the timeline alone, and the draft's tokens stand in a short list beside it (sd_shaping.recent),
+// of which row j takes the first j. Preemption needs no care: whoever takes the request up counts its
+// timeline once.
+#include "base/memory.h"
+#include "decode/engine/private.h"
+
+#include <string.h>
+
+_Static_assert((int)SD_MAX_DRAFT <= (int)SD_MAX_RECENT, "a draft's tokens are recent ones");
+
+// calloc: what no request with penalties reaches stays untouched.
+sd_status sd_slot_open_shaping(const sd_engine *e, sd_slot *s, sd_error *err) {
+    sd_status st = SD_OK;
+    s->counts.seen = calloc((size_t)e->ctx, sizeof *s->counts.seen);
+    s->counts.place = calloc((size_t)e->model->hp.V, sizeof *s->counts.place);
+    SD_CHECK_ALLOC(s->counts.seen && s->counts.place, err);
+out:
+    return st;
+}
+
+void sd_slot_close_shaping(sd_slot *s) {
+    free(s->counts.seen);
+    free(s->counts.place);
+}
+
+void sd_slot_begin_shaping(sd_slot *s) {
+    const sd_shape *h = s->request->shape;
+    sd_counts *c = &s->counts;
+    for (int i = 0; i < c->n; i++) c->place[c->seen[i].token] = 0;
+    c->n = 0;
+    c->counted = h && h->of_prompt ? 0 : s->request->r.n_prompt;
+    s->allowed = NULL;
+    s->shaped = false;
+    s->pick[0] = (sd_pick){.sampling = &s->request->r.sampling};
+}
+
+// ---- counting
+
+static void count_timeline(sd_slot *s) {
+    sd_counts *c = &s->counts;
+    for (; c->counted < s->n; c->counted++) {
+        int32_t token = s->timeline[c->counted], *place = &c->place[token];
+        if (*place == 0) {
+            c->seen[c->n] = (sd_token_seen){token, 0};
+            *place = ++c->n;
+        }
+        c->seen[*place - 1].answered += c->counted >= s->request->r.n_prompt;
+    }
+}
+
+// recent[j]: how often draft[j] stands in the answer when it is said.
+static void count_draft(sd_slot *s, int n) {
+    for (int j = 0; j < n; j++) {
+        int32_t token = s->draft[j], place = s->counts.place[token];
+        int i = j, said = place ? s->counts.seen[place - 1].answered : 0;
+        while (--i >= 0 && s->recent[i].token != token) {
+        }
+        if (i >= 0) said = s->recent[i].answered;
+        s->recent[j] = (sd_token_seen){token, said + 1};
+    }
+}
+
+// ---- bans
+
+// Whether the n tokens stand at the end of the timeline and draft[0..j).
+static bool ends_with(const sd_slot *s, int j, const int32_t *tokens, int n) {
+    int at = s->n + j;
+    if (n > at) return false;
+    while (n > 0) {
+        int32_t said = --at < s->n ? s->timeline[at] : s->draft[at - s->n];
+        if (said != tokens[--n]) return false;
+    }
+    return true;
+}
+
+static void ban(sd_shaping *p, const sd_shape *h, const sd_slot *s, int j) {
+    bool early = s->n + j - s->request->r.n_prompt < h->min_tokens;
+    p->banned = h->banned;
+    p->n_banned = h->n_always + (early ? h->n_ends : 0);
+    if (!h->row_banned) return;
+    int32_t *row = h->row_banned + (size_t)j * (size_t)(h->n_always + h->n_ends + h->n_words);
+    int n = p->n_banned;
+    if (n > 0) memcpy(row, h->banned, (size_t)n * sizeof *row);
+    for (const int32_t *w = h->sequences; w < h->sequences + h->n_sequences; w += 1 + *w)
+        if (ends_with(s, j, w + 1, *w - 1)) row[n++] = w[*w];
+    p->banned = row, p->n_banned = n;
+}
+
+// ---- the rows of a step
+
+static bool does_something(const sd_shaping *p, bool counts) {
+    return counts || p->allowed || p->also_allowed || p->n_banned > 0 || p->n_bias > 0;
+}
+
+void sd_slot_shape(sd_slot *s, int rows) {
+    const sd_shape *h = s->request->shape;
+    s->shaped = h || s->allowed;
+    if (!s->shaped) return;
+    bool counts = h && h->counts;
+    if (counts) {
+        count_timeline(s);
+        count_draft(s, rows - 1);
+    }
+    for (int j = 0; j < rows; j++) {
+        sd_shaping *p = &s->shaping[j];
+        *p = h ? h->fixed : (sd_shaping){0};
+        if (counts) {
+            p->seen = s->counts.seen, p->n_seen = s->counts.n;
+            p->recent = s->recent, p->n_recent = j;
+        }
+        if (h) ban(p, h, s, j);
+        if (s->allowed) p->allowed = s->allowed[j];
+        s->pick[j] = (sd_pick){.sampling = &s->request->r.sampling,
+                               .shaping = does_something(p, counts) ? p : NULL};
+    }
+}
+
+static bool holds(const uint32_t *set, int32_t t) {
+    return !set || (set[t / 32] >> (t % 32) & 1);
+}
+
+bool sd_slot_allows_nothing(const sd_engine *e, const sd_slot *s, int j) {
+    const sd_shaping *p = sd_slot_pick(s, j)->shaping;
+    if (!p) return false;
+    for (int32_t t = 0; t < e->model->hp.V; t++) {
+        bool banned = !holds(p->allowed, t) || !holds(p->also_allowed, t);
+        for (int i = 0; i < p->n_banned && !banned; i++) banned = p->banned[i] == t;
+        if (!banned) return false;
+    }
+    return true;
+}
