@@ -2,6 +2,7 @@
 // the program.
 #include "base/log.h"
 #include "cli/decoding.h"
+#include "cli/shaping.h"
 #include "cli/verbs.h"
 
 #include <errno.h>
@@ -13,12 +14,14 @@
 typedef struct {
     sd_model_args common;
     sd_decoding_args decoding;
+    sd_shaping_args shaping;
     const char *system;
     int64_t n;
 } chat_args;
 
 static const sd_option rows[] = {SD_COMMON_ROWS(chat_args),
                                  SD_DECODING_ROWS(chat_args),
+                                 SD_SHAPING_ROWS(chat_args),
                                  {.name = "system",
                                   .type = SD_OPT_STRING,
                                   .value = "TEXT",
@@ -44,6 +47,7 @@ static void on_ctrl_c(int sig) {
 typedef struct {
     const chat_args *a;
     sd_decoding d;
+    sd_shaping_options shaping;
     json_t *messages;
     sd_buf answer;
     sd_request_stats stats;
@@ -92,6 +96,7 @@ static sd_status say(chat *c, const char *text, size_t len, sd_error *err) {
                     .n_prompt = ids.n,
                     .max_tokens = (int)c->a->n,
                     .sampling = sd_decoding_sampling(&c->a->decoding),
+                    .shaping = c->shaping.request,
                     .logprobs = -1,
                     .adapter = c->d.adapter,
                     .corpus = c->d.corpus,
@@ -204,6 +209,7 @@ sd_status sd_verb_chat(int argc, char **argv, sd_error *err) {
         "%s: no chat template%s%s; give one with --chat-template FILE, or use specdec generate",
         a.common.model, c.d.model->chat_error ? ": " : "",
         c.d.model->chat_error ? c.d.model->chat_error : "");
+    SD_TRY(sd_shaping_open(&c.shaping, &a.shaping, c.d.model, err));
     SD_TRY(sd_decoding_start(&c.d, &a.common, &a.decoding, 1, 0, err));
     sd_decoding_announce(&c.d);
     c.messages = json_array();
@@ -218,6 +224,7 @@ sd_status sd_verb_chat(int argc, char **argv, sd_error *err) {
 out:
     json_decref(c.messages);
     sd_buf_free(&c.answer);
+    sd_shaping_close(&c.shaping);
     sd_decoding_close(&c.d);
     return st;
 }

@@ -3,6 +3,7 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "cli/decoding.h"
+#include "cli/shaping.h"
 #include "cli/verbs.h"
 
 #include <stdio.h>
@@ -13,6 +14,7 @@ enum { MAX_PROMPT = 16 << 20 };
 typedef struct {
     sd_model_args common;
     sd_decoding_args decoding;
+    sd_shaping_args shaping;
     const char *prompt, *file;
     int64_t n;
     bool chat, json, ignore_end;
@@ -22,6 +24,7 @@ typedef struct {
 static const sd_option rows[] = {
     SD_COMMON_ROWS(generate_args),
     SD_DECODING_ROWS(generate_args),
+    SD_SHAPING_ROWS(generate_args),
     {.name = "prompt",
      .letter = 'p',
      .type = SD_OPT_STRING,
@@ -137,13 +140,14 @@ out:
     return st;
 }
 
-static sd_status run(sd_decoding *d, const generate_args *a, const sd_ids *prompt, answer *out,
-                     sd_error *err) {
+static sd_status run(sd_decoding *d, const generate_args *a, const sd_shaping_options *shaping,
+                     const sd_ids *prompt, answer *out, sd_error *err) {
     sd_status st = SD_OK;
     sd_request r = {.prompt = prompt->id,
                     .n_prompt = prompt->n,
                     .max_tokens = (int)a->n,
                     .sampling = sd_decoding_sampling(&a->decoding),
+                    .shaping = shaping->request,
                     .n_stop = a->stop.n,
                     .ignore_end = a->ignore_end,
                     .logprobs = -1,
@@ -173,6 +177,7 @@ sd_status sd_verb_generate(int argc, char **argv, sd_error *err) {
     generate_args a = {0};
     sd_strings rest;
     sd_decoding d = {0};
+    sd_shaping_options shaping = {0};
     sd_ids prompt = {0};
     answer out = {.text = sd_buf_make((size_t)1 << 30)};
     if (sd_verb_help("generate -m MODEL [-a ADAPTER] [-d DRAFT] -p PROMPT|-f FILE",
@@ -182,14 +187,16 @@ sd_status sd_verb_generate(int argc, char **argv, sd_error *err) {
     SD_CHECK(rest.n == 0, err, SD_EINVAL, "generate: '%s' is not an option; quote the prompt: -p",
              rest.item[0]);
     SD_TRY(sd_decoding_load(&d, &a.common, &a.decoding, err));
+    SD_TRY(sd_shaping_open(&shaping, &a.shaping, d.model, err));
     SD_TRY(read_prompt(&prompt, &a, d.model, err));
     SD_TRY(sd_decoding_start(&d, &a.common, &a.decoding, 1, prompt.n + a.n + 1, err));
     sd_decoding_announce(&d);
     sd_catch_interrupts();
     out.stream = !a.json;
-    SD_TRY(run(&d, &a, &prompt, &out, err));
+    SD_TRY(run(&d, &a, &shaping, &prompt, &out, err));
 out:
     sd_decoding_close(&d);
+    sd_shaping_close(&shaping);
     sd_ids_free(&prompt);
     sd_ids_free(&out.ids);
     sd_buf_free(&out.text);

@@ -58,6 +58,7 @@ struct sd_generation {
     sd_answer answer;
     char id[40];
     sd_ids prompt[SD_API_MAX_PROMPTS]; // until they are submitted
+    sd_ids bad_words;                  // likewise (decode/engine/bad_words.h)
     int prompt_tokens;
     sd_choice *choices;
     int n_choices, open; // open: submitted and not ended

@@ -4,6 +4,7 @@
 // fit are refused before any of a request's texts is tokenised. What may fit is tokenised text by
 // text, each a piece of work after which others' turns come; the first that is too long ends it.
 #include "base/clock.h"
+#include "decode/engine/bad_words.h"
 #include "decode/serve/generation_private.h"
 #include "model/chat.h"
 
@@ -112,15 +113,39 @@ static int find_model(sd_generation *g, sd_api_error *e) {
     return e->status;
 }
 
+static int refuse_id(sd_api_error *e, const char *param, int32_t id, int V) {
+    return sd_api_fail(e, 400, param, "%s: %d is not below %d", param, (int)id, V);
+}
+
+// The ids that it names are of the model's vocabulary, and its bad words become ids.
+static int check_tokens(sd_generation *g, sd_api_error *e) {
+    const sd_model *m = g->server->local->model;
+    const sd_api_request *r = &g->request;
+    const int V = m->hp.V;
+    for (int i = 0; i < r->n_stop_token; i++)
+        if (r->stop_token[i] >= V) return refuse_id(e, "stop_token_ids", r->stop_token[i], V);
+    for (int i = 0; i < r->shaping.n_bias; i++)
+        if (r->bias[i].token >= V) return refuse_id(e, "logit_bias", r->bias[i].token, V);
+    for (int i = 0; i < r->shaping.n_allowed; i++)
+        if (r->allowed[i] >= V) return refuse_id(e, "allowed_token_ids", r->allowed[i], V);
+    for (int i = 0; i < r->n_bad_words; i++) {
+        const char *word = json_string_value(r->bad_word[i]);
+        size_t len = json_string_length(r->bad_word[i]);
+        sd_error err = {0};
+        sd_status st = sd_bad_word_add(&g->bad_words, m, word, len, &err);
+        if (st != SD_OK)
+            return sd_api_fail(e, st == SD_EINVAL ? 400 : 500, "bad_words", "bad_words[%d]: %s", i,
+                               err.message);
+    }
+    return 0;
+}
+
 // The body becomes a request; what its numbers and lengths say is checked.
 static int read_body(sd_generation *g, sd_api_error *e) {
     int bad = g->dialect->parse(&g->request, g->body.data, g->body.len, e);
     sd_buf_free(&g->body); // the request has its own copies
     if (bad || find_model(g, e)) return e->status;
-    for (int i = 0; i < g->request.n_stop_token; i++)
-        if (g->request.stop_token[i] >= g->server->local->model->hp.V)
-            return sd_api_fail(e, 400, "stop_token_ids", "stop_token_ids: %d is not below %d",
-                               (int)g->request.stop_token[i], g->server->local->model->hp.V);
+    if (check_tokens(g, e)) return e->status;
     return g->dialect->kind == SD_API_CHAT ? 0 : check_prompts(g, context(g), e);
 }
 

@@ -21,6 +21,7 @@ static int submit_choice(sd_generation *g, sd_choice *c, sd_api_error *e) {
                     .n_prompt = g->prompt[c->prompt].n,
                     .max_tokens = r->max_tokens,
                     .sampling = r->sampling,
+                    .shaping = r->shaping,
                     .n_stop = r->n_stop,
                     .stop_token = r->stop_token,
                     .n_stop_token = r->n_stop_token,
@@ -30,6 +31,7 @@ static int submit_choice(sd_generation *g, sd_choice *c, sd_api_error *e) {
                     .client = g->client->id};
     // A prompt is sampled as it would be alone, whatever its place in a list.
     q.sampling.choice = (uint32_t)(c->index % r->n);
+    q.shaping.bad_words = g->bad_words.id, q.shaping.n_bad_words = g->bad_words.n;
     memcpy(q.stop, r->stop, sizeof q.stop);
     sd_provider *p = g->model->provider;
     sd_provider_request *m = NULL;

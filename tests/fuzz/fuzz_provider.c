@@ -16,6 +16,10 @@ static void look_at(const void *bytes, size_t n) {
 static void look_at_request(const sd_request *r) {
     look_at(r->prompt, (size_t)r->n_prompt * sizeof *r->prompt);
     look_at(r->stop_token, (size_t)r->n_stop_token * sizeof *r->stop_token);
+    const sd_request_shaping *h = &r->shaping;
+    look_at(h->bias, (size_t)h->n_bias * sizeof *h->bias);
+    look_at(h->allowed, (size_t)h->n_allowed * sizeof *h->allowed);
+    look_at(h->bad_words, (size_t)h->n_bad_words * sizeof *h->bad_words);
     for (int i = 0; i < r->n_stop; i++) look_at(r->stop[i], strlen(r->stop[i]));
 }
 

@@ -210,7 +210,7 @@ static bool parse_shared(sd_api_request *r, sd_api_error *e) {
     }
     r->n = (int)n;
     r->max_tokens = (int)max_tokens;
-    return true;
+    return sd_openai_shaping_parse(r, e);
 }
 
 // Content parts become one string: templates of text models take strings.

@@ -11,7 +11,12 @@ void sd_api_request_drop_texts(sd_api_request *r) {
     json_decref(r->root);
     r->root = r->messages = r->template_arguments = NULL;
     r->model = NULL;
-    r->n_stop = 0;
+    r->n_stop = r->n_bad_words = 0;
+    free(r->bias);
+    free(r->allowed);
+    r->bias = NULL, r->allowed = NULL;
+    r->shaping.bias = NULL, r->shaping.allowed = NULL;
+    r->shaping.n_bias = r->shaping.n_allowed = 0;
 }
 
 void sd_api_request_free(sd_api_request *r) {

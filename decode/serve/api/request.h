@@ -39,6 +39,11 @@ typedef struct {
     int32_t stop_token[SD_API_MAX_STOP_TOKENS];
     int n_stop_token;
     bool ignore_end;
+    sd_request_shaping shaping; // its bias and allowed are the next two; no bad words yet
+    sd_token_bias *bias;
+    int32_t *allowed;
+    const json_t *bad_word[SD_MAX_BAD_WORDS]; // strings, borrowed from root
+    int n_bad_words;
     int logprobs; // -1: none; 0..20 alternatives
     bool speculate;
     json_t *messages; // chat: [{"role","content",...}], content parts joined to one string; owned

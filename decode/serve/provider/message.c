@@ -45,6 +45,10 @@ static void put_request(writer *w, sd_provider_request *m, const sd_request *r) 
     w->end = (sizeof *m + 7) & ~(size_t)7;
     m->prompt = put(w, r->prompt, (size_t)r->n_prompt, sizeof *r->prompt);
     m->stop_token = put(w, r->stop_token, (size_t)r->n_stop_token, sizeof *r->stop_token);
+    const sd_request_shaping *h = &r->shaping;
+    m->bias = put(w, h->bias, (size_t)h->n_bias, sizeof *h->bias);
+    m->allowed = put(w, h->allowed, (size_t)h->n_allowed, sizeof *h->allowed);
+    m->bad_words = put(w, h->bad_words, (size_t)h->n_bad_words, sizeof *h->bad_words);
     for (int i = 0; i < r->n_stop; i++) m->stop[i] = put(w, r->stop[i], strlen(r->stop[i]) + 1, 1);
 }
 
@@ -56,6 +60,7 @@ sd_status sd_provider_request_make(sd_provider_request **out, const sd_request *
                              .model = model,
                              .choice = r->sampling.choice,
                              .max_tokens = r->max_tokens,
+                             .min_tokens = r->shaping.min_tokens,
                              .logprobs = r->logprobs,
                              .spec = (int32_t)r->spec,
                              .top_k = r->sampling.top_k,
@@ -63,7 +68,10 @@ sd_status sd_provider_request_make(sd_provider_request **out, const sd_request *
                              .n_stop = r->n_stop,
                              .temperature = r->sampling.temperature,
                              .top_p = r->sampling.top_p,
-                             .min_p = r->sampling.min_p};
+                             .min_p = r->sampling.min_p,
+                             .presence = r->shaping.presence,
+                             .frequency = r->shaping.frequency,
+                             .repetition = r->shaping.repetition};
     writer w = {0};
     put_request(&w, &m, r);
     SD_CHECK(w.end <= INT32_MAX, err, SD_ELIMIT, "a request of %zu bytes is too large to be sent",
@@ -74,6 +82,34 @@ sd_status sd_provider_request_make(sd_provider_request **out, const sd_request *
     put_request(&w, &m, r);
     memcpy(w.block, &m, sizeof m);
     *out = (void *)w.block;
+out:
+    return st;
+}
+
+static const void *part(const char *base, sd_span s) {
+    return s.n ? base + s.at : NULL;
+}
+
+// Lists that the engine checks value by value.
+static sd_status read_shaping(sd_request_shaping *h, const sd_provider_request *m, size_t bytes,
+                              sd_error *err) {
+    sd_status st = SD_OK;
+    const char *base = (const char *)m;
+    SD_CHECK(inside(m->bias, sizeof *h->bias, sizeof *m, bytes) &&
+                 inside(m->allowed, sizeof *h->allowed, sizeof *m, bytes) &&
+                 inside(m->bad_words, sizeof *h->bad_words, sizeof *m, bytes) &&
+                 m->bias.n <= INT_MAX && m->allowed.n <= INT_MAX && m->bad_words.n <= INT_MAX,
+             err, SD_EFORMAT, "what shapes a request's logits lies outside its %zu bytes", bytes);
+    *h = (sd_request_shaping){.presence = m->presence,
+                              .frequency = m->frequency,
+                              .repetition = m->repetition,
+                              .bias = part(base, m->bias),
+                              .allowed = part(base, m->allowed),
+                              .bad_words = part(base, m->bad_words),
+                              .n_bias = (int)m->bias.n,
+                              .n_allowed = (int)m->allowed.n,
+                              .n_bad_words = (int)m->bad_words.n,
+                              .min_tokens = m->min_tokens};
 out:
     return st;
 }
@@ -90,23 +126,23 @@ sd_status sd_provider_request_read(sd_request *r, const void *block, size_t byte
     SD_CHECK(m->n_stop >= 0 && m->n_stop <= SD_MAX_STOPS, err, SD_EFORMAT,
              "a request has %d stop strings, at most %d are possible", (int)m->n_stop,
              SD_MAX_STOPS);
-    *r =
-        (sd_request){.prompt = m->prompt.n ? (const void *)(base + m->prompt.at) : NULL,
-                     .n_prompt = (int)m->prompt.n,
-                     .max_tokens = m->max_tokens,
-                     .sampling = {.temperature = m->temperature,
-                                  .top_k = m->top_k,
-                                  .top_p = m->top_p,
-                                  .min_p = m->min_p,
-                                  .seed = m->seed,
-                                  .choice = m->choice},
-                     .n_stop = m->n_stop,
-                     .stop_token = m->stop_token.n ? (const void *)(base + m->stop_token.at) : NULL,
-                     .n_stop_token = (int)m->stop_token.n,
-                     .ignore_end = m->ignore_end != 0,
-                     .logprobs = m->logprobs,
-                     .spec = (sd_spec_mode)m->spec,
-                     .client = m->client};
+    *r = (sd_request){.prompt = part(base, m->prompt),
+                      .n_prompt = (int)m->prompt.n,
+                      .max_tokens = m->max_tokens,
+                      .sampling = {.temperature = m->temperature,
+                                   .top_k = m->top_k,
+                                   .top_p = m->top_p,
+                                   .min_p = m->min_p,
+                                   .seed = m->seed,
+                                   .choice = m->choice},
+                      .n_stop = m->n_stop,
+                      .stop_token = part(base, m->stop_token),
+                      .n_stop_token = (int)m->stop_token.n,
+                      .ignore_end = m->ignore_end != 0,
+                      .logprobs = m->logprobs,
+                      .spec = (sd_spec_mode)m->spec,
+                      .client = m->client};
+    SD_TRY(read_shaping(&r->shaping, m, bytes, err));
     for (int i = 0; i < m->n_stop; i++) {
         sd_span s = m->stop[i];
         SD_CHECK(s.n > 0 && inside(s, 1, sizeof *m, bytes) && base[s.at + s.n - 1] == '\0', err,

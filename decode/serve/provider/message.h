@@ -16,7 +16,7 @@
 
 #include <stddef.h>
 
-enum { SD_PROVIDER_VERSION = 1 };
+enum { SD_PROVIDER_VERSION = 2 };
 
 typedef struct {
     uint32_t version; // SD_PROVIDER_VERSION
@@ -36,10 +36,14 @@ typedef struct {
     uint64_t seed;
     uint32_t model; // row of the provider's models
     uint32_t choice;
-    int32_t max_tokens, logprobs, spec, top_k, ignore_end, n_stop;
-    float temperature, top_p, min_p;
+    int32_t max_tokens, min_tokens, logprobs, spec, top_k, ignore_end, n_stop;
+    float temperature, top_p, min_p, presence, frequency, repetition;
+    int32_t reserved;
     sd_span prompt;             // int32_t: token ids
     sd_span stop_token;         // int32_t
+    sd_span bias;               // sd_token_bias
+    sd_span allowed;            // int32_t
+    sd_span bad_words;          // int32_t: sequences, each behind its length
     sd_span stop[SD_MAX_STOPS]; // char: with their 0
 } sd_provider_request;
 

@@ -80,17 +80,49 @@ static const struct {
     {"speculative", CHAT(",\"speculative\":{\"k\":4}")},
     {"ignore_eos", CHAT(",\"ignore_eos\":1")},
     {"chat_template_kwargs", CHAT(",\"chat_template_kwargs\":[]")},
+    // What shapes logits.
+    {"presence_penalty", CHAT(",\"presence_penalty\":2.5")},
+    {"presence_penalty", CHAT(",\"presence_penalty\":\"0\"")},
+    {"presence_penalty", CHAT(",\"presence_penalty\":NaN")},
+    {"frequency_penalty", CHAT(",\"frequency_penalty\":-2.01")},
+    {"frequency_penalty", CHAT(",\"frequency_penalty\":true")},
+    {"repetition_penalty", CHAT(",\"repetition_penalty\":0")},
+    {"repetition_penalty", CHAT(",\"repetition_penalty\":-1.1")},
+    {"repetition_penalty", CHAT(",\"repetition_penalty\":1e999")},
+    {"logit_bias", CHAT(",\"logit_bias\":[1]")},
+    {"logit_bias", CHAT(",\"logit_bias\":{\"a\":1}")},
+    {"logit_bias", CHAT(",\"logit_bias\":{\"\":1}")},
+    {"logit_bias", CHAT(",\"logit_bias\":{\"-1\":1}")},
+    {"logit_bias", CHAT(",\"logit_bias\":{\"05\":1}")},
+    {"logit_bias", CHAT(",\"logit_bias\":{\" 5\":1}")},
+    {"logit_bias", CHAT(",\"logit_bias\":{\"5.0\":1}")},
+    {"logit_bias", CHAT(",\"logit_bias\":{\"2147483648\":1}")},
+    {"logit_bias", CHAT(",\"logit_bias\":{\"99999999999999999999999\":1}")},
+    {"logit_bias", CHAT(",\"logit_bias\":{\"5\":\"1\"}")},
+    {"logit_bias", CHAT(",\"logit_bias\":{\"5\":null}")},
+    {"logit_bias", CHAT(",\"logit_bias\":{\"5\":101}")},
+    {"logit_bias", CHAT(",\"logit_bias\":{\"5\":-100.5}")},
+    {"logit_bias", CHAT(",\"logit_bias\":{\"5\":1e999}")},
+    {"min_tokens", CHAT(",\"min_tokens\":-1")},
+    {"min_tokens", CHAT(",\"min_tokens\":1.5")},
+    {"min_tokens", CHAT(",\"min_tokens\":6,\"max_tokens\":5")},
+    {"min_tokens", CHAT(",\"min_tokens\":16777217")},
+    {"bad_words", CHAT(",\"bad_words\":\"a\"")},
+    {"bad_words", CHAT(",\"bad_words\":[1]")},
+    {"bad_words", CHAT(",\"bad_words\":[\"a\",\"\"]")},
+    {"bad_words", CHAT(",\"bad_words\":[[1,2]]")},
+    {"allowed_token_ids", CHAT(",\"allowed_token_ids\":[]")},
+    {"allowed_token_ids", CHAT(",\"allowed_token_ids\":5")},
+    {"allowed_token_ids", CHAT(",\"allowed_token_ids\":[1,-1]")},
+    {"allowed_token_ids", CHAT(",\"allowed_token_ids\":[1,\"2\"]")},
+    {"allowed_token_ids", CHAT(",\"allowed_token_ids\":[1,2147483648]")},
     // Known, not built.
     {"tools", CHAT(",\"tools\":[{\"type\":\"function\"}]")},
     {"tool_choice", CHAT(",\"tool_choice\":\"auto\"")},
     {"functions", CHAT(",\"functions\":[{}]")},
     {"response_format", CHAT(",\"response_format\":{\"type\":\"json_object\"}")},
     {"response_format", CHAT(",\"response_format\":\"text\"")},
-    {"logit_bias", CHAT(",\"logit_bias\":{\"5\":1}")},
-    {"presence_penalty", CHAT(",\"presence_penalty\":0.5")},
-    {"frequency_penalty", CHAT(",\"frequency_penalty\":0.5")},
-    {"repetition_penalty", CHAT(",\"repetition_penalty\":1.1")},
-    {"min_tokens", CHAT(",\"min_tokens\":5")},
+    {"repeat_penalty", CHAT(",\"repeat_penalty\":1.1")},
     {"guided_json", CHAT(",\"guided_json\":{}")},
     {"chat_template", CHAT(",\"chat_template\":\"{{ messages }}\"")},
 };
@@ -113,6 +145,7 @@ static const struct {
     {"echo", TEXT(",\"echo\":true,\"logprobs\":1")},
     {"best_of", TEXT(",\"best_of\":3")},
     {"suffix", TEXT(",\"suffix\":\"x\"")},
+    {"min_tokens", TEXT(",\"min_tokens\":17")}, // max_tokens is 16 there
 };
 
 static void check_refusal(sd_api_kind kind, const char *param, const char *body) {
@@ -162,6 +195,7 @@ Test(api, null_is_absent_and_unknown_fields_are_ignored) {
         CHAT(",\"model\":null,\"temperature\":null,\"n\":null,\"stop\":null,\"stream\":null,"
              "\"stream_options\":null,\"tools\":null,\"response_format\":null,\"logit_bias\":null,"
              "\"presence_penalty\":0,\"frequency_penalty\":0.0,\"repetition_penalty\":1,"
+             "\"min_tokens\":null,\"bad_words\":null,\"allowed_token_ids\":null,"
              "\"tool_choice\":\"none\",\"max_tokens\":null,\"user\":7,\"brand_new\":{\"x\":[1]}");
     cr_assert_eq(parse(&r, SD_API_CHAT, body, &e), 0, "%s", e.message);
     cr_assert_eq(r.n, 1);
@@ -195,6 +229,64 @@ Test(api, values_reach_the_request) {
     cr_assert(r.stream && r.include_usage && r.has_seed);
     cr_assert_not(r.speculate);
     sd_api_request_free(&r);
+}
+
+Test(api, what_shapes_logits_reaches_the_request) {
+    sd_api_request r;
+    sd_api_error e;
+    const char *body = CHAT(",\"presence_penalty\":-2,\"frequency_penalty\":0.25,"
+                            "\"repetition_penalty\":1.5,\"min_tokens\":7,\"max_tokens\":7,"
+                            "\"logit_bias\":{\"0\":-100,\"2147483647\":100,\"17\":0.5},"
+                            "\"allowed_token_ids\":[3,2,3],\"bad_words\":[\"a\",\" b\\u0000c\"]");
+    cr_assert_eq(parse(&r, SD_API_CHAT, body, &e), 0, "%s", e.message);
+    const sd_request_shaping *h = &r.shaping;
+    cr_assert(h->presence == -2 && h->frequency == .25f && h->repetition == 1.5f);
+    cr_assert_eq(h->min_tokens, 7);
+    float bias = 0;
+    cr_assert_eq(h->n_bias, 3);
+    for (int i = 0; i < 3; i++) {
+        int32_t t = h->bias[i].token;
+        cr_assert(t == 0 || t == INT32_MAX || t == 17);
+        bias += h->bias[i].bias * (t == 0 ? 1 : t == 17 ? 10 : 3);
+    }
+    cr_assert_eq(bias, -100 + 5 + 300);
+    cr_assert(h->n_allowed == 3 && h->allowed[0] == 3 && h->allowed[1] == 2);
+    cr_assert_eq(r.n_bad_words, 2);
+    cr_assert_eq(json_string_length(r.bad_word[1]), 4);
+    sd_api_request_free(&r);
+    cr_assert_eq(parse(&r, SD_API_CHAT, CHAT(",\"logit_bias\":{},\"bad_words\":[]"), &e), 0);
+    cr_assert(r.shaping.n_bias == 0 && r.n_bad_words == 0 && r.shaping.n_allowed == 0);
+    sd_api_request_free(&r);
+}
+
+// {"prompt":"a","FIELD":OPEN item,item,... CLOSE} with n items: each its number of so many digits
+// as a string, and `tail`.
+static int parse_list(const char *field, const char *open, int digits, const char *tail,
+                      const char *close, int n, sd_api_error *e) {
+    sd_buf b = sd_buf_make(1 << 20);
+    sd_api_request r;
+    sd_buf_printf(&b, "{\"prompt\":\"a\",\"%s\":%s", field, open);
+    for (int i = 0; i < n; i++) {
+        if (i) sd_buf_adds(&b, ",");
+        sd_buf_printf(&b, "\"%0*d\"%s", digits, i, tail);
+    }
+    sd_buf_printf(&b, "%s}", close);
+    int status = sd_api_request_parse(&r, SD_API_COMPLETION, b.data, b.len, e);
+    if (status == 0) sd_api_request_free(&r);
+    sd_buf_free(&b);
+    return status;
+}
+
+Test(api, biases_and_bad_words_have_a_most) {
+    sd_api_error e;
+    cr_assert_eq(parse_list("logit_bias", "{", 1, ":1", "}", 1024, &e), 0, "%s", e.message);
+    cr_assert_eq(parse_list("logit_bias", "{", 1, ":1", "}", 1025, &e), 400);
+    cr_assert(strstr(e.message, "at most 1024"), "%s", e.message);
+    cr_assert_eq(parse_list("bad_words", "[", 1, "", "]", 64, &e), 0, "%s", e.message);
+    cr_assert_eq(parse_list("bad_words", "[", 1, "", "]", 65, &e), 400);
+    cr_assert(strstr(e.message, "at most 64"), "%s", e.message);
+    cr_assert_eq(parse_list("bad_words", "[", 1025, "", "]", 1, &e), 400);
+    cr_assert_eq(parse_list("bad_words", "[", 1024, "", "]", 1, &e), 0, "%s", e.message);
 }
 
 Test(api, what_nobody_reads_does_no_harm) {

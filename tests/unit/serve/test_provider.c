@@ -45,6 +45,16 @@ static sd_provider_request *request(int i) {
     if (i > 0) r.sampling = (sd_sampling){.temperature = 1, .top_p = 1, .seed = 7, .choice = i};
     if (i == 1) r.stop[r.n_stop++] = "e", r.stop[r.n_stop++] = "zz";
     if (i == 2) r.stop_token = stop_token, r.n_stop_token = 3;
+    static const sd_token_bias bias[] = {{101, 4}, {32, -100}};
+    static const int32_t bad_words[] = {2, 101, 101};
+    if (i > 0)
+        r.shaping = (sd_request_shaping){.presence = .5f,
+                                         .repetition = 1.1f,
+                                         .bias = bias,
+                                         .n_bias = 2,
+                                         .bad_words = bad_words,
+                                         .n_bad_words = 3,
+                                         .min_tokens = i};
     cr_assert_eq(sd_provider_request_make(&m, &r, 0, NULL), SD_OK);
     return m;
 }
@@ -208,11 +218,22 @@ Test(provider, another_process_behind_a_socket_gives_the_same_tokens) {
 // ---- blocks
 
 Test(provider, a_request_comes_out_as_it_went_in) {
-    int32_t prompt[] = {1, 2, 3}, stop_token[] = {9, 8};
+    int32_t prompt[] = {1, 2, 3}, stop_token[] = {9, 8}, allowed[] = {4, 5, 6}, bad[] = {1, 7};
+    sd_token_bias bias[] = {{3, -100}, {4, .5f}};
     sd_request in = {.prompt = prompt,
                      .n_prompt = 3,
                      .max_tokens = 5,
                      .sampling = {0.5f, 7, 0.25f, 0.125f, UINT64_C(1) << 63, 4},
+                     .shaping = {.presence = -.5f,
+                                 .frequency = 1.5f,
+                                 .repetition = 1.25f,
+                                 .bias = bias,
+                                 .allowed = allowed,
+                                 .bad_words = bad,
+                                 .n_bias = 2,
+                                 .n_allowed = 3,
+                                 .n_bad_words = 2,
+                                 .min_tokens = 4},
                      .stop = {"a", "", "long one"},
                      .n_stop = 3,
                      .stop_token = stop_token,
@@ -233,6 +254,12 @@ Test(provider, a_request_comes_out_as_it_went_in) {
     cr_assert(out.sampling.temperature == 0.5f && out.sampling.top_k == 7 &&
               out.sampling.top_p == 0.25f && out.sampling.min_p == 0.125f &&
               out.sampling.seed == in.sampling.seed && out.sampling.choice == 4);
+    const sd_request_shaping *h = &out.shaping;
+    cr_assert(h->presence == -.5f && h->frequency == 1.5f && h->repetition == 1.25f &&
+              h->min_tokens == 4);
+    cr_assert(h->n_bias == 2 && memcmp(h->bias, bias, sizeof bias) == 0);
+    cr_assert(h->n_allowed == 3 && memcmp(h->allowed, allowed, sizeof allowed) == 0);
+    cr_assert(h->n_bad_words == 2 && memcmp(h->bad_words, bad, sizeof bad) == 0);
     cr_assert(out.max_tokens == 5 && out.ignore_end && out.logprobs == 20 &&
               out.spec == SD_SPEC_SUFFIX && out.client == 42 && !out.adapter && !out.on_event);
     free(m);
@@ -244,6 +271,9 @@ static int sum_request(const sd_request *r) {
     for (int i = 0; i < r->n_prompt; i++) sum += r->prompt[i];
     for (int i = 0; i < r->n_stop_token; i++) sum += r->stop_token[i];
     for (int i = 0; i < r->n_stop; i++) sum += (int)strlen(r->stop[i]);
+    for (int i = 0; i < r->shaping.n_bias; i++) sum += r->shaping.bias[i].token;
+    for (int i = 0; i < r->shaping.n_allowed; i++) sum += r->shaping.allowed[i];
+    for (int i = 0; i < r->shaping.n_bad_words; i++) sum += r->shaping.bad_words[i];
     return sum;
 }
 
