@@ -13,6 +13,7 @@ static const double GUARD_SPEED = 0.98;
 static const double DEFAULT_SLOPE = 0.2; // cost of a further row before anything was measured
 static const double HEAD_SHARE = 1.15;   // a prompt row has no logits; a verified row has
 enum { TABLE_STEPS = 4 };                // so many steps a price of the table weighs
+static const double MOST_OFF = 0.7;      // a step that was interrupted says little
 static const double MEAN_PRIOR = 0.75;   // of a drafter's proposals before anything was measured
 static const float DECAY_ALL = 0.999f, DECAY_OWN = 0.985f, PRIOR_WEIGHT = 6;
 
@@ -21,6 +22,8 @@ void sd_controller_init(sd_controller *c) {
     c->slope = DEFAULT_SLOPE;
     c->speed_up = 1;
     for (int n = 0; n <= SD_COST_ROWS; n++) c->ratio[n] = 1;
+    for (int i = 0; i < SD_MAX_DRAFTERS; i++)
+        for (int b = 0; b < SD_BATCH_CLASSES; b++) c->batch_ratio[i][b] = 1;
 }
 
 // The nearest measured numbers of rows on both sides, weighed by distance.
@@ -35,9 +38,13 @@ static double ratio_at(const sd_controller *c, int n) {
     return b == a ? ra : ra + (rb - ra) * (n - a) / (b - a);
 }
 
+// The cost of n rows over that of one.
+static double shape(const sd_controller *c, int n) {
+    return (1 + c->slope * (n - 1)) * ratio_at(c, n);
+}
+
 double sd_controller_cost(const sd_controller *c, int n) {
-    if (n <= 0) return 0;
-    return c->unit * (1 + c->slope * (n - 1)) * ratio_at(c, n);
+    return n <= 0 ? 0 : c->unit * shape(c, n);
 }
 
 static void set_slope(sd_controller *c, double s) {
@@ -75,14 +82,13 @@ void sd_controller_prefilled(sd_controller *c, int n, double seconds) {
 static void learn_cost(sd_controller *c, int n, double seconds) {
     if (n < 1 || !(seconds > 0)) return;
     if (!c->have_unit) {
-        c->unit = seconds / ((1 + c->slope * (n - 1)) * ratio_at(c, n));
+        c->unit = seconds / shape(c, n);
         c->have_unit = true;
         estimate_slope(c);
         return;
     }
     double off = log(seconds / sd_controller_cost(c, n));
-    if (off > .7) off = .7; // a step that was interrupted says little
-    if (off < -.7) off = -.7;
+    off = off > MOST_OFF ? MOST_OFF : off < -MOST_OFF ? -MOST_OFF : off;
     if (n == 1 || n > SD_COST_ROWS) {
         c->unit *= exp(.25 * off);
         return;
@@ -118,13 +124,45 @@ void sd_controller_progress(sd_controller *c, int running, int tokens, double se
     c->guard_time = c->guard_plain = 0, c->guard_tokens = 0;
 }
 
-void sd_controller_drafted(sd_controller *c, int drafter, double seconds) {
-    double *t = &c->proposal_s[drafter];
-    *t = *t <= 0 ? seconds : *t + .1 * (seconds - *t);
+// ---- what drafting costs
+//
+// A draft model's step reads its weights once for all of its rows, as the target's does: until steps
+// of so many proposals were timed, their cost has the shape of the target's.
+
+static int batch_class(int n) {
+    int b = 0;
+    for (n--; n > 0 && b < SD_BATCH_CLASSES - 1; n >>= 1) b++;
+    return b;
 }
+
+double sd_controller_draft_cost(const sd_controller *c, int drafter, int n, double alone_s) {
+    if (n <= 0) return 0;
+    double alone = c->proposal_s[drafter] > 0 ? c->proposal_s[drafter] : alone_s;
+    return alone * shape(c, n) * (double)c->batch_ratio[drafter][batch_class(n)];
+}
+
+void sd_controller_drafted(sd_controller *c, int drafter, int n, double seconds) {
+    double *t = &c->proposal_s[drafter];
+    if (n < 1 || !(seconds > 0)) return;
+    if (n == 1 || *t <= 0) {
+        double alone = seconds / (n == 1 ? 1 : shape(c, n));
+        *t = *t <= 0 ? alone : *t + .1 * (alone - *t);
+        return;
+    }
+    int b = batch_class(n), seen = c->batches[drafter][b]++;
+    double off = log(seconds / sd_controller_draft_cost(c, drafter, n, 0));
+    off = off > MOST_OFF ? MOST_OFF : off < -MOST_OFF ? -MOST_OFF : off;
+    c->batch_ratio[drafter][b] *= (float)exp((seen == 0 ? .7 : seen < 8 ? .3 : .1) * off);
+}
+
+// ---- when nothing is verified
 
 bool sd_controller_backing_off(const sd_controller *c) {
     return c->backoff_tokens > 0;
+}
+
+bool sd_controller_rests(const sd_controller *c) {
+    return c->unit <= 0 || sd_controller_backing_off(c) || c->since_plain >= PLAIN_EVERY;
 }
 
 static float shrunk(const sd_tally *t, float towards) {
@@ -178,7 +216,7 @@ void sd_controller_choose(const sd_controller *c, sd_candidates *k, int requests
     double gain = 0, best = 0;
     int best_n = 0, n = 0;
     for (int r = 0; r < requests; r++) k[r].take = 0;
-    if (c->unit <= 0 || sd_controller_backing_off(c) || c->since_plain >= PLAIN_EVERY) return;
+    if (sd_controller_rests(c)) return;
     // Prefix probabilities do not increase along a request, so the n best overall are prefixes: merge
     // them.
     for (int pass = 0; pass < 2; pass++) {

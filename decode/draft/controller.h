@@ -18,7 +18,10 @@
 #include "decode/draft/drafter.h"
 #include "model/infer/step_cost.h"
 
-enum { SD_COST_ROWS = 128 }; // costs are kept for 1..so many rows, beyond that extrapolated
+enum {
+    SD_COST_ROWS = 128,  // costs are kept for 1..so many rows, beyond that extrapolated
+    SD_BATCH_CLASSES = 8 // of proposals that are made at once, by their number
+};
 
 typedef struct {
     float hit, seen;
@@ -35,6 +38,10 @@ typedef struct {
     float ratio[SD_COST_ROWS + 1];
     int measured[SD_COST_ROWS + 1];     // steps behind ratio[n]; a table counts as a few
     double proposal_s[SD_MAX_DRAFTERS]; // seconds of one proposal; 0: it is free, or not known yet
+    // Seconds of n proposals made at once, against what proposal_s and the shape of the steps' costs
+    // foretell: n 1, 2, up to 4, up to 8, ...
+    float batch_ratio[SD_MAX_DRAFTERS][SD_BATCH_CLASSES];
+    int batches[SD_MAX_DRAFTERS][SD_BATCH_CLASSES]; // that were measured
     sd_acceptance all;
     double speed_up; // of late, against plain decoding
     int since_plain; // steps since plain decoding was last timed
@@ -58,8 +65,10 @@ void sd_controller_timed(sd_controller *c, int running, int n, double seconds);
 /// The whole round, drafting included, emitted so many tokens: for lambda and the guard. Only
 /// rounds in which speculation was allowed count.
 void sd_controller_progress(sd_controller *c, int running, int tokens, double seconds);
-/// A proposal of a drafter took so long.
-void sd_controller_drafted(sd_controller *c, int drafter, double seconds);
+/// n proposals of a drafter, made at once, took so long.
+void sd_controller_drafted(sd_controller *c, int drafter, int n, double seconds);
+/// Seconds of n proposals made at once; alone_s: of one while none was timed.
+double sd_controller_draft_cost(const sd_controller *c, int drafter, int n, double alone_s);
 
 /// The probability that a proposal is accepted: the request's own count, shrunk towards all
 /// requests' count, that towards the prior.
@@ -88,3 +97,6 @@ typedef struct {
 void sd_controller_choose(const sd_controller *c, sd_candidates *k, int requests, int budget);
 /// True while the guard lets nothing be drafted.
 bool sd_controller_backing_off(const sd_controller *c);
+/// True where sd_controller_choose would take nothing, whatever it is offered: the guard's rest, a
+/// step that is timed without drafts, or no price known yet.
+bool sd_controller_rests(const sd_controller *c);

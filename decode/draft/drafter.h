@@ -3,7 +3,8 @@
 // One interface for all sources. A kind of drafter (sd_drafter_kind) says what an engine must know
 // of it; a drafter of that kind follows one request's timeline (prompt and emitted tokens) and has
 // a cursor that walks ahead of it over drafted tokens. Drafters compete position by position: each
-// is asked for its proposal, one is taken, and all cursors advance over it.
+// is asked for its proposal, one is taken, and all cursors advance over it. A kind whose proposals
+// cost less together may also answer for the drafters of several requests at once (peek_many).
 //
 //     kind->begin(d, &start);                  // a new request
 //     while (decoding) {
@@ -13,6 +14,7 @@
 //         ... verify, append what was emitted to the timeline ...
 //         kind->observe(d, n);
 //     }
+//     if (kind->end) kind->end(d);
 //
 // Proposals never change what is emitted (kernels/sample/sampler.h), only how fast. No call
 // allocates but share and open. Drafters belong to the engine's thread.
@@ -37,7 +39,8 @@ typedef struct {
     const int32_t *timeline; // the caller's; grows in place, outlives the request
     int n;                   // tokens there now
     const sd_sampling *sampling;
-    const sd_corpus *corpus; // the request's own index, which outlives it; NULL: none
+    const sd_corpus *corpus;   // the request's own index, which outlives it; NULL: none
+    const sd_adapter *adapter; // of the target, for this request; NULL: the base
 } sd_draft_start;
 
 /// What the kinds of drafters are told of an engine that opens.
@@ -48,6 +51,10 @@ typedef struct {
     sd_pool *pool;         // the engine's
     const sd_context_options *context; // for a context of a drafter's own, whose rows it chooses
     bool asked;                        // the engine's requests draft with this kind alone
+    int drafters, ctx; // how many of a kind are open at once, and the positions of their timelines
+    // Positions of keys and values that all drafters of a kind have together, where it keeps some; 0:
+    // ctx for each.
+    int64_t kv_positions;
 } sd_draft_setup;
 
 typedef struct sd_drafter_kind sd_drafter_kind;
@@ -73,6 +80,8 @@ struct sd_drafter_kind {
     /// Bytes of weights that a proposal reads: what it costs until its time was measured. NULL:
     /// proposals are free, are asked for first and never timed.
     size_t (*read_bytes)(const void *shared);
+    /// Bytes of keys and values of all drafters of one engine. NULL: they keep none.
+    size_t (*kv_bytes)(const void *shared);
     /// A drafter of this kind for timelines of ctx tokens; all its memory is taken here.
     sd_status (*open)(sd_drafter **out, void *shared, int ctx, sd_error *err);
 
@@ -80,6 +89,8 @@ struct sd_drafter_kind {
 
     void (*close)(sd_drafter *d);
     void (*begin)(sd_drafter *d, const sd_draft_start *start);
+    /// The request is over, or has lost its slot: what was lent to it is given back. NULL: nothing.
+    void (*end)(sd_drafter *d);
     /// The timeline has n tokens now (more than before).
     void (*observe)(sd_drafter *d, int n);
     /// Positions to compute before it can propose. NULL, as prepare: it is always ready.
@@ -94,6 +105,15 @@ struct sd_drafter_kind {
     void (*advance)(sd_drafter *d, int32_t token);
     /// The probability that proposals of this bucket are accepted, before anything was measured.
     float (*prior)(int bucket);
+
+    // ---- of several drafters of one engine at once, none of them twice
+
+    /// As prepare for each, ready [n] <- its answer, with at most `rows` positions for all together;
+    /// those that lack the fewest come first. NULL, as peek_many: they are asked one by one.
+    void (*prepare_many)(sd_drafter *const *d, bool *ready, int n, int rows);
+    /// As peek for each: out [n] and made [n] <- its proposal and its answer, the same that each
+    /// would give alone.
+    void (*peek_many)(sd_drafter *const *d, sd_proposal *out, bool *made, int n);
 };
 
 /// The list of list.h, NULL behind the last.

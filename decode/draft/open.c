@@ -1,6 +1,7 @@
 #include "decode/draft/open.h"
 
 #include "base/files/file.h"
+#include "base/files/json_file.h"
 #include "base/files/path.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -74,7 +75,45 @@ out:
     return st;
 }
 
+// What the manifest beside a draft's adapter says of the target's; zero where it says nothing.
+static sd_status read_alignment(sd_sha256 *out, const char *folder, sd_error *err) {
+    enum { MAX_MANIFEST = 1 << 20 };
+    sd_status st = SD_OK;
+    json_t *root = NULL, *draft;
+    const char *hex;
+    sd_path_kind in;
+    char *path = sd_path_join(folder, "manifest.json");
+    *out = (sd_sha256){0};
+    SD_CHECK_ALLOC(path, err);
+    SD_TRY(sd_path_look(&in, path, err)); // below an adapter that is a file there is none
+    if (in == SD_PATH_NONE) goto out;
+    SD_TRY(
+        sd_json_read(&root, path, MAX_MANIFEST, JSON_REJECT_DUPLICATES, "the run is damaged", err));
+    SD_TRY(sd_key_object(&draft, root, "draft", path, err));
+    SD_TRY(sd_key_str(&hex, draft, "target_adapter", NULL, path, err));
+    if (!hex) goto out;
+    SD_CHECK(strlen(hex) == 64 && strspn(hex, "0123456789abcdef") == 64, err, SD_EFORMAT,
+             "%s: draft.target_adapter is no SHA-256 of 64 lower-case digits; the run is damaged",
+             path);
+    memcpy(out->hex, hex, 65);
+out:
+    json_decref(root);
+    free(path);
+    return st;
+}
+
+sd_status sd_draft_take_adapter(sd_draft *d, const char *path, sd_error *err) {
+    sd_status st = SD_OK;
+    SD_CHECK(d->kind == SD_DRAFT_MODEL, err, SD_EINVAL,
+             "%s: an adapter of the draft needs a draft model; give one with -d", path);
+    SD_TRY(sd_adapter_open(&d->adapter, path, d->model, false, err));
+    SD_TRY(read_alignment(&d->aligned, path, err));
+out:
+    return st;
+}
+
 void sd_draft_close(sd_draft *d) {
+    sd_adapter_release(d->adapter);
     sd_model_release(d->model);
     sd_corpus_close(d->corpus);
     *d = (sd_draft){0};

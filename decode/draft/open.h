@@ -17,8 +17,10 @@ typedef enum { SD_DRAFT_NONE, SD_DRAFT_MODEL, SD_DRAFT_CORPUS } sd_draft_kind;
 
 typedef struct {
     sd_draft_kind kind;
-    sd_model *model;   // one of these two, by kind
-    sd_corpus *corpus; //
+    sd_model *model;     // one of these two, by kind
+    sd_corpus *corpus;   //
+    sd_adapter *adapter; // of the model; NULL: none
+    sd_sha256 aligned;   // the target's adapter that it was trained for; zero: not said
 } sd_draft;
 
 /// Without opening it: a file with GGUF's magic is a model, any other file an index; a folder is an
@@ -31,6 +33,10 @@ sd_status sd_draft_look(sd_draft_kind *kind, char **file, const char *path, sd_e
 /// stop: as in sd_model_open_stoppable.
 sd_status sd_draft_open(sd_draft *out, const char *path, const sd_model *target,
                         const atomic_bool *stop, sd_error *err);
+/// An adapter of the draft model: as sd_adapter_open. Where manifest.json in the folder `path` has
+/// "draft": {"target_adapter": SHA-256}, that is the target's adapter whose answers it was trained on.
+/// SD_EINVAL where d is no model.
+sd_status sd_draft_take_adapter(sd_draft *d, const char *path, sd_error *err);
 void sd_draft_close(sd_draft *d); // a zeroed one is fine
 
 /// *out <- folder/draft/corpus.idx, the index of the run that the adapter `a` was opened from; NULL

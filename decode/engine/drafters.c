@@ -24,12 +24,12 @@ static const sd_drafter_kind *const *listed(const sd_engine *e) {
     return e->o.drafters ? e->o.drafters : sd_drafters;
 }
 
-static bool serves(const sd_engine_drafter *d, const sd_corpus *own) {
+static bool serves(const sd_draft_source *d, const sd_corpus *own) {
     return !d->kind->serves || d->kind->serves(d->shared, own);
 }
 
 // The registered kind that a mode asks for; NULL: there is none.
-static const sd_engine_drafter *find(const sd_engine *e, sd_spec_mode mode) {
+static const sd_draft_source *find(const sd_engine *e, sd_spec_mode mode) {
     for (int i = 0; i < e->n_drafters; i++)
         if (names(mode, e->drafter[i].kind)) return &e->drafter[i];
     return NULL;
@@ -46,7 +46,7 @@ static sd_status fail_absent(const sd_engine *e, sd_spec_mode mode, sd_error *er
 }
 
 sd_status sd_drafters_check(const sd_engine *e, const sd_request *r, sd_error *err) {
-    const sd_engine_drafter *d = find(e, r->spec);
+    const sd_draft_source *d = find(e, r->spec);
     bool can = r->spec <= SD_SPEC_OFF || (d && serves(d, r->corpus));
     return can ? SD_OK : fail_absent(e, r->spec, err);
 }
@@ -71,7 +71,7 @@ static sd_status add(sd_engine *e, const sd_drafter_kind *kind, const sd_draft_s
     SD_CHECK(e->n_drafters < SD_MAX_DRAFTERS, err, SD_EINVAL,
              "\"%s\" is one drafter too many; an engine has at most %d", kind->name,
              SD_MAX_DRAFTERS);
-    e->drafter[e->n_drafters++] = (sd_engine_drafter){kind, shared};
+    e->drafter[e->n_drafters++] = (sd_draft_source){kind, shared};
     shared = NULL;
 out:
     if (shared && kind->unshare) kind->unshare(shared);
@@ -86,7 +86,10 @@ sd_status sd_drafters_register(sd_engine *e, sd_error *err) {
                             .draft = &e->draft,
                             .path = e->o.draft,
                             .pool = e->pool,
-                            .context = &context};
+                            .context = &context,
+                            .drafters = e->n_slots,
+                            .ctx = e->ctx,
+                            .kv_positions = e->o.draft_kv};
     for (int i = 0; listed(e)[i]; i++) {
         setup.asked = names(e->o.spec, listed(e)[i]);
         SD_TRY(add(e, listed(e)[i], &setup, err));
@@ -103,6 +106,13 @@ void sd_drafters_unregister(sd_engine *e) {
     e->n_drafters = 0;
 }
 
+size_t sd_drafters_kv_bytes(const sd_engine *e) {
+    size_t sum = 0;
+    for (int i = 0; i < e->n_drafters; i++)
+        if (e->drafter[i].kind->kv_bytes) sum += e->drafter[i].kind->kv_bytes(e->drafter[i].shared);
+    return sum;
+}
+
 // ---- of a slot
 
 sd_status sd_slot_open_drafters(const sd_engine *e, sd_slot *s, sd_error *err) {
@@ -117,7 +127,7 @@ void sd_slot_begin_drafters(const sd_engine *e, sd_slot *s) {
     const sd_request *r = &s->request->r;
     sd_spec_mode mode = r->spec == SD_SPEC_AUTO ? e->o.spec : r->spec;
     name_stats(e, &s->stats.spec);
-    sd_draft_start start = {s->timeline, s->n, &r->sampling, r->corpus};
+    sd_draft_start start = {s->timeline, s->n, &r->sampling, r->corpus, r->adapter};
     for (int i = 0; i < e->n_drafters; i++) {
         const sd_drafter_kind *kind = e->drafter[i].kind;
         s->active[i] =
@@ -129,4 +139,9 @@ void sd_slot_begin_drafters(const sd_engine *e, sd_slot *s) {
 void sd_slot_observe(const sd_engine *e, sd_slot *s) {
     for (int i = 0; i < e->n_drafters; i++)
         if (s->active[i]) e->drafter[i].kind->observe(s->drafter[i], s->n);
+}
+
+void sd_slot_end_drafters(const sd_engine *e, sd_slot *s) {
+    for (int i = 0; i < e->n_drafters; i++)
+        if (s->active[i] && e->drafter[i].kind->end) e->drafter[i].kind->end(s->drafter[i]);
 }

@@ -22,7 +22,9 @@ static sd_status open_drafters(sd_engine *e, sd_error *err) {
     if (e->o.draft) SD_TRY(sd_draft_open(&e->draft, e->o.draft, e->model, e->o.stop, err));
     if (e->draft.kind == SD_DRAFT_MODEL && e->o.cache.dir)
         sd_weight_cache_attach(e->draft.model, e->o.cache.dir);
+    if (e->o.draft_adapter) SD_TRY(sd_draft_take_adapter(&e->draft, e->o.draft_adapter, err));
     SD_TRY(sd_drafters_register(e, err));
+    SD_TRY(sd_engine_open_planner(e, err));
 out:
     return st;
 }
@@ -58,6 +60,9 @@ static sd_status check_options(sd_engine_options *o, const sd_model *m, sd_error
              "a queue of %d is outside 1 to 65536; choose another number", o->queue);
     SD_CHECK(o->prefill_chunk >= 1 && o->prefill_chunk <= 8192, err, SD_EINVAL,
              "a prefill chunk of %d is outside 1 to 8192; choose another number", o->prefill_chunk);
+    SD_CHECK(o->draft_kv >= 0, err, SD_EINVAL,
+             "%lld positions of a draft model's keys and values are not possible; give 0 or more",
+             (long long)o->draft_kv);
     SD_CHECK(o->spec_length >= 0 && o->spec_length <= SD_MAX_DRAFT, err, SD_EINVAL,
              "drafts of %d tokens are outside 0 to %d; choose another --spec-length",
              o->spec_length, SD_MAX_DRAFT);
@@ -89,10 +94,9 @@ static sd_status open_tensors(sd_engine *e, sd_error *err) {
     // calloc: it stays untouched while nobody wants log probabilities.
     e->logits = calloc(n_logits, sizeof *e->logits);
     e->rows = sd_alloc((size_t)e->max_rows, sizeof *e->rows);
-    e->candidates = sd_alloc((size_t)e->n_slots, sizeof *e->candidates);
     e->picked = sd_alloc((size_t)e->max_picked, sizeof *e->picked);
     e->readers = sd_alloc((size_t)e->n_slots * 2, sizeof *e->readers);
-    SD_CHECK_ALLOC(e->logits && e->rows && e->candidates && e->picked && e->readers, err);
+    SD_CHECK_ALLOC(e->logits && e->rows && e->picked && e->readers, err);
 out:
     return st;
 }
@@ -102,8 +106,9 @@ static void load_costs(sd_engine *e) {
     sd_step_costs costs;
     sd_controller_init(&e->control);
     bool drafts = e->o.spec != SD_SPEC_OFF && e->o.spec_length == 0;
-    if ((drafts || e->o.step_ms > 0) && sd_step_costs_get(&costs, e->cx))
-        sd_controller_load_costs(&e->control, &costs);
+    bool have = (drafts || e->o.step_ms > 0) && sd_step_costs_get(&costs, e->cx);
+    if (have) sd_controller_load_costs(&e->control, &costs);
+    if (e->o.trace) sd_trace_head(e->o.trace, e->planner, have ? &costs : NULL);
 }
 
 sd_status sd_engine_open(sd_engine **out, sd_model *m, const sd_engine_options *o, sd_error *err) {
@@ -138,6 +143,7 @@ sd_status sd_engine_open(sd_engine **out, sd_model *m, const sd_engine_options *
     e->stats.ctx = e->ctx;
     e->stats.kv_total = (int64_t)e->n_slots * e->ctx;
     e->stats.kv_bytes = sd_kv_pool_bytes(e->kv);
+    e->stats.draft_kv_bytes = sd_drafters_kv_bytes(e);
     e->published = e->stats;
     *out = e, e = NULL;
 out:
@@ -168,7 +174,8 @@ void sd_engine_close(sd_engine *e) {
     sd_draft_close(&e->draft);
     free(e->logits);
     free(e->rows);
-    free(e->candidates);
+    sd_planner_close(e->planner);
+    free(e->planned);
     free(e->picked);
     sd_kv_pool_close(e->kv);
     sd_context_close(e->cx);

@@ -48,6 +48,11 @@ typedef struct {
     sd_spec_mode spec;         // the default of a request
     int spec_length;           // > 0: every draft is forced to this length (for tests)
     const char *draft; // NULL, a model, a corpus index file, or a run's folder or its draft/ folder
+    const char *draft_adapter; // of the draft model; NULL: none
+    int64_t
+        draft_kv; // positions of the draft model's keys and values, of all slots; 0: ctx for each.
+                  // A request for which none are left is drafted for by other drafters alone.
+    struct sd_trace *trace; // of rounds (decode/draft/trace.h), for the engine's life; NULL: none
     // The kinds of drafters to register, NULL behind the last; NULL: all that there are (sd_drafters).
     const struct sd_drafter_kind *const *drafters;
     sd_weight_cache cache;   // of packed weights, the draft model's too (sd_context_options)
@@ -181,6 +186,11 @@ bool sd_engine_step(sd_engine *e);
 void sd_engine_wait(sd_engine *e, int timeout_ms);
 void sd_engine_wake(sd_engine *e); // thread-safe
 
+/// Into the trace: what each drafter would have proposed at each token of this answer, of a request
+/// that is over. n tokens, with the end token where there is one. SD_EINVAL while a request runs.
+sd_status sd_engine_trace_answer(sd_engine *e, const sd_request *r, uint64_t id,
+                                 const int32_t *answer, int n, sd_error *err);
+
 // ---- statistics
 
 typedef struct {
@@ -188,6 +198,7 @@ typedef struct {
     int slots, queue; // as opened
     int ctx;
     size_t kv_bytes;           // all slots
+    size_t draft_kv_bytes;     // of a draft model
     int64_t kv_used, kv_total; // positions
     int64_t prompt_tokens, generated_tokens, steps, preemptions;
     int64_t nonfinite; // requests that ended because their logits were not finite

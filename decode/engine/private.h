@@ -5,7 +5,8 @@
 //   slot.c      a slot takes up a request, or gives it back half done
 //   drafters.c  the kinds of drafters there are, and a slot's drafters
 //   prompt.c    which prompt rows a step has time for, and whose
-//   plan.c      what is drafted for each running request
+//   plan.c      what is drafted for the running requests
+//   trace.c     what a trace is told of rounds and answers
 //   step.c      rows in, one forward pass, verification
 //   output.c    tokens to text, stop strings, events, the end of a request
 //   shaping.c   how each row's token is picked: penalties, bans, allowed sets
@@ -16,8 +17,8 @@
 // All else belongs to the thread that steps.
 #pragma once
 
-#include "decode/draft/controller.h"
-#include "decode/draft/drafter.h"
+#include "decode/draft/planner.h"
+#include "decode/draft/trace.h"
 #include "decode/engine/engine.h"
 #include "decode/engine/fair.h"
 
@@ -25,8 +26,7 @@
 
 enum {
     SD_MAX_STOP_BYTES = 4096,
-    SD_DRAFT_ROWS = 64, // drafted rows of one step at most, unless drafts are forced
-    SD_DEPTHS = 16      // prices of a prompt row: up to 256 positions, 512, 1024, ...
+    SD_DEPTHS = 16 // prices of a prompt row: up to 256 positions, 512, 1024, ...
 };
 
 // A client with requests that wait or run.
@@ -105,16 +105,9 @@ typedef struct {
     sd_acceptance own;
 
     // One round.
-    sd_proposal proposal[SD_MAX_DRAFT][SD_MAX_DRAFTERS]; // what each said where it was asked
-    bool made[SD_MAX_DRAFT][SD_MAX_DRAFTERS];
-    int n_made;                  // positions at which drafters were asked
-    int32_t draft[SD_MAX_DRAFT]; // the proposals taken
-    int source[SD_MAX_DRAFT];    // the drafters that made them
-    float prefix_prob[SD_MAX_DRAFT];
-    int n_draft; // candidates
-    int g;       // of these verified in this round
-    int rows;    // rows in this step
-    int read;    // of them prompt rows, from position read_from
+    sd_planned plan;
+    int rows; // rows in this step
+    int read; // of them prompt rows, from position read_from
     int read_from;
     // How the tokens of its rows are picked. Row j draws the one behind timeline and draft[0..j).
     sd_pick pick[SD_MAX_DRAFT + 1];
@@ -156,12 +149,6 @@ typedef struct {
     bool speculating;         // a running request may be drafted for
 } sd_rows;
 
-// A kind of drafter that is registered, and what its drafters share.
-typedef struct {
-    const sd_drafter_kind *kind;
-    void *shared;
-} sd_engine_drafter;
-
 // A speed of late: both sums fade.
 typedef struct {
     double amount, seconds;
@@ -173,19 +160,19 @@ struct sd_engine {
     sd_context *cx;
     sd_engine_options o;
     int ctx, max_rows, max_picked;
-    int n_slots;               // the ordinary ones and the reserve
-    sd_kv_pool *kv;            // enough for all slots at their longest
-    sd_slot *slot;             // [n_slots]
-    sd_row *rows;              // [max_rows]
-    sd_picked *picked;         // [max_picked]
-    float *logits;             // [max_picked, V]
-    sd_candidates *candidates; // [n_slots]
+    int n_slots;       // the ordinary ones and the reserve
+    sd_kv_pool *kv;    // enough for all slots at their longest
+    sd_slot *slot;     // [n_slots]
+    sd_row *rows;      // [max_rows]
+    sd_picked *picked; // [max_picked]
+    float *logits;     // [max_picked, V]
     sd_controller control;
-    sd_draft draft;                             // options.draft, opened
-    sd_engine_drafter drafter[SD_MAX_DRAFTERS]; // [n_drafters]
+    sd_draft draft;                           // options.draft, opened
+    sd_draft_source drafter[SD_MAX_DRAFTERS]; // [n_drafters]
     int n_drafters;
+    sd_planner *planner;
+    sd_planned **planned; // [n_slots] of the slots that decode
     double draft_seconds; // in this step, of drafters that are not free
-    int64_t rounds;
 
     pthread_mutex_t lock;
     pthread_cond_t wakeup;
@@ -236,6 +223,7 @@ void sd_prompt_learn(sd_engine *e, int decode_rows, double seconds);
 /// SD_EINVAL says what is missing where the engine's mode asks for one that has nothing.
 sd_status sd_drafters_register(sd_engine *e, sd_error *err);
 void sd_drafters_unregister(sd_engine *e); // after the slots' drafters
+size_t sd_drafters_kv_bytes(const sd_engine *e);
 /// SD_EINVAL likewise, for a request's mode and index.
 sd_status sd_drafters_check(const sd_engine *e, const sd_request *r, sd_error *err);
 sd_status sd_slot_open_drafters(const sd_engine *e, sd_slot *s, sd_error *err);
@@ -243,7 +231,11 @@ sd_status sd_slot_open_drafters(const sd_engine *e, sd_slot *s, sd_error *err);
 void sd_slot_begin_drafters(const sd_engine *e, sd_slot *s);
 /// The timeline has grown.
 void sd_slot_observe(const sd_engine *e, sd_slot *s);
+/// Its request is over, or goes on elsewhere.
+void sd_slot_end_drafters(const sd_engine *e, sd_slot *s);
 // plan.c
+sd_status sd_engine_open_planner(sd_engine *e, sd_error *err); // the drafters are registered
+/// Fills the plan of each slot that decodes.
 void sd_engine_plan(sd_engine *e);
 void sd_engine_score(sd_engine *e, sd_slot *s, const int32_t *emitted, int n);
 // shaping_request.c
@@ -265,6 +257,9 @@ static inline const sd_pick *sd_slot_pick(const sd_slot *s, int j) {
 }
 /// Whether bans and sets leave that row no token.
 bool sd_slot_allows_nothing(const sd_engine *e, const sd_slot *s, int j);
+// trace.c
+/// A step that went well, before its events.
+void sd_engine_trace_step(sd_engine *e, const sd_rows *b, double seconds);
 // slot.c
 void sd_slot_begin(sd_engine *e, sd_slot *s, sd_engine_request *j);
 /// Puts what a later sd_slot_begin needs into its request. False: out of memory, nothing has

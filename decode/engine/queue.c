@@ -203,7 +203,8 @@ static sd_slot *find_victim(sd_engine *e, const sd_tenant *t) {
 }
 
 // Its pages are for others now.
-static void leave_slot(sd_slot *s) {
+static void leave_slot(const sd_engine *e, sd_slot *s) {
+    if (s->phase != SLOT_ADMITTED) sd_slot_end_drafters(e, s);
     s->phase = SLOT_FREE;
     sd_kv_truncate(s->kv, 0);
 }
@@ -215,7 +216,7 @@ static bool preempt(sd_engine *e, sd_slot *s) {
     if (!sd_slot_carry(s)) return false;
     j->tenant->slots--;
     s->request = NULL;
-    leave_slot(s);
+    leave_slot(e, s);
     line_up(e, j, true);
     e->stats.preemptions++;
     return true;
@@ -282,7 +283,7 @@ void sd_queue_leave_slot(sd_engine *e, sd_slot *s) {
     s->request = NULL;
     drop_idle_tenants(e);
     pthread_mutex_unlock(&e->lock);
-    leave_slot(s);
+    leave_slot(e, s);
 }
 
 void sd_queue_close(sd_engine *e) {

@@ -56,7 +56,7 @@ static void count_timeline(sd_slot *s) {
 // recent[j]: how often draft[j] stands in the answer when it is said.
 static void count_draft(sd_slot *s, int n) {
     for (int j = 0; j < n; j++) {
-        int32_t token = s->draft[j], place = s->counts.place[token];
+        int32_t token = s->plan.draft[j], place = s->counts.place[token];
         int i = j, said = place ? s->counts.seen[place - 1].answered : 0;
         while (--i >= 0 && s->recent[i].token != token) {
         }
@@ -72,7 +72,7 @@ static bool ends_with(const sd_slot *s, int j, const int32_t *tokens, int n) {
     int at = s->n + j;
     if (n > at) return false;
     while (n > 0) {
-        int32_t said = --at < s->n ? s->timeline[at] : s->draft[at - s->n];
+        int32_t said = --at < s->n ? s->timeline[at] : s->plan.draft[at - s->n];
         if (said != tokens[--n]) return false;
     }
     return true;

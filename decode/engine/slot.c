@@ -63,7 +63,7 @@ static void take_up(sd_slot *s, sd_engine_request *j) {
 
 void sd_slot_begin(sd_engine *e, sd_slot *s, sd_engine_request *j) {
     s->phase = SLOT_PREFILL;
-    s->n_made = s->n_draft = s->g = s->n_info = 0;
+    s->plan.n_made = s->plan.n_draft = s->plan.g = s->n_info = 0;
     s->finish = SD_FINISH_NONE;
     s->why = NULL;
     if (j->carried)

@@ -32,15 +32,15 @@ static void add_decode_rows(sd_engine *e, sd_rows *b) {
         bool logits = s->request->r.logprobs >= 0;
         s->first_picked = b->picked;
         s->first_logits = b->logits;
-        sd_slot_shape(s, 1 + s->g);
-        for (int j = 0; j <= s->g; j++)
-            e->rows[b->rows++] = (sd_row){.token = j ? s->draft[j - 1] : s->timeline[s->n - 1],
+        sd_slot_shape(s, 1 + s->plan.g);
+        for (int j = 0; j <= s->plan.g; j++)
+            e->rows[b->rows++] = (sd_row){.token = j ? s->plan.draft[j - 1] : s->timeline[s->n - 1],
                                           .pos = s->kv->len + j, // behind what is committed
                                           .kv = s->kv,
                                           .adapter = s->request->r.adapter,
                                           .want_logits = logits,
                                           .pick = sd_slot_pick(s, j)};
-        s->rows = s->g + 1;
+        s->rows = s->plan.g + 1;
         b->picked += s->rows;
         if (logits) b->logits += s->rows;
         b->running++;
@@ -54,21 +54,21 @@ static int verify(sd_engine *e, sd_slot *s) {
     int32_t emitted[SD_MAX_DRAFT + 1];
     int n = 0, from = s->n, accepted = 0;
     bool on = true;
-    for (int j = 0; j <= s->g && on; j++) {
+    for (int j = 0; j <= s->plan.g && on; j++) {
         int32_t x = e->picked[s->first_picked + j].token;
         emitted[n++] = x;
-        bool accept = j < s->g && s->draft[j] == x;
+        bool accept = j < s->plan.g && s->plan.draft[j] == x;
         accepted += accept;
         on = sd_slot_token(e, s, x, sd_slot_logits(e, s, j)) && accept;
     }
     s->kv->len = from + accepted < s->n ? from + accepted : s->n - 1;
     sd_spec_stats *st = &s->stats.spec;
     st->rounds++;
-    st->drafted += s->g;
+    st->drafted += s->plan.g;
     st->accepted += accepted;
-    for (int j = 0; j < s->g; j++) {
-        st->by[s->source[j]].drafted++;
-        if (j < accepted) st->by[s->source[j]].accepted++, st->accepted_at[j]++;
+    for (int j = 0; j < s->plan.g; j++) {
+        st->by[s->plan.source[j]].drafted++;
+        if (j < accepted) st->by[s->plan.source[j]].accepted++, st->accepted_at[j]++;
     }
     sd_engine_score(e, s, emitted, n);
     if (!s->finish) sd_slot_observe(e, s);
@@ -169,6 +169,7 @@ bool sd_engine_step(sd_engine *e) {
         int tokens = ok ? commit(e) : 0;
         double seconds = sd_now_s() - begin;
         if (ok) learn(e, &b, tokens, seconds);
+        if (ok && e->o.trace) sd_engine_trace_step(e, &b, seconds);
         if (!ok && err.status == SD_EIO && !e->stats.model_lost) {
             sd_log(SD_LOG_ERROR, "%s; requests fail until then", err.message);
             e->stats.model_lost = true;

@@ -88,8 +88,8 @@ plant "top-p keeps one token too many" kernels/sample/sampler.c 's/if \(seen >= 
 plant "top-k keeps one token too few" kernels/sample/sampler.c 's/if \(k > 0 && n > k\) n = k;/if (k > 1 \&\& n >= k) n = k - 1;/' test_sampler
 plant "top-p shares out mass that min-p took away" kernels/sample/sampler.c 's/if \(k > 0 \|\| all\)/if (k > 0)/' test_sampler
 plant "NaN passes for a small logit" kernels/sample/sampler.c 's/if \(s->simd->has_nan\(logits, s->V\)\) return -1;//' test_sampler
-plant "a drafter's proposals are counted as its neighbour's" decode/engine/plan.c 's/&s->own, i, s->proposal/\&s->own, 0, s->proposal/' test_engine_drafters
-plant "a drafter is asked before it is ready" decode/engine/plan.c 's/p.ready\[i\] = prepare\(e, s, i, running\)/p.ready[i] = prepare(e, s, i, running) || s->active[i]/' test_engine_drafters
+plant "a drafter's proposals are counted as its neighbour's" decode/draft/planner.c 's/s->own, i, s->proposal/s->own, 0, s->proposal/' test_engine_drafters
+plant "a drafter is asked before it is ready" decode/draft/planner.c 's/= kind->prepare\(p->drafter\[k\], p->o.prepare_rows\)/= kind->prepare(p->drafter[k], p->o.prepare_rows) || true/' test_engine_drafters
 plant "a step's tokens are drawn with the noise of the position before" model/infer/cpu/pick.c 's/\(int64_t\)row->pos \+ 1/(int64_t)row->pos/' test_backend
 plant "a row's token is that of another row's logits" model/infer/cpu/pick.c 's/const float \*logits = j->logits \+ .*;/const float *logits = j->logits;/' test_backend
 plant "a prompt's place in a list changes its sampling" decode/serve/generation_start.c 's/c->index % r->n/c->index/' test_serve_live

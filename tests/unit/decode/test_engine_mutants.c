@@ -47,12 +47,13 @@ enum { V = 288, ROWS = 512 };
 static int32_t mutant_sample(sd_sampler *s, const float *logits, const sd_row *row, int j) {
     int64_t pos = row->pos + 1;
     if (planted == NOISE_OF_THE_ROUND) pos -= j;
-    if (planted == BONUS_FROM_ROW_ABOVE && j > 0 && j == watched->g) logits -= V;
+    if (planted == BONUS_FROM_ROW_ABOVE && j > 0 && j == watched->plan.g) logits -= V;
     if (planted == ACCEPTS_NEAR_MISSES && watched && watched->phase == SLOT_DECODE &&
-        j < watched->g) {
+        j < watched->plan.g) {
         int32_t top[2];
         sd_top_tokens(top, 2, logits, V);
-        if (watched->draft[j] == top[0] || watched->draft[j] == top[1]) return watched->draft[j];
+        if (watched->plan.draft[j] == top[0] || watched->plan.draft[j] == top[1])
+            return watched->plan.draft[j];
     }
     return sd_sample(s, logits, row->pick->shaping, row->pick->sampling, pos);
 }
@@ -86,7 +87,7 @@ static sd_status mutant_forward(sd_context *cx, const sd_row *rows, int n, float
 
 // Called where a round's cache has just been committed.
 static void mutant_score(sd_engine *e, sd_slot *s, const int32_t *emitted, int n) {
-    if (planted == KV_NOT_TRIMMED && n <= s->g) s->kv->len++;
+    if (planted == KV_NOT_TRIMMED && n <= s->plan.g) s->kv->len++;
     sd_engine_score(e, s, emitted, n);
 }
 
