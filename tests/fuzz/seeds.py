@@ -223,10 +223,20 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;a=
 RECIPE = "model: base.gguf\nseed: 1\ndata:\n  train: [train.jsonl]\n  eval: [test.jsonl]\nlora:\n  r: 16\n  alpha: 32\noptimiser:\n  lr: 1e-3\nsteps: 100\n"
 
 
+ANSWERS = [chr(f) + "q" + text for f, text in [
+    (9, "<think>\nHm\n</think>\n\nSo:\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"</tool_call>\"}}\n</tool_call>\n<tool_call>{\"arguments\": \"{\\\"n\\\": 1}\", \"name\": \"f\"}"),
+    (2, "<tool_call>\n<function=f>\n<parameter=a>\nx\n</parameter>\n<parameter=n>\n42\n</parameter>\n</function>\n</tool_call>"),
+    (3, "<|python_tag|>{\"name\": \"f\", \"parameters\": {}}; {\"name\": \"f\"}"), (3, "{\"name\": \"f\", \"parameters\": {\"a\": [1, {}]}}"),
+    (20, "[THINK]Hm[/THINK][TOOL_CALLS][{\"name\": \"f\", \"arguments\": {}}]"), (4, "[TOOL_CALLS]f[CALL_ID]abc[ARGS]{\"a\": 1}[TOOL_CALLS]f{}"),
+    (5, "```tool_code\nprint(f(a='x', n=[1, (True,)]))\n```"), (5, "```json\n{\"name\": \"f\", \"parameters\": {}}\n```"),
+    (6, "<|tool_call|>[{\"name\": \"f\", \"arguments\": {}}, {\"name\": \"f\"}]<|/tool_call|>"), (6, "functools[{\"name\": \"f\"}]"),
+    (7, "<|channel|>analysis<|message|>Hm<|end|><|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{}<|call|>")]]
+
+
 def main():
     for target, items in {"config": configs(), "dataset": datasets(), "reader": readers()}.items():
         write(target, items)
-    for target, items in {"corpus": CORPORA, "gguf": [gguf(), gguf_pieces()], "safetensors": [safetensors()], "template": TEMPLATES, "recipe": [RECIPE, "steps=5", "lora.r=8"],
+    for target, items in {"answer": ANSWERS, "corpus": CORPORA, "gguf": [gguf(), gguf_pieces()], "safetensors": [safetensors()], "template": TEMPLATES, "recipe": [RECIPE, "steps=5", "lora.r=8"],
                           "adapter": adapters(), "checkpoint": checkpoints(),
                           "api_request": REQUESTS, "http": [CHUNKED], "provider": blocks(),
                           "tokenizer": ["0" + json.dumps(tokenizer()) + "\0 a aaa1 <x> é", "1It's  a 12\n\té日本 <x> aaaa", "3x  1 don't", "5'LL 1234 \r\n x", "7  \u3000a",
