@@ -188,6 +188,7 @@ sd_status sd_options_parse(sd_strings *rest, const sd_option *rows, void *values
         SD_CHECK(!seen[o - rows] || o->type == SD_OPT_LIST, err, SD_EINVAL,
                  "--%s is given twice; keep one", o->name);
         seen[o - rows] = true;
+        if (o->given) *(bool *)((char *)values + o->given) = true;
         if (o->type == SD_OPT_FLAG) {
             SD_CHECK(!negated || !value, err, SD_EINVAL, "%s: takes no value; leave '=%s' out", a,
                      value);

@@ -42,6 +42,7 @@ typedef struct {
     const char *unit;  // "tokens", "MiB", ...; NULL: none
     const char *help;  // one line
     bool required;
+    size_t given; // into the struct of values: a bool that says that it was given; 0: nobody asks
 } sd_option;
 
 /// Sets every default, then reads argv[0..argc). Words that are no options go to rest (argv order);

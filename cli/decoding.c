@@ -1,10 +1,15 @@
 #include "cli/decoding.h"
+#include "base/files/file.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "cli/open_model.h"
 #include "decode/draft/open.h"
 #include "model/adapter/chat_template.h"
+#include "model/adapter/defaults.h"
 #include "model/chat.h"
 #include "model/infer/weight_cache/cache.h"
+
+#include <string.h>
 
 // An adapter given as a run's folder brings the index of its training completions along, unless
 // another one is given with -d.
@@ -71,6 +76,7 @@ void sd_decoding_close(sd_decoding *d) {
     sd_adapter_release(d->adapter);
     sd_model_release(d->model);
     free(d->cache_dir);
+    sd_defaults_free(&d->defaults);
     *d = (sd_decoding){0};
 }
 
@@ -80,6 +86,71 @@ sd_sampling sd_decoding_sampling(const sd_decoding_args *a) {
                          .top_p = (float)a->top_p,
                          .min_p = (float)a->min_p,
                          .seed = (uint64_t)a->seed};
+}
+
+const char *sd_default_source_name(sd_default_source s) {
+    static const char *const names[] = {"the options", "the model's generation_config",
+                                        "the adapter's generation_config", "its run"};
+    return names[s];
+}
+
+// "temperature 0 (its run), max_tokens 512 (its run)"
+static void say_changes(const sd_asked *asked, const sd_defaults *d) {
+    sd_buf b = sd_buf_make(1024);
+    bool ok = true;
+    for (int i = 0; ok && i < SD_DEFAULTS; i++)
+        if (!asked->given[i] && d->from[i] != SD_FROM_NOTHING && d->value[i] != asked->value[i])
+            ok = sd_buf_printf(&b, "%s%s %.10g (%s)", b.len ? ", " : "", sd_default_name[i],
+                               d->value[i], sd_default_source_name(d->from[i]));
+    if (ok && b.len) sd_log(SD_LOG_INFO, "asked with %s; --no-run-defaults goes without", b.data);
+    sd_buf_free(&b);
+}
+
+sd_status sd_decoding_defaults(sd_decoding *d, sd_decoding_args *a, int64_t *max_tokens, bool model,
+                               sd_error *err) {
+    sd_status st = SD_OK;
+    sd_defaults below = {0};
+    if (a->no_run_defaults) return SD_OK;
+    if (a->adapter) SD_TRY(sd_adapter_defaults(&d->defaults, a->adapter, err));
+    // A merged export is a tuned model too: what a run wrote beside it counts for every verb.
+    SD_TRY(sd_defaults_of_model(&below, d->model, err));
+    for (int i = 0; i < SD_DEFAULTS && !model; i++)
+        if (below.from[i] != SD_FROM_RUN) below.from[i] = SD_FROM_NOTHING;
+    sd_defaults_under(&d->defaults, &below);
+    if (!a->adapter) {
+        d->defaults.system = below.system, below.system = NULL;
+        d->defaults.system_share = below.system_share;
+    }
+    sd_asked asked = {
+        .value = {a->temperature, a->top_p, (double)a->top_k, a->min_p, (double)*max_tokens}};
+    memcpy(asked.given, a->given, sizeof asked.given);
+    say_changes(&asked, &d->defaults);
+    sd_defaults_fill(&asked, &d->defaults);
+    a->temperature = asked.value[SD_DEFAULT_TEMPERATURE];
+    a->top_p = asked.value[SD_DEFAULT_TOP_P];
+    a->top_k = (int64_t)asked.value[SD_DEFAULT_TOP_K];
+    a->min_p = asked.value[SD_DEFAULT_MIN_P];
+    *max_tokens = (int64_t)asked.value[SD_DEFAULT_MAX_TOKENS];
+out:
+    sd_defaults_free(&below);
+    return st;
+}
+
+sd_status sd_system_text(char **out, const char *text, sd_error *err) {
+    sd_status st = SD_OK;
+    size_t len;
+    *out = NULL;
+    if (text[0] == '@') {
+        SD_TRY(sd_stream_read(out, &len, text + 1, (size_t)1 << 20, err));
+        SD_CHECK(strlen(*out) == len, err, SD_EFORMAT,
+                 "%s: has a NUL character; give a file of text", text + 1);
+        while (len > 0 && (*out)[len - 1] == '\n') (*out)[--len] = '\0';
+    } else {
+        *out = sd_strdup(text);
+        SD_CHECK_ALLOC(*out, err);
+    }
+out:
+    return st;
 }
 
 void sd_decoding_announce(const sd_decoding *d) {

@@ -4,6 +4,7 @@
 #include "cli/common.h"
 #include "datasets/corpus/corpus_index.h"
 #include "decode/engine/engine.h"
+#include "model/defaults.h"
 
 typedef struct {
     const char *adapter, *draft, *chat_template;
@@ -11,6 +12,7 @@ typedef struct {
     int64_t spec_length, ctx;
     double temperature, top_p, min_p;
     int64_t top_k, seed;
+    bool given[SD_DEFAULTS], no_run_defaults; // of sampling, and of the verb's length
 } sd_decoding_args;
 
 // Rows for a table whose struct has the member `sd_decoding_args decoding`.
@@ -33,18 +35,29 @@ typedef struct {
      .offset = offsetof(values, decoding.ctx), .unit = "tokens",                                   \
      .help = "context; 0: 4096 or what the request needs, at most what the model was trained for"},\
     {.name = "temp", .type = SD_OPT_FLOAT, .def = "0", .min = 0, .max = 100,                       \
-     .offset = offsetof(values, decoding.temperature), .help = "temperature; 0: greedy"},          \
+     .offset = offsetof(values, decoding.temperature), .given = offsetof(values, decoding.given[SD_DEFAULT_TEMPERATURE]), .help = "temperature; 0: greedy"},          \
     {.name = "top-k", .type = SD_OPT_INT, .def = "0", .min = 0, .max = 1 << 24,                    \
-     .offset = offsetof(values, decoding.top_k), .unit = "tokens",                                 \
+     .offset = offsetof(values, decoding.top_k), .given = offsetof(values, decoding.given[SD_DEFAULT_TOP_K]), .unit = "tokens",                                 \
      .help = "draw from the k most probable; 0: off"},                                             \
     {.name = "top-p", .type = SD_OPT_FLOAT, .def = "1", .min = 0, .max = 1,                        \
-     .offset = offsetof(values, decoding.top_p),                                                   \
+     .offset = offsetof(values, decoding.top_p), .given = offsetof(values, decoding.given[SD_DEFAULT_TOP_P]),                                                   \
      .help = "draw from the smallest set of this probability; 1: off"},                            \
     {.name = "min-p", .type = SD_OPT_FLOAT, .def = "0", .min = 0, .max = 1,                        \
-     .offset = offsetof(values, decoding.min_p),                                                   \
+     .offset = offsetof(values, decoding.min_p), .given = offsetof(values, decoding.given[SD_DEFAULT_MIN_P]),                                                   \
      .help = "draw from tokens at least so probable relative to the best; 0: off"},                \
     {.name = "seed", .type = SD_OPT_INT, .def = "0",                                               \
      .offset = offsetof(values, decoding.seed), .help = "the same seed gives the same answer"}
+
+// For verbs that ask as an adapter or a model wants to be asked.
+#define SD_DEFAULTS_ROW(values)                                                                    \
+    {.name = "no-run-defaults", .type = SD_OPT_FLAG,                                               \
+     .offset = offsetof(values, decoding.no_run_defaults),                                         \
+     .help = "do not take sampling, length and system text from the run's manifest, specdec.json " \
+             "or generation_config.json where no option says them"}
+#define SD_SYSTEM_ROW(values, member)                                                              \
+    {.name = "system", .type = SD_OPT_STRING, .value = "TEXT|@FILE", .offset = offsetof(values, member), \
+     .help = "the system message, or the file that holds it; left out: the one that the adapter "  \
+             "was trained with"}
 // clang-format on
 
 /// Open model, adapter, the adapter's own corpus index, engine. Zeroed is valid and closed.
@@ -53,7 +66,8 @@ typedef struct {
     sd_adapter *adapter;
     sd_corpus *corpus;
     sd_engine *engine;
-    char *cache_dir; // where packed weights are kept; NULL: nowhere
+    char *cache_dir;      // where packed weights are kept; NULL: nowhere
+    sd_defaults defaults; // as sd_decoding_defaults left them
 } sd_decoding;
 
 /// The model and the adapter only; so that a prompt can be tokenised before the context is sized.
@@ -64,6 +78,15 @@ sd_status sd_decoding_start(sd_decoding *d, const sd_model_args *m, const sd_dec
                             int slots, int64_t need, sd_error *err);
 void sd_decoding_close(sd_decoding *d);
 sd_sampling sd_decoding_sampling(const sd_decoding_args *a);
+
+/// For conversations: d->defaults <- what stands beside the adapter and, where `model` says so, the
+/// model, unless --no-run-defaults. Options that were not given, and *max_tokens, become what is there;
+/// what changed by it is said.
+sd_status sd_decoding_defaults(sd_decoding *d, sd_decoding_args *a, int64_t *max_tokens, bool model,
+                               sd_error *err);
+const char *sd_default_source_name(sd_default_source s); // "its run", ...
+/// *out <- TEXT, or what the file of @FILE holds but the line feeds at its end, malloc'ed.
+sd_status sd_system_text(char **out, const char *text_or_file, sd_error *err);
 /// One line on standard error: context, memory of keys and values, threads.
 void sd_decoding_announce(const sd_decoding *d);
 

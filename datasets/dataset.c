@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "datasets/store/store.h"
+#include "model/defaults.h"
 
 #include <string.h>
 
@@ -25,6 +26,8 @@ struct sd_dataset {
     int64_t vocab, largest; // tokens are below vocab; the largest that was seen
     int T;
     char *tokenizer, *chat_template, *source_text; // chat_template: may be NULL
+    char *system;                                  // may be NULL
+    int64_t system_records;                        // -1: not counted
     json_t *sources;
     sd_store_doc *doc;
     int64_t docs;
@@ -52,6 +55,18 @@ static bool has_text(char **out, const json_t *manifest, const char *name) {
     return *out;
 }
 
+// An older manifest has no system text; one that is there is whole.
+static bool has_system(sd_dataset *d, const json_t *manifest) {
+    const json_t *j = json_object_get(manifest, "system"), *text = json_object_get(j, "text");
+    d->system_records = -1;
+    if (!j) return true;
+    if (!has_count(&d->system_records, j, "records") || d->system_records > d->records)
+        return false;
+    if (json_is_null(text)) return true;
+    return json_is_string(text) && json_string_length(text) <= SD_MAX_SYSTEM_TEXT &&
+           has_text(&d->system, j, "text");
+}
+
 // Takes over what the manifest says of the file.
 static sd_status take_manifest(sd_dataset *d, const json_t *j, const char *path, sd_error *err) {
     sd_status st = SD_OK;
@@ -64,7 +79,8 @@ static sd_status take_manifest(sd_dataset *d, const json_t *j, const char *path,
                  has_text(&d->tokenizer, j, "tokenizer_sha256") &&
                  (!json_object_get(j, "chat_template_sha256") ||
                   has_text(&d->chat_template, j, "chat_template_sha256")) &&
-                 (!json_object_get(j, "vocab") || has_count(&d->vocab, j, "vocab"));
+                 (!json_object_get(j, "vocab") || has_count(&d->vocab, j, "vocab")) &&
+                 has_system(d, j);
     d->sources = json_incref(json_object_get(j, "sources"));
     SD_CHECK(whole && T <= INT32_MAX && d->vocab <= INT32_MAX && made_from &&
                  strlen(made_from) == 64 && json_is_object(json_object_get(j, "recipe")) &&
@@ -270,6 +286,7 @@ void sd_dataset_close(sd_dataset *d) {
     json_decref(d->sources);
     free(d->tokenizer);
     free(d->chat_template);
+    free(d->system);
     free(d->source_text);
     free(d->doc);
     free(d->first_doc);
@@ -309,6 +326,10 @@ const char *sd_dataset_tokenizer(const sd_dataset *d) {
 }
 const char *sd_dataset_chat_template(const sd_dataset *d) {
     return d->chat_template;
+}
+const char *sd_dataset_system(const sd_dataset *d, int64_t *records) {
+    *records = d->system_records;
+    return d->system;
 }
 const char *sd_dataset_sources(const sd_dataset *d) {
     return d->source_text;

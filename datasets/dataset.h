@@ -23,6 +23,10 @@ int64_t sd_dataset_supervised(const sd_dataset *d);         // labelled places o
 const sd_sha256 *sd_dataset_sha256(const sd_dataset *d);    // of the file
 const sd_sha256 *sd_dataset_made_from(const sd_dataset *d); // see sd_dataset_key
 int64_t sd_dataset_records(const sd_dataset *d);
+/// The system text that its records carry most often, and how many carry exactly it. NULL and 0: none
+/// carries one; NULL and more: it is too long to be kept (SD_MAX_SYSTEM_TEXT); NULL and -1: the file is
+/// of a version that did not count.
+const char *sd_dataset_system(const sd_dataset *d, int64_t *records);
 /// What it was made from, as JSON text.
 const char *sd_dataset_sources(const sd_dataset *d);
 /// Fingerprint of the tokenizer that made it.

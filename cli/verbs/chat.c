@@ -19,24 +19,23 @@ typedef struct {
     int64_t n;
 } chat_args;
 
-static const sd_option rows[] = {SD_COMMON_ROWS(chat_args),
-                                 SD_DECODING_ROWS(chat_args),
-                                 SD_SHAPING_ROWS(chat_args),
-                                 {.name = "system",
-                                  .type = SD_OPT_STRING,
-                                  .value = "TEXT",
-                                  .offset = offsetof(chat_args, system),
-                                  .help = "the system message"},
-                                 {.name = "tokens",
-                                  .letter = 'n',
-                                  .type = SD_OPT_INT,
-                                  .def = "0",
-                                  .min = 0,
-                                  .max = 1 << 24,
-                                  .unit = "tokens",
-                                  .offset = offsetof(chat_args, n),
-                                  .help = "longest answer; 0: until the context is full"},
-                                 {0}};
+static const sd_option rows[] = {
+    SD_COMMON_ROWS(chat_args),
+    SD_DECODING_ROWS(chat_args),
+    SD_SHAPING_ROWS(chat_args),
+    SD_DEFAULTS_ROW(chat_args),
+    SD_SYSTEM_ROW(chat_args, system),
+    {.name = "tokens",
+     .letter = 'n',
+     .type = SD_OPT_INT,
+     .def = "0",
+     .min = 0,
+     .max = 1 << 24,
+     .unit = "tokens",
+     .offset = offsetof(chat_args, n),
+     .given = offsetof(chat_args, decoding.given[SD_DEFAULT_MAX_TOKENS]),
+     .help = "longest answer; 0: until the context is full"},
+    {0}};
 
 static volatile sig_atomic_t stop_answer;
 static void on_ctrl_c(int sig) {
@@ -79,6 +78,25 @@ static sd_status set_system(chat *c, const char *text, sd_error *err) {
     SD_CHECK(m, err, SD_EINVAL, "the system message is not valid UTF-8; a message must be");
     json_array_append_new(c->messages, m);
 out:
+    return st;
+}
+
+// The user's, else the one that the adapter was trained with.
+static sd_status begin_system(chat *c, const char *given, sd_error *err) {
+    sd_status st = SD_OK;
+    char *text = NULL;
+    sd_system_use use;
+    if (given) SD_TRY(sd_system_text(&text, given, err));
+    SD_TRY(set_system(c, text, err));
+    if (given) goto out;
+    SD_TRY(sd_defaults_fill_system(&use, c->messages, &c->d.defaults, err));
+    if (use == SD_SYSTEM_FILLED)
+        sd_log(SD_LOG_INFO,
+               "the system message is the one of the training (%zu bytes); --system "
+               "gives another",
+               strlen(c->d.defaults.system));
+out:
+    free(text);
     return st;
 }
 
@@ -210,11 +228,12 @@ sd_status sd_verb_chat(int argc, char **argv, sd_error *err) {
         a.common.model, c.d.model->chat_error ? ": " : "",
         c.d.model->chat_error ? c.d.model->chat_error : "");
     SD_TRY(sd_shaping_open(&c.shaping, &a.shaping, c.d.model, err));
+    SD_TRY(sd_decoding_defaults(&c.d, &a.decoding, &a.n, true, err));
     SD_TRY(sd_decoding_start(&c.d, &a.common, &a.decoding, 1, 0, err));
     sd_decoding_announce(&c.d);
     c.messages = json_array();
     SD_CHECK_ALLOC(c.messages, err);
-    SD_TRY(set_system(&c, a.system, err));
+    SD_TRY(begin_system(&c, a.system, err));
     c.terminal = isatty(STDIN_FILENO) && isatty(STDERR_FILENO);
     if (c.terminal) fprintf(stderr, "/help lists the commands\n");
     struct sigaction sa = {.sa_handler = on_ctrl_c}; // no SA_RESTART: reading a line ends too

@@ -1,8 +1,9 @@
 // specdec eval: a suite of prompts with wanted answers, scored. One JSON object a line, either
 // {"messages": [..., {"role": "assistant", ...}]}, whose last turn is the wanted answer, or
-// {"messages": [...], "want": text or object}. Answers are greedy. An answer counts as exact when
-// its text is the wanted one; as valid when it is one JSON object; a field is right when its value
-// equals the wanted one.
+// {"messages": [...], "want": text or object}. Answers are greedy, unless an option or what stands
+// beside a tuned model says otherwise: what is judged is how the server answers by itself. An answer
+// counts as exact when its text is the wanted one; as valid when it is one JSON object; a field is
+// right when its value equals the wanted one.
 #include "base/clock.h"
 #include "base/files/file.h"
 #include "base/files/replace.h"
@@ -27,10 +28,14 @@ typedef struct {
     bool json;
 } args;
 
+#define TEXT_OF(number) #number
+#define TEXT(number) TEXT_OF(number)
+
 // clang-format off
 static const sd_option rows[] = {
     SD_COMMON_ROWS(args),
     SD_DECODING_ROWS(args),
+    SD_DEFAULTS_ROW(args),
     {.name = "suite", .type = SD_OPT_STRING, .value = "FILE", .required = true, .offset = offsetof(args, suite),
      .help = "JSONL: messages whose last turn is the wanted answer, or messages and want"},
     {.name = "against", .type = SD_OPT_STRING, .value = "FILE", .offset = offsetof(args, against),
@@ -39,8 +44,8 @@ static const sd_option rows[] = {
      .help = "write every answer here, as JSONL"},
     {.name = "limit", .type = SD_OPT_INT, .def = "0", .min = 0, .max = 1e9, .offset = offsetof(args, limit),
      .help = "the first N records only; 0: all"},
-    {.name = "max-tokens", .letter = 'n', .type = SD_OPT_INT, .def = "512", .min = 1, .max = 1e6,
-     .offset = offsetof(args, max_tokens), .unit = "tokens", .help = "longest answer"},
+    {.name = "max-tokens", .letter = 'n', .type = SD_OPT_INT, .def = TEXT(SD_JUDGED_MAX_TOKENS), .min = 1, .max = 1 << 24,
+     .offset = offsetof(args, max_tokens), .given = offsetof(args, decoding.given[SD_DEFAULT_MAX_TOKENS]), .unit = "tokens", .help = "longest answer"},
     {.name = "slots", .type = SD_OPT_INT, .def = "8", .min = 1, .max = 64, .offset = offsetof(args, slots),
      .help = "records answered at once"},
     SD_JSON_ROW(args, json, "one JSON object on standard output"),
@@ -61,6 +66,7 @@ typedef struct {
 typedef struct {
     record *item;
     int n, cap, finished;
+    int filled, other; // records that got the trained system text, or have another
     int64_t tokens;
     char first_error[256];
 } suite;
@@ -177,6 +183,10 @@ static sd_status submit(const sd_decoding *d, const args *a, event_target *t, in
     sd_status st = SD_OK;
     sd_ids ids = {0};
     uint64_t id;
+    sd_system_use use;
+    SD_TRY(sd_defaults_fill_system(&use, t->r->messages, &d->defaults, err));
+    t->s->filled += use == SD_SYSTEM_FILLED;
+    t->s->other += use == SD_SYSTEM_OTHER;
     SD_TRY(sd_model_chat_ids(d->model, t->r->messages, t->r->tools, t->r->kwargs, true, &ids, err));
     sd_request r = {.prompt = ids.id,
                     .n_prompt = ids.n,
@@ -273,8 +283,43 @@ static sd_status score_record(score *sc, const record *r, sd_error *err) {
     return SD_OK;
 }
 
+// How was it asked?
+typedef struct {
+    double value[SD_DEFAULTS];
+    const char *from[SD_DEFAULTS];
+} manner;
+
+static manner manner_of(const args *a, const sd_defaults *d) {
+    static const char *const sources[] = {"default", "model", "adapter", "run"};
+    const sd_decoding_args *o = &a->decoding;
+    manner m = {
+        .value = {o->temperature, o->top_p, (double)o->top_k, o->min_p, (double)a->max_tokens}};
+    for (int i = 0; i < SD_DEFAULTS; i++) m.from[i] = o->given[i] ? "option" : sources[d->from[i]];
+    return m;
+}
+
+static void print_manner(const manner *m, const suite *s, const sd_defaults *d) {
+    printf("  asked with");
+    for (int i = 0; i < SD_DEFAULTS; i++)
+        printf("%s %s %.10g (%s)", i ? "," : "", sd_default_name[i], m->value[i], m->from[i]);
+    putchar('\n');
+    if (sd_defaults_fills_system(d))
+        printf("  the trained system text: put before %d records, another one stands before %d\n",
+               s->filled, s->other);
+}
+
+static json_t *manner_json(const manner *m, const suite *s) {
+    json_t *value = json_object(), *from = json_object();
+    for (int i = 0; i < SD_DEFAULTS; i++) {
+        json_object_set_new(value, sd_default_name[i], json_real(m->value[i]));
+        json_object_set_new(from, sd_default_name[i], json_string(m->from[i]));
+    }
+    return json_pack("{s:o, s:o, s:i, s:i}", "sampling", value, "from", from, "system_filled",
+                     s->filled, "system_other", s->other);
+}
+
 static json_t *score_json(const score *sc, const args *a, double seconds, int64_t tokens,
-                          const sd_engine_stats *es) {
+                          const sd_engine_stats *es, json_t *asked) {
     json_t *fields = json_object();
     for (int i = 0; i < sc->n_fields; i++)
         json_object_set_new(
@@ -289,6 +334,7 @@ static json_t *score_json(const score *sc, const args *a, double seconds, int64_
     json_object_set_new(o, "seconds", json_real(seconds));
     json_object_set_new(o, "tok_s", json_real(seconds > 0 ? (double)tokens / seconds : 0));
     json_object_set_new(o, "speculation", sd_spec_json(&es->spec));
+    json_object_set_new(o, "asked", asked);
     return o;
 }
 
@@ -382,17 +428,21 @@ sd_status sd_verb_eval(int argc, char **argv, sd_error *err) {
     SD_CHECK(d.model->chat, err, SD_EINVAL,
              "%s: has no chat template that can be used (%s); give one with --chat-template FILE",
              d.model->path, d.model->chat_error ? d.model->chat_error : "none is there");
+    // A base is judged greedily, whatever its author likes conversations to be.
+    SD_TRY(sd_decoding_defaults(&d, &a.decoding, &a.max_tokens, false, err));
     SD_TRY(sd_decoding_start(&d, &a.common, &a.decoding, (int)a.slots, 0, err));
     sd_catch_interrupts(); // before this a signal ends it at once: there is nothing to say yet
     SD_TRY(answer_all(&s, &d, &a, &seconds, &es, err));
     for (int i = 0; i < s.n; i++) SD_TRY(score_record(&sc, &s.item[i], err));
     if (a.answers) SD_TRY(write_answers(&s, a.answers, err));
+    const manner m = manner_of(&a, &d.defaults);
     if (a.json) {
-        result = score_json(&sc, &a, seconds, s.tokens, &es);
+        result = score_json(&sc, &a, seconds, s.tokens, &es, manner_json(&m, &s));
         SD_TRY(sd_json_print(stdout, result, JSON_INDENT(2), err));
         putchar('\n');
     } else {
         print_table(&sc, old, &a, seconds, s.tokens);
+        print_manner(&m, &s, &d.defaults);
     }
     SD_CHECK(sc.failed < sc.n, err, SD_EMISMATCH, "every record failed: %s", s.first_error);
 out:

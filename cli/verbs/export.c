@@ -10,6 +10,7 @@
 #include "cli/common.h"
 #include "cli/verbs.h"
 #include "model/adapter/chat_template.h"
+#include "model/adapter/defaults.h"
 #include "model/infer/compare_logits.h"
 
 #include <stdio.h>
@@ -151,22 +152,40 @@ out:
     return st;
 }
 
-static sd_status write(const args *a, const char *path, const sd_adapter *adapter, sd_model *base,
-                       sd_error *err) {
-    switch (a->to) {
-    case TO_PEFT:
-        return sd_adapter_write_peft(path, adapter, base, a->base_id, err);
-    case TO_GGUF_LORA:
-        return sd_adapter_write_gguf(path, adapter, base, err);
-    default:
-        return sd_adapter_write_merged(path, adapter, base, err);
-    }
+// What is exported.
+typedef struct {
+    const sd_adapter *adapter;
+    sd_model *base;
+    sd_defaults defaults; // of the run or the adapter, to stand beside it
+} export;
+
+static sd_status write(const args *a, const char *path, const export *e, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_path_kind kind;
+    if (a->to == TO_PEFT)
+        SD_TRY(sd_adapter_write_peft(path, e->adapter, e->base, a->base_id, err));
+    else if (a->to == TO_GGUF_LORA)
+        SD_TRY(sd_adapter_write_gguf(path, e->adapter, e->base, err));
+    else
+        SD_TRY(sd_adapter_write_merged(path, e->adapter, e->base, err));
+    SD_TRY(sd_path_look(&kind, path, err));
+    if (kind == SD_PATH_FOLDER && sd_defaults_any(&e->defaults))
+        SD_TRY(sd_defaults_write_beside(&e->defaults, path, err));
+out:
+    return st;
+}
+
+/// What stands beside a file, once it bears its name; a folder has it inside.
+static sd_status write_beside(const args *a, const export *e, sd_error *err) {
+    sd_path_kind kind;
+    sd_status st = sd_path_look(&kind, a->out, err);
+    if (st != SD_OK || kind == SD_PATH_FOLDER || !sd_defaults_any(&e->defaults)) return st;
+    return sd_defaults_write_beside(&e->defaults, a->out, err);
 }
 
 // Nothing bears the asked name before it is verified: it is written beside it as NAME.unverified,
 // which is what a killed export leaves. One that does not hold is removed.
-static sd_status write_verified(const args *a, const sd_adapter *adapter, sd_model *base,
-                                const sd_ids *text, sd_error *err) {
+static sd_status write_verified(const args *a, const export *e, const sd_ids *text, sd_error *err) {
     sd_status st = SD_OK;
     bool made = false;
     size_t n = strlen(a->out);
@@ -178,9 +197,10 @@ static sd_status write_verified(const args *a, const sd_adapter *adapter, sd_mod
     SD_CHECK(there == SD_PATH_NONE, err, SD_EINVAL,
              "%s: is there already, from an export that was stopped; remove it", path);
     made = true;
-    SD_TRY(write(a, path, adapter, base, err));
-    SD_TRY(verify(a, path, base, adapter, text, err));
+    SD_TRY(write(a, path, e, err));
+    SD_TRY(verify(a, path, e->base, e->adapter, text, err));
     SD_TRY(sd_rename_new(path, a->out, err));
+    SD_TRY(write_beside(a, e, err));
     printf("wrote %s\n", a->out);
 out:
     if (st != SD_OK && made) (void)sd_remove_tree(path, NULL);
@@ -208,9 +228,10 @@ sd_status sd_verb_export(int argc, char **argv, sd_error *err) {
     sd_status st = SD_OK;
     args a = {0};
     sd_strings rest;
-    char *base_path = NULL;
+    char *base_path = NULL, *beside = NULL;
     sd_model *base = NULL;
     sd_adapter *adapter = NULL;
+    export e = {0};
     sd_ids text = {0};
     sd_path_kind there;
     if (sd_verb_help("export RUN|ADAPTER --to FORMAT -o PATH [-m MODEL]",
@@ -232,6 +253,11 @@ sd_status sd_verb_export(int argc, char **argv, sd_error *err) {
     SD_TRY(sd_path_look(&there, a.out, err));
     SD_CHECK(there == SD_PATH_NONE, err, SD_EINVAL, "%s: exists already; give another --output",
              a.out);
+    SD_TRY(sd_defaults_path(&beside, a.out, err));
+    SD_TRY(sd_path_look(&there, beside, err));
+    SD_CHECK(there == SD_PATH_NONE, err, SD_EINVAL,
+             "%s: exists already, and says how %s is asked; remove it or give another --output",
+             beside, a.out);
     if (a.verify) SD_TRY(verify_tokens(&text, base, a.text, err)); // refused before it is written
     SD_TRY(sd_adapter_open(&adapter, rest.item[0], base, a.other_base, err));
     SD_TRY(sd_adapter_bring_template(base, rest.item[0], err));
@@ -240,16 +266,21 @@ sd_status sd_verb_export(int argc, char **argv, sd_error *err) {
         sd_log(SD_LOG_INFO,
                "adapter_config.json names no base, as PEFT loads none from a GGUF file; "
                "give --base-id ID for AutoPeftModel");
+    SD_TRY(sd_adapter_defaults(&e.defaults, rest.item[0], err));
+    e.adapter = adapter, e.base = base;
     if (a.verify) {
-        SD_TRY(write_verified(&a, adapter, base, &text, err));
+        SD_TRY(write_verified(&a, &e, &text, err));
     } else {
-        SD_TRY(write(&a, a.out, adapter, base, err));
+        SD_TRY(write(&a, a.out, &e, err));
+        SD_TRY(write_beside(&a, &e, err));
         printf("wrote %s\n", a.out);
     }
 out:
     sd_ids_free(&text);
     sd_adapter_release(adapter);
     sd_model_release(base);
+    sd_defaults_free(&e.defaults);
+    free(beside);
     free(base_path);
     return st;
 }

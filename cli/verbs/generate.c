@@ -15,7 +15,7 @@ typedef struct {
     sd_model_args common;
     sd_decoding_args decoding;
     sd_shaping_args shaping;
-    const char *prompt, *file;
+    const char *prompt, *file, *system;
     int64_t n;
     bool chat, json, ignore_end;
     sd_strings stop;
@@ -25,6 +25,8 @@ static const sd_option rows[] = {
     SD_COMMON_ROWS(generate_args),
     SD_DECODING_ROWS(generate_args),
     SD_SHAPING_ROWS(generate_args),
+    SD_DEFAULTS_ROW(generate_args),
+    SD_SYSTEM_ROW(generate_args, system),
     {.name = "prompt",
      .letter = 'p',
      .type = SD_OPT_STRING,
@@ -49,6 +51,7 @@ static const sd_option rows[] = {
      .max = 1 << 24,
      .unit = "tokens",
      .offset = offsetof(generate_args, n),
+     .given = offsetof(generate_args, decoding.given[SD_DEFAULT_MAX_TOKENS]),
      .help = "generate at most so many; 0: until the context is full"},
     {.name = "stop",
      .type = SD_OPT_LIST,
@@ -88,8 +91,36 @@ static void on_event(void *ctx, const sd_event *ev) {
     if (ev->error) snprintf(a->error, sizeof a->error, "%s", ev->error);
 }
 
+// The conversation of --chat: a system message, given or of the training, and the user's.
+static sd_status make_messages(json_t **out, const generate_args *a, const sd_defaults *d,
+                               const char *text, size_t len, sd_error *err) {
+    sd_status st = SD_OK;
+    char *system = NULL;
+    json_t *user = NULL;
+    sd_system_use use;
+    *out = json_array();
+    SD_CHECK_ALLOC(*out, err);
+    if (a->system) {
+        SD_TRY(sd_system_text(&system, a->system, err));
+        json_t *turn = json_pack("{s:s, s:s}", "role", "system", "content", system);
+        SD_CHECK(turn || !sd_memory_lost(), err, SD_ENOMEM, "out of memory");
+        SD_CHECK(turn, err, SD_EINVAL, "--system: is not valid UTF-8; a message must be");
+        SD_CHECK_ALLOC(json_array_append_new(*out, turn) == 0, err);
+    } else {
+        SD_TRY(sd_defaults_fill_system(&use, *out, d, err));
+    }
+    user = json_pack("{s:s, s:s%}", "role", "user", "content", text, len);
+    SD_CHECK(user || !sd_memory_lost(), err, SD_ENOMEM, "out of memory");
+    SD_CHECK(user, err, SD_EINVAL, "the prompt is not valid UTF-8; a message must be");
+    SD_CHECK_ALLOC(json_array_append(*out, user) == 0, err);
+out:
+    json_decref(user);
+    free(system);
+    return st;
+}
+
 static sd_status read_prompt(sd_ids *ids, const generate_args *a, const sd_model *m,
-                             sd_error *err) {
+                             const sd_defaults *d, sd_error *err) {
     sd_status st = SD_OK;
     char *data = NULL;
     json_t *messages = NULL;
@@ -108,9 +139,7 @@ static sd_status read_prompt(sd_ids *ids, const generate_args *a, const sd_model
             m->chat, err, SD_EINVAL,
             "%s: no chat template%s%s; give one with --chat-template FILE, or run without --chat",
             m->path, m->chat_error ? ": " : "", m->chat_error ? m->chat_error : "");
-        messages = json_pack("[{s:s, s:s%}]", "role", "user", "content", text, len);
-        SD_CHECK(messages || !sd_memory_lost(), err, SD_ENOMEM, "out of memory");
-        SD_CHECK(messages, err, SD_EINVAL, "the prompt is not valid UTF-8; a message must be");
+        SD_TRY(make_messages(&messages, a, d, text, len, err));
         SD_TRY(sd_model_chat_ids(m, messages, NULL, NULL, true, ids, err));
     } else {
         SD_TRY(sd_tokenizer_encode(m->tokenizer, text, len, SD_TOK_SPECIAL | SD_TOK_ADD_BOS, ids,
@@ -186,9 +215,13 @@ sd_status sd_verb_generate(int argc, char **argv, sd_error *err) {
     SD_TRY(sd_options_parse(&rest, rows, &a, argc, argv, err));
     SD_CHECK(rest.n == 0, err, SD_EINVAL, "generate: '%s' is not an option; quote the prompt: -p",
              rest.item[0]);
+    SD_CHECK(!a.system || a.chat, err, SD_EINVAL,
+             "--system: a raw prompt has no system message; give --chat too");
     SD_TRY(sd_decoding_load(&d, &a.common, &a.decoding, err));
     SD_TRY(sd_shaping_open(&shaping, &a.shaping, d.model, err));
-    SD_TRY(read_prompt(&prompt, &a, d.model, err));
+    // A raw prompt is continued as it stands: nobody judged such answers.
+    if (a.chat) SD_TRY(sd_decoding_defaults(&d, &a.decoding, &a.n, true, err));
+    SD_TRY(read_prompt(&prompt, &a, d.model, &d.defaults, err));
     SD_TRY(sd_decoding_start(&d, &a.common, &a.decoding, 1, prompt.n + a.n + 1, err));
     sd_decoding_announce(&d);
     sd_catch_interrupts();

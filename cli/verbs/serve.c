@@ -13,7 +13,7 @@ typedef struct {
     int64_t port, ctx, slots, queue, body_memory, spec_length;
     double drain;
     int spec;
-    bool insecure_no_key;
+    bool insecure_no_key, no_run_defaults;
 } args;
 
 #define ROW(field_name, kind, member, ...)                                                         \
@@ -45,6 +45,9 @@ static const sd_option rows[] = {
                 "does; repeat for more"),
     ROW("insecure-no-key", SD_OPT_FLAG, insecure_no_key, .value = NULL,
         .help = "serve an address that others can reach without asking for a key"),
+    ROW("no-run-defaults", SD_OPT_FLAG, no_run_defaults, .value = NULL,
+        .help = "do not fill what a request leaves out from a run's manifest, specdec.json or "
+                "generation_config.json"),
     ROW("ctx", SD_OPT_INT, ctx, .def = "0", .min = 0, .max = 1 << 24, .unit = "tokens",
         .help = "context of each slot; 0: the smaller of 4096 and the model's"),
     ROW("slots", SD_OPT_INT, slots, .def = "8", .min = 1, .max = 1024,
@@ -81,6 +84,7 @@ sd_status sd_verb_serve(int argc, char **argv, sd_error *err) {
                                 .pack_dir = pack_dir,
                                 .chat_template = a.chat_template,
                                 .other_base = a.common.other_base,
+                                .no_run_defaults = a.no_run_defaults,
                                 .adapters = &a.adapters,
                                 .served_names = &a.names,
                                 .host = a.host,

@@ -121,6 +121,7 @@ static sd_status take(pipeline *p, slot *s, sd_error *err) {
                                   s->labelled.supervised + from, err));
         r->tokens += len;
     }
+    SD_TRY(sd_system_texts_add(&p->g->systems, &s->ex, err));
     r->supervised += supervised;
     r->records++;
 out:

@@ -24,6 +24,7 @@ sd_status sd_token_store_add(sd_token_store *g, const sd_segment *s, const int32
 void sd_token_store_free(sd_token_store *g) {
     free(g->token);
     free(g->segment);
+    sd_system_texts_free(&g->systems);
     json_decref(g->sources);
     *g = (sd_token_store){0};
 }

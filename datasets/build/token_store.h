@@ -2,6 +2,7 @@
 #pragma once
 
 #include "datasets/build/prepare.h"
+#include "datasets/build/system_text.h"
 
 #include <jansson.h>
 
@@ -15,7 +16,7 @@ typedef struct {
     uint8_t sha256[32]; // of the record's bytes
 } sd_segment;
 
-// Four bytes per token and 56 per record are held in memory, no text.
+// Four bytes per token and 56 per record are held in memory, and no text but one system text.
 typedef struct {
     int32_t *token; // with SD_SUPERVISED_BIT where supervised
     int64_t n_tokens, cap_tokens;
@@ -23,6 +24,7 @@ typedef struct {
     int64_t n_segments, cap_segments;
     sd_sha256 key;   // see sd_dataset_key
     json_t *sources; // [{"path", "sha256", "bytes", "format", "records"}]
+    sd_system_texts systems;
 } sd_token_store;
 
 /// Appends a segment and its tokens, id and supervised [s->length]; sets the offset. The first token

@@ -145,13 +145,15 @@ static sd_status write_manifest(const char *out, const sd_sha256 *file, int64_t 
     sd_status st = SD_OK;
     char *path = NULL, *text = NULL, *page = NULL;
     json_t *j = json_pack(
-        "{s:s, s:i, s:s, s:I, s:s, s:s, s:s, s:i, s:I, s:i, s:I, s:I, s:I, s:o, s:O}", "kind",
-        "specdec dataset", "version", SD_DATASET_VERSION, "file", sd_path_name(out), "bytes",
-        (json_int_t)bytes, "sha256", file->hex, "made_from_sha256", g->key.hex, "tokenizer_sha256",
-        sd_tokenizer_fingerprint(m->tokenizer), "vocab", sd_tokenizer_size(m->tokenizer), "rows",
-        (json_int_t)r->rows, "sequence_len", o->sequence_len, "records", (json_int_t)r->records,
-        "tokens", (json_int_t)r->tokens, "supervised", (json_int_t)r->supervised, "recipe",
-        sd_prepare_recipe(o), "sources", g->sources);
+        "{s:s, s:i, s:s, s:I, s:s, s:s, s:s, s:i, s:I, s:i, s:I, s:I, s:I, s:{s:s?, s:I}, s:o, "
+        "s:O}",
+        "kind", "specdec dataset", "version", SD_DATASET_VERSION, "file", sd_path_name(out),
+        "bytes", (json_int_t)bytes, "sha256", file->hex, "made_from_sha256", g->key.hex,
+        "tokenizer_sha256", sd_tokenizer_fingerprint(m->tokenizer), "vocab",
+        sd_tokenizer_size(m->tokenizer), "rows", (json_int_t)r->rows, "sequence_len",
+        o->sequence_len, "records", (json_int_t)r->records, "tokens", (json_int_t)r->tokens,
+        "supervised", (json_int_t)r->supervised, "system", "text", g->systems.text, "records",
+        (json_int_t)g->systems.records, "recipe", sd_prepare_recipe(o), "sources", g->sources);
     SD_CHECK(j || sd_memory_lost(), err, SD_EINVAL, "%s: the path is not UTF-8; choose another",
              out);
     if (j && sd_model_template_is_taken(m)) {

@@ -2,6 +2,7 @@
 // a client still waits.
 #include "decode/serve/generation_private.h"
 
+#include <string.h>
 #include <time.h>
 
 sd_generation *sd_generation_new(sd_conn *conn, const sd_dialect *dialect) {
@@ -64,8 +65,14 @@ void sd_generation_log(const sd_generation *g, const char *finish) {
     for (int i = 0; i < g->n_choices; i++) generated += g->choices[i].generated;
     double ttft = g->first_ns ? (double)(g->first_ns - g->arrival_ns) * 1e-6 : -1;
     if (!g->model) return; // it was not read yet
-    sd_conn_set_log(
-        g->conn, &(sd_log_facts){g->model->card->name, finish, g->prompt_tokens, generated, ttft});
+    sd_log_facts facts = {.model = g->model->card->name,
+                          .finish = finish,
+                          .prompt_tokens = g->prompt_tokens,
+                          .completion_tokens = generated,
+                          .ttft_ms = ttft};
+    memcpy(facts.defaults, g->defaults, sizeof facts.defaults);
+    memcpy(facts.departs, g->departs, sizeof facts.departs);
+    sd_conn_set_log(g->conn, &facts);
 }
 
 void sd_generation_abandon(void *generation) {

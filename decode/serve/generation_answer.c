@@ -112,12 +112,28 @@ static bool send_event(sd_generation *g, sd_json_out *t) {
     return ok && g->conn;
 }
 
+// What was filled into the request, and what of it is not as the model was trained.
+typedef struct {
+    char lines[2 * SD_LOG_NOTE + 64];
+} headers;
+
+static headers headers_of(const sd_generation *g) {
+    headers h = {""};
+    int n = 0;
+    if (g->defaults[0])
+        n = snprintf(h.lines, sizeof h.lines, "X-Specdec-Defaults: %s\r\n", g->defaults);
+    if (g->departs[0])
+        snprintf(h.lines + n, sizeof h.lines - (size_t)n, "X-Specdec-Departs: %s\r\n", g->departs);
+    return h;
+}
+
 // ---- a stream
 
 static bool begin_stream(sd_generation *g, const char *type) {
     if (g->streaming) return true;
     g->streaming = true;
-    return sd_conn_stream_begin(g->conn, type);
+    headers h = headers_of(g);
+    return sd_conn_stream_begin(g->conn, type, h.lines);
 }
 
 static bool begin_events(sd_generation *g) {
@@ -264,8 +280,10 @@ static bool begin_whole(sd_generation *g) {
         sd_api_fail(&e, 500, NULL, "out of memory");
         sd_conn_error(leave_conn(g), &e);
     } else if (done) {
+        headers h = headers_of(g);
         sd_conn_reply(leave_conn(g), &(sd_reply){.status = 200,
                                                  .type = g->dialect->whole_type,
+                                                 .extra = h.lines,
                                                  .body = t.buf.data,
                                                  .len = t.buf.len});
     } else {

@@ -69,6 +69,7 @@ struct sd_generation {
     sd_whole whole;
     int64_t arrival_ns, first_ns;
     sd_api_error error;
+    char defaults[SD_LOG_NOTE], departs[SD_LOG_NOTE]; // of a conversation, for headers and log
 };
 
 // ---- generation.c

@@ -69,6 +69,31 @@ static int encode_prompt(sd_generation *g, int i, sd_api_error *e) {
     return check_length(g, i, context(g), e);
 }
 
+// What the request leaves out, as the model that it means wants to be asked. A prompt that is no
+// conversation stays as it is.
+static int fill(sd_generation *g, sd_api_error *e) {
+    const sd_defaults *d = &g->server->local->row[g->target->row].defaults;
+    sd_api_request *r = &g->request;
+    sd_sampling *s = &r->sampling;
+    sd_system_use use;
+    sd_error err = {0};
+    sd_asked a = {
+        .value = {(double)s->temperature, (double)s->top_p, s->top_k, (double)s->min_p,
+                  r->max_tokens},
+        .given = {r->has_temperature, r->has_top_p, r->has_top_k, r->has_min_p, r->has_max_tokens}};
+    if (sd_defaults_fill_system(&use, r->messages, d, &err) != SD_OK)
+        return sd_api_fail(e, 500, "messages", "%s", err.message);
+    sd_defaults_say_filled(g->defaults, sizeof g->defaults, &a, d, use);
+    sd_defaults_say_departs(g->departs, sizeof g->departs, &a, d, use);
+    sd_defaults_fill(&a, d);
+    s->temperature = (float)a.value[SD_DEFAULT_TEMPERATURE];
+    s->top_p = (float)a.value[SD_DEFAULT_TOP_P];
+    s->top_k = (int)a.value[SD_DEFAULT_TOP_K];
+    s->min_p = (float)a.value[SD_DEFAULT_MIN_P];
+    r->max_tokens = (int)a.value[SD_DEFAULT_MAX_TOKENS];
+    return 0;
+}
+
 static int encode_chat(sd_generation *g, int ctx, sd_api_error *e) {
     const sd_model *m = g->server->local->model;
     const sd_template *own = g->server->local->row[g->target->row].chat, *t = own ? own : m->chat;
@@ -83,6 +108,7 @@ static int encode_chat(sd_generation *g, int ctx, sd_api_error *e) {
             "this model has no usable chat template%s%s; use /v1/completions, or start "
             "the server with --chat-template FILE",
             m->chat_error ? ": " : "", m->chat_error ? m->chat_error : "");
+    if (fill(g, e)) return e->status;
     json_array_foreach(r->messages, i, message) bytes +=
         json_string_length(json_object_get(message, "content"));
     size_t least = bytes / (g->server->local->longest_token ? g->server->local->longest_token : 1);

@@ -118,7 +118,10 @@ static void get_model(sd_conn *c) {
     const char *id = m->card->name;
     for (int k = 0; k < m->card->n_shown; k++)
         if (strcmp(m->card->alias[k], name) == 0) id = m->card->alias[k];
-    sd_conn_json(c, 200, model_json(s, m, id, sd_server_stats(s).ctx));
+    json_t *v = model_json(s, m, id, sd_server_stats(s).ctx);
+    const sd_defaults *d = &s->local->row[m->row].defaults;
+    if (sd_defaults_any(d)) json_object_set_new(v, "defaults", sd_defaults_json(d));
+    sd_conn_json(c, 200, v);
 }
 
 static void get_metrics(sd_conn *c) {

@@ -226,6 +226,7 @@ static sd_status open_provider(sd_server *s, sd_error *err) {
                                                         .pack_dir = o->pack_dir,
                                                         .chat_template = o->chat_template,
                                                         .other_base = o->other_base,
+                                                        .no_run_defaults = o->no_run_defaults,
                                                         .has_draft = o->engine.draft != NULL,
                                                         .adapters = o->adapters,
                                                         .served_names = o->served_names},

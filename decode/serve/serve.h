@@ -16,6 +16,7 @@ typedef struct {
     const char *pack_dir;           // the packed form's cache; NULL: none
     const char *chat_template;      // a Jinja file for all models; NULL: each its own
     bool other_base;                // take adapters that were trained on another model
+    bool no_run_defaults;           // fill nothing that a request leaves out (model/defaults.h)
     const sd_strings *adapters;     // "NAME=PATH"; may be NULL
     const sd_strings *served_names; // aliases of the base; the first is the one shown; may be NULL
     const char *host;               // numeric or a name; NULL: 127.0.0.1

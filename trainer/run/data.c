@@ -53,15 +53,18 @@ static void fill_options(sd_prepare_options *o, sd_data_source *sources, const i
 }
 
 /// Opens path when it was made from exactly this; *out stays NULL when it must be made: it is not
-/// there, is of something else or is damaged. One that cannot be read is an error.
+/// there, is of something else, is damaged, or (unless it was given) is of a version that did not
+/// count system texts: made again it has the same bytes. One that cannot be read is an error.
 static sd_status open_fresh(sd_dataset **out, sd_path_kind kind, const char *path,
-                            const sd_sha256 *key, sd_error *err) {
+                            const sd_sha256 *key, bool given, sd_error *err) {
     sd_dataset *d = NULL;
     *out = NULL;
     if (kind == SD_PATH_NONE) return SD_OK;
     sd_status st = sd_dataset_open(&d, path, err);
     if (st != SD_OK) return sd_status_is_damage(st) ? SD_OK : st;
-    if (sd_sha256_equal(sd_dataset_made_from(d), key))
+    int64_t records;
+    sd_dataset_system(d, &records);
+    if (sd_sha256_equal(sd_dataset_made_from(d), key) && (records >= 0 || given))
         *out = d;
     else
         sd_dataset_close(d);
@@ -81,7 +84,7 @@ static sd_status open_or_prepare(sd_dataset **out, const inputs *in, const char 
     *out = NULL;
     SD_TRY(sd_dataset_key(&key, o, in->base->model, err));
     SD_TRY(sd_path_look(&kind, path, err));
-    SD_TRY(open_fresh(out, kind, path, &key, err));
+    SD_TRY(open_fresh(out, kind, path, &key, in->recipe->data.prepared != NULL, err));
     if (*out) return SD_OK;
     SD_CHECK(!in->recipe->data.prepared || kind == SD_PATH_NONE, err, SD_EINVAL,
              "data.prepared: %s was made from other sources or options than this recipe's, or is "

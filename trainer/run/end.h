@@ -10,6 +10,7 @@ typedef struct {
     const sd_run_text *text;
     const sd_adapter *own; // what is exported: the trained parameters
     json_t *artefacts;     // those written so far, for the manifest
+    sd_defaults defaults;  // for the manifest and beside each export
     sd_run_verification *verified;
 } sd_run_end;
 

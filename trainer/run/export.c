@@ -122,9 +122,17 @@ out:
     return st;
 }
 
-static sd_status artefact_publish(const artefact *a, sd_error *err) {
-    sd_status st = sd_remove_tree(a->path, err);
-    return st == SD_OK ? sd_rename_new(a->tmp, a->path, err) : st;
+// A folder has its defaults in it before it gets its name; beside a file they can only stand after.
+static sd_status artefact_publish(const artefact *a, const sd_defaults *d, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_path_kind kind;
+    SD_TRY(sd_path_look(&kind, a->tmp, err));
+    if (kind == SD_PATH_FOLDER) SD_TRY(sd_defaults_write_beside(d, a->tmp, err));
+    SD_TRY(sd_remove_tree(a->path, err));
+    SD_TRY(sd_rename_new(a->tmp, a->path, err));
+    if (kind != SD_PATH_FOLDER) SD_TRY(sd_defaults_write_beside(d, a->path, err));
+out:
+    return st;
 }
 
 static void artefact_free(artefact *a) {
@@ -164,7 +172,7 @@ sd_status sd_run_write_peft(sd_run_end *e, sd_sha256 *hash, sd_error *err) {
         SD_TRY(compare(e, "adapter", dir.tmp, again, entry, err));
         SD_TRY(compare_passes(e, again, err));
     }
-    SD_TRY(artefact_publish(&dir, err));
+    SD_TRY(artefact_publish(&dir, &e->defaults, err));
 out:
     sd_adapter_release(again);
     artefact_free(&dir);
@@ -182,7 +190,7 @@ sd_status sd_run_write_gguf(sd_run_end *e, sd_error *err) {
     SD_TRY(sd_adapter_open(&again, file.tmp, m, false, err));
     SD_TRY(sd_run_add_artefact(&entry, e, "gguf-lora", "adapter.gguf", &again->sha256, err));
     if (e->text->n) SD_TRY(compare(e, "adapter.gguf", file.tmp, again, entry, err));
-    SD_TRY(artefact_publish(&file, err));
+    SD_TRY(artefact_publish(&file, &e->defaults, err));
 out:
     sd_adapter_release(again);
     artefact_free(&file);
@@ -211,7 +219,7 @@ sd_status sd_run_write_merged(sd_run_end *e, sd_error *err) {
     sd_run_say(e->in->o, "%s: %.1f %% of the delta is in the file, after rounding to its types",
                name, 100 * merge.survived);
     if (e->text->n) SD_TRY(note(e, name, &d, entry, err));
-    SD_TRY(artefact_publish(&file, err));
+    SD_TRY(artefact_publish(&file, &e->defaults, err));
 out:
     sd_model_release(again);
     artefact_free(&file);

@@ -84,6 +84,7 @@ sd_status sd_run_finish(sd_run_verification *out, const sd_run_trained *in, cons
     SD_TRY(
         sd_lora_to_adapter(&own, r->name, exported(in), &in->base->layout, in->base->model, err));
     e.own = own;
+    SD_TRY(sd_run_judged(&e.defaults, in->o, in->data, err));
     SD_TRY(sd_run_write_peft(&e, &adapter, err));
     if (wants(r, "gguf-lora")) SD_TRY(sd_run_write_gguf(&e, err));
     if (wants(r, "merged")) SD_TRY(sd_run_write_merged(&e, err));
@@ -92,5 +93,6 @@ sd_status sd_run_finish(sd_run_verification *out, const sd_run_trained *in, cons
 out:
     sd_adapter_release(own);
     json_decref(e.artefacts);
+    sd_defaults_free(&e.defaults);
     return st;
 }

@@ -38,7 +38,7 @@ sd_status sd_run_write_manifest(const sd_run_end *e, int64_t step, sd_error *err
     SD_TRY(sd_sha256_of(&recipe, in->c->recipe.data, in->c->recipe.len, err));
     json_t *j = json_pack(
         "{s:i, s:s, s:s, s:{s:s, s:s}, s:{s:s, s:s, s:I, s:I, s:I}, s:s, s:I, s:s, s:I, s:I, s:I, "
-        "s:O}",
+        "s:o, s:O}",
         "specdec_run", 1, "name", in->recipe->name, "version", SPECDEC_VERSION, "base", "path",
         in->base->model->path, "sha256", in->base->sha256.hex, "data", "sha256",
         sd_dataset_sha256(d)->hex, "made_from", sd_dataset_made_from(d)->hex, "records",
@@ -46,7 +46,7 @@ sd_status sd_run_write_manifest(const sd_run_end *e, int64_t step, sd_error *err
         (json_int_t)n->supervised, "recipe_sha256", recipe.hex, "steps", (json_int_t)s->step,
         "ended_by", sd_run_ended_by(in->recipe, s, n), "adapter_of_step", (json_int_t)step,
         "tokens_seen", (json_int_t)s->tokens, "supervised_tokens_seen", (json_int_t)s->supervised,
-        "artefacts", e->artefacts);
+        "serve", sd_defaults_json(&e->defaults), "artefacts", e->artefacts);
     SD_CHECK_ALLOC(j, err);
     bool kept = set_number(j, "last_loss", in->last_loss) &&
                 set_number(j, "best_eval_loss", s->has_best ? s->best_loss : NAN) &&

@@ -2,6 +2,7 @@
 // holds the products together. Private to trainer/run.
 #pragma once
 
+#include "model/defaults.h"
 #include "trainer/loop.h"
 #include "trainer/run/run.h"
 
@@ -94,6 +95,13 @@ sd_status sd_run_load_start(sd_checkpoint *c, const sd_run_start *start, const s
 
 /// The key of the recipe that ended the run; NULL: it has not ended.
 const char *sd_run_ended_by(const sd_recipe *r, const sd_train_state *s, const sd_run_counts *n);
+
+// ---- judged.c
+
+/// What requests to the run's model are filled with, for manifest and exports. The caller's also after an
+/// error.
+sd_status sd_run_judged(sd_defaults *out, const sd_run_options *o, const sd_run_data *data,
+                        sd_error *err);
 
 // ---- finish.c: adapter, exports, draft index, manifest
 

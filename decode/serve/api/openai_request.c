@@ -63,6 +63,10 @@ static bool parse_sampling(sd_api_request *r, sd_api_error *e) {
         !sd_field_int(r->root, "top_k", -1, INT32_MAX, &top_k, e) ||
         !sd_field_int(r->root, "seed", INT64_MIN, INT64_MAX, &seed, e))
         return false;
+    r->has_temperature = sd_field_get(r->root, "temperature") || top_p == 0;
+    r->has_top_p = sd_field_get(r->root, "top_p") != NULL;
+    r->has_top_k = sd_field_get(r->root, "top_k") != NULL;
+    r->has_min_p = sd_field_get(r->root, "min_p") != NULL;
     // The smallest set of tokens that holds a mass of 0 is the likeliest token alone.
     if (top_p == 0) temperature = 0, top_p = 1;
     r->sampling = (sd_sampling){.temperature = (float)temperature,
@@ -210,6 +214,8 @@ static bool parse_shared(sd_api_request *r, sd_api_error *e) {
     }
     r->n = (int)n;
     r->max_tokens = (int)max_tokens;
+    r->has_max_tokens =
+        sd_field_get(r->root, "max_tokens") || sd_field_get(r->root, "max_completion_tokens");
     return sd_openai_shaping_parse(r, e);
 }
 

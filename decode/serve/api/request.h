@@ -34,6 +34,8 @@ typedef struct {
     int n, max_tokens; // max_tokens 0: until the context is full
     sd_sampling sampling;
     bool has_seed;
+    // What the client said, and not a default of the API's.
+    bool has_temperature, has_top_p, has_top_k, has_min_p, has_max_tokens;
     const char *stop[SD_MAX_STOPS];
     int n_stop;
     int32_t stop_token[SD_API_MAX_STOP_TOKENS];

@@ -244,12 +244,16 @@ static bool is_whole(sd_conn *c) {
     return false;
 }
 
-bool sd_conn_stream_begin(sd_conn *c, const char *type) {
+bool sd_conn_stream_begin(sd_conn *c, const char *type, const char *extra) {
+    char more[1024];
     c->streaming = true;
     if (c->listener->draining) c->keep = false;
     c->chunked = c->http.head.minor >= 1;
     if (!c->chunked) c->keep = false; // HTTP/1.0: the end of the connection is the end of the body
-    send_head(c, 200, type, -1, "Cache-Control: no-store\r\nX-Accel-Buffering: no\r\n");
+    int n = snprintf(more, sizeof more, "Cache-Control: no-store\r\nX-Accel-Buffering: no\r\n%s",
+                     extra ? extra : "");
+    SD_ASSERT(n > 0 && (size_t)n < sizeof more); // lines of the owner's own
+    send_head(c, 200, type, -1, more);
     return is_whole(c);
 }
 

@@ -36,6 +36,7 @@ void sd_conn_json(sd_conn *c, int status, json_t *v); // takes v; NULL is a 500
 /// A stream: begin, any number of data, end. Both begin and data are false when the connection is
 /// gone, and with it the stream: the client is too slow, or memory ran out. drop breaks it off.
 void sd_conn_drop(sd_conn *c);
-bool sd_conn_stream_begin(sd_conn *c, const char *type);
+/// extra: as in sd_reply.
+bool sd_conn_stream_begin(sd_conn *c, const char *type, const char *extra);
 bool sd_conn_stream_data(sd_conn *c, const char *data, size_t len);
 void sd_conn_stream_end(sd_conn *c); // c may be gone afterwards

@@ -20,6 +20,9 @@ void sd_log_request(sd_access_log *log, const sd_logged *r) {
         json_object_set_new(v, "prompt_tokens", json_integer(r->facts.prompt_tokens));
         json_object_set_new(v, "completion_tokens", json_integer(r->facts.completion_tokens));
         if (r->facts.ttft_ms >= 0) json_object_set_new(v, "ttft_ms", json_real(r->facts.ttft_ms));
+        if (r->facts.defaults[0])
+            json_object_set_new(v, "defaults", json_string(r->facts.defaults));
+        if (r->facts.departs[0]) json_object_set_new(v, "departs", json_string(r->facts.departs));
         if (r->facts.finish) json_object_set_new(v, "finish", json_string(r->facts.finish));
     }
     char *text = NULL, lost[64];

@@ -4,11 +4,14 @@
 
 #include "decode/serve/http/access_log.h"
 
+enum { SD_LOG_NOTE = 256 }; // bytes of a list of field names, with its 0
+
 // The owner's facts about a request, beside its connection's own. Zeroed: none.
 typedef struct {
     const char *model, *finish; // static or the owner's; model NULL: it was not read
     int prompt_tokens, completion_tokens;
-    double ttft_ms; // < 0: no token came
+    double ttft_ms;                                   // < 0: no token came
+    char defaults[SD_LOG_NOTE], departs[SD_LOG_NOTE]; // lists of fields; empty: none
 } sd_log_facts;
 
 typedef struct {

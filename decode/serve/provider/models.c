@@ -2,6 +2,7 @@
 
 #include "decode/draft/open.h"
 #include "model/adapter/chat_template.h"
+#include "model/adapter/defaults.h"
 #include "model/chat.h"
 #include "model/infer/weight_cache/cache.h"
 
@@ -26,7 +27,8 @@ static char *name_of_path(const char *path) {
     return sd_strndup(path + begin, n);
 }
 
-static sd_status open_adapter(sd_models *m, const char *spec, bool any_base, sd_error *err) {
+static sd_status open_adapter(sd_models *m, const char *spec, const sd_models_options *o,
+                              sd_error *err) {
     sd_status st = SD_OK;
     char *who = NULL;
     const char *equals = strchr(spec, '='), *path = equals ? equals + 1 : spec;
@@ -42,13 +44,17 @@ static sd_status open_adapter(sd_models *m, const char *spec, bool any_base, sd_
     for (int i = 0; i < m->n - 1; i++)
         SD_CHECK(!sd_model_card_is(&m->row[i].card, row->name), err, SD_EINVAL,
                  "-a %s: the name '%s' is taken; give another", spec, row->name);
-    SD_TRY(sd_adapter_open(&row->adapter, path, m->model, any_base, err));
+    SD_TRY(sd_adapter_open(&row->adapter, path, m->model, o->other_base, err));
     who = sd_sprintf("adapter %s", row->name);
     SD_CHECK_ALLOC(who, err);
     if (!sd_model_template_is_taken(m->model)) SD_TRY(sd_adapter_template(&row->chat, path, err));
     row->end_token = -1;
     if (row->chat) SD_TRY(sd_template_end_token(&row->end_token, m->model, row->chat, err));
     SD_TRY(sd_draft_of_run(&row->corpus, path, who, row->adapter, m->model, err));
+    if (!o->no_run_defaults) {
+        SD_TRY(sd_adapter_defaults(&row->defaults, path, err));
+        sd_defaults_under(&row->defaults, &m->row[0].defaults);
+    }
     row->card = (sd_model_card){.name = row->name,
                                 .sha256 = row->adapter->sha256.hex,
                                 .generation = row->adapter->generation,
@@ -124,8 +130,9 @@ sd_status sd_models_open(sd_models *m, const sd_models_options *o, const atomic_
     m->row = sd_alloc((size_t)n + 1, sizeof *m->row);
     SD_CHECK_ALLOC(m->row, err);
     SD_TRY(name_base(m, o, err));
+    if (!o->no_run_defaults) SD_TRY(sd_defaults_of_model(&m->row[0].defaults, m->model, err));
     for (int i = 0; i < n && !atomic_load(stop); i++)
-        SD_TRY(open_adapter(m, o->adapters->item[i], o->other_base, err));
+        SD_TRY(open_adapter(m, o->adapters->item[i], o, err));
     const sd_tokenizer *tok = m->model->tokenizer;
     for (int i = 0; tok && i < sd_tokenizer_size(tok); i++) {
         size_t len;
@@ -140,6 +147,7 @@ void sd_models_close(sd_models *m) {
     for (int i = 0; i < m->n; i++) {
         sd_corpus_close(m->row[i].corpus);
         sd_template_close(m->row[i].chat);
+        sd_defaults_free(&m->row[i].defaults);
         sd_adapter_release(m->row[i].adapter);
         free(m->row[i].name);
     }

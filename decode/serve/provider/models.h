@@ -5,6 +5,7 @@
 #include "datasets/corpus/corpus_index.h"
 #include "decode/serve/provider/provider.h"
 #include "model/adapter/adapter.h"
+#include "model/defaults.h"
 
 #include <stdatomic.h>
 
@@ -12,10 +13,11 @@
 typedef struct {
     sd_model_card card;
     char *name;
-    sd_adapter *adapter; // NULL: the base
-    sd_corpus *corpus;   // the adapter's own; NULL: none
-    sd_template *chat;   // the adapter's own; NULL: the model's
-    int32_t end_token;   // where chat ends an answer; -1: only where the model does
+    sd_adapter *adapter;  // NULL: the base
+    sd_corpus *corpus;    // the adapter's own; NULL: none
+    sd_template *chat;    // the adapter's own; NULL: the model's
+    int32_t end_token;    // where chat ends an answer; -1: only where the model does
+    sd_defaults defaults; // of conversations with it; zeroed: none
 } sd_models_row;
 
 typedef struct {
@@ -23,6 +25,7 @@ typedef struct {
     const char *pack_dir;           // the packed form's cache; NULL: none
     const char *chat_template;      // a Jinja file for all rows; NULL: each its own
     bool other_base;                // take adapters that were trained on another model
+    bool no_run_defaults;           // rows have no defaults
     bool has_draft;                 // the base is drafted for
     const sd_strings *adapters;     // "NAME=PATH"; may be NULL
     const sd_strings *served_names; // aliases of the base; may be NULL
