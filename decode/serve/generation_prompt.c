@@ -91,6 +91,8 @@ static int fill(sd_generation *g, sd_api_error *e) {
     s->top_k = (int)a.value[SD_DEFAULT_TOP_K];
     s->min_p = (float)a.value[SD_DEFAULT_MIN_P];
     r->max_tokens = (int)a.value[SD_DEFAULT_MAX_TOKENS];
+    if (!r->has_max_tokens && r->max_tokens > 0 && r->max_tokens < r->shaping.min_tokens)
+        r->max_tokens = r->shaping.min_tokens; // the client's own word
     return 0;
 }
 
