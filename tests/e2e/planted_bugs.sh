@@ -114,4 +114,11 @@ plant "an answer's edge is looked for in a text that lost its first space" datas
 plant "among pieces with equal scores the first of the file merges first" model/tokenizer/scores.c 's/if \(i == 0 \|\| order\[i\].score != order\[i - 1\].score\) //' test_pieces
 plant "a pair that comes too late for its list is forgotten" model/tokenizer/bpe.c 's/return late_push\(s, rank, at\);$/return s->lists ? true : late_push(s, rank, at);/' test_pieces
 plant "an answer keeps the space that the tokenizer puts before a text" decode/engine/output.c 's/bytes \+ drop, len - drop/bytes, len/' test_engine_text
+plant "penalties forget the draft's tokens" decode/engine/shaping.c 's/p->n_recent = j;/p->n_recent = 0;/' test_engine_shaping
+plant "a draft's second token of a kind counts as the first" decode/engine/shaping.c 's/if \(i >= 0\) said = .*;//' test_engine_shaping
+plant "bad words forget the draft's tokens" decode/engine/shaping.c 's/int at = s->n \+ j;/int at = s->n;/' test_engine_shaping
+plant "the least length forgets the draft's tokens" decode/engine/shaping.c 's/bool early = s->n \+ j -/bool early = s->n -/' test_engine_shaping
+plant "who takes a request up again counts none of what it said" decode/engine/shaping.c 's/c->counted >= s->request->r.n_prompt;/c->counted >= s->begun_at;/' test_engine_shaping
+plant "a recent token is penalised twice" kernels/sample/sampler.c 's/\*x = biased\[i\];//' test_sampler
+plant "a stop string ends an answer within its least length" decode/engine/output.c 's/bool may_end = .*;/bool may_end = true;/' test_engine_shaping
 exit $failed
