@@ -34,10 +34,17 @@ sd_status sd_shaping_open(sd_shaping_options *o, const sd_shaping_args *a, const
                           sd_error *err) {
     sd_status st = SD_OK;
     const char *rest;
-    for (int i = 0; i < a->bias.n; i++) SD_TRY(read_bias(&o->bias[i], a->bias.item[i], err));
-    for (int i = 0; i < a->allowed.n; i++)
-        SD_CHECK(read_id(&o->allowed[i], a->allowed.item[i], '\0', &rest), err, SD_EINVAL,
-                 "--allow-token: '%s' is not a token id", a->allowed.item[i]);
+    const int V = m->hp.V;
+    for (int i = 0; i < a->bias.n; i++) {
+        SD_TRY(read_bias(&o->bias[i], a->bias.item[i], err));
+        SD_CHECK(o->bias[i].token < V, err, SD_EINVAL,
+                 "--logit-bias: token %d is outside the vocabulary of %d", o->bias[i].token, V);
+    }
+    for (int i = 0; i < a->allowed.n; i++) {
+        bool ok = read_id(&o->allowed[i], a->allowed.item[i], '\0', &rest) && o->allowed[i] < V;
+        SD_CHECK(ok, err, SD_EINVAL, "--allow-token: '%s' is not a token id below %d",
+                 a->allowed.item[i], V);
+    }
     for (int i = 0; i < a->bad_words.n; i++) {
         const char *word = a->bad_words.item[i];
         sd_error why = {0};

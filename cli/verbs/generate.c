@@ -221,6 +221,9 @@ sd_status sd_verb_generate(int argc, char **argv, sd_error *err) {
     SD_TRY(sd_shaping_open(&shaping, &a.shaping, d.model, err));
     // A raw prompt is continued as it stands: nobody judged such answers.
     if (a.chat) SD_TRY(sd_decoding_defaults(&d, &a.decoding, &a.n, true, err));
+    SD_CHECK(a.n == 0 || a.shaping.min_tokens <= a.n, err, SD_EINVAL,
+             "--min-tokens is %lld and --tokens %lld; ask for no more than may come",
+             (long long)a.shaping.min_tokens, (long long)a.n);
     SD_TRY(read_prompt(&prompt, &a, d.model, &d.defaults, err));
     SD_TRY(sd_decoding_start(&d, &a.common, &a.decoding, 1, prompt.n + a.n + 1, err));
     sd_decoding_announce(&d);

@@ -90,7 +90,8 @@ sd_status sd_shape_check(const sd_engine *e, const sd_request *r, sd_error *err)
     SD_CHECK(s->min_tokens >= 0 && s->min_tokens <= SD_MAX_MIN_TOKENS, err, SD_EINVAL,
              "at least %d tokens; 0 to %d are possible", s->min_tokens, SD_MAX_MIN_TOKENS);
     SD_CHECK(r->max_tokens <= 0 || s->min_tokens <= r->max_tokens, err, SD_EINVAL,
-             "at least %d tokens and at most %d were asked for", s->min_tokens, r->max_tokens);
+             "at least %d tokens and at most %d were asked for; lower the one or raise the other",
+             s->min_tokens, r->max_tokens);
     SD_TRY(check_allowed(e, r, err));
 out:
     return st;

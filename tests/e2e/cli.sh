@@ -186,6 +186,23 @@ waits_not "a pipe given as data too" 'pipe.jsonl: is not a regular file' "$binar
 want=$("$binary" generate -m tiny.gguf -p abc -n 3 --ignore-end 2>/dev/null | sha256sum)
 [ "$(printf abc | "$binary" generate -m tiny.gguf -f /dev/stdin -n 3 --ignore-end 2>err | sha256sum)" = "$want" ]
 check "a prompt is read from a pipe" $? "$(cat err)"
+says() { # NAME WANT OPTIONS...: the model is random, so biases say what it says
+  local name=$1 want=$2
+  shift 2
+  got=$("$binary" generate -m tiny.gguf -p abc -n 8 --logit-bias 65=100 --logit-bias 66=50 --logit-bias 67=25 "$@" 2>err)
+  [ "$got" = "$want" ]
+  check "$name" $? "$got, want $want: $(cat err)"
+}
+says "a bias of 100 says what the whole answer is" AAAAAAAA
+says "a bad word never comes" ABABABAB --bad-word AA
+says "and neither does any of several" ABCABCAB --bad-word AA --bad-word BB --bad-word BA --bad-word CC --bad-word AC
+says "allowed tokens are all that comes" CCCCCCCC --allow-token 67 --allow-token 68
+says "a stop string within the least length ends nothing" ABABA --bad-word AA --stop B --min-tokens 4
+says "penalties are taken" ABCAAAAA --repetition-penalty 10 --frequency-penalty .1 --presence-penalty .1
+refuses "a bias that is none is refused" 2 "--logit-bias: '65' is not ID=BIAS" "$binary" generate -m tiny.gguf -p abc --logit-bias 65
+refuses "and one outside the vocabulary" 2 '--logit-bias: token 288 is outside the vocabulary of 288' "$binary" generate -m tiny.gguf -p abc --logit-bias 288=1
+refuses "and a penalty out of range" 2 'presence-penalty' "$binary" generate -m tiny.gguf -p abc --presence-penalty 3
+refuses "and a least length above the most" 2 '--min-tokens is 9 and --tokens 8' "$binary" generate -m tiny.gguf -p abc -n 8 --min-tokens 9
 refuses "an option given twice is refused" 2 '--threads is given twice' "$binary" generate -m tiny.gguf -p abc --threads 1 --threads 1
 refuses "and a recipe's key given twice" 2 'adapter.r is given twice' "$binary" train recipe.yaml adapter.r=2 adapter.r=4
 refuses "and -m beside base.model=" 2 'base.model is given twice' "$binary" train recipe.yaml base.model=tiny.gguf -m tiny.gguf

@@ -120,6 +120,24 @@ Test(pieces, a_space_stands_before_every_text_between_added_tokens) {
     has_ids(&r, " a<s>a", "3 0 2");
 }
 
+Test(pieces, text_that_goes_on_has_no_space_put_in_front) {
+    static const piece p[] = {
+        {"<s>", 0, PIECE_CONTROL}, {MARK, -9, N}, {"a", -9, N}, {MARK "a", -1, N}};
+    static const char *const archs[] = {"llama", "phi3", "gemma3"};
+    for (int i = 0; i < 3; i++) {
+        pieces_recipe r = {.row = p, .n = COUNT(p), .bytes = true, .prefix = 1, .arch = archs[i]};
+        sd_tokenizer *t = open_recipe(&r);
+        cr_expect_str_eq(ids_of(t, "a", SD_TOK_GOES_ON), "2");
+        cr_expect_str_eq(ids_of(t, " a", SD_TOK_GOES_ON), "3");
+        cr_expect_str_eq(ids_of(t, "a", 0), "3");
+        // Behind an added token a text begins, as ever.
+        char want[32];
+        snprintf(want, sizeof want, "2 %s", ids_of(t, "<s>a", SD_TOK_SPECIAL));
+        cr_expect_str_eq(ids_of(t, "a<s>a", SD_TOK_SPECIAL | SD_TOK_GOES_ON), want);
+        sd_tokenizer_close(t);
+    }
+}
+
 Test(pieces, added_tokens_are_found_before_anything_is_merged) {
     static const piece p[] = {{"<s>", 0, PIECE_CONTROL},
                               {"</x>", 0, PIECE_USER},

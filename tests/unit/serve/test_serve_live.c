@@ -176,6 +176,57 @@ Test(live, a_prompt_is_sampled_alike_alone_and_in_any_place_of_a_list) {
     live_stop(&s);
 }
 
+// The model is random: a bias of 100 makes A of whatever it would say, and 50 makes B where A may not
+// come. Tokens 65 to 67 are A, B and C.
+static void says(const live *s, const char *fields, const char *want, const char *finish) {
+    char body[512];
+    snprintf(body, sizeof body,
+             "{\"prompt\":[7,200],\"temperature\":0,\"max_tokens\":8,\"n\":2,%s}", fields);
+    char *answer = live_ask(s, body);
+    cr_assert(strstr(answer, " 200 OK"), "%s", answer);
+    cr_assert(strstr(answer, finish), "%s: %s", fields, answer);
+    for (int i = 0; i < 2; i++) {
+        char *text = text_of(answer, i); // in its quotes
+        cr_expect(strlen(text) == strlen(want) + 2 && strncmp(text + 1, want, strlen(want)) == 0,
+                  "%s: %s, want %s", fields, text, want);
+        free(text);
+    }
+    free(answer);
+}
+
+#define BIAS "\"logit_bias\":{\"65\":100,\"66\":50,\"67\":25}"
+#define Z50 "zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz"
+#define ALTERNATE BIAS ",\"bad_words\":[\"AA\",\"BB\"]"
+
+Test(live, what_shapes_logits_is_obeyed_for_each_choice_and_named_when_it_is_bad) {
+    static const struct {
+        const char *fields, *names;
+    } bad[] = {{"\"logit_bias\":{\"288\":1}", "logit_bias"},
+               {"\"allowed_token_ids\":[5,288]", "allowed_token_ids"},
+               {"\"bad_words\":[\"a\",\"  \"]", "bad_words"},
+               {"\"bad_words\":[\"" Z50 Z50 "\"]", "bad_words"},
+               {"\"min_tokens\":9", "min_tokens"},
+               {"\"allowed_token_ids\":[65],\"bad_words\":[\"A\"]", "allowed tokens"}};
+    char body[512];
+    live s;
+    live_start(&s, 512, 4, 64);
+    says(&s, BIAS ",\"ignore_eos\":true", "AAAAAAAA", "\"length\"");
+    says(&s, ALTERNATE, "ABABABAB", "\"length\"");
+    says(&s, BIAS ",\"allowed_token_ids\":[67,66]", "BBBBBBBB", "\"length\"");
+    says(&s, ALTERNATE ",\"stop\":\"B\"", "A", "\"stop\"");
+    says(&s, ALTERNATE ",\"stop\":\"B\",\"min_tokens\":4", "ABABA", "\"stop\"");
+    says(&s, ALTERNATE ",\"stop_token_ids\":[66],\"min_tokens\":4", "ACACA", "\"stop\"");
+    says(&s, BIAS ",\"presence_penalty\":2,\"frequency_penalty\":2,\"bad_words\":[\"B\"]",
+         "AAAAAAAA", "\"length\"");
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        snprintf(body, sizeof body, "{\"prompt\":[7],\"max_tokens\":8,%s}", bad[i].fields);
+        char *answer = live_ask(&s, body);
+        cr_expect(strstr(answer, " 400 ") && strstr(answer, bad[i].names), "%s: %s", body, answer);
+        free(answer);
+    }
+    live_stop(&s);
+}
+
 enum { STREAMS = 8 };
 
 static void *run_stream(void *ctx) {
