@@ -294,12 +294,13 @@ Test(shaping, an_answer_that_gave_its_slot_back_still_counts_what_it_said) {
             r.on_event = test_collect, r.ctx = &a[i], r.client = 1;
             cr_assert_eq(sd_engine_submit(e, &r, NULL, NULL), SD_OK);
         }
-        for (int k = 0; k < 8; k++) { // newcomers, each from another client
-            for (int i = 0; i < 7; i++) sd_engine_step(e);
+        for (int k = 0; k < 8; k++) { // newcomers, each from another client, one after the other
+            for (int i = 0; i < 3; i++) sd_engine_step(e);
             sd_request r = request(w, 5);
             r.max_tokens = 3, r.client = 2 + (uint64_t)k;
             r.on_event = test_collect, r.ctx = &others[k];
             cr_assert_eq(sd_engine_submit(e, &r, NULL, NULL), SD_OK);
+            while (!others[k].finish) sd_engine_step(e);
         }
         while (sd_engine_step(e)) {
         }
