@@ -64,6 +64,9 @@ sd_status sd_decoding_start(sd_decoding *d, const sd_model_args *m, const sd_dec
                                                .spec = spec,
                                                .spec_length = (int)a->spec_length,
                                                .draft = a->draft,
+                                               .draft_adapter = a->draft_adapter,
+                                               .draft_kv = a->draft_kv,
+                                               .trace = d->trace,
                                                .cache = {d->cache_dir, SD_WEIGHT_CACHE_LEAST}},
                           err));
 out:
@@ -158,6 +161,9 @@ void sd_decoding_announce(const sd_decoding *d) {
     sd_engine_get_stats(d->engine, &s);
     sd_log(SD_LOG_INFO, "context %d tokens, %.1f MiB for keys and values", s.ctx,
            (double)s.kv_bytes / (1 << 20));
+    if (s.draft_kv_bytes > 0)
+        sd_log(SD_LOG_INFO, "%.1f MiB at most for those of the draft model",
+               (double)s.draft_kv_bytes / (1 << 20));
 }
 
 json_t *sd_spec_json(const sd_spec_stats *s) {

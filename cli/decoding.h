@@ -7,16 +7,26 @@
 #include "model/defaults.h"
 
 typedef struct {
-    const char *adapter, *draft, *chat_template;
+    const char *adapter, *draft, *draft_adapter, *chat_template;
     int spec;
-    int64_t spec_length, ctx;
+    int64_t spec_length, ctx, draft_kv;
     double temperature, top_p, min_p;
     int64_t top_k, seed;
     bool given[SD_DEFAULTS], no_run_defaults; // of sampling, and of the verb's length
 } sd_decoding_args;
 
-// Rows for a table whose struct has the member `sd_decoding_args decoding`.
 // clang-format off
+// What a draft model is given beside the target's options.
+#define SD_DRAFT_MODEL_ROWS(values, adapter_member, kv_member)                                     \
+    {.name = "draft-adapter", .type = SD_OPT_STRING, .value = "ADAPTER",                           \
+     .offset = offsetof(values, adapter_member),                                                   \
+     .help = "adapter of the draft model: PEFT folder, GGUF-LoRA file, or a run's folder"},        \
+    {.name = "draft-kv", .type = SD_OPT_INT, .def = "0", .min = 0, .max = 1 << 30,                 \
+     .unit = "tokens", .offset = offsetof(values, kv_member),                                      \
+     .help = "positions that the draft model keeps for all requests together, at least one "       \
+             "context; 0: a context for each"}
+
+// Rows for a table whose struct has the member `sd_decoding_args decoding`.
 #define SD_DECODING_ROWS(values)                                                                   \
     {.name = "adapter", .letter = 'a', .type = SD_OPT_STRING, .value = "ADAPTER",                  \
      .offset = offsetof(values, decoding.adapter),                                                 \
@@ -24,6 +34,7 @@ typedef struct {
     {.name = "draft", .letter = 'd', .type = SD_OPT_STRING, .value = "DRAFT",                      \
      .offset = offsetof(values, decoding.draft),                                                   \
      .help = "draft model, corpus index, or a run's folder or its draft/"},                        \
+    SD_DRAFT_MODEL_ROWS(values, decoding.draft_adapter, decoding.draft_kv),                        \
     SD_CHAT_TEMPLATE_ROW(values, decoding.chat_template,                                           \
                          "the one that the adapter was trained with, else the model's own"),       \
     {.name = "spec", .type = SD_OPT_ENUM, .def = "auto", .value = SD_SPEC_MODES,                   \
@@ -66,8 +77,9 @@ typedef struct {
     sd_adapter *adapter;
     sd_corpus *corpus;
     sd_engine *engine;
-    char *cache_dir;      // where packed weights are kept; NULL: nowhere
-    sd_defaults defaults; // as sd_decoding_defaults left them
+    char *cache_dir;        // where packed weights are kept; NULL: nowhere
+    sd_defaults defaults;   // as sd_decoding_defaults left them
+    struct sd_trace *trace; // the caller's, before sd_decoding_start; NULL: none
 } sd_decoding;
 
 /// The model and the adapter only; so that a prompt can be tokenised before the context is sized.

@@ -2,7 +2,8 @@
 //
 // Every prompt is answered twice in the same process, plain and speculative, in alternating order,
 // so that a machine that slows down slows both. The tokens of both must be the same; how many of N
-// were is part of the result, and a difference fails the run.
+// were is part of the result, and a difference fails the run. With several clients as many prompts
+// are answered at once.
 #include "base/clock.h"
 #include "base/files/file.h"
 #include "base/json.h"
@@ -11,18 +12,19 @@
 #include "cli/bench/bench.h"
 #include "cli/decoding.h"
 #include "datasets/read/record_json.h"
+#include "decode/draft/trace.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
-enum { MAX_TASKS = 32, MAX_FILE = 256 << 20 };
+enum { MAX_TASKS = 32, MAX_FILE = 256 << 20, MAX_CLIENTS = 64 };
 
 typedef struct {
     sd_model_args common;
     sd_decoding_args decoding;
-    int64_t n, limit, repeat;
-    const char *task;
+    int64_t n, limit, repeat, clients;
+    const char *task, *trace;
     bool json;
 } spec_args;
 
@@ -57,6 +59,19 @@ static const sd_option rows[] = {
      .max = 100,
      .offset = offsetof(spec_args, repeat),
      .help = "answer everything so many times"},
+    {.name = "clients",
+     .type = SD_OPT_INT,
+     .def = "1",
+     .min = 1,
+     .max = MAX_CLIENTS,
+     .offset = offsetof(spec_args, clients),
+     .help = "answer so many prompts of a task at once"},
+    {.name = "trace",
+     .type = SD_OPT_STRING,
+     .value = "FILE",
+     .offset = offsetof(spec_args, trace),
+     .help = "record each round as JSON lines; --replay FILE, alone, judges them again without a "
+             "model"},
     SD_JSON_ROW(spec_args, json, "one JSON object instead of a table"),
     {0}};
 
@@ -190,56 +205,87 @@ static int64_t cap_of(const bench *b, size_t i) {
     return b->a->n > 0 && b->a->n < n ? b->a->n : n;
 }
 
-static sd_status ask(bench *b, size_t i, bool plain, answer *out, sd_error *err) {
+static sd_request request_of(const bench *b, size_t i, bool plain, answer *out) {
+    return (sd_request){.prompt = b->ids[i].id,
+                        .n_prompt = b->ids[i].n,
+                        .max_tokens = (int)cap_of(b, i),
+                        .sampling = sd_decoding_sampling(&b->a->decoding),
+                        .logprobs = -1,
+                        .adapter = b->d.adapter,
+                        .corpus = b->d.corpus,
+                        .spec = plain ? SD_SPEC_OFF : (sd_spec_mode)b->a->decoding.spec,
+                        .on_event = on_event,
+                        .ctx = out};
+}
+
+// The prompts item [n] at once: out [n]. *seconds, *cpu: from the first's begin to the last's end.
+static sd_status ask(bench *b, const size_t *item, int n, bool plain, answer *out, double *seconds,
+                     double *cpu, sd_error *err) {
     sd_status st = SD_OK;
-    sd_request r = {.prompt = b->ids[i].id,
-                    .n_prompt = b->ids[i].n,
-                    .max_tokens = (int)cap_of(b, i),
-                    .sampling = sd_decoding_sampling(&b->a->decoding),
-                    .logprobs = -1,
-                    .adapter = b->d.adapter,
-                    .corpus = b->d.corpus,
-                    .spec = plain ? SD_SPEC_OFF : (sd_spec_mode)b->a->decoding.spec,
-                    .on_event = on_event,
-                    .ctx = out};
-    uint64_t id;
-    SD_TRY(sd_engine_submit(b->d.engine, &r, &id, err));
+    uint64_t id[MAX_CLIENTS];
+    double begin = sd_now_s(), cpu_begin = cpu_now();
+    for (int k = 0; k < n; k++) {
+        sd_request r = request_of(b, item[k], plain, &out[k]);
+        SD_TRY(sd_engine_submit(b->d.engine, &r, &id[k], err));
+    }
     while (sd_engine_step(b->d.engine))
-        if (sd_interrupted) sd_engine_cancel(b->d.engine, id);
+        for (int k = 0; sd_interrupted && k < n; k++) sd_engine_cancel(b->d.engine, id[k]);
+    *seconds = sd_now_s() - begin;
+    *cpu = cpu_now() - cpu_begin;
     SD_CHECK(!sd_interrupted, err, SD_EINTERRUPTED, "interrupted");
-    SD_CHECK(out->finish != SD_FINISH_ERROR, err, SD_EIO, "prompt %zu: %s", i, out->error);
-    SD_CHECK(!out->full, err, SD_ENOMEM, "out of memory for an answer");
+    for (int k = 0; k < n; k++) {
+        SD_CHECK(out[k].finish != SD_FINISH_ERROR, err, SD_EIO, "prompt %zu: %s", item[k],
+                 out[k].error);
+        SD_CHECK(!out[k].full, err, SD_ENOMEM, "out of memory for an answer");
+        sd_request r = request_of(b, item[k], plain, &out[k]);
+        if (!plain && b->d.trace)
+            SD_TRY(
+                sd_engine_trace_answer(b->d.engine, &r, id[k], out[k].ids.id, out[k].ids.n, err));
+    }
 out:
     return st;
 }
 
-static sd_status run_pair(bench *b, size_t i, bool plain_first, sd_error *err) {
-    sd_status st = SD_OK;
-    answer a[2] = {{.finish = SD_FINISH_NONE}, {.finish = SD_FINISH_NONE}};
-    for (int k = 0; k < 2; k++) {
-        int which = plain_first ? k : 1 - k;
-        SD_TRY(ask(b, i, which == 0, &a[which], err));
-    }
-    task *t =
-        find_task(b, json_string_value(json_object_get(json_array_get(b->prompts, i), "task")));
-    t->pairs++;
-    t->identical += a[0].ids.n == a[1].ids.n && a[0].finish == a[1].finish &&
-                    (a[0].ids.n == 0 ||
-                     memcmp(a[0].ids.id, a[1].ids.id, (size_t)a[0].ids.n * sizeof(int32_t)) == 0);
+static void add_answer(bench *b, task *t, size_t i, const answer *plain, const answer *spec) {
+    const answer *a[2] = {plain, spec};
     int32_t end = -1;
-    sd_hasher_add(b->plain, a[0].ids.id, (size_t)a[0].ids.n * sizeof(int32_t));
+    t->pairs++;
+    t->identical += plain->ids.n == spec->ids.n && plain->finish == spec->finish &&
+                    (plain->ids.n == 0 || memcmp(plain->ids.id, spec->ids.id,
+                                                 (size_t)plain->ids.n * sizeof(int32_t)) == 0);
+    sd_hasher_add(b->plain, plain->ids.id, (size_t)plain->ids.n * sizeof(int32_t));
     sd_hasher_add(b->plain, &end, sizeof end);
     t->prompt_tokens += b->ids[i].n;
-    t->tokens += a[0].ids.n;
+    t->tokens += plain->ids.n;
+    for (int k = 0; k < 2; k++)
+        t->decoded[k] += a[k]->stats.generated > 0 ? a[k]->stats.generated - 1 : 0;
+    sd_spec_stats_add(&t->spec, &spec->stats.spec, 1);
+}
+
+// The prompts item [n] of one task, plain and speculative.
+static sd_status run_pair(bench *b, const size_t *item, int n, bool plain_first, sd_error *err) {
+    sd_status st = SD_OK;
+    answer a[2][MAX_CLIENTS];
+    double seconds[2], cpu[2];
+    memset(a, 0, sizeof a);
     for (int k = 0; k < 2; k++) {
-        t->decode_s[k] += a[k].stats.decode_ms / 1e3;
-        t->cpu_s[k] += a[k].cpu_end - a[k].cpu_first;
-        t->whole_s[k] += (a[k].stats.decode_ms + a[k].stats.prefill_ms) / 1e3;
-        t->decoded[k] += a[k].stats.generated > 0 ? a[k].stats.generated - 1 : 0;
+        int which = plain_first ? k : 1 - k;
+        SD_TRY(ask(b, item, n, which == 0, a[which], &seconds[which], &cpu[which], err));
     }
-    sd_spec_stats_add(&t->spec, &a[1].stats.spec, 1);
+    task *t = find_task(
+        b, json_string_value(json_object_get(json_array_get(b->prompts, item[0]), "task")));
+    for (int k = 0; k < n; k++) add_answer(b, t, item[k], &a[0][k], &a[1][k]);
+    for (int k = 0; k < 2; k++) {
+        const answer *one = &a[k][0];
+        bool alone = b->a->clients == 1;
+        // One answer's decoding is timed from its first token on; that of several, which begin at
+        // different times, with their prompts.
+        t->decode_s[k] += alone ? one->stats.decode_ms / 1e3 : seconds[k];
+        t->cpu_s[k] += alone ? one->cpu_end - one->cpu_first : cpu[k];
+        t->whole_s[k] += alone ? (one->stats.decode_ms + one->stats.prefill_ms) / 1e3 : seconds[k];
+    }
 out:
-    sd_ids_free(&a[0].ids), sd_ids_free(&a[1].ids);
+    for (int k = 0; k < n; k++) sd_ids_free(&a[0][k].ids), sd_ids_free(&a[1][k].ids);
     return st;
 }
 
@@ -316,16 +362,39 @@ out:
     return st;
 }
 
+// Prompts of the same task, from i on, that no group has had.
+static int next_group(const bench *b, size_t *item, size_t i, bool *had) {
+    size_t count = json_array_size(b->prompts);
+    const char *name = json_string_value(json_object_get(json_array_get(b->prompts, i), "task"));
+    int n = 0;
+    for (; i < count && n < b->a->clients; i++) {
+        const json_t *o = json_array_get(b->prompts, i);
+        if (had[i] || strcmp(json_string_value(json_object_get(o, "task")), name) != 0) continue;
+        had[i] = true;
+        item[n++] = i;
+    }
+    return n;
+}
+
 static sd_status run_all(bench *b, sd_error *err) {
     sd_status st = SD_OK;
-    size_t n = json_array_size(b->prompts);
+    size_t count = json_array_size(b->prompts), item[MAX_CLIENTS];
     double start = sd_now_s();
-    for (int64_t r = 0; r < b->a->repeat; r++)
-        for (size_t i = 0; i < n; i++) {
-            SD_TRY(run_pair(b, i, (i + (size_t)r) % 2 == 0, err));
-            sd_progress("prompts", (int64_t)i + 1, (int64_t)n, sd_now_s() - start);
+    bool *had = sd_alloc(count, sizeof *had);
+    SD_CHECK_ALLOC(had, err);
+    for (int64_t r = 0; r < b->a->repeat; r++) {
+        memset(had, 0, count * sizeof *had);
+        int64_t done = 0;
+        for (size_t i = 0, group = 0; i < count; i++) {
+            if (had[i]) continue;
+            int n = next_group(b, item, i, had);
+            SD_TRY(run_pair(b, item, n, (group++ + (size_t)r) % 2 == 0, err));
+            done += n;
+            sd_progress("prompts", done, (int64_t)count, sd_now_s() - start);
         }
+    }
 out:
+    free(had);
     return st;
 }
 
@@ -333,9 +402,10 @@ sd_status sd_bench_spec(int argc, char **argv, sd_error *err) {
     sd_status st = SD_OK;
     spec_args a = {0};
     sd_strings rest;
+    if (sd_bench_wants_replay(argc, argv)) return sd_bench_replay(argc, argv, err);
     bench *b = sd_alloc(1, sizeof *b);
     SD_CHECK_ALLOC(b, err);
-    if (sd_verb_help("bench spec -m MODEL [-a ADAPTER] [-d DRAFT] PROMPTS.jsonl",
+    if (sd_verb_help("bench spec -m MODEL [-a ADAPTER] [-d DRAFT] [--trace FILE] PROMPTS.jsonl",
                      "Speculation against plain decoding. Each line of the file: {\"task\", "
                      "\"max_tokens\", \"messages\"|\"prompt\"}.",
                      rows, argc, argv))
@@ -348,20 +418,24 @@ sd_status sd_bench_spec(int argc, char **argv, sd_error *err) {
     int64_t need = 0;
     for (size_t i = 0; i < json_array_size(b->prompts); i++)
         if (b->ids[i].n + cap_of(b, i) + 1 > need) need = b->ids[i].n + cap_of(b, i) + 1;
-    SD_TRY(sd_decoding_start(&b->d, &a.common, &a.decoding, 1, need, err));
+    if (a.trace) SD_TRY(sd_trace_create(&b->d.trace, a.trace, err));
+    SD_TRY(sd_decoding_start(&b->d, &a.common, &a.decoding, (int)a.clients, need, err));
     sd_decoding_announce(&b->d);
     sd_catch_interrupts();
     SD_TRY(sd_hasher_open(&b->plain, err));
     SD_TRY(run_all(b, err));
     b->digest = sd_hasher_close(b->plain), b->plain = NULL;
+    if (b->d.trace) SD_TRY(sd_trace_commit(b->d.trace, err));
     SD_TRY(report(b, rest.item[0], err));
 out:
     if (b) {
+        sd_trace *trace = b->d.trace; // longer than the engine
         if (b->plain) sd_hasher_close(b->plain);
         for (size_t i = 0; b->ids && i < json_array_size(b->prompts); i++) sd_ids_free(&b->ids[i]);
         free(b->ids);
         json_decref(b->prompts);
         sd_decoding_close(&b->d);
+        sd_trace_close(trace);
     }
     free(b);
     return st;

@@ -1,6 +1,7 @@
 // specdec serve: options into sd_serve_options.
 #include "decode/serve/serve.h"
 #include "cli/common.h"
+#include "cli/decoding.h"
 #include "cli/verbs.h"
 #include "model/infer/weight_cache/place.h"
 
@@ -9,8 +10,8 @@
 typedef struct {
     sd_model_args common;
     sd_strings adapters, names, proxies;
-    const char *draft, *chat_template, *host, *key_file, *access_log;
-    int64_t port, ctx, slots, queue, body_memory, spec_length;
+    const char *draft, *draft_adapter, *chat_template, *host, *key_file, *access_log;
+    int64_t port, ctx, slots, queue, body_memory, spec_length, draft_kv;
     double drain;
     int spec;
     bool insecure_no_key, no_run_defaults;
@@ -26,6 +27,7 @@ static const sd_option rows[] = {
                 "part of its path; repeat for more"),
     ROW("draft", SD_OPT_STRING, draft, .letter = 'd', .value = "DRAFT",
         .help = "a draft model, a corpus index, or a run's folder"),
+    SD_DRAFT_MODEL_ROWS(args, draft_adapter, draft_kv),
     SD_CHAT_TEMPLATE_ROW(args, chat_template,
                          "the one that a request's adapter was trained with, else the model's own"),
     ROW("spec", SD_OPT_ENUM, spec, .def = "auto", .value = SD_SPEC_MODES,
@@ -105,7 +107,9 @@ sd_status sd_verb_serve(int argc, char **argv, sd_error *err) {
                                            .backend = sd_device_backend(a.common.device),
                                            .spec = (sd_spec_mode)a.spec,
                                            .spec_length = (int)a.spec_length,
-                                           .draft = a.draft}};
+                                           .draft = a.draft,
+                                           .draft_adapter = a.draft_adapter,
+                                           .draft_kv = a.draft_kv}};
     SD_TRY(sd_serve(&o, err));
 out:
     free(pack_dir);

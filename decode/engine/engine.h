@@ -187,7 +187,7 @@ void sd_engine_wait(sd_engine *e, int timeout_ms);
 void sd_engine_wake(sd_engine *e); // thread-safe
 
 /// Into the trace: what each drafter would have proposed at each token of this answer, of a request
-/// that is over. n tokens, with the end token where there is one. SD_EINVAL while a request runs.
+/// that is over. answer [n]: the tokens that were delivered. SD_EINVAL while a request runs.
 sd_status sd_engine_trace_answer(sd_engine *e, const sd_request *r, uint64_t id,
                                  const int32_t *answer, int n, sd_error *err);
 
