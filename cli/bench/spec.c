@@ -418,7 +418,7 @@ sd_status sd_bench_spec(int argc, char **argv, sd_error *err) {
     int64_t need = 0;
     for (size_t i = 0; i < json_array_size(b->prompts); i++)
         if (b->ids[i].n + cap_of(b, i) + 1 > need) need = b->ids[i].n + cap_of(b, i) + 1;
-    if (a.trace) SD_TRY(sd_trace_create(&b->d.trace, a.trace, err));
+    if (a.trace) SD_TRY(sd_trace_create(&b->d.trace, a.trace, 0, err));
     SD_TRY(sd_decoding_start(&b->d, &a.common, &a.decoding, (int)a.clients, need, err));
     sd_decoding_announce(&b->d);
     sd_catch_interrupts();

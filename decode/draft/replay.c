@@ -504,7 +504,7 @@ sd_status sd_replay_run(sd_replay *out, const sd_trace_log *log, sd_error *err) 
     SD_CHECK_ALLOC(r && a, err);
     SD_TRY(open_rounds(r, log, err));
     SD_TRY(replay_rounds(r, out, err));
-    if (out->at_once == 0) goto out;
+    if (out->at_once == 0) out->at_once = 1;
     for (int i = 0; i < log->n_answers; i++) out->answers += log->answer[i].n > 1;
     SD_TRY(open_again(a, log, &r->control, out->at_once, err));
     for (int i = 0; i < SD_REPLAY_POLICIES; i++) {

@@ -14,19 +14,20 @@ struct sd_trace {
     sd_buf line;
     bool lost; // a part of the line had no place
     bool full; // the file is as long as it may become
-    size_t written;
+    size_t written, most;
     double *times; // [MOST_TIMES] measured since the last round
     int n_times;
     bool first[2]; // no drafter, no chain of this answer was written yet
 };
 
-sd_status sd_trace_create(sd_trace **out, const char *path, sd_error *err) {
+sd_status sd_trace_create(sd_trace **out, const char *path, size_t most, sd_error *err) {
     sd_status st = SD_OK;
     sd_trace *t = sd_alloc(1, sizeof *t);
     SD_CHECK_ALLOC(t, err);
     t->times = sd_alloc(MOST_TIMES, sizeof *t->times);
     SD_CHECK_ALLOC(t->times, err);
     t->line = sd_buf_make(SD_TRACE_LINE);
+    t->most = most > 0 && most < SD_TRACE_MOST ? most : SD_TRACE_MOST;
     SD_TRY(sd_replace_open(&t->file, path, err));
     *out = t, t = NULL;
 out:
@@ -49,7 +50,7 @@ void sd_trace_close(sd_trace *t) {
 #define PUT(...) (t->lost |= !sd_buf_printf(&t->line, __VA_ARGS__))
 
 static void end_line(sd_trace *t) {
-    if (t->full || t->lost || t->written + t->line.len + 1 > SD_TRACE_MOST) {
+    if (t->full || t->lost || t->written + t->line.len + 1 > t->most) {
         if (!t->full) sd_log(SD_LOG_WARN, "the trace is full; what follows is not recorded");
         t->full = true;
     } else {
