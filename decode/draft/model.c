@@ -99,7 +99,7 @@ static sd_status open_pool(draft_model *m, const sd_draft_setup *setup, sd_error
     m->full_layer = -1;
     for (int l = 0; l < m->model->hp.L && m->full_layer < 0; l++)
         if (m->model->layer[l].window == 0) m->full_layer = l;
-    return sd_kv_pool_open(&m->kv, m->cx, &(sd_kv_pool_size){(int)sequences, setup->ctx, GROWS},
+    return sd_kv_pool_open(&m->kv, m->cx, &(sd_kv_pool_size){(int)sequences, setup->ctx, GROWS, 0},
                            err);
 }
 

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "decode/engine/private.h"
+#include "model/infer/prefix_cache.h"
 #include "model/infer/weight_cache/cache.h"
 
 #include <string.h>
@@ -101,6 +102,20 @@ out:
     return st;
 }
 
+static sd_status open_pool(sd_engine *e, sd_error *err) {
+    sd_status st = SD_OK;
+    const sd_kv_pool_size size = {
+        .sequences = e->n_slots, .ctx = e->ctx, .step = e->max_rows, .bytes = e->o.kv_memory};
+    SD_TRY(sd_kv_pool_open(&e->kv, e->cx, &size, err));
+    if (!e->o.no_prefix_cache) SD_TRY(sd_prefix_open(e->kv, err));
+    e->longest = sd_kv_pool_longest(e->kv);
+    e->stats.kv_total = sd_kv_pool_positions(e->kv);
+    e->stats.kv_bytes = sd_kv_pool_bytes(e->kv);
+    e->stats.prefix_cache = !e->o.no_prefix_cache;
+out:
+    return st;
+}
+
 // Drafts of a chosen length and steps with a limit need them.
 static void load_costs(sd_engine *e) {
     sd_step_costs costs;
@@ -133,16 +148,13 @@ sd_status sd_engine_open(sd_engine **out, sd_model *m, const sd_engine_options *
     SD_TRY(open_drafters(e, err));
     e->slot = sd_alloc((size_t)e->n_slots, sizeof *e->slot);
     SD_CHECK_ALLOC(e->slot, err);
-    SD_TRY(
-        sd_kv_pool_open(&e->kv, e->cx, &(sd_kv_pool_size){e->n_slots, e->ctx, e->max_rows}, err));
+    SD_TRY(open_pool(e, err));
     for (int i = 0; i < e->n_slots; i++) SD_TRY(open_slot(e, &e->slot[i], err));
     load_costs(e);
     e->next_id = 1;
     e->stats.slots = e->o.slots;
     e->stats.queue = e->o.queue;
     e->stats.ctx = e->ctx;
-    e->stats.kv_total = (int64_t)e->n_slots * e->ctx;
-    e->stats.kv_bytes = sd_kv_pool_bytes(e->kv);
     e->stats.draft_kv_bytes = sd_drafters_kv_bytes(e);
     e->published = e->stats;
     *out = e, e = NULL;

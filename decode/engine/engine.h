@@ -43,6 +43,9 @@ typedef struct {
     int threads;       // 0: one per processor
     sd_compute compute;
     sd_kv_type kv; // auto: two bytes a value, fp32 under SD_COMPUTE_FP32; a draft model's is auto
+    size_t kv_memory;     // bytes of keys and values, of all requests and what is kept of earlier
+                          // ones; 0: so many that all slots find theirs at their longest
+    bool no_prefix_cache; // nothing is kept of earlier requests
     const char *isa;
     const sd_backend *backend; // where the model runs, a draft model too; NULL: the CPU
     sd_spec_mode spec;         // the default of a request
@@ -93,8 +96,9 @@ void sd_spec_stats_add(sd_spec_stats *sum, const sd_spec_stats *a, int sign);
 
 typedef struct {
     double queue_ms, prefill_ms, decode_ms; // decode: first to last token
-    int prompt_tokens, cached_tokens;
-    int generated; // tokens, with the end token that is not delivered
+    int prompt_tokens;
+    int cached_tokens; // of the prompt: found, not computed
+    int generated;     // tokens, with the end token that is not delivered
     sd_spec_stats spec;
 } sd_request_stats;
 
@@ -140,7 +144,7 @@ typedef struct {
 
 typedef struct {
     const int32_t *prompt; // copied
-    int n_prompt;          // 1 <= n_prompt < ctx, else SD_EINVAL with both numbers
+    int n_prompt;          // 1 <= n_prompt < ctx and what kv_memory holds, else SD_EINVAL with both
     int max_tokens;        // <= 0: until the context is full
     sd_sampling sampling;
     sd_request_shaping shaping;
@@ -156,7 +160,10 @@ typedef struct {
     // The adapter's own corpus index, or NULL; it must outlive the request.
     const struct sd_corpus *corpus;
     sd_spec_mode spec;
-    uint64_t client; // whose it is: slots, prompt rows and the queue are shared out by client
+    uint64_t client;     // whose it is: slots, prompt rows and the queue are shared out by client
+    uint64_t tenant;     // what is kept of its tokens is found by requests of this tenant alone
+    int priority;        // lower is first, among those of its client
+    bool admin_priority; // ... and before or behind all clients' requests, which have 0
     sd_event_fn on_event;
     void *ctx;
 } sd_request;
@@ -197,9 +204,11 @@ typedef struct {
     int running, waiting;
     int slots, queue; // as opened
     int ctx;
-    size_t kv_bytes;           // all slots
+    size_t kv_bytes;           // the pool
     size_t draft_kv_bytes;     // of a draft model
-    int64_t kv_used, kv_total; // positions
+    int64_t kv_used, kv_total; // positions; used: by running requests, once however many read them
+    bool prefix_cache;
+    int64_t prefix_queries, prefix_hits; // tokens of prompts that were looked for, and found
     int64_t prompt_tokens, generated_tokens, steps, preemptions;
     int64_t nonfinite; // requests that ended because their logits were not finite
     bool model_lost;   // a step failed because the model's file is not what was loaded any more

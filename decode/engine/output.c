@@ -111,7 +111,7 @@ bool sd_slot_token(sd_engine *e, sd_slot *s, int32_t token, const float *logits)
     s->timeline[s->n++] = token;
     add_info(e, s, token, logits);
     if (add_text(e, s, token)) return false;
-    if (s->n == e->ctx ||
+    if (s->n == e->longest ||
         (s->request->r.max_tokens > 0 && s->stats.generated >= s->request->r.max_tokens))
         s->finish = SD_FINISH_LENGTH;
     return s->finish == SD_FINISH_NONE;

@@ -22,7 +22,7 @@ out:
 
 // Each round also emits a token of the target's own.
 static int room_of(const sd_engine *e, const sd_slot *s) {
-    int most = s->request->r.max_tokens, left = e->ctx - s->n - 1;
+    int most = s->request->r.max_tokens, left = e->longest - s->n - 1;
     return most > 0 && most - s->stats.generated - 1 < left ? most - s->stats.generated - 1 : left;
 }
 
@@ -30,7 +30,7 @@ void sd_engine_plan(sd_engine *e) {
     int n = 0;
     for (int i = 0; i < e->n_slots; i++) {
         sd_slot *s = &e->slot[i];
-        if (s->phase != SLOT_DECODE) continue;
+        if (sd_slot_missing(s) != 1) continue;
         s->plan.drafter = s->drafter;
         s->plan.active = s->active;
         s->plan.own = &s->own;

@@ -3,6 +3,7 @@
 //   request.c   what a request must be, the engine's copy of it
 //   queue.c     who waits, who gets a slot, who gives one back
 //   slot.c      a slot takes up a request, or gives it back half done
+//   pages.c     pages for a step's rows, and who gives way when there are too few
 //   drafters.c  the kinds of drafters there are, and a slot's drafters
 //   prompt.c    which prompt rows a step has time for, and whose
 //   plan.c      what is drafted for the running requests
@@ -15,6 +16,10 @@
 //
 // Locking: `lock` guards the tenants and their lines, the slots' requests, and what is published.
 // All else belongs to the thread that steps.
+//
+// A running sequence has n tokens, and keys and values of the first kv->len. What is missing is caught up
+// with, whether it is a prompt, an answer that begins again, or the one token that was said last:
+// then the sequence decodes, and may be drafted for. A hit in the prefix cache leaves less to catch up with.
 #pragma once
 
 #include "decode/draft/planner.h"
@@ -72,6 +77,7 @@ typedef struct sd_engine_request {
     sd_carried *carried; // NULL: it never ran
     double queued;       // when it came into the line
     int counted;         // of its prompt, in the statistics
+    bool wants_pages;    // it gave its slot back for want of pages
     int limit;           // tokens of its answer at most
     uint64_t id;
     sd_request r;
@@ -83,9 +89,6 @@ typedef struct sd_engine_request {
     bool cancelled;
 } sd_engine_request;
 
-// ADMITTED: it has a request, which the thread that steps begins without the lock.
-typedef enum { SLOT_FREE, SLOT_ADMITTED, SLOT_PREFILL, SLOT_DECODE } slot_phase;
-
 // How often each token stands in a slot's timeline, as far as penalties want to know.
 typedef struct {
     sd_token_seen *seen; // [n <= ctx] each token once
@@ -95,19 +98,20 @@ typedef struct {
 } sd_counts;
 
 typedef struct {
-    slot_phase phase;
-    sd_engine_request *request;
+    sd_engine_request *request;           // NULL: the slot is free
+    bool fresh;                           // the thread that steps has not begun the request yet
     sd_kv *kv;                            // len: committed positions
     int32_t *timeline;                    // [ctx] prompt and output
-    int n;                                // tokens in it; while decoding kv->len == n - 1
+    int n;                                // tokens in it
     sd_drafter *drafter[SD_MAX_DRAFTERS]; // by their place in the engine's list
     bool active[SD_MAX_DRAFTERS];         // drafts for this request
     sd_acceptance own;
 
     // One round.
     sd_planned plan;
-    int rows; // rows in this step
-    int read; // of them prompt rows, from position read_from
+    int rows;     // rows in this step
+    bool starved; // there is no page for its next row
+    int read;     // of them prompt rows, from position read_from
     int read_from;
     // How the tokens of its rows are picked. Row j draws the one behind timeline and draft[0..j).
     sd_pick pick[SD_MAX_DRAFT + 1];
@@ -160,8 +164,9 @@ struct sd_engine {
     sd_context *cx;
     sd_engine_options o;
     int ctx, max_rows, max_picked;
-    int n_slots;       // the ordinary ones and the reserve
-    sd_kv_pool *kv;    // enough for all slots at their longest
+    int longest; // tokens of a sequence at most: ctx, or what the pool holds
+    int n_slots; // the ordinary ones and the reserve
+    sd_kv_pool *kv;
     sd_slot *slot;     // [n_slots]
     sd_row *rows;      // [max_rows]
     sd_picked *picked; // [max_picked]
@@ -196,6 +201,11 @@ struct sd_engine {
     sd_speed prompt_speed, decode_speed;
 };
 
+/// Tokens of a running sequence without keys and values. 1: it decodes; more: it reads.
+static inline int sd_slot_missing(const sd_slot *s) {
+    return s->request && !s->fresh ? s->n - s->kv->len : 0;
+}
+
 // request.c
 /// SD_EINVAL names what is wrong with r.
 sd_status sd_engine_request_check(const sd_engine *e, const sd_request *r, sd_error *err);
@@ -212,6 +222,9 @@ sd_status sd_queue_add(sd_engine *e, sd_engine_request *j, uint64_t *id,
 void sd_queue_admit(sd_engine *e);
 /// The slot's request is over, and is the caller's.
 void sd_queue_leave_slot(sd_engine *e, sd_slot *s);
+/// A running request gives its slot and its pages back until there are pages for it: one of those that
+/// have pages, if they are several. False: none did.
+bool sd_queue_make_room(sd_engine *e);
 void sd_queue_close(sd_engine *e); // cancels what waits
 // prompt.c
 /// Adds prompt rows to the step's decoding rows.
@@ -260,8 +273,16 @@ bool sd_slot_allows_nothing(const sd_engine *e, const sd_slot *s, int j);
 // trace.c
 /// A step that went well, before its events.
 void sd_engine_trace_step(sd_engine *e, const sd_rows *b, double seconds);
+// pages.c
+/// Pages for the rows of those that decode: 1 + g of a slot, or fewer drafts, or a slot fewer.
+void sd_pages_for_decoding(sd_engine *e);
+/// A page for one more row of s, which has s->rows; false: s is starved in this step.
+bool sd_pages_for_row(sd_slot *s);
+
 // slot.c
 void sd_slot_begin(sd_engine *e, sd_slot *s, sd_engine_request *j);
+/// What others have computed meanwhile, the slot need not.
+void sd_slot_catch_up(sd_engine *e, sd_slot *s);
 /// Puts what a later sd_slot_begin needs into its request. False: out of memory, nothing has
 /// changed.
 bool sd_slot_carry(sd_slot *s);

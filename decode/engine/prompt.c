@@ -82,7 +82,8 @@ void sd_prompt_learn(sd_engine *e, int decode_rows, double seconds) {
 // ---- dealing
 
 static int rows_left(const sd_slot *s) {
-    return s->phase == SLOT_PREFILL && s->request ? s->n - s->kv->len - s->rows : 0;
+    int missing = sd_slot_missing(s);
+    return missing > 1 && !s->starved ? missing - s->rows : 0;
 }
 
 typedef struct {
@@ -119,7 +120,7 @@ static bool deal(sd_engine *e, const sd_tenant *t, int n, budget *b) {
     for (int i = 0; i < n; i++) {
         sd_slot *s = first_prompt(e, t, i % 4 == 0);
         if (!s) return true;
-        if (!take_row(e, s, b)) return false;
+        if (sd_pages_for_row(s) && !take_row(e, s, b)) return false;
     }
     return true;
 }
@@ -150,10 +151,6 @@ static void emit_rows(sd_engine *e, sd_slot *s, sd_rows *b) {
     for (int k = 0; k < s->rows; k++) {
         int pos = s->kv->len + k;
         bool last = pos == s->n - 1;
-        if (last && b->picked == e->max_picked) { // in the next step
-            s->rows = k;
-            break;
-        }
         bool logits = last && s->request->r.logprobs >= 0;
         if (last) sd_slot_shape(s, 1);
         e->rows[b->rows++] = (sd_row){.token = s->timeline[pos],
@@ -193,5 +190,5 @@ void sd_prompt_rows(sd_engine *e, sd_rows *b) {
         if (left.taken == before) break;
     }
     for (int i = 0; i < e->n_slots; i++)
-        if (e->slot[i].phase == SLOT_PREFILL && e->slot[i].rows > 0) emit_rows(e, &e->slot[i], b);
+        if (sd_slot_missing(&e->slot[i]) > 1 && e->slot[i].rows > 0) emit_rows(e, &e->slot[i], b);
 }

@@ -9,10 +9,15 @@
 // another client holds at least two slots more than the one that waits, the request that is
 // cheapest to do again gives its slot back: it goes to the head of its line with all it has said so
 // far, and later reads its own timeline as a prompt. Its tokens are those it would have had,
-// because a token depends on the prompt, the seed and the position alone.
+// because a token depends on the prompt, the seed and the position alone. The same rule says who gives
+// way when pages run out; it then waits until there are pages for all it has.
+//
+// A line is in the order of priorities, the lowest number first. An administrator's request also stands
+// before or behind those of other clients.
 #include "base/clock.h"
 #include "base/list.h"
 #include "decode/engine/private.h"
+#include "model/infer/prefix_cache.h"
 
 #include <math.h>
 #include <string.h>
@@ -70,20 +75,21 @@ static void count_waiting(sd_engine *e, const sd_engine_request *j, int sign) {
     e->waiting_limit += (int64_t)sign * j->limit;
 }
 
+// Before or behind those of the same priority.
 static void line_up(sd_engine *e, sd_engine_request *j, bool in_front) {
     sd_tenant *t = j->tenant;
+    sd_engine_request *before = NULL, *next = t->first;
     j->queued = sd_now_s();
-    j->next = in_front ? t->first : NULL;
-    if (in_front) {
+    if (!in_front && t->last && t->last->r.priority <= j->r.priority) before = t->last, next = NULL;
+    while (next &&
+           (in_front ? next->r.priority < j->r.priority : next->r.priority <= j->r.priority))
+        before = next, next = next->next;
+    j->next = next;
+    if (before)
+        before->next = j;
+    else
         t->first = j;
-        if (!t->last) t->last = j;
-    } else {
-        if (t->last)
-            t->last->next = j;
-        else
-            t->first = j;
-        t->last = j;
-    }
+    if (!next) t->last = j;
     count_waiting(e, j, 1);
 }
 
@@ -164,14 +170,29 @@ void sd_engine_cancel(sd_engine *e, uint64_t id) {
 
 // ---- slots
 
+// A request's place among all clients'.
+static int rank(const sd_engine_request *j) {
+    return j->r.admin_priority ? j->r.priority : 0;
+}
+
+// Whether a's first request comes before b's.
+static bool goes_before(const sd_tenant *a, const sd_tenant *b) {
+    if (rank(a->first) != rank(b->first)) return rank(a->first) < rank(b->first);
+    return a->slots != b->slots ? a->slots < b->slots : a->turn < b->turn;
+}
+
+// Whether t's first request waits for pages; not while nothing runs that could leave some.
+static bool lacks_pages(const sd_engine *e, const sd_tenant *t) {
+    const sd_engine_request *j = t->first;
+    return j->wants_pages && occupied(e) > 0 && !sd_kv_pool_holds(e->kv, prompt_length(j) + 1);
+}
+
 // The waiting client whose turn it is.
 static sd_tenant *neediest(const sd_engine *e) {
     sd_tenant *best = NULL;
     for (int i = 0; i < e->n_tenants; i++) {
         sd_tenant *t = e->tenant[i];
-        if (t->waiting &&
-            (!best || t->slots < best->slots || (t->slots == best->slots && t->turn < best->turn)))
-            best = t;
+        if (t->waiting && !lacks_pages(e, t) && (!best || goes_before(t, best))) best = t;
     }
     return best;
 }
@@ -183,30 +204,43 @@ static bool may_start(const sd_engine *e, const sd_tenant *t, int running) {
 // Whether t, which waits, may have the slot of s; both hold theirs for another client.
 static bool may_take(const sd_tenant *t, const sd_slot *s, double waited) {
     int more = s->request->tenant->slots - t->slots;
-    if (s->request->tenant == t || s->phase == SLOT_ADMITTED || s->request->cancelled) return false;
+    if (s->request->tenant == t || s->fresh || s->request->cancelled) return false;
     if (more >= 2) return t->slots == 0 || waited >= PATIENCE_S;
     int paid = s->begun_at > TURN_TOKENS ? s->begun_at : TURN_TOKENS;
     return more == 1 && t->slots == 0 && waited >= PATIENCE_S && s->n - s->begun_at >= paid;
 }
 
-// From the client with the most slots, what is cheapest to do again; NULL: nobody has to give.
+// Whether a gives its slot back rather than b: of the client with the most slots, what is least urgent
+// there, then what is cheapest to do again.
+static bool gives_before(const sd_slot *a, const sd_slot *b) {
+    const sd_engine_request *x = a->request, *y = b->request;
+    int more = x->tenant->slots - y->tenant->slots;
+    if (rank(x) != rank(y)) return rank(x) > rank(y);
+    if (more != 0) return more > 0;
+    if (x->tenant == y->tenant && x->r.priority != y->r.priority)
+        return x->r.priority > y->r.priority;
+    return a->kv->len < b->kv->len;
+}
+
+// NULL: nobody has to give.
 static sd_slot *find_victim(sd_engine *e, const sd_tenant *t) {
     double waited = sd_now_s() - t->first->queued;
     sd_slot *best = NULL;
     for (int i = 0; i < e->n_slots; i++) {
         sd_slot *s = &e->slot[i];
-        if (!s->request || !may_take(t, s, waited)) continue;
-        int more = best ? s->request->tenant->slots - best->request->tenant->slots : 1;
-        if (more > 0 || (more == 0 && s->kv->len < best->kv->len)) best = s;
+        if (s->request && may_take(t, s, waited) && (!best || gives_before(s, best))) best = s;
     }
     return best;
 }
 
-// Its pages are for others now.
+// Its pages are for others now. What it computed can be found, unless its step failed.
 static void leave_slot(const sd_engine *e, sd_slot *s) {
-    if (s->phase != SLOT_ADMITTED) sd_slot_end_drafters(e, s);
-    s->phase = SLOT_FREE;
-    sd_kv_truncate(s->kv, 0);
+    if (!s->fresh) sd_slot_end_drafters(e, s);
+    s->fresh = false;
+    if (s->finish == SD_FINISH_ERROR)
+        sd_kv_truncate(s->kv, 0);
+    else
+        sd_prefix_end(s->kv, s->timeline);
 }
 
 // Back to the head of its line. False when there is no memory to carry what it has said; it then
@@ -216,10 +250,30 @@ static bool preempt(sd_engine *e, sd_slot *s) {
     if (!sd_slot_carry(s)) return false;
     j->tenant->slots--;
     s->request = NULL;
+    s->rows = 0;
     leave_slot(e, s);
     line_up(e, j, true);
     e->stats.preemptions++;
     return true;
+}
+
+bool sd_queue_make_room(sd_engine *e) {
+    sd_slot *best = NULL;
+    int holders = 0;
+    for (int i = 0; i < e->n_slots; i++) {
+        sd_slot *s = &e->slot[i];
+        if (!s->request || s->kv->pages == 0) continue;
+        holders++;
+        if (!best || gives_before(s, best)) best = s;
+        s->starved = false;
+    }
+    if (holders < 2) return false;
+    pthread_mutex_lock(&e->lock);
+    best->request->wants_pages = true;
+    e->cancelled_waiting |= best->request->cancelled;
+    bool gave = preempt(e, best);
+    pthread_mutex_unlock(&e->lock);
+    return gave;
 }
 
 static void fill_slots(sd_engine *e) {
@@ -234,7 +288,8 @@ static void fill_slots(sd_engine *e) {
         leave_line(e, s->request, NULL);
         t->slots++;
         t->turn = ++e->turns;
-        s->phase = SLOT_ADMITTED;
+        s->request->wants_pages = false;
+        s->fresh = true;
     }
 }
 
@@ -271,7 +326,7 @@ void sd_queue_admit(sd_engine *e) {
         sd_engine_request_free(cancelled);
     }
     for (int i = 0; i < e->n_slots; i++)
-        if (e->slot[i].phase == SLOT_ADMITTED) sd_slot_begin(e, &e->slot[i], e->slot[i].request);
+        if (e->slot[i].fresh) sd_slot_begin(e, &e->slot[i], e->slot[i].request);
 }
 
 void sd_queue_leave_slot(sd_engine *e, sd_slot *s) {

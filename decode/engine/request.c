@@ -57,6 +57,10 @@ sd_status sd_engine_request_check(const sd_engine *e, const sd_request *r, sd_er
     SD_CHECK(r->n_prompt < e->ctx, err, SD_EINVAL,
              "the prompt has %d tokens and the context %d; shorten it or raise --ctx", r->n_prompt,
              e->ctx);
+    SD_CHECK(r->n_prompt < e->longest, err, SD_EINVAL,
+             "the prompt has %d tokens and the memory for keys and values holds %d; shorten it or "
+             "raise --kv-memory",
+             r->n_prompt, e->longest);
     for (int i = 0; i < r->n_prompt; i++)
         SD_CHECK(r->prompt[i] >= 0 && r->prompt[i] < e->model->hp.V, err, SD_EINVAL,
                  "prompt token %d is %d, outside the vocabulary of %d", i, r->prompt[i],

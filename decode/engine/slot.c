@@ -1,9 +1,10 @@
 // A slot takes up a request, and gives it back half done.
 //
 // A request whose slot is taken from it carries along all it has said so far; the slot that takes
-// it up again reads its own timeline as a prompt.
+// it up again reads its own timeline as a prompt, as far as the prefix cache has forgotten it.
 #include "base/clock.h"
 #include "decode/engine/private.h"
+#include "model/infer/prefix_cache.h"
 
 #include <string.h>
 
@@ -61,16 +62,37 @@ static void take_up(sd_slot *s, sd_engine_request *j) {
     j->carried = NULL;
 }
 
+void sd_slot_catch_up(sd_engine *e, sd_slot *s) {
+    sd_engine_request *j = s->request;
+    int known = s->kv->len > j->counted ? s->kv->len : j->counted;
+    // The last token is computed: its logits are wanted.
+    int has = sd_prefix_take(s->kv, s->timeline, s->n - 1);
+    if (has > j->r.n_prompt) has = j->r.n_prompt;
+    if (has <= known) return;
+    s->stats.cached_tokens += has - known;
+    e->stats.prefix_hits += has - known;
+}
+
+static void find_prefix(sd_engine *e, sd_slot *s, bool again) {
+    const sd_request *r = &s->request->r;
+    sd_prefix_begin(s->kv, &(sd_prefix_owner){.tenant = r->tenant,
+                                              .adapter = r->adapter ? r->adapter->generation : 0});
+    if (!again && e->stats.prefix_cache) e->stats.prefix_queries += r->n_prompt;
+    sd_slot_catch_up(e, s);
+}
+
 void sd_slot_begin(sd_engine *e, sd_slot *s, sd_engine_request *j) {
-    s->phase = SLOT_PREFILL;
+    bool again = j->carried != NULL;
+    s->fresh = false;
     s->plan.n_made = s->plan.n_draft = s->plan.g = s->n_info = 0;
     s->finish = SD_FINISH_NONE;
     s->why = NULL;
-    if (j->carried)
+    if (again)
         take_up(s, j);
     else
         start(s, j);
     s->begun_at = s->n;
+    find_prefix(e, s, again);
     sd_slot_begin_shaping(s);
     sd_slot_begin_drafters(e, s);
 }

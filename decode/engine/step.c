@@ -1,13 +1,15 @@
 // One step: admit, plan, one forward pass over decode and prompt rows together, verify, deliver.
 //
-// A decoding request brings 1 + g rows: its last token, which is not in the cache yet, and g draft
-// tokens. Row j's logits alone decide the token at position n + j (sd_picked); the draft token there
-// is accepted iff it is that token. So the emitted tokens are those of plain decoding, whatever was
-// drafted, and the cache is then committed up to the last accepted one. Prompts fill the rest of the
-// step (prompt.c); only a prompt's last row wants a token.
+// A sequence brings rows for what it is missing, from its first token without keys and values on. One that
+// misses its last token alone decodes, and brings g draft tokens along. From the last token's row on, row
+// j's logits alone decide the token at position n + j (sd_picked); the draft token there is accepted
+// iff it is that token. So the emitted tokens are those of plain decoding, whatever was drafted, and the
+// cache is then committed up to the last accepted one. Those that read fill the rest of the step
+// (prompt.c).
 #include "base/clock.h"
 #include "base/log.h"
 #include "decode/engine/private.h"
+#include "model/infer/prefix_cache.h"
 
 #include <string.h>
 
@@ -27,8 +29,8 @@ static void end_cancelled(sd_engine *e) {
 static void add_decode_rows(sd_engine *e, sd_rows *b) {
     for (int i = 0; i < e->n_slots; i++) {
         sd_slot *s = &e->slot[i];
-        s->rows = s->read = 0, s->first_picked = -1;
-        if (s->phase != SLOT_DECODE) continue;
+        s->read = 0, s->first_picked = -1;
+        if (sd_slot_missing(s) != 1 || s->starved) continue;
         bool logits = s->request->r.logprobs >= 0;
         s->first_picked = b->picked;
         s->first_logits = b->logits;
@@ -43,26 +45,13 @@ static void add_decode_rows(sd_engine *e, sd_rows *b) {
         s->rows = s->plan.g + 1;
         b->picked += s->rows;
         if (logits) b->logits += s->rows;
-        b->running++;
+        e->planned[b->running++] = &s->plan; // without those that gave way to others' pages
         for (int j = 0; j < e->n_drafters; j++) b->speculating |= s->active[j];
     }
     b->decode_rows = b->rows;
 }
 
-// Tokens first_picked.. of a decoding request: emits, scores, commits. Returns how many it emitted.
-static int verify(sd_engine *e, sd_slot *s) {
-    int32_t emitted[SD_MAX_DRAFT + 1];
-    int n = 0, from = s->n, accepted = 0;
-    bool on = true;
-    for (int j = 0; j <= s->plan.g && on; j++) {
-        int32_t x = e->picked[s->first_picked + j].token;
-        emitted[n++] = x;
-        bool accept = j < s->plan.g && s->plan.draft[j] == x;
-        accepted += accept;
-        on = sd_slot_token(e, s, x, sd_slot_logits(e, s, j)) && accept;
-    }
-    s->kv->len = from + accepted < s->n ? from + accepted : s->n - 1;
-    sd_spec_stats *st = &s->stats.spec;
+static void count_round(sd_spec_stats *st, const sd_slot *s, int accepted) {
     st->rounds++;
     st->drafted += s->plan.g;
     st->accepted += accepted;
@@ -70,28 +59,47 @@ static int verify(sd_engine *e, sd_slot *s) {
         st->by[s->plan.source[j]].drafted++;
         if (j < accepted) st->by[s->plan.source[j]].accepted++, st->accepted_at[j]++;
     }
-    sd_engine_score(e, s, emitted, n);
+}
+
+// Tokens first_picked.. of a slot that has caught up: emits, scores, commits. Returns how many it emitted.
+static int verify(sd_engine *e, sd_slot *s, bool decoding) {
+    int32_t emitted[SD_MAX_DRAFT + 1];
+    int n = 0, from = s->n, accepted = 0, drafts = decoding ? s->plan.g : 0;
+    bool on = true;
+    for (int j = 0; j <= drafts && on; j++) {
+        int32_t x = e->picked[s->first_picked + j].token;
+        emitted[n++] = x;
+        bool accept = j < drafts && s->plan.draft[j] == x;
+        accepted += accept;
+        on = sd_slot_token(e, s, x, sd_slot_logits(e, s, j)) && accept;
+    }
+    s->kv->len = from + accepted < s->n ? from + accepted : s->n;
+    if (decoding) {
+        count_round(&s->stats.spec, s, accepted);
+        count_round(&e->stats.spec, s, accepted);
+        sd_engine_score(e, s, emitted, n);
+    }
     if (!s->finish) sd_slot_observe(e, s);
     return n;
 }
 
-static void finish_prompt(sd_engine *e, sd_slot *s) {
-    int32_t x = e->picked[s->first_picked].token;
-    s->phase = SLOT_DECODE;
-    if (sd_slot_token(e, s, x, sd_slot_logits(e, s, 0))) sd_slot_observe(e, s);
+// A prompt that is read again is no new one.
+static void count_prompt(sd_engine *e, const sd_slot *s) {
+    sd_engine_request *j = s->request;
+    int read = s->kv->len < j->r.n_prompt ? s->kv->len : j->r.n_prompt;
+    if (read > j->counted) e->stats.prompt_tokens += read - j->counted, j->counted = read;
 }
 
 static void publish(sd_engine *e, double seconds) {
     e->stats.steps++;
     e->stats.busy_s += seconds;
     e->stats.running = 0;
-    e->stats.kv_used = 0;
-    for (int i = 0; i < e->n_slots; i++)
-        if (e->slot[i].request) e->stats.running++, e->stats.kv_used += e->slot[i].kv->len;
+    for (int i = 0; i < e->n_slots; i++) e->stats.running += e->slot[i].request != NULL;
+    e->stats.kv_used = (int64_t)(sd_kv_pool_usage(e->kv) * (double)e->stats.kv_total);
     pthread_mutex_lock(&e->lock);
     for (int i = 0; i < e->n_slots; i++) {
         sd_slot *s = &e->slot[i];
-        s->left_prompt = s->phase == SLOT_PREFILL ? s->n - s->kv->len : 0;
+        s->left_prompt = sd_slot_missing(s);
         s->said = s->stats.generated;
     }
     if (e->prompt_speed.seconds > 0)
@@ -110,18 +118,15 @@ static int commit(sd_engine *e) {
         sd_slot *s = &e->slot[i];
         if (s->rows == 0) continue;
         int made = s->stats.generated;
-        if (s->phase == SLOT_DECODE) {
-            sd_spec_stats before = s->stats.spec;
-            tokens += verify(e, s);
-            sd_spec_stats_add(&e->stats.spec, &s->stats.spec, 1);
-            sd_spec_stats_add(&e->stats.spec, &before, -1);
-        } else {
+        bool decoding = sd_slot_missing(s) == 1;
+        int said = 0;
+        if (s->first_picked >= 0)
+            said = verify(e, s, decoding);
+        else
             s->kv->len += s->rows;
-            int read = s->kv->len < s->request->r.n_prompt ? s->kv->len : s->request->r.n_prompt;
-            if (read > s->request->counted) // a prompt that is read again is no new one
-                e->stats.prompt_tokens += read - s->request->counted, s->request->counted = read;
-            if (s->first_picked >= 0) finish_prompt(e, s);
-        }
+        if (decoding) tokens += said;
+        count_prompt(e, s);
+        sd_prefix_publish(s->kv, s->timeline);
         e->stats.generated_tokens += s->stats.generated - made;
     }
     return tokens;
@@ -143,29 +148,35 @@ static void learn(sd_engine *e, const sd_rows *b, int tokens, double seconds) {
     if (b->speculating) sd_controller_progress(&e->control, b->running, tokens, seconds);
 }
 
-// The pool has pages for all slots at their longest, so that there is always one.
-static sd_status reserve_pages(sd_engine *e, sd_error *err) {
-    for (int i = 0; i < e->n_slots; i++) {
-        sd_slot *s = &e->slot[i];
-        if (s->rows > 0 && !sd_kv_reserve(s->kv, s->kv->len + s->rows))
-            return sd_fail(err, SD_ELIMIT, "no page of keys and values is left; report this");
-    }
-    return SD_OK;
+static bool any_starved(const sd_engine *e) {
+    for (int i = 0; i < e->n_slots; i++)
+        if (e->slot[i].request && e->slot[i].starved) return true;
+    return false;
+}
+
+// The rows of the step, with pages for all of them.
+static sd_rows gather(sd_engine *e) {
+    sd_rows b = {0};
+    for (int i = 0; i < e->n_slots; i++)
+        if (sd_slot_missing(&e->slot[i]) > 1) sd_slot_catch_up(e, &e->slot[i]);
+    sd_engine_plan(e);
+    sd_pages_for_decoding(e);
+    add_decode_rows(e, &b);
+    sd_prompt_rows(e, &b);
+    // All of them wait for pages: one gives way.
+    while (b.rows == 0 && any_starved(e) && sd_queue_make_room(e)) sd_prompt_rows(e, &b);
+    return b;
 }
 
 bool sd_engine_step(sd_engine *e) {
     double begin = sd_now_s();
     sd_error err = {0};
-    sd_rows b = {0};
     end_cancelled(e);
     sd_queue_admit(e);
     e->draft_seconds = 0;
-    sd_engine_plan(e);
-    add_decode_rows(e, &b);
-    sd_prompt_rows(e, &b);
+    sd_rows b = gather(e);
     if (b.rows > 0) {
-        bool ok = reserve_pages(e, &err) == SD_OK &&
-                  sd_forward_pick(e->cx, e->rows, b.rows, e->logits, e->picked, &err) == SD_OK;
+        bool ok = sd_forward_pick(e->cx, e->rows, b.rows, e->logits, e->picked, &err) == SD_OK;
         int tokens = ok ? commit(e) : 0;
         double seconds = sd_now_s() - begin;
         if (ok) learn(e, &b, tokens, seconds);

@@ -60,8 +60,7 @@ sd_status sd_engine_trace_answer(sd_engine *e, const sd_request *r, uint64_t id,
     sd_engine_request asked = {.r = *r};
     SD_CHECK(e->o.trace, err, SD_EINVAL, "this engine records no trace");
     for (int i = 0; i < e->n_slots; i++)
-        SD_CHECK(e->slot[i].phase == SLOT_FREE, err, SD_EINVAL,
-                 "an answer is traced when no request runs");
+        SD_CHECK(!e->slot[i].request, err, SD_EINVAL, "an answer is traced when no request runs");
     SD_CHECK(n >= 0 && r->n_prompt >= 1 && n <= e->ctx - r->n_prompt, err, SD_EINVAL,
              "an answer of %d tokens behind %d is not one of this engine's", n, r->n_prompt);
     memcpy(s->timeline, r->prompt, (size_t)r->n_prompt * sizeof *s->timeline);

@@ -33,19 +33,25 @@ typedef struct {
 /// Layers with the same window. A page number is the same place in each of them: their pages come and
 /// go together, since what one of them needs no more none of them needs.
 typedef struct {
-    int window; // positions that a row attends to; 0: all below it
-    int pages, left;
-    int32_t *free_page; // [pages] a stack of those that nobody has: left
-    int32_t *readers;   // [pages] sequences that have it
+    int window;       // positions that a row attends to; 0: all below it
+    int most;         // pages that a sequence has at most
+    int pages, left;  // left: those that no sequence has
+    int32_t *readers; // [pages] sequences that have it
+    int32_t *node;    // [pages] the prefix cache's node that keeps it; -1: none
+    // Pages without a reader stand in one of two rings: behind number `pages` those that hold nothing,
+    // behind `pages + 1` those that the prefix cache keeps, the longest unread first.
+    int32_t *next, *prev; // [pages + 2]
 } sd_kv_group;
 
 /// Pages, and who has them (kv_pages.c).
 struct sd_kv_pool {
     sd_kv_memory *memory;
     int L, groups;
-    sd_kv_group *group; // [groups] in the order of their first layers
-    int *group_of;      // [L]
-    uint32_t sequences; // opened so far
+    sd_kv_group *group;             // [groups] in the order of their first layers
+    int *group_of;                  // [L]
+    uint32_t sequences;             // opened so far
+    int ctx;                        // positions of a sequence at most
+    struct sd_prefix_cache *prefix; // NULL: what no sequence has is forgotten
 };
 
 /// A sequence's pages of layer l, in order of position.
@@ -91,6 +97,9 @@ struct sd_backend {
     /// Whether a context's steps can read and write it: true of memory of a context of the same
     /// model, backend and type of keys and values.
     bool (*kv_fits)(const sd_context *cx, const sd_kv_memory *m);
+    /// The first positions of a page of layer l: `to` <- `from`, keys and values of all heads, with
+    /// their scales.
+    void (*kv_copy_page)(sd_kv_memory *m, int l, int32_t to, int32_t from, int positions);
     /// Do the first positions of two sequences hold the same bytes in the layers where both have
     /// them? Both memories are this backend's.
     bool (*kv_equal)(const sd_kv *a, const sd_kv *b, int positions);

@@ -2,7 +2,8 @@
 //
 // They lie in pages of SD_KV_PAGE positions that a pool lends out. A sequence's pages may lie
 // anywhere: attention works by blocks of that size from position 0 on, so its bits are the same. A
-// full page may be read by several sequences and is written by none of them.
+// full page may be read by several sequences and is written by none of them; what sequences have
+// computed is found again by its tokens (model/infer/prefix_cache.h).
 //
 // Layers with the same window have their pages for themselves, and a sequence of a pool keeps only
 // those that rows from its committed length on see some position of. So it cannot go back: what is cut
@@ -28,16 +29,26 @@ typedef struct sd_kv_pool sd_kv_pool;
 /// with a window for the window and a step.
 typedef struct {
     int sequences;
-    int ctx;  // positions of a sequence at most
-    int step; // positions at most by which one grows between two calls of sd_kv_reserve
+    int ctx;      // positions of a sequence at most
+    int step;     // positions at most by which one grows between two calls of sd_kv_reserve
+    size_t bytes; // 0: so much. Else a budget that all sequences share, more or less than that
 } sd_kv_pool_size;
 
-/// Pages for this context, in the memory of its backend.
+/// Pages for this context, in the memory of its backend. SD_EINVAL where the budget is too small for one
+/// sequence's step, with what it must be.
 sd_status sd_kv_pool_open(sd_kv_pool **out, const sd_context *cx, const sd_kv_pool_size *size,
                           sd_error *err);
 void sd_kv_pool_close(sd_kv_pool *p); // after its sequences, before its context; NULL is fine
 size_t sd_kv_pool_bytes(const sd_kv_pool *p);
-int sd_kv_pool_left(const sd_kv_pool *p, int l); // pages of layer l that nobody has
+int sd_kv_pool_left(const sd_kv_pool *p, int l); // pages of layer l that no sequence has
+/// Positions that one sequence alone can have: its ctx, or fewer under a small budget.
+int sd_kv_pool_longest(const sd_kv_pool *p);
+/// Whether a sequence of so many positions would find its pages now.
+bool sd_kv_pool_holds(const sd_kv_pool *p, int positions);
+/// Positions that its pages have, in layers where they are most.
+int64_t sd_kv_pool_positions(const sd_kv_pool *p);
+/// The share of its pages that sequences have, 0 to 1. They count once however many read them.
+double sd_kv_pool_usage(const sd_kv_pool *p);
 
 typedef struct {
     sd_kv_pool *pool;
@@ -47,6 +58,8 @@ typedef struct {
     int32_t *page; // [windows of the model][sd_kv_pages(ctx)] in order of position; -1: it has none
     int *first;    // [windows of the model] the first page it has; those before were given back
     bool owns_pool;   // then nothing is given back before its end
+    int32_t node;     // where it stands in the prefix cache; -1: outside
+    int published;    // its pages up to there, which the prefix cache knows
     uint32_t id;      // among the sequences of its pool
     uint32_t version; // another one whenever `page`, `first` or `pages` has changed
 } sd_kv;
@@ -64,13 +77,8 @@ void sd_kv_close(sd_kv *kv); // its pages are given back; NULL is fine
 /// Pages for so many positions (at most ctx); what no row from kv->len on sees is given back. False
 /// when too few are left; nothing is lent then.
 bool sd_kv_reserve(sd_kv *kv, int positions);
-/// The first positions of another sequence of the pool, as far as they fill pages that are
-/// committed there, become those of kv, which is empty. Returns kv->len: a multiple of SD_KV_PAGE.
-/// It is 0 where `from` has given back what a row that follows would see, or where the two differ in
-/// ctx, by which LongRoPE turns keys.
-int sd_kv_reuse(sd_kv *kv, const sd_kv *from, int positions);
 /// At most len positions stay, and the pages behind are given back. Within a page that others read
-/// too it is cut back to the page's begin, since a page is written by one. Where pages that the next
+/// too, or that the prefix cache keeps, it is cut back to the page's begin, since a page is written by one. Where pages that the next
 /// row would see were given back, nothing stays. Returns kv->len.
 int sd_kv_truncate(sd_kv *kv, int len);
 /// Bytes of one position more for this context: what --ctx costs. Layers with a window keep no more.

@@ -4,9 +4,14 @@
 // its window and of what a step writes. It gives the others back before it asks for more, which is
 // after every commit. Layers are grouped by their windows, each group with page numbers of its own; a
 // model without windows has one group.
-#include "model/infer/backend.h"
+//
+// A page that no sequence has any more may still be kept by the prefix cache. It is lent when no other
+// is left, the one that was unread for longest first.
+#include "model/infer/kv_private.h"
 
 #include "base/memory.h"
+
+#include <math.h>
 
 // ---- the pool
 
@@ -35,19 +40,107 @@ out:
     return st;
 }
 
-static sd_status fill_group(sd_kv_group *g, const sd_kv_pool_size *size, sd_error *err) {
+// ---- rings of pages that nobody reads
+
+enum { EMPTY, KEPT }; // behind the numbers of pages
+
+static int32_t ring(const sd_kv_group *g, int which) {
+    return g->pages + which;
+}
+
+static void insert(sd_kv_group *g, int32_t page, int32_t before) {
+    g->prev[page] = g->prev[before];
+    g->next[page] = before;
+    g->next[g->prev[before]] = page;
+    g->prev[before] = page;
+}
+
+static void take_out(sd_kv_group *g, int32_t page) {
+    g->next[g->prev[page]] = g->next[page];
+    g->prev[g->next[page]] = g->prev[page];
+}
+
+// What is kept goes behind what was unread for longer; what holds nothing is lent next.
+static void put_down(sd_kv_group *g, int32_t page) {
+    insert(g, page, g->node[page] >= 0 ? ring(g, KEPT) : g->next[ring(g, EMPTY)]);
+}
+
+void sd_kv_page_read(sd_kv_group *g, int32_t page) {
+    if (g->readers[page]++ > 0) return;
+    take_out(g, page);
+    g->left--;
+}
+
+void sd_kv_page_release(sd_kv_group *g, int32_t page) {
+    if (--g->readers[page] > 0) return;
+    put_down(g, page);
+    g->left++;
+}
+
+void sd_kv_page_keep(sd_kv_group *g, int32_t page, int32_t node) {
+    if (g->readers[page] == 0) take_out(g, page);
+    g->node[page] = node;
+    if (g->readers[page] == 0) put_down(g, page);
+}
+
+int32_t sd_kv_page_oldest(const sd_kv_group *g) {
+    int32_t page = g->next[ring(g, KEPT)];
+    return page < g->pages ? page : -1;
+}
+
+// ---- opening and closing
+
+static sd_status fill_group(sd_kv_group *g, int pages, sd_error *err) {
     sd_status st = SD_OK;
-    const int each = pages_in_window(g->window, size->ctx, size->step);
-    const int64_t pages = (int64_t)each * size->sequences;
-    SD_CHECK(pages <= INT32_MAX, err, SD_EINVAL,
-             "%d sequences of %d positions are not possible; give fewer", size->sequences,
-             size->ctx);
-    g->pages = g->left = (int)pages;
-    g->free_page = sd_alloc((size_t)pages, sizeof *g->free_page);
+    g->pages = g->left = pages;
     g->readers = sd_alloc((size_t)pages, sizeof *g->readers);
-    SD_CHECK_ALLOC(g->free_page && g->readers, err);
-    for (int i = 0; i < g->pages; i++)
-        g->free_page[i] = g->pages - 1 - i; // the first is lent first
+    g->node = sd_alloc((size_t)pages, sizeof *g->node);
+    g->next = sd_alloc((size_t)pages + 2, sizeof *g->next);
+    g->prev = sd_alloc((size_t)pages + 2, sizeof *g->prev);
+    SD_CHECK_ALLOC(g->readers && g->node && g->next && g->prev, err);
+    for (int i = EMPTY; i <= KEPT; i++) g->next[ring(g, i)] = g->prev[ring(g, i)] = ring(g, i);
+    for (int i = 0; i < pages; i++) {
+        g->node[i] = -1;
+        insert(g, i, ring(g, EMPTY)); // the first is lent first
+    }
+out:
+    return st;
+}
+
+// The pages of each layer, and of all groups' pages together the bytes.
+static double count_bytes(const sd_kv_pool *p, const sd_context *cx, const int64_t *pages) {
+    double each = SD_KV_PAGE * (double)sd_context_backend(cx)->kv_bytes(cx), sum = 0;
+    for (int l = 0; l < p->L; l++) sum += each * (double)pages[p->group_of[l]];
+    return sum;
+}
+
+// pages [groups] <- of all sequences at their longest, or the same shares of the budget.
+static sd_status count_pages(sd_kv_pool *p, int64_t *pages, const sd_context *cx,
+                             const sd_kv_pool_size *size, sd_error *err) {
+    sd_status st = SD_OK;
+    double share = 1, least = 0;
+    for (int g = 0; g < p->groups; g++) {
+        p->group[g].most = pages_in_window(p->group[g].window, size->ctx, size->step);
+        pages[g] = (int64_t)p->group[g].most * size->sequences;
+    }
+    if (size->bytes > 0) share = (double)size->bytes / count_bytes(p, cx, pages);
+    for (int g = 0; g < p->groups; g++) {
+        // Layers without a window suffice for a text of a page and a token; the others for any.
+        int want = p->group[g].window > 0 ? p->group[g].most : 2;
+        if (want > p->group[g].most) want = p->group[g].most;
+        double need = want / (double)pages[g];
+        if (need > least) least = need;
+    }
+    SD_CHECK(share >= least, err, SD_EINVAL,
+             "%zu MiB are too few for the keys and values of one request; give %.0f or more",
+             size->bytes >> 20, ceil(count_bytes(p, cx, pages) * least / 1048576));
+    for (int g = 0; g < p->groups; g++) {
+        double n = floor((double)pages[g] * share + 1e-9);
+        SD_CHECK(n <= INT32_MAX - 2, err, SD_EINVAL,
+                 "%d sequences of %d positions are not possible; give fewer", size->sequences,
+                 size->ctx);
+        pages[g] = (int64_t)n;
+    }
 out:
     return st;
 }
@@ -55,22 +148,27 @@ out:
 sd_status sd_kv_pool_open(sd_kv_pool **out, const sd_context *cx, const sd_kv_pool_size *size,
                           sd_error *err) {
     sd_status st = SD_OK;
-    int *pages = NULL; // of each layer
+    int *of_layer = NULL;
+    int64_t *pages = NULL; // [groups]
     *out = NULL;
     sd_kv_pool *p = sd_alloc(1, sizeof *p);
     SD_CHECK_ALLOC(p, err);
     SD_CHECK(size->sequences > 0 && size->ctx > 0 && size->step > 0, err, SD_EINVAL,
              "%d sequences of %d positions, %d a step, are not possible; give 1 or more of each",
              size->sequences, size->ctx, size->step);
+    p->ctx = size->ctx;
     SD_TRY(make_groups(p, sd_context_model(cx), err));
-    for (int g = 0; g < p->groups; g++) SD_TRY(fill_group(&p->group[g], size, err));
-    pages = sd_alloc((size_t)p->L, sizeof *pages);
-    SD_CHECK_ALLOC(pages, err);
-    for (int l = 0; l < p->L; l++) pages[l] = p->group[p->group_of[l]].pages;
-    SD_TRY(sd_context_backend(cx)->kv_open(&p->memory, cx, pages, err));
+    pages = sd_alloc((size_t)p->groups, sizeof *pages);
+    of_layer = sd_alloc((size_t)p->L, sizeof *of_layer);
+    SD_CHECK_ALLOC(pages && of_layer, err);
+    SD_TRY(count_pages(p, pages, cx, size, err));
+    for (int g = 0; g < p->groups; g++) SD_TRY(fill_group(&p->group[g], (int)pages[g], err));
+    for (int l = 0; l < p->L; l++) of_layer[l] = p->group[p->group_of[l]].pages;
+    SD_TRY(sd_context_backend(cx)->kv_open(&p->memory, cx, of_layer, err));
     *out = p;
     p = NULL;
 out:
+    free(of_layer);
     free(pages);
     sd_kv_pool_close(p);
     return st;
@@ -78,10 +176,13 @@ out:
 
 void sd_kv_pool_close(sd_kv_pool *p) {
     if (!p) return;
+    sd_prefix_close(p->prefix);
     if (p->memory) p->memory->backend->kv_close(p->memory);
     for (int g = 0; g < p->groups; g++) {
-        free(p->group[g].free_page);
         free(p->group[g].readers);
+        free(p->group[g].node);
+        free(p->group[g].next);
+        free(p->group[g].prev);
     }
     free(p->group);
     free(p->group_of);
@@ -96,6 +197,40 @@ int sd_kv_pool_left(const sd_kv_pool *p, int l) {
     return p->group[p->group_of[l]].left;
 }
 
+int sd_kv_pool_longest(const sd_kv_pool *p) {
+    int longest = p->ctx;
+    for (int g = 0; g < p->groups; g++)
+        if (p->group[g].pages < p->group[g].most && p->group[g].pages * SD_KV_PAGE < longest)
+            longest = p->group[g].pages * SD_KV_PAGE;
+    return longest;
+}
+
+bool sd_kv_pool_holds(const sd_kv_pool *p, int positions) {
+    for (int g = 0; g < p->groups; g++) {
+        int want = sd_kv_pages(positions);
+        if (want > p->group[g].most) want = p->group[g].most;
+        if (want > p->group[g].left) return false;
+    }
+    return true;
+}
+
+int64_t sd_kv_pool_positions(const sd_kv_pool *p) {
+    int most = 0;
+    for (int g = 0; g < p->groups; g++)
+        if (p->group[g].pages > most) most = p->group[g].pages;
+    return (int64_t)most * SD_KV_PAGE;
+}
+
+double sd_kv_pool_usage(const sd_kv_pool *p) {
+    double used = 0, all = 0;
+    for (int l = 0; l < p->L; l++) {
+        const sd_kv_group *g = &p->group[p->group_of[l]];
+        used += g->pages - g->left;
+        all += g->pages;
+    }
+    return used / all;
+}
+
 bool sd_kv_pool_fits(const sd_kv_pool *p, const sd_model *m) {
     if (p->L != m->hp.L) return false;
     for (int l = 0; l < p->L; l++)
@@ -105,45 +240,46 @@ bool sd_kv_pool_fits(const sd_kv_pool *p, const sd_model *m) {
 
 // ---- a sequence's pages
 
-// Those of group g, in order of position.
-static int32_t *table_of(const sd_kv *kv, int g) {
-    return kv->page + (size_t)g * (size_t)sd_kv_pages(kv->ctx);
-}
-
-// The first page that rows from position pos on need in group g.
-static int first_needed(const sd_kv_pool *p, int g, int pos) {
-    return sd_attention_first(p->group[g].window, pos + 1) / SD_KV_PAGE;
-}
-
-static void lend(sd_kv_group *g, int32_t *page) {
-    *page = g->free_page[--g->left];
-    g->readers[*page] = 1;
+// A page for the one sequence that asks. The one behind `before`, where it holds nothing: attention
+// reads successive pages faster.
+static int32_t lend(sd_kv_pool *p, int i, int32_t before) {
+    sd_kv_group *g = &p->group[i];
+    int32_t page = before + 1;
+    if (g->next[ring(g, EMPTY)] == ring(g, EMPTY)) sd_prefix_forget(p, i, sd_kv_page_oldest(g));
+    if (before < 0 || page >= g->pages || g->readers[page] > 0 || g->node[page] >= 0)
+        page = g->next[ring(g, EMPTY)];
+    sd_kv_page_read(g, page);
+    return page;
 }
 
 static void give_back(sd_kv_group *g, int32_t *page) {
-    if (--g->readers[*page] == 0) g->free_page[g->left++] = *page;
+    sd_kv_page_release(g, *page);
     *page = -1;
 }
 
 // What no row from kv->len on sees.
 static void give_back_unseen(sd_kv *kv) {
     for (int g = 0; g < kv->pool->groups; g++)
-        for (int end = first_needed(kv->pool, g, kv->len); kv->first[g] < end; kv->first[g]++) {
-            give_back(&kv->pool->group[g], table_of(kv, g) + kv->first[g]);
+        for (int end = sd_kv_first_needed(kv->pool, g, kv->len); kv->first[g] < end;
+             kv->first[g]++) {
+            give_back(&kv->pool->group[g], sd_kv_table_of(kv, g) + kv->first[g]);
             kv->version++;
         }
 }
 
 bool sd_kv_sees(const sd_kv *kv, int pos) {
     for (int g = 0; g < kv->pool->groups; g++)
-        if (kv->first[g] > first_needed(kv->pool, g, pos)) return false;
+        if (kv->first[g] > sd_kv_first_needed(kv->pool, g, pos)) return false;
     return true;
 }
 
-// Whether another sequence reads page i too, in some layer.
+// Whether page i is not this sequence's alone, in some layer.
 static bool is_shared(const sd_kv *kv, int i) {
-    for (int g = 0; g < kv->pool->groups; g++)
-        if (i >= kv->first[g] && kv->pool->group[g].readers[table_of(kv, g)[i]] > 1) return true;
+    for (int g = 0; g < kv->pool->groups; g++) {
+        const sd_kv_group *group = &kv->pool->group[g];
+        const int32_t page = i >= kv->first[g] ? sd_kv_table_of(kv, g)[i] : -1;
+        if (page >= 0 && (group->readers[page] > 1 || group->node[page] >= 0)) return true;
+    }
     return false;
 }
 
@@ -159,6 +295,7 @@ sd_status sd_kv_open_in(sd_kv **out, sd_kv_pool *pool, int ctx, sd_error *err) {
     kv->pool = pool;
     kv->id = pool->sequences++;
     kv->ctx = ctx;
+    kv->node = -1;
     const size_t pages = (size_t)pool->groups * (size_t)sd_kv_pages(ctx);
     kv->page = sd_alloc(pages, sizeof *kv->page);
     kv->first = sd_alloc((size_t)pool->groups, sizeof *kv->first);
@@ -177,7 +314,8 @@ sd_status sd_kv_open(sd_kv **out, const sd_context *cx, int ctx, sd_error *err) 
     *out = NULL;
     SD_CHECK(ctx > 0, err, SD_EINVAL, "a context of %d positions is not possible; give 1 or more",
              ctx);
-    SD_TRY(sd_kv_pool_open(&pool, cx, &(sd_kv_pool_size){1, ctx, ctx}, err));
+    SD_TRY(sd_kv_pool_open(&pool, cx, &(sd_kv_pool_size){.sequences = 1, .ctx = ctx, .step = ctx},
+                           err));
     SD_TRY(sd_kv_open_in(out, pool, ctx, err));
     (*out)->owns_pool = true;
     (void)sd_kv_reserve(*out, ctx); // the pool is as large
@@ -204,27 +342,11 @@ bool sd_kv_reserve(sd_kv *kv, int positions) {
     for (int g = 0; g < p->groups; g++)
         if (end - kv->pages > p->group[g].left) return false;
     for (; kv->pages < end; kv->pages++, kv->version++)
-        for (int g = 0; g < p->groups; g++) lend(&p->group[g], table_of(kv, g) + kv->pages);
-    return true;
-}
-
-int sd_kv_reuse(sd_kv *kv, const sd_kv *from, int positions) {
-    sd_kv_pool *p = kv->pool;
-    int most = positions < from->len ? positions : from->len;
-    const int pages = most / SD_KV_PAGE, len = pages * SD_KV_PAGE;
-    if (kv->pages > 0 || p != from->pool || kv->ctx != from->ctx || !sd_kv_sees(from, len))
-        return kv->len;
-    for (int g = 0; g < p->groups; g++) {
-        kv->first[g] = first_needed(p, g, len);
-        for (int i = kv->first[g]; i < pages; i++) {
-            const int32_t page = table_of(from, g)[i];
-            table_of(kv, g)[i] = page;
-            p->group[g].readers[page]++;
+        for (int g = 0; g < p->groups; g++) {
+            int32_t *page = sd_kv_table_of(kv, g) + kv->pages;
+            *page = lend(p, g, kv->pages > kv->first[g] ? page[-1] : -1);
         }
-    }
-    kv->pages = pages;
-    kv->version++;
-    return kv->len = len;
+    return true;
 }
 
 int sd_kv_truncate(sd_kv *kv, int len) {
@@ -233,9 +355,12 @@ int sd_kv_truncate(sd_kv *kv, int len) {
     if (cut && is_shared(kv, kv->len / SD_KV_PAGE)) kv->len -= cut;
     if (!sd_kv_sees(kv, kv->len)) kv->len = 0;
     const int keep = sd_kv_pages(kv->len);
+    sd_prefix_cut(kv, kv->len / SD_KV_PAGE);
     for (int g = 0; g < kv->pool->groups; g++) {
         const int from = kv->first[g] > keep ? kv->first[g] : keep;
-        for (int i = from; i < kv->pages; i++) give_back(&kv->pool->group[g], table_of(kv, g) + i);
+        // What stands further in front is wanted longer.
+        for (int i = kv->pages - 1; i >= from; i--)
+            give_back(&kv->pool->group[g], sd_kv_table_of(kv, g) + i);
         if (kv->first[g] > keep) kv->first[g] = keep;
     }
     if (kv->pages != keep) kv->version++;

@@ -28,4 +28,5 @@ const sd_backend sd_backend_cpu = {.word = "cpu",
                                    .kv_open = sd_cpu_kv_open,
                                    .kv_close = sd_cpu_kv_close,
                                    .kv_fits = sd_cpu_kv_fits,
+                                   .kv_copy_page = sd_cpu_kv_copy_page,
                                    .kv_equal = sd_cpu_kv_equal};

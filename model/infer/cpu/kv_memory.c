@@ -153,6 +153,18 @@ void sd_kv_store(const sd_context *cx, const sd_row *r, const float *k, const fl
                   x[i] + (size_t)g * p->D);
 }
 
+void sd_cpu_kv_copy_page(sd_kv_memory *m, int l, int32_t to, int32_t from, int positions) {
+    const memory *p = (const memory *)(const void *)m;
+    const size_t scales = p->type == SD_KV_INT8 ? (size_t)positions * sizeof(float) : 0;
+    for (int plane = 0; plane < 2 * p->G; plane++) {
+        char *head = p->data + head_at(p, l, plane / p->G, plane % p->G);
+        char *a = head + (size_t)to * p->page_bytes;
+        const char *b = head + (size_t)from * p->page_bytes;
+        memcpy(a, b, scales);
+        memcpy(a + scale_bytes(p), b + scale_bytes(p), (size_t)positions * cell_bytes(p));
+    }
+}
+
 // Whether position `at` of two pages holds the same.
 static bool equal_at(const memory *p, const char *a, const char *b, int at) {
     const size_t cell = scale_bytes(p) + (size_t)at * cell_bytes(p), scale = at * sizeof(float);

@@ -174,6 +174,7 @@ size_t sd_cpu_kv_bytes(const sd_context *cx);
 sd_status sd_cpu_kv_open(sd_kv_memory **out, const sd_context *cx, const int *pages, sd_error *err);
 void sd_cpu_kv_close(sd_kv_memory *m);
 bool sd_cpu_kv_fits(const sd_context *cx, const sd_kv_memory *m);
+void sd_cpu_kv_copy_page(sd_kv_memory *m, int l, int32_t to, int32_t from, int positions);
 bool sd_cpu_kv_equal(const sd_kv *a, const sd_kv *b, int positions);
 /// Zeros in all pages, which then are memory of their own.
 void sd_cpu_kv_clear(sd_kv_memory *m);

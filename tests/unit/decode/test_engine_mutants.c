@@ -19,6 +19,7 @@ typedef enum {
 static bug planted;
 static bool admits_all, forgets_said; // bugs of the queue
 static const sd_slot *watched;
+static int32_t kept = -1; // the draft that the last round rejected; -1: none
 
 static sd_status mutant_forward(sd_context *cx, const sd_row *rows, int n, float *logits,
                                 sd_picked *picked, sd_error *err);
@@ -48,7 +49,7 @@ static int32_t mutant_sample(sd_sampler *s, const float *logits, const sd_row *r
     int64_t pos = row->pos + 1;
     if (planted == NOISE_OF_THE_ROUND) pos -= j;
     if (planted == BONUS_FROM_ROW_ABOVE && j > 0 && j == watched->plan.g) logits -= V;
-    if (planted == ACCEPTS_NEAR_MISSES && watched && watched->phase == SLOT_DECODE &&
+    if (planted == ACCEPTS_NEAR_MISSES && watched && sd_slot_missing(watched) == 1 &&
         j < watched->plan.g) {
         int32_t top[2];
         sd_top_tokens(top, 2, logits, V);
@@ -68,16 +69,17 @@ static sd_status mutant_forward(sd_context *cx, const sd_row *rows, int n, float
         copy[i] = rows[i];
         copy[i].want_logits = rows[i].pick != NULL;
         copy[i].pick = NULL;
-        bool drafted = watched && watched->phase == SLOT_DECODE && i > 0;
+        bool drafted = watched && sd_slot_missing(watched) == 1 && i > 0;
         if (planted == STALE_KEYS && drafted && i == n - 1) copy[i].token = (rows[i].token + 1) % V;
         if (planted == POSITION_OFF_BY_ONE && drafted) copy[i].pos++;
+        if (planted == KV_NOT_TRIMMED && i == 0 && kept >= 0) copy[i].token = kept;
     }
     sd_status st = sd_forward(cx, copy, n, own, err);
     sd_sampler *s = sd_sampler_open(V);
     for (int i = 0, k = 0; st == SD_OK && i < n; i++) {
         if (!rows[i].pick) continue;
         // A round begins with the row whose index is first_picked.
-        int j = watched && watched->phase == SLOT_DECODE ? k - watched->first_picked : 0;
+        int j = watched && sd_slot_missing(watched) == 1 ? k - watched->first_picked : 0;
         picked[k].token = mutant_sample(s, own + (size_t)k * V, &rows[i], j);
         k++;
     }
@@ -87,7 +89,7 @@ static sd_status mutant_forward(sd_context *cx, const sd_row *rows, int n, float
 
 // Called where a round's cache has just been committed.
 static void mutant_score(sd_engine *e, sd_slot *s, const int32_t *emitted, int n) {
-    if (planted == KV_NOT_TRIMMED && n <= s->plan.g) s->kv->len++;
+    kept = n <= s->plan.g && s->plan.draft[n - 1] != emitted[n - 1] ? s->plan.draft[n - 1] : -1;
     sd_engine_score(e, s, emitted, n);
 }
 
@@ -120,6 +122,7 @@ static bool differs(bug b, sd_model *m) {
                 m,
                 &(sd_engine_options){.ctx = 200, .slots = 1, .threads = 1, .spec_length = length});
             planted = b;
+            kept = -1;
             watched = &e->slot[0];
             test_answer a = {0};
             sd_request r = {.prompt = prompt,

@@ -1,6 +1,7 @@
 // A backend's table: the tokens that a step picks are those of its logits, bit for bit, and what the
 // checks before a step refuse.
 #include "base/memory.h"
+#include "model/infer/prefix_cache.h"
 #include "tests/unit/support/counting_backend.h"
 #include "tests/unit/support/tiny_model.h"
 
@@ -234,7 +235,7 @@ Test(backend, a_sequences_version_tells_when_its_pages_are_others) {
     sd_context *cx = open_context(m, NULL, NULL);
     sd_kv_pool *pool = NULL;
     sd_kv *a = NULL, *b = NULL;
-    cr_assert_eq(sd_kv_pool_open(&pool, cx, &(sd_kv_pool_size){4, SD_KV_PAGE, 1}, NULL), SD_OK);
+    cr_assert_eq(sd_kv_pool_open(&pool, cx, &(sd_kv_pool_size){4, SD_KV_PAGE, 1, 0}, NULL), SD_OK);
     cr_assert_eq(sd_kv_open_in(&a, pool, 3 * SD_KV_PAGE, NULL), SD_OK);
     cr_assert_eq(sd_kv_open_in(&b, pool, 3 * SD_KV_PAGE, NULL), SD_OK);
     cr_assert_neq(a->id, b->id);
@@ -252,9 +253,17 @@ Test(backend, a_sequences_version_tells_when_its_pages_are_others) {
     cr_assert(sd_kv_reserve(a, 2 * SD_KV_PAGE));
     cr_assert(a->pages == 2 && a->page[1] != page);
     cr_assert_neq(a->version, before);
+    // b takes the page that a has published.
+    int32_t ids[SD_KV_PAGE] = {0};
+    cr_assert_eq(sd_prefix_open(pool, NULL), SD_OK);
+    sd_kv_truncate(a, 0), sd_kv_truncate(b, 0);
+    sd_prefix_begin(a, &(sd_prefix_owner){0}), sd_prefix_begin(b, &(sd_prefix_owner){0});
+    cr_assert(sd_kv_reserve(a, SD_KV_PAGE));
+    a->len = SD_KV_PAGE;
+    sd_prefix_publish(a, ids);
     before = b->version;
-    sd_kv_truncate(b, 0);
-    cr_assert_eq(sd_kv_reuse(b, a, SD_KV_PAGE), SD_KV_PAGE);
+    cr_assert_eq(sd_prefix_take(b, ids, SD_KV_PAGE), SD_KV_PAGE);
+    cr_assert_eq(b->page[0], a->page[0]);
     cr_assert_neq(b->version, before);
     sd_kv_close(a), sd_kv_close(b);
     sd_kv_pool_close(pool);

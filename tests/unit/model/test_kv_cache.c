@@ -21,7 +21,7 @@ typedef struct {
 static world open_world(sd_kv_type type, int pages) {
     world w = {0};
     sd_error err = {0};
-    const sd_kv_pool_size size = {pages, SD_KV_PAGE, T};
+    const sd_kv_pool_size size = {pages, SD_KV_PAGE, T, 0};
     sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2);
     w.m = sd_tiny_open(&t, true);
     cr_assert_not_null(w.m);
@@ -132,37 +132,6 @@ Test(kv_cache, pages_in_any_order_give_the_same_bits) {
     }
 }
 
-Test(kv_cache, what_is_reused_gives_the_same_bits_and_is_written_by_nobody) {
-    for (int type = SD_KV_F16; type < SD_KV_TYPES; type++) {
-        world w = open_world((sd_kv_type)type, 16);
-        float *want = new_logits(), *got = new_logits();
-        sd_kv *a = open_kv(&w), *b = open_kv(&w), *c = open_kv(&w);
-        run(&w, a, T, want);
-        int left = sd_kv_pool_left(w.pool, 0);
-        cr_assert_eq(sd_kv_reuse(b, a, T - 1), 3 * SD_KV_PAGE, "full pages only");
-        cr_assert_eq(sd_kv_pool_left(w.pool, 0), left, "which take no memory");
-        run(&w, b, T, got);
-        same_from(got, want, 3 * SD_KV_PAGE, "what follows the reused pages");
-        // Cut within a page that a reads too: back to its begin, and computed again.
-        cr_assert_eq(sd_kv_truncate(b, 2 * SD_KV_PAGE + 5), 2 * SD_KV_PAGE);
-        run(&w, b, T, got);
-        same_from(got, want, 2 * SD_KV_PAGE, "what follows the cut");
-        cr_assert(sd_kv_equal(a, b, T));
-        // The first owner goes; the pages stay as long as anybody has them.
-        cr_assert_eq(sd_kv_reuse(c, b, 70), SD_KV_PAGE);
-        sd_kv_close(a);
-        run(&w, c, T, got);
-        same_from(got, want, SD_KV_PAGE, "after its first owner went");
-        cr_assert(sd_kv_equal(b, c, T));
-        cr_assert_eq(sd_kv_reuse(c, b, T), T, "only an empty one begins with another's");
-        sd_kv_close(b);
-        sd_kv_close(c);
-        cr_assert_eq(sd_kv_pool_left(w.pool, 0), 16);
-        free(want), free(got);
-        close_world(&w);
-    }
-}
-
 // ---- windows
 
 enum { LAYERS = 3, LONG = 600, LONG_CTX = 640, STEP = 100 };
@@ -171,7 +140,7 @@ enum { LAYERS = 3, LONG = 600, LONG_CTX = 640, STEP = 100 };
 static world open_windows(sd_kv_type type, const int *window, const char *isa) {
     world w = {0};
     sd_error err = {0};
-    const sd_kv_pool_size size = {2, LONG_CTX, STEP};
+    const sd_kv_pool_size size = {2, LONG_CTX, STEP, 0};
     sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2);
     t.L = LAYERS, t.D = 32, t.ctx = 4096;
     w.m = sd_tiny_open(&t, true);
@@ -336,44 +305,9 @@ Test(kv_window, a_sequence_goes_back_as_far_as_its_pages_reach_or_begins_anew) {
     close_world(&w);
 }
 
-Test(kv_window, what_is_reused_is_what_the_windows_see) {
-    for (int type = SD_KV_F16; type < SD_KV_TYPES; type++) {
-        world w = open_windows((sd_kv_type)type, (const int[LAYERS]){0, 100, 1}, NULL);
-        float *want = long_logits(), *got = long_logits();
-        sd_kv *a = open_long(&w), *b = open_long(&w);
-        int all[LAYERS], left[LAYERS];
-        for (int l = 0; l < LAYERS; l++) all[l] = sd_kv_pool_left(w.pool, l);
-        run_long(&w, a, 330, want);
-        cr_assert(sd_kv_reserve(a, 331)); // layer 1 keeps the pages from (331 - 100) / 64 = 3 on
-        for (int l = 0; l < LAYERS; l++) left[l] = sd_kv_pool_left(w.pool, l);
-        cr_assert_eq(sd_kv_reuse(b, a, 250), 0, "the next row, at 192, would see 93");
-        sd_kv *other = NULL;
-        cr_assert_eq(sd_kv_open_in(&other, w.pool, LONG_CTX - 1, NULL), SD_OK);
-        cr_assert_eq(sd_kv_reuse(other, a, 329), 0, "its keys may turn otherwise");
-        sd_kv_close(other);
-        cr_assert_eq(sd_kv_reuse(b, a, 329), 320);
-        cr_assert_eq(b->first[1], 3, "page 3 and 4");
-        cr_assert_eq(b->first[2], 5, "none");
-        for (int l = 0; l < LAYERS; l++) cr_assert_eq(sd_kv_pool_left(w.pool, l), left[l]);
-        cr_assert_eq(sd_kv_truncate(b, 310), 0,
-                     "back to the shared page's begin at 256, which sees "
-                     "157");
-        cr_assert_eq(sd_kv_reuse(b, a, 329), 320);
-        run_long(&w, a, 500, want);
-        run_long(&w, b, 400, got);
-        sd_kv_close(a); // its pages stay as long as b has them
-        run_long(&w, b, 500, got);
-        same_rows(got, want, 320, 500, sd_kv_name((sd_kv_type)type));
-        sd_kv_close(b);
-        for (int l = 0; l < LAYERS; l++) cr_assert_eq(sd_kv_pool_left(w.pool, l), all[l]);
-        free(want), free(got);
-        close_world(&w);
-    }
-}
-
 Test(kv_window, a_pool_has_the_pages_of_a_window_and_a_step) {
     world w = open_windows(SD_KV_INT8, (const int[LAYERS]){0, 512, 4096}, NULL);
-    const sd_kv_pool_size size = {3, 1024, 200};
+    const sd_kv_pool_size size = {3, 1024, 200, 0};
     sd_kv_pool *pool = NULL;
     sd_error err = {0};
     const size_t head = 2 * (size_t)w.m->hp.G * (size_t)(w.m->hp.D + 4);
@@ -384,8 +318,8 @@ Test(kv_window, a_pool_has_the_pages_of_a_window_and_a_step) {
     cr_assert_eq(sd_kv_pool_bytes(pool), (size_t)(3 * 45 * SD_KV_PAGE) * head);
     cr_assert_eq(sd_kv_bytes_per_position(w.cx), head, "of one layer: the others keep no more");
     sd_kv_pool_close(pool);
-    cr_assert_eq(sd_kv_pool_open(&pool, w.cx, &(sd_kv_pool_size){1, 0, 1}, &err), SD_EINVAL);
-    cr_assert_eq(sd_kv_pool_open(&pool, w.cx, &(sd_kv_pool_size){INT_MAX, INT_MAX, 1}, &err),
+    cr_assert_eq(sd_kv_pool_open(&pool, w.cx, &(sd_kv_pool_size){1, 0, 1, 0}, &err), SD_EINVAL);
+    cr_assert_eq(sd_kv_pool_open(&pool, w.cx, &(sd_kv_pool_size){INT_MAX, INT_MAX, 1, 0}, &err),
                  SD_EINVAL);
     close_world(&w);
 }

@@ -92,6 +92,9 @@ static void kv_close(sd_kv_memory *m) {
 static bool kv_fits(const sd_context *cx, const sd_kv_memory *m) {
     return sd_backend_cpu.kv_fits(of_const(cx)->inner, m);
 }
+static void kv_copy_page(sd_kv_memory *m, int l, int32_t to, int32_t from, int positions) {
+    sd_backend_cpu.kv_copy_page(m, l, to, from, positions);
+}
 static bool kv_equal(const sd_kv *a, const sd_kv *b, int positions) {
     return sd_backend_cpu.kv_equal(a, b, positions);
 }
@@ -110,4 +113,5 @@ const sd_backend test_counting_backend = {.word = "counting",
                                           .kv_open = kv_open,
                                           .kv_close = kv_close,
                                           .kv_fits = kv_fits,
+                                          .kv_copy_page = kv_copy_page,
                                           .kv_equal = kv_equal};
