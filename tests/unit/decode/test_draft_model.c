@@ -262,7 +262,7 @@ Test(draft_model, eight_requests_take_one_forward_for_each_position_of_a_draft) 
     for (int i = 0; i < MANY; i++) submit(e, &w, i, NULL, &a[i]);
     for (bool more = true, caught_up = false; more;) {
         int decoding = 0;
-        for (int i = 0; i < MANY; i++) decoding += e->slot[i].phase == SLOT_DECODE;
+        for (int i = 0; i < MANY; i++) decoding += sd_slot_missing(&e->slot[i]) == 1;
         test_counted.forwards = 0;
         more = sd_engine_step(e);
         if (decoding == MANY && caught_up) {
