@@ -34,13 +34,21 @@ typedef struct {
     float confidence; // 0..1, before any calibration
 } sd_proposal;
 
+/// How the target shapes the logits of the token behind the timeline and ahead [n <= SD_MAX_DRAFT],
+/// for drafters that draw as it does. Returns out, filled, or NULL: not at all. recent
+/// [SD_MAX_DRAFT] is the caller's memory, and what out points to stays until the next call.
+typedef const sd_shaping *(*sd_draft_shaping_fn)(void *ctx, sd_shaping *out, sd_token_seen *recent,
+                                                 const int32_t *ahead, int n);
+
 /// What a drafter is told of a request.
 typedef struct {
     const int32_t *timeline; // the caller's; grows in place, outlives the request
     int n;                   // tokens there now
     const sd_sampling *sampling;
-    const sd_corpus *corpus;   // the request's own index, which outlives it; NULL: none
-    const sd_adapter *adapter; // of the target, for this request; NULL: the base
+    const sd_corpus *corpus;     // the request's own index, which outlives it; NULL: none
+    const sd_adapter *adapter;   // of the target, for this request; NULL: the base
+    sd_draft_shaping_fn shaping; // NULL: nothing shapes its logits
+    void *shaping_ctx;
 } sd_draft_start;
 
 /// What the kinds of drafters are told of an engine that opens.

@@ -10,8 +10,9 @@
 // the draft lacks the last tokens, which the next round's first forward computes along. kv->len never
 // goes beyond the timeline, so that layers with windows may give pages back.
 //
-// It draws with the noise the target will use at the same position (kernels/sample/sampler.h), so at a
-// temperature both choose alike as often as their distributions allow.
+// It draws with the noise the target will use at the same position (kernels/sample/sampler.h), from
+// logits that are shaped as the target's will be. So at a temperature both choose alike as often as
+// their distributions allow.
 #include "base/log.h"
 #include "decode/draft/private.h"
 
@@ -51,6 +52,11 @@ typedef struct {
     const int32_t *text;
     int n;
     const sd_sampling *sampling;
+    sd_draft_shaping_fn shape; // NULL: nothing shapes the target's logits
+    void *shape_ctx;
+    sd_shaping shaping;
+    sd_token_seen recent[SD_MAX_DRAFT];
+    bool shaped;                     // the pick under way
     int32_t ahead[SD_MAX_DRAFT + 1]; // drafted tokens the cursor has moved over
     int n_ahead;
     bool have; // proposal is that of the cursor
@@ -150,6 +156,17 @@ static void commit(drafter *d) {
     d->kv->len = d->filled < d->n - 1 ? d->filled : d->n - 1;
 }
 
+// As the target's token will be picked. A set of the target's tokens is too short for a larger
+// vocabulary.
+static sd_pick pick_of(drafter *d) {
+    sd_pick p = {.sampling = d->sampling, .logprob = true};
+    if (d->shape) p.shaping = d->shape(d->shape_ctx, &d->shaping, d->recent, d->ahead, d->n_ahead);
+    d->shaped = p.shaping != NULL;
+    if (d->shared->model->hp.V > d->shared->V_target)
+        d->shaping.allowed = d->shaping.also_allowed = NULL;
+    return p;
+}
+
 // The rows of one forward, and how many of them want a token.
 typedef struct {
     int rows, picks;
@@ -167,7 +184,7 @@ static int add_rows(draft_model *m, drafter *d, int from, batch *b) {
         *r = (sd_row){
             .token = token_at(d, from + i), .pos = from + i, .kv = d->kv, .adapter = m->adapter};
         if (!d->wanted || from + i < d->upto - 1) continue;
-        m->pick[b->picks] = (sd_pick){.sampling = d->sampling, .logprob = true};
+        m->pick[b->picks] = pick_of(d);
         r->pick = &m->pick[b->picks++];
     }
     return n;
@@ -180,6 +197,7 @@ static void stop_drafting(drafter *d, const char *why) {
 
 // Buckets: tenths of the probability the draft gives its own choice.
 static void take_pick(drafter *d, const sd_picked *p) {
+    if (p->token < 0 && d->shaped) return; // perhaps no token is allowed here
     if (p->token < 0) {
         stop_drafting(d, "its logits are not finite");
         return;
@@ -268,6 +286,7 @@ static void model_begin(sd_drafter *base, const sd_draft_start *start) {
     d->text = start->timeline;
     d->n = start->n;
     d->sampling = start->sampling;
+    d->shape = start->shaping, d->shape_ctx = start->shaping_ctx;
     d->filled = sd_kv_truncate(d->kv, 0);
     d->failed = false;
     d->n_ahead = 0;

@@ -127,7 +127,13 @@ void sd_slot_begin_drafters(const sd_engine *e, sd_slot *s) {
     const sd_request *r = &s->request->r;
     sd_spec_mode mode = r->spec == SD_SPEC_AUTO ? e->o.spec : r->spec;
     name_stats(e, &s->stats.spec);
-    sd_draft_start start = {s->timeline, s->n, &r->sampling, r->corpus, r->adapter};
+    sd_draft_start start = {.timeline = s->timeline,
+                            .n = s->n,
+                            .sampling = &r->sampling,
+                            .corpus = r->corpus,
+                            .adapter = r->adapter,
+                            .shaping = s->request->shape ? sd_slot_shaping_ahead : NULL,
+                            .shaping_ctx = s};
     for (int i = 0; i < e->n_drafters; i++) {
         const sd_drafter_kind *kind = e->drafter[i].kind;
         s->active[i] =

@@ -268,6 +268,10 @@ void sd_slot_shape(sd_slot *s, int rows);
 static inline const sd_pick *sd_slot_pick(const sd_slot *s, int j) {
     return &s->pick[s->shaped ? j : 0];
 }
+/// The sd_draft_shaping_fn of a slot whose request is shaped, which is ctx: all but a constraint's
+/// sets, which are known only where the draft is.
+const sd_shaping *sd_slot_shaping_ahead(void *ctx, sd_shaping *out, sd_token_seen *recent,
+                                        const int32_t *ahead, int n);
 /// Whether bans and sets leave that row no token.
 bool sd_slot_allows_nothing(const sd_engine *e, const sd_slot *s, int j);
 // trace.c

@@ -53,32 +53,32 @@ static void count_timeline(sd_slot *s) {
     }
 }
 
-// recent[j]: how often draft[j] stands in the answer when it is said.
-static void count_draft(sd_slot *s, int n) {
+// recent[j]: how often ahead[j] stands in the answer when it is said.
+static void count_ahead(const sd_counts *c, sd_token_seen *recent, const int32_t *ahead, int n) {
     for (int j = 0; j < n; j++) {
-        int32_t token = s->plan.draft[j], place = s->counts.place[token];
-        int i = j, said = place ? s->counts.seen[place - 1].answered : 0;
-        while (--i >= 0 && s->recent[i].token != token) {
+        int32_t token = ahead[j], place = c->place[token];
+        int i = j, said = place ? c->seen[place - 1].answered : 0;
+        while (--i >= 0 && recent[i].token != token) {
         }
-        if (i >= 0) said = s->recent[i].answered;
-        s->recent[j] = (sd_token_seen){token, said + 1};
+        if (i >= 0) said = recent[i].answered;
+        recent[j] = (sd_token_seen){token, said + 1};
     }
 }
 
 // ---- bans
 
-// Whether the n tokens stand at the end of the timeline and draft[0..j).
-static bool ends_with(const sd_slot *s, int j, const int32_t *tokens, int n) {
+// Whether the n tokens stand at the end of the timeline and ahead[0..j).
+static bool ends_with(const sd_slot *s, const int32_t *ahead, int j, const int32_t *tokens, int n) {
     int at = s->n + j;
     if (n > at) return false;
     while (n > 0) {
-        int32_t said = --at < s->n ? s->timeline[at] : s->plan.draft[at - s->n];
+        int32_t said = --at < s->n ? s->timeline[at] : ahead[at - s->n];
         if (said != tokens[--n]) return false;
     }
     return true;
 }
 
-static void ban(sd_shaping *p, const sd_shape *h, const sd_slot *s, int j) {
+static void ban(sd_shaping *p, const sd_shape *h, const sd_slot *s, const int32_t *ahead, int j) {
     bool early = s->n + j - s->request->r.n_prompt < h->min_tokens;
     p->banned = h->banned;
     p->n_banned = h->n_always + (early ? h->n_ends : 0);
@@ -87,37 +87,55 @@ static void ban(sd_shaping *p, const sd_shape *h, const sd_slot *s, int j) {
     int n = p->n_banned;
     if (n > 0) memcpy(row, h->banned, (size_t)n * sizeof *row);
     for (const int32_t *w = h->sequences; w < h->sequences + h->n_sequences; w += 1 + *w)
-        if (ends_with(s, j, w + 1, *w - 1)) row[n++] = w[*w];
+        if (ends_with(s, ahead, j, w + 1, *w - 1)) row[n++] = w[*w];
     p->banned = row, p->n_banned = n;
 }
 
 // ---- the rows of a step
 
-static bool does_something(const sd_shaping *p, bool counts) {
-    return counts || p->allowed || p->also_allowed || p->n_banned > 0 || p->n_bias > 0;
+// The row behind the timeline and ahead[0..j), whose tokens were counted in recent.
+static void shape_row(sd_shaping *p, sd_slot *s, const sd_token_seen *recent, const int32_t *ahead,
+                      int j) {
+    const sd_shape *h = s->request->shape;
+    *p = h->fixed;
+    ban(p, h, s, ahead, j);
+    if (!h->counts) return;
+    p->seen = s->counts.seen, p->n_seen = s->counts.n;
+    p->recent = recent, p->n_recent = j;
+}
+
+static bool does_something(const sd_shaping *p) {
+    return p->seen || p->allowed || p->also_allowed || p->n_banned > 0 || p->n_bias > 0;
 }
 
 void sd_slot_shape(sd_slot *s, int rows) {
     const sd_shape *h = s->request->shape;
+    const int32_t *draft = s->plan.draft;
     s->shaped = h || s->allowed;
     if (!s->shaped) return;
-    bool counts = h && h->counts;
-    if (counts) {
+    if (h && h->counts) {
         count_timeline(s);
-        count_draft(s, rows - 1);
+        count_ahead(&s->counts, s->recent, draft, rows - 1);
     }
     for (int j = 0; j < rows; j++) {
         sd_shaping *p = &s->shaping[j];
-        *p = h ? h->fixed : (sd_shaping){0};
-        if (counts) {
-            p->seen = s->counts.seen, p->n_seen = s->counts.n;
-            p->recent = s->recent, p->n_recent = j;
-        }
-        if (h) ban(p, h, s, j);
+        *p = (sd_shaping){0};
+        if (h) shape_row(p, s, s->recent, draft, j);
         if (s->allowed) p->allowed = s->allowed[j];
-        s->pick[j] = (sd_pick){.sampling = &s->request->r.sampling,
-                               .shaping = does_something(p, counts) ? p : NULL};
+        s->pick[j] =
+            (sd_pick){.sampling = &s->request->r.sampling, .shaping = does_something(p) ? p : NULL};
     }
+}
+
+const sd_shaping *sd_slot_shaping_ahead(void *ctx, sd_shaping *out, sd_token_seen *recent,
+                                        const int32_t *ahead, int n) {
+    sd_slot *s = ctx;
+    if (s->request->shape->counts) {
+        count_timeline(s);
+        count_ahead(&s->counts, recent, ahead, n);
+    }
+    shape_row(out, s, recent, ahead, n);
+    return does_something(out) ? out : NULL;
 }
 
 static bool holds(const uint32_t *set, int32_t t) {

@@ -38,7 +38,11 @@ static void shadow(sd_engine *e, sd_slot *s, int i, int n_prompt, int n) {
     sd_drafter *d = s->drafter[i];
     sd_proposal chain[SD_MAX_DRAFT];
     const sd_request *r = &s->request->r;
-    sd_draft_start start = {s->timeline, n_prompt, &r->sampling, r->corpus, r->adapter};
+    sd_draft_start start = {.timeline = s->timeline,
+                            .n = n_prompt,
+                            .sampling = &r->sampling,
+                            .corpus = r->corpus,
+                            .adapter = r->adapter};
     sd_trace_shadow(e->o.trace);
     if (n > 1) kind->begin(d, &start);
     for (int k = 1; k < n; k++) {

@@ -119,6 +119,7 @@ plant "a draft's second token of a kind counts as the first" decode/engine/shapi
 plant "bad words forget the draft's tokens" decode/engine/shaping.c 's/int at = s->n \+ j;/int at = s->n;/' test_engine_shaping
 plant "the least length forgets the draft's tokens" decode/engine/shaping.c 's/bool early = s->n \+ j -/bool early = s->n -/' test_engine_shaping
 plant "who takes a request up again counts none of what it said" decode/engine/shaping.c 's/c->counted >= s->request->r.n_prompt;/c->counted >= s->begun_at;/' test_engine_shaping
+plant "a draft model draws from unshaped logits" decode/draft/model.c 's/d->shape = start->shaping,/d->shape = NULL,/' test_engine_shaping
 plant "a recent token is penalised twice" kernels/sample/sampler.c 's/\*x = biased\[i\];//' test_sampler
 plant "a stop string ends an answer within its least length" decode/engine/output.c 's/bool may_end = .*;/bool may_end = true;/' test_engine_shaping
 exit $failed

@@ -106,7 +106,7 @@ static void decode_slowly(plain *out, sd_model *m, const sd_request *r) {
 
 typedef struct {
     sd_model *model;
-    char *dir, *near, *index;
+    char *dir, *same, *near, *index;
     int32_t prompt[LAWS][PROMPT];
     int32_t unshaped[LAWS][N];
     int32_t bad_words[LAWS][32], few[40], stop_token[2];
@@ -165,9 +165,11 @@ static world *make_world(void) {
     near.dtype = SD_Q8_0;
     w->dir = sd_tiny_dir();
     w->near = sd_path_join(w->dir, "near.gguf"), w->index = sd_path_join(w->dir, "corpus.idx");
+    w->same = sd_path_join(w->dir, "same.gguf");
     cr_assert_eq(sd_tiny_write_gguf(w->near, &near, NULL), SD_OK);
-    w->model = sd_tiny_open(&t, true);
-    cr_assert(w->model && w->model->hp.V == V);
+    cr_assert_eq(sd_tiny_write_gguf(w->same, &t, NULL), SD_OK);
+    cr_assert_eq(sd_model_open(&w->model, w->same, NULL), SD_OK);
+    cr_assert_eq(w->model->hp.V, V);
     for (int l = 0; l < LAWS; l++) {
         test_repetitive(w->prompt[l], PROMPT, 70 + (uint64_t)l, 250);
         test_plain(w->unshaped[l], NULL, N, w->model, w->prompt[l], PROMPT, &laws[l], NULL, false);
@@ -190,7 +192,7 @@ static world *make_world(void) {
 static void free_world(world *w) {
     sd_model_release(w->model);
     sd_tiny_remove(w->dir);
-    free(w->near), free(w->index), free(w);
+    free(w->same), free(w->near), free(w->index), free(w);
 }
 
 // ---- the engine says the same
@@ -278,6 +280,30 @@ Test(shaping, model_drafts_change_no_token) {
 }
 Test(shaping, drafters_that_compete_change_no_token) {
     check_drafter(SD_SPEC_AUTO, false, true, 100);
+}
+
+// Its logits are the target's, and it shapes them as the target does.
+Test(shaping, a_draft_model_with_the_targets_weights_is_always_right) {
+    world *w = make_world();
+    sd_engine *e = test_engine_open(
+        w->model,
+        &(sd_engine_options){
+            .ctx = 128, .slots = 3, .spec = SD_SPEC_DRAFT, .spec_length = 7, .draft = w->same});
+    for (int i = 0; i < ANSWERS; i++) {
+        test_answer a = {0};
+        sd_request r = request(w, i);
+        test_run(e, &r, &a);
+        check_answer(&w->want[i], &a, i, "the same model drafts");
+        const sd_spec_stats *spec = &a.stats.spec;
+        // What was drafted behind the end of the answer does not count.
+        cr_assert_geq(spec->accepted + (a.finish == SD_FINISH_STOP ? 7 : 0), spec->drafted,
+                      "case %d, law %d: %d of %d accepted", i / LAWS, i % LAWS, (int)spec->accepted,
+                      (int)spec->drafted);
+        cr_assert_gt(spec->accepted, 0);
+        test_answer_free(&a);
+    }
+    sd_engine_close(e);
+    free_world(w);
 }
 
 Test(shaping, an_answer_that_gave_its_slot_back_still_counts_what_it_said) {
