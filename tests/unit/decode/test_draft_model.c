@@ -114,7 +114,7 @@ static void proposals_together(const sd_arch *arch) {
     for (int i = 0; i < MANY; i++) {
         test_repetitive(text[i], CTX, 50 + i, 250);
         n[i] = 1 + i * 13 % 90;
-        sd_draft_start start = {text[i], n[i], &laws[i], NULL, NULL};
+        sd_draft_start start = {.timeline = text[i], .n = n[i], .sampling = &laws[i]};
         sd_drafter_model.begin(together.drafter[i], &start);
         sd_drafter_model.begin(alone.drafter[i], &start);
     }
@@ -167,7 +167,7 @@ Test(draft_model, a_request_without_a_page_waits_and_drafts_when_another_has_end
     bool ready[3];
     test_repetitive(text, CTX, 5, 250);
     for (int i = 0; i < 3; i++) {
-        sd_draft_start start = {text, CTX - 20, &laws[0], NULL, NULL};
+        sd_draft_start start = {.timeline = text, .n = CTX - 20, .sampling = &laws[0]};
         sd_drafter_model.begin(s.drafter[i], &start);
     }
     const sd_kv *kv = sd_drafter_model_kv(s.drafter[0]);

@@ -55,7 +55,7 @@ Test(suffix, a_guess_is_what_followed_the_most_recent_longest_match) {
         int32_t text[N];
         sd_drafter *d = open_suffix(N);
         for (int i = 0; i < N; i++) text[i] = draw((uint64_t)alphabet, i, alphabet);
-        sd_draft_start start = {text, 1, &greedy, NULL, NULL};
+        sd_draft_start start = {.timeline = text, .n = 1, .sampling = &greedy};
         d->kind->begin(d, &start);
         for (int n = 2; n < N; n++) {
             d->kind->observe(d, n);
@@ -87,7 +87,7 @@ Test(suffix, tokens_made_to_collide_take_no_quadratic_time, .timeout = 20) {
                ((uint32_t)sd_mix64((uint64_t)i << 32 | (uint32_t)text[i]) & (slots - 1)) > N / 8);
     }
     sd_drafter *d = open_suffix(N);
-    d->kind->begin(d, &(sd_draft_start){text, N, &greedy, NULL, NULL});
+    d->kind->begin(d, &(sd_draft_start){.timeline = text, .n = N, .sampling = &greedy});
     sd_drafter_close(d);
     free(text);
 }
@@ -99,7 +99,7 @@ Test(suffix, the_cursor_over_drafted_tokens_matches_as_if_they_were_text) {
     int32_t text[N + 1];
     sd_drafter *d = open_suffix(N);
     for (int i = 0; i < N; i++) text[i] = draw(9, i, 5);
-    sd_draft_start start = {text, N, &greedy, NULL, NULL};
+    sd_draft_start start = {.timeline = text, .n = N, .sampling = &greedy};
     d->kind->begin(d, &start);
     for (int32_t t = 0; t < 7; t++) {
         d->kind->rewind(d);
@@ -118,7 +118,7 @@ Test(suffix, a_repeating_text_is_continued_past_its_end) {
     int32_t text[] = {7, 1, 2, 3, 1, 2, 3}, got[9];
     float confidence[9];
     sd_drafter *d = open_suffix(32);
-    sd_draft_start start = {text, 7, &greedy, NULL, NULL};
+    sd_draft_start start = {.timeline = text, .n = 7, .sampling = &greedy};
     d->kind->begin(d, &start);
     cr_assert_eq(propose(d, 9, got, confidence), 9);
     for (int i = 0; i < 9; i++) {
@@ -133,7 +133,7 @@ Test(suffix, memory_is_capped_and_a_longer_text_is_survived) {
     int32_t text[400];
     for (int i = 0; i < 400; i++) text[i] = i % 2 ? draw(5, i, 50) : 1;
     sd_drafter *d = open_suffix(100);
-    sd_draft_start start = {text, 400, &greedy, NULL, NULL};
+    sd_draft_start start = {.timeline = text, .n = 400, .sampling = &greedy};
     d->kind->begin(d, &start);
     int32_t got[8];
     propose(d, 8, got, NULL);
@@ -152,7 +152,7 @@ Test(index, guesses_continue_the_training_completions) {
     sd_drafter *d = NULL;
     cr_assert_eq(sd_drafter_corpus.open(&d, NULL, 4, NULL), SD_OK);
     int32_t text[] = {1, 2, 5, 6}, got[8];
-    sd_draft_start start = {text, 4, &greedy, NULL, NULL};
+    sd_draft_start start = {.timeline = text, .n = 4, .sampling = &greedy};
     d->kind->begin(d, &start);
     cr_assert_eq(propose(d, 8, got, NULL), 0, "no index, no guess");
     start.corpus = c;

@@ -387,6 +387,36 @@ Test(shaping, a_constraint_gives_each_row_a_set_of_its_own) {
 
 // ---- min_tokens and stop strings
 
+Test(shaping, an_end_comes_right_behind_the_least_length) {
+    world *w = make_world();
+    static const int32_t end = 40;
+    const sd_token_bias wanted = {end, 100};
+    int64_t accepted = 0;
+    for (int length = 0; length <= 7; length += 7) {
+        sd_engine_options o = {.ctx = 128,
+                               .slots = 1,
+                               .threads = 1,
+                               .spec = length ? SD_SPEC_DRAFT : SD_SPEC_OFF,
+                               .spec_length = length,
+                               .draft = w->same};
+        sd_engine *e = test_engine_open(w->model, &o);
+        for (int least = 0; least <= 20; least++) {
+            sd_request r = request(w, 1);
+            r.shaping = (sd_request_shaping){.bias = &wanted, .n_bias = 1, .min_tokens = least};
+            r.stop_token = &end, r.n_stop_token = 1;
+            test_answer a = {0};
+            test_run(e, &r, &a);
+            cr_assert_eq(a.finish, SD_FINISH_STOP);
+            cr_assert_eq(a.ids.n, least, "%d tokens, want %d", a.ids.n, least);
+            accepted += a.stats.spec.accepted;
+            test_answer_free(&a);
+        }
+        sd_engine_close(e);
+    }
+    cr_assert_gt(accepted, 50);
+    free_world(w);
+}
+
 // The token with which a stop string may end the answer: the first behind min_tokens whose text
 // completes it. -1: none. *cut: bytes of the answer's text.
 static int stopping_token(const sd_model *m, const test_answer *full, const char *stop, int least,
