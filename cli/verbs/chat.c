@@ -84,10 +84,8 @@ out:
 // The user's, else the one that the adapter was trained with.
 static sd_status begin_system(chat *c, const char *given, sd_error *err) {
     sd_status st = SD_OK;
-    char *text = NULL;
     sd_system_use use;
-    if (given) SD_TRY(sd_system_text(&text, given, err));
-    SD_TRY(set_system(c, text, err));
+    SD_TRY(set_system(c, given, err));
     if (given) goto out;
     SD_TRY(sd_defaults_fill_system(&use, c->messages, &c->d.defaults, err));
     if (use == SD_SYSTEM_FILLED)
@@ -96,7 +94,6 @@ static sd_status begin_system(chat *c, const char *given, sd_error *err) {
                "gives another",
                strlen(c->d.defaults.system));
 out:
-    free(text);
     return st;
 }
 
@@ -179,15 +176,39 @@ static bool command(chat *c, const char *line, sd_error *err) {
         print_stats(c);
     } else {
         if (strcmp(line, "/help") != 0) fprintf(stderr, "'%s' is unknown. ", line);
-        fprintf(stderr, "/help  /reset (empty the conversation)  /system TEXT  /stats (of the last "
-                        "answer)  /exit; Ctrl-C stops an answer\n");
+        fprintf(stderr,
+                "/help  /reset (empty the conversation)  /system TEXT  /stats (of the last "
+                "answer)  /exit; Ctrl-C stops an answer; \"\"\" begins and ends a message of "
+                "several lines\n");
     }
     return true;
+}
+
+static const char QUOTES[] = "\"\"\"";
+
+// A message of several lines: what stands between the quotes that `first` begins with and those that
+// end a later line or the same. The end of the input ends it too. False: it grew too large.
+static bool quoted(sd_buf *text, const chat *c, const char *first) {
+    enum { N = sizeof QUOTES - 1 };
+    char *line = NULL;
+    size_t cap = 0, n = strlen(first + N);
+    bool ok = sd_buf_add(text, first + N, n);
+    while (ok && !(text->len >= N && memcmp(text->data + text->len - N, QUOTES, N) == 0)) {
+        if (c->terminal) fputs("... ", stderr);
+        ssize_t got = getline(&line, &cap, stdin);
+        if (got < 0) break;
+        while (got > 0 && (line[got - 1] == '\n' || line[got - 1] == '\r')) got--;
+        ok = sd_buf_addc(text, '\n') && sd_buf_add(text, line, (size_t)got);
+    }
+    free(line);
+    if (ok && text->len >= N && memcmp(text->data + text->len - N, QUOTES, N) == 0) text->len -= N;
+    return ok;
 }
 
 static void loop(chat *c, sd_error *err) {
     char *line = NULL;
     size_t cap = 0;
+    sd_buf block = sd_buf_make((size_t)16 << 20);
     for (;;) {
         if (c->terminal) fputs("> ", stderr);
         ssize_t n = getline(&line, &cap, stdin);
@@ -202,12 +223,23 @@ static void loop(chat *c, sd_error *err) {
         if (n == 0) continue;
         if (line[0] == '/') {
             if (!command(c, line, err)) break;
+        } else if (strncmp(line, QUOTES, sizeof QUOTES - 1) == 0) {
+            sd_buf_clear(&block);
+            bool whole = quoted(&block, c, line);
+            if (!whole || stop_answer)
+                fprintf(stderr, "specdec: the message %s\n",
+                        whole ? "was given up" : "is longer than 16 MiB");
+            else if (block.len && say(c, block.data, block.len, err) != SD_OK)
+                fprintf(stderr, "specdec: %s\n", err->message);
+            if (stop_answer) clearerr(stdin);
+            stop_answer = 0;
         } else if (say(c, line, (size_t)n, err) != SD_OK) {
             fprintf(stderr, "specdec: %s\n", err->message);
         }
         errno = 0;
     }
     if (c->terminal) fputc('\n', stderr);
+    sd_buf_free(&block);
     free(line);
 }
 
@@ -215,12 +247,14 @@ sd_status sd_verb_chat(int argc, char **argv, sd_error *err) {
     sd_status st = SD_OK;
     chat_args a = {0};
     sd_strings rest;
+    char *system = NULL;
     chat c = {.a = &a, .answer = sd_buf_make((size_t)1 << 28)};
     if (sd_verb_help("chat -m MODEL [-a ADAPTER] [-d DRAFT]",
                      "A conversation in the terminal; /help lists its commands.", rows, argc, argv))
         return SD_OK;
     SD_TRY(sd_options_parse(&rest, rows, &a, argc, argv, err));
     SD_CHECK(rest.n == 0, err, SD_EINVAL, "chat: '%s' is not an option", rest.item[0]);
+    if (a.system) SD_TRY(sd_system_text(&system, a.system, err));
     SD_TRY(sd_decoding_load(&c.d, &a.common, &a.decoding, err));
     SD_CHECK(
         c.d.model->tokenizer && c.d.model->chat, err, SD_EINVAL,
@@ -233,7 +267,7 @@ sd_status sd_verb_chat(int argc, char **argv, sd_error *err) {
     sd_decoding_announce(&c.d);
     c.messages = json_array();
     SD_CHECK_ALLOC(c.messages, err);
-    SD_TRY(begin_system(&c, a.system, err));
+    SD_TRY(begin_system(&c, system, err));
     c.terminal = isatty(STDIN_FILENO) && isatty(STDERR_FILENO);
     if (c.terminal) fprintf(stderr, "/help lists the commands\n");
     struct sigaction sa = {.sa_handler = on_ctrl_c}; // no SA_RESTART: reading a line ends too
@@ -241,6 +275,7 @@ sd_status sd_verb_chat(int argc, char **argv, sd_error *err) {
     sigaction(SIGINT, &sa, NULL);
     loop(&c, err);
 out:
+    free(system);
     json_decref(c.messages);
     sd_buf_free(&c.answer);
     sd_shaping_close(&c.shaping);

@@ -346,6 +346,7 @@ typedef struct {
     bool f;
     int e;
     const char *s;
+    bool has_n, has_t; // given, and not by default
 } values;
 static const sd_option rows[] = {
     {.name = "count",
@@ -354,8 +355,13 @@ static const sd_option rows[] = {
      .offset = offsetof(values, n),
      .def = "3",
      .min = 0,
-     .max = 9},
-    {.name = "temp", .type = SD_OPT_FLOAT, .offset = offsetof(values, t), .def = "0.5"},
+     .max = 9,
+     .given = offsetof(values, has_n)},
+    {.name = "temp",
+     .type = SD_OPT_FLOAT,
+     .offset = offsetof(values, t),
+     .def = "0.5",
+     .given = offsetof(values, has_t)},
     {.name = "pack", .type = SD_OPT_FLAG, .offset = offsetof(values, f), .def = "true"},
     {.name = "mode",
      .type = SD_OPT_ENUM,
@@ -375,6 +381,7 @@ Test(option, values_come_from_flags_letters_and_defaults) {
     char *argv[] = {"-n4", "--mode=off", "file", "--no-pack", "-p", "hello", "--", "--temp"};
     cr_assert_eq(sd_options_parse(&rest, rows, &v, 8, argv, NULL), SD_OK);
     cr_assert(v.n == 4 && v.t == 0.5 && !v.f && v.e == 1);
+    cr_assert(v.has_n && !v.has_t);
     cr_assert_str_eq(v.s, "hello");
     cr_assert_eq(rest.n, 2);
     cr_assert_str_eq(rest.item[1], "--temp");

@@ -330,3 +330,123 @@ Test(dataset, labels_of_version_1_have_a_key_of_their_own_and_what_follows_the_e
 }
 
 // ---- damage ------------------------------------------------------------------------------------
+
+// ---- the system text of most records
+
+static const char *system_of(const char *records, int version, int64_t *n) {
+    static char kept[256];
+    sd_model m;
+    sd_prepare_report rep;
+    tiny_chat_open(&m, tiny_chatml, NULL);
+    sd_data_source s = {temp_text("s.jsonl", records), SD_FORMAT_AUTO};
+    sd_prepare_options o = dataset_options(&s, 1, 128, true);
+    o.version = version;
+    sd_dataset *d = dataset_open(dataset_prepare("s.h5", &o, &m, &rep));
+    const char *text = sd_dataset_system(d, n);
+    snprintf(kept, sizeof kept, "%s", text ? text : "");
+    bool has = text != NULL;
+    sd_dataset_close(d);
+    tiny_chat_close(&m);
+    return has ? kept : NULL;
+}
+
+#define TURNS                                                                                      \
+    "{\"role\": \"user\", \"content\": \"q\"}, {\"role\": \"assistant\", \"content\": \"a\"}]"
+#define WITH(text) "{\"messages\": [{\"role\": \"system\", \"content\": " text "}, " TURNS "}\n"
+#define BESIDE(text) "{\"system\": " text ", \"messages\": [" TURNS "}\n"
+#define WITHOUT "{\"messages\": [" TURNS "}\n"
+
+Test(dataset, the_system_text_of_most_records_is_counted) {
+    int64_t n;
+    cr_assert_str_eq(
+        system_of(WITH("\"x\"") WITH("\"y\"") WITHOUT WITH("\"y\"") BESIDE("\"y\""), 0, &n), "y");
+    cr_assert_eq(n, 3);
+    cr_assert_str_eq(system_of(WITH("\"x\"") WITH("\"y\""), 0, &n), "x"); // the first of equals
+    cr_assert_eq(n, 1);
+    // Exactly the text: a space makes another one. Content parts are one text.
+    cr_assert_str_eq(system_of(WITH("\"x \"") WITH("\"x\"")
+                                   WITH("[{\"type\": \"text\", \"text\": \"x\"}]"),
+                               0, &n),
+                     "x");
+    cr_assert_eq(n, 2);
+    cr_assert_null(system_of(WITHOUT WITHOUT, 0, &n));
+    cr_assert_eq(n, 0);
+    cr_assert_null(system_of("{\"prompt\": \"a\", \"completion\": \"b\"}\n", 0, &n));
+    cr_assert_eq(n, 0);
+}
+
+Test(dataset, a_system_text_that_is_too_long_leaves_its_count_alone) {
+    int64_t n;
+    sd_model m;
+    sd_prepare_report rep;
+    char *x = sd_alloc((64 << 10) + 2, 1);
+    for (int over = 0; over < 2; over++) {
+        memset(x, 'x', (size_t)(64 << 10) + (size_t)over);
+        char *record = sd_sprintf(
+            "{\"messages\": [{\"role\": \"system\", \"content\": \"%s\"}, " TURNS "}\n", x);
+        tiny_chat_open(&m, tiny_chatml, NULL);
+        sd_data_source s = {temp_text("l.jsonl", record), SD_FORMAT_AUTO};
+        sd_prepare_options o = dataset_options(&s, 1, 1 << 17, true);
+        sd_dataset *d = dataset_open(dataset_prepare("l.h5", &o, &m, &rep));
+        const char *text = sd_dataset_system(d, &n);
+        cr_assert_eq(n, 1);
+        cr_assert(over ? !text : text && strcmp(text, x) == 0);
+        sd_dataset_close(d);
+        tiny_chat_close(&m);
+        free(record);
+    }
+    free(x);
+}
+
+Test(dataset, a_manifest_without_or_with_an_odd_system_text_is_told_apart) {
+    int64_t n;
+    static const struct {
+        const char *value; // NULL: the key is not there
+        bool good;
+        int64_t records;
+    } cases[] = {{NULL, true, -1},
+                 {"{\"text\": null, \"records\": 2}", true, 2},
+                 {"{\"text\": \"a\", \"records\": 1}", true, 1},
+                 {"{\"text\": 7, \"records\": 1}", false, 0},
+                 {"{\"text\": \"a\", \"records\": -1}", false, 0},
+                 {"{\"text\": \"a\", \"records\": 99}", false, 0},
+                 {"{\"records\": 1}", false, 0},
+                 {"\"a\"", false, 0}};
+    sd_model m;
+    sd_prepare_report rep;
+    tiny_chat_open(&m, tiny_chatml, NULL);
+    sd_data_source s = {temp_text("o.jsonl", WITHOUT WITH("\"a\"") WITH("\"b\"")), SD_FORMAT_AUTO};
+    sd_prepare_options o = dataset_options(&s, 1, 128, true);
+    const char *path = dataset_prepare("o.h5", &o, &m, &rep);
+    char *manifest = sd_sprintf("%s.manifest.json", path);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        sd_error err = {0};
+        sd_dataset *d = NULL;
+        json_t *j = json_load_file(manifest, 0, NULL);
+        json_object_del(j, "system");
+        if (cases[i].value)
+            json_object_set_new(j, "system", json_loads(cases[i].value, JSON_DECODE_ANY, NULL));
+        cr_assert_eq(json_dump_file(j, manifest, 0), 0);
+        json_decref(j);
+        sd_status st = sd_dataset_open(&d, path, &err);
+        cr_assert_eq(st, cases[i].good ? SD_OK : SD_EFORMAT, "%zu: %s", i, err.message);
+        if (d) sd_dataset_system(d, &n);
+        if (d) cr_assert_eq(n, cases[i].records);
+        sd_dataset_close(d);
+    }
+    free(manifest);
+    tiny_chat_close(&m);
+}
+
+// Thousands of texts, each once, and one twice, at the end.
+Test(dataset, the_commonest_of_very_many_system_texts_is_found) {
+    int64_t n;
+    sd_buf b = sd_buf_make(4 << 20);
+    for (int i = 0; i < 5000; i++)
+        sd_buf_printf(&b,
+                      "{\"messages\": [{\"role\": \"system\", \"content\": \"%d\"}, " TURNS "}\n",
+                      i < 4999 ? i : 4711);
+    cr_assert_str_eq(system_of(b.data, 0, &n), "4711");
+    cr_assert_eq(n, 2);
+    sd_buf_free(&b);
+}

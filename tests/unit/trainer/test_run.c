@@ -344,3 +344,98 @@ Test(run, the_recipe_that_init_prints_runs_as_it_stands) {
     free(out);
     sd_buf_free(&b);
 }
+
+// ---- what a tuned model is asked with
+
+static json_t *read_json(const run_result *r, const char *name) {
+    char *path = sd_path_join(r->out, name);
+    json_t *j = json_load_file(path, 0, NULL);
+    cr_assert(j, "%s", path);
+    free(path);
+    return j;
+}
+static json_t *serve_of(const run_result *r, const char *name) {
+    json_t *j = read_json(r, name), *serve = json_incref(json_object_get(j, "serve"));
+    json_decref(j);
+    cr_assert(serve, "%s has no serve", name);
+    return serve;
+}
+
+static void write_talks(int n, int with_system, int words) {
+    sd_buf b = sd_buf_make(4 << 20);
+    for (int i = 0; i < n; i++) {
+        sd_buf_printf(&b, "{\"messages\": [");
+        if (i < with_system)
+            sd_buf_printf(&b, "{\"role\": \"system\", \"content\": \"Answer \\\"short\\\".\"}, ");
+        sd_buf_printf(&b,
+                      "{\"role\": \"user\", \"content\": \"item %d\"}, {\"role\": \"assistant\", "
+                      "\"content\": \"",
+                      i);
+        for (int k = 0; k < words; k++) sd_buf_printf(&b, "%d ", (i + k) % 10);
+        sd_buf_printf(&b, "\"}]}\n");
+    }
+    SD_ASSERT(sd_file_write(run_data, b.data, b.len, NULL) == SD_OK);
+    sd_buf_free(&b);
+}
+
+Test(run, manifest_and_exports_say_how_the_model_was_judged) {
+    const char *more[] = {"export=[peft, gguf-lora, merged]", "train.max_steps=2",
+                          "data.val_size=0"};
+    write_talks(40, 30, 3);
+    run_result r = run_train("a", more, 3);
+    cr_assert_eq(r.st, SD_OK, "%s", r.err.message);
+    json_t *want = json_pack("{s:s, s:f, s:{s:i, s:i, s:i, s:i, s:i}}", "system",
+                             "Answer \"short\".", "system_share", 0.75, "sampling", "temperature",
+                             0, "top_p", 1, "top_k", 0, "min_p", 0, "max_tokens", 512);
+    static const char *const names[] = {"manifest.json", "adapter/specdec.json",
+                                        "adapter.gguf.specdec.json", "merged.gguf.specdec.json"};
+    for (int i = 0; i < 4; i++) {
+        json_t *serve = serve_of(&r, names[i]);
+        char *text = json_dumps(serve, 0);
+        cr_assert(json_equal(serve, want), "%s: %s", names[i], text);
+        free(text);
+        json_decref(serve);
+    }
+    json_decref(want);
+    free(r.out);
+}
+
+// An answer that was learnt is not to be cut: the limit goes up to where it holds it.
+Test(run, the_limit_of_an_answer_holds_the_longest_that_was_learnt) {
+    const char *more[] = {"train.max_steps=1", "data.val_size=0", "data.sequence_len=2048",
+                          "train.batch_tokens=2048"};
+    write_talks(6, 0, 300); // 600 tokens and more
+    run_result r = run_train("a", more, 4);
+    cr_assert_eq(r.st, SD_OK, "%s", r.err.message);
+    json_t *serve = serve_of(&r, "manifest.json");
+    cr_assert_eq(
+        json_integer_value(json_object_get(json_object_get(serve, "sampling"), "max_tokens")),
+        1024);
+    cr_assert(json_is_null(json_object_get(serve, "system")));
+    json_decref(serve);
+    free(r.out);
+}
+
+// Data that an older version prepared says nothing of system texts: it is made again, to the same bytes,
+// and the run that was begun with it goes on.
+Test(run, data_of_a_version_that_did_not_count_is_counted_when_the_run_goes_on) {
+    write_talks(60, 60, 3);
+    run_result r = run_unfinished("a");
+    char *path = sd_path_join(r.out, "data/train.h5.manifest.json"),
+         *data = sd_path_join(r.out, "data/train.h5");
+    sd_sha256 before, after;
+    cr_assert_eq(sd_sha256_of_file(&before, data, NULL), SD_OK);
+    json_t *j = json_load_file(path, 0, NULL);
+    cr_assert_eq(json_object_del(j, "system"), 0);
+    cr_assert_eq(json_dump_file(j, path, 0), 0);
+    json_decref(j);
+    run_result again = run_train("a", NULL, 0);
+    cr_assert_eq(again.st, SD_OK, "%s", again.err.message);
+    cr_assert(!again.report.done_before && again.report.started_at == again.report.state.step);
+    cr_assert_eq(sd_sha256_of_file(&after, data, NULL), SD_OK);
+    cr_assert(sd_sha256_equal(&before, &after));
+    json_t *serve = serve_of(&again, "manifest.json");
+    cr_assert_eq(json_real_value(json_object_get(serve, "system_share")), 1);
+    json_decref(serve);
+    free(path), free(data), free(r.out), free(again.out);
+}
