@@ -122,4 +122,9 @@ plant "who takes a request up again counts none of what it said" decode/engine/s
 plant "a draft model draws from unshaped logits" decode/draft/model.c 's/d->shape = start->shaping,/d->shape = NULL,/' test_engine_shaping
 plant "a recent token is penalised twice" kernels/sample/sampler.c 's/\*x = biased\[i\];//' test_sampler
 plant "a stop string ends an answer within its least length" decode/engine/output.c 's/bool may_end = .*;/bool may_end = true;/' test_engine_shaping
+plant "the trained system text is put before every conversation" model/defaults_ask.c 's/d->system_share >= SD_SYSTEM_SHARE/true/' test_defaults
+plant "a system text goes from the base to its adapters" model/defaults.c 's/^void sd_defaults_under\(sd_defaults \*d, const sd_defaults \*below\) \{/&\n    if (!d->system \&\& below->system) d->system = sd_strdup(below->system);/' test_defaults
+plant "a tuned model's temperature goes before what the client said" decode/serve/generation_prompt.c 's/\.given = \{r->has_temperature, /.given = {false, /' test_serve_defaults
+plant "the last system text counts as the commonest" datasets/build/system_text.c 's/if \(\+\+c->records <= s->records\) goto out;/c->records++;/' test_dataset
+plant "a damaged manifest's sampling passes for none" model/defaults.c 's/return sd_key_refuse\(v, sd_default_name\[i\], want, file, err\);/return SD_OK;/' test_defaults
 exit $failed
