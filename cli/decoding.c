@@ -60,6 +60,8 @@ sd_status sd_decoding_start(sd_decoding *d, const sd_model_args *m, const sd_dec
                                                .threads = (int)m->threads,
                                                .compute = (sd_compute)m->compute,
                                                .kv = (sd_kv_type)m->kv,
+                                               .kv_memory = (size_t)a->kv_memory << 20,
+                                               .no_prefix_cache = a->prefix_cache != 0,
                                                .backend = sd_device_backend(m->device),
                                                .spec = spec,
                                                .spec_length = (int)a->spec_length,

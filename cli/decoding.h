@@ -9,7 +9,8 @@
 typedef struct {
     const char *adapter, *draft, *draft_adapter, *chat_template;
     int spec;
-    int64_t spec_length, ctx, draft_kv;
+    int prefix_cache; // 0: on, 1: off
+    int64_t spec_length, ctx, draft_kv, kv_memory;
     double temperature, top_p, min_p;
     int64_t top_k, seed;
     bool given[SD_DEFAULTS], no_run_defaults; // of sampling, and of the verb's length
@@ -25,6 +26,17 @@ typedef struct {
      .unit = "tokens", .offset = offsetof(values, kv_member),                                      \
      .help = "positions that the draft model keeps for all requests together, at least one "       \
              "context; 0: a context for each"}
+
+// The memory of keys and values. usual: "on" or "off".
+#define SD_KV_POOL_ROWS(values, memory_member, cache_member, usual)                                \
+    {.name = "kv-memory", .type = SD_OPT_INT, .def = "0", .min = 0, .max = 1 << 24,                \
+     .unit = "MiB", .offset = offsetof(values, memory_member),                                     \
+     .help = "keys and values of all requests, and of earlier ones as far as there is room; 0: "   \
+             "as much as all slots need at their longest"},                                        \
+    {.name = "prefix-cache", .type = SD_OPT_ENUM, .def = usual, .value = "on|off",                 \
+     .offset = offsetof(values, cache_member),                                                     \
+     .help = "keep keys and values of earlier requests; one that begins alike does not compute "   \
+             "them again"}
 
 // Rows for a table whose struct has the member `sd_decoding_args decoding`.
 #define SD_DECODING_ROWS(values)                                                                   \

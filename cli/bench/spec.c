@@ -31,6 +31,7 @@ typedef struct {
 static const sd_option rows[] = {
     SD_COMMON_ROWS(spec_args),
     SD_DECODING_ROWS(spec_args),
+    SD_KV_POOL_ROWS(spec_args, decoding.kv_memory, decoding.prefix_cache, "off"),
     {.name = "tokens",
      .letter = 'n',
      .type = SD_OPT_INT,

@@ -22,6 +22,7 @@ typedef struct {
 static const sd_option rows[] = {
     SD_COMMON_ROWS(chat_args),
     SD_DECODING_ROWS(chat_args),
+    SD_KV_POOL_ROWS(chat_args, decoding.kv_memory, decoding.prefix_cache, "on"),
     SD_SHAPING_ROWS(chat_args),
     SD_DEFAULTS_ROW(chat_args),
     SD_SYSTEM_ROW(chat_args, system),

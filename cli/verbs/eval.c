@@ -35,6 +35,7 @@ typedef struct {
 static const sd_option rows[] = {
     SD_COMMON_ROWS(args),
     SD_DECODING_ROWS(args),
+    SD_KV_POOL_ROWS(args, decoding.kv_memory, decoding.prefix_cache, "on"),
     SD_DEFAULTS_ROW(args),
     {.name = "suite", .type = SD_OPT_STRING, .value = "FILE", .required = true, .offset = offsetof(args, suite),
      .help = "JSONL: messages whose last turn is the wanted answer, or messages and want"},

@@ -11,9 +11,9 @@ typedef struct {
     sd_model_args common;
     sd_strings adapters, names, proxies;
     const char *draft, *draft_adapter, *chat_template, *host, *key_file, *access_log;
-    int64_t port, ctx, slots, queue, body_memory, spec_length, draft_kv;
+    int64_t kv_memory, port, ctx, slots, queue, body_memory, spec_length, draft_kv;
     double drain;
-    int spec;
+    int spec, prefix_cache;
     bool insecure_no_key, no_run_defaults;
 } args;
 
@@ -54,6 +54,7 @@ static const sd_option rows[] = {
         .help = "context of each slot; 0: the smaller of 4096 and the model's"),
     ROW("slots", SD_OPT_INT, slots, .def = "8", .min = 1, .max = 1024,
         .help = "requests decoded at once"),
+    SD_KV_POOL_ROWS(args, kv_memory, prefix_cache, "on"),
     ROW("queue", SD_OPT_INT, queue, .def = "64", .min = 1, .max = 65536,
         .help = "requests that may wait beyond the free slots; more are answered 429, but for a "
                 "client's equal share"),
@@ -104,6 +105,8 @@ sd_status sd_verb_serve(int argc, char **argv, sd_error *err) {
                                            .threads = (int)a.common.threads,
                                            .compute = (sd_compute)a.common.compute,
                                            .kv = (sd_kv_type)a.common.kv,
+                                           .kv_memory = (size_t)a.kv_memory << 20,
+                                           .no_prefix_cache = a.prefix_cache != 0,
                                            .backend = sd_device_backend(a.common.device),
                                            .spec = (sd_spec_mode)a.spec,
                                            .spec_length = (int)a.spec_length,

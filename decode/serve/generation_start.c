@@ -2,6 +2,8 @@
 #include "decode/engine/fair.h"
 #include "decode/serve/generation_private.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -12,6 +14,25 @@ static sd_spec_mode spec_of(const sd_generation *g) {
     const sd_engine_options *o = &g->server->o->engine;
     bool no_index = o->spec == SD_SPEC_CORPUS && !g->model->card->has_corpus && !o->draft;
     return g->request.speculate && !no_index ? o->spec : SD_SPEC_OFF;
+}
+
+// A key's requests find the prefixes of that key's, those with a salt the ones of the same salt. Without
+// keys there is one tenant, wherever requests come from.
+static sd_status tenant_of(uint64_t *out, const sd_generation *g, sd_error *err) {
+    const char *salt = g->request.cache_salt ? g->request.cache_salt : "";
+    const sd_client_name *name = &g->client->name;
+    struct {
+        uint8_t key[sizeof g->server->tenant_key], client[sizeof name->byte];
+        char salt[SD_API_MAX_SALT + 1];
+    } of = {0};
+    sd_sha256 hash;
+    memcpy(of.key, g->server->tenant_key, sizeof of.key);
+    if (name->is_key) memcpy(of.client, name->byte, sizeof of.client);
+    snprintf(of.salt, sizeof of.salt, "%s", salt);
+    sd_status st = sd_sha256_of(&hash, &of, sizeof of, err);
+    hash.hex[16] = '\0';
+    if (st == SD_OK) *out = strtoull(hash.hex, NULL, 16);
+    return st;
 }
 
 static int submit_choice(sd_generation *g, sd_choice *c, sd_api_error *e) {
@@ -28,14 +49,16 @@ static int submit_choice(sd_generation *g, sd_choice *c, sd_api_error *e) {
                     .ignore_end = r->ignore_end,
                     .logprobs = r->logprobs,
                     .spec = spec_of(g),
-                    .client = g->client->id};
+                    .client = g->client->id,
+                    .priority = r->priority};
     // A prompt is sampled as it would be alone, whatever its place in a list.
     q.sampling.choice = (uint32_t)(c->index % r->n);
     q.shaping.bad_words = g->bad_words.id, q.shaping.n_bad_words = g->bad_words.n;
     memcpy(q.stop, r->stop, sizeof q.stop);
     sd_provider *p = g->model->provider;
     sd_provider_request *m = NULL;
-    sd_status st = sd_provider_request_make(&m, &q, (uint32_t)g->model->row, &err);
+    sd_status st = tenant_of(&q.tenant, g, &err);
+    if (st == SD_OK) st = sd_provider_request_make(&m, &q, (uint32_t)g->model->row, &err);
     if (st == SD_OK) st = p->ops->start(p, m, (sd_sink){sd_generation_on_event, c}, &c->id, &err);
     free(m);
     if (st == SD_OK) {

@@ -127,6 +127,13 @@ static void write_engine(page *p, const sd_metrics *m, const sd_engine_stats *e,
            "Requests that ended because the model's logits were not finite.", (double)e->nonfinite);
     single(p, "num_preemptions_total", "counter", "Requests put back into the queue.",
            (double)e->preemptions);
+    if (e->prefix_cache) {
+        single(p, "prefix_cache_queries_total", "counter",
+               "Tokens of prompts that were looked for in the prefix cache.",
+               (double)e->prefix_queries);
+        single(p, "prefix_cache_hits_total", "counter",
+               "Tokens of prompts that were found there and not computed.", (double)e->prefix_hits);
+    }
     single(p, "spec_decode_num_drafts_total", "counter", "Rounds of speculation.",
            (double)e->spec.rounds);
     single(p, "spec_decode_num_draft_tokens_total", "counter", "Tokens drafted.",

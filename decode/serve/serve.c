@@ -274,8 +274,9 @@ sd_status sd_serve(const sd_serve_options *o, sd_error *err) {
     json_object_seed(0);
     signal(SIGPIPE, SIG_IGN); // a client that left is an error of a write
     SD_TRY(check_options(o, err));
-    SD_CHECK(getrandom(&s->id_key, sizeof s->id_key, 0) == sizeof s->id_key, err, SD_EIO,
-             "no random numbers: %s", strerror(errno));
+    SD_CHECK(getrandom(&s->id_key, sizeof s->id_key, 0) == sizeof s->id_key &&
+                 getrandom(s->tenant_key, sizeof s->tenant_key, 0) == sizeof s->tenant_key,
+             err, SD_EIO, "no random numbers: %s", strerror(errno));
     SD_TRY(sd_listener_open(
         &s->listener,
         &(sd_listener_options){.on = &handlers,

@@ -33,9 +33,10 @@ struct sd_server {
     sd_wakeup loaded_wakeup, read_wakeup, events_wakeup;
     bool deadline_passed; // the time to drain is over
     sd_listener listener;
-    bool local_hosts_only; // sd_route_host_is_local() is asked of every request
-    int64_t created;       // s since 1970
-    uint64_t id_key;       // of the answers' ids
+    bool local_hosts_only;  // sd_route_host_is_local() is asked of every request
+    int64_t created;        // s since 1970
+    uint64_t id_key;        // of the answers' ids
+    uint8_t tenant_key[32]; // random: nobody can make names of tenants that meet
     uint64_t n_ids;
     sd_metrics metrics;
     int64_t drain_ns; // when draining began

@@ -131,7 +131,6 @@ static const struct {
     {"tool_choice", OFF_NONE_WORD, "tool calls"},
     {"function_call", OFF_NONE_WORD, "tool calls"},
     {"repeat_penalty", OFF_ONE, "this name; give repetition_penalty"},
-    {"priority", OFF_ZERO, "priorities"},
     {"suffix", OFF_EMPTY, "insertion"},
     {"use_beam_search", OFF_FALSE, "beam search"},
     {"prompt_logprobs", OFF_FALSE, "logprobs of the prompt"},

@@ -10,6 +10,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 enum {
     MAX_PARSED = 256 << 20, // bytes of memory for one body's document
@@ -194,12 +195,28 @@ static bool parse_speculation(sd_api_request *r, sd_api_error *e) {
     return sd_field_bool(o, "enabled", &r->speculate, e);
 }
 
+// vLLM's names and meanings.
+static bool parse_queueing(sd_api_request *r, sd_api_error *e) {
+    int64_t priority = 0;
+    if (!sd_field_int(r->root, "priority", INT32_MIN, INT32_MAX, &priority, e) ||
+        !sd_field_string(r->root, "cache_salt", &r->cache_salt, e))
+        return false;
+    size_t n = r->cache_salt ? strlen(r->cache_salt) : 1;
+    if (n == 0 || n > SD_API_MAX_SALT) {
+        sd_api_fail(e, 400, "cache_salt",
+                    "cache_salt has %zu bytes; give a string of 1 to %d bytes", n, SD_API_MAX_SALT);
+        return false;
+    }
+    r->priority = (int)priority;
+    return true;
+}
+
 static bool parse_shared(sd_api_request *r, sd_api_error *e) {
     int64_t n = 1, best_of = 0,
             max_tokens = r->kind == SD_API_COMPLETION ? COMPLETION_MAX_TOKENS : 0;
     if (!sd_field_string(r->root, "model", &r->model, e) || !parse_sampling(r, e) ||
         !parse_stop(r, e) || !parse_stop_tokens(r, e) || !parse_stream(r, e) ||
-        !parse_logprobs(r, e) || !parse_speculation(r, e) ||
+        !parse_logprobs(r, e) || !parse_speculation(r, e) || !parse_queueing(r, e) ||
         !sd_field_bool(r->root, "ignore_eos", &r->ignore_end, e) ||
         !sd_field_int(r->root, "n", 1, SD_API_MAX_CHOICES, &n, e) ||
         !sd_field_int(r->root, "best_of", 1, SD_API_MAX_CHOICES, &best_of, e) ||
@@ -219,8 +236,26 @@ static bool parse_shared(sd_api_request *r, sd_api_error *e) {
     return sd_openai_shaping_parse(r, e);
 }
 
+// Some agents put a line in front of their system text that changes with each request, for their
+// billing. It says nothing to a model, and no request would find the prefix of the one before.
+static const char *skip_volatile_line(const char *text, size_t *len) {
+    static const char begin[] = "x-anthropic-billing-header:";
+    if (*len < sizeof begin - 1 || strncasecmp(text, begin, sizeof begin - 1) != 0) return text;
+    const char *end = memchr(text, '\n', *len);
+    const char *rest = end ? end + 1 : text + *len;
+    *len -= (size_t)(rest - text);
+    return rest;
+}
+
+// A text of a message; first: nothing of the message stands before it.
+static const char *text_of(const json_t *v, const char *role, bool first, size_t *len) {
+    const char *text = json_string_value(v);
+    *len = json_string_length(v);
+    return first && strcmp(role, "system") == 0 ? skip_volatile_line(text, len) : text;
+}
+
 // Content parts become one string: templates of text models take strings.
-static json_t *join_parts(const json_t *parts, size_t message, sd_api_error *e) {
+static json_t *join_parts(const json_t *parts, const char *role, size_t message, sd_api_error *e) {
     sd_buf text = sd_buf_make(16 * 1024 * 1024);
     json_t *out = NULL;
     char param[64];
@@ -237,7 +272,9 @@ static json_t *join_parts(const json_t *parts, size_t message, sd_api_error *e) 
                 param);
             goto out;
         }
-        if (!sd_buf_add(&text, json_string_value(piece), json_string_length(piece))) {
+        size_t len;
+        const char *add = text_of(piece, role, i == 0, &len);
+        if (!sd_buf_add(&text, add, len)) {
             sd_api_fail(e, 500, param, "out of memory");
             goto out;
         }
@@ -253,9 +290,12 @@ static json_t *take_content(const json_t *message, const char *role, size_t i, s
     const json_t *content = sd_field_get(message, "content");
     char param[64];
     snprintf(param, sizeof param, "messages[%zu].content", i);
-    if (content && json_is_array(content)) return join_parts(content, i, e);
-    if (content && sd_json_is_text(content))
-        return json_stringn(json_string_value(content), json_string_length(content));
+    if (content && json_is_array(content)) return join_parts(content, role, i, e);
+    if (content && sd_json_is_text(content)) {
+        size_t len;
+        const char *text = text_of(content, role, true, &len);
+        return json_stringn(text, len);
+    }
     if (!content && strcmp(role, "assistant") == 0) return json_string("");
     sd_api_fail(e, 400, param, "%s is %s; give a string or an array of text parts", param,
                 content ? sd_field_type_word(content) : "missing");

@@ -10,7 +10,7 @@ void sd_api_request_drop_texts(sd_api_request *r) {
     json_decref(r->messages);
     json_decref(r->root);
     r->root = r->messages = r->template_arguments = NULL;
-    r->model = NULL;
+    r->model = r->cache_salt = NULL;
     r->n_stop = r->n_bad_words = 0;
     free(r->bias);
     free(r->allowed);

@@ -14,6 +14,7 @@ enum {
     SD_API_MAX_PROMPTS = 64,         // prompts of one request
     SD_API_MAX_SEQUENCES = 64,       // n times prompts
     SD_API_MAX_STOP_TOKENS = 64,
+    SD_API_MAX_SALT = 1024, // bytes of cache_salt
     SD_API_MAX_MESSAGES = 4096,
     SD_API_MAX_TEMPLATE_ARGUMENTS = 64
 };
@@ -46,7 +47,9 @@ typedef struct {
     int32_t *allowed;
     const json_t *bad_word[SD_MAX_BAD_WORDS]; // strings, borrowed from root
     int n_bad_words;
-    int logprobs; // -1: none; 0..20 alternatives
+    int logprobs;           // -1: none; 0..20 alternatives
+    int priority;           // lower is first
+    const char *cache_salt; // prefixes are found by requests with the same one alone; NULL: none
     bool speculate;
     json_t *messages; // chat: [{"role","content",...}], content parts joined to one string; owned
     json_t *template_arguments; // chat: chat_template_kwargs or NULL; borrowed from root

@@ -56,6 +56,8 @@ sd_status sd_provider_request_make(sd_provider_request **out, const sd_request *
                                    sd_error *err) {
     sd_status st = SD_OK;
     sd_provider_request m = {.client = r->client,
+                             .tenant = r->tenant,
+                             .priority = r->priority,
                              .seed = r->sampling.seed,
                              .model = model,
                              .choice = r->sampling.choice,
@@ -141,7 +143,9 @@ sd_status sd_provider_request_read(sd_request *r, const void *block, size_t byte
                       .ignore_end = m->ignore_end != 0,
                       .logprobs = m->logprobs,
                       .spec = (sd_spec_mode)m->spec,
-                      .client = m->client};
+                      .client = m->client,
+                      .tenant = m->tenant,
+                      .priority = m->priority};
     SD_TRY(read_shaping(&r->shaping, m, bytes, err));
     for (int i = 0; i < m->n_stop; i++) {
         sd_span s = m->stop[i];

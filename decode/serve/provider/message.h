@@ -16,7 +16,7 @@
 
 #include <stddef.h>
 
-enum { SD_PROVIDER_VERSION = 2 };
+enum { SD_PROVIDER_VERSION = 3 };
 
 typedef struct {
     uint32_t version; // SD_PROVIDER_VERSION
@@ -33,12 +33,13 @@ typedef struct {
 typedef struct {
     sd_provider_head head;
     uint64_t client; // whose it is
+    uint64_t tenant; // whose prefixes it finds
     uint64_t seed;
     uint32_t model; // row of the provider's models
     uint32_t choice;
     int32_t max_tokens, min_tokens, logprobs, spec, top_k, ignore_end, n_stop;
     float temperature, top_p, min_p, presence, frequency, repetition;
-    int32_t reserved;
+    int32_t priority;
     sd_span prompt;             // int32_t: token ids
     sd_span stop_token;         // int32_t
     sd_span bias;               // sd_token_bias
@@ -47,7 +48,8 @@ typedef struct {
     sd_span stop[SD_MAX_STOPS]; // char: with their 0
 } sd_provider_request;
 
-/// r's adapter, corpus and callback are not sent: `model` says which are meant. SD_ENOMEM; SD_ELIMIT
+/// r's adapter, corpus and callback are not sent: `model` says which are meant; nor that its priority is an
+/// administrator's. SD_ENOMEM; SD_ELIMIT
 /// when it would not fit a block.
 sd_status sd_provider_request_make(sd_provider_request **out, const sd_request *r, uint32_t model,
                                    sd_error *err);

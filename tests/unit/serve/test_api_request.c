@@ -76,6 +76,11 @@ static const struct {
     {"logprobs", CHAT(",\"logprobs\":5")},
     {"top_logprobs", CHAT(",\"top_logprobs\":5")},
     {"top_logprobs", CHAT(",\"logprobs\":true,\"top_logprobs\":21")},
+    {"priority", CHAT(",\"priority\":\"high\"")},
+    {"priority", CHAT(",\"priority\":2147483648")},
+    {"cache_salt", CHAT(",\"cache_salt\":7")},
+    {"cache_salt", CHAT(",\"cache_salt\":\"\"")},
+    {"cache_salt", CHAT(",\"cache_salt\":\"a\\u0000b\"")},
     {"speculative", CHAT(",\"speculative\":true")},
     {"speculative", CHAT(",\"speculative\":{\"k\":4}")},
     {"ignore_eos", CHAT(",\"ignore_eos\":1")},
@@ -215,7 +220,8 @@ Test(api, values_reach_the_request) {
                             "\"min_p\":0.1,\"seed\":-3,\"n\":2,\"stop\":[\"a\",\"b\"],"
                             "\"max_completion_tokens\":7,\"logprobs\":true,\"top_logprobs\":3,"
                             "\"stream\":true,\"stream_options\":{\"include_usage\":true},"
-                            "\"speculative\":{\"enabled\":false},\"stop_token_ids\":[4,5]");
+                            "\"speculative\":{\"enabled\":false},\"stop_token_ids\":[4,5],"
+                            "\"priority\":-7,\"cache_salt\":\"s\"");
     cr_assert_eq(parse(&r, SD_API_CHAT, body, &e), 0, "%s", e.message);
     cr_assert_str_eq(r.model, "m");
     cr_assert_eq(r.sampling.top_k, 0);
@@ -225,6 +231,8 @@ Test(api, values_reach_the_request) {
     cr_assert_str_eq(r.stop[1], "b");
     cr_assert_eq(r.stop_token[1], 5);
     cr_assert_eq(r.max_tokens, 7);
+    cr_assert_eq(r.priority, -7);
+    cr_assert_str_eq(r.cache_salt, "s");
     cr_assert_eq(r.logprobs, 3);
     cr_assert(r.stream && r.include_usage && r.has_seed);
     cr_assert_not(r.speculate);
@@ -325,6 +333,54 @@ Test(api, content_parts_become_one_string_and_developer_becomes_system) {
     cr_assert_str_eq(json_string_value(json_object_get(first, "role")), "system");
     cr_assert_str_eq(json_string_value(json_object_get(first, "content")), "ab");
     sd_api_request_free(&r);
+}
+
+Test(api, a_first_line_that_changes_with_every_request_does_not_reach_the_model) {
+    static const struct {
+        const char *messages, *want; // of the first message
+    } cases[] = {
+        {"[{\"role\":\"system\",\"content\":\"X-Anthropic-Billing-Header: cch=1;\\nYou "
+         "are.\\nb\"}]",
+         "You are.\nb"},
+        {"[{\"role\":\"system\",\"content\":\"x-anthropic-billing-header: cch=1;\"}]", ""},
+        {"[{\"role\":\"developer\",\"content\":[{\"type\":\"text\",\"text\":"
+         "\"x-anthropic-billing-header: cch=2;\"},{\"type\":\"text\",\"text\":\"You are.\"}]}]",
+         "You are."},
+        // Anywhere else it is text.
+        {"[{\"role\":\"user\",\"content\":\"x-anthropic-billing-header: a\\nb\"}]",
+         "x-anthropic-billing-header: a\nb"},
+        {"[{\"role\":\"system\",\"content\":\"a\\nx-anthropic-billing-header: b\"}]",
+         "a\nx-anthropic-billing-header: b"},
+        {"[{\"role\":\"system\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},"
+         "{\"type\":\"text\",\"text\":\"x-anthropic-billing-header: b\"}]}]",
+         "ax-anthropic-billing-header: b"},
+        {"[{\"role\":\"system\",\"content\":\"x-anthropic-billing-heade\"}]",
+         "x-anthropic-billing-heade"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        sd_api_request r;
+        sd_api_error e;
+        char body[400];
+        snprintf(body, sizeof body, "{\"messages\":%s}", cases[i].messages);
+        cr_assert_eq(parse(&r, SD_API_CHAT, body, &e), 0, "%s", e.message);
+        cr_assert_str_eq(
+            json_string_value(json_object_get(json_array_get(r.messages, 0), "content")),
+            cases[i].want);
+        sd_api_request_free(&r);
+    }
+}
+
+Test(api, a_salt_has_a_most) {
+    sd_api_request r;
+    sd_api_error e;
+    char salt[SD_API_MAX_SALT + 2] = {0}, body[SD_API_MAX_SALT + 200];
+    for (int n = SD_API_MAX_SALT; n <= SD_API_MAX_SALT + 1; n++) {
+        memset(salt, 's', (size_t)n);
+        snprintf(body, sizeof body, "{\"prompt\":\"a\",\"cache_salt\":\"%s\"}", salt);
+        cr_assert_eq(parse(&r, SD_API_COMPLETION, body, &e), n > SD_API_MAX_SALT ? 400 : 0);
+        sd_api_request_free(&r);
+    }
+    cr_assert(strstr(e.message, "1025 bytes"), "%s", e.message);
 }
 
 Test(api, every_field_of_a_message_is_kept_and_null_is_absent) {

@@ -163,12 +163,19 @@ Test(metrics, the_page_is_prometheus_text_with_cumulative_buckets) {
     sd_metrics_finish(&m, SD_FINISH_STOP, &s, 0.6);
     sd_metrics_finish(&m, SD_FINISH_CANCELLED, &s, 0.6);
     sd_engine_stats e = {.running = 2, .waiting = 1, .kv_used = 1, .kv_total = 4};
+    sd_buf without = sd_buf_make(1 << 20);
+    cr_assert(sd_metrics_write(&without, &m, &e, "a", NULL, 0, 5));
+    cr_assert_null(strstr(without.data, "prefix_cache"), "it is not there, and not printed");
+    sd_buf_free(&without);
+    e.prefix_cache = true, e.prefix_queries = 30, e.prefix_hits = 12;
     sd_metrics_adapter a = {"ad", "index", 1, 10, 20};
     sd_buf b = sd_buf_make(1 << 20);
     cr_assert(sd_metrics_write(&b, &m, &e, "a\"b", &a, 1, 5));
     static const char *const lines[] = {
         "specdec:num_requests_running{model_name=\"a\\\"b\"} 2\n",
         "specdec:kv_cache_usage_perc{model_name=\"a\\\"b\"} 0.25\n",
+        "specdec:prefix_cache_queries_total{model_name=\"a\\\"b\"} 30\n",
+        "specdec:prefix_cache_hits_total{model_name=\"a\\\"b\"} 12\n",
         "specdec:request_success_total{model_name=\"a\\\"b\",finished_reason=\"stop\"} 1\n",
         "specdec:request_success_total{model_name=\"a\\\"b\",finished_reason=\"abort\"} 1\n",
         "specdec:e2e_request_latency_seconds_bucket{model_name=\"a\\\"b\",le=\"0.5\"} 0\n",
