@@ -90,6 +90,16 @@ plant "top-p shares out mass that min-p took away" kernels/sample/sampler.c 's/i
 plant "NaN passes for a small logit" kernels/sample/sampler.c 's/if \(s->simd->has_nan\(logits, s->V\)\) return -1;//' test_sampler
 plant "a drafter's proposals are counted as its neighbour's" decode/draft/planner.c 's/s->own, i, s->proposal/s->own, 0, s->proposal/' test_engine_drafters
 plant "a drafter is asked before it is ready" decode/draft/planner.c 's/= kind->prepare\(p->drafter\[k\], p->o.prepare_rows\)/= kind->prepare(p->drafter[k], p->o.prepare_rows) || true/' test_engine_drafters
+plant "a draft model's proposals are those of the batch's first" decode/draft/model.c 's/&m->picked\[picks\+\+\]/\&m->picked[0 * picks++]/' test_draft_model
+plant "drafted tokens stay in the draft model's cache" decode/draft/model.c 's/d->kv->len = d->filled < d->n - 1 \? d->filled : d->n - 1;/d->kv->len = d->filled;/' test_engine_rounds
+plant "an ended request keeps the draft model's pages" decode/engine/drafters.c 's/kind->end\(s->drafter\[i\]\)/kind->rewind(s->drafter[i])/' test_draft_model
+plant "an adapter of the draft is left out of its rows" decode/draft/model.c 's/\.adapter = m->adapter/.adapter = NULL/' test_draft_model
+plant "a draft model is asked for all or for none" decode/draft/planner.c 's/if \(worth > best\) best = worth, best_n = k \+ 1;/if (worth > best) best = worth, best_n = n;/' test_planner
+plant "a batch is given one row too many" decode/draft/controller.c 's/if \(pass == 0 && worth > best\) best = worth, best_n = n \+ 1;/if (pass == 0 \&\& worth > best) best = worth, best_n = n + 2;/' test_planner
+plant "the guard never rests" decode/draft/controller.c 's/c->backoff_tokens = GUARD_TOKENS, //' test_planner
+plant "probes are forgotten" decode/draft/planner.c 's/p->rounds % PROBE_ROUNDS == 0/false/' test_planner
+plant "a trace forgets that a step was mixed" decode/draft/replay.c 's/if \(s->prompt_rows > 0\) goto out;/if (false) goto out;/' test_trace
+plant "a trace forgets what drafting took" decode/draft/trace.c 's/t->times\[t->n_times\+\+\] = seconds/t->times[t->n_times++] = 0 * seconds/' test_trace
 plant "a step's tokens are drawn with the noise of the position before" model/infer/cpu/pick.c 's/\(int64_t\)row->pos \+ 1/(int64_t)row->pos/' test_backend
 plant "a row's token is that of another row's logits" model/infer/cpu/pick.c 's/const float \*logits = j->logits \+ .*;/const float *logits = j->logits;/' test_backend
 plant "a prompt's place in a list changes its sampling" decode/serve/generation_start.c 's/c->index % r->n/c->index/' test_serve_live

@@ -115,6 +115,19 @@ static int64_t taken_in(const sd_trace_log *log) {
     return n;
 }
 
+// Drafting and verifying make up the time of each step, and drafting takes some.
+static void check_times(const sd_trace_log *log) {
+    double drafting = 0;
+    for (int i = 0; i < log->n_steps; i++) {
+        const sd_traced_step *s = &log->step[i];
+        double sum = 0;
+        for (int k = 0; k < s->n_draft_s; k++) sum += s->draft_s[k];
+        if (s->n_requests > 0) cr_assert_float_eq(sum + s->verify_s, s->seconds, 1e-9);
+        drafting += sum;
+    }
+    cr_assert_gt(drafting, 0);
+}
+
 // The tokens of the rounds and of the answers are those of the requests, in order.
 static void check_tokens(const sd_trace_log *log) {
     cr_assert_eq(log->n_answers, REQUESTS);
@@ -144,6 +157,7 @@ Test(trace, a_replay_of_what_was_recorded_takes_as_many_tokens_in_each_round, .t
             sd_trace_log log = read_log(w.trace);
             sd_replay r = replay(&log);
             check_tokens(&log);
+            check_times(&log);
             cr_assert_gt(r.decisions, REQUESTS * N / 8);
             cr_assert_eq(r.same, r.decisions, "%lld of %lld with %d slots, length %d",
                          (long long)r.same, (long long)r.decisions, slots, length);
