@@ -202,8 +202,8 @@ static sd_status replay_round(rounds *r, const sd_traced_step *s, sd_replay *out
     }
     r->step = s, r->next = 0, r->running = false;
     r->planner->rounds = s->round - 1;
-    sd_planner_round(r->planner, r->pointer, s->n_requests);
-    for (int k = 0; k < s->n_requests; k++) {
+    if (s->planned == s->n_requests) sd_planner_round(r->planner, r->pointer, s->n_requests);
+    for (int k = 0; k < s->n_requests && s->planned == s->n_requests; k++) {
         out->decisions++;
         out->same += r->sequence[k].g == s->request[k].taken;
         sd_planner_score(r->planner, &r->sequence[k], s->request[k].emitted,

@@ -135,15 +135,15 @@ static void put_request(sd_trace *t, const sd_planned *s, int drafters) {
 
 void sd_trace_round(sd_trace *t, const sd_planner *p, const sd_trace_step *s) {
     int rows = 0;
-    for (int k = 0; k < s->n; k++) rows += 1 + s->planned[k]->g;
-    PUT("{\"round\":%lld,\"rows\":%d,\"prompt_rows\":%d,\"speculating\":%s", (long long)p->rounds,
-        rows, s->prompt_rows, s->speculating ? "true" : "false");
+    for (int k = 0; k < s->n; k++) rows += 1 + s->sequence[k]->g;
+    PUT("{\"round\":%lld,\"planned\":%d,\"rows\":%d,\"prompt_rows\":%d,\"speculating\":%s",
+        (long long)p->rounds, s->planned, rows, s->prompt_rows, s->speculating ? "true" : "false");
     PUT_LIST("draft_s", t->n_times, "%.17g", t->times[i]);
     PUT(",\"verify_s\":%.17g,\"seconds\":%.17g,\"requests\":[", s->seconds - s->draft_seconds,
         s->seconds);
     for (int k = 0; k < s->n; k++) {
         if (k) PUT(",");
-        put_request(t, s->planned[k], p->n_sources);
+        put_request(t, s->sequence[k], p->n_sources);
     }
     PUT("]}");
     t->n_times = 0;

@@ -6,7 +6,7 @@
 //     {"specdec_trace": 1, "drafters": [{"name", "bytes"}, ...], "target_bytes", "vocabulary",
 //      "length", "slots", "costs_ms": [20] or null}                             the first line
 //     {"prefill": rows, "seconds"}                                a step of prompt rows alone
-//     {"round", "rows", "prompt_rows", "speculating", "draft_s": [...], "verify_s", "seconds",
+//     {"round", "planned", "rows", "prompt_rows", "speculating", "draft_s": [...], "verify_s", "seconds",
 //      "requests": [{"request", "position", "last", "room", "generated", "active": [...], "missing": [...],
 //                    "ready": [...], "lacking": [...], "proposed": [[[drafter, token, bucket], ...],
 //                    ...], "source": [...], "bucket": [...], "probability": [...], "taken",
@@ -19,6 +19,9 @@
 // of which `taken` were verified. `missing` and `lacking` are the positions that a drafter had to
 // compute before and after it was made `ready`; -1: it was not asked. `draft_s` are the times that
 // were measured, in order.
+//
+// `planned` sequences were drafted for, of which `requests` lacks those that had to give way in the
+// step; such a round is not decided again.
 //
 // `shadow` has for each drafter, and each token of the answer but the first, what that drafter alone
 // would have drafted from there: a draft of up to SD_MAX_DRAFT tokens, which goes on a little behind
@@ -46,9 +49,10 @@ void sd_trace_timed(void *trace, double seconds); // sd_planner_options.timed
 
 /// A round that was planned, verified and scored.
 typedef struct {
-    int n;                      // sequences
-    sd_planned *const *planned; // [n]
-    int prompt_rows;            // that shared the step
+    int n;                       // sequences
+    sd_planned *const *sequence; // [n]
+    int planned;     // sequences of the plan: n, and those for which there was no memory
+    int prompt_rows; // that shared the step
     bool speculating;
     double seconds, draft_seconds; // of the step, and of them drafting
 } sd_trace_step;
@@ -82,6 +86,7 @@ typedef struct {
 typedef struct {
     int rows, prompt_rows; // rows 0: prompt rows alone
     int64_t round;
+    int planned;
     bool speculating;
     double *draft_s;
     int n_draft_s;

@@ -264,6 +264,8 @@ static sd_status read_round(reader *r, sd_traced_step *s, const json_t *o, sd_er
         SD_TRY(read_request(r, &s->request[i], json_array_get(list, (size_t)i), err));
         rows += 1 + s->request[i].taken;
     }
+    SD_TRY(get_int(&v, r, o, "planned", s->n_requests, r->log->slots, err));
+    s->planned = (int)v;
     SD_TRY(get_int(&v, r, o, "rows", rows, rows, err));
     s->rows = (int)v;
 out:

@@ -41,6 +41,7 @@ void sd_engine_plan(sd_engine *e) {
         s->plan.position = s->n;
         e->planned[n++] = &s->plan;
     }
+    e->n_planned = n;
     if (n > 0) e->draft_seconds = sd_planner_round(e->planner, e->planned, n);
 }
 

@@ -177,6 +177,7 @@ struct sd_engine {
     int n_drafters;
     sd_planner *planner;
     sd_planned **planned; // [n_slots] of the slots that decode
+    int n_planned;        // in this step
     double draft_seconds; // in this step, of drafters that are not free
 
     pthread_mutex_t lock;

@@ -13,7 +13,8 @@ void sd_engine_trace_step(sd_engine *e, const sd_rows *b, double seconds) {
     }
     sd_trace_round(e->o.trace, e->planner,
                    &(sd_trace_step){.n = b->running,
-                                    .planned = e->planned,
+                                    .sequence = e->planned,
+                                    .planned = e->n_planned,
                                     .prompt_rows = b->prompt_rows,
                                     .speculating = b->speculating,
                                     .seconds = seconds,

@@ -133,11 +133,13 @@ static void check_tokens(const sd_trace_log *log) {
     cr_assert_eq(log->n_answers, REQUESTS);
     for (int a = 0; a < log->n_answers; a++) {
         const sd_traced_answer *answer = &log->answer[a];
-        int n = 1; // the first comes with the prompt
+        int n = -1; // the first comes with the prompt, or in a round of its own
         for (int i = 0; i < log->n_steps; i++)
             for (int k = 0; k < log->step[i].n_requests; k++) {
                 const sd_traced_request *q = &log->step[i].request[k];
                 if (q->id != answer->request) continue;
+                if (n < 0) n = q->generated;
+                cr_assert_leq(n, answer->n);
                 cr_assert(q->position == PROMPT + n && q->generated == n);
                 cr_assert_leq(n + q->n_emitted, answer->n);
                 cr_assert_eq(
@@ -273,7 +275,8 @@ static const char head[] =
     "{\"specdec_trace\":1,\"drafters\":[{\"name\":\"suffix\",\"bytes\":null}],\"target_bytes\":9,"
     "\"vocabulary\":100,\"length\":0,\"slots\":1,\"costs_ms\":null}";
 #define ROUND(rows, request)                                                                       \
-    "{\"round\":1,\"rows\":" rows ",\"prompt_rows\":0,\"speculating\":true,\"draft_s\":[],"        \
+    "{\"round\":1,\"planned\":1,\"rows\":" rows                                                    \
+    ",\"prompt_rows\":0,\"speculating\":true,\"draft_s\":[],"                                      \
     "\"verify_s\":0.01,\"seconds\":0.01,\"requests\":[" request "]}"
 #define REQUEST(proposed, taken, accepted, emitted)                                                \
     "{\"request\":1,\"position\":5,\"last\":1,\"room\":9,\"generated\":1,\"active\":[1],"          \
