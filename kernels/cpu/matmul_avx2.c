@@ -68,8 +68,8 @@ SD_INLINE void dots_signed(__m256i dot[][HALVES], const uint8_t *code, const int
 
 // y rows [n0, n0 + n) <- one tile. rows: outputs that exist. t and n are constants where this is
 // inlined.
-SD_INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_quant_rows *x, int n0,
-                         int rows, int n, sd_dtype t) {
+SD_INLINE void tile_int8(float *y, int ldy, const uint8_t *p, sd_tile_ahead *ahead,
+                         const sd_quant_rows *x, int n0, int rows, int n, sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const int blocks = x->K / SD_QBLOCK;
     __m256 acc[MAX_N][HALVES], d[HALVES], m[HALVES];
@@ -82,8 +82,7 @@ SD_INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_quant_row
         if (f.super && b % 8 == 0) head = p, p += f.head;
         SD_UNROLL for (int h = 0; h < HALVES; h++) scales(&d[h], &m[h], p, head, h, t);
         const uint8_t *high = p + f.scales, *code = high + f.high;
-        for (int i = 0; i < f.block; i += 64) // beyond the ends of tiles and pages too
-            _mm_prefetch((const char *)p + AHEAD + i, _MM_HINT_T0);
+        sd_tile_ask(ahead, p, f.block);
         for (int part = 0; part < (t == SD_Q6_K ? 2 : 1); part++) {
             __m256i dot[MAX_N][HALVES];
             if (t == SD_Q8_0 || t == SD_IQ4_NL)
@@ -121,10 +120,19 @@ SD_INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_quant_row
     }
 }
 
+// A function of its own for the only pass: with the question within, its sums spill (4 %).
 #define AVX2_TILE(t, n)                                                                            \
-    static __attribute__((noinline)) void tile_##t##_##n(                                          \
+    static __attribute__((noinline)) void only_##t##_##n(                                          \
         float *y, int ldy, const uint8_t *p, const sd_quant_rows *x, int n0, int rows) {           \
-        tile_int8(y, ldy, p, x, n0, rows, n, SD_##t);                                              \
+        tile_int8(y, ldy, p, NULL, x, n0, rows, n, SD_##t);                                        \
+    }                                                                                              \
+    static __attribute__((noinline)) void tile_##t##_##n(                                          \
+        float *y, int ldy, const uint8_t *p, sd_tile_ahead *ahead, const sd_quant_rows *x, int n0, \
+        int rows) {                                                                                \
+        if (ahead)                                                                                 \
+            tile_int8(y, ldy, p, ahead, x, n0, rows, n, SD_##t);                                   \
+        else                                                                                       \
+            only_##t##_##n(y, ldy, p, x, n0, rows);                                                \
     }
 #define AVX2_TILES(t) AVX2_TILE(t, 1) AVX2_TILE(t, 2) AVX2_TILE(t, 3) AVX2_TILE(t, 4)
 SD_EACH_QUANTISED(AVX2_TILES)
@@ -284,8 +292,9 @@ SD_INLINE void float_rows(float *y, int ldy, const uint8_t *p, const float *x, i
 
 // Stores (add 0) or adds (1).
 #define AVX2_FLOAT(t, n, add)                                                                      \
-    static void float_##t##_##n##_##add(float *y, int ldy, const uint8_t *p,                       \
+    static void float_##t##_##n##_##add(float *y, int ldy, const uint8_t *p, sd_tile_ahead *ahead, \
                                         const sd_quant_rows *x, int n0, int rows) {                \
+        (void)ahead;                                                                               \
         float_rows(y, ldy, p, x->x + (size_t)n0 * x->K, x->K, rows, add, SD_##t, n);               \
     }
 #define AVX2_FLOATS(t, add) AVX2_FLOAT(t, 1, add) AVX2_FLOAT(t, 2, add) AVX2_FLOAT(t, 3, add)

@@ -42,14 +42,10 @@ SD_INLINE void dots(__m512i *dot, const uint8_t *code, const uint8_t *high, cons
     SD_UNROLL for (int r = 0; r < n; r++) dot[r] = _mm512_add_epi32(dot[r], even[r]);
 }
 
-SD_INLINE void prefetch(const uint8_t *p, int bytes) { // beyond the ends of tiles and pages too
-    for (int i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + AHEAD + i, _MM_HINT_T0);
-}
-
 // acc [n] <- one tile of a type with a scale for each 32 k. t and n are constants where this is
 // inlined.
-SD_INLINE void sum_blocks(__m512 *acc, const uint8_t *p, const sd_quant_rows *x, int n0, int n,
-                          sd_dtype t) {
+SD_INLINE void sum_blocks(__m512 *acc, const uint8_t *p, sd_tile_ahead *ahead,
+                          const sd_quant_rows *x, int n0, int n, sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const int centre = centre_of(t), blocks = x->K / SD_QBLOCK;
     for (int b = 0; b < blocks; b++, p += f.block) {
@@ -58,7 +54,7 @@ SD_INLINE void sum_blocks(__m512 *acc, const uint8_t *p, const sd_quant_rows *x,
         const uint8_t *high = p + f.scales, *code = high + f.high;
         __m512 d = half16(p), m = f.min ? half16(p + 32) : d;
         __m512i dot[MAX_N];
-        prefetch(p, f.block);
+        sd_tile_ask(ahead, p, f.block);
         SD_UNROLL for (int r = 0; r < n; r++) dot[r] =
             centre ? _mm512_set1_epi32(-centre * isum[2 * r]) : _mm512_setzero_si512();
         dots(dot, code, high, sd_quant_rows_codes(x, n0, b), 0, 8, n, t);
@@ -71,8 +67,8 @@ SD_INLINE void sum_blocks(__m512 *acc, const uint8_t *p, const sd_quant_rows *x,
 }
 
 // The same for a K type: the scales of blocks are whole numbers, so that 256 k are summed exactly.
-SD_INLINE void sum_supers(__m512 *acc, const uint8_t *p, const sd_quant_rows *x, int n0, int n,
-                          sd_dtype t) {
+SD_INLINE void sum_supers(__m512 *acc, const uint8_t *p, sd_tile_ahead *ahead,
+                          const sd_quant_rows *x, int n0, int n, sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const int parts = parts_of(t), supers = x->K / SD_QSUPER;
     for (int s = 0; s < supers; s++) {
@@ -82,7 +78,7 @@ SD_INLINE void sum_supers(__m512 *acc, const uint8_t *p, const sd_quant_rows *x,
         p += f.head;
         for (int b = 8 * s; b < 8 * s + 8; b++, p += f.block) {
             const uint8_t *high = p + f.scales, *code = high + f.high;
-            prefetch(p, f.block);
+            sd_tile_ask(ahead, p, f.block);
             SD_UNROLL for (int part = 0; part < parts; part++) {
                 __m512i dot[MAX_N];
                 __m512i scale = parts == 2 ? load_s8(p + 16 * part) : load_u8(p);
@@ -113,22 +109,23 @@ SD_INLINE void sum_supers(__m512 *acc, const uint8_t *p, const sd_quant_rows *x,
 }
 
 // y rows [n] <- one tile.
-SD_INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_quant_rows *x, int n0,
-                         int rows, int n, sd_dtype t) {
+SD_INLINE void tile_int8(float *y, int ldy, const uint8_t *p, sd_tile_ahead *ahead,
+                         const sd_quant_rows *x, int n0, int rows, int n, sd_dtype t) {
     __m512 acc[MAX_N];
     SD_UNROLL for (int r = 0; r < n; r++) acc[r] = _mm512_setzero_ps();
     if (sd_tile_form_of(t).super)
-        sum_supers(acc, p, x, n0, n, t);
+        sum_supers(acc, p, ahead, x, n0, n, t);
     else
-        sum_blocks(acc, p, x, n0, n, t);
+        sum_blocks(acc, p, ahead, x, n0, n, t);
     SD_UNROLL for (int r = 0; r < n; r++)
         _mm512_mask_storeu_ps(y + (size_t)r * ldy, outputs(rows), acc[r]);
 }
 
 #define AVX512_TILE(t, n)                                                                          \
     static __attribute__((noinline)) void tile_##t##_##n(                                          \
-        float *y, int ldy, const uint8_t *p, const sd_quant_rows *x, int n0, int rows) {           \
-        tile_int8(y, ldy, p, x, n0, rows, n, SD_##t);                                              \
+        float *y, int ldy, const uint8_t *p, sd_tile_ahead *ahead, const sd_quant_rows *x, int n0, \
+        int rows) {                                                                                \
+        tile_int8(y, ldy, p, ahead, x, n0, rows, n, SD_##t);                                       \
     }
 #define AVX512_TILES(t)                                                                            \
     AVX512_TILE(t, 1)                                                                              \
@@ -232,8 +229,9 @@ SD_INLINE void float_rows(float *y, int ldy, const uint8_t *p, const float *x, i
 
 // Stores (add 0) or adds (1).
 #define AVX512_FLOAT(t, n, add)                                                                    \
-    static void float_##t##_##n##_##add(float *y, int ldy, const uint8_t *p,                       \
+    static void float_##t##_##n##_##add(float *y, int ldy, const uint8_t *p, sd_tile_ahead *ahead, \
                                         const sd_quant_rows *x, int n0, int rows) {                \
+        (void)ahead;                                                                               \
         float_rows(y, ldy, p, x->x + (size_t)n0 * x->K, x->K, rows, add, SD_##t, n);               \
     }
 // clang-format finds no layout of these lists that it leaves alone.

@@ -25,8 +25,9 @@ SD_INLINE void open_block(tile_chunk *to, int i, const uint8_t *p, const uint8_t
                           sd_dtype t) {
     const sd_tile_form f = sd_tile_form_of(t);
     const uint8_t *high = p + f.scales, *code = high + f.high;
-    for (int j = 0; j < f.block; j += 64) // beyond the ends of tiles and pages too
-        _mm_prefetch((const char *)p + AHEAD + j, _MM_HINT_T0);
+    for (int j = 0; j < f.block;
+         j += 64) // of the next chunk; beyond the ends of tiles and pages too
+        _mm_prefetch((const char *)p + CHUNK * f.block + f.head + j, _MM_HINT_T0);
     SD_UNROLL for (int h = 0; h < HALVES; h++) {
         __m256 d, m;
         scales(&d, &m, p, head, h, t);

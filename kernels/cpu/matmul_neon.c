@@ -121,7 +121,9 @@ SD_INLINE void tile_int8(float *y, int ldy, const uint8_t *p, const sd_quant_row
 
 #define NEON_TILE(t, n)                                                                            \
     static __attribute__((noinline)) void tile_##t##_##n(                                          \
-        float *y, int ldy, const uint8_t *p, const sd_quant_rows *x, int n0, int rows) {           \
+        float *y, int ldy, const uint8_t *p, sd_tile_ahead *ahead, const sd_quant_rows *x, int n0, \
+        int rows) {                                                                                \
+        (void)ahead; /* its cores fetch ahead by themselves */                                     \
         tile_int8(y, ldy, p, x, n0, rows, n, SD_##t);                                              \
     }
 #define NEON_TILES(t) NEON_TILE(t, 1) NEON_TILE(t, 2) NEON_TILE(t, 3) NEON_TILE(t, 4)
@@ -185,8 +187,9 @@ SD_INLINE void float_rows(float *y, int ldy, const uint8_t *p, const float *x, i
 
 // Stores (add 0) or adds (1).
 #define NEON_FLOAT(t, n, add)                                                                      \
-    static void float_##t##_##n##_##add(float *y, int ldy, const uint8_t *p,                       \
+    static void float_##t##_##n##_##add(float *y, int ldy, const uint8_t *p, sd_tile_ahead *ahead, \
                                         const sd_quant_rows *x, int n0, int rows) {                \
+        (void)ahead;                                                                               \
         float_rows(y, ldy, p, x->x + (size_t)n0 * x->K, x->K, rows, add, SD_##t, n);               \
     }
 #define NEON_FLOATS(t, add)                                                                        \

@@ -61,9 +61,30 @@ size_t sd_pack_tiles_bytes(const sd_weight *w);
 sd_status sd_pack_tiles(sd_packed_weight *out, const sd_weight *w, sd_compute compute,
                         const atomic_bool *stop, sd_error *err);
 
+/// What a pass over a tile asks memory for meanwhile. The only pass asks for what follows closely; the
+/// first of several ask for a share each of the next tile, so that memory works while rows are computed.
+typedef struct {
+    const uint8_t *at;
+    int each; // bytes a block of 32 k
+} sd_tile_ahead;
+/// The share of a block of `bytes` at p. It runs beyond the ends of tiles and pages, which is harmless.
+static inline __attribute__((always_inline)) void sd_tile_ask(sd_tile_ahead *a, const uint8_t *p,
+                                                              int bytes) {
+    enum { CLOSELY = 1536, LINE = 64 };
+    if (!a) {
+        for (int i = 0; i < bytes; i += LINE) __builtin_prefetch(p + CLOSELY + i);
+        return;
+    }
+    const uint8_t *to = a->at + a->each;
+    for (const uint8_t *i = (const uint8_t *)(((uintptr_t)a->at + LINE - 1) / LINE * LINE); i < to;
+         i += LINE)
+        __builtin_prefetch(i);
+    a->at = to;
+}
+
 /// y [n][rows], ldy apart, <- or += one tile and rows [n0, n0 + n) of x, for the n of the function.
-typedef void (*sd_tile_fn)(float *y, int ldy, const uint8_t *tile, const sd_quant_rows *x, int n0,
-                           int rows);
+typedef void (*sd_tile_fn)(float *y, int ldy, const uint8_t *tile, sd_tile_ahead *ahead,
+                           const sd_quant_rows *x, int n0, int rows);
 /// A matmul: every tile of the outputs [m0, m1) meets all rows, n <= most at a time by fn[n - 1].
 void sd_tiles_run(float *y, int ldy, const sd_packed_weight *w, const sd_quant_rows *x, int N,
                   int m0, int m1, const sd_tile_fn *fn, int most);

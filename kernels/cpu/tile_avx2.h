@@ -10,7 +10,7 @@
 
 // The sum so far, now: else the compiler regroups integer sums into trees and spills their leaves.
 #define SETTLE(v) __asm__("" : "+x"(v))
-enum { HALVES = 2, AHEAD = 1536 };
+enum { HALVES = 2 };
 
 SD_INLINE __m256 half8(const uint8_t *p) {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));

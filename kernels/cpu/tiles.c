@@ -4,7 +4,8 @@
 
 #include <string.h>
 
-enum { FP32_ROWS = 64, L2_BYTES = 512 << 10 };
+// ASKING: passes over a tile, of many, that ask for the next one; it costs each 4 % of its time.
+enum { FP32_ROWS = 64, L2_BYTES = 512 << 10, ASKING = 4 };
 
 static const uint8_t *tile_at(const sd_packed_weight *w, size_t bytes, int m) {
     return (const uint8_t *)w->data + (size_t)(m / SD_TILE_M) * bytes;
@@ -17,15 +18,20 @@ static int outputs(int m, int m1) {
 static void run_rows(float *y, int ldy, const sd_packed_weight *w, size_t bytes,
                      const sd_quant_rows *x, int n0, int n1, int m0, int m1, const sd_tile_fn *fn,
                      int most) {
+    const int passes = (n1 - n0 + most - 1) / most, asking = passes < ASKING ? passes : ASKING;
+    const int blocks = (x->K + SD_QBLOCK - 1) / SD_QBLOCK * asking;
+    const int each = passes > 1 ? (int)(bytes / (size_t)blocks) + 1 : 0;
     for (int m = m0; m < m1; m += SD_TILE_M) {
         const uint8_t *tile = tile_at(w, bytes, m);
         int rows = outputs(m, m1);
+        sd_tile_ahead ahead = {tile + bytes, each};
         for (int i = n0, n; i < n1; i += n) {
             // The last rows go in two like halves: a row by itself would pay for the unpacking
             // alone.
             int left = n1 - i;
             n = left <= most ? left : left < 2 * most ? (left + 1) / 2 : most;
-            fn[n - 1](y + (size_t)i * ldy + m, ldy, tile, x, i, rows);
+            const bool asks = each > 0 && ahead.at < tile + 2 * bytes;
+            fn[n - 1](y + (size_t)i * ldy + m, ldy, tile, asks ? &ahead : NULL, x, i, rows);
         }
     }
 }
