@@ -1,0 +1,222 @@
+// Formats of strings, twice: the patterns that answers are offered, and checks by hand of any text. A
+// pattern is stricter than its check: years from 1000 on, at most nine labels of a host, and so on.
+#include "model/grammar/schema.h"
+
+#include <ctype.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define YEAR "[12][0-9]{3}"
+#define LEAP "(?:[12][0-9](?:0[48]|[2468][048]|[13579][26])|(?:1[26]|2[048])00)"
+#define DATE                                                                                       \
+    "(?:" YEAR "-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|" \
+    "30)|02-(?:0[1-9]|1[0-9]|2[0-8]))|" LEAP "-02-29)"
+#define TIME "(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\\.[0-9]{1,6})?(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+#define LABEL "[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
+#define HOST LABEL "(?:\\." LABEL "){0,2}"
+#define OCTET "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+#define IPV4 OCTET "(?:\\." OCTET "){3}"
+#define H16 "[0-9a-fA-F]{1,4}"
+#define PCHAR "(?:[a-zA-Z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})"
+
+static const struct {
+    const char *name, *pattern;
+} patterns[] = {
+    {"date", DATE},
+    {"time", TIME},
+    {"date-time", DATE "T" TIME},
+    {"duration",
+     "P(?:[0-9]{1,9}W|(?:[0-9]{1,9}Y(?:[0-9]{1,9}M(?:[0-9]{1,9}D)?)?|[0-9]{1,9}M(?:[0-9]{1,9}D)?|[0-9]{1,9}D)"
+     "(?:T(?:[0-9]{1,9}H(?:[0-9]{1,9}M(?:[0-9]{1,9}S)?)?|[0-9]{1,9}M(?:[0-9]{1,9}S)?|[0-9]{1,9}S))?|"
+     "T(?:[0-9]{1,9}H(?:[0-9]{1,9}M(?:[0-9]{1,9}S)?)?|[0-9]{1,9}M(?:[0-9]{1,9}S)?|[0-9]{1,9}S))"},
+    {"uuid", "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"},
+    {"email", "[a-zA-Z0-9_+-]{1,30}(?:\\.[a-zA-Z0-9_+-]{1,30})?@" LABEL "(?:\\.[a-zA-Z0-9]{1,30})?\\.[a-zA-Z]{2,18}"},
+    {"hostname", HOST},
+    {"ipv4", IPV4},
+    {"ipv6", "(?:" H16 ":){7}" H16 "|(?:" H16 ":){1,6}:" H16 "|(?:" H16 ":){1,5}(?::" H16 "){2}|(?:" H16
+             ":){1,4}(?::" H16 "){3}|(?:" H16 ":){1,7}:|:(?::" H16 "){1,7}|::"},
+    {"uri", "[a-zA-Z][a-zA-Z0-9+-]{1,12}:(?://" HOST "(?::[0-9]{1,5})?(?:/" PCHAR "*)*|" PCHAR "+)(?:\\?(?:" PCHAR
+            "|[/?])*)?(?:#(?:" PCHAR "|[/?])*)?"},
+};
+enum { FORMATS = sizeof patterns / sizeof patterns[0] };
+
+const char *sd_format_pattern(const char *format) {
+    for (int i = 0; i < FORMATS; i++)
+        if (strcmp(patterns[i].name, format) == 0) return patterns[i].pattern;
+    return NULL;
+}
+
+// ---- checks by hand
+
+typedef struct {
+    const char *s, *end;
+} text;
+
+static bool take(text *t, char c) {
+    if (t->s == t->end || *t->s != c) return false;
+    t->s++;
+    return true;
+}
+
+// min to max digits; -1: they are not there.
+static long number(text *t, int min, int max) {
+    long v = 0;
+    int n = 0;
+    for (; n < max && t->s < t->end && *t->s >= '0' && *t->s <= '9'; n++)
+        v = v > 100000000 ? v : v * 10 + (*t->s - '0'), t->s++;
+    return n < min ? -1 : v;
+}
+
+static bool is_date(text *t) {
+    static const int days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    long y = number(t, 4, 4), m = take(t, '-') ? number(t, 2, 2) : -1,
+         d = take(t, '-') ? number(t, 2, 2) : -1;
+    if (y < 0 || m < 1 || m > 12 || d < 1) return false;
+    bool leap = (y % 4 == 0 && y % 100 != 0) || y % 400 == 0;
+    return d <= days[m - 1] + (m == 2 && leap);
+}
+
+static bool is_time(text *t) {
+    long h = number(t, 2, 2), m = take(t, ':') ? number(t, 2, 2) : -1,
+         s = take(t, ':') ? number(t, 2, 2) : -1;
+    if (h < 0 || h > 23 || m < 0 || m > 59 || s < 0 || s > 60) return false;
+    if (take(t, '.') && number(t, 1, 30) < 0) return false;
+    if (take(t, 'Z') || take(t, 'z')) return s < 60 || (h == 23 && m == 59);
+    if (!take(t, '+') && !take(t, '-')) return false;
+    h = number(t, 2, 2), m = take(t, ':') ? number(t, 2, 2) : -1;
+    return h >= 0 && h <= 23 && m >= 0 && m <= 59;
+}
+
+// Units in their order, each at most once and without a gap; how many.
+static int units(text *t, const char *names) {
+    int n = 0, last = -1;
+    while (t->s < t->end && *t->s != 'T') {
+        if (number(t, 1, 30) < 0 || t->s == t->end) return -1;
+        const char *at = strchr(names, *t->s);
+        if (!at || (last >= 0 && at - names != last + 1)) return -1;
+        last = (int)(at - names);
+        t->s++, n++;
+    }
+    return n;
+}
+
+static bool is_duration(text *t) {
+    if (!take(t, 'P')) return false;
+    text weeks = *t;
+    if (number(&weeks, 1, 30) >= 0 && take(&weeks, 'W')) return *t = weeks, true;
+    int dates = units(t, "YMD"), times = 0;
+    if (dates < 0) return false;
+    if (take(t, 'T')) {
+        times = units(t, "HMS");
+        if (times <= 0) return false;
+    }
+    return dates + times > 0;
+}
+
+static bool is_uuid(text *t) {
+    for (int i = 0; i < 36; i++, t->s++) {
+        if (t->s == t->end) return false;
+        bool dash = i == 8 || i == 13 || i == 18 || i == 23;
+        if (dash ? *t->s != '-' : !isxdigit((unsigned char)*t->s)) return false;
+    }
+    return true;
+}
+
+static bool is_host(text *t) {
+    const char *begin = t->s;
+    while (t->s < t->end) {
+        const char *label = t->s;
+        while (t->s < t->end && (isalnum((unsigned char)*t->s) || *t->s == '-')) t->s++;
+        if (t->s == label || t->s - label > 63 || *label == '-' || t->s[-1] == '-') return false;
+        if (t->s == t->end) break;
+        if (!take(t, '.') || t->s == t->end) return false;
+    }
+    return t->s > begin && t->s - begin <= 253;
+}
+
+static bool is_email(text *t) {
+    const char *at = memchr(t->s, '@', (size_t)(t->end - t->s));
+    if (!at || at == t->s || at - t->s > 64) return false;
+    bool dot = true; // none at the ends, no two in a row
+    for (; t->s < at; t->s++) {
+        if (*t->s == '.' ? dot : !isalnum((unsigned char)*t->s) && !strchr("!#$%&'*+-/=?^_`{|}~", *t->s))
+            return false;
+        dot = *t->s == '.';
+    }
+    t->s++;
+    return !dot && is_host(t);
+}
+
+static bool is_ipv4(text *t) {
+    for (int i = 0; i < 4; i++) {
+        if (i && !take(t, '.')) return false;
+        const char *from = t->s;
+        long v = number(t, 1, 3);
+        if (v < 0 || v > 255 || (*from == '0' && t->s - from > 1)) return false;
+    }
+    return true;
+}
+
+static bool is_ipv6(text *t) {
+    int groups = 0;
+    bool gap = false;
+    if (t->end - t->s >= 2 && t->s[0] == ':' && t->s[1] == ':') gap = true, t->s += 2;
+    while (t->s < t->end) {
+        const char *from = t->s;
+        while (t->s < t->end && isxdigit((unsigned char)*t->s)) t->s++;
+        if (t->s < t->end && *t->s == '.') { // the last four bytes as IPv4
+            t->s = from;
+            if (!is_ipv4(t)) return false;
+            groups += 2;
+            break;
+        }
+        if (t->s == from || t->s - from > 4) return false;
+        groups++;
+        if (t->s == t->end) break;
+        if (!take(t, ':') || t->s == t->end) return false;
+        if (*t->s == ':') {
+            if (gap) return false;
+            gap = true, t->s++;
+        }
+    }
+    return gap ? groups < 8 : groups == 8;
+}
+
+static bool is_uri(text *t) {
+    if (t->s == t->end || !isalpha((unsigned char)*t->s)) return false;
+    while (t->s < t->end && (isalnum((unsigned char)*t->s) || strchr("+-.", *t->s))) t->s++;
+    if (!take(t, ':')) return false;
+    bool fragment = false;
+    for (; t->s < t->end; t->s++) {
+        if (*t->s == '%') {
+            if (t->end - t->s < 3 || !isxdigit((unsigned char)t->s[1]) ||
+                !isxdigit((unsigned char)t->s[2]))
+                return false;
+        } else if (*t->s == '#') {
+            if (fragment) return false;
+            fragment = true;
+        } else if (!isalnum((unsigned char)*t->s) && (*t->s == '\0' || !strchr("-._~!$&'()*+,;=:@/?[]", *t->s))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool sd_format_check(const char *format, const char *s, size_t len, bool *known) {
+    text t = {s, s + len};
+    bool ok = false, is_known = sd_format_pattern(format) != NULL;
+    if (known) *known = is_known;
+    if (strcmp(format, "date") == 0) ok = is_date(&t);
+    if (strcmp(format, "time") == 0) ok = is_time(&t);
+    if (strcmp(format, "date-time") == 0)
+        ok = is_date(&t) && (take(&t, 'T') || take(&t, 't')) && is_time(&t);
+    if (strcmp(format, "duration") == 0) ok = is_duration(&t);
+    if (strcmp(format, "uuid") == 0) ok = is_uuid(&t);
+    if (strcmp(format, "email") == 0) ok = is_email(&t);
+    if (strcmp(format, "hostname") == 0) ok = is_host(&t);
+    if (strcmp(format, "ipv4") == 0) ok = is_ipv4(&t);
+    if (strcmp(format, "ipv6") == 0) ok = is_ipv6(&t);
+    if (strcmp(format, "uri") == 0) ok = is_uri(&t);
+    return ok && t.s == t.end;
+}

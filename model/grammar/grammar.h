@@ -1,0 +1,118 @@
+// Grammars as constraints on tokens: which tokens may come next, so that the bytes said so far can
+// still become a text of the grammar.
+//
+// A grammar is built from expressions over bytes, compiled for one vocabulary, and is immutable
+// then; it is counted, and any number of sequences follow it, each with a state of its own. The
+// automaton is a pushdown whose sets of configurations are found as they are needed and kept: a
+// sequence's state is a number, its mask a walk of the vocabulary's trie that is made once.
+//
+//     sd_grammar_builder *b = sd_grammar_builder_open();
+//     int call = sd_gb_seq(b, (int[]){sd_gb_literal(b, "<call>", 6), body, sd_gb_literal(b, "</call>", 7)}, 3);
+//     SD_TRY(sd_grammar_compile(&g, b, call, vocab, err));   // the first failure of any call above
+//     sd_grammar_builder_close(b);
+//
+//     sd_grammar_state s;
+//     sd_grammar_begin(&s, g, -1);
+//     sd_grammar_fill(&s, allowed, V);                        // what the next token may be
+//     if (!sd_grammar_accept(&s, token)) ...                  // it was not allowed
+//     if (sd_grammar_can_end(&s)) ...                         // the text may end here
+//     sd_grammar_end(&s);
+//
+// Every state can be continued to a text of the grammar: what cannot is removed when the grammar is
+// compiled, and where nesting or ambiguity would pass a bound, the choices that need more are not
+// offered. So a bound costs choices, never the promise. A grammar is thread-safe; a state belongs to
+// one thread at a time.
+#pragma once
+
+#include "model/grammar/vocab.h"
+
+typedef struct sd_grammar sd_grammar;
+typedef struct sd_grammar_builder sd_grammar_builder;
+
+enum {
+    SD_GRAMMAR_NODES = 1 << 18,      // of a compiled grammar
+    SD_GRAMMAR_EXPRS = 1 << 18,      // of a builder
+    SD_GRAMMAR_DEPTH = 200,          // rules that are open at once
+    SD_GRAMMAR_NESTING = 400,        // expressions within expressions
+    SD_GRAMMAR_CHOICES = 4096,       // texts of one choice
+    SD_GRAMMAR_CONFIGS = 512,        // ways to read the same bytes that are followed at once
+    SD_GRAMMAR_CACHE = 48 << 20,     // bytes of states and masks that a grammar keeps
+    SD_GRAMMAR_FORCED = 64           // tokens of a forced run at most
+};
+
+// ---- building. Each call gives an expression, or -1 after a failure, which later calls pass on and
+// sd_grammar_compile reports. An expression may be used any number of times.
+
+sd_grammar_builder *sd_grammar_builder_open(void); // NULL when out of memory
+void sd_grammar_builder_close(sd_grammar_builder *b); // NULL is fine
+
+int sd_gb_empty(sd_grammar_builder *b);
+int sd_gb_literal(sd_grammar_builder *b, const char *bytes, size_t len);
+/// One byte of a set: bit c % 32 of word c / 32.
+int sd_gb_bytes(sd_grammar_builder *b, const uint32_t set[8]);
+/// One character, as UTF-8, in one of n ranges [lo, hi] of code points; surrogates are left out.
+int sd_gb_chars(sd_grammar_builder *b, const int32_t (*range)[2], int n);
+int sd_gb_seq(sd_grammar_builder *b, const int *e, int n);
+int sd_gb_any_of(sd_grammar_builder *b, const int *e, int n);
+/// One of n texts, read along a trie.
+int sd_gb_choice(sd_grammar_builder *b, const char *const *text, const size_t *len, int n);
+int sd_gb_repeat(sd_grammar_builder *b, int e, int min, int max); // max -1: no bound
+/// A rule that is defined later, so that it can contain itself; an undefined one is a failure.
+int sd_gb_rule(sd_grammar_builder *b);
+void sd_gb_define(sd_grammar_builder *b, int rule, int e);
+int sd_gb_ref(sd_grammar_builder *b, int rule);
+/// A token by its id, special ones alone reached so: the text of a special token is never a text.
+int sd_gb_token(sd_grammar_builder *b, int32_t id);
+/// Any bytes of whole UTF-8 characters in which the text does not stand: followed by a literal of
+/// the same text, everything up to the first place where it stands.
+int sd_gb_text_without(sd_grammar_builder *b, const char *text, size_t len);
+/// A whole text of the pattern (regex.h), one character after the other.
+int sd_gb_regex(sd_grammar_builder *b, const char *pattern, size_t len);
+/// Any JSON object, nested at most `depth` deep.
+int sd_gb_json_object(sd_grammar_builder *b, int depth);
+/// A value of a JSON Schema (schema.h), which is only read during the call.
+int sd_gb_json_schema(sd_grammar_builder *b, const json_t *schema);
+
+/// *out <- the texts of e, as tokens of v, which is acquired. SD_ELIMIT names the bound that is
+/// passed, SD_EINVAL or SD_EFORMAT what is wrong with the first expression that failed.
+sd_status sd_grammar_compile(sd_grammar **out, sd_grammar_builder *b, int e, sd_vocab *v,
+                             sd_error *err);
+sd_grammar *sd_grammar_acquire(sd_grammar *g);
+void sd_grammar_release(sd_grammar *g); // NULL is fine
+
+// ---- sequences
+
+typedef struct {
+    sd_grammar *g;
+    int32_t at;   // 0: nothing is allowed any more
+    bool strip;   // the next token loses the space that the tokenizer puts before a text
+    bool spaced;  // the last optional space was written
+} sd_grammar_state;
+
+/// The beginning of a text, behind token `before` (-1: none). The grammar is acquired. False: out of
+/// memory.
+bool sd_grammar_begin(sd_grammar_state *s, sd_grammar *g, int32_t before);
+void sd_grammar_end(sd_grammar_state *s); // zeroed is fine
+/// to, which may hold a state, becomes what from is.
+void sd_grammar_copy(sd_grammar_state *to, const sd_grammar_state *from);
+/// Moves over a token. False: it was not allowed (or memory ran out), and the state is unchanged.
+bool sd_grammar_accept(sd_grammar_state *s, int32_t token);
+bool sd_grammar_allows(const sd_grammar_state *s, int32_t token);
+/// allowed [(V + 31) / 32] <- the tokens that may come next; end tokens are the caller's. False: no
+/// token may, or memory ran out.
+bool sd_grammar_fill(const sd_grammar_state *s, uint32_t *allowed, int V);
+bool sd_grammar_can_end(const sd_grammar_state *s);
+bool sd_grammar_must_end(const sd_grammar_state *s); // it can end and nothing can come
+/// token [SD_GRAMMAR_FORCED] <- what the tokenizer writes for the bytes that alone can come next;
+/// returns how many. The last may be the beginning of a longer token, as what follows decides:
+/// *open is true then.
+int sd_grammar_forced(const sd_grammar_state *s, int32_t *token, bool *open);
+
+typedef struct {
+    int nodes;      // of the automaton
+    int states;     // found so far
+    size_t bytes;   // of states and masks
+    int64_t masks, mask_misses; // asked for; made by a walk
+    double mask_s;  // seconds of the walks
+} sd_grammar_stats;
+void sd_grammar_get_stats(sd_grammar *g, sd_grammar_stats *out);

@@ -1,0 +1,227 @@
+// Compiling, and what sequences ask: a token's bytes are walked through the automaton, a mask is a
+// walk of the vocabulary's trie that is kept with the state.
+//
+// Inside a JSON string most of the vocabulary is allowed, whatever it says: as long as the string has
+// room for the longest of them, plain tokens are taken from a mask made once, and the walk sees the
+// others alone.
+#include "model/grammar/internal.h"
+
+#include "base/clock.h"
+
+#include <string.h>
+
+sd_status sd_grammar_compile(sd_grammar **out, sd_grammar_builder *b, int e, sd_vocab *v,
+                             sd_error *err) {
+    sd_status st = SD_OK;
+    sd_grammar *g = sd_alloc(1, sizeof *g);
+    SD_CHECK_ALLOC(g, err);
+    atomic_init(&g->refs, 1);
+    g->vocab = sd_vocab_acquire(v);
+    pthread_mutex_init(&g->lock, NULL);
+    SD_TRY(sd_gnodes_make(&g->nodes, b, e, v->V, err));
+    SD_TRY(sd_automaton_open(g, err));
+    *out = g, g = NULL;
+out:
+    sd_grammar_release(g);
+    return st;
+}
+
+sd_grammar *sd_grammar_acquire(sd_grammar *g) {
+    atomic_fetch_add(&g->refs, 1);
+    return g;
+}
+
+void sd_grammar_release(sd_grammar *g) {
+    if (!g || atomic_fetch_sub(&g->refs, 1) > 1) return;
+    sd_automaton_close(g);
+    sd_gnodes_free(&g->nodes);
+    sd_vocab_release(g->vocab);
+    pthread_mutex_destroy(&g->lock);
+    free(g);
+}
+
+// ---- sequences
+
+bool sd_grammar_begin(sd_grammar_state *s, sd_grammar *g, int32_t before) {
+    const sd_vocab *v = g->vocab;
+    bool strip = v->spaced >= 0 && sd_tokenizer_prefix_bytes(v->t, before, v->spaced) > 0;
+    *s = (sd_grammar_state){sd_grammar_acquire(g), g->first, strip, true};
+    pthread_mutex_lock(&g->lock);
+    g->state[s->at]->refs++;
+    pthread_mutex_unlock(&g->lock);
+    return true;
+}
+
+void sd_grammar_end(sd_grammar_state *s) {
+    if (!s->g) return;
+    pthread_mutex_lock(&s->g->lock);
+    if (s->at) s->g->state[s->at]->refs--;
+    pthread_mutex_unlock(&s->g->lock);
+    sd_grammar_release(s->g);
+    *s = (sd_grammar_state){0};
+}
+
+void sd_grammar_copy(sd_grammar_state *to, const sd_grammar_state *from) {
+    if (to->g == from->g && to->at == from->at) { // nothing to count
+        *to = *from;
+        return;
+    }
+    sd_grammar_state old = *to;
+    *to = *from;
+    if (to->g) {
+        sd_grammar_acquire(to->g);
+        pthread_mutex_lock(&to->g->lock);
+        if (to->at) to->g->state[to->at]->refs++;
+        pthread_mutex_unlock(&to->g->lock);
+    }
+    sd_grammar_end(&old);
+}
+
+// The state behind a token, and whether the last optional space was written. 0: it is not allowed.
+static int32_t behind(sd_grammar *g, const sd_grammar_state *s, int32_t token, bool *spaced) {
+    size_t len;
+    if (s->at == 0) return 0;
+    int32_t at = s->at, direct = g->state[at]->tokens ? sd_automaton_token(g, at, token) : 0;
+    if (direct) return direct;
+    const char *bytes = sd_tokenizer_bytes(g->vocab->t, token, &len);
+    if (len == 0 || sd_tokenizer_is_special(g->vocab->t, token)) return 0;
+    size_t i = s->strip && *bytes == ' ';
+    if (i == len) return 0;
+    for (; i < len && at; i++) {
+        if (sd_automaton_before_space(g, g->state[at])) *spaced = bytes[i] == ' ';
+        at = sd_automaton_step(g, at, (uint8_t)bytes[i]);
+    }
+    return at;
+}
+
+bool sd_grammar_accept(sd_grammar_state *s, int32_t token) {
+    sd_grammar *g = s->g;
+    bool spaced = s->spaced;
+    pthread_mutex_lock(&g->lock);
+    sd_automaton_collect(g);
+    int32_t at = behind(g, s, token, &spaced);
+    if (at) {
+        g->state[at]->refs++;
+        g->state[at]->tick = ++g->tick;
+        g->state[s->at]->refs--;
+        s->at = at, s->strip = false, s->spaced = spaced;
+    }
+    pthread_mutex_unlock(&g->lock);
+    return at != 0;
+}
+
+bool sd_grammar_allows(const sd_grammar_state *s, int32_t token) {
+    bool spaced;
+    pthread_mutex_lock(&s->g->lock);
+    bool yes = behind(s->g, s, token, &spaced) != 0;
+    pthread_mutex_unlock(&s->g->lock);
+    return yes;
+}
+
+bool sd_grammar_can_end(const sd_grammar_state *s) {
+    pthread_mutex_lock(&s->g->lock);
+    bool yes = s->at && s->g->state[s->at]->final;
+    pthread_mutex_unlock(&s->g->lock);
+    return yes;
+}
+
+bool sd_grammar_must_end(const sd_grammar_state *s) {
+    pthread_mutex_lock(&s->g->lock);
+    const sd_gstate *x = s->at ? s->g->state[s->at] : NULL;
+    bool more = false;
+    for (int i = 0; x && i < x->n; i++) {
+        const sd_gnode *n = &s->g->nodes.node[x->c[i].node];
+        more |= n->kind == N_TOKEN || n->b > 0;
+    }
+    pthread_mutex_unlock(&s->g->lock);
+    return x && x->final && !more;
+}
+
+// ---- masks
+
+static void walk(sd_grammar *g, const sd_vocab_trie *t, int32_t state, bool strip, uint32_t *mask) {
+    int32_t *at = g->walk;
+    at[0] = state;
+    for (int i = 0; i < t->n;) {
+        const sd_vocab_node *x = &t->node[i];
+        if (strip && x->depth == 1 && x->byte == ' ') { // as if it were not there
+            at[1] = state;
+            i++;
+            continue;
+        }
+        const sd_gstate *s = g->state[at[x->depth - 1]];
+        int32_t to = s->to ? s->to[x->byte] : -1;
+        if (to < 0) to = sd_automaton_step(g, at[x->depth - 1], x->byte);
+        if (to == 0) {
+            i = x->skip;
+            continue;
+        }
+        at[x->depth] = to;
+        for (int k = x->token; k < x[1].token; k++) mask[t->id[k] / 32] |= 1u << t->id[k] % 32;
+        i++;
+    }
+}
+
+static void make_mask(sd_grammar *g, int32_t state, bool strip, uint32_t *mask, size_t words) {
+    const sd_vocab *v = g->vocab;
+    const sd_gstate *s = g->state[state];
+    int room = strip ? 0 : sd_automaton_plain_room(g, s);
+    if (room >= v->most_chars) {
+        memcpy(mask, v->plain_mask, words * sizeof *mask);
+        walk(g, &v->odd, state, false, mask);
+    } else {
+        walk(g, &v->all, state, strip, mask);
+    }
+    s = g->state[state];
+    for (int i = 0; s->tokens && i < s->n; i++) {
+        const sd_gnode *x = &g->nodes.node[s->c[i].node];
+        if (x->kind == N_TOKEN) mask[x->a / 32] |= 1u << x->a % 32;
+    }
+}
+
+const uint32_t *sd_mask_of(sd_grammar *g, int32_t state, bool strip) {
+    sd_gstate *s = g->state[state];
+    size_t words = ((size_t)g->vocab->V + 31) / 32;
+    g->stats.masks++;
+    s->tick = ++g->tick;
+    if (s->mask[strip]) return s->mask[strip];
+    uint32_t *mask = calloc(words, sizeof *mask);
+    if (!mask) return NULL;
+    double begin = sd_now_s();
+    g->lost = false;
+    make_mask(g, state, strip, mask, words);
+    g->stats.mask_misses++;
+    g->stats.mask_s += sd_now_s() - begin;
+    s = g->state[state];
+    if (g->lost) { // a hole in it would be another constraint
+        free(mask);
+        return NULL;
+    }
+    s->mask[strip] = mask;
+    g->bytes += words * sizeof *mask;
+    return mask;
+}
+
+bool sd_grammar_fill(const sd_grammar_state *s, uint32_t *allowed, int V) {
+    sd_grammar *g = s->g;
+    size_t words = ((size_t)V + 31) / 32, has = ((size_t)g->vocab->V + 31) / 32;
+    uint32_t any = 0;
+    memset(allowed, 0, words * sizeof *allowed);
+    if (s->at == 0) return false;
+    pthread_mutex_lock(&g->lock);
+    sd_automaton_collect(g);
+    const uint32_t *mask = sd_mask_of(g, s->at, s->strip);
+    if (mask) memcpy(allowed, mask, (words < has ? words : has) * sizeof *allowed);
+    pthread_mutex_unlock(&g->lock);
+    for (size_t i = 0; i < words; i++) any |= allowed[i];
+    return any != 0;
+}
+
+void sd_grammar_get_stats(sd_grammar *g, sd_grammar_stats *out) {
+    pthread_mutex_lock(&g->lock);
+    *out = g->stats;
+    out->nodes = g->nodes.n;
+    out->states = g->states.n;
+    out->bytes = g->bytes;
+    pthread_mutex_unlock(&g->lock);
+}

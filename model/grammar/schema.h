@@ -1,0 +1,50 @@
+// JSON Schema (draft 2020-12): what answers are held to, and what they are checked against.
+//
+// Two readers that share no code: sd_gb_json_schema makes an automaton of a schema, which offers a
+// subset of its values, and sd_schema_validate says of any value whether it fits. A keyword that the
+// automaton does not enforce is an error that names it and its place.
+//
+//   any type  type (one or several), enum, const, anyOf, oneOf (branches that exclude one another),
+//             allOf (merged), $ref into the same document, also to itself
+//   objects   properties (in the schema's order), required, additionalProperties, minProperties and
+//             maxProperties where there are no properties
+//   arrays    items, prefixItems, minItems, maxItems
+//   strings   pattern, format (date, time, date-time, duration, uuid, email, hostname, ipv4, ipv6,
+//             uri), minLength, maxLength (in code points)
+//   numbers   minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf (whole, or 0.1, 0.01, ...)
+//
+// The subset, where a schema allows more than a model should write: without "type" the types that
+// the keywords speak of; properties that are not listed only where additionalProperties asks for
+// them, behind the listed ones; items behind prefixItems likewise; integers of at most 18 digits;
+// numbers with a bound without an exponent; strings with a pattern or format in one spelling. At
+// most one space behind ':' and ',' and no other white space.
+#pragma once
+
+#include "base/status.h"
+
+#include <jansson.h>
+#include <stdint.h>
+
+enum {
+    SD_SCHEMA_DEPTH = 96,     // of schemas within schemas, and of references followed at once
+    SD_SCHEMA_PARTS = 20000,  // schemas in all, each as often as it is merged
+    SD_SCHEMA_ANY_DEPTH = 16, // of a value that may be anything
+    SD_SCHEMA_VALUES = 4096   // of one enum
+};
+
+/// SD_OK, or SD_EMISMATCH: the first place at which value does not fit, as a JSON pointer, and the
+/// keyword. SD_EFORMAT: the schema is none. SD_ELIMIT: it takes too many steps to say.
+sd_status sd_schema_validate(const json_t *schema, const json_t *value, sd_error *err);
+
+/// The same for a part of a schema, whose references are those of root. *steps, unless steps is NULL,
+/// is how many may be taken, and are left then.
+sd_status sd_schema_validate_part(const json_t *root, const json_t *part, const json_t *value,
+                                  int64_t *steps, sd_error *err);
+
+/// What "#/a/b" means within root; NULL: nothing.
+const json_t *sd_schema_resolve(const json_t *root, const char *ref);
+
+/// Whether text is of a format; a format that is not known is never one (*known, which may be NULL).
+bool sd_format_check(const char *format, const char *text, size_t len, bool *known);
+/// The pattern of a format's texts that are offered, all of the text; NULL: it is not known.
+const char *sd_format_pattern(const char *format);

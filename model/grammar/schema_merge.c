@@ -1,0 +1,267 @@
+// Several schemas that hold at once become one: keyword by keyword. What one of them says of properties
+// that the other does not list is said of the other's.
+#include "model/grammar/schema_private.h"
+
+#include <string.h>
+
+static json_t *keep(sd_schema_reader *r, json_t *v) {
+    if (!v || json_array_append_new(r->made, v) != 0) {
+        sd_gb_fail(r->b, SD_ENOMEM, "out of memory for a schema");
+        return NULL;
+    }
+    return v;
+}
+
+static json_t *mutable(const json_t *v) { // iterators and counts want it so; values are only read
+    return (json_t *)(uintptr_t)v;
+}
+
+const json_t *sd_schema_without(sd_schema_reader *r, const json_t *schema, const char *key) {
+    json_t *out = keep(r, json_object());
+    const char *k;
+    json_t *v;
+    json_object_foreach(mutable(schema), k, v) {
+        if (!out || strcmp(k, key) == 0 || sd_schema_is_annotation(k)) continue;
+        if (json_object_set(out, k, v) != 0) {
+            sd_gb_fail(r->b, SD_ENOMEM, "out of memory for a schema");
+            return NULL;
+        }
+    }
+    return out;
+}
+
+// Both of two schemas, without looking into them.
+static json_t *both(const json_t *a, const json_t *b) {
+    if (a == b) return json_incref(mutable(a));
+    return json_pack("{s:[O,O]}", "allOf", mutable(a), mutable(b));
+}
+
+// ---- keywords that two schemas have. Each gives a new value, or NULL.
+
+static json_t *common_types(const json_t *a, const json_t *b) {
+    static const char *const names[] = {"null",   "boolean", "integer", "number",
+                                        "string", "array",   "object"};
+    json_t *wrapped_a = json_pack("{s:O}", "type", mutable(a)),
+           *wrapped_b = json_pack("{s:O}", "type", mutable(b)), *out = json_array();
+    int x = sd_schema_types(wrapped_a), y = sd_schema_types(wrapped_b);
+    json_decref(wrapped_a), json_decref(wrapped_b);
+    if (x < 0 || y < 0) x = y = 0;
+    if (x & SD_T_NUMBER) x |= SD_T_INTEGER;
+    if (y & SD_T_NUMBER) y |= SD_T_INTEGER;
+    int types = x & y;
+    if (types & SD_T_NUMBER) types &= ~SD_T_INTEGER;
+    for (int i = 0; i < 7; i++)
+        if (types >> i & 1) json_array_append_new(out, json_string(names[i]));
+    return out;
+}
+
+static json_t *common_values(const json_t *a, const json_t *b) {
+    json_t *out = json_array(), *v;
+    size_t i, k;
+    if (json_array_size(a) * json_array_size(b) > 1000000) return out;
+    json_array_foreach(a, i, v) {
+        for (k = 0; k < json_array_size(b) && !json_equal(v, json_array_get(b, k)); k++) {}
+        if (k < json_array_size(b)) json_array_append(out, v);
+    }
+    return out;
+}
+
+static json_t *all_names(const json_t *a, const json_t *b) {
+    json_t *out = json_copy(mutable(a)), *v;
+    size_t i;
+    json_array_foreach(b, i, v) json_array_append(out, v);
+    return out;
+}
+
+// The value of one keyword that both have; NULL: they do not go together.
+static json_t *combine(const char *key, const json_t *a, const json_t *b) {
+    static const char *const greatest[] = {"minimum",  "exclusiveMinimum", "minLength",
+                                           "minItems", "minProperties",    NULL},
+                             *const least[] = {"maximum",  "exclusiveMaximum", "maxLength",
+                                               "maxItems", "maxProperties",    NULL};
+    if (json_equal(a, b)) return json_incref(mutable(a));
+    if (strcmp(key, "type") == 0) return common_types(a, b);
+    if (strcmp(key, "enum") == 0) return common_values(a, b);
+    if (strcmp(key, "required") == 0) return all_names(a, b);
+    if (strcmp(key, "allOf") == 0) return all_names(a, b);
+    if (strcmp(key, "items") == 0) return both(a, b);
+    for (int i = 0; greatest[i]; i++)
+        if (strcmp(key, greatest[i]) == 0)
+            return json_incref(mutable(json_number_value(a) >= json_number_value(b) ? a : b));
+    for (int i = 0; least[i]; i++)
+        if (strcmp(key, least[i]) == 0)
+            return json_incref(mutable(json_number_value(a) <= json_number_value(b) ? a : b));
+    return NULL;
+}
+
+// ---- properties
+
+// out <- the properties of x, each also held to what y says of a name that it does not list.
+static bool put_properties(json_t *out, const json_t *x, const json_t *y) {
+    const json_t *mine = json_object_get(x, "properties"),
+                 *theirs = json_object_get(y, "properties"),
+                 *more = json_object_get(y, "additionalProperties");
+    const char *key;
+    json_t *v;
+    json_object_foreach(mutable(mine), key, v) {
+        json_t *other = json_object_get(theirs, key), *merged;
+        if (json_object_get(out, key)) continue;
+        if (other)
+            merged = both(v, other);
+        else if (!more || json_is_true(more))
+            merged = json_incref(v);
+        else
+            merged = json_is_false(more) ? json_false() : both(v, more);
+        if (json_object_set_new(out, key, merged) != 0) return false;
+    }
+    return true;
+}
+
+static bool merge_objects(json_t *out, const json_t *a, const json_t *b) {
+    const json_t *x = json_object_get(a, "additionalProperties"),
+                 *y = json_object_get(b, "additionalProperties");
+    json_t *props = json_object();
+    bool any = json_object_get(a, "properties") || json_object_get(b, "properties");
+    bool ok = put_properties(props, a, b) && put_properties(props, b, a);
+    if (any) ok = ok && json_object_set(out, "properties", props) == 0;
+    json_decref(props);
+    json_t *more = NULL;
+    if (x && y)
+        more = json_is_false(x) || json_is_true(y) ? json_incref(mutable(x))
+               : json_is_false(y) || json_is_true(x) ? json_incref(mutable(y))
+                                                     : both(x, y);
+    else if (x || y)
+        more = json_incref(mutable(x ? x : y));
+    return ok && (!more || json_object_set_new(out, "additionalProperties", more) == 0);
+}
+
+// A schema's reference is followed until it has keywords of its own.
+static const json_t *open_up(sd_schema_reader *r, const json_t *s) {
+    for (int i = 0; s && json_is_object(s) && json_object_get(s, "$ref"); i++) {
+        const json_t *target = i < SD_SCHEMA_DEPTH ? sd_schema_target(r, s) : NULL;
+        if (!target) {
+            sd_schema_fail(r, "\"$ref\" leads round in a circle");
+            return NULL;
+        }
+        const json_t *rest = sd_schema_without(r, s, "$ref");
+        if (!rest) return NULL;
+        if (json_object_size(rest)) {
+            if (++r->depth > SD_SCHEMA_DEPTH) return sd_schema_fail(r, "references in a circle"), NULL;
+            s = sd_schema_merge(r, rest, target);
+            r->depth--;
+            return s;
+        }
+        s = target;
+    }
+    return s;
+}
+
+const json_t *sd_schema_merge(sd_schema_reader *r, const json_t *a, const json_t *b) {
+    if (++r->parts > SD_SCHEMA_PARTS)
+        return sd_schema_fail(r, "the schema has more than %d parts once merged", SD_SCHEMA_PARTS),
+               NULL;
+    a = open_up(r, a), b = a ? open_up(r, b) : NULL;
+    if (!a || !b) return NULL;
+    if (json_is_false(a) || json_is_true(b)) return a;
+    if (json_is_false(b) || json_is_true(a)) return b;
+    if (!json_is_object(a) || !json_is_object(b))
+        return sd_schema_fail(r, "a part of a combination is not a schema"), NULL;
+    json_t *out = keep(r, json_object());
+    const char *key;
+    json_t *v;
+    if (!out) return NULL;
+    bool prefix = json_object_get(a, "prefixItems") || json_object_get(b, "prefixItems");
+    bool ok = merge_objects(out, a, b);
+    for (int side = 0; side < 2; side++) {
+        const json_t *mine = side ? b : a, *other = side ? a : b;
+        json_object_foreach(mutable(mine), key, v) {
+            const json_t *theirs = json_object_get(other, key);
+            if (json_object_get(out, key) || sd_schema_is_annotation(key)) continue;
+            bool array = strcmp(key, "items") == 0 || strcmp(key, "prefixItems") == 0;
+            json_t *value = !theirs ? json_incref(v) : array && prefix && !json_equal(v, theirs)
+                                                           ? NULL
+                                                           : combine(key, v, theirs);
+            if (!value || (array && prefix && !theirs &&
+                           json_object_get(other, "items") != json_object_get(mine, "items") &&
+                           (json_object_get(other, "items") || json_object_get(other, "prefixItems")))) {
+                json_decref(value);
+                return sd_schema_fail(r, "two schemas that hold at once differ in \"%s\", which is "
+                                         "not supported", key),
+                       NULL;
+            }
+            ok = ok && json_object_set_new(out, key, value) == 0;
+        }
+    }
+    if (!ok) sd_gb_fail(r->b, SD_ENOMEM, "out of memory for a schema");
+    return ok ? out : NULL;
+}
+
+// ---- branches that exclude one another
+
+static const json_t *values_of(const json_t *s, const json_t **one) {
+    *one = json_object_get(s, "const");
+    return json_object_get(s, "enum");
+}
+
+static bool has_value(const json_t *list, const json_t *one, const json_t *v) {
+    if (one) return json_equal(one, v);
+    for (size_t i = 0; i < json_array_size(list); i++)
+        if (json_equal(json_array_get(list, i), v)) return true;
+    return false;
+}
+
+static bool disjoint_values(const json_t *a, const json_t *b) {
+    const json_t *x, *y, *many = values_of(a, &x), *others = values_of(b, &y);
+    if ((!x && !many) || (!y && !others)) return false;
+    if (json_array_size(many) * json_array_size(others) > 100000) return false;
+    if (x) return !has_value(others, y, x);
+    for (size_t i = 0; i < json_array_size(many); i++)
+        if (has_value(others, y, json_array_get(many, i))) return false;
+    return true;
+}
+
+static bool requires(const json_t *s, const char *name) {
+    const json_t *list = json_object_get(s, "required");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *given = json_string_value(json_array_get(list, i));
+        if (given && strcmp(given, name) == 0) return true;
+    }
+    return false;
+}
+
+// b needs a member that a does not let through.
+static bool shut_out(const json_t *a, const json_t *b) {
+    if (!json_is_false(json_object_get(a, "additionalProperties"))) return false;
+    const json_t *list = json_object_get(b, "required");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *name = json_string_value(json_array_get(list, i));
+        if (name && !json_object_get(json_object_get(a, "properties"), name)) return true;
+    }
+    return false;
+}
+
+bool sd_schema_disjoint(const sd_schema_reader *r, const json_t *a, const json_t *b, int depth) {
+    for (int i = 0; i < 8; i++) { // references alone say nothing
+        const char *x = json_string_value(json_object_get(a, "$ref")),
+                   *y = json_string_value(json_object_get(b, "$ref"));
+        if (x) a = sd_schema_resolve(r->root, x);
+        if (y) b = sd_schema_resolve(r->root, y);
+    }
+    if (json_is_false(a) || json_is_false(b)) return true;
+    if (depth > 8 || !json_is_object(a) || !json_is_object(b)) return false;
+    int x = sd_schema_types(a), y = sd_schema_types(b);
+    if (x < 0 || y < 0) return false;
+    if (x & SD_T_NUMBER) x |= SD_T_INTEGER;
+    if (y & SD_T_NUMBER) y |= SD_T_INTEGER;
+    if (!(x & y) || disjoint_values(a, b)) return true;
+    if ((x & y) != SD_T_OBJECT) return false;
+    const char *key;
+    json_t *v;
+    json_object_foreach(mutable(json_object_get(a, "properties")), key, v) {
+        const json_t *other = json_object_get(json_object_get(b, "properties"), key);
+        if (other && requires(a, key) && requires(b, key) &&
+            sd_schema_disjoint(r, v, other, depth + 1))
+            return true;
+    }
+    return shut_out(a, b) || shut_out(b, a);
+}

@@ -1,0 +1,56 @@
+// The making of an automaton out of a schema: schema.c (which keywords, which types), schema_object.c
+// (objects and arrays), schema_scalar.c (strings and numbers), schema_merge.c (allOf, anyOf beside other
+// keywords, oneOf).
+#pragma once
+
+#include "model/grammar/internal.h"
+#include "model/grammar/schema.h"
+
+typedef struct {
+    const json_t *target;
+    int rule;
+} sd_schema_ref;
+
+typedef struct {
+    sd_grammar_builder *b;
+    const json_t *root;
+    json_t *made;    // an array of the schemas that were merged: they live as long
+    sd_schema_ref *ref;
+    int n_refs, cap_refs;
+    int depth, parts;
+    int64_t steps; // of checking the values of enums, that are left
+    int any; // the expression of any value; -1: not made yet
+    char path[512]; // a JSON pointer to where the reader is
+} sd_schema_reader;
+
+int sd_schema_read(sd_schema_reader *r, const json_t *schema); // an expression; -1
+/// Likewise with the path longer by "/key" meanwhile.
+int sd_schema_read_at(sd_schema_reader *r, const json_t *schema, const char *key);
+size_t sd_schema_enter(sd_schema_reader *r, const char *key);
+void sd_schema_leave(sd_schema_reader *r, size_t to);
+/// "json schema: #/path: ..." and -1.
+int sd_schema_fail(sd_schema_reader *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+int sd_schema_any(sd_schema_reader *r);
+int sd_schema_never(sd_schema_reader *r); // no text
+/// *out <- a keyword's whole number; absent: left alone. False after an error.
+bool sd_schema_count(sd_schema_reader *r, const json_t *schema, const char *key, int *out);
+
+int sd_schema_object(sd_schema_reader *r, const json_t *schema);
+int sd_schema_array(sd_schema_reader *r, const json_t *schema);
+int sd_schema_string(sd_schema_reader *r, const json_t *schema);
+int sd_schema_number(sd_schema_reader *r, const json_t *schema, bool integer);
+
+/// A schema that both hold for, borrowed; NULL after an error.
+const json_t *sd_schema_merge(sd_schema_reader *r, const json_t *a, const json_t *b);
+/// Without the keywords of a combination; borrowed.
+const json_t *sd_schema_without(sd_schema_reader *r, const json_t *schema, const char *key);
+/// Whether no value fits both, as far as can be seen.
+bool sd_schema_disjoint(const sd_schema_reader *r, const json_t *a, const json_t *b, int depth);
+/// Whether a keyword is one that says nothing of values.
+bool sd_schema_is_annotation(const char *key);
+const json_t *sd_schema_target(sd_schema_reader *r, const json_t *schema); // of its $ref; NULL after an error
+
+enum { SD_T_NULL = 1, SD_T_BOOLEAN = 2, SD_T_INTEGER = 4, SD_T_NUMBER = 8, SD_T_STRING = 16,
+       SD_T_ARRAY = 32, SD_T_OBJECT = 64, SD_T_ALL = 127 };
+/// The types that "type" names; SD_T_ALL without it; -1: it is none.
+int sd_schema_types(const json_t *schema);

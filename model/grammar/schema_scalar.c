@@ -1,0 +1,149 @@
+// Strings and numbers.
+#include "model/grammar/schema_private.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+// *d <- the texts of both; takes other.
+static bool narrow(sd_schema_reader *r, sd_dfa **d, sd_dfa *other) {
+    sd_dfa *both = NULL;
+    sd_error err;
+    if (!*d) return *d = other, true;
+    sd_status st = sd_dfa_both(&both, *d, other, &err);
+    sd_dfa_free(*d), sd_dfa_free(other);
+    *d = both;
+    return st == SD_OK || (sd_schema_fail(r, "%s", err.message), false);
+}
+
+static bool add_pattern(sd_schema_reader *r, sd_dfa **d, const char *key, const char *pattern,
+                        size_t len, bool whole) {
+    sd_dfa *own = NULL;
+    sd_error err;
+    if (sd_regex_dfa(&own, pattern, len, whole, &err) != SD_OK)
+        return sd_schema_fail(r, "\"%s\": %s", key, err.message), false;
+    return narrow(r, d, own);
+}
+
+// As many characters as minLength and maxLength say, where they say more than the pattern.
+static bool with_length(sd_schema_reader *r, sd_dfa **d, int min, int max) {
+    int shortest, longest;
+    sd_error err;
+    sd_dfa *fitting = NULL;
+    sd_dfa_lengths(*d, &shortest, &longest);
+    if (shortest >= min && (max < 0 || (longest >= 0 && longest <= max))) return true;
+    if (sd_dfa_with_length(&fitting, *d, min, max, &err) != SD_OK)
+        return sd_schema_fail(r, "%s", err.message), false;
+    sd_dfa_free(*d);
+    *d = fitting;
+    return true;
+}
+
+int sd_schema_string(sd_schema_reader *r, const json_t *schema) {
+    const json_t *pattern = json_object_get(schema, "pattern"),
+                 *format = json_object_get(schema, "format");
+    int min = 0, max = -1, e = -1;
+    sd_dfa *d = NULL;
+    if (!sd_schema_count(r, schema, "minLength", &min) ||
+        !sd_schema_count(r, schema, "maxLength", &max))
+        return -1;
+    if (max >= 0 && max < min) return sd_schema_never(r);
+    if (pattern && !json_is_string(pattern)) return sd_schema_fail(r, "\"pattern\" is not a text");
+    if (format && !json_is_string(format)) return sd_schema_fail(r, "\"format\" is not a text");
+    if (!pattern && !format) return sd_gb_json_string(r->b, min, max);
+    if (format) {
+        const char *own = sd_format_pattern(json_string_value(format));
+        if (!own)
+            return sd_schema_fail(r, "the format \"%.80s\" is not supported; leave it out",
+                                  json_string_value(format));
+        if (!add_pattern(r, &d, "format", own, strlen(own), true)) goto out;
+    }
+    if (pattern && !add_pattern(r, &d, "pattern", json_string_value(pattern),
+                                json_string_length(pattern), false))
+        goto out;
+    if (!with_length(r, &d, min, max)) goto out;
+    if (d->n == 0) {
+        e = sd_schema_never(r);
+        goto out;
+    }
+    int quote = sd_gb_text(r->b, "\"");
+    int part[] = {quote, sd_gb_dfa(r->b, d, true), quote};
+    d = NULL;
+    e = sd_gb_seq(r->b, part, 3);
+out:
+    sd_dfa_free(d);
+    return e;
+}
+
+// ---- numbers
+
+// A bound becomes a decimal text; those that no number offered passes are left out.
+static bool read_bound(sd_schema_reader *r, const json_t *schema, const char *key, bool lower,
+                       bool open, sd_decimal *d) {
+    const json_t *v = json_object_get(schema, key);
+    char text[48];
+    if (!v) return true;
+    if (!json_is_number(v)) return sd_schema_fail(r, "\"%s\" is not a number", key), false;
+    double x = json_number_value(v);
+    if (lower ? x <= -1e18 : x >= 1e18) return true;
+    if (x >= 9e18 || x <= -9e18)
+        return sd_schema_fail(r, "\"%s\" lets no number of 18 digits through", key), false;
+    if (json_is_integer(v))
+        snprintf(text, sizeof text, "%lld", (long long)json_integer_value(v));
+    else if (!sd_decimal_text(text, x == 0 ? 0.0 : x))
+        return sd_schema_fail(r, "\"%s\": %g has too many digits", key, x), false;
+    bool *has = lower ? &d->has_min : &d->has_max, *none = lower ? &d->no_min : &d->no_max;
+    char *bound = lower ? d->min : d->max;
+    double old = *has ? strtod(bound, NULL) : 0;
+    bool tighter = !*has || (lower ? x > old : x < old);
+    bool same = *has && x >= old && x <= old;
+    if (tighter) snprintf(bound, sizeof d->min, "%s", text), *none = open;
+    if (same && open) *none = true;
+    *has = true;
+    return true;
+}
+
+static bool read_multiple(sd_schema_reader *r, const json_t *schema, sd_decimal *d) {
+    const json_t *v = json_object_get(schema, "multipleOf");
+    double x = json_number_value(v);
+    char text[48];
+    if (!v) return true;
+    if (!json_is_number(v) || !(x > 0))
+        return sd_schema_fail(r, "\"multipleOf\" is not a number above 0"), false;
+    if (x == floor(x) && x < 1e9) {
+        d->integer = true, d->multiple = (int64_t)x;
+        return true;
+    }
+    // 0.1, 0.01, ...: so many digits behind the point.
+    if (x < 1 && sd_decimal_text(text, x) && strspn(text, "0.") + 1 == strlen(text) &&
+        text[strlen(text) - 1] == '1') {
+        d->fraction = (int)strlen(text) - 2;
+        return true;
+    }
+    return sd_schema_fail(r,
+                          "\"multipleOf\" %g cannot be enforced; give a whole number, or 0.1, 0.01, "
+                          "and so on",
+                          x),
+           false;
+}
+
+int sd_schema_number(sd_schema_reader *r, const json_t *schema, bool integer) {
+    sd_decimal d = {.integer = integer, .fraction = 16};
+    sd_dfa *dfa = NULL;
+    sd_error err;
+    if (!read_bound(r, schema, "minimum", true, false, &d) ||
+        !read_bound(r, schema, "exclusiveMinimum", true, true, &d) ||
+        !read_bound(r, schema, "maximum", false, false, &d) ||
+        !read_bound(r, schema, "exclusiveMaximum", false, true, &d) ||
+        !read_multiple(r, schema, &d))
+        return -1;
+    if (integer && d.fraction < 16) d.fraction = 16; // every whole number is a multiple of 0.1
+    bool bounded = d.has_min || d.has_max || d.multiple > 1 || d.fraction < 16;
+    if (!bounded) return d.integer ? sd_gb_json_integer(r->b) : sd_gb_json_number(r->b);
+    if (sd_decimal_dfa(&dfa, &d, &err) != SD_OK) return sd_schema_fail(r, "%s", err.message);
+    if (dfa->n == 0) {
+        sd_dfa_free(dfa);
+        return sd_schema_never(r);
+    }
+    return sd_gb_dfa(r->b, dfa, false);
+}

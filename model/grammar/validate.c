@@ -1,0 +1,270 @@
+// A value against its schema, keyword by keyword as the specification says. It knows nothing of the
+// automata: patterns are PCRE2's, formats are checked by hand, numbers are doubles. So what it finds
+// in an answer that was held to a mask is an error of one of the two.
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include "model/grammar/schema.h"
+
+#include "base/utf8.h"
+
+#include <math.h>
+#include <pcre2.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { DEPTH = 2 * SD_SCHEMA_DEPTH, STEPS = 1000000, PATTERN_STEPS = 5000, MATCH_LIMIT = 100000 };
+
+typedef struct {
+    const json_t *root;
+    sd_error *err;
+    int depth;
+    int64_t *steps; // that are left
+    char path[256]; // of the value, as a JSON pointer
+} reader;
+
+static sd_status check(reader *r, const json_t *schema, const json_t *value);
+
+static sd_status fail(reader *r, const char *keyword, const char *what) {
+    return sd_fail(r->err, SD_EMISMATCH, "the value at \"%s\" does not fit \"%s\"%s", r->path, keyword,
+                   what);
+}
+
+static sd_status check_at(reader *r, const json_t *schema, const json_t *value, const char *key) {
+    size_t n = strlen(r->path);
+    snprintf(r->path + n, sizeof r->path - n, "/%s", key);
+    sd_status st = check(r, schema, value);
+    r->path[n] = '\0';
+    return st;
+}
+
+static bool equal(const json_t *a, const json_t *b) {
+    if (json_is_number(a) && json_is_number(b)) {
+        if (json_is_integer(a) && json_is_integer(b))
+            return json_integer_value(a) == json_integer_value(b);
+        double x = json_number_value(a), y = json_number_value(b);
+        return x <= y && x >= y;
+    }
+    if (json_is_array(a) && json_is_array(b)) {
+        bool same = json_array_size(a) == json_array_size(b);
+        for (size_t i = 0; same && i < json_array_size(a); i++)
+            same = equal(json_array_get(a, i), json_array_get(b, i));
+        return same;
+    }
+    if (json_is_object(a) && json_is_object(b)) {
+        const char *key;
+        json_t *v;
+        bool same = json_object_size(a) == json_object_size(b);
+        json_object_foreach((json_t *)(uintptr_t)a, key, v) {
+            const json_t *other = json_object_get(b, key);
+            same = same && other && equal(v, other);
+        }
+        return same;
+    }
+    return json_equal(a, b);
+}
+
+// ---- types
+
+static bool has_type(const char *word, const json_t *v) {
+    if (strcmp(word, "null") == 0) return json_is_null(v);
+    if (strcmp(word, "boolean") == 0) return json_is_boolean(v);
+    if (strcmp(word, "number") == 0) return json_is_number(v);
+    if (strcmp(word, "string") == 0) return json_is_string(v);
+    if (strcmp(word, "array") == 0) return json_is_array(v);
+    if (strcmp(word, "object") == 0) return json_is_object(v);
+    if (strcmp(word, "integer") != 0) return false;
+    return json_is_integer(v) || (json_is_real(v) && json_real_value(v) == floor(json_real_value(v)));
+}
+
+static sd_status check_general(reader *r, const json_t *s, const json_t *v) {
+    const json_t *type = json_object_get(s, "type"), *list = json_object_get(s, "enum"),
+                 *one = json_object_get(s, "const");
+    if (json_is_string(type) && !has_type(json_string_value(type), v)) return fail(r, "type", "");
+    if (json_is_array(type)) {
+        bool any = false;
+        for (size_t i = 0; i < json_array_size(type); i++) {
+            const char *word = json_string_value(json_array_get(type, i));
+            any |= word && has_type(word, v);
+        }
+        if (!any) return fail(r, "type", "");
+    }
+    if (one && !equal(one, v)) return fail(r, "const", "");
+    if (list) {
+        bool any = false;
+        for (size_t i = 0; !any && i < json_array_size(list); i++)
+            any = equal(json_array_get(list, i), v);
+        if (!any) return fail(r, "enum", "");
+    }
+    return SD_OK;
+}
+
+// ---- combinations
+
+static sd_status check_combinations(reader *r, const json_t *s, const json_t *v) {
+    static const char *const keys[] = {"allOf", "anyOf", "oneOf"};
+    for (int k = 0; k < 3; k++) {
+        const json_t *list = json_object_get(s, keys[k]);
+        size_t n = json_array_size(list), fit = 0;
+        if (!list) continue;
+        for (size_t i = 0; i < n; i++) {
+            sd_status st = check(r, json_array_get(list, i), v);
+            if (st != SD_OK && st != SD_EMISMATCH) return st;
+            fit += st == SD_OK;
+        }
+        if (k == 0 ? fit < n : k == 1 ? fit == 0 : fit != 1) return fail(r, keys[k], "");
+    }
+    const json_t *ref = json_object_get(s, "$ref");
+    if (!ref) return SD_OK;
+    const char *text = json_string_value(ref);
+    const json_t *to = text ? sd_schema_resolve(r->root, text) : NULL;
+    if (!to) return sd_fail(r->err, SD_EFORMAT, "\"$ref\" leads to nothing in the schema");
+    return check(r, to, v);
+}
+
+// ---- objects and arrays
+
+static bool is_count(const json_t *s, const char *key, double *out) {
+    const json_t *v = json_object_get(s, key);
+    *out = json_number_value(v);
+    return json_is_number(v);
+}
+
+static sd_status check_object(reader *r, const json_t *s, const json_t *v) {
+    const json_t *props = json_object_get(s, "properties"), *required = json_object_get(s, "required"),
+                 *more = json_object_get(s, "additionalProperties");
+    double n;
+    if (is_count(s, "minProperties", &n) && (double)json_object_size(v) < n)
+        return fail(r, "minProperties", "");
+    if (is_count(s, "maxProperties", &n) && (double)json_object_size(v) > n)
+        return fail(r, "maxProperties", "");
+    for (size_t i = 0; i < json_array_size(required); i++) {
+        const char *name = json_string_value(json_array_get(required, i));
+        if (name && !json_object_get(v, name)) return fail(r, "required", "");
+    }
+    const char *key;
+    json_t *member;
+    json_object_foreach((json_t *)(uintptr_t)v, key, member) {
+        const json_t *own = json_object_get(props, key);
+        const json_t *schema = own ? own : more;
+        sd_status st = schema ? check_at(r, schema, member, key) : SD_OK;
+        if (st != SD_OK) return st;
+    }
+    return SD_OK;
+}
+
+static sd_status check_array(reader *r, const json_t *s, const json_t *v) {
+    const json_t *prefix = json_object_get(s, "prefixItems"), *items = json_object_get(s, "items");
+    size_t size = json_array_size(v);
+    double n;
+    if (is_count(s, "minItems", &n) && (double)size < n) return fail(r, "minItems", "");
+    if (is_count(s, "maxItems", &n) && (double)size > n) return fail(r, "maxItems", "");
+    for (size_t i = 0; i < size; i++) {
+        char index[24];
+        const json_t *schema = i < json_array_size(prefix) ? json_array_get(prefix, i) : items;
+        snprintf(index, sizeof index, "%zu", i);
+        sd_status st = schema ? check_at(r, schema, json_array_get(v, i), index) : SD_OK;
+        if (st != SD_OK) return st;
+    }
+    if (json_is_true(json_object_get(s, "uniqueItems")))
+        for (size_t i = 0; i < size; i++)
+            for (size_t k = 0; k < i; k++)
+                if (equal(json_array_get(v, i), json_array_get(v, k))) return fail(r, "uniqueItems", "");
+    return SD_OK;
+}
+
+// ---- strings and numbers
+
+static sd_status check_pattern(reader *r, const char *pattern, size_t p_len, const char *text,
+                               size_t len) {
+    int code = 0;
+    PCRE2_SIZE at = 0;
+    sd_status st = SD_OK;
+    pcre2_code *re = pcre2_compile((PCRE2_SPTR)pattern, p_len,
+                                   PCRE2_UTF | PCRE2_ALT_BSUX | PCRE2_DOLLAR_ENDONLY |
+                                       PCRE2_ALLOW_EMPTY_CLASS | PCRE2_NEVER_BACKSLASH_C,
+                                   &code, &at, NULL);
+    pcre2_match_data *m = re ? pcre2_match_data_create_from_pattern(re, NULL) : NULL;
+    pcre2_match_context *cx = re ? pcre2_match_context_create(NULL) : NULL;
+    if (!re) {
+        st = sd_fail(r->err, SD_EFORMAT, "the pattern is none: byte %zu", at);
+    } else if (!m || !cx) {
+        st = sd_fail(r->err, SD_ENOMEM, "out of memory for a pattern");
+    } else {
+        *r->steps -= PATTERN_STEPS;
+        pcre2_set_match_limit(cx, MATCH_LIMIT);
+        int rc = pcre2_match(re, (PCRE2_SPTR)text, len, 0, 0, m, cx);
+        if (rc == PCRE2_ERROR_NOMATCH)
+            st = fail(r, "pattern", "");
+        else if (rc < 0)
+            st = sd_fail(r->err, SD_ELIMIT, "the pattern takes too many steps to be checked");
+    }
+    pcre2_match_context_free(cx);
+    pcre2_match_data_free(m);
+    pcre2_code_free(re);
+    return st;
+}
+
+static sd_status check_string(reader *r, const json_t *s, const json_t *v) {
+    const json_t *pattern = json_object_get(s, "pattern"), *format = json_object_get(s, "format");
+    const char *text = json_string_value(v);
+    size_t len = json_string_length(v), chars = 0;
+    double n;
+    for (size_t i = 0; i < len; i++) chars += ((unsigned char)text[i] & 0xC0) != 0x80;
+    if (is_count(s, "minLength", &n) && (double)chars < n) return fail(r, "minLength", "");
+    if (is_count(s, "maxLength", &n) && (double)chars > n) return fail(r, "maxLength", "");
+    bool known = false;
+    if (json_is_string(format) && !sd_format_check(json_string_value(format), text, len, &known) &&
+        known)
+        return fail(r, "format", "");
+    if (!json_is_string(pattern)) return SD_OK;
+    return check_pattern(r, json_string_value(pattern), json_string_length(pattern), text, len);
+}
+
+static sd_status check_number(reader *r, const json_t *s, const json_t *v) {
+    double x = json_number_value(v), n;
+    if (is_count(s, "minimum", &n) && x < n) return fail(r, "minimum", "");
+    if (is_count(s, "maximum", &n) && x > n) return fail(r, "maximum", "");
+    if (is_count(s, "exclusiveMinimum", &n) && x <= n) return fail(r, "exclusiveMinimum", "");
+    if (is_count(s, "exclusiveMaximum", &n) && x >= n) return fail(r, "exclusiveMaximum", "");
+    if (!is_count(s, "multipleOf", &n) || !(n > 0)) return SD_OK;
+    const json_t *of = json_object_get(s, "multipleOf");
+    if (json_is_integer(v) && json_is_integer(of))
+        return json_integer_value(v) % json_integer_value(of) == 0 ? SD_OK : fail(r, "multipleOf", "");
+    double q = x / n, off = fabs(q - round(q)); // 0.3 is a multiple of 0.1, whatever doubles say
+    return off <= 1e-9 * (fabs(q) > 1 ? fabs(q) : 1) ? SD_OK : fail(r, "multipleOf", "");
+}
+
+// ---- a schema
+
+static sd_status check_keywords(reader *r, const json_t *s, const json_t *v) {
+    sd_status st = check_general(r, s, v);
+    if (st == SD_OK) st = check_combinations(r, s, v);
+    if (st == SD_OK && json_is_object(v)) st = check_object(r, s, v);
+    if (st == SD_OK && json_is_array(v)) st = check_array(r, s, v);
+    if (st == SD_OK && json_is_string(v)) st = check_string(r, s, v);
+    if (st == SD_OK && json_is_number(v)) st = check_number(r, s, v);
+    return st;
+}
+
+static sd_status check(reader *r, const json_t *s, const json_t *v) {
+    if (json_is_true(s)) return SD_OK;
+    if (json_is_false(s)) return fail(r, "false", "");
+    if (!json_is_object(s)) return sd_fail(r->err, SD_EFORMAT, "a part of the schema is no schema");
+    if (--*r->steps < 0)
+        return sd_fail(r->err, SD_ELIMIT, "the value takes too many steps to be checked");
+    if (r->depth >= DEPTH) return sd_fail(r->err, SD_ELIMIT, "the schema is nested too deeply");
+    r->depth++;
+    sd_status st = check_keywords(r, s, v);
+    r->depth--;
+    return st;
+}
+
+sd_status sd_schema_validate_part(const json_t *root, const json_t *part, const json_t *value,
+                                  int64_t *steps, sd_error *err) {
+    int64_t own = STEPS;
+    reader r = {.root = root, .err = err, .steps = steps ? steps : &own};
+    return check(&r, part, value);
+}
+
+sd_status sd_schema_validate(const json_t *schema, const json_t *value, sd_error *err) {
+    return sd_schema_validate_part(schema, schema, value, NULL, err);
+}
