@@ -112,8 +112,7 @@ static int32_t state_of_found(sd_grammar *g) {
     int32_t id = g->n_free_states ? g->free_state[g->n_free_states - 1] : g->n_states;
     sd_gstate *s = calloc(1, sizeof *s);
     if (s && n) s->c = malloc((size_t)n * sizeof *s->c);
-    if (!s || (n && !s->c) ||
-        (id == g->n_states && !SD_GROW(g->state, id + 1, g->cap_states))) {
+    if (!s || (n && !s->c) || (id == g->n_states && !SD_GROW(g->state, id + 1, g->cap_states))) {
         if (s) free(s->c);
         free(s);
         return -1;
@@ -191,8 +190,8 @@ static void close_over(sd_grammar *g) {
             else
                 todo(g, g->frame[stack].ret, g->frame[stack].count, g->frame[stack].parent);
             break;
-        case N_EDGES:
-            found(g, node, stack, false);
+        case N_EDGES: // a pattern's last state has none
+            if (x.b > 0) found(g, node, stack, false);
             break;
         case N_TOKEN:
             found(g, node, stack, true);

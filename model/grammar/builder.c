@@ -236,7 +236,7 @@ int sd_gb_regex(sd_grammar_builder *b, const char *pattern, size_t len) {
 // Knuth, Morris and Pratt's automaton over the text's characters, without its last state.
 typedef struct {
     const int32_t *cp; // [n]
-    int *fall, n;      // fall: the longest proper end of the first k characters that begins the text
+    int *fall, n; // fall: the longest proper end of the first k characters that begins the text
 } search;
 
 static int step(const search *s, int k, int32_t cp) {

@@ -86,7 +86,8 @@ static void find_forced(sd_grammar *g, int32_t state, bool spaced) {
     s->n_forced[spaced] = (uint8_t)n;
     s->has_forced |= (uint8_t)(1 << spaced);
     // At a full buffer, and where the text goes on in several ways, the last token may grow.
-    s->forced_open[spaced] = len == FORCED_BYTES || !at || !(g->state[at]->final && !g->state[at]->n);
+    s->forced_open[spaced] =
+        len == FORCED_BYTES || !at || !(g->state[at]->final && !g->state[at]->n);
 }
 
 int sd_grammar_forced(const sd_grammar_state *s, int32_t *token, bool *open) {

@@ -30,20 +30,20 @@ typedef struct sd_grammar sd_grammar;
 typedef struct sd_grammar_builder sd_grammar_builder;
 
 enum {
-    SD_GRAMMAR_NODES = 1 << 18,      // of a compiled grammar
-    SD_GRAMMAR_EXPRS = 1 << 18,      // of a builder
-    SD_GRAMMAR_DEPTH = 200,          // rules that are open at once
-    SD_GRAMMAR_NESTING = 400,        // expressions within expressions
-    SD_GRAMMAR_CHOICES = 4096,       // texts of one choice
-    SD_GRAMMAR_CONFIGS = 512,        // ways to read the same bytes that are followed at once
-    SD_GRAMMAR_CACHE = 48 << 20,     // bytes of states and masks that a grammar keeps
-    SD_GRAMMAR_FORCED = 64           // tokens of a forced run at most
+    SD_GRAMMAR_NODES = 1 << 18,  // of a compiled grammar
+    SD_GRAMMAR_EXPRS = 1 << 18,  // of a builder
+    SD_GRAMMAR_DEPTH = 200,      // rules that are open at once
+    SD_GRAMMAR_NESTING = 400,    // expressions within expressions
+    SD_GRAMMAR_CHOICES = 4096,   // texts of one choice
+    SD_GRAMMAR_CONFIGS = 512,    // ways to read the same bytes that are followed at once
+    SD_GRAMMAR_CACHE = 48 << 20, // bytes of states and masks that a grammar keeps
+    SD_GRAMMAR_FORCED = 64       // tokens of a forced run at most
 };
 
 // ---- building. Each call gives an expression, or -1 after a failure, which later calls pass on and
 // sd_grammar_compile reports. An expression may be used any number of times.
 
-sd_grammar_builder *sd_grammar_builder_open(void); // NULL when out of memory
+sd_grammar_builder *sd_grammar_builder_open(void);    // NULL when out of memory
 void sd_grammar_builder_close(sd_grammar_builder *b); // NULL is fine
 
 int sd_gb_empty(sd_grammar_builder *b);
@@ -66,12 +66,10 @@ int sd_gb_token(sd_grammar_builder *b, int32_t id);
 /// Any bytes of whole UTF-8 characters in which the text does not stand: followed by a literal of
 /// the same text, everything up to the first place where it stands.
 int sd_gb_text_without(sd_grammar_builder *b, const char *text, size_t len);
-/// A whole text of the pattern (regex.h), one character after the other.
+/// A whole text of the pattern (pattern/dfa.h), one character after the other.
 int sd_gb_regex(sd_grammar_builder *b, const char *pattern, size_t len);
-/// Any JSON object, nested at most `depth` deep.
+/// Any JSON object (schema/schema.h has those of a schema), nested at most `depth` deep.
 int sd_gb_json_object(sd_grammar_builder *b, int depth);
-/// A value of a JSON Schema (schema.h), which is only read during the call.
-int sd_gb_json_schema(sd_grammar_builder *b, const json_t *schema);
 
 /// *out <- the texts of e, as tokens of v, which is acquired. SD_ELIMIT names the bound that is
 /// passed, SD_EINVAL or SD_EFORMAT what is wrong with the first expression that failed.
@@ -84,9 +82,9 @@ void sd_grammar_release(sd_grammar *g); // NULL is fine
 
 typedef struct {
     sd_grammar *g;
-    int32_t at;   // 0: nothing is allowed any more
-    bool strip;   // the next token loses the space that the tokenizer puts before a text
-    bool spaced;  // the last optional space was written
+    int32_t at;  // 0: nothing is allowed any more
+    bool strip;  // the next token loses the space that the tokenizer puts before a text
+    bool spaced; // the last optional space was written
 } sd_grammar_state;
 
 /// The beginning of a text, behind token `before` (-1: none). The grammar is acquired. False: out of
@@ -109,10 +107,10 @@ bool sd_grammar_must_end(const sd_grammar_state *s); // it can end and nothing c
 int sd_grammar_forced(const sd_grammar_state *s, int32_t *token, bool *open);
 
 typedef struct {
-    int nodes;      // of the automaton
-    int states;     // found so far
-    size_t bytes;   // of states and masks
+    int nodes;                  // of the automaton
+    int states;                 // found so far
+    size_t bytes;               // of states and masks
     int64_t masks, mask_misses; // asked for; made by a walk
-    double mask_s;  // seconds of the walks
+    double mask_s;              // seconds of the walks
 } sd_grammar_stats;
 void sd_grammar_get_stats(sd_grammar *g, sd_grammar_stats *out);

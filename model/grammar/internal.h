@@ -1,18 +1,17 @@
 // The room's inside, from the ground up:
 //
-//   vocab.c     the vocabulary's trie            dfa.c       sets of states to one; products
-//   regex.c     patterns to syntax trees         regex_dfa.c trees to a DFA over characters
-//   decimal.c   bounds of numbers to a DFA       builder.c   expressions
+//   pattern/    patterns and bounds of numbers as DFAs over characters
+//   vocab.c     the vocabulary's trie            builder.c   expressions
 //   nodes.c     expressions to nodes             automaton.c nodes to states, as they are needed
 //   mask.c      states to masks of tokens        forced.c    what alone can come next
-//   json.c      JSON's strings and values        schema*.c   JSON Schemas to expressions
-//   format.c    formats of strings               validate.c  a value against its schema
-//   cache.c     texts of requests to grammars
+//   json.c      JSON's strings and values
+//   schema/     JSON Schemas to expressions; a value against its schema; texts of requests to grammars
 #pragma once
 
-#include "model/grammar/dfa.h"
 #include "model/grammar/grammar.h"
+#include "model/grammar/pattern/dfa.h"
 
+#include <jansson.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -34,11 +33,11 @@ typedef struct {
 struct sd_vocab {
     atomic_int refs;
     const sd_tokenizer *t;
-    int V, longest;     // bytes of the longest token
-    int32_t spaced;     // some token that begins with a space; -1: none
+    int V, longest;         // bytes of the longest token
+    int32_t spaced;         // some token that begins with a space; -1: none
     sd_vocab_trie all, odd; // odd: those that are not plain
-    int32_t *plain;     // ids by number of characters, ascending
-    int *plain_upto;    // [most_chars + 1] how many of them have at most so many
+    int32_t *plain;         // ids by number of characters, ascending
+    int *plain_upto;        // [most_chars + 1] how many of them have at most so many
     int most_chars;
     uint32_t *plain_mask; // [(V + 31) / 32]
 };
@@ -79,7 +78,7 @@ struct sd_grammar_builder {
     sd_dfa **dfa;
     int n_dfa, cap_dfa;
     int json_string, json_char; // made once; -1
-    sd_error err; // the first failure
+    sd_error err;               // the first failure
 };
 
 /// Remembers the first failure; -1.
@@ -97,8 +96,9 @@ typedef enum { N_RETURN, N_EDGES, N_SPLIT, N_CALL, N_LOOP, N_TOKEN } sd_gnode_ki
 enum { F_PLAIN = 1, F_SPACE = 2 };
 typedef struct {
     uint8_t kind, flags;
-    int32_t a, b; // EDGES: first and number. SPLIT: two nodes. CALL: rule, return. LOOP: its place in
-                  // the list. TOKEN: id, next
+    int32_t a,
+        b; // EDGES: first and number. SPLIT: two nodes. CALL: rule, return. LOOP: its place in
+           // the list. TOKEN: id, next
 } sd_gnode;
 
 typedef struct {
@@ -142,13 +142,13 @@ typedef struct {
     sd_gconfig *c; // [n]
     int n;
     uint32_t hash;
-    int refs;       // sequences that stand here
-    bool final;     // the text may end here
-    bool tokens;    // a token by its id may come
+    int refs;    // sequences that stand here
+    bool final;  // the text may end here
+    bool tokens; // a token by its id may come
     bool forced_open[2];
     uint8_t has_forced; // bit 0: without spaces, bit 1: with
     uint8_t n_forced[2];
-    int32_t *to;       // [256] the states behind each byte; 0: none, -1: not known; NULL: none known
+    int32_t *to; // [256] the states behind each byte; 0: none, -1: not known; NULL: none known
     uint32_t *mask[2]; // [(V + 31) / 32] second: with a first space stripped; NULL: not made
     int32_t *forced[2];
     int64_t tick; // when it was used last
@@ -180,7 +180,7 @@ struct sd_grammar {
     // Scratch of a closure.
     struct {
         int32_t node, count, stack;
-    } *todo;
+    } * todo;
     int n_todo, cap_todo;
     struct sd_gseen *seen;
     uint32_t stamp;
@@ -209,9 +209,9 @@ const uint32_t *sd_mask_of(sd_grammar *g, int32_t state, bool strip);
 
 // ---- JSON (json.c)
 
-int sd_gb_json_char(sd_grammar_builder *b);   // one character inside a string, in any spelling
+int sd_gb_json_char(sd_grammar_builder *b); // one character inside a string, in any spelling
 int sd_gb_json_string(sd_grammar_builder *b, int min, int max); // with its quotes; max -1: no bound
-int sd_gb_json_integer(sd_grammar_builder *b); // at most 18 digits
+int sd_gb_json_integer(sd_grammar_builder *b);                  // at most 18 digits
 int sd_gb_json_number(sd_grammar_builder *b);
 int sd_gb_json_value(sd_grammar_builder *b, int depth);
 int sd_gb_json_object_of(sd_grammar_builder *b, int value, int min, int max); // any keys

@@ -106,7 +106,8 @@ static bool key_edges(sd_dfa_maker *m, const char **name, prefix *p, int *n, int
         const char *here = name[i] + x.at;
         int32_t cp = char_at(here);
         size_t len = char_bytes(here);
-        for (j = i + 1; j < x.last && strncmp(name[j] + x.at, here, len) == 0; j++) {}
+        for (j = i + 1; j < x.last && strncmp(name[j] + x.at, here, len) == 0; j++) {
+        }
         if (cp > next && !sd_dfa_edge_add(m, next, cp - 1, 1)) return false;
         if (*n >= SD_DFA_STATES || !sd_dfa_edge_add(m, cp, cp, *n)) return false;
         p[(*n)++] = (prefix){i, j, x.at + len};
@@ -184,8 +185,8 @@ int sd_gb_json_number(sd_grammar_builder *b) {
 static int list_of(sd_grammar_builder *b, int item, int min, int max) {
     if (max == 0) return sd_gb_empty(b);
     int further[] = {sd_gb_json_comma(b), item};
-    int rest = sd_gb_repeat(b, sd_gb_seq(b, further, 2), min > 0 ? min - 1 : 0,
-                            max < 0 ? -1 : max - 1);
+    int rest =
+        sd_gb_repeat(b, sd_gb_seq(b, further, 2), min > 0 ? min - 1 : 0, max < 0 ? -1 : max - 1);
     int e[] = {item, rest}, some = sd_gb_seq(b, e, 2);
     return min > 0 ? some : sd_gb_repeat(b, some, 0, 1);
 }
@@ -229,7 +230,8 @@ int sd_gb_json_object(sd_grammar_builder *b, int depth) {
 
 static int scalar(sd_grammar_builder *b, const json_t *v) {
     char number[48];
-    if (json_is_real(v) && sd_decimal_text(number, json_real_value(v))) return sd_gb_text(b, number);
+    if (json_is_real(v) && sd_decimal_text(number, json_real_value(v)))
+        return sd_gb_text(b, number);
     char *text = json_dumps(v, JSON_ENCODE_ANY | JSON_REAL_PRECISION(17));
     if (!text) return sd_gb_fail(b, SD_ENOMEM, "out of memory for a constant");
     int e = sd_gb_text(b, text);

@@ -128,13 +128,9 @@ bool sd_grammar_can_end(const sd_grammar_state *s) {
 bool sd_grammar_must_end(const sd_grammar_state *s) {
     pthread_mutex_lock(&s->g->lock);
     const sd_gstate *x = s->at ? s->g->state[s->at] : NULL;
-    bool more = false;
-    for (int i = 0; x && i < x->n; i++) {
-        const sd_gnode *n = &s->g->nodes.node[x->c[i].node];
-        more |= n->kind == N_TOKEN || n->b > 0;
-    }
+    bool yes = x && x->final && x->n == 0;
     pthread_mutex_unlock(&s->g->lock);
-    return x && x->final && !more;
+    return yes;
 }
 
 // ---- masks

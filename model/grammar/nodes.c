@@ -239,9 +239,11 @@ static int write_trie(writer *w, const text_ref *t, int n, int at, int next) {
     int from = w->n_out, ends = 0, stem = at;
     while (n > 0 && t[0].len > stem && t[n - 1].len > stem && t[0].s[stem] == t[n - 1].s[stem])
         stem++;
-    for (; ends < n && t[ends].len == stem; ends++) {}
+    for (; ends < n && t[ends].len == stem; ends++) {
+    }
     for (int i = ends, k; i < n && w->st == SD_OK; i = k) {
-        for (k = i + 1; k < n && t[k].s[stem] == t[i].s[stem]; k++) {}
+        for (k = i + 1; k < n && t[k].s[stem] == t[i].s[stem]; k++) {
+        }
         edge(w, t[i].s[stem], t[i].s[stem], write_trie(w, t + i, k - i, stem + 1, next));
     }
     int e = ends < n ? edges_node(w, from) : next;
@@ -327,7 +329,8 @@ static int write_expr(writer *w, int at, int next) {
     case E_CHARS: {
         int from = w->n_out;
         w->n_tails = 0;
-        for (int i = 0; i < x->b; i++) char_range(w, num[x->a + 2 * i], num[x->a + 2 * i + 1], next);
+        for (int i = 0; i < x->b; i++)
+            char_range(w, num[x->a + 2 * i], num[x->a + 2 * i + 1], next);
         return edges_node(w, from);
     }
     case E_SEQ:
@@ -395,11 +398,13 @@ static void find_needs(writer *w) {
     bool changed = true;
     for (int pass = 0; changed && pass < NEED_PASSES; pass++) {
         changed = false;
-        for (int r = g->n_rules - 1; r >= 0; r--)
+        for (int k = 0; k < g->n_rules; k++) { // both ways in turn: rules are made in either order
+            int r = pass % 2 ? g->n_rules - 1 - k : k;
             for (int i = w->first[r]; i < w->first[r + 1]; i++) {
                 int need = w->rule[r].dfa >= 0 ? 0 : need_of(g, &g->node[i]);
                 if (need < g->need[i]) g->need[i] = (uint16_t)need, changed = true;
             }
+        }
     }
 }
 
@@ -410,8 +415,8 @@ static bool write_rules(writer *w, int *cap_first, int *cap_start) {
         if (!SD_GROW(w->first, r + 2, *cap_first) || !SD_GROW(g->start, r + 1, *cap_start))
             return lost(w, SD_ENOMEM), false;
         w->first[r] = g->n;
-        g->start[r] = body.dfa >= 0 ? write_dfa(w, w->b->dfa[body.dfa], body.json)
-                                    : write_expr(w, body.e, 0);
+        g->start[r] =
+            body.dfa >= 0 ? write_dfa(w, w->b->dfa[body.dfa], body.json) : write_expr(w, body.e, 0);
         w->first[r + 1] = g->n;
         if (w->st != SD_OK) return false;
     }

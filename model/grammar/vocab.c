@@ -48,9 +48,8 @@ static sd_status make_trie(sd_vocab_trie *t, const entry *e, int n, sd_error *er
     for (int i = 0; i < n; i++) {
         size_t from = i ? shared_bytes(&e[i - 1], &e[i]) : 0;
         for (size_t k = from; k < e[i].len; k++)
-            t->node[t->n++] = (sd_vocab_node){.token = i,
-                                              .depth = (int16_t)(k + 1),
-                                              .byte = (uint8_t)e[i].text[k]};
+            t->node[t->n++] = (sd_vocab_node){
+                .token = i, .depth = (int16_t)(k + 1), .byte = (uint8_t)e[i].text[k]};
         t->id[i] = e[i].id;
     }
     t->node[t->n] = (sd_vocab_node){.token = n};

@@ -7,8 +7,6 @@
 
 #include "model/tokenizer/tokenizer.h"
 
-#include <jansson.h>
-
 typedef struct sd_vocab sd_vocab;
 
 /// The tokenizer must outlive it.

@@ -20,7 +20,7 @@
 // most one space behind ':' and ',' and no other white space.
 #pragma once
 
-#include "base/status.h"
+#include "model/grammar/grammar.h"
 
 #include <jansson.h>
 #include <stdint.h>
@@ -31,6 +31,10 @@ enum {
     SD_SCHEMA_ANY_DEPTH = 16, // of a value that may be anything
     SD_SCHEMA_VALUES = 4096   // of one enum
 };
+
+/// A value of a schema, as an expression (-1 after a failure). The schema is only read, and only
+/// during the call.
+int sd_gb_json_schema(sd_grammar_builder *b, const json_t *schema);
 
 /// SD_OK, or SD_EMISMATCH: the first place at which value does not fit, as a JSON pointer, and the
 /// keyword. SD_EFORMAT: the schema is none. SD_ELIMIT: it takes too many steps to say.

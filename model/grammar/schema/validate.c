@@ -2,7 +2,7 @@
 // automata: patterns are PCRE2's, formats are checked by hand, numbers are doubles. So what it finds
 // in an answer that was held to a mask is an error of one of the two.
 #define PCRE2_CODE_UNIT_WIDTH 8
-#include "model/grammar/schema.h"
+#include "model/grammar/schema/schema.h"
 
 #include "base/utf8.h"
 
@@ -24,8 +24,8 @@ typedef struct {
 static sd_status check(reader *r, const json_t *schema, const json_t *value);
 
 static sd_status fail(reader *r, const char *keyword, const char *what) {
-    return sd_fail(r->err, SD_EMISMATCH, "the value at \"%s\" does not fit \"%s\"%s", r->path, keyword,
-                   what);
+    return sd_fail(r->err, SD_EMISMATCH, "the value at \"%s\" does not fit \"%s\"%s", r->path,
+                   keyword, what);
 }
 
 static sd_status check_at(reader *r, const json_t *schema, const json_t *value, const char *key) {
@@ -72,7 +72,8 @@ static bool has_type(const char *word, const json_t *v) {
     if (strcmp(word, "array") == 0) return json_is_array(v);
     if (strcmp(word, "object") == 0) return json_is_object(v);
     if (strcmp(word, "integer") != 0) return false;
-    return json_is_integer(v) || (json_is_real(v) && json_real_value(v) == floor(json_real_value(v)));
+    return json_is_integer(v) ||
+           (json_is_real(v) && json_real_value(v) == floor(json_real_value(v)));
 }
 
 static sd_status check_general(reader *r, const json_t *s, const json_t *v) {
@@ -129,7 +130,8 @@ static bool is_count(const json_t *s, const char *key, double *out) {
 }
 
 static sd_status check_object(reader *r, const json_t *s, const json_t *v) {
-    const json_t *props = json_object_get(s, "properties"), *required = json_object_get(s, "required"),
+    const json_t *props = json_object_get(s, "properties"),
+                 *required = json_object_get(s, "required"),
                  *more = json_object_get(s, "additionalProperties");
     double n;
     if (is_count(s, "minProperties", &n) && (double)json_object_size(v) < n)
@@ -167,7 +169,8 @@ static sd_status check_array(reader *r, const json_t *s, const json_t *v) {
     if (json_is_true(json_object_get(s, "uniqueItems")))
         for (size_t i = 0; i < size; i++)
             for (size_t k = 0; k < i; k++)
-                if (equal(json_array_get(v, i), json_array_get(v, k))) return fail(r, "uniqueItems", "");
+                if (equal(json_array_get(v, i), json_array_get(v, k)))
+                    return fail(r, "uniqueItems", "");
     return SD_OK;
 }
 
@@ -228,7 +231,8 @@ static sd_status check_number(reader *r, const json_t *s, const json_t *v) {
     if (!is_count(s, "multipleOf", &n) || !(n > 0)) return SD_OK;
     const json_t *of = json_object_get(s, "multipleOf");
     if (json_is_integer(v) && json_is_integer(of))
-        return json_integer_value(v) % json_integer_value(of) == 0 ? SD_OK : fail(r, "multipleOf", "");
+        return json_integer_value(v) % json_integer_value(of) == 0 ? SD_OK
+                                                                   : fail(r, "multipleOf", "");
     double q = x / n, off = fabs(q - round(q)); // 0.3 is a multiple of 0.1, whatever doubles say
     return off <= 1e-9 * (fabs(q) > 1 ? fabs(q) : 1) ? SD_OK : fail(r, "multipleOf", "");
 }

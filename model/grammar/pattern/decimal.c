@@ -3,7 +3,7 @@
 // A number is read from its first digit on, beside both bounds: by its length as soon as that
 // decides, else digit by digit. A state is what is known so far: the sign, the part of the number,
 // how many digits it has, how they compare with either bound, and the remainder.
-#include "model/grammar/dfa.h"
+#include "model/grammar/pattern/dfa.h"
 
 #include "base/files/hash.h"
 #include "base/list.h"
@@ -62,7 +62,8 @@ static int compare(const char *a, int a_whole, int a_len, const char *b, int b_w
 }
 
 static void set_magnitudes(magnitudes *m, const sd_decimal *d, bool negative) {
-    bool has_low = negative ? d->has_max : d->has_min, has_high = negative ? d->has_min : d->has_max;
+    bool has_low = negative ? d->has_max : d->has_min,
+         has_high = negative ? d->has_min : d->has_max;
     const char *low = negative ? d->max : d->min, *high = negative ? d->min : d->max;
     bool low_beyond = has_low && (*low == '-') == !negative;    // all magnitudes are above it
     bool high_before = has_high && (*high == '-') == !negative; // none is below it
@@ -73,7 +74,8 @@ static void set_magnitudes(magnitudes *m, const sd_decimal *d, bool negative) {
     bool high_zero = has_high && strspn(high, "-0.") == strlen(high);
     bool low_zero = has_low && strspn(low, "-0.") == strlen(low);
     m->none = high_before; // "-0" is not written for a least number of 0
-    snprintf(text, sizeof text, "%s", has_low && !low_beyond && !low_zero ? low + (*low == '-') : "0");
+    snprintf(text, sizeof text, "%s",
+             has_low && !low_beyond && !low_zero ? low + (*low == '-') : "0");
     if (has_low && low_zero) m->no_low = negative ? d->no_max : d->no_min;
     digits(m->low, &m->low_whole, &m->low_len, text);
     snprintf(text, sizeof text, "%s", high_zero ? "0" : has_high ? high + (*high == '-') : MOST);
@@ -129,8 +131,8 @@ static bool accepts(const maker *m, known k) {
         k = settle(m, k);
     if (k.low == 0 && b->low_whole + fraction < b->low_len) k.low = -1;
     if (k.high == 0 && b->high_whole + fraction < b->high_len) k.high = -1;
-    return (k.low > 0 || (k.low == 0 && !b->no_low)) && (k.high < 0 || (k.high == 0 && !b->no_high)) &&
-           k.rest == 0;
+    return (k.low > 0 || (k.low == 0 && !b->no_low)) &&
+           (k.high < 0 || (k.high == 0 && !b->no_high)) && k.rest == 0;
 }
 
 // The state behind a digit; false: none.

@@ -1,10 +1,9 @@
-// The making of an automaton out of a schema: schema.c (which keywords, which types), schema_object.c
-// (objects and arrays), schema_scalar.c (strings and numbers), schema_merge.c (allOf, anyOf beside other
-// keywords, oneOf).
+// The making of an automaton out of a schema: read.c (which keywords, which types), object.c (objects and
+// arrays), scalar.c (strings and numbers), merge.c (allOf, anyOf beside other keywords, oneOf).
 #pragma once
 
 #include "model/grammar/internal.h"
-#include "model/grammar/schema.h"
+#include "model/grammar/schema/schema.h"
 
 typedef struct {
     const json_t *target;
@@ -14,12 +13,12 @@ typedef struct {
 typedef struct {
     sd_grammar_builder *b;
     const json_t *root;
-    json_t *made;    // an array of the schemas that were merged: they live as long
+    json_t *made; // an array of the schemas that were merged: they live as long
     sd_schema_ref *ref;
     int n_refs, cap_refs;
     int depth, parts;
-    int64_t steps; // of checking the values of enums, that are left
-    int any; // the expression of any value; -1: not made yet
+    int64_t steps;  // of checking the values of enums, that are left
+    int any;        // the expression of any value; -1: not made yet
     char path[512]; // a JSON pointer to where the reader is
 } sd_schema_reader;
 
@@ -48,9 +47,18 @@ const json_t *sd_schema_without(sd_schema_reader *r, const json_t *schema, const
 bool sd_schema_disjoint(const sd_schema_reader *r, const json_t *a, const json_t *b, int depth);
 /// Whether a keyword is one that says nothing of values.
 bool sd_schema_is_annotation(const char *key);
-const json_t *sd_schema_target(sd_schema_reader *r, const json_t *schema); // of its $ref; NULL after an error
+const json_t *sd_schema_target(sd_schema_reader *r,
+                               const json_t *schema); // of its $ref; NULL after an error
 
-enum { SD_T_NULL = 1, SD_T_BOOLEAN = 2, SD_T_INTEGER = 4, SD_T_NUMBER = 8, SD_T_STRING = 16,
-       SD_T_ARRAY = 32, SD_T_OBJECT = 64, SD_T_ALL = 127 };
+enum {
+    SD_T_NULL = 1,
+    SD_T_BOOLEAN = 2,
+    SD_T_INTEGER = 4,
+    SD_T_NUMBER = 8,
+    SD_T_STRING = 16,
+    SD_T_ARRAY = 32,
+    SD_T_OBJECT = 64,
+    SD_T_ALL = 127
+};
 /// The types that "type" names; SD_T_ALL without it; -1: it is none.
 int sd_schema_types(const json_t *schema);

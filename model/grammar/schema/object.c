@@ -3,7 +3,7 @@
 // An object's members come in the order of its properties. What may follow the first k of them is a
 // rule of its own, once for "something stands before" and once for "nothing does": two rules a
 // property, however many are optional.
-#include "model/grammar/schema_private.h"
+#include "model/grammar/schema/private.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -62,7 +62,9 @@ static bool collect(sd_schema_reader *r, object *o, const json_t *schema) {
         for (int k = (int)json_object_size(props); k < o->n; k++)
             twice |= strcmp(o->p[k].name, json_string_value(value)) == 0;
         // Without "properties" and additionalProperties any value may stand there.
-        if (!twice) o->p[o->n++] = (property){json_string_value(value), json_is_false(more) ? more : o->further, true};
+        if (!twice)
+            o->p[o->n++] =
+                (property){json_string_value(value), json_is_false(more) ? more : o->further, true};
     }
     return true;
 }
@@ -200,7 +202,8 @@ int sd_schema_array(sd_schema_reader *r, const json_t *schema) {
     if (!sd_schema_count(r, schema, "minItems", &min) ||
         !sd_schema_count(r, schema, "maxItems", &max))
         return -1;
-    if (prefix && !json_is_array(prefix)) return sd_schema_fail(r, "\"prefixItems\" is not an array");
+    if (prefix && !json_is_array(prefix))
+        return sd_schema_fail(r, "\"prefixItems\" is not an array");
     if (n > SD_GRAMMAR_NESTING / 4)
         return sd_schema_fail(r, "\"prefixItems\" has %d schemas; at most %d are possible", n,
                               SD_GRAMMAR_NESTING / 4);
@@ -210,7 +213,8 @@ int sd_schema_array(sd_schema_reader *r, const json_t *schema) {
         return sd_schema_fail(r, "the keyword \"uniqueItems\" is not supported; leave it out");
     if (max >= 0 && max < min) return sd_schema_never(r);
     if (n == 0 || max == 0)
-        return sd_gb_json_array_of(r->b, max == 0 ? sd_gb_empty(r->b) : read_item(r, schema, NULL, 0), min, max);
+        return sd_gb_json_array_of(
+            r->b, max == 0 ? sd_gb_empty(r->b) : read_item(r, schema, NULL, 0), min, max);
     // Items behind prefixItems only where "items" or minItems asks for them.
     int rest_min = min > n ? min - n : 0, rest_max = max < 0 ? -1 : max > n ? max - n : 0;
     int e = sd_gb_empty(r->b);

@@ -1,6 +1,6 @@
 // Formats of strings, twice: the patterns that answers are offered, and checks by hand of any text. A
 // pattern is stricter than its check: years from 1000 on, at most nine labels of a host, and so on.
-#include "model/grammar/schema.h"
+#include "model/grammar/schema/schema.h"
 
 #include <ctype.h>
 #include <stdint.h>
@@ -10,9 +10,12 @@
 #define YEAR "[12][0-9]{3}"
 #define LEAP "(?:[12][0-9](?:0[48]|[2468][048]|[13579][26])|(?:1[26]|2[048])00)"
 #define DATE                                                                                       \
-    "(?:" YEAR "-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|" \
+    "(?:" YEAR                                                                                     \
+    "-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|"         \
     "30)|02-(?:0[1-9]|1[0-9]|2[0-8]))|" LEAP "-02-29)"
-#define TIME "(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\\.[0-9]{1,6})?(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+#define TIME                                                                                       \
+    "(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\\.[0-9]{1,6})?(?:Z|[+-](?:[01][0-9]|2[0-3]):["  \
+    "0-5][0-9])"
 #define LABEL "[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
 #define HOST LABEL "(?:\\." LABEL "){0,2}"
 #define OCTET "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
@@ -27,17 +30,20 @@ static const struct {
     {"time", TIME},
     {"date-time", DATE "T" TIME},
     {"duration",
-     "P(?:[0-9]{1,9}W|(?:[0-9]{1,9}Y(?:[0-9]{1,9}M(?:[0-9]{1,9}D)?)?|[0-9]{1,9}M(?:[0-9]{1,9}D)?|[0-9]{1,9}D)"
-     "(?:T(?:[0-9]{1,9}H(?:[0-9]{1,9}M(?:[0-9]{1,9}S)?)?|[0-9]{1,9}M(?:[0-9]{1,9}S)?|[0-9]{1,9}S))?|"
+     "P(?:[0-9]{1,9}W|(?:[0-9]{1,9}Y(?:[0-9]{1,9}M(?:[0-9]{1,9}D)?)?|[0-9]{1,9}M(?:[0-9]{1,9}D)?|["
+     "0-9]{1,9}D)"
+     "(?:T(?:[0-9]{1,9}H(?:[0-9]{1,9}M(?:[0-9]{1,9}S)?)?|[0-9]{1,9}M(?:[0-9]{1,9}S)?|[0-9]{1,9}S))?"
+     "|"
      "T(?:[0-9]{1,9}H(?:[0-9]{1,9}M(?:[0-9]{1,9}S)?)?|[0-9]{1,9}M(?:[0-9]{1,9}S)?|[0-9]{1,9}S))"},
     {"uuid", "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"},
-    {"email", "[a-zA-Z0-9_+-]{1,30}(?:\\.[a-zA-Z0-9_+-]{1,30})?@" LABEL "(?:\\.[a-zA-Z0-9]{1,30})?\\.[a-zA-Z]{2,18}"},
+    {"email", "[a-zA-Z0-9_+-]{1,30}(?:\\.[a-zA-Z0-9_+-]{1,30})?@" LABEL
+              "(?:\\.[a-zA-Z0-9]{1,30})?\\.[a-zA-Z]{2,18}"},
     {"hostname", HOST},
     {"ipv4", IPV4},
-    {"ipv6", "(?:" H16 ":){7}" H16 "|(?:" H16 ":){1,6}:" H16 "|(?:" H16 ":){1,5}(?::" H16 "){2}|(?:" H16
-             ":){1,4}(?::" H16 "){3}|(?:" H16 ":){1,7}:|:(?::" H16 "){1,7}|::"},
-    {"uri", "[a-zA-Z][a-zA-Z0-9+-]{1,12}:(?://" HOST "(?::[0-9]{1,5})?(?:/" PCHAR "*)*|" PCHAR "+)(?:\\?(?:" PCHAR
-            "|[/?])*)?(?:#(?:" PCHAR "|[/?])*)?"},
+    {"ipv6", "(?:" H16 ":){7}" H16 "|(?:" H16 ":){1,6}:" H16 "|(?:" H16 ":){1,5}(?::" H16
+             "){2}|(?:" H16 ":){1,4}(?::" H16 "){3}|(?:" H16 ":){1,7}:|:(?::" H16 "){1,7}|::"},
+    {"uri", "[a-zA-Z][a-zA-Z0-9+-]{1,12}:(?://" HOST "(?::[0-9]{1,5})?(?:/" PCHAR "*)*|" PCHAR
+            "+)(?:\\?(?:" PCHAR "|[/?])*)?(?:#(?:" PCHAR "|[/?])*)?"},
 };
 enum { FORMATS = sizeof patterns / sizeof patterns[0] };
 
@@ -140,7 +146,8 @@ static bool is_email(text *t) {
     if (!at || at == t->s || at - t->s > 64) return false;
     bool dot = true; // none at the ends, no two in a row
     for (; t->s < at; t->s++) {
-        if (*t->s == '.' ? dot : !isalnum((unsigned char)*t->s) && !strchr("!#$%&'*+-/=?^_`{|}~", *t->s))
+        if (*t->s == '.' ? dot
+                         : !isalnum((unsigned char)*t->s) && !strchr("!#$%&'*+-/=?^_`{|}~", *t->s))
             return false;
         dot = *t->s == '.';
     }
@@ -196,7 +203,8 @@ static bool is_uri(text *t) {
         } else if (*t->s == '#') {
             if (fragment) return false;
             fragment = true;
-        } else if (!isalnum((unsigned char)*t->s) && (*t->s == '\0' || !strchr("-._~!$&'()*+,;=:@/?[]", *t->s))) {
+        } else if (!isalnum((unsigned char)*t->s) &&
+                   (*t->s == '\0' || !strchr("-._~!$&'()*+,;=:@/?[]", *t->s))) {
             return false;
         }
     }

@@ -6,8 +6,8 @@
 // accepts.
 #include "base/files/hash.h"
 #include "base/list.h"
-#include "model/grammar/dfa.h"
-#include "model/grammar/regex.h"
+#include "model/grammar/pattern/dfa.h"
+#include "model/grammar/pattern/regex.h"
 
 #include <string.h>
 
@@ -27,11 +27,11 @@ typedef struct {
     // Symbols: characters from bound[k] to bound[k + 1] - 1.
     int32_t *bound;
     int n_symbols, cap_bounds;
-    uint32_t *has;  // [classes, words] which symbols a class has
-    int *class_of;  // [tree.n] the class of a tree's node
+    uint32_t *has; // [classes, words] which symbols a class has
+    int *class_of; // [tree.n] the class of a tree's node
     int n_classes, words;
     // Sets of CLASS and ACCEPT states.
-    int *member;    // of all sets, one after the other
+    int *member; // of all sets, one after the other
     int n_members, cap_members;
     int *set_first; // [n_sets + 1]
     int n_sets, cap_sets;
@@ -274,10 +274,11 @@ sd_status sd_regex_dfa(sd_dfa **out, const char *pattern, size_t len, bool whole
     m.seen = sd_alloc((size_t)m.n + 1, sizeof *m.seen);
     m.slot = sd_alloc(SET_SLOTS, sizeof *m.slot);
     SD_CHECK_ALLOC(m.todo && m.found && m.seen && m.slot, err);
-    SD_CHECK(ok && make_sets(&m, &d), err, SD_ELIMIT,
-             "the pattern takes more than %d states or %d steps to compile; make it shorter, or its "
-             "repeats smaller",
-             SD_DFA_STATES, SD_DFA_WORK);
+    SD_CHECK(
+        ok && make_sets(&m, &d), err, SD_ELIMIT,
+        "the pattern takes more than %d states or %d steps to compile; make it shorter, or its "
+        "repeats smaller",
+        SD_DFA_STATES, SD_DFA_WORK);
     st = sd_dfa_finish(out, &d, err);
 out:
     free(m.nfa), free(m.bound), free(m.has), free(m.class_of), free(m.member), free(m.set_first);

@@ -1,5 +1,5 @@
 // DFAs over code points: made, trimmed, joined and asked.
-#include "model/grammar/dfa.h"
+#include "model/grammar/pattern/dfa.h"
 
 #include "base/files/hash.h"
 #include "base/list.h"

@@ -1,7 +1,7 @@
 // A schema's keywords and types. What a schema becomes is decided in this order: a reference alone is
 // a rule; a reference beside keywords and allOf are merged into one schema; anyOf and oneOf become
 // alternatives, each with the keywords beside them; the rest is an enum, or a choice of types.
-#include "model/grammar/schema_private.h"
+#include "model/grammar/schema/private.h"
 
 #include "base/list.h"
 
@@ -44,9 +44,10 @@ enum { KEYWORDS = sizeof keywords / sizeof keywords[0], ENUM_STEPS = 500000 };
 
 bool sd_schema_is_annotation(const char *key) {
     static const char *const names[] = {
-        "title",      "description", "default",   "examples",      "example",         "$comment",
-        "$schema",    "$id",         "$defs",     "definitions",   "deprecated",      "readOnly",
-        "writeOnly",  "discriminator", "contentEncoding", "contentMediaType"};
+        "title",     "description",   "default",         "examples",
+        "example",   "$comment",      "$schema",         "$id",
+        "$defs",     "definitions",   "deprecated",      "readOnly",
+        "writeOnly", "discriminator", "contentEncoding", "contentMediaType"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (strcmp(names[i], key) == 0) return true;
     return strncmp(key, "x-", 2) == 0;
@@ -146,7 +147,8 @@ const json_t *sd_schema_target(sd_schema_reader *r, const json_t *schema) {
     const json_t *to = text ? sd_schema_resolve(r->root, text) : NULL;
     if (!to)
         sd_schema_fail(r, "\"$ref\" %.200s%s", text ? text : "is no text",
-                       text ? " leads to nothing in this schema; only references into it work" : "");
+                       text ? " leads to nothing in this schema; only references into it work"
+                            : "");
     return to;
 }
 
@@ -203,7 +205,8 @@ static int read_types(sd_schema_reader *r, const json_t *schema) {
         any[n++] = sd_schema_number(r, schema, false);
     else if (types & SD_T_INTEGER)
         any[n++] = sd_schema_number(r, schema, true);
-    if (types & SD_T_BOOLEAN) any[n++] = sd_gb_text(r->b, "true"), any[n++] = sd_gb_text(r->b, "false");
+    if (types & SD_T_BOOLEAN)
+        any[n++] = sd_gb_text(r->b, "true"), any[n++] = sd_gb_text(r->b, "false");
     if (types & SD_T_NULL) any[n++] = sd_gb_text(r->b, "null");
     return sd_gb_any_of(r->b, any, n);
 }
@@ -260,7 +263,8 @@ static int read_branches(sd_schema_reader *r, const json_t *schema, const char *
     const json_t *list = json_object_get(schema, key);
     int n = (int)json_array_size(list), e = -1;
     if (!json_is_array(list) || n == 0 || n > SD_SCHEMA_VALUES)
-        return sd_schema_fail(r, "\"%s\" is not an array of 1 to %d schemas", key, SD_SCHEMA_VALUES);
+        return sd_schema_fail(r, "\"%s\" is not an array of 1 to %d schemas", key,
+                              SD_SCHEMA_VALUES);
     if (strcmp(key, "oneOf") == 0)
         for (int i = 0; i < n; i++)
             for (int k = 0; k < i; k++) {
@@ -269,8 +273,9 @@ static int read_branches(sd_schema_reader *r, const json_t *schema, const char *
                 if (!sd_schema_disjoint(r, json_array_get(list, (size_t)i),
                                         json_array_get(list, (size_t)k), 0))
                     return sd_schema_fail(
-                        r, "\"oneOf\": branches %d and %d may fit the same value, and exactly one "
-                           "cannot be enforced; use anyOf or give each a constant of its own",
+                        r,
+                        "\"oneOf\": branches %d and %d may fit the same value, and exactly one "
+                        "cannot be enforced; use anyOf or give each a constant of its own",
                         k, i);
             }
     const json_t *base = sd_schema_without(r, schema, key);
@@ -373,7 +378,8 @@ int sd_gb_json_schema(sd_grammar_builder *b, const json_t *schema) {
     if (b->err.status) return -1;
     sd_schema_reader *r = sd_alloc(1, sizeof *r);
     if (!r) return sd_gb_fail(b, SD_ENOMEM, "out of memory for a schema");
-    *r = (sd_schema_reader){.b = b, .root = schema, .made = json_array(), .steps = ENUM_STEPS, .any = -1};
+    *r = (sd_schema_reader){
+        .b = b, .root = schema, .made = json_array(), .steps = ENUM_STEPS, .any = -1};
     int e = r->made ? sd_schema_read(r, schema) : sd_gb_fail(b, SD_ENOMEM, "out of memory");
     json_decref(r->made);
     free(r->ref), free(r);

@@ -1,5 +1,5 @@
 // Strings and numbers.
-#include "model/grammar/schema_private.h"
+#include "model/grammar/schema/private.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -120,10 +120,11 @@ static bool read_multiple(sd_schema_reader *r, const json_t *schema, sd_decimal 
         d->fraction = (int)strlen(text) - 2;
         return true;
     }
-    return sd_schema_fail(r,
-                          "\"multipleOf\" %g cannot be enforced; give a whole number, or 0.1, 0.01, "
-                          "and so on",
-                          x),
+    return sd_schema_fail(
+               r,
+               "\"multipleOf\" %g cannot be enforced; give a whole number, or 0.1, 0.01, "
+               "and so on",
+               x),
            false;
 }
 

@@ -2,7 +2,7 @@
 //
 // Sequences and alternatives are chains of pairs, made left to right, so that only groups nest the
 // parser; how deep they may is bounded, as is the tree.
-#include "model/grammar/regex.h"
+#include "model/grammar/pattern/regex.h"
 
 #include "base/list.h"
 #include "base/utf8.h"
@@ -55,8 +55,7 @@ static bool take(parser *p, const char *text) {
 static bool put(parser *p, int32_t lo, int32_t hi) {
     if (p->n_set >= CLASS_RANGES)
         return fail(p, SD_ELIMIT, "a class of more than 4096 ranges, which is the most,"), false;
-    if (!SD_GROW(p->set, p->n_set + 1, p->cap_set))
-        return fail(p, SD_ENOMEM, "no memory"), false;
+    if (!SD_GROW(p->set, p->n_set + 1, p->cap_set)) return fail(p, SD_ENOMEM, "no memory"), false;
     p->set[p->n_set][0] = lo, p->set[p->n_set++][1] = hi;
     return true;
 }
@@ -69,8 +68,7 @@ static int by_low(const void *a, const void *b) {
 // set[from..] becomes ascending, without overlap; `negated`: what is not in it.
 static bool settle(parser *p, int from, bool negated) {
     int n = 0;
-    if (p->n_set > from)
-        qsort(p->set + from, (size_t)(p->n_set - from), sizeof *p->set, by_low);
+    if (p->n_set > from) qsort(p->set + from, (size_t)(p->n_set - from), sizeof *p->set, by_low);
     for (int i = from; i < p->n_set; i++) {
         if (n && p->set[i][0] <= p->set[from + n - 1][1] + 1) {
             if (p->set[i][1] > p->set[from + n - 1][1]) p->set[from + n - 1][1] = p->set[i][1];
@@ -102,8 +100,7 @@ static int add_class(parser *p) {
     int first = r->n_ranges;
     if (first + p->n_set > SD_REGEX_RANGES)
         return fail(p, SD_ELIMIT, "more than 32768 ranges of characters, which is the most,");
-    if (!SD_GROW(r->range, first + p->n_set, r->cap_ranges))
-        return fail(p, SD_ENOMEM, "no memory");
+    if (!SD_GROW(r->range, first + p->n_set, r->cap_ranges)) return fail(p, SD_ENOMEM, "no memory");
     if (p->n_set) memcpy(r->range + first, p->set, (size_t)p->n_set * sizeof *p->set);
     r->n_ranges += p->n_set;
     return add(p, (sd_regex_node){.kind = R_CLASS, .a = first, .b = p->n_set});
@@ -177,8 +174,10 @@ static bool read_escape(parser *p, bool in_class, bool negated, int32_t *cp) {
         *cp = -1;
         return put_named(p, c, negated);
     }
-    if (c >= '1' && c <= '9') return fail(p, SD_EINVAL, "a backreference, which is not supported,"), false;
-    if (c == 'k') return fail(p, SD_EINVAL, "a backreference (\\k), which is not supported,"), false;
+    if (c >= '1' && c <= '9')
+        return fail(p, SD_EINVAL, "a backreference, which is not supported,"), false;
+    if (c == 'k')
+        return fail(p, SD_EINVAL, "a backreference (\\k), which is not supported,"), false;
     if ((c == 'b' && !in_class) || c == 'B')
         return fail(p, SD_EINVAL, "a word boundary (\\b), which is not supported,"), false;
     if (c == 'p' || c == 'P')
@@ -244,7 +243,8 @@ static int read_class(parser *p) {
 static int read_alternatives(parser *p);
 
 static int read_group(parser *p) {
-    if (see(p, "?=") || see(p, "?!")) return fail(p, SD_EINVAL, "lookahead, which is not supported,");
+    if (see(p, "?=") || see(p, "?!"))
+        return fail(p, SD_EINVAL, "lookahead, which is not supported,");
     if (see(p, "?<=") || see(p, "?<!"))
         return fail(p, SD_EINVAL, "lookbehind, which is not supported,");
     if (see(p, "?P=")) return fail(p, SD_EINVAL, "a backreference, which is not supported,");

@@ -1,6 +1,6 @@
 // Several schemas that hold at once become one: keyword by keyword. What one of them says of properties
 // that the other does not list is said of the other's.
-#include "model/grammar/schema_private.h"
+#include "model/grammar/schema/private.h"
 
 #include <string.h>
 
@@ -60,7 +60,8 @@ static json_t *common_values(const json_t *a, const json_t *b) {
     size_t i, k;
     if (json_array_size(a) * json_array_size(b) > 1000000) return out;
     json_array_foreach(a, i, v) {
-        for (k = 0; k < json_array_size(b) && !json_equal(v, json_array_get(b, k)); k++) {}
+        for (k = 0; k < json_array_size(b) && !json_equal(v, json_array_get(b, k)); k++) {
+        }
         if (k < json_array_size(b)) json_array_append(out, v);
     }
     return out;
@@ -127,7 +128,7 @@ static bool merge_objects(json_t *out, const json_t *a, const json_t *b) {
     json_decref(props);
     json_t *more = NULL;
     if (x && y)
-        more = json_is_false(x) || json_is_true(y) ? json_incref(mutable(x))
+        more = json_is_false(x) || json_is_true(y)   ? json_incref(mutable(x))
                : json_is_false(y) || json_is_true(x) ? json_incref(mutable(y))
                                                      : both(x, y);
     else if (x || y)
@@ -146,7 +147,8 @@ static const json_t *open_up(sd_schema_reader *r, const json_t *s) {
         const json_t *rest = sd_schema_without(r, s, "$ref");
         if (!rest) return NULL;
         if (json_object_size(rest)) {
-            if (++r->depth > SD_SCHEMA_DEPTH) return sd_schema_fail(r, "references in a circle"), NULL;
+            if (++r->depth > SD_SCHEMA_DEPTH)
+                return sd_schema_fail(r, "references in a circle"), NULL;
             s = sd_schema_merge(r, rest, target);
             r->depth--;
             return s;
@@ -178,15 +180,18 @@ const json_t *sd_schema_merge(sd_schema_reader *r, const json_t *a, const json_t
             const json_t *theirs = json_object_get(other, key);
             if (json_object_get(out, key) || sd_schema_is_annotation(key)) continue;
             bool array = strcmp(key, "items") == 0 || strcmp(key, "prefixItems") == 0;
-            json_t *value = !theirs ? json_incref(v) : array && prefix && !json_equal(v, theirs)
-                                                           ? NULL
-                                                           : combine(key, v, theirs);
-            if (!value || (array && prefix && !theirs &&
-                           json_object_get(other, "items") != json_object_get(mine, "items") &&
-                           (json_object_get(other, "items") || json_object_get(other, "prefixItems")))) {
+            json_t *value = !theirs                                     ? json_incref(v)
+                            : array && prefix && !json_equal(v, theirs) ? NULL
+                                                                        : combine(key, v, theirs);
+            if (!value ||
+                (array && prefix && !theirs &&
+                 json_object_get(other, "items") != json_object_get(mine, "items") &&
+                 (json_object_get(other, "items") || json_object_get(other, "prefixItems")))) {
                 json_decref(value);
-                return sd_schema_fail(r, "two schemas that hold at once differ in \"%s\", which is "
-                                         "not supported", key),
+                return sd_schema_fail(r,
+                                      "two schemas that hold at once differ in \"%s\", which is "
+                                      "not supported",
+                                      key),
                        NULL;
             }
             ok = ok && json_object_set_new(out, key, value) == 0;

@@ -1,0 +1,358 @@
+// Grammars over bytes: what each expression accepts, masks against single tokens, forced tokens,
+// bounds.
+#include "tests/unit/grammar/support_grammar.h"
+
+#include "base/clock.h"
+#include "model/grammar/pattern/dfa.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+
+// ---- patterns
+
+static const struct {
+    const char *pattern, *yes[6], *no[6];
+} patterns[] = {
+    {"abc", {"abc"}, {"", "ab", "abcd", "xabc"}},
+    {"a|bc|", {"a", "bc", ""}, {"b", "abc"}},
+    {"(ab)*c?", {"", "c", "ab", "ababc"}, {"a", "abb", "cc"}},
+    {"a{2,3}", {"aa", "aaa"}, {"a", "aaaa"}},
+    {"a{2,}b{0}", {"aa", "aaaaaa"}, {"a", "aab"}},
+    {"a{3}", {"aaa"}, {"aa", "aaaa"}},
+    {"[a-c_]+", {"a", "cab_"}, {"", "d", "aD"}},
+    {"[^a-c]", {"d", "\xc3\xa4", "\n"}, {"a", "b", "dd"}},
+    {"[\\]\\-x]", {"]", "-", "x"}, {"\\", "y"}},
+    {".", {"a", "\xe2\x82\xac", "\xf0\x9f\x98\x80"}, {"\n", "", "ab"}},
+    {"\\d{4}-\\d\\d", {"2026-11"}, {"202-11", "2026-1", "2026-111"}},
+    {"\\w+\\s\\W", {"ab_9 !"}, {"ab!", "ab c"}},
+    {"\\x41\\u0042\\u{43}", {"ABC"}, {"abc"}},
+    {"(?:a|(?<n>b))c", {"ac", "bc"}, {"abc", "c"}},
+    {"^a$", {"a"}, {"^a$", "aa"}},
+    {"a+?b*?", {"a", "aab"}, {"b", ""}},
+    {"[\xc3\xa4-\xc3\xbc]", {"\xc3\xa4", "\xc3\xb6"}, {"a", "\xc3\xbd"}},
+    {"\\t\\n\\.\\*", {"\t\n.*"}, {"tn.*"}},
+    {"a{,2}", {"a{,2}"}, {"a", "aa"}},
+};
+
+Test(grammar, patterns_accept_what_they_describe_and_nothing_else) {
+    for (size_t i = 0; i < sizeof patterns / sizeof patterns[0]; i++) {
+        sd_error err;
+        sd_grammar *g = test_regex(patterns[i].pattern, &err);
+        cr_assert(g, "%s: %s", patterns[i].pattern, err.message);
+        for (int k = 0; k < 6 && patterns[i].yes[k]; k++)
+            cr_expect(test_accepts(g, patterns[i].yes[k]), "%s: \"%s\"", patterns[i].pattern,
+                      patterns[i].yes[k]);
+        for (int k = 0; k < 6 && patterns[i].no[k]; k++)
+            cr_expect(!test_accepts(g, patterns[i].no[k]), "%s: not \"%s\"", patterns[i].pattern,
+                      patterns[i].no[k]);
+        sd_grammar_release(g);
+    }
+}
+
+static const struct {
+    const char *pattern, *says;
+} refused[] = {
+    {"(a)\\1", "backreference"},    {"(?=a)b", "lookahead"},     {"(?!a)b", "lookahead"},
+    {"(?<=a)b", "lookbehind"},      {"(?<!a)b", "lookbehind"},   {"\\bword", "word boundary"},
+    {"\\p{L}", "Unicode property"}, {"(a", "without its )"},     {"a)", "without its ("},
+    {"[a", "without its ]"},        {"*a", "nothing before it"}, {"a**", "repeat of a repeat"},
+    {"[z-a]", "backwards"},         {"a{3,2}", "reversed"},      {"\\", "nothing behind it"},
+    {"(?i)a", "not supported"},     {"a++", "possessive"},       {"\\Z", "ECMAScript has not"},
+    {"a{2,100001}", "100000"},
+};
+
+Test(grammar, what_a_pattern_cannot_have_is_refused_by_its_name) {
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+        sd_error err;
+        sd_grammar *g = test_regex(refused[i].pattern, &err);
+        cr_expect(!g, "%s", refused[i].pattern);
+        cr_expect(strstr(err.message, refused[i].says), "%s: %s", refused[i].pattern, err.message);
+        sd_grammar_release(g);
+    }
+}
+
+static void expect_quick_refusal(const char *what, const char *pattern) {
+    sd_error err;
+    double begin = sd_now_s();
+    sd_grammar *g = test_regex(pattern, &err);
+    double took = sd_now_s() - begin;
+    cr_expect(!g, "%s was not refused", what);
+    cr_expect(took < 0.3, "%s took %.0f ms", what, took * 1e3); // 50 ms on a quiet machine
+    printf("# %s: %.1f ms: %s\n", what, took * 1e3, err.message);
+    sd_grammar_release(g);
+}
+
+Test(grammar, hostile_patterns_are_refused_at_once) {
+    sd_buf b = sd_buf_make(1 << 24);
+    test_vocab(NULL);
+    for (int i = 0; i < 60000; i++) sd_buf_adds(&b, "(");
+    expect_quick_refusal("60,000 open groups", b.data);
+    sd_buf_clear(&b);
+    for (int i = 0; i < 60000; i++) sd_buf_adds(&b, "(a)");
+    expect_quick_refusal("60,000 groups", b.data);
+    sd_buf_clear(&b);
+    for (int i = 0; i < 3000; i++) sd_buf_printf(&b, "[a-z\\u%04x]{3}|", 0x4000 + 2 * i);
+    expect_quick_refusal("3,000 classes", b.data);
+    expect_quick_refusal("repeats of repeats", "((((a{1000}){1000}){1000}){1000}){1000}");
+    expect_quick_refusal("empty repeats of repeats",
+                         "((((((){90000}){90000}){90000}){90000}){9}){9}");
+    expect_quick_refusal("a DFA of 2^60 states", "[ab]*a[ab]{60}");
+    expect_quick_refusal("overlapping repeats", "(a?b?c?d?e?){900}(a|b|c)*(x|y){800}");
+    sd_buf_free(&b);
+}
+
+// ---- expressions
+
+Test(grammar, a_rule_may_contain_itself) {
+    sd_grammar_builder *b = sd_grammar_builder_open();
+    int rule = sd_gb_rule(b),
+        in[] = {sd_gb_literal(b, "(", 1), sd_gb_ref(b, rule), sd_gb_literal(b, ")", 1)};
+    int any[] = {sd_gb_literal(b, "x", 1), sd_gb_seq(b, in, 3)};
+    sd_gb_define(b, rule, sd_gb_any_of(b, any, 2));
+    sd_error err;
+    sd_grammar *g = test_compile(b, sd_gb_ref(b, rule), &err);
+    cr_assert(g, "%s", err.message);
+    cr_expect(test_accepts(g, "x"));
+    cr_expect(test_accepts(g, "((x))"));
+    cr_expect(!test_accepts(g, "((x)"));
+    cr_expect(!test_accepts(g, "(x))"));
+    // Nesting is bounded, and what was begun within the bound can be ended.
+    char deep[2 * SD_GRAMMAR_DEPTH + 2];
+    memset(deep, '(', sizeof deep);
+    bool ends;
+    size_t n = test_follow(g, deep, sizeof deep, &ends);
+    cr_expect(n >= SD_GRAMMAR_DEPTH - 2 && n <= SD_GRAMMAR_DEPTH, "%zu", n);
+    deep[n] = 'x';
+    for (size_t i = 0; i < n; i++) deep[n + 1 + i] = ')';
+    deep[2 * n + 1] = '\0';
+    cr_expect(test_accepts(g, deep));
+    sd_grammar_release(g);
+}
+
+Test(grammar, a_rule_without_an_end_is_refused) {
+    sd_grammar_builder *b = sd_grammar_builder_open();
+    int rule = sd_gb_rule(b), in[] = {sd_gb_literal(b, "(", 1), sd_gb_ref(b, rule)};
+    sd_gb_define(b, rule, sd_gb_seq(b, in, 2));
+    sd_error err;
+    cr_expect(!test_compile(b, sd_gb_ref(b, rule), &err));
+    cr_expect_eq(err.status, SD_EINVAL);
+    b = sd_grammar_builder_open();
+    cr_expect(!test_compile(b, sd_gb_ref(b, sd_gb_rule(b)), &err));
+    cr_expect(strstr(err.message, "never defined"), "%s", err.message);
+}
+
+Test(grammar, counts_cost_no_nodes) {
+    sd_grammar_builder *b = sd_grammar_builder_open();
+    sd_error err;
+    sd_grammar *g = test_compile(b, sd_gb_repeat(b, sd_gb_literal(b, "ab", 2), 2, 100000), &err);
+    cr_assert(g, "%s", err.message);
+    sd_grammar_stats stats;
+    sd_grammar_get_stats(g, &stats);
+    cr_expect_lt(stats.nodes, 10);
+    cr_expect(!test_accepts(g, "ab"));
+    cr_expect(test_accepts(g, "abab"));
+    sd_buf text = sd_buf_make(1 << 20);
+    for (int i = 0; i < 100000; i++) sd_buf_adds(&text, "ab");
+    cr_expect(test_accepts(g, text.data));
+    sd_buf_adds(&text, "ab");
+    cr_expect(!test_accepts(g, text.data));
+    sd_buf_free(&text);
+    sd_grammar_release(g);
+}
+
+Test(grammar, free_text_ends_where_the_trigger_stands) {
+    sd_grammar_builder *b = sd_grammar_builder_open();
+    int e[] = {sd_gb_text_without(b, "<tool>", 6), sd_gb_literal(b, "<tool>", 6),
+               sd_gb_literal(b, "{}", 2)};
+    sd_error err;
+    sd_grammar *g = test_compile(b, sd_gb_seq(b, e, 3), &err);
+    cr_assert(g, "%s", err.message);
+    cr_expect(test_accepts(g, "<tool>{}"));
+    cr_expect(test_accepts(g, "I <think> <to<tool>{}"));
+    cr_expect(test_accepts(g, "<<tool>{}"));
+    cr_expect(test_accepts(g, "\xe2\x82\xac <tool>{}"));
+    cr_expect(!test_accepts(g, "a <tool> b <tool>{}"));
+    cr_expect(!test_accepts(g, "\xff<tool>{}"), "bytes that are no UTF-8");
+    sd_grammar_release(g);
+}
+
+Test(grammar, a_choice_is_one_of_its_texts) {
+    const char *text[] = {"red", "green", "gre", "", "blue", "greener"};
+    const size_t len[] = {3, 5, 3, 0, 4, 7};
+    sd_grammar_builder *b = sd_grammar_builder_open();
+    sd_error err;
+    sd_grammar *g = test_compile(b, sd_gb_choice(b, text, len, 6), &err);
+    cr_assert(g, "%s", err.message);
+    for (int i = 0; i < 6; i++) cr_expect(test_accepts(g, text[i]), "%s", text[i]);
+    cr_expect(!test_accepts(g, "gree"));
+    cr_expect(!test_accepts(g, "redd"));
+    sd_grammar_release(g);
+}
+
+Test(grammar, a_special_token_comes_by_its_id_alone) {
+    int V;
+    test_vocab(&V);
+    sd_grammar_builder *b = sd_grammar_builder_open();
+    int e[] = {sd_gb_token(b, V - 1), sd_gb_literal(b, "a", 1)};
+    sd_error err;
+    sd_grammar *g = test_compile(b, sd_gb_seq(b, e, 2), &err);
+    cr_assert(g, "%s", err.message);
+    sd_grammar_state s = {0};
+    uint32_t allowed[32];
+    sd_grammar_begin(&s, g, -1);
+    cr_expect(sd_grammar_fill(&s, allowed, V));
+    for (int t = 0; t < V; t++) cr_expect_eq(allowed[t / 32] >> t % 32 & 1, t == V - 1, "%d", t);
+    cr_expect(!sd_grammar_accept(&s, 'a'));
+    cr_expect(sd_grammar_accept(&s, V - 1));
+    cr_expect(sd_grammar_accept(&s, 'a'));
+    cr_expect(sd_grammar_must_end(&s));
+    sd_grammar_end(&s);
+    sd_grammar_release(g);
+    // Its text is no text: "<|im_end|>" in a pattern is spelled by other tokens.
+    g = test_regex(".*", &err);
+    sd_grammar_begin(&s, g, -1);
+    cr_expect(!sd_grammar_accept(&s, V - 1));
+    sd_grammar_end(&s);
+    sd_grammar_release(g);
+}
+
+// ---- masks
+
+// Every token of a mask against the walk of its own bytes, along random texts.
+Test(grammar, a_mask_holds_the_tokens_that_are_accepted) {
+    static const char *const schemas[] = {
+        "{\"type\":\"string\"}",
+        "{\"type\":\"string\",\"maxLength\":5}",
+        "{\"type\":\"object\",\"properties\":{\"the\":{\"type\":\"string\",\"maxLength\":3},"
+        "\"and\":{\"enum\":[\"other\",\"on\",1]}},\"additionalProperties\":{\"type\":\"integer\"}}",
+        "{\"type\":\"array\",\"items\":{\"type\":\"number\",\"minimum\":-2,\"maximum\":10}}",
+    };
+    int V;
+    test_vocab(&V);
+    uint32_t allowed[32];
+    uint64_t seed = 1;
+    for (int i = 0; i < 4; i++) {
+        sd_error err;
+        sd_grammar *g = test_schema(schemas[i], &err);
+        cr_assert(g, "%s", err.message);
+        for (int k = 0; k < 30; k++) {
+            sd_grammar_state s = {0};
+            sd_grammar_begin(&s, g, -1);
+            for (int step = 0; step < 12; step++) {
+                int32_t some = -1;
+                sd_grammar_fill(&s, allowed, V);
+                for (int t = 0; t < V; t++) {
+                    bool in = allowed[t / 32] >> t % 32 & 1;
+                    cr_assert_eq(in, sd_grammar_allows(&s, t), "%s: token %d at %d", schemas[i], t,
+                                 step);
+                    seed = seed * 6364136223846793005u + 1442695040888963407u;
+                    if (in && (some < 0 || seed >> 33 & 1)) some = t;
+                }
+                if (some < 0 || !sd_grammar_accept(&s, some)) break;
+            }
+            sd_grammar_end(&s);
+        }
+        sd_grammar_release(g);
+    }
+}
+
+Test(grammar, a_copy_goes_its_own_way) {
+    sd_error err;
+    sd_grammar *g = test_regex("ab|ac", &err);
+    sd_grammar_state s = {0}, other = {0};
+    sd_grammar_begin(&s, g, -1);
+    sd_grammar_accept(&s, 'a');
+    sd_grammar_copy(&other, &s);
+    cr_expect(sd_grammar_accept(&other, 'b'));
+    cr_expect(!sd_grammar_accept(&other, 'b'));
+    cr_expect(!sd_grammar_accept(&s, 'a'), "a refused token changes nothing");
+    cr_expect(sd_grammar_accept(&s, 'c'));
+    cr_expect(sd_grammar_can_end(&s) && sd_grammar_must_end(&other));
+    sd_grammar_end(&s);
+    sd_grammar_end(&other);
+    sd_grammar_release(g);
+}
+
+// ---- forced tokens
+
+static int forced_text(const sd_grammar_state *s, char *out, bool *open) {
+    int32_t token[SD_GRAMMAR_FORCED];
+    int n = sd_grammar_forced(s, token, open);
+    *out = '\0';
+    for (int i = 0; i < n; i++) {
+        size_t len;
+        const char *bytes = sd_tokenizer_bytes(test_tokenizer(), token[i], &len);
+        strncat(out, bytes, len);
+    }
+    return n;
+}
+
+Test(grammar, forced_bytes_come_as_the_tokenizer_writes_them) {
+    sd_error err;
+    char text[300];
+    bool open;
+    sd_grammar *g = test_regex("in the end|in the hall", &err);
+    sd_grammar_state s = {0};
+    sd_grammar_begin(&s, g, -1);
+    int n = forced_text(&s, text, &open);
+    cr_expect_str_eq(text, "in the ");
+    cr_expect(open, "the last may grow");
+    cr_expect_eq(n, 3, "%d", n); // "in", " the", " "
+    for (const char *p = "in the e"; *p; p++) sd_grammar_accept(&s, (uint8_t)*p);
+    forced_text(&s, text, &open);
+    cr_expect_str_eq(text, "nd");
+    cr_expect(!open);
+    sd_grammar_end(&s);
+    sd_grammar_release(g);
+}
+
+Test(grammar, an_optional_space_is_forced_as_it_was_written_before) {
+    sd_error err;
+    char text[300];
+    bool open;
+    sd_grammar *g =
+        test_schema("{\"type\":\"object\",\"properties\":{\"a\":{\"const\":1},\"b\":{\"const\":2}},"
+                    "\"required\":[\"a\",\"b\"]}",
+                    &err);
+    cr_assert(g, "%s", err.message);
+    sd_grammar_state s = {0};
+    sd_grammar_begin(&s, g, -1);
+    forced_text(&s, text, &open);
+    cr_expect_str_eq(text, "{\"a\": 1, \"b\": 2}");
+    for (const char *p = "{\"a\":1"; *p; p++) cr_assert(sd_grammar_accept(&s, (uint8_t)*p));
+    forced_text(&s, text, &open);
+    cr_expect_str_eq(text, ",\"b\":2}");
+    sd_grammar_end(&s);
+    sd_grammar_release(g);
+}
+
+// ---- memory
+
+Test(grammar, what_is_kept_is_bounded) {
+    sd_error err;
+    sd_grammar *g = test_schema(
+        "{\"type\":\"array\",\"items\":{\"type\":\"string\",\"maxLength\":400000}}", &err);
+    cr_assert(g, "%s", err.message);
+    sd_grammar_state s = {0}, early = {0};
+    uint32_t allowed[32];
+    int V;
+    test_vocab(&V);
+    sd_grammar_begin(&s, g, -1);
+    sd_grammar_accept(&s, '[');
+    sd_grammar_accept(&s, '"');
+    sd_grammar_accept(&s, 'x');
+    sd_grammar_copy(&early, &s); // survives that everything else is forgotten
+    for (int i = 0; i < 120000; i++) {
+        cr_assert(sd_grammar_accept(&s, 'a' + i % 26));
+        if (i % 8 == 0) cr_assert(sd_grammar_fill(&s, allowed, V));
+    }
+    sd_grammar_stats stats;
+    sd_grammar_get_stats(g, &stats);
+    cr_expect_leq(stats.bytes, SD_GRAMMAR_CACHE + (1 << 20), "%zu", stats.bytes);
+    cr_expect(sd_grammar_accept(&early, '"') && sd_grammar_accept(&early, ']'));
+    cr_expect(sd_grammar_accept(&s, '"') && sd_grammar_accept(&s, ']') && sd_grammar_must_end(&s));
+    sd_grammar_end(&s);
+    sd_grammar_end(&early);
+    sd_grammar_release(g);
+}
