@@ -232,8 +232,10 @@ static int scalar(sd_grammar_builder *b, const json_t *v) {
     char number[48];
     if (json_is_real(v) && sd_decimal_text(number, json_real_value(v)))
         return sd_gb_text(b, number);
-    char *text = json_dumps(v, JSON_ENCODE_ANY | JSON_REAL_PRECISION(17));
-    if (!text) return sd_gb_fail(b, SD_ENOMEM, "out of memory for a constant");
+    char *text = NULL;
+    sd_error err;
+    if (sd_json_dump(&text, v, JSON_ENCODE_ANY | JSON_REAL_PRECISION(17), &err) != SD_OK)
+        return sd_gb_fail_with(b, &err);
     int e = sd_gb_text(b, text);
     free(text);
     return e;

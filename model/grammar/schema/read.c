@@ -3,6 +3,7 @@
 // alternatives, each with the keywords beside them; the rest is an enum, or a choice of types.
 #include "model/grammar/schema/private.h"
 
+#include "base/json.h"
 #include "base/list.h"
 
 #include <stdio.h>
@@ -241,9 +242,8 @@ static int read_values(sd_schema_reader *r, const json_t *schema) {
             any[n_any++] = sd_gb_json_constant(r->b, v);
             continue;
         }
-        text[n_text] = json_dumps(v, JSON_ENCODE_ANY);
-        if (!text[n_text]) {
-            sd_gb_fail(r->b, SD_ENOMEM, "out of memory for an enum");
+        if (sd_json_dump(&text[n_text], v, JSON_ENCODE_ANY, &err) != SD_OK) {
+            sd_gb_fail_with(r->b, &err);
             goto out;
         }
         len[n_text] = strlen(text[n_text]);
