@@ -3,6 +3,7 @@
 #include "cli/common.h"
 #include "cli/decoding.h"
 #include "cli/verbs.h"
+#include "model/dialogue/format.h"
 #include "model/infer/weight_cache/place.h"
 
 #include <stdlib.h>
@@ -13,7 +14,7 @@ typedef struct {
     const char *draft, *draft_adapter, *chat_template, *host, *key_file, *access_log;
     int64_t kv_memory, port, ctx, slots, queue, body_memory, spec_length, draft_kv;
     double drain;
-    int spec, prefix_cache;
+    int spec, prefix_cache, tool_format;
     bool insecure_no_key, no_run_defaults;
 } args;
 
@@ -30,6 +31,10 @@ static const sd_option rows[] = {
     SD_DRAFT_MODEL_ROWS(args, draft_adapter, draft_kv),
     SD_CHAT_TEMPLATE_ROW(args, chat_template,
                          "the one that a request's adapter was trained with, else the model's own"),
+    ROW("tool-format", SD_OPT_ENUM, tool_format, .def = "auto", .value = SD_TOOL_FORMAT_WORDS,
+        .help =
+            "how the models write tool calls; auto: as their templates show it; none: answers are "
+            "content alone, reasoning too"),
     ROW("spec", SD_OPT_ENUM, spec, .def = "auto", .value = SD_SPEC_MODES,
         .help = "how tokens are drafted"),
     ROW("spec-length", SD_OPT_INT, spec_length, .def = "0", .min = 0, .max = SD_MAX_DRAFT,
@@ -86,6 +91,7 @@ sd_status sd_verb_serve(int argc, char **argv, sd_error *err) {
     const sd_serve_options o = {.model = a.common.model,
                                 .pack_dir = pack_dir,
                                 .chat_template = a.chat_template,
+                                .tool_format = a.tool_format,
                                 .other_base = a.common.other_base,
                                 .no_run_defaults = a.no_run_defaults,
                                 .adapters = &a.adapters,

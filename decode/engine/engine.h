@@ -125,7 +125,8 @@ enum {
     SD_MAX_BIAS = 1024,
     SD_MAX_BAD_WORDS = 64,       // words; each has two sequences at most
     SD_MAX_BAD_WORD_TOKENS = 64, // of one sequence
-    SD_MAX_MIN_TOKENS = 1 << 24
+    SD_MAX_MIN_TOKENS = 1 << 24,
+    SD_MAX_SHOWN_TOKENS = 16
 };
 
 /// What a request makes of its logits, in the order of kernels/sample/sampler.h. Zeroed does
@@ -154,6 +155,9 @@ typedef struct {
     int n_stop_token;
     int32_t end_token[SD_MAX_REQUEST_ENDS]; // of this request's conversation, beside the model's
     int n_end_tokens;
+    // Special tokens whose text is part of the answer's text; that of others never is.
+    int32_t shown_token[SD_MAX_SHOWN_TOKENS];
+    int n_shown_tokens;
     bool ignore_end;     // do not stop at these and the model's end tokens
     int logprobs;        // -1: none; 0..20: so many alternatives; of the logits before shaping
     sd_adapter *adapter; // acquired; NULL: the base

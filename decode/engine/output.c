@@ -41,11 +41,17 @@ static size_t held_back(const sd_slot *s) {
     return most;
 }
 
+static bool is_shown(const sd_request *r, int32_t token) {
+    for (int i = 0; i < r->n_shown_tokens; i++)
+        if (r->shown_token[i] == token) return true;
+    return false;
+}
+
 // The token's text; true when a stop string ended the request.
 static bool add_text(sd_engine *e, sd_slot *s, int32_t token) {
     const sd_tokenizer *t = e->model->tokenizer;
     size_t len = 0;
-    if (!t || sd_tokenizer_is_special(t, token)) return false;
+    if (!t || (sd_tokenizer_is_special(t, token) && !is_shown(&s->request->r, token))) return false;
     const char *bytes = sd_tokenizer_bytes(t, token, &len);
     if (len == 0) return false;
     // The first token's space may be the one that the tokenizer puts before every text.

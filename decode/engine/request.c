@@ -44,6 +44,9 @@ static sd_status check_stops(const sd_engine *e, const sd_request *r, sd_error *
         SD_CHECK(len >= 1 && len <= SD_MAX_STOP_BYTES, err, SD_EINVAL,
                  "stop string %d has %zu bytes; 1 to %d are possible", i, len, SD_MAX_STOP_BYTES);
     }
+    SD_CHECK(r->n_shown_tokens >= 0 && r->n_shown_tokens <= SD_MAX_SHOWN_TOKENS, err, SD_EINVAL,
+             "%d special tokens in the text; at most %d are possible", r->n_shown_tokens,
+             SD_MAX_SHOWN_TOKENS);
     SD_CHECK(r->n_stop_token >= 0 && r->n_stop_token <= 4096, err, SD_EINVAL,
              "%d stop tokens; at most 4096 are possible", r->n_stop_token);
 out:

@@ -44,6 +44,7 @@ void sd_generation_free(sd_generation *g) {
     for (int i = 0; i < g->n_choices; i++) {
         sd_buf_free(&g->choices[i].text);
         sd_buf_free(&g->choices[i].kept);
+        sd_generation_close_answer(&g->choices[i]);
     }
     free(g->choices);
     g->answer_bytes = 0;

@@ -9,6 +9,7 @@
 #include "decode/serve/generation_private.h"
 
 #include "base/json.h"
+#include "base/list.h"
 #include "base/utf8.h"
 
 #include <string.h>
@@ -70,10 +71,10 @@ int sd_generation_reserve(sd_generation *g, int ctx, sd_api_error *e) {
             "logprobs of up to %zu tokens with %d alternatives each would take %zu MB, and a "
             "request may take %d; lower max_tokens, n or the alternatives, or ask for a stream",
             tokens, r->logprobs, bytes >> 20, ANSWER_MEMORY >> 20);
-    g->answer_bytes = bytes;
+    g->answer_bytes += bytes;
     size_t held = g->bytes_held;
     if (sd_listener_hold(&g->server->listener, g->client, &g->bytes_held, held + bytes)) return 0;
-    g->answer_bytes = 0;
+    g->answer_bytes -= bytes;
     g->server->listener.counts.bodies_refused++;
     return sd_api_fail(e, 429, "logprobs",
                        "other requests hold the memory that --body-memory gives; try again later, "
@@ -171,23 +172,125 @@ static bool begin_choice(sd_generation *g, sd_choice *c) {
     return ok;
 }
 
+// ---- an answer's text becomes content, reasoning and tool calls (model/dialogue/answer.h)
+
+// "call_" and 24 letters and digits.
+static void make_id(sd_generation *g, char *out) {
+    static const char digits[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    sd_server *s = g->server;
+    strcpy(out, "call_");
+    uint64_t bits = 0;
+    for (int i = 0; i < 24; i++) {
+        if (i % 8 == 0) bits = sd_mix64(s->id_key ^ sd_mix64(s->n_ids++));
+        out[5 + i] = digits[bits % 62];
+        bits /= 62;
+    }
+    out[29] = '\0';
+}
+
+static sd_tool_call *add_call(sd_generation *g, sd_choice *c, const sd_delta *d) {
+    if (!SD_GROW(c->calls, c->n_calls + 1, c->cap_calls)) return NULL;
+    sd_tool_call *call = &c->calls[c->n_calls++];
+    *call = (sd_tool_call){.arguments = sd_buf_make(SD_HTTP_MAX_BODY)};
+    make_id(g, call->id);
+    snprintf(call->name, sizeof call->name, "%.*s", (int)d->len, d->text);
+    return call;
+}
+
+static bool keep(sd_choice *c, const sd_delta *d) {
+    switch (d->kind) {
+    case SD_DELTA_CONTENT:
+        return sd_buf_add(&c->text, d->text, d->len);
+    case SD_DELTA_REASONING:
+        return sd_buf_add(&c->reasoning, d->text, d->len);
+    case SD_DELTA_ARGUMENTS:
+        return sd_buf_add(&c->calls[d->call].arguments, d->text, d->len);
+    default:
+        return true; // the call is in the list
+    }
+}
+
+static bool on_delta(void *ctx, const sd_delta *d) {
+    static const sd_chunk_kind kinds[] = {[SD_DELTA_CONTENT] = SD_CHUNK_CONTENT,
+                                          [SD_DELTA_REASONING] = SD_CHUNK_REASONING,
+                                          [SD_DELTA_CALL] = SD_CHUNK_CALL,
+                                          [SD_DELTA_ARGUMENTS] = SD_CHUNK_ARGUMENTS};
+    sd_choice *c = ctx;
+    sd_generation *g = c->generation;
+    const sd_tool_call *call = NULL;
+    if (d->kind == SD_DELTA_CALL && !(call = add_call(g, c, d))) return false;
+    if (!g->request.stream) return keep(c, d);
+    sd_chunk chunk = {.index = c->index,
+                      .kind = kinds[d->kind],
+                      .call = d->call,
+                      .call_id = call ? call->id : NULL,
+                      .text = d->text,
+                      .len = d->len,
+                      .logprobs = c->delta_logprobs,
+                      .cursor = &c->cursor};
+    c->delta_logprobs = NULL; // with the first delta that these tokens gave
+    return send_chunk(g, &chunk);
+}
+
+sd_status sd_generation_open_answer(sd_generation *g, sd_choice *c, sd_error *err) {
+    const sd_api_request *r = &g->request;
+    const sd_dialogue *d = &g->server->local->row[g->target->row].dialogue;
+    bool calls = r->tools && r->tool_choice != SD_API_TOOL_NONE && d->format != SD_TOOL_NONE;
+    c->reasoning = sd_buf_make(SD_HTTP_MAX_BODY);
+    if (g->dialect->kind != SD_API_CHAT ||
+        (!calls && d->think == SD_THINK_NONE && d->format != SD_TOOL_HARMONY))
+        return SD_OK;
+    sd_answer_options o = {.format = d->format,
+                           .think = d->think,
+                           .calls = calls,
+                           .in_reasoning = g->in_reasoning,
+                           .max_calls = r->parallel_calls ? 0 : 1,
+                           .tools = r->tools};
+    return sd_answer_parser_open(&c->parser, &o, on_delta, c, err);
+}
+
+void sd_generation_close_answer(sd_choice *c) {
+    sd_answer_parser_close(c->parser);
+    for (int i = 0; i < c->n_calls; i++) sd_buf_free(&c->calls[i].arguments);
+    free(c->calls);
+    sd_buf_free(&c->reasoning);
+}
+
+static bool parse(sd_choice *c, const char *text, size_t len, bool end) {
+    return sd_answer_parser_add(c->parser, text, len) && (!end || sd_answer_parser_end(c->parser));
+}
+
+// ---- the new text of a stream
+
 static void stream_message(sd_generation *g, const sd_engine_event *m) {
     sd_choice *c = m->to;
     const sd_provider_event *ev = m->event;
     if (ev->finish == SD_FINISH_CANCELLED || ev->finish == SD_FINISH_ERROR || ev->lost) return;
     if (!begin_events(g) || !begin_choice(g, c)) return;
+    bool end = ev->finish != SD_FINISH_NONE;
     sd_logprobs_source logprobs = {.tokens = sd_provider_event_tokens(ev), .n = ev->n};
     bool with_logprobs = logprobs.tokens != NULL;
-    if (ev->text.n || with_logprobs) {
+    const char *text = sd_provider_event_text(ev);
+    size_t len = ev->text.n;
+    if (c->parser) {
+        c->delta_logprobs = with_logprobs ? &logprobs : NULL;
+        bool ok = parse(c, text, len, end);
+        with_logprobs = c->delta_logprobs != NULL; // these tokens gave nothing to say yet
+        c->delta_logprobs = NULL;
+        text = NULL, len = 0;
+        if (!ok && g->conn && !g->failed) fail_memory(g);
+        if (!ok) return;
+    }
+    if (len || with_logprobs) {
         sd_chunk chunk = {.index = c->index,
-                          .text = sd_provider_event_text(ev),
-                          .len = ev->text.n,
+                          .text = text,
+                          .len = len,
                           .logprobs = with_logprobs ? &logprobs : NULL,
                           .cursor = &c->cursor};
         if (!send_chunk(g, &chunk)) return;
     }
-    if (ev->finish == SD_FINISH_NONE) return;
-    sd_chunk last = {.index = c->index, .finish = (sd_finish)ev->finish};
+    if (!end) return;
+    sd_chunk last = {.index = c->index, .finish = (sd_finish)ev->finish, .calls = c->n_calls > 0};
     sd_request_stats sum;
     if (g->open == 0) {
         sum = sum_stats(g);
@@ -229,7 +332,9 @@ static void collect_message(sd_generation *g, const sd_engine_event *m) {
     sd_choice *c = m->to;
     const sd_provider_event *ev = m->event;
     const sd_token_info *tokens = sd_provider_event_tokens(ev);
-    bool ok = sd_buf_add(&c->text, sd_provider_event_text(ev), ev->text.n);
+    const char *text = sd_provider_event_text(ev);
+    bool ok = c->parser ? parse(c, text, ev->text.n, ev->finish != SD_FINISH_NONE)
+                        : sd_buf_add(&c->text, text, ev->text.n);
     if (tokens && ok) {
         ok = sd_logprobs_keep(&c->kept, tokens, ev->n, g->request.logprobs);
         if (ok) c->n_kept += ev->n;
@@ -251,6 +356,10 @@ static sd_whole_choice whole_choice(const void *ctx, int i) {
         .index = c->index,
         .text = c->text.data ? c->text.data : "",
         .len = c->text.len,
+        .reasoning = c->reasoning.data,
+        .reasoning_len = c->reasoning.len,
+        .calls = c->calls,
+        .n_calls = c->n_calls,
         .has_logprobs = g->request.logprobs >= 0 && c->n_kept > 0,
         .logprobs = {.kept = &c->kept, .top = g->request.logprobs, .n = c->n_kept},
         .finish = c->finish};

@@ -9,6 +9,7 @@
 
 #include "decode/serve/api/dialect.h"
 #include "decode/serve/server.h"
+#include "model/dialogue/answer.h"
 
 typedef struct sd_choice sd_choice;
 
@@ -30,9 +31,15 @@ struct sd_choice {
     sd_buf text, kept; // of an answer in one piece: its text, its tokens' logprobs
     int n_kept;
     sd_logprobs_cursor cursor; // of a stream's logprobs
-    int64_t last_ns;           // when its last tokens came
-    int generated, cached;     // cached: known when it has ended
-    sd_request_stats stats;    // known when it has ended
+    sd_answer_parser *parser;  // of a chat's answer; NULL: all its text is content
+    const sd_logprobs_source
+        *delta_logprobs; // of the tokens in hand, for the first delta that they give
+    sd_buf reasoning;    // of an answer in one piece
+    sd_tool_call *calls; // arguments: of an answer in one piece
+    int n_calls, cap_calls;
+    int64_t last_ns;        // when its last tokens came
+    int generated, cached;  // cached: known when it has ended
+    sd_request_stats stats; // known when it has ended
     // The message that ends it has its memory here, so that an end is delivered whatever happens.
     sd_engine_event last;
     bool last_lost; // a message before it found no memory; the provider's thread, then the loop's
@@ -60,6 +67,7 @@ struct sd_generation {
     sd_ids prompt[SD_API_MAX_PROMPTS]; // until they are submitted
     sd_ids bad_words;                  // likewise (decode/engine/bad_words.h)
     int prompt_tokens;
+    bool in_reasoning; // the prompt ends within the answer's reasoning
     sd_choice *choices;
     int n_choices, open; // open: submitted and not ended
     bool streaming, failed;
@@ -94,6 +102,9 @@ bool sd_generation_read(sd_work *item);
 void sd_generation_on_event(void *ctx, const sd_provider_event *ev);
 
 // ---- generation_answer.c
+/// The choice's parser, where the model's answers may have more than content.
+sd_status sd_generation_open_answer(sd_generation *g, sd_choice *c, sd_error *err);
+void sd_generation_close_answer(sd_choice *c);
 /// Appends the text that echo puts before the answer: the prompt as it was read.
 bool sd_generation_echo(const sd_generation *g, int prompt, sd_buf *out);
 /// Claims memory for the logprobs of a whole answer, before anything is queued. 0, or the status in

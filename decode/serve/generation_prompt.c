@@ -96,10 +96,33 @@ static int fill(sd_generation *g, sd_api_error *e) {
     return 0;
 }
 
+// What the server cannot promise yet is refused, not passed over.
+static int check_tools(const sd_generation *g, const sd_dialogue *d, sd_api_error *e) {
+    const sd_api_request *r = &g->request;
+    if (!r->tools || r->tool_choice == SD_API_TOOL_NONE) return 0;
+    if (d->format == SD_TOOL_NONE)
+        return sd_api_fail(
+            e, 400, "tools",
+            "tools: this server was started with --tool-format none; leave the field out or "
+            "give \"tool_choice\": \"none\"");
+    if (r->tool_choice != SD_API_TOOL_AUTO)
+        return sd_api_fail(
+            e, 400, "tool_choice",
+            "tool_choice: this server does not force calls yet; give \"auto\" or \"none\"");
+    if (r->strict)
+        return sd_api_fail(
+            e, 400, "tools",
+            "tools: this server does not hold calls to a schema yet; leave \"strict\" out");
+    return 0;
+}
+
 static int encode_chat(sd_generation *g, int ctx, sd_api_error *e) {
     const sd_model *m = g->server->local->model;
     const sd_template *own = g->server->local->row[g->target->row].chat, *t = own ? own : m->chat;
+    const sd_dialogue *d = &g->server->local->row[g->target->row].dialogue;
     sd_api_request *r = &g->request;
+    const json_t *tools = r->tool_choice == SD_API_TOOL_NONE ? NULL : r->tools;
+    json_t *messages = NULL;
     sd_error err = {0};
     size_t i, bytes = 0;
     json_t *message;
@@ -115,15 +138,20 @@ static int encode_chat(sd_generation *g, int ctx, sd_api_error *e) {
         json_string_length(json_object_get(message, "content"));
     size_t least = bytes / (g->server->local->longest_token ? g->server->local->longest_token : 1);
     if (least >= (size_t)ctx) return refuse_length(e, "messages", (long long)least, ctx, true);
+    if (check_tools(g, d, e)) return e->status;
+    if (sd_dialogue_fold(&messages, d, r->messages, tools, &err) != SD_OK)
+        return sd_api_fail(e, 500, "messages", "%s", err.message);
     sd_template_bounds bounds = {.stop = &g->cancelled,
                                  .deadline_ns = sd_now_ns() + RENDER_SECONDS * INT64_C(1000000000),
                                  .max_bytes = (size_t)ctx * g->server->local->longest_token};
-    sd_status st = sd_template_chat_ids(m, t, r->messages, NULL, r->template_arguments, true,
-                                        &bounds, &g->prompt[0], &err);
+    sd_status st = sd_template_chat_ids(m, t, messages, d->tools ? tools : NULL,
+                                        r->template_arguments, true, &bounds, &g->prompt[0], &err);
+    json_decref(messages);
     if (st == SD_EINTERRUPTED)
         return sd_api_fail(e, 503, NULL, "the server ends; send the request again elsewhere");
     if (st != SD_OK)
         return sd_api_fail(e, st == SD_ENOMEM ? 500 : 400, "messages", "%s", err.message);
+    g->in_reasoning = sd_dialogue_in_reasoning(d, m->tokenizer, g->prompt[0].id, g->prompt[0].n);
     return check_length(g, 0, ctx, e);
 }
 

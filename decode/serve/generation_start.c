@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/random.h>
 
+enum { TOOLS_MEMORY = 8 }; // bytes of a parsed schema for each byte of its text
+
 // ---- into the engine
 
 // Under --spec index, a model that has no index is decoded plainly.
@@ -55,6 +57,11 @@ static int submit_choice(sd_generation *g, sd_choice *c, sd_api_error *e) {
     q.sampling.choice = (uint32_t)(c->index % r->n);
     q.shaping.bad_words = g->bad_words.id, q.shaping.n_bad_words = g->bad_words.n;
     memcpy(q.stop, r->stop, sizeof q.stop);
+    if (c->parser) {
+        const sd_dialogue *d = &g->server->local->row[g->model->row].dialogue;
+        q.n_shown_tokens = d->n_markers;
+        memcpy(q.shown_token, d->marker, sizeof q.shown_token);
+    }
     sd_provider *p = g->model->provider;
     sd_provider_request *m = NULL;
     sd_status st = tenant_of(&q.tenant, g, &err);
@@ -89,6 +96,8 @@ static int submit(sd_generation *g, sd_api_error *e) {
         e->retry_s = wait_s;
         return e->status;
     }
+    // What the parsed tools take is kept until the answer's end.
+    g->answer_bytes = g->request.tools_bytes * TOOLS_MEMORY;
     if (sd_generation_reserve(g, stats.ctx, e)) return e->status;
     g->choices = sd_alloc((size_t)n, sizeof *g->choices);
     if (!g->choices) return sd_api_fail(e, 500, NULL, "out of memory");
@@ -101,6 +110,9 @@ static int submit(sd_generation *g, sd_api_error *e) {
         c->kept = sd_buf_make((size_t)1 << 30); // sd_generation_reserve bounds it
         if (!g->request.stream && g->request.echo && !sd_generation_echo(g, c->prompt, &c->text))
             return sd_api_fail(e, 500, NULL, "out of memory");
+        sd_error err;
+        if (sd_generation_open_answer(g, c, &err) != SD_OK)
+            return sd_api_fail(e, 500, NULL, "%s", err.message);
     }
     for (int i = 0; i < n; i++)
         if (submit_choice(g, &g->choices[i], e)) return e->status;

@@ -225,6 +225,7 @@ static sd_status open_provider(sd_server *s, sd_error *err) {
                          &(sd_local_options){.models = {.model = o->model,
                                                         .pack_dir = o->pack_dir,
                                                         .chat_template = o->chat_template,
+                                                        .tool_format = o->tool_format,
                                                         .other_base = o->other_base,
                                                         .no_run_defaults = o->no_run_defaults,
                                                         .has_draft = o->engine.draft != NULL,

@@ -15,6 +15,7 @@ typedef struct {
     const char *model;
     const char *pack_dir;           // the packed form's cache; NULL: none
     const char *chat_template;      // a Jinja file for all models; NULL: each its own
+    int tool_format;                // 0: by the template; else 1 + sd_tool_format
     bool other_base;                // take adapters that were trained on another model
     bool no_run_defaults;           // fill nothing that a request leaves out (model/defaults.h)
     const sd_strings *adapters;     // "NAME=PATH"; may be NULL

@@ -79,6 +79,17 @@ void sd_answer_end_call(sd_answer_parser *p) {
     p->fresh = p->trim = p->begun = true;
 }
 
+void sd_answer_close_call(sd_answer_parser *p) {
+    if (!p->then) {
+        sd_answer_end_call(p);
+        return;
+    }
+    p->close = p->then;
+    p->then = NULL;
+    p->from = p->at;
+    p->state = SD_IN_TAIL;
+}
+
 sd_step sd_answer_no_call(sd_answer_parser *p) {
     size_t n = p->fail ? p->fail : 1;
     p->fail = 0;
@@ -191,7 +202,7 @@ static void take_marker(sd_answer_parser *p, const entry *e, size_t at) {
     p->at = at + n;
     p->known = e->first || e->action == TO_JSON_BLOCK;
     p->list = false;
-    p->close = p->close2 = NULL;
+    p->close = p->close2 = p->then = NULL;
     p->json = none;
     switch (e->action) {
     case TO_THINK:
@@ -319,7 +330,7 @@ static sd_step in_tail(sd_answer_parser *p) {
         sd_find f = sd_answer_match(p, at, close[i]);
         if (f == SD_FIND_YES) {
             p->at = at + strlen(close[i]);
-            sd_answer_end_call(p);
+            sd_answer_close_call(p);
             return SD_STEP_ON;
         }
         if (f > how) how = f;

@@ -326,8 +326,12 @@ sd_step sd_answer_in_raw(sd_answer_parser *p) {
     p->at = sd_answer_search(p, p->from, end, n, &which, &how);
     sd_answer_tell_held(p, SD_DELTA_ARGUMENTS, p->at);
     if (how != SD_FIND_YES) return SD_STEP_MORE;
-    if (end[which][0] != '[') p->at += strlen(end[which]);
-    sd_answer_end_call(p);
+    if (end[which][0] == '[') { // the next call's
+        sd_answer_end_call(p);
+        return SD_STEP_ON;
+    }
+    p->at += strlen(end[which]);
+    sd_answer_close_call(p);
     return SD_STEP_ON;
 }
 

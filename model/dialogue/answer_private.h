@@ -85,6 +85,7 @@ struct sd_answer_parser {
     bool list;          // calls stand in [ ]
     const char *close;  // the call's closing marker; NULL: none
     const char *close2; // another spelling of it
+    const char *then;   // another marker that may stand behind it; NULL: none
     sd_json_call json;
     // qwen3-coder
     char key[SD_CALL_KEY + 1];
@@ -104,7 +105,8 @@ void sd_answer_tell(sd_answer_parser *p, sd_delta_kind kind, const char *text, s
 /// held[from..to) is told, and taken.
 void sd_answer_tell_held(sd_answer_parser *p, sd_delta_kind kind, size_t to);
 void sd_answer_begin_call(sd_answer_parser *p, const char *name);
-void sd_answer_end_call(sd_answer_parser *p); // on with text
+void sd_answer_end_call(sd_answer_parser *p);   // on with text
+void sd_answer_close_call(sd_answer_parser *p); // likewise, its closing marker is read
 /// What seemed to be a call is content.
 sd_step sd_answer_no_call(sd_answer_parser *p);
 /// A JSON text as the inside of a string.

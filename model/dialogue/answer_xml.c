@@ -64,6 +64,13 @@ static sd_step in_next(sd_answer_parser *p) {
     int parameter = word_at(p, at, "<parameter="), end = word_at(p, at, "</function>");
     if (parameter < 0 || end < 0) return SD_STEP_MORE;
     if (p->ending && !parameter && !end) return cut_off(p);
+    if (p->n_parameters == 0 && p->held.data[at] == '{') { // some write the arguments as JSON
+        p->json =
+            (sd_json_call){.at = SD_J_OBJECT, .bare = true, .begun = true, .has_arguments = true};
+        p->close = "</function>", p->then = "</tool_call>";
+        p->list = false;
+        return go(p, SD_IN_JSON, at);
+    }
     if (parameter) return go(p, SD_IN_XML_KEY, at + strlen("<parameter="));
     return end_object(p, at + (end ? strlen("</function>") : 0));
 }

@@ -13,6 +13,8 @@ enum { MAX_TEXT = 1 << 20, TRIAL_SECONDS = 2 };
 #define TOOL "specdec_tool"
 #define KEY "specdec_key"
 #define VALUE "specdec-value"
+#define OTHER "specdec-other"
+#define FIRST "specdec-first"
 #define RESULT "specdec-result"
 #define SYSTEM "specdec-system"
 #define LONG_ID "call_0123456789abcdefghijklmn"
@@ -57,22 +59,23 @@ static bool has(const trial *r, const char *text) {
     return r->text.len && strstr(r->text.data, text);
 }
 
-// The history of calls, in the one form; n calls.
+// The history of calls, in the one form; n calls, whose values are all there.
 static bool writes_history(trial *r, const char *id, bool as_text, int n) {
-    char call[400], messages[2000];
-    snprintf(call, sizeof call,
-             "{\"id\": \"%s\", \"type\": \"function\", \"function\": {\"name\": \"" TOOL
-             "\", \"arguments\": %s}}",
-             id,
-             as_text ? "\"{\\\"" KEY "\\\": \\\"" VALUE "\\\"}\"" : "{\"" KEY "\": \"" VALUE "\"}");
+    static const char *const value[] = {VALUE, OTHER};
+    char call[2][400] = {"", ""}, messages[2000];
+    for (int i = 0; i < n; i++)
+        snprintf(call[i], sizeof call[i],
+                 "%s{\"id\": \"%s\", \"type\": \"function\", \"function\": {\"name\": \"" TOOL
+                 "\", \"arguments\": %s%s%s}}",
+                 i ? ", " : "", id, as_text ? "\"{\\\"" KEY "\\\": \\\"" : "{\"" KEY "\": \"",
+                 value[i], as_text ? "\\\"}\"" : "\"}");
     snprintf(messages, sizeof messages,
-             "[%s" USER ", {\"role\": \"assistant\", \"content\": \"\", \"tool_calls\": [%s%s%s]}, "
+             "[%s" USER ", {\"role\": \"assistant\", \"content\": \"\", \"tool_calls\": [%s%s]}, "
              "{\"role\": \"tool\", \"name\": \"" TOOL
              "\", \"tool_call_id\": \"%s\", \"content\": \"" RESULT "\"}]",
-             r->system_first ? SAY("system", "s") ", " : "", call, n > 1 ? ", " : "",
-             n > 1 ? call : "", id);
-    return renders(r, messages, true) && has(r, VALUE) && has(r, RESULT) && has(r, TOOL) &&
-           !has(r, "'" KEY "'") && !has(r, "\\\"" KEY);
+             r->system_first ? SAY("system", "s") ", " : "", call[0], call[1], id);
+    return renders(r, messages, true) && has(r, VALUE) && (n == 1 || has(r, OTHER)) &&
+           has(r, RESULT) && has(r, TOOL) && !has(r, "'" KEY "'") && !has(r, "\\\"" KEY);
 }
 
 static void try_history(sd_dialogue *d, trial *r) {
@@ -92,11 +95,12 @@ static void try_out(sd_dialogue *d, trial *r) {
     d->tools =
         renders(r, r->system_first ? "[" SAY("system", "s") ", " USER "]" : "[" USER "]", true) &&
         has(r, TOOL);
+    // Some keep the last of them alone.
     d->late_system = renders(r,
-                             "[" SAY("system", "s") ", " USER ", " ASSISTANT
-                                                    ", " SAY("system", SYSTEM) ", " USER "]",
+                             "[" SAY("system", FIRST) ", " USER ", " ASSISTANT
+                                                      ", " SAY("system", SYSTEM) ", " USER "]",
                              false) &&
-                     has(r, SYSTEM);
+                     has(r, FIRST) && has(r, SYSTEM);
     if (d->tools) try_history(d, r);
 }
 
@@ -120,8 +124,13 @@ sd_status sd_dialogue_of(sd_dialogue *out, const sd_model *m, const sd_template 
     SD_TRY(sd_json_load(&r.tools, tool_list, strlen(tool_list), 0, NULL, err));
     const char *source = sd_template_source(t);
     out->format = format < 0 ? sd_tool_format_of_template(source) : (sd_tool_format)format;
-    if (out->format != SD_TOOL_NONE) out->think = sd_think_style_of_template(source);
+    if (format != SD_TOOL_NONE) out->think = sd_think_style_of_template(source);
     try_out(out, &r);
+    if (format < 0 &&
+        out->format == SD_TOOL_NONE) { // its calls, if it knows any, could not be read
+        out->format = SD_TOOL_HERMES;
+        out->tools = out->history = false;
+    }
     SD_CHECK(r.st == SD_OK, err, SD_ENOMEM, "out of memory");
     const char *marker[SD_MAX_MARKERS];
     int n = m->tokenizer ? sd_tool_markers(marker, out->format, out->think) : 0;

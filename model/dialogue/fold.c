@@ -159,24 +159,58 @@ static json_t *call_for(folding *f, const json_t *call) {
                      "arguments", arguments);
 }
 
-// The call as the model would have written it.
-static void write_call(folding *f, const json_t *call, bool first) {
+// How a call is written where the template writes none: before the name, before the arguments, behind them.
+typedef struct {
+    const char *before, *between, *behind;
+} call_form;
+
+static call_form form_of(sd_tool_format format) {
+    switch (format) {
+    case SD_TOOL_GEMMA:
+        return (call_form){"```tool_code\n{\"name\": ", ", \"parameters\": ", "}\n```"};
+    case SD_TOOL_LLAMA3:
+        return (call_form){"{\"name\": ", ", \"parameters\": ", "}"};
+    case SD_TOOL_MISTRAL:
+        return (call_form){"[TOOL_CALLS][{\"name\": ", ", \"arguments\": ", "}]"};
+    case SD_TOOL_PHI4:
+        return (call_form){"<|tool_call|>[{\"name\": ", ", \"arguments\": ", "}]<|/tool_call|>"};
+    default:
+        return (call_form){"<tool_call>\n{\"name\": ", ", \"arguments\": ", "}\n</tool_call>"};
+    }
+}
+
+static void write_call(folding *f, const json_t *call) {
     const json_t *fn = function_of(call);
+    call_form form = form_of(f->d->format);
     json_t *arguments = arguments_object(f, json_object_get(fn, "arguments"));
-    bool block = f->d->format == SD_TOOL_GEMMA;
-    if (!first || f->text.len) add(f, "\n");
-    add(f, block ? "```tool_code\n{\"name\": " : "<tool_call>\n{\"name\": ");
+    if (f->text.len) add(f, "\n");
+    add(f, form.before);
     add_json(f, json_object_get(fn, "name"));
-    add(f, block ? ", \"parameters\": " : ", \"arguments\": ");
+    add(f, form.between);
     add_json(f, arguments);
-    add(f, block ? "}\n```" : "}\n</tool_call>");
+    add(f, form.behind);
     json_decref(arguments);
+}
+
+// Harmony's template takes one text in front of a call: the reasoning, with the content behind it.
+static void one_analysis(folding *f, json_t *turn) {
+    const json_t *reasoning = json_object_get(turn, "reasoning_content"),
+                 *content = json_object_get(turn, "content");
+    if (!json_string_length(reasoning)) return;
+    add_string(f, reasoning);
+    if (json_string_length(content)) add(f, "\n\n");
+    add_string(f, content);
+    if (json_object_set_new(turn, "content", take_text(f)) != 0) f->lost = true;
+    json_object_del(turn, "reasoning_content");
+    json_object_del(turn, "reasoning");
+    json_object_del(turn, "thinking");
 }
 
 // A copy of an assistant's turn with `calls` (owned; NULL: none) and the text (owned; NULL: its own).
 static json_t *turn_with(folding *f, const json_t *m, json_t *calls, json_t *content) {
     json_t *copy = json_copy((json_t *)(uintptr_t)m);
     if (!copy) f->lost = true;
+    if (calls && f->d->format == SD_TOOL_HARMONY) one_analysis(f, copy);
     json_object_del(copy, "tool_calls");
     if (calls && json_object_set_new(copy, "tool_calls", calls) != 0) f->lost = true;
     if (content && json_object_set_new(copy, "content", content) != 0) f->lost = true;
@@ -262,7 +296,7 @@ static size_t add_calls(folding *f, size_t i, const json_t *m, const json_t *cal
     json_t *call, *list = NULL;
     if (!f->d->history) {
         add_string(f, json_object_get(m, "content"));
-        json_array_foreach(calls, k, call) write_call(f, call, k == 0);
+        json_array_foreach(calls, k, call) write_call(f, call);
         append(f, turn_with(f, m, NULL, take_text(f)));
         return 0;
     }
@@ -280,7 +314,7 @@ static size_t add_calls(folding *f, size_t i, const json_t *m, const json_t *cal
 // ---- tools that the template does not write
 
 static void describe_tools(folding *f, const json_t *tools) {
-    bool block = f->d->format == SD_TOOL_GEMMA;
+    call_form form = form_of(f->d->format);
     size_t i;
     json_t *tool;
     add(f, "You may call one or more of these functions to answer. Each is described by a line of "
@@ -292,8 +326,11 @@ static void describe_tools(folding *f, const json_t *tools) {
     add(f, "To call a function, write its name and its arguments as JSON in exactly this form, and "
            "nothing "
            "behind it:\n");
-    add(f, block ? "```tool_code\n{\"name\": NAME, \"parameters\": {ARGUMENTS}}\n```"
-                 : "<tool_call>\n{\"name\": NAME, \"arguments\": {ARGUMENTS}}\n</tool_call>");
+    add(f, form.before);
+    add(f, "NAME");
+    add(f, form.between);
+    add(f, "{ARGUMENTS}");
+    add(f, form.behind);
 }
 
 // The text that stands before everything: a system turn of its own, joined with the first, or in front of

@@ -48,7 +48,7 @@ sd_tool_format sd_tool_format_of_template(const char *source) {
     };
     for (size_t i = 0; i < sizeof row / sizeof row[0]; i++)
         if (strstr(source, row[i].text)) return row[i].format;
-    return SD_TOOL_HERMES;
+    return SD_TOOL_NONE;
 }
 
 sd_think_style sd_think_style_of_template(const char *source) {

@@ -9,8 +9,8 @@
 //     phi4         <|tool_call|>[{"name": "f", "arguments": {...}}]<|/tool_call|>, functools[...]
 //     harmony      <|channel|>commentary to=functions.f <|constrain|>json<|message|>{...}<|call|>
 //
-// A template that knows no tools is served in hermes, or in gemma where its turns are Gemma's: the tools
-// are then described in the system turn (fold.h).
+// A template that shows no marker is served in hermes, and one with Gemma's turns in gemma: the tools are then
+// described in the system turn (dialogue.h).
 #pragma once
 
 #include <stdbool.h>
@@ -37,7 +37,7 @@ typedef struct {
 } sd_think_marks;
 sd_think_marks sd_think_marks_of(sd_think_style style);
 
-/// What the source of a chat template shows. A template without any marker is HERMES.
+/// What the source of a chat template shows; NONE: no marker of a format above.
 sd_tool_format sd_tool_format_of_template(const char *source);
 sd_think_style sd_think_style_of_template(const char *source);
 

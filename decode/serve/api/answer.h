@@ -44,15 +44,27 @@ typedef struct {
 
 // ---- a stream
 
+// What a chunk's text is. CALL: the name of the function that is called, without arguments yet.
+typedef enum {
+    SD_CHUNK_CONTENT,
+    SD_CHUNK_REASONING,
+    SD_CHUNK_CALL,
+    SD_CHUNK_ARGUMENTS
+} sd_chunk_kind;
+
 // One chunk. text NULL: no text; first: with the role (chat); finish SD_FINISH_NONE: not the last.
 typedef struct {
     int index;
     bool first;
+    sd_chunk_kind kind;
+    int call;            // of CALL and ARGUMENTS: which
+    const char *call_id; // of CALL
     const char *text;
     size_t len;
     const sd_logprobs_source *logprobs; // may be NULL
     sd_logprobs_cursor *cursor;         // with logprobs
     sd_finish finish;
+    bool calls;                  // with finish: there were calls
     const sd_usage *usage;       // NULL: none
     bool usage_null;             // a chunk without usage says so: "usage": null
     const sd_request_stats *sum; // adds "metrics" and "timings"; NULL: none
@@ -61,9 +73,18 @@ typedef struct {
 // ---- a whole answer
 
 typedef struct {
+    char id[32], name[72];
+    sd_buf arguments; // JSON as the model wrote it
+} sd_tool_call;
+
+typedef struct {
     int index;
     const char *text; // valid UTF-8
     size_t len;
+    const char *reasoning; // likewise
+    size_t reasoning_len;
+    const sd_tool_call *calls;
+    int n_calls;
     bool has_logprobs;
     sd_logprobs_source logprobs;
     sd_finish finish;
@@ -71,8 +92,8 @@ typedef struct {
 
 // How far a whole answer is written. Zeroed is the beginning.
 typedef struct {
-    int choice, part;
-    size_t at; // of the choice's text
+    int choice, part, call;
+    size_t at; // of the text in hand
     sd_logprobs_cursor cursor;
 } sd_whole;
 

@@ -126,10 +126,12 @@ static const struct {
     off neutral;
     const char *why;
 } unsupported[] = {
-    {"tools", OFF_EMPTY, "tool calls"},
-    {"functions", OFF_EMPTY, "tool calls"},
-    {"tool_choice", OFF_NONE_WORD, "tool calls"},
-    {"function_call", OFF_NONE_WORD, "tool calls"},
+    {"functions", OFF_EMPTY, "this name; give tools"},
+    {"function_call", OFF_NONE_WORD, "this name; give tool_choice"},
+    {"reasoning_budget", OFF_NEVER, "a budget for reasoning"},
+    {"thinking_budget", OFF_NEVER, "a budget for reasoning"},
+    {"thinking_budget_tokens", OFF_NEVER, "a budget for reasoning"},
+    {"thinking_token_budget", OFF_NEVER, "a budget for reasoning"},
     {"repeat_penalty", OFF_ONE, "this name; give repetition_penalty"},
     {"suffix", OFF_EMPTY, "insertion"},
     {"use_beam_search", OFF_FALSE, "beam search"},

@@ -3,7 +3,7 @@
 // fuzzed.
 //
 // null means absent; unknown fields are ignored; a known field with a bad value or type is a 400
-// that names it; what is known but not built (tools, structured output) is a 400 unless
+// that names it; what is known but not built (structured output) is a 400 unless
 // it is neutral, never silently ignored.
 #pragma once
 
@@ -14,3 +14,10 @@ int sd_api_request_parse(sd_api_request *out, sd_api_kind kind, const char *body
                          sd_api_error *e);
 /// Of r->root, once r->max_tokens is known: what shapes the logits (openai_shaping.c).
 bool sd_openai_shaping_parse(sd_api_request *r, sd_api_error *e);
+/// Its messages and template arguments (openai_messages.c).
+bool sd_openai_messages_parse(sd_api_request *r, sd_api_error *e);
+/// Behind them: tools, tool_choice, parallel_tool_calls, reasoning_effort (openai_tools.c).
+bool sd_openai_tools_parse(sd_api_request *r, sd_api_error *e);
+/// The tool_calls of message number `message`: each a function with a name and arguments (a string or an
+/// object).
+bool sd_openai_calls_check(const json_t *calls, size_t message, sd_api_error *e);

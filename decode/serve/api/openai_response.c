@@ -85,13 +85,30 @@ static void envelope(sd_json_out *t, const sd_answer *a, const char *chat_object
     sd_jt_raw(t, ",\"system_fingerprint\":\"specdec-" SPECDEC_VERSION "\",\"choices\":[");
 }
 
-static void finish_write(sd_json_out *t, sd_finish f) {
+static void finish_write(sd_json_out *t, sd_finish f, bool calls) {
     sd_jt_raw(t, ",\"finish_reason\":");
-    sd_jt_word(t, f == SD_FINISH_NONE ? NULL : sd_finish_name(f));
+    sd_jt_word(t, f == SD_FINISH_NONE            ? NULL
+                  : f == SD_FINISH_STOP && calls ? "tool_calls"
+                                                 : sd_finish_name(f));
     sd_jt_raw(t, "}");
 }
 
 // ---- a stream
+
+static void call_write(sd_json_out *t, const sd_chunk *c) {
+    sd_jt_printf(t, "\"tool_calls\":[{\"index\":%d,", c->call);
+    if (c->kind == SD_CHUNK_CALL) {
+        sd_jt_raw(t, "\"id\":");
+        sd_jt_word(t, c->call_id);
+        sd_jt_raw(t, ",\"type\":\"function\",\"function\":{\"name\":");
+        sd_jt_string(t, c->text, c->len);
+        sd_jt_raw(t, ",\"arguments\":\"\"}}]");
+    } else {
+        sd_jt_raw(t, "\"function\":{\"arguments\":");
+        sd_jt_string(t, c->text, c->len);
+        sd_jt_raw(t, "}}]");
+    }
+}
 
 static void delta_write(sd_json_out *t, const sd_answer *a, const sd_chunk *c) {
     bool chat = a->kind == SD_API_CHAT;
@@ -102,8 +119,10 @@ static void delta_write(sd_json_out *t, const sd_answer *a, const sd_chunk *c) {
     }
     sd_jt_raw(t, ",\"delta\":{");
     if (c->first) sd_jt_raw(t, "\"role\":\"assistant\",");
-    if (c->first || c->text) {
-        sd_jt_raw(t, "\"content\":");
+    if (c->text && (c->kind == SD_CHUNK_CALL || c->kind == SD_CHUNK_ARGUMENTS)) {
+        call_write(t, c);
+    } else if (c->first || c->text) {
+        sd_jt_raw(t, c->kind == SD_CHUNK_REASONING ? "\"reasoning_content\":" : "\"content\":");
         sd_jt_string(t, c->text ? c->text : "", c->len);
     }
     sd_jt_raw(t, "}");
@@ -121,7 +140,7 @@ void sd_chunk_write(sd_json_out *t, const sd_answer *a, const sd_chunk *c) {
     } else {
         sd_jt_raw(t, "null");
     }
-    finish_write(t, c->finish);
+    finish_write(t, c->finish, c->calls);
     sd_jt_raw(t, "]");
     if (c->usage || c->usage_null) sd_jt_raw(t, ",\"usage\":");
     if (c->usage)
@@ -142,29 +161,95 @@ void sd_usage_chunk_write(sd_json_out *t, const sd_answer *a, const sd_usage *u)
 
 // ---- a whole answer
 
-enum { WHOLE_HEAD, CHOICE_HEAD, CHOICE_TEXT, CHOICE_LOGPROBS, WHOLE_TAIL }; // sd_whole.part
+enum {
+    WHOLE_HEAD,
+    CHOICE_HEAD,
+    CHOICE_TEXT,
+    CHOICE_REASONING,
+    CHOICE_CALLS,
+    CHOICE_LOGPROBS,
+    WHOLE_TAIL
+}; // part
+
+// The next piece of a string's inside; true when it was the last.
+static bool piece_write(sd_json_out *t, sd_whole *w, const char *text, size_t len) {
+    size_t n = len - w->at < TEXT_PIECE ? len - w->at : TEXT_PIECE;
+    if (n) sd_jt_chars(t, text + w->at, n);
+    w->at += n;
+    if (w->at < len) return false;
+    w->at = 0;
+    return true;
+}
+
+// The text, or null where there are calls alone.
+static void text_step(sd_json_out *t, sd_whole *w, const sd_whole_choice *c, bool chat) {
+    w->part = CHOICE_REASONING;
+    if (chat && c->len == 0 && c->n_calls > 0) {
+        sd_jt_raw(t, "null");
+        return;
+    }
+    if (w->at == 0) sd_jt_raw(t, "\"");
+    if (piece_write(t, w, c->text, c->len))
+        sd_jt_raw(t, "\"");
+    else
+        w->part = CHOICE_TEXT;
+}
+
+static void reasoning_step(sd_json_out *t, sd_whole *w, const sd_whole_choice *c) {
+    w->part = CHOICE_CALLS;
+    if (c->reasoning_len == 0) return;
+    if (w->at == 0) sd_jt_raw(t, ",\"reasoning_content\":\"");
+    if (piece_write(t, w, c->reasoning, c->reasoning_len))
+        sd_jt_raw(t, "\"");
+    else
+        w->part = CHOICE_REASONING;
+}
+
+static void calls_step(sd_json_out *t, sd_whole *w, const sd_whole_choice *c, bool chat) {
+    if (w->call < c->n_calls) {
+        const sd_tool_call *call = &c->calls[w->call];
+        if (w->at == 0) {
+            sd_jt_raw(t, w->call ? "," : ",\"tool_calls\":[");
+            sd_jt_raw(t, "{\"id\":");
+            sd_jt_word(t, call->id);
+            sd_jt_raw(t, ",\"type\":\"function\",\"function\":{\"name\":");
+            sd_jt_word(t, call->name);
+            sd_jt_raw(t, ",\"arguments\":\"");
+        }
+        if (!piece_write(t, w, call->arguments.data, call->arguments.len)) return;
+        sd_jt_raw(t, "\"}}");
+        if (++w->call < c->n_calls) return;
+        sd_jt_raw(t, "]");
+    }
+    sd_jt_raw(t, chat ? "},\"logprobs\":" : ",\"logprobs\":");
+    w->part = CHOICE_LOGPROBS;
+}
 
 // One step of the choice in hand; the part says which.
 static void choice_step(sd_json_out *t, sd_whole *w, const sd_answer *a, const sd_whole_choice *c,
                         size_t limit) {
     bool chat = a->kind == SD_API_CHAT;
-    if (w->part == CHOICE_HEAD) {
+    switch (w->part) {
+    case CHOICE_HEAD:
         sd_jt_printf(t, w->choice ? ",{\"index\":%d" : "{\"index\":%d", c->index);
-        sd_jt_raw(t, chat ? ",\"message\":{\"role\":\"assistant\",\"content\":\"" : ",\"text\":\"");
+        sd_jt_raw(t, chat ? ",\"message\":{\"role\":\"assistant\",\"content\":" : ",\"text\":");
         w->part = CHOICE_TEXT;
-    } else if (w->part == CHOICE_TEXT) {
-        size_t n = c->len - w->at < TEXT_PIECE ? c->len - w->at : TEXT_PIECE;
-        sd_jt_chars(t, c->text + w->at, n);
-        w->at += n;
-        if (w->at < c->len) return;
-        sd_jt_raw(t, chat ? "\"},\"logprobs\":" : "\",\"logprobs\":");
-        w->part = CHOICE_LOGPROBS;
-    } else {
+        return;
+    case CHOICE_TEXT:
+        text_step(t, w, c, chat);
+        return;
+    case CHOICE_REASONING:
+        reasoning_step(t, w, c);
+        return;
+    case CHOICE_CALLS:
+        calls_step(t, w, c, chat);
+        return;
+    default:
         if (!c->has_logprobs)
             sd_jt_raw(t, "null");
         else if (!sd_logprobs_write(t, a, &c->logprobs, &w->cursor, limit))
             return;
-        finish_write(t, c->finish);
+        finish_write(t, c->finish, c->n_calls > 0);
         *w = (sd_whole){.choice = w->choice + 1, .part = CHOICE_HEAD};
     }
 }

@@ -8,6 +8,7 @@ void sd_api_request_drop_texts(sd_api_request *r) {
         r->prompt[i] = (sd_api_prompt){0};
     }
     json_decref(r->messages);
+    json_decref(r->template_arguments);
     json_decref(r->root);
     r->root = r->messages = r->template_arguments = NULL;
     r->model = r->cache_salt = NULL;
@@ -21,6 +22,7 @@ void sd_api_request_drop_texts(sd_api_request *r) {
 
 void sd_api_request_free(sd_api_request *r) {
     sd_api_request_drop_texts(r);
+    json_decref(r->tools);
     *r = (sd_api_request){0};
 }
 

@@ -16,8 +16,18 @@ enum {
     SD_API_MAX_STOP_TOKENS = 64,
     SD_API_MAX_SALT = 1024, // bytes of cache_salt
     SD_API_MAX_MESSAGES = 4096,
-    SD_API_MAX_TEMPLATE_ARGUMENTS = 64
+    SD_API_MAX_TEMPLATE_ARGUMENTS = 64,
+    SD_API_MAX_TOOLS = 128,             // and calls of one message
+    SD_API_MAX_TOOLS_BYTES = 512 << 10, // of their JSON
+    SD_API_MAX_TOOL_NAME = 64
 };
+
+typedef enum {
+    SD_API_TOOL_NONE,
+    SD_API_TOOL_AUTO,
+    SD_API_TOOL_REQUIRED,
+    SD_API_TOOL_NAMED
+} sd_api_tool_choice;
 
 typedef struct {
     const char *text; // NULL: ids
@@ -52,7 +62,13 @@ typedef struct {
     const char *cache_salt; // prefixes are found by requests with the same one alone; NULL: none
     bool speculate;
     json_t *messages; // chat: [{"role","content",...}], content parts joined to one string; owned
-    json_t *template_arguments; // chat: chat_template_kwargs or NULL; borrowed from root
+    json_t *template_arguments; // chat: chat_template_kwargs and reasoning_effort, or NULL; owned
+    json_t *tools;              // chat: OpenAI's list, or NULL; owned, and kept behind the texts
+    size_t tools_bytes;         // of its JSON
+    sd_api_tool_choice tool_choice;
+    int tool_index;      // NAMED: which
+    bool parallel_calls; // more than one call
+    bool strict;         // of some tool: its calls' arguments keep to the schema
     sd_api_prompt prompt[SD_API_MAX_PROMPTS]; // completions
     int n_prompts;
 } sd_api_request;

@@ -68,6 +68,7 @@ sd_status sd_provider_request_make(sd_provider_request **out, const sd_request *
                              .top_k = r->sampling.top_k,
                              .ignore_end = r->ignore_end,
                              .n_stop = r->n_stop,
+                             .n_shown_tokens = r->n_shown_tokens,
                              .temperature = r->sampling.temperature,
                              .top_p = r->sampling.top_p,
                              .min_p = r->sampling.min_p,
@@ -80,6 +81,7 @@ sd_status sd_provider_request_make(sd_provider_request **out, const sd_request *
              w.end);
     w.block = sd_alloc(1, w.end);
     SD_CHECK_ALLOC(w.block, err);
+    memcpy(m.shown_token, r->shown_token, sizeof m.shown_token);
     m.head = (sd_provider_head){SD_PROVIDER_VERSION, (uint32_t)w.end};
     put_request(&w, &m, r);
     memcpy(w.block, &m, sizeof m);
@@ -146,6 +148,11 @@ sd_status sd_provider_request_read(sd_request *r, const void *block, size_t byte
                       .client = m->client,
                       .tenant = m->tenant,
                       .priority = m->priority};
+    SD_CHECK(m->n_shown_tokens >= 0 && m->n_shown_tokens <= SD_MAX_SHOWN_TOKENS, err, SD_EFORMAT,
+             "a request shows %d special tokens, at most %d are possible", (int)m->n_shown_tokens,
+             SD_MAX_SHOWN_TOKENS);
+    memcpy(r->shown_token, m->shown_token, sizeof r->shown_token);
+    r->n_shown_tokens = m->n_shown_tokens;
     SD_TRY(read_shaping(&r->shaping, m, bytes, err));
     for (int i = 0; i < m->n_stop; i++) {
         sd_span s = m->stop[i];

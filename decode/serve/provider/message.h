@@ -39,7 +39,8 @@ typedef struct {
     uint32_t choice;
     int32_t max_tokens, min_tokens, logprobs, spec, top_k, ignore_end, n_stop;
     float temperature, top_p, min_p, presence, frequency, repetition;
-    int32_t priority;
+    int32_t priority, n_shown_tokens, reserved;
+    int32_t shown_token[SD_MAX_SHOWN_TOKENS];
     sd_span prompt;             // int32_t: token ids
     sd_span stop_token;         // int32_t
     sd_span bias;               // sd_token_bias

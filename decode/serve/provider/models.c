@@ -133,6 +133,10 @@ sd_status sd_models_open(sd_models *m, const sd_models_options *o, const atomic_
     if (!o->no_run_defaults) SD_TRY(sd_defaults_of_model(&m->row[0].defaults, m->model, err));
     for (int i = 0; i < n && !atomic_load(stop); i++)
         SD_TRY(open_adapter(m, o->adapters->item[i], o, err));
+    for (int i = 0; i < m->n && !atomic_load(stop); i++)
+        SD_TRY(sd_dialogue_of(&m->row[i].dialogue, m->model,
+                              m->row[i].chat ? m->row[i].chat : m->model->chat, o->tool_format - 1,
+                              err));
     const sd_tokenizer *tok = m->model->tokenizer;
     for (int i = 0; tok && i < sd_tokenizer_size(tok); i++) {
         size_t len;

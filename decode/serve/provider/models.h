@@ -6,6 +6,7 @@
 #include "decode/serve/provider/provider.h"
 #include "model/adapter/adapter.h"
 #include "model/defaults.h"
+#include "model/dialogue/dialogue.h"
 
 #include <stdatomic.h>
 
@@ -18,12 +19,14 @@ typedef struct {
     sd_template *chat;    // the adapter's own; NULL: the model's
     int32_t end_token;    // where chat ends an answer; -1: only where the model does
     sd_defaults defaults; // of conversations with it; zeroed: none
+    sd_dialogue dialogue; // what its template takes, and how its answers are read
 } sd_models_row;
 
 typedef struct {
     const char *model;
     const char *pack_dir;           // the packed form's cache; NULL: none
     const char *chat_template;      // a Jinja file for all rows; NULL: each its own
+    int tool_format;                // 0: by the template; else 1 + sd_tool_format
     bool other_base;                // take adapters that were trained on another model
     bool no_run_defaults;           // rows have no defaults
     bool has_draft;                 // the base is drafted for

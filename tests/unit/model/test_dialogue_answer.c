@@ -423,6 +423,15 @@ Test(dialogue_answer, an_answer_in_json_is_no_call_unless_it_names_a_tool) {
     expect(&p, "functools[x]", "\nC:functools[x]\n");
 }
 
+Test(dialogue_answer, a_function_tag_may_hold_json) {
+    sd_answer_options o = options(SD_TOOL_QWEN3_CODER);
+    expect(
+        &o,
+        "<function=f>{\"a\": "
+        "\"</function>\"}</function>\n<tool_call>\n<function=g>\n{}\n</function>\n</tool_call> ok",
+        "\nF0:f\nA0:{\"a\": \"</function>\"}\nF1:g\nA1:{}\nC:ok\n");
+}
+
 Test(dialogue_answer, further_calls_than_are_wanted_are_left_out) {
     sd_answer_options o = options(SD_TOOL_HERMES);
     o.max_calls = 1;
@@ -477,7 +486,7 @@ Test(dialogue_format, a_template_shows_its_format) {
                {"<start_of_turn>", SD_TOOL_GEMMA, SD_THINK_NONE},
                {"<|tool|> <|end|>", SD_TOOL_PHI4, SD_THINK_NONE},
                {"<|start|>assistant<|channel|>", SD_TOOL_HARMONY, SD_THINK_NONE},
-               {"<|im_start|>", SD_TOOL_HERMES, SD_THINK_NONE}};
+               {"<|im_start|>", SD_TOOL_NONE, SD_THINK_NONE}};
     for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
         cr_assert_eq(sd_tool_format_of_template(row[i].source), row[i].format, "%s", row[i].source);
         cr_assert_eq(sd_think_style_of_template(row[i].source), row[i].think, "%s", row[i].source);

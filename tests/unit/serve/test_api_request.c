@@ -9,6 +9,7 @@
 
 #define CHAT(fields) "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]" fields "}"
 #define TEXT(fields) "{\"prompt\":\"hi\"" fields "}"
+#define TOOL(function) CHAT(",\"tools\":[{\"type\":\"function\",\"function\":" function "}]")
 
 static int parse(sd_api_request *r, sd_api_kind kind, const char *body, sd_api_error *e) {
     return sd_api_request_parse(r, kind, body, strlen(body), e);
@@ -29,14 +30,14 @@ static const struct {
     {"messages", "{\"messages\":\"hi\"}"},
     {"messages[0]", "{\"messages\":[\"hi\"]}"},
     {"messages[0].role", "{\"messages\":[{\"content\":\"hi\"}]}"},
-    {"messages[0].role", "{\"messages\":[{\"role\":\"tool\",\"content\":\"hi\"}]}"},
+    {"messages[0].role", "{\"messages\":[{\"role\":\"function\",\"content\":\"hi\"}]}"},
     {"messages[0].role", "{\"messages\":[{\"role\":7,\"content\":\"hi\"}]}"},
     {"messages[0].content", "{\"messages\":[{\"role\":\"user\"}]}"},
     {"messages[0].content", "{\"messages\":[{\"role\":\"user\",\"content\":7}]}"},
     {"messages[0].content[1]",
      "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},"
      "{\"type\":\"image_url\"}]}]}"},
-    {"messages[0].tool_calls",
+    {"messages[0].tool_calls[0]",
      "{\"messages\":[{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{}]}]}"},
     {"model", CHAT(",\"model\":7")},
     {"temperature", CHAT(",\"temperature\":2.5")},
@@ -122,8 +123,39 @@ static const struct {
     {"allowed_token_ids", CHAT(",\"allowed_token_ids\":[1,\"2\"]")},
     {"allowed_token_ids", CHAT(",\"allowed_token_ids\":[1,2147483648]")},
     // Known, not built.
-    {"tools", CHAT(",\"tools\":[{\"type\":\"function\"}]")},
-    {"tool_choice", CHAT(",\"tool_choice\":\"auto\"")},
+    {"tools[0]", CHAT(",\"tools\":[{\"type\":\"function\"}]")},
+    {"tools[0]", CHAT(",\"tools\":[7]")},
+    {"tools[0]", CHAT(",\"tools\":[{\"type\":\"web_search\",\"function\":{\"name\":\"f\"}}]")},
+    {"tools", CHAT(",\"tools\":{}")},
+    {"tools[0].function", TOOL("{\"name\":\"a b\"}")},
+    {"tools[0].function", TOOL("{\"name\":\"\"}")},
+    {"tools[0].function", TOOL("{}")},
+    {"tools[0].function",
+     TOOL("{\"name\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"}")},
+    {"tools[0].function", TOOL("{\"name\":\"f\",\"parameters\":[]}")},
+    {"strict", TOOL("{\"name\":\"f\",\"strict\":1}")},
+    {"description", TOOL("{\"name\":\"f\",\"description\":1}")},
+    {"tools", TOOL("{\"name\":\"f\",\"parameters\":{\"maximum\":1e999}}")},
+    {"tools[1].function", CHAT(",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}},"
+                               "{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]")},
+    {"tool_choice", CHAT(",\"tool_choice\":\"required\"")},
+    {"tool_choice", CHAT(",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}],"
+                         "\"tool_choice\":\"any\"")},
+    {"tool_choice", CHAT(",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}],"
+                         "\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"g\"}}")},
+    {"parallel_tool_calls", CHAT(",\"parallel_tool_calls\":1")},
+    {"reasoning_effort", CHAT(",\"reasoning_effort\":\"huge\"")},
+    {"reasoning_budget", CHAT(",\"reasoning_budget\":5")},
+    {"messages[0].tool_calls[0]", "{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[7]}]}"},
+    {"messages[0].tool_calls[0].function", "{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":["
+                                           "{\"function\":{\"arguments\":\"\"}}]}]}"},
+    {"messages[0].tool_calls[0]",
+     "{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{\"function\":"
+     "{\"name\":\"f\",\"arguments\":[1]}}]}]}"},
+    {"messages[0].tool_calls",
+     "{\"messages\":[{\"role\":\"user\",\"content\":\"\",\"tool_calls\":[{}]}]}"},
+    {"messages[0].tool_call_id",
+     "{\"messages\":[{\"role\":\"tool\",\"content\":\"\",\"tool_call_id\":7}]}"},
     {"functions", CHAT(",\"functions\":[{}]")},
     {"response_format", CHAT(",\"response_format\":{\"type\":\"json_object\"}")},
     {"response_format", CHAT(",\"response_format\":\"text\"")},
@@ -470,4 +502,88 @@ Test(api, json_of_more_values_than_any_request_needs_is_refused_before_it_is_par
     cr_assert_eq(parse_many("{}", SD_API_MAX_CONTAINERS, &e), 400);
     cr_assert(strstr(e.message, "arrays and objects"), "%s", e.message);
     cr_assert_eq(parse_many("\"{},,[]\"", SD_API_MAX_PROMPTS, &e), 0, "%s", e.message);
+}
+
+Test(api, tools_and_a_history_of_calls_reach_the_request) {
+    sd_api_request r;
+    sd_api_error e;
+    const char *body =
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\",\"content\":"
+        "null,"
+        "\"reasoning\":\"hm\",\"tool_calls\":[{\"id\":\"call_1\",\"type\":\"function\","
+        "\"function\":"
+        "{\"name\":\"f\",\"arguments\":\"{}\"}}]},{\"role\":\"tool\",\"tool_call_id\":\"call_1\","
+        "\"content\":null}],\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\","
+        "\"strict\":true}},"
+        "{\"type\":\"function\",\"function\":{\"name\":\"g-2_\",\"parameters\":null}}],\"tool_"
+        "choice\":"
+        "{\"type\":\"function\",\"function\":{\"name\":\"g-2_\"}},\"parallel_tool_calls\":false,"
+        "\"reasoning_effort\":\"none\",\"chat_template_kwargs\":{\"x\":1}}";
+    cr_assert_eq(parse(&r, SD_API_CHAT, body, &e), 0, "%s", e.message);
+    cr_assert_eq(json_array_size(r.tools), 2u);
+    cr_assert_eq(r.tool_choice, SD_API_TOOL_NAMED);
+    cr_assert_eq(r.tool_index, 1);
+    cr_assert(r.strict && !r.parallel_calls);
+    const json_t *assistant = json_array_get(r.messages, 1), *args = r.template_arguments;
+    cr_assert_eq(json_array_size(json_object_get(assistant, "tool_calls")), 1u);
+    cr_assert_str_eq(json_string_value(json_object_get(assistant, "content")), "");
+    cr_assert_str_eq(json_string_value(json_object_get(assistant, "reasoning_content")), "hm");
+    cr_assert_str_eq(json_string_value(json_object_get(json_array_get(r.messages, 2), "content")),
+                     "");
+    cr_assert_str_eq(json_string_value(json_object_get(args, "reasoning_effort")), "none");
+    cr_assert(json_is_false(json_object_get(args, "enable_thinking")));
+    cr_assert_eq(json_integer_value(json_object_get(args, "x")), 1);
+    sd_api_request_drop_texts(&r);
+    cr_assert_eq(json_array_size(r.tools), 2u, "the answer is read by them");
+    sd_api_request_free(&r);
+    static const struct {
+        const char *more;
+        sd_api_tool_choice choice;
+    } row[] = {
+        {"", SD_API_TOOL_NONE},
+        {",\"tools\":[]", SD_API_TOOL_NONE},
+        {",\"tool_choice\":\"auto\"", SD_API_TOOL_NONE},
+        {",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]", SD_API_TOOL_AUTO},
+        {",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}],\"tool_choice\":"
+         "\"none\"",
+         SD_API_TOOL_NONE},
+        {",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}],"
+         "\"tool_choice\":\"required\"",
+         SD_API_TOOL_REQUIRED}};
+    for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
+        char text[400];
+        snprintf(text, sizeof text, "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"}]%s}",
+                 row[i].more);
+        cr_assert_eq(parse(&r, SD_API_CHAT, text, &e), 0, "%s", e.message);
+        cr_assert_eq(r.tool_choice, row[i].choice, "%s", text);
+        cr_assert(r.parallel_calls);
+        sd_api_request_free(&r);
+    }
+}
+
+Test(api, more_tools_than_are_possible_are_refused) {
+    sd_api_request r;
+    sd_api_error e;
+    for (int n = 128; n <= 129; n++) {
+        sd_buf b = sd_buf_make(1 << 20);
+        sd_buf_adds(&b, "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"}],\"tools\":[");
+        for (int i = 0; i < n; i++)
+            sd_buf_printf(&b, "%s{\"type\":\"function\",\"function\":{\"name\":\"f%d\"}}",
+                          i ? "," : "", i);
+        sd_buf_adds(&b, "]}");
+        cr_assert_eq(sd_api_request_parse(&r, SD_API_CHAT, b.data, b.len, &e), n == 128 ? 0 : 400);
+        if (n == 128) sd_api_request_free(&r);
+        sd_buf_free(&b);
+    }
+    size_t n = SD_API_MAX_TOOLS_BYTES;
+    char *long_text = malloc(n + 1), *body;
+    memset(long_text, 'x', n);
+    long_text[n] = '\0';
+    body = sd_sprintf(
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"}],\"tools\":[{\"type\":\"function\","
+        "\"function\":{\"name\":\"f\",\"description\":\"%s\"}}]}",
+        long_text);
+    cr_assert_eq(parse(&r, SD_API_CHAT, body, &e), 400);
+    cr_assert_str_eq(e.param, "tools");
+    free(body), free(long_text);
 }

@@ -25,8 +25,11 @@ typedef struct {
     sd_dtype dtype; // of matrices. Folder: F32, F16, BF16. GGUF: any; K types get random blocks, so
                     // they are not the folder's values
     uint64_t seed;
-    bool tokenizer;            // byte-level BPE: 256 bytes, 29 merges, <|endoftext|>, <|im_start|>,
-                               // <|im_end|> (ids 285, 286, 287); needs V >= 288
+    bool tokenizer; // byte-level BPE: 256 bytes, 29 merges, <|endoftext|>, <|im_start|>,
+                    // <|im_end|> (ids 285, 286, 287); needs V >= 288
+    const char *const
+        *added; // GGUF: further tokens, from id 288 on; special where they begin with <
+    int n_added;
     const char *chat_template; // NULL: ChatML when there is a tokenizer; "": none
     float rope_base;
     sd_rope_scaling scaling;

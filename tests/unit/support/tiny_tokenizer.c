@@ -74,7 +74,10 @@ sd_status sd_tiny_put_tokenizer(sd_gguf_writer *w, const sd_tiny_model *t, sd_er
         char s[32];
         int32_t type = i < 256 + SD_TINY_MERGES ? 1 : i < SD_TINY_TOKENS ? 3 : 5;
         spell_token(s, i);
-        ok = add_str(&tokens, s) && sd_buf_add(&types, &type, 4);
+        int further = i - SD_TINY_TOKENS;
+        const char *text = further >= 0 && further < t->n_added ? t->added[further] : s;
+        if (text != s) type = *text == '<' ? 3 : 4;
+        ok = add_str(&tokens, text) && sd_buf_add(&types, &type, 4);
     }
     for (int i = 0; ok && i < SD_TINY_MERGES; i++) {
         char s[32];

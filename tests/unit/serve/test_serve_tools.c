@@ -1,0 +1,244 @@
+// Tool calls and reasoning from the engine's tokens to the wire. The model's answer is forced: each of its
+// tokens has a bias, and a repetition penalty takes it away once it was said.
+#include "base/files/path.h"
+#include "base/memory.h"
+#include "model/dialogue/format.h"
+#include "tests/unit/support/live.h"
+#include "tests/unit/support/tiny_model.h"
+
+#include <criterion/criterion.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char *const call_tokens[] = {
+    "Let me see.\n", "<tool_call>", "{\"name\": \"get_weather\", \"arguments\": {\"city\": \"Z",
+    "\xC3\xBCrich\"}}\n", "</tool_call>"};
+static const char *const think_tokens[] = {"\nHm", ".\n", "</think>", "\n\nYes", "."};
+static const char call_template[] =
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}{% for c in m.tool_calls or [] %}"
+    "[{{ c.function.name }} {{ c.function.arguments | tojson }}]{% endfor %}\n{% endfor %}"
+    "{% if tools %}{{ tools | tojson }}{% endif %}{% if false %}<tool_call>{% endif %}";
+static const char think_template[] = "{% for m in messages %}{{ m.content }}{% endfor %}<think>\n";
+#define TOOLS                                                                                      \
+    "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"get_weather\",\"parameters\":"     \
+    "{\"type\":\"object\",\"properties\":{\"city\":{\"type\":\"string\"}}}}}]"
+#define USER "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"
+// The five tokens behind 288 in their order, then the end.
+#define FORCED                                                                                     \
+    "\"temperature\":0,\"max_tokens\":20,\"repetition_penalty\":100,\"logit_bias\":{\"288\":100,"  \
+    "\"289\":90,\"290\":80,\"291\":70,\"292\":60,\"287\":50}"
+
+static void start(live *s, const char *template, const char *const *added) {
+    sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
+    t.ctx = 4096;
+    t.V = 296;
+    t.added = added, t.n_added = 5;
+    t.chat_template = template;
+    *s = (live){.o = {.drain_s = 20}, .dir = sd_tiny_dir()};
+    s->model = sd_path_join(s->dir, "tiny.gguf");
+    cr_assert_eq(sd_tiny_write_gguf(s->model, &t, &s->err), SD_OK, "%s", s->err.message);
+    live_start_with(s, 2048, 4, 16, NULL);
+}
+
+static char *ask(const live *s, const char *body) {
+    char head[256];
+    int fd = live_dial(s, 0);
+    int n =
+        snprintf(head, sizeof head,
+                 "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+                 "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
+                 strlen(body));
+    cr_assert(live_send(fd, head, (size_t)n) && live_send(fd, body, strlen(body)));
+    char *out = live_read(fd);
+    close(fd);
+    return out;
+}
+
+static json_t *ask_whole(const live *s, const char *body) {
+    char *out = ask(s, body);
+    char *at = strstr(out, "\r\n\r\n");
+    cr_assert(at && strstr(out, " 200 OK"), "%s", out);
+    json_t *v = json_loads(at + 4, 0, NULL);
+    cr_assert_not_null(v, "%s", out);
+    free(out);
+    return v;
+}
+
+static const json_t *in(const json_t *v, const char *path) {
+    char key[64];
+    while (v && *path) {
+        size_t n = strcspn(path, ".");
+        snprintf(key, sizeof key, "%.*s", (int)n, path);
+        v = json_is_array(v) ? json_array_get(v, (size_t)atoi(key)) : json_object_get(v, key);
+        path += n + (path[n] == '.');
+    }
+    return v;
+}
+
+static const char *text(const json_t *v, const char *path) {
+    const char *s = json_string_value(in(v, path));
+    return s ? s : "(none)";
+}
+
+static void check_id(const char *id) {
+    cr_assert(strncmp(id, "call_", 5) == 0 && strlen(id) == 29, "%s", id);
+    cr_assert_eq(strspn(id + 5, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"),
+                 24u);
+}
+
+#define ARGUMENTS "{\"city\": \"Z\xC3\xBCrich\"}"
+
+Test(serve_tools, a_call_is_part_of_the_message_and_of_the_finish_reason, .timeout = 120) {
+    live s;
+    start(&s, call_template, call_tokens);
+    json_t *v = ask_whole(&s, "{" USER "," TOOLS "," FORCED ",\"n\":2,\"logprobs\":true}");
+    for (int i = 0; i < 2; i++) {
+        const json_t *c = json_array_get(json_object_get(v, "choices"), (size_t)i);
+        cr_assert_str_eq(text(c, "message.content"), "Let me see.\n");
+        cr_assert_str_eq(text(c, "message.tool_calls.0.type"), "function");
+        cr_assert_str_eq(text(c, "message.tool_calls.0.function.name"), "get_weather");
+        cr_assert_str_eq(text(c, "message.tool_calls.0.function.arguments"), ARGUMENTS);
+        cr_assert_str_eq(text(c, "finish_reason"), "tool_calls");
+        cr_assert_eq(json_array_size(in(c, "message.tool_calls")), 1u);
+        cr_assert_eq(json_array_size(in(c, "logprobs.content")), 5u, "of all tokens");
+        check_id(text(c, "message.tool_calls.0.id"));
+    }
+    cr_assert_str_neq(text(v, "choices.0.message.tool_calls.0.id"),
+                      text(v, "choices.1.message.tool_calls.0.id"));
+    cr_assert_eq(json_integer_value(in(v, "usage.completion_tokens")), 12);
+    json_decref(v);
+    // A call alone: the content is null.
+    v = ask_whole(&s, "{" USER "," TOOLS
+                      ",\"temperature\":0,\"max_tokens\":20,\"repetition_penalty\":100,"
+                      "\"logit_bias\":{\"289\":90,\"290\":80,\"291\":70,\"292\":60,\"287\":50}}");
+    cr_assert(json_is_null(in(v, "choices.0.message.content")));
+    cr_assert_str_eq(text(v, "choices.0.message.tool_calls.0.function.arguments"), ARGUMENTS);
+    json_decref(v);
+    // Not offered, it is text, in which special tokens do not appear.
+    v = ask_whole(&s, "{" USER "," TOOLS "," FORCED ",\"tool_choice\":\"none\"}");
+    cr_assert_null(in(v, "choices.0.message.tool_calls"));
+    cr_assert_str_eq(text(v, "choices.0.finish_reason"), "stop");
+    cr_assert_str_eq(text(v, "choices.0.message.content"),
+                     "Let me see.\n{\"name\": \"get_weather\", \"arguments\": " ARGUMENTS "}\n");
+    json_decref(v);
+    live_stop(&s);
+}
+
+// The deltas of choice `index`, joined: content, arguments, the id, the finish; logprobs counted.
+typedef struct {
+    char content[256], reasoning[256], arguments[256], name[64], id[64], finish[32];
+    int heads, pieces, logprobs;
+} joined;
+
+static joined join(const char *stream, int index) {
+    joined j = {0};
+    for (const char *at = stream; (at = strstr(at, "data: {")); at++) {
+        json_t *v = json_loads(at + 6, JSON_DISABLE_EOF_CHECK, NULL);
+        const json_t *c = in(v, "choices.0"), *d = json_object_get(c, "delta");
+        if (c && json_integer_value(json_object_get(c, "index")) == index) {
+            const json_t *call = in(d, "tool_calls.0");
+            j.logprobs += (int)json_array_size(in(c, "logprobs.content"));
+            if (in(d, "content")) strcat(j.content, text(d, "content"));
+            if (in(d, "reasoning_content")) strcat(j.reasoning, text(d, "reasoning_content"));
+            if (call && in(call, "id")) {
+                j.heads++;
+                strcpy(j.id, text(call, "id"));
+                strcpy(j.name, text(call, "function.name"));
+                cr_assert_str_eq(text(call, "type"), "function");
+                cr_assert_str_eq(text(call, "function.arguments"), "");
+                cr_assert_eq(json_integer_value(in(call, "index")), 0);
+            } else if (call) {
+                j.pieces++;
+                cr_assert_eq(json_object_size(call), 2u, "index and arguments alone");
+                strcat(j.arguments, text(call, "function.arguments"));
+            }
+            if (json_is_string(in(c, "finish_reason"))) strcpy(j.finish, text(c, "finish_reason"));
+        }
+        json_decref(v);
+    }
+    return j;
+}
+
+Test(serve_tools, a_stream_has_openais_deltas, .timeout = 120) {
+    live s;
+    start(&s, call_template, call_tokens);
+    char *out =
+        ask(&s, "{" USER "," TOOLS "," FORCED ",\"n\":2,\"logprobs\":true,\"stream\":true}");
+    cr_assert(strstr(out, "data: [DONE]"), "%s", out);
+    joined one = join(out, 0), two = join(out, 1);
+    for (int i = 0; i < 2; i++) {
+        joined *j = i ? &two : &one;
+        cr_assert_str_eq(j->content, "Let me see.\n");
+        cr_assert_str_eq(j->name, "get_weather");
+        cr_assert_str_eq(j->arguments, ARGUMENTS);
+        cr_assert_str_eq(j->finish, "tool_calls");
+        cr_assert_eq(j->heads, 1);
+        cr_assert_geq(j->pieces, 1);
+        cr_assert_eq(j->logprobs, 5);
+        check_id(j->id);
+    }
+    cr_assert_str_neq(one.id, two.id);
+    free(out);
+    live_stop(&s);
+}
+
+Test(serve_tools, reasoning_that_the_prompt_opened_is_apart, .timeout = 120) {
+    live s;
+    start(&s, think_template, think_tokens);
+    json_t *v = ask_whole(&s, "{" USER "," FORCED "}");
+    cr_assert_str_eq(text(v, "choices.0.message.reasoning_content"), "Hm.");
+    cr_assert_str_eq(text(v, "choices.0.message.content"), "Yes.");
+    cr_assert_str_eq(text(v, "choices.0.finish_reason"), "stop");
+    json_decref(v);
+    char *out = ask(&s, "{" USER "," FORCED ",\"stream\":true}");
+    joined j = join(out, 0);
+    cr_assert_str_eq(j.reasoning, "Hm.");
+    cr_assert_str_eq(j.content, "Yes.");
+    free(out);
+    live_stop(&s);
+}
+
+Test(serve_tools, format_none_leaves_answers_as_they_are, .timeout = 120) {
+    live s;
+    sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
+    t.V = 296, t.added = think_tokens, t.n_added = 5, t.chat_template = think_template;
+    s = (live){.o = {.drain_s = 20, .tool_format = 1 + SD_TOOL_NONE}, .dir = sd_tiny_dir()};
+    s.model = sd_path_join(s.dir, "tiny.gguf");
+    cr_assert_eq(sd_tiny_write_gguf(s.model, &t, &s.err), SD_OK);
+    live_start_with(&s, 512, 4, 16, NULL);
+    json_t *v = ask_whole(&s, "{" USER "," FORCED "}");
+    cr_assert_str_eq(text(v, "choices.0.message.content"), "\nHm.\n\n\nYes.");
+    json_decref(v);
+    char *out = ask(&s, "{" USER "," TOOLS "}");
+    cr_assert(strstr(out, " 400 ") && strstr(out, "--tool-format"), "%s", out);
+    free(out);
+    live_stop(&s);
+}
+
+Test(serve_tools, a_tool_loops_history_is_taken_by_any_template, .timeout = 120) {
+    static const char history[] =
+        "{\"messages\":[{\"role\":\"developer\",\"content\":\"s\"},{\"role\":\"user\",\"content\":"
+        "\"q\"},"
+        "{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"call_1\",\"type\":"
+        "\"function\","
+        "\"function\":{\"name\":\"get_weather\",\"arguments\":\"{\\\"city\\\": \\\"Bern\\\"}\"}}]},"
+        "{\"role\":\"tool\",\"tool_call_id\":\"call_1\",\"content\":[{\"type\":\"text\",\"text\":"
+        "\"sun\"}]}]";
+    static const char *const templates[] = {call_template,
+                                            "{% for m in messages %}{{ m.content }}{% endfor %}"};
+    for (int i = 0; i < 2; i++) {
+        live s;
+        char body[2048];
+        start(&s, templates[i], call_tokens);
+        snprintf(body, sizeof body, "%s,\"max_tokens\":2}", history);
+        json_decref(ask_whole(&s, body));
+        snprintf(body, sizeof body, "%s," TOOLS ",\"tool_choice\":\"none\",\"max_tokens\":2}",
+                 history);
+        json_decref(ask_whole(&s, body));
+        snprintf(body, sizeof body, "%s," TOOLS ",\"max_tokens\":2}", history);
+        json_decref(ask_whole(&s, body));
+        live_stop(&s);
+    }
+}
