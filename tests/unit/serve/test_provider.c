@@ -238,6 +238,8 @@ Test(provider, a_request_comes_out_as_it_went_in) {
                      .n_stop = 3,
                      .stop_token = stop_token,
                      .n_stop_token = 2,
+                     .shown_token = {11, 12},
+                     .n_shown_tokens = 2,
                      .ignore_end = true,
                      .logprobs = 20,
                      .spec = SD_SPEC_SUFFIX,
@@ -249,6 +251,7 @@ Test(provider, a_request_comes_out_as_it_went_in) {
     cr_assert_eq(sd_provider_request_read(&out, m, m->head.bytes, NULL), SD_OK);
     cr_assert(out.n_prompt == 3 && memcmp(out.prompt, prompt, sizeof prompt) == 0);
     cr_assert(out.n_stop_token == 2 && memcmp(out.stop_token, stop_token, 8) == 0);
+    cr_assert(out.n_shown_tokens == 2 && out.shown_token[1] == 12);
     cr_assert_eq(out.n_stop, 3);
     for (int i = 0; i < 3; i++) cr_assert_str_eq(out.stop[i], in.stop[i]);
     cr_assert(out.sampling.temperature == 0.5f && out.sampling.top_k == 7 &&
