@@ -16,7 +16,10 @@
 
 #include <string.h>
 
-enum { PROBE_ROUNDS = 64, PROBE_MISSING = 128 };
+enum { PROBE_ROUNDS = 64, HORIZON = 256, MANY_ROWS = 64 };
+static const double PROBE_SHARE = 0.015; // of the time of steps
+static const double MOST_ALLOWED = 200;  // steps' worth of probes that may be saved up
+static const double ROUND_TOKENS = 2;    // of a round with a draft, in the long run
 
 static double own_clock(void *ctx) {
     (void)ctx;
@@ -127,10 +130,36 @@ static int worth_asking(sd_planner *p, int i, int n, int running) {
 
 // ---- catching up
 
-static bool probe_is_due(const sd_planner *p, sd_planned *s, int i) {
-    s->missing[i] = p->source[i].kind->missing(s->drafter[i]);
-    return p->rounds % PROBE_ROUNDS == 0 &&
-           (s->missing[i] <= PROBE_MISSING || s->generated >= PROBE_ROUNDS);
+// Seconds of computing so many positions, one among many.
+static double catch_up_cost(const sd_planner *p, int i, int positions) {
+    double row = (proposal_cost(p, i, MANY_ROWS + 1) - proposal_cost(p, i, 1)) / MANY_ROWS;
+    return positions > 1 ? row * (positions - 1) : 0;
+}
+
+// Tokens that catching up brings, a round: drafting is worth so much in each round to come, and
+// catching up costs once.
+static double gain_of_start(const sd_planner *p, const sd_planned *s, int i, int running) {
+    double rounds = (s->room < HORIZON ? s->room : HORIZON) / ROUND_TOKENS;
+    double once = sd_controller_lambda(p->control, running) * catch_up_cost(p, i, s->missing[i]);
+    return gain_of(p, s, i, running, 1, 0) - once / (rounds > 1 ? rounds : 1);
+}
+
+// A drafter that is off is asked one round in PROBE_ROUNDS, and less often where what it lacks would
+// take more than its share of the time.
+static bool probe_is_due(sd_planner *p, const sd_planned *s, int i) {
+    if (p->rounds % PROBE_ROUNDS != 0) return false;
+    double cost = catch_up_cost(p, i, s->missing[i]) + proposal_cost(p, i, 1);
+    if (cost > p->allowance[i]) return false;
+    p->allowance[i] -= cost;
+    return true;
+}
+
+static void allow_probes(sd_planner *p, int running) {
+    double step = sd_controller_cost(p->control, running), most = MOST_ALLOWED * step;
+    for (int i = 0; i < p->n_sources; i++) {
+        p->allowance[i] += PROBE_SHARE * step;
+        if (p->allowance[i] > most) p->allowance[i] = most;
+    }
 }
 
 // The sequences of p->asked [n] whose drafter i is ready when it has computed what it lacks.
@@ -152,19 +181,19 @@ static void make_ready(sd_planner *p, int i, int n) {
 
 // Lets drafter i compute what it lacks where drafting may pay, or a probe is due.
 static void prepare(sd_planner *p, sd_planned *const *all, int n, int i, int running) {
+    const sd_drafter_kind *kind = p->source[i].kind;
+    bool forced = p->o.length > 0, rests = !forced && sd_controller_rests(p->control);
     int asked = 0, paid = 0;
     for (int k = 0; k < n; k++) {
-        all[k]->ready[i] = false;
-        if (!all[k]->on || !all[k]->active[i]) continue;
-        if (!p->source[i].kind->prepare)
-            all[k]->ready[i] = true;
-        else if (p->o.length > 0 || probe_is_due(p, all[k], i))
-            p->asked[asked++] = all[k];
+        sd_planned *s = all[k];
+        s->ready[i] = s->on && s->active[i] && !kind->prepare;
+        if (!s->on || !s->active[i] || !kind->prepare || rests) continue;
+        if (!forced) s->missing[i] = kind->missing(s->drafter[i]);
+        if (forced || probe_is_due(p, s, i))
+            p->asked[asked++] = s;
         else
-            p->order[paid] = all[k], p->gain[paid++] = gain_of(p, all[k], i, running, 1, 0);
+            p->order[paid] = s, p->gain[paid++] = gain_of_start(p, s, i, running);
     }
-    if (!p->source[i].kind->prepare || (p->o.length == 0 && sd_controller_rests(p->control)))
-        return;
     paid = worth_asking(p, i, paid, running);
     for (int k = 0; k < paid; k++) p->asked[asked++] = p->order[k];
     make_ready(p, i, asked);
@@ -311,6 +340,7 @@ double sd_planner_round(sd_planner *p, sd_planned *const *all, int n) {
         begin(p, all[k]);
         on += all[k]->on;
     }
+    allow_probes(p, n);
     if (on > 0) draft(p, all, n, n);
     for (int k = 0; k < n; k++)
         p->candidates[k] = (sd_candidates){all[k]->prefix_prob, all[k]->n_draft, all[k]->n_draft};

@@ -77,14 +77,15 @@ typedef struct {
     const sd_draft_source *source; // [n_sources]
     int n_sources;
     int64_t rounds;
-    double draft_seconds;        // of this round, of drafters that are not free
-    int most;                    // sequences
-    sd_candidates *candidates;   // [most]
-    sd_planned **asked, **order; // [most]
-    sd_drafter **drafter;        // [most]
-    sd_proposal *proposal;       // [most]
-    double *gain;                // [most]
-    bool *made;                  // [most]
+    double draft_seconds;              // of this round, of drafters that are not free
+    double allowance[SD_MAX_DRAFTERS]; // seconds that probes of a drafter may take now
+    int most;                          // sequences
+    sd_candidates *candidates;         // [most]
+    sd_planned **asked, **order;       // [most]
+    sd_drafter **drafter;              // [most]
+    sd_proposal *proposal;             // [most]
+    double *gain;                      // [most]
+    bool *made;                        // [most]
 } sd_planner;
 
 /// For rounds of at most `most` sequences. control and source are the caller's and stay its.

@@ -101,12 +101,14 @@ typedef struct {
     size_t bytes;
     int prepared[SEQUENCES]; // calls, by drafter
     double right;            // the share of its proposals that hold
+    double row_s;            // seconds of a position that it catches up
 } script;
 static script told;
 
 typedef struct {
     sd_drafter base;
     int id, position, ahead; // position: of its timeline
+    int computed;            // of it
 } player;
 
 static double now(void *ctx) {
@@ -124,12 +126,15 @@ static size_t play_bytes(const void *shared) {
     return told.bytes;
 }
 static int play_missing(const sd_drafter *d) {
-    (void)d;
-    return 1;
+    const player *p = (const player *)d;
+    return told.row_s > 0 ? p->position - p->computed : 1;
 }
 static bool play_prepare(sd_drafter *d, int rows) {
     (void)rows;
-    told.prepared[((player *)d)->id]++;
+    player *p = (player *)d;
+    told.prepared[p->id]++;
+    told.clock += told.row_s * (play_missing(d) - 1);
+    p->computed = p->position - 1;
     return true;
 }
 static void play_prepare_many(sd_drafter *const *d, bool *ready, int n, int rows) {
@@ -393,6 +398,55 @@ Test(planner, a_draft_model_that_is_too_dear_one_by_one_pays_together) {
     }
     cr_assert(drafted[0] < .1 && fast[0] > .98, "%g drafted, %gx", drafted[0], fast[0]);
     cr_assert(drafted[1] > .5 && fast[1] > 1.33, "%g drafted, %gx", drafted[1], fast[1]);
+}
+
+// A request that begins with a prompt of so many tokens.
+static void begin_request(table *t, int prompt) {
+    t->player[0].position = prompt;
+    t->player[0].computed = 0;
+    t->own[0] = (sd_acceptance){0};
+}
+
+Test(planner, what_a_draft_model_must_read_first_is_part_of_its_price) {
+    // A row of the draft costs a thirtieth of a step: 2000 of them are more than an answer of 200
+    // tokens can win back, 60 are not.
+    static const int prompts[] = {2000, 60};
+    double fast[2];
+    for (int i = 0; i < 2; i++) {
+        table t;
+        outcome o = {0};
+        sd_step_costs costs = linear_costs(10, .1);
+        told = (script){.bytes = 330, .proposal_s = 3e-3, .right = .8, .row_s = .33e-3};
+        open_table(&t, &priced_kind, &costs);
+        for (int request = 0; request < 30; request++) {
+            begin_request(&t, prompts[i]);
+            run(&t, &o, 1, 200, &costs);
+        }
+        fast[i] = speed_up(&o);
+        sd_planner_close(t.planner);
+    }
+    cr_assert_gt(fast[0], .98, "%g", fast[0]);
+    cr_assert_gt(fast[1], 1.15, "%g", fast[1]);
+}
+
+Test(planner, probes_take_no_more_than_their_share_whatever_must_be_read_for_them) {
+    for (int prompt = 10; prompt <= 3000; prompt *= 5) {
+        table t;
+        outcome o = {0};
+        sd_step_costs costs = linear_costs(10, .1);
+        told = (script){.bytes = 330, .proposal_s = 3e-3, .right = .2, .row_s = .33e-3};
+        open_table(&t, &priced_kind, &costs);
+        run(&t, &(outcome){0}, 1, 600, &costs); // it finds out
+        told.clock = 0;
+        told.prepared[0] = 0;
+        for (int request = 0; request < 60; request++) {
+            begin_request(&t, prompt);
+            run(&t, &o, 1, 300, &costs);
+        }
+        cr_assert_gt(speed_up(&o), .98, "prompts of %d: %g", prompt, speed_up(&o));
+        cr_assert_gt(told.prepared[0], 3, "it is still probed with prompts of %d", prompt);
+        sd_planner_close(t.planner);
+    }
 }
 
 Test(planner, where_times_lie_the_guard_rests_and_what_is_lost_is_little) {
