@@ -60,8 +60,9 @@ def generated(*options):
 
 
 def chatted(*options):
-    """A conversation a record: its message in one line, as chat reads them."""
-    return [call("chat", "-m", ARGS.model, "-a", ARGS.run, *options, text=text.replace("\n", " ") + "\n") for text in USER]
+    """A conversation a record."""
+    argv = ["chat", "-m", ARGS.model, "-a", ARGS.run, *options]
+    return [call(*argv, text='"""%s"""\n' % text).removesuffix("\n") for text in USER]
 
 
 def right(answer, want):
@@ -88,9 +89,10 @@ def main():
     made = generated()
     report("generate --chat", made, judged)
     report("generate --chat --no-run-defaults", generated("--no-run-defaults"), judged)
-    report("chat, line feeds as spaces", [a.removesuffix("\n") for a in chatted()])
-    report("chat --no-run-defaults", [a.removesuffix("\n") for a in chatted("--no-run-defaults", "-n", "512")])
-    return bare != judged or made != judged
+    said = chatted()
+    report("chat", said, judged)
+    report("chat --no-run-defaults", chatted("--no-run-defaults", "-n", "512"), judged)
+    return bare != judged or made != judged or said != judged
 
 
 if __name__ == "__main__":

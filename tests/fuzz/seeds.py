@@ -223,6 +223,9 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;a=
 RECIPE = "model: base.gguf\nseed: 1\ndata:\n  train: [train.jsonl]\n  eval: [test.jsonl]\nlora:\n  r: 16\n  alpha: 32\noptimiser:\n  lr: 1e-3\nsteps: 100\n"
 
 
+DEFAULTS = ['0{"serve": {"system": "Be brief.", "system_share": 1.0, "sampling": {"temperature": 0, "top_p": 0.9, "top_k": 40, "min_p": 0.05, "max_tokens": 512}}}',
+            '1{"temperature": 0.7, "top_p": 0.8, "top_k": -1, "max_new_tokens": 99, "do_sample": false}']
+
 ANSWERS = [chr(f) + "q" + text for f, text in [
     (9, "<think>\nHm\n</think>\n\nSo:\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"</tool_call>\"}}\n</tool_call>\n<tool_call>{\"arguments\": \"{\\\"n\\\": 1}\", \"name\": \"f\"}"),
     (2, "<tool_call>\n<function=f>\n<parameter=a>\nx\n</parameter>\n<parameter=n>\n42\n</parameter>\n</function>\n</tool_call>"),
@@ -237,7 +240,7 @@ def main():
     for target, items in {"config": configs(), "dataset": datasets(), "reader": readers()}.items():
         write(target, items)
     for target, items in {"answer": ANSWERS, "corpus": CORPORA, "gguf": [gguf(), gguf_pieces()], "safetensors": [safetensors()], "template": TEMPLATES, "recipe": [RECIPE, "steps=5", "lora.r=8"],
-                          "adapter": adapters(), "checkpoint": checkpoints(),
+                          "adapter": adapters(), "checkpoint": checkpoints(), "defaults": DEFAULTS,
                           "api_request": REQUESTS, "http": [CHUNKED], "provider": blocks(),
                           "tokenizer": ["0" + json.dumps(tokenizer()) + "\0 a aaa1 <x> é", "1It's  a 12\n\té日本 <x> aaaa", "3x  1 don't", "5'LL 1234 \r\n x", "7  \u3000a",
                                        b"2" + PIECES + "aaaa a<x> é  日a".encode(), b"6" + PIECES + b"   aa  a"] + ["0" + j + "\0 ab a<x> é" for j in pieces_json()]}.items():
