@@ -138,4 +138,8 @@ plant "a system text goes from the base to its adapters" model/defaults.c 's/^vo
 plant "a tuned model's temperature goes before what the client said" decode/serve/generation_prompt.c 's/\.given = \{r->has_temperature, /.given = {false, /' test_serve_defaults
 plant "the last system text counts as the commonest" datasets/build/system_text.c 's/if \(\+\+c->records <= s->records\) goto out;/c->records++;/' test_dataset
 plant "a damaged manifest's sampling passes for none" model/defaults.c 's/return sd_key_refuse\(v, sd_default_name\[i\], want, file, err\);/return SD_OK;/' test_defaults
+plant "a rejected draft's token is said" decode/engine/step.c 's/int32_t x = e->picked\[s->first_picked \+ j\]\.token;/int32_t x = j < drafts \&\& j > 0 ? s->plan.draft[j] : e->picked[s->first_picked + j].token;/' test_accept_law
+plant "a round goes on behind a rejected draft" decode/engine/step.c 's/bool accept = j < drafts && s->plan.draft\[j\] == x;/bool accept = j < drafts;/' test_accept_law
+plant "the token behind a draft is the one of the row before" decode/engine/step.c 's/e->picked\[s->first_picked \+ j\]\.token/e->picked[s->first_picked + j - (decoding \&\& j > 0 \&\& j == drafts)].token/' test_accept_law
+plant "a draft decides where its round ends" decode/engine/step.c 's/emitted\[n\+\+\] = x;/if (j > 0 \&\& j < drafts \&\& s->plan.draft[j] != x) break; emitted[n++] = x;/' test_accept_law
 exit $failed

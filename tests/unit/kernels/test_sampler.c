@@ -1,6 +1,7 @@
 // The sampler's law, its truncation sets and its independence of everything but its arguments.
 #include "base/rng.h"
 #include "kernels/sample/sampler.h"
+#include "tests/unit/support/exact_law.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -18,37 +19,6 @@ static void random_logits(float *x, int n, uint64_t seed, float spread) {
         sd_philox(r, seed, SD_STREAM_INIT, (uint64_t)i);
         x[i] = spread * ((float)sd_uniform64(r[0], r[1]) - 0.5f);
     }
-}
-
-// The exact law in double from the definition: sort, cut, renormalise. The oracle of this file.
-static const float *order_logits;
-static int by_logit(const void *a, const void *b) {
-    int i = *(const int *)a, j = *(const int *)b;
-    if (order_logits[i] != order_logits[j]) return order_logits[i] > order_logits[j] ? -1 : 1;
-    return i - j;
-}
-static void exact_law(double *p, const float *x, int n, const sd_sampling *o) {
-    int *id = malloc((size_t)n * sizeof *id), keep = n;
-    double *q = malloc((size_t)n * sizeof *q), total = 0, mass = 0;
-    for (int i = 0; i < n; i++) id[i] = i;
-    order_logits = x;
-    qsort(id, (size_t)n, sizeof *id, by_logit);
-    for (int i = 0; i < n; i++)
-        q[i] = exp(((double)x[id[i]] - (double)x[id[0]]) / (double)o->temperature);
-    while (keep > 1 && q[keep - 1] < (double)o->min_p) keep--;
-    if (o->top_k > 0 && o->top_k < keep) keep = o->top_k;
-    for (int i = 0; i < keep; i++) total += q[i];
-    int left = keep;
-    if (o->top_p < 1)
-        for (left = 0; left < keep;) {
-            mass += q[left++];
-            if (mass >= (double)o->top_p * total) break;
-        }
-    total = 0;
-    for (int i = 0; i < left; i++) total += q[i];
-    for (int i = 0; i < n; i++) p[i] = 0;
-    for (int i = 0; i < left; i++) p[id[i]] = q[i] / total;
-    free(id), free(q);
 }
 
 static double chi_square(const int *seen, const double *p, int n, int draws, int *df) {
@@ -77,7 +47,7 @@ static double test_law(const float *x, const sd_sampling *drawn, const sd_sampli
     int seen[V] = {0};
     double p[V];
     for (int i = 0; i < draws; i++) seen[sd_sample(s, x, NULL, drawn, i)]++;
-    exact_law(p, x, V, expected);
+    test_exact_law(p, x, V, expected);
     sd_sampler_close(s);
     return chi_square(seen, p, V, draws, df);
 }
@@ -183,7 +153,7 @@ Test(sampler, truncation_keeps_exactly_the_defined_set) {
             {.temperature = 2, .top_p = 0.95f, .min_p = 1e-7f},
         };
         for (int c = 0; c < 7; c++, cases++) {
-            exact_law(p, x, N, &all[c]);
+            test_exact_law(p, x, N, &all[c]);
             int n = sd_sample_kept(s, ids, x, NULL, &all[c]), want = 0;
             for (int i = 0; i < N; i++) want += p[i] > 0;
             cr_assert_eq(n, want, "trial %d case %d: %d kept, want %d", trial, c, n, want);
@@ -232,7 +202,7 @@ static double pair_test(sd_sampling a, sd_sampling b, int shift) {
     double p[4], joint[16];
     for (int i = 0; i < 200000; i++)
         seen[4 * sd_sample(s, x, NULL, &a, 2 * i) + sd_sample(s, x, NULL, &b, 2 * i + shift)]++;
-    exact_law(p, x, 4, &a);
+    test_exact_law(p, x, 4, &a);
     for (int i = 0; i < 16; i++) joint[i] = p[i / 4] * p[i % 4];
     sd_sampler_close(s);
     return chi_square(seen, joint, 16, 200000, &df);

@@ -13,4 +13,7 @@ typedef struct {
 } test_backend_counts;
 
 extern test_backend_counts test_counted; // one thread at a time
+/// In place of the CPU's forward, on the CPU's context; NULL: the CPU's.
+extern sd_status (*test_counted_forward)(sd_context *cx, const sd_row *rows, int n, float *logits,
+                                         sd_picked *picked, sd_error *err);
 extern const sd_backend test_counting_backend;
