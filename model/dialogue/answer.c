@@ -171,7 +171,9 @@ typedef struct {
 // The markers that matter now; the number of them.
 static int markers_now(const sd_answer_parser *p, entry *out) {
     static const entry of[SD_TOOL_FORMAT_COUNT][4] = {
-        [SD_TOOL_HERMES] = {{"<tool_call>", TO_JSON, false}},
+        [SD_TOOL_HERMES] = {{"<tool_call>", TO_JSON, false},
+                            {"```json", TO_JSON_BLOCK, false},
+                            {"{", TO_JSON, true}},
         [SD_TOOL_QWEN3_CODER] = {{"<tool_call>", TO_XML, false},
                                  {"<function=", TO_FUNCTION, false}},
         [SD_TOOL_LLAMA3] = {{"<|python_tag|>", TO_JSON, false}, {"{", TO_JSON, true}},

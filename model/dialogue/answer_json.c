@@ -136,9 +136,19 @@ static verdict begin_arguments(sd_answer_parser *p, sd_json_call *j, char c) {
     return c == '{' ? AGAIN : GO_ON;
 }
 
+// A key that a call may have in front of its name.
+static bool is_key_of_call(const char *key) {
+    static const char *const keys[] = {"name", "arguments", "parameters", "function", "type", "id"};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        if (strcmp(key, keys[i]) == 0) return true;
+    return false;
+}
+
 static verdict begin_value(sd_answer_parser *p, sd_json_call *j, char c) {
     j->key[j->n_key] = '\0';
     j->depth = 0;
+    // Without a marker it is an answer in JSON, which is not to be held back.
+    if (p->known && !j->begun && !is_key_of_call(j->key)) return NO_CALL;
     if (strcmp(j->key, "name") == 0 && j->n_name == 0) {
         j->at = SD_J_IN_NAME;
         return c == '"' ? GO_ON : NO_CALL;

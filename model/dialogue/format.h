@@ -1,7 +1,8 @@
 // How models of one family write tool calls and reasoning into their answers: the formats, by name and
 // by the markers that a chat template shows.
 //
-//     hermes       <tool_call>{"name": "f", "arguments": {...}}</tool_call>         Qwen 2.5, Qwen 3, Hermes
+//     hermes       <tool_call>{"name": "f", "arguments": {...}}</tool_call>         Qwen 2.5, Qwen 3, Hermes;
+//                  the object alone, or in ```json, where it names a tool: Qwen 2.5 Coder
 //     qwen3-coder  <tool_call><function=f><parameter=p>value</parameter></function></tool_call>
 //     llama3       {"name": "f", "parameters": {...}}, behind <|python_tag|> or as the whole answer
 //     mistral      [TOOL_CALLS][{"name": "f", "arguments": {...}}], [TOOL_CALLS]f[ARGS]{...}

@@ -418,6 +418,13 @@ Test(dialogue_answer, an_answer_in_json_is_no_call_unless_it_names_a_tool) {
     expect(&o, "{\"name\": \"Ada\", \"parameters\": {}}",
            "\nC:{\"name\": \"Ada\", \"parameters\": {}}\n");
     expect(&o, "{\"name\": \"get_weather\", \"parameters\": {}}", "\nF0:get_weather\nA0:{}\n");
+    sd_answer_options h = options(SD_TOOL_HERMES);
+    expect(&h, "```json\n{\"name\": \"get_weather\",\n \"arguments\": {\"a\": 1}}\n```",
+           "\nF0:get_weather\nA0:{\"a\": 1}\n");
+    expect(&h, "{\"name\": \"get_weather\", \"arguments\": {}}\n</tool_call>",
+           "\nF0:get_weather\nA0:{}\n");
+    expect(&h, "So:\n```json\n{\"name\": \"Ada\"}\n```",
+           "\nC:So:\n```json\n{\"name\": \"Ada\"}\n```\n");
     sd_answer_options p = options(SD_TOOL_PHI4);
     expect(&p, "functools[{\"name\": \"f\", \"arguments\": {}}]", "\nF0:f\nA0:{}\n");
     expect(&p, "functools[x]", "\nC:functools[x]\n");
@@ -439,6 +446,20 @@ Test(dialogue_answer, further_calls_than_are_wanted_are_left_out) {
            "<tool_call>{\"name\":\"f\"}</tool_call><tool_call>{\"name\":\"g\",\"arguments\":{}}</"
            "tool_call>.",
            "\nF0:f\nA0:{}\nC:.\n");
+}
+
+// Without a marker the first key that no call has ends the waiting.
+Test(dialogue_answer, an_answer_in_json_is_not_held_back) {
+    sd_answer_options o = options(SD_TOOL_HERMES);
+    told t = {.text = sd_buf_make(4096)};
+    sd_answer_parser *p = NULL;
+    sd_error err;
+    const char *text = "{\"city\": \"Be";
+    cr_assert_eq(sd_answer_parser_open(&p, &o, tell, &t, &err), SD_OK);
+    cr_assert(sd_answer_parser_add(p, text, strlen(text)));
+    cr_assert_str_eq(t.text.data, "\nC:{\"city\": \"Be");
+    sd_answer_parser_close(p);
+    sd_buf_free(&t.text);
 }
 
 // What is held does not grow with the answer, whatever it holds.
