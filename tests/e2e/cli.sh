@@ -210,4 +210,20 @@ chmod 600 data.jsonl
 "$binary" data prepare data.jsonl -m tiny.gguf -o private.h5 --sequence-len 128 --threads 1 >out 2>&1 && [ "$(stat -c %a private.h5 private.h5.manifest.json | tr '\n' ' ')" = "600 600 " ]
 check "what is prepared from a private source is private" $? "$(cat out; stat -c '%a %n' private.h5*)"
 chmod 644 data.jsonl
+# ---- traces of speculation
+
+printf '{"task":"t","max_tokens":12,"prompt":"abcabcabcabc"}\n{"task":"t","max_tokens":12,"prompt":"record record record"}\n' >prompts.jsonl
+"$binary" bench spec -m tiny.gguf --clients 2 --trace trace.jsonl prompts.jsonl >out 2>err && grep -q '2 of 2 answers identical' out &&
+  "$binary" bench spec --replay trace.jsonl >out 2>err && grep -Eq '^([1-9][0-9]*) of \1 decisions as recorded; 2 answers again, 2 at once$' out
+check "a trace is recorded, and replayed without a model to the same decisions" $? "$(cat err out)"
+head -c 900 trace.jsonl >cut.jsonl
+"$binary" bench spec --replay cut.jsonl >out 2>err
+[ $? = 2 ] && [ "$(wc -l <err)" = 1 ] && grep -q 'cut.jsonl: line [0-9]*: ' err && [ ! -s out ]
+check "a damaged trace is refused by its line" $? "$(cat err)"
+"$binary" bench spec -m tiny.gguf --trace no/where.jsonl prompts.jsonl >out 2>err
+[ $? = 2 ] && [ "$(wc -l <err)" = 1 ] && grep -q 'no/where.jsonl' err && [ ! -s out ]
+check "a trace that cannot be written is named before anything is asked" $? "$(cat err)"
+"$binary" generate -m tiny.gguf --draft-adapter no -p a >out 2>err
+[ $? = 2 ] && [ "$(wc -l <err)" = 1 ] && grep -q 'needs a draft model' err
+check "an adapter of a draft needs a draft model" $? "$(cat err)"
 exit $failed

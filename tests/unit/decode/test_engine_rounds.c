@@ -213,7 +213,8 @@ static void check_answers(const world *w, round_trip *t) {
             cr_assert_eq(is->ids.n, want->ids.n, "request %d: %d of %d tokens", i, is->ids.n,
                          want->ids.n);
             cr_assert(is->text.len == want->text.len &&
-                          memcmp(is->text.data, want->text.data, want->text.len) == 0,
+                          (want->text.len == 0 ||
+                           memcmp(is->text.data, want->text.data, want->text.len) == 0),
                       "request %d", i);
             cr_assert_eq(memcmp(is->logprob, want->logprob, sizeof is->logprob), 0);
         }
@@ -248,7 +249,7 @@ static void run(const world *w, sd_spec_mode spec, const char *draft, int run_no
     cr_assert_gt(s.spec.accepted, spec == SD_SPEC_SUFFIX ? 20 : 150, "%lld accepted",
                  (long long)s.spec.accepted);
     cr_assert_gt(s.spec.drafted - s.spec.accepted, 300);
-    if (draft == w->draft) cr_assert_gt(t->compared, 20);
+    if (draft == w->draft) cr_assert_gt(t->compared, SD_SANITIZED ? 4 : 20);
     check_answers(w, t);
     sd_engine_close(e);
     free(t);
