@@ -26,6 +26,7 @@ enum { MAX_FILE = 256 << 20, CHUNK = 33, BATCH = 8, ONE_PIECE = 2048, LAST_ROWS 
 typedef struct {
     const char *model, *adapter, *draft, *index;
     int64_t tokens, seed, rows;
+    bool shaped;
     sd_strings temp, spec, length;
 } args;
 
@@ -41,6 +42,8 @@ static const sd_option options[] = {
     {.name = "seed", .type = SD_OPT_INT, .def = "7", .offset = offsetof(args, seed), .help = "of the first prompt; the next has the next"},
     {.name = "rows", .type = SD_OPT_INT, .def = "8", .min = 1, .max = BATCH, .offset = offsetof(args, rows),
      .help = "prompts whose rows of logits are compared whole"},
+    {.name = "shaped", .type = SD_OPT_FLAG, .offset = offsetof(args, shaped),
+     .help = "under penalties, a bias, bad words from the prompt and a least length"},
     {.name = "temp", .type = SD_OPT_LIST, .offset = offsetof(args, temp), .help = "default 0 and 0.8"},
     {.name = "spec", .type = SD_OPT_LIST, .offset = offsetof(args, spec), .help = "suffix, index, draft, auto; default: all there are"},
     {.name = "length", .type = SD_OPT_LIST, .offset = offsetof(args, length), .help = "of drafts, 0: as they pay; default 0 1 3 8 48"},
@@ -81,7 +84,7 @@ typedef struct matrix {
 } matrix;
 
 static const char *mode_name(sd_spec_mode s) {
-    static const char *const names[] = {"auto", "plain", "suffix", "draft", "index"};
+    static const char *const names[] = {"auto", "plain", "suffix", "index", "draft"};
     return names[s];
 }
 
@@ -131,6 +134,26 @@ static sd_status open_engine(sd_engine **out, const matrix *m, const setting *s,
                           err);
 }
 
+// Every field at once. The bad words are two pairs of neighbours in the prompt, which answers like to
+// copy.
+static sd_request_shaping shaping_of(const matrix *m, const sd_ids *prompt, int32_t bad[6],
+                                     sd_token_bias *bias) {
+    const int32_t *end = prompt->id + prompt->n, *middle = prompt->id + prompt->n / 2;
+    int words = prompt->n >= 4 ? 2 : 0;
+    if (words) {
+        memcpy(bad, (int32_t[]){2, end[-2], end[-1], 2, middle[-1], middle[0]}, 6 * sizeof *bad);
+        *bias = (sd_token_bias){middle[0], 1.5f};
+    }
+    return (sd_request_shaping){.presence = .4f,
+                                .frequency = .15f,
+                                .repetition = 1.1f,
+                                .bias = bias,
+                                .n_bias = words > 0,
+                                .bad_words = bad,
+                                .n_bad_words = 3 * words,
+                                .min_tokens = (int)m->a.tokens / 2};
+}
+
 // out [n] <- the answers to all prompts; *stats <- what was drafted.
 static sd_status answer_all(answer *out, sd_spec_stats *stats, matrix *m, const setting *s,
                             sd_error *err) {
@@ -154,6 +177,9 @@ static sd_status answer_all(answer *out, sd_spec_stats *stats, matrix *m, const 
                             .spec = s->spec,
                             .on_event = on_event,
                             .ctx = &out[next]};
+            int32_t bad[6];
+            sd_token_bias bias;
+            if (m->a.shaped) r.shaping = shaping_of(m, &m->prompt[next], bad, &bias);
             SD_TRY(sd_engine_submit(e, &r, NULL, err));
         }
         m->steps++, m->together = 0;

@@ -7,7 +7,7 @@
 Greedy and T = 0.8 with a seed a prompt. Plain answers are made once by one sequence and once each with other threads, prompt chunks and batch; then every drafter
 (suffix, corpus index, draft model, all at once) with automatic and forced draft lengths of 1, 3, 8, 48, over batch 1 and 8, threads 1 and 2, the prompt in one
 piece and in chunks. Tokens, ends and log probabilities are compared bit by bit, a difference is shown with its prompt, position and both tokens. Whole rows of
-logits are compared by memcmp. It fails when anything differs, or a drafter was never right or never wrong.
+logits are compared by memcmp. --shaped does the same under penalties and bans. It fails when anything differs, or a drafter was never right or never wrong.
 
 TAP, with a table as comments. A long run can be cut in parts with --temp and --spec. The work is done by tests/exactness beside the specdec binary. Standard
 library only.
@@ -45,6 +45,7 @@ def parse():
     p.add_argument("--tokens", type=int, default=64, help="cap of an answer (64)")
     p.add_argument("--rows", type=int, default=8, help="prompts whose rows of logits are compared whole (8)")
     p.add_argument("--seed", type=int, default=7)
+    p.add_argument("--shaped", action="store_true", help="under penalties, a bias, bad words from the prompt and a least length")
     p.add_argument("--temp", action="append", help="a temperature; may be repeated (0 and 0.8)")
     p.add_argument("--spec", action="append", choices=["suffix", "index", "draft", "auto"], help="a drafter; may be repeated (all)")
     p.add_argument("--length", action="append", help="a draft length, 0: automatic; may be repeated (0 1 3 8 48)")
@@ -92,6 +93,7 @@ def main():
     command = [program, "-m", a.model, "-n", str(a.tokens), "--seed", str(a.seed), "--rows", str(a.rows)]
     for name, value in (("--adapter", a.adapter), ("--draft", a.draft), ("--index", index)):
         command += [name, value] if value else []
+    command += ["--shaped"] if a.shaped else []
     for name, values in (("--temp", a.temp), ("--spec", a.spec), ("--length", a.length)):
         for value in values or []:
             command += [name, value]

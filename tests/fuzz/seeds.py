@@ -15,8 +15,9 @@ import zipfile
 def blocks():
     """A request and an event of decode/serve/provider/message.h; the target puts their lengths right."""
     event = struct.pack("<IIQq4i8I", 1, 0, 7, 5, 1, 0, 0, 0, 0, 0, 72, 7, 0, 0, 0, 0) + b"a text!" + b"\1"
-    request = struct.pack("<IIQQII6i3f2I", 1, 0, 3, 4, 0, 0, 16, -1, 0, 0, 0, 1, 1, 1, 0, 224, 2) + struct.pack("<4I", 0, 0, 232, 2)
-    return [event, request.ljust(224, b"\0") + struct.pack("<2i", 1, 2) + b"a\0" + b"\1" * 6]
+    request = struct.pack("<II3QII7i6f19i", 2, 0, 3, 0, 4, 0, 0, 16, 2, -1, 0, 0, 0, 1, 1, 1, 0, .5, .5, 1.1, *[0] * 19)
+    request += struct.pack("<12I", 336, 2, 0, 0, 344, 1, 352, 2, 360, 3, 376, 2)  # prompt, stop tokens, bias, allowed, bad words, a stop string
+    return [event, request.ljust(336, b"\0") + struct.pack("<3if5ii", 1, 2, 5, 1, 3, 4, 2, 7, 8, 0) + b"a\0" + b"\1" * 6]
 
 
 def gguf_string(s):
