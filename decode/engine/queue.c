@@ -187,14 +187,17 @@ static bool lacks_pages(const sd_engine *e, const sd_tenant *t) {
     return j->wants_pages && occupied(e) > 0 && !sd_kv_pool_holds(e->kv, prompt_length(j) + 1);
 }
 
-// The waiting client whose turn it is.
+// The waiting client whose turn it is. Others go before one that lacks pages for a while; then nobody
+// begins until there are pages for it, or they would never be enough.
 static sd_tenant *neediest(const sd_engine *e) {
     sd_tenant *best = NULL;
+    double now = sd_now_s();
     for (int i = 0; i < e->n_tenants; i++) {
         sd_tenant *t = e->tenant[i];
-        if (t->waiting && !lacks_pages(e, t) && (!best || goes_before(t, best))) best = t;
+        if (!t->waiting || (lacks_pages(e, t) && now - t->first->queued < PATIENCE_S)) continue;
+        if (!best || goes_before(t, best)) best = t;
     }
-    return best;
+    return best && !lacks_pages(e, best) ? best : NULL;
 }
 
 static bool may_start(const sd_engine *e, const sd_tenant *t, int running) {

@@ -142,4 +142,17 @@ plant "a rejected draft's token is said" decode/engine/step.c 's/int32_t x = e->
 plant "a round goes on behind a rejected draft" decode/engine/step.c 's/bool accept = j < drafts && s->plan.draft\[j\] == x;/bool accept = j < drafts;/' test_accept_law
 plant "the token behind a draft is the one of the row before" decode/engine/step.c 's/e->picked\[s->first_picked \+ j\]\.token/e->picked[s->first_picked + j - (decoding \&\& j > 0 \&\& j == drafts)].token/' test_accept_law
 plant "a draft decides where its round ends" decode/engine/step.c 's/emitted\[n\+\+\] = x;/if (j > 0 \&\& j < drafts \&\& s->plan.draft[j] != x) break; emitted[n++] = x;/' test_accept_law
+plant "a page is found by its hash, and its tokens are not compared" model/infer/prefix_cache.c \
+  's/return \(uint64_t\)r\[1\] << 32 \| r\[0\];/return 0;/; s/memcmp\(n->ids, ids, sizeof n->ids\) == 0/true/' test_prefix_cache
+plant "tenants find each other's prefixes" model/infer/prefix_cache.c 's/stir\(c, 0, o->tenant\)/stir(c, 0, 0)/; s/n->owner\.tenant == o->tenant/true/' test_prefix_cache
+plant "a prefix is found whatever its adapter" decode/engine/slot.c 's/r->adapter \? r->adapter->generation : 0/0/' test_engine_prefix
+plant "rows of a draft can be found" model/infer/prefix_cache.c 's/\(kv->published \+ 1\) \* SD_KV_PAGE <= kv->len/kv->published < kv->pages/' test_prefix_cache
+plant "a window's pages are taken for there" model/infer/prefix_cache.c 's/c->whole\[g\] = m \+ 1;//' test_prefix_cache
+plant "a copied page keeps the scales that stood there" model/infer/cpu/kv_memory.c 's/memcpy\(a, b, scales\);//' test_prefix_cache
+plant "a copy takes one position too many for the same" model/infer/prefix_cache.c 's/kv->len \+= same;/kv->len += same + (same < left);/' test_prefix_cache
+plant "a key finds another one's prefixes" decode/serve/generation_start.c 's/if \(name->is_key\) memcpy/if (0) memcpy/' test_serve_prefix
+plant "a salt keeps nobody apart" decode/serve/generation_start.c 's/"%s", salt\)/"%s", "")/' test_serve_prefix
+plant "priorities are those of the order of arrival" decode/engine/queue.c 's/t->last->r\.priority <= j->r\.priority/true/' test_engine_prefix
+plant "a line that changes with every request reaches the model" decode/serve/api/openai_messages.c 's/first && strcmp\(role, "system"\) == 0/false/' test_api_request
+plant "who waits for pages is overtaken for ever" decode/engine/queue.c 's/ && now - t->first->queued < PATIENCE_S//' test_engine_prefix
 exit $failed
