@@ -183,10 +183,11 @@ VERBS = [
     Verb("inspect adapter", "inspect", "whole/adapter"),
     Verb("generate", "generate", "--json", "--threads", "1", "-m", "tiny.gguf", "-n", "6", "-p", "hello there", "--chat"),
     Verb("generate with an adapter", "generate", "--threads", "1", "-m", "tiny.gguf", "-a", "whole", "-n", "6", "-p", "hello there"),
+    Verb("generate, a conversation with a run", "generate", "--json", "--threads", "1", "-m", "tiny.gguf", "-a", "whole", "-n", "6", "-p", "hello there", "--chat"),
     Verb("generate, nothing packed", "generate", "--threads", "2", "--no-pack-cache", "-m", "tiny.gguf", "-n", "3", "-p", "abc"),
     Verb("logits", "logits", "--threads", "1", "-m", "tiny.gguf", "--text", "abc def", "-o", "{out}/x.npy"),
     Verb("perplexity", "perplexity", "--json", "--threads", "1", "-m", "tiny.gguf", "--ctx", "32", "--windows", "2", "text.txt"),
-    Verb("eval", "eval", "--json", "--threads", "1", "-m", "tiny.gguf", "--suite", "suite.jsonl", "-n", "4", "--answers", "{out}/answers.jsonl"),
+    Verb("eval", "eval", "--json", "--threads", "1", "-m", "tiny.gguf", "-a", "whole", "--suite", "suite.jsonl", "-n", "4", "--answers", "{out}/answers.jsonl"),
     Verb("pack", "pack", "--threads", "1", "tiny.gguf"),
     Verb("cache list", "cache", "list", "--json"),
     Verb("data prepare", "data", "prepare", "--json", "data.jsonl", "-m", "tiny.gguf", "--format", "completion", "--sequence-len", "64", "-o", "{out}/p.h5"),
@@ -216,7 +217,7 @@ def make_inputs(env):
             f.write(json.dumps({"prompt": f"record {i} is number ", "completion": f"{i * 7919 % 1000}, in words {i % 10}, \u00e9"}) + "\n")
     with open("chats.jsonl", "w") as f:
         for i in range(8):
-            f.write(json.dumps({"messages": [{"role": "user", "content": f"say {i}"}, {"role": "assistant", "content": f"{i} it is"}]}) + "\n")
+            f.write(json.dumps({"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"say {i}"}, {"role": "assistant", "content": f"{i} it is"}]}) + "\n")
     with zipfile.ZipFile("chats.zip", "w", zipfile.ZIP_DEFLATED) as z:
         z.write("chats.jsonl")
     with tarfile.open("chats.tar.gz", "w:gz") as t:
@@ -232,6 +233,11 @@ def make_inputs(env):
         f.write(RECIPE)
     run("data", "prepare", "data.jsonl", "-m", "tiny.gguf", "--format", "completion", "--sequence-len", "64", "-o", "data.h5")
     run("train", "recipe.yaml", "-o", "whole")
+    with open("whole/manifest.json") as f:  # as of a run that learnt conversations
+        manifest = json.load(f)
+    manifest["serve"].update(system="Be brief.", system_share=1.0)
+    with open("whole/manifest.json", "w") as f:
+        json.dump(manifest, f)
     shutil.copytree("whole", "half")
     for name in os.listdir("half"):
         if name not in ("checkpoints", "recipe.resolved.yaml", "metrics.csv"):
