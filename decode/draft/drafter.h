@@ -24,6 +24,7 @@
 #include "decode/draft/list.h"
 #include "decode/draft/open.h"
 #include "kernels/sample/sampler.h"
+#include "model/grammar/grammar.h"
 #include "model/infer/forward.h"
 
 enum { SD_BUCKETS = 40 }; // classes of proposals whose acceptance is counted apart
@@ -45,9 +46,10 @@ typedef struct {
     const int32_t *timeline; // the caller's; grows in place, outlives the request
     int n;                   // tokens there now
     const sd_sampling *sampling;
-    const sd_corpus *corpus;     // the request's own index, which outlives it; NULL: none
-    const sd_adapter *adapter;   // of the target, for this request; NULL: the base
-    sd_draft_shaping_fn shaping; // NULL: nothing shapes its logits
+    const sd_corpus *corpus;         // the request's own index, which outlives it; NULL: none
+    const sd_adapter *adapter;       // of the target, for this request; NULL: the base
+    const sd_grammar_state *grammar; // behind the timeline, kept there by the caller; NULL: none
+    sd_draft_shaping_fn shaping;     // NULL: nothing shapes its logits
     void *shaping_ctx;
 } sd_draft_start;
 

@@ -8,7 +8,8 @@
 #define SD_DRAFTER_LIST(X)                                                                         \
     X(SUFFIX, suffix, "suffix")                                                                    \
     X(CORPUS, corpus, "index")                                                                     \
-    X(DRAFT, model, "draft")
+    X(DRAFT, model, "draft")                                                                       \
+    X(GRAMMAR, grammar, "grammar")
 
 enum {
     SD_MAX_DRAFT = 48,   // tokens of one draft

@@ -205,6 +205,8 @@ static void prepare(sd_planner *p, sd_planned *const *all, int n, int i, int run
 static bool take_note(sd_planner *p, sd_planned *s, int j, int i, bool made, const sd_proposal *q) {
     // An index or a draft may know tokens that this model has not; one would fail the whole step.
     made = made && q->token >= 0 && q->token < p->o.V;
+    // A token that the target's constraint lets nobody say would never hold.
+    made = made && (!s->allows || s->allows(s->allows_ctx, j, q->token));
     s->made[j][i] = made;
     if (!made) return false;
     s->proposal[j][i] = *q;

@@ -29,8 +29,11 @@ typedef struct {
     sd_drafter *const *drafter;
     const bool *active; // drafts for this sequence
     sd_acceptance *own;
-    int32_t last;     // its last token
-    int room;         // tokens that may be drafted at most
+    int32_t last; // its last token
+    int room;     // tokens that may be drafted at most
+    // Whether a token may stand behind draft[0..j): others are not drafted. NULL: each may.
+    bool (*allows)(void *ctx, int j, int32_t token);
+    void *allows_ctx;
     int generated;    // tokens of its answer so far
     uint64_t request; // for traces: whose it is, and the tokens of its timeline
     int position;

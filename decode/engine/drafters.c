@@ -132,6 +132,7 @@ void sd_slot_begin_drafters(const sd_engine *e, sd_slot *s) {
                             .sampling = &r->sampling,
                             .corpus = r->corpus,
                             .adapter = r->adapter,
+                            .grammar = sd_slot_grammar(s),
                             .shaping = s->request->shape ? sd_slot_shaping_ahead : NULL,
                             .shaping_ctx = s};
     for (int i = 0; i < e->n_drafters; i++) {

@@ -172,6 +172,7 @@ static void close_slot(sd_engine *e, sd_slot *s) {
     for (int i = 0; i < e->n_drafters; i++) sd_drafter_close(s->drafter[i]);
     sd_kv_close(s->kv);
     sd_slot_close_shaping(s);
+    sd_slot_close_constraint(s);
     free(s->timeline);
     sd_buf_free(&s->text);
 }

@@ -15,6 +15,7 @@
 
 #include "decode/draft/list.h"
 #include "kernels/sample/sampler.h"
+#include "model/grammar/schema/cache.h"
 #include "model/infer/forward.h"
 
 typedef struct sd_engine sd_engine;
@@ -161,6 +162,8 @@ typedef struct {
     bool ignore_end;     // do not stop at these and the model's end tokens
     int logprobs;        // -1: none; 0..20: so many alternatives; of the logits before shaping
     sd_adapter *adapter; // acquired; NULL: the base
+    sd_grammar *grammar; // acquired; NULL: none. What the answer is held to
+    sd_grammar_spec constraint; // what `grammar` is compiled from, for whoever sends a request on
     // The adapter's own corpus index, or NULL; it must outlive the request.
     const struct sd_corpus *corpus;
     sd_spec_mode spec;
@@ -214,8 +217,9 @@ typedef struct {
     bool prefix_cache;
     int64_t prefix_queries, prefix_hits; // tokens of prompts that were looked for, and found
     int64_t prompt_tokens, generated_tokens, steps, preemptions;
-    int64_t nonfinite; // requests that ended because their logits were not finite
-    bool model_lost;   // a step failed because the model's file is not what was loaded any more
+    int64_t constraint_failures; // answers that did not fit what they were held to: errors of ours
+    int64_t nonfinite;           // requests that ended because their logits were not finite
+    bool model_lost; // a step failed because the model's file is not what was loaded any more
     double busy_s;
     sd_spec_stats spec;
 } sd_engine_stats;

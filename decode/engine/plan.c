@@ -39,6 +39,9 @@ void sd_engine_plan(sd_engine *e) {
         s->plan.generated = s->stats.generated;
         s->plan.request = s->request->id;
         s->plan.position = s->n;
+        s->plan.allows = s->request->r.grammar ? sd_slot_constraint_allows : NULL;
+        s->plan.allows_ctx = s;
+        sd_slot_plan_constraint(s);
         e->planned[n++] = &s->plan;
     }
     e->n_planned = n;

@@ -12,6 +12,7 @@
 //   output.c    tokens to text, stop strings, events, the end of a request
 //   shaping.c   how each row's token is picked: penalties, bans, allowed sets
 //   shaping_request.c  what shapes a request's logits: checked, copied, made ready
+//   constraint.c a request's grammar: masks of rows, proposals, the end
 //   bad_words.c words as the sequences of tokens that are banned
 //
 // Locking: `lock` guards the tenants and their lines, the slots' requests, and what is published.
@@ -97,6 +98,8 @@ typedef struct {
     int counted; // tokens of the timeline that are in it, or are not wanted
 } sd_counts;
 
+typedef struct sd_constraint sd_constraint;
+
 typedef struct {
     sd_engine_request *request;           // NULL: the slot is free
     bool fresh;                           // the thread that steps has not begun the request yet
@@ -127,6 +130,7 @@ typedef struct {
     // before sd_slot_shape, fills allowed[j] with the set behind timeline and draft[0..j); NULL: all.
     // The sets must stay until the step's tokens are picked.
     const uint32_t **allowed;
+    sd_constraint *constraint; // made for the slot's first request that has a grammar
     sd_counts counts;
 
     // Output.
@@ -258,6 +262,22 @@ sd_status sd_shape_check(const sd_engine *e, const sd_request *r, sd_error *err)
 /// Of a checked request, with copies; NULL where nothing shapes its logits.
 sd_status sd_shape_open(sd_shape **out, const sd_engine *e, const sd_request *r, sd_error *err);
 void sd_shape_close(sd_shape *h); // NULL is fine
+// constraint.c: all do nothing for a request without a grammar
+/// False: the request cannot begin; s->why says why.
+bool sd_slot_begin_constraint(const sd_engine *e, sd_slot *s);
+void sd_slot_end_constraint(sd_slot *s); // its request is over, or goes on elsewhere
+void sd_slot_close_constraint(sd_slot *s);
+/// The state behind the timeline; NULL: no grammar.
+const sd_grammar_state *sd_slot_grammar(const sd_slot *s);
+void sd_slot_plan_constraint(sd_slot *s); // a round begins
+/// Of a slot (ctx): whether the token may stand behind the plan's draft[0..j).
+bool sd_slot_constraint_allows(void *ctx, int j, int32_t token);
+/// s->allowed [rows] <- the masks of a step's rows.
+void sd_slot_fill_masks(sd_slot *s, int rows);
+/// The timeline has one token more; the answer may be over with it.
+void sd_slot_constraint_said(sd_engine *e, sd_slot *s, int32_t token);
+/// An end token has ended the answer.
+void sd_slot_constraint_ended(sd_engine *e, sd_slot *s);
 // shaping.c
 sd_status sd_slot_open_shaping(const sd_engine *e, sd_slot *s, sd_error *err);
 void sd_slot_close_shaping(sd_slot *s);

@@ -238,7 +238,10 @@ static sd_slot *find_victim(sd_engine *e, const sd_tenant *t) {
 
 // Its pages are for others now. What it computed can be found, unless its step failed.
 static void leave_slot(const sd_engine *e, sd_slot *s) {
-    if (!s->fresh) sd_slot_end_drafters(e, s);
+    if (!s->fresh) {
+        sd_slot_end_drafters(e, s);
+        sd_slot_end_constraint(s);
+    }
     s->fresh = false;
     if (s->finish == SD_FINISH_ERROR)
         sd_kv_truncate(s->kv, 0);

@@ -16,6 +16,7 @@ void sd_engine_request_free(sd_engine_request *j) {
         free(j->carried);
     }
     sd_adapter_release(j->r.adapter);
+    sd_grammar_release(j->r.grammar);
     sd_shape_close(j->shape);
     free(j);
 }
@@ -76,6 +77,8 @@ sd_status sd_engine_request_check(const sd_engine *e, const sd_request *r, sd_er
     SD_CHECK((unsigned)r->spec < SD_SPEC_COUNT, err, SD_EINVAL, "speculation mode %d is unknown",
              (int)r->spec);
     SD_TRY(sd_drafters_check(e, r, err));
+    SD_CHECK(!r->grammar || e->model->tokenizer, err, SD_EINVAL,
+             "a constraint needs a tokenizer and this model has none");
     SD_CHECK(!r->adapter || r->adapter->n_linears == e->model->n_linears, err, SD_EINVAL,
              "adapter %s is for %d linear maps, the model has %d", r->adapter->name,
              r->adapter->n_linears, e->model->n_linears);
@@ -90,6 +93,8 @@ sd_status sd_engine_request_copy(sd_engine_request **out, const sd_engine *e, co
     SD_CHECK_ALLOC(j, err);
     j->r = *r;
     j->r.adapter = r->adapter ? sd_adapter_acquire(r->adapter) : NULL;
+    j->r.grammar = r->grammar ? sd_grammar_acquire(r->grammar) : NULL;
+    j->r.constraint = (sd_grammar_spec){0}; // its text is the caller's
     j->prompt = sd_alloc((size_t)r->n_prompt, sizeof *j->prompt);
     j->stop_token = sd_alloc((size_t)r->n_stop_token, sizeof *j->stop_token);
     SD_CHECK_ALLOC(j->prompt && j->stop_token, err);

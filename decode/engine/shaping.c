@@ -111,6 +111,7 @@ static bool does_something(const sd_shaping *p) {
 void sd_slot_shape(sd_slot *s, int rows) {
     const sd_shape *h = s->request->shape;
     const int32_t *draft = s->plan.draft;
+    sd_slot_fill_masks(s, rows);
     s->shaped = h || s->allowed;
     if (!s->shaped) return;
     if (h && h->counts) {

@@ -94,5 +94,9 @@ void sd_slot_begin(sd_engine *e, sd_slot *s, sd_engine_request *j) {
     s->begun_at = s->n;
     find_prefix(e, s, again);
     sd_slot_begin_shaping(s);
+    bool ok = sd_slot_begin_constraint(e, s);
     sd_slot_begin_drafters(e, s);
+    if (ok) return;
+    s->finish = SD_FINISH_ERROR;
+    sd_slot_deliver(e, s, NULL);
 }

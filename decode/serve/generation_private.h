@@ -63,6 +63,7 @@ struct sd_generation {
     sd_api_request request;
     sd_served_model *target; // the model that is meant
     sd_answer answer;
+    sd_grammar *grammar; // held, so that the provider finds it
     char id[40];
     sd_ids prompt[SD_API_MAX_PROMPTS]; // until they are submitted
     sd_ids bad_words;                  // likewise (decode/engine/bad_words.h)

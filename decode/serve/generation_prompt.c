@@ -196,12 +196,27 @@ static int check_tokens(sd_generation *g, sd_api_error *e) {
     return 0;
 }
 
+// What the answer is held to is compiled here, or found: its errors are the client's.
+static int check_constraint(sd_generation *g, sd_api_error *e) {
+    const sd_api_request *r = &g->request;
+    const sd_grammar_spec want = {r->constraint, r->constraint_text, r->constraint_len};
+    sd_error err = {0};
+    if (want.kind == SD_GRAMMAR_NONE) return 0;
+    if (!g->server->local->grammars)
+        return sd_api_fail(e, 400, r->constraint_param, "%s: this model has no tokenizer",
+                           r->constraint_param);
+    sd_status st = sd_grammar_cache_get(&g->grammar, g->server->local->grammars, &want, &err);
+    if (st == SD_OK) return 0;
+    return sd_api_fail(e, st == SD_ENOMEM ? 500 : 400, r->constraint_param, "%s: %s",
+                       r->constraint_param, err.message);
+}
+
 // The body becomes a request; what its numbers and lengths say is checked.
 static int read_body(sd_generation *g, sd_api_error *e) {
     int bad = g->dialect->parse(&g->request, g->body.data, g->body.len, e);
     sd_buf_free(&g->body); // the request has its own copies
     if (bad || find_model(g, e)) return e->status;
-    if (check_tokens(g, e)) return e->status;
+    if (check_tokens(g, e) || check_constraint(g, e)) return e->status;
     return g->dialect->kind == SD_API_CHAT ? 0 : check_prompts(g, context(g), e);
 }
 

@@ -50,6 +50,7 @@ static int submit_choice(sd_generation *g, sd_choice *c, sd_api_error *e) {
                     .n_stop_token = r->n_stop_token,
                     .ignore_end = r->ignore_end,
                     .logprobs = r->logprobs,
+                    .constraint = {r->constraint, r->constraint_text, r->constraint_len},
                     .spec = spec_of(g),
                     .client = g->client->id,
                     .priority = r->priority};

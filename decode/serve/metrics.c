@@ -123,6 +123,9 @@ static void write_engine(page *p, const sd_metrics *m, const sd_engine_stats *e,
     single(p, "prompt_tokens_total", "counter", "Prompt tokens read.", (double)e->prompt_tokens);
     single(p, "generation_tokens_total", "counter", "Tokens generated.",
            (double)e->generated_tokens);
+    single(p, "constraint_failures_total", "counter",
+           "Answers that did not fit the schema that they were held to: errors of the server.",
+           (double)e->constraint_failures);
     single(p, "nonfinite_logits_total", "counter",
            "Requests that ended because the model's logits were not finite.", (double)e->nonfinite);
     single(p, "num_preemptions_total", "counter", "Requests put back into the queue.",

@@ -106,6 +106,15 @@ bool sd_grammar_must_end(const sd_grammar_state *s); // it can end and nothing c
 /// *open is true then.
 int sd_grammar_forced(const sd_grammar_state *s, int32_t *token, bool *open);
 
+typedef sd_status (*sd_grammar_check_fn)(const void *ctx, const char *text, size_t len,
+                                         sd_error *err);
+/// Right after compiling: how a whole text is checked by another way than the automaton's; ctx is
+/// taken, and given to free_ctx at the end unless it is NULL.
+void sd_grammar_set_check(sd_grammar *g, sd_grammar_check_fn check, void (*free_ctx)(void *ctx),
+                          void *ctx);
+/// SD_EMISMATCH says what is wrong with a text; SD_OK where there is no check.
+sd_status sd_grammar_check(const sd_grammar *g, const char *text, size_t len, sd_error *err);
+
 typedef struct {
     int nodes;                  // of the automaton
     int states;                 // found so far

@@ -163,6 +163,9 @@ struct sd_grammar {
     atomic_int refs;
     sd_vocab *vocab;
     sd_gnodes nodes;
+    sd_grammar_check_fn check; // NULL: none
+    void (*free_ctx)(void *ctx);
+    void *ctx;            // of the check
     pthread_mutex_t lock; // guards everything below
     sd_gframe *frame;     // frame 0 is the empty stack
     int n_frames, cap_frames;

@@ -36,8 +36,20 @@ void sd_grammar_release(sd_grammar *g) {
     sd_automaton_close(g);
     sd_gnodes_free(&g->nodes);
     sd_vocab_release(g->vocab);
+    if (g->ctx) g->free_ctx(g->ctx);
     pthread_mutex_destroy(&g->lock);
     free(g);
+}
+
+void sd_grammar_set_check(sd_grammar *g, sd_grammar_check_fn check, void (*free_ctx)(void *ctx),
+                          void *ctx) {
+    g->check = check;
+    g->free_ctx = free_ctx;
+    g->ctx = ctx;
+}
+
+sd_status sd_grammar_check(const sd_grammar *g, const char *text, size_t len, sd_error *err) {
+    return g->check ? g->check(g->ctx, text, len, err) : SD_OK;
 }
 
 // ---- sequences

@@ -144,13 +144,8 @@ static const struct {
     {"prediction", OFF_NEVER, "predicted output"},
     {"audio", OFF_NEVER, "audio"},
     {"chat_template", OFF_NEVER, "a template from a request; the model's own is used"},
-    {"structured_outputs", OFF_NEVER, "structured output"},
-    {"guided_json", OFF_NEVER, "structured output"},
-    {"guided_regex", OFF_NEVER, "structured output"},
-    {"guided_choice", OFF_NEVER, "structured output"},
-    {"guided_grammar", OFF_NEVER, "structured output"},
-    {"grammar", OFF_NEVER, "structured output"},
-    {"json_schema", OFF_NEVER, "structured output"},
+    {"guided_grammar", OFF_NEVER, "grammars in EBNF; give a schema, a regex or a choice"},
+    {"grammar", OFF_NEVER, "grammars in GBNF; give a schema, a regex or a choice"},
 };
 
 static bool is_off(const json_t *v, off neutral) {
@@ -182,16 +177,6 @@ bool sd_field_refuse_unsupported(const json_t *root, sd_api_error *e) {
                     "%s: this server does not do %s yet; leave the field out", unsupported[i].name,
                     unsupported[i].why);
         return false;
-    }
-    const json_t *format = sd_field_get(root, "response_format");
-    if (format) {
-        const char *type = json_string_value(json_object_get(format, "type"));
-        if (!type || strcmp(type, "text") != 0) {
-            sd_api_fail(e, 400, "response_format",
-                        "response_format is not {\"type\": \"text\"}; this server does not do "
-                        "structured output yet");
-            return false;
-        }
     }
     return true;
 }

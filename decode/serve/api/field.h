@@ -22,5 +22,8 @@ const char *sd_field_type_word(const json_t *v);
 /// or which limit of openai_request.h it passes: a phrase such as "is nested deeper than 64 levels".
 const char *sd_json_over_limit(const char *text, size_t len);
 
+/// What the answer is held to: response_format and its like, not yet compiled.
+bool sd_openai_constraint_parse(sd_api_request *r, sd_api_error *e);
+
 /// Refuses what is known but not built, unless its value means "off".
 bool sd_field_refuse_unsupported(const json_t *root, sd_api_error *e);

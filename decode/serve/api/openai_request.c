@@ -221,7 +221,7 @@ static bool parse_shared(sd_api_request *r, sd_api_error *e) {
         !sd_field_int(r->root, "best_of", 1, SD_API_MAX_CHOICES, &best_of, e) ||
         !sd_field_int(r->root, "max_tokens", 1, MAX_TOKENS, &max_tokens, e) ||
         !sd_field_int(r->root, "max_completion_tokens", 1, MAX_TOKENS, &max_tokens, e) ||
-        !sd_field_refuse_unsupported(r->root, e))
+        !sd_field_refuse_unsupported(r->root, e) || !sd_openai_constraint_parse(r, e))
         return false;
     if (best_of && best_of != n) {
         sd_api_fail(e, 400, "best_of", "best_of is %lld and n is %lld; only best_of = n works here",

@@ -13,6 +13,8 @@ void sd_api_request_drop_texts(sd_api_request *r) {
     r->root = r->messages = r->template_arguments = NULL;
     r->model = r->cache_salt = NULL;
     r->n_stop = r->n_bad_words = 0;
+    free(r->constraint_text);
+    r->constraint_text = NULL;
     free(r->bias);
     free(r->allowed);
     r->bias = NULL, r->allowed = NULL;

@@ -57,8 +57,12 @@ typedef struct {
     int32_t *allowed;
     const json_t *bad_word[SD_MAX_BAD_WORDS]; // strings, borrowed from root
     int n_bad_words;
-    int logprobs;           // -1: none; 0..20 alternatives
-    int priority;           // lower is first
+    sd_grammar_kind constraint; // what the answer is held to
+    char *constraint_text;      // [constraint_len] owned
+    size_t constraint_len;
+    const char *constraint_param; // the field that said it; static
+    int logprobs;                 // -1: none; 0..20 alternatives
+    int priority;                 // lower is first
     const char *cache_salt; // prefixes are found by requests with the same one alone; NULL: none
     bool speculate;
     json_t *messages; // chat: [{"role","content",...}], content parts joined to one string; owned

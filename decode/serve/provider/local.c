@@ -91,7 +91,7 @@ static sd_status start(sd_provider *p, const sd_provider_request *m, sd_sink sin
                        sd_error *err) {
     sd_local *l = (sd_local *)p;
     sd_status st = SD_OK;
-    sd_request q;
+    sd_request q = {0};
     running *r = NULL;
     SD_CHECK(is_ready(l), err, SD_ELIMIT, "the model is being loaded");
     SD_TRY(sd_provider_request_read(&q, m, m->head.bytes, err));
@@ -104,11 +104,18 @@ static sd_status start(sd_provider *p, const sd_provider_request *m, sd_sink sin
     if (q.adapter && l->models.row[m->model].end_token >= 0)
         q.end_token[q.n_end_tokens++] = l->models.row[m->model].end_token;
     q.corpus = l->models.row[m->model].corpus;
+    // The front has compiled it before: it is found.
+    if (q.constraint.kind != SD_GRAMMAR_NONE) {
+        SD_CHECK(l->models.grammars, err, SD_EINVAL,
+                 "a constraint needs a tokenizer and this model has none");
+        SD_TRY(sd_grammar_cache_get(&q.grammar, l->models.grammars, &q.constraint, err));
+    }
     q.on_event = on_event;
     q.ctx = r;
     SD_TRY(sd_engine_submit(l->engine, &q, id, err));
     r = NULL; // freed with its last event
 out:
+    sd_grammar_release(q.grammar);
     free(r);
     return st;
 }

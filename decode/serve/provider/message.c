@@ -49,6 +49,7 @@ static void put_request(writer *w, sd_provider_request *m, const sd_request *r) 
     m->bias = put(w, h->bias, (size_t)h->n_bias, sizeof *h->bias);
     m->allowed = put(w, h->allowed, (size_t)h->n_allowed, sizeof *h->allowed);
     m->bad_words = put(w, h->bad_words, (size_t)h->n_bad_words, sizeof *h->bad_words);
+    m->constraint = put(w, r->constraint.text, r->constraint.len, 1);
     for (int i = 0; i < r->n_stop; i++) m->stop[i] = put(w, r->stop[i], strlen(r->stop[i]) + 1, 1);
 }
 
@@ -67,6 +68,7 @@ sd_status sd_provider_request_make(sd_provider_request **out, const sd_request *
                              .spec = (int32_t)r->spec,
                              .top_k = r->sampling.top_k,
                              .ignore_end = r->ignore_end,
+                             .constraint_kind = (int32_t)r->constraint.kind,
                              .n_stop = r->n_stop,
                              .n_shown_tokens = r->n_shown_tokens,
                              .temperature = r->sampling.temperature,
@@ -125,8 +127,11 @@ sd_status sd_provider_request_read(sd_request *r, const void *block, size_t byte
     SD_TRY(check_head(block, bytes, sizeof *m, err));
     SD_CHECK(inside(m->prompt, sizeof *r->prompt, sizeof *m, bytes) &&
                  inside(m->stop_token, sizeof *r->stop_token, sizeof *m, bytes) &&
-                 m->prompt.n <= INT_MAX && m->stop_token.n <= INT_MAX,
+                 inside(m->constraint, 1, sizeof *m, bytes) && m->prompt.n <= INT_MAX &&
+                 m->stop_token.n <= INT_MAX,
              err, SD_EFORMAT, "a request's tokens lie outside its %zu bytes", bytes);
+    SD_CHECK(m->constraint_kind >= 0 && m->constraint_kind < SD_GRAMMAR_KINDS, err, SD_EFORMAT,
+             "a request has a constraint of kind %d, which is unknown", (int)m->constraint_kind);
     SD_CHECK(m->n_stop >= 0 && m->n_stop <= SD_MAX_STOPS, err, SD_EFORMAT,
              "a request has %d stop strings, at most %d are possible", (int)m->n_stop,
              SD_MAX_STOPS);
@@ -153,6 +158,8 @@ sd_status sd_provider_request_read(sd_request *r, const void *block, size_t byte
              SD_MAX_SHOWN_TOKENS);
     memcpy(r->shown_token, m->shown_token, sizeof r->shown_token);
     r->n_shown_tokens = m->n_shown_tokens;
+    r->constraint = (sd_grammar_spec){(sd_grammar_kind)m->constraint_kind,
+                                      part(base, m->constraint), m->constraint.n};
     SD_TRY(read_shaping(&r->shaping, m, bytes, err));
     for (int i = 0; i < m->n_stop; i++) {
         sd_span s = m->stop[i];

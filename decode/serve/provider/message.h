@@ -16,7 +16,7 @@
 
 #include <stddef.h>
 
-enum { SD_PROVIDER_VERSION = 3 };
+enum { SD_PROVIDER_VERSION = 5 };
 
 typedef struct {
     uint32_t version; // SD_PROVIDER_VERSION
@@ -39,13 +39,14 @@ typedef struct {
     uint32_t choice;
     int32_t max_tokens, min_tokens, logprobs, spec, top_k, ignore_end, n_stop;
     float temperature, top_p, min_p, presence, frequency, repetition;
-    int32_t priority, n_shown_tokens, reserved;
+    int32_t priority, n_shown_tokens, constraint_kind; // sd_grammar_kind
     int32_t shown_token[SD_MAX_SHOWN_TOKENS];
     sd_span prompt;             // int32_t: token ids
     sd_span stop_token;         // int32_t
     sd_span bias;               // sd_token_bias
     sd_span allowed;            // int32_t
     sd_span bad_words;          // int32_t: sequences, each behind its length
+    sd_span constraint;         // char: its text; what receives it compiles it
     sd_span stop[SD_MAX_STOPS]; // char: with their 0
 } sd_provider_request;
 

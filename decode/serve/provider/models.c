@@ -138,6 +138,7 @@ sd_status sd_models_open(sd_models *m, const sd_models_options *o, const atomic_
                               m->row[i].chat ? m->row[i].chat : m->model->chat, o->tool_format - 1,
                               err));
     const sd_tokenizer *tok = m->model->tokenizer;
+    if (tok) SD_TRY(sd_grammar_cache_open(&m->grammars, tok, err));
     for (int i = 0; tok && i < sd_tokenizer_size(tok); i++) {
         size_t len;
         sd_tokenizer_bytes(tok, i, &len);
@@ -158,6 +159,7 @@ void sd_models_close(sd_models *m) {
     for (int i = 0; i < m->n_alias; i++) free(m->alias[i]);
     free(m->alias);
     free(m->row);
+    sd_grammar_cache_close(m->grammars);
     sd_model_release(m->model);
     *m = (sd_models){0};
 }

@@ -7,6 +7,7 @@
 #include "model/adapter/adapter.h"
 #include "model/defaults.h"
 #include "model/dialogue/dialogue.h"
+#include "model/grammar/schema/cache.h"
 
 #include <stdatomic.h>
 
@@ -41,7 +42,8 @@ typedef struct {
     int n;
     char **alias; // [n_alias] further names of the base
     int n_alias;
-    size_t longest_token; // bytes
+    size_t longest_token;       // bytes
+    sd_grammar_cache *grammars; // over the model's tokenizer, thread-safe; NULL: it has none
 } sd_models;
 
 /// SD_EINVAL names the adapter that cannot be served, and why. *stop, once set, ends it early.

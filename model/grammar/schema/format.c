@@ -83,15 +83,22 @@ static bool is_date(text *t) {
     return d <= days[m - 1] + (m == 2 && leap);
 }
 
+// A minute's 61st second is that of 23:59 at Greenwich.
 static bool is_time(text *t) {
     long h = number(t, 2, 2), m = take(t, ':') ? number(t, 2, 2) : -1,
-         s = take(t, ':') ? number(t, 2, 2) : -1;
+         s = take(t, ':') ? number(t, 2, 2) : -1, off_h = 0, off_m = 0, sign = 1;
     if (h < 0 || h > 23 || m < 0 || m > 59 || s < 0 || s > 60) return false;
     if (take(t, '.') && number(t, 1, 30) < 0) return false;
-    if (take(t, 'Z') || take(t, 'z')) return s < 60 || (h == 23 && m == 59);
-    if (!take(t, '+') && !take(t, '-')) return false;
-    h = number(t, 2, 2), m = take(t, ':') ? number(t, 2, 2) : -1;
-    return h >= 0 && h <= 23 && m >= 0 && m <= 59;
+    if (!take(t, 'Z') && !take(t, 'z')) {
+        if (take(t, '-'))
+            sign = -1;
+        else if (!take(t, '+'))
+            return false;
+        off_h = number(t, 2, 2), off_m = take(t, ':') ? number(t, 2, 2) : -1;
+        if (off_h < 0 || off_h > 23 || off_m < 0 || off_m > 59) return false;
+    }
+    long utc = (h * 60 + m - sign * (off_h * 60 + off_m) + 2880) % 1440;
+    return s < 60 || utc == 23 * 60 + 59;
 }
 
 // Units in their order, each at most once and without a gap; how many.
@@ -141,20 +148,6 @@ static bool is_host(text *t) {
     return t->s > begin && t->s - begin <= 253;
 }
 
-static bool is_email(text *t) {
-    const char *at = memchr(t->s, '@', (size_t)(t->end - t->s));
-    if (!at || at == t->s || at - t->s > 64) return false;
-    bool dot = true; // none at the ends, no two in a row
-    for (; t->s < at; t->s++) {
-        if (*t->s == '.' ? dot
-                         : !isalnum((unsigned char)*t->s) && !strchr("!#$%&'*+-/=?^_`{|}~", *t->s))
-            return false;
-        dot = *t->s == '.';
-    }
-    t->s++;
-    return !dot && is_host(t);
-}
-
 static bool is_ipv4(text *t) {
     for (int i = 0; i < 4; i++) {
         if (i && !take(t, '.')) return false;
@@ -188,6 +181,41 @@ static bool is_ipv6(text *t) {
         }
     }
     return gap ? groups < 8 : groups == 8;
+}
+
+// The part before the @: words with single dots between them, or anything in quotes.
+static bool is_mailbox(text *t) {
+    if (take(t, '"')) {
+        while (t->s < t->end && *t->s != '"') {
+            if (*t->s == '\\' && t->s + 1 < t->end) t->s++;
+            if ((unsigned char)*t->s < 0x20) return false;
+            t->s++;
+        }
+        return take(t, '"');
+    }
+    bool dot = true; // none at the ends, no two in a row
+    const char *begin = t->s;
+    for (; t->s < t->end && *t->s != '@'; t->s++) {
+        if (*t->s == '.' ? dot
+                         : *t->s == '\0' || (!isalnum((unsigned char)*t->s) &&
+                                             !strchr("!#$%&'*+-/=?^_`{|}~", *t->s)))
+            return false;
+        dot = *t->s == '.';
+    }
+    return !dot && t->s - begin <= 64;
+}
+
+static bool is_email(text *t) {
+    if (!is_mailbox(t) || !take(t, '@')) return false;
+    if (!take(t, '[')) return is_host(t);
+    static const char ipv6[] = "IPv6:";
+    const char *close = memchr(t->s, ']', (size_t)(t->end - t->s));
+    if (!close) return false;
+    text address = {t->s, close};
+    bool six = close - t->s > 5 && memcmp(t->s, ipv6, 5) == 0;
+    if (six) address.s += 5;
+    t->s = close + 1;
+    return (six ? is_ipv6(&address) : is_ipv4(&address)) && address.s == address.end;
 }
 
 static bool is_uri(text *t) {

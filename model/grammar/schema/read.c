@@ -325,7 +325,9 @@ static int read_merged(sd_schema_reader *r, const json_t *schema) {
 // Whether each keyword is known; *alone: nothing but a reference is said of values.
 static bool check_keywords(sd_schema_reader *r, const json_t *schema, bool *alone) {
     *alone = true;
-    const char *key;
+    const char *dialect = json_string_value(json_object_get(schema, "$schema")), *key;
+    if (dialect && !strstr(dialect, "json-schema.org/"))
+        return sd_schema_fail(r, "the dialect \"$schema\" %.100s is not supported", dialect), false;
     json_t *value;
     json_object_foreach((json_t *)(uintptr_t)schema, key, value) {
         bool known = sd_schema_is_annotation(key);

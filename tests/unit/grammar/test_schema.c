@@ -324,6 +324,7 @@ static const struct {
     {"{\"type\":\"integer\",\"minimum\":3,\"maximum\":2}", "no text"},
     {"{\"type\":\"object\",\"properties\":{\"a\":{\"$ref\":\"#\"}},\"required\":[\"a\"]}",
      "no text"},
+    {"{\"$schema\":\"https://example.com/own\",\"type\":\"null\"}", "dialect"},
     {"[]", "not a schema"},
 };
 

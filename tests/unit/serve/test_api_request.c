@@ -157,10 +157,9 @@ static const struct {
     {"messages[0].tool_call_id",
      "{\"messages\":[{\"role\":\"tool\",\"content\":\"\",\"tool_call_id\":7}]}"},
     {"functions", CHAT(",\"functions\":[{}]")},
-    {"response_format", CHAT(",\"response_format\":{\"type\":\"json_object\"}")},
     {"response_format", CHAT(",\"response_format\":\"text\"")},
     {"repeat_penalty", CHAT(",\"repeat_penalty\":1.1")},
-    {"guided_json", CHAT(",\"guided_json\":{}")},
+    {"guided_grammar", CHAT(",\"guided_grammar\":\"root ::= x\"")},
     {"chat_template", CHAT(",\"chat_template\":\"{{ messages }}\"")},
 };
 static const struct {

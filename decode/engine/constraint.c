@@ -1,0 +1,182 @@
+// A request's grammar, followed along its timeline: the mask of each row of a step, which proposals
+// are worth a row, when the answer is over, and whether it is what was asked for.
+//
+// Row j's mask is that of the state behind the timeline and draft[0..j), which is known before the
+// forward pass; plain decoding gives the same row the same mask, so that both draw the same token. A
+// draft token outside its mask is never accepted, and what rows behind it draw is never looked at.
+#include "base/log.h"
+#include "base/memory.h"
+#include "decode/engine/private.h"
+
+#include <string.h>
+
+enum { MAX_ENDS = 64, MAX_CHECKED = 1 << 26 };
+
+struct sd_constraint {
+    sd_grammar_state base;  // behind the timeline
+    sd_grammar_state ahead; // behind the first `drafted` tokens of the draft
+    int drafted;            // -1: the draft left the grammar
+    int32_t end[MAX_ENDS];  // what ends the answer where the grammar lets it end
+    int n_ends;
+    int V;
+    size_t words;
+    uint32_t *mask; // [SD_MAX_DRAFT + 1, words]
+    const uint32_t *allowed[SD_MAX_DRAFT + 1];
+};
+
+static sd_constraint *make(int V) {
+    sd_constraint *c = sd_alloc(1, sizeof *c);
+    if (!c) return NULL;
+    c->V = V;
+    c->words = ((size_t)V + 31) / 32;
+    // calloc: rows that no draft reaches stay untouched.
+    c->mask = calloc((SD_MAX_DRAFT + 1) * c->words, sizeof *c->mask);
+    if (c->mask) return c;
+    free(c);
+    return NULL;
+}
+
+void sd_slot_close_constraint(sd_slot *s) {
+    if (!s->constraint) return;
+    sd_slot_end_constraint(s);
+    free(s->constraint->mask);
+    free(s->constraint);
+    s->constraint = NULL;
+}
+
+static void add_end(sd_constraint *c, int32_t token) {
+    if (token >= 0 && token < c->V && c->n_ends < MAX_ENDS) c->end[c->n_ends++] = token;
+}
+
+// Ends that are ignored are no way to end: where nothing else may come the answer ends by itself.
+static void find_ends(const sd_engine *e, sd_constraint *c, const sd_request *r) {
+    c->n_ends = 0;
+    if (r->ignore_end) return;
+    for (int i = 0; i < e->model->n_end_tokens; i++) add_end(c, e->model->end_token[i]);
+    for (int i = 0; i < r->n_end_tokens; i++) add_end(c, r->end_token[i]);
+}
+
+bool sd_slot_begin_constraint(const sd_engine *e, sd_slot *s) {
+    const sd_request *r = &s->request->r;
+    if (!r->grammar) return true;
+    if (!s->constraint) s->constraint = make(e->model->hp.V);
+    sd_constraint *c = s->constraint;
+    if (!c || !sd_grammar_begin(&c->base, r->grammar, r->prompt[r->n_prompt - 1])) {
+        s->why = "out of memory for the answer's constraint; send the request again";
+        return false;
+    }
+    find_ends(e, c, r);
+    // What was said before the slot was taken away.
+    for (int i = r->n_prompt; i < s->n; i++)
+        if (!sd_grammar_accept(&c->base, s->timeline[i])) {
+            s->why = "an answer that begins again has left its constraint; report this";
+            return false;
+        }
+    s->allowed = c->allowed;
+    return true;
+}
+
+void sd_slot_end_constraint(sd_slot *s) {
+    sd_constraint *c = s->constraint;
+    if (!c) return;
+    sd_grammar_end(&c->base);
+    sd_grammar_end(&c->ahead);
+    c->drafted = 0;
+}
+
+const sd_grammar_state *sd_slot_grammar(const sd_slot *s) {
+    return s->request->r.grammar && s->constraint ? &s->constraint->base : NULL;
+}
+
+// ---- drafts
+
+void sd_slot_plan_constraint(sd_slot *s) {
+    sd_constraint *c = s->constraint;
+    if (!s->request->r.grammar) return;
+    sd_grammar_copy(&c->ahead, &c->base);
+    c->drafted = 0;
+}
+
+// The state behind draft[0..j), when the draft is within the grammar so far.
+static bool go_ahead(sd_slot *s, int j) {
+    sd_constraint *c = s->constraint;
+    if (c->drafted > j) sd_slot_plan_constraint(s);
+    while (c->drafted >= 0 && c->drafted < j)
+        c->drafted = sd_grammar_accept(&c->ahead, s->plan.draft[c->drafted]) ? c->drafted + 1 : -1;
+    return c->drafted == j;
+}
+
+static bool is_end(const sd_constraint *c, int32_t token) {
+    for (int i = 0; i < c->n_ends; i++)
+        if (c->end[i] == token) return true;
+    return false;
+}
+
+bool sd_slot_constraint_allows(void *ctx, int j, int32_t token) {
+    sd_slot *s = ctx;
+    sd_constraint *c = s->constraint;
+    if (!go_ahead(s, j)) return false;
+    return sd_grammar_allows(&c->ahead, token) ||
+           (is_end(c, token) && sd_grammar_can_end(&c->ahead));
+}
+
+// ---- masks
+
+void sd_slot_fill_masks(sd_slot *s, int rows) {
+    sd_constraint *c = s->constraint;
+    if (!s->request->r.grammar) return;
+    sd_slot_plan_constraint(s);
+    for (int j = 0; j < rows; j++) {
+        uint32_t *mask = c->mask + (size_t)j * c->words;
+        if (!go_ahead(s, j)) { // never looked at, but something must be drawn
+            c->allowed[j] = c->allowed[j - 1];
+            continue;
+        }
+        sd_grammar_fill(&c->ahead, mask, c->V);
+        if (sd_grammar_can_end(&c->ahead))
+            for (int i = 0; i < c->n_ends; i++) mask[c->end[i] / 32] |= 1u << c->end[i] % 32;
+        c->allowed[j] = mask;
+    }
+}
+
+// ---- what was said
+
+// The answer's text against what the request asked for. A difference is an error of the masks: the
+// answer was held to them token by token.
+static void check_answer(sd_engine *e, sd_slot *s) {
+    const sd_request *r = &s->request->r;
+    const sd_tokenizer *t = e->model->tokenizer;
+    sd_error err = {0};
+    sd_buf text = sd_buf_make(MAX_CHECKED);
+    size_t drop = 0;
+    if (s->n > r->n_prompt)
+        drop = sd_tokenizer_prefix_bytes(t, s->timeline[r->n_prompt - 1], s->timeline[r->n_prompt]);
+    if (sd_tokenizer_spell(t, s->timeline + r->n_prompt, s->n - r->n_prompt, true, &text, &err) ==
+            SD_OK &&
+        sd_grammar_check(r->grammar, text.data ? text.data + drop : "", text.len - drop, &err) ==
+            SD_EMISMATCH) {
+        sd_log(SD_LOG_ERROR, "an answer does not fit its schema: %s; report this", err.message);
+        s->finish = SD_FINISH_ERROR;
+        s->why = "the answer does not fit the schema that it was held to; report this";
+        e->stats.constraint_failures++;
+    }
+    sd_buf_free(&text);
+}
+
+void sd_slot_constraint_said(sd_engine *e, sd_slot *s, int32_t token) {
+    sd_constraint *c = s->constraint;
+    if (!s->request->r.grammar || s->finish == SD_FINISH_ERROR) return;
+    if (!sd_grammar_accept(&c->base, token)) {
+        s->finish = SD_FINISH_ERROR;
+        s->why = "out of memory for the answer's constraint; send the request again";
+        return;
+    }
+    // A stop string has cut the answer, or nothing may follow.
+    if (s->finish != SD_FINISH_NONE || !sd_grammar_must_end(&c->base)) return;
+    s->finish = SD_FINISH_STOP;
+    check_answer(e, s);
+}
+
+void sd_slot_constraint_ended(sd_engine *e, sd_slot *s) {
+    if (s->request->r.grammar && sd_grammar_can_end(&s->constraint->base)) check_answer(e, s);
+}

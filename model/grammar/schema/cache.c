@@ -1,0 +1,230 @@
+// A short list, looked through under a lock; compiling is done outside it. Two who ask for the same at
+// once compile it twice, and the first one's is kept.
+#include "model/grammar/schema/cache.h"
+
+#include "base/clock.h"
+#include "base/files/hash.h"
+#include "base/json.h"
+#include "model/grammar/schema/schema.h"
+
+#include <pthread.h>
+#include <string.h>
+
+enum { MAX_PARSED = 64 << 20 };
+
+typedef struct {
+    sd_grammar_kind kind;
+    uint64_t hash;
+    char *text;
+    size_t len;
+    sd_grammar *g;
+    int64_t used;
+} entry;
+
+struct sd_grammar_cache {
+    const sd_tokenizer *t;
+    pthread_mutex_t lock, vocab_lock;
+    sd_vocab *vocab;
+    entry entry[SD_GRAMMAR_KEPT];
+    int n;
+    int64_t uses;
+    sd_grammar_cache_stats stats;
+};
+
+sd_status sd_grammar_cache_open(sd_grammar_cache **out, const sd_tokenizer *t, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_grammar_cache *c = sd_alloc(1, sizeof *c);
+    SD_CHECK_ALLOC(c, err);
+    c->t = t;
+    pthread_mutex_init(&c->lock, NULL);
+    pthread_mutex_init(&c->vocab_lock, NULL);
+    *out = c;
+out:
+    return st;
+}
+
+static void drop(sd_grammar_cache *c, int i) {
+    free(c->entry[i].text);
+    sd_grammar_release(c->entry[i].g);
+    c->entry[i] = c->entry[--c->n];
+}
+
+void sd_grammar_cache_close(sd_grammar_cache *c) {
+    if (!c) return;
+    while (c->n) drop(c, c->n - 1);
+    sd_vocab_release(c->vocab);
+    pthread_mutex_destroy(&c->lock);
+    pthread_mutex_destroy(&c->vocab_lock);
+    free(c);
+}
+
+// ---- compiling
+
+static sd_status vocab_of(sd_vocab **out, sd_grammar_cache *c, sd_error *err) {
+    sd_status st = SD_OK;
+    pthread_mutex_lock(&c->vocab_lock);
+    if (!c->vocab) {
+        double begin = sd_now_s();
+        st = sd_vocab_open(&c->vocab, c->t, err);
+        c->stats.vocab_s = sd_now_s() - begin;
+    }
+    *out = c->vocab;
+    pthread_mutex_unlock(&c->vocab_lock);
+    return st;
+}
+
+// ctx: the schema; NULL: any object.
+static sd_status check_json(const void *ctx, const char *text, size_t len, sd_error *err) {
+    json_t *v = NULL;
+    json_error_t why;
+    sd_status st = sd_json_load(&v, text, len, JSON_DECODE_ANY | JSON_ALLOW_NUL, &why, err);
+    if (st == SD_OK && !v) st = sd_fail(err, SD_EMISMATCH, "it is not JSON: %s", why.text);
+    if (st == SD_OK && ctx) st = sd_schema_validate(ctx, v, err);
+    if (st == SD_OK && !ctx && !json_is_object(v)) st = sd_fail(err, SD_EMISMATCH, "no object");
+    json_decref(v);
+    return st;
+}
+
+static void free_schema(void *ctx) {
+    json_decref(ctx);
+}
+
+static int choice_of(sd_grammar_builder *b, const json_t *list, sd_error *err) {
+    size_t n = json_array_size(list);
+    const char **text = sd_alloc(n + 1, sizeof *text);
+    size_t *len = sd_alloc(n + 1, sizeof *len);
+    bool ok = text && len && n > 0;
+    for (size_t i = 0; ok && i < n; i++) {
+        const json_t *v = json_array_get(list, i);
+        ok = json_is_string(v);
+        text[i] = json_string_value(v), len[i] = json_string_length(v);
+    }
+    int e = ok ? sd_gb_choice(b, text, len, (int)n) : -1;
+    if (!ok) sd_fail(err, SD_EINVAL, "a choice is not an array of texts");
+    free(text), free(len);
+    return e;
+}
+
+static sd_status parse(json_t **out, const sd_grammar_spec *want, sd_error *err) {
+    sd_status st = SD_OK;
+    json_error_t why;
+    SD_TRY(sd_json_load_within(out, want->text, want->len, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES,
+                               MAX_PARSED, &why, err));
+    SD_CHECK(*out, err, SD_EINVAL, "the constraint is not JSON: line %d: %s", why.line, why.text);
+out:
+    return st;
+}
+
+static sd_status compile(sd_grammar **out, sd_vocab *v, const sd_grammar_spec *want,
+                         sd_error *err) {
+    sd_status st = SD_OK;
+    json_t *doc = NULL;
+    int e = -1;
+    sd_error own = {0};
+    sd_grammar_builder *b = sd_grammar_builder_open();
+    SD_CHECK_ALLOC(b, err);
+    if (want->kind == SD_GRAMMAR_SCHEMA || want->kind == SD_GRAMMAR_CHOICE)
+        SD_TRY(parse(&doc, want, err));
+    if (want->kind == SD_GRAMMAR_SCHEMA) e = sd_gb_json_schema(b, doc);
+    if (want->kind == SD_GRAMMAR_CHOICE) e = choice_of(b, doc, &own);
+    if (want->kind == SD_GRAMMAR_OBJECT) e = sd_gb_json_object(b, SD_GRAMMAR_OBJECT_DEPTH);
+    if (want->kind == SD_GRAMMAR_REGEX) e = sd_gb_regex(b, want->text, want->len);
+    SD_CHECK(own.status == SD_OK, err, own.status, "%s", own.message);
+    SD_TRY(sd_grammar_compile(out, b, e, v, err));
+    if (want->kind == SD_GRAMMAR_SCHEMA || want->kind == SD_GRAMMAR_OBJECT) {
+        sd_grammar_set_check(*out, check_json, free_schema,
+                             want->kind == SD_GRAMMAR_SCHEMA ? doc : NULL);
+        if (want->kind == SD_GRAMMAR_SCHEMA) doc = NULL;
+    }
+out:
+    json_decref(doc);
+    sd_grammar_builder_close(b);
+    return st;
+}
+
+// ---- keeping
+
+static uint64_t hash_of(const sd_grammar_spec *want) {
+    uint64_t h = (uint64_t)want->kind;
+    for (size_t i = 0; i < want->len; i++) h = (h ^ (uint8_t)want->text[i]) * 0x100000001B3u;
+    return sd_mix64(h);
+}
+
+static sd_grammar *find(sd_grammar_cache *c, const sd_grammar_spec *want, uint64_t hash) {
+    for (int i = 0; i < c->n; i++) {
+        entry *x = &c->entry[i];
+        if (x->hash != hash || x->kind != want->kind || x->len != want->len ||
+            (want->len && memcmp(x->text, want->text, want->len) != 0))
+            continue;
+        x->used = ++c->uses;
+        return sd_grammar_acquire(x->g);
+    }
+    return NULL;
+}
+
+// Makes room for one: the one that was not asked for the longest goes.
+static void make_room(sd_grammar_cache *c) {
+    for (;;) {
+        size_t bytes = 0;
+        int oldest = 0;
+        for (int i = 0; i < c->n; i++) {
+            sd_grammar_stats s;
+            sd_grammar_get_stats(c->entry[i].g, &s);
+            bytes += s.bytes;
+            if (c->entry[i].used < c->entry[oldest].used) oldest = i;
+        }
+        if (c->n == 0 || (c->n < SD_GRAMMAR_KEPT && bytes < SD_GRAMMAR_MEMORY)) return;
+        drop(c, oldest);
+    }
+}
+
+static void keep(sd_grammar_cache *c, const sd_grammar_spec *want, uint64_t hash, sd_grammar *g) {
+    char *text = sd_strndup(want->len ? want->text : "", want->len);
+    if (!text) return; // it is compiled again
+    make_room(c);
+    c->entry[c->n++] = (entry){want->kind, hash, text, want->len, sd_grammar_acquire(g), ++c->uses};
+}
+
+sd_status sd_grammar_cache_get(sd_grammar **out, sd_grammar_cache *c, const sd_grammar_spec *want,
+                               sd_error *err) {
+    sd_status st = SD_OK;
+    sd_vocab *v = NULL;
+    *out = NULL;
+    SD_CHECK(want->kind > SD_GRAMMAR_NONE && want->kind < SD_GRAMMAR_KINDS, err, SD_EINVAL,
+             "a constraint of kind %d is unknown", (int)want->kind);
+    SD_CHECK(want->len <= SD_GRAMMAR_TEXT, err, SD_ELIMIT,
+             "the constraint has %zu bytes; at most %d are possible", want->len, SD_GRAMMAR_TEXT);
+    uint64_t hash = hash_of(want);
+    pthread_mutex_lock(&c->lock);
+    *out = find(c, want, hash);
+    c->stats.found += *out != NULL;
+    pthread_mutex_unlock(&c->lock);
+    if (*out) return SD_OK;
+    SD_TRY(vocab_of(&v, c, err));
+    double begin = sd_now_s();
+    SD_TRY(compile(out, v, want, err));
+    pthread_mutex_lock(&c->lock);
+    c->stats.compiled++;
+    c->stats.compile_s += sd_now_s() - begin;
+    sd_grammar *other = find(c, want, hash);
+    if (other) {
+        sd_grammar_release(*out);
+        *out = other;
+    } else {
+        keep(c, want, hash, *out);
+    }
+    pthread_mutex_unlock(&c->lock);
+out:
+    return st;
+}
+
+void sd_grammar_cache_get_stats(sd_grammar_cache *c, sd_grammar_cache_stats *out) {
+    pthread_mutex_lock(&c->lock);
+    *out = c->stats;
+    for (int i = 0; i < c->n; i++) {
+        sd_grammar_stats s;
+        sd_grammar_get_stats(c->entry[i].g, &s);
+        out->masks += s.masks, out->mask_misses += s.mask_misses, out->mask_s += s.mask_s;
+    }
+    pthread_mutex_unlock(&c->lock);
+}

@@ -1,0 +1,53 @@
+// What requests ask for, as grammars: compiled once, kept while they are asked for.
+//
+// A constraint is a kind and a text, so that it can be sent between processes and compared; who
+// receives one compiles it, or finds it here.
+//
+//     sd_grammar_spec want = {SD_GRAMMAR_SCHEMA, text, len};
+//     SD_TRY(sd_grammar_cache_get(&g, cache, &want, err));      // 400 when SD_EINVAL or SD_ELIMIT
+//     ...
+//     sd_grammar_release(g);
+#pragma once
+
+#include "model/grammar/grammar.h"
+
+typedef enum {
+    SD_GRAMMAR_NONE,
+    SD_GRAMMAR_OBJECT, // any JSON object; the text is empty
+    SD_GRAMMAR_SCHEMA, // a JSON Schema
+    SD_GRAMMAR_REGEX,  // a pattern that the whole answer matches
+    SD_GRAMMAR_CHOICE, // a JSON array of texts, of which the answer is one
+    SD_GRAMMAR_KINDS
+} sd_grammar_kind;
+
+typedef struct {
+    sd_grammar_kind kind;
+    const char *text; // [len]
+    size_t len;
+} sd_grammar_spec;
+
+enum {
+    SD_GRAMMAR_TEXT = 1 << 20,     // bytes of a constraint's text at most
+    SD_GRAMMAR_KEPT = 32,          // grammars
+    SD_GRAMMAR_MEMORY = 256 << 20, // bytes of what they keep, beyond which the oldest go
+    SD_GRAMMAR_OBJECT_DEPTH = 16   // of "any JSON object"
+};
+
+typedef struct sd_grammar_cache sd_grammar_cache;
+
+/// The tokenizer must outlive it. Cheap: the vocabulary's trie is made for the first grammar.
+sd_status sd_grammar_cache_open(sd_grammar_cache **out, const sd_tokenizer *t, sd_error *err);
+void sd_grammar_cache_close(sd_grammar_cache *c); // NULL is fine; grammars in use live on
+
+/// *out <- the grammar, acquired. Thread-safe; compiling takes some 50 ms at most and keeps nobody
+/// waiting but the caller. SD_EINVAL, SD_EFORMAT and SD_ELIMIT say what is wrong with the text.
+sd_status sd_grammar_cache_get(sd_grammar **out, sd_grammar_cache *c, const sd_grammar_spec *want,
+                               sd_error *err);
+
+typedef struct {
+    int64_t found, compiled;
+    double compile_s, vocab_s;  // in all; of the vocabulary's trie
+    int64_t masks, mask_misses; // of the grammars that are kept
+    double mask_s;
+} sd_grammar_cache_stats;
+void sd_grammar_cache_get_stats(sd_grammar_cache *c, sd_grammar_cache_stats *out);

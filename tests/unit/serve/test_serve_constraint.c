@@ -1,0 +1,165 @@
+// What an answer is held to, from the request's field to the answer: response_format, vLLM's and
+// llama-server's fields, over HTTP on a tiny model.
+#include "tests/unit/support/live.h"
+
+#include "decode/serve/api/openai_request.h"
+
+#include <criterion/criterion.h>
+#include <jansson.h>
+#include <string.h>
+
+#define CHAT(rest) "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]" rest "}"
+#define FORMAT(schema)                                                                             \
+    CHAT(",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\","         \
+         "\"strict\":true,\"schema\":" schema "}}")
+
+static const struct {
+    const char *body;
+    sd_grammar_kind kind;
+    const char *text;
+} fields[] = {
+    {CHAT(""), SD_GRAMMAR_NONE, NULL},
+    {CHAT(",\"response_format\":{\"type\":\"text\"}"), SD_GRAMMAR_NONE, NULL},
+    {CHAT(",\"response_format\":null,\"structured_outputs\":null,\"guided_json\":null"),
+     SD_GRAMMAR_NONE, NULL},
+    {CHAT(",\"response_format\":{\"type\":\"json_object\"}"), SD_GRAMMAR_OBJECT, ""},
+    {FORMAT("{\"type\": \"object\", \"b\": 1, \"a\": 2}"), SD_GRAMMAR_SCHEMA,
+     "{\"type\":\"object\",\"b\":1,\"a\":2}"},
+    {CHAT(",\"structured_outputs\":{\"json\":{\"type\":\"null\"}}"), SD_GRAMMAR_SCHEMA,
+     "{\"type\":\"null\"}"},
+    {CHAT(",\"structured_outputs\":{\"json\":\"{}\"}"), SD_GRAMMAR_SCHEMA, "{}"},
+    {CHAT(",\"structured_outputs\":{\"regex\":\"a+\"}"), SD_GRAMMAR_REGEX, "a+"},
+    {CHAT(",\"structured_outputs\":{\"choice\":[\"a\",\"b\"]}"), SD_GRAMMAR_CHOICE,
+     "[\"a\",\"b\"]"},
+    {CHAT(",\"structured_outputs\":{\"json_object\":true}"), SD_GRAMMAR_OBJECT, ""},
+    {CHAT(",\"structured_outputs\":{\"json_object\":false}"), SD_GRAMMAR_NONE, NULL},
+    {CHAT(",\"guided_json\":{\"type\":\"null\"}"), SD_GRAMMAR_SCHEMA, "{\"type\":\"null\"}"},
+    {CHAT(",\"guided_regex\":\"x\""), SD_GRAMMAR_REGEX, "x"},
+    {CHAT(",\"guided_choice\":[\"x\"]"), SD_GRAMMAR_CHOICE, "[\"x\"]"},
+    {CHAT(",\"json_schema\":{}"), SD_GRAMMAR_SCHEMA, "{}"},
+};
+
+Test(constraint_fields, each_way_to_say_it_is_read) {
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+        sd_api_request r;
+        sd_api_error e;
+        cr_assert_eq(
+            sd_api_request_parse(&r, SD_API_CHAT, fields[i].body, strlen(fields[i].body), &e), 0,
+            "%s: %s", fields[i].body, e.message);
+        cr_expect_eq(r.constraint, fields[i].kind, "%s", fields[i].body);
+        if (fields[i].text) cr_expect_str_eq(r.constraint_text, fields[i].text);
+        sd_api_request_free(&r);
+    }
+}
+
+static const struct {
+    const char *param, *body;
+} bad[] = {
+    {"response_format", CHAT(",\"response_format\":\"json_object\"")},
+    {"response_format", CHAT(",\"response_format\":{\"type\":\"xml\"}")},
+    {"response_format", CHAT(",\"response_format\":{\"type\":\"json_schema\"}")},
+    {"response_format",
+     CHAT(",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\"}}")},
+    {"strict", CHAT(",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"schema\":{},"
+                    "\"strict\":1}}")},
+    {"structured_outputs", CHAT(",\"structured_outputs\":\"x\"")},
+    {"structured_outputs", CHAT(",\"structured_outputs\":{\"grammar\":\"root ::= x\"}")},
+    {"structured_outputs", CHAT(",\"structured_outputs\":{\"regex\":1}")},
+    {"guided_regex", CHAT(",\"guided_regex\":[]")},
+    {"guided_choice", CHAT(",\"guided_json\":{},\"guided_choice\":[\"a\"]")},
+    {"guided_grammar", CHAT(",\"guided_grammar\":\"root ::= x\"")},
+    {"grammar", CHAT(",\"grammar\":\"root ::= x\"")},
+};
+
+Test(constraint_fields, a_bad_one_is_named) {
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        sd_api_request r;
+        sd_api_error e;
+        cr_expect_eq(sd_api_request_parse(&r, SD_API_CHAT, bad[i].body, strlen(bad[i].body), &e),
+                     400, "%s", bad[i].body);
+        cr_expect_str_eq(e.param, bad[i].param);
+        sd_api_request_free(&r);
+    }
+}
+
+// The text of choice i.
+static const char *text_of(const json_t *answer, size_t i) {
+    return json_string_value(
+        json_object_get(json_array_get(json_object_get(answer, "choices"), i), "text"));
+}
+
+static json_t *ask(const live *s, const char *body, int *status) {
+    char *response = live_ask(s, body);
+    cr_assert(response, "%s", body);
+    *status = atoi(response + strlen("HTTP/1.1 "));
+    const char *at = strstr(response, "\r\n\r\n");
+    json_t *v = at ? json_loads(at + 4, 0, NULL) : NULL;
+    cr_assert(v, "%s", response);
+    free(response);
+    return v;
+}
+
+Test(constraint_live, answers_fit_what_they_are_held_to) {
+    live s;
+    int status;
+    live_start(&s, 512, 4, 64);
+    json_t *v = ask(&s,
+                    "{\"prompt\":\"a\",\"max_tokens\":200,\"n\":3,\"seed\":1,\"json_schema\":{"
+                    "\"type\":\"object\",\"properties\":{"
+                    "\"kind\":{\"enum\":[\"red\",\"green\"]},\"n\":{\"type\":\"integer\","
+                    "\"minimum\":1,\"maximum\":20}},"
+                    "\"required\":[\"kind\",\"n\"]}}",
+                    &status);
+    cr_assert_eq(status, 200);
+    for (size_t i = 0; i < 3; i++) {
+        json_t *o = json_loads(text_of(v, i), 0, NULL);
+        cr_expect(o, "%s", text_of(v, i));
+        const char *kind = json_string_value(json_object_get(o, "kind"));
+        json_int_t n = json_integer_value(json_object_get(o, "n"));
+        cr_expect(kind && (!strcmp(kind, "red") || !strcmp(kind, "green")) && n >= 1 && n <= 20,
+                  "%s", text_of(v, i));
+        const json_t *choice = json_array_get(json_object_get(v, "choices"), i);
+        cr_expect_str_eq(json_string_value(json_object_get(choice, "finish_reason")), "stop");
+        json_decref(o);
+    }
+    json_decref(v);
+    v = ask(&s,
+            "{\"prompt\":\"a\",\"max_tokens\":60,\"structured_outputs\":{\"choice\":[\"in the "
+            "end\",\"out\"]}}",
+            &status);
+    cr_expect(!strcmp(text_of(v, 0), "in the end") || !strcmp(text_of(v, 0), "out"), "%s",
+              text_of(v, 0));
+    json_decref(v);
+    v = ask(&s,
+            "{\"prompt\":\"a\",\"max_tokens\":3,\"structured_outputs\":{\"regex\":\"[a-z]{50}\"}}",
+            &status);
+    const json_t *choice = json_array_get(json_object_get(v, "choices"), 0);
+    cr_expect_str_eq(json_string_value(json_object_get(choice, "finish_reason")), "length");
+    json_decref(v);
+    cr_expect(live_wait_metric(&s, "constraint_failures_total", 0));
+    live_stop(&s);
+}
+
+Test(constraint_live, what_cannot_be_enforced_is_a_400_that_names_its_place) {
+    live s;
+    int status;
+    live_start(&s, 512, 4, 64);
+    json_t *v = ask(&s,
+                    "{\"prompt\":\"a\",\"max_tokens\":2,\"guided_json\":{\"type\":\"object\","
+                    "\"properties\":{\"a\":{\"not\":{}}}}}",
+                    &status);
+    const json_t *e = json_object_get(v, "error");
+    cr_expect_eq(status, 400);
+    cr_expect_str_eq(json_string_value(json_object_get(e, "param")), "guided_json");
+    cr_expect(strstr(json_string_value(json_object_get(e, "message")),
+                     "#/properties/a: the keyword \"not\""),
+              "%s", json_string_value(json_object_get(e, "message")));
+    json_decref(v);
+    v = ask(&s, "{\"prompt\":\"a\",\"max_tokens\":2,\"guided_regex\":\"(?=a)\"}", &status);
+    cr_expect_eq(status, 400);
+    json_decref(v);
+    v = ask(&s, "{\"prompt\":\"a\",\"max_tokens\":2,\"guided_choice\":[]}", &status);
+    cr_expect_eq(status, 400);
+    json_decref(v);
+    live_stop(&s);
+}
