@@ -237,11 +237,20 @@ ANSWERS = [chr(f) + "q" + text for f, text in [
     (7, "<|channel|>analysis<|message|>Hm<|end|><|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{}<|call|>")]]
 
 
+SCHEMAS = ["\0\1" + json.dumps(s) for s in [
+    {"type": "object", "properties": {"a": {"type": "integer", "minimum": 3}, "b": {"enum": ["x", 1, None]}}, "required": ["a"], "additionalProperties": {"type": "string"}},
+    {"$defs": {"n": {"type": "object", "properties": {"v": {"$ref": "#/$defs/n"}}}}, "$ref": "#/$defs/n", "description": "x"},
+    {"anyOf": [{"type": "string", "pattern": "^[a-z]{2,5}$", "maxLength": 4}, {"type": "number", "exclusiveMaximum": 2.5, "multipleOf": 0.1}]},
+    {"allOf": [{"type": "array", "items": {"type": "boolean"}, "minItems": 1}, {"maxItems": 3}]},
+    {"oneOf": [{"type": "string", "format": "date", "minLength": 2}, {"const": None}]},
+    {"type": "array", "prefixItems": [{"const": "q\""}, True], "items": False}]] + ["\2\3(a|b)*c{2,5}[^x-z]\\d+(?:\\w|\\s)?$", "\3\4[\"ab\", \"abc\", \"\"]"]
+
+
 def main():
     for target, items in {"config": configs(), "dataset": datasets(), "reader": readers()}.items():
         write(target, items)
     for target, items in {"answer": ANSWERS, "corpus": CORPORA, "gguf": [gguf(), gguf_pieces()], "safetensors": [safetensors()], "template": TEMPLATES, "recipe": [RECIPE, "steps=5", "lora.r=8"],
-                          "adapter": adapters(), "checkpoint": checkpoints(), "defaults": DEFAULTS,
+                          "adapter": adapters(), "checkpoint": checkpoints(), "defaults": DEFAULTS, "schema": SCHEMAS,
                           "api_request": REQUESTS, "http": [CHUNKED], "provider": blocks(),
                           "tokenizer": ["0" + json.dumps(tokenizer()) + "\0 a aaa1 <x> é", "1It's  a 12\n\té日本 <x> aaaa", "3x  1 don't", "5'LL 1234 \r\n x", "7  \u3000a",
                                        b"2" + PIECES + "aaaa a<x> é  日a".encode(), b"6" + PIECES + b"   aa  a"] + ["0" + j + "\0 ab a<x> é" for j in pieces_json()]}.items():

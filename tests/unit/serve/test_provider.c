@@ -243,6 +243,7 @@ Test(provider, a_request_comes_out_as_it_went_in) {
                      .ignore_end = true,
                      .logprobs = 20,
                      .spec = SD_SPEC_SUFFIX,
+                     .constraint = {SD_GRAMMAR_REGEX, "a+b", 3},
                      .client = 42},
                out;
     sd_provider_request *m = NULL;
@@ -263,8 +264,15 @@ Test(provider, a_request_comes_out_as_it_went_in) {
     cr_assert(h->n_bias == 2 && memcmp(h->bias, bias, sizeof bias) == 0);
     cr_assert(h->n_allowed == 3 && memcmp(h->allowed, allowed, sizeof allowed) == 0);
     cr_assert(h->n_bad_words == 2 && memcmp(h->bad_words, bad, sizeof bad) == 0);
+    cr_assert(out.constraint.kind == SD_GRAMMAR_REGEX && out.constraint.len == 3 &&
+              memcmp(out.constraint.text, "a+b", 3) == 0);
     cr_assert(out.max_tokens == 5 && out.ignore_end && out.logprobs == 20 &&
               out.spec == SD_SPEC_SUFFIX && out.client == 42 && !out.adapter && !out.on_event);
+    // A block of another process: what it is held to is checked before it is followed.
+    m->constraint_kind = SD_GRAMMAR_KINDS;
+    cr_assert_eq(sd_provider_request_read(&out, m, m->head.bytes, NULL), SD_EFORMAT);
+    m->constraint_kind = SD_GRAMMAR_REGEX, m->constraint.n = m->head.bytes;
+    cr_assert_eq(sd_provider_request_read(&out, m, m->head.bytes, NULL), SD_EFORMAT);
     free(m);
 }
 
