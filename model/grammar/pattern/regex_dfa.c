@@ -179,6 +179,7 @@ static int close_over(maker *m, int n, bool begin, bool end) {
             if (to[k] >= 0 && m->seen[to[k]] != m->stamp)
                 m->seen[to[k]] = m->stamp, m->todo[n++] = to[k];
     }
+    m->work += 2 * found;
     qsort(m->found, (size_t)found, sizeof *m->found, ascending);
     return found;
 }
@@ -186,6 +187,7 @@ static int close_over(maker *m, int n, bool begin, bool end) {
 // The number of the set that was found; -1: a bound was passed.
 static int number_of(maker *m, int n) {
     uint64_t h = (uint64_t)n;
+    m->work += n;
     for (int i = 0; i < n; i++) h = sd_mix64(h ^ (uint64_t)m->found[i] * 0x9E3779B97F4A7C15u);
     size_t at = h % SET_SLOTS;
     for (; m->slot[at]; at = (at + 1) % SET_SLOTS) {
@@ -227,7 +229,7 @@ static bool make_sets(maker *m, sd_dfa_maker *d) {
         if (!sd_dfa_state(d, accepts(m, s, s == 0))) return false;
         for (int k = 0; k < m->n_symbols; k++) {
             int n = 0;
-            m->work += 1 + (m->set_first[s + 1] - m->set_first[s]) / 4;
+            m->work += 1 + (m->set_first[s + 1] - m->set_first[s]) / 2;
             for (int i = m->set_first[s]; i < m->set_first[s + 1]; i++) {
                 const nfa_state *x = &m->nfa[m->member[i]];
                 if (x->kind == M_CLASS &&

@@ -194,6 +194,11 @@ const json_t *sd_schema_merge(sd_schema_reader *r, const json_t *a, const json_t
                                       key),
                        NULL;
             }
+            if (strcmp(key, "type") == 0 && json_is_array(value) && json_array_size(value) == 0 &&
+                theirs) { // no type is both: nothing fits
+                json_decref(value);
+                return keep(r, json_false());
+            }
             ok = ok && json_object_set_new(out, key, value) == 0;
         }
     }

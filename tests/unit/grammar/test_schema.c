@@ -325,6 +325,8 @@ static const struct {
     {"{\"type\":\"object\",\"properties\":{\"a\":{\"$ref\":\"#\"}},\"required\":[\"a\"]}",
      "no text"},
     {"{\"$schema\":\"https://example.com/own\",\"type\":\"null\"}", "dialect"},
+    {"{\"allOf\":[{\"type\":\"string\"},{\"type\":[\"integer\",\"null\"]}]}", "no text"},
+    {"{\"type\":[]}", "\"type\""},
     {"[]", "not a schema"},
 };
 
