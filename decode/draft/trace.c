@@ -50,11 +50,13 @@ void sd_trace_close(sd_trace *t) {
 #define PUT(...) (t->lost |= !sd_buf_printf(&t->line, __VA_ARGS__))
 
 static void end_line(sd_trace *t) {
-    if (t->full || t->lost || t->written + t->line.len + 1 > t->most) {
+    PUT("\n");
+    if (t->lost) {
+        sd_log(SD_LOG_WARN, "a line of the trace has no place in memory and is left out");
+    } else if (t->full || t->written + t->line.len > t->most) {
         if (!t->full) sd_log(SD_LOG_WARN, "the trace is full; what follows is not recorded");
         t->full = true;
     } else {
-        PUT("\n");
         // Errors stay on the file, and sd_trace_commit finds them.
         t->written += fwrite(t->line.data, 1, t->line.len, t->file.f);
     }

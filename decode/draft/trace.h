@@ -32,12 +32,12 @@
 
 typedef struct sd_trace sd_trace;
 
-enum { SD_TRACE_MOST = 256 << 20, SD_TRACE_LINE = 16 << 20 }; // bytes of a file, of a line
+enum { SD_TRACE_MOST = 256 << 20, SD_TRACE_LINE = 8 << 20 }; // bytes of a file, of a line
 
 // ---- writing: one thread
 
 /// The file appears at path when it is committed. Beyond `most` bytes (0: SD_TRACE_MOST) nothing
-/// more is recorded; a warning says so.
+/// more is recorded, and no line beyond SD_TRACE_LINE; warnings say so.
 sd_status sd_trace_create(sd_trace **out, const char *path, size_t most, sd_error *err);
 sd_status sd_trace_commit(sd_trace *t, sd_error *err); // SD_EIO: something could not be written
 void sd_trace_close(sd_trace *t);                      // NULL is fine; not committed: removed

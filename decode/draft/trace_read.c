@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { MOST_SLOTS = 1 << 11, MOST_TOKENS = 1 << 20, JSON_FACTOR = 24 };
+enum { MOST_SLOTS = 1 << 11, MOST_TOKENS = 1 << 20, JSON_FACTOR = 64 };
 static const size_t MEMORY = (size_t)1 << 31;
 
 typedef struct {
