@@ -127,8 +127,13 @@ def completions(s):
     check("it is an event stream", headers["content-type"].startswith("text/event-stream"), headers)
     _, _, data = s.request("POST", "/v1/completions", dict(ask, stream=True, stream_options={"include_usage": True}))
     chunks, done = events(data)
-    check("usage comes last when asked for", done and chunks[-1]["choices"] == []
-          and chunks[-1]["usage"] == whole["usage"], chunks[-1])
+    usage = chunks[-1]["usage"]
+    found = usage.pop("prompt_tokens_details")["cached_tokens"]
+    cold = whole["usage"].pop("prompt_tokens_details")["cached_tokens"]
+    check("usage comes last when asked for", done and chunks[-1]["choices"] == [] and usage == whole["usage"],
+          chunks[-1])
+    check("what was asked before is found, but for the last token", cold == 0
+          and found == usage["prompt_tokens"] - 1, (cold, found))
     _, stopped = s.post("/v1/completions", dict(ask, stop=["Paris"]))
     check("a stop string ends the text before it", stopped["choices"][0]["text"] == text.split("Paris")[0]
           and stopped["choices"][0]["finish_reason"] == "stop", stopped)
