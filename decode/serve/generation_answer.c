@@ -237,6 +237,8 @@ sd_status sd_generation_open_answer(sd_generation *g, sd_choice *c, sd_error *er
     const sd_dialogue *d = &g->server->local->row[g->target->row].dialogue;
     bool calls = r->tools && r->tool_choice != SD_API_TOOL_NONE && d->format != SD_TOOL_NONE;
     c->reasoning = sd_buf_make(SD_HTTP_MAX_BODY);
+    // An answer that is held to a form of the client's is content alone.
+    if (r->constraint != SD_GRAMMAR_NONE && r->constraint != SD_GRAMMAR_CALLS) return SD_OK;
     if (g->dialect->kind != SD_API_CHAT ||
         (!calls && d->think == SD_THINK_NONE && d->format != SD_TOOL_HARMONY))
         return SD_OK;

@@ -7,6 +7,7 @@
 #include "decode/engine/bad_words.h"
 #include "decode/serve/generation_private.h"
 #include "model/chat.h"
+#include "model/dialogue/tool_grammar.h"
 
 enum { RENDER_SECONDS = 10 }; // a template's steps end it in one or two on an idle machine
 enum { READ_SECONDS = 30 };   // for all pieces of a request
@@ -96,7 +97,27 @@ static int fill(sd_generation *g, sd_api_error *e) {
     return 0;
 }
 
-// What the server cannot promise yet is refused, not passed over.
+// What the answer is held to is compiled here, or found: its errors are the client's.
+static int check_constraint(sd_generation *g, sd_api_error *e) {
+    const sd_api_request *r = &g->request;
+    const sd_grammar_spec want = {r->constraint, r->constraint_text, r->constraint_len};
+    sd_error err = {0};
+    if (want.kind == SD_GRAMMAR_NONE) return 0;
+    if (!g->server->local->grammars)
+        return sd_api_fail(e, 400, r->constraint_param, "%s: this model has no tokenizer",
+                           r->constraint_param);
+    sd_status st = sd_grammar_cache_get(&g->grammar, g->server->local->grammars, &want, &err);
+    if (st == SD_OK) return 0;
+    return sd_api_fail(e, st == SD_ENOMEM ? 500 : 400, r->constraint_param, "%s: %s",
+                       r->constraint_param, err.message);
+}
+
+// Calls that must come, or whose arguments keep to a schema.
+static bool forces_calls(const sd_api_request *r) {
+    return r->tools && (r->tool_choice >= SD_API_TOOL_REQUIRED ||
+                        (r->strict && r->tool_choice == SD_API_TOOL_AUTO));
+}
+
 static int check_tools(const sd_generation *g, const sd_dialogue *d, sd_api_error *e) {
     const sd_api_request *r = &g->request;
     if (!r->tools || r->tool_choice == SD_API_TOOL_NONE) return 0;
@@ -105,15 +126,39 @@ static int check_tools(const sd_generation *g, const sd_dialogue *d, sd_api_erro
             e, 400, "tools",
             "tools: this server was started with --tool-format none; leave the field out or "
             "give \"tool_choice\": \"none\"");
-    if (r->tool_choice != SD_API_TOOL_AUTO)
+    if (r->constraint != SD_GRAMMAR_NONE)
         return sd_api_fail(
-            e, 400, "tool_choice",
-            "tool_choice: this server does not force calls yet; give \"auto\" or \"none\"");
-    if (r->strict)
+            e, 400, r->constraint_param,
+            "%s holds the whole answer to a form in which there are no tool calls; leave it or the "
+            "tools out, or give \"tool_choice\": \"none\"",
+            r->constraint_param);
+    if (forces_calls(r) && !sd_tool_grammar_has(d->format))
         return sd_api_fail(
-            e, 400, "tools",
-            "tools: this server does not hold calls to a schema yet; leave \"strict\" out");
+            e, 400, r->strict ? "tools" : "tool_choice",
+            "%s: this model's calls (%s) cannot be forced or held to a schema; give \"auto\" and "
+            "leave \"strict\" out",
+            r->strict ? "tools" : "tool_choice", sd_tool_format_name(d->format));
     return 0;
+}
+
+// The answer's constraint, once it is known where the answer begins.
+static int constrain_calls(sd_generation *g, const sd_dialogue *d, sd_api_error *e) {
+    sd_api_request *r = &g->request;
+    if (!forces_calls(r)) return 0;
+    sd_tool_rules rules = {.d = d,
+                           .t = g->server->local->model->tokenizer,
+                           .tools = r->tools,
+                           .only = r->tool_choice == SD_API_TOOL_NAMED ? r->tool_index : -1,
+                           .required = r->tool_choice != SD_API_TOOL_AUTO,
+                           .parallel = r->parallel_calls && r->tool_choice != SD_API_TOOL_NAMED,
+                           .in_reasoning = g->in_reasoning};
+    sd_error err = {0};
+    if (sd_tool_rules_write(&r->constraint_text, &rules, &err) != SD_OK)
+        return sd_api_fail(e, 500, "tools", "%s", err.message);
+    r->constraint = SD_GRAMMAR_CALLS;
+    r->constraint_len = strlen(r->constraint_text);
+    r->constraint_param = r->strict ? "tools" : "tool_choice";
+    return check_constraint(g, e);
 }
 
 static int encode_chat(sd_generation *g, int ctx, sd_api_error *e) {
@@ -152,6 +197,7 @@ static int encode_chat(sd_generation *g, int ctx, sd_api_error *e) {
     if (st != SD_OK)
         return sd_api_fail(e, st == SD_ENOMEM ? 500 : 400, "messages", "%s", err.message);
     g->in_reasoning = sd_dialogue_in_reasoning(d, m->tokenizer, g->prompt[0].id, g->prompt[0].n);
+    if (constrain_calls(g, d, e)) return e->status;
     return check_length(g, 0, ctx, e);
 }
 
@@ -194,21 +240,6 @@ static int check_tokens(sd_generation *g, sd_api_error *e) {
                                err.message);
     }
     return 0;
-}
-
-// What the answer is held to is compiled here, or found: its errors are the client's.
-static int check_constraint(sd_generation *g, sd_api_error *e) {
-    const sd_api_request *r = &g->request;
-    const sd_grammar_spec want = {r->constraint, r->constraint_text, r->constraint_len};
-    sd_error err = {0};
-    if (want.kind == SD_GRAMMAR_NONE) return 0;
-    if (!g->server->local->grammars)
-        return sd_api_fail(e, 400, r->constraint_param, "%s: this model has no tokenizer",
-                           r->constraint_param);
-    sd_status st = sd_grammar_cache_get(&g->grammar, g->server->local->grammars, &want, &err);
-    if (st == SD_OK) return 0;
-    return sd_api_fail(e, st == SD_ENOMEM ? 500 : 400, r->constraint_param, "%s: %s",
-                       r->constraint_param, err.message);
 }
 
 // The body becomes a request; what its numbers and lengths say is checked.

@@ -125,6 +125,7 @@ sd_status sd_dialogue_of(sd_dialogue *out, const sd_model *m, const sd_template 
     const char *source = sd_template_source(t);
     out->format = format < 0 ? sd_tool_format_of_template(source) : (sd_tool_format)format;
     if (format != SD_TOOL_NONE) out->think = sd_think_style_of_template(source);
+    out->args_marker = strstr(source, "[ARGS]") != NULL;
     try_out(out, &r);
     if (format < 0 &&
         out->format == SD_TOOL_NONE) { // its calls, if it knows any, could not be read

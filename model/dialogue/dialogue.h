@@ -28,6 +28,7 @@ typedef struct {
     bool one_call;       // it takes one call a turn
     bool text_arguments; // arguments are put out as they are
     bool short_ids;      // ids have nine letters and digits
+    bool args_marker;    // Mistral's newer form, with [ARGS]
     bool system, late_system;
     int32_t marker[SD_MAX_MARKERS]; // special tokens whose text the answer's machine must see
     int n_markers;

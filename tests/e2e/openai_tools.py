@@ -82,6 +82,11 @@ def run(port):
     check("the tool is called with its argument", whole[0] and whole[0][0] == ("get_weather", {"city": "Bern"}), whole)
     check("its result is the answer", "21" in (whole[1] or "") and whole[2] == "stop", whole)
     check("a stream makes the same calls and says the same", loop(client, True) == whole, whole)
+    strict = json.loads(json.dumps(TOOLS))
+    strict[0]["function"]["strict"] = True
+    forced = client.chat.completions.create(messages=[{"role": "user", "content": "Tell me about Paris."}], **dict(ASK, tools=strict, tool_choice="required")).choices[0]
+    check("required and strict: a call that keeps to its schema", forced.message.tool_calls and forced.finish_reason == "tool_calls"
+          and all(set(json.loads(c.function.arguments)) == {"city"} for c in forced.message.tool_calls), forced)
     none = client.chat.completions.create(messages=[{"role": "user", "content": "Say hi."}], tool_choice="none", **dict(ASK, max_tokens=8)).choices[0]
     check("tool_choice none: no calls", not none.message.tool_calls and none.message.content, none)
 

@@ -4,6 +4,7 @@
 #include "model/adapter/chat_template.h"
 #include "model/adapter/defaults.h"
 #include "model/chat.h"
+#include "model/dialogue/tool_grammar.h"
 #include "model/infer/weight_cache/cache.h"
 
 #include <string.h>
@@ -139,6 +140,7 @@ sd_status sd_models_open(sd_models *m, const sd_models_options *o, const atomic_
                               err));
     const sd_tokenizer *tok = m->model->tokenizer;
     if (tok) SD_TRY(sd_grammar_cache_open(&m->grammars, tok, err));
+    if (m->grammars) sd_grammar_cache_take_calls(m->grammars, sd_gb_tool_rules);
     for (int i = 0; tok && i < sd_tokenizer_size(tok); i++) {
         size_t len;
         sd_tokenizer_bytes(tok, i, &len);

@@ -23,6 +23,7 @@ typedef struct {
 
 struct sd_grammar_cache {
     const sd_tokenizer *t;
+    sd_grammar_calls_fn calls; // may be NULL
     pthread_mutex_t lock, vocab_lock;
     sd_vocab *vocab;
     entry entry[SD_GRAMMAR_KEPT];
@@ -41,6 +42,10 @@ sd_status sd_grammar_cache_open(sd_grammar_cache **out, const sd_tokenizer *t, s
     *out = c;
 out:
     return st;
+}
+
+void sd_grammar_cache_take_calls(sd_grammar_cache *c, sd_grammar_calls_fn calls) {
+    c->calls = calls;
 }
 
 static void drop(sd_grammar_cache *c, int i) {
@@ -115,8 +120,8 @@ out:
     return st;
 }
 
-static sd_status compile(sd_grammar **out, sd_vocab *v, const sd_grammar_spec *want,
-                         sd_error *err) {
+static sd_status compile(sd_grammar **out, const sd_grammar_cache *c, sd_vocab *v,
+                         const sd_grammar_spec *want, sd_error *err) {
     sd_status st = SD_OK;
     json_t *doc = NULL;
     int e = -1;
@@ -128,6 +133,10 @@ static sd_status compile(sd_grammar **out, sd_vocab *v, const sd_grammar_spec *w
     if (want->kind == SD_GRAMMAR_SCHEMA) e = sd_gb_json_schema(b, doc);
     if (want->kind == SD_GRAMMAR_CHOICE) e = choice_of(b, doc, &own);
     if (want->kind == SD_GRAMMAR_OBJECT) e = sd_gb_json_object(b, SD_GRAMMAR_OBJECT_DEPTH);
+    if (want->kind == SD_GRAMMAR_CALLS && c->calls)
+        e = c->calls(b, c->t, want->text, want->len, &own);
+    else if (want->kind == SD_GRAMMAR_CALLS)
+        sd_fail(&own, SD_EINVAL, "nobody here reads constraints on tool calls");
     if (want->kind == SD_GRAMMAR_REGEX) e = sd_gb_regex(b, want->text, want->len);
     SD_CHECK(own.status == SD_OK, err, own.status, "%s", own.message);
     SD_TRY(sd_grammar_compile(out, b, e, v, err));
@@ -202,7 +211,7 @@ sd_status sd_grammar_cache_get(sd_grammar **out, sd_grammar_cache *c, const sd_g
     if (*out) return SD_OK;
     SD_TRY(vocab_of(&v, c, err));
     double begin = sd_now_s();
-    SD_TRY(compile(out, v, want, err));
+    SD_TRY(compile(out, c, v, want, err));
     pthread_mutex_lock(&c->lock);
     c->stats.compiled++;
     c->stats.compile_s += sd_now_s() - begin;

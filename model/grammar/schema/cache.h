@@ -17,6 +17,7 @@ typedef enum {
     SD_GRAMMAR_SCHEMA, // a JSON Schema
     SD_GRAMMAR_REGEX,  // a pattern that the whole answer matches
     SD_GRAMMAR_CHOICE, // a JSON array of texts, of which the answer is one
+    SD_GRAMMAR_CALLS, // an answer with tool calls; sd_grammar_cache_take_calls says who reads the text
     SD_GRAMMAR_KINDS
 } sd_grammar_kind;
 
@@ -43,6 +44,12 @@ void sd_grammar_cache_close(sd_grammar_cache *c); // NULL is fine; grammars in u
 /// waiting but the caller. SD_EINVAL, SD_EFORMAT and SD_ELIMIT say what is wrong with the text.
 sd_status sd_grammar_cache_get(sd_grammar **out, sd_grammar_cache *c, const sd_grammar_spec *want,
                                sd_error *err);
+
+/// Makes an expression of a text of SD_GRAMMAR_CALLS, or -1; err says why, unless the builder does.
+typedef int (*sd_grammar_calls_fn)(sd_grammar_builder *b, const sd_tokenizer *t, const char *text,
+                                   size_t len, sd_error *err);
+/// Before the cache is shared. Without it such texts are SD_EINVAL.
+void sd_grammar_cache_take_calls(sd_grammar_cache *c, sd_grammar_calls_fn calls);
 
 typedef struct {
     int64_t found, compiled;

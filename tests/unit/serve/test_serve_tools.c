@@ -242,3 +242,71 @@ Test(serve_tools, a_tool_loops_history_is_taken_by_any_template, .timeout = 120)
         live_stop(&s);
     }
 }
+
+#define STRICT                                                                                     \
+    "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"get_weather\",\"strict\":true,"    \
+    "\"parameters\":{\"type\":\"object\",\"properties\":{\"city\":{\"type\":\"string\",\"enum\":"  \
+    "[\"Bern\",\"Z\xC3\xBCrich\"]}},\"required\":[\"city\"],\"additionalProperties\":false}}},"    \
+    "{\"type\":\"function\",\"function\":{\"name\":\"off\",\"strict\":true}}]"
+
+// Whether it is a call that the tools allow; its name.
+static const char *check_call(const json_t *call) {
+    const char *name = text(call, "function.name");
+    json_t *v = json_loads(text(call, "function.arguments"), 0, NULL);
+    cr_assert_not_null(v, "%s", text(call, "function.arguments"));
+    const char *city = text(v, "city");
+    bool weather = strcmp(name, "get_weather") == 0;
+    cr_assert(weather || strcmp(name, "off") == 0, "%s", name);
+    cr_assert_eq(json_object_size(v), weather ? 1u : 0u);
+    cr_assert(!weather || strcmp(city, "Bern") == 0 || strcmp(city, "Z\xC3\xBCrich") == 0, "%s",
+              city);
+    json_decref(v);
+    return name;
+}
+
+// A model that knows nothing, drawn from at temperature 1.
+Test(serve_tools, forced_calls_come_and_keep_to_their_schemas, .timeout = 240) {
+    static const struct {
+        const char *choice, *name;
+    } row[] = {{"\"required\"", NULL},
+               {"{\"type\":\"function\",\"function\":{\"name\":\"off\"}}", "off"},
+               {"{\"type\":\"function\",\"function\":{\"name\":\"get_weather\"}}", "get_weather"}};
+    live s;
+    char body[2048];
+    start(&s, call_template, call_tokens);
+    for (int i = 0; i < 12; i++) {
+        snprintf(body, sizeof body,
+                 "{" USER "," STRICT
+                 ",\"tool_choice\":%s,\"parallel_tool_calls\":false,\"seed\":%d,"
+                 "\"max_tokens\":300}",
+                 row[i % 3].choice, i);
+        json_t *v = ask_whole(&s, body);
+        cr_assert_str_eq(text(v, "choices.0.finish_reason"), "tool_calls");
+        cr_assert(json_is_null(in(v, "choices.0.message.content")));
+        cr_assert_eq(json_array_size(in(v, "choices.0.message.tool_calls")), 1u);
+        const char *name = check_call(in(v, "choices.0.message.tool_calls.0"));
+        cr_assert(!row[i % 3].name || strcmp(name, row[i % 3].name) == 0, "%s", name);
+        json_decref(v);
+    }
+    live_stop(&s);
+}
+
+Test(serve_tools, what_cannot_be_forced_is_refused_by_its_name, .timeout = 120) {
+    static const struct {
+        const char *more, *says;
+    } row[] = {{"\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"strict\":true,"
+                "\"parameters\":"
+                "{\"type\":\"object\",\"properties\":{\"a\":{\"not\":{\"type\":\"null\"}}}}}}]",
+                "not"},
+               {TOOLS ",\"response_format\":{\"type\":\"json_object\"}", "response_format"}};
+    live s;
+    start(&s, call_template, call_tokens);
+    for (int i = 0; i < 2; i++) {
+        char body[1024];
+        snprintf(body, sizeof body, "{" USER ",%s}", row[i].more);
+        char *out = ask(&s, body);
+        cr_assert(strstr(out, " 400 ") && strstr(out, row[i].says), "%s", out);
+        free(out);
+    }
+    live_stop(&s);
+}

@@ -1,0 +1,35 @@
+// The answers that a request with tools allows, as a grammar: calls that must come, and arguments that keep to
+// their schemas.
+//
+//     sd_tool_rules r = {.d = d, .t = tokenizer, .tools = tools, .only = -1, .required = true};
+//     int answer = sd_gb_tool_answer(b, &r, err);
+//     SD_TRY(sd_grammar_compile(&g, b, answer, vocab, err));
+//
+// Markers that are special tokens are those tokens; calls have one spelling, which the answer's machine
+// (answer.h) reads. In front of calls there may be reasoning, where the model reasons.
+#pragma once
+
+#include "model/dialogue/dialogue.h"
+#include "model/grammar/grammar.h"
+
+typedef struct {
+    const sd_dialogue *d;
+    const sd_tokenizer *t;
+    const json_t *tools; // OpenAI's list; only read during the call
+    int only;            // the one that must be called; -1: any of them
+    bool required;       // calls and nothing else, at least one; else text with calls or none
+    bool parallel;       // more than one call
+    bool in_reasoning;   // the prompt ended within the reasoning
+} sd_tool_rules;
+
+/// *out <- the rules as a text, which a tokenizer alone turns into the grammar again; the caller's. SD_ENOMEM.
+sd_status sd_tool_rules_write(char **out, const sd_tool_rules *r, sd_error *err);
+/// sd_gb_tool_answer of such a text (a sd_grammar_calls_fn).
+int sd_gb_tool_rules(sd_grammar_builder *b, const sd_tokenizer *t, const char *text, size_t len,
+                     sd_error *err);
+
+/// Whether there are such grammars for a format: not for harmony, whose calls end with an end token.
+bool sd_tool_grammar_has(sd_tool_format f);
+/// The answer as an expression, or -1: compiling says why. The arguments of a function with "strict": true
+/// keep to its parameters; those of others are any object.
+int sd_gb_tool_answer(sd_grammar_builder *b, const sd_tool_rules *r);
