@@ -11,6 +11,7 @@ enum { MAX_TOOLS = 128, MAX_PARAMETERS = 256, FREE_DEPTH = 16 };
 typedef struct {
     sd_grammar_builder *b;
     const sd_tool_rules *r;
+    sd_error *err; // what the builder does not know
 } maker;
 
 static int text(const maker *m, const char *s) {
@@ -81,6 +82,23 @@ static json_t *with_definitions(const json_t *schema, const json_t *root) {
     return copy;
 }
 
+// A strict function's schema says nothing that its tags do not enforce.
+static bool enforced(const maker *m, const json_t *tool, const json_t *schema,
+                     const char *const *keys, int n, const char *where) {
+    const char *key;
+    json_t *v, *given = (json_t *)(uintptr_t)schema;
+    if (!json_is_true(json_object_get(function_of(tool), "strict"))) return true;
+    json_object_foreach(given, key, v) {
+        bool known = false;
+        for (int i = 0; i < n; i++) known |= strcmp(key, keys[i]) == 0;
+        if (known) continue;
+        sd_fail(m->err, SD_EINVAL, "'%.64s' of %.64s%s%.64s is not enforced in calls of this form",
+                key, name_of(tool), *where ? "." : "", where);
+        return false;
+    }
+    return true;
+}
+
 static int choice(const maker *m, const json_t *values) {
     const char *s[MAX_PARAMETERS];
     size_t len[MAX_PARAMETERS], i;
@@ -93,11 +111,20 @@ static int choice(const maker *m, const json_t *values) {
     return n ? sd_gb_choice(m->b, s, len, n) : -1;
 }
 
-static int value(const maker *m, const json_t *schema, const json_t *root) {
+static int value(const maker *m, const json_t *tool, const char *key, const json_t *schema,
+                 const json_t *root) {
+    static const char *const keys[] = {"type",  "enum",    "pattern", "description",
+                                       "title", "default", "examples"};
     const char *type = json_string_value(json_object_get(schema, "type"));
     const json_t *values = json_object_get(schema, "enum"),
                  *pattern = json_object_get(schema, "pattern");
     if (type && strcmp(type, "string") == 0) {
+        if (!enforced(m, tool, schema, keys, 7, key)) return -1;
+        if (json_array_size(values) > 0 && pattern) {
+            sd_fail(m->err, SD_EINVAL, "%.64s.%.64s has both enum and pattern; give one",
+                    name_of(tool), key);
+            return -1;
+        }
         if (json_array_size(values) > 0) return choice(m, values);
         if (pattern)
             return sd_gb_regex(m->b, json_string_value(pattern), json_string_length(pattern));
@@ -121,13 +148,17 @@ static bool is_required(const json_t *root, const char *key) {
 static int parameters(const maker *m, const json_t *tool) {
     const json_t *root = json_object_get(function_of(tool), "parameters");
     json_t *properties = json_object_get(root, "properties"), *schema;
+    static const char *const keys[] = {"type",  "properties",  "required", "additionalProperties",
+                                       "$defs", "definitions", "$schema",  "description",
+                                       "title"};
     const char *key;
     int e[MAX_PARAMETERS], n = 0;
+    if (!enforced(m, tool, root, keys, 9, "")) return -1;
     json_object_foreach(properties, key, schema) {
         if (n == MAX_PARAMETERS) return -1;
         int one = seq(m,
                       (int[]){text(m, "<parameter="), text(m, key), text(m, ">\n"),
-                              value(m, schema, root), text(m, "\n</parameter>\n")},
+                              value(m, tool, key, schema, root), text(m, "\n</parameter>\n")},
                       5);
         e[n++] = is_required(root, key) ? one : sd_gb_repeat(m->b, one, 0, 1);
     }
@@ -239,8 +270,8 @@ bool sd_tool_grammar_has(sd_tool_format f) {
     return f != SD_TOOL_NONE && f != SD_TOOL_HARMONY;
 }
 
-int sd_gb_tool_answer(sd_grammar_builder *b, const sd_tool_rules *r) {
-    maker m = {b, r};
+int sd_gb_tool_answer(sd_grammar_builder *b, const sd_tool_rules *r, sd_error *err) {
+    maker m = {b, r, err};
     int before = reasoning(&m), all = calls(&m);
     if (r->required) return seq(&m, (int[]){before, all}, 2);
     // Llama's calls are the whole answer; elsewhere text may stand around them.
@@ -293,7 +324,7 @@ int sd_gb_tool_rules(sd_grammar_builder *b, const sd_tokenizer *t, const char *t
         !sd_tool_grammar_has(d.format))
         sd_fail(err, SD_EFORMAT, "these are no rules for tool calls");
     else
-        e = sd_gb_tool_answer(b, &r);
+        e = sd_gb_tool_answer(b, &r, err);
     json_decref(v);
     return e;
 }

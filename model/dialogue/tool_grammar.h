@@ -30,6 +30,6 @@ int sd_gb_tool_rules(sd_grammar_builder *b, const sd_tokenizer *t, const char *t
 
 /// Whether there are such grammars for a format: not for harmony, whose calls end with an end token.
 bool sd_tool_grammar_has(sd_tool_format f);
-/// The answer as an expression, or -1: compiling says why. The arguments of a function with "strict": true
+/// The answer as an expression, or -1: err says why, unless compiling does. The arguments of a function with "strict": true
 /// keep to its parameters; those of others are any object.
-int sd_gb_tool_answer(sd_grammar_builder *b, const sd_tool_rules *r);
+int sd_gb_tool_answer(sd_grammar_builder *b, const sd_tool_rules *r, sd_error *err);

@@ -227,6 +227,31 @@ Test(dialogue_grammar, forced_calls_are_read_as_such_and_keep_to_their_schemas, 
     }
 }
 
+// What tags cannot enforce is refused by its name where the function is strict, and let be where it is not.
+Test(dialogue_grammar, a_keyword_that_tags_do_not_enforce_is_named, .init = setup,
+     .fini = teardown) {
+    static const struct {
+        const char *parameters, *names;
+    } bad[] = {
+        {"{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\",\"maxLength\":3}}}",
+         "maxLength"},
+        {"{\"type\":\"object\",\"anyOf\":[{}]}", "anyOf"}};
+    for (int i = 0; i < 4; i++) {
+        sd_error err = {0};
+        sd_dialogue d = {.format = SD_TOOL_QWEN3_CODER};
+        json_t *list = json_pack("[{s:{s:s, s:b, s:o}}]", "function", "name", "f", "strict", i < 2,
+                                 "parameters", json_loads(bad[i % 2].parameters, 0, NULL));
+        sd_tool_rules r = {
+            .d = &d, .t = model.tokenizer, .tools = list, .only = -1, .required = true};
+        sd_grammar_builder *b = sd_grammar_builder_open();
+        int e = sd_gb_tool_answer(b, &r, &err);
+        cr_assert_eq(e < 0, i < 2, "%s", bad[i % 2].parameters);
+        cr_assert(i >= 2 || strstr(err.message, bad[i % 2].names), "%s", err.message);
+        sd_grammar_builder_close(b);
+        json_decref(list);
+    }
+}
+
 Test(dialogue_grammar, texts_that_are_no_rules_are_refused, .init = setup, .fini = teardown) {
     static const char *const texts[] = {"",
                                         "{}",
