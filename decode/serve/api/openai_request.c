@@ -272,6 +272,12 @@ static bool parse_prompt(sd_api_request *r, sd_api_error *e) {
         sd_api_fail(e, 400, "prompt", "prompt is missing; give a string or token ids");
         return false;
     }
+    const json_t *tools = sd_field_get(r->root, "tools");
+    if (tools && !(json_is_array(tools) && json_array_size(tools) == 0)) {
+        sd_api_fail(e, 400, "tools",
+                    "tools: a completion calls no tools; use /v1/chat/completions");
+        return false;
+    }
     if (!sd_field_bool(r->root, "echo", &r->echo, e)) return false;
     if (r->echo && r->logprobs >= 0) {
         sd_api_fail(e, 400, "echo",

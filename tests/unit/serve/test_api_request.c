@@ -165,6 +165,7 @@ static const struct {
 static const struct {
     const char *param, *body;
 } bad_text[] = {
+    {"tools", "{\"prompt\":\"a\",\"tools\":[{}]}"},
     {"prompt", "{}"},
     {"prompt", "{\"prompt\":7}"},
     {"prompt", "{\"prompt\":[]}"},
