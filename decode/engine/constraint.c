@@ -122,20 +122,30 @@ bool sd_slot_constraint_allows(void *ctx, int j, int32_t token) {
 
 // ---- masks
 
+// The mask behind draft[0..j), where the draft is within the grammar.
+static const uint32_t *fill(sd_constraint *c, int j) {
+    uint32_t *mask = c->mask + (size_t)j * c->words;
+    sd_grammar_fill(&c->ahead, mask, c->V);
+    if (sd_grammar_can_end(&c->ahead))
+        for (int i = 0; i < c->n_ends; i++) mask[c->end[i] / 32] |= 1u << c->end[i] % 32;
+    return mask;
+}
+
+const uint32_t *sd_slot_mask_ahead(sd_slot *s, const int32_t *ahead, int n) {
+    if (!s->request->r.grammar || n > SD_MAX_DRAFT) return NULL;
+    if (n > 0 && memcmp(ahead, s->plan.draft, (size_t)n * sizeof *ahead) != 0) return NULL;
+    return go_ahead(s, n) ? fill(s->constraint, n) : NULL;
+}
+
 void sd_slot_fill_masks(sd_slot *s, int rows) {
     sd_constraint *c = s->constraint;
     if (!s->request->r.grammar) return;
     sd_slot_plan_constraint(s);
     for (int j = 0; j < rows; j++) {
-        uint32_t *mask = c->mask + (size_t)j * c->words;
-        if (!go_ahead(s, j)) { // never looked at, but something must be drawn
+        if (!go_ahead(s, j)) // never looked at, but something must be drawn
             c->allowed[j] = c->allowed[j - 1];
-            continue;
-        }
-        sd_grammar_fill(&c->ahead, mask, c->V);
-        if (sd_grammar_can_end(&c->ahead))
-            for (int i = 0; i < c->n_ends; i++) mask[c->end[i] / 32] |= 1u << c->end[i] % 32;
-        c->allowed[j] = mask;
+        else
+            c->allowed[j] = fill(c, j);
     }
 }
 

@@ -272,6 +272,9 @@ const sd_grammar_state *sd_slot_grammar(const sd_slot *s);
 void sd_slot_plan_constraint(sd_slot *s); // a round begins
 /// Of a slot (ctx): whether the token may stand behind the plan's draft[0..j).
 bool sd_slot_constraint_allows(void *ctx, int j, int32_t token);
+/// The mask behind the timeline and ahead [n], for a drafter that draws as the target does; NULL: all,
+/// or the plan's draft is another one. It stays until the step's rows are filled.
+const uint32_t *sd_slot_mask_ahead(sd_slot *s, const int32_t *ahead, int n);
 /// s->allowed [rows] <- the masks of a step's rows.
 void sd_slot_fill_masks(sd_slot *s, int rows);
 /// The timeline has one token more; the answer may be over with it.

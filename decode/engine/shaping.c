@@ -131,11 +131,14 @@ void sd_slot_shape(sd_slot *s, int rows) {
 const sd_shaping *sd_slot_shaping_ahead(void *ctx, sd_shaping *out, sd_token_seen *recent,
                                         const int32_t *ahead, int n) {
     sd_slot *s = ctx;
-    if (s->request->shape->counts) {
+    const sd_shape *h = s->request->shape;
+    *out = (sd_shaping){0};
+    if (h && h->counts) {
         count_timeline(s);
         count_ahead(&s->counts, recent, ahead, n);
     }
-    shape_row(out, s, recent, ahead, n);
+    if (h) shape_row(out, s, recent, ahead, n);
+    out->allowed = sd_slot_mask_ahead(s, ahead, n);
     return does_something(out) ? out : NULL;
 }
 

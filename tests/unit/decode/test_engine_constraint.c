@@ -5,6 +5,7 @@
 #include "tests/unit/support/tiny_model.h"
 
 #include "base/clock.h"
+#include "base/files/path.h"
 #include "decode/engine/private.h"
 
 #include <criterion/criterion.h>
@@ -229,6 +230,34 @@ Test(constraint, a_batch_of_different_constraints_and_none_is_as_alone) {
         test_answer_free(&alone[k]), test_answer_free(&together[k]);
     }
     sd_engine_close(e);
+    free_world(&w);
+}
+
+// A draft that is the target itself draws under the same masks: all it says is right.
+Test(constraint, a_draft_model_draws_under_the_masks) {
+    sd_error err = {0};
+    char *dir = sd_tiny_dir(), *path = sd_path_join(dir, "same.gguf");
+    sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
+    world w = make_world();
+    cr_assert_eq(sd_tiny_write_gguf(path, &t, &err), SD_OK, "%s", err.message);
+    sd_engine *e = test_engine_open(
+        w.model, &(sd_engine_options){.ctx = 256, .slots = 2, .draft = path, .spec_length = 4});
+    int64_t drafted = 0, accepted = 0;
+    for (int k = 0; k < KINDS; k++) {
+        test_answer a = {0}, plain = {0};
+        sd_request r = request_of(&w, k, 1, SD_SPEC_DRAFT), off = request_of(&w, k, 1, SD_SPEC_OFF);
+        test_run(e, &r, &a);
+        test_run(e, &off, &plain);
+        expect_same(&plain, &a, "draft", k);
+        drafted += a.stats.spec.drafted, accepted += a.stats.spec.accepted;
+        test_answer_free(&a), test_answer_free(&plain);
+    }
+    printf("# %lld of %lld accepted\n", (long long)accepted, (long long)drafted);
+    cr_expect(accepted * 10 >= drafted * 9, "%lld of %lld", (long long)accepted,
+              (long long)drafted);
+    sd_engine_close(e);
+    free(path);
+    sd_tiny_remove(dir);
     free_world(&w);
 }
 
