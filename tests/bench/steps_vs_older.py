@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Single steps of two checkouts in one process, in turns of a few milliseconds: it resolves 1 % where whole commands (vs_older.py) vary by 20 %.
+"""Single steps, and answers of an engine, of two checkouts in one process, in turns: it resolves 1 % where whole commands (vs_older.py) vary by 20 %.
 
     steps_vs_older.py OLD_CHECKOUT NEW_CHECKOUT MODEL.gguf [--threads 2] [--rounds 200] [--kv auto]
 
@@ -14,8 +14,9 @@ import tempfile
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "steps")
 PACKAGES = "jansson yaml-0.1 libpcre2-8 libutf8proc libcrypto libevent libevent_pthreads libarchive libzstd libxxhash hdf5".split()
-KINDS = (("decode at depth 1", 1, 1, 1), ("decode at 256", 256, 1, 1), ("decode at 2048", 2048, 1, 1), ("verify 4 rows at 256", 256, 4, 4),
+STEPS = (("decode at depth 1", 1, 1, 1), ("decode at 256", 256, 1, 1), ("decode at 2048", 2048, 1, 1), ("verify 4 rows at 256", 256, 4, 4),
          ("verify 8 rows at 256", 256, 8, 8), ("verify 16 rows at 256", 256, 16, 16), ("prefill 192 rows at 0", 0, 192, 1), ("prefill 192 rows at 1536", 1536, 192, 0))
+ANSWERS = (("1 answer of 96 tokens", 1, 96, 0), ("the same, speculative", 1, 96, 1), ("16 answers at once", 16, 64, 0), ("the same, speculative", 16, 64, 1))
 KV = ("auto", "f16", "bf16", "int8", "f32")
 
 
@@ -48,10 +49,10 @@ def main():
         program = os.path.join(work, "in_turns")
         run("cc", "-std=gnu11", "-O2", os.path.join(HERE, "in_turns.c"), "-o", program, "-ldl")
         print(f"{'':26} {'old ms':>8} {'new ms':>8} {'new is':>7}   quartiles")
-        for name, depth, rows, want in KINDS:
-            burst, rounds = (8, a.rounds) if rows < 64 else (2, max(1, a.rounds // 4))
-            old, new, ratio, low, high = run(program, *sides, a.model, str(a.threads), str(KV.index(a.kv)), str(depth), str(rows), str(want), str(burst),
-                                             str(rounds)).split()
+        kinds = [(name, "step", *v, *((8, a.rounds) if v[1] < 64 else (2, max(1, a.rounds // 4)))) for name, *v in STEPS]
+        kinds += [(name, "answers", *v, 1, max(1, a.rounds // 5)) for name, *v in ANSWERS]
+        for name, kind, x, y, z, burst, rounds in kinds:
+            old, new, ratio, low, high = run(program, *sides, a.model, *map(str, (a.threads, KV.index(a.kv), burst, rounds, kind, x, y, z))).split()
             print(f"{name:26} {old:>8} {new:>8} {ratio:>7}   {low} to {high}", flush=True)
 
 

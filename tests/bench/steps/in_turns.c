@@ -1,17 +1,21 @@
-// Steps of two builds in turns, some milliseconds each, so that what the machine does besides meets both alike.
+// Two builds in turns, some milliseconds each, so that what the machine does besides meets both.
 //
-//     in_turns A.so B.so MODEL.gguf threads kv depth rows want burst rounds
+//     in_turns A.so B.so MODEL.gguf threads kv burst rounds step DEPTH ROWS WANT
+//     in_turns A.so B.so MODEL.gguf threads kv burst rounds answers STREAMS TOKENS SPECULATION(0|1)
 //
 // Prints one line: A's and B's median step in ms, the median over rounds of A's median over B's, and its quartiles.
 #include <dlfcn.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
-enum { SIDES = 2, ARGS = 11, FILL = 64, MAX_ROUNDS = 1000, MAX_BURST = 64 };
+enum { SIDES = 2, ARGS = 12, FILL = 64, MAX_ROUNDS = 1000, MAX_BURST = 64 };
 typedef struct {
     void (*open)(const char *, int, int, int);
     void (*step)(int, int, int);
+    void (*answers)(int, int, int);
     double median[MAX_ROUNDS]; // of each round, in seconds
 } side;
 
@@ -39,30 +43,34 @@ static void load(side *s, const char *path) {
     }
     *(void **)&s->open = dlsym(lib, "open_side");
     *(void **)&s->step = dlsym(lib, "run_step");
-    if (!s->open || !s->step) exit(1);
+    *(void **)&s->answers = dlsym(lib, "run_answers");
+    if (!s->open || !s->step || !s->answers) exit(1);
 }
 
 int main(int argc, char **argv) {
     static side sides[SIDES];
     static double ratio[MAX_ROUNDS];
     if (argc != ARGS) return 2;
-    const int threads = atoi(argv[4]), kv = atoi(argv[5]), depth = atoi(argv[6]),
-              rows = atoi(argv[7]), want = atoi(argv[8]), burst = atoi(argv[9]),
-              rounds = atoi(argv[10]);
+    const int threads = atoi(argv[4]), kv = atoi(argv[5]), burst = atoi(argv[6]),
+              rounds = atoi(argv[7]);
+    const int a1 = atoi(argv[9]), a2 = atoi(argv[10]), a3 = atoi(argv[11]);
+    const bool steps = strcmp(argv[8], "step") == 0;
+    const int depth = steps ? a1 : 0, last = steps ? a1 + a2 : 0;
     if (burst < 1 || burst > MAX_BURST || rounds < 1 || rounds > MAX_ROUNDS) return 2;
     for (int i = 0; i < SIDES; i++) {
         load(&sides[i], argv[1 + i]);
-        sides[i].open(argv[3], threads, depth + rows + FILL, kv);
+        sides[i].open(argv[3], threads, last + FILL, kv);
         for (int pos = 0; pos < depth; pos += FILL) sides[i].step(pos, FILL, 0);
     }
     for (int round = 0; round < rounds; round++) {
         for (int j = 0; j < SIDES; j++) {
             side *s = &sides[(round + j) % SIDES];
             double t[MAX_BURST];
-            s->step(depth, rows, want); // wakes its threads and caches
+            void (*run)(int, int, int) = steps ? s->step : s->answers;
+            if (steps || round == 0) run(a1, a2, a3); // wakes its threads and caches
             for (int b = 0; b < burst; b++) {
                 double begin = now_s();
-                s->step(depth, rows, want);
+                run(a1, a2, a3);
                 t[b] = now_s() - begin;
             }
             s->median[round] = at(t, burst, 0.5);
