@@ -1,20 +1,19 @@
 #!/usr/bin/env python3
 """Perplexity on the default path (int8 activations, keys and values of two bytes) against llama.cpp on the same GGUF file and text, by
-the same windows: within 0.3 %; Gemma 3 270M within 0.75 %. Then without rounding: --compute fp32 against llama.cpp on the same weights written out as F32.
+the same windows: within 0.3 %; Gemma 3 270M within 1.5 %. Then without rounding: --compute fp32 against llama.cpp on the same weights written out as F32.
 
     perplexity.py SPECDEC MODELS [TEXT]      TEXT: a file; default: the C sources of this repository
 
 Two int8 paths differ from each other as much as each does from fp32; over 765 tokens (3 windows) that is +-0.5 %, over 6120
-(24 windows, the default) it is within +-0.1 %. Gemma 3 270M feels 8-bit activations more: its 24 windows have 7.866 in
-fp32, 7.912 here by default, 7.941 in llama.cpp, and rounding moves the loss of a token by 0.13 (standard deviation over 300 tokens), which over 6120 leaves
-+-0.24 % between two such paths; its limit is three times that. The path in fp32 has no such excuse: what is left there is the order of sums, and the
-limit is 0.02 %. llama.cpp is taken through llama-cpp-python. The two small models need some minutes
+(24 windows, the default) it is within +-0.1 %. Gemma 3 270M feels 8-bit activations more. On two texts of 24 windows, against fp32: +0.58 and +0.67 % here,
++0.95 and -0.18 % in llama.cpp; so the two are -0.36 and +0.85 % apart, and its limit, 1.5 %, says no more than that nothing is broken. The path in
+fp32 has no such excuse: what is left there is the order of sums, and the limit is 0.02 %. llama.cpp is taken through llama-cpp-python. The two small models need some minutes
 and are the default; SPECDEC_PARITY_ALL=1 takes all models, SPECDEC_PARITY_WINDOWS=N other numbers of windows.
 """
 import ctypes, json, math, os, pathlib, subprocess, sys, tempfile
 
 LIMIT, LIMIT_FP32, CTX = 0.003, 0.0002, 512
-WIDER = {"gemma-3-270m.Q4_K_M.gguf": 0.0075}
+WIDER = {"gemma-3-270m.Q4_K_M.gguf": 0.015}
 WINDOWS = int(os.environ.get("SPECDEC_PARITY_WINDOWS", "24"))
 FILES = ("SmolLM2-135M-Instruct.Q4_1.gguf", "gemma-3-270m.Q4_K_M.gguf", "Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf", "Qwen2.5-Coder-1.5B-Instruct.Q4_K_M.gguf")
 
