@@ -77,7 +77,7 @@ typedef struct {
 
 typedef struct {
     bool prefix;      // a space before text (add_dummy_prefix)
-    bool by_position; // earlier pieces merge first, and user-defined runs of spaces merge as well
+    bool by_position; // earlier pieces merge first
     bool strip_after; // white space behind added tokens belongs to them
     int32_t unk;      // -1: none
 } sd_pieces_options;

@@ -1,19 +1,17 @@
 #!/usr/bin/env python3
 """Perplexity on the default path (int8 activations, keys and values of two bytes) against llama.cpp on the same GGUF file and text, by
-the same windows: within 0.3 %; Gemma 3 270M within 1.5 %. Then without rounding: --compute fp32 against llama.cpp on the same weights written out as F32.
+the same windows: within 0.3 %. Then without rounding: --compute fp32 against llama.cpp on the same weights written out as F32.
 
     perplexity.py SPECDEC MODELS [TEXT]      TEXT: a file; default: the C sources of this repository
 
 Two int8 paths differ from each other as much as each does from fp32; over 765 tokens (3 windows) that is +-0.5 %, over 6120
-(24 windows, the default) it is within +-0.1 %. Gemma 3 270M feels 8-bit activations more. On two texts of 24 windows, against fp32: +0.58 and +0.67 % here,
-+0.95 and -0.18 % in llama.cpp; so the two are -0.36 and +0.85 % apart, and its limit, 1.5 %, says no more than that nothing is broken. The path in
-fp32 has no such excuse: what is left there is the order of sums, and the limit is 0.02 %. llama.cpp is taken through llama-cpp-python. The two small models need some minutes
+(24 windows, the default) it is within +-0.1 %. The path in fp32 leaves the order of sums alone, so its limit is 0.02 %: beyond it the two do
+not compute, or read, the same (Gemma's once was 0.43 %: other ids for long runs of spaces). llama.cpp is taken through llama-cpp-python. The two small models need some minutes
 and are the default; SPECDEC_PARITY_ALL=1 takes all models, SPECDEC_PARITY_WINDOWS=N other numbers of windows.
 """
 import ctypes, json, math, os, pathlib, subprocess, sys, tempfile
 
 LIMIT, LIMIT_FP32, CTX = 0.003, 0.0002, 512
-WIDER = {"gemma-3-270m.Q4_K_M.gguf": 0.015}
 WINDOWS = int(os.environ.get("SPECDEC_PARITY_WINDOWS", "24"))
 FILES = ("SmolLM2-135M-Instruct.Q4_1.gguf", "gemma-3-270m.Q4_K_M.gguf", "Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf", "Qwen2.5-Coder-1.5B-Instruct.Q4_K_M.gguf")
 
@@ -85,7 +83,7 @@ for name in FILES if os.environ.get("SPECDEC_PARITY_ALL") else FILES[:2]:
     if not path.exists():
         print(f"ok {number} - perplexity of {name} # SKIP the file is not in {folder}")
         continue
-    failed += check(f"perplexity of {name}", ours(path, text), reference(path, text), WIDER.get(name, LIMIT))
+    failed += check(f"perplexity of {name}", ours(path, text), reference(path, text), LIMIT)
     number += 1
     with tempfile.TemporaryDirectory() as work:
         f32 = os.path.join(work, "f32.gguf")

@@ -167,7 +167,7 @@ Test(pieces, the_text_of_a_byte_is_no_way_to_it) {
 }
 
 Test(pieces, gemma_merges_in_the_order_of_its_vocabulary) {
-    // The scores say otherwise, and the run of spaces is user-defined and written with spaces.
+    // The scores say otherwise.
     static const piece p[] = {{"  ", -1000, PIECE_USER},
                               {"bc", -7, N},
                               {"ab", -1, N},
@@ -181,6 +181,20 @@ Test(pieces, gemma_merges_in_the_order_of_its_vocabulary) {
     has_ids(&r, "   a", "0 7");
     r.arch = "llama"; // the same file of another family goes by its scores
     has_ids(&r, "abc", "2 5");
+}
+
+Test(pieces, runs_of_spaces_that_are_user_defined_are_found_before_anything_merges) {
+    // As merges, five spaces would be two and three, or 2 + 2 + 1 and so on.
+    static const piece p[] = {
+        {MARK, 0, N}, {"  ", 0, PIECE_USER}, {"   ", 0, PIECE_USER}, {MARK "a", 0, N}, {"a", 0, N}};
+    static const char *const archs[] = {"llama", "gemma3"};
+    for (size_t i = 0; i < COUNT(archs); i++) {
+        pieces_recipe r = {.row = p, .n = COUNT(p), .prefix = -1, .arch = archs[i]};
+        has_ids(&r, "     a", "2 1 4");
+        has_ids(&r, "    a", "2 3");
+        has_ids(&r, " a  a", "3 1 4");
+        has_ids(&r, "       ", "2 2 0");
+    }
 }
 
 Test(pieces, white_space_behind_a_special_token_of_phi_3_belongs_to_it) {
