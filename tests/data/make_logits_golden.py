@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Writes logits_golden.json: logits that transformers computes, in double, for the tiny random models of
-tests/unit/support/tiny_model.c, whose weights are a function of (seed, tensor, index) and are made again here.
+tests/unit/support/tiny/model.c, whose weights are a function of (seed, tensor, index) and are made again here.
 
     make_logits_golden.py > logits_golden.json       needs torch and transformers
 

@@ -5,7 +5,7 @@
 // pieces for "hello" (7) and "hello" after a space (8).
 #include "base/files/path.h"
 #include "tests/unit/support/pieces.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -159,7 +159,7 @@ plant "a copy takes one position too many for the same" model/infer/prefix_cache
 plant "a key finds another one's prefixes" decode/serve/generation_start.c 's/if \(name->is_key\) memcpy/if (0) memcpy/' test_serve_prefix
 plant "a salt keeps nobody apart" decode/serve/generation_start.c 's/"%s", salt\)/"%s", "")/' test_serve_prefix
 plant "priorities are those of the order of arrival" decode/engine/queue.c 's/t->last->r\.priority <= j->r\.priority/true/' test_engine_prefix
-plant "a line that changes with every request reaches the model" decode/serve/api/openai_messages.c 's/first && strcmp\(role, "system"\) == 0/false/' test_api_request
+plant "a line that changes with every request reaches the model" decode/serve/api/openai/messages.c 's/first && strcmp\(role, "system"\) == 0/false/' test_api_request
 plant "who waits for pages is overtaken for ever" decode/engine/queue.c 's/ && now - t->first->queued < PATIENCE_S//' test_engine_prefix
 plant "a marker that is cut between two pieces is content" model/dialogue/answer.c 's/return SD_FIND_PARTLY;/return SD_FIND_NO;/' test_dialogue_answer
 plant "special tokens that mark a call stay out of its text" decode/engine/output.c 's/if \(r->shown_token\[i\] == token\) return true;/if (r->shown_token[i] == token) return false;/' test_serve_tools

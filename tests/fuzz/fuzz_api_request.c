@@ -2,8 +2,8 @@
 // is sent back of either is JSON.
 #include "base/status.h"
 #include "datasets/read/record_json.h"
-#include "decode/serve/api/openai_request.h"
-#include "decode/serve/api/openai_response.h"
+#include "decode/serve/api/openai/request.h"
+#include "decode/serve/api/openai/response.h"
 
 #include <stdint.h>
 #include <string.h>

@@ -4,7 +4,7 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "model/grammar/schema/schema.h"
-#include "tests/unit/support/tiny_parts.h"
+#include "tests/unit/support/tiny/parts.h"
 
 #include <stdio.h>
 #include <string.h>

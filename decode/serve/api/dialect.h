@@ -13,7 +13,7 @@ typedef struct {
     const char *whole_type, *stream_type; // content types
     const char *stream_end;               // what the last event says
     bool opens_choices; // a stream's choice begins with a chunk that says whose it is
-    // As in api/openai_response.h.
+    // As in api/openai/response.h.
     void (*chunk)(sd_json_out *t, const sd_answer *a, const sd_chunk *c);
     void (*usage)(sd_json_out *t, const sd_answer *a, const sd_usage *u);
     void (*error)(sd_json_out *t, const sd_api_error *e);

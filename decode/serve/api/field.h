@@ -2,7 +2,7 @@
 // is absent or null, and returns false after filling the error when type or range is wrong.
 #pragma once
 
-#include "decode/serve/api/openai_request.h"
+#include "decode/serve/api/request.h"
 
 bool sd_field_bool(const json_t *o, const char *key, bool *out, sd_api_error *e);
 bool sd_field_int(const json_t *o, const char *key, int64_t min, int64_t max, int64_t *out,
@@ -19,11 +19,8 @@ bool sd_json_is_text(const json_t *v);
 /// "a string", "an array", ... for messages.
 const char *sd_field_type_word(const json_t *v);
 /// Looks at JSON text before it is parsed, because a byte of it may cost a hundred of memory. NULL,
-/// or which limit of openai_request.h it passes: a phrase such as "is nested deeper than 64 levels".
+/// or which limit of openai/request.h it passes: a phrase such as "is nested deeper than 64 levels".
 const char *sd_json_over_limit(const char *text, size_t len);
-
-/// What the answer is held to: response_format and its like, not yet compiled.
-bool sd_openai_constraint_parse(sd_api_request *r, sd_api_error *e);
 
 /// Refuses what is known but not built, unless its value means "off".
 bool sd_field_refuse_unsupported(const json_t *root, sd_api_error *e);

@@ -5,7 +5,7 @@
 #include "cli/open_model.h"
 #include "tests/unit/support/counting_backend.h"
 #include "tests/unit/support/engine.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include "base/files/path.h"
 

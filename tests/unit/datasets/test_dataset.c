@@ -7,7 +7,7 @@
 #include "datasets/store/store.h"
 #include "tests/unit/datasets/support_dataset.h"
 #include "tests/unit/support/files.h"
-#include "tests/unit/support/tiny_chat.h"
+#include "tests/unit/support/tiny/chat.h"
 
 #include <criterion/criterion.h>
 #include <jansson.h>

@@ -3,7 +3,7 @@
 #include "datasets/read/loss_mask.h"
 #include "datasets/read/record_json.h"
 #include "tests/unit/support/files.h"
-#include "tests/unit/support/tiny_chat.h"
+#include "tests/unit/support/tiny/chat.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 // Which tokens are supervised, on plain and on tricky templates.
 #include "datasets/read/loss_mask.h"
 #include "tests/unit/support/pieces.h"
-#include "tests/unit/support/tiny_chat.h"
+#include "tests/unit/support/tiny/chat.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>

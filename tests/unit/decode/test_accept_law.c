@@ -17,7 +17,7 @@
 #include "tests/unit/support/engine.h"
 #include "tests/unit/support/exact_law.h"
 #include "tests/unit/support/sanitized.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <criterion/criterion.h>
 #include <math.h>

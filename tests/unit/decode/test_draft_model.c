@@ -4,7 +4,7 @@
 #include "decode/engine/private.h"
 #include "tests/unit/support/counting_backend.h"
 #include "tests/unit/support/engine.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include "base/files/path.h"
 #include "base/files/replace.h"

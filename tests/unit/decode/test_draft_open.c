@@ -3,7 +3,7 @@
 #include "base/files/replace.h"
 #include "base/log.h"
 #include "decode/draft/open.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>

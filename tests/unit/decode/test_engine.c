@@ -1,7 +1,7 @@
 // The engine's behaviour: ends, stop strings, limits, cancelling, the queue, logprobs, threads.
 #include "decode/engine/engine.h"
 #include "tests/unit/support/engine.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <criterion/criterion.h>
 #include <math.h>

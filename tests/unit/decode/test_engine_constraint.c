@@ -2,7 +2,7 @@
 // after a slot was taken away; every answer that ends fits what it was held to.
 #include "tests/unit/grammar/support_grammar.h"
 #include "tests/unit/support/engine.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include "base/clock.h"
 #include "base/files/path.h"

@@ -2,7 +2,7 @@
 // scored and named, through its table alone.
 #include "decode/engine/private.h"
 #include "tests/unit/support/engine.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include "base/memory.h"
 

@@ -38,7 +38,7 @@ static bool mutant_carry(sd_slot *s);
 #undef sd_slot_carry
 
 #include "tests/unit/support/engine.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <criterion/criterion.h>
 

@@ -7,7 +7,7 @@
 #include "model/infer/prefix_cache.h"
 #include "tests/unit/support/engine.h"
 #include "tests/unit/support/sanitized.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <criterion/criterion.h>
 #include <string.h>

@@ -6,7 +6,7 @@
 #include "decode/engine/private.h"
 #include "tests/unit/support/engine.h"
 #include "tests/unit/support/sanitized.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include "base/files/path.h"
 #include "base/rng.h"

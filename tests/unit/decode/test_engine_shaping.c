@@ -7,7 +7,7 @@
 #include "decode/engine/bad_words.h"
 #include "decode/engine/private.h"
 #include "tests/unit/support/engine.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <criterion/criterion.h>
 #include <math.h>

@@ -3,7 +3,7 @@
 #include "base/memory.h"
 #include "tests/unit/support/engine.h"
 #include "tests/unit/support/pieces.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>

@@ -7,7 +7,7 @@
 #include "base/rng.h"
 #include "model/formats/gguf_write.h"
 #include "model/model.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>

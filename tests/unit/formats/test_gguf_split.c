@@ -8,7 +8,7 @@
 #include "model/infer/forward.h"
 #include "model/load/source.h"
 #include "model/load/vocabulary.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 #include "tests/unit/grammar/support_grammar.h"
 
-#include "tests/unit/support/tiny_parts.h"
+#include "tests/unit/support/tiny/parts.h"
 
 #include <criterion/criterion.h>
 #include <string.h>

@@ -6,7 +6,7 @@
 #include "base/memory.h"
 #include "model/adapter/adapter.h"
 #include "model/formats/safetensors.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <criterion/criterion.h>
 #include <math.h>

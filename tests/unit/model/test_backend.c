@@ -3,7 +3,7 @@
 #include "base/memory.h"
 #include "model/infer/prefix_cache.h"
 #include "tests/unit/support/counting_backend.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <criterion/criterion.h>
 #include <math.h>

@@ -6,7 +6,7 @@
 #include "model/adapter/chat_template.h"
 #include "model/chat.h"
 #include "tests/unit/support/files.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <criterion/criterion.h>
 #include <string.h>

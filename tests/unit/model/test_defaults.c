@@ -8,7 +8,7 @@
 #include "base/memory.h"
 #include "model/adapter/defaults.h"
 #include "model/formats/gguf_write.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <criterion/criterion.h>
 #include <jansson.h>

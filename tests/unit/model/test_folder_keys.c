@@ -6,7 +6,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "model/model.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <criterion/criterion.h>
 #include <jansson.h>

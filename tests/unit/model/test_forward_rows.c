@@ -6,7 +6,7 @@
 #include "base/rng.h"
 #include "model/infer/cpu/private.h"
 #include "tests/unit/support/sanitized.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <criterion/criterion.h>
 #include <math.h>

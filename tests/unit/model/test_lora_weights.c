@@ -2,7 +2,7 @@
 // or with the table, whichever goes first and on whichever thread (the sanitizers see the rest).
 #include "model/infer/cpu/lora_weights.h"
 #include "model/infer/forward.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <criterion/criterion.h>
 #include <pthread.h>

@@ -5,7 +5,7 @@
 #include "base/memory.h"
 #include "model/formats/gguf.h"
 #include "model/infer/forward.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <criterion/criterion.h>
 #include <math.h>

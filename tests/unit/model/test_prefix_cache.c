@@ -3,7 +3,7 @@
 #include "base/rng.h"
 #include "model/infer/forward.h"
 #include "model/infer/prefix_cache.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <criterion/criterion.h>
 #include <string.h>

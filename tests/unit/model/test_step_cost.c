@@ -11,7 +11,7 @@
 #include "model/infer/weight_cache/care.h"
 #include "model/infer/weight_cache/place.h"
 #include "tests/unit/support/engine.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <criterion/criterion.h>
 #include <math.h>

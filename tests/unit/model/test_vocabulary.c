@@ -4,7 +4,7 @@
 #include "model/load/vocabulary.h"
 #include "model/model.h"
 #include "tests/unit/support/pieces.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>

@@ -4,7 +4,7 @@
 #include "base/clock.h"
 #include "base/files/path.h"
 #include "base/memory.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <criterion/criterion.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 // The API's bodies: each bad field is named, null is absent, and what is not built is never
 // ignored.
-#include "decode/serve/api/openai_request.h"
+#include "decode/serve/api/openai/request.h"
 #include "decode/serve/http/http.h"
 
 #include <criterion/criterion.h>

@@ -1,6 +1,6 @@
 // What goes back: events of a stream, logprobs, and whole answers written in slices.
-#include "decode/serve/api/openai_response.h"
-#include "tests/unit/support/tiny_model.h"
+#include "decode/serve/api/openai/response.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <criterion/criterion.h>
 #include <math.h>

@@ -2,7 +2,7 @@
 #include "base/files/path.h"
 #include "base/memory.h"
 #include "decode/serve/provider/local.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <criterion/criterion.h>
 #include <semaphore.h>

@@ -2,7 +2,7 @@
 // llama-server's fields, over HTTP on a tiny model.
 #include "tests/unit/support/live.h"
 
-#include "decode/serve/api/openai_request.h"
+#include "decode/serve/api/openai/request.h"
 
 #include <criterion/criterion.h>
 #include <jansson.h>

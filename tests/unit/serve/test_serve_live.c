@@ -5,7 +5,7 @@
 #include "base/memory.h"
 #include "datasets/corpus/corpus_index.h"
 #include "tests/unit/support/live.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <criterion/criterion.h>
 #include <signal.h>

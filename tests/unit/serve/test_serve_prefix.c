@@ -3,7 +3,7 @@
 #include "base/files/path.h"
 #include "base/memory.h"
 #include "tests/unit/support/live.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>

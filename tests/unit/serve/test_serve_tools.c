@@ -4,7 +4,7 @@
 #include "base/memory.h"
 #include "model/dialogue/format.h"
 #include "tests/unit/support/live.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <criterion/criterion.h>
 #include <jansson.h>

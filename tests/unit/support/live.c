@@ -5,7 +5,7 @@
 #include "base/clock.h"
 #include "base/files/path.h"
 #include "base/memory.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>

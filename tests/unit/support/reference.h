@@ -2,7 +2,7 @@
 // code and no weights in memory with the model that it is held against.
 #pragma once
 
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 /// out [n, V] <- logits of the tokens at positions 0 to n - 1, of a sequence with room for
 /// `capacity`. Weights are the F32 values of t, whatever its dtype.

@@ -5,7 +5,7 @@
 #include "base/files/replace.h"
 #include "base/memory.h"
 #include "tests/unit/support/files.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <stdio.h>
 #include <string.h>

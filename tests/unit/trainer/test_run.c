@@ -6,7 +6,7 @@
 #include "base/memory.h"
 #include "datasets/corpus/corpus_index.h"
 #include "datasets/dataset.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 #include "tests/unit/trainer/support_run.h"
 #include "trainer/recipe/starter.h"
 

@@ -5,7 +5,7 @@
 #include "base/files/replace.h"
 #include "base/memory.h"
 #include "kernels/train/gemm_packed.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 #include "tests/unit/trainer/support_run.h"
 #include "trainer/checkpoint.h"
 

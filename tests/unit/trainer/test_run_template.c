@@ -5,7 +5,7 @@
 #include "base/memory.h"
 #include "datasets/dataset.h"
 #include "model/adapter/chat_template.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 #include "tests/unit/trainer/support_run.h"
 
 #include <criterion/criterion.h>

@@ -2,7 +2,7 @@
 // the same weights, whose losses must agree, and one model in two formats.
 #include "base/memory.h"
 #include "model/infer/forward.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 #include "tests/unit/trainer/support_gradcheck.h"
 #include "tests/unit/trainer/support_train.h"
 #include "trainer/pass/pass.h"

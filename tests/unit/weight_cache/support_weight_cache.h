@@ -4,7 +4,7 @@
 #include "model/infer/forward.h"
 #include "model/infer/weight_cache/cache.h"
 #include "model/infer/weight_cache/care.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <sys/types.h>
 

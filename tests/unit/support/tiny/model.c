@@ -1,13 +1,13 @@
 // Values are a function of (seed, tensor, index), so both formats write the same model without
 // sharing memory. Tensors are numbered by layer and role.
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include "base/files/path.h"
 #include "base/files/replace.h"
 #include "base/memory.h"
 #include "base/rng.h"
 #include "model/formats/safetensors.h"
-#include "tests/unit/support/tiny_parts.h"
+#include "tests/unit/support/tiny/parts.h"
 
 #include <math.h>
 #include <stdio.h>

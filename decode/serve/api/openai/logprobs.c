@@ -2,7 +2,7 @@
 //
 // A chat has one list of objects. A completion has four lists side by side, so the tokens are gone
 // through four times, each time from where the last piece ended.
-#include "decode/serve/api/openai_response.h"
+#include "decode/serve/api/openai/response.h"
 
 #include "base/utf8.h"
 

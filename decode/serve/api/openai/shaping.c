@@ -3,6 +3,7 @@
 // which order. Which ids and words the model has is checked against the model later.
 #include "base/memory.h"
 #include "decode/serve/api/field.h"
+#include "decode/serve/api/openai/request.h"
 
 #include <stdio.h>
 #include <string.h>

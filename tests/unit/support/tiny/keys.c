@@ -1,6 +1,6 @@
 // The hyperparameters of tiny models: keys of GGUF files as llama.cpp's converter writes them, and
 // config.json in its newer and older spelling.
-#include "tests/unit/support/tiny_parts.h"
+#include "tests/unit/support/tiny/parts.h"
 
 #include <math.h>
 #include <stdio.h>

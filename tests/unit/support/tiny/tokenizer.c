@@ -1,6 +1,6 @@
 // The tokenizer of tiny models, in both formats: byte-level BPE.
 #include "base/memory.h"
-#include "tests/unit/support/tiny_parts.h"
+#include "tests/unit/support/tiny/parts.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -2,6 +2,7 @@
 // and its older guided_*, llama-server's json_schema. One of them at most.
 #include "base/json.h"
 #include "decode/serve/api/field.h"
+#include "decode/serve/api/openai/request.h"
 
 #include <string.h>
 

@@ -1,4 +1,4 @@
-#include "tests/unit/support/tiny_chat.h"
+#include "tests/unit/support/tiny/chat.h"
 
 #include "tests/unit/support/files.h"
 

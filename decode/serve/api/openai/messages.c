@@ -3,6 +3,7 @@
 #include "base/json.h"
 #include "datasets/read/record_json.h"
 #include "decode/serve/api/field.h"
+#include "decode/serve/api/openai/request.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -5,7 +5,7 @@
 #include "model/dialogue/answer.h"
 #include "model/dialogue/tool_grammar.h"
 #include "model/grammar/schema/schema.h"
-#include "tests/unit/support/tiny_chat.h"
+#include "tests/unit/support/tiny/chat.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 // OpenAI's two endpoints as dialects: /v1/chat/completions and /v1/completions.
 #include "decode/serve/api/dialect.h"
-#include "decode/serve/api/openai_request.h"
-#include "decode/serve/api/openai_response.h"
+#include "decode/serve/api/openai/request.h"
+#include "decode/serve/api/openai/response.h"
 
 static int parse_chat(sd_api_request *out, const char *body, size_t len, sd_api_error *e) {
     return sd_api_request_parse(out, SD_API_CHAT, body, len, e);

@@ -3,8 +3,8 @@
 // fuzzed.
 //
 // null means absent; unknown fields are ignored; a known field with a bad value or type is a 400
-// that names it; what is known but not built (structured output) is a 400 unless
-// it is neutral, never silently ignored.
+// that names it; what is known but not built is a 400 unless it is neutral, never silently
+// ignored.
 #pragma once
 
 #include "decode/serve/api/request.h"
@@ -12,11 +12,13 @@
 /// 0, or the status that is also in e: 400. On an error `out` is freed and zeroed.
 int sd_api_request_parse(sd_api_request *out, sd_api_kind kind, const char *body, size_t len,
                          sd_api_error *e);
-/// Of r->root, once r->max_tokens is known: what shapes the logits (openai_shaping.c).
+/// Of r->root, once r->max_tokens is known: what shapes the logits (shaping.c).
 bool sd_openai_shaping_parse(sd_api_request *r, sd_api_error *e);
-/// Its messages and template arguments (openai_messages.c).
+/// What the answer is held to: response_format and its like, not yet compiled (constraint.c).
+bool sd_openai_constraint_parse(sd_api_request *r, sd_api_error *e);
+/// Its messages and template arguments (messages.c).
 bool sd_openai_messages_parse(sd_api_request *r, sd_api_error *e);
-/// Behind them: tools, tool_choice, parallel_tool_calls, reasoning_effort (openai_tools.c).
+/// Behind them: tools, tool_choice, parallel_tool_calls, reasoning_effort (tools.c).
 bool sd_openai_tools_parse(sd_api_request *r, sd_api_error *e);
 /// The tool_calls of message number `message`: each a function with a name and arguments (a string or an
 /// object).

@@ -1,7 +1,7 @@
 // The order: text limits, JSON, what both endpoints share, then messages or prompts. The first
 // error ends it. Numbers become engine terms here (top_k -1 is 0, top_p 0 is greedy), so nothing
 // behind this file knows the API's dialects.
-#include "decode/serve/api/openai_request.h"
+#include "decode/serve/api/openai/request.h"
 
 #include "base/json.h"
 #include "datasets/read/record_json.h"

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "model/formats/gguf_write.h"
-#include "tests/unit/support/tiny_model.h"
+#include "tests/unit/support/tiny/model.h"
 
 #include <jansson.h>
 
@@ -12,7 +12,7 @@ extern const char *const sd_tiny_specials[3];
 
 bool sd_tiny_is(const sd_tiny_model *t, const char *arch);
 
-// ---- tiny_keys.c
+// ---- keys.c
 
 sd_status sd_tiny_put_keys(sd_gguf_writer *w, const sd_tiny_model *t, sd_error *err);
 json_t *sd_tiny_config_json(const sd_tiny_model *t);
@@ -25,7 +25,7 @@ typedef struct {
 } sd_tiny_rope_tensor;
 int sd_tiny_rope_tensors(sd_tiny_rope_tensor out[2], const sd_tiny_model *t);
 
-// ---- tiny_tokenizer.c
+// ---- tokenizer.c
 
 sd_status sd_tiny_put_tokenizer(sd_gguf_writer *w, const sd_tiny_model *t, sd_error *err);
 json_t *sd_tiny_tokenizer_json(void);

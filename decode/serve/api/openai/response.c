@@ -1,5 +1,5 @@
 // The shapes around text and logprobs, written as text. Errors alone are small trees.
-#include "decode/serve/api/openai_response.h"
+#include "decode/serve/api/openai/response.h"
 
 #include <math.h>
 #include <string.h>
