@@ -77,7 +77,7 @@ typedef struct sd_engine_request {
     sd_tenant *tenant;
     sd_carried *carried; // NULL: it never ran
     double queued;       // when it came into the line
-    int counted;         // of its prompt, in the statistics
+    int counted, found;  // of its prompt, in the statistics: read; found in the prefix cache up to
     bool wants_pages;    // it gave its slot back for want of pages
     int limit;           // tokens of its answer at most
     uint64_t id;

@@ -65,10 +65,12 @@ static void take_up(sd_slot *s, sd_engine_request *j) {
 void sd_slot_catch_up(sd_engine *e, sd_slot *s) {
     sd_engine_request *j = s->request;
     int known = s->kv->len > j->counted ? s->kv->len : j->counted;
+    if (j->found > known) known = j->found; // by this request before it gave its slot back
     // The last token is computed: its logits are wanted.
     int has = sd_prefix_take(s->kv, s->timeline, s->n - 1);
     if (has > j->r.n_prompt) has = j->r.n_prompt;
     if (has <= known) return;
+    j->found = has;
     s->stats.cached_tokens += has - known;
     e->stats.prefix_hits += has - known;
 }

@@ -61,6 +61,7 @@ static void finish(sd_engine *e) {
 }
 
 static void same_answer(const test_answer *a, const test_answer *b) {
+    cr_assert_lt(a->stats.cached_tokens, a->stats.prompt_tokens);
     cr_assert_eq(a->finish, b->finish);
     cr_assert_eq(a->ids.n, b->ids.n);
     cr_assert_eq(memcmp(a->ids.id, b->ids.id, (size_t)a->ids.n * sizeof *a->ids.id), 0);
@@ -330,6 +331,35 @@ Test(prefix, a_request_gives_way_when_pages_run_out_and_its_answer_is_the_same) 
             sd_engine_close(e);
             sd_model_release(m);
         }
+}
+
+Test(prefix, what_a_request_finds_again_after_it_gave_way_is_counted_once) {
+    sd_model *m = tiny(&sd_arch_llama);
+    int32_t ids[LONG], other[LONG];
+    test_answer warm = {0}, got = {0}, beside = {0};
+    sd_engine *e =
+        test_engine_open(m, &(sd_engine_options){.ctx = CTX, .slots = 2, .spec = SD_SPEC_OFF});
+    text(ids, LONG, 1);
+    text(other, LONG, 2);
+    sd_request r = request(ids, LONG), q = request(other, LONG);
+    r.max_tokens = q.max_tokens = 30;
+    r.client = q.client = 1, r.priority = 5;
+    submit(e, r, &warm);
+    finish(e);
+    submit(e, q, &beside);
+    while (beside.ids.n < 5) sd_engine_step(e);
+    submit(e, r, &got);
+    sd_queue_admit(e); // it has found its prompt, and no row of it has run
+    cr_assert_eq(e->stats.prefix_hits, LONG - 1);
+    cr_assert(sd_queue_make_room(e), "the less urgent gives way");
+    cr_assert_eq(e->waiting, 1);
+    finish(e);
+    cr_assert_eq(e->stats.prefix_hits, LONG - 1);
+    cr_assert_eq(got.stats.cached_tokens, LONG - 1);
+    same_answer(&got, &warm);
+    test_answer_free(&warm), test_answer_free(&got), test_answer_free(&beside);
+    sd_engine_close(e);
+    sd_model_release(m);
 }
 
 // Short requests of others that end one by one never leave the pages of a long one together.
