@@ -172,13 +172,24 @@ typedef struct {
     int rows, picks;
 } batch;
 
-// Rows of d from position `from` on, as many as fit; < 0: it has no page for them.
+static void stop_drafting(drafter *d, const char *why) {
+    sd_log(SD_LOG_WARN, "the draft model stopped drafting for a request: %s", why);
+    d->failed = true;
+}
+
+// Rows of d from position `from` on, as many as fit; < 0: it has no page for them, or a token that
+// the draft model does not know (the target's vocabulary may be larger), which ends its drafting.
 static int add_rows(draft_model *m, drafter *d, int from, batch *b) {
     int n = d->upto - from < ROWS - b->rows ? d->upto - from : ROWS - b->rows;
     bool ends = from + n == d->upto && d->wanted;
     if (ends && b->picks == m->most_picked) n--; // its token comes with the next forward
     if (n <= 0) return 0;
     if (!sd_kv_reserve(d->kv, from + n)) return -1;
+    for (int i = 0; i < n; i++)
+        if (token_at(d, from + i) >= m->model->hp.V) {
+            stop_drafting(d, "it has a token that is not in the draft model's vocabulary");
+            return -1;
+        }
     for (int i = 0; i < n; i++) {
         sd_row *r = &m->row[b->rows++];
         *r = (sd_row){
@@ -188,11 +199,6 @@ static int add_rows(draft_model *m, drafter *d, int from, batch *b) {
         r->pick = &m->pick[b->picks++];
     }
     return n;
-}
-
-static void stop_drafting(drafter *d, const char *why) {
-    sd_log(SD_LOG_WARN, "the draft model stopped drafting for a request: %s", why);
-    d->failed = true;
 }
 
 // Buckets: tenths of the probability the draft gives its own choice.

@@ -61,8 +61,9 @@ size_t sd_pack_tiles_bytes(const sd_weight *w);
 sd_status sd_pack_tiles(sd_packed_weight *out, const sd_weight *w, sd_compute compute,
                         const atomic_bool *stop, sd_error *err);
 
-/// What a pass over a tile asks memory for meanwhile. The only pass asks for what follows closely; the
-/// first of several ask for a share each of the next tile, so that memory works while rows are computed.
+/// What a pass over a tile asks memory for meanwhile. Of several passes the first ask for a share
+/// each of the next tile, so that memory works while rows are computed. The others, and the only one, ask
+/// for what follows closely.
 typedef struct {
     const uint8_t *at;
     int each; // bytes a block of 32 k

@@ -191,6 +191,27 @@ Test(draft_model, a_request_without_a_page_waits_and_drafts_when_another_has_end
     sd_model_release(m);
 }
 
+// A target's vocabulary may be larger than its draft model's.
+Test(draft_model, a_token_that_it_does_not_know_ends_the_drafts_of_that_request_alone) {
+    sd_model *m = open_tiny(&sd_arch_qwen2, SD_F32);
+    set s = open_set(m, m, 2, 0);
+    static int32_t text[2][CTX];
+    bool ready[2];
+    sd_proposal p;
+    sd_log_set_level(SD_LOG_ERROR);
+    for (int i = 0; i < 2; i++) {
+        test_repetitive(text[i], CTX, 5, 250);
+        if (i == 0) text[i][30] = m->hp.V;
+        sd_draft_start start = {.timeline = text[i], .n = 50, .sampling = &laws[0]};
+        sd_drafter_model.begin(s.drafter[i], &start);
+    }
+    for (int calls = 0; calls < 4; calls++) sd_drafter_model.prepare_many(s.drafter, ready, 2, CTX);
+    cr_assert(!ready[0] && ready[1]);
+    cr_assert(sd_drafter_model.peek(s.drafter[1], &p));
+    close_set(&s, 2);
+    sd_model_release(m);
+}
+
 // ---- in an engine
 
 typedef struct {
