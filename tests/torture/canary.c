@@ -6,8 +6,8 @@
 // KINDS requests of all sorts (both endpoints, n, lists of prompts, stop strings, logprobs, adapters, greedy and sampled, echo) are
 // asked alone first, whole and as a stream, which must agree. Then CLIENTS threads ask them at random, on connections that stay or
 // are new, while a third of what they begin is left: in the middle of the request, while it waits or runs, in the middle of the
-// answer, with a reset or without. Each whole answer must have the bytes of the one asked alone from "choices" to the end of
-// "usage", each stream its text, logprobs, ends and usage. Afterwards the server's descriptors, memory and gauges must be what they
+// answer, with a reset or without. Each whole answer must have the bytes of the one asked alone from "choices" through
+// "usage" (but for the tokens that the prefix cache had), each stream its text, logprobs, ends and usage. Afterwards the server's descriptors, memory and gauges must be what they
 // were after the first tenth.
 #include "base/clock.h"
 #include "base/files/path.h"

@@ -7,7 +7,7 @@
 
 char *answer_bytes(const sd_buf *body) {
     const char *from = body->data ? strstr(body->data, "\"choices\":") : NULL;
-    const char *to = from ? strstr(from, ",\"metrics\":{\"spec") : NULL;
+    const char *to = from ? strstr(from, ",\"prompt_tokens_details\":") : NULL;
     return to ? sd_strndup(from, (size_t)(to - from)) : NULL;
 }
 
@@ -59,6 +59,7 @@ static void collect(collected *a, json_t *root) {
     if (usage && json_is_object(usage)) {
         json_decref(a->usage);
         a->usage = json_incref(usage);
+        json_object_del(a->usage, "prompt_tokens_details"); // what the cache had: no two are alike
     }
 }
 

@@ -3,7 +3,8 @@
 
 #include "base/memory.h"
 
-/// The bytes from "choices" to the end of "usage" of a whole answer, malloc'ed; NULL: none are there.
+/// The bytes of a whole answer from "choices" through "usage" but for what its prefix cache had,
+/// malloc'ed; NULL: none are there.
 char *answer_bytes(const sd_buf *body);
 /// Texts, logprobs, ends and usage of an answer, malloc'ed. The pieces of a stream are put together;
 /// NULL when it has an error or no end.
