@@ -10,7 +10,9 @@
 
 sd_grammar_builder *sd_grammar_builder_open(void) {
     sd_grammar_builder *b = sd_alloc(1, sizeof *b);
-    if (b) b->json_string = b->json_char = -1;
+    if (!b) return NULL;
+    b->json_string = b->json_char = -1;
+    b->steps_left = SD_GRAMMAR_STEPS, b->bytes_left = SD_GRAMMAR_BYTES;
     return b;
 }
 
@@ -35,6 +37,16 @@ int sd_gb_fail(sd_grammar_builder *b, sd_status st, const char *fmt, ...) {
     va_end(args);
     sd_fail(&err, st, "%s", text);
     return sd_gb_fail_with(b, &err);
+}
+
+bool sd_gb_spend(sd_grammar_builder *b, int64_t steps, int64_t bytes) {
+    b->steps_left -= steps, b->bytes_left -= bytes;
+    if (b->err.status == SD_OK && (b->steps_left < 0 || b->bytes_left < 0))
+        sd_gb_fail(b, SD_ELIMIT,
+                   "the constraint takes more than %d steps or %d MB to compile; give fewer and "
+                   "smaller parts",
+                   SD_GRAMMAR_STEPS, SD_GRAMMAR_BYTES >> 20);
+    return b->err.status == SD_OK;
 }
 
 static int no_memory(sd_grammar_builder *b) {
@@ -217,9 +229,12 @@ int sd_gb_dfa(sd_grammar_builder *b, sd_dfa *d, bool json) {
         sd_dfa_free(d);
         return sd_gb_fail(b, SD_EINVAL, "no text fits the constraint");
     }
-    if (!SD_GROW(b->dfa, b->n_dfa + 1, b->cap_dfa)) {
+    int edges = d->first[d->n];
+    bool room = sd_gb_spend(b, SD_DFA_STEPS + d->work + 4 * edges,
+                            (int64_t)sizeof *d->edge * edges + 8 * (int64_t)d->n);
+    if (!room || !SD_GROW(b->dfa, b->n_dfa + 1, b->cap_dfa)) {
         sd_dfa_free(d);
-        return no_memory(b);
+        return room ? no_memory(b) : -1;
     }
     b->dfa[b->n_dfa++] = d;
     return sd_gb_add(b, E_DFA, b->n_dfa - 1, json, 0);

@@ -32,6 +32,8 @@ typedef struct sd_grammar_builder sd_grammar_builder;
 enum {
     SD_GRAMMAR_NODES = 1 << 18,  // of a compiled grammar
     SD_GRAMMAR_EXPRS = 1 << 18,  // of a builder
+    SD_GRAMMAR_STEPS = 4000000,  // of making a builder's expressions: some 30 ms
+    SD_GRAMMAR_BYTES = 32 << 20, // of what is kept meanwhile
     SD_GRAMMAR_DEPTH = 200,      // rules that are open at once
     SD_GRAMMAR_NESTING = 400,    // expressions within expressions
     SD_GRAMMAR_CHOICES = 4096,   // texts of one choice

@@ -70,6 +70,7 @@ sd_status sd_dfa_finish(sd_dfa **out, sd_dfa_maker *m, sd_error *err) {
     int *number = sd_alloc((size_t)m->n + 1, sizeof *number), edges = 0;
     SD_CHECK_ALLOC(d && live && number && find_live(m, live), err);
     for (int s = 0; s < m->n; s++) number[s] = live[s] ? d->n++ : -1;
+    d->work = 8 * (int64_t)m->n + 4 * (int64_t)m->n_edges;
     if (m->n && !live[0]) d->n = 0;
     for (int s = 0; s < m->n && d->n; s++) {
         if (!live[s]) continue;
@@ -196,14 +197,16 @@ sd_status sd_dfa_both(sd_dfa **out, const sd_dfa *a, const sd_dfa *b, sd_error *
     pairs p = {0};
     sd_dfa_maker m = {0};
     bool ok = a->n == 0 || b->n == 0 || pair_of(&p, 0) == 0;
+    int64_t work = 0;
     for (int k = 0; ok && k < p.n; k++) {
         int s = (int)(p.key[k] >> 32), t = (int)(uint32_t)p.key[k];
         ok = sd_dfa_state(&m, a->accept[s] && b->accept[t]);
         int i = a->first[s], j = b->first[t];
         while (ok && i < a->first[s + 1] && j < b->first[t + 1]) {
+            ok = ++work <= SD_DFA_WORK;
             const sd_dfa_edge *x = &a->edge[i], *y = &b->edge[j];
             int32_t lo = x->lo > y->lo ? x->lo : y->lo, hi = x->hi < y->hi ? x->hi : y->hi;
-            if (lo <= hi) {
+            if (ok && lo <= hi) {
                 int to = pair_of(&p, (uint64_t)x->to << 32 | (uint32_t)y->to);
                 ok = to >= 0 && sd_dfa_edge_add(&m, lo, hi, to);
             }
@@ -213,9 +216,11 @@ sd_status sd_dfa_both(sd_dfa **out, const sd_dfa *a, const sd_dfa *b, sd_error *
                 j++;
         }
     }
-    SD_CHECK(ok, err, SD_ELIMIT, "the patterns of one string take more than %d states together",
-             SD_DFA_STATES);
-    st = sd_dfa_finish(out, &m, err);
+    SD_CHECK(ok, err, SD_ELIMIT,
+             "the patterns of one string take more than %d states or %d steps together",
+             SD_DFA_STATES, SD_DFA_WORK);
+    SD_TRY(sd_dfa_finish(out, &m, err));
+    (*out)->work += work;
 out:
     pairs_free(&p);
     free(m.first), free(m.edge), free(m.accept);

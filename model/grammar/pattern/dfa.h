@@ -15,12 +15,14 @@ typedef struct {
     int *first;        // [n + 1] where the edges of each begin
     sd_dfa_edge *edge; // ascending, without overlap within a state
     uint8_t *accept;   // [n]
+    int64_t work;      // steps of making it
 } sd_dfa;
 
 enum {
     SD_DFA_STATES = 8192,
     SD_DFA_EDGES = 1 << 17,
-    SD_DFA_WORK = 3000000 // steps of making one: some 20 ms
+    SD_DFA_WORK = 3000000, // steps of making one: some 20 ms
+    SD_DFA_STEPS = 2000    // of making the smallest, which clears a table
 };
 
 void sd_dfa_free(sd_dfa *d); // NULL is fine

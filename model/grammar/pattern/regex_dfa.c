@@ -281,7 +281,8 @@ sd_status sd_regex_dfa(sd_dfa **out, const char *pattern, size_t len, bool whole
         "the pattern takes more than %d states or %d steps to compile; make it shorter, or its "
         "repeats smaller",
         SD_DFA_STATES, SD_DFA_WORK);
-    st = sd_dfa_finish(out, &d, err);
+    SD_TRY(sd_dfa_finish(out, &d, err));
+    (*out)->work += m.work;
 out:
     free(m.nfa), free(m.bound), free(m.has), free(m.class_of), free(m.member), free(m.set_first);
     free(m.slot), free(m.todo), free(m.found), free(m.seen);

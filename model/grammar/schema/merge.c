@@ -4,6 +4,19 @@
 
 #include <string.h>
 
+enum {
+    MEMBER_STEPS = 60,
+    MEMBER_BYTES = 112,
+    MADE_STEPS = 60,
+    MADE_BYTES = 600,
+    DISJOINT_STEPS = 80
+};
+
+// The account pays for a member that is copied.
+static bool pay_member(sd_schema_reader *r, const char *key) {
+    return sd_gb_spend(r->b, MEMBER_STEPS, MEMBER_BYTES + (int64_t)strlen(key));
+}
+
 static json_t *keep(sd_schema_reader *r, json_t *v) {
     if (!v || json_array_append_new(r->made, v) != 0) {
         sd_gb_fail(r->b, SD_ENOMEM, "out of memory for a schema");
@@ -17,10 +30,12 @@ static json_t *mutable(const json_t *v) { // iterators and counts want it so; va
 }
 
 const json_t *sd_schema_without(sd_schema_reader *r, const json_t *schema, const char *key) {
+    if (!sd_gb_spend(r->b, MADE_STEPS, MADE_BYTES)) return NULL;
     json_t *out = keep(r, json_object());
     const char *k;
     json_t *v;
     json_object_foreach(mutable(schema), k, v) {
+        if (!pay_member(r, k)) return NULL;
         if (!out || strcmp(k, key) == 0 || sd_schema_is_annotation(k)) continue;
         if (json_object_set(out, k, v) != 0) {
             sd_gb_fail(r->b, SD_ENOMEM, "out of memory for a schema");
@@ -31,8 +46,9 @@ const json_t *sd_schema_without(sd_schema_reader *r, const json_t *schema, const
 }
 
 // Both of two schemas, without looking into them.
-static json_t *both(const json_t *a, const json_t *b) {
+static json_t *both(sd_schema_reader *r, const json_t *a, const json_t *b) {
     if (a == b) return json_incref(mutable(a));
+    if (!sd_gb_spend(r->b, MADE_STEPS, MADE_BYTES)) return NULL;
     return json_pack("{s:[O,O]}", "allOf", mutable(a), mutable(b));
 }
 
@@ -55,37 +71,45 @@ static json_t *common_types(const json_t *a, const json_t *b) {
     return out;
 }
 
-static json_t *common_values(const json_t *a, const json_t *b) {
+// Whether a list has a value; false as well once the account is used up.
+static bool has_value(sd_schema_reader *r, const json_t *list, const json_t *v) {
+    for (size_t i = 0; i < json_array_size(list) && r->b->steps_left >= 0; i++)
+        if (sd_schema_equal(json_array_get(list, i), v, &r->b->steps_left)) return true;
+    return false;
+}
+
+static json_t *common_values(sd_schema_reader *r, const json_t *a, const json_t *b) {
     json_t *out = json_array(), *v;
-    size_t i, k;
-    if (json_array_size(a) * json_array_size(b) > 1000000) return out;
+    size_t i;
     json_array_foreach(a, i, v) {
-        for (k = 0; k < json_array_size(b) && !json_equal(v, json_array_get(b, k)); k++) {
-        }
-        if (k < json_array_size(b)) json_array_append(out, v);
+        if (has_value(r, b, v)) json_array_append(out, v);
+        if (!sd_gb_spend(r->b, 0, 8)) break;
     }
     return out;
 }
 
-static json_t *all_names(const json_t *a, const json_t *b) {
+static json_t *all_names(sd_schema_reader *r, const json_t *a, const json_t *b) {
+    int64_t n = (int64_t)json_array_size(a) + (int64_t)json_array_size(b);
+    if (!sd_gb_spend(r->b, MADE_STEPS + n, MADE_BYTES + 16 * n)) return NULL;
     json_t *out = json_copy(mutable(a)), *v;
     size_t i;
     json_array_foreach(b, i, v) json_array_append(out, v);
     return out;
 }
 
-// The value of one keyword that both have; NULL: they do not go together.
-static json_t *combine(const char *key, const json_t *a, const json_t *b) {
+// The value of one keyword that both have; NULL: they do not go together, or the builder failed.
+static json_t *combine(sd_schema_reader *r, const char *key, const json_t *a, const json_t *b) {
     static const char *const greatest[] = {"minimum",  "exclusiveMinimum", "minLength",
                                            "minItems", "minProperties",    NULL},
                              *const least[] = {"maximum",  "exclusiveMaximum", "maxLength",
                                                "maxItems", "maxProperties",    NULL};
-    if (json_equal(a, b)) return json_incref(mutable(a));
+    if (sd_schema_equal(a, b, &r->b->steps_left)) return json_incref(mutable(a));
+    if (!sd_gb_spend(r->b, MADE_STEPS, 0)) return NULL;
     if (strcmp(key, "type") == 0) return common_types(a, b);
-    if (strcmp(key, "enum") == 0) return common_values(a, b);
-    if (strcmp(key, "required") == 0) return all_names(a, b);
-    if (strcmp(key, "allOf") == 0) return all_names(a, b);
-    if (strcmp(key, "items") == 0) return both(a, b);
+    if (strcmp(key, "enum") == 0) return common_values(r, a, b);
+    if (strcmp(key, "required") == 0) return all_names(r, a, b);
+    if (strcmp(key, "allOf") == 0) return all_names(r, a, b);
+    if (strcmp(key, "items") == 0) return both(r, a, b);
     for (int i = 0; greatest[i]; i++)
         if (strcmp(key, greatest[i]) == 0)
             return json_incref(mutable(json_number_value(a) >= json_number_value(b) ? a : b));
@@ -98,7 +122,7 @@ static json_t *combine(const char *key, const json_t *a, const json_t *b) {
 // ---- properties
 
 // out <- the properties of x, each also held to what y says of a name that it does not list.
-static bool put_properties(json_t *out, const json_t *x, const json_t *y) {
+static bool put_properties(sd_schema_reader *r, json_t *out, const json_t *x, const json_t *y) {
     const json_t *mine = json_object_get(x, "properties"),
                  *theirs = json_object_get(y, "properties"),
                  *more = json_object_get(y, "additionalProperties");
@@ -106,31 +130,32 @@ static bool put_properties(json_t *out, const json_t *x, const json_t *y) {
     json_t *v;
     json_object_foreach(mutable(mine), key, v) {
         json_t *other = json_object_get(theirs, key), *merged;
+        if (!pay_member(r, key)) return false;
         if (json_object_get(out, key)) continue;
         if (other)
-            merged = both(v, other);
+            merged = both(r, v, other);
         else if (!more || json_is_true(more))
             merged = json_incref(v);
         else
-            merged = json_is_false(more) ? json_false() : both(v, more);
+            merged = json_is_false(more) ? json_false() : both(r, v, more);
         if (json_object_set_new(out, key, merged) != 0) return false;
     }
     return true;
 }
 
-static bool merge_objects(json_t *out, const json_t *a, const json_t *b) {
+static bool merge_objects(sd_schema_reader *r, json_t *out, const json_t *a, const json_t *b) {
     const json_t *x = json_object_get(a, "additionalProperties"),
                  *y = json_object_get(b, "additionalProperties");
     json_t *props = json_object();
     bool any = json_object_get(a, "properties") || json_object_get(b, "properties");
-    bool ok = put_properties(props, a, b) && put_properties(props, b, a);
+    bool ok = put_properties(r, props, a, b) && put_properties(r, props, b, a);
     if (any) ok = ok && json_object_set(out, "properties", props) == 0;
     json_decref(props);
     json_t *more = NULL;
     if (x && y)
         more = json_is_false(x) || json_is_true(y)   ? json_incref(mutable(x))
                : json_is_false(y) || json_is_true(x) ? json_incref(mutable(y))
-                                                     : both(x, y);
+                                                     : both(r, x, y);
     else if (x || y)
         more = json_incref(mutable(x ? x : y));
     return ok && (!more || json_object_set_new(out, "additionalProperties", more) == 0);
@@ -158,6 +183,11 @@ static const json_t *open_up(sd_schema_reader *r, const json_t *s) {
     return s;
 }
 
+// Whether a schema has none of the annotations that only a root may have, which a copy drops.
+static bool may_be_part(const json_t *s) {
+    return !json_object_get(s, "$id") && !json_object_get(s, "$schema");
+}
+
 const json_t *sd_schema_merge(sd_schema_reader *r, const json_t *a, const json_t *b) {
     if (++r->parts > SD_SCHEMA_PARTS)
         return sd_schema_fail(r, "the schema has more than %d parts once merged", SD_SCHEMA_PARTS),
@@ -168,21 +198,31 @@ const json_t *sd_schema_merge(sd_schema_reader *r, const json_t *a, const json_t
     if (json_is_false(b) || json_is_true(a)) return b;
     if (!json_is_object(a) || !json_is_object(b))
         return sd_schema_fail(r, "a part of a combination is not a schema"), NULL;
+    // A schema that says nothing costs no copy.
+    if (json_object_size(a) == 0 && may_be_part(b)) return b;
+    if (json_object_size(b) == 0 && may_be_part(a)) return a;
+    if (!sd_gb_spend(r->b, MADE_STEPS, MADE_BYTES)) return NULL;
     json_t *out = keep(r, json_object());
     const char *key;
     json_t *v;
     if (!out) return NULL;
     bool prefix = json_object_get(a, "prefixItems") || json_object_get(b, "prefixItems");
-    bool ok = merge_objects(out, a, b);
+    bool ok = merge_objects(r, out, a, b);
     for (int side = 0; side < 2; side++) {
         const json_t *mine = side ? b : a, *other = side ? a : b;
         json_object_foreach(mutable(mine), key, v) {
             const json_t *theirs = json_object_get(other, key);
+            if (!pay_member(r, key)) return NULL;
             if (json_object_get(out, key) || sd_schema_is_annotation(key)) continue;
             bool array = strcmp(key, "items") == 0 || strcmp(key, "prefixItems") == 0;
-            json_t *value = !theirs                                     ? json_incref(v)
-                            : array && prefix && !json_equal(v, theirs) ? NULL
-                                                                        : combine(key, v, theirs);
+            json_t *value = !theirs ? json_incref(v)
+                            : array && prefix && !sd_schema_equal(v, theirs, &r->b->steps_left)
+                                ? NULL
+                                : combine(r, key, v, theirs);
+            if (!sd_gb_spend(r->b, 0, 0)) {
+                json_decref(value);
+                return NULL;
+            }
             if (!value ||
                 (array && prefix && !theirs &&
                  json_object_get(other, "items") != json_object_get(mine, "items") &&
@@ -213,26 +253,24 @@ static const json_t *values_of(const json_t *s, const json_t **one) {
     return json_object_get(s, "enum");
 }
 
-static bool has_value(const json_t *list, const json_t *one, const json_t *v) {
-    if (one) return json_equal(one, v);
-    for (size_t i = 0; i < json_array_size(list); i++)
-        if (json_equal(json_array_get(list, i), v)) return true;
-    return false;
+static bool fits_values(sd_schema_reader *r, const json_t *list, const json_t *one,
+                        const json_t *v) {
+    return one ? sd_schema_equal(one, v, &r->b->steps_left) : has_value(r, list, v);
 }
 
-static bool disjoint_values(const json_t *a, const json_t *b) {
+static bool disjoint_values(sd_schema_reader *r, const json_t *a, const json_t *b) {
     const json_t *x, *y, *many = values_of(a, &x), *others = values_of(b, &y);
     if ((!x && !many) || (!y && !others)) return false;
-    if (json_array_size(many) * json_array_size(others) > 100000) return false;
-    if (x) return !has_value(others, y, x);
+    if (x) return !fits_values(r, others, y, x);
     for (size_t i = 0; i < json_array_size(many); i++)
-        if (has_value(others, y, json_array_get(many, i))) return false;
+        if (fits_values(r, others, y, json_array_get(many, i)) || r->b->steps_left < 0)
+            return false;
     return true;
 }
 
-static bool requires(const json_t *s, const char *name) {
+static bool requires(sd_schema_reader *r, const json_t *s, const char *name) {
     const json_t *list = json_object_get(s, "required");
-    for (size_t i = 0; i < json_array_size(list); i++) {
+    for (size_t i = 0; i < json_array_size(list) && sd_gb_spend(r->b, 1, 0); i++) {
         const char *given = json_string_value(json_array_get(list, i));
         if (given && strcmp(given, name) == 0) return true;
     }
@@ -240,22 +278,23 @@ static bool requires(const json_t *s, const char *name) {
 }
 
 // b needs a member that a does not let through.
-static bool shut_out(const json_t *a, const json_t *b) {
+static bool shut_out(sd_schema_reader *r, const json_t *a, const json_t *b) {
     if (!json_is_false(json_object_get(a, "additionalProperties"))) return false;
     const json_t *list = json_object_get(b, "required");
-    for (size_t i = 0; i < json_array_size(list); i++) {
+    for (size_t i = 0; i < json_array_size(list) && sd_gb_spend(r->b, 8, 0); i++) {
         const char *name = json_string_value(json_array_get(list, i));
         if (name && !json_object_get(json_object_get(a, "properties"), name)) return true;
     }
     return false;
 }
 
-bool sd_schema_disjoint(const sd_schema_reader *r, const json_t *a, const json_t *b, int depth) {
+bool sd_schema_disjoint(sd_schema_reader *r, const json_t *a, const json_t *b, int depth) {
+    if (!sd_gb_spend(r->b, DISJOINT_STEPS, 0)) return false;
     for (int i = 0; i < 8; i++) { // references alone say nothing
         const char *x = json_string_value(json_object_get(a, "$ref")),
                    *y = json_string_value(json_object_get(b, "$ref"));
-        if (x) a = sd_schema_resolve(r->root, x);
-        if (y) b = sd_schema_resolve(r->root, y);
+        if (x) a = sd_schema_lead(r, x);
+        if (y) b = sd_schema_lead(r, y);
     }
     if (json_is_false(a) || json_is_false(b)) return true;
     if (depth > 8 || !json_is_object(a) || !json_is_object(b)) return false;
@@ -263,15 +302,16 @@ bool sd_schema_disjoint(const sd_schema_reader *r, const json_t *a, const json_t
     if (x < 0 || y < 0) return false;
     if (x & SD_T_NUMBER) x |= SD_T_INTEGER;
     if (y & SD_T_NUMBER) y |= SD_T_INTEGER;
-    if (!(x & y) || disjoint_values(a, b)) return true;
+    if (!(x & y) || disjoint_values(r, a, b)) return true;
     if ((x & y) != SD_T_OBJECT) return false;
     const char *key;
     json_t *v;
     json_object_foreach(mutable(json_object_get(a, "properties")), key, v) {
         const json_t *other = json_object_get(json_object_get(b, "properties"), key);
-        if (other && requires(a, key) && requires(b, key) &&
+        if (!sd_gb_spend(r->b, 4, 0)) return false;
+        if (other && requires(r, a, key) && requires(r, b, key) &&
             sd_schema_disjoint(r, v, other, depth + 1))
             return true;
     }
-    return shut_out(a, b) || shut_out(b, a);
+    return shut_out(r, a, b) || shut_out(r, b, a);
 }

@@ -43,8 +43,8 @@ static bool collect(sd_schema_reader *r, object *o, const json_t *schema) {
     size_t most = json_object_size(props) + json_array_size(required);
     if (most > SD_SCHEMA_PARTS)
         return sd_schema_fail(r, "more than %d properties", SD_SCHEMA_PARTS), false;
-    if (json_array_size(required) * json_object_size(props) > 4000000)
-        return sd_schema_fail(r, "\"required\" and \"properties\" are too long"), false;
+    if (!sd_gb_spend(r->b, (int64_t)(json_array_size(required) * json_object_size(props) / 2), 0))
+        return false;
     o->p = sd_alloc(most + 1, sizeof *o->p);
     if (!o->p) return sd_gb_fail(r->b, SD_ENOMEM, "out of memory for a schema"), false;
     o->further_any = json_is_true(more) || (!more && !props);
@@ -59,6 +59,7 @@ static bool collect(sd_schema_reader *r, object *o, const json_t *schema) {
             return sd_schema_fail(r, "\"required\" has something that is no name"), false;
         if (json_object_get(props, json_string_value(value))) continue;
         bool twice = false;
+        if (!sd_gb_spend(r->b, o->n - (int)json_object_size(props), 0)) return false;
         for (int k = (int)json_object_size(props); k < o->n; k++)
             twice |= strcmp(o->p[k].name, json_string_value(value)) == 0;
         // Without "properties" and additionalProperties any value may stand there.
@@ -159,6 +160,12 @@ int sd_schema_object(sd_schema_reader *r, const json_t *schema) {
         goto out;
     }
     if (o.n == 0 && (o.further || o.further_any)) {
+        if (min > 1) {
+            sd_schema_fail(r,
+                           "\"minProperties\" above 1 is not supported, as a key may be repeated; "
+                           "list what is required");
+            goto out;
+        }
         int value = o.further_any ? sd_schema_any(r)
                                   : sd_schema_read_at(r, o.further, "additionalProperties");
         e = sd_gb_json_object_of(r->b, value, min, max);

@@ -10,14 +10,22 @@ typedef struct {
     int rule;
 } sd_schema_ref;
 
+// What a string's keywords became: equal ones share it.
 typedef struct {
-    sd_grammar_builder *b;
+    uint64_t hash;
+    const char *pattern, *format; // borrowed; NULL: none
+    int min, max, e;
+} sd_schema_text;
+
+typedef struct {
+    sd_grammar_builder *b; // with the account that everything here is charged to
     const json_t *root;
     json_t *made; // an array of the schemas that were merged: they live as long
     sd_schema_ref *ref;
     int n_refs, cap_refs;
+    sd_schema_text *text;
+    int n_texts, cap_texts;
     int depth, parts;
-    int64_t steps;  // of checking the values of enums, that are left
     int any;        // the expression of any value; -1: not made yet
     char path[512]; // a JSON pointer to where the reader is
 } sd_schema_reader;
@@ -43,12 +51,15 @@ int sd_schema_number(sd_schema_reader *r, const json_t *schema, bool integer);
 const json_t *sd_schema_merge(sd_schema_reader *r, const json_t *a, const json_t *b);
 /// Without the keywords of a combination; borrowed.
 const json_t *sd_schema_without(sd_schema_reader *r, const json_t *schema, const char *key);
-/// Whether no value fits both, as far as can be seen.
-bool sd_schema_disjoint(const sd_schema_reader *r, const json_t *a, const json_t *b, int depth);
+/// Whether no value fits both, as far as can be seen. The builder has failed where the account ran out.
+bool sd_schema_disjoint(sd_schema_reader *r, const json_t *a, const json_t *b, int depth);
 /// Whether a keyword is one that says nothing of values.
 bool sd_schema_is_annotation(const char *key);
 const json_t *sd_schema_target(sd_schema_reader *r,
                                const json_t *schema); // of its $ref; NULL after an error
+
+/// What "#/a/b" means; NULL: nothing, or the account is used up.
+const json_t *sd_schema_lead(sd_schema_reader *r, const char *ref);
 
 enum {
     SD_T_NULL = 1,

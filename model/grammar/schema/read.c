@@ -41,7 +41,8 @@ static const struct {
     {"exclusiveMaximum", SD_T_NUMBER},
     {"multipleOf", SD_T_NUMBER},
 };
-enum { KEYWORDS = sizeof keywords / sizeof keywords[0], ENUM_STEPS = 500000 };
+enum { KEYWORDS = sizeof keywords / sizeof keywords[0] };
+enum { PART_STEPS = 150, KEY_STEPS = 16 }; // of the account: one schema, and each of its keywords
 
 bool sd_schema_is_annotation(const char *key) {
     static const char *const names[] = {
@@ -113,6 +114,12 @@ int sd_schema_never(sd_schema_reader *r) {
 
 // ---- references
 
+static int hex_digit(char c) {
+    return c >= '0' && c <= '9'                 ? c - '0'
+           : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
+                                                : -1;
+}
+
 const json_t *sd_schema_resolve(const json_t *root, const char *ref) {
     if (*ref != '#') return NULL;
     const json_t *at = root;
@@ -122,11 +129,11 @@ const json_t *sd_schema_resolve(const json_t *root, const char *ref) {
         if (*ref++ != '/') return NULL;
         for (; *ref && *ref != '/'; ref++) {
             char c = *ref;
-            unsigned x;
+            int high, low;
             if (c == '~' && (ref[1] == '0' || ref[1] == '1'))
                 c = *++ref == '0' ? '~' : '/';
-            else if (c == '%' && sscanf(ref + 1, "%2x", &x) == 1 && ref[1] && ref[2])
-                c = (char)x, ref += 2;
+            else if (c == '%' && (high = hex_digit(ref[1])) >= 0 && (low = hex_digit(ref[2])) >= 0)
+                c = (char)(high << 4 | low), ref += 2;
             if (n >= sizeof key - 1) return NULL;
             key[n++] = c;
         }
@@ -142,10 +149,14 @@ const json_t *sd_schema_resolve(const json_t *root, const char *ref) {
     return at;
 }
 
+const json_t *sd_schema_lead(sd_schema_reader *r, const char *ref) {
+    return sd_gb_spend(r->b, (int64_t)strlen(ref), 0) ? sd_schema_resolve(r->root, ref) : NULL;
+}
+
 const json_t *sd_schema_target(sd_schema_reader *r, const json_t *schema) {
     const json_t *ref = json_object_get(schema, "$ref");
     const char *text = json_string_value(ref);
-    const json_t *to = text ? sd_schema_resolve(r->root, text) : NULL;
+    const json_t *to = text ? sd_schema_lead(r, text) : NULL;
     if (!to)
         sd_schema_fail(r, "\"$ref\" %.200s%s", text ? text : "is no text",
                        text ? " leads to nothing in this schema; only references into it work"
@@ -155,6 +166,7 @@ const json_t *sd_schema_target(sd_schema_reader *r, const json_t *schema) {
 
 // The rule of a schema that is referred to, read once.
 static int rule_of(sd_schema_reader *r, const json_t *target) {
+    if (!sd_gb_spend(r->b, r->n_refs / 8, 0)) return -1;
     for (int i = 0; i < r->n_refs; i++)
         if (r->ref[i].target == target) return r->ref[i].rule;
     if (!SD_GROW(r->ref, r->n_refs + 1, r->cap_refs))
@@ -174,6 +186,7 @@ int sd_schema_types(const json_t *schema) {
     if (!type) return SD_T_ALL;
     size_t n = json_is_array(type) ? json_array_size(type) : 1;
     int all = 0;
+    if (n > 7) return -1; // each at most once
     for (size_t i = 0; i < n; i++) {
         const char *word = json_string_value(json_is_array(type) ? json_array_get(type, i) : type);
         int found = 0;
@@ -214,6 +227,20 @@ static int read_types(sd_schema_reader *r, const json_t *schema) {
 
 // ---- enum and const
 
+// What stands beside an enum or a constant. It is read for its errors alone: no value is offered that
+// the same keywords would refuse elsewhere. NULL after an error.
+static const json_t *read_beside(sd_schema_reader *r, const json_t *schema) {
+    const json_t *rest = sd_schema_without(r, schema, "enum");
+    const json_t *bare = rest ? sd_schema_without(r, rest, "const") : NULL;
+    if (!bare) return NULL;
+    size_t types = json_object_get(bare, "type") != NULL;
+    if (types && sd_schema_types(bare) < 0)
+        return sd_schema_fail(r, "\"type\" is not a type or a list of types"), NULL;
+    if (json_object_size(bare) > types && read_types(r, bare) < 0) return NULL;
+    return json_object_get(schema, "enum") ? rest
+                                           : bare; // the values are the enum's, or the constant
+}
+
 // The values that the other keywords allow as well. Scalars become one choice along a trie.
 static int read_values(sd_schema_reader *r, const json_t *schema) {
     const json_t *list = json_object_get(schema, "enum"), *one = json_object_get(schema, "const");
@@ -222,6 +249,8 @@ static int read_values(sd_schema_reader *r, const json_t *schema) {
     if (n > SD_SCHEMA_VALUES)
         return sd_schema_fail(r, "\"enum\" has %zu values; at most %d are possible", n,
                               SD_SCHEMA_VALUES);
+    const json_t *beside = read_beside(r, schema);
+    if (!beside) return -1;
     char **text = sd_alloc(n + 1, sizeof *text);
     size_t *len = sd_alloc(n + 1, sizeof *len);
     int *any = sd_alloc(n + 1, sizeof *any), n_any = 0, n_text = 0, e = -1;
@@ -232,7 +261,8 @@ static int read_values(sd_schema_reader *r, const json_t *schema) {
     for (size_t i = 0; i < n; i++) {
         const json_t *v = list ? json_array_get(list, i) : one;
         sd_error err;
-        sd_status st = sd_schema_validate_part(r->root, schema, v, &r->steps, &err);
+        sd_status st = sd_schema_validate_part(r->root, beside, v, &r->b->steps_left, &err);
+        if (!sd_gb_spend(r->b, 0, 0)) goto out;
         if (st == SD_EMISMATCH) continue;
         if (st != SD_OK) {
             sd_schema_fail(r, "%s", err.message);
@@ -270,8 +300,10 @@ static int read_branches(sd_schema_reader *r, const json_t *schema, const char *
             for (int k = 0; k < i; k++) {
                 if (++r->parts > SD_SCHEMA_PARTS)
                     return sd_schema_fail(r, "more than %d parts", SD_SCHEMA_PARTS);
-                if (!sd_schema_disjoint(r, json_array_get(list, (size_t)i),
-                                        json_array_get(list, (size_t)k), 0))
+                bool apart = sd_schema_disjoint(r, json_array_get(list, (size_t)i),
+                                                json_array_get(list, (size_t)k), 0);
+                if (r->b->err.status) return -1;
+                if (!apart)
                     return sd_schema_fail(
                         r,
                         "\"oneOf\": branches %d and %d may fit the same value, and exactly one "
@@ -325,6 +357,7 @@ static int read_merged(sd_schema_reader *r, const json_t *schema) {
 // Whether each keyword is known; *alone: nothing but a reference is said of values.
 static bool check_keywords(sd_schema_reader *r, const json_t *schema, bool *alone) {
     *alone = true;
+    if (!sd_gb_spend(r->b, KEY_STEPS * (int64_t)json_object_size(schema), 0)) return false;
     const char *dialect = json_string_value(json_object_get(schema, "$schema")), *key;
     if (dialect && !strstr(dialect, "json-schema.org/"))
         return sd_schema_fail(r, "the dialect \"$schema\" %.100s is not supported", dialect), false;
@@ -362,7 +395,7 @@ static int read_object(sd_schema_reader *r, const json_t *schema) {
 
 int sd_schema_read(sd_schema_reader *r, const json_t *schema) {
     int e;
-    if (r->b->err.status) return -1;
+    if (!sd_gb_spend(r->b, PART_STEPS, 0)) return -1;
     if (++r->parts > SD_SCHEMA_PARTS)
         return sd_schema_fail(r, "the schema has more than %d parts", SD_SCHEMA_PARTS);
     if (r->depth >= SD_SCHEMA_DEPTH)
@@ -380,10 +413,9 @@ int sd_gb_json_schema(sd_grammar_builder *b, const json_t *schema) {
     if (b->err.status) return -1;
     sd_schema_reader *r = sd_alloc(1, sizeof *r);
     if (!r) return sd_gb_fail(b, SD_ENOMEM, "out of memory for a schema");
-    *r = (sd_schema_reader){
-        .b = b, .root = schema, .made = json_array(), .steps = ENUM_STEPS, .any = -1};
+    *r = (sd_schema_reader){.b = b, .root = schema, .made = json_array(), .any = -1};
     int e = r->made ? sd_schema_read(r, schema) : sd_gb_fail(b, SD_ENOMEM, "out of memory");
     json_decref(r->made);
-    free(r->ref), free(r);
+    free(r->ref), free(r->text), free(r);
     return e;
 }

@@ -1,6 +1,9 @@
 // Strings and numbers.
 #include "model/grammar/schema/private.h"
 
+#include "base/files/hash.h"
+#include "base/list.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,7 +16,8 @@ static bool narrow(sd_schema_reader *r, sd_dfa **d, sd_dfa *other) {
     sd_status st = sd_dfa_both(&both, *d, other, &err);
     sd_dfa_free(*d), sd_dfa_free(other);
     *d = both;
-    return st == SD_OK || (sd_schema_fail(r, "%s", err.message), false);
+    if (st == SD_OK) return sd_gb_spend(r->b, SD_DFA_STEPS + both->work, 0);
+    return sd_schema_fail(r, "%s", err.message), false;
 }
 
 static bool add_pattern(sd_schema_reader *r, sd_dfa **d, const char *key, const char *pattern,
@@ -22,6 +26,10 @@ static bool add_pattern(sd_schema_reader *r, sd_dfa **d, const char *key, const 
     sd_error err;
     if (sd_regex_dfa(&own, pattern, len, whole, &err) != SD_OK)
         return sd_schema_fail(r, "\"%s\": %s", key, err.message), false;
+    if (!sd_gb_spend(r->b, SD_DFA_STEPS + own->work, 0)) {
+        sd_dfa_free(own);
+        return false;
+    }
     return narrow(r, d, own);
 }
 
@@ -36,7 +44,43 @@ static bool with_length(sd_schema_reader *r, sd_dfa **d, int min, int max) {
         return sd_schema_fail(r, "%s", err.message), false;
     sd_dfa_free(*d);
     *d = fitting;
-    return true;
+    return sd_gb_spend(r->b, SD_DFA_STEPS + fitting->work, 0);
+}
+
+// ---- equal strings, made once
+
+static bool same_text(const char *a, const char *b) {
+    return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+static uint64_t hash_text(const sd_schema_text *x) {
+    uint64_t h = sd_mix64((uint64_t)(uint32_t)x->min << 32 | (uint32_t)x->max);
+    for (const char *s = x->pattern; s && *s; s++) h = (h ^ (uint8_t)*s) * 0x100000001B3u;
+    h = sd_mix64(h);
+    for (const char *s = x->format; s && *s; s++) h = (h ^ (uint8_t)*s) * 0x100000001B3u;
+    return h;
+}
+
+// x->e <- what equal keywords became; -1: nothing yet. False: the account is used up.
+static bool find_text(sd_schema_reader *r, sd_schema_text *x) {
+    size_t len = (x->pattern ? strlen(x->pattern) : 0) + (x->format ? strlen(x->format) : 0);
+    x->hash = hash_text(x), x->e = -1;
+    for (int i = 0; i < r->n_texts && x->e < 0; i++) {
+        const sd_schema_text *y = &r->text[i];
+        if (x->hash == y->hash && x->min == y->min && x->max == y->max &&
+            same_text(x->pattern, y->pattern) && same_text(x->format, y->format))
+            x->e = y->e;
+    }
+    return sd_gb_spend(r->b, (int64_t)len / 4 + r->n_texts / 8, 0);
+}
+
+static int keep_text(sd_schema_reader *r, sd_schema_text x, int e) {
+    x.e = e;
+    if (e < 0) return -1;
+    if (!SD_GROW(r->text, r->n_texts + 1, r->cap_texts))
+        return sd_gb_fail(r->b, SD_ENOMEM, "out of memory for a schema");
+    r->text[r->n_texts++] = x;
+    return e;
 }
 
 int sd_schema_string(sd_schema_reader *r, const json_t *schema) {
@@ -51,6 +95,12 @@ int sd_schema_string(sd_schema_reader *r, const json_t *schema) {
     if (pattern && !json_is_string(pattern)) return sd_schema_fail(r, "\"pattern\" is not a text");
     if (format && !json_is_string(format)) return sd_schema_fail(r, "\"format\" is not a text");
     if (!pattern && !format) return sd_gb_json_string(r->b, min, max);
+    sd_schema_text known = {.pattern = json_string_value(pattern),
+                            .format = json_string_value(format),
+                            .min = min,
+                            .max = max};
+    bool nul = pattern && strlen(known.pattern) != json_string_length(pattern);
+    if (!nul && (!find_text(r, &known) || known.e >= 0)) return known.e;
     if (format) {
         const char *own = sd_format_pattern(json_string_value(format));
         if (!own)
@@ -64,12 +114,14 @@ int sd_schema_string(sd_schema_reader *r, const json_t *schema) {
     if (!with_length(r, &d, min, max)) goto out;
     if (d->n == 0) {
         e = sd_schema_never(r);
+        if (!nul) e = keep_text(r, known, e);
         goto out;
     }
     int quote = sd_gb_text(r->b, "\"");
     int part[] = {quote, sd_gb_dfa(r->b, d, true), quote};
     d = NULL;
     e = sd_gb_seq(r->b, part, 3);
+    if (!nul) e = keep_text(r, known, e);
 out:
     sd_dfa_free(d);
     return e;
@@ -143,6 +195,7 @@ int sd_schema_number(sd_schema_reader *r, const json_t *schema, bool integer) {
     if (!bounded) return d.integer ? sd_gb_json_integer(r->b) : sd_gb_json_number(r->b);
     if (sd_decimal_dfa(&dfa, &d, &err) != SD_OK) return sd_schema_fail(r, "%s", err.message);
     if (dfa->n == 0) {
+        sd_gb_spend(r->b, SD_DFA_STEPS + dfa->work, 0);
         sd_dfa_free(dfa);
         return sd_schema_never(r);
     }

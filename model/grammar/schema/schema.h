@@ -1,13 +1,13 @@
 // JSON Schema (draft 2020-12): what answers are held to, and what they are checked against.
 //
-// Two readers that share no code: sd_gb_json_schema makes an automaton of a schema, which offers a
+// Two readers that share no code but what makes two values equal: sd_gb_json_schema makes an automaton of a schema, which offers a
 // subset of its values, and sd_schema_validate says of any value whether it fits. A keyword that the
 // automaton does not enforce is an error that names it and its place.
 //
 //   any type  type (one or several), enum, const, anyOf, oneOf (branches that exclude one another),
 //             allOf (merged), $ref into the same document, also to itself
-//   objects   properties (in the schema's order), required, additionalProperties, minProperties and
-//             maxProperties where there are no properties
+//   objects   properties (in the schema's order), required, additionalProperties; where there are no
+//             properties, maxProperties, and minProperties of at most 1, as keys may repeat
 //   arrays    items, prefixItems, minItems, maxItems
 //   strings   pattern, format (date, time, date-time, duration, uuid, email, hostname, ipv4, ipv6,
 //             uri), minLength, maxLength (in code points)
@@ -44,6 +44,9 @@ sd_status sd_schema_validate(const json_t *schema, const json_t *value, sd_error
 /// is how many may be taken, and are left then.
 sd_status sd_schema_validate_part(const json_t *root, const json_t *part, const json_t *value,
                                   int64_t *steps, sd_error *err);
+
+/// Whether two values are the same one: 1 is 1.0. Steps are taken off; once none are left, false.
+bool sd_schema_equal(const json_t *a, const json_t *b, int64_t *steps);
 
 /// What "#/a/b" means within root; NULL: nothing.
 const json_t *sd_schema_resolve(const json_t *root, const char *ref);

@@ -11,7 +11,16 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { DEPTH = 2 * SD_SCHEMA_DEPTH, STEPS = 1000000, PATTERN_STEPS = 5000, MATCH_LIMIT = 100000 };
+// A step is some 10 ns.
+enum {
+    DEPTH = 2 * SD_SCHEMA_DEPTH,
+    STEPS = 4000000,
+    CHECK_STEPS = 30,
+    EQUAL_STEPS = 3,
+    PATTERN_STEPS = 1000,
+    FIRST_MATCH_LIMIT = 1000,
+    MATCH_LIMIT = 128 * FIRST_MATCH_LIMIT
+};
 
 typedef struct {
     const json_t *root;
@@ -36,7 +45,12 @@ static sd_status check_at(reader *r, const json_t *schema, const json_t *value, 
     return st;
 }
 
-static bool equal(const json_t *a, const json_t *b) {
+static sd_status used_up(reader *r) {
+    return sd_fail(r->err, SD_ELIMIT, "the value takes too many steps to be checked");
+}
+
+bool sd_schema_equal(const json_t *a, const json_t *b, int64_t *steps) {
+    if ((*steps -= EQUAL_STEPS) < 0) return false;
     if (json_is_number(a) && json_is_number(b)) {
         if (json_is_integer(a) && json_is_integer(b))
             return json_integer_value(a) == json_integer_value(b);
@@ -46,7 +60,7 @@ static bool equal(const json_t *a, const json_t *b) {
     if (json_is_array(a) && json_is_array(b)) {
         bool same = json_array_size(a) == json_array_size(b);
         for (size_t i = 0; same && i < json_array_size(a); i++)
-            same = equal(json_array_get(a, i), json_array_get(b, i));
+            same = sd_schema_equal(json_array_get(a, i), json_array_get(b, i), steps);
         return same;
     }
     if (json_is_object(a) && json_is_object(b)) {
@@ -54,11 +68,15 @@ static bool equal(const json_t *a, const json_t *b) {
         json_t *v;
         bool same = json_object_size(a) == json_object_size(b);
         json_object_foreach((json_t *)(uintptr_t)a, key, v) {
+            if (!same) break;
+            *steps -= 2 + (int64_t)strlen(key) / 8;
             const json_t *other = json_object_get(b, key);
-            same = same && other && equal(v, other);
+            same = other && sd_schema_equal(v, other, steps);
         }
         return same;
     }
+    if (json_is_string(a) && json_is_string(b) && json_string_length(a) == json_string_length(b))
+        *steps -= (int64_t)json_string_length(a) / 64;
     return json_equal(a, b);
 }
 
@@ -82,17 +100,18 @@ static sd_status check_general(reader *r, const json_t *s, const json_t *v) {
     if (json_is_string(type) && !has_type(json_string_value(type), v)) return fail(r, "type", "");
     if (json_is_array(type)) {
         bool any = false;
-        for (size_t i = 0; i < json_array_size(type); i++) {
+        *r->steps -= (int64_t)json_array_size(type);
+        for (size_t i = 0; i < json_array_size(type) && *r->steps >= 0; i++) {
             const char *word = json_string_value(json_array_get(type, i));
             any |= word && has_type(word, v);
         }
         if (!any) return fail(r, "type", "");
     }
-    if (one && !equal(one, v)) return fail(r, "const", "");
+    if (one && !sd_schema_equal(one, v, r->steps)) return fail(r, "const", "");
     if (list) {
         bool any = false;
         for (size_t i = 0; !any && i < json_array_size(list); i++)
-            any = equal(json_array_get(list, i), v);
+            any = sd_schema_equal(json_array_get(list, i), v, r->steps);
         if (!any) return fail(r, "enum", "");
     }
     return SD_OK;
@@ -116,7 +135,12 @@ static sd_status check_combinations(reader *r, const json_t *s, const json_t *v)
     const json_t *ref = json_object_get(s, "$ref");
     if (!ref) return SD_OK;
     const char *text = json_string_value(ref);
-    const json_t *to = text ? sd_schema_resolve(r->root, text) : NULL;
+    const json_t *to = NULL;
+    if (text) {
+        *r->steps -= (int64_t)strlen(text);
+        if (*r->steps < 0) return used_up(r);
+        to = sd_schema_resolve(r->root, text);
+    }
     if (!to) return sd_fail(r->err, SD_EFORMAT, "\"$ref\" leads to nothing in the schema");
     return check(r, to, v);
 }
@@ -134,6 +158,8 @@ static sd_status check_object(reader *r, const json_t *s, const json_t *v) {
                  *required = json_object_get(s, "required"),
                  *more = json_object_get(s, "additionalProperties");
     double n;
+    *r->steps -= 4 * (int64_t)(json_array_size(required) + json_object_size(v));
+    if (*r->steps < 0) return used_up(r);
     if (is_count(s, "minProperties", &n) && (double)json_object_size(v) < n)
         return fail(r, "minProperties", "");
     if (is_count(s, "maxProperties", &n) && (double)json_object_size(v) > n)
@@ -157,6 +183,8 @@ static sd_status check_array(reader *r, const json_t *s, const json_t *v) {
     const json_t *prefix = json_object_get(s, "prefixItems"), *items = json_object_get(s, "items");
     size_t size = json_array_size(v);
     double n;
+    *r->steps -= 4 * (int64_t)size;
+    if (*r->steps < 0) return used_up(r);
     if (is_count(s, "minItems", &n) && (double)size < n) return fail(r, "minItems", "");
     if (is_count(s, "maxItems", &n) && (double)size > n) return fail(r, "maxItems", "");
     for (size_t i = 0; i < size; i++) {
@@ -168,8 +196,8 @@ static sd_status check_array(reader *r, const json_t *s, const json_t *v) {
     }
     if (json_is_true(json_object_get(s, "uniqueItems")))
         for (size_t i = 0; i < size; i++)
-            for (size_t k = 0; k < i; k++)
-                if (equal(json_array_get(v, i), json_array_get(v, k)))
+            for (size_t k = 0; k < i && *r->steps >= 0; k++)
+                if (sd_schema_equal(json_array_get(v, i), json_array_get(v, k), r->steps))
                     return fail(r, "uniqueItems", "");
     return SD_OK;
 }
@@ -181,6 +209,8 @@ static sd_status check_pattern(reader *r, const char *pattern, size_t p_len, con
     int code = 0;
     PCRE2_SIZE at = 0;
     sd_status st = SD_OK;
+    *r->steps -= PATTERN_STEPS + 8 * (int64_t)p_len;
+    if (*r->steps < 0) return used_up(r);
     pcre2_code *re = pcre2_compile((PCRE2_SPTR)pattern, p_len,
                                    PCRE2_UTF | PCRE2_ALT_BSUX | PCRE2_DOLLAR_ENDONLY |
                                        PCRE2_ALLOW_EMPTY_CLASS | PCRE2_NEVER_BACKSLASH_C,
@@ -192,9 +222,14 @@ static sd_status check_pattern(reader *r, const char *pattern, size_t p_len, con
     } else if (!m || !cx) {
         st = sd_fail(r->err, SD_ENOMEM, "out of memory for a pattern");
     } else {
-        *r->steps -= PATTERN_STEPS;
-        pcre2_set_match_limit(cx, MATCH_LIMIT);
-        int rc = pcre2_match(re, (PCRE2_SPTR)text, len, 0, 0, m, cx);
+        // PCRE2 does not say how long it looked: a small limit first, then greater ones, each paid for.
+        int rc = PCRE2_ERROR_MATCHLIMIT;
+        for (int limit = FIRST_MATCH_LIMIT;
+             rc == PCRE2_ERROR_MATCHLIMIT && limit <= MATCH_LIMIT && *r->steps >= 0; limit *= 8) {
+            *r->steps -= limit;
+            pcre2_set_match_limit(cx, (uint32_t)limit);
+            rc = pcre2_match(re, (PCRE2_SPTR)text, len, 0, 0, m, cx);
+        }
         if (rc == PCRE2_ERROR_NOMATCH)
             st = fail(r, "pattern", "");
         else if (rc < 0)
@@ -211,6 +246,8 @@ static sd_status check_string(reader *r, const json_t *s, const json_t *v) {
     const char *text = json_string_value(v);
     size_t len = json_string_length(v), chars = 0;
     double n;
+    *r->steps -= (int64_t)len / 8;
+    if (*r->steps < 0) return used_up(r);
     for (size_t i = 0; i < len; i++) chars += ((unsigned char)text[i] & 0xC0) != 0x80;
     if (is_count(s, "minLength", &n) && (double)chars < n) return fail(r, "minLength", "");
     if (is_count(s, "maxLength", &n) && (double)chars > n) return fail(r, "maxLength", "");
@@ -250,16 +287,16 @@ static sd_status check_keywords(reader *r, const json_t *s, const json_t *v) {
 }
 
 static sd_status check(reader *r, const json_t *s, const json_t *v) {
+    *r->steps -= CHECK_STEPS;
+    if (*r->steps < 0) return used_up(r);
     if (json_is_true(s)) return SD_OK;
     if (json_is_false(s)) return fail(r, "false", "");
     if (!json_is_object(s)) return sd_fail(r->err, SD_EFORMAT, "a part of the schema is no schema");
-    if (--*r->steps < 0)
-        return sd_fail(r->err, SD_ELIMIT, "the value takes too many steps to be checked");
     if (r->depth >= DEPTH) return sd_fail(r->err, SD_ELIMIT, "the schema is nested too deeply");
     r->depth++;
     sd_status st = check_keywords(r, s, v);
     r->depth--;
-    return st;
+    return *r->steps < 0 ? used_up(r) : st; // a comparison that was not ended says nothing
 }
 
 sd_status sd_schema_validate_part(const json_t *root, const json_t *part, const json_t *value,

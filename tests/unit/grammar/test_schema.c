@@ -328,6 +328,15 @@ static const struct {
     {"{\"allOf\":[{\"type\":\"string\"},{\"type\":[\"integer\",\"null\"]}]}", "no text"},
     {"{\"type\":[]}", "\"type\""},
     {"[]", "not a schema"},
+    {"{\"enum\":[\"x\"],\"format\":\"iri\"}", "format \"iri\""},
+    {"{\"enum\":[1],\"type\":5}", "\"type\""},
+    {"{\"enum\":[1],\"minimum\":\"5\"}", "\"minimum\""},
+    {"{\"const\":{\"a\":5},\"properties\":{\"a\":{\"not\":{\"const\":5}}}}",
+     "#/properties/a: the keyword \"not\""},
+    {"{\"properties\":{\"o\":{\"type\":\"object\",\"minProperties\":2}}}",
+     "#/properties/o: \"minProperties\" above 1"},
+    {"{\"type\":\"object\",\"additionalProperties\":{\"type\":\"null\"},\"minProperties\":2}",
+     "minProperties"},
 };
 
 Test(schema, what_is_not_enforced_is_refused_by_its_name_and_place) {
@@ -402,6 +411,116 @@ Test(schema, hostile_schemas_are_refused_at_once) {
                       i ? "," : "", i);
     sd_buf_adds(&b, "}}");
     expect_quick("1,500 optional properties beside others", b.data, false);
+    sd_buf_free(&b);
+}
+
+// Names a to t, as members of `value` or, without one, as a list.
+static void twenty(sd_buf *b, const char *value) {
+    for (int i = 0; i < 20; i++)
+        sd_buf_printf(b, "%s\"%c\"%s%s", i ? "," : "", 'a' + i, value ? ":" : "",
+                      value ? value : "");
+}
+
+static void repeated(sd_buf *b, const char *what, int n) {
+    for (int i = 0; i < n; i++) sd_buf_printf(b, "%s%s", i ? "," : "", what);
+}
+
+// What takes many steps or bytes for its size: all of it is paid from one account.
+Test(schema, what_one_account_does_not_cover_is_refused_at_once) {
+    sd_buf b = sd_buf_make(1 << 26);
+    test_vocab(NULL);
+    sd_buf_adds(&b, "{\"$defs\":{\"b\":{\"type\":\"object\",\"properties\":{");
+    twenty(&b, "{\"$ref\":\"#/$defs/b\"}");
+    sd_buf_adds(&b, "},\"required\":[");
+    twenty(&b, NULL);
+    sd_buf_adds(&b, "]}},\"oneOf\":[{\"$ref\":\"#/$defs/b\"},{\"$ref\":\"#/$defs/b\"}]}");
+    expect_quick("branches alike in 20^9 ways", b.data, true);
+
+    sd_buf_clear(&b);
+    sd_buf_adds(&b, "{\"type\":\"object\",\"properties\":{");
+    for (int i = 0; i < 19000; i++) sd_buf_printf(&b, "%s\"p%d\":{}", i ? "," : "", i);
+    sd_buf_adds(&b, "},\"allOf\":[");
+    repeated(&b, "{\"minProperties\":0}", 19000);
+    sd_buf_adds(&b, "]}");
+    expect_quick("19,000 properties merged 19,000 times", b.data, true);
+    sd_buf_clear(&b);
+    sd_buf_adds(&b, "{\"type\":\"object\",\"properties\":{");
+    for (int i = 0; i < 60000; i++) sd_buf_printf(&b, "%s\"p%d\":{}", i ? "," : "", i);
+    sd_buf_adds(&b, "},\"allOf\":[");
+    repeated(&b, "{}", 19000);
+    sd_buf_adds(&b, "]}");
+    expect_quick("60,000 properties beside 19,000 empty schemas", b.data, true);
+    sd_buf_clear(&b);
+    sd_buf_adds(&b, "{\"type\":\"string\",\"allOf\":[");
+    repeated(&b, "{}", 19000);
+    sd_buf_adds(&b, "]}");
+    expect_quick("19,000 empty schemas", b.data, false);
+
+    sd_buf_clear(&b);
+    sd_buf_adds(&b, "{\"anyOf\":[");
+    for (int i = 0; i < 4000; i++)
+        sd_buf_printf(&b, "%s{\"pattern\":\"(a|b)*a(a|b){10}%d\"}", i ? "," : "", i);
+    sd_buf_adds(&b, "]}");
+    expect_quick("4,000 patterns", b.data, true);
+    sd_buf_clear(&b);
+    sd_buf_adds(&b, "{\"anyOf\":[");
+    for (int i = 0; i < 4000; i++)
+        sd_buf_printf(&b, "%s{\"type\":\"integer\",\"minimum\":%d,\"multipleOf\":400}",
+                      i ? "," : "", i);
+    sd_buf_adds(&b, "]}");
+    expect_quick("4,000 remainders", b.data, true);
+    sd_buf_clear(&b);
+    sd_buf_adds(&b, "{\"anyOf\":[");
+    repeated(&b, "{\"pattern\":\"(a|b)*a(a|b){8}\"}", 4000);
+    sd_buf_adds(&b, "]}");
+    expect_quick("one pattern 4,000 times", b.data, false);
+
+    sd_buf_clear(&b);
+    sd_buf_adds(&b, "{\"enum\":[[0");
+    for (int i = 1; i <= 150000; i++) sd_buf_printf(&b, ",%d", i);
+    sd_buf_adds(&b, "]],\"uniqueItems\":true}");
+    expect_quick("a constant of 150,000 items", b.data, true);
+    sd_buf_clear(&b);
+    sd_buf_adds(&b, "{\"enum\":[0");
+    for (int i = 1; i < 4096; i++) sd_buf_printf(&b, ",%d", i);
+    sd_buf_adds(&b, "],\"anyOf\":[");
+    repeated(&b, "{}", 120);
+    sd_buf_adds(&b, "]}");
+    expect_quick("an enum of 4,096 beside 120 branches", b.data, true);
+    sd_buf_clear(&b);
+    sd_buf_adds(&b, "{\"allOf\":[{\"enum\":[0");
+    for (int i = 1; i < 4096; i++) sd_buf_printf(&b, ",%d", i);
+    sd_buf_adds(&b, "]},{\"enum\":[4096");
+    for (int i = 1; i < 4096; i++) sd_buf_printf(&b, ",%d", 4096 + i);
+    sd_buf_adds(&b, "]}]}");
+    expect_quick("two enums of 4,096", b.data, true);
+
+    sd_buf_clear(&b);
+    sd_buf_adds(&b, "{\"$ref\":\"#/");
+    for (int i = 0; i < 300000; i++) sd_buf_adds(&b, "%41");
+    sd_buf_adds(&b, "\"}");
+    expect_quick("a reference of 900,000 bytes", b.data, true);
+    sd_buf_clear(&b);
+    sd_buf_adds(&b, "{\"type\":\"object\",\"required\":[");
+    for (int i = 0; i < 19000; i++) sd_buf_printf(&b, "%s\"p%d\"", i ? "," : "", i);
+    sd_buf_adds(&b, "]}");
+    expect_quick("19,000 names that are required", b.data, true);
+    sd_buf_free(&b);
+}
+
+// The end of an answer is checked in a bounded time as well.
+Test(schema, the_check_of_a_value_ends) {
+    sd_buf b = sd_buf_make(1 << 26);
+    sd_error err = {0};
+    sd_buf_adds(&b, "[0");
+    for (int i = 1; i <= 20000; i++) sd_buf_printf(&b, ",%d", i);
+    sd_buf_adds(&b, "]");
+    json_t *unique = json_loads("{\"uniqueItems\":true}", 0, NULL),
+           *v = json_loads(b.data, 0, NULL);
+    double begin = sd_now_s();
+    cr_expect_eq(sd_schema_validate(unique, v, &err), SD_ELIMIT, "%s", err.message);
+    cr_expect(sd_now_s() - begin < 0.3);
+    json_decref(unique), json_decref(v);
     sd_buf_free(&b);
 }
 
