@@ -333,7 +333,8 @@ sd_step sd_answer_in_raw(sd_answer_parser *p) {
     if (p->close2) end[n++] = p->close2;
     if (p->o.format == SD_TOOL_MISTRAL) end[n++] = "[TOOL_CALLS]";
     sd_find how = SD_FIND_NO;
-    p->at = sd_answer_search(p, p->from, end, n, &which, &how);
+    // From the byte that broke the JSON on: what lies before it may have been told already.
+    p->at = sd_answer_search(p, p->at, end, n, &which, &how);
     sd_answer_tell_held(p, SD_DELTA_ARGUMENTS, p->at);
     if (how != SD_FIND_YES) return SD_STEP_MORE;
     if (end[which][0] == '[') { // the next call's

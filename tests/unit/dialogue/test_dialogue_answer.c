@@ -516,3 +516,23 @@ Test(dialogue_format, a_template_shows_its_format) {
         cr_assert_eq(sd_tool_format_find(sd_tool_format_name((sd_tool_format)f)), f);
     cr_assert_eq(sd_tool_format_find("xml"), -1);
 }
+
+// A marker that stands in a string before what breaks the JSON may have been told already.
+Test(dialogue_answer, arguments_that_break_are_told_alike_in_any_cuts) {
+    static const char *const texts[] = {
+        "[TOOL_CALLS]f[ARGS]{\"a\": \"x[TOOL_CALLS]8\x01 and[TOOL_CALLS]f{}",
+        "[TOOL_CALLS][{\"name\": \"f\", \"arguments\": {\"a\": \"[TOOL_CALLS]\n\"}}]",
+        "[TOOL_CALLS]f{\"a\": [1[TOOL_CALLS]f{}"};
+    sd_answer_options o = options(SD_TOOL_MISTRAL);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        const size_t len = strlen(texts[i]);
+        char *whole = parse(&o, texts[i]);
+        for (size_t a = 1; a < len; a++)
+            for (size_t b = a; b < len; b++) {
+                char *got = parse_cut(&o, texts[i], len, (size_t[]){a, b}, 2);
+                cr_assert_str_eq(got, whole, "cut at %zu and %zu", a, b);
+                free(got);
+            }
+        free(whole);
+    }
+}
