@@ -59,7 +59,7 @@ static bool collect(sd_schema_reader *r, object *o, const json_t *schema) {
             return sd_schema_fail(r, "\"required\" has something that is no name"), false;
         if (json_object_get(props, json_string_value(value))) continue;
         bool twice = false;
-        if (!sd_gb_spend(r->b, o->n - (int)json_object_size(props), 0)) return false;
+        if (!sd_gb_spend(r->b, 2 * (o->n - (int)json_object_size(props)), 0)) return false;
         for (int k = (int)json_object_size(props); k < o->n; k++)
             twice |= strcmp(o->p[k].name, json_string_value(value)) == 0;
         // Without "properties" and additionalProperties any value may stand there.

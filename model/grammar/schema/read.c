@@ -42,7 +42,11 @@ static const struct {
     {"multipleOf", SD_T_NUMBER},
 };
 enum { KEYWORDS = sizeof keywords / sizeof keywords[0] };
-enum { PART_STEPS = 150, KEY_STEPS = 16 }; // of the account: one schema, and each of its keywords
+enum {
+    PART_STEPS = 150,
+    KEY_STEPS = 16,
+    VALUE_STEPS = 40
+}; // of the account: one schema, and each of its keywords
 
 bool sd_schema_is_annotation(const char *key) {
     static const char *const names[] = {
@@ -262,7 +266,7 @@ static int read_values(sd_schema_reader *r, const json_t *schema) {
         const json_t *v = list ? json_array_get(list, i) : one;
         sd_error err;
         sd_status st = sd_schema_validate_part(r->root, beside, v, &r->b->steps_left, &err);
-        if (!sd_gb_spend(r->b, 0, 0)) goto out;
+        if (!sd_gb_spend(r->b, VALUE_STEPS, 0)) goto out;
         if (st == SD_EMISMATCH) continue;
         if (st != SD_OK) {
             sd_schema_fail(r, "%s", err.message);

@@ -1,8 +1,9 @@
 // JSON Schema (draft 2020-12): what answers are held to, and what they are checked against.
 //
-// Two readers that share no code but what makes two values equal: sd_gb_json_schema makes an automaton of a schema, which offers a
-// subset of its values, and sd_schema_validate says of any value whether it fits. A keyword that the
-// automaton does not enforce is an error that names it and its place.
+// Two readers that share no code but what makes two values equal: sd_gb_json_schema makes an
+// automaton of a schema, which offers a subset of its values, and sd_schema_validate says of any value
+// whether it fits. A keyword that the automaton does not enforce is an error that names it and its
+// place.
 //
 //   any type  type (one or several), enum, const, anyOf, oneOf (branches that exclude one another),
 //             allOf (merged), $ref into the same document, also to itself

@@ -18,8 +18,8 @@ enum {
     CHECK_STEPS = 30,
     EQUAL_STEPS = 3,
     PATTERN_STEPS = 1000,
-    FIRST_MATCH_LIMIT = 1000,
-    MATCH_LIMIT = 128 * FIRST_MATCH_LIMIT
+    MATCH_LIMIT = 100000,
+    MATCH_KIB = 16 << 10
 };
 
 typedef struct {
@@ -204,6 +204,18 @@ static sd_status check_array(reader *r, const json_t *s, const json_t *v) {
 
 // ---- strings and numbers
 
+// PCRE2 counts its steps only from where a match begins, and a run of one class as one. So it calls
+// before each item of the pattern, and a run over all of the text is paid for every time.
+typedef struct {
+    int64_t *left, each;
+} match_steps;
+
+static int pay_item(pcre2_callout_block *block, void *data) {
+    match_steps *s = data;
+    (void)block;
+    return (*s->left -= s->each) < 0 ? PCRE2_ERROR_CALLOUT : 0;
+}
+
 static sd_status check_pattern(reader *r, const char *pattern, size_t p_len, const char *text,
                                size_t len) {
     int code = 0;
@@ -211,10 +223,11 @@ static sd_status check_pattern(reader *r, const char *pattern, size_t p_len, con
     sd_status st = SD_OK;
     *r->steps -= PATTERN_STEPS + 8 * (int64_t)p_len;
     if (*r->steps < 0) return used_up(r);
-    pcre2_code *re = pcre2_compile((PCRE2_SPTR)pattern, p_len,
-                                   PCRE2_UTF | PCRE2_ALT_BSUX | PCRE2_DOLLAR_ENDONLY |
-                                       PCRE2_ALLOW_EMPTY_CLASS | PCRE2_NEVER_BACKSLASH_C,
-                                   &code, &at, NULL);
+    pcre2_code *re =
+        pcre2_compile((PCRE2_SPTR)pattern, p_len,
+                      PCRE2_UTF | PCRE2_ALT_BSUX | PCRE2_DOLLAR_ENDONLY | PCRE2_ALLOW_EMPTY_CLASS |
+                          PCRE2_NEVER_BACKSLASH_C | PCRE2_AUTO_CALLOUT | PCRE2_NO_START_OPTIMIZE,
+                      &code, &at, NULL);
     pcre2_match_data *m = re ? pcre2_match_data_create_from_pattern(re, NULL) : NULL;
     pcre2_match_context *cx = re ? pcre2_match_context_create(NULL) : NULL;
     if (!re) {
@@ -222,14 +235,11 @@ static sd_status check_pattern(reader *r, const char *pattern, size_t p_len, con
     } else if (!m || !cx) {
         st = sd_fail(r->err, SD_ENOMEM, "out of memory for a pattern");
     } else {
-        // PCRE2 does not say how long it looked: a small limit first, then greater ones, each paid for.
-        int rc = PCRE2_ERROR_MATCHLIMIT;
-        for (int limit = FIRST_MATCH_LIMIT;
-             rc == PCRE2_ERROR_MATCHLIMIT && limit <= MATCH_LIMIT && *r->steps >= 0; limit *= 8) {
-            *r->steps -= limit;
-            pcre2_set_match_limit(cx, (uint32_t)limit);
-            rc = pcre2_match(re, (PCRE2_SPTR)text, len, 0, 0, m, cx);
-        }
+        match_steps paid = {r->steps, 2 + (int64_t)len / 4};
+        pcre2_set_match_limit(cx, MATCH_LIMIT);
+        pcre2_set_heap_limit(cx, MATCH_KIB);
+        pcre2_set_callout(cx, pay_item, &paid);
+        int rc = pcre2_match(re, (PCRE2_SPTR)text, len, 0, 0, m, cx);
         if (rc == PCRE2_ERROR_NOMATCH)
             st = fail(r, "pattern", "");
         else if (rc < 0)
