@@ -12,10 +12,17 @@
 
 enum { MAX_ENDS = 64, MAX_CHECKED = 1 << 26 };
 
+static const char no_memory[] = "out of memory for the answer's constraint; send the request again";
+static const char too_much[] = "the answer's constraint takes more than one token's masks may; ask "
+                               "for fewer alternatives that "
+                               "remember what was said";
+
 struct sd_constraint {
     sd_grammar_state base;  // behind the timeline
     sd_grammar_state ahead; // behind the first `drafted` tokens of the draft
     int drafted;            // -1: the draft left the grammar
+    int said, spent;        // tokens of the step so far; the first row without a mask
+    const char *why;        // it has none
     int32_t end[MAX_ENDS];  // what ends the answer where the grammar lets it end
     int n_ends;
     int V;
@@ -62,7 +69,7 @@ bool sd_slot_begin_constraint(const sd_engine *e, sd_slot *s) {
     if (!s->constraint) s->constraint = make(e->model->hp.V);
     sd_constraint *c = s->constraint;
     if (!c || !sd_grammar_begin(&c->base, r->grammar, r->prompt[r->n_prompt - 1])) {
-        s->why = "out of memory for the answer's constraint; send the request again";
+        s->why = no_memory;
         return false;
     }
     find_ends(e, c, r);
@@ -95,6 +102,7 @@ void sd_slot_plan_constraint(sd_slot *s) {
     if (!s->request->r.grammar) return;
     sd_grammar_copy(&c->ahead, &c->base);
     c->drafted = 0;
+    c->why = NULL;
 }
 
 // The state behind draft[0..j), when the draft is within the grammar so far.
@@ -122,10 +130,14 @@ bool sd_slot_constraint_allows(void *ctx, int j, int32_t token) {
 
 // ---- masks
 
-// The mask behind draft[0..j), where the draft is within the grammar.
+// The mask behind draft[0..j), where the draft is within the grammar. NULL: it has none; c->why.
 static const uint32_t *fill(sd_constraint *c, int j) {
     uint32_t *mask = c->mask + (size_t)j * c->words;
-    sd_grammar_fill(&c->ahead, mask, c->V);
+    sd_grammar_filled is = sd_grammar_try_fill(&c->ahead, mask, c->V);
+    if (is != SD_GRAMMAR_FILLED) {
+        c->why = is == SD_GRAMMAR_TOO_MUCH ? too_much : no_memory;
+        return NULL;
+    }
     if (sd_grammar_can_end(&c->ahead))
         for (int i = 0; i < c->n_ends; i++) mask[c->end[i] / 32] |= 1u << c->end[i] % 32;
     return mask;
@@ -134,6 +146,7 @@ static const uint32_t *fill(sd_constraint *c, int j) {
 const uint32_t *sd_slot_mask_ahead(sd_slot *s, const int32_t *ahead, int n) {
     if (!s->request->r.grammar || n > SD_MAX_DRAFT) return NULL;
     if (n > 0 && memcmp(ahead, s->plan.draft, (size_t)n * sizeof *ahead) != 0) return NULL;
+    if (s->constraint->why) return NULL; // of a row before: the step will say so
     return go_ahead(s, n) ? fill(s->constraint, n) : NULL;
 }
 
@@ -141,12 +154,22 @@ void sd_slot_fill_masks(sd_slot *s, int rows) {
     sd_constraint *c = s->constraint;
     if (!s->request->r.grammar) return;
     sd_slot_plan_constraint(s);
+    c->said = 0, c->spent = rows;
     for (int j = 0; j < rows; j++) {
-        if (!go_ahead(s, j)) // never looked at, but something must be drawn
-            c->allowed[j] = c->allowed[j - 1];
-        else
-            c->allowed[j] = fill(c, j);
+        c->allowed[j] = c->spent == rows && go_ahead(s, j) ? fill(c, j) : NULL;
+        if (c->allowed[j]) continue;
+        // Never looked at, but something must be drawn: as in the row before, or anything.
+        if (c->drafted == j && c->spent == rows) c->spent = j;
+        c->allowed[j] = j ? c->allowed[j - 1] : NULL;
     }
+}
+
+bool sd_slot_constraint_is_spent(sd_slot *s) {
+    sd_constraint *c = s->constraint;
+    if (!s->request->r.grammar || c->said++ < c->spent) return false;
+    s->finish = SD_FINISH_ERROR;
+    s->why = c->why;
+    return true;
 }
 
 // ---- what was said
@@ -178,7 +201,7 @@ void sd_slot_constraint_said(sd_engine *e, sd_slot *s, int32_t token) {
     if (!s->request->r.grammar || s->finish == SD_FINISH_ERROR) return;
     if (!sd_grammar_accept(&c->base, token)) {
         s->finish = SD_FINISH_ERROR;
-        s->why = "out of memory for the answer's constraint; send the request again";
+        s->why = no_memory;
         return;
     }
     // A stop string has cut the answer, or nothing may follow.

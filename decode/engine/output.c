@@ -94,6 +94,7 @@ static void add_info(sd_engine *e, sd_slot *s, int32_t token, const float *logit
 }
 
 bool sd_slot_token(sd_engine *e, sd_slot *s, int32_t token, const float *logits) {
+    if (sd_slot_constraint_is_spent(s)) return false;
     if (token < 0 && sd_slot_allows_nothing(e, s, s->n_info)) {
         s->finish = SD_FINISH_ERROR;
         s->why = "no token is allowed here: what the request allows, its bad words and min_tokens "

@@ -277,6 +277,8 @@ bool sd_slot_constraint_allows(void *ctx, int j, int32_t token);
 const uint32_t *sd_slot_mask_ahead(sd_slot *s, const int32_t *ahead, int n);
 /// s->allowed [rows] <- the masks of a step's rows.
 void sd_slot_fill_masks(sd_slot *s, int rows);
+/// Before each token of a step: whether its row had no mask, so that the request is over.
+bool sd_slot_constraint_is_spent(sd_slot *s);
 /// The timeline has one token more; the answer may be over with it.
 void sd_slot_constraint_said(sd_engine *e, sd_slot *s, int32_t token);
 /// An end token has ended the answer.

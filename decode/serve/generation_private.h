@@ -63,7 +63,7 @@ struct sd_generation {
     sd_api_request request;
     sd_served_model *target; // the model that is meant
     sd_answer answer;
-    sd_grammar *grammar; // held, so that the provider finds it
+    sd_grammar *grammar; // the cache keeps what is held, so that the provider finds it
     char id[40];
     sd_ids prompt[SD_API_MAX_PROMPTS]; // until they are submitted
     sd_ids bad_words;                  // likewise (decode/engine/bad_words.h)
@@ -97,6 +97,10 @@ void sd_generation_log(const sd_generation *g, const char *finish);
 /// more. Its error says what was wrong. On a worker's thread; reads nothing of the server but what is
 /// immutable once the model is open.
 bool sd_generation_read(sd_work *item);
+
+// ---- generation_start.c
+/// Whose prefixes and constraints a request finds: those of its key, with its salt.
+sd_status sd_generation_tenant(uint64_t *out, const sd_generation *g, sd_error *err);
 
 // ---- generation_events.c
 /// The sink of a choice, which is ctx. Runs on the provider's thread.

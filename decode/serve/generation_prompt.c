@@ -101,12 +101,15 @@ static int fill(sd_generation *g, sd_api_error *e) {
 static int check_constraint(sd_generation *g, sd_api_error *e) {
     const sd_api_request *r = &g->request;
     const sd_grammar_spec want = {r->constraint, r->constraint_text, r->constraint_len};
+    uint64_t tenant;
     sd_error err = {0};
     if (want.kind == SD_GRAMMAR_NONE) return 0;
     if (!g->server->local->grammars)
         return sd_api_fail(e, 400, r->constraint_param, "%s: this model has no tokenizer",
                            r->constraint_param);
-    sd_status st = sd_grammar_cache_get(&g->grammar, g->server->local->grammars, &want, &err);
+    sd_status st = sd_generation_tenant(&tenant, g, &err);
+    if (st == SD_OK)
+        st = sd_grammar_cache_get_for(&g->grammar, g->server->local->grammars, tenant, &want, &err);
     if (st == SD_OK) return 0;
     return sd_api_fail(e, st == SD_ENOMEM ? 500 : 400, r->constraint_param, "%s: %s",
                        r->constraint_param, err.message);

@@ -20,7 +20,7 @@ static sd_spec_mode spec_of(const sd_generation *g) {
 
 // A key's requests find the prefixes of that key's, those with a salt the ones of the same salt. Without
 // keys there is one tenant, wherever requests come from.
-static sd_status tenant_of(uint64_t *out, const sd_generation *g, sd_error *err) {
+sd_status sd_generation_tenant(uint64_t *out, const sd_generation *g, sd_error *err) {
     const char *salt = g->request.cache_salt ? g->request.cache_salt : "";
     const sd_client_name *name = &g->client->name;
     struct {
@@ -65,7 +65,7 @@ static int submit_choice(sd_generation *g, sd_choice *c, sd_api_error *e) {
     }
     sd_provider *p = g->model->provider;
     sd_provider_request *m = NULL;
-    sd_status st = tenant_of(&q.tenant, g, &err);
+    sd_status st = sd_generation_tenant(&q.tenant, g, &err);
     if (st == SD_OK) st = sd_provider_request_make(&m, &q, (uint32_t)g->model->row, &err);
     if (st == SD_OK) st = p->ops->start(p, m, (sd_sink){sd_generation_on_event, c}, &c->id, &err);
     free(m);

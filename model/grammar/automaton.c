@@ -128,6 +128,7 @@ static int32_t state_of_found(sd_grammar *g) {
     g->states.slot[at] = id;
     g->states.n++;
     g->bytes += sizeof *s + (size_t)n * sizeof *s->c;
+    g->made++;
     return id;
 }
 
@@ -172,15 +173,18 @@ static void enter_loop(sd_grammar *g, int32_t node, int32_t count, int32_t stack
     todo(g, g->nodes.start[l->rule], 0, frame_of(g, node, next, stack));
 }
 
+// Nodes that are left out at once count for nothing: each is one of two behind a node that counts.
 static void close_over(sd_grammar *g) {
     if (++g->stamp == 0) memset(g->seen, 0, SEEN * sizeof *g->seen), g->stamp = 1;
     g->n_found = 0;
     g->found_final = g->found_tokens = false;
-    for (int steps = 0; g->n_todo > 0 && steps < CLOSURE_STEPS; steps++) {
+    int steps = 0;
+    while (g->n_todo > 0 && steps < CLOSURE_STEPS) {
         g->n_todo--;
         int32_t node = g->todo[g->n_todo].node, count = g->todo[g->n_todo].count,
                 stack = g->todo[g->n_todo].stack;
         if (g->nodes.need[node] + g->frame[stack].depth > SD_GRAMMAR_DEPTH) continue;
+        steps++;
         if (seen_before(g, node, count, stack)) continue;
         sd_gnode x = g->nodes.node[node];
         switch ((sd_gnode_kind)x.kind) {
@@ -208,12 +212,28 @@ static void close_over(sd_grammar *g) {
             break;
         }
     }
+    g->work += steps;
+    // Nothing within the steps is no answer: something may stand behind them.
+    if (g->n_todo > 0 && g->n_found == 0 && !g->found_final) g->lost = g->spent = true;
     g->n_todo = 0;
+}
+
+static bool over_limit(const sd_grammar *g) {
+    return g->made >= g->limit.made || g->work >= g->limit.work || g->bytes >= g->limit.bytes;
+}
+
+void sd_automaton_limit(sd_grammar *g, sd_gspend more) {
+    g->limit = (sd_gspend){g->made + more.made, g->work + more.work, g->bytes + more.bytes};
+}
+
+void sd_automaton_unlimited(sd_grammar *g) {
+    g->limit = (sd_gspend){INT64_MAX, INT64_MAX, SIZE_MAX};
 }
 
 int32_t sd_automaton_step(sd_grammar *g, int32_t state, uint8_t byte) {
     sd_gstate *s = g->state[state];
     if (s->to && s->to[byte] >= 0) return s->to[byte];
+    if (over_limit(g)) return g->lost = g->spent = true, 0;
     if (!s->to) {
         s->to = malloc(256 * sizeof *s->to);
         if (!s->to) return g->lost = true, 0;
@@ -225,6 +245,7 @@ int32_t sd_automaton_step(sd_grammar *g, int32_t state, uint8_t byte) {
     for (int i = s->n - 1; i >= 0; i--) {
         const sd_gnode *x = &g->nodes.node[s->c[i].node];
         if (x->kind != N_EDGES) continue;
+        g->work += x->b;
         for (int k = 0; k < x->b; k++) {
             const sd_gedge *e = &g->nodes.edge[x->a + k];
             if (e->lo <= byte && byte <= e->hi) todo(g, e->to, 0, s->c[i].stack);
@@ -299,9 +320,12 @@ sd_status sd_automaton_open(sd_grammar *g, sd_error *err) {
     g->frame[g->n_frames++] = (sd_gframe){.used = true};
     SD_CHECK_ALLOC(SD_GROW(g->state, 1, g->cap_states), err);
     g->state[g->n_states++] = NULL;
+    sd_automaton_unlimited(g);
     todo(g, g->nodes.root, 0, 0);
     close_over(g);
     g->first = state_of_found(g);
+    SD_CHECK(!g->spent, err, SD_ELIMIT,
+             "the constraint's beginning has more than %d alternatives; give fewer", CLOSURE_STEPS);
     SD_CHECK_ALLOC(g->first >= 0 && !g->lost, err);
     SD_CHECK(g->first > 0, err, SD_EINVAL, "no text fits the constraint");
     g->state[g->first]->refs = 1;
@@ -363,5 +387,11 @@ void sd_automaton_collect(sd_grammar *g) {
             oldest = g->state[i]->tick;
     if (oldest < INT64_MAX) free_states(g, oldest + (g->tick - oldest) / 2 + 1);
     if (g->bytes > SD_GRAMMAR_CACHE / 2) free_states(g, INT64_MAX);
+    free_frames(g);
+}
+
+void sd_automaton_forget(sd_grammar *g) {
+    if (!SD_GROW(g->free_state, g->n_states, g->cap_free_states)) return;
+    free_states(g, INT64_MAX);
     free_frames(g);
 }

@@ -39,7 +39,15 @@ enum {
     SD_GRAMMAR_CHOICES = 4096,   // texts of one choice
     SD_GRAMMAR_CONFIGS = 512,    // ways to read the same bytes that are followed at once
     SD_GRAMMAR_CACHE = 48 << 20, // bytes of states and masks that a grammar keeps
-    SD_GRAMMAR_FORCED = 64       // tokens of a forced run at most
+    SD_GRAMMAR_FORCED = 64,      // tokens of a forced run at most
+    // What one mask may find that was not known. It grows with the ways to read a token, not with the
+    // vocabulary: a usual schema's takes some tens of states and up to 150,000 steps (thousands of
+    // optional members), a choice of 4,096 texts a state for each of their beginnings, 14,000 or
+    // more. Patterns that count letters would take 440 million steps and 320 MB on 60,000 tokens.
+    // A step takes some 10 ns and a state some 1.2 KB, so that a mask is given up within some 50 ms.
+    SD_GRAMMAR_MASK_STATES = 1 << 16,
+    SD_GRAMMAR_MASK_WORK = 1 << 22, // steps of closures, and edges that are looked at
+    SD_GRAMMAR_MASK_BYTES = 80 << 20
 };
 
 // ---- building. Each call gives an expression, or -1 after a failure, which later calls pass on and
@@ -98,8 +106,16 @@ void sd_grammar_copy(sd_grammar_state *to, const sd_grammar_state *from);
 /// Moves over a token. False: it was not allowed (or memory ran out), and the state is unchanged.
 bool sd_grammar_accept(sd_grammar_state *s, int32_t token);
 bool sd_grammar_allows(const sd_grammar_state *s, int32_t token);
+typedef enum {
+    SD_GRAMMAR_FILLED,   // also where no token may come
+    SD_GRAMMAR_TOO_MUCH, // the mask takes more than SD_GRAMMAR_MASK_*
+    SD_GRAMMAR_NO_MEMORY
+} sd_grammar_filled;
+/// allowed [(V + 31) / 32] <- the tokens that may come next; end tokens are the caller's. All zero
+/// unless it is SD_GRAMMAR_FILLED; what was found for the mask is forgotten then.
+sd_grammar_filled sd_grammar_try_fill(const sd_grammar_state *s, uint32_t *allowed, int V);
 /// allowed [(V + 31) / 32] <- the tokens that may come next; end tokens are the caller's. False: no
-/// token may, or memory ran out.
+/// token may, or the mask could not be made.
 bool sd_grammar_fill(const sd_grammar_state *s, uint32_t *allowed, int V);
 bool sd_grammar_can_end(const sd_grammar_state *s);
 bool sd_grammar_must_end(const sd_grammar_state *s); // it can end and nothing can come
@@ -118,10 +134,16 @@ void sd_grammar_set_check(sd_grammar *g, sd_grammar_check_fn check, void (*free_
 sd_status sd_grammar_check(const sd_grammar *g, const char *text, size_t len, sd_error *err);
 
 typedef struct {
-    int nodes;                  // of the automaton
-    int states;                 // found so far
-    size_t bytes;               // of states and masks
-    int64_t masks, mask_misses; // asked for; made by a walk
-    double mask_s;              // seconds of the walks
+    int nodes;                      // of the automaton
+    int states;                     // found so far
+    size_t bytes;                   // of states and masks
+    int64_t masks, mask_misses;     // asked for; made by a walk
+    double mask_s;                  // seconds of the walks
+    int64_t most_states, most_work; // of one mask: states it found, steps and edges for them
+    size_t most_bytes;              // likewise
 } sd_grammar_stats;
 void sd_grammar_get_stats(sd_grammar *g, sd_grammar_stats *out);
+/// Its states and masks. Waits for nobody.
+size_t sd_grammar_bytes(sd_grammar *g);
+/// Whether anyone but the one who asks holds it.
+bool sd_grammar_is_shared(sd_grammar *g);

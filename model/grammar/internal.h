@@ -163,6 +163,11 @@ typedef struct {
     int cap, n;
 } sd_gtable;
 
+typedef struct {
+    int64_t made, work;
+    size_t bytes;
+} sd_gspend;
+
 struct sd_grammar {
     atomic_int refs;
     sd_vocab *vocab;
@@ -180,9 +185,13 @@ struct sd_grammar {
     int n_states, cap_states;
     int32_t *free_state;
     int n_free_states, cap_free_states;
-    int32_t first; // the beginning
-    size_t bytes;
-    bool lost; // a state could not be made since this was cleared
+    int32_t first;       // the beginning
+    atomic_size_t bytes; // written under the lock; read without it
+    int64_t made, work;  // states that were made; steps of closures and edges that were looked at
+    sd_gspend budget;    // of each mask: SD_GRAMMAR_MASK_*
+    sd_gspend limit;     // of the mask that is being made
+    bool lost;           // a state could not be made since this was cleared
+    bool spent;          // because a limit was reached
     int64_t tick;
     // Scratch of a closure.
     struct {
@@ -206,12 +215,17 @@ sd_status sd_automaton_open(sd_grammar *g, sd_error *err);
 void sd_automaton_close(sd_grammar *g);
 /// Forgets what no sequence stands on, when more is kept than the bound allows.
 void sd_automaton_collect(sd_grammar *g);
+/// Forgets all that no sequence stands on.
+void sd_automaton_forget(sd_grammar *g);
+/// What is found from here on may take so much more; sd_automaton_unlimited ends it.
+void sd_automaton_limit(sd_grammar *g, sd_gspend more);
+void sd_automaton_unlimited(sd_grammar *g);
 /// Characters of a JSON string that may come here whatever they are: INT32_MAX: any number of them.
 int sd_automaton_plain_room(const sd_grammar *g, const sd_gstate *s);
 /// Whether the state stands before an optional space.
 bool sd_automaton_before_space(const sd_grammar *g, const sd_gstate *s);
 
-/// The mask of a state (mask.c), or NULL when memory is out. Under the lock.
+/// The mask of a state (mask.c), or NULL: g->spent, or memory is out. Under the lock.
 const uint32_t *sd_mask_of(sd_grammar *g, int32_t state, bool strip);
 
 // ---- JSON (json.c)

@@ -17,6 +17,7 @@ sd_status sd_grammar_compile(sd_grammar **out, sd_grammar_builder *b, int e, sd_
     SD_CHECK_ALLOC(g, err);
     atomic_init(&g->refs, 1);
     g->vocab = sd_vocab_acquire(v);
+    g->budget = (sd_gspend){SD_GRAMMAR_MASK_STATES, SD_GRAMMAR_MASK_WORK, SD_GRAMMAR_MASK_BYTES};
     pthread_mutex_init(&g->lock, NULL);
     SD_TRY(sd_gnodes_make(&g->nodes, b, e, v->V, err));
     SD_TRY(sd_automaton_open(g, err));
@@ -159,7 +160,10 @@ static void walk(sd_grammar *g, const sd_vocab_trie *t, int32_t state, bool stri
         }
         const sd_gstate *s = g->state[at[x->depth - 1]];
         int32_t to = s->to ? s->to[x->byte] : -1;
-        if (to < 0) to = sd_automaton_step(g, at[x->depth - 1], x->byte);
+        if (to < 0) {
+            to = sd_automaton_step(g, at[x->depth - 1], x->byte);
+            if (g->lost) return;
+        }
         if (to == 0) {
             i = x->skip;
             continue;
@@ -187,6 +191,15 @@ static void make_mask(sd_grammar *g, int32_t state, bool strip, uint32_t *mask, 
     }
 }
 
+static void count_mask(sd_grammar *g, int64_t made, int64_t work, size_t bytes, double seconds) {
+    sd_grammar_stats *s = &g->stats;
+    s->mask_misses++;
+    s->mask_s += seconds;
+    if (made > s->most_states) s->most_states = made;
+    if (work > s->most_work) s->most_work = work;
+    if (bytes > s->most_bytes) s->most_bytes = bytes;
+}
+
 const uint32_t *sd_mask_of(sd_grammar *g, int32_t state, bool strip) {
     sd_gstate *s = g->state[state];
     size_t words = ((size_t)g->vocab->V + 31) / 32;
@@ -196,10 +209,13 @@ const uint32_t *sd_mask_of(sd_grammar *g, int32_t state, bool strip) {
     uint32_t *mask = calloc(words, sizeof *mask);
     if (!mask) return NULL;
     double begin = sd_now_s();
-    g->lost = false;
+    int64_t made = g->made, work = g->work;
+    size_t bytes = g->bytes;
+    g->lost = g->spent = false;
+    sd_automaton_limit(g, g->budget);
     make_mask(g, state, strip, mask, words);
-    g->stats.mask_misses++;
-    g->stats.mask_s += sd_now_s() - begin;
+    sd_automaton_unlimited(g);
+    count_mask(g, g->made - made, g->work - work, g->bytes - bytes, sd_now_s() - begin);
     s = g->state[state];
     if (g->lost) { // a hole in it would be another constraint
         free(mask);
@@ -210,19 +226,40 @@ const uint32_t *sd_mask_of(sd_grammar *g, int32_t state, bool strip) {
     return mask;
 }
 
-bool sd_grammar_fill(const sd_grammar_state *s, uint32_t *allowed, int V) {
+sd_grammar_filled sd_grammar_try_fill(const sd_grammar_state *s, uint32_t *allowed, int V) {
     sd_grammar *g = s->g;
     size_t words = ((size_t)V + 31) / 32, has = ((size_t)g->vocab->V + 31) / 32;
-    uint32_t any = 0;
+    sd_grammar_filled is = SD_GRAMMAR_FILLED;
     memset(allowed, 0, words * sizeof *allowed);
-    if (s->at == 0) return false;
+    if (s->at == 0) return is;
     pthread_mutex_lock(&g->lock);
     sd_automaton_collect(g);
     const uint32_t *mask = sd_mask_of(g, s->at, s->strip);
-    if (mask) memcpy(allowed, mask, (words < has ? words : has) * sizeof *allowed);
+    if (mask) {
+        memcpy(allowed, mask, (words < has ? words : has) * sizeof *allowed);
+        sd_automaton_collect(g); // whoever asks next may be long in coming
+    } else {
+        is = g->spent ? SD_GRAMMAR_TOO_MUCH : SD_GRAMMAR_NO_MEMORY;
+        sd_automaton_forget(g);
+    }
     pthread_mutex_unlock(&g->lock);
+    return is;
+}
+
+bool sd_grammar_fill(const sd_grammar_state *s, uint32_t *allowed, int V) {
+    size_t words = ((size_t)V + 31) / 32;
+    uint32_t any = 0;
+    if (sd_grammar_try_fill(s, allowed, V) != SD_GRAMMAR_FILLED) return false;
     for (size_t i = 0; i < words; i++) any |= allowed[i];
     return any != 0;
+}
+
+size_t sd_grammar_bytes(sd_grammar *g) {
+    return atomic_load(&g->bytes);
+}
+
+bool sd_grammar_is_shared(sd_grammar *g) {
+    return atomic_load(&g->refs) > 1;
 }
 
 void sd_grammar_get_stats(sd_grammar *g, sd_grammar_stats *out) {

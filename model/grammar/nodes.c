@@ -408,6 +408,47 @@ static void find_needs(writer *w) {
     }
 }
 
+// The node that alone is left of one: beyond alternatives that never end, and calls that need no
+// frame when `calls`.
+static int32_t only_way(const sd_gnodes *g, int32_t i, bool calls) {
+    const sd_gnode *x = &g->node[i];
+    if (g->need[i] == NEVER) return i;
+    if (x->kind == N_SPLIT && g->need[x->a] == NEVER) return x->b;
+    if (x->kind == N_SPLIT && g->need[x->b] == NEVER) return x->a;
+    return calls && x->kind == N_CALL && x->b == 0 ? g->start[x->a] : i;
+}
+
+// What was passed on the way leads to its end from then on, so that long chains are gone once. No way
+// is a circle: a circle never ends.
+static int32_t end_of_way(const sd_gnodes *g, int32_t *beyond, int32_t i, bool calls) {
+    int32_t end = i, next;
+    while ((next = beyond[end] >= 0 ? beyond[end] : only_way(g, end, calls)) != end) end = next;
+    while (i != end) {
+        next = beyond[i] >= 0 ? beyond[i] : only_way(g, i, calls);
+        beyond[i] = end;
+        i = next;
+    }
+    return end;
+}
+
+// Alternatives that never end are passed by, so that thousands of them cost a closure no steps.
+static bool pass_dead_ends(sd_gnodes *g) {
+    int32_t *beyond = sd_alloc((size_t)g->n + 1, sizeof *beyond);
+    if (!beyond) return false;
+    memset(beyond, 0xFF, (size_t)g->n * sizeof *beyond);
+    for (int r = 0; r < g->n_rules; r++) g->start[r] = end_of_way(g, beyond, g->start[r], true);
+    memset(beyond, 0xFF, (size_t)g->n * sizeof *beyond);
+    for (int i = 0; i < g->n; i++) {
+        sd_gnode *x = &g->node[i];
+        if (x->kind != N_SPLIT) continue;
+        x->a = end_of_way(g, beyond, x->a, false);
+        x->b = end_of_way(g, beyond, x->b, false);
+    }
+    g->root = end_of_way(g, beyond, g->root, false);
+    free(beyond);
+    return true;
+}
+
 static bool write_rules(writer *w, int *cap_first, int *cap_start) {
     sd_gnodes *g = w->g;
     for (int r = 0; r < g->n_rules; r++) {
@@ -467,6 +508,7 @@ sd_status sd_gnodes_make(sd_gnodes *g, sd_grammar_builder *b, int e, int V, sd_e
     find_needs(&w);
     SD_CHECK(g->need[g->root] <= SD_GRAMMAR_DEPTH, err, SD_EINVAL,
              "no text of at most %d nested rules fits the constraint", SD_GRAMMAR_DEPTH);
+    SD_CHECK_ALLOC(pass_dead_ends(g), err);
 out:
     free(w.rule), free(w.first), free(w.out);
     free(w.rule_of_expr), free(w.rule_of_dfa[0]), free(w.rule_of_dfa[1]);

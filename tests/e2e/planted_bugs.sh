@@ -88,8 +88,9 @@ plant "top-p keeps one token too many" kernels/sample/sampler.c 's/if \(seen >= 
 plant "top-k keeps one token too few" kernels/sample/sampler.c 's/if \(k > 0 && n > k\) n = k;/if (k > 1 \&\& n >= k) n = k - 1;/' test_sampler
 plant "top-p shares out mass that min-p took away" kernels/sample/sampler.c 's/if \(k > 0 \|\| all\)/if (k > 0)/' test_sampler
 plant "NaN passes for a small logit" kernels/sample/sampler.c 's/if \(s->simd->has_nan\(logits, s->V\)\) return -1;//' test_sampler
-plant "each row of a draft has the first one's mask" decode/engine/constraint.c 's/if \(!go_ahead\(s, j\)\) \/\//if (!go_ahead(s, 0)) \/\//' test_engine_constraint
+plant "each row of a draft has the first one's mask" decode/engine/constraint.c 's/go_ahead\(s, j\) \? fill/go_ahead(s, 0) ? fill/' test_engine_constraint
 plant "an answer that begins again forgets what it has said" decode/engine/constraint.c 's/for \(int i = r->n_prompt; i < s->n; i\+\+\)/for (int i = s->n; i < s->n; i++)/' test_engine_constraint
+plant "a mask has no budget" model/grammar/mask.c 's/sd_automaton_limit\(g, g->budget\);/sd_automaton_unlimited(g);/' test_grammar
 plant "a bound that is left out is let through" model/grammar/pattern/decimal.c 's/\(k.low == 0 && !b->no_low\)/k.low == 0/' test_schema
 plant "a string has room for one character more" model/grammar/automaton.c 's/l->max - f->count \+ 1/l->max - f->count + 2/' test_grammar
 plant "an answer is not checked at its end" decode/engine/constraint.c 's/SD_EMISMATCH\) \{/SD_EINVAL) {/' test_engine_constraint

@@ -104,11 +104,12 @@ static sd_status start(sd_provider *p, const sd_provider_request *m, sd_sink sin
     if (q.adapter && l->models.row[m->model].end_token >= 0)
         q.end_token[q.n_end_tokens++] = l->models.row[m->model].end_token;
     q.corpus = l->models.row[m->model].corpus;
-    // The front has compiled it before: it is found.
+    // The front has compiled it before and holds it: it is found.
     if (q.constraint.kind != SD_GRAMMAR_NONE) {
         SD_CHECK(l->models.grammars, err, SD_EINVAL,
                  "a constraint needs a tokenizer and this model has none");
-        SD_TRY(sd_grammar_cache_get(&q.grammar, l->models.grammars, &q.constraint, err));
+        SD_TRY(
+            sd_grammar_cache_get_for(&q.grammar, l->models.grammars, q.tenant, &q.constraint, err));
     }
     q.on_event = on_event;
     q.ctx = r;

@@ -1,20 +1,22 @@
-// A short list, looked through under a lock; compiling is done outside it. Two who ask for the same at
-// once compile it twice, and the first one's is kept.
+// A list, looked through under a lock; compiling is done outside it, and no grammar's own lock is
+// taken under it. Two who ask for the same at once compile it twice, and the first one's is kept.
 #include "model/grammar/schema/cache.h"
 
 #include "base/clock.h"
 #include "base/files/hash.h"
 #include "base/json.h"
+#include "base/list.h"
 #include "model/grammar/schema/schema.h"
 
 #include <pthread.h>
 #include <string.h>
 
-enum { MAX_PARSED = 64 << 20 };
+// Gone at once: more than one comes, so that their number falls again after many were held.
+enum { MAX_PARSED = 64 << 20, MAX_GONE = 8 };
 
 typedef struct {
     sd_grammar_kind kind;
-    uint64_t hash;
+    uint64_t hash, tenant;
     char *text;
     size_t len;
     sd_grammar *g;
@@ -26,8 +28,8 @@ struct sd_grammar_cache {
     sd_grammar_calls_fn calls; // may be NULL
     pthread_mutex_t lock, vocab_lock;
     sd_vocab *vocab;
-    entry entry[SD_GRAMMAR_KEPT];
-    int n;
+    entry *entry; // [n]
+    int n, cap;
     int64_t uses;
     sd_grammar_cache_stats stats;
 };
@@ -48,15 +50,15 @@ void sd_grammar_cache_take_calls(sd_grammar_cache *c, sd_grammar_calls_fn calls)
     c->calls = calls;
 }
 
-static void drop(sd_grammar_cache *c, int i) {
-    free(c->entry[i].text);
-    sd_grammar_release(c->entry[i].g);
-    c->entry[i] = c->entry[--c->n];
+static void drop(entry *x) {
+    free(x->text);
+    sd_grammar_release(x->g);
 }
 
 void sd_grammar_cache_close(sd_grammar_cache *c) {
     if (!c) return;
-    while (c->n) drop(c, c->n - 1);
+    while (c->n) drop(&c->entry[--c->n]);
+    free(c->entry);
     sd_vocab_release(c->vocab);
     pthread_mutex_destroy(&c->lock);
     pthread_mutex_destroy(&c->vocab_lock);
@@ -153,17 +155,18 @@ out:
 
 // ---- keeping
 
-static uint64_t hash_of(const sd_grammar_spec *want) {
-    uint64_t h = (uint64_t)want->kind;
+static uint64_t hash_of(uint64_t tenant, const sd_grammar_spec *want) {
+    uint64_t h = (uint64_t)want->kind ^ sd_mix64(tenant);
     for (size_t i = 0; i < want->len; i++) h = (h ^ (uint8_t)want->text[i]) * 0x100000001B3u;
     return sd_mix64(h);
 }
 
-static sd_grammar *find(sd_grammar_cache *c, const sd_grammar_spec *want, uint64_t hash) {
+static sd_grammar *find(sd_grammar_cache *c, uint64_t tenant, const sd_grammar_spec *want,
+                        uint64_t hash) {
     for (int i = 0; i < c->n; i++) {
         entry *x = &c->entry[i];
-        if (x->hash != hash || x->kind != want->kind || x->len != want->len ||
-            (want->len && memcmp(x->text, want->text, want->len) != 0))
+        if (x->hash != hash || x->kind != want->kind || x->tenant != tenant ||
+            x->len != want->len || (want->len && memcmp(x->text, want->text, want->len) != 0))
             continue;
         x->used = ++c->uses;
         return sd_grammar_acquire(x->g);
@@ -171,41 +174,54 @@ static sd_grammar *find(sd_grammar_cache *c, const sd_grammar_spec *want, uint64
     return NULL;
 }
 
-// Makes room for one: the one that was not asked for the longest goes.
-static void make_room(sd_grammar_cache *c) {
-    for (;;) {
+// Takes out what nobody else holds and was not asked for the longest, until there is room for one.
+// What somebody holds stays: whoever asks for it next must not wait for its compilation. Returns how
+// many were taken to gone [MAX_GONE]; they are dropped without the lock.
+static int make_room(sd_grammar_cache *c, entry *gone) {
+    int n = 0;
+    while (n < MAX_GONE) {
         size_t bytes = 0;
-        int oldest = 0;
+        int oldest = -1, idle = 0;
         for (int i = 0; i < c->n; i++) {
-            sd_grammar_stats s;
-            sd_grammar_get_stats(c->entry[i].g, &s);
-            bytes += s.bytes;
-            if (c->entry[i].used < c->entry[oldest].used) oldest = i;
+            bytes += sd_grammar_bytes(c->entry[i].g);
+            if (sd_grammar_is_shared(c->entry[i].g)) continue;
+            idle++;
+            if (oldest < 0 || c->entry[i].used < c->entry[oldest].used) oldest = i;
         }
-        if (c->n == 0 || (c->n < SD_GRAMMAR_KEPT && bytes < SD_GRAMMAR_MEMORY)) return;
-        drop(c, oldest);
+        if (idle == 0 || (idle < SD_GRAMMAR_KEPT && bytes < SD_GRAMMAR_MEMORY)) break;
+        gone[n++] = c->entry[oldest];
+        c->entry[oldest] = c->entry[--c->n];
     }
+    return n;
 }
 
-static void keep(sd_grammar_cache *c, const sd_grammar_spec *want, uint64_t hash, sd_grammar *g) {
+static int keep(sd_grammar_cache *c, uint64_t tenant, const sd_grammar_spec *want, uint64_t hash,
+                sd_grammar *g, entry *gone) {
     char *text = sd_strndup(want->len ? want->text : "", want->len);
-    if (!text) return; // it is compiled again
-    make_room(c);
-    c->entry[c->n++] = (entry){want->kind, hash, text, want->len, sd_grammar_acquire(g), ++c->uses};
+    if (!text) return 0; // it is compiled again
+    int n = make_room(c, gone);
+    if (SD_GROW(c->entry, c->n + 1, c->cap))
+        c->entry[c->n++] =
+            (entry){want->kind, hash, tenant, text, want->len, sd_grammar_acquire(g), ++c->uses};
+    else
+        free(text);
+    return n;
 }
 
-sd_status sd_grammar_cache_get(sd_grammar **out, sd_grammar_cache *c, const sd_grammar_spec *want,
-                               sd_error *err) {
+sd_status sd_grammar_cache_get_for(sd_grammar **out, sd_grammar_cache *c, uint64_t tenant,
+                                   const sd_grammar_spec *want, sd_error *err) {
     sd_status st = SD_OK;
     sd_vocab *v = NULL;
+    entry gone[MAX_GONE];
+    int n_gone = 0;
     *out = NULL;
     SD_CHECK(want->kind > SD_GRAMMAR_NONE && want->kind < SD_GRAMMAR_KINDS, err, SD_EINVAL,
              "a constraint of kind %d is unknown", (int)want->kind);
     SD_CHECK(want->len <= SD_GRAMMAR_TEXT, err, SD_ELIMIT,
              "the constraint has %zu bytes; at most %d are possible", want->len, SD_GRAMMAR_TEXT);
-    uint64_t hash = hash_of(want);
+    uint64_t hash = hash_of(tenant, want);
     pthread_mutex_lock(&c->lock);
-    *out = find(c, want, hash);
+    *out = find(c, tenant, want, hash);
     c->stats.found += *out != NULL;
     pthread_mutex_unlock(&c->lock);
     if (*out) return SD_OK;
@@ -215,25 +231,36 @@ sd_status sd_grammar_cache_get(sd_grammar **out, sd_grammar_cache *c, const sd_g
     pthread_mutex_lock(&c->lock);
     c->stats.compiled++;
     c->stats.compile_s += sd_now_s() - begin;
-    sd_grammar *other = find(c, want, hash);
+    sd_grammar *other = find(c, tenant, want, hash);
     if (other) {
         sd_grammar_release(*out);
         *out = other;
     } else {
-        keep(c, want, hash, *out);
+        n_gone = keep(c, tenant, want, hash, *out, gone);
     }
     pthread_mutex_unlock(&c->lock);
+    for (int i = 0; i < n_gone; i++) drop(&gone[i]);
 out:
     return st;
 }
 
+sd_status sd_grammar_cache_get(sd_grammar **out, sd_grammar_cache *c, const sd_grammar_spec *want,
+                               sd_error *err) {
+    return sd_grammar_cache_get_for(out, c, 0, want, err);
+}
+
 void sd_grammar_cache_get_stats(sd_grammar_cache *c, sd_grammar_cache_stats *out) {
     pthread_mutex_lock(&c->lock);
+    int n = c->n;
+    sd_grammar **g = sd_alloc((size_t)n + 1, sizeof *g);
     *out = c->stats;
-    for (int i = 0; i < c->n; i++) {
-        sd_grammar_stats s;
-        sd_grammar_get_stats(c->entry[i].g, &s);
-        out->masks += s.masks, out->mask_misses += s.mask_misses, out->mask_s += s.mask_s;
-    }
+    for (int i = 0; g && i < n; i++) g[i] = sd_grammar_acquire(c->entry[i].g);
     pthread_mutex_unlock(&c->lock);
+    for (int i = 0; g && i < n; i++) {
+        sd_grammar_stats s;
+        sd_grammar_get_stats(g[i], &s);
+        out->masks += s.masks, out->mask_misses += s.mask_misses, out->mask_s += s.mask_s;
+        sd_grammar_release(g[i]);
+    }
+    free(g);
 }

@@ -29,7 +29,7 @@ typedef struct {
 
 enum {
     SD_GRAMMAR_TEXT = 1 << 20,     // bytes of a constraint's text at most
-    SD_GRAMMAR_KEPT = 32,          // grammars
+    SD_GRAMMAR_KEPT = 32,          // grammars that nobody holds; those that are held stay
     SD_GRAMMAR_MEMORY = 256 << 20, // bytes of what they keep, beyond which the oldest go
     SD_GRAMMAR_OBJECT_DEPTH = 16   // of "any JSON object"
 };
@@ -44,6 +44,10 @@ void sd_grammar_cache_close(sd_grammar_cache *c); // NULL is fine; grammars in u
 /// waiting but the caller. SD_EINVAL, SD_EFORMAT and SD_ELIMIT say what is wrong with the text.
 sd_status sd_grammar_cache_get(sd_grammar **out, sd_grammar_cache *c, const sd_grammar_spec *want,
                                sd_error *err);
+/// Likewise for one of several tenants (0 above): each finds its own grammars alone, so that nobody can
+/// tell by the time whether others have asked for a text before.
+sd_status sd_grammar_cache_get_for(sd_grammar **out, sd_grammar_cache *c, uint64_t tenant,
+                                   const sd_grammar_spec *want, sd_error *err);
 
 /// Makes an expression of a text of SD_GRAMMAR_CALLS, or -1; err says why, unless the builder does.
 typedef int (*sd_grammar_calls_fn)(sd_grammar_builder *b, const sd_tokenizer *t, const char *text,

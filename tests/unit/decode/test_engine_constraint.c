@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/files/path.h"
 #include "decode/engine/private.h"
+#include "model/grammar/internal.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -353,20 +354,101 @@ Test(constraint, a_cache_keeps_what_is_asked_for) {
     cr_expect_eq(s.found, 1);
     cr_expect_eq(s.compiled, KINDS);
     char text[32];
-    for (int i = 0; i < 3 * SD_GRAMMAR_KEPT; i++) { // others push it out
-        int n = snprintf(text, sizeof text, "a{%d}", i);
-        want = (sd_grammar_spec){SD_GRAMMAR_REGEX, text, (size_t)n};
-        cr_assert_eq(sd_grammar_cache_get(&g, w.cache, &want, &err), SD_OK, "%s", err.message);
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < 3 * SD_GRAMMAR_KEPT; i++) { // others do not push out what is held
+            int n = snprintf(text, sizeof text, "a{%d}", i);
+            want = (sd_grammar_spec){SD_GRAMMAR_REGEX, text, (size_t)n};
+            cr_assert_eq(sd_grammar_cache_get(&g, w.cache, &want, &err), SD_OK, "%s", err.message);
+            sd_grammar_release(g);
+        }
+        sd_grammar_cache_get_stats(w.cache, &s);
+        int64_t compiled = s.compiled;
+        want = wants[0];
+        want.len = strlen(want.text);
+        cr_assert_eq(sd_grammar_cache_get(&g, w.cache, &want, &err), SD_OK);
+        sd_grammar_cache_get_stats(w.cache, &s);
+        cr_expect_eq(s.compiled - compiled, round); // nobody held it in the second round
         sd_grammar_release(g);
+        sd_grammar_release(w.g[0]);
+        w.g[0] = NULL;
     }
-    want = wants[0];
-    want.len = strlen(want.text);
-    cr_assert_eq(sd_grammar_cache_get(&g, w.cache, &want, &err), SD_OK);
-    cr_expect_neq(g, w.g[0]);
-    sd_grammar_release(g);
-    want.text = "{", want.len = 1;
+    // More are held than are kept of those that nobody holds; each is found.
+    sd_grammar *held[2 * SD_GRAMMAR_KEPT] = {0};
+    for (int round = 0; round < 2; round++)
+        for (int i = 0; i < 2 * SD_GRAMMAR_KEPT; i++) {
+            int n = snprintf(text, sizeof text, "b{%d}", i);
+            want = (sd_grammar_spec){SD_GRAMMAR_REGEX, text, (size_t)n};
+            cr_assert_eq(sd_grammar_cache_get(&g, w.cache, &want, &err), SD_OK, "%s", err.message);
+            if (round) cr_expect_eq(g, held[i]);
+            if (round) sd_grammar_release(g);
+            held[i] = g;
+        }
+    // What one tenant has compiled the next one does not find.
+    sd_grammar *other = NULL;
+    cr_assert_eq(sd_grammar_cache_get_for(&g, w.cache, 7, &want, &err), SD_OK);
+    cr_expect_neq(g, held[2 * SD_GRAMMAR_KEPT - 1]);
+    cr_assert_eq(sd_grammar_cache_get_for(&other, w.cache, 7, &want, &err), SD_OK);
+    cr_expect_eq(g, other);
+    sd_grammar_release(g), sd_grammar_release(other);
+    for (int i = 0; i < 2 * SD_GRAMMAR_KEPT; i++) sd_grammar_release(held[i]);
+    want = (sd_grammar_spec){SD_GRAMMAR_SCHEMA, "{", 1};
     cr_expect_eq(sd_grammar_cache_get(&g, w.cache, &want, &err), SD_EINVAL);
     want = (sd_grammar_spec){SD_GRAMMAR_CHOICE, "[1]", 3};
     cr_expect_eq(sd_grammar_cache_get(&g, w.cache, &want, &err), SD_EINVAL);
+    free_world(&w);
+}
+
+// Whoever asks for a grammar waits for no mask of another one.
+Test(constraint, a_cache_does_not_wait_for_a_grammar_that_is_at_work) {
+    world w = make_world();
+    sd_error err;
+    pthread_mutex_lock(&w.g[0]->lock);
+    for (int i = 0; i < 2 * SD_GRAMMAR_KEPT; i++) {
+        char text[32];
+        sd_grammar *g;
+        int n = snprintf(text, sizeof text, "a{%d}", i);
+        const sd_grammar_spec want = {SD_GRAMMAR_REGEX, text, (size_t)n};
+        cr_assert_eq(sd_grammar_cache_get(&g, w.cache, &want, &err), SD_OK, "%s", err.message);
+        sd_grammar_release(g);
+    }
+    pthread_mutex_unlock(&w.g[0]->lock);
+    free_world(&w);
+}
+
+Test(constraint, a_mask_that_takes_too_much_ends_its_request_alone) {
+    world w = make_world();
+    sd_error err;
+    const char *text = "([^a]*a[^a]*a)*[^a]*|([^b]*b[^b]*b[^b]*b)*[^b]*|([^e]*e[^e]*e)*[^e]*";
+    const sd_grammar_spec want = {SD_GRAMMAR_REGEX, text, strlen(text)};
+    for (int run = 0; run < 2; run++) {
+        sd_spec_mode spec = run ? SD_SPEC_AUTO : SD_SPEC_OFF;
+        sd_grammar *g = NULL;
+        sd_engine *e = test_engine_open(w.model, &(sd_engine_options){.ctx = 256, .slots = 4});
+        test_answer alone = {0}, with = {0}, hostile = {0}, later = {0};
+        cr_assert_eq(sd_grammar_cache_get_for(&g, w.cache, 1 + (uint64_t)run, &want, &err), SD_OK);
+        sd_request r = request_of(&w, 0, 1, spec), h = request_of(&w, 0, 1, spec);
+        test_run(e, &r, &alone);
+        cr_expect_neq(alone.finish, SD_FINISH_ERROR);
+        h.grammar = g;
+        g->budget.made = 2;
+        r.client = 1, r.on_event = test_collect, r.ctx = &with;
+        h.client = 2, h.on_event = test_collect, h.ctx = &hostile;
+        cr_assert_eq(sd_engine_submit(e, &r, NULL, NULL), SD_OK);
+        cr_assert_eq(sd_engine_submit(e, &h, NULL, NULL), SD_OK);
+        while (sd_engine_step(e)) {
+        }
+        cr_expect_eq(hostile.finish, SD_FINISH_ERROR);
+        cr_expect(strstr(hostile.error, "takes more than"), "%s", hostile.error);
+        expect_same(&alone, &with, "beside it", 0);
+        // The grammar is as it was: with more to spend it serves.
+        g->budget.made = SD_GRAMMAR_MASK_STATES;
+        test_run(e, &h, &later);
+        cr_expect_neq(later.finish, SD_FINISH_ERROR, "%s", later.error);
+        cr_expect_gt(later.ids.n, 0);
+        test_answer_free(&alone), test_answer_free(&with);
+        test_answer_free(&hostile), test_answer_free(&later);
+        sd_engine_close(e);
+        sd_grammar_release(g);
+    }
     free_world(&w);
 }

@@ -3,7 +3,9 @@
 #include "tests/unit/grammar/support_grammar.h"
 
 #include "base/clock.h"
+#include "model/grammar/internal.h"
 #include "model/grammar/pattern/dfa.h"
+#include "tests/unit/support/tiny/parts.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -355,4 +357,183 @@ Test(grammar, what_is_kept_is_bounded) {
     sd_grammar_end(&s);
     sd_grammar_end(&early);
     sd_grammar_release(g);
+}
+
+// ---- what a mask may take
+
+enum { MADE_UP = 60000 };
+
+// The tiny tokenizer with many more tokens, of 2 to 9 letters.
+static sd_tokenizer *made_up_tokens(void) {
+    sd_error err = {0};
+    sd_tokenizer *t = NULL;
+    json_t *doc = sd_tiny_tokenizer_json();
+    json_t *vocab = json_object_get(json_object_get(doc, "model"), "vocab");
+    uint64_t x = 1;
+    for (int i = 0; i < MADE_UP; i++) {
+        char text[10] = {0};
+        do {
+            x = x * 6364136223846793005u + 1442695040888963407u;
+            uint64_t bits = x >> 16;
+            for (int k = 0; k < 2 + i % 8; k++, bits /= 26) text[k] = (char)('a' + bits % 26);
+        } while (i % 8 > 3 && json_object_get(vocab, text));
+        if (!json_object_get(vocab, text))
+            json_object_set_new(vocab, text, json_integer(SD_TINY_TOKENS + i));
+    }
+    char *json = json_dumps(doc, 0);
+    cr_assert_eq(sd_tokenizer_from_json(&t, json, strlen(json), &err), SD_OK, "%s", err.message);
+    free(json);
+    json_decref(doc);
+    return t;
+}
+
+// Texts whose count of some letter is a multiple of some number: what follows depends on how often
+// each letter was said.
+static int counts_of_letters(sd_grammar_builder *b) {
+    int e[26 * 8], n = 0;
+    for (char c = 'a'; c <= 'z'; c++)
+        for (int m = 2; m < 10; m++) {
+            char text[64];
+            int len = snprintf(text, sizeof text, "(([^%c]*%c){%d})*[^%c]*", c, c, m, c);
+            e[n++] = sd_gb_regex(b, text, (size_t)len);
+        }
+    return sd_gb_any_of(b, e, n);
+}
+
+Test(grammar, a_mask_takes_no_more_than_its_budget) {
+    sd_error err = {0};
+    sd_tokenizer *t = made_up_tokens();
+    sd_vocab *v = NULL;
+    sd_grammar *g = NULL;
+    sd_grammar_stats stats;
+    sd_grammar_state s = {0};
+    cr_assert_eq(sd_vocab_open(&v, t, &err), SD_OK, "%s", err.message);
+    int V = sd_tokenizer_size(t);
+    cr_assert_gt(V, 50000);
+    uint32_t *allowed = malloc(((size_t)V + 31) / 32 * sizeof *allowed);
+    sd_grammar_builder *b = sd_grammar_builder_open();
+    cr_assert_eq(sd_grammar_compile(&g, b, counts_of_letters(b), v, &err), SD_OK, "%s",
+                 err.message);
+    sd_grammar_builder_close(b);
+    sd_grammar_begin(&s, g, -1);
+    size_t before = sd_grammar_bytes(g);
+    for (int i = 0; i < 3; i++) {
+        double begin = sd_now_s();
+        cr_expect_eq(sd_grammar_try_fill(&s, allowed, V), SD_GRAMMAR_TOO_MUCH);
+        double took = sd_now_s() - begin;
+        sd_grammar_get_stats(g, &stats);
+        printf("# given up after %.1f ms: %d states, %d steps, %.1f MB\n", took * 1e3,
+               (int)stats.most_states, (int)stats.most_work, (double)stats.most_bytes / 1e6);
+        cr_expect_lt(took, 5); // some 50 ms, where nobody else computes
+        cr_expect_leq(stats.most_states, SD_GRAMMAR_MASK_STATES);
+        cr_expect_leq(stats.most_work, SD_GRAMMAR_MASK_WORK + (1 << 20));
+        cr_expect_leq(stats.most_bytes, SD_GRAMMAR_MASK_BYTES + (1 << 20));
+        // Nothing stays of it but the frames.
+        cr_expect_lt(sd_grammar_bytes(g), before + (1 << 20));
+    }
+    cr_expect(sd_grammar_allows(&s, 'a') && sd_grammar_accept(&s, 'a')); // one token is no mask
+    g->budget.work *= 4; // it would take a hundred times as much
+    cr_expect_eq(sd_grammar_try_fill(&s, allowed, V), SD_GRAMMAR_TOO_MUCH);
+    sd_grammar_end(&s);
+    sd_grammar_release(g);
+    sd_vocab_release(v);
+    sd_tokenizer_close(t);
+    free(allowed);
+}
+
+// 3,000 optional members: {"m0": ...}, value by value.
+static sd_grammar *many_members(const char *value, const char *last, sd_vocab *v, sd_error *err) {
+    sd_buf text = sd_buf_make(1 << 20);
+    sd_grammar *g = NULL;
+    sd_buf_adds(&text, "{\"type\":\"object\",\"properties\":{");
+    for (int i = 0; i < 3000; i++) sd_buf_printf(&text, "\"m%d\":%s,", i, value);
+    sd_buf_printf(&text, "\"last\":%s},\"required\":[\"last\"],\"additionalProperties\":false}",
+                  last);
+    json_t *schema = json_loadb(text.data, text.len, 0, NULL);
+    sd_grammar_builder *b = sd_grammar_builder_open();
+    cr_assert(schema);
+    *err = (sd_error){0};
+    sd_grammar_compile(&g, b, sd_gb_json_schema(b, schema), v, err);
+    sd_grammar_builder_close(b);
+    json_decref(schema);
+    sd_buf_free(&text);
+    return g;
+}
+
+Test(grammar, thousands_of_members_that_never_come_leave_the_required_one) {
+    sd_error err;
+    sd_vocab *v = test_vocab(NULL);
+    sd_grammar *g = many_members("false", "{\"type\":\"null\"}", v, &err);
+    cr_assert(g, "%s", err.message);
+    cr_expect(test_accepts(g, "{\"last\": null}"));
+    cr_expect(!test_accepts(g, "{}") && !test_accepts(g, "{\"m7\": 1}"));
+    uint64_t seed = 1;
+    sd_buf out = sd_buf_make(1 << 16);
+    cr_expect(test_random_text(g, &seed, 200, &out));
+    sd_buf_free(&out);
+    sd_grammar_release(g);
+    cr_expect_null(many_members("false", "false", v, &err));
+    cr_expect_eq(err.status, SD_EINVAL, "%s", err.message);
+}
+
+Test(grammar, masks_of_usual_schemas_stay_far_inside_the_budget) {
+    static const char *const schemas[] = {
+        "{\"type\":\"object\"}",
+        "{\"type\":\"string\",\"maxLength\":8}",
+        "{\"type\":\"array\",\"items\":{\"type\":\"number\",\"minimum\":-1000,\"maximum\":1000}}",
+        "{\"type\":\"string\",\"pattern\":\"^[a-z]{3,300}(-[a-z]{2,40}){0,8}$\"}",
+        "{\"type\":\"string\",\"format\":\"email\"}",
+        "{\"type\":\"string\",\"pattern\":\"^(.*[aeiou].*[aeiou].*|[a-m]+|[n-z]+|.*(ing|ed|er))$"
+        "\"}",
+    };
+    sd_error err = {0};
+    sd_tokenizer *t = made_up_tokens();
+    sd_vocab *v = NULL;
+    cr_assert_eq(sd_vocab_open(&v, t, &err), SD_OK, "%s", err.message);
+    int V = sd_tokenizer_size(t);
+    uint32_t *allowed = malloc(((size_t)V + 31) / 32 * sizeof *allowed);
+    for (size_t i = 0; i < sizeof schemas / sizeof schemas[0] + 2; i++) {
+        sd_grammar *g = NULL;
+        if (i < sizeof schemas / sizeof schemas[0]) {
+            json_t *schema = json_loads(schemas[i], 0, NULL);
+            sd_grammar_builder *b = sd_grammar_builder_open();
+            sd_grammar_compile(&g, b, sd_gb_json_schema(b, schema), v, &err);
+            sd_grammar_builder_close(b);
+            json_decref(schema);
+        } else if (i > sizeof schemas / sizeof schemas[0]) {
+            sd_grammar_builder *b = sd_grammar_builder_open();
+            const char *text[SD_GRAMMAR_CHOICES];
+            size_t len[SD_GRAMMAR_CHOICES];
+            for (int k = 0; k < SD_GRAMMAR_CHOICES; k++)
+                text[k] = sd_tokenizer_bytes(t, SD_TINY_TOKENS + 30000 + k, &len[k]);
+            sd_grammar_compile(&g, b, sd_gb_choice(b, text, len, SD_GRAMMAR_CHOICES), v, &err);
+            sd_grammar_builder_close(b);
+        } else {
+            g = many_members("{\"type\":\"string\"}", "{\"type\":\"null\"}", v, &err);
+        }
+        cr_assert(g, "%s", err.message);
+        sd_grammar_state s = {0};
+        sd_grammar_stats stats;
+        sd_grammar_begin(&s, g, -1);
+        uint64_t x = 7;
+        for (int k = 0; k < 60; k++) {
+            cr_assert_eq(sd_grammar_try_fill(&s, allowed, V), SD_GRAMMAR_FILLED);
+            x = x * 6364136223846793005u + 1442695040888963407u;
+            int at = (int)((x >> 33) % (uint64_t)V), n = 0;
+            for (; n < V && !(allowed[at / 32] >> at % 32 & 1); n++) at = (at + 1) % V;
+            if (n == V) break;
+            cr_assert(sd_grammar_accept(&s, at));
+        }
+        sd_grammar_get_stats(g, &stats);
+        printf("# schema %d: at most %d states, %d steps, %.1f MB a mask\n", (int)i,
+               (int)stats.most_states, (int)stats.most_work, (double)stats.most_bytes / 1e6);
+        cr_expect_lt(stats.most_states, SD_GRAMMAR_MASK_STATES / 4);
+        cr_expect_lt(stats.most_work, SD_GRAMMAR_MASK_WORK / 16);
+        cr_expect_lt(stats.most_bytes, SD_GRAMMAR_MASK_BYTES / 4);
+        sd_grammar_end(&s);
+        sd_grammar_release(g);
+    }
+    sd_vocab_release(v);
+    sd_tokenizer_close(t);
+    free(allowed);
 }
