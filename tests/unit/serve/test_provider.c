@@ -196,6 +196,60 @@ static void run_there(const char *model, answer *a) {
     close(pair[0]);
 }
 
+// The front compiles on a worker's thread and holds what it got; the provider, on the event loop,
+// must find it, whatever others asked for meanwhile, and for that tenant alone.
+Test(provider, a_constraint_that_its_front_holds_is_found_by_its_tenant) {
+    char *dir = sd_tiny_dir(), *model = sd_path_join(dir, "model.gguf");
+    sd_tiny_model tiny = sd_tiny_default(&sd_arch_llama);
+    cr_assert_eq(sd_tiny_write_gguf(model, &tiny, NULL), SD_OK);
+    sem_t opened;
+    sd_provider *p = open_local(model, &opened);
+    cr_assert_not_null(p);
+    sd_grammar_cache *c = sd_local_models(p)->grammars;
+    const sd_grammar_spec want = {SD_GRAMMAR_REGEX, "[a-f]{3}", 8};
+    sd_grammar *held = NULL, *g;
+    cr_assert_eq(sd_grammar_cache_get_for(&held, c, 7, &want, NULL), SD_OK);
+    for (int i = 0; i < 2 * SD_GRAMMAR_KEPT; i++) {
+        char text[16];
+        int n = snprintf(text, sizeof text, "x{%d}", i);
+        const sd_grammar_spec other = {SD_GRAMMAR_REGEX, text, (size_t)n};
+        cr_assert_eq(sd_grammar_cache_get_for(&g, c, 8, &other, NULL), SD_OK);
+        sd_grammar_release(g);
+    }
+    sd_grammar_cache_stats before, after;
+    for (uint64_t tenant = 7; tenant < 9; tenant++) {
+        in_process to = {.blocks = sd_buf_make(1 << 20)};
+        uint64_t id;
+        int32_t prompt = 1;
+        sd_request r = {.prompt = &prompt,
+                        .n_prompt = 1,
+                        .max_tokens = 8,
+                        .sampling = {.top_p = 1},
+                        .logprobs = -1,
+                        .constraint = want,
+                        .tenant = tenant};
+        sd_provider_request *m = NULL;
+        sd_error err = {0};
+        cr_assert_eq(sd_provider_request_make(&m, &r, 0, &err), SD_OK, "%s", err.message);
+        sd_grammar_cache_get_stats(c, &before);
+        sem_init(&to.said, 0, 0);
+        cr_assert_eq(p->ops->start(p, m, (sd_sink){keep_block, &to}, &id, &err), SD_OK, "%s",
+                     err.message);
+        sem_wait(&to.said);
+        sd_grammar_cache_get_stats(c, &after);
+        cr_expect_eq(after.compiled - before.compiled, tenant != 7);
+        cr_expect_eq(after.found - before.found, tenant == 7);
+        free(m);
+        sd_buf_free(&to.blocks);
+        sem_destroy(&to.said);
+    }
+    sd_grammar_release(held);
+    p->ops->close(p);
+    sem_destroy(&opened);
+    free(model);
+    sd_tiny_remove(dir);
+}
+
 Test(provider, another_process_behind_a_socket_gives_the_same_tokens) {
     sd_error err = {0};
     sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
