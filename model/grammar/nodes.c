@@ -14,7 +14,13 @@ typedef struct {
     int32_t lo, hi, to, node;
 } tail; // a node behind a first byte that was written already
 
-enum { TAILS = 64, MAX_RULES = 1 << 17, MAX_EDGES = 1 << 19, NEED_PASSES = 48 };
+enum {
+    TAILS = 64,
+    MAX_RULES = 1 << 17,
+    MAX_EDGES = 1 << 19,
+    NEED_PASSES = 48,
+    NEED_VISITS = 4000000
+};
 enum { NEVER = UINT16_MAX };
 
 typedef struct {
@@ -396,8 +402,10 @@ static void find_needs(writer *w) {
     for (int i = 0; i < g->n; i++) g->need[i] = NEVER;
     g->need[0] = 0;
     bool changed = true;
-    for (int pass = 0; changed && pass < NEED_PASSES; pass++) {
+    int visits = 0;
+    for (int pass = 0; changed && pass < NEED_PASSES && visits < NEED_VISITS; pass++) {
         changed = false;
+        visits += g->n;
         for (int k = 0; k < g->n_rules; k++) { // both ways in turn: rules are made in either order
             int r = pass % 2 ? g->n_rules - 1 - k : k;
             for (int i = w->first[r]; i < w->first[r + 1]; i++) {

@@ -90,7 +90,7 @@ static json_t *common_values(sd_schema_reader *r, const json_t *a, const json_t 
 
 static json_t *all_names(sd_schema_reader *r, const json_t *a, const json_t *b) {
     int64_t n = (int64_t)json_array_size(a) + (int64_t)json_array_size(b);
-    if (!sd_gb_spend(r->b, MADE_STEPS + n, MADE_BYTES + 16 * n)) return NULL;
+    if (!sd_gb_spend(r->b, MADE_STEPS + 4 * n, MADE_BYTES + 16 * n)) return NULL;
     json_t *out = json_copy(mutable(a)), *v;
     size_t i;
     json_array_foreach(b, i, v) json_array_append(out, v);
