@@ -19,6 +19,8 @@ sd_grammar_builder *sd_grammar_builder_open(void) {
 void sd_grammar_builder_close(sd_grammar_builder *b) {
     if (!b) return;
     for (int i = 0; i < b->n_dfa; i++) sd_dfa_free(b->dfa[i]);
+    for (int i = 0; i < b->n_texts; i++) free(b->text[i].pattern), free(b->text[i].format);
+    free(b->text);
     free(b->e), free(b->bytes), free(b->num), free(b->rule), free(b->dfa);
     free(b);
 }

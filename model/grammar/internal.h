@@ -66,6 +66,13 @@ typedef struct {
     int depth; // of expressions below it
 } sd_gexpr;
 
+// What a JSON string's pattern, format and length became: equal ones share it.
+typedef struct {
+    uint64_t hash;
+    char *pattern, *format; // NULL: none
+    int min, max, e;
+} sd_gtext;
+
 struct sd_grammar_builder {
     sd_gexpr *e;
     int n, cap;
@@ -77,6 +84,8 @@ struct sd_grammar_builder {
     int n_rules, cap_rules;
     sd_dfa **dfa;
     int n_dfa, cap_dfa;
+    sd_gtext *text;
+    int n_texts, cap_texts;
     int json_string, json_char;     // made once; -1
     int64_t steps_left, bytes_left; // of the account
     sd_error err;                   // the first failure

@@ -10,21 +10,12 @@ typedef struct {
     int rule;
 } sd_schema_ref;
 
-// What a string's keywords became: equal ones share it.
-typedef struct {
-    uint64_t hash;
-    const char *pattern, *format; // borrowed; NULL: none
-    int min, max, e;
-} sd_schema_text;
-
 typedef struct {
     sd_grammar_builder *b; // with the account that everything here is charged to
     const json_t *root;
     json_t *made; // an array of the schemas that were merged: they live as long
     sd_schema_ref *ref;
     int n_refs, cap_refs;
-    sd_schema_text *text;
-    int n_texts, cap_texts;
     int depth, parts;
     int any;        // the expression of any value; -1: not made yet
     char path[512]; // a JSON pointer to where the reader is

@@ -420,6 +420,6 @@ int sd_gb_json_schema(sd_grammar_builder *b, const json_t *schema) {
     *r = (sd_schema_reader){.b = b, .root = schema, .made = json_array(), .any = -1};
     int e = r->made ? sd_schema_read(r, schema) : sd_gb_fail(b, SD_ENOMEM, "out of memory");
     json_decref(r->made);
-    free(r->ref), free(r->text), free(r);
+    free(r->ref), free(r);
     return e;
 }

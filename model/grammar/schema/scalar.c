@@ -49,11 +49,15 @@ static bool with_length(sd_schema_reader *r, sd_dfa **d, int min, int max) {
 
 // ---- equal strings, made once
 
+static char *mutable(const char *s) { // it is only read until a copy is kept
+    return (char *)(uintptr_t)s;
+}
+
 static bool same_text(const char *a, const char *b) {
     return a == b || (a && b && strcmp(a, b) == 0);
 }
 
-static uint64_t hash_text(const sd_schema_text *x) {
+static uint64_t hash_text(const sd_gtext *x) {
     uint64_t h = sd_mix64((uint64_t)(uint32_t)x->min << 32 | (uint32_t)x->max);
     for (const char *s = x->pattern; s && *s; s++) h = (h ^ (uint8_t)*s) * 0x100000001B3u;
     h = sd_mix64(h);
@@ -62,24 +66,31 @@ static uint64_t hash_text(const sd_schema_text *x) {
 }
 
 // x->e <- what equal keywords became; -1: nothing yet. False: the account is used up.
-static bool find_text(sd_schema_reader *r, sd_schema_text *x) {
+static bool find_text(sd_schema_reader *r, sd_gtext *x) {
     size_t len = (x->pattern ? strlen(x->pattern) : 0) + (x->format ? strlen(x->format) : 0);
     x->hash = hash_text(x), x->e = -1;
-    for (int i = 0; i < r->n_texts && x->e < 0; i++) {
-        const sd_schema_text *y = &r->text[i];
+    for (int i = 0; i < r->b->n_texts && x->e < 0; i++) {
+        const sd_gtext *y = &r->b->text[i];
         if (x->hash == y->hash && x->min == y->min && x->max == y->max &&
             same_text(x->pattern, y->pattern) && same_text(x->format, y->format))
             x->e = y->e;
     }
-    return sd_gb_spend(r->b, (int64_t)len / 4 + r->n_texts / 8, 0);
+    return sd_gb_spend(r->b, (int64_t)len / 4 + r->b->n_texts / 8, 0);
 }
 
-static int keep_text(sd_schema_reader *r, sd_schema_text x, int e) {
-    x.e = e;
+// Keeps copies: the builder may outlive the schema.
+static int keep_text(sd_schema_reader *r, sd_gtext x, int e) {
     if (e < 0) return -1;
-    if (!SD_GROW(r->text, r->n_texts + 1, r->cap_texts))
+    const char *pattern = x.pattern, *format = x.format;
+    x.e = e;
+    x.pattern = pattern ? sd_strndup(pattern, strlen(pattern)) : NULL;
+    x.format = format ? sd_strndup(format, strlen(format)) : NULL;
+    if ((pattern && !x.pattern) || (format && !x.format) ||
+        !SD_GROW(r->b->text, r->b->n_texts + 1, r->b->cap_texts)) {
+        free(x.pattern), free(x.format);
         return sd_gb_fail(r->b, SD_ENOMEM, "out of memory for a schema");
-    r->text[r->n_texts++] = x;
+    }
+    r->b->text[r->b->n_texts++] = x;
     return e;
 }
 
@@ -95,10 +106,10 @@ int sd_schema_string(sd_schema_reader *r, const json_t *schema) {
     if (pattern && !json_is_string(pattern)) return sd_schema_fail(r, "\"pattern\" is not a text");
     if (format && !json_is_string(format)) return sd_schema_fail(r, "\"format\" is not a text");
     if (!pattern && !format) return sd_gb_json_string(r->b, min, max);
-    sd_schema_text known = {.pattern = json_string_value(pattern),
-                            .format = json_string_value(format),
-                            .min = min,
-                            .max = max};
+    sd_gtext known = {.pattern = mutable(json_string_value(pattern)),
+                      .format = mutable(json_string_value(format)),
+                      .min = min,
+                      .max = max};
     bool nul = pattern && strlen(known.pattern) != json_string_length(pattern);
     if (!nul && (!find_text(r, &known) || known.e >= 0)) return known.e;
     if (format) {

@@ -192,6 +192,22 @@ Test(schema_bounds, what_one_account_does_not_cover_is_refused_at_once) {
     sd_buf_free(&b);
 }
 
+// Many schemas of one builder, as many tools have: what is equal in them is paid for once.
+Test(schema_bounds, schemas_of_one_builder_share_what_is_equal) {
+    sd_error err = {0};
+    sd_grammar_builder *b = sd_grammar_builder_open();
+    int any[128];
+    for (int i = 0; i < 128; i++) {
+        json_t *s = json_pack("{s:{s:{s:s},s:{s:s}}}", "properties", "u", "format", "uri", "m",
+                              "format", "email");
+        any[i] = sd_gb_json_schema(b, s);
+        json_decref(s);
+    }
+    sd_grammar *g = test_compile(b, sd_gb_any_of(b, any, 128), &err);
+    cr_expect(g, "%s", err.message);
+    sd_grammar_release(g);
+}
+
 // The end of an answer is checked in a bounded time as well.
 Test(schema_bounds, the_check_of_a_value_ends) {
     sd_buf b = sd_buf_make(1 << 26);
