@@ -9,7 +9,7 @@ cd "$(dirname "$0")/../.."
 build=$(dirname "${1:-build/release/specdec}")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-failed=0
+failed=0 number=0 turn=1
 flags=(-std=c11 -D_GNU_SOURCE -O1 -ffp-contract=off -fno-math-errno -fno-trapping-math -w -DTEST_DATA='""')
 read -ra found <<<"$(pkg-config --cflags --libs hdf5 libarchive libzstd)"
 libs=("$build"/libtest_support.a "$build"/libspecdec.a "${found[@]}" -lcriterion -ldnnl -ljansson -lyaml -lpcre2-8 -lutf8proc -lcrypto -levent -levent_pthreads
@@ -19,6 +19,8 @@ libs=("$build"/libtest_support.a "$build"/libspecdec.a "${found[@]}" -lcriterion
 plant() {
   local name=$1 file=$2 edit=$3 test double=() broken=
   shift 3
+  number=$((number + 1))
+  ((number % 2 == turn)) || return
   mkdir -p "$work/src/$(dirname "$file")"
   sed -E "$edit" "$file" >"$work/src/$file"
   if cmp -s "$file" "$work/src/$file"; then
@@ -57,6 +59,7 @@ else
   echo "not ok - planted: a harmless edit breaks a test or does not build"
   failed=1
 fi
+plants() {
 plant "a packed weight's checksum is not compared" model/infer/weight_cache/file.c 's/return whole && want && strcmp\(hex, want\) == 0;/return whole;/' test_weight_cache
 plant "a model is what it was when its time is" model/infer/weight_cache/identity.c 's/same = now && path && json_equal\(now, row\)/same = now \&\& path \&\& strcmp(json_string_value(json_object_get(now, "changed")), json_string_value(json_object_get(row, "changed"))) == 0/' test_weight_cache_sources
 plant "a model that changed while it was packed is taken" model/load/digest.c 's/worst >= SD_MAP_CHANGED/worst > SD_MAP_CHANGED/' test_weight_cache_sources
@@ -166,4 +169,15 @@ plant "a marker that is cut between two pieces is content" model/dialogue/answer
 plant "special tokens that mark a call stay out of its text" decode/engine/output.c 's/if \(r->shown_token\[i\] == token\) return true;/if (r->shown_token[i] == token) return false;/' test_serve_tools
 plant "a strict function takes any object" model/dialogue/tool_grammar.c 's/if \(!json_is_true\(json_object_get\(f, "strict"\)\)\)/if (f)/' test_dialogue_grammar
 plant "later system turns are left to a template that drops them" model/dialogue/dialogue.c 's/has\(r, FIRST\) && has\(r, SYSTEM\)/has(r, FIRST)/' test_dialogue_fold
+}
+
+# Two at a time.
+for turn in 0 1; do
+  (work=$work/$turn failed=0 number=0 && mkdir "$work" && { plants; exit $failed; }) >"$work/said.$turn" 2>&1 &
+  half[turn]=$!
+done
+for turn in 0 1; do
+  wait "${half[turn]}" || failed=1
+  cat "$work/said.$turn"
+done
 exit $failed
