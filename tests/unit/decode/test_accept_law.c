@@ -281,7 +281,8 @@ static bug planted;
 static const sd_model *target_model;
 static float (*seen_logits)[V]; // [CTX] of the row that drew the token at a position
 
-static int32_t pick_wrongly(sd_sampler *s, const float *x, const sd_row *row, const sd_row *next) {
+static int32_t pick_wrongly(sd_sampler *s, const float *x, const sd_row *before, const sd_row *row,
+                            const sd_row *next) {
     sd_sampling p = *row->pick->sampling;
     int64_t at = row->pos + 1;
     int32_t top[3], t = sd_sample(s, x, NULL, &p, at);
@@ -291,7 +292,7 @@ static int32_t pick_wrongly(sd_sampler *s, const float *x, const sd_row *row, co
         p.temperature = 1, p.top_p = 1, p.top_k = 0;
         return sd_sample(s, x, NULL, &p, at);
     case BONUS_FROM_ABOVE:
-        return next || !row[-1].pick ? t : sd_sample(s, x - V, NULL, &p, at);
+        return next || !before || !before->pick ? t : sd_sample(s, x - V, NULL, &p, at);
     case NEAR_MISSES:
         sd_top_tokens(top, 3, x, V);
         return draft == top[0] || draft == top[1] || draft == top[2] ? draft : t;
@@ -339,8 +340,9 @@ static sd_status watched_forward(sd_context *cx, const sd_row *rows, int n, floa
     for (int i = 0; st == SD_OK && i < n; i++) {
         if (!rows[i].pick) continue;
         const float *x = own + (size_t)k * V;
+        const sd_row *before = i > 0 ? &rows[i - 1] : NULL;
         const sd_row *next = i + 1 < n ? &rows[i + 1] : NULL;
-        picked[k++] = (sd_picked){pick_wrongly(s, x, &rows[i], next), 0};
+        picked[k++] = (sd_picked){pick_wrongly(s, x, before, &rows[i], next), 0};
         memcpy(seen_logits[rows[i].pos + 1], x, sizeof *seen_logits);
     }
     return st;
