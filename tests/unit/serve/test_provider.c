@@ -331,24 +331,24 @@ Test(provider, a_request_comes_out_as_it_went_in) {
 }
 
 // Bytes that are read: a span that leads out of the block would show under a sanitiser.
-static int sum_request(const sd_request *r) {
-    int sum = 0;
-    for (int i = 0; i < r->n_prompt; i++) sum += r->prompt[i];
-    for (int i = 0; i < r->n_stop_token; i++) sum += r->stop_token[i];
-    for (int i = 0; i < r->n_stop; i++) sum += (int)strlen(r->stop[i]);
-    for (int i = 0; i < r->shaping.n_bias; i++) sum += r->shaping.bias[i].token;
-    for (int i = 0; i < r->shaping.n_allowed; i++) sum += r->shaping.allowed[i];
-    for (int i = 0; i < r->shaping.n_bad_words; i++) sum += r->shaping.bad_words[i];
+static unsigned sum_request(const sd_request *r) {
+    unsigned sum = 0;
+    for (int i = 0; i < r->n_prompt; i++) sum += (unsigned)r->prompt[i];
+    for (int i = 0; i < r->n_stop_token; i++) sum += (unsigned)r->stop_token[i];
+    for (int i = 0; i < r->n_stop; i++) sum += (unsigned)strlen(r->stop[i]);
+    for (int i = 0; i < r->shaping.n_bias; i++) sum += (unsigned)r->shaping.bias[i].token;
+    for (int i = 0; i < r->shaping.n_allowed; i++) sum += (unsigned)r->shaping.allowed[i];
+    for (int i = 0; i < r->shaping.n_bad_words; i++) sum += (unsigned)r->shaping.bad_words[i];
     return sum;
 }
 
-static int sum_event(const sd_provider_event *e) {
-    int sum = 0;
+static unsigned sum_event(const sd_provider_event *e) {
+    unsigned sum = 0;
     const sd_token_info *t = sd_provider_event_tokens(e);
-    for (uint32_t i = 0; i < e->tokens.n; i++) sum += t[i].token;
-    for (uint32_t i = 0; i < e->text.n; i++) sum += sd_provider_event_text(e)[i];
-    for (uint32_t i = 0; i < e->error.n; i++) sum += sd_provider_event_error(e)[i];
-    return sum + (e->stats.n ? sd_provider_event_stats(e)->generated : 0);
+    for (uint32_t i = 0; i < e->tokens.n; i++) sum += (unsigned)t[i].token;
+    for (uint32_t i = 0; i < e->text.n; i++) sum += (unsigned)sd_provider_event_text(e)[i];
+    for (uint32_t i = 0; i < e->error.n; i++) sum += (unsigned)sd_provider_event_error(e)[i];
+    return sum + (e->stats.n ? (unsigned)sd_provider_event_stats(e)->generated : 0);
 }
 
 Test(provider, a_damaged_block_is_refused_or_harmless) {
