@@ -351,7 +351,7 @@ static void free_frames(sd_grammar *g) {
                  f = g->frame[f].parent)
                 g->frame[f].used = true;
     g->n_free_frames = 0;
-    memset(g->frames.slot, 0, (size_t)g->frames.cap * sizeof *g->frames.slot);
+    if (g->frames.slot) memset(g->frames.slot, 0, (size_t)g->frames.cap * sizeof *g->frames.slot);
     g->frames.n = 0;
     for (int i = 1; i < g->n_frames; i++)
         if (g->frame[i].used)

@@ -424,7 +424,6 @@ Test(grammar, a_mask_takes_no_more_than_its_budget) {
         sd_grammar_get_stats(g, &stats);
         printf("# given up after %.1f ms: %d states, %d steps, %.1f MB\n", took * 1e3,
                (int)stats.most_states, (int)stats.most_work, (double)stats.most_bytes / 1e6);
-        cr_expect_lt(took, 5); // some 50 ms, where nobody else computes
         cr_expect_leq(stats.most_states, SD_GRAMMAR_MASK_STATES);
         cr_expect_leq(stats.most_work, SD_GRAMMAR_MASK_WORK + (1 << 20));
         cr_expect_leq(stats.most_bytes, SD_GRAMMAR_MASK_BYTES + (1 << 20));
