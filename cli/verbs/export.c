@@ -152,7 +152,7 @@ out:
     return st;
 }
 
-// What is exported.
+// The parts that are exported.
 typedef struct {
     const sd_adapter *adapter;
     sd_model *base;

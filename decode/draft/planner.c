@@ -266,7 +266,7 @@ static void ask_where_it_pays(sd_planner *p, sd_planned *const *all, int n, int 
         p->order[asked] = s;
         p->gain[asked++] = gain_of(p, s, i, running, s->prob, s->best_prob);
     }
-    // Who was made ready is asked at least once: that scores it.
+    // A drafter that was made ready is asked at least once: that scores it.
     if (p->o.length == 0 && j > 0) asked = worth_asking(p, i, asked, running);
     if (asked > 0) ask_priced(p, i, j, asked);
 }

@@ -259,7 +259,7 @@ void sd_engine_score(sd_engine *e, sd_slot *s, const int32_t *emitted, int n);
 // shaping_request.c
 /// SD_EINVAL names what is wrong with r->shaping.
 sd_status sd_shape_check(const sd_engine *e, const sd_request *r, sd_error *err);
-/// Of a checked request, with copies; NULL where nothing shapes its logits.
+/// The shape of a checked request, with copies; NULL where nothing shapes its logits.
 sd_status sd_shape_open(sd_shape **out, const sd_engine *e, const sd_request *r, sd_error *err);
 void sd_shape_close(sd_shape *h); // NULL is fine
 // constraint.c: all do nothing for a request without a grammar
@@ -270,7 +270,7 @@ void sd_slot_close_constraint(sd_slot *s);
 /// The state behind the timeline; NULL: no grammar.
 const sd_grammar_state *sd_slot_grammar(const sd_slot *s);
 void sd_slot_plan_constraint(sd_slot *s); // a round begins
-/// Of a slot (ctx): whether the token may stand behind the plan's draft[0..j).
+/// Whether, in a slot (ctx), the token may stand behind the plan's draft[0..j).
 bool sd_slot_constraint_allows(void *ctx, int j, int32_t token);
 /// The mask behind the timeline and ahead [n], for a drafter that draws as the target does; NULL: all,
 /// or the plan's draft is another one. It stays until the step's rows are filled.
