@@ -99,7 +99,7 @@ void sd_generation_log(const sd_generation *g, const char *finish);
 bool sd_generation_read(sd_work *item);
 
 // ---- generation_start.c
-/// Whose prefixes and constraints a request finds: those of its key, with its salt.
+/// The tenant whose prefixes and constraints a request finds: its key, with its salt.
 sd_status sd_generation_tenant(uint64_t *out, const sd_generation *g, sd_error *err);
 
 // ---- generation_events.c

@@ -16,7 +16,7 @@
 //     4. presence     logit_t -= p where t stands in the answer                           (OpenAI's)
 //     5. allowed      logit_t = -infinity outside the allowed sets, and where t is banned
 //
-// What is allowed is decided before the truncations, which therefore never leave nothing. Log
+// The allowed sets come before the truncations, which therefore never leave nothing. Log
 // probabilities are those of the logits before all this.
 //
 // A request's fields stand there as follows: allowed_token_ids and a constraint are the allowed

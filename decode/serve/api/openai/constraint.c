@@ -61,7 +61,7 @@ static bool read_response_format(sd_api_request *r, const json_t *v, sd_api_erro
         return refuse(e, "response_format", "has a type other than text, json_object, json_schema");
     if (!own || !json_is_object(own) || !sd_field_get(own, "schema"))
         return refuse(e, "response_format", "has no json_schema with a schema in it");
-    // What is not enforced is refused with strict and without it.
+    // A keyword that is not enforced is refused with strict and without it.
     if (!sd_field_bool(own, "strict", &strict, e)) return false;
     return set_json(r, SD_GRAMMAR_SCHEMA, json_object_get(own, "schema"), "response_format", e);
 }

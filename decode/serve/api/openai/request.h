@@ -12,7 +12,7 @@
 /// 0, or the status that is also in e: 400. On an error `out` is freed and zeroed.
 int sd_api_request_parse(sd_api_request *out, sd_api_kind kind, const char *body, size_t len,
                          sd_api_error *e);
-/// Of r->root, once r->max_tokens is known: what shapes the logits (shaping.c).
+/// The fields of r->root that shape the logits (shaping.c), once r->max_tokens is known.
 bool sd_openai_shaping_parse(sd_api_request *r, sd_api_error *e);
 /// What the answer is held to: response_format and its like, not yet compiled (constraint.c).
 bool sd_openai_constraint_parse(sd_api_request *r, sd_api_error *e);
