@@ -15,13 +15,14 @@
 #include "base/option.h"
 #include "datasets/corpus/corpus_index.h"
 #include "decode/engine/engine.h"
+#include "tests/e2e/exact/logit_rows.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_FILE = 256 << 20, CHUNK = 33, BATCH = 8, ONE_PIECE = 2048, LAST_ROWS = 49 };
+enum { MAX_FILE = 256 << 20, CHUNK = 33, BATCH = EXACT_BATCH, ONE_PIECE = 2048 };
 
 typedef struct {
     const char *model, *adapter, *draft, *index;
@@ -270,115 +271,15 @@ out:
 
 // ---- rows of logits
 
-typedef struct {
-    int32_t *token; // [n]
-    int n, first;   // rows first..n-1 are compared
-    float *logits;  // [n - first, V]: the reference
-    sd_kv *kv;
-} sequence;
-
-// Rows from..to-1 of one sequence in steps of `block`; their logits from `first` on go to `got`
-// [block, V] and are compared, or to the reference when got is NULL (block 1).
-static sd_status forward_rows(int64_t *equal, float *got, const matrix *m, sd_context *cx,
-                              const sequence *q, int from, int to, int block, sd_error *err) {
-    sd_status st = SD_OK;
-    size_t V = (size_t)m->model->hp.V;
-    sd_row row[512];
-    for (int pos = from; pos < to; pos += block) {
-        int n = to - pos < block ? to - pos : block, want = 0;
-        for (int i = 0; i < n; i++) {
-            bool wanted = pos + i >= q->first;
-            row[i] = (sd_row){q->token[pos + i], pos + i, q->kv, m->adapter, wanted, NULL};
-            want += wanted;
-        }
-        int first = pos + n - want - q->first; // of the reference's rows
-        float *reference = want ? q->logits + (size_t)first * V : NULL;
-        SD_TRY(sd_forward(cx, row, n, got ? got : reference, err));
-        q->kv->len = pos + n;
-        for (int i = 0; got && i < want; i++)
-            *equal += memcmp(got + (size_t)i * V, reference + (size_t)i * V, V * sizeof *got) == 0;
-    }
-out:
-    return st;
-}
-
-// One row of every sequence a step: what a batch decodes.
-static sd_status forward_batch(int64_t *equal, int64_t *all, float *got, const matrix *m,
-                               sd_context *cx, const sequence *q, int K, sd_error *err) {
-    sd_status st = SD_OK;
-    size_t V = (size_t)m->model->hp.V;
-    for (int j = 0;; j++) {
-        sd_row row[BATCH];
-        int n = 0, of[BATCH];
-        for (int k = 0; k < K; k++) {
-            int pos = q[k].first + j;
-            if (pos >= q[k].n) continue;
-            of[n] = k;
-            row[n++] = (sd_row){q[k].token[pos], pos, q[k].kv, m->adapter, true, NULL};
-        }
-        if (n == 0) break;
-        SD_TRY(sd_forward(cx, row, n, got, err));
-        for (int i = 0; i < n; i++) {
-            q[of[i]].kv->len = q[of[i]].first + j + 1;
-            *equal +=
-                memcmp(got + (size_t)i * V, q[of[i]].logits + (size_t)j * V, V * sizeof *got) == 0;
-        }
-        *all += n;
-    }
-out:
-    return st;
-}
-
-static sd_status make_sequence(sequence *q, const matrix *m, const sd_context *cx, int k,
-                               sd_error *err) {
-    sd_status st = SD_OK;
-    const sd_ids *p = &m->prompt[k], *a = &m->plain[k].ids;
-    q->n = p->n + a->n;
-    int rows = a->n + 1 < LAST_ROWS ? a->n + 1 : LAST_ROWS;
-    q->first = q->n - rows;
-    q->token = sd_alloc((size_t)q->n, sizeof *q->token);
-    q->logits = sd_alloc((size_t)rows * (size_t)m->model->hp.V, sizeof *q->logits);
-    SD_CHECK_ALLOC(q->token && q->logits, err);
-    memcpy(q->token, p->id, (size_t)p->n * sizeof *q->token);
-    if (a->n) memcpy(q->token + p->n, a->id, (size_t)a->n * sizeof *q->token);
-    SD_TRY(sd_kv_open(&q->kv, cx, q->n, err));
-out:
-    return st;
-}
-
-// The rows of K sequences computed one by one by one thread, then in blocks as verification, prompt
-// chunks and batches compute them.
 static sd_status compare_rows(matrix *m, sd_error *err) {
-    static const int blocks[] = {2, 4, 9, LAST_ROWS, 512};
     sd_status st = SD_OK;
-    int K = m->n < (int)m->a.rows ? m->n : (int)m->a.rows;
-    sequence q[BATCH] = {0};
-    sd_pool *pool = NULL;
-    sd_context *cx = NULL;
     int64_t equal = 0, all = 0;
-    float *got = sd_alloc((size_t)LAST_ROWS * (size_t)m->model->hp.V, sizeof *got);
-    SD_CHECK_ALLOC(got, err);
-    for (int threads = 1; threads <= 2; threads++) {
-        SD_TRY(sd_pool_open(&pool, threads, err));
-        SD_TRY(sd_context_open(&cx, m->model, pool, &(sd_context_options){.max_rows = 512}, err));
-        for (int k = 0; k < K; k++) {
-            if (threads == 1) {
-                SD_TRY(make_sequence(&q[k], m, cx, k, err));
-                SD_TRY(forward_rows(NULL, NULL, m, cx, &q[k], 0, q[k].n, 1, err));
-            }
-            for (size_t b = 0; b < sizeof blocks / sizeof blocks[0]; b++) {
-                // The prompt's chunks take turns too; the last block takes prompt and answer at
-                // once.
-                int from = blocks[b] == 512 ? 0 : q[k].first;
-                SD_TRY(forward_rows(&equal, got, m, cx, &q[k], 0, from, b % 2 ? CHUNK : 512, err));
-                SD_TRY(forward_rows(&equal, got, m, cx, &q[k], from, q[k].n, blocks[b], err));
-                all += q[k].n - q[k].first;
-            }
-        }
-        SD_TRY(forward_batch(&equal, &all, got, m, cx, q, K, err));
-        sd_context_close(cx), cx = NULL;
-        sd_pool_close(pool), pool = NULL;
-    }
+    int K = m->n < (int)m->a.rows ? m->n : (int)m->a.rows;
+    exact_text text[EXACT_BATCH];
+    for (int k = 0; k < K; k++)
+        text[k] =
+            (exact_text){m->prompt[k].id, m->plain[k].ids.id, m->prompt[k].n, m->plain[k].ids.n};
+    SD_TRY(exact_compare_rows(&equal, &all, m->model, m->adapter, text, K, err));
     m->failed |= equal != all || all == 0;
     printf(
         "%s - exactness: %lld of %lld rows of logits equal by memcmp (%d prompts, blocks of 2 to "
@@ -386,14 +287,6 @@ static sd_status compare_rows(matrix *m, sd_error *err) {
         equal == all && all > 0 ? "ok" : "not ok", (long long)equal, (long long)all, K, K);
     fflush(stdout);
 out:
-    sd_context_close(cx);
-    sd_pool_close(pool);
-    for (int k = 0; k < K; k++) {
-        sd_kv_close(q[k].kv);
-        free(q[k].token);
-        free(q[k].logits);
-    }
-    free(got);
     return st;
 }
 

@@ -56,10 +56,11 @@ Test(serve_prefix, without_keys_all_find_the_same_but_for_their_salt) {
     cr_assert_eq(found(&s, "127.0.0.1", NULL, ",\"cache_salt\":\"a\"", text), 0);
     cr_assert_eq(found(&s, "127.0.0.2", NULL, ",\"cache_salt\":\"a\"", text), PROMPT - 1);
     cr_assert_eq(found(&s, "127.0.0.1", NULL, ",\"cache_salt\":\"b\"", text), 0);
+    cr_assert_eq(found(&s, "127.0.0.1", NULL, ",\"cache_salt\":\"ab\"", text), 0);
     cr_assert_eq(found(&s, "127.0.0.1", NULL, "", text), PROMPT - 1);
-    cr_assert_eq(live_metric(&s, "prefix_cache_queries_total"), 6 * PROMPT);
+    cr_assert_eq(live_metric(&s, "prefix_cache_queries_total"), 7 * PROMPT);
     cr_assert_eq(live_metric(&s, "prefix_cache_hits_total"), 3 * (PROMPT - 1));
-    cr_assert_eq(live_metric(&s, "prompt_tokens_total"), 6 * PROMPT);
+    cr_assert_eq(live_metric(&s, "prompt_tokens_total"), 7 * PROMPT);
     live_stop(&s);
 }
 
