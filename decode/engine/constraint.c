@@ -4,6 +4,7 @@
 // Row j's mask is that of the state behind the timeline and draft[0..j), which is known before the
 // forward pass; plain decoding gives the same row the same mask, so that both draw the same token. A
 // draft token outside its mask is never accepted, and what rows behind it draw is never looked at.
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "decode/engine/private.h"
@@ -23,6 +24,7 @@ struct sd_constraint {
     int drafted;            // -1: the draft left the grammar
     int said, spent;        // tokens of the step so far; the first row without a mask
     const char *why;        // it has none
+    double seconds;         // of masks that the engine has not counted yet
     int32_t end[MAX_ENDS];  // what ends the answer where the grammar lets it end
     int n_ends;
     int V;
@@ -153,6 +155,7 @@ const uint32_t *sd_slot_mask_ahead(sd_slot *s, const int32_t *ahead, int n) {
 void sd_slot_fill_masks(sd_slot *s, int rows) {
     sd_constraint *c = s->constraint;
     if (!s->request->r.grammar) return;
+    double begin = sd_now_s();
     sd_slot_plan_constraint(s);
     c->said = 0, c->spent = rows;
     for (int j = 0; j < rows; j++) {
@@ -162,6 +165,7 @@ void sd_slot_fill_masks(sd_slot *s, int rows) {
         if (c->drafted == j && c->spent == rows) c->spent = j;
         c->allowed[j] = j ? c->allowed[j - 1] : NULL;
     }
+    c->seconds += sd_now_s() - begin;
 }
 
 bool sd_slot_constraint_is_spent(sd_slot *s) {
@@ -199,6 +203,7 @@ static void check_answer(sd_engine *e, sd_slot *s) {
 void sd_slot_constraint_said(sd_engine *e, sd_slot *s, int32_t token) {
     sd_constraint *c = s->constraint;
     if (!s->request->r.grammar || s->finish == SD_FINISH_ERROR) return;
+    e->stats.constraint_s += c->seconds, c->seconds = 0;
     if (!sd_grammar_accept(&c->base, token)) {
         s->finish = SD_FINISH_ERROR;
         s->why = no_memory;

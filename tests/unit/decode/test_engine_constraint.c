@@ -333,6 +333,14 @@ Test(constraint, an_answer_that_would_not_fit_is_an_error_and_is_counted) {
     sd_engine_stats stats;
     sd_engine_get_stats(e, &stats);
     cr_expect_eq(stats.constraint_failures, 1);
+    cr_expect(stats.constraint_s > 0 && stats.constraint_s < stats.busy_s, "%g of %g s",
+              stats.constraint_s, stats.busy_s);
+    double before = stats.constraint_s;
+    test_answer_free(&a);
+    r.grammar = NULL;
+    test_run(e, &r, &a);
+    sd_engine_get_stats(e, &stats);
+    cr_expect_eq(stats.constraint_s, before);
     test_answer_free(&a);
     sd_engine_close(e);
     sd_grammar_release(g);
