@@ -104,7 +104,9 @@ def main():
     p.add_argument("--rounds", type=int, help="200; --rows: 40")
     p.add_argument("--kv", choices=KV, default="auto")
     a = p.parse_args()
-    a.rounds = a.rounds or (40 if a.rows else 200)
+    a.rounds = a.rounds if a.rounds is not None else 40 if a.rows else 200
+    if not 4 <= a.rounds <= 1000:
+        p.error(f"--rounds {a.rounds}: give 4 to 1000")
     if (a.matmul is None) == (a.model is None):
         p.error("give a model, or --matmul without one")
     alone = a.matmul is not None
