@@ -134,14 +134,14 @@ static int32_t state_of_found(sd_grammar *g) {
 
 // ---- closures
 
-static void todo(sd_grammar *g, int32_t node, int32_t count, int32_t stack) {
-    if (stack < 0 || !SD_GROW(g->todo, g->n_todo + 1, g->cap_todo)) {
+static void pending(sd_grammar *g, int32_t node, int32_t count, int32_t stack) {
+    if (stack < 0 || !SD_GROW(g->pending, g->n_pending + 1, g->cap_pending)) {
         g->lost = true;
         return;
     }
-    g->todo[g->n_todo].node = node;
-    g->todo[g->n_todo].count = count;
-    g->todo[g->n_todo++].stack = stack;
+    g->pending[g->n_pending].node = node;
+    g->pending[g->n_pending].count = count;
+    g->pending[g->n_pending++].stack = stack;
 }
 
 static bool seen_before(sd_grammar *g, int32_t node, int32_t count, int32_t stack) {
@@ -167,10 +167,10 @@ static void found(sd_grammar *g, int32_t node, int32_t stack, bool token) {
 // matters.
 static void enter_loop(sd_grammar *g, int32_t node, int32_t count, int32_t stack) {
     const sd_gloop *l = &g->nodes.loop[g->nodes.node[node].a];
-    if (count >= l->min) todo(g, l->exit, 0, stack);
+    if (count >= l->min) pending(g, l->exit, 0, stack);
     if (l->max >= 0 && count >= l->max) return;
     int next = l->max >= 0 || count < l->min ? count + 1 : l->min;
-    todo(g, g->nodes.start[l->rule], 0, frame_of(g, node, next, stack));
+    pending(g, g->nodes.start[l->rule], 0, frame_of(g, node, next, stack));
 }
 
 // Nodes that are left out at once count for nothing: each is one of two behind a node that counts.
@@ -179,10 +179,10 @@ static void close_over(sd_grammar *g) {
     g->n_found = 0;
     g->found_final = g->found_tokens = false;
     int steps = 0;
-    while (g->n_todo > 0 && steps < CLOSURE_STEPS) {
-        g->n_todo--;
-        int32_t node = g->todo[g->n_todo].node, count = g->todo[g->n_todo].count,
-                stack = g->todo[g->n_todo].stack;
+    while (g->n_pending > 0 && steps < CLOSURE_STEPS) {
+        g->n_pending--;
+        int32_t node = g->pending[g->n_pending].node, count = g->pending[g->n_pending].count,
+                stack = g->pending[g->n_pending].stack;
         if (g->nodes.need[node] + g->frame[stack].depth > SD_GRAMMAR_DEPTH) continue;
         steps++;
         if (seen_before(g, node, count, stack)) continue;
@@ -192,7 +192,7 @@ static void close_over(sd_grammar *g) {
             if (stack == 0)
                 g->found_final = true;
             else
-                todo(g, g->frame[stack].ret, g->frame[stack].count, g->frame[stack].parent);
+                pending(g, g->frame[stack].ret, g->frame[stack].count, g->frame[stack].parent);
             break;
         case N_EDGES: // a pattern's last state has none
             if (x.b > 0) found(g, node, stack, false);
@@ -201,11 +201,11 @@ static void close_over(sd_grammar *g) {
             found(g, node, stack, true);
             break;
         case N_SPLIT:
-            todo(g, x.b, 0, stack);
-            todo(g, x.a, 0, stack);
+            pending(g, x.b, 0, stack);
+            pending(g, x.a, 0, stack);
             break;
         case N_CALL: // the last call of a rule needs no frame: what follows is its caller's
-            todo(g, g->nodes.start[x.a], 0, x.b == 0 ? stack : frame_of(g, x.b, 0, stack));
+            pending(g, g->nodes.start[x.a], 0, x.b == 0 ? stack : frame_of(g, x.b, 0, stack));
             break;
         case N_LOOP:
             enter_loop(g, node, count, stack);
@@ -214,8 +214,8 @@ static void close_over(sd_grammar *g) {
     }
     g->work += steps;
     // Nothing within the steps is no answer: something may stand behind them.
-    if (g->n_todo > 0 && g->n_found == 0 && !g->found_final) g->lost = g->spent = true;
-    g->n_todo = 0;
+    if (g->n_pending > 0 && g->n_found == 0 && !g->found_final) g->lost = g->spent = true;
+    g->n_pending = 0;
 }
 
 static bool over_limit(const sd_grammar *g) {
@@ -248,11 +248,11 @@ int32_t sd_automaton_step(sd_grammar *g, int32_t state, uint8_t byte) {
         g->work += x->b;
         for (int k = 0; k < x->b; k++) {
             const sd_gedge *e = &g->nodes.edge[x->a + k];
-            if (e->lo <= byte && byte <= e->hi) todo(g, e->to, 0, s->c[i].stack);
+            if (e->lo <= byte && byte <= e->hi) pending(g, e->to, 0, s->c[i].stack);
         }
     }
     int32_t to = 0;
-    if (g->n_todo) {
+    if (g->n_pending) {
         close_over(g);
         to = state_of_found(g);
     }
@@ -266,9 +266,9 @@ int32_t sd_automaton_token(sd_grammar *g, int32_t state, int32_t id) {
     const sd_gstate *s = g->state[state];
     for (int i = 0; i < s->n; i++) {
         const sd_gnode *x = &g->nodes.node[s->c[i].node];
-        if (x->kind == N_TOKEN && x->a == id) todo(g, x->b, 0, s->c[i].stack);
+        if (x->kind == N_TOKEN && x->a == id) pending(g, x->b, 0, s->c[i].stack);
     }
-    if (!g->n_todo) return 0;
+    if (!g->n_pending) return 0;
     close_over(g);
     int32_t to = state_of_found(g);
     if (to < 0) g->lost = true;
@@ -321,7 +321,7 @@ sd_status sd_automaton_open(sd_grammar *g, sd_error *err) {
     SD_CHECK_ALLOC(SD_GROW(g->state, 1, g->cap_states), err);
     g->state[g->n_states++] = NULL;
     sd_automaton_unlimited(g);
-    todo(g, g->nodes.root, 0, 0);
+    pending(g, g->nodes.root, 0, 0);
     close_over(g);
     g->first = state_of_found(g);
     SD_CHECK(!g->spent, err, SD_ELIMIT,
@@ -338,7 +338,7 @@ void sd_automaton_close(sd_grammar *g) {
         if (g->state[i]) state_free(g, i);
     free(g->state), free(g->free_state), free(g->states.slot);
     free(g->frame), free(g->free_frame), free(g->frames.slot);
-    free(g->todo), free(g->seen), free(g->found), free(g->walk);
+    free(g->pending), free(g->seen), free(g->found), free(g->walk);
 }
 
 // Frames that no state's stack leads to are free again.

@@ -205,8 +205,8 @@ struct sd_grammar {
     // Scratch of a closure.
     struct {
         int32_t node, count, stack;
-    } * todo;
-    int n_todo, cap_todo;
+    } * pending;
+    int n_pending, cap_pending;
     struct sd_gseen *seen;
     uint32_t stamp;
     sd_gconfig *found;

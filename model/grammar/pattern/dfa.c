@@ -46,20 +46,20 @@ static bool find_live(const sd_dfa_maker *m, uint8_t *live) {
     int *head = malloc(((size_t)m->n + 1) * sizeof *head);
     int *next = malloc(((size_t)m->n_edges + 1) * sizeof *next);
     int *from = malloc(((size_t)m->n_edges + 1) * sizeof *from);
-    int *todo = malloc(((size_t)m->n + 1) * sizeof *todo), n = 0;
-    bool ok = head && next && from && todo;
+    int *pending = malloc(((size_t)m->n + 1) * sizeof *pending), n = 0;
+    bool ok = head && next && from && pending;
     for (int s = 0; ok && s < m->n; s++) {
         head[s] = -1;
         live[s] = m->accept[s];
-        if (live[s]) todo[n++] = s;
+        if (live[s]) pending[n++] = s;
     }
     for (int s = 0; ok && s < m->n; s++)
         for (int i = m->first[s]; i < m->first[s + 1]; i++)
             from[i] = s, next[i] = head[m->edge[i].to], head[m->edge[i].to] = i;
     while (ok && n > 0)
-        for (int i = head[todo[--n]], s; i >= 0; i = next[i])
-            if (!live[s = from[i]]) live[s] = 1, todo[n++] = s;
-    free(head), free(next), free(from), free(todo);
+        for (int i = head[pending[--n]], s; i >= 0; i = next[i])
+            if (!live[s = from[i]]) live[s] = 1, pending[n++] = s;
+    free(head), free(next), free(from), free(pending);
     return ok;
 }
 
@@ -99,43 +99,44 @@ out:
 void sd_dfa_lengths(const sd_dfa *d, int *shortest, int *longest) {
     *shortest = *longest = 0;
     if (d->n == 0) return;
-    int *dist = malloc((size_t)d->n * sizeof *dist), *todo = malloc((size_t)d->n * sizeof *todo);
+    int *dist = malloc((size_t)d->n * sizeof *dist),
+        *pending = malloc((size_t)d->n * sizeof *pending);
     int *in = calloc((size_t)d->n, sizeof *in);
-    if (!dist || !todo || !in) { // nothing is known: the caller counts
+    if (!dist || !pending || !in) { // nothing is known: the caller counts
         *longest = -1;
         goto out;
     }
     // Shortest: breadth first.
     for (int s = 0; s < d->n; s++) dist[s] = -1;
     int n = 0, done = 0;
-    dist[0] = 0, todo[n++] = 0;
+    dist[0] = 0, pending[n++] = 0;
     *shortest = -1;
     while (done < n) {
-        int s = todo[done++];
+        int s = pending[done++];
         if (d->accept[s] && *shortest < 0) *shortest = dist[s];
         for (int i = d->first[s]; i < d->first[s + 1]; i++) {
             int t = d->edge[i].to;
             in[t]++;
-            if (dist[t] < 0) dist[t] = dist[s] + 1, todo[n++] = t;
+            if (dist[t] < 0) dist[t] = dist[s] + 1, pending[n++] = t;
         }
     }
     // Longest: in topological order; a circle, which always leads to an end, has no bound.
     int reached = n;
     n = done = 0;
     for (int s = 0; s < d->n; s++) dist[s] = 0;
-    if (in[0] == 0) todo[n++] = 0;
+    if (in[0] == 0) pending[n++] = 0;
     while (done < n) {
-        int s = todo[done++];
+        int s = pending[done++];
         if (d->accept[s] && dist[s] > *longest) *longest = dist[s];
         for (int i = d->first[s]; i < d->first[s + 1]; i++) {
             int t = d->edge[i].to;
             if (dist[t] < dist[s] + 1) dist[t] = dist[s] + 1;
-            if (--in[t] == 0) todo[n++] = t;
+            if (--in[t] == 0) pending[n++] = t;
         }
     }
     if (done < reached) *longest = -1;
 out:
-    free(dist), free(todo), free(in);
+    free(dist), free(pending), free(in);
 }
 
 // ---- products

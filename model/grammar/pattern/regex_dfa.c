@@ -37,7 +37,7 @@ typedef struct {
     int n_sets, cap_sets;
     int *slot;
     // Scratch.
-    int *todo, *found;
+    int *pending, *found;
     uint32_t *seen, stamp;
     int64_t work;
 } maker;
@@ -154,17 +154,17 @@ static bool make_symbols(maker *m) {
 
 // ---- sets
 
-// found <- the CLASS and ACCEPT states that empty moves lead to from todo [n], ascending.
+// found <- the CLASS and ACCEPT states that empty moves lead to from pending [n], ascending.
 static int close_over(maker *m, int n, bool begin, bool end) {
     int found = 0;
     int given = n;
     n = 0;
     m->stamp++;
     for (int i = 0; i < given; i++)
-        if (m->seen[m->todo[i]] != m->stamp)
-            m->seen[m->todo[i]] = m->stamp, m->todo[n++] = m->todo[i];
+        if (m->seen[m->pending[i]] != m->stamp)
+            m->seen[m->pending[i]] = m->stamp, m->pending[n++] = m->pending[i];
     while (n > 0) {
-        int s = m->todo[--n], to[2] = {-1, -1};
+        int s = m->pending[--n], to[2] = {-1, -1};
         const nfa_state *x = &m->nfa[s];
         m->work++;
         if (x->kind == M_CLASS || x->kind == M_ACCEPT)
@@ -177,7 +177,7 @@ static int close_over(maker *m, int n, bool begin, bool end) {
             m->found[found++] = s;
         for (int k = 0; k < 2; k++)
             if (to[k] >= 0 && m->seen[to[k]] != m->stamp)
-                m->seen[to[k]] = m->stamp, m->todo[n++] = to[k];
+                m->seen[to[k]] = m->stamp, m->pending[n++] = to[k];
     }
     m->work += 2 * found;
     qsort(m->found, (size_t)found, sizeof *m->found, ascending);
@@ -211,7 +211,7 @@ static bool accepts(maker *m, int s, bool first) {
     int n = 0;
     for (int i = m->set_first[s]; i < m->set_first[s + 1]; i++) {
         if (m->nfa[m->member[i]].kind == M_ACCEPT) return true;
-        if (m->nfa[m->member[i]].kind == M_END) m->todo[n++] = m->member[i];
+        if (m->nfa[m->member[i]].kind == M_END) m->pending[n++] = m->member[i];
     }
     if (n == 0) return false;
     n = close_over(m, n, first, true);
@@ -221,7 +221,7 @@ static bool accepts(maker *m, int s, bool first) {
 }
 
 static bool make_sets(maker *m, sd_dfa_maker *d) {
-    m->todo[0] = m->start;
+    m->pending[0] = m->start;
     if (number_of(m, close_over(m, 1, true, false)) < 0) return false;
     for (int s = 0; s < m->n_sets; s++) {
         // An empty text is at its beginning and at its end. The first set comes again only where it
@@ -234,7 +234,7 @@ static bool make_sets(maker *m, sd_dfa_maker *d) {
                 const nfa_state *x = &m->nfa[m->member[i]];
                 if (x->kind == M_CLASS &&
                     (m->has[(size_t)x->a * (size_t)m->words + k / 32] >> k % 32 & 1))
-                    m->todo[n++] = x->b;
+                    m->pending[n++] = x->b;
             }
             if (m->work > SD_DFA_WORK) return false;
             if (n == 0) continue;
@@ -271,11 +271,11 @@ sd_status sd_regex_dfa(sd_dfa **out, const char *pattern, size_t len, bool whole
     sd_dfa_maker d = {0};
     SD_TRY(sd_regex_parse(&m.tree, pattern, len, err));
     bool ok = make_symbols(&m) && make_nfa(&m, whole);
-    m.todo = sd_alloc((size_t)m.n * 2 + 2, sizeof *m.todo);
+    m.pending = sd_alloc((size_t)m.n * 2 + 2, sizeof *m.pending);
     m.found = sd_alloc((size_t)m.n + 1, sizeof *m.found);
     m.seen = sd_alloc((size_t)m.n + 1, sizeof *m.seen);
     m.slot = sd_alloc(SET_SLOTS, sizeof *m.slot);
-    SD_CHECK_ALLOC(m.todo && m.found && m.seen && m.slot, err);
+    SD_CHECK_ALLOC(m.pending && m.found && m.seen && m.slot, err);
     SD_CHECK(
         ok && make_sets(&m, &d), err, SD_ELIMIT,
         "the pattern takes more than %d states or %d steps to compile; make it shorter, or its "
@@ -285,7 +285,7 @@ sd_status sd_regex_dfa(sd_dfa **out, const char *pattern, size_t len, bool whole
     (*out)->work += m.work;
 out:
     free(m.nfa), free(m.bound), free(m.has), free(m.class_of), free(m.member), free(m.set_first);
-    free(m.slot), free(m.todo), free(m.found), free(m.seen);
+    free(m.slot), free(m.pending), free(m.found), free(m.seen);
     free(d.first), free(d.edge), free(d.accept);
     sd_regex_free(&m.tree);
     return st;

@@ -4,14 +4,12 @@
 //     in_turns A.so B.so MODEL.gguf threads kv burst rounds answers STREAMS TOKENS SPECULATION(0|1)
 //
 // Prints one line: A's and B's median step in ms, the median over rounds of A's median over B's, and its quartiles.
-#include <dlfcn.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
+#include "turns.h"
 
-enum { SIDES = 2, ARGS = 12, FILL = 64, MAX_ROUNDS = 1000, MAX_BURST = 64 };
+#include <stdbool.h>
+#include <string.h>
+
+enum { ARGS = 12, FILL = 64, MAX_ROUNDS = 1000, MAX_BURST = 64 };
 typedef struct {
     void (*open)(const char *, int, int, int);
     void (*step)(int, int, int);
@@ -19,32 +17,16 @@ typedef struct {
     double median[MAX_ROUNDS]; // of each round, in seconds
 } side;
 
-static double now_s(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static double at(double *v, int n, double part) { // sorts v
     qsort(v, (size_t)n, sizeof *v, by_value);
     return v[(int)(part * (n - 1))];
 }
 
 static void load(side *s, const char *path) {
-    void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND);
-    if (!lib) {
-        fprintf(stderr, "%s\n", dlerror());
-        exit(1);
-    }
-    *(void **)&s->open = dlsym(lib, "open_side");
-    *(void **)&s->step = dlsym(lib, "run_step");
-    *(void **)&s->answers = dlsym(lib, "run_answers");
-    if (!s->open || !s->step || !s->answers) exit(1);
+    void *lib = open_library(path);
+    find_function((void **)&s->open, lib, "open_side");
+    find_function((void **)&s->step, lib, "run_step");
+    find_function((void **)&s->answers, lib, "run_answers");
 }
 
 int main(int argc, char **argv) {
@@ -69,9 +51,9 @@ int main(int argc, char **argv) {
             void (*run)(int, int, int) = steps ? s->step : s->answers;
             if (steps || round == 0) run(a1, a2, a3); // wakes its threads and caches
             for (int b = 0; b < burst; b++) {
-                double begin = now_s();
+                double begin = seconds_of(CLOCK_MONOTONIC);
                 run(a1, a2, a3);
-                t[b] = now_s() - begin;
+                t[b] = seconds_of(CLOCK_MONOTONIC) - begin;
             }
             s->median[round] = at(t, burst, 0.5);
         }

@@ -6,13 +6,9 @@
 // Prints a line for each number of rows: rows, A's and B's microseconds a row (25th percentile over
 // calls, of the thread's processor time), B's speed over A's at the 5th, 25th and 50th percentile.
 // Nothing where the processor has no such instructions.
-#include <dlfcn.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
+#include "turns.h"
 
-enum { SIDES = 2, ARGS = 8, MAX_CALLS = 4096, MANY = 48 };
+enum { ARGS = 8, MAX_CALLS = 4096, MANY = 48 };
 static const int rows[] = {1, 4, 8, 16, 48, 192};
 typedef struct {
     int (*open)(const char *, const char *, int, int);
@@ -21,27 +17,11 @@ typedef struct {
     double t[MAX_CALLS];
 } side;
 
-static double now_s(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static void load(side *s, const char *path) {
-    void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND);
-    if (!lib) {
-        fprintf(stderr, "%s\n", dlerror());
-        exit(1);
-    }
-    *(void **)&s->open = dlsym(lib, "open_matmul");
-    *(void **)&s->set_rows = dlsym(lib, "set_rows");
-    *(void **)&s->run = dlsym(lib, "run_matmul");
-    if (!s->open || !s->set_rows || !s->run) exit(1);
+    void *lib = open_library(path);
+    find_function((void **)&s->open, lib, "open_matmul");
+    find_function((void **)&s->set_rows, lib, "set_rows");
+    find_function((void **)&s->run, lib, "run_matmul");
 }
 
 int main(int argc, char **argv) {
@@ -59,9 +39,9 @@ int main(int argc, char **argv) {
         for (int c = 0; c < count; c++) {
             for (int j = 0; j < SIDES; j++) {
                 side *s = &sides[(c + j) % SIDES];
-                double begin = now_s();
+                double begin = seconds_of(CLOCK_THREAD_CPUTIME_ID);
                 s->run(c, n);
-                s->t[c] = now_s() - begin;
+                s->t[c] = seconds_of(CLOCK_THREAD_CPUTIME_ID) - begin;
             }
         }
         for (int i = 0; i < SIDES; i++) qsort(sides[i].t, (size_t)count, sizeof(double), by_value);
