@@ -12,13 +12,13 @@ import json
 import os
 import random
 import statistics
-import subprocess
 import struct
 import sys
 import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 from rates import Rates, duration, run_json  # noqa: E402
+from script import Failure, run  # noqa: E402
 from servers import Server, free_ports, need_program, ours  # noqa: E402
 
 BAR, CTX = 0.85, 512
@@ -42,7 +42,7 @@ def linear_maps(specdec, model):
         if parts[0] == "blk" and len(parts) == 4 and parts[2] in MAPS and parts[3] == "weight":
             out[f"base_model.model.model.layers.{parts[1]}.{MAPS[parts[2]]}"] = tuple(t["shape"])
     if not out:
-        sys.exit(f"{model}: has no linear maps by the names of GGUF files")
+        raise Failure(f"{model}: has no linear maps by the names of GGUF files")
     return out
 
 
@@ -69,7 +69,7 @@ def measure(a, s, models, r):
     prompts = [([{"role": "user", "content": f"Tell a long story about {QUESTIONS[i % len(QUESTIONS)]}, number {r}-{i}."}], a.tokens, {"model": m}) for i, m in enumerate(models)]
     answers, seconds = s.answers(prompts, ignore_eos=True)
     if any(x.tokens != a.tokens for x in answers):
-        sys.exit(f"an answer has {min(x.tokens for x in answers)} tokens, not {a.tokens}")
+        raise Failure(f"an answer has {min(x.tokens for x in answers)} tokens, not {a.tokens}")
     return a.tokens * len(models) / seconds
 
 
@@ -122,4 +122,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -26,6 +26,7 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 from library import functions, sources  # noqa: E402
 from rates import Rates, duration  # noqa: E402
+from script import Failure, run  # noqa: E402
 from servers import Server, free_ports, llama, need_program, ours  # noqa: E402
 
 BAR_FIRST, BAR_TURNS = 0.05, 2.0
@@ -63,11 +64,11 @@ def cut(a, text, tokens):
     text = text[:tokens * 8]
     p = subprocess.run([a.specdec, "tokenize", "-m", a.model, "--plain", "--pieces", "--json", "-"], input=text, capture_output=True, text=True)
     if p.returncode:
-        sys.exit(p.stderr)
+        raise Failure(p.stderr.strip())
     pieces = json.loads(p.stdout)["pieces"]
     out = "".join(pieces[:tokens])
     if len(pieces) < tokens or not text.startswith(out):
-        sys.exit(f"{a.model}: a text of {len(text)} characters is not its {len(pieces)} tokens put together; this bench needs a byte-level tokenizer and {tokens} tokens")
+        raise Failure(f"{a.model}: a text of {len(text)} characters is not its {len(pieces)} tokens put together; this bench needs a byte-level tokenizer and {tokens} tokens")
     return out
 
 
@@ -195,4 +196,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

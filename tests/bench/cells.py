@@ -23,6 +23,7 @@ import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 from rates import Rates, duration, run_json  # noqa: E402
+from script import Failure, read_lines, run  # noqa: E402
 from servers import need_program  # noqa: E402
 from state import State  # noqa: E402
 
@@ -39,7 +40,7 @@ def cells_of(only):
         parts = pattern.split(",") + ["", ""]
         found = [x for x in everything if all(not want or want == str(is_) for want, is_ in zip(parts, x))]
         if len(parts) > 5 or not found:
-            sys.exit(f"--only {pattern}: no such cell; tasks {', '.join(TASKS)}, clients {', '.join(map(str, CLIENTS))}, drafters {', '.join(DRAFTERS)}")
+            raise Failure(f"--only {pattern}: no such cell; tasks {', '.join(TASKS)}, clients {', '.join(map(str, CLIENTS))}, drafters {', '.join(DRAFTERS)}")
         out += found
     return [x for x in everything if x in out] if only else everything
 
@@ -94,16 +95,15 @@ def prompts_file(a, task):
     return os.path.join(a.prompts, task + ".jsonl")
 
 
-def estimate(a, todo):
+def estimate(a, left):
     """Seconds. A draft model reads the prompts too, and answers are gone over once more for the trace."""
     rates, prompts, total = {}, {}, 0.0
-    for task, clients, drafter in todo:
+    for task, clients, drafter in left:
         model = a.triage_model if task == "triage" else a.model
         if model not in rates:
             rates[model] = Rates(a.specdec, model, a.threads)
         if task not in prompts:
-            with open(prompts_file(a, task), encoding="utf-8") as f:
-                prompts[task] = [json.loads(line) for line in f]
+            prompts[task] = read_lines(prompts_file(a, task))
         some = prompts[task][:max(a.limit, clients)]
         plain = rates[model].seconds(some, clients, a.tokens)
         total += plain * (2.6 if drafter == "draft" else 1.8) + 3
@@ -148,16 +148,16 @@ def main():
     for cell in cells:
         for r in range(a.rounds):
             if key(cell, r) in state and state[key(cell, r)]["models"] != models_of(a, cell[0], cell[2]):
-                sys.exit(f"{a.state}: {key(cell, r)} was measured with other models; name another file, or remove this one")
-    todo = [(r, cell) for r in range(a.rounds) for cell in cells if key(cell, r) not in state]
-    if todo:
-        print(f"{len(todo)} rounds of cells to measure, about {duration(estimate(a, [cell for _, cell in todo]))}", file=sys.stderr, flush=True)
-    for i, (r, cell) in enumerate(todo):
+                raise Failure(f"{a.state}: {key(cell, r)} was measured with other models; name another file, or remove this one")
+    left = [(r, cell) for r in range(a.rounds) for cell in cells if key(cell, r) not in state]
+    if left:
+        print(f"{len(left)} rounds of cells to measure, about {duration(estimate(a, [cell for _, cell in left]))}", file=sys.stderr, flush=True)
+    for i, (r, cell) in enumerate(left):
         with tempfile.TemporaryDirectory() as folder:
             state.put(key(cell, r), measure(a, cell, folder))
-        print(f"{i + 1} of {len(todo)}: {key(cell, r)}: {ratio(state[key(cell, r)]):.3f}", file=sys.stderr, flush=True)
+        print(f"{i + 1} of {len(left)}: {key(cell, r)}: {ratio(state[key(cell, r)]):.3f}", file=sys.stderr, flush=True)
     return report(a, [row(cell, [state[key(cell, r)] for r in range(a.rounds)]) for cell in cells])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

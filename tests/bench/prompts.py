@@ -23,6 +23,7 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "lib"))
 from library import functions, sources  # noqa: E402
+from script import Failure, read_lines, run  # noqa: E402
 
 ROOT = os.path.join(HERE, "..", "..")
 COUNT, SEED = 20, "held-out 1"
@@ -80,7 +81,7 @@ def first_of_each(candidates):
     for module, name, text in sorted(candidates, key=lambda c: number(c[1])):
         taken.setdefault(module, text)
     if len(taken) < COUNT:
-        sys.exit(f"prompts.py: this Python's library has {len(taken)} modules with such a text, {COUNT} are needed")
+        raise Failure(f"this Python's library has {len(taken)} modules with such a text, {COUNT} are needed")
     return list(taken.values())[:COUNT]
 
 
@@ -103,27 +104,26 @@ def chats():
 
 def records(path):
     if os.path.exists(path):
-        with open(path, encoding="utf-8") as f:
-            return [json.loads(line) for line in f]
+        return read_lines(path)
     with tempfile.TemporaryDirectory() as folder:
         index = subprocess.Popen(["apt-cache", "dumpavail"], stdout=subprocess.PIPE)
         made = subprocess.run([sys.executable, os.path.join(ROOT, "recipes", "triage_data.py"), folder], stdin=index.stdout)
         if index.wait() or made.returncode:
-            sys.exit(f"prompts.py: {path} is not there, and this machine's package index gives no records")
+            raise Failure(f"{path} is not there, and this machine's package index gives no records")
         return records(os.path.join(folder, "test.jsonl"))
 
 
 def triage(path):
     found = sorted(records(path), key=lambda r: number(r["messages"][1]["content"]))
     if len(found) < COUNT:
-        sys.exit(f"{path}: {len(found)} records, {COUNT} are needed")
+        raise Failure(f"{path}: {len(found)} records, {COUNT} are needed")
     for r in found[:COUNT]:
         *question, answer = r["messages"]
         yield one("triage", 300, question, want=json.loads(answer["content"]))
 
 
-def last_words(line):
-    return json.loads(line)["messages"][-1]["content"]
+def last_words(o):
+    return o["messages"][-1]["content"]
 
 
 def body(text):
@@ -139,21 +139,20 @@ def main():
     a = p.parse_args()
     others = set()
     for path in a.not_in:
-        with open(path, encoding="utf-8") as f:
-            others |= {body(last_words(line)) for line in f if line.strip()}
+        others |= {body(last_words(o)) for o in read_lines(path)}
     os.makedirs(a.out_dir, exist_ok=True)
     for task, made in (("edit", edits()), ("summary", summaries()), ("chat", chats()), ("triage", triage(a.records))):
-        lines = [json.dumps(o, ensure_ascii=False) + "\n" for o in made]
-        for line in lines:
-            if body(last_words(line)) in others:
-                sys.exit(f"prompts.py: {task}: a prompt stands in another set: {last_words(line)[:80]!r}")
-        data = "".join(lines).encode()
+        made = list(made)
+        for o in made:
+            if body(last_words(o)) in others:
+                raise Failure(f"{task}: a prompt stands in another set: {last_words(o)[:80]!r}")
+        data = "".join(json.dumps(o, ensure_ascii=False) + "\n" for o in made).encode()
         path = os.path.join(a.out_dir, task + ".jsonl")
         with open(path + ".tmp", "wb") as f:
             f.write(data)
         os.replace(path + ".tmp", path)
-        print(f"{hashlib.sha256(data).hexdigest()}  {path}: {len(lines)} prompts, {sum(len(last_words(x)) for x in lines)} characters", flush=True)
+        print(f"{hashlib.sha256(data).hexdigest()}  {path}: {len(made)} prompts, {sum(len(last_words(x)) for x in made)} characters", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -19,6 +19,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 from rates import Rates, duration  # noqa: E402
+from script import Failure, read_lines, run  # noqa: E402
 from servers import Server, free_ports, need_program, ours  # noqa: E402
 
 FIELDS = ("package", "version", "section", "role", "summary", "homepage")
@@ -43,12 +44,11 @@ def valid(text):
 
 def read_prompts(path, n):
     out = []
-    with open(path, encoding="utf-8") as f:
-        for line in f:
-            messages = json.loads(line)["messages"]
-            out.append(messages[:-1] if messages[-1]["role"] == "assistant" else messages)
+    for o in read_lines(path):
+        messages = o["messages"]
+        out.append(messages[:-1] if messages[-1]["role"] == "assistant" else messages)
     if len(out) < n:
-        sys.exit(f"{path}: {len(out)} records, {n} are needed")
+        raise Failure(f"{path}: {len(out)} records, {n} are needed")
     return out[:n]
 
 
@@ -139,4 +139,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -27,6 +27,7 @@ import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 from rates import Rates, duration  # noqa: E402
+from script import Failure, read_lines, run  # noqa: E402
 from servers import Server, free_ports, llama, need_program, ours, percentile  # noqa: E402
 from state import State  # noqa: E402
 
@@ -43,14 +44,13 @@ PEER_DECODE, PEER_PREFILL = 1.8, 2.5  # how much slower a setting is on average,
 def read_prompts(paths, tasks):
     by_task = {}
     for path in paths:
-        for line in pathlib.Path(path).read_text().splitlines():
-            q = json.loads(line) if line.strip() else None
-            if q and (not tasks or q.get("task", "all") in tasks):
+        for q in read_lines(path):
+            if not tasks or q.get("task", "all") in tasks:
                 if q["messages"][-1]["role"] == "assistant":
                     q["messages"].pop()
                 by_task.setdefault(q.get("task", "all"), []).append(q)
     if not by_task:
-        sys.exit(f"no prompt of {', '.join(tasks or ['any task'])} in {', '.join(paths)}")
+        raise Failure(f"no prompt of {', '.join(tasks or ['any task'])} in {', '.join(paths)}")
     return by_task
 
 
@@ -177,23 +177,23 @@ def main():
     by_task = read_prompts(a.prompts, a.task)
     cells = [(task, clients) for task in by_task for clients in a.clients]
     state = State(a.state, {k: getattr(a, k) for k in ("model", "draft", "adapter", "ours", "settings", "limit", "tokens", "threads")})
-    todo = [(t, c) for t, c in cells if any(f"{t} {c} {r}" not in state for r in range(a.rounds))]
+    left = [(t, c) for t, c in cells if any(f"{t} {c} {r}" not in state for r in range(a.rounds))]
     with tempfile.TemporaryDirectory() as work:
         lora = None
-        if a.adapter and todo:
+        if a.adapter and left:
             lora = os.path.join(work, "lora.gguf")
             subprocess.run([a.specdec, "export", a.adapter, "-m", a.model, "--to", "gguf-lora", "-o", lora], check=True, stdout=subprocess.DEVNULL)
-        if todo:
+        if left:
             rates = Rates(a.specdec, a.model, a.threads)
             each = 0.0
-            for t, c in todo:
+            for t, c in left:
                 some = sum(groups_of(a, by_task[t], c), [])
                 each += rates.seconds(some, c, a.tokens) + len(a.settings) * rates.seconds(some, c, a.tokens, PEER_DECODE, PEER_PREFILL)
-            print(f"{len(todo)} cells to measure, about {duration(a.rounds * (each + START_S * len(todo) * (1 + len(a.settings))))}", file=sys.stderr, flush=True)
-        for t, c in todo:
+            print(f"{len(left)} cells to measure, about {duration(a.rounds * (each + START_S * len(left) * (1 + len(a.settings))))}", file=sys.stderr, flush=True)
+        for t, c in left:
             measure_cell(a, state, t, c, by_task[t], lora)
     return report(a, state, cells)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

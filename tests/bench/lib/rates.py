@@ -1,7 +1,8 @@
 """What a bench will take, from what this machine does now: `bench model`'s speeds, some seconds a model."""
 import json
 import subprocess
-import sys
+
+from script import Failure
 
 CHARS_A_TOKEN = 3.2
 COSTS = (1, 2, 4, 8, 16)
@@ -10,7 +11,7 @@ COSTS = (1, 2, 4, 8, 16)
 def run_json(*command):
     p = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     if p.returncode:
-        sys.exit(f"{' '.join(map(str, command[:4]))} ... ended with status {p.returncode}: {p.stderr[-800:]}")
+        raise Failure(f"{' '.join(map(str, command[:4]))} ... ended with status {p.returncode}: {p.stderr[-800:].strip()}")
     return json.loads(p.stdout)
 
 

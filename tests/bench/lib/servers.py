@@ -4,10 +4,11 @@ import json
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
+
+from script import Failure
 
 
 class Answer:
@@ -39,7 +40,7 @@ class Server:
                 pass
             time.sleep(0.1)
         self.log.seek(0)
-        sys.exit(f"{self.name} does not answer: {self.log.read()[-600:].decode(errors='replace')}")
+        raise Failure(f"{self.name} does not answer: {self.log.read()[-600:].decode(errors='replace')}")
 
     def __exit__(self, *_):
         self.process.terminate()
@@ -60,13 +61,13 @@ class Server:
         a, begin, before = Answer(), time.perf_counter(), None
         r = self.connect("POST", "/v1/chat/completions", body)
         if r.status != 200:
-            sys.exit(f"{self.name} answers {r.status}: {r.read()[:300].decode(errors='replace')}")
+            raise Failure(f"{self.name} answers {r.status}: {r.read()[:300].decode(errors='replace')}")
         for line in r:
             if not line.startswith(b"data: {"):
                 continue
             now, event = time.perf_counter(), json.loads(line[6:])
             if "error" in event:
-                sys.exit(f"{self.name} ends an answer with {event['error']}")
+                raise Failure(f"{self.name} ends an answer with {event['error']}")
             piece = event["choices"][0].get("delta", {}).get("content") if event.get("choices") else None
             if piece:
                 if before is None:
@@ -90,7 +91,7 @@ class Server:
         def one(i):
             try:
                 out[i] = self.answer(*prompts[i][:2], **more, **(prompts[i][2] if len(prompts[i]) > 2 else {}))
-            except (OSError, http.client.HTTPException, SystemExit) as e:
+            except (OSError, http.client.HTTPException, Failure) as e:
                 failed.append(e)
 
         begin = time.perf_counter()
@@ -104,7 +105,7 @@ class Server:
                 t.join()
         seconds = time.perf_counter() - begin
         if failed:
-            sys.exit(f"{self.name}: {len(failed)} of {len(prompts)} requests failed: {failed[0]}")
+            raise Failure(f"{self.name}: {len(failed)} of {len(prompts)} requests failed: {failed[0]}")
         return out, seconds
 
 
@@ -127,7 +128,7 @@ def llama(program, model, threads, clients, ctx, *more):
 
 def need_program(path):
     if not shutil.which(path):
-        sys.exit(f"{path}: no such program")
+        raise Failure(f"{path}: no such program")
 
 
 def percentile(values, part):

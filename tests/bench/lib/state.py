@@ -1,11 +1,12 @@
 """Results that outlive an interrupt: JSON lines, the settings first, then a line for each finished measurement.
 
-    state = State("cells.jsonl", {"tokens": 96, ...})    # ends the script when the file is of other settings
+    state = State("cells.jsonl", {"tokens": 96, ...})    # Failure when the file is of other settings
     if key not in state: state.put(key, measure())
 """
 import json
 import os
-import sys
+
+from script import Failure
 
 
 class State:
@@ -15,10 +16,15 @@ class State:
         if os.path.exists(path):
             with open(path, encoding="utf-8") as f:
                 text = f.read()
-            lines = [json.loads(x) for x in text[:text.rfind("\n") + 1].splitlines()]  # a line that was cut is measured again
-        if lines and lines[0].get("settings") != settings:
-            other = [k for k in settings if lines[0].get("settings", {}).get(k) != settings[k]]
-            sys.exit(f"{path}: was measured with other settings ({', '.join(other) or 'older ones'}); name another file, or remove this one")
+            try:
+                lines = [json.loads(x) for x in text[:text.rfind("\n") + 1].splitlines()]  # a line that was cut is measured again
+                lines[1:] = [{"key": x["key"], "result": x["result"]} for x in lines[1:]]
+                lines[:1] = [{"settings": dict(x["settings"])} for x in lines[:1]]
+            except (ValueError, TypeError, KeyError):
+                raise Failure(f"{path}: holds no results of such a bench; name another file, or remove this one")
+        if lines and lines[0]["settings"] != settings:
+            other = [k for k in settings if lines[0]["settings"].get(k) != settings[k]]
+            raise Failure(f"{path}: was measured with other settings ({', '.join(other) or 'older ones'}); name another file, or remove this one")
         self.done = {x["key"]: x["result"] for x in lines[1:]}
         with open(path + ".tmp", "w", encoding="utf-8") as f:
             f.writelines(json.dumps(x) + "\n" for x in lines or [{"settings": settings}])
