@@ -306,22 +306,33 @@ Test(shaping, a_draft_model_with_the_targets_weights_is_always_right) {
     free_world(w);
 }
 
+// Whether a newcomer finds no slot that is free, and every answer has said what counts later.
+static bool all_slots_said(const sd_engine *e) {
+    for (int i = 0; i < e->n_slots; i++)
+        if (!e->slot[i].request || e->slot[i].fresh || e->slot[i].n < PROMPT + 3) return false;
+    return true;
+}
+
 Test(shaping, an_answer_that_gave_its_slot_back_still_counts_what_it_said) {
     world *w = make_world();
     for (int length = 0; length <= 3; length += 3) {
-        sd_engine *e = test_engine_open(
-            w->model,
-            &(sd_engine_options){
-                .ctx = 128, .slots = 4, .threads = 1, .spec_length = length, .draft = w->index});
-        test_answer *a = calloc(ANSWERS, sizeof *a);
-        test_answer others[8] = {0};
-        for (int i = 0; i < ANSWERS; i++) {
-            sd_request r = request(w, i);
+        sd_engine *e = test_engine_open(w->model, &(sd_engine_options){.queue = 3 * ANSWERS + 4,
+                                                                       .ctx = 128,
+                                                                       .slots = 4,
+                                                                       .threads = 1,
+                                                                       .spec_length = length,
+                                                                       .draft = w->index});
+        test_answer *a = calloc(3 * ANSWERS, sizeof *a);
+        test_answer others[4] = {0};
+        for (int i = 0; i < 3 * ANSWERS; i++) {
+            sd_request r = request(w, i % ANSWERS);
             r.on_event = test_collect, r.ctx = &a[i], r.client = 1;
             cr_assert_eq(sd_engine_submit(e, &r, NULL, NULL), SD_OK);
         }
-        for (int k = 0; k < 8; k++) { // newcomers, each from another client, one after the other
-            for (int i = 0; i < 3; i++) sd_engine_step(e);
+        for (int k = 0; k < 4; k++) { // newcomers, each from another client, one after the other
+            // How many steps a prompt takes follows from how long steps take.
+            do cr_assert(sd_engine_step(e), "all has been answered before %d came", k);
+            while (!all_slots_said(e));
             sd_request r = request(w, 5);
             r.max_tokens = 3, r.client = 2 + (uint64_t)k;
             r.on_event = test_collect, r.ctx = &others[k];
@@ -331,11 +342,11 @@ Test(shaping, an_answer_that_gave_its_slot_back_still_counts_what_it_said) {
         while (sd_engine_step(e)) {
         }
         cr_assert_geq(e->stats.preemptions, 4, "%d", (int)e->stats.preemptions);
-        for (int i = 0; i < ANSWERS; i++) {
-            check_answer(&w->want[i], &a[i], i, "preempted");
+        for (int i = 0; i < 3 * ANSWERS; i++) {
+            check_answer(&w->want[i % ANSWERS], &a[i], i, "preempted");
             test_answer_free(&a[i]);
         }
-        for (int k = 0; k < 8; k++) test_answer_free(&others[k]);
+        for (int k = 0; k < 4; k++) test_answer_free(&others[k]);
         free(a);
         sd_engine_close(e);
     }
