@@ -145,6 +145,7 @@ static const struct {
     {"audio", OFF_NEVER, "audio"},
     {"chat_template", OFF_NEVER, "a template from a request; the model's own is used"},
     {"guided_grammar", OFF_NEVER, "grammars in EBNF; give a schema, a regex or a choice"},
+    {"guided_whitespace_pattern", OFF_NEVER, "white space by a pattern"},
     {"grammar", OFF_NEVER, "grammars in GBNF; give a schema, a regex or a choice"},
 };
 

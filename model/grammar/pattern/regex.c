@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-enum { LAST_CP = 0x10FFFF, MAX_REPEAT = 100000, CLASS_RANGES = 4096 };
+enum { LAST_CP = 0x10FFFF, MAX_REPEAT = 100000, CLASS_RANGES = 4096, MAX_NAMES = 100 };
 
 typedef struct {
     sd_regex *r;
@@ -19,6 +19,10 @@ typedef struct {
     sd_error *err;
     int32_t (*set)[2]; // the class that is read
     int n_set, cap_set;
+    struct {
+        size_t at, len;
+    } name[MAX_NAMES]; // of groups
+    int n_names;
 } parser;
 
 static int fail(parser *p, sd_status st, const char *what) {
@@ -188,6 +192,8 @@ static bool read_escape(parser *p, bool in_class, bool negated, int32_t *cp) {
     const char *named = strchr(names, c);
     if (named && c) {
         p->at++;
+        if (c == '0' && more(p) && p->s[p->at] >= '0' && p->s[p->at] <= '9')
+            return fail(p, SD_EINVAL, "an octal escape, which ECMAScript has not"), false;
         *cp = c == '0' ? 0 : values[named - names];
         return true;
     }
@@ -242,6 +248,27 @@ static int read_class(parser *p) {
 
 static int read_alternatives(parser *p);
 
+// A group's name says nothing, but two groups do not have the same.
+static bool read_name(parser *p) {
+    size_t from = p->at;
+    for (; more(p) && !see(p, ">"); p->at++) {
+        char c = p->s[p->at];
+        bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c == '$' ||
+                      (unsigned char)c >= 0x80;
+        if (!letter && (p->at == from || c < '0' || c > '9'))
+            return fail(p, SD_EINVAL, "a group's name with a character that none has"), false;
+    }
+    size_t len = p->at - from;
+    if (len == 0 || !take(p, ">")) return fail(p, SD_EINVAL, "a group's name without its >"), false;
+    for (int i = 0; i < p->n_names; i++)
+        if (p->name[i].len == len && memcmp(p->s + p->name[i].at, p->s + from, len) == 0)
+            return fail(p, SD_EINVAL, "two groups of one name"), false;
+    if (p->n_names == MAX_NAMES)
+        return fail(p, SD_ELIMIT, "more than 100 named groups, which is the most,"), false;
+    p->name[p->n_names].at = from, p->name[p->n_names++].len = len;
+    return true;
+}
+
 static int read_group(parser *p) {
     if (see(p, "?=") || see(p, "?!"))
         return fail(p, SD_EINVAL, "lookahead, which is not supported,");
@@ -249,8 +276,7 @@ static int read_group(parser *p) {
         return fail(p, SD_EINVAL, "lookbehind, which is not supported,");
     if (see(p, "?P=")) return fail(p, SD_EINVAL, "a backreference, which is not supported,");
     if (take(p, "?<") || take(p, "?P<")) {
-        while (more(p) && !see(p, ">")) p->at++;
-        if (!take(p, ">")) return fail(p, SD_EINVAL, "a group's name without its >");
+        if (!read_name(p)) return -1;
     } else if (!take(p, "?:") && see(p, "?")) {
         return fail(p, SD_EINVAL, "a group of a kind that is not supported");
     }
@@ -265,29 +291,6 @@ static int read_group(parser *p) {
 static int one_char(parser *p, int32_t cp) {
     p->n_set = 0;
     return put(p, cp, cp) ? add_class(p) : -1;
-}
-
-static int read_atom(parser *p) {
-    int32_t cp;
-    if (take(p, "(")) return read_group(p);
-    if (take(p, "[")) return read_class(p);
-    if (take(p, "^")) return add(p, (sd_regex_node){.kind = R_BEGIN});
-    if (take(p, "$")) return add(p, (sd_regex_node){.kind = R_END});
-    if (take(p, ".")) {
-        p->n_set = 0;
-        bool ok = put(p, '\n', '\n') && put(p, '\r', '\r') && put(p, 0x2028, 0x2029);
-        return ok && settle(p, 0, true) ? add_class(p) : -1;
-    }
-    if (take(p, "\\")) {
-        p->n_set = 0;
-        if (!read_escape(p, false, false, &cp)) return -1;
-        if (cp >= 0) return one_char(p, cp);
-        return settle(p, 0, false) ? add_class(p) : -1;
-    }
-    if (see(p, "*") || see(p, "+") || see(p, "?"))
-        return fail(p, SD_EINVAL, "a repeat and nothing before it");
-    p->at += (size_t)sd_utf8_next(p->s + p->at, p->len - p->at, &cp, NULL);
-    return cp < 0 ? fail(p, SD_EINVAL, "bytes that are not UTF-8") : one_char(p, cp);
 }
 
 static bool read_number(parser *p, int *out) {
@@ -310,8 +313,40 @@ static bool read_bounds(parser *p, int *min, int *max) {
     return false;
 }
 
+static bool see_repeat(parser *p) {
+    size_t back = p->at;
+    int min, max;
+    bool bounds = read_bounds(p, &min, &max);
+    p->at = back;
+    return bounds || see(p, "*") || see(p, "+") || see(p, "?");
+}
+
+static int read_atom(parser *p) {
+    int32_t cp;
+    if (take(p, "(")) return read_group(p);
+    if (take(p, "[")) return read_class(p);
+    if (take(p, "^")) return add(p, (sd_regex_node){.kind = R_BEGIN});
+    if (take(p, "$")) return add(p, (sd_regex_node){.kind = R_END});
+    if (take(p, ".")) {
+        p->n_set = 0;
+        bool ok = put(p, '\n', '\n') && put(p, '\r', '\r') && put(p, 0x2028, 0x2029);
+        return ok && settle(p, 0, true) ? add_class(p) : -1;
+    }
+    if (take(p, "\\")) {
+        p->n_set = 0;
+        if (!read_escape(p, false, false, &cp)) return -1;
+        if (cp >= 0) return one_char(p, cp);
+        return settle(p, 0, false) ? add_class(p) : -1;
+    }
+    if (see_repeat(p)) return fail(p, SD_EINVAL, "a repeat and nothing before it");
+    p->at += (size_t)sd_utf8_next(p->s + p->at, p->len - p->at, &cp, NULL);
+    return cp < 0 ? fail(p, SD_EINVAL, "bytes that are not UTF-8") : one_char(p, cp);
+}
+
 static int read_repeated(parser *p) {
+    bool bound = see(p, "^") || see(p, "$");
     int e = read_atom(p);
+    if (e >= 0 && bound && see_repeat(p)) return fail(p, SD_EINVAL, "a repeat of ^ or $");
     while (e >= 0 && more(p)) {
         int min, max;
         if (take(p, "*"))
@@ -328,8 +363,7 @@ static int read_repeated(parser *p) {
             return fail(p, SD_ELIMIT, "a repeat of more than 100000, which is the most,");
         if (max >= 0 && max < min) return fail(p, SD_EINVAL, "a repeat whose bounds are reversed");
         e = add(p, (sd_regex_node){.kind = R_REPEAT, .a = e, .min = min, .max = max});
-        if (see(p, "*") || see(p, "+") || see(p, "?"))
-            return fail(p, SD_EINVAL, "a repeat of a repeat");
+        if (see_repeat(p)) return fail(p, SD_EINVAL, "a repeat of a repeat");
         break;
     }
     return e;

@@ -1,8 +1,11 @@
 // Formats of strings, twice: the patterns that answers are offered, and checks by hand of any text. A
-// pattern is stricter than its check: years from 1000 on, at most nine labels of a host, and so on.
+// pattern is stricter than its check: years from 1000 on, at most nine labels of a host, and so on. And
+// OpenAPI's formats of numbers, which are bounds.
 #include "model/grammar/schema/schema.h"
 
 #include <ctype.h>
+#include <float.h>
+#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +25,9 @@
 #define IPV4 OCTET "(?:\\." OCTET "){3}"
 #define H16 "[0-9a-fA-F]{1,4}"
 #define PCHAR "(?:[a-zA-Z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})"
+#define UUID(version, variant)                                                                     \
+    "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-" version "[0-9a-fA-F]{3}-" variant                             \
+    "[0-9a-fA-F]{3}-[0-9a-fA-F]{12}"
 
 static const struct {
     const char *name, *pattern;
@@ -35,7 +41,11 @@ static const struct {
      "(?:T(?:[0-9]{1,9}H(?:[0-9]{1,9}M(?:[0-9]{1,9}S)?)?|[0-9]{1,9}M(?:[0-9]{1,9}S)?|[0-9]{1,9}S))?"
      "|"
      "T(?:[0-9]{1,9}H(?:[0-9]{1,9}M(?:[0-9]{1,9}S)?)?|[0-9]{1,9}M(?:[0-9]{1,9}S)?|[0-9]{1,9}S))"},
-    {"uuid", "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"},
+    {"uuid", UUID("[0-9a-fA-F]", "[0-9a-fA-F]")},
+    {"uuid1", UUID("1", "[89abAB]")},
+    {"uuid3", UUID("3", "[89abAB]")},
+    {"uuid4", UUID("4", "[89abAB]")},
+    {"uuid5", UUID("5", "[89abAB]")},
     {"email", "[a-zA-Z0-9_+-]{1,30}(?:\\.[a-zA-Z0-9_+-]{1,30})?@" LABEL
               "(?:\\.[a-zA-Z0-9]{1,30})?\\.[a-zA-Z]{2,18}"},
     {"hostname", HOST},
@@ -51,6 +61,48 @@ const char *sd_format_pattern(const char *format) {
     for (int i = 0; i < FORMATS; i++)
         if (strcmp(patterns[i].name, format) == 0) return patterns[i].pattern;
     return NULL;
+}
+
+// Hints to who shows or reads a text: every text is one.
+static const char *const any_text[] = {"password", "path", "binary"};
+
+// whole: integers alone. A double is any number that JSON's readers take; seconds are Pydantic's.
+static const struct {
+    const char *name;
+    double min, max;
+    bool whole;
+} numbers[] = {
+    {"int8", -128, 127, true},
+    {"int16", -32768, 32767, true},
+    {"int32", -2147483648.0, 2147483647.0, true},
+    {"int64", -9223372036854775808.0, 9223372036854775807.0, true},
+    {"uint8", 0, 255, true},
+    {"uint16", 0, 65535, true},
+    {"uint32", 0, 4294967295.0, true},
+    {"uint64", 0, 18446744073709551615.0, true},
+    {"float", -(double)FLT_MAX, (double)FLT_MAX, false},
+    {"double", -DBL_MAX, DBL_MAX, false},
+    {"time-delta", -DBL_MAX, DBL_MAX, false},
+};
+enum { NUMBERS = sizeof numbers / sizeof numbers[0] };
+
+sd_format_kind sd_format_kind_of(const char *format) {
+    double min, max;
+    bool whole;
+    if (sd_format_pattern(format)) return SD_FORMAT_PATTERN;
+    if (sd_format_range(format, &min, &max, &whole)) return SD_FORMAT_NUMBER;
+    for (size_t i = 0; i < sizeof any_text / sizeof any_text[0]; i++)
+        if (strcmp(any_text[i], format) == 0) return SD_FORMAT_ANY_TEXT;
+    return SD_FORMAT_UNKNOWN;
+}
+
+bool sd_format_range(const char *format, double *min, double *max, bool *whole) {
+    for (int i = 0; i < NUMBERS; i++) {
+        if (strcmp(numbers[i].name, format) != 0) continue;
+        *min = numbers[i].min, *max = numbers[i].max, *whole = numbers[i].whole;
+        return true;
+    }
+    return false;
 }
 
 // ---- checks by hand
@@ -127,11 +179,14 @@ static bool is_duration(text *t) {
     return dates + times > 0;
 }
 
-static bool is_uuid(text *t) {
+// version '\0': any, of any variant.
+static bool is_uuid(text *t, char version) {
     for (int i = 0; i < 36; i++, t->s++) {
         if (t->s == t->end) return false;
         bool dash = i == 8 || i == 13 || i == 18 || i == 23;
         if (dash ? *t->s != '-' : !isxdigit((unsigned char)*t->s)) return false;
+        if (version && ((i == 14 && *t->s != version) || (i == 19 && !strchr("89abAB", *t->s))))
+            return false;
     }
     return true;
 }
@@ -248,11 +303,11 @@ bool sd_format_check(const char *format, const char *s, size_t len, bool *known)
     if (strcmp(format, "date-time") == 0)
         ok = is_date(&t) && (take(&t, 'T') || take(&t, 't')) && is_time(&t);
     if (strcmp(format, "duration") == 0) ok = is_duration(&t);
-    if (strcmp(format, "uuid") == 0) ok = is_uuid(&t);
+    if (strncmp(format, "uuid", 4) == 0) ok = is_uuid(&t, format[4]);
     if (strcmp(format, "email") == 0) ok = is_email(&t);
     if (strcmp(format, "hostname") == 0) ok = is_host(&t);
     if (strcmp(format, "ipv4") == 0) ok = is_ipv4(&t);
     if (strcmp(format, "ipv6") == 0) ok = is_ipv6(&t);
     if (strcmp(format, "uri") == 0) ok = is_uri(&t);
-    return ok && t.s == t.end;
+    return ok && is_known && t.s == t.end;
 }

@@ -2,6 +2,8 @@
 // that the other does not list is said of the other's.
 #include "model/grammar/schema/private.h"
 
+#include "base/list.h"
+
 #include <string.h>
 
 enum {
@@ -45,11 +47,17 @@ const json_t *sd_schema_without(sd_schema_reader *r, const json_t *schema, const
     return out;
 }
 
-// Both of two schemas, without looking into them.
+// Both of two schemas, without looking into them. The same two are one schema, whose rule may then
+// contain itself.
 static json_t *both(sd_schema_reader *r, const json_t *a, const json_t *b) {
     if (a == b) return json_incref(mutable(a));
-    if (!sd_gb_spend(r->b, MADE_STEPS, MADE_BYTES)) return NULL;
-    return json_pack("{s:[O,O]}", "allOf", mutable(a), mutable(b));
+    if (!sd_gb_spend(r->b, MADE_STEPS + r->n_both / 8, MADE_BYTES)) return NULL;
+    for (int i = 0; i < r->n_both; i++)
+        if (r->both[i].a == a && r->both[i].b == b) return json_incref(r->both[i].made);
+    json_t *made = keep(r, json_pack("{s:[O,O]}", "allOf", mutable(a), mutable(b)));
+    if (!made || !SD_GROW(r->both, r->n_both + 1, r->cap_both)) return NULL;
+    r->both[r->n_both++] = (sd_schema_pair){a, b, made};
+    return json_incref(made);
 }
 
 // ---- keywords that two schemas have. Each gives a new value, or NULL.
@@ -183,9 +191,19 @@ static const json_t *open_up(sd_schema_reader *r, const json_t *s) {
     return s;
 }
 
-// Whether a schema has none of the annotations that only a root may have, which a copy drops.
-static bool may_be_part(const json_t *s) {
-    return !json_object_get(s, "$id") && !json_object_get(s, "$schema");
+// What a schema says with keywords of values cannot be taken apart from what else it says.
+static bool may_merge(sd_schema_reader *r, const json_t *s) {
+    const char *key;
+    json_t *v;
+    json_object_foreach(
+        mutable(s), key,
+        v) if (sd_schema_effect_of(key) ==
+               SD_K_OF_VALUES) return sd_schema_fail(r,
+                                                     "the keyword \"%s\" is supported beside enum "
+                                                     "or const alone; leave it out",
+                                                     key),
+        false;
+    return true;
 }
 
 const json_t *sd_schema_merge(sd_schema_reader *r, const json_t *a, const json_t *b) {
@@ -196,11 +214,10 @@ const json_t *sd_schema_merge(sd_schema_reader *r, const json_t *a, const json_t
     if (!a || !b) return NULL;
     if (json_is_false(a) || json_is_true(b)) return a;
     if (json_is_false(b) || json_is_true(a)) return b;
-    if (!json_is_object(a) || !json_is_object(b))
-        return sd_schema_fail(r, "a part of a combination is not a schema"), NULL;
     // A schema that says nothing costs no copy.
-    if (json_object_size(a) == 0 && may_be_part(b)) return b;
-    if (json_object_size(b) == 0 && may_be_part(a)) return a;
+    if (json_object_size(a) == 0) return b;
+    if (json_object_size(b) == 0) return a;
+    if (!may_merge(r, a) || !may_merge(r, b)) return NULL;
     if (!sd_gb_spend(r->b, MADE_STEPS, MADE_BYTES)) return NULL;
     json_t *out = keep(r, json_object());
     const char *key;

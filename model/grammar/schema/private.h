@@ -1,14 +1,21 @@
-// The making of an automaton out of a schema: read.c (which keywords, which types), object.c (objects and
-// arrays), scalar.c (strings and numbers), merge.c (allOf, anyOf beside other keywords, oneOf).
+// The making of an automaton out of a schema: keywords.c (what is written, and what is refused), read.c
+// (combinations, values, types), object.c (objects and arrays), scalar.c (strings and numbers), merge.c
+// (allOf, anyOf beside other keywords, oneOf).
 #pragma once
 
 #include "model/grammar/internal.h"
 #include "model/grammar/schema/schema.h"
 
 typedef struct {
-    const json_t *target;
+    const json_t *schema;
+    bool merged; // its rule is of what it becomes when its parts are one
     int rule;
 } sd_schema_ref;
+
+typedef struct {
+    const json_t *a, *b;
+    json_t *made; // {"allOf": [a, b]}, of sd_schema_reader.made
+} sd_schema_pair;
 
 typedef struct {
     sd_grammar_builder *b; // with the account that everything here is charged to
@@ -16,10 +23,28 @@ typedef struct {
     json_t *made; // an array of the schemas that were merged: they live as long
     sd_schema_ref *ref;
     int n_refs, cap_refs;
+    sd_schema_pair *both; // one schema for a pair, however often it is met
+    int n_both, cap_both;
     int depth, parts;
     int any;        // the expression of any value; -1: not made yet
     char path[512]; // a JSON pointer to where the reader is
 } sd_schema_reader;
+
+typedef enum {
+    SD_K_UNKNOWN,
+    SD_K_ENFORCED,
+    SD_K_OF_VALUES, // the validator has it: beside an enum or a constant
+    SD_K_ANNOTATION // it says nothing of values
+} sd_schema_effect;
+sd_schema_effect sd_schema_effect_of(const char *key);
+static inline bool sd_schema_is_annotation(const char *key) {
+    return sd_schema_effect_of(key) == SD_K_ANNOTATION;
+}
+/// Whether all that is written is known and has its form, from the root on and behind references.
+/// Everything below relies on it.
+bool sd_schema_check(sd_schema_reader *r);
+/// The types that the keywords speak of, without "type".
+int sd_schema_implied_types(const json_t *schema);
 
 int sd_schema_read(sd_schema_reader *r, const json_t *schema); // an expression; -1
 /// Likewise with the path longer by "/key" meanwhile.
@@ -44,8 +69,6 @@ const json_t *sd_schema_merge(sd_schema_reader *r, const json_t *a, const json_t
 const json_t *sd_schema_without(sd_schema_reader *r, const json_t *schema, const char *key);
 /// Whether no value fits both, as far as can be seen. The builder has failed where the account ran out.
 bool sd_schema_disjoint(sd_schema_reader *r, const json_t *a, const json_t *b, int depth);
-/// Whether a keyword is one that says nothing of values.
-bool sd_schema_is_annotation(const char *key);
 const json_t *sd_schema_target(sd_schema_reader *r,
                                const json_t *schema); // of its $ref; NULL after an error
 

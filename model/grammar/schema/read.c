@@ -1,6 +1,7 @@
-// A schema's keywords and types. What a schema becomes is decided in this order: a reference alone is
-// a rule; a reference beside keywords and allOf are merged into one schema; anyOf and oneOf become
-// alternatives, each with the keywords beside them; the rest is an enum, or a choice of types.
+// A schema's combinations and types. What a schema becomes is decided in this order: a reference alone
+// is a rule; an enum is those of its values that everything else lets through; a reference beside
+// keywords and allOf are merged into one schema; anyOf and oneOf become alternatives, each with the
+// keywords beside them; the rest is a choice of types.
 #include "model/grammar/schema/private.h"
 
 #include "base/json.h"
@@ -9,55 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-// What a keyword speaks of: types, or all of them.
-static const struct {
-    const char *name;
-    int types;
-} keywords[] = {
-    {"type", 0},
-    {"enum", 0},
-    {"const", 0},
-    {"anyOf", 0},
-    {"oneOf", 0},
-    {"allOf", 0},
-    {"$ref", 0},
-    {"properties", SD_T_OBJECT},
-    {"required", SD_T_OBJECT},
-    {"additionalProperties", SD_T_OBJECT},
-    {"minProperties", SD_T_OBJECT},
-    {"maxProperties", SD_T_OBJECT},
-    {"items", SD_T_ARRAY},
-    {"prefixItems", SD_T_ARRAY},
-    {"minItems", SD_T_ARRAY},
-    {"maxItems", SD_T_ARRAY},
-    {"uniqueItems", SD_T_ARRAY},
-    {"pattern", SD_T_STRING},
-    {"format", SD_T_STRING},
-    {"minLength", SD_T_STRING},
-    {"maxLength", SD_T_STRING},
-    {"minimum", SD_T_NUMBER},
-    {"maximum", SD_T_NUMBER},
-    {"exclusiveMinimum", SD_T_NUMBER},
-    {"exclusiveMaximum", SD_T_NUMBER},
-    {"multipleOf", SD_T_NUMBER},
-};
-enum { KEYWORDS = sizeof keywords / sizeof keywords[0] };
-enum {
-    PART_STEPS = 150,
-    KEY_STEPS = 16,
-    VALUE_STEPS = 40
-}; // of the account: one schema, and each of its keywords
-
-bool sd_schema_is_annotation(const char *key) {
-    static const char *const names[] = {
-        "title",     "description",   "default",         "examples",
-        "example",   "$comment",      "$schema",         "$id",
-        "$defs",     "definitions",   "deprecated",      "readOnly",
-        "writeOnly", "discriminator", "contentEncoding", "contentMediaType"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (strcmp(names[i], key) == 0) return true;
-    return strncmp(key, "x-", 2) == 0;
-}
+enum { PART_STEPS = 150, VALUE_STEPS = 40 }; // of the account
 
 // ---- errors and places
 
@@ -158,27 +111,26 @@ const json_t *sd_schema_lead(sd_schema_reader *r, const char *ref) {
 }
 
 const json_t *sd_schema_target(sd_schema_reader *r, const json_t *schema) {
-    const json_t *ref = json_object_get(schema, "$ref");
-    const char *text = json_string_value(ref);
-    const json_t *to = text ? sd_schema_lead(r, text) : NULL;
-    if (!to)
-        sd_schema_fail(r, "\"$ref\" %.200s%s", text ? text : "is no text",
-                       text ? " leads to nothing in this schema; only references into it work"
-                            : "");
+    const json_t *to = sd_schema_lead(r, json_string_value(json_object_get(schema, "$ref")));
+    if (!to) sd_schema_fail(r, "\"$ref\" leads to nothing"); // or the account is used up
     return to;
 }
 
-// The rule of a schema that is referred to, read once.
-static int rule_of(sd_schema_reader *r, const json_t *target) {
+static int read_merged(sd_schema_reader *r, const json_t *schema);
+
+// The rule of a schema that is referred to, or (merged) that is several in one: read once, so that it may
+// contain itself.
+static int rule_of(sd_schema_reader *r, const json_t *schema, bool merged) {
     if (!sd_gb_spend(r->b, r->n_refs / 8, 0)) return -1;
     for (int i = 0; i < r->n_refs; i++)
-        if (r->ref[i].target == target) return r->ref[i].rule;
+        if (r->ref[i].schema == schema && r->ref[i].merged == merged)
+            return sd_gb_ref(r->b, r->ref[i].rule);
     if (!SD_GROW(r->ref, r->n_refs + 1, r->cap_refs))
         return sd_gb_fail(r->b, SD_ENOMEM, "out of memory for a schema");
     int rule = sd_gb_rule(r->b);
-    r->ref[r->n_refs++] = (sd_schema_ref){target, rule};
-    sd_gb_define(r->b, rule, sd_schema_read(r, target));
-    return rule;
+    r->ref[r->n_refs++] = (sd_schema_ref){schema, merged, rule};
+    sd_gb_define(r->b, rule, merged ? read_merged(r, schema) : sd_schema_read(r, schema));
+    return sd_gb_ref(r->b, rule);
 }
 
 // ---- types
@@ -202,20 +154,19 @@ int sd_schema_types(const json_t *schema) {
     return all ? all : -1;
 }
 
-// Without "type": what the keywords speak of.
-static int implied_types(const json_t *schema) {
-    int types = 0;
-    for (int i = 0; i < KEYWORDS; i++)
-        if (keywords[i].types && json_object_get(schema, keywords[i].name))
-            types |= keywords[i].types;
-    return types ? types : SD_T_ALL;
-}
-
 static int read_types(sd_schema_reader *r, const json_t *schema) {
-    int types = sd_schema_types(schema), any[8], n = 0;
-    if (types < 0) return sd_schema_fail(r, "\"type\" is not a type or a list of types");
-    if (!json_object_get(schema, "type")) types = implied_types(schema);
-    if (types == SD_T_ALL && implied_types(schema) == SD_T_ALL) return sd_schema_any(r);
+    int types = sd_schema_types(schema), implied = sd_schema_implied_types(schema), any[8], n = 0;
+    const char *key;
+    json_t *v;
+    json_object_foreach(
+        (json_t *)(uintptr_t)schema, key,
+        v) if (sd_schema_effect_of(key) ==
+               SD_K_OF_VALUES) return sd_schema_fail(r,
+                                                     "the keyword \"%s\" is supported beside enum "
+                                                     "or const alone; leave it out",
+                                                     key);
+    if (!json_object_get(schema, "type")) types = implied;
+    if (types == SD_T_ALL && implied == SD_T_ALL) return sd_schema_any(r);
     if (types & SD_T_OBJECT) any[n++] = sd_schema_object(r, schema);
     if (types & SD_T_ARRAY) any[n++] = sd_schema_array(r, schema);
     if (types & SD_T_STRING) any[n++] = sd_schema_string(r, schema);
@@ -231,29 +182,15 @@ static int read_types(sd_schema_reader *r, const json_t *schema) {
 
 // ---- enum and const
 
-// What stands beside an enum or a constant. It is read for its errors alone: no value is offered that
-// the same keywords would refuse elsewhere. NULL after an error.
-static const json_t *read_beside(sd_schema_reader *r, const json_t *schema) {
-    const json_t *rest = sd_schema_without(r, schema, "enum");
-    const json_t *bare = rest ? sd_schema_without(r, rest, "const") : NULL;
-    if (!bare) return NULL;
-    size_t types = json_object_get(bare, "type") != NULL;
-    if (types && sd_schema_types(bare) < 0)
-        return sd_schema_fail(r, "\"type\" is not a type or a list of types"), NULL;
-    if (json_object_size(bare) > types && read_types(r, bare) < 0) return NULL;
-    return json_object_get(schema, "enum") ? rest
-                                           : bare; // the values are the enum's, or the constant
-}
-
-// The values that the other keywords allow as well. Scalars become one choice along a trie.
+// The values that all other keywords allow as well, which the validator says of each: whatever stands
+// beside an enum or a constant is enforced. Scalars become one choice along a trie.
 static int read_values(sd_schema_reader *r, const json_t *schema) {
     const json_t *list = json_object_get(schema, "enum"), *one = json_object_get(schema, "const");
     size_t n = list ? json_array_size(list) : 1;
-    if (list && !json_is_array(list)) return sd_schema_fail(r, "\"enum\" is not an array");
     if (n > SD_SCHEMA_VALUES)
         return sd_schema_fail(r, "\"enum\" has %zu values; at most %d are possible", n,
                               SD_SCHEMA_VALUES);
-    const json_t *beside = read_beside(r, schema);
+    const json_t *beside = sd_schema_without(r, schema, list ? "enum" : "const");
     if (!beside) return -1;
     char **text = sd_alloc(n + 1, sizeof *text);
     size_t *len = sd_alloc(n + 1, sizeof *len);
@@ -296,9 +233,6 @@ out:
 static int read_branches(sd_schema_reader *r, const json_t *schema, const char *key) {
     const json_t *list = json_object_get(schema, key);
     int n = (int)json_array_size(list), e = -1;
-    if (!json_is_array(list) || n == 0 || n > SD_SCHEMA_VALUES)
-        return sd_schema_fail(r, "\"%s\" is not an array of 1 to %d schemas", key,
-                              SD_SCHEMA_VALUES);
     if (strcmp(key, "oneOf") == 0)
         for (int i = 0; i < n; i++)
             for (int k = 0; k < i; k++) {
@@ -338,11 +272,14 @@ static int read_branches(sd_schema_reader *r, const json_t *schema, const char *
     return e;
 }
 
-// allOf, and a reference beside keywords: one schema of all of them.
+// allOf, and a reference beside keywords: one schema of all of them. anyOf and oneOf: each branch with what
+// stands beside them.
 static int read_merged(sd_schema_reader *r, const json_t *schema) {
     const json_t *list = json_object_get(schema, "allOf"), *all = schema;
-    if (list && !json_is_array(list)) return sd_schema_fail(r, "\"allOf\" is not an array");
-    if (json_object_get(schema, "$ref")) {
+    bool ref = json_object_get(schema, "$ref");
+    if (!ref && !list)
+        return read_branches(r, schema, json_object_get(schema, "anyOf") ? "anyOf" : "oneOf");
+    if (ref) {
         const json_t *target = sd_schema_target(r, schema);
         all = target ? sd_schema_without(r, schema, "$ref") : NULL;
         if (list && all) all = sd_schema_without(r, all, "allOf");
@@ -358,42 +295,33 @@ static int read_merged(sd_schema_reader *r, const json_t *schema) {
 
 // ---- one schema
 
-// Whether each keyword is known; *alone: nothing but a reference is said of values.
-static bool check_keywords(sd_schema_reader *r, const json_t *schema, bool *alone) {
-    *alone = true;
-    if (!sd_gb_spend(r->b, KEY_STEPS * (int64_t)json_object_size(schema), 0)) return false;
-    const char *dialect = json_string_value(json_object_get(schema, "$schema")), *key;
-    if (dialect && !strstr(dialect, "json-schema.org/"))
-        return sd_schema_fail(r, "the dialect \"$schema\" %.100s is not supported", dialect), false;
-    json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)schema, key, value) {
-        bool known = sd_schema_is_annotation(key);
-        if (strcmp(key, "$id") == 0 && schema != r->root)
-            return sd_schema_fail(r, "\"$id\" below the root is not supported"), false;
-        if (known) continue;
-        for (int i = 0; i < KEYWORDS && !known; i++) known = strcmp(keywords[i].name, key) == 0;
-        if (!known)
-            return sd_schema_fail(r, "the keyword \"%.80s\" is not supported; leave it out", key),
-                   false;
-        *alone &= strcmp(key, "$ref") == 0;
-    }
-    return true;
+// Keywords that say something of values.
+static int count_said(const json_t *schema) {
+    int n = 0;
+    const char *key;
+    json_t *v;
+    json_object_foreach((json_t *)(uintptr_t)schema, key, v) n += !sd_schema_is_annotation(key);
+    return n;
 }
 
 static int read_object(sd_schema_reader *r, const json_t *schema) {
-    bool alone;
-    if (!check_keywords(r, schema, &alone)) return -1;
-    const json_t *ref = json_object_get(schema, "$ref");
+    const json_t *ref = json_object_get(schema, "$ref"), *all = json_object_get(schema, "allOf");
+    bool branches = json_object_get(schema, "anyOf") || json_object_get(schema, "oneOf");
+    bool alone = count_said(schema) == 1;
     if (ref && alone) {
         const json_t *target = sd_schema_target(r, schema);
-        int rule = target ? rule_of(r, target) : -1;
-        return rule < 0 ? -1 : sd_gb_ref(r->b, rule);
+        return target ? rule_of(r, target, false) : -1;
     }
-    if (ref || json_object_get(schema, "allOf")) return read_merged(r, schema);
-    if (json_object_get(schema, "anyOf")) return read_branches(r, schema, "anyOf");
-    if (json_object_get(schema, "oneOf")) return read_branches(r, schema, "oneOf");
     if (json_object_get(schema, "enum") || json_object_get(schema, "const"))
         return read_values(r, schema);
+    if (all && alone && json_array_size(all) == 1) { // as older Pydantic writes a reference
+        size_t back = sd_schema_enter(r, "allOf");
+        int e = sd_schema_read_at(r, json_array_get(all, 0), "0");
+        sd_schema_leave(r, back);
+        return e;
+    }
+    if (branches && alone) return read_merged(r, schema);
+    if (ref || all || branches) return rule_of(r, schema, true);
     return read_types(r, schema);
 }
 
@@ -406,7 +334,6 @@ int sd_schema_read(sd_schema_reader *r, const json_t *schema) {
         return sd_schema_fail(r, "schemas are nested deeper than %d", SD_SCHEMA_DEPTH);
     if (json_is_true(schema)) return sd_schema_any(r);
     if (json_is_false(schema)) return sd_schema_never(r);
-    if (!json_is_object(schema)) return sd_schema_fail(r, "not a schema; give an object");
     r->depth++;
     e = read_object(r, schema);
     r->depth--;
@@ -418,8 +345,9 @@ int sd_gb_json_schema(sd_grammar_builder *b, const json_t *schema) {
     sd_schema_reader *r = sd_alloc(1, sizeof *r);
     if (!r) return sd_gb_fail(b, SD_ENOMEM, "out of memory for a schema");
     *r = (sd_schema_reader){.b = b, .root = schema, .made = json_array(), .any = -1};
-    int e = r->made ? sd_schema_read(r, schema) : sd_gb_fail(b, SD_ENOMEM, "out of memory");
+    int e = r->made ? -1 : sd_gb_fail(b, SD_ENOMEM, "out of memory");
+    if (r->made && sd_schema_check(r)) e = sd_schema_read(r, schema);
     json_decref(r->made);
-    free(r->ref), free(r);
+    free(r->ref), free(r->both), free(r);
     return e;
 }

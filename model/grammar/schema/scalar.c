@@ -103,8 +103,7 @@ int sd_schema_string(sd_schema_reader *r, const json_t *schema) {
         !sd_schema_count(r, schema, "maxLength", &max))
         return -1;
     if (max >= 0 && max < min) return sd_schema_never(r);
-    if (pattern && !json_is_string(pattern)) return sd_schema_fail(r, "\"pattern\" is not a text");
-    if (format && !json_is_string(format)) return sd_schema_fail(r, "\"format\" is not a text");
+    if (format && sd_format_kind_of(json_string_value(format)) != SD_FORMAT_PATTERN) format = NULL;
     if (!pattern && !format) return sd_gb_json_string(r->b, min, max);
     sd_gtext known = {.pattern = mutable(json_string_value(pattern)),
                       .format = mutable(json_string_value(format)),
@@ -114,9 +113,6 @@ int sd_schema_string(sd_schema_reader *r, const json_t *schema) {
     if (!nul && (!find_text(r, &known) || known.e >= 0)) return known.e;
     if (format) {
         const char *own = sd_format_pattern(json_string_value(format));
-        if (!own)
-            return sd_schema_fail(r, "the format \"%.80s\" is not supported; leave it out",
-                                  json_string_value(format));
         if (!add_pattern(r, &d, "format", own, strlen(own), true)) goto out;
     }
     if (pattern && !add_pattern(r, &d, "pattern", json_string_value(pattern),
@@ -140,21 +136,8 @@ out:
 
 // ---- numbers
 
-// A bound becomes a decimal text; those that no number offered passes are left out.
-static bool read_bound(sd_schema_reader *r, const json_t *schema, const char *key, bool lower,
-                       bool open, sd_decimal *d) {
-    const json_t *v = json_object_get(schema, key);
-    char text[48];
-    if (!v) return true;
-    if (!json_is_number(v)) return sd_schema_fail(r, "\"%s\" is not a number", key), false;
-    double x = json_number_value(v);
-    if (lower ? x <= -1e18 : x >= 1e18) return true;
-    if (x >= 9e18 || x <= -9e18)
-        return sd_schema_fail(r, "\"%s\" lets no number of 18 digits through", key), false;
-    if (json_is_integer(v))
-        snprintf(text, sizeof text, "%lld", (long long)json_integer_value(v));
-    else if (!sd_decimal_text(text, x == 0 ? 0.0 : x))
-        return sd_schema_fail(r, "\"%s\": %g has too many digits", key, x), false;
+// A bound, as a decimal text, where it is tighter than what there is.
+static void narrow_bound(sd_decimal *d, bool lower, bool open, double x, const char *text) {
     bool *has = lower ? &d->has_min : &d->has_max, *none = lower ? &d->no_min : &d->no_max;
     char *bound = lower ? d->min : d->max;
     double old = *has ? strtod(bound, NULL) : 0;
@@ -163,7 +146,37 @@ static bool read_bound(sd_schema_reader *r, const json_t *schema, const char *ke
     if (tighter) snprintf(bound, sizeof d->min, "%s", text), *none = open;
     if (same && open) *none = true;
     *has = true;
+}
+
+// Bounds that no number offered passes are left out.
+static bool read_bound(sd_schema_reader *r, const json_t *schema, const char *key, bool lower,
+                       bool open, sd_decimal *d) {
+    const json_t *v = json_object_get(schema, key);
+    char text[48];
+    if (!v) return true;
+    double x = json_number_value(v);
+    if (lower ? x <= -1e18 : x >= 1e18) return true;
+    if (x >= 9e18 || x <= -9e18)
+        return sd_schema_fail(r, "\"%s\" lets no number of 18 digits through", key), false;
+    if (json_is_integer(v))
+        snprintf(text, sizeof text, "%lld", (long long)json_integer_value(v));
+    else if (!sd_decimal_text(text, x == 0 ? 0.0 : x))
+        return sd_schema_fail(r, "\"%s\": %g has too many digits", key, x), false;
+    narrow_bound(d, lower, open, x, text);
     return true;
+}
+
+// *plain: no exponent, as a float has fewer digits in it than a number that is written with one may.
+static void read_format(const json_t *schema, sd_decimal *d, bool *plain) {
+    const char *format = json_string_value(json_object_get(schema, "format"));
+    double min, max;
+    bool whole;
+    char text[48];
+    if (!format || !sd_format_range(format, &min, &max, &whole)) return;
+    d->integer |= whole;
+    *plain = max < 1e100;
+    if (min > -1e18 && sd_decimal_text(text, min)) narrow_bound(d, true, false, min, text);
+    if (max < 1e18 && sd_decimal_text(text, max)) narrow_bound(d, false, false, max, text);
 }
 
 static bool read_multiple(sd_schema_reader *r, const json_t *schema, sd_decimal *d) {
@@ -171,8 +184,6 @@ static bool read_multiple(sd_schema_reader *r, const json_t *schema, sd_decimal 
     double x = json_number_value(v);
     char text[48];
     if (!v) return true;
-    if (!json_is_number(v) || !(x > 0))
-        return sd_schema_fail(r, "\"multipleOf\" is not a number above 0"), false;
     if (x == floor(x) && x < 1e9) {
         d->integer = true, d->multiple = (int64_t)x;
         return true;
@@ -185,8 +196,8 @@ static bool read_multiple(sd_schema_reader *r, const json_t *schema, sd_decimal 
     }
     return sd_schema_fail(
                r,
-               "\"multipleOf\" %g cannot be enforced; give a whole number, or 0.1, 0.01, "
-               "and so on",
+               "\"multipleOf\" %g can be enforced beside enum or const alone; give a whole number, "
+               "or 0.1, 0.01, and so on",
                x),
            false;
 }
@@ -195,14 +206,16 @@ int sd_schema_number(sd_schema_reader *r, const json_t *schema, bool integer) {
     sd_decimal d = {.integer = integer, .fraction = 16};
     sd_dfa *dfa = NULL;
     sd_error err;
+    bool plain = false;
     if (!read_bound(r, schema, "minimum", true, false, &d) ||
         !read_bound(r, schema, "exclusiveMinimum", true, true, &d) ||
         !read_bound(r, schema, "maximum", false, false, &d) ||
         !read_bound(r, schema, "exclusiveMaximum", false, true, &d) ||
         !read_multiple(r, schema, &d))
         return -1;
-    if (integer && d.fraction < 16) d.fraction = 16; // every whole number is a multiple of 0.1
-    bool bounded = d.has_min || d.has_max || d.multiple > 1 || d.fraction < 16;
+    read_format(schema, &d, &plain);
+    if (d.integer && d.fraction < 16) d.fraction = 16; // every whole number is a multiple of 0.1
+    bool bounded = d.has_min || d.has_max || d.multiple > 1 || d.fraction < 16 || plain;
     if (!bounded) return d.integer ? sd_gb_json_integer(r->b) : sd_gb_json_number(r->b);
     if (sd_decimal_dfa(&dfa, &d, &err) != SD_OK) return sd_schema_fail(r, "%s", err.message);
     if (dfa->n == 0) {

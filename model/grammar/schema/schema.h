@@ -6,13 +6,17 @@
 // place.
 //
 //   any type  type (one or several), enum, const, anyOf, oneOf (branches that exclude one another),
-//             allOf (merged), $ref into the same document, also to itself
+//             allOf (merged), $ref into the same document, also to itself. Beside an enum or a
+//             constant any keyword of the specification but $anchor, $dynamicRef, $dynamicAnchor and
+//             unevaluated...: the validator says which of the values fit
 //   objects   properties (in the schema's order), required, additionalProperties; where there are no
 //             properties, maxProperties, and minProperties of at most 1, as keys may repeat
 //   arrays    items, prefixItems, minItems, maxItems
-//   strings   pattern, format (date, time, date-time, duration, uuid, email, hostname, ipv4, ipv6,
-//             uri), minLength, maxLength (in code points)
-//   numbers   minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf (whole, or 0.1, 0.01, ...)
+//   strings   pattern, format (date, time, date-time, duration, uuid and its versions, email, hostname,
+//             ipv4, ipv6, uri; any text is a password, path or binary), minLength, maxLength (in code
+//             points)
+//   numbers   minimum, maximum, exclusiveMinimum, exclusiveMaximum, multipleOf (whole, or 0.1, 0.01, ...),
+//             format (int8 to int64, uint8 to uint64, float, double, time-delta)
 //
 // The subset, where a schema allows more than a model should write: without "type" the types that
 // the keywords speak of; properties that are not listed only where additionalProperties asks for
@@ -52,7 +56,16 @@ bool sd_schema_equal(const json_t *a, const json_t *b, int64_t *steps);
 /// What "#/a/b" means within root; NULL: nothing.
 const json_t *sd_schema_resolve(const json_t *root, const char *ref);
 
-/// Whether text is of a format; a format that is not known is never one (*known, which may be NULL).
+typedef enum {
+    SD_FORMAT_UNKNOWN,
+    SD_FORMAT_PATTERN,
+    SD_FORMAT_ANY_TEXT, // every text is of it
+    SD_FORMAT_NUMBER
+} sd_format_kind;
+sd_format_kind sd_format_kind_of(const char *format);
+/// The numbers of a format; false: it is none of numbers. whole: integers alone.
+bool sd_format_range(const char *format, double *min, double *max, bool *whole);
+/// Whether text is of a format with a pattern; others are never one (*known, which may be NULL).
 bool sd_format_check(const char *format, const char *text, size_t len, bool *known);
 /// The pattern of a format's texts that are offered, all of the text; NULL: it is not known.
 const char *sd_format_pattern(const char *format);

@@ -4,7 +4,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "model/grammar/schema/schema.h"
 
-#include "base/utf8.h"
+#include "base/memory.h"
 
 #include <math.h>
 #include <pcre2.h>
@@ -80,6 +80,136 @@ bool sd_schema_equal(const json_t *a, const json_t *b, int64_t *steps) {
     return json_equal(a, b);
 }
 
+// ---- patterns
+
+// PCRE2 counts its steps only from where a match begins, and a run of one class as one. So it calls
+// before each item of the pattern, and a run over all of the text is paid for every time.
+typedef struct {
+    int64_t *left, each;
+} match_steps;
+
+static int pay_item(pcre2_callout_block *block, void *data) {
+    match_steps *s = data;
+    (void)block;
+    return (*s->left -= s->each) < 0 ? PCRE2_ERROR_CALLOUT : 0;
+}
+
+static size_t digits_at(const char *p, size_t len, size_t from) {
+    size_t n = 0;
+    while (from + n < len && p[from + n] >= '0' && p[from + n] <= '9') n++;
+    return n;
+}
+
+// Whether "{" begins {2}, {2,} or {2,3}.
+static bool is_repeat(const char *p, size_t len) {
+    size_t n = digits_at(p, len, 1), at = 1 + n;
+    if (n == 0) return false;
+    if (at < len && p[at] == ',') at += 1 + digits_at(p, len, at + 1);
+    return at < len && p[at] == '}';
+}
+
+static bool four_hex(const char *p, size_t len, size_t at, long *v) {
+    char digits[5] = {0}, *end = NULL;
+    if (at + 4 > len) return false;
+    memcpy(digits, p + at, 4);
+    *v = strspn(digits, "0123456789abcdefABCDEF") == 4 ? strtol(digits, &end, 16) : -1;
+    return *v >= 0;
+}
+
+// An escape, as it is: but two halves of a surrogate pair are one \u{...}, which keeps its braces. *i: the
+// last byte that was read.
+static bool spell_escape(sd_buf *out, const char *p, size_t len, size_t *i) {
+    long high, low;
+    size_t from = *i, end = from + 1;
+    if (p[from + 1] == 'u' && four_hex(p, len, from + 2, &high) && high >= 0xD800 &&
+        high < 0xDC00 && from + 7 < len && memcmp(p + from + 6, "\\u", 2) == 0 &&
+        four_hex(p, len, from + 8, &low) && low >= 0xDC00 && low < 0xE000) {
+        *i = from + 11;
+        return sd_buf_printf(out, "\\u{%lx}", 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00));
+    }
+    if (p[end] == 'u' && end + 1 < len && p[end + 1] == '{')
+        while (end + 1 < len && p[end] != '}') end++;
+    *i = end;
+    return sd_buf_add(out, p + from, end - from + 1);
+}
+
+// A group's name says nothing, and PCRE2 takes shorter ones of fewer letters; *i: its last byte.
+static void skip_name(const char *p, size_t len, size_t *i) {
+    size_t at = *i + 1;
+    if (at >= len || p[at] != '?') return;
+    at += at + 1 < len && p[at + 1] == 'P' ? 2 : 1;
+    if (at + 1 >= len || p[at] != '<' || p[at + 1] == '=' || p[at + 1] == '!') return;
+    while (at < len && p[at] != '>') at++;
+    *i = at;
+}
+
+// PCRE2's spelling of a pattern: a backslash where "{" begins no repeat and "[" no class, which PCRE2 reads
+// otherwise within a class, or in its later versions.
+static bool spell_pattern(sd_buf *out, const char *p, size_t len) {
+    bool in_class = false, ok = true;
+    for (size_t i = 0; ok && i < len; i++) {
+        char c = p[i];
+        if (c == '\\' && i + 1 < len) {
+            ok = spell_escape(out, p, len, &i);
+            continue;
+        }
+        bool plain =
+            (c == '[' && in_class) || (c == '{' && !in_class && !is_repeat(p + i, len - i));
+        if (plain) ok = sd_buf_addc(out, '\\');
+        if (c == '[') in_class = true;
+        if (c == ']') in_class = false;
+        ok = ok && sd_buf_addc(out, c);
+        if (c == '(' && !in_class) skip_name(p, len, &i);
+    }
+    return ok;
+}
+
+static sd_status match_pattern(reader *r, const char *pattern, size_t p_len, const char *text,
+                               size_t len, const char *keyword) {
+    int code = 0;
+    PCRE2_SIZE at = 0;
+    sd_status st = SD_OK;
+    *r->steps -= PATTERN_STEPS + 8 * (int64_t)p_len;
+    if (*r->steps < 0) return used_up(r);
+    sd_buf own = sd_buf_make(8 * p_len + 64);
+    bool spelled = spell_pattern(&own, pattern, p_len);
+    pcre2_compile_context *as = spelled ? pcre2_compile_context_create(NULL) : NULL;
+    pcre2_code *re = NULL;
+    if (as) {
+        pcre2_set_compile_extra_options(as, PCRE2_EXTRA_ALT_BSUX); // \u{...}
+        re = pcre2_compile((PCRE2_SPTR)(own.data ? own.data : ""), own.len,
+                           PCRE2_UTF | PCRE2_DOLLAR_ENDONLY | PCRE2_ALLOW_EMPTY_CLASS |
+                               PCRE2_NEVER_BACKSLASH_C | PCRE2_AUTO_CALLOUT |
+                               PCRE2_NO_START_OPTIMIZE,
+                           &code, &at, as);
+    }
+    pcre2_match_data *m = re ? pcre2_match_data_create_from_pattern(re, NULL) : NULL;
+    pcre2_match_context *cx = re ? pcre2_match_context_create(NULL) : NULL;
+    if (!as) {
+        st = sd_fail(r->err, SD_ENOMEM, "out of memory for a pattern");
+    } else if (!re) {
+        st = sd_fail(r->err, SD_EFORMAT, "the pattern is none: byte %zu", at);
+    } else if (!m || !cx) {
+        st = sd_fail(r->err, SD_ENOMEM, "out of memory for a pattern");
+    } else {
+        match_steps paid = {r->steps, 2 + (int64_t)len / 4};
+        pcre2_set_match_limit(cx, MATCH_LIMIT);
+        pcre2_set_heap_limit(cx, MATCH_KIB);
+        pcre2_set_callout(cx, pay_item, &paid);
+        int rc = pcre2_match(re, (PCRE2_SPTR)text, len, 0, 0, m, cx);
+        if (rc == PCRE2_ERROR_NOMATCH)
+            st = fail(r, keyword, "");
+        else if (rc < 0)
+            st = sd_fail(r->err, SD_ELIMIT, "the pattern takes too many steps to be checked");
+    }
+    pcre2_match_context_free(cx);
+    pcre2_match_data_free(m);
+    pcre2_code_free(re);
+    pcre2_compile_context_free(as);
+    sd_buf_free(&own);
+    return st;
+}
+
 // ---- types
 
 static bool has_type(const char *word, const json_t *v) {
@@ -119,6 +249,15 @@ static sd_status check_general(reader *r, const json_t *s, const json_t *v) {
 
 // ---- combinations
 
+static sd_status check_condition(reader *r, const json_t *s, const json_t *v) {
+    const json_t *condition = json_object_get(s, "if");
+    if (!condition) return SD_OK;
+    sd_status st = check(r, condition, v);
+    if (st != SD_OK && st != SD_EMISMATCH) return st;
+    const json_t *then = json_object_get(s, st == SD_OK ? "then" : "else");
+    return then ? check(r, then, v) : SD_OK;
+}
+
 static sd_status check_combinations(reader *r, const json_t *s, const json_t *v) {
     static const char *const keys[] = {"allOf", "anyOf", "oneOf"};
     for (int k = 0; k < 3; k++) {
@@ -132,8 +271,13 @@ static sd_status check_combinations(reader *r, const json_t *s, const json_t *v)
         }
         if (k == 0 ? fit < n : k == 1 ? fit == 0 : fit != 1) return fail(r, keys[k], "");
     }
-    const json_t *ref = json_object_get(s, "$ref");
-    if (!ref) return SD_OK;
+    const json_t *none = json_object_get(s, "not"), *ref = json_object_get(s, "$ref");
+    if (none) {
+        sd_status st = check(r, none, v);
+        if (st != SD_EMISMATCH) return st == SD_OK ? fail(r, "not", "") : st;
+    }
+    sd_status st = check_condition(r, s, v);
+    if (st != SD_OK || !ref) return st;
     const char *text = json_string_value(ref);
     const json_t *to = NULL;
     if (text) {
@@ -151,6 +295,51 @@ static bool is_count(const json_t *s, const char *key, double *out) {
     const json_t *v = json_object_get(s, key);
     *out = json_number_value(v);
     return json_is_number(v);
+}
+
+// A member's name, and what patternProperties say of it; *listed becomes true where they do.
+static sd_status check_name(reader *r, const json_t *s, const json_t *member, const char *key,
+                            bool *listed) {
+    const json_t *names = json_object_get(s, "propertyNames");
+    const char *pattern;
+    json_t *schema;
+    if (names) {
+        json_t *name = json_string(key);
+        if (!name) return sd_fail(r->err, SD_ENOMEM, "out of memory for a name");
+        sd_status st = check_at(r, names, name, key);
+        json_decref(name);
+        if (st != SD_OK) return st;
+    }
+    json_object_foreach(json_object_get(s, "patternProperties"), pattern, schema) {
+        sd_status st =
+            match_pattern(r, pattern, strlen(pattern), key, strlen(key), "patternProperties");
+        if (st == SD_OK)
+            *listed = true, st = check_at(r, schema, member, key);
+        else if (st == SD_EMISMATCH)
+            continue;
+        if (st != SD_OK) return st;
+    }
+    return SD_OK;
+}
+
+static sd_status check_dependents(reader *r, const json_t *s, const json_t *v) {
+    const char *key;
+    json_t *list, *schema, *name;
+    size_t i;
+    json_object_foreach(json_object_get(s, "dependentRequired"), key, list) {
+        if (!json_object_get(v, key)) continue;
+        *r->steps -= 4 * (int64_t)json_array_size(list);
+        json_array_foreach(
+            list, i, name) if (json_is_string(name) &&
+                               !json_object_get(
+                                   v, json_string_value(name))) return fail(r, "dependentRequired",
+                                                                            "");
+    }
+    json_object_foreach(json_object_get(s, "dependentSchemas"), key, schema) {
+        sd_status st = json_object_get(v, key) ? check(r, schema, v) : SD_OK;
+        if (st != SD_OK) return st;
+    }
+    return SD_OK;
 }
 
 static sd_status check_object(reader *r, const json_t *s, const json_t *v) {
@@ -172,11 +361,27 @@ static sd_status check_object(reader *r, const json_t *s, const json_t *v) {
     json_t *member;
     json_object_foreach((json_t *)(uintptr_t)v, key, member) {
         const json_t *own = json_object_get(props, key);
-        const json_t *schema = own ? own : more;
-        sd_status st = schema ? check_at(r, schema, member, key) : SD_OK;
+        bool listed = own;
+        sd_status st = own ? check_at(r, own, member, key) : SD_OK;
+        if (st == SD_OK) st = check_name(r, s, member, key, &listed);
+        if (st == SD_OK && more && !listed) st = check_at(r, more, member, key);
         if (st != SD_OK) return st;
     }
-    return SD_OK;
+    return check_dependents(r, s, v);
+}
+
+static sd_status check_contains(reader *r, const json_t *s, const json_t *v) {
+    const json_t *schema = json_object_get(s, "contains");
+    double least, most, found = 0;
+    if (!schema) return SD_OK;
+    if (!is_count(s, "minContains", &least)) least = 1;
+    for (size_t i = 0; i < json_array_size(v); i++) {
+        sd_status st = check(r, schema, json_array_get(v, i));
+        if (st != SD_OK && st != SD_EMISMATCH) return st;
+        found += st == SD_OK;
+    }
+    if (found < least) return fail(r, "contains", "");
+    return is_count(s, "maxContains", &most) && found > most ? fail(r, "maxContains", "") : SD_OK;
 }
 
 static sd_status check_array(reader *r, const json_t *s, const json_t *v) {
@@ -199,57 +404,10 @@ static sd_status check_array(reader *r, const json_t *s, const json_t *v) {
             for (size_t k = 0; k < i && *r->steps >= 0; k++)
                 if (sd_schema_equal(json_array_get(v, i), json_array_get(v, k), r->steps))
                     return fail(r, "uniqueItems", "");
-    return SD_OK;
+    return check_contains(r, s, v);
 }
 
 // ---- strings and numbers
-
-// PCRE2 counts its steps only from where a match begins, and a run of one class as one. So it calls
-// before each item of the pattern, and a run over all of the text is paid for every time.
-typedef struct {
-    int64_t *left, each;
-} match_steps;
-
-static int pay_item(pcre2_callout_block *block, void *data) {
-    match_steps *s = data;
-    (void)block;
-    return (*s->left -= s->each) < 0 ? PCRE2_ERROR_CALLOUT : 0;
-}
-
-static sd_status check_pattern(reader *r, const char *pattern, size_t p_len, const char *text,
-                               size_t len) {
-    int code = 0;
-    PCRE2_SIZE at = 0;
-    sd_status st = SD_OK;
-    *r->steps -= PATTERN_STEPS + 8 * (int64_t)p_len;
-    if (*r->steps < 0) return used_up(r);
-    pcre2_code *re =
-        pcre2_compile((PCRE2_SPTR)pattern, p_len,
-                      PCRE2_UTF | PCRE2_ALT_BSUX | PCRE2_DOLLAR_ENDONLY | PCRE2_ALLOW_EMPTY_CLASS |
-                          PCRE2_NEVER_BACKSLASH_C | PCRE2_AUTO_CALLOUT | PCRE2_NO_START_OPTIMIZE,
-                      &code, &at, NULL);
-    pcre2_match_data *m = re ? pcre2_match_data_create_from_pattern(re, NULL) : NULL;
-    pcre2_match_context *cx = re ? pcre2_match_context_create(NULL) : NULL;
-    if (!re) {
-        st = sd_fail(r->err, SD_EFORMAT, "the pattern is none: byte %zu", at);
-    } else if (!m || !cx) {
-        st = sd_fail(r->err, SD_ENOMEM, "out of memory for a pattern");
-    } else {
-        match_steps paid = {r->steps, 2 + (int64_t)len / 4};
-        pcre2_set_match_limit(cx, MATCH_LIMIT);
-        pcre2_set_heap_limit(cx, MATCH_KIB);
-        pcre2_set_callout(cx, pay_item, &paid);
-        int rc = pcre2_match(re, (PCRE2_SPTR)text, len, 0, 0, m, cx);
-        if (rc == PCRE2_ERROR_NOMATCH)
-            st = fail(r, "pattern", "");
-        else if (rc < 0)
-            st = sd_fail(r->err, SD_ELIMIT, "the pattern takes too many steps to be checked");
-    }
-    pcre2_match_context_free(cx);
-    pcre2_match_data_free(m);
-    pcre2_code_free(re);
-    return st;
-}
 
 static sd_status check_string(reader *r, const json_t *s, const json_t *v) {
     const json_t *pattern = json_object_get(s, "pattern"), *format = json_object_get(s, "format");
@@ -266,11 +424,17 @@ static sd_status check_string(reader *r, const json_t *s, const json_t *v) {
         known)
         return fail(r, "format", "");
     if (!json_is_string(pattern)) return SD_OK;
-    return check_pattern(r, json_string_value(pattern), json_string_length(pattern), text, len);
+    return match_pattern(r, json_string_value(pattern), json_string_length(pattern), text, len,
+                         "pattern");
 }
 
 static sd_status check_number(reader *r, const json_t *s, const json_t *v) {
-    double x = json_number_value(v), n;
+    double x = json_number_value(v), n, min, max;
+    const char *format = json_string_value(json_object_get(s, "format"));
+    bool whole;
+    if (format && sd_format_range(format, &min, &max, &whole) &&
+        (x < min || x > max || (whole && x != floor(x))))
+        return fail(r, "format", "");
     if (is_count(s, "minimum", &n) && x < n) return fail(r, "minimum", "");
     if (is_count(s, "maximum", &n) && x > n) return fail(r, "maximum", "");
     if (is_count(s, "exclusiveMinimum", &n) && x <= n) return fail(r, "exclusiveMinimum", "");
