@@ -4,14 +4,17 @@
 // Row j's mask is that of the state behind the timeline and draft[0..j), which is known before the
 // forward pass; plain decoding gives the same row the same mask, so that both draw the same token. A
 // draft token outside its mask is never accepted, and what rows behind it draw is never looked at.
+//
+// All masks of a step share one budget (sd_engine.mask_left). A draft ends where the next mask takes more
+// than is left of it, and a sequence without a mask for its first row waits: the one that has waited
+// longest is the first to be served in the next step, with the whole budget.
 #include "base/clock.h"
-#include "base/log.h"
 #include "base/memory.h"
 #include "decode/engine/private.h"
 
 #include <string.h>
 
-enum { MAX_ENDS = 64, MAX_CHECKED = 1 << 26 };
+enum { MAX_ENDS = 64 };
 
 static const char no_memory[] = "out of memory for the answer's constraint; send the request again";
 static const char too_much[] = "the answer's constraint takes more than one token's masks may; ask "
@@ -21,10 +24,12 @@ static const char too_much[] = "the answer's constraint takes more than one toke
 struct sd_constraint {
     sd_grammar_state base;  // behind the timeline
     sd_grammar_state ahead; // behind the first `drafted` tokens of the draft
-    int drafted;            // -1: the draft left the grammar
-    int said, spent;        // tokens of the step so far; the first row without a mask
-    const char *why;        // it has none
-    double seconds;         // of masks that the engine has not counted yet
+    int drafted;            // -1: the draft left the grammar, or memory ran out
+    const char *why;        // the state behind the timeline has no mask: the request is over
+    bool spent;             // a mask ahead was not made: none further ahead is asked for
+    int waited;             // steps without a mask for the first row
+    sd_gspend *left;        // of the step's budget; the engine's
+    double *seconds;        // of making and finding masks; the engine's
     int32_t end[MAX_ENDS];  // what ends the answer where the grammar lets it end
     int n_ends;
     int V;
@@ -65,20 +70,26 @@ static void find_ends(const sd_engine *e, sd_constraint *c, const sd_request *r)
     for (int i = 0; i < r->n_end_tokens; i++) add_end(c, r->end_token[i]);
 }
 
-bool sd_slot_begin_constraint(const sd_engine *e, sd_slot *s) {
+bool sd_slot_begin_constraint(sd_engine *e, sd_slot *s) {
     const sd_request *r = &s->request->r;
     if (!r->grammar) return true;
     if (!s->constraint) s->constraint = make(e->model->hp.V);
     sd_constraint *c = s->constraint;
+    if (c) c->why = NULL;
     if (!c || !sd_grammar_begin(&c->base, r->grammar, r->prompt[r->n_prompt - 1])) {
         s->why = no_memory;
         return false;
     }
     find_ends(e, c, r);
+    c->left = &e->mask_left;
+    c->seconds = &e->stats.constraint_s;
+    c->waited = 0;
     // What was said before the slot was taken away.
     for (int i = r->n_prompt; i < s->n; i++)
         if (!sd_grammar_accept(&c->base, s->timeline[i])) {
-            s->why = "an answer that begins again has left its constraint; report this";
+            s->why = c->base.lost
+                         ? no_memory
+                         : "an answer that begins again has left its constraint; report this";
             return false;
         }
     s->allowed = c->allowed;
@@ -104,7 +115,7 @@ void sd_slot_plan_constraint(sd_slot *s) {
     if (!s->request->r.grammar) return;
     sd_grammar_copy(&c->ahead, &c->base);
     c->drafted = 0;
-    c->why = NULL;
+    c->spent = false;
 }
 
 // The state behind draft[0..j), when the draft is within the grammar so far.
@@ -132,89 +143,81 @@ bool sd_slot_constraint_allows(void *ctx, int j, int32_t token) {
 
 // ---- masks
 
-// The mask behind draft[0..j), where the draft is within the grammar. NULL: it has none; c->why.
-static const uint32_t *fill(sd_constraint *c, int j) {
+// The mask behind draft[0..j), where the draft is within the grammar. NULL: it has none; *is.
+static const uint32_t *fill(sd_constraint *c, int j, sd_grammar_filled *is) {
     uint32_t *mask = c->mask + (size_t)j * c->words;
-    sd_grammar_filled is = sd_grammar_try_fill(&c->ahead, mask, c->V);
-    if (is != SD_GRAMMAR_FILLED) {
-        c->why = is == SD_GRAMMAR_TOO_MUCH ? too_much : no_memory;
-        return NULL;
-    }
+    *is = sd_grammar_try_fill(&c->ahead, mask, c->V, c->left);
+    if (*is != SD_GRAMMAR_FILLED) return NULL;
     if (sd_grammar_can_end(&c->ahead))
         for (int i = 0; i < c->n_ends; i++) mask[c->end[i] / 32] |= 1u << c->end[i] % 32;
     return mask;
 }
 
 const uint32_t *sd_slot_mask_ahead(sd_slot *s, const int32_t *ahead, int n) {
+    sd_constraint *c = s->constraint;
+    sd_grammar_filled is;
     if (!s->request->r.grammar || n > SD_MAX_DRAFT) return NULL;
     if (n > 0 && memcmp(ahead, s->plan.draft, (size_t)n * sizeof *ahead) != 0) return NULL;
-    if (s->constraint->why) return NULL; // of a row before: the step will say so
-    return go_ahead(s, n) ? fill(s->constraint, n) : NULL;
+    if (c->spent || !go_ahead(s, n)) return NULL;
+    const uint32_t *mask = fill(c, n, &is);
+    c->spent = !mask;
+    return mask;
 }
 
-void sd_slot_fill_masks(sd_slot *s, int rows) {
+void sd_engine_begin_masks(sd_engine *e) {
+    sd_slot *first = NULL;
+    e->mask_left = e->mask_budget;
+    for (int i = 0; i < e->n_slots; i++) {
+        sd_slot *s = &e->slot[i];
+        if (!s->request || s->fresh || !s->request->r.grammar || !s->constraint->waited) continue;
+        if (!first || s->constraint->waited > first->constraint->waited) first = s;
+    }
+    // Made now it is found when the slot's rows are shaped; or it is known that it cannot be made.
+    if (first) sd_slot_fill_masks(first, 1);
+}
+
+int sd_slot_fill_masks(sd_slot *s, int rows) {
     sd_constraint *c = s->constraint;
-    if (!s->request->r.grammar) return;
+    sd_grammar_filled is = SD_GRAMMAR_FILLED;
+    int n = 0;
+    if (!s->request->r.grammar) return rows;
+    if (c->why) return 1;
     double begin = sd_now_s();
     sd_slot_plan_constraint(s);
-    c->said = 0, c->spent = rows;
-    for (int j = 0; j < rows; j++) {
-        c->allowed[j] = c->spent == rows && go_ahead(s, j) ? fill(c, j) : NULL;
-        if (c->allowed[j]) continue;
-        // Never looked at, but something must be drawn: as in the row before, or anything.
-        if (c->drafted == j && c->spent == rows) c->spent = j;
-        c->allowed[j] = j ? c->allowed[j - 1] : NULL;
-    }
-    c->seconds += sd_now_s() - begin;
+    while (n < rows && go_ahead(s, n) && (c->allowed[n] = fill(c, n, &is))) n++;
+    *c->seconds += sd_now_s() - begin;
+    if (n > 0) return c->waited = 0, n;
+    c->allowed[0] = NULL;
+    if (is == SD_GRAMMAR_LATER) return c->waited++, 0;
+    c->why = is == SD_GRAMMAR_TOO_MUCH ? too_much : no_memory;
+    return 1;
 }
 
 bool sd_slot_constraint_is_spent(sd_slot *s) {
-    sd_constraint *c = s->constraint;
-    if (!s->request->r.grammar || c->said++ < c->spent) return false;
+    if (!s->request->r.grammar || !s->constraint->why) return false;
     s->finish = SD_FINISH_ERROR;
-    s->why = c->why;
+    s->why = s->constraint->why;
     return true;
 }
 
 // ---- what was said
 
-// The answer's text against what the request asked for. A difference is an error of the masks: the
-// answer was held to them token by token.
-static void check_answer(sd_engine *e, sd_slot *s) {
-    const sd_request *r = &s->request->r;
-    const sd_tokenizer *t = e->model->tokenizer;
-    sd_error err = {0};
-    sd_buf text = sd_buf_make(MAX_CHECKED);
-    size_t drop = 0;
-    if (s->n > r->n_prompt)
-        drop = sd_tokenizer_prefix_bytes(t, s->timeline[r->n_prompt - 1], s->timeline[r->n_prompt]);
-    if (sd_tokenizer_spell(t, s->timeline + r->n_prompt, s->n - r->n_prompt, true, &text, &err) ==
-            SD_OK &&
-        sd_grammar_check(r->grammar, text.data ? text.data + drop : "", text.len - drop, &err) ==
-            SD_EMISMATCH) {
-        sd_log(SD_LOG_ERROR, "an answer does not fit its schema: %s; report this", err.message);
-        s->finish = SD_FINISH_ERROR;
-        s->why = "the answer does not fit the schema that it was held to; report this";
-        e->stats.constraint_failures++;
-    }
-    sd_buf_free(&text);
-}
-
-void sd_slot_constraint_said(sd_engine *e, sd_slot *s, int32_t token) {
+void sd_slot_constraint_said(sd_slot *s, int32_t token) {
     sd_constraint *c = s->constraint;
     if (!s->request->r.grammar || s->finish == SD_FINISH_ERROR) return;
-    e->stats.constraint_s += c->seconds, c->seconds = 0;
     if (!sd_grammar_accept(&c->base, token)) {
         s->finish = SD_FINISH_ERROR;
-        s->why = no_memory;
+        s->why = c->base.lost ? no_memory
+                              : "a token came that the answer's constraint does not allow; report "
+                                "this";
         return;
     }
     // A stop string has cut the answer, or nothing may follow.
     if (s->finish != SD_FINISH_NONE || !sd_grammar_must_end(&c->base)) return;
     s->finish = SD_FINISH_STOP;
-    check_answer(e, s);
+    s->stats.whole = true;
 }
 
-void sd_slot_constraint_ended(sd_engine *e, sd_slot *s) {
-    if (s->request->r.grammar && sd_grammar_can_end(&s->constraint->base)) check_answer(e, s);
+void sd_slot_constraint_ended(sd_slot *s) {
+    if (s->request->r.grammar) s->stats.whole = sd_grammar_can_end(&s->constraint->base);
 }

@@ -136,6 +136,7 @@ sd_status sd_engine_open(sd_engine **out, sd_model *m, const sd_engine_options *
     e->ctx = e->o.ctx;
     e->n_slots = e->o.slots + e->o.reserve;
     e->answer_share = 1;
+    e->mask_budget = sd_gspend_of_a_mask();
     pthread_mutex_init(&e->lock, NULL);
     pthread_condattr_t clock;
     pthread_condattr_init(&clock);

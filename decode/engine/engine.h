@@ -100,6 +100,7 @@ typedef struct {
     int prompt_tokens;
     int cached_tokens; // of the prompt: found, not computed
     int generated;     // tokens, with the end token that is not delivered
+    bool whole;        // it ended where its constraint lets it: to be checked (sd_grammar_check)
     sd_spec_stats spec;
 } sd_request_stats;
 
@@ -217,8 +218,7 @@ typedef struct {
     bool prefix_cache;
     int64_t prefix_queries, prefix_hits; // tokens of prompts that were looked for, and found
     int64_t prompt_tokens, generated_tokens, steps, preemptions;
-    int64_t constraint_failures; // answers that did not fit what they were held to: errors of ours
-    int64_t nonfinite;           // requests that ended because their logits were not finite
+    int64_t nonfinite; // requests that ended because their logits were not finite
     bool model_lost; // a step failed because the model's file is not what was loaded any more
     double busy_s;
     double constraint_s; // of that, making and finding the masks of rows

@@ -113,13 +113,13 @@ bool sd_slot_token(sd_engine *e, sd_slot *s, int32_t token, const float *logits)
     s->stats.generated++;
     if (is_stop_token(e, s->request, token)) {
         s->finish = SD_FINISH_STOP;
-        sd_slot_constraint_ended(e, s);
+        sd_slot_constraint_ended(s);
         return false;
     }
     s->timeline[s->n++] = token;
     add_info(e, s, token, logits);
     bool cut = add_text(e, s, token);
-    sd_slot_constraint_said(e, s, token);
+    sd_slot_constraint_said(s, token);
     if (cut || s->finish != SD_FINISH_NONE) return false;
     if (s->n == e->longest ||
         (s->request->r.max_tokens > 0 && s->stats.generated >= s->request->r.max_tokens))

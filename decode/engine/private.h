@@ -183,6 +183,7 @@ struct sd_engine {
     sd_planned **planned; // [n_slots] of the slots that decode
     int n_planned;        // in this step
     double draft_seconds; // in this step, of drafters that are not free
+    sd_gspend mask_budget, mask_left; // of a step's masks; what they may still take
 
     pthread_mutex_t lock;
     pthread_cond_t wakeup;
@@ -264,7 +265,7 @@ sd_status sd_shape_open(sd_shape **out, const sd_engine *e, const sd_request *r,
 void sd_shape_close(sd_shape *h); // NULL is fine
 // constraint.c: all do nothing for a request without a grammar
 /// False: the request cannot begin; s->why says why.
-bool sd_slot_begin_constraint(const sd_engine *e, sd_slot *s);
+bool sd_slot_begin_constraint(sd_engine *e, sd_slot *s);
 void sd_slot_end_constraint(sd_slot *s); // its request is over, or goes on elsewhere
 void sd_slot_close_constraint(sd_slot *s);
 /// The state behind the timeline; NULL: no grammar.
@@ -275,21 +276,25 @@ bool sd_slot_constraint_allows(void *ctx, int j, int32_t token);
 /// The mask behind the timeline and ahead [n], for a drafter that draws as the target does; NULL: all,
 /// or the plan's draft is another one. It stays until the step's rows are filled.
 const uint32_t *sd_slot_mask_ahead(sd_slot *s, const int32_t *ahead, int n);
-/// s->allowed [rows] <- the masks of a step's rows.
-void sd_slot_fill_masks(sd_slot *s, int rows);
-/// Before each token of a step: whether its row had no mask, so that the request is over.
+/// A step begins: its masks have the whole budget, and who has waited longest for one comes first.
+void sd_engine_begin_masks(sd_engine *e);
+/// s->allowed <- the masks of a step's rows; returns for how many of them. 0: the step's budget is used up,
+/// and the slot waits for the next one.
+int sd_slot_fill_masks(sd_slot *s, int rows);
+/// Before each token of a step: whether its row has no mask and never will, so that the request is over.
 bool sd_slot_constraint_is_spent(sd_slot *s);
 /// The timeline has one token more; the answer may be over with it.
-void sd_slot_constraint_said(sd_engine *e, sd_slot *s, int32_t token);
+void sd_slot_constraint_said(sd_slot *s, int32_t token);
 /// An end token has ended the answer.
-void sd_slot_constraint_ended(sd_engine *e, sd_slot *s);
+void sd_slot_constraint_ended(sd_slot *s);
 // shaping.c
 sd_status sd_slot_open_shaping(const sd_engine *e, sd_slot *s, sd_error *err);
 void sd_slot_close_shaping(sd_slot *s);
 void sd_slot_begin_shaping(sd_slot *s);
 /// Makes the picks of the step's `rows` rows of the slot that want a token: behind its timeline, and
-/// behind each of draft[0..rows - 1). Costs what the rows bring along, not what was said.
-void sd_slot_shape(sd_slot *s, int rows);
+/// behind each of draft[0..rows - 1). Costs what the rows bring along, not what was said. Returns how
+/// many of the rows the step has: fewer, or none, where a constraint's masks take too long.
+int sd_slot_shape(sd_slot *s, int rows);
 /// The pick of the j-th of these rows.
 static inline const sd_pick *sd_slot_pick(const sd_slot *s, int j) {
     return &s->pick[s->shaped ? j : 0];

@@ -148,11 +148,12 @@ static int find_readers(sd_engine *e, const sd_tenant **out) {
 }
 
 static void emit_rows(sd_engine *e, sd_slot *s, sd_rows *b) {
+    // Without a mask for the token behind it the last row waits.
+    if (s->kv->len + s->rows == s->n && sd_slot_shape(s, 1) == 0) s->rows--;
     for (int k = 0; k < s->rows; k++) {
         int pos = s->kv->len + k;
         bool last = pos == s->n - 1;
         bool logits = last && s->request->r.logprobs >= 0;
-        if (last) sd_slot_shape(s, 1);
         e->rows[b->rows++] = (sd_row){.token = s->timeline[pos],
                                       .pos = pos,
                                       .kv = s->kv,

@@ -108,12 +108,12 @@ static bool does_something(const sd_shaping *p) {
     return p->seen || p->allowed || p->also_allowed || p->n_banned > 0 || p->n_bias > 0;
 }
 
-void sd_slot_shape(sd_slot *s, int rows) {
+int sd_slot_shape(sd_slot *s, int rows) {
     const sd_shape *h = s->request->shape;
     const int32_t *draft = s->plan.draft;
-    sd_slot_fill_masks(s, rows);
+    rows = sd_slot_fill_masks(s, rows);
     s->shaped = h || s->allowed;
-    if (!s->shaped) return;
+    if (!s->shaped || rows == 0) return rows;
     if (h && h->counts) {
         count_timeline(s);
         count_ahead(&s->counts, s->recent, draft, rows - 1);
@@ -126,6 +126,7 @@ void sd_slot_shape(sd_slot *s, int rows) {
         s->pick[j] =
             (sd_pick){.sampling = &s->request->r.sampling, .shaping = does_something(p) ? p : NULL};
     }
+    return rows;
 }
 
 const sd_shaping *sd_slot_shaping_ahead(void *ctx, sd_shaping *out, sd_token_seen *recent,

@@ -32,9 +32,11 @@ static void add_decode_rows(sd_engine *e, sd_rows *b) {
         s->read = 0, s->first_picked = -1;
         if (sd_slot_missing(s) != 1 || s->starved) continue;
         bool logits = s->request->r.logprobs >= 0;
+        int rows = sd_slot_shape(s, 1 + s->plan.g);
+        if (rows == 0) continue;
+        s->plan.g = rows - 1;
         s->first_picked = b->picked;
         s->first_logits = b->logits;
-        sd_slot_shape(s, 1 + s->plan.g);
         for (int j = 0; j <= s->plan.g; j++)
             e->rows[b->rows++] = (sd_row){.token = j ? s->plan.draft[j - 1] : s->timeline[s->n - 1],
                                           .pos = s->kv->len + j, // behind what is committed
@@ -159,6 +161,7 @@ static sd_rows gather(sd_engine *e) {
     sd_rows b = {0};
     for (int i = 0; i < e->n_slots; i++)
         if (sd_slot_missing(&e->slot[i]) > 1) sd_slot_catch_up(e, &e->slot[i]);
+    sd_engine_begin_masks(e);
     sd_engine_plan(e);
     sd_pages_for_decoding(e);
     add_decode_rows(e, &b);

@@ -27,8 +27,6 @@ sd_generation *sd_generation_new(sd_conn *conn, const sd_dialect *dialect) {
 void sd_generation_drop_prompt(sd_generation *g) {
     for (int i = 0; i < SD_API_MAX_PROMPTS; i++) sd_ids_free(&g->prompt[i]);
     sd_ids_free(&g->bad_words);
-    sd_grammar_release(g->grammar);
-    g->grammar = NULL;
     sd_buf_free(&g->body);
     sd_api_request_drop_texts(&g->request);
     sd_listener_hold(&g->server->listener, g->client, &g->bytes_held, g->answer_bytes);
@@ -44,6 +42,7 @@ void sd_generation_free(sd_generation *g) {
     s->n_generations--;
     if (g->model) g->model->running--;
     for (int i = 0; i < g->n_choices; i++) {
+        sd_buf_free(&g->choices[i].said);
         sd_buf_free(&g->choices[i].text);
         sd_buf_free(&g->choices[i].kept);
         sd_generation_close_answer(&g->choices[i]);
@@ -51,6 +50,7 @@ void sd_generation_free(sd_generation *g) {
     free(g->choices);
     g->answer_bytes = 0;
     sd_generation_drop_prompt(g);
+    sd_grammar_release(g->grammar);
     sd_api_request_free(&g->request);
     sd_client_release(&s->listener.clients, g->client);
     free(g);

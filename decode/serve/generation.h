@@ -18,6 +18,8 @@ void sd_generation_more(
 void sd_generations_cancel(sd_server *s);
 /// Those that were still read when the workers were closed; nobody may wait for them.
 void sd_generations_free_unread(sd_server *s);
+/// Answers whose check was still to come when the workers were closed: they end without it.
+void sd_generations_end_checks(sd_server *s);
 
 /// Delivers what the engine's thread left, for some milliseconds; when there is more, which is true
 /// then, the event loop is woken for it.

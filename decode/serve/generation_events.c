@@ -4,7 +4,11 @@
 // wakes the event loop when the outbox was empty. The engine makes its next step only while the loop
 // is not far behind, so the outbox has a bound. The message that ends a choice is part of the
 // choice, so an end is delivered even when memory is short.
+//
+// An answer that ended where its constraint lets it is checked again, on a worker's thread; its end is taken
+// when that is done.
 #include "base/clock.h"
+#include "base/log.h"
 #include "decode/serve/generation_private.h"
 
 #include <string.h>
@@ -118,7 +122,7 @@ static void count_tokens(sd_generation *g, sd_choice *c, const sd_provider_event
 }
 
 static void take_finish(sd_generation *g, sd_choice *c, const sd_provider_event *ev) {
-    sd_finish finish = (sd_finish)ev->finish;
+    sd_finish finish = c->unfit ? SD_FINISH_ERROR : (sd_finish)ev->finish;
     const sd_request_stats *stats = sd_provider_event_stats(ev);
     c->ended = true;
     c->finish = finish;
@@ -135,12 +139,100 @@ static void take_finish(sd_generation *g, sd_choice *c, const sd_provider_event 
         g->failed = true;
         if (finish == SD_FINISH_CANCELLED)
             sd_api_fail(&g->error, 503, NULL, "the server ends; send the request again elsewhere");
+        else if (c->unfit)
+            sd_api_fail(&g->error, 500, NULL,
+                        "the answer does not fit what it was held to, which is an error of this "
+                        "server; report it");
         else if (ev->error.n)
             sd_api_fail(&g->error, 500, NULL, "%.*s", (int)ev->error.n,
                         sd_provider_event_error(ev));
         else
             sd_api_fail(&g->error, 500, NULL, "out of memory");
         sd_generation_cancel(g); // one choice's failure ends the request
+    }
+}
+
+// Whatever it is, the choice has it, or its end.
+static void settle(sd_engine_event *m) {
+    sd_choice *c = m->to;
+    sd_generation *g = c->generation;
+    const sd_provider_event *ev = m->event;
+    if (ev->finish != SD_FINISH_NONE) take_finish(g, c, ev);
+    if (g->conn && !g->failed) sd_generation_deliver(g, m);
+    if (m != &c->last)
+        give_back(g->server, m);
+    else if (m->event != (void *)c->last_event)
+        free(m->event);
+    if (g->open == 0) sd_generation_end(g);
+}
+
+// ---- the check of a whole answer
+
+static void count_check(sd_server *s, const sd_error *result) {
+    int64_t *checked = s->metrics.checked;
+    if (result->status == SD_OK) {
+        checked[SD_CHECK_VALID]++;
+    } else if (result->status == SD_EMISMATCH) {
+        checked[SD_CHECK_FAILED]++;
+        sd_log(SD_LOG_ERROR, "an answer does not fit what it was held to: %s; report this",
+               result->message);
+    } else if (checked[SD_CHECK_UNCHECKED]++ == 0) {
+        sd_log(SD_LOG_WARN,
+               "an answer could not be checked against its constraint: %s; further ones are only "
+               "counted",
+               result->message);
+    }
+}
+
+static bool check(sd_work *item) {
+    sd_choice *c = item->ctx;
+    sd_error *err = &c->check_result;
+    err->status = sd_grammar_check(c->generation->grammar, c->said.data ? c->said.data : "",
+                                   c->said.len, err);
+    return false;
+}
+
+static void end_check(sd_choice *c) {
+    c->checking = false;
+    c->unfit = c->check_result.status == SD_EMISMATCH;
+    count_check(c->generation->server, &c->check_result);
+    settle(&c->last);
+}
+
+static void on_checked(sd_work *item) {
+    sd_memory_lost_clear();
+    end_check(item->ctx);
+}
+
+// Whether the message waits until its choice is checked.
+static bool begin_check(sd_choice *c, const sd_provider_event *ev) {
+    sd_generation *g = c->generation;
+    sd_server *s = g->server;
+    const sd_request_stats *stats = sd_provider_event_stats(ev);
+    if (ev->finish != SD_FINISH_STOP || !stats || !stats->whole || !g->grammar ||
+        !sd_grammar_has_check(g->grammar) || c->lost || c->last_lost || g->failed)
+        return false;
+    c->check = (sd_work){.owner = g->client->id, .step = check, .done = on_checked, .ctx = c};
+    if (!c->said_lost && s->workers && sd_workers_add(s->workers, &c->check))
+        return c->checking = true;
+    sd_fail(&c->check_result, s->workers ? SD_ENOMEM : SD_EINTERRUPTED, "%s",
+            s->workers ? "out of memory" : "the server ends");
+    count_check(s, &c->check_result);
+    return false;
+}
+
+void sd_generations_end_checks(sd_server *s) {
+    for (sd_generation *g = s->generations, *next; g; g = next) {
+        next = g->next;
+        // The last choice's end frees the generation.
+        for (int i = 0, n = g->n_choices; i < n; i++) {
+            sd_choice *c = &g->choices[i];
+            bool last = g->open == 1;
+            if (!c->checking) continue;
+            sd_fail(&c->check_result, SD_EINTERRUPTED, "the server ends");
+            end_check(c);
+            if (last) break;
+        }
     }
 }
 
@@ -151,13 +243,11 @@ static void take_message(sd_engine_event *m) {
     sd_memory_lost_clear();
     count_tokens(g, c, ev);
     if (ev->lost) c->lost = true; // the end will say so
-    if (ev->finish != SD_FINISH_NONE) take_finish(g, c, ev);
-    if (g->conn && !g->failed) sd_generation_deliver(g, m);
-    if (m != &c->last)
-        give_back(g->server, m);
-    else if (m->event != (void *)c->last_event)
-        free(m->event);
-    if (g->open == 0) sd_generation_end(g);
+    if (ev->text.n && g->grammar && sd_grammar_has_check(g->grammar) &&
+        !sd_buf_add(&c->said, sd_provider_event_text(ev), ev->text.n))
+        c->said_lost = true;
+    if (ev->finish != SD_FINISH_NONE && begin_check(c, ev)) return;
+    settle(m);
 }
 
 bool sd_outbox_drain(sd_server *s) {

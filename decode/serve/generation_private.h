@@ -28,6 +28,11 @@ struct sd_choice {
     bool begun, ended;
     bool lost; // a message of it could not be copied
     sd_finish finish;
+    // What it said, where that is checked at its end; the workers' while `checking`.
+    sd_buf said;
+    bool said_lost, checking, unfit; // unfit: the check found that it is not what it was held to
+    sd_work check;
+    sd_error check_result;
     sd_buf text, kept; // of an answer in one piece: its text, its tokens' logprobs
     int n_kept;
     sd_logprobs_cursor cursor; // of a stream's logprobs
@@ -63,7 +68,8 @@ struct sd_generation {
     sd_api_request request;
     sd_served_model *target; // the model that is meant
     sd_answer answer;
-    sd_grammar *grammar; // the cache keeps what is held, so that the provider finds it
+    // The cache keeps what is held, so that the provider finds it; at its end the answer is checked.
+    sd_grammar *grammar;
     char id[40];
     sd_ids prompt[SD_API_MAX_PROMPTS]; // until they are submitted
     sd_ids bad_words;                  // likewise (decode/engine/bad_words.h)

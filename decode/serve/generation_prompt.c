@@ -110,6 +110,8 @@ static int check_constraint(sd_generation *g, sd_api_error *e) {
     sd_status st = sd_generation_tenant(&tenant, g, &err);
     if (st == SD_OK)
         st = sd_grammar_cache_get_for(&g->grammar, g->server->local->grammars, tenant, &want, &err);
+    const sd_serve_options *o = g->server->o;
+    if (st == SD_OK && o->on_constraint) o->on_constraint(o->ctx, g->grammar);
     if (st == SD_OK) return 0;
     return sd_api_fail(e, st == SD_ENOMEM ? 500 : 400, r->constraint_param, "%s: %s",
                        r->constraint_param, err.message);

@@ -108,6 +108,7 @@ static int submit(sd_generation *g, sd_api_error *e) {
         *c = (sd_choice){.generation = g, .index = i, .prompt = i / g->request.n};
         c->last = (sd_engine_event){.event = (void *)c->last_event, .room = sizeof c->last_event};
         c->text = sd_buf_make(SD_HTTP_MAX_BODY);
+        c->said = sd_buf_make(SD_HTTP_MAX_BODY);
         c->kept = sd_buf_make((size_t)1 << 30); // sd_generation_reserve bounds it
         if (!g->request.stream && g->request.echo && !sd_generation_echo(g, c->prompt, &c->text))
             return sd_api_fail(e, 500, NULL, "out of memory");

@@ -123,9 +123,6 @@ static void write_engine(page *p, const sd_metrics *m, const sd_engine_stats *e,
     single(p, "prompt_tokens_total", "counter", "Prompt tokens read.", (double)e->prompt_tokens);
     single(p, "generation_tokens_total", "counter", "Tokens generated.",
            (double)e->generated_tokens);
-    single(p, "constraint_failures_total", "counter",
-           "Answers that did not fit the schema that they were held to: errors of the server.",
-           (double)e->constraint_failures);
     single(p, "nonfinite_logits_total", "counter",
            "Requests that ended because the model's logits were not finite.", (double)e->nonfinite);
     single(p, "num_preemptions_total", "counter", "Requests put back into the queue.",
@@ -155,9 +152,40 @@ static void write_engine(page *p, const sd_metrics *m, const sd_engine_stats *e,
     double up = now_s - m->started_s;
     single(p, "busy_seconds_total", "counter", "Time the engine was at work.", e->busy_s);
     single(p, "constraint_seconds_total", "counter",
-           "Of that, time for the masks that hold answers to a schema.", e->constraint_s);
+           "Of that, time for making and finding the masks that hold answers to their constraint.", e->constraint_s);
     single(p, "idle_seconds_total", "counter", "Time the engine had nothing to do.",
            up > e->busy_s ? up - e->busy_s : 0);
+}
+
+static void write_constraints(page *p, const sd_metrics *m) {
+#define WORD(name, word) word,
+    static const char *const results[SD_CHECK_COUNT] = {SD_CHECKS(WORD)};
+#undef WORD
+    char extra[48];
+    head(p, "constraint_checks_total", "counter",
+         "Whole answers that were checked against their constraint, by result.");
+    for (int i = 0; i < SD_CHECK_COUNT; i++) {
+        snprintf(extra, sizeof extra, ",result=\"%s\"", results[i]);
+        line(p, "constraint_checks_total", extra, (double)m->checked[i]);
+    }
+    single(p, "constraint_failures_total", "counter",
+           "Answers that did not fit what they were held to: errors of the server.",
+           (double)m->checked[SD_CHECK_FAILED]);
+    if (!m->has_grammars) return;
+    const sd_grammar_cache_stats *g = &m->grammars;
+    single(p, "constraint_compiled_total", "counter", "Constraints that were compiled.",
+           (double)g->compiled);
+    single(p, "constraint_refused_total", "counter",
+           "Constraints that could not be compiled: errors of requests.", (double)g->refused);
+    single(p, "constraint_compile_seconds_total", "counter",
+           "Time of compiling constraints, refused ones too.", g->compile_s);
+    single(p, "constraint_cache_hits_total", "counter", "Constraints that were found compiled.",
+           (double)g->found);
+    single(p, "constraint_masks_total", "counter", "Masks of tokens that were asked for.",
+           (double)g->masks);
+    single(p, "constraint_masks_computed_total", "counter",
+           "Masks of tokens that were not known and were computed.", (double)g->masks_made);
+    single(p, "constraint_mask_seconds_total", "counter", "Time of computing masks.", g->mask_s);
 }
 
 static void write_requests(page *p, const sd_metrics *m) {
@@ -221,6 +249,7 @@ bool sd_metrics_write(sd_buf *out, const sd_metrics *m, const sd_engine_stats *e
     if (p.ok) {
         write_engine(&p, m, e, now_s);
         write_requests(&p, m);
+        write_constraints(&p, m);
         write_adapters(&p, adapters, n_adapters);
     }
     sd_buf_free(&p.label);

@@ -47,10 +47,23 @@ typedef enum {
         SD_REJECT_COUNT
 } sd_reject;
 
+// What the check of a whole answer against its constraint said; the label's word.
+#define SD_CHECKS(X) X(VALID, "valid") X(FAILED, "failed") X(UNCHECKED, "unchecked")
+
+typedef enum {
+#define SD_CHECK_ENUM(name, word) SD_CHECK_##name,
+    SD_CHECKS(SD_CHECK_ENUM)
+#undef SD_CHECK_ENUM
+        SD_CHECK_COUNT
+} sd_check_result;
+
 typedef struct {
     sd_histogram histogram[SD_H_COUNT];
     int64_t finished[SD_FINISH_COUNT]; // by sd_finish
     int64_t rejected[SD_REJECT_COUNT];
+    int64_t checked[SD_CHECK_COUNT];
+    bool has_grammars; // the model has a tokenizer
+    sd_grammar_cache_stats grammars;
     int64_t body_bytes, reading; // now: bytes of bodies and unread answers; requests being read
     int64_t displaced;           // idle sockets closed for newcomers
     bool has_log;                // an access log is written

@@ -143,6 +143,8 @@ static void get_metrics(sd_conn *c) {
     m.displaced = l->counts.displaced;
     m.has_log = l->access_log != NULL;
     if (l->access_log) m.log_lost = sd_access_log_lost(l->access_log);
+    m.has_grammars = s->local && s->local->grammars;
+    if (m.has_grammars) sd_grammar_cache_get_stats(s->local->grammars, &m.grammars);
     ok = ok && sd_metrics_write(&out, &m, &stats, s->n_models ? s->model[0].card->name : "", rows,
                                 s->n_models, sd_now_s());
     if (ok)

@@ -242,7 +242,9 @@ static void close_server(sd_server *s) {
     sd_listener_stop(&s->listener);
     if (s->base) event_base_loop(s->base, EVLOOP_NONBLOCK); // libevent closes sockets in its loop
     sd_workers_close(s->workers);
+    s->workers = NULL;
     sd_generations_free_unread(s);
+    sd_generations_end_checks(s);
     if (s->provider) s->provider->ops->close(s->provider); // ends what is left of the generations
     while (sd_outbox_drain(s)) {
     }

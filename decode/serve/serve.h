@@ -34,7 +34,9 @@ typedef struct {
     void (*on_ready)(void *ctx, const char *address);
     // Called on a worker's thread before it reads a request. For tests; may be NULL.
     void (*on_read)(void *ctx);
-    void *ctx; // of both
+    // Likewise with what an answer will be held to. For tests; may be NULL.
+    void (*on_constraint)(void *ctx, sd_grammar *g);
+    void *ctx; // of all three
 } sd_serve_options;
 
 /// Serves until SIGTERM, SIGINT or SIGHUP (unless that is ignored), then drains: it ends when all

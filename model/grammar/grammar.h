@@ -40,7 +40,7 @@ enum {
     SD_GRAMMAR_CONFIGS = 512,    // ways to read the same bytes that are followed at once
     SD_GRAMMAR_CACHE = 48 << 20, // bytes of states and masks that a grammar keeps
     SD_GRAMMAR_FORCED = 64,      // tokens of a forced run at most
-    // What one mask may find that was not known. It grows with the ways to read a token, not with the
+    // What one mask may find that was not known, and what the masks of one step may find together. It grows with the ways to read a token, not with the
     // vocabulary: a usual schema's takes some tens of states and up to 150,000 steps (thousands of
     // optional members), a choice of 4,096 texts a state for each of their beginnings, 14,000 or
     // more. Patterns that count letters would take 440 million steps and 320 MB on 60,000 tokens.
@@ -95,7 +95,17 @@ typedef struct {
     int32_t at;  // 0: nothing is allowed any more
     bool strip;  // the next token loses the space that the tokenizer puts before a text
     bool spaced; // the last optional space was written
+    bool lost;   // the last token was refused for want of memory
 } sd_grammar_state;
+
+/// What masks may still find: states, steps and edges for them, bytes.
+typedef struct {
+    int64_t made, work;
+    size_t bytes;
+} sd_gspend;
+static inline sd_gspend sd_gspend_of_a_mask(void) {
+    return (sd_gspend){SD_GRAMMAR_MASK_STATES, SD_GRAMMAR_MASK_WORK, SD_GRAMMAR_MASK_BYTES};
+}
 
 /// The beginning of a text, behind token `before` (-1: none). The grammar is acquired. False: out of
 /// memory.
@@ -108,12 +118,16 @@ bool sd_grammar_accept(sd_grammar_state *s, int32_t token);
 bool sd_grammar_allows(const sd_grammar_state *s, int32_t token);
 typedef enum {
     SD_GRAMMAR_FILLED,   // also where no token may come
-    SD_GRAMMAR_TOO_MUCH, // the mask takes more than SD_GRAMMAR_MASK_*
+    SD_GRAMMAR_TOO_MUCH, // the mask takes more than SD_GRAMMAR_MASK_*; what was found is forgotten
+    SD_GRAMMAR_LATER,    // it takes more than is left; what was found is kept
     SD_GRAMMAR_NO_MEMORY
 } sd_grammar_filled;
 /// allowed [(V + 31) / 32] <- the tokens that may come next; end tokens are the caller's. All zero
-/// unless it is SD_GRAMMAR_FILLED; what was found for the mask is forgotten then.
-sd_grammar_filled sd_grammar_try_fill(const sd_grammar_state *s, uint32_t *allowed, int V);
+/// unless it is SD_GRAMMAR_FILLED. *left, unless left is NULL, is what several masks may take together:
+/// this one takes its part off. A first mask that is given sd_gspend_of_a_mask is never told to come
+/// later.
+sd_grammar_filled sd_grammar_try_fill(const sd_grammar_state *s, uint32_t *allowed, int V,
+                                      sd_gspend *left);
 /// allowed [(V + 31) / 32] <- the tokens that may come next; end tokens are the caller's. False: no
 /// token may, or the mask could not be made.
 bool sd_grammar_fill(const sd_grammar_state *s, uint32_t *allowed, int V);
@@ -130,6 +144,7 @@ typedef sd_status (*sd_grammar_check_fn)(const void *ctx, const char *text, size
 /// taken, and given to free_ctx at the end unless it is NULL.
 void sd_grammar_set_check(sd_grammar *g, sd_grammar_check_fn check, void (*free_ctx)(void *ctx),
                           void *ctx);
+bool sd_grammar_has_check(const sd_grammar *g);
 /// SD_EMISMATCH says what is wrong with a text; SD_OK where there is no check.
 sd_status sd_grammar_check(const sd_grammar *g, const char *text, size_t len, sd_error *err);
 

@@ -40,6 +40,8 @@ struct sd_vocab {
     int *plain_upto;        // [most_chars + 1] how many of them have at most so many
     int most_chars;
     uint32_t *plain_mask; // [(V + 31) / 32]
+    // Of all grammars over it, those that are gone too: masks that were asked for; walks that made one.
+    atomic_llong masks, masks_made, mask_ns;
 };
 
 // ---- expressions
@@ -172,11 +174,6 @@ typedef struct {
     int cap, n;
 } sd_gtable;
 
-typedef struct {
-    int64_t made, work;
-    size_t bytes;
-} sd_gspend;
-
 struct sd_grammar {
     atomic_int refs;
     sd_vocab *vocab;
@@ -233,9 +230,6 @@ void sd_automaton_unlimited(sd_grammar *g);
 int sd_automaton_plain_room(const sd_grammar *g, const sd_gstate *s);
 /// Whether the state stands before an optional space.
 bool sd_automaton_before_space(const sd_grammar *g, const sd_gstate *s);
-
-/// The mask of a state (mask.c), or NULL: g->spent, or memory is out. Under the lock.
-const uint32_t *sd_mask_of(sd_grammar *g, int32_t state, bool strip);
 
 // ---- JSON (json.c)
 

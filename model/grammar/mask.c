@@ -17,7 +17,7 @@ sd_status sd_grammar_compile(sd_grammar **out, sd_grammar_builder *b, int e, sd_
     SD_CHECK_ALLOC(g, err);
     atomic_init(&g->refs, 1);
     g->vocab = sd_vocab_acquire(v);
-    g->budget = (sd_gspend){SD_GRAMMAR_MASK_STATES, SD_GRAMMAR_MASK_WORK, SD_GRAMMAR_MASK_BYTES};
+    g->budget = sd_gspend_of_a_mask();
     pthread_mutex_init(&g->lock, NULL);
     SD_TRY(sd_gnodes_make(&g->nodes, b, e, v->V, err));
     SD_TRY(sd_automaton_open(g, err));
@@ -44,9 +44,14 @@ void sd_grammar_release(sd_grammar *g) {
 
 void sd_grammar_set_check(sd_grammar *g, sd_grammar_check_fn check, void (*free_ctx)(void *ctx),
                           void *ctx) {
+    if (g->ctx) g->free_ctx(g->ctx);
     g->check = check;
     g->free_ctx = free_ctx;
     g->ctx = ctx;
+}
+
+bool sd_grammar_has_check(const sd_grammar *g) {
+    return g->check != NULL;
 }
 
 sd_status sd_grammar_check(const sd_grammar *g, const char *text, size_t len, sd_error *err) {
@@ -58,7 +63,7 @@ sd_status sd_grammar_check(const sd_grammar *g, const char *text, size_t len, sd
 bool sd_grammar_begin(sd_grammar_state *s, sd_grammar *g, int32_t before) {
     const sd_vocab *v = g->vocab;
     bool strip = v->spaced >= 0 && sd_tokenizer_prefix_bytes(v->t, before, v->spaced) > 0;
-    *s = (sd_grammar_state){sd_grammar_acquire(g), g->first, strip, true};
+    *s = (sd_grammar_state){sd_grammar_acquire(g), g->first, strip, true, false};
     pthread_mutex_lock(&g->lock);
     g->state[s->at]->refs++;
     pthread_mutex_unlock(&g->lock);
@@ -112,7 +117,9 @@ bool sd_grammar_accept(sd_grammar_state *s, int32_t token) {
     bool spaced = s->spaced;
     pthread_mutex_lock(&g->lock);
     sd_automaton_collect(g);
+    g->lost = false;
     int32_t at = behind(g, s, token, &spaced);
+    s->lost = !at && g->lost;
     if (at) {
         g->state[at]->refs++;
         g->state[at]->tick = ++g->tick;
@@ -191,57 +198,78 @@ static void make_mask(sd_grammar *g, int32_t state, bool strip, uint32_t *mask, 
     }
 }
 
-static void count_mask(sd_grammar *g, int64_t made, int64_t work, size_t bytes, double seconds) {
+static void count_mask(sd_grammar *g, const sd_gspend *took, double seconds) {
     sd_grammar_stats *s = &g->stats;
     s->mask_misses++;
     s->mask_s += seconds;
-    if (made > s->most_states) s->most_states = made;
-    if (work > s->most_work) s->most_work = work;
-    if (bytes > s->most_bytes) s->most_bytes = bytes;
+    if (took->made > s->most_states) s->most_states = took->made;
+    if (took->work > s->most_work) s->most_work = took->work;
+    if (took->bytes > s->most_bytes) s->most_bytes = took->bytes;
+    atomic_fetch_add(&g->vocab->masks_made, 1);
+    atomic_fetch_add(&g->vocab->mask_ns, (int64_t)(seconds * 1e9));
 }
 
-const uint32_t *sd_mask_of(sd_grammar *g, int32_t state, bool strip) {
+static sd_gspend lesser(const sd_gspend *a, const sd_gspend *b) {
+    return (sd_gspend){a->made < b->made ? a->made : b->made, a->work < b->work ? a->work : b->work,
+                       a->bytes < b->bytes ? a->bytes : b->bytes};
+}
+
+static void take_off(sd_gspend *left, const sd_gspend *took) {
+    left->made = left->made > took->made ? left->made - took->made : 0;
+    left->work = left->work > took->work ? left->work - took->work : 0;
+    left->bytes = left->bytes > took->bytes ? left->bytes - took->bytes : 0;
+}
+
+// *out <- the mask of a state. Under the lock.
+static sd_grammar_filled mask_of(const uint32_t **out, sd_grammar *g, int32_t state, bool strip,
+                                 sd_gspend *left) {
     sd_gstate *s = g->state[state];
     size_t words = ((size_t)g->vocab->V + 31) / 32;
     g->stats.masks++;
+    atomic_fetch_add(&g->vocab->masks, 1);
     s->tick = ++g->tick;
-    if (s->mask[strip]) return s->mask[strip];
+    if ((*out = s->mask[strip])) return SD_GRAMMAR_FILLED;
     uint32_t *mask = calloc(words, sizeof *mask);
-    if (!mask) return NULL;
+    if (!mask) return SD_GRAMMAR_NO_MEMORY;
     double begin = sd_now_s();
-    int64_t made = g->made, work = g->work;
-    size_t bytes = g->bytes;
+    sd_gspend most = left ? lesser(left, &g->budget) : g->budget,
+              took = {g->made, g->work, g->bytes};
     g->lost = g->spent = false;
-    sd_automaton_limit(g, g->budget);
+    sd_automaton_limit(g, most);
     make_mask(g, state, strip, mask, words);
     sd_automaton_unlimited(g);
-    count_mask(g, g->made - made, g->work - work, g->bytes - bytes, sd_now_s() - begin);
+    took = (sd_gspend){g->made - took.made, g->work - took.work, g->bytes - took.bytes};
+    count_mask(g, &took, sd_now_s() - begin);
+    if (left) take_off(left, &took);
     s = g->state[state];
-    if (g->lost) { // a hole in it would be another constraint
-        free(mask);
-        return NULL;
+    if (!g->lost) {
+        s->mask[strip] = mask;
+        g->bytes += words * sizeof *mask;
+        *out = mask;
+        return SD_GRAMMAR_FILLED;
     }
-    s->mask[strip] = mask;
-    g->bytes += words * sizeof *mask;
-    return mask;
+    free(mask); // a hole in it would be another constraint
+    if (!g->spent) return SD_GRAMMAR_NO_MEMORY;
+    bool less = most.made < g->budget.made || most.work < g->budget.work ||
+                most.bytes < g->budget.bytes;
+    return less ? SD_GRAMMAR_LATER : SD_GRAMMAR_TOO_MUCH;
 }
 
-sd_grammar_filled sd_grammar_try_fill(const sd_grammar_state *s, uint32_t *allowed, int V) {
+sd_grammar_filled sd_grammar_try_fill(const sd_grammar_state *s, uint32_t *allowed, int V,
+                                      sd_gspend *left) {
     sd_grammar *g = s->g;
     size_t words = ((size_t)V + 31) / 32, has = ((size_t)g->vocab->V + 31) / 32;
-    sd_grammar_filled is = SD_GRAMMAR_FILLED;
+    const uint32_t *mask = NULL;
     memset(allowed, 0, words * sizeof *allowed);
-    if (s->at == 0) return is;
+    if (s->at == 0) return SD_GRAMMAR_FILLED;
     pthread_mutex_lock(&g->lock);
     sd_automaton_collect(g);
-    const uint32_t *mask = sd_mask_of(g, s->at, s->strip);
-    if (mask) {
-        memcpy(allowed, mask, (words < has ? words : has) * sizeof *allowed);
+    sd_grammar_filled is = mask_of(&mask, g, s->at, s->strip, left);
+    if (mask) memcpy(allowed, mask, (words < has ? words : has) * sizeof *allowed);
+    if (is == SD_GRAMMAR_FILLED || is == SD_GRAMMAR_LATER)
         sd_automaton_collect(g); // whoever asks next may be long in coming
-    } else {
-        is = g->spent ? SD_GRAMMAR_TOO_MUCH : SD_GRAMMAR_NO_MEMORY;
+    else
         sd_automaton_forget(g);
-    }
     pthread_mutex_unlock(&g->lock);
     return is;
 }
@@ -249,7 +277,7 @@ sd_grammar_filled sd_grammar_try_fill(const sd_grammar_state *s, uint32_t *allow
 bool sd_grammar_fill(const sd_grammar_state *s, uint32_t *allowed, int V) {
     size_t words = ((size_t)V + 31) / 32;
     uint32_t any = 0;
-    if (sd_grammar_try_fill(s, allowed, V) != SD_GRAMMAR_FILLED) return false;
+    if (sd_grammar_try_fill(s, allowed, V, NULL) != SD_GRAMMAR_FILLED) return false;
     for (size_t i = 0; i < words; i++) any |= allowed[i];
     return any != 0;
 }

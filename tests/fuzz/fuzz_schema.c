@@ -42,7 +42,7 @@ static void walk(sd_grammar *g, const sd_tokenizer *t, uint64_t seed) {
     for (int i = 0; i < STEPS && !ended; i++) {
         int32_t run[SD_GRAMMAR_FORCED], token = -1;
         bool open, any = sd_grammar_fill(&s, allowed, V);
-        if (!any && sd_grammar_try_fill(&s, allowed, V) == SD_GRAMMAR_TOO_MUCH) break;
+        if (!any && sd_grammar_try_fill(&s, allowed, V, NULL) == SD_GRAMMAR_TOO_MUCH) break;
         SD_ASSERT(any || sd_grammar_can_end(&s));
         int n = sd_grammar_forced(&s, run, &open);
         SD_ASSERT(n <= SD_GRAMMAR_FORCED && (n == 0 || sd_grammar_allows(&s, run[0])));

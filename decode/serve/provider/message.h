@@ -16,7 +16,7 @@
 
 #include <stddef.h>
 
-enum { SD_PROVIDER_VERSION = 5 };
+enum { SD_PROVIDER_VERSION = 6 };
 
 typedef struct {
     uint32_t version; // SD_PROVIDER_VERSION

@@ -6,6 +6,7 @@
 #include "base/files/hash.h"
 #include "base/json.h"
 #include "base/list.h"
+#include "model/grammar/internal.h"
 #include "model/grammar/schema/schema.h"
 
 #include <pthread.h>
@@ -27,7 +28,7 @@ struct sd_grammar_cache {
     const sd_tokenizer *t;
     sd_grammar_calls_fn calls; // may be NULL
     pthread_mutex_t lock, vocab_lock;
-    sd_vocab *vocab;
+    sd_vocab *vocab; // written under both locks
     entry *entry; // [n]
     int n, cap;
     int64_t uses;
@@ -71,9 +72,13 @@ static sd_status vocab_of(sd_vocab **out, sd_grammar_cache *c, sd_error *err) {
     sd_status st = SD_OK;
     pthread_mutex_lock(&c->vocab_lock);
     if (!c->vocab) {
+        sd_vocab *v = NULL;
         double begin = sd_now_s();
-        st = sd_vocab_open(&c->vocab, c->t, err);
+        st = sd_vocab_open(&v, c->t, err);
+        pthread_mutex_lock(&c->lock); // for whoever wants the statistics
+        c->vocab = v;
         c->stats.vocab_s = sd_now_s() - begin;
+        pthread_mutex_unlock(&c->lock);
     }
     *out = c->vocab;
     pthread_mutex_unlock(&c->vocab_lock);
@@ -92,7 +97,37 @@ static sd_status check_json(const void *ctx, const char *text, size_t len, sd_er
     return st;
 }
 
-static void free_schema(void *ctx) {
+// ctx: {"pattern": what the whole text matches}, or an array of which it is one.
+static sd_status check_text(const void *ctx, const char *text, size_t len, sd_error *err) {
+    size_t i;
+    json_t *one, *v = NULL;
+    if (json_is_array(ctx)) {
+        json_array_foreach(ctx, i, one) if (json_string_length(one) == len &&
+                                            memcmp(json_string_value(one), text, len) == 0)
+            return SD_OK;
+        return sd_fail(err, SD_EMISMATCH, "it is none of the choices");
+    }
+    if (!(v = json_stringn(text, len))) return sd_fail(err, SD_ENOMEM, "out of memory or no UTF-8");
+    sd_status st = sd_schema_validate(ctx, v, err);
+    json_decref(v);
+    return st;
+}
+
+// The pattern as one of a whole text.
+static sd_status whole_pattern(json_t **out, const sd_grammar_spec *want, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_buf b = sd_buf_make(want->len + 16);
+    SD_CHECK_ALLOC(sd_buf_adds(&b, "^(?:") && sd_buf_add(&b, want->text, want->len) &&
+                       sd_buf_adds(&b, ")$"),
+                   err);
+    *out = json_pack("{s:o}", "pattern", json_stringn(b.data, b.len));
+    SD_CHECK_ALLOC(*out, err);
+out:
+    sd_buf_free(&b);
+    return st;
+}
+
+static void free_json(void *ctx) {
     json_decref(ctx);
 }
 
@@ -142,11 +177,14 @@ static sd_status compile(sd_grammar **out, const sd_grammar_cache *c, sd_vocab *
     if (want->kind == SD_GRAMMAR_REGEX) e = sd_gb_regex(b, want->text, want->len);
     SD_CHECK(own.status == SD_OK, err, own.status, "%s", own.message);
     SD_TRY(sd_grammar_compile(out, b, e, v, err));
-    if (want->kind == SD_GRAMMAR_SCHEMA || want->kind == SD_GRAMMAR_OBJECT) {
-        sd_grammar_set_check(*out, check_json, free_schema,
-                             want->kind == SD_GRAMMAR_SCHEMA ? doc : NULL);
-        if (want->kind == SD_GRAMMAR_SCHEMA) doc = NULL;
+    if (want->kind == SD_GRAMMAR_REGEX && (st = whole_pattern(&doc, want, err)) != SD_OK) {
+        sd_grammar_release(*out);
+        *out = NULL;
+        goto out;
     }
+    bool json = want->kind == SD_GRAMMAR_SCHEMA || want->kind == SD_GRAMMAR_OBJECT;
+    if (json || doc) sd_grammar_set_check(*out, json ? check_json : check_text, free_json, doc);
+    doc = NULL;
 out:
     json_decref(doc);
     sd_grammar_builder_close(b);
@@ -227,15 +265,15 @@ sd_status sd_grammar_cache_get_for(sd_grammar **out, sd_grammar_cache *c, uint64
     if (*out) return SD_OK;
     SD_TRY(vocab_of(&v, c, err));
     double begin = sd_now_s();
-    SD_TRY(compile(out, c, v, want, err));
+    st = compile(out, c, v, want, err);
     pthread_mutex_lock(&c->lock);
-    c->stats.compiled++;
+    c->stats.compiled += st == SD_OK, c->stats.refused += st != SD_OK;
     c->stats.compile_s += sd_now_s() - begin;
-    sd_grammar *other = find(c, tenant, want, hash);
+    sd_grammar *other = st == SD_OK ? find(c, tenant, want, hash) : NULL;
     if (other) {
         sd_grammar_release(*out);
         *out = other;
-    } else {
+    } else if (st == SD_OK) {
         n_gone = keep(c, tenant, want, hash, *out, gone);
     }
     pthread_mutex_unlock(&c->lock);
@@ -251,16 +289,11 @@ sd_status sd_grammar_cache_get(sd_grammar **out, sd_grammar_cache *c, const sd_g
 
 void sd_grammar_cache_get_stats(sd_grammar_cache *c, sd_grammar_cache_stats *out) {
     pthread_mutex_lock(&c->lock);
-    int n = c->n;
-    sd_grammar **g = sd_alloc((size_t)n + 1, sizeof *g);
+    const sd_vocab *v = c->vocab;
     *out = c->stats;
-    for (int i = 0; g && i < n; i++) g[i] = sd_grammar_acquire(c->entry[i].g);
-    pthread_mutex_unlock(&c->lock);
-    for (int i = 0; g && i < n; i++) {
-        sd_grammar_stats s;
-        sd_grammar_get_stats(g[i], &s);
-        out->masks += s.masks, out->mask_misses += s.mask_misses, out->mask_s += s.mask_s;
-        sd_grammar_release(g[i]);
+    if (v) {
+        out->masks = atomic_load(&v->masks), out->masks_made = atomic_load(&v->masks_made);
+        out->mask_s = (double)atomic_load(&v->mask_ns) * 1e-9;
     }
-    free(g);
+    pthread_mutex_unlock(&c->lock);
 }

@@ -300,51 +300,39 @@ Test(constraint, a_slot_that_is_taken_away_changes_no_token) {
     free_world(&w);
 }
 
-static sd_status check_schema(const void *schema, const char *text, size_t len, sd_error *err) {
-    json_t *v = json_loadb(text, len, JSON_DECODE_ANY, NULL);
-    sd_status st = sd_schema_validate(schema, v, err);
-    json_decref(v);
-    return st;
-}
-
-static void drop_schema(void *schema) {
-    json_decref(schema);
-}
-
-Test(constraint, an_answer_that_would_not_fit_is_an_error_and_is_counted) {
+// An answer says that it ended where its constraint lets it: it is to be checked then, by others.
+Test(constraint, an_answer_that_is_whole_says_so) {
     world w = make_world();
-    sd_error err = {0};
-    // A check that knows better than the automaton: what a bug of the masks would look like.
-    json_t *other = json_loads("{\"type\":\"integer\"}", 0, NULL);
-    sd_grammar_builder *b = sd_grammar_builder_open();
-    sd_grammar *g = NULL;
-    sd_vocab *v = NULL;
-    cr_assert_eq(sd_vocab_open(&v, w.model->tokenizer, &err), SD_OK);
-    cr_assert_eq(sd_grammar_compile(&g, b, sd_gb_regex(b, "true|null", 9), v, &err), SD_OK);
-    sd_grammar_builder_close(b);
-    sd_grammar_set_check(g, check_schema, drop_schema, other);
     sd_engine *e = test_engine_open(w.model, &(sd_engine_options){.ctx = 256, .slots = 1});
-    test_answer a = {0};
-    sd_request r = request_of(&w, 0, 0, SD_SPEC_OFF);
-    r.grammar = g;
-    test_run(e, &r, &a);
-    cr_expect_eq(a.finish, SD_FINISH_ERROR);
-    cr_expect(strstr(a.error, "does not fit the schema"), "%s", a.error);
-    sd_engine_stats stats;
-    sd_engine_get_stats(e, &stats);
-    cr_expect_eq(stats.constraint_failures, 1);
-    cr_expect(stats.constraint_s > 0 && stats.constraint_s < stats.busy_s, "%g of %g s",
-              stats.constraint_s, stats.busy_s);
-    double before = stats.constraint_s;
-    test_answer_free(&a);
-    r.grammar = NULL;
-    test_run(e, &r, &a);
-    sd_engine_get_stats(e, &stats);
-    cr_expect_eq(stats.constraint_s, before);
-    test_answer_free(&a);
+    int whole = 0;
+    for (int k = 0; k < KINDS; k++)
+        for (int i = 0; i < 2; i++) {
+            test_answer a = {0};
+            sd_error err;
+            sd_request r = request_of(&w, k, 1, SD_SPEC_AUTO);
+            if (i) r.max_tokens = 2;
+            test_run(e, &r, &a);
+            cr_expect_eq(a.stats.whole, a.finish == SD_FINISH_STOP, "%d, %d", k, i);
+            cr_assert(sd_grammar_has_check(w.g[k]));
+            if (a.stats.whole)
+                cr_expect_eq(sd_grammar_check(w.g[k], a.text.data, a.text.len, &err), SD_OK,
+                             "%.*s: %s", (int)a.text.len, a.text.data, err.message);
+            whole += a.stats.whole;
+            test_answer_free(&a);
+        }
+    cr_expect_gt(whole, 2);
+    sd_request stopped = request_of(&w, 3, 1, SD_SPEC_OFF), free_text = stopped;
+    test_answer a = {0}, b = {0};
+    stopped.stop[0] = ", ", stopped.n_stop = 1; // cut, so that it is not what was asked for
+    free_text.grammar = NULL;
+    test_run(e, &stopped, &a);
+    double masks = e->stats.constraint_s;
+    cr_expect(masks > 0 && masks < e->stats.busy_s, "%g of %g s", masks, e->stats.busy_s);
+    test_run(e, &free_text, &b);
+    cr_expect_eq(e->stats.constraint_s, masks);
+    cr_expect(a.finish == SD_FINISH_STOP && !a.stats.whole && !b.stats.whole);
+    test_answer_free(&a), test_answer_free(&b);
     sd_engine_close(e);
-    sd_grammar_release(g);
-    sd_vocab_release(v);
     free_world(&w);
 }
 
@@ -458,5 +446,64 @@ Test(constraint, a_mask_that_takes_too_much_ends_its_request_alone) {
         sd_engine_close(e);
         sd_grammar_release(g);
     }
+    free_world(&w);
+}
+
+// Constraints whose masks each take a good part of a step's budget: a step makes as many as it has the
+// budget for, the others wait, drafts end there, and the answers are those of plain decoding.
+Test(constraint, the_masks_of_a_step_share_one_budget) {
+    enum { CLIENTS = 6 };
+    world w = make_world();
+    sd_error err;
+    sd_engine *e = test_engine_open(
+        w.model, &(sd_engine_options){.ctx = 256, .slots = CLIENTS, .spec_length = 8});
+    sd_grammar *g[CLIENTS] = {0}, *own[CLIENTS] = {0};
+    test_answer want[CLIENTS] = {0}, got[CLIENTS] = {0};
+    int64_t most = 0;
+    for (int i = 0; i < CLIENTS; i++) {
+        char text[80];
+        // A choice of "aaaa...": each of its beginnings is a state.
+        int n = snprintf(text, sizeof text, "([a-e]{%d}|[c-h]{%d}|in the (end|hall)){2,9}", 40 + i,
+                         60 + i);
+        const sd_grammar_spec spec = {SD_GRAMMAR_REGEX, text, (size_t)n};
+        cr_assert_eq(sd_grammar_cache_get_for(&own[i], w.cache, 1, &spec, &err), SD_OK);
+        cr_assert_eq(sd_grammar_cache_get_for(&g[i], w.cache, 2, &spec, &err), SD_OK);
+        sd_request r = request_of(&w, 0, 1, SD_SPEC_OFF);
+        r.grammar = own[i];
+        test_run(e, &r, &want[i]);
+        sd_grammar_stats stats;
+        sd_grammar_get_stats(own[i], &stats);
+        if (stats.most_work > most) most = stats.most_work;
+    }
+    e->mask_budget.work = most + most / 2; // one mask, never two
+    for (int i = 0; i < CLIENTS; i++) {
+        sd_request r = request_of(&w, 0, 1, SD_SPEC_AUTO);
+        r.grammar = g[i], r.on_event = test_collect, r.ctx = &got[i];
+        cr_assert_eq(sd_engine_submit(e, &r, NULL, NULL), SD_OK);
+    }
+    int64_t least_left = INT64_MAX, waited = 0;
+    for (bool more = true; more;) {
+        int64_t before = 0, after = 0;
+        sd_grammar_stats stats;
+        for (int i = 0; i < CLIENTS; i++) before += (int64_t)g[i]->work;
+        more = sd_engine_step(e);
+        for (int i = 0; i < CLIENTS; i++) after += (int64_t)g[i]->work;
+        (void)stats;
+        // Beyond the budget: single moves over tokens, and what the last mask's last step took.
+        cr_assert_leq(after - before, e->mask_budget.work + most / 2 + 20000);
+        if (e->mask_left.work < least_left) least_left = e->mask_left.work;
+        for (int i = 0; i < CLIENTS; i++) {
+            const sd_slot *s = &e->slot[i];
+            waited += s->request && !s->fresh && s->rows == 0;
+        }
+    }
+    printf("# a mask takes %d steps at most; slots waited %d times\n", (int)most, (int)waited);
+    cr_expect_gt(waited, 0);
+    for (int i = 0; i < CLIENTS; i++) {
+        expect_same(&want[i], &got[i], "one budget", i);
+        test_answer_free(&want[i]), test_answer_free(&got[i]);
+        sd_grammar_release(g[i]), sd_grammar_release(own[i]);
+    }
+    sd_engine_close(e);
     free_world(&w);
 }

@@ -419,7 +419,7 @@ Test(grammar, a_mask_takes_no_more_than_its_budget) {
     size_t before = sd_grammar_bytes(g);
     for (int i = 0; i < 3; i++) {
         double begin = sd_now_s();
-        cr_expect_eq(sd_grammar_try_fill(&s, allowed, V), SD_GRAMMAR_TOO_MUCH);
+        cr_expect_eq(sd_grammar_try_fill(&s, allowed, V, NULL), SD_GRAMMAR_TOO_MUCH);
         double took = sd_now_s() - begin;
         sd_grammar_get_stats(g, &stats);
         printf("# given up after %.1f ms: %d states, %d steps, %.1f MB\n", took * 1e3,
@@ -432,7 +432,7 @@ Test(grammar, a_mask_takes_no_more_than_its_budget) {
     }
     cr_expect(sd_grammar_allows(&s, 'a') && sd_grammar_accept(&s, 'a')); // one token is no mask
     g->budget.work *= 4; // it would take a hundred times as much
-    cr_expect_eq(sd_grammar_try_fill(&s, allowed, V), SD_GRAMMAR_TOO_MUCH);
+    cr_expect_eq(sd_grammar_try_fill(&s, allowed, V, NULL), SD_GRAMMAR_TOO_MUCH);
     sd_grammar_end(&s);
     sd_grammar_release(g);
     sd_vocab_release(v);
@@ -516,7 +516,7 @@ Test(grammar, masks_of_usual_schemas_stay_far_inside_the_budget) {
         sd_grammar_begin(&s, g, -1);
         uint64_t x = 7;
         for (int k = 0; k < 60; k++) {
-            cr_assert_eq(sd_grammar_try_fill(&s, allowed, V), SD_GRAMMAR_FILLED);
+            cr_assert_eq(sd_grammar_try_fill(&s, allowed, V, NULL), SD_GRAMMAR_FILLED);
             x = x * 6364136223846793005u + 1442695040888963407u;
             int at = (int)((x >> 33) % (uint64_t)V), n = 0;
             for (; n < V && !(allowed[at / 32] >> at % 32 & 1); n++) at = (at + 1) % V;

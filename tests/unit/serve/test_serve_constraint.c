@@ -6,12 +6,18 @@
 
 #include <criterion/criterion.h>
 #include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define CHAT(rest) "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]" rest "}"
 #define FORMAT(schema)                                                                             \
     CHAT(",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\","         \
          "\"strict\":true,\"schema\":" schema "}}")
+
+#define OWN(members)                                                                               \
+    CHAT(",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{" members "}}")
+#define SIXTEEN "abcdefgh-_012345"
 
 static const struct {
     const char *body;
@@ -37,6 +43,12 @@ static const struct {
     {CHAT(",\"guided_regex\":\"x\""), SD_GRAMMAR_REGEX, "x"},
     {CHAT(",\"guided_choice\":[\"x\"]"), SD_GRAMMAR_CHOICE, "[\"x\"]"},
     {CHAT(",\"json_schema\":{}"), SD_GRAMMAR_SCHEMA, "{}"},
+    {OWN("\"name\":\"" SIXTEEN SIXTEEN SIXTEEN SIXTEEN
+         "\",\"description\":\"d\",\"schema\":true,\"strict\":null"),
+     SD_GRAMMAR_SCHEMA, "true"},
+    {CHAT(",\"structured_outputs\":{\"json\":{},\"disable_fallback\":true,"
+          "\"disable_any_whitespace\":false}"),
+     SD_GRAMMAR_SCHEMA, "{}"},
 };
 
 Test(constraint_fields, each_way_to_say_it_is_read) {
@@ -60,8 +72,33 @@ static const struct {
     {"response_format", CHAT(",\"response_format\":{\"type\":\"json_schema\"}")},
     {"response_format",
      CHAT(",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"n\"}}")},
-    {"strict", CHAT(",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{\"schema\":{},"
-                    "\"strict\":1}}")},
+    {"response_format", CHAT(",\"response_format\":{}")},
+    {"response_format", CHAT(",\"response_format\":{\"type\":1}")},
+    {"response_format", CHAT(",\"response_format\":{\"type\":\"json_object\",\"schema\":{}}")},
+    {"response_format", CHAT(",\"response_format\":{\"type\":\"text\",\"json_schema\":{}}")},
+    {"response_format",
+     CHAT(",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":[]}")},
+    {"response_format", OWN("\"name\":\"n\",\"schema\":{},\"strict\":1")},
+    {"response_format", OWN("\"name\":\"n\",\"schema\":{},\"strict\":\"true\"")},
+    {"response_format", OWN("\"name\":\"n\",\"schema\":{},\"description\":1")},
+    {"response_format", OWN("\"name\":\"n\",\"schema\":{},\"parameters\":{}")},
+    {"response_format", OWN("\"name\":\"n\",\"schema\":\"{}\"")},
+    {"response_format", OWN("\"name\":\"n\",\"schema\":[]")},
+    {"response_format", OWN("\"name\":\"n\",\"schema\":null")},
+    {"response_format", OWN("\"schema\":{}")},
+    {"response_format", OWN("\"name\":\"\",\"schema\":{}")},
+    {"response_format", OWN("\"name\":\"a b\",\"schema\":{}")},
+    {"response_format", OWN("\"name\":1,\"schema\":{}")},
+    {"response_format", OWN("\"name\":\"" SIXTEEN SIXTEEN SIXTEEN SIXTEEN "x\",\"schema\":{}")},
+    {"response_format", CHAT(",\"response_format\":{\"type\":\"json_schema\",\"strict\":true,"
+                             "\"json_schema\":{\"name\":\"n\",\"schema\":{}}}")},
+    {"structured_outputs", CHAT(",\"structured_outputs\":{\"json_object\":1}")},
+    {"structured_outputs",
+     CHAT(",\"structured_outputs\":{\"json\":{},\"whitespace_pattern\":\" \"}")},
+    {"structured_outputs",
+     CHAT(",\"structured_outputs\":{\"json\":{},\"disable_fallback\":\"yes\"}")},
+    {"guided_json_object", CHAT(",\"guided_json_object\":\"true\"")},
+    {"guided_whitespace_pattern", CHAT(",\"guided_whitespace_pattern\":\" *\"")},
     {"structured_outputs", CHAT(",\"structured_outputs\":\"x\"")},
     {"structured_outputs", CHAT(",\"structured_outputs\":{\"grammar\":\"root ::= x\"}")},
     {"structured_outputs", CHAT(",\"structured_outputs\":{\"regex\":1}")},
@@ -97,6 +134,17 @@ static json_t *ask(const live *s, const char *body, int *status) {
     cr_assert(v, "%s", response);
     free(response);
     return v;
+}
+
+// Answers whose check had a result.
+static double checks(const live *s, const char *result) {
+    char *page = live_get(s, "/metrics"), line[64];
+    snprintf(line, sizeof line, "result=\"%s\"} ", result);
+    const char *at = strstr(page, line);
+    cr_assert(at && strstr(page, "constraint_checks_total"), "%s", page);
+    double value = atof(at + strlen(line));
+    free(page);
+    return value;
 }
 
 Test(constraint_live, answers_fit_what_they_are_held_to) {
@@ -137,6 +185,69 @@ Test(constraint_live, answers_fit_what_they_are_held_to) {
     cr_expect_str_eq(json_string_value(json_object_get(choice, "finish_reason")), "length");
     json_decref(v);
     cr_expect(live_wait_metric(&s, "constraint_failures_total", 0));
+    cr_expect_eq(checks(&s, "valid"), 4);
+    cr_expect_eq(checks(&s, "unchecked"), 0);
+    cr_expect_eq(live_metric(&s, "constraint_compiled_total"), 3);
+    cr_expect_eq(live_metric(&s, "constraint_refused_total"), 0);
+    cr_expect_eq(live_metric(&s, "constraint_cache_hits_total"), 5); // by the engine, for each answer
+    cr_expect_gt(live_metric(&s, "constraint_compile_seconds_total"), 0);
+    cr_expect_gt(live_metric(&s, "constraint_masks_total"), 20);
+    cr_expect_gt(live_metric(&s, "constraint_masks_computed_total"), 5);
+    cr_expect_gt(live_metric(&s, "constraint_mask_seconds_total"), 0);
+    live_stop(&s);
+}
+
+// ---- the check at an answer's end
+
+static sd_status find_fault(const void *ctx, const char *text, size_t len, sd_error *err) {
+    const sd_status *st = ctx;
+    cr_assert(len == 4 && memcmp(text, "null", 4) == 0, "%.*s", (int)len, text);
+    return sd_fail(err, *st, "as told");
+}
+
+static sd_status to_find;
+
+static void keep_it(void *ctx) {
+    (void)ctx;
+}
+
+// What a bug of the masks would look like: a check that knows better.
+static void give_check(void *ctx, sd_grammar *g) {
+    (void)ctx;
+    sd_grammar_set_check(g, find_fault, keep_it, &to_find);
+}
+
+Test(constraint_live, an_answer_that_does_not_fit_is_a_500_and_counted) {
+    live s = {0};
+    int status;
+    live_write_model(&s);
+    s.o.on_constraint = give_check;
+    live_start_with(&s, 512, 4, 64, NULL);
+    to_find = SD_EMISMATCH;
+    const char *ask_it = "{\"prompt\":\"a\",\"max_tokens\":9,\"guided_json\":{\"type\":\"null\"}}";
+    json_t *v = ask(&s, ask_it, &status);
+    cr_expect_eq(status, 500);
+    cr_expect(strstr(json_string_value(json_object_get(json_object_get(v, "error"), "message")),
+                     "does not fit"));
+    json_decref(v);
+    // A stream has begun: its end is the error, and nobody is told that it stopped.
+    char *stream = live_ask(&s, "{\"prompt\":\"a\",\"max_tokens\":9,\"stream\":true,\"n\":2,"
+                                "\"guided_json\":{\"type\":\"null\"}}");
+    cr_expect(strstr(stream, "does not fit") && !strstr(stream, "\"stop\"") &&
+                  !strstr(stream, "[DONE]"),
+              "%s", stream);
+    free(stream);
+    double failed = live_metric(&s, "constraint_failures_total");
+    cr_expect(failed >= 2 && failed <= 3, "%g", failed);
+    cr_expect_eq(checks(&s, "failed"), failed);
+    // What takes too many steps to be checked is sent, and counted apart.
+    to_find = SD_ELIMIT;
+    v = ask(&s, ask_it, &status);
+    cr_expect_eq(status, 200);
+    cr_expect_str_eq(text_of(v, 0), "null");
+    json_decref(v);
+    cr_expect_eq(checks(&s, "unchecked"), 1);
+    cr_expect_eq(checks(&s, "valid"), 0);
     live_stop(&s);
 }
 
