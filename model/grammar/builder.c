@@ -245,8 +245,14 @@ int sd_gb_dfa(sd_grammar_builder *b, sd_dfa *d, bool json) {
 int sd_gb_regex(sd_grammar_builder *b, const char *pattern, size_t len) {
     sd_error err;
     sd_dfa *d = NULL;
+    int64_t work;
     if (b->err.status) return -1;
-    if (sd_regex_dfa(&d, pattern, len, true, &err) != SD_OK) return sd_gb_fail_with(b, &err);
+    sd_status st = sd_regex_dfa(&d, pattern, len, true, &work, &err);
+    if (st != SD_OK) sd_gb_fail_with(b, &err);
+    if (!sd_gb_spend(b, SD_DFA_STEPS + work, 0)) {
+        sd_dfa_free(d);
+        return -1;
+    }
     return sd_gb_dfa(b, d, false);
 }
 

@@ -250,8 +250,8 @@ static sd_grammar_filled mask_of(const uint32_t **out, sd_grammar *g, int32_t st
     }
     free(mask); // a hole in it would be another constraint
     if (!g->spent) return SD_GRAMMAR_NO_MEMORY;
-    bool less = most.made < g->budget.made || most.work < g->budget.work ||
-                most.bytes < g->budget.bytes;
+    bool less =
+        most.made < g->budget.made || most.work < g->budget.work || most.bytes < g->budget.bytes;
     return less ? SD_GRAMMAR_LATER : SD_GRAMMAR_TOO_MUCH;
 }
 

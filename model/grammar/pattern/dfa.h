@@ -51,8 +51,10 @@ bool sd_dfa_matches(const sd_dfa *d, const char *text, size_t len); // UTF-8
 
 /// *out <- the texts of a pattern in ECMAScript's syntax, without backreferences, lookaround, \b and
 /// \p, which are SD_EINVAL by their names. whole: the pattern is all of the text; else it stands
-/// somewhere in it, where ^ and $ bind it to the ends. SD_ELIMIT names the bound.
-sd_status sd_regex_dfa(sd_dfa **out, const char *pattern, size_t len, bool whole, sd_error *err);
+/// somewhere in it, where ^ and $ bind it to the ends. SD_ELIMIT names the bound. *work <- the steps that
+/// it took, also where nothing came of it.
+sd_status sd_regex_dfa(sd_dfa **out, const char *pattern, size_t len, bool whole, int64_t *work,
+                       sd_error *err);
 
 // A decimal number with a bound: digits, "-" before them, and a point.
 typedef struct {

@@ -265,7 +265,8 @@ static bool make_nfa(maker *m, bool whole) {
     return m->start >= 0;
 }
 
-sd_status sd_regex_dfa(sd_dfa **out, const char *pattern, size_t len, bool whole, sd_error *err) {
+sd_status sd_regex_dfa(sd_dfa **out, const char *pattern, size_t len, bool whole, int64_t *work,
+                       sd_error *err) {
     sd_status st = SD_OK;
     maker m = {0};
     sd_dfa_maker d = {0};
@@ -283,7 +284,9 @@ sd_status sd_regex_dfa(sd_dfa **out, const char *pattern, size_t len, bool whole
         SD_DFA_STATES, SD_DFA_WORK);
     SD_TRY(sd_dfa_finish(out, &d, err));
     (*out)->work += m.work;
+    m.work = (*out)->work;
 out:
+    *work = m.work;
     free(m.nfa), free(m.bound), free(m.has), free(m.class_of), free(m.member), free(m.set_first);
     free(m.slot), free(m.pending), free(m.found), free(m.seen);
     free(d.first), free(d.edge), free(d.accept);

@@ -29,7 +29,7 @@ struct sd_grammar_cache {
     sd_grammar_calls_fn calls; // may be NULL
     pthread_mutex_t lock, vocab_lock;
     sd_vocab *vocab; // written under both locks
-    entry *entry; // [n]
+    entry *entry;    // [n]
     int n, cap;
     int64_t uses;
     sd_grammar_cache_stats stats;
@@ -102,9 +102,9 @@ static sd_status check_text(const void *ctx, const char *text, size_t len, sd_er
     size_t i;
     json_t *one, *v = NULL;
     if (json_is_array(ctx)) {
-        json_array_foreach(ctx, i, one) if (json_string_length(one) == len &&
-                                            memcmp(json_string_value(one), text, len) == 0)
-            return SD_OK;
+        json_array_foreach(ctx, i,
+                           one) if (json_string_length(one) == len &&
+                                    memcmp(json_string_value(one), text, len) == 0) return SD_OK;
         return sd_fail(err, SD_EMISMATCH, "it is none of the choices");
     }
     if (!(v = json_stringn(text, len))) return sd_fail(err, SD_ENOMEM, "out of memory or no UTF-8");

@@ -57,9 +57,9 @@ void sd_grammar_cache_take_calls(sd_grammar_cache *c, sd_grammar_calls_fn calls)
 
 typedef struct {
     int64_t found, compiled, refused;
-    double compile_s, vocab_s;  // of what was compiled and refused; of the vocabulary's trie
-    int64_t masks, masks_made;  // asked for; made by a walk. Of all grammars that there were
-    double mask_s;              // of the walks
+    double compile_s, vocab_s; // of what was compiled and refused; of the vocabulary's trie
+    int64_t masks, masks_made; // asked for; made by a walk. Of all grammars that there were
+    double mask_s;             // of the walks
 } sd_grammar_cache_stats;
 /// Waits for no grammar.
 void sd_grammar_cache_get_stats(sd_grammar_cache *c, sd_grammar_cache_stats *out);

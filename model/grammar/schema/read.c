@@ -54,7 +54,7 @@ bool sd_schema_count(sd_schema_reader *r, const json_t *schema, const char *key,
     const json_t *v = json_object_get(schema, key);
     if (!v) return true;
     double d = json_number_value(v);
-    if (!json_is_number(v) || d < 0 || d != (double)(int64_t)d)
+    if (!json_is_number(v) || d < 0 || (d < 1e15 && d != (double)(int64_t)d))
         return sd_schema_fail(r, "\"%s\" is not a whole number of at least 0", key), false;
     *out = d > INT32_MAX ? INT32_MAX : (int)d;
     return true;

@@ -24,9 +24,10 @@ static bool add_pattern(sd_schema_reader *r, sd_dfa **d, const char *key, const 
                         size_t len, bool whole) {
     sd_dfa *own = NULL;
     sd_error err;
-    if (sd_regex_dfa(&own, pattern, len, whole, &err) != SD_OK)
-        return sd_schema_fail(r, "\"%s\": %s", key, err.message), false;
-    if (!sd_gb_spend(r->b, SD_DFA_STEPS + own->work, 0)) {
+    int64_t work;
+    if (sd_regex_dfa(&own, pattern, len, whole, &work, &err) != SD_OK)
+        sd_schema_fail(r, "\"%s\": %s", key, err.message);
+    if (!sd_gb_spend(r->b, SD_DFA_STEPS + work, 0)) {
         sd_dfa_free(own);
         return false;
     }

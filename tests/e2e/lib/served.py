@@ -50,6 +50,11 @@ class Served:
         page = self.request("GET", "/metrics", source=source)[2].decode()
         return sum(float(v) for v in re.findall(r"^specdec:%s\{[^}]*\} (\S+)$" % name, page, re.M))
 
+    def metric_of(self, name, label):
+        """The value of the line with a label, as the page writes it: 'result="valid"'."""
+        page = self.request("GET", "/metrics")[2].decode()
+        return sum(float(v) for v in re.findall(r"^specdec:%s\{[^}]*%s[^}]*\} (\S+)$" % (name, re.escape(label)), page, re.M))
+
     def wait_metric(self, name, value, limit, source=None):
         """Seconds until the metric has the value; None when it never did."""
         start = time.monotonic()

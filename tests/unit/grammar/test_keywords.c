@@ -16,9 +16,8 @@ static const struct {
      "{\"type\":\"array\",\"prefixItems\":[{\"type\":\"null\"}],\"minItems\":1,\"items\":false}",
      "[null]", "[1]"},
     {"items", "{\"type\":\"array\",\"items\":{\"type\":\"null\"}}", "[null]", "[1]"},
-    {"additionalProperties",
-     "{\"type\":\"object\",\"additionalProperties\":{\"type\":\"null\"}}", "{\"a\": null}",
-     "{\"a\": 1}"},
+    {"additionalProperties", "{\"type\":\"object\",\"additionalProperties\":{\"type\":\"null\"}}",
+     "{\"a\": null}", "{\"a\": 1}"},
     {"properties", "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"null\"}}}",
      "{\"a\": null}", "{\"a\": 1}"},
     {"allOf", "{\"allOf\":[{\"type\":\"integer\"},{\"minimum\":2}]}", "2", "1"},
@@ -57,9 +56,8 @@ static const struct {
     {"dependentSchemas",
      "{\"enum\":[{\"a\":1},{\"b\":1}],\"dependentSchemas\":{\"a\":{\"required\":[\"c\"]}}}",
      "{\"b\": 1}", "{\"a\": 1}"},
-    {"dependentRequired",
-     "{\"enum\":[{\"a\":1},{\"b\":1}],\"dependentRequired\":{\"a\":[\"c\"]}}", "{\"b\": 1}",
-     "{\"a\": 1}"},
+    {"dependentRequired", "{\"enum\":[{\"a\":1},{\"b\":1}],\"dependentRequired\":{\"a\":[\"c\"]}}",
+     "{\"b\": 1}", "{\"a\": 1}"},
     {"not", "{\"enum\":[1,2],\"not\":{\"const\":1}}", "2", "1"},
     {"if", "{\"enum\":[1,2],\"if\":{\"minimum\":2},\"then\":{\"maximum\":1}}", "1", "2"},
     {"then", "{\"enum\":[1,2],\"if\":true,\"then\":{\"minimum\":2}}", "2", "1"},
@@ -243,7 +241,8 @@ Test(keywords, a_place_that_no_value_reaches_hides_nothing) {
         "{\"allOf\":[false,{\"nullable\":true}]}",
         "{\"enum\":[1],\"properties\":{\"a\":{\"nullable\":true}}}",
         "{\"type\":\"null\",\"items\":{\"$ref\":\"#/nowhere\"}}",
-        "{\"type\":\"null\",\"items\":{\"$ref\":\"#/$defs/a\"},\"$defs\":{\"a\":{\"$ref\":\"#/$defs/"
+        "{\"type\":\"null\",\"items\":{\"$ref\":\"#/$defs/a\"},\"$defs\":{\"a\":{\"$ref\":\"#/"
+        "$defs/"
         "b\"},\"b\":{\"contentSchema\":{}}}}",
         "{\"not\":{\"contentSchema\":{}},\"enum\":[1]}",
     };
@@ -325,7 +324,7 @@ Test(keywords, a_format_holds_for_the_types_that_have_it) {
 // ---- recursion through allOf, as Pydantic 1 writes it
 
 #define NODE(next)                                                                                 \
-    "{\"$ref\":\"#/definitions/N\",\"definitions\":{\"N\":{\"title\":\"N\",\"type\":\"object\","     \
+    "{\"$ref\":\"#/definitions/N\",\"definitions\":{\"N\":{\"title\":\"N\",\"type\":\"object\","   \
     "\"properties\":{\"v\":{\"type\":\"integer\"},\"next\":" next "},\"required\":[\"v\"]}}}"
 
 Test(keywords, what_is_merged_may_contain_itself) {

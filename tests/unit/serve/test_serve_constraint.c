@@ -76,8 +76,7 @@ static const struct {
     {"response_format", CHAT(",\"response_format\":{\"type\":1}")},
     {"response_format", CHAT(",\"response_format\":{\"type\":\"json_object\",\"schema\":{}}")},
     {"response_format", CHAT(",\"response_format\":{\"type\":\"text\",\"json_schema\":{}}")},
-    {"response_format",
-     CHAT(",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":[]}")},
+    {"response_format", CHAT(",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":[]}")},
     {"response_format", OWN("\"name\":\"n\",\"schema\":{},\"strict\":1")},
     {"response_format", OWN("\"name\":\"n\",\"schema\":{},\"strict\":\"true\"")},
     {"response_format", OWN("\"name\":\"n\",\"schema\":{},\"description\":1")},
@@ -189,7 +188,8 @@ Test(constraint_live, answers_fit_what_they_are_held_to) {
     cr_expect_eq(checks(&s, "unchecked"), 0);
     cr_expect_eq(live_metric(&s, "constraint_compiled_total"), 3);
     cr_expect_eq(live_metric(&s, "constraint_refused_total"), 0);
-    cr_expect_eq(live_metric(&s, "constraint_cache_hits_total"), 5); // by the engine, for each answer
+    cr_expect_eq(live_metric(&s, "constraint_cache_hits_total"),
+                 5); // by the engine, for each answer
     cr_expect_gt(live_metric(&s, "constraint_compile_seconds_total"), 0);
     cr_expect_gt(live_metric(&s, "constraint_masks_total"), 20);
     cr_expect_gt(live_metric(&s, "constraint_masks_computed_total"), 5);
