@@ -91,13 +91,18 @@ plant "top-p keeps one token too many" kernels/sample/sampler.c 's/if \(seen >= 
 plant "top-k keeps one token too few" kernels/sample/sampler.c 's/if \(k > 0 && n > k\) n = k;/if (k > 1 \&\& n >= k) n = k - 1;/' test_sampler
 plant "top-p shares out mass that min-p took away" kernels/sample/sampler.c 's/if \(k > 0 \|\| all\)/if (k > 0)/' test_sampler
 plant "NaN passes for a small logit" kernels/sample/sampler.c 's/if \(s->simd->has_nan\(logits, s->V\)\) return -1;//' test_sampler
-plant "each row of a draft has the first one's mask" decode/engine/constraint.c 's/go_ahead\(s, j\) \? fill/go_ahead(s, 0) ? fill/' test_engine_constraint
+plant "each row of a draft has the first one's mask" decode/engine/constraint.c 's/go_ahead\(s, n\) && \(c->allowed/go_ahead(s, 0) \&\& (c->allowed/' test_engine_constraint
 plant "an answer that begins again forgets what it has said" decode/engine/constraint.c 's/for \(int i = r->n_prompt; i < s->n; i\+\+\)/for (int i = s->n; i < s->n; i++)/' test_engine_constraint
-plant "a mask has no budget" model/grammar/mask.c 's/sd_automaton_limit\(g, g->budget\);/sd_automaton_unlimited(g);/' test_grammar
+plant "a mask has no budget" model/grammar/mask.c 's/sd_automaton_limit\(g, most\);/sd_automaton_unlimited(g);/' test_grammar
+plant "each mask of a step has a budget of its own" decode/engine/constraint.c 's/mask, c->V, c->left\)/mask, c->V, NULL)/' test_engine_constraint
+plant "an unknown keyword passes in silence" model/grammar/schema/keywords.c 's/if \(!k && strncmp\(key, "x-", 2\) == 0\)/if (!k)/' test_keywords
+plant "what stands beside an enum is forgotten" model/grammar/schema/read.c 's/if \(st == SD_EMISMATCH\) continue;//' test_keywords
+plant "a repeat of a repeat is read" model/grammar/pattern/regex.c 's/if \(see_repeat\(p\)\) return fail\(p, SD_EINVAL, "a repeat of a repeat"\);//' test_patterns
 plant "a bound that is left out is let through" model/grammar/pattern/decimal.c 's/\(k.low == 0 && !b->no_low\)/k.low == 0/' test_schema
 plant "a string has room for one character more" model/grammar/automaton.c 's/l->max - f->count \+ 1/l->max - f->count + 2/' test_grammar
-plant "an answer is not checked at its end" decode/engine/constraint.c 's/SD_EMISMATCH\) \{/SD_EINVAL) {/' test_engine_constraint
-plant "a draft model draws without the masks" decode/engine/constraint.c 's/return go_ahead\(s, n\) \? fill\(s->constraint, n\) : NULL;/return NULL;/' test_engine_constraint
+plant "an answer is not checked at its end" decode/serve/generation_events.c 's/if \(ev->finish != SD_FINISH_STOP \|\|/if (ev->finish == SD_FINISH_STOP ||/' test_serve_constraint
+plant "an answer that fails its check is sent" decode/serve/generation_events.c 's/c->unfit = c->check_result.status == SD_EMISMATCH;/c->unfit = false;/' test_serve_constraint
+plant "a draft model draws without the masks" decode/engine/constraint.c 's/if \(c->spent \|\| !go_ahead\(s, n\)\) return NULL;/return NULL;/' test_engine_constraint
 plant "a drafter's proposals are counted as its neighbour's" decode/draft/planner.c 's/s->own, i, s->proposal/s->own, 0, s->proposal/' test_engine_drafters
 plant "a drafter is asked before it is ready" decode/draft/planner.c 's/= kind->prepare\(p->drafter\[k\], p->o.prepare_rows\)/= kind->prepare(p->drafter[k], p->o.prepare_rows) || true/' test_engine_drafters
 plant "a draft model's proposals are those of the batch's first" decode/draft/model.c 's/&m->picked\[picks\+\+\]/\&m->picked[0 * picks++]/' test_draft_model
