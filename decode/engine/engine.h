@@ -219,7 +219,7 @@ typedef struct {
     int64_t prefix_queries, prefix_hits; // tokens of prompts that were looked for, and found
     int64_t prompt_tokens, generated_tokens, steps, preemptions;
     int64_t nonfinite; // requests that ended because their logits were not finite
-    bool model_lost; // a step failed because the model's file is not what was loaded any more
+    bool model_lost;   // a step failed because the model's file is not what was loaded any more
     double busy_s;
     double constraint_s; // of that, making and finding the masks of rows
     sd_spec_stats spec;

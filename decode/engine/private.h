@@ -180,9 +180,9 @@ struct sd_engine {
     sd_draft_source drafter[SD_MAX_DRAFTERS]; // [n_drafters]
     int n_drafters;
     sd_planner *planner;
-    sd_planned **planned; // [n_slots] of the slots that decode
-    int n_planned;        // in this step
-    double draft_seconds; // in this step, of drafters that are not free
+    sd_planned **planned;             // [n_slots] of the slots that decode
+    int n_planned;                    // in this step
+    double draft_seconds;             // in this step, of drafters that are not free
     sd_gspend mask_budget, mask_left; // of a step's masks; what they may still take
 
     pthread_mutex_t lock;

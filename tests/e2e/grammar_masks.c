@@ -110,8 +110,8 @@ int main(int argc, char **argv) {
     printf("first answer: %.1f us a token (%d tokens); %d others: %.2f us a token (%d tokens)\n",
            first / n_first * 1e6, n_first, ANSWERS - 1, later / n_later * 1e6, n_later);
     printf("%lld masks, %lld made by a walk of %.0f us each; %d states, %.1f MB\n",
-           (long long)s.masks, (long long)s.mask_misses,
-           s.mask_s / (double)(s.mask_misses ? s.mask_misses : 1) * 1e6, of.states,
+           (long long)s.masks, (long long)s.masks_made,
+           s.mask_s / (double)(s.masks_made ? s.masks_made : 1) * 1e6, of.states,
            (double)of.bytes / 1e6);
     sd_buf_free(&b);
     sd_grammar_release(g);

@@ -99,16 +99,18 @@ static sd_status check_json(const void *ctx, const char *text, size_t len, sd_er
 
 // ctx: {"pattern": what the whole text matches}, or an array of which it is one.
 static sd_status check_text(const void *ctx, const char *text, size_t len, sd_error *err) {
-    size_t i;
-    json_t *one, *v = NULL;
-    if (json_is_array(ctx)) {
-        json_array_foreach(ctx, i,
-                           one) if (json_string_length(one) == len &&
-                                    memcmp(json_string_value(one), text, len) == 0) return SD_OK;
+    const json_t *want = ctx;
+    if (json_is_array(want)) {
+        for (size_t i = 0; i < json_array_size(want); i++) {
+            const json_t *one = json_array_get(want, i);
+            if (json_string_length(one) == len && memcmp(json_string_value(one), text, len) == 0)
+                return SD_OK;
+        }
         return sd_fail(err, SD_EMISMATCH, "it is none of the choices");
     }
-    if (!(v = json_stringn(text, len))) return sd_fail(err, SD_ENOMEM, "out of memory or no UTF-8");
-    sd_status st = sd_schema_validate(ctx, v, err);
+    json_t *v = json_stringn(text, len);
+    if (!v) return sd_fail(err, SD_ENOMEM, "out of memory or no UTF-8");
+    sd_status st = sd_schema_validate(want, v, err);
     json_decref(v);
     return st;
 }

@@ -220,11 +220,13 @@ static bool check_form(sd_schema_reader *r, const json_t *schema, const keyword 
             want = "is an array, as in older drafts; use prefixItems";
         break; // what it is else, the walk sees
     case F_SCHEMAS:
-        if (json_is_array(v) && json_array_size(v) > 0 && json_array_size(v) <= SD_SCHEMA_VALUES)
-            break;
-        return sd_schema_fail(r, "\"%s\" is not an array of 1 to %d schemas", k->name,
-                              SD_SCHEMA_VALUES),
-               false;
+        if (strcmp(k->name, "anyOf") != 0 && strcmp(k->name, "oneOf") != 0)
+            want = json_array_size(v) ? NULL : "is not an array of at least one schema";
+        else if (json_array_size(v) == 0 || json_array_size(v) > SD_SCHEMA_VALUES)
+            return sd_schema_fail(r, "\"%s\" is not an array of 1 to %d schemas", k->name,
+                                  SD_SCHEMA_VALUES),
+                   false;
+        break;
     }
     if (want) sd_schema_fail(r, "\"%s\" %s", k->name, want);
     return !want;

@@ -275,6 +275,29 @@ static bool fits_values(sd_schema_reader *r, const json_t *list, const json_t *o
     return one ? sd_schema_equal(one, v, &r->b->steps_left) : has_value(r, list, v);
 }
 
+static int type_of(const json_t *v) {
+    return json_is_null(v)      ? SD_T_NULL
+           : json_is_boolean(v) ? SD_T_BOOLEAN
+           : json_is_number(v)  ? SD_T_NUMBER | SD_T_INTEGER
+           : json_is_string(v)  ? SD_T_STRING
+           : json_is_array(v)   ? SD_T_ARRAY
+                                : SD_T_OBJECT;
+}
+
+// The types that "type" and the values name; -1: "type" is none.
+static int named_types(sd_schema_reader *r, const json_t *s) {
+    int types = sd_schema_types(s), of = 0;
+    const json_t *one, *many = values_of(s, &one);
+    if (types < 0) return -1;
+    if (types & SD_T_NUMBER) types |= SD_T_INTEGER;
+    for (size_t i = 0; i < json_array_size(many) && sd_gb_spend(r->b, 1, 0); i++)
+        of |= type_of(json_array_get(many, i));
+    if (one) of = type_of(one);
+    // A number's "type" may be integer alone.
+    if (of & SD_T_NUMBER && !(types & SD_T_NUMBER)) of = (of & ~SD_T_NUMBER) | SD_T_INTEGER;
+    return one || many ? types & of : types;
+}
+
 static bool disjoint_values(sd_schema_reader *r, const json_t *a, const json_t *b) {
     const json_t *x, *y, *many = values_of(a, &x), *others = values_of(b, &y);
     if ((!x && !many) || (!y && !others)) return false;
@@ -315,10 +338,8 @@ bool sd_schema_disjoint(sd_schema_reader *r, const json_t *a, const json_t *b, i
     }
     if (json_is_false(a) || json_is_false(b)) return true;
     if (depth > 8 || !json_is_object(a) || !json_is_object(b)) return false;
-    int x = sd_schema_types(a), y = sd_schema_types(b);
-    if (x < 0 || y < 0) return false;
-    if (x & SD_T_NUMBER) x |= SD_T_INTEGER;
-    if (y & SD_T_NUMBER) y |= SD_T_INTEGER;
+    int x = named_types(r, a), y = named_types(r, b);
+    if (x < 0 || y < 0 || r->b->steps_left < 0) return false;
     if (!(x & y) || disjoint_values(r, a, b)) return true;
     if ((x & y) != SD_T_OBJECT) return false;
     const char *key;

@@ -2,6 +2,7 @@
 // automata: patterns are PCRE2's, formats are checked by hand, numbers are doubles. So what it finds
 // in an answer that was held to a mask is an error of one of the two.
 #define PCRE2_CODE_UNIT_WIDTH 8
+#include "model/grammar/pattern/regex.h"
 #include "model/grammar/schema/schema.h"
 
 #include "base/memory.h"
@@ -143,19 +144,57 @@ static void skip_name(const char *p, size_t len, size_t *i) {
     *i = at;
 }
 
+static bool is_class_escape(const char *p, size_t len, size_t at) {
+    return at + 1 < len && p[at] == '\\' && p[at + 1] && strchr("dDwWsS", p[at + 1]);
+}
+
+// A repeat {a,b} whose bounds pass PCRE2's: of what begins at `from` of *out, as two repeats of it. *i: its
+// "{", then its "}". Another is left.
+static bool spell_repeat(sd_buf *out, const char *p, size_t *i, size_t from) {
+    enum { MOST = 65535 };
+    char *end;
+    long a = strtol(p + *i + 1, &end, 10), b = a;
+    size_t atom = out->len - from;
+    bool open = false;
+    if (*end == ',') {
+        open = end[1] == '}';
+        b = open ? a : strtol(end + 1, &end, 10);
+        if (open) end++;
+    }
+    if (b <= MOST || b > 2 * MOST || atom > 1000) return sd_buf_addc(out, p[*i]);
+    char own[1000];
+    if (atom) memcpy(own, out->data + from, atom);
+    long first = a < MOST ? a : MOST;
+    *i = (size_t)(end - p);
+    return sd_buf_printf(out, "{%ld,%d}", first, MOST) && sd_buf_add(out, own, atom) &&
+           (open ? sd_buf_printf(out, "{%ld,}", a - first)
+                 : sd_buf_printf(out, "{%ld,%ld}", a - first, b - MOST));
+}
+
 // PCRE2's spelling of a pattern: a backslash where "{" begins no repeat and "[" no class, which PCRE2 reads
-// otherwise within a class, or in its later versions.
+// otherwise within a class, or in its later versions, and before a hyphen beside \d, which ends no range.
 static bool spell_pattern(sd_buf *out, const char *p, size_t len) {
-    bool in_class = false, ok = true;
+    bool in_class = false, ok = true, named = false; // named: \d or its like is behind, in a class
+    size_t atom = 0, group[SD_REGEX_DEPTH + 1] = {0};
+    int depth = 0;
     for (size_t i = 0; ok && i < len; i++) {
         char c = p[i];
+        bool hyphen = in_class && c == '-' && (named || is_class_escape(p, len, i + 1));
+        named = in_class && is_class_escape(p, len, i);
+        bool repeat = c == '{' && !in_class && is_repeat(p + i, len - i);
+        if (repeat) {
+            ok = spell_repeat(out, p, &i, atom);
+            continue;
+        }
+        if (!in_class && c != ')' && (c != '}' || atom == out->len)) atom = out->len;
         if (c == '\\' && i + 1 < len) {
             ok = spell_escape(out, p, len, &i);
             continue;
         }
-        bool plain =
-            (c == '[' && in_class) || (c == '{' && !in_class && !is_repeat(p + i, len - i));
+        bool plain = hyphen || (c == '[' && in_class) || (c == '{' && !in_class);
         if (plain) ok = sd_buf_addc(out, '\\');
+        if (c == '(' && !in_class && depth <= SD_REGEX_DEPTH) group[depth++] = atom;
+        if (c == ')' && !in_class && depth) atom = group[--depth];
         if (c == '[') in_class = true;
         if (c == ']') in_class = false;
         ok = ok && sd_buf_addc(out, c);

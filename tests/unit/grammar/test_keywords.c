@@ -225,8 +225,9 @@ Test(keywords, what_is_not_enforced_is_refused_by_its_name_and_place_wherever_it
             sd_grammar *g = test_schema(schema, &err);
             cr_expect(!g, "%s", schema);
             // Branches of a oneOf that cannot be told apart are that schema's error.
-            cr_expect(g || strstr(err.message, name) || strstr(err.message, last) || strstr(err.message, "oneOf"), "%s: %s",
-                      schema, err.message);
+            cr_expect(g || strstr(err.message, name) || strstr(err.message, last) ||
+                          strstr(err.message, "oneOf"),
+                      "%s: %s", schema, err.message);
             cr_expect(g || strstr(err.message, places[k].place), "%s: %s", schema, err.message);
             sd_grammar_release(g);
             n++;
