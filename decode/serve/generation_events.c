@@ -194,6 +194,7 @@ static bool check(sd_work *item) {
 
 static void end_check(sd_choice *c) {
     c->checking = false;
+    sd_buf_free(&c->said);
     c->unfit = c->check_result.status == SD_EMISMATCH;
     count_check(c->generation->server, &c->check_result);
     settle(&c->last);

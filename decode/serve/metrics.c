@@ -152,7 +152,8 @@ static void write_engine(page *p, const sd_metrics *m, const sd_engine_stats *e,
     double up = now_s - m->started_s;
     single(p, "busy_seconds_total", "counter", "Time the engine was at work.", e->busy_s);
     single(p, "constraint_seconds_total", "counter",
-           "Of that, time for making and finding the masks that hold answers to their constraint.", e->constraint_s);
+           "Of that, time for making and finding the masks that hold answers to their constraint.",
+           e->constraint_s);
     single(p, "idle_seconds_total", "counter", "Time the engine had nothing to do.",
            up > e->busy_s ? up - e->busy_s : 0);
 }

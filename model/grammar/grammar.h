@@ -40,10 +40,10 @@ enum {
     SD_GRAMMAR_CONFIGS = 512,    // ways to read the same bytes that are followed at once
     SD_GRAMMAR_CACHE = 48 << 20, // bytes of states and masks that a grammar keeps
     SD_GRAMMAR_FORCED = 64,      // tokens of a forced run at most
-    // What one mask may find that was not known, and what the masks of one step may find together. It grows with the ways to read a token, not with the
-    // vocabulary: a usual schema's takes some tens of states and up to 150,000 steps (thousands of
-    // optional members), a choice of 4,096 texts a state for each of their beginnings, 14,000 or
-    // more. Patterns that count letters would take 440 million steps and 320 MB on 60,000 tokens.
+    // What one mask may find that was not known, and what the masks of one step may find together. It
+    // grows with the ways to read a token, not with the vocabulary: a usual schema's takes some tens of
+    // states and up to 150,000 steps (thousands of optional members), a choice of 4,096 texts a state
+    // for each of their beginnings, 14,000 or more. Patterns that count letters would take 440 million steps and 320 MB on 60,000 tokens.
     // A step takes some 10 ns and a state some 1.2 KB, so that a mask is given up within some 50 ms.
     SD_GRAMMAR_MASK_STATES = 1 << 16,
     SD_GRAMMAR_MASK_WORK = 1 << 22, // steps of closures, and edges that are looked at

@@ -8,7 +8,7 @@ models, lists, tuples and dictionaries with bounds, constrained numbers and stri
 OpenAI's guide describes (every member required, additionalProperties false, anyOf, $defs, recursion, nullable types). Each is asked for once over HTTP with
 response_format. An answer that ends is read by json, by `jsonschema` with its format checker, and by the Pydantic model itself; its keys are compared with the schema's
 order. An answer that meets max_tokens is counted as `length`. Beside each schema a copy with a keyword that the server does not enforce, at a random place, must be a
-400 that names it. Exit 1: an answer that ended is invalid or out of order, a schema or a copy is not treated so, or more than 2 % of the answers met max_tokens.
+400 that names it. Exit 1: an answer that ended is invalid or out of order, a schema or a copy is not treated so, or more than 2 % of the answers met max_tokens. Exit 2: it could not be measured.
 
 Needs pydantic >= 2 and jsonschema[format].
 """
@@ -23,13 +23,18 @@ import sys
 import typing
 import uuid
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e" / "lib"))
+sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent / "lib"), str(pathlib.Path(__file__).resolve().parents[1] / "e2e" / "lib")]
 import options  # noqa: E402
 import served  # noqa: E402
+from script import Failure, run  # noqa: E402
 
-import jsonschema  # noqa: E402
-import pydantic  # noqa: E402
-from pydantic import Field  # noqa: E402
+try:
+    import jsonschema
+    import pydantic
+    from pydantic import Field
+except ImportError as e:
+    print(f"schemas.py: {e}; it needs pydantic >= 2 and jsonschema[format]", file=sys.stderr)
+    sys.exit(2)
 
 WORDS = ("name", "title", "city", "colour", "size", "price", "owner", "status", "count", "note", "kind", "code", "place", "weight", "label", "level", "parent", "source",
          "target", "amount", "unit", "team", "role", "score", "reason", "language", "country", "product", "brand", "date_of_birth", "e-mail", "first name", "größe")
@@ -293,17 +298,9 @@ def one(server, index, o):
     return (group, "invalid", wrong, schema, text) if wrong else (group, "valid", str(answer["usage"]["completion_tokens"]), schema, text)
 
 
-def main():
-    p = options.parser(__doc__)
-    p.add_argument("--model", required=True)
-    p.add_argument("--n", type=int, default=500)
-    p.add_argument("--clients", type=int, default=8)
-    p.add_argument("--max-tokens", type=int, default=1024)
-    p.add_argument("--only", type=int, default=-1)
-    p.add_argument("--failed", help="a file for the schemas and answers that are not valid")
-    o = p.parse_args()
-    server = served.Served(o.binary, o.model, "--ctx", "4096", "--slots", str(o.clients), "--insecure-no-key")
-    numbers, table, tokens = range(o.n) if o.only < 0 else [o.only], {}, 0
+def ask_all(server, numbers, o):
+    """How many schemas of each (group, result), the valid answers' tokens, and what the server counted."""
+    table, tokens = {}, 0
     kept = open(o.failed, "w") if o.failed else None
     with concurrent.futures.ThreadPoolExecutor(o.clients) as pool:
         for index, (group, result, said, schema, text) in zip(numbers, pool.map(lambda i: one(server, i, o), numbers)):
@@ -313,20 +310,41 @@ def main():
                 print(f"# schema {index}: {result}: {said}", flush=True)
             if kept and result != "valid":
                 print(json.dumps({"index": index, "result": result, "said": said, "schema": schema, "text": text}), file=kept, flush=True)
-    checks = {r: server.metric_of("constraint_checks_total", f'result="{r}"') for r in ("valid", "failed", "unchecked")}
-    compiled, seconds = server.metric("constraint_compiled_total"), server.metric("constraint_compile_seconds_total")
-    refused, masks, mask_s = (server.metric(f"constraint_{m}") for m in ("refused_total", "masks_total", "mask_seconds_total"))
-    server.stop()
+    counted = {r: server.metric_of("constraint_checks_total", f'result="{r}"') for r in ("valid", "failed", "unchecked")}
+    counted.update((m, server.metric(f"constraint_{m}")) for m in ("compiled_total", "compile_seconds_total", "refused_total", "masks_total", "mask_seconds_total"))
+    return table, tokens, counted
+
+
+def main():
+    p = options.parser(__doc__)
+    p.add_argument("--model", required=True)
+    p.add_argument("--n", type=int, default=500)
+    p.add_argument("--clients", type=int, default=8)
+    p.add_argument("--max-tokens", type=int, default=1024)
+    p.add_argument("--only", type=int, default=-1)
+    p.add_argument("--failed", help="a file for the schemas and answers that are not valid")
+    o = p.parse_args()
+    try:
+        server = served.Served(o.binary, o.model, "--ctx", "4096", "--slots", str(o.clients), "--insecure-no-key")
+    except RuntimeError as e:
+        raise Failure(str(e))
+    numbers = range(o.n) if o.only < 0 else [o.only]
+    try:
+        table, tokens, counted = ask_all(server, numbers, o)
+    finally:
+        server.stop()
     results = ("valid", "length", "invalid", "refused", "unenforced")
     print(f"{'schemas':10s}" + "".join(f"{r:>12s}" for r in results))
     for group in ("pydantic", "openai", "all"):
         row = [sum(n for (g, r), n in table.items() if r == result and group in (g, "all")) for result in results]
         print(f"{group:10s}" + "".join(f"{n:12d}" for n in row))
     valid, length, *bad = row
-    print(f"{tokens / max(valid, 1):.0f} tokens a valid answer; the server's own checks: {checks}; {compiled:.0f} constraints compiled and {refused:.0f} refused in "
-          f"{1e3 * seconds / max(compiled + refused, 1):.1f} ms each; {masks:.0f} masks, {mask_s:.2f} s")
-    sys.exit(1 if any(bad) or length > 0.02 * len(numbers) or checks["failed"] else 0)
+    tried = counted["compiled_total"] + counted["refused_total"]
+    print(f"{tokens / max(valid, 1):.0f} tokens a valid answer; the server's own checks: " + ", ".join(f"{counted[r]:.0f} {r}" for r in ("valid", "failed", "unchecked")) +
+          f"; {tried:.0f} constraints compiled or refused in {1e3 * counted['compile_seconds_total'] / max(tried, 1):.1f} ms each; "
+          f"{counted['masks_total']:.0f} masks, {counted['mask_seconds_total']:.2f} s")
+    return 1 if any(bad) or length > 0.02 * len(numbers) or counted["failed"] else 0
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

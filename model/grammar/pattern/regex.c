@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-enum { LAST_CP = 0x10FFFF, MAX_REPEAT = 100000, CLASS_RANGES = 4096, MAX_NAMES = 100 };
+enum { LAST_CP = 0x10FFFF, MAX_REPEAT = 65535, CLASS_RANGES = 4096, MAX_NAMES = 100 };
 
 typedef struct {
     sd_regex *r;
@@ -173,7 +173,7 @@ static bool read_unicode(parser *p, int32_t *out) {
 static bool read_escape(parser *p, bool in_class, bool negated, int32_t *cp) {
     if (!more(p)) return fail(p, SD_EINVAL, "a backslash and nothing behind it"), false;
     char c = p->s[p->at];
-    if (strchr("dDwWsS", c)) {
+    if (c && strchr("dDwWsS", c)) {
         p->at++;
         *cp = -1;
         return put_named(p, c, negated);
@@ -360,7 +360,7 @@ static int read_repeated(parser *p) {
         if (see(p, "+")) return fail(p, SD_EINVAL, "a possessive repeat, which is not supported,");
         take(p, "?"); // lazy: the same texts
         if (min > MAX_REPEAT || max > MAX_REPEAT)
-            return fail(p, SD_ELIMIT, "a repeat of more than 100000, which is the most,");
+            return fail(p, SD_ELIMIT, "a repeat of more than 65535, which is the most,");
         if (max >= 0 && max < min) return fail(p, SD_EINVAL, "a repeat whose bounds are reversed");
         e = add(p, (sd_regex_node){.kind = R_REPEAT, .a = e, .min = min, .max = max});
         if (see_repeat(p)) return fail(p, SD_EINVAL, "a repeat of a repeat");

@@ -1,27 +1,15 @@
 // A value against its schema, keyword by keyword as the specification says. It knows nothing of the
-// automata: patterns are PCRE2's, formats are checked by hand, numbers are doubles. So what it finds
-// in an answer that was held to a mask is an error of one of the two.
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include "model/grammar/pattern/regex.h"
+// automata: patterns are PCRE2's (match.h), formats are checked by hand, numbers are doubles. So what
+// it finds in an answer that was held to a mask is an error of one of the two.
+#include "model/grammar/schema/match.h"
 #include "model/grammar/schema/schema.h"
 
-#include "base/memory.h"
-
 #include <math.h>
-#include <pcre2.h>
 #include <stdio.h>
 #include <string.h>
 
 // A step is some 10 ns.
-enum {
-    DEPTH = 2 * SD_SCHEMA_DEPTH,
-    STEPS = 4000000,
-    CHECK_STEPS = 30,
-    EQUAL_STEPS = 3,
-    PATTERN_STEPS = 1000,
-    MATCH_LIMIT = 100000,
-    MATCH_KIB = 16 << 10
-};
+enum { DEPTH = 2 * SD_SCHEMA_DEPTH, STEPS = 4000000, CHECK_STEPS = 30, EQUAL_STEPS = 3 };
 
 typedef struct {
     const json_t *root;
@@ -83,170 +71,10 @@ bool sd_schema_equal(const json_t *a, const json_t *b, int64_t *steps) {
 
 // ---- patterns
 
-// PCRE2 counts its steps only from where a match begins, and a run of one class as one. So it calls
-// before each item of the pattern, and a run over all of the text is paid for every time.
-typedef struct {
-    int64_t *left, each;
-} match_steps;
-
-static int pay_item(pcre2_callout_block *block, void *data) {
-    match_steps *s = data;
-    (void)block;
-    return (*s->left -= s->each) < 0 ? PCRE2_ERROR_CALLOUT : 0;
-}
-
-static size_t digits_at(const char *p, size_t len, size_t from) {
-    size_t n = 0;
-    while (from + n < len && p[from + n] >= '0' && p[from + n] <= '9') n++;
-    return n;
-}
-
-// Whether "{" begins {2}, {2,} or {2,3}.
-static bool is_repeat(const char *p, size_t len) {
-    size_t n = digits_at(p, len, 1), at = 1 + n;
-    if (n == 0) return false;
-    if (at < len && p[at] == ',') at += 1 + digits_at(p, len, at + 1);
-    return at < len && p[at] == '}';
-}
-
-static bool four_hex(const char *p, size_t len, size_t at, long *v) {
-    char digits[5] = {0}, *end = NULL;
-    if (at + 4 > len) return false;
-    memcpy(digits, p + at, 4);
-    *v = strspn(digits, "0123456789abcdefABCDEF") == 4 ? strtol(digits, &end, 16) : -1;
-    return *v >= 0;
-}
-
-// An escape, as it is: but two halves of a surrogate pair are one \u{...}, which keeps its braces. *i: the
-// last byte that was read.
-static bool spell_escape(sd_buf *out, const char *p, size_t len, size_t *i) {
-    long high, low;
-    size_t from = *i, end = from + 1;
-    if (p[from + 1] == 'u' && four_hex(p, len, from + 2, &high) && high >= 0xD800 &&
-        high < 0xDC00 && from + 7 < len && memcmp(p + from + 6, "\\u", 2) == 0 &&
-        four_hex(p, len, from + 8, &low) && low >= 0xDC00 && low < 0xE000) {
-        *i = from + 11;
-        return sd_buf_printf(out, "\\u{%lx}", 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00));
-    }
-    if (p[end] == 'u' && end + 1 < len && p[end + 1] == '{')
-        while (end + 1 < len && p[end] != '}') end++;
-    *i = end;
-    return sd_buf_add(out, p + from, end - from + 1);
-}
-
-// A group's name says nothing, and PCRE2 takes shorter ones of fewer letters; *i: its last byte.
-static void skip_name(const char *p, size_t len, size_t *i) {
-    size_t at = *i + 1;
-    if (at >= len || p[at] != '?') return;
-    at += at + 1 < len && p[at + 1] == 'P' ? 2 : 1;
-    if (at + 1 >= len || p[at] != '<' || p[at + 1] == '=' || p[at + 1] == '!') return;
-    while (at < len && p[at] != '>') at++;
-    *i = at;
-}
-
-static bool is_class_escape(const char *p, size_t len, size_t at) {
-    return at + 1 < len && p[at] == '\\' && p[at + 1] && strchr("dDwWsS", p[at + 1]);
-}
-
-// A repeat {a,b} whose bounds pass PCRE2's: of what begins at `from` of *out, as two repeats of it. *i: its
-// "{", then its "}". Another is left.
-static bool spell_repeat(sd_buf *out, const char *p, size_t *i, size_t from) {
-    enum { MOST = 65535 };
-    char *end;
-    long a = strtol(p + *i + 1, &end, 10), b = a;
-    size_t atom = out->len - from;
-    bool open = false;
-    if (*end == ',') {
-        open = end[1] == '}';
-        b = open ? a : strtol(end + 1, &end, 10);
-        if (open) end++;
-    }
-    if (b <= MOST || b > 2 * MOST || atom > 1000) return sd_buf_addc(out, p[*i]);
-    char own[1000];
-    if (atom) memcpy(own, out->data + from, atom);
-    long first = a < MOST ? a : MOST;
-    *i = (size_t)(end - p);
-    return sd_buf_printf(out, "{%ld,%d}", first, MOST) && sd_buf_add(out, own, atom) &&
-           (open ? sd_buf_printf(out, "{%ld,}", a - first)
-                 : sd_buf_printf(out, "{%ld,%ld}", a - first, b - MOST));
-}
-
-// PCRE2's spelling of a pattern: a backslash where "{" begins no repeat and "[" no class, which PCRE2 reads
-// otherwise within a class, or in its later versions, and before a hyphen beside \d, which ends no range.
-static bool spell_pattern(sd_buf *out, const char *p, size_t len) {
-    bool in_class = false, ok = true, named = false; // named: \d or its like is behind, in a class
-    size_t atom = 0, group[SD_REGEX_DEPTH + 1] = {0};
-    int depth = 0;
-    for (size_t i = 0; ok && i < len; i++) {
-        char c = p[i];
-        bool hyphen = in_class && c == '-' && (named || is_class_escape(p, len, i + 1));
-        named = in_class && is_class_escape(p, len, i);
-        bool repeat = c == '{' && !in_class && is_repeat(p + i, len - i);
-        if (repeat) {
-            ok = spell_repeat(out, p, &i, atom);
-            continue;
-        }
-        if (!in_class && c != ')' && (c != '}' || atom == out->len)) atom = out->len;
-        if (c == '\\' && i + 1 < len) {
-            ok = spell_escape(out, p, len, &i);
-            continue;
-        }
-        bool plain = hyphen || (c == '[' && in_class) || (c == '{' && !in_class);
-        if (plain) ok = sd_buf_addc(out, '\\');
-        if (c == '(' && !in_class && depth <= SD_REGEX_DEPTH) group[depth++] = atom;
-        if (c == ')' && !in_class && depth) atom = group[--depth];
-        if (c == '[') in_class = true;
-        if (c == ']') in_class = false;
-        ok = ok && sd_buf_addc(out, c);
-        if (c == '(' && !in_class) skip_name(p, len, &i);
-    }
-    return ok;
-}
-
 static sd_status match_pattern(reader *r, const char *pattern, size_t p_len, const char *text,
                                size_t len, const char *keyword) {
-    int code = 0;
-    PCRE2_SIZE at = 0;
-    sd_status st = SD_OK;
-    *r->steps -= PATTERN_STEPS + 8 * (int64_t)p_len;
-    if (*r->steps < 0) return used_up(r);
-    sd_buf own = sd_buf_make(8 * p_len + 64);
-    bool spelled = spell_pattern(&own, pattern, p_len);
-    pcre2_compile_context *as = spelled ? pcre2_compile_context_create(NULL) : NULL;
-    pcre2_code *re = NULL;
-    if (as) {
-        pcre2_set_compile_extra_options(as, PCRE2_EXTRA_ALT_BSUX); // \u{...}
-        re = pcre2_compile((PCRE2_SPTR)(own.data ? own.data : ""), own.len,
-                           PCRE2_UTF | PCRE2_DOLLAR_ENDONLY | PCRE2_ALLOW_EMPTY_CLASS |
-                               PCRE2_NEVER_BACKSLASH_C | PCRE2_AUTO_CALLOUT |
-                               PCRE2_NO_START_OPTIMIZE,
-                           &code, &at, as);
-    }
-    pcre2_match_data *m = re ? pcre2_match_data_create_from_pattern(re, NULL) : NULL;
-    pcre2_match_context *cx = re ? pcre2_match_context_create(NULL) : NULL;
-    if (!as) {
-        st = sd_fail(r->err, SD_ENOMEM, "out of memory for a pattern");
-    } else if (!re) {
-        st = sd_fail(r->err, SD_EFORMAT, "the pattern is none: byte %zu", at);
-    } else if (!m || !cx) {
-        st = sd_fail(r->err, SD_ENOMEM, "out of memory for a pattern");
-    } else {
-        match_steps paid = {r->steps, 2 + (int64_t)len / 4};
-        pcre2_set_match_limit(cx, MATCH_LIMIT);
-        pcre2_set_heap_limit(cx, MATCH_KIB);
-        pcre2_set_callout(cx, pay_item, &paid);
-        int rc = pcre2_match(re, (PCRE2_SPTR)text, len, 0, 0, m, cx);
-        if (rc == PCRE2_ERROR_NOMATCH)
-            st = fail(r, keyword, "");
-        else if (rc < 0)
-            st = sd_fail(r->err, SD_ELIMIT, "the pattern takes too many steps to be checked");
-    }
-    pcre2_match_context_free(cx);
-    pcre2_match_data_free(m);
-    pcre2_code_free(re);
-    pcre2_compile_context_free(as);
-    sd_buf_free(&own);
-    return st;
+    sd_status st = sd_match_pattern(pattern, p_len, text, len, r->steps, r->err);
+    return st == SD_EMISMATCH ? fail(r, keyword, "") : st;
 }
 
 // ---- types

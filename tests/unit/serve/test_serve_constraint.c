@@ -6,9 +6,12 @@
 
 #include <criterion/criterion.h>
 #include <jansson.h>
+#include <semaphore.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define CHAT(rest) "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]" rest "}"
 #define FORMAT(schema)                                                                             \
@@ -249,6 +252,80 @@ Test(constraint_live, an_answer_that_does_not_fit_is_a_500_and_counted) {
     cr_expect_eq(checks(&s, "unchecked"), 1);
     cr_expect_eq(checks(&s, "valid"), 0);
     live_stop(&s);
+}
+
+// A check that waits at a gate, on a worker's thread.
+static sem_t at_gate, gate;
+
+static sd_status wait_at_gate(const void *ctx, const char *text, size_t len, sd_error *err) {
+    (void)ctx, (void)text, (void)len, (void)err;
+    sem_post(&at_gate);
+    sem_wait(&gate);
+    return SD_OK;
+}
+
+static void give_gate(void *ctx, sd_grammar *g) {
+    (void)ctx;
+    sd_grammar_set_check(g, wait_at_gate, keep_it, &to_find);
+}
+
+static void start_with_gate(live *s, double drain_s) {
+    sem_init(&at_gate, 0, 0);
+    sem_init(&gate, 0, 0);
+    live_write_model(s);
+    s->o.drain_s = drain_s;
+    s->o.on_constraint = give_gate;
+    live_start_with(s, 512, 4, 64, NULL);
+}
+
+// A request whose answer's check waits at the gate.
+static int held_check(const live *s, const char *body) {
+    int fd = live_dial(s, 0);
+    cr_assert(fd >= 0 && live_post(fd, body));
+    sem_wait(&at_gate);
+    return fd;
+}
+
+Test(constraint_live, a_check_holds_up_nobody_and_its_client_may_leave) {
+    live s = {0};
+    start_with_gate(&s, 20);
+    const char *body = "{\"prompt\":\"a\",\"max_tokens\":9,\"guided_json\":{\"type\":\"null\"}}";
+    int stays = held_check(&s, body), leaves = held_check(&s, body);
+    char *other = live_ask_from(&s, "127.0.0.2", "{\"prompt\":\"a\",\"max_tokens\":9}");
+    cr_expect(strstr(other, " 200 OK"), "%s", other);
+    free(other);
+    close(leaves);
+    free(live_get(&s, "/health"));
+    cr_expect_eq(checks(&s, "valid"), 0);
+    sem_post(&gate), sem_post(&gate);
+    char *out = live_read(stays);
+    cr_expect(strstr(out, " 200 OK") && strstr(out, "null"), "%s", out);
+    free(out);
+    close(stays);
+    for (int i = 0; i < 10000 && checks(&s, "valid") < 2; i++) usleep(1000);
+    cr_expect_eq(checks(&s, "valid"), 2);
+    cr_expect(live_wait_metric(&s, "num_requests_running", 0));
+    live_stop(&s);
+}
+
+// Two of three checks are at work for one client, the third waits for its turn, which it need not have.
+Test(constraint_live, a_server_that_is_cut_short_ends_with_checks_at_hand) {
+    live s = {0};
+    start_with_gate(&s, 0.2);
+    int fd = held_check(
+        &s, "{\"prompt\":\"a\",\"max_tokens\":9,\"n\":3,\"guided_json\":{\"type\":\"null\"}}");
+    sem_wait(&at_gate);
+    kill(getpid(), SIGTERM);
+    for (int i = 0; i < 60000; i++) {
+        int probe = live_dial(&s, 0);
+        if (probe < 0) break;
+        close(probe);
+        usleep(1000);
+    }
+    usleep(100000); // the workers are told to end
+    for (int i = 0; i < 3; i++) sem_post(&gate);
+    live_join(&s);
+    close(fd);
 }
 
 Test(constraint_live, what_cannot_be_enforced_is_a_400_that_names_its_place) {
