@@ -39,6 +39,7 @@ typedef struct sd_prefix_cache {
     int32_t *bucket; // [mask + 1]
     uint64_t mask;
     int *whole; // [groups] of a search: all pages from this one on are there
+    int64_t forgotten;
 } cache;
 
 static cache *cache_of(const sd_kv *kv) {
@@ -197,6 +198,7 @@ static void drop(sd_kv_pool *p, int32_t x) {
 void sd_prefix_forget(sd_kv_pool *p, int g, int32_t page) {
     cache *c = p->prefix;
     int32_t x = p->group[g].node[page];
+    c->forgotten++;
     if (p->group[g].window == 0 || c->node[x].n < SD_KV_PAGE) {
         drop(p, x);
         return;
@@ -204,6 +206,10 @@ void sd_prefix_forget(sd_kv_pool *p, int g, int32_t page) {
     pages_of(c, x)[g] = -1;
     sd_kv_page_keep(&p->group[g], page, -1);
     prune(p, x);
+}
+
+int64_t sd_prefix_forgotten(const sd_kv_pool *p) {
+    return p->prefix ? p->prefix->forgotten : 0;
 }
 
 // A node that is unused, if need be that of pages that nobody reads; -1: all are in use.

@@ -49,5 +49,8 @@ void sd_prefix_publish(sd_kv *kv, const int32_t *ids);
 /// All that kv has can be found, and kv is empty.
 void sd_prefix_end(sd_kv *kv, const int32_t *ids);
 
+/// Pages that were forgotten, so far, because others needed them.
+int64_t sd_prefix_forgotten(const sd_kv_pool *p);
+
 /// Whether all counts and links of the pool are what the n sequences, all that there are, say. For tests.
 bool sd_prefix_sound(const sd_kv_pool *p, sd_kv *const *kv, int n);

@@ -15,9 +15,15 @@ read -ra found <<<"$(pkg-config --cflags --libs hdf5 libarchive libzstd)"
 libs=("$build"/libtest_support.a "$build"/libspecdec.a "${found[@]}" -lcriterion -ldnnl -ljansson -lyaml -lpcre2-8 -lutf8proc -lcrypto -levent -levent_pthreads
   -lxxhash -lpthread -lm)
 
+# The object of a unit test, which its build has left behind.
+object() {
+  local found=("$build"/CMakeFiles/"$1".dir/tests/unit/*/"$1".c.o)
+  [ -f "${found[0]}" ] && echo "${found[0]}"
+}
+
 # plant NAME FILE SED TEST...: the file with the edit, compiled ahead of the library, must break one of the tests.
 plant() {
-  local name=$1 file=$2 edit=$3 test double=() broken=
+  local name=$1 file=$2 edit=$3 test double=() broken= start=$EPOCHREALTIME
   shift 3
   number=$((number + 1))
   ((number % 2 == turn)) || return
@@ -34,17 +40,17 @@ plant() {
     local real=()
     [[ $test == *_f64 && $file == *_real.c ]] && real=(-DSD_REAL_DOUBLE)
     if ! "${CC:-cc}" "${flags[@]}" "${real[@]}" -I. -c "$work/src/$file" -o "$work/planted.o" ||
-      ! "${CC:-cc}" "${flags[@]}" -I. tests/unit/*/"$test.c" "$work/planted.o" "${double[@]}" "${libs[@]}" -o "$work/test" 2>"$work/log"; then
+      ! "${CC:-cc}" "$(object "$test")" "$work/planted.o" "${double[@]}" "${libs[@]}" -o "$work/test" 2>"$work/log"; then
       echo "not ok - planted: $name: does not build"
       tail -3 "$work/log"
       failed=1
       return
     fi
-    timeout 300 "$work/test" --quiet -j1 >/dev/null 2>&1 || broken=$test
+    timeout 300 "$work/test" --quiet --fail-fast -j1 >/dev/null 2>&1 || broken=$test
     [ -n "$broken" ] && break
   done
   if [ -n "$broken" ]; then
-    echo "ok - planted: $name ($broken fails)"
+    echo "ok - planted: $name ($broken fails, $((${EPOCHREALTIME/./} / 1000 - ${start/./} / 1000)) ms)"
   else
     echo "not ok - planted: $name: no test fails"
     failed=1
@@ -172,6 +178,12 @@ plant "a key finds another one's prefixes" decode/serve/generation_start.c 's/if
 plant "a salt keeps nobody apart" decode/serve/generation_start.c 's/"%s", salt\)/"%s", "")/' test_serve_prefix
 plant "priorities are those of the order of arrival" decode/engine/queue.c 's/t->last->r\.priority <= j->r\.priority/true/' test_engine_prefix
 plant "a line that changes with every request reaches the model" decode/serve/api/openai/messages.c 's/first && strcmp\(role, "system"\) == 0/false/' test_api_request
+plant "the masks of an answer whose prompt was found are left out" decode/engine/prompt.c 's/if \(last\) sd_slot_shape\(s, 1\);/if (last \&\& s->stats.cached_tokens == 0) sd_slot_shape(s, 1);/' test_engine_constraint
+plant "salts that begin alike are one" decode/serve/generation_start.c 's/"%s", salt\);/"%.1s", salt);/' test_serve_prefix
+plant "a part of a page is taken over without its keys and values" model/infer/prefix_cache.c 's/p->memory->backend->kv_copy_page\(/if (0) &/' test_prefix_cache
+plant "a rejected draft's tokens stay counted" decode/engine/shaping.c 's/^        count_ahead\(&s->counts, s->recent, draft, rows - 1\);/&\n        for (int i = 0; i < rows - 1; i++) if (s->counts.place[draft[i]]) s->counts.seen[s->counts.place[draft[i]] - 1].answered++;/' test_engine_shaping
+plant "a rejected draft leaves its grammar's state behind" decode/engine/constraint.c 's/^    sd_grammar_copy\(&c->ahead, &c->base\);$/    if (c->drafted == 0) &/' test_engine_constraint
+plant "an answer that begins again may say as much as a new one" decode/engine/slot.c 's/s->stats = c->stats;/s->stats = c->stats, s->stats.generated = 0;/' test_engine_prefix
 plant "who waits for pages is overtaken for ever" decode/engine/queue.c 's/ && now - t->first->queued < PATIENCE_S//' test_engine_prefix
 plant "a marker that is cut between two pieces is content" model/dialogue/answer.c 's/return SD_FIND_PARTLY;/return SD_FIND_NO;/' test_dialogue_answer
 plant "special tokens that mark a call stay out of its text" decode/engine/output.c 's/if \(r->shown_token\[i\] == token\) return true;/if (r->shown_token[i] == token) return false;/' test_serve_tools

@@ -1,21 +1,24 @@
 // Clients whose answers must never be anybody else's.
 //
-//     canary PORT PID REQUESTS CLIENTS SEED [MODEL,MODEL...]   asks a running server; TAP on standard output
-//     canary --write-adapter MODEL.gguf DIR                    a random adapter of the model, as PEFT writes it
+//     canary PORT PID REQUESTS CLIENTS SEED [MODEL,MODEL... [KEYS]]   asks a running server; TAP on standard output
+//     canary --write-adapter MODEL.gguf DIR                           a random adapter of the model, as PEFT writes it
 //
-// KINDS requests of all sorts (both endpoints, n, lists of prompts, stop strings, logprobs, adapters, greedy and sampled, echo) are
-// asked alone first, whole and as a stream, which must agree. Then CLIENTS threads ask them at random, on connections that stay or
-// are new, while a third of what they begin is left: in the middle of the request, while it waits or runs, in the middle of the
-// answer, with a reset or without. Each whole answer must have the bytes of the one asked alone from "choices" through
-// "usage" (but for the tokens that the prefix cache had), each stream its text, logprobs, ends and usage. Afterwards the server's descriptors, memory and gauges must be what they
-// were after the first tenth.
+// Requests of all sorts (lib/kinds.h) are asked alone first, whole and as a stream, which must agree. Then
+// CLIENTS threads ask them at random, on connections that stay or are new, while a third of what they begin
+// is left: in the middle of the request, while it waits or runs, in the middle of the answer, with a reset or
+// without. Each whole answer must have the bytes of the one asked alone from "choices" through "usage" (but for
+// the tokens that the prefix cache had), each stream its text, logprobs, ends and usage. Afterwards the
+// server's descriptors, memory and gauges must be what they were after the first tenth.
+//
+// KEYS, the server's file of keys: each is a tenant. No answer may have another tenant's marker, and no
+// tenant finds in the prefix cache what another one's prompt has computed.
 #include "base/clock.h"
 #include "base/files/path.h"
 #include "base/memory.h"
-#include "base/rng.h"
 #include "model/adapter/adapter.h"
 #include "tests/torture/lib/answers.h"
 #include "tests/torture/lib/client.h"
+#include "tests/torture/lib/kinds.h"
 
 #include <dirent.h>
 #include <jansson.h>
@@ -27,99 +30,31 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { KINDS = 64, MAX_MODELS = 4 };
+enum { KINDS = 64, TENANTS_KINDS = 128, MAX_MODELS = 4 };
 
 static int port, pid, clients;
 static int64_t requests;
 static char *model_name[MAX_MODELS];
 static int n_models;
+static kind_tenant tenant[KIND_TENANTS];
+static int n_tenants;
+static kind kinds[TENANTS_KINDS];
+static int n_kinds = KINDS;
 
-typedef struct {
-    const char *path;
-    char *whole, *stream; // bodies
-    char *bytes;          // "choices" to the end of "usage" of the whole answer
-    char *meaning;        // text, logprobs, ends, usage
-} kind;
-static kind kinds[KINDS];
-
-typedef struct {
-    uint64_t state;
-} dice;
-static uint32_t roll(dice *d, uint32_t n) {
-    d->state = sd_mix64(d->state + 0x9E3779B97F4A7C15u);
-    return (uint32_t)(d->state >> 33) % n;
-}
-
-// ---- requests
-
-static json_t *words(dice *d) {
-    char text[256];
-    size_t n = 0;
-    for (int w = 1 + (int)roll(d, 12); w > 0 && n < sizeof text - 12; w--) {
-        for (int l = 1 + (int)roll(d, 6); l > 0; l--) text[n++] = (char)('a' + roll(d, 8));
-        text[n++] = ' ';
+// The file's lines; it stays in memory.
+static void read_keys(const char *path) {
+    static char text[4096];
+    FILE *f = fopen(path, "r");
+    size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
+    if (!f || n == 0) client_die("canary: %s: no keys there", path);
+    fclose(f);
+    for (char *key = strtok(text, "\n"); key && n_tenants < KIND_TENANTS;
+         key = strtok(NULL, "\n")) {
+        tenant[n_tenants].key = key;
+        kind_mark(&tenant[n_tenants], n_tenants);
+        n_tenants++;
     }
-    return json_stringn(text, n - 1);
-}
-
-static json_t *ids(dice *d) {
-    json_t *list = json_array();
-    for (int n = 1 + (int)roll(d, 12); n > 0; n--)
-        json_array_append_new(list, json_integer(roll(d, 280)));
-    return list;
-}
-
-static json_t *prompt(dice *d) {
-    uint32_t shape = roll(d, 5);
-    if (shape == 0) return ids(d);
-    if (shape > 2) return words(d);
-    json_t *list = json_array();
-    for (int n = 2 + (int)roll(d, 2); n > 0; n--)
-        json_array_append_new(list, shape == 1 ? ids(d) : words(d));
-    return list;
-}
-
-static json_t *messages(dice *d) {
-    json_t *list = json_array();
-    if (roll(d, 3) == 0)
-        json_array_append_new(list, json_pack("{s:s, s:o}", "role", "system", "content", words(d)));
-    json_array_append_new(list, json_pack("{s:s, s:o}", "role", "user", "content", words(d)));
-    return list;
-}
-
-static void make_kind(kind *k, int i) {
-    static const double temperatures[] = {0, 0.7, 1, 1.5};
-    dice d = {(uint64_t)i * 7919 + 1};
-    bool chat = roll(&d, 2);
-    json_t *b = json_object();
-    k->path = chat ? "/v1/chat/completions" : "/v1/completions";
-    json_object_set_new(b, "model", json_string(model_name[roll(&d, (uint32_t)n_models)]));
-    json_object_set_new(b, chat ? "messages" : "prompt", chat ? messages(&d) : prompt(&d));
-    json_object_set_new(b, "max_tokens", json_integer(1 + roll(&d, i % 8 == 0 ? 60 : 12)));
-    json_object_set_new(b, "temperature", json_real(temperatures[roll(&d, 4)]));
-    json_object_set_new(b, "seed", json_integer(i - 5));
-    json_object_set_new(b, "n", json_integer(roll(&d, 3) ? 1 : 2 + roll(&d, 2)));
-    json_object_set_new(b, "ignore_eos", json_boolean(roll(&d, 10) < 7));
-    if (roll(&d, 3) == 0) json_object_set_new(b, "top_p", json_real(0.9));
-    if (roll(&d, 3) == 0) json_object_set_new(b, "top_k", json_integer(5));
-    if (roll(&d, 3) == 0) json_object_set_new(b, "min_p", json_real(0.05));
-    if (roll(&d, 3) == 0)
-        json_object_set_new(b, "stop", json_pack("[s, s]", roll(&d, 2) ? "a" : "e", " th"));
-    bool logprobs = roll(&d, 3) == 0;
-    if (logprobs && chat) {
-        json_object_set_new(b, "logprobs", json_true());
-        json_object_set_new(b, "top_logprobs", json_integer(roll(&d, 6)));
-    } else if (logprobs) {
-        json_object_set_new(b, "logprobs", json_integer(roll(&d, 6)));
-    } else if (!chat && roll(&d, 4) == 0) {
-        json_object_set_new(b, "echo", json_true());
-    }
-    if (roll(&d, 5) == 0) json_object_set_new(b, "speculative", json_pack("{s:b}", "enabled", 0));
-    k->whole = client_must(json_dumps(b, JSON_COMPACT));
-    json_object_set_new(b, "stream", json_true());
-    json_object_set_new(b, "stream_options", json_pack("{s:b}", "include_usage", 1));
-    k->stream = client_must(json_dumps(b, JSON_COMPACT));
-    json_decref(b);
+    n_kinds = TENANTS_KINDS;
 }
 
 // ---- alone
@@ -131,7 +66,7 @@ static void ask_alone(kind *k) {
     for (int stream = 0; stream < 2; stream++) {
         if (c.fd < 0 && !client_dial(&c, port))
             client_die("canary: no connection to port %d", port);
-        client_write_request(&out, k->path, stream ? k->stream : k->whole);
+        client_write_request(&out, k->path, k->key, stream ? k->stream : k->whole);
         int status = client_put(&c, out.data, out.len) ? client_read_answer(&c, &body, &keep) : 0;
         if (status != 200)
             client_die("canary: %d for %s: %.300s", status, k->whole, body.data ? body.data : "");
@@ -154,6 +89,8 @@ static void ask_alone(kind *k) {
 // ---- together
 
 static atomic_llong asked, same, foreign, left, refused, broken;
+static void say(bool ok, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static atomic_llong own_markers, foreign_markers; // answers that have one
 
 static void report(const char *what, const kind *k, const char *got) {
     if (atomic_fetch_add(&foreign, 1) < 5) {
@@ -163,22 +100,31 @@ static void report(const char *what, const kind *k, const char *got) {
     }
 }
 
+// Looks for markers in an answer, also in one that differs.
+static void look_for_markers(const kind *k, const char *answer) {
+    for (int t = 0; t < n_tenants && answer; t++) {
+        if (!strstr(answer, tenant[t].marker)) continue;
+        atomic_fetch_add(t == k->tenant ? &own_markers : &foreign_markers, 1);
+        if (t != k->tenant) report("another tenant's marker", k, answer);
+    }
+}
+
 // Leaves at a random place. True when the connection may go on: a half-closed one is read to its end.
-static void leave(client *c, const kind *k, dice *d, sd_buf *out) {
-    size_t n = client_write_request(out, k->path, roll(d, 2) ? k->stream : k->whole);
-    if (roll(d, 3) == 0) n = roll(d, (uint32_t)n);
+static void leave(client *c, const kind *k, kind_dice *d, sd_buf *out) {
+    size_t n = client_write_request(out, k->path, k->key, kind_roll(d, 2) ? k->stream : k->whole);
+    if (kind_roll(d, 3) == 0) n = kind_roll(d, (uint32_t)n);
     client_put(c, out->data, n);
-    if (roll(d, 3)) usleep(roll(d, 30000));
+    if (kind_roll(d, 3)) usleep(kind_roll(d, 30000));
     char piece[200];
-    if (n == out->len && roll(d, 4) == 0 && recv(c->fd, piece, sizeof piece, 0) < 0)
+    if (n == out->len && kind_roll(d, 4) == 0 && recv(c->fd, piece, sizeof piece, 0) < 0)
         atomic_fetch_add(&broken, 1);
-    client_hang_up(c, roll(d, 2));
+    client_hang_up(c, kind_roll(d, 2));
     atomic_fetch_add(&left, 1);
 }
 
-static void ask(client *c, const kind *k, dice *d, sd_buf *out, sd_buf *body) {
-    bool stream = roll(d, 2), keep = false, shut = roll(d, 16) == 0;
-    client_write_request(out, k->path, stream ? k->stream : k->whole);
+static void ask(client *c, const kind *k, kind_dice *d, sd_buf *out, sd_buf *body) {
+    bool stream = kind_roll(d, 2), keep = false, shut = kind_roll(d, 16) == 0;
+    client_write_request(out, k->path, k->key, stream ? k->stream : k->whole);
     bool sent = client_put(c, out->data, out->len);
     if (shut) shutdown(c->fd, SHUT_WR); // it still waits for its answer
     int status = sent ? client_read_answer(c, body, &keep) : 0;
@@ -190,28 +136,29 @@ static void ask(client *c, const kind *k, dice *d, sd_buf *out, sd_buf *body) {
         report(status ? "a bad status" : "no answer", k, body->data);
     } else {
         char *got = stream ? answer_meaning_of_stream(body) : answer_bytes(body);
+        look_for_markers(k, stream ? got : body->data); // a stream's pieces cut words
         if (got && strcmp(got, stream ? k->meaning : k->bytes) == 0)
             atomic_fetch_add(&same, 1);
         else
             report(stream ? "a foreign stream" : "a foreign answer", k, got);
         free(got);
     }
-    if (!keep || shut || roll(d, 8) == 0) client_hang_up(c, false);
+    if (!keep || shut || kind_roll(d, 8) == 0) client_hang_up(c, false);
 }
 
 static void *run_client(void *seed) {
-    dice d = {*(uint64_t *)seed};
+    kind_dice d = {*(uint64_t *)seed};
     client *c = client_must(calloc(1, sizeof *c));
     sd_buf out = sd_buf_make(1 << 20), body = sd_buf_make(1 << 26);
     c->fd = -1;
     while (atomic_fetch_add(&asked, 1) < requests) {
-        const kind *k = &kinds[roll(&d, KINDS)];
+        const kind *k = &kinds[kind_roll(&d, (uint32_t)n_kinds)];
         if (c->fd < 0 && !client_dial(c, port)) {
             atomic_fetch_add(&broken, 1);
             usleep(50000);
             continue;
         }
-        if (roll(&d, 3) == 0)
+        if (kind_roll(&d, 3) == 0)
             leave(c, k, &d, &out);
         else
             ask(c, k, &d, &out, &body);
@@ -221,6 +168,44 @@ static void *run_client(void *seed) {
     sd_buf_free(&body);
     free(c);
     return NULL;
+}
+
+// ---- what a tenant finds
+
+// Tokens that were found of a prompt asked with a key.
+static int found(const char *key, const char *body) {
+    client c = {.fd = -1};
+    sd_buf out = sd_buf_make(1 << 20), answer = sd_buf_make(1 << 22);
+    bool keep;
+    client_write_request(&out, "/v1/completions", key, body);
+    if (!client_dial(&c, port) || !client_put(&c, out.data, out.len) ||
+        client_read_answer(&c, &answer, &keep) != 200)
+        client_die("canary: no answer for %.200s", body);
+    client_hang_up(&c, false);
+    const char *at = strstr(answer.data, "\"cached_tokens\":");
+    if (!at) client_die("canary: no cached_tokens in %.300s", answer.data);
+    int n = atoi(at + strlen("\"cached_tokens\":"));
+    sd_buf_free(&out);
+    sd_buf_free(&answer);
+    return n;
+}
+
+// Each tenant's prompt is asked by all tenants in turn, twice: the first time of each it is new.
+static void probe_tenants(void) {
+    int others = 0, own = 0;
+    for (int p = 0; p < n_tenants; p++) {
+        char *body = kind_probe(p, model_name[p % n_models]);
+        for (int i = 0; i < n_tenants; i++) {
+            const char *key = tenant[(p + i) % n_tenants].key;
+            others += found(key, body) > 0;
+            own += found(key, body) > 0;
+        }
+        free(body);
+    }
+    say(others == 0 && own == n_tenants * n_tenants,
+        "of %d prompts new to a tenant %d were found, which others had asked; %d of %d asked again "
+        "were found",
+        n_tenants * n_tenants, others, own, n_tenants * n_tenants);
 }
 
 // ---- the server afterwards
@@ -251,9 +236,12 @@ static double gauge(const char *name) {
     sd_buf body = sd_buf_make(1 << 22);
     bool keep;
     char mark[96];
-    static const char get_page[] =
-        "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    if (!client_dial(&c, port) || !client_put(&c, get_page, sizeof get_page - 1) ||
+    char ask[256];
+    const char *key = n_tenants > 0 ? tenant[0].key : NULL;
+    int n = snprintf(ask, sizeof ask,
+                     "GET /metrics HTTP/1.1\r\nHost: localhost\r\n%s%s%sConnection: close\r\n\r\n",
+                     key ? "Authorization: Bearer " : "", key ? key : "", key ? "\r\n" : "");
+    if (!client_dial(&c, port) || !client_put(&c, ask, (size_t)n) ||
         client_read_answer(&c, &body, &keep) != 200)
         client_die("canary: no metrics");
     client_hang_up(&c, false);
@@ -283,7 +271,6 @@ static bool wait_idle(void) {
     return false;
 }
 
-static void say(bool ok, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static int failures;
 static void say(bool ok, const char *fmt, ...) {
     va_list ap;
@@ -338,7 +325,7 @@ int main(int argc, char **argv) {
     if (argc == 4 && strcmp(argv[1], "--write-adapter") == 0)
         return write_adapter(argv[2], argv[3]);
     if (argc < 6) {
-        fprintf(stderr, "usage: canary PORT PID REQUESTS CLIENTS SEED [MODEL,MODEL...]\n");
+        fprintf(stderr, "usage: canary PORT PID REQUESTS CLIENTS SEED [MODEL,MODEL... [KEYS]]\n");
         return 2;
     }
     port = atoi(argv[1]), pid = atoi(argv[2]), clients = atoi(argv[4]);
@@ -350,11 +337,13 @@ int main(int argc, char **argv) {
          name = strtok(NULL, ","))
         model_name[n_models++] = name;
     if (n_models == 0) model_name[n_models++] = none; // the base
-    for (int i = 0; i < KINDS; i++) {
-        make_kind(&kinds[i], i);
+    if (argc > 7) read_keys(argv[7]);
+    for (int i = 0; i < n_kinds; i++) {
+        kind_make(&kinds[i], i, model_name, n_models, tenant, n_tenants);
         ask_alone(&kinds[i]);
     }
-    say(true, "%d kinds asked alone, whole and as streams, agree", KINDS);
+    say(true, "%d kinds asked alone, whole and as streams, agree", n_kinds);
+    if (n_tenants > 0) probe_tenants();
     hammer(all / 10, seed);
     if (!wait_idle()) client_die("canary: the server is not idle after its clients left");
     int fds = descriptors();
@@ -371,6 +360,14 @@ int main(int argc, char **argv) {
            (double)(all - all / 10) / took, kb, kb + grown, fds, descriptors());
     say(foreign == 0 && same > 0, "%lld answers are those of the same request alone, %lld differ",
         (long long)same, (long long)foreign);
+    if (n_tenants > 0) {
+        say(foreign_markers == 0 && own_markers > 0,
+            "%lld answers of %d tenants had a foreign marker, %lld their own",
+            (long long)foreign_markers, n_tenants, (long long)own_markers);
+        say(gauge("prefix_cache_hits_total") > 0,
+            "the prefix cache was used: %.0f of %.0f tokens found",
+            gauge("prefix_cache_hits_total"), gauge("prefix_cache_queries_total"));
+    }
     say(descriptors() <= fds, "as many descriptors as before");
     bool sanitized = getenv("CANARY_NO_RSS") != NULL; // a sanitizer keeps what was freed
     say(sanitized || grown < 2048 + kb / 50, "memory grew by %ld KB%s", grown,

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Canaries: each answer under load must be that of the same request alone, byte for byte, and nothing may stay behind.
 
-    tests/torture/canary.py build/release/specdec [--full] [--requests N] [--server BINARY] [--model FILE] [--clients N] [--soak HOURS]
+    tests/torture/canary.py build/release/specdec [--full] [--requests N] [--tenants N] [--server BINARY] [--model FILE] [--clients N] [--soak HOURS]
 
-Short: 3,000 requests to a generated model of two layers with an adapter. --full: 10^6 of these, and 2 x 10^4 to the 135M where it is there.
+Short: 3,000 requests to a generated model of two layers with an adapter, and as many of eight tenants. --full: 10^6 of these, 10^5 of eight tenants, and
+2 x 10^4 to the 135M where it is there. --tenants: with so many keys alone, whose texts, schemas and salts carry markers that must never be seen in another's
+answer, behind a beginning that all share, so that the prefix cache has something to mistake.
 --server: the server's binary, for one built with sanitizers (its reports are failures; its memory is not judged). --soak: for so many hours, and
 memory may grow by 1 MB an hour. Prints TAP; needs canary and make_tiny_model beside the first binary. tests/torture/canary.c says what is asked.
 """
@@ -20,6 +22,7 @@ from served import Served  # noqa: E402
 
 options = parser(__doc__, full=True)
 options.add_argument("--requests", type=int)
+options.add_argument("--tenants", type=int)
 options.add_argument("--server")
 options.add_argument("--model")
 options.add_argument("--clients", type=int, default=8)
@@ -51,15 +54,20 @@ def count(text):
     return sum(line.startswith("not ok") for line in text.splitlines())
 
 
-def run(model, adapter, requests, hours=None):
+def run(model, adapter, requests, tenants=0, hours=None):
     global failures
+    print("# %d requests to %s%s" % (requests, os.path.basename(model), ", %d tenants" % tenants if tenants else ""), flush=True)
+    keys = os.path.join(os.path.dirname(adapter), "keys%d" % tenants)
+    if tenants:
+        with open(keys, "w") as f:
+            f.writelines("key-of-tenant-number-%02d\n" % i for i in range(tenants))
     os.environ.setdefault("TSAN_OPTIONS", "halt_on_error=0:history_size=4")
     served = Served(o.server or o.binary, model, "-a", "lora=" + adapter, "--served-name", "base", "--slots", "6", "--queue", "64", "--threads", "2",
-                    "--no-pack-cache", limit=300)
+                    "--no-pack-cache", *(("--api-key-file", keys) if tenants else ()), limit=300)
     env = dict(os.environ, **({"CANARY_NO_RSS": "1"} if o.server else {}))
     begin, seed, samples = time.time(), o.seed, []
     while True:
-        command = [os.path.join(TESTS, "canary"), str(served.port), str(served.process.pid), str(requests), str(o.clients), str(seed), "base,lora"]
+        command = [os.path.join(TESTS, "canary"), str(served.port), str(served.process.pid), str(requests), str(o.clients), str(seed), "base,lora"] + [keys] * (tenants > 0)
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=env)
         bad = count(done.stdout)
         failures += bad
@@ -83,14 +91,16 @@ with tempfile.TemporaryDirectory() as work:
     tiny, small = os.path.join(work, "tiny.gguf"), os.path.join(MODELS, "SmolLM2-135M-Instruct.Q4_1.gguf")
     jobs = []
     if o.model:
-        jobs = [(o.model, o.requests or 20000)]
+        jobs = [(o.model, o.requests or 20000, o.tenants or 0)]
     else:
         subprocess.run([os.path.join(TESTS, "make_tiny_model"), tiny], check=True)
-        jobs = [(tiny, o.requests or (1000000 if o.full else 3000))]
+        jobs = [(tiny, o.requests or (1000000 if o.full else 3000), 0), (tiny, o.requests or (100000 if o.full else 3000), o.tenants or 8)]
+        if o.tenants:
+            jobs = jobs[1:]
         if o.full and not o.requests and os.path.exists(small):
-            jobs.append((small, 20000))
-    for i, (model, requests) in enumerate(jobs):
+            jobs.append((small, 20000, o.tenants or 0))
+    for i, (model, requests, tenants) in enumerate(jobs):
         adapter = os.path.join(work, "adapter%d" % i)
         subprocess.run([os.path.join(TESTS, "canary"), "--write-adapter", model, adapter], check=True)
-        run(model, adapter, requests, o.soak)
+        run(model, adapter, requests, tenants, o.soak)
 sys.exit(failures > 0)

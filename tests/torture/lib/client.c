@@ -114,12 +114,13 @@ int client_read_answer(client *c, sd_buf *body, bool *keep) {
     }
 }
 
-size_t client_write_request(sd_buf *out, const char *path, const char *body) {
+size_t client_write_request(sd_buf *out, const char *path, const char *key, const char *body) {
     sd_buf_clear(out);
     if (!sd_buf_printf(out,
                        "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-                       "Content-Length: %zu\r\n\r\n%s",
-                       path, strlen(body), body))
+                       "%s%s%sContent-Length: %zu\r\n\r\n%s",
+                       path, key ? "Authorization: Bearer " : "", key ? key : "", key ? "\r\n" : "",
+                       strlen(body), body))
         client_die("out of memory");
     return out->len;
 }

@@ -20,7 +20,7 @@ void *client_must(void *p); // NULL: out of memory
 bool client_dial(client *c, int port);
 void client_hang_up(client *c, bool reset); // one that is not dialled (fd -1) is fine
 bool client_put(client *c, const char *data, size_t len);
-/// Replaces *out by a POST of body and returns its length.
-size_t client_write_request(sd_buf *out, const char *path, const char *body);
+/// Replaces *out by a POST of body and returns its length. key: as Authorization; NULL: none.
+size_t client_write_request(sd_buf *out, const char *path, const char *key, const char *body);
 /// An answer's status, 0 when the connection ended first; its body. keep: the connection stays.
 int client_read_answer(client *c, sd_buf *body, bool *keep);
