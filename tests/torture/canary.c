@@ -235,13 +235,12 @@ static double gauge(const char *name) {
     client c;
     sd_buf body = sd_buf_make(1 << 22);
     bool keep;
-    char mark[96];
-    char ask[256];
+    char mark[96], head[256];
     const char *key = n_tenants > 0 ? tenant[0].key : NULL;
-    int n = snprintf(ask, sizeof ask,
+    int n = snprintf(head, sizeof head,
                      "GET /metrics HTTP/1.1\r\nHost: localhost\r\n%s%s%sConnection: close\r\n\r\n",
                      key ? "Authorization: Bearer " : "", key ? key : "", key ? "\r\n" : "");
-    if (!client_dial(&c, port) || !client_put(&c, ask, (size_t)n) ||
+    if (!client_dial(&c, port) || !client_put(&c, head, (size_t)n) ||
         client_read_answer(&c, &body, &keep) != 200)
         client_die("canary: no metrics");
     client_hang_up(&c, false);

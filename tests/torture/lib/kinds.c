@@ -65,8 +65,9 @@ static json_t *messages(kind_dice *d, const kind_tenant *t) {
 
 // What the answer is held to: it says the marker.
 static void constrain(json_t *b, kind_dice *d, const kind_tenant *t) {
-    char pattern[64], other[64];
+    char pattern[64], whole[72], other[64];
     snprintf(pattern, sizeof pattern, "(%s|the %s)[a-c]{1,4}", t->marker, t->marker);
+    snprintf(whole, sizeof whole, "^%s$", pattern); // a schema's pattern may stand anywhere
     snprintf(other, sizeof other, "of %s", t->marker);
     json_t *schema;
     switch (kind_roll(d, 4)) {
@@ -88,7 +89,7 @@ static void constrain(json_t *b, kind_dice *d, const kind_tenant *t) {
         break;
     default:
         schema = json_pack("{s:s, s:{s:s, s:s}, s:i, s:i}", "type", "array", "items", "type",
-                           "string", "pattern", pattern, "minItems", 1, "maxItems", 2);
+                           "string", "pattern", whole, "minItems", 1, "maxItems", 2);
         json_object_set_new(b, "guided_json", schema);
     }
     json_object_set_new(b, "max_tokens", json_integer(60));
