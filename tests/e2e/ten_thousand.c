@@ -116,7 +116,7 @@ out:
 int main(int argc, char **argv) {
     sd_error e = {0}, *err = &e;
     sd_status st = SD_OK;
-    args a;
+    args a = {0};
     sd_strings rest;
     exact_counts c = {0};
     exact_world worlds[EXACT_WORLDS] = {0};
