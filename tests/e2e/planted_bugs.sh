@@ -178,7 +178,7 @@ plant "a key finds another one's prefixes" decode/serve/generation_start.c 's/if
 plant "a salt keeps nobody apart" decode/serve/generation_start.c 's/"%s", salt\)/"%s", "")/' test_serve_prefix
 plant "priorities are those of the order of arrival" decode/engine/queue.c 's/t->last->r\.priority <= j->r\.priority/true/' test_engine_prefix
 plant "a line that changes with every request reaches the model" decode/serve/api/openai/messages.c 's/first && strcmp\(role, "system"\) == 0/false/' test_api_request
-plant "the masks of an answer whose prompt was found are left out" decode/engine/prompt.c 's/if \(last\) sd_slot_shape\(s, 1\);/if (last \&\& s->stats.cached_tokens == 0) sd_slot_shape(s, 1);/' test_engine_constraint
+plant "the masks of an answer whose prompt was found are left out" decode/engine/prompt.c 's/if \(last\) sd_slot_shape\(s, 1\);/if (last \&\& s->stats.cached_tokens == 0) sd_slot_shape(s, 1);/' test_engine_shaping
 plant "salts that begin alike are one" decode/serve/generation_start.c 's/"%s", salt\);/"%.1s", salt);/' test_serve_prefix
 plant "a part of a page is taken over without its keys and values" model/infer/prefix_cache.c 's/p->memory->backend->kv_copy_page\(/if (0) &/' test_prefix_cache
 plant "a rejected draft's tokens stay counted" decode/engine/shaping.c 's/^        count_ahead\(&s->counts, s->recent, draft, rows - 1\);/&\n        for (int i = 0; i < rows - 1; i++) if (s->counts.place[draft[i]]) s->counts.seen[s->counts.place[draft[i]] - 1].answered++;/' test_engine_shaping
