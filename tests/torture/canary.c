@@ -8,7 +8,7 @@
 // is left: in the middle of the request, while it waits or runs, in the middle of the answer, with a reset or
 // without. Each whole answer must have the bytes of the one asked alone from "choices" through "usage" (but for
 // the tokens that the prefix cache had), each stream its text, logprobs, ends and usage. Afterwards the
-// server's descriptors, memory and gauges must be what they were after the first tenth.
+// server's descriptors and gauges must be what they were at first, its memory what it was after a tenth.
 //
 // KEYS, the server's file of keys: each is a tenant. No answer may have another tenant's marker, and no
 // tenant finds in the prefix cache what another one's prompt has computed.
@@ -59,15 +59,14 @@ static void read_keys(const char *path) {
 
 // ---- alone
 
-static void ask_alone(kind *k) {
-    static client c = {.fd = -1};
+static void ask_alone(client *c, kind *k) {
     sd_buf out = sd_buf_make(1 << 20), body = sd_buf_make(1 << 26);
     bool keep = true;
     for (int stream = 0; stream < 2; stream++) {
-        if (c.fd < 0 && !client_dial(&c, port))
+        if (c->fd < 0 && !client_dial(c, port))
             client_die("canary: no connection to port %d", port);
         client_write_request(&out, k->path, k->key, stream ? k->stream : k->whole);
-        int status = client_put(&c, out.data, out.len) ? client_read_answer(&c, &body, &keep) : 0;
+        int status = client_put(c, out.data, out.len) ? client_read_answer(c, &body, &keep) : 0;
         if (status != 200)
             client_die("canary: %d for %s: %.300s", status, k->whole, body.data ? body.data : "");
         if (!stream) {
@@ -80,7 +79,7 @@ static void ask_alone(kind *k) {
                            k->whole, same ? same : "no end", k->meaning);
             free(same);
         }
-        if (!keep) client_hang_up(&c, false);
+        if (!keep) client_hang_up(c, false);
     }
     sd_buf_free(&out);
     sd_buf_free(&body);
@@ -337,26 +336,30 @@ int main(int argc, char **argv) {
         model_name[n_models++] = name;
     if (n_models == 0) model_name[n_models++] = none; // the base
     if (argc > 7) read_keys(argv[7]);
+    int fds = descriptors();
+    client one = {.fd = -1};
     for (int i = 0; i < n_kinds; i++) {
         kind_make(&kinds[i], i, model_name, n_models, tenant, n_tenants);
-        ask_alone(&kinds[i]);
+        ask_alone(&one, &kinds[i]);
     }
+    client_hang_up(&one, false);
     say(true, "%d kinds asked alone, whole and as streams, agree", n_kinds);
     if (n_tenants > 0) probe_tenants();
     hammer(all / 10, seed);
     if (!wait_idle()) client_die("canary: the server is not idle after its clients left");
-    int fds = descriptors();
     long kb = rss_kb();
     double begin = sd_now_s();
     hammer(all - all / 10, seed + 1);
     double took = sd_now_s() - begin;
     say(wait_idle(), "running, waiting, reading and held bytes are 0 afterwards");
+    // A connection that the server ends lingers for the client's last bytes.
     for (double end = sd_now_s() + 30; descriptors() > fds && sd_now_s() < end;) usleep(20000);
+    int fds_after = descriptors();
     long grown = rss_kb() - kb;
     printf("# %lld answered alike, %lld left, %lld turned away, %lld connections broken; %.0f a "
            "second; RSS %ld -> %ld KB, %d -> %d descriptors\n",
            (long long)same, (long long)left, (long long)refused, (long long)broken,
-           (double)(all - all / 10) / took, kb, kb + grown, fds, descriptors());
+           (double)(all - all / 10) / took, kb, kb + grown, fds, fds_after);
     say(foreign == 0 && same > 0, "%lld answers are those of the same request alone, %lld differ",
         (long long)same, (long long)foreign);
     if (n_tenants > 0) {
@@ -367,7 +370,8 @@ int main(int argc, char **argv) {
             "the prefix cache was used: %.0f of %.0f tokens found",
             gauge("prefix_cache_hits_total"), gauge("prefix_cache_queries_total"));
     }
-    say(descriptors() <= fds, "as many descriptors as before");
+    say(fds_after >= 0 && fds_after <= fds, "%d descriptors, as before the first request",
+        fds_after);
     bool sanitized = getenv("CANARY_NO_RSS") != NULL; // a sanitizer keeps what was freed
     say(sanitized || grown < 2048 + kb / 50, "memory grew by %ld KB%s", grown,
         sanitized ? " (not judged)" : "");
