@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Single steps, and answers of an engine, of two checkouts in one process, in turns: it resolves 1 % where whole commands (vs_older.py) vary by 20 %.
+"""Single steps, answers of an engine and training passes, of two checkouts in one process, in turns: it resolves 1 % where whole commands (vs_older.py) vary by 20 %.
 
     steps_vs_older.py OLD_CHECKOUT NEW_CHECKOUT MODEL.gguf [--threads 2] [--rounds 200] [--kv auto]
     steps_vs_older.py OLD_CHECKOUT NEW_CHECKOUT MODEL.gguf --rows [--threads 2] [--rounds 40] [--kv auto]
+    steps_vs_older.py OLD_CHECKOUT NEW_CHECKOUT MODEL.gguf --train [--threads 2] [--rounds 40]
     steps_vs_older.py OLD_CHECKOUT NEW_CHECKOUT --matmul [TYPE:MxK ...] [--isa amx avx512 avx2 plain] [--rounds 200]
 
 The second shows what many rows cost: steps of 1 to 48 rows with all their logits, at depth 256, and of 192 as a prompt is read and with all logits; each beside one row, and its
-time a row beside that of 192 rows. The third has the matrix product alone, on one thread and on weights that no cache holds: microseconds a row, old and new in turns. OLD and NEW
+time a row beside that of 192 rows. The third times loss and gradients of LoRA of rank 16 on all maps, for micro-batches of several lengths. The fourth has the matrix product alone, on one thread and on weights that no cache holds: microseconds a row, old and new in turns. OLD and NEW
 may be the same checkout.
 
 Both checkouts are built already (cmake --preset release). Each library becomes a shared object beside a small main program; the caches of keys and values
@@ -23,6 +24,7 @@ PACKAGES = "jansson yaml-0.1 libpcre2-8 libutf8proc libcrypto libevent libevent_
 STEPS = (("decode at depth 1", 1, 1, 1), ("decode at 256", 256, 1, 1), ("decode at 2048", 2048, 1, 1), ("verify 4 rows at 256", 256, 4, 4),
          ("verify 8 rows at 256", 256, 8, 8), ("verify 16 rows at 256", 256, 16, 16), ("prefill 192 rows at 0", 0, 192, 1), ("prefill 192 rows at 1536", 1536, 192, 0))
 ANSWERS = (("1 answer of 96 tokens", 1, 96, 0), ("the same, speculative", 1, 96, 1), ("16 answers at once", 16, 64, 0), ("the same, speculative", 16, 64, 1))
+PASSES = ((1, 128), (1, 512), (4, 256), (2, 1024))
 ROWS, PROMPT_ROWS = (1, 4, 8, 16, 24, 32, 48), 192
 MATMULS = ("Q4_K:8960x1536", "Q6_K:1536x8960", "Q4_1:1536x576", "Q8_0:1536x1536")
 ISAS = ("amx", "avx512", "avx2", "plain")
@@ -52,13 +54,21 @@ def main_program(work, source):
     return program
 
 
-def compare_steps(a, program, sides):
+def compare(a, program, sides, kinds):
     print(f"{'':26} {'old ms':>8} {'new ms':>8} {'new is':>7}   quartiles")
-    kinds = [(name, "step", *v, *((8, a.rounds) if v[1] < 64 else (2, max(1, a.rounds // 4)))) for name, *v in STEPS]
-    kinds += [(name, "answers", *v, 1, max(1, a.rounds // 5)) for name, *v in ANSWERS]
     for name, kind, x, y, z, burst, rounds in kinds:
         old, new, ratio, low, high = run(program, *sides, a.model, *map(str, (a.threads, KV.index(a.kv), burst, rounds, kind, x, y, z))).split()
         print(f"{name:26} {old:>8} {new:>8} {ratio:>7}   {low} to {high}", flush=True)
+
+
+def compare_steps(a, program, sides):
+    kinds = [(name, "step", *v, *((8, a.rounds) if v[1] < 64 else (2, max(1, a.rounds // 4)))) for name, *v in STEPS]
+    kinds += [(name, "answers", *v, 1, max(1, a.rounds // 5)) for name, *v in ANSWERS]
+    compare(a, program, sides, kinds)
+
+
+def compare_training(a, program, sides):
+    compare(a, program, sides, [(f"pass over {n} x {t} tokens", "training", n, t, 0, 1, a.rounds) for n, t in PASSES])
 
 
 def compare_rows(a, program, sides):
@@ -98,13 +108,14 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("old"), p.add_argument("new"), p.add_argument("model", nargs="?")
     p.add_argument("--rows", action="store_true", help="what steps of many rows cost")
+    p.add_argument("--train", action="store_true", help="passes of training")
     p.add_argument("--matmul", nargs="*", metavar="TYPE:MxK", help=f"the matrix product alone ({' '.join(MATMULS)})")
     p.add_argument("--isa", nargs="+", choices=ISAS, default=ISAS[:3], help="instructions of --matmul (amx avx512 avx2)")
     p.add_argument("--threads", type=int, default=2)
-    p.add_argument("--rounds", type=int, help="200; --rows: 40")
+    p.add_argument("--rounds", type=int, help="200; --rows, --train: 40")
     p.add_argument("--kv", choices=KV, default="auto")
     a = p.parse_args()
-    a.rounds = a.rounds if a.rounds is not None else 40 if a.rows else 200
+    a.rounds = a.rounds if a.rounds is not None else 40 if a.rows or a.train else 200
     if not 4 <= a.rounds <= 1000:
         p.error(f"--rounds {a.rounds}: give 4 to 1000")
     if (a.matmul is None) == (a.model is None):
@@ -113,7 +124,7 @@ def main():
     with tempfile.TemporaryDirectory() as work:
         sides = [library(c, os.path.join(work, n), "side_matmul.c" if alone else "side.c") for c, n in ((a.old, "old.so"), (a.new, "new.so"))]
         program = main_program(work, "matmul_in_turns.c" if alone else "in_turns.c")
-        (compare_matmul if alone else compare_rows if a.rows else compare_steps)(a, program, sides)
+        (compare_matmul if alone else compare_rows if a.rows else compare_training if a.train else compare_steps)(a, program, sides)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 // (sd_train_plan). W is frozen as stored and never has a gradient.
 //
 //     sd_lora_layout lay;                 // where each factor stands in one flat vector
-//     SD_TRY(sd_lora_layout_init(&lay, &model->hp, rank, alpha, false, err));
+//     SD_TRY(sd_lora_layout_init(&lay, model, rank, alpha, false, err));
 //     SD_TRY(sd_train_open(&t, model, &lay, pool, &options, err));
 //     memset(grad, 0, ...);
 //     for each micro-batch of the step:

@@ -2,6 +2,7 @@
 //
 //     in_turns A.so B.so MODEL.gguf threads kv burst rounds step DEPTH ROWS WANT
 //     in_turns A.so B.so MODEL.gguf threads kv burst rounds answers STREAMS TOKENS SPECULATION(0|1)
+//     in_turns A.so B.so MODEL.gguf threads kv burst rounds training ROWS TOKENS 0
 //
 // Prints one line: A's and B's median step in ms, the median over rounds of A's median over B's, and its quartiles.
 #include "turns.h"
@@ -13,8 +14,8 @@ enum { ARGS = 12, FILL = 64, MAX_ROUNDS = 1000, MAX_BURST = 64 };
 typedef struct {
     void (*open)(const char *, int, int, int);
     void (*step)(int, int, int);
-    void (*answers)(int, int, int);
-    double median[MAX_ROUNDS]; // of each round, in seconds
+    void (*run)(int, int, int); // what is timed
+    double median[MAX_ROUNDS];  // of each round, in seconds
 } side;
 
 static double at(double *v, int n, double part) { // sorts v
@@ -22,11 +23,13 @@ static double at(double *v, int n, double part) { // sorts v
     return v[(int)(part * (n - 1))];
 }
 
-static void load(side *s, const char *path) {
+static void load(side *s, const char *path, const char *kind) {
+    char name[32];
     void *lib = open_library(path);
+    snprintf(name, sizeof name, "run_%s", kind);
     find_function((void **)&s->open, lib, "open_side");
     find_function((void **)&s->step, lib, "run_step");
-    find_function((void **)&s->answers, lib, "run_answers");
+    find_function((void **)&s->run, lib, name);
 }
 
 int main(int argc, char **argv) {
@@ -40,7 +43,7 @@ int main(int argc, char **argv) {
     const int depth = steps ? a1 : 0, last = steps ? a1 + a2 : 0;
     if (burst < 1 || burst > MAX_BURST || rounds < 1 || rounds > MAX_ROUNDS) return 2;
     for (int i = 0; i < SIDES; i++) {
-        load(&sides[i], argv[1 + i]);
+        load(&sides[i], argv[1 + i], argv[8]);
         sides[i].open(argv[3], threads, last + FILL, kv);
         for (int pos = 0; pos < depth; pos += FILL) sides[i].step(pos, FILL, 0);
     }
@@ -48,11 +51,10 @@ int main(int argc, char **argv) {
         for (int j = 0; j < SIDES; j++) {
             side *s = &sides[(round + j) % SIDES];
             double t[MAX_BURST];
-            void (*run)(int, int, int) = steps ? s->step : s->answers;
-            if (steps || round == 0) run(a1, a2, a3); // wakes its threads and caches
+            if (steps || round == 0) s->run(a1, a2, a3); // wakes its threads and caches
             for (int b = 0; b < burst; b++) {
                 double begin = seconds_of(CLOCK_MONOTONIC);
-                run(a1, a2, a3);
+                s->run(a1, a2, a3);
                 t[b] = seconds_of(CLOCK_MONOTONIC) - begin;
             }
             s->median[round] = at(t, burst, 0.5);
