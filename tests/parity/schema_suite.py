@@ -51,7 +51,7 @@ def check(folder):
     probe = subprocess.Popen([PROBE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     refused, wrong, left_out = collections.Counter(), [], collections.Counter()
     schemas = values = followed = valid = 0
-    for path in sorted(glob.glob(folder + "/*.json") + glob.glob(folder + "/optional/format/*.json")):
+    for path in sorted(glob.glob(folder + "/**/*.json", recursive=True)):
         for group in json.load(open(path, encoding="utf-8")):
             schema = group["schema"]
             tests = group["tests"]

@@ -15,7 +15,7 @@
 typedef enum { P_START, P_SIGN, P_ZERO, P_WHOLE, P_POINT, P_FRACTION } part;
 
 typedef struct {
-    uint8_t part, negative, n; // n: digits of this part
+    uint8_t part, negative, n; // n: digits before the point; behind it, how many more there may be
     int8_t low, high;          // compared with the bounds: -1, 0, 1
     int32_t rest;
 } known;
@@ -38,7 +38,9 @@ typedef struct {
     int *slot;
 } maker;
 
-enum { SLOTS = 4 * SD_DFA_STATES, WHOLE_DIGITS = 18, FRACTION_DIGITS = 16 };
+// A number with a point has 15 digits at most: no two such have the same double, so that one below a bound
+// is below it as a double, too.
+enum { SLOTS = 4 * SD_DFA_STATES, WHOLE_DIGITS = 18, DIGITS = 15 };
 static const char MOST[] = "999999999999999999", INT64_MOST[] = "9223372036854775807";
 
 // Digits without the point; zeros at the fraction's end dropped. whole <- those before the point.
@@ -121,16 +123,28 @@ static known settle(const maker *m, known k) {
     return k;
 }
 
+// How many digits there may be behind so many before the point. A lone zero counts for none.
+static int room_behind(const maker *m, int whole, bool zero) {
+    int room = DIGITS - (zero ? 0 : whole);
+    return room < 0 ? 0 : room < m->fraction ? room : m->fraction;
+}
+
+// The place in a bound of the next digit of a number that has been the same so far, with `left` of its
+// places behind the point to go.
+static int place(const maker *m, const char *bound, int whole, int left) {
+    return whole + room_behind(m, whole, whole == 1 && *bound == '0') - left;
+}
+
 static bool accepts(const maker *m, known k) {
     const magnitudes *b = &m->m[k.negative];
-    int fraction = 0;
+    int low = b->low_whole, high = b->high_whole;
     if (k.part != P_ZERO && k.part != P_WHOLE && k.part != P_FRACTION) return false;
     if (k.part == P_FRACTION)
-        fraction = k.n;
+        low = place(m, b->low, low, k.n), high = place(m, b->high, high, k.n);
     else
         k = settle(m, k);
-    if (k.low == 0 && b->low_whole + fraction < b->low_len) k.low = -1;
-    if (k.high == 0 && b->high_whole + fraction < b->high_len) k.high = -1;
+    if (k.low == 0 && low < b->low_len) k.low = -1;
+    if (k.high == 0 && high < b->high_len) k.high = -1;
     return (k.low > 0 || (k.low == 0 && !b->no_low)) &&
            (k.high < 0 || (k.high == 0 && !b->no_high)) && k.rest == 0;
 }
@@ -140,11 +154,11 @@ static bool digit_after(const maker *m, known k, char c, known *out) {
     const magnitudes *b = &m->m[k.negative];
     *out = k;
     if (k.part == P_POINT || k.part == P_FRACTION) {
-        int n = k.part == P_POINT ? 0 : k.n;
-        if (n >= m->fraction) return false;
-        out->low = (int8_t)against(k.low, c, b->low, b->low_whole + n, b->low_len);
-        out->high = (int8_t)against(k.high, c, b->high, b->high_whole + n, b->high_len);
-        out->part = P_FRACTION, out->n = (uint8_t)(n + 1);
+        if (k.n == 0) return false;
+        int low = place(m, b->low, b->low_whole, k.n), high = place(m, b->high, b->high_whole, k.n);
+        out->low = (int8_t)against(k.low, c, b->low, low, b->low_len);
+        out->high = (int8_t)against(k.high, c, b->high, high, b->high_len);
+        out->part = P_FRACTION, out->n--;
         return true;
     }
     bool begins = k.part == P_START || k.part == P_SIGN;
@@ -165,9 +179,11 @@ static bool add_edges(maker *m, sd_dfa_maker *d, known k) {
         int to = number_of(m, (known){.part = P_SIGN, .negative = 1});
         if (to < 0 || !sd_dfa_edge_add(d, '-', '-', to)) return false;
     }
-    if ((k.part == P_ZERO || k.part == P_WHOLE) && !m->integer && m->fraction > 0) {
+    bool whole = k.part == P_ZERO || k.part == P_WHOLE;
+    int room = whole && !m->integer ? room_behind(m, k.n, k.part == P_ZERO) : 0;
+    if (room > 0) {
         next = settle(m, k);
-        next.part = P_POINT, next.n = 0;
+        next.part = P_POINT, next.n = (uint8_t)room;
         int to = number_of(m, next);
         if (to < 0 || !sd_dfa_edge_add(d, '.', '.', to)) return false;
     }
@@ -184,7 +200,7 @@ sd_status sd_decimal_dfa(sd_dfa **out, const sd_decimal *d, sd_error *err) {
     sd_dfa_maker dfa = {0};
     maker m = {.integer = d->integer,
                .multiple = d->multiple,
-               .fraction = d->fraction < FRACTION_DIGITS ? d->fraction : FRACTION_DIGITS};
+               .fraction = d->fraction < DIGITS ? d->fraction : DIGITS};
     m.slot = sd_alloc(SLOTS, sizeof *m.slot);
     SD_CHECK_ALLOC(m.slot, err);
     set_magnitudes(&m.m[0], d, false);

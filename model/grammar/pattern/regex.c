@@ -226,15 +226,16 @@ static int read_class(parser *p) {
     while (more(p) && !see(p, "]")) {
         int32_t lo, hi;
         if (!class_atom(p, negated, &lo)) return -1;
-        if (lo < 0) continue;
-        hi = lo;
-        if (see(p, "-") && p->at + 1 < p->len && p->s[p->at + 1] != ']') {
-            p->at++;
-            if (!class_atom(p, negated, &hi)) return -1;
-            if (hi < 0) { // "a-\d": the hyphen stands for itself
-                if (!put(p, '-', '-')) return -1;
-                hi = lo;
-            }
+        if (!see(p, "-") || p->at + 1 >= p->len || p->s[p->at + 1] == ']') {
+            if (lo >= 0 && !put(p, lo, lo)) return -1;
+            continue;
+        }
+        p->at++;
+        if (!class_atom(p, negated, &hi)) return -1;
+        if (lo < 0 || hi < 0) { // "a-\d": the hyphen stands for itself, and so does the other side
+            if (!put(p, '-', '-') || (lo >= 0 && !put(p, lo, lo)) || (hi >= 0 && !put(p, hi, hi)))
+                return -1;
+            continue;
         }
         if (hi < lo) return fail(p, SD_EINVAL, "a range that runs backwards");
         if (!put(p, lo, hi)) return -1;

@@ -52,25 +52,74 @@ static bool is_class_escape(const char *p, size_t len, size_t at) {
     return at + 1 < len && p[at] == '\\' && p[at + 1] && strchr("dDwWsS", p[at + 1]);
 }
 
-// An escape at p[*i]; *i: then the last byte that was read. Two halves of a surrogate pair become one
-// \u{...}, which keeps its braces; \v is a class of PCRE2's, and its \s has ASCII's spaces alone.
-static bool spell_escape(sd_buf *out, const char *p, size_t len, bool in_class, size_t *i) {
+// The code point of "\ud83d\ude00"; 0: it is no such pair.
+static long pair_at(const char *p, size_t len, size_t at) {
     long high, low;
-    size_t from = *i, end = from + 1;
-    char c = p[end];
-    if (c == 'u' && four_hex(p, len, from + 2, &high) && high >= 0xD800 && high < 0xDC00 &&
-        from + 7 < len && memcmp(p + from + 6, "\\u", 2) == 0 && four_hex(p, len, from + 8, &low) &&
-        low >= 0xDC00 && low < 0xE000) {
-        *i = from + 11;
-        return sd_buf_printf(out, "\\u{%lx}", 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00));
+    if (!four_hex(p, len, at + 2, &high) || high < 0xD800 || high >= 0xDC00) return 0;
+    if (at + 8 > len || memcmp(p + at + 6, "\\u", 2) != 0) return 0;
+    if (!four_hex(p, len, at + 8, &low) || low < 0xDC00 || low >= 0xE000) return 0;
+    return 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00);
+}
+
+// Bytes of what stands at p[at]: an escape, or a character.
+static size_t atom_len(const char *p, size_t len, size_t at) {
+    size_t n = 1, left = len - at;
+    if (p[at] != '\\' || left == 1) {
+        while (n < left && ((unsigned char)p[at + n] & 0xC0) == 0x80) n++;
+        return n;
     }
-    if (c == 'u' && end + 1 < len && p[end + 1] == '{')
-        while (end + 1 < len && p[end] != '}') end++;
-    *i = end;
+    char c = p[at + 1];
+    n = c == 'x' ? 4 : c == 'c' ? 3 : 2;
+    if (c == 'u' && left > 2 && p[at + 2] == '{')
+        while (n < left && p[at + n - 1] != '}') n++;
+    else if (c == 'u')
+        n = pair_at(p, len, at) ? 12 : 6;
+    return n < left ? n : left;
+}
+
+// An escape as it is: but two halves of a surrogate pair are one \u{...}, \v is a class of PCRE2's, and its
+// \s has ASCII's spaces alone.
+static bool spell_escape(sd_buf *out, const char *p, size_t len, size_t at, bool in_class) {
+    char c = at + 1 < len ? p[at + 1] : '\0';
+    long pair = c == 'u' ? pair_at(p, len, at) : 0;
+    if (pair) return sd_buf_printf(out, "\\u{%lx}", pair);
     if (c == 'v') return sd_buf_adds(out, "\\x0b");
     if (c == 's') return sd_buf_adds(out, in_class ? SPACES : "[" SPACES "]");
     if (c == 'S') return sd_buf_adds(out, in_class ? OTHERS : "[" OTHERS "]");
-    return sd_buf_add(out, p + from, end - from + 1);
+    return sd_buf_add(out, p + at, atom_len(p, len, at));
+}
+
+// A class; *i: its "[", then its "]". A backslash stands before all that PCRE2, or a later version of it,
+// reads otherwise: "[", [:alpha:], and a hyphen, unless it stands between two ends of a range. It is one
+// where \d stands on either side, and then the other side ends or begins none. A repeat of [] is no repeat
+// for PCRE2, but a group's is.
+static bool spell_class(sd_buf *out, const char *p, size_t len, size_t *i) {
+    enum { FRESH, ONE, NAMED, HYPHEN } behind = FRESH;
+    size_t at = *i + 1, n = 0;
+    bool ok = true;
+    if (at < len && p[at] == ']') {
+        *i = at;
+        return sd_buf_adds(out, "(?:[])");
+    }
+    ok = sd_buf_addc(out, '[');
+    if (at < len && p[at] == '^') ok = ok && sd_buf_addc(out, p[at++]);
+    for (; ok && at < len && p[at] != ']'; at += n) {
+        char c = p[at];
+        n = atom_len(p, len, at);
+        bool named = is_class_escape(p, len, at);
+        bool joins =
+            c == '-' && (behind == ONE || behind == NAMED) && at + 1 < len && p[at + 1] != ']';
+        if (joins && behind == ONE && !is_class_escape(p, len, at + 1))
+            ok = sd_buf_addc(out, c);
+        else if (c == '\\')
+            ok = spell_escape(out, p, len, at, true);
+        else
+            ok =
+                (!c || !strchr("-[:.=", c) || sd_buf_addc(out, '\\')) && sd_buf_add(out, p + at, n);
+        behind = joins ? HYPHEN : behind == HYPHEN ? FRESH : named ? NAMED : ONE;
+    }
+    *i = at;
+    return ok && (at >= len || sd_buf_addc(out, ']'));
 }
 
 // A group's name says nothing, and PCRE2 takes shorter ones of fewer letters; *i: its last byte.
@@ -83,33 +132,25 @@ static void skip_name(const char *p, size_t len, size_t *i) {
     *i = at;
 }
 
-// A backslash stands where "{" begins no repeat and "[" no class, which PCRE2 reads otherwise within a
-// class, or in its later versions, and before a hyphen beside \d, which ends no range. A dot leaves out what
-// ECMAScript calls an end of line.
-//
+// A backslash stands where "{" begins no repeat. A dot leaves out what ECMAScript calls an end of line.
 // *depth: of groups in groups.
 static bool spell(sd_buf *out, const char *p, size_t len, int *depth) {
-    bool in_class = false, ok = true, named = false; // named: \d or its like is behind, in a class
+    bool ok = true;
     int open = 0;
     *depth = 0;
     for (size_t i = 0; ok && i < len; i++) {
         char c = p[i];
-        bool hyphen = in_class && c == '-' && (named || is_class_escape(p, len, i + 1));
-        named = in_class && is_class_escape(p, len, i);
-        if (c == '\\' && i + 1 < len) {
-            ok = spell_escape(out, p, len, in_class, &i);
-            continue;
-        }
-        if (c == '.' && !in_class) {
+        if (c == '\\') {
+            ok = spell_escape(out, p, len, i, false);
+            i += atom_len(p, len, i) - 1;
+        } else if (c == '[') {
+            ok = spell_class(out, p, len, &i);
+        } else if (c == '.') {
             ok = sd_buf_adds(out, "[^\\n\\r\\u2028\\u2029]");
-            continue;
+        } else {
+            bool plain = c == '{' && !is_repeat(p + i, len - i);
+            ok = (!plain || sd_buf_addc(out, '\\')) && sd_buf_addc(out, c);
         }
-        bool plain = hyphen || (c == '[' && in_class) ||
-                     (c == '{' && !in_class && !is_repeat(p + i, len - i));
-        ok = (!plain || sd_buf_addc(out, '\\')) && sd_buf_addc(out, c);
-        if (c == '[') in_class = true;
-        if (c == ']') in_class = false;
-        if (in_class) continue;
         if (c == '(') skip_name(p, len, &i);
         open += (c == '(') - (c == ')');
         if (open > *depth) *depth = open;

@@ -120,10 +120,10 @@ static json_t *combine(sd_schema_reader *r, const char *key, const json_t *a, co
     if (strcmp(key, "items") == 0) return both(r, a, b);
     for (int i = 0; greatest[i]; i++)
         if (strcmp(key, greatest[i]) == 0)
-            return json_incref(mutable(json_number_value(a) >= json_number_value(b) ? a : b));
+            return json_incref(mutable(sd_json_number(a) >= sd_json_number(b) ? a : b));
     for (int i = 0; least[i]; i++)
         if (strcmp(key, least[i]) == 0)
-            return json_incref(mutable(json_number_value(a) <= json_number_value(b) ? a : b));
+            return json_incref(mutable(sd_json_number(a) <= sd_json_number(b) ? a : b));
     return NULL;
 }
 

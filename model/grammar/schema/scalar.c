@@ -138,10 +138,10 @@ out:
 // ---- numbers
 
 // A bound, as a decimal text, where it is tighter than what there is.
-static void narrow_bound(sd_decimal *d, bool lower, bool open, double x, const char *text) {
+static void narrow_bound(sd_decimal *d, bool lower, bool open, const char *text) {
     bool *has = lower ? &d->has_min : &d->has_max, *none = lower ? &d->no_min : &d->no_max;
     char *bound = lower ? d->min : d->max;
-    double old = *has ? strtod(bound, NULL) : 0;
+    long double x = strtold(text, NULL), old = *has ? strtold(bound, NULL) : 0;
     bool tighter = !*has || (lower ? x > old : x < old);
     bool same = *has && x >= old && x <= old;
     if (tighter) snprintf(bound, sizeof d->min, "%s", text), *none = open;
@@ -149,21 +149,23 @@ static void narrow_bound(sd_decimal *d, bool lower, bool open, double x, const c
     *has = true;
 }
 
-// Bounds that no number offered passes are left out.
+// Bounds that no number without an exponent passes are left out.
 static bool read_bound(sd_schema_reader *r, const json_t *schema, const char *key, bool lower,
                        bool open, sd_decimal *d) {
     const json_t *v = json_object_get(schema, key);
     char text[48];
     if (!v) return true;
-    double x = json_number_value(v);
+    long double x = sd_json_number(v);
     if (lower ? x <= -1e18 : x >= 1e18) return true;
     if (x >= 9e18 || x <= -9e18)
         return sd_schema_fail(r, "\"%s\" lets no number of 18 digits through", key), false;
     if (json_is_integer(v))
         snprintf(text, sizeof text, "%lld", (long long)json_integer_value(v));
-    else if (!sd_decimal_text(text, x == 0 ? 0.0 : x))
-        return sd_schema_fail(r, "\"%s\": %g has too many digits", key, x), false;
-    narrow_bound(d, lower, open, x, text);
+    else if (fabsl(x) >= 0x1p53L) // all its digits: integers beside it are no doubles
+        snprintf(text, sizeof text, "%.0Lf", x);
+    else if (!sd_decimal_text(text, x == 0 ? 0.0 : (double)x))
+        return sd_schema_fail(r, "\"%s\": %Lg has too many digits", key, x), false;
+    narrow_bound(d, lower, open, text);
     return true;
 }
 
@@ -176,8 +178,8 @@ static void read_format(const json_t *schema, sd_decimal *d, bool *plain) {
     if (!format || !sd_format_range(format, &min, &max, &whole)) return;
     d->integer |= whole;
     *plain = max < 1e100;
-    if (min > -1e18 && sd_decimal_text(text, min)) narrow_bound(d, true, false, min, text);
-    if (max < 1e18 && sd_decimal_text(text, max)) narrow_bound(d, false, false, max, text);
+    if (min > -1e18 && sd_decimal_text(text, min)) narrow_bound(d, true, false, text);
+    if (max < 1e18 && sd_decimal_text(text, max)) narrow_bound(d, false, false, text);
 }
 
 static bool read_multiple(sd_schema_reader *r, const json_t *schema, sd_decimal *d) {
@@ -207,7 +209,9 @@ int sd_schema_number(sd_schema_reader *r, const json_t *schema, bool integer) {
     sd_decimal d = {.integer = integer, .fraction = 16};
     sd_dfa *dfa = NULL;
     sd_error err;
-    bool plain = false;
+    bool plain = json_object_get(schema, "minimum") ||
+                 json_object_get(schema, "exclusiveMinimum") ||
+                 json_object_get(schema, "maximum") || json_object_get(schema, "exclusiveMaximum");
     if (!read_bound(r, schema, "minimum", true, false, &d) ||
         !read_bound(r, schema, "exclusiveMinimum", true, true, &d) ||
         !read_bound(r, schema, "maximum", false, false, &d) ||

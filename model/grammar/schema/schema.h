@@ -21,8 +21,9 @@
 // The subset, where a schema allows more than a model should write: without "type" the types that
 // the keywords speak of; properties that are not listed only where additionalProperties asks for
 // them, behind the listed ones; items behind prefixItems likewise; integers of at most 18 digits;
-// numbers with a bound without an exponent; strings with a pattern or format in one spelling. At
-// most one space behind ':' and ',' and no other white space.
+// numbers with a bound without an exponent, and of at most 15 digits where they have a point; strings
+// with a pattern or format in one spelling. At most one space behind ':' and ',' and no other white
+// space.
 #pragma once
 
 #include "model/grammar/grammar.h"
@@ -53,6 +54,11 @@ sd_status sd_schema_validate_part(const json_t *root, const json_t *part, const 
 /// Whether two values are the same one: 1 is 1.0. Steps are taken off; once none are left, false.
 bool sd_schema_equal(const json_t *a, const json_t *b, int64_t *steps);
 
+/// A number, all digits of an integer kept.
+static inline long double sd_json_number(const json_t *v) {
+    return json_is_integer(v) ? (long double)json_integer_value(v)
+                              : (long double)json_real_value(v);
+}
 /// What "#/a/b" means within root; NULL: nothing.
 const json_t *sd_schema_resolve(const json_t *root, const char *ref);
 

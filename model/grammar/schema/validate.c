@@ -1,6 +1,6 @@
 // A value against its schema, keyword by keyword as the specification says. It knows nothing of the
-// automata: patterns are PCRE2's (match.h), formats are checked by hand, numbers are doubles. So what
-// it finds in an answer that was held to a mask is an error of one of the two.
+// automata: patterns are PCRE2's (match.h), formats are checked by hand, numbers are int64 or doubles. So
+// what it finds in an answer that was held to a mask is an error of one of the two.
 #include "model/grammar/schema/match.h"
 #include "model/grammar/schema/schema.h"
 
@@ -9,7 +9,7 @@
 #include <string.h>
 
 // A step is some 10 ns.
-enum { DEPTH = 2 * SD_SCHEMA_DEPTH, STEPS = 4000000, CHECK_STEPS = 30, EQUAL_STEPS = 3 };
+enum { DEPTH = 2 * SD_SCHEMA_DEPTH, STEPS = 4000000, CHECK_STEPS = 30, EQUAL_STEPS = 5 };
 
 typedef struct {
     const json_t *root;
@@ -43,7 +43,7 @@ bool sd_schema_equal(const json_t *a, const json_t *b, int64_t *steps) {
     if (json_is_number(a) && json_is_number(b)) {
         if (json_is_integer(a) && json_is_integer(b))
             return json_integer_value(a) == json_integer_value(b);
-        double x = json_number_value(a), y = json_number_value(b);
+        long double x = sd_json_number(a), y = sd_json_number(b);
         return x <= y && x >= y;
     }
     if (json_is_array(a) && json_is_array(b)) {
@@ -295,23 +295,34 @@ static sd_status check_string(reader *r, const json_t *s, const json_t *v) {
                          "pattern");
 }
 
+static bool is_bound(const json_t *s, const char *key, long double *out) {
+    const json_t *v = json_object_get(s, key);
+    *out = sd_json_number(v);
+    return json_is_number(v);
+}
+
 static sd_status check_number(reader *r, const json_t *s, const json_t *v) {
-    double x = json_number_value(v), n, min, max;
+    long double x = sd_json_number(v);
+    long double bound;
+    double n, min, max;
     const char *format = json_string_value(json_object_get(s, "format"));
     bool whole;
     if (format && sd_format_range(format, &min, &max, &whole) &&
-        (x < min || x > max || (whole && x != floor(x))))
+        (x < min || x > max || (whole && x != floorl(x))))
         return fail(r, "format", "");
-    if (is_count(s, "minimum", &n) && x < n) return fail(r, "minimum", "");
-    if (is_count(s, "maximum", &n) && x > n) return fail(r, "maximum", "");
-    if (is_count(s, "exclusiveMinimum", &n) && x <= n) return fail(r, "exclusiveMinimum", "");
-    if (is_count(s, "exclusiveMaximum", &n) && x >= n) return fail(r, "exclusiveMaximum", "");
+    if (is_bound(s, "minimum", &bound) && x < bound) return fail(r, "minimum", "");
+    if (is_bound(s, "maximum", &bound) && x > bound) return fail(r, "maximum", "");
+    if (is_bound(s, "exclusiveMinimum", &bound) && x <= bound)
+        return fail(r, "exclusiveMinimum", "");
+    if (is_bound(s, "exclusiveMaximum", &bound) && x >= bound)
+        return fail(r, "exclusiveMaximum", "");
     if (!is_count(s, "multipleOf", &n) || !(n > 0)) return SD_OK;
     const json_t *of = json_object_get(s, "multipleOf");
     if (json_is_integer(v) && json_is_integer(of))
         return json_integer_value(v) % json_integer_value(of) == 0 ? SD_OK
                                                                    : fail(r, "multipleOf", "");
-    double q = x / n, off = fabs(q - round(q)); // 0.3 is a multiple of 0.1, whatever doubles say
+    double q = (double)x / n,
+           off = fabs(q - round(q)); // 0.3 is a multiple of 0.1, whatever doubles say
     return off <= 1e-9 * (fabs(q) > 1 ? fabs(q) : 1) ? SD_OK : fail(r, "multipleOf", "");
 }
 

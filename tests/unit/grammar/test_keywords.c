@@ -383,3 +383,68 @@ Test(keywords, values_are_held_to_all_that_stands_beside_them) {
     cr_expect(!test_schema("{\"enum\":[1,2],\"not\":{}}", &err));
     cr_expect(strstr(err.message, "no text"), "%s", err.message);
 }
+
+// ---- numbers near a bound: what is offered is within it for whoever reads it as a double, or as an integer
+
+Test(keywords, a_number_beside_its_bound_is_the_same_for_masks_and_validator) {
+    static const struct {
+        const char *schema, *fits[4], *does_not[6];
+    } cases[] = {
+        {"{\"type\":\"number\",\"exclusiveMaximum\":100}",
+         {"99.9999999999999", "-1", "0.999999999999999"},
+         {"99.9999999999999999", "99.999999999999999", "100"}},
+        {"{\"type\":\"number\",\"exclusiveMaximum\":1}",
+         {"0.999999999999999", "0"},
+         {"0.99999999999999999", "1.0"}},
+        {"{\"type\":\"number\",\"exclusiveMinimum\":0.3,\"maximum\":12.5}",
+         {"0.300000000000001", "12.5", "12.500", "9.25"},
+         {"0.3", "0.30", "0.30000000000000001", "12.500000000001", "0"}},
+        {"{\"type\":\"number\",\"exclusiveMinimum\":-100.25}",
+         {"-100.249999999999", "-100"},
+         {"-100.25", "-100.24999999999999999", "-100.250"}},
+        {"{\"type\":\"number\",\"maximum\":1e20}", {"999999999999999999", "0.5"}, {"1e30", "1e21"}},
+        {"{\"type\":\"number\",\"exclusiveMinimum\":-1e300}", {"-1"}, {"-1e301"}},
+        {"{\"type\":\"number\",\"exclusiveMaximum\":1e18}",
+         {"999999999999999999"},
+         {"999999999999999999.9", "1e18"}},
+        {"{\"type\":\"integer\",\"exclusiveMaximum\":9007199254740993}",
+         {"9007199254740992"},
+         {"9007199254740993", "9007199254740994"}},
+        {"{\"type\":\"integer\",\"minimum\":9007199254740993}",
+         {"9007199254740993"},
+         {"9007199254740992"}},
+        {"{\"type\":\"integer\",\"exclusiveMaximum\":999999999999999999}",
+         {"999999999999999998"},
+         {"999999999999999999"}},
+        {"{\"type\":\"integer\",\"minimum\":9007199254740992,"
+         "\"exclusiveMinimum\":9007199254740993}",
+         {"9007199254740994"},
+         {"9007199254740992", "9007199254740993"}},
+        {"{\"allOf\":[{\"type\":\"integer\",\"maximum\":9007199254740992},"
+         "{\"maximum\":9007199254740993}]}",
+         {"9007199254740992"},
+         {"9007199254740993"}},
+        // A double of that size has no neighbour within 16: its own digits count.
+        {"{\"type\":\"integer\",\"maximum\":1.2345678901234567e17}",
+         {"123456789012345664"},
+         {"123456789012345665", "123456789012345670"}},
+        {"{\"type\":\"number\",\"maximum\":0.1,\"exclusiveMaximum\":0.1}", {"0.09"}, {"0.1"}},
+        {"{\"type\":\"number\",\"multipleOf\":0.01,\"maximum\":10}",
+         {"0.01", "9.99", "10", "-7.5"},
+         {"0.001", "10.01"}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        sd_error err;
+        const char *s = cases[i].schema;
+        sd_grammar *g = test_schema(s, &err);
+        cr_expect(g, "%s: %s", s, err.message);
+        if (!g) continue;
+        for (int k = 0; k < 4 && cases[i].fits[k]; k++)
+            cr_expect(test_accepts(g, cases[i].fits[k]) && valid(s, cases[i].fits[k]), "%s: %s", s,
+                      cases[i].fits[k]);
+        for (int k = 0; k < 6 && cases[i].does_not[k]; k++)
+            cr_expect(!test_accepts(g, cases[i].does_not[k]), "%s: not %s", s,
+                      cases[i].does_not[k]);
+        sd_grammar_release(g);
+    }
+}
