@@ -275,7 +275,7 @@ def ask(server, schema, index, max_tokens):
     body = {"messages": [{"role": "user", "content": f"Give one short example of a {schema.get('title', 'record')} as JSON, with members {', '.join(list(resolve(schema, schema).get('properties', {}))[:6])}."}],
             "temperature": 1, "seed": index, "max_tokens": max_tokens,
             "response_format": {"type": "json_schema", "json_schema": {"name": f"schema_{index}", "strict": True, "schema": schema}}}
-    status, _, answer = server.request("POST", "/v1/chat/completions", body, timeout=600)
+    status, _, answer = server.request("POST", "/v1/chat/completions", body, timeout=3600)
     return status, json.loads(answer)
 
 
@@ -304,6 +304,8 @@ def ask_all(server, numbers, o):
     kept = open(o.failed, "w") if o.failed else None
     with concurrent.futures.ThreadPoolExecutor(o.clients) as pool:
         for index, (group, result, said, schema, text) in zip(numbers, pool.map(lambda i: one(server, i, o), numbers)):
+            if index and index % 50 == 0:
+                print(f"# {index}: {sum(table.values())} answers, {sum(n for (_, r), n in table.items() if r == 'valid')} valid", file=sys.stderr, flush=True)
             table[group, result] = table.get((group, result), 0) + 1
             tokens += int(said) if result == "valid" else 0
             if result not in ("valid", "length"):
