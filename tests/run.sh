@@ -68,20 +68,45 @@ build() {
   return 1
 }
 
-# One binary on each processor; a test that waits for ever is a failure, not a suite without an end.
-unit_tests() {
-  local preset=$1 only=${2:-.} name status seconds
-  export log preset
+# Lines of NAME, a tab and a command, from standard input: as many at a time as there are processors. One that waits for ever is a failure, not a suite without an end.
+side_by_side() {
+  local status seconds name
+  export log
   one() {
-    local start=$SECONDS name="$preset $(basename "$1")"
-    timeout -k 10 900 "$1" --tap --quiet -j1 >"$log/$name.out" 2>"$log/$name.err"
+    local start=$SECONDS name=${1%%$'\t'*} file
+    file=$log/${name//\//_}
+    timeout -k 10 900 bash -c "${1#*$'\t'}" >"$file.out" 2>"$file.err"
     echo "$? $((SECONDS - start)) $name"
   }
   export -f one
-  while read -r status seconds name; do report "$name" "$status" "$seconds"; done < <(
-    find "build/$preset/tests" -maxdepth 1 -name 'test_*' -type f -executable -printf '%f\n' | grep -E "$only" | sort |
-      xargs -P "$(nproc)" -I{} bash -c 'one "build/$preset/tests/{}"'
+  while read -r status seconds name; do report "$name" "$status" "$seconds"; done < <(xargs -d '\n' -P "$(nproc)" -I{} bash -c 'one "$1"' _ {})
+}
+
+# What takes longest comes first, so that no processor waits for it at the end.
+longest='forward_rows|engine_exact|kernels_rows|attention_amx_simde|train_f64|forward_reference|engine_shaping|engine_prefix|run|run_resume|accept_law|step_cost|kernels_simde'
+unit_tests() {
+  local preset=$1 only=${2:-.} tests
+  tests=$(find "build/$preset/tests" -maxdepth 1 -name 'test_*' -type f -executable -printf '%f\n' | grep -E "$only" | sort)
+  # Not through a pipe: what it counts would be lost in a shell of its own.
+  side_by_side < <(
+    { grep -xE "test_($longest)" <<<"$tests"; grep -vxE "test_($longest)" <<<"$tests"; } |
+      while read -r name; do printf '%s\tbuild/%s/tests/%s --tap --quiet -j1\n' "$preset $name" "$preset" "$name"; done
   )
+}
+
+# Scripts of a folder. Those that measure times, or use all processors themselves, run alone.
+alone='serve.py|planted_bugs.sh|hostile.py|overload.py|canary.py'
+scripts() {
+  local script together=
+  for script in "$1"/*.sh "$1"/*.py; do
+    [ -x "$script" ] || continue
+    if grep -qxE "$alone" <<<"${script##*/}"; then
+      check "$script" "$script" "$root/build/release/specdec"
+    else
+      together+="$script"$'\t'"$script $(printf %q "$root/build/release/specdec")"$'\n'
+    fi
+  done
+  [ -z "$together" ] || side_by_side < <(printf %s "$together")
 }
 
 format_check() {
@@ -126,16 +151,10 @@ if has unit || has e2e || has torture || has parity; then
   build release specdec unit_tests || parts=
 fi
 has unit && unit_tests release
-if has e2e; then
-  for script in tests/e2e/*.sh tests/e2e/*.py; do
-    [ -x "$script" ] && check "$script" "$script" "$root/build/release/specdec"
-  done
-fi
+has e2e && scripts tests/e2e
 if has torture; then # short here; each has --full for its long run
   start=$SECONDS
-  for script in tests/torture/*.sh tests/torture/*.py; do
-    [ -x "$script" ] && check "$script" "$script" "$root/build/release/specdec"
-  done
+  scripts tests/torture
   echo "# torture in all: $((SECONDS - start)) s"
 fi
 has fuzz && check fuzz tests/fuzz/run.sh 5
