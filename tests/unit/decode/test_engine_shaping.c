@@ -14,7 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { PROMPT = 60, N = 48, V = 288, LAWS = 4, CASES = 11, ANSWERS = LAWS * CASES };
+enum { PROMPT = 60, ALIKE = 20, N = 48, V = 288, LAWS = 4, CASES = 11, ANSWERS = LAWS * CASES };
 
 static const sd_sampling laws[LAWS] = {
     {.temperature = 0, .top_p = 1},
@@ -172,6 +172,7 @@ static world *make_world(void) {
     cr_assert_eq(w->model->hp.V, V);
     for (int l = 0; l < LAWS; l++) {
         test_repetitive(w->prompt[l], PROMPT, 70 + (uint64_t)l, 250);
+        memcpy(w->prompt[l], w->prompt[0], ALIKE * sizeof w->prompt[l][0]);
         test_plain(w->unshaped[l], NULL, N, w->model, w->prompt[l], PROMPT, &laws[l], NULL, false);
     }
     choose_tokens(w);
@@ -282,16 +283,18 @@ Test(shaping, drafters_that_compete_change_no_token) {
     check_drafter(SD_SPEC_AUTO, false, true, 100);
 }
 
-// Its logits are the target's, and it shapes them as the target does.
+// Its logits are the target's, and it shapes them as the target does. Each case is a tenant, who has the
+// beginning of its second prompt from the first: what is read behind it is shaped all the same.
 Test(shaping, a_draft_model_with_the_targets_weights_is_always_right) {
     world *w = make_world();
     sd_engine *e = test_engine_open(
         w->model,
         &(sd_engine_options){
-            .ctx = 128, .slots = 3, .spec = SD_SPEC_DRAFT, .spec_length = 7, .draft = w->same});
+            .ctx = 256, .slots = 3, .spec = SD_SPEC_DRAFT, .spec_length = 7, .draft = w->same});
     for (int i = 0; i < ANSWERS; i++) {
         test_answer a = {0};
         sd_request r = request(w, i);
+        r.tenant = 1 + (uint64_t)(i / LAWS);
         test_run(e, &r, &a);
         check_answer(&w->want[i], &a, i, "the same model drafts");
         const sd_spec_stats *spec = &a.stats.spec;
@@ -300,6 +303,7 @@ Test(shaping, a_draft_model_with_the_targets_weights_is_always_right) {
                       "case %d, law %d: %d of %d accepted", i / LAWS, i % LAWS, (int)spec->accepted,
                       (int)spec->drafted);
         cr_assert_gt(spec->accepted, 0);
+        cr_assert_eq(a.stats.cached_tokens >= ALIKE, i % LAWS > 0);
         test_answer_free(&a);
     }
     sd_engine_close(e);

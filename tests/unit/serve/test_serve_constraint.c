@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define CHAT(rest) "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]" rest "}"
@@ -278,11 +279,19 @@ static void start_with_gate(live *s, double drain_s) {
     live_start_with(s, 512, 4, 64, NULL);
 }
 
+// Fails where nobody comes within half a minute.
+static void wait_for(sem_t *sem) {
+    struct timespec end;
+    clock_gettime(CLOCK_REALTIME, &end);
+    end.tv_sec += 30;
+    cr_assert_eq(sem_timedwait(sem, &end), 0, "no answer is checked");
+}
+
 // A request whose answer's check waits at the gate.
 static int held_check(const live *s, const char *body) {
     int fd = live_dial(s, 0);
     cr_assert(fd >= 0 && live_post(fd, body));
-    sem_wait(&at_gate);
+    wait_for(&at_gate);
     return fd;
 }
 
@@ -314,7 +323,7 @@ Test(constraint_live, a_server_that_is_cut_short_ends_with_checks_at_hand) {
     start_with_gate(&s, 0.2);
     int fd = held_check(
         &s, "{\"prompt\":\"a\",\"max_tokens\":9,\"n\":3,\"guided_json\":{\"type\":\"null\"}}");
-    sem_wait(&at_gate);
+    wait_for(&at_gate);
     kill(getpid(), SIGTERM);
     for (int i = 0; i < 60000; i++) {
         int probe = live_dial(&s, 0);
