@@ -118,9 +118,12 @@ static sd_slot *first_prompt(sd_engine *e, const sd_tenant *t, bool oldest) {
 // Up to n rows of t's prompts. False when the step is full.
 static bool deal(sd_engine *e, const sd_tenant *t, int n, budget *b) {
     for (int i = 0; i < n; i++) {
-        sd_slot *s = first_prompt(e, t, i % 4 == 0);
+        sd_slot *s;
+        // One that gets no page holds up none that has its pages.
+        do s = first_prompt(e, t, i % 4 == 0);
+        while (s && !sd_pages_for_row(s));
         if (!s) return true;
-        if (sd_pages_for_row(s) && !take_row(e, s, b)) return false;
+        if (!take_row(e, s, b)) return false;
     }
     return true;
 }

@@ -404,6 +404,24 @@ Test(prefix, a_request_that_gave_way_gets_its_pages_however_many_others_come) {
     sd_model_release(m);
 }
 
+// The older one of a client has no page, as when it gave way to a newcomer; the younger one has all.
+Test(prefix, one_that_gets_no_page_holds_up_none_that_has_its_pages) {
+    sd_model *m = tiny(&sd_arch_llama);
+    int32_t ids[LONG];
+    test_answer a[2] = {0};
+    sd_engine_options o = {.ctx = CTX, .slots = 2, .prefill_chunk = 1, .kv_memory = budget(m, 3)};
+    sd_engine *e = test_engine_open(m, &o);
+    text(ids, LONG, 1);
+    submit(e, request(ids, 20), &a[0]), submit(e, request(ids + 30, 165), &a[1]);
+    sd_engine_step(e);
+    sd_kv_truncate(e->slot[0].kv, 0);
+    cr_assert(sd_kv_reserve(e->slot[1].kv, 165) && sd_kv_pool_left(e->kv, 0) == 0);
+    finish(e);
+    for (int i = 0; i < 2; test_answer_free(&a[i++])) cr_assert_eq(a[i].ids.n, N);
+    sd_engine_close(e);
+    sd_model_release(m);
+}
+
 Test(prefix, what_no_pool_can_hold_is_refused_and_one_alone_has_all_of_it) {
     sd_model *m = tiny(&sd_arch_llama);
     int32_t ids[LONG];
