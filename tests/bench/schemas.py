@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """500 schemas as Pydantic and OpenAI's documents write them: every answer that a served model ends at temperature 1 is valid, its keys in the schema's order.
 
-    schemas.py [SPECDEC] --model MODEL.gguf [--n 500] [--clients 8] [--max-tokens 1024] [--min-p 0.1] [--only INDEX] [--failed FILE]
+    schemas.py [SPECDEC] --model MODEL.gguf [--n 500] [--clients 8] [--max-tokens 1024] [--only INDEX] [--failed FILE]
 
 Four of five schemas are `model_json_schema()` of a Pydantic model made by random recursion from its number (optional members, unions, literals, enums, nested and recursive
 models, lists, tuples and dictionaries with bounds, constrained numbers and strings, dates, UUIDs, discriminated unions); the fifth is one of the strict forms that
@@ -271,9 +271,9 @@ def spoil(schema, index):
 
 # ---- asking
 
-def ask(server, schema, index, max_tokens, min_p):
+def ask(server, schema, index, max_tokens):
     body = {"messages": [{"role": "user", "content": f"Give one short example of a {schema.get('title', 'record')} as JSON, with members {', '.join(list(resolve(schema, schema).get('properties', {}))[:6])}."}],
-            "temperature": 1, "min_p": min_p, "seed": index, "max_tokens": max_tokens,
+            "temperature": 1, "seed": index, "max_tokens": max_tokens,
             "response_format": {"type": "json_schema", "json_schema": {"name": f"schema_{index}", "strict": True, "schema": schema}}}
     status, _, answer = server.request("POST", "/v1/chat/completions", body, timeout=3600)
     return status, json.loads(answer)
@@ -284,10 +284,10 @@ def one(server, index, o):
     schema, model = make(index)
     group = "pydantic" if model else "openai"
     spoiled, keyword = spoil(schema, index)
-    status, answer = ask(server, spoiled, index, 1, 0)
+    status, answer = ask(server, spoiled, index, 1)
     if status != 400 or keyword not in answer["error"]["message"]:
         return group, "unenforced", f"{keyword}: {status} {json.dumps(answer)[:300]}", schema, ""
-    status, answer = ask(server, schema, index, o.max_tokens, o.min_p)
+    status, answer = ask(server, schema, index, o.max_tokens)
     if status != 200:
         return group, "refused", f"{status} {answer['error']['message']}", schema, ""
     choice = answer["choices"][0]
@@ -323,7 +323,6 @@ def main():
     p.add_argument("--n", type=int, default=500)
     p.add_argument("--clients", type=int, default=8)
     p.add_argument("--max-tokens", type=int, default=1024)
-    p.add_argument("--min-p", type=float, default=0.1)
     p.add_argument("--only", type=int, default=-1)
     p.add_argument("--failed", help="a file for the schemas and answers that are not valid")
     o = p.parse_args()
