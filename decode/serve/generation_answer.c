@@ -245,6 +245,7 @@ sd_status sd_generation_open_answer(sd_generation *g, sd_choice *c, sd_error *er
     sd_answer_options o = {.format = d->format,
                            .think = d->think,
                            .calls = calls,
+                           .held = r->constraint == SD_GRAMMAR_CALLS,
                            .in_reasoning = g->in_reasoning,
                            .max_calls = r->parallel_calls ? 0 : 1,
                            .tools = r->tools};

@@ -30,6 +30,17 @@ int sd_answer_parser_calls(const sd_answer_parser *p) {
     return p->o.max_calls > 0 && p->calls > p->o.max_calls ? p->o.max_calls : p->calls;
 }
 
+bool sd_answer_parser_in_call(const sd_answer_parser *p) {
+    switch (p->state) {
+    case SD_IN_JSON:
+        return p->json.begun;
+    case SD_IN_BODY:
+        return p->body == SD_DELTA_ARGUMENTS;
+    default:
+        return p->state == SD_IN_RAW || (p->state >= SD_IN_XML_NEXT && p->state <= SD_IN_XML_VALUE);
+    }
+}
+
 // ---- what states use
 
 sd_find sd_answer_match(const sd_answer_parser *p, size_t at, const char *marker) {
@@ -59,6 +70,7 @@ void sd_answer_tell(sd_answer_parser *p, sd_delta_kind kind, const char *text, s
     if (len == 0 || p->failed || (of_call && p->o.max_calls > 0 && p->calls > p->o.max_calls))
         return;
     p->begun = true;
+    p->said |= kind == SD_DELTA_CONTENT || kind == SD_DELTA_CALL;
     sd_delta d = {.kind = kind, .call = of_call ? p->calls - 1 : 0, .text = text, .len = len};
     if (!p->fn(p->ctx, &d)) p->failed = true;
 }
@@ -116,18 +128,35 @@ bool sd_answer_good_name(const char *name, size_t len) {
     return true;
 }
 
-const json_t *sd_answer_tool(const sd_answer_parser *p, const char *name, bool *known) {
+const json_t *sd_answer_function(const sd_answer_parser *p, const char *name) {
     size_t i;
     json_t *tool;
     json_array_foreach(p->o.tools, i, tool) {
         const json_t *f = json_object_get(tool, "function");
         const char *its = json_string_value(json_object_get(f, "name"));
-        if (!its || strcmp(its, name) != 0) continue;
-        *known = true;
-        return json_object_get(f, "parameters");
+        if (its && strcmp(its, name) == 0) return f;
     }
-    *known = false;
     return NULL;
+}
+
+const json_t *sd_answer_tool(const sd_answer_parser *p, const char *name, bool *known) {
+    const json_t *f = sd_answer_function(p, name);
+    *known = f != NULL;
+    return json_object_get(f, "parameters");
+}
+
+bool sd_answer_escapes(const sd_answer_parser *p, const json_t *function, size_t to) {
+    const sd_bare_call *form;
+    if (!p->o.held || !p->bare || !json_is_true(json_object_get(function, "strict"))) return false;
+    const char *name = json_string_value(json_object_get(function, "name"));
+    size_t from = sd_answer_skip_space(p, p->from);
+    int n = sd_tool_bare_calls(&form, p->o.format);
+    for (int i = 0; i < n && !p->said; i++) {
+        size_t open = strlen(form[i].open);
+        if (to - from == open + strlen(name) && memcmp(p->held.data + from, form[i].open, open) == 0)
+            return false;
+    }
+    return true;
 }
 
 void sd_answer_tell_escaped(sd_answer_parser *p, const char *text, size_t len) {
@@ -166,32 +195,35 @@ typedef struct {
     const char *marker;
     action action;
     bool first; // only where nothing stands before it
+    bool bare;  // no marker of the format's
 } entry;
 
 // The markers that matter now; the number of them.
 static int markers_now(const sd_answer_parser *p, entry *out) {
     static const entry of[SD_TOOL_FORMAT_COUNT][4] = {
-        [SD_TOOL_HERMES] = {{"<tool_call>", TO_JSON, false},
-                            {"```json", TO_JSON_BLOCK, false},
-                            {"{", TO_JSON, true}},
-        [SD_TOOL_QWEN3_CODER] = {{"<tool_call>", TO_XML, false},
-                                 {"<function=", TO_FUNCTION, false}},
-        [SD_TOOL_LLAMA3] = {{"<|python_tag|>", TO_JSON, false}, {"{", TO_JSON, true}},
-        [SD_TOOL_MISTRAL] = {{"[TOOL_CALLS]", TO_MISTRAL, false}},
-        [SD_TOOL_GEMMA] = {{"```tool_code", TO_BLOCK, false},
-                           {"```tool_call", TO_BLOCK, false},
-                           {"```json", TO_JSON_BLOCK, false},
-                           {"{", TO_JSON, true}},
-        [SD_TOOL_PHI4] = {{"<|tool_call|>", TO_LIST, false}, {"functools[", TO_LIST, true}},
+        [SD_TOOL_HERMES] = {{"<tool_call>", TO_JSON, false, false},
+                            {"```json", TO_JSON_BLOCK, false, true},
+                            {"{", TO_JSON, true, true}},
+        [SD_TOOL_QWEN3_CODER] = {{"<tool_call>", TO_XML, false, false},
+                                 {"<function=", TO_FUNCTION, false, true}},
+        [SD_TOOL_LLAMA3] = {{"<|python_tag|>", TO_JSON, false, false},
+                            {"{", TO_JSON, true, false}}, // the grammar's own form
+        [SD_TOOL_MISTRAL] = {{"[TOOL_CALLS]", TO_MISTRAL, false, false}},
+        [SD_TOOL_GEMMA] = {{"```tool_code", TO_BLOCK, false, false},
+                           {"```tool_call", TO_BLOCK, false, false},
+                           {"```json", TO_JSON_BLOCK, false, true},
+                           {"{", TO_JSON, true, true}},
+        [SD_TOOL_PHI4] = {{"<|tool_call|>", TO_LIST, false, false},
+                          {"functools[", TO_LIST, true, true}},
     };
     // The prompt may end where a header begins.
-    static const entry harmony[] = {{"<|channel|>", TO_HEADER, false},
-                                    {"<|start|>", TO_HEADER, false},
-                                    {"to=functions.", TO_HEADER, true}};
+    static const entry harmony[] = {{"<|channel|>", TO_HEADER, false, false},
+                                    {"<|start|>", TO_HEADER, false, false},
+                                    {"to=functions.", TO_HEADER, true, false}};
     int n = 0;
     if (p->o.format == SD_TOOL_HARMONY)
         for (int i = 0; i < 3; i++) out[n++] = harmony[i];
-    if (p->think.open && !p->begun) out[n++] = (entry){p->think.open, TO_THINK, true};
+    if (p->think.open && !p->begun) out[n++] = (entry){p->think.open, TO_THINK, true, false};
     for (int i = 0; p->o.calls && i < 4 && of[p->o.format][i].marker; i++)
         out[n++] = of[p->o.format][i];
     return n;
@@ -203,6 +235,7 @@ static void take_marker(sd_answer_parser *p, const entry *e, size_t at) {
     p->fail = at + n - p->from; // white space in front of it, and the marker
     p->at = at + n;
     p->known = e->first || e->action == TO_JSON_BLOCK;
+    p->bare = e->bare;
     p->list = false;
     p->close = p->close2 = p->then = NULL;
     p->json = none;

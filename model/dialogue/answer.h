@@ -43,6 +43,8 @@ typedef struct {
     sd_think_style think;
     bool calls;        // calls are looked for; false: they are content
     bool in_reasoning; // the prompt ended within the reasoning
+    bool held;         // the answer is held to the grammar of tool_grammar.h: calls of strict tools in forms
+                       // that it does not hold are content
     int max_calls;     // further ones are left out; 0: any number
     const json_t *
         tools; // OpenAI's list, borrowed: names of calls without a marker, types of values; may be NULL
@@ -57,8 +59,11 @@ void sd_answer_parser_close(sd_answer_parser *p); // NULL is fine
 bool sd_answer_parser_add(sd_answer_parser *p, const char *text, size_t len);
 bool sd_answer_parser_end(sd_answer_parser *p);
 int sd_answer_parser_calls(const sd_answer_parser *p); // calls that have begun and were told
+/// Whether the answer so far ends within the last call's arguments.
+bool sd_answer_parser_in_call(const sd_answer_parser *p);
 
 enum {
+    SD_ANSWER_KEY = 256, // bytes of a parameter's name
     SD_ANSWER_HELD = 16 * 1024,
     SD_ANSWER_VALUE = 256 * 1024
 }; // bytes held back: of a call's head, of a value

@@ -171,12 +171,11 @@ static verdict name_byte(sd_answer_parser *p, sd_json_call *j, char c) {
         j->name[j->n_name++] = c;
         return GO_ON;
     }
-    bool known;
     j->name[j->n_name] = '\0';
     if (!sd_answer_good_name(j->name, (size_t)j->n_name)) return NO_CALL;
-    sd_answer_tool(p, j->name, &known);
+    const json_t *function = sd_answer_function(p, j->name);
     j->at = SD_J_COMMA;
-    return p->known && !known ? NO_CALL : GO_ON;
+    return (p->known && !function) || sd_answer_escapes(p, function, p->at) ? NO_CALL : GO_ON;
 }
 
 static verdict skip_byte(sd_answer_parser *p, sd_json_call *j, char c) {

@@ -13,7 +13,7 @@
 
 #include <string.h>
 
-enum { SD_CALL_NAME = 64, SD_CALL_KEY = 256, SD_CALL_SPACE = 64 };
+enum { SD_CALL_NAME = 64, SD_CALL_KEY = SD_ANSWER_KEY, SD_CALL_SPACE = 64 };
 
 // What a state came to.
 typedef enum { SD_STEP_MORE, SD_STEP_ON } sd_step; // it needs further bytes; it came further
@@ -82,6 +82,8 @@ struct sd_answer_parser {
     int calls;          // that were told
     size_t fail;        // bytes of `from` that are content for sure if the call fails
     bool known;         // the call must name a tool
+    bool bare;          // no marker: the grammar holds it at the answer's beginning alone
+    bool said;          // content or a call was told
     bool list;          // calls stand in [ ]
     const char *close;  // the call's closing marker; NULL: none
     const char *close2; // another spelling of it
@@ -117,6 +119,11 @@ static inline bool sd_answer_space(char c) {
 /// The first place from `at` on that is no white space; held.len: none yet.
 size_t sd_answer_skip_space(const sd_answer_parser *p, size_t at);
 bool sd_answer_good_name(const char *name, size_t len);
+/// The function of a tool, or NULL.
+const json_t *sd_answer_function(const sd_answer_parser *p, const char *name);
+/// Whether a call of the function, whose name's last byte stands in front of held[to], is no call: it is
+/// strict, and in a form that its grammar does not hold.
+bool sd_answer_escapes(const sd_answer_parser *p, const json_t *function, size_t to);
 /// The tool's parameters as a JSON schema, or NULL. known: whether there is such a tool.
 const json_t *sd_answer_tool(const sd_answer_parser *p, const char *name, bool *known);
 

@@ -5,6 +5,8 @@
 // grows beyond SD_ANSWER_VALUE is a string after all.
 #include "base/json.h"
 #include "model/dialogue/answer_private.h"
+#include "model/dialogue/parameter.h"
+#include "model/grammar/schema/schema.h"
 
 // Matches one word that may be cut off: 1 it is there, 0 it is not, -1 there must be more first.
 static int word_at(const sd_answer_parser *p, size_t at, const char *word) {
@@ -37,6 +39,8 @@ static sd_step in_name(sd_answer_parser *p) {
         return sd_answer_no_call(p);
     memcpy(p->name, p->held.data + p->at, n);
     p->name[n] = '\0';
+    if (sd_answer_escapes(p, sd_answer_function(p, p->name), p->at + n))
+        return sd_answer_no_call(p);
     p->n_parameters = 0;
     sd_answer_begin_call(p, p->name);
     p->from = p->at + n + 1;
@@ -75,73 +79,36 @@ static sd_step in_next(sd_answer_parser *p) {
     return end_object(p, at + (end ? strlen("</function>") : 0));
 }
 
-// ---- types
+// ---- values
 
-// Whether the schema lets the value be of the type. No type at all: a string alone.
-static bool may_be(const json_t *schema, const char *type, int depth) {
-    static const char *const lists[] = {"anyOf", "oneOf"};
-    const json_t *t = json_object_get(schema, "type"), *values = json_object_get(schema, "enum");
-    size_t i;
-    json_t *v;
-    if (json_is_string(t)) return strcmp(json_string_value(t), type) == 0;
-    json_array_foreach(t, i, v) if (json_is_string(v) &&
-                                    strcmp(json_string_value(v), type) == 0) return true;
-    if (t) return false;
-    for (int k = 0; k < 2 && depth < 4; k++)
-        json_array_foreach(json_object_get(schema, lists[k]), i,
-                           v) if (may_be(v, type, depth + 1)) return true;
-    json_array_foreach(values, i,
-                       v) if (strcmp(type, "number") == 0 && json_is_number(v)) return true;
-    return false;
-}
-
-// Does it have any type that is no string?
-static bool may_be_other(const json_t *schema) {
-    static const char *const type[] = {"integer", "number", "boolean", "null", "object", "array"};
-    for (int i = 0; i < 6; i++)
-        if (may_be(schema, type[i], 0)) return true;
-    return false;
-}
-
-static bool fits(const json_t *schema, const json_t *v) {
-    if (json_is_integer(v)) return may_be(schema, "integer", 0) || may_be(schema, "number", 0);
-    if (json_is_real(v)) return may_be(schema, "number", 0) || may_be(schema, "integer", 0);
-    const char *type = json_is_boolean(v)  ? "boolean"
-                       : json_is_null(v)   ? "null"
-                       : json_is_object(v) ? "object"
-                       : json_is_array(v)  ? "array"
-                                           : "string";
-    return may_be(schema, type, 0);
-}
-
-static const json_t *schema_of(const sd_answer_parser *p) {
+static const json_t *parameters_of(const sd_answer_parser *p) {
     bool known;
-    return json_object_get(json_object_get(sd_answer_tool(p, p->name, &known), "properties"),
-                           p->key);
+    return sd_answer_tool(p, p->name, &known);
 }
 
 // A value's text as the JSON that it is, or as a string.
 static void tell_value(sd_answer_parser *p, const char *text, size_t len) {
-    const json_t *schema = schema_of(p);
+    const json_t *parameters = parameters_of(p);
+    int types = sd_parameter_types(parameters, p->key);
     json_t *v = NULL;
     sd_error err;
     size_t from = 0, to = len;
     while (from < to && sd_answer_space(text[from])) from++;
     while (to > from && sd_answer_space(text[to - 1])) to--;
     size_t n = to - from;
-    const char *as = NULL; // as Python writes it
-    if (n == 4 && memcmp(text + from, "True", 4) == 0) as = "true";
-    if (n == 5 && memcmp(text + from, "False", 5) == 0) as = "false";
-    if (n == 4 && memcmp(text + from, "None", 4) == 0) as = "null";
-    if (as) text = as, from = 0, n = strlen(as);
-    if (n > 0 && sd_json_load(&v, text + from, n, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL,
-                              &err) != SD_OK)
+    const char *json = text + from, *as = NULL; // as Python writes it
+    if (n == 4 && memcmp(json, "True", 4) == 0) as = "true";
+    if (n == 5 && memcmp(json, "False", 5) == 0) as = "false";
+    if (n == 4 && memcmp(json, "None", 4) == 0) as = "null";
+    if (as) json = as, n = strlen(as);
+    if (n > 0 && sd_json_load(&v, json, n, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL, &err) !=
+                     SD_OK)
         p->failed = true;
-    if (v && fits(schema, v) && !json_is_string(v)) {
-        sd_answer_tell(p, SD_DELTA_ARGUMENTS, text + from, n);
+    if (v && sd_parameter_is(parameters, p->key, types, v)) {
+        sd_answer_tell(p, SD_DELTA_ARGUMENTS, json, n);
     } else {
         sd_answer_tell(p, SD_DELTA_ARGUMENTS, "\"", 1);
-        sd_answer_tell_escaped(p, as ? p->held.data + p->from : text, as ? len : len);
+        sd_answer_tell_escaped(p, text, len);
         sd_answer_tell(p, SD_DELTA_ARGUMENTS, "\"", 1);
     }
     json_decref(v);
@@ -165,7 +132,7 @@ static sd_step in_key(sd_answer_parser *p) {
     p->n_parameters++;
     sd_answer_tell_escaped(p, p->key, n);
     sd_answer_tell(p, SD_DELTA_ARGUMENTS, "\": ", 3);
-    bool other = may_be_other(schema_of(p));
+    bool other = sd_parameter_types(parameters_of(p), p->key) != SD_T_STRING;
     if (!other) sd_answer_tell(p, SD_DELTA_ARGUMENTS, "\"", 1);
     p->trim = true; // one line break in front of the value is not its own
     return go(p, other ? SD_IN_XML_VALUE : SD_IN_XML_STRING, p->from);

@@ -18,6 +18,32 @@ int sd_tool_format_find(const char *word) {
     return -1;
 }
 
+int sd_tool_bare_calls(const sd_bare_call **out, sd_tool_format f) {
+#define OBJECTS(key)                                                                               \
+    {                                                                                              \
+        {"{\"name\": \"", "\", \"" key "\": ", "}"},                                                 \
+            {"{\n  \"name\": \"", "\",\n  \"" key "\": ", "\n}"},                                     \
+            {"```json\n{\"name\": \"", "\", \"" key "\": ", "}\n```"},                               \
+            {"```json\n{\n  \"name\": \"", "\",\n  \"" key "\": ", "\n}\n```"},                     \
+    }
+    static const sd_bare_call hermes[] = OBJECTS("arguments"), gemma[] = OBJECTS("parameters"),
+                              coder[] = {{"<function=", ">\n", "</function>"}},
+                              phi4[] = {{"functools[{\"name\": \"", "\", \"arguments\": ", "}]"}};
+#undef OBJECTS
+    switch (f) {
+    case SD_TOOL_HERMES:
+        return *out = hermes, 4;
+    case SD_TOOL_GEMMA:
+        return *out = gemma, 4;
+    case SD_TOOL_QWEN3_CODER:
+        return *out = coder, 1;
+    case SD_TOOL_PHI4:
+        return *out = phi4, 1;
+    default:
+        return *out = NULL, 0;
+    }
+}
+
 sd_think_marks sd_think_marks_of(sd_think_style style) {
     switch (style) {
     case SD_THINK_TAGS:

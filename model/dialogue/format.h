@@ -31,6 +31,13 @@ const char *sd_tool_format_name(sd_tool_format f);
 /// Its number, or -1 for a word that is none.
 int sd_tool_format_find(const char *word);
 
+// A call without its format's marker: open, the name, middle, the arguments, close.
+typedef struct {
+    const char *open, *middle, *close;
+} sd_bare_call;
+/// How models of a format write one as their whole answer: *out [the number of them], static.
+int sd_tool_bare_calls(const sd_bare_call **out, sd_tool_format f);
+
 // How reasoning stands in an answer, harmony's analysis channel apart.
 typedef enum { SD_THINK_NONE, SD_THINK_TAGS, SD_THINK_BRACKETS } sd_think_style;
 typedef struct {

@@ -28,8 +28,15 @@ sd_status sd_tool_rules_write(char **out, const sd_tool_rules *r, sd_error *err)
 int sd_gb_tool_rules(sd_grammar_builder *b, const sd_tokenizer *t, const char *text, size_t len,
                      sd_error *err);
 
-/// Whether there are such grammars for a format: not for harmony, whose calls end with an end token.
+/// Whether there are such grammars for a format. A call of harmony's ends with an end token, so that it ends the
+/// answer, which has one call.
 bool sd_tool_grammar_has(sd_tool_format f);
 /// The answer as an expression, or -1: err says why, unless compiling does. The arguments of a function with "strict": true
-/// keep to its parameters; those of others are any object.
+/// keep to its parameters; those of others are any object. Where calls may come, those of strict functions that have no
+/// marker are held to the grammar where they are the whole answer, spelled as sd_tool_bare_calls says.
 int sd_gb_tool_answer(sd_grammar_builder *b, const sd_tool_rules *r, sd_error *err);
+
+/// Whether the arguments of a finished call keep to the schema of the tool that it names: SD_OK, also where that is not
+/// strict or none of the tools; SD_EMISMATCH says what is wrong.
+sd_status sd_tool_call_check(const json_t *tools, const char *name, const char *arguments,
+                             size_t len, sd_error *err);

@@ -3,7 +3,6 @@
 #include "model/grammar/internal.h"
 
 #include "base/list.h"
-#include "base/utf8.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -256,58 +255,19 @@ int sd_gb_regex(sd_grammar_builder *b, const char *pattern, size_t len) {
     return sd_gb_dfa(b, d, false);
 }
 
-// Knuth, Morris and Pratt's automaton over the text's characters, without its last state.
-typedef struct {
-    const int32_t *cp; // [n]
-    int *fall, n; // fall: the longest proper end of the first k characters that begins the text
-} search;
-
-static int step(const search *s, int k, int32_t cp) {
-    while (k > 0 && s->cp[k] != cp) k = s->fall[k];
-    return k + (s->cp[k] == cp);
-}
-
-static bool search_edges(sd_dfa_maker *m, const search *s, int k, const int32_t *sorted, int n) {
-    int32_t next = 0;
-    for (int i = 0; i < n; i++) {
-        int to = step(s, k, sorted[i]);
-        if (sorted[i] > next && !sd_dfa_edge_add(m, next, sorted[i] - 1, 0)) return false;
-        if (to < s->n && !sd_dfa_edge_add(m, sorted[i], sorted[i], to)) return false;
-        next = sorted[i] + 1;
-    }
-    return sd_dfa_edge_add(m, next, 0x10FFFF, 0);
-}
-
 int sd_gb_text_without(sd_grammar_builder *b, const char *text, size_t len) {
-    enum { MOST = 256 };
-    int32_t cp[MOST + 1], sorted[MOST];
-    int fall[MOST + 1] = {0}, n = 0, distinct = 0;
-    sd_dfa_maker m = {0};
-    sd_dfa *d = NULL;
+    return len == 0 ? sd_gb_empty(b)
+                    : sd_gb_free_text(b, &(sd_free_text){.without = &text, .len = &len, .n = 1});
+}
+
+int sd_gb_free_text(sd_grammar_builder *b, const sd_free_text *x) {
     sd_error err;
+    sd_dfa *d = NULL, *begun = NULL, *both = NULL;
     if (b->err.status) return -1;
-    for (size_t at = 0; at < len; n++) {
-        if (n == MOST) return sd_gb_fail(b, SD_ELIMIT, "a text of more than %d characters", MOST);
-        at += (size_t)sd_utf8_next(text + at, len - at, &cp[n], NULL);
-        if (cp[n] < 0) return sd_gb_fail(b, SD_EINVAL, "a text that is not UTF-8");
-    }
-    if (n == 0) return sd_gb_empty(b);
-    cp[n] = -1;
-    search s = {cp, fall, n};
-    for (int k = 1; k < n; k++) fall[k + 1] = step(&s, fall[k], cp[k]);
-    for (int i = 0; i < n; i++) { // insertion into what is sorted
-        int at = distinct;
-        while (at > 0 && sorted[at - 1] > cp[i]) at--;
-        if (at > 0 && sorted[at - 1] == cp[i]) continue;
-        memmove(sorted + at + 1, sorted + at, (size_t)(distinct - at) * sizeof *sorted);
-        sorted[at] = cp[i], distinct++;
-    }
-    bool ok = true;
-    for (int k = 0; ok && k < n; k++)
-        ok = sd_dfa_state(&m, true) && search_edges(&m, &s, k, sorted, distinct);
-    if (!ok || sd_dfa_finish(&d, &m, &err) != SD_OK) {
-        free(m.first), free(m.edge), free(m.accept);
-        return no_memory(b);
-    }
-    return sd_gb_dfa(b, d, false);
+    if (sd_dfa_without(&d, x->without, x->len, x->n, &err) != SD_OK) return sd_gb_fail_with(b, &err);
+    if (x->begun.n_whole + x->begun.n_words == 0) return sd_gb_dfa(b, d, false);
+    sd_status st = sd_dfa_not_begun(&begun, &x->begun, &err);
+    if (st == SD_OK) st = sd_dfa_both(&both, d, begun, &err);
+    sd_dfa_free(d), sd_dfa_free(begun);
+    return st == SD_OK ? sd_gb_dfa(b, both, false) : sd_gb_fail_with(b, &err);
 }

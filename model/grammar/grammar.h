@@ -24,6 +24,7 @@
 // one thread at a time.
 #pragma once
 
+#include "model/grammar/pattern/dfa.h"
 #include "model/grammar/vocab.h"
 
 typedef struct sd_grammar sd_grammar;
@@ -76,6 +77,15 @@ int sd_gb_token(sd_grammar_builder *b, int32_t id);
 /// Any bytes of whole UTF-8 characters in which the text does not stand: followed by a literal of
 /// the same text, everything up to the first place where it stands.
 int sd_gb_text_without(sd_grammar_builder *b, const char *text, size_t len);
+// A text by what it is not: none of n texts stands in it, and it does not begin in some ways.
+typedef struct {
+    const char *const *without; // [n > 0] UTF-8, of 1 to 256 characters
+    const size_t *len;
+    int n;
+    sd_beginnings begun; // none: any beginning
+} sd_free_text;
+/// Any bytes of whole UTF-8 characters that are such a text.
+int sd_gb_free_text(sd_grammar_builder *b, const sd_free_text *x);
 /// A whole text of the pattern (pattern/dfa.h), one character after the other.
 int sd_gb_regex(sd_grammar_builder *b, const char *pattern, size_t len);
 /// Any JSON object (schema/schema.h has those of a schema), nested at most `depth` deep.

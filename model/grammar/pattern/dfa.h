@@ -47,6 +47,17 @@ void sd_dfa_lengths(const sd_dfa *d, int *shortest, int *longest);
 sd_status sd_dfa_with_length(sd_dfa **out, const sd_dfa *d, int min, int max, sd_error *err);
 /// *out <- the texts of both.
 sd_status sd_dfa_both(sd_dfa **out, const sd_dfa *a, const sd_dfa *b, sd_error *err);
+/// *out <- the texts in which none of n > 0 texts stands, of 1 to 256 characters each. SD_ELIMIT.
+sd_status sd_dfa_without(sd_dfa **out, const char *const *text, const size_t *len, int n,
+                         sd_error *err);
+// Beginnings of texts: whole ones, and openers with a word behind them. ASCII; no opener begins another one, a
+// whole one, or with white space.
+typedef struct {
+    const char *const *whole, *const *opener, *const *word;
+    int n_whole, n_openers, n_words;
+} sd_beginnings;
+/// *out <- the texts that do not begin so behind white space. SD_ELIMIT.
+sd_status sd_dfa_not_begun(sd_dfa **out, const sd_beginnings *x, sd_error *err);
 bool sd_dfa_matches(const sd_dfa *d, const char *text, size_t len); // UTF-8
 
 /// *out <- the texts of a pattern in ECMAScript's syntax, without backreferences, lookaround, \b and

@@ -9,6 +9,7 @@
 typedef struct {
     const json_t *schema;
     bool merged; // its rule is of what it becomes when its parts are one
+    sd_schema_spelling spelling;
     int rule;
 } sd_schema_ref;
 
@@ -27,6 +28,8 @@ typedef struct {
     int n_both, cap_both;
     int depth, parts;
     int any;        // the expression of any value; -1: not made yet
+    sd_schema_spelling spelling; // of the value that is read, not of those within it
+    const char *without;         // TEXT: what stands in none of them
     char path[512]; // a JSON pointer to where the reader is
 } sd_schema_reader;
 
@@ -75,15 +78,5 @@ const json_t *sd_schema_target(sd_schema_reader *r,
 /// What "#/a/b" means; NULL: nothing, or the account is used up.
 const json_t *sd_schema_lead(sd_schema_reader *r, const char *ref);
 
-enum {
-    SD_T_NULL = 1,
-    SD_T_BOOLEAN = 2,
-    SD_T_INTEGER = 4,
-    SD_T_NUMBER = 8,
-    SD_T_STRING = 16,
-    SD_T_ARRAY = 32,
-    SD_T_OBJECT = 64,
-    SD_T_ALL = 127
-};
 /// The types that "type" names; SD_T_ALL without it; -1: it is none.
 int sd_schema_types(const json_t *schema);

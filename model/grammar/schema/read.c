@@ -61,6 +61,9 @@ bool sd_schema_count(sd_schema_reader *r, const json_t *schema, const char *key,
 }
 
 int sd_schema_any(sd_schema_reader *r) {
+    if (r->spelling == SD_SPELL_TEXT)
+        return sd_gb_text_without(r->b, r->without, strlen(r->without));
+    if (r->spelling == SD_SPELL_OTHERS) return sd_schema_never(r); // fewer are offered
     if (r->any < 0) r->any = sd_gb_json_value(r->b, SD_SCHEMA_ANY_DEPTH);
     return r->any;
 }
@@ -123,12 +126,13 @@ static int read_merged(sd_schema_reader *r, const json_t *schema);
 static int rule_of(sd_schema_reader *r, const json_t *schema, bool merged) {
     if (!sd_gb_spend(r->b, r->n_refs / 8, 0)) return -1;
     for (int i = 0; i < r->n_refs; i++)
-        if (r->ref[i].schema == schema && r->ref[i].merged == merged)
+        if (r->ref[i].schema == schema && r->ref[i].merged == merged &&
+            r->ref[i].spelling == r->spelling)
             return sd_gb_ref(r->b, r->ref[i].rule);
     if (!SD_GROW(r->ref, r->n_refs + 1, r->cap_refs))
         return sd_gb_fail(r->b, SD_ENOMEM, "out of memory for a schema");
     int rule = sd_gb_rule(r->b);
-    r->ref[r->n_refs++] = (sd_schema_ref){schema, merged, rule};
+    r->ref[r->n_refs++] = (sd_schema_ref){schema, merged, r->spelling, rule};
     sd_gb_define(r->b, rule, merged ? read_merged(r, schema) : sd_schema_read(r, schema));
     return sd_gb_ref(r->b, rule);
 }
@@ -167,8 +171,13 @@ static int read_types(sd_schema_reader *r, const json_t *schema) {
                                                      key);
     if (!json_object_get(schema, "type")) types = implied;
     if (types == SD_T_ALL && implied == SD_T_ALL) return sd_schema_any(r);
+    if (r->spelling == SD_SPELL_TEXT) types &= SD_T_STRING;
+    if (r->spelling == SD_SPELL_OTHERS) types &= ~SD_T_STRING;
+    sd_schema_spelling own = r->spelling; // not that of values within
+    r->spelling = SD_SPELL_JSON;
     if (types & SD_T_OBJECT) any[n++] = sd_schema_object(r, schema);
     if (types & SD_T_ARRAY) any[n++] = sd_schema_array(r, schema);
+    r->spelling = own;
     if (types & SD_T_STRING) any[n++] = sd_schema_string(r, schema);
     if (types & SD_T_NUMBER)
         any[n++] = sd_schema_number(r, schema, false);
@@ -177,10 +186,24 @@ static int read_types(sd_schema_reader *r, const json_t *schema) {
     if (types & SD_T_BOOLEAN)
         any[n++] = sd_gb_text(r->b, "true"), any[n++] = sd_gb_text(r->b, "false");
     if (types & SD_T_NULL) any[n++] = sd_gb_text(r->b, "null");
-    return sd_gb_any_of(r->b, any, n);
+    return n ? sd_gb_any_of(r->b, any, n) : sd_schema_never(r);
 }
 
 // ---- enum and const
+
+// Whether a value is one of those that are spelled. A text with a NUL is none that answers have.
+static bool is_spelled(const sd_schema_reader *r, const json_t *v) {
+    if (r->spelling != SD_SPELL_TEXT)
+        return r->spelling == SD_SPELL_JSON || !json_is_string(v);
+    const char *s = json_string_value(v);
+    return s && strlen(s) == json_string_length(v) && !strstr(s, r->without);
+}
+
+static sd_status spell(char **out, const sd_schema_reader *r, const json_t *v, sd_error *err) {
+    if (r->spelling != SD_SPELL_TEXT) return sd_json_dump(out, v, JSON_ENCODE_ANY, err);
+    *out = sd_strndup(json_string_value(v), json_string_length(v));
+    return *out ? SD_OK : sd_fail(err, SD_ENOMEM, "out of memory for an enum");
+}
 
 // The values that all other keywords allow as well, which the validator says of each: whatever stands
 // beside an enum or a constant is enforced. Scalars become one choice along a trie.
@@ -204,7 +227,7 @@ static int read_values(sd_schema_reader *r, const json_t *schema) {
         sd_error err;
         sd_status st = sd_schema_validate_part(r->root, beside, v, &r->b->steps_left, &err);
         if (!sd_gb_spend(r->b, VALUE_STEPS, 0)) goto out;
-        if (st == SD_EMISMATCH) continue;
+        if (st == SD_EMISMATCH || !is_spelled(r, v)) continue;
         if (st != SD_OK) {
             sd_schema_fail(r, "%s", err.message);
             goto out;
@@ -213,7 +236,7 @@ static int read_values(sd_schema_reader *r, const json_t *schema) {
             any[n_any++] = sd_gb_json_constant(r->b, v);
             continue;
         }
-        if (sd_json_dump(&text[n_text], v, JSON_ENCODE_ANY, &err) != SD_OK) {
+        if (spell(&text[n_text], r, v, &err) != SD_OK) {
             sd_gb_fail_with(r->b, &err);
             goto out;
         }
@@ -340,14 +363,42 @@ int sd_schema_read(sd_schema_reader *r, const json_t *schema) {
     return e;
 }
 
-int sd_gb_json_schema(sd_grammar_builder *b, const json_t *schema) {
-    if (b->err.status) return -1;
-    sd_schema_reader *r = sd_alloc(1, sizeof *r);
-    if (!r) return sd_gb_fail(b, SD_ENOMEM, "out of memory for a schema");
-    *r = (sd_schema_reader){.b = b, .root = schema, .made = json_array(), .any = -1};
-    int e = r->made ? -1 : sd_gb_fail(b, SD_ENOMEM, "out of memory");
-    if (r->made && sd_schema_check(r)) e = sd_schema_read(r, schema);
+static sd_schema_reader *open_reader(sd_grammar_builder *b, const json_t *root) {
+    sd_schema_reader *r = b->err.status ? NULL : sd_alloc(1, sizeof *r);
+    if (r) *r = (sd_schema_reader){.b = b, .root = root, .made = json_array(), .any = -1};
+    if (r && r->made) return r;
+    if (!b->err.status) sd_gb_fail(b, SD_ENOMEM, "out of memory for a schema");
+    free(r);
+    return NULL;
+}
+
+static void close_reader(sd_schema_reader *r) {
+    if (!r) return;
     json_decref(r->made);
     free(r->ref), free(r->both), free(r);
+}
+
+int sd_gb_json_schema(sd_grammar_builder *b, const json_t *schema) {
+    sd_schema_reader *r = open_reader(b, schema);
+    int e = r && sd_schema_check(r) ? sd_schema_read(r, schema) : -1;
+    close_reader(r);
+    return e;
+}
+
+bool sd_gb_json_schema_check(sd_grammar_builder *b, const json_t *root) {
+    sd_schema_reader *r = open_reader(b, root);
+    bool ok = r && sd_schema_check(r);
+    close_reader(r);
+    return ok;
+}
+
+int sd_gb_json_schema_part(sd_grammar_builder *b, const sd_schema_part *p) {
+    sd_schema_reader *r = open_reader(b, p->root);
+    int e = -1;
+    if (r) {
+        r->spelling = p->spelling, r->without = p->without;
+        e = sd_schema_read_at(r, p->part, p->key);
+    }
+    close_reader(r);
     return e;
 }

@@ -95,6 +95,20 @@ static int keep_text(sd_schema_reader *r, sd_gtext x, int e) {
     return e;
 }
 
+// The string as it is written: no quotes stand around it. Takes *d, the texts that it may be (NULL: all).
+static int write_text(sd_schema_reader *r, sd_dfa **d) {
+    sd_dfa *without = NULL;
+    sd_error err;
+    size_t len = strlen(r->without);
+    if (sd_dfa_without(&without, &r->without, &len, 1, &err) != SD_OK)
+        return sd_gb_fail_with(r->b, &err);
+    if (!narrow(r, d, without)) return -1;
+    if ((*d)->n == 0) return sd_schema_never(r);
+    int e = sd_gb_dfa(r->b, *d, false);
+    *d = NULL;
+    return e;
+}
+
 int sd_schema_string(sd_schema_reader *r, const json_t *schema) {
     const json_t *pattern = json_object_get(schema, "pattern"),
                  *format = json_object_get(schema, "format");
@@ -105,12 +119,14 @@ int sd_schema_string(sd_schema_reader *r, const json_t *schema) {
         return -1;
     if (max >= 0 && max < min) return sd_schema_never(r);
     if (format && sd_format_kind_of(json_string_value(format)) != SD_FORMAT_PATTERN) format = NULL;
-    if (!pattern && !format) return sd_gb_json_string(r->b, min, max);
+    bool text = r->spelling == SD_SPELL_TEXT;
+    if (!pattern && !format && !text) return sd_gb_json_string(r->b, min, max);
     sd_gtext known = {.pattern = mutable(json_string_value(pattern)),
                       .format = mutable(json_string_value(format)),
                       .min = min,
                       .max = max};
-    bool nul = pattern && strlen(known.pattern) != json_string_length(pattern);
+    // Those that are kept have quotes.
+    bool nul = text || (pattern && strlen(known.pattern) != json_string_length(pattern));
     if (!nul && (!find_text(r, &known) || known.e >= 0)) return known.e;
     if (format) {
         const char *own = sd_format_pattern(json_string_value(format));
@@ -119,7 +135,13 @@ int sd_schema_string(sd_schema_reader *r, const json_t *schema) {
     if (pattern && !add_pattern(r, &d, "pattern", json_string_value(pattern),
                                 json_string_length(pattern), false))
         goto out;
-    if (!with_length(r, &d, min, max)) goto out;
+    if (!d && (min > 0 || max >= 0) && !add_pattern(r, &d, "maxLength", "[\\s\\S]*", 7, true))
+        goto out;
+    if (d && !with_length(r, &d, min, max)) goto out;
+    if (text) {
+        e = write_text(r, &d);
+        goto out;
+    }
     if (d->n == 0) {
         e = sd_schema_never(r);
         if (!nul) e = keep_text(r, known, e);

@@ -38,9 +38,42 @@ enum {
     SD_SCHEMA_VALUES = 4096   // of one enum
 };
 
+enum {
+    SD_T_NULL = 1,
+    SD_T_BOOLEAN = 2,
+    SD_T_INTEGER = 4,
+    SD_T_NUMBER = 8,
+    SD_T_STRING = 16,
+    SD_T_ARRAY = 32,
+    SD_T_OBJECT = 64,
+    SD_T_ALL = 127
+};
+/// The types (SD_T_*) that a value of a part of a schema may have, as far as its keywords and what they refer to
+/// say: SD_T_ALL where nothing does. root: whose references these are.
+int sd_schema_value_types(const json_t *root, const json_t *part);
+
 /// A value of a schema, as an expression (-1 after a failure). The schema is only read, and only
 /// during the call.
 int sd_gb_json_schema(sd_grammar_builder *b, const json_t *schema);
+
+// Where strings are written without quotes, they are apart from all other values.
+typedef enum {
+    SD_SPELL_JSON,   // any value
+    SD_SPELL_OTHERS, // those that are no strings, in JSON
+    SD_SPELL_TEXT    // the strings, as they are
+} sd_schema_spelling;
+
+typedef struct {
+    const json_t *root, *part; // part: a schema, whose references are root's
+    const char *key;           // what errors call it
+    sd_schema_spelling spelling;
+    const char *without; // TEXT: strings in which this stands are left out; NULL otherwise
+} sd_schema_part;
+
+/// Whether root is a schema whose keywords are known; else the builder has failed.
+bool sd_gb_json_schema_check(sd_grammar_builder *b, const json_t *root);
+/// A value of a part of a schema that was checked so; no text at all where none is spelled so.
+int sd_gb_json_schema_part(sd_grammar_builder *b, const sd_schema_part *p);
 
 /// SD_OK, or SD_EMISMATCH: the first place at which value does not fit, as a JSON pointer, and the
 /// keyword. SD_EFORMAT: the schema is none. SD_ELIMIT: it takes too many steps to say.

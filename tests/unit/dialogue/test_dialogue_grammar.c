@@ -5,7 +5,7 @@
 #include "model/dialogue/answer.h"
 #include "model/dialogue/tool_grammar.h"
 #include "model/grammar/schema/schema.h"
-#include "tests/unit/support/tiny/chat.h"
+#include "tests/unit/dialogue/support_rules.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -20,52 +20,8 @@ static const char tool_list[] =
     "\"additionalProperties\":false}}},"
     "{\"type\":\"function\",\"function\":{\"name\":\"off\",\"strict\":true}}]";
 
-static sd_model model;
-static json_t *tools;
-static sd_vocab *vocab;
-
 static void setup(void) {
-    sd_error err;
-    tiny_chat_open(&model, NULL, NULL);
-    tools = json_loads(tool_list, 0, NULL);
-    cr_assert_not_null(tools);
-    cr_assert_eq(sd_vocab_open(&vocab, model.tokenizer, &err), SD_OK, "%s", err.message);
-}
-
-static void teardown(void) {
-    sd_vocab_release(vocab);
-    json_decref(tools);
-    tiny_chat_close(&model);
-}
-
-// The grammar by the way that a request takes: as a text, and back.
-static sd_grammar *compile(const sd_tool_rules *r) {
-    sd_error err = {0};
-    char *text = NULL;
-    sd_grammar *g = NULL;
-    sd_grammar_builder *b = sd_grammar_builder_open();
-    cr_assert_eq(sd_tool_rules_write(&text, r, &err), SD_OK);
-    int e = sd_gb_tool_rules(b, model.tokenizer, text, strlen(text), &err);
-    cr_assert_eq(sd_grammar_compile(&g, b, e, vocab, &err), SD_OK, "%s: %s",
-                 sd_tool_format_name(r->d->format), err.message);
-    sd_grammar_builder_close(b);
-    free(text);
-    return g;
-}
-
-// Token by token: true when all of it passes and the answer may end there.
-static bool passes(sd_grammar *g, const char *text) {
-    sd_grammar_state s;
-    sd_ids ids = {0};
-    sd_error err;
-    cr_assert(sd_grammar_begin(&s, g, -1));
-    cr_assert_eq(sd_tokenizer_encode(model.tokenizer, text, strlen(text), 0, &ids, &err), SD_OK);
-    bool ok = true;
-    for (int i = 0; ok && i < ids.n; i++) ok = sd_grammar_accept(&s, ids.id[i]);
-    ok = ok && sd_grammar_can_end(&s);
-    sd_ids_free(&ids);
-    sd_grammar_end(&s);
-    return ok;
+    rules_open(tool_list);
 }
 
 #define ARGS "{\"city\": \"Bern\", \"days\": 3}"
@@ -133,20 +89,20 @@ static const row rows[] = {
 static sd_tool_rules rules_of(const row *x, sd_dialogue *d) {
     *d = (sd_dialogue){.format = x->format, .think = x->think, .args_marker = x->args_marker};
     return (sd_tool_rules){.d = d,
-                           .t = model.tokenizer,
-                           .tools = tools,
+                           .t = rules_model.tokenizer,
+                           .tools = rules_tools,
                            .only = x->only,
                            .required = x->required,
                            .parallel = x->parallel,
                            .in_reasoning = x->in_reasoning};
 }
 
-Test(dialogue_grammar, only_answers_that_keep_to_the_rules_pass, .init = setup, .fini = teardown) {
+Test(dialogue_grammar, only_answers_that_keep_to_the_rules_pass, .init = setup, .fini = rules_close) {
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         sd_dialogue d;
         sd_tool_rules r = rules_of(&rows[i], &d);
-        sd_grammar *g = compile(&r);
-        cr_assert_eq(passes(g, rows[i].text), rows[i].good, "row %zu, %s: <<%s>>", i,
+        sd_grammar *g = rules_compile(&r);
+        cr_assert_eq(rules_pass(g, rows[i].text), rows[i].good, "row %zu, %s: <<%s>>", i,
                      sd_tool_format_name(d.format), rows[i].text);
         sd_grammar_release(g);
     }
@@ -154,74 +110,33 @@ Test(dialogue_grammar, only_answers_that_keep_to_the_rules_pass, .init = setup, 
 
 // ---- what a model that knows nothing writes under the grammar
 
-typedef struct {
-    char name[2 * 32][72];
-    sd_buf arguments[2 * 32];
-    int n;
-    size_t content;
-} found;
-
-static bool find(void *ctx, const sd_delta *d) {
-    found *f = ctx;
-    if (d->kind == SD_DELTA_CONTENT) f->content += d->len;
-    if (d->kind == SD_DELTA_CALL) {
-        f->arguments[f->n] = sd_buf_make(1 << 16);
-        snprintf(f->name[f->n++], sizeof f->name[0], "%.*s", (int)d->len, d->text);
-    }
-    return d->kind != SD_DELTA_ARGUMENTS || sd_buf_add(&f->arguments[d->call], d->text, d->len);
-}
-
 static void walk(sd_grammar *g, const sd_dialogue *d, uint64_t *seed) {
-    uint32_t allowed[16];
-    sd_grammar_state s;
+    sd_answer_options o = {.format = d->format, .calls = true, .held = true, .tools = rules_tools};
+    rules_found *f = rules_walk(g, &o, seed);
     sd_error err;
-    sd_buf text = sd_buf_make(1 << 20);
-    int V = sd_tokenizer_size(model.tokenizer);
-    cr_assert(V <= 16 * 32 && sd_grammar_begin(&s, g, -1));
-    for (int i = 0; i < 4000; i++) {
-        if (sd_grammar_can_end(&s) && (sd_grammar_must_end(&s) || sd_mix64((*seed)++) % 3)) break;
-        cr_assert(sd_grammar_fill(&s, allowed, V));
-        int n = 0, pick = -1;
-        for (int t = 0; t < V; t++)
-            if (allowed[t / 32] >> (t % 32) & 1 && sd_mix64((*seed)++) % (uint64_t)++n == 0)
-                pick = t;
-        size_t len;
-        const char *bytes = sd_tokenizer_bytes(model.tokenizer, pick, &len);
-        cr_assert(pick >= 0 && sd_grammar_accept(&s, pick) && sd_buf_add(&text, bytes, len));
-    }
-    cr_assert(sd_grammar_can_end(&s), "<<%s>>", text.data);
-    found *f = sd_alloc(1, sizeof *f);
-    sd_answer_options o = {.format = d->format, .calls = true, .tools = tools};
-    sd_answer_parser *p = NULL;
-    cr_assert_eq(sd_answer_parser_open(&p, &o, find, f, &err), SD_OK);
-    cr_assert(sd_answer_parser_add(p, text.data, text.len) && sd_answer_parser_end(p));
     cr_assert(f->n >= 1 && f->content == 0, "%s: %d calls in <<%s>>",
-              sd_tool_format_name(d->format), f->n, text.data);
+              sd_tool_format_name(d->format), f->n, f->text.data);
     const json_t *schema =
-        json_object_get(json_object_get(json_array_get(tools, 0), "function"), "parameters");
+        json_object_get(json_object_get(json_array_get(rules_tools, 0), "function"), "parameters");
     for (int i = 0; i < f->n; i++) {
         json_t *v = json_loadb(f->arguments[i].data, f->arguments[i].len, 0, NULL);
         bool weather = strcmp(f->name[i], "get_weather") == 0;
-        cr_assert(v && (weather || strcmp(f->name[i], "off") == 0), "<<%s>>", text.data);
+        cr_assert(v && (weather || strcmp(f->name[i], "off") == 0), "<<%s>>", f->text.data);
         cr_assert(!weather || sd_schema_validate(schema, v, &err) == SD_OK, "%s: <<%s>>",
-                  err.message, text.data);
+                  err.message, f->text.data);
         json_decref(v);
-        sd_buf_free(&f->arguments[i]);
     }
-    free(f);
-    sd_answer_parser_close(p);
-    sd_grammar_end(&s);
-    sd_buf_free(&text);
+    rules_found_free(f);
 }
 
 Test(dialogue_grammar, forced_calls_are_read_as_such_and_keep_to_their_schemas, .init = setup,
-     .fini = teardown) {
+     .fini = rules_close) {
     uint64_t seed = 1;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         if (!rows[i].required || rows[i].think) continue;
         sd_dialogue d;
         sd_tool_rules r = rules_of(&rows[i], &d);
-        sd_grammar *g = compile(&r);
+        sd_grammar *g = rules_compile(&r);
         for (int k = 0; k < 20; k++) walk(g, &d, &seed);
         sd_grammar_release(g);
     }
@@ -229,12 +144,12 @@ Test(dialogue_grammar, forced_calls_are_read_as_such_and_keep_to_their_schemas, 
 
 // What tags cannot enforce is refused by its name where the function is strict, and let be where it is not.
 Test(dialogue_grammar, a_keyword_that_tags_do_not_enforce_is_named, .init = setup,
-     .fini = teardown) {
+     .fini = rules_close) {
     static const struct {
         const char *parameters, *names;
     } bad[] = {
-        {"{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\",\"maxLength\":3}}}",
-         "maxLength"},
+        {"{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\"}},\"required\":[\"a\",\"b\"]}",
+         "'b' of f is required"},
         {"{\"type\":\"object\",\"anyOf\":[{}]}", "anyOf"}};
     for (int i = 0; i < 4; i++) {
         sd_error err = {0};
@@ -242,7 +157,7 @@ Test(dialogue_grammar, a_keyword_that_tags_do_not_enforce_is_named, .init = setu
         json_t *list = json_pack("[{s:{s:s, s:b, s:o}}]", "function", "name", "f", "strict", i < 2,
                                  "parameters", json_loads(bad[i % 2].parameters, 0, NULL));
         sd_tool_rules r = {
-            .d = &d, .t = model.tokenizer, .tools = list, .only = -1, .required = true};
+            .d = &d, .t = rules_model.tokenizer, .tools = list, .only = -1, .required = true};
         sd_grammar_builder *b = sd_grammar_builder_open();
         int e = sd_gb_tool_answer(b, &r, &err);
         cr_assert_eq(e < 0, i < 2, "%s", bad[i % 2].parameters);
@@ -252,17 +167,16 @@ Test(dialogue_grammar, a_keyword_that_tags_do_not_enforce_is_named, .init = setu
     }
 }
 
-Test(dialogue_grammar, texts_that_are_no_rules_are_refused, .init = setup, .fini = teardown) {
+Test(dialogue_grammar, texts_that_are_no_rules_are_refused, .init = setup, .fini = rules_close) {
     static const char *const texts[] = {"",
                                         "{}",
                                         "[]",
                                         "{\"format\": 1, \"tools\": []}",
-                                        "{\"format\": 7, \"tools\": [{}]}",
                                         "{\"format\": 99, \"tools\": [{}]}"};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         sd_error err = {0};
         sd_grammar_builder *b = sd_grammar_builder_open();
-        cr_assert_eq(sd_gb_tool_rules(b, model.tokenizer, texts[i], strlen(texts[i]), &err), -1,
+        cr_assert_eq(sd_gb_tool_rules(b, rules_model.tokenizer, texts[i], strlen(texts[i]), &err), -1,
                      "%s", texts[i]);
         cr_assert_neq(err.status, SD_OK, "%s", texts[i]);
         sd_grammar_builder_close(b);

@@ -1,0 +1,115 @@
+#include "tests/unit/dialogue/support_rules.h"
+
+#include "base/rng.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+
+sd_model rules_model;
+json_t *rules_tools;
+static sd_vocab *vocab;
+
+void rules_open(const char *tool_list) {
+    sd_error err;
+    tiny_chat_open(&rules_model, NULL, NULL);
+    rules_tools = json_loads(tool_list, 0, NULL);
+    cr_assert_not_null(rules_tools);
+    cr_assert_eq(sd_vocab_open(&vocab, rules_model.tokenizer, &err), SD_OK, "%s", err.message);
+}
+
+void rules_close(void) {
+    sd_vocab_release(vocab);
+    json_decref(rules_tools);
+    tiny_chat_close(&rules_model);
+}
+
+sd_grammar *rules_try(const sd_tool_rules *r, sd_error *err) {
+    char *text = NULL;
+    sd_grammar *g = NULL;
+    sd_grammar_builder *b = sd_grammar_builder_open();
+    *err = (sd_error){0};
+    cr_assert_eq(sd_tool_rules_write(&text, r, err), SD_OK);
+    int e = sd_gb_tool_rules(b, rules_model.tokenizer, text, strlen(text), err);
+    if (err->status == SD_OK && sd_grammar_compile(&g, b, e, vocab, err) != SD_OK) g = NULL;
+    sd_grammar_builder_close(b);
+    free(text);
+    return g;
+}
+
+sd_grammar *rules_compile(const sd_tool_rules *r) {
+    sd_error err;
+    sd_grammar *g = rules_try(r, &err);
+    cr_assert_not_null(g, "%s: %s", sd_tool_format_name(r->d->format), err.message);
+    return g;
+}
+
+bool rules_pass(sd_grammar *g, const char *text) {
+    sd_grammar_state s;
+    sd_ids ids = {0};
+    sd_error err;
+    cr_assert(sd_grammar_begin(&s, g, -1));
+    cr_assert_eq(sd_tokenizer_encode(rules_model.tokenizer, text, strlen(text), 0, &ids, &err),
+                 SD_OK);
+    bool ok = true;
+    for (int i = 0; ok && i < ids.n; i++) ok = sd_grammar_accept(&s, ids.id[i]);
+    ok = ok && sd_grammar_can_end(&s);
+    sd_ids_free(&ids);
+    sd_grammar_end(&s);
+    return ok;
+}
+
+static bool find(void *ctx, const sd_delta *d) {
+    rules_found *f = ctx;
+    if (d->kind == SD_DELTA_CONTENT) f->content += d->len;
+    if (d->kind == SD_DELTA_REASONING) f->reasoning += d->len;
+    if (d->kind == SD_DELTA_CALL) {
+        cr_assert(f->n < 64);
+        f->arguments[f->n] = sd_buf_make(1 << 16);
+        snprintf(f->name[f->n++], sizeof f->name[0], "%.*s", (int)d->len, d->text);
+    }
+    return d->kind != SD_DELTA_ARGUMENTS || sd_buf_add(&f->arguments[d->call], d->text, d->len);
+}
+
+rules_found *rules_read(const char *text, size_t len, const sd_answer_options *o) {
+    sd_error err;
+    sd_answer_parser *p = NULL;
+    rules_found *f = sd_alloc(1, sizeof *f);
+    f->text = sd_buf_make(1 << 20);
+    cr_assert(sd_buf_add(&f->text, text, len));
+    cr_assert_eq(sd_answer_parser_open(&p, o, find, f, &err), SD_OK);
+    cr_assert(sd_answer_parser_add(p, text, len) && sd_answer_parser_end(p));
+    f->in_call = sd_answer_parser_in_call(p);
+    sd_answer_parser_close(p);
+    return f;
+}
+
+rules_found *rules_walk(sd_grammar *g, const sd_answer_options *o, uint64_t *seed) {
+    uint32_t allowed[16];
+    sd_grammar_state s;
+    sd_buf text = sd_buf_make(1 << 20);
+    int V = sd_tokenizer_size(rules_model.tokenizer);
+    cr_assert(V <= 16 * 32 && sd_grammar_begin(&s, g, -1) && sd_buf_adds(&text, ""));
+    for (int i = 0; i < 4000; i++) {
+        if (sd_grammar_can_end(&s) && (sd_grammar_must_end(&s) || sd_mix64((*seed)++) % 3)) break;
+        cr_assert(sd_grammar_fill(&s, allowed, V));
+        int n = 0, pick = -1;
+        for (int t = 0; t < V; t++)
+            if (allowed[t / 32] >> (t % 32) & 1 && sd_mix64((*seed)++) % (uint64_t)++n == 0)
+                pick = t;
+        size_t len;
+        const char *bytes = sd_tokenizer_bytes(rules_model.tokenizer, pick, &len);
+        cr_assert(pick >= 0 && sd_grammar_accept(&s, pick) && sd_buf_add(&text, bytes, len));
+    }
+    cr_assert(sd_grammar_can_end(&s), "<<%s>>", text.data);
+    rules_found *f = rules_read(text.data, text.len, o);
+    sd_grammar_end(&s);
+    sd_buf_free(&text);
+    return f;
+}
+
+void rules_found_free(rules_found *f) {
+    for (int i = 0; i < f->n; i++) sd_buf_free(&f->arguments[i]);
+    sd_buf_free(&f->text);
+    free(f);
+}
