@@ -133,8 +133,7 @@ static bool is_end(const sd_constraint *c, int32_t token) {
     return false;
 }
 
-bool sd_slot_constraint_allows(void *ctx, int j, int32_t token) {
-    sd_slot *s = ctx;
+bool sd_slot_constraint_allows(sd_slot *s, int j, int32_t token) {
     sd_constraint *c = s->constraint;
     if (!go_ahead(s, j)) return false;
     return sd_grammar_allows(&c->ahead, token) ||

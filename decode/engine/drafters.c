@@ -133,8 +133,9 @@ void sd_slot_begin_drafters(const sd_engine *e, sd_slot *s) {
                             .corpus = r->corpus,
                             .adapter = r->adapter,
                             .grammar = sd_slot_grammar(s),
-                            .shaping =
-                                s->request->shape || r->grammar ? sd_slot_shaping_ahead : NULL,
+                            .shaping = s->request->shape || r->grammar || sd_slot_is_bounded(s)
+                                           ? sd_slot_shaping_ahead
+                                           : NULL,
                             .shaping_ctx = s};
     for (int i = 0; i < e->n_drafters; i++) {
         const sd_drafter_kind *kind = e->drafter[i].kind;

@@ -100,6 +100,7 @@ typedef struct {
     int prompt_tokens;
     int cached_tokens; // of the prompt: found, not computed
     int generated;     // tokens, with the end token that is not delivered
+    int reasoning;     // of them: of reasoning, without its marks
     bool whole;        // it ended where its constraint lets it: to be checked (sd_grammar_check)
     sd_spec_stats spec;
 } sd_request_stats;
@@ -128,6 +129,8 @@ enum {
     SD_MAX_BAD_WORDS = 64,       // words; each has two sequences at most
     SD_MAX_BAD_WORD_TOKENS = 64, // of one sequence
     SD_MAX_MIN_TOKENS = 1 << 24,
+    SD_MAX_REASONING_MARK = 64, // bytes
+    SD_MAX_FORCED = 32,         // tokens
     SD_MAX_SHOWN_TOKENS = 16
 };
 
@@ -145,12 +148,27 @@ typedef struct {
     int min_tokens;
 } sd_request_shaping;
 
+/// Where an answer's text reasons, and how much of it may. It begins with its opening mark, at the answer's
+/// beginning behind white space at most, and ends with its closing mark; tokens between the ones that complete these
+/// count. Behind the budget's last one the forced tokens are said, whatever else the request asks for: each of
+/// them is the only one that its row allows, and none ends the answer.
+typedef struct {
+    const char *open, *close; // copied; of 1 to SD_MAX_REASONING_MARK bytes. NULL: nothing is looked for
+    bool inside;              // the prompt ends within reasoning
+    bool again;               // it may begin anywhere in the answer, more than once
+    bool bounded;
+    int budget;            // bounded: tokens in all
+    const int32_t *forced; // [n_forced <= SD_MAX_FORCED] copied; they end the reasoning
+    int n_forced;
+} sd_request_reasoning;
+
 typedef struct {
     const int32_t *prompt; // copied
     int n_prompt;          // 1 <= n_prompt < ctx and what kv_memory holds, else SD_EINVAL with both
     int max_tokens;        // <= 0: until the context is full
     sd_sampling sampling;
     sd_request_shaping shaping;
+    sd_request_reasoning reasoning;
     const char *stop[SD_MAX_STOPS]; // strings, copied
     int n_stop;
     const int32_t *stop_token; // copied; beside the model's end tokens

@@ -22,4 +22,7 @@ static inline int64_t sd_fair_share(const sd_share *s) {
 }
 
 /// May the client have `more`?
-bool sd_fair_room(const sd_share *s, int64_t more);
+static inline bool sd_fair_room(const sd_share *s, int64_t more) {
+    if (more <= s->limit - s->total) return true;
+    return more <= sd_fair_share(s) - s->own && more <= 2 * s->limit - s->total;
+}

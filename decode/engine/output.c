@@ -111,12 +111,13 @@ bool sd_slot_token(sd_engine *e, sd_slot *s, int32_t token, const float *logits)
     s->last_token = sd_now_s();
     if (s->first_token <= 0) s->first_token = s->last_token;
     s->stats.generated++;
-    if (is_stop_token(e, s->request, token)) {
+    if (!sd_slot_is_forced(s) && is_stop_token(e, s->request, token)) {
         s->finish = SD_FINISH_STOP;
         sd_slot_constraint_ended(s);
         return false;
     }
     s->timeline[s->n++] = token;
+    sd_slot_reasoning_said(s, token);
     add_info(e, s, token, logits);
     bool cut = add_text(e, s, token);
     sd_slot_constraint_said(s, token);

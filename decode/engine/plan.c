@@ -26,6 +26,13 @@ static int room_of(const sd_engine *e, const sd_slot *s) {
     return most > 0 && most - s->stats.generated - 1 < left ? most - s->stats.generated - 1 : left;
 }
 
+// Whether, in a slot (ctx), the token may stand behind the plan's draft[0..j).
+static bool allows(void *ctx, int j, int32_t token) {
+    sd_slot *s = ctx;
+    return sd_slot_reasoning_allows(s, j, token) &&
+           (!s->request->r.grammar || sd_slot_constraint_allows(s, j, token));
+}
+
 void sd_engine_plan(sd_engine *e) {
     int n = 0;
     for (int i = 0; i < e->n_slots; i++) {
@@ -39,8 +46,9 @@ void sd_engine_plan(sd_engine *e) {
         s->plan.generated = s->stats.generated;
         s->plan.request = s->request->id;
         s->plan.position = s->n;
-        s->plan.allows = s->request->r.grammar ? sd_slot_constraint_allows : NULL;
+        s->plan.allows = s->request->r.grammar || sd_slot_is_bounded(s) ? allows : NULL;
         s->plan.allows_ctx = s;
+        sd_slot_plan_reasoning(s);
         sd_slot_plan_constraint(s);
         e->planned[n++] = &s->plan;
     }

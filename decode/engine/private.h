@@ -13,6 +13,7 @@
 //   shaping.c   how each row's token is picked: penalties, bans, allowed sets
 //   shaping_request.c  what shapes a request's logits: checked, copied, made ready
 //   constraint.c a request's grammar: masks of rows, proposals, the end
+//   reasoning.c where an answer reasons, and what ends that when its budget is used up
 //   bad_words.c words as the sequences of tokens that are banned
 //
 // Locking: `lock` guards the tenants and their lines, the slots' requests, and what is published.
@@ -71,6 +72,30 @@ typedef struct {
     uint32_t *allowed;
 } sd_shape;
 
+// Where an answer's text reasons, made ready when it was submitted.
+typedef struct {
+    struct {
+        char text[SD_MAX_REASONING_MARK];
+        int fall[SD_MAX_REASONING_MARK + 1]; // as in Knuth, Morris and Pratt's search
+        int n;
+    } open, close;
+    bool inside, again;
+    int budget; // -1: none
+    int32_t forced[SD_MAX_FORCED];
+    int n_forced;
+    const sd_tokenizer *tokenizer;
+    uint32_t *mask; // [n_forced][words] each allows one of them
+    size_t words;
+} sd_reasoning;
+
+// Behind some token of the answer.
+typedef struct {
+    enum { SD_REASONING_BEFORE, SD_REASONING_INSIDE, SD_REASONING_OUT } at;
+    int matched; // bytes of the next mark that the text ends with
+    int tokens;  // of reasoning so far
+    int forced;  // the next of the forced tokens; -1: none is
+} sd_reasoning_state;
+
 // A request as it was submitted, with copies of what it points to.
 typedef struct sd_engine_request {
     struct sd_engine_request *next; // in its client's line
@@ -86,6 +111,7 @@ typedef struct sd_engine_request {
     char *stop[SD_MAX_STOPS];
     size_t stop_len[SD_MAX_STOPS];
     sd_shape *shape; // NULL: nothing shapes its logits
+    sd_reasoning *reasoning; // NULL: nothing is looked for
     double submitted;
     bool cancelled;
 } sd_engine_request;
@@ -132,6 +158,9 @@ typedef struct {
     const uint32_t **allowed;
     sd_constraint *constraint; // made for the slot's first request that has a grammar
     sd_counts counts;
+    sd_reasoning_state reasoning; // behind the timeline
+    sd_reasoning_state ahead;     // behind the first n_ahead tokens of the draft
+    int n_ahead;
 
     // Output.
     sd_token_info info[SD_MAX_DRAFT + 1]; // the round's tokens
@@ -271,8 +300,8 @@ void sd_slot_close_constraint(sd_slot *s);
 /// The state behind the timeline; NULL: no grammar.
 const sd_grammar_state *sd_slot_grammar(const sd_slot *s);
 void sd_slot_plan_constraint(sd_slot *s); // a round begins
-/// Whether, in a slot (ctx), the token may stand behind the plan's draft[0..j).
-bool sd_slot_constraint_allows(void *ctx, int j, int32_t token);
+/// Whether the token may stand behind the plan's draft[0..j).
+bool sd_slot_constraint_allows(sd_slot *s, int j, int32_t token);
 /// The mask behind the timeline and ahead [n], for a drafter that draws as the target does; NULL: all,
 /// or the plan's draft is another one. It stays until the step's rows are filled.
 const uint32_t *sd_slot_mask_ahead(sd_slot *s, const int32_t *ahead, int n);
@@ -287,6 +316,31 @@ bool sd_slot_constraint_is_spent(sd_slot *s);
 void sd_slot_constraint_said(sd_slot *s, int32_t token);
 /// An end token has ended the answer.
 void sd_slot_constraint_ended(sd_slot *s);
+// reasoning.c: all do nothing for a request that looks for none
+/// SD_EINVAL names what is wrong with r->reasoning.
+sd_status sd_reasoning_check(const sd_engine *e, const sd_request *r, sd_error *err);
+/// Of a checked request, with copies; NULL where nothing is looked for.
+sd_status sd_reasoning_open(sd_reasoning **out, const sd_engine *e, const sd_request *r,
+                            sd_error *err);
+void sd_reasoning_close(sd_reasoning *r); // NULL is fine
+void sd_slot_begin_reasoning(sd_slot *s);
+void sd_slot_plan_reasoning(sd_slot *s); // a round begins
+/// Whether the token may stand behind the plan's draft[0..j), as far as the budget says.
+bool sd_slot_reasoning_allows(sd_slot *s, int j, int32_t token);
+/// The set of the one token that is forced behind the plan's draft[0..j); NULL: none is.
+const uint32_t *sd_slot_forced(sd_slot *s, int j);
+/// The same behind the timeline and ahead [n].
+const uint32_t *sd_slot_forced_ahead(const sd_slot *s, const int32_t *ahead, int n);
+/// The timeline has one token more.
+void sd_slot_reasoning_said(sd_slot *s, int32_t token);
+/// Some row may be forced.
+static inline bool sd_slot_is_bounded(const sd_slot *s) {
+    return s->request->reasoning && s->request->reasoning->budget >= 0;
+}
+/// The next token is forced.
+static inline bool sd_slot_is_forced(const sd_slot *s) {
+    return s->request->reasoning && s->reasoning.forced >= 0;
+}
 // shaping.c
 sd_status sd_slot_open_shaping(const sd_engine *e, sd_slot *s, sd_error *err);
 void sd_slot_close_shaping(sd_slot *s);

@@ -18,6 +18,7 @@ void sd_engine_request_free(sd_engine_request *j) {
     sd_adapter_release(j->r.adapter);
     sd_grammar_release(j->r.grammar);
     sd_shape_close(j->shape);
+    sd_reasoning_close(j->reasoning);
     free(j);
 }
 
@@ -72,6 +73,7 @@ sd_status sd_engine_request_check(const sd_engine *e, const sd_request *r, sd_er
     SD_TRY(check_sampling(&r->sampling, err));
     SD_TRY(check_stops(e, r, err));
     SD_TRY(sd_shape_check(e, r, err));
+    SD_TRY(sd_reasoning_check(e, r, err));
     SD_CHECK(r->logprobs >= -1 && r->logprobs <= 20, err, SD_EINVAL,
              "logprobs %d is outside -1 to 20", r->logprobs);
     SD_CHECK((unsigned)r->spec < SD_SPEC_COUNT, err, SD_EINVAL, "speculation mode %d is unknown",
@@ -108,6 +110,8 @@ sd_status sd_engine_request_copy(sd_engine_request **out, const sd_engine *e, co
     }
     j->r.prompt = j->prompt, j->r.stop_token = j->stop_token;
     SD_TRY(sd_shape_open(&j->shape, e, &j->r, err));
+    SD_TRY(sd_reasoning_open(&j->reasoning, e, &j->r, err));
+    j->r.reasoning = (sd_request_reasoning){0};
     j->r.shaping = (sd_request_shaping){.min_tokens = r->shaping.min_tokens};
     j->submitted = sd_now_s();
     *out = j, j = NULL;

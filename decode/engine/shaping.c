@@ -112,7 +112,7 @@ int sd_slot_shape(sd_slot *s, int rows) {
     const sd_shape *h = s->request->shape;
     const int32_t *draft = s->plan.draft;
     rows = sd_slot_fill_masks(s, rows);
-    s->shaped = h || s->allowed;
+    s->shaped = h || s->allowed || sd_slot_is_bounded(s);
     if (!s->shaped || rows == 0) return rows;
     if (h && h->counts) {
         count_timeline(s);
@@ -123,6 +123,8 @@ int sd_slot_shape(sd_slot *s, int rows) {
         *p = (sd_shaping){0};
         if (h) shape_row(p, s, s->recent, draft, j);
         if (s->allowed) p->allowed = s->allowed[j];
+        const uint32_t *forced = sd_slot_forced(s, j);
+        if (forced) *p = (sd_shaping){.allowed = forced}; // whatever else is asked for
         s->pick[j] =
             (sd_pick){.sampling = &s->request->r.sampling, .shaping = does_something(p) ? p : NULL};
     }
@@ -133,7 +135,8 @@ const sd_shaping *sd_slot_shaping_ahead(void *ctx, sd_shaping *out, sd_token_see
                                         const int32_t *ahead, int n) {
     sd_slot *s = ctx;
     const sd_shape *h = s->request->shape;
-    *out = (sd_shaping){0};
+    *out = (sd_shaping){.allowed = sd_slot_forced_ahead(s, ahead, n)};
+    if (out->allowed) return out;
     if (h && h->counts) {
         count_timeline(s);
         count_ahead(&s->counts, recent, ahead, n);

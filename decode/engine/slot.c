@@ -96,6 +96,7 @@ void sd_slot_begin(sd_engine *e, sd_slot *s, sd_engine_request *j) {
     s->begun_at = s->n;
     find_prefix(e, s, again);
     sd_slot_begin_shaping(s);
+    sd_slot_begin_reasoning(s);
     bool ok = sd_slot_begin_constraint(e, s);
     sd_slot_begin_drafters(e, s);
     if (ok) return;

@@ -5,6 +5,7 @@
 #include "base/json.h"
 #include "base/memory.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { MAX_TEXT = 1 << 20, TRIAL_SECONDS = 2 };
@@ -104,6 +105,33 @@ static void try_out(sd_dialogue *d, trial *r) {
     if (d->tools) try_history(d, r);
 }
 
+// Line breaks at the end (or the beginning) of a text, at most two.
+static void copy_breaks(char *out, const char *text, size_t len, bool end) {
+    size_t n = 0;
+    while (n < 2 && n < len && text[end ? len - 1 - n : n] == '\n') out[n++] = '\n';
+    out[n] = '\0';
+}
+
+// What stands around the closing mark where the template writes reasoning into the history; most do not
+// write it in older turns, but in the last one.
+static void try_reasoning(sd_dialogue *d, trial *r) {
+    sd_think_marks think = sd_think_marks_of(d->think);
+    if (d->think == SD_THINK_TAGS) strcpy(d->before_close, "\n"), strcpy(d->behind_close, "\n\n");
+    if (!think.close ||
+        !renders(r,
+                 "[" USER ", {\"role\": \"assistant\", \"content\": \"" VALUE
+                 "\", \"reasoning_content\": \"" RESULT "\"}]",
+                 false))
+        return;
+    const char *from = strstr(r->text.data ? r->text.data : "", RESULT),
+               *close = from ? strstr(from, think.close) : NULL,
+               *to = close ? strstr(close, VALUE) : NULL;
+    if (!to) return;
+    from += strlen(RESULT), close += strlen(think.close);
+    copy_breaks(d->before_close, from, (size_t)(close - from) - strlen(think.close), true);
+    copy_breaks(d->behind_close, close, (size_t)(to - close), false);
+}
+
 static char *token_text(const sd_tokenizer *t, int32_t id) {
     size_t len = 0;
     const char *s = t && id >= 0 ? sd_tokenizer_bytes(t, id, &len) : "";
@@ -127,6 +155,7 @@ sd_status sd_dialogue_of(sd_dialogue *out, const sd_model *m, const sd_template 
     if (format != SD_TOOL_NONE) out->think = sd_think_style_of_template(source);
     out->args_marker = strstr(source, "[ARGS]") != NULL;
     try_out(out, &r);
+    try_reasoning(out, &r);
     if (format < 0 &&
         out->format == SD_TOOL_NONE) { // its calls, if it knows any, could not be read
         out->format = SD_TOOL_HERMES;
@@ -164,4 +193,19 @@ bool sd_dialogue_in_reasoning(const sd_dialogue *d, const sd_tokenizer *t, const
     }
     sd_buf_free(&text);
     return in;
+}
+
+bool sd_dialogue_reasoning(sd_reasoning_marks *out, const sd_dialogue *d, bool to_answer) {
+    sd_think_marks think = sd_think_marks_of(d->think);
+    if (d->format == SD_TOOL_HARMONY) {
+        *out = (sd_reasoning_marks){"<|channel|>analysis<|message|>", "<|end|>", true,
+                                    "<|end|><|start|>assistant"};
+        if (to_answer) strcat(out->forced, "<|channel|>final<|message|>");
+        return true;
+    }
+    *out = (sd_reasoning_marks){.open = think.open, .close = think.close};
+    if (!think.open) return false;
+    snprintf(out->forced, sizeof out->forced, "%s%s%s", d->before_close, think.close,
+             d->behind_close);
+    return true;
 }

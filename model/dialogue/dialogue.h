@@ -30,6 +30,7 @@ typedef struct {
     bool short_ids;      // ids have nine letters and digits
     bool args_marker;    // Mistral's newer form, with [ARGS]
     bool system, late_system;
+    char before_close[4], behind_close[4]; // line breaks that it writes around </think>
     int32_t marker[SD_MAX_MARKERS]; // special tokens whose text the answer's machine must see
     int n_markers;
 } sd_dialogue;
@@ -48,3 +49,12 @@ sd_status sd_dialogue_fold(json_t **out, const sd_dialogue *d, const json_t *mes
 /// Whether the answer to the prompt begins within reasoning: the template opened it.
 bool sd_dialogue_in_reasoning(const sd_dialogue *d, const sd_tokenizer *t, const int32_t *id,
                               int n);
+
+// Where an answer's text reasons, and the text that ends that.
+typedef struct {
+    const char *open, *close; // static
+    bool again;               // more than once
+    char forced[80];          // the closing mark with what the template writes around it
+} sd_reasoning_marks;
+/// False: the format has no reasoning. to_answer: an answer follows, not a call (harmony: its channel is begun).
+bool sd_dialogue_reasoning(sd_reasoning_marks *out, const sd_dialogue *d, bool to_answer);

@@ -51,5 +51,6 @@ void sd_stats_add(sd_request_stats *sum, const sd_request_stats *s) {
     sum->prompt_tokens += s->prompt_tokens;
     sum->cached_tokens += s->cached_tokens;
     sum->generated += s->generated;
+    sum->reasoning += s->reasoning;
     sd_spec_stats_add(&sum->spec, &s->spec, 1);
 }

@@ -12,9 +12,12 @@ typedef struct {
     const sd_tokenizer *tokenizer; // for logprobs; NULL: tokens are called by their ids
 } sd_answer;
 
-// prompt and cached tokens are those of each prompt once; generated is the sum over choices.
+// prompt and cached tokens are those of each prompt once; generated and reasoning (part of it) are sums over
+// choices.
 typedef struct {
     int prompt, generated, cached;
+    bool reasons; // the model's answers may reason
+    int reasoning;
 } sd_usage;
 
 // ---- logprobs

@@ -128,10 +128,6 @@ static const struct {
 } unsupported[] = {
     {"functions", OFF_EMPTY, "this name; give tools"},
     {"function_call", OFF_NONE_WORD, "this name; give tool_choice"},
-    {"reasoning_budget", OFF_NEVER, "a budget for reasoning"},
-    {"thinking_budget", OFF_NEVER, "a budget for reasoning"},
-    {"thinking_budget_tokens", OFF_NEVER, "a budget for reasoning"},
-    {"thinking_token_budget", OFF_NEVER, "a budget for reasoning"},
     {"repeat_penalty", OFF_ONE, "this name; give repetition_penalty"},
     {"suffix", OFF_EMPTY, "insertion"},
     {"use_beam_search", OFF_FALSE, "beam search"},

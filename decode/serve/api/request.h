@@ -19,7 +19,8 @@ enum {
     SD_API_MAX_TEMPLATE_ARGUMENTS = 64,
     SD_API_MAX_TOOLS = 128,             // and calls of one message
     SD_API_MAX_TOOLS_BYTES = 512 << 10, // of their JSON
-    SD_API_MAX_TOOL_NAME = 64
+    SD_API_MAX_TOOL_NAME = 64,
+    SD_API_MAX_BUDGET = 1 << 24 // tokens of reasoning
 };
 
 typedef enum {
@@ -67,6 +68,8 @@ typedef struct {
     bool speculate;
     json_t *messages; // chat: [{"role","content",...}], content parts joined to one string; owned
     json_t *template_arguments; // chat: chat_template_kwargs and reasoning_effort, or NULL; owned
+    int reasoning_budget;         // chat: tokens of reasoning at most; -1: none
+    const char *reasoning_param;  // the field that said it; static
     json_t *tools;              // chat: OpenAI's list, or NULL; owned, and kept behind the texts
     size_t tools_bytes;         // of its JSON
     sd_api_tool_choice tool_choice;

@@ -50,6 +50,10 @@ static void put_request(writer *w, sd_provider_request *m, const sd_request *r) 
     m->allowed = put(w, h->allowed, (size_t)h->n_allowed, sizeof *h->allowed);
     m->bad_words = put(w, h->bad_words, (size_t)h->n_bad_words, sizeof *h->bad_words);
     m->constraint = put(w, r->constraint.text, r->constraint.len, 1);
+    const sd_request_reasoning *g = &r->reasoning;
+    if (g->open) m->reasoning_mark[0] = put(w, g->open, strlen(g->open) + 1, 1);
+    if (g->open) m->reasoning_mark[1] = put(w, g->close, strlen(g->close) + 1, 1);
+    m->forced = put(w, g->forced, (size_t)g->n_forced, sizeof *g->forced);
     for (int i = 0; i < r->n_stop; i++) m->stop[i] = put(w, r->stop[i], strlen(r->stop[i]) + 1, 1);
 }
 
@@ -69,6 +73,8 @@ sd_status sd_provider_request_make(sd_provider_request **out, const sd_request *
                              .top_k = r->sampling.top_k,
                              .ignore_end = r->ignore_end,
                              .constraint_kind = (int32_t)r->constraint.kind,
+                             .reasoning = r->reasoning.inside | r->reasoning.again << 1,
+                             .budget = r->reasoning.bounded ? r->reasoning.budget : -1,
                              .n_stop = r->n_stop,
                              .n_shown_tokens = r->n_shown_tokens,
                              .temperature = r->sampling.temperature,
@@ -120,6 +126,32 @@ out:
     return st;
 }
 
+static bool is_text(sd_span s, const char *base, size_t bytes) {
+    return s.n > 0 && inside(s, 1, sizeof(sd_provider_request), bytes) &&
+           base[s.at + s.n - 1] == '\0';
+}
+
+static sd_status read_reasoning(sd_request_reasoning *g, const sd_provider_request *m, size_t bytes,
+                                sd_error *err) {
+    sd_status st = SD_OK;
+    const char *base = (const char *)m;
+    bool marks = m->reasoning_mark[0].n > 0;
+    SD_CHECK((!marks || (is_text(m->reasoning_mark[0], base, bytes) &&
+                         is_text(m->reasoning_mark[1], base, bytes))) &&
+                 inside(m->forced, sizeof *g->forced, sizeof *m, bytes) && m->forced.n <= INT_MAX,
+             err, SD_EFORMAT, "what a request says of reasoning lies outside its %zu bytes", bytes);
+    *g = (sd_request_reasoning){.open = marks ? part(base, m->reasoning_mark[0]) : NULL,
+                                .close = marks ? part(base, m->reasoning_mark[1]) : NULL,
+                                .inside = m->reasoning & 1,
+                                .again = m->reasoning >> 1 & 1,
+                                .bounded = m->budget >= 0,
+                                .budget = m->budget,
+                                .forced = part(base, m->forced),
+                                .n_forced = (int)m->forced.n};
+out:
+    return st;
+}
+
 sd_status sd_provider_request_read(sd_request *r, const void *block, size_t bytes, sd_error *err) {
     sd_status st = SD_OK;
     const sd_provider_request *m = block;
@@ -161,10 +193,10 @@ sd_status sd_provider_request_read(sd_request *r, const void *block, size_t byte
     r->constraint = (sd_grammar_spec){(sd_grammar_kind)m->constraint_kind,
                                       part(base, m->constraint), m->constraint.n};
     SD_TRY(read_shaping(&r->shaping, m, bytes, err));
+    SD_TRY(read_reasoning(&r->reasoning, m, bytes, err));
     for (int i = 0; i < m->n_stop; i++) {
         sd_span s = m->stop[i];
-        SD_CHECK(s.n > 0 && inside(s, 1, sizeof *m, bytes) && base[s.at + s.n - 1] == '\0', err,
-                 SD_EFORMAT, "stop string %d of a request lies outside it or has no end", i);
+        SD_CHECK(is_text(s, base, bytes), err, SD_EFORMAT, "stop string %d of a request lies outside it or has no end", i);
         r->stop[i] = base + s.at;
     }
 out:

@@ -308,12 +308,13 @@ static bool parse_prompt(sd_api_request *r, sd_api_error *e) {
 
 int sd_api_request_parse(sd_api_request *out, sd_api_kind kind, const char *body, size_t len,
                          sd_api_error *e) {
-    *out = (sd_api_request){.kind = kind, .logprobs = -1};
+    *out = (sd_api_request){.kind = kind, .logprobs = -1, .reasoning_budget = -1};
     *e = (sd_api_error){0};
     bool ok =
         parse_root(out, body ? body : "", len, e) && parse_shared(out, e) &&
         (kind == SD_API_CHAT ? sd_openai_messages_parse(out, e) && sd_openai_tools_parse(out, e)
-                             : parse_prompt(out, e));
+                             : parse_prompt(out, e)) &&
+        sd_openai_reasoning_parse(out, e);
     if (!ok) sd_api_request_free(out);
     return e->status;
 }

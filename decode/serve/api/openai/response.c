@@ -23,8 +23,11 @@ void sd_error_write(sd_json_out *t, const sd_api_error *e) {
 static void usage_write(sd_json_out *t, const sd_usage *u) {
     sd_jt_printf(t,
                  "{\"prompt_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d,"
-                 "\"prompt_tokens_details\":{\"cached_tokens\":%d}}",
+                 "\"prompt_tokens_details\":{\"cached_tokens\":%d}",
                  u->prompt, u->generated, u->prompt + u->generated, u->cached);
+    if (u->reasons)
+        sd_jt_printf(t, ",\"completion_tokens_details\":{\"reasoning_tokens\":%d}", u->reasoning);
+    sd_jt_raw(t, "}");
 }
 
 static double ratio(double a, double b) {

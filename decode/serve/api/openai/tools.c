@@ -175,6 +175,39 @@ static bool parse_effort(sd_api_request *r, sd_api_error *e) {
     return ok;
 }
 
+static bool take_budget(sd_api_request *r, const json_t *from, const char *key, const char *param,
+                        sd_api_error *e) {
+    int64_t budget = -1;
+    if (!sd_field_get(from, key)) return true;
+    if (!sd_field_int(from, key, -1, SD_API_MAX_BUDGET, &budget, e)) return false;
+    if (r->reasoning_param && r->reasoning_budget != (int)budget) {
+        sd_api_fail(e, 400, param, "%s is %d and %s %d; give one of them", param, (int)budget,
+                    r->reasoning_param, r->reasoning_budget);
+        return false;
+    }
+    r->reasoning_budget = (int)budget;
+    r->reasoning_param = param;
+    return true;
+}
+
+bool sd_openai_reasoning_parse(sd_api_request *r, sd_api_error *e) {
+    // llama-server's, vLLM's and Qwen's, and others that clients send.
+    static const char *const names[] = {
+        "reasoning_budget",       "reasoning_budget_tokens", "thinking_budget",
+        "thinking_budget_tokens", "thinking_token_budget",   "max_thinking_tokens"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (!take_budget(r, r->root, names[i], names[i], e)) return false;
+    // The template gets it as well.
+    if (!take_budget(r, sd_field_get(r->root, "chat_template_kwargs"), "thinking_budget",
+                     "chat_template_kwargs.thinking_budget", e))
+        return false;
+    if (r->kind == SD_API_CHAT || r->reasoning_budget < 0) return true;
+    sd_api_fail(e, 400, r->reasoning_param,
+                "%s: a completion has no reasoning that could be bounded; use /v1/chat/completions",
+                r->reasoning_param);
+    return false;
+}
+
 bool sd_openai_tools_parse(sd_api_request *r, sd_api_error *e) {
     r->parallel_calls = true;
     return parse_list(r, e) && parse_choice(r, e) &&
