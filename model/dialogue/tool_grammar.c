@@ -197,19 +197,31 @@ static int message(const sd_tool_maker *m, const char *channel) {
                4);
 }
 
+static int harmony_next(const sd_tool_maker *m) {
+    return seq(m, (int[]){marker(m, "<|end|>"), marker(m, "<|start|>"), text(m, "assistant")}, 3);
+}
+
 static int harmony(sd_tool_maker *m) {
-    int next = seq(
-        m, (int[]){marker(m, "<|end|>"), marker(m, "<|start|>"), text(m, "assistant")}, 3);
     int before = message(m, "analysis"), last = calls(m);
     if (!m->r->required) {
         before = sd_gb_any_of(m->b, (int[]){before, message(m, "commentary")}, 2);
         last = sd_gb_any_of(m->b, (int[]){last, message(m, "final")}, 2);
     }
-    before = sd_gb_repeat(m->b, seq(m, (int[]){before, next}, 2), 0, -1);
+    before = sd_gb_repeat(m->b, seq(m, (int[]){before, harmony_next(m)}, 2), 0, -1);
     return seq(m, (int[]){before, last}, 2);
 }
 
 // ---- answers
+
+static int form(sd_tool_maker *m) {
+    int e = sd_gb_spec(m->b, &m->r->form, m->err);
+    if (m->r->d->format != SD_TOOL_HARMONY) return seq(m, (int[]){reasoning(m), e}, 2);
+    int before = seq(m, (int[]){message(m, "analysis"), harmony_next(m)}, 2);
+    return seq(m,
+               (int[]){sd_gb_repeat(m->b, before, 0, -1), marker(m, "<|channel|>"),
+                       text(m, "final"), marker(m, "<|message|>"), e},
+               5);
+}
 
 bool sd_tool_grammar_has(sd_tool_format f) {
     return f != SD_TOOL_NONE;
@@ -218,6 +230,7 @@ bool sd_tool_grammar_has(sd_tool_format f) {
 int sd_gb_tool_answer(sd_grammar_builder *b, const sd_tool_rules *r, sd_error *err) {
     sd_tool_maker m = {.b = b, .r = r, .err = err, .any = -1};
     for (int i = 0; i < SD_RULES_TOOLS; i++) m.arguments[i] = -1;
+    if (r->form.kind != SD_GRAMMAR_NONE) return form(&m);
     if (r->d->format == SD_TOOL_HARMONY) return harmony(&m);
     int before = reasoning(&m), all = calls(&m);
     if (r->required) return seq(&m, (int[]){before, all}, 2);
@@ -233,10 +246,12 @@ int sd_gb_tool_answer(sd_grammar_builder *b, const sd_tool_rules *r, sd_error *e
 // ---- as a text
 
 sd_status sd_tool_rules_write(char **out, const sd_tool_rules *r, sd_error *err) {
-    json_t *v = json_pack("{s:i, s:i, s:b, s:i, s:b, s:b, s:b, s:O}", "format", (int)r->d->format,
+    json_t *v = json_pack("{s:i, s:i, s:b, s:i, s:b, s:b, s:b, s:O?, s:i, s:s%}", "format", (int)r->d->format,
                           "think", (int)r->d->think, "args_marker", r->d->args_marker, "only",
                           r->only, "required", r->required, "parallel", r->parallel, "in_reasoning",
-                          r->in_reasoning, "tools", (json_t *)(uintptr_t)r->tools);
+                          r->in_reasoning, "tools", (json_t *)(uintptr_t)r->tools,
+                          "form", (int)r->form.kind, "form_text",
+                          r->form.len ? r->form.text : "", r->form.len);
     sd_status st = sd_json_dump(out, v, JSON_COMPACT, err);
     json_decref(v);
     return st;
@@ -266,13 +281,18 @@ int sd_gb_tool_rules(sd_grammar_builder *b, const sd_tokenizer *t, const char *t
                        .only = int_of(v, "only"),
                        .required = bool_of(v, "required"),
                        .parallel = bool_of(v, "parallel"),
-                       .in_reasoning = bool_of(v, "in_reasoning")};
+                       .in_reasoning = bool_of(v, "in_reasoning"),
+                       .form = {(sd_grammar_kind)int_of(v, "form"),
+                                json_string_value(json_object_get(v, "form_text")),
+                                json_string_length(json_object_get(v, "form_text"))}};
     size_t n = json_array_size(r.tools);
-    if (n == 0 || n > SD_RULES_TOOLS || d.format >= SD_TOOL_FORMAT_COUNT ||
+    bool forms = r.form.kind > SD_GRAMMAR_NONE && r.form.kind < SD_GRAMMAR_CALLS && r.form.text;
+    if ((n == 0 && !forms) || n > SD_RULES_TOOLS || d.format >= SD_TOOL_FORMAT_COUNT ||
         !sd_tool_grammar_has(d.format))
         sd_fail(err, SD_EFORMAT, "these are no rules for tool calls");
     else
         e = sd_gb_tool_answer(b, &r, err);
+    if (e >= 0 && sd_gb_check_answer(b, &r, err) != SD_OK) e = -1;
     json_decref(v);
     return e;
 }

@@ -1,5 +1,5 @@
 // The answers that a request with tools allows, as a grammar: calls that must come, and arguments that keep to
-// their schemas.
+// their schemas. Likewise what a request without tools holds an answer to, behind its reasoning.
 //
 //     sd_tool_rules r = {.d = d, .t = tokenizer, .tools = tools, .only = -1, .required = true};
 //     int answer = sd_gb_tool_answer(b, &r, err);
@@ -10,7 +10,7 @@
 #pragma once
 
 #include "model/dialogue/dialogue.h"
-#include "model/grammar/grammar.h"
+#include "model/grammar/schema/cache.h"
 
 typedef struct {
     const sd_dialogue *d;
@@ -20,11 +20,13 @@ typedef struct {
     bool required;       // calls and nothing else, at least one; else text with calls or none
     bool parallel;       // more than one call
     bool in_reasoning;   // the prompt ended within the reasoning
+    sd_grammar_spec form; // what the answer is behind its reasoning; SD_GRAMMAR_NONE: text and calls
 } sd_tool_rules;
 
 /// *out <- the rules as a text, which a tokenizer alone turns into the grammar again; the caller's. SD_ENOMEM.
 sd_status sd_tool_rules_write(char **out, const sd_tool_rules *r, sd_error *err);
-/// sd_gb_tool_answer of such a text (a sd_grammar_calls_fn).
+/// sd_gb_tool_answer of such a text (a sd_grammar_calls_fn), with the check of an answer: it is read as the client will get
+/// it, and its calls of strict functions, or what is not reasoning, are held against their schemas.
 int sd_gb_tool_rules(sd_grammar_builder *b, const sd_tokenizer *t, const char *text, size_t len,
                      sd_error *err);
 
@@ -35,6 +37,8 @@ bool sd_tool_grammar_has(sd_tool_format f);
 /// keep to its parameters; those of others are any object. Where calls may come, those of strict functions that have no
 /// marker are held to the grammar where they are the whole answer, spelled as sd_tool_bare_calls says.
 int sd_gb_tool_answer(sd_grammar_builder *b, const sd_tool_rules *r, sd_error *err);
+/// Makes that check the builder's.
+sd_status sd_gb_check_answer(sd_grammar_builder *b, const sd_tool_rules *r, sd_error *err);
 
 /// Whether the arguments of a finished call keep to the schema of the tool that it names: SD_OK, also where that is not
 /// strict or none of the tools; SD_EMISMATCH says what is wrong.

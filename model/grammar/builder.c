@@ -17,11 +17,23 @@ sd_grammar_builder *sd_grammar_builder_open(void) {
 
 void sd_grammar_builder_close(sd_grammar_builder *b) {
     if (!b) return;
+    sd_gb_set_check(b, (sd_grammar_checker){0});
     for (int i = 0; i < b->n_dfa; i++) sd_dfa_free(b->dfa[i]);
     for (int i = 0; i < b->n_texts; i++) free(b->text[i].pattern), free(b->text[i].format);
     free(b->text);
     free(b->e), free(b->bytes), free(b->num), free(b->rule), free(b->dfa);
     free(b);
+}
+
+void sd_gb_set_check(sd_grammar_builder *b, sd_grammar_checker c) {
+    if (b->checker.ctx) b->checker.free_ctx(b->checker.ctx);
+    b->checker = c;
+}
+
+sd_grammar_checker sd_gb_take_check(sd_grammar_builder *b) {
+    sd_grammar_checker c = b->checker;
+    b->checker = (sd_grammar_checker){0};
+    return c;
 }
 
 int sd_gb_fail_with(sd_grammar_builder *b, const sd_error *err) {

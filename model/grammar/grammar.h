@@ -91,6 +91,20 @@ int sd_gb_regex(sd_grammar_builder *b, const char *pattern, size_t len);
 /// Any JSON object (schema/schema.h has those of a schema), nested at most `depth` deep.
 int sd_gb_json_object(sd_grammar_builder *b, int depth);
 
+typedef sd_status (*sd_grammar_check_fn)(const void *ctx, const char *text, size_t len,
+                                         sd_error *err);
+// How a whole text is checked by another way than the automaton's. ctx is given to free_ctx at the end, unless it
+// is NULL.
+typedef struct {
+    sd_grammar_check_fn check; // NULL: it is not
+    void (*free_ctx)(void *ctx);
+    void *ctx;
+} sd_grammar_checker;
+/// Of what the builder compiles; taken, also where nothing is compiled. One before it is freed.
+void sd_gb_set_check(sd_grammar_builder *b, sd_grammar_checker c);
+/// Gives it back: the caller's.
+sd_grammar_checker sd_gb_take_check(sd_grammar_builder *b);
+
 /// *out <- the texts of e, as tokens of v, which is acquired. SD_ELIMIT names the bound that is
 /// passed, SD_EINVAL or SD_EFORMAT what is wrong with the first expression that failed.
 sd_status sd_grammar_compile(sd_grammar **out, sd_grammar_builder *b, int e, sd_vocab *v,
@@ -148,8 +162,6 @@ bool sd_grammar_must_end(const sd_grammar_state *s); // it can end and nothing c
 /// *open is true then.
 int sd_grammar_forced(const sd_grammar_state *s, int32_t *token, bool *open);
 
-typedef sd_status (*sd_grammar_check_fn)(const void *ctx, const char *text, size_t len,
-                                         sd_error *err);
 /// Right after compiling: how a whole text is checked by another way than the automaton's; ctx is
 /// taken, and given to free_ctx at the end unless it is NULL.
 void sd_grammar_set_check(sd_grammar *g, sd_grammar_check_fn check, void (*free_ctx)(void *ctx),

@@ -90,6 +90,7 @@ struct sd_grammar_builder {
     int n_texts, cap_texts;
     int json_string, json_char;     // made once; -1
     int64_t steps_left, bytes_left; // of the account
+    sd_grammar_checker checker;     // of what is compiled
     sd_error err;                   // the first failure
 };
 

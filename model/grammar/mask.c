@@ -21,6 +21,8 @@ sd_status sd_grammar_compile(sd_grammar **out, sd_grammar_builder *b, int e, sd_
     pthread_mutex_init(&g->lock, NULL);
     SD_TRY(sd_gnodes_make(&g->nodes, b, e, v->V, err));
     SD_TRY(sd_automaton_open(g, err));
+    sd_grammar_checker c = sd_gb_take_check(b);
+    sd_grammar_set_check(g, c.check, c.free_ctx, c.ctx);
     *out = g, g = NULL;
 out:
     sd_grammar_release(g);

@@ -159,36 +159,37 @@ out:
     return st;
 }
 
+int sd_gb_spec(sd_grammar_builder *b, const sd_grammar_spec *want, sd_error *err) {
+    json_t *doc = NULL;
+    int e = -1;
+    bool schema = want->kind == SD_GRAMMAR_SCHEMA, json = schema || want->kind == SD_GRAMMAR_OBJECT;
+    if ((schema || want->kind == SD_GRAMMAR_CHOICE) && parse(&doc, want, err) != SD_OK) return -1;
+    if (schema) e = sd_gb_json_schema(b, doc);
+    if (want->kind == SD_GRAMMAR_CHOICE) e = choice_of(b, doc, err);
+    if (want->kind == SD_GRAMMAR_OBJECT) e = sd_gb_json_object(b, SD_GRAMMAR_OBJECT_DEPTH);
+    if (want->kind == SD_GRAMMAR_REGEX) e = sd_gb_regex(b, want->text, want->len);
+    if (e >= 0 && want->kind == SD_GRAMMAR_REGEX && whole_pattern(&doc, want, err) != SD_OK)
+        return -1;
+    sd_gb_set_check(b, (sd_grammar_checker){json ? check_json : check_text, free_json, doc});
+    return e;
+}
+
 static sd_status compile(sd_grammar **out, const sd_grammar_cache *c, sd_vocab *v,
                          const sd_grammar_spec *want, sd_error *err) {
     sd_status st = SD_OK;
-    json_t *doc = NULL;
     int e = -1;
     sd_error own = {0};
     sd_grammar_builder *b = sd_grammar_builder_open();
     SD_CHECK_ALLOC(b, err);
-    if (want->kind == SD_GRAMMAR_SCHEMA || want->kind == SD_GRAMMAR_CHOICE)
-        SD_TRY(parse(&doc, want, err));
-    if (want->kind == SD_GRAMMAR_SCHEMA) e = sd_gb_json_schema(b, doc);
-    if (want->kind == SD_GRAMMAR_CHOICE) e = choice_of(b, doc, &own);
-    if (want->kind == SD_GRAMMAR_OBJECT) e = sd_gb_json_object(b, SD_GRAMMAR_OBJECT_DEPTH);
-    if (want->kind == SD_GRAMMAR_CALLS && c->calls)
+    if (want->kind != SD_GRAMMAR_CALLS)
+        e = sd_gb_spec(b, want, &own);
+    else if (c->calls)
         e = c->calls(b, c->t, want->text, want->len, &own);
-    else if (want->kind == SD_GRAMMAR_CALLS)
+    else
         sd_fail(&own, SD_EINVAL, "nobody here reads constraints on tool calls");
-    if (want->kind == SD_GRAMMAR_REGEX) e = sd_gb_regex(b, want->text, want->len);
     SD_CHECK(own.status == SD_OK, err, own.status, "%s", own.message);
     SD_TRY(sd_grammar_compile(out, b, e, v, err));
-    if (want->kind == SD_GRAMMAR_REGEX && (st = whole_pattern(&doc, want, err)) != SD_OK) {
-        sd_grammar_release(*out);
-        *out = NULL;
-        goto out;
-    }
-    bool json = want->kind == SD_GRAMMAR_SCHEMA || want->kind == SD_GRAMMAR_OBJECT;
-    if (json || doc) sd_grammar_set_check(*out, json ? check_json : check_text, free_json, doc);
-    doc = NULL;
 out:
-    json_decref(doc);
     sd_grammar_builder_close(b);
     return st;
 }

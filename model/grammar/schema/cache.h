@@ -34,6 +34,10 @@ enum {
     SD_GRAMMAR_OBJECT_DEPTH = 16   // of "any JSON object"
 };
 
+/// A constraint but SD_GRAMMAR_CALLS as an expression, with the check of its texts as the builder's; -1: err says why,
+/// unless the builder does.
+int sd_gb_spec(sd_grammar_builder *b, const sd_grammar_spec *want, sd_error *err);
+
 typedef struct sd_grammar_cache sd_grammar_cache;
 
 /// The tokenizer must outlive it. Cheap: the vocabulary's trie is made for the first grammar.
