@@ -130,7 +130,7 @@ enum {
     SD_MAX_BAD_WORD_TOKENS = 64, // of one sequence
     SD_MAX_MIN_TOKENS = 1 << 24,
     SD_MAX_REASONING_MARK = 64, // bytes
-    SD_MAX_FORCED = 32,         // tokens
+    SD_MAX_FORCED = 96,         // tokens
     SD_MAX_SHOWN_TOKENS = 16
 };
 
@@ -153,9 +153,10 @@ typedef struct {
 /// count. Behind the budget's last one the forced tokens are said, whatever else the request asks for: each of
 /// them is the only one that its row allows, and none ends the answer.
 typedef struct {
-    const char *open, *close; // copied; of 1 to SD_MAX_REASONING_MARK bytes. NULL: nothing is looked for
-    bool inside;              // the prompt ends within reasoning
-    bool again;               // it may begin anywhere in the answer, more than once
+    const char *open,
+        *close;  // copied; of 1 to SD_MAX_REASONING_MARK bytes. NULL: nothing is looked for
+    bool inside; // the prompt ends within reasoning
+    bool again;  // it may begin anywhere in the answer, more than once
     bool bounded;
     int budget;            // bounded: tokens in all
     const int32_t *forced; // [n_forced <= SD_MAX_FORCED] copied; they end the reasoning

@@ -110,7 +110,7 @@ typedef struct sd_engine_request {
     int32_t *prompt, *stop_token;
     char *stop[SD_MAX_STOPS];
     size_t stop_len[SD_MAX_STOPS];
-    sd_shape *shape; // NULL: nothing shapes its logits
+    sd_shape *shape;         // NULL: nothing shapes its logits
     sd_reasoning *reasoning; // NULL: nothing is looked for
     double submitted;
     bool cancelled;

@@ -157,8 +157,7 @@ void sd_slot_begin_reasoning(sd_slot *s) {
     if (!r) return;
     begin(&s->reasoning, r);
     // What was said before the slot was taken away.
-    for (int i = s->request->r.n_prompt; i < s->n; i++)
-        take(&s->reasoning, r, s->timeline[i]);
+    for (int i = s->request->r.n_prompt; i < s->n; i++) take(&s->reasoning, r, s->timeline[i]);
     sd_slot_plan_reasoning(s);
 }
 
@@ -175,8 +174,7 @@ const uint32_t *sd_slot_forced(sd_slot *s, int j) {
     const sd_reasoning *r = s->request->reasoning;
     if (!sd_slot_is_bounded(s)) return NULL;
     if (s->n_ahead > j) sd_slot_plan_reasoning(s);
-    for (; s->n_ahead < j; s->n_ahead++)
-        take(&s->ahead, r, s->plan.draft[s->n_ahead]);
+    for (; s->n_ahead < j; s->n_ahead++) take(&s->ahead, r, s->plan.draft[s->n_ahead]);
     return mask_of(r, &s->ahead);
 }
 

@@ -27,6 +27,7 @@ sd_generation *sd_generation_new(sd_conn *conn, const sd_dialect *dialect) {
 void sd_generation_drop_prompt(sd_generation *g) {
     for (int i = 0; i < SD_API_MAX_PROMPTS; i++) sd_ids_free(&g->prompt[i]);
     sd_ids_free(&g->bad_words);
+    sd_ids_free(&g->closing);
     sd_buf_free(&g->body);
     sd_api_request_drop_texts(&g->request);
     sd_listener_hold(&g->server->listener, g->client, &g->bytes_held, g->answer_bytes);

@@ -29,9 +29,10 @@ static sd_finish worst_finish(const sd_generation *g) {
 }
 
 static sd_usage usage_of(const sd_generation *g) {
-    sd_usage u = {.prompt = g->prompt_tokens};
+    sd_usage u = {.prompt = g->prompt_tokens, .reasons = g->reasons};
     for (int i = 0; i < g->n_choices; i++) {
         u.generated += g->choices[i].generated;
+        u.reasoning += g->choices[i].stats.reasoning;
         if (g->choices[i].index % g->request.n == 0) u.cached += g->choices[i].cached;
     }
     return u;

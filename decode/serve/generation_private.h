@@ -10,6 +10,7 @@
 #include "decode/serve/api/dialect.h"
 #include "decode/serve/server.h"
 #include "model/dialogue/answer.h"
+#include "model/dialogue/dialogue.h"
 
 typedef struct sd_choice sd_choice;
 
@@ -75,6 +76,9 @@ struct sd_generation {
     sd_ids bad_words;                  // likewise (decode/engine/bad_words.h)
     int prompt_tokens;
     bool in_reasoning; // the prompt ends within the answer's reasoning
+    bool reasons;      // the answer may reason
+    sd_reasoning_marks marks;
+    sd_ids closing; // what ends the reasoning when its budget is used up; until it is submitted
     sd_choice *choices;
     int n_choices, open; // open: submitted and not ended
     bool streaming, failed;

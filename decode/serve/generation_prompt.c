@@ -104,6 +104,8 @@ static int check_constraint(sd_generation *g, sd_api_error *e) {
     uint64_t tenant;
     sd_error err = {0};
     if (want.kind == SD_GRAMMAR_NONE) return 0;
+    sd_grammar_release(g->grammar); // what stands behind reasoning was compiled alone before
+    g->grammar = NULL;
     if (!g->server->local->grammars)
         return sd_api_fail(e, 400, r->constraint_param, "%s: this model has no tokenizer",
                            r->constraint_param);
@@ -146,23 +148,50 @@ static int check_tools(const sd_generation *g, const sd_dialogue *d, sd_api_erro
     return 0;
 }
 
-// The answer's constraint, once it is known where the answer begins.
-static int constrain_calls(sd_generation *g, const sd_dialogue *d, sd_api_error *e) {
+// Where the answer reasons, and what ends that behind its budget: a call or the answer follows.
+static int find_reasoning(sd_generation *g, const sd_dialogue *d, sd_api_error *e) {
+    const sd_api_request *r = &g->request;
+    sd_error err = {0};
+    bool must_call = r->tools && r->tool_choice >= SD_API_TOOL_REQUIRED;
+    g->reasons = sd_dialogue_reasoning(&g->marks, d, !must_call);
+    if (r->reasoning_budget < 0) return 0;
+    if (!g->reasons)
+        return sd_api_fail(
+            e, 400, r->reasoning_param,
+            "%s: this model's answers have no reasoning that could be bounded; leave "
+            "the field out",
+            r->reasoning_param);
+    if (sd_tokenizer_encode(g->server->local->model->tokenizer, g->marks.forced,
+                            strlen(g->marks.forced), SD_TOK_SPECIAL | SD_TOK_GOES_ON, &g->closing,
+                            &err) != SD_OK)
+        return sd_api_fail(e, 500, r->reasoning_param, "%s", err.message);
+    return 0;
+}
+
+// The answer's constraint, once it is known where the answer begins. Where there is reasoning in front of it,
+// what the client asks for begins behind that.
+static int constrain_answer(sd_generation *g, const sd_dialogue *d, sd_api_error *e) {
     sd_api_request *r = &g->request;
-    if (!forces_calls(r)) return 0;
-    sd_tool_rules rules = {.d = d,
+    bool behind = r->constraint != SD_GRAMMAR_NONE && g->reasons &&
+                  (g->in_reasoning || r->reasoning_budget > 0);
+    if (!behind && !forces_calls(r)) return 0;
+    sd_tool_rules rules = {.form = {r->constraint, r->constraint_text, r->constraint_len},
+                           .d = d,
                            .t = g->server->local->model->tokenizer,
-                           .tools = r->tools,
+                           .tools = behind ? NULL : r->tools,
                            .only = r->tool_choice == SD_API_TOOL_NAMED ? r->tool_index : -1,
                            .required = r->tool_choice != SD_API_TOOL_AUTO,
                            .parallel = r->parallel_calls && r->tool_choice != SD_API_TOOL_NAMED,
                            .in_reasoning = g->in_reasoning};
     sd_error err = {0};
-    if (sd_tool_rules_write(&r->constraint_text, &rules, &err) != SD_OK)
-        return sd_api_fail(e, 500, "tools", "%s", err.message);
+    char *text = NULL;
+    if (sd_tool_rules_write(&text, &rules, &err) != SD_OK)
+        return sd_api_fail(e, 500, NULL, "%s", err.message);
+    free(r->constraint_text);
+    r->constraint_text = text;
+    r->constraint_len = strlen(text);
     r->constraint = SD_GRAMMAR_CALLS;
-    r->constraint_len = strlen(r->constraint_text);
-    r->constraint_param = r->strict ? "tools" : "tool_choice";
+    if (!behind) r->constraint_param = r->strict ? "tools" : "tool_choice";
     return check_constraint(g, e);
 }
 
@@ -202,7 +231,7 @@ static int encode_chat(sd_generation *g, int ctx, sd_api_error *e) {
     if (st != SD_OK)
         return sd_api_fail(e, st == SD_ENOMEM ? 500 : 400, "messages", "%s", err.message);
     g->in_reasoning = sd_dialogue_in_reasoning(d, m->tokenizer, g->prompt[0].id, g->prompt[0].n);
-    if (constrain_calls(g, d, e)) return e->status;
+    if (find_reasoning(g, d, e) || constrain_answer(g, d, e)) return e->status;
     return check_length(g, 0, ctx, e);
 }
 

@@ -62,6 +62,15 @@ static int submit_choice(sd_generation *g, sd_choice *c, sd_api_error *e) {
         const sd_dialogue *d = &g->server->local->row[g->model->row].dialogue;
         q.n_shown_tokens = d->n_markers;
         memcpy(q.shown_token, d->marker, sizeof q.shown_token);
+        if (g->reasons)
+            q.reasoning = (sd_request_reasoning){.open = g->marks.open,
+                                                 .close = g->marks.close,
+                                                 .inside = g->in_reasoning,
+                                                 .again = g->marks.again,
+                                                 .bounded = r->reasoning_budget >= 0,
+                                                 .budget = r->reasoning_budget,
+                                                 .forced = g->closing.id,
+                                                 .n_forced = g->closing.n};
     }
     sd_provider *p = g->model->provider;
     sd_provider_request *m = NULL;

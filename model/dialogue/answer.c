@@ -153,7 +153,8 @@ bool sd_answer_escapes(const sd_answer_parser *p, const json_t *function, size_t
     int n = sd_tool_bare_calls(&form, p->o.format);
     for (int i = 0; i < n && !p->said; i++) {
         size_t open = strlen(form[i].open);
-        if (to - from == open + strlen(name) && memcmp(p->held.data + from, form[i].open, open) == 0)
+        if (to - from == open + strlen(name) &&
+            memcmp(p->held.data + from, form[i].open, open) == 0)
             return false;
     }
     return true;

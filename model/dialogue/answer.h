@@ -43,9 +43,10 @@ typedef struct {
     sd_think_style think;
     bool calls;        // calls are looked for; false: they are content
     bool in_reasoning; // the prompt ended within the reasoning
-    bool held;         // the answer is held to the grammar of tool_grammar.h: calls of strict tools in forms
-                       // that it does not hold are content
-    int max_calls;     // further ones are left out; 0: any number
+    bool
+        held; // the answer is held to the grammar of tool_grammar.h: calls of strict tools in forms
+              // that it does not hold are content
+    int max_calls; // further ones are left out; 0: any number
     const json_t *
         tools; // OpenAI's list, borrowed: names of calls without a marker, types of values; may be NULL
 } sd_answer_options;

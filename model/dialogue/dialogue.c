@@ -117,11 +117,10 @@ static void copy_breaks(char *out, const char *text, size_t len, bool end) {
 static void try_reasoning(sd_dialogue *d, trial *r) {
     sd_think_marks think = sd_think_marks_of(d->think);
     if (d->think == SD_THINK_TAGS) strcpy(d->before_close, "\n"), strcpy(d->behind_close, "\n\n");
-    if (!think.close ||
-        !renders(r,
-                 "[" USER ", {\"role\": \"assistant\", \"content\": \"" VALUE
-                 "\", \"reasoning_content\": \"" RESULT "\"}]",
-                 false))
+    if (!think.close || !renders(r,
+                                 "[" USER ", {\"role\": \"assistant\", \"content\": \"" VALUE
+                                 "\", \"reasoning_content\": \"" RESULT "\"}]",
+                                 false))
         return;
     const char *from = strstr(r->text.data ? r->text.data : "", RESULT),
                *close = from ? strstr(from, think.close) : NULL,

@@ -21,10 +21,10 @@ int sd_tool_format_find(const char *word) {
 int sd_tool_bare_calls(const sd_bare_call **out, sd_tool_format f) {
 #define OBJECTS(key)                                                                               \
     {                                                                                              \
-        {"{\"name\": \"", "\", \"" key "\": ", "}"},                                                 \
-            {"{\n  \"name\": \"", "\",\n  \"" key "\": ", "\n}"},                                     \
-            {"```json\n{\"name\": \"", "\", \"" key "\": ", "}\n```"},                               \
-            {"```json\n{\n  \"name\": \"", "\",\n  \"" key "\": ", "\n}\n```"},                     \
+        {"{\"name\": \"", "\", \"" key "\": ", "}"},                                               \
+            {"{\n  \"name\": \"", "\",\n  \"" key "\": ", "\n}"},                                  \
+            {"```json\n{\"name\": \"", "\", \"" key "\": ", "}\n```"},                             \
+            {"```json\n{\n  \"name\": \"", "\",\n  \"" key "\": ", "\n}\n```"},                    \
     }
     static const sd_bare_call hermes[] = OBJECTS("arguments"), gemma[] = OBJECTS("parameters"),
                               coder[] = {{"<function=", ">\n", "</function>"}},

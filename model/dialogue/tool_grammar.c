@@ -72,8 +72,8 @@ static int call(sd_tool_maker *m, int i) {
     case SD_TOOL_HARMONY:
         return seq(m,
                    (int[]){marker(m, "<|channel|>"), text(m, "commentary to=functions."),
-                           text(m, name), text(m, " "), marker(m, "<|constrain|>"),
-                           text(m, "json"), marker(m, "<|message|>"), sd_tool_arguments(m, i)},
+                           text(m, name), text(m, " "), marker(m, "<|constrain|>"), text(m, "json"),
+                           marker(m, "<|message|>"), sd_tool_arguments(m, i)},
                    8);
     default:
         return seq(m,
@@ -246,12 +246,12 @@ int sd_gb_tool_answer(sd_grammar_builder *b, const sd_tool_rules *r, sd_error *e
 // ---- as a text
 
 sd_status sd_tool_rules_write(char **out, const sd_tool_rules *r, sd_error *err) {
-    json_t *v = json_pack("{s:i, s:i, s:b, s:i, s:b, s:b, s:b, s:O?, s:i, s:s%}", "format", (int)r->d->format,
-                          "think", (int)r->d->think, "args_marker", r->d->args_marker, "only",
-                          r->only, "required", r->required, "parallel", r->parallel, "in_reasoning",
-                          r->in_reasoning, "tools", (json_t *)(uintptr_t)r->tools,
-                          "form", (int)r->form.kind, "form_text",
-                          r->form.len ? r->form.text : "", r->form.len);
+    json_t *v =
+        json_pack("{s:i, s:i, s:b, s:i, s:b, s:b, s:b, s:O?, s:i, s:s%}", "format",
+                  (int)r->d->format, "think", (int)r->d->think, "args_marker", r->d->args_marker,
+                  "only", r->only, "required", r->required, "parallel", r->parallel, "in_reasoning",
+                  r->in_reasoning, "tools", (json_t *)(uintptr_t)r->tools, "form",
+                  (int)r->form.kind, "form_text", r->form.len ? r->form.text : "", r->form.len);
     sd_status st = sd_json_dump(out, v, JSON_COMPACT, err);
     json_decref(v);
     return st;

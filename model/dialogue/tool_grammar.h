@@ -20,7 +20,8 @@ typedef struct {
     bool required;       // calls and nothing else, at least one; else text with calls or none
     bool parallel;       // more than one call
     bool in_reasoning;   // the prompt ended within the reasoning
-    sd_grammar_spec form; // what the answer is behind its reasoning; SD_GRAMMAR_NONE: text and calls
+    sd_grammar_spec
+        form; // what the answer is behind its reasoning; SD_GRAMMAR_NONE: text and calls
 } sd_tool_rules;
 
 /// *out <- the rules as a text, which a tokenizer alone turns into the grammar again; the caller's. SD_ENOMEM.

@@ -54,15 +54,15 @@ static bool enforced(const sd_tool_maker *m, int i, const json_t *root) {
     size_t k;
     json_object_foreach((json_t *)(uintptr_t)root, key, v) {
         bool known = false;
-        for (size_t n = 0; n < sizeof keys / sizeof keys[0]; n++) known |= strcmp(key, keys[n]) == 0;
+        for (size_t n = 0; n < sizeof keys / sizeof keys[0]; n++)
+            known |= strcmp(key, keys[n]) == 0;
         if (!known) return refuse(m, i, key, "is not enforced in calls of this form"), false;
     }
     const json_t *properties = json_object_get(root, "properties"),
                  *required = json_object_get(root, "required");
     if (properties && !json_is_object(properties))
         return refuse(m, i, "properties", "is no object"), false;
-    if (required && !json_is_array(required))
-        return refuse(m, i, "required", "is no array"), false;
+    if (required && !json_is_array(required)) return refuse(m, i, "required", "is no array"), false;
     json_array_foreach(required, k, v) {
         const char *name = json_string_value(v);
         if (!name || !json_object_get(properties, name))

@@ -276,7 +276,8 @@ int sd_gb_free_text(sd_grammar_builder *b, const sd_free_text *x) {
     sd_error err;
     sd_dfa *d = NULL, *begun = NULL, *both = NULL;
     if (b->err.status) return -1;
-    if (sd_dfa_without(&d, x->without, x->len, x->n, &err) != SD_OK) return sd_gb_fail_with(b, &err);
+    if (sd_dfa_without(&d, x->without, x->len, x->n, &err) != SD_OK)
+        return sd_gb_fail_with(b, &err);
     if (x->begun.n_whole + x->begun.n_words == 0) return sd_gb_dfa(b, d, false);
     sd_status st = sd_dfa_not_begun(&begun, &x->begun, &err);
     if (st == SD_OK) st = sd_dfa_both(&both, d, begun, &err);

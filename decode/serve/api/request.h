@@ -67,11 +67,11 @@ typedef struct {
     const char *cache_salt; // prefixes are found by requests with the same one alone; NULL: none
     bool speculate;
     json_t *messages; // chat: [{"role","content",...}], content parts joined to one string; owned
-    json_t *template_arguments; // chat: chat_template_kwargs and reasoning_effort, or NULL; owned
-    int reasoning_budget;         // chat: tokens of reasoning at most; -1: none
-    const char *reasoning_param;  // the field that said it; static
-    json_t *tools;              // chat: OpenAI's list, or NULL; owned, and kept behind the texts
-    size_t tools_bytes;         // of its JSON
+    json_t *template_arguments;  // chat: chat_template_kwargs and reasoning_effort, or NULL; owned
+    int reasoning_budget;        // chat: tokens of reasoning at most; -1: none
+    const char *reasoning_param; // the field that said it; static
+    json_t *tools;               // chat: OpenAI's list, or NULL; owned, and kept behind the texts
+    size_t tools_bytes;          // of its JSON
     sd_api_tool_choice tool_choice;
     int tool_index;      // NAMED: which
     bool parallel_calls; // more than one call

@@ -196,7 +196,8 @@ sd_status sd_provider_request_read(sd_request *r, const void *block, size_t byte
     SD_TRY(read_reasoning(&r->reasoning, m, bytes, err));
     for (int i = 0; i < m->n_stop; i++) {
         sd_span s = m->stop[i];
-        SD_CHECK(is_text(s, base, bytes), err, SD_EFORMAT, "stop string %d of a request lies outside it or has no end", i);
+        SD_CHECK(is_text(s, base, bytes), err, SD_EFORMAT,
+                 "stop string %d of a request lies outside it or has no end", i);
         r->stop[i] = base + s.at;
     }
 out:

@@ -16,7 +16,7 @@
 
 #include <stddef.h>
 
-enum { SD_PROVIDER_VERSION = 6 };
+enum { SD_PROVIDER_VERSION = 7 };
 
 typedef struct {
     uint32_t version; // SD_PROVIDER_VERSION
@@ -43,9 +43,10 @@ typedef struct {
     int32_t shown_token[SD_MAX_SHOWN_TOKENS];
     int32_t reasoning; // bits: 1 the prompt ends within it, 2 it may begin again
     int32_t budget;    // of tokens of reasoning; -1: none
-    sd_span reasoning_mark[2]; // char: what begins and what ends it, with their 0; none: it is not looked for
-    sd_span forced;            // int32_t: what ends it behind its budget
-    sd_span prompt;             // int32_t: token ids
+    sd_span reasoning_mark
+        [2];        // char: what begins and what ends it, with their 0; none: it is not looked for
+    sd_span forced; // int32_t: what ends it behind its budget
+    sd_span prompt; // int32_t: token ids
     sd_span stop_token;         // int32_t
     sd_span bias;               // sd_token_bias
     sd_span allowed;            // int32_t

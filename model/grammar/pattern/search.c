@@ -178,8 +178,7 @@ sd_status sd_dfa_not_begun(sd_dfa **out, const sd_beginnings *x, sd_error *err) 
     SD_CHECK_ALLOC(ok, err);
     SD_CHECK(trie_states(&m, &t), err, SD_ELIMIT,
              "%d beginnings that a text must not have take more than %d states",
-             x->n_whole + x->n_words,
-             SD_DFA_STATES);
+             x->n_whole + x->n_words, SD_DFA_STATES);
     st = sd_dfa_finish(out, &m, err);
 out:
     free(t.first), free(t.b);

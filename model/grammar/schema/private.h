@@ -27,10 +27,10 @@ typedef struct {
     sd_schema_pair *both; // one schema for a pair, however often it is met
     int n_both, cap_both;
     int depth, parts;
-    int any;        // the expression of any value; -1: not made yet
+    int any;                     // the expression of any value; -1: not made yet
     sd_schema_spelling spelling; // of the value that is read, not of those within it
     const char *without;         // TEXT: what stands in none of them
-    char path[512]; // a JSON pointer to where the reader is
+    char path[512];              // a JSON pointer to where the reader is
 } sd_schema_reader;
 
 typedef enum {

@@ -193,8 +193,7 @@ static int read_types(sd_schema_reader *r, const json_t *schema) {
 
 // Whether a value is one of those that are spelled. A text with a NUL is none that answers have.
 static bool is_spelled(const sd_schema_reader *r, const json_t *v) {
-    if (r->spelling != SD_SPELL_TEXT)
-        return r->spelling == SD_SPELL_JSON || !json_is_string(v);
+    if (r->spelling != SD_SPELL_TEXT) return r->spelling == SD_SPELL_JSON || !json_is_string(v);
     const char *s = json_string_value(v);
     return s && strlen(s) == json_string_length(v) && !strstr(s, r->without);
 }
@@ -227,11 +226,12 @@ static int read_values(sd_schema_reader *r, const json_t *schema) {
         sd_error err;
         sd_status st = sd_schema_validate_part(r->root, beside, v, &r->b->steps_left, &err);
         if (!sd_gb_spend(r->b, VALUE_STEPS, 0)) goto out;
-        if (st == SD_EMISMATCH || !is_spelled(r, v)) continue;
+        if (st == SD_EMISMATCH) continue;
         if (st != SD_OK) {
             sd_schema_fail(r, "%s", err.message);
             goto out;
         }
+        if (!is_spelled(r, v)) continue;
         if (json_is_object(v) || json_is_array(v) || json_is_real(v)) {
             any[n_any++] = sd_gb_json_constant(r->b, v);
             continue;

@@ -52,8 +52,8 @@ static int types_of(walk *w, const json_t *schema, int depth) {
     const json_t *v;
     if (json_is_false(schema)) return 0;
     if (!json_is_object(schema) || depth > DEPTH || --w->left < 0) return SD_T_ALL;
-    int types = json_object_get(schema, "type") ? sd_schema_types(schema)
-                                                : sd_schema_implied_types(schema);
+    int types =
+        json_object_get(schema, "type") ? sd_schema_types(schema) : sd_schema_implied_types(schema);
     if (types < 0) types = SD_T_ALL;
     if (types & SD_T_NUMBER) types |= SD_T_INTEGER;
     if ((v = json_object_get(schema, "enum"))) types &= values(w, v);

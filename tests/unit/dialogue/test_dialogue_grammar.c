@@ -97,7 +97,8 @@ static sd_tool_rules rules_of(const row *x, sd_dialogue *d) {
                            .in_reasoning = x->in_reasoning};
 }
 
-Test(dialogue_grammar, only_answers_that_keep_to_the_rules_pass, .init = setup, .fini = rules_close) {
+Test(dialogue_grammar, only_answers_that_keep_to_the_rules_pass, .init = setup,
+     .fini = rules_close) {
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         sd_dialogue d;
         sd_tool_rules r = rules_of(&rows[i], &d);
@@ -147,10 +148,10 @@ Test(dialogue_grammar, a_keyword_that_tags_do_not_enforce_is_named, .init = setu
      .fini = rules_close) {
     static const struct {
         const char *parameters, *names;
-    } bad[] = {
-        {"{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\"}},\"required\":[\"a\",\"b\"]}",
-         "'b' of f is required"},
-        {"{\"type\":\"object\",\"anyOf\":[{}]}", "anyOf"}};
+    } bad[] = {{"{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\"}},\"required\":["
+                "\"a\",\"b\"]}",
+                "'b' of f is required"},
+               {"{\"type\":\"object\",\"anyOf\":[{}]}", "anyOf"}};
     for (int i = 0; i < 4; i++) {
         sd_error err = {0};
         sd_dialogue d = {.format = SD_TOOL_QWEN3_CODER};
@@ -168,16 +169,13 @@ Test(dialogue_grammar, a_keyword_that_tags_do_not_enforce_is_named, .init = setu
 }
 
 Test(dialogue_grammar, texts_that_are_no_rules_are_refused, .init = setup, .fini = rules_close) {
-    static const char *const texts[] = {"",
-                                        "{}",
-                                        "[]",
-                                        "{\"format\": 1, \"tools\": []}",
+    static const char *const texts[] = {"", "{}", "[]", "{\"format\": 1, \"tools\": []}",
                                         "{\"format\": 99, \"tools\": [{}]}"};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         sd_error err = {0};
         sd_grammar_builder *b = sd_grammar_builder_open();
-        cr_assert_eq(sd_gb_tool_rules(b, rules_model.tokenizer, texts[i], strlen(texts[i]), &err), -1,
-                     "%s", texts[i]);
+        cr_assert_eq(sd_gb_tool_rules(b, rules_model.tokenizer, texts[i], strlen(texts[i]), &err),
+                     -1, "%s", texts[i]);
         cr_assert_neq(err.status, SD_OK, "%s", texts[i]);
         sd_grammar_builder_close(b);
     }

@@ -10,7 +10,8 @@
 
 static const char weather[] =
     "[{\"type\":\"function\",\"function\":{\"name\":\"get_weather\",\"strict\":true,\"parameters\":"
-    "{\"type\":\"object\",\"properties\":{\"city\":{\"type\":\"string\",\"enum\":[\"Bern\",\"Basel\"]},"
+    "{\"type\":\"object\",\"properties\":{\"city\":{\"type\":\"string\",\"enum\":[\"Bern\","
+    "\"Basel\"]},"
     "\"days\":{\"type\":\"integer\",\"minimum\":1,\"maximum\":9}},\"required\":[\"city\",\"days\"],"
     "\"additionalProperties\":false}}},"
     "{\"type\":\"function\",\"function\":{\"name\":\"free\"}}]";
@@ -26,8 +27,9 @@ static json_t *function_of(json_t *list, size_t i) {
 // ---- qwen3-coder: raw texts and JSON
 
 #define DEFS                                                                                       \
-    "\"$defs\":{\"Colour\":{\"enum\":[\"red\",\"dark blue\"]},\"Node\":{\"type\":\"object\","       \
-    "\"properties\":{\"v\":{\"type\":\"string\"},\"next\":{\"anyOf\":[{\"$ref\":\"#/$defs/Node\"},"  \
+    "\"$defs\":{\"Colour\":{\"enum\":[\"red\",\"dark blue\"]},\"Node\":{\"type\":\"object\","      \
+    "\"properties\":{\"v\":{\"type\":\"string\"},\"next\":{\"anyOf\":[{\"$ref\":\"#/$defs/"        \
+    "Node\"},"                                                                                     \
     "{\"type\":\"null\"}]}},\"required\":[\"v\",\"next\"],\"additionalProperties\":false}}"
 
 static const struct {
@@ -47,7 +49,8 @@ static const struct {
     {"{\"allOf\":[{\"$ref\":\"#/$defs/Colour\"}],\"description\":\"d\"}",
      {{"red", "\"red\""}},
      {"green", "\"red\""}},
-    {"{\"$ref\":\"#/properties/p/$defs/own\",\"$defs\":{\"own\":{\"type\":\"string\",\"minLength\":2,\"maxLength\":3}}}",
+    {"{\"$ref\":\"#/properties/p/$defs/"
+     "own\",\"$defs\":{\"own\":{\"type\":\"string\",\"minLength\":2,\"maxLength\":3}}}",
      {{"ab", "\"ab\""}, {"abc", "\"abc\""}},
      {"a", "abcd"}},
     {"{\"enum\":[\"a b\",3,null,true,\"4\"]}",
@@ -57,7 +60,8 @@ static const struct {
      {{"{\"v\": \"x\", \"next\": null}", "{\"v\": \"x\", \"next\": null}"}, {"null", "null"}},
      {"x", "{\"v\": \"x\"}"}},
     {"{\"type\":\"integer\",\"minimum\":5}", {{"7", "7"}}, {"3", "\"7\"", "x"}},
-    {"{\"anyOf\":[{\"type\":\"string\",\"pattern\":\"^[a-z0-9]+$\"},{\"type\":\"integer\",\"minimum\":5}]}",
+    {"{\"anyOf\":[{\"type\":\"string\",\"pattern\":\"^[a-z0-9]+$\"},{\"type\":\"integer\","
+     "\"minimum\":5}]}",
      {{"7", "7"}, {"3", "\"3\""}, {"abc", "\"abc\""}},
      {"A", "-7"}},
     {"{\"type\":\"string\",\"format\":\"date\"}", {{"2026-01-31", "\"2026-01-31\""}}, {"x", ""}},
@@ -162,9 +166,9 @@ Test(dialogue_strict, enums_are_whole_and_names_of_tags_are_checked, .init = set
     for (int i = 0; i < 300; i++) sd_buf_printf(&schema, "%s\"v%d\"", i ? "," : "{\"enum\":[", i);
     cr_assert(sd_buf_adds(&schema, "]}") && schema.len < 60000);
     json_t *enumeration = json_loads(schema.data, 0, NULL);
-    json_t *list = json_pack("[{s:{s:s, s:b, s:{s:s, s:{s:o}, s:[s]}}}]", "function", "name", "f",
-                             "strict", 1, "parameters", "type", "object", "properties", "p",
-                             enumeration, "required", "p");
+    json_t *list =
+        json_pack("[{s:{s:s, s:b, s:{s:s, s:{s:o}, s:[s]}}}]", "function", "name", "f", "strict", 1,
+                  "parameters", "type", "object", "properties", "p", enumeration, "required", "p");
     sd_tool_rules r = rules_for(&coder, list, true);
     sd_grammar *g = rules_compile(&r);
     char text[256];
@@ -304,8 +308,8 @@ Test(dialogue_strict, no_form_of_a_call_gets_around_the_grammar, .init = setup, 
                 if (!rules_pass(g, text)) continue;
                 passed++;
                 f = rules_read(text, (size_t)n, &o);
-                cr_assert_eq(bad_calls(f), 0, "%s, think %d: <<%s>>",
-                             sd_tool_format_name(o.format), (int)o.think, text);
+                cr_assert_eq(bad_calls(f), 0, "%s, think %d: <<%s>>", sd_tool_format_name(o.format),
+                             (int)o.think, text);
                 escaped += is_call;
                 rules_found_free(f);
             }
@@ -428,6 +432,56 @@ Test(dialogue_strict, calls_of_128_functions_can_be_forced, .init = setup, .fini
 }
 
 // ---- the check at the end
+
+// By the check that comes with the grammar: the answer's text alone is given.
+Test(dialogue_strict, answers_are_read_again_and_checked, .init = setup, .fini = rules_close) {
+#define FORM                                                                                       \
+    "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\"}},\"required\":[\"a\"]}"
+    static const struct {
+        sd_tool_format format;
+        sd_think_style think;
+        bool in_reasoning, form;
+        const char *text;
+        sd_status st;
+    } row[] = {
+        {SD_TOOL_HERMES, 0, 0, 0,
+         "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": " GOOD "}\n</tool_call>", SD_OK},
+        {SD_TOOL_HERMES, 0, 0, 0,
+         "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": " GOOD "}\n</tool_call>\n"
+         "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": " BAD "}\n</tool_call>",
+         SD_EMISMATCH},
+        {SD_TOOL_HERMES, 0, 0, 0,
+         "<tool_call>\n{\"name\": \"get_weather\", \"arguments\": " BAD
+         "}\n</tool_call>\n<tool_call>\n{\"name\": \"free\", \"arguments\": {}}\n</tool_call>",
+         SD_EMISMATCH},
+        {SD_TOOL_HERMES, SD_THINK_TAGS, 1, 0,
+         "Hm.\n</think>\n\n<tool_call>\n{\"name\": \"get_weather\", \"arguments\": " BAD
+         "}\n</tool_call>",
+         SD_EMISMATCH},
+        {SD_TOOL_HARMONY, 0, 0, 0, THOUGHT TO("get_weather") BAD, SD_EMISMATCH},
+        {SD_TOOL_HARMONY, 0, 0, 0, THOUGHT TO("get_weather") GOOD, SD_OK},
+        {SD_TOOL_HERMES, SD_THINK_TAGS, 1, 1, "Hm.\n</think>\n\n{\"a\": 1}", SD_OK},
+        {SD_TOOL_HERMES, SD_THINK_TAGS, 1, 1, "Hm.\n</think>\n\n{\"a\": \"1\"}", SD_EMISMATCH},
+        {SD_TOOL_HERMES, SD_THINK_TAGS, 0, 1, "<think>Hm.</think>{\"a\": 1}", SD_OK},
+        {SD_TOOL_HERMES, SD_THINK_TAGS, 0, 1, "{\"a\": 1}", SD_OK},
+        {SD_TOOL_HERMES, SD_THINK_TAGS, 0, 1, "{\"a\": 1.5}", SD_EMISMATCH},
+        {SD_TOOL_HARMONY, 0, 0, 1, THOUGHT "<|channel|>final<|message|>{\"a\": 1}", SD_OK},
+        {SD_TOOL_HARMONY, 0, 0, 1, THOUGHT "<|channel|>final<|message|>{}", SD_EMISMATCH},
+    };
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        sd_error err = {0};
+        sd_dialogue d = {.format = row[i].format, .think = row[i].think};
+        sd_tool_rules r = rules_for(&d, row[i].form ? NULL : rules_tools, !row[i].form);
+        r.in_reasoning = row[i].in_reasoning;
+        if (row[i].form) r.form = (sd_grammar_spec){SD_GRAMMAR_SCHEMA, FORM, strlen(FORM)};
+        sd_grammar *g = rules_compile(&r);
+        // What passes is right, and what is wrong does not pass.
+        cr_assert_eq(rules_pass(g, row[i].text), row[i].st == SD_OK, "%s", row[i].text);
+        cr_assert_eq(sd_grammar_check(g, row[i].text, strlen(row[i].text), &err), row[i].st,
+                     "%s: %s", row[i].text, err.message);
+        sd_grammar_release(g);
+    }
+}
 
 Test(dialogue_strict, finished_calls_are_checked_once_more, .init = setup, .fini = rules_close) {
     static const struct {

@@ -145,7 +145,7 @@ static const struct {
                          "\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"g\"}}")},
     {"parallel_tool_calls", CHAT(",\"parallel_tool_calls\":1")},
     {"reasoning_effort", CHAT(",\"reasoning_effort\":\"huge\"")},
-    {"reasoning_budget", CHAT(",\"reasoning_budget\":5")},
+    {"reasoning_budget", CHAT(",\"reasoning_budget\":-2")},
     {"messages[0].tool_calls[0]", "{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[7]}]}"},
     {"messages[0].tool_calls[0].function", "{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":["
                                            "{\"function\":{\"arguments\":\"\"}}]}]}"},

@@ -63,7 +63,7 @@ Test(answer, chunks_have_the_shapes_clients_read) {
     cr_assert_eq(json_object_size(json_object_get(choice, "delta")), 0);
     cr_assert_null(json_object_get(last, "usage"), "nobody asked");
     sd_json_out t = {.buf = sd_buf_make(4096)};
-    sd_usage_chunk_write(&t, &text, &(sd_usage){3, 4, 1});
+    sd_usage_chunk_write(&t, &text, &(sd_usage){.prompt = 3, .generated = 4, .cached = 1});
     json_t *usage = event(&t);
     cr_assert_str_eq(at(usage, "object"), "text_completion");
     cr_assert_eq(json_array_size(json_object_get(usage, "choices")), 0);
@@ -189,7 +189,7 @@ static sd_whole_choice whole_choice(const void *ctx, int i) {
 
 static sd_buf write_whole(const sd_answer *a, const whole *w, size_t slice) {
     static const sd_request_stats sum = {.generated = TOKENS};
-    static const sd_usage usage = {7, TOKENS, 0};
+    static const sd_usage usage = {.prompt = 7, .generated = TOKENS};
     sd_buf all = sd_buf_make(1 << 24);
     sd_whole state = {0};
     for (bool done = false; !done;) {

@@ -272,7 +272,8 @@ Test(provider, another_process_behind_a_socket_gives_the_same_tokens) {
 // ---- blocks
 
 Test(provider, a_request_comes_out_as_it_went_in) {
-    int32_t prompt[] = {1, 2, 3}, stop_token[] = {9, 8}, allowed[] = {4, 5, 6}, bad[] = {1, 7};
+    int32_t prompt[] = {1, 2, 3}, stop_token[] = {9, 8}, allowed[] = {4, 5, 6}, bad[] = {1, 7},
+            forced[] = {10, 20, 30};
     sd_token_bias bias[] = {{3, -100}, {4, .5f}};
     sd_request in = {.prompt = prompt,
                      .n_prompt = 3,
@@ -288,6 +289,13 @@ Test(provider, a_request_comes_out_as_it_went_in) {
                                  .n_allowed = 3,
                                  .n_bad_words = 2,
                                  .min_tokens = 4},
+                     .reasoning = {.open = "<t>",
+                                   .close = "</t>",
+                                   .inside = true,
+                                   .bounded = true,
+                                   .budget = 0,
+                                   .forced = forced,
+                                   .n_forced = 3},
                      .stop = {"a", "", "long one"},
                      .n_stop = 3,
                      .stop_token = stop_token,
@@ -322,6 +330,17 @@ Test(provider, a_request_comes_out_as_it_went_in) {
               memcmp(out.constraint.text, "a+b", 3) == 0);
     cr_assert(out.max_tokens == 5 && out.ignore_end && out.logprobs == 20 &&
               out.spec == SD_SPEC_SUFFIX && out.client == 42 && !out.adapter && !out.on_event);
+    const sd_request_reasoning *g = &out.reasoning;
+    cr_assert(g->inside && !g->again && g->bounded && g->budget == 0 && g->n_forced == 3 &&
+              memcmp(g->forced, forced, sizeof forced) == 0);
+    cr_assert_str_eq(g->open, "<t>");
+    cr_assert_str_eq(g->close, "</t>");
+    in.reasoning.bounded = false, in.reasoning.again = true;
+    sd_provider_request *free_one = NULL;
+    cr_assert_eq(sd_provider_request_make(&free_one, &in, 3, NULL), SD_OK);
+    cr_assert_eq(sd_provider_request_read(&out, free_one, free_one->head.bytes, NULL), SD_OK);
+    cr_assert(!out.reasoning.bounded && out.reasoning.again && out.reasoning.inside);
+    free(free_one);
     // A block of another process: what it is held to is checked before it is followed.
     m->constraint_kind = SD_GRAMMAR_KINDS;
     cr_assert_eq(sd_provider_request_read(&out, m, m->head.bytes, NULL), SD_EFORMAT);
@@ -339,6 +358,9 @@ static unsigned sum_request(const sd_request *r) {
     for (int i = 0; i < r->shaping.n_bias; i++) sum += (unsigned)r->shaping.bias[i].token;
     for (int i = 0; i < r->shaping.n_allowed; i++) sum += (unsigned)r->shaping.allowed[i];
     for (int i = 0; i < r->shaping.n_bad_words; i++) sum += (unsigned)r->shaping.bad_words[i];
+    for (int i = 0; i < r->reasoning.n_forced; i++) sum += (unsigned)r->reasoning.forced[i];
+    if (r->reasoning.open)
+        sum += (unsigned)(strlen(r->reasoning.open) + strlen(r->reasoning.close));
     return sum;
 }
 

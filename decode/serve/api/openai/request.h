@@ -20,6 +20,8 @@ bool sd_openai_constraint_parse(sd_api_request *r, sd_api_error *e);
 bool sd_openai_messages_parse(sd_api_request *r, sd_api_error *e);
 /// Behind them: tools, tool_choice, parallel_tool_calls, reasoning_effort (tools.c).
 bool sd_openai_tools_parse(sd_api_request *r, sd_api_error *e);
+/// The budget of its reasoning, under any of its names (tools.c).
+bool sd_openai_reasoning_parse(sd_api_request *r, sd_api_error *e);
 /// The tool_calls of message number `message`: each a function with a name and arguments (a string or an
 /// object).
 bool sd_openai_calls_check(const json_t *calls, size_t message, sd_api_error *e);

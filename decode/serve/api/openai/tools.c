@@ -192,14 +192,15 @@ static bool take_budget(sd_api_request *r, const json_t *from, const char *key, 
 
 bool sd_openai_reasoning_parse(sd_api_request *r, sd_api_error *e) {
     // llama-server's, vLLM's and Qwen's, and others that clients send.
-    static const char *const names[] = {
-        "reasoning_budget",       "reasoning_budget_tokens", "thinking_budget",
-        "thinking_budget_tokens", "thinking_token_budget",   "max_thinking_tokens"};
+    static const char *const names[] = {"reasoning_budget",      "reasoning_budget_tokens",
+                                        "thinking_budget",       "thinking_budget_tokens",
+                                        "thinking_token_budget", "max_thinking_tokens"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (!take_budget(r, r->root, names[i], names[i], e)) return false;
     // The template gets it as well.
-    if (!take_budget(r, sd_field_get(r->root, "chat_template_kwargs"), "thinking_budget",
-                     "chat_template_kwargs.thinking_budget", e))
+    const json_t *more = sd_field_get(r->root, "chat_template_kwargs");
+    if (json_is_integer(sd_field_get(more, "thinking_budget")) &&
+        !take_budget(r, more, "thinking_budget", "chat_template_kwargs.thinking_budget", e))
         return false;
     if (r->kind == SD_API_CHAT || r->reasoning_budget < 0) return true;
     sd_api_fail(e, 400, r->reasoning_param,
