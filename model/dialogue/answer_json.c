@@ -45,6 +45,10 @@ static value_end value_byte(sd_json_call *j, char c) {
     return c && strchr("0123456789+-.eEtrufalsn:, \t\r\n", c) ? VALUE_MORE : VALUE_BROKEN;
 }
 
+bool sd_json_value_goes_on(sd_json_call *j, char c) {
+    return value_byte(j, c) == VALUE_MORE;
+}
+
 // ---- arguments within a string
 
 // The first half of a pair whose second half did not come.

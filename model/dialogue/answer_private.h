@@ -93,6 +93,8 @@ struct sd_answer_parser {
     char key[SD_CALL_KEY + 1];
     char name[SD_CALL_NAME + 1];
     int n_parameters;
+    enum { SD_SCAN_BEGIN, SD_SCAN_JSON, SD_SCAN_OVER } scan; // of a value: whether it is within JSON
+    size_t cut; // its first tag within a string of JSON, from the value's beginning, plus 1; 0: none
     // harmony
     sd_delta_kind body;
 };
@@ -127,7 +129,8 @@ bool sd_answer_escapes(const sd_answer_parser *p, const json_t *function, size_t
 /// The tool's parameters as a JSON schema, or NULL. known: whether there is such a tool.
 const json_t *sd_answer_tool(const sd_answer_parser *p, const char *name, bool *known);
 
-void sd_json_call_begin(sd_answer_parser *p);
+/// Takes a byte of a value. False: it ends with this byte or in front of it, or is broken.
+bool sd_json_value_goes_on(sd_json_call *j, char c);
 sd_step sd_answer_in_json(sd_answer_parser *p);
 sd_step sd_answer_in_json_tail(sd_answer_parser *p);
 sd_step sd_answer_in_raw(sd_answer_parser *p);

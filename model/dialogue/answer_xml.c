@@ -134,6 +134,7 @@ static sd_step in_key(sd_answer_parser *p) {
     sd_answer_tell(p, SD_DELTA_ARGUMENTS, "\": ", 3);
     bool other = sd_parameter_types(parameters_of(p), p->key) != SD_T_STRING;
     if (!other) sd_answer_tell(p, SD_DELTA_ARGUMENTS, "\"", 1);
+    p->scan = SD_SCAN_BEGIN, p->cut = 0;
     p->trim = true; // one line break in front of the value is not its own
     return go(p, other ? SD_IN_XML_VALUE : SD_IN_XML_STRING, p->from);
 }
@@ -163,23 +164,50 @@ static sd_step in_string(sd_answer_parser *p) {
     return go(p, SD_IN_XML_NEXT, p->from);
 }
 
+static sd_step end_value(sd_answer_parser *p, size_t at, int which) {
+    tell_value(p, p->held.data + p->from, at - p->from);
+    p->from = at + strlen(ends[which]);
+    return go(p, SD_IN_XML_NEXT, p->from);
+}
+
+// The value ends at the first tag after all: what seemed to be a string of JSON around it had no end.
+static sd_step end_at_cut(sd_answer_parser *p) {
+    size_t at = p->from + p->cut - 1;
+    return end_value(p, at, p->held.data[at] == '\n' ? 0 : 1);
+}
+
+// One byte of a value. A tag within a string of an object or a list is no tag; JSON decides that as long as it
+// is sound.
+static void scan_byte(sd_answer_parser *p, char c) {
+    if (p->scan == SD_SCAN_BEGIN && !sd_answer_space(c)) {
+        int types = sd_parameter_types(parameters_of(p), p->key);
+        bool json = (c == '{' && types & SD_T_OBJECT) || (c == '[' && types & SD_T_ARRAY);
+        p->scan = json ? SD_SCAN_JSON : SD_SCAN_OVER;
+        p->json = (sd_json_call){0};
+    }
+    if (p->scan == SD_SCAN_JSON && !sd_json_value_goes_on(&p->json, c)) p->scan = SD_SCAN_OVER;
+}
+
 static sd_step in_value(sd_answer_parser *p) {
-    int which = 0;
-    sd_find how = SD_FIND_NO;
     if (!skip_break(p)) return SD_STEP_MORE;
-    p->at = sd_answer_search(p, p->at, ends, 2, &which, &how);
-    if (p->at - p->from > SD_ANSWER_VALUE) { // too long to be held: a string
-        sd_answer_tell(p, SD_DELTA_ARGUMENTS, "\"", 1);
+    for (; p->at < p->held.len; p->at++) {
+        char c = p->held.data[p->at];
+        int which = c == '\n' ? 0 : 1;
+        sd_find f = c == '\n' || c == '<' ? sd_answer_match(p, p->at, ends[which]) : SD_FIND_NO;
+        bool in_string = p->scan == SD_SCAN_JSON && p->json.in_string;
+        if (f == SD_FIND_PARTLY) return SD_STEP_MORE;
+        if (f == SD_FIND_YES && !in_string) return end_value(p, p->at, which);
+        if (f == SD_FIND_YES && !p->cut) p->cut = p->at - p->from + 1;
+        scan_byte(p, c);
+        bool over = p->at - p->from > SD_ANSWER_VALUE;
+        if (p->cut && (over || p->scan == SD_SCAN_OVER)) return end_at_cut(p);
+        if (!over) continue;
+        sd_answer_tell(p, SD_DELTA_ARGUMENTS, "\"", 1); // too long to be held: a string
         return go(p, SD_IN_XML_STRING, p->from);
     }
-    if (how != SD_FIND_YES) {
-        if (p->ending)
-            sd_answer_tell_held(p, SD_DELTA_ARGUMENTS, p->held.len); // not whole: as it is
-        return SD_STEP_MORE;
-    }
-    tell_value(p, p->held.data + p->from, p->at - p->from);
-    p->from = p->at + strlen(ends[which]);
-    return go(p, SD_IN_XML_NEXT, p->from);
+    if (p->ending && p->cut) return end_at_cut(p);
+    if (p->ending) sd_answer_tell_held(p, SD_DELTA_ARGUMENTS, p->held.len); // not whole: as it is
+    return SD_STEP_MORE;
 }
 
 sd_step sd_answer_in_xml(sd_answer_parser *p) {

@@ -71,6 +71,30 @@ static bool find(void *ctx, const sd_delta *d) {
     return d->kind != SD_DELTA_ARGUMENTS || sd_buf_add(&f->arguments[d->call], d->text, d->len);
 }
 
+// The same whatever pieces it comes in.
+static void read_by_characters(const rules_found *f, const sd_answer_options *o) {
+    sd_error err;
+    sd_answer_parser *p = NULL;
+    rules_found *other = sd_alloc(1, sizeof *other);
+    cr_assert_eq(sd_answer_parser_open(&p, o, find, other, &err), SD_OK);
+    for (size_t at = 0, n; at < f->text.len; at += n) {
+        for (n = 1; at + n < f->text.len && ((unsigned char)f->text.data[at + n] & 0xC0) == 0x80;)
+            n++;
+        cr_assert(sd_answer_parser_add(p, f->text.data + at, n));
+    }
+    cr_assert(sd_answer_parser_end(p));
+    sd_answer_parser_close(p);
+    cr_assert(other->n == f->n && other->content == f->content && other->reasoning == f->reasoning,
+              "<<%s>>", f->text.data);
+    for (int i = 0; i < f->n; i++) {
+        const sd_buf *a = &f->arguments[i], *b = &other->arguments[i];
+        cr_assert(a->len == b->len && (a->len == 0 || memcmp(a->data, b->data, a->len) == 0),
+                  "<<%s>>", f->text.data);
+        cr_assert_str_eq(f->name[i], other->name[i]);
+    }
+    rules_found_free(other);
+}
+
 rules_found *rules_read(const char *text, size_t len, const sd_answer_options *o) {
     sd_error err;
     sd_answer_parser *p = NULL;
@@ -81,6 +105,7 @@ rules_found *rules_read(const char *text, size_t len, const sd_answer_options *o
     cr_assert(sd_answer_parser_add(p, text, len) && sd_answer_parser_end(p));
     f->in_call = sd_answer_parser_in_call(p);
     sd_answer_parser_close(p);
+    read_by_characters(f, o);
     return f;
 }
 

@@ -65,6 +65,11 @@ static const struct {
      {{"7", "7"}, {"3", "\"3\""}, {"abc", "\"abc\""}},
      {"A", "-7"}},
     {"{\"type\":\"string\",\"format\":\"date\"}", {{"2026-01-31", "\"2026-01-31\""}}, {"x", ""}},
+    {"{\"type\":\"object\",\"properties\":{\"s\":{\"type\":\"string\"}},\"required\":[\"s\"],"
+     "\"additionalProperties\":false}",
+     {{"{\"s\": \"a</parameter>b\"}", "{\"s\": \"a</parameter>b\"}"},
+      {"{\"s\": \"\\\"</parameter>\"}", "{\"s\": \"\\\"</parameter>\"}"}},
+     {"x"}},
     {"{\"type\":[\"boolean\",\"array\"],\"items\":{\"type\":\"string\"}}",
      {{"[\"a\", \"b\"]", "[\"a\", \"b\"]"}, {"false", "false"}},
      {"a", "[1]"}},
