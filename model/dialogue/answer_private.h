@@ -93,8 +93,13 @@ struct sd_answer_parser {
     char key[SD_CALL_KEY + 1];
     char name[SD_CALL_NAME + 1];
     int n_parameters;
-    enum { SD_SCAN_BEGIN, SD_SCAN_JSON, SD_SCAN_OVER } scan; // of a value: whether it is within JSON
-    size_t cut; // its first tag within a string of JSON, from the value's beginning, plus 1; 0: none
+    enum {
+        SD_SCAN_BEGIN,
+        SD_SCAN_JSON,
+        SD_SCAN_OVER
+    } scan; // of a value: whether it is within JSON
+    size_t
+        cut; // its first tag within a string of JSON, from the value's beginning, plus 1; 0: none
     // harmony
     sd_delta_kind body;
 };
