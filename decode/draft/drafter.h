@@ -41,6 +41,10 @@ typedef struct {
 typedef const sd_shaping *(*sd_draft_shaping_fn)(void *ctx, sd_shaping *out, sd_token_seen *recent,
                                                  const int32_t *ahead, int n);
 
+/// The only token that may stand behind the timeline and ahead [n <= SD_MAX_DRAFT], whatever the logits and the
+/// grammar say; -1: there are others.
+typedef int32_t (*sd_draft_forced_fn)(void *ctx, const int32_t *ahead, int n);
+
 /// What a drafter is told of a request.
 typedef struct {
     const int32_t *timeline; // the caller's; grows in place, outlives the request
@@ -51,6 +55,8 @@ typedef struct {
     const sd_grammar_state *grammar; // behind the timeline, kept there by the caller; NULL: none
     sd_draft_shaping_fn shaping;     // NULL: nothing shapes its logits
     void *shaping_ctx;
+    sd_draft_forced_fn forced; // NULL: no such token comes
+    void *forced_ctx;
 } sd_draft_start;
 
 /// What the kinds of drafters are told of an engine that opens.

@@ -136,7 +136,9 @@ void sd_slot_begin_drafters(const sd_engine *e, sd_slot *s) {
                             .shaping = s->request->shape || r->grammar || sd_slot_is_bounded(s)
                                            ? sd_slot_shaping_ahead
                                            : NULL,
-                            .shaping_ctx = s};
+                            .shaping_ctx = s,
+                            .forced = sd_slot_is_bounded(s) ? sd_slot_draft_forced : NULL,
+                            .forced_ctx = s};
     for (int i = 0; i < e->n_drafters; i++) {
         const sd_drafter_kind *kind = e->drafter[i].kind;
         s->active[i] =

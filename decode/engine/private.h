@@ -330,7 +330,9 @@ bool sd_slot_reasoning_allows(sd_slot *s, int j, int32_t token);
 /// The set of the one token that is forced behind the plan's draft[0..j); NULL: none is.
 const uint32_t *sd_slot_forced(sd_slot *s, int j);
 /// The same behind the timeline and ahead [n].
-const uint32_t *sd_slot_forced_ahead(const sd_slot *s, const int32_t *ahead, int n);
+const uint32_t *sd_slot_forced_ahead(sd_slot *s, const int32_t *ahead, int n);
+/// Of a slot (ctx), the token itself; -1: none is (a sd_draft_forced_fn).
+int32_t sd_slot_draft_forced(void *ctx, const int32_t *ahead, int n);
 /// The timeline has one token more.
 void sd_slot_reasoning_said(sd_slot *s, int32_t token);
 /// Some row may be forced.

@@ -178,12 +178,28 @@ const uint32_t *sd_slot_forced(sd_slot *s, int j) {
     return mask_of(r, &s->ahead);
 }
 
-const uint32_t *sd_slot_forced_ahead(const sd_slot *s, const int32_t *ahead, int n) {
-    const sd_reasoning *r = s->request->reasoning;
-    if (!sd_slot_is_bounded(s)) return NULL;
+// The state behind the timeline and ahead [n], which is the plan's draft as a rule.
+static sd_reasoning_state state_ahead(sd_slot *s, const int32_t *ahead, int n) {
     sd_reasoning_state x = s->reasoning;
-    for (int i = 0; i < n; i++) take(&x, r, ahead[i]);
-    return mask_of(r, &x);
+    if (n > 0 && memcmp(ahead, s->plan.draft, (size_t)n * sizeof *ahead) == 0) {
+        sd_slot_forced(s, n);
+        return s->ahead;
+    }
+    for (int i = 0; i < n; i++) take(&x, s->request->reasoning, ahead[i]);
+    return x;
+}
+
+const uint32_t *sd_slot_forced_ahead(sd_slot *s, const int32_t *ahead, int n) {
+    if (!sd_slot_is_bounded(s)) return NULL;
+    sd_reasoning_state x = state_ahead(s, ahead, n);
+    return mask_of(s->request->reasoning, &x);
+}
+
+int32_t sd_slot_draft_forced(void *ctx, const int32_t *ahead, int n) {
+    sd_slot *s = ctx;
+    if (!sd_slot_is_bounded(s)) return -1;
+    sd_reasoning_state x = state_ahead(s, ahead, n);
+    return x.forced < 0 ? -1 : s->request->reasoning->forced[x.forced];
 }
 
 bool sd_slot_reasoning_allows(sd_slot *s, int j, int32_t token) {

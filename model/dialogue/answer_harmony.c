@@ -51,14 +51,35 @@ sd_step sd_answer_in_header(sd_answer_parser *p) {
     p->at += strlen(message);
     p->from = p->at;
     p->trim = false;
+    p->scan = SD_SCAN_BEGIN;
+    p->json = (sd_json_call){0};
     p->state = SD_IN_BODY;
     return SD_STEP_ON;
+}
+
+// The first place of a marker, or held.len. What the grammar holds to JSON is sound, and a marker within one of
+// its strings is a text that looks like one.
+static size_t find_end(sd_answer_parser *p, int *which, sd_find *how) {
+    bool json = p->o.held &&
+                (p->body == SD_DELTA_ARGUMENTS || (p->body == SD_DELTA_CONTENT && !p->o.calls));
+    if (!json) return sd_answer_search(p, p->from, ends, 5, which, how);
+    for (size_t at = p->from; at < p->held.len; at++) {
+        char c = p->held.data[at];
+        for (int i = 0; i < 5 && !(p->scan == SD_SCAN_JSON && p->json.in_string); i++) {
+            sd_find f = sd_answer_match(p, at, ends[i]);
+            if (f > *how) *how = f, *which = i;
+        }
+        if (*how != SD_FIND_NO) return at;
+        if (p->scan == SD_SCAN_BEGIN && !sd_answer_space(c)) p->scan = SD_SCAN_JSON;
+        if (p->scan == SD_SCAN_JSON && !sd_json_value_goes_on(&p->json, c)) p->scan = SD_SCAN_OVER;
+    }
+    return p->held.len;
 }
 
 sd_step sd_answer_in_body(sd_answer_parser *p) {
     int which = 0;
     sd_find how = SD_FIND_NO;
-    size_t at = sd_answer_search(p, p->from, ends, 5, &which, &how);
+    size_t at = find_end(p, &which, &how);
     if (at > p->from) p->n_parameters = 1;
     sd_answer_tell_held(p, p->body, at);
     if (how != SD_FIND_YES) {

@@ -97,7 +97,7 @@ struct sd_answer_parser {
         SD_SCAN_BEGIN,
         SD_SCAN_JSON,
         SD_SCAN_OVER
-    } scan; // of a value: whether it is within JSON
+    } scan; // of a value, or harmony's message: whether it is within JSON
     size_t
         cut; // its first tag within a string of JSON, from the value's beginning, plus 1; 0: none
     // harmony

@@ -199,7 +199,8 @@ bool sd_dialogue_reasoning(sd_reasoning_marks *out, const sd_dialogue *d, bool t
     if (d->format == SD_TOOL_HARMONY) {
         *out = (sd_reasoning_marks){"<|channel|>analysis<|message|>", "<|end|>", true,
                                     "<|end|><|start|>assistant"};
-        if (to_answer) strcat(out->forced, "<|channel|>final<|message|>");
+        strcat(out->forced,
+               to_answer ? "<|channel|>final<|message|>" : "<|channel|>commentary to=functions");
         return true;
     }
     *out = (sd_reasoning_marks){.open = think.open, .close = think.close};

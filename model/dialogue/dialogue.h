@@ -56,5 +56,6 @@ typedef struct {
     bool again;               // more than once
     char forced[80];          // the closing mark with what the template writes around it
 } sd_reasoning_marks;
-/// False: the format has no reasoning. to_answer: an answer follows, not a call (harmony: its channel is begun).
+/// False: the format has no reasoning. to_answer: an answer follows, not a call (harmony: the beginning of the one or
+/// the other is forced, or it could reason again).
 bool sd_dialogue_reasoning(sd_reasoning_marks *out, const sd_dialogue *d, bool to_answer);

@@ -175,13 +175,32 @@ static int free_text(const sd_tool_maker *m, bool first) {
     return sd_gb_free_text(m->b, &x);
 }
 
+static int bytes(const sd_tool_maker *m, int lo, int hi) {
+    uint32_t set[8] = {0};
+    for (int c = lo; c <= hi; c++) set[c / 32] |= 1u << c % 32;
+    return sd_gb_bytes(m->b, set);
+}
+
+// The last token of a budget may end within a character: its first bytes or nothing.
+static int cut_character(const sd_tool_maker *m) {
+    int more = bytes(m, 0x80, 0xBF);
+    int any = sd_gb_any_of(
+        m->b,
+        (int[]){bytes(m, 0xC2, 0xDF),
+                seq(m, (int[]){bytes(m, 0xE0, 0xEF), sd_gb_repeat(m->b, more, 0, 1)}, 2),
+                seq(m, (int[]){bytes(m, 0xF0, 0xF4), sd_gb_repeat(m->b, more, 0, 2)}, 2)},
+        3);
+    return sd_gb_repeat(m->b, any, 0, 1);
+}
+
 static int reasoning(const sd_tool_maker *m) {
     sd_think_marks think = sd_think_marks_of(m->r->d->think);
     if (!think.open) return sd_gb_empty(m->b);
+    int breaks = sd_gb_repeat(m->b, text(m, "\n"), 0, 2);
     int inside = seq(m,
-                     (int[]){without(m, &think.close, 1), marker(m, think.close),
-                             sd_gb_repeat(m->b, text(m, "\n"), 0, 2)},
-                     3);
+                     (int[]){without(m, &think.close, 1), cut_character(m), breaks,
+                             marker(m, think.close), breaks},
+                     5);
     if (m->r->in_reasoning) return inside;
     return sd_gb_repeat(m->b, seq(m, (int[]){marker(m, think.open), inside}, 2), 0, 1);
 }
@@ -197,12 +216,16 @@ static int message(const sd_tool_maker *m, const char *channel) {
                4);
 }
 
+static int analysis(const sd_tool_maker *m) {
+    return seq(m, (int[]){message(m, "analysis"), cut_character(m)}, 2);
+}
+
 static int harmony_next(const sd_tool_maker *m) {
     return seq(m, (int[]){marker(m, "<|end|>"), marker(m, "<|start|>"), text(m, "assistant")}, 3);
 }
 
 static int harmony(sd_tool_maker *m) {
-    int before = message(m, "analysis"), last = calls(m);
+    int before = analysis(m), last = calls(m);
     if (!m->r->required) {
         before = sd_gb_any_of(m->b, (int[]){before, message(m, "commentary")}, 2);
         last = sd_gb_any_of(m->b, (int[]){last, message(m, "final")}, 2);
@@ -216,7 +239,7 @@ static int harmony(sd_tool_maker *m) {
 static int form(sd_tool_maker *m) {
     int e = sd_gb_spec(m->b, &m->r->form, m->err);
     if (m->r->d->format != SD_TOOL_HARMONY) return seq(m, (int[]){reasoning(m), e}, 2);
-    int before = seq(m, (int[]){message(m, "analysis"), harmony_next(m)}, 2);
+    int before = seq(m, (int[]){analysis(m), harmony_next(m)}, 2);
     return seq(m,
                (int[]){sd_gb_repeat(m->b, before, 0, -1), marker(m, "<|channel|>"),
                        text(m, "final"), marker(m, "<|message|>"), e},

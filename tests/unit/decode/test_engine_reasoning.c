@@ -3,6 +3,7 @@
 #include "tests/unit/support/engine.h"
 #include "tests/unit/support/tiny/model.h"
 
+#include "base/files/path.h"
 #include "base/rng.h"
 #include "decode/engine/private.h"
 #include "model/grammar/internal.h"
@@ -144,6 +145,16 @@ static int plain(int32_t *out, const world *w, const style *s, int budget, int s
     return MOST;
 }
 
+// All that a client sees of it.
+static void expect_same_bytes(const test_answer *a, const test_answer *want, const char *what,
+                              int style_no, int budget) {
+    cr_expect(a->text.len == want->text.len &&
+                  memcmp(a->text.data, want->text.data, want->text.len) == 0,
+              "%s, style %d, budget %d: other text", what, style_no, budget);
+    cr_expect(memcmp(a->logprob, want->logprob, (size_t)want->ids.n * sizeof *want->logprob) == 0,
+              "%s, style %d, budget %d: other probabilities", what, style_no, budget);
+}
+
 static void expect_same(const test_answer *a, const int32_t *want, int n, const char *what,
                         int style_no, int budget) {
     cr_expect_eq(a->finish, SD_FINISH_LENGTH, "%s, style %d, budget %d: %s", what, style_no, budget,
@@ -153,20 +164,27 @@ static void expect_same(const test_answer *a, const int32_t *want, int n, const 
 }
 
 Test(reasoning, a_budget_gives_the_tokens_of_plain_decoding_whatever_is_drafted, .timeout = 240) {
+    sd_error err = {0};
+    char *dir = sd_tiny_dir(), *path = sd_path_join(dir, "same.gguf");
+    sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
+    cr_assert_eq(sd_tiny_write_gguf(path, &t, &err), SD_OK, "%s", err.message);
     const struct {
         const char *what;
         sd_engine_options o;
         sd_spec_mode spec;
-    } runs[] = {{"off", {.ctx = 256, .slots = 2, .no_prefix_cache = true}, SD_SPEC_OFF},
-                {"auto, a hit", {.ctx = 256, .slots = 2}, SD_SPEC_AUTO},
-                {"suffix, 3", {.ctx = 256, .slots = 2, .spec_length = 3}, SD_SPEC_SUFFIX},
-                {"all, 9", {.ctx = 256, .slots = 2, .spec_length = 9}, SD_SPEC_AUTO},
-                {"all, 48", {.ctx = 256, .slots = 2, .spec_length = 48}, SD_SPEC_AUTO}};
+    } runs[] = {
+        {"off", {.ctx = 256, .slots = 2, .no_prefix_cache = true}, SD_SPEC_OFF},
+        {"auto, a hit", {.ctx = 256, .slots = 2}, SD_SPEC_AUTO},
+        {"suffix, 3", {.ctx = 256, .slots = 2, .spec_length = 3}, SD_SPEC_SUFFIX},
+        {"all, 9", {.ctx = 256, .slots = 2, .spec_length = 9}, SD_SPEC_AUTO},
+        {"itself, 5", {.ctx = 256, .slots = 2, .spec_length = 5, .draft = path}, SD_SPEC_DRAFT},
+        {"all, 48", {.ctx = 256, .slots = 2, .spec_length = 48}, SD_SPEC_AUTO}};
     int64_t drafted = 0;
     int forced = 0, natural = 0;
     for (int s = 0; s < STYLES; s++) {
         world w = make_world(styles[s].closing);
         int32_t want[BUDGETS][SAMPLINGS][MOST];
+        test_answer first[BUDGETS][SAMPLINGS] = {0};
         for (int b = 0; b < BUDGETS; b++)
             for (int i = 0; i < SAMPLINGS; i++) plain(want[b][i], &w, &styles[s], budgets[b], i);
         for (size_t run = 0; run < sizeof runs / sizeof *runs; run++) {
@@ -177,6 +195,7 @@ Test(reasoning, a_budget_gives_the_tokens_of_plain_decoding_whatever_is_drafted,
                     sd_request r = request_of(&w, &styles[s], budgets[b], i, runs[run].spec);
                     test_run(e, &r, &a);
                     expect_same(&a, want[b][i], MOST, runs[run].what, s, budgets[b]);
+                    if (run) expect_same_bytes(&a, &first[b][i], runs[run].what, s, budgets[b]);
                     meaning m = meaning_of(&w, &styles[s], budgets[b], a.ids.id, a.ids.n);
                     cr_expect_eq(a.stats.reasoning, m.tokens, "style %d, budget %d: %d, want %d", s,
                                  budgets[b], a.stats.reasoning, m.tokens);
@@ -184,12 +203,19 @@ Test(reasoning, a_budget_gives_the_tokens_of_plain_decoding_whatever_is_drafted,
                     forced += budgets[b] >= 0 && m.tokens == budgets[b];
                     natural += !m.inside && m.tokens > 0 && m.tokens != budgets[b];
                     drafted += a.stats.spec.drafted;
-                    test_answer_free(&a);
+                    if (run)
+                        test_answer_free(&a);
+                    else
+                        first[b][i] = a;
                 }
             sd_engine_close(e);
         }
+        for (int b = 0; b < BUDGETS; b++)
+            for (int i = 0; i < SAMPLINGS; i++) test_answer_free(&first[b][i]);
         sd_model_release(w.model);
     }
+    free(path);
+    sd_tiny_remove(dir);
     printf("# %d budgets used up, %d ended before; %lld drafted\n", forced, natural,
            (long long)drafted);
     cr_expect_gt(forced, 50);
@@ -220,11 +246,89 @@ Test(reasoning, a_draft_is_cut_where_the_budget_ends) {
         cr_expect(sd_slot_reasoning_allows(slot, i, slot->plan.draft[i]), "%d", i);
         cr_expect_eq(sd_slot_forced(slot, i) != NULL, is_forced, "%d", i);
         cr_expect_eq(sd_slot_forced_ahead(slot, slot->plan.draft, i) != NULL, is_forced, "%d", i);
+        cr_expect_eq(sd_slot_draft_forced(slot, slot->plan.draft, i),
+                     is_forced ? w.forced[i - 6] : -1, "%d", i);
     }
     slot->request = NULL;
     sd_engine_request_free(j);
     sd_engine_close(e);
     sd_model_release(w.model);
+}
+
+// Nothing else can come, so that all of them are verified in one step.
+Test(reasoning, the_tokens_that_end_it_are_drafted) {
+    world w = make_world("\nqz qz");
+    cr_assert_geq(w.n_forced, 4);
+    for (int length = 0; length <= 8; length += 8) {
+        sd_engine *e = test_engine_open(
+            w.model, &(sd_engine_options){.ctx = 256, .slots = 1, .spec_length = length});
+        for (int budget = 0; budget < 9; budget += 4) {
+            test_answer a[2] = {0};
+            for (int k = 0; k < 2; k++) {
+                sd_request r =
+                    request_of(&w, &styles[0], budget, 1, k ? SD_SPEC_GRAMMAR : SD_SPEC_OFF);
+                r.max_tokens = budget + w.n_forced + 1;
+                test_run(e, &r, &a[k]);
+            }
+            const sd_spec_stats *spec = &a[1].stats.spec;
+            cr_expect(a[0].ids.n == a[1].ids.n &&
+                      memcmp(a[0].ids.id, a[1].ids.id, (size_t)a[0].ids.n * sizeof(int32_t)) == 0);
+            expect_same_bytes(&a[1], &a[0], "drafted", 0, budget);
+            // At a forced length what nobody proposes is made up; else there is nothing but these.
+            if (length > 0)
+                cr_expect_geq(spec->accepted, w.n_forced - 1, "budget %d: %d", budget,
+                              (int)spec->accepted);
+            else
+                cr_expect_eq(spec->accepted, spec->drafted, "budget %d: %d of %d", budget,
+                             (int)spec->accepted, (int)spec->drafted);
+            for (int k = 0; k < 2; k++) test_answer_free(&a[k]);
+        }
+        sd_engine_close(e);
+    }
+    sd_model_release(w.model);
+}
+
+// A slot is taken away behind every step: also within the reasoning, and within what ends it.
+Test(reasoning, a_slot_that_is_taken_away_changes_no_token, .timeout = 240) {
+    int taken = 0, within = 0;
+    for (int s = 0; s < STYLES; s++) {
+        world w = make_world(styles[s].closing);
+        for (int length = 0; length <= 3; length += 3) {
+            sd_engine *e = test_engine_open(
+                w.model,
+                &(sd_engine_options){.ctx = 256, .slots = 2, .threads = 1, .spec_length = length});
+            for (int b = 0; b < BUDGETS; b++) {
+                int32_t want[2][MOST];
+                test_answer got[2] = {0};
+                for (int i = 0; i < 2; i++) {
+                    plain(want[i], &w, &styles[s], budgets[b], i);
+                    sd_request r = request_of(&w, &styles[s], budgets[b], i, SD_SPEC_AUTO);
+                    r.client = (uint64_t)i, r.on_event = test_collect, r.ctx = &got[i];
+                    cr_assert_eq(sd_engine_submit(e, &r, NULL, NULL), SD_OK);
+                }
+                while (sd_engine_step(e)) {
+                    bool mid[2];
+                    for (int i = 0; i < 2; i++)
+                        mid[i] = e->slot[i].request && e->slot[i].reasoning.forced > 0;
+                    taken += sd_queue_make_room(e);
+                    for (int i = 0; i < 2; i++) within += mid[i] && !e->slot[i].request;
+                }
+                for (int i = 0; i < 2; i++) {
+                    expect_same(&got[i], want[i], MOST, "taken away", s, budgets[b]);
+                    meaning m = meaning_of(&w, &styles[s], budgets[b], want[i], MOST);
+                    cr_expect_eq(got[i].stats.reasoning, m.tokens, "style %d, budget %d", s,
+                                 budgets[b]);
+                    test_answer_free(&got[i]);
+                }
+            }
+            sd_engine_close(e);
+        }
+        sd_model_release(w.model);
+    }
+    printf("# %d slots were taken away, %d of them within what ends the reasoning\n", taken,
+           within);
+    cr_expect_gt(taken, 200);
+    cr_expect_gt(within, 5);
 }
 
 Test(reasoning, forced_tokens_come_whatever_else_is_asked_for) {

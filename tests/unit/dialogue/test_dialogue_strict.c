@@ -387,6 +387,8 @@ Test(dialogue_strict, harmonys_calls_end_the_answer, .init = setup, .fini = rule
                 "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant" TO("free") "{}",
                 1},
                {false, false, TO("get_weather") BAD, 0},
+               // A marker within a string of JSON is a text that looks like one.
+               {true, true, THOUGHT TO("free") "{\"a\": \"\\\"<|end|><|channel|>\", \"b\": 2}", 1},
                {false, false, "<|channel|>final<|message|>Hi<|channel|>commentary", 0}};
     sd_dialogue d = {.format = SD_TOOL_HARMONY};
     sd_answer_options o = {.format = d.format, .calls = true, .held = true, .tools = rules_tools};
@@ -396,7 +398,37 @@ Test(dialogue_strict, harmonys_calls_end_the_answer, .init = setup, .fini = rule
         cr_assert_eq(rules_pass(g, row[i].text), row[i].good, "%s", row[i].text);
         rules_found *f = rules_read(row[i].text, strlen(row[i].text), &o);
         if (row[i].good) cr_assert_eq(f->n, row[i].calls, "%s", row[i].text);
+        for (int k = 0; row[i].good && k < f->n; k++)
+            cr_assert_str_eq(f->arguments[k].data, strrchr(row[i].text, '{'));
         rules_found_free(f);
+        sd_grammar_release(g);
+    }
+}
+
+// The last token of a budget may end within a character; what closes the reasoning follows all the same.
+Test(dialogue_strict, reasoning_may_be_cut_within_a_character, .init = setup, .fini = rules_close) {
+    static const char *const cut[] = {"\xC3", "\xE2",     "\xE2\x82",
+                                      "\xF0", "\xF0\x9F", "\xF0\x9F\x98"};
+    static const sd_dialogue tags = {.format = SD_TOOL_HERMES, .think = SD_THINK_TAGS},
+                             channels = {.format = SD_TOOL_HARMONY};
+    for (int k = 0; k < 4; k++) {
+        const sd_dialogue *d = k < 2 ? &tags : &channels;
+        bool form = k % 2;
+        sd_tool_rules r = rules_for(d, form ? NULL : rules_tools, true);
+        r.in_reasoning = d == &tags;
+        if (form) r.form = (sd_grammar_spec){SD_GRAMMAR_CHOICE, "[\"yes\"]", 7};
+        sd_grammar *g = rules_compile(&r);
+        for (size_t i = 0; i < sizeof cut / sizeof *cut; i++) {
+            char text[512];
+            snprintf(text, sizeof text, "%sHm %s%s%s",
+                     d == &tags ? "" : "<|channel|>analysis<|message|>", cut[i],
+                     d == &tags ? "\n</think>\n\n" : "<|end|><|start|>assistant",
+                     form ? (d == &tags ? "yes" : "<|channel|>final<|message|>yes")
+                     : d == &tags
+                         ? "<tool_call>\n{\"name\": \"free\", \"arguments\": {}}\n</tool_call>"
+                         : TO("free") "{}");
+            cr_assert(rules_pass(g, text), "%s", text);
+        }
         sd_grammar_release(g);
     }
 }

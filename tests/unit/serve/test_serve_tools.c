@@ -3,6 +3,7 @@
 #include "base/files/path.h"
 #include "base/memory.h"
 #include "model/dialogue/format.h"
+#include "model/grammar/internal.h"
 #include "tests/unit/support/live.h"
 #include "tests/unit/support/tiny/model.h"
 
@@ -30,16 +31,21 @@ static const char think_template[] = "{% for m in messages %}{{ m.content }}{% e
     "\"temperature\":0,\"max_tokens\":20,\"repetition_penalty\":100,\"logit_bias\":{\"288\":100,"  \
     "\"289\":90,\"290\":80,\"291\":70,\"292\":60,\"287\":50}"
 
-static void start(live *s, const char *template, const char *const *added) {
+static void start_with(live *s, const char *template, const char *const *added,
+                       void (*on_constraint)(void *, sd_grammar *)) {
     sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
     t.ctx = 4096;
     t.V = 296;
     t.added = added, t.n_added = 5;
     t.chat_template = template;
-    *s = (live){.o = {.drain_s = 20}, .dir = sd_tiny_dir()};
+    *s = (live){.o = {.drain_s = 20, .on_constraint = on_constraint}, .dir = sd_tiny_dir()};
     s->model = sd_path_join(s->dir, "tiny.gguf");
     cr_assert_eq(sd_tiny_write_gguf(s->model, &t, &s->err), SD_OK, "%s", s->err.message);
     live_start_with(s, 2048, 4, 16, NULL);
+}
+
+static void start(live *s, const char *template, const char *const *added) {
+    start_with(s, template, added, NULL);
 }
 
 static char *ask(const live *s, const char *body) {
@@ -294,6 +300,62 @@ Test(serve_tools, forced_calls_come_and_keep_to_their_schemas, .timeout = 240) {
         cr_assert(json_equal(in(v, "usage.completion_tokens"), in(off, "usage.completion_tokens")));
         json_decref(v), json_decref(off);
     }
+    live_stop(&s);
+}
+
+// ---- the check at an answer's end
+
+static sd_grammar_check_fn its_own;
+static bool changed;
+
+// What a bug of the masks would look like: the grammar's own check gets another city.
+static sd_status check_changed(const void *ctx, const char *answer, size_t len, sd_error *err) {
+    char copy[512];
+    cr_assert(len < sizeof copy);
+    memcpy(copy, answer, len);
+    char *at = memmem(copy, len, "\"city\": \"", 9);
+    cr_assert(at, "%.*s", (int)len, answer);
+    if (changed) at[9] = 'X';
+    return its_own(ctx, copy, len, err);
+}
+
+static void give_check(void *ctx, sd_grammar *g) {
+    (void)ctx;
+    if (g->check == check_changed) return; // found, not compiled
+    cr_assert(g->check, "calls of strict functions are checked");
+    its_own = g->check;
+    g->check = check_changed;
+}
+
+Test(serve_tools, a_strict_call_that_does_not_fit_is_a_500_and_counted, .timeout = 240) {
+#define NAMED                                                                                      \
+    USER "," STRICT ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":"              \
+         "\"get_weather\"}},\"max_tokens\":300"
+    live s;
+    start_with(&s, call_template, call_tokens, give_check);
+    changed = false;
+    json_t *v = ask_whole(&s, "{" NAMED "}");
+    check_call(in(v, "choices.0.message.tool_calls.0"));
+    json_decref(v);
+    cr_expect(live_wait_metric(&s, "constraint_failures_total", 0));
+    changed = true;
+    char *out = ask(&s, "{" NAMED "}");
+    cr_expect(strstr(out, " 500 ") && strstr(out, "does not fit") && !strstr(out, "tool_calls"),
+              "%s", out);
+    free(out);
+    cr_expect(live_wait_metric(&s, "constraint_failures_total", 1));
+    // A stream has begun: its end is the error, and nobody is told that the call is whole.
+    out = ask(&s, "{" NAMED ",\"stream\":true}");
+    cr_expect(strstr(out, "does not fit") && !strstr(out, "\"finish_reason\":\"tool_calls\"") &&
+                  !strstr(out, "[DONE]"),
+              "%s", out);
+    free(out);
+    cr_expect(live_wait_metric(&s, "constraint_failures_total", 2));
+    changed = false;
+    v = ask_whole(&s, "{" NAMED "}");
+    check_call(in(v, "choices.0.message.tool_calls.0"));
+    json_decref(v);
+    cr_expect(live_wait_metric(&s, "constraint_failures_total", 2));
     live_stop(&s);
 }
 
