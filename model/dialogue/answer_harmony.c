@@ -71,7 +71,8 @@ static size_t find_end(sd_answer_parser *p, int *which, sd_find *how) {
         }
         if (*how != SD_FIND_NO) return at;
         if (p->scan == SD_SCAN_BEGIN && !sd_answer_space(c)) p->scan = SD_SCAN_JSON;
-        if (p->scan == SD_SCAN_JSON && !sd_json_value_goes_on(&p->json, c)) p->scan = SD_SCAN_OVER;
+        if (p->scan == SD_SCAN_JSON && sd_json_value_byte(&p->json, c) != SD_VALUE_MORE)
+            p->scan = SD_SCAN_OVER;
     }
     return p->held.len;
 }

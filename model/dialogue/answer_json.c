@@ -8,11 +8,7 @@
 
 enum { MAX_LEVELS = 256 };
 
-// What a byte makes of a value.
-typedef enum { VALUE_MORE, VALUE_DONE, VALUE_BEFORE, VALUE_BROKEN } value_end;
-
-// Not a check of the whole grammar: where the value ends, and that brackets and strings are sound.
-static value_end value_byte(sd_json_call *j, char c) {
+sd_value_end sd_json_value_byte(sd_json_call *j, char c) {
     if (j->in_string) {
         if (j->escape)
             j->escape = false;
@@ -20,33 +16,29 @@ static value_end value_byte(sd_json_call *j, char c) {
             j->escape = true;
         else if (c == '"')
             j->in_string = false;
-        if ((unsigned char)c < 0x20) return VALUE_BROKEN;
-        return j->in_string || j->depth > 0 ? VALUE_MORE : VALUE_DONE;
+        if ((unsigned char)c < 0x20) return SD_VALUE_BROKEN;
+        return j->in_string || j->depth > 0 ? SD_VALUE_MORE : SD_VALUE_DONE;
     }
     if (c == '"') {
         j->in_string = true;
-        return VALUE_MORE;
+        return SD_VALUE_MORE;
     }
     int d = j->depth;
     if (c == '{' || c == '[') {
-        if (d == MAX_LEVELS) return VALUE_BROKEN;
+        if (d == MAX_LEVELS) return SD_VALUE_BROKEN;
         uint64_t bit = (uint64_t)1 << (d & 63);
         j->brackets[d >> 6] = c == '[' ? j->brackets[d >> 6] | bit : j->brackets[d >> 6] & ~bit;
         j->depth++;
-        return VALUE_MORE;
+        return SD_VALUE_MORE;
     }
     if (c == '}' || c == ']') {
-        if (d == 0) return VALUE_BEFORE;
+        if (d == 0) return SD_VALUE_BEFORE;
         d = --j->depth;
-        if ((j->brackets[d >> 6] >> (d & 63) & 1) != (c == ']')) return VALUE_BROKEN;
-        return d == 0 ? VALUE_DONE : VALUE_MORE;
+        if ((j->brackets[d >> 6] >> (d & 63) & 1) != (c == ']')) return SD_VALUE_BROKEN;
+        return d == 0 ? SD_VALUE_DONE : SD_VALUE_MORE;
     }
-    if (d == 0 && (c == ',' || sd_answer_space(c))) return VALUE_BEFORE;
-    return c && strchr("0123456789+-.eEtrufalsn:, \t\r\n", c) ? VALUE_MORE : VALUE_BROKEN;
-}
-
-bool sd_json_value_goes_on(sd_json_call *j, char c) {
-    return value_byte(j, c) == VALUE_MORE;
+    if (d == 0 && (c == ',' || sd_answer_space(c))) return SD_VALUE_BEFORE;
+    return c && strchr("0123456789+-.eEtrufalsn:, \t\r\n", c) ? SD_VALUE_MORE : SD_VALUE_BROKEN;
 }
 
 // ---- arguments within a string
@@ -77,39 +69,39 @@ static int hex_value(char c) {
 }
 
 // A byte of an escape, which began at p->from.
-static value_end escape_byte(sd_answer_parser *p, sd_json_call *j, char c) {
+static sd_value_end escape_byte(sd_answer_parser *p, sd_json_call *j, char c) {
     static const char from[] = "nrtbf\"\\/", to[] = "\n\r\t\b\f\"\\/";
     if (j->hex == 0) {
         const char *which = c ? strchr(from, c) : NULL;
         if (c == 'u') {
             j->hex = 4, j->code = 0;
-            return VALUE_MORE;
+            return SD_VALUE_MORE;
         }
-        if (!which) return VALUE_BROKEN;
+        if (!which) return SD_VALUE_BROKEN;
         tell_lone(p, j);
         sd_answer_tell(p, SD_DELTA_ARGUMENTS, &to[which - from], 1);
     } else {
         int v = hex_value(c);
-        if (v < 0) return VALUE_BROKEN;
+        if (v < 0) return SD_VALUE_BROKEN;
         j->code = j->code * 16 + v;
-        if (--j->hex > 0) return VALUE_MORE;
+        if (--j->hex > 0) return SD_VALUE_MORE;
         tell_code(p, j);
     }
     j->escape = false;
     p->from = p->at + 1;
-    return VALUE_MORE;
+    return SD_VALUE_MORE;
 }
 
 // A byte of the string at p->at; what lies before it from p->from on is plain and not told yet.
-static value_end string_byte(sd_answer_parser *p, sd_json_call *j, char c) {
+static sd_value_end string_byte(sd_answer_parser *p, sd_json_call *j, char c) {
     if (j->escape) return escape_byte(p, j, c);
     if (c != '\\') tell_lone(p, j);
-    if ((unsigned char)c < 0x20) return VALUE_BROKEN;
-    if (c != '\\' && c != '"') return VALUE_MORE;
+    if ((unsigned char)c < 0x20) return SD_VALUE_BROKEN;
+    if (c != '\\' && c != '"') return SD_VALUE_MORE;
     sd_answer_tell_held(p, SD_DELTA_ARGUMENTS, p->at);
     j->escape = c == '\\';
     if (c == '"') p->from = p->at + 1;
-    return c == '"' ? VALUE_DONE : VALUE_MORE;
+    return c == '"' ? SD_VALUE_DONE : SD_VALUE_MORE;
 }
 
 // ---- the object
@@ -183,18 +175,18 @@ static verdict name_byte(sd_answer_parser *p, sd_json_call *j, char c) {
 }
 
 static verdict skip_byte(sd_answer_parser *p, sd_json_call *j, char c) {
-    value_end end = value_byte(j, c);
-    if (end == VALUE_MORE) return GO_ON;
-    if (end == VALUE_BROKEN) return NO_CALL;
-    if (j->late && j->to == 0) j->to = p->at + (end == VALUE_DONE);
+    sd_value_end end = sd_json_value_byte(j, c);
+    if (end == SD_VALUE_MORE) return GO_ON;
+    if (end == SD_VALUE_BROKEN) return NO_CALL;
+    if (j->late && j->to == 0) j->to = p->at + (end == SD_VALUE_DONE);
     j->at = SD_J_COMMA;
-    return end == VALUE_DONE ? GO_ON : AGAIN;
+    return end == SD_VALUE_DONE ? GO_ON : AGAIN;
 }
 
 static verdict arguments_byte(sd_answer_parser *p, sd_json_call *j, char c) {
-    value_end end = j->at == SD_J_OBJECT ? value_byte(j, c) : string_byte(p, j, c);
-    if (end == VALUE_BROKEN) return BROKEN;
-    if (end == VALUE_MORE) return GO_ON;
+    sd_value_end end = j->at == SD_J_OBJECT ? sd_json_value_byte(j, c) : string_byte(p, j, c);
+    if (end == SD_VALUE_BROKEN) return BROKEN;
+    if (end == SD_VALUE_MORE) return GO_ON;
     if (j->at == SD_J_OBJECT) sd_answer_tell_held(p, SD_DELTA_ARGUMENTS, p->at + 1);
     p->at = p->from - 1; // this byte is the last of them
     j->at = SD_J_COMMA;
@@ -264,10 +256,10 @@ static bool complete(sd_answer_parser *p, sd_json_call *j) {
     size_t after = p->at;
     if (p->held.data[j->from] == '"') {
         p->from = j->from + 1;
-        value_end end = VALUE_MORE;
-        for (p->at = p->from; p->at < j->to && end == VALUE_MORE; p->at++)
+        sd_value_end end = SD_VALUE_MORE;
+        for (p->at = p->from; p->at < j->to && end == SD_VALUE_MORE; p->at++)
             end = string_byte(p, j, p->held.data[p->at]);
-        if (end == VALUE_BROKEN) // as it is, without the closing quote
+        if (end == SD_VALUE_BROKEN) // as it is, without the closing quote
             sd_answer_tell(p, SD_DELTA_ARGUMENTS, p->held.data + p->from, j->to - 1 - p->from);
     } else {
         sd_answer_tell(p, SD_DELTA_ARGUMENTS, p->held.data + j->from, j->to - j->from);

@@ -96,6 +96,7 @@ struct sd_answer_parser {
     enum {
         SD_SCAN_BEGIN,
         SD_SCAN_JSON,
+        SD_SCAN_WHOLE, // an object or a list, which has ended
         SD_SCAN_OVER
     } scan; // of a value, or harmony's message: whether it is within JSON
     size_t
@@ -134,8 +135,10 @@ bool sd_answer_escapes(const sd_answer_parser *p, const json_t *function, size_t
 /// The tool's parameters as a JSON schema, or NULL. known: whether there is such a tool.
 const json_t *sd_answer_tool(const sd_answer_parser *p, const char *name, bool *known);
 
-/// Takes a byte of a value. False: it ends with this byte or in front of it, or is broken.
-bool sd_json_value_goes_on(sd_json_call *j, char c);
+// What a byte makes of a JSON value: there is more, it ends with this byte, or in front of it.
+typedef enum { SD_VALUE_MORE, SD_VALUE_DONE, SD_VALUE_BEFORE, SD_VALUE_BROKEN } sd_value_end;
+/// Not a check of the whole grammar: where the value ends, and that brackets and strings are sound.
+sd_value_end sd_json_value_byte(sd_json_call *j, char c);
 sd_step sd_answer_in_json(sd_answer_parser *p);
 sd_step sd_answer_in_json_tail(sd_answer_parser *p);
 sd_step sd_answer_in_raw(sd_answer_parser *p);

@@ -177,7 +177,7 @@ static sd_step end_at_cut(sd_answer_parser *p) {
 }
 
 // One byte of a value. A tag within a string of an object or a list is no tag; JSON decides that as long as it
-// is sound.
+// is sound, and nothing but the value's end stands behind it.
 static void scan_byte(sd_answer_parser *p, char c) {
     if (p->scan == SD_SCAN_BEGIN && !sd_answer_space(c)) {
         int types = sd_parameter_types(parameters_of(p), p->key);
@@ -185,7 +185,10 @@ static void scan_byte(sd_answer_parser *p, char c) {
         p->scan = json ? SD_SCAN_JSON : SD_SCAN_OVER;
         p->json = (sd_json_call){0};
     }
-    if (p->scan == SD_SCAN_JSON && !sd_json_value_goes_on(&p->json, c)) p->scan = SD_SCAN_OVER;
+    if (p->scan == SD_SCAN_WHOLE && !sd_answer_space(c)) p->scan = SD_SCAN_OVER;
+    if (p->scan != SD_SCAN_JSON) return;
+    sd_value_end end = sd_json_value_byte(&p->json, c);
+    if (end != SD_VALUE_MORE) p->scan = end == SD_VALUE_DONE ? SD_SCAN_WHOLE : SD_SCAN_OVER;
 }
 
 static sd_step in_value(sd_answer_parser *p) {

@@ -181,43 +181,41 @@ static int bytes(const sd_tool_maker *m, int lo, int hi) {
     return sd_gb_bytes(m->b, set);
 }
 
-// The last token of a budget may end within a character: its first bytes or nothing.
-static int cut_character(const sd_tool_maker *m) {
-    int more = bytes(m, 0x80, 0xBF);
-    int any = sd_gb_any_of(
+// The text of reasoning. The last token of a budget may end within a character, and what ends the reasoning then
+// stands behind its first bytes; so characters without their ends may stand anywhere.
+static int reasoning_text(const sd_tool_maker *m, const char *const *ends, int n) {
+    int more = bytes(m, 0x80, 0xBF), whole = without(m, ends, n);
+    int cut = sd_gb_any_of(
         m->b,
         (int[]){bytes(m, 0xC2, 0xDF),
                 seq(m, (int[]){bytes(m, 0xE0, 0xEF), sd_gb_repeat(m->b, more, 0, 1)}, 2),
                 seq(m, (int[]){bytes(m, 0xF0, 0xF4), sd_gb_repeat(m->b, more, 0, 2)}, 2)},
         3);
-    return sd_gb_repeat(m->b, any, 0, 1);
+    return seq(m, (int[]){sd_gb_repeat(m->b, seq(m, (int[]){whole, cut}, 2), 0, -1), whole}, 2);
 }
 
 static int reasoning(const sd_tool_maker *m) {
     sd_think_marks think = sd_think_marks_of(m->r->d->think);
     if (!think.open) return sd_gb_empty(m->b);
-    int breaks = sd_gb_repeat(m->b, text(m, "\n"), 0, 2);
     int inside = seq(m,
-                     (int[]){without(m, &think.close, 1), cut_character(m), breaks,
-                             marker(m, think.close), breaks},
-                     5);
+                     (int[]){reasoning_text(m, &think.close, 1), marker(m, think.close),
+                             sd_gb_repeat(m->b, text(m, "\n"), 0, 2)},
+                     3);
     if (m->r->in_reasoning) return inside;
     return sd_gb_repeat(m->b, seq(m, (int[]){marker(m, think.open), inside}, 2), 0, 1);
 }
 
 // ---- harmony: a row of messages, of which the last is a call or the final one
 
-static int message(const sd_tool_maker *m, const char *channel) {
-    static const char *const ends[] = {"<|end|>", "<|call|>", "<|return|>", "<|start|>",
-                                       "<|channel|>"};
-    return seq(m,
-               (int[]){marker(m, "<|channel|>"), text(m, channel), marker(m, "<|message|>"),
-                       without(m, ends, 5)},
-               4);
+static const char *const ends[] = {"<|end|>", "<|call|>", "<|return|>", "<|start|>", "<|channel|>"};
+
+static int message(const sd_tool_maker *m, const char *channel, int body) {
+    return seq(
+        m, (int[]){marker(m, "<|channel|>"), text(m, channel), marker(m, "<|message|>"), body}, 4);
 }
 
 static int analysis(const sd_tool_maker *m) {
-    return seq(m, (int[]){message(m, "analysis"), cut_character(m)}, 2);
+    return message(m, "analysis", reasoning_text(m, ends, 5));
 }
 
 static int harmony_next(const sd_tool_maker *m) {
@@ -227,8 +225,9 @@ static int harmony_next(const sd_tool_maker *m) {
 static int harmony(sd_tool_maker *m) {
     int before = analysis(m), last = calls(m);
     if (!m->r->required) {
-        before = sd_gb_any_of(m->b, (int[]){before, message(m, "commentary")}, 2);
-        last = sd_gb_any_of(m->b, (int[]){last, message(m, "final")}, 2);
+        before =
+            sd_gb_any_of(m->b, (int[]){before, message(m, "commentary", without(m, ends, 5))}, 2);
+        last = sd_gb_any_of(m->b, (int[]){last, message(m, "final", without(m, ends, 5))}, 2);
     }
     before = sd_gb_repeat(m->b, seq(m, (int[]){before, harmony_next(m)}, 2), 0, -1);
     return seq(m, (int[]){before, last}, 2);

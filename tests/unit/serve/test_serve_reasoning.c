@@ -162,8 +162,9 @@ Test(serve_reasoning, a_budget_ends_the_reasoning_and_is_counted, .timeout = 120
 Test(serve_reasoning, a_form_begins_behind_it, .timeout = 240) {
     live s;
     start(&s, think_template, think_tokens);
+    int reasoned = 0; // it may be white space alone, or end at once
     for (int budget = 0; budget <= 5; budget = budget * 4 + 1)
-        for (int seed = 0; seed < 4; seed++) {
+        for (int seed = 0; seed < 12; seed++) {
             char body[1024];
             snprintf(body, sizeof body,
                      "{" USER "," SCHEMA
@@ -177,9 +178,12 @@ Test(serve_reasoning, a_form_begins_behind_it, .timeout = 240) {
             cr_expect_str_eq(text(v, "choices.0.finish_reason"), "stop");
             cr_expect(number(v, COUNT) >= 0 && number(v, COUNT) <= budget, "%d of %d",
                       number(v, COUNT), budget);
-            cr_expect_eq(in(v, MESSAGE ".reasoning_content") != NULL, budget > 0, "%d", budget);
+            bool has = in(v, MESSAGE ".reasoning_content") != NULL;
+            cr_expect(!has || budget > 0, "%d", budget);
+            reasoned += has;
             json_decref(form), json_decref(v);
         }
+    cr_expect_gt(reasoned, 12, "%d of 24", reasoned);
     live_stop(&s);
 }
 
