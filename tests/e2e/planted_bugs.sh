@@ -198,6 +198,11 @@ plant "a finished call is not checked" model/dialogue/answer_check.c 's/if \(x->
 plant "a row of a draft is forced as the first one" decode/engine/shaping.c 's/sd_slot_forced\(s, j\)/sd_slot_forced(s, 0)/' test_engine_reasoning
 plant "a forced token ends the answer" decode/engine/output.c 's/!sd_slot_is_forced\(s\) && //' test_engine_reasoning
 plant "reasoning has one token more than its budget" decode/engine/reasoning.c 's/x->tokens >= r->budget/x->tokens > r->budget/' test_engine_reasoning
+plant "what ends the reasoning is not drafted" decode/draft/grammar.c 's/f->only \? f->only\(/false ? f->only(/' test_engine_reasoning
+plant "a request that begins again forgets that it reasons" decode/engine/reasoning.c 's/i < s->n; i\+\+\) take\(&s->reasoning/i < 0; i++) take(\&s->reasoning/' test_engine_reasoning
+plant "a budget that ends within a character leaves the grammar" model/dialogue/tool_grammar.c 's/seq\(m, \(int\[\]\)\{whole, cut\}, 2\), 0, -1\)/seq(m, (int[]){whole, cut}, 2), 0, 0)/' test_dialogue_strict
+plant "a marker within a string of JSON ends a message" model/dialogue/answer_harmony.c 's/bool json = p->o.held/bool json = false \&\& p->o.held/' test_dialogue_strict
+plant "a tag within a string of JSON ends a value" model/dialogue/answer_xml.c 's/end == SD_VALUE_DONE \? SD_SCAN_WHOLE : SD_SCAN_OVER/SD_SCAN_OVER/' test_dialogue_strict
 plant "later system turns are left to a template that drops them" model/dialogue/dialogue.c 's/has\(r, FIRST\) && has\(r, SYSTEM\)/has(r, FIRST)/' test_dialogue_fold
 }
 
