@@ -438,7 +438,7 @@ Test(dialogue_strict, calls_of_128_functions_can_be_forced, .init = setup, .fini
      .timeout = 60) {
     json_t *list = json_array();
     for (int i = 0; i < 128; i++) {
-        char name[16];
+        char name[24];
         snprintf(name, sizeof name, "tool_%d", i);
         json_array_append_new(list, json_pack("{s:{s:s}}", "function", "name", name));
     }
