@@ -61,8 +61,11 @@ bool sd_schema_count(sd_schema_reader *r, const json_t *schema, const char *key,
 }
 
 int sd_schema_any(sd_schema_reader *r) {
-    if (r->spelling == SD_SPELL_TEXT)
-        return sd_gb_text_without(r->b, r->without, strlen(r->without));
+    if (r->spelling == SD_SPELL_TEXT) { // as in JSON, no NUL is written
+        const char *const none[] = {r->without, ""};
+        const size_t len[] = {strlen(r->without), 1};
+        return sd_gb_free_text(r->b, &(sd_free_text){.without = none, .len = len, .n = 2});
+    }
     if (r->spelling == SD_SPELL_OTHERS) return sd_schema_never(r); // fewer are offered
     if (r->any < 0) r->any = sd_gb_json_value(r->b, SD_SCHEMA_ANY_DEPTH);
     return r->any;

@@ -99,9 +99,10 @@ static int keep_text(sd_schema_reader *r, sd_gtext x, int e) {
 static int write_text(sd_schema_reader *r, sd_dfa **d) {
     sd_dfa *without = NULL;
     sd_error err;
-    size_t len = strlen(r->without);
-    if (sd_dfa_without(&without, &r->without, &len, 1, &err) != SD_OK)
-        return sd_gb_fail_with(r->b, &err);
+    // As in JSON, no NUL is written.
+    const char *const none[] = {r->without, ""};
+    const size_t len[] = {strlen(r->without), 1};
+    if (sd_dfa_without(&without, none, len, 2, &err) != SD_OK) return sd_gb_fail_with(r->b, &err);
     if (!narrow(r, d, without)) return -1;
     if ((*d)->n == 0) return sd_schema_never(r);
     int e = sd_gb_dfa(r->b, *d, false);
