@@ -125,22 +125,32 @@ static meaning meaning_of(const world *w, const style *s, int budget, const int3
     return m;
 }
 
-// Plain decoding without the engine.
+// Plain decoding without the engine: a row at a time.
 static int plain(int32_t *out, const world *w, const style *s, int budget, int sampling) {
+    sd_error err = {0};
+    sd_context *cx = NULL;
+    sd_kv *kv = NULL;
     sd_sampler *sampler = sd_sampler_open(w->model->hp.V);
     float *logits = malloc((size_t)w->model->hp.V * sizeof *logits);
-    int32_t timeline[PROMPT + MOST], ignored;
-    memcpy(timeline, w->prompt, sizeof w->prompt);
-    for (int n = 0; n < MOST; n++) {
-        sd_sampling greedy = {.top_p = 1};
-        meaning m = meaning_of(w, s, budget, timeline + PROMPT, n);
-        cr_assert_eq(
-            test_plain(&ignored, logits, 1, w->model, timeline, PROMPT + n, &greedy, NULL, false),
-            1);
-        out[n] = timeline[PROMPT + n] =
-            m.forced >= 0 ? w->forced[m.forced]
-                          : sd_sample(sampler, logits, NULL, &samplings[sampling], PROMPT + n);
+    cr_assert(sampler && logits);
+    cr_assert_eq(sd_context_open(&cx, w->model, NULL, &(sd_context_options){.max_rows = 1}, &err),
+                 SD_OK);
+    cr_assert_eq(sd_kv_open(&kv, cx, PROMPT + MOST, &err), SD_OK);
+    for (int pos = 0; pos < PROMPT + MOST - 1; pos++) {
+        const int n = pos + 1 - PROMPT; // tokens of the answer so far
+        const sd_row row = {.token = pos < PROMPT ? w->prompt[pos] : out[pos - PROMPT],
+                            .pos = pos,
+                            .kv = kv,
+                            .want_logits = true};
+        cr_assert_eq(sd_forward(cx, &row, 1, logits, &err), SD_OK);
+        kv->len = pos + 1;
+        if (n < 0) continue;
+        meaning m = meaning_of(w, s, budget, out, n);
+        out[n] = m.forced >= 0 ? w->forced[m.forced]
+                               : sd_sample(sampler, logits, NULL, &samplings[sampling], PROMPT + n);
     }
+    sd_kv_close(kv);
+    sd_context_close(cx);
     sd_sampler_close(sampler);
     free(logits);
     return MOST;
