@@ -7,3 +7,10 @@ enum { SD_SANITIZED = 1 };
 #else
 enum { SD_SANITIZED = 0 };
 #endif
+
+// Whether it looks for races, which one thread cannot have.
+#ifdef __SANITIZE_THREAD__
+enum { SD_THREADS_WATCHED = 1 };
+#else
+enum { SD_THREADS_WATCHED = 0 };
+#endif
