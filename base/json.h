@@ -30,6 +30,9 @@ sd_status sd_json_load(json_t **out, const char *text, size_t len, size_t flags,
 sd_status sd_json_load_within(json_t **out, const char *text, size_t len, size_t flags,
                               size_t max_bytes, json_error_t *why, sd_error *err);
 
+/// Bytes of memory that a document takes, some of the allocator's too; NULL: 0.
+size_t sd_json_bytes(const json_t *v);
+
 /// *out is v as text, ended by 0 and freed with free(); flags are json_dumps'. SD_ENOMEM when v is
 /// NULL or cannot be written, or when a library's allocation failed on this thread since
 /// sd_memory_lost_clear(): v may then lack a part.

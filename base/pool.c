@@ -5,8 +5,8 @@
 // task it has claimed, and one that never got the processor holds up nothing.
 #include "base/pool.h"
 
+#include "base/cgroup.h"
 #include "base/clock.h"
-#include "base/cpu_quota.h"
 #include "base/memory.h"
 
 #include <pthread.h>
@@ -132,12 +132,16 @@ static int usable_processors(void) {
     return n > 0 ? (int)n : 1;
 }
 
+int sd_pool_count(int threads) {
+    if (threads <= 0) threads = usable_processors();
+    return threads > SD_MAX_THREADS ? SD_MAX_THREADS : threads;
+}
+
 sd_status sd_pool_open(sd_pool **out, int threads, sd_error *err) {
     sd_status st = SD_OK;
     sd_pool *p = NULL;
     *out = NULL;
-    if (threads <= 0) threads = usable_processors();
-    if (threads > SD_MAX_THREADS) threads = SD_MAX_THREADS;
+    threads = sd_pool_count(threads);
     p = sd_alloc(1, sizeof *p);
     SD_CHECK_ALLOC(p, err);
     pthread_mutex_init(&p->mutex, NULL);

@@ -16,11 +16,12 @@ typedef struct sd_pool sd_pool;
 typedef void (*sd_task)(void *ctx, int task, int worker);
 
 /// threads <= 0: one per processor that this process may use, by its affinity and by its cgroups'
-/// quota (base/cpu_quota.h). At most SD_MAX_THREADS.
+/// quota (base/cgroup.h). At most SD_MAX_THREADS.
 enum { SD_MAX_THREADS = 256 };
 sd_status sd_pool_open(sd_pool **out, int threads, sd_error *err);
 void sd_pool_close(sd_pool *pool);        // NULL is fine
 int sd_pool_threads(const sd_pool *pool); // 1 for NULL
+int sd_pool_count(int threads);           // that sd_pool_open would give
 
 /// Runs fn for every task and waits. Only one thread may call it at a time; no nesting. With pool
 /// NULL, or one thread or one task, runs in place.

@@ -359,7 +359,7 @@ sd_status sd_dataset_read(const sd_dataset *d, int64_t row, sd_dataset_row *out,
 sd_status sd_dataset_expect(sd_dataset *d, const sd_tokenizer *t, sd_error *err) {
     sd_status st = SD_OK;
     int64_t vocab = sd_tokenizer_size(t);
-    SD_CHECK(strcmp(d->tokenizer, sd_tokenizer_fingerprint(t)) == 0, err, SD_EMISMATCH,
+    SD_CHECK(strcmp(d->tokenizer, sd_tokenizer_encoding(t)) == 0, err, SD_EMISMATCH,
              "%s: was made with another tokenizer than this model's; give its model, or prepare "
              "the data again",
              d->path);

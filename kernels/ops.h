@@ -64,6 +64,8 @@ enum {
 
 /// Buffers for up to cap_n rows of up to K inputs, shaped for just these.
 sd_status sd_quant_rows_init(sd_quant_rows *a, int cap_n, int K, sd_compute compute, sd_error *err);
+/// Bytes of these buffers; SIZE_MAX where they cannot be counted.
+size_t sd_quant_rows_bytes(int cap_n, int K, sd_compute compute);
 /// Before quantize_rows: the same buffers for N rows of K, neither more than at init. group: the largest
 /// that a weight which reads the rows asks for (sd_quant_rows_group).
 void sd_quant_rows_shape(sd_quant_rows *a, int N, int K, int group);

@@ -1,6 +1,7 @@
 #include "base/files/json_file.h"
 
 #include "base/files/file.h"
+#include "base/files/path.h"
 
 #include <stdlib.h>
 
@@ -22,5 +23,19 @@ sd_status sd_json_read(json_t **out, const char *path, size_t max, size_t flags,
 out:
     json_decref(root);
     free(text);
+    return st;
+}
+
+sd_status sd_json_read_in(json_t **out, char **path, const char *folder, const char *name,
+                          size_t max, const char *remedy, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_path_kind kind;
+    *out = NULL;
+    *path = sd_path_join(folder, name);
+    SD_CHECK_ALLOC(*path, err);
+    SD_TRY(sd_path_look(&kind, *path, err));
+    if (kind != SD_PATH_NONE)
+        SD_TRY(sd_json_read(out, *path, max, JSON_REJECT_DUPLICATES, remedy, err));
+out:
     return st;
 }

@@ -8,3 +8,7 @@
 /// is not JSON: WHY; REMEDY"; remedy NULL: "correct it".
 sd_status sd_json_read(json_t **out, const char *path, size_t max, size_t flags, const char *remedy,
                        sd_error *err);
+/// The same of a file in a folder, which need not be there, nor the folder a folder: *out is NULL then.
+/// *path <- where it would stand, malloc'ed, for further messages; the caller frees it also after an error.
+sd_status sd_json_read_in(json_t **out, char **path, const char *folder, const char *name,
+                          size_t max, const char *remedy, sd_error *err);

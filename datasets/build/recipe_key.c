@@ -82,7 +82,7 @@ static sd_status make_key(sd_sha256 *out, const json_t *recipe, const json_t *so
         sd_hasher_add(h, hash, strlen(hash) + 1);
         sd_hasher_add(h, format, strlen(format) + 1);
     }
-    const char *tokenizer = sd_tokenizer_fingerprint(m->tokenizer);
+    const char *tokenizer = sd_tokenizer_encoding(m->tokenizer);
     const char *chat = m->chat ? sd_template_source(m->chat) : "";
     sd_hasher_add(h, tokenizer, strlen(tokenizer) + 1);
     sd_hasher_add(h, chat, strlen(chat) + 1);

@@ -128,7 +128,7 @@ static sd_status write_attributes(sd_store *s, const sd_token_store *g, const sd
     SD_TRY(sd_store_set_int(s, "skipped", r->skipped, err));
     SD_TRY(sd_store_set_int(s, "tokens", r->tokens, err));
     SD_TRY(sd_store_set_int(s, "supervised", r->supervised, err));
-    SD_TRY(sd_store_set_text(s, "tokenizer_sha256", sd_tokenizer_fingerprint(m->tokenizer), err));
+    SD_TRY(sd_store_set_text(s, "tokenizer_sha256", sd_tokenizer_encoding(m->tokenizer), err));
     SD_TRY(sd_store_set_text(s, "chat_template", chat, err));
     SD_TRY(sd_store_set_text(s, "chat_template_sha256", chat_hash.hex, err));
     SD_TRY(set_json(s, "recipe", recipe, err));
@@ -149,7 +149,7 @@ static sd_status write_manifest(const char *out, const sd_sha256 *file, int64_t 
         "s:O}",
         "kind", "specdec dataset", "version", SD_DATASET_VERSION, "file", sd_path_name(out),
         "bytes", (json_int_t)bytes, "sha256", file->hex, "made_from_sha256", g->key.hex,
-        "tokenizer_sha256", sd_tokenizer_fingerprint(m->tokenizer), "vocab",
+        "tokenizer_sha256", sd_tokenizer_encoding(m->tokenizer), "vocab",
         sd_tokenizer_size(m->tokenizer), "rows", (json_int_t)r->rows, "sequence_len",
         o->sequence_len, "records", (json_int_t)r->records, "tokens", (json_int_t)r->tokens,
         "supervised", (json_int_t)r->supervised, "system", "text", g->systems.text, "records",

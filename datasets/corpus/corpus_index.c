@@ -50,6 +50,7 @@ _Static_assert(offsetof(file_header, sha256) == CHECKED, "the hash covers what s
 struct sd_corpus {
     const uint8_t *file; // its bytes: the file may change on disk afterwards
     void *own;           // file, unless it is the caller's
+    size_t bytes;        // of it
     int64_t n;
     const int32_t *token; // [n]
     const int32_t *sa;    // [n]
@@ -215,6 +216,7 @@ static sd_status finish(sd_corpus **out, sd_corpus *c, size_t size, const char *
                         sd_error *err) {
     sd_status st = SD_OK;
     SD_TRY(check_header(c->file, size, name, &c->n, err));
+    c->bytes = size;
     const file_header *h = (const file_header *)(const void *)c->file;
     memcpy(c->tokenizer, h->tokenizer, 64);
     memcpy(c->adapter.hex, h->adapter, 64);
@@ -263,6 +265,10 @@ void sd_corpus_close(sd_corpus *c) {
     free(c->own);
     free(c->first);
     free(c);
+}
+
+size_t sd_corpus_bytes(const sd_corpus *c) {
+    return c->bytes;
 }
 
 int64_t sd_corpus_tokens(const sd_corpus *c) {

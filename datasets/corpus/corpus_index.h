@@ -23,6 +23,8 @@ sd_status sd_corpus_from_memory(sd_corpus **out, const void *data, size_t size, 
                                 sd_error *err);
 void sd_corpus_close(sd_corpus *c);
 int64_t sd_corpus_tokens(const sd_corpus *c);
+size_t
+sd_corpus_bytes(const sd_corpus *c); // of the file's content; beside it stands half as much at most
 const char *sd_corpus_tokenizer(const sd_corpus *c);
 const sd_sha256 *sd_corpus_adapter(const sd_corpus *c);
 

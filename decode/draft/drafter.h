@@ -73,6 +73,17 @@ typedef struct {
     int64_t kv_positions;
 } sd_draft_setup;
 
+/// What the drafters of an engine have in common takes: of a draft model, as of a context.
+typedef struct {
+    sd_context_memory context;
+    sd_kv_memory_sizes kv;
+} sd_draft_memory;
+/// The same before anything is opened, for a draft model; rank [draft->n_linears] of its adapter, or NULL.
+/// *kv <- its pool.
+sd_status sd_draft_model_plan(sd_draft_memory *out, sd_kv_plan *kv, const sd_model *draft,
+                              const sd_draft_setup *setup, int threads, const int *rank,
+                              sd_error *err);
+
 typedef struct sd_drafter_kind sd_drafter_kind;
 typedef struct {
     const sd_drafter_kind *kind;
@@ -98,6 +109,10 @@ struct sd_drafter_kind {
     size_t (*read_bytes)(const void *shared);
     /// Bytes of keys and values of all drafters of one engine. NULL: they keep none.
     size_t (*kv_bytes)(const void *shared);
+    /// What is shared, in bytes; NULL: nothing that counts.
+    void (*memory)(const void *shared, sd_draft_memory *out);
+    /// Bytes of a drafter for timelines of ctx tokens, without keys and values. NULL: too few to count.
+    size_t (*bytes)(int ctx);
     /// A drafter of this kind for timelines of ctx tokens; all its memory is taken here.
     sd_status (*open)(sd_drafter **out, void *shared, int ctx, sd_error *err);
 

@@ -96,17 +96,28 @@ out:
 }
 
 // The pool: for kv_positions in whole timelines, at least one.
-static sd_status open_pool(draft_model *m, const sd_draft_setup *setup, sd_error *err) {
+static sd_kv_pool_size pool_size(const sd_draft_setup *setup) {
     int64_t sequences = setup->drafters;
     if (setup->kv_positions > 0) {
         int64_t fit = setup->kv_positions / setup->ctx;
         sequences = fit < 1 ? 1 : fit < sequences ? fit : sequences;
     }
+    return (sd_kv_pool_size){(int)sequences, setup->ctx, GROWS, 0};
+}
+
+static sd_context_options context_options(const sd_draft_setup *setup) {
+    sd_context_options own = *setup->context;
+    own.max_rows = ROWS;
+    own.max_picked = setup->drafters < ROWS ? setup->drafters : ROWS;
+    return own;
+}
+
+static sd_status open_pool(draft_model *m, const sd_draft_setup *setup, sd_error *err) {
+    const sd_kv_pool_size size = pool_size(setup);
     m->full_layer = -1;
     for (int l = 0; l < m->model->hp.L && m->full_layer < 0; l++)
         if (m->model->layer[l].window == 0) m->full_layer = l;
-    return sd_kv_pool_open(&m->kv, m->cx, &(sd_kv_pool_size){(int)sequences, setup->ctx, GROWS, 0},
-                           err);
+    return sd_kv_pool_open(&m->kv, m->cx, &size, err);
 }
 
 static sd_status model_share(void **shared, bool *present, const sd_draft_setup *setup,
@@ -123,10 +134,8 @@ static sd_status model_share(void **shared, bool *present, const sd_draft_setup 
     if (setup->draft->adapter) m->adapter = sd_adapter_acquire(setup->draft->adapter);
     m->aligned = setup->draft->aligned;
     m->V_target = setup->target->hp.V;
-    m->most_picked = setup->drafters < ROWS ? setup->drafters : ROWS;
-    sd_context_options own = *setup->context;
-    own.max_rows = ROWS;
-    own.max_picked = m->most_picked;
+    const sd_context_options own = context_options(setup);
+    m->most_picked = own.max_picked;
     SD_TRY(sd_context_open(&m->cx, draft, setup->pool, &own, err));
     if (m->adapter) SD_TRY(sd_context_take_adapter(m->cx, m->adapter, err));
     SD_TRY(open_pool(m, setup, err));
@@ -142,6 +151,27 @@ static size_t model_read_bytes(const void *shared) {
 
 static size_t model_kv_bytes(const void *shared) {
     return sd_kv_pool_bytes(((const draft_model *)shared)->kv);
+}
+
+static void model_memory(const void *shared, sd_draft_memory *out) {
+    const draft_model *m = shared;
+    sd_context_get_memory(m->cx, &out->context);
+    sd_kv_pool_get_memory(m->kv, &out->kv);
+}
+
+sd_status sd_draft_model_plan(sd_draft_memory *out, sd_kv_plan *kv, const sd_model *draft,
+                              const sd_draft_setup *setup, int threads, const int *rank,
+                              sd_error *err) {
+    sd_status st = SD_OK;
+    const sd_context_options own = context_options(setup);
+    const sd_kv_pool_size size = pool_size(setup);
+    sd_context_plan cx;
+    SD_TRY(check_tokenizer(draft, setup->target, err));
+    SD_TRY(sd_context_plan_open(&cx, draft, &own, threads, setup->ctx, &rank, rank ? 1 : 0, err));
+    SD_TRY(sd_kv_pool_plan(kv, draft, cx.kv_bytes, &size, setup->drafters, false, err));
+    *out = (sd_draft_memory){cx.memory, kv->memory};
+out:
+    return st;
 }
 
 // ---- forward passes
@@ -410,6 +440,10 @@ static void model_close(sd_drafter *base) {
     free(d);
 }
 
+static size_t model_bytes(int ctx) {
+    return sizeof(drafter) + (size_t)ctx * sizeof(int32_t);
+}
+
 static sd_status model_open(sd_drafter **out, void *shared, int ctx, sd_error *err) {
     sd_status st = SD_OK;
     drafter *d = sd_alloc(1, sizeof *d);
@@ -432,6 +466,8 @@ const sd_drafter_kind sd_drafter_model = {
     .unshare = model_unshare,
     .read_bytes = model_read_bytes,
     .kv_bytes = model_kv_bytes,
+    .memory = model_memory,
+    .bytes = model_bytes,
     .open = model_open,
     .close = model_close,
     .begin = model_begin,

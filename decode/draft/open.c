@@ -44,7 +44,7 @@ static sd_status check_fit(const sd_corpus *c, const char *path, const sd_model 
     sd_status st = SD_OK;
     const char *want = m->tokenizer ? sd_tokenizer_fingerprint(m->tokenizer) : "none";
     const char *got = sd_corpus_tokenizer(c);
-    SD_CHECK(m->tokenizer && strcmp(want, got) == 0, err, SD_EINVAL,
+    SD_CHECK(m->tokenizer && sd_tokenizer_has_fingerprint(m->tokenizer, got), err, SD_EINVAL,
              "%s: this index was made with another tokenizer (%.12s, the model has %.12s)", path,
              got, want);
     SD_CHECK(!a || sd_sha256_equal(sd_corpus_adapter(c), &a->sha256), err, SD_EINVAL,
@@ -81,14 +81,11 @@ static sd_status read_alignment(sd_sha256 *out, const char *folder, sd_error *er
     sd_status st = SD_OK;
     json_t *root = NULL, *draft;
     const char *hex;
-    sd_path_kind in;
-    char *path = sd_path_join(folder, "manifest.json");
+    char *path = NULL;
     *out = (sd_sha256){0};
-    SD_CHECK_ALLOC(path, err);
-    SD_TRY(sd_path_look(&in, path, err)); // below an adapter that is a file there is none
-    if (in == SD_PATH_NONE) goto out;
-    SD_TRY(
-        sd_json_read(&root, path, MAX_MANIFEST, JSON_REJECT_DUPLICATES, "the run is damaged", err));
+    SD_TRY(sd_json_read_in(&root, &path, folder, "manifest.json", MAX_MANIFEST,
+                           "the run is damaged", err));
+    if (!root) goto out;
     SD_TRY(sd_key_object(&draft, root, "draft", path, err));
     SD_TRY(sd_key_str(&hex, draft, "target_adapter", NULL, path, err));
     if (!hex) goto out;

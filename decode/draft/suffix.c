@@ -195,6 +195,17 @@ static void suffix_close(sd_drafter *d) {
     free(s);
 }
 
+static uint32_t slots_of(int ctx) {
+    uint32_t slots = 64;
+    while (slots < (uint32_t)ctx * 6) slots *= 2;
+    return slots;
+}
+
+static size_t suffix_bytes(int ctx) {
+    return sizeof(suffix) + ((size_t)ctx * 2 + 2) * sizeof(state) +
+           ((size_t)ctx * 3 + 4) * sizeof(edge) + slots_of(ctx) * sizeof(int32_t);
+}
+
 static sd_status suffix_open(sd_drafter **out, void *shared, int ctx, sd_error *err) {
     (void)shared;
     sd_status st = SD_OK;
@@ -207,7 +218,7 @@ static sd_status suffix_open(sd_drafter **out, void *shared, int ctx, sd_error *
     s->cap = ctx;
     s->seed = sd_mix64((uint64_t)sd_now_ns() ^ (uint64_t)(uintptr_t)s);
     // calloc: what a short request does not reach stays untouched.
-    for (s->slots = 64; s->slots < (uint32_t)ctx * 6;) s->slots *= 2;
+    s->slots = slots_of(ctx);
     s->states = calloc((size_t)ctx * 2 + 2, sizeof *s->states);
     s->edges = calloc((size_t)ctx * 3 + 4, sizeof *s->edges);
     s->slot = calloc(s->slots, sizeof *s->slot);
@@ -220,6 +231,7 @@ out:
 }
 
 const sd_drafter_kind sd_drafter_suffix = {.name = "suffix",
+                                           .bytes = suffix_bytes,
                                            .open = suffix_open,
                                            .close = suffix_close,
                                            .begin = suffix_begin,

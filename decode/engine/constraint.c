@@ -50,6 +50,10 @@ static sd_constraint *make(int V) {
     return NULL;
 }
 
+size_t sd_constraint_bytes(int V) {
+    return sizeof(sd_constraint) + (SD_MAX_DRAFT + 1) * (((size_t)V + 31) / 32) * sizeof(uint32_t);
+}
+
 void sd_slot_close_constraint(sd_slot *s) {
     if (!s->constraint) return;
     sd_slot_end_constraint(s);

@@ -20,7 +20,7 @@ static bool names(sd_spec_mode mode, const sd_drafter_kind *kind) {
     return mode > SD_SPEC_OFF && strcmp(mode_word(mode), kind->name) == 0;
 }
 
-static const sd_drafter_kind *const *listed(const sd_engine *e) {
+const sd_drafter_kind *const *sd_drafters_listed(const sd_engine *e) {
     return e->o.drafters ? e->o.drafters : sd_drafters;
 }
 
@@ -36,9 +36,9 @@ static const sd_draft_source *find(const sd_engine *e, sd_spec_mode mode) {
 }
 
 static sd_status fail_absent(const sd_engine *e, sd_spec_mode mode, sd_error *err) {
-    for (int i = 0; listed(e)[i]; i++)
-        if (names(mode, listed(e)[i]) && listed(e)[i]->absent)
-            return sd_fail(err, SD_EINVAL, "%s", listed(e)[i]->absent);
+    for (int i = 0; sd_drafters_listed(e)[i]; i++)
+        if (names(mode, sd_drafters_listed(e)[i]) && sd_drafters_listed(e)[i]->absent)
+            return sd_fail(err, SD_EINVAL, "%s", sd_drafters_listed(e)[i]->absent);
     return sd_fail(err, SD_EINVAL,
                    "speculation by \"%s\" was asked for and this engine has no such drafter; give "
                    "another --spec",
@@ -78,21 +78,25 @@ out:
     return st;
 }
 
+sd_draft_setup sd_drafters_setup(const sd_engine *e, const sd_context_options *context) {
+    return (sd_draft_setup){.target = e->model,
+                            .draft = &e->draft,
+                            .path = e->o.draft,
+                            .pool = e->pool,
+                            .context = context,
+                            .drafters = e->n_slots,
+                            .ctx = e->ctx,
+                            .kv_positions = e->o.draft_kv};
+}
+
 sd_status sd_drafters_register(sd_engine *e, sd_error *err) {
     sd_status st = SD_OK;
     sd_context_options context = {
         .isa = e->o.isa, .cache = e->o.cache, .stop = e->o.stop, .backend = e->o.backend};
-    sd_draft_setup setup = {.target = e->model,
-                            .draft = &e->draft,
-                            .path = e->o.draft,
-                            .pool = e->pool,
-                            .context = &context,
-                            .drafters = e->n_slots,
-                            .ctx = e->ctx,
-                            .kv_positions = e->o.draft_kv};
-    for (int i = 0; listed(e)[i]; i++) {
-        setup.asked = names(e->o.spec, listed(e)[i]);
-        SD_TRY(add(e, listed(e)[i], &setup, err));
+    sd_draft_setup setup = sd_drafters_setup(e, &context);
+    for (int i = 0; sd_drafters_listed(e)[i]; i++) {
+        setup.asked = names(e->o.spec, sd_drafters_listed(e)[i]);
+        SD_TRY(add(e, sd_drafters_listed(e)[i], &setup, err));
     }
     name_stats(e, &e->stats.spec);
     if (e->o.spec > SD_SPEC_OFF && !find(e, e->o.spec)) st = fail_absent(e, e->o.spec, err);

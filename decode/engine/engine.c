@@ -71,14 +71,23 @@ out:
     return st;
 }
 
+sd_status sd_engine_configure(sd_engine *e, const sd_engine_options *o, const sd_model *m,
+                              sd_error *err) {
+    e->o = o ? *o : (sd_engine_options){0};
+    sd_status st = check_options(&e->o, m, err);
+    if (st != SD_OK) return st;
+    e->ctx = e->o.ctx;
+    e->n_slots = e->o.slots + e->o.reserve;
+    const int drafted = e->o.spec_length > 0 ? e->n_slots * e->o.spec_length : SD_DRAFT_ROWS;
+    e->max_picked = e->n_slots + drafted;
+    // Decoding alone never fills a step: prompts always get on.
+    e->max_rows = e->o.prefill_chunk > e->max_picked + 16 ? e->o.prefill_chunk : e->max_picked + 16;
+    return SD_OK;
+}
+
 static sd_status open_tensors(sd_engine *e, sd_error *err) {
     sd_status st = SD_OK;
     sd_engine_options *o = &e->o;
-    int drafted = o->spec_length > 0 ? e->n_slots * o->spec_length : SD_DRAFT_ROWS;
-    int decode = e->n_slots + drafted;
-    e->max_picked = decode;
-    // Decoding alone never fills a step: prompts always get on.
-    e->max_rows = o->prefill_chunk > decode + 16 ? o->prefill_chunk : decode + 16;
     SD_TRY(sd_context_open(&e->cx, e->model, e->pool,
                            &(sd_context_options){.max_rows = e->max_rows,
                                                  .compute = o->compute,
@@ -97,15 +106,15 @@ static sd_status open_tensors(sd_engine *e, sd_error *err) {
     e->rows = sd_alloc((size_t)e->max_rows, sizeof *e->rows);
     e->picked = sd_alloc((size_t)e->max_picked, sizeof *e->picked);
     e->readers = sd_alloc((size_t)e->n_slots * 2, sizeof *e->readers);
-    SD_CHECK_ALLOC(e->logits && e->rows && e->picked && e->readers, err);
+    e->positions = sd_alloc((size_t)e->n_slots + 2, sizeof *e->positions);
+    SD_CHECK_ALLOC(e->logits && e->rows && e->picked && e->readers && e->positions, err);
 out:
     return st;
 }
 
 static sd_status open_pool(sd_engine *e, sd_error *err) {
     sd_status st = SD_OK;
-    const sd_kv_pool_size size = {
-        .sequences = e->n_slots, .ctx = e->ctx, .step = e->max_rows, .bytes = e->o.kv_memory};
+    const sd_kv_pool_size size = sd_engine_pool_size(e);
     SD_TRY(sd_kv_pool_open(&e->kv, e->cx, &size, err));
     if (!e->o.no_prefix_cache) SD_TRY(sd_prefix_open(e->kv, err));
     e->longest = sd_kv_pool_longest(e->kv);
@@ -130,11 +139,8 @@ sd_status sd_engine_open(sd_engine **out, sd_model *m, const sd_engine_options *
     sd_status st = SD_OK;
     sd_engine *e = sd_alloc(1, sizeof *e);
     SD_CHECK_ALLOC(e, err);
-    e->o = o ? *o : (sd_engine_options){0};
     e->model = sd_model_acquire(m);
-    SD_TRY(check_options(&e->o, m, err));
-    e->ctx = e->o.ctx;
-    e->n_slots = e->o.slots + e->o.reserve;
+    SD_TRY(sd_engine_configure(e, o, m, err));
     e->answer_share = 1;
     e->mask_budget = sd_gspend_of_a_mask();
     pthread_mutex_init(&e->lock, NULL);
@@ -157,6 +163,7 @@ sd_status sd_engine_open(sd_engine **out, sd_model *m, const sd_engine_options *
     e->stats.queue = e->o.queue;
     e->stats.ctx = e->ctx;
     e->stats.draft_kv_bytes = sd_drafters_kv_bytes(e);
+    sd_engine_get_memory(e, &e->stats.memory);
     e->published = e->stats;
     *out = e, e = NULL;
 out:
@@ -184,6 +191,7 @@ void sd_engine_close(sd_engine *e) {
     sd_queue_close(e);
     free(e->slot);
     free(e->readers);
+    free(e->positions);
     sd_drafters_unregister(e);
     sd_draft_close(&e->draft);
     free(e->logits);

@@ -225,6 +225,56 @@ void sd_engine_wake(sd_engine *e); // thread-safe
 sd_status sd_engine_trace_answer(sd_engine *e, const sd_request *r, uint64_t id,
                                  const int32_t *answer, int n, sd_error *err);
 
+// ---- memory
+
+// X(member, taken as requests need it, words): the parts, and what each may become at most. The others
+// are taken when the engine opens.
+// clang-format off
+#define SD_ENGINE_MEMORY_LIST(X)                                                                   \
+    X(weights, false, "packed weights")                                                            \
+    X(steps, false, "activations and logits of a step")                                            \
+    X(splits, true, "attention over long contexts")                                                \
+    X(adapters, true, "adapters, packed, and their products")                                      \
+    X(kv_pages, false, "keys and values")                                                          \
+    X(kv_tables, false, "tables of their pages")                                                   \
+    X(prefix_tree, false, "prefix cache's tree")                                                   \
+    X(slots, false, "slots: timelines, suffix drafters")                                           \
+    X(masks, true, "masks of constrained answers")                                                 \
+    X(draft_index, false, "draft's corpus index")                                                   \
+    X(draft_weights, false, "draft model's packed weights")                                        \
+    X(draft_steps, false, "draft model's activations, adapter")                                    \
+    X(draft_kv, false, "draft model's keys and values")
+// clang-format on
+typedef struct {
+#define SD_ENGINE_MEMORY_MEMBER(member, grows, words) size_t member;
+    SD_ENGINE_MEMORY_LIST(SD_ENGINE_MEMORY_MEMBER)
+#undef SD_ENGINE_MEMORY_MEMBER
+} sd_engine_memory; // bytes
+
+/// What an engine will be asked to run beside its model.
+typedef struct {
+    const int *const *rank; // [n_adapters][m->n_linears] of adapters of requests; 0: no factors
+    int n_adapters;
+    const sd_model *draft; // what options.draft names, where it is a model; NULL: none
+    const int *draft_rank; // [draft->n_linears] of its adapter; NULL: none
+    size_t draft_index;    // bytes of what options.draft names, where it is a corpus index
+} sd_engine_load;
+
+typedef struct {
+    sd_engine_memory memory; // of parts that grow the most that they may become
+    sd_kv_type kv_type;
+    sd_kv_plan kv, draft_kv;
+    int ctx, slots, queue, threads; // slots: with the reserve
+} sd_engine_memory_plan;
+/// From sizes alone: no weight is read, and nothing that o names is opened. Errors as
+/// sd_engine_open's.
+sd_status sd_engine_plan_memory(sd_engine_memory_plan *out, sd_model *m, const sd_engine_options *o,
+                                const sd_engine_load *load, sd_error *err);
+
+/// Bytes that an engine of such a model has of a request at most, its slot's apart: with all lists as long as
+/// they may be; n_forced: tokens that end its reasoning. Of one that gave its slot back, the answer comes beside it.
+size_t sd_engine_request_bytes(const sd_model *m, int n_prompt, int n_stop_token, int n_forced);
+
 // ---- statistics
 
 typedef struct {
@@ -242,6 +292,7 @@ typedef struct {
     double busy_s;
     double constraint_s; // of that, making and finding the masks of rows
     sd_spec_stats spec;
+    sd_engine_memory memory; // now
 } sd_engine_stats;
 /// Thread-safe.
 void sd_engine_get_stats(sd_engine *e, sd_engine_stats *out);

@@ -2,12 +2,17 @@
 #include "base/memory.h"
 #include "decode/engine/private.h"
 
+#include <limits.h>
+
 sd_status sd_engine_open_planner(sd_engine *e, sd_error *err) {
     sd_status st = SD_OK;
     bool forced = e->o.spec_length > 0;
+    const int64_t all = (int64_t)e->n_slots * e->ctx;
     const sd_planner_options o = {.length = e->o.spec_length,
                                   // A forced draft waits for nobody.
-                                  .prepare_rows = forced ? e->n_slots * e->ctx : e->o.prefill_chunk,
+                                  .prepare_rows = !forced         ? e->o.prefill_chunk
+                                                  : all < INT_MAX ? (int)all
+                                                                  : INT_MAX,
                                   .V = e->model->hp.V,
                                   .target_bytes = sd_context_bytes(e->cx),
                                   .timed = e->o.trace ? sd_trace_timed : NULL,

@@ -1,14 +1,14 @@
 // The engine's inside, shared by its aspects:
 //   engine.c    opening, waiting, statistics
+//   memory.c    what it takes, by part: before it is opened, and now
 //   request.c   what a request must be, the engine's copy of it
 //   queue.c     who waits, who gets a slot, who gives one back
 //   slot.c      a slot takes up a request, or gives it back half done
-//   pages.c     pages for a step's rows, and who gives way when there are too few
 //   drafters.c  the kinds of drafters there are, and a slot's drafters
 //   prompt.c    which prompt rows a step has time for, and whose
 //   plan.c      what is drafted for the running requests
 //   trace.c     what a trace is told of rounds and answers
-//   step.c      rows in, one forward pass, verification
+//   step.c      pages for a step's rows, rows in, one forward pass, verification
 //   output.c    tokens to text, stop strings, events, the end of a request
 //   shaping.c   how each row's token is picked: penalties, bans, allowed sets
 //   shaping_request.c  what shapes a request's logits: checked, copied, made ready
@@ -104,7 +104,9 @@ typedef struct sd_engine_request {
     double queued;       // when it came into the line
     int counted, found;  // of its prompt, in the statistics: read; found in the prefix cache up to
     bool wants_pages;    // it gave its slot back for want of pages
-    int limit;           // tokens of its answer at most
+    uint64_t begun;      // the engine's turns when it got its slot, and when it began to want pages
+    uint64_t wants_since;
+    int limit; // tokens of its answer at most
     uint64_t id;
     sd_request r;
     int32_t *prompt, *stop_token;
@@ -231,6 +233,7 @@ struct sd_engine {
 
     // Dealing prompt rows: the thread that steps.
     const sd_tenant **readers;     // [2 * n_slots]
+    int *positions;                // [n_slots + 2] scratch of the queue
     uint64_t last_reader;          // client
     double prompt_cost[SD_DEPTHS]; // seconds of a row by depth; 0: not known
     sd_speed prompt_speed, decode_speed;
@@ -241,6 +244,16 @@ static inline int sd_slot_missing(const sd_slot *s) {
     return s->request && !s->fresh ? s->n - s->kv->len : 0;
 }
 
+// engine.c
+/// e's options, checked and complete, for a model, and the sizes that follow from them.
+sd_status sd_engine_configure(sd_engine *e, const sd_engine_options *o, const sd_model *m,
+                              sd_error *err);
+static inline sd_kv_pool_size sd_engine_pool_size(const sd_engine *e) {
+    return (sd_kv_pool_size){
+        .sequences = e->n_slots, .ctx = e->ctx, .step = e->max_rows, .bytes = e->o.kv_memory};
+}
+// memory.c
+void sd_engine_get_memory(const sd_engine *e, sd_engine_memory *out);
 // request.c
 /// SD_EINVAL names what is wrong with r.
 sd_status sd_engine_request_check(const sd_engine *e, const sd_request *r, sd_error *err);
@@ -272,6 +285,9 @@ void sd_prompt_learn(sd_engine *e, int decode_rows, double seconds);
 sd_status sd_drafters_register(sd_engine *e, sd_error *err);
 void sd_drafters_unregister(sd_engine *e); // after the slots' drafters
 size_t sd_drafters_kv_bytes(const sd_engine *e);
+/// The kinds that options name, NULL behind the last; and what they are told, for `context`.
+const sd_drafter_kind *const *sd_drafters_listed(const sd_engine *e);
+sd_draft_setup sd_drafters_setup(const sd_engine *e, const sd_context_options *context);
 /// SD_EINVAL likewise, for a request's mode and index.
 sd_status sd_drafters_check(const sd_engine *e, const sd_request *r, sd_error *err);
 sd_status sd_slot_open_drafters(const sd_engine *e, sd_slot *s, sd_error *err);
@@ -297,6 +313,7 @@ void sd_shape_close(sd_shape *h); // NULL is fine
 bool sd_slot_begin_constraint(sd_engine *e, sd_slot *s);
 void sd_slot_end_constraint(sd_slot *s); // its request is over, or goes on elsewhere
 void sd_slot_close_constraint(sd_slot *s);
+size_t sd_constraint_bytes(int V); // of one slot
 /// The state behind the timeline; NULL: no grammar.
 const sd_grammar_state *sd_slot_grammar(const sd_slot *s);
 void sd_slot_plan_constraint(sd_slot *s); // a round begins
@@ -364,9 +381,7 @@ bool sd_slot_allows_nothing(const sd_engine *e, const sd_slot *s, int j);
 // trace.c
 /// A step that went well, before its events.
 void sd_engine_trace_step(sd_engine *e, const sd_rows *b, double seconds);
-// pages.c
-/// Pages for the rows of those that decode: 1 + g of a slot, or fewer drafts, or a slot fewer.
-void sd_pages_for_decoding(sd_engine *e);
+// step.c
 /// A page for one more row of s, which has s->rows; false: s is starved in this step.
 bool sd_pages_for_row(sd_slot *s);
 

@@ -12,6 +12,10 @@
 // because a token depends on the prompt, the seed and the position alone. The same rule says who gives
 // way when pages run out; it then waits until there are pages for all it has.
 //
+// One that waits for pages does not hold up all others. For a while they go before it; then one begins only
+// where it leaves it pages: what all that began since it waits may come to have, the new one's too, leaves as
+// many as it wants. So it waits for those alone that ran before it began to wait, or began in that while.
+//
 // A line is in the order of priorities, the lowest number first. An administrator's request also stands
 // before or behind those of other clients.
 #include "base/clock.h"
@@ -135,7 +139,7 @@ bool sd_engine_has_room(sd_engine *e, uint64_t client, int n) {
 
 sd_status sd_queue_add(sd_engine *e, sd_engine_request *j, uint64_t *id, sd_error *err) {
     sd_status st = SD_OK;
-    int room = e->ctx - j->r.n_prompt;
+    int room = e->longest - j->r.n_prompt;
     j->limit = j->r.max_tokens > 0 && j->r.max_tokens < room ? j->r.max_tokens : room;
     pthread_mutex_lock(&e->lock);
     sd_share s = share_of(e, find_tenant(e, j->r.client));
@@ -187,27 +191,54 @@ static bool lacks_pages(const sd_engine *e, const sd_tenant *t) {
     return j->wants_pages && occupied(e) > 0 && !sd_kv_pool_holds(e->kv, prompt_length(j) + 1);
 }
 
-// The waiting client whose turn it is. Others go before one that lacks pages for a while; then nobody
-// begins until there are pages for it, or they would never be enough.
+// Positions that a request may come to have.
+static int most_positions(const sd_engine *e, const sd_engine_request *j) {
+    const int left = e->longest - j->r.n_prompt;
+    return j->r.n_prompt + (j->limit < left ? j->limit : left);
+}
+
+// Whether t's first request may begin before j, which waits for pages.
+static bool may_overtake(const sd_engine *e, const sd_engine_request *j, const sd_tenant *t) {
+    int n = 0;
+    if (!sd_kv_pool_holds(e->kv, prompt_length(t->first) + 1)) return false;
+    e->positions[n++] = prompt_length(j) + 1;
+    e->positions[n++] = most_positions(e, t->first);
+    for (int i = 0; i < e->n_slots; i++) {
+        const sd_engine_request *r = e->slot[i].request;
+        if (r && r->begun > j->wants_since) e->positions[n++] = most_positions(e, r);
+    }
+    return sd_kv_pool_has_room(e->kv, e->positions, n);
+}
+
+// The waiting client whose turn it is. Others go before one that lacks pages for a while; then only those
+// that leave it enough.
 static sd_tenant *neediest(const sd_engine *e) {
-    sd_tenant *best = NULL;
+    sd_tenant *best = NULL, *over = NULL;
     double now = sd_now_s();
     for (int i = 0; i < e->n_tenants; i++) {
         sd_tenant *t = e->tenant[i];
         if (!t->waiting || (lacks_pages(e, t) && now - t->first->queued < PATIENCE_S)) continue;
         if (!best || goes_before(t, best)) best = t;
     }
-    return best && !lacks_pages(e, best) ? best : NULL;
+    if (!best || !lacks_pages(e, best)) return best;
+    for (int i = 0; i < e->n_tenants; i++) {
+        sd_tenant *t = e->tenant[i];
+        if (!t->waiting || lacks_pages(e, t) || (over && !goes_before(t, over))) continue;
+        if (may_overtake(e, best->first, t)) over = t;
+    }
+    return over;
 }
 
 static bool may_start(const sd_engine *e, const sd_tenant *t, int running) {
     return running < e->o.slots || (running < e->n_slots && t->slots == 0);
 }
 
-// Whether t, which waits, may have the slot of s; both hold theirs for another client.
+// Whether t, which waits, may have the slot of s; both hold theirs for another client. What is more urgent
+// among all clients gives way to nobody.
 static bool may_take(const sd_tenant *t, const sd_slot *s, double waited) {
     int more = s->request->tenant->slots - t->slots;
     if (s->request->tenant == t || s->fresh || s->request->cancelled) return false;
+    if (rank(s->request) < rank(t->first)) return false;
     if (more >= 2) return t->slots == 0 || waited >= PATIENCE_S;
     int paid = s->begun_at > TURN_TOKENS ? s->begun_at : TURN_TOKENS;
     return more == 1 && t->slots == 0 && waited >= PATIENCE_S && s->n - s->begun_at >= paid;
@@ -276,6 +307,7 @@ bool sd_queue_make_room(sd_engine *e) {
     if (holders < 2) return false;
     pthread_mutex_lock(&e->lock);
     best->request->wants_pages = true;
+    best->request->wants_since = e->turns;
     e->cancelled_waiting |= best->request->cancelled;
     bool gave = preempt(e, best);
     pthread_mutex_unlock(&e->lock);
@@ -294,6 +326,7 @@ static void fill_slots(sd_engine *e) {
         leave_line(e, s->request, NULL);
         t->slots++;
         t->turn = ++e->turns;
+        s->request->begun = e->turns;
         s->request->wants_pages = false;
         s->fresh = true;
     }

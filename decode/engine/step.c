@@ -26,6 +26,37 @@ static void end_cancelled(sd_engine *e) {
     }
 }
 
+// ---- pages for its rows
+//
+// Those that decode come first: an answer that has begun goes on. Where too few pages are left, even
+// after the prefix cache has given all that nobody reads, drafts are left out, and then a request gives its
+// slot back (queue.c). Prompts wait for pages while anything else gets on.
+
+bool sd_pages_for_row(sd_slot *s) {
+    s->starved = !sd_kv_reserve(s->kv, s->kv->len + s->rows + 1);
+    return !s->starved;
+}
+
+// Drafts behind the last page that the slot has are left out.
+static void leave_drafts_out(sd_slot *s) {
+    int fit = s->kv->pages * SD_KV_PAGE - s->kv->len - 1;
+    s->plan.g = fit < 0 ? 0 : fit < s->plan.g ? fit : s->plan.g;
+}
+
+static void find_pages(sd_engine *e) {
+    for (int i = 0; i < e->n_slots; i++) {
+        sd_slot *s = &e->slot[i];
+        s->rows = 0, s->starved = false;
+        if (sd_slot_missing(s) != 1 || sd_kv_reserve(s->kv, s->kv->len + 1 + s->plan.g)) continue;
+        leave_drafts_out(s);
+        // It may be s itself that gives way.
+        while (s->request && !sd_pages_for_row(s) && sd_queue_make_room(e)) {
+        }
+    }
+}
+
+// ---- rows
+
 static void add_decode_rows(sd_engine *e, sd_rows *b) {
     for (int i = 0; i < e->n_slots; i++) {
         sd_slot *s = &e->slot[i];
@@ -98,6 +129,7 @@ static void publish(sd_engine *e, double seconds) {
     e->stats.running = 0;
     for (int i = 0; i < e->n_slots; i++) e->stats.running += e->slot[i].request != NULL;
     e->stats.kv_used = (int64_t)(sd_kv_pool_usage(e->kv) * (double)e->stats.kv_total);
+    sd_engine_get_memory(e, &e->stats.memory);
     pthread_mutex_lock(&e->lock);
     for (int i = 0; i < e->n_slots; i++) {
         sd_slot *s = &e->slot[i];
@@ -163,7 +195,7 @@ static sd_rows gather(sd_engine *e) {
         if (sd_slot_missing(&e->slot[i]) > 1) sd_slot_catch_up(e, &e->slot[i]);
     sd_engine_begin_masks(e);
     sd_engine_plan(e);
-    sd_pages_for_decoding(e);
+    find_pages(e);
     add_decode_rows(e, &b);
     sd_prompt_rows(e, &b);
     // All of them wait for pages: one gives way.

@@ -34,11 +34,11 @@ static int draft_alone(sd_proposal *out, sd_drafter *d, int most, const int32_t 
 }
 
 // The chains of one drafter over the slot's timeline, whose last n tokens are the answer.
-static void shadow(sd_engine *e, sd_slot *s, int i, int n_prompt, int n) {
+static void shadow(sd_engine *e, sd_slot *s, const sd_request *r, int i, int n) {
     const sd_drafter_kind *kind = e->drafter[i].kind;
     sd_drafter *d = s->drafter[i];
     sd_proposal chain[SD_MAX_DRAFT];
-    const sd_request *r = &s->request->r;
+    const int n_prompt = r->n_prompt;
     sd_draft_start start = {.timeline = s->timeline,
                             .n = n_prompt,
                             .sampling = &r->sampling,
@@ -62,7 +62,6 @@ sd_status sd_engine_trace_answer(sd_engine *e, const sd_request *r, uint64_t id,
                                  const int32_t *answer, int n, sd_error *err) {
     sd_status st = SD_OK;
     sd_slot *s = &e->slot[0];
-    sd_engine_request asked = {.r = *r};
     SD_CHECK(e->o.trace, err, SD_EINVAL, "this engine records no trace");
     for (int i = 0; i < e->n_slots; i++)
         SD_CHECK(!e->slot[i].request, err, SD_EINVAL, "an answer is traced when no request runs");
@@ -70,11 +69,9 @@ sd_status sd_engine_trace_answer(sd_engine *e, const sd_request *r, uint64_t id,
              "an answer of %d tokens behind %d is not one of this engine's", n, r->n_prompt);
     memcpy(s->timeline, r->prompt, (size_t)r->n_prompt * sizeof *s->timeline);
     memcpy(s->timeline + r->n_prompt, answer, (size_t)n * sizeof *s->timeline);
-    s->request = &asked;
     sd_trace_answer(e->o.trace, id, answer, n);
-    for (int i = 0; i < e->n_drafters; i++) shadow(e, s, i, r->n_prompt, n);
+    for (int i = 0; i < e->n_drafters; i++) shadow(e, s, r, i, n);
     sd_trace_answer_end(e->o.trace);
-    s->request = NULL;
 out:
     return st;
 }

@@ -51,7 +51,10 @@ void sd_generation_free(sd_generation *g) {
     free(g->choices);
     g->answer_bytes = 0;
     sd_generation_drop_prompt(g);
-    sd_grammar_release(g->grammar);
+    if (atomic_load(&s->stop)) // the cache may be gone before its grammars
+        sd_grammar_release(g->grammar);
+    else if (g->grammar)
+        sd_grammar_cache_put(s->local->grammars, g->grammar);
     sd_api_request_free(&g->request);
     sd_client_release(&s->listener.clients, g->client);
     free(g);

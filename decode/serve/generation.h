@@ -25,5 +25,6 @@ void sd_generations_end_checks(sd_server *s);
 /// then, the event loop is woken for it.
 bool sd_outbox_drain(sd_server *s);
 void sd_outbox_free(sd_server *s);
+size_t sd_outbox_most_bytes(void);
 /// The engine's thread, between steps: waits while the loop is far behind.
 void sd_outbox_wait(sd_server *s);

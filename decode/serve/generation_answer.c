@@ -17,6 +17,7 @@
 enum {
     SLICE = 64 * 1024,               // bytes of a whole answer written at a time: under a ms
     ANSWER_MEMORY = 64 << 20,        // bytes of logprobs that one request may have kept
+    TOOLS_MEMORY = 8,                // bytes of a parsed schema for each byte of its text
     MAX_SCRATCH = 256 * 1024,        // what is kept for the next piece
     MAX_PIECE = 8 * SD_HTTP_MAX_BODY // an echoed prompt may be long
 };
@@ -55,10 +56,11 @@ bool sd_generation_echo(const sd_generation *g, int prompt, sd_buf *out) {
     return ok;
 }
 
-int sd_generation_reserve(sd_generation *g, int ctx, sd_api_error *e) {
+// Bytes of the log probabilities that an answer in one piece keeps; SIZE_MAX after an error.
+static size_t logprobs_bytes(const sd_generation *g, int ctx, sd_api_error *e) {
     const sd_api_request *r = &g->request;
-    if (r->stream || r->logprobs < 0) return 0;
     size_t tokens = 0;
+    if (r->stream || r->logprobs < 0) return 0;
     for (int i = 0; i < r->n_prompts; i++) {
         int most = ctx - g->prompt[i].n;
         if (r->max_tokens > 0 && r->max_tokens < most) most = r->max_tokens;
@@ -66,20 +68,29 @@ int sd_generation_reserve(sd_generation *g, int ctx, sd_api_error *e) {
     }
     // At most 64 answers of a context: no product overflows.
     size_t bytes = tokens * sd_logprobs_stride(r->logprobs);
-    if (bytes > ANSWER_MEMORY)
-        return sd_api_fail(
-            e, 400, "logprobs",
-            "logprobs of up to %zu tokens with %d alternatives each would take %zu MB, and a "
-            "request may take %d; lower max_tokens, n or the alternatives, or ask for a stream",
-            tokens, r->logprobs, bytes >> 20, ANSWER_MEMORY >> 20);
-    g->answer_bytes += bytes;
-    size_t held = g->bytes_held;
-    if (sd_listener_hold(&g->server->listener, g->client, &g->bytes_held, held + bytes)) return 0;
-    g->answer_bytes -= bytes;
+    if (bytes <= ANSWER_MEMORY) return bytes;
+    sd_api_fail(e, 400, "logprobs",
+                "logprobs of up to %zu tokens with %d alternatives each would take %zu MB, and a "
+                "request may take %d; lower max_tokens, n or the alternatives, or ask for a stream",
+                tokens, r->logprobs, bytes >> 20, ANSWER_MEMORY >> 20);
+    return SIZE_MAX;
+}
+
+int sd_generation_reserve(sd_generation *g, int ctx, sd_api_error *e) {
+    const sd_api_request *r = &g->request;
+    const size_t logprobs = logprobs_bytes(g, ctx, e), held = g->bytes_held,
+                 rules = g->grammar ? sd_grammar_rule_bytes(g->grammar) + r->constraint_len : 0;
+    if (logprobs == SIZE_MAX) return e->status;
+    // What the parsed tools and the constraint take is kept until the answer's end.
+    g->answer_bytes = r->tools_bytes * TOOLS_MEMORY + rules + logprobs;
+    if (g->answer_bytes == 0 ||
+        sd_listener_hold(&g->server->listener, g->client, &g->bytes_held, held + g->answer_bytes))
+        return 0;
+    g->answer_bytes = 0;
     g->server->listener.counts.bodies_refused++;
-    return sd_api_fail(e, 429, "logprobs",
-                       "other requests hold the memory that --body-memory gives; try again later, "
-                       "or ask for a stream or fewer logprobs");
+    return sd_api_fail(e, 429, logprobs ? "logprobs" : NULL,
+                       "other requests hold the memory that --body-memory gives; try again later%s",
+                       logprobs ? ", or ask for a stream or fewer logprobs" : "");
 }
 
 // ---- pieces

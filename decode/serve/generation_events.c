@@ -23,6 +23,11 @@ enum {
     DRAIN_MS = 5                 // the event loop looks at its sockets at least so often
 };
 
+// Those behind the bound are of one step.
+size_t sd_outbox_most_bytes(void) {
+    return (size_t)(MAX_OUTBOX + MAX_SPARE) * MAX_SPARE_BYTES;
+}
+
 // Messages are used again, so that a step of the engine allocates nothing.
 static sd_engine_event *take_spare(sd_server *s) {
     pthread_mutex_lock(&s->outbox_lock);

@@ -82,7 +82,7 @@ struct sd_generation {
     sd_choice *choices;
     int n_choices, open; // open: submitted and not ended
     bool streaming, failed;
-    size_t answer_bytes; // of `bytes_held`, for logprobs that are kept
+    size_t answer_bytes; // of `bytes_held`, for what is kept until its end
     bool writing;        // all has ended; a whole answer goes out in slices
     bool in_slice; // whoever ends the connection now leaves the generation to the one who writes
     sd_whole whole;
@@ -122,8 +122,9 @@ sd_status sd_generation_open_answer(sd_generation *g, sd_choice *c, sd_error *er
 void sd_generation_close_answer(sd_choice *c);
 /// Appends the text that echo puts before the answer: the prompt as it was read.
 bool sd_generation_echo(const sd_generation *g, int prompt, sd_buf *out);
-/// Claims memory for the logprobs of a whole answer, before anything is queued. 0, or the status in
-/// e: 400 when they can never fit, 429 when others hold the memory now. ctx: positions of a slot.
+/// Claims memory for what is kept until the answer's end, before anything is queued: tools, what it is held
+/// to, the logprobs of a whole answer. 0, or the status in e: 400 when the logprobs can never fit, 429 when
+/// others hold the memory now. ctx: positions of a slot.
 int sd_generation_reserve(sd_generation *g, int ctx, sd_api_error *e);
 /// New tokens for a client that still waits: sent, or kept for the answer in one piece.
 void sd_generation_deliver(sd_generation *g, const sd_engine_event *m);

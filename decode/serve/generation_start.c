@@ -7,8 +7,6 @@
 #include <string.h>
 #include <sys/random.h>
 
-enum { TOOLS_MEMORY = 8 }; // bytes of a parsed schema for each byte of its text
-
 // ---- into the engine
 
 // Under --spec index, a model that has no index is decoded plainly.
@@ -53,7 +51,8 @@ static int submit_choice(sd_generation *g, sd_choice *c, sd_api_error *e) {
                     .constraint = {r->constraint, r->constraint_text, r->constraint_len},
                     .spec = spec_of(g),
                     .client = g->client->id,
-                    .priority = r->priority};
+                    .priority = r->priority,
+                    .admin_priority = g->client->admin};
     // A prompt is sampled as it would be alone, whatever its place in a list.
     q.sampling.choice = (uint32_t)(c->index % r->n);
     q.shaping.bad_words = g->bad_words.id, q.shaping.n_bad_words = g->bad_words.n;
@@ -106,8 +105,6 @@ static int submit(sd_generation *g, sd_api_error *e) {
         e->retry_s = wait_s;
         return e->status;
     }
-    // What the parsed tools take is kept until the answer's end.
-    g->answer_bytes = g->request.tools_bytes * TOOLS_MEMORY;
     if (sd_generation_reserve(g, stats.ctx, e)) return e->status;
     g->choices = sd_alloc((size_t)n, sizeof *g->choices);
     if (!g->choices) return sd_api_fail(e, 500, NULL, "out of memory");

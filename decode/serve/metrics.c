@@ -189,6 +189,25 @@ static void write_constraints(page *p, const sd_metrics *m) {
     single(p, "constraint_mask_seconds_total", "counter", "Time of computing masks.", g->mask_s);
 }
 
+static void write_memory_line(page *p, const char *part, size_t bytes) {
+    char extra[64];
+    if (bytes == 0) return;
+    snprintf(extra, sizeof extra, ",part=\"%s\"", part);
+    line(p, "memory_bytes", extra, (double)bytes);
+}
+
+// The keys are those of `specdec serve --plan --json`.
+static void write_memory(page *p, const sd_metrics *m, const sd_engine_stats *e) {
+    head(p, "memory_bytes", "gauge", "Memory by part, as serve --plan counts it.");
+#define LINE(member, grows, words) write_memory_line(p, #member, e->memory.member);
+    SD_ENGINE_MEMORY_LIST(LINE)
+#undef LINE
+    write_memory_line(p, "adapter_factors", m->adapter_factors);
+    write_memory_line(p, "indexes", m->indexes);
+    write_memory_line(p, "grammars", m->grammar_bytes);
+    write_memory_line(p, "request_bodies", (size_t)m->body_bytes);
+}
+
 static void write_requests(page *p, const sd_metrics *m) {
 #define WORD(name, word) word,
     static const char *const reject_names[SD_REJECT_COUNT] = {SD_REJECTS(WORD)};
@@ -249,6 +268,7 @@ bool sd_metrics_write(sd_buf *out, const sd_metrics *m, const sd_engine_stats *e
     p.ok = add_label(&p.label, "model_name", model);
     if (p.ok) {
         write_engine(&p, m, e, now_s);
+        write_memory(&p, m, e);
         write_requests(&p, m);
         write_constraints(&p, m);
         write_adapters(&p, adapters, n_adapters);

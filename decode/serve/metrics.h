@@ -69,6 +69,8 @@ typedef struct {
     bool has_log;                // an access log is written
     int64_t log_lost;            // lines of it that were lost
     double started_s;
+    // Bytes now, for memory_bytes: what the local provider has beside its engine.
+    size_t adapter_factors, indexes, grammar_bytes;
 } sd_metrics;
 
 /// ctx: the token histograms reach up to it.

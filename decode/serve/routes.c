@@ -124,6 +124,18 @@ static void get_model(sd_conn *c) {
     sd_conn_json(c, 200, v);
 }
 
+// The memory of what the local provider has beside its engine.
+static void count_local(sd_metrics *m, const sd_models *local) {
+    for (int i = 0; local && i < local->n; i++) {
+        const sd_models_row *row = &local->row[i];
+        if (row->adapter)
+            m->adapter_factors += (size_t)row->adapter->n_params * sizeof(float) +
+                                  (size_t)row->adapter->n_linears * sizeof *row->adapter->lora;
+        if (row->corpus) m->indexes += sd_corpus_bytes(row->corpus);
+    }
+    if (local && local->grammars) m->grammar_bytes = sd_grammar_cache_bytes(local->grammars);
+}
+
 static void get_metrics(sd_conn *c) {
     sd_server *s = sd_conn_owner(c);
     sd_engine_stats stats = sd_server_stats(s);
@@ -141,6 +153,7 @@ static void get_metrics(sd_conn *c) {
     m.rejected[SD_REJECT_BODY_MEMORY] = l->counts.bodies_refused;
     m.body_bytes = l->counts.bytes_held;
     m.displaced = l->counts.displaced;
+    count_local(&m, s->local);
     m.has_log = l->access_log != NULL;
     if (l->access_log) m.log_lost = sd_access_log_lost(l->access_log);
     m.has_grammars = s->local && s->local->grammars;

@@ -9,7 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { THREADS = 3, OF_ONE_OWNER = THREADS - 1, NICE = 5, KEPT_TURNS = 64 };
+enum { OF_ONE_OWNER = SD_WORKERS - 1, NICE = 5, KEPT_TURNS = 64 };
 
 typedef struct {
     sd_work *head, *tail;
@@ -26,7 +26,7 @@ typedef struct {
 struct sd_workers {
     void (*wake)(void *ctx);
     void *ctx;
-    pthread_t thread[THREADS];
+    pthread_t thread[SD_WORKERS];
     int n;
     pthread_mutex_t lock;
     pthread_cond_t more;
@@ -127,7 +127,7 @@ sd_status sd_workers_open(sd_workers **out, void (*wake)(void *ctx), void *ctx, 
     w->ctx = ctx;
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->more, NULL);
-    for (; w->n < THREADS; w->n++) {
+    for (; w->n < SD_WORKERS; w->n++) {
         int rc = pthread_create(&w->thread[w->n], NULL, run, w);
         SD_CHECK(rc == 0, err, SD_EIO, "a thread for reading requests: %s", strerror(rc));
     }

@@ -18,6 +18,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+enum { SD_WORKERS = 3 }; // threads
+
 typedef struct sd_workers sd_workers;
 typedef struct sd_work sd_work;
 

@@ -44,11 +44,20 @@ struct sd_sampler {
     float *shaped; // [V]
 };
 
+static int blocks_of(int V) {
+    return (V + BLOCK - 1) / BLOCK;
+}
+
+size_t sd_sampler_bytes(int V) {
+    return sizeof(sd_sampler) + (size_t)blocks_of(V) * sizeof(float) +
+           (size_t)V * (sizeof(int32_t) + sizeof(float));
+}
+
 sd_sampler *sd_sampler_open(int V) {
     sd_sampler *s = V > 0 ? sd_alloc(1, sizeof *s) : NULL;
     if (!s) return NULL;
     s->V = V;
-    s->blocks = (V + BLOCK - 1) / BLOCK;
+    s->blocks = blocks_of(V);
     s->simd = sd_sampler_simd_best();
     s->block_max = sd_alloc((size_t)s->blocks, sizeof *s->block_max);
     s->pick = sd_alloc((size_t)V, sizeof *s->pick);

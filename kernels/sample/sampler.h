@@ -24,6 +24,7 @@
 // and the last token of each of bad_words whose other tokens have just been said.
 #pragma once
 
+#include <stddef.h>
 #include <stdint.h>
 
 typedef struct {
@@ -70,6 +71,7 @@ typedef struct {
 typedef struct sd_sampler sd_sampler;
 sd_sampler *sd_sampler_open(int V); // NULL when out of memory
 void sd_sampler_close(sd_sampler *s);
+size_t sd_sampler_bytes(int V); // of one
 
 /// The token at absolute position `position`. logits [V] is only read. shaping NULL: none. The
 /// truncations are prefixes

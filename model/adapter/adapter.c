@@ -162,6 +162,29 @@ out:
     return st;
 }
 
+sd_status sd_adapter_ranks_of(int *rank, const sd_factor_pair *pairs, const char *path,
+                              const sd_model *base, sd_error *err) {
+    sd_status st = SD_OK;
+    bool any = false;
+    for (int i = 0; i < base->n_linears; i++) {
+        rank[i] = 0;
+        if (!pairs[i].a.data && !pairs[i].b.data) continue;
+        SD_TRY(check_pair(&pairs[i], base, i, path, err));
+        rank[i] = (int)pairs[i].a.rows;
+        any = true;
+    }
+    SD_CHECK(any, err, SD_EFORMAT, "%s: holds no LoRA factors", path);
+out:
+    return st;
+}
+
+size_t sd_adapter_bytes(const int *rank, const sd_model *base) {
+    size_t floats = 0;
+    for (int i = 0; i < base->n_linears; i++)
+        floats += (size_t)rank[i] * (size_t)(base->linear[i].w.rows + base->linear[i].w.cols);
+    return floats * sizeof(float) + (size_t)base->n_linears * sizeof(sd_lora);
+}
+
 // A value that is not finite reaches every logit; so does a product with the scale that is not.
 static sd_status check_finite(const float *x, size_t n, float scale, const char *name,
                               const char *path, sd_error *err) {

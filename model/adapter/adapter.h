@@ -38,6 +38,11 @@ typedef struct sd_adapter {
 /// files are read, not mapped: they may go or change afterwards.
 sd_status sd_adapter_open(sd_adapter **out, const char *path, sd_model *base, bool any_base,
                           sd_error *err);
+/// rank [base->n_linears] <- of the same adapter's factors, 0 where it has none: from its headers, no
+/// value is read. The recorded base is not looked at.
+sd_status sd_adapter_ranks(int *rank, const char *path, const sd_model *base, sd_error *err);
+/// Bytes that the factors of such ranks take in memory.
+size_t sd_adapter_bytes(const int *rank, const sd_model *base);
 /// From factors the caller built in the base's basis; copies them. lora [n_linears].
 sd_status sd_adapter_from_factors(sd_adapter **out, const char *name, const sd_lora *lora,
                                   const sd_model *base, sd_error *err);

@@ -9,14 +9,11 @@ static sd_status of_manifest(sd_defaults *d, bool *found, const char *run, sd_er
     enum { MAX_MANIFEST = 1 << 20 };
     sd_status st = SD_OK;
     json_t *root = NULL;
-    sd_path_kind kind;
-    char *path = sd_path_join(run, "manifest.json");
+    char *path = NULL;
     *found = false;
-    SD_CHECK_ALLOC(path, err);
-    SD_TRY(sd_path_look(&kind, path, err));
-    if (kind == SD_PATH_NONE) goto out;
-    SD_TRY(
-        sd_json_read(&root, path, MAX_MANIFEST, JSON_REJECT_DUPLICATES, "the run is damaged", err));
+    SD_TRY(sd_json_read_in(&root, &path, run, "manifest.json", MAX_MANIFEST, "the run is damaged",
+                           err));
+    if (!root) goto out;
     const json_t *serve = sd_key(root, "serve");
     *found = serve != NULL;
     SD_TRY(sd_defaults_read(d, serve, path, err));

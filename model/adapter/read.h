@@ -21,6 +21,10 @@ typedef struct {
 sd_status sd_adapter_build(sd_adapter **out, const sd_factor_pair *pairs, const char *path,
                            sd_model *base, bool interleaved, sd_error *err);
 
+/// rank [n_linears] <- of such pairs, with the same checks but of the values.
+sd_status sd_adapter_ranks_of(int *rank, const sd_factor_pair *pairs, const char *path,
+                              const sd_model *base, sd_error *err);
+
 /// What the file says of the model it was trained on; NULL: nothing.
 typedef struct {
     const char *sha256, *sketch; // as text; the sketch: model/adapter/base_sketch.h
@@ -35,5 +39,8 @@ sd_status sd_adapter_check_base(sd_adapter *a, const sd_base_record *r, sd_model
 
 sd_status sd_adapter_read_peft(sd_adapter **out, const char *folder, sd_model *base, bool any_base,
                                sd_error *err);
+/// Their ranks alone, from the headers.
+sd_status sd_adapter_ranks_peft(int *rank, const char *folder, const sd_model *base, sd_error *err);
+sd_status sd_adapter_ranks_gguf(int *rank, const char *path, const sd_model *base, sd_error *err);
 sd_status sd_adapter_read_gguf(sd_adapter **out, const char *path, sd_model *base, bool any_base,
                                sd_error *err);

@@ -83,6 +83,23 @@ out:
     return st;
 }
 
+sd_status sd_adapter_ranks_gguf(int *rank, const char *path, const sd_model *base, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_gguf *g = NULL;
+    sd_factor_pair *pairs = NULL;
+    float alpha = 0;
+    SD_TRY(sd_gguf_open(&g, path, err));
+    SD_TRY(read_keys(&alpha, g, base, err));
+    pairs = sd_alloc((size_t)base->n_linears, sizeof *pairs);
+    SD_CHECK_ALLOC(pairs, err);
+    SD_TRY(read_factors(pairs, g, alpha, base, err));
+    SD_TRY(sd_adapter_ranks_of(rank, pairs, path, base, err));
+out:
+    free(pairs);
+    sd_gguf_close(g);
+    return st;
+}
+
 sd_status sd_adapter_read_gguf(sd_adapter **out, const char *path, sd_model *base, bool any_base,
                                sd_error *err) {
     sd_status st = SD_OK;

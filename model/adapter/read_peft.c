@@ -222,6 +222,34 @@ static sd_base_record recorded(const sd_safetensors *s) {
     return r;
 }
 
+sd_status sd_adapter_ranks_peft(int *rank, const char *folder, const sd_model *base,
+                                sd_error *err) {
+    sd_status st = SD_OK;
+    json_t *root = NULL;
+    sd_safetensors *s = NULL;
+    sd_factor_pair *pairs = NULL;
+    peft_config c = {0};
+    char *config_path = sd_path_join(folder, "adapter_config.json");
+    char *weights_path = sd_path_join(folder, "adapter_model.safetensors");
+    SD_CHECK_ALLOC(config_path, err);
+    SD_CHECK_ALLOC(weights_path, err);
+    SD_TRY(read_config(&root, &c, config_path, err));
+    SD_TRY(refuse_pickle(folder, err));
+    SD_TRY(sd_safetensors_open(&s, weights_path, err));
+    pairs = sd_alloc((size_t)base->n_linears, sizeof *pairs);
+    SD_CHECK_ALLOC(pairs, err);
+    SD_TRY(read_factors(pairs, s, &c, base, weights_path, config_path, err));
+    SD_TRY(sd_adapter_ranks_of(rank, pairs, folder, base, err));
+out:
+    free(pairs);
+    sd_safetensors_close(s);
+    free_config(&c);
+    json_decref(root);
+    free(config_path);
+    free(weights_path);
+    return st;
+}
+
 sd_status sd_adapter_read_peft(sd_adapter **out, const char *folder, sd_model *base, bool any_base,
                                sd_error *err) {
     sd_status st = SD_OK;

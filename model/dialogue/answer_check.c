@@ -1,5 +1,6 @@
 // A whole answer, checked once more: read by the machine that reads it for the client, it has the calls that
 // the client gets, and these are held against the schemas by a validator that knows no automaton.
+#include "base/json.h"
 #include "model/dialogue/answer.h"
 #include "model/dialogue/tool_grammar.h"
 
@@ -88,7 +89,9 @@ sd_status sd_gb_check_answer(sd_grammar_builder *b, const sd_tool_rules *r, sd_e
                                  .in_reasoning = r->in_reasoning,
                                  .tools = own->tools};
     bool checked = json || r->form.kind == SD_GRAMMAR_NONE;
-    sd_gb_set_check(b, (sd_grammar_checker){checked ? check : NULL, free_rules, own});
+    sd_gb_set_check(
+        b, (sd_grammar_checker){checked ? check : NULL, free_rules, own,
+                                sizeof *own + own->form.bytes + sd_json_bytes(own->tools)});
 out:
     return st;
 }

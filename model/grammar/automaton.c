@@ -341,6 +341,12 @@ void sd_automaton_close(sd_grammar *g) {
     free(g->pending), free(g->seen), free(g->found), free(g->walk);
 }
 
+_Static_assert(SEEN * sizeof(struct sd_gseen) <= SD_GRAMMAR_LEAST - (32 << 10),
+               "a grammar that nobody follows has little beside what closures look at");
+size_t sd_automaton_scratch_bytes(const sd_grammar *g) {
+    return SEEN * sizeof *g->seen + ((size_t)g->vocab->longest + 2) * sizeof *g->walk;
+}
+
 // Frames that no state's stack leads to are free again.
 static void free_frames(sd_grammar *g) {
     if (!SD_GROW(g->free_frame, g->n_frames, g->cap_free_frames)) return; // they stay

@@ -31,16 +31,17 @@ typedef struct sd_grammar sd_grammar;
 typedef struct sd_grammar_builder sd_grammar_builder;
 
 enum {
-    SD_GRAMMAR_NODES = 1 << 18,  // of a compiled grammar
-    SD_GRAMMAR_EXPRS = 1 << 18,  // of a builder
-    SD_GRAMMAR_STEPS = 4000000,  // of making a builder's expressions: some 30 ms
-    SD_GRAMMAR_BYTES = 32 << 20, // of what is kept meanwhile
-    SD_GRAMMAR_DEPTH = 200,      // rules that are open at once
-    SD_GRAMMAR_NESTING = 400,    // expressions within expressions
-    SD_GRAMMAR_CHOICES = 4096,   // texts of one choice
-    SD_GRAMMAR_CONFIGS = 512,    // ways to read the same bytes that are followed at once
-    SD_GRAMMAR_CACHE = 48 << 20, // bytes of states and masks that a grammar keeps
-    SD_GRAMMAR_FORCED = 64,      // tokens of a forced run at most
+    SD_GRAMMAR_NODES = 1 << 18,   // of a compiled grammar
+    SD_GRAMMAR_EXPRS = 1 << 18,   // of a builder
+    SD_GRAMMAR_STEPS = 4000000,   // of making a builder's expressions: some 30 ms
+    SD_GRAMMAR_BYTES = 32 << 20,  // of what is kept meanwhile
+    SD_GRAMMAR_DEPTH = 200,       // rules that are open at once
+    SD_GRAMMAR_NESTING = 400,     // expressions within expressions
+    SD_GRAMMAR_CHOICES = 4096,    // texts of one choice
+    SD_GRAMMAR_CONFIGS = 512,     // ways to read the same bytes that are followed at once
+    SD_GRAMMAR_CACHE = 48 << 20,  // bytes of states and masks that a grammar keeps
+    SD_GRAMMAR_LEAST = 320 << 10, // bytes of one that nobody follows, beside its rules
+    SD_GRAMMAR_FORCED = 64,       // tokens of a forced run at most
     // What one mask may find that was not known, and what the masks of one step may find together. It
     // grows with the ways to read a token, not with the vocabulary: a usual schema's takes some tens of
     // states and up to 150,000 steps (thousands of optional members), a choice of 4,096 texts a state
@@ -99,6 +100,7 @@ typedef struct {
     sd_grammar_check_fn check; // NULL: it is not
     void (*free_ctx)(void *ctx);
     void *ctx;
+    size_t bytes; // that ctx takes
 } sd_grammar_checker;
 /// Of what the builder compiles; taken, also where nothing is compiled. One before it is freed.
 void sd_gb_set_check(sd_grammar_builder *b, sd_grammar_checker c);
@@ -180,7 +182,12 @@ typedef struct {
     size_t most_bytes;              // likewise
 } sd_grammar_stats;
 void sd_grammar_get_stats(sd_grammar *g, sd_grammar_stats *out);
-/// Its states and masks. Waits for nobody.
-size_t sd_grammar_bytes(sd_grammar *g);
-/// Whether anyone but the one who asks holds it.
-bool sd_grammar_is_shared(sd_grammar *g);
+/// Bytes of its rules, which never change, and of what its texts are checked with.
+size_t sd_grammar_rule_bytes(const sd_grammar *g);
+/// Bytes of its states and masks, and of what finding them takes. Waits for nobody.
+size_t sd_grammar_bytes(const sd_grammar *g);
+/// Whether anyone but the one who asks holds it; whether a sequence follows it.
+bool sd_grammar_is_shared(const sd_grammar *g);
+bool sd_grammar_is_followed(const sd_grammar *g);
+/// Forgets states and masks where no sequence follows it: they are found again.
+void sd_grammar_rest(sd_grammar *g);

@@ -182,6 +182,8 @@ struct sd_grammar {
     sd_grammar_check_fn check; // NULL: none
     void (*free_ctx)(void *ctx);
     void *ctx;            // of the check
+    size_t check_bytes;   // that ctx takes
+    atomic_int followed;  // by so many sequences' states
     pthread_mutex_t lock; // guards everything below
     sd_gframe *frame;     // frame 0 is the empty stack
     int n_frames, cap_frames;
@@ -224,6 +226,8 @@ void sd_automaton_close(sd_grammar *g);
 void sd_automaton_collect(sd_grammar *g);
 /// Forgets all that no sequence stands on.
 void sd_automaton_forget(sd_grammar *g);
+/// Bytes of scratch, which no state is counted with.
+size_t sd_automaton_scratch_bytes(const sd_grammar *g);
 /// What is found from here on may take so much more; sd_automaton_unlimited ends it.
 void sd_automaton_limit(sd_grammar *g, sd_gspend more);
 void sd_automaton_unlimited(sd_grammar *g);

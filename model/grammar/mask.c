@@ -23,6 +23,7 @@ sd_status sd_grammar_compile(sd_grammar **out, sd_grammar_builder *b, int e, sd_
     SD_TRY(sd_automaton_open(g, err));
     sd_grammar_checker c = sd_gb_take_check(b);
     sd_grammar_set_check(g, c.check, c.free_ctx, c.ctx);
+    g->check_bytes = c.bytes;
     *out = g, g = NULL;
 out:
     sd_grammar_release(g);
@@ -66,6 +67,7 @@ bool sd_grammar_begin(sd_grammar_state *s, sd_grammar *g, int32_t before) {
     const sd_vocab *v = g->vocab;
     bool strip = v->spaced >= 0 && sd_tokenizer_prefix_bytes(v->t, before, v->spaced) > 0;
     *s = (sd_grammar_state){sd_grammar_acquire(g), g->first, strip, true, false};
+    atomic_fetch_add(&g->followed, 1);
     pthread_mutex_lock(&g->lock);
     g->state[s->at]->refs++;
     pthread_mutex_unlock(&g->lock);
@@ -77,6 +79,7 @@ void sd_grammar_end(sd_grammar_state *s) {
     pthread_mutex_lock(&s->g->lock);
     if (s->at) s->g->state[s->at]->refs--;
     pthread_mutex_unlock(&s->g->lock);
+    atomic_fetch_sub(&s->g->followed, 1);
     sd_grammar_release(s->g);
     *s = (sd_grammar_state){0};
 }
@@ -90,6 +93,7 @@ void sd_grammar_copy(sd_grammar_state *to, const sd_grammar_state *from) {
     *to = *from;
     if (to->g) {
         sd_grammar_acquire(to->g);
+        atomic_fetch_add(&to->g->followed, 1);
         pthread_mutex_lock(&to->g->lock);
         if (to->at) to->g->state[to->at]->refs++;
         pthread_mutex_unlock(&to->g->lock);
@@ -284,12 +288,29 @@ bool sd_grammar_fill(const sd_grammar_state *s, uint32_t *allowed, int V) {
     return any != 0;
 }
 
-size_t sd_grammar_bytes(sd_grammar *g) {
-    return atomic_load(&g->bytes);
+size_t sd_grammar_rule_bytes(const sd_grammar *g) {
+    const sd_gnodes *n = &g->nodes;
+    return sizeof *g + (size_t)n->cap * (sizeof *n->node + sizeof *n->need) +
+           (size_t)n->cap_edges * sizeof *n->edge + (size_t)n->cap_loops * sizeof *n->loop +
+           (size_t)n->n_rules * sizeof *n->start + g->check_bytes;
 }
 
-bool sd_grammar_is_shared(sd_grammar *g) {
+size_t sd_grammar_bytes(const sd_grammar *g) {
+    return atomic_load(&g->bytes) + sd_automaton_scratch_bytes(g);
+}
+
+bool sd_grammar_is_shared(const sd_grammar *g) {
     return atomic_load(&g->refs) > 1;
+}
+
+bool sd_grammar_is_followed(const sd_grammar *g) {
+    return atomic_load(&g->followed) > 0;
+}
+
+void sd_grammar_rest(sd_grammar *g) {
+    pthread_mutex_lock(&g->lock);
+    if (!sd_grammar_is_followed(g)) sd_automaton_forget(g);
+    pthread_mutex_unlock(&g->lock);
 }
 
 void sd_grammar_get_stats(sd_grammar *g, sd_grammar_stats *out) {

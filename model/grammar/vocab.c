@@ -95,6 +95,30 @@ out:
     return st;
 }
 
+static size_t trie_bytes(const sd_vocab_trie *t) {
+    return ((size_t)t->n + 1) * sizeof *t->node + ((size_t)t->node[t->n].token + 1) * sizeof *t->id;
+}
+
+size_t sd_vocab_bytes(const sd_vocab *v) {
+    const size_t n = (size_t)v->all.node[v->all.n].token;
+    return sizeof *v + trie_bytes(&v->all) + trie_bytes(&v->odd) +
+           ((size_t)v->most_chars + 2) * sizeof *v->plain_upto + (n + 1) * sizeof *v->plain +
+           (((size_t)v->V + 31) / 32 + 1) * sizeof *v->plain_mask;
+}
+
+size_t sd_vocab_most_bytes(const sd_tokenizer *t) {
+    const size_t V = (size_t)sd_tokenizer_size(t);
+    size_t nodes = 0, longest = 0, len;
+    for (int32_t id = 0; id < (int32_t)V; id++) {
+        sd_tokenizer_bytes(t, id, &len);
+        if (sd_tokenizer_is_special(t, id)) continue;
+        nodes += len, longest = len > longest ? len : longest;
+    }
+    const size_t trie = (nodes + 2) * sizeof(sd_vocab_node) + (V + 1) * sizeof(int32_t);
+    return sizeof(sd_vocab) + 2 * trie + (longest + 2) * sizeof(int) + (V + 1) * sizeof(int32_t) +
+           (V + 63) / 8;
+}
+
 sd_status sd_vocab_open(sd_vocab **out, const sd_tokenizer *t, sd_error *err) {
     sd_status st = SD_OK;
     int V = sd_tokenizer_size(t), n = 0, n_odd = 0;

@@ -11,5 +11,8 @@ typedef struct sd_vocab sd_vocab;
 
 /// The tokenizer must outlive it.
 sd_status sd_vocab_open(sd_vocab **out, const sd_tokenizer *t, sd_error *err);
+size_t sd_vocab_bytes(const sd_vocab *v);
+/// Bytes that one takes at most: no two tokens may begin alike.
+size_t sd_vocab_most_bytes(const sd_tokenizer *t);
 sd_vocab *sd_vocab_acquire(sd_vocab *v);
 void sd_vocab_release(sd_vocab *v); // NULL is fine

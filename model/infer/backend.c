@@ -22,6 +22,19 @@ int sd_context_max_rows(const sd_context *cx) {
 size_t sd_context_bytes(const sd_context *cx) {
     return sd_context_backend(cx)->bytes(cx);
 }
+void sd_context_get_memory(const sd_context *cx, sd_context_memory *out) {
+    sd_context_backend(cx)->memory(cx, out);
+}
+
+sd_status sd_context_plan_open(sd_context_plan *out, const sd_model *m, const sd_context_options *o,
+                               int threads, int ctx, const int *const *rank, int n_adapters,
+                               sd_error *err) {
+    static const sd_context_options none;
+    if (!o) o = &none;
+    const sd_backend *b = o->backend ? o->backend : &sd_backend_cpu;
+    return b->plan(out, m, o, threads, ctx, rank, n_adapters, err);
+}
+
 size_t sd_kv_bytes_per_position(const sd_context *cx) {
     const sd_model *m = sd_context_model(cx);
     size_t layers = 0;

@@ -50,7 +50,9 @@ struct sd_kv_pool {
     sd_kv_group *group;             // [groups] in the order of their first layers
     int *group_of;                  // [L]
     uint32_t sequences;             // opened so far
+    size_t table_bytes;             // of those that are open
     int ctx;                        // positions of a sequence at most
+    int suffices_for;               // sequences at their longest, without a budget
     struct sd_prefix_cache *prefix; // NULL: what no sequence has is forgotten
 };
 
@@ -80,6 +82,10 @@ struct sd_backend {
     sd_model *(*model)(const sd_context *cx);
     int (*max_rows)(const sd_context *cx);
     size_t (*bytes)(const sd_context *cx);
+    void (*memory)(const sd_context *cx, sd_context_memory *out);
+    /// As sd_context_plan_open, whose options are not NULL here.
+    sd_status (*plan)(sd_context_plan *out, const sd_model *m, const sd_context_options *o,
+                      int threads, int ctx, const int *const *rank, int n_adapters, sd_error *err);
     bool (*step_costs)(sd_step_costs *out, sd_context *cx);
     /// What it made of an adapter goes by sd_adapter_on_release.
     sd_status (*take_adapter)(sd_context *cx, const sd_adapter *a, sd_error *err);

@@ -46,6 +46,29 @@ sd_model *sd_context_model(const sd_context *cx);
 int sd_context_max_rows(const sd_context *cx);
 size_t sd_context_bytes(const sd_context *cx); // packed weights and scratch
 
+/// What a context takes, in bytes.
+typedef struct {
+    size_t weights; // packed, and the sums of rows that are read from their file
+    size_t steps;   // activations, logits, samplers: taken when it is opened
+    size_t
+        adapters;  // their packed factors, and those times a step's rows: taken at their first row
+    size_t splits; // parts of attention over long sequences, as far as they have come
+} sd_context_memory;
+void sd_context_get_memory(const sd_context *cx, sd_context_memory *out); // now
+
+/// What a context will take: as above, with all that is taken later; and its pages.
+typedef struct {
+    sd_context_memory memory;
+    sd_kv_type kv;   // of keys and values: never auto
+    size_t kv_bytes; // of one position in one layer
+} sd_context_plan;
+/// From the model's sizes alone; no weight is read. threads: of its pool, as sd_pool_open takes them;
+/// ctx: positions of a sequence at most; rank [n_adapters][m->n_linears] of the adapters whose rows may
+/// come, 0 where one has no factors. SD_EINVAL and SD_ELIMIT as sd_context_open.
+sd_status sd_context_plan_open(sd_context_plan *out, const sd_model *m, const sd_context_options *o,
+                               int threads, int ctx, const int *const *rank, int n_adapters,
+                               sd_error *err);
+
 /// How a row's next token is picked from its logits: by sd_sample, at position pos + 1.
 typedef struct {
     const sd_sampling *sampling;

@@ -23,6 +23,7 @@
 #include "kernels/ops.h"
 
 typedef struct sd_context sd_context;
+struct sd_model;
 typedef struct sd_kv_pool sd_kv_pool;
 
 /// What a pool must suffice for. Layers that see all below a row have pages for all positions, those
@@ -45,10 +46,38 @@ int sd_kv_pool_left(const sd_kv_pool *p, int l); // pages of layer l that no seq
 int sd_kv_pool_longest(const sd_kv_pool *p);
 /// Whether a sequence of so many positions would find its pages now.
 bool sd_kv_pool_holds(const sd_kv_pool *p, int positions);
+/// Whether n sequences of so many positions each would find their pages if no others were there.
+bool sd_kv_pool_has_room(const sd_kv_pool *p, const int *positions, int n);
 /// Positions that its pages have, in layers where they are most.
 int64_t sd_kv_pool_positions(const sd_kv_pool *p);
 /// The share of its pages that sequences have, 0 to 1. They count once however many read them.
 double sd_kv_pool_usage(const sd_kv_pool *p);
+
+/// What a pool takes in host memory beside its pages: of the pages' numbers and its sequences' tables,
+/// and of the prefix cache's tree, if it has one.
+typedef struct {
+    size_t pages, tables, prefix; // bytes
+} sd_kv_memory_sizes;
+void sd_kv_pool_get_memory(const sd_kv_pool *p, sd_kv_memory_sizes *out); // now
+
+enum { SD_KV_PLANNED_WINDOWS = 4 };
+/// What a pool will be.
+typedef struct {
+    sd_kv_memory_sizes memory;
+    int64_t positions; // as sd_kv_pool_positions
+    int longest;       // as sd_kv_pool_longest
+    int windows;       // of the model; of the first SD_KV_PLANNED_WINDOWS:
+    struct {
+        int window, layers; // positions that a row sees, 0: all; layers with this window
+        int pages;          // of each
+    } of[SD_KV_PLANNED_WINDOWS];
+} sd_kv_plan;
+/// From sizes alone: of a model, for a backend that keeps position_bytes of a position in a layer
+/// (sd_context_plan.kv_bytes). sequences: how many will be opened, each of size->ctx positions.
+/// SD_EINVAL as sd_kv_pool_open.
+sd_status sd_kv_pool_plan(sd_kv_plan *out, const struct sd_model *m, size_t position_bytes,
+                          const sd_kv_pool_size *size, int sequences, bool prefix_cache,
+                          sd_error *err);
 
 typedef struct {
     sd_kv_pool *pool;
@@ -58,6 +87,7 @@ typedef struct {
     int32_t *page; // [windows of the model][sd_kv_pages(ctx)] in order of position; -1: it has none
     int *first;    // [windows of the model] the first page it has; those before were given back
     bool owns_pool;   // then nothing is given back before its end
+    bool counted;     // in the pool's bytes
     int32_t node;     // where it stands in the prefix cache; -1: outside
     int published;    // its pages up to there, which the prefix cache knows
     uint32_t id;      // among the sequences of its pool

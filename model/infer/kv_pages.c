@@ -108,22 +108,25 @@ out:
 }
 
 // The pages of each layer, and of all groups' pages together the bytes.
-static double count_bytes(const sd_kv_pool *p, const sd_context *cx, const int64_t *pages) {
-    double each = SD_KV_PAGE * (double)sd_context_backend(cx)->kv_bytes(cx), sum = 0;
+static double count_bytes(const sd_kv_pool *p, size_t position_bytes, const int64_t *pages) {
+    double each = SD_KV_PAGE * (double)position_bytes, sum = 0;
     for (int l = 0; l < p->L; l++) sum += each * (double)pages[p->group_of[l]];
     return sum;
 }
 
 // pages [groups] <- of all sequences at their longest, or the same shares of the budget.
-static sd_status count_pages(sd_kv_pool *p, int64_t *pages, const sd_context *cx,
+static sd_status count_pages(sd_kv_pool *p, int64_t *pages, size_t position_bytes,
                              const sd_kv_pool_size *size, sd_error *err) {
     sd_status st = SD_OK;
     double share = 1, least = 0;
+    SD_CHECK(size->sequences > 0 && size->ctx > 0 && size->step > 0, err, SD_EINVAL,
+             "%d sequences of %d positions, %d a step, are not possible; give 1 or more of each",
+             size->sequences, size->ctx, size->step);
     for (int g = 0; g < p->groups; g++) {
         p->group[g].most = pages_in_window(p->group[g].window, size->ctx, size->step);
         pages[g] = (int64_t)p->group[g].most * size->sequences;
     }
-    if (size->bytes > 0) share = (double)size->bytes / count_bytes(p, cx, pages);
+    if (size->bytes > 0) share = (double)size->bytes / count_bytes(p, position_bytes, pages);
     for (int g = 0; g < p->groups; g++) {
         // Layers without a window suffice for a text of a page and a token; the others for any.
         int want = p->group[g].window > 0 ? p->group[g].most : 2;
@@ -133,7 +136,7 @@ static sd_status count_pages(sd_kv_pool *p, int64_t *pages, const sd_context *cx
     }
     SD_CHECK(share >= least, err, SD_EINVAL,
              "%zu MiB are too few for the keys and values of one request; give %.0f or more",
-             size->bytes >> 20, ceil(count_bytes(p, cx, pages) * least / 1048576));
+             size->bytes >> 20, ceil(count_bytes(p, position_bytes, pages) * least / 1048576));
     for (int g = 0; g < p->groups; g++) {
         double n = floor((double)pages[g] * share + 1e-9);
         SD_CHECK(n <= INT32_MAX - 2, err, SD_EINVAL,
@@ -153,15 +156,12 @@ sd_status sd_kv_pool_open(sd_kv_pool **out, const sd_context *cx, const sd_kv_po
     *out = NULL;
     sd_kv_pool *p = sd_alloc(1, sizeof *p);
     SD_CHECK_ALLOC(p, err);
-    SD_CHECK(size->sequences > 0 && size->ctx > 0 && size->step > 0, err, SD_EINVAL,
-             "%d sequences of %d positions, %d a step, are not possible; give 1 or more of each",
-             size->sequences, size->ctx, size->step);
-    p->ctx = size->ctx;
+    p->ctx = size->ctx, p->suffices_for = size->sequences;
     SD_TRY(make_groups(p, sd_context_model(cx), err));
     pages = sd_alloc((size_t)p->groups, sizeof *pages);
     of_layer = sd_alloc((size_t)p->L, sizeof *of_layer);
     SD_CHECK_ALLOC(pages && of_layer, err);
-    SD_TRY(count_pages(p, pages, cx, size, err));
+    SD_TRY(count_pages(p, pages, sd_context_backend(cx)->kv_bytes(cx), size, err));
     for (int g = 0; g < p->groups; g++) SD_TRY(fill_group(&p->group[g], (int)pages[g], err));
     for (int l = 0; l < p->L; l++) of_layer[l] = p->group[p->group_of[l]].pages;
     SD_TRY(sd_context_backend(cx)->kv_open(&p->memory, cx, of_layer, err));
@@ -169,6 +169,64 @@ sd_status sd_kv_pool_open(sd_kv_pool **out, const sd_context *cx, const sd_kv_po
     p = NULL;
 out:
     free(of_layer);
+    free(pages);
+    sd_kv_pool_close(p);
+    return st;
+}
+
+// The numbers of a group's pages (fill_group).
+static size_t group_bytes(int64_t pages) {
+    return (size_t)pages * 2 * sizeof(int32_t) + ((size_t)pages + 2) * 2 * sizeof(int32_t);
+}
+
+static size_t sequence_bytes(const sd_kv_pool *p, int ctx) {
+    return sizeof(sd_kv) + (size_t)p->groups * ((size_t)sd_kv_pages(ctx) + 1) * sizeof(int32_t);
+}
+
+static size_t count_tables(const sd_kv_pool *p) {
+    size_t sum = sizeof *p + (size_t)p->L * (sizeof *p->group + sizeof *p->group_of);
+    for (int g = 0; g < p->groups; g++) sum += group_bytes(p->group[g].pages);
+    return sum;
+}
+
+void sd_kv_pool_get_memory(const sd_kv_pool *p, sd_kv_memory_sizes *out) {
+    *out = (sd_kv_memory_sizes){.pages = p->memory->bytes,
+                                .tables = count_tables(p) + p->table_bytes,
+                                .prefix = p->prefix ? sd_prefix_bytes(p) : 0};
+}
+
+sd_status sd_kv_pool_plan(sd_kv_plan *out, const sd_model *m, size_t position_bytes,
+                          const sd_kv_pool_size *size, int sequences, bool prefix_cache,
+                          sd_error *err) {
+    sd_status st = SD_OK;
+    int64_t *pages = NULL; // [groups]
+    *out = (sd_kv_plan){0};
+    sd_kv_pool *p = sd_alloc(1, sizeof *p);
+    SD_CHECK_ALLOC(p, err);
+    p->ctx = size->ctx, p->suffices_for = size->sequences;
+    SD_TRY(make_groups(p, m, err));
+    pages = sd_alloc((size_t)p->groups, sizeof *pages);
+    SD_CHECK_ALLOC(pages, err);
+    SD_TRY(count_pages(p, pages, position_bytes, size, err));
+    for (int g = 0; g < p->groups; g++) p->group[g].pages = (int)pages[g];
+    for (int l = 0; l < p->L; l++)
+        SD_CHECK(sd_mul_size(&out->memory.prefix, (size_t)pages[p->group_of[l]] * SD_KV_PAGE,
+                             position_bytes) &&
+                     sd_add_size(&out->memory.pages, out->memory.pages, out->memory.prefix),
+                 err, SD_EINVAL, "%d sequences of %d positions are not possible; give fewer",
+                 size->sequences, size->ctx);
+    out->memory.tables = count_tables(p) + (size_t)sequences * sequence_bytes(p, size->ctx);
+    if (prefix_cache) SD_TRY(sd_prefix_check(p, err));
+    out->memory.prefix = prefix_cache ? sd_prefix_bytes(p) : 0;
+    out->positions = sd_kv_pool_positions(p);
+    out->longest = sd_kv_pool_longest(p);
+    out->windows = p->groups;
+    for (int g = 0; g < p->groups && g < SD_KV_PLANNED_WINDOWS; g++) {
+        out->of[g].window = p->group[g].window;
+        out->of[g].pages = p->group[g].pages;
+        for (int l = 0; l < p->L; l++) out->of[g].layers += p->group_of[l] == g;
+    }
+out:
     free(pages);
     sd_kv_pool_close(p);
     return st;
@@ -205,11 +263,22 @@ int sd_kv_pool_longest(const sd_kv_pool *p) {
     return longest;
 }
 
+static int pages_of(const sd_kv_group *g, int positions) {
+    const int pages = sd_kv_pages(positions);
+    return pages < g->most ? pages : g->most;
+}
+
 bool sd_kv_pool_holds(const sd_kv_pool *p, int positions) {
+    for (int g = 0; g < p->groups; g++)
+        if (pages_of(&p->group[g], positions) > p->group[g].left) return false;
+    return true;
+}
+
+bool sd_kv_pool_has_room(const sd_kv_pool *p, const int *positions, int n) {
     for (int g = 0; g < p->groups; g++) {
-        int want = sd_kv_pages(positions);
-        if (want > p->group[g].most) want = p->group[g].most;
-        if (want > p->group[g].left) return false;
+        int64_t sum = 0;
+        for (int i = 0; i < n; i++) sum += pages_of(&p->group[g], positions[i]);
+        if (sum > p->group[g].pages) return false;
     }
     return true;
 }
@@ -301,6 +370,8 @@ sd_status sd_kv_open_in(sd_kv **out, sd_kv_pool *pool, int ctx, sd_error *err) {
     kv->first = sd_alloc((size_t)pool->groups, sizeof *kv->first);
     SD_CHECK_ALLOC(kv->page && kv->first, err);
     for (size_t i = 0; i < pages; i++) kv->page[i] = -1;
+    pool->table_bytes += sequence_bytes(pool, ctx);
+    kv->counted = true;
     *out = kv;
     kv = NULL;
 out:
@@ -328,6 +399,7 @@ out:
 void sd_kv_close(sd_kv *kv) {
     if (!kv) return;
     if (kv->page && kv->first) sd_kv_truncate(kv, 0);
+    if (kv->counted) kv->pool->table_bytes -= sequence_bytes(kv->pool, kv->ctx);
     if (kv->owns_pool) sd_kv_pool_close(kv->pool);
     free(kv->page);
     free(kv->first);

@@ -29,3 +29,7 @@ void sd_prefix_forget(sd_kv_pool *p, int g, int32_t page);
 /// The sequence has so many full pages at most.
 void sd_prefix_cut(sd_kv *kv, int pages);
 void sd_prefix_close(struct sd_prefix_cache *c); // NULL is fine
+/// What sd_prefix_open takes for a pool of these pages.
+size_t sd_prefix_bytes(const sd_kv_pool *p);
+/// SD_ELIMIT: they are too many.
+sd_status sd_prefix_check(const sd_kv_pool *p, sd_error *err);

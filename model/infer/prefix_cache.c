@@ -64,16 +64,43 @@ static bool has_no_page(const cache *c, int32_t x) {
 
 // ---- opening and closing
 
+// A node has a page mostly. Above the pages of a window stand some without one, and roots above all.
+// Where each layer has a window, a sequence's whole text stands above its pages.
+static int64_t count_nodes(const sd_kv_pool *p) {
+    int64_t nodes = 64;
+    bool windows = true;
+    for (int g = 0; g < p->groups; g++) {
+        nodes += 2 * (int64_t)p->group[g].pages;
+        windows &= p->group[g].window > 0;
+    }
+    return windows ? nodes + (int64_t)p->suffices_for * sd_kv_pages(p->ctx) : nodes;
+}
+
+static int64_t count_buckets(int64_t nodes) {
+    int64_t buckets = 64;
+    while (buckets < nodes) buckets *= 2;
+    return buckets;
+}
+
+size_t sd_prefix_bytes(const sd_kv_pool *p) {
+    const size_t nodes = (size_t)count_nodes(p), groups = (size_t)p->groups;
+    return sizeof(cache) + nodes * (sizeof(node) + groups * sizeof(int32_t)) +
+           (size_t)count_buckets((int64_t)nodes) * sizeof(int32_t) + groups * sizeof(int);
+}
+
+sd_status sd_prefix_check(const sd_kv_pool *p, sd_error *err) {
+    const int64_t nodes = count_nodes(p);
+    if (nodes <= INT32_MAX / 2) return SD_OK;
+    return sd_fail(err, SD_ELIMIT, "%lld pages are too many for a prefix cache; give less memory",
+                   (long long)nodes);
+}
+
 sd_status sd_prefix_open(sd_kv_pool *p, sd_error *err) {
     sd_status st = SD_OK;
-    int64_t nodes = 64, buckets = 64; // roots too
+    const int64_t nodes = count_nodes(p), buckets = count_buckets(nodes);
     cache *c = sd_alloc(1, sizeof *c);
     SD_CHECK_ALLOC(c, err);
-    // A node has a page mostly. Above the pages of a window stand some without one.
-    for (int g = 0; g < p->groups; g++) nodes += 2 * (int64_t)p->group[g].pages;
-    SD_CHECK(nodes <= INT32_MAX / 2, err, SD_ELIMIT,
-             "%lld pages are too many for a prefix cache; give less memory", (long long)nodes);
-    while (buckets < nodes) buckets *= 2;
+    SD_TRY(sd_prefix_check(p, err));
     c->nodes = (int)nodes, c->groups = p->groups, c->mask = (uint64_t)buckets - 1;
     c->node = sd_alloc((size_t)nodes, sizeof *c->node);
     c->page = sd_alloc((size_t)nodes * (size_t)p->groups, sizeof *c->page);

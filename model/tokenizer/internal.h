@@ -43,7 +43,7 @@ struct sd_tokenizer {
     sd_trie raw, normal; // tokens found before and after normalisation
     int32_t bos, eos;
     bool add_bos;
-    char fingerprint[65];
+    char fingerprint[65], encoding[65];
 };
 
 sd_status sd_tokenizer_add_regex(sd_tokenizer *t, const char *pattern, size_t len, bool literal,
@@ -89,5 +89,5 @@ sd_status sd_tokenizer_set_pieces(sd_tokenizer *t, const sd_piece *piece, size_t
 /// The byte that a piece "<0x41>" stands for; -1 when the text is not written so.
 int sd_byte_of_piece(const char *text, size_t len);
 
-/// Tries and fingerprint; the last step of opening.
+/// Tries and hashes; the last step of opening.
 sd_status sd_tokenizer_finish(sd_tokenizer *t, sd_error *err);

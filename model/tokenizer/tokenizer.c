@@ -33,8 +33,27 @@ out:
     return st;
 }
 
-// The fingerprint covers all that decides ids: texts and kinds of the tokens, and the merges.
-static sd_status make_fingerprint(sd_tokenizer *t, sd_error *err) {
+static sd_status hash_tokens(sd_tokenizer *t, sd_error *err) {
+    static const char what[] = "tokens";
+    sd_hasher *h;
+    sd_status st = sd_hasher_open(&h, err);
+    if (st != SD_OK) return st;
+    sd_hasher_add(h, what, sizeof what);
+    for (int32_t id = 0; id < t->bpe.V; id++) {
+        size_t len;
+        const char *text = sd_tokenizer_bytes(t, id, &len);
+        const int32_t head[] = {id, (int32_t)len};
+        if (len == 0) continue;
+        sd_hasher_add(h, head, sizeof head);
+        sd_hasher_add(h, text, len);
+    }
+    sd_sha256 sum = sd_hasher_close(h);
+    memcpy(t->fingerprint, sum.hex, sizeof sum.hex);
+    return SD_OK;
+}
+
+// All that decides ids: texts and kinds of the tokens, and the merges.
+static sd_status hash_encoding(sd_tokenizer *t, sd_error *err) {
     sd_hasher *h;
     sd_status st = sd_hasher_open(&h, err);
     if (st != SD_OK) return st;
@@ -58,7 +77,7 @@ static sd_status make_fingerprint(sd_tokenizer *t, sd_error *err) {
         sd_hasher_add(h, b->byte_id, sizeof b->byte_id);
     }
     sd_sha256 sum = sd_hasher_close(h);
-    memcpy(t->fingerprint, sum.hex, sizeof sum.hex);
+    memcpy(t->encoding, sum.hex, sizeof sum.hex);
     return SD_OK;
 }
 
@@ -84,7 +103,8 @@ sd_status sd_tokenizer_finish(sd_tokenizer *t, sd_error *err) {
     }
     if (t->bos >= t->bpe.V) t->bos = -1;
     if (t->eos >= t->bpe.V) t->eos = -1;
-    SD_TRY(make_fingerprint(t, err));
+    SD_TRY(hash_tokens(t, err));
+    SD_TRY(hash_encoding(t, err));
 out:
     return st;
 }
@@ -126,4 +146,12 @@ const char *sd_tokenizer_bytes(const sd_tokenizer *t, int32_t id, size_t *len) {
 
 const char *sd_tokenizer_fingerprint(const sd_tokenizer *t) {
     return t->fingerprint;
+}
+
+const char *sd_tokenizer_encoding(const sd_tokenizer *t) {
+    return t->encoding;
+}
+
+bool sd_tokenizer_has_fingerprint(const sd_tokenizer *t, const char *fingerprint) {
+    return strcmp(t->fingerprint, fingerprint) == 0 || strcmp(t->encoding, fingerprint) == 0;
 }

@@ -67,9 +67,15 @@ sd_status sd_tokenizer_spell(const sd_tokenizer *t, const int32_t *id, int n, bo
 /// behind a special token; else 0.
 size_t sd_tokenizer_prefix_bytes(const sd_tokenizer *t, int32_t before, int32_t id);
 
-/// SHA-256 over vocabulary, merges or their scores, added tokens and where spaces go: two models may share a draft iff theirs are
-/// equal.
-const char *sd_tokenizer_fingerprint(const sd_tokenizer *t); // 64 hex digits
+// Two hashes, of 64 hex digits.
+/// Over what the tokens are: each id that has a text, with its bytes. Two models may share a draft iff theirs
+/// are equal. A vocabulary has the same one from GGUF and from tokenizer.json.
+const char *sd_tokenizer_fingerprint(const sd_tokenizer *t);
+/// Over what decides a text's ids too: merges or their scores, kinds of tokens, where spaces go, in the form
+/// that the file has of them. For what was made of texts: prepared data.
+const char *sd_tokenizer_encoding(const sd_tokenizer *t);
+/// Whether it is t's fingerprint; files that were written before there was this one have the encoding's.
+bool sd_tokenizer_has_fingerprint(const sd_tokenizer *t, const char *fingerprint);
 
 // Streaming decode: valid UTF-8 only; the bytes of an unfinished code point are held back.
 typedef struct {

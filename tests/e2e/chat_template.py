@@ -14,27 +14,15 @@ import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 import tap  # noqa: E402
-from options import parser  # noqa: E402
+from program import RECIPE, Program  # noqa: E402
 from served import Served  # noqa: E402
 from tap import check  # noqa: E402
 
-BINARY = os.path.abspath(parser(__doc__).parse_args().binary)
-TINY = os.path.join(os.path.dirname(BINARY), "tests", "make_tiny_model")
+PROGRAM = Program(__doc__)
+BINARY, TINY, run = PROGRAM.binary, PROGRAM.tiny, PROGRAM.run
 SHORT = "{% for m in messages %}{{ m['content'] }}<|im_end|>{% endfor %}"
 LONG = "{% for m in messages %}<|im_start|>{{ m['role'] }} says {{ m['content'] }}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>{% endif %}"
-RECIPE = """recipe: 1
-name: run
-base: {model: tiny.gguf, compute_dtype: fp32}
-adapter: {r: 2, alpha: 4}
-data: {train: [{path: talks.jsonl}], val_size: 0, sequence_len: 64}
-train: {max_steps: 2, batch_tokens: 256}
-export: [peft, gguf-lora]
-export_verify: {prompts: 1}
-"""
-
-
-def run(*argv, text=None):
-    return subprocess.run([BINARY, *argv], input=text, capture_output=True, text=True, timeout=120)
+RECIPE %= 64
 
 
 def prompt_tokens(*options, model="tiny.gguf"):

@@ -226,4 +226,25 @@ check "a trace that cannot be written is named before anything is asked" $? "$(c
 "$binary" generate -m tiny.gguf --draft-adapter no -p a >out 2>err
 [ $? = 2 ] && [ "$(wc -l <err)" = 1 ] && grep -q 'needs a draft model' err
 check "an adapter of a draft needs a draft model" $? "$(cat err)"
+# ---- memory before it is taken
+
+mkdir cache
+XDG_CACHE_HOME=$dir/cache "$binary" serve -m tiny.gguf --ctx 256 --slots 2 --api-key-file data.jsonl --plan >out 2>err
+[ $? = 2 ] && grep -q 'data.jsonl:1: ' err && [ ! -s out ]
+check "a plan reads the file of keys too" $? "$(cat out err)"
+XDG_CACHE_HOME=$dir/cache "$binary" serve -m tiny.gguf --ctx 256 --slots 2 --plan >out 2>err && grep -Eq '^  total at most +[0-9]+\.[0-9] MiB$' out &&
+  grep -q 'keys and values as .*: 768 tokens' out && [ -z "$(find cache -type f)" ]
+check "serve --plan prints the memory by part, and loads and keeps nothing" $? "$(cat out err; find cache -type f)"
+"$binary" serve -m tiny.gguf --ctx 256 --slots 2 --plan --json >out 2>err && [ "$(wc -l <out)" = 1 ] && grep -q '"kv_tokens":768' out
+check "and as one object" $? "$(cat out err)"
+"$binary" serve -m tiny.gguf --slots 1024 --kv-memory 1048576 --plan >out 2>err
+[ $? = 0 ] && grep -Eq 'MiB are available; lower --kv-memory' err && grep -q 'total at most' out
+check "a plan that does not fit says what to lower, and ends with 0" $? "$(cat out err)"
+refuses "a plan of no model" 2 'nowhere.gguf: no such model' "$binary" serve -m nowhere.gguf --plan
+refuses "a plan with no adapter" 2 'nowhere: no such adapter' "$binary" serve -m tiny.gguf -a nowhere --plan
+refuses "a plan with no draft" 2 'nowhere: there is no such draft' "$binary" serve -m tiny.gguf -d nowhere --plan
+refuses "a plan with a context that is too long" 2 'ctx' "$binary" serve -m tiny.gguf --ctx 100000 --plan
+refuses "a plan with an index that is not there" 2 'without an index' "$binary" serve -m tiny.gguf --spec index --plan
+refuses "a plan with a draft model that is not there" 2 'without a draft model' "$binary" serve -m tiny.gguf --spec draft --plan
+refuses "--json is the plan's" 2 'give --plan too' "$binary" serve -m tiny.gguf --json
 exit $failed

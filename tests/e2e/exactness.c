@@ -459,8 +459,7 @@ static sd_status open_all(matrix *m, const char *prompts, sd_error *err) {
     if (m->a.adapter) SD_TRY(sd_adapter_open(&m->adapter, m->a.adapter, m->model, false, err));
     if (m->a.index) {
         SD_TRY(sd_corpus_open(&m->corpus, m->a.index, err));
-        SD_CHECK(strcmp(sd_corpus_tokenizer(m->corpus),
-                        sd_tokenizer_fingerprint(m->model->tokenizer)) == 0,
+        SD_CHECK(sd_tokenizer_has_fingerprint(m->model->tokenizer, sd_corpus_tokenizer(m->corpus)),
                  err, SD_EINVAL, "%s: was made with another tokenizer than the model's",
                  m->a.index);
     }

@@ -11,25 +11,12 @@ import urllib.request
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 import tap  # noqa: E402
-from options import parser  # noqa: E402
+from openai_sdk import sdk  # noqa: E402
 from served import Served  # noqa: E402
 from tap import check  # noqa: E402
 
-if os.environ.get("PYTHON"):
-    python = os.environ.pop("PYTHON")
-    os.execv(python, [python, *sys.argv])
-BINARY = parser(__doc__).parse_args().binary
-MODELS = os.environ.get("SPECDEC_MODELS", os.path.expanduser("~/.cache/specdec/models"))
-MODEL = os.path.join(MODELS, "SmolLM2-135M-Instruct.Q4_1.gguf")
+openai, BINARY, MODEL = sdk(__doc__, "openai client", "SmolLM2-135M-Instruct.Q4_1.gguf")
 NAME = "SmolLM2-135M-Instruct.Q4_1"
-try:
-    import openai
-except ImportError:
-    print("ok - openai client # SKIP the Python package openai is not installed")
-    sys.exit(0)
-if not os.path.exists(MODEL):
-    print("ok - openai client # SKIP %s is not there" % MODEL)
-    sys.exit(0)
 
 
 def raises(kind, call):

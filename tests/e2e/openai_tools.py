@@ -9,24 +9,11 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 import tap  # noqa: E402
-from options import parser  # noqa: E402
+from openai_sdk import sdk  # noqa: E402
 from served import Served  # noqa: E402
 from tap import check  # noqa: E402
 
-if os.environ.get("PYTHON"):
-    python = os.environ.pop("PYTHON")
-    os.execv(python, [python, *sys.argv])
-BINARY = parser(__doc__).parse_args().binary
-MODELS = os.environ.get("SPECDEC_MODELS", os.path.expanduser("~/.cache/specdec/models"))
-MODEL = os.path.join(MODELS, "Qwen2.5-Coder-1.5B-Instruct.Q4_K_M.gguf")
-try:
-    import openai
-except ImportError:
-    print("ok - openai tools # SKIP the Python package openai is not installed")
-    sys.exit(0)
-if not os.path.exists(MODEL):
-    print("ok - openai tools # SKIP %s is not there" % MODEL)
-    sys.exit(0)
+openai, BINARY, MODEL = sdk(__doc__, "openai tools", "Qwen2.5-Coder-1.5B-Instruct.Q4_K_M.gguf")
 
 TOOLS = [{"type": "function", "function": {"name": "get_weather", "description": "The weather in a city now.", "parameters": {
     "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": False}}}]

@@ -204,6 +204,15 @@ plant "a budget that ends within a character leaves the grammar" model/dialogue/
 plant "a marker within a string of JSON ends a message" model/dialogue/answer_harmony.c 's/bool json = p->o.held/bool json = false \&\& p->o.held/' test_dialogue_strict
 plant "a tag within a string of JSON ends a value" model/dialogue/answer_xml.c 's/end == SD_VALUE_DONE \? SD_SCAN_WHOLE : SD_SCAN_OVER/SD_SCAN_OVER/' test_dialogue_strict
 plant "later system turns are left to a template that drops them" model/dialogue/dialogue.c 's/has\(r, FIRST\) && has\(r, SYSTEM\)/has(r, FIRST)/' test_dialogue_fold
+plant "a plan forgets adapters' products" model/infer/cpu/memory.c 's/sum->adapters \+= product_bytes\(cx, most\);//' test_engine_memory
+plant "a plan forgets the masks that end reasoning" decode/engine/memory.c 's/\(\(size_t\)n_forced \+ 1\) \* words/words/' test_engine_memory
+plant "a text above a window's pages has no nodes" model/infer/prefix_cache.c 's/return windows \? nodes \+ .*;/return nodes;/' test_prefix_cache
+plant "an administrator is one of many" decode/serve/http/connection.c 's/c->client->admin = l->keys\.key\[key\]\.admin;/c->client->admin = false;/' test_serve_keys
+plant "everybody is an administrator" decode/serve/provider/message.c 's/\.admin_priority = m->admin_priority != 0/.admin_priority = true/' test_provider test_serve_keys
+plant "any word behind a key's hash makes an administrator" decode/serve/http/auth.c 's/SD_CHECK\(w->n < 3 \|\| is_word\(w, 2, "admin"\)/SD_CHECK(true/' test_serve_keys
+plant "who waits for pages does not get those that were left for it" decode/engine/queue.c 's/if \(may_overtake\(e, best->first, t\)\) over = t;/over = t;/' test_engine_fair
+plant "waiting requests' grammars keep all their states" model/grammar/schema/cache.c 's/n_rest = find_waiting\(c, rest\);/n_rest = 0;/' test_grammar
+plant "a cgroup's limit is taken for what it leaves" base/cgroup.c 's/return used < 0 \? limit : .*;/return limit;/' test_cgroup
 }
 
 # Two at a time.

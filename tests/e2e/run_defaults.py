@@ -14,29 +14,17 @@ import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 import tap  # noqa: E402
-from options import parser  # noqa: E402
+from program import RECIPE, Program  # noqa: E402
 from served import Served  # noqa: E402
 from tap import check  # noqa: E402
 
-BINARY = os.path.abspath(parser(__doc__).parse_args().binary)
-TINY = os.path.join(os.path.dirname(BINARY), "tests", "make_tiny_model")
+PROGRAM = Program(__doc__)
+BINARY, TINY, run = PROGRAM.binary, PROGRAM.tiny, PROGRAM.run
 SYSTEM = 'Count the "items".'
-RECIPE = """recipe: 1
-name: run
-base: {model: tiny.gguf, compute_dtype: fp32}
-adapter: {r: 2, alpha: 4}
-data: {train: [{path: talks.jsonl}], val_size: 0, sequence_len: 128}
-train: {max_steps: 2, batch_tokens: 256}
-export: [peft, gguf-lora]
-export_verify: {prompts: 1}
-"""
+RECIPE %= 128
 SAMPLING = {"temperature": 0, "top_p": 1, "top_k": 0, "min_p": 0, "max_tokens": 512}
 # Of one line each, but the last.
 QUESTIONS = ["how many", "count them", "a\n\nb c"]
-
-
-def run(*argv, text=None):
-    return subprocess.run([BINARY, *argv], input=text, capture_output=True, text=True, timeout=120)
 
 
 def refused(name, done, *words):

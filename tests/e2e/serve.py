@@ -408,6 +408,32 @@ def keys():
     check("a missing adapter ends the start with 2", r.returncode == 2 and "/nonexistent" in r.stderr, r.stderr)
 
 
+def plan():
+    """What --plan says, against the server's metrics and against what the system says of the process once pages, slots and caches were used."""
+    options = ["--ctx", "1024", "--slots", "3", "--threads", "2", "--body-memory", "16"]
+    r = subprocess.run([BINARY, "serve", "-m", MODEL, *options, "--plan", "--json"], capture_output=True, text=True, timeout=60 * SLOW)
+    check("--plan ends with 0 and one object", r.returncode == 0 and r.stdout.count("\n") == 1, r)
+    said = json.loads(r.stdout)
+    s = Server(*options)
+    try:
+        def parts():
+            page = s.request("GET", "/metrics")[2].decode()
+            return {k: float(v) for k, v in re.findall(r'^specdec:memory_bytes\{.*part="(\w+)"\} (\S+)$', page, re.M)}
+        for i in range(8):
+            s.post("/v1/completions", {"prompt": " ".join(str(i * 1000 + k) for k in range(230)), "max_tokens": 30, "ignore_eos": True})
+        s.post("/v1/completions", {"prompt": "A list:", "max_tokens": 30, "response_format": {"type": "json_object"}})
+        now, program = parts(), said["memory_bytes"].pop("program")
+        check("what is taken at the start is what --plan says, to the byte", {k: now.get(k) for k in said["memory_bytes"]} == said["memory_bytes"], (now, said))
+        check("what grows is at most that", all(v <= said["at_most_bytes"][k] for k, v in now.items() if k not in said["memory_bytes"]) and now["masks"] > 0, (now, said))
+        anonymous = int(re.search(r"RssAnon:\s+(\d+) kB", open(f"/proc/{s.process.pid}/status").read()).group(1)) * 1024
+        counted = sum(now.values()) + program
+        check("and the system counts no more, but for a tenth of the program and 16 MiB", anonymous <= counted + 0.1 * program + (16 << 20), (anonymous, counted, now))
+        check("the sums are the parts'", sum(said["memory_bytes"].values()) + program == said["start_bytes"]
+              and said["start_bytes"] + sum(said["at_most_bytes"].values()) == said["total_bytes"], said)
+    finally:
+        s.stop()
+
+
 def main():
     if not os.path.exists(MODEL):
         print("ok - serve # SKIP %s is not there" % MODEL)
@@ -423,7 +449,7 @@ def main():
     finally:
         if s.process.poll() is None:
             s.process.kill()
-    for part in (overload, drain, keys):
+    for part in (overload, drain, keys, plan):
         part()
     return tap.failures > 0
 

@@ -9,17 +9,115 @@
 #include <string.h>
 #include <strings.h>
 
-static sd_status add_key(sd_keys *k, const char *key, size_t n, const char *path, int line,
-                         sd_error *err) {
+enum { HEX = 64, MAX_WORDS = 3, BARE_ID = 8 };
+static const char hash_mark[] = "sha256:";
+
+// A line's words: [n].
+typedef struct {
+    const char *word[MAX_WORDS];
+    size_t len[MAX_WORDS];
+    int n; // MAX_WORDS + 1: more
+} words;
+
+static words split(const char *line, size_t n) {
+    words w = {0};
+    for (size_t i = 0; i < n && w.n <= MAX_WORDS;) {
+        size_t begin = i;
+        while (i < n && line[i] != ' ' && line[i] != '\t') i++;
+        if (i > begin && w.n < MAX_WORDS) w.word[w.n] = line + begin, w.len[w.n] = i - begin;
+        w.n += i > begin;
+        while (i < n && (line[i] == ' ' || line[i] == '\t')) i++;
+    }
+    return w;
+}
+
+static bool is_word(const words *w, int i, const char *text) {
+    return w->n > i && w->len[i] == strlen(text) && memcmp(w->word[i], text, w->len[i]) == 0;
+}
+
+static bool is_hash(const words *w, int i) {
+    return w->n > i && w->len[i] >= sizeof hash_mark - 1 &&
+           memcmp(w->word[i], hash_mark, sizeof hash_mark - 1) == 0;
+}
+
+// A key as it is sent.
+static sd_status read_bare(sd_api_key *k, const char *key, size_t n, const char *path, int line,
+                           sd_error *err) {
     sd_status st = SD_OK;
-    SD_CHECK(k->n < SD_MAX_KEYS, err, SD_ELIMIT, "%s: more than %d keys", path, SD_MAX_KEYS);
     SD_CHECK(n >= SD_MIN_KEY && n <= SD_MAX_KEY, err, SD_EINVAL,
              "%s:%d: a key has %zu bytes; give %d to %d", path, line, n, SD_MIN_KEY, SD_MAX_KEY);
     for (size_t i = 0; i < n; i++)
         SD_CHECK((unsigned char)key[i] > 0x20 && (unsigned char)key[i] < 0x7f, err, SD_EINVAL,
-                 "%s:%d: a key has a blank or a byte outside ASCII; one key a line", path, line);
-    SD_TRY(sd_sha256_of(&k->hash[k->n], key, n, err));
-    k->n++;
+                 "%s:%d: a key has a byte that is no printable ASCII", path, line);
+    SD_TRY(sd_sha256_of(&k->hash, key, n, err));
+    memcpy(k->id, k->hash.hex, BARE_ID);
+out:
+    return st;
+}
+
+// ID sha256:HEX [admin]
+static sd_status read_hashed(sd_api_key *k, const words *w, const char *path, int line,
+                             sd_error *err) {
+    static const char good[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+    sd_status st = SD_OK;
+    SD_CHECK(is_hash(w, 1) && w->n <= MAX_WORDS, err, SD_EINVAL,
+             "%s:%d: a line is a key without blanks, or ID sha256:HEX, or ID sha256:HEX admin",
+             path, line);
+    SD_CHECK(w->n < 3 || is_word(w, 2, "admin"), err, SD_EINVAL,
+             "%s:%d: behind the hash stands what is not 'admin'; write admin or nothing", path,
+             line);
+    SD_CHECK(w->len[0] <= SD_MAX_KEY_ID, err, SD_EINVAL,
+             "%s:%d: an ID has %zu bytes; give at most %d", path, line, w->len[0], SD_MAX_KEY_ID);
+    for (size_t i = 0; i < w->len[0]; i++)
+        SD_CHECK(w->word[0][i] && strchr(good, w->word[0][i]), err, SD_EINVAL,
+                 "%s:%d: an ID has letters, digits, '.', '_' and '-' alone", path, line);
+    const char *hex = w->word[1] + sizeof hash_mark - 1;
+    size_t n = w->len[1] - (sizeof hash_mark - 1);
+    bool ok = n == HEX;
+    for (size_t i = 0; ok && i < n; i++) ok = hex[i] && strchr("0123456789abcdef", hex[i]);
+    SD_CHECK(ok, err, SD_EINVAL,
+             "%s:%d: behind sha256: stand %zu characters; give the key's SHA-256, 64 digits of "
+             "0-9 and a-f",
+             path, line, n);
+    memcpy(k->id, w->word[0], w->len[0]);
+    memcpy(k->hash.hex, hex, HEX);
+    k->admin = w->n == 3;
+out:
+    return st;
+}
+
+// A bare key may be repeated; then a request's is the last. Else one key with two rights, or one name for
+// two keys, is a mistake.
+static sd_status check_new(const sd_keys *k, const sd_api_key *new, const char *path,
+                           sd_error *err) {
+    sd_status st = SD_OK;
+    for (int i = 0; i < k->n; i++) {
+        const sd_api_key *old = &k->key[i];
+        bool same = sd_sha256_equal(&old->hash, &new->hash);
+        if (same && new->bare && old->bare) continue;
+        SD_CHECK(!same, err, SD_EINVAL, "%s:%d: this key stands in line %d already; remove one",
+                 path, new->line, old->line);
+        SD_CHECK(strcmp(old->id, new->id) != 0, err, SD_EINVAL,
+                 "%s:%d: the ID %s stands in line %d already; give another", path, new->line,
+                 new->id, old->line);
+    }
+out:
+    return st;
+}
+
+static sd_status add_line(sd_keys *k, const char *text, size_t n, const char *path, int line,
+                          sd_error *err) {
+    sd_status st = SD_OK;
+    const words w = split(text, n);
+    sd_api_key new = {.line = line, .bare = w.n == 1};
+    SD_CHECK(k->n < SD_MAX_KEYS, err, SD_ELIMIT, "%s:%d: more than %d keys", path, line,
+             SD_MAX_KEYS);
+    SD_CHECK(!is_hash(&w, 0), err, SD_EINVAL,
+             "%s:%d: a hash has no ID before it; write ID sha256:HEX", path, line);
+    SD_TRY(new.bare ? read_bare(&new, w.word[0], w.len[0], path, line, err)
+                    : read_hashed(&new, &w, path, line, err));
+    SD_TRY(check_new(k, &new, path, err));
+    k->key[k->n++] = new;
 out:
     return st;
 }
@@ -30,16 +128,17 @@ sd_status sd_keys_load(sd_keys *out, const char *path, sd_error *err) {
     size_t len = 0;
     sd_keys k = {0};
     SD_TRY(sd_stream_read(&text, &len, path, 1 << 20, err));
-    k.hash = sd_alloc(SD_MAX_KEYS, sizeof *k.hash);
-    SD_CHECK_ALLOC(k.hash, err);
+    k.key = sd_alloc(SD_MAX_KEYS, sizeof *k.key);
+    SD_CHECK_ALLOC(k.key, err);
     int line = 0;
     for (char *s = text; s < text + len; line++) {
-        size_t n = strcspn(s, "\n"), used = n;
-        while (used && (s[used - 1] == '\r' || s[used - 1] == ' ')) used--;
-        if (used && s[0] != '#') SD_TRY(add_key(&k, s, used, path, line + 1, err));
+        const char *end = memchr(s, '\n', (size_t)(text + len - s));
+        size_t n = end ? (size_t)(end - s) : (size_t)(text + len - s), used = n;
+        while (used && (s[used - 1] == '\r' || s[used - 1] == ' ' || s[used - 1] == '\t')) used--;
+        if (used && s[0] != '#') SD_TRY(add_line(&k, s, used, path, line + 1, err));
         s += n + 1;
     }
-    SD_CHECK(k.n > 0, err, SD_EINVAL, "%s: has no key; write one key a line", path);
+    SD_CHECK(k.n > 0, err, SD_EINVAL, "%s: has no key; write one a line", path);
     *out = k;
     k = (sd_keys){0};
 out:
@@ -50,7 +149,7 @@ out:
 }
 
 void sd_keys_free(sd_keys *k) {
-    free(k->hash);
+    free(k->key);
     *k = (sd_keys){0};
 }
 
@@ -62,7 +161,7 @@ int sd_keys_find(const sd_keys *k, const char *authorization) {
     if (sd_sha256_of(&hash, key, strlen(key), NULL) != SD_OK) return -1;
     int found = -1;
     for (int i = 0; i < k->n; i++) // all, and without a branch
-        found += (i - found) * (CRYPTO_memcmp(hash.hex, k->hash[i].hex, sizeof hash.hex) == 0);
+        found += (i - found) * (CRYPTO_memcmp(hash.hex, k->key[i].hash.hex, sizeof hash.hex) == 0);
     return found;
 }
 

@@ -49,6 +49,7 @@ sd_client_name sd_client_of_key(int key);
 
 struct sd_client {
     sd_client_name name;
+    bool admin;  // by its key
     uint64_t id; // for the engine; never used again
     int refs;
     bool trusted;                     // a proxy: its sockets are many clients'

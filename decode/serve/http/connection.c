@@ -335,7 +335,10 @@ static void take_client(sd_conn *c) {
         name = sd_client_of_address(&hop);
     sd_client_release(&l->clients, c->client);
     c->client = sd_client_acquire(&l->clients, &name);
-    if (!c->client) c->client = sd_client_again(c->peer);
+    if (!c->client)
+        c->client = sd_client_again(c->peer);
+    else if (key >= 0)
+        c->client->admin = l->keys.key[key].admin;
 }
 
 // The head is there. False when the request was refused for it, before its body is read.

@@ -94,17 +94,27 @@ static void on_accept_error(struct evconnlistener *socket, void *ctx) {
 }
 
 // As many sockets as the system lets this process have, up to MAX_CONNECTIONS.
-static void set_max_connections(sd_listener *l) {
+static int max_connections(bool raise) {
     struct rlimit limit;
     int64_t n = 1024;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        const rlim_t now = limit.rlim_cur;
         limit.rlim_cur = limit.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &limit);
-        if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
-            n = limit.rlim_cur > 1 << 20 ? 1 << 20 : (int64_t)limit.rlim_cur;
+        if (raise && setrlimit(RLIMIT_NOFILE, &limit) != 0) limit.rlim_cur = now;
+        n = limit.rlim_cur > 1 << 20 ? 1 << 20 : (int64_t)limit.rlim_cur;
     }
     n -= OTHER_DESCRIPTORS + SD_SPARE_CONNECTIONS;
-    l->max_conns = n > MAX_CONNECTIONS ? MAX_CONNECTIONS : n < 8 ? 8 : (int)n;
+    return n > MAX_CONNECTIONS ? MAX_CONNECTIONS : n < 8 ? 8 : (int)n;
+}
+
+int sd_listener_most_sockets(void) {
+    return max_connections(false) + SD_SPARE_CONNECTIONS;
+}
+
+// The head is read into memory of the connection's own; libevent has some for its buffers and events.
+size_t sd_listener_socket_bytes(void) {
+    enum { LIBEVENT = 2048 };
+    return sizeof(sd_conn) + SD_HTTP_MAX_HEAD + LIBEVENT;
 }
 
 static sd_status read_proxies(sd_listener *l, sd_error *err) {
@@ -155,7 +165,7 @@ out:
 sd_status sd_listener_open(sd_listener *l, const sd_listener_options *o, sd_error *err) {
     sd_status st = SD_OK;
     *l = (sd_listener){.o = *o, .give_up = sd_conn_abort, .refuse_body = sd_conn_refuse_body};
-    set_max_connections(l);
+    l->max_conns = max_connections(true);
     SD_TRY(sd_clients_open(&l->clients, l->max_conns + SD_SPARE_CONNECTIONS, sd_mix64(l->o.id_key),
                            err));
     SD_TRY(read_proxies(l, err));

@@ -94,6 +94,11 @@ struct sd_listener {
     void (*give_up)(sd_conn *c), (*refuse_body)(sd_conn *c); // what gives way for others
 };
 
+/// Sockets that a listener of this process would have open at once, and the bytes that each may take beside
+/// what is held (sd_listener_hold).
+int sd_listener_most_sockets(void);
+size_t sd_listener_socket_bytes(void);
+
 /// SD_EINVAL names what cannot be used: a proxy's address, the key file, the access log.
 sd_status sd_listener_open(sd_listener *l, const sd_listener_options *o, sd_error *err);
 /// SD_EINVAL: an address in use, or one that others can reach without a key. base: with

@@ -37,18 +37,23 @@ typedef struct {
     bool with_tokens;
 } running;
 
+sd_engine_options sd_local_engine_options(const sd_local_options *l) {
+    sd_engine_options o = l->engine;
+    o.cache = (sd_weight_cache){l->models.pack_dir, SD_WEIGHT_CACHE_LEAST};
+    if (o.reserve == 0) o.reserve = RESERVE;
+    if (o.step_ms <= 0) o.step_ms = STEP_MS;
+    return o;
+}
+
 static sd_status load(sd_local *l, sd_error *err) {
     sd_status st = SD_OK;
-    sd_engine_options o = l->o.engine;
+    sd_engine_options o = sd_local_engine_options(&l->o);
     SD_TRY(sd_models_open(&l->models, &l->o.models, &l->stop, err));
     bool index = o.draft != NULL;
     for (int i = 0; i < l->models.n; i++) index |= l->models.row[i].corpus != NULL;
     SD_CHECK(o.spec != SD_SPEC_CORPUS || index, err, SD_EINVAL,
              "--spec index needs a corpus index; give one with -d, or a run's folder with -a");
-    o.cache = (sd_weight_cache){l->o.models.pack_dir, SD_WEIGHT_CACHE_LEAST};
     o.stop = &l->stop; // a signal ends packing and timing
-    if (o.reserve == 0) o.reserve = RESERVE;
-    if (o.step_ms <= 0) o.step_ms = STEP_MS;
     SD_TRY(sd_engine_open(&l->engine, l->models.model, &o, err));
 out:
     return st;

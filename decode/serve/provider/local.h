@@ -14,6 +14,8 @@ typedef struct {
     void *ctx; // of both
 } sd_local_options;
 
+/// What the engine is opened with: the options, with what a server adds to them.
+sd_engine_options sd_local_engine_options(const sd_local_options *o);
 /// Starts to open; the files are read on the provider's thread. The strings of o outlive it.
 sd_status sd_local_open(sd_provider **out, const sd_local_options *o, sd_error *err);
 /// No further step is begun; what is being opened ends early. Any thread.

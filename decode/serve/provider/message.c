@@ -63,6 +63,7 @@ sd_status sd_provider_request_make(sd_provider_request **out, const sd_request *
     sd_provider_request m = {.client = r->client,
                              .tenant = r->tenant,
                              .priority = r->priority,
+                             .admin_priority = r->admin_priority,
                              .seed = r->sampling.seed,
                              .model = model,
                              .choice = r->sampling.choice,
@@ -184,7 +185,8 @@ sd_status sd_provider_request_read(sd_request *r, const void *block, size_t byte
                       .spec = (sd_spec_mode)m->spec,
                       .client = m->client,
                       .tenant = m->tenant,
-                      .priority = m->priority};
+                      .priority = m->priority,
+                      .admin_priority = m->admin_priority != 0};
     SD_CHECK(m->n_shown_tokens >= 0 && m->n_shown_tokens <= SD_MAX_SHOWN_TOKENS, err, SD_EFORMAT,
              "a request shows %d special tokens, at most %d are possible", (int)m->n_shown_tokens,
              SD_MAX_SHOWN_TOKENS);

@@ -16,7 +16,7 @@
 
 #include <stddef.h>
 
-enum { SD_PROVIDER_VERSION = 7 };
+enum { SD_PROVIDER_VERSION = 8 };
 
 typedef struct {
     uint32_t version; // SD_PROVIDER_VERSION
@@ -39,7 +39,7 @@ typedef struct {
     uint32_t choice;
     int32_t max_tokens, min_tokens, logprobs, spec, top_k, ignore_end, n_stop;
     float temperature, top_p, min_p, presence, frequency, repetition;
-    int32_t priority, n_shown_tokens, constraint_kind; // sd_grammar_kind
+    int32_t priority, admin_priority, n_shown_tokens, constraint_kind; // sd_grammar_kind
     int32_t shown_token[SD_MAX_SHOWN_TOKENS];
     int32_t reasoning; // bits: 1 the prompt ends within it, 2 it may begin again
     int32_t budget;    // of tokens of reasoning; -1: none
@@ -55,9 +55,8 @@ typedef struct {
     sd_span stop[SD_MAX_STOPS]; // char: with their 0
 } sd_provider_request;
 
-/// r's adapter, corpus and callback are not sent: `model` says which are meant; nor that its priority is an
-/// administrator's. SD_ENOMEM; SD_ELIMIT
-/// when it would not fit a block.
+/// r's adapter, corpus and callback are not sent: `model` says which are meant. SD_ENOMEM; SD_ELIMIT when
+/// it would not fit a block.
 sd_status sd_provider_request_make(sd_provider_request **out, const sd_request *r, uint32_t model,
                                    sd_error *err);
 /// *r points into the block, which must outlive it; adapter, corpus and callback are NULL. SD_EFORMAT

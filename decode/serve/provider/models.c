@@ -28,11 +28,16 @@ static char *name_of_path(const char *path) {
     return sd_strndup(path + begin, n);
 }
 
+const char *sd_models_adapter_path(const char *spec) {
+    const char *equals = strchr(spec, '=');
+    return equals ? equals + 1 : spec;
+}
+
 static sd_status open_adapter(sd_models *m, const char *spec, const sd_models_options *o,
                               sd_error *err) {
     sd_status st = SD_OK;
     char *who = NULL;
-    const char *equals = strchr(spec, '='), *path = equals ? equals + 1 : spec;
+    const char *equals = strchr(spec, '='), *path = sd_models_adapter_path(spec);
     sd_models_row *row = &m->row[m->n];
     SD_CHECK(*path, err, SD_EINVAL, "-a %s: give NAME=PATH, such as my-model=runs/my, or a path",
              spec);

@@ -46,6 +46,9 @@ typedef struct {
     sd_grammar_cache *grammars; // over the model's tokenizer, thread-safe; NULL: it has none
 } sd_models;
 
+/// The path in [NAME=]PATH.
+const char *sd_models_adapter_path(const char *spec);
+
 /// SD_EINVAL names the adapter that cannot be served, and why. *stop, once set, ends it early.
 sd_status sd_models_open(sd_models *m, const sd_models_options *o, const atomic_bool *stop,
                          sd_error *err);

@@ -170,7 +170,8 @@ int sd_gb_spec(sd_grammar_builder *b, const sd_grammar_spec *want, sd_error *err
     if (want->kind == SD_GRAMMAR_REGEX) e = sd_gb_regex(b, want->text, want->len);
     if (e >= 0 && want->kind == SD_GRAMMAR_REGEX && whole_pattern(&doc, want, err) != SD_OK)
         return -1;
-    sd_gb_set_check(b, (sd_grammar_checker){json ? check_json : check_text, free_json, doc});
+    sd_gb_set_check(b, (sd_grammar_checker){json ? check_json : check_text, free_json, doc,
+                                            sd_json_bytes(doc)});
     return e;
 }
 
@@ -215,23 +216,45 @@ static sd_grammar *find(sd_grammar_cache *c, uint64_t tenant, const sd_grammar_s
     return NULL;
 }
 
-// Takes out what nobody else holds and was not asked for the longest, until there is room for one.
+static size_t bytes_of(const entry *x) {
+    return x->len + sd_grammar_rule_bytes(x->g) + sd_grammar_bytes(x->g);
+}
+
+static size_t bytes_of_all(const sd_grammar_cache *c) {
+    size_t sum = 0;
+    for (int i = 0; i < c->n; i++) sum += bytes_of(&c->entry[i]);
+    return sum;
+}
+
+// Takes out what nobody else holds and was not asked for the longest, until there is room for `more`.
 // What somebody holds stays: whoever asks for it next must not wait for its compilation. Returns how
 // many were taken to gone [MAX_GONE]; they are dropped without the lock.
-static int make_room(sd_grammar_cache *c, entry *gone) {
+static int make_room(sd_grammar_cache *c, int more, entry *gone) {
     int n = 0;
     while (n < MAX_GONE) {
-        size_t bytes = 0;
         int oldest = -1, idle = 0;
         for (int i = 0; i < c->n; i++) {
-            bytes += sd_grammar_bytes(c->entry[i].g);
             if (sd_grammar_is_shared(c->entry[i].g)) continue;
             idle++;
             if (oldest < 0 || c->entry[i].used < c->entry[oldest].used) oldest = i;
         }
-        if (idle == 0 || (idle < SD_GRAMMAR_KEPT && bytes < SD_GRAMMAR_MEMORY)) break;
+        if (idle == 0 || (idle + more <= SD_GRAMMAR_KEPT && bytes_of_all(c) < SD_GRAMMAR_MEMORY))
+            break;
         gone[n++] = c->entry[oldest];
         c->entry[oldest] = c->entry[--c->n];
+    }
+    return n;
+}
+
+// Those that requests hold while they wait, where there is too much all the same: to rest [MAX_GONE],
+// acquired.
+static int find_waiting(const sd_grammar_cache *c, sd_grammar **rest) {
+    int n = 0;
+    if (bytes_of_all(c) < SD_GRAMMAR_MEMORY) return 0;
+    for (int i = 0; i < c->n && n < MAX_GONE; i++) {
+        sd_grammar *g = c->entry[i].g;
+        if (!sd_grammar_is_followed(g) && sd_grammar_bytes(g) > SD_GRAMMAR_LEAST)
+            rest[n++] = sd_grammar_acquire(g);
     }
     return n;
 }
@@ -240,7 +263,7 @@ static int keep(sd_grammar_cache *c, uint64_t tenant, const sd_grammar_spec *wan
                 sd_grammar *g, entry *gone) {
     char *text = sd_strndup(want->len ? want->text : "", want->len);
     if (!text) return 0; // it is compiled again
-    int n = make_room(c, gone);
+    int n = make_room(c, 1, gone);
     if (SD_GROW(c->entry, c->n + 1, c->cap))
         c->entry[c->n++] =
             (entry){want->kind, hash, tenant, text, want->len, sd_grammar_acquire(g), ++c->uses};
@@ -288,6 +311,27 @@ out:
 sd_status sd_grammar_cache_get(sd_grammar **out, sd_grammar_cache *c, const sd_grammar_spec *want,
                                sd_error *err) {
     return sd_grammar_cache_get_for(out, c, 0, want, err);
+}
+
+void sd_grammar_cache_put(sd_grammar_cache *c, sd_grammar *g) {
+    entry gone[MAX_GONE];
+    sd_grammar *rest[MAX_GONE];
+    sd_grammar_release(g);
+    pthread_mutex_lock(&c->lock);
+    int n_gone = make_room(c, 0, gone), n_rest = find_waiting(c, rest);
+    pthread_mutex_unlock(&c->lock);
+    for (int i = 0; i < n_gone; i++) drop(&gone[i]);
+    for (int i = 0; i < n_rest; i++) {
+        sd_grammar_rest(rest[i]);
+        sd_grammar_release(rest[i]);
+    }
+}
+
+size_t sd_grammar_cache_bytes(sd_grammar_cache *c) {
+    pthread_mutex_lock(&c->lock);
+    size_t sum = bytes_of_all(c) + (c->vocab ? sd_vocab_bytes(c->vocab) : 0);
+    pthread_mutex_unlock(&c->lock);
+    return sum;
 }
 
 void sd_grammar_cache_get_stats(sd_grammar_cache *c, sd_grammar_cache_stats *out) {

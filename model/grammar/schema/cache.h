@@ -30,7 +30,7 @@ typedef struct {
 enum {
     SD_GRAMMAR_TEXT = 1 << 20,     // bytes of a constraint's text at most
     SD_GRAMMAR_KEPT = 32,          // grammars that nobody holds; those that are held stay
-    SD_GRAMMAR_MEMORY = 256 << 20, // bytes of what they keep, beyond which the oldest go
+    SD_GRAMMAR_MEMORY = 256 << 20, // bytes of all that is kept, beyond which the oldest of these go
     SD_GRAMMAR_OBJECT_DEPTH = 16   // of "any JSON object"
 };
 
@@ -53,11 +53,18 @@ sd_status sd_grammar_cache_get(sd_grammar **out, sd_grammar_cache *c, const sd_g
 sd_status sd_grammar_cache_get_for(sd_grammar **out, sd_grammar_cache *c, uint64_t tenant,
                                    const sd_grammar_spec *want, sd_error *err);
 
+/// Releases one that the cache gave, and keeps to the memory: what nobody holds any more goes, the oldest
+/// first, and what is held while no sequence follows it rests (sd_grammar_rest).
+void sd_grammar_cache_put(sd_grammar_cache *c, sd_grammar *g);
+
 /// Makes an expression of a text of SD_GRAMMAR_CALLS, or -1; err says why, unless the builder does.
 typedef int (*sd_grammar_calls_fn)(sd_grammar_builder *b, const sd_tokenizer *t, const char *text,
                                    size_t len, sd_error *err);
 /// Before the cache is shared. Without it such texts are SD_EINVAL.
 void sd_grammar_cache_take_calls(sd_grammar_cache *c, sd_grammar_calls_fn calls);
+
+/// Bytes of what it keeps: the vocabulary's trie, texts, rules, states and masks.
+size_t sd_grammar_cache_bytes(sd_grammar_cache *c);
 
 typedef struct {
     int64_t found, compiled, refused;

@@ -123,18 +123,43 @@ void sd_attention_replan(sd_context *cx) {
     }
 }
 
+// ---- memory
+
+// Floats of a thread: two parts of a chunk, and what the kernel wants.
+static size_t scratch_of_thread(const sd_context *cx) {
+    const size_t heads = (size_t)(cx->model->hp.H / cx->model->hp.G);
+    sd_attention_shape s = shape_of(cx);
+    size_t n = 2 * CHUNK_ROWS * heads * head_part(cx) + cx->ops->attention_scratch(&s, CHUNK_ROWS);
+    return (n + 15) / 16 * 16;
+}
+
+size_t sd_attention_bytes(const sd_context *cx, int threads) {
+    return (size_t)threads * scratch_of_thread(cx) * sizeof(float);
+}
+
+sd_status sd_attention_open(sd_context *cx, sd_error *err) {
+    cx->att_each = scratch_of_thread(cx);
+    cx->att_scratch = sd_alloc(sd_attention_bytes(cx, sd_pool_threads(cx->pool)), 1);
+    return cx->att_scratch ? SD_OK : sd_fail(err, SD_ENOMEM, "out of memory for attention");
+}
+
+size_t sd_attention_parts(const sd_context *cx) {
+    return cx->cap_parts * head_part(cx) * sizeof(float);
+}
+
+// Spans are tasks where there are fewer chunks than count_tasks wants; each sees the widest window.
+size_t sd_attention_most_parts(const sd_context *cx, int threads, int ctx) {
+    const int G = cx->model->hp.G, tasks = TASKS_PER_THREAD * threads, w = widest_window(cx);
+    int64_t rows = (int64_t)CHUNK_ROWS * ((tasks - 1) / G), pieces = sd_attention_splits(ctx);
+    if (threads == 1) return 0;
+    if (rows > cx->max_rows) rows = cx->max_rows;
+    if (w > 0 && w < ctx && sd_attention_splits(w + CHUNK_ROWS) + 1 < pieces)
+        pieces = sd_attention_splits(w + CHUNK_ROWS) + 1;
+    return (size_t)(rows * pieces) * cx->model->hp.H * head_part(cx) * sizeof(float);
+}
+
 sd_status sd_attention_reserve(sd_context *cx, sd_error *err) {
-    size_t heads = (size_t)(cx->model->hp.H / cx->model->hp.G);
     size_t parts = cx->by_span ? parts_of(cx) : 0;
-    if (!cx->att_scratch) { // two parts of a chunk, and what the kernel wants
-        sd_attention_shape s = shape_of(cx);
-        cx->att_each =
-            2 * CHUNK_ROWS * heads * head_part(cx) + cx->ops->attention_scratch(&s, CHUNK_ROWS);
-        cx->att_each = (cx->att_each + 15) / 16 * 16;
-        cx->att_scratch =
-            sd_alloc((size_t)sd_pool_threads(cx->pool) * cx->att_each, sizeof *cx->att_scratch);
-        if (!cx->att_scratch) return sd_fail(err, SD_ENOMEM, "out of memory for attention");
-    }
     if (parts > cx->cap_parts) {
         float *p = sd_alloc(parts, head_part(cx) * sizeof *p);
         if (!p)

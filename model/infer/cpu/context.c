@@ -16,9 +16,6 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { DEFAULT_ROWS = 512, MAX_ROWS = 1 << 16 };
-enum { OWN_ROWS = 128, OWN_LEAST = 16, OWN_MOST = 64 }; // OWN_ROWS: of all threads
-
 // ---- packing
 
 typedef struct {
@@ -142,10 +139,7 @@ static sd_status pack_weights(sd_context *cx, sd_error *err) {
     const sd_weight **w = sd_alloc((size_t)n, sizeof *w);
     cx->packed = sd_alloc((size_t)n, sizeof *cx->packed);
     SD_CHECK_ALLOC(w && cx->packed, err);
-    // The head first: it is the largest, and a late start would leave the other threads waiting.
-    w[0] = &m->head;
-    for (int i = 1; i < n; i++)
-        w[i] = &m->layer[(i - 1) / SD_PROJ_COUNT].w[(i - 1) % SD_PROJ_COUNT];
+    for (int i = 0; i < n; i++) w[i] = sd_cpu_weight_at(m, i);
     cx->w = cx->packed + 1;
     for (int i = 0; i < n; i++) bytes += cx->ops->pack_bytes(w[i]);
     bool kept = cx->cache_dir && bytes > 0 && bytes >= cx->cache_least, loaded = false;
@@ -169,17 +163,11 @@ out:
 
 // ---- scratch
 
-static size_t place(size_t *total, size_t rows, size_t cols, size_t size) {
-    size_t at = *total;
-    *total += (rows * cols * size + 63) / 64 * 64;
-    return at;
-}
-
 // With many rows it is better to share the preparing than to repeat it in each thread.
-static sd_status make_inputs(sd_context *cx, int K, sd_error *err) {
+static sd_status make_inputs(sd_context *cx, sd_error *err) {
     sd_status st = SD_OK;
-    const int threads = sd_pool_threads(cx->pool), most = OWN_ROWS / threads;
-    cx->own_input_rows = most > OWN_MOST ? OWN_MOST : most < OWN_LEAST ? OWN_LEAST : most;
+    const int threads = sd_pool_threads(cx->pool), K = sd_cpu_widest(&cx->model->hp);
+    cx->own_input_rows = sd_cpu_own_rows(threads);
     cx->own_input = sd_alloc((size_t)threads, sizeof *cx->own_input);
     SD_CHECK_ALLOC(cx->own_input, err);
     SD_TRY(sd_quant_rows_init(&cx->shared_input.act, cx->max_rows, K, cx->compute, err));
@@ -195,49 +183,19 @@ out:
 
 static sd_status make_scratch(sd_context *cx, sd_error *err) {
     const sd_hparams *hp = &cx->model->hp;
-    size_t N = (size_t)cx->max_rows, half = (size_t)hp->rope_dim / 2, total = 0;
-    const struct {
-        float **p;
-        size_t cols;
-    } rows[] = {{&cx->x, (size_t)hp->C},
-                {&cx->shared_input.xn, (size_t)hp->C},
-                {&cx->y, (size_t)hp->C},
-                {&cx->q, (size_t)hp->H * hp->D},
-                {&cx->att, (size_t)hp->H * hp->D},
-                {&cx->k, (size_t)hp->G * hp->D},
-                {&cx->v, (size_t)hp->G * hp->D},
-                {&cx->gate, (size_t)hp->F},
-                {&cx->up, (size_t)hp->F},
-                {&cx->cos_n, (size_t)hp->ropes * half},
-                {&cx->sin_n, (size_t)hp->ropes * half}};
-    enum { COUNT = sizeof rows / sizeof rows[0] };
-    size_t at[COUNT];
-    for (int i = 0; i < COUNT; i++) at[i] = place(&total, N, rows[i].cols, sizeof(float));
-    size_t at_row = place(&total, N, 1, sizeof(sd_row)),
-           at_inv = place(&total, (size_t)hp->ropes * 2 * half, 1, sizeof(double)),
-           at_len = place(&total, N, 1, sizeof(int)),
-           at_chunk = place(&total, N, 1, sizeof(sd_chunk)),
-           at_segment = place(&total, N, 1, sizeof(sd_lora_segment));
-    char *base = map_zero(total);
-    if (!base)
+    const size_t half = (size_t)hp->rope_dim / 2;
+    cx->scratch_bytes = sd_cpu_lay_out(cx, NULL);
+    cx->scratch = map_zero(cx->scratch_bytes);
+    if (!cx->scratch)
         return sd_fail(err, SD_ENOMEM, "out of memory for steps of %d rows; use fewer",
                        cx->max_rows);
-    cx->scratch = base;
-    cx->scratch_bytes = total;
-    for (int i = 0; i < COUNT; i++) *rows[i].p = (float *)(void *)(base + at[i]);
-    cx->row = (sd_row *)(void *)(base + at_row);
-    cx->inv = (double *)(void *)(base + at_inv);
-    cx->len = (int *)(void *)(base + at_len);
-    cx->chunk = (sd_chunk *)(void *)(base + at_chunk);
-    cx->segment = (sd_lora_segment *)(void *)(base + at_segment);
+    sd_cpu_lay_out(cx, cx->scratch);
     for (int i = 0; i < 2 * hp->ropes; i++) {
         const sd_rotation *r = &hp->rope[i / 2];
         sd_rope_frequencies(r, hp->rope_dim, i % 2 ? INT_MAX : r->orig_ctx,
                             cx->inv + (size_t)i * half, &cx->attn_scale[i / 2][i % 2]);
     }
-    int K = hp->C > hp->F ? hp->C : hp->F;
-    if (hp->H * hp->D > K) K = hp->H * hp->D;
-    return make_inputs(cx, K, err);
+    return make_inputs(cx, err);
 }
 
 // ---- its life
@@ -249,27 +207,21 @@ sd_status sd_cpu_open(sd_context **out, sd_model *m, sd_pool *pool, const sd_con
     sd_context *cx = sd_alloc(1, sizeof *cx);
     SD_CHECK_ALLOC(cx, err);
     cx->base.backend = &sd_backend_cpu;
-    cx->model = sd_model_acquire(m);
+    sd_model_acquire(m);
+    cx->model = m;
     cx->pool = pool;
-    cx->max_rows = o->max_rows ? o->max_rows : DEFAULT_ROWS;
-    cx->compute = o->compute;
-    cx->ops = o->isa ? sd_ops_named(o->isa) : sd_ops_best();
-    SD_CHECK(cx->ops, err, SD_EINVAL, "instruction set '%s' is not available here; use plain",
-             o->isa);
+    SD_TRY(sd_cpu_configure(cx, m, o, err));
     if (o->cache.dir) {
         cx->cache_dir = sd_strdup(o->cache.dir);
         SD_CHECK_ALLOC(cx->cache_dir, err);
         cx->cache_least = o->cache.least;
     }
     cx->stop = o->stop;
-    cx->kv = o->kv;
-    if (cx->kv == SD_KV_AUTO) cx->kv = cx->compute == SD_COMPUTE_FP32 ? SD_KV_F32 : cx->ops->kv;
-    SD_CHECK(cx->max_rows > 0 && cx->max_rows <= MAX_ROWS, err, SD_EINVAL,
-             "%d rows a step, 1 to %d are allowed", cx->max_rows, MAX_ROWS);
     SD_TRY(sd_lora_table_open(&cx->lora, cx->ops, cx->compute, err));
     place_matrices(cx);
     SD_TRY(make_scratch(cx, err));
     SD_TRY(sd_pick_open(cx, o->max_picked, err));
+    SD_TRY(sd_attention_open(cx, err));
     if (cx->kv == SD_KV_INT8) SD_TRY(sd_kv_measure_keys(cx, err));
     SD_TRY(pack_weights(cx, err));
     *out = cx;

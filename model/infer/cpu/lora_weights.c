@@ -41,16 +41,45 @@ static void free_weights(sd_lora_weights *w) {
     free(w);
 }
 
+static sd_dtype type_of(sd_compute compute) {
+    return compute == SD_COMPUTE_FP32 ? SD_F32 : SD_BF16;
+}
+
+// A packed form is a copy, or refers to the values.
+static size_t bytes_of(const sd_ops *ops, sd_dtype t, int rows, int cols) {
+    sd_weight w = {.dtype = t, .rows = rows, .cols = cols};
+    return ops->layout ? ops->pack_bytes(&w) : (size_t)rows * sd_row_bytes(t, cols);
+}
+
+size_t sd_lora_weights_bytes(const int *rank, const sd_model *base, const sd_ops *ops,
+                             sd_compute compute) {
+    const int n = base->n_linears;
+    sd_dtype t = type_of(compute);
+    size_t sum = sizeof(sd_lora_weights) + (size_t)n * sizeof(sd_lora_packed);
+    for (int i = 0; i < n; i++) {
+        const sd_linear *m = &base->linear[i];
+        if (!rank[i]) continue;
+        sum += bytes_of(ops, t, rank[i], m->w.cols);
+        for (int k = 0; k < m->kind->matrices; k++) {
+            int rows, cols;
+            sd_proj_shape(&base->hp, (sd_proj)((int)m->kind->first + k), &rows, &cols);
+            sum += bytes_of(ops, t, rows, rank[i]);
+        }
+    }
+    return sum;
+}
+
 static sd_status make(sd_lora_weights **out, const sd_adapter *a, const sd_model *base,
                       const sd_ops *ops, sd_compute compute, sd_error *err) {
     sd_status st = SD_OK;
-    sd_dtype t = compute == SD_COMPUTE_FP32 ? SD_F32 : SD_BF16;
+    sd_dtype t = type_of(compute);
     int n = a->n_linears;
     *out = NULL;
     sd_lora_weights *w = sd_alloc(1, sizeof *w);
     SD_CHECK_ALLOC(w, err);
     w->generation = a->generation;
     w->n_linears = n;
+    w->bytes = sizeof *w + (size_t)n * sizeof *w->of;
     w->of = sd_alloc((size_t)n, sizeof *w->of);
     w->values = sd_alloc((size_t)a->n_params, t == SD_F32 ? 4 : 2);
     SD_CHECK_ALLOC(w->of && w->values, err);
@@ -62,6 +91,7 @@ static sd_status make(sd_lora_weights **out, const sd_adapter *a, const sd_model
         sd_weight A = {.dtype = t, .rows = l->r, .cols = m->w.cols, .data = next};
         next += store(next, l->A, (size_t)l->r * (size_t)m->w.cols, 1, t);
         SD_TRY(ops->pack(&w->of[i].A, &A, compute, NULL, err));
+        w->bytes += w->of[i].A.bytes;
         const float *rows_of_b = l->B;
         for (int k = 0; k < m->kind->matrices; k++) {
             int rows, cols;
@@ -70,12 +100,15 @@ static sd_status make(sd_lora_weights **out, const sd_adapter *a, const sd_model
             next += store(next, rows_of_b, (size_t)l->r * (size_t)rows, l->scale, t);
             rows_of_b += (size_t)l->r * (size_t)rows;
             SD_TRY(ops->pack(&w->of[i].B[k], &B, compute, NULL, err));
+            w->bytes += w->of[i].B[k].bytes;
         }
         w->of[i].r = l->r;
     }
     if (ops->layout) { // the packed forms are copies
         free(w->values);
         w->values = NULL;
+    } else {
+        w->bytes += (size_t)(next - w->values);
     }
     *out = w;
     w = NULL;
@@ -152,6 +185,14 @@ out:
     pthread_mutex_unlock(&t->lock);
     if (st != SD_OK && w) free_weights(w);
     return st;
+}
+
+size_t sd_lora_table_bytes(sd_lora_table *t) {
+    size_t sum = 0;
+    pthread_mutex_lock(&t->lock);
+    for (const sd_lora_weights *w = t->first; w; w = w->next) sum += w->bytes;
+    pthread_mutex_unlock(&t->lock);
+    return sum;
 }
 
 int sd_lora_table_count(sd_lora_table *t) {

@@ -23,6 +23,7 @@ typedef struct sd_lora_weights {
     int n_linears;
     sd_lora_packed *of; // [n_linears]
     char *values;       // what was packed, where packed forms refer to it
+    size_t bytes;       // of all this
     struct sd_lora_weights *next;
 } sd_lora_weights;
 
@@ -37,6 +38,12 @@ void sd_lora_table_close(sd_lora_table *t);
 /// goes or the table is closed. SD_ENOMEM leaves the table as it was.
 sd_status sd_lora_table_get(const sd_lora_weights **out, sd_lora_table *t, const sd_adapter *a,
                             const sd_model *base, sd_error *err);
+
+/// Bytes of the weights in the table now.
+size_t sd_lora_table_bytes(sd_lora_table *t);
+/// Bytes of the weights of an adapter with these ranks [base->n_linears], 0 where it has no factors.
+size_t sd_lora_weights_bytes(const int *rank, const sd_model *base, const sd_ops *ops,
+                             sd_compute compute);
 
 /// Adapters with weights in the table now: for tests.
 int sd_lora_table_count(sd_lora_table *t);

@@ -12,10 +12,21 @@ static size_t logits_bytes(const sd_context *cx) {
     return (size_t)cx->max_picked * (size_t)cx->model->hp.V * sizeof(float);
 }
 
+// One token is picked on the calling thread.
+static int samplers_of(int max_picked, int threads) {
+    return max_picked > 1 ? threads : 1;
+}
+
+size_t sd_pick_bytes(int max_picked, int V, int threads) {
+    const size_t samplers = (size_t)samplers_of(max_picked, threads);
+    if (max_picked == 0) return 0;
+    return (size_t)max_picked * ((size_t)V * sizeof(float) + sizeof(int)) +
+           samplers * (sizeof(sd_sampler *) + sd_sampler_bytes(V));
+}
+
 sd_status sd_pick_open(sd_context *cx, int max_picked, sd_error *err) {
     sd_status st = SD_OK;
-    // One token is picked on the calling thread.
-    int samplers = max_picked > 1 ? sd_pool_threads(cx->pool) : 1;
+    int samplers = samplers_of(max_picked, sd_pool_threads(cx->pool));
     SD_CHECK(max_picked >= 0 && max_picked <= cx->max_rows, err, SD_EINVAL,
              "tokens of %d rows a step, 0 to %d are possible", max_picked, cx->max_rows);
     if (max_picked == 0) goto out;

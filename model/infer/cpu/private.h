@@ -116,20 +116,39 @@ struct sd_context {
     int n, l; // rows and layer of the running step
 };
 
-// ---- context.c, forward.c, step_cost.c: the entries of sd_backend_cpu
+// ---- context.c, memory.c, forward.c, step_cost.c: the entries of sd_backend_cpu
 
 sd_status sd_cpu_open(sd_context **out, sd_model *m, sd_pool *pool, const sd_context_options *o,
                       sd_error *err);
 void sd_cpu_close(sd_context *cx);
+/// As the backend's plan and memory.
+sd_status sd_cpu_plan(sd_context_plan *out, const sd_model *m, const sd_context_options *o,
+                      int threads, int ctx, const int *const *rank, int n_adapters, sd_error *err);
+void sd_cpu_memory(const sd_context *cx, sd_context_memory *out);
 sd_status sd_cpu_take_adapter(sd_context *cx, const sd_adapter *a, sd_error *err);
 sd_status sd_cpu_forward(sd_context *cx, const sd_row *rows, int n, float *logits,
                          sd_picked *picked, sd_error *err);
 bool sd_cpu_step_costs(sd_step_costs *out, sd_context *cx);
 
+// ---- memory.c: the sizes of what context.c takes
+
+/// What cx is by its options, before anything is taken for it.
+sd_status sd_cpu_configure(sd_context *cx, const sd_model *m, const sd_context_options *o,
+                           sd_error *err);
+/// Weight i of cx->packed [1 + L * SD_PROJ_COUNT], as the model has it.
+const sd_weight *sd_cpu_weight_at(const sd_model *m, int i);
+/// Bytes of the mapping for steps; where base is not NULL, the pointers into it are set.
+size_t sd_cpu_lay_out(sd_context *cx, char *base);
+/// The widest input of a matrix.
+int sd_cpu_widest(const sd_hparams *hp);
+/// Rows that a thread prepares for itself, at most.
+int sd_cpu_own_rows(int threads);
+
 // ---- pick.c
 
 sd_status sd_pick_open(sd_context *cx, int max_picked, sd_error *err);
 void sd_pick_close(sd_context *cx);
+size_t sd_pick_bytes(int max_picked, int V, int threads); // what opening takes
 /// SD_EINVAL where rows want tokens and the context was not opened for so many.
 sd_status sd_pick_check(const sd_context *cx, const sd_row *rows, int n, sd_error *err);
 /// Where the step's head writes the logits of the cx->n wanted rows: `logits` when all of them want
@@ -189,6 +208,12 @@ void sd_kv_scale_keys(const sd_context *cx, float *q, float *k);
 
 // ---- attention.c
 
+/// Scratch of all threads, for the context's life.
+sd_status sd_attention_open(sd_context *cx, sd_error *err);
+size_t sd_attention_bytes(const sd_context *cx, int threads); // of it
+/// Parts that steps may need at most, in bytes; and those that there is memory for now.
+size_t sd_attention_most_parts(const sd_context *cx, int threads, int ctx);
+size_t sd_attention_parts(const sd_context *cx);
 /// How the step's rows are cut. The tasks are those of the layer that has most.
 void sd_attention_plan(sd_context *cx);
 /// The same for those that are left in the running layer, in the memory that there is.

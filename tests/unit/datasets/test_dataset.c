@@ -47,7 +47,7 @@ Test(dataset, rows_hold_the_records_with_labels_segments_and_provenance) {
     cr_assert(rep.records == 3 && rep.rows == 2 && sd_dataset_rows(d) == 2);
     cr_assert(rep.tokens == sd_dataset_tokens(d) && rep.supervised == sd_dataset_supervised(d));
     cr_assert_float_eq(rep.efficiency, (double)rep.tokens / 112, 1e-9);
-    cr_assert_str_eq(sd_dataset_tokenizer(d), sd_tokenizer_fingerprint(m.tokenizer));
+    cr_assert_str_eq(sd_dataset_tokenizer(d), sd_tokenizer_encoding(m.tokenizer));
     // The longest record comes first and the two shorter ones share a row.
     cr_assert_eq(sd_dataset_read(d, 0, &r, NULL), SD_OK);
     text_of(text, sizeof text, &m, &r, 0, true);

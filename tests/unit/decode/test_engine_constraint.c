@@ -336,6 +336,37 @@ Test(constraint, an_answer_that_is_whole_says_so) {
     free_world(&w);
 }
 
+// min_tokens keep an answer from ending where it could go on, and nothing from its end.
+Test(constraint, min_tokens_hold_where_the_answer_could_go_on) {
+    static const char *const patterns[] = {"a{3}", "[ab]{2,60}"};
+    enum { LEAST = 12 };
+    world w = make_world();
+    for (int i = 0; i < 3; i++) {
+        const sd_grammar_spec want = {SD_GRAMMAR_REGEX, patterns[i == 1], strlen(patterns[i == 1])};
+        const int32_t other = 'z';
+        sd_request r = request_of(&w, 0, 0, SD_SPEC_AUTO);
+        test_answer a = {0};
+        cr_assert_eq(sd_grammar_cache_get(&r.grammar, w.cache, &want, NULL), SD_OK);
+        r.shaping.min_tokens = LEAST;
+        // No token is left: the first one is an error, not the submission.
+        if (i == 2) r.shaping.allowed = &other, r.shaping.n_allowed = 1;
+        sd_engine *e = test_engine_open(w.model, &(sd_engine_options){.ctx = 256, .slots = 1});
+        test_run(e, &r, &a);
+        if (i == 0) {
+            cr_expect_eq(a.finish, SD_FINISH_STOP);
+            cr_expect(a.text.len == 3 && a.ids.n < LEAST, "%d tokens", a.ids.n);
+        } else if (i == 1) {
+            cr_expect_geq(a.ids.n, LEAST);
+        } else {
+            cr_expect(a.finish == SD_FINISH_ERROR && a.ids.n == 0 && strstr(a.error, "leave none"));
+        }
+        sd_engine_close(e);
+        sd_grammar_release(r.grammar);
+        test_answer_free(&a);
+    }
+    free_world(&w);
+}
+
 Test(constraint, a_cache_keeps_what_is_asked_for) {
     world w = make_world();
     sd_grammar_cache_stats s;

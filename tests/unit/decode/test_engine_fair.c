@@ -1,7 +1,7 @@
-// One client against the others: who gets the slots, the prompt rows and the places in the queue,
-// and that no answer changes by it.
+// One client against the others: who gets the slots, the prompt rows, the places in the queue and the
+// pages, and that no answer changes by it.
 #include "base/rng.h"
-#include "decode/engine/engine.h"
+#include "decode/engine/private.h"
 #include "tests/unit/support/engine.h"
 #include "tests/unit/support/tiny/model.h"
 
@@ -327,6 +327,99 @@ Test(fair, whatever_comes_and_goes_each_answer_is_its_own_and_ends_once) {
     for (int i = 0; i < LIVE; i++) cr_assert_not(live[i].used);
     free(live);
     for (int i = 0; i < KINDS; i++) test_answer_free(&want[i]);
+    sd_engine_close(e);
+    sd_model_release(m);
+}
+
+// One slot. An answer that has paid for its stay gives it to a client that has waited for long, but not
+// where an administrator's priority stands before that.
+Test(fair, what_an_administrator_puts_first_gives_its_slot_to_nobody) {
+    sd_model *m = tiny();
+    int32_t prompt[PROMPT];
+    test_repetitive(prompt, PROMPT, 3, 200);
+    for (int admin = 0; admin < 2; admin++) {
+        test_answer long_one = {0}, other = {0};
+        sd_engine *e =
+            test_engine_open(m, &(sd_engine_options){.ctx = 512, .slots = 1, .spec = SD_SPEC_OFF});
+        sd_request r = request(1, prompt, PROMPT, 400);
+        r.priority = -1, r.admin_priority = admin;
+        submit(e, r, &long_one);
+        sd_engine_step(e);
+        submit(e, request(2, prompt, PROMPT, 5), &other);
+        cr_assert_eq(e->n_tenants, 2);
+        e->tenant[1]->first->queued -= 10;
+        while (!long_one.finish && !other.finish) sd_engine_step(e);
+        cr_expect_eq(long_one.finish != SD_FINISH_NONE, admin);
+        cr_expect_eq(other.finish != SD_FINISH_NONE, !admin);
+        finish(e);
+        cr_expect(long_one.ids.n == 400 && other.ids.n == 5);
+        test_answer_free(&long_one), test_answer_free(&other);
+        sd_engine_close(e);
+    }
+    sd_model_release(m);
+}
+
+// ---- pages
+
+static void text(int32_t *ids, int n, uint64_t seed) {
+    for (int i = 0; i < n; i++) {
+        uint32_t r[4];
+        sd_philox(r, seed, SD_STREAM_INIT, (uint64_t)i);
+        ids[i] = (int32_t)(r[0] % 250);
+    }
+}
+
+// Bytes of so many pages.
+static size_t budget(sd_model *m, int ctx, int pages) {
+    sd_engine *e = test_engine_open(m, &(sd_engine_options){.ctx = ctx, .slots = 1});
+    size_t bytes = e->stats.kv_bytes / (size_t)(ctx / SD_KV_PAGE) * (size_t)pages;
+    sd_engine_close(e);
+    return bytes;
+}
+
+// It waits for the one that ran before; a request that leaves it its pages need not wait for either.
+Test(fair, a_short_request_goes_before_one_that_waits_for_pages_where_it_leaves_them) {
+    enum { SHORT = 70, BIG = 150, LONG = 300 };
+    sd_tiny_model small_model = sd_tiny_default(&sd_arch_llama);
+    small_model.L = 3, small_model.ctx = 512;
+    sd_model *m = sd_tiny_open(&small_model, true);
+    int32_t ids[3][LONG], small[SHORT];
+    test_answer first = {0}, large = {0}, fits = {0}, big = {0};
+    sd_engine_options o = {.ctx = 512, .slots = 4, .spec = SD_SPEC_OFF};
+    o.kv_memory = budget(m, 512, 9);
+    sd_engine *e = test_engine_open(m, &o);
+    for (int i = 0; i < 3; i++) text(ids[i], LONG, 1 + (uint64_t)i);
+    text(small, SHORT, 9);
+    sd_request r = request(1, ids[0], LONG, 140), q = request(4, ids[1], LONG, 20),
+               s = request(2, small, SHORT, 20), // two pages of the four that the large one leaves
+        b = request(3, ids[2], BIG, 200);        // six
+    submit(e, r, &first);
+    while (first.ids.n < 1) sd_engine_step(e);
+    submit(e, q, &large);
+    sd_engine_step(e);
+    for (int i = 0; e->waiting == 0; i++) {
+        sd_engine_step(e);
+        cr_assert_lt(i, 100, "the pages suffice for both");
+    }
+    cr_assert(e->n_tenants == 2 && e->tenant[1]->first->wants_pages);
+    e->tenant[1]->first->queued -= 10; // it has waited for long
+    submit(e, b, &big);
+    submit(e, s, &fits);
+    while (!fits.finish) sd_engine_step(e);
+    cr_assert(!first.finish && large.ids.n == 0 && big.ids.n == 0);
+    cr_assert_eq(e->waiting, 2);
+    while (!first.finish) sd_engine_step(e);
+    cr_assert_eq(big.ids.n, 0, "it would take the large one's pages");
+    bool begun = false;
+    sd_engine_step(e);
+    for (int i = 0; i < e->n_slots; i++)
+        begun |= e->slot[i].request && e->slot[i].request->r.n_prompt == LONG;
+    cr_assert(begun, "the large one is next");
+    while (sd_engine_step(e)) {
+    }
+    cr_assert(large.ids.n == 20 && big.ids.n == 200);
+    test_answer_free(&first), test_answer_free(&large), test_answer_free(&fits);
+    test_answer_free(&big);
     sd_engine_close(e);
     sd_model_release(m);
 }

@@ -3,6 +3,7 @@
 #include "tests/unit/grammar/support_grammar.h"
 
 #include "model/grammar/internal.h"
+#include "model/grammar/schema/cache.h"
 #include "tests/unit/support/tiny/parts.h"
 
 #include <criterion/criterion.h>
@@ -303,6 +304,72 @@ static int counts_of_letters(sd_grammar_builder *b) {
             e[n++] = sd_gb_regex(b, text, (size_t)len);
         }
     return sd_gb_any_of(b, e, n);
+}
+
+// A text of a cache, which says nothing.
+static int count_letters(sd_grammar_builder *b, const sd_tokenizer *t, const char *text, size_t len,
+                         sd_error *err) {
+    (void)t, (void)text, (void)len, (void)err;
+    return counts_of_letters(b);
+}
+
+static sd_grammar *get_numbered(sd_grammar_cache *c, int i) {
+    char text[16];
+    int n = snprintf(text, sizeof text, "%d", i);
+    const sd_grammar_spec want = {SD_GRAMMAR_CALLS, text, (size_t)n};
+    sd_grammar *g = NULL;
+    sd_error err = {0};
+    cr_assert_eq(sd_grammar_cache_get(&g, c, &want, &err), SD_OK, "%s", err.message);
+    return g;
+}
+
+// Where all together take too much, what nobody holds goes, and what is held while no sequence follows it
+// gives its states back; what a sequence follows keeps them.
+Test(grammar, a_cache_keeps_to_its_memory_whatever_is_held) {
+    enum { HELD = 12, EACH = 30 << 20 };
+    sd_error err = {0};
+    sd_tokenizer *t = made_up_tokens();
+    sd_grammar_cache *c = NULL;
+    sd_grammar *g[HELD];
+    sd_grammar_state s[HELD] = {0};
+    sd_grammar_cache_stats stats;
+    const int V = sd_tokenizer_size(t);
+    uint32_t *allowed = malloc(((size_t)V + 31) / 32 * sizeof *allowed);
+    cr_assert_eq(sd_grammar_cache_open(&c, t, &err), SD_OK);
+    sd_grammar_cache_take_calls(c, count_letters);
+    for (int i = 0; i < HELD; i++) {
+        sd_gspend left;
+        g[i] = get_numbered(c, i);
+        sd_grammar_begin(&s[i], g[i], -1);
+        // What was found of a mask stays, and the next try goes on.
+        for (int k = 0; k < 20 && sd_grammar_bytes(g[i]) < EACH; k++) {
+            left = (sd_gspend){1 << 20, 1 << 30, EACH / 2};
+            cr_assert_eq(sd_grammar_try_fill(&s[i], allowed, V, &left), SD_GRAMMAR_LATER);
+        }
+        printf("# %d: %.1f MB\n", i, (double)sd_grammar_bytes(g[i]) / 1e6);
+    }
+    cr_assert_gt(sd_grammar_cache_bytes(c), SD_GRAMMAR_MEMORY);
+    const size_t followed = sd_grammar_bytes(g[0]);
+    for (int i = 1; i < HELD; i++) sd_grammar_end(&s[i]);
+    cr_assert_gt(sd_grammar_cache_bytes(c), SD_GRAMMAR_MEMORY);
+    sd_grammar_cache_put(c, g[HELD - 1]);
+    cr_expect_lt(sd_grammar_cache_bytes(c), SD_GRAMMAR_MEMORY);
+    cr_expect_eq(sd_grammar_bytes(g[0]), followed);
+    sd_grammar_cache_get_stats(c, &stats);
+    const int64_t compiled = stats.compiled;
+    for (int i = 0; i < HELD; i++) {
+        sd_grammar *again = get_numbered(c, i);
+        if (i < HELD - 1) cr_expect_eq(again, g[i], "what is held stays compiled");
+        sd_grammar_release(again);
+    }
+    sd_grammar_cache_get_stats(c, &stats);
+    cr_expect_eq(stats.compiled, compiled + 1, "what nobody held went");
+    sd_grammar_end(&s[0]);
+    for (int i = 0; i < HELD - 1; i++) sd_grammar_cache_put(c, g[i]);
+    cr_expect_lt(sd_grammar_cache_bytes(c), SD_GRAMMAR_MEMORY);
+    sd_grammar_cache_close(c);
+    sd_tokenizer_close(t);
+    free(allowed);
 }
 
 Test(grammar, a_mask_takes_no_more_than_its_budget) {

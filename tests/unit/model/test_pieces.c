@@ -476,19 +476,25 @@ Test(pieces, an_empty_piece_stands_for_nothing) {
     sd_tokenizer_close(t);
 }
 
-Test(pieces, the_fingerprint_depends_on_scores_and_spaces) {
+Test(pieces, the_encodings_hash_depends_on_scores_and_spaces_the_fingerprint_on_tokens) {
     piece p[] = {{"a", -1, N}, {"b", -2, N}, {"ab", -3, N}, {"bb", -4, N}};
     pieces_recipe r = {.row = p, .n = COUNT(p)};
-    char first[65];
+    char first[65], tokens[65];
     sd_tokenizer *t = open_recipe(&r);
-    strcpy(first, sd_tokenizer_fingerprint(t));
+    strcpy(first, sd_tokenizer_encoding(t));
+    strcpy(tokens, sd_tokenizer_fingerprint(t));
+    cr_expect_str_neq(first, tokens);
     sd_tokenizer_close(t);
     for (int i = 0; i < 3; i++) {
         p[3].score = i == 0 ? -2.5f : -4; // before "ab" now
         p[3].text = i == 1 ? "ba" : "bb";
         r.prefix = i == 2 ? -1 : 1;
         t = open_recipe(&r);
-        cr_expect_str_neq(sd_tokenizer_fingerprint(t), first, "change %d", i);
+        cr_expect_str_neq(sd_tokenizer_encoding(t), first, "change %d", i);
+        cr_expect_eq(strcmp(sd_tokenizer_fingerprint(t), tokens) == 0, i != 1, "change %d", i);
+        cr_expect(sd_tokenizer_has_fingerprint(t, sd_tokenizer_fingerprint(t)) &&
+                  sd_tokenizer_has_fingerprint(t, sd_tokenizer_encoding(t)) &&
+                  !sd_tokenizer_has_fingerprint(t, first));
         sd_tokenizer_close(t);
     }
 }

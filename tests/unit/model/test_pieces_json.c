@@ -3,6 +3,7 @@
 // are refused by name.
 #include "base/memory.h"
 #include "model/tokenizer/tokenizer.h"
+#include "tests/unit/support/pieces.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -109,6 +110,32 @@ Test(pieces_json, a_normalised_token_is_looked_for_in_what_the_normaliser_made) 
     gives(&p, "a<n>", "6 0", "a<unk>");
     p = (parts){0};
     gives(&p, "a<n>", "3 10", "a<n>");
+}
+
+// A draft or an index that was made with one form goes with the other.
+Test(pieces_json, the_fingerprint_is_that_of_the_same_vocabulary_in_gguf) {
+    enum { NORMAL = PIECE_NORMAL, BYTE = PIECE_BYTE };
+    piece rows[] = {{"<unk>", 0, PIECE_UNKNOWN}, {"<s>", 0, PIECE_CONTROL}, {MARK, -9, NORMAL},
+                    {"a", -9, NORMAL},           {"b", -9, NORMAL},         {"ab", -1, NORMAL},
+                    {MARK "a", -2, NORMAL},      {"<0xC3>", 0, BYTE},       {"<0xA9>", 0, BYTE},
+                    {MARK MARK, -3, NORMAL},     {"<n>", 0, PIECE_USER}};
+    const pieces_recipe r = {.row = rows, .n = 11, .prefix = -1, .unk = 1};
+    const parts p = {0};
+    sd_tokenizer *json, *gguf;
+    sd_error err = {0};
+    cr_assert_eq(open_parts(&json, &p, &err), SD_OK, "%s", err.message);
+    for (int change = 0; change < 2; change++) {
+        if (change) rows[4].text = "c", rows[5].text = "ac";
+        pieces_file f = pieces_make(&r);
+        cr_assert_not_null(gguf = pieces_open(&f, &err), "%s", err.message);
+        pieces_free(&f);
+        bool same = strcmp(sd_tokenizer_fingerprint(json), sd_tokenizer_fingerprint(gguf)) == 0;
+        cr_expect_eq(same, !change);
+        cr_expect_eq(sd_tokenizer_has_fingerprint(gguf, sd_tokenizer_fingerprint(json)), !change);
+        cr_expect_str_neq(sd_tokenizer_encoding(json), sd_tokenizer_encoding(gguf));
+        sd_tokenizer_close(gguf);
+    }
+    sd_tokenizer_close(json);
 }
 
 Test(pieces_json, what_is_spelled_otherwise_is_refused_by_name) {

@@ -188,6 +188,45 @@ Test(prefix_cache, a_window_is_found_where_its_pages_are) {
     close_world(&w);
 }
 
+// Above the few pages of a window stands the whole text: there are nodes for all that sequences hold.
+Test(prefix_cache, a_long_text_is_found_where_every_layer_has_a_window) {
+    enum { LENGTH = 3000, LONG_CTX = 3200 };
+    world w = open_world(SD_KV_F16, all, 1);
+    const sd_kv_pool_size size = {SEQUENCES, LONG_CTX, STEP, 0};
+    sd_kv_pool *pool;
+    sd_kv *kv[SEQUENCES];
+    sd_row row[STEP];
+    int32_t *ids = sd_alloc((size_t)SEQUENCES * LENGTH, sizeof *ids);
+    cr_assert_eq(sd_kv_pool_open(&pool, w.cx, &size, NULL), SD_OK);
+    cr_assert_eq(sd_prefix_open(pool, NULL), SD_OK);
+    for (int i = 0; i < SEQUENCES; i++) {
+        for (int t = 0; t < LENGTH; t++) ids[i * LENGTH + t] = token(100 + (uint64_t)i, t);
+        cr_assert_eq(sd_kv_open_in(&kv[i], pool, LONG_CTX, NULL), SD_OK);
+        sd_prefix_begin(kv[i], &(sd_prefix_owner){.tenant = 0});
+    }
+    for (int at = 0; at < LENGTH; at += STEP)
+        for (int i = 0; i < SEQUENCES; i++) {
+            cr_assert(sd_kv_reserve(kv[i], at + STEP));
+            for (int k = 0; k < STEP; k++)
+                row[k] = (sd_row){.token = ids[i * LENGTH + at + k], .pos = at + k, .kv = kv[i]};
+            cr_assert_eq(sd_forward(w.cx, row, STEP, NULL, NULL), SD_OK);
+            kv[i]->len += STEP;
+            sd_prefix_publish(kv[i], ids + i * LENGTH);
+            cr_assert_eq(kv[i]->published, kv[i]->len / PAGE, "sequence %d at %d", i, at);
+        }
+    cr_assert(sd_prefix_sound(pool, kv, SEQUENCES));
+    for (int i = 0; i < SEQUENCES; i++) {
+        sd_prefix_end(kv[i], ids + i * LENGTH);
+        sd_prefix_begin(kv[i], &(sd_prefix_owner){.tenant = 0});
+        cr_assert_eq(sd_prefix_take(kv[i], ids + i * LENGTH, LENGTH - 1), LENGTH - 1);
+        cr_assert(sd_prefix_sound(pool, kv, SEQUENCES));
+    }
+    for (int i = 0; i < SEQUENCES; i++) sd_kv_close(kv[i]);
+    sd_kv_pool_close(pool);
+    free(ids);
+    close_world(&w);
+}
+
 // A sequence that is behind goes on with what another one has computed meanwhile.
 Test(prefix_cache, what_comes_to_be_known_while_a_sequence_runs_is_taken) {
     world w = open_world(SD_KV_INT8, none, 3);

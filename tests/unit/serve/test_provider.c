@@ -41,6 +41,8 @@ static sd_provider_request *request(int i) {
                     .max_tokens = TOKENS,
                     .logprobs = i == 0 ? 2 : -1,
                     .ignore_end = true,
+                    .priority = -i,
+                    .admin_priority = i == 1,
                     .spec = SD_SPEC_OFF};
     if (i > 0) r.sampling = (sd_sampling){.temperature = 1, .top_p = 1, .seed = 7, .choice = i};
     if (i == 1) r.stop[r.n_stop++] = "e", r.stop[r.n_stop++] = "zz";
@@ -306,7 +308,9 @@ Test(provider, a_request_comes_out_as_it_went_in) {
                      .logprobs = 20,
                      .spec = SD_SPEC_SUFFIX,
                      .constraint = {SD_GRAMMAR_REGEX, "a+b", 3},
-                     .client = 42},
+                     .client = 42,
+                     .priority = -7,
+                     .admin_priority = true},
                out;
     sd_provider_request *m = NULL;
     cr_assert_eq(sd_provider_request_make(&m, &in, 3, NULL), SD_OK);
@@ -329,7 +333,8 @@ Test(provider, a_request_comes_out_as_it_went_in) {
     cr_assert(out.constraint.kind == SD_GRAMMAR_REGEX && out.constraint.len == 3 &&
               memcmp(out.constraint.text, "a+b", 3) == 0);
     cr_assert(out.max_tokens == 5 && out.ignore_end && out.logprobs == 20 &&
-              out.spec == SD_SPEC_SUFFIX && out.client == 42 && !out.adapter && !out.on_event);
+              out.spec == SD_SPEC_SUFFIX && out.client == 42 && out.priority == -7 &&
+              out.admin_priority && !out.adapter && !out.on_event);
     const sd_request_reasoning *g = &out.reasoning;
     cr_assert(g->inside && !g->again && g->bounded && g->budget == 0 && g->n_forced == 3 &&
               memcmp(g->forced, forced, sizeof forced) == 0);

@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "datasets/corpus/corpus_index.h"
 #include "tests/unit/support/live.h"
+#include "tests/unit/support/run.h"
 #include "tests/unit/support/tiny/model.h"
 
 #include <criterion/criterion.h>
@@ -332,39 +333,6 @@ Test(live, sighup_is_ignored_where_it_was_ignored_before) {
     live_stop(&s);
 }
 
-// A run's folder: adapter/ as PEFT writes it, factors up to `spread`, and draft/corpus.idx bound to it, or to another one.
-static void write_run(const char *run, sd_model *base, uint64_t seed, float spread, bool bound) {
-    int slots = base->n_linears;
-    sd_lora *lora = sd_alloc((size_t)slots, sizeof *lora);
-    sd_error err = {0};
-    for (int i = 0; i < slots; i++) {
-        int rows, cols;
-        rows = base->linear[i].w.rows, cols = base->linear[i].w.cols;
-        float *f = sd_alloc((size_t)(4 * (rows + cols)), sizeof *f);
-        for (int k = 0; k < 4 * (rows + cols); k++)
-            f[k] = spread * ((float)(sd_mix64(seed++) % 2001) * 1e-3f - 1);
-        lora[i] = (sd_lora){.r = 4, .A = f, .B = f + 4 * cols, .scale = 1};
-    }
-    sd_adapter *a;
-    cr_assert_eq(sd_adapter_from_factors(&a, "x", lora, base, &err), SD_OK, "%s", err.message);
-    for (int i = 0; i < slots; i++) free((void *)(uintptr_t)lora[i].A);
-    free(lora);
-    char *peft = sd_path_join(run, "adapter"), *draft = sd_path_join(run, "draft");
-    char *index = sd_path_join(draft, "corpus.idx");
-    cr_assert_eq(sd_mkdirs(draft, &err), SD_OK);
-    cr_assert_eq(sd_adapter_write_peft(peft, a, base, NULL, &err), SD_OK, "%s", err.message);
-    sd_adapter_release(a);
-    cr_assert_eq(sd_adapter_open(&a, run, base, false, &err), SD_OK, "%s", err.message);
-    sd_sha256 other;
-    cr_assert_eq(sd_sha256_of(&other, "other", 5, &err), SD_OK);
-    const int32_t corpus[] = {1, 2, 3, 4, 5, 6, -1};
-    cr_assert_eq(sd_corpus_write(index, corpus, 7, sd_tokenizer_fingerprint(base->tokenizer),
-                                 bound ? &a->sha256 : &other, &err),
-                 SD_OK, "%s", err.message);
-    sd_adapter_release(a);
-    free(peft), free(draft), free(index);
-}
-
 static char *ask_model(const live *s, const char *model) {
     char body[256];
     snprintf(body, sizeof body,
@@ -383,8 +351,8 @@ Test(live, adapters_are_models_of_their_own_and_pairs_are_checked) {
     live_write_model(&s);
     cr_assert_eq(sd_model_open(&base, s.model, &err), SD_OK, "%s", err.message);
     char *one = sd_path_join(s.dir, "one"), *two = sd_path_join(s.dir, "two");
-    write_run(one, base, 1, 0.3f, true);
-    write_run(two, base, 100000, 0.3f, false);
+    test_write_run(one, base, 1, 0.3f, true);
+    test_write_run(two, base, 100000, 0.3f, false);
     sd_model_release(base);
     char *first = sd_sprintf("first=%s", one), *second = sd_sprintf("second=%s", two);
     sd_strings adapters = {.item = {first, second}, .n = 2};
@@ -412,8 +380,8 @@ Test(live, logits_that_are_not_finite_are_an_error_and_no_answer) {
     live_write_model(&s);
     cr_assert_eq(sd_model_open(&base, s.model, &err), SD_OK, "%s", err.message);
     char *run = sd_path_join(s.dir, "run");
-    write_run(run, base, 1, 1e15f,
-              true); // factors that pass; what attention makes of them does not
+    test_write_run(run, base, 1, 1e15f,
+                   true); // factors that pass; what attention makes of them does not
     sd_model_release(base);
     char *spec = sd_sprintf("huge=%s", run);
     sd_strings adapters = {.item = {spec}, .n = 1};
@@ -467,7 +435,7 @@ Test(serve_live, what_may_be_asked_for_by_a_given_name_is_listed, .timeout = 120
     cr_assert_eq(sd_model_open(&base, s.model, NULL), SD_OK);
     char *run = sd_path_join(s.dir, "my-run"), *slash = sd_sprintf("%s/", run),
          *named = sd_sprintf("other=%s", run);
-    write_run(run, base, 5, 0.1f, true);
+    test_write_run(run, base, 5, 0.1f, true);
     sd_model_release(base);
     const sd_strings adapters = {.item = {slash, named}, .n = 2},
                      names = {.item = {"first", "second", "first", "third"}, .n = 4};

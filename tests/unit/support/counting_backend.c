@@ -58,6 +58,15 @@ static size_t bytes(const sd_context *cx) {
     return sd_backend_cpu.bytes(of_const(cx)->inner);
 }
 
+static void memory(const sd_context *cx, sd_context_memory *out) {
+    sd_backend_cpu.memory(of_const(cx)->inner, out);
+}
+
+static sd_status plan(sd_context_plan *out, const sd_model *m, const sd_context_options *o,
+                      int threads, int ctx, const int *const *rank, int n_adapters, sd_error *err) {
+    return sd_backend_cpu.plan(out, m, o, threads, ctx, rank, n_adapters, err);
+}
+
 static bool step_costs(sd_step_costs *out, sd_context *cx) {
     test_counted.costs++;
     return sd_backend_cpu.step_costs(out, of(cx)->inner);
@@ -110,6 +119,8 @@ const sd_backend test_counting_backend = {.word = "counting",
                                           .model = model,
                                           .max_rows = max_rows,
                                           .bytes = bytes,
+                                          .memory = memory,
+                                          .plan = plan,
                                           .step_costs = step_costs,
                                           .take_adapter = take_adapter,
                                           .forward = forward,

@@ -1,0 +1,225 @@
+// The file of API keys: both forms of a line, what is refused and where; and what an administrator's key
+// may: its priority counts among all clients.
+#include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/files/replace.h"
+#include "decode/serve/http/auth.h"
+#include "tests/unit/support/live.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static sd_status load_bytes(sd_keys *k, const char *text, size_t len, sd_error *err) {
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/specdec_keys_of_%d", (int)getpid());
+    cr_assert_eq(sd_file_write(path, text, len, NULL), SD_OK);
+    sd_status st = sd_keys_load(k, path, err);
+    unlink(path);
+    return st;
+}
+
+static const char *hash_of(const char *key) {
+    static sd_sha256 hash;
+    cr_assert_eq(sd_sha256_of(&hash, key, strlen(key), NULL), SD_OK);
+    return hash.hex;
+}
+
+static void check_key(const sd_keys *k, const char *sent, const char *id, bool admin) {
+    char field[128];
+    snprintf(field, sizeof field, "Bearer %s", sent);
+    int i = sd_keys_find(k, field);
+    cr_assert_geq(i, 0, "%s", sent);
+    cr_assert_str_eq(k->key[i].id, id);
+    cr_assert_eq(k->key[i].admin, admin);
+}
+
+Test(serve_keys, a_line_is_a_key_or_a_name_with_its_hash) {
+    sd_keys k;
+    char text[1024];
+    int n = snprintf(text, sizeof text, "# people\nbare-key-1\r\n\n  alice sha256:%s\r\n",
+                     hash_of("key-of-alice"));
+    n += snprintf(text + n, sizeof text - (size_t)n, "\tops_1.x-y\t sha256:%s \t admin  \n",
+                  hash_of("key-of-ops"));
+    n += snprintf(text + n, sizeof text - (size_t)n, "bare-key-1\nadmin-key-bare");
+    cr_assert_eq(load_bytes(&k, text, (size_t)n, NULL), SD_OK);
+    cr_assert_eq(k.n, 5);
+    check_key(&k, "key-of-alice", "alice", false);
+    check_key(&k, "key-of-ops", "ops_1.x-y", true);
+    char id[9];
+    snprintf(id, sizeof id, "%.8s", hash_of("bare-key-1"));
+    check_key(&k, "bare-key-1", id, false);
+    snprintf(id, sizeof id, "%.8s", hash_of("admin-key-bare"));
+    check_key(&k, "admin-key-bare", id, false);
+    // Whoever has the file has no key.
+    snprintf(text, sizeof text, "Bearer sha256:%s", hash_of("key-of-alice"));
+    cr_assert_eq(sd_keys_find(&k, text), -1);
+    snprintf(text, sizeof text, "Bearer %s", hash_of("key-of-alice"));
+    cr_assert_eq(sd_keys_find(&k, text), -1);
+    sd_keys_free(&k);
+}
+
+// The error names line `line` and says `what`.
+static void refused(const char *text, size_t len, int line, const char *what) {
+    sd_keys k;
+    sd_error err = {0};
+    char where[16];
+    cr_assert_eq(load_bytes(&k, text, len, &err), SD_EINVAL, "%s", text);
+    snprintf(where, sizeof where, ":%d: ", line);
+    cr_assert(strstr(err.message, where) && strstr(err.message, what), "%s: %s", text, err.message);
+}
+#define REFUSED(text, line, what) refused(text, sizeof(text) - 1, line, what)
+
+#define H "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+#define G "1123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+Test(serve_keys, what_is_neither_form_is_refused_by_its_line) {
+    REFUSED("long-enough\na sha256:" H " root\n", 2, "'admin'");
+    REFUSED("a sha256:" H " admin more\n", 1, "without blanks");
+    REFUSED("\n\ntwo words-of-it\n", 3, "without blanks");
+    REFUSED("a sha256:" H "0\n", 1, "65 characters");
+    REFUSED("a sha256:\n", 1, "0 characters");
+    REFUSED("a sha256:0123456789ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef\n", 1,
+            "64 digits");
+    REFUSED("a SHA256:" H "\n", 1, "without blanks");
+    REFUSED("sha256:" H "\n", 1, "no ID before it");
+    REFUSED("sha256:" H " admin\n", 1, "no ID before it");
+    REFUSED("a/b sha256:" H "\n", 1, "letters, digits");
+    REFUSED("\xc3\xa4 sha256:" H "\n", 1, "letters, digits");
+    REFUSED("a0123456789012345678901234567890123456789012345678901234567890123 sha256:" H "\n", 1,
+            "at most 64");
+    REFUSED("a sha256:" H "\nb sha256:" G "\na sha256:" G "\n", 3, "the ID a stands in line 1");
+    REFUSED("a sha256:" H "\na sha256:" G "\n", 2, "the ID a stands in line 1");
+    REFUSED("a sha256:" H "\nb sha256:" H " admin\n", 2, "stands in line 1");
+    REFUSED("short\n", 1, "5 bytes");
+    REFUSED("long-enough\nlong\0enough\n", 2, "printable");
+    REFUSED("long-enough\nlong-\x7f-enough\n", 2, "printable");
+    char text[256];
+    int n = snprintf(text, sizeof text, "some-bare-key\nme sha256:%s admin\n",
+                     hash_of("some-bare-key"));
+    refused(text, (size_t)n, 2, "stands in line 1");
+    REFUSED("a sha256:" H " admin\0\n", 1, "'admin'");
+}
+
+Test(serve_keys, any_bytes_are_read_to_an_end) {
+    uint64_t x = 88172645463325252u;
+    char text[300];
+    static const char alphabet[] = "a \t\n\r#sha256:admin0123456789abcdef\0\xff";
+    for (int round = 0; round < 500; round++) {
+        size_t n = 0;
+        x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+        const size_t len = x % sizeof text;
+        for (; n < len; n++) {
+            x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+            text[n] = alphabet[x % sizeof alphabet];
+        }
+        sd_keys k;
+        if (load_bytes(&k, text, n, NULL) == SD_OK) sd_keys_free(&k);
+    }
+}
+
+// ---- over HTTP
+
+static int ask(const live *s, const char *key, int prompt, int tokens, int priority) {
+    char head[512];
+    const size_t room = 128 + (size_t)prompt * 4;
+    char *body = malloc(room);
+    cr_assert_not_null(body);
+    int n = snprintf(body, room, "{\"max_tokens\":%d,\"priority\":%d,\"ignore_eos\":true,", tokens,
+                     priority);
+    n += snprintf(body + n, room - (size_t)n, "\"prompt\":[");
+    for (int i = 0; i < prompt; i++)
+        n += snprintf(body + n, room - (size_t)n, "%s%d", i ? "," : "", i % 99);
+    n += snprintf(body + n, room - (size_t)n, "]}");
+    int fd = live_dial(s, 0);
+    int m = snprintf(head, sizeof head,
+                     "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+                     "Authorization: Bearer %s\r\nContent-Type: application/json\r\n"
+                     "Content-Length: %d\r\n\r\n",
+                     key, n);
+    cr_assert(live_send(fd, head, (size_t)m) && live_send(fd, body, (size_t)n));
+    free(body);
+    return fd;
+}
+
+// /metrics asks for a key.
+static double metric(const live *s, const char *name) {
+    char want[128], text[256];
+    int fd = live_dial(s, 0);
+    int n = snprintf(text, sizeof text,
+                     "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+                     "Authorization: Bearer key-of-watch\r\n\r\n");
+    cr_assert(live_send(fd, text, (size_t)n));
+    char *page = live_read(fd);
+    close(fd);
+    snprintf(want, sizeof want, "\nspecdec:%s{", name);
+    const char *at = strstr(page, want);
+    cr_assert_not_null(at, "%.300s", page);
+    double value = strtod(strchr(at, '}') + 1, NULL);
+    free(page);
+    return value;
+}
+
+static void wait_for(const live *s, const char *name, double value) {
+    for (int i = 0; i < 6000; i++) {
+        if (metric(s, name) == value) return;
+        usleep(10000);
+    }
+    cr_assert_fail("%s does not become %g", name, value);
+}
+
+Test(serve_keys, an_administrators_priority_counts_among_all_clients_and_no_other_does) {
+    // So few tokens that no answer's stay has paid for its end before.
+    enum { BLOCKERS = 3, WAITING = 3, BLOCK = 6000, TOKENS = 200 };
+    live s;
+    char text[1024];
+    live_write_model(&s);
+    char *path = sd_path_join(s.dir, "keys"), log[64];
+    snprintf(log, sizeof log, "/tmp/specdec_log_of_%d", (int)getpid());
+    int n = snprintf(text, sizeof text,
+                     "key-of-watch\nblocker-0\nblocker-1\nblocker-2\n"
+                     "key-of-first\nkey-of-second\n");
+    snprintf(text + n, sizeof text - (size_t)n, "ops sha256:%s admin\n", hash_of("key-of-ops"));
+    cr_assert_eq(sd_file_write(path, text, strlen(text), NULL), SD_OK);
+    s.o.key_file = path, s.o.access_log = log;
+    live_start_with(&s, 16384, BLOCKERS - 1, 16, NULL); // and one in reserve
+    int blocker[BLOCKERS];
+    for (int i = 0; i < BLOCKERS; i++) {
+        char key[24];
+        snprintf(key, sizeof key, "blocker-%d", i);
+        blocker[i] = ask(&s, key, BLOCK, 10000, 0);
+        wait_for(&s, "num_requests_running", i + 1);
+    }
+    // An urgent request of the second client stands behind the first one's; the administrator's last.
+    int fd[WAITING];
+    fd[0] = ask(&s, "key-of-first", 3, TOKENS, 1000);
+    wait_for(&s, "num_requests_waiting", 1);
+    fd[1] = ask(&s, "key-of-second", 3, TOKENS + 1, -1000);
+    wait_for(&s, "num_requests_waiting", 2);
+    fd[2] = ask(&s, "key-of-ops", 3, TOKENS + 2, -1);
+    wait_for(&s, "num_requests_waiting", 3);
+    close(blocker[0]);
+    for (int i = 0; i < WAITING; i++) {
+        char *answer = live_read(fd[i]);
+        cr_assert(strstr(answer, " 200 OK"), "%.300s", answer);
+        free(answer);
+        close(fd[i]);
+    }
+    for (int i = 1; i < BLOCKERS; i++) close(blocker[i]);
+    // The log has them in the order of their ends, each known by its length.
+    char *lines = NULL, *from;
+    size_t len;
+    live_stop(&s);
+    cr_assert_eq(sd_stream_read(&lines, &len, log, 1 << 20, NULL), SD_OK);
+    from = lines;
+    static const int want[WAITING] = {2, 0, 1};
+    for (int k = 0; k < WAITING; k++) {
+        snprintf(text, sizeof text, "\"completion_tokens\":%d", TOKENS + want[k]);
+        from = strstr(from, text);
+        cr_assert_not_null(from, "place %d: %s in %s", k, text, lines);
+    }
+    free(lines), free(path);
+    unlink(log);
+}
