@@ -222,69 +222,76 @@ static sd_base_record recorded(const sd_safetensors *s) {
     return r;
 }
 
+// A folder of PEFT, open: its names, its configuration and its weights.
+typedef struct {
+    char *config_path, *weights_path;
+    json_t *root;
+    peft_config config;
+    void *data; // of the weights' file where it is read and not mapped
+    size_t size;
+    sd_safetensors *weights;
+    sd_factor_pair *pairs; // [n_linears]
+} peft_folder;
+
+static void close_folder(peft_folder *f) {
+    free(f->pairs);
+    sd_safetensors_close(f->weights);
+    free(f->data);
+    free_config(&f->config);
+    json_decref(f->root);
+    free(f->config_path);
+    free(f->weights_path);
+}
+
+// whole: the file is read to f->data. After an error too f is to be closed.
+static sd_status open_folder(peft_folder *f, const char *folder, const sd_model *base, bool whole,
+                             sd_error *err) {
+    sd_status st = SD_OK;
+    f->config_path = sd_path_join(folder, "adapter_config.json");
+    f->weights_path = sd_path_join(folder, "adapter_model.safetensors");
+    SD_CHECK_ALLOC(f->config_path, err);
+    SD_CHECK_ALLOC(f->weights_path, err);
+    SD_TRY(read_config(&f->root, &f->config, f->config_path, err));
+    SD_TRY(refuse_pickle(folder, err));
+    if (whole) {
+        SD_TRY(sd_file_load(&f->data, &f->size, f->weights_path, err));
+        SD_TRY(sd_safetensors_from_memory(&f->weights, f->data, f->size, f->weights_path, err));
+    } else {
+        SD_TRY(sd_safetensors_open(&f->weights, f->weights_path, err));
+    }
+    f->pairs = sd_alloc((size_t)base->n_linears, sizeof *f->pairs);
+    SD_CHECK_ALLOC(f->pairs, err);
+    SD_TRY(
+        read_factors(f->pairs, f->weights, &f->config, base, f->weights_path, f->config_path, err));
+out:
+    return st;
+}
+
 sd_status sd_adapter_ranks_peft(int *rank, const char *folder, const sd_model *base,
                                 sd_error *err) {
     sd_status st = SD_OK;
-    json_t *root = NULL;
-    sd_safetensors *s = NULL;
-    sd_factor_pair *pairs = NULL;
-    peft_config c = {0};
-    char *config_path = sd_path_join(folder, "adapter_config.json");
-    char *weights_path = sd_path_join(folder, "adapter_model.safetensors");
-    SD_CHECK_ALLOC(config_path, err);
-    SD_CHECK_ALLOC(weights_path, err);
-    SD_TRY(read_config(&root, &c, config_path, err));
-    SD_TRY(refuse_pickle(folder, err));
-    SD_TRY(sd_safetensors_open(&s, weights_path, err));
-    pairs = sd_alloc((size_t)base->n_linears, sizeof *pairs);
-    SD_CHECK_ALLOC(pairs, err);
-    SD_TRY(read_factors(pairs, s, &c, base, weights_path, config_path, err));
-    SD_TRY(sd_adapter_ranks_of(rank, pairs, folder, base, err));
+    peft_folder f = {0};
+    SD_TRY(open_folder(&f, folder, base, false, err));
+    SD_TRY(sd_adapter_ranks_of(rank, f.pairs, folder, base, err));
 out:
-    free(pairs);
-    sd_safetensors_close(s);
-    free_config(&c);
-    json_decref(root);
-    free(config_path);
-    free(weights_path);
+    close_folder(&f);
     return st;
 }
 
 sd_status sd_adapter_read_peft(sd_adapter **out, const char *folder, sd_model *base, bool any_base,
                                sd_error *err) {
     sd_status st = SD_OK;
-    json_t *root = NULL;
-    sd_safetensors *s = NULL;
-    sd_factor_pair *pairs = NULL;
-    peft_config c = {0};
+    peft_folder f = {0};
     sd_adapter *a = NULL;
-    void *data = NULL;
-    size_t size;
-    char *config_path = sd_path_join(folder, "adapter_config.json");
-    char *weights_path = sd_path_join(folder, "adapter_model.safetensors");
-    SD_CHECK_ALLOC(config_path, err);
-    SD_CHECK_ALLOC(weights_path, err);
-    SD_TRY(read_config(&root, &c, config_path, err));
-    SD_TRY(refuse_pickle(folder, err));
-    SD_TRY(sd_file_load(&data, &size, weights_path, err));
-    SD_TRY(sd_safetensors_from_memory(&s, data, size, weights_path, err));
-    pairs = sd_alloc((size_t)base->n_linears, sizeof *pairs);
-    SD_CHECK_ALLOC(pairs, err);
-    SD_TRY(read_factors(pairs, s, &c, base, weights_path, config_path, err));
-    SD_TRY(sd_adapter_build(&a, pairs, folder, base, false, err));
-    SD_TRY(sd_sha256_of(&a->sha256, data, size, err));
-    sd_base_record r = recorded(s);
+    SD_TRY(open_folder(&f, folder, base, true, err));
+    SD_TRY(sd_adapter_build(&a, f.pairs, folder, base, false, err));
+    SD_TRY(sd_sha256_of(&a->sha256, f.data, f.size, err));
+    sd_base_record r = recorded(f.weights);
     SD_TRY(sd_adapter_check_base(a, &r, base, any_base, err));
     *out = a;
     a = NULL;
 out:
     sd_adapter_release(a);
-    free(pairs);
-    sd_safetensors_close(s);
-    free(data);
-    free_config(&c);
-    json_decref(root);
-    free(config_path);
-    free(weights_path);
+    close_folder(&f);
     return st;
 }

@@ -52,47 +52,8 @@ static void start(live *s, const char *template, const char *const *added) {
     live_start_with(s, 2048, 4, 16, NULL);
 }
 
-static char *ask(const live *s, const char *route, const char *body) {
-    char head[256];
-    int fd = live_dial(s, 0);
-    int n = snprintf(head, sizeof head,
-                     "POST /v1/%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-                     "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
-                     route, strlen(body));
-    cr_assert(live_send(fd, head, (size_t)n) && live_send(fd, body, strlen(body)));
-    char *out = live_read(fd);
-    close(fd);
-    return out;
-}
-
-static json_t *ask_whole(const live *s, const char *body) {
-    char *out = ask(s, "chat/completions", body);
-    char *at = strstr(out, "\r\n\r\n");
-    cr_assert(at && strstr(out, " 200 OK"), "%s: %s", body, out);
-    json_t *v = json_loads(at + 4, 0, NULL);
-    cr_assert_not_null(v, "%s", out);
-    free(out);
-    return v;
-}
-
-static const json_t *in(const json_t *v, const char *path) {
-    char key[64];
-    while (v && *path) {
-        size_t n = strcspn(path, ".");
-        snprintf(key, sizeof key, "%.*s", (int)n, path);
-        v = json_is_array(v) ? json_array_get(v, (size_t)atoi(key)) : json_object_get(v, key);
-        path += n + (path[n] == '.');
-    }
-    return v;
-}
-
-static const char *text(const json_t *v, const char *path) {
-    const char *s = json_string_value(in(v, path));
-    return s ? s : "(none)";
-}
-
 static int number(const json_t *v, const char *path) {
-    return json_is_integer(in(v, path)) ? (int)json_integer_value(in(v, path)) : -1;
+    return json_is_integer(live_at(v, path)) ? (int)json_integer_value(live_at(v, path)) : -1;
 }
 
 #define MESSAGE "choices.0.message"
@@ -101,11 +62,11 @@ static int number(const json_t *v, const char *path) {
 // With speculation and without it, and found in the cache: the same answer.
 static json_t *ask_twice(const live *s, const char *body) {
     char off[4096];
-    json_t *v = ask_whole(s, body);
+    json_t *v = live_chat(s, body);
     int n = snprintf(off, sizeof off, "%s", body);
     cr_assert(n > 1 && n < 4000);
     strcpy(off + n - 1, ",\"speculative\":{\"enabled\":false}}");
-    json_t *w = ask_whole(s, off);
+    json_t *w = live_chat(s, off);
     const char *same[] = {MESSAGE ".content",
                           MESSAGE ".reasoning_content",
                           MESSAGE ".tool_calls.0.function",
@@ -113,9 +74,10 @@ static json_t *ask_twice(const live *s, const char *body) {
                           COUNT,
                           "choices.0.finish_reason"};
     for (size_t i = 0; i < sizeof same / sizeof *same; i++)
-        cr_assert(!in(v, same[i]) == !in(w, same[i]) &&
-                      (!in(v, same[i]) || json_equal(in(v, same[i]), in(w, same[i]))),
-                  "%s: %s", body, same[i]);
+        cr_assert(
+            !live_at(v, same[i]) == !live_at(w, same[i]) &&
+                (!live_at(v, same[i]) || json_equal(live_at(v, same[i]), live_at(w, same[i]))),
+            "%s: %s", body, same[i]);
     json_decref(w);
     return v;
 }
@@ -135,23 +97,23 @@ Test(serve_reasoning, a_budget_ends_the_reasoning_and_is_counted, .timeout = 120
         char body[1024];
         snprintf(body, sizeof body, "{" USER "," FORCED ",\"reasoning_budget\":%d}", row[i].budget);
         json_t *v = ask_twice(&s, body);
-        cr_expect_str_eq(text(v, MESSAGE ".reasoning_content"), row[i].reasoning, "%d",
+        cr_expect_str_eq(live_text_at(v, MESSAGE ".reasoning_content"), row[i].reasoning, "%d",
                          row[i].budget);
         // White space between reasoning and content is dropped.
         const char *want = row[i].content + strspn(row[i].content, "\n");
-        cr_expect_str_eq(text(v, MESSAGE ".content"), want, "%d: %s", row[i].budget,
-                         text(v, MESSAGE ".content"));
+        cr_expect_str_eq(live_text_at(v, MESSAGE ".content"), want, "%d: %s", row[i].budget,
+                         live_text_at(v, MESSAGE ".content"));
         cr_expect_eq(number(v, COUNT), row[i].counted, "%d: %d", row[i].budget, number(v, COUNT));
-        cr_expect_str_eq(text(v, "choices.0.finish_reason"), "stop");
+        cr_expect_str_eq(live_text_at(v, "choices.0.finish_reason"), "stop");
         // Forced tokens are tokens of the answer: six of the model's own, and those.
         int own = 6, all = number(v, "usage.completion_tokens");
         cr_expect(row[i].budget < 0 || row[i].budget == 3 ? all == own : all >= own + 1,
                   "budget %d: %d tokens", row[i].budget, all);
         json_decref(v);
     }
-    char *out = ask(&s, "chat/completions",
-                    "{" USER "," FORCED ",\"reasoning_budget\":1,\"stream\":true,"
-                    "\"stream_options\":{\"include_usage\":true}}");
+    char *out = live_ask_at(&s, "chat/completions",
+                            "{" USER "," FORCED ",\"reasoning_budget\":1,\"stream\":true,"
+                            "\"stream_options\":{\"include_usage\":true}}");
     cr_assert(strstr(out, "\"reasoning_content\":\"Hm\"") &&
                   strstr(out, "\"completion_tokens_details\":{\"reasoning_tokens\":1}"),
               "%s", out);
@@ -171,14 +133,14 @@ Test(serve_reasoning, a_form_begins_behind_it, .timeout = 240) {
                      ",\"thinking_token_budget\":%d,\"seed\":%d,\"max_tokens\":200}",
                      budget, seed);
             json_t *v = ask_twice(&s, body);
-            const char *content = text(v, MESSAGE ".content");
+            const char *content = live_text_at(v, MESSAGE ".content");
             json_t *form = json_loads(content, 0, NULL);
             cr_assert(form && json_object_size(form) == 1 && number(form, "n") >= 1,
                       "budget %d: %s", budget, content);
-            cr_expect_str_eq(text(v, "choices.0.finish_reason"), "stop");
+            cr_expect_str_eq(live_text_at(v, "choices.0.finish_reason"), "stop");
             cr_expect(number(v, COUNT) >= 0 && number(v, COUNT) <= budget, "%d of %d",
                       number(v, COUNT), budget);
-            bool has = in(v, MESSAGE ".reasoning_content") != NULL;
+            bool has = live_at(v, MESSAGE ".reasoning_content") != NULL;
             cr_expect(!has || budget > 0, "%d", budget);
             reasoned += has;
             json_decref(form), json_decref(v);
@@ -188,11 +150,12 @@ Test(serve_reasoning, a_form_begins_behind_it, .timeout = 240) {
 }
 
 static void expect_call(const json_t *v, int budget) {
-    json_t *arguments = json_loads(text(v, MESSAGE ".tool_calls.0.function.arguments"), 0, NULL);
-    cr_expect_str_eq(text(v, MESSAGE ".tool_calls.0.function.name"), "get");
+    json_t *arguments =
+        json_loads(live_text_at(v, MESSAGE ".tool_calls.0.function.arguments"), 0, NULL);
+    cr_expect_str_eq(live_text_at(v, MESSAGE ".tool_calls.0.function.name"), "get");
     cr_expect(number(arguments, "n") >= 1, "budget %d", budget);
-    cr_expect_str_eq(text(v, "choices.0.finish_reason"), "tool_calls");
-    cr_expect(json_is_null(in(v, MESSAGE ".content")));
+    cr_expect_str_eq(live_text_at(v, "choices.0.finish_reason"), "tool_calls");
+    cr_expect(json_is_null(live_at(v, MESSAGE ".content")));
     cr_expect(number(v, COUNT) >= 0 && number(v, COUNT) <= budget, "%d of %d", number(v, COUNT),
               budget);
     json_decref(arguments);
@@ -232,8 +195,8 @@ Test(serve_reasoning, harmonys_final_message_follows_it, .timeout = 120) {
                  "{" USER "," SCHEMA ",\"reasoning_budget\":3,\"seed\":%d,\"max_tokens\":300}",
                  seed);
         json_t *v = ask_twice(&s, body);
-        json_t *form = json_loads(text(v, MESSAGE ".content"), 0, NULL);
-        cr_assert(form && number(form, "n") >= 1, "%s", text(v, MESSAGE ".content"));
+        json_t *form = json_loads(live_text_at(v, MESSAGE ".content"), 0, NULL);
+        cr_assert(form && number(form, "n") >= 1, "%s", live_text_at(v, MESSAGE ".content"));
         cr_expect_leq(number(v, COUNT), 3);
         reasoned += number(v, COUNT) > 0;
         json_decref(form), json_decref(v);
@@ -265,18 +228,18 @@ Test(serve_reasoning, a_budget_has_many_names_and_one_value, .timeout = 120) {
     start(&s, think_template, think_tokens);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         snprintf(body, sizeof body, "{" USER "," FORCED ",%s}", names[i]);
-        json_t *v = ask_whole(&s, body);
+        json_t *v = live_chat(&s, body);
         cr_expect_eq(number(v, COUNT), 0, "%s", names[i]);
-        cr_expect_null(in(v, MESSAGE ".reasoning_content"), "%s", names[i]);
+        cr_expect_null(live_at(v, MESSAGE ".reasoning_content"), "%s", names[i]);
         json_decref(v);
     }
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         snprintf(body, sizeof body, "{" USER ",%s}", bad[i].field);
-        char *out = ask(&s, "chat/completions", body);
+        char *out = live_ask_at(&s, "chat/completions", body);
         cr_expect(strstr(out, " 400 ") && strstr(out, bad[i].says), "%s: %s", bad[i].field, out);
         free(out);
     }
-    char *out = ask(&s, "completions", "{\"prompt\":\"hi\",\"reasoning_budget\":1}");
+    char *out = live_ask_at(&s, "completions", "{\"prompt\":\"hi\",\"reasoning_budget\":1}");
     cr_expect(strstr(out, " 400 ") && strstr(out, "/v1/chat/completions"), "%s", out);
     free(out);
     live_stop(&s);
@@ -285,12 +248,13 @@ Test(serve_reasoning, a_budget_has_many_names_and_one_value, .timeout = 120) {
 Test(serve_reasoning, a_model_that_does_not_reason_has_none, .timeout = 120) {
     live s;
     start(&s, plain_template, think_tokens);
-    char *out = ask(&s, "chat/completions", "{" USER ",\"reasoning_budget\":5,\"max_tokens\":2}");
+    char *out =
+        live_ask_at(&s, "chat/completions", "{" USER ",\"reasoning_budget\":5,\"max_tokens\":2}");
     cr_expect(strstr(out, " 400 ") && strstr(out, "reasoning_budget: this model's answers have no"),
               "%s", out);
     free(out);
-    json_t *v = ask_whole(&s, "{" USER ",\"max_tokens\":2,\"reasoning_budget\":-1}");
-    cr_expect_null(in(v, "usage.completion_tokens_details"));
+    json_t *v = live_chat(&s, "{" USER ",\"max_tokens\":2,\"reasoning_budget\":-1}");
+    cr_expect_null(live_at(v, "usage.completion_tokens_details"));
     json_decref(v);
     live_stop(&s);
 }

@@ -48,46 +48,6 @@ static void start(live *s, const char *template, const char *const *added) {
     start_with(s, template, added, NULL);
 }
 
-static char *ask(const live *s, const char *body) {
-    char head[256];
-    int fd = live_dial(s, 0);
-    int n =
-        snprintf(head, sizeof head,
-                 "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-                 "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
-                 strlen(body));
-    cr_assert(live_send(fd, head, (size_t)n) && live_send(fd, body, strlen(body)));
-    char *out = live_read(fd);
-    close(fd);
-    return out;
-}
-
-static json_t *ask_whole(const live *s, const char *body) {
-    char *out = ask(s, body);
-    char *at = strstr(out, "\r\n\r\n");
-    cr_assert(at && strstr(out, " 200 OK"), "%s", out);
-    json_t *v = json_loads(at + 4, 0, NULL);
-    cr_assert_not_null(v, "%s", out);
-    free(out);
-    return v;
-}
-
-static const json_t *in(const json_t *v, const char *path) {
-    char key[64];
-    while (v && *path) {
-        size_t n = strcspn(path, ".");
-        snprintf(key, sizeof key, "%.*s", (int)n, path);
-        v = json_is_array(v) ? json_array_get(v, (size_t)atoi(key)) : json_object_get(v, key);
-        path += n + (path[n] == '.');
-    }
-    return v;
-}
-
-static const char *text(const json_t *v, const char *path) {
-    const char *s = json_string_value(in(v, path));
-    return s ? s : "(none)";
-}
-
 static void check_id(const char *id) {
     cr_assert(strncmp(id, "call_", 5) == 0 && strlen(id) == 29, "%s", id);
     cr_assert_eq(strspn(id + 5, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"),
@@ -99,34 +59,35 @@ static void check_id(const char *id) {
 Test(serve_tools, a_call_is_part_of_the_message_and_of_the_finish_reason, .timeout = 120) {
     live s;
     start(&s, call_template, call_tokens);
-    json_t *v = ask_whole(&s, "{" USER "," TOOLS "," FORCED ",\"n\":2,\"logprobs\":true}");
+    json_t *v = live_chat(&s, "{" USER "," TOOLS "," FORCED ",\"n\":2,\"logprobs\":true}");
     for (int i = 0; i < 2; i++) {
         const json_t *c = json_array_get(json_object_get(v, "choices"), (size_t)i);
-        cr_assert_str_eq(text(c, "message.content"), "Let me see.\n");
-        cr_assert_str_eq(text(c, "message.tool_calls.0.type"), "function");
-        cr_assert_str_eq(text(c, "message.tool_calls.0.function.name"), "get_weather");
-        cr_assert_str_eq(text(c, "message.tool_calls.0.function.arguments"), ARGUMENTS);
-        cr_assert_str_eq(text(c, "finish_reason"), "tool_calls");
-        cr_assert_eq(json_array_size(in(c, "message.tool_calls")), 1u);
-        cr_assert_eq(json_array_size(in(c, "logprobs.content")), 5u, "of all tokens");
-        check_id(text(c, "message.tool_calls.0.id"));
+        cr_assert_str_eq(live_text_at(c, "message.content"), "Let me see.\n");
+        cr_assert_str_eq(live_text_at(c, "message.tool_calls.0.type"), "function");
+        cr_assert_str_eq(live_text_at(c, "message.tool_calls.0.function.name"), "get_weather");
+        cr_assert_str_eq(live_text_at(c, "message.tool_calls.0.function.arguments"), ARGUMENTS);
+        cr_assert_str_eq(live_text_at(c, "finish_reason"), "tool_calls");
+        cr_assert_eq(json_array_size(live_at(c, "message.tool_calls")), 1u);
+        cr_assert_eq(json_array_size(live_at(c, "logprobs.content")), 5u, "of all tokens");
+        check_id(live_text_at(c, "message.tool_calls.0.id"));
     }
-    cr_assert_str_neq(text(v, "choices.0.message.tool_calls.0.id"),
-                      text(v, "choices.1.message.tool_calls.0.id"));
-    cr_assert_eq(json_integer_value(in(v, "usage.completion_tokens")), 12);
+    cr_assert_str_neq(live_text_at(v, "choices.0.message.tool_calls.0.id"),
+                      live_text_at(v, "choices.1.message.tool_calls.0.id"));
+    cr_assert_eq(json_integer_value(live_at(v, "usage.completion_tokens")), 12);
     json_decref(v);
     // A call alone: the content is null.
-    v = ask_whole(&s, "{" USER "," TOOLS
+    v = live_chat(&s, "{" USER "," TOOLS
                       ",\"temperature\":0,\"max_tokens\":20,\"repetition_penalty\":100,"
                       "\"logit_bias\":{\"289\":90,\"290\":80,\"291\":70,\"292\":60,\"287\":50}}");
-    cr_assert(json_is_null(in(v, "choices.0.message.content")));
-    cr_assert_str_eq(text(v, "choices.0.message.tool_calls.0.function.arguments"), ARGUMENTS);
+    cr_assert(json_is_null(live_at(v, "choices.0.message.content")));
+    cr_assert_str_eq(live_text_at(v, "choices.0.message.tool_calls.0.function.arguments"),
+                     ARGUMENTS);
     json_decref(v);
     // Not offered, it is text, in which special tokens do not appear.
-    v = ask_whole(&s, "{" USER "," TOOLS "," FORCED ",\"tool_choice\":\"none\"}");
-    cr_assert_null(in(v, "choices.0.message.tool_calls"));
-    cr_assert_str_eq(text(v, "choices.0.finish_reason"), "stop");
-    cr_assert_str_eq(text(v, "choices.0.message.content"),
+    v = live_chat(&s, "{" USER "," TOOLS "," FORCED ",\"tool_choice\":\"none\"}");
+    cr_assert_null(live_at(v, "choices.0.message.tool_calls"));
+    cr_assert_str_eq(live_text_at(v, "choices.0.finish_reason"), "stop");
+    cr_assert_str_eq(live_text_at(v, "choices.0.message.content"),
                      "Let me see.\n{\"name\": \"get_weather\", \"arguments\": " ARGUMENTS "}\n");
     json_decref(v);
     live_stop(&s);
@@ -142,25 +103,27 @@ static joined join(const char *stream, int index) {
     joined j = {0};
     for (const char *at = stream; (at = strstr(at, "data: {")); at++) {
         json_t *v = json_loads(at + 6, JSON_DISABLE_EOF_CHECK, NULL);
-        const json_t *c = in(v, "choices.0"), *d = json_object_get(c, "delta");
+        const json_t *c = live_at(v, "choices.0"), *d = json_object_get(c, "delta");
         if (c && json_integer_value(json_object_get(c, "index")) == index) {
-            const json_t *call = in(d, "tool_calls.0");
-            j.logprobs += (int)json_array_size(in(c, "logprobs.content"));
-            if (in(d, "content")) strcat(j.content, text(d, "content"));
-            if (in(d, "reasoning_content")) strcat(j.reasoning, text(d, "reasoning_content"));
-            if (call && in(call, "id")) {
+            const json_t *call = live_at(d, "tool_calls.0");
+            j.logprobs += (int)json_array_size(live_at(c, "logprobs.content"));
+            if (live_at(d, "content")) strcat(j.content, live_text_at(d, "content"));
+            if (live_at(d, "reasoning_content"))
+                strcat(j.reasoning, live_text_at(d, "reasoning_content"));
+            if (call && live_at(call, "id")) {
                 j.heads++;
-                strcpy(j.id, text(call, "id"));
-                strcpy(j.name, text(call, "function.name"));
-                cr_assert_str_eq(text(call, "type"), "function");
-                cr_assert_str_eq(text(call, "function.arguments"), "");
-                cr_assert_eq(json_integer_value(in(call, "index")), 0);
+                strcpy(j.id, live_text_at(call, "id"));
+                strcpy(j.name, live_text_at(call, "function.name"));
+                cr_assert_str_eq(live_text_at(call, "type"), "function");
+                cr_assert_str_eq(live_text_at(call, "function.arguments"), "");
+                cr_assert_eq(json_integer_value(live_at(call, "index")), 0);
             } else if (call) {
                 j.pieces++;
                 cr_assert_eq(json_object_size(call), 2u, "index and arguments alone");
-                strcat(j.arguments, text(call, "function.arguments"));
+                strcat(j.arguments, live_text_at(call, "function.arguments"));
             }
-            if (json_is_string(in(c, "finish_reason"))) strcpy(j.finish, text(c, "finish_reason"));
+            if (json_is_string(live_at(c, "finish_reason")))
+                strcpy(j.finish, live_text_at(c, "finish_reason"));
         }
         json_decref(v);
     }
@@ -171,7 +134,8 @@ Test(serve_tools, a_stream_has_openais_deltas, .timeout = 120) {
     live s;
     start(&s, call_template, call_tokens);
     char *out =
-        ask(&s, "{" USER "," TOOLS "," FORCED ",\"n\":2,\"logprobs\":true,\"stream\":true}");
+        live_ask_at(&s, "chat/completions",
+                    "{" USER "," TOOLS "," FORCED ",\"n\":2,\"logprobs\":true,\"stream\":true}");
     cr_assert(strstr(out, "data: [DONE]"), "%s", out);
     joined one = join(out, 0), two = join(out, 1);
     for (int i = 0; i < 2; i++) {
@@ -193,12 +157,12 @@ Test(serve_tools, a_stream_has_openais_deltas, .timeout = 120) {
 Test(serve_tools, reasoning_that_the_prompt_opened_is_apart, .timeout = 120) {
     live s;
     start(&s, think_template, think_tokens);
-    json_t *v = ask_whole(&s, "{" USER "," FORCED "}");
-    cr_assert_str_eq(text(v, "choices.0.message.reasoning_content"), "Hm.");
-    cr_assert_str_eq(text(v, "choices.0.message.content"), "Yes.");
-    cr_assert_str_eq(text(v, "choices.0.finish_reason"), "stop");
+    json_t *v = live_chat(&s, "{" USER "," FORCED "}");
+    cr_assert_str_eq(live_text_at(v, "choices.0.message.reasoning_content"), "Hm.");
+    cr_assert_str_eq(live_text_at(v, "choices.0.message.content"), "Yes.");
+    cr_assert_str_eq(live_text_at(v, "choices.0.finish_reason"), "stop");
     json_decref(v);
-    char *out = ask(&s, "{" USER "," FORCED ",\"stream\":true}");
+    char *out = live_ask_at(&s, "chat/completions", "{" USER "," FORCED ",\"stream\":true}");
     joined j = join(out, 0);
     cr_assert_str_eq(j.reasoning, "Hm.");
     cr_assert_str_eq(j.content, "Yes.");
@@ -214,10 +178,10 @@ Test(serve_tools, format_none_leaves_answers_as_they_are, .timeout = 120) {
     s.model = sd_path_join(s.dir, "tiny.gguf");
     cr_assert_eq(sd_tiny_write_gguf(s.model, &t, &s.err), SD_OK);
     live_start_with(&s, 512, 4, 16, NULL);
-    json_t *v = ask_whole(&s, "{" USER "," FORCED "}");
-    cr_assert_str_eq(text(v, "choices.0.message.content"), "\nHm.\n\n\nYes.");
+    json_t *v = live_chat(&s, "{" USER "," FORCED "}");
+    cr_assert_str_eq(live_text_at(v, "choices.0.message.content"), "\nHm.\n\n\nYes.");
     json_decref(v);
-    char *out = ask(&s, "{" USER "," TOOLS "}");
+    char *out = live_ask_at(&s, "chat/completions", "{" USER "," TOOLS "}");
     cr_assert(strstr(out, " 400 ") && strstr(out, "--tool-format"), "%s", out);
     free(out);
     live_stop(&s);
@@ -239,12 +203,12 @@ Test(serve_tools, a_tool_loops_history_is_taken_by_any_template, .timeout = 120)
         char body[2048];
         start(&s, templates[i], call_tokens);
         snprintf(body, sizeof body, "%s,\"max_tokens\":2}", history);
-        json_decref(ask_whole(&s, body));
+        json_decref(live_chat(&s, body));
         snprintf(body, sizeof body, "%s," TOOLS ",\"tool_choice\":\"none\",\"max_tokens\":2}",
                  history);
-        json_decref(ask_whole(&s, body));
+        json_decref(live_chat(&s, body));
         snprintf(body, sizeof body, "%s," TOOLS ",\"max_tokens\":2}", history);
-        json_decref(ask_whole(&s, body));
+        json_decref(live_chat(&s, body));
         live_stop(&s);
     }
 }
@@ -257,10 +221,10 @@ Test(serve_tools, a_tool_loops_history_is_taken_by_any_template, .timeout = 120)
 
 // Whether it is a call that the tools allow; its name.
 static const char *check_call(const json_t *call) {
-    const char *name = text(call, "function.name");
-    json_t *v = json_loads(text(call, "function.arguments"), 0, NULL);
-    cr_assert_not_null(v, "%s", text(call, "function.arguments"));
-    const char *city = text(v, "city");
+    const char *name = live_text_at(call, "function.name");
+    json_t *v = json_loads(live_text_at(call, "function.arguments"), 0, NULL);
+    cr_assert_not_null(v, "%s", live_text_at(call, "function.arguments"));
+    const char *city = live_text_at(v, "city");
     bool weather = strcmp(name, "get_weather") == 0;
     cr_assert(weather || strcmp(name, "off") == 0, "%s", name);
     cr_assert_eq(json_object_size(v), weather ? 1u : 0u);
@@ -286,18 +250,19 @@ Test(serve_tools, forced_calls_come_and_keep_to_their_schemas, .timeout = 240) {
                  ",\"tool_choice\":%s,\"parallel_tool_calls\":false,\"seed\":%d,"
                  "\"max_tokens\":300}",
                  row[i % 3].choice, i);
-        json_t *v = ask_whole(&s, body);
-        cr_assert_str_eq(text(v, "choices.0.finish_reason"), "tool_calls");
-        cr_assert(json_is_null(in(v, "choices.0.message.content")));
-        cr_assert_eq(json_array_size(in(v, "choices.0.message.tool_calls")), 1u);
-        const char *name = check_call(in(v, "choices.0.message.tool_calls.0"));
+        json_t *v = live_chat(&s, body);
+        cr_assert_str_eq(live_text_at(v, "choices.0.finish_reason"), "tool_calls");
+        cr_assert(json_is_null(live_at(v, "choices.0.message.content")));
+        cr_assert_eq(json_array_size(live_at(v, "choices.0.message.tool_calls")), 1u);
+        const char *name = check_call(live_at(v, "choices.0.message.tool_calls.0"));
         cr_assert(!row[i % 3].name || strcmp(name, row[i % 3].name) == 0, "%s", name);
         // Forced tokens are drafted as well: without speculation the same answer.
         strcpy(strrchr(body, '}'), ",\"speculative\":{\"enabled\":false}}");
-        json_t *off = ask_whole(&s, body);
+        json_t *off = live_chat(&s, body);
         const char *call = "choices.0.message.tool_calls.0.function";
-        cr_assert(json_equal(in(v, call), in(off, call)), "answer %d", i);
-        cr_assert(json_equal(in(v, "usage.completion_tokens"), in(off, "usage.completion_tokens")));
+        cr_assert(json_equal(live_at(v, call), live_at(off, call)), "answer %d", i);
+        cr_assert(json_equal(live_at(v, "usage.completion_tokens"),
+                             live_at(off, "usage.completion_tokens")));
         json_decref(v), json_decref(off);
     }
     live_stop(&s);
@@ -334,26 +299,26 @@ Test(serve_tools, a_strict_call_that_does_not_fit_is_a_500_and_counted, .timeout
     live s;
     start_with(&s, call_template, call_tokens, give_check);
     changed = false;
-    json_t *v = ask_whole(&s, "{" NAMED "}");
-    check_call(in(v, "choices.0.message.tool_calls.0"));
+    json_t *v = live_chat(&s, "{" NAMED "}");
+    check_call(live_at(v, "choices.0.message.tool_calls.0"));
     json_decref(v);
     cr_expect(live_wait_metric(&s, "constraint_failures_total", 0));
     changed = true;
-    char *out = ask(&s, "{" NAMED "}");
+    char *out = live_ask_at(&s, "chat/completions", "{" NAMED "}");
     cr_expect(strstr(out, " 500 ") && strstr(out, "does not fit") && !strstr(out, "tool_calls"),
               "%s", out);
     free(out);
     cr_expect(live_wait_metric(&s, "constraint_failures_total", 1));
     // A stream has begun: its end is the error, and nobody is told that the call is whole.
-    out = ask(&s, "{" NAMED ",\"stream\":true}");
+    out = live_ask_at(&s, "chat/completions", "{" NAMED ",\"stream\":true}");
     cr_expect(strstr(out, "does not fit") && !strstr(out, "\"finish_reason\":\"tool_calls\"") &&
                   !strstr(out, "[DONE]"),
               "%s", out);
     free(out);
     cr_expect(live_wait_metric(&s, "constraint_failures_total", 2));
     changed = false;
-    v = ask_whole(&s, "{" NAMED "}");
-    check_call(in(v, "choices.0.message.tool_calls.0"));
+    v = live_chat(&s, "{" NAMED "}");
+    check_call(live_at(v, "choices.0.message.tool_calls.0"));
     json_decref(v);
     cr_expect(live_wait_metric(&s, "constraint_failures_total", 2));
     live_stop(&s);
@@ -372,7 +337,7 @@ Test(serve_tools, what_cannot_be_forced_is_refused_by_its_name, .timeout = 120) 
     for (int i = 0; i < 2; i++) {
         char body[1024];
         snprintf(body, sizeof body, "{" USER ",%s}", row[i].more);
-        char *out = ask(&s, body);
+        char *out = live_ask_at(&s, "chat/completions", body);
         cr_assert(strstr(out, " 400 ") && strstr(out, row[i].says), "%s", out);
         free(out);
     }

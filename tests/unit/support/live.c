@@ -109,11 +109,15 @@ bool live_send(int fd, const char *data, size_t len) {
 }
 
 bool live_post(int fd, const char *body) {
+    return live_post_to(fd, "completions", body);
+}
+
+bool live_post_to(int fd, const char *route, const char *body) {
     char head[256];
     int n = snprintf(head, sizeof head,
-                     "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+                     "POST /v1/%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
                      "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
-                     strlen(body));
+                     route, strlen(body));
     return live_send(fd, head, (size_t)n) && live_send(fd, body, strlen(body));
 }
 
@@ -130,6 +134,40 @@ char *live_read(int fd) {
 bool live_began(int fd) {
     char c;
     return recv(fd, &c, 1, MSG_PEEK) == 1;
+}
+
+char *live_ask_at(const live *s, const char *route, const char *body) {
+    int fd = live_dial(s, 0);
+    MUST(fd >= 0 && live_post_to(fd, route, body), "no answer to %s", body);
+    char *out = live_read(fd);
+    close(fd);
+    return out;
+}
+
+json_t *live_chat(const live *s, const char *body) {
+    char *out = live_ask_at(s, "chat/completions", body);
+    char *at = strstr(out, "\r\n\r\n");
+    MUST(at && strstr(out, " 200 OK"), "%s: %s", body, out);
+    json_t *v = json_loads(at + 4, 0, NULL);
+    MUST(v, "no JSON: %s", out);
+    free(out);
+    return v;
+}
+
+const json_t *live_at(const json_t *v, const char *path) {
+    char key[64];
+    while (v && *path) {
+        size_t n = strcspn(path, ".");
+        snprintf(key, sizeof key, "%.*s", (int)n, path);
+        v = json_is_array(v) ? json_array_get(v, (size_t)atoi(key)) : json_object_get(v, key);
+        path += n + (path[n] == '.');
+    }
+    return v;
+}
+
+const char *live_text_at(const json_t *v, const char *path) {
+    const char *s = json_string_value(live_at(v, path));
+    return s ? s : "(none)";
 }
 
 char *live_ask(const live *s, const char *body) {

@@ -8,6 +8,7 @@
 
 #include "decode/serve/serve.h"
 
+#include <jansson.h>
 #include <pthread.h>
 #include <semaphore.h>
 
@@ -36,12 +37,21 @@ int live_dial_from(const live *s, const char *source, int receive_buffer);
 bool live_send(int fd, const char *data, size_t len);
 /// A POST to /v1/completions that asks the server to close afterwards.
 bool live_post(int fd, const char *body);
+/// Likewise to another route, such as "chat/completions".
+bool live_post_to(int fd, const char *route, const char *body);
 /// All bytes until the server closes, 0-terminated; the caller frees.
 char *live_read(int fd);
 /// Waits for the first byte of an answer, which stays unread; false when the server closes without.
 bool live_began(int fd);
 char *live_ask(const live *s, const char *body);
 char *live_ask_from(const live *s, const char *source, const char *body);
+char *live_ask_at(const live *s, const char *route, const char *body);
+/// The whole answer of chat/completions, which must be a 200.
+json_t *live_chat(const live *s, const char *body);
+/// What stands at a path such as "choices.0.message"; NULL: nothing.
+const json_t *live_at(const json_t *v, const char *path);
+/// The text there, or "(none)".
+const char *live_text_at(const json_t *v, const char *path);
 char *live_get(const live *s, const char *path);
 double live_metric(const live *s, const char *name);
 /// False when the metric does not have the value within two minutes.
