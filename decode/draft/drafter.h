@@ -109,7 +109,7 @@ struct sd_drafter_kind {
     size_t (*read_bytes)(const void *shared);
     /// Bytes of keys and values of all drafters of one engine. NULL: they keep none.
     size_t (*kv_bytes)(const void *shared);
-    /// What is shared, in bytes; NULL: nothing that counts.
+    /// *out <- the bytes of what drafters share; NULL: nothing that counts.
     void (*memory)(const void *shared, sd_draft_memory *out);
     /// Bytes of a drafter for timelines of ctx tokens, without keys and values. NULL: too few to count.
     size_t (*bytes)(int ctx);

@@ -336,7 +336,7 @@ void sd_slot_constraint_ended(sd_slot *s);
 // reasoning.c: all do nothing for a request that looks for none
 /// SD_EINVAL names what is wrong with r->reasoning.
 sd_status sd_reasoning_check(const sd_engine *e, const sd_request *r, sd_error *err);
-/// Of a checked request, with copies; NULL where nothing is looked for.
+/// The request was checked, and is copied; *out is NULL where nothing is looked for.
 sd_status sd_reasoning_open(sd_reasoning **out, const sd_engine *e, const sd_request *r,
                             sd_error *err);
 void sd_reasoning_close(sd_reasoning *r); // NULL is fine
@@ -348,7 +348,7 @@ bool sd_slot_reasoning_allows(sd_slot *s, int j, int32_t token);
 const uint32_t *sd_slot_forced(sd_slot *s, int j);
 /// The same behind the timeline and ahead [n].
 const uint32_t *sd_slot_forced_ahead(sd_slot *s, const int32_t *ahead, int n);
-/// Of a slot (ctx), the token itself; -1: none is (a sd_draft_forced_fn).
+/// The forced token itself; -1: none is. ctx: the slot (a sd_draft_forced_fn).
 int32_t sd_slot_draft_forced(void *ctx, const int32_t *ahead, int n);
 /// The timeline has one token more.
 void sd_slot_reasoning_said(sd_slot *s, int32_t token);

@@ -80,7 +80,7 @@ static void join_content(folding *f, const json_t *m) {
         join(f, json_string_value(content), json_string_length(content));
 }
 
-// What is in f->text is such a turn.
+// f->text holds such a turn.
 static void add_folded(folding *f) {
     if (!f->joining) {
         size_t n = json_array_size(f->out);

@@ -102,7 +102,7 @@ typedef struct {
     void *ctx;
     size_t bytes; // that ctx takes
 } sd_grammar_checker;
-/// Of what the builder compiles; taken, also where nothing is compiled. One before it is freed.
+/// The check of what the builder compiles: taken, also where nothing is compiled. One before it is freed.
 void sd_gb_set_check(sd_grammar_builder *b, sd_grammar_checker c);
 /// Gives it back: the caller's.
 sd_grammar_checker sd_gb_take_check(sd_grammar_builder *b);

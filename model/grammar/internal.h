@@ -40,7 +40,7 @@ struct sd_vocab {
     int *plain_upto;        // [most_chars + 1] how many of them have at most so many
     int most_chars;
     uint32_t *plain_mask; // [(V + 31) / 32]
-    // Of all grammars over it, those that are gone too: masks that were asked for; walks that made one.
+    // Masks that were asked for and walks that made one, of all grammars over it, gone ones too.
     atomic_llong masks, masks_made, mask_ns;
 };
 
@@ -228,7 +228,7 @@ void sd_automaton_collect(sd_grammar *g);
 void sd_automaton_forget(sd_grammar *g);
 /// Bytes of scratch, which no state is counted with.
 size_t sd_automaton_scratch_bytes(const sd_grammar *g);
-/// What is found from here on may take so much more; sd_automaton_unlimited ends it.
+/// States found from here on may take so much more; sd_automaton_unlimited ends it.
 void sd_automaton_limit(sd_grammar *g, sd_gspend more);
 void sd_automaton_unlimited(sd_grammar *g);
 /// Characters of a JSON string that may come here whatever they are: INT32_MAX: any number of them.

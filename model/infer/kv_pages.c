@@ -60,7 +60,7 @@ static void take_out(sd_kv_group *g, int32_t page) {
     g->prev[g->next[page]] = g->prev[page];
 }
 
-// What is kept goes behind what was unread for longer; what holds nothing is lent next.
+// A page that is kept goes behind what was unread for longer; one that holds nothing is lent next.
 static void put_down(sd_kv_group *g, int32_t page) {
     insert(g, page, g->node[page] >= 0 ? ring(g, KEPT) : g->next[ring(g, EMPTY)]);
 }

@@ -113,7 +113,7 @@ def main():
     rng, start = random.Random(seed), time.monotonic()
     try:
         place.make()
-        todo, want = [], {}
+        pending, want = [], {}
         for job, (argv, names, found) in JOBS.items():
             folder = place.path("count-" + job)
             link_all(place, folder, found)
@@ -122,18 +122,18 @@ def main():
             want[job] = artefacts(folder, names)
             every = [(job, call, way, n) for call, times in counts.items() for way in WAYS[call].split() for n in range(1, times + 1)]
             tap.check(f"io_faults: {job}: {sum(counts.values())} calls, {len(every)} faults to plant", None not in want[job])
-            todo += every
+            pending += every
         # As many of the rare calls as of the frequent ones: a tiny model is hashed by 500 calls of one line.
         limit = int(os.environ.get("TRIES", 0 if full else 1))
         if limit:
             groups = {}
-            for t in todo:
+            for t in pending:
                 groups.setdefault(t[:3] if full else t[:2], []).append(t)
-            todo = [t for g in groups.values() for t in rng.sample(g, min(limit, len(g)))]
-        rng.shuffle(todo)
+            pending = [t for g in groups.values() for t in rng.sample(g, min(limit, len(g)))]
+        rng.shuffle(pending)
         bad = {}
         with concurrent.futures.ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
-            tries = {pool.submit(attempt, place, *t, want[t[0]]): t for t in todo}
+            tries = {pool.submit(attempt, place, *t, want[t[0]]): t for t in pending}
             for done in concurrent.futures.as_completed(tries):
                 job, call, way, n = tries[done]
                 wrong = done.result()
@@ -141,9 +141,9 @@ def main():
                     bad.setdefault(job, []).append(wrong)
                     print(f"# {job}: {call} {n} {way}: {wrong}", flush=True)
         for job in JOBS:
-            n = sum(t[0] == job for t in todo)
+            n = sum(t[0] == job for t in pending)
             tap.check(f"io_faults: {job}: {n} calls failed, {len(bad.get(job, []))} times silently, with a crash or with a loss", not bad.get(job))
-        print(f"# seed {seed}, {len(todo)} runs, {time.monotonic() - start:.0f} s")
+        print(f"# seed {seed}, {len(pending)} runs, {time.monotonic() - start:.0f} s")
     finally:
         shutil.rmtree(place.dir, ignore_errors=True)
         for left in glob.glob(place.dir + "*"):

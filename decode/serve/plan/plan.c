@@ -27,7 +27,7 @@
 // What the front has of a request that waits, beside its prompt: its generation, choices and parsers.
 enum { FRONT_BYTES = 32 << 10 };
 
-// What is open while the sums are made.
+// The files that are open while the sums are made.
 typedef struct {
     sd_model *model, *draft;
     int **rank; // [n_adapters][model->n_linears]
@@ -182,13 +182,13 @@ static size_t most_requests(const sd_engine_memory_plan *e) {
     return 2 * ((size_t)e->queue + (size_t)e->slots) + (size_t)e->slots;
 }
 
-// Of a request that waits. Where its answer begins with its prompt, the front has the prompt too.
+// A request that waits takes so much. Where its answer begins with its prompt, the front has the prompt too.
 static size_t request_bytes(const sd_engine_memory_plan *e, const files *f) {
     return sd_engine_request_bytes(f->model, e->kv.longest, SD_API_MAX_STOP_TOKENS, f->forced) +
            (size_t)e->kv.longest * sizeof(int32_t) + FRONT_BYTES;
 }
 
-// What is kept of the vocabulary, of texts that were asked for, and of what requests are held to: those in
+// Bytes kept of the vocabulary, of texts that were asked for, and of what requests are held to. Those in
 // slots keep their states whatever others need, and one of them finds its next mask.
 static size_t grammar_bytes(const sd_engine_memory_plan *e, const sd_model *m) {
     if (!m->tokenizer) return 0;

@@ -1,4 +1,4 @@
-// What is written in a schema is looked at once, before anything is made of it: each keyword is
+// A schema is looked at once as it is written, before anything is made of it: each keyword is
 // enforced, an annotation, or refused by its name and place, and its value has the keyword's form. So
 // what is merged or never reached later loses no keyword in silence.
 //

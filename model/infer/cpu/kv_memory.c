@@ -42,7 +42,7 @@ static size_t scale_bytes(const memory *p) { // at a page's begin
     return p->type == SD_KV_INT8 ? SD_KV_PAGE * sizeof(float) : 0;
 }
 
-// Of layer l: where the pages of a head's keys (i 0) or values (i 1) begin.
+// Where the pages of a head's keys (i 0) or values (i 1) begin in layer l.
 static size_t head_at(const memory *p, int l, int i, int g) {
     return p->layer[l] + (size_t)(i * p->G + g) * (size_t)p->pages[l] * p->page_bytes;
 }

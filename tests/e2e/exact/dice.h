@@ -11,7 +11,7 @@ typedef struct {
     uint64_t seed, what, rolled;
 } dice;
 
-// What is rolled for: a number, and the use of it.
+// A roll is for a number and a use of it.
 typedef enum { DICE_PROMPT, DICE_TEXT, DICE_GROUP, DICE_RUN, DICE_SCHEMA, DICE_WORLD } dice_use;
 static inline dice dice_for(uint64_t seed, dice_use use, int64_t number) {
     return (dice){seed, (uint64_t)number << 8 | (uint64_t)use, 0};

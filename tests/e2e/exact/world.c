@@ -158,7 +158,7 @@ out:
     return st;
 }
 
-// What is the same for both kinds of worlds, behind their models.
+// The part behind the models, the same for both kinds of worlds.
 static sd_status furnish(exact_world *w, sd_error *err) {
     sd_status st = SD_OK;
     for (int i = 0; i < EXACT_ADAPTERS; i++) SD_TRY(make_adapter(&w->adapter[i], w->model, i, err));

@@ -16,7 +16,7 @@
 
 enum { CTX = 512, TEXTS = 4, LENGTH = 400, EVENTS = SD_SANITIZED ? 60 : 200, RANK = 2, V = 250 };
 
-// What is seen of one event.
+// One event, as seen from outside.
 typedef struct {
     int cached_b, preemptions;
     int64_t rows, rows_b; // of the event's steps; those of B's prompt that were read

@@ -206,7 +206,7 @@ static const maker makers[SD_TOOL_FORMAT_COUNT] = {
     [SD_TOOL_GEMMA] = make_gemma,    [SD_TOOL_PHI4] = make_phi,
     [SD_TOOL_HARMONY] = make_harmony};
 
-// What is not a call, and stays as it is.
+// Texts that are no calls, and stay as they are.
 static const char *const broken[SD_TOOL_FORMAT_COUNT][4] = {
     [SD_TOOL_HERMES] = {"<tool_call>\nnot JSON\n</tool_call>",
                         "<tool_call>{\"name\": 5}</tool_call>",
@@ -462,7 +462,7 @@ Test(dialogue_answer, an_answer_in_json_is_not_held_back) {
     sd_buf_free(&t.text);
 }
 
-// What is held does not grow with the answer, whatever it holds.
+// The text held back does not grow with the answer, whatever it holds.
 Test(dialogue_answer, what_never_becomes_a_call_is_content_in_time) {
     sd_answer_options o = options(SD_TOOL_HERMES);
     size_t n = 3 * SD_ANSWER_HELD;

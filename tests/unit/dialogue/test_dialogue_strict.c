@@ -102,7 +102,7 @@ static sd_tool_rules rules_for(const sd_dialogue *d, const json_t *list, bool re
                            .parallel = true};
 }
 
-// Of a read answer: its only call's value of "p".
+// A read answer's only call: its value of "p".
 static json_t *value_of(const rules_found *f) {
     cr_assert(f->n == 1 && f->content == 0, "<<%s>>", f->text.data);
     json_t *v = json_loadb(f->arguments[0].data, f->arguments[0].len, 0, NULL);
@@ -198,7 +198,7 @@ Test(dialogue_strict, enums_are_whole_and_names_of_tags_are_checked, .init = set
         cr_assert_null(rules_try(&r, &err), "%s", bad[i].parameters);
         cr_assert(strstr(err.message, bad[i].says), "%s", err.message);
     }
-    // What is not strict is not looked at, and free.
+    // A function that is not strict is not looked at, and free.
     json_object_set_new(function_of(list, 0), "strict", json_false());
     g = rules_compile(&r);
     cr_assert(rules_pass(g, "<tool_call>\n<function=f>\n<parameter=x>\n1\n</parameter>\n"

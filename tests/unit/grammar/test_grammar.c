@@ -400,7 +400,7 @@ Test(grammar, a_mask_takes_no_more_than_its_budget) {
         // Nothing stays of it but the frames.
         cr_expect_lt(sd_grammar_bytes(g), before + (1 << 20));
     }
-    // What is left of a step's budget is all used up, and no more; then nothing is tried.
+    // The rest of a step's budget is all used up, and no more; then nothing is tried.
     sd_gspend left = {1 << 20, 20000, 1 << 30};
     for (int i = 0; i < 3; i++) {
         int64_t work = g->work;

@@ -110,7 +110,7 @@ static double wait_for(const live *s, const char *key, int number) {
     return sd_now_s() - begin;
 }
 
-// Of each pair of prompts the first key asks one; the second key asks both, in turns the one or the
+// The first key asks one of each pair of prompts; the second key asks both, in turns the one or the
 // other first, and then the one again. Where nothing tells them apart, either is the faster as a coin
 // falls: the double of how often, less PAIRS, deviates by the root of PAIRS, and by more than 4.5 times
 // that once in 150,000 runs. What the key has asked itself is faster by more: times would tell.
