@@ -80,6 +80,9 @@ side_by_side() {
   }
   export -f one
   while read -r status seconds name; do report "$name" "$status" "$seconds"; done < <(xargs -d '\n' -P "$(nproc)" -I{} bash -c 'one "$1"' _ {})
+  wait $! && return
+  echo "not ok - side by side: a command was killed, and what came behind it did not run"
+  failed=$((failed + 1))
 }
 
 # What takes longest comes first, so that no processor waits for it at the end.

@@ -47,8 +47,8 @@ static bool is_shown(const sd_request *r, int32_t token) {
     return false;
 }
 
-// The token's text; true when a stop string ended the request.
-static bool add_text(sd_engine *e, sd_slot *s, int32_t token) {
+// The token's text; true when a stop string ended the request, which a forced token does not.
+static bool add_text(sd_engine *e, sd_slot *s, int32_t token, bool forced) {
     const sd_tokenizer *t = e->model->tokenizer;
     size_t len = 0;
     if (!t || (sd_tokenizer_is_special(t, token) && !is_shown(&s->request->r, token))) return false;
@@ -63,7 +63,7 @@ static bool add_text(sd_engine *e, sd_slot *s, int32_t token) {
         s->why = "out of memory for the text of one step; ask for fewer tokens";
         return true;
     }
-    bool may_end = s->stats.generated > s->request->r.shaping.min_tokens;
+    bool may_end = !forced && s->stats.generated > s->request->r.shaping.min_tokens;
     size_t stop = may_end ? find_stop(s, before) : s->text.len;
     if (stop < s->text.len) {
         s->text.len = s->usable = stop;
@@ -111,7 +111,8 @@ bool sd_slot_token(sd_engine *e, sd_slot *s, int32_t token, const float *logits)
     s->last_token = sd_now_s();
     if (s->first_token <= 0) s->first_token = s->last_token;
     s->stats.generated++;
-    if (!sd_slot_is_forced(s) && is_stop_token(e, s->request, token)) {
+    const bool forced = sd_slot_is_forced(s);
+    if (!forced && is_stop_token(e, s->request, token)) {
         s->finish = SD_FINISH_STOP;
         sd_slot_constraint_ended(s);
         return false;
@@ -119,7 +120,7 @@ bool sd_slot_token(sd_engine *e, sd_slot *s, int32_t token, const float *logits)
     s->timeline[s->n++] = token;
     sd_slot_reasoning_said(s, token);
     add_info(e, s, token, logits);
-    bool cut = add_text(e, s, token);
+    bool cut = add_text(e, s, token, forced);
     sd_slot_constraint_said(s, token);
     if (cut || s->finish != SD_FINISH_NONE) return false;
     if (s->n == e->longest ||

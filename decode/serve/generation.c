@@ -62,6 +62,7 @@ void sd_generation_free(sd_generation *g) {
 
 void sd_generation_cancel(sd_generation *g) {
     if (g->reading) atomic_store(&g->cancelled, true);
+    if (atomic_load(&g->server->stop)) return; // the provider, which may be gone, ends what runs
     for (int i = 0; i < g->n_choices; i++)
         if (g->choices[i].id && !g->choices[i].ended)
             g->model->provider->ops->cancel(g->model->provider, g->choices[i].id);

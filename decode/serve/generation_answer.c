@@ -80,17 +80,30 @@ int sd_generation_reserve(sd_generation *g, int ctx, sd_api_error *e) {
     const sd_api_request *r = &g->request;
     const size_t logprobs = logprobs_bytes(g, ctx, e), held = g->bytes_held,
                  rules = g->grammar ? sd_grammar_rule_bytes(g->grammar) + r->constraint_len : 0;
+    const size_t most = sd_listener_hold_most(&g->server->listener);
     if (logprobs == SIZE_MAX) return e->status;
     // What the parsed tools and the constraint take is kept until the answer's end.
     g->answer_bytes = r->tools_bytes * TOOLS_MEMORY + rules + logprobs;
     if (g->answer_bytes == 0 ||
         sd_listener_hold(&g->server->listener, g->client, &g->bytes_held, held + g->answer_bytes))
         return 0;
+    const size_t wanted = g->answer_bytes;
     g->answer_bytes = 0;
     g->server->listener.counts.bodies_refused++;
-    return sd_api_fail(e, 429, logprobs ? "logprobs" : NULL,
-                       "other requests hold the memory that --body-memory gives; try again later%s",
-                       logprobs ? ", or ask for a stream or fewer logprobs" : "");
+    const char *param = logprobs ? "logprobs" : NULL;
+    if (held + wanted > most)
+        return sd_api_fail(
+            e, 400, param,
+            "the request takes %zu MiB until its answer's end, and one request has at "
+            "most %zu MiB of --body-memory; ask for %s",
+            (held + wanted) >> 20, most >> 20,
+            logprobs ? "a stream or fewer logprobs"
+                     : "fewer or smaller tools, or a smaller schema");
+    sd_api_fail(e, 429, param,
+                "other requests hold the memory that --body-memory gives; try again later%s",
+                logprobs ? ", or ask for a stream or fewer logprobs" : "");
+    e->retry_s = sd_listener_bytes_wait_s(&g->server->listener, (int64_t)wanted);
+    return e->status;
 }
 
 // ---- pieces

@@ -222,7 +222,9 @@ static bool begin_check(sd_choice *c, const sd_provider_event *ev) {
     if (!c->said_lost && s->workers && sd_workers_add(s->workers, &c->check))
         return c->checking = true;
     sd_fail(&c->check_result, s->workers ? SD_ENOMEM : SD_EINTERRUPTED, "%s",
-            s->workers ? "out of memory" : "the server ends");
+            !s->workers    ? "the server ends"
+            : c->said_lost ? "it is too long to be kept for its check, or memory ran out"
+                           : "out of memory");
     count_check(s, &c->check_result);
     return false;
 }

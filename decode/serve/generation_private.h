@@ -123,8 +123,8 @@ void sd_generation_close_answer(sd_choice *c);
 /// Appends the text that echo puts before the answer: the prompt as it was read.
 bool sd_generation_echo(const sd_generation *g, int prompt, sd_buf *out);
 /// Claims memory for what is kept until the answer's end, before anything is queued: tools, what it is held
-/// to, the logprobs of a whole answer. 0, or the status in e: 400 when the logprobs can never fit, 429 when
-/// others hold the memory now. ctx: positions of a slot.
+/// to, the logprobs of a whole answer. 0, or the status in e: 400 when they can never fit, 429 when others
+/// hold the memory now. ctx: positions of a slot.
 int sd_generation_reserve(sd_generation *g, int ctx, sd_api_error *e);
 /// New tokens for a client that still waits: sent, or kept for the answer in one piece.
 void sd_generation_deliver(sd_generation *g, const sd_engine_event *m);

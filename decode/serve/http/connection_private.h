@@ -79,6 +79,3 @@ bool sd_conn_enter(sd_conn *c);
 void sd_conn_leave(sd_conn *c); // what it holds is free
 /// Gives the place of an idle socket to a newcomer; false when all are busy.
 bool sd_listener_make_place(sd_listener *l, sd_client *newcomer);
-/// Seconds until so many bytes of bodies and answers are given back at the speed of late; at most
-/// BODY_S, when all bodies that are on their way now have come or failed.
-double sd_listener_bytes_wait_s(const sd_listener *l, int64_t bytes);

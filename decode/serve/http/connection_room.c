@@ -162,6 +162,10 @@ double sd_listener_bytes_wait_s(const sd_listener *l, int64_t bytes) {
     return wait < BODY_S ? wait : BODY_S;
 }
 
+size_t sd_listener_hold_most(const sd_listener *l) {
+    return l->o.memory - reserve_of(l->o.memory);
+}
+
 bool sd_listener_hold(sd_listener *l, sd_client *client, size_t *held, size_t bytes) {
     size_t limit = l->o.memory;
     if (bytes > limit) return false;

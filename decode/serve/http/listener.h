@@ -113,3 +113,8 @@ void sd_listener_close(sd_listener *l);          // a zeroed one is fine
 /// part of it, becomes `bytes`. False, and nothing changes, when that would pass the bound and
 /// nobody else has to give. Giving back always succeeds.
 bool sd_listener_hold(sd_listener *l, sd_client *client, size_t *held, size_t bytes);
+/// The most that one request can ever hold: a part is for clients that hold little.
+size_t sd_listener_hold_most(const sd_listener *l);
+/// Seconds until so many bytes of bodies and answers are given back at the speed of late; at most
+/// as long as a body may take, when all that are on their way now have come or failed.
+double sd_listener_bytes_wait_s(const sd_listener *l, int64_t bytes);

@@ -3,7 +3,7 @@
 //
 // The parts are the engine's (SD_ENGINE_MEMORY_LIST), which counts them by the sizes that it takes
 // them by, and those of the models and of the HTTP front. A part that grows is counted at its bound, which
-// serving keeps to. /metrics has the same parts as they are now, under the same keys.
+// serving keeps to. /metrics has most of the parts as they are now, under the same keys.
 #pragma once
 
 #include "decode/serve/serve.h"

@@ -382,6 +382,29 @@ Test(reasoning, forced_tokens_come_whatever_else_is_asked_for) {
     sd_model_release(w.model);
 }
 
+Test(reasoning, a_stop_text_within_forced_tokens_ends_nothing) {
+    world w = make_world("\nqz\n");
+    sd_engine *e = test_engine_open(w.model, &(sd_engine_options){.ctx = 256, .slots = 1});
+    for (int forced = 1; forced >= 0; forced--) {
+        // The same text ends an answer that says it by itself.
+        test_answer a = {0};
+        sd_request r = request_of(&w, &styles[0], 4, 1, SD_SPEC_OFF);
+        sd_token_bias bias = {w.forced[1], 100};
+        r.stop[0] = "qz\n", r.n_stop = 1;
+        if (!forced) {
+            r.reasoning = (sd_request_reasoning){0};
+            r.stop[0] = "q";
+            r.shaping.bias = &bias, r.shaping.n_bias = 1;
+        }
+        test_run(e, &r, &a);
+        cr_expect_eq(a.finish, forced ? SD_FINISH_LENGTH : SD_FINISH_STOP);
+        cr_expect(forced ? a.ids.n == MOST : a.ids.n < 4, "%d", a.ids.n);
+        test_answer_free(&a);
+    }
+    sd_engine_close(e);
+    sd_model_release(w.model);
+}
+
 // The constraint begins behind the reasoning, which it lets be.
 Test(reasoning, a_constraint_behind_it_is_met) {
     world w = make_world("\nqz\n");

@@ -201,6 +201,23 @@ Test(clients, a_full_server_answers_another_client_and_tells_the_first_when) {
     live_stop(&s);
 }
 
+// Nobody else holds anything: to wait would help nobody.
+Test(clients, an_answer_that_can_never_be_kept_is_refused_for_good) {
+    live s;
+    live_write_model(&s);
+    s.o.body_memory = 1 << 20;
+    live_start_with(&s, 4096, 2, 8, NULL);
+    static const char body[] = "{\"prompt\":[1],\"max_tokens\":4000,\"logprobs\":20,\"n\":4%s}";
+    char text[128];
+    snprintf(text, sizeof text, body, "");
+    char *out = live_ask(&s, text);
+    cr_expect(strstr(out, " 400 ") && strstr(out, "--body-memory; ask for a stream"), "%s", out);
+    free(out);
+    snprintf(text, sizeof text, body, ",\"stream\":true,\"ignore_eos\":false");
+    expect(live_ask(&s, text), " 200 OK");
+    live_stop(&s);
+}
+
 Test(clients, a_client_below_its_share_of_memory_takes_it_from_the_one_above) {
     live s;
     live_write_model(&s);

@@ -50,6 +50,11 @@ static const struct {
     {OWN("\"name\":\"" SIXTEEN SIXTEEN SIXTEEN SIXTEEN
          "\",\"description\":\"d\",\"schema\":true,\"strict\":null"),
      SD_GRAMMAR_SCHEMA, "true"},
+    {CHAT(",\"response_format\":{\"type\":\"json_object\",\"json_schema\":null}"),
+     SD_GRAMMAR_OBJECT, ""},
+    {CHAT(",\"response_format\":{\"type\":\"text\",\"json_schema\":null}"), SD_GRAMMAR_NONE, NULL},
+    {CHAT(",\"structured_outputs\":{\"regex\":\"a+\",\"whitespace_pattern\":null}"),
+     SD_GRAMMAR_REGEX, "a+"},
     {CHAT(",\"structured_outputs\":{\"json\":{},\"disable_fallback\":true,"
           "\"disable_any_whitespace\":false}"),
      SD_GRAMMAR_SCHEMA, "{}"},

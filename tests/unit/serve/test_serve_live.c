@@ -313,6 +313,32 @@ static void drain_by(int sig) {
     live_join(&s);
 }
 
+static void do_nothing(int sig) {
+    (void)sig;
+}
+
+// The choices end while the server closes, the one after the other.
+Test(live, a_second_signal_ends_what_runs) {
+    live s;
+    signal(SIGTERM,
+           do_nothing); // what stands behind the server's, if it has ended before the second
+    live_start(&s, 4096, 4, 8);
+    s.o.drain_s = 120;
+    int fd = live_dial(&s, 0);
+    cr_assert(live_post(fd, "{\"prompt\":[1],\"max_tokens\":4000,\"ignore_eos\":true,\"n\":4,"
+                            "\"stream\":true}"));
+    cr_assert(live_began(fd) && live_wait_metric(&s, "num_requests_running", 4));
+    for (int i = 0; i < 2; i++) { // two that come at once are one
+        kill(getpid(), SIGTERM);
+        usleep(20000);
+    }
+    char *out = live_read(fd);
+    cr_expect(!strstr(out, "\"finish_reason\":\"length\""), "it ran to its end");
+    free(out);
+    close(fd);
+    live_join(&s);
+}
+
 Test(live, sigterm_lets_the_running_request_finish) {
     drain_by(SIGTERM);
 }

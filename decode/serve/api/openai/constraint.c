@@ -48,7 +48,8 @@ static bool set_object(sd_api_request *r, const char *param, sd_api_error *e) {
     return set(r, SD_GRAMMAR_OBJECT, sd_strdup(""), 0, param, e);
 }
 
-// Whether an object has no members but these (NULL behind the last): what is not read is not enforced.
+// Whether an object has no members but these (NULL behind the last): what is not read is not enforced. A
+// member that is null is absent.
 static bool only(const json_t *o, const char *where, const char *const *known, const char *param,
                  sd_api_error *e) {
     const char *key;
@@ -56,7 +57,7 @@ static bool only(const json_t *o, const char *where, const char *const *known, c
     json_object_foreach((json_t *)(uintptr_t)o, key, v) {
         int i = 0;
         while (known[i] && strcmp(known[i], key) != 0) i++;
-        if (known[i]) continue;
+        if (known[i] || json_is_null(v)) continue;
         sd_api_fail(e, 400, param,
                     "%s has a member \"%.80s\", which is not supported; leave it out", where, key);
         return false;
@@ -115,7 +116,8 @@ static bool read_flag(sd_api_request *r, const json_t *v, const char *param, sd_
 }
 
 static bool read_structured(sd_api_request *r, const json_t *v, sd_api_error *e) {
-    // The last two ask for what is so anyhow: nothing falls back, and white space is bounded.
+    // The flags ask for what is so anyhow: nothing falls back, and white space is bounded.
+    static const char *const flags[] = {"disable_fallback", "disable_any_whitespace"};
     static const char *const known[] = {
         "json",    "regex",          "choice",           "json_object",
         "grammar", "structural_tag", "disable_fallback", "disable_any_whitespace",
@@ -129,8 +131,8 @@ static bool read_structured(sd_api_request *r, const json_t *v, sd_api_error *e)
                       "has a grammar, which is not supported; give json, regex or choice");
     if (sd_field_get(v, "structural_tag"))
         return refuse(e, param, "has a structural_tag, which is not supported");
-    for (int i = 6; known[i]; i++)
-        if ((x = sd_field_get(v, known[i])) && !json_is_boolean(x))
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
+        if ((x = sd_field_get(v, flags[i])) && !json_is_boolean(x))
             return refuse(e, param, "has a flag that is neither true nor false");
     if ((x = sd_field_get(v, "json")) && !set_json(r, SD_GRAMMAR_SCHEMA, x, param, e)) return false;
     if ((x = sd_field_get(v, "regex")) && !set_text(r, SD_GRAMMAR_REGEX, x, param, e)) return false;
