@@ -341,7 +341,7 @@ Test(reasoning, a_slot_that_is_taken_away_changes_no_token, .timeout = 600) {
     printf("# %d slots were taken away, %d of them within what ends the reasoning\n", taken,
            within);
     cr_expect_gt(taken, 200);
-    cr_expect_gt(within, 20);
+    cr_expect_gt(within, 20 / STEP);
 }
 
 Test(reasoning, forced_tokens_come_whatever_else_is_asked_for) {

@@ -2,6 +2,8 @@
 // aborts, which fails the test under every runner of tests.
 #include "tests/unit/support/live.h"
 
+#include "tests/unit/support/must.h"
+
 #include "base/clock.h"
 #include "base/files/path.h"
 #include "base/memory.h"
@@ -14,16 +16,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#define MUST(cond, ...)                                                                            \
-    do {                                                                                           \
-        if (!(cond)) {                                                                             \
-            fprintf(stderr, "%s:%d: ", __FILE__, __LINE__);                                        \
-            fprintf(stderr, __VA_ARGS__);                                                          \
-            fputc('\n', stderr);                                                                   \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
 
 static void on_ready(void *ctx, const char *address) {
     live *s = ctx;

@@ -3,8 +3,7 @@
 #include "base/files/path.h"
 #include "base/memory.h"
 #include "datasets/corpus/corpus_index.h"
-
-#include <criterion/criterion.h>
+#include "tests/unit/support/must.h"
 
 void test_write_run(const char *run, sd_model *base, uint64_t seed, float spread, bool bound) {
     int slots = base->n_linears;
@@ -19,21 +18,21 @@ void test_write_run(const char *run, sd_model *base, uint64_t seed, float spread
         lora[i] = (sd_lora){.r = 4, .A = f, .B = f + 4 * cols, .scale = 1};
     }
     sd_adapter *a;
-    cr_assert_eq(sd_adapter_from_factors(&a, "x", lora, base, &err), SD_OK, "%s", err.message);
+    MUST(sd_adapter_from_factors(&a, "x", lora, base, &err) == SD_OK, "%s", err.message);
     for (int i = 0; i < slots; i++) free((void *)(uintptr_t)lora[i].A);
     free(lora);
     char *peft = sd_path_join(run, "adapter"), *draft = sd_path_join(run, "draft");
     char *index = sd_path_join(draft, "corpus.idx");
-    cr_assert_eq(sd_mkdirs(draft, &err), SD_OK);
-    cr_assert_eq(sd_adapter_write_peft(peft, a, base, NULL, &err), SD_OK, "%s", err.message);
+    MUST(sd_mkdirs(draft, &err) == SD_OK, "%s", err.message);
+    MUST(sd_adapter_write_peft(peft, a, base, NULL, &err) == SD_OK, "%s", err.message);
     sd_adapter_release(a);
-    cr_assert_eq(sd_adapter_open(&a, run, base, false, &err), SD_OK, "%s", err.message);
+    MUST(sd_adapter_open(&a, run, base, false, &err) == SD_OK, "%s", err.message);
     sd_sha256 other;
-    cr_assert_eq(sd_sha256_of(&other, "other", 5, &err), SD_OK);
+    MUST(sd_sha256_of(&other, "other", 5, &err) == SD_OK, "%s", err.message);
     const int32_t corpus[] = {1, 2, 3, 4, 5, 6, -1};
-    cr_assert_eq(sd_corpus_write(index, corpus, 7, sd_tokenizer_fingerprint(base->tokenizer),
-                                 bound ? &a->sha256 : &other, &err),
-                 SD_OK, "%s", err.message);
+    MUST(sd_corpus_write(index, corpus, 7, sd_tokenizer_fingerprint(base->tokenizer),
+                         bound ? &a->sha256 : &other, &err) == SD_OK,
+         "%s", err.message);
     sd_adapter_release(a);
     free(peft), free(draft), free(index);
 }
