@@ -313,10 +313,6 @@ static void drain_by(int sig) {
     live_join(&s);
 }
 
-static void do_nothing(int sig) {
-    (void)sig;
-}
-
 // The choices end while the server closes, the one after the other; where the signal meets a step.
 static void cut_off(void) {
     live s;
