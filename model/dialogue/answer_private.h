@@ -93,6 +93,7 @@ struct sd_answer_parser {
     char key[SD_CALL_KEY + 1];
     char name[SD_CALL_NAME + 1];
     int n_parameters;
+    int types; // that the parameter `key` may have (parameter.h)
     enum {
         SD_SCAN_BEGIN,
         SD_SCAN_JSON,

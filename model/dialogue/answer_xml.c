@@ -88,8 +88,6 @@ static const json_t *parameters_of(const sd_answer_parser *p) {
 
 // A value's text as the JSON that it is, or as a string.
 static void tell_value(sd_answer_parser *p, const char *text, size_t len) {
-    const json_t *parameters = parameters_of(p);
-    int types = sd_parameter_types(parameters, p->key);
     json_t *v = NULL;
     sd_error err;
     size_t from = 0, to = len;
@@ -104,7 +102,7 @@ static void tell_value(sd_answer_parser *p, const char *text, size_t len) {
     if (n > 0 &&
         sd_json_load(&v, json, n, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL, &err) != SD_OK)
         p->failed = true;
-    if (v && sd_parameter_is(parameters, p->key, types, v)) {
+    if (v && sd_parameter_is(parameters_of(p), p->key, p->types, v)) {
         sd_answer_tell(p, SD_DELTA_ARGUMENTS, json, n);
     } else {
         sd_answer_tell(p, SD_DELTA_ARGUMENTS, "\"", 1);
@@ -132,7 +130,8 @@ static sd_step in_key(sd_answer_parser *p) {
     p->n_parameters++;
     sd_answer_tell_escaped(p, p->key, n);
     sd_answer_tell(p, SD_DELTA_ARGUMENTS, "\": ", 3);
-    bool other = sd_parameter_types(parameters_of(p), p->key) != SD_T_STRING;
+    p->types = sd_parameter_types(parameters_of(p), p->key, NULL);
+    bool other = p->types != SD_T_STRING;
     if (!other) sd_answer_tell(p, SD_DELTA_ARGUMENTS, "\"", 1);
     p->scan = SD_SCAN_BEGIN, p->cut = 0;
     p->trim = true; // one line break in front of the value is not its own
@@ -180,8 +179,7 @@ static sd_step end_at_cut(sd_answer_parser *p) {
 // is sound, and nothing but the value's end stands behind it.
 static void scan_byte(sd_answer_parser *p, char c) {
     if (p->scan == SD_SCAN_BEGIN && !sd_answer_space(c)) {
-        int types = sd_parameter_types(parameters_of(p), p->key);
-        bool json = (c == '{' && types & SD_T_OBJECT) || (c == '[' && types & SD_T_ARRAY);
+        bool json = (c == '{' && p->types & SD_T_OBJECT) || (c == '[' && p->types & SD_T_ARRAY);
         p->scan = json ? SD_SCAN_JSON : SD_SCAN_OVER;
         p->json = (sd_json_call){0};
     }

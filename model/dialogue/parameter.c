@@ -8,9 +8,9 @@ static const json_t *schema_of(const json_t *parameters, const char *key) {
     return json_object_get(json_object_get(parameters, "properties"), key);
 }
 
-int sd_parameter_types(const json_t *parameters, const char *key) {
+int sd_parameter_types(const json_t *parameters, const char *key, int64_t *steps) {
     const json_t *schema = schema_of(parameters, key);
-    int types = schema ? sd_schema_value_types(parameters, schema) : SD_T_ALL;
+    int types = schema ? sd_schema_value_types(parameters, schema, steps) : SD_T_ALL;
     return types == SD_T_ALL ? SD_T_STRING : types;
 }
 

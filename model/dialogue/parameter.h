@@ -7,10 +7,12 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 /// The types (SD_T_* of model/grammar/schema/schema.h) that the value of a parameter may have. Where nothing
 /// is said of it, SD_T_STRING. parameters: a tool's, a JSON schema; NULL: none.
-int sd_parameter_types(const json_t *parameters, const char *key);
+/// *steps, unless steps is NULL: an account (sd_gb_spend), off which what it took is taken.
+int sd_parameter_types(const json_t *parameters, const char *key, int64_t *steps);
 
 /// Whether a value that is no string, read from such a text, is what the text means. types: of the parameter.
 bool sd_parameter_is(const json_t *parameters, const char *key, int types, const json_t *value);

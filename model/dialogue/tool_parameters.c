@@ -86,7 +86,9 @@ static bool is_required(const json_t *root, const char *key) {
 // A string as it is, any other value in JSON, as the machine that reads answers takes them.
 static int value(const sd_tool_maker *m, const json_t *root, const char *key,
                  const json_t *schema) {
-    int types = sd_parameter_types(root, key), any[2], n = 0;
+    int64_t left = 0;
+    int types = sd_parameter_types(root, key, &left), any[2], n = 0;
+    if (!sd_gb_spend(m->b, -left, 0)) return -1;
     sd_schema_part p = {.root = root, .part = schema, .key = key};
     if (types & ~SD_T_STRING) {
         p.spelling = SD_SPELL_OTHERS;
@@ -105,6 +107,9 @@ static int strict_tags(const sd_tool_maker *m, int i) {
     const char *key;
     if (!enforced(m, i, root)) return -1;
     if (root && !sd_gb_json_schema_check(m->b, root)) return -1;
+    size_t looks =
+        json_object_size(properties) * json_array_size(json_object_get(root, "required"));
+    if (!sd_gb_spend(m->b, (int64_t)(looks / 2), 0)) return -1;
     int *e = sd_alloc(json_object_size(properties) + 1, sizeof *e), n = 0, all = -1;
     if (!e) {
         sd_fail(m->err, SD_ENOMEM, "out of memory for a grammar");

@@ -58,6 +58,9 @@ enum {
 sd_grammar_builder *sd_grammar_builder_open(void);    // NULL when out of memory
 void sd_grammar_builder_close(sd_grammar_builder *b); // NULL is fine
 
+/// Takes steps, of some 7 ns, and bytes off the one account of all that the builder makes. False, with
+/// SD_ELIMIT: it is used up; or the builder failed before.
+bool sd_gb_spend(sd_grammar_builder *b, int64_t steps, int64_t bytes);
 int sd_gb_empty(sd_grammar_builder *b);
 int sd_gb_literal(sd_grammar_builder *b, const char *bytes, size_t len);
 /// One byte of a set: bit c % 32 of word c / 32.

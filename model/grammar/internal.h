@@ -98,9 +98,6 @@ struct sd_grammar_builder {
 int sd_gb_fail(sd_grammar_builder *b, sd_status st, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 int sd_gb_fail_with(sd_grammar_builder *b, const sd_error *err);
-/// Takes steps, of some 7 ns, and bytes off the one account of all that the builder makes. False, with
-/// SD_ELIMIT: it is used up; or the builder failed before.
-bool sd_gb_spend(sd_grammar_builder *b, int64_t steps, int64_t bytes);
 int sd_gb_add(sd_grammar_builder *b, sd_gexpr_kind kind, int a, int c, int d);
 /// Takes d. json: the characters are spelled as in a JSON string, between its quotes.
 int sd_gb_dfa(sd_grammar_builder *b, sd_dfa *d, bool json);

@@ -2,12 +2,21 @@
 // value is written before it comes.
 #include "model/grammar/schema/private.h"
 
-enum { DEPTH = 32, STEPS = 20000 };
+#include <string.h>
+
+// A step is a schema or a value of an enum, some 300 ns: so many of an account's.
+enum { DEPTH = 32, STEPS = 2000, ACCOUNT = 40, REF_BYTES = 16 };
 
 typedef struct {
     const json_t *root;
-    int left; // steps
+    int64_t left; // steps
 } walk;
+
+// Types that are named, by "type" or by values, and those that keywords speak of, which hold where none are
+// named. Schemas that hold at once are one schema, also in what they imply.
+typedef struct {
+    int named, implied; // implied 0: none
+} said;
 
 static int type_of_value(const json_t *v) {
     switch (json_typeof(v)) {
@@ -30,12 +39,16 @@ static int type_of_value(const json_t *v) {
     return SD_T_ALL;
 }
 
-static int types_of(walk *w, const json_t *schema, int depth);
+static said read_said(walk *w, const json_t *schema, int depth);
+
+static int settle(said s) {
+    return s.named == SD_T_ALL && s.implied ? s.implied : s.named;
+}
 
 static int any_of(walk *w, const json_t *list, int depth) {
     int types = 0;
     for (size_t i = 0; i < json_array_size(list) && types != SD_T_ALL; i++)
-        types |= types_of(w, json_array_get(list, i), depth);
+        types |= settle(read_said(w, json_array_get(list, i), depth));
     return types;
 }
 
@@ -48,26 +61,37 @@ static int values(walk *w, const json_t *list) {
     return types;
 }
 
-static int types_of(walk *w, const json_t *schema, int depth) {
-    const json_t *v;
-    if (json_is_false(schema)) return 0;
-    if (!json_is_object(schema) || depth > DEPTH || --w->left < 0) return SD_T_ALL;
-    int types =
-        json_object_get(schema, "type") ? sd_schema_types(schema) : sd_schema_implied_types(schema);
-    if (types < 0) types = SD_T_ALL;
-    if (types & SD_T_NUMBER) types |= SD_T_INTEGER;
-    if ((v = json_object_get(schema, "enum"))) types &= values(w, v);
-    if ((v = json_object_get(schema, "const"))) types &= type_of_value(v);
-    if ((v = json_object_get(schema, "anyOf"))) types &= any_of(w, v, depth + 1);
-    if ((v = json_object_get(schema, "oneOf"))) types &= any_of(w, v, depth + 1);
-    for (size_t i = 0; i < json_array_size(json_object_get(schema, "allOf")); i++)
-        types &= types_of(w, json_array_get(json_object_get(schema, "allOf"), i), depth + 1);
-    if ((v = json_object_get(schema, "$ref")) && json_is_string(v))
-        types &= types_of(w, sd_schema_resolve(w->root, json_string_value(v)), depth + 1);
-    return types;
+static void add(said *s, said other) {
+    s->named &= other.named, s->implied |= other.implied;
 }
 
-int sd_schema_value_types(const json_t *root, const json_t *part) {
+static said read_said(walk *w, const json_t *schema, int depth) {
+    const json_t *v;
+    const char *ref;
+    said s = {SD_T_ALL, 0};
+    if (json_is_false(schema)) return (said){0, 0};
+    if (!json_is_object(schema) || depth > DEPTH || --w->left < 0) return s;
+    int implied = sd_schema_implied_types(schema);
+    if (json_object_get(schema, "type")) s.named = sd_schema_types(schema);
+    if (s.named < 0) s.named = SD_T_ALL;
+    if (s.named & SD_T_NUMBER) s.named |= SD_T_INTEGER;
+    if (implied != SD_T_ALL) s.implied = implied & SD_T_NUMBER ? implied | SD_T_INTEGER : implied;
+    if ((v = json_object_get(schema, "enum"))) s.named &= values(w, v);
+    if ((v = json_object_get(schema, "const"))) s.named &= type_of_value(v);
+    if ((v = json_object_get(schema, "anyOf"))) s.named &= any_of(w, v, depth + 1);
+    if ((v = json_object_get(schema, "oneOf"))) s.named &= any_of(w, v, depth + 1);
+    v = json_object_get(schema, "allOf");
+    for (size_t i = 0; i < json_array_size(v) && w->left >= 0; i++)
+        add(&s, read_said(w, json_array_get(v, i), depth + 1));
+    if (!(ref = json_string_value(json_object_get(schema, "$ref")))) return s;
+    w->left -= (int64_t)(strlen(ref) / REF_BYTES);
+    if (w->left >= 0) add(&s, read_said(w, sd_schema_resolve(w->root, ref), depth + 1));
+    return s;
+}
+
+int sd_schema_value_types(const json_t *root, const json_t *part, int64_t *steps) {
     walk w = {root, STEPS};
-    return types_of(&w, part, 0);
+    int types = settle(read_said(&w, part, 0));
+    if (steps) *steps -= ACCOUNT * (STEPS - w.left);
+    return w.left < 0 ? SD_T_ALL : types;
 }

@@ -1,6 +1,8 @@
 // Strict functions: whatever an answer that the grammar lets pass is read as, its calls keep to their schemas;
 // and what has no schema to keep to is free.
+#include "base/clock.h"
 #include "base/rng.h"
+#include "model/dialogue/parameter.h"
 #include "model/grammar/schema/schema.h"
 #include "tests/unit/dialogue/support_rules.h"
 
@@ -485,6 +487,74 @@ Test(dialogue_strict, calls_of_128_functions_can_be_forced, .init = setup, .fini
         sd_grammar_release(rules_compile(&r));
     }
     json_decref(list);
+}
+
+// ---- what takes many steps for its size
+
+// Refused for the account, and soon: a bound that only work without an account passes.
+static void expect_refused(json_t *parameters) {
+    json_t *list = json_pack("[{s:{s:s, s:b, s:o}}]", "function", "name", "f", "strict", 1,
+                             "parameters", parameters);
+    sd_tool_rules r = rules_for(&coder, list, true);
+    sd_error err;
+    double begin = sd_now_s();
+    cr_assert_null(rules_try(&r, &err));
+    cr_assert_eq(err.status, SD_ELIMIT, "%s", err.message);
+    cr_assert_lt(sd_now_s() - begin, 0.4, "%g s", sd_now_s() - begin);
+    json_decref(list);
+}
+
+// d0: a string; di: one of four d(i - 1).
+static json_t *four_ways(int levels) {
+    json_t *defs = json_pack("{s:{s:s}}", "d0", "type", "string");
+    for (int i = 1; i <= levels; i++) {
+        char name[8], ref[32];
+        snprintf(name, sizeof name, "d%d", i);
+        snprintf(ref, sizeof ref, "#/$defs/d%d", i - 1);
+        json_object_set_new(defs, name,
+                            json_pack("{s:[{s:s},{s:s},{s:s},{s:s}]}", "anyOf", "$ref", ref, "$ref",
+                                      ref, "$ref", ref, "$ref", ref));
+    }
+    return defs;
+}
+
+Test(dialogue_strict, types_of_parameters_are_found_on_the_account, .init = setup,
+     .fini = rules_close) {
+    json_t *properties = json_object(), *defs = four_ways(7);
+    char name[16];
+    for (int i = 0; i < 400; i++) {
+        snprintf(name, sizeof name, "p%d", i);
+        json_object_set_new(properties, name, json_pack("{s:s}", "$ref", "#/$defs/d7"));
+    }
+    json_t *parameters =
+        json_pack("{s:s, s:o, s:o}", "type", "object", "properties", properties, "$defs", defs);
+    // A walk is charged, and ends: 4^7 schemas are more than it looks at.
+    int64_t left = 1000000;
+    cr_assert_eq(sd_parameter_types(parameters, "p0", &left), SD_T_STRING);
+    cr_assert(left < 950000 && left > 800000, "%lld", (long long)left);
+    expect_refused(parameters);
+    // A reference is paid for by its length.
+    sd_buf ref = sd_buf_make(1 << 17);
+    for (int i = 0; i < 40000; i++) sd_buf_adds(&ref, i ? "/a" : "#");
+    parameters = json_pack("{s:{s:{s:s}}}", "properties", "p", "$ref", ref.data);
+    left = 1000000;
+    cr_assert_eq(sd_parameter_types(parameters, "p", &left), SD_T_STRING);
+    cr_assert_lt(left, 900000, "%lld", (long long)left);
+    json_decref(parameters);
+    sd_buf_free(&ref);
+}
+
+Test(dialogue_strict, required_properties_are_looked_up_on_the_account, .init = setup,
+     .fini = rules_close) {
+    json_t *properties = json_object(), *required = json_array();
+    for (int i = 0; i < 15000; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "p%d", i);
+        json_object_set_new(properties, name, json_pack("{s:s}", "type", "null"));
+        json_array_insert_new(required, 0, json_string(name));
+    }
+    expect_refused(json_pack("{s:s, s:o, s:o}", "type", "object", "properties", properties,
+                             "required", required));
 }
 
 // ---- the check at the end
