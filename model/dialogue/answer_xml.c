@@ -99,9 +99,7 @@ static void tell_value(sd_answer_parser *p, const char *text, size_t len) {
     if (n == 5 && memcmp(json, "False", 5) == 0) as = "false";
     if (n == 4 && memcmp(json, "None", 4) == 0) as = "null";
     if (as) json = as, n = strlen(as);
-    if (n > 0 &&
-        sd_json_load(&v, json, n, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL, &err) != SD_OK)
-        p->failed = true;
+    if (n > 0 && sd_json_load(&v, json, n, JSON_DECODE_ANY, NULL, &err) != SD_OK) p->failed = true;
     if (v && sd_parameter_is(parameters_of(p), p->key, p->types, v)) {
         sd_answer_tell(p, SD_DELTA_ARGUMENTS, json, n);
     } else {

@@ -250,7 +250,7 @@ bool sd_tool_grammar_has(sd_tool_format f) {
 }
 
 int sd_gb_tool_answer(sd_grammar_builder *b, const sd_tool_rules *r, sd_error *err) {
-    sd_tool_maker m = {.b = b, .r = r, .err = err, .any = -1};
+    sd_tool_maker m = {.b = b, .r = r, .err = err, .any = -1, .text = -1};
     for (int i = 0; i < SD_RULES_TOOLS; i++) m.arguments[i] = -1;
     if (r->form.kind != SD_GRAMMAR_NONE) return form(&m);
     if (r->d->format == SD_TOOL_HARMONY) return harmony(&m);

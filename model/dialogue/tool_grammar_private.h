@@ -11,7 +11,7 @@ typedef struct {
     const sd_tool_rules *r;
     sd_error *err; // what the builder does not know
     // Made once, however many calls use them: each use is a reference to a rule.
-    int arguments[SD_RULES_TOOLS], any; // -1: not made yet
+    int arguments[SD_RULES_TOOLS], any, text; // -1: not made yet
 } sd_tool_maker;
 
 /// The arguments of tool i: JSON; in qwen3-coder its parameters as tags.

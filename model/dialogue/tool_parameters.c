@@ -46,14 +46,12 @@ static int refuse(const sd_tool_maker *m, int i, const char *key, const char *wh
 
 // Beside the properties a schema says nothing that tags do not enforce.
 static bool enforced(const sd_tool_maker *m, int i, const json_t *root) {
-    static const char *const keys[] = {"type",  "properties",  "required", "additionalProperties",
-                                       "$defs", "definitions", "$schema",  "description",
-                                       "title"};
+    static const char *const keys[] = {"type", "properties", "required", "additionalProperties"};
     const char *key;
     json_t *v;
     size_t k;
     json_object_foreach((json_t *)(uintptr_t)root, key, v) {
-        bool known = false;
+        bool known = sd_schema_is_annotation(key);
         for (size_t n = 0; n < sizeof keys / sizeof keys[0]; n++)
             known |= strcmp(key, keys[n]) == 0;
         if (!known) return refuse(m, i, key, "is not enforced in calls of this form"), false;
@@ -83,9 +81,18 @@ static bool is_required(const json_t *root, const char *key) {
     return false;
 }
 
+// Any string: made once, as most parameters are one. As in JSON, no NUL is written.
+static int any_text(sd_tool_maker *m) {
+    const char *const none[] = {end, ""};
+    const size_t len[] = {strlen(end), 1};
+    if (m->text < 0)
+        m->text =
+            as_rule(m, sd_gb_free_text(m->b, &(sd_free_text){.without = none, .len = len, .n = 2}));
+    return m->text;
+}
+
 // A string as it is, any other value in JSON, as the machine that reads answers takes them.
-static int value(const sd_tool_maker *m, const json_t *root, const char *key,
-                 const json_t *schema) {
+static int value(sd_tool_maker *m, const json_t *root, const char *key, const json_t *schema) {
     int64_t left = 0;
     int types = sd_parameter_types(root, key, &left), any[2], n = 0;
     if (!sd_gb_spend(m->b, -left, 0)) return -1;
@@ -95,18 +102,29 @@ static int value(const sd_tool_maker *m, const json_t *root, const char *key,
         any[n++] = sd_gb_json_schema_part(m->b, &p);
     }
     if (types & SD_T_STRING) {
-        p.spelling = SD_SPELL_TEXT, p.without = end;
+        p.spelling = SD_SPELL_TEXT, p.without = end, p.text = any_text(m);
         any[n++] = sd_gb_json_schema_part(m->b, &p);
     }
     return n ? sd_gb_any_of(m->b, any, n) : sd_gb_chars(m->b, NULL, 0);
 }
 
-static int strict_tags(const sd_tool_maker *m, int i) {
+// Arguments are an object: what lets other values through is no schema of any.
+static int held_to_object(const sd_tool_maker *m, int i, const json_t *parameters, int e) {
+    int64_t left = 0;
+    int types = e < 0 ? SD_T_OBJECT : sd_schema_value_types(parameters, parameters, &left);
+    if (types != SD_T_OBJECT)
+        return refuse(m, i, "parameters",
+                      "lets more through than objects, which arguments are; give it \"type\": "
+                      "\"object\"");
+    return sd_gb_spend(m->b, -left, 0) ? e : -1;
+}
+
+static int strict_tags(sd_tool_maker *m, int i) {
     const json_t *root = json_object_get(sd_rules_function(m, i), "parameters");
     json_t *properties = json_object_get(root, "properties"), *schema;
     const char *key;
     if (!enforced(m, i, root)) return -1;
-    if (root && !sd_gb_json_schema_check(m->b, root)) return -1;
+    if (!sd_gb_json_schema_check(m->b, root)) return -1;
     size_t looks =
         json_object_size(properties) * json_array_size(json_object_get(root, "required"));
     if (!sd_gb_spend(m->b, (int64_t)(looks / 2), 0)) return -1;
@@ -132,10 +150,23 @@ out:
 
 // ---- all formats
 
-static int strict_arguments(const sd_tool_maker *m, int i) {
+static int strict_arguments(sd_tool_maker *m, int i) {
     const json_t *parameters = json_object_get(sd_rules_function(m, i), "parameters");
-    if (m->r->d->format == SD_TOOL_QWEN3_CODER) return strict_tags(m, i);
-    return json_is_object(parameters) ? sd_gb_json_schema(m->b, parameters) : text(m, "{}");
+    bool tags = m->r->d->format == SD_TOOL_QWEN3_CODER;
+    if (!json_is_object(parameters)) return tags ? sd_gb_empty(m->b) : text(m, "{}");
+    return held_to_object(m, i, parameters,
+                          tags ? strict_tags(m, i) : sd_gb_json_schema(m->b, parameters));
+}
+
+// A schema that says nothing lets any arguments through.
+static bool is_any(const sd_tool_maker *m, int i) {
+    const json_t *parameters = json_object_get(sd_rules_function(m, i), "parameters");
+    const char *key;
+    json_t *v;
+    if (!sd_rules_strict(m, i)) return true;
+    json_object_foreach((json_t *)(uintptr_t)parameters, key,
+                        v) if (!sd_schema_is_annotation(key)) return false;
+    return json_is_object(parameters);
 }
 
 static int any_arguments(const sd_tool_maker *m) {
@@ -144,9 +175,9 @@ static int any_arguments(const sd_tool_maker *m) {
 }
 
 int sd_tool_arguments(sd_tool_maker *m, int i) {
-    bool strict = sd_rules_strict(m, i);
-    int *made = strict ? &m->arguments[i] : &m->any;
-    if (*made < 0) *made = as_rule(m, strict ? strict_arguments(m, i) : any_arguments(m));
+    bool any = is_any(m, i);
+    int *made = any ? &m->any : &m->arguments[i];
+    if (*made < 0) *made = as_rule(m, any ? any_arguments(m) : strict_arguments(m, i));
     return *made;
 }
 

@@ -47,7 +47,7 @@ class Maker:
         if kind < 0.28:
             return self.rnd.choice(CLASSES)
         if kind < 0.32:
-            return self.rnd.choice("^$")
+            return self.rnd.choice(("^", "$", "^", "$", "$^"))
         if kind < 0.5 and depth > 0:
             self.names += 1
             return self.rnd.choice(("(", "(?:", f"(?<n{self.names}>")) + self.any_of(depth - 1) + ")"

@@ -19,6 +19,7 @@ typedef struct {
     sd_error *err;
     int32_t (*set)[2]; // the class that is read
     int n_set, cap_set;
+    bool space, no_space; // it has \s; it has \S
     struct {
         size_t at, len;
     } name[MAX_NAMES]; // of groups
@@ -120,6 +121,7 @@ static bool put_named(parser *p, char name, bool negated) {
                                        {0x2028, 0x2029}, {0x202F, 0x202F}, {0x205F, 0x205F},
                                        {0x3000, 0x3000}, {0xFEFF, 0xFEFF}};
     char low = (char)(name | 0x20);
+    p->space |= name == 's', p->no_space |= name == 'S';
     bool wide = (low == name) == negated;
     const int32_t(*t)[2] = low == 'd' ? digit : low == 'w' ? word : space;
     int n = low == 'd' ? 1 : low == 'w' ? 4 : wide ? 11 : 2, from = p->n_set;
@@ -223,6 +225,7 @@ static bool class_atom(parser *p, bool negated, int32_t *cp) {
 static int read_class(parser *p) {
     bool negated = take(p, "^");
     p->n_set = 0;
+    p->space = p->no_space = false;
     while (more(p) && !see(p, "]")) {
         int32_t lo, hi;
         if (!class_atom(p, negated, &lo)) return -1;
@@ -241,6 +244,8 @@ static int read_class(parser *p) {
         if (!put(p, lo, hi)) return -1;
     }
     if (!take(p, "]")) return fail(p, SD_EINVAL, "a [ without its ]");
+    // Whatever a dialect takes for a space: it is one of the two.
+    if (p->space && p->no_space && !put(p, 0, LAST_CP)) return -1;
     if (!settle(p, 0, negated)) return -1;
     return add_class(p);
 }

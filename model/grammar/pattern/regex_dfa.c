@@ -223,9 +223,11 @@ static bool accepts(maker *m, int s, bool first) {
 static bool make_sets(maker *m, sd_dfa_maker *d) {
     m->pending[0] = m->start;
     if (number_of(m, close_over(m, 1, true, false)) < 0) return false;
+    // An empty text is at its beginning and at its end. Where that alone makes it a match, the first set is not
+    // found again: behind a character the same states are another set.
+    if (accepts(m, 0, true) && !accepts(m, 0, false))
+        memset(m->slot, 0, SET_SLOTS * sizeof *m->slot);
     for (int s = 0; s < m->n_sets; s++) {
-        // An empty text is at its beginning and at its end. The first set comes again only where it
-        // was reached without ^.
         if (!sd_dfa_state(d, accepts(m, s, s == 0))) return false;
         for (int k = 0; k < m->n_symbols; k++) {
             int n = 0;

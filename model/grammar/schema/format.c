@@ -1,5 +1,5 @@
 // Formats of strings, twice: the patterns that answers are offered, and checks by hand of any text. A
-// pattern is stricter than its check: years from 1000 on, at most nine labels of a host, and so on. And
+// pattern is stricter than its check: years from 1000 on, at most three labels of a host, and so on. And
 // OpenAPI's formats of numbers, which are bounds.
 #include "model/grammar/schema/schema.h"
 
@@ -158,7 +158,7 @@ static int units(text *t, const char *names) {
     int n = 0, last = -1;
     while (t->s < t->end && *t->s != 'T') {
         if (number(t, 1, 30) < 0 || t->s == t->end) return -1;
-        const char *at = strchr(names, *t->s);
+        const char *at = *t->s ? strchr(names, *t->s) : NULL;
         if (!at || (last >= 0 && at - names != last + 1)) return -1;
         last = (int)(at - names);
         t->s++, n++;
@@ -275,7 +275,8 @@ static bool is_email(text *t) {
 
 static bool is_uri(text *t) {
     if (t->s == t->end || !isalpha((unsigned char)*t->s)) return false;
-    while (t->s < t->end && (isalnum((unsigned char)*t->s) || strchr("+-.", *t->s))) t->s++;
+    while (t->s < t->end && (isalnum((unsigned char)*t->s) || (*t->s && strchr("+-.", *t->s))))
+        t->s++;
     if (!take(t, ':')) return false;
     bool fragment = false;
     for (; t->s < t->end; t->s++) {

@@ -42,11 +42,15 @@ static const struct sd_schema_keyword {
     {"$id", SD_K_ANNOTATION, F_TEXT, 0}, // at the root
     {"$ref", SD_K_ENFORCED, F_REF, 0},
     {"$schema", SD_K_ANNOTATION, F_TEXT, 0},
+    {"$vocabulary", SD_K_ANNOTATION, F_OBJECT, 0},
     {"additionalProperties", SD_K_ENFORCED, F_SCHEMA, SD_T_OBJECT},
     {"allOf", SD_K_ENFORCED, F_SCHEMAS, 0},
     {"anyOf", SD_K_ENFORCED, F_SCHEMAS, 0},
     {"const", SD_K_ENFORCED, F_ANY, 0},
     {"contains", SD_K_OF_VALUES, F_SCHEMA, SD_T_ARRAY},
+    {"contentEncoding", SD_K_ANNOTATION, F_TEXT, 0},
+    {"contentMediaType", SD_K_ANNOTATION, F_TEXT, 0},
+    {"contentSchema", SD_K_ANNOTATION, F_ANY, 0},
     {"default", SD_K_ANNOTATION, F_ANY, 0},
     {"definitions", SD_K_ANNOTATION, F_OBJECT, 0},
     {"dependentRequired", SD_K_OF_VALUES, F_NAME_LISTS, SD_T_OBJECT},
@@ -107,6 +111,10 @@ sd_schema_effect sd_schema_effect_of(const char *key) {
     const keyword *k = find(key);
     if (k) return k->effect;
     return strncmp(key, "x-", 2) == 0 ? SD_K_ANNOTATION : SD_K_UNKNOWN;
+}
+
+bool sd_schema_is_annotation(const char *key) {
+    return sd_schema_effect_of(key) == SD_K_ANNOTATION;
 }
 
 static int format_types(const json_t *format) {

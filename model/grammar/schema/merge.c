@@ -319,7 +319,9 @@ static bool requires(sd_schema_reader *r, const json_t *s, const char *name) {
 
 // b needs a member that a does not let through.
 static bool shut_out(sd_schema_reader *r, const json_t *a, const json_t *b) {
-    if (!json_is_false(json_object_get(a, "additionalProperties"))) return false;
+    if (!json_is_false(json_object_get(a, "additionalProperties")) ||
+        json_object_get(a, "patternProperties"))
+        return false;
     const json_t *list = json_object_get(b, "required");
     for (size_t i = 0; i < json_array_size(list) && sd_gb_spend(r->b, 8, 0); i++) {
         const char *name = json_string_value(json_array_get(list, i));

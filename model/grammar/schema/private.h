@@ -30,6 +30,7 @@ typedef struct {
     int any;                     // the expression of any value; -1: not made yet
     sd_schema_spelling spelling; // of the value that is read, not of those within it
     const char *without;         // TEXT: what stands in none of them
+    int text;                    // TEXT: any of them
     char path[512];              // a JSON pointer to where the reader is
 } sd_schema_reader;
 
@@ -40,9 +41,6 @@ typedef enum {
     SD_K_ANNOTATION // it says nothing of values
 } sd_schema_effect;
 sd_schema_effect sd_schema_effect_of(const char *key);
-static inline bool sd_schema_is_annotation(const char *key) {
-    return sd_schema_effect_of(key) == SD_K_ANNOTATION;
-}
 /// Whether all that is written is known and has its form, from the root on and behind references.
 /// Everything below relies on it.
 bool sd_schema_check(sd_schema_reader *r);

@@ -61,11 +61,7 @@ bool sd_schema_count(sd_schema_reader *r, const json_t *schema, const char *key,
 }
 
 int sd_schema_any(sd_schema_reader *r) {
-    if (r->spelling == SD_SPELL_TEXT) { // as in JSON, no NUL is written
-        const char *const none[] = {r->without, ""};
-        const size_t len[] = {strlen(r->without), 1};
-        return sd_gb_free_text(r->b, &(sd_free_text){.without = none, .len = len, .n = 2});
-    }
+    if (r->spelling == SD_SPELL_TEXT) return r->text;
     if (r->spelling == SD_SPELL_OTHERS) return sd_schema_never(r); // fewer are offered
     if (r->any < 0) r->any = sd_gb_json_value(r->b, SD_SCHEMA_ANY_DEPTH);
     return r->any;
@@ -399,7 +395,7 @@ int sd_gb_json_schema_part(sd_grammar_builder *b, const sd_schema_part *p) {
     sd_schema_reader *r = open_reader(b, p->root);
     int e = -1;
     if (r) {
-        r->spelling = p->spelling, r->without = p->without;
+        r->spelling = p->spelling, r->without = p->without, r->text = p->text;
         e = sd_schema_read_at(r, p->part, p->key);
     }
     close_reader(r);

@@ -122,6 +122,7 @@ int sd_schema_string(sd_schema_reader *r, const json_t *schema) {
     if (format && sd_format_kind_of(json_string_value(format)) != SD_FORMAT_PATTERN) format = NULL;
     bool text = r->spelling == SD_SPELL_TEXT;
     if (!pattern && !format && !text) return sd_gb_json_string(r->b, min, max);
+    if (!pattern && !format && min == 0 && max < 0) return r->text;
     sd_gtext known = {.pattern = mutable(json_string_value(pattern)),
                       .format = mutable(json_string_value(format)),
                       .min = min,
@@ -136,8 +137,7 @@ int sd_schema_string(sd_schema_reader *r, const json_t *schema) {
     if (pattern && !add_pattern(r, &d, "pattern", json_string_value(pattern),
                                 json_string_length(pattern), false))
         goto out;
-    if (!d && (min > 0 || max >= 0) && !add_pattern(r, &d, "maxLength", "[\\s\\S]*", 7, true))
-        goto out;
+    if (!d && (min > 0 || max >= 0) && !add_pattern(r, &d, "maxLength", "[^]*", 4, true)) goto out;
     if (d && !with_length(r, &d, min, max)) goto out;
     if (text) {
         e = write_text(r, &d);
@@ -200,7 +200,7 @@ static void read_format(const json_t *schema, sd_decimal *d, bool *plain) {
     char text[48];
     if (!format || !sd_format_range(format, &min, &max, &whole)) return;
     d->integer |= whole;
-    *plain = max < 1e100;
+    *plain |= max < 1e100;
     if (min > -1e18 && sd_decimal_text(text, min)) narrow_bound(d, true, false, text);
     if (max < 1e18 && sd_decimal_text(text, max)) narrow_bound(d, false, false, text);
 }

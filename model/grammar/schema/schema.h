@@ -69,8 +69,11 @@ typedef struct {
     const char *key;           // what errors call it
     sd_schema_spelling spelling;
     const char *without; // TEXT: strings in which this stands are left out; NULL otherwise
+    int text;            // TEXT: the expression of any string without it
 } sd_schema_part;
 
+/// Whether a keyword says nothing of values.
+bool sd_schema_is_annotation(const char *key);
 /// Whether root is a schema whose keywords are known; else the builder has failed.
 bool sd_gb_json_schema_check(sd_grammar_builder *b, const json_t *root);
 /// A value of a part of a schema that was checked so; no text at all where none is spelled so.

@@ -321,9 +321,15 @@ static sd_status check_number(reader *r, const json_t *s, const json_t *v) {
     if (json_is_integer(v) && json_is_integer(of))
         return json_integer_value(v) % json_integer_value(of) == 0 ? SD_OK
                                                                    : fail(r, "multipleOf", "");
-    double q = (double)x / n,
-           off = fabs(q - round(q)); // 0.3 is a multiple of 0.1, whatever doubles say
-    return off <= 1e-9 * (fabs(q) > 1 ? fabs(q) : 1) ? SD_OK : fail(r, "multipleOf", "");
+    bool fits;
+    if (n == floor(n)) { // exactly
+        long double rest = fmodl(x, n);
+        fits = rest <= 0 && rest >= 0;
+    } else { // 0.3 is a multiple of 0.1, whatever doubles say
+        double q = (double)x / n;
+        fits = fabs(q - round(q)) <= fmin(1e-9 * fmax(fabs(q), 1), 1e-3);
+    }
+    return fits ? SD_OK : fail(r, "multipleOf", "");
 }
 
 // ---- a schema

@@ -73,6 +73,20 @@ static const struct {
      {{"{\"s\": \"a</parameter>b\"}", "{\"s\": \"a</parameter>b\"}"},
       {"{\"s\": \"\\\"</parameter>\"}", "{\"s\": \"\\\"</parameter>\"}"}},
      {"x"}},
+    // What keywords speak of narrows nothing that values or branches name.
+    {"{\"anyOf\":[{\"type\":\"string\"},{\"type\":\"null\"}],\"minLength\":1}",
+     {{"Bern", "\"Bern\""}, {"null", "null"}},
+     {""}},
+    {"{\"enum\":[\"a\",\"b\"],\"minimum\":3}", {{"a", "\"a\""}}, {"c", "3"}},
+    {"{\"$ref\":\"#/properties/p/$defs/own\",\"minimum\":3,\"$defs\":{\"own\":{\"type\":[\"null\","
+     "\"integer\"]}}}",
+     {{"null", "null"}, {"3", "3"}},
+     {"2", "a"}},
+    {"{\"allOf\":[{\"minLength\":2},{\"minimum\":3}]}", {{"ab", "\"ab\""}, {"4", "4"}}, {"a"}},
+    // Keys of an object may repeat: it is that object all the same.
+    {"{\"type\":\"object\",\"additionalProperties\":{\"type\":\"integer\"}}",
+     {{"{\"a\": 1, \"a\": 2}", "{\"a\": 2}"}},
+     {"{\"a\": \"b\"}"}},
     {"{\"type\":[\"boolean\",\"array\"],\"items\":{\"type\":\"string\"}}",
      {{"[\"a\", \"b\"]", "[\"a\", \"b\"]"}, {"false", "false"}},
      {"a", "[1]"}},
@@ -192,7 +206,9 @@ Test(dialogue_strict, enums_are_whole_and_names_of_tags_are_checked, .init = set
                {"{\"properties\":{\"a>b\":{}}}", "'a>b' of f"},
                {"{\"properties\":{\"\":{}}}", "'' of f"},
                {"{\"properties\":{\"a\":{\"type\":\"string\",\"not\":{}}}}", "\"not\""},
-               {"{\"patternProperties\":{}}", "'patternProperties' of f"}};
+               {"{\"patternProperties\":{}}", "'patternProperties' of f"},
+               {"{\"type\":\"array\"}", "'parameters' of f"},
+               {"{\"type\":[\"object\",\"null\"]}", "'parameters' of f"}};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         sd_error err;
         json_object_set_new(function_of(list, 0), "parameters",
@@ -485,6 +501,80 @@ Test(dialogue_strict, calls_of_128_functions_can_be_forced, .init = setup, .fini
     for (int d = 0; d < DIALOGUES; d++) {
         r = rules_for(&dialogues[d], list, false);
         sd_grammar_release(rules_compile(&r));
+    }
+    // With many strings that may be anything, or null.
+    for (size_t i = 0; i < 128; i++) {
+        json_t *properties = json_object();
+        for (int k = 0; k < 16; k++) {
+            char name[24];
+            snprintf(name, sizeof name, "p%d", k);
+            json_object_set_new(
+                properties, name,
+                k % 2 ? json_pack("{s:s}", "type", "string")
+                      : json_pack("{s:[{s:s},{s:s}]}", "anyOf", "type", "string", "type", "null"));
+        }
+        json_object_set_new(function_of(list, i), "parameters",
+                            json_pack("{s:s, s:o}", "type", "object", "properties", properties));
+    }
+    r = rules_for(&coder, list, true);
+    sd_grammar_release(rules_compile(&r));
+    json_decref(list);
+}
+
+// ---- arguments are an object
+
+Test(dialogue_strict, arguments_are_an_object_whatever_the_schema, .init = setup,
+     .fini = rules_close) {
+    json_t *list = json_pack("[{s:{s:s, s:b}}]", "function", "name", "f", "strict", 1);
+    static const sd_dialogue hermes = {.format = SD_TOOL_HERMES};
+    sd_tool_rules r = rules_for(&hermes, list, true);
+    sd_error err;
+    static const char *const bad[] = {
+        "{\"type\":\"array\"}", "{\"type\":[\"object\",\"string\"]}", "{\"minLength\":1}",
+        "{\"anyOf\":[{\"type\":\"object\"},{\"type\":\"null\"}]}", "{\"enum\":[{},1]}"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        json_object_set_new(function_of(list, 0), "parameters", json_loads(bad[i], 0, NULL));
+        cr_assert_null(rules_try(&r, &err), "%s", bad[i]);
+        cr_assert(err.status == SD_EINVAL && strstr(err.message, "'parameters' of f"), "%s",
+                  err.message);
+        cr_assert(strstr(err.message, "\"type\": \"object\""), "%s", err.message);
+    }
+    // One that says nothing lets any object through, one that names an object what it says.
+    static const struct {
+        const char *parameters, *arguments;
+        bool good;
+    } row[] = {{"{}", "5", false},
+               {"{}", "\"x\"", false},
+               {"{}", "{\"a\": [1]}", true},
+               {"{\"$comment\":\"c\",\"x-own\":1,\"$defs\":{}}", "{\"a\": 1}", true},
+               {"{\"$comment\":\"c\",\"x-own\":1,\"$defs\":{}}", "[]", false},
+               {"{\"additionalProperties\":{\"type\":\"null\"}}", "{\"a\": null}", true},
+               {"{\"additionalProperties\":{\"type\":\"null\"}}", "{\"a\": 1}", false},
+               {"{\"$ref\":\"#/$defs/a\",\"$defs\":{\"a\":{\"type\":\"object\"}}}", "{}", true}};
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        char text[256];
+        json_object_set_new(function_of(list, 0), "parameters",
+                            json_loads(row[i].parameters, 0, NULL));
+        snprintf(text, sizeof text,
+                 "<tool_call>\n{\"name\": \"f\", \"arguments\": %s}\n</tool_call>",
+                 row[i].arguments);
+        sd_grammar *g = rules_compile(&r);
+        cr_assert_eq(rules_pass(g, text), row[i].good, "%s: %s", row[i].parameters, text);
+        sd_grammar_release(g);
+    }
+    // As tags: annotations are none of its business, and any parameter may come where nothing is said.
+    r.d = &coder;
+    char text[256];
+    static const char *const said[] = {
+        "{\"$comment\":\"c\",\"examples\":[1],\"x-own\":1,\"$id\":\"https://example.com/"
+        "a\",\"properties\":{\"p\":{\"type\":\"string\"}}}",
+        "{}"};
+    for (size_t i = 0; i < sizeof said / sizeof *said; i++) {
+        json_object_set_new(function_of(list, 0), "parameters", json_loads(said[i], 0, NULL));
+        sd_grammar *g = rules_compile(&r);
+        snprintf(text, sizeof text, TAGGED("a"));
+        cr_assert(rules_pass(g, text), "%s", said[i]);
+        sd_grammar_release(g);
     }
     json_decref(list);
 }

@@ -108,6 +108,10 @@ static const char *const annotations[] = {
     "\"xml\":{\"name\":\"n\"}",
     "\"externalDocs\":{\"url\":\"u\"}",
     "\"x-anything\":{\"not\":{}}",
+    "\"contentEncoding\":\"base64\"",
+    "\"contentMediaType\":\"application/json\"",
+    "\"contentSchema\":{\"type\":\"object\"}",
+    "\"$vocabulary\":{}",
 };
 
 Test(keywords, an_annotation_changes_nothing) {
@@ -138,12 +142,8 @@ static const struct {
     {"$dynamicAnchor", "\"$dynamicAnchor\":\"a\""},
     {"$recursiveRef", "\"$recursiveRef\":\"#\""},
     {"$recursiveAnchor", "\"$recursiveAnchor\":true"},
-    {"$vocabulary", "\"$vocabulary\":{}"},
     {"unevaluatedItems", "\"unevaluatedItems\":false"},
     {"unevaluatedProperties", "\"unevaluatedProperties\":false"},
-    {"contentEncoding", "\"contentEncoding\":\"base64\""},
-    {"contentMediaType", "\"contentMediaType\":\"application/json\""},
-    {"contentSchema", "\"contentSchema\":{}"},
     {"dependencies", "\"dependencies\":{}"},
     {"additionalItems", "\"additionalItems\":false"},
     {"divisibleBy", "\"divisibleBy\":2"},
@@ -238,15 +238,15 @@ Test(keywords, what_is_not_enforced_is_refused_by_its_name_and_place_wherever_it
 // What no answer reaches is read all the same.
 Test(keywords, a_place_that_no_value_reaches_hides_nothing) {
     static const char *const schemas[] = {
-        "{\"type\":\"array\",\"maxItems\":0,\"items\":{\"contentEncoding\":\"base64\"}}",
+        "{\"type\":\"array\",\"maxItems\":0,\"items\":{\"nullable\":true}}",
         "{\"type\":\"string\",\"properties\":{\"a\":{\"$id\":\"x\"}}}",
         "{\"allOf\":[false,{\"nullable\":true}]}",
         "{\"enum\":[1],\"properties\":{\"a\":{\"nullable\":true}}}",
         "{\"type\":\"null\",\"items\":{\"$ref\":\"#/nowhere\"}}",
         "{\"type\":\"null\",\"items\":{\"$ref\":\"#/$defs/a\"},\"$defs\":{\"a\":{\"$ref\":\"#/"
         "$defs/"
-        "b\"},\"b\":{\"contentSchema\":{}}}}",
-        "{\"not\":{\"contentSchema\":{}},\"enum\":[1]}",
+        "b\"},\"b\":{\"nullable\":true}}}",
+        "{\"not\":{\"nullable\":true},\"enum\":[1]}",
     };
     for (size_t i = 0; i < sizeof schemas / sizeof schemas[0]; i++) {
         sd_error err;
@@ -361,6 +361,10 @@ Test(keywords, values_are_held_to_all_that_stands_beside_them) {
         const char *schema, *fits, *does_not;
     } cases[] = {
         {"{\"enum\":[0.3,0.6,0.7],\"multipleOf\":0.3}", "0.6", "0.7"},
+        {"{\"enum\":[10000000001,10000000002],\"multipleOf\":2.0}", "10000000002", "10000000001"},
+        {"{\"enum\":[10000000.5,10000000.6],\"multipleOf\":0.5}", "10000000.5", "10000000.6"},
+        {"{\"enum\":[1000000000.25,1000000000.5],\"multipleOf\":0.5}", "1000000000.5",
+         "1000000000.25"},
         {"{\"enum\":[1,2,\"a\"],\"oneOf\":[{\"type\":\"integer\"},{\"minimum\":2}]}", "1", "2"},
         {"{\"enum\":[\"ab\",\"b\"],\"pattern\":\"^a{1,1000}[^c]{0,60000}$\"}", "\"ab\"", "\"b\""},
         {"{\"enum\":[1,2],\"$ref\":\"#/$defs/a\",\"$defs\":{\"a\":{\"minimum\":2}}}", "2", "1"},
@@ -403,6 +407,9 @@ Test(keywords, a_number_beside_its_bound_is_the_same_for_masks_and_validator) {
          {"-100.249999999999", "-100"},
          {"-100.25", "-100.24999999999999999", "-100.250"}},
         {"{\"type\":\"number\",\"maximum\":1e20}", {"999999999999999999", "0.5"}, {"1e30", "1e21"}},
+        {"{\"type\":\"number\",\"format\":\"double\",\"maximum\":1e18}",
+         {"999999999999999999"},
+         {"1e99", "1e19"}},
         {"{\"type\":\"number\",\"exclusiveMinimum\":-1e300}", {"-1"}, {"-1e301"}},
         {"{\"type\":\"number\",\"exclusiveMaximum\":1e18}",
          {"999999999999999999"},
