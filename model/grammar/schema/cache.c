@@ -137,14 +137,17 @@ static int choice_of(sd_grammar_builder *b, const json_t *list, sd_error *err) {
     size_t n = json_array_size(list);
     const char **text = sd_alloc(n + 1, sizeof *text);
     size_t *len = sd_alloc(n + 1, sizeof *len);
-    bool ok = text && len && n > 0;
+    bool memory = text && len, ok = memory && n > 0;
     for (size_t i = 0; ok && i < n; i++) {
         const json_t *v = json_array_get(list, i);
         ok = json_is_string(v);
         text[i] = json_string_value(v), len[i] = json_string_length(v);
     }
     int e = ok ? sd_gb_choice(b, text, len, (int)n) : -1;
-    if (!ok) sd_fail(err, SD_EINVAL, "a choice is not an array of texts");
+    if (!memory)
+        sd_fail(err, SD_ENOMEM, "out of memory for a choice");
+    else if (!ok)
+        sd_fail(err, SD_EINVAL, "a choice is not an array of texts");
     free(text), free(len);
     return e;
 }

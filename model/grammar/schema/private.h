@@ -54,6 +54,8 @@ size_t sd_schema_enter(sd_schema_reader *r, const char *key);
 void sd_schema_leave(sd_schema_reader *r, size_t to);
 /// "json schema: #/path: ..." and -1.
 int sd_schema_fail(sd_schema_reader *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/// Likewise, of a keyword and with the status of what went wrong below; key NULL: none.
+int sd_schema_fail_with(sd_schema_reader *r, const char *key, const sd_error *err);
 int sd_schema_any(sd_schema_reader *r);
 int sd_schema_never(sd_schema_reader *r); // no text
 /// *out <- a keyword's whole number; absent: left alone. False after an error.

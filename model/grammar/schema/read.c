@@ -23,6 +23,12 @@ int sd_schema_fail(sd_schema_reader *r, const char *fmt, ...) {
     return sd_gb_fail(r->b, SD_EINVAL, "json schema: #%s: %s", r->path, text);
 }
 
+int sd_schema_fail_with(sd_schema_reader *r, const char *key, const sd_error *err) {
+    return key ? sd_gb_fail(r->b, err->status, "json schema: #%s: \"%s\": %s", r->path, key,
+                            err->message)
+               : sd_gb_fail(r->b, err->status, "json schema: #%s: %s", r->path, err->message);
+}
+
 size_t sd_schema_enter(sd_schema_reader *r, const char *key) {
     size_t n = strlen(r->path), at = n;
     const size_t room = sizeof r->path - 1;
@@ -227,7 +233,7 @@ static int read_values(sd_schema_reader *r, const json_t *schema) {
         if (!sd_gb_spend(r->b, VALUE_STEPS, 0)) goto out;
         if (st == SD_EMISMATCH) continue;
         if (st != SD_OK) {
-            sd_schema_fail(r, "%s", err.message);
+            sd_schema_fail_with(r, NULL, &err);
             goto out;
         }
         if (!is_spelled(r, v)) continue;

@@ -17,7 +17,7 @@ static bool narrow(sd_schema_reader *r, sd_dfa **d, sd_dfa *other) {
     sd_dfa_free(*d), sd_dfa_free(other);
     *d = both;
     if (st == SD_OK) return sd_gb_spend(r->b, SD_DFA_STEPS + both->work, 0);
-    return sd_schema_fail(r, "%s", err.message), false;
+    return sd_schema_fail_with(r, NULL, &err), false;
 }
 
 static bool add_pattern(sd_schema_reader *r, sd_dfa **d, const char *key, const char *pattern,
@@ -26,7 +26,7 @@ static bool add_pattern(sd_schema_reader *r, sd_dfa **d, const char *key, const 
     sd_error err;
     int64_t work;
     if (sd_regex_dfa(&own, pattern, len, whole, &work, &err) != SD_OK)
-        sd_schema_fail(r, "\"%s\": %s", key, err.message);
+        sd_schema_fail_with(r, key, &err);
     if (!sd_gb_spend(r->b, SD_DFA_STEPS + work, 0)) {
         sd_dfa_free(own);
         return false;
@@ -42,7 +42,7 @@ static bool with_length(sd_schema_reader *r, sd_dfa **d, int min, int max) {
     sd_dfa_lengths(*d, &shortest, &longest);
     if (shortest >= min && (max < 0 || (longest >= 0 && longest <= max))) return true;
     if (sd_dfa_with_length(&fitting, *d, min, max, &err) != SD_OK)
-        return sd_schema_fail(r, "%s", err.message), false;
+        return sd_schema_fail_with(r, NULL, &err), false;
     sd_dfa_free(*d);
     *d = fitting;
     return sd_gb_spend(r->b, SD_DFA_STEPS + fitting->work, 0);
@@ -95,15 +95,30 @@ static int keep_text(sd_schema_reader *r, sd_gtext x, int e) {
     return e;
 }
 
-// The string as it is written: no quotes stand around it. Takes *d, the texts that it may be (NULL: all).
-static int write_text(sd_schema_reader *r, sd_dfa **d) {
-    sd_dfa *without = NULL;
+// ---- strings without quotes
+
+// *out <- what no such string passes: its end, and NUL, which JSON's are written without as well. Where it has a
+// length and no pattern, as many of its characters are counted as each state leaves room for.
+static bool open_text(sd_schema_reader *r, sd_dfa **out, int min, int max, bool pattern) {
     sd_error err;
-    // As in JSON, no NUL is written.
     const char *const none[] = {r->without, ""};
     const size_t len[] = {strlen(r->without), 1};
-    if (sd_dfa_without(&without, none, len, 2, &err) != SD_OK) return sd_gb_fail_with(r->b, &err);
-    if (!narrow(r, d, without)) return -1;
+    if (sd_dfa_without(out, none, len, 2, &err) != SD_OK) return sd_gb_fail_with(r->b, &err), false;
+    int most = SD_DFA_STATES / (*out)->n - 1;
+    if (pattern || (min <= most && max <= most)) return true;
+    return sd_gb_fail(r->b, SD_ELIMIT,
+                      "json schema: #%s: \"%s\" is %d; the length of a string that calls write "
+                      "without quotes is held up to %d; give at most that, or leave it out",
+                      r->path, max > most ? "maxLength" : "minLength", max > most ? max : min,
+                      most),
+           false;
+}
+
+// The string as it is written. Takes *d, the texts that it may be (NULL: all), and *without.
+static int write_text(sd_schema_reader *r, sd_dfa **d, sd_dfa **without) {
+    sd_dfa *own = *without;
+    *without = NULL;
+    if (!narrow(r, d, own)) return -1;
     if ((*d)->n == 0) return sd_schema_never(r);
     int e = sd_gb_dfa(r->b, *d, false);
     *d = NULL;
@@ -114,7 +129,7 @@ int sd_schema_string(sd_schema_reader *r, const json_t *schema) {
     const json_t *pattern = json_object_get(schema, "pattern"),
                  *format = json_object_get(schema, "format");
     int min = 0, max = -1, e = -1;
-    sd_dfa *d = NULL;
+    sd_dfa *d = NULL, *without = NULL;
     if (!sd_schema_count(r, schema, "minLength", &min) ||
         !sd_schema_count(r, schema, "maxLength", &max))
         return -1;
@@ -130,6 +145,7 @@ int sd_schema_string(sd_schema_reader *r, const json_t *schema) {
     // Those that are kept have quotes.
     bool nul = text || (pattern && strlen(known.pattern) != json_string_length(pattern));
     if (!nul && (!find_text(r, &known) || known.e >= 0)) return known.e;
+    if (text && !open_text(r, &without, min, max, pattern || format)) goto out;
     if (format) {
         const char *own = sd_format_pattern(json_string_value(format));
         if (!add_pattern(r, &d, "format", own, strlen(own), true)) goto out;
@@ -140,7 +156,7 @@ int sd_schema_string(sd_schema_reader *r, const json_t *schema) {
     if (!d && (min > 0 || max >= 0) && !add_pattern(r, &d, "maxLength", "[^]*", 4, true)) goto out;
     if (d && !with_length(r, &d, min, max)) goto out;
     if (text) {
-        e = write_text(r, &d);
+        e = write_text(r, &d, &without);
         goto out;
     }
     if (d->n == 0) {
@@ -154,7 +170,7 @@ int sd_schema_string(sd_schema_reader *r, const json_t *schema) {
     e = sd_gb_seq(r->b, part, 3);
     if (!nul) e = keep_text(r, known, e);
 out:
-    sd_dfa_free(d);
+    sd_dfa_free(d), sd_dfa_free(without);
     return e;
 }
 
@@ -245,7 +261,7 @@ int sd_schema_number(sd_schema_reader *r, const json_t *schema, bool integer) {
     if (d.integer && d.fraction < 16) d.fraction = 16; // every whole number is a multiple of 0.1
     bool bounded = d.has_min || d.has_max || d.multiple > 1 || d.fraction < 16 || plain;
     if (!bounded) return d.integer ? sd_gb_json_integer(r->b) : sd_gb_json_number(r->b);
-    if (sd_decimal_dfa(&dfa, &d, &err) != SD_OK) return sd_schema_fail(r, "%s", err.message);
+    if (sd_decimal_dfa(&dfa, &d, &err) != SD_OK) return sd_schema_fail_with(r, NULL, &err);
     if (dfa->n == 0) {
         sd_gb_spend(r->b, SD_DFA_STEPS + dfa->work, 0);
         sd_dfa_free(dfa);

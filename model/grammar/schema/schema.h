@@ -3,7 +3,8 @@
 // Two readers that share no code but what makes two values equal: sd_gb_json_schema makes an
 // automaton of a schema, which offers a subset of its values, and sd_schema_validate says of any value
 // whether it fits. A keyword that the automaton does not enforce is an error that names it and its
-// place.
+// place, unless the specification has it as an annotation (contentEncoding, contentMediaType,
+// contentSchema, $vocabulary among them). What no $ref leads to in $defs is not looked at.
 //
 //   any type  type (one or several), enum, const, anyOf, oneOf (branches that exclude one another),
 //             allOf (merged), $ref into the same document, also to itself. Beside an enum or a

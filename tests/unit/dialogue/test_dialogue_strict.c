@@ -83,6 +83,9 @@ static const struct {
      {{"null", "null"}, {"3", "3"}},
      {"2", "a"}},
     {"{\"allOf\":[{\"minLength\":2},{\"minimum\":3}]}", {{"ab", "\"ab\""}, {"4", "4"}}, {"a"}},
+    {"{\"type\":\"string\",\"maxLength\":600}",
+     {{"a\xc2\xa0\xe3\x80\x80\xef\xbb\xbf", "\"a\xc2\xa0\xe3\x80\x80\xef\xbb\xbf\""}},
+     {"a</parameter>"}},
     // Keys of an object may repeat: it is that object all the same.
     {"{\"type\":\"object\",\"additionalProperties\":{\"type\":\"integer\"}}",
      {{"{\"a\": 1, \"a\": 2}", "{\"a\": 2}"}},
@@ -207,6 +210,12 @@ Test(dialogue_strict, enums_are_whole_and_names_of_tags_are_checked, .init = set
                {"{\"properties\":{\"\":{}}}", "'' of f"},
                {"{\"properties\":{\"a\":{\"type\":\"string\",\"not\":{}}}}", "\"not\""},
                {"{\"patternProperties\":{}}", "'patternProperties' of f"},
+               {"{\"properties\":{\"a\":{\"type\":\"string\",\"maxLength\":4000}}}",
+                "#/a: \"maxLength\" is 4000"},
+               {"{\"properties\":{\"a\":{\"type\":\"string\",\"maxLength\":90000}}}",
+                "#/a: \"maxLength\" is 90000"},
+               {"{\"properties\":{\"a\":{\"type\":\"string\",\"minLength\":4000}}}",
+                "#/a: \"minLength\" is 4000"},
                {"{\"type\":\"array\"}", "'parameters' of f"},
                {"{\"type\":[\"object\",\"null\"]}", "'parameters' of f"}};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {

@@ -345,6 +345,10 @@ static const struct {
     {"{\"type\":\"object\",\"additionalProperties\":{\"type\":\"null\"},\"minProperties\":2}",
      "minProperties"},
     {"{\"oneOf\":[{\"const\":1},{\"const\":1.0}]}", "oneOf"},
+    {"{\"oneOf\":[{\"enum\":[{\"k\":1}],\"additionalProperties\":false,\"patternProperties\":{\"^"
+     "k\":{}}},"
+     "{\"type\":\"object\",\"properties\":{\"k\":{\"type\":\"integer\"}},\"required\":[\"k\"]}]}",
+     "oneOf"},
 };
 
 Test(schema, what_is_not_enforced_is_refused_by_its_name_and_place) {
@@ -356,6 +360,40 @@ Test(schema, what_is_not_enforced_is_refused_by_its_name_and_place) {
                   err.message);
         sd_grammar_release(g);
     }
+}
+
+// A bound that was passed is told from a schema that is wrong.
+Test(schema, a_passed_bound_keeps_its_status_and_names_its_place) {
+    static const char *const schemas[] = {
+        "{\"properties\":{\"p\":{\"pattern\":\"[ab]*a[ab]{60}\"}}}",
+        "{\"properties\":{\"p\":{\"pattern\":\"^[ab]*c?[ab]*$\",\"minLength\":90000}}}",
+        "{\"properties\":{\"p\":{\"pattern\":\"^(.{2000})*$\",\"format\":\"uri\"}}}",
+        "{\"properties\":{\"p\":{\"type\":\"integer\",\"multipleOf\":999999999}}}"};
+    for (size_t i = 0; i < sizeof schemas / sizeof *schemas; i++) {
+        sd_error err;
+        cr_expect(!test_schema(schemas[i], &err), "%s", schemas[i]);
+        cr_expect(err.status == SD_ELIMIT && strstr(err.message, "#/properties/p"), "%s: %d: %s",
+                  schemas[i], (int)err.status, err.message);
+    }
+}
+
+// No byte of a text is the end of a list of letters.
+Test(schema, a_nul_is_in_no_format) {
+    static const struct {
+        const char *format, *text;
+        size_t len;
+    } row[] = {{"duration", "P1\0", 3},
+               {"duration", "P1Y2\0", 5},
+               {"duration", "PT1\0", 4},
+               {"uri", "a\0:b", 4},
+               {"uri", "a:\0b", 4},
+               {"email", "a\0@b.c", 6},
+               {"uuid4", "123e4567-e89b-42d3-\000456-426614174000", 36}};
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++)
+        cr_expect(!sd_format_check(row[i].format, row[i].text, row[i].len, NULL), "%s: row %zu",
+                  row[i].format, i);
+    cr_expect(sd_format_check("duration", "P1Y2M", 5, NULL) &&
+              sd_format_check("uri", "a+b:c", 5, NULL));
 }
 
 // ---- random schemas
