@@ -4,6 +4,7 @@
 #include "model/grammar/schema/match.h"
 #include "model/grammar/schema/schema.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -325,9 +326,9 @@ static sd_status check_number(reader *r, const json_t *s, const json_t *v) {
     if (n == floor(n)) { // exactly
         long double rest = fmodl(x, n);
         fits = rest <= 0 && rest >= 0;
-    } else { // 0.3 is a multiple of 0.1, whatever doubles say
+    } else { // 0.3 is a multiple of 0.1: as near as the roundings of both and of the quotient leave it
         double q = (double)x / n;
-        fits = fabs(q - round(q)) <= fmin(1e-9 * fmax(fabs(q), 1), 1e-3);
+        fits = fabs(q - round(q)) <= 2 * DBL_EPSILON * fmax(fabs(q), 1);
     }
     return fits ? SD_OK : fail(r, "multipleOf", "");
 }
