@@ -123,11 +123,9 @@ static int strict_tags(sd_tool_maker *m, int i) {
     const json_t *root = json_object_get(sd_rules_function(m, i), "parameters");
     json_t *properties = json_object_get(root, "properties"), *schema;
     const char *key;
-    if (!enforced(m, i, root)) return -1;
-    if (!sd_gb_json_schema_check(m->b, root)) return -1;
-    size_t looks =
-        json_object_size(properties) * json_array_size(json_object_get(root, "required"));
-    if (!sd_gb_spend(m->b, (int64_t)(looks / 2), 0)) return -1;
+    size_t required = json_array_size(json_object_get(root, "required"));
+    if (!sd_gb_spend(m->b, (int64_t)(json_object_size(properties) * required / 2), 0)) return -1;
+    if (!enforced(m, i, root) || !sd_gb_json_schema_check(m->b, root)) return -1;
     int *e = sd_alloc(json_object_size(properties) + 1, sizeof *e), n = 0, all = -1;
     if (!e) {
         sd_fail(m->err, SD_ENOMEM, "out of memory for a grammar");
