@@ -50,7 +50,7 @@ enum {
     SD_T_ALL = 127
 };
 /// The types (SD_T_*) that a value of a part of a schema may have, as far as its keywords and what they refer to
-/// say: SD_T_ALL where nothing does, or where it takes too many schemas to say. root: whose references these
+/// say: SD_T_ALL where nothing does; more than those where it takes too many schemas to say. root: whose references these
 /// are. *steps, unless steps is NULL: an account (sd_gb_spend), off which what it took is taken.
 int sd_schema_value_types(const json_t *root, const json_t *part, int64_t *steps);
 

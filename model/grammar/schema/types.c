@@ -4,8 +4,9 @@
 
 #include <string.h>
 
-// A step is a schema or a value of an enum, some 300 ns: so many of an account's.
-enum { DEPTH = 32, STEPS = 2000, ACCOUNT = 40, REF_BYTES = 16 };
+// A step is a schema, so many keywords of it, values of an enum or bytes of a reference, some 300 ns: so many
+// of an account's.
+enum { DEPTH = 32, STEPS = 2000, ACCOUNT = 40, KEYS = 4, VALUES = 32, REF_BYTES = 16 };
 
 typedef struct {
     const json_t *root;
@@ -41,23 +42,24 @@ static int type_of_value(const json_t *v) {
 
 static said read_said(walk *w, const json_t *schema, int depth);
 
-static int settle(said s) {
-    return s.named == SD_T_ALL && s.implied ? s.implied : s.named;
+// Once the steps are used up, what is implied further on is not known.
+static int settle(const walk *w, said s) {
+    return s.named == SD_T_ALL && s.implied && w->left >= 0 ? s.implied : s.named;
 }
 
 static int any_of(walk *w, const json_t *list, int depth) {
     int types = 0;
-    for (size_t i = 0; i < json_array_size(list) && types != SD_T_ALL; i++)
-        types |= settle(read_said(w, json_array_get(list, i), depth));
-    return types;
+    for (size_t i = 0; i < json_array_size(list) && types != SD_T_ALL && w->left >= 0; i++)
+        types |= settle(w, read_said(w, json_array_get(list, i), depth));
+    return w->left < 0 ? SD_T_ALL : types;
 }
 
 static int values(walk *w, const json_t *list) {
     int types = 0;
-    for (size_t i = 0; i < json_array_size(list) && types != SD_T_ALL; i++) {
-        if (--w->left < 0) return SD_T_ALL;
+    w->left -= (int64_t)(json_array_size(list) / VALUES);
+    if (w->left < 0) return SD_T_ALL;
+    for (size_t i = 0; i < json_array_size(list) && types != SD_T_ALL; i++)
         types |= type_of_value(json_array_get(list, i));
-    }
     return types;
 }
 
@@ -69,8 +71,9 @@ static said read_said(walk *w, const json_t *schema, int depth) {
     const json_t *v;
     const char *ref;
     said s = {SD_T_ALL, 0};
+    w->left -= 1 + (int64_t)(json_object_size(schema) / KEYS);
     if (json_is_false(schema)) return (said){0, 0};
-    if (!json_is_object(schema) || depth > DEPTH || --w->left < 0) return s;
+    if (!json_is_object(schema) || depth > DEPTH || w->left < 0) return s;
     int implied = sd_schema_implied_types(schema);
     if (json_object_get(schema, "type")) s.named = sd_schema_types(schema);
     if (s.named < 0) s.named = SD_T_ALL;
@@ -91,7 +94,7 @@ static said read_said(walk *w, const json_t *schema, int depth) {
 
 int sd_schema_value_types(const json_t *root, const json_t *part, int64_t *steps) {
     walk w = {root, STEPS};
-    int types = settle(read_said(&w, part, 0));
+    int types = settle(&w, read_said(&w, part, 0));
     if (steps) *steps -= ACCOUNT * (STEPS - w.left);
-    return w.left < 0 ? SD_T_ALL : types;
+    return types;
 }

@@ -632,6 +632,19 @@ Test(dialogue_strict, types_of_parameters_are_found_on_the_account, .init = setu
     cr_assert_eq(sd_parameter_types(parameters, "p0", &left), SD_T_STRING);
     cr_assert(left < 950000 && left > 800000, "%lld", (long long)left);
     expect_refused(parameters);
+    // An enum that is read is looked at whole; what is said beside too many schemas holds.
+    json_t *values = json_array(), *many = json_array();
+    for (int i = 0; i < 4096; i++) json_array_append_new(values, json_integer(i));
+    for (int i = 0; i < 18000; i++) json_array_append_new(many, json_true());
+    parameters = json_pack("{s:{s:{s:o}, s:{s:s, s:o}}}", "properties", "p", "enum", values, "q",
+                           "type", "null", "allOf", many);
+    left = 1000000;
+    cr_assert_eq(sd_parameter_types(parameters, "p", &left), SD_T_INTEGER);
+    cr_assert(left > 990000 && left < 999000, "%lld", (long long)left);
+    left = 1000000;
+    cr_assert_eq(sd_parameter_types(parameters, "q", &left), SD_T_NULL);
+    cr_assert(left < 950000 && left > 800000, "%lld", (long long)left);
+    json_decref(parameters);
     // A reference is paid for by its length.
     sd_buf ref = sd_buf_make(1 << 17);
     for (int i = 0; i < 40000; i++) sd_buf_adds(&ref, i ? "/a" : "#");
