@@ -108,7 +108,7 @@ static int value(sd_tool_maker *m, const json_t *root, const char *key, const js
     return n ? sd_gb_any_of(m->b, any, n) : sd_gb_chars(m->b, NULL, 0);
 }
 
-// Arguments are an object: what lets other values through is no schema of any.
+// Arguments are an object: a schema that lets other values through is none of arguments.
 static int held_to_object(const sd_tool_maker *m, int i, const json_t *parameters, int e) {
     int64_t left = 0;
     int types = e < 0 ? SD_T_OBJECT : sd_schema_value_types(parameters, parameters, &left);

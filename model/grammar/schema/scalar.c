@@ -97,8 +97,8 @@ static int keep_text(sd_schema_reader *r, sd_gtext x, int e) {
 
 // ---- strings without quotes
 
-// *out <- what no such string passes: its end, and NUL, which JSON's are written without as well. Where it has a
-// length and no pattern, as many of its characters are counted as each state leaves room for.
+// *out <- the strings that may stand there: without their end, and without NUL, as in JSON. A length is counted
+// in each of its states, and refused by its name where no pattern makes it more.
 static bool open_text(sd_schema_reader *r, sd_dfa **out, int min, int max, bool pattern) {
     sd_error err;
     const char *const none[] = {r->without, ""};
