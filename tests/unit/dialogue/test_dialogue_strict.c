@@ -599,7 +599,7 @@ static void expect_refused(json_t *parameters) {
     double begin = sd_now_s();
     cr_assert_null(rules_try(&r, &err));
     cr_assert_eq(err.status, SD_ELIMIT, "%s", err.message);
-    cr_assert_lt(sd_now_s() - begin, 0.4, "%g s", sd_now_s() - begin);
+    cr_assert_lt(sd_now_s() - begin, 2, "%g s", sd_now_s() - begin);
     json_decref(list);
 }
 
@@ -607,7 +607,7 @@ static void expect_refused(json_t *parameters) {
 static json_t *four_ways(int levels) {
     json_t *defs = json_pack("{s:{s:s}}", "d0", "type", "string");
     for (int i = 1; i <= levels; i++) {
-        char name[8], ref[32];
+        char name[16], ref[32];
         snprintf(name, sizeof name, "d%d", i);
         snprintf(ref, sizeof ref, "#/$defs/d%d", i - 1);
         json_object_set_new(defs, name,
