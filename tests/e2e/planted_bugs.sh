@@ -189,11 +189,11 @@ plant "an answer that begins again may say as much as a new one" decode/engine/s
 plant "who waits for pages is overtaken for ever" decode/engine/queue.c 's/ && now - t->first->queued < PATIENCE_S//' test_engine_prefix
 plant "a marker that is cut between two pieces is content" model/dialogue/answer.c 's/return SD_FIND_PARTLY;/return SD_FIND_NO;/' test_dialogue_answer
 plant "special tokens that mark a call stay out of its text" decode/engine/output.c 's/if \(r->shown_token\[i\] == token\) return true;/if (r->shown_token[i] == token) return false;/' test_serve_tools
-plant "a strict function takes any object" model/dialogue/tool_parameters.c 's/bool strict = sd_rules_strict\(m, i\);/bool strict = false;/' test_dialogue_grammar
+plant "a strict function takes any object" model/dialogue/tool_parameters.c 's/if \(!sd_rules_strict\(m, i\)\) return true;/if (parameters || !sd_rules_strict(m, i)) return true;/' test_dialogue_grammar
 plant "a call in another spelling goes around the grammar" model/dialogue/answer.c 's/if \(!p->o.held \|\| /if (true || /' test_dialogue_strict
 plant "a text may begin as a call that is held" model/dialogue/tool_grammar.c 's/words\[x.begun.n_words\+\+\] = word\[i\];//' test_dialogue_strict
 plant "a marker that is a special token may be spelled in others" model/dialogue/tool_grammar.c 's/\{\.without = &mark, \.len = &len, \.n = 1\}/{.without = (const char *[]){"#"}, .len = (size_t[]){1}, .n = 1}/' test_dialogue_strict
-plant "a tagged string may hold the end of its tag" model/grammar/schema/scalar.c 's/if \(!narrow\(r, d, without\)\) return -1;/if (*d ? (sd_dfa_free(without), false) : !narrow(r, d, without)) return -1;/' test_dialogue_strict
+plant "a tagged string may hold the end of its tag" model/grammar/schema/scalar.c 's/if \(!narrow\(r, d, own\)\) return -1;/if (*d ? (sd_dfa_free(own), false) : !narrow(r, d, own)) return -1;/' test_dialogue_parameters
 plant "a finished call is not checked" model/dialogue/answer_check.c 's/if \(x->in_call && x->st == SD_OK\)/if (false)/' test_dialogue_strict
 plant "a row of a draft is forced as the first one" decode/engine/shaping.c 's/sd_slot_forced\(s, j\)/sd_slot_forced(s, 0)/' test_engine_reasoning
 plant "a forced token ends the answer" decode/engine/output.c 's/!sd_slot_is_forced\(s\) && //' test_engine_reasoning
@@ -202,7 +202,7 @@ plant "what ends the reasoning is not drafted" decode/draft/grammar.c 's/f->only
 plant "a request that begins again forgets that it reasons" decode/engine/reasoning.c 's/i < s->n; i\+\+\) take\(&s->reasoning/i < 0; i++) take(\&s->reasoning/' test_engine_reasoning
 plant "a budget that ends within a character leaves the grammar" model/dialogue/tool_grammar.c 's/seq\(m, \(int\[\]\)\{whole, cut\}, 2\), 0, -1\)/seq(m, (int[]){whole, cut}, 2), 0, 0)/' test_dialogue_strict
 plant "a marker within a string of JSON ends a message" model/dialogue/answer_harmony.c 's/bool json = p->o.held/bool json = false \&\& p->o.held/' test_dialogue_strict
-plant "a tag within a string of JSON ends a value" model/dialogue/answer_xml.c 's/end == SD_VALUE_DONE \? SD_SCAN_WHOLE : SD_SCAN_OVER/SD_SCAN_OVER/' test_dialogue_strict
+plant "a tag within a string of JSON ends a value" model/dialogue/answer_xml.c 's/end == SD_VALUE_DONE \? SD_SCAN_WHOLE : SD_SCAN_OVER/SD_SCAN_OVER/' test_dialogue_parameters
 plant "later system turns are left to a template that drops them" model/dialogue/dialogue.c 's/has\(r, FIRST\) && has\(r, SYSTEM\)/has(r, FIRST)/' test_dialogue_fold
 plant "a plan forgets adapters' products" model/infer/cpu/memory.c 's/sum->adapters \+= product_bytes\(cx, most\);//' test_engine_memory
 plant "a plan forgets the masks that end reasoning" decode/engine/memory.c 's/\(\(size_t\)n_forced \+ 1\) \* words/words/' test_engine_memory

@@ -24,6 +24,19 @@ void rules_close(void) {
     tiny_chat_close(&rules_model);
 }
 
+json_t *rules_function(json_t *list, size_t i) {
+    return json_object_get(json_array_get(list, i), "function");
+}
+
+sd_tool_rules rules_for(const sd_dialogue *d, const json_t *list, bool required) {
+    return (sd_tool_rules){.d = d,
+                           .t = rules_model.tokenizer,
+                           .tools = list,
+                           .only = -1,
+                           .required = required,
+                           .parallel = true};
+}
+
 sd_grammar *rules_try(const sd_tool_rules *r, sd_error *err) {
     char *text = NULL;
     sd_grammar *g = NULL;

@@ -12,6 +12,9 @@ extern json_t *rules_tools;  // OpenAI's list
 
 void rules_open(const char *tool_list);
 void rules_close(void);
+json_t *rules_function(json_t *list, size_t i);
+/// Calls of any of the list's functions, in parallel.
+sd_tool_rules rules_for(const sd_dialogue *d, const json_t *list, bool required);
 /// As a text, and back. Fails the test where it does not compile; the caller's.
 sd_grammar *rules_compile(const sd_tool_rules *r);
 /// Likewise, or NULL and what is wrong.
