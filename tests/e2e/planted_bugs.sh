@@ -196,7 +196,8 @@ plant "a marker that is a special token may be spelled in others" model/dialogue
 plant "a tagged string may hold the end of its tag" model/grammar/schema/scalar.c 's/if \(!narrow\(r, d, own\)\) return -1;/if (*d ? (sd_dfa_free(own), false) : !narrow(r, d, own)) return -1;/' test_dialogue_parameters
 plant "a finished call is not checked" model/dialogue/answer_check.c 's/if \(x->in_call && x->st == SD_OK\)/if (false)/' test_dialogue_strict
 plant "a row of a draft is forced as the first one" decode/engine/shaping.c 's/sd_slot_forced\(s, j\)/sd_slot_forced(s, 0)/' test_engine_reasoning
-plant "a forced token ends the answer" decode/engine/output.c 's/!sd_slot_is_forced\(s\) && //' test_engine_reasoning
+plant "a forced token ends the answer" decode/engine/output.c 's/if \(!forced && is_stop/if (is_stop/' test_engine_reasoning
+plant "a stop text within forced tokens ends the answer" decode/engine/output.c 's/may_end = !forced && /may_end = /' test_engine_reasoning
 plant "reasoning has one token more than its budget" decode/engine/reasoning.c 's/x->tokens >= r->budget/x->tokens > r->budget/' test_engine_reasoning
 plant "what ends the reasoning is not drafted" decode/draft/grammar.c 's/f->only \? f->only\(/false ? f->only(/' test_engine_reasoning
 plant "a request that begins again forgets that it reasons" decode/engine/reasoning.c 's/i < s->n; i\+\+\) take\(&s->reasoning/i < 0; i++) take(\&s->reasoning/' test_engine_reasoning
