@@ -83,22 +83,22 @@ def main():
         counts = place.count([*TRAIN, "resumed"])
         every["begun"] = sum(counts[c] for c in changing)
         at_calls = [(found, [(how, n)]) for found, calls in every.items() for n in range(1, calls + 1) for how in ("kill", "killed")]
-        todo = at_calls if full else rng.sample(at_calls, 14)
+        pending = at_calls if full else rng.sample(at_calls, 14)
         total = 1000 if full else 20
-        while sum(len(m) for _, m in todo) < total:
+        while sum(len(m) for _, m in pending) < total:
             times = 1 if rng.random() < 0.7 else rng.randint(2, 5)
             moments = [rng.choice((("time", rng.random() * took), ("kill", rng.randint(1, every["begun"])), ("killed", rng.randint(1, every["begun"]))))
                        for _ in range(times)]
-            todo.append((rng.choice((None, "begun")), moments))
-        rng.shuffle(todo)
+            pending.append((rng.choice((None, "begun")), moments))
+        rng.shuffle(pending)
         bad = []
         with concurrent.futures.ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
-            for wrong in pool.map(lambda t: attempt(place, *t), todo):
+            for wrong in pool.map(lambda t: attempt(place, *t), pending):
                 if wrong:
                     bad.append(wrong)
         for line in bad[:40]:
             print("# " + line)
-        tap.check(f"kills: {sum(len(m) for _, m in todo)} kills in {len(todo)} runs of {every[None]} and {every['begun']} changing calls: {len(bad)} lost something", not bad)
+        tap.check(f"kills: {sum(len(m) for _, m in pending)} kills in {len(pending)} runs of {every[None]} and {every['begun']} changing calls: {len(bad)} lost something", not bad)
         print(f"# seed {seed}, {time.monotonic() - start:.0f} s")
     finally:
         shutil.rmtree(place.dir, ignore_errors=True)
