@@ -40,7 +40,7 @@ WORDS = ("name", "title", "city", "colour", "size", "price", "owner", "status", 
          "target", "amount", "unit", "team", "role", "score", "reason", "language", "country", "product", "brand", "date_of_birth", "e-mail", "first name", "größe")
 VALUES = ("red", "green", "blue", "small", "large", "open", "closed", "high", "low", "north", "south", "pending", "done", "it's", "50%", "café")
 PATTERNS = ("^[A-Z]{2,4}-[0-9]{3,6}$", "^#[0-9a-f]{6}$", "^\\d{3}-\\d{4}$", "^(?:en|de|fr)(?:_[A-Z]{2})?$", "^[a-z]+(?:[ -][a-z]+){0,3}$", "^\\+?[0-9 ]{6,14}$", "^v\\d+\\.\\d+(\\.\\d+)?$")
-UNENFORCED = ({"nullable": True}, {"contentEncoding": "base64"}, {"contentMediaType": "application/json"}, {"contentSchema": {}}, {"$anchor": "here"}, {"$id": "own"},
+UNENFORCED = ({"nullable": True}, {"unevaluatedItems": False}, {"dependentSchemas": {}}, {"$dynamicAnchor": "here"}, {"$anchor": "here"}, {"$id": "own"},
               {"unevaluatedProperties": False}, {"dependencies": {}}, {"format": "iri"}, {"format": "regex"}, {"not": {"const": 17}}, {"if": {"const": 17}},
               {"patternProperties": {"^x": {}}}, {"propertyNames": {"maxLength": 30}}, {"contains": {}}, {"dependentRequired": {}}, {"minLength": "3"}, {"enumNames": []})
 
@@ -271,9 +271,54 @@ def spoil(schema, index):
 
 # ---- asking
 
-def ask(server, schema, index, max_tokens):
-    body = {"messages": [{"role": "user", "content": f"Give one short example of a {schema.get('title', 'record')} as JSON, with members {', '.join(list(resolve(schema, schema).get('properties', {}))[:6])}."}],
-            "temperature": 1, "seed": index, "max_tokens": max_tokens,
+MATCHING = dict(zip(PATTERNS + ("^@[a-zA-Z0-9_]+$",), ("AB-1234", "#00ff7f", "555-0199", "de_DE", "red small-open", "+49 30 1234", "v1.2.3", "@someone")))
+FORMATTED = {"date": "2024-05-17", "date-time": "2024-05-17T08:30:00Z", "time": "08:30:00Z", "duration": "P3D", "uuid": "6f1c8e0a-52d4-4b7e-9a33-0c5d1e7f8b21",
+             "email": "ann@example.org", "hostname": "www.example.org", "ipv4": "192.0.2.17"}
+
+
+def example(root, schema, r, depth=0):
+    """A short value that the schema allows; where it may end a recursion, it does."""
+    schema = resolve(root, schema)
+    if "const" in schema:
+        return schema["const"]
+    if "enum" in schema:
+        return r.choice(schema["enum"])
+    branches = schema.get("anyOf") or schema.get("oneOf")
+    if branches:
+        nothing = [b for b in branches if b.get("type") == "null"]
+        return example(root, nothing[0] if nothing and depth else r.choice(branches), r, depth + 1)
+    kind = schema.get("type", "string")
+    kind = kind[0] if isinstance(kind, list) else kind
+    if kind == "object":
+        required = schema.get("required", [])
+        value = {k: example(root, v, r, depth + 1) for k, v in schema.get("properties", {}).items() if k in required}
+        more = schema.get("additionalProperties")
+        return value | {k: example(root, more, r, depth + 1) for k in r.sample(WORDS, 1)} if isinstance(more, dict) else value
+    if kind == "array":
+        parts = schema.get("prefixItems", [])
+        parts = parts + [schema["items"]] * (max(schema.get("minItems", 0), 0 if depth > 1 or "$ref" in schema["items"] else 1) - len(parts)) if "items" in schema else parts
+        return [example(root, part, r, depth + 1) for part in parts]
+    if kind in ("integer", "number"):
+        step = schema.get("multipleOf", 1 if kind == "integer" else 0.25)
+        low = schema.get("minimum", schema.get("exclusiveMinimum", schema.get("maximum", schema.get("exclusiveMaximum", 7)) - 2 * step))
+        value = -(-low // step) * step
+        return value + step if value == schema.get("exclusiveMinimum") else value
+    if kind in ("boolean", "null"):
+        return r.random() < 0.5 if kind == "boolean" else None
+    if "pattern" in schema or "format" in schema:
+        return MATCHING[schema["pattern"]] if "pattern" in schema else FORMATTED[schema["format"]]
+    return r.choice(VALUES)[:schema.get("maxLength", 20)].ljust(schema.get("minLength", 0), "e")
+
+
+def ask(server, schema, like, index, max_tokens):
+    """Asks for a value of a schema, in a dialogue about `like`, which it is or is a copy of. Four values are in the dialogue: without them a small model writes strings that it never closes, and nests what may be nested."""
+    r = random.Random(index)
+    wish = f"Give one short example of a {schema.get('title', 'record')} as JSON, with members {', '.join(list(resolve(schema, schema).get('properties', {}))[:6])}."
+    messages = [{"role": "user", "content": wish}]
+    for _ in range(4):
+        value = example(like, like, r)
+        messages += [{"role": "assistant", "content": json.dumps(value, ensure_ascii=False)}, {"role": "user", "content": "Give another one, as short."}]
+    body = {"messages": messages, "temperature": 1, "seed": index, "max_tokens": max_tokens,
             "response_format": {"type": "json_schema", "json_schema": {"name": f"schema_{index}", "strict": True, "schema": schema}}}
     status, _, answer = server.request("POST", "/v1/chat/completions", body, timeout=3600)
     return status, json.loads(answer)
@@ -284,10 +329,10 @@ def one(server, index, o):
     schema, model = make(index)
     group = "pydantic" if model else "openai"
     spoiled, keyword = spoil(schema, index)
-    status, answer = ask(server, spoiled, index, 1)
+    status, answer = ask(server, spoiled, schema, index, 1)
     if status != 400 or keyword not in answer["error"]["message"]:
         return group, "unenforced", f"{keyword}: {status} {json.dumps(answer)[:300]}", schema, ""
-    status, answer = ask(server, schema, index, o.max_tokens)
+    status, answer = ask(server, schema, schema, index, o.max_tokens)
     if status != 200:
         return group, "refused", f"{status} {answer['error']['message']}", schema, ""
     choice = answer["choices"][0]
