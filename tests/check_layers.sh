@@ -29,7 +29,7 @@ while IFS=: read -r file line text; do
   # A quoted include without a room would escape the check.
   [[ $target == */* ]] || { complain "$file:$line: name the room in the include of $target"; continue; }
   [[ " ${may[$row]} " == *" ${target%/*} "* ]] || complain "$file:$line: $row may not include ${target%/*}"
-done < <(grep -rnE '^[[:space:]]*#[[:space:]]*include "' --include="*.[ch]" $tops)
+done < <(grep -rnE '^[[:space:]]*#[[:space:]]*include "' --include="*.[ch]" --include="*.cu" --include="*.cuh" $tops)
 
 # jansson's own loaders and dumpers forget that memory ran out: base/json.h has the ones that do not.
 while IFS= read -r hit; do

@@ -113,7 +113,7 @@ scripts() {
 }
 
 format_check() {
-  if git ls-files '*.c' '*.h' | xargs clang-format --dry-run -Werror >"$log/format" 2>&1; then
+  if git ls-files '*.c' '*.h' '*.cpp' '*.cu' '*.cuh' | xargs clang-format --dry-run -Werror >"$log/format" 2>&1; then
     echo "ok - format"
   else
     head -20 "$log/format"

@@ -1,0 +1,82 @@
+// The CUDA kernels' launchers: operations over memory of the device, which know no model.
+//
+//     // 0, or CUDA's error number (1: an argument is wrong)
+//     sd_cuda_rmsnorm(y, x, w, N, C, eps, SD_CUDA_BF16, stream);
+//
+// All pointers are to the device's memory unless they say otherwise. A launcher queues its work on the stream
+// and returns; nothing is allocated. Activations that enter a matrix product are bf16 or fp32 (sd_cuda_real);
+// everything else is fp32. N is the number of rows, tokens in flight.
+//
+// Row invariance holds as on the CPU (kernels/ops.h): the bits of a row of a result depend on that row's
+// inputs alone. So sums have one fixed order each, K is split by K alone, and no atomics add floats.
+//
+// kernels/cuda/README.md says of each kernel how threads map to data, what it moves and how long it must take.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct sd_cuda_stream sd_cuda_stream; // a cudaStream_t
+typedef enum { SD_CUDA_BF16, SD_CUDA_F32 } sd_cuda_real;
+enum { SD_CUDA_OK = 0, SD_CUDA_EINVAL = 1 };
+enum { SD_CUDA_PAGE = 64 }; // positions of a page of keys and values: SD_KV_PAGE
+static inline size_t sd_cuda_real_bytes(sd_cuda_real t) {
+    return t == SD_CUDA_BF16 ? 2 : 4;
+}
+
+// ---- rows (rows.cu)
+
+/// y [N, C] of `type` <- x / sqrt(mean(x^2) + eps) * w. x [N, C], w [C] fp32.
+int sd_cuda_rmsnorm(void *y, const float *x, const float *w, int N, int C, float eps,
+                    sd_cuda_real type, sd_cuda_stream *s);
+/// x [N, C] += the same norm of d [N, C]: what a block adds where its sum is normed first. fp32.
+int sd_cuda_rmsnorm_add(float *x, const float *d, const float *w, int N, int C, float eps,
+                        sd_cuda_stream *s);
+/// y [N, F] of `type` <- act(gate) * up, each [N, F] fp32 in rows of ld floats. gelu: tanh form
+/// (arXiv:1606.08415), else SiLU.
+int sd_cuda_glu(void *y, const float *gate, const float *up, int N, int F, int ld, bool gelu,
+                sd_cuda_real type, sd_cuda_stream *s);
+/// x [n] += d.
+int sd_cuda_add(float *x, const float *d, size_t n, sd_cuda_stream *s);
+/// q [N, K] int8 <- x / scale to the nearest, ties to even; scale [N, K / group] <- max |x| / 127 of each group of
+/// K: 0 below 1e-30, NaN where an x is not finite (all codes 0 then). K a multiple of group, group of 32.
+int sd_cuda_quantize(int8_t *q, float *scale, const float *x, int N, int K, int group,
+                     sd_cuda_stream *s);
+
+// ---- rotary embedding (rope.cu)
+
+/// Rows of heads behind the product with Wq, Wk and Wv, and where they go.
+typedef struct {
+    const float *qkv; // [N, (H + 2 G) * D] fp32: q of all heads, then k, then v
+    int N, H, G, D;
+    const float *q_norm, *k_norm; // [D] of each head, before it turns (QK-norm); NULL: none
+    float eps;
+    // [positions, rot / 2] fp32: every scaling of the frequencies stands in them (sd_rope_frequencies). The
+    // first rot values of a head turn: as pairs (2 i, 2 i + 1) where interleaved, else (i, i + rot / 2).
+    const float *cos, *sin;
+    int rot;
+    bool interleaved;
+    const int32_t *pos; // [N]
+    const int32_t
+        *table; // [N, table_ld]: the page of position p of row n is table[n, p / SD_CUDA_PAGE]
+    int table_ld;
+    void *layer;       // its pages
+    size_t page_bytes; // from a page to the next
+    size_t k,
+        v;   // how far into a page its keys and values begin: [G, SD_CUDA_PAGE, D] of `type` each
+    void *q; // [N, H, D] of `type`
+    sd_cuda_real type;
+} sd_cuda_rope;
+/// q <- the rotated queries; the pages <- the rotated keys, and the values as they are.
+int sd_cuda_rope_store(const sd_cuda_rope *a, sd_cuda_stream *s);
+
+// ---- embedding (embedding.cu)
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,45 @@
+// What the kernels share: activations of two types, sums over a warp and a block.
+//
+// Every kernel of inference has two instances. In the bf16 one, what enters a matrix product is rounded to
+// bf16; in the fp32 one it stays as it is, for parity with the CPU. Sums, and what stands between products
+// (the residual stream), are fp32 in both.
+#pragma once
+
+#include "kernels/cuda/dialect.cuh"
+
+struct bf16 {
+    uint16_t bits;
+};
+
+SD_DEVICE float sd_value(bf16 x) {
+    return sd_bits_float((uint32_t)x.bits << 16);
+}
+SD_DEVICE float sd_value(float x) {
+    return x;
+}
+SD_DEVICE void sd_store(bf16 *p, float x) {
+    p->bits = (uint16_t)sd_pack_bf16(x, 0.0f);
+}
+SD_DEVICE void sd_store(float *p, float x) {
+    *p = x;
+}
+
+/// The sum over a warp, in every lane: the same tree whatever else runs.
+SD_DEVICE float sd_warp_sum(float v) {
+    SD_UNROLL
+    for (int d = 16; d; d >>= 1) v += __shfl_xor_sync(SD_ALL_LANES, v, d);
+    return v;
+}
+
+/// The sum over a block of `threads`, in every thread. part: shared, [threads / 32]. Ends with all having read
+/// it, so that part may be written again.
+template <int threads> SD_DEVICE float sd_block_sum(float v, float *part) {
+    v = sd_warp_sum(v);
+    if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = v;
+    __syncthreads();
+    float total = 0;
+    SD_UNROLL
+    for (int w = 0; w < threads / 32; w++) total += part[w];
+    __syncthreads();
+    return total;
+}

@@ -1,0 +1,74 @@
+// The emulator as a test sees it: its options, the device's memory, streams and events.
+//
+//     emu::options.order = emu::RANDOM, emu::options.seed = 7;
+//     float *x = emu::device_array<float>(n);
+//     emu::write(x, host, n);                    // waits for nothing: memory is the host's too
+//     sd_cuda_add(y, x, n, NULL);                // queued
+//     emu::synchronise();                        // runs what is queued
+//
+// A stream is a queue, and nothing of it runs before somebody waits for it. Then the heads of all queues
+// that no event holds back take turns by the seed. A copy from the host reads its source when it runs.
+// Device memory is given back at once, whoever still means to use it, so a queue that comes too late faults.
+//
+// An error ends the process with status ERROR_STATUS and one line on stderr that begins with "emu: ".
+#pragma once
+
+#include "emu.h"
+
+#include <vector>
+
+namespace emu {
+
+enum { ERROR_STATUS = 99 };
+enum Order { FORWARD, REVERSE, RANDOM }; // which thread, and which block, goes on
+
+struct Options {
+    uint64_t seed;
+    Order order;
+    size_t shared_limit; // bytes of a block: 99 KB, the least of the architectures that are built
+};
+extern Options options;
+
+/// Order and seed from EMU_ORDER (forward, reverse, random) and EMU_SEED, where they are set.
+void options_from_environment();
+
+struct Stats {
+    uint64_t launches, blocks, threads, switches, barriers, collectives;
+};
+extern Stats stats;
+
+[[noreturn]] void fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+// ---- memory
+
+void *device_alloc(size_t bytes); // holds NaN
+void device_free(void *p);        // NULL is fine
+bool is_device(const void *p);
+size_t device_bytes(); // allocated now
+
+template <class T> T *device_array(size_t n) {
+    return static_cast<T *>(device_alloc(n * sizeof(T)));
+}
+template <class T> T *device_copy(const std::vector<T> &v) {
+    T *p = device_array<T>(v.size());
+    if (!v.empty()) memcpy(static_cast<void *>(p), v.data(), v.size() * sizeof(T));
+    return p;
+}
+
+// ---- streams
+
+void *stream_open();
+void stream_close(void *stream); // runs what is queued
+void stream_synchronise(void *stream);
+void synchronise(); // all of them
+void copy_async(void *dst, const void *src, size_t bytes, void *stream);
+void set_async(void *dst, int value, size_t bytes, void *stream);
+void *event_open();
+void event_close(void *event);
+void event_record(void *event, void *stream);
+void stream_wait(void *stream, void *event); // for the event's last record
+
+/// Runs a grid now, outside all queues.
+void run_grid(const Launch &l, const Body &body);
+
+} // namespace emu

@@ -1,0 +1,140 @@
+// Memory of the device, and of blocks. An allocation ends at a page that nobody may touch, so that the first
+// byte beyond it faults (up to 15 bytes of slack, where it is no multiple of 16, hold a pattern that is
+// looked at when it is freed). Freed memory stays a hole. Under a sanitizer the sanitizer's malloc does that.
+#include "internal.h"
+
+#include <map>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+namespace emu {
+
+struct Block {
+    char *map;
+    size_t map_bytes, bytes;
+    bool device;
+};
+// Never destroyed: programs that end do not run over it.
+static std::map<char *, Block> &blocks = *new std::map<char *, Block>;
+enum : size_t { PAGE = 4096 };
+enum : unsigned char { SLACK = 0xa5 };
+
+static const Block *block_of(const char *p, const char **begin) {
+    auto it = blocks.upper_bound(const_cast<char *>(p));
+    if (it == blocks.begin()) return nullptr;
+    --it;
+    *begin = it->first;
+    return &it->second;
+}
+
+#if !defined(EMU_ASAN) && !defined(EMU_TSAN)
+static void on_fault(int, siginfo_t *info, void *) {
+    const char *p = static_cast<const char *>(info->si_addr), *begin;
+    const Block *b = block_of(p, &begin);
+    if (b && p < begin + b->bytes + PAGE)
+        fail("%p lies %td bytes behind the end of an allocation of %zu bytes",
+             static_cast<const void *>(p), p - (begin + b->bytes), b->bytes);
+    fail("no memory at %p", static_cast<const void *>(p));
+}
+
+static void watch_faults() {
+    static char stack[64 << 10];
+    static bool done;
+    if (done) return;
+    done = true;
+    stack_t alternative = {};
+    alternative.ss_sp = stack, alternative.ss_size = sizeof stack;
+    sigaltstack(&alternative, nullptr);
+    struct sigaction action = {};
+    action.sa_sigaction = on_fault;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+    sigaction(SIGSEGV, &action, nullptr);
+    sigaction(SIGBUS, &action, nullptr);
+}
+
+static Block map_block(char **p, size_t bytes, size_t align) {
+    watch_faults();
+    const size_t room = (bytes + align - 1) / align * align;
+    const size_t pages = (room + PAGE - 1) / PAGE * PAGE;
+    void *map = mmap(nullptr, pages + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED ||
+        mprotect(static_cast<char *>(map) + PAGE, pages, PROT_READ | PROT_WRITE))
+        fail("no memory for %zu bytes", bytes);
+    *p = static_cast<char *>(map) + PAGE + pages - room;
+    for (size_t i = bytes; i < room; i++) (*p)[i] = static_cast<char>(SLACK);
+    return {static_cast<char *>(map), pages + 2 * PAGE, bytes, false};
+}
+
+static void unmap_block(const char *p, const Block &b) {
+    const char *end = b.map + b.map_bytes - PAGE;
+    for (const char *s = p + b.bytes; s < end; s++)
+        if (static_cast<unsigned char>(*s) != SLACK)
+            fail("something was written %td bytes behind the end of an allocation of %zu bytes",
+                 s - (p + b.bytes), b.bytes);
+    // A hole from now on. Its address is not given out again.
+    mmap(b.map, b.map_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1,
+         0);
+}
+#else
+static Block map_block(char **p, size_t bytes, size_t align) {
+    void *q;
+    if (posix_memalign(&q, align, bytes)) fail("no memory for %zu bytes", bytes);
+    *p = static_cast<char *>(q);
+    return {*p, 0, bytes, false};
+}
+static void unmap_block(const char *p, const Block &) {
+    free(const_cast<char *>(p));
+}
+#endif
+
+static char *take(size_t bytes, size_t align, bool device) {
+    char *p;
+    Block b = map_block(&p, bytes ? bytes : 1, align);
+    b.device = device;
+    blocks[p] = b;
+    return p;
+}
+
+static void give_back(void *p, bool device) {
+    auto it = blocks.find(static_cast<char *>(p));
+    if (it == blocks.end() || it->second.device != device)
+        fail("%p is freed, which is no allocation", p);
+    unmap_block(it->first, it->second);
+    blocks.erase(it);
+}
+
+void *guarded_alloc(size_t bytes, size_t align) {
+    return take(bytes, align, false);
+}
+void guarded_free(void *p) {
+    give_back(p, false);
+}
+
+void *device_alloc(size_t bytes) {
+    char *p = take(bytes, 16, true);
+    poison(p, bytes);
+    return p;
+}
+void device_free(void *p) {
+    if (p) give_back(p, true);
+}
+bool is_device(const void *p) {
+    const char *begin;
+    const Block *b = block_of(static_cast<const char *>(p), &begin);
+    return b && b->device && static_cast<const char *>(p) < begin + b->bytes;
+}
+size_t device_bytes() {
+    size_t n = 0;
+    for (auto &b : blocks) n += b.second.device ? b.second.bytes : 0;
+    return n;
+}
+
+void check_pointer(const char *kernel, int argument, const void *v) {
+    if (v && !is_device(v))
+        fail("%s: argument %d does not point into the device's memory", kernel, argument);
+}
+
+} // namespace emu
