@@ -21,6 +21,10 @@
 
 #include "kernels/tensor.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct {
     int8_t q[32]; // centred for types without a minimum
     float d[2];
@@ -39,3 +43,7 @@ extern const int8_t sd_iq4_value[16];
 
 /// The eight 6-bit scales and minimums of a Q4_K or Q5_K block from their 12 bytes.
 void sd_k_scales(uint8_t scale[8], uint8_t min[8], const uint8_t bytes[12]);
+
+#ifdef __cplusplus
+}
+#endif

@@ -13,6 +13,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 // Values are ggml's type numbers, so that a GGUF file's field is this enum after a check.
 typedef enum {
     SD_F32 = 0,
@@ -63,3 +67,7 @@ static inline uint16_t sd_float_to_bf16(float f) {
     uint32_t rounded = (u + 0x7fff + (u >> 16 & 1)) >> 16;
     return (uint16_t)((u & 0x7fffffff) > 0x7f800000 ? (u >> 16 | 64) : rounded);
 }
+
+#ifdef __cplusplus
+}
+#endif

@@ -13,9 +13,7 @@
 // kernels/cuda/README.md says of each kernel how threads map to data, what it moves and how long it must take.
 #pragma once
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "kernels/cuda/weight.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -75,7 +73,16 @@ typedef struct {
 /// q <- the rotated queries; the pages <- the rotated keys, and the values as they are.
 int sd_cuda_rope_store(const sd_cuda_rope *a, sd_cuda_stream *s);
 
-// ---- embedding (embedding.cu)
+// ---- matrix products of few rows (matmul.cu)
+
+/// y [N, ldy], its first M of a row, <- W x + bias, or += where add. x [N, K] of `type`, K a multiple of 4; bias [M],
+/// NULL: none. Under SD_CUDA_BF16 the weights have the values of the file, and sums are fp32; under SD_CUDA_F32 x does
+/// not lose anything either.
+int sd_cuda_matmul(float *y, int ldy, const sd_cuda_weight *w, const void *x, int N,
+                   const float *bias, bool add, sd_cuda_real type, sd_cuda_stream *s);
+/// x [N, K] <- rows id[n] of W, times scale. An id outside [0, M) gives zeros.
+int sd_cuda_embedding(float *x, const sd_cuda_weight *w, const int32_t *id, int N, float scale,
+                      sd_cuda_stream *s);
 
 #ifdef __cplusplus
 }
