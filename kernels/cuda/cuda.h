@@ -84,6 +84,61 @@ int sd_cuda_matmul(float *y, int ldy, const sd_cuda_weight *w, const void *x, in
 int sd_cuda_embedding(float *x, const sd_cuda_weight *w, const int32_t *id, int N, float scale,
                       sd_cuda_stream *s);
 
+// ---- LoRA (lora.cu)
+
+/// An adapter's factors of one linear map.
+typedef struct {
+    const float *A; // [r, K]
+    const float *B; // [M, r]
+    int r;
+    float scale;
+} sd_cuda_lora;
+/// u [N, ldu], its first r of a row, <- scale * A x of adapter which[n]; rows with which[n] < 0 are left as they are.
+/// adapters: in device memory; x [N, K] of `type`; most_r: the largest r among them.
+int sd_cuda_lora_shrink(float *u, int ldu, const sd_cuda_lora *adapters, const int32_t *which,
+                        const void *x, int N, int K, int most_r, sd_cuda_real type,
+                        sd_cuda_stream *s);
+/// y [N, ldy], its first M of a row, += B u of adapter which[n].
+int sd_cuda_lora_expand(float *y, int ldy, const sd_cuda_lora *adapters, const int32_t *which,
+                        const float *u, int ldu, int N, int M, sd_cuda_stream *s);
+
+// ---- attention over pages (attention.cu)
+
+enum {
+    SD_CUDA_SPLIT = 512, // positions that a block of threads covers: SD_KV_SPLIT
+    SD_CUDA_MOST_D = 256
+};
+/// Query rows of one sequence that go together, rows with ascending positions. Up to sd_cuda_attention_rows of them.
+typedef struct {
+    int32_t first, rows;
+} sd_cuda_row_tile;
+typedef struct {
+    void *y;        // [N, H, D] of `type`
+    const void *q;  // [N, H, D] of `type`
+    int N, H, G, D; // H a multiple of G; D a multiple of 8, at most SD_CUDA_MOST_D
+    float scale;    // of the scores
+    int window;     // positions that a row sees, its own included; 0: all below it
+    const float
+        *sinks; // [H] a score for each head that takes weight and gives no value; NULL: none
+    const int32_t *pos; // [N]
+    const int32_t
+        *table; // as in sd_cuda_rope; pages of which no row sees a position are never looked at
+    int table_ld;
+    const void *layer;
+    size_t page_bytes, k, v;      // as in sd_cuda_rope
+    const sd_cuda_row_tile *tile; // [tiles] in device memory; every row stands in one
+    int tiles;
+    int longest;    // positions that some row may see, at most
+    float *partial; // [sd_cuda_attention_floats] scratch
+    sd_cuda_real type;
+} sd_cuda_attention;
+/// Rows of one sequence that may share a tile.
+int sd_cuda_attention_rows(int H, int G);
+size_t sd_cuda_attention_floats(int N, int H, int D, int longest);
+/// y <- softmax(scale * q k) v over the positions that each row sees. Splits of positions are counted from 0, so a
+/// row's bits do not depend on its company.
+int sd_cuda_attend(const sd_cuda_attention *a, sd_cuda_stream *s);
+
 #ifdef __cplusplus
 }
 #endif

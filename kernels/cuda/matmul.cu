@@ -13,7 +13,7 @@
 // fp32 activations go in as three terms of bf16 (8 bits each, exact), fp32 weights as three, fp16 weights as two:
 // the same kernel at fp32's precision, less the products of two small terms (2^-24 of the whole).
 #include "kernels/cuda/cuda.h"
-#include "kernels/cuda/scalar.cuh"
+#include "kernels/cuda/terms.cuh"
 
 enum {
     SPLIT = 8,
@@ -33,22 +33,6 @@ struct matmul_args {
     bool add;
 };
 
-// ---- terms: a value as a sum of bf16
-
-SD_DEVICE uint32_t high_halves(float lo, float hi) { // the bf16 that cutting gives
-    return sd_float_bits(lo) >> 16 | (sd_float_bits(hi) & 0xffff0000u);
-}
-SD_DEVICE float less_high_half(float f) { // exact
-    return f - sd_bits_float(sd_float_bits(f) & 0xffff0000u);
-}
-template <int terms> SD_DEVICE void split_terms(uint32_t *r, int stride, float lo, float hi) {
-    SD_UNROLL
-    for (int i = 0; i < terms; i++) {
-        r[i * stride] = high_halves(lo, hi);
-        lo = less_high_half(lo), hi = less_high_half(hi);
-    }
-}
-
 // ---- x: four values of row n from k on, and the two registers of B they are
 
 struct RealBf16 {
@@ -66,8 +50,8 @@ struct RealF32 {
     }
     SD_DEVICE Four zero() { return float4{0, 0, 0, 0}; }
     SD_DEVICE void split(uint32_t (&b)[TERMS][2], Four v) {
-        split_terms<TERMS>(&b[0][0], 2, v.x, v.y);
-        split_terms<TERMS>(&b[0][1], 2, v.z, v.w);
+        sd_split_terms<TERMS>(&b[0][0], 2, v.x, v.y);
+        sd_split_terms<TERMS>(&b[0][1], 2, v.z, v.w);
     }
 };
 
@@ -109,8 +93,8 @@ struct CodeF16 {
         const uint32_t u[4] = {raw[j].x, raw[j].y, raw[j].z, raw[j].w};
         SD_UNROLL
         for (int i = 0; i < 4; i++)
-            split_terms<TERMS>(&a[0][i], 4, sd_half_value((uint16_t)u[i]),
-                               sd_half_value((uint16_t)(u[i] >> 16)));
+            sd_split_terms<TERMS>(&a[0][i], 4, sd_half_value((uint16_t)u[i]),
+                                  sd_half_value((uint16_t)(u[i] >> 16)));
     }
 };
 struct CodeF32 {
@@ -119,8 +103,8 @@ struct CodeF32 {
         SD_UNROLL
         for (int h = 0; h < 2; h++) {
             const uint4 v = raw[2 * j + h];
-            split_terms<TERMS>(&a[0][2 * h], 4, sd_bits_float(v.x), sd_bits_float(v.y));
-            split_terms<TERMS>(&a[0][2 * h + 1], 4, sd_bits_float(v.z), sd_bits_float(v.w));
+            sd_split_terms<TERMS>(&a[0][2 * h], 4, sd_bits_float(v.x), sd_bits_float(v.y));
+            sd_split_terms<TERMS>(&a[0][2 * h + 1], 4, sd_bits_float(v.z), sd_bits_float(v.w));
         }
     }
 };
@@ -199,17 +183,6 @@ SD_DEVICE void load_tile(raw_tile<Code, Scale> *r, const matmul_args &a, size_t 
     Scale::load(&r->scale, a, tile, lane / 4);
 }
 
-// d += the products of A's and B's terms, the small by the small left out.
-template <class Code, class Real>
-SD_DEVICE void mma_terms(float (&d)[4], const uint32_t (&a)[Code::TERMS][4],
-                         const uint32_t (&b)[Real::TERMS][2]) {
-    SD_UNROLL
-    for (int i = 0; i < Code::TERMS; i++) {
-        SD_UNROLL
-        for (int j = 0; j < Real::TERMS && i + j < 3; j++) sd_mma(d, a[i], b[j]);
-    }
-}
-
 // acc += a block's sums under its scales. C's registers 0, 1 are of row g, 2, 3 of row g + 8.
 template <class Scale>
 SD_DEVICE void scale_block(float (&acc)[4], const float (&part)[4], const float (&sum)[4],
@@ -243,8 +216,8 @@ SD_DEVICE void add_tile(float (&acc)[2][4], const raw_tile<Code, Scale> &r, cons
                 const int n = n0 + 8 * i + g;
                 Real::split(fb, n < a.N && k < a.K ? Real::load(a.x, (size_t)n * a.K + k)
                                                    : Real::zero());
-                mma_terms<Code, Real>(scaled ? part[i] : acc[i], fa, fb);
-                if (Scale::MIN) mma_terms<Code8, Real>(sum[i], ones, fb);
+                sd_mma_terms(scaled ? part[i] : acc[i], fa, fb);
+                if (Scale::MIN) sd_mma_terms(sum[i], ones, fb);
             }
         }
         if (!scaled) continue;

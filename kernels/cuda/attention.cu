@@ -1,0 +1,395 @@
+// Attention of decoding and verification over paged keys and values (flash decoding: arXiv:2205.14135, and its split
+// over positions). Keys and values are the bytes to move, each once: the query heads of one kv head, and the rows of
+// one sequence, go together as the 16 side of mma.m16n8k16.
+//
+// A block has a split of 512 positions, a kv head and a tile of rows. Its warps have 16 positions of every KEYS each,
+// and everything of these is theirs alone: they copy keys and values into their own part of shared memory (cp.async,
+// the next ones while these are computed), keep their own running maximum and sums, and wait for nobody. At the end
+// of the split the warps' sums are merged in ascending order, and a second kernel merges the splits.
+//
+// A position that a row does not see has the score minus infinity: it adds zeros to the sums, so a row is what it
+// is alone. Positions beyond the longest row, whose memory nobody wrote, come as zeros.
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/terms.cuh"
+
+enum { SIDE = 16 };
+
+struct attention_args {
+    sd_cuda_attention a;
+    int splits, heads, head_tiles, rows_of_a_tile; // heads: of a kv head that go together
+};
+
+// ---- fragments out of shared memory. LD: values from a row to the next
+
+template <class T> struct Fragments;
+
+template <> struct Fragments<bf16> {
+    enum { TERMS = 1, PAD = 8 };
+    /// Rows 0..15, columns c..c + 15 of q.
+    template <int LD>
+    SD_DEVICE void query(uint32_t (&a)[TERMS][4], const bf16 *q, int c, int lane) {
+        sd_ldmatrix(a[0], q + lane % 16 * LD + c + lane / 16 * 8);
+    }
+    /// B of both halves of 16 keys: column g is key g, rows are columns c..c + 15 of k.
+    template <int LD>
+    SD_DEVICE void keys(uint32_t (&b)[2][TERMS][2], const bf16 *k, int c, int lane) {
+        uint32_t r[4];
+        sd_ldmatrix(r, k + (lane / 16 * 8 + lane % 8) * LD + c + lane / 8 % 2 * 8);
+        b[0][0][0] = r[0], b[0][0][1] = r[1], b[1][0][0] = r[2], b[1][0][1] = r[3];
+    }
+    /// B of columns c..c + 7 and c + 8..c + 15 of v: rows are the 16 keys.
+    template <int LD>
+    SD_DEVICE void values(uint32_t (&b)[2][TERMS][2], const bf16 *v, int c, int lane) {
+        uint32_t r[4];
+        sd_ldmatrix_transposed(r, v + lane % 16 * LD + c + lane / 16 * 8);
+        b[0][0][0] = r[0], b[0][0][1] = r[1], b[1][0][0] = r[2], b[1][0][1] = r[3];
+    }
+    SD_DEVICE void weights(uint32_t (&a)[TERMS][4], const float (&p)[2][4]) {
+        a[0][0] = sd_pack_bf16(p[0][0], p[0][1]), a[0][1] = sd_pack_bf16(p[0][2], p[0][3]);
+        a[0][2] = sd_pack_bf16(p[1][0], p[1][1]), a[0][3] = sd_pack_bf16(p[1][2], p[1][3]);
+    }
+};
+
+template <> struct Fragments<float> {
+    enum { TERMS = 3, PAD = 4 };
+    template <int LD>
+    SD_DEVICE void query(uint32_t (&a)[TERMS][4], const float *q, int c, int lane) {
+        SD_UNROLL
+        for (int i = 0; i < 4; i++) {
+            const float *x = q + (lane / 4 + i % 2 * 8) * LD + c + lane % 4 * 2 + i / 2 * 8;
+            sd_split_terms<TERMS>(&a[0][i], 4, x[0], x[1]);
+        }
+    }
+    template <int LD>
+    SD_DEVICE void keys(uint32_t (&b)[2][TERMS][2], const float *k, int c, int lane) {
+        SD_UNROLL
+        for (int i = 0; i < 4; i++) {
+            const float *x = k + (lane / 4 + i / 2 * 8) * LD + c + lane % 4 * 2 + i % 2 * 8;
+            sd_split_terms<TERMS>(&b[i / 2][0][i % 2], 2, x[0], x[1]);
+        }
+    }
+    template <int LD>
+    SD_DEVICE void values(uint32_t (&b)[2][TERMS][2], const float *v, int c, int lane) {
+        SD_UNROLL
+        for (int i = 0; i < 4; i++) {
+            const float *x = v + (lane % 4 * 2 + i % 2 * 8) * LD + c + lane / 4 + i / 2 * 8;
+            sd_split_terms<TERMS>(&b[i / 2][0][i % 2], 2, x[0], x[LD]);
+        }
+    }
+    SD_DEVICE void weights(uint32_t (&a)[TERMS][4], const float (&p)[2][4]) {
+        SD_UNROLL
+        for (int i = 0; i < 4; i++)
+            sd_split_terms<TERMS>(&a[0][i], 4, p[i / 2][i % 2 * 2], p[i / 2][i % 2 * 2 + 1]);
+    }
+};
+
+// What an instance keeps in shared memory: q, and of each warp STAGES times 16 keys and 16 values.
+template <class T, int MOST_D, int WARPS, int STAGES> struct Plan {
+    enum {
+        LD = MOST_D + Fragments<T>::PAD,
+        KEYS = SIDE * WARPS,
+        STAGE = 2 * SIDE * LD, // values of T
+        WARP = STAGES * STAGE, // as well the room for a warp's sums: SIDE * MOST_D floats
+        BYTES = (SIDE * LD + WARPS * WARP) * (int)sizeof(T)
+    };
+    static_assert(WARP * sizeof(T) >= SIDE * MOST_D * 4, "a warp's sums must fit");
+};
+
+// The row and head of line i of the 16 side; false: there is none.
+struct line {
+    int row, head;
+    int from, to; // positions that it sees
+};
+SD_DEVICE bool line_of(line *l, const attention_args &x, sd_cuda_row_tile tile, int g,
+                       int head_tile, int i) {
+    const int row = i / x.heads, head = head_tile * SIDE + i % x.heads, group = x.a.H / x.a.G;
+    l->from = l->to = 0, l->row = tile.first, l->head = 0;
+    if (row >= tile.rows || row >= x.rows_of_a_tile || head >= group) return false;
+    l->row = tile.first + row, l->head = g * group + head;
+    l->to = x.a.pos[l->row] + 1;
+    l->from = x.a.window > 0 && l->to > x.a.window ? l->to - x.a.window : 0;
+    return true;
+}
+
+// 16 keys and values from position p0 on, those in [from, to): the others zero.
+template <class T, int MOST_D, int LD>
+SD_DEVICE void copy_stage(T *stage, const attention_args &x, const int32_t *table, int g, int p0,
+                          int from, int to, int lane) {
+    constexpr int chunk = 16 / sizeof(T), chunks = MOST_D / chunk;
+    const char *layer = (const char *)x.a.layer;
+    for (int c = lane; c < SIDE * chunks; c += 32) {
+        const int r = c / chunks, col = c % chunks * chunk, p = p0 + r;
+        const bool take = p >= from && p < to && col < x.a.D;
+        const char *page = take ? layer + (size_t)table[p / SD_CUDA_PAGE] * x.a.page_bytes : layer;
+        const size_t at =
+            take ? (((size_t)g * SD_CUDA_PAGE + p % SD_CUDA_PAGE) * x.a.D + col) * sizeof(T) : 0;
+        sd_copy_async(stage + r * LD + col, page + (take ? x.a.k : 0) + at, take);
+        sd_copy_async(stage + (SIDE + r) * LD + col, page + (take ? x.a.v : 0) + at, take);
+    }
+    sd_copy_commit();
+}
+
+// A lane has two lines of the 16 side, g and g + 8.
+template <int MOST_D> struct sums {
+    float out[MOST_D / 8][4];
+    float top[2], total[2]; // total: of this lane's positions
+};
+
+// s <- the scores of 16 keys, in units of log2, minus infinity where a line does not see the position.
+template <class T, int MOST_D, int LD>
+SD_DEVICE void scores(float (&s)[2][4], const T *q, const T *k, const int (&from)[2],
+                      const int (&to)[2], int p0, float scale, int lane) {
+    typedef Fragments<T> F;
+    SD_UNROLL
+    for (int h = 0; h < 2; h++)
+        for (int i = 0; i < 4; i++) s[h][i] = 0;
+    SD_UNROLL
+    for (int c = 0; c < MOST_D; c += 16) {
+        uint32_t a[F::TERMS][4], b[2][F::TERMS][2];
+        F::template query<LD>(a, q, c, lane);
+        F::template keys<LD>(b, k, c, lane);
+        sd_mma_terms(s[0], a, b[0]);
+        sd_mma_terms(s[1], a, b[1]);
+    }
+    SD_UNROLL
+    for (int h = 0; h < 2; h++) {
+        SD_UNROLL
+        for (int i = 0; i < 4; i++) {
+            const int p = p0 + h * 8 + lane % 4 * 2 + i % 2;
+            s[h][i] = p >= from[i / 2] && p < to[i / 2] ? s[h][i] * scale : -INFINITY;
+        }
+    }
+}
+
+// s <- the weights; the sums are brought to the new maximum.
+template <int MOST_D> SD_DEVICE void softmax(sums<MOST_D> *o, float (&s)[2][4]) {
+    SD_UNROLL
+    for (int l = 0; l < 2; l++) {
+        float top = fmaxf(fmaxf(s[0][2 * l], s[0][2 * l + 1]), fmaxf(s[1][2 * l], s[1][2 * l + 1]));
+        top = fmaxf(top, __shfl_xor_sync(SD_ALL_LANES, top, 1));
+        top = fmaxf(top, __shfl_xor_sync(SD_ALL_LANES, top, 2));
+        top = fmaxf(top, o->top[l]);
+        const float base = top == -INFINITY ? 0.0f : top, keep = sd_exp2(o->top[l] - base);
+        float total = 0;
+        SD_UNROLL
+        for (int h = 0; h < 2; h++) {
+            SD_UNROLL
+            for (int i = 2 * l; i < 2 * l + 2; i++) {
+                s[h][i] = sd_exp2(s[h][i] - base);
+                total += s[h][i];
+            }
+        }
+        o->total[l] = fmaf(o->total[l], keep, total);
+        o->top[l] = top;
+        SD_UNROLL
+        for (int d = 0; d < MOST_D / 8; d++) o->out[d][2 * l] *= keep, o->out[d][2 * l + 1] *= keep;
+    }
+}
+
+template <class T, int MOST_D, int LD>
+SD_DEVICE void add_values(sums<MOST_D> *o, const float (&p)[2][4], const T *v, int lane) {
+    typedef Fragments<T> F;
+    uint32_t a[F::TERMS][4];
+    F::weights(a, p);
+    SD_UNROLL
+    for (int d = 0; d < MOST_D / 8; d += 2) {
+        uint32_t b[2][F::TERMS][2];
+        F::template values<LD>(b, v, d * 8, lane);
+        sd_mma_terms(o->out[d], a, b[0]);
+        sd_mma_terms(o->out[d + 1], a, b[1]);
+    }
+}
+
+// The positions [begin, end) of the split that some line sees.
+SD_DEVICE void range_of(int *begin, int *end, const attention_args &x, sd_cuda_row_tile tile,
+                        int split) {
+    const int last = x.a.pos[tile.first + tile.rows - 1] + 1, first = x.a.pos[tile.first] + 1;
+    *begin = split * SD_CUDA_SPLIT;
+    *end = last < *begin + SD_CUDA_SPLIT ? last : *begin + SD_CUDA_SPLIT;
+    if (x.a.window > 0 && first - x.a.window > *begin) *begin = first - x.a.window;
+}
+
+template <class T, int MOST_D, int WARPS, int STAGES>
+SD_DEVICE void attend(const attention_args &x) {
+    typedef Plan<T, MOST_D, WARPS, STAGES> P;
+    SD_DYNAMIC_SHARED(raw);
+    SD_SHARED(float, tops, WARPS *SIDE);
+    SD_SHARED(float, totals, WARPS *SIDE);
+    T *q = (T *)raw;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, split = blockIdx.x;
+    const int g = blockIdx.y / x.head_tiles, head_tile = blockIdx.y % x.head_tiles;
+    const sd_cuda_row_tile tile = x.a.tile[blockIdx.z];
+    T *stages = q + SIDE * P::LD + warp * P::WARP;
+    int begin, end;
+    range_of(&begin, &end, x, tile, split);
+    if (begin >= end) return; // the whole block; nobody reads what it would have written
+
+    for (int c = threadIdx.x; c < SIDE * MOST_D; c += 32 * WARPS) {
+        const int i = c / MOST_D, d = c % MOST_D;
+        line l;
+        const bool is = line_of(&l, x, tile, g, head_tile, i) && d < x.a.D;
+        const T *from = (const T *)x.a.q + ((size_t)l.row * x.a.H + l.head) * x.a.D + d;
+        sd_store(q + i * P::LD + d, is ? sd_value(*from) : 0.0f);
+    }
+    __syncthreads();
+
+    int from[2], to[2];
+    SD_UNROLL
+    for (int i = 0; i < 2; i++) {
+        line l;
+        line_of(&l, x, tile, g, head_tile, lane / 4 + 8 * i);
+        from[i] = l.from, to[i] = l.to;
+    }
+    sums<MOST_D> o = {};
+    o.top[0] = o.top[1] = -INFINITY;
+    const int32_t *table = x.a.table + (size_t)tile.first * x.a.table_ld;
+    const float scale = x.a.scale * 1.44269504f; // log2(e)
+    const int p_begin = begin / P::KEYS * P::KEYS + warp * SIDE;
+    if (STAGES > 1) copy_stage<T, MOST_D, P::LD>(stages, x, table, g, p_begin, begin, end, lane);
+    int stage = 0;
+    for (int p0 = p_begin; p0 < end; p0 += P::KEYS) {
+        const int ahead = STAGES > 1 ? p0 + P::KEYS : p0;
+        const int into = STAGES > 1 ? 1 - stage : 0;
+        copy_stage<T, MOST_D, P::LD>(stages + into * P::STAGE, x, table, g, ahead, begin, end,
+                                     lane);
+        sd_copy_wait<STAGES - 1>();
+        __syncwarp();
+        const T *k = stages + stage * P::STAGE, *v = k + SIDE * P::LD;
+        float s[2][4];
+        scores<T, MOST_D, P::LD>(s, q, k, from, to, p0, scale, lane);
+        softmax(&o, s);
+        add_values<T, MOST_D, P::LD>(&o, s, v, lane);
+        __syncwarp(); // before the next copy goes there
+        if (STAGES > 1) stage = into;
+    }
+    sd_copy_wait<0>();
+    __syncwarp();
+
+    float *mine = (float *)(void *)stages; // [SIDE, MOST_D]
+    SD_UNROLL
+    for (int l = 0; l < 2; l++) {
+        o.total[l] += __shfl_xor_sync(SD_ALL_LANES, o.total[l], 1);
+        o.total[l] += __shfl_xor_sync(SD_ALL_LANES, o.total[l], 2);
+        const int i = lane / 4 + 8 * l;
+        SD_UNROLL
+        for (int d = 0; d < MOST_D / 8; d++) {
+            mine[i * MOST_D + d * 8 + lane % 4 * 2] = o.out[d][2 * l];
+            mine[i * MOST_D + d * 8 + lane % 4 * 2 + 1] = o.out[d][2 * l + 1];
+        }
+        if (lane % 4 == 0) tops[warp * SIDE + i] = o.top[l], totals[warp * SIDE + i] = o.total[l];
+    }
+    __syncthreads();
+
+    // The warps' sums, in ascending order. A line's partial: D values, their weight, their maximum.
+    for (int c = threadIdx.x; c < SIDE * (x.a.D + 1); c += 32 * WARPS) {
+        const int i = c / (x.a.D + 1), d = c % (x.a.D + 1);
+        line l;
+        if (!line_of(&l, x, tile, g, head_tile, i)) continue;
+        float top = -INFINITY, total = 0;
+        SD_UNROLL
+        for (int w = 0; w < WARPS; w++) top = fmaxf(top, tops[w * SIDE + i]);
+        const float base = top == -INFINITY ? 0.0f : top;
+        SD_UNROLL
+        for (int w = 0; w < WARPS; w++) {
+            const float *of = (const float *)(void *)(q + SIDE * P::LD + w * P::WARP);
+            const float v = d < x.a.D ? of[i * MOST_D + d] : totals[w * SIDE + i];
+            total = fmaf(v, sd_exp2(tops[w * SIDE + i] - base), total);
+        }
+        float *to_partial =
+            x.a.partial + (((size_t)l.row * x.a.H + l.head) * x.splits + split) * (x.a.D + 2);
+        to_partial[d] = total;
+        if (d == x.a.D) to_partial[d + 1] = top;
+    }
+}
+
+// X(name, type, MOST_D, WARPS, STAGES): what 99 KB of shared memory hold.
+#define ATTENTION_INSTANCES(X)                                                                     \
+    X(sd_attention_64_bf16, bf16, 64, 4, 2)                                                        \
+    X(sd_attention_128_bf16, bf16, 128, 4, 2)                                                      \
+    X(sd_attention_256_bf16, bf16, 256, 4, 1)                                                      \
+    X(sd_attention_64_f32, float, 64, 4, 2)                                                        \
+    X(sd_attention_128_f32, float, 128, 4, 1)                                                      \
+    X(sd_attention_256_f32, float, 256, 2, 1)
+
+#define ATTENTION_KERNEL(name, T, MOST_D, WARPS, STAGES)                                           \
+    SD_KERNEL(32 * WARPS) name(attention_args x) {                                                 \
+        attend<T, MOST_D, WARPS, STAGES>(x);                                                       \
+    }
+ATTENTION_INSTANCES(ATTENTION_KERNEL)
+
+// ---- the splits of a row and head, in ascending order: a block for each, thread i the values i, i + 64, ...
+
+enum { MERGE_THREADS = 64 };
+
+template <class T> SD_DEVICE void merge(const attention_args &x) {
+    const int n = blockIdx.y, head = blockIdx.x, D = x.a.D;
+    const int to = x.a.pos[n] + 1, from = x.a.window > 0 && to > x.a.window ? to - x.a.window : 0;
+    const int first = from / SD_CUDA_SPLIT, last = (to - 1) / SD_CUDA_SPLIT;
+    const size_t line = (size_t)n * x.a.H + head;
+    const float *partial = x.a.partial + line * x.splits * (D + 2);
+    float top = x.a.sinks ? x.a.sinks[head] * 1.44269504f : -INFINITY, total = 0;
+    const float sink = top;
+    for (int i = first; i <= last; i++) top = fmaxf(top, partial[(size_t)i * (D + 2) + D + 1]);
+    if (x.a.sinks) total = sd_exp2(sink - top);
+    for (int i = first; i <= last; i++) {
+        const float *p = partial + (size_t)i * (D + 2);
+        total = fmaf(p[D], sd_exp2(p[D + 1] - top), total);
+    }
+    for (int d = threadIdx.x; d < D; d += MERGE_THREADS) {
+        float sum = 0;
+        for (int i = first; i <= last; i++) {
+            const float *p = partial + (size_t)i * (D + 2);
+            sum = fmaf(p[d], sd_exp2(p[D + 1] - top), sum);
+        }
+        sd_store((T *)x.a.y + line * D + d, sum / total);
+    }
+}
+SD_KERNEL(MERGE_THREADS) sd_attention_merge_bf16(attention_args x) {
+    merge<bf16>(x);
+}
+SD_KERNEL(MERGE_THREADS) sd_attention_merge_f32(attention_args x) {
+    merge<float>(x);
+}
+
+extern "C" int sd_cuda_attention_rows(int H, int G) {
+    const int heads = H / G < SIDE ? H / G : (int)SIDE;
+    return SIDE / heads;
+}
+
+static int splits_of(int longest) {
+    return (longest + SD_CUDA_SPLIT - 1) / SD_CUDA_SPLIT;
+}
+
+extern "C" size_t sd_cuda_attention_floats(int N, int H, int D, int longest) {
+    return (size_t)N * H * splits_of(longest) * (D + 2);
+}
+
+static int launch_attend(const attention_args &x, sd_cuda_stream *s) {
+    const sd_cuda_attention &a = x.a;
+    const dim3 grid(x.splits, a.G * x.head_tiles, a.tiles);
+#define ATTENTION_LAUNCH(name, T, MOST_D, WARPS, STAGES)                                           \
+    if (sizeof(T) == sd_cuda_real_bytes(a.type) && a.D <= MOST_D) {                                \
+        const int bytes = Plan<T, MOST_D, WARPS, STAGES>::BYTES;                                   \
+        const int status = SD_ALLOW_SHARED(name, bytes);                                           \
+        return status ? status : SD_LAUNCH(name, grid, 32 * WARPS, bytes, s, x);                   \
+    }
+    ATTENTION_INSTANCES(ATTENTION_LAUNCH)
+    return SD_CUDA_EINVAL;
+}
+
+extern "C" int sd_cuda_attend(const sd_cuda_attention *a, sd_cuda_stream *s) {
+    if (!a->y || !a->q || !a->pos || !a->table || !a->layer || !a->tile || !a->partial ||
+        a->N < 1 || a->N > 65535 || a->H < 1 || a->G < 1 || a->H % a->G || a->D < 8 || a->D % 8 ||
+        a->D > SD_CUDA_MOST_D || a->window < 0 || a->table_ld < 1 || a->tiles < 1 ||
+        a->tiles > 65535 || a->longest < 1)
+        return SD_CUDA_EINVAL;
+    const int group = a->H / a->G, heads = group < SIDE ? group : (int)SIDE;
+    const attention_args x = {*a, splits_of(a->longest), heads, (group + SIDE - 1) / SIDE,
+                              SIDE / heads};
+    const int status = launch_attend(x, s);
+    if (status) return status;
+    const dim3 grid(a->H, a->N);
+    if (a->type == SD_CUDA_BF16)
+        return SD_LAUNCH(sd_attention_merge_bf16, grid, MERGE_THREADS, 0, s, x);
+    return SD_LAUNCH(sd_attention_merge_f32, grid, MERGE_THREADS, 0, s, x);
+}
