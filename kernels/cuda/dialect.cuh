@@ -21,7 +21,7 @@
 
 #ifdef __CUDACC__
 
-#define SD_KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads)
+#define SD_KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads, 1)
 #define SD_DEVICE static __device__ __forceinline__
 #define SD_SHARED(type, name, count) __shared__ type name[count]
 #define SD_DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]

@@ -31,8 +31,8 @@ SD_DEVICE float sd_warp_sum(float v) {
     return v;
 }
 
-/// The sum over a block of `threads`, in every thread. part: shared, [threads / 32]. Ends with all having read
-/// it, so that part may be written again.
+/// The sum over a block of `threads`, in every thread. part: shared, [threads / 32], not written again before another
+/// barrier.
 template <int threads> SD_DEVICE float sd_block_sum(float v, float *part) {
     v = sd_warp_sum(v);
     if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = v;
@@ -40,6 +40,5 @@ template <int threads> SD_DEVICE float sd_block_sum(float v, float *part) {
     float total = 0;
     SD_UNROLL
     for (int w = 0; w < threads / 32; w++) total += part[w];
-    __syncthreads();
     return total;
 }

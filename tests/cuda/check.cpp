@@ -101,6 +101,8 @@ static int run_once(const Test *t, emu::Order order, uint64_t number) {
         emu::options.order = order, emu::options.seed = number;
         alarm(600);
         t->run();
+        emu::synchronise();
+        emu::device_check();
         fflush(nullptr);
         _exit(0);
     }

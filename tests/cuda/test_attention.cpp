@@ -78,8 +78,9 @@ static void *attend(const Setup &s, int first, int N, int of_a_tile) {
     a.tile = emu::device_copy(tiles), a.tiles = int(tiles.size()), a.longest = longest;
     a.partial = emu::device_array<float>(sd_cuda_attention_floats(N, c.H, c.D, longest));
     a.type = c.type;
-    check(sd_cuda_attend(&a, nullptr) == 0, "refused");
-    emu::synchronise();
+    void *stream = emu::stream_open(); // the default stream's queue would run in any order with it
+    check(sd_cuda_attend(&a, static_cast<sd_cuda_stream *>(stream)) == 0, "refused");
+    emu::stream_close(stream);
     return a.y;
 }
 

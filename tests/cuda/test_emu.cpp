@@ -121,6 +121,20 @@ TEST("emu: a host pointer is refused, and so is memory that was freed before its
                               *beyond == 'A' ? beyond : "no memory"),
           "a freed array was written");
 }
+static void one_beyond(float *y) {
+    if (threadIdx.x == 0) y[63] = 1;
+}
+TEST("emu: a write into the few bytes behind an array that is no multiple of 16 bytes is found at "
+     "the end") {
+    if (!*beyond) return;
+    check(ends_with(
+              [] {
+                  launch_one(one_beyond, emu::device_array<float>(63));
+                  emu::device_check();
+              },
+              *beyond == 'A' ? beyond : "behind the end"),
+          "it passed");
+}
 TEST("emu: a launch without a valid configuration gives CUDA's error number") {
     float *y = emu::device_array<float>(64);
     check(launch_one(nothing, y, 1025) == 9 && launch_one(nothing, y, 0) == 9, "threads");

@@ -45,6 +45,7 @@ void *device_alloc(size_t bytes); // holds NaN
 void device_free(void *p);        // NULL is fine
 bool is_device(const void *p);
 size_t device_bytes(); // allocated now
+void device_check();   // what lies between each allocation and its page's end is as it was
 
 template <class T> T *device_array(size_t n) {
     return static_cast<T *>(device_alloc(n * sizeof(T)));

@@ -68,12 +68,16 @@ static Block map_block(char **p, size_t bytes, size_t align) {
     return {static_cast<char *>(map), pages + 2 * PAGE, bytes, false};
 }
 
-static void unmap_block(const char *p, const Block &b) {
+static void check_block(const char *p, const Block &b) {
     const char *end = b.map + b.map_bytes - PAGE;
     for (const char *s = p + b.bytes; s < end; s++)
         if (static_cast<unsigned char>(*s) != SLACK)
             fail("something was written %td bytes behind the end of an allocation of %zu bytes",
                  s - (p + b.bytes), b.bytes);
+}
+
+static void unmap_block(const char *p, const Block &b) {
+    check_block(p, b);
     // A hole from now on. Its address is not given out again.
     mmap(b.map, b.map_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1,
          0);
@@ -85,6 +89,7 @@ static Block map_block(char **p, size_t bytes, size_t align) {
     *p = static_cast<char *>(q);
     return {*p, 0, bytes, false};
 }
+static void check_block(const char *, const Block &) {}
 static void unmap_block(const char *p, const Block &) {
     free(const_cast<char *>(p));
 }
@@ -125,6 +130,9 @@ bool is_device(const void *p) {
     const char *begin;
     const Block *b = block_of(static_cast<const char *>(p), &begin);
     return b && b->device && static_cast<const char *>(p) < begin + b->bytes;
+}
+void device_check() {
+    for (auto &b : blocks) check_block(b.first, b.second);
 }
 size_t device_bytes() {
     size_t n = 0;

@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# The ladder by which the CUDA kernels are verified without a device; each rung prints TAP.
+#
+#   tests/cuda/ladder.sh [RUNG...]      compile resources emu asan tsan planted; all where none is named
+#
+# compile      nvcc for every architecture, warnings, spills and local memory are errors
+# resources    registers and shared memory of each kernel have not grown beyond kernels/cuda/resources.txt
+# emu          every test on emulated threads, in forward, reverse and random orders
+# asan, tsan   the same under these sanitizers: bounds and undefined behaviour; races
+# planted      planted errors, each of which a rung above must catch
+#
+# Where nvcc is missing, compile and resources are skips.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+failed=0
+
+# build PRESET TARGET
+build() {
+  local log=build/cuda-$1-$2.log
+  mkdir -p build
+  if { cmake --preset "$1" && cmake --build --preset "$1" -j "$(nproc)" --target "$2"; } >"$log" 2>&1; then return 0; fi
+  grep -E 'error|warning' "$log" | head -20
+  return 1
+}
+has_nvcc() { grep -q '^SPECDEC_NVCC:FILEPATH=/' build/release/CMakeCache.txt 2>/dev/null; }
+
+compile() {
+  cmake --preset release >/dev/null 2>&1
+  if ! has_nvcc; then
+    echo "ok - cuda: the kernels compile # SKIP nvcc is not installed"
+  elif build release specdec_cuda; then
+    echo "ok - cuda: the kernels compile for every architecture without a warning, a spill or local memory"
+  else
+    echo "not ok - cuda: the kernels compile for every architecture without a warning, a spill or local memory"
+    failed=1
+  fi
+}
+
+resources() {
+  if [ ! -e build/release/libspecdec_cuda.so ]; then
+    echo "ok - cuda: registers and shared memory # SKIP libspecdec_cuda.so is not built"
+  else
+    tests/cuda/resources.py build/release/kernels/cuda || failed=1
+  fi
+}
+
+# Programs of tests, as many at a time as there are processors.
+emu() {
+  local preset=${1:-release} out
+  out=$(mktemp -d)
+  if ! build "$preset" cuda_tests; then
+    echo "not ok - cuda: the tests build under preset $preset"
+    failed=1
+    return
+  fi
+  export out preset
+  find "build/$preset/cuda_tests" -name 'test_*' -type f -executable -printf '%f\n' | sort |
+    xargs -P "$(nproc)" -I{} bash -c '"build/$preset/cuda_tests/{}" >"$out/{}" 2>&1; echo $? >"$out/{}.status"'
+  for file in "$out"/*.status; do
+    sed "s/^\(ok\|not ok\) - /&$preset: /" "${file%.status}"
+    [ "$(cat "$file")" = 0 ] && continue
+    failed=1
+    grep -q '^not ok' "${file%.status}" || echo "not ok - $preset: $(basename "${file%.status}") ended with status $(cat "$file")"
+  done
+  rm -rf "$out"
+}
+
+for rung in ${*:-compile resources emu asan tsan planted}; do
+  start=$SECONDS
+  case $rung in
+  compile) compile ;;
+  resources) resources ;;
+  emu) emu release ;;
+  asan | tsan) emu "$rung" ;;
+  planted) tests/cuda/planted_bugs.sh || failed=1 ;;
+  *)
+    echo "ladder.sh: '$rung' is unknown; give compile, resources, emu, asan, tsan or planted" >&2
+    exit 2
+    ;;
+  esac
+  echo "# rung $rung: $((SECONDS - start)) s"
+done
+exit $failed

@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# Planted errors in the CUDA kernels, their launchers and the emulator, one at a time: each must make a test fail, in the rung that is named.
+# Nothing in the checkout changes.
+#
+#   tests/cuda/planted_bugs.sh [WORD]       only those whose names contain the word; needs cuda_tests of presets release and asan
+#
+# TAP on standard output. A test that no planted error can make fail proves nothing; this is the proof that these can.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+word=${1:-}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+flags=(-std=c++17 -mavx2 -mfma -ffp-contract=off -fno-math-errno -O1 -w -Itests/cuda/emu)
+failed=0 number=0 turn=0
+
+# plant NAME FILE SED RUNG UNIT TEST SENTENCE: the file with the edit; UNIT, which is the file or includes it, is compiled ahead of the library.
+# RUNG: emu (forward, reverse and five random orders), asan.
+plant() {
+  local name=$1 file=$2 edit=$3 rung=$4 unit=$5 test=$6 sentence=$7 own=$work/src build=build/release extra=() status
+  [[ $name == *"$word"* ]] || return
+  number=$((number + 1))
+  ((number % 2 == turn)) || return
+  rm -rf "$own"
+  mkdir -p "$own/$(dirname "$file")" "$own/$(dirname "$unit")"
+  [ "$unit" = "$file" ] || cp "$unit" "$own/$unit"
+  sed -E "$edit" "$file" >"$own/$file"
+  if cmp -s "$file" "$own/$file"; then
+    echo "not ok - planted: $name: the edit no longer finds its place in $file"
+    failed=1
+    return
+  fi
+  [ "$rung" = asan ] && build=build/asan extra=(-fsanitize=address,undefined -fno-sanitize-recover=all -g)
+  if ! "${CXX:-c++}" "${flags[@]}" "${extra[@]}" -I"$own" -I. -xc++ "$own/$unit" "tests/cuda/$test.cpp" -xnone \
+    "$build"/tests/cuda/libcuda_kernels_emu.a "$build"/tests/cuda/libcuda_emu.a "$build"/libspecdec.a -o "$work/test" 2>"$work/log"; then
+    echo "not ok - planted: $name: does not build"
+    tail -3 "$work/log"
+    failed=1
+    return
+  fi
+  EMU_ORDERS=5 timeout 300 "$work/test" "$sentence" >"$work/out" 2>&1
+  status=$?
+  if [ $status = 1 ] && grep -q '^not ok' "$work/out"; then
+    echo "ok - planted: $name ($rung: $(grep -m1 -oE 'emu: .{0,60}|AddressSanitizer: [a-z-]+|runtime error: .{0,40}|^# .{0,60}' "$work/out" | tr '#' ' '))"
+  else
+    echo "not ok - planted: $name: no test fails (status $status)"
+    failed=1
+  fi
+}
+
+k=kernels/cuda
+plants() {
+# ---- barriers and races
+plant "a sum over a block is read before all have written it" $k/scalar.cuh 's/^    __syncthreads\(\);$//' emu $k/rows.cu test_rows "rmsnorm equals"
+plant "the warps' sums of a product are read before they are written" $k/matmul.cu 's/^    __syncthreads\(\);$//' emu $k/matmul.cu test_matmul "beyond sixteen"
+plant "queries are read before they are written" $k/attention.cu '0,/^    __syncthreads\(\);$/s///' emu $k/attention.cu test_attention "leave some"
+plant "the warps of a split are merged before they are done" $k/attention.cu 's/^    if \(lane % 4 == 0\) tops/    merge_now:; if (lane % 4 == 0) tops/; /merge_now/,$ { 0,/^    }$/! s/^    __syncthreads\(\);$// }' emu $k/attention.cu test_attention "leave some"
+plant "a stage is overwritten while lanes still read it" $k/attention.cu 's/__syncwarp\(\); \/\/ before.*$//' emu $k/attention.cu test_attention "every instance"
+plant "a lane reads keys that another lane has not waited for" $k/attention.cu 's/^        __syncwarp\(\);$//' emu $k/attention.cu test_attention "every instance"
+plant "a barrier stands in a branch" $k/scalar.cuh 's/^    __syncthreads\(\);$/    if (threadIdx.x % 64 < 32) __syncthreads();/' emu $k/rows.cu test_rows "rmsnorm equals"
+plant "a shuffle of all lanes stands in a branch" $k/rope.cu 's/^    return 1\.0f \/ sqrtf\(sd_warp_sum\(sum\) /    if (lane >= D \/ 8) return 0; return 1.0f \/ sqrtf(sd_warp_sum(sum) /' emu $k/rope.cu test_rope "QK-norm"
+# ---- copies that arrive late
+plant "a stage is read before its copies have arrived" $k/attention.cu 's/sd_copy_wait<STAGES - 1>/sd_copy_wait<STAGES>/' emu $k/attention.cu test_attention "every instance"
+plant "the last copies are not waited for" $k/attention.cu 's/sd_copy_wait<0>\(\);//' emu $k/attention.cu test_attention "every instance"
+plant "a group of copies is not closed" $k/attention.cu 's/sd_copy_commit\(\);//' emu $k/attention.cu test_attention "every instance"
+# ---- bounds
+plant "a norm reads one value beyond its row" $k/rows.cu 's/c < C; c \+= NORM_THREADS\) sum/c <= C; c += NORM_THREADS) sum/' asan $k/rows.cu test_rows "rmsnorm equals"
+plant "a sum writes one element too many" $k/rows.cu 's/if \(i < n\) x/if (i <= n) x/' emu $k/rows.cu test_rows "add adds"
+plant "a gate's last block goes beyond the row" $k/rows.cu 's/if \(f >= F\) return;//' emu $k/rows.cu test_rows "the gates"
+plant "rows of x that are not there are read" $k/matmul.cu 's/n < a\.N && k < a\.K \?/true ?/' emu $k/matmul.cu test_matmul "beyond sixteen"
+plant "outputs beyond M are written" $k/matmul.cu 's/if \(m >= a\.M \|\| n >= a\.N\)/if (n >= a.N)/' emu $k/matmul.cu test_matmul "equals the sum"
+plant "a row of the embedding that is not there is looked up" $k/embedding.cu 's/m >= 0 && m < a\.M/true/' emu $k/embedding.cu test_matmul "an embedding"
+plant "an adapter of a smaller rank is read as the largest" $k/lora.cu 's/if \(r >= a\.r\) return;.*$//' emu $k/lora.cu test_lora "each row"
+plant "a row without an adapter takes one" $k/lora.cu 's/if \(m >= M \|\| which\[n\] < 0\)/if (m >= M)/' emu $k/lora.cu test_lora "each row"
+plant "what lies before a window is looked at" $k/attention.cu 's/p >= from && p < to && col/p < to \&\& col/' emu $k/attention.cu test_attention "a window"
+# ---- memory that nobody wrote
+plant "positions beyond the last are copied as they are" $k/attention.cu 's/p >= from && p < to && col < x\.a\.D/p >= from \&\& col < x.a.D/' emu $k/attention.cu test_attention "every instance"
+plant "a part of a warp's sums is not written" $k/matmul.cu 's/for \(int i = 0; i < 8; i\+\+\)$/for (int i = 0; i < 7; i++)/' emu $k/matmul.cu test_matmul "beyond sixteen"
+# ---- fragments
+plant "two registers of A are exchanged" $k/matmul.cu 's/sd_add_bf16x2\(\(u >> \(4 \* i\)/sd_add_bf16x2((u >> (4 * (i == 1 ? 2 : i == 2 ? 1 : i))/' emu $k/matmul.cu test_matmul "equals the sum"
+plant "the sign of an int8 code is lost" $k/matmul.cu 's/\(u & 0x00800080u\) \| 0xc300c300u/0xc300c300u/' emu $k/matmul.cu test_matmul "equals the sum"
+plant "values are loaded without transposing" $k/attention.cu 's/sd_ldmatrix_transposed\(/sd_ldmatrix(/' emu $k/attention.cu test_attention "every instance"
+plant "the halves of 16 keys are exchanged" $k/attention.cu 's/b\[0\]\[0\]\[1\] = r\[1\], b\[1\]\[0\]\[0\] = r\[2\]/b[0][0][1] = r[2], b[1][0][0] = r[1]/' emu $k/attention.cu test_attention "every instance"
+plant "a pair of bf16 is packed the wrong way round" $k/dialect.cuh 's/return sd_one_bf16\(lo\) \| sd_one_bf16\(hi\) << 16/return sd_one_bf16(hi) | sd_one_bf16(lo) << 16/' emu $k/attention.cu test_attention "every instance"
+plant "an fp32 value has two terms" $k/matmul.cu '/struct RealF32/,/};/ s/TERMS = 3/TERMS = 2/' emu $k/matmul.cu test_matmul "equals the sum"
+plant "the emulator's mma has B's rows in A's order" tests/cuda/emu/warp.cpp 's/B\[2 \* t \+ 8 \* r\]\[g\] = low/B[2 * t + 4 * r][g] = low/' emu tests/cuda/emu/warp.cpp test_emu "by the ISA"
+# ---- values
+plant "a minimum is added where it is taken off" $k/matmul.cu 's/m\[0\] = -\(sd_half_value/m[0] = (sd_half_value/' emu $k/matmul.cu test_matmul "equals the sum"
+plant "a row of eight takes its neighbour's scale" $k/matmul.cu 's/fmaf\(d\[i \/ 2\], part/fmaf(d[0 * i], part/' emu $k/matmul.cu test_matmul "equals the sum"
+plant "a product's sums depend on how many rows there are" $k/matmul.cu 's/y \+= partial\[\(group \* SPLIT \+ w\)/y += partial[(group * SPLIT + (w + a.N) % SPLIT)/' emu $k/matmul.cu test_matmul "same bits for every n"
+plant "a key is turned as the position behind it" $k/rope.cu 's/const int pos = a\.pos\[n\];/const int pos = a.pos[n] + (head >= a.H);/' emu $k/rope.cu test_rope "every scaling"
+plant "pairs that are interleaved are taken for halves" $k/rope.cu 's/a\.interleaved \? 2 \* i : i/i/' emu $k/rope.cu test_rope "every scaling"
+plant "a row sees the position behind it" $k/attention.cu 's/l->to = x\.a\.pos\[l->row\] \+ 1;/l->to = x.a.pos[l->row] + 2;/' emu $k/attention.cu test_attention "leave some"
+plant "a line's maximum is that of its first lane" $k/attention.cu 's/top = fmaxf\(top, __shfl_xor_sync\(SD_ALL_LANES, top, 2\)\);//' emu $k/attention.cu test_attention "every instance"
+plant "splits are merged without their maxima" $k/attention.cu 's/sum = fmaf\(p\[d\], sd_exp2\(p\[D \+ 1\] - top\), sum\)/sum += p[d]/' emu $k/attention.cu test_attention "splits of 512"
+plant "a sink is forgotten" $k/attention.cu 's/total = sd_exp2\(sink - top\)/total = 0/' emu $k/attention.cu test_attention "a sink"
+# ---- queues
+plant "the splits are merged on another stream" $k/attention.cu 's/MERGE_THREADS, 0, s, x/MERGE_THREADS, 0, nullptr, x/' emu $k/attention.cu test_attention "splits of 512"
+plant "the emulator runs a wait before its event" tests/cuda/emu/queue.cpp 's/o\.waits_for->done >= o\.record/true/' emu tests/cuda/emu/queue.cpp test_emu "waits for an event"
+}
+
+# The control: an edit that changes nothing must break nothing.
+if [ -z "$word" ]; then
+  turn=1
+  control=$(plant "control" $k/rows.cu 's/float sum = 0;/float sum = 0.0f;/' emu $k/rows.cu test_rows "rmsnorm equals")
+  if [[ $control == *"no test fails (status 0)"* ]]; then
+    echo "ok - planted: a harmless edit breaks nothing"
+  else
+    echo "not ok - planted: a harmless edit breaks a test or does not build"
+    echo "# $control"
+    failed=1
+  fi
+fi
+
+# Two at a time.
+for turn in 0 1; do
+  (work=$work/$turn failed=0 number=0 && mkdir "$work" && { plants; exit $failed; }) >"$work/said.$turn" 2>&1 &
+  half[turn]=$!
+done
+for turn in 0 1; do
+  wait "${half[turn]}" || failed=1
+  cat "$work/said.$turn"
+done
+exit $failed
