@@ -139,6 +139,28 @@ size_t sd_cuda_attention_floats(int N, int H, int D, int longest);
 /// row's bits do not depend on its company.
 int sd_cuda_attend(const sd_cuda_attention *a, sd_cuda_stream *s);
 
+// ---- tokens (sample.cu)
+
+/// How a row's token is picked (sd_sampling, and what of sd_shaping is a set). In device memory.
+typedef struct {
+    float temperature; // 0: greedy
+    int top_k;         // 0: off
+    float top_p;       // 1: off
+    bool has_min_p;
+    double log_min_p; // temperature * log(min_p), by the host
+    uint64_t seed;
+    uint32_t choice;
+    uint32_t position;                      // of the token that is picked
+    const uint32_t *allowed, *also_allowed; // [(V + 31) / 32] bits; NULL: all
+} sd_cuda_pick;
+/// token [N] <- of logits [N, V]: those that sd_sample picks; -1 where the logits are no law, or none is allowed.
+int sd_cuda_sample(int32_t *token, const float *logits, const sd_cuda_pick *pick, int N, int V,
+                   sd_cuda_stream *s);
+/// accepted [n] <- how many drafted tokens of each sequence are the picked ones. Its rows stand together: the row of
+/// its last token, then a row for each drafted one. token: what the rows hold, picked: what was picked behind them.
+int sd_cuda_accept(int32_t *accepted, const int32_t *picked, const int32_t *token,
+                   const sd_cuda_row_tile *rows, int n, sd_cuda_stream *s);
+
 #ifdef __cplusplus
 }
 #endif

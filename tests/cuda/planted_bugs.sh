@@ -31,7 +31,7 @@ plant() {
   fi
   [ "$rung" = asan ] && build=build/asan extra=(-fsanitize=address,undefined -fno-sanitize-recover=all -g)
   if ! "${CXX:-c++}" "${flags[@]}" "${extra[@]}" -I"$own" -I. -xc++ "$own/$unit" "tests/cuda/$test.cpp" -xnone \
-    "$build"/tests/cuda/libcuda_kernels_emu.a "$build"/tests/cuda/libcuda_emu.a "$build"/libspecdec.a -o "$work/test" 2>"$work/log"; then
+    "$build"/tests/cuda/libcuda_kernels_emu.a "$build"/tests/cuda/libcuda_emu.a "$build"/tests/cuda/libcuda_host.a -o "$work/test" 2>"$work/log"; then
     echo "not ok - planted: $name: does not build"
     tail -3 "$work/log"
     failed=1
@@ -93,6 +93,13 @@ plant "a row sees the position behind it" $k/attention.cu 's/l->to = x\.a\.pos\[
 plant "a line's maximum is that of its first lane" $k/attention.cu 's/top = fmaxf\(top, __shfl_xor_sync\(SD_ALL_LANES, top, 2\)\);//' emu $k/attention.cu test_attention "every instance"
 plant "splits are merged without their maxima" $k/attention.cu 's/sum = fmaf\(p\[d\], sd_exp2\(p\[D \+ 1\] - top\), sum\)/sum += p[d]/' emu $k/attention.cu test_attention "splits of 512"
 plant "a sink is forgotten" $k/attention.cu 's/total = sd_exp2\(sink - top\)/total = 0/' emu $k/attention.cu test_attention "a sink"
+plant "a token's noise is that of the position before" $k/sample.cu 's/c1 = p\.position,/c1 = p.position - 1,/' emu $k/sample.cu test_sample "every truncation"
+plant "top-k keeps one token too many" $k/sample.cu 's/cut\(r, p->top_k, false\)/cut(r, p->top_k + 1, false)/' emu $k/sample.cu test_sample "every truncation"
+plant "ties behind the cut are kept" $k/sample.cu 's/r->last = below \+ 1;/r->last = r->V;/' emu $k/sample.cu test_sample "ties go"
+plant "the second allowed set is not asked" $k/sample.cu 's/\(!also \|\| \(also\[t/(true || (also[t/' emu $k/sample.cu test_sample "not allowed"
+plant "NaN passes for a small logit" $k/sample.cu 's/if \(x != x\) bad \+= 1;//' emu $k/sample.cu test_sample "no law"
+plant "sums of a pass are written over before all have read them" $k/sample.cu 's/^    __syncthreads\(\); \/\/ part is used again$//' emu $k/sample.cu test_sample "every truncation"
+plant "a rejected draft counts" $k/sample.cu 's/picked\[first \+ j\] == token/picked[first + j] >= token/' emu $k/sample.cu test_sample "longest prefix"
 # ---- queues
 plant "the splits are merged on another stream" $k/attention.cu 's/MERGE_THREADS, 0, s, x/MERGE_THREADS, 0, nullptr, x/' emu $k/attention.cu test_attention "splits of 512"
 plant "the emulator runs a wait before its event" tests/cuda/emu/queue.cpp 's/o\.waits_for->done >= o\.record/true/' emu tests/cuda/emu/queue.cpp test_emu "waits for an event"
