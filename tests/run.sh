@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole test-suite of specdec, from a clean checkout: installs what is missing, builds, runs, and closes with "N passed, N failed, N skipped".
 #
-#   tests/run.sh              everything that takes minutes: static unit e2e torture fuzz asan tsan
+#   tests/run.sh              everything that takes minutes: static unit e2e torture fuzz asan tsan cuda
 #   tests/run.sh unit e2e     only these parts
 #   tests/run.sh parity       against the reference implementations, which PYTHON (python3) must have: up to an hour
 #
@@ -9,7 +9,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
-parts=${*:-static unit e2e torture fuzz asan tsan}
+parts=${*:-static unit e2e torture fuzz asan tsan cuda}
 log=$(mktemp -d)
 trap 'rm -rf "$log"' EXIT
 passed=0 failed=0 skipped=0
@@ -175,6 +175,10 @@ if has tsan; then
   threaded=$(cd tests/unit && basename -s .c base/test_base.c decode/test_engine*.c model/test_{backend,lora_weights}.c serve/test_{serve*,workers,provider}.c | grep -vx test_engine_memory)
   # shellcheck disable=SC2086
   build tsan $threaded && unit_tests tsan '^test_(base|backend|engine|lora_weights|serve|workers|provider)'
+fi
+
+if has cuda; then # on emulated threads; compile and resources also need nvcc
+  for rung in compile resources emu asan tsan planted; do check "cuda/$rung" tests/cuda/ladder.sh "$rung"; done
 fi
 
 check litter litter_check

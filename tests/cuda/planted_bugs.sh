@@ -2,7 +2,7 @@
 # Planted errors in the CUDA kernels, their launchers and the emulator, one at a time: each must make a test fail, in the rung that is named.
 # Nothing in the checkout changes.
 #
-#   tests/cuda/planted_bugs.sh [WORD]       only those whose names contain the word; needs cuda_tests of presets release and asan
+#   tests/cuda/planted_bugs.sh [WORD]       only those whose names contain the word; needs cuda_tests of presets release, asan and tsan
 #
 # TAP on standard output. A test that no planted error can make fail proves nothing; this is the proof that these can.
 set -uo pipefail
@@ -14,7 +14,7 @@ flags=(-std=c++17 -mavx2 -mfma -ffp-contract=off -fno-math-errno -O1 -w -Itests/
 failed=0 number=0 turn=0
 
 # plant NAME FILE SED RUNG UNIT TEST SENTENCE: the file with the edit; UNIT, which is the file or includes it, is compiled ahead of the library.
-# RUNG: emu (forward, reverse and five random orders), asan.
+# RUNG: emu (forward, reverse and five random orders), asan, tsan.
 plant() {
   local name=$1 file=$2 edit=$3 rung=$4 unit=$5 test=$6 sentence=$7 own=$work/src build=build/release extra=() status
   [[ $name == *"$word"* ]] || return
@@ -30,6 +30,7 @@ plant() {
     return
   fi
   [ "$rung" = asan ] && build=build/asan extra=(-fsanitize=address,undefined -fno-sanitize-recover=all -g)
+  [ "$rung" = tsan ] && build=build/tsan extra=(-fsanitize=thread -g)
   if ! "${CXX:-c++}" "${flags[@]}" "${extra[@]}" -I"$own" -I. -xc++ "$own/$unit" "tests/cuda/$test.cpp" -xnone \
     "$build"/tests/cuda/libcuda_kernels_emu.a "$build"/tests/cuda/libcuda_emu.a "$build"/tests/cuda/libcuda_host.a -o "$work/test" 2>"$work/log"; then
     echo "not ok - planted: $name: does not build"
@@ -40,7 +41,7 @@ plant() {
   EMU_ORDERS=5 timeout 300 "$work/test" "$sentence" >"$work/out" 2>&1
   status=$?
   if [ $status = 1 ] && grep -q '^not ok' "$work/out"; then
-    echo "ok - planted: $name ($rung: $(grep -m1 -oE 'emu: .{0,60}|AddressSanitizer: [a-z-]+|runtime error: .{0,40}|^# .{0,60}' "$work/out" | tr '#' ' '))"
+    echo "ok - planted: $name ($rung: $(grep -m1 -oE 'emu: .{0,60}|(Address|Thread)Sanitizer: [a-z-]+( race)?|runtime error: .{0,40}|^# .{0,60}' "$work/out" | tr '#' ' '))"
   else
     echo "not ok - planted: $name: no test fails (status $status)"
     failed=1
@@ -53,8 +54,8 @@ plants() {
 plant "a sum over a block is read before all have written it" $k/scalar.cuh 's/^    __syncthreads\(\);$//' emu $k/rows.cu test_rows "rmsnorm equals"
 plant "the warps' sums of a product are read before they are written" $k/matmul.cu 's/^    __syncthreads\(\);$//' emu $k/matmul.cu test_matmul "beyond sixteen"
 plant "queries are read before they are written" $k/attention.cu '0,/^    __syncthreads\(\);$/s///' emu $k/attention.cu test_attention "leave some"
-plant "the warps of a split are merged before they are done" $k/attention.cu 's/^    if \(lane % 4 == 0\) tops/    merge_now:; if (lane % 4 == 0) tops/; /merge_now/,$ { 0,/^    }$/! s/^    __syncthreads\(\);$// }' emu $k/attention.cu test_attention "leave some"
-plant "a stage is overwritten while lanes still read it" $k/attention.cu 's/__syncwarp\(\); \/\/ before.*$//' emu $k/attention.cu test_attention "every instance"
+plant "the warps of a split are merged before they are done" $k/attention.cu '/float \*mine = /,/ascending order/ s/^    __syncthreads\(\);$//' emu $k/attention.cu test_attention "leave some"
+plant "a stage is overwritten while lanes still read it" $k/attention.cu 's/__syncwarp\(\); \/\/ before.*$//' tsan $k/attention.cu test_attention "leave some"
 plant "a lane reads keys that another lane has not waited for" $k/attention.cu 's/^        __syncwarp\(\);$//' emu $k/attention.cu test_attention "every instance"
 plant "a barrier stands in a branch" $k/scalar.cuh 's/^    __syncthreads\(\);$/    if (threadIdx.x % 64 < 32) __syncthreads();/' emu $k/rows.cu test_rows "rmsnorm equals"
 plant "a shuffle of all lanes stands in a branch" $k/rope.cu 's/^    return 1\.0f \/ sqrtf\(sd_warp_sum\(sum\) /    if (lane >= D \/ 8) return 0; return 1.0f \/ sqrtf(sd_warp_sum(sum) /' emu $k/rope.cu test_rope "QK-norm"
@@ -70,7 +71,7 @@ plant "rows of x that are not there are read" $k/matmul.cu 's/n < a\.N && k < a\
 plant "outputs beyond M are written" $k/matmul.cu 's/if \(m >= a\.M \|\| n >= a\.N\)/if (n >= a.N)/' emu $k/matmul.cu test_matmul "equals the sum"
 plant "a row of the embedding that is not there is looked up" $k/embedding.cu 's/m >= 0 && m < a\.M/true/' emu $k/embedding.cu test_matmul "an embedding"
 plant "an adapter of a smaller rank is read as the largest" $k/lora.cu 's/if \(r >= a\.r\) return;.*$//' emu $k/lora.cu test_lora "each row"
-plant "a row without an adapter takes one" $k/lora.cu 's/if \(m >= M \|\| which\[n\] < 0\)/if (m >= M)/' emu $k/lora.cu test_lora "each row"
+plant "a row without an adapter takes one" $k/lora.cu 's/if \(m >= M \|\| which\[n\] < 0\)/if (m >= M)/' asan $k/lora.cu test_lora "each row"
 plant "what lies before a window is looked at" $k/attention.cu 's/p >= from && p < to && col/p < to \&\& col/' emu $k/attention.cu test_attention "a window"
 # ---- memory that nobody wrote
 plant "positions beyond the last are copied as they are" $k/attention.cu 's/p >= from && p < to && col < x\.a\.D/p >= from \&\& col < x.a.D/' emu $k/attention.cu test_attention "every instance"
@@ -81,7 +82,7 @@ plant "the sign of an int8 code is lost" $k/matmul.cu 's/\(u & 0x00800080u\) \| 
 plant "values are loaded without transposing" $k/attention.cu 's/sd_ldmatrix_transposed\(/sd_ldmatrix(/' emu $k/attention.cu test_attention "every instance"
 plant "the halves of 16 keys are exchanged" $k/attention.cu 's/b\[0\]\[0\]\[1\] = r\[1\], b\[1\]\[0\]\[0\] = r\[2\]/b[0][0][1] = r[2], b[1][0][0] = r[1]/' emu $k/attention.cu test_attention "every instance"
 plant "a pair of bf16 is packed the wrong way round" $k/dialect.cuh 's/return sd_one_bf16\(lo\) \| sd_one_bf16\(hi\) << 16/return sd_one_bf16(hi) | sd_one_bf16(lo) << 16/' emu $k/attention.cu test_attention "every instance"
-plant "an fp32 value has two terms" $k/matmul.cu '/struct RealF32/,/};/ s/TERMS = 3/TERMS = 2/' emu $k/matmul.cu test_matmul "equals the sum"
+plant "an fp32 value has two terms" $k/matmul.cu '/struct RealF32/,/};/ s/TERMS = 3/TERMS = 2/' emu $k/matmul.cu test_matmul "to its last bit"
 plant "the emulator's mma has B's rows in A's order" tests/cuda/emu/warp.cpp 's/B\[2 \* t \+ 8 \* r\]\[g\] = low/B[2 * t + 4 * r][g] = low/' emu tests/cuda/emu/warp.cpp test_emu "by the ISA"
 # ---- values
 plant "a minimum is added where it is taken off" $k/matmul.cu 's/m\[0\] = -\(sd_half_value/m[0] = (sd_half_value/' emu $k/matmul.cu test_matmul "equals the sum"

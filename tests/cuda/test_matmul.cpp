@@ -122,6 +122,32 @@ TEST("the product equals the sum in double for every type of weight") {
         for (sd_cuda_real type : types)
             check_product(t, type, 20, sd_dtype_block(t) == 256 ? 256 : 96, 3, false, true);
 }
+TEST("a value times one is the value to its last bit: no term of fp32 and fp16 is lost") {
+    const int K = 64;
+    for (sd_dtype t : {SD_F32, SD_F16, SD_BF16}) {
+        Stored s, unit;
+        random_stored(&s, t, K, K, false);
+        random_stored(&unit, SD_F32, K, K, false);
+        std::vector<float> identity(size_t(K * K));
+        for (int i = 0; i < K; i++) identity[size_t(i * K + i)] = 1;
+        memcpy(unit.bytes.data(), identity.data(), unit.bytes.size());
+        const sd_cuda_weight d = on_device(s.w), one = on_device(unit.w);
+        const auto x = random_floats(size_t(16 * K), 3);
+        float *y = emu::device_array<float>(size_t(16 * K)),
+              *z = emu::device_array<float>(size_t(16 * K));
+        sd_cuda_matmul(y, K, &d, emu::device_copy(identity), 16, nullptr, false, SD_CUDA_F32,
+                       nullptr);
+        sd_cuda_matmul(z, K, &one, emu::device_copy(x), 16, nullptr, false, SD_CUDA_F32, nullptr);
+        emu::synchronise();
+        for (int m = 0; m < K; m++) {
+            const auto w = stored_row(s.w, m);
+            for (int n = 0; n < 16; n++) {
+                check(y[n * K + m] == w[size_t(n)], "%s: weight [%d, %d]", sd_dtype_name(t), m, n);
+                check(z[n * K + m] == x[size_t(n * K + m)], "x [%d, %d]", n, m);
+            }
+        }
+    }
+}
 TEST("the product holds beyond sixteen rows, and for many tiles of k") {
     check_product(SD_Q4_K, SD_CUDA_BF16, 16, 1280, 17, true, false);
     check_product(SD_Q4_1, SD_CUDA_BF16, 33, 576, 9, false, false);

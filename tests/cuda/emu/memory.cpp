@@ -1,6 +1,6 @@
 // Memory of the device, and of blocks. An allocation ends at a page that nobody may touch, so that the first
-// byte beyond it faults (up to 15 bytes of slack, where it is no multiple of 16, hold a pattern that is
-// looked at when it is freed). Freed memory stays a hole. Under a sanitizer the sanitizer's malloc does that.
+// byte beyond it faults (what lies between it and its pages' ends, as much as 15 bytes behind it, holds a
+// pattern that is looked at when it is freed). Freed memory stays a hole. Under a sanitizer the sanitizer's malloc does that.
 #include "internal.h"
 
 #include <map>
@@ -64,12 +64,17 @@ static Block map_block(char **p, size_t bytes, size_t align) {
         mprotect(static_cast<char *>(map) + PAGE, pages, PROT_READ | PROT_WRITE))
         fail("no memory for %zu bytes", bytes);
     *p = static_cast<char *>(map) + PAGE + pages - room;
-    for (size_t i = bytes; i < room; i++) (*p)[i] = static_cast<char>(SLACK);
+    memset(static_cast<char *>(map) + PAGE, SLACK, size_t(*p - static_cast<char *>(map)) - PAGE);
+    memset(*p + bytes, SLACK, room - bytes);
     return {static_cast<char *>(map), pages + 2 * PAGE, bytes, false};
 }
 
 static void check_block(const char *p, const Block &b) {
     const char *end = b.map + b.map_bytes - PAGE;
+    for (const char *s = b.map + PAGE; s < p; s++)
+        if (static_cast<unsigned char>(*s) != SLACK)
+            fail("something was written %td bytes before an allocation of %zu bytes", p - s,
+                 b.bytes);
     for (const char *s = p + b.bytes; s < end; s++)
         if (static_cast<unsigned char>(*s) != SLACK)
             fail("something was written %td bytes behind the end of an allocation of %zu bytes",
