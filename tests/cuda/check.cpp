@@ -111,9 +111,17 @@ static int run_once(const Test *t, emu::Order order, uint64_t number) {
     return status;
 }
 
-static bool run_test(const Test *t, unsigned random_orders) {
+#ifdef __SANITIZE_THREAD__
+// A race ends its test: processes leave by _exit, which does not ask the sanitizer.
+extern "C" const char *__tsan_default_options() {
+    return "halt_on_error=1:exitcode=66";
+}
+#endif
+
+// Orders 0 and 1 are forward and reverse, those from 2 on random.
+static bool run_test(const Test *t, unsigned first, unsigned end) {
     static const char *const names[] = {"forward", "reverse", "random"};
-    for (unsigned i = 0; i < 2 + random_orders; i++) {
+    for (unsigned i = first; i < end; i++) {
         const emu::Order order = i == 0 ? emu::FORWARD : i == 1 ? emu::REVERSE : emu::RANDOM;
         const int status = run_once(t, order, i);
         if (status == 0) continue;
@@ -121,20 +129,22 @@ static bool run_test(const Test *t, unsigned random_orders) {
                WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
         return false;
     }
-    printf("ok - %s (%u orders)\n", t->sentence, 2 + random_orders);
+    printf("ok - %s (%u orders)\n", t->sentence, end - first);
     return true;
 }
 
 int main(int argc, char **argv) {
     const char *orders = getenv("EMU_ORDERS");
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    const unsigned few = 1;
+#if defined(__SANITIZE_THREAD__) // what is ordered and what is not is the same in all orders
+    const unsigned first = 2, end = 3;
+#elif defined(__SANITIZE_ADDRESS__)
+    const unsigned first = 0, end = 3;
 #else
-    const unsigned few = 3;
+    const unsigned first = 0, end = 2 + (orders ? unsigned(atoi(orders)) : 3);
 #endif
-    const unsigned n = orders ? unsigned(atoi(orders)) : few;
+    (void)orders;
     bool all = true;
     for (const Test *t : tests())
-        if (argc < 2 || strstr(t->sentence, argv[1])) all = run_test(t, n) && all;
+        if (argc < 2 || strstr(t->sentence, argv[1])) all = run_test(t, first, end) && all;
     return all ? 0 : 1;
 }

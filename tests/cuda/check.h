@@ -5,8 +5,8 @@
 //         check(x == y, "x is %d, want %d", x, y);
 //     }
 //
-// EMU_ORDERS=n runs n random orders behind the forward and the reverse one (3 where it is not set; fewer under
-// sanitizers, which look at what may happen and not only at what does). A program's argument runs only the tests
+// EMU_ORDERS=n runs n random orders behind the forward and the reverse one (3 where it is not set; one in all under
+// ThreadSanitizer, which sees what is not ordered in any). A program's argument runs only the tests
 // whose sentences contain it.
 #pragma once
 

@@ -79,13 +79,14 @@ TEST("emu: lanes of one warp at two shuffles are refused") {
 
 static void unwritten(float *y) {
     SD_SHARED(float, all, 64);
-    y[threadIdx.x] = all[threadIdx.x];
+    y[blockIdx.x * 64 + threadIdx.x] = all[threadIdx.x];
+    all[threadIdx.x] = 1; // and the next block does not find it
 }
 TEST("emu: shared and global memory that nobody wrote is NaN, in every block") {
-    float *y = emu::device_array<float>(64), *z = emu::device_array<float>(64);
-    for (int i = 0; i < 64; i++) y[i] = 0;
+    float *y = emu::device_array<float>(128), *z = emu::device_array<float>(64);
+    for (int i = 0; i < 128; i++) y[i] = 0;
     launch_one(unwritten, y, 64, 0, 2);
-    for (int i = 0; i < 64; i++) check(isnan(y[i]) && isnan(z[i]), "value %d is one", i);
+    for (int i = 0; i < 128; i++) check(isnan(y[i]) && isnan(z[i / 2]), "value %d is one", i);
 }
 
 static void beyond_shared(float *y) {
