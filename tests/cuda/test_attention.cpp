@@ -169,6 +169,7 @@ TEST("a sink takes its weight and gives no value") {
 
 TEST("a row has the same bits by itself, in a draft of any length, in any tile, beside other "
      "sequences") {
+    not_under_tsan();
     for (sd_cuda_real type : {SD_CUDA_F32, SD_CUDA_BF16})
         for (int window : {0, 40}) {
             const Setup s =

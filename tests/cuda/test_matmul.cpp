@@ -154,11 +154,13 @@ TEST("the product holds beyond sixteen rows, and for many tiles of k") {
     check_product(SD_F32, SD_CUDA_F32, 5, 4, 1, true, true);
 }
 TEST("two tiles of rows share a block where W has many") {
+    not_under_tsan();
     check_product(SD_Q8_0, SD_CUDA_BF16, 4100, 32, 2, false, false);
 }
 
 TEST("a row of a product has the same bits for every n from 1 to 16, at every place, under every "
      "number of tiles") {
+    not_under_tsan();
     for (sd_dtype t : {SD_Q4_K, SD_Q6_K, SD_Q4_0, SD_F16})
         for (sd_cuda_real type : types) {
             const int M = 24, K = sd_dtype_block(t) == 256 ? 768 : 576, most = 16;
