@@ -99,7 +99,7 @@ plant "top-k keeps one token too many" $k/sample.cu 's/cut\(r, p->top_k, false\)
 plant "ties behind the cut are kept" $k/sample.cu 's/r->last = below \+ 1;/r->last = r->V;/' emu $k/sample.cu test_sample "ties go"
 plant "the second allowed set is not asked" $k/sample.cu 's/\(!also \|\| \(also\[t/(true || (also[t/' emu $k/sample.cu test_sample "not allowed"
 plant "NaN passes for a small logit" $k/sample.cu 's/if \(x != x\) bad \+= 1;//' emu $k/sample.cu test_sample "no law"
-plant "sums of a pass are written over before all have read them" $k/sample.cu 's/^    __syncthreads\(\); \/\/ part is used again$//' emu $k/sample.cu test_sample "every truncation"
+plant "sums of a pass are written over before all have read them" $k/sample.cu 's/^    __syncthreads\(\); \/\/ part is used again$//' tsan $k/sample.cu test_sample "every truncation"
 plant "a rejected draft counts" $k/sample.cu 's/picked\[first \+ j\] == token/picked[first + j] >= token/' emu $k/sample.cu test_sample "longest prefix"
 # ---- queues
 plant "the splits are merged on another stream" $k/attention.cu 's/MERGE_THREADS, 0, s, x/MERGE_THREADS, 0, nullptr, x/' emu $k/attention.cu test_attention "splits of 512"
