@@ -7,9 +7,9 @@
 #include "model/infer/device.h"
 
 typedef struct {
-    const char *model;
+    const char *model, *device;
     int64_t threads, prefill_chunk;
-    int device, compute, kv;
+    int compute, kv;
     bool no_pack_cache, other_base;
 } sd_model_args;
 
@@ -42,8 +42,9 @@ typedef struct {
 #define SD_COMMON_ROWS(values)                                                                     \
     SD_MODEL_ROW(values, common.model, "GGUF file or Hugging Face folder"),                        \
     SD_THREADS_ROW(values, common.threads, "one per processor"),                                   \
-    {.name = "device", .type = SD_OPT_ENUM, .def = "auto", .value = SD_DEVICES,                    \
-     .offset = offsetof(values, common.device), .help = "where to run"},                           \
+    {.name = "device", .type = SD_OPT_STRING, .def = "auto", .value = SD_DEVICES,                  \
+     .offset = offsetof(values, common.device),                                                    \
+     .help = "where to run; auto: on a CUDA device where one can be used (inspect --devices)"},    \
     {.name = "compute", .type = SD_OPT_ENUM, .def = "auto", .value = "auto|fp32",                  \
      .offset = offsetof(values, common.compute),                                                   \
      .help = "fp32 keeps activations unquantised: for parity checks"},                             \

@@ -49,6 +49,9 @@ sd_status sd_decoding_start(sd_decoding *d, const sd_model_args *m, const sd_dec
                             int slots, int64_t need, sd_error *err) {
     sd_status st = SD_OK;
     int64_t ctx = a->ctx, train = d->model->hp.ctx_train;
+    const sd_backend *backend;
+    int device;
+    SD_TRY(sd_device_choose(&backend, &device, m->device, err));
     if (ctx == 0 && need > 4096) ctx = train > 0 && need > train ? train : need;
     sd_spec_mode spec = (sd_spec_mode)a->spec;
     SD_CHECK(spec != SD_SPEC_CORPUS || a->draft || d->corpus, err, SD_EINVAL,
@@ -62,7 +65,8 @@ sd_status sd_decoding_start(sd_decoding *d, const sd_model_args *m, const sd_dec
                                                .kv = (sd_kv_type)m->kv,
                                                .kv_memory = (size_t)a->kv_memory << 20,
                                                .no_prefix_cache = a->prefix_cache != 0,
-                                               .backend = sd_device_backend(m->device),
+                                               .backend = backend,
+                                               .device = device,
                                                .spec = spec,
                                                .spec_length = (int)a->spec_length,
                                                .draft = a->draft,

@@ -22,10 +22,9 @@ sd_status sd_run_model_open(sd_run_model *r, const sd_model_args *args, const ch
                             int max_rows, sd_error *err) {
     sd_status st = SD_OK;
     *r = (sd_run_model){0};
-    sd_context_options o = {.max_rows = max_rows,
-                            .compute = (sd_compute)args->compute,
-                            .kv = (sd_kv_type)args->kv,
-                            .backend = sd_device_backend(args->device)};
+    sd_context_options o = {
+        .max_rows = max_rows, .compute = (sd_compute)args->compute, .kv = (sd_kv_type)args->kv};
+    SD_TRY(sd_device_choose(&o.backend, &o.device, args->device, err));
     SD_TRY(sd_open_model(&r->model, &r->cache_dir, args, err));
     o.cache = (sd_weight_cache){r->cache_dir, SD_WEIGHT_CACHE_LEAST};
     SD_TRY(sd_pool_open(&r->pool, (int)args->threads, err));

@@ -260,14 +260,11 @@ out:
 
 // The child's arguments are this process's model options.
 static void exec_child(const model_args *a) {
-    char threads[32], compute[16], device[16];
-    size_t len;
-    const char *word = sd_option_word(&len, SD_DEVICES, a->common.device);
+    char threads[32], compute[16];
     snprintf(threads, sizeof threads, "%lld", (long long)a->common.threads);
     snprintf(compute, sizeof compute, "%s", a->common.compute == SD_COMPUTE_FP32 ? "fp32" : "auto");
-    snprintf(device, sizeof device, "%.*s", (int)len, word);
     execl("/proc/self/exe", "specdec", "bench", "model", "--child", "-m", a->common.model,
-          "--threads", threads, "--device", device, "--compute", compute, "--kv",
+          "--threads", threads, "--device", a->common.device, "--compute", compute, "--kv",
           sd_kv_name((sd_kv_type)a->common.kv),
           a->common.no_pack_cache ? "--no-pack-cache" : (char *)NULL, (char *)NULL);
     _exit(127);
@@ -402,16 +399,15 @@ static sd_status open_bench(bench *b, const model_args *a, sd_error *err) {
     SD_TRY(parse_points(&b->prefill, a->prefill, "prefill", err));
     SD_TRY(parse_points(&b->decode, a->depth, "depth", err));
     SD_CHECK(b->decode.n > 0, err, SD_EINVAL, "--depth: give one number at least");
+    sd_context_options o = {.compute = (sd_compute)a->common.compute,
+                            .kv = (sd_kv_type)a->common.kv};
+    SD_TRY(sd_device_choose(&o.backend, &o.device, a->common.device, err));
     SD_TRY(sd_open_model(&b->model, &b->cache_dir, &a->common, err));
     SD_TRY(sd_pool_open(&b->pool, (int)a->common.threads, err));
     b->max_rows = a->common.prefill_chunk > 64 ? (int)a->common.prefill_chunk : 64;
-    SD_TRY(sd_context_open(&b->cx, b->model, b->pool,
-                           &(sd_context_options){.max_rows = b->max_rows,
-                                                 .compute = (sd_compute)a->common.compute,
-                                                 .kv = (sd_kv_type)a->common.kv,
-                                                 .backend = sd_device_backend(a->common.device),
-                                                 .cache = {b->cache_dir, SD_WEIGHT_CACHE_LEAST}},
-                           err));
+    o.max_rows = b->max_rows;
+    o.cache = (sd_weight_cache){b->cache_dir, SD_WEIGHT_CACHE_LEAST};
+    SD_TRY(sd_context_open(&b->cx, b->model, b->pool, &o, err));
     int deepest = 512;
     for (int i = 0; i < b->prefill.n; i++)
         if (b->prefill.at[i] > deepest) deepest = b->prefill.at[i];

@@ -26,5 +26,8 @@ sd_status sd_inspect_dataset(json_t **out, const char *path, sd_error *err);
 sd_status sd_inspect_corpus(json_t **out, const char *path, sd_error *err);
 sd_status sd_inspect_run(json_t **out, const char *folder, sd_error *err);
 
+/// Where models can run on this machine, and what is missing for the rest.
+sd_status sd_inspect_devices(json_t **out, sd_error *err);
+
 /// Any bytes as a JSON string: what is no UTF-8 becomes U+FFFD.
 json_t *sd_json_text(const char *bytes, size_t len);

@@ -13,22 +13,27 @@
 #include <string.h>
 
 typedef struct {
-    bool json, metadata, tensors;
+    bool json, metadata, tensors, devices;
 } args;
 
-static const sd_option rows[] = {{.name = "metadata",
-                                  .type = SD_OPT_FLAG,
-                                  .offset = offsetof(args, metadata),
-                                  .help = "every metadata key of a GGUF file"},
-                                 {.name = "tensors",
-                                  .type = SD_OPT_FLAG,
-                                  .offset = offsetof(args, tensors),
-                                  .help = "every tensor with type and shape"},
-                                 {.name = "json",
-                                  .type = SD_OPT_FLAG,
-                                  .offset = offsetof(args, json),
-                                  .help = "one JSON object"},
-                                 {0}};
+static const sd_option rows[] = {
+    {.name = "metadata",
+     .type = SD_OPT_FLAG,
+     .offset = offsetof(args, metadata),
+     .help = "every metadata key of a GGUF file"},
+    {.name = "tensors",
+     .type = SD_OPT_FLAG,
+     .offset = offsetof(args, tensors),
+     .help = "every tensor with type and shape"},
+    {.name = "devices",
+     .type = SD_OPT_FLAG,
+     .offset = offsetof(args, devices),
+     .help = "no PATH: where models can run here, and what is missing"},
+    {.name = "json",
+     .type = SD_OPT_FLAG,
+     .offset = offsetof(args, json),
+     .help = "one JSON object"},
+    {0}};
 
 static sd_status inspect_folder(json_t **out, const char *path, const sd_inspect_options *o,
                                 sd_error *err) {
@@ -187,7 +192,7 @@ static void print_report(json_t *o) {
 }
 
 sd_status sd_verb_inspect(int argc, char **argv, sd_error *err) {
-    if (sd_verb_help("inspect PATH",
+    if (sd_verb_help("inspect PATH | --devices",
                      "Says what a model, vocabulary, adapter, dataset, run or corpus index holds.",
                      rows, argc, argv))
         return SD_OK;
@@ -196,9 +201,11 @@ sd_status sd_verb_inspect(int argc, char **argv, sd_error *err) {
     sd_strings rest;
     json_t *report = NULL;
     SD_TRY(sd_options_parse(&rest, rows, &a, argc, argv, err));
-    SD_CHECK(rest.n == 1, err, SD_EINVAL, "one PATH is wanted, not %d", rest.n);
+    SD_CHECK(!a.devices || rest.n == 0, err, SD_EINVAL,
+             "--devices is about this machine; give no PATH with it");
+    SD_CHECK(a.devices || rest.n == 1, err, SD_EINVAL, "one PATH is wanted, not %d", rest.n);
     sd_inspect_options o = {a.metadata, a.tensors};
-    SD_TRY(inspect(&report, rest.item[0], &o, err));
+    SD_TRY(a.devices ? sd_inspect_devices(&report, err) : inspect(&report, rest.item[0], &o, err));
     if (a.json) {
         SD_TRY(sd_json_print(stdout, report, JSON_INDENT(1), err));
         putchar('\n');

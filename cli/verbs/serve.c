@@ -177,6 +177,8 @@ sd_status sd_verb_serve(int argc, char **argv, sd_error *err) {
     sd_strings rest = {0};
     sd_status st = SD_OK;
     char *pack_dir = NULL;
+    const sd_backend *backend;
+    int device;
     if (sd_verb_help("serve -m MODEL [-a [NAME=]PATH ...] [-d DRAFT] [--port N]",
                      "an OpenAI-compatible server", rows, argc, argv))
         return SD_OK;
@@ -184,6 +186,7 @@ sd_status sd_verb_serve(int argc, char **argv, sd_error *err) {
     if (!a.plan) sd_outlive_broken_pipes();
     SD_CHECK(rest.n == 0, err, SD_EINVAL,
              "serve: '%s' is not an option; give models with -m and -a", rest.item[0]);
+    SD_TRY(sd_device_choose(&backend, &device, a.common.device, err));
     pack_dir = a.common.no_pack_cache ? NULL : sd_weight_cache_dir();
     const sd_serve_options o = {.model = a.common.model,
                                 .pack_dir = pack_dir,
@@ -210,7 +213,8 @@ sd_status sd_verb_serve(int argc, char **argv, sd_error *err) {
                                            .kv = (sd_kv_type)a.common.kv,
                                            .kv_memory = (size_t)a.kv_memory << 20,
                                            .no_prefix_cache = a.prefix_cache != 0,
-                                           .backend = sd_device_backend(a.common.device),
+                                           .backend = backend,
+                                           .device = device,
                                            .spec = (sd_spec_mode)a.spec,
                                            .spec_length = (int)a.spec_length,
                                            .draft = a.draft,

@@ -91,8 +91,11 @@ sd_draft_setup sd_drafters_setup(const sd_engine *e, const sd_context_options *c
 
 sd_status sd_drafters_register(sd_engine *e, sd_error *err) {
     sd_status st = SD_OK;
-    sd_context_options context = {
-        .isa = e->o.isa, .cache = e->o.cache, .stop = e->o.stop, .backend = e->o.backend};
+    sd_context_options context = {.isa = e->o.isa,
+                                  .cache = e->o.cache,
+                                  .stop = e->o.stop,
+                                  .backend = e->o.backend,
+                                  .device = e->o.device};
     sd_draft_setup setup = sd_drafters_setup(e, &context);
     for (int i = 0; sd_drafters_listed(e)[i]; i++) {
         setup.asked = names(e->o.spec, sd_drafters_listed(e)[i]);

@@ -96,6 +96,7 @@ static sd_status open_tensors(sd_engine *e, sd_error *err) {
                                                  .cache = o->cache,
                                                  .stop = o->stop,
                                                  .backend = o->backend,
+                                                 .device = o->device,
                                                  .max_picked = e->max_picked},
                            err));
     size_t n_logits;

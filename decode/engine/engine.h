@@ -49,6 +49,7 @@ typedef struct {
     bool no_prefix_cache; // nothing is kept of earlier requests
     const char *isa;
     const sd_backend *backend; // where the model runs, a draft model too; NULL: the CPU
+    int device;                // which of its devices
     sd_spec_mode spec;         // the default of a request
     int spec_length;           // > 0: every draft is forced to this length (for tests)
     const char *draft; // NULL, a model, a corpus index file, or a run's folder or its draft/ folder

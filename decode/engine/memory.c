@@ -81,7 +81,8 @@ size_t sd_engine_request_bytes(const sd_model *m, int n_prompt, int n_stop_token
 static sd_status plan_draft(sd_engine_memory_plan *out, const sd_engine *e,
                             const sd_engine_load *load, sd_error *err) {
     sd_status st = SD_OK;
-    const sd_context_options context = {.isa = e->o.isa, .backend = e->o.backend};
+    const sd_context_options context = {
+        .isa = e->o.isa, .backend = e->o.backend, .device = e->o.device};
     const sd_draft_setup setup = sd_drafters_setup(e, &context);
     sd_draft_memory draft;
     SD_TRY(sd_draft_model_plan(&draft, &out->draft_kv, load->draft, &setup, out->threads,
@@ -108,6 +109,7 @@ sd_status sd_engine_plan_memory(sd_engine_memory_plan *out, sd_model *m, const s
                                         .kv = e->o.kv,
                                         .isa = e->o.isa,
                                         .backend = e->o.backend,
+                                        .device = e->o.device,
                                         .max_picked = e->max_picked};
     const sd_kv_pool_size size = sd_engine_pool_size(e);
     SD_TRY(sd_context_plan_open(&cx, m, &options, out->threads, e->ctx, load->rank,

@@ -56,6 +56,8 @@ sd_lora_expand_f32(float *y, int ldy, const sd_cuda_lora *adapters, const int32_
     const int n = blockIdx.y, m = blockIdx.x * THREADS + threadIdx.x;
     if (m >= M || which[n] < 0) return;
     const sd_cuda_lora a = adapters[which[n]];
+    if (a.r == 0)
+        return; // not even a zero is added: the row has the bits of one without an adapter
     const float *row = a.B + (size_t)m * a.r;
     u += (size_t)n * ldu;
     float sum = 0;

@@ -70,8 +70,9 @@ bool sd_kv_pool_fits(const sd_kv_pool *p, const sd_model *m);
 bool sd_kv_sees(const sd_kv *kv, int pos);
 
 struct sd_backend {
-    const char *word;        // in SD_DEVICES
-    bool (*available)(void); // on this machine
+    const char *word; // in SD_DEVICES
+    /// Whether its device of this number can be used; else what is missing, in one sentence.
+    sd_status (*look)(int device, sd_error *err);
 
     // ---- a model, ready to run
 

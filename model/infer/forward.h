@@ -33,6 +33,7 @@ typedef struct {
     // Once set, packing, timing and steps end with SD_EINTERRUPTED; NULL: never.
     const atomic_bool *stop;
     const sd_backend *backend; // NULL: the CPU's
+    int device;                // which of its devices
     // Rows of one step that want logits or a token, at most, where some want a token; 0: none does.
     int max_picked;
 } sd_context_options;

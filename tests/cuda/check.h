@@ -20,7 +20,8 @@
 struct Test {
     const char *sentence;
     void (*run)();
-    Test(const char *sentence, void (*run)());
+    bool one; // in one random order alone: for what stands on kernels that have tests of their own
+    Test(const char *sentence, void (*run)(), bool one = false);
 };
 #define TEST_NAME2(line) test_##line
 #define TEST_NAME(line) TEST_NAME2(line)
@@ -32,10 +33,10 @@ struct Test {
 #define TEST(sentence) TEST_LINE(sentence, __LINE__)
 
 /// Ends the test as failed unless ok.
-void check(bool ok, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+extern "C" void check(bool ok, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /// First in a test that has more than ThreadSanitizer's 8128 threads in a grid, or would take it minutes: a skip there.
-void not_under_tsan();
+extern "C" void not_under_tsan();
 
 /// Whether `run`, in a process of its own, ends as the emulator's errors do, with `word` in the message.
 bool ends_with(const std::function<void()> &run, const char *word);

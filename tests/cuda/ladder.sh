@@ -30,6 +30,12 @@ compile() {
     echo "ok - cuda: the kernels compile # SKIP nvcc is not installed"
   elif build release specdec_cuda; then
     echo "ok - cuda: the kernels compile for every architecture without a warning, a spill or local memory"
+    if [ "$(nm -D --defined-only build/release/libspecdec_cuda.so | awk '{ print $3 }')" = sd_cuda_plugin ]; then
+      echo "ok - cuda: the plugin exports its one symbol"
+    else
+      echo "not ok - cuda: the plugin exports its one symbol"
+      failed=1
+    fi
   else
     echo "not ok - cuda: the kernels compile for every architecture without a warning, a spill or local memory"
     failed=1

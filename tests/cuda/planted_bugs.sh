@@ -48,7 +48,38 @@ plant() {
   fi
 }
 
-k=kernels/cuda
+# plant_host NAME FILE SED TEST SENTENCE: the same in a C file of the library, linked ahead of it as the test itself is linked.
+plant_host() {
+  local name=$1 file=$2 edit=$3 test=$4 sentence=$5 own=$work/src status
+  [[ $name == *"$word"* ]] || return
+  number=$((number + 1))
+  ((number % 2 == turn)) || return
+  rm -rf "$own"
+  mkdir -p "$own/$(dirname "$file")"
+  sed -E "$edit" "$file" >"$own/$file"
+  if cmp -s "$file" "$own/$file"; then
+    echo "not ok - planted: $name: the edit no longer finds its place in $file"
+    failed=1
+    return
+  fi
+  if ! { "${CC:-cc}" -std=c11 -D_GNU_SOURCE -ffp-contract=off -fPIC -O1 -w -I. -c "$own/$file" -o "$work/unit.o" &&
+    (cd build/release/tests/cuda && eval "$(sed -E "s#-o [^ ]+#-o $work/test $work/unit.o#" "CMakeFiles/$test.dir/link.txt")"); } 2>"$work/log"; then
+    echo "not ok - planted: $name: does not build"
+    tail -3 "$work/log"
+    failed=1
+    return
+  fi
+  timeout 300 "$work/test" "$sentence" >"$work/out" 2>&1
+  status=$?
+  if [ $status = 1 ] && grep -q '^not ok' "$work/out"; then
+    echo "ok - planted: $name (emu: $(grep -m1 -oE 'emu: .{0,60}|^# .{0,60}' "$work/out" | tr '#' ' '))"
+  else
+    echo "not ok - planted: $name: no test fails (status $status)"
+    failed=1
+  fi
+}
+
+k=kernels/cuda b=model/infer/cuda
 plants() {
 # ---- barriers and races
 plant "a sum over a block is read before all have written it" $k/scalar.cuh 's/^    __syncthreads\(\);$//' emu $k/rows.cu test_rows "rmsnorm equals"
@@ -101,6 +132,23 @@ plant "the second allowed set is not asked" $k/sample.cu 's/\(!also \|\| \(also\
 plant "NaN passes for a small logit" $k/sample.cu 's/if \(x != x\) bad \+= 1;//' emu $k/sample.cu test_sample "no law"
 plant "sums of a pass are written over before all have read them" $k/sample.cu 's/^    __syncthreads\(\); \/\/ part is used again$//' tsan $k/sample.cu test_sample "every truncation"
 plant "a rejected draft counts" $k/sample.cu 's/picked\[first \+ j\] == token/picked[first + j] >= token/' emu $k/sample.cu test_sample "longest prefix"
+# ---- the backend: waits, memory, what goes to the device
+plant_host "a step that wants nothing is not waited for" $b/forward.c 's/^        st = sd_cuda_status\(cx->dev, cx->dev->stream_wait\(cx->stream\), "a step", err\);/        st = SD_OK;/' test_infer_rows "want nothing"
+plant_host "logits are handed out before they have come" $b/pick.c 's/CUDA_TRY\(cx->dev->stream_wait\(cx->stream\), "a step"\);//' test_infer_rows "host.s sampler"
+plant_host "half of the host's memory is filled while it is read" $b/upload.c 's/u->dev->event_wait\(u->done\[u->at\]\)/0/' test_infer_memory "many waves"
+plant_host "memory of copies is given back before they are done" $b/upload.c 's/^    \(void\)u->dev->stream_wait.*$//' test_infer_memory "is refused ends"
+plant_host "a row has the pages up to its own position alone" $b/step.c 's/row\[i\]->kv->pages < ld \? row\[i\]->kv->pages : ld/row[i]->pos \/ SD_KV_PAGE + 1/' test_infer_rows "alone and in chunks"
+plant_host "rows that read together are counted from the step's first" $b/step.c 's/\{n0 - c->n0, n\}/{n0, n}/' test_infer_rows "share a step"
+plant_host "a chunk reads the pages of another's memory" $b/step.c 's/c->pages != pages_of\(r\) \|\| //' test_infer_rows "beside others"
+plant_host "partial results have room for the first chunk alone" $b/step.c 's/if \(bytes > most\) most = bytes/if (!most) most = bytes/' test_infer_rows "share a step"
+plant_host "rows that go on are taken from their places in the list" $b/forward.c 's/= \(size_t\)\(cx->kept_row\[k\] - cx->row\[0\]\)/= (size_t)k/' test_infer_rows "beside others"
+plant_host "an adapter is freed while its rows are there" $b/adapters.c 's/reap\(cx->adapters, cx->dev, false\)/reap(cx->adapters, cx->dev, true)/' test_infer_memory "goes with it"
+plant_host "an adapter that is gone keeps its memory" $b/adapters.c 's/e->gone \|= e->generation == generation/(void)e/' test_infer_memory "goes with it"
+plant_host "the rank is that of the step's first adapter" $b/forward.c 's/k < cx->n_used; k\+\+/k < 1; k++/' test_infer_rows "beside others"
+plant_host "the device picks what it cannot" $b/step.c 's/pick \&\& !sd_cuda_picks\(pick\)/false/' test_infer_rows "host.s sampler"
+plant_host "a token is picked for the position before" $b/pick.c 's/\(uint32_t\)r->pos \+ 1/(uint32_t)r->pos/' test_infer_rows "host.s sampler"
+plant_host "scales lie where the slice has them" $b/weights.c 's/to \+= all\[i\]/to += part[i]/' test_infer "every form"
+plant_host "keys of all layers are the first one's" $b/forward.c 's/pages->layer\[l\]/pages->layer[0]/' test_infer "each architecture"
 # ---- queues
 plant "the splits are merged on another stream" $k/attention.cu 's/MERGE_THREADS, 0, s, x/MERGE_THREADS, 0, nullptr, x/' emu $k/attention.cu test_attention "splits of 512"
 plant "the emulator runs a wait before its event" tests/cuda/emu/queue.cpp 's/o\.waits_for->done >= o\.record/true/' emu tests/cuda/emu/queue.cpp test_emu "waits for an event"

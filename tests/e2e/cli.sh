@@ -46,6 +46,49 @@ timeout 10 alone/specdec train recipe.yaml >out 2>err
 [ $? = 2 ] && grep -q 'alone/specdec-tuning is a copy of the other program' err && [ ! -s out ]
 check "a copy under the other's name says so, and does not run itself for ever" $? "$(cat err)"
 
+# ---- devices: what is missing is said in one sentence, and auto runs all the same
+
+ldd "$binary" "$(dirname "$binary")/specdec-tuning" >out
+! grep -qE 'libcuda|cudnn|cublas|nccl' out
+check "no program links CUDA" $? "$(cat out)"
+mkdir device # a driver's library that is none, and no plugin: then one that is none either
+cp "$binary" "$(dirname "$binary")/specdec-tuning" device/
+echo 'int here;' >here.c
+on() { LD_LIBRARY_PATH=$dir/device device/specdec generate -m tiny.gguf -p abc -n 3 --ignore-end "$@" >out 2>err; }
+if "$binary" inspect --devices --json | grep -q '"missing": "CUDA: the driver'; then
+  "$binary" generate -m tiny.gguf -p abc -n 3 --device cuda >out 2>err
+  [ $? = 2 ] && [ ! -s out ] && [ "$(wc -l <err)" = 1 ] && grep -q "specdec: CUDA: the driver's library libcuda.so.1 is not here; install" err
+  check "--device cuda without a driver says so" $? "$(cat out err)"
+  "$binary" serve -m tiny.gguf --device cuda:3 --plan >out 2>err
+  [ $? = 2 ] && [ ! -s out ] && grep -q "the driver's library libcuda.so.1" err
+  check "serve --device cuda:3 does, too" $? "$(cat out err)"
+else
+  echo "ok - --device cuda without a driver says so # SKIP a driver is here"
+fi
+"$binary" generate -m tiny.gguf -p abc -n 3 --device tpu >out 2>err
+[ $? = 2 ] && [ ! -s out ] && grep -qF "'tpu' is unknown; choose one of auto|cpu|cuda[:N]" err
+check "a device that nobody knows is refused" $? "$(cat out err)"
+if command -v cc >/dev/null && cc -shared -fPIC here.c -o device/libcuda.so.1; then
+  on --device cuda
+  [ $? = 2 ] && [ ! -s out ] && [ "$(wc -l <err)" = 1 ] && grep -q 'device/libspecdec_cuda.so is not here; build it' err
+  check "--device cuda without a plugin names it" $? "$(cat out err)"
+  cp device/libcuda.so.1 device/libspecdec_cuda.so
+  on --device cuda
+  [ $? = 2 ] && [ ! -s out ] && [ "$(wc -l <err)" = 1 ] && grep -q 'device/libspecdec_cuda.so is no plugin of specdec' err
+  check "what is no plugin is refused" $? "$(cat out err)"
+  on --device auto && [ -s out ] && grep -q 'is no plugin of specdec.*running on another device' err
+  check "auto warns of it and runs on the CPU" $? "$(cat out err)"
+  LD_LIBRARY_PATH=$dir/device device/specdec inspect --devices >out 2>err && grep -q '^auto *cpu$' out && grep -q 'missing CUDA: .* is no plugin' out
+  check "inspect --devices says what is missing" $? "$(cat out err)"
+else
+  echo "ok - --device cuda without a plugin names it # SKIP no compiler"
+fi
+"$binary" generate -m tiny.gguf -p abc -n 3 --ignore-end --device cpu >want 2>err && "$binary" generate -m tiny.gguf -p abc -n 3 --ignore-end --device cpu:0 >out 2>>err && cmp -s out want && [ -s out ]
+check "cpu and cpu:0 are the same" $? "$(cat err)"
+"$binary" inspect tiny.gguf --devices >out 2>err
+[ $? = 2 ] && grep -q -- '--devices is about this machine; give no PATH' err
+check "inspect --devices takes no path" $? "$(cat out err)"
+
 # ---- help, and a first recipe
 
 for verb in serve "data prepare" train "bench model"; do

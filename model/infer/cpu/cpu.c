@@ -1,8 +1,9 @@
 // The CPU as a backend: the table of what context.c, forward.c, kv_memory.c and step_cost.c do.
 #include "model/infer/cpu/private.h"
 
-static bool always(void) {
-    return true;
+static sd_status look(int device, sd_error *err) {
+    if (device == 0) return SD_OK;
+    return sd_fail(err, SD_EINVAL, "the CPU is one device, not %d; give cpu", device + 1);
 }
 static sd_model *model_of(const sd_context *cx) {
     return cx->model;
@@ -15,7 +16,7 @@ static size_t bytes_of(const sd_context *cx) {
 }
 
 const sd_backend sd_backend_cpu = {.word = "cpu",
-                                   .available = always,
+                                   .look = look,
                                    .open = sd_cpu_open,
                                    .close = sd_cpu_close,
                                    .model = model_of,

@@ -44,8 +44,12 @@ extern Stats stats;
 void *device_alloc(size_t bytes); // holds NaN
 void device_free(void *p);        // NULL is fine
 bool is_device(const void *p);
-size_t device_bytes(); // allocated now
-void device_check();   // what lies between each allocation and its page's end is as it was
+size_t device_bytes();          // allocated now
+void *host_alloc(size_t bytes); // of the host, but a copy's: holds NaN
+void host_free(void *p);        // NULL is fine
+bool is_host(const void *p);    // of host_alloc
+size_t host_bytes();            // allocated now
+void device_check();            // what lies between each allocation and its page's end is as it was
 
 template <class T> T *device_array(size_t n) {
     return static_cast<T *>(device_alloc(n * sizeof(T)));
@@ -67,6 +71,7 @@ void set_async(void *dst, int value, size_t bytes, void *stream);
 void *event_open();
 void event_close(void *event);
 void event_record(void *event, void *stream);
+void event_synchronise(void *event);         // its last record, if there is one
 void stream_wait(void *stream, void *event); // for the event's last record
 
 /// Runs a grid now, outside all queues.

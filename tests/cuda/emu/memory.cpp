@@ -15,7 +15,7 @@ namespace emu {
 struct Block {
     char *map;
     size_t map_bytes, bytes;
-    bool device;
+    bool device, host; // neither: a block's
 };
 // Never destroyed: programs that end do not run over it.
 static std::map<char *, Block> &blocks = *new std::map<char *, Block>;
@@ -66,7 +66,7 @@ static Block map_block(char **p, size_t bytes, size_t align) {
     *p = static_cast<char *>(map) + PAGE + pages - room;
     memset(static_cast<char *>(map) + PAGE, SLACK, size_t(*p - static_cast<char *>(map)) - PAGE);
     memset(*p + bytes, SLACK, room - bytes);
-    return {static_cast<char *>(map), pages + 2 * PAGE, bytes, false};
+    return {static_cast<char *>(map), pages + 2 * PAGE, bytes, false, false};
 }
 
 static void check_block(const char *p, const Block &b) {
@@ -92,7 +92,7 @@ static Block map_block(char **p, size_t bytes, size_t align) {
     void *q;
     if (posix_memalign(&q, align, bytes)) fail("no memory for %zu bytes", bytes);
     *p = static_cast<char *>(q);
-    return {*p, 0, bytes, false};
+    return {*p, 0, bytes, false, false};
 }
 static void check_block(const char *, const Block &) {}
 static void unmap_block(const char *p, const Block &) {
@@ -100,17 +100,17 @@ static void unmap_block(const char *p, const Block &) {
 }
 #endif
 
-static char *take(size_t bytes, size_t align, bool device) {
+static char *take(size_t bytes, size_t align, bool device, bool host = false) {
     char *p;
     Block b = map_block(&p, bytes ? bytes : 1, align);
-    b.device = device;
+    b.device = device, b.host = host;
     blocks[p] = b;
     return p;
 }
 
-static void give_back(void *p, bool device) {
+static void give_back(void *p, bool device, bool host = false) {
     auto it = blocks.find(static_cast<char *>(p));
-    if (it == blocks.end() || it->second.device != device)
+    if (it == blocks.end() || it->second.device != device || it->second.host != host)
         fail("%p is freed, which is no allocation", p);
     unmap_block(it->first, it->second);
     blocks.erase(it);
@@ -130,6 +130,24 @@ void *device_alloc(size_t bytes) {
 }
 void device_free(void *p) {
     if (p) give_back(p, true);
+}
+void *host_alloc(size_t bytes) {
+    char *p = take(bytes, 64, false, true);
+    poison(p, bytes);
+    return p;
+}
+void host_free(void *p) {
+    if (p) give_back(p, false, true);
+}
+bool is_host(const void *p) {
+    const char *begin;
+    const Block *b = block_of(static_cast<const char *>(p), &begin);
+    return b && b->host && static_cast<const char *>(p) < begin + b->bytes;
+}
+size_t host_bytes() {
+    size_t n = 0;
+    for (auto &b : blocks) n += b.second.host ? b.second.bytes : 0;
+    return n;
 }
 bool is_device(const void *p) {
     const char *begin;

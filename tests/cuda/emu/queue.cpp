@@ -108,6 +108,10 @@ void event_record(void *event, void *stream) {
     const uint64_t number = ++e->recorded;
     put(stream, [e, number] { e->done = number > e->done ? number : e->done; });
 }
+void event_synchronise(void *event) {
+    const auto *e = static_cast<Event *>(event);
+    while (e->done < e->recorded) step(streams[0]);
+}
 void stream_wait(void *stream, void *event) {
     auto *e = static_cast<Event *>(event);
     if (e->recorded) put(stream, nullptr, e, e->recorded);

@@ -1,6 +1,6 @@
 // Everything that runs a model runs on the backend that it is given: the engine, a draft model, the
 // benches and the verbs' own opening. The counting backend stands in for a device; it is what
-// --device chooses here, since this file's sd_device_backend() comes before the library's.
+// --device chooses here, since this file's sd_device_choose() comes before the library's.
 #include "cli/bench/bench.h"
 #include "cli/open_model.h"
 #include "tests/unit/support/counting_backend.h"
@@ -23,8 +23,12 @@ bool sd_verb_help(const char *usage, const char *help, const sd_option *rows, in
     return false;
 }
 
-const sd_backend *sd_device_backend(int choice) {
-    return choice == 1 ? &sd_backend_cpu : &test_counting_backend;
+sd_status sd_device_choose(const sd_backend **backend, int *device, const char *text,
+                           sd_error *err) {
+    if (strcmp(text, "none") == 0) return sd_fail(err, SD_ENOTFOUND, "no such device here");
+    *backend = strcmp(text, "cpu") == 0 ? &sd_backend_cpu : &test_counting_backend;
+    *device = 0;
+    return SD_OK;
 }
 
 enum { PROMPT = 40, N = 32 };
@@ -141,13 +145,16 @@ Test(device, a_verb_that_reads_logits_opens_its_model_on_it) {
     world w = make_world();
     sd_run_model r;
     sd_error err = {0};
-    sd_model_args a = {.model = w.model, .threads = 1, .no_pack_cache = true};
+    sd_model_args a = {.model = w.model, .device = "auto", .threads = 1, .no_pack_cache = true};
     cr_assert_eq(sd_run_model_open(&r, &a, NULL, 8, &err), SD_OK, "%s", err.message);
     cr_assert_eq(sd_context_backend(r.cx), &test_counting_backend);
     sd_run_model_close(&r);
-    a.device = 1;
+    a.device = "cpu";
     cr_assert_eq(sd_run_model_open(&r, &a, NULL, 8, &err), SD_OK, "%s", err.message);
     cr_assert_eq(sd_context_backend(r.cx), &sd_backend_cpu);
     sd_run_model_close(&r);
+    a.device = "none";
+    cr_assert_eq(sd_run_model_open(&r, &a, NULL, 8, &err), SD_ENOTFOUND);
+    cr_assert_str_eq(err.message, "no such device here");
     free_world(&w);
 }

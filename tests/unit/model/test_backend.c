@@ -278,9 +278,36 @@ Test(backend, each_of_the_list_goes_by_its_word) {
     int n = 0;
     for (; sd_backends[n]; n++) {
         cr_assert_str_eq(sd_backends[n]->word, words[n]);
-        cr_assert_eq(sd_device_backend(n + 1), sd_backends[n]);
+        const sd_backend *got;
+        int device;
+        sd_error err;
+        if (sd_backends[n]->look(0, &err) == SD_OK) {
+            cr_assert_eq(sd_device_choose(&got, &device, words[n], &err), SD_OK);
+            cr_assert(got == sd_backends[n] && device == 0);
+        }
     }
     cr_assert_eq(n, (int)(sizeof words / sizeof *words));
     cr_assert_eq(sd_backends[n - 1], &sd_backend_cpu, "the last one is always there");
-    cr_assert(sd_device_backend(0)->available());
+    cr_assert_eq(sd_backend_cpu.look(0, NULL), SD_OK);
+}
+
+Test(backend, words_of_no_device_are_refused_and_auto_always_finds_one) {
+    static const char *const wrong[] = {"",       "gpu", "cpu:",    "cuda:x",    "cuda:-1",
+                                        "auto:0", "cud", "cuda:1x", "cuda:9999", "cpu:0 ",
+                                        "AUTO",   "CPU", "cuda::0", "cpu:1:1"};
+    const sd_backend *got;
+    int device;
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        sd_error err = {0};
+        cr_assert_eq(sd_device_choose(&got, &device, wrong[i], &err), SD_EINVAL, "%s", wrong[i]);
+        cr_assert(strstr(err.message, "is unknown; choose one of auto|cpu|cuda[:N]"), "%s: %s",
+                  wrong[i], err.message);
+    }
+    sd_error err = {0};
+    cr_assert_eq(sd_device_choose(&got, &device, "cpu:1", &err), SD_EINVAL);
+    cr_assert(strstr(err.message, "the CPU is one device, not 2"), "%s", err.message);
+    cr_assert_eq(sd_device_choose(&got, &device, "auto", NULL), SD_OK);
+    cr_assert_eq(got->look(device, NULL), SD_OK);
+    cr_assert_eq(sd_device_choose(&got, &device, "cpu:0", NULL), SD_OK);
+    cr_assert(got == &sd_backend_cpu && device == 0);
 }

@@ -34,8 +34,13 @@ typedef struct {
     const sd_tiny_model *t;
     const kind *a;
     int n, capacity;
-    double *x; // [n, C]
+    double *x;               // [n, C]
+    double (*round)(double); // what enters a product
 } pass;
+
+static double as_it_is(double x) {
+    return x;
+}
 
 static const kind *kind_of(const sd_tiny_model *t) {
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
@@ -58,13 +63,14 @@ static float *floats(int rows, int cols) {
 
 // ---- the parts
 
-static void multiply(double *out, const double *in, const float *w, int n, int rows, int cols) {
+static void multiply(const pass *p, double *out, const double *in, const float *w, int n, int rows,
+                     int cols) {
     for (int i = 0; i < n; i++)
         for (int r = 0; r < rows; r++) {
             double sum = 0;
             for (int c = 0; c < cols; c++)
                 sum += (double)w[(size_t)r * (size_t)cols + (size_t)c] *
-                       in[(size_t)i * (size_t)cols + (size_t)c];
+                       p->round(in[(size_t)i * (size_t)cols + (size_t)c]);
             out[(size_t)i * (size_t)rows + (size_t)r] = sum;
         }
 }
@@ -74,7 +80,7 @@ static double *linear(const pass *p, const double *in, sd_proj which, int layer,
     double *out = zeros((size_t)p->n, rows);
     float *w = floats(rows, cols);
     sd_tiny_matrix(w, p->t, which, layer, rows, cols);
-    multiply(out, in, w, p->n, rows, cols);
+    multiply(p, out, in, w, p->n, rows, cols);
     if (p->a->qkv_bias && which <= SD_WV) {
         sd_tiny_bias(w, p->t, which, layer, rows);
         for (int i = 0; i < p->n * rows; i++) out[i] += (double)w[i % rows];
@@ -166,7 +172,8 @@ static void attend(double *out, const pass *p, const double *q, const double *k,
     double by = p->t->query_scalar > 0 ? (double)p->t->query_scalar : D, total = 0, top = -INFINITY;
     double *score = zeros((size_t)pos + 1, 1);
     for (int j = first; j <= pos; j++) {
-        for (int i = 0; i < D; i++) score[j] += q[i] * k[(size_t)j * (size_t)stride + (size_t)i];
+        for (int i = 0; i < D; i++)
+            score[j] += p->round(q[i]) * p->round(k[(size_t)j * (size_t)stride + (size_t)i]);
         score[j] /= sqrt(by);
         top = fmax(top, score[j]);
     }
@@ -174,7 +181,8 @@ static void attend(double *out, const pass *p, const double *q, const double *k,
     for (int i = 0; i < D; i++) {
         out[i] = 0;
         for (int j = first; j <= pos; j++)
-            out[i] += score[j] / total * v[(size_t)j * (size_t)stride + (size_t)i];
+            out[i] +=
+                p->round(score[j]) / total * p->round(v[(size_t)j * (size_t)stride + (size_t)i]);
     }
     free(score);
 }
@@ -228,7 +236,12 @@ static void add_part(pass *p, double *(*part)(const pass *, const double *, int)
 
 void reference_logits(double *out, const sd_tiny_model *t, const int32_t *token, int n,
                       int capacity) {
-    pass p = {t, kind_of(t), n, capacity, zeros((size_t)n, t->C)};
+    reference_rounded_logits(out, t, token, n, capacity, as_it_is);
+}
+
+void reference_rounded_logits(double *out, const sd_tiny_model *t, const int32_t *token, int n,
+                              int capacity, double (*round)(double)) {
+    pass p = {t, kind_of(t), n, capacity, zeros((size_t)n, t->C), round};
     float *e = floats(t->V, t->C);
     sd_tiny_values(e, t, SD_TINY_EMBEDDING, 0, t->V, t->C);
     for (int i = 0; i < n * t->C; i++)
@@ -240,7 +253,7 @@ void reference_logits(double *out, const sd_tiny_model *t, const int32_t *token,
     }
     norm(&p, p.x, n, t->C, SD_TINY_OUT_NORM, 0);
     sd_tiny_values(e, t, SD_TINY_HEAD, 0, t->V, t->C);
-    multiply(out, p.x, e, n, t->V, t->C);
+    multiply(&p, out, p.x, e, n, t->V, t->C);
     free(e), free(p.x);
 }
 

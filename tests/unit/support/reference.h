@@ -9,5 +9,10 @@
 void reference_logits(double *out, const sd_tiny_model *t, const int32_t *token, int n,
                       int capacity);
 
+/// The same where everything that enters a product of matrices (keys, values and weights of positions too, but not the
+/// model's weights) is rounded first: a naive forward of that precision.
+void reference_rounded_logits(double *out, const sd_tiny_model *t, const int32_t *token, int n,
+                              int capacity, double (*round)(double));
+
 /// What two fp32 forwards of t may differ by when the largest logit is `largest`.
 double reference_tolerance(const sd_tiny_model *t, double largest);

@@ -1,0 +1,105 @@
+// The plugin's table: CUDA's runtime, which is linked into the plugin, and the launchers. Its numbers are the
+// runtime's own.
+#include "kernels/cuda/plugin/operations.h"
+
+#include <cuda_runtime.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *error_text(int status) {
+    return cudaGetErrorString((cudaError_t)status);
+}
+
+// ---- devices
+
+static int count(int *n) {
+    *n = 0; // the call leaves it unwritten where it fails
+    const int status = cudaGetDeviceCount(n);
+    if (status) *n = 0;
+    return status;
+}
+static int choose(int device) {
+    return cudaSetDevice(device);
+}
+static int properties(sd_cuda_properties *out, int device) {
+    cudaDeviceProp p;
+    size_t left = 0, total = 0;
+    memset(out, 0, sizeof *out);
+    int status = cudaGetDeviceProperties(&p, device);
+    if (status) return status;
+    snprintf(out->name, sizeof out->name, "%s", p.name);
+    out->major = p.major, out->minor = p.minor, out->multiprocessors = p.multiProcessorCount;
+    status = cudaSetDevice(device);
+    if (!status) status = cudaMemGetInfo(&left, &total);
+    out->memory = total, out->left = left;
+    return status;
+}
+
+// ---- memory
+
+static int device_alloc(void **out, size_t bytes) {
+    *out = NULL;
+    const int status = cudaMalloc(out, bytes);
+    if (status) *out = NULL, (void)cudaGetLastError(); // else the next launch would report it
+    return status;
+}
+static int device_free(void *p) {
+    return cudaFree(p);
+}
+static int host_alloc(void **out, size_t bytes) {
+    *out = NULL;
+    const int status = cudaMallocHost(out, bytes);
+    if (status) *out = NULL, (void)cudaGetLastError();
+    return status;
+}
+static int host_free(void *p) {
+    return cudaFreeHost(p);
+}
+static int copy(void *to, const void *from, size_t bytes, sd_cuda_stream *s) {
+    return cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, (cudaStream_t)s);
+}
+
+// ---- streams and events
+
+static int stream_open(sd_cuda_stream **out) {
+    return cudaStreamCreateWithFlags((cudaStream_t *)out, cudaStreamNonBlocking);
+}
+static int stream_close(sd_cuda_stream *s) {
+    return cudaStreamDestroy((cudaStream_t)s);
+}
+static int stream_wait(sd_cuda_stream *s) {
+    return cudaStreamSynchronize((cudaStream_t)s);
+}
+static int event_open(sd_cuda_event **out) {
+    return cudaEventCreateWithFlags((cudaEvent_t *)out, cudaEventDisableTiming);
+}
+static int event_close(sd_cuda_event *e) {
+    return cudaEventDestroy((cudaEvent_t)e);
+}
+static int event_record(sd_cuda_event *e, sd_cuda_stream *s) {
+    return cudaEventRecord((cudaEvent_t)e, (cudaStream_t)s);
+}
+static int event_wait(sd_cuda_event *e) {
+    return cudaEventSynchronize((cudaEvent_t)e);
+}
+
+static sd_cuda_device make_table() {
+    sd_cuda_device d;
+    memset(&d, 0, sizeof d);
+    d.abi = SD_CUDA_ABI;
+    snprintf(d.build, sizeof d.build, "%s", SD_CUDA_BUILD);
+    d.error_text = error_text;
+    d.count = count, d.properties = properties, d.choose = choose;
+    d.alloc = device_alloc, d.free = device_free;
+    d.host_alloc = host_alloc, d.host_free = host_free, d.copy = copy;
+    d.stream_open = stream_open, d.stream_close = stream_close, d.stream_wait = stream_wait;
+    d.event_open = event_open, d.event_close = event_close;
+    d.event_record = event_record, d.event_wait = event_wait;
+    sd_cuda_set_operations(&d);
+    return d;
+}
+
+extern "C" const sd_cuda_device *sd_cuda_plugin(void) {
+    static const sd_cuda_device table = make_table();
+    return &table;
+}

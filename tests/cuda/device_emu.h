@@ -1,0 +1,20 @@
+// The table of device functions over the emulator: streams are its queues, which run late, and everything that a kernel
+// or a copy is given must be memory that a device could reach.
+#pragma once
+
+#include "kernels/cuda/device.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { EMULATED_DEVICES = 2 };
+const sd_cuda_device *emulated_device(void);
+
+/// The n-th request for memory from now on is refused, and no other; 0: none is.
+void emulated_refuse(int n);
+size_t emulated_bytes(void); // of the device and of copies' memory, allocated now
+
+#ifdef __cplusplus
+}
+#endif
