@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # The ladder by which the CUDA kernels are verified without a device; each rung prints TAP.
 #
-#   tests/cuda/ladder.sh [RUNG...]      compile resources emu asan tsan planted; all where none is named
+#   tests/cuda/ladder.sh [RUNG...]      compile resources emu asan tsan ptx planted; all where none is named
 #
 # compile      nvcc for every architecture, warnings, spills and local memory are errors
 # resources    registers and shared memory of each kernel have not grown beyond kernels/cuda/resources.txt
 # emu          every test on emulated threads, in forward, reverse and random orders
 # asan, tsan   the same under these sanitizers: bounds and undefined behaviour; races
+# ptx          the same programs of tests, with nvcc's PTX of the kernels in the place of their source
 # planted      planted errors, each of which a rung above must catch
 #
-# Where nvcc is missing, compile and resources are skips.
+# Where nvcc is missing, compile, resources and ptx are skips.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 failed=0
@@ -50,37 +51,68 @@ resources() {
   fi
 }
 
-# Programs of tests, as many at a time as there are processors.
-emu() {
-  local preset=${1:-release} out
+# run_all NAME FOLDER: its programs of tests, as many at a time as there are processors.
+run_all() {
+  local out folder=$2
   out=$(mktemp -d)
-  if ! build "$preset" cuda_tests; then
-    echo "not ok - cuda: the tests build under preset $preset"
-    failed=1
-    return
-  fi
-  export out preset
-  find "build/$preset/cuda_tests" -name 'test_*' -type f -executable -printf '%f\n' | sort |
-    xargs -P "$(nproc)" -I{} bash -c '"build/$preset/cuda_tests/{}" >"$out/{}" 2>&1; echo $? >"$out/{}.status"'
+  export out folder
+  find "$folder" -name '*test_*' -type f -executable -printf '%f\n' | sort |
+    xargs -P "$(nproc)" -I{} bash -c '"$folder/{}" >"$out/{}" 2>&1; echo $? >"$out/{}.status"'
   for file in "$out"/*.status; do
-    sed "s/^\(ok\|not ok\) - /&$preset: /" "${file%.status}"
+    sed "s/^\(ok\|not ok\) - /&$1: /" "${file%.status}"
     [ "$(cat "$file")" = 0 ] && continue
     failed=1
-    grep -q '^not ok' "${file%.status}" || echo "not ok - $preset: $(basename "${file%.status}") ended with status $(cat "$file")"
+    grep -q '^not ok' "${file%.status}" || echo "not ok - $1: $(basename "${file%.status}") ended with status $(cat "$file")"
   done
   rm -rf "$out"
 }
 
-for rung in ${*:-compile resources emu asan tsan planted}; do
+emu() {
+  if build "$1" cuda_tests; then
+    run_all "$1" "build/$1/cuda_tests"
+  else
+    echo "not ok - cuda: the tests build under preset $1"
+    failed=1
+  fi
+}
+
+# Every kernel that was translated must also have been launched.
+ptx() {
+  local never
+  cmake --preset release >/dev/null 2>&1
+  if ! has_nvcc; then
+    echo "ok - cuda: the kernels' PTX # SKIP nvcc is not installed"
+    return
+  fi
+  if ! build release cuda_ptx_tests; then
+    echo "not ok - cuda: the kernels' PTX is translated and builds"
+    failed=1
+    return
+  fi
+  PTX_LOG=$(mktemp)
+  export PTX_LOG
+  run_all ptx build/release/cuda_ptx_tests
+  never=$(sed -nE 's/^\.visible \.entry (\w+)\(.*/\1/p' build/release/tests/cuda/ptx/*.ptx | sort | comm -23 - <(sort -u "$PTX_LOG"))
+  if [ -z "$never" ]; then
+    echo "ok - ptx: all of the $(sort -u "$PTX_LOG" | wc -l) kernels that were translated were launched"
+  else
+    echo "not ok - ptx: no test launches" $never
+    failed=1
+  fi
+  rm -f "$PTX_LOG"
+}
+
+for rung in ${*:-compile resources emu asan tsan ptx planted}; do
   start=$SECONDS
   case $rung in
   compile) compile ;;
   resources) resources ;;
   emu) emu release ;;
   asan | tsan) emu "$rung" ;;
+  ptx) ptx ;;
   planted) tests/cuda/planted_bugs.sh || failed=1 ;;
   *)
-    echo "ladder.sh: '$rung' is unknown; give compile, resources, emu, asan, tsan or planted" >&2
+    echo "ladder.sh: '$rung' is unknown; give compile, resources, emu, asan, tsan, ptx or planted" >&2
     exit 2
     ;;
   esac

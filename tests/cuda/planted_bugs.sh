@@ -2,7 +2,8 @@
 # Planted errors in the CUDA kernels, their launchers and the emulator, one at a time: each must make a test fail, in the rung that is named.
 # Nothing in the checkout changes.
 #
-#   tests/cuda/planted_bugs.sh [WORD]       only those whose names contain the word; needs cuda_tests of presets release, asan and tsan
+#   tests/cuda/planted_bugs.sh [WORD]       only those whose names contain the word; needs cuda_tests of presets release, asan and tsan, and
+#                                           cuda_ptx_tests of release for those of rung ptx, which are skips where nvcc is missing
 #
 # TAP on standard output. A test that no planted error can make fail proves nothing; this is the proof that these can.
 set -uo pipefail
@@ -11,13 +12,23 @@ word=${1:-}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 flags=(-std=c++17 -mavx2 -mfma -ffp-contract=off -fno-math-errno -O1 -w -Itests/cuda/emu)
+nvcc=$(sed -nE 's/^SPECDEC_NVCC:FILEPATH=(\/.*)/\1/p' build/release/CMakeCache.txt)
 failed=0 number=0 turn=0
 
+# translate FOLDER UNIT: what a kernel file of the folder is as PTX, in FOLDER/translated.cpp.
+translate() {
+  "$nvcc" -std=c++17 -O3 -fmad=false -I"$1" -I. -arch=compute_80 -ptx "$1/$2" -o "$1/unit.ptx" && tests/cuda/ptx/ptx2cpp.py "$1/unit.ptx" "$1/translated.cpp"
+}
+
 # plant NAME FILE SED RUNG UNIT TEST SENTENCE: the file with the edit; UNIT, which is the file or includes it, is compiled ahead of the library.
-# RUNG: emu (forward, reverse and five random orders), asan, tsan.
+# RUNG: emu (forward, reverse and five random orders), asan, tsan; ptx, where UNIT's source stays as it is for g++ and the edit is nvcc's alone.
 plant() {
-  local name=$1 file=$2 edit=$3 rung=$4 unit=$5 test=$6 sentence=$7 own=$work/src build=build/release extra=() status
+  local name=$1 file=$2 edit=$3 rung=$4 unit=$5 test=$6 sentence=$7 own=$work/src build=build/release extra=() sources status
   [[ $name == *"$word"* ]] || return
+  if [ "$rung" = ptx ] && [ -z "$nvcc" ]; then
+    [ $turn = 1 ] || echo "ok - planted: $name # SKIP nvcc is not installed"
+    return
+  fi
   number=$((number + 1))
   ((number % 2 == turn)) || return
   rm -rf "$own"
@@ -31,7 +42,12 @@ plant() {
   fi
   [ "$rung" = asan ] && build=build/asan extra=(-fsanitize=address,undefined -fno-sanitize-recover=all -g)
   [ "$rung" = tsan ] && build=build/tsan extra=(-fsanitize=thread -g)
-  if ! "${CXX:-c++}" "${flags[@]}" "${extra[@]}" -I"$own" -I. -xc++ "$own/$unit" "tests/cuda/$test.cpp" -xnone \
+  sources=("$own/$unit")
+  if [ "$rung" = ptx ]; then
+    sources=("$own/translated.cpp" tests/cuda/ptx/ptx.cpp)
+    translate "$own" "$unit" 2>"$work/log"
+  fi
+  if ! "${CXX:-c++}" "${flags[@]}" "${extra[@]}" -I"$own" -I. -xc++ "${sources[@]}" "tests/cuda/$test.cpp" -xnone \
     "$build"/tests/cuda/libcuda_kernels_emu.a "$build"/tests/cuda/libcuda_emu.a "$build"/tests/cuda/libcuda_host.a -o "$work/test" 2>"$work/log"; then
     echo "not ok - planted: $name: does not build"
     tail -3 "$work/log"
@@ -149,6 +165,21 @@ plant_host "the device picks what it cannot" $b/step.c 's/pick \&\& !sd_cuda_pic
 plant_host "a token is picked for the position before" $b/pick.c 's/\(uint32_t\)r->pos \+ 1/(uint32_t)r->pos/' test_infer_rows "host.s sampler"
 plant_host "scales lie where the slice has them" $b/weights.c 's/to \+= all\[i\]/to += part[i]/' test_infer "every form"
 plant_host "keys of all layers are the first one's" $b/forward.c 's/pages->layer\[l\]/pages->layer[0]/' test_infer "each architecture"
+# ---- inline assembly, of which only the compiler's output tells
+plant "two registers of A are exchanged in mma's operands" $k/dialect.cuh 's/"r"\(a\[1\]\), "r"\(a\[2\]\)/"r"(a[2]), "r"(a[1])/' ptx $k/attention.cu test_attention "leave some"
+plant "the registers of B are exchanged in mma's operands" $k/dialect.cuh 's/"r"\(b\[0\]\), "r"\(b\[1\]\)\);/"r"(b[1]), "r"(b[0]));/' ptx $k/attention.cu test_attention "leave some"
+plant "rows g and g + 8 of mma's sums are exchanged" $k/dialect.cuh 's/"\+f"\(d\[1\]\), "\+f"\(d\[2\]\)/"+f"(d[2]), "+f"(d[1])/' ptx $k/attention.cu test_attention "leave some"
+plant "ldmatrix lacks .trans" $k/dialect.cuh 's/x4\.trans\.shared/x4.shared/' ptx $k/attention.cu test_attention "leave some"
+plant "ldmatrix has a .trans too many" $k/dialect.cuh 's/x4\.shared/x4.trans.shared/' ptx $k/attention.cu test_attention "leave some"
+plant "ldmatrix gives its second matrix as the third" $k/dialect.cuh 's/"=r"\(r\[1\]\), "=r"\(r\[2\]\)/"=r"(r[2]), "=r"(r[1])/' ptx $k/attention.cu test_attention "leave some"
+plant "ldmatrix is given a generic address" $k/dialect.cuh 's/\(uint32_t\)__cvta_generic_to_shared\(row\)/(uint32_t)(size_t)row/' ptx $k/attention.cu test_attention "leave some"
+plant "cp.async copies where it should fill with zeros" $k/dialect.cuh 's/"r"\(take \? 16 : 0\)/"r"(16)/' ptx $k/attention.cu test_attention "leave some"
+plant "cp.async.wait_group leaves one group too many" $k/dialect.cuh 's/"n"\(left\)/"n"(left + 1)/' ptx $k/attention.cu test_attention "leave some"
+plant "cp.async.commit_group is missing" $k/dialect.cuh 's/"cp\.async\.commit_group;"/""/' ptx $k/attention.cu test_attention "leave some"
+plant "cvt.bf16x2 has its halves exchanged" $k/dialect.cuh 's/"f"\(hi\), "f"\(lo\)/"f"(lo), "f"(hi)/' ptx $k/attention.cu test_attention "leave some"
+plant "the sum of bf16 pairs multiplies by what is not one" $k/dialect.cuh 's/0x3f803f80u\), "r"/0x3f803f81u), "r"/' ptx $k/matmul.cu test_matmul "beyond sixteen"
+plant "a load of 16 bytes has two words exchanged" $k/dialect.cuh 's/"=r"\(v\.x\), "=r"\(v\.y\)/"=r"(v.y), "=r"(v.x)/' ptx $k/matmul.cu test_matmul "beyond sixteen"
+plant "a barrier is left out for nvcc alone" $k/scalar.cuh 's/^    __syncthreads\(\);$/#ifndef __CUDACC__\n&\n#endif/' ptx $k/rows.cu test_rows "rmsnorm equals"
 # ---- queues
 plant "the splits are merged on another stream" $k/attention.cu 's/MERGE_THREADS, 0, s, x/MERGE_THREADS, 0, nullptr, x/' emu $k/attention.cu test_attention "splits of 512"
 plant "the emulator runs a wait before its event" tests/cuda/emu/queue.cpp 's/o\.waits_for->done >= o\.record/true/' emu tests/cuda/emu/queue.cpp test_emu "waits for an event"
@@ -164,6 +195,19 @@ if [ -z "$word" ]; then
     echo "not ok - planted: a harmless edit breaks a test or does not build"
     echo "# $control"
     failed=1
+  fi
+fi
+
+# What the translator does not know is an error that names it.
+if [ -z "$word" ] && [ -n "$nvcc" ]; then
+  mkdir -p "$work/unknown/$k"
+  sed 's/ex2\.approx\.ftz\.f32/ex2.approx.f32/' $k/dialect.cuh >"$work/unknown/$k/dialect.cuh"
+  cp $k/attention.cu "$work/unknown/$k/"
+  if translate "$work/unknown" $k/attention.cu 2>"$work/log" || ! grep -q "instruction 'ex2.approx.f32' has no rule" "$work/log"; then
+    echo "not ok - planted: an instruction that the translator does not know ends the build by its name"
+    failed=1
+  else
+    echo "ok - planted: an instruction that the translator does not know ends the build by its name"
   fi
 fi
 

@@ -86,7 +86,10 @@ struct Launch {
     dim3 grid, block;
     size_t shared;
 };
-struct Body { // what one thread does
+/// What runs instead of a kernel's source: args point to its arguments.
+typedef void (*Translation)(const void *const *args);
+struct Body {                          // what one thread does
+    Translation translation = nullptr; // NULL: its source
     virtual void run() const = 0;
     virtual ~Body() = default;
 };
@@ -100,7 +103,15 @@ template <class K, class... T> struct BodyOf final : Body {
     K *kernel;
     std::tuple<T...> args;
     BodyOf(K *k, T... a) : kernel(k), args(a...) {}
-    void run() const override { std::apply(kernel, args); }
+    void run() const override {
+        if (!translation) return std::apply(kernel, args);
+        std::apply(
+            [this](const T &...a) {
+                const void *const pointers[] = {&a..., nullptr};
+                translation(pointers);
+            },
+            args);
+    }
 };
 template <class T> void check_argument(const char *kernel, int i, T v) {
     if constexpr (std::is_pointer_v<T>) check_pointer(kernel, i, (const void *)v);

@@ -74,6 +74,10 @@ void event_record(void *event, void *stream);
 void event_synchronise(void *event);         // its last record, if there is one
 void stream_wait(void *stream, void *event); // for the event's last record
 
+/// Where it is set, launches run what it gives for the kernel's name (tests/cuda/ptx) instead of the source. Shared memory
+/// then lies below 2 GB.
+extern Translation (*translation_of)(const char *kernel);
+
 /// Runs a grid now, outside all queues.
 void run_grid(const Launch &l, const Body &body);
 

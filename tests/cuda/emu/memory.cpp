@@ -16,6 +16,7 @@ struct Block {
     char *map;
     size_t map_bytes, bytes;
     bool device, host; // neither: a block's
+    bool low;
 };
 // Never destroyed: programs that end do not run over it.
 static std::map<char *, Block> &blocks = *new std::map<char *, Block>;
@@ -55,18 +56,20 @@ static void watch_faults() {
     sigaction(SIGBUS, &action, nullptr);
 }
 
-static Block map_block(char **p, size_t bytes, size_t align) {
+// low: an address of 32 bits, as the PTX of a kernel has it.
+static Block map_block(char **p, size_t bytes, size_t align, bool low) {
     watch_faults();
     const size_t room = (bytes + align - 1) / align * align;
     const size_t pages = (room + PAGE - 1) / PAGE * PAGE;
-    void *map = mmap(nullptr, pages + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *map = mmap(nullptr, pages + 2 * PAGE, PROT_NONE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | (low ? MAP_32BIT : 0), -1, 0);
     if (map == MAP_FAILED ||
         mprotect(static_cast<char *>(map) + PAGE, pages, PROT_READ | PROT_WRITE))
         fail("no memory for %zu bytes", bytes);
     *p = static_cast<char *>(map) + PAGE + pages - room;
     memset(static_cast<char *>(map) + PAGE, SLACK, size_t(*p - static_cast<char *>(map)) - PAGE);
     memset(*p + bytes, SLACK, room - bytes);
-    return {static_cast<char *>(map), pages + 2 * PAGE, bytes, false, false};
+    return {static_cast<char *>(map), pages + 2 * PAGE, bytes, false, false, low};
 }
 
 static void check_block(const char *p, const Block &b) {
@@ -83,16 +86,21 @@ static void check_block(const char *p, const Block &b) {
 
 static void unmap_block(const char *p, const Block &b) {
     check_block(p, b);
+    if (b.low) { // of which there is not enough for holes
+        munmap(b.map, b.map_bytes);
+        return;
+    }
     // A hole from now on. Its address is not given out again.
     mmap(b.map, b.map_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1,
          0);
 }
 #else
-static Block map_block(char **p, size_t bytes, size_t align) {
+static Block map_block(char **p, size_t bytes, size_t align, bool low) {
+    if (low) fail("PTX runs without sanitizers: they keep no memory below 2 GB");
     void *q;
     if (posix_memalign(&q, align, bytes)) fail("no memory for %zu bytes", bytes);
     *p = static_cast<char *>(q);
-    return {*p, 0, bytes, false, false};
+    return {*p, 0, bytes, false, false, false};
 }
 static void check_block(const char *, const Block &) {}
 static void unmap_block(const char *p, const Block &) {
@@ -102,7 +110,8 @@ static void unmap_block(const char *p, const Block &) {
 
 static char *take(size_t bytes, size_t align, bool device, bool host = false) {
     char *p;
-    Block b = map_block(&p, bytes ? bytes : 1, align);
+    const bool low = !device && !host && translation_of;
+    Block b = map_block(&p, bytes ? bytes : 1, align, low);
     b.device = device, b.host = host;
     blocks[p] = b;
     return p;

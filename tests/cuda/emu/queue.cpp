@@ -79,6 +79,8 @@ static void put(void *stream, std::function<void()> run, Event *waits_for = null
     stream_of(stream)->queue.push_back({std::move(run), waits_for, record});
 }
 
+Translation (*translation_of)(const char *kernel);
+
 int launch(const Launch &l, Body *body, void *stream) {
     const uint64_t threads = uint64_t(l.block.x) * l.block.y * l.block.z;
     std::shared_ptr<Body> b(body);
@@ -87,6 +89,7 @@ int launch(const Launch &l, Body *body, void *stream) {
         !l.grid.z || l.grid.y > 65535 || l.grid.z > 65535 || l.grid.x > 2147483647u)
         return INVALID_CONFIGURATION;
     if (l.shared > options.shared_limit) return INVALID_VALUE;
+    if (translation_of) body->translation = translation_of(l.name);
     put(stream, [l, b] { run_grid(l, *b); });
     return 0;
 }
