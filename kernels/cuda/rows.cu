@@ -6,19 +6,12 @@
 
 enum { NORM_THREADS = 256, STRIP_THREADS = 256 };
 
-// ---- RMSNorm: a block a row. Thread i sums the squares of elements i, i + 256, ...
-
-SD_DEVICE float row_factor(const float *x, int C, float eps, float *part) {
-    float sum = 0;
-    for (int c = threadIdx.x; c < C; c += NORM_THREADS) sum = fmaf(x[c], x[c], sum);
-    sum = sd_block_sum<NORM_THREADS>(sum, part);
-    return 1.0f / sqrtf(sum / (float)C + eps);
-}
+// ---- RMSNorm: a block a row
 
 template <class T> SD_DEVICE void rmsnorm(T *y, const float *x, const float *w, int C, float eps) {
     SD_SHARED(float, part, NORM_THREADS / 32);
     x += (size_t)blockIdx.x * C, y += (size_t)blockIdx.x * C;
-    const float r = row_factor(x, C, eps, part);
+    const float r = sd_row_factor<NORM_THREADS>(x, C, eps, part);
     for (int c = threadIdx.x; c < C; c += NORM_THREADS) sd_store(y + c, x[c] * r * w[c]);
 }
 SD_KERNEL(NORM_THREADS)
@@ -34,7 +27,7 @@ SD_KERNEL(NORM_THREADS)
 sd_rmsnorm_add_f32(float *x, const float *d, const float *w, int C, float eps) {
     SD_SHARED(float, part, NORM_THREADS / 32);
     x += (size_t)blockIdx.x * C, d += (size_t)blockIdx.x * C;
-    const float r = row_factor(d, C, eps, part);
+    const float r = sd_row_factor<NORM_THREADS>(d, C, eps, part);
     for (int c = threadIdx.x; c < C; c += NORM_THREADS) x[c] += d[c] * r * w[c];
 }
 

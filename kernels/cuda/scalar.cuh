@@ -42,3 +42,13 @@ template <int threads> SD_DEVICE float sd_block_sum(float v, float *part) {
     for (int w = 0; w < threads / 32; w++) total += part[w];
     return total;
 }
+
+/// RMSNorm's factor of a row (arXiv:1910.07467), 1 / sqrt(mean(x^2) + eps), in every thread of a block: thread i sums the squares of
+/// elements i, i + threads, ... The backward pass computes the forward pass's bits by it.
+template <int threads>
+SD_DEVICE float sd_row_factor(const float *x, int C, float eps, float *part) {
+    float sum = 0;
+    for (int c = threadIdx.x; c < C; c += threads) sum = fmaf(x[c], x[c], sum);
+    sum = sd_block_sum<threads>(sum, part);
+    return 1.0f / sqrtf(sum / (float)C + eps);
+}

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # The ladder by which the CUDA kernels are verified without a device; each rung prints TAP.
 #
-#   tests/cuda/ladder.sh [RUNG...]      compile resources emu asan tsan ptx planted; all where none is named
+#   tests/cuda/ladder.sh [RUNG...]      compile resources emu asan tsan msan ptx planted; all where none is named
 #
 # compile      nvcc for every architecture, warnings, spills and local memory are errors
 # resources    registers and shared memory of each kernel have not grown beyond kernels/cuda/resources.txt
 # emu          every test on emulated threads, in forward, reverse and random orders
 # asan, tsan   the same under these sanitizers: bounds and undefined behaviour; races
+# msan         the same under MemorySanitizer: every value that decides or is stored was written
 # ptx          the same programs of tests, with nvcc's PTX of the kernels in the place of their source
 # planted      planted errors, each of which a rung above must catch
 #
-# Where nvcc is missing, compile, resources and ptx are skips.
+# Where nvcc is missing, compile, resources and ptx are skips; where clang++-14 is, msan.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 failed=0
@@ -76,6 +77,19 @@ emu() {
   fi
 }
 
+# test_emu reads what nobody wrote, to see that it is NaN.
+msan() {
+  if ! command -v clang++-14 >/dev/null; then
+    echo "ok - cuda: MemorySanitizer # SKIP clang++-14 is not installed"
+  elif build msan cuda_tests; then
+    rm -f build/msan/cuda_tests/test_emu
+    EMU_ORDERS=0 run_all msan build/msan/cuda_tests
+  else
+    echo "not ok - cuda: the tests build under preset msan"
+    failed=1
+  fi
+}
+
 # Every kernel that was translated must also have been launched.
 ptx() {
   local never
@@ -102,17 +116,18 @@ ptx() {
   rm -f "$PTX_LOG"
 }
 
-for rung in ${*:-compile resources emu asan tsan ptx planted}; do
+for rung in ${*:-compile resources emu asan tsan msan ptx planted}; do
   start=$SECONDS
   case $rung in
   compile) compile ;;
   resources) resources ;;
   emu) emu release ;;
   asan | tsan) emu "$rung" ;;
+  msan) msan ;;
   ptx) ptx ;;
   planted) tests/cuda/planted_bugs.sh || failed=1 ;;
   *)
-    echo "ladder.sh: '$rung' is unknown; give compile, resources, emu, asan, tsan, ptx or planted" >&2
+    echo "ladder.sh: '$rung' is unknown; give compile, resources, emu, asan, tsan, msan, ptx or planted" >&2
     exit 2
     ;;
   esac

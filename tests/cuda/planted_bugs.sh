@@ -2,8 +2,8 @@
 # Planted errors in the CUDA kernels, their launchers and the emulator, one at a time: each must make a test fail, in the rung that is named.
 # Nothing in the checkout changes.
 #
-#   tests/cuda/planted_bugs.sh [WORD]       only those whose names contain the word; needs cuda_tests of presets release, asan and tsan, and
-#                                           cuda_ptx_tests of release for those of rung ptx, which are skips where nvcc is missing
+#   tests/cuda/planted_bugs.sh [WORD]       only those whose names contain the word; needs cuda_tests of presets release, asan, tsan and
+#                                           msan. Those of rungs ptx and msan are skips where nvcc or clang++-14 is missing
 #
 # TAP on standard output. A test that no planted error can make fail proves nothing; this is the proof that these can.
 set -uo pipefail
@@ -21,12 +21,16 @@ translate() {
 }
 
 # plant NAME FILE SED RUNG UNIT TEST SENTENCE: the file with the edit; UNIT, which is the file or includes it, is compiled ahead of the library.
-# RUNG: emu (forward, reverse and five random orders), asan, tsan; ptx, where UNIT's source stays as it is for g++ and the edit is nvcc's alone.
+# RUNG: emu (forward, reverse and five random orders), asan, tsan, msan; ptx, where UNIT's source stays as it is for g++ and the edit is nvcc's alone.
 plant() {
-  local name=$1 file=$2 edit=$3 rung=$4 unit=$5 test=$6 sentence=$7 own=$work/src build=build/release extra=() sources status
+  local name=$1 file=$2 edit=$3 rung=$4 unit=$5 test=$6 sentence=$7 own=$work/src build=build/release extra=() sources status compiler=${CXX:-c++}
   [[ $name == *"$word"* ]] || return
   if [ "$rung" = ptx ] && [ -z "$nvcc" ]; then
     [ $turn = 1 ] || echo "ok - planted: $name # SKIP nvcc is not installed"
+    return
+  fi
+  if [ "$rung" = msan ] && ! command -v clang++-14 >/dev/null; then
+    [ $turn = 1 ] || echo "ok - planted: $name # SKIP clang++-14 is not installed"
     return
   fi
   number=$((number + 1))
@@ -42,13 +46,14 @@ plant() {
   fi
   [ "$rung" = asan ] && build=build/asan extra=(-fsanitize=address,undefined -fno-sanitize-recover=all -g)
   [ "$rung" = tsan ] && build=build/tsan extra=(-fsanitize=thread -g)
+  [ "$rung" = msan ] && build=build/msan extra=(-fsanitize=memory -g) compiler=clang++-14
   sources=("$own/$unit")
   if [ "$rung" = ptx ]; then
     sources=("$own/translated.cpp" tests/cuda/ptx/ptx.cpp)
     translate "$own" "$unit" 2>"$work/log"
   fi
-  if ! "${CXX:-c++}" "${flags[@]}" "${extra[@]}" -I"$own" -I. -xc++ "${sources[@]}" "tests/cuda/$test.cpp" -xnone \
-    "$build"/tests/cuda/libcuda_kernels_emu.a "$build"/tests/cuda/libcuda_emu.a "$build"/tests/cuda/libcuda_host.a -o "$work/test" 2>"$work/log"; then
+  if ! "$compiler" "${flags[@]}" "${extra[@]}" -I"$own" -I. -xc++ "${sources[@]}" "tests/cuda/$test.cpp" -xnone \
+    "$build"/tests/cuda/libcuda_kernels_emu.a "$build"/tests/cuda/libcuda_emu.a "$build"/tests/cuda/libcuda_host.a "$build"/tests/cuda/libcuda_host_real.a -o "$work/test" 2>"$work/log"; then
     echo "not ok - planted: $name: does not build"
     tail -3 "$work/log"
     failed=1
@@ -57,7 +62,7 @@ plant() {
   EMU_ORDERS=5 timeout 300 "$work/test" "$sentence" >"$work/out" 2>&1
   status=$?
   if [ $status = 1 ] && grep -q '^not ok' "$work/out"; then
-    echo "ok - planted: $name ($rung: $(grep -m1 -oE 'emu: .{0,60}|(Address|Thread)Sanitizer: [a-z-]+( race)?|runtime error: .{0,40}|^# .{0,60}' "$work/out" | tr '#' ' '))"
+    echo "ok - planted: $name ($rung: $(grep -m1 -oE 'emu: .{0,60}|(Address|Thread|Memory)Sanitizer: [a-z-]+( race)?|runtime error: .{0,40}|^# .{0,60}' "$work/out" | tr '#' ' '))"
   else
     echo "not ok - planted: $name: no test fails (status $status)"
     failed=1
@@ -95,7 +100,7 @@ plant_host() {
   fi
 }
 
-k=kernels/cuda b=model/infer/cuda
+k=kernels/cuda t=kernels/cuda/train b=model/infer/cuda
 plants() {
 # ---- barriers and races
 plant "a sum over a block is read before all have written it" $k/scalar.cuh 's/^    __syncthreads\(\);$//' emu $k/rows.cu test_rows "rmsnorm equals"
@@ -111,7 +116,7 @@ plant "a stage is read before its copies have arrived" $k/attention.cu 's/sd_cop
 plant "the last copies are not waited for" $k/attention.cu 's/sd_copy_wait<0>\(\);//' emu $k/attention.cu test_attention "every instance"
 plant "a group of copies is not closed" $k/attention.cu 's/sd_copy_commit\(\);//' emu $k/attention.cu test_attention "every instance"
 # ---- bounds
-plant "a norm reads one value beyond its row" $k/rows.cu 's/c < C; c \+= NORM_THREADS\) sum/c <= C; c += NORM_THREADS) sum/' asan $k/rows.cu test_rows "rmsnorm equals"
+plant "a norm reads one value beyond its row" $k/scalar.cuh 's/c < C; c \+= threads\) sum/c <= C; c += threads) sum/' asan $k/rows.cu test_rows "rmsnorm equals"
 plant "a sum writes one element too many" $k/rows.cu 's/if \(i < n\) x/if (i <= n) x/' emu $k/rows.cu test_rows "add adds"
 plant "a gate's last block goes beyond the row" $k/rows.cu 's/if \(f >= F\) return;//' emu $k/rows.cu test_rows "the gates"
 plant "rows of x that are not there are read" $k/matmul.cu 's/n < a\.N && k < a\.K \?/true ?/' emu $k/matmul.cu test_matmul "beyond sixteen"
@@ -126,8 +131,8 @@ plant "a part of a warp's sums is not written" $k/matmul.cu 's/for \(int i = 0; 
 # ---- fragments
 plant "two registers of A are exchanged" $k/matmul.cu 's/sd_add_bf16x2\(\(u >> \(4 \* i\)/sd_add_bf16x2((u >> (4 * (i == 1 ? 2 : i == 2 ? 1 : i))/' emu $k/matmul.cu test_matmul "equals the sum"
 plant "the sign of an int8 code is lost" $k/matmul.cu 's/\(u & 0x00800080u\) \| 0xc300c300u/0xc300c300u/' emu $k/matmul.cu test_matmul "equals the sum"
-plant "values are loaded without transposing" $k/attention.cu 's/sd_ldmatrix_transposed\(/sd_ldmatrix(/' emu $k/attention.cu test_attention "every instance"
-plant "the halves of 16 keys are exchanged" $k/attention.cu 's/b\[0\]\[0\]\[1\] = r\[1\], b\[1\]\[0\]\[0\] = r\[2\]/b[0][0][1] = r[2], b[1][0][0] = r[1]/' emu $k/attention.cu test_attention "every instance"
+plant "values are loaded without transposing" $k/flash.cuh 's/sd_ldmatrix_transposed\(/sd_ldmatrix(/' emu $k/attention.cu test_attention "every instance"
+plant "the halves of 16 keys are exchanged" $k/flash.cuh 's/b\[0\]\[0\]\[1\] = r\[1\], b\[1\]\[0\]\[0\] = r\[2\]/b[0][0][1] = r[2], b[1][0][0] = r[1]/' emu $k/attention.cu test_attention "every instance"
 plant "a pair of bf16 is packed the wrong way round" $k/dialect.cuh 's/return sd_one_bf16\(lo\) \| sd_one_bf16\(hi\) << 16/return sd_one_bf16(hi) | sd_one_bf16(lo) << 16/' emu $k/attention.cu test_attention "every instance"
 plant "an fp32 value has two terms" $k/matmul.cu '/struct RealF32/,/};/ s/TERMS = 3/TERMS = 2/' emu $k/matmul.cu test_matmul "to its last bit"
 plant "the emulator's mma has B's rows in A's order" tests/cuda/emu/warp.cpp 's/B\[2 \* t \+ 8 \* r\]\[g\] = low/B[2 * t + 4 * r][g] = low/' emu tests/cuda/emu/warp.cpp test_emu "by the ISA"
@@ -138,7 +143,7 @@ plant "a product's sums depend on how many rows there are" $k/matmul.cu 's/y \+=
 plant "a key is turned as the position behind it" $k/rope.cu 's/const int pos = a\.pos\[n\];/const int pos = a.pos[n] + (head >= a.H);/' emu $k/rope.cu test_rope "every scaling"
 plant "pairs that are interleaved are taken for halves" $k/rope.cu 's/a\.interleaved \? 2 \* i : i/i/' emu $k/rope.cu test_rope "every scaling"
 plant "a row sees the position behind it" $k/attention.cu 's/l->to = x\.a\.pos\[l->row\] \+ 1;/l->to = x.a.pos[l->row] + 2;/' emu $k/attention.cu test_attention "leave some"
-plant "a line's maximum is that of its first lane" $k/attention.cu 's/top = fmaxf\(top, __shfl_xor_sync\(SD_ALL_LANES, top, 2\)\);//' emu $k/attention.cu test_attention "every instance"
+plant "a line's maximum is that of its first lane" $k/flash.cuh 's/top = fmaxf\(top, __shfl_xor_sync\(SD_ALL_LANES, top, 2\)\);//' emu $k/attention.cu test_attention "every instance"
 plant "splits are merged without their maxima" $k/attention.cu 's/sum = fmaf\(p\[d\], sd_exp2\(p\[D \+ 1\] - top\), sum\)/sum += p[d]/' emu $k/attention.cu test_attention "splits of 512"
 plant "a sink is forgotten" $k/attention.cu 's/total = sd_exp2\(sink - top\)/total = 0/' emu $k/attention.cu test_attention "a sink"
 plant "a token's noise is that of the position before" $k/sample.cu 's/c1 = p\.position,/c1 = p.position - 1,/' emu $k/sample.cu test_sample "every truncation"
@@ -165,6 +170,33 @@ plant_host "the device picks what it cannot" $b/step.c 's/pick \&\& !sd_cuda_pic
 plant_host "a token is picked for the position before" $b/pick.c 's/\(uint32_t\)r->pos \+ 1/(uint32_t)r->pos/' test_infer_rows "host.s sampler"
 plant_host "scales lie where the slice has them" $b/weights.c 's/to \+= all\[i\]/to += part[i]/' test_infer "every form"
 plant_host "keys of all layers are the first one's" $b/forward.c 's/pages->layer\[l\]/pages->layer[0]/' test_infer "each architecture"
+# ---- training
+plant "a norm's gradient lacks what its factor does" $t/rows_backward.cu 's/-\(pull \* x\[c\]\)/0.0f/' emu $t/rows_backward.cu train/test_train_rows "through a norm"
+plant "a norm's gradient overwrites the residual stream's" $t/rows_backward.cu 's/\*p = add \? \*p \+ v : v/*p = v + 0 * add/' emu $t/rows_backward.cu train/test_train_rows "through a norm"
+plant "two sums over a block share their room" $t/rows_backward.cu 's/\(dot, part_dot\)/(dot, part)/' tsan $t/rows_backward.cu train/test_train_rows "through a norm"
+plant "the slope of gelu lacks its cubic part" $t/rows_backward.cu 's/fmaf\(3\.0f, third, linear\)/linear/' emu $t/rows_backward.cu train/test_train_rows "through the gates"
+plant "a gradient turns on where it should turn back" $t/rope_train.cu 's/ - t\.d\[i - step\]/ + t.d[i - step]/' emu $t/rope_train.cu train/test_train_rows "heads turn"
+plant "values turn as keys do" $t/rope_train.cu 's/p\.turns \? a\.rot : 0/a.rot/' emu $t/rope_train.cu train/test_train_rows "heads turn"
+plant "a row sees what lies before its segment" $t/flash_tiles.cuh 's/row \+ 1 - window : begin/row + 1 - window : 0/' emu $t/flash_forward.cu train/test_train_flash "packed side by side"
+plant "keys are overwritten while another warp reads them" $t/flash_forward.cu 's/__syncthreads\(\); \/\/ before.*$//' tsan $t/flash_forward.cu train/test_train_flash "every length"
+plant "keys are read before their copies have arrived" $t/flash_forward.cu 's/sd_copy_wait<P::STAGES - 1>/sd_copy_wait<P::STAGES>/' emu $t/flash_forward.cu train/test_train_flash "every length"
+plant "the log of a row's sum is forgotten" $t/flash_forward.cu 's/logf\(o\.total\[l\]\)/0.0f/' emu $t/flash_forward.cu train/test_train_flash "every length"
+plant "a tile ends a row too late" $t/flash_tiles.cuh 's/last = t\.first \+ t\.rows;/last = t.first + t.rows + 1;/' emu $t/flash_forward.cu train/test_train_flash "every length"
+plant "slopes lack delta" $t/flash_backward.cu 's/\*p \* \(\*ds - delta\)/*p * *ds/' emu $t/flash_backward.cu train/test_train_flash "every length"
+plant "a key's gradient is that of one query head" $t/flash_backward.cu 's/g \* per \+ ahead \/ steps/g * per/' emu $t/flash_backward.cu train/test_train_flash "sums over its query heads"
+plant "queries beyond a window count for a key" $t/flash_backward.cu 's/first_seen\(query, rows\.begin, a\.window\)/rows.begin/' emu $t/flash_backward.cu train/test_train_flash "rows of a window"
+plant "statistics of the queries to come lie on those that are read" $t/flash_backward.cu 's/statistics \+ into \* 2 \* P::STEP/statistics/' emu $t/flash_backward.cu train/test_train_flash "packed side by side"
+plant "delta is of dout as it was before rounding" $t/flash_backward.cu 's/sd_value\(rounded\[d\]\), sd_value/2 * dout[d], sd_value/' emu $t/flash_backward.cu train/test_train_flash "every length"
+plant "classes beyond the last one count" $t/loss_head.cu 's/if \(at >= end\) s\[t\]\[i\] = -INFINITY;//' emu $t/loss_head.cu train/test_train_loss "one chunk"
+plant "splits of classes are added without their maxima" $t/loss_head.cu 's/exp_of\(of\[3 \* i\] - most\)/1.0f/' emu $t/loss_head.cu train/test_train_loss "several splits"
+plant "a chunk forgets those before it" $t/loss_head.cu 's/x\.v0 \? x\.a\.max\[row\]/x.v0 < 0 ? x.a.max[row]/' emu $t/loss_head.cu train/test_train_loss "several splits"
+plant "the label is not taken off its probability" $t/loss_head.cu 's/at == label \? p - 1\.0f : p/p/' emu $t/loss_head.cu train/test_train_loss "one chunk"
+plant "a chunk's gradient overwrites the one before" $t/loss_head.cu 's/x\.v0 \? \*to \+ sum/x.v0 < 0 ? *to + sum/' emu $t/loss_head.cu train/test_train_loss "several splits"
+plant "the last chunk of a gradient is not in its norm" $t/adamw.cu 's/return \(n \+ CHUNK - 1\) \/ CHUNK;/return n < CHUNK ? 1 : n \/ CHUNK;/' emu $t/adamw.cu train/test_train_adamw "the gradient's norm"
+plant "epsilon stands inside the root" $t/adamw.cu 's/\(sqrt\(v\) \/ a\.root2 \+ a\.epsilon\)/sqrt(v \/ (a.root2 * a.root2) + a.epsilon)/' emu $t/adamw.cu train/test_train_adamw "ten steps"
+# ---- registers that nobody wrote
+plant "a product's sums begin with what is there" $k/matmul.cu 's/float acc\[2\]\[4\] = \{\};/float acc[2][4];/' msan $k/matmul.cu test_matmul "beyond sixteen"
+plant "a query's sums begin with what is there" $t/flash_forward.cu 's/sums<P::MOST_D> o = \{\};/sums<P::MOST_D> o;/' msan $t/flash_forward.cu train/test_train_flash "every length"
 # ---- inline assembly, of which only the compiler's output tells
 plant "two registers of A are exchanged in mma's operands" $k/dialect.cuh 's/"r"\(a\[1\]\), "r"\(a\[2\]\)/"r"(a[2]), "r"(a[1])/' ptx $k/attention.cu test_attention "leave some"
 plant "the registers of B are exchanged in mma's operands" $k/dialect.cuh 's/"r"\(b\[0\]\), "r"\(b\[1\]\)\);/"r"(b[1]), "r"(b[0]));/' ptx $k/attention.cu test_attention "leave some"

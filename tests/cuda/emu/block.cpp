@@ -126,6 +126,7 @@ static void begin_block(const Launch &l, size_t number) {
         lane.bid = {unsigned(number % g.x), unsigned(number / g.x % g.y),
                     unsigned(number / g.x / g.y)};
         lane.bdim = b, lane.gdim = g;
+        announce_written(static_cast<Thread *>(&lane), sizeof(Thread));
         lane.open.clear();
         lane.groups.clear();
         fiber_init(&lane.fiber, stacks + t * STACK_BYTES, thread_main);

@@ -16,6 +16,11 @@ extern "C" void __tsan_read_range(void *p, unsigned long n);
 extern "C" void __tsan_write_range(void *p, unsigned long n);
 #endif
 
+#ifdef EMU_MSAN
+#include <sanitizer/msan_interface.h>
+extern "C" __thread unsigned long long __msan_param_tls[100], __msan_retval_tls[100];
+#endif
+
 #ifndef __x86_64__
 #error "the emulator's switch is written for x86-64"
 #endif
@@ -84,7 +89,16 @@ char *fiber_stacks(size_t n) {
     return stacks = map_stacks(n);
 }
 
+// MemorySanitizer hands arguments' and results' states over in memory of the thread, where another fiber has left its own.
+static void forget_states() {
+#ifdef EMU_MSAN
+    for (auto *tls : {__msan_param_tls, __msan_retval_tls})
+        for (int i = 0; i < 100; i++) tls[i] = 0;
+#endif
+}
+
 static void begin() {
+    forget_states();
 #ifdef EMU_ASAN
     __sanitizer_finish_switch_fiber(nullptr, &scheduler_bottom, &scheduler_size);
 #endif
@@ -124,6 +138,7 @@ void fiber_enter(Fiber *f) {
     __tsan_switch_to_fiber(f->tsan, __tsan_switch_to_fiber_no_sync);
 #endif
     emu_switch(&scheduler_sp, f->sp);
+    forget_states();
 #ifdef EMU_ASAN
     __sanitizer_finish_switch_fiber(scheduler_fake, nullptr, nullptr);
 #endif
@@ -138,6 +153,7 @@ void fiber_leave(Fiber *f, bool ends) {
 #endif
     (void)ends;
     emu_switch(&f->sp, scheduler_sp);
+    forget_states();
 #ifdef EMU_ASAN
     __sanitizer_finish_switch_fiber(f->fake, &scheduler_bottom, &scheduler_size);
 #endif
@@ -181,11 +197,31 @@ void copy_registers(void *dst, const void *src, size_t n) {
     auto *d = static_cast<volatile unsigned char *>(dst);
     auto *s = static_cast<const volatile unsigned char *>(src);
     for (size_t i = 0; i < n; i++) d[i] = s[i];
+#ifdef EMU_MSAN
+    __msan_copy_shadow(dst, src, n);
+#endif
+}
+
+void announce_written(void *p, size_t n) {
+#ifdef EMU_MSAN
+    __msan_unpoison(p, n);
+#endif
+    (void)p, (void)n;
+}
+
+void need_written(const void *p, size_t n) {
+#ifdef EMU_MSAN
+    __msan_check_mem_is_initialized(p, n);
+#endif
+    (void)p, (void)n;
 }
 
 void poison(void *p, size_t n) {
     auto *d = static_cast<unsigned char *>(p);
     for (size_t i = 0; i < n; i++) d[i] = 0xff;
+#ifdef EMU_MSAN
+    __msan_poison(p, n);
+#endif
 }
 
 } // namespace emu

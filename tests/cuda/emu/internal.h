@@ -46,6 +46,9 @@ void release(const void *token);
 // The emulator's own files are not instrumented: what it reads and writes in a thread's name is announced.
 void announce_read(const void *p, size_t n);
 void announce_write(void *p, size_t n);
+/// The same for MemorySanitizer: it has a value now; a value must be there (an error where there is none).
+void announce_written(void *p, size_t n);
+void need_written(const void *p, size_t n);
 /// A copy that no sanitizer's memcpy sees: the operands are registers.
 void copy_registers(void *dst, const void *src, size_t n);
 /// 0xff: NaN as fp32, fp16 and bf16, -1 as an integer.

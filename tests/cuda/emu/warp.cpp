@@ -150,6 +150,7 @@ static void do_mma(unsigned, void *const *operand) {
     }
 }
 void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Site at) {
+    need_written(d, sizeof d), need_written(a, sizeof a), need_written(b, sizeof b);
     Mma m = {d, a, b};
     meet(0xffffffffu, &m, do_mma, false, at);
 }
@@ -177,6 +178,8 @@ void ldmatrix_x4(uint32_t (&r)[4], const void *row, bool transposed, Site at) {
         fail("%s:%d: ldmatrix: a row's address is not a multiple of 16", at.file, at.line);
     uint16_t mine[8]; // read by the lane that names it, so that a sanitizer sees who reads
     announce_read(row, 16);
+    need_written(row, 16);
+    announce_written(r, sizeof r);
     copy_registers(mine, row, 16);
     LoadMatrix m = {r, mine, transposed};
     meet(0xffffffffu, &m, do_ldmatrix, false, at);

@@ -15,6 +15,7 @@ C_TYPE = {"pred": "bool", "f32": "float", "f64": "double"} | {
 SPECIAL = {f"%{ptx}.{axis}": f"emu::cur->{field}.{axis}"
            for ptx, field in (("tid", "tid"), ("ntid", "bdim"), ("ctaid", "bid"), ("nctaid", "gdim")) for axis in "xyz"}
 INTEGER = "[sub](?:16|32|64)"
+SCOPES = " \t\n{}"
 COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 
 
@@ -85,21 +86,21 @@ class Kernel:
             self.shared[m[3]] = f"emu::shared_array(&KEY, {size_of(m[2]) * int(m[4])}, {m[1]})"
             return ""
 
-        # A scope inside has registers of its own, which nothing outside reads: one for all scopes will do.
         body = re.sub(r"\.reg\s+\.(\w+)\s+%(\w+?)(?:<\d+>)?;", register, body)
-        body = re.sub(r"^\s*[{}]\s*$", "", body, flags=re.M)
         body = re.sub(r"\.shared\s+\.align\s+(\d+)\s+\.(\w+)\s+([\w$]+)\[(\d+)\];", array, body)
         return re.sub(r'\.pragma\s+"[^"]*";', "", body)  # hints alone
 
     def translate(self, body):
-        at = 0
-        statement = re.compile(r"\s*(?:([\w$]+):|(?:@(!?)%(\w+)\s+)?([\w.:]+)([^;]*);)")
-        while body[at:].strip():
+        # A scope inside has registers of its own, which nothing outside reads: one for all scopes will do.
+        at, counted, self.here, body = 0, 0, self.line, body.rstrip(SCOPES)
+        statement = re.compile(r"[\s{}]*(?:([\w$]+):|(?:@(!?)%(\w+)\s+)?([\w.:]+)([^;]*);)")
+        while at < len(body):
             m = statement.match(body, at)
             if not m:
                 raise Error(f"{self.name}: '{body[at:].strip().splitlines()[0]}' is not understood")
-            self.here = self.line + body[:m.start() + len(m[0]) - len(m[0].lstrip())].count("\n")
-            at = m.end()
+            begin, at = m.end() - len(m[0].lstrip(SCOPES)), m.end()
+            self.here += body.count("\n", counted, begin)
+            counted = begin
             if m[1]:
                 self.code.append(f"{self.label(m[1])}:;")
                 continue
