@@ -1,5 +1,5 @@
 // Exact softmax by blocks of 16 keys (flash attention: arXiv:2205.14135), with the tensor core's 16 side for queries: what a
-// warp needs of it, for decoding (attention.cu) and training (train/flash_forward.cu, train/flash_backward.cu).
+// warp needs of it, for decoding (attention.cu) and training (train/flash_*.cu).
 #pragma once
 
 #include "kernels/cuda/terms.cuh"

@@ -41,7 +41,7 @@ int sd_cuda_turn_forward(void *out, const float *qkv, const sd_cuda_turn *a, sd_
 int sd_cuda_turn_backward(void *d, const float *dout, const float *qkv, const sd_cuda_turn *a,
                           sd_cuda_stream *s);
 
-// ---- causal attention over packed segments (flash_forward.cu, flash_backward.cu)
+// ---- causal attention over packed segments (flash_forward.cu, flash_backward.cu, flash_backward_keys.cu)
 
 enum { SD_CUDA_FLASH_ROWS = 64 };
 /// Up to SD_CUDA_FLASH_ROWS rows [first, first + rows) of the segment [begin, end).
