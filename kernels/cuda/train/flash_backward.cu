@@ -60,8 +60,7 @@ template <class P> SD_DEVICE void gradient_of_queries(const gradient_args &x) {
         const size_t line = (size_t)(is ? row[l] : rows.first) * a.H + head;
         lse[l] = a.lse[line] * 1.44269504f, delta[l] = x.delta[line];
     }
-    const int w_first = rows.first + warp * SIDE,
-              w_to = w_first + SIDE < rows.end ? w_first + SIDE : rows.end,
+    const int w_first = rows.first + warp * SIDE, w_to = end_of_warp(w_first, rows.end),
               w_from = first_seen(w_first, rows.begin, a.window);
     const float scale = a.scale * 1.44269504f;
     const int seen = first_seen(rows.first, rows.begin, a.window) - rows.begin,
@@ -85,8 +84,8 @@ template <class P> SD_DEVICE void gradient_of_queries(const gradient_args &x) {
         sd_copy_wait<P::STAGES - 1>();
         __syncthreads();
         const T *k = stream + stage * 2 * P::STREAM, *v = k + P::STREAM;
-        for (int i = 0; i < P::STEP; i += SIDE) {
-            if (w_first >= rows.end || k0 + i >= w_to || k0 + i + SIDE <= w_from) continue;
+        const flash_range seen_by_warp = range_in_step<P>(k0, w_from, w_to);
+        for (int i = seen_by_warp.first; i < seen_by_warp.end; i += SIDE) {
             float s[2][4], ds[2][4];
             product<P>(s, q + warp * SIDE * P::LD, k + i * P::LD, lane);
             product<P>(ds, dout + warp * SIDE * P::LD, v + i * P::LD, lane);

@@ -28,7 +28,10 @@ template <class P, bool OF_K, bool OF_V> SD_DEVICE void gradient_of_keys(const g
     int row[2];
     SD_UNROLL
     for (int l = 0; l < 2; l++) row[l] = rows.first + warp * SIDE + lane / 4 + 8 * l;
-    const int w_first = rows.first + warp * SIDE;
+    const int w_first = rows.first + warp * SIDE, // who sees the warp's keys: [w_first, w_to)
+        w_end = a.window > 0 && w_first + SIDE - 1 + a.window < last ? w_first + SIDE - 1 + a.window
+                                                                     : last,
+              w_to = w_first < rows.end ? w_end : 0;
     const float scale = a.scale * 1.44269504f;
     float dk[P::COLUMNS / 8][4] = {}, dv[P::COLUMNS / 8][4] = {};
 
@@ -52,11 +55,8 @@ template <class P, bool OF_K, bool OF_V> SD_DEVICE void gradient_of_keys(const g
         const T *q = stream + stage * 2 * P::STREAM, *dout = q + P::STREAM;
         const float *lse = statistics + stage * 2 * P::STEP, *delta = lse + P::STEP;
         const int q0 = rows.first + it % steps * P::STEP;
-        for (int i = 0; i < P::STEP; i += SIDE) {
-            // No key of the warp is seen by these: they come before it, or beyond its window.
-            if (q0 + i + SIDE <= w_first || w_first >= rows.end || q0 + i >= last ||
-                (a.window > 0 && q0 + i >= w_first + SIDE - 1 + a.window))
-                continue;
+        const flash_range seeing = range_in_step<P>(q0, w_first, w_to);
+        for (int i = seeing.first; i < seeing.end; i += SIDE) {
             float s[2][4], ds[2][4];
             product<P>(s, k + warp * SIDE * P::LD, q + i * P::LD, lane);
             if (OF_K) product<P>(ds, v + warp * SIDE * P::LD, dout + i * P::LD, lane);

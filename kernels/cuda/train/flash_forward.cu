@@ -23,10 +23,7 @@ template <class P> SD_DEVICE void flash_forward(const sd_cuda_flash &a) {
         to[l] = row < rows.end ? row + 1 : 0;
     }
     const int w_first = rows.first + warp * SIDE, // what the warp's rows see: [w_from, w_to)
-        w_to = w_first >= rows.end         ? 0
-               : w_first + SIDE < rows.end ? w_first + SIDE
-                                           : rows.end,
-              w_from = first_seen(w_first, rows.begin, a.window);
+        w_to = end_of_warp(w_first, rows.end), w_from = first_seen(w_first, rows.begin, a.window);
     sums<P::MOST_D> o = {};
     o.top[0] = o.top[1] = -INFINITY;
     const float scale = a.scale * 1.44269504f; // log2(e)
@@ -49,9 +46,8 @@ template <class P> SD_DEVICE void flash_forward(const sd_cuda_flash &a) {
         sd_copy_wait<P::STAGES - 1>();
         __syncthreads();
         const T *k = stream + stage * 2 * P::STREAM, *v = k + P::STREAM;
-        SD_UNROLL
-        for (int i = 0; i < P::STEP; i += SIDE) {
-            if (k0 + i >= w_to || k0 + i + SIDE <= w_from) continue; // the whole warp
+        const flash_range seen_by_warp = range_in_step<P>(k0, w_from, w_to);
+        for (int i = seen_by_warp.first; i < seen_by_warp.end; i += SIDE) {
             float s[2][4];
             scores<T, P::MOST_D, P::LD>(s, q + warp * SIDE * P::LD, k + i * P::LD, from, to, k0 + i,
                                         scale, lane);

@@ -51,6 +51,19 @@ SD_DEVICE int first_seen(int row, int begin, int window) {
     return window > 0 && row + 1 - window > begin ? row + 1 - window : begin;
 }
 
+/// Where the 16 rows of a warp end; 0: it has none.
+SD_DEVICE int end_of_warp(int first, int end) {
+    return first >= end ? 0 : first + SIDE < end ? first + SIDE : end;
+}
+
+/// Of STEP rows from `at` on, those by 16 that lie in [from, to): the first, and where they end. At run time, so that nobody unrolls the loop.
+struct flash_range {
+    int first, end;
+};
+template <class P> SD_DEVICE flash_range range_in_step(int at, int from, int to) {
+    return {from > at ? (from - at) / SIDE * SIDE : 0, to - at < P::STEP ? to - at : (int)P::STEP};
+}
+
 /// A matrix of rows of D values, ld from one to the next.
 template <class T> struct flash_matrix {
     const T *p;
