@@ -31,7 +31,7 @@ enum { SD_CUDA_ENOMEM = 2 }; // cudaErrorMemoryAllocation
 typedef struct sd_cuda_event sd_cuda_event; // a cudaEvent_t
 
 typedef struct {
-    char name[128];
+    char name[256];
     int major, minor; // compute capability
     int multiprocessors;
     size_t memory, left; // bytes; left: that nobody has now

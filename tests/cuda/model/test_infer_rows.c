@@ -172,6 +172,35 @@ TEST("an adapter without factors is the base, bit for bit, beside one with facto
     sd_model_release(m);
 }
 
+// In a context that has not had a larger step yet: the second sequence's rows need more of everything.
+TEST("few rows and many of two sequences leave each other room") {
+    not_under_tsan();
+    const sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2);
+    sd_model *m = open_tiny(&t);
+    sd_context *cx = open_on(&sd_backend_cuda, m, SD_COMPUTE_AUTO, ROWS, 0),
+               *fresh = open_on(&sd_backend_cuda, m, SD_COMPUTE_AUTO, ROWS, 0);
+    sequence want[2], got[2];
+    sd_row row[41];
+    float *logits = sd_alloc((size_t)41 * V, sizeof *logits);
+    sd_error err = {0};
+    for (int i = 0; i < 2; i++) {
+        want[i] = open_sequence(cx), got[i] = open_sequence(fresh);
+        in_chunks(&want[i], cx, i, NULL, T);
+    }
+    for (int i = 0; i < 41; i++) {
+        const int of = i > 0, pos = i - of;
+        row[i] = (sd_row){
+            .token = token_at(of, pos, V), .pos = pos, .kv = got[of].kv, .want_logits = true};
+    }
+    must(sd_forward(fresh, row, 41, logits, &err), &err);
+    check(memcmp(logits, want[0].logits, V * sizeof *logits) == 0, "the first sequence");
+    check(memcmp(logits + V, want[1].logits, (size_t)40 * V * sizeof *logits) == 0, "the second");
+    free(logits);
+    for (int i = 0; i < 2; i++) close_sequence(&want[i]), close_sequence(&got[i]);
+    sd_context_close(cx), sd_context_close(fresh);
+    sd_model_release(m);
+}
+
 TEST("sequences within and beyond LongRoPE's original context share a step") {
     not_under_tsan();
     sd_tiny_model t = sd_tiny_default(&sd_arch_phi3);
