@@ -4,13 +4,19 @@
 
 #include "base/memory.h"
 #include "model/infer/cuda/private.h"
-#include "tests/cuda/device_emu.h"
+#include "tests/unit/support/sanitized.h"
 
 #include <math.h>
 #include <string.h>
 
 enum { T = 70, CTX = 80, V = 288, ROWS = 3 * T };
 
+// The fp32 instance is the same code as the bf16 one: two architectures tell as much of it as all do.
+static bool runs(const sd_arch *a, sd_compute compute) {
+    return compute == SD_COMPUTE_AUTO
+               ? !SD_SANITIZED || a != &sd_arch_qwen3
+               : a == &sd_arch_llama || (a == &sd_arch_gemma3 && !SD_SANITIZED);
+}
 static const sd_compute computes[] = {SD_COMPUTE_AUTO, SD_COMPUTE_FP32};
 
 typedef struct {
@@ -44,6 +50,7 @@ TEST("a row has the same bits alone and in chunks of any size") {
     static const int chunks[] = {2, 7, 16, 17, 64, T};
     for (int i = 0; sd_arch_at(i); i++)
         for (int k = 0; k < 2; k++) {
+            if (!runs(sd_arch_at(i), computes[k])) continue;
             const sd_tiny_model t = sd_tiny_default(sd_arch_at(i));
             sd_model *m = open_tiny(&t);
             sd_context *cx = open_on(&sd_backend_cuda, m, computes[k], ROWS, 0);
@@ -117,6 +124,7 @@ TEST("a row has the same bits beside others, with other adapters, whatever they 
     not_under_tsan();
     for (int arch = 0; sd_arch_at(arch); arch++)
         for (int k = 0; k < 2; k++) {
+            if (!runs(sd_arch_at(arch), computes[k])) continue;
             const sd_tiny_model t = sd_tiny_default(sd_arch_at(arch));
             sd_model *m = open_tiny(&t);
             sd_context *cx = open_on(&sd_backend_cuda, m, computes[k], ROWS, 0);
