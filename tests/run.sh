@@ -178,7 +178,7 @@ if has tsan; then
 fi
 
 if has cuda; then # on emulated threads; compile, resources and ptx also need nvcc. Planted errors: tests/cuda/ladder.sh
-  for rung in compile resources emu asan tsan msan ptx; do check "cuda/$rung" tests/cuda/ladder.sh "$rung"; done
+  for rung in compile resources emu asan tsan msan ptx cudnn; do check "cuda/$rung" tests/cuda/ladder.sh "$rung"; done
 fi
 
 check litter litter_check

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The ladder by which the CUDA kernels are verified without a device; each rung prints TAP.
 #
-#   tests/cuda/ladder.sh [RUNG...]      compile resources emu asan tsan msan ptx planted; all where none is named
+#   tests/cuda/ladder.sh [RUNG...]      compile resources emu asan tsan msan ptx cudnn planted; all where none is named
 #
 # compile      nvcc for every architecture, warnings, spills and local memory are errors
 # resources    registers and shared memory of each kernel have not grown beyond kernels/cuda/resources.txt
@@ -9,9 +9,10 @@
 # asan, tsan   the same under these sanitizers: bounds and undefined behaviour; races
 # msan         the same under MemorySanitizer: every value that decides or is stored was written
 # ptx          the same programs of tests, with nvcc's PTX of the kernels in the place of their source
+# cudnn        cuDNN's plans of attention compile for devices that are only described
 # planted      planted errors, each of which a rung above must catch
 #
-# Where nvcc is missing, compile, resources and ptx are skips; where clang++-14 is, msan.
+# Where nvcc is missing, compile, resources and ptx are skips; where clang++-14 is, msan; where cuDNN is, cudnn.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 failed=0
@@ -119,7 +120,19 @@ ptx() {
   rm -f "$PTX_LOG"
 }
 
-for rung in ${*:-compile resources emu asan tsan msan ptx planted}; do
+cudnn() {
+  cmake --preset release >/dev/null 2>&1
+  if ! grep -qE '^SPECDEC_CUDNN_INCLUDE:PATH=/' build/release/CMakeCache.txt 2>/dev/null; then
+    echo "ok - cudnn: plans of attention # SKIP cudnn.h is not installed"
+  elif ! build release cudnn_plans; then
+    echo "not ok - cudnn: the test of plans builds"
+    failed=1
+  else
+    build/release/cuda_tests/cudnn_plans build/release/cuda_tests/driver/libcuda.so.1 || failed=1
+  fi
+}
+
+for rung in ${*:-compile resources emu asan tsan msan ptx cudnn planted}; do
   start=$SECONDS
   case $rung in
   compile) compile ;;
@@ -128,9 +141,10 @@ for rung in ${*:-compile resources emu asan tsan msan ptx planted}; do
   asan | tsan) emu "$rung" ;;
   msan) msan ;;
   ptx) ptx ;;
+  cudnn) cudnn ;;
   planted) tests/cuda/planted_bugs.sh || failed=1 ;;
   *)
-    echo "ladder.sh: '$rung' is unknown; give compile, resources, emu, asan, tsan, msan, ptx or planted" >&2
+    echo "ladder.sh: '$rung' is unknown; give compile, resources, emu, asan, tsan, msan, ptx, cudnn or planted" >&2
     exit 2
     ;;
   esac
