@@ -68,6 +68,7 @@ typedef struct {
     sd_context *cx;
     sd_col_part part;
     int lora_a_tasks; // tasks before those of columns, for the maps from first_linear on
+    int lora_a_rows;  // rows of one of them at most
     int first_linear;
     int width;      // tiles of columns of a task
     int columns[3]; // of each matrix of the group; 0: fewer matrices
@@ -77,9 +78,18 @@ static int tiles_of(int columns) {
     return (columns + SD_TILE_M - 1) / SD_TILE_M;
 }
 
+// Rows of many adapters have factors each, which take as long to read as those of one adapter in every
+// row: all threads share them, in tasks of about the same length.
+static int lora_a_rows(const sd_context *cx) {
+    const int parts = sd_pool_threads(cx->pool) * SD_TASKS_PER_THREAD,
+              even = (cx->n + parts - 1) / parts;
+    return cx->n_segments > 1 && even < LORA_A_ROWS ? even : LORA_A_ROWS;
+}
+
 static void run_lora_a(col_job *j, const sd_prepared_input *in, int task) {
-    int of_rows = (j->cx->n + LORA_A_ROWS - 1) / LORA_A_ROWS, n0 = task % of_rows * LORA_A_ROWS;
-    int n1 = n0 + LORA_A_ROWS < j->cx->n ? n0 + LORA_A_ROWS : j->cx->n;
+    int of_rows = (j->cx->n + j->lora_a_rows - 1) / j->lora_a_rows,
+        n0 = task % of_rows * j->lora_a_rows;
+    int n1 = n0 + j->lora_a_rows < j->cx->n ? n0 + j->lora_a_rows : j->cx->n;
     sd_lora_a(j->cx, in, j->first_linear + task / of_rows, n0, n1);
     atomic_fetch_sub_explicit(&j->cx->lora_a_left, 1, memory_order_release);
 }
@@ -105,7 +115,8 @@ static void run_col_task(void *ctx, int task, int worker) {
 void sd_by_columns(sd_context *cx, sd_col_part part, sd_input in, int a, int b, int c) {
     col_job j = {.cx = cx, .part = part, .columns = {a, b, c}};
     sd_read_from(cx, in);
-    int of_rows = (cx->n + LORA_A_ROWS - 1) / LORA_A_ROWS;
+    j.lora_a_rows = lora_a_rows(cx);
+    int of_rows = (cx->n + j.lora_a_rows - 1) / j.lora_a_rows;
     j.first_linear = cx->linear_of[in.from];
     if (cx->n_segments) j.lora_a_tasks = (cx->linear_of[in.to] - j.first_linear + 1) * of_rows;
     atomic_store_explicit(&cx->lora_a_left, j.lora_a_tasks, memory_order_relaxed);
