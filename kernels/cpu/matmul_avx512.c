@@ -221,12 +221,14 @@ SD_INLINE void float_rows(float *y, int ldy, const uint8_t *p, const float *x, i
                 _mm512_fmadd_ps(a, _mm512_set1_ps(x[(size_t)r * K + k + c]), s[r][c]);
         }
     }
-    const __mmask16 out = outputs(rows);
     SD_UNROLL for (int r = 0; r < n; r++) {
-        float *to = y + (size_t)r * ldy;
+        float *to = y + (size_t)r * ldy, v[SD_TILE_M];
         __m512 sum = _mm512_add_ps(s[r][0], s[r][1]);
-        if (add) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(out, to), sum);
-        _mm512_mask_storeu_ps(to, out, sum);
+        if (rows < SD_TILE_M)
+            _mm512_storeu_ps(v, sum);
+        else
+            _mm512_storeu_ps(to, add ? _mm512_add_ps(_mm512_loadu_ps(to), sum) : sum);
+        for (int i = 0; rows < SD_TILE_M && i < rows; i++) to[i] = add ? to[i] + v[i] : v[i];
     }
 }
 
