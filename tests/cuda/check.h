@@ -36,7 +36,7 @@ struct Test {
 extern "C" void check(bool ok, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /// First in a test that has more than ThreadSanitizer's 8128 threads in a grid, or would take it minutes: a skip there.
-extern "C" void not_under_tsan();
+void not_under_tsan();
 
 /// Whether `run`, in a process of its own, ends as the emulator's errors do, with `word` in the message.
 bool ends_with(const std::function<void()> &run, const char *word);

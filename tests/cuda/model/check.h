@@ -11,7 +11,6 @@
 #include "tests/unit/support/tiny/model.h"
 
 void check(bool ok, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-void not_under_tsan(void);
 void test_add(const char *sentence, void (*run)(void));
 
 #define TEST_PASTE2(a, b) a##b

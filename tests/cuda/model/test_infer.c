@@ -38,14 +38,12 @@ static void compare_fp32(const sd_tiny_model *t, const char *what, uint64_t adap
 }
 
 TEST("logits of each architecture are the CPU's in fp32, within 1e-5 of their norm") {
-    not_under_tsan();
     for (int i = 0; sd_arch_at(i); i++) {
         const sd_tiny_model t = sd_tiny_default(sd_arch_at(i));
         compare_fp32(&t, "as it is", 0, CTX);
     }
 }
 TEST("and so they are with an adapter on every map, and on some") {
-    not_under_tsan();
     for (int i = 0; sd_arch_at(i); i++) {
         const sd_tiny_model t = sd_tiny_default(sd_arch_at(i));
         compare_fp32(&t, "all maps", 2, CTX);
@@ -53,7 +51,6 @@ TEST("and so they are with an adapter on every map, and on some") {
     }
 }
 TEST("and with every form of weights") {
-    not_under_tsan();
     static const sd_dtype types[] = {SD_F16,  SD_BF16, SD_Q4_0, SD_Q4_1,
                                      SD_Q5_0, SD_Q5_1, SD_Q8_0, SD_IQ4_NL};
     static const sd_dtype k_types[] = {SD_Q4_K, SD_Q5_K, SD_Q6_K};
@@ -70,7 +67,6 @@ TEST("and with every form of weights") {
     }
 }
 TEST("and with every scaling of positions, and layers with windows") {
-    not_under_tsan();
     sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
     static const sd_rope_scaling scalings[] = {SD_ROPE_LINEAR, SD_ROPE_LLAMA3, SD_ROPE_YARN};
     t.rope_orig_ctx = 32;
@@ -94,7 +90,6 @@ static double to_bf16(double x) {
 }
 
 TEST("in bf16 the error is at most twice that of a naive forward of the same precision") {
-    not_under_tsan();
     for (int i = 0; sd_arch_at(i); i++) {
         const sd_tiny_model t = sd_tiny_default(sd_arch_at(i));
         const size_t n = (size_t)T * (size_t)t.V;

@@ -108,7 +108,6 @@ static void run_all(sd_model *m, sd_compute compute, sd_spec_mode spec, const ch
 }
 
 TEST("tokens are those of one row at a time, in a batch and alone, drafted or not") {
-    not_under_tsan();
     for (int i = 0; sd_arch_at(i); i++) {
         if (SD_SANITIZED && sd_arch_at(i) != &sd_arch_gemma3)
             continue; // the most of an architecture
@@ -123,7 +122,6 @@ TEST("tokens are those of one row at a time, in a batch and alone, drafted or no
 }
 
 TEST("a draft model on the device drafts, and changes no token") {
-    not_under_tsan();
     char *dir = sd_tiny_dir(), *path = sd_path_join(dir, "draft.gguf");
     sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2), near = t;
     sd_error err = {0};

@@ -48,7 +48,6 @@ out:
 }
 
 TEST("a context takes what was planned for it, and gives everything back") {
-    not_under_tsan();
     for (int i = 0; sd_arch_at(i); i++)
         for (int fp32 = 0; fp32 < 2; fp32++) {
             const sd_tiny_model t = sd_tiny_default(sd_arch_at(i));
@@ -96,7 +95,6 @@ TEST("a context takes what was planned for it, and gives everything back") {
 }
 
 TEST("each request for memory that is refused ends in one sentence, and nothing is left") {
-    not_under_tsan();
     sd_tiny_model t = sd_tiny_default(&sd_arch_gemma3);
     t.L = 1;
     sd_model *m = open_tiny(&t);
@@ -127,7 +125,6 @@ TEST("each request for memory that is refused ends in one sentence, and nothing 
 }
 
 TEST("an adapter's memory goes with it, and its place is another's") {
-    not_under_tsan();
     const sd_tiny_model t = sd_tiny_default(&sd_arch_phi3);
     sd_model *m = open_tiny(&t);
     sd_context *cx = open_on(&sd_backend_cuda, m, SD_COMPUTE_FP32, T, 0);
@@ -169,7 +166,6 @@ TEST("an adapter's memory goes with it, and its place is another's") {
 }
 
 TEST("pages are copied as far as they are asked for, and belong to their kind of context") {
-    not_under_tsan();
     const sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2);
     sd_model *m = open_tiny(&t);
     sd_context *cx = open_on(&sd_backend_cuda, m, SD_COMPUTE_AUTO, T, 0),
@@ -237,7 +233,6 @@ static void load_many(sd_dtype dtype) {
 }
 
 TEST("weights that need many slices and waves arrive whole") {
-    not_under_tsan();
     static const sd_dtype types[] = {SD_F32, SD_Q8_0, SD_Q4_K};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) load_many(types[i]);
 }

@@ -46,7 +46,6 @@ static void same(const sequence *got, const sequence *want, const char *how) {
 }
 
 TEST("a row has the same bits alone and in chunks of any size") {
-    not_under_tsan();
     static const int chunks[] = {2, 7, 16, 17, 64, T};
     for (int i = 0; sd_arch_at(i); i++)
         for (int k = 0; k < 2; k++) {
@@ -70,7 +69,6 @@ TEST("a row has the same bits alone and in chunks of any size") {
 }
 
 TEST("a step whose rows want nothing leaves the same keys and values behind") {
-    not_under_tsan();
     const sd_tiny_model t = sd_tiny_default(&sd_arch_gemma3);
     sd_model *m = open_tiny(&t);
     sd_context *cx = open_on(&sd_backend_cuda, m, SD_COMPUTE_AUTO, ROWS, 0);
@@ -121,7 +119,6 @@ static void mixed(sd_context *cx, sequence s[3], const sd_adapter *const a[3], i
 }
 
 TEST("a row has the same bits beside others, with other adapters, whatever they want") {
-    not_under_tsan();
     for (int arch = 0; sd_arch_at(arch); arch++)
         for (int k = 0; k < 2; k++) {
             if (!runs(sd_arch_at(arch), computes[k])) continue;
@@ -158,7 +155,6 @@ TEST("a row has the same bits beside others, with other adapters, whatever they 
 
 // A map without factors of an adapter leaves the row as it is, beside an adapter that has some.
 TEST("an adapter without factors is the base, bit for bit, beside one with factors") {
-    not_under_tsan();
     const sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
     sd_model *m = open_tiny(&t);
     sd_context *cx = open_on(&sd_backend_cuda, m, SD_COMPUTE_FP32, ROWS, 0);
@@ -182,7 +178,6 @@ TEST("an adapter without factors is the base, bit for bit, beside one with facto
 
 // In a context that has not had a larger step yet: the second sequence's rows need more of everything.
 TEST("few rows and many of two sequences leave each other room") {
-    not_under_tsan();
     const sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2);
     sd_model *m = open_tiny(&t);
     sd_context *cx = open_on(&sd_backend_cuda, m, SD_COMPUTE_AUTO, ROWS, 0),
@@ -210,7 +205,6 @@ TEST("few rows and many of two sequences leave each other room") {
 }
 
 TEST("sequences within and beyond LongRoPE's original context share a step") {
-    not_under_tsan();
     sd_tiny_model t = sd_tiny_default(&sd_arch_phi3);
     t.longrope = true, t.rope_orig_ctx = 96;
     sd_model *m = open_tiny(&t);
@@ -257,7 +251,6 @@ static sd_pick pick_of(int i) {
 }
 
 TEST("picked tokens are those of the host's sampler, on the device and beside it") {
-    not_under_tsan();
     const sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2);
     sd_model *m = open_tiny(&t);
     sd_context *cx = open_on(&sd_backend_cuda, m, SD_COMPUTE_AUTO, ROWS, ROWS);
@@ -305,7 +298,6 @@ TEST("picked tokens are those of the host's sampler, on the device and beside it
 }
 
 TEST("a context that was opened for fewer tokens than a step wants refuses it") {
-    not_under_tsan();
     const sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2);
     sd_model *m = open_tiny(&t);
     sd_context *cx = open_on(&sd_backend_cuda, m, SD_COMPUTE_AUTO, 4, 1);
