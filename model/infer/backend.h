@@ -71,6 +71,7 @@ bool sd_kv_sees(const sd_kv *kv, int pos);
 
 struct sd_backend {
     const char *word; // in SD_DEVICES
+    bool own_memory;  // contexts and pages lie in the device's memory, not in the host's
     /// Whether its device of this number can be used; else what is missing, in one sentence.
     sd_status (*look)(int device, sd_error *err);
 

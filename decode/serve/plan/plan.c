@@ -18,6 +18,7 @@
 #include "model/adapter/chat_template.h"
 #include "model/chat.h"
 #include "model/dialogue/dialogue.h"
+#include "model/infer/backend.h"
 #include "model/load/source.h"
 
 #include <stdio.h>
@@ -275,7 +276,8 @@ static void count_positions(sd_serve_plan *p, const sd_model *m) {
 sd_status sd_serve_plan_make(sd_serve_plan *out, const sd_serve_options *o, sd_error *err) {
     sd_status st = SD_OK;
     files f = {0};
-    *out = (sd_serve_plan){.available = sd_memory_available("")};
+    const sd_backend *device = o->engine.backend;
+    *out = (sd_serve_plan){.available = device && device->own_memory ? 0 : sd_memory_available("")};
     SD_TRY(read_files(&f, o, err));
     const size_t program = resident_bytes();
     const sd_local_options local = {.models = {.pack_dir = o->pack_dir}, .engine = o->engine};

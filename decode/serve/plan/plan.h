@@ -34,7 +34,8 @@ typedef struct {
     sd_serve_plan_row row[SD_PLAN_ROWS]; // [n] in the order in which they are printed
     int n;
     size_t start, most; // sums: of what is taken when the server opens, and of all
-    size_t available;   // that the machine and the cgroups leave; 0: not known
+    size_t available;   // that the machine and the cgroups leave; 0: not known, or a part of the
+                        // rows lies in a device's memory, which has its own bound
     size_t mapped;      // bytes of files that are read while loading, of which a part stays mapped
     int sockets;
     sd_engine_memory_plan engine;

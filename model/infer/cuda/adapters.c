@@ -16,7 +16,7 @@ enum { FIRST_PLACES = 8, HALF = 4 << 20 };
 struct sd_cuda_adapters {
     pthread_mutex_t lock;   // of what follows
     int holders;            // the context, and adapters that will tell when they go
-    sd_cuda_adapter *first; // of the context's thread alone, but for `gone`
+    sd_cuda_adapter *first; // changed by the context's thread alone, but for `gone`
     int places;
     sd_cuda_lora *array;  // [n_linears, places] on the device
     sd_cuda_lora *mirror; // the same here
@@ -124,8 +124,10 @@ static sd_status more_places(sd_cuda_adapters *t, const sd_context *cx, sd_error
                (size_t)t->places * sizeof *mirror);
     if (t->array) cx->dev->free(t->array);
     free(t->mirror);
+    pthread_mutex_lock(&t->lock);
     t->array = array, t->mirror = mirror, t->places = places;
     t->array_bytes = array_bytes(m, places);
+    pthread_mutex_unlock(&t->lock);
     mirror = NULL;
 out:
     free(mirror);
@@ -243,13 +245,9 @@ const sd_cuda_lora *sd_cuda_adapters_of(const sd_cuda_adapters *t, int i) {
 }
 
 size_t sd_cuda_adapters_bytes(sd_cuda_adapters *t) {
+    pthread_mutex_lock(&t->lock);
     size_t sum = t->array_bytes;
     for (const sd_cuda_adapter *e = t->first; e; e = e->next) sum += e->bytes;
+    pthread_mutex_unlock(&t->lock);
     return sum;
-}
-
-int sd_cuda_adapters_count(sd_cuda_adapters *t) {
-    int n = 0;
-    for (const sd_cuda_adapter *e = t->first; e; e = e->next) n++;
-    return n;
 }

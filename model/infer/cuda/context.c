@@ -214,6 +214,7 @@ static bool step_costs(sd_step_costs *out, sd_context *cx) {
 }
 
 const sd_backend sd_backend_cuda = {.word = "cuda",
+                                    .own_memory = true,
                                     .look = look,
                                     .open = sd_cuda_open,
                                     .close = sd_cuda_close,

@@ -79,7 +79,7 @@ out:
 typedef struct {
     sd_context *cx;
     const float *logits; // [n, V]
-    int n, k0;
+    int k0;
     struct {
         int i; // row of the n
         sd_picked *to;
@@ -106,7 +106,7 @@ static sd_status hand_out(sd_context *cx, int k0, int n, float **logits, sd_pick
     int tasks = 0;
     host_picks *j = sd_alloc(1, sizeof *j + (size_t)n * sizeof j->task[0]);
     SD_CHECK_ALLOC(j, err);
-    *j = (host_picks){.cx = cx, .logits = cx->to_host.host, .n = n, .k0 = k0};
+    *j = (host_picks){.cx = cx, .logits = cx->to_host.host, .k0 = k0};
     for (int i = 0; i < n; i++) {
         const sd_row *r = cx->kept_row[k0 + i];
         if (r->want_logits) {

@@ -1,5 +1,5 @@
-// CUDA's backend (cuda.c): the state of a context, shared by its life (context.c over memory.c, weights.c and upload.c)
-// and its step: forward.c over step.c, adapters.c, kv_memory.c and pick.c.
+// CUDA's backend: the state of a context, shared by its life (context.c, which has the backend's table, over memory.c,
+// weights.c and upload.c) and its step: forward.c over step.c, adapters.c, kv_memory.c and pick.c.
 //
 // Everything goes by the table of kernels/cuda/device.h. A context has one stream, on which a step's launches follow
 // each other; whoever returns to the caller has waited for it, so memory of the host may be written again, and a
@@ -203,7 +203,6 @@ size_t sd_cuda_adapters_bytes(sd_cuda_adapters *t);
 /// Bytes of an adapter with these ranks [m->n_linears], and of the arrays that n of them stand in.
 size_t sd_cuda_adapter_sum(const sd_model *m, const int *rank);
 size_t sd_cuda_places_sum(const sd_model *m, int n);
-int sd_cuda_adapters_count(sd_cuda_adapters *t); // that have memory: for tests
 
 // ---- step.c
 

@@ -312,7 +312,8 @@ size_t sd_cuda_plan_sum(const sd_context *cx, int ctx) {
                  words = ((size_t)cx->model->hp.V + 31) / 32,
                  row = 4 * sizeof(int32_t) + sizeof(sd_cuda_row_tile) +
                        (size_t)cx->windows * pages * sizeof(int32_t);
-    const size_t most = 2 * N * row + N * sizeof(sd_cuda_pick) +
+    const size_t ends = 1024; // of arrays: each begins at a multiple of 16
+    const size_t most = ends + 2 * N * row + N * sizeof(sd_cuda_pick) +
                         2 * (size_t)cx->max_picked * words * sizeof(uint32_t);
     return 2 * (most + most / 2); // here and on the device
 }

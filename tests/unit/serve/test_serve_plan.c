@@ -4,6 +4,7 @@
 #include "base/files/replace.h"
 #include "base/memory.h"
 #include "decode/serve/plan/plan.h"
+#include "tests/unit/support/counting_backend.h"
 #include "tests/unit/support/live.h"
 #include "tests/unit/support/run.h"
 #include "tests/unit/support/tiny/model.h"
@@ -124,6 +125,26 @@ Test(serve_plan, a_remedy_names_the_option_of_the_largest_part) {
     cr_assert(strstr(sd_serve_plan_remedy(&p), "--body-memory"));
     p.available = 0;
     cr_assert_null(sd_serve_plan_remedy(&p), "it is not known");
+}
+
+// What the machine has left is no bound of a device's memory.
+Test(serve_plan, parts_in_a_devices_memory_are_not_held_against_the_machines) {
+    live s;
+    sd_serve_plan p, q;
+    sd_error err = {0};
+    live_write_model(&s);
+    sd_serve_options o = s.o;
+    sd_backend own = test_counting_backend;
+    own.own_memory = true;
+    o.model = s.model;
+    o.engine = (sd_engine_options){.ctx = 256, .threads = 1, .backend = &test_counting_backend};
+    cr_assert_eq(sd_serve_plan_make(&p, &o, &err), SD_OK, "%s", err.message);
+    o.engine.backend = &own;
+    cr_assert_eq(sd_serve_plan_make(&q, &o, &err), SD_OK, "%s", err.message);
+    cr_assert(p.available > 0 && q.available == 0 && !sd_serve_plan_remedy(&q));
+    cr_assert_eq(p.n, q.n, "the parts are the same");
+    free(s.model);
+    sd_tiny_remove(s.dir);
 }
 
 Test(serve_plan, what_cannot_be_served_is_refused_by_name) {
