@@ -37,6 +37,10 @@ extern "C" void check(bool ok, const char *fmt, ...) __attribute__((format(print
 
 /// First in a test that has more than ThreadSanitizer's 8128 threads in a grid, or would take it minutes: a skip there.
 void not_under_tsan();
+/// Where a test takes fewer cases: a thread of a grid costs ThreadSanitizer a millisecond.
+bool under_tsan();
+/// First in a test that itself reads memory that nobody wrote: a skip under MemorySanitizer.
+void not_under_msan();
 
 /// Whether `run`, in a process of its own, ends as the emulator's errors do, with `word` in the message.
 bool ends_with(const std::function<void()> &run, const char *word);

@@ -138,7 +138,7 @@ static int launch_queries(const gradient_args &x, sd_cuda_stream *s) {
 extern "C" int sd_cuda_flash_backward(float *dqkv, const float *dout, void *rounded, float *delta,
                                       const sd_cuda_flash *a, sd_cuda_stream *s) {
     if (!dqkv || !dout || !rounded || !delta || !flash_usable(a)) return SD_CUDA_EINVAL;
-    const gradient_args x = {*a, rounded, delta, dqkv};
+    const gradient_args x = {flash_within(a), rounded, delta, dqkv};
     int status = launch_delta(delta, rounded, dout, a, s);
     if (!status) status = launch_queries(x, s);
     return status ? status : flash_launch_keys(x, s);

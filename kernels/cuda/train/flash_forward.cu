@@ -97,12 +97,13 @@ extern "C" int sd_cuda_flash_tiles(sd_cuda_flash_tile *tile, int begin, int len)
 
 extern "C" int sd_cuda_flash_forward(const sd_cuda_flash *a, sd_cuda_stream *s) {
     if (!flash_usable(a)) return SD_CUDA_EINVAL;
+    const sd_cuda_flash within = flash_within(a);
 #define FORWARD_LAUNCH(name, Plan)                                                                 \
     if (sizeof(Plan::Real) == sd_cuda_real_bytes(a->type) && a->D <= Plan::MOST_D) {               \
         const int status = SD_ALLOW_SHARED(sd_flash_##name, Plan::FORWARD_BYTES);                  \
         return status ? status                                                                     \
                       : SD_LAUNCH(sd_flash_##name, dim3(a->tiles * Plan::BLOCKS, a->H),            \
-                                  Plan::THREADS, Plan::FORWARD_BYTES, s, *a);                      \
+                                  Plan::THREADS, Plan::FORWARD_BYTES, s, within);                  \
     }
     FLASH_INSTANCES(FORWARD_LAUNCH)
     return SD_CUDA_EINVAL;

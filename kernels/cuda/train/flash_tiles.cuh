@@ -94,3 +94,9 @@ static inline bool flash_usable(const sd_cuda_flash *a) {
            a->H <= 65535 && a->G >= 1 && a->H % a->G == 0 && a->D >= 8 && a->D % 8 == 0 &&
            a->D <= SD_CUDA_MOST_D && a->window >= 0;
 }
+/// The same, without a window that is wider than everything: kernels add to it.
+static inline sd_cuda_flash flash_within(const sd_cuda_flash *a) {
+    sd_cuda_flash b = *a;
+    if (b.window >= b.N) b.window = 0;
+    return b;
+}

@@ -8,8 +8,12 @@
 
 namespace ptx {
 
-static std::map<std::string, emu::Translation> &known() {
-    static auto *all = new std::map<std::string, emu::Translation>;
+struct Known {
+    emu::Translation run;
+    bool noted;
+};
+static std::map<std::string, Known> &known() {
+    static auto *all = new std::map<std::string, Known>;
     return *all;
 }
 
@@ -25,12 +29,13 @@ static void note_launch(const char *name) {
 static emu::Translation find(const char *name) {
     const auto it = known().find(name);
     if (it == known().end()) emu::fail("%s has no PTX", name);
-    note_launch(name);
-    return it->second;
+    if (!it->second.noted) note_launch(name);
+    it->second.noted = true;
+    return it->second.run;
 }
 
 File::File(const Entry *entries) {
-    for (; entries->name; entries++) known()[entries->name] = entries->run;
+    for (; entries->name; entries++) known()[entries->name] = {entries->run, false};
     emu::translation_of = find;
 }
 

@@ -22,6 +22,7 @@ static Norm norm_of(const float *grad, size_t n, double scale, double max_norm) 
 // Sums of n positive doubles in two orders: at most n 2^-53 apart, far less than 1e-10 here.
 TEST("the gradient's norm is the CPU's, and clips as the CPU does") {
     for (size_t n : {1, 255, 16384, 16385, 40000}) {
+        if (under_tsan() && n != 16385) continue;
         const auto grad = random_floats(n, 3);
         for (double max_norm : {0.0, 1.0, 1e9}) {
             const Norm r = norm_of(emu::device_copy(grad), n, 0.25, max_norm);
@@ -42,12 +43,12 @@ TEST("a gradient that is not finite has a norm that is not") {
 }
 
 TEST("ten steps of AdamW give the CPU's bits") {
-    const size_t n = 1000;
+    const size_t n = under_tsan() ? 300 : 1000;
     const sd_adamw_options o = {0.9, 0.999, 1e-8, 0.01};
     const sd_cuda_adamw_options device = {0.9, 0.999, 1e-8, 0.01};
     auto theta = random_floats(n), m = std::vector<float>(n), v2 = std::vector<float>(n);
     float *dtheta = emu::device_copy(theta), *dm = emu::device_copy(m), *dv = emu::device_copy(v2);
-    for (int step = 1; step <= 10; step++) {
+    for (int step = 1; step <= (under_tsan() ? 3 : 10); step++) {
         auto grad = random_floats(n, step == 5 ? 1e4f : 1e-2f);
         grad[0] = 0, grad[1] = 1e-30f;
         const double lr = 1e-3 / step, scale = sd_clip_factor(step, 3.0) / 7;

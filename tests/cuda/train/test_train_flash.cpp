@@ -3,6 +3,7 @@
 #include "tests/cuda/train/real.h"
 
 #include <algorithm>
+#include <limits.h>
 
 struct Case {
     int H, G, D, window;
@@ -268,30 +269,35 @@ static void run_case(const Case &c) {
 
 TEST("flash attention and its gradients are the CPU's for every instance's head size") {
     for (sd_cuda_real type : types)
-        for (int D : {8, 64, 96, 128, 256}) run_case({2, 1, D, 0, type, {3, D > 128 ? 37 : 70}});
+        for (int D : {8, 64, 96, 128, 256})
+            if (!under_tsan() || D == 8 || D > 96)
+                run_case({2, 1, D, 0, type, {3, under_tsan() ? 20 : D > 128 ? 37 : 70}});
 }
 TEST("segments of every length around a tile's are packed side by side, and none sees another") {
+    if (under_tsan()) return run_case({1, 1, 16, 0, SD_CUDA_F32, {1, 65}});
     run_case({1, 1, 16, 0, SD_CUDA_F32, {1, 63, 64, 65, 16, 17}});
     run_case({2, 2, 16, 0, SD_CUDA_BF16, {130, 1, 15}});
 }
 TEST("a kv head's gradients are sums over its query heads") {
+    if (under_tsan()) return run_case({3, 1, 16, 0, SD_CUDA_F32, {40}});
     run_case({6, 2, 16, 0, SD_CUDA_F32, {40, 20}});
     run_case({7, 1, 32, 0, SD_CUDA_BF16, {33}});
 }
 TEST("rows of a window see no more than it, across tiles and inside of one") {
+    if (under_tsan()) return run_case({1, 1, 16, 20, SD_CUDA_BF16, {80}});
     for (sd_cuda_real type : types)
-        for (int window : {1, 20, 64, 100}) run_case({2, 1, 16, window, type, {150, 5}});
+        for (int window : {1, 20, 64, 100, INT_MAX}) run_case({2, 1, 16, window, type, {150, 5}});
 }
 
 TEST("a segment has the same bits alone, at another place and beside others") {
     not_under_tsan();
     for (sd_cuda_real type : types)
         for (int window : {0, 30}) {
-            const Data all = data_of({4, 2, 32, window, type, {70, 9, 100}});
+            const Data all = data_of({2, 1, 32, window, type, {66, 9, 70}});
             const Result of_all = run(all);
             for (size_t s = 0; s < 3; s++) {
                 const int len = all.c.segments[s];
-                Data one = data_of({4, 2, 32, window, type, {len}});
+                Data one = data_of({2, 1, 32, window, type, {len}});
                 const size_t ld = all.qkv.size() / size_t(all.N),
                              ld_out = all.dout.size() / size_t(all.N), at = size_t(all.begin[s]),
                              n = size_t(len);
@@ -302,7 +308,7 @@ TEST("a segment has the same bits alone, at another place and beside others") {
                 one.a.qkv = real_copy(&qkv, type), one.device_dout = emu::device_copy(dout);
                 const Result r = run(one);
                 check(memcmp(&r.out[ld_out], &of_all.out[at * ld_out], n * ld_out * 4) == 0 &&
-                          memcmp(&r.lse[4], &of_all.lse[at * 4], n * 4 * 4) == 0,
+                          memcmp(&r.lse[2], &of_all.lse[at * 2], n * 2 * 4) == 0,
                       "segment %zu: out differs", s);
                 check(memcmp(&r.dqkv[ld], &of_all.dqkv[at * ld], n * ld * 4) == 0,
                       "segment %zu: the gradient differs", s);
