@@ -212,6 +212,8 @@ plant "cvt.bf16x2 has its halves exchanged" $k/dialect.cuh 's/"f"\(hi\), "f"\(lo
 plant "the sum of bf16 pairs multiplies by what is not one" $k/dialect.cuh 's/0x3f803f80u\), "r"/0x3f803f81u), "r"/' ptx $k/matmul.cu test_matmul "beyond sixteen"
 plant "a load of 16 bytes has two words exchanged" $k/dialect.cuh 's/"=r"\(v\.x\), "=r"\(v\.y\)/"=r"(v.y), "=r"(v.x)/' ptx $k/matmul.cu test_matmul "beyond sixteen"
 plant "a barrier is left out for nvcc alone" $k/scalar.cuh 's/^    __syncthreads\(\);$/#ifndef __CUDACC__\n&\n#endif/' ptx $k/rows.cu test_rows "rmsnorm equals"
+plant_host "a copied page lacks its values" $b/kv_memory.c 's/i < 2 \* p->G && !status/i < p->G \&\& !status/' test_infer_engine "is found"
+plant_host "a row sees twice its window" $b/forward.c 's/\.window = cx->model->layer\[l\]\.window/.window = 2 * cx->model->layer[l].window/' test_infer "each architecture"
 # ---- queues
 plant "the splits are merged on another stream" $k/attention.cu 's/MERGE_THREADS, 0, s, x/MERGE_THREADS, 0, nullptr, x/' emu $k/attention.cu test_attention "splits of 512"
 plant "the emulator runs a wait before its event" tests/cuda/emu/queue.cpp 's/o\.waits_for->done >= o\.record/true/' emu tests/cuda/emu/queue.cpp test_emu "waits for an event"

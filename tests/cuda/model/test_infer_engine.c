@@ -135,3 +135,45 @@ TEST("a draft model on the device drafts, and changes no token") {
     free(path);
     sd_tiny_remove(dir);
 }
+
+// Whole pages are read where they lie, the begun one is copied on the device.
+TEST("what is found of an earlier prompt gives the tokens that computing it gives") {
+    enum { LONG = 110, SHARED = 100 };
+    const sd_tiny_model t = sd_tiny_default(&sd_arch_qwen3);
+    sd_model *m = open_tiny(&t);
+    int32_t prompt[2][LONG], want[2][N];
+    for (int i = 0; i < LONG; i++) {
+        prompt[0][i] = token_at(0, i, 250);
+        prompt[1][i] = i < SHARED ? prompt[0][i] : token_at(1, i, 250);
+    }
+    for (int cached = 0; cached < 2; cached++) {
+        sd_engine *e = test_engine_open(m, &(sd_engine_options){.ctx = 128,
+                                                                .slots = 2,
+                                                                .threads = 1,
+                                                                .no_prefix_cache = !cached,
+                                                                .spec = SD_SPEC_OFF,
+                                                                .backend = &sd_backend_cuda});
+        for (int i = 0; i < 2 + cached; i++) {
+            test_answer a = {0};
+            const sd_request r = {.prompt = prompt[i % 2],
+                                  .n_prompt = LONG,
+                                  .max_tokens = N,
+                                  .sampling = law_of(1),
+                                  .ignore_end = true,
+                                  .logprobs = -1};
+            test_run(e, &r, &a);
+            check(a.ids.n == N && !a.error[0], "%d tokens, %s", a.ids.n, a.error);
+            if (!cached)
+                memcpy(want[i], a.ids.id, sizeof want[i]);
+            else
+                same(&a, want[i % 2], "a found prompt", i % 2);
+            const int least = !cached || i == 0 ? 0 : i == 1 ? SHARED - 1 : LONG - 2;
+            check(a.stats.cached_tokens >= least && (least || a.stats.cached_tokens == 0),
+                  "request %d: %d tokens were found, %d are there", i, a.stats.cached_tokens,
+                  least);
+            test_answer_free(&a);
+        }
+        sd_engine_close(e);
+    }
+    sd_model_release(m);
+}
