@@ -12,8 +12,9 @@
 #include <pthread.h>
 #include <string.h>
 
-// Gone at once: more than one comes, so that their number falls again after many were held.
-enum { MAX_PARSED = 64 << 20, MAX_GONE = 8 };
+// Gone at once: more than one comes, so that their number falls again after many were held. PARSE_STEPS:
+// of a byte, until its value is freed.
+enum { MAX_PARSED = 64 << 20, MAX_GONE = 8, PARSE_STEPS = 3 };
 
 typedef struct {
     sd_grammar_kind kind;
@@ -167,6 +168,7 @@ int sd_gb_spec(sd_grammar_builder *b, const sd_grammar_spec *want, sd_error *err
     int e = -1;
     bool schema = want->kind == SD_GRAMMAR_SCHEMA, json = schema || want->kind == SD_GRAMMAR_OBJECT;
     if ((schema || want->kind == SD_GRAMMAR_CHOICE) && parse(&doc, want, err) != SD_OK) return -1;
+    if (doc) (void)sd_gb_spend(b, (int64_t)want->len * PARSE_STEPS, 0);
     if (schema) e = sd_gb_json_schema(b, doc);
     if (want->kind == SD_GRAMMAR_CHOICE) e = choice_of(b, doc, err);
     if (want->kind == SD_GRAMMAR_OBJECT) e = sd_gb_json_object(b, SD_GRAMMAR_OBJECT_DEPTH);
