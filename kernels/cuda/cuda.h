@@ -83,6 +83,9 @@ int sd_cuda_matmul(float *y, int ldy, const sd_cuda_weight *w, const void *x, in
 /// x [N, K] <- rows id[n] of W, times scale. An id outside [0, M) gives zeros.
 int sd_cuda_embedding(float *x, const sd_cuda_weight *w, const int32_t *id, int N, float scale,
                       sd_cuda_stream *s);
+/// y [rows, K] of `type` <- rows [m0, m0 + rows) of W, for products of many rows. m0 a multiple of SD_CUDA_TILE_M.
+int sd_cuda_dequantise(void *y, const sd_cuda_weight *w, int m0, int rows, sd_cuda_real type,
+                       sd_cuda_stream *s);
 
 // ---- LoRA (lora.cu)
 

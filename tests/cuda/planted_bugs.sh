@@ -121,7 +121,9 @@ plant "a sum writes one element too many" $k/rows.cu 's/if \(i < n\) x/if (i <= 
 plant "a gate's last block goes beyond the row" $k/rows.cu 's/if \(f >= F\) return;//' emu $k/rows.cu test_rows "the gates"
 plant "rows of x that are not there are read" $k/matmul.cu 's/n < a\.N && k < a\.K \?/true ?/' emu $k/matmul.cu test_matmul "beyond sixteen"
 plant "outputs beyond M are written" $k/matmul.cu 's/if \(m >= a\.M \|\| n >= a\.N\)/if (n >= a.N)/' emu $k/matmul.cu test_matmul "equals the sum"
-plant "a row of the embedding that is not there is looked up" $k/embedding.cu 's/m >= 0 && m < a\.M/true/' emu $k/embedding.cu test_matmul "an embedding"
+plant "a row of the embedding that is not there is looked up" $k/embedding.cu 's/m >= 0 && m < a\.w\.M/true/' emu $k/embedding.cu test_matmul "an embedding"
+plant "dequantised rows beyond the last one are written" $k/embedding.cu 's/if \(row >= rows\) return;//' emu $k/embedding.cu test_matmul "dequantised rows"
+plant "dequantised rows are those of the tile before" $k/embedding.cu 's/\(m0 \+ row\) \/ SD_CUDA_TILE_M/row \/ SD_CUDA_TILE_M/' emu $k/embedding.cu test_matmul "dequantised rows"
 plant "an adapter of a smaller rank is read as the largest" $k/lora.cu 's/if \(r >= a\.r\) return;.*$//' emu $k/lora.cu test_lora "each row"
 plant "a row without an adapter takes one" $k/lora.cu 's/if \(m >= M \|\| which\[n\] < 0\)/if (m >= M)/' asan $k/lora.cu test_lora "each row"
 plant "what lies before a window is looked at" $k/attention.cu 's/p >= from && p < to && col/p < to \&\& col/' emu $k/attention.cu test_attention "a window"
@@ -222,7 +224,7 @@ plant "the emulator runs a wait before its event" tests/cuda/emu/queue.cpp 's/o\
 # The control: an edit that changes nothing must break nothing.
 if [ -z "$word" ]; then
   turn=1
-  control=$(plant "control" $k/rows.cu 's/float sum = 0;/float sum = 0.0f;/' emu $k/rows.cu test_rows "rmsnorm equals")
+  control=$(plant "control" $k/scalar.cuh 's/float sum = 0;/float sum = 0.0f;/' emu $k/rows.cu test_rows "rmsnorm equals")
   if [[ $control == *"no test fails (status 0)"* ]]; then
     echo "ok - planted: a harmless edit breaks nothing"
   else

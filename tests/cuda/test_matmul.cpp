@@ -50,6 +50,36 @@ TEST("an embedding is its row's values, and zeros where there is no such row") {
     }
 }
 
+TEST("dequantised rows are the file's values, in bf16 to the nearest") {
+    for (sd_dtype t : all_types) {
+        const int M = 35, m0 = 16, rows = 17,
+                  K = sd_dtype_block(t) == 256  ? 512
+                      : sd_dtype_block(t) == 32 ? 96
+                                                : 100;
+        Stored s;
+        random_stored(&s, t, M, K, true);
+        const sd_cuda_weight d = on_device(s.w);
+        const size_t n = size_t(rows * K);
+        float *y = emu::device_array<float>(n);
+        uint16_t *z = emu::device_array<uint16_t>(n);
+        check(sd_cuda_dequantise(y, &d, m0, rows, SD_CUDA_F32, nullptr) == 0 &&
+                  sd_cuda_dequantise(z, &d, m0, rows, SD_CUDA_BF16, nullptr) == 0,
+              "refused");
+        emu::synchronise();
+        for (int m = 0; m < rows; m++) {
+            const auto want = stored_row(s.w, m0 + m);
+            for (int k = 0; k < K; k++) {
+                const size_t at = size_t(m * K + k);
+                const float w = want[size_t(k)];
+                check(y[at] == w && z[at] == bf16_bits(w), "%s: row %d, value %d is %g, want %g",
+                      sd_dtype_name(t), m, k, double(y[at]), double(w));
+            }
+        }
+        check(sd_cuda_dequantise(y, &d, 8, 8, SD_CUDA_F32, nullptr) == SD_CUDA_EINVAL, "m0");
+        check(sd_cuda_dequantise(y, &d, 16, 20, SD_CUDA_F32, nullptr) == SD_CUDA_EINVAL, "rows");
+    }
+}
+
 // Activations in device memory; `x` becomes what the instance is given.
 static void *activations(std::vector<float> *x, sd_cuda_real type) {
     if (type == SD_CUDA_F32) return emu::device_copy(*x);
