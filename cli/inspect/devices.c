@@ -19,7 +19,7 @@ static json_t *cpu_json(void) {
 static sd_status add_cuda_devices(json_t *list, const sd_cuda_device *d, int n, sd_error *err) {
     for (int i = 0; i < n; i++) {
         sd_cuda_properties p;
-        char word[16];
+        char word[24];
         const int status = d->properties(&p, i);
         if (status)
             return sd_fail(err, SD_EIO, "CUDA: device %d does not tell what it is (error %d: %s)",
