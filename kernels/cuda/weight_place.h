@@ -25,7 +25,7 @@ SD_PLACE_FUNCTION size_t sd_place_byte(int bits, sd_place p) {
     return (size_t)((unit * 32 + p.lane) * 16 + of_step);
 }
 
-/// Of a code of 4 bits: the number of its uint32 in the tile, and how far it is shifted there.
+/// The number of a 4-bit code's uint32 in the tile, and how far the code is shifted there.
 SD_PLACE_FUNCTION int sd_place_word(sd_place p) {
     return p.lane * 4 + p.step;
 }

@@ -39,7 +39,7 @@ typedef struct {
 sd_status sd_cudnn_plan_open(sd_cudnn_plan **out, sd_cudnn *c, const sd_cudnn_sdpa *shape,
                              const char *device, sd_error *err);
 void sd_cudnn_plan_close(sd_cudnn_plan *p); // NULL is fine
-/// Of the device's memory, which sd_cudnn_run is given; a multiple of 256.
+/// Bytes of the device's memory that sd_cudnn_run is given; a multiple of 256.
 size_t sd_cudnn_plan_workspace(const sd_cudnn_plan *p);
 
 /// In the device's memory. Rows of all heads, as the matrix products leave them: q, o, d_o, dq [B, S, H, D]; k, v, dk, dv

@@ -40,8 +40,8 @@ out:
     return st;
 }
 
-// 35: the driver is older than the runtime; 34: a stub in the driver's place; 100: no device; 999: what else a broken
-// installation gives.
+// 35: the driver is older than the runtime; 34: the toolkit's empty library in the driver's place; 100: no device;
+// 999: what else a broken installation gives.
 static bool means_no_gpu(int status) {
     return status == 35 || status == 34 || status == 100 || status == 999;
 }

@@ -2,7 +2,7 @@
 // in ascending order. Where the sums of both do not fit into registers, a block has one of them.
 #include "kernels/cuda/train/flash_gradient.cuh"
 
-// Of rows [first, first + STEP) of a head: lse in units of log2, and delta.
+// to <- lse in units of log2, and delta, of rows [first, first + STEP) of a head.
 template <class P>
 SD_DEVICE void copy_statistics(float *to, const gradient_args &x, int head, int first, int end) {
     for (int i = threadIdx.x; i < 2 * P::STEP; i += P::THREADS) {

@@ -56,7 +56,7 @@ SD_DEVICE int end_of_warp(int first, int end) {
     return first >= end ? 0 : first + SIDE < end ? first + SIDE : end;
 }
 
-/// Of STEP rows from `at` on, those by 16 that lie in [from, to): the first, and where they end. At run time, so that nobody unrolls the loop.
+/// The groups of 16 among STEP rows from `at` on that lie in [from, to): the first, and where they end. At run time, so that nobody unrolls the loop.
 struct flash_range {
     int first, end;
 };

@@ -138,7 +138,7 @@ size_t sd_cuda_weight_sum(const sd_model *m) {
     return sum + vectors * sizeof(float);
 }
 
-// What is taken for steps: where its pointer is, and its bytes.
+// A piece of memory taken for steps: where its pointer is, and its bytes.
 typedef struct {
     size_t bytes;
     void **to;

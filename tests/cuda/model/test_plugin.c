@@ -1,4 +1,4 @@
-// What is said where a driver, a plugin or a GPU is missing, or a plugin is of another build.
+// Messages where a driver, a plugin or a GPU is missing, or a plugin is of another build.
 #include "tests/cuda/model/check.h"
 
 #include "kernels/cuda/plugin/find.h"

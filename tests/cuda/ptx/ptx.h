@@ -176,7 +176,7 @@ inline double round_m(double x) {
 inline double round_p(double x) {
     return __builtin_ceil(x);
 }
-/// Of a whole number: the nearest there is, NaN 0.
+/// The nearest whole number there is; NaN gives 0.
 template <class T> inline T to_integer(double x) {
     typedef std::numeric_limits<T> L;
     if (x != x) return 0;
