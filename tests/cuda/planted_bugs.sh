@@ -100,7 +100,7 @@ plant_host() {
   fi
 }
 
-k=kernels/cuda t=kernels/cuda/train b=model/infer/cuda
+k=kernels/cuda t=kernels/cuda/train b=model/infer/cuda w=model/cuda
 plants() {
 # ---- barriers and races
 plant "a sum over a block is read before all have written it" $k/scalar.cuh 's/^    __syncthreads\(\);$//' emu $k/rows.cu test_rows "rmsnorm equals"
@@ -158,8 +158,8 @@ plant "a rejected draft counts" $k/sample.cu 's/picked\[first \+ j\] == token/pi
 # ---- the backend: waits, memory, what goes to the device
 plant_host "a step that wants nothing is not waited for" $b/forward.c 's/^        st = sd_cuda_status\(cx->dev, cx->dev->stream_wait\(cx->stream\), "a step", err\);/        st = SD_OK;/' test_infer_rows "want nothing"
 plant_host "logits are handed out before they have come" $b/pick.c 's/CUDA_TRY\(cx->dev->stream_wait\(cx->stream\), "a step"\);//' test_infer_rows "sampler, on the device"
-plant_host "half of the host's memory is filled while it is read" $b/upload.c 's/u->dev->event_wait\(u->done\[u->at\]\)/0/' test_infer_memory "slices and waves"
-plant_host "memory of copies is given back before they are done" $b/upload.c 's/^    \(void\)u->dev->stream_wait.*$//' test_infer_memory "is refused ends"
+plant_host "half of the host's memory is filled while it is read" $w/upload.c 's/u->dev->event_wait\(u->done\[u->at\]\)/0/' test_infer_memory "slices and waves"
+plant_host "memory of copies is given back before they are done" $w/upload.c 's/^    \(void\)u->dev->stream_wait.*$//' test_infer_memory "is refused ends"
 plant_host "a row has the pages up to its own position alone" $b/step.c 's/row\[i\]->kv->pages < ld \? row\[i\]->kv->pages : ld/row[i]->pos \/ SD_KV_PAGE + 1/' test_infer_rows "alone and in chunks"
 plant_host "rows that read together are counted from the step's first" $b/step.c 's/\{n0 - c->n0, n\}/{n0, n}/' test_infer_rows "share a step"
 plant_host "a chunk reads the pages of another's memory" $b/step.c 's/c->pages != pages_of\(r\) \|\| //' test_infer_rows "beside others"
@@ -170,7 +170,7 @@ plant_host "an adapter that is gone keeps its memory" $b/adapters.c 's/e->gone \
 plant_host "the rank is that of the step's first adapter" $b/forward.c 's/k < cx->n_used; k\+\+/k < 1; k++/' test_infer_rows "beside others"
 plant_host "the device picks what it cannot" $b/step.c 's/pick \&\& !sd_cuda_picks\(pick\)/false/' test_infer_rows "sampler, on the device"
 plant_host "a token is picked for the position before" $b/pick.c 's/\(uint32_t\)r->pos \+ 1/(uint32_t)r->pos/' test_infer_rows "sampler, on the device"
-plant_host "scales lie where the slice has them" $b/weights.c 's/to \+= all\[i\]/to += part[i]/' test_infer_memory "slices and waves"
+plant_host "scales lie where the slice has them" $w/weights.c 's/to \+= all\[i\]/to += part[i]/' test_infer_memory "slices and waves"
 plant_host "keys of all layers are the first one's" $b/forward.c 's/pages->layer\[l\]/pages->layer[0]/' test_infer "each architecture"
 # ---- training
 plant "a norm's gradient lacks what its factor does" $t/rows_backward.cu 's/-\(pull \* x\[c\]\)/0.0f/' emu $t/rows_backward.cu train/test_train_rows "through a norm"

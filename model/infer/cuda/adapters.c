@@ -201,7 +201,7 @@ static sd_status send_all(sd_cuda_adapters *t, sd_cuda_adapter *e, const sd_cont
                           const sd_adapter *a, sd_error *err) {
     sd_status st = SD_OK;
     sd_cuda_upload up = {0};
-    SD_TRY(sd_cuda_upload_open(&up, cx, HALF, err));
+    SD_TRY(sd_cuda_upload_open(&up, cx->dev, cx->stream, HALF, err));
     SD_TRY(send_factors(t, e, cx, a, &up, err));
     SD_TRY(sd_cuda_upload_copy(&up, t->array, t->mirror, t->array_bytes, err));
     CUDA_TRY(cx->dev->stream_wait(cx->stream), "copying an adapter");

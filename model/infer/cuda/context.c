@@ -2,7 +2,6 @@
 #include "model/infer/cuda/private.h"
 
 #include "base/memory.h"
-#include "kernels/cuda/plugin/find.h"
 
 #include <string.h>
 
@@ -40,19 +39,9 @@ out:
 
 // ---- the device
 
-static sd_status find_device(const sd_cuda_device **dev, int device, sd_error *err) {
-    sd_status st = SD_OK;
-    int devices = 0;
-    SD_TRY(sd_cuda_find(dev, &devices, err));
-    SD_CHECK(device >= 0 && device < devices, err, SD_EINVAL,
-             "CUDA: there is no device %d; give cuda:0 to cuda:%d", device, devices - 1);
-out:
-    return st;
-}
-
 static sd_status look(int device, sd_error *err) {
     const sd_cuda_device *dev;
-    return find_device(&dev, device, err);
+    return sd_cuda_find_device(&dev, device, err);
 }
 
 // ---- its life
@@ -85,12 +74,13 @@ sd_status sd_cuda_open(sd_context **out, sd_model *m, sd_pool *pool, const sd_co
     SD_TRY(sd_cuda_configure(cx, m, o, err));
     SD_TRY(place_windows(cx, err));
     SD_TRY(make_lists(cx, err));
-    SD_TRY(find_device(&cx->dev, cx->device, err));
+    SD_TRY(sd_cuda_find_device(&cx->dev, cx->device, err));
+    cx->owned.dev = cx->weights.owned.dev = cx->dev;
     CUDA_TRY(cx->dev->choose(cx->device), "choosing the device");
     CUDA_TRY(cx->dev->stream_open(&cx->stream), "a stream");
     SD_TRY(sd_cuda_adapters_open(&cx->adapters, err));
     SD_TRY(sd_cuda_take_steps(cx, err));
-    SD_TRY(sd_cuda_load_weights(cx, err));
+    SD_TRY(sd_cuda_load_weights(&cx->weights, m, cx->stream, pool, cx->stop, err));
     *out = cx;
     cx = NULL;
 out:
@@ -105,7 +95,8 @@ static void close_device(sd_context *cx) {
     sd_cuda_adapters_close(cx->adapters, cx);
     sd_cuda_room *const rooms[] = {&cx->plan, &cx->partial, &cx->turn, &cx->products, &cx->to_host};
     for (size_t i = 0; i < sizeof rooms / sizeof *rooms; i++) sd_cuda_free_room(cx, rooms[i]);
-    sd_cuda_free_owned(cx);
+    sd_cuda_free_weights(&cx->weights);
+    sd_cuda_free_owned(&cx->owned);
     if (cx->stream) cx->dev->stream_close(cx->stream);
 }
 
@@ -113,7 +104,6 @@ void sd_cuda_close(sd_context *cx) {
     close_device(cx);
     sd_cuda_pick_close(cx);
     sd_model_release(cx->model);
-    free(cx->layer);
     free(cx->window_of);
     free(cx->first_layer);
     free(cx->row);
@@ -148,7 +138,7 @@ static size_t room_bytes(const sd_cuda_room *r) {
 }
 
 void sd_cuda_memory(const sd_context *cx, sd_context_memory *out) {
-    *out = (sd_context_memory){.weights = cx->weight_bytes,
+    *out = (sd_context_memory){.weights = cx->weights.owned.bytes,
                                .steps = cx->step_bytes,
                                .adapters =
                                    sd_cuda_adapters_bytes(cx->adapters) + room_bytes(&cx->products),
@@ -174,7 +164,7 @@ sd_status sd_cuda_plan(sd_context_plan *out, const sd_model *m, const sd_context
     sd_context *cx = &p->cx;
     cx->model = &p->seen;
     SD_TRY(sd_cuda_configure(cx, m, o, err));
-    SD_TRY(find_device(&dev, cx->device, err));
+    SD_TRY(sd_cuda_find_device(&dev, cx->device, err));
     cx->windows = count_windows(m, m->hp.L);
     sd_context_memory *sum = &out->memory;
     sum->weights = sd_cuda_weight_sum(m);
@@ -204,7 +194,7 @@ static int max_rows_of(const sd_context *cx) {
     return cx->max_rows;
 }
 static size_t bytes_of(const sd_context *cx) {
-    return cx->owned.bytes;
+    return cx->owned.bytes + cx->weights.owned.bytes;
 }
 
 // Steps are not timed ahead: whoever plans them learns what they cost from the first ones.

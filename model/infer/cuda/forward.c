@@ -49,9 +49,9 @@ static sd_status multiply(sd_context *cx, const sd_cuda_rows *rows, int l, const
     sd_status st = SD_OK;
     float *y = p->y, *of[SD_PROJ_COUNT] = {0};
     for (int k = (int)p->first; k <= (int)p->last; k++) {
-        const sd_cuda_weight *w = &cx->layer[l].w[k];
-        CUDA_TRY(cx->dev->matmul(y, p->ld, w, p->x, rows->n, cx->layer[l].bias[k], p->add, cx->real,
-                                 cx->stream),
+        const sd_cuda_weight *w = &cx->weights.layer[l].w[k];
+        CUDA_TRY(cx->dev->matmul(y, p->ld, w, p->x, rows->n, cx->weights.layer[l].bias[k], p->add,
+                                 cx->real, cx->stream),
                  "a matrix product");
         of[k] = y;
         y += w->M;
@@ -109,8 +109,8 @@ static sd_status rotate_and_store(sd_context *cx, const sd_cuda_rows *rows, int 
                                 .H = hp->H,
                                 .G = hp->G,
                                 .D = hp->D,
-                                .q_norm = cx->layer[l].q_norm,
-                                .k_norm = cx->layer[l].k_norm,
+                                .q_norm = cx->weights.layer[l].q_norm,
+                                .k_norm = cx->weights.layer[l].k_norm,
                                 .eps = hp->eps,
                                 .cos = cosines,
                                 .sin = cosines + table,
@@ -194,12 +194,12 @@ static sd_status feed_forward(sd_context *cx, const sd_cuda_rows *rows, int l, s
     const sd_hparams *hp = &cx->model->hp;
     const product p = {
         .first = SD_WGATE, .last = SD_WUP, .x = cx->h, .K = hp->C, .y = cx->wide, .ld = 2 * hp->F};
-    SD_TRY(norm(cx, rows, cx->layer[l].ffn_norm, err));
+    SD_TRY(norm(cx, rows, cx->weights.layer[l].ffn_norm, err));
     SD_TRY(multiply(cx, rows, l, &p, err));
     CUDA_TRY(cx->dev->glu(cx->h, cx->wide, cx->wide + hp->F, rows->n, hp->F, 2 * hp->F,
                           hp->act == SD_ACT_GELU_TANH, cx->real, cx->stream),
              "a gate");
-    SD_TRY(add_to_stream(cx, rows, l, SD_WDOWN, hp->F, cx->layer[l].post_ffn_norm, err));
+    SD_TRY(add_to_stream(cx, rows, l, SD_WDOWN, hp->F, cx->weights.layer[l].post_ffn_norm, err));
 out:
     return st;
 }
@@ -214,7 +214,7 @@ static sd_status run_layer(sd_context *cx, int l, sd_error *err) {
                          .K = hp->C,
                          .y = cx->wide,
                          .ld = (hp->H + 2 * hp->G) * hp->D};
-    SD_TRY(norm(cx, rows, cx->layer[l].attn_norm, err));
+    SD_TRY(norm(cx, rows, cx->weights.layer[l].attn_norm, err));
     SD_TRY(multiply(cx, rows, l, &qkv, err));
     SD_TRY(rotate_and_store(cx, rows, l, err));
     if (l == hp->L - 1) {
@@ -223,7 +223,8 @@ static sd_status run_layer(sd_context *cx, int l, sd_error *err) {
         rows = &cx->kept;
     }
     SD_TRY(attend(cx, rows, l, err));
-    SD_TRY(add_to_stream(cx, rows, l, SD_WO, hp->H * hp->D, cx->layer[l].post_attn_norm, err));
+    SD_TRY(
+        add_to_stream(cx, rows, l, SD_WO, hp->H * hp->D, cx->weights.layer[l].post_attn_norm, err));
     SD_TRY(feed_forward(cx, rows, l, err));
 out:
     return st;
@@ -244,7 +245,8 @@ static sd_status run(sd_context *cx, float *logits, sd_picked *picked, sd_error 
     sd_status st = SD_OK;
     const sd_hparams *hp = &cx->model->hp;
     const float scale = hp->embedding_scale != 0 ? hp->embedding_scale : 1;
-    CUDA_TRY(cx->dev->embedding(cx->x, &cx->embedding, cx->all.token, cx->all.n, scale, cx->stream),
+    CUDA_TRY(cx->dev->embedding(cx->x, &cx->weights.embedding, cx->all.token, cx->all.n, scale,
+                                cx->stream),
              "the embedding");
     for (int l = 0; l < hp->L; l++) {
         SD_CHECK(!cx->stop || !atomic_load_explicit(cx->stop, memory_order_relaxed), err,
@@ -252,7 +254,7 @@ static sd_status run(sd_context *cx, float *logits, sd_picked *picked, sd_error 
         SD_TRY(run_layer(cx, l, err));
     }
     if (cx->kept.n) {
-        SD_TRY(norm(cx, &cx->kept, cx->out_norm, err));
+        SD_TRY(norm(cx, &cx->kept, cx->weights.out_norm, err));
         SD_TRY(sd_cuda_finish(cx, logits, picked, err));
     }
 out:

@@ -6,61 +6,6 @@
 enum { DEFAULT_ROWS = 512, MAX_ROWS = 65535 }; // rows of a grid
 enum { LOGIT_ROWS = 128 };                     // rows that the head gives at a time, at most
 
-sd_status sd_cuda_status(const sd_cuda_device *dev, int status, const char *doing, sd_error *err) {
-    if (!status) return SD_OK;
-    if (status == SD_CUDA_ENOMEM)
-        return sd_fail(err, SD_ENOMEM,
-                       "CUDA: the device has no memory for %s; use a shorter context, fewer "
-                       "sequences or a smaller model",
-                       doing);
-    return sd_fail(err, SD_EIO, "CUDA: %s failed (error %d: %s); see nvidia-smi", doing, status,
-                   dev->error_text(status));
-}
-
-// ---- owned memory
-
-static bool room_for_one(void ***list, int n, int *cap) {
-    if (n < *cap) return true;
-    const int more = *cap ? 2 * *cap : 64;
-    void **p = sd_realloc(*list, (size_t)more, sizeof *p);
-    if (!p) return false;
-    *list = p, *cap = more;
-    return true;
-}
-
-sd_status sd_cuda_take(sd_context *cx, void **out, size_t bytes, const char *what, sd_error *err) {
-    sd_status st = SD_OK;
-    sd_cuda_owned *o = &cx->owned;
-    *out = NULL;
-    SD_CHECK_ALLOC(room_for_one(&o->device, o->n_device, &o->cap_device), err);
-    CUDA_TRY(cx->dev->alloc(out, bytes), what);
-    o->device[o->n_device++] = *out;
-    o->bytes += bytes;
-out:
-    return st;
-}
-
-sd_status sd_cuda_take_host(sd_context *cx, void **out, size_t bytes, const char *what,
-                            sd_error *err) {
-    sd_status st = SD_OK;
-    sd_cuda_owned *o = &cx->owned;
-    *out = NULL;
-    SD_CHECK_ALLOC(room_for_one(&o->host, o->n_host, &o->cap_host), err);
-    CUDA_TRY(cx->dev->host_alloc(out, bytes), what);
-    o->host[o->n_host++] = *out;
-    o->bytes += bytes;
-out:
-    return st;
-}
-
-void sd_cuda_free_owned(sd_context *cx) {
-    for (int i = 0; i < cx->owned.n_device; i++) cx->dev->free(cx->owned.device[i]);
-    for (int i = 0; i < cx->owned.n_host; i++) cx->dev->host_free(cx->owned.host[i]);
-    free(cx->owned.device);
-    free(cx->owned.host);
-    cx->owned = (sd_cuda_owned){0};
-}
-
 sd_status sd_cuda_grow(sd_context *cx, sd_cuda_room *r, size_t bytes, bool device, bool host,
                        const char *what, sd_error *err) {
     sd_status st = SD_OK;
@@ -122,22 +67,6 @@ out:
 
 // ---- sums
 
-size_t sd_cuda_weight_sum(const sd_model *m) {
-    const sd_hparams *hp = &m->hp;
-    size_t sum = sd_cuda_weight_of(&m->embedding).bytes, vectors = (size_t)hp->C;
-    if (!hp->tied_head) sum += sd_cuda_weight_of(&m->head).bytes;
-    for (int l = 0; l < hp->L; l++) {
-        const sd_layer *y = &m->layer[l];
-        for (int p = 0; p < SD_PROJ_COUNT; p++) {
-            sum += sd_cuda_weight_of(&y->w[p]).bytes;
-            if (y->bias[p]) vectors += (size_t)y->w[p].rows;
-        }
-        vectors += (size_t)hp->C * (2 + (y->post_attn_norm != NULL) + (y->post_ffn_norm != NULL)) +
-                   (size_t)hp->D * ((y->q_norm != NULL) + (y->k_norm != NULL));
-    }
-    return sum + vectors * sizeof(float);
-}
-
 // A piece of memory taken for steps: where its pointer is, and its bytes.
 typedef struct {
     size_t bytes;
@@ -187,8 +116,8 @@ sd_status sd_cuda_take_steps(sd_context *cx, sd_error *err) {
     list_steps(all, cx);
     for (int i = 0; i < STEP_PARTS; i++) {
         if (!all[i].bytes) continue;
-        SD_TRY(all[i].host ? sd_cuda_take_host(cx, all[i].to, all[i].bytes, "steps", err)
-                           : sd_cuda_take(cx, all[i].to, all[i].bytes, "steps", err));
+        SD_TRY(all[i].host ? sd_cuda_take_host(&cx->owned, all[i].to, all[i].bytes, "steps", err)
+                           : sd_cuda_take(&cx->owned, all[i].to, all[i].bytes, "steps", err));
         cx->step_bytes += all[i].bytes;
     }
 out:

@@ -133,7 +133,7 @@ sd_status sd_cuda_finish(sd_context *cx, float *logits, sd_picked *picked, sd_er
     const size_t row = (size_t)hp->C * sd_cuda_real_bytes(cx->real);
     for (int k = 0, n; k < cx->kept.n; k += n) {
         n = cx->kept.n - k < cx->logit_rows ? cx->kept.n - k : cx->logit_rows;
-        CUDA_TRY(cx->dev->matmul(cx->logits, hp->V, &cx->head,
+        CUDA_TRY(cx->dev->matmul(cx->logits, hp->V, &cx->weights.head,
                                  (const char *)cx->h + (size_t)k * row, n, NULL, false, cx->real,
                                  cx->stream),
                  "the head");

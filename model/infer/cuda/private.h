@@ -1,26 +1,12 @@
-// CUDA's backend: the state of a context, shared by its life (context.c, which has the backend's table, over memory.c,
-// weights.c and upload.c) and its step: forward.c over step.c, adapters.c, kv_memory.c and pick.c.
+// CUDA's backend: the state of a context, shared by its life (context.c, which has the backend's table, over memory.c) and its step: forward.c over step.c, adapters.c, kv_memory.c and pick.c.
 //
 // Everything goes by the table of kernels/cuda/device.h. A context has one stream, on which a step's launches follow
 // each other; whoever returns to the caller has waited for it, so memory of the host may be written again, and a
 // sequence's pages be read by another context.
 #pragma once
 
-#include "kernels/cuda/device.h"
+#include "model/cuda/weights.h"
 #include "model/infer/backend.h"
-
-// Memory of the device and of host_alloc that goes with the context.
-typedef struct {
-    void **device, **host;
-    int n_device, n_host, cap_device, cap_host;
-    size_t bytes; // of both
-} sd_cuda_owned;
-
-typedef struct {
-    sd_cuda_weight w[SD_PROJ_COUNT];
-    const float *bias[SD_PROJ_COUNT]; // [rows]; NULL: none
-    const float *attn_norm, *ffn_norm, *post_attn_norm, *post_ffn_norm, *q_norm, *k_norm;
-} sd_cuda_layer;
 
 // Memory that only ever grows, so that a steady state allocates nothing.
 typedef struct {
@@ -69,13 +55,10 @@ struct sd_context {
     int max_rows, max_picked, logit_rows;
     const atomic_bool *stop; // NULL: never
     sd_cuda_owned owned;
-    size_t weight_bytes, step_bytes;
+    size_t step_bytes;
 
-    // Weights
-    sd_cuda_weight embedding, head; // one memory where they are tied
-    const float *out_norm;          // [C]
-    sd_cuda_layer *layer;           // [L]
-    int linears;                    // of a layer
+    sd_cuda_weights weights;
+    int linears; // of a layer
 
     // Activations; N = max_rows
     float *x, *kept_x; // [N, C] the residual stream
@@ -121,16 +104,9 @@ struct sd_context {
 
 // ---- memory.c
 
-/// SD_OK, or what an error number says of `doing`: SD_ENOMEM where the device has no memory for it.
-sd_status sd_cuda_status(const sd_cuda_device *dev, int status, const char *doing, sd_error *err);
 /// In a function with `sd_status st`, `err`, `cx` and a label `out`.
-#define CUDA_TRY(call, doing) SD_TRY(sd_cuda_status(cx->dev, (call), (doing), err))
+#define CUDA_TRY(call, doing) SD_CUDA_TRY(cx->dev, (call), (doing))
 
-/// *out <- memory that the context frees at its end. what: "weights", for messages.
-sd_status sd_cuda_take(sd_context *cx, void **out, size_t bytes, const char *what, sd_error *err);
-sd_status sd_cuda_take_host(sd_context *cx, void **out, size_t bytes, const char *what,
-                            sd_error *err);
-void sd_cuda_free_owned(sd_context *cx);
 /// At least so many bytes; what was there is lost where it grows. The stream is idle.
 sd_status sd_cuda_grow(sd_context *cx, sd_cuda_room *r, size_t bytes, bool device, bool host,
                        const char *what, sd_error *err);
@@ -139,8 +115,7 @@ void sd_cuda_free_room(sd_context *cx, sd_cuda_room *r);
 /// What cx is by its options, before a device is asked for anything.
 sd_status sd_cuda_configure(sd_context *cx, const sd_model *m, const sd_context_options *o,
                             sd_error *err);
-/// Bytes of weights and vectors; of what is taken for steps when the context is opened.
-size_t sd_cuda_weight_sum(const sd_model *m);
+/// Bytes of what is taken for steps when the context is opened.
 size_t sd_cuda_step_sum(const sd_context *cx);
 /// Takes the latter.
 sd_status sd_cuda_take_steps(sd_context *cx, sd_error *err);
@@ -148,34 +123,6 @@ sd_status sd_cuda_take_steps(sd_context *cx, sd_error *err);
 int sd_cuda_turn_tables(const sd_hparams *hp);
 /// The table of layer l for a row's sequence.
 int sd_cuda_turn_table(const sd_context *cx, int l, int beyond);
-
-// ---- upload.c
-
-/// Copies on their way to the device, through two halves of host memory: one is written while the other is read.
-typedef struct {
-    const sd_cuda_device *dev;
-    sd_cuda_stream *stream;
-    char *host; // [2, half]
-    size_t half, used;
-    int at; // the half that is written
-    sd_cuda_event *done[2];
-} sd_cuda_upload;
-sd_status sd_cuda_upload_open(sd_cuda_upload *u, const sd_context *cx, size_t half, sd_error *err);
-/// Waits for the stream. A zeroed one is fine.
-void sd_cuda_upload_close(sd_cuda_upload *u);
-/// Room for bytes <= half; *out is written before the next call of sd_cuda_upload_send.
-sd_status sd_cuda_upload_room(sd_cuda_upload *u, void **out, size_t bytes, sd_error *err);
-/// to <- bytes of that room.
-sd_status sd_cuda_upload_send(sd_cuda_upload *u, void *to, const void *from, size_t bytes,
-                              sd_error *err);
-/// to <- bytes of any memory, which may be used again at once.
-sd_status sd_cuda_upload_copy(sd_cuda_upload *u, void *to, const void *from, size_t bytes,
-                              sd_error *err);
-
-// ---- weights.c
-
-/// The model's weights in memory of the device, and the context's pointers to them.
-sd_status sd_cuda_load_weights(sd_context *cx, sd_error *err);
 
 // ---- adapters.c
 

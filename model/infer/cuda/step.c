@@ -243,7 +243,7 @@ static sd_status reserve_turns(sd_context *cx, int longest, sd_error *err) {
     SD_CHECK_ALLOC(all && inv, err);
     fill_turns(all, hp, positions, inv);
     SD_TRY(sd_cuda_grow(cx, &cx->turn, bytes, true, false, "rotations", err));
-    SD_TRY(sd_cuda_upload_open(&up, cx, 1 << 20, err));
+    SD_TRY(sd_cuda_upload_open(&up, cx->dev, cx->stream, 1 << 20, err));
     SD_TRY(sd_cuda_upload_copy(&up, cx->turn.device, all, bytes, err));
     CUDA_TRY(cx->dev->stream_wait(cx->stream), "copying rotations");
     cx->turn_positions = positions;

@@ -1,11 +1,9 @@
 // Weights on their way to the device: strips of 16 rows are packed into its form by all threads, a wave of slices at a
 // time, while the wave before is copied. A strip's codes, scales and supers lie apart in the whole, so a slice is three
 // copies.
-#include "model/infer/cuda/private.h"
+#include "model/cuda/weights.h"
 
-#include "base/log.h"
 #include "base/memory.h"
-#include "model/infer/weight_cache/place.h"
 #include "model/load/source.h"
 
 #include <string.h>
@@ -21,7 +19,10 @@ typedef struct {
 } slice;
 
 typedef struct {
-    sd_context *cx;
+    sd_cuda_weights *out;
+    sd_model *m;
+    sd_pool *pool;
+    const atomic_bool *stop;
     sd_cuda_upload up;
     slice wave[WAVE];
     int n;
@@ -59,13 +60,12 @@ out:
 
 static sd_status send_wave(loader *l, sd_error *err) {
     sd_status st = SD_OK;
-    const atomic_bool *stop = l->cx->stop;
     if (!l->n) goto out;
-    SD_CHECK(!stop || !atomic_load_explicit(stop, memory_order_relaxed), err, SD_EINTERRUPTED,
-             "%s: interrupted", l->cx->model->path);
+    SD_CHECK(!l->stop || !atomic_load_explicit(l->stop, memory_order_relaxed), err, SD_EINTERRUPTED,
+             "%s: interrupted", l->m->path);
     for (int i = 0; i < l->n; i++)
         SD_TRY(sd_cuda_upload_room(&l->up, &l->wave[i].host, l->wave[i].form.bytes, err));
-    sd_pool_run(l->cx->pool, l->n, pack_slice, l);
+    sd_pool_run(l->pool, l->n, pack_slice, l);
     for (int i = 0; i < l->n; i++) SD_TRY(send_slice(l, &l->wave[i], err));
     l->n = 0;
     l->bytes = 0;
@@ -102,8 +102,7 @@ static sd_status load(loader *l, sd_cuda_weight *out, const sd_weight *w, sd_err
     sd_status st = SD_OK;
     void *to;
     *out = sd_cuda_weight_of(w);
-    SD_TRY(sd_cuda_take(l->cx, &to, out->bytes, "weights", err));
-    l->cx->weight_bytes += out->bytes;
+    SD_TRY(sd_cuda_take(&l->out->owned, &to, out->bytes, "weights", err));
     out->data = to;
     size_t strips = SLICE / strip_bytes(w);
     const int rows = SD_CUDA_TILE_M * (int)(strips ? strips : 1);
@@ -125,10 +124,9 @@ static sd_status load_vector(loader *l, const float **out, const float *x, int n
     const size_t bytes = (size_t)n * sizeof *x;
     *out = NULL;
     if (!x) goto out;
-    SD_TRY(sd_cuda_take(l->cx, &to, bytes, "weights", err));
+    SD_TRY(sd_cuda_take(&l->out->owned, &to, bytes, "weights", err));
     SD_TRY(send_wave(l, err)); // its slices have the room before this one's
     SD_TRY(sd_cuda_upload_copy(&l->up, to, x, bytes, err));
-    l->cx->weight_bytes += bytes;
     *out = to;
 out:
     return st;
@@ -136,7 +134,7 @@ out:
 
 static sd_status load_layer(loader *l, sd_cuda_layer *to, const sd_layer *y, sd_error *err) {
     sd_status st = SD_OK;
-    const sd_hparams *hp = &l->cx->model->hp;
+    const sd_hparams *hp = &l->m->hp;
     const struct {
         const float **to, *x;
         int n;
@@ -169,25 +167,48 @@ static size_t half_for(const sd_model *m) {
     return half;
 }
 
-sd_status sd_cuda_load_weights(sd_context *cx, sd_error *err) {
+size_t sd_cuda_weight_sum(const sd_model *m) {
+    const sd_hparams *hp = &m->hp;
+    size_t sum = sd_cuda_weight_of(&m->embedding).bytes, vectors = (size_t)hp->C;
+    if (!hp->tied_head) sum += sd_cuda_weight_of(&m->head).bytes;
+    for (int l = 0; l < hp->L; l++) {
+        const sd_layer *y = &m->layer[l];
+        for (int p = 0; p < SD_PROJ_COUNT; p++) {
+            sum += sd_cuda_weight_of(&y->w[p]).bytes;
+            if (y->bias[p]) vectors += (size_t)y->w[p].rows;
+        }
+        vectors += (size_t)hp->C * (2 + (y->post_attn_norm != NULL) + (y->post_ffn_norm != NULL)) +
+                   (size_t)hp->D * ((y->q_norm != NULL) + (y->k_norm != NULL));
+    }
+    return sum + vectors * sizeof(float);
+}
+
+sd_status sd_cuda_load_weights(sd_cuda_weights *out, sd_model *m, sd_cuda_stream *stream,
+                               sd_pool *pool, const atomic_bool *stop, sd_error *err) {
     sd_status st = SD_OK;
-    sd_model *m = cx->model;
+    const sd_cuda_device *dev = out->owned.dev;
     loader *l = sd_alloc(1, sizeof *l);
-    cx->layer = sd_alloc((size_t)m->hp.L, sizeof *cx->layer);
-    SD_CHECK_ALLOC(l && cx->layer, err);
-    l->cx = cx;
-    SD_TRY(sd_cuda_upload_open(&l->up, cx, half_for(m), err));
-    SD_TRY(load(l, &cx->embedding, &m->embedding, err));
-    cx->head = cx->embedding;
-    if (!m->hp.tied_head) SD_TRY(load(l, &cx->head, &m->head, err));
-    SD_TRY(load_vector(l, &cx->out_norm, m->out_norm, m->hp.C, err));
-    for (int i = 0; i < m->hp.L; i++) SD_TRY(load_layer(l, &cx->layer[i], &m->layer[i], err));
+    out->layer = sd_alloc((size_t)m->hp.L, sizeof *out->layer);
+    SD_CHECK_ALLOC(l && out->layer, err);
+    *l = (loader){.out = out, .m = m, .pool = pool, .stop = stop};
+    SD_TRY(sd_cuda_upload_open(&l->up, dev, stream, half_for(m), err));
+    SD_TRY(load(l, &out->embedding, &m->embedding, err));
+    out->head = out->embedding;
+    if (!m->hp.tied_head) SD_TRY(load(l, &out->head, &m->head, err));
+    SD_TRY(load_vector(l, &out->out_norm, m->out_norm, m->hp.C, err));
+    for (int i = 0; i < m->hp.L; i++) SD_TRY(load_layer(l, &out->layer[i], &m->layer[i], err));
     SD_TRY(send_wave(l, err));
-    CUDA_TRY(cx->dev->stream_wait(cx->stream), "copying the weights");
+    SD_CUDA_TRY(dev, dev->stream_wait(stream), "copying the weights");
     SD_TRY(sd_model_check(m, err)); // what was copied are the bytes that were opened
     sd_model_forget(m);
 out:
     if (l) sd_cuda_upload_close(&l->up);
     free(l);
     return st;
+}
+
+void sd_cuda_free_weights(sd_cuda_weights *w) {
+    sd_cuda_free_owned(&w->owned);
+    free(w->layer);
+    w->layer = NULL;
 }

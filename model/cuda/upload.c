@@ -1,16 +1,17 @@
 // The host fills one half of its memory while the device reads the other; before a half is filled again, the event
 // behind its last copy has passed.
-#include "model/infer/cuda/private.h"
+#include "model/cuda/memory.h"
 
 #include <string.h>
 
-sd_status sd_cuda_upload_open(sd_cuda_upload *u, const sd_context *cx, size_t half, sd_error *err) {
+sd_status sd_cuda_upload_open(sd_cuda_upload *u, const sd_cuda_device *dev, sd_cuda_stream *stream,
+                              size_t half, sd_error *err) {
     sd_status st = SD_OK;
     void *p = NULL;
-    *u = (sd_cuda_upload){.dev = cx->dev, .stream = cx->stream, .half = half};
-    CUDA_TRY(cx->dev->host_alloc(&p, 2 * half), "host memory for copies");
+    *u = (sd_cuda_upload){.dev = dev, .stream = stream, .half = half};
+    SD_CUDA_TRY(dev, dev->host_alloc(&p, 2 * half), "host memory for copies");
     u->host = p;
-    for (int i = 0; i < 2; i++) CUDA_TRY(cx->dev->event_open(&u->done[i]), "an event");
+    for (int i = 0; i < 2; i++) SD_CUDA_TRY(dev, dev->event_open(&u->done[i]), "an event");
 out:
     if (st != SD_OK) sd_cuda_upload_close(u);
     return st;
