@@ -7,7 +7,7 @@ build=(build-essential cmake pkg-config ca-certificates curl python3 python3-pip
   libjansson-dev libyaml-dev libpcre2-dev libutf8proc-dev libevent-dev libssl-dev
   libhdf5-dev libzstd-dev libxxhash-dev libarchive-dev libdnnl-dev)
 tests=("${build[@]}" git libcriterion-dev libsimde-dev clang-format
-  strace clang-14 libclang-rt-14-dev)
+  strace clang-14 libclang-rt-14-dev lld)
 
 case ${1:-build} in
 build) want=("${build[@]}") ;;

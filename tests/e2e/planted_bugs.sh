@@ -15,6 +15,7 @@ flags=(-std=c11 -D_GNU_SOURCE -O1 -ffp-contract=off -fno-math-errno -fno-trappin
 read -ra found <<<"$(pkg-config --cflags --libs hdf5 libarchive libzstd)"
 libs=("$build"/libtest_support.a "$build"/libspecdec.a "${found[@]}" -lcriterion -ldnnl -ljansson -lyaml -lpcre2-8 -lutf8proc -lcrypto -levent -levent_pthreads
   -lxxhash -lpthread -lm)
+command -v ld.lld >/dev/null && libs+=(-fuse-ld=lld) # a third of the time
 
 # The object of a unit test, which its build has left behind.
 object() {
