@@ -177,8 +177,8 @@ if has tsan; then
   build tsan $threaded && unit_tests tsan '^test_(base|backend|engine|lora_weights|serve|workers|provider)'
 fi
 
-if has cuda; then # on emulated threads; compile, resources and ptx also need nvcc. Planted errors: tests/cuda/ladder.sh
-  for rung in compile resources emu asan tsan msan ptx cudnn; do check "cuda/$rung" tests/cuda/ladder.sh "$rung"; done
+if has cuda; then # on emulated threads; compile, resources, ptx and runtime also need nvcc. Planted errors: tests/cuda/ladder.sh
+  for rung in compile resources emu asan tsan msan ptx runtime cudnn; do check "cuda/$rung" tests/cuda/ladder.sh "$rung"; done
 fi
 
 check litter litter_check

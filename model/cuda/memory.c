@@ -6,10 +6,13 @@
 
 sd_status sd_cuda_find_device(const sd_cuda_device **dev, int device, sd_error *err) {
     sd_status st = SD_OK;
+    const sd_cuda_device *found;
     int devices = 0;
-    SD_TRY(sd_cuda_find(dev, &devices, err));
+    *dev = NULL;
+    SD_TRY(sd_cuda_find(&found, &devices, err));
     SD_CHECK(device >= 0 && device < devices, err, SD_EINVAL,
              "CUDA: there is no device %d; give cuda:0 to cuda:%d", device, devices - 1);
+    *dev = found;
 out:
     return st;
 }

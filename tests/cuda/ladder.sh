@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The ladder by which the CUDA kernels are verified without a device; each rung prints TAP.
 #
-#   tests/cuda/ladder.sh [RUNG...]      compile resources emu asan tsan msan ptx cudnn planted; all where none is named
+#   tests/cuda/ladder.sh [RUNG...]      compile resources emu asan tsan msan ptx runtime cudnn planted; all where none is named
 #
 # compile      nvcc for every architecture, warnings, spills and local memory are errors
 # resources    registers and shared memory of each kernel have not grown beyond kernels/cuda/resources.txt
@@ -9,10 +9,11 @@
 # asan, tsan   the same under these sanitizers: bounds and undefined behaviour; races
 # msan         the same under MemorySanitizer: every value that decides or is stored was written
 # ptx          the same programs of tests, with nvcc's PTX of the kernels in the place of their source
+# runtime      the same programs with the launchers and the plugin as nvcc built them, over an emulated CUDA runtime; and the script for a device
 # cudnn        cuDNN's plans of attention compile for devices that are only described
 # planted      planted errors, each of which a rung above must catch
 #
-# Where nvcc is missing, compile, resources and ptx are skips; where clang++-14 is, msan; where cuDNN is, cudnn.
+# Where nvcc is missing, compile, resources, ptx and runtime are skips; where clang++-14 is, msan; where cuDNN is, cudnn.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 failed=0
@@ -120,6 +121,27 @@ ptx() {
   rm -f "$PTX_LOG"
 }
 
+# What would run on a device, but for the device: tests/cuda/gpu.
+runtime() {
+  local folder=build/release/cuda_runtime_tests fake
+  cmake --preset release >/dev/null 2>&1
+  if ! has_nvcc || ! command -v python3 >/dev/null; then
+    echo "ok - cuda: an emulated runtime # SKIP nvcc or python3 is not installed"
+    return
+  fi
+  if ! build release cuda_runtime_tests; then
+    echo "not ok - cuda: the tests over an emulated runtime build"
+    failed=1
+    return
+  fi
+  LD_LIBRARY_PATH=$folder run_all runtime "$folder"
+  fake=$(mktemp -d)
+  printf '#!/bin/sh\necho "emulated runtime, 9.0, 65536 MiB, 0"\n' >"$fake/nvidia-smi"
+  chmod +x "$fake/nvidia-smi"
+  PATH=$fake:$PATH tests/cuda/on_device.sh --emulated "$fake" || failed=1
+  rm -rf "$fake"
+}
+
 cudnn() {
   cmake --preset release >/dev/null 2>&1
   if ! grep -qE '^SPECDEC_CUDNN_INCLUDE:PATH=/' build/release/CMakeCache.txt 2>/dev/null; then
@@ -132,7 +154,7 @@ cudnn() {
   fi
 }
 
-for rung in ${*:-compile resources emu asan tsan msan ptx cudnn planted}; do
+for rung in ${*:-compile resources emu asan tsan msan ptx runtime cudnn planted}; do
   start=$SECONDS
   case $rung in
   compile) compile ;;
@@ -141,10 +163,11 @@ for rung in ${*:-compile resources emu asan tsan msan ptx cudnn planted}; do
   asan | tsan) emu "$rung" ;;
   msan) msan ;;
   ptx) ptx ;;
+  runtime) runtime ;;
   cudnn) cudnn ;;
   planted) tests/cuda/planted_bugs.sh || failed=1 ;;
   *)
-    echo "ladder.sh: '$rung' is unknown; give compile, resources, emu, asan, tsan, msan, ptx, cudnn or planted" >&2
+    echo "ladder.sh: '$rung' is unknown; give compile, resources, emu, asan, tsan, msan, ptx, runtime, cudnn or planted" >&2
     exit 2
     ;;
   esac

@@ -3,7 +3,7 @@
 # Nothing in the checkout changes.
 #
 #   tests/cuda/planted_bugs.sh [WORD]       only those whose names contain the word; needs cuda_tests of presets release, asan, tsan and
-#                                           msan. Those of rungs ptx and msan are skips where nvcc or clang++-14 is missing
+#                                           msan, and cuda_runtime_tests. Those of rungs ptx, runtime and msan are skips where nvcc or clang++-14 is missing
 #
 # TAP on standard output. A test that no planted error can make fail proves nothing; this is the proof that these can.
 set -uo pipefail
@@ -100,6 +100,45 @@ plant_host() {
   fi
 }
 
+# plant_plugin NAME FILE SED UNIT TEST SENTENCE: the plugin with the edit, UNIT compiled by nvcc, under a program of the rung runtime.
+plant_plugin() {
+  local name=$1 file=$2 edit=$3 unit=$4 test=$5 sentence=$6 own=$work/src folder=$work/plugin built=build/release/tests/cuda status id object
+  [[ $name == *"$word"* ]] || return
+  if [ -z "$nvcc" ]; then
+    [ $turn = 1 ] || echo "ok - planted: $name # SKIP nvcc is not installed"
+    return
+  fi
+  number=$((number + 1))
+  ((number % 2 == turn)) || return
+  rm -rf "$own" "$folder"
+  mkdir -p "$own/$(dirname "$file")" "$own/$(dirname "$unit")" "$folder"
+  [ "$unit" = "$file" ] || cp "$unit" "$own/$unit"
+  sed -E "$edit" "$file" >"$own/$file"
+  if cmp -s "$file" "$own/$file"; then
+    echo "not ok - planted: $name: the edit no longer finds its place in $file"
+    failed=1
+    return
+  fi
+  id=$(grep -ohE 'SD_CUDA_BUILD_ID=[0-9a-f]{64}' $built/CMakeFiles/cuda_emulated_device.dir/flags.make)
+  object=$(basename "${unit%.cu}").o
+  if ! { "$nvcc" -std=c++17 -O3 -fmad=false -I"$own" -I. -D"$id" -Xcompiler -fPIC -arch=sm_80 -c "$own/$unit" -o "$work/$object" &&
+    "${CXX:-c++}" -shared -o "$folder/libspecdec_cuda.so" "$work/$object" $(ls build/release/kernels/cuda/*.o | grep -v "/$object$") \
+      $built/gpu/libcuda_runtime_emu.so -Wl,-rpath,"$PWD/$built/gpu" -ldl && cp "build/release/cuda_runtime_tests/runtime_$test" "$folder/"; } 2>"$work/log"; then
+    echo "not ok - planted: $name: does not build"
+    tail -3 "$work/log"
+    failed=1
+    return
+  fi
+  LD_LIBRARY_PATH=build/release/cuda_runtime_tests timeout 300 "$folder/runtime_$test" "$sentence" >"$work/out" 2>&1
+  status=$?
+  if [ $status = 1 ] && grep -q '^not ok' "$work/out"; then
+    echo "ok - planted: $name (runtime: $(grep -m1 -oE '(emu|gpu): .{0,60}|^# .{0,60}' "$work/out" | tr '#' ' '))"
+  else
+    echo "not ok - planted: $name: no test fails (status $status)"
+    failed=1
+  fi
+}
+
 k=kernels/cuda t=kernels/cuda/train b=model/infer/cuda w=model/cuda
 plants() {
 # ---- barriers and races
@@ -171,6 +210,7 @@ plant_host "the rank is that of the step's first adapter" $b/forward.c 's/k < cx
 plant_host "the device picks what it cannot" $b/step.c 's/pick \&\& !sd_cuda_picks\(pick\)/false/' test_infer_rows "sampler, on the device"
 plant_host "a token is picked for the position before" $b/pick.c 's/\(uint32_t\)r->pos \+ 1/(uint32_t)r->pos/' test_infer_rows "sampler, on the device"
 plant_host "scales lie where the slice has them" $w/weights.c 's/to \+= all\[i\]/to += part[i]/' test_infer_memory "slices and waves"
+plant_host "the pages that steps were timed with stay" $b/step_cost.c 's/sd_kv_close\(p\.kv\);//' test_infer_memory "are timed"
 plant_host "keys of all layers are the first one's" $b/forward.c 's/pages->layer\[l\]/pages->layer[0]/' test_infer "each architecture"
 # ---- training
 plant "a norm's gradient lacks what its factor does" $t/rows_backward.cu 's/-\(pull \* x\[c\]\)/0.0f/' emu $t/rows_backward.cu train/test_train_rows "through a norm"
@@ -216,6 +256,10 @@ plant "a load of 16 bytes has two words exchanged" $k/dialect.cuh 's/"=r"\(v\.x\
 plant "a barrier is left out for nvcc alone" $k/scalar.cuh 's/^    __syncthreads\(\);$/#ifndef __CUDACC__\n&\n#endif/' ptx $k/rows.cu test_rows "rmsnorm equals"
 plant_host "a copied page lacks its values" $b/kv_memory.c 's/i < 2 \* p->G && !status/i < p->G \&\& !status/' test_infer_engine "is found"
 plant_host "a row sees twice its window" $b/forward.c 's/\.window = cx->model->layer\[l\]\.window/.window = 2 * cx->model->layer[l].window/' test_infer "each architecture"
+# ---- the plugin
+plant_plugin "the plugin copies on another stream" $k/plugin/table.cu 's/cudaMemcpyDefault, \(cudaStream_t\)s/cudaMemcpyDefault, NULL/' $k/plugin/table.cu test_infer_rows "alone and in chunks"
+plant_plugin "the plugin does not wait for a stream" $k/plugin/table.cu 's/taken\(cudaStreamSynchronize\(\(cudaStream_t\)s\)\)/0 * (s != NULL)/' $k/plugin/table.cu test_infer_rows "sampler, on the device"
+plant_plugin "a kernel has no more shared memory than all have" $k/dialect.cuh 's/^    \(\(int\)cudaFuncSetAttribute\(kernel.*$/    ((void)(kernel), (void)(bytes), 0)/' $k/attention.cu test_infer_memory "was planned"
 # ---- queues
 plant "the splits are merged on another stream" $k/attention.cu 's/MERGE_THREADS, 0, s, x/MERGE_THREADS, 0, nullptr, x/' emu $k/attention.cu test_attention "splits of 512"
 plant "the emulator runs a wait before its event" tests/cuda/emu/queue.cpp 's/o\.waits_for->done >= o\.record/true/' emu tests/cuda/emu/queue.cpp test_emu "waits for an event"

@@ -10,27 +10,33 @@ static const char *error_text(int status) {
     return cudaGetErrorString((cudaError_t)status);
 }
 
+// A failure is its caller's alone: left in the runtime, the next launch would report it as its own.
+static int taken(cudaError_t status) {
+    if (status) (void)cudaGetLastError();
+    return status;
+}
+
 // ---- devices
 
 static int count(int *n) {
     *n = 0; // the call leaves it unwritten where it fails
-    const int status = cudaGetDeviceCount(n);
+    const int status = taken(cudaGetDeviceCount(n));
     if (status) *n = 0;
     return status;
 }
 static int choose(int device) {
-    return cudaSetDevice(device);
+    return taken(cudaSetDevice(device));
 }
 static int properties(sd_cuda_properties *out, int device) {
     cudaDeviceProp p;
     size_t left = 0, total = 0;
     memset(out, 0, sizeof *out);
-    int status = cudaGetDeviceProperties(&p, device);
+    int status = taken(cudaGetDeviceProperties(&p, device));
     if (status) return status;
     snprintf(out->name, sizeof out->name, "%s", p.name);
     out->major = p.major, out->minor = p.minor, out->multiprocessors = p.multiProcessorCount;
-    status = cudaSetDevice(device);
-    if (!status) status = cudaMemGetInfo(&left, &total);
+    status = choose(device);
+    if (!status) status = taken(cudaMemGetInfo(&left, &total));
     out->memory = total, out->left = left;
     return status;
 }
@@ -39,48 +45,48 @@ static int properties(sd_cuda_properties *out, int device) {
 
 static int device_alloc(void **out, size_t bytes) {
     *out = NULL;
-    const int status = cudaMalloc(out, bytes);
-    if (status) *out = NULL, (void)cudaGetLastError(); // else the next launch would report it
+    const int status = taken(cudaMalloc(out, bytes));
+    if (status) *out = NULL;
     return status;
 }
 static int device_free(void *p) {
-    return cudaFree(p);
+    return taken(cudaFree(p));
 }
 static int host_alloc(void **out, size_t bytes) {
     *out = NULL;
-    const int status = cudaMallocHost(out, bytes);
-    if (status) *out = NULL, (void)cudaGetLastError();
+    const int status = taken(cudaMallocHost(out, bytes));
+    if (status) *out = NULL;
     return status;
 }
 static int host_free(void *p) {
-    return cudaFreeHost(p);
+    return taken(cudaFreeHost(p));
 }
 static int copy(void *to, const void *from, size_t bytes, sd_cuda_stream *s) {
-    return cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, (cudaStream_t)s);
+    return taken(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, (cudaStream_t)s));
 }
 
 // ---- streams and events
 
 static int stream_open(sd_cuda_stream **out) {
-    return cudaStreamCreateWithFlags((cudaStream_t *)out, cudaStreamNonBlocking);
+    return taken(cudaStreamCreateWithFlags((cudaStream_t *)out, cudaStreamNonBlocking));
 }
 static int stream_close(sd_cuda_stream *s) {
-    return cudaStreamDestroy((cudaStream_t)s);
+    return taken(cudaStreamDestroy((cudaStream_t)s));
 }
 static int stream_wait(sd_cuda_stream *s) {
-    return cudaStreamSynchronize((cudaStream_t)s);
+    return taken(cudaStreamSynchronize((cudaStream_t)s));
 }
 static int event_open(sd_cuda_event **out) {
-    return cudaEventCreateWithFlags((cudaEvent_t *)out, cudaEventDisableTiming);
+    return taken(cudaEventCreateWithFlags((cudaEvent_t *)out, cudaEventDisableTiming));
 }
 static int event_close(sd_cuda_event *e) {
-    return cudaEventDestroy((cudaEvent_t)e);
+    return taken(cudaEventDestroy((cudaEvent_t)e));
 }
 static int event_record(sd_cuda_event *e, sd_cuda_stream *s) {
-    return cudaEventRecord((cudaEvent_t)e, (cudaStream_t)s);
+    return taken(cudaEventRecord((cudaEvent_t)e, (cudaStream_t)s));
 }
 static int event_wait(sd_cuda_event *e) {
-    return cudaEventSynchronize((cudaEvent_t)e);
+    return taken(cudaEventSynchronize((cudaEvent_t)e));
 }
 
 static sd_cuda_device make_table() {

@@ -1,6 +1,4 @@
-// Only the costs' ratios decide, so the danger is a moment in which something else ran. Every
-// number of rows is timed in each of a few rounds, up and down in turn, and its least time counts:
-// a burst of other work spoils one round's neighbours, not the same sizes in all.
+// The costs of steps beside the packed form: timed once, kept in a file, and made anew where that is not whole.
 #include "model/infer/step_cost.h"
 
 #include "base/clock.h"
@@ -21,12 +19,8 @@
 #include <string.h>
 #include <unistd.h>
 
-const int sd_step_cost_rows[SD_STEP_COSTS] = {
-    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 24, 32, 48, SD_STEP_COST_MOST};
-
-enum { DEPTH = 128, ROUNDS = 3, LAST_ROUND_ROWS = 8 };
+enum { DEPTH = 128 };
 enum { BY = 160, HEX = 64, MAX_BYTES = 1 << 16, MAX_TABLES = 32 };
-static const double ENOUGH_S = 3; // after the first round nothing more is timed from here on
 static const double MAX_MS = 1e6;
 
 // ---- timing
@@ -37,7 +31,8 @@ typedef struct {
     float *logits; // [SD_STEP_COST_MOST, V]
 } probe;
 
-static sd_status time_step(double *least_ms, const probe *p, int n, sd_error *err) {
+static sd_status time_step(double *ms, void *ctx, int n, sd_error *err) {
+    const probe *p = ctx;
     sd_row row[SD_STEP_COST_MOST];
     for (int i = 0; i < n; i++)
         row[i] = (sd_row){.token = (i * 7919 + 1) % p->cx->model->hp.V,
@@ -46,29 +41,18 @@ static sd_status time_step(double *least_ms, const probe *p, int n, sd_error *er
                           .want_logits = true};
     double begin = sd_now_s();
     sd_status st = sd_forward(p->cx, row, n, p->logits, err);
-    double ms = (sd_now_s() - begin) * 1e3;
-    if (*least_ms <= 0 || ms < *least_ms) *least_ms = ms;
+    *ms = (sd_now_s() - begin) * 1e3;
     return st;
 }
 
 static sd_status measure(sd_step_costs *out, sd_context *cx, sd_error *err) {
     sd_status st = SD_OK;
     probe p = {.cx = cx};
-    *out = (sd_step_costs){0};
     SD_TRY(sd_kv_open(&p.kv, cx, DEPTH + SD_STEP_COST_MOST, err));
     sd_cpu_kv_clear(p.kv->pool->memory); // untouched memory is all the same zeros
     p.logits = sd_alloc((size_t)SD_STEP_COST_MOST * (size_t)cx->model->hp.V, sizeof *p.logits);
     SD_CHECK_ALLOC(p.logits, err);
-    double begin = sd_now_s();
-    for (int r = 0; r < ROUNDS; r++)
-        for (int k = 0; k < SD_STEP_COSTS; k++) {
-            // Down first: the longest step touches all memory that the others then find. The second
-            // time up: the short ones are those that most depend on a quiet moment.
-            int i = r == 1 ? k : SD_STEP_COSTS - 1 - k, n = sd_step_cost_rows[i];
-            if (r == ROUNDS - 1 && n > LAST_ROUND_ROWS) continue;
-            if (r > 0 && sd_now_s() - begin > ENOUGH_S) goto out;
-            SD_TRY(time_step(&out->ms[i], &p, n, err));
-        }
+    SD_TRY(sd_step_costs_measure(out, time_step, &p, err));
 out:
     free(p.logits);
     sd_kv_close(p.kv);

@@ -197,12 +197,6 @@ static size_t bytes_of(const sd_context *cx) {
     return cx->owned.bytes + cx->weights.owned.bytes;
 }
 
-// Steps are not timed ahead: whoever plans them learns what they cost from the first ones.
-static bool step_costs(sd_step_costs *out, sd_context *cx) {
-    (void)out, (void)cx;
-    return false;
-}
-
 const sd_backend sd_backend_cuda = {.word = "cuda",
                                     .own_memory = true,
                                     .look = look,
@@ -213,7 +207,7 @@ const sd_backend sd_backend_cuda = {.word = "cuda",
                                     .bytes = bytes_of,
                                     .memory = sd_cuda_memory,
                                     .plan = sd_cuda_plan,
-                                    .step_costs = step_costs,
+                                    .step_costs = sd_cuda_step_costs,
                                     .take_adapter = sd_cuda_take_adapter,
                                     .forward = sd_cuda_forward,
                                     .kv_bytes = sd_cuda_kv_bytes,

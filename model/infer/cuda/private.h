@@ -191,7 +191,7 @@ bool sd_cuda_kv_fits(const sd_context *cx, const sd_kv_memory *m);
 void sd_cuda_kv_copy_page(sd_kv_memory *m, int l, int32_t to, int32_t from, int positions);
 bool sd_cuda_kv_equal(const sd_kv *a, const sd_kv *b, int positions);
 
-// ---- context.c, forward.c: the other entries of sd_backend_cuda
+// ---- context.c, step_cost.c, forward.c: the other entries of sd_backend_cuda
 
 sd_status sd_cuda_open(sd_context **out, sd_model *m, sd_pool *pool, const sd_context_options *o,
                        sd_error *err);
@@ -199,6 +199,7 @@ void sd_cuda_close(sd_context *cx);
 void sd_cuda_memory(const sd_context *cx, sd_context_memory *out);
 sd_status sd_cuda_plan(sd_context_plan *out, const sd_model *m, const sd_context_options *o,
                        int threads, int ctx, const int *const *rank, int n_adapters, sd_error *err);
+bool sd_cuda_step_costs(sd_step_costs *out, sd_context *cx);
 sd_status sd_cuda_take_adapter(sd_context *cx, const sd_adapter *a, sd_error *err);
 sd_status sd_cuda_forward(sd_context *cx, const sd_row *rows, int n, float *logits,
                           sd_picked *picked, sd_error *err);

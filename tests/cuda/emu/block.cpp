@@ -11,6 +11,7 @@
 namespace emu {
 
 Options options = {1, RANDOM, 99 << 10};
+const bool has_orders = true;
 Stats stats;
 Thread *cur;
 

@@ -28,6 +28,8 @@ struct Options {
     size_t shared_limit; // bytes of a block: 99 KB, the least of the architectures that are built
 };
 extern Options options;
+/// Whether threads run in an order that a test can choose: not on a device (tests/cuda/gpu).
+extern const bool has_orders;
 
 /// Order and seed from EMU_ORDER (forward, reverse, random) and EMU_SEED, where they are set.
 void options_from_environment();

@@ -1,6 +1,7 @@
 // What a context takes of the device: as it was planned, given back, and an error where it is refused.
 #include "tests/cuda/model/check.h"
 
+#include "base/log.h"
 #include "base/memory.h"
 #include "model/infer/cuda/private.h"
 #include "tests/cuda/device_emu.h"
@@ -235,6 +236,35 @@ static void load_many(sd_dtype dtype) {
 TEST("weights that need many slices and waves arrive whole") {
     static const sd_dtype types[] = {SD_F32, SD_Q8_0, SD_Q4_K};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) load_many(types[i]);
+}
+
+// Their values are a device's; that each is there, and what is left when the device fails, is not.
+TEST("steps of each number of rows are timed, and what that took is given back") {
+    sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2);
+    t.L = 1;
+    sd_model *m = open_tiny(&t);
+    sd_context *few = open_on(&sd_backend_cuda, m, SD_COMPUTE_AUTO, SD_STEP_COST_MOST - 1, 4),
+               *cx = open_on(&sd_backend_cuda, m, SD_COMPUTE_AUTO, SD_STEP_COST_MOST, 4);
+    sd_step_costs costs;
+    check(!sd_step_costs_get(&costs, few), "a context of 63 rows times 64");
+    sd_log_set_level(SD_LOG_ERROR);
+    const size_t before = emulated_bytes();
+    for (int n = 1; n <= 3; n++) { // tables of pages, of angles: before anything is timed
+        emulated_refuse(n);
+        check(!sd_step_costs_get(&costs, cx), "times without memory");
+        emulated_refuse(0);
+    }
+    check(sd_step_costs_get(&costs, cx), "no times");
+    for (int i = 0; i < SD_STEP_COSTS; i++)
+        check(costs.ms[i] > 0 && costs.ms[i] < 1e6, "%d rows: %g ms", sd_step_cost_rows[i],
+              costs.ms[i]);
+    sd_context_memory now;
+    sd_context_get_memory(cx, &now);
+    check(emulated_bytes() == before + now.splits, "%zu bytes are there, %zu were, %zu for steps",
+          emulated_bytes(), before, now.splits);
+    sd_context_close(few), sd_context_close(cx);
+    check(emulated_bytes() == 0, "bytes are left");
+    sd_model_release(m);
 }
 
 TEST("options that a device has not are refused by name") {

@@ -9,7 +9,7 @@
 namespace ptx {
 
 struct Known {
-    emu::Translation run;
+    const Entry *entry;
     bool noted;
 };
 static std::map<std::string, Known> &known() {
@@ -26,16 +26,19 @@ static void note_launch(const char *name) {
     fclose(f);
 }
 
-static emu::Translation find(const char *name) {
+const Entry *entry_of(const char *name) {
     const auto it = known().find(name);
     if (it == known().end()) emu::fail("%s has no PTX", name);
     if (!it->second.noted) note_launch(name);
     it->second.noted = true;
-    return it->second.run;
+    return it->second.entry;
+}
+static emu::Translation find(const char *name) {
+    return entry_of(name)->run;
 }
 
 File::File(const Entry *entries) {
-    for (; entries->name; entries++) known()[entries->name] = {entries->run, false};
+    for (; entries->name; entries++) known()[entries->name] = {entries, false};
     emu::translation_of = find;
 }
 

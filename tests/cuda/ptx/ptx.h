@@ -13,7 +13,10 @@ namespace ptx {
 struct Entry {
     const char *name;
     emu::Translation run;
+    size_t bytes[32]; // of each parameter; 0 behind the last
 };
+/// What was translated under this name; ends the test where nothing was.
+const Entry *entry_of(const char *name);
 /// Makes a file's kernels known to launches. entries end with a NULL name.
 struct File {
     explicit File(const Entry *entries);

@@ -581,8 +581,8 @@ def main():
         f.write(f'// Made by tests/cuda/ptx/ptx2cpp.py of {sys.argv[1]}.\n#include "tests/cuda/ptx/ptx.h"\n\n')
         for kernel in kernels:
             f.write(kernel.text() + "\n\n")
-        rows = "".join(f'    {{"{k.name}", run_{k.name}}},\n' for k in kernels)
-        f.write(f"static const ptx::Entry entries[] = {{\n{rows}    {{nullptr, nullptr}},\n}};\nstatic const ptx::File file(entries);\n")
+        rows = "".join(f'    {{"{k.name}", run_{k.name}, {{{", ".join(str(n) for _, n in sorted(k.parameters.values()))}}}}},\n' for k in kernels)
+        f.write(f"static const ptx::Entry entries[] = {{\n{rows}    {{nullptr, nullptr, {{}}}},\n}};\nstatic const ptx::File file(entries);\n")
     return 0
 
 

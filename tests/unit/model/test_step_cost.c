@@ -106,6 +106,47 @@ static int64_t size_of(const char *path) {
     return stat(path, &sb) == 0 ? sb.st_size : -1;
 }
 
+// A machine whose steps of n rows take n ms and what its first calls of that size take on top.
+typedef struct {
+    double per_row, on_top;
+    int calls, fails_at, of[SD_STEP_COST_MOST + 1];
+} machine;
+static sd_status machine_step(double *ms, void *ctx, int n, sd_error *err) {
+    machine *m = ctx;
+    if (++m->calls == m->fails_at) return sd_fail(err, SD_EIO, "call %d", m->calls);
+    *ms = m->per_row * n + m->on_top / ++m->of[n];
+    return SD_OK;
+}
+
+Test(step_cost, the_least_time_of_each_number_of_rows_counts) {
+    machine m = {.per_row = 1, .on_top = 6};
+    sd_step_costs t;
+    sd_error err;
+    cr_assert_eq(sd_step_costs_measure(&t, machine_step, &m, &err), SD_OK);
+    for (int i = 0; i < SD_STEP_COSTS; i++) {
+        int n = sd_step_cost_rows[i], times = n <= 8 ? 3 : 2;
+        cr_assert_eq(m.of[n], times, "%d rows were timed %d times", n, m.of[n]);
+        cr_assert_float_eq(t.ms[i], n + 6.0 / times, 1e-9, "%d rows: %g ms", n, t.ms[i]);
+    }
+}
+
+Test(step_cost, a_slow_machine_is_timed_once) {
+    machine m = {.per_row = 100, .on_top = 100};
+    sd_step_costs t;
+    sd_error err;
+    cr_assert_eq(sd_step_costs_measure(&t, machine_step, &m, &err), SD_OK);
+    cr_assert_eq(m.calls, SD_STEP_COSTS);
+    cr_assert_float_eq(t.ms[3], 500, 1e-9);
+}
+
+Test(step_cost, a_step_that_fails_ends_the_timing) {
+    machine m = {.per_row = 1, .fails_at = 23};
+    sd_step_costs t;
+    sd_error err;
+    cr_assert_eq(sd_step_costs_measure(&t, machine_step, &m, &err), SD_EIO);
+    cr_assert_eq(m.calls, 23);
+}
+
 Test(step_cost, is_timed_once_for_each_number_of_threads) {
     place p = make_place();
     sd_step_costs one = must_get(&p, 1), two = must_get(&p, 2);

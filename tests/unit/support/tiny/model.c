@@ -269,7 +269,9 @@ static void *bytes_of(const sd_tiny_model *t, const tensor *x, bool gguf, size_t
     bool one_more = gguf && x->rows == 1 && sd_tiny_is(t, "gemma3");
     uint8_t *data = sd_alloc(*bytes, 1);
     float *v = sd_alloc((size_t)x->cols, sizeof *v);
-    for (int r = 0; data && v && r < x->rows; r++) {
+    const bool noise = data && t->noise && type != SD_F32;
+    if (noise) random_blocks(data, *bytes, type, t->seed, id_of(x, 0));
+    for (int r = 0; !noise && data && v && r < x->rows; r++) {
         int from = source_row(t, x, r, gguf);
         for (int c = 0; c < x->cols; c++) v[c] = value(t, x, from, c);
         for (int c = 0; one_more && c < x->cols; c++) v[c] += 1;

@@ -24,6 +24,7 @@ typedef struct {
     bool tied;      // no head of its own
     sd_dtype dtype; // of matrices. Folder: F32, F16, BF16. GGUF: any; K types get random blocks, so
                     // they are not the folder's values
+    bool noise; // GGUF, K types and Q4_1: random blocks in the place of values, for large models
     uint64_t seed;
     bool tokenizer; // byte-level BPE: 256 bytes, 29 merges, <|endoftext|>, <|im_start|>,
                     // <|im_end|> (ids 285, 286, 287); needs V >= 288
