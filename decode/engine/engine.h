@@ -291,6 +291,7 @@ typedef struct {
     int64_t nonfinite; // requests that ended because their logits were not finite
     bool model_lost;   // a step failed because the model's file is not what was loaded any more
     double busy_s;
+    double slot_s;       // each step's time, once for each request in it
     double constraint_s; // of that, making and finding the masks of rows
     sd_spec_stats spec;
     sd_engine_memory memory; // now

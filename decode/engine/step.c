@@ -123,9 +123,10 @@ static void count_prompt(sd_engine *e, const sd_slot *s) {
     if (read > j->counted) e->stats.prompt_tokens += read - j->counted, j->counted = read;
 }
 
-static void publish(sd_engine *e, double seconds) {
+static void publish(sd_engine *e, const sd_rows *b, double seconds) {
     e->stats.steps++;
     e->stats.busy_s += seconds;
+    e->stats.slot_s += seconds * (b->running + b->reading);
     e->stats.running = 0;
     for (int i = 0; i < e->n_slots; i++) e->stats.running += e->slot[i].request != NULL;
     e->stats.kv_used = (int64_t)(sd_kv_pool_usage(e->kv) * (double)e->stats.kv_total);
@@ -227,7 +228,7 @@ bool sd_engine_step(sd_engine *e) {
             sd_slot_deliver(e, s, ok ? NULL : err.message);
         }
     }
-    publish(e, b.rows > 0 ? sd_now_s() - begin : 0);
+    publish(e, &b, b.rows > 0 ? sd_now_s() - begin : 0);
     pthread_mutex_lock(&e->lock);
     bool more = e->waiting > 0;
     pthread_mutex_unlock(&e->lock);

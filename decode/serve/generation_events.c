@@ -135,8 +135,7 @@ static void take_finish(sd_generation *g, sd_choice *c, const sd_provider_event 
     c->generated = c->stats.generated; // with the end token, which no event brings
     c->cached = c->stats.cached_tokens;
     g->open--;
-    g->model->rounds += c->stats.spec.rounds;
-    g->model->accepted += c->stats.spec.accepted;
+    sd_spec_stats_add(&g->model->spec, &c->stats.spec, 1);
     sd_metrics_finish(&g->server->metrics, finish, &c->stats,
                       (double)(ev->at_ns - g->arrival_ns) * 1e-9);
     if (g->failed) return;

@@ -1,4 +1,5 @@
-// Buckets are those of vLLM 0.10+, so that dashboards made for it work after a change of prefix.
+// Buckets are those of vLLM 0.10+, so that dashboards made for it work after a change of prefix. Small
+// models say a token in a few milliseconds: between tokens there are finer ones below its first.
 #include "decode/serve/metrics.h"
 
 #include <math.h>
@@ -8,8 +9,9 @@
 static const double ttft_bounds[] = {0.001, 0.005, 0.01, 0.02,  0.04,  0.06,  0.08, 0.1,
                                      0.25,  0.5,   0.75, 1.0,   2.5,   5.0,   7.5,  10.0,
                                      20.0,  40.0,  80.0, 160.0, 640.0, 2560.0};
-static const double itl_bounds[] = {0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2,  0.3,  0.4, 0.5,
-                                    0.75, 1.0,   2.5,  5.0,   7.5, 10.0, 20.0, 40.0, 80.0};
+static const double itl_bounds[] = {0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05,
+                                    0.075, 0.1,   0.15,  0.2,   0.3,    0.4,  0.5,   0.75,
+                                    1.0,   2.5,   5.0,   7.5,   10.0,   20.0, 40.0,  80.0};
 static const double latency_bounds[] = {0.3,  0.5,   0.8,   1.0,   1.5,   2.0,    2.5,
                                         5.0,  10.0,  15.0,  20.0,  30.0,  40.0,   50.0,
                                         60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0};
@@ -118,6 +120,7 @@ static void histogram(page *p, const char *name, const char *help, const sd_hist
 static void write_engine(page *p, const sd_metrics *m, const sd_engine_stats *e, double now_s) {
     single(p, "num_requests_running", "gauge", "Requests in a slot.", e->running);
     single(p, "num_requests_waiting", "gauge", "Requests in the queue.", e->waiting);
+    single(p, "num_slots", "gauge", "Requests that can be in a slot at once.", e->slots);
     single(p, "kv_cache_usage_perc", "gauge", "Share of the KV positions in use, 0 to 1.",
            e->kv_total ? (double)e->kv_used / (double)e->kv_total : 0);
     single(p, "prompt_tokens_total", "counter", "Prompt tokens read.", (double)e->prompt_tokens);
@@ -156,6 +159,8 @@ static void write_engine(page *p, const sd_metrics *m, const sd_engine_stats *e,
            e->constraint_s);
     single(p, "idle_seconds_total", "counter", "Time the engine had nothing to do.",
            up > e->busy_s ? up - e->busy_s : 0);
+    single(p, "slot_seconds_total", "counter",
+           "Time of the engine's steps, each once for each request in it.", e->slot_s);
 }
 
 static void write_constraints(page *p, const sd_metrics *m) {
@@ -254,9 +259,33 @@ static void write_adapters(page *p, const sd_metrics_adapter *a, int n) {
                 p->ok && sd_buf_addc(&extra, ',') && add_label(&extra, "adapter", a[i].name) &&
                 (pass == 0 || (sd_buf_addc(&extra, ',') && add_label(&extra, "draft", a[i].draft)));
             if (p->ok && pass == 0) line(p, "lora_requests_info", extra.data, a[i].running);
-            if (p->ok && pass == 1 && a[i].rounds)
+            if (p->ok && pass == 1 && a[i].spec->rounds)
                 line(p, "adapter_accept_length", extra.data,
-                     1 + (double)a[i].accepted / (double)a[i].rounds);
+                     1 + (double)a[i].spec->accepted / (double)a[i].spec->rounds);
+            sd_buf_free(&extra);
+        }
+    }
+}
+
+// Drafted and accepted tokens of finished requests, by adapter and by the drafter that proposed them.
+static void write_sources(page *p, const sd_metrics_adapter *a, int n) {
+    for (int accepted = 0; accepted < 2; accepted++) {
+        const char *name =
+            accepted ? "adapter_accepted_tokens_total" : "adapter_draft_tokens_total";
+        head(p, name, "counter",
+             accepted ? "Drafted tokens accepted, of finished requests, by adapter and source."
+                      : "Tokens drafted, of finished requests, by adapter and source.");
+        for (int i = 0; i < n * SD_MAX_DRAFTERS; i++) {
+            const sd_metrics_adapter *of = &a[i / SD_MAX_DRAFTERS];
+            const sd_spec_stats *s = of->spec;
+            int by = i % SD_MAX_DRAFTERS;
+            if (s->by[by].drafted == 0) continue;
+            sd_buf extra = sd_buf_make(1024);
+            p->ok = p->ok && sd_buf_addc(&extra, ',') && add_label(&extra, "adapter", of->name) &&
+                    sd_buf_addc(&extra, ',') && add_label(&extra, "source", s->by[by].name);
+            if (p->ok)
+                line(p, name, extra.data,
+                     (double)(accepted ? s->by[by].accepted : s->by[by].drafted));
             sd_buf_free(&extra);
         }
     }
@@ -272,6 +301,7 @@ bool sd_metrics_write(sd_buf *out, const sd_metrics *m, const sd_engine_stats *e
         write_requests(&p, m);
         write_constraints(&p, m);
         write_adapters(&p, adapters, n_adapters);
+        write_sources(&p, adapters, n_adapters);
     }
     sd_buf_free(&p.label);
     return p.ok;

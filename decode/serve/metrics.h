@@ -79,11 +79,11 @@ void sd_metrics_init(sd_metrics *m, int ctx, double now_s);
 /// A request ended. Its stats fill the histograms; cancelled ones count as finished alone.
 void sd_metrics_finish(sd_metrics *m, sd_finish finish, const sd_request_stats *s, double e2e_s);
 
-// One adapter's (or the base's) speculation, for adapter_accept_length.
+// One adapter's (or the base's) requests and their speculation.
 typedef struct {
     const char *name, *draft;
     int running;
-    int64_t rounds, accepted;
+    const sd_spec_stats *spec;
 } sd_metrics_adapter;
 
 /// Appends the page. model stands in every line's model_name label, escaped.

@@ -144,8 +144,7 @@ static void get_metrics(sd_conn *c) {
     bool ok = rows != NULL;
     for (int i = 0; ok && i < s->n_models; i++) {
         const sd_served_model *m = &s->model[i];
-        rows[i] =
-            (sd_metrics_adapter){m->card->name, m->card->draft, m->running, m->rounds, m->accepted};
+        rows[i] = (sd_metrics_adapter){m->card->name, m->card->draft, m->running, &m->spec};
     }
     const sd_listener *l = &s->listener;
     sd_metrics m = s->metrics;

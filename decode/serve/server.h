@@ -22,7 +22,7 @@ typedef struct {
     int row; // among the provider's
     const sd_model_card *card;
     int running;
-    int64_t rounds, accepted; // of its finished requests
+    sd_spec_stats spec; // of its finished requests
 } sd_served_model;
 
 struct sd_server {

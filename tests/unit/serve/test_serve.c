@@ -162,13 +162,18 @@ Test(metrics, the_page_is_prometheus_text_with_cumulative_buckets) {
     sd_request_stats s = {.prompt_tokens = 7, .generated = 3, .decode_ms = 400};
     sd_metrics_finish(&m, SD_FINISH_STOP, &s, 0.6);
     sd_metrics_finish(&m, SD_FINISH_CANCELLED, &s, 0.6);
-    sd_engine_stats e = {.running = 2, .waiting = 1, .kv_used = 1, .kv_total = 4};
+    sd_engine_stats e = {
+        .running = 2, .waiting = 1, .slots = 4, .kv_used = 1, .kv_total = 4, .slot_s = 2.5};
     sd_buf without = sd_buf_make(1 << 20);
     cr_assert(sd_metrics_write(&without, &m, &e, "a", NULL, 0, 5));
     cr_assert_null(strstr(without.data, "prefix_cache"), "it is not there, and not printed");
     sd_buf_free(&without);
     e.prefix_cache = true, e.prefix_queries = 30, e.prefix_hits = 12;
-    sd_metrics_adapter a = {"ad", "index", 1, 10, 20};
+    sd_spec_stats spec = {.rounds = 10,
+                          .drafted = 35,
+                          .accepted = 20,
+                          .by = {[0] = {"suffix", 5, 0}, [2] = {"index", 30, 20}}};
+    sd_metrics_adapter a = {"ad", "index", 1, &spec};
     sd_buf b = sd_buf_make(1 << 20);
     cr_assert(sd_metrics_write(&b, &m, &e, "a\"b", &a, 1, 5));
     static const char *const lines[] = {
@@ -183,6 +188,12 @@ Test(metrics, the_page_is_prometheus_text_with_cumulative_buckets) {
         "specdec:e2e_request_latency_seconds_bucket{model_name=\"a\\\"b\",le=\"+Inf\"} 1\n",
         "specdec:e2e_request_latency_seconds_count{model_name=\"a\\\"b\"} 1\n",
         "specdec:adapter_accept_length{model_name=\"a\\\"b\",adapter=\"ad\",draft=\"index\"} 3\n",
+        "specdec:num_slots{model_name=\"a\\\"b\"} 4\n",
+        "specdec:slot_seconds_total{model_name=\"a\\\"b\"} 2.5\n",
+        "specdec:adapter_draft_tokens_total{model_name=\"a\\\"b\",adapter=\"ad\",source=\"index\"} "
+        "30\n",
+        "specdec:adapter_accepted_tokens_total{model_name=\"a\\\"b\",adapter=\"ad\",source="
+        "\"suffix\"} 0\n",
     };
     for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++)
         cr_assert(strstr(b.data, lines[i]), "missing: %s", lines[i]);
