@@ -1,4 +1,4 @@
-// The status page with its chat box: decode/serve/page.html, made an array by the build.
+// The page with the chat and the server's state: the files of decode/serve/page/, made one array by the build.
 #pragma once
 
 #include <stddef.h>

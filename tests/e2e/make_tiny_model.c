@@ -1,5 +1,5 @@
-// make_tiny_model PATH [no-template]: the tiny random model of the unit tests, for scripts. A GGUF file
-// when the name ends in .gguf, else a Hugging Face folder.
+// make_tiny_model PATH [no-template|long]: the tiny random model of the unit tests, for scripts. A GGUF
+// file when the name ends in .gguf, else a Hugging Face folder. long: for contexts of 4096 positions.
 //
 // make_tiny_model PATH.gguf vocabulary: a SentencePiece vocabulary without weights: bytes, <s> (0), and
 // pieces for "hello" (7) and "hello" after a space (8).
@@ -36,8 +36,10 @@ int main(int argc, char **argv) {
     if (argc == 3 && strcmp(argv[2], "vocabulary") == 0) return write_vocabulary(argv[1]);
     if (argc == 3 && strcmp(argv[2], "no-template") == 0) {
         t.chat_template = "";
+    } else if (argc == 3 && strcmp(argv[2], "long") == 0) {
+        t.ctx = 4096;
     } else if (argc != 2) {
-        fprintf(stderr, "usage: make_tiny_model PATH.gguf|FOLDER [no-template|vocabulary]\n");
+        fprintf(stderr, "usage: make_tiny_model PATH.gguf|FOLDER [no-template|long|vocabulary]\n");
         return 2;
     }
     size_t n = strlen(argv[1]);
