@@ -33,8 +33,9 @@ sd_status sd_model_chat_ids_within(const sd_model *m, const json_t *messages, co
     SD_CHECK(m->chat, err, SD_EINVAL, "%s: has no chat template%s%s", m->path,
              m->chat_error ? " that is understood: " : "; give the prompt as plain text",
              m->chat_error ? m->chat_error : "");
-    SD_TRY(sd_template_chat_ids(m, m->chat, messages, tools, extra, add_generation_prompt, bounds,
-                                out, err));
+    SD_TRY(sd_template_chat_ids(m, m->chat, messages, tools, extra,
+                                add_generation_prompt ? SD_CHAT_ANSWERS : SD_CHAT_ENDS, bounds, out,
+                                err));
 out:
     return st;
 }
@@ -55,22 +56,66 @@ void sd_chat_explain(sd_error *err, const sd_template *t, const json_t *messages
     }
 }
 
+// Stands behind the text that goes on, so that it is found again, whatever the template makes of its blanks.
+static const char goes_on_mark[] = "specdec-goes-on-here";
+
+// The messages with the mark behind the last one's content; new.
+static json_t *mark_last(const json_t *messages) {
+    json_t *out = json_copy((json_t *)(uintptr_t)messages);
+    size_t n = json_array_size(out);
+    json_t *last = n ? json_copy(json_array_get(out, n - 1)) : NULL;
+    const json_t *content = json_object_get(last, "content");
+    sd_buf text = sd_buf_make(json_string_length(content) + sizeof goes_on_mark);
+    json_t *marked = NULL;
+    if (sd_buf_add(&text, json_string_value(content), json_string_length(content)) &&
+        sd_buf_adds(&text, goes_on_mark))
+        marked = json_stringn(text.data, text.len);
+    sd_buf_free(&text);
+    if (json_object_set_new(last, "content", marked) == 0 &&
+        json_array_set(out, n - 1, last) == 0) {
+        json_decref(last);
+        return out;
+    }
+    json_decref(last);
+    json_decref(out);
+    return NULL;
+}
+
+// Cuts the text in front of the last mark.
+static sd_status cut_mark(sd_buf *text, sd_error *err) {
+    char *at = NULL, *end = text->data ? text->data + text->len : NULL;
+    const size_t n = sizeof goes_on_mark - 1;
+    for (char *s = text->data; s && (s = memmem(s, (size_t)(end - s), goes_on_mark, n)); s++)
+        at = s;
+    if (!at)
+        return sd_fail(
+            err, SD_EINVAL,
+            "the chat template does not write the last message's text, so that no answer "
+            "can go on with it");
+    text->len = (size_t)(at - text->data);
+    return SD_OK;
+}
+
 sd_status sd_template_chat_ids(const sd_model *m, const sd_template *t, const json_t *messages,
-                               const json_t *tools, const json_t *extra, bool add_generation_prompt,
+                               const json_t *tools, const json_t *extra, sd_chat_end end,
                                const sd_template_bounds *bounds, sd_ids *out, sd_error *err) {
     enum { MAX_PROMPT = 256 << 20 };
     sd_status st = SD_OK;
+    json_t *marked = end == SD_CHAT_GOES_ON ? mark_last(messages) : NULL;
     char *bos = NULL, *eos = NULL;
     sd_buf text = sd_buf_make(MAX_PROMPT);
+    SD_CHECK_ALLOC(marked || end != SD_CHAT_GOES_ON, err);
     SD_TRY(token_text(&bos, m->tokenizer, sd_tokenizer_bos(m->tokenizer), err));
     SD_TRY(token_text(&eos, m->tokenizer, sd_tokenizer_eos(m->tokenizer), err));
-    st = sd_template_render_within(t, messages, tools, extra, add_generation_prompt, bos, eos,
-                                   bounds, &text, err);
+    st = sd_template_render_within(t, marked ? marked : messages, tools, extra,
+                                   end == SD_CHAT_ANSWERS, bos, eos, bounds, &text, err);
     if (st == SD_EINVAL) sd_chat_explain(err, t, messages);
     SD_TRY(st);
+    if (marked) SD_TRY(cut_mark(&text, err));
     SD_TRY(sd_tokenizer_encode(m->tokenizer, text.data ? text.data : "", text.len, SD_TOK_SPECIAL,
                                out, err));
 out:
+    json_decref(marked);
     sd_buf_free(&text);
     free(bos);
     free(eos);

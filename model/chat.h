@@ -28,7 +28,14 @@ sd_status sd_template_end_token(int32_t *out, const sd_model *m, const sd_templa
 /// which the template does not write. Nothing where no message is so.
 void sd_chat_explain(sd_error *err, const sd_template *t, const json_t *messages);
 
-/// sd_model_chat_ids_within by the template t.
+// How a conversation's prompt ends.
+typedef enum {
+    SD_CHAT_ENDS,    // behind the last message
+    SD_CHAT_ANSWERS, // with the beginning of the assistant's turn
+    SD_CHAT_GOES_ON  // with the last message's text, an assistant's, which the answer goes on with
+} sd_chat_end;
+
+/// sd_model_chat_ids_within by the template t. SD_EINVAL where a template does not write the text that is to go on.
 sd_status sd_template_chat_ids(const sd_model *m, const sd_template *t, const json_t *messages,
-                               const json_t *tools, const json_t *extra, bool add_generation_prompt,
+                               const json_t *tools, const json_t *extra, sd_chat_end end,
                                const sd_template_bounds *bounds, sd_ids *out, sd_error *err);

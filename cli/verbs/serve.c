@@ -15,7 +15,7 @@
 
 typedef struct {
     sd_model_args common;
-    sd_strings adapters, names, proxies;
+    sd_strings adapters, names, proxies, origins;
     const char *draft, *draft_adapter, *chat_template, *host, *key_file, *access_log;
     int64_t kv_memory, port, ctx, slots, queue, body_memory, spec_length, draft_kv;
     double drain;
@@ -56,6 +56,9 @@ static const sd_option rows[] = {
     ROW("trusted-proxy", SD_OPT_LIST, proxies, .value = "CIDR",
         .help = "an address or network whose X-Forwarded-For says whose a request is, where no key "
                 "does; repeat for more"),
+    ROW("cors", SD_OPT_LIST, origins, .value = "ORIGIN",
+        .help = "let pages of this origin (https://example.com) read answers in a browser, * those "
+                "of all; repeat for more"),
     ROW("insecure-no-key", SD_OPT_FLAG, insecure_no_key, .value = NULL,
         .help = "serve an address that others can reach without asking for a key"),
     ROW("no-run-defaults", SD_OPT_FLAG, no_run_defaults, .value = NULL,
@@ -200,6 +203,7 @@ sd_status sd_verb_serve(int argc, char **argv, sd_error *err) {
                                 .port = (int)a.port,
                                 .key_file = a.key_file,
                                 .trusted_proxies = &a.proxies,
+                                .origins = &a.origins,
                                 .insecure_no_key = a.insecure_no_key,
                                 .drain_s = a.drain,
                                 .body_memory = (size_t)a.body_memory << 20,

@@ -102,6 +102,7 @@ typedef struct {
     int cached_tokens; // of the prompt: found, not computed
     int generated;     // tokens, with the end token that is not delivered
     int reasoning;     // of them: of reasoning, without its marks
+    int stop;          // the stop string that ended it: its number, from 1; 0: none did
     bool whole;        // it ended where its constraint lets it: to be checked (sd_grammar_check)
     sd_spec_stats spec;
 } sd_request_stats;
@@ -113,6 +114,9 @@ typedef struct {
     uint64_t id;
     const sd_token_info *tokens;
     int n;
+    bool
+        of_prompt; // the tokens are the prompt's, in their order: the request scores it. There is no text
+    int cached_tokens; // of the prompt, as far as it is known now
     const char *text;
     size_t text_len;
     sd_finish finish;
@@ -180,14 +184,18 @@ typedef struct {
     // Special tokens whose text is part of the answer's text; that of others never is.
     int32_t shown_token[SD_MAX_SHOWN_TOKENS];
     int n_shown_tokens;
-    bool ignore_end;     // do not stop at these and the model's end tokens
-    int logprobs;        // -1: none; 0..20: so many alternatives; of the logits before shaping
-    sd_adapter *adapter; // acquired; NULL: the base
-    sd_grammar *grammar; // acquired; NULL: none. What the answer is held to
+    bool ignore_end; // do not stop at these and the model's end tokens
+    int logprobs;    // -1: none; 0..20: so many alternatives; of the logits before shaping
+    bool score; // with logprobs: the prompt's tokens come first, the first with a logprob of NaN.
+                // What the prefix cache has of the prompt is computed again
+    bool no_answer;             // it ends behind its prompt, with SD_FINISH_LENGTH
+    sd_adapter *adapter;        // acquired; NULL: the base
+    sd_grammar *grammar;        // acquired; NULL: none. What the answer is held to
     sd_grammar_spec constraint; // what `grammar` is compiled from, for whoever sends a request on
     // The adapter's own corpus index, or NULL; it must outlive the request.
     const struct sd_corpus *corpus;
     sd_spec_mode spec;
+    int max_draft;       // tokens of one draft at most; 0: as many as pay
     uint64_t client;     // whose it is: slots, prompt rows and the queue are shared out by client
     uint64_t tenant;     // what is kept of its tokens is found by requests of this tenant alone
     int priority;        // lower is first, among those of its client

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "decode/engine/private.h"
 
+#include <math.h>
 #include <string.h>
 
 static bool is_stop_token(const sd_engine *e, const sd_engine_request *j, int32_t token) {
@@ -16,15 +17,15 @@ static bool is_stop_token(const sd_engine *e, const sd_engine_request *j, int32_
 }
 
 // The earliest place of a stop string in the pending text that ends behind its first `before` bytes;
-// text.len when there is none.
-static size_t find_stop(const sd_slot *s, size_t before) {
+// text.len when there is none. *which: its number, from 1.
+static size_t find_stop(const sd_slot *s, size_t before, int *which) {
     size_t at = s->text.len;
     for (int i = 0; i < s->request->r.n_stop; i++) {
         size_t len = s->request->stop_len[i], from = before >= len ? before - len + 1 : 0;
         const char *p = s->text.len > from ? memmem(s->text.data + from, s->text.len - from,
                                                     s->request->stop[i], len)
                                            : NULL;
-        if (p && (size_t)(p - s->text.data) < at) at = (size_t)(p - s->text.data);
+        if (p && (size_t)(p - s->text.data) < at) at = (size_t)(p - s->text.data), *which = i + 1;
     }
     return at;
 }
@@ -64,10 +65,12 @@ static bool add_text(sd_engine *e, sd_slot *s, int32_t token, bool forced) {
         return true;
     }
     bool may_end = !forced && s->stats.generated > s->request->r.shaping.min_tokens;
-    size_t stop = may_end ? find_stop(s, before) : s->text.len;
+    int which = 0;
+    size_t stop = may_end ? find_stop(s, before, &which) : s->text.len;
     if (stop < s->text.len) {
         s->text.len = s->usable = stop;
         s->utf8 = (sd_utf8_stream){0};
+        s->stats.stop = which;
         s->finish = SD_FINISH_STOP;
         return true;
     }
@@ -75,9 +78,8 @@ static bool add_text(sd_engine *e, sd_slot *s, int32_t token, bool forced) {
     return false;
 }
 
-static void add_info(sd_engine *e, sd_slot *s, int32_t token, const float *logits) {
-    sd_token_info *info = &s->info[s->n_info++];
-    int V = e->model->hp.V, want = s->request->r.logprobs;
+// want: as sd_request.logprobs.
+static void fill_info(sd_token_info *info, int32_t token, const float *logits, int V, int want) {
     info->token = token;
     info->logprob = 0;
     info->n_top = 0;
@@ -92,6 +94,49 @@ static void add_info(sd_engine *e, sd_slot *s, int32_t token, const float *logit
         info->top[i].logprob = logits[top[i]] - total;
     }
 }
+
+// ---- the prompt's tokens, scored
+
+static void send_prompt(const sd_slot *s, const sd_token_info *info, int n) {
+    const sd_request *r = &s->request->r;
+    const sd_event ev = {
+        .id = s->request->id, .tokens = info, .n = n, .of_prompt = true, .text = ""};
+    if (r->on_event) r->on_event(r->ctx, &ev);
+}
+
+// Its prompt is all there is.
+static void end_at_prompt(sd_slot *s) {
+    s->finish = SD_FINISH_LENGTH;
+    s->first_token = s->last_token = sd_now_s();
+}
+
+void sd_slot_begin_score(sd_slot *s) {
+    const sd_request *r = &s->request->r;
+    if (r->score && s->scored == 0) {
+        s->scored = 1;
+        send_prompt(s, &(sd_token_info){.token = s->timeline[0], .logprob = NAN}, 1);
+    }
+    if (r->no_answer && (!r->score || s->scored == r->n_prompt)) end_at_prompt(s);
+}
+
+void sd_slot_score(sd_engine *e, sd_slot *s) {
+    enum { MOST = 16 }; // of one event
+    const sd_request *r = &s->request->r;
+    const int V = e->model->hp.V;
+    sd_token_info info[MOST];
+    for (int i = 0, n; i < s->n_scored; i += n) {
+        n = s->n_scored - i < MOST ? s->n_scored - i : MOST;
+        for (int k = 0; k < n; k++)
+            fill_info(&info[k], s->timeline[s->scored + k],
+                      e->logits + (size_t)(s->first_scored + i + k) * (size_t)V, V, r->logprobs);
+        s->scored += n;
+        send_prompt(s, info, n);
+    }
+    s->n_scored = 0;
+    if (r->no_answer && s->scored == r->n_prompt) end_at_prompt(s);
+}
+
+// ---- the answer's
 
 bool sd_slot_token(sd_engine *e, sd_slot *s, int32_t token, const float *logits) {
     if (sd_slot_constraint_is_spent(s)) return false;
@@ -119,7 +164,7 @@ bool sd_slot_token(sd_engine *e, sd_slot *s, int32_t token, const float *logits)
     }
     s->timeline[s->n++] = token;
     sd_slot_reasoning_said(s, token);
-    add_info(e, s, token, logits);
+    fill_info(&s->info[s->n_info++], token, logits, e->model->hp.V, s->request->r.logprobs);
     bool cut = add_text(e, s, token, forced);
     sd_slot_constraint_said(s, token);
     if (cut || s->finish != SD_FINISH_NONE) return false;
@@ -139,6 +184,7 @@ static void send(sd_slot *s, const char *error) {
     sd_event ev = {.id = s->request->id,
                    .tokens = s->info,
                    .n = s->n_info,
+                   .cached_tokens = s->stats.cached_tokens,
                    .text = s->text.data ? s->text.data : "",
                    .text_len = s->usable,
                    .finish = s->finish,

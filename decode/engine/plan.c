@@ -27,7 +27,9 @@ out:
 
 // Each round also emits a token of the target's own.
 static int room_of(const sd_engine *e, const sd_slot *s) {
-    int most = s->request->r.max_tokens, left = e->longest - s->n - 1;
+    int most = s->request->r.max_tokens, left = e->longest - s->n - 1,
+        draft = s->request->r.max_draft;
+    if (draft > 0 && draft < left) left = draft;
     return most > 0 && most - s->stats.generated - 1 < left ? most - s->stats.generated - 1 : left;
 }
 

@@ -53,6 +53,7 @@ typedef struct {
     size_t usable;
     sd_acceptance own;
     sd_request_stats stats;
+    int scored;
     double admitted, first_token, last_token;
 } sd_carried;
 
@@ -151,6 +152,9 @@ typedef struct {
     bool shaped;                        // each row has a pick of its own; else all have the first
     int first_picked;                   // index of the first of its rows' tokens; -1: none
     int first_logits; // the same of its rows of logits, which only log probabilities need
+    int first_scored; // likewise, of prompt rows whose logits score the next token of the prompt
+    int n_scored;     // these rows
+    int scored;       // tokens of the prompt that were delivered; the request scores it
 
     // A constraint's sets of allowed tokens (sd_shaping.allowed): [SD_MAX_DRAFT + 1] places for the
     // rows of a step, in the constraint's memory; NULL: the request has no constraint, and takes no
@@ -236,6 +240,7 @@ struct sd_engine {
     int *positions;                // [n_slots + 2] scratch of the queue
     uint64_t last_reader;          // client
     double prompt_cost[SD_DEPTHS]; // seconds of a row by depth; 0: not known
+    int score_left;                // rows of this step whose logits may still score a prompt
     sd_speed prompt_speed, decode_speed;
 };
 
@@ -398,5 +403,13 @@ bool sd_slot_carry(sd_slot *s);
 bool sd_slot_token(sd_engine *e, sd_slot *s, int32_t token, const float *logits);
 /// The logits of the j-th row of a slot that wants tokens; NULL where it does not want them.
 const float *sd_slot_logits(const sd_engine *e, const sd_slot *s, int j);
+/// Whether the row at pos gives logits that score the prompt's next token.
+static inline bool sd_slot_scores(const sd_slot *s, int pos) {
+    return s->scored > 0 && pos >= s->scored - 1 && pos < s->request->r.n_prompt - 1;
+}
+/// A request that scores its prompt: its first token is delivered. One without an answer may be over.
+void sd_slot_begin_score(sd_slot *s);
+/// The prompt's tokens that this step has scored are delivered.
+void sd_slot_score(sd_engine *e, sd_slot *s);
 /// Delivers the round's tokens and text; ends the request when it has a finish.
 void sd_slot_deliver(sd_engine *e, sd_slot *s, const char *error);

@@ -81,9 +81,12 @@ void sd_prompt_learn(sd_engine *e, int decode_rows, double seconds) {
 
 // ---- dealing
 
-static int rows_left(const sd_slot *s) {
+static int rows_left(const sd_engine *e, const sd_slot *s) {
     int missing = sd_slot_missing(s);
-    return missing > 1 && !s->starved ? missing - s->rows : 0;
+    if (missing <= 1 || s->starved) return 0;
+    if (e->score_left == 0 && sd_slot_scores(s, s->kv->len + s->rows)) return 0;
+    // Behind a prompt without an answer nothing is asked for.
+    return missing - s->rows - (s->request->r.no_answer ? 1 : 0);
 }
 
 typedef struct {
@@ -97,6 +100,7 @@ static bool take_row(sd_engine *e, sd_slot *s, budget *b) {
     double price = b->seconds >= 0 ? row_price(e, s->kv->len + s->rows) : 0;
     if (b->rows <= 0 || (b->taken > 0 && b->seconds >= 0 && price > b->seconds)) return false;
     if (b->seconds >= 0) b->seconds = price > b->seconds ? 0 : b->seconds - price;
+    if (sd_slot_scores(s, s->kv->len + s->rows)) e->score_left--;
     b->rows--, b->taken++, s->rows++;
     return true;
 }
@@ -105,11 +109,11 @@ static sd_slot *first_prompt(sd_engine *e, const sd_tenant *t, bool oldest) {
     sd_slot *best = NULL;
     for (int i = 0; i < e->n_slots; i++) {
         sd_slot *s = &e->slot[i];
-        if (rows_left(s) == 0 || s->request->tenant != t) continue;
-        if (!best ||
-            (oldest ? s->request->id < best->request->id
-                    : rows_left(s) < rows_left(best) ||
-                          (rows_left(s) == rows_left(best) && s->request->id < best->request->id)))
+        if (rows_left(e, s) == 0 || s->request->tenant != t) continue;
+        if (!best || (oldest ? s->request->id < best->request->id
+                             : rows_left(e, s) < rows_left(e, best) ||
+                                   (rows_left(e, s) == rows_left(e, best) &&
+                                    s->request->id < best->request->id)))
             best = s;
     }
     return best;
@@ -132,7 +136,7 @@ static bool deal(sd_engine *e, const sd_tenant *t, int n, budget *b) {
 static int find_readers(sd_engine *e, const sd_tenant **out) {
     int n = 0, first = 0;
     for (int i = 0; i < e->n_slots; i++) {
-        if (rows_left(&e->slot[i]) == 0) continue;
+        if (rows_left(e, &e->slot[i]) == 0) continue;
         const sd_tenant *t = e->slot[i].request->tenant;
         int k = 0;
         while (k < n && out[k] != t) k++;
@@ -155,8 +159,8 @@ static void emit_rows(sd_engine *e, sd_slot *s, sd_rows *b) {
     if (s->kv->len + s->rows == s->n && sd_slot_shape(s, 1) == 0) s->rows--;
     for (int k = 0; k < s->rows; k++) {
         int pos = s->kv->len + k;
-        bool last = pos == s->n - 1;
-        bool logits = last && s->request->r.logprobs >= 0;
+        bool last = pos == s->n - 1, scores = sd_slot_scores(s, pos);
+        bool logits = scores || (last && s->request->r.logprobs >= 0);
         e->rows[b->rows++] = (sd_row){.token = s->timeline[pos],
                                       .pos = pos,
                                       .kv = s->kv,
@@ -164,7 +168,9 @@ static void emit_rows(sd_engine *e, sd_slot *s, sd_rows *b) {
                                       .want_logits = logits,
                                       .pick = last ? sd_slot_pick(s, 0) : NULL};
         if (last) s->first_picked = b->picked++;
-        if (logits) s->first_logits = b->logits++;
+        if (scores && s->n_scored++ == 0) s->first_scored = b->logits;
+        if (logits && !scores) s->first_logits = b->logits;
+        b->logits += logits;
     }
     s->read_from = s->kv->len, s->read = s->rows;
     b->prompt_rows += s->rows;
@@ -175,6 +181,9 @@ void sd_prompt_rows(sd_engine *e, sd_rows *b) {
     int room = e->max_rows - b->rows;
     budget left = {.rows = e->o.prefill_chunk < room ? e->o.prefill_chunk : room, .seconds = -1};
     const sd_tenant **order = e->readers + e->n_slots;
+    // One row of each that reads may want a token.
+    e->score_left = e->max_picked - b->picked - e->n_slots;
+    if (e->score_left < 0) e->score_left = 0;
     int n = find_readers(e, order);
     if (n == 0) return;
     if (e->o.step_ms > 0) {

@@ -12,6 +12,7 @@ static void start(sd_slot *s, const sd_engine_request *j) {
     s->n = j->r.n_prompt;
     memcpy(s->timeline, j->prompt, (size_t)s->n * sizeof *s->timeline);
     s->own = (sd_acceptance){0};
+    s->scored = 0;
     s->utf8 = (sd_utf8_stream){0};
     sd_buf_clear(&s->text);
     s->usable = 0;
@@ -36,6 +37,7 @@ bool sd_slot_carry(sd_slot *s) {
                       .usable = s->usable,
                       .own = s->own,
                       .stats = s->stats,
+                      .scored = s->scored,
                       .admitted = s->admitted,
                       .first_token = s->first_token,
                       .last_token = s->last_token};
@@ -57,6 +59,7 @@ static void take_up(sd_slot *s, sd_engine_request *j) {
     s->admitted = c->admitted;
     s->first_token = c->first_token, s->last_token = c->last_token;
     s->stats = c->stats;
+    s->scored = c->scored;
     free(c->timeline);
     free(c);
     j->carried = NULL;
@@ -66,8 +69,10 @@ void sd_slot_catch_up(sd_engine *e, sd_slot *s) {
     sd_engine_request *j = s->request;
     int known = s->kv->len > j->counted ? s->kv->len : j->counted;
     if (j->found > known) known = j->found; // by this request before it gave its slot back
-    // The last token is computed: its logits are wanted.
-    int has = sd_prefix_take(s->kv, s->timeline, s->n - 1);
+    // The last token is computed: its logits are wanted. So is what scores the prompt.
+    int upto = j->r.score && s->scored < j->r.n_prompt ? s->scored - 1 : s->n - 1;
+    if (upto <= s->kv->len) return;
+    int has = sd_prefix_take(s->kv, s->timeline, upto);
     if (has > j->r.n_prompt) has = j->r.n_prompt;
     if (has <= known) return;
     j->found = has;
@@ -79,14 +84,14 @@ static void find_prefix(sd_engine *e, sd_slot *s, bool again) {
     const sd_request *r = &s->request->r;
     sd_prefix_begin(s->kv, &(sd_prefix_owner){.tenant = r->tenant,
                                               .adapter = r->adapter ? r->adapter->generation : 0});
-    if (!again && e->stats.prefix_cache) e->stats.prefix_queries += r->n_prompt;
+    if (!again && !r->score && e->stats.prefix_cache) e->stats.prefix_queries += r->n_prompt;
     sd_slot_catch_up(e, s);
 }
 
 void sd_slot_begin(sd_engine *e, sd_slot *s, sd_engine_request *j) {
     bool again = j->carried != NULL;
     s->fresh = false;
-    s->plan.n_made = s->plan.n_draft = s->plan.g = s->n_info = 0;
+    s->plan.n_made = s->plan.n_draft = s->plan.g = s->n_info = s->n_scored = 0;
     s->finish = SD_FINISH_NONE;
     s->why = NULL;
     if (again)
@@ -94,12 +99,12 @@ void sd_slot_begin(sd_engine *e, sd_slot *s, sd_engine_request *j) {
     else
         start(s, j);
     s->begun_at = s->n;
+    sd_slot_begin_score(s);
     find_prefix(e, s, again);
     sd_slot_begin_shaping(s);
     sd_slot_begin_reasoning(s);
     bool ok = sd_slot_begin_constraint(e, s);
     sd_slot_begin_drafters(e, s);
-    if (ok) return;
-    s->finish = SD_FINISH_ERROR;
-    sd_slot_deliver(e, s, NULL);
+    if (!ok) s->finish = SD_FINISH_ERROR;
+    if (s->finish) sd_slot_deliver(e, s, NULL);
 }

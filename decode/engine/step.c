@@ -155,6 +155,7 @@ static int commit(sd_engine *e) {
         int made = s->stats.generated;
         bool decoding = sd_slot_missing(s) == 1;
         int said = 0;
+        sd_slot_score(e, s);
         if (s->first_picked >= 0)
             said = verify(e, s, decoding);
         else

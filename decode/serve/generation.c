@@ -19,8 +19,9 @@ sd_generation *sd_generation_new(sd_conn *conn, const sd_dialect *dialect) {
     g->arrival_ns = sd_conn_arrival_ns(conn);
     uint64_t id = sd_mix64(s->id_key ^ sd_mix64(s->n_ids++));
     g->dialect = dialect;
-    snprintf(g->id, sizeof g->id, "%s-%016llx", dialect->id_prefix, (unsigned long long)id);
-    g->answer = (sd_answer){.kind = dialect->kind, .id = g->id, .created = (int64_t)time(NULL)};
+    snprintf(g->id, sizeof g->id, "%s%016llx", dialect->id_prefix, (unsigned long long)id);
+    g->answer = (sd_answer){
+        .kind = dialect->kind, .id = g->id, .created = (int64_t)time(NULL), .request = &g->request};
     return g;
 }
 
@@ -49,6 +50,8 @@ void sd_generation_free(sd_generation *g) {
         sd_generation_close_answer(&g->choices[i]);
     }
     free(g->choices);
+    free(g->stops);
+    sd_buf_free(&g->reply.buf);
     g->answer_bytes = 0;
     sd_generation_drop_prompt(g);
     if (atomic_load(&s->stop)) // the cache may be gone before its grammars

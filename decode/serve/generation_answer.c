@@ -64,6 +64,8 @@ static size_t logprobs_bytes(const sd_generation *g, int ctx, sd_api_error *e) {
     for (int i = 0; i < r->n_prompts; i++) {
         int most = ctx - g->prompt[i].n;
         if (r->max_tokens > 0 && r->max_tokens < most) most = r->max_tokens;
+        if (r->no_answer) most = 0;
+        if (r->score) most += g->prompt[i].n;
         tokens += (size_t)most * (size_t)r->n;
     }
     // At most 64 answers of a context: no product overflows.
@@ -140,7 +142,7 @@ static bool send_event(sd_generation *g, sd_json_out *t) {
 
 // What was filled into the request, and what of it is not as the model was trained.
 typedef struct {
-    char lines[2 * SD_LOG_NOTE + 64];
+    char lines[2 * SD_LOG_NOTE + SD_API_MAX_SKIPPED + 128];
 } headers;
 
 static headers headers_of(const sd_generation *g) {
@@ -149,7 +151,11 @@ static headers headers_of(const sd_generation *g) {
     if (g->defaults[0])
         n = snprintf(h.lines, sizeof h.lines, "X-Specdec-Defaults: %s\r\n", g->defaults);
     if (g->departs[0])
-        snprintf(h.lines + n, sizeof h.lines - (size_t)n, "X-Specdec-Departs: %s\r\n", g->departs);
+        n += snprintf(h.lines + n, sizeof h.lines - (size_t)n, "X-Specdec-Departs: %s\r\n",
+                      g->departs);
+    if (g->request.skipped[0])
+        snprintf(h.lines + n, sizeof h.lines - (size_t)n, "X-Specdec-Skipped-Tools: %s\r\n",
+                 g->request.skipped);
     return h;
 }
 
@@ -170,6 +176,7 @@ static bool begin_events(sd_generation *g) {
 // others say null.
 static bool send_chunk(sd_generation *g, sd_chunk *c) {
     sd_usage usage = usage_of(g);
+    c->state = &g->choices[c->index].stream;
     if (g->request.continuous_usage) c->usage = &usage;
     c->usage_null = g->request.include_usage;
     sd_json_out t = begin_piece(g);
@@ -177,8 +184,8 @@ static bool send_chunk(sd_generation *g, sd_chunk *c) {
     return send_event(g, &t);
 }
 
-// The opening chunk of a choice: its role (chat), or its echoed prompt.
-static bool begin_choice(sd_generation *g, sd_choice *c) {
+// The opening chunk of a choice: its role (chat), or its echoed prompt, with logprobs where they are at hand.
+static bool begin_choice(sd_generation *g, sd_choice *c, const sd_logprobs_source *logprobs) {
     if (c->begun) return true;
     c->begun = true;
     if (g->dialect->opens_choices)
@@ -192,25 +199,28 @@ static bool begin_choice(sd_generation *g, sd_choice *c) {
         ok = send_chunk(g, &(sd_chunk){.index = c->index,
                                        .first = true,
                                        .text = text.data ? text.data : "",
-                                       .len = text.len});
+                                       .len = text.len,
+                                       .logprobs = logprobs,
+                                       .cursor = &c->cursor});
     sd_buf_free(&text);
     return ok;
 }
 
 // ---- an answer's text becomes content, reasoning and tool calls (model/dialogue/answer.h)
 
-// "call_" and 24 letters and digits.
+// The dialect's prefix and 24 letters and digits.
 static void make_id(sd_generation *g, char *out) {
     static const char digits[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     sd_server *s = g->server;
-    strcpy(out, "call_");
+    size_t n = strlen(g->dialect->call_prefix);
+    memcpy(out, g->dialect->call_prefix, n);
     uint64_t bits = 0;
     for (int i = 0; i < 24; i++) {
         if (i % 8 == 0) bits = sd_mix64(s->id_key ^ sd_mix64(s->n_ids++));
-        out[5 + i] = digits[bits % 62];
+        out[n + (size_t)i] = digits[bits % 62];
         bits /= 62;
     }
-    out[29] = '\0';
+    out[n + 24] = '\0';
 }
 
 static sd_tool_call *add_call(sd_generation *g, sd_choice *c, const sd_delta *d) {
@@ -264,7 +274,7 @@ sd_status sd_generation_open_answer(sd_generation *g, sd_choice *c, sd_error *er
     c->reasoning = sd_buf_make(SD_HTTP_MAX_BODY);
     // An answer that is held to a form of the client's is content alone.
     if (r->constraint != SD_GRAMMAR_NONE && r->constraint != SD_GRAMMAR_CALLS) return SD_OK;
-    if (g->dialect->kind != SD_API_CHAT ||
+    if (r->kind != SD_API_CHAT ||
         (!calls && d->think == SD_THINK_NONE && d->format != SD_TOOL_HARMONY))
         return SD_OK;
     sd_answer_options o = {.format = d->format,
@@ -281,11 +291,20 @@ void sd_generation_close_answer(sd_choice *c) {
     sd_answer_parser_close(c->parser);
     for (int i = 0; i < c->n_calls; i++) sd_buf_free(&c->calls[i].arguments);
     free(c->calls);
+    sd_buf_free(&c->stream.text);
+    sd_buf_free(&c->stream.done);
     sd_buf_free(&c->reasoning);
 }
 
 static bool parse(sd_choice *c, const char *text, size_t len, bool end) {
     return sd_answer_parser_add(c->parser, text, len) && (!end || sd_answer_parser_end(c->parser));
+}
+
+// The stop string that ended it, where the dialect names it.
+static const char *stop_of(const sd_generation *g, const sd_choice *c) {
+    const char *stop = c->stats.stop > 0 ? g->stops : NULL;
+    for (int k = 1; stop && k < c->stats.stop; k++) stop += strlen(stop) + 1;
+    return stop;
 }
 
 // ---- the new text of a stream
@@ -294,9 +313,13 @@ static void stream_message(sd_generation *g, const sd_engine_event *m) {
     sd_choice *c = m->to;
     const sd_provider_event *ev = m->event;
     if (ev->finish == SD_FINISH_CANCELLED || ev->finish == SD_FINISH_ERROR || ev->lost) return;
-    if (!begin_events(g) || !begin_choice(g, c)) return;
-    bool end = ev->finish != SD_FINISH_NONE;
-    sd_logprobs_source logprobs = {.tokens = sd_provider_event_tokens(ev), .n = ev->n};
+    bool end = ev->finish != SD_FINISH_NONE, begun = c->begun;
+    sd_logprobs_source logprobs = {.tokens = sd_provider_event_tokens(ev),
+                                   .n = ev->n,
+                                   .n_prompt = ev->of_prompt ? ev->n : 0,
+                                   .silent = ev->of_prompt && !begun && g->silent[c->prompt]};
+    if (!begin_events(g) || !begin_choice(g, c, ev->of_prompt ? &logprobs : NULL)) return;
+    if (ev->of_prompt && !begun) return; // they went along with its text
     bool with_logprobs = logprobs.tokens != NULL;
     const char *text = sd_provider_event_text(ev);
     size_t len = ev->text.n;
@@ -318,7 +341,10 @@ static void stream_message(sd_generation *g, const sd_engine_event *m) {
         if (!send_chunk(g, &chunk)) return;
     }
     if (!end) return;
-    sd_chunk last = {.index = c->index, .finish = (sd_finish)ev->finish, .calls = c->n_calls > 0};
+    sd_chunk last = {.index = c->index,
+                     .finish = (sd_finish)ev->finish,
+                     .calls = c->n_calls > 0,
+                     .stop = stop_of(g, c)};
     sd_request_stats sum;
     if (g->open == 0) {
         sum = sum_stats(g);
@@ -333,7 +359,7 @@ static void end_stream(sd_generation *g) {
     if (g->failed) {
         if (!begin_events(g)) return;
         sd_json_out t = begin_piece(g);
-        g->dialect->error(&t, &g->error);
+        g->dialect->error(&t, &g->error, &g->choices[0].stream);
         ok = send_event(g, &t);
     } else {
         if (g->request.include_usage) {
@@ -366,6 +392,7 @@ static void collect_message(sd_generation *g, const sd_engine_event *m) {
     if (tokens && ok) {
         ok = sd_logprobs_keep(&c->kept, tokens, ev->n, g->request.logprobs);
         if (ok) c->n_kept += ev->n;
+        if (ok && ev->of_prompt) c->n_of_prompt += ev->n;
     }
     if (!ok) fail_memory(g);
 }
@@ -380,17 +407,21 @@ void sd_generation_deliver(sd_generation *g, const sd_engine_event *m) {
 static sd_whole_choice whole_choice(const void *ctx, int i) {
     const sd_generation *g = ctx;
     const sd_choice *c = &g->choices[i];
-    return (sd_whole_choice){
-        .index = c->index,
-        .text = c->text.data ? c->text.data : "",
-        .len = c->text.len,
-        .reasoning = c->reasoning.data,
-        .reasoning_len = c->reasoning.len,
-        .calls = c->calls,
-        .n_calls = c->n_calls,
-        .has_logprobs = g->request.logprobs >= 0 && c->n_kept > 0,
-        .logprobs = {.kept = &c->kept, .top = g->request.logprobs, .n = c->n_kept},
-        .finish = c->finish};
+    return (sd_whole_choice){.index = c->index,
+                             .text = c->text.data ? c->text.data : "",
+                             .len = c->text.len,
+                             .reasoning = c->reasoning.data,
+                             .reasoning_len = c->reasoning.len,
+                             .calls = c->calls,
+                             .n_calls = c->n_calls,
+                             .has_logprobs = g->request.logprobs >= 0 && c->n_kept > 0,
+                             .logprobs = {.kept = &c->kept,
+                                          .top = g->request.logprobs,
+                                          .n = c->n_kept,
+                                          .n_prompt = c->n_of_prompt,
+                                          .silent = g->silent[c->prompt]},
+                             .finish = c->finish,
+                             .stop = stop_of(g, c)};
 }
 
 // The next slice; true when it is the last.

@@ -112,8 +112,9 @@ void sd_generation_on_event(void *ctx, const sd_provider_event *ev) {
 static void count_tokens(sd_generation *g, sd_choice *c, const sd_provider_event *ev) {
     sd_histogram *h = g->server->metrics.histogram;
     int n = ev->n;
-    if (n == 0) return;
+    if (n == 0 || ev->of_prompt) return;
     c->generated += n;
+    c->cached = ev->cached;
     if (!g->first_ns) {
         g->first_ns = ev->at_ns;
         sd_histogram_observe(&h[SD_H_time_to_first_token_seconds],

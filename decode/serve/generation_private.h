@@ -36,8 +36,10 @@ struct sd_choice {
     sd_error check_result;
     sd_buf text, kept; // of an answer in one piece: its text, its tokens' logprobs
     int n_kept;
+    int n_of_prompt;           // of them: the prompt's
     sd_logprobs_cursor cursor; // of a stream's logprobs
-    sd_answer_parser *parser;  // of a chat's answer; NULL: all its text is content
+    sd_stream_state stream;
+    sd_answer_parser *parser; // of a chat's answer; NULL: all its text is content
     const sd_logprobs_source
         *delta_logprobs; // of the tokens in hand, for the first delta that they give
     sd_buf reasoning;    // of an answer in one piece
@@ -75,8 +77,12 @@ struct sd_generation {
     sd_ids prompt[SD_API_MAX_PROMPTS]; // until they are submitted
     sd_ids bad_words;                  // likewise (decode/engine/bad_words.h)
     int prompt_tokens;
-    bool in_reasoning; // the prompt ends within the answer's reasoning
-    bool reasons;      // the answer may reason
+    bool silent
+        [SD_API_MAX_PROMPTS]; // the prompt's first token stands in no text: the tokenizer put it there
+    sd_json_out reply;        // of a dialect that only reads
+    char *stops;              // the stop strings, each with its 0, where the dialect names them
+    bool in_reasoning;        // the prompt ends within the answer's reasoning
+    bool reasons;             // the answer may reason
     sd_reasoning_marks marks;
     sd_ids closing; // what ends the reasoning when its budget is used up; until it is submitted
     sd_choice *choices;

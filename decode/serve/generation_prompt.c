@@ -9,10 +9,14 @@
 #include "model/chat.h"
 #include "model/dialogue/tool_grammar.h"
 
-enum { RENDER_SECONDS = 10 }; // a template's steps end it in one or two on an idle machine
-enum { READ_SECONDS = 30 };   // for all pieces of a request
+enum { RENDER_SECONDS = 10 };  // a template's steps end it in one or two on an idle machine
+enum { READ_SECONDS = 30 };    // for all pieces of a request
+enum { MAX_REPLY = 64 << 20 }; // bytes of the answer to one that is only read
 
 static int refuse_length(sd_api_error *e, const char *param, long long n, int ctx, bool at_least) {
+    if (ctx == SD_API_MAX_READ + 1)
+        return sd_api_fail(e, 400, param, "the prompt has %s%lld tokens; at most %d are counted",
+                           at_least ? "at least " : "", n, SD_API_MAX_READ);
     sd_api_fail(
         e, 400, param,
         "the prompt has %s%lld tokens and the context holds %d; shorten the prompt or start "
@@ -22,14 +26,15 @@ static int refuse_length(sd_api_error *e, const char *param, long long n, int ct
     return e->status;
 }
 
+// Tokens that a prompt may have, and one more.
 static int context(const sd_generation *g) {
-    return sd_server_stats(g->server).ctx;
+    return g->dialect->read ? SD_API_MAX_READ + 1 : sd_server_stats(g->server).ctx;
 }
 
 // The number of tokens is known now.
 static int check_length(sd_generation *g, int i, int ctx, sd_api_error *e) {
     const char *param = g->dialect->prompt_field;
-    if (g->prompt[i].n == 0)
+    if (g->prompt[i].n == 0 && !g->dialect->read)
         return sd_api_fail(e, 400, param, "the prompt is empty; give at least one token");
     if (g->prompt[i].n >= ctx) return refuse_length(e, param, g->prompt[i].n, ctx, false);
     g->prompt_tokens += g->prompt[i].n;
@@ -53,18 +58,32 @@ static int check_prompts(sd_generation *g, int ctx, sd_api_error *e) {
                 return sd_api_fail(e, 400, "prompt", "prompt: token id %d is not below %d",
                                    (int)p->ids[k], m->hp.V);
     }
-    if (g->request.echo && !m->tokenizer)
-        return sd_api_fail(e, 400, "echo", "echo: this model has no tokenizer");
+    if ((g->request.echo || g->dialect->read) && !m->tokenizer) {
+        const char *param = g->request.echo ? "echo" : g->dialect->prompt_field;
+        return sd_api_fail(e, 400, param, "%s: this model has no tokenizer", param);
+    }
     return 0;
+}
+
+// Whether the first id is one that the tokenizer put in front of the text.
+static bool begins_silently(const sd_generation *g, const sd_api_prompt *p, const sd_ids *ids) {
+    const sd_tokenizer *t = g->server->local->model->tokenizer;
+    const int32_t bos = sd_tokenizer_bos(t);
+    size_t len = 0;
+    if (bos < 0 || ids->n == 0 || ids->id[0] != bos) return false;
+    const char *text = sd_tokenizer_bytes(t, bos, &len);
+    bool said = len > 0 && p->len >= len && memcmp(p->text, text, len) == 0;
+    return !said || (ids->n > 1 && ids->id[1] == bos);
 }
 
 static int encode_prompt(sd_generation *g, int i, sd_api_error *e) {
     const sd_api_prompt *p = &g->request.prompt[i];
+    const int flags = SD_TOK_SPECIAL | (g->request.no_bos ? 0 : SD_TOK_ADD_BOS);
     sd_error err = {0};
-    if (p->text &&
-        sd_tokenizer_encode(g->server->local->model->tokenizer, p->text, p->len,
-                            SD_TOK_SPECIAL | SD_TOK_ADD_BOS, &g->prompt[i], &err) != SD_OK)
+    if (p->text && sd_tokenizer_encode(g->server->local->model->tokenizer, p->text, p->len, flags,
+                                       &g->prompt[i], &err) != SD_OK)
         return sd_api_fail(e, 500, "prompt", "%s", err.message);
+    if (p->text) g->silent[i] = begins_silently(g, p, &g->prompt[i]);
     if (!p->text && !sd_ids_add(&g->prompt[i], p->ids, p->n_ids))
         return sd_api_fail(e, 500, "prompt", "out of memory");
     return check_length(g, i, context(g), e);
@@ -154,6 +173,7 @@ static int find_reasoning(sd_generation *g, const sd_dialogue *d, sd_api_error *
     sd_error err = {0};
     bool must_call = r->tools && r->tool_choice >= SD_API_TOOL_REQUIRED;
     g->reasons = sd_dialogue_reasoning(&g->marks, d, !must_call);
+    if (!g->reasons && r->budget_is_wish) return 0;
     if (r->reasoning_budget < 0) return 0;
     if (!g->reasons)
         return sd_api_fail(
@@ -223,8 +243,9 @@ static int encode_chat(sd_generation *g, int ctx, sd_api_error *e) {
     sd_template_bounds bounds = {.stop = &g->cancelled,
                                  .deadline_ns = sd_now_ns() + RENDER_SECONDS * INT64_C(1000000000),
                                  .max_bytes = (size_t)ctx * g->server->local->longest_token};
+    sd_chat_end end = r->continues ? SD_CHAT_GOES_ON : r->no_turn ? SD_CHAT_ENDS : SD_CHAT_ANSWERS;
     sd_status st = sd_template_chat_ids(m, t, messages, d->tools ? tools : NULL,
-                                        r->template_arguments, true, &bounds, &g->prompt[0], &err);
+                                        r->template_arguments, end, &bounds, &g->prompt[0], &err);
     json_decref(messages);
     if (st == SD_EINTERRUPTED)
         return sd_api_fail(e, 503, NULL, "the server ends; send the request again elsewhere");
@@ -282,7 +303,19 @@ static int read_body(sd_generation *g, sd_api_error *e) {
     sd_buf_free(&g->body); // the request has its own copies
     if (bad || find_model(g, e)) return e->status;
     if (check_tokens(g, e) || check_constraint(g, e)) return e->status;
-    return g->dialect->kind == SD_API_CHAT ? 0 : check_prompts(g, context(g), e);
+    return g->request.kind == SD_API_CHAT ? 0 : check_prompts(g, context(g), e);
+}
+
+// The answer of a dialect that asks for no more than this.
+static void write_read(sd_generation *g, sd_api_error *e) {
+    const sd_read_prompt p = {.request = &g->request,
+                              .tokenizer = g->server->local->model->tokenizer,
+                              .id = g->prompt[0].id,
+                              .n = g->prompt[0].n,
+                              .ctx = sd_server_stats(g->server).ctx};
+    g->reply.buf = sd_buf_make(MAX_REPLY);
+    g->dialect->read(&g->reply, &p);
+    if (g->reply.lost) sd_api_fail(e, 500, NULL, "out of memory");
 }
 
 bool sd_generation_read(sd_work *item) {
@@ -297,11 +330,12 @@ bool sd_generation_read(sd_work *item) {
         sd_api_fail(e, 503, NULL, "the request could not be read within %d seconds", READ_SECONDS);
     else if (piece == 0)
         read_body(g, e);
-    else if (g->dialect->kind == SD_API_CHAT)
+    else if (g->request.kind == SD_API_CHAT)
         encode_chat(g, context(g), e);
     else
         encode_prompt(g, piece - 1, e);
+    const int pieces = g->request.kind == SD_API_CHAT ? 1 : g->request.n_prompts;
+    if (!e->status && piece == pieces && g->dialect->read) write_read(g, e);
     if (sd_memory_lost() && e->status < 500) sd_api_fail(e, 500, NULL, "out of memory");
-    int pieces = g->dialect->kind == SD_API_CHAT ? 1 : g->request.n_prompts;
     return !e->status && piece < pieces;
 }

@@ -48,6 +48,9 @@ static int submit_choice(sd_generation *g, sd_choice *c, sd_api_error *e) {
                     .n_stop_token = r->n_stop_token,
                     .ignore_end = r->ignore_end,
                     .logprobs = r->logprobs,
+                    .score = r->score,
+                    .no_answer = r->no_answer,
+                    .max_draft = r->max_draft,
                     .constraint = {r->constraint, r->constraint_text, r->constraint_len},
                     .spec = spec_of(g),
                     .client = g->client->id,
@@ -89,6 +92,20 @@ static int submit_choice(sd_generation *g, sd_choice *c, sd_api_error *e) {
     return sd_api_fail(e, st == SD_EINVAL ? 400 : 500, NULL, "%s", err.message);
 }
 
+// The request's own are gone before an answer ends.
+static bool keep_stops(sd_generation *g) {
+    const sd_api_request *r = &g->request;
+    size_t n = 1, at = 0;
+    if (!g->dialect->names_stop || r->n_stop == 0) return true;
+    for (int i = 0; i < r->n_stop; i++) n += strlen(r->stop[i]) + 1;
+    g->stops = sd_alloc(n, 1);
+    for (int i = 0; g->stops && i < r->n_stop; i++) {
+        strcpy(g->stops + at, r->stop[i]);
+        at += strlen(r->stop[i]) + 1;
+    }
+    return g->stops != NULL;
+}
+
 static int submit(sd_generation *g, sd_api_error *e) {
     sd_server *s = g->server;
     sd_engine_stats stats = sd_server_stats(s);
@@ -115,6 +132,8 @@ static int submit(sd_generation *g, sd_api_error *e) {
         c->last = (sd_engine_event){.event = (void *)c->last_event, .room = sizeof c->last_event};
         c->text = sd_buf_make(SD_HTTP_MAX_BODY);
         c->said = sd_buf_make(SD_HTTP_MAX_BODY);
+        c->stream.text = sd_buf_make(SD_HTTP_MAX_BODY);
+        c->stream.done = sd_buf_make(8 * SD_HTTP_MAX_BODY);
         c->kept = sd_buf_make((size_t)1 << 30); // sd_generation_reserve bounds it
         if (!g->request.stream && g->request.echo && !sd_generation_echo(g, c->prompt, &c->text))
             return sd_api_fail(e, 500, NULL, "out of memory");
@@ -122,14 +141,16 @@ static int submit(sd_generation *g, sd_api_error *e) {
         if (sd_generation_open_answer(g, c, &err) != SD_OK)
             return sd_api_fail(e, 500, NULL, "%s", err.message);
     }
+    if (!keep_stops(g)) return sd_api_fail(e, 500, NULL, "out of memory");
     for (int i = 0; i < n; i++)
         if (submit_choice(g, &g->choices[i], e)) return e->status;
     if (!g->request.echo) sd_generation_drop_prompt(g);
     return 0;
 }
 
-// Before any work: 503 while loading or draining, 429 when the queue is full anyway.
-static int admit(sd_server *s, const sd_client *client, sd_api_error *e) {
+// Before any work: 503 while loading or draining, 429 when the queue is full anyway. only_reads: no engine is
+// asked.
+static int admit(sd_server *s, const sd_client *client, bool only_reads, sd_api_error *e) {
     if (s->phase != SD_PHASE_READY) {
         bool loading = s->phase == SD_PHASE_LOADING;
         s->metrics.rejected[loading ? SD_REJECT_LOADING : SD_REJECT_DRAINING]++;
@@ -139,7 +160,7 @@ static int admit(sd_server *s, const sd_client *client, sd_api_error *e) {
     }
     sd_engine_stats stats = sd_server_stats(s);
     double wait_s;
-    bool room = s->provider->ops->room(s->provider, client->id, 1, &wait_s);
+    bool room = s->provider->ops->room(s->provider, client->id, 1, &wait_s) || only_reads;
     sd_share reading = {stats.queue + stats.slots, s->metrics.reading, client->n_reading,
                         s->listener.clients.reading + (client->n_reading == 0)};
     if (!room || !sd_fair_room(&reading, 1)) {
@@ -163,6 +184,19 @@ static void refuse(sd_generation *g, const sd_api_error *e) {
     sd_conn_error(conn, e);
 }
 
+// What was asked for was read, and the answer with it.
+static void reply_read(sd_generation *g) {
+    sd_conn *conn = g->conn;
+    sd_generation_log(g, sd_finish_name(SD_FINISH_STOP));
+    sd_conn_set_work(conn, NULL);
+    g->conn = NULL;
+    sd_conn_reply(conn, &(sd_reply){.status = 200,
+                                    .type = g->dialect->whole_type,
+                                    .body = g->reply.buf.data,
+                                    .len = g->reply.buf.len});
+    sd_generation_free(g);
+}
+
 // The body is read, or what is wrong with it is known.
 static void on_read(sd_work *item) {
     sd_generation *g = item->ctx;
@@ -184,6 +218,10 @@ static void on_read(sd_work *item) {
     }
     g->model = g->target;
     g->model->running++;
+    if (g->dialect->read) {
+        reply_read(g);
+        return;
+    }
     g->answer.model = g->model->card->name;
     g->answer.tokenizer = s->local->model->tokenizer;
     if (!g->request.has_seed &&
@@ -196,7 +234,8 @@ void sd_generation_start(sd_conn *conn, const sd_dialect *dialect) {
     sd_server *s = sd_conn_owner(conn);
     sd_api_error e = {0};
     sd_generation *g = NULL;
-    if (!admit(s, sd_conn_client(conn), &e) && !(g = sd_generation_new(conn, dialect)))
+    if (!admit(s, sd_conn_client(conn), dialect->read != NULL, &e) &&
+        !(g = sd_generation_new(conn, dialect)))
         sd_api_fail(&e, 500, NULL, "out of memory");
     if (!g) {
         sd_conn_error(conn, &e);

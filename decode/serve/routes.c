@@ -64,6 +64,22 @@ static void post_completion(sd_conn *c) {
     sd_generation_start(c, &sd_openai_completion);
 }
 
+static void post_tokenize(sd_conn *c) {
+    sd_generation_start(c, &sd_openai_tokenize);
+}
+
+static void post_detokenize(sd_conn *c) {
+    sd_generation_start(c, &sd_openai_detokenize);
+}
+
+static void post_messages(sd_conn *c) {
+    sd_generation_start(c, &sd_anthropic_messages);
+}
+
+static void post_count(sd_conn *c) {
+    sd_generation_start(c, &sd_anthropic_count);
+}
+
 // id: the model's name, or one of its listed further names.
 static json_t *model_json(const sd_server *s, const sd_served_model *m, const char *id, int ctx) {
     json_t *v = json_pack("{s:s, s:s, s:I, s:s, s:i}", "id", id, "object", "model", "created",
@@ -173,6 +189,12 @@ static void get_metrics(sd_conn *c) {
 static const sd_route routes[] = {
     {"POST", "/v1/chat/completions", false, SD_AUTH_USER, true, post_chat},
     {"POST", "/v1/completions", false, SD_AUTH_USER, true, post_completion},
+    {"POST", "/v1/messages", false, SD_AUTH_USER, true, post_messages},
+    {"POST", "/v1/messages/count_tokens", false, SD_AUTH_USER, true, post_count},
+    {"POST", "/v1/tokenize", false, SD_AUTH_USER, true, post_tokenize},
+    {"POST", "/v1/detokenize", false, SD_AUTH_USER, true, post_detokenize},
+    {"POST", "/tokenize", false, SD_AUTH_USER, true, post_tokenize},
+    {"POST", "/detokenize", false, SD_AUTH_USER, true, post_detokenize},
     {"GET", "/v1/models", false, SD_AUTH_USER, false, get_models},
     {"GET", "/v1/models/", true, SD_AUTH_USER, false, get_model},
     {"GET", "/metrics", false, SD_AUTH_USER, false, get_metrics},
@@ -219,9 +241,11 @@ const sd_route *sd_route_check(const sd_keys *keys, const sd_http_head *head,
     const sd_route *asked = found ? found : same_path;
     // A path that is not there asks for a key too, so that a stranger learns nothing of the table.
     if ((!asked || asked->auth != SD_AUTH_PUBLIC) &&
-        !sd_keys_allow(keys, sd_http_field_get(head, "authorization"))) {
-        sd_api_fail(e, 401, NULL,
-                    "the API key is missing or wrong; send Authorization: Bearer KEY");
+        !sd_keys_allow_either(keys, sd_http_field_get(head, "authorization"),
+                              sd_http_field_get(head, "x-api-key"))) {
+        sd_api_fail(
+            e, 401, NULL,
+            "the API key is missing or wrong; send Authorization: Bearer KEY, or x-api-key: KEY");
         e->code = "invalid_api_key";
         return NULL;
     }
@@ -247,6 +271,40 @@ const sd_route *sd_route_check(const sd_keys *keys, const sd_http_head *head,
     return found;
 }
 
+// ---- pages of other origins
+
+// A browser asks before it sends JSON, or a key, to another origin. It asks without the key.
+static void answer_preflight(sd_conn *c) {
+    static const char token[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~, ";
+    const char *asked = sd_http_field_get(sd_conn_head(c), "access-control-request-headers");
+    char lines[768];
+    if (!asked || strlen(asked) > 512 || strspn(asked, token) != strlen(asked))
+        asked = "authorization, content-type, x-api-key";
+    snprintf(lines, sizeof lines,
+             "Access-Control-Allow-Methods: GET, POST\r\nAccess-Control-Allow-Headers: %s\r\n"
+             "Access-Control-Max-Age: 600\r\n",
+             asked);
+    sd_conn_reply(c, &(sd_reply){.status = 200, .type = "text/plain", .extra = lines, .body = ""});
+}
+
+static bool is_preflight(const sd_conn *c) {
+    const sd_http_head *head = sd_conn_head(c);
+    return strcmp(head->method, "OPTIONS") == 0 && !head->has_body && sd_conn_allowed_origin(c) &&
+           sd_http_field_get(head, "access-control-request-method");
+}
+
+// ---- errors
+
+json_t *sd_route_error_body(const sd_conn *c, const sd_api_error *e) {
+    const char *path = sd_conn_head(c)->path;
+    static const char anthropic[] = "/v1/messages";
+    const size_t n = sizeof anthropic - 1;
+    if (path && strncmp(path, anthropic, n) == 0 && (path[n] == '\0' || path[n] == '/'))
+        return sd_anthropic_error_json(e);
+    return sd_error_json(e);
+}
+
 bool sd_route_host_is_local(const char *host) {
     if (!host) return true;
     if (host[0] == '[') return true; // [IPv6]
@@ -261,6 +319,7 @@ bool sd_route_host_is_local(const char *host) {
 sd_handler sd_route_head(sd_conn *c, char extra[SD_MAX_EXTRA], sd_api_error *e) {
     const sd_server *s = sd_conn_owner(c);
     const sd_http_head *head = sd_conn_head(c);
+    if (is_preflight(c)) return answer_preflight;
     const sd_route *r = sd_route_check(&s->listener.keys, head, extra, e);
     if (r && s->local_hosts_only && !sd_route_host_is_local(sd_http_field_get(head, "host"))) {
         sd_api_fail(e, 403, NULL,

@@ -153,7 +153,7 @@ static const sd_handlers handlers = {.on_head = sd_route_head,
                                      .on_writable = sd_generation_more,
                                      .on_closed = sd_generation_abandon,
                                      .retry_s = retry_s,
-                                     .error_body = sd_error_json};
+                                     .error_body = sd_route_error_body};
 
 // ---- opening and closing
 
@@ -289,6 +289,7 @@ sd_status sd_serve(const sd_serve_options *o, sd_error *err) {
                                .key_file = o->key_file,
                                .insecure_no_key = o->insecure_no_key,
                                .trusted_proxies = o->trusted_proxies,
+                               .origins = o->origins,
                                .access_log = o->access_log,
                                .memory = o->body_memory ? o->body_memory : SD_BODY_MEMORY,
                                .id_key = s->id_key},

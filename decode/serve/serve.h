@@ -24,6 +24,7 @@ typedef struct {
     int port;                       // 0: any free one
     const char *key_file;           // NULL: no key is asked for
     const sd_strings *trusted_proxies; // addresses and networks; may be NULL
+    const sd_strings *origins;         // whose pages may read answers: "*" or origins; may be NULL
     bool insecure_no_key;              // allows a host that others can reach without a key
     double drain_s;                    // after SIGTERM, for requests that run
     size_t body_memory;     // bytes of bodies and unread answers at once; 0: SD_BODY_MEMORY

@@ -1,8 +1,8 @@
-// Any bytes as a request's body, for both endpoints: a request or an error with a sentence, and what
+// Any bytes as a request's body, in each dialect: a request or an error with a sentence, and what
 // is sent back of either is JSON.
 #include "base/status.h"
 #include "datasets/read/record_json.h"
-#include "decode/serve/api/openai/request.h"
+#include "decode/serve/api/dialect.h"
 #include "decode/serve/api/openai/response.h"
 
 #include <stdint.h>
@@ -11,7 +11,7 @@
 // A string of the body as the text of an answer, in slices and as an event.
 static void write_back(const char *text, size_t len) {
     sd_json_out t = {.buf = sd_buf_make(1 << 26)};
-    const sd_answer a = {SD_API_COMPLETION, "id", "m", 1, NULL};
+    const sd_answer a = {.kind = SD_API_COMPLETION, .id = "id", .model = "m", .created = 1};
     sd_chunk_write(&t, &a, &(sd_chunk){.text = text, .len = len});
     SD_ASSERT(!t.lost && memchr(t.buf.data, '\n', t.buf.len) == t.buf.data + t.buf.len - 2);
     json_t *v = json_loadb(t.buf.data + 6, t.buf.len - 8, JSON_ALLOW_NUL, NULL);
@@ -36,24 +36,35 @@ static void check(const sd_api_request *r) {
     if (r->n_prompts > 0 && r->prompt[0].text) write_back(r->prompt[0].text, r->prompt[0].len);
 }
 
+// Both forms of an error are JSON, whatever of the body it quotes.
+static void check_error(const sd_api_error *e) {
+    json_t *forms[] = {sd_error_json(e), sd_anthropic_error_json(e)};
+    for (size_t i = 0; i < 2; i++) {
+        SD_ASSERT(forms[i]);
+        json_decref(forms[i]);
+    }
+    sd_json_out t = {.buf = sd_buf_make(1 << 16)};
+    sd_error_write(&t, e, NULL);
+    json_t *v = t.lost ? NULL : json_loadb(t.buf.data + 6, t.buf.len - 8, JSON_ALLOW_NUL, NULL);
+    SD_ASSERT(v);
+    json_decref(v);
+    sd_buf_free(&t.buf);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
-    for (int kind = SD_API_CHAT; kind <= SD_API_COMPLETION; kind++) {
+    static const sd_dialect *const dialects[] = {&sd_openai_chat,        &sd_openai_completion,
+                                                 &sd_openai_tokenize,    &sd_openai_detokenize,
+                                                 &sd_anthropic_messages, &sd_anthropic_count};
+    for (size_t i = 0; i < sizeof dialects / sizeof *dialects; i++) {
         sd_api_request r;
         sd_api_error e;
-        int status = sd_api_request_parse(&r, (sd_api_kind)kind, (const char *)bytes, size, &e);
+        int status = dialects[i]->parse(&r, (const char *)bytes, size, &e);
         SD_ASSERT(status == e.status && (status == 0 || (status >= 400 && e.message[0])));
         if (status) {
-            json_t *v = sd_error_json(&e);
-            SD_ASSERT(v);
-            json_decref(v);
-            sd_json_out t = {.buf = sd_buf_make(1 << 16)};
-            sd_error_write(&t, &e);
-            v = t.lost ? NULL : json_loadb(t.buf.data + 6, t.buf.len - 8, JSON_ALLOW_NUL, NULL);
-            SD_ASSERT(v);
-            json_decref(v);
-            sd_buf_free(&t.buf);
+            check_error(&e);
         } else {
-            SD_ASSERT(kind == SD_API_CHAT ? json_array_size(r.messages) > 0 : r.n_prompts > 0);
+            SD_ASSERT(r.kind == SD_API_CHAT ? json_array_size(r.messages) > 0 : r.n_prompts > 0);
+            SD_ASSERT(strlen(r.skipped) < sizeof r.skipped && !strpbrk(r.skipped, "\r\n"));
             check(&r);
         }
         sd_api_request_free(&r);

@@ -216,6 +216,8 @@ TEMPLATES = [
 REQUESTS = [
     '{"model": "m", "messages": [{"role": "user", "content": "hi"}], "temperature": 0.5, "top_p": 0.9, "max_tokens": 5, "stop": ["a", "b"], "stream": true, "logprobs": true, "top_logprobs": 3, "seed": 1}',
     '{"model": "m", "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}], "tools": [], "chat_template_kwargs": {"enable_thinking": false}, "n": 1}',
+    '{"max_tokens": 9, "system": [{"type": "text", "text": "s"}], "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}, {"role": "assistant", "content": [{"type": "thinking", "thinking": "h"}, {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}}]}, {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "7"}]}]}], "tools": [{"name": "f", "input_schema": {}}, {"type": "x_1", "name": "y"}], "tool_choice": {"type": "any"}, "thinking": {"type": "enabled", "budget_tokens": 9}, "stop_sequences": ["z"]}',
+    '{"tokens": [1, 2.0], "prompt": "a", "return_token_strs": true}',
     '{"model": "m", "prompt": ["a", "b"], "max_tokens": 3, "stop": "x", "logprobs": 2, "echo": false}', '{"prompt": [1, 2, 3], "min_p": 0.1, "top_k": 4, "stop_token_ids": [2]}',
     '{"prompt": "a\\u0000b", "seed": 18446744073709551616, "temperature": 1e999, "user": NaN, "metadata": [-99999999999999999999]}',
     '{"messages": [{"role": "assistant", "content": null, "reasoning_content": "x", "tool_calls": []}, {"role": "user", "content": "\\u0001\\"\\n", "name": "n"}], "stream": true, "stream_options": {"include_usage": true}}',

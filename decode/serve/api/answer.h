@@ -10,6 +10,7 @@ typedef struct {
     const char *id, *model;
     int64_t created;               // s since 1970
     const sd_tokenizer *tokenizer; // for logprobs; NULL: tokens are called by their ids
+    const sd_api_request *request; // its numbers and switches
 } sd_answer;
 
 // prompt and cached tokens are those of each prompt once; generated and reasoning (part of it) are sums over
@@ -33,6 +34,8 @@ typedef struct {
     const sd_buf *kept;
     int top; // alternatives of each kept token
     int n;
+    int n_prompt; // the first of them are the prompt's
+    int silent;   // of these the first, which stand in no text: a token that begins every prompt
 } sd_logprobs_source;
 
 /// Token i of them.
@@ -42,6 +45,7 @@ sd_token_info sd_logprobs_at(const sd_logprobs_source *from, int i);
 typedef struct {
     int part, at;
     int64_t offset; // characters of text before the next token (completions)
+    int32_t before; // the prompt's last token, plus 1; 0: none
     sd_utf8_stream utf8;
 } sd_logprobs_cursor;
 
@@ -55,6 +59,17 @@ typedef enum {
     SD_CHUNK_ARGUMENTS
 } sd_chunk_kind;
 
+// What a dialect remembers of a stream from chunk to chunk, where it does. Zeroed is the beginning.
+typedef struct {
+    int events;            // so far
+    int block;             // the part of the answer in hand, from 0
+    bool open;             // it has begun, and not ended
+    sd_chunk_kind kind;    // what it is
+    char id[32], name[72]; // of a call
+    sd_buf text;           // of it so far
+    sd_buf done;           // what has ended, as JSON
+} sd_stream_state;
+
 // One chunk. text NULL: no text; first: with the role (chat); finish SD_FINISH_NONE: not the last.
 typedef struct {
     int index;
@@ -66,8 +81,11 @@ typedef struct {
     size_t len;
     const sd_logprobs_source *logprobs; // may be NULL
     sd_logprobs_cursor *cursor;         // with logprobs
+    sd_stream_state *state;             // of the choice
     sd_finish finish;
-    bool calls;                  // with finish: there were calls
+    bool calls; // with finish: there were calls
+    const char *
+        stop; // likewise: the stop string that ended it; NULL: none, or the dialect does not name it
     const sd_usage *usage;       // NULL: none
     bool usage_null;             // a chunk without usage says so: "usage": null
     const sd_request_stats *sum; // adds "metrics" and "timings"; NULL: none
@@ -91,6 +109,7 @@ typedef struct {
     bool has_logprobs;
     sd_logprobs_source logprobs;
     sd_finish finish;
+    const char *stop; // the stop string that ended it; NULL: none, or the dialect does not name it
 } sd_whole_choice;
 
 // How far a whole answer is written. Zeroed is the beginning.

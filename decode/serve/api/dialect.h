@@ -4,22 +4,41 @@
 
 #include "decode/serve/api/answer.h"
 
+// A prompt that was read, for those requests that ask for no more.
+typedef struct {
+    const sd_api_request *request;
+    const sd_tokenizer *tokenizer; // NULL: the model has none
+    const int32_t *id;             // [n]
+    int n, ctx;                    // ctx: positions that a prompt with its answer may have
+} sd_read_prompt;
+
 typedef struct {
     sd_api_kind kind;         // messages through the model's template, or prompts as they are
     const char *id_prefix;    // of an answer's id
+    const char *call_prefix;  // of a call's
     const char *prompt_field; // whose fault a bad prompt is
     /// A body becomes a request; 0, or the status that is also in e. On an error `out` is zeroed.
     int (*parse)(sd_api_request *out, const char *body, size_t len, sd_api_error *e);
     const char *whole_type, *stream_type; // content types
     const char *stream_end;               // what the last event says
     bool opens_choices; // a stream's choice begins with a chunk that says whose it is
+    bool names_stop;    // an answer says which stop string ended it
+    /// The whole answer to a request that only reads its prompt; on a worker's thread. NULL: a model answers,
+    /// and what follows is there.
+    void (*read)(sd_json_out *t, const sd_read_prompt *p);
     // As in api/openai/response.h.
     void (*chunk)(sd_json_out *t, const sd_answer *a, const sd_chunk *c);
     void (*usage)(sd_json_out *t, const sd_answer *a, const sd_usage *u);
-    void (*error)(sd_json_out *t, const sd_api_error *e);
+    /// state: of the first choice; NULL: none has begun.
+    void (*error)(sd_json_out *t, const sd_api_error *e, sd_stream_state *state);
     bool (*whole)(sd_json_out *t, sd_whole *w, const sd_answer *a, int n,
                   sd_whole_choice (*choice)(const void *ctx, int i), const void *ctx,
                   const sd_usage *usage, const sd_request_stats *sum, size_t limit);
 } sd_dialect;
 
-extern const sd_dialect sd_openai_chat, sd_openai_completion;
+extern const sd_dialect sd_openai_chat, sd_openai_completion, sd_openai_tokenize,
+    sd_openai_detokenize;
+extern const sd_dialect sd_anthropic_messages, sd_anthropic_count;
+
+/// An error as Anthropic's API writes it, as sd_error_json does as OpenAI's.
+json_t *sd_anthropic_error_json(const sd_api_error *e);

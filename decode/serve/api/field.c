@@ -51,8 +51,8 @@ bool sd_field_int(const json_t *o, const char *key, int64_t min, int64_t max, in
     char want[96];
     snprintf(want, sizeof want, "an integer from %lld to %lld", (long long)min, (long long)max);
     if (refuse_odd(key, v, want, e)) return false;
-    if (!json_is_integer(v)) return wrong_type(key, v, "an integer", e);
-    int64_t n = json_integer_value(v);
+    int64_t n;
+    if (!sd_json_whole(v, &n)) return wrong_type(key, v, "an integer", e);
     if (n < min || n > max) {
         sd_api_fail(e, 400, key, "%s is %lld; give %s", key, (long long)n, want);
         return false;
@@ -132,8 +132,6 @@ static const struct {
     {"suffix", OFF_EMPTY, "insertion"},
     {"use_beam_search", OFF_FALSE, "beam search"},
     {"prompt_logprobs", OFF_FALSE, "logprobs of the prompt"},
-    {"continue_final_message", OFF_FALSE, "continuing a message"},
-    {"add_generation_prompt", OFF_TRUE, "prompts without a turn for the assistant"},
     {"truncate_prompt_tokens", OFF_NEVER, "truncation; shorten the prompt"},
     {"include_stop_str_in_output", OFF_FALSE, "stop strings in the output"},
     {"skip_special_tokens", OFF_TRUE, "special tokens in the output"},

@@ -5,6 +5,7 @@
 #include "decode/serve/api/request.h"
 
 bool sd_field_bool(const json_t *o, const char *key, bool *out, sd_api_error *e);
+/// Also a number written as 8.0.
 bool sd_field_int(const json_t *o, const char *key, int64_t min, int64_t max, int64_t *out,
                   sd_api_error *e);
 /// Integers count as numbers.

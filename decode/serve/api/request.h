@@ -20,7 +20,9 @@ enum {
     SD_API_MAX_TOOLS = 128,             // and calls of one message
     SD_API_MAX_TOOLS_BYTES = 512 << 10, // of their JSON
     SD_API_MAX_TOOL_NAME = 64,
-    SD_API_MAX_BUDGET = 1 << 24 // tokens of reasoning
+    SD_API_MAX_BUDGET = 1 << 24, // tokens of reasoning
+    SD_API_MAX_READ = 1 << 18,   // tokens of a prompt that is only read
+    SD_API_MAX_SKIPPED = 256     // bytes of a list of what was skipped, with its 0
 };
 
 typedef enum {
@@ -43,6 +45,8 @@ typedef struct {
     sd_api_kind kind;
     const char *model; // NULL: not given
     bool stream, include_usage, continuous_usage, echo;
+    bool score;        // echo with logprobs: those of the prompt too
+    bool no_answer;    // the prompt alone: it is echoed
     int n, max_tokens; // max_tokens 0: until the context is full
     sd_sampling sampling;
     bool has_seed;
@@ -66,16 +70,24 @@ typedef struct {
     int priority;                 // lower is first
     const char *cache_salt; // prefixes are found by requests with the same one alone; NULL: none
     bool speculate;
+    int max_draft;    // tokens of a draft at most; 0: as many as pay
+    bool continues;   // chat: the answer goes on with the last message, an assistant's
+    bool no_turn;     // chat: the prompt ends behind the last message, without the assistant's turn
+    bool no_bos;      // completions: the text's tokens alone, without one that begins a prompt
+    bool token_texts; // of what is only read: each token's text is wanted too
     json_t *messages; // chat: [{"role","content",...}], content parts joined to one string; owned
     json_t *template_arguments;  // chat: chat_template_kwargs and reasoning_effort, or NULL; owned
     int reasoning_budget;        // chat: tokens of reasoning at most; -1: none
     const char *reasoning_param; // the field that said it; static
+    bool budget_is_wish;         // a model that does not reason may ignore it
     json_t *tools;               // chat: OpenAI's list, or NULL; owned, and kept behind the texts
     size_t tools_bytes;          // of its JSON
     sd_api_tool_choice tool_choice;
     int tool_index;      // NAMED: which
     bool parallel_calls; // more than one call
     bool strict;         // of some tool: its calls' arguments keep to the schema
+    char
+        skipped[SD_API_MAX_SKIPPED]; // tools of kinds that nobody calls here: their kinds; "": none
     sd_api_prompt prompt[SD_API_MAX_PROMPTS]; // completions
     int n_prompts;
 } sd_api_request;

@@ -153,16 +153,28 @@ void sd_keys_free(sd_keys *k) {
     *k = (sd_keys){0};
 }
 
-int sd_keys_find(const sd_keys *k, const char *authorization) {
-    if (k->n == 0 || !authorization || strncasecmp(authorization, "Bearer ", 7) != 0) return -1;
-    const char *key = authorization + 7;
-    key += strspn(key, " ");
+static int find_key(const sd_keys *k, const char *key) {
     sd_sha256 hash;
     if (sd_sha256_of(&hash, key, strlen(key), NULL) != SD_OK) return -1;
     int found = -1;
     for (int i = 0; i < k->n; i++) // all, and without a branch
         found += (i - found) * (CRYPTO_memcmp(hash.hex, k->key[i].hash.hex, sizeof hash.hex) == 0);
     return found;
+}
+
+int sd_keys_find(const sd_keys *k, const char *authorization) {
+    if (k->n == 0 || !authorization || strncasecmp(authorization, "Bearer ", 7) != 0) return -1;
+    const char *key = authorization + 7;
+    return find_key(k, key + strspn(key, " "));
+}
+
+int sd_keys_find_either(const sd_keys *k, const char *authorization, const char *key) {
+    int found = sd_keys_find(k, authorization);
+    return found < 0 && k->n > 0 && key ? find_key(k, key) : found;
+}
+
+bool sd_keys_allow_either(const sd_keys *k, const char *authorization, const char *key) {
+    return k->n == 0 || sd_keys_find_either(k, authorization, key) >= 0;
 }
 
 bool sd_keys_allow(const sd_keys *k, const char *authorization) {

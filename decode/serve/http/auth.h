@@ -35,5 +35,8 @@ void sd_keys_free(sd_keys *k);
 /// Is `authorization` (the field's value, NULL when absent) "Bearer KEY" with a known key? Looks at
 /// every key, whichever matches.
 bool sd_keys_allow(const sd_keys *k, const char *authorization);
+/// The same of a key as it is (x-api-key), where there is no such field or none of its keys is known.
+bool sd_keys_allow_either(const sd_keys *k, const char *authorization, const char *key);
+int sd_keys_find_either(const sd_keys *k, const char *authorization, const char *key);
 /// The known key's place in the file; -1: none.
 int sd_keys_find(const sd_keys *k, const char *authorization);

@@ -124,6 +124,17 @@ static void linger(sd_conn *c) {
 
 // ---- answers
 
+const char *sd_conn_allowed_origin(const sd_conn *c) {
+    const sd_strings *list = c->listener->o.origins;
+    // A head that was not understood has no fields.
+    const char *origin =
+        list && c->http.head.method ? sd_http_field_get(&c->http.head, "origin") : NULL;
+    for (int i = 0; origin && i < list->n; i++)
+        if (strcmp(list->item[i], "*") == 0 || strcmp(list->item[i], origin) == 0)
+            return list->item[i];
+    return NULL;
+}
+
 static void send_head(sd_conn *c, int status, const char *type, int64_t length, const char *extra) {
     struct evbuffer *out = bufferevent_get_output(c->bev);
     if (c->ended && evbuffer_get_length(bufferevent_get_input(c->bev)) == 0) c->keep = false;
@@ -142,6 +153,12 @@ static void send_head(sd_conn *c, int status, const char *type, int64_t length, 
         evbuffer_add_printf(out, "Connection: close\r\n");
     else if (c->http.head.minor == 0)
         evbuffer_add_printf(out, "Connection: keep-alive\r\n");
+    const char *origin = sd_conn_allowed_origin(c);
+    if (origin)
+        evbuffer_add_printf(out,
+                            "Access-Control-Allow-Origin: %s\r\nVary: Origin\r\n"
+                            "Access-Control-Expose-Headers: *\r\n",
+                            origin);
     evbuffer_add_printf(out, "X-Content-Type-Options: nosniff\r\n%s\r\n", extra ? extra : "");
 }
 
@@ -228,7 +245,7 @@ static void reply_error(sd_conn *c, const sd_api_error *e, const char *extra, bo
     } else if (e->status == 401) {
         extra = "WWW-Authenticate: Bearer\r\n";
     }
-    reply_json(c, e->status, c->listener->o.on->error_body(e), extra, close);
+    reply_json(c, e->status, c->listener->o.on->error_body(c, e), extra, close);
 }
 
 void sd_conn_error(sd_conn *c, const sd_api_error *e) {
@@ -327,7 +344,8 @@ static void take_client(sd_conn *c) {
     sd_address hop;
     const char *forwarded = NULL;
     sd_client_name name = c->peer->name;
-    int key = sd_keys_find(&l->keys, sd_http_field_get(&c->http.head, "authorization"));
+    int key = sd_keys_find_either(&l->keys, sd_http_field_get(&c->http.head, "authorization"),
+                                  sd_http_field_get(&c->http.head, "x-api-key"));
     if (c->peer->trusted) forwarded = sd_http_field_last(&c->http.head, "x-forwarded-for");
     if (key >= 0)
         name = sd_client_of_key(key);

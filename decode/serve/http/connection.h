@@ -11,8 +11,10 @@
 
 void *sd_conn_owner(const sd_conn *c);              // the listener's
 const sd_http_head *sd_conn_head(const sd_conn *c); // of the request
-sd_client *sd_conn_client(const sd_conn *c);        // whose the request is
-int64_t sd_conn_arrival_ns(const sd_conn *c);       // of its head
+/// The option's text that allows the request's Origin to read answers; NULL: none does, or it has none.
+const char *sd_conn_allowed_origin(const sd_conn *c);
+sd_client *sd_conn_client(const sd_conn *c);  // whose the request is
+int64_t sd_conn_arrival_ns(const sd_conn *c); // of its head
 /// The request's body, and its part of the memory (sd_listener_hold), become the caller's.
 sd_buf sd_conn_take_body(sd_conn *c, size_t *held);
 /// `work` is what the owner's functions are called with until the answer ends; NULL: nothing.

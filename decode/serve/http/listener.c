@@ -129,6 +129,22 @@ out:
     return st;
 }
 
+// An origin is compared with what a browser sends: a scheme, a host, and a port that is not the scheme's.
+static sd_status check_origins(const sd_strings *list, sd_error *err) {
+    sd_status st = SD_OK;
+    for (int i = 0; list && i < list->n; i++) {
+        const char *s = list->item[i], *host = strstr(s, "://");
+        bool good = host && host > s && host[3] && !strchr(host + 3, '/') && strlen(s) <= 256;
+        for (const char *c = s; *c; c++) good = good && *c > ' ' && *c < 127;
+        SD_CHECK(good || strcmp(s, "*") == 0, err, SD_EINVAL,
+                 "--cors %.100s: is no origin; give *, or a scheme, a host and a port as in "
+                 "https://example.com:8443",
+                 s);
+    }
+out:
+    return st;
+}
+
 sd_status sd_listener_listen(sd_listener *l, struct event_base *base, sd_error *err) {
     const sd_listener_options *o = &l->o;
     const char *host = o->host && *o->host ? o->host : "127.0.0.1";
@@ -169,6 +185,7 @@ sd_status sd_listener_open(sd_listener *l, const sd_listener_options *o, sd_erro
     SD_TRY(sd_clients_open(&l->clients, l->max_conns + SD_SPARE_CONNECTIONS, sd_mix64(l->o.id_key),
                            err));
     SD_TRY(read_proxies(l, err));
+    SD_TRY(check_origins(o->origins, err));
     if (o->key_file) SD_TRY(sd_keys_load(&l->keys, o->key_file, err));
     if (o->access_log) SD_TRY(sd_access_log_open(&l->access_log, o->access_log, err));
 out:

@@ -44,8 +44,8 @@ typedef struct {
     void (*on_closed)(void *work);
     /// Seconds until a 429 or 503 that does not say so itself may be tried again; 0: at once.
     double (*retry_s)(const void *owner);
-    /// An error as the body of an answer; NULL when out of memory.
-    json_t *(*error_body)(const sd_api_error *e);
+    /// An error as the body of an answer, in the form that this request's client reads; NULL when out of memory.
+    json_t *(*error_body)(const sd_conn *c, const sd_api_error *e);
 } sd_handlers;
 
 typedef struct {
@@ -56,9 +56,10 @@ typedef struct {
     const char *key_file;              // NULL: no key is asked for
     bool insecure_no_key;              // allows a host that others can reach without a key
     const sd_strings *trusted_proxies; // addresses and networks; may be NULL
-    const char *access_log;            // "-": standard output; NULL: none
-    size_t memory;                     // bytes of bodies and unread answers at once
-    uint64_t id_key;                   // random; of request ids and of the clients' table
+    const sd_strings *origins; // whose pages may read answers (CORS): "*" or origins; may be NULL
+    const char *access_log;    // "-": standard output; NULL: none
+    size_t memory;             // bytes of bodies and unread answers at once
+    uint64_t id_key;           // random; of request ids and of the clients' table
 } sd_listener_options;
 
 // For metrics.

@@ -76,6 +76,9 @@ sd_status sd_provider_request_make(sd_provider_request **out, const sd_request *
                              .constraint_kind = (int32_t)r->constraint.kind,
                              .reasoning = r->reasoning.inside | r->reasoning.again << 1,
                              .budget = r->reasoning.bounded ? r->reasoning.budget : -1,
+                             .score = r->score,
+                             .no_answer = r->no_answer,
+                             .max_draft = r->max_draft,
                              .n_stop = r->n_stop,
                              .n_shown_tokens = r->n_shown_tokens,
                              .temperature = r->sampling.temperature,
@@ -182,6 +185,9 @@ sd_status sd_provider_request_read(sd_request *r, const void *block, size_t byte
                       .n_stop_token = (int)m->stop_token.n,
                       .ignore_end = m->ignore_end != 0,
                       .logprobs = m->logprobs,
+                      .score = m->score != 0,
+                      .no_answer = m->no_answer != 0,
+                      .max_draft = m->max_draft,
                       .spec = (sd_spec_mode)m->spec,
                       .client = m->client,
                       .tenant = m->tenant,
@@ -231,8 +237,13 @@ void sd_provider_event_write(void *block, size_t room, const sd_event *ev, int64
     sd_event fitting = *ev;
     bool lost = sd_provider_event_bytes(ev, with_tokens) > room;
     if (lost) fitting.text_len = 0, with_tokens = false;
-    sd_provider_event m = {
-        .id = ev->id, .at_ns = at_ns, .n = ev->n, .finish = (int32_t)ev->finish, .lost = lost};
+    sd_provider_event m = {.id = ev->id,
+                           .at_ns = at_ns,
+                           .n = ev->n,
+                           .finish = (int32_t)ev->finish,
+                           .lost = lost,
+                           .of_prompt = ev->of_prompt,
+                           .cached = ev->cached_tokens};
     writer w = {.block = block};
     put_event(&w, &m, &fitting, with_tokens);
     m.head = (sd_provider_head){SD_PROVIDER_VERSION, (uint32_t)w.end};
@@ -246,6 +257,8 @@ void sd_provider_event_copy(void *block, size_t room, const sd_provider_event *f
     }
     sd_event fixed = {.id = from->id,
                       .n = from->n,
+                      .of_prompt = from->of_prompt != 0,
+                      .cached_tokens = from->cached,
                       .finish = (sd_finish)from->finish,
                       .stats = sd_provider_event_stats(from)};
     char error[SD_PROVIDER_ERROR + 1];
@@ -267,7 +280,8 @@ sd_status sd_provider_event_check(const void *block, size_t bytes, sd_error *err
     SD_CHECK(m->n >= 0 && (m->tokens.n == 0 || m->tokens.n == (uint32_t)m->n) &&
                  m->error.n <= SD_PROVIDER_ERROR && m->stats.n <= 1 &&
                  m->finish >= SD_FINISH_NONE && m->finish <= SD_FINISH_ERROR &&
-                 (m->finish == SD_FINISH_NONE || m->stats.n == 1),
+                 (m->finish == SD_FINISH_NONE || m->stats.n == 1) &&
+                 (!m->of_prompt || (m->text.n == 0 && m->finish == SD_FINISH_NONE)),
              err, SD_EFORMAT, "an event's counts do not go together");
 out:
     return st;

@@ -16,7 +16,7 @@
 
 #include <stddef.h>
 
-enum { SD_PROVIDER_VERSION = 8 };
+enum { SD_PROVIDER_VERSION = 9 };
 
 typedef struct {
     uint32_t version; // SD_PROVIDER_VERSION
@@ -43,6 +43,7 @@ typedef struct {
     int32_t shown_token[SD_MAX_SHOWN_TOKENS];
     int32_t reasoning; // bits: 1 the prompt ends within it, 2 it may begin again
     int32_t budget;    // of tokens of reasoning; -1: none
+    int32_t score, no_answer, max_draft;
     sd_span reasoning_mark
         [2];        // char: what begins and what ends it, with their 0; none: it is not looked for
     sd_span forced; // int32_t: what ends it behind its budget
@@ -67,11 +68,13 @@ sd_status sd_provider_request_read(sd_request *r, const void *block, size_t byte
 
 typedef struct {
     sd_provider_head head;
-    uint64_t id;    // of the request, as its start said
-    int64_t at_ns;  // when it was said (CLOCK_MONOTONIC)
-    int32_t n;      // new tokens
-    int32_t finish; // sd_finish; what stands below with one is there then
-    int32_t lost;   // text or tokens found no memory: the answer has a hole
+    uint64_t id;       // of the request, as its start said
+    int64_t at_ns;     // when it was said (CLOCK_MONOTONIC)
+    int32_t n;         // new tokens
+    int32_t finish;    // sd_finish; what stands below with one is there then
+    int32_t lost;      // text or tokens found no memory: the answer has a hole
+    int32_t of_prompt; // the tokens are the prompt's
+    int32_t cached;    // tokens of the prompt that were found, as far as it is known
     int32_t reserved;
     sd_span tokens; // sd_token_info [n], or none unless logprobs were asked for
     sd_span text;   // char: new text, complete UTF-8

@@ -83,7 +83,16 @@ static const struct {
     {"cache_salt", CHAT(",\"cache_salt\":\"\"")},
     {"cache_salt", CHAT(",\"cache_salt\":\"a\\u0000b\"")},
     {"speculative", CHAT(",\"speculative\":true")},
-    {"speculative", CHAT(",\"speculative\":{\"k\":4}")},
+    {"k", CHAT(",\"speculative\":{\"k\":49}")},
+    {"k", CHAT(",\"speculative\":{\"k\":-1}")},
+    {"add_generation_prompt", CHAT(",\"add_generation_prompt\":1")},
+    {"continue_final_message", CHAT(",\"continue_final_message\":\"yes\"")},
+    {"continue_final_message", CHAT(",\"continue_final_message\":true")}, // a user's
+    {"continue_final_message", "{\"messages\":[{\"role\":\"assistant\",\"content\":\"a\"}],"
+                               "\"continue_final_message\":true,\"add_generation_prompt\":true}"},
+    {"max_tokens", CHAT(",\"max_tokens\":0")},
+    {"max_tokens", CHAT(",\"max_tokens\":8.5")},
+    {"max_tokens", CHAT(",\"max_tokens\":1e300")},
     {"ignore_eos", CHAT(",\"ignore_eos\":1")},
     {"chat_template_kwargs", CHAT(",\"chat_template_kwargs\":[]")},
     // What shapes logits.
@@ -179,7 +188,8 @@ static const struct {
     {"logprobs", TEXT(",\"logprobs\":true")},
     {"logprobs", TEXT(",\"logprobs\":21")},
     {"echo", TEXT(",\"echo\":1")},
-    {"echo", TEXT(",\"echo\":true,\"logprobs\":1")},
+    {"max_tokens", TEXT(",\"max_tokens\":0")},
+    {"max_tokens", TEXT(",\"max_tokens\":-1,\"echo\":true")},
     {"best_of", TEXT(",\"best_of\":3")},
     {"suffix", TEXT(",\"suffix\":\"x\"")},
     {"min_tokens", TEXT(",\"min_tokens\":17")}, // max_tokens is 16 there
@@ -242,6 +252,28 @@ Test(api, null_is_absent_and_unknown_fields_are_ignored) {
     cr_assert_null(r.model);
     cr_assert_not(r.stream);
     cr_assert_not(r.has_seed);
+    sd_api_request_free(&r);
+}
+
+Test(api, a_prompt_is_scored_and_a_message_goes_on_where_that_is_asked) {
+    sd_api_request r;
+    sd_api_error e;
+    const char *scored = "{\"prompt\":[1.0,2],\"echo\":true,\"logprobs\":1.0,\"max_tokens\":0}";
+    cr_assert_eq(parse(&r, SD_API_COMPLETION, scored, &e), 0, "%s", e.message);
+    cr_assert(r.score && r.no_answer && r.echo && r.logprobs == 1);
+    cr_assert(r.prompt[0].n_ids == 2 && r.prompt[0].ids[0] == 1);
+    sd_api_request_free(&r);
+    cr_assert_eq(parse(&r, SD_API_COMPLETION, TEXT(",\"echo\":true,\"max_tokens\":8.0"), &e), 0);
+    cr_assert(!r.score && !r.no_answer && r.max_tokens == 8);
+    sd_api_request_free(&r);
+    const char *on = "{\"messages\":[{\"role\":\"assistant\",\"content\":\"a\"}],"
+                     "\"continue_final_message\":true,\"add_generation_prompt\":false,"
+                     "\"speculative\":{\"k\":3}}";
+    cr_assert_eq(parse(&r, SD_API_CHAT, on, &e), 0, "%s", e.message);
+    cr_assert(r.continues && r.no_turn && r.speculate && r.max_draft == 3);
+    sd_api_request_free(&r);
+    cr_assert_eq(parse(&r, SD_API_CHAT, CHAT(",\"speculative\":{\"k\":0}"), &e), 0);
+    cr_assert(!r.speculate);
     sd_api_request_free(&r);
 }
 

@@ -7,8 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
-static const sd_answer chat = {SD_API_CHAT, "chatcmpl-1", "m", 5, NULL};
-static const sd_answer text = {SD_API_COMPLETION, "cmpl-1", "m", 5, NULL};
+static const sd_answer chat = {.kind = SD_API_CHAT, .id = "chatcmpl-1", .model = "m", .created = 5};
+static const sd_answer text = {
+    .kind = SD_API_COMPLETION, .id = "cmpl-1", .model = "m", .created = 5};
 
 static const char *at(const json_t *v, const char *key) {
     return json_string_value(json_object_get(v, key));
@@ -261,7 +262,7 @@ Test(answer, an_error_names_its_field_and_survives_bad_utf8) {
     cr_assert(json_is_null(json_object_get(json_object_get(v, "error"), "param")));
     json_decref(v);
     sd_json_out t = {.buf = sd_buf_make(4096)};
-    sd_error_write(&t, &e);
+    sd_error_write(&t, &e, NULL);
     v = event(&t);
     cr_assert_str_eq(at(json_object_get(v, "error"), "message"),
                      "cut in a code point: \xef\xbf\xbd");

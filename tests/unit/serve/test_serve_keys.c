@@ -36,6 +36,21 @@ static void check_key(const sd_keys *k, const char *sent, const char *id, bool a
     cr_assert_eq(k->key[i].admin, admin);
 }
 
+Test(serve_keys, a_key_comes_in_either_field) {
+    sd_keys k;
+    cr_assert_eq(load_bytes(&k, "first-key\nsecond-key\n", 21, NULL), SD_OK);
+    cr_expect_eq(sd_keys_find_either(&k, NULL, "second-key"), 1);
+    cr_expect_eq(sd_keys_find_either(&k, "Bearer first-key", NULL), 0);
+    cr_expect_eq(sd_keys_find_either(&k, "Bearer first-key", "second-key"), 0);
+    cr_expect_eq(sd_keys_find_either(&k, "Bearer other-key", "second-key"), 1);
+    cr_expect_eq(sd_keys_find_either(&k, "Bearer other-key", "Bearer second-key"), -1);
+    cr_expect_eq(sd_keys_find_either(&k, NULL, NULL), -1);
+    cr_expect_not(sd_keys_allow_either(&k, NULL, ""));
+    sd_keys_free(&k);
+    cr_expect(sd_keys_allow_either(&k, NULL, NULL));
+    cr_expect_eq(sd_keys_find_either(&k, NULL, "x"), -1);
+}
+
 Test(serve_keys, a_line_is_a_key_or_a_name_with_its_hash) {
     sd_keys k;
     char text[1024];

@@ -136,14 +136,18 @@ char *live_ask_at(const live *s, const char *route, const char *body) {
     return out;
 }
 
-json_t *live_chat(const live *s, const char *body) {
-    char *out = live_ask_at(s, "chat/completions", body);
+json_t *live_json(const live *s, const char *route, const char *body, int status) {
+    char *out = live_ask_at(s, route, body);
     char *at = strstr(out, "\r\n\r\n");
-    MUST(at && strstr(out, " 200 OK"), "%s: %s", body, out);
+    MUST(at && strlen(out) > 12 && atoi(out + 9) == status, "%s: %s", body, out);
     json_t *v = json_loads(at + 4, 0, NULL);
     MUST(v, "no JSON: %s", out);
     free(out);
     return v;
+}
+
+json_t *live_chat(const live *s, const char *body) {
+    return live_json(s, "chat/completions", body, 200);
 }
 
 const json_t *live_at(const json_t *v, const char *path) {

@@ -46,6 +46,8 @@ bool live_began(int fd);
 char *live_ask(const live *s, const char *body);
 char *live_ask_from(const live *s, const char *source, const char *body);
 char *live_ask_at(const live *s, const char *route, const char *body);
+/// The answer's document, which must come with this status.
+json_t *live_json(const live *s, const char *route, const char *body, int status);
 /// The whole answer of chat/completions, which must be a 200.
 json_t *live_chat(const live *s, const char *body);
 /// What stands at a path such as "choices.0.message"; NULL: nothing.

@@ -9,9 +9,12 @@
 #include <math.h>
 #include <string.h>
 
-// JSON has no infinity; what is below stands for it, as in vLLM.
+// JSON has no infinity; what is below stands for it, as in vLLM. A prompt's first token has no logprob.
 static void number(sd_json_out *t, float x) {
-    sd_jt_real(t, x > -9999.0f ? (double)x : -9999.0);
+    if (isnan(x))
+        sd_jt_raw(t, "null");
+    else
+        sd_jt_real(t, x > -9999.0f ? (double)x : -9999.0);
 }
 
 static const char *bytes_of(const sd_answer *a, int32_t token, size_t *len) {
@@ -78,6 +81,10 @@ static bool is_repeated(const sd_answer *a, const sd_token_info *info, int32_t t
 
 static void top_entry(sd_json_out *t, const sd_answer *a, const sd_token_info *info) {
     bool sampled = false;
+    if (isnan(info->logprob)) {
+        sd_jt_raw(t, "null");
+        return;
+    }
     for (int k = 0; k <= info->n_top; k++) {
         bool last = k == info->n_top;
         if (last && sampled) break;
@@ -95,14 +102,21 @@ static void top_entry(sd_json_out *t, const sd_answer *a, const sd_token_info *i
 }
 
 // The characters that are complete before the token: where its text begins, or the character that
-// it completes. Special tokens are no text.
-static void offset_entry(sd_json_out *t, const sd_answer *a, int32_t token, sd_logprobs_cursor *c) {
+// it completes. An answer's special tokens are no text, a prompt's are; the space that the tokenizer puts
+// in front of a prompt is none.
+static void offset_entry(sd_json_out *t, const sd_answer *a, int32_t token,
+                         const sd_logprobs_source *from, sd_logprobs_cursor *c) {
     sd_jt_printf(t, "%lld", (long long)c->offset);
-    size_t len;
+    const bool of_prompt = c->at < from->n_prompt;
+    size_t len, drop = 0;
     const char *bytes = bytes_of(a, token, &len);
-    if (!bytes || len == 0 || sd_tokenizer_is_special(a->tokenizer, token)) return;
+    if (of_prompt && bytes) drop = sd_tokenizer_prefix_bytes(a->tokenizer, c->before - 1, token);
+    if (of_prompt) c->before = token + 1;
+    if (!bytes || len == 0 || c->at < from->silent ||
+        (!of_prompt && sd_tokenizer_is_special(a->tokenizer, token)))
+        return;
     sd_buf text = sd_buf_make(64 * 1024);
-    if (!sd_utf8_stream_add(&c->utf8, bytes, len, &text)) t->lost = true;
+    if (!sd_utf8_stream_add(&c->utf8, bytes + drop, len - drop, &text)) t->lost = true;
     for (size_t i = 0; i < text.len; i++) c->offset += ((unsigned char)text.data[i] & 0xc0) != 0x80;
     sd_buf_free(&text);
 }
@@ -114,7 +128,7 @@ static const char *const completion_parts[] = {"{\"tokens\":[", "],\"token_logpr
                                                "],\"top_logprobs\":[", "],\"text_offset\":[", "]}"};
 
 static void entry(sd_json_out *t, const sd_answer *a, const sd_token_info *info,
-                  sd_logprobs_cursor *c) {
+                  const sd_logprobs_source *from, sd_logprobs_cursor *c) {
     if (a->kind == SD_API_CHAT)
         chat_entry(t, a, info);
     else if (c->part == 1)
@@ -124,7 +138,7 @@ static void entry(sd_json_out *t, const sd_answer *a, const sd_token_info *info,
     else if (c->part == 3)
         top_entry(t, a, info);
     else
-        offset_entry(t, a, info->token, c);
+        offset_entry(t, a, info->token, from, c);
 }
 
 bool sd_logprobs_write(sd_json_out *t, const sd_answer *a, const sd_logprobs_source *from,
@@ -138,7 +152,7 @@ bool sd_logprobs_write(sd_json_out *t, const sd_answer *a, const sd_logprobs_sou
             if (t->lost || t->buf.len >= limit) return false;
             if (c->at) sd_jt_raw(t, ",");
             sd_token_info info = sd_logprobs_at(from, c->at);
-            entry(t, a, &info, c);
+            entry(t, a, &info, from, c);
         }
         sd_jt_raw(t, parts[c->part]);
         if (c->part++ == last) return true;

@@ -9,9 +9,7 @@
 #include <string.h>
 #include <strings.h>
 
-// Some agents put a line in front of their system text that changes with each request, for their
-// billing. It says nothing to a model, and no request would find the prefix of the one before.
-static const char *skip_volatile_line(const char *text, size_t *len) {
+const char *sd_openai_skip_volatile_line(const char *text, size_t *len) {
     static const char begin[] = "x-anthropic-billing-header:";
     if (*len < sizeof begin - 1 || strncasecmp(text, begin, sizeof begin - 1) != 0) return text;
     const char *end = memchr(text, '\n', *len);
@@ -24,7 +22,7 @@ static const char *skip_volatile_line(const char *text, size_t *len) {
 static const char *text_of(const json_t *v, const char *role, bool first, size_t *len) {
     const char *text = json_string_value(v);
     *len = json_string_length(v);
-    return first && strcmp(role, "system") == 0 ? skip_volatile_line(text, len) : text;
+    return first && strcmp(role, "system") == 0 ? sd_openai_skip_volatile_line(text, len) : text;
 }
 
 // Content parts become one string: templates of text models take strings.

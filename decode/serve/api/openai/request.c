@@ -120,8 +120,8 @@ static bool copy_ids(int32_t *out, const json_t *list, const char *param, sd_api
     size_t i;
     json_t *v;
     json_array_foreach(list, i, v) {
-        int64_t id = json_is_integer(v) ? json_integer_value(v) : -1;
-        if (id < 0 || id > INT32_MAX) {
+        int64_t id;
+        if (!sd_json_whole(v, &id) || id < 0 || id > INT32_MAX) {
             sd_api_fail(e, 400, param, "%s[%zu] is not a token id", param, i);
             return false;
         }
@@ -184,14 +184,20 @@ static bool parse_logprobs(sd_api_request *r, sd_api_error *e) {
 static bool parse_speculation(sd_api_request *r, sd_api_error *e) {
     r->speculate = true;
     const json_t *o = sd_field_get(r->root, "speculative");
+    int64_t k = -1;
     if (!o) return true;
-    if (!json_is_object(o) || sd_field_get(o, "k")) {
-        sd_api_fail(
-            e, 400, "speculative",
-            "speculative is not {\"enabled\": true|false}, which is all that can be set yet");
+    if (!json_is_object(o)) {
+        sd_api_fail(e, 400, "speculative",
+                    "speculative is %s; give {\"enabled\": true|false, \"k\": 0 to %d}",
+                    sd_field_type_word(o), SD_MAX_DRAFT);
         return false;
     }
-    return sd_field_bool(o, "enabled", &r->speculate, e);
+    if (!sd_field_bool(o, "enabled", &r->speculate, e) ||
+        !sd_field_int(o, "k", 0, SD_MAX_DRAFT, &k, e))
+        return false;
+    if (k == 0) r->speculate = false;
+    if (k > 0) r->max_draft = (int)k;
+    return true;
 }
 
 // vLLM's names and meanings.
@@ -210,18 +216,32 @@ static bool parse_queueing(sd_api_request *r, sd_api_error *e) {
     return true;
 }
 
+// 0 asks for the prompt alone, which a completion may echo.
+static bool parse_max_tokens(sd_api_request *r, sd_api_error *e) {
+    const bool chat = r->kind == SD_API_CHAT;
+    int64_t most = chat ? 0 : COMPLETION_MAX_TOKENS;
+    if (!chat && !sd_field_bool(r->root, "echo", &r->echo, e)) return false;
+    const int least = r->echo ? 0 : 1;
+    if (!sd_field_int(r->root, "max_tokens", least, MAX_TOKENS, &most, e) ||
+        !sd_field_int(r->root, "max_completion_tokens", least, MAX_TOKENS, &most, e))
+        return false;
+    r->max_tokens = (int)most;
+    r->has_max_tokens =
+        sd_field_get(r->root, "max_tokens") || sd_field_get(r->root, "max_completion_tokens");
+    r->no_answer = r->has_max_tokens && most == 0;
+    return true;
+}
+
 static bool parse_shared(sd_api_request *r, sd_api_error *e) {
-    int64_t n = 1, best_of = 0,
-            max_tokens = r->kind == SD_API_COMPLETION ? COMPLETION_MAX_TOKENS : 0;
+    int64_t n = 1, best_of = 0;
     if (!sd_field_string(r->root, "model", &r->model, e) || !parse_sampling(r, e) ||
         !parse_stop(r, e) || !parse_stop_tokens(r, e) || !parse_stream(r, e) ||
         !parse_logprobs(r, e) || !parse_speculation(r, e) || !parse_queueing(r, e) ||
         !sd_field_bool(r->root, "ignore_eos", &r->ignore_end, e) ||
         !sd_field_int(r->root, "n", 1, SD_API_MAX_CHOICES, &n, e) ||
         !sd_field_int(r->root, "best_of", 1, SD_API_MAX_CHOICES, &best_of, e) ||
-        !sd_field_int(r->root, "max_tokens", 1, MAX_TOKENS, &max_tokens, e) ||
-        !sd_field_int(r->root, "max_completion_tokens", 1, MAX_TOKENS, &max_tokens, e) ||
-        !sd_field_refuse_unsupported(r->root, e) || !sd_openai_constraint_parse(r, e))
+        !parse_max_tokens(r, e) || !sd_field_refuse_unsupported(r->root, e) ||
+        !sd_openai_constraint_parse(r, e))
         return false;
     if (best_of && best_of != n) {
         sd_api_fail(e, 400, "best_of", "best_of is %lld and n is %lld; only best_of = n works here",
@@ -229,9 +249,6 @@ static bool parse_shared(sd_api_request *r, sd_api_error *e) {
         return false;
     }
     r->n = (int)n;
-    r->max_tokens = (int)max_tokens;
-    r->has_max_tokens =
-        sd_field_get(r->root, "max_tokens") || sd_field_get(r->root, "max_completion_tokens");
     return sd_openai_shaping_parse(r, e);
 }
 
@@ -251,6 +268,18 @@ static bool add_prompt_ids(sd_api_request *r, const json_t *list, const char *pa
     r->n_prompts++;
     p->n_ids = (int)n;
     return copy_ids(p->ids, list, param, e);
+}
+
+bool sd_openai_ids_parse(sd_api_request *r, const char *key, sd_api_error *e) {
+    const json_t *list = sd_field_get(r->root, key);
+    if (!list || !json_is_array(list)) {
+        sd_api_fail(e, 400, key, "%s is %s; give an array of token ids", key,
+                    list ? sd_field_type_word(list) : "missing");
+        return false;
+    }
+    if (json_array_size(list) > 0) return add_prompt_ids(r, list, key, e);
+    r->n_prompts = 1;
+    return true;
 }
 
 static bool add_prompt(sd_api_request *r, const json_t *v, const char *param, sd_api_error *e) {
@@ -278,14 +307,8 @@ static bool parse_prompt(sd_api_request *r, sd_api_error *e) {
                     "tools: a completion calls no tools; use /v1/chat/completions");
         return false;
     }
-    if (!sd_field_bool(r->root, "echo", &r->echo, e)) return false;
-    if (r->echo && r->logprobs >= 0) {
-        sd_api_fail(e, 400, "echo",
-                    "echo with logprobs would need logprobs of the prompt, which this "
-                    "server does not do yet");
-        return false;
-    }
-    if (!json_is_array(prompt) || json_is_integer(json_array_get(prompt, 0)))
+    r->score = r->echo && r->logprobs >= 0;
+    if (!json_is_array(prompt) || json_is_number(json_array_get(prompt, 0)))
         return add_prompt(r, prompt, "prompt", e);
     size_t n = json_array_size(prompt);
     if (n == 0 || n > SD_API_MAX_PROMPTS) {
@@ -306,15 +329,57 @@ static bool parse_prompt(sd_api_request *r, sd_api_error *e) {
     return true;
 }
 
+// vLLM's names. The last message goes on, or the prompt simply ends behind it.
+bool sd_openai_turn_parse(sd_api_request *r, sd_api_error *e) {
+    const json_t *last = json_array_size(r->messages)
+                             ? json_array_get(r->messages, json_array_size(r->messages) - 1)
+                             : NULL;
+    bool turn = true, has_turn = sd_field_get(r->root, "add_generation_prompt") != NULL;
+    if (!sd_field_bool(r->root, "continue_final_message", &r->continues, e) ||
+        !sd_field_bool(r->root, "add_generation_prompt", &turn, e))
+        return false;
+    r->no_turn = !turn;
+    if (!r->continues) return true;
+    if (has_turn && turn) {
+        sd_api_fail(e, 400, "continue_final_message",
+                    "continue_final_message goes on with the last message and "
+                    "add_generation_prompt begins another one; set one of them to false");
+        return false;
+    }
+    const char *role = json_string_value(json_object_get(last, "role"));
+    if (!role || strcmp(role, "assistant") != 0 || json_object_get(last, "tool_calls")) {
+        sd_api_fail(e, 400, "continue_final_message",
+                    "continue_final_message: the last message is not an assistant's text; add the "
+                    "text that the answer goes on with");
+        return false;
+    }
+    return true;
+}
+
+static bool parse_chat(sd_api_request *r, sd_api_error *e) {
+    return sd_openai_messages_parse(r, e) && sd_openai_tools_parse(r, e) &&
+           sd_openai_turn_parse(r, e);
+}
+
+int sd_api_request_begin(sd_api_request *out, sd_api_kind kind, const char *body, size_t len,
+                         sd_api_error *e) {
+    *out = (sd_api_request){.kind = kind, .n = 1, .logprobs = -1, .reasoning_budget = -1};
+    *e = (sd_api_error){0};
+    parse_root(out, body ? body : "", len, e);
+    return e->status;
+}
+
+int sd_api_request_finish(sd_api_request *r, sd_api_error *e) {
+    bool ok = parse_shared(r, e) &&
+              (r->kind == SD_API_CHAT ? parse_chat(r, e) : parse_prompt(r, e)) &&
+              sd_openai_reasoning_parse(r, e);
+    if (!ok) sd_api_request_free(r);
+    return e->status;
+}
+
 int sd_api_request_parse(sd_api_request *out, sd_api_kind kind, const char *body, size_t len,
                          sd_api_error *e) {
-    *out = (sd_api_request){.kind = kind, .logprobs = -1, .reasoning_budget = -1};
-    *e = (sd_api_error){0};
-    bool ok =
-        parse_root(out, body ? body : "", len, e) && parse_shared(out, e) &&
-        (kind == SD_API_CHAT ? sd_openai_messages_parse(out, e) && sd_openai_tools_parse(out, e)
-                             : parse_prompt(out, e)) &&
-        sd_openai_reasoning_parse(out, e);
-    if (!ok) sd_api_request_free(out);
+    if (sd_api_request_begin(out, kind, body, len, e) == 0) return sd_api_request_finish(out, e);
+    sd_api_request_free(out);
     return e->status;
 }

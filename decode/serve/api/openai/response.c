@@ -6,7 +6,8 @@
 
 enum { TEXT_PIECE = 4 * 1024 }; // of text; escaped it may be six times as long
 
-void sd_error_write(sd_json_out *t, const sd_api_error *e) {
+void sd_error_write(sd_json_out *t, const sd_api_error *e, sd_stream_state *state) {
+    (void)state;
     sd_jt_raw(t, "data: {\"error\":{\"message\":");
     sd_jt_word(t, e->message);
     sd_jt_raw(t, ",\"type\":");

@@ -25,7 +25,7 @@ void sd_chunk_write(sd_json_out *t, const sd_answer *a, const sd_chunk *c);
 /// ask never see a chunk without a choice.
 void sd_usage_chunk_write(sd_json_out *t, const sd_answer *a, const sd_usage *u);
 /// An error as an event.
-void sd_error_write(sd_json_out *t, const sd_api_error *e);
+void sd_error_write(sd_json_out *t, const sd_api_error *e, sd_stream_state *state);
 
 // ---- a whole answer
 

@@ -1,6 +1,7 @@
 // The fields that shape logits: penalties, logit_bias, min_tokens, bad_words, allowed_token_ids.
 // Names and ranges are OpenAI's and vLLM's; kernels/sample/sampler.h says what each does, and in
 // which order. Which ids and words the model has is checked against the model later.
+#include "base/json.h"
 #include "base/memory.h"
 #include "decode/serve/api/field.h"
 #include "decode/serve/api/openai/request.h"
@@ -81,8 +82,8 @@ static bool parse_allowed(sd_api_request *r, sd_api_error *e) {
     }
     json_t *v;
     json_array_foreach(list, i, v) {
-        int64_t id = json_is_integer(v) ? json_integer_value(v) : -1;
-        if (id < 0 || id > INT32_MAX) {
+        int64_t id;
+        if (!sd_json_whole(v, &id) || id < 0 || id > INT32_MAX) {
             sd_api_fail(e, 400, "allowed_token_ids", "allowed_token_ids[%zu] is not a token id", i);
             return false;
         }

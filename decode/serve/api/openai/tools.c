@@ -16,14 +16,15 @@ static const char *text_of(const json_t *o, const char *key) {
                : NULL;
 }
 
-static bool good_name(const char *s) {
-    size_t n = s ? strlen(s) : 0;
-    return n >= 1 && n <= SD_API_MAX_TOOL_NAME &&
+bool sd_openai_is_tool_name(const json_t *v) {
+    const char *s = v && sd_json_is_text(v) ? json_string_value(v) : "";
+    size_t n = strlen(s);
+    return n >= 1 && n == json_string_length(v) && n <= SD_API_MAX_TOOL_NAME &&
            strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-") == n;
 }
 
 static bool check_name(const json_t *function, const char *param, sd_api_error *e) {
-    if (good_name(text_of(function, "name"))) return true;
+    if (sd_openai_is_tool_name(json_object_get(function, "name"))) return true;
     sd_api_fail(e, 400, param, "%s.name is not a name of 1 to %d letters, digits, '_' or '-'",
                 param, SD_API_MAX_TOOL_NAME);
     return false;
