@@ -85,6 +85,17 @@ static inline int16_t *sd_quant_rows_isum(const sd_quant_rows *a, int n, int b) 
     return a->isum + 2 * sd_quant_rows_at(a, n, b / 2) + b % 2;
 }
 
+/// The rows from n0 on: a view of the same buffers.
+static inline sd_quant_rows sd_quant_rows_from(const sd_quant_rows *a, int n0) {
+    sd_quant_rows v = *a;
+    const size_t n = (size_t)n0;
+    v.x = a->x ? a->x + n * (size_t)a->K : NULL;
+    if (!a->q) return v;
+    v.q += n * SD_QPAIR, v.scale += n, v.sum += n;
+    v.isum += 2 * n, v.isum16 += 2 * n, v.bsum += 16 * n;
+    return v;
+}
+
 /// How keys and values are kept. auto: what the table reads fastest (its `kv`). int8: codes of
 /// [-127, 127], one scale for the D values of a position and kv head, so that a position's bits are
 /// its own.

@@ -35,15 +35,13 @@ static float *lora_u(const sd_context *cx, const sd_lora_segment *segment, int i
 }
 
 void sd_lora_a(sd_context *cx, const sd_prepared_input *in, int i, int n0, int n1) {
-    const float *x = cx->in.norm ? in->xn : cx->in.x;
-    const int K = cx->in.K;
     for (int s = 0; s < cx->n_segments; s++) {
         const sd_lora_segment *segment = &cx->segment[s];
         int first = segment->n0 > n0 ? segment->n0 : n0,
             end = segment->n0 + segment->n < n1 ? segment->n0 + segment->n : n1;
         if (first >= end) continue;
         const sd_lora_packed *l = packed_of(cx, segment, i);
-        sd_quant_rows rows = {.compute = SD_COMPUTE_FP32, .K = K, .x = x + (size_t)first * K};
+        sd_quant_rows rows = sd_quant_rows_from(&in->act, first);
         if (l->r)
             cx->ops->matmul(lora_u(cx, segment, i) + (size_t)(first - segment->n0) * l->r, l->r,
                             &l->A, &rows, end - first, 0, l->r);

@@ -2,9 +2,12 @@
 // tells it when it goes, and the last of them all frees it. So a context may be closed before or
 // after its adapters, and an adapter may go on any thread.
 //
-// Where activations are rounded to 8 bits the factors are held in bf16: half the bytes of a step
-// that waits for memory, at a rounding of 1/256 of a correction.
+// Where activations are rounded to 8 bits the factors are held in fewer bits, as a step of many
+// adapters waits for their bytes: A as Q8_0, whose products take the rounded activations that the
+// base's take, B, whose rows are too short for that, in bf16.
 #include "model/infer/cpu/lora_weights.h"
+
+#include "kernels/dequantize.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -17,8 +20,8 @@ struct sd_lora_table {
     sd_lora_weights *first;
 };
 
-// values <- x * scale in type t; returns the room it took.
-static size_t store(char *values, const float *x, size_t n, float scale, sd_dtype t) {
+// B's values <- x * scale in type t, F32 or BF16; returns the room they took.
+static size_t store_b(char *values, const float *x, size_t n, float scale, sd_dtype t) {
     for (size_t i = 0; i < n; i++) {
         float v = x[i] * scale;
         if (t == SD_F32) {
@@ -31,6 +34,15 @@ static size_t store(char *values, const float *x, size_t n, float scale, sd_dtyp
     return n * (t == SD_F32 ? 4 : 2);
 }
 
+// A's values <- x [r, cols] in type t, F32, BF16 or Q8_0; returns the room they took.
+static size_t store_a(char *values, const float *x, int r, int cols, sd_dtype t) {
+    if (t != SD_Q8_0) return store_b(values, x, (size_t)r * (size_t)cols, 1, t);
+    const size_t row = sd_row_bytes(t, cols);
+    for (int i = 0; i < r; i++)
+        sd_quantise(values + (size_t)i * row, t, x + (size_t)i * (size_t)cols, cols);
+    return (size_t)r * row;
+}
+
 static void free_weights(sd_lora_weights *w) {
     for (int i = 0; w->of && i < w->n_linears; i++) {
         sd_packed_weight_free(&w->of[i].A);
@@ -41,8 +53,13 @@ static void free_weights(sd_lora_weights *w) {
     free(w);
 }
 
-static sd_dtype type_of(sd_compute compute) {
+static sd_dtype b_type(sd_compute compute) {
     return compute == SD_COMPUTE_FP32 ? SD_F32 : SD_BF16;
+}
+
+// A meets what the map's own weight meets: int8 where that is quantised.
+static sd_dtype a_type(sd_compute compute, const sd_linear *m) {
+    return compute == SD_COMPUTE_AUTO && sd_dtype_quantised(m->w.dtype) ? SD_Q8_0 : b_type(compute);
 }
 
 // A packed form is a copy, or refers to the values.
@@ -54,12 +71,12 @@ static size_t bytes_of(const sd_ops *ops, sd_dtype t, int rows, int cols) {
 size_t sd_lora_weights_bytes(const int *rank, const sd_model *base, const sd_ops *ops,
                              sd_compute compute) {
     const int n = base->n_linears;
-    sd_dtype t = type_of(compute);
+    sd_dtype t = b_type(compute);
     size_t sum = sizeof(sd_lora_weights) + (size_t)n * sizeof(sd_lora_packed);
     for (int i = 0; i < n; i++) {
         const sd_linear *m = &base->linear[i];
         if (!rank[i]) continue;
-        sum += bytes_of(ops, t, rank[i], m->w.cols);
+        sum += bytes_of(ops, a_type(compute, m), rank[i], m->w.cols);
         for (int k = 0; k < m->kind->matrices; k++) {
             int rows, cols;
             sd_proj_shape(&base->hp, (sd_proj)((int)m->kind->first + k), &rows, &cols);
@@ -72,7 +89,7 @@ size_t sd_lora_weights_bytes(const int *rank, const sd_model *base, const sd_ops
 static sd_status make(sd_lora_weights **out, const sd_adapter *a, const sd_model *base,
                       const sd_ops *ops, sd_compute compute, sd_error *err) {
     sd_status st = SD_OK;
-    sd_dtype t = type_of(compute);
+    sd_dtype t = b_type(compute);
     int n = a->n_linears;
     *out = NULL;
     sd_lora_weights *w = sd_alloc(1, sizeof *w);
@@ -88,8 +105,8 @@ static sd_status make(sd_lora_weights **out, const sd_adapter *a, const sd_model
         const sd_lora *l = &a->lora[i];
         if (!l->r) continue;
         const sd_linear *m = &base->linear[i];
-        sd_weight A = {.dtype = t, .rows = l->r, .cols = m->w.cols, .data = next};
-        next += store(next, l->A, (size_t)l->r * (size_t)m->w.cols, 1, t);
+        sd_weight A = {.dtype = a_type(compute, m), .rows = l->r, .cols = m->w.cols, .data = next};
+        next += store_a(next, l->A, l->r, m->w.cols, A.dtype);
         SD_TRY(ops->pack(&w->of[i].A, &A, compute, NULL, err));
         w->bytes += w->of[i].A.bytes;
         const float *rows_of_b = l->B;
@@ -97,7 +114,7 @@ static sd_status make(sd_lora_weights **out, const sd_adapter *a, const sd_model
             int rows, cols;
             sd_proj_shape(&base->hp, (sd_proj)((int)m->kind->first + k), &rows, &cols);
             sd_weight B = {.dtype = t, .rows = rows, .cols = l->r, .data = next};
-            next += store(next, rows_of_b, (size_t)l->r * (size_t)rows, l->scale, t);
+            next += store_b(next, rows_of_b, (size_t)l->r * (size_t)rows, l->scale, t);
             rows_of_b += (size_t)l->r * (size_t)rows;
             SD_TRY(ops->pack(&w->of[i].B[k], &B, compute, NULL, err));
             w->bytes += w->of[i].B[k].bytes;

@@ -1,5 +1,5 @@
-// The factors of adapters as a context's kernels multiply with them: bf16, or as they are under
-// SD_COMPUTE_FP32. They are made when an adapter's first row comes and belong to the context; an
+// The factors of adapters as a context's kernels multiply with them: A in int8 where the map's own
+// weight is quantised, else bf16, B in bf16, or both as they are under SD_COMPUTE_FP32. They are made when an adapter's first row comes and belong to the context; an
 // adapter that goes takes its own along, whichever thread lets it go and whenever.
 //
 //     sd_lora_table *t;

@@ -1,5 +1,6 @@
 // The packed factors of adapters belong to a context's table: made once, freed with their adapter
 // or with the table, whichever goes first and on whichever thread (the sanitizers see the rest).
+#include "kernels/dequantize.h"
 #include "model/infer/cpu/lora_weights.h"
 #include "model/infer/forward.h"
 #include "tests/unit/support/tiny/model.h"
@@ -54,7 +55,9 @@ Test(lora_weights, are_made_once_for_each_adapter_and_table) {
     for (int i = 0; i < 3; i++) cr_assert(get(t, a, m) == of_a && get(t, b, m) == of_b);
     cr_assert_eq(sd_lora_table_count(t), 2);
     cr_assert_eq(of_a->of[SD_WQ].r, 4);
-    cr_assert_eq(of_a->of[SD_WQ].A.w.dtype, SD_BF16);
+    cr_assert_eq(of_a->of[SD_WQ].A.w.dtype,
+                 sd_dtype_quantised(m->linear[SD_WQ].w.dtype) ? SD_Q8_0 : SD_BF16);
+    cr_assert_eq(of_a->of[SD_WQ].B[0].w.dtype, SD_BF16);
     cr_assert_eq(get(exact, a, m)->of[SD_WQ].A.w.dtype, SD_F32);
     sd_lora_table_close(t);
     sd_lora_table_close(exact);
