@@ -38,8 +38,10 @@ typedef struct {
      .help = "keep keys and values of earlier requests; one that begins alike does not compute "   \
              "them again"}
 
-// Rows for a table whose struct has the member `sd_decoding_args decoding`.
-#define SD_DECODING_ROWS(values)                                                                   \
+// Rows for a table whose struct has the member `sd_decoding_args decoding`: of verbs that are greedy
+// where nothing else is said, and with a verb's own temperature, top-p and min-p.
+#define SD_DECODING_ROWS(values) SD_DECODING_ROWS_WITH(values, "0", "1", "0")
+#define SD_DECODING_ROWS_WITH(values, usual_temp, usual_top_p, usual_min_p)                        \
     {.name = "adapter", .letter = 'a', .type = SD_OPT_STRING, .value = "ADAPTER",                  \
      .offset = offsetof(values, decoding.adapter),                                                 \
      .help = "PEFT folder, GGUF-LoRA file, or a run's folder (its corpus index then drafts too)"}, \
@@ -57,15 +59,15 @@ typedef struct {
     {.name = "ctx", .type = SD_OPT_INT, .def = "0", .min = 0, .max = 1 << 24,                      \
      .offset = offsetof(values, decoding.ctx), .unit = "tokens",                                   \
      .help = "context; 0: 4096 or what the request needs, at most what the model was trained for"},\
-    {.name = "temp", .type = SD_OPT_FLOAT, .def = "0", .min = 0, .max = 100,                       \
+    {.name = "temp", .type = SD_OPT_FLOAT, .def = usual_temp, .min = 0, .max = 100,                       \
      .offset = offsetof(values, decoding.temperature), .given = offsetof(values, decoding.given[SD_DEFAULT_TEMPERATURE]), .help = "temperature; 0: greedy"},          \
     {.name = "top-k", .type = SD_OPT_INT, .def = "0", .min = 0, .max = 1 << 24,                    \
      .offset = offsetof(values, decoding.top_k), .given = offsetof(values, decoding.given[SD_DEFAULT_TOP_K]), .unit = "tokens",                                 \
      .help = "draw from the k most probable; 0: off"},                                             \
-    {.name = "top-p", .type = SD_OPT_FLOAT, .def = "1", .min = 0, .max = 1,                        \
+    {.name = "top-p", .type = SD_OPT_FLOAT, .def = usual_top_p, .min = 0, .max = 1,                        \
      .offset = offsetof(values, decoding.top_p), .given = offsetof(values, decoding.given[SD_DEFAULT_TOP_P]),                                                   \
      .help = "draw from the smallest set of this probability; 1: off"},                            \
-    {.name = "min-p", .type = SD_OPT_FLOAT, .def = "0", .min = 0, .max = 1,                        \
+    {.name = "min-p", .type = SD_OPT_FLOAT, .def = usual_min_p, .min = 0, .max = 1,                        \
      .offset = offsetof(values, decoding.min_p), .given = offsetof(values, decoding.given[SD_DEFAULT_MIN_P]),                                                   \
      .help = "draw from tokens at least so probable relative to the best; 0: off"},                \
     {.name = "seed", .type = SD_OPT_INT, .def = "0",                                               \

@@ -1,5 +1,5 @@
 // The table of verbs: parser, help and dispatcher. A verb is one row here and one file
-// of cli/verbs; inspect and bench have folders.
+// of cli/verbs; chat, inspect and bench have folders.
 //
 // There are two programs of one set of verbs. specdec is what serves: it starts at once and maps
 // few libraries. What needs those of preparing data and of training (HDF5, libarchive, oneDNN, and

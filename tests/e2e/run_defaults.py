@@ -113,7 +113,7 @@ def command_line(answers):
     for option in (SYSTEM, "@system.txt"):
         given = generate("hi", "-a", "run", "--no-run-defaults", "-n", "512", "--system", option)
         check(f"--system {option} is the same text", (given["text"], given["prompt_tokens"]) == (with_it["text"], with_it["prompt_tokens"]), given)
-        check("for chat too", chat(QUESTIONS[0] + "\n", "--no-run-defaults", "-n", "512", "--system", option) == answers[0])
+        check("for chat too", chat(QUESTIONS[0] + "\n", "--no-run-defaults", "-n", "512", "--temp", "0", "--system", option) == answers[0])
     check("another text goes before the trained one", generate("hi", "-a", "run", "--system", "Be long and wide and high and deep.")["prompt_tokens"] !=
           with_it["prompt_tokens"])
     refused("a raw prompt has no system text", run("generate", "-m", "tiny.gguf", "-p", "hi", "--system", "x"), "--chat")
