@@ -72,6 +72,10 @@ static void post_detokenize(sd_conn *c) {
     sd_generation_start(c, &sd_openai_detokenize);
 }
 
+static void post_responses(sd_conn *c) {
+    sd_generation_start(c, &sd_openai_responses);
+}
+
 static void post_messages(sd_conn *c) {
     sd_generation_start(c, &sd_anthropic_messages);
 }
@@ -189,6 +193,7 @@ static void get_metrics(sd_conn *c) {
 static const sd_route routes[] = {
     {"POST", "/v1/chat/completions", false, SD_AUTH_USER, true, post_chat},
     {"POST", "/v1/completions", false, SD_AUTH_USER, true, post_completion},
+    {"POST", "/v1/responses", false, SD_AUTH_USER, true, post_responses},
     {"POST", "/v1/messages", false, SD_AUTH_USER, true, post_messages},
     {"POST", "/v1/messages/count_tokens", false, SD_AUTH_USER, true, post_count},
     {"POST", "/v1/tokenize", false, SD_AUTH_USER, true, post_tokenize},

@@ -3,6 +3,7 @@
 
     tests/e2e/openai_client.py build/release/specdec        (PYTHON=... picks another interpreter)
 """
+import json
 import os
 import re
 import sys
@@ -71,6 +72,55 @@ def run(port):
     check("closing it frees its slot", metric(port, "num_requests_running") == 0)
 
 
+TOOL = {"type": "function", "name": "get_weather", "description": "The weather in a city now.", "strict": True, "parameters": {
+    "type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"], "additionalProperties": False}}
+
+
+def responses(port):
+    client = openai.OpenAI(base_url="http://127.0.0.1:%d/v1" % port, api_key="not-asked-for", max_retries=0, timeout=120)
+    ask = dict(model=NAME, instructions="You are terse.", input="Name a colour.", max_output_tokens=24, temperature=0)
+    whole = client.responses.create(**ask)
+    check("responses.create", whole.output_text and whole.status in ("completed", "incomplete"), whole)
+    chat = client.chat.completions.create(model=NAME, max_tokens=24, temperature=0, messages=[
+        {"role": "system", "content": "You are terse."}, {"role": "user", "content": "Name a colour."}])
+    check("says what a chat says", whole.output_text == chat.choices[0].message.content, whole)
+    with client.responses.stream(**ask) as stream:
+        kinds = [event.type for event in stream]
+    text = "".join(e.delta for e in client.responses.create(**ask, stream=True) if e.type == "response.output_text.delta")
+    check("a stream says the same", text == whole.output_text, text)
+    check("the streaming helper follows its events", kinds[0] == "response.created" and kinds[-1] in ("response.completed", "response.incomplete")
+          and "response.output_text.done" in kinds, kinds)
+    form = {"type": "json_schema", "name": "colour", "strict": True, "schema": {
+        "type": "object", "properties": {"colour": {"enum": ["red", "blue"]}}, "required": ["colour"], "additionalProperties": False}}
+    held = client.responses.create(**dict(ask, text={"format": form}))
+    check("text.format holds the answer", json.loads(held.output_text)["colour"] in ("red", "blue"), held)
+    raw = client.responses.with_raw_response.create(**dict(ask, max_output_tokens=200, tools=[TOOL, {"type": "web_search"}], tool_choice="required"))
+    calls = [item for item in raw.parse().output if item.type == "function_call"]
+    check("a forced call keeps to its schema", calls and all(set(json.loads(c.arguments)) == {"city"} for c in calls), raw.parse())
+    check("a tool of another kind is skipped and listed", raw.headers.get("x-specdec-skipped-tools") == "web_search", dict(raw.headers))
+    items = [{"role": "user", "content": "How is the weather?"}]
+    for c in calls:
+        items += [c.model_dump(), {"type": "function_call_output", "call_id": c.call_id, "output": "clear"}]
+    after = client.responses.create(**dict(ask, input=items, tools=[TOOL]))
+    check("its output is taken", after.usage.output_tokens > 0, after)
+    e = raises(openai.BadRequestError, lambda: client.responses.create(**dict(ask, previous_response_id="resp_1")))
+    check("previous_response_id is refused plainly", getattr(e, "param", None) == "previous_response_id", e)
+
+
+def scored(port):
+    """As lm-eval's local-completions asks: the prompt's log probabilities, and whether it is what would be said."""
+    client = openai.OpenAI(base_url="http://127.0.0.1:%d/v1" % port, api_key="not-asked-for", max_retries=0, timeout=120)
+    ids = client.post("/tokenize", body={"prompt": "The capital of France is Paris."}, cast_to=object)["tokens"]
+    done = client.completions.create(model=NAME, prompt=[ids], temperature=0, max_tokens=1, logprobs=1, seed=1, echo=True).choices[0]
+    lists = done.logprobs
+    check("a scored prompt has a log probability for each token but the first", len(lists.token_logprobs) == len(ids) + 1
+          and lists.token_logprobs[0] is None and all(p <= 0 for p in lists.token_logprobs[1:]), lists)
+    check("and its alternatives", lists.top_logprobs[0] is None and all(len(t) >= 1 for t in lists.top_logprobs[1:]), lists)
+    check("its texts stand at their places", all(done.text[at:].startswith(t) for t, at in zip(lists.tokens, lists.text_offset)), lists)
+    back = client.post("/detokenize", body={"tokens": ids}, cast_to=object)
+    check("detokenize undoes tokenize", back == {"prompt": "The capital of France is Paris."}, back)
+
+
 def main():
     try:
         server = Served(BINARY, MODEL)
@@ -79,6 +129,8 @@ def main():
         return 1
     try:
         run(server.port)
+        responses(server.port)
+        scored(server.port)
     finally:
         server.process.terminate()
         check("it ends with 0", server.process.wait(60) == 0)

@@ -52,9 +52,9 @@ static void check_error(const sd_api_error *e) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
-    static const sd_dialect *const dialects[] = {&sd_openai_chat,        &sd_openai_completion,
-                                                 &sd_openai_tokenize,    &sd_openai_detokenize,
-                                                 &sd_anthropic_messages, &sd_anthropic_count};
+    static const sd_dialect *const dialects[] = {
+        &sd_openai_chat,        &sd_openai_completion, &sd_openai_tokenize, &sd_openai_detokenize,
+        &sd_anthropic_messages, &sd_anthropic_count,   &sd_openai_responses};
     for (size_t i = 0; i < sizeof dialects / sizeof *dialects; i++) {
         sd_api_request r;
         sd_api_error e;

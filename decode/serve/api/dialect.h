@@ -37,7 +37,7 @@ typedef struct {
 } sd_dialect;
 
 extern const sd_dialect sd_openai_chat, sd_openai_completion, sd_openai_tokenize,
-    sd_openai_detokenize;
+    sd_openai_detokenize, sd_openai_responses;
 extern const sd_dialect sd_anthropic_messages, sd_anthropic_count;
 
 /// An error as Anthropic's API writes it, as sd_error_json does as OpenAI's.

@@ -1,11 +1,8 @@
 // Anthropic's Messages API: what its bodies become, what is refused and by which name, and what comes back,
 // whole and as events.
-#include "base/files/path.h"
-#include "base/memory.h"
 #include "decode/serve/api/anthropic/request.h"
 #include "decode/serve/api/dialect.h"
-#include "tests/unit/support/live.h"
-#include "tests/unit/support/tiny/model.h"
+#include "tests/unit/support/thinker.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -173,47 +170,12 @@ Test(anthropic, fields_have_their_meaning) {
 
 // ---- answers
 
-static const char *const think_tokens[] = {"\nHm", ".\n",         "</think>",    "\n\nYes",
-                                           ".",    "<tool_call>", "</tool_call>"};
-static const char think_template[] = "{% for m in messages %}{{ m.content }}{% endfor %}{% if "
-                                     "tools %}{{ tools | tojson }}{% endif %}"
-                                     "{% if false %}<tool_call>{% endif %}<think>\n";
-
-static void start(live *s) {
-    sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
-    t.ctx = 4096;
-    t.V = 296;
-    t.added = think_tokens, t.n_added = 7;
-    t.chat_template = think_template;
-    *s = (live){.o = {.drain_s = 20}, .dir = sd_tiny_dir()};
-    s->model = sd_path_join(s->dir, "tiny.gguf");
-    cr_assert_eq(sd_tiny_write_gguf(s->model, &t, &s->err), SD_OK, "%s", s->err.message);
-    live_start_with(s, 2048, 4, 16, NULL);
-}
-
-// "Hm." is reasoned and "Yes." said, by tokens in their order; then the end.
-#define FORCED                                                                                     \
-    "\"max_tokens\":30,\"temperature\":0,\"repetition_penalty\":100,\"logit_bias\":{\"288\":100,"  \
-    "\"289\":90,\"290\":80,\"291\":70,\"292\":60,\"287\":50}"
+#define FORCED "\"max_tokens\":30," THINKER_SAYS
 #define USER "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"
 #define TOOLS                                                                                      \
     "\"tools\":[{\"name\":\"get\",\"strict\":true,\"input_schema\":{\"type\":\"object\","          \
     "\"properties\":{\"n\":{\"type\":\"integer\",\"minimum\":1,\"maximum\":9}},\"required\":["     \
     "\"n\"],\"additionalProperties\":false}}],\"tool_choice\":{\"type\":\"any\"}"
-
-// The events of a stream as a list of their data; each stands under its own name.
-static json_t *events_of(const char *stream) {
-    json_t *list = json_array();
-    for (const char *at = stream; (at = strstr(at, "event: ")); at++) {
-        const char *data = strstr(at, "\ndata: ");
-        json_t *v = json_loads(data + 7, JSON_DISABLE_EOF_CHECK, NULL);
-        const char *type = live_text_at(v, "type");
-        cr_assert(v && strncmp(at + 7, type, strlen(type)) == 0 && at + 7 + strlen(type) == data,
-                  "%s", at);
-        json_array_append_new(list, v);
-    }
-    return list;
-}
 
 static void expect_events(const json_t *list, const char *const *want) {
     size_t i = 0;
@@ -227,7 +189,7 @@ static void expect_events(const json_t *list, const char *const *want) {
 
 Test(anthropic, reasoning_and_text_are_blocks_whole_and_streamed, .timeout = 120) {
     live s;
-    start(&s);
+    thinker_start(&s);
     json_t *v = live_json(&s, "messages", "{" USER "," FORCED "}", 200);
     cr_expect_str_eq(live_text_at(v, "content.0.type"), "thinking");
     cr_expect_str_eq(live_text_at(v, "content.0.thinking"), "Hm.");
@@ -238,7 +200,7 @@ Test(anthropic, reasoning_and_text_are_blocks_whole_and_streamed, .timeout = 120
     cr_expect_eq(json_integer_value(live_at(v, "usage.output_tokens_details.thinking_tokens")), 2);
     json_decref(v);
     char *out = live_ask_at(&s, "messages", "{" USER "," FORCED ",\"stream\":true}");
-    json_t *list = events_of(out);
+    json_t *list = thinker_events(out);
     expect_events(list, (const char *const[]){
                             "message_start", "content_block_start", "content_block_delta",
                             "content_block_delta", "content_block_delta", "content_block_stop",
@@ -272,7 +234,7 @@ Test(anthropic, reasoning_and_text_are_blocks_whole_and_streamed, .timeout = 120
 
 Test(anthropic, calls_are_blocks_whole_and_streamed, .timeout = 240) {
     live s;
-    start(&s);
+    thinker_start(&s);
     for (int seed = 0; seed < 4; seed++) {
         char body[1024];
         snprintf(body, sizeof body,
@@ -292,7 +254,7 @@ Test(anthropic, calls_are_blocks_whole_and_streamed, .timeout = 240) {
         json_decref(v);
         strcpy(strrchr(body, '}'), ",\"stream\":true}");
         char *out = live_ask_at(&s, "messages", body), text[512] = "";
-        json_t *list = events_of(out), *event;
+        json_t *list = thinker_events(out), *event;
         size_t i;
         json_array_foreach(list, i, event) {
             const char *part = live_text_at(event, "delta.partial_json");
