@@ -33,9 +33,10 @@ sd_status sd_model_chat_ids_within(const sd_model *m, const json_t *messages, co
     SD_CHECK(m->chat, err, SD_EINVAL, "%s: has no chat template%s%s", m->path,
              m->chat_error ? " that is understood: " : "; give the prompt as plain text",
              m->chat_error ? m->chat_error : "");
-    SD_TRY(sd_template_chat_ids(m, m->chat, messages, tools, extra,
-                                add_generation_prompt ? SD_CHAT_ANSWERS : SD_CHAT_ENDS, bounds, out,
-                                err));
+    SD_TRY(sd_template_chat_ids(
+        m, m->chat, messages, tools, extra,
+        (sd_chat_form){.end = add_generation_prompt ? SD_CHAT_ANSWERS : SD_CHAT_ENDS}, bounds, out,
+        err));
 out:
     return st;
 }
@@ -97,23 +98,23 @@ static sd_status cut_mark(sd_buf *text, sd_error *err) {
 }
 
 sd_status sd_template_chat_ids(const sd_model *m, const sd_template *t, const json_t *messages,
-                               const json_t *tools, const json_t *extra, sd_chat_end end,
+                               const json_t *tools, const json_t *extra, sd_chat_form form,
                                const sd_template_bounds *bounds, sd_ids *out, sd_error *err) {
     enum { MAX_PROMPT = 256 << 20 };
     sd_status st = SD_OK;
-    json_t *marked = end == SD_CHAT_GOES_ON ? mark_last(messages) : NULL;
+    json_t *marked = form.end == SD_CHAT_GOES_ON ? mark_last(messages) : NULL;
     char *bos = NULL, *eos = NULL;
     sd_buf text = sd_buf_make(MAX_PROMPT);
-    SD_CHECK_ALLOC(marked || end != SD_CHAT_GOES_ON, err);
+    SD_CHECK_ALLOC(marked || form.end != SD_CHAT_GOES_ON, err);
     SD_TRY(token_text(&bos, m->tokenizer, sd_tokenizer_bos(m->tokenizer), err));
     SD_TRY(token_text(&eos, m->tokenizer, sd_tokenizer_eos(m->tokenizer), err));
     st = sd_template_render_within(t, marked ? marked : messages, tools, extra,
-                                   end == SD_CHAT_ANSWERS, bos, eos, bounds, &text, err);
+                                   form.end == SD_CHAT_ANSWERS, bos, eos, bounds, &text, err);
     if (st == SD_EINVAL) sd_chat_explain(err, t, messages);
     SD_TRY(st);
     if (marked) SD_TRY(cut_mark(&text, err));
-    SD_TRY(sd_tokenizer_encode(m->tokenizer, text.data ? text.data : "", text.len, SD_TOK_SPECIAL,
-                               out, err));
+    SD_TRY(sd_tokenizer_encode(m->tokenizer, text.data ? text.data : "", text.len,
+                               SD_TOK_SPECIAL | (form.guarded ? SD_TOK_GUARDED : 0), out, err));
 out:
     json_decref(marked);
     sd_buf_free(&text);

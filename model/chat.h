@@ -35,7 +35,12 @@ typedef enum {
     SD_CHAT_GOES_ON  // with the last message's text, an assistant's, which the answer goes on with
 } sd_chat_end;
 
+typedef struct {
+    sd_chat_end end;
+    bool guarded; // the messages' texts went through sd_tokenizer_guard
+} sd_chat_form;
+
 /// sd_model_chat_ids_within by the template t. SD_EINVAL where a template does not write the text that is to go on.
 sd_status sd_template_chat_ids(const sd_model *m, const sd_template *t, const json_t *messages,
-                               const json_t *tools, const json_t *extra, sd_chat_end end,
+                               const json_t *tools, const json_t *extra, sd_chat_form form,
                                const sd_template_bounds *bounds, sd_ids *out, sd_error *err);

@@ -20,7 +20,7 @@ typedef struct {
     int64_t kv_memory, port, ctx, slots, queue, body_memory, spec_length, draft_kv;
     double drain;
     int spec, prefix_cache, tool_format;
-    bool insecure_no_key, no_run_defaults, plan, json;
+    bool insecure_no_key, no_run_defaults, plain_user_text, plan, json;
 } args;
 
 #define ROW(field_name, kind, member, ...)                                                         \
@@ -61,6 +61,9 @@ static const sd_option rows[] = {
                 "of all; repeat for more"),
     ROW("insecure-no-key", SD_OPT_FLAG, insecure_no_key, .value = NULL,
         .help = "serve an address that others can reach without asking for a key"),
+    ROW("plain-user-text", SD_OPT_FLAG, plain_user_text, .value = NULL,
+        .help = "read what users and tools say in a chat as letters alone: text that spells a "
+                "special token, or a mark such as <think>, is none"),
     ROW("no-run-defaults", SD_OPT_FLAG, no_run_defaults, .value = NULL,
         .help = "do not fill what a request leaves out from a run's manifest, specdec.json or "
                 "generation_config.json"),
@@ -197,6 +200,7 @@ sd_status sd_verb_serve(int argc, char **argv, sd_error *err) {
                                 .tool_format = a.tool_format,
                                 .other_base = a.common.other_base,
                                 .no_run_defaults = a.no_run_defaults,
+                                .plain_user_text = a.plain_user_text,
                                 .adapters = &a.adapters,
                                 .served_names = &a.names,
                                 .host = a.host,

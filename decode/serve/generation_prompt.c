@@ -215,6 +215,29 @@ static int constrain_answer(sd_generation *g, const sd_dialogue *d, sd_api_error
     return check_constraint(g, e);
 }
 
+// Under --plain-user-text what users and tools say is letters alone, whatever tokens it spells.
+static int guard_texts(const sd_generation *g, sd_api_error *e) {
+    size_t i;
+    json_t *message;
+    sd_error err = {0};
+    if (!g->server->o->plain_user_text) return 0;
+    json_array_foreach(g->request.messages, i, message) {
+        const json_t *content = json_object_get(message, "content");
+        const char *role = json_string_value(json_object_get(message, "role"));
+        const bool control = strcmp(role, "user") != 0 && strcmp(role, "tool") != 0;
+        sd_buf text = sd_buf_make(4 * SD_HTTP_MAX_BODY);
+        sd_status st =
+            sd_tokenizer_guard(g->server->local->model->tokenizer, json_string_value(content),
+                               json_string_length(content), control, &text, &err);
+        if (st == SD_OK && json_object_set_new(message, "content",
+                                               json_stringn(text.data ? text.data : "", text.len)))
+            st = sd_fail(&err, SD_ENOMEM, "out of memory");
+        sd_buf_free(&text);
+        if (st != SD_OK) return sd_api_fail(e, 500, "messages", "%s", err.message);
+    }
+    return 0;
+}
+
 static int encode_chat(sd_generation *g, int ctx, sd_api_error *e) {
     const sd_model *m = g->server->local->model;
     const sd_template *own = g->server->local->row[g->target->row].chat, *t = own ? own : m->chat;
@@ -232,7 +255,7 @@ static int encode_chat(sd_generation *g, int ctx, sd_api_error *e) {
             "this model has no usable chat template%s%s; use /v1/completions, or start "
             "the server with --chat-template FILE",
             m->chat_error ? ": " : "", m->chat_error ? m->chat_error : "");
-    if (fill(g, e)) return e->status;
+    if (fill(g, e) || guard_texts(g, e)) return e->status;
     json_array_foreach(r->messages, i, message) bytes +=
         json_string_length(json_object_get(message, "content"));
     size_t least = bytes / (g->server->local->longest_token ? g->server->local->longest_token : 1);
@@ -243,9 +266,12 @@ static int encode_chat(sd_generation *g, int ctx, sd_api_error *e) {
     sd_template_bounds bounds = {.stop = &g->cancelled,
                                  .deadline_ns = sd_now_ns() + RENDER_SECONDS * INT64_C(1000000000),
                                  .max_bytes = (size_t)ctx * g->server->local->longest_token};
-    sd_chat_end end = r->continues ? SD_CHAT_GOES_ON : r->no_turn ? SD_CHAT_ENDS : SD_CHAT_ANSWERS;
+    const sd_chat_form form = {.end = r->continues ? SD_CHAT_GOES_ON
+                                      : r->no_turn ? SD_CHAT_ENDS
+                                                   : SD_CHAT_ANSWERS,
+                               .guarded = g->server->o->plain_user_text};
     sd_status st = sd_template_chat_ids(m, t, messages, d->tools ? tools : NULL,
-                                        r->template_arguments, end, &bounds, &g->prompt[0], &err);
+                                        r->template_arguments, form, &bounds, &g->prompt[0], &err);
     json_decref(messages);
     if (st == SD_EINTERRUPTED)
         return sd_api_fail(e, 503, NULL, "the server ends; send the request again elsewhere");

@@ -17,6 +17,7 @@ typedef struct {
     const char *chat_template;      // a Jinja file for all models; NULL: each its own
     int tool_format;                // 0: by the template; else 1 + sd_tool_format
     bool other_base;                // take adapters that were trained on another model
+    bool plain_user_text;           // what users and tools say in a chat has no special tokens
     bool no_run_defaults;           // fill nothing that a request leaves out (model/defaults.h)
     const sd_strings *adapters;     // "NAME=PATH"; may be NULL
     const sd_strings *served_names; // aliases of the base; the first is the one shown; may be NULL

@@ -66,6 +66,18 @@ static size_t longest(const sd_trie *trie, const char *text, size_t len, int32_t
     return best;
 }
 
+bool sd_trie_controls(const sd_trie *trie, const sd_added_token *added, const char *text,
+                      size_t len) {
+    int32_t at = trie->root[(unsigned char)text[0]];
+    for (size_t i = 1; at >= 0; i++) {
+        const int32_t token = trie->node[at].token;
+        if (token >= 0 && (added[token].special || text[0] == '<' || text[0] == '[')) return true;
+        if (i == len) return false;
+        at = child_of(trie, at, (unsigned char)text[i]);
+    }
+    return false;
+}
+
 bool sd_trie_find(const sd_trie *trie, const sd_added_token *added, const char *text, size_t len,
                   size_t from, sd_added_token_match *m) {
     for (size_t i = from; i < len; i++) {

@@ -29,6 +29,10 @@ typedef struct {
 } sd_added_token_match;
 bool sd_trie_find(const sd_trie *trie, const sd_added_token *added, const char *text, size_t len,
                   size_t from, sd_added_token_match *m);
+/// Whether text [len > 0] begins with an added token that controls: a special one, or one that looks like a mark of a
+/// template's ("<think>", "[INST]"). Runs of spaces and the like are text.
+bool sd_trie_controls(const sd_trie *trie, const sd_added_token *added, const char *text,
+                      size_t len);
 sd_status sd_trie_add(sd_trie *trie, const char *text, size_t len, int32_t token, sd_error *err);
 void sd_trie_init(sd_trie *trie);
 void sd_trie_free(sd_trie *trie);

@@ -124,16 +124,61 @@ out:
     return st;
 }
 
-static sd_status plain_text(sd_encoder *e, int flags, const char *text, size_t len, sd_error *err) {
+// first: the text's first part.
+static sd_status spaced_text(sd_encoder *e, int flags, const char *text, size_t len, bool first,
+                             sd_error *err) {
     const sd_tokenizer *t = e->t;
     if (!t->spaces_late) return sd_encoder_text(e, text, len, err);
     sd_buf spaced = sd_buf_make((size_t)SD_TOK_MAX_TEXT);
-    bool first = text == e->origin, goes_on = first && (flags & SD_TOK_GOES_ON);
+    bool goes_on = first && (flags & SD_TOK_GOES_ON);
     bool here =
         !goes_on && (t->prefix == SD_PREFIX_MISSING || (t->prefix == SD_PREFIX_FIRST && first));
     sd_status st = write_spaces(&spaced, &text, &len, here && !begins_with_space(text, len), err);
     if (st == SD_OK) st = sd_encoder_text(e, text, len, err);
     sd_buf_free(&spaced);
+    return st;
+}
+
+// ---- text without added tokens
+
+// U+FDD0, which is no character: a guard behind the first character of what would be an added token. None is found
+// there then, and the guards go before the text is split.
+static const char GUARD[] = "\xEF\xB7\x90", REPLACEMENT[] = "\xEF\xBF\xBD";
+enum { GUARD_BYTES = 3 };
+
+static sd_status plain_text(sd_encoder *e, int flags, const char *text, size_t len, sd_error *err) {
+    const bool first = text == e->origin;
+    if (!(flags & SD_TOK_GUARDED) || !memmem(text, len, GUARD, GUARD_BYTES))
+        return spaced_text(e, flags, text, len, first, err);
+    sd_status st = SD_OK;
+    sd_buf bare = sd_buf_make((size_t)SD_TOK_MAX_TEXT);
+    const char *end = text + len;
+    for (const char *g; (g = memmem(text, (size_t)(end - text), GUARD, GUARD_BYTES));
+         text = g + GUARD_BYTES)
+        SD_CHECK_ALLOC(sd_buf_add(&bare, text, (size_t)(g - text)), err);
+    SD_CHECK_ALLOC(sd_buf_add(&bare, text, (size_t)(end - text)), err);
+    SD_TRY(spaced_text(e, flags, bare.data ? bare.data : "", bare.len, first, err));
+out:
+    sd_buf_free(&bare);
+    return st;
+}
+
+sd_status sd_tokenizer_guard(const sd_tokenizer *t, const char *text, size_t len, bool control,
+                             sd_buf *out, sd_error *err) {
+    const sd_trie *tries[] = {&t->raw, &t->normal};
+    sd_status st = SD_OK;
+    for (size_t at = 0; at < len;) {
+        int32_t cp;
+        size_t n = (size_t)sd_utf8_next(text + at, len - at, &cp, NULL);
+        bool guarded = false;
+        for (int i = 0; i < 2 && !control; i++)
+            guarded |= sd_trie_controls(tries[i], t->added, text + at, len - at);
+        bool guard = n == GUARD_BYTES && memcmp(text + at, GUARD, n) == 0;
+        SD_CHECK_ALLOC(sd_buf_add(out, guard ? REPLACEMENT : text + at, n), err);
+        SD_CHECK_ALLOC(!guarded || sd_buf_add(out, GUARD, GUARD_BYTES), err);
+        at += n;
+    }
+out:
     return st;
 }
 

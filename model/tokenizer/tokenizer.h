@@ -35,13 +35,21 @@ enum {
                         // without it they are plain text. Added tokens that are not special
                         // ("<tool_call>") are found either way, as in Hugging Face's tokenizers
     SD_TOK_ADD_BOS = 2, // put bos first when the model says so (add_bos_token)
-    SD_TOK_GOES_ON = 4  // the text goes on from another: no space is put in front of it
+    SD_TOK_GOES_ON = 4, // the text goes on from another: no space is put in front of it
+    SD_TOK_GUARDED = 8  // parts of the text went through sd_tokenizer_guard
 };
 
 /// Appends the ids of text [len bytes, any bytes] to out. Invalid UTF-8 is tokenised
 /// as HF does on lossily decoded text: see encode.c. 1 MB of one letter takes milliseconds.
 sd_status sd_tokenizer_encode(const sd_tokenizer *t, const char *text, size_t len, int flags,
                               sd_ids *out, sd_error *err);
+
+/// Appends text [len], which is valid UTF-8, so that no special token, and no added one that looks like a mark
+/// ("<think>"), is found in it where it stands in a text that is encoded with SD_TOK_GUARDED: these are their letters
+/// then. Tokens of one letter stay. control: the text may have such tokens. Of U+FDD0, which guards and is no
+/// character of any text, it is freed either way.
+sd_status sd_tokenizer_guard(const sd_tokenizer *t, const char *text, size_t len, bool control,
+                             sd_buf *out, sd_error *err);
 
 int sd_tokenizer_size(const sd_tokenizer *t);    // V: ids are 0 <= id < V
 int32_t sd_tokenizer_bos(const sd_tokenizer *t); // -1: none

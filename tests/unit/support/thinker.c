@@ -12,7 +12,7 @@ static const char template[] = "{% for m in messages %}{{ m.content }}{% endfor 
                                "{{ tools | tojson }}{% endif %}"
                                "{% if false %}<tool_call>{% endif %}<think>\n";
 
-void thinker_start(live *s) {
+void thinker_write(live *s) {
     sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
     t.ctx = 4096;
     t.V = 296;
@@ -21,6 +21,10 @@ void thinker_start(live *s) {
     *s = (live){.o = {.drain_s = 20}, .dir = sd_tiny_dir()};
     s->model = sd_path_join(s->dir, "tiny.gguf");
     MUST(sd_tiny_write_gguf(s->model, &t, &s->err) == SD_OK, "%s", s->err.message);
+}
+
+void thinker_start(live *s) {
+    thinker_write(s);
     live_start_with(s, 2048, 4, 16, NULL);
 }
 

@@ -8,6 +8,8 @@
     "\"temperature\":0,\"repetition_penalty\":100,\"logit_bias\":{\"288\":100,"                    \
     "\"289\":90,\"290\":80,\"291\":70,\"292\":60,\"287\":50}"
 
+/// Its file; then options of s->o may be set before live_start_with.
+void thinker_write(live *s);
 /// A server of it. live_stop ends it.
 void thinker_start(live *s);
 
