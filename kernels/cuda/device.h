@@ -14,13 +14,14 @@
 // kernels/cuda. Whoever opens a plugin compares both before it looks at anything else.
 #pragma once
 
-#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/blas/blas.h"
+#include "kernels/cuda/train/train.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-enum { SD_CUDA_ABI = 1, SD_CUDA_BUILD_BYTES = 65 };
+enum { SD_CUDA_ABI = 2, SD_CUDA_BUILD_BYTES = 65 };
 enum { SD_CUDA_ENOMEM = 2 }; // cudaErrorMemoryAllocation
 
 // The build's hash, which the compiler is given as SD_CUDA_BUILD_ID where a file says it.
@@ -90,6 +91,38 @@ typedef struct {
     int (*attend)(const sd_cuda_attention *a, sd_cuda_stream *s);
     int (*sample)(int32_t *token, const float *logits, const sd_cuda_pick *pick, int N, int V,
                   sd_cuda_stream *s);
+
+    // ---- of training, as train/train.h has them
+
+    int (*dequantise)(void *y, const sd_cuda_weight *w, int m0, int rows, sd_cuda_real type,
+                      sd_cuda_stream *s);
+    int (*round)(void *y, const float *x, size_t n, sd_cuda_stream *s);
+    int (*bias)(float *y, int ldy, const float *b, int N, int M, sd_cuda_stream *s);
+    int (*take_rows)(float *y, const float *x, const int32_t *row, int N, int C, sd_cuda_stream *s);
+    int (*rmsnorm_backward)(void *dx, const float *dy, const float *x, const float *w, int N, int C,
+                            float eps, bool add, sd_cuda_real type, sd_cuda_stream *s);
+    int (*glu_backward)(void *dgu, void *y, const float *dy, const float *gu, int N, int F,
+                        bool gelu, sd_cuda_real type, sd_cuda_stream *s);
+    int (*turn_forward)(void *out, const float *qkv, const sd_cuda_turn *a, sd_cuda_stream *s);
+    int (*turn_backward)(void *d, const float *dout, const float *qkv, const sd_cuda_turn *a,
+                         sd_cuda_stream *s);
+    int (*flash_tiles)(sd_cuda_flash_tile *tile, int begin, int len);
+    int (*flash_forward)(const sd_cuda_flash *a, sd_cuda_stream *s);
+    int (*flash_backward)(float *dqkv, const float *dout, void *rounded, float *delta,
+                          const sd_cuda_flash *a, sd_cuda_stream *s);
+    size_t (*head_floats)(int N, int n_v);
+    int (*head_chunk)(const sd_cuda_head *a, const void *W, int v0, int n_v, sd_cuda_stream *s);
+    int (*head_loss)(const sd_cuda_head *a, sd_cuda_stream *s);
+    int (*head_gradient)(float *dh, void *p, const sd_cuda_head *a, const void *W, int v0, int n_v,
+                         sd_cuda_stream *s);
+
+    // ---- wide products, as blas/blas.h has them
+
+    int (*blas_version)(
+        size_t *out); // of cuBLASLt, which this opens; SD_CUDA_ENOBLAS: it is not there
+    int (*blas_open)(sd_cuda_blas **out, void *workspace, size_t bytes);
+    void (*blas_close)(sd_cuda_blas *b);
+    int (*blas_multiply)(sd_cuda_blas *b, const sd_cuda_product *p, sd_cuda_stream *s);
 } sd_cuda_device;
 
 /// The plugin's one symbol; the table lives as long as the plugin.

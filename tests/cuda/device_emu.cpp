@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/plugin/operations.h"
 #include "tests/cuda/emu/host.h"
+#include "tests/cuda/lt_emu.h"
 
 #include <stdio.h>
 
@@ -9,7 +10,9 @@ enum { NO_DEVICE = 101 };
 static int refuse;
 
 static const char *error_text(int status) {
-    return status == SD_CUDA_ENOMEM ? "out of memory" : "an error of the emulator";
+    return status >= SD_CUDA_BLAS_ERROR ? sd_cuda_blas_error_text(status)
+           : status == SD_CUDA_ENOMEM   ? "out of memory"
+                                        : "an error of the emulator";
 }
 static int count(int *n) {
     *n = EMULATED_DEVICES;
@@ -129,6 +132,74 @@ static int embedding(float *x, const sd_cuda_weight *w, const int32_t *id, int N
     return sd_cuda_embedding(x, w, id, N, scale, s);
 }
 
+static void must_be_turn(const sd_cuda_turn *a) {
+    const void *const all[] = {a->cos, a->sin, a->pos};
+    for (const void *p : all) must_be_device(p, "a part of sd_cuda_turn");
+    if (a->q_norm) must_be_device(a->q_norm, "a norm of queries");
+    if (a->k_norm) must_be_device(a->k_norm, "a norm of keys");
+}
+static int turn_forward(void *out, const float *qkv, const sd_cuda_turn *a, sd_cuda_stream *s) {
+    must_be_turn(a);
+    return sd_cuda_turn_forward(out, qkv, a, s);
+}
+static int turn_backward(void *d, const float *dout, const float *qkv, const sd_cuda_turn *a,
+                         sd_cuda_stream *s) {
+    must_be_turn(a);
+    return sd_cuda_turn_backward(d, dout, qkv, a, s);
+}
+static void must_be_flash(const sd_cuda_flash *a) {
+    const void *const all[] = {a->tile, a->qkv, a->out, a->lse};
+    for (const void *p : all) must_be_device(p, "a part of sd_cuda_flash");
+}
+static int flash_forward(const sd_cuda_flash *a, sd_cuda_stream *s) {
+    must_be_flash(a);
+    return sd_cuda_flash_forward(a, s);
+}
+static int flash_backward(float *dqkv, const float *dout, void *rounded, float *delta,
+                          const sd_cuda_flash *a, sd_cuda_stream *s) {
+    must_be_flash(a);
+    return sd_cuda_flash_backward(dqkv, dout, rounded, delta, a, s);
+}
+static void must_be_head(const sd_cuda_head *a) {
+    const void *const all[] = {a->h,      a->label, a->max,   a->sum,
+                               a->target, a->loss,  a->total, a->partial};
+    for (const void *p : all) must_be_device(p, "a part of sd_cuda_head");
+    if (a->weight) must_be_device(a->weight, "weights of rows");
+}
+static int head_chunk(const sd_cuda_head *a, const void *W, int v0, int n_v, sd_cuda_stream *s) {
+    must_be_head(a);
+    must_be_device(W, "the head");
+    return sd_cuda_head_chunk(a, W, v0, n_v, s);
+}
+static int head_loss(const sd_cuda_head *a, sd_cuda_stream *s) {
+    must_be_head(a);
+    return sd_cuda_head_loss(a, s);
+}
+static int head_gradient(float *dh, void *p, const sd_cuda_head *a, const void *W, int v0, int n_v,
+                         sd_cuda_stream *s) {
+    must_be_head(a);
+    const void *const all[] = {dh, p, W};
+    for (const void *x : all) must_be_device(x, "a part of the head's gradient");
+    return sd_cuda_head_gradient(dh, p, a, W, v0, n_v, s);
+}
+static int dequantise(void *y, const sd_cuda_weight *w, int m0, int rows, sd_cuda_real type,
+                      sd_cuda_stream *s) {
+    must_be_device(w->data, "a weight");
+    return sd_cuda_dequantise(y, w, m0, rows, type, s);
+}
+
+// ---- wide products
+
+static bool no_blas;
+static int blas_version(size_t *out) {
+    *out = no_blas ? 0 : EMULATED_LT_VERSION;
+    return no_blas ? SD_CUDA_ENOBLAS : 0;
+}
+static int blas_open(sd_cuda_blas **out, void *workspace, size_t bytes) {
+    *out = nullptr;
+    return no_blas ? SD_CUDA_ENOBLAS : sd_cuda_blas_open(out, emulated_lt(), workspace, bytes);
+}
+
 // ---- the table
 
 static sd_cuda_device make_table() {
@@ -144,6 +215,10 @@ static sd_cuda_device make_table() {
     d.event_open = event_open, d.event_close = event_close;
     d.event_record = event_record, d.event_wait = event_wait;
     sd_cuda_set_operations(&d);
+    d.turn_forward = turn_forward, d.turn_backward = turn_backward;
+    d.flash_forward = flash_forward, d.flash_backward = flash_backward;
+    d.head_chunk = head_chunk, d.head_loss = head_loss, d.head_gradient = head_gradient;
+    d.dequantise = dequantise, d.blas_version = blas_version, d.blas_open = blas_open;
     d.rope_store = rope_store, d.attend = attend, d.matmul = matmul, d.embedding = embedding;
     return d;
 }
@@ -152,8 +227,14 @@ const sd_cuda_device *emulated_device() {
     static const sd_cuda_device table = make_table();
     return &table;
 }
+void emulated_without_blas(bool without) {
+    no_blas = without;
+}
 void emulated_refuse(int n) {
     refuse = n;
+}
+size_t emulated_device_bytes() {
+    return emu::device_bytes();
 }
 size_t emulated_bytes() {
     return emu::device_bytes() + emu::host_bytes();

@@ -4,6 +4,8 @@
 
 #include "trainer/pass/state.h"
 
+#include <stdio.h>
+
 // The program, its libraries, the GEMM's packing buffers, the tokenizer: measured once, rounded up.
 static const size_t runtime_bytes = (size_t)64 << 20;
 
@@ -20,8 +22,8 @@ static void report_of(sd_train_plan_report *out, const sd_model *m, const sd_lor
     int lowest = sd_lora_lowest(lay);
     const sd_gemm_packed *gemm = sd_gemm_packed_best(compute == SD_TRAIN_BF16);
     sd_train_carve(&mem, NULL, m, lay, gemm, o->max_tokens, recompute, lowest, threads);
-    *out =
-        (sd_train_plan_report){.compute = compute, .recompute = recompute, .kernels = gemm->name};
+    *out = (sd_train_plan_report){.compute = compute, .recompute = recompute};
+    snprintf(out->kernels, sizeof out->kernels, "%s", gemm->name);
     add_row(out, "weights (mapped)", m->weight_bytes);
     // theta, its gradient, two moments, the best so far
     add_row(out, "adapter, gradient, optimiser", 5 * sizeof(float) * lay->n_params);

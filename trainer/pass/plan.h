@@ -36,7 +36,7 @@ typedef struct {
     size_t total;
     sd_train_compute compute; // what auto became
     sd_recompute recompute;
-    const char *kernels; // name of the matrix kernels: other ones round otherwise
+    char kernels[32]; // name of the matrix kernels: other ones round otherwise
 } sd_train_plan_report;
 
 /// Bytes by part, before anything runs; the run stays within it.

@@ -1,5 +1,6 @@
 // The plugin's table: CUDA's runtime, which is linked into the plugin, and the launchers. Its numbers are the
 // runtime's own.
+#include "kernels/cuda/plugin/blas.h"
 #include "kernels/cuda/plugin/operations.h"
 
 #include <cuda_runtime.h>
@@ -7,7 +8,8 @@
 #include <string.h>
 
 static const char *error_text(int status) {
-    return cudaGetErrorString((cudaError_t)status);
+    return status >= SD_CUDA_BLAS_ERROR ? sd_cuda_blas_error_text(status)
+                                        : cudaGetErrorString((cudaError_t)status);
 }
 
 // A failure is its caller's alone: left in the runtime, the next launch would report it as its own.
@@ -102,6 +104,7 @@ static sd_cuda_device make_table() {
     d.event_open = event_open, d.event_close = event_close;
     d.event_record = event_record, d.event_wait = event_wait;
     sd_cuda_set_operations(&d);
+    d.blas_version = sd_cuda_plugin_blas_version, d.blas_open = sd_cuda_plugin_blas_open;
     return d;
 }
 

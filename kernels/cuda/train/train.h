@@ -12,6 +12,16 @@
 extern "C" {
 #endif
 
+// ---- rows (rows_train.cu)
+
+/// y [n] bf16 <- x fp32, to the nearest.
+int sd_cuda_round(void *y, const float *x, size_t n, sd_cuda_stream *s);
+/// y [N, ldy], its first M of a row, += b [M].
+int sd_cuda_bias(float *y, int ldy, const float *b, int N, int M, sd_cuda_stream *s);
+/// y [N, C] <- rows row[n] of x; zeros where row[n] is below 0.
+int sd_cuda_take_rows(float *y, const float *x, const int32_t *row, int N, int C,
+                      sd_cuda_stream *s);
+
 // ---- rows (rows_backward.cu). The norm's factor is computed again from x: the bits of the forward pass, nothing kept.
 
 /// dx [N, C] <- the gradient through y = norm(x) w, += where add. dy, x [N, C] fp32; w [C]. dx: fp32 where it adds (the residual stream's), else of

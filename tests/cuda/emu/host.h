@@ -15,6 +15,7 @@
 
 #include "emu.h"
 
+#include <functional>
 #include <vector>
 
 namespace emu {
@@ -69,6 +70,8 @@ void stream_close(void *stream); // runs what is queued
 void stream_synchronise(void *stream);
 void synchronise(); // all of them
 void copy_async(void *dst, const void *src, size_t bytes, void *stream);
+/// What a library queues on a stream: run runs there in its turn.
+void call_async(std::function<void()> run, void *stream);
 void set_async(void *dst, int value, size_t bytes, void *stream);
 void *event_open();
 void event_close(void *event);

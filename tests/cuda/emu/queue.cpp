@@ -97,6 +97,9 @@ int launch(const Launch &l, Body *body, void *stream) {
 void copy_async(void *dst, const void *src, size_t bytes, void *stream) {
     put(stream, [=] { memmove(dst, src, bytes); });
 }
+void call_async(std::function<void()> run, void *stream) {
+    put(stream, std::move(run));
+}
 void set_async(void *dst, int value, size_t bytes, void *stream) {
     put(stream, [=] { memset(dst, value, bytes); });
 }

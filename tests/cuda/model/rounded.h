@@ -1,0 +1,6 @@
+// The switch of rounded.c.
+#pragma once
+
+#include <stdbool.h>
+
+extern bool products_are_rounded;

@@ -1,0 +1,118 @@
+// The life of a pass on a device.
+#include "trainer/pass/cuda/private.h"
+
+#include "base/memory.h"
+
+#include <math.h>
+#include <string.h>
+
+static sd_status copy_layout(sd_lora_layout *to, const sd_lora_layout *from, sd_error *err) {
+    sd_status st = SD_OK;
+    const size_t n = (size_t)from->n_linears;
+    *to = *from;
+    to->slot = sd_alloc(n, sizeof *to->slot);
+    SD_CHECK_ALLOC(to->slot, err);
+    memcpy(to->slot, from->slot, n * sizeof *to->slot);
+out:
+    return st;
+}
+
+static sd_status carve(sd_cuda_train *t, sd_error *err) {
+    sd_status st = SD_OK;
+    void *device = NULL, *host = NULL;
+    sd_cuda_acts *acts = sd_alloc((size_t)t->m->hp.L + 1, sizeof *acts);
+    t->mem.acts = acts;
+    SD_CHECK_ALLOC(acts, err);
+    sd_cuda_train_memory sizes;
+    sd_cuda_train_carve(&sizes, NULL, NULL, NULL, t->m, &t->lay, t->dev, t->type, t->o.max_tokens,
+                        t->recompute);
+    SD_TRY(sd_cuda_take(&t->owned, &device, sizes.device_bytes, "training", err));
+    SD_TRY(sd_cuda_take_host(&t->owned, &host, sizes.host_bytes, "training's copies", err));
+    sd_cuda_train_carve(&t->mem, acts, device, host, t->m, &t->lay, t->dev, t->type,
+                        t->o.max_tokens, t->recompute);
+    t->rows = (sd_train_rows){.token = t->mem.here.token,
+                              .pos = t->mem.here.pos,
+                              .row = t->mem.here.row,
+                              .label = t->mem.here.label};
+    t->rows.segment = sd_alloc((size_t)t->o.max_tokens, sizeof *t->rows.segment);
+    SD_CHECK_ALLOC(t->rows.segment, err);
+out:
+    return st;
+}
+
+// cos and sin, as trainer/pass/pass_real.c has them.
+static sd_status upload_turns(sd_cuda_train *t, sd_error *err) {
+    sd_status st = SD_OK;
+    const sd_hparams *hp = &t->m->hp;
+    const int half = hp->rope_dim / 2, ctx = t->o.context > 0 ? t->o.context : t->o.max_tokens;
+    const size_t one = (size_t)t->o.max_tokens * (size_t)half, all = (size_t)hp->ropes * one;
+    sd_cuda_upload up = {0};
+    double *inverse = sd_alloc((size_t)half + 1, sizeof *inverse), scale = 1;
+    float *cosine = sd_alloc(all + 1, sizeof *cosine), *sine = sd_alloc(all + 1, sizeof *sine);
+    SD_CHECK_ALLOC(inverse && cosine && sine, err);
+    for (int r = 0; r < hp->ropes; r++) {
+        sd_rope_frequencies(&hp->rope[r], hp->rope_dim, ctx, inverse, &scale);
+        for (size_t i = 0; i < one; i++) {
+            const double angle = (double)(i / (size_t)half) * inverse[i % (size_t)half];
+            cosine[(size_t)r * one + i] = (float)(cos(angle) * scale);
+            sine[(size_t)r * one + i] = (float)(sin(angle) * scale);
+        }
+    }
+    SD_TRY(sd_cuda_upload_open(&up, t->dev, t->stream, 1 << 20, err));
+    SD_TRY(sd_cuda_upload_copy(&up, t->mem.cosine, cosine, all * sizeof *cosine, err));
+    SD_TRY(sd_cuda_upload_copy(&up, t->mem.sine, sine, all * sizeof *sine, err));
+out:
+    sd_cuda_upload_close(&up);
+    free(inverse);
+    free(cosine);
+    free(sine);
+    return st;
+}
+
+sd_status sd_cuda_train_open(sd_cuda_train **out, sd_model *m, const sd_lora_layout *lay,
+                             sd_pool *pool, const sd_train_options *o, int device, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_train_plan_report plan;
+    sd_cuda_train *t = sd_alloc(1, sizeof *t);
+    *out = NULL;
+    SD_CHECK_ALLOC(t, err);
+    SD_TRY(sd_cuda_train_plan(&plan, m, lay, o, device, err));
+    SD_TRY(copy_layout(&t->lay, lay, err));
+    t->m = sd_model_acquire(m);
+    t->o = *o;
+    t->device = device;
+    t->type = plan.compute == SD_TRAIN_FP32 ? SD_CUDA_F32 : SD_CUDA_BF16;
+    t->recompute = plan.recompute;
+    t->lowest = sd_lora_lowest(lay);
+    SD_TRY(sd_cuda_find_device(&t->dev, device, err));
+    t->owned.dev = t->weights.owned.dev = t->dev;
+    CUDA_TRY(t->dev->choose(device), "choosing the device");
+    CUDA_TRY(t->dev->stream_open(&t->stream), "a stream");
+    SD_TRY(carve(t, err));
+    CUDA_TRY(t->dev->blas_open(&t->blas, t->mem.workspace, SD_CUDA_BLAS_WORKSPACE),
+             "opening cuBLASLt");
+    SD_TRY(upload_turns(t, err));
+    SD_TRY(sd_cuda_load_weights(&t->weights, m, t->stream, pool, NULL, err));
+    *out = t;
+    t = NULL;
+out:
+    sd_cuda_train_close(t);
+    return st;
+}
+
+void sd_cuda_train_close(sd_cuda_train *t) {
+    if (!t) return;
+    if (t->dev) {
+        (void)t->dev->choose(t->device);
+        if (t->stream) (void)t->dev->stream_wait(t->stream);
+        t->dev->blas_close(t->blas);
+        sd_cuda_free_weights(&t->weights);
+        sd_cuda_free_owned(&t->owned);
+        if (t->stream) t->dev->stream_close(t->stream);
+    }
+    free(t->rows.segment);
+    free(t->mem.acts);
+    sd_lora_layout_free(&t->lay);
+    sd_model_release(t->m);
+    free(t);
+}

@@ -1,0 +1,101 @@
+// What a run on the device takes, before anything of it is taken.
+#include "trainer/pass/cuda/private.h"
+
+#include <stdio.h>
+
+enum { MAX_TOKENS = 65535 }; // rows of a grid
+static const size_t reserve = (size_t)256
+                              << 20; // of the device: its own tables, and what cuBLASLt loads
+
+static void add_row(sd_train_plan_report *r, const char *part, size_t bytes) {
+    r->row[r->n].part = part;
+    r->row[r->n++].bytes = bytes;
+}
+
+static void report_of(sd_train_plan_report *out, const sd_model *m, const sd_lora_layout *lay,
+                      const sd_train_options *o, const sd_cuda_device *dev,
+                      sd_train_compute compute, sd_recompute recompute) {
+    sd_cuda_train_memory mem;
+    const sd_cuda_real type = compute == SD_TRAIN_FP32 ? SD_CUDA_F32 : SD_CUDA_BF16;
+    sd_cuda_train_carve(&mem, NULL, NULL, NULL, m, lay, dev, type, o->max_tokens, recompute);
+    const size_t weights = sd_cuda_weight_sum(m);
+    out->n = 0;
+    out->compute = compute, out->recompute = recompute;
+    add_row(out, "weights", weights);
+    add_row(out, "adapter, gradient", mem.parameters);
+    add_row(out, "activations kept", mem.kept);
+    add_row(out, "activations of one block", mem.scratch);
+    add_row(out, "dequantised weights of a stack", mem.weights);
+    add_row(out, "loss head", mem.head);
+    add_row(out, "tables, work space of products", mem.tables);
+    add_row(out, "driver and libraries", reserve);
+    out->total = weights + mem.device_bytes + reserve;
+    add_row(out, "of the process: parameters, copies",
+            mem.host_bytes + 5 * sizeof(float) * lay->n_params);
+    if (o->data) add_row(out, "of the process: prepared data", o->data);
+}
+
+static sd_status check_shapes(const sd_model *m, const sd_lora_layout *lay,
+                              const sd_train_options *o, sd_error *err) {
+    sd_status st = SD_OK;
+    const sd_hparams *hp = &m->hp;
+    SD_CHECK(o->max_tokens > 0 && o->max_tokens <= MAX_TOKENS, err, SD_EINVAL,
+             "a micro-batch of %d tokens; give 1 to %d", o->max_tokens, MAX_TOKENS);
+    SD_CHECK(lay->n_linears == m->n_linears, err, SD_EINVAL,
+             "the adapter's layout is of %d linear maps, the model has %d", lay->n_linears,
+             m->n_linears);
+    SD_CHECK(hp->D % 8 == 0 && hp->D <= SD_CUDA_MOST_D, err, SD_EINVAL,
+             "%s: heads of %d values; on a CUDA device they have a multiple of 8, at most %d; "
+             "train it with device.kind=cpu",
+             m->path, hp->D, SD_CUDA_MOST_D);
+    SD_CHECK(hp->C % 8 == 0, err, SD_EINVAL,
+             "%s: %d channels; on a CUDA device they are a multiple of 8; train it with "
+             "device.kind=cpu",
+             m->path, hp->C);
+out:
+    return st;
+}
+
+// How this device rounds: its architecture, the precision, the library that adds.
+static sd_status name_kernels(sd_train_plan_report *out, const sd_cuda_device *dev,
+                              const sd_cuda_properties *p, sd_error *err) {
+    sd_status st = SD_OK;
+    size_t version = 0;
+    const int status = dev->blas_version(&version);
+    SD_CHECK(status != SD_CUDA_ENOBLAS, err, SD_ENOTFOUND,
+             "CUDA: libcublasLt.so.13 cannot be opened, and training needs it; install cuBLAS of "
+             "CUDA 13, or train with device.kind=cpu");
+    SD_CUDA_TRY(dev, status, "opening cuBLASLt");
+    snprintf(out->kernels, sizeof out->kernels, "cuda-sm%d%d-%s-lt%zu", p->major, p->minor,
+             out->compute == SD_TRAIN_FP32 ? "fp32" : "bf16", version);
+out:
+    return st;
+}
+
+sd_status sd_cuda_train_plan(sd_train_plan_report *out, const sd_model *m,
+                             const sd_lora_layout *lay, const sd_train_options *o, int device,
+                             sd_error *err) {
+    sd_status st = SD_OK;
+    const sd_cuda_device *dev;
+    sd_cuda_properties p;
+    *out = (sd_train_plan_report){0};
+    SD_TRY(check_shapes(m, lay, o, err));
+    SD_TRY(sd_cuda_find_device(&dev, device, err));
+    SD_CUDA_TRY(dev, dev->properties(&p, device), "asking the device");
+    const sd_train_compute compute = o->compute == SD_TRAIN_FP32 ? SD_TRAIN_FP32 : SD_TRAIN_BF16;
+    const size_t limit = o->memory_limit ? o->memory_limit : p.left;
+    sd_recompute from = o->recompute, to = o->recompute;
+    if (o->recompute == SD_RECOMPUTE_AUTO) from = SD_RECOMPUTE_NONE, to = SD_RECOMPUTE_BLOCK;
+    for (int r = (int)from; r <= (int)to; r++) {
+        report_of(out, m, lay, o, dev, compute, (sd_recompute)r);
+        if (out->total <= limit) break;
+    }
+    SD_CHECK(out->total <= limit, err, SD_ELIMIT,
+             "micro-batches of %d tokens need %zu MiB of the CUDA device, %s %zu MiB; lower "
+             "micro_batch_tokens",
+             o->max_tokens, out->total >> 20,
+             o->memory_limit ? "device.memory_limit is" : "which has left", limit >> 20);
+    SD_TRY(name_kernels(out, dev, &p, err));
+out:
+    return st;
+}

@@ -1,0 +1,154 @@
+// What the parts of the CUDA training pass share: memory.c and plan.c (what it takes), open.c, pass.c (a micro-batch), stack.c (products),
+// block_forward.c, block_backward.c, loss_head.c.
+//
+// Everything is queued on one stream, and the host waits once, at the end of a micro-batch. T is what enters products: bf16, or fp32 under
+// compute_dtype fp32.
+#pragma once
+
+#include "model/cuda/weights.h"
+#include "trainer/pass/batch.h"
+#include "trainer/pass/cuda/pass.h"
+
+/// A layer's activations that its backward pass reads. Under recompute some of it is scratch that layers share.
+typedef struct {
+    float *x;   // [N, C]  the block's input
+    float *raw; // [N, (H+2G)D]  q, k, v before QK-norm; the shared scratch without it
+    void *qkv;  // [N, (H+2G)D] T  rotated
+    void *att;  // [N, H D] T
+    float *lse; // [N, H]
+    float *x2;  // [N, C]  after attention
+    float *o,
+        *down; // [N, C]  what attention and the feed-forward add, before their norm; NULL where it is added as it is
+    float *gu; // [N, 2F]
+    void *u[SD_STACKS]; // [N, R of the stack] T
+} sd_cuda_acts;
+
+typedef struct {
+    int32_t *token, *pos, *row, *label; // [N] as in sd_train_rows
+    int32_t *place;                     // [N] the supervised row of a token; -1: none
+    float *weight;                      // [N] of supervised rows
+    sd_cuda_flash_tile *tile;           // [N]
+} sd_cuda_batch;
+
+/// All memory beside the weights, carved from one piece of the device's and one of the host's. With both bases NULL it is only counted: the plan and
+/// the run cannot disagree.
+typedef struct {
+    sd_cuda_acts *
+        acts; // [L + 1] the caller's; the last has only x: the final hidden state. NULL: counted alone
+    // ---- parameters
+    float *theta, *grad; // [n_params]
+    void *factors;       // [n_params] theta as T
+    // ---- a block's
+    void *W;       // [out, in of the largest stack] T
+    void *n;       // [N, C] T  the normalised input of a stack
+    void *dy;      // [N, C] T  the gradient of what a half of the block adds
+    float *wide;   // [N, (H+2G)D]  q, k, v on their way, and their gradient
+    void *dwide;   // [N, max(2F, (H+2G)D)] T  d(gate, up) or d(q, k, v)
+    void *act;     // [N, F] T
+    float *mid;    // [N, max(F, H D, C)]  the gradient of a stack's input
+    void *rounded; // [N, H D] T  of attention's backward pass
+    float *delta;  // [N, H]
+    void *du;      // [N, largest R] T
+    float *dx;     // [N, C]  the gradient of the residual stream
+    // ---- the head's, of supervised rows
+    float *rows_x, *rows_d, *dh;      // [N, C]
+    void *h;                          // [N, C] T
+    void *head_W;                     // [head_chunk, C] T
+    void *slopes;                     // [N, head_chunk] T
+    float *max, *sum, *target, *loss; // [N]
+    double *total;                    // [1]
+    float *partial;                   // head_floats
+    int head_chunk;                   // classes of a chunk
+    float *cosine, *sine;             // [ropes, max_tokens, rope_dim/2]
+    void *workspace;                  // SD_CUDA_BLAS_WORKSPACE
+    // ---- a micro-batch's arrays: of the host, and as they are on the device
+    sd_cuda_batch here, there;
+    char *batch_here, *batch_there; // all of them, in one copy of batch_bytes
+    size_t batch_bytes;
+    float *staging;     // [n_params] of the host: theta on its way, and the gradient
+    float *loss_here;   // [N] of the host
+    double *total_here; // [1]
+    // ---- bytes by part
+    size_t device_bytes, host_bytes;
+    size_t parameters, kept, scratch, weights, head, tables;
+} sd_cuda_train_memory;
+
+struct sd_cuda_train {
+    sd_model *m;
+    sd_lora_layout lay;
+    sd_train_options o;
+    int device;
+    sd_cuda_real type;
+    sd_recompute recompute;
+    int lowest; // the lowest adapted layer
+    const sd_cuda_device *dev;
+    sd_cuda_stream *stream;
+    sd_cuda_blas *blas;
+    sd_cuda_weights weights;
+    sd_cuda_owned owned; // the two pieces that mem points into
+    sd_cuda_train_memory mem;
+    sd_train_rows rows; // its arrays are mem.here's, but for the segments
+    // ---- of the current call
+    int tiles;           // of attention
+    bool backward;       // gradients are wanted
+    const float *weight; // [segments]; NULL: 1
+    double *logp;        // [segments]; NULL: not wanted
+};
+
+/// In a function with `sd_status st`, `err`, `t` and a label `out`.
+#define CUDA_TRY(call, doing) SD_CUDA_TRY(t->dev, (call), (doing))
+
+// ---- memory.c
+
+/// Assigns every pointer of `mem` from the two bases (NULL: counts only). acts: the caller's [L + 1], or NULL with them.
+void sd_cuda_train_carve(sd_cuda_train_memory *mem, sd_cuda_acts *acts, char *device, char *host,
+                         const sd_model *m, const sd_lora_layout *lay, const sd_cuda_device *dev,
+                         sd_cuda_real type, int max_tokens, sd_recompute recompute);
+
+// ---- stack.c
+
+/// The linear maps of a layer that read one input, one below the other: their shapes and their factors' places.
+typedef struct {
+    int layer, stack, in, out, R;
+    size_t a; // offset in theta of the stacked A [R, in]
+    int n_parts;
+    struct {
+        int row, rows; // its outputs inside the stack
+        int r, u;      // rank (0: not adapted), first column inside u [N, R]
+        float s;
+        size_t b; // offset in theta of B [rows, r]
+    } part[3];
+} sd_cuda_stack;
+sd_cuda_stack sd_cuda_stack_of(const sd_cuda_train *t, int layer, int stack);
+/// y [N, out] fp32 <- (add: +=) x [N, in] W^T + s u B^T; u [N, R] <- x A^T.
+sd_status sd_cuda_stack_forward(sd_cuda_train *t, const sd_cuda_stack *l, float *y, void *u,
+                                const void *x, bool add, sd_error *err);
+/// mem.du [N, R] <- s dy B; dy [N, out] T.
+sd_status sd_cuda_stack_down(sd_cuda_train *t, const sd_cuda_stack *l, const void *dy,
+                             sd_error *err);
+/// dx [N, in] fp32 <- dy W + du A.
+sd_status sd_cuda_stack_backward(sd_cuda_train *t, const sd_cuda_stack *l, float *dx,
+                                 const void *dy, sd_error *err);
+/// The stack's dA and dB into mem.grad; x [N, in], u [N, R] T.
+sd_status sd_cuda_stack_grads(sd_cuda_train *t, const sd_cuda_stack *l, const void *dy,
+                              const void *x, const void *u, sd_error *err);
+
+// ---- block_forward.c, block_backward.c
+
+sd_status sd_cuda_block_forward(sd_cuda_train *t, int layer,
+                                sd_error *err); // acts[layer].x -> [layer + 1].x
+sd_status sd_cuda_block_recompute(sd_cuda_train *t, int layer,
+                                  sd_error *err); // what recompute dropped
+sd_status sd_cuda_block_backward(sd_cuda_train *t, int layer, sd_error *err);
+/// y [N, C] T <- norm(x) w.
+sd_status sd_cuda_block_norm(sd_cuda_train *t, void *y, const float *x, const float *w,
+                             sd_error *err);
+/// mem.act [N, F] T <- act(gate) up.
+sd_status sd_cuda_block_gate(sd_cuda_train *t, const float *gu, sd_error *err);
+sd_cuda_turn sd_cuda_block_turn(const sd_cuda_train *t, int layer);
+sd_cuda_flash sd_cuda_block_attention(const sd_cuda_train *t, int layer);
+
+// ---- loss_head.c
+
+/// Queues the loss of the supervised rows from acts[L].x; with t->backward also mem.dx.
+sd_status sd_cuda_train_head(sd_cuda_train *t, sd_error *err);
