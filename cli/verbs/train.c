@@ -14,7 +14,7 @@
 #include <string.h>
 
 typedef struct {
-    const char *init, *model, *chat_template, *out, *resume;
+    const char *init, *model, *chat_template, *out, *resume, *device;
     int64_t threads;
     bool plan, json, help_recipe;
 } args;
@@ -31,6 +31,11 @@ static const sd_option rows[] = {
      .help = "auto: go on from the newest checkpoint in the run's folder; never: begin anew"},
     SD_OUTPUT_ROW(args, out, "PATH", false,
                   "the run's folder (default runs/<name>); with --init the file for the recipe"),
+    {.name = "device",
+     .type = SD_OPT_STRING,
+     .offset = offsetof(args, device),
+     .value = SD_DEVICES,
+     .help = "where to train; the same as device.kind and device.index of the recipe"},
     SD_THREADS_ROW(args, threads, "as the recipe says, else one per processor"),
     SD_JSON_ROW(args, json, "the plan or the summary as one JSON object"),
     {.name = "init",
@@ -60,16 +65,23 @@ static double mib(size_t bytes) {
     return (double)bytes / 1048576;
 }
 
+static void print_parts(const sd_train_plan_report *p, int from, int to) {
+    for (int i = from; i < to; i++)
+        printf("  %-36s %10.1f MiB\n", p->row[i].part, mib(p->row[i].bytes));
+}
+
 static void print_plan(const sd_run_report *r) {
     const sd_run_counts *d = &r->data;
     size_t n_compute, n_recompute;
     const char *compute = sd_option_word(&n_compute, SD_TRAIN_COMPUTE, r->plan.compute);
     const char *recompute = sd_option_word(&n_recompute, SD_RECOMPUTE, r->plan.recompute);
-    printf("%s on %s: %lld parameters in %.*s, recompute %.*s\n\n", r->dir, r->base,
-           (long long)r->parameters, (int)n_compute, compute, (int)n_recompute, recompute);
-    for (int i = 0; i < r->plan.n; i++)
-        printf("  %-36s %10.1f MiB\n", r->plan.row[i].part, mib(r->plan.row[i].bytes));
-    printf("  %-36s %10.1f MiB\n\n", "total", mib(r->plan.total));
+    printf("%s on %s: %lld parameters in %.*s on %s, recompute %.*s\n\n", r->dir, r->base,
+           (long long)r->parameters, (int)n_compute, compute, r->device, (int)n_recompute,
+           recompute);
+    print_parts(&r->plan, 0, r->plan.n_total);
+    printf("  %-36s %10.1f MiB\n", "total", mib(r->plan.total));
+    print_parts(&r->plan, r->plan.n_total, r->plan.n);
+    printf("\n");
     if (r->done_before) printf("this run is finished already; training would do nothing\n");
     printf("%lld records in %lld rows, %lld tokens an epoch (%lld supervised); %lld held out\n",
            (long long)d->records, (long long)d->rows, (long long)d->tokens,
@@ -100,6 +112,7 @@ static sd_status print_json(const sd_run_report *r, bool plan, sd_error *err) {
                   (json_int_t)r->started_at);
     if (!j) return sd_fail(err, SD_ENOMEM, "out of memory");
     json_object_set_new(j, "done_before", json_boolean(r->done_before));
+    json_object_set_new(j, "device", json_string(r->device));
     if (plan) {
         json_t *parts = json_object();
         for (int i = 0; i < r->plan.n; i++)
@@ -153,8 +166,33 @@ static sd_status option_as_override(char **out, const char *key, const char *val
     return ok ? SD_OK : sd_fail(err, SD_ENOMEM, "out of memory");
 }
 
+/// --device as the recipe has it: device.kind and device.index.
+static sd_status device_as_overrides(char *own[2], const char *device, sd_error *err) {
+    sd_status st = SD_OK;
+    if (!device) return SD_OK;
+    const size_t len = strcspn(device, ":"),
+                 digits = strspn(device + len + !!device[len], "0123456789");
+    size_t word_len;
+    bool known = false;
+    for (int i = SD_TRAIN_DEVICE_AUTO; i <= SD_TRAIN_DEVICE_CUDA; i++) {
+        const char *word = sd_option_word(&word_len, SD_TRAIN_DEVICES, i);
+        known = known || (word_len == len && memcmp(word, device, len) == 0);
+    }
+    if (device[len])
+        known = known && strncmp(device, "auto", len) != 0 && digits >= 1 && digits <= 3 &&
+                !device[len + 1 + digits];
+    SD_CHECK(known, err, SD_EINVAL, "--device: '%.40s' is unknown; choose one of " SD_DEVICES,
+             device);
+    own[0] = sd_sprintf("device.kind=%.*s", (int)len, device);
+    own[1] = sd_sprintf("device.index=%s", device[len] ? device + len + 1 : "0");
+    SD_CHECK_ALLOC(own[0] && own[1], err);
+out:
+    return st;
+}
+
+enum { OWN = 4 }; // overrides that options stand for
 /// The recipe and its overrides. own: those that options stand for, the caller's to free.
-static sd_status split_rest(const char **recipe, const char **override, int *n, char *own[2],
+static sd_status split_rest(const char **recipe, const char **override, int *n, char *own[OWN],
                             const sd_strings *rest, const args *a, sd_error *err) {
     sd_status st = SD_OK;
     *recipe = NULL;
@@ -169,7 +207,8 @@ static sd_status split_rest(const char **recipe, const char **override, int *n, 
              "train: no recipe is given; write one with: specdec train --init DATA -m MODEL");
     SD_TRY(option_as_override(&own[0], "base.model", a->model, err));
     SD_TRY(option_as_override(&own[1], "data.chat_template", a->chat_template, err));
-    for (int i = 0; i < 2; i++)
+    SD_TRY(device_as_overrides(own + 2, a->device, err));
+    for (int i = 0; i < OWN; i++)
         if (own[i]) override[(*n)++] = own[i];
 out:
     return st;
@@ -225,8 +264,8 @@ sd_status sd_verb_train(int argc, char **argv, sd_error *err) {
     sd_status st = SD_OK;
     args a = {0};
     sd_strings rest;
-    const char *override[SD_MAX_LIST + 2];
-    char *own[2] = {NULL, NULL};
+    const char *override[SD_MAX_LIST + OWN];
+    char *own[OWN] = {0};
     sd_buf again = sd_buf_make(1 << 14);
     sd_run_report report;
     if (sd_verb_help("train RECIPE [key=value ...]", "tune a LoRA adapter by a recipe", rows, argc,
@@ -263,7 +302,7 @@ sd_status sd_verb_train(int argc, char **argv, sd_error *err) {
     else
         print_summary(&report);
 out:
-    free(own[0]), free(own[1]);
+    for (int i = 0; i < OWN; i++) free(own[i]);
     sd_buf_free(&again);
     return st;
 }

@@ -35,6 +35,7 @@ static void report_of(sd_train_plan_report *out, const sd_model *m, const sd_lor
     add_row(out, "tables", mem.other);
     if (o->data) add_row(out, "prepared data", o->data);
     add_row(out, "program and libraries", runtime_bytes);
+    out->n_total = out->n;
 }
 
 sd_status sd_train_plan(sd_train_plan_report *out, const sd_model *m, const sd_lora_layout *lay,

@@ -33,6 +33,7 @@ typedef struct {
         size_t bytes;
     } row[16];
     int n;
+    int n_total; // rows [0, n_total) are those of the total; what is behind them lies elsewhere
     size_t total;
     sd_train_compute compute; // what auto became
     sd_recompute recompute;

@@ -40,6 +40,8 @@ typedef struct {
 // Words of keys, in the table's order.
 typedef enum { SD_SCALING_STANDARD, SD_SCALING_RSLORA } sd_lora_scaling;
 typedef enum { SD_EOT_TURN, SD_EOT_NONE } sd_eot_label;
+typedef enum { SD_TRAIN_DEVICE_AUTO, SD_TRAIN_DEVICE_CPU, SD_TRAIN_DEVICE_CUDA } sd_train_device;
+#define SD_TRAIN_DEVICES "auto|cpu|cuda"
 typedef enum { SD_EMPTY_LABELS_ERROR, SD_EMPTY_LABELS_SKIP } sd_empty_labels;
 
 typedef struct {
@@ -57,7 +59,7 @@ typedef struct {
         sd_train_compute compute_dtype;
     } base;
     struct {
-        int type; // one word of it is built, as of init, optimizer and device.kind
+        int type; // one word of it is built, as of init and optimizer
         int64_t r;
         double alpha, dropout;
         sd_strings target_modules; // "all-linear", or ends of module paths
@@ -114,7 +116,8 @@ typedef struct {
         double max_kl, top1;
     } verify;
     struct {
-        int kind;
+        sd_train_device kind;
+        int64_t index;                 // of a CUDA device
         int64_t threads, memory_limit; // bytes
     } device;
 

@@ -137,7 +137,9 @@ static bool print(sd_buf *out, const counts *c, const choice *k, const char *dat
                    "  warmup_ratio: 0.05\neval:\n  every: 4/epoch\n  keep_best: true\n"
                    "checkpoint:\n  every: %lld           # steps; a killed run goes on from there\n"
                    "log:\n  sinks: [tty, csv, plot]\nexport: [peft]          # also: gguf-lora, "
-                   "merged\n",
+                   "merged\n"
+                   "device:\n  kind: auto           # a CUDA device where one can be used, else "
+                   "the CPU\n",
                    (long long)k->sequence_len, k->val_size,
                    k->val_size > 0 ? "" : "; too few to spare any", (long long)k->epochs,
                    (long long)k->batch_tokens, k->learning_rate, (long long)k->checkpoint);

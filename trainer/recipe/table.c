@@ -137,15 +137,19 @@ const sd_recipe_key sd_recipe_keys[] = {
     KEY("export_verify.top1", FLOAT, verify.top1, "0.999", "least share of equal best tokens",
         RANGE(0, 1)),
 
-    KEY("device.kind", ENUM, device.kind, "auto", "where to run", WORDS("auto|cpu")),
+    KEY("device.kind", ENUM, device.kind, "auto",
+        "where to train; auto: on a CUDA device where one can be used", WORDS(SD_TRAIN_DEVICES),
+        SAME),
+    KEY("device.index", INT, device.index, "0", "of the CUDA device", RANGE(0, 999)),
     KEY("device.threads", INT, device.threads, NULL, "worker threads", RANGE(1, SD_MAX_THREADS),
         EMPTY("auto")),
-    KEY("device.memory_limit", STRING, device.memory_limit, NULL, "of the process, e.g. 8GiB",
-        KIND(SIZE), EMPTY("auto")),
+    KEY("device.memory_limit", STRING, device.memory_limit, NULL,
+        "of the process, or of the CUDA device; e.g. 8GiB", KIND(SIZE), EMPTY("auto")),
     {.o.name = NULL}};
 
 // sd_option_set and this room's readers of the table write and read an enum as an int.
-_Static_assert(sizeof(sd_train_compute) == sizeof(int), "an enum is not of an int's size");
+_Static_assert(sizeof(sd_train_compute) == sizeof(int) && sizeof(sd_train_device) == sizeof(int),
+               "an enum is not of an int's size");
 
 _Static_assert(sizeof sd_recipe_keys / sizeof sd_recipe_keys[0] <= SD_RECIPE_MAX_KEYS,
                "sd_recipe.mark is too short");

@@ -45,7 +45,7 @@ out:
     return st;
 }
 
-sd_status sd_run_collect_text(sd_run_text *out, const sd_run_trained *in, sd_train *trainer,
+sd_status sd_run_collect_text(sd_run_text *out, const sd_run_trained *in, const sd_pass *pass,
                               int max_tokens, sd_error *err) {
     sd_status st = SD_OK;
     sd_train_sum sum = {0};
@@ -60,7 +60,7 @@ sd_status sd_run_collect_text(sd_run_text *out, const sd_run_trained *in, sd_tra
     SD_CHECK_ALLOC(segment, err);
     sd_train_batch b = {
         .rows = 1, .T = out->n, .token = out->token, .label = out->token, .segment = segment};
-    SD_TRY(sd_train_loss(trainer, exported(in), &b, &sum, err));
+    SD_TRY(pass->loss(pass->ctx, exported(in), &b, &sum, err));
     out->loss = sum.loss / (double)sum.supervised;
 out:
     free(segment);

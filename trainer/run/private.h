@@ -62,6 +62,24 @@ sd_status sd_run_open_data(sd_run_data *out, const sd_run_options *o, const sd_r
                            sd_error *err);
 void sd_run_close_data(sd_run_data *d);
 
+// ---- device.c: where the run trains
+
+/// device.kind of the recipe, where it says auto. resumes: from a checkpoint, whose own value was adopted before. A CUDA device that was asked for and
+/// is not there is refused here, before any data is read.
+sd_status sd_run_choose_device(sd_recipe *r, bool resumes, sd_error *err);
+/// The plan of that device's pass. total is of the process on the CPU, of the device on a CUDA device.
+sd_status sd_run_plan_pass(sd_train_plan_report *out, const sd_recipe *r, const sd_run_base *base,
+                           const sd_train_options *o, sd_error *err);
+
+typedef struct {
+    sd_pass pass; // of the one that is open
+    sd_train *cpu;
+    struct sd_cuda_train *cuda;
+} sd_run_pass;
+sd_status sd_run_open_pass(sd_run_pass *out, const sd_recipe *r, const sd_run_base *base,
+                           const sd_train_options *o, sd_error *err);
+void sd_run_close_pass(sd_run_pass *p); // harmless on a zeroed one
+
 // ---- resolve.c: what auto becomes
 
 /// micro_batch_tokens, compute_dtype and recompute of the recipe, by the memory plan.
@@ -125,7 +143,7 @@ typedef struct {
 } sd_run_text;
 
 /// Collects the text and runs the trainer on it, at most max_tokens tokens of it.
-sd_status sd_run_collect_text(sd_run_text *out, const sd_run_trained *in, sd_train *trainer,
+sd_status sd_run_collect_text(sd_run_text *out, const sd_run_trained *in, const sd_pass *pass,
                               int max_tokens, sd_error *err);
 /// Writes and verifies everything. The trainer's memory is not needed any more.
 sd_status sd_run_finish(sd_run_verification *out, const sd_run_trained *in, const sd_run_text *text,

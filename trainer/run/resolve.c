@@ -1,7 +1,8 @@
 // Resolves what says auto. Small micro-batches are only chosen to keep a memory limit.
 #include "trainer/run/private.h"
 
-enum { AUTO_MICRO_BATCH = 2048 }; // tokens: GEMMs are efficient from there, activations still small
+// Tokens: products are efficient from there, activations still small.
+enum { AUTO_MICRO_BATCH = 2048, AUTO_MICRO_BATCH_CUDA = 16384 };
 
 static int larger(int a, int b) {
     return a > b ? a : b;
@@ -10,7 +11,9 @@ static int larger(int a, int b) {
 sd_status sd_run_resolve(sd_train_options *pass, sd_train_plan_report *plan, sd_recipe *e,
                          const sd_run_base *base, const sd_run_data *data, sd_error *err) {
     sd_status st = SD_OK;
-    int longest = data->train.longest, threads = sd_pool_threads(base->pool);
+    const int longest = data->train.longest, few = e->device.kind == SD_TRAIN_DEVICE_CUDA
+                                                       ? AUTO_MICRO_BATCH_CUDA
+                                                       : AUTO_MICRO_BATCH;
     int micro = (int)e->train.micro_batch_tokens;
     bool chosen = micro == 0;
     if (micro && micro < longest)
@@ -20,7 +23,7 @@ sd_status sd_run_resolve(sd_train_options *pass, sd_train_plan_report *plan, sd_
                               micro, longest);
     if (chosen) {
         int64_t step = data->counts.step_tokens;
-        micro = larger(longest, step < AUTO_MICRO_BATCH ? (int)step : AUTO_MICRO_BATCH);
+        micro = larger(longest, step < few ? (int)step : few);
     }
     size_t held = sd_dataset_memory(data->train_set);
     if (data->eval_set) held += sd_dataset_memory(data->eval_set);
@@ -31,7 +34,7 @@ sd_status sd_run_resolve(sd_train_options *pass, sd_train_plan_report *plan, sd_
                                    .compute = e->base.compute_dtype,
                                    .recompute = e->train.recompute,
                                    .memory_limit = (size_t)e->device.memory_limit};
-        st = sd_train_plan(plan, base->model, &base->layout, pass, threads, err);
+        st = sd_run_plan_pass(plan, e, base, pass, err);
         if (st != SD_ELIMIT || !chosen || micro == longest) break;
         micro = larger(longest, micro / 2);
     }

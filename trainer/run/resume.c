@@ -191,7 +191,10 @@ static sd_status refuse_kernels(const char *from, const char *was, const char *i
         "%s: was made with the %s kernels, this process uses %s, whose rounding differs; "
         "%s%s, or begin anew with --resume never",
         from, was, is,
-        sd_gemm_packed_named(was) ? "set SPECDEC_ISA=" : "resume on a processor that has ", was);
+        sd_gemm_packed_named(was)       ? "set SPECDEC_ISA="
+        : strncmp(was, "cuda-", 5) == 0 ? "resume on a CUDA device and cuBLASLt of "
+                                        : "resume on a processor that has ",
+        was);
 }
 
 /// Versions whose trainer adds in the same order as this one's.

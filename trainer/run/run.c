@@ -25,11 +25,11 @@ typedef struct {
     sd_buf resolved; // text of recipe.resolved.yaml
     sd_checkpoint c; // borrows it
     sd_metrics *metrics;
-    sd_train *trainer;
+    sd_run_pass trainer;
 } run;
 
 static void run_close(run *r) {
-    sd_train_close(r->trainer);
+    sd_run_close_pass(&r->trainer);
     sd_metrics_close(r->metrics);
     sd_run_close_data(&r->data);
     sd_run_close_base(&r->base);
@@ -75,6 +75,10 @@ static sd_status prepare(run *r, bool plan_only, sd_error *err) {
     SD_TRY(sd_run_choose_start(&r->start, &r->recipe, r->folder.dir, r->o->resume, err));
     p->done_before = r->start.finished;
     if (r->start.finished && !plan_only) goto out;
+    SD_TRY(sd_run_choose_device(&r->recipe, r->start.from || r->start.finished, err));
+    snprintf(p->device, sizeof p->device,
+             r->recipe.device.kind == SD_TRAIN_DEVICE_CUDA ? "cuda:%d" : "cpu",
+             (int)r->recipe.device.index);
     SD_TRY(sd_run_open_base(&r->base, &r->recipe, r->o->threads, err));
     snprintf(p->base, sizeof p->base, "%s", r->recipe.base.model);
     p->parameters = (int64_t)r->base.layout.n_params;
@@ -95,16 +99,7 @@ out:
     return st;
 }
 
-// ---- the loop's view of the model
-
-static sd_status accumulate(void *ctx, const float *theta, float *grad, const sd_train_batch *b,
-                            sd_train_sum *sum, sd_error *err) {
-    return sd_train_accumulate(ctx, theta, grad, b, sum, err);
-}
-static sd_status loss(void *ctx, const float *theta, const sd_train_batch *b, sd_train_sum *sum,
-                      sd_error *err) {
-    return sd_train_loss(ctx, theta, b, sum, err);
-}
+// ---- the loop
 
 static bool has_sink(const sd_recipe *e, const char *name) {
     for (int i = 0; i < e->log.sinks.n; i++)
@@ -187,7 +182,7 @@ static sd_status run_loop(run *r, sd_checkpoints *checkpoints, const char *hint,
     sd_status st = SD_OK;
     sd_run_report *p = &r->report;
     sd_loop loop = {.recipe = &r->recipe,
-                    .pass = {r->trainer, accumulate, loss},
+                    .pass = r->trainer.pass,
                     .order = r->data.order,
                     .eval = &r->data.eval,
                     .layout = &r->base.layout,
@@ -224,8 +219,8 @@ static sd_status finish(run *r, sd_error *err) {
                               .last_loss = r->report.last_loss};
     free(r->c.m), r->c.m = NULL; // what comes now needs the memory and not the optimiser
     free(r->c.v), r->c.v = NULL;
-    SD_TRY(sd_run_collect_text(&text, &trained, r->trainer, r->pass.max_tokens, err));
-    sd_train_close(r->trainer), r->trainer = NULL;
+    SD_TRY(sd_run_collect_text(&text, &trained, &r->trainer.pass, r->pass.max_tokens, err));
+    sd_run_close_pass(&r->trainer);
     SD_TRY(sd_run_finish(&r->report.verified, &trained, &text, err));
 out:
     free(text.token);
@@ -245,7 +240,7 @@ static sd_status train(run *r, sd_error *err) {
     if (r->o->begins) r->o->begins();
     sd_run_keep_folder(&r->folder);
     SD_TRY(settle_folder(r, &checkpoints, err));
-    SD_TRY(sd_train_open(&r->trainer, r->base.model, &r->base.layout, r->base.pool, &r->pass, err));
+    SD_TRY(sd_run_open_pass(&r->trainer, &r->recipe, &r->base, &r->pass, err));
     SD_TRY(run_loop(r, &checkpoints, hint ? hint : r->o->resume_hint, err));
     SD_TRY(finish(r, err));
 out:

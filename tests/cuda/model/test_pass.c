@@ -1,10 +1,6 @@
 // The training pass of every architecture on the emulated device against the CPU's, in fp32.
 #include "tests/cuda/model/pass.h"
 
-#include "base/memory.h"
-#include "trainer/optim/adamw.h"
-
-#include <stdio.h>
 #include <string.h>
 
 static const double SHARE =
@@ -77,46 +73,4 @@ TEST("what is computed twice has the bits of what was kept") {
         free_result(&kept);
         close_case(&c);
     }
-}
-
-// Both start from the same parameters and go their own ways; on the way, the device's gradient at the CPU's parameters is the CPU's.
-static void train_ten(const sd_arch *arch) {
-    enum { STEPS = 10 };
-    const sd_adamw_options adamw = {0.9, 0.999, 1e-8, 0.01};
-    train_case c;
-    open_case(&c, train_model(arch, 13), "qkvogud", 7, 3);
-    train_case own = c; // another theta; the same data
-    const size_t n = c.lay.n_params;
-    float *m[2], *v[2];
-    double worst = 0;
-    for (int i = 0; i < 2; i++) {
-        m[i] = sd_alloc(n, sizeof(float)), v[i] = sd_alloc(n, sizeof(float));
-        check(m[i] && v[i], "out of memory");
-    }
-    own.theta = sd_alloc(n, sizeof(float));
-    check(own.theta, "out of memory");
-    memcpy(own.theta, c.theta, n * sizeof(float));
-    sd_cuda_train *t = open_train(&c);
-    for (int step = 1; step <= STEPS; step++) {
-        train_result want = on_cpu(&c, true), got = on_device(t, &c, true),
-                     mine = on_device(t, &own, true);
-        must_agree(&got, &want, &c, SHARE, sd_arch_name(arch));
-        const double off = worst_gradient(got.grad, want.grad, &c.lay);
-        worst = off > worst ? off : worst;
-        const double scale = 1 / (double)want.sum.supervised;
-        sd_adamw_step(c.theta, m[0], v[0], want.grad, n, scale, 5e-3, step, &adamw, NULL);
-        sd_adamw_step(own.theta, m[1], v[1], mine.grad, n, scale, 5e-3, step, &adamw, NULL);
-        free_result(&want), free_result(&got), free_result(&mine);
-    }
-    const double apart = distance(own.theta, c.theta, n);
-    check(apart <= 1e-3, "%s: weights are %.3g apart", sd_arch_name(arch), apart);
-    printf("# %s: gradients of %d steps within %.2g, weights then %.2g apart\n", sd_arch_name(arch),
-           STEPS, worst, apart);
-    for (int i = 0; i < 2; i++) free(m[i]), free(v[i]);
-    free(own.theta);
-    sd_cuda_train_close(t);
-    close_case(&c);
-}
-TEST("ten steps of AdamW lead to the CPU's weights in each architecture") {
-    for (int i = 0; sd_arch_at(i); i++) train_ten(sd_arch_at(i));
 }

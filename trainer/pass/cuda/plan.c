@@ -29,6 +29,7 @@ static void report_of(sd_train_plan_report *out, const sd_model *m, const sd_lor
     add_row(out, "loss head", mem.head);
     add_row(out, "tables, work space of products", mem.tables);
     add_row(out, "driver and libraries", reserve);
+    out->n_total = out->n;
     out->total = weights + mem.device_bytes + reserve;
     add_row(out, "of the process: parameters, copies",
             mem.host_bytes + 5 * sizeof(float) * lay->n_params);

@@ -1,0 +1,108 @@
+// Whole runs by a recipe on the emulated device: from data to a verified adapter, and on from a checkpoint.
+#include "tests/cuda/model/pass.h"
+#include "tests/unit/trainer/support_run.h"
+
+#include "base/files/file.h"
+#include "base/files/path.h"
+#include "base/memory.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char *const ON_CUDA[] = {"device.kind=cuda",      "train.max_steps=4",
+                                      "train.batch_tokens=96", "data.sequence_len=96",
+                                      "data.val_size=0",       "checkpoint.every=2"};
+static const char *const ON_CPU[] = {"device.kind=cpu",       "train.max_steps=4",
+                                     "train.batch_tokens=96", "data.sequence_len=96",
+                                     "data.val_size=0",       "checkpoint.every=2"};
+static const char *const AUTO[] = {"device.kind=auto",      "train.max_steps=4",
+                                   "train.batch_tokens=96", "data.sequence_len=96",
+                                   "data.val_size=0",       "checkpoint.every=2"};
+enum { KEYS = 6 };
+
+static run_result trained(const char *name, const char *const *keys) {
+    run_result r = run_train(name, keys, KEYS);
+    must(r.st, &r.err);
+    return r;
+}
+static bool says(const run_result *r, const char *file, const char *text) {
+    char *path = sd_path_join(r->out, file), *page = NULL;
+    size_t len = 0;
+    check(path && sd_file_read(&page, &len, path, 1 << 20, NULL) == SD_OK, "no %s", file);
+    const bool found = strstr(page, text) != NULL;
+    free(path), free(page);
+    return found;
+}
+
+TEST("a run on the device learns what one on the CPU learns, and its adapter loads again") {
+    run_set_up();
+    run_result cuda = trained("cuda", ON_CUDA), cpu = trained("cpu", ON_CPU);
+    check(strcmp(cuda.report.device, "cuda:0") == 0 && strcmp(cpu.report.device, "cpu") == 0,
+          "'%s' and '%s'", cuda.report.device, cpu.report.device);
+    check(cuda.report.last_loss < cuda.report.first_loss, "%.6g, then %.6g", cuda.report.first_loss,
+          cuda.report.last_loss);
+    check(fabs(cuda.report.first_loss - cpu.report.first_loss) <= 1e-5 * cpu.report.first_loss &&
+              fabs(cuda.report.last_loss - cpu.report.last_loss) <= 1e-3 * cpu.report.last_loss,
+          "losses %.7g and %.7g, the CPU's %.7g and %.7g", cuda.report.first_loss,
+          cuda.report.last_loss, cpu.report.first_loss, cpu.report.last_loss);
+    check(fabs(cuda.report.verified.trainer_loss - cuda.report.verified.reloaded_loss) <= 1e-4,
+          "the adapter loaded again has another loss");
+    check(run_exists(&cuda, "manifest.json") && says(&cuda, "recipe.resolved.yaml", "kind: cuda"),
+          "the recipe does not say where the run was made");
+    check(strncmp(cuda.report.plan.kernels, "cuda-sm90-fp32-", 15) == 0, "kernels '%s'",
+          cuda.report.plan.kernels);
+    free(cuda.out), free(cpu.out);
+    run_tear_down();
+}
+
+static volatile int stop;
+static void *stop_behind(void *path) {
+    while (access(path, F_OK) != 0) usleep(200);
+    stop = 1;
+    return NULL;
+}
+
+TEST("a run that is interrupted goes on from its checkpoint to the same bytes") {
+    run_set_up();
+    run_result whole = trained("whole", ON_CUDA);
+    char *first = sd_sprintf("%s/cut/checkpoints/step-%08d", run_dir, 2);
+    pthread_t id;
+    check(first && pthread_create(&id, NULL, stop_behind, first) == 0, "no thread");
+    run_result cut = run_train_with("cut", ON_CUDA, KEYS, 1, &stop, NULL);
+    pthread_join(id, NULL);
+    check(cut.st == SD_EINTERRUPTED && cut.report.state.step < 4, "it was never interrupted: %s",
+          cut.err.message);
+    run_result on_cpu = run_train("cut", ON_CPU, KEYS);
+    check(on_cpu.st == SD_EINVAL && strstr(on_cpu.err.message, "device.kind"), "%s",
+          on_cpu.err.message);
+    run_result rest = trained("cut", AUTO); // adopts the checkpoint's device
+    check(rest.report.started_at >= 2, "it began anew");
+    const sd_sha256 a = run_adapter(&whole), b = run_adapter(&rest);
+    check(strcmp(a.hex, b.hex) == 0, "the adapters differ");
+    free(first), free(whole.out), free(cut.out), free(on_cpu.out), free(rest.out);
+    run_tear_down();
+}
+
+TEST("auto takes the device, and a device that is not there is refused before any data is read") {
+    run_set_up();
+    run_result r = {.out = sd_path_join(run_dir, "planned")};
+    char *model = sd_sprintf("base.model=%s", run_model),
+         *data = sd_sprintf("data.train.0.path=%s", run_data);
+    const char *keys[] = {model, data, "device.kind=auto", "device.index=0"};
+    const sd_run_options o = {
+        .recipe = run_recipe, .override = keys, .n_overrides = 4, .out = r.out, .threads = 1};
+    must(sd_run_plan(&o, &r.report, &r.err), &r.err);
+    check(strcmp(r.report.device, "cuda:0") == 0, "'%s'", r.report.device);
+    size_t sum = 0;
+    for (int i = 0; i < r.report.plan.n_total; i++) sum += r.report.plan.row[i].bytes;
+    check(sum == r.report.plan.total && r.report.plan.n > r.report.plan.n_total,
+          "the device's parts are %zu bytes, its total %zu", sum, r.report.plan.total);
+    keys[1] = "data.train.0.path=nowhere.jsonl", keys[2] = "device.kind=cuda",
+    keys[3] = "device.index=7";
+    check(sd_run_plan(&o, &r.report, &r.err) == SD_EINVAL && strstr(r.err.message, "no device 7"),
+          "%s", r.err.message);
+    free(model), free(data), free(r.out);
+    run_tear_down();
+}
