@@ -139,7 +139,7 @@ plant_plugin() {
   fi
 }
 
-k=kernels/cuda t=kernels/cuda/train b=model/infer/cuda w=model/cuda
+k=kernels/cuda t=kernels/cuda/train b=model/infer/cuda w=model/cuda p=trainer/pass/cuda
 plants() {
 # ---- barriers and races
 plant "a sum over a block is read before all have written it" $k/scalar.cuh 's/^    __syncthreads\(\);$//' emu $k/rows.cu test_rows "rmsnorm equals"
@@ -236,6 +236,40 @@ plant "the label is not taken off its probability" $t/loss_head.cu 's/at == labe
 plant "a chunk's gradient overwrites the one before" $t/loss_head.cu 's/x\.v0 \? \*to \+ sum/x.v0 < 0 ? *to + sum/' emu $t/loss_head.cu train/test_train_loss "several splits"
 plant "the last chunk of a gradient is not in its norm" $t/adamw.cu 's/return \(n \+ CHUNK - 1\) \/ CHUNK;/return n < CHUNK ? 1 : n \/ CHUNK;/' emu $t/adamw.cu train/test_train_adamw "the gradient's norm"
 plant "epsilon stands inside the root" $t/adamw.cu 's/\(sqrt\(v\) \/ a\.root2 \+ a\.epsilon\)/sqrt(v \/ (a.root2 * a.root2) + a.epsilon)/' emu $t/adamw.cu train/test_train_adamw "ten steps"
+# ---- wide products: descriptors, algorithms, the work space
+plant "a transposition is forgotten" $k/blas/gemm.cu 's/second = s\.ta \? SD_LT_OP_T : SD_LT_OP_N/second = SD_LT_OP_N/' emu $k/blas/gemm.cu test_blas "every way"
+plant "a matrix has the other one's leading dimension" $k/blas/gemm.cu 's/s\.n : s\.k\), s\.ldb/s.n : s.k), s.lda/' emu $k/blas/gemm.cu test_blas "every way"
+plant "a sum overwrites what it should be added to" $k/blas/gemm.cu 's/p->add \? 1\.0f : 0\.0f/0.0f/' emu $k/blas/gemm.cu test_blas "every way"
+plant "a shape takes another one's algorithm" $k/blas/gemm.cu 's/memcmp\(&b->plan\[i\]\.shape, s, sizeof \*s\) == 0/b->plan[i].shape.n == s->n/' emu $k/blas/gemm.cu test_blas "looked up once"
+plant "an algorithm is used under descriptors of another shape" $k/blas/gemm.cu 's/b->plan\[at\] = made;/b->plan[at] = made, b->plan[at].algo = b->plan[0].algo;/' emu $k/blas/gemm.cu test_blas "looked up once"
+plant "more alignment is promised than there is" $k/blas/gemm.cu 's/\{SD_LT_PREF_ALIGN_B, s\.align_a\}/{SD_LT_PREF_ALIGN_B, 16}/' emu $k/blas/gemm.cu test_blas "less aligned"
+plant "partial sums may meet in any order" $k/blas/gemm.cu 's/= SD_LT_REDUCTION_NONE \| SD_LT_REDUCTION_COMPUTE_TYPE/= 7/' emu $k/blas/gemm.cu test_blas "every way"
+plant "a plan that makes room keeps its descriptors" $k/blas/gemm.cu 's/^        forget\(b->lt, &b->plan\[at\]\);//' emu $k/blas/gemm.cu test_blas "more shapes"
+plant "descriptors are given back before they are used" $k/blas/gemm.cu 's/^    \*out = &b->plan\[at\];/    *out = \&b->plan[at]; b->lt->layout_destroy(made.a);/' emu $k/blas/gemm.cu test_blas "looked up once"
+plant "a product is queued without a work space" $k/blas/gemm.cu 's/b->workspace, *$/NULL,/' emu $k/blas/gemm.cu test_blas "looked up once"
+plant "the stand-in adds in one order for any number of rows" tests/cuda/lt_emu.cpp 's/of\.n % 3/1/g' emu tests/cuda/lt_emu.cpp test_blas "depend on how many rows"
+plant "the last value of an odd number is rounded with one that is not there" $t/rows_train.cu 's/if \(i \+ 1 < n\)/if (i < n)/' emu $t/rows_train.cu train/test_train_gather "rounded to bf16"
+plant "a bias goes beyond its row" $t/rows_train.cu 's/if \(m < M\) y/if (m < ldy) y/' emu $t/rows_train.cu train/test_train_gather "a bias"
+plant "row 0 passes for none" $t/rows_train.cu 's/from < 0 \? 0\.0f/from <= 0 ? 0.0f/' emu $t/rows_train.cu train/test_train_gather "by their numbers"
+# ---- the training pass: waits, memory, what goes to the device
+plant_host "a micro-batch is not waited for" $p/pass.c 's/waited = t->dev->stream_wait\(t->stream\)/waited = 0/' test_pass "log probabilities and every"
+plant_host "parameters are copied from memory that is not for copies" $p/pass.c 's/copy\(t->mem\.theta, t->mem\.staging/copy(t->mem.theta, theta/' test_pass "log probabilities and every"
+plant_host "the weights' memory stays when a pass goes" $p/open.c 's/sd_cuda_free_weights\(&t->weights\);//' test_pass_batches "gives everything back"
+plant_host "only the tokens of a micro-batch are sent" $p/pass.c 's/t->mem\.batch_bytes, t->stream/4 * (size_t)t->rows.N, t->stream/' test_pass "log probabilities and every"
+plant_host "a token that is not supervised takes the first one's gradient" $p/pass.c 's/place\[n\] = -1/place[n] = 0/' test_pass "log probabilities and every"
+plant_host "all segments have the first one's weight" $p/pass.c 's/t->weight\[sd_train_segment_of\(r, r->row\[i\]\)\]/t->weight[0]/' test_pass_batches "weights multiply"
+plant_host "a factor's product has the stack's leading dimension" $p/stack.c 's/\.ldb = l->part\[i\]\.r,/.ldb = l->R,/' test_pass "log probabilities and every"
+plant_host "an adapter's scale is forgotten" $p/stack.c 's/\.alpha = l->part\[i\]\.s,/.alpha = 1,/' test_pass "log probabilities and every"
+plant_host "one matrix of a stack is dequantised over another" $p/stack.c 's/^        to \+= .*$//' test_pass "log probabilities and every"
+plant_host "the factors' part of a gradient is taken from another buffer" $p/stack.c 's/\.a = t->mem\.du,/.a = t->mem.n,/' test_pass "log probabilities and every"
+plant_host "all layers turn as the first one does" $p/block_forward.c 's/t->m->layer\[layer\]\.rope \*/0 */' test_pass "log probabilities and every"
+plant_host "no layer of a pass has a window" $p/block_forward.c 's/\.window = t->m->layer\[layer\]\.window/.window = 0/' test_pass "log probabilities and every"
+plant_host "what a half adds is not computed again" $p/block_forward.c 's/if \(t->mem\.acts\[layer\]\.down\) SD_TRY\(forward_mlp_out\(t, layer, err\)\);//' test_pass "computed twice"
+plant_host "attention's norm is taken back through the other half's input" $p/block_backward.c 's/norm_back\(t, &l, a->x, /norm_back(t, \&l, a->x2, /' test_pass "log probabilities and every"
+plant_host "the gradient stops a stack too early" $p/block_backward.c 's/s < stack; s\+\+/s < stack - 1; s++/' test_pass "on some maps"
+plant_host "each chunk of classes has the first one's weights" $p/loss_head.c 's/&t->weights\.head, v0, n_v/\&t->weights.head, 0, n_v/' test_pass_batches "several chunks"
+plant_host "a plan forgets the weights" $p/plan.c 's/weights \+ mem\.device_bytes/mem.device_bytes/' test_pass_batches "what was planned"
+plant_host "a run resumes elsewhere" trainer/recipe/table.c '/KEY\("device.kind"/,/SAME\)/ s/SAME\)/.o.min = 0)/' test_pass_run "goes on from"
 # ---- registers that nobody wrote
 plant "a product's sums begin with what is there" $k/matmul.cu 's/float acc\[2\]\[4\] = \{\};/float acc[2][4];/' msan $k/matmul.cu test_matmul "beyond sixteen"
 plant "a query's sums begin with what is there" $t/flash_forward.cu 's/sums<P::MOST_D> o = \{\};/sums<P::MOST_D> o;/' msan $t/flash_forward.cu train/test_train_flash "every length"

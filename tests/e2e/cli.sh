@@ -62,12 +62,20 @@ if "$binary" inspect --devices --json | grep -q '"missing": "CUDA: the driver'; 
   "$binary" serve -m tiny.gguf --device cuda:3 --plan >out 2>err
   [ $? = 2 ] && [ ! -s out ] && grep -q "the driver's library libcuda.so.1" err
   check "serve --device cuda:3 does, too" $? "$(cat out err)"
+  "$binary" train recipe.yaml --device cuda:1 >out 2>err
+  [ $? = 2 ] && [ ! -s out ] && [ "$(wc -l <err)" = 1 ] && grep -q "the driver's library libcuda.so.1" err
+  check "train --device cuda:1 does, too, before it reads any data" $? "$(cat out err)"
 else
   echo "ok - --device cuda without a driver says so # SKIP a driver is here"
 fi
 "$binary" generate -m tiny.gguf -p abc -n 3 --device tpu >out 2>err
 [ $? = 2 ] && [ ! -s out ] && grep -qF "'tpu' is unknown; choose one of auto|cpu|cuda[:N]" err
 check "a device that nobody knows is refused" $? "$(cat out err)"
+for device in tpu cuda: cuda:x auto:0 cuda:1000; do
+  "$binary" train recipe.yaml --device $device >out 2>err
+  [ $? = 2 ] && [ ! -s out ] && grep -qF "'$device' is unknown; choose one of auto|cpu|cuda[:N]" err
+  check "train --device $device is refused" $? "$(cat out err)"
+done
 if command -v cc >/dev/null && cc -shared -fPIC here.c -o device/libcuda.so.1; then
   on --device cuda
   [ $? = 2 ] && [ ! -s out ] && [ "$(wc -l <err)" = 1 ] && grep -q 'device/libspecdec_cuda.so is not here; build it' err

@@ -13,6 +13,9 @@ static void train_ten(const sd_arch *arch) {
     const sd_adamw_options adamw = {0.9, 0.999, 1e-8, 0.01};
     train_case c;
     open_case(&c, train_model(arch, 13), "qkvogud", 7, 3);
+    // A row that sees itself alone gives q and k no gradient but roundings, and AdamW makes whole steps of them.
+    for (int l = 0; l < c.m->hp.L; l++)
+        if (c.m->layer[l].window) c.m->layer[l].window += 2;
     const size_t n = c.lay.n_params;
     float *theta[2], *m[2], *v[2], *own = c.theta;
     double worst = 0;

@@ -75,14 +75,14 @@ static void carve_acts(sd_cuda_train_memory *m, carver *c, const sd_lora_layout 
     const int lowest = sd_lora_lowest(lay);
     sd_cuda_acts shared = {.raw = m->wide}, counted;
     const bool below = lowest > 0;
-    float *ping = below ? take(c, z->N * z->C, sizeof(float), &m->scratch) : NULL;
-    float *pong = below ? take(c, z->N * z->C, sizeof(float), &m->scratch) : NULL;
+    // Below the lowest adapted layer one is enough: a block's input is not read again once x2 is there.
+    float *passing = below ? take(c, z->N * z->C, sizeof(float), &m->scratch) : NULL;
     if (below || recompute != SD_RECOMPUTE_NONE) carve_attention(&shared, c, z, &m->scratch);
     if (below || recompute == SD_RECOMPUTE_BLOCK) carve_mlp(&shared, c, z, &m->scratch);
     for (int l = 0; l <= L; l++) {
         sd_cuda_acts *a = m->acts ? &m->acts[l] : &counted;
         *a = shared;
-        a->x = l < lowest ? (l & 1 ? pong : ping) : take(c, z->N * z->C, sizeof(float), &m->kept);
+        a->x = l < lowest ? passing : take(c, z->N * z->C, sizeof(float), &m->kept);
         if (l < lowest || l == L) continue;
         if (recompute == SD_RECOMPUTE_NONE) carve_attention(a, c, z, &m->kept);
         if (recompute != SD_RECOMPUTE_BLOCK) carve_mlp(a, c, z, &m->kept);
