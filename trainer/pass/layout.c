@@ -61,6 +61,17 @@ out:
     return st;
 }
 
+sd_status sd_lora_layout_copy(sd_lora_layout *to, const sd_lora_layout *from, sd_error *err) {
+    sd_status st = SD_OK;
+    const size_t n = (size_t)from->n_linears;
+    *to = *from;
+    to->slot = sd_alloc(n, sizeof *to->slot);
+    SD_CHECK_ALLOC(to->slot, err);
+    memcpy(to->slot, from->slot, n * sizeof *to->slot);
+out:
+    return st;
+}
+
 void sd_lora_layout_free(sd_lora_layout *lay) {
     free(lay->slot);
     *lay = (sd_lora_layout){0};

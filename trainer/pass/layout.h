@@ -27,6 +27,8 @@ typedef struct {
 /// rank, alpha: [n_linears]; rank 0: not adapted. rslora: s = alpha / sqrt(r).
 sd_status sd_lora_layout_init(sd_lora_layout *lay, const sd_model *m, const int *rank,
                               const double *alpha, bool rslora, sd_error *err);
+/// to <- a copy, freed as one that was initialised.
+sd_status sd_lora_layout_copy(sd_lora_layout *to, const sd_lora_layout *from, sd_error *err);
 void sd_lora_layout_free(sd_lora_layout *lay);
 /// The lowest layer with an adapted map: the backward pass ends there. L when there is none.
 int sd_lora_lowest(const sd_lora_layout *lay);

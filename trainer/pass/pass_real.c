@@ -25,21 +25,6 @@ static void rope_tables(sd_train *t, double *inverse) {
     }
 }
 
-static sd_status copy_layout(sd_lora_layout *to, const sd_lora_layout *from, const sd_model *m,
-                             sd_error *err) {
-    sd_status st = SD_OK;
-    size_t n = (size_t)from->n_linears;
-    SD_CHECK(from->n_linears == m->n_linears, err, SD_EINVAL,
-             "the adapter's layout is of %d linear maps, the model has %d", from->n_linears,
-             m->n_linears);
-    *to = *from;
-    to->slot = sd_alloc(n, sizeof *to->slot);
-    SD_CHECK_ALLOC(to->slot, err);
-    memcpy(to->slot, from->slot, n * sizeof *to->slot);
-out:
-    return st;
-}
-
 sd_status sd_train_open(sd_train **out, sd_model *m, const sd_lora_layout *lay, sd_pool *pool,
                         const sd_train_options *o, sd_error *err) {
     sd_status st = SD_OK;
@@ -49,7 +34,7 @@ sd_status sd_train_open(sd_train **out, sd_model *m, const sd_lora_layout *lay, 
     SD_CHECK_ALLOC(t, err);
     sd_train_plan_report plan;
     int threads = sd_pool_threads(pool);
-    SD_TRY(copy_layout(&t->lay, lay, m, err));
+    SD_TRY(sd_lora_layout_copy(&t->lay, lay, err));
     SD_TRY(sd_train_plan(&plan, m, lay, o, threads, err));
     t->m = sd_model_acquire(m);
     t->pool = pool;

@@ -28,8 +28,9 @@ struct sd_cuda_blas {
 };
 
 static unsigned alignment(const void *p) {
-    const uintptr_t x = (uintptr_t)p;
-    return (unsigned)(x & (0 - x)) < 16 && x % 16 ? (unsigned)(x & (0 - x)) : 16;
+    unsigned bytes = 16;
+    while ((uintptr_t)p % bytes) bytes /= 2;
+    return bytes;
 }
 static Shape shape_of(const sd_cuda_product *p) {
     Shape s;

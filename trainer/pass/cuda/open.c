@@ -4,18 +4,6 @@
 #include "base/memory.h"
 
 #include <math.h>
-#include <string.h>
-
-static sd_status copy_layout(sd_lora_layout *to, const sd_lora_layout *from, sd_error *err) {
-    sd_status st = SD_OK;
-    const size_t n = (size_t)from->n_linears;
-    *to = *from;
-    to->slot = sd_alloc(n, sizeof *to->slot);
-    SD_CHECK_ALLOC(to->slot, err);
-    memcpy(to->slot, from->slot, n * sizeof *to->slot);
-out:
-    return st;
-}
 
 static sd_status carve(sd_cuda_train *t, sd_error *err) {
     sd_status st = SD_OK;
@@ -77,7 +65,7 @@ sd_status sd_cuda_train_open(sd_cuda_train **out, sd_model *m, const sd_lora_lay
     *out = NULL;
     SD_CHECK_ALLOC(t, err);
     SD_TRY(sd_cuda_train_plan(&plan, m, lay, o, device, err));
-    SD_TRY(copy_layout(&t->lay, lay, err));
+    SD_TRY(sd_lora_layout_copy(&t->lay, lay, err));
     t->m = sd_model_acquire(m);
     t->o = *o;
     t->device = device;
