@@ -7,6 +7,10 @@
 // the next ones while these are computed), keep their own running maximum and sums, and wait for nobody. At the end
 // of the split the warps' sums are merged in ascending order, and a second kernel merges the splits.
 //
+// Where pages hold int8 codes, a warp has one stage of values, which it fills from a part of shared memory to which the next
+// codes are already on their way. Codes are exact in bf16: a key's scale is a factor of its score, a value's one of its weight
+// (as on the CPU, kernels/cpu/attention_body.h).
+//
 // A position that a row does not see has the score minus infinity: it adds zeros to the sums, so a row is what it
 // is alone. Positions beyond the longest row, whose memory nobody wrote, come as zeros.
 #include "kernels/cuda/cuda.h"
@@ -18,13 +22,16 @@ struct attention_args {
 };
 
 // What an instance keeps in shared memory: q, and of each warp STAGES times 16 keys and 16 values.
-template <class T, int MOST_D, int WARPS, int STAGES> struct Plan {
+template <class T, int MOST_D, int WARPS, int STAGES, bool CODES> struct Plan {
     enum {
         LD = MOST_D + Fragments<T>::PAD,
         KEYS = SIDE * WARPS,
         STAGE = 2 * SIDE * LD, // values of T
         WARP = STAGES * STAGE, // as well the room for a warp's sums: SIDE * MOST_D floats
-        BYTES = (SIDE * LD + WARPS * WARP) * (int)sizeof(T)
+        VALUES = (SIDE * LD + WARPS * WARP) * (int)sizeof(T),
+        RAW = CODES ? 2 * SIDE * (MOST_D + 4)
+                    : 0, // bytes of 16 keys and values, then of their scales
+        BYTES = VALUES + WARPS * RAW
     };
     static_assert(WARP * sizeof(T) >= SIDE * MOST_D * 4, "a warp's sums must fit");
 };
@@ -50,18 +57,99 @@ template <class T, int MOST_D, int LD>
 SD_DEVICE void copy_stage(T *stage, const attention_args &x, const int32_t *table, int g, int p0,
                           int from, int to, int lane) {
     constexpr int chunk = 16 / sizeof(T), chunks = MOST_D / chunk;
-    const char *layer = (const char *)x.a.layer;
+    const char *layer = (const char *)x.a.kv.layer;
     for (int c = lane; c < SIDE * chunks; c += 32) {
         const int r = c / chunks, col = c % chunks * chunk, p = p0 + r;
         const bool take = p >= from && p < to && col < x.a.D;
-        const char *page = take ? layer + (size_t)table[p / SD_CUDA_PAGE] * x.a.page_bytes : layer;
+        const char *page =
+            take ? layer + (size_t)table[p / SD_CUDA_PAGE] * x.a.kv.page_bytes : layer;
         const size_t at =
             take ? (((size_t)g * SD_CUDA_PAGE + p % SD_CUDA_PAGE) * x.a.D + col) * sizeof(T) : 0;
-        sd_copy_async(stage + r * LD + col, page + (take ? x.a.k : 0) + at, take);
-        sd_copy_async(stage + (SIDE + r) * LD + col, page + (take ? x.a.v : 0) + at, take);
+        sd_copy_async(stage + r * LD + col, page + (take ? x.a.kv.k : 0) + at, take);
+        sd_copy_async(stage + (SIDE + r) * LD + col, page + (take ? x.a.kv.v : 0) + at, take);
     }
     sd_copy_commit();
 }
+
+// ---- int8 codes
+
+// 16 positions of a head are one piece of memory, D times 16 bytes; p0 is a multiple of 16.
+template <int MOST_D>
+SD_DEVICE void copy_codes(char *raw, const attention_args &x, const int32_t *table, int g, int p0,
+                          int from, int to, int lane) {
+    const bool take = p0 < to && p0 + SIDE > from;
+    const char *page = (const char *)x.a.kv.layer;
+    if (take) page += (size_t)table[p0 / SD_CUDA_PAGE] * x.a.kv.page_bytes;
+    const size_t row = take ? (size_t)g * SD_CUDA_PAGE + p0 % SD_CUDA_PAGE : 0;
+    char *scales = raw + 2 * SIDE * MOST_D;
+    for (int c = lane; c < x.a.D; c += 32) {
+        const size_t at = take ? row * x.a.D + c * 16 : 0;
+        sd_copy_async(raw + c * 16, page + (take ? x.a.kv.k : 0) + at, take);
+        sd_copy_async(raw + SIDE * MOST_D + c * 16, page + (take ? x.a.kv.v : 0) + at, take);
+    }
+    if (lane < 8) {
+        const size_t at = take ? (lane < 4 ? x.a.kv.k_scale : x.a.kv.v_scale) + row * 4 : 0;
+        sd_copy_async(scales + lane * 16, page + at + (take ? lane % 4 * 16 : 0), take);
+    }
+    sd_copy_commit();
+}
+
+SD_DEVICE void put_four(bf16 *to, float a, float b, float c, float d) {
+    *(uint2 *)(void *)to = {sd_pack_bf16(a, b), sd_pack_bf16(c, d)};
+}
+SD_DEVICE void put_four(float *to, float a, float b, float c, float d) {
+    *(float4 *)(void *)to = {a, b, c, d};
+}
+
+// A stage from codes: those of positions in [from, to), the others zero.
+template <class T, int MOST_D, int LD>
+SD_DEVICE void expand(T *stage, const char *raw, int D, int p0, int from, int to, int lane) {
+    for (int c = lane; c < 2 * SIDE * (MOST_D / 4); c += 32) {
+        const int r = c / (MOST_D / 4), col = c % (MOST_D / 4) * 4, p = p0 + r % SIDE;
+        const bool is = p >= from && p < to && col < D;
+        const char *of = raw + r / SIDE * SIDE * MOST_D + r % SIDE * D + col;
+        const uint32_t four = is ? *(const uint32_t *)(const void *)of : 0;
+        put_four(stage + r * LD + col, (float)(int8_t)four, (float)(int8_t)(four >> 8),
+                 (float)(int8_t)(four >> 16), (float)(int8_t)(four >> 24));
+    }
+}
+
+// A lane's positions of 16: h * 8 + lane % 4 * 2 + i, as in scores.
+struct position_scales {
+    float k[2][2], v[2][2];
+};
+template <int MOST_D>
+SD_DEVICE void read_scales(position_scales *s, const char *raw, int p0, int from, int to,
+                           int lane) {
+    const float *all = (const float *)(const void *)(raw + 2 * SIDE * MOST_D);
+    SD_UNROLL
+    for (int h = 0; h < 2; h++) {
+        SD_UNROLL
+        for (int i = 0; i < 2; i++) {
+            const int r = h * 8 + lane % 4 * 2 + i;
+            const bool is = p0 + r >= from && p0 + r < to;
+            s->k[h][i] = is ? all[r] : 1.0f, s->v[h][i] = is ? all[SIDE + r] : 1.0f;
+        }
+    }
+}
+// Scores and weights of positions that a line does not see stay what they are, whatever those positions' scales are.
+SD_DEVICE void scale_scores(float (&s)[2][4], const float (&k)[2][2]) {
+    SD_UNROLL
+    for (int h = 0; h < 2; h++) {
+        SD_UNROLL
+        for (int i = 0; i < 4; i++)
+            s[h][i] = s[h][i] == -INFINITY ? s[h][i] : s[h][i] * k[h][i % 2];
+    }
+}
+SD_DEVICE void scale_weights(float (&s)[2][4], const float (&v)[2][2]) {
+    SD_UNROLL
+    for (int h = 0; h < 2; h++) {
+        SD_UNROLL
+        for (int i = 0; i < 4; i++) s[h][i] = s[h][i] == 0.0f ? 0.0f : s[h][i] * v[h][i % 2];
+    }
+}
+
+// ---- a split
 
 // The positions [begin, end) of the split that some line sees.
 SD_DEVICE void range_of(int *begin, int *end, const attention_args &x, sd_cuda_row_tile tile,
@@ -72,9 +160,9 @@ SD_DEVICE void range_of(int *begin, int *end, const attention_args &x, sd_cuda_r
     if (x.a.window > 0 && first - x.a.window > *begin) *begin = first - x.a.window;
 }
 
-template <class T, int MOST_D, int WARPS, int STAGES>
+template <class T, int MOST_D, int WARPS, int STAGES, bool CODES>
 SD_DEVICE void attend(const attention_args &x) {
-    typedef Plan<T, MOST_D, WARPS, STAGES> P;
+    typedef Plan<T, MOST_D, WARPS, STAGES, CODES> P;
     SD_DYNAMIC_SHARED(raw);
     SD_SHARED(float, tops, WARPS *SIDE);
     SD_SHARED(float, totals, WARPS *SIDE);
@@ -83,6 +171,7 @@ SD_DEVICE void attend(const attention_args &x) {
     const int g = blockIdx.y / x.head_tiles, head_tile = blockIdx.y % x.head_tiles;
     const sd_cuda_row_tile tile = x.a.tile[blockIdx.z];
     T *stages = q + SIDE * P::LD + warp * P::WARP;
+    char *codes = (char *)(void *)q + P::VALUES + warp * P::RAW;
     int begin, end;
     range_of(&begin, &end, x, tile, split);
     if (begin >= end) return; // the whole block; nobody reads what it would have written
@@ -108,19 +197,34 @@ SD_DEVICE void attend(const attention_args &x) {
     const int32_t *table = x.a.table + (size_t)tile.first * x.a.table_ld;
     const float scale = x.a.scale * 1.44269504f; // log2(e)
     const int p_begin = begin / P::KEYS * P::KEYS + warp * SIDE;
-    if (STAGES > 1) copy_stage<T, MOST_D, P::LD>(stages, x, table, g, p_begin, begin, end, lane);
+    if (CODES)
+        copy_codes<MOST_D>(codes, x, table, g, p_begin, begin, end, lane);
+    else if (STAGES > 1)
+        copy_stage<T, MOST_D, P::LD>(stages, x, table, g, p_begin, begin, end, lane);
     int stage = 0;
     for (int p0 = p_begin; p0 < end; p0 += P::KEYS) {
-        const int ahead = STAGES > 1 ? p0 + P::KEYS : p0;
+        const int ahead = CODES || STAGES > 1 ? p0 + P::KEYS : p0;
         const int into = STAGES > 1 ? 1 - stage : 0;
-        copy_stage<T, MOST_D, P::LD>(stages + into * P::STAGE, x, table, g, ahead, begin, end,
-                                     lane);
-        sd_copy_wait<STAGES - 1>();
-        __syncwarp();
+        position_scales scales;
+        if (CODES) {
+            sd_copy_wait<0>();
+            __syncwarp();
+            expand<T, MOST_D, P::LD>(stages, codes, x.a.D, p0, begin, end, lane);
+            read_scales<MOST_D>(&scales, codes, p0, begin, end, lane);
+            __syncwarp(); // before the next codes go there
+            copy_codes<MOST_D>(codes, x, table, g, ahead, begin, end, lane);
+        } else {
+            copy_stage<T, MOST_D, P::LD>(stages + into * P::STAGE, x, table, g, ahead, begin, end,
+                                         lane);
+            sd_copy_wait<STAGES - 1>();
+            __syncwarp();
+        }
         const T *k = stages + stage * P::STAGE, *v = k + SIDE * P::LD;
         float s[2][4];
         scores<T, MOST_D, P::LD>(s, q, k, from, to, p0, scale, lane);
+        if (CODES) scale_scores(s, scales.k);
         softmax(&o, s);
+        if (CODES) scale_weights(s, scales.v);
         add_values<T, MOST_D, P::LD>(&o, s, v, lane);
         __syncwarp(); // before the next copy goes there
         if (STAGES > 1) stage = into;
@@ -165,18 +269,24 @@ SD_DEVICE void attend(const attention_args &x) {
     }
 }
 
-// X(name, type, MOST_D, WARPS, STAGES): what 99 KB of shared memory hold.
+// X(name, type, MOST_D, WARPS, STAGES, CODES): what 99 KB of shared memory hold.
 #define ATTENTION_INSTANCES(X)                                                                     \
-    X(sd_attention_64_bf16, bf16, 64, 4, 2)                                                        \
-    X(sd_attention_128_bf16, bf16, 128, 4, 2)                                                      \
-    X(sd_attention_256_bf16, bf16, 256, 4, 1)                                                      \
-    X(sd_attention_64_f32, float, 64, 4, 2)                                                        \
-    X(sd_attention_128_f32, float, 128, 4, 1)                                                      \
-    X(sd_attention_256_f32, float, 256, 2, 1)
+    X(sd_attention_64_bf16, bf16, 64, 4, 2, false)                                                 \
+    X(sd_attention_128_bf16, bf16, 128, 4, 2, false)                                               \
+    X(sd_attention_256_bf16, bf16, 256, 4, 1, false)                                               \
+    X(sd_attention_64_f32, float, 64, 4, 2, false)                                                 \
+    X(sd_attention_128_f32, float, 128, 4, 1, false)                                               \
+    X(sd_attention_256_f32, float, 256, 2, 1, false)                                               \
+    X(sd_attention_64_bf16_i8, bf16, 64, 4, 1, true)                                               \
+    X(sd_attention_128_bf16_i8, bf16, 128, 4, 1, true)                                             \
+    X(sd_attention_256_bf16_i8, bf16, 256, 2, 1, true)                                             \
+    X(sd_attention_64_f32_i8, float, 64, 4, 1, true)                                               \
+    X(sd_attention_128_f32_i8, float, 128, 4, 1, true)                                             \
+    X(sd_attention_256_f32_i8, float, 256, 2, 1, true)
 
-#define ATTENTION_KERNEL(name, T, MOST_D, WARPS, STAGES)                                           \
+#define ATTENTION_KERNEL(name, T, MOST_D, WARPS, STAGES, CODES)                                    \
     SD_KERNEL(32 * WARPS) name(attention_args x) {                                                 \
-        attend<T, MOST_D, WARPS, STAGES>(x);                                                       \
+        attend<T, MOST_D, WARPS, STAGES, CODES>(x);                                                \
     }
 ATTENTION_INSTANCES(ATTENTION_KERNEL)
 
@@ -230,9 +340,9 @@ extern "C" size_t sd_cuda_attention_floats(int N, int H, int D, int longest) {
 static int launch_attend(const attention_args &x, sd_cuda_stream *s) {
     const sd_cuda_attention &a = x.a;
     const dim3 grid(x.splits, a.G * x.head_tiles, a.tiles);
-#define ATTENTION_LAUNCH(name, T, MOST_D, WARPS, STAGES)                                           \
-    if (sizeof(T) == sd_cuda_real_bytes(a.type) && a.D <= MOST_D) {                                \
-        const int bytes = Plan<T, MOST_D, WARPS, STAGES>::BYTES;                                   \
+#define ATTENTION_LAUNCH(name, T, MOST_D, WARPS, STAGES, CODES)                                    \
+    if (sizeof(T) == sd_cuda_real_bytes(a.type) && a.D <= MOST_D && a.kv.codes == CODES) {         \
+        const int bytes = Plan<T, MOST_D, WARPS, STAGES, CODES>::BYTES;                            \
         const int status = SD_ALLOW_SHARED(name, bytes);                                           \
         return status ? status : SD_LAUNCH(name, grid, 32 * WARPS, bytes, s, x);                   \
     }
@@ -241,10 +351,10 @@ static int launch_attend(const attention_args &x, sd_cuda_stream *s) {
 }
 
 extern "C" int sd_cuda_attend(const sd_cuda_attention *a, sd_cuda_stream *s) {
-    if (!a->y || !a->q || !a->pos || !a->table || !a->layer || !a->tile || !a->partial ||
-        a->N < 1 || a->N > 65535 || a->H < 1 || a->G < 1 || a->H % a->G || a->D < 8 || a->D % 8 ||
+    if (!a->y || !a->q || !a->pos || !a->table || !a->tile || !a->partial || a->N < 1 ||
+        a->N > 65535 || a->H < 1 || a->G < 1 || a->H % a->G || a->D < 8 || a->D % 8 ||
         a->D > SD_CUDA_MOST_D || a->window < 0 || a->table_ld < 1 || a->tiles < 1 ||
-        a->tiles > 65535 || a->longest < 1)
+        a->tiles > 65535 || a->longest < 1 || !sd_kv_holds(a->kv, a->G, a->D, a->type))
         return SD_CUDA_EINVAL;
     const int group = a->H / a->G, heads = group < SIDE ? group : (int)SIDE;
     const attention_args x = {*a, splits_of(a->longest), heads, (group + SIDE - 1) / SIDE,

@@ -46,6 +46,27 @@ int sd_cuda_add(float *x, const float *d, size_t n, sd_cuda_stream *s);
 int sd_cuda_quantize(int8_t *q, float *scale, const float *x, int N, int K, int group,
                      sd_cuda_stream *s);
 
+/// Where a layer's keys and values lie. A page has keys and values [G, SD_CUDA_PAGE, D] each, of an operation's `type`, or int8 codes, each
+/// position and head with a scale: value = scale * code.
+typedef struct {
+    void *layer;       // its pages
+    size_t page_bytes; // from a page to the next
+    size_t k, v;       // how far into a page its keys and values begin
+    bool
+        codes; // they are; then k, v, and the scales [G, SD_CUDA_PAGE] fp32 begin at multiples of 16
+    size_t k_scale, v_scale;
+} sd_cuda_kv;
+/// Whether its parts lie within a page, where heads of D values have G kv heads.
+static inline bool sd_kv_holds(sd_cuda_kv kv, int G, int D, sd_cuda_real type) {
+    const size_t rows = (size_t)G * SD_CUDA_PAGE,
+                 all = rows * (size_t)D * (kv.codes ? 1 : sd_cuda_real_bytes(type)),
+                 scales = kv.codes ? rows * sizeof(float) : 0;
+    if (!kv.layer || kv.k + all > kv.page_bytes || kv.v + all > kv.page_bytes) return false;
+    return !kv.codes ||
+           (kv.k_scale + scales <= kv.page_bytes && kv.v_scale + scales <= kv.page_bytes &&
+            (kv.page_bytes | kv.k | kv.v | kv.k_scale | kv.v_scale) % 16 == 0);
+}
+
 // ---- rotary embedding (rope.cu)
 
 /// Rows of heads behind the product with Wq, Wk and Wv, and where they go.
@@ -63,14 +84,14 @@ typedef struct {
     const int32_t
         *table; // [N, table_ld]: the page of position p of row n is table[n, p / SD_CUDA_PAGE]
     int table_ld;
-    void *layer;       // its pages
-    size_t page_bytes; // from a page to the next
-    size_t k,
-        v;   // how far into a page its keys and values begin: [G, SD_CUDA_PAGE, D] of `type` each
+    sd_cuda_kv kv;
+    // [G, D] powers of two: the channels of a kv head's keys are divided by them, those of its queries multiplied, behind the
+    // rotation; NULL: nothing is. They level keys that become codes.
+    const float *key_scale;
     void *q; // [N, H, D] of `type`
     sd_cuda_real type;
 } sd_cuda_rope;
-/// q <- the rotated queries; the pages <- the rotated keys, and the values as they are.
+/// q <- the rotated queries; the pages <- the rotated keys, and the values as they are, or the codes of both.
 int sd_cuda_rope_store(const sd_cuda_rope *a, sd_cuda_stream *s);
 
 // ---- matrix products of few rows (matmul.cu)
@@ -127,8 +148,7 @@ typedef struct {
     const int32_t
         *table; // as in sd_cuda_rope; pages of which no row sees a position are never looked at
     int table_ld;
-    const void *layer;
-    size_t page_bytes, k, v;      // as in sd_cuda_rope
+    sd_cuda_kv kv;
     const sd_cuda_row_tile *tile; // [tiles] in device memory; every row stands in one
     int tiles;
     int longest;    // positions that some row may see, at most

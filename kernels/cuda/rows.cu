@@ -99,8 +99,7 @@ extern "C" int sd_cuda_add(float *x, const float *d, size_t n, sd_cuda_stream *s
     return SD_LAUNCH(sd_add_f32, dim3((unsigned)blocks), STRIP_THREADS, 0, s, x, d, n);
 }
 
-// ---- int8 codes: a warp for a group of one row. As the CPU's quantiser does it, whose order of the bits of
-// |x| puts NaN on top.
+// ---- int8 codes: a warp for a group of one row
 
 SD_KERNEL(STRIP_THREADS)
 sd_quantize_i8(int8_t *q, float *scale, const float *x, size_t groups, int group) {
@@ -110,19 +109,12 @@ sd_quantize_i8(int8_t *q, float *scale, const float *x, size_t groups, int group
     x += g * group, q += g * group;
     uint32_t top = 0;
     for (int i = lane; i < group; i += 32) {
-        const uint32_t u = sd_float_bits(x[i]) & 0x7fffffffu;
+        const uint32_t u = sd_magnitude(x[i]);
         top = u > top ? u : top;
     }
-    SD_UNROLL
-    for (int d = 16; d; d >>= 1) {
-        const uint32_t other = __shfl_xor_sync(SD_ALL_LANES, top, d);
-        top = other > top ? other : top;
-    }
-    const float most = sd_bits_float(top);
-    const bool finite = top < 0x7f800000u, some = finite && most > 1e-30f;
-    const float inverse = some ? 127.0f / most : 0.0f;
-    for (int i = lane; i < group; i += 32) q[i] = (int8_t)(some ? (int)rintf(x[i] * inverse) : 0);
-    if (lane == 0) scale[g] = !finite ? sd_bits_float(0x7fc00000u) : some ? most / 127.0f : 0.0f;
+    const sd_code_scale c = sd_warp_code_scale(top);
+    for (int i = lane; i < group; i += 32) q[i] = sd_code_of(x[i], c.inverse);
+    if (lane == 0) scale[g] = c.scale;
 }
 
 extern "C" int sd_cuda_quantize(int8_t *q, float *scale, const float *x, int N, int K, int group,

@@ -31,6 +31,33 @@ SD_DEVICE float sd_warp_sum(float v) {
     return v;
 }
 
+// int8 codes of values that a warp has, as the CPU's quantiser makes them (sd_ops): by the largest |x|, whose bits' order puts NaN on
+// top. scale: what a code is multiplied by, NaN where an x is not finite, 0 below 1e-30; inverse: what a value is, 0 in
+// both cases.
+struct sd_code_scale {
+    float scale, inverse;
+};
+SD_DEVICE uint32_t sd_magnitude(float x) {
+    return sd_float_bits(x) & 0x7fffffffu;
+}
+/// top: the largest magnitude that a lane has.
+SD_DEVICE sd_code_scale sd_warp_code_scale(uint32_t top) {
+    SD_UNROLL
+    for (int d = 16; d; d >>= 1) {
+        const uint32_t other = __shfl_xor_sync(SD_ALL_LANES, top, d);
+        top = other > top ? other : top;
+    }
+    const float most = sd_bits_float(top);
+    const bool finite = top < 0x7f800000u, some = finite && most > 1e-30f;
+    sd_code_scale s;
+    s.scale = !finite ? sd_bits_float(0x7fc00000u) : some ? most / 127.0f : 0.0f;
+    s.inverse = some ? 127.0f / most : 0.0f;
+    return s;
+}
+SD_DEVICE int8_t sd_code_of(float x, float inverse) {
+    return (int8_t)(inverse != 0.0f ? (int)rintf(x * inverse) : 0);
+}
+
 /// The sum over a block of `threads`, in every thread. part: shared, [threads / 32], not written again before another
 /// barrier.
 template <int threads> SD_DEVICE float sd_block_sum(float v, float *part) {

@@ -105,14 +105,15 @@ static void must_be_device(const void *p, const char *what) {
     if (!emu::is_device(p)) emu::fail("%s does not point into the device's memory", what);
 }
 static int rope_store(const sd_cuda_rope *a, sd_cuda_stream *s) {
-    const void *const all[] = {a->qkv, a->cos, a->sin, a->pos, a->table, a->layer, a->q};
+    const void *const all[] = {a->qkv, a->cos, a->sin, a->pos, a->table, a->kv.layer, a->q};
     for (const void *p : all) must_be_device(p, "a part of sd_cuda_rope");
     if (a->q_norm) must_be_device(a->q_norm, "a norm of queries");
+    if (a->key_scale) must_be_device(a->key_scale, "scales of keys");
     if (a->k_norm) must_be_device(a->k_norm, "a norm of keys");
     return sd_cuda_rope_store(a, s);
 }
 static int attend(const sd_cuda_attention *a, sd_cuda_stream *s) {
-    const void *const all[] = {a->y, a->q, a->pos, a->table, a->layer, a->tile, a->partial};
+    const void *const all[] = {a->y, a->q, a->pos, a->table, a->kv.layer, a->tile, a->partial};
     for (const void *p : all) must_be_device(p, "a part of sd_cuda_attention");
     return sd_cuda_attend(a, s);
 }

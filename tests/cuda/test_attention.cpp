@@ -11,6 +11,7 @@ struct Case {
     bool sinks;
     sd_cuda_real type;
     std::vector<std::vector<int>> rows; // of each sequence, ascending positions
+    bool codes = false;                 // pages hold them
 };
 struct Setup {
     Case c;
@@ -31,15 +32,13 @@ static Setup setup(const Case &c) {
     for (size_t i = 0; i < c.rows.size(); i++)
         for (int p : c.rows[i])
             s.pos.push_back(p), s.sequence.push_back(int(i)), longest = std::max(longest, p + 1);
-    s.pages = pages_open(int(c.rows.size()), longest, c.G, c.D, c.type);
+    s.pages = pages_open(int(c.rows.size()), longest, c.G, c.D, c.type, c.codes);
     for (size_t i = 0; i < c.rows.size(); i++) { // what no row sees stays NaN
         const int from = c.window > 0 ? std::max(0, c.rows[i].front() + 1 - c.window) : 0;
         for (int p = from; p <= c.rows[i].back(); p++)
             for (int g = 0; g < c.G; g++)
-                for (int d = 0; d < c.D; d++) {
-                    pages_put(s.pages, false, int(i), p, g, d, uniform());
-                    pages_put(s.pages, true, int(i), p, g, d, uniform());
-                }
+                for (bool value : {false, true})
+                    pages_put(s.pages, value, int(i), p, g, random_floats(size_t(c.D)));
     }
     s.q = random_floats(s.pos.size() * size_t(c.H * c.D), 2);
     s.dq = real_copy(&s.q, c.type);
@@ -74,7 +73,7 @@ static void *attend(const Setup &s, int first, int N, int of_a_tile) {
     a.sinks = s.dsinks;
     a.pos = emu::device_copy(pos), a.table = pages_table(s.pages, sequence),
     a.table_ld = s.pages.of_a_sequence;
-    a.layer = s.pages.layer, a.page_bytes = s.pages.page_bytes, a.k = s.pages.k, a.v = s.pages.v;
+    a.kv = s.pages.kv;
     a.tile = emu::device_copy(tiles), a.tiles = int(tiles.size()), a.longest = longest;
     a.partial = emu::device_array<float>(sd_cuda_attention_floats(N, c.H, c.D, longest));
     a.type = c.type;
@@ -86,8 +85,8 @@ static void *attend(const Setup &s, int first, int N, int of_a_tile) {
 
 // A row's head in double, and how much each value may be off. fp32: a score is a sum of D products (D / 16 steps of
 // 17 roundings, 3 terms left out) in units of sum |q k|; e^score carries that over, twice (its own maximum too), with 4
-// ulp of the exponential a merge (block, warp, split); weights and values: a chain of the keys that a warp has. bf16:
-// weights are rounded to 2^-9 of themselves... at most 2^-8, and the result once.
+// ulp of the exponential a merge (block, warp, split); weights and values: a chain of the keys that a warp has. Scales of codes are
+// one more rounding of a score and of a weight, and codes have no other. bf16: weights are rounded to 2^-9 of themselves... at most 2^-8, and the result once.
 static void check_head(const Setup &s, const float *y, int n, int h) {
     const Case &c = s.c;
     const int len = s.pos[size_t(n)] + 1, from = c.window > 0 ? std::max(0, len - c.window) : 0,
@@ -114,9 +113,9 @@ static void check_head(const Setup &s, const float *y, int n, int h) {
         }
     }
     const double u = 0x1p-24;
-    const double of_score = most * (c.D / 16 * 17 + 3 + 2) * u,
+    const double of_score = most * (c.D / 16 * 17 + 3 + 3) * u,
                  of_exp = (4 + fabs(top) + 2 * most) * u;
-    const double of_sum = (score.size() / 64.0 + 1) * 17 * u + 30 * u;
+    const double of_sum = (score.size() / 64.0 + 1) * 17 * u + 31 * u;
     const double last = c.type == SD_CUDA_BF16 ? 0x1p-8 : 0;
     for (int d = 0; d < c.D; d++) {
         const double want = out[size_t(d)] / total;
@@ -167,13 +166,42 @@ TEST("a sink takes its weight and gives no value") {
     run_case({4, 2, 32, 20, true, SD_CUDA_BF16, {{100}}});
 }
 
+// ---- int8 codes
+
+TEST("codes are keys and values under their scales, for every instance's head size") {
+    for (sd_cuda_real type : {SD_CUDA_F32, SD_CUDA_BF16})
+        for (int D : {8, 64, 96, 256}) run_case({2, 1, D, 0, false, type, {{0}, {76}}, true});
+    run_case({6, 2, 24, 0, false, SD_CUDA_F32, {{30, 31, 32, 33, 34, 35, 36}}, true});
+    run_case({4, 2, 32, 0, true, SD_CUDA_BF16, {{1100}, {511}}, true});
+    run_case({4, 1, 32, 70, false, SD_CUDA_F32, {{69, 70, 71, 200}, {600}}, true});
+}
+TEST("a row is not what a key that it does not see has for a scale") {
+    for (float bad : {NAN, 0.0f, INFINITY}) {
+        const Case c = {2, 1, 16, 0, false, SD_CUDA_F32, {{30, 40}}, true};
+        const Setup s = setup(c);
+        for (bool value : {false, true})
+            for (int p : {31, 40}) *pages_scale(s.pages, value, 0, p, 0) = bad;
+        const void *y = attend(s, 0, 2, 2);
+        const auto values = read_real(y, size_t(2 * c.H * c.D), false);
+        for (int h = 0; h < c.H; h++) check_head(s, values.data(), 0, h);
+        check(bad == 0 || !isfinite(values[size_t(c.H * c.D)]),
+              "a scale that is no number is lost");
+    }
+}
+
 TEST("a row has the same bits by itself, in a draft of any length, in any tile, beside other "
      "sequences") {
     not_under_tsan();
     for (sd_cuda_real type : {SD_CUDA_F32, SD_CUDA_BF16})
-        for (int window : {0, 40}) {
-            const Setup s =
-                setup({8, 2, 32, window, true, type, {{508, 509, 510, 511, 512, 513}, {17, 18}}});
+        for (int window : {0, 40, -1}) { // -1: all positions, and codes
+            const Setup s = setup({8,
+                                   2,
+                                   32,
+                                   std::max(window, 0),
+                                   true,
+                                   type,
+                                   {{508, 509, 510, 511, 512, 513}, {17, 18}},
+                                   window < 0});
             const int N = int(s.pos.size());
             const char *all = static_cast<const char *>(attend(s, 0, N, 4));
             for (int first = 0; first < N; first++)

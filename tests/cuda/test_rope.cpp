@@ -69,7 +69,7 @@ static void run_case(const Case &c) {
     a.cos = emu::device_copy(cosines), a.sin = emu::device_copy(sines), a.rot = c.rot,
     a.interleaved = c.interleaved;
     a.pos = emu::device_copy(pos), a.table = pages_table(p, sequence), a.table_ld = p.of_a_sequence;
-    a.layer = p.layer, a.page_bytes = p.page_bytes, a.k = p.k, a.v = p.v;
+    a.kv = p.kv;
     a.q = emu::device_alloc(q_size * sd_cuda_real_bytes(c.type)), a.type = c.type;
     check(sd_cuda_rope_store(&a, nullptr) == 0, "refused");
     emu::synchronise();
@@ -111,10 +111,69 @@ TEST("QK-norm comes before the turn, head by head") {
     for (sd_cuda_real type : types) run_case({2, 4, 2, 128, 128, 0, false, true, type});
     run_case({1, 2, 1, 16, 8, 1, true, true, SD_CUDA_F32});
 }
+// The fp32 instance stores what is quantised here. Channels' scales are powers of two, so nothing else is rounded.
+static void run_codes(const Case &c, bool levelled) {
+    const int positions = 150, heads = c.H + 2 * c.G;
+    std::vector<float> cosines, sines, sizes;
+    make_tables(&cosines, &sines, positions, c.rot, c.scaling);
+    for (int i = 0; i < c.G * c.D; i++) sizes.push_back(ldexpf(1, i * 7 % 5));
+    const auto qkv = random_floats(size_t(c.N * heads * c.D)), norm = random_floats(size_t(c.D));
+    std::vector<int32_t> pos;
+    std::vector<int> sequence;
+    for (int n = 0; n < c.N; n++) pos.push_back(62 + n), sequence.push_back(n % 2);
+    const size_t q_size = size_t(c.N * c.H * c.D);
+    Pages p[2];
+    std::vector<float> q[2];
+    for (int codes = 0; codes < 2; codes++) {
+        p[codes] = pages_open(2, positions, c.G, c.D, codes ? c.type : SD_CUDA_F32, codes);
+        sd_cuda_rope a = {};
+        a.qkv = emu::device_copy(qkv), a.N = c.N, a.H = c.H, a.G = c.G, a.D = c.D;
+        a.q_norm = a.k_norm = c.norm ? emu::device_copy(norm) : nullptr, a.eps = 1e-6f;
+        a.cos = emu::device_copy(cosines), a.sin = emu::device_copy(sines), a.rot = c.rot;
+        a.pos = emu::device_copy(pos), a.table = pages_table(p[codes], sequence),
+        a.table_ld = p[codes].of_a_sequence, a.kv = p[codes].kv;
+        a.key_scale = codes && levelled ? emu::device_copy(sizes) : nullptr;
+        a.type = p[codes].type, a.q = emu::device_alloc(q_size * sd_cuda_real_bytes(a.type));
+        check(sd_cuda_rope_store(&a, nullptr) == 0, "refused");
+        emu::synchronise();
+        q[codes] = read_real(a.q, q_size, a.type == SD_CUDA_BF16);
+    }
+    for (size_t i = 0; i < q_size; i++) {
+        const size_t g = i / size_t(c.D) % size_t(c.H) / size_t(c.H / c.G);
+        const float size = levelled ? sizes[g * size_t(c.D) + i % size_t(c.D)] : 1,
+                    want = q[0][i] * size;
+        check(q[1][i] == (c.type == SD_CUDA_BF16 ? rounded_bf16(want) : want), "query %zu", i);
+    }
+    for (int n = 0; n < c.N; n++)
+        for (int g = 0; g < c.G; g++)
+            for (bool value : {false, true}) {
+                std::vector<float> x;
+                std::vector<int> want;
+                for (int d = 0; d < c.D; d++)
+                    x.push_back(pages_get(p[0], value, n % 2, pos[size_t(n)], g, d) /
+                                (levelled && !value ? sizes[size_t(g * c.D + d)] : 1));
+                const float scale = codes_of(&want, x);
+                check(*pages_scale(p[1], value, n % 2, pos[size_t(n)], g) == scale,
+                      "row %d head %d: the scale", n, g);
+                const int8_t *is = pages_codes(p[1], value, n % 2, pos[size_t(n)], g);
+                for (int d = 0; d < c.D; d++)
+                    check(is[d] == want[size_t(d)], "row %d head %d: code %d is %d, want %d", n, g,
+                          d, is[d], want[size_t(d)]);
+            }
+}
+
+TEST("codes are the CPU's of the keys and values, whose channels may be levelled first") {
+    for (sd_cuda_real type : types)
+        for (bool levelled : {false, true}) {
+            run_codes({3, 4, 2, 64, 64, 0, false, false, type}, levelled);
+            run_codes({3, 2, 2, 96, 72, 3, false, true, type}, levelled);
+        }
+}
 TEST("a write into pages touches its own position alone") {
     not_under_msan();
     Pages p = pages_open(1, 128, 2, 32, SD_CUDA_F32);
-    const size_t bytes = size_t(p.of_a_sequence) * p.page_bytes;
+    const size_t bytes = size_t(p.of_a_sequence) * p.kv.page_bytes;
+    const char *layer = static_cast<const char *>(p.kv.layer);
     std::vector<float> cosines, sines;
     make_tables(&cosines, &sines, 128, 32, 0);
     sd_cuda_rope a = {};
@@ -123,13 +182,13 @@ TEST("a write into pages touches its own position alone") {
     a.cos = emu::device_copy(cosines), a.sin = emu::device_copy(sines);
     a.pos = emu::device_copy(std::vector<int32_t>{70}), a.table = pages_table(p, {0}),
     a.table_ld = 2;
-    a.layer = p.layer, a.page_bytes = p.page_bytes, a.k = p.k, a.v = p.v,
+    a.kv = p.kv;
     a.q = emu::device_array<float>(64), a.type = SD_CUDA_F32;
-    const std::vector<char> before(p.layer, p.layer + bytes);
+    const std::vector<char> before(layer, layer + bytes);
     check(sd_cuda_rope_store(&a, nullptr) == 0, "refused");
     emu::synchronise();
     size_t changed = 0;
-    for (size_t i = 0; i < bytes; i += 4) changed += memcmp(p.layer + i, &before[i], 4) != 0;
+    for (size_t i = 0; i < bytes; i += 4) changed += memcmp(layer + i, &before[i], 4) != 0;
     check(changed == 2 * 2 * 32, "%zu values changed", changed);
     a.rot = 33;
     check(sd_cuda_rope_store(&a, nullptr) == SD_CUDA_EINVAL, "an odd number of values turns");

@@ -222,7 +222,11 @@ sd_status sd_cpu_open(sd_context **out, sd_model *m, sd_pool *pool, const sd_con
     SD_TRY(make_scratch(cx, err));
     SD_TRY(sd_pick_open(cx, o->max_picked, err));
     SD_TRY(sd_attention_open(cx, err));
-    if (cx->kv == SD_KV_INT8) SD_TRY(sd_kv_measure_keys(cx, err));
+    if (cx->kv == SD_KV_INT8 && sd_key_scales(&m->hp)) {
+        cx->key_scale = sd_alloc(sd_key_scales(&m->hp), sizeof *cx->key_scale);
+        SD_CHECK_ALLOC(cx->key_scale, err);
+        sd_key_scales_get(cx->key_scale, m);
+    }
     SD_TRY(pack_weights(cx, err));
     *out = cx;
     cx = NULL;

@@ -4,7 +4,6 @@
 
 #include "base/memory.h"
 
-#include <math.h>
 #include <string.h>
 
 size_t sd_cpu_kv_bytes(const sd_context *cx) {
@@ -188,37 +187,6 @@ bool sd_cpu_kv_equal(const sd_kv *a, const sd_kv *b, int positions) {
 }
 
 // ---- int8 keys
-
-// The power of two below 1 + the size of a pair of channels: keys divided by it are of order 1.
-static float size_of(float a, float b) {
-    return ldexpf(1, ilogbf(1 + hypotf(a, b)));
-}
-
-// Some channels of keys are ten times larger than the others, by their bias or by the weight of their
-// norm. One scale for all channels would leave the others few codes. So each channel of the keys is
-// divided by a power of two before quantisation, and the queries are multiplied by it: apart from the
-// codes the score is the same to the bit (arXiv:2211.10438). Both channels of a rotated pair share a
-// scale, so that it outlasts the rotation.
-sd_status sd_kv_measure_keys(sd_context *cx, sd_error *err) {
-    sd_status st = SD_OK;
-    const sd_hparams *hp = &cx->model->hp;
-    int D = hp->D, half = hp->rope_dim / 2, step = hp->rope_interleaved ? 1 : half;
-    if (!hp->qkv_bias && !hp->qk_norm) goto out;
-    cx->key_scale = sd_alloc((size_t)hp->L * hp->G * D, sizeof *cx->key_scale);
-    SD_CHECK_ALLOC(cx->key_scale, err);
-    for (int head = 0; head < hp->L * hp->G; head++) {
-        const sd_layer *layer = &cx->model->layer[head / hp->G];
-        const float *w = layer->k_norm ? layer->k_norm : layer->bias[SD_WK] + (head % hp->G) * D;
-        float *size = cx->key_scale + (size_t)head * D;
-        for (int i = 0; i < D; i++) size[i] = size_of(w[i], 0);
-        for (int i = 0; i < half; i++) {
-            int a = hp->rope_interleaved ? 2 * i : i;
-            size[a] = size[a + step] = size_of(w[a], w[a + step]);
-        }
-    }
-out:
-    return st;
-}
 
 void sd_kv_scale_keys(const sd_context *cx, float *q, float *k) {
     const sd_hparams *hp = &cx->model->hp;

@@ -91,8 +91,7 @@ static size_t step_bytes(const sd_context *cx, size_t scratch, int max_picked, i
     size_t sum = scratch + sd_quant_rows_bytes(cx->max_rows, K, cx->compute) +
                  (size_t)threads * each + sd_pick_bytes(max_picked, hp->V, threads) +
                  sd_attention_bytes(cx, threads);
-    if (cx->kv == SD_KV_INT8 && (hp->qkv_bias || hp->qk_norm))
-        sum += (size_t)hp->L * hp->G * hp->D * sizeof(float);
+    if (cx->kv == SD_KV_INT8) sum += sd_key_scales(hp) * sizeof(float);
     return sum;
 }
 

@@ -6,6 +6,7 @@
 #include "base/files/map.h"
 #include "model/infer/backend.h"
 #include "model/infer/cpu/lora_weights.h"
+#include "model/infer/key_scale.h"
 
 #include <stdatomic.h>
 #include <sys/mman.h>
@@ -201,8 +202,6 @@ void sd_cpu_kv_clear(sd_kv_memory *m);
 void sd_kv_locate(sd_attention_rows *r, const sd_context *cx, const sd_kv *kv, int g);
 /// k [G, D] and v [G, D] into row r's place in the running layer.
 void sd_kv_store(const sd_context *cx, const sd_row *r, const float *k, const float *v);
-/// cx->key_scale, where the model's biases or norms tell how large the channels of its keys are.
-sd_status sd_kv_measure_keys(sd_context *cx, sd_error *err);
 /// q [H, D] times and k [G, D] divided by the scales of the keys' channels, for one row.
 void sd_kv_scale_keys(const sd_context *cx, float *q, float *k);
 

@@ -61,6 +61,24 @@ out:
     return st;
 }
 
+static sd_status upload_key_scales(sd_context *cx, sd_error *err) {
+    sd_status st = SD_OK;
+    const size_t n = sd_key_scales(&cx->model->hp);
+    sd_cuda_upload up = {0};
+    float *scale = NULL;
+    if (!cx->key_scale) goto out;
+    scale = sd_alloc(n, sizeof *scale);
+    SD_CHECK_ALLOC(scale, err);
+    sd_key_scales_get(scale, cx->model);
+    SD_TRY(sd_cuda_upload_open(&up, cx->dev, cx->stream, 1 << 16, err));
+    SD_TRY(sd_cuda_upload_copy(&up, cx->key_scale, scale, n * sizeof *scale, err));
+    CUDA_TRY(cx->dev->stream_wait(cx->stream), "copying scales of keys");
+out:
+    sd_cuda_upload_close(&up);
+    free(scale);
+    return st;
+}
+
 sd_status sd_cuda_open(sd_context **out, sd_model *m, sd_pool *pool, const sd_context_options *o,
                        sd_error *err) {
     sd_status st = SD_OK;
@@ -80,6 +98,7 @@ sd_status sd_cuda_open(sd_context **out, sd_model *m, sd_pool *pool, const sd_co
     CUDA_TRY(cx->dev->stream_open(&cx->stream), "a stream");
     SD_TRY(sd_cuda_adapters_open(&cx->adapters, err));
     SD_TRY(sd_cuda_take_steps(cx, err));
+    SD_TRY(upload_key_scales(cx, err));
     SD_TRY(sd_cuda_load_weights(&cx->weights, m, cx->stream, pool, cx->stop, err));
     *out = cx;
     cx = NULL;
@@ -178,7 +197,7 @@ sd_status sd_cuda_plan(sd_context_plan *out, const sd_model *m, const sd_context
     sum->splits = sd_cuda_plan_sum(cx, ctx) + sd_cuda_partial_sum(cx, dev, ctx) +
                   sd_cuda_turn_sum(&m->hp, ctx) +
                   (size_t)cx->logit_rows * (size_t)m->hp.V * sizeof(float);
-    out->kv = cx->real == SD_CUDA_F32 ? SD_KV_F32 : SD_KV_BF16;
+    out->kv = cx->codes ? SD_KV_INT8 : cx->real == SD_CUDA_F32 ? SD_KV_F32 : SD_KV_BF16;
     out->kv_bytes = sd_cuda_kv_bytes(cx);
 out:
     free(p);

@@ -99,7 +99,8 @@ static sd_status rotate_and_store(sd_context *cx, const sd_cuda_rows *rows, int 
     const sd_hparams *hp = &cx->model->hp;
     const size_t width = (size_t)(hp->H + 2 * hp->G) * (size_t)hp->D,
                  q = (size_t)hp->H * (size_t)hp->D * sd_cuda_real_bytes(cx->real),
-                 table = (size_t)cx->turn_positions * ((size_t)hp->rope_dim / 2);
+                 table = (size_t)cx->turn_positions * ((size_t)hp->rope_dim / 2),
+                 kv = (size_t)hp->G * (size_t)hp->D;
     for (int i = 0; i < rows->chunks; i++) {
         const sd_cuda_chunk *c = &rows->chunk[i];
         const float *cosines = (const float *)cx->turn.device +
@@ -120,10 +121,8 @@ static sd_status rotate_and_store(sd_context *cx, const sd_cuda_rows *rows, int 
                                 .table = rows->table[cx->window_of[l]] +
                                          (size_t)c->n0 * (size_t)rows->table_ld,
                                 .table_ld = rows->table_ld,
-                                .layer = c->pages->layer[l],
-                                .page_bytes = 2 * c->pages->half,
-                                .k = 0,
-                                .v = c->pages->half,
+                                .kv = sd_cuda_kv_of(c->pages, l),
+                                .key_scale = cx->key_scale ? cx->key_scale + (size_t)l * kv : NULL,
                                 .q = (char *)rows->q + (size_t)c->n0 * q,
                                 .type = cx->real};
         SD_TRY(sd_cuda_status(cx->dev, c->pages->failed, "copying a page", err));
@@ -152,10 +151,7 @@ static sd_status attend(sd_context *cx, const sd_cuda_rows *rows, int l, sd_erro
                                      .table = rows->table[cx->window_of[l]] +
                                               (size_t)c->n0 * (size_t)rows->table_ld,
                                      .table_ld = rows->table_ld,
-                                     .layer = c->pages->layer[l],
-                                     .page_bytes = 2 * c->pages->half,
-                                     .k = 0,
-                                     .v = c->pages->half,
+                                     .kv = sd_cuda_kv_of(c->pages, l),
                                      .tile = rows->tile + c->tile0,
                                      .tiles = c->tiles,
                                      .longest = c->longest,

@@ -27,13 +27,13 @@ void sd_cuda_free_room(sd_context *cx, sd_cuda_room *r) {
 
 // ---- options
 
-// Keys and values have the type of what enters the products.
+// Keys and values have the type of what enters the products, or are codes.
 static sd_status check_kv(const sd_context *cx, sd_kv_type kv, sd_error *err) {
     const sd_kv_type own = cx->real == SD_CUDA_F32 ? SD_KV_F32 : SD_KV_BF16;
-    if (kv == SD_KV_AUTO || kv == own) return SD_OK;
+    if (kv == SD_KV_AUTO || kv == SD_KV_INT8 || kv == own) return SD_OK;
     return sd_fail(err, SD_EINVAL,
-                   "keys and values of %s are not there on a CUDA device, which has %s here; take "
-                   "auto, or the CPU",
+                   "keys and values of %s are not there on a CUDA device, which has %s or int8 "
+                   "here; take auto, or the CPU",
                    sd_kv_name(kv), sd_kv_name(own));
 }
 
@@ -59,6 +59,7 @@ sd_status sd_cuda_configure(sd_context *cx, const sd_model *m, const sd_context_
              "4; run it on the CPU",
              m->path, hp->C, hp->F);
     SD_TRY(check_kv(cx, o->kv, err));
+    cx->codes = o->kv == SD_KV_INT8;
     cx->logit_rows = cx->max_rows < LOGIT_ROWS ? cx->max_rows : LOGIT_ROWS;
     cx->linears = m->n_linears / hp->L;
 out:
@@ -73,7 +74,7 @@ typedef struct {
     void **to;
     bool host;
 } part;
-enum { STEP_PARTS = 10 };
+enum { STEP_PARTS = 11 };
 
 static bool has_post_norms(const sd_model *m) {
     for (int l = 0; l < m->hp.L; l++)
@@ -95,6 +96,7 @@ static void list_steps(part out[STEP_PARTS], sd_context *cx) {
         {N * Q * real, &cx->q, false},
         {N * Q * real, &cx->kept_q, false},
         {has_post_norms(cx->model) ? N * C * f : 0, (void **)&cx->d, false},
+        {cx->codes ? sd_key_scales(hp) * f : 0, (void **)&cx->key_scale, false},
         {rows * (size_t)hp->V * f, (void **)&cx->logits, false},
         {rows * sizeof(int32_t), (void **)&cx->token, false},
         {rows * sizeof(int32_t), (void **)&cx->token_host, true}};

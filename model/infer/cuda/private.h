@@ -7,6 +7,7 @@
 
 #include "model/cuda/weights.h"
 #include "model/infer/backend.h"
+#include "model/infer/key_scale.h"
 
 // Memory that only ever grows, so that a steady state allocates nothing.
 typedef struct {
@@ -52,6 +53,7 @@ struct sd_context {
     int device; // its number
     sd_cuda_stream *stream;
     sd_cuda_real real; // of what enters matrix products, and of keys and values
+    bool codes;        // keys and values are int8, each head's of a position with a scale
     int max_rows, max_picked, logit_rows;
     const atomic_bool *stop; // NULL: never
     sd_cuda_owned owned;
@@ -66,6 +68,7 @@ struct sd_context {
     float *wide;       // [N, the larger of (H + 2 G) D and 2 F] q, k, v; gate, up
     void *q, *kept_q;  // [N, H, D]
     float *d;          // [N, C] what a block adds, where that is normed first; NULL: never
+    float *key_scale;  // [L, G, D] of codes; NULL: none
     float *logits;     // [logit_rows, V]
     int32_t *token;    // [logit_rows] picked
     int32_t *token_host;
@@ -178,7 +181,9 @@ struct sd_cuda_pages {
     sd_cuda_stream *stream; // of the context that opened it
     int L, G, D;
     sd_cuda_real real;
-    size_t half;  // bytes of a page's keys; as many of values behind them
+    bool codes;
+    size_t value; // bytes of one
+    size_t half;  // bytes of a page's keys, with their scales; as many of values behind them
     int *pages;   // [L]
     void **layer; // [L] on the device
     int failed;   // the error of a copy: the next step's
@@ -187,6 +192,8 @@ size_t sd_cuda_kv_bytes(const sd_context *cx);
 sd_status sd_cuda_kv_open(sd_kv_memory **out, const sd_context *cx, const int *pages,
                           sd_error *err);
 void sd_cuda_kv_close(sd_kv_memory *m);
+/// Layer l as launches take it.
+sd_cuda_kv sd_cuda_kv_of(const sd_cuda_pages *p, int l);
 bool sd_cuda_kv_fits(const sd_context *cx, const sd_kv_memory *m);
 void sd_cuda_kv_copy_page(sd_kv_memory *m, int l, int32_t to, int32_t from, int positions);
 bool sd_cuda_kv_equal(const sd_kv *a, const sd_kv *b, int positions);

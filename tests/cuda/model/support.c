@@ -16,14 +16,18 @@ sd_model *open_tiny(const sd_tiny_model *t) {
     return m;
 }
 
-sd_context *open_on(const sd_backend *b, sd_model *m, sd_compute compute, int max_rows,
-                    int max_picked) {
+sd_context *open_with(const sd_backend *b, sd_model *m, sd_compute compute, sd_kv_type kv,
+                      int max_rows, int max_picked) {
     sd_context *cx = NULL;
     sd_error err = {0};
     const sd_context_options o = {
-        .max_rows = max_rows, .compute = compute, .backend = b, .max_picked = max_picked};
+        .max_rows = max_rows, .compute = compute, .kv = kv, .backend = b, .max_picked = max_picked};
     must(sd_context_open(&cx, m, NULL, &o, &err), &err);
     return cx;
+}
+sd_context *open_on(const sd_backend *b, sd_model *m, sd_compute compute, int max_rows,
+                    int max_picked) {
+    return open_with(b, m, compute, SD_KV_AUTO, max_rows, max_picked);
 }
 
 sd_kv *open_kv(const sd_context *cx, int ctx) {

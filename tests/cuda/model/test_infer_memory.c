@@ -50,7 +50,8 @@ out:
 
 TEST("a context takes what was planned for it, and gives everything back") {
     for (int i = 0; sd_arch_at(i); i++)
-        for (int fp32 = 0; fp32 < 2; fp32++) {
+        for (int kind = 0; kind < 3; kind++) { // bf16, fp32, codes
+            const bool fp32 = kind == 1, codes = kind == 2;
             const sd_tiny_model t = sd_tiny_default(sd_arch_at(i));
             sd_model *m = open_tiny(&t);
             sd_error err = {0};
@@ -62,6 +63,7 @@ TEST("a context takes what was planned for it, and gives everything back") {
             const sd_context_options o = {.max_rows = T,
                                           .max_picked = 4,
                                           .compute = fp32 ? SD_COMPUTE_FP32 : SD_COMPUTE_AUTO,
+                                          .kv = codes ? SD_KV_INT8 : SD_KV_AUTO,
                                           .backend = &sd_backend_cuda};
             sd_context_plan plan;
             sd_context_memory now;
@@ -76,8 +78,9 @@ TEST("a context takes what was planned for it, and gives everything back") {
             check(emulated_bytes() == now.weights + now.steps, "%zu bytes are there, %zu counted",
                   emulated_bytes(), now.weights + now.steps);
             check(sd_context_bytes(cx) == emulated_bytes(), "bytes");
-            check(plan.kv_bytes == sd_cuda_kv_bytes(cx) &&
-                      plan.kv == (fp32 ? SD_KV_F32 : SD_KV_BF16),
+            check(plan.kv_bytes == sd_cuda_kv_bytes(cx) && plan.kv == (codes  ? SD_KV_INT8
+                                                                       : fp32 ? SD_KV_F32
+                                                                              : SD_KV_BF16),
                   "a position's bytes");
             must(use(cx, a, &err), &err);
             sd_context_get_memory(cx, &now);
@@ -166,38 +169,48 @@ TEST("an adapter's memory goes with it, and its place is another's") {
     sd_model_release(m);
 }
 
-TEST("pages are copied as far as they are asked for, and belong to their kind of context") {
-    const sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2);
-    sd_model *m = open_tiny(&t);
-    sd_context *cx = open_on(&sd_backend_cuda, m, SD_COMPUTE_AUTO, T, 0),
-               *other = open_on(&sd_backend_cuda, m, SD_COMPUTE_FP32, T, 0),
-               *cpu = open_on(&sd_backend_cpu, m, SD_COMPUTE_FP32, T, 0);
-    sd_kv *a = open_kv(cx, CTX), *b = open_kv(cx, CTX), *c = open_kv(other, CTX),
-          *d = open_kv(cpu, CTX);
-    float *logits = sd_alloc((size_t)T * (size_t)t.V, sizeof *logits);
+// What was copied of a page is that page, as far as it was copied.
+static void copy_pages(sd_context *cx, float *logits) {
+    sd_kv *a = open_kv(cx, CTX), *b = open_kv(cx, CTX), *e = open_kv(cx, CTX);
     run_rows(logits, cx, a, 0, 0, T, NULL);
     run_rows(logits, cx, b, 1, 0, T, NULL);
     check(!sd_kv_equal(a, b, 1), "two texts have the same keys");
     check(sd_kv_equal(a, a, T), "a sequence is not itself");
     const int32_t first = a->page[0], second = a->page[1]; // the same in all layers
-    for (int l = 0; l < t.L; l++) sd_cuda_kv_copy_page(a->pool->memory, l, second, first, 30);
+    for (int l = 0; l < sd_context_model(cx)->hp.L; l++)
+        sd_cuda_kv_copy_page(a->pool->memory, l, second, first, 30);
     a->page[0] = second, a->page[1] = first; // the copy is seen at the first page's place
-    sd_kv *e = open_kv(cx, CTX);
     run_rows(logits, cx, e, 0, 0, T, NULL);
     check(sd_kv_equal(a, e, 30), "30 positions were copied");
     check(!sd_kv_equal(a, e, 31), "no more than 30");
+    sd_kv_close(a), sd_kv_close(b), sd_kv_close(e);
+}
+
+TEST("pages are copied as far as they are asked for, and belong to their kind of context") {
+    const sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2);
+    sd_model *m = open_tiny(&t);
+    sd_context *cx = open_on(&sd_backend_cuda, m, SD_COMPUTE_AUTO, T, 0),
+               *codes = open_with(&sd_backend_cuda, m, SD_COMPUTE_AUTO, SD_KV_INT8, T, 0),
+               *other = open_on(&sd_backend_cuda, m, SD_COMPUTE_FP32, T, 0),
+               *cpu = open_on(&sd_backend_cpu, m, SD_COMPUTE_FP32, T, 0);
+    float *logits = sd_alloc((size_t)T * (size_t)t.V, sizeof *logits);
+    copy_pages(cx, logits), copy_pages(codes, logits);
+    sd_kv *a = open_kv(cx, CTX), *b = open_kv(codes, CTX), *c = open_kv(other, CTX),
+          *d = open_kv(cpu, CTX);
     sd_row row = {.kv = c, .want_logits = true};
     sd_error err = {0};
     check(sd_forward(cx, &row, 1, logits, &err) == SD_EINVAL &&
               strstr(err.message, "its cache was not made for this model"),
           "%s", err.message);
+    row.kv = b;
+    check(sd_forward(cx, &row, 1, logits, &err) == SD_EINVAL, "pages of codes");
     row.kv = d;
     check(sd_forward(cx, &row, 1, logits, &err) == SD_EINVAL, "pages of the CPU");
     row.kv = a;
     check(sd_forward(cpu, &row, 1, logits, &err) == SD_EINVAL, "pages of a device");
     free(logits);
-    sd_kv_close(a), sd_kv_close(b), sd_kv_close(c), sd_kv_close(d), sd_kv_close(e);
-    sd_context_close(cx), sd_context_close(other), sd_context_close(cpu);
+    sd_kv_close(a), sd_kv_close(b), sd_kv_close(c), sd_kv_close(d);
+    sd_context_close(cx), sd_context_close(codes), sd_context_close(other), sd_context_close(cpu);
     sd_model_release(m);
 }
 
@@ -273,9 +286,10 @@ TEST("options that a device has not are refused by name") {
     const struct {
         sd_context_options o;
         const char *part;
-    } bad[] = {{{.kv = SD_KV_INT8}, "keys and values of int8 are not there on a CUDA device"},
-               {{.kv = SD_KV_F16}, "which has bf16 here"},
-               {{.kv = SD_KV_BF16, .compute = SD_COMPUTE_FP32}, "which has f32 here"},
+    } bad[] = {{{.kv = SD_KV_F16},
+                "keys and values of f16 are not there on a CUDA device, which has bf16"},
+               {{.kv = SD_KV_F16}, "which has bf16 or int8 here"},
+               {{.kv = SD_KV_BF16, .compute = SD_COMPUTE_FP32}, "which has f32 or int8 here"},
                {{.device = 2}, "there is no device 2; give cuda:0 to cuda:1"},
                {{.max_rows = 70000}, "70000 rows a step, 1 to 65535 are allowed"},
                {{.max_rows = 4, .max_picked = 5}, "tokens of 5 rows a step, 0 to 4"}};

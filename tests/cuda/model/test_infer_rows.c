@@ -18,6 +18,10 @@ static bool runs(const sd_arch *a, sd_compute compute) {
                : a == &sd_arch_llama || (a == &sd_arch_gemma3 && !SD_SANITIZED);
 }
 static const sd_compute computes[] = {SD_COMPUTE_AUTO, SD_COMPUTE_FP32};
+// Codes: where keys have a bias or a norm, and windows.
+static bool runs_codes(const sd_arch *a) {
+    return a == &sd_arch_qwen2 || (a == &sd_arch_gemma3 && !SD_SANITIZED);
+}
 
 typedef struct {
     sd_kv *kv;
@@ -45,27 +49,36 @@ static void same(const sequence *got, const sequence *want, const char *how) {
     check(sd_kv_equal(got->kv, want->kv, T), "%s: the caches differ", how);
 }
 
-TEST("a row has the same bits alone and in chunks of any size") {
+static void chunks_are_alike(const sd_arch *arch, bool by_one, sd_compute compute, sd_kv_type kv) {
     static const int chunks[] = {2, 7, 16, 17, 64, T};
+    const sd_tiny_model t = sd_tiny_default(arch);
+    sd_model *m = open_tiny(&t);
+    sd_context *cx = open_with(&sd_backend_cuda, m, compute, kv, ROWS, 0);
+    sequence want = open_sequence(cx);
+    in_chunks(&want, cx, 0, NULL, by_one ? 1 : 5);
+    check(isfinite(want.logits[0]) && want.logits[0] != want.logits[1], "no logits");
+    for (size_t c = by_one ? 0 : 3; c < sizeof chunks / sizeof *chunks; c++) {
+        sequence got = open_sequence(cx);
+        in_chunks(&got, cx, 0, NULL, chunks[c]);
+        same(&got, &want, sd_arch_name(arch));
+        close_sequence(&got);
+    }
+    close_sequence(&want);
+    sd_context_close(cx);
+    sd_model_release(m);
+}
+
+TEST("a row has the same bits alone and in chunks of any size") {
     for (int i = 0; sd_arch_at(i); i++)
-        for (int k = 0; k < 2; k++) {
-            if (!runs(sd_arch_at(i), computes[k])) continue;
-            const sd_tiny_model t = sd_tiny_default(sd_arch_at(i));
-            sd_model *m = open_tiny(&t);
-            sd_context *cx = open_on(&sd_backend_cuda, m, computes[k], ROWS, 0);
-            sequence want = open_sequence(cx);
-            in_chunks(&want, cx, 0, NULL, i == 0 ? 1 : 5);
-            check(isfinite(want.logits[0]) && want.logits[0] != want.logits[1], "no logits");
-            for (size_t c = i == 0 ? 0 : 3; c < sizeof chunks / sizeof *chunks; c++) {
-                sequence got = open_sequence(cx);
-                in_chunks(&got, cx, 0, NULL, chunks[c]);
-                same(&got, &want, sd_arch_name(t.arch));
-                close_sequence(&got);
-            }
-            close_sequence(&want);
-            sd_context_close(cx);
-            sd_model_release(m);
-        }
+        for (int k = 0; k < 2; k++)
+            if (runs(sd_arch_at(i), computes[k]))
+                chunks_are_alike(sd_arch_at(i), i == 0, computes[k], SD_KV_AUTO);
+}
+TEST("and so it has with int8 keys and values") {
+    for (int i = 0; sd_arch_at(i); i++)
+        if (runs_codes(sd_arch_at(i)))
+            chunks_are_alike(sd_arch_at(i), sd_arch_at(i) == &sd_arch_qwen2, SD_COMPUTE_AUTO,
+                             SD_KV_INT8);
 }
 
 TEST("a step whose rows want nothing leaves the same keys and values behind") {
