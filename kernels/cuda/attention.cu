@@ -170,6 +170,7 @@ SD_DEVICE void attend(const attention_args &x) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, split = blockIdx.x;
     const int g = blockIdx.y / x.head_tiles, head_tile = blockIdx.y % x.head_tiles;
     const sd_cuda_row_tile tile = x.a.tile[blockIdx.z];
+    if (!tile.rows) return;
     T *stages = q + SIDE * P::LD + warp * P::WARP;
     char *codes = (char *)(void *)q + P::VALUES + warp * P::RAW;
     int begin, end;

@@ -149,7 +149,8 @@ typedef struct {
         *table; // as in sd_cuda_rope; pages of which no row sees a position are never looked at
     int table_ld;
     sd_cuda_kv kv;
-    const sd_cuda_row_tile *tile; // [tiles] in device memory; every row stands in one
+    const sd_cuda_row_tile
+        *tile; // [tiles] in device memory; every row stands in one, and some may have none
     int tiles;
     int longest;    // positions that some row may see, at most
     float *partial; // [sd_cuda_attention_floats] scratch

@@ -30,6 +30,7 @@ enum { SD_CUDA_ENOMEM = 2 }; // cudaErrorMemoryAllocation
 #define SD_CUDA_BUILD SD_CUDA_TEXT(SD_CUDA_BUILD_ID)
 
 typedef struct sd_cuda_event sd_cuda_event; // a cudaEvent_t
+typedef struct sd_cuda_graph sd_cuda_graph; // a cudaGraphExec_t
 
 typedef struct {
     char name[256];
@@ -67,6 +68,14 @@ typedef struct {
     int (*event_close)(sd_cuda_event *e);
     int (*event_record)(sd_cuda_event *e, sd_cuda_stream *s);
     int (*event_wait)(sd_cuda_event *e); // the host waits for its last record
+
+    // ---- graphs: what a stream was given while it recorded, started as one. Pointers and sizes are those of then; what they
+    // point to is read when it runs.
+
+    int (*capture_begin)(sd_cuda_stream *s); // what is queued from now on is kept, and does not run
+    int (*capture_end)(sd_cuda_graph **out, sd_cuda_stream *s); // in any case; NULL where it fails
+    int (*graph_launch)(sd_cuda_graph *g, sd_cuda_stream *s);
+    int (*graph_close)(sd_cuda_graph *g);
 
     // ---- operations, as cuda.h has them
 

@@ -99,6 +99,28 @@ static int event_wait(sd_cuda_event *e) {
     return 0;
 }
 
+// ---- graphs
+
+static int graphs;
+static int capture_begin(sd_cuda_stream *s) {
+    emu::capture_begin(s);
+    return 0;
+}
+static int capture_end(sd_cuda_graph **out, sd_cuda_stream *s) {
+    *out = static_cast<sd_cuda_graph *>(emu::capture_end(s));
+    graphs++;
+    return 0;
+}
+static int graph_launch(sd_cuda_graph *g, sd_cuda_stream *s) {
+    emu::graph_launch(g, s);
+    return 0;
+}
+static int graph_close(sd_cuda_graph *g) {
+    emu::graph_close(g);
+    graphs--;
+    return 0;
+}
+
 // ---- operations whose pointers stand in structs, where the emulator does not see them
 
 static void must_be_device(const void *p, const char *what) {
@@ -215,6 +237,8 @@ static sd_cuda_device make_table() {
     d.stream_open = stream_open, d.stream_close = stream_close, d.stream_wait = stream_wait;
     d.event_open = event_open, d.event_close = event_close;
     d.event_record = event_record, d.event_wait = event_wait;
+    d.capture_begin = capture_begin, d.capture_end = capture_end;
+    d.graph_launch = graph_launch, d.graph_close = graph_close;
     sd_cuda_set_operations(&d);
     d.turn_forward = turn_forward, d.turn_backward = turn_backward;
     d.flash_forward = flash_forward, d.flash_backward = flash_backward;
@@ -239,4 +263,7 @@ size_t emulated_device_bytes() {
 }
 size_t emulated_bytes() {
     return emu::device_bytes() + emu::host_bytes();
+}
+int emulated_graphs() {
+    return graphs;
 }

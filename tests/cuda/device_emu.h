@@ -16,6 +16,7 @@ void emulated_refuse(int n);
 void emulated_without_blas(bool without); // cuBLASLt cannot be opened
 size_t emulated_device_bytes(void);
 size_t emulated_bytes(void); // of the device and of copies' memory, allocated now
+int emulated_graphs(void);   // that were recorded and not closed
 
 #ifdef __cplusplus
 }

@@ -298,6 +298,15 @@ plant "a load of 16 bytes has two words exchanged" $k/dialect.cuh 's/"=r"\(v\.x\
 plant "a barrier is left out for nvcc alone" $k/scalar.cuh 's/^    __syncthreads\(\);$/#ifndef __CUDACC__\n&\n#endif/' ptx $k/rows.cu test_rows "rmsnorm equals"
 plant_host "a copied page lacks its values" $b/kv_memory.c 's/i < 2 \* p->G && !status/i < p->G \&\& !status/' test_infer_engine "is found"
 plant_host "a row sees twice its window" $b/forward.c 's/\.window = cx->model->layer\[l\]\.window/.window = 2 * cx->model->layer[l].window/' test_infer "each architecture"
+# ---- recorded steps
+plant "a tile of no rows is one" $k/attention.cu 's/if \(!tile\.rows\) return;//' emu $k/attention.cu test_attention "leave some"
+plant "what is recorded runs at once" tests/cuda/emu/queue.cpp 's/^    if \(s->recorded\)$/    if (s->recorded \&\& false)/' emu tests/cuda/emu/queue.cpp test_emu "a stream records"
+plant_host "the wrong graph bucket: a step of other lengths is started" $b/graph.c 's/, key->longest = cx->all\.chunk\[0\]\.longest;/;/' test_infer_graph "shorter texts"
+plant_host "the wrong graph bucket: a step of other rows is started" $b/graph.c 's/key->rows = cx->all\.n, //' test_infer_graph "of any rows"
+plant_host "a step over other pages is started" $b/graph.c 's/memcmp\(g->kind\[i\]\.layer, layer, layers\) == 0/layer \&\& layers/' test_infer_graph "another memory of pages"
+plant_host "a step of adapters that have moved is started" $b/graph.c 's/^ +key->adapter_arrays\[.*$//' test_infer_graph "adapters moved"
+plant_host "a step of other adapters is started" $b/graph.c 's/key->adapter\[i\] = cx->used\[i\]->generation/(void)0/' test_infer_graph "adapters moved"
+plant_host "graphs of forgotten steps stay" $b/graph.c 's/if \(k->graph\) dev->graph_close\(k->graph\);//' test_infer_graph "recorded anew"
 # ---- the plugin
 plant_plugin "the plugin copies on another stream" $k/plugin/table.cu 's/cudaMemcpyDefault, \(cudaStream_t\)s/cudaMemcpyDefault, NULL/' $k/plugin/table.cu test_infer_rows "alone and in chunks"
 plant_plugin "the plugin does not wait for a stream" $k/plugin/table.cu 's/taken\(cudaStreamSynchronize\(\(cudaStream_t\)s\)\)/0 * (s != NULL)/' $k/plugin/table.cu test_infer_rows "sampler, on the device"

@@ -64,14 +64,17 @@ static void *attend(const Setup &s, int first, int N, int of_a_tile) {
         else
             tiles.push_back({n, 1});
     }
-    const std::vector<int32_t> pos(s.pos.begin() + first, s.pos.begin() + first + N);
+    tiles.push_back(
+        {0, 0}); // of no rows: nothing, though a position seems to stand ahead of the first
+    std::vector<int32_t> pos(s.pos.begin() + first, s.pos.begin() + first + N);
+    pos.insert(pos.begin(), 1 << 20);
     const std::vector<int> sequence(s.sequence.begin() + first, s.sequence.begin() + first + N);
     sd_cuda_attention a = {};
     a.y = emu::device_alloc(size_t(N) * s.row_bytes),
     a.q = static_cast<const char *>(s.dq) + size_t(first) * s.row_bytes;
     a.N = N, a.H = c.H, a.G = c.G, a.D = c.D, a.scale = s.scale, a.window = c.window,
     a.sinks = s.dsinks;
-    a.pos = emu::device_copy(pos), a.table = pages_table(s.pages, sequence),
+    a.pos = emu::device_copy(pos) + 1, a.table = pages_table(s.pages, sequence),
     a.table_ld = s.pages.of_a_sequence;
     a.kv = s.pages.kv;
     a.tile = emu::device_copy(tiles), a.tiles = int(tiles.size()), a.longest = longest;

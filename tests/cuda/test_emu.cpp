@@ -265,6 +265,27 @@ TEST("emu: a stream that waits for an event comes behind it, one that does not c
     }
     check(before && behind, "one order of two is never taken");
 }
+TEST("what a stream records runs when it is started, as often as it is, and reads what is there "
+     "then") {
+    float *x = emu::device_copy(std::vector<float>{1}), *y = emu::device_array<float>(1);
+    void *stream = emu::stream_open();
+    emu::capture_begin(stream);
+    emu::copy_async(y, x, 4, stream);
+    void *graph = emu::capture_end(stream);
+    emu::stream_synchronise(stream);
+    check(y[0] != y[0], "it ran while it was recorded");
+    for (int i = 2; i < 5; i++) {
+        x[0] = float(i);
+        emu::graph_launch(graph, stream);
+        emu::stream_synchronise(stream);
+        check(y[0] == float(i), "%d: %g", i, double(y[0]));
+    }
+    emu::graph_close(graph);
+    check(ends_with([=] { emu::capture_begin(stream), emu::stream_synchronise(stream); },
+                    "a stream that records is waited for"),
+          "a wait");
+    emu::stream_close(stream);
+}
 TEST("emu: a host buffer is read when its copy runs, not when it is queued") {
     float host[4] = {1, 1, 1, 1}, *y = emu::device_array<float>(4);
     emu::copy_async(y, host, sizeof host, nullptr);

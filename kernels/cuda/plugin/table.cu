@@ -91,6 +91,28 @@ static int event_wait(sd_cuda_event *e) {
     return taken(cudaEventSynchronize((cudaEvent_t)e));
 }
 
+// ---- graphs
+
+// Of this thread alone: others may allocate meanwhile.
+static int capture_begin(sd_cuda_stream *s) {
+    return taken(cudaStreamBeginCapture((cudaStream_t)s, cudaStreamCaptureModeThreadLocal));
+}
+static int capture_end(sd_cuda_graph **out, sd_cuda_stream *s) {
+    cudaGraph_t graph = NULL;
+    cudaGraphExec_t made = NULL;
+    int status = taken(cudaStreamEndCapture((cudaStream_t)s, &graph));
+    if (!status) status = taken(cudaGraphInstantiate(&made, graph, 0));
+    if (graph) (void)taken(cudaGraphDestroy(graph));
+    *out = status ? NULL : (sd_cuda_graph *)made;
+    return status;
+}
+static int graph_launch(sd_cuda_graph *g, sd_cuda_stream *s) {
+    return taken(cudaGraphLaunch((cudaGraphExec_t)g, (cudaStream_t)s));
+}
+static int graph_close(sd_cuda_graph *g) {
+    return taken(cudaGraphExecDestroy((cudaGraphExec_t)g));
+}
+
 static sd_cuda_device make_table() {
     sd_cuda_device d;
     memset(&d, 0, sizeof d);
@@ -103,6 +125,8 @@ static sd_cuda_device make_table() {
     d.stream_open = stream_open, d.stream_close = stream_close, d.stream_wait = stream_wait;
     d.event_open = event_open, d.event_close = event_close;
     d.event_record = event_record, d.event_wait = event_wait;
+    d.capture_begin = capture_begin, d.capture_end = capture_end;
+    d.graph_launch = graph_launch, d.graph_close = graph_close;
     sd_cuda_set_operations(&d);
     d.blas_version = sd_cuda_plugin_blas_version, d.blas_open = sd_cuda_plugin_blas_open;
     return d;

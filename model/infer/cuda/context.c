@@ -111,6 +111,7 @@ static void close_device(sd_context *cx) {
     if (!cx->dev) return;
     cx->dev->choose(cx->device);
     if (cx->stream) cx->dev->stream_wait(cx->stream);
+    sd_cuda_graphs_close(cx);
     sd_cuda_adapters_close(cx->adapters, cx);
     sd_cuda_room *const rooms[] = {&cx->plan, &cx->partial, &cx->turn, &cx->products, &cx->to_host};
     for (size_t i = 0; i < sizeof rooms / sizeof *rooms; i++) sd_cuda_free_room(cx, rooms[i]);

@@ -237,7 +237,12 @@ static sd_status check_picks(const sd_context *cx, const sd_row *rows, int n, sd
                    wanted, cx->max_picked);
 }
 
-static sd_status run(sd_context *cx, float *logits, sd_picked *picked, sd_error *err) {
+static bool stops(const sd_context *cx) {
+    return cx->stop && atomic_load_explicit(cx->stop, memory_order_relaxed);
+}
+
+// From tokens to the normed rows that the head reads.
+static sd_status queue_layers(sd_context *cx, sd_error *err) {
     sd_status st = SD_OK;
     const sd_hparams *hp = &cx->model->hp;
     const float scale = hp->embedding_scale != 0 ? hp->embedding_scale : 1;
@@ -245,14 +250,33 @@ static sd_status run(sd_context *cx, float *logits, sd_picked *picked, sd_error 
                                 cx->stream),
              "the embedding");
     for (int l = 0; l < hp->L; l++) {
-        SD_CHECK(!cx->stop || !atomic_load_explicit(cx->stop, memory_order_relaxed), err,
-                 SD_EINTERRUPTED, "interrupted");
+        SD_CHECK(!stops(cx), err, SD_EINTERRUPTED, "interrupted");
         SD_TRY(run_layer(cx, l, err));
     }
-    if (cx->kept.n) {
-        SD_TRY(norm(cx, &cx->kept, cx->weights.out_norm, err));
-        SD_TRY(sd_cuda_finish(cx, logits, picked, err));
+    if (cx->kept.n) SD_TRY(norm(cx, &cx->kept, cx->weights.out_norm, err));
+out:
+    return st;
+}
+
+sd_status sd_cuda_queue_picked(sd_context *cx, sd_error *err) {
+    sd_status st = SD_OK;
+    SD_TRY(queue_layers(cx, err));
+    SD_TRY(sd_cuda_queue_head(cx, 0, cx->kept.n, err));
+out:
+    return st;
+}
+
+static sd_status run(sd_context *cx, float *logits, sd_picked *picked, sd_error *err) {
+    sd_status st = SD_OK;
+    if (cx->steady) {
+        SD_CHECK(!stops(cx), err, SD_EINTERRUPTED, "interrupted");
+        SD_TRY(sd_cuda_run_steady(cx, err));
+        CUDA_TRY(cx->dev->stream_wait(cx->stream), "a step");
+        for (int i = 0; i < cx->kept.n; i++) picked[i] = (sd_picked){.token = cx->token_host[i]};
+        goto out;
     }
+    SD_TRY(queue_layers(cx, err));
+    if (cx->kept.n) SD_TRY(sd_cuda_finish(cx, logits, picked, err));
 out:
     return st;
 }

@@ -127,23 +127,30 @@ out:
     return st;
 }
 
-sd_status sd_cuda_finish(sd_context *cx, float *logits, sd_picked *picked, sd_error *err) {
+sd_status sd_cuda_queue_head(sd_context *cx, int k, int n, sd_error *err) {
     sd_status st = SD_OK;
     const sd_hparams *hp = &cx->model->hp;
     const size_t row = (size_t)hp->C * sd_cuda_real_bytes(cx->real);
+    CUDA_TRY(cx->dev->matmul(cx->logits, hp->V, &cx->weights.head,
+                             (const char *)cx->h + (size_t)k * row, n, NULL, false, cx->real,
+                             cx->stream),
+             "the head");
+    if (cx->pick) {
+        CUDA_TRY(cx->dev->sample(cx->token, cx->logits, cx->pick + k, n, hp->V, cx->stream),
+                 "picking tokens");
+        CUDA_TRY(
+            cx->dev->copy(cx->token_host, cx->token, (size_t)n * sizeof *cx->token, cx->stream),
+            "copying tokens");
+    }
+out:
+    return st;
+}
+
+sd_status sd_cuda_finish(sd_context *cx, float *logits, sd_picked *picked, sd_error *err) {
+    sd_status st = SD_OK;
     for (int k = 0, n; k < cx->kept.n; k += n) {
         n = cx->kept.n - k < cx->logit_rows ? cx->kept.n - k : cx->logit_rows;
-        CUDA_TRY(cx->dev->matmul(cx->logits, hp->V, &cx->weights.head,
-                                 (const char *)cx->h + (size_t)k * row, n, NULL, false, cx->real,
-                                 cx->stream),
-                 "the head");
-        if (cx->pick) {
-            CUDA_TRY(cx->dev->sample(cx->token, cx->logits, cx->pick + k, n, hp->V, cx->stream),
-                     "picking tokens");
-            CUDA_TRY(
-                cx->dev->copy(cx->token_host, cx->token, (size_t)n * sizeof *cx->token, cx->stream),
-                "copying tokens");
-        }
+        SD_TRY(sd_cuda_queue_head(cx, k, n, err));
         SD_TRY(fetch_logits(cx, k, n, err));
         CUDA_TRY(cx->dev->stream_wait(cx->stream), "a step");
         SD_TRY(hand_out(cx, k, n, &logits, &picked, err));

@@ -1,4 +1,4 @@
-// CUDA's backend: the state of a context, shared by its life (context.c, which has the backend's table, over memory.c) and its step: forward.c over step.c, adapters.c, kv_memory.c and pick.c.
+// CUDA's backend: the state of a context, shared by its life (context.c, which has the backend's table, over memory.c) and its step: forward.c over step.c, graph.c, adapters.c, kv_memory.c and pick.c.
 //
 // Everything goes by the table of kernels/cuda/device.h. A context has one stream, on which a step's launches follow
 // each other; whoever returns to the caller has waited for it, so memory of the host may be written again, and a
@@ -18,6 +18,7 @@ typedef struct {
 typedef struct sd_cuda_adapters sd_cuda_adapters;
 typedef struct sd_cuda_adapter sd_cuda_adapter;
 typedef struct sd_cuda_pages sd_cuda_pages;
+typedef struct sd_cuda_graphs sd_cuda_graphs;
 
 // Neighbouring rows [n0, n0 + n) of a step that share launches over pages: one memory, one set of frequencies, and no
 // more of them than partial results of attention have room for.
@@ -99,6 +100,12 @@ struct sd_context {
     sd_cuda_rows all, kept;
     const sd_cuda_pick *pick; // [kept.n] on the device; NULL: none is picked there
     bool *host_pick;          // [N] of kept rows: the host picks
+    bool steady;              // it may be recorded
+
+    // Recorded steps
+    sd_cuda_graphs *graphs;
+    bool no_graphs;          // for tests: every step is queued anew
+    uint64_t graph_launches; // for tests: steps that were started as one
 
     // Picking on the host
     int samplers;
@@ -163,6 +170,14 @@ size_t sd_cuda_plan_sum(const sd_context *cx, int ctx);
 size_t sd_cuda_partial_sum(const sd_context *cx, const sd_cuda_device *dev, int ctx);
 size_t sd_cuda_turn_sum(const sd_hparams *hp, int ctx);
 
+// ---- graph.c
+
+/// A steady step, queued on the stream: as a graph where it is one of a kind that has come before.
+sd_status sd_cuda_run_steady(sd_context *cx, sd_error *err);
+/// Whether steps of these adapters can be told from others.
+bool sd_cuda_steady_adapters(const sd_context *cx);
+void sd_cuda_graphs_close(sd_context *cx); // the stream is idle
+
 // ---- pick.c
 
 /// Whether the device's sampler does what the pick asks for.
@@ -170,6 +185,8 @@ bool sd_cuda_picks(const sd_pick *p);
 sd_cuda_pick sd_cuda_pick_of(const sd_row *r); // without its sets
 /// From the normed rows in cx->h: the head's logits, and what was wanted of them.
 sd_status sd_cuda_finish(sd_context *cx, float *logits, sd_picked *picked, sd_error *err);
+/// Queues the head and the device's picks of rows [k, k + n) of those that are kept.
+sd_status sd_cuda_queue_head(sd_context *cx, int k, int n, sd_error *err);
 void sd_cuda_pick_close(sd_context *cx);
 
 // ---- kv_memory.c
@@ -208,5 +225,7 @@ sd_status sd_cuda_plan(sd_context_plan *out, const sd_model *m, const sd_context
                        int threads, int ctx, const int *const *rank, int n_adapters, sd_error *err);
 bool sd_cuda_step_costs(sd_step_costs *out, sd_context *cx);
 sd_status sd_cuda_take_adapter(sd_context *cx, const sd_adapter *a, sd_error *err);
+/// Queues a steady step, from its tokens to those that are picked.
+sd_status sd_cuda_queue_picked(sd_context *cx, sd_error *err);
 sd_status sd_cuda_forward(sd_context *cx, const sd_row *rows, int n, float *logits,
                           sd_picked *picked, sd_error *err);

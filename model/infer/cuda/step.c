@@ -13,6 +13,7 @@
 #include <string.h>
 
 enum { PARTIAL_BYTES = 64 << 20 }; // of attention, unless a single tile of rows needs more
+enum { STEADY_ROWS = 64 };         // of a step that is recorded, at most
 
 // ---- the piece of memory: sized in a first pass, written in a second
 
@@ -94,6 +95,28 @@ static bool joins(const sd_context *cx, const sd_cuda_chunk *c, const sd_row *r,
     return partial_bytes(cx, c->n + rows, longest) <= PARTIAL_BYTES;
 }
 
+// 512 positions times a power of two: as few lengths as steady steps have.
+static int rounded(int longest) {
+    int to = SD_CUDA_SPLIT;
+    while (to < longest && to < 1 << 30) to *= 2;
+    return to;
+}
+
+// Whether the step is one of a kind that comes again and again (graph.c): every row picks its token on the device, and all read
+// one memory of pages.
+static bool is_steady(const sd_context *cx, const sd_row *rows, int n, int longest) {
+    if (cx->no_graphs || n > STEADY_ROWS || n > cx->logit_rows || !sd_cuda_steady_adapters(cx) ||
+        partial_bytes(cx, n, rounded(longest)) > PARTIAL_BYTES)
+        return false;
+    for (int i = 0; i < n; i++) {
+        const sd_row *r = &rows[i];
+        if (!r->pick || r->want_logits || !sd_cuda_picks(r->pick) ||
+            pages_of(r) != pages_of(rows) || beyond_of(cx, r) != beyond_of(cx, rows))
+            return false;
+    }
+    return true;
+}
+
 // to->chunk <- the chunks of `row`, and their tiles into the memory of w.
 static void cut(writer *w, const sd_context *cx, sd_cuda_rows *to, const sd_row *const *row) {
     const sd_hparams *hp = &cx->model->hp;
@@ -119,6 +142,11 @@ static void cut(writer *w, const sd_context *cx, sd_cuda_rows *to, const sd_row 
         c->n += n, c->tiles++;
         if (longest > c->longest) c->longest = longest;
     }
+    if (!cx->steady) return;
+    // Of a steady step are told its rows alone: as many tiles, the last ones without any.
+    to->chunk[0].longest = rounded(to->chunk[0].longest);
+    to->chunk[0].tiles = to->n;
+    for (; tile && tiles < to->n; tiles++) tile[tiles] = (sd_cuda_row_tile){0, 0};
 }
 
 // ---- how tokens are picked
@@ -171,6 +199,7 @@ static void write_rows(writer *w, sd_context *cx, sd_cuda_rows *to, const sd_row
         const int pages = row[i]->pos / SD_KV_PAGE + 1;
         if (pages > to->table_ld) to->table_ld = pages;
     }
+    if (cx->steady) to->table_ld = rounded(to->table_ld * SD_KV_PAGE) / SD_KV_PAGE;
     for (int i = 0; i < cx->windows; i++)
         write_table(w, &to->table[i], row, to->n, to->table_ld, cx->first_layer[i]);
     cut(w, cx, to, row);
@@ -288,6 +317,7 @@ sd_status sd_cuda_plan_step(sd_context *cx, const sd_row *rows, int n, sd_error 
     for (int i = 0; i < n; i++) longest = rows[i].pos + 1 > longest ? rows[i].pos + 1 : longest;
     keep_wanted(cx, rows, n);
     SD_TRY(take_adapters(cx, rows, n, err));
+    cx->steady = is_steady(cx, rows, n, longest);
     write_all(&w, cx);
     if (w.at > cx->plan.bytes)
         SD_TRY(sd_cuda_grow(cx, &cx->plan, w.at + w.at / 2, true, true, "a step's rows", err));
@@ -308,7 +338,7 @@ out:
 // ---- sums
 
 size_t sd_cuda_plan_sum(const sd_context *cx, int ctx) {
-    const size_t N = (size_t)cx->max_rows, pages = (size_t)sd_kv_pages(ctx),
+    const size_t N = (size_t)cx->max_rows, pages = (size_t)sd_kv_pages(rounded(ctx)),
                  words = ((size_t)cx->model->hp.V + 31) / 32,
                  row = 4 * sizeof(int32_t) + sizeof(sd_cuda_row_tile) +
                        (size_t)cx->windows * pages * sizeof(int32_t);
@@ -325,6 +355,10 @@ size_t sd_cuda_partial_sum(const sd_context *cx, const sd_cuda_device *dev, int 
                dev->attention_floats(tile < cx->max_rows ? tile : cx->max_rows, hp->H, hp->D, ctx) *
                sizeof(float),
            all = dev->attention_floats(cx->max_rows, hp->H, hp->D, ctx) * sizeof(float);
+    const int steady_rows = cx->max_rows < STEADY_ROWS ? cx->max_rows : STEADY_ROWS;
+    const size_t steady =
+        dev->attention_floats(steady_rows, hp->H, hp->D, rounded(ctx)) * sizeof(float);
+    if (steady > all) all = steady;
     if (all > PARTIAL_BYTES) all = PARTIAL_BYTES;
     return one > all ? one : all;
 }

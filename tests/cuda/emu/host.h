@@ -79,6 +79,11 @@ void event_record(void *event, void *stream);
 void event_synchronise(void *event);         // its last record, if there is one
 void stream_wait(void *stream, void *event); // for the event's last record
 
+void capture_begin(void *stream); // from now on what is queued is kept
+void *capture_end(void *stream);  // a graph of it
+void graph_launch(void *graph, void *stream);
+void graph_close(void *graph); // what was started of it runs all the same
+
 /// Where it is set, launches run what it gives for the kernel's name (tests/cuda/ptx) instead of the source. Shared memory
 /// then lies below 2 GB.
 extern Translation (*translation_of)(const char *kernel);

@@ -2,6 +2,8 @@
 // run, and between them operations of other streams by the seed, as long as their events allow it. So a
 // missing wait meets an order in which it matters, and a host buffer that is used again too soon is read again.
 //
+// A stream that records keeps what is queued instead; what was recorded is queued again as often as it is started.
+//
 // Stream NULL is a queue like the others: the kernels' launchers are meant to be given one.
 #include "internal.h"
 
@@ -19,11 +21,15 @@ struct Operation {
     Event *waits_for; // NULL: nothing
     uint64_t record;  // of the event, that must have been carried out
 };
+struct Graph {
+    std::vector<Operation> operations;
+};
 struct Stream {
     std::deque<Operation> queue;
+    Graph *recorded; // NULL: it does not record
 };
 
-static std::vector<Stream *> &streams = *new std::vector<Stream *>{new Stream};
+static std::vector<Stream *> &streams = *new std::vector<Stream *>{new Stream{}};
 static uint64_t turn = 0x2545F4914F6CDD1Dull;
 
 static Stream *stream_of(void *stream) {
@@ -53,11 +59,12 @@ static void step(Stream *wanted) {
 }
 
 void *stream_open() {
-    streams.push_back(new Stream);
+    streams.push_back(new Stream{});
     return streams.back();
 }
 void stream_synchronise(void *stream) {
     Stream *s = stream_of(stream);
+    if (s->recorded) fail("a stream that records is waited for");
     while (!s->queue.empty()) step(s);
 }
 void stream_close(void *stream) {
@@ -76,7 +83,31 @@ void synchronise() {
 
 static void put(void *stream, std::function<void()> run, Event *waits_for = nullptr,
                 uint64_t record = 0) {
-    stream_of(stream)->queue.push_back({std::move(run), waits_for, record});
+    Stream *s = stream_of(stream);
+    if (s->recorded)
+        s->recorded->operations.push_back({std::move(run), waits_for, record});
+    else
+        s->queue.push_back({std::move(run), waits_for, record});
+}
+
+void capture_begin(void *stream) {
+    Stream *s = stream_of(stream);
+    if (!stream || s->recorded) fail("a stream is recorded twice, or it is the default one");
+    s->recorded = new Graph;
+}
+void *capture_end(void *stream) {
+    Stream *s = stream_of(stream);
+    if (!s->recorded) fail("a stream that does not record is to end it");
+    Graph *g = s->recorded;
+    s->recorded = nullptr;
+    return g;
+}
+void graph_launch(void *graph, void *stream) {
+    for (const Operation &o : static_cast<Graph *>(graph)->operations)
+        put(stream, o.run, o.waits_for, o.record);
+}
+void graph_close(void *graph) {
+    delete static_cast<Graph *>(graph);
 }
 
 Translation (*translation_of)(const char *kernel);
@@ -110,6 +141,7 @@ void event_close(void *event) {
     delete static_cast<Event *>(event);
 }
 void event_record(void *event, void *stream) {
+    if (stream_of(stream)->recorded) fail("an event is recorded in a graph");
     auto *e = static_cast<Event *>(event);
     const uint64_t number = ++e->recorded;
     put(stream, [e, number] { e->done = number > e->done ? number : e->done; });

@@ -139,6 +139,34 @@ int cudaEventElapsedTime(float *ms, void *, void *) {
     return noted(INVALID_HANDLE);
 }
 
+// ---- graphs: an instance is its graph, which goes with it
+
+int cudaStreamBeginCapture(void *stream, int mode) {
+    enum { THREAD_LOCAL = 1 };
+    if (mode != THREAD_LOCAL) return noted(INVALID_VALUE);
+    emu::capture_begin(stream);
+    return OK;
+}
+int cudaStreamEndCapture(void *stream, void **graph) {
+    *graph = emu::capture_end(stream);
+    return OK;
+}
+int cudaGraphInstantiate(void **made, void *graph, unsigned long long) {
+    *made = graph;
+    return OK;
+}
+int cudaGraphDestroy(void *) {
+    return OK;
+}
+int cudaGraphLaunch(void *made, void *stream) {
+    emu::graph_launch(made, stream);
+    return OK;
+}
+int cudaGraphExecDestroy(void *made) {
+    emu::graph_close(made);
+    return OK;
+}
+
 // ---- kernels: nvcc's code says their names when the library is loaded, and launches them in three calls
 
 struct Kernel {

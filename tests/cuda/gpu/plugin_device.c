@@ -13,7 +13,7 @@ static struct {
     void *p; // NULL: free again
     size_t bytes;
 } taken[MOST];
-static int refuse;
+static int refuse, graphs;
 
 static int note(int status, void *p, size_t bytes) {
     int i = 0;
@@ -47,6 +47,16 @@ static int host_free(void *p) {
     return plugin->host_free(p);
 }
 
+static int capture_end(sd_cuda_graph **out, sd_cuda_stream *s) {
+    const int status = plugin->capture_end(out, s);
+    graphs += *out != NULL;
+    return status;
+}
+static int graph_close(sd_cuda_graph *g) {
+    graphs--;
+    return plugin->graph_close(g);
+}
+
 const sd_cuda_device *emulated_device(void) {
     static sd_cuda_device table;
     if (plugin) return &table;
@@ -59,6 +69,7 @@ const sd_cuda_device *emulated_device(void) {
     table = *plugin;
     table.alloc = device_alloc, table.free = device_free;
     table.host_alloc = host_alloc, table.host_free = host_free;
+    table.capture_end = capture_end, table.graph_close = graph_close;
     return &table;
 }
 void emulated_refuse(int n) {
@@ -68,4 +79,7 @@ size_t emulated_bytes(void) {
     size_t n = 0;
     for (int i = 0; i < MOST; i++) n += taken[i].p ? taken[i].bytes : 0;
     return n;
+}
+int emulated_graphs(void) {
+    return graphs;
 }
