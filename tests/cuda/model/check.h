@@ -31,8 +31,8 @@ sd_model *open_tiny(const sd_tiny_model *t);
 sd_context *open_on(const sd_backend *b, sd_model *m, sd_compute compute, int max_rows,
                     int max_picked);
 /// The same with keys and values of a type.
-sd_context *open_with(const sd_backend *b, sd_model *m, sd_compute compute, sd_kv_type kv,
-                      int max_rows, int max_picked);
+sd_context *open_typed(const sd_backend *b, sd_model *m, sd_compute compute, sd_kv_type kv,
+                       int max_rows, int max_picked);
 sd_kv *open_kv(const sd_context *cx, int ctx);
 /// Token t of a sequence, the same in every run.
 int32_t token_at(int sequence, int t, int V);

@@ -16,8 +16,8 @@ sd_model *open_tiny(const sd_tiny_model *t) {
     return m;
 }
 
-sd_context *open_with(const sd_backend *b, sd_model *m, sd_compute compute, sd_kv_type kv,
-                      int max_rows, int max_picked) {
+sd_context *open_typed(const sd_backend *b, sd_model *m, sd_compute compute, sd_kv_type kv,
+                       int max_rows, int max_picked) {
     sd_context *cx = NULL;
     sd_error err = {0};
     const sd_context_options o = {
@@ -27,7 +27,7 @@ sd_context *open_with(const sd_backend *b, sd_model *m, sd_compute compute, sd_k
 }
 sd_context *open_on(const sd_backend *b, sd_model *m, sd_compute compute, int max_rows,
                     int max_picked) {
-    return open_with(b, m, compute, SD_KV_AUTO, max_rows, max_picked);
+    return open_typed(b, m, compute, SD_KV_AUTO, max_rows, max_picked);
 }
 
 sd_kv *open_kv(const sd_context *cx, int ctx) {

@@ -14,7 +14,7 @@ enum { T = 72, CTX = 80, FEW = 3 };
 static float *logits_of(const sd_backend *b, sd_model *m, sd_compute compute, sd_kv_type kv_type,
                         const sd_adapter *a, int ctx) {
     const size_t V = (size_t)m->hp.V;
-    sd_context *cx = open_with(b, m, compute, kv_type, T, 0);
+    sd_context *cx = open_typed(b, m, compute, kv_type, T, 0);
     sd_kv *kv = open_kv(cx, ctx);
     float *logits = sd_alloc(T * V, sizeof *logits);
     check(logits, "out of memory");

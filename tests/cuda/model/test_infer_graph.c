@@ -27,7 +27,7 @@ static void close_pool(place *p) {
     sd_kv_pool_close(p->pool);
 }
 static place open_place(sd_model *m, sd_kv_type kv, bool graphs) {
-    place p = {.cx = open_with(&sd_backend_cuda, m, SD_COMPUTE_AUTO, kv, 64, 64)};
+    place p = {.cx = open_typed(&sd_backend_cuda, m, SD_COMPUTE_AUTO, kv, 64, 64)};
     p.cx->no_graphs = !graphs;
     return p;
 }

@@ -190,7 +190,7 @@ TEST("pages are copied as far as they are asked for, and belong to their kind of
     const sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2);
     sd_model *m = open_tiny(&t);
     sd_context *cx = open_on(&sd_backend_cuda, m, SD_COMPUTE_AUTO, T, 0),
-               *codes = open_with(&sd_backend_cuda, m, SD_COMPUTE_AUTO, SD_KV_INT8, T, 0),
+               *codes = open_typed(&sd_backend_cuda, m, SD_COMPUTE_AUTO, SD_KV_INT8, T, 0),
                *other = open_on(&sd_backend_cuda, m, SD_COMPUTE_FP32, T, 0),
                *cpu = open_on(&sd_backend_cpu, m, SD_COMPUTE_FP32, T, 0);
     float *logits = sd_alloc((size_t)T * (size_t)t.V, sizeof *logits);

@@ -53,7 +53,7 @@ static void chunks_are_alike(const sd_arch *arch, bool by_one, sd_compute comput
     static const int chunks[] = {2, 7, 16, 17, 64, T};
     const sd_tiny_model t = sd_tiny_default(arch);
     sd_model *m = open_tiny(&t);
-    sd_context *cx = open_with(&sd_backend_cuda, m, compute, kv, ROWS, 0);
+    sd_context *cx = open_typed(&sd_backend_cuda, m, compute, kv, ROWS, 0);
     sequence want = open_sequence(cx);
     in_chunks(&want, cx, 0, NULL, by_one ? 1 : 5);
     check(isfinite(want.logits[0]) && want.logits[0] != want.logits[1], "no logits");
