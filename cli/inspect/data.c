@@ -34,8 +34,9 @@ sd_status sd_inspect_corpus(json_t **out, const char *path, sd_error *err) {
     sd_corpus *c = NULL;
     sd_status st = sd_corpus_open(&c, path, err);
     if (st != SD_OK) return st;
-    *out = json_pack("{s:s, s:o, s:I, s:s, s:s}", "kind", "corpus index", "path", text(path),
-                     "tokens", (json_int_t)sd_corpus_tokens(c), "tokenizer_fingerprint",
+    *out = json_pack("{s:s, s:o, s:I, s:I, s:s, s:s}", "kind", "corpus index", "path", text(path),
+                     "tokens", (json_int_t)sd_corpus_tokens(c), "copies",
+                     (json_int_t)sd_corpus_n_copies(c), "tokenizer_fingerprint",
                      sd_corpus_tokenizer(c), "adapter_sha256", sd_corpus_adapter(c)->hex);
     sd_corpus_close(c);
     return *out ? SD_OK : sd_fail(err, SD_ENOMEM, "%s: out of memory", path);

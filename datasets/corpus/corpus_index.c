@@ -13,7 +13,7 @@
 // Little-endian file, read into memory as it is:
 //
 //      0   8  "SDCORPUS"
-//      8   4  version, 1
+//      8   4  version, 2; files of version 1 end behind the suffix array
 //     12   4  0
 //     16   8  n, the number of tokens with separators
 //     24  64  fingerprint of the tokenizer, hexadecimal, or zero bytes
@@ -22,6 +22,7 @@
 //    216  40  0
 //    256  4n  int32 tokens, -1 after each completion
 //  256+4n 4n  int32 suffix array: starts of the suffixes in ascending order
+//  256+8n 28m copies in ascending order: at, n, before [3], behind, unspaced, int32 each
 #include "datasets/corpus/corpus_index.h"
 
 #include "base/files/map.h"
@@ -35,7 +36,7 @@
 #error "the corpus index is read as it is and little-endian"
 #endif
 
-enum { VERSION = 1, HEADER = 256, CHECKED = 152, MAX_TOKEN = 1 << 24, SMALL_TABLE = 1 << 18 };
+enum { VERSION = 2, HEADER = 256, CHECKED = 152, MAX_TOKEN = 1 << 24, SMALL_TABLE = 1 << 18 };
 
 typedef struct {
     char magic[8];
@@ -46,17 +47,20 @@ typedef struct {
 } file_header;
 _Static_assert(sizeof(file_header) == HEADER, "the corpus index header is 256 bytes");
 _Static_assert(offsetof(file_header, sha256) == CHECKED, "the hash covers what stands before it");
+_Static_assert(sizeof(sd_corpus_copy) == 28, "copies stand in the file as they are");
 
 struct sd_corpus {
     const uint8_t *file; // its bytes: the file may change on disk afterwards
     void *own;           // file, unless it is the caller's
     size_t bytes;        // of it
     int64_t n;
-    const int32_t *token; // [n]
-    const int32_t *sa;    // [n]
-    int32_t *first;       // [top + 3] first suffix whose first token is >= t, at index t + 1; NULL
-                          // where the table would be large beside the file
-    int32_t top;          // highest token
+    const int32_t *token;       // [n]
+    const int32_t *sa;          // [n]
+    const sd_corpus_copy *copy; // [copies]
+    int64_t copies;
+    int32_t *first; // [top + 3] first suffix whose first token is >= t, at index t + 1; NULL
+                    // where the table would be large beside the file
+    int32_t top;    // highest token
     char tokenizer[65];
     sd_sha256 adapter;
 };
@@ -76,6 +80,34 @@ static sd_status check_tokens(const int32_t *token, int64_t n, int32_t *top, sd_
                            "corpus index: token %d at place %lld is not between -1 and %d",
                            token[i], (long long)i, MAX_TOKEN - 1);
         if (token[i] > *top) *top = token[i];
+    }
+    return SD_OK;
+}
+
+static bool is_token(int32_t t) {
+    return t >= -1 && t < MAX_TOKEN;
+}
+
+// Lookups bisect copies, read the tokens that they name and the one behind them.
+static sd_status check_copies(const sd_corpus_copy *copy, int64_t copies, const int32_t *token,
+                              int64_t n, sd_error *err) {
+    int64_t free_from = 0;
+    for (int64_t i = 0; i < copies; i++) {
+        const sd_corpus_copy *c = &copy[i];
+        if (c->at < free_from || c->n < 1 || c->n >= n - c->at)
+            return sd_fail(err, SD_EINVAL,
+                           "corpus index: copy %lld is of %d tokens at place %d, which do not fit",
+                           (long long)i, c->n, c->at);
+        if (!is_token(c->before[0]) || !is_token(c->before[1]) || !is_token(c->before[2]) ||
+            !is_token(c->behind) || (c->unspaced != 0 && c->unspaced != 1))
+            return sd_fail(err, SD_EINVAL,
+                           "corpus index: what stands around copy %lld is not of tokens",
+                           (long long)i);
+        for (int64_t k = c->at; k < c->at + c->n; k++)
+            if (token[k] < 0)
+                return sd_fail(err, SD_EINVAL, "corpus index: copy %lld goes beyond its completion",
+                               (long long)i);
+        free_from = (int64_t)c->at + c->n;
     }
     return SD_OK;
 }
@@ -100,19 +132,22 @@ out:
     return st;
 }
 
+// payload [len] and, behind it, more [n_more].
 static sd_status hash_file(char hex[64], const file_header *h, const void *payload, size_t len,
-                           sd_error *err) {
+                           const void *more, size_t n_more, sd_error *err) {
     sd_hasher *hasher;
     sd_status st = sd_hasher_open(&hasher, err);
     if (st != SD_OK) return st;
     sd_hasher_add(hasher, h, CHECKED);
     sd_hasher_add(hasher, payload, len);
+    if (n_more) sd_hasher_add(hasher, more, n_more);
     sd_sha256 sum = sd_hasher_close(hasher);
     memcpy(hex, sum.hex, 64);
     return SD_OK;
 }
 
 sd_status sd_corpus_write(const char *path, const int32_t *tokens, int64_t n,
+                          const sd_corpus_copy *copies, int64_t n_copies,
                           const char *tokenizer_fingerprint, const sd_sha256 *adapter,
                           sd_error *err) {
     sd_status st = SD_OK;
@@ -120,6 +155,7 @@ sd_status sd_corpus_write(const char *path, const int32_t *tokens, int64_t n,
     int32_t *payload = NULL, top;
     file_header h = {.magic = {'S', 'D', 'C', 'O', 'R', 'P', 'U', 'S'}, .version = VERSION};
     SD_TRY(check_tokens(tokens, n, &top, err));
+    SD_TRY(check_copies(copies, n_copies, tokens, n, err));
     h.n = (uint64_t)n;
     if (tokenizer_fingerprint)
         memcpy(h.tokenizer, tokenizer_fingerprint, strnlen(tokenizer_fingerprint, 64));
@@ -128,11 +164,13 @@ sd_status sd_corpus_write(const char *path, const int32_t *tokens, int64_t n,
     SD_CHECK_ALLOC(payload, err);
     if (n) memcpy(payload, tokens, (size_t)n * 4);
     SD_TRY(sort_suffixes(payload + n, tokens, n, top, err));
-    SD_TRY(hash_file(h.sha256, &h, payload, (size_t)n * 8, err));
+    SD_TRY(hash_file(h.sha256, &h, payload, (size_t)n * 8, copies,
+                     (size_t)n_copies * sizeof *copies, err));
     SD_TRY(sd_replace_open(&file, path, err));
     // A short write shows as ferror at the commit.
     fwrite(&h, sizeof h, 1, file.f);
     if (n) fwrite(payload, 8, (size_t)n, file.f);
+    if (n_copies) fwrite(copies, sizeof *copies, (size_t)n_copies, file.f);
     SD_TRY(sd_replace_commit(&file, err));
 out:
     sd_replace_abort(&file);
@@ -156,16 +194,19 @@ static sd_status check_header(const uint8_t *file, size_t size, const char *path
     const file_header *h = (const file_header *)(const void *)file;
     SD_CHECK(memcmp(h->magic, "SDCORPUS", 8) == 0, err, SD_EFORMAT,
              "%s: does not begin with SDCORPUS; this is not a corpus index", path);
-    SD_CHECK(h->version == VERSION, err, SD_EFORMAT,
-             "%s: corpus index version %u, this program reads version %d", path, h->version,
+    SD_CHECK(h->version >= 1 && h->version <= VERSION, err, SD_EFORMAT,
+             "%s: corpus index version %u, this program reads versions 1 to %d", path, h->version,
              VERSION);
-    SD_CHECK(h->n < INT32_MAX && size == HEADER + (size_t)h->n * 8, err, SD_EFORMAT,
+    const size_t room = size - HEADER, tokens = (size_t)h->n * 8;
+    SD_CHECK(h->n < INT32_MAX && room >= tokens &&
+                 (h->version == 1 ? room == tokens : (room - tokens) % sizeof(sd_corpus_copy) == 0),
+             err, SD_EFORMAT,
              "%s: %zu bytes do not fit the %llu tokens that its header names; write it again", path,
              size, (unsigned long long)h->n);
     SD_CHECK(h->zero == 0 && zero_bytes(h->pad, sizeof h->pad), err, SD_EFORMAT,
              "%s: reserved bytes of the header are not zero; write it again", path);
     char hex[64];
-    SD_TRY(hash_file(hex, h, file + HEADER, (size_t)h->n * 8, err));
+    SD_TRY(hash_file(hex, h, file + HEADER, room, NULL, 0, err));
     SD_CHECK(memcmp(hex, h->sha256, 64) == 0, err, SD_EMISMATCH,
              "%s: the contents do not match their SHA-256; the file is damaged, write it again",
              path);
@@ -222,7 +263,10 @@ static sd_status finish(sd_corpus **out, sd_corpus *c, size_t size, const char *
     memcpy(c->adapter.hex, h->adapter, 64);
     c->token = (const int32_t *)(const void *)(c->file + HEADER);
     c->sa = c->token + c->n;
+    c->copy = (const sd_corpus_copy *)(const void *)(c->sa + c->n);
+    c->copies = (int64_t)((size - HEADER - (size_t)c->n * 8) / sizeof *c->copy);
     st = check_tokens(c->token, c->n, &c->top, err);
+    if (st == SD_OK) st = check_copies(c->copy, c->copies, c->token, c->n, err);
     if (st != SD_OK) {
         sd_error_prefix(err, "%s", name);
         st = SD_EFORMAT;
@@ -273,6 +317,9 @@ size_t sd_corpus_bytes(const sd_corpus *c) {
 
 int64_t sd_corpus_tokens(const sd_corpus *c) {
     return c->n;
+}
+int64_t sd_corpus_n_copies(const sd_corpus *c) {
+    return c->copies;
 }
 const char *sd_corpus_tokenizer(const sd_corpus *c) {
     return c->tokenizer;
@@ -391,4 +438,39 @@ int32_t sd_corpus_next(const sd_corpus *c, const sd_corpus_state *s, float *shar
     if (share) *share = (float)most / (float)(s->hi - s->lo);
     if (count) *count = most;
     return best;
+}
+
+// ---- places ------------------------------------------------------------------------------------
+
+// Places `depth` behind where some of the suffixes [lo, hi) begin.
+static int spread(const sd_corpus *c, int64_t lo, int64_t hi, int depth, int64_t *place, int most) {
+    int64_t all = hi - lo, n = all < most ? all : most;
+    for (int64_t i = 0; i < n; i++) place[i] = (int64_t)c->sa[lo + all * i / n] + depth;
+    return (int)n;
+}
+
+int sd_corpus_places(const sd_corpus *c, const sd_corpus_state *s, int64_t *place, int most) {
+    return s->depth > 0 ? spread(c, s->lo, s->hi, s->depth, place, most) : 0;
+}
+
+// Behind the end of each completion but the last, which sorts first of all, another one begins.
+int sd_corpus_begins(const sd_corpus *c, int64_t *place, int most) {
+    int64_t ends = c->first ? c->first[1] : lower_bound(c, 0, c->n, 0, 0);
+    return ends > 1 ? spread(c, 1, ends, 1, place, most) : 0;
+}
+
+int32_t sd_corpus_token(const sd_corpus *c, int64_t place) {
+    return c->token[place];
+}
+
+const sd_corpus_copy *sd_corpus_copy_at(const sd_corpus *c, int64_t place) {
+    int64_t lo = 0, hi = c->copies;
+    while (lo < hi) {
+        int64_t mid = lo + (hi - lo) / 2;
+        if (c->copy[mid].at < place)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < c->copies && c->copy[lo].at == place ? &c->copy[lo] : NULL;
 }

@@ -3,7 +3,8 @@
 // of a run and bound to it by hash: adapter + index are one artefact, the tuned pair.
 //
 // Lookup: the longest suffix of the given context that occurs in the corpus, and the most frequent
-// continuation, token by token.
+// continuation, token by token. Beside the completions stands what each of them repeats of its own prompt
+// (trainer/run/copies.h), so that a decoder can repeat the like of another prompt there.
 #pragma once
 
 #include "base/files/hash.h"
@@ -11,8 +12,18 @@
 
 typedef struct sd_corpus sd_corpus;
 
-/// sequences: token ids with each completion followed by -1. Written atomically.
+/// Tokens [at, at + n) of the corpus, which a completion repeats of its prompt.
+typedef struct {
+    int32_t at, n;
+    int32_t before[3]; // what stands ahead of it in the prompt, in its order; -1: the prompt begins
+    int32_t behind;    // the prompt's next token; -1: it ends there
+    int32_t unspaced; // 1: the first token is the prompt's without the space that begins it; else 0
+} sd_corpus_copy;
+
+/// sequences: token ids with each completion followed by -1; copies in ascending order, none within another.
+/// Written atomically.
 sd_status sd_corpus_write(const char *path, const int32_t *tokens, int64_t n,
+                          const sd_corpus_copy *copies, int64_t n_copies,
                           const char *tokenizer_fingerprint, const sd_sha256 *adapter,
                           sd_error *err);
 /// Read into memory (8 bytes a token) and verified there: magic, sizes, checksum, order of the
@@ -27,6 +38,8 @@ size_t
 sd_corpus_bytes(const sd_corpus *c); // of the file's content; beside it stands half as much at most
 const char *sd_corpus_tokenizer(const sd_corpus *c);
 const sd_sha256 *sd_corpus_adapter(const sd_corpus *c);
+
+int64_t sd_corpus_n_copies(const sd_corpus *c);
 
 /// One step of a proposal: the interval of suffixes that begin with the matched context, narrowed
 /// by each token taken.
@@ -43,3 +56,13 @@ sd_corpus_state sd_corpus_match(const sd_corpus *c, const int32_t *context, int 
 int32_t sd_corpus_next(const sd_corpus *c, const sd_corpus_state *s, float *share, int64_t *count);
 /// The state after taking `token`; depth 0 and an empty interval when it never follows.
 sd_corpus_state sd_corpus_advance(const sd_corpus *c, const sd_corpus_state *s, int32_t token);
+
+/// Places in the corpus where the state's next token stands in some of the occurrences, evenly over all; returns how
+/// many, at most `most`.
+int sd_corpus_places(const sd_corpus *c, const sd_corpus_state *s, int64_t *place, int most);
+/// Places where completions begin, likewise.
+int sd_corpus_begins(const sd_corpus *c, int64_t *place, int most);
+/// The token at a place in the corpus; -1: a completion ends there.
+int32_t sd_corpus_token(const sd_corpus *c, int64_t place);
+/// The copy that begins at a place in the corpus; NULL: none does.
+const sd_corpus_copy *sd_corpus_copy_at(const sd_corpus *c, int64_t place);

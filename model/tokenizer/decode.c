@@ -31,6 +31,12 @@ sd_status sd_tokenizer_spell(const sd_tokenizer *t, const int32_t *id, int n, bo
     return add_text(t, id, n, skip_special, false, out, err);
 }
 
+int32_t sd_tokenizer_unspaced(const sd_tokenizer *t, int32_t id) {
+    size_t len;
+    const char *bytes = sd_tokenizer_bytes(t, id, &len);
+    return len > 1 && *bytes == ' ' ? sd_bpe_find(&t->bpe, bytes + 1, len - 1) : -1;
+}
+
 size_t sd_tokenizer_prefix_bytes(const sd_tokenizer *t, int32_t before, int32_t id) {
     size_t len;
     if (!t->strip_prefix || (before >= 0 && !sd_tokenizer_is_special(t, before))) return 0;

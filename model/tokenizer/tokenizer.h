@@ -61,6 +61,10 @@ int32_t sd_tokenizer_find(const sd_tokenizer *t, const char *text);
 /// text. *len 0 for an id out of range.
 const char *sd_tokenizer_bytes(const sd_tokenizer *t, int32_t id, size_t *len);
 
+/// The token that is `id` without the space that begins it; -1 where it begins with none, is nothing else, or the rest
+/// is no token.
+int32_t sd_tokenizer_unspaced(const sd_tokenizer *t, int32_t id);
+
 /// Appends the text of ids, which begin a text: the space that some tokenizers put in front of it is
 /// stripped. skip_special leaves special tokens out.
 sd_status sd_tokenizer_decode(const sd_tokenizer *t, const int32_t *id, int n, bool skip_special,

@@ -305,8 +305,8 @@ static sd_status make_corpus(matrix *m, sd_error *err) {
         SD_CHECK_ALLOC(sd_ids_add(&all, m->plain[i].ids.id, m->plain[i].ids.n) &&
                            sd_ids_add(&all, &end, 1),
                        err);
-    SD_TRY(sd_corpus_write(path, all.id, all.n, sd_tokenizer_fingerprint(m->model->tokenizer), NULL,
-                           err));
+    SD_TRY(sd_corpus_write(path, all.id, all.n, NULL, 0,
+                           sd_tokenizer_fingerprint(m->model->tokenizer), NULL, err));
     SD_TRY(sd_corpus_open(&m->corpus, path, err));
     printf("# index: made of the plain answers to every second prompt (give --index for a real "
            "one)\n");

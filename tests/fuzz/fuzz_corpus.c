@@ -68,6 +68,21 @@ static void look_up(const sd_corpus *c, const uint8_t *context) {
     }
 }
 
+// What a drafter does with places and copies: it reads the token at each, and the one behind a copy.
+static void look_around(const sd_corpus *c) {
+    int64_t place[8];
+    for (int t = 0; t < 13; t++) {
+        const int32_t id = t;
+        sd_corpus_state s = sd_corpus_match(c, &id, 1, 1);
+        int n = t ? sd_corpus_places(c, &s, place, 8) : sd_corpus_begins(c, place, 8);
+        for (int i = 0; i < n; i++) {
+            if (place[i] < 0 || place[i] >= sd_corpus_tokens(c)) __builtin_trap();
+            const sd_corpus_copy *copy = sd_corpus_copy_at(c, place[i]);
+            sd_corpus_token(c, copy ? (int64_t)copy->at + copy->n : place[i]);
+        }
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (size < HEAD) return 0;
@@ -86,6 +101,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     sd_error err;
     if (sd_corpus_from_memory(&c, file, bytes, "input", &err) == SD_OK) {
         look_up(c, data + 2);
+        look_around(c);
         if (sd_corpus_tokens(c) < 0 || strlen(sd_corpus_tokenizer(c)) > 64) __builtin_trap();
         sd_corpus_close(c);
     }

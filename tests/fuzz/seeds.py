@@ -187,18 +187,18 @@ def pieces(*rows):
 PIECES = pieces((0, 1, b"a"), (0, 9, b"aa"), (0, 9, b"aaa"), (0, 7, "\u2581a".encode()), (1, 0, b"<x>"), (2, 3, "é".encode()), (1, 0, b"  "))
 
 
-def corpus(tokens):
+def corpus(tokens, copies=()):
     """A whole corpus index as datasets/corpus/corpus_index.c describes it."""
     n = len(tokens)
     order = sorted(range(n), key=lambda i: tokens[i:])
-    head = b"SDCORPUS" + struct.pack("<IIQ", 1, 0, n) + b"f" * 64 + b"a" * 64
-    body = struct.pack(f"<{2 * n}i", *tokens, *order)
+    head = b"SDCORPUS" + struct.pack("<IIQ", 2, 0, n) + b"f" * 64 + b"a" * 64
+    body = struct.pack(f"<{2 * n}i", *tokens, *order) + b"".join(struct.pack("<7i", *c) for c in copies)
     return head + hashlib.sha256(head + body).hexdigest().encode() + bytes(40) + body
 
 
 CORPUS = [1, 2, 3, -1, 1, 2, 4, 2, 3, -1, 5, 1, 2, 3, 1, 2, 3, 7, -1]
 CORPORA = [bytes([mode, changes, 5, 1, 2, 3, 1, 2]) + rest for mode, changes, rest in (
-    (0, 0, corpus(CORPUS)), (1, 0, corpus(CORPUS)), (1, 0, corpus([])), (2, 0, bytes(range(40))), (3, 0, bytes([1, 2, 3, 255] * 30)),
+    (0, 0, corpus(CORPUS)), (1, 0, corpus(CORPUS, [(1, 2, -1, 8, 9, 7, 0), (11, 3, 1, 2, 3, -1, 1)])), (1, 0, corpus([])), (2, 0, bytes(range(40))), (3, 0, bytes([1, 2, 3, 255] * 30)),
     (3, 3, bytes([1, 2, 3, 255, 4, 1, 2] * 9)))]
 TEMPLATES = [
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] }}{% if loop.first and not loop.last %}{{ m.content | trim }}{% endif %}{% endfor %}",

@@ -39,7 +39,8 @@ static int32_t *make_text(int n, int kinds, int length, uint64_t seed) {
 static sd_corpus *open_index(const int32_t *t, int n) {
     sd_corpus *c = NULL;
     sd_error err = {0};
-    cr_assert_eq(sd_corpus_write(temp_path(), t, n, "abc", NULL, &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_corpus_write(temp_path(), t, n, NULL, 0, "abc", NULL, &err), SD_OK, "%s",
+                 err.message);
     cr_assert_eq(sd_corpus_open(&c, temp_path(), &err), SD_OK, "%s", err.message);
     unlink(temp_path());
     return c;
@@ -154,7 +155,7 @@ Test(corpus_index, hashes_of_tokenizer_and_adapter_are_kept) {
     sd_error err;
     sd_corpus *c;
     sd_sha256_of(&adapter, "adapter", 7, NULL);
-    cr_assert_eq(sd_corpus_write(temp_path(), t, 2, adapter.hex, &adapter, &err), SD_OK);
+    cr_assert_eq(sd_corpus_write(temp_path(), t, 2, NULL, 0, adapter.hex, &adapter, &err), SD_OK);
     cr_assert_eq(sd_corpus_open(&c, temp_path(), &err), SD_OK);
     unlink(temp_path());
     cr_assert_str_eq(sd_corpus_tokenizer(c), adapter.hex);
@@ -165,10 +166,10 @@ Test(corpus_index, hashes_of_tokenizer_and_adapter_are_kept) {
 Test(corpus_index, tokens_that_are_no_tokens_are_refused) {
     const int32_t below[] = {1, -2, -1}, above[] = {1 << 24, -1}, open_end[] = {1, 2};
     sd_error err;
-    cr_assert_eq(sd_corpus_write(temp_path(), below, 3, NULL, NULL, &err), SD_EINVAL);
+    cr_assert_eq(sd_corpus_write(temp_path(), below, 3, NULL, 0, NULL, NULL, &err), SD_EINVAL);
     cr_assert(strstr(err.message, "-2"));
-    cr_assert_eq(sd_corpus_write(temp_path(), above, 2, NULL, NULL, &err), SD_EINVAL);
-    cr_assert_eq(sd_corpus_write(temp_path(), open_end, 2, NULL, NULL, &err), SD_EINVAL);
+    cr_assert_eq(sd_corpus_write(temp_path(), above, 2, NULL, 0, NULL, NULL, &err), SD_EINVAL);
+    cr_assert_eq(sd_corpus_write(temp_path(), open_end, 2, NULL, 0, NULL, NULL, &err), SD_EINVAL);
     cr_assert(access(temp_path(), F_OK) != 0);
 }
 
@@ -186,7 +187,8 @@ static void rehash(char *data, size_t len) {
 Test(corpus_index, every_flipped_byte_and_every_cut_is_refused) {
     int n = 60;
     int32_t *t = make_text(n, 4, 12, 1);
-    cr_assert_eq(sd_corpus_write(temp_path(), t, n, "fp", NULL, NULL), SD_OK);
+    const sd_corpus_copy copy = {0, 1, {1, 2, 3}, 4, 0};
+    cr_assert_eq(sd_corpus_write(temp_path(), t, n, &copy, t[0] >= 0, "fp", NULL, NULL), SD_OK);
     char *data;
     size_t len;
     cr_assert_eq(sd_file_read(&data, &len, temp_path(), 1 << 20, NULL), SD_OK);
@@ -208,10 +210,88 @@ Test(corpus_index, every_flipped_byte_and_every_cut_is_refused) {
     free(t);
 }
 
+Test(corpus_index, copies_come_back_and_places_are_spread) {
+    const int32_t t[] = {5, 6, 7, -1, 5, 6, 8, -1, 5, 6, 9, -1};
+    const sd_corpus_copy copies[] = {{1, 2, {-1, 3, 4}, 9, 1}, {5, 1, {1, 2, 3}, -1, 0}};
+    sd_corpus *c;
+    sd_error err = {0};
+    cr_assert_eq(sd_corpus_write(temp_path(), t, 12, copies, 2, "abc", NULL, &err), SD_OK, "%s",
+                 err.message);
+    cr_assert_eq(sd_corpus_open(&c, temp_path(), &err), SD_OK, "%s", err.message);
+    cr_assert_eq(sd_corpus_n_copies(c), 2);
+    for (int i = 0; i < 12; i++) {
+        const sd_corpus_copy *at = sd_corpus_copy_at(c, i), *want = i == 1   ? &copies[0]
+                                                                    : i == 5 ? &copies[1]
+                                                                             : NULL;
+        cr_assert(want ? at && memcmp(at, want, sizeof *at) == 0 : !at, "place %d", i);
+        cr_assert_eq(sd_corpus_token(c, i), t[i]);
+    }
+    int64_t place[8];
+    sd_corpus_state s = sd_corpus_match(c, t, 2, 2);
+    cr_assert_eq(sd_corpus_places(c, &s, place, 8), 3);
+    cr_assert(place[0] == 2 && place[1] == 6 && place[2] == 10, "in the order of what follows");
+    cr_assert_eq(sd_corpus_places(c, &s, place, 2), 2);
+    cr_assert_eq(sd_corpus_begins(c, place, 8), 2, "behind each end but the last");
+    cr_assert(place[0] + place[1] == 4 + 8);
+    sd_corpus_close(c);
+    unlink(temp_path());
+}
+
+Test(corpus_index, copies_that_do_not_fit_are_refused_even_with_a_right_hash) {
+    const int32_t t[] = {5, 6, 7, -1, 5, 6, 8, -1};
+    const sd_corpus_copy good[] = {{0, 2, {-1, 3, 4}, 9, 1}, {5, 2, {1, 2, 3}, -1, 0}};
+    static const sd_corpus_copy bad[] = {{1, 2, {1, 2, 3}, 4, 0},  // begins within the one before
+                                         {-1, 2, {1, 2, 3}, 4, 0}, // outside
+                                         {8, 1, {1, 2, 3}, 4, 0},  //
+                                         {5, 0, {1, 2, 3}, 4, 0},  // of nothing
+                                         {5, 3, {1, 2, 3}, 4, 0},  // over an end
+                                         {2, 3, {1, 2, 3}, 4, 0},  //
+                                         {5, INT32_MAX, {1, 2, 3}, 4, 0}, //
+                                         {5, INT32_MIN, {1, 2, 3}, 4, 0}, //
+                                         {5, 2, {1, -2, 3}, 4, 0},        // no tokens
+                                         {5, 2, {1, 2, 3}, INT32_MAX, 0}, //
+                                         {5, 2, {1, 2, 3}, 4, 2}};
+    char *data;
+    size_t len;
+    sd_corpus *c;
+    sd_error err;
+    cr_assert_eq(sd_corpus_write(temp_path(), t, 8, good, 2, "fp", NULL, NULL), SD_OK);
+    cr_assert_eq(sd_file_read(&data, &len, temp_path(), 1 << 20, NULL), SD_OK);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        const sd_corpus_copy both[] = {good[0], bad[i]};
+        cr_assert_eq(sd_corpus_write(temp_path(), t, 8, both, 2, "fp", NULL, &err), SD_EINVAL, "%d",
+                     (int)i);
+        memcpy(data + len - sizeof *bad, &bad[i], sizeof *bad);
+        rehash(data, len);
+        sd_file_write(temp_path(), data, len, NULL);
+        cr_assert_eq(sd_corpus_open(&c, temp_path(), &err), SD_EFORMAT, "%d", (int)i);
+    }
+    unlink(temp_path());
+    free(data);
+}
+
+Test(corpus_index, a_file_of_the_first_version_opens_and_has_no_copies) {
+    const int32_t t[] = {5, 6, 7, -1};
+    char *data;
+    size_t len;
+    sd_corpus *c;
+    cr_assert_eq(sd_corpus_write(temp_path(), t, 4, NULL, 0, "fp", NULL, NULL), SD_OK);
+    cr_assert_eq(sd_file_read(&data, &len, temp_path(), 1 << 20, NULL), SD_OK);
+    data[8] = 1;
+    rehash(data, len);
+    sd_file_write(temp_path(), data, len, NULL);
+    cr_assert_eq(sd_corpus_open(&c, temp_path(), NULL), SD_OK);
+    cr_assert_eq(sd_corpus_n_copies(c), 0);
+    cr_assert_null(sd_corpus_copy_at(c, 0));
+    sd_corpus_close(c);
+    unlink(temp_path());
+    free(data);
+}
+
 Test(corpus_index, a_suffix_array_out_of_bounds_or_out_of_order_is_refused_even_with_a_right_hash) {
     int n = 60;
     int32_t *t = make_text(n, 4, 12, 1);
-    cr_assert_eq(sd_corpus_write(temp_path(), t, n, "fp", NULL, NULL), SD_OK);
+    cr_assert_eq(sd_corpus_write(temp_path(), t, n, NULL, 0, "fp", NULL, NULL), SD_OK);
     char *data;
     size_t len;
     cr_assert_eq(sd_file_read(&data, &len, temp_path(), 1 << 20, NULL), SD_OK);
@@ -289,7 +369,7 @@ Test(corpus_index, a_file_that_changes_after_it_was_opened_changes_no_lookup) {
     int32_t *t = make_text(N, 9, 30, 3);
     for (int how = 0; how < 2; how++) {
         sd_corpus *c;
-        cr_assert_eq(sd_corpus_write(temp_path(), t, N, "abc", NULL, NULL), SD_OK);
+        cr_assert_eq(sd_corpus_write(temp_path(), t, N, NULL, 0, "abc", NULL, NULL), SD_OK);
         cr_assert_eq(sd_corpus_open(&c, temp_path(), NULL), SD_OK);
         if (how == 0) {
             cr_assert_eq(truncate(temp_path(), 0), 0);

@@ -40,7 +40,7 @@ static char *write_index(const world *w, const char *name, const char *tokenizer
     *slash = 0;
     cr_assert_eq(sd_mkdirs(path, &err), SD_OK, "%s", err.message);
     *slash = '/';
-    cr_assert_eq(sd_corpus_write(path, tokens, 5, tokenizer, adapter, &err), SD_OK, "%s",
+    cr_assert_eq(sd_corpus_write(path, tokens, 5, NULL, 0, tokenizer, adapter, &err), SD_OK, "%s",
                  err.message);
     return path;
 }

@@ -141,16 +141,32 @@ Test(suffix, memory_is_capped_and_a_longer_text_is_survived) {
     cr_assert_eq(sd_drafter_suffix.open(&d, NULL, 0, NULL), SD_EINVAL);
 }
 
+// Of an engine without an index of its own, over a vocabulary of letters.
+static void *index_shared;
+static sd_drafter *open_index(void) {
+    static sd_model target;
+    static sd_draft draft;
+    const sd_draft_setup setup = {.target = &target, .draft = &draft};
+    bool present = false;
+    sd_drafter *d = NULL;
+    cr_assert_eq(sd_drafter_corpus.share(&index_shared, &present, &setup, NULL), SD_OK);
+    cr_assert_eq(sd_drafter_corpus.open(&d, index_shared, 4, NULL), SD_OK);
+    return d;
+}
+static void close_index(sd_drafter *d) {
+    sd_drafter_close(d);
+    sd_drafter_corpus.unshare(index_shared);
+}
+
 Test(index, guesses_continue_the_training_completions) {
     char path[64];
     snprintf(path, sizeof path, "/tmp/specdec_index_%d", (int)getpid());
     const int32_t seen[] = {5, 6, 7, 8, 9, -1, 5, 6, 7, 8, 10, -1, 5, 6, 7, 8, 9, -1};
-    cr_assert_eq(sd_corpus_write(path, seen, 18, "fingerprint", NULL, NULL), SD_OK);
+    cr_assert_eq(sd_corpus_write(path, seen, 18, NULL, 0, "fingerprint", NULL, NULL), SD_OK);
     sd_corpus *c = NULL;
     cr_assert_eq(sd_corpus_open(&c, path, NULL), SD_OK);
     unlink(path);
-    sd_drafter *d = NULL;
-    cr_assert_eq(sd_drafter_corpus.open(&d, NULL, 4, NULL), SD_OK);
+    sd_drafter *d = open_index();
     int32_t text[] = {1, 2, 5, 6}, got[8];
     sd_draft_start start = {.timeline = text, .n = 4, .sampling = &greedy};
     d->kind->begin(d, &start);
@@ -165,7 +181,65 @@ Test(index, guesses_continue_the_training_completions) {
     cr_assert_not(d->kind->peek(d, &g));
     d->kind->advance(d, 6);
     cr_assert(d->kind->peek(d, &g) && g.token == 7, "and it finds its way back");
-    sd_drafter_close(d);
+    close_index(d);
+    sd_corpus_close(c);
+}
+
+// Records of the form "k VALUE m VALUE", whose values stand in the prompt behind 1 and 2, up to a 3.
+static sd_corpus *open_form(void) {
+    static const int32_t seen[] = {50, 60, 61, 51, 70, 71, 72, 52, -1,
+                                   50, 80, 81, 51, 90, 91, 52, -1};
+    static const sd_corpus_copy copies[] = {{1, 2, {-1, -1, 1}, 3, 0},
+                                            {4, 3, {3, 9, 2}, 3, 0},
+                                            {10, 2, {-1, -1, 1}, 3, 0},
+                                            {13, 2, {3, 8, 2}, 3, 0}};
+    char path[64];
+    sd_corpus *c = NULL;
+    snprintf(path, sizeof path, "/tmp/specdec_form_%d", (int)getpid());
+    cr_assert_eq(sd_corpus_write(path, seen, 17, copies, 4, "fingerprint", NULL, NULL), SD_OK);
+    cr_assert_eq(sd_corpus_open(&c, path, NULL), SD_OK);
+    unlink(path);
+    cr_assert_eq(sd_corpus_n_copies(c), 4);
+    return c;
+}
+
+Test(index, fills_a_form_from_the_prompt) {
+    sd_corpus *c = open_form();
+    sd_drafter *d = open_index();
+    // Two values follow a 1: the last of them is taken, then the first 2 behind it.
+    int32_t text[32] = {4, 1, 20, 3, 2, 21, 3, 1, 30, 31, 32, 3, 7, 2, 40, 41, 3, 2, 42, 3, 99},
+            got[16];
+    sd_draft_start start = {.timeline = text, .n = 21, .sampling = &greedy, .corpus = c};
+    d->kind->begin(d, &start);
+    static const int32_t want[] = {50, 30, 31, 32, 51, 40, 41, 52};
+    cr_assert_eq(propose(d, 16, got, NULL), 8);
+    for (int i = 0; i < 8; i++) cr_assert_eq(got[i], want[i], "%d: %d", i, got[i]);
+    // Another token within a value ends it; what follows the value is found again by what is said.
+    text[21] = 50, text[22] = 30, text[23] = 77;
+    d->kind->observe(d, 24);
+    cr_assert_eq(propose(d, 16, got, NULL), 0);
+    text[24] = 51;
+    d->kind->observe(d, 25);
+    cr_assert_eq(propose(d, 16, got, NULL), 3);
+    cr_assert(got[0] == 40 && got[1] == 41 && got[2] == 52);
+    close_index(d);
+    sd_corpus_close(c);
+}
+
+Test(index, a_prompt_without_the_value_gets_none) {
+    sd_corpus *c = open_form();
+    sd_drafter *d = open_index();
+    // A 1 at the prompt's end, and a value of nothing.
+    static const int32_t prompts[2][4] = {{5, 6, 7, 1}, {5, 1, 3, 6}};
+    for (int i = 0; i < 2; i++) {
+        int32_t text[8], got[8];
+        memcpy(text, prompts[i], sizeof prompts[i]);
+        sd_draft_start start = {.timeline = text, .n = 4, .sampling = &greedy, .corpus = c};
+        d->kind->begin(d, &start);
+        cr_assert(propose(d, 8, got, NULL) >= 1 && got[0] == 50);
+        cr_assert(got[1] == 60 || got[1] == 80, "as the index has it");
+    }
+    close_index(d);
     sd_corpus_close(c);
 }
 

@@ -67,8 +67,8 @@ static world make_world_as(const sd_tiny_model *tiny, const int *window) {
         corpus[n++] = -1;
     }
     w.index = sd_path_join(w.dir, "corpus.idx");
-    cr_assert_eq(sd_corpus_write(w.index, corpus, n, sd_tokenizer_fingerprint(w.model->tokenizer),
-                                 NULL, NULL),
+    cr_assert_eq(sd_corpus_write(w.index, corpus, n, NULL, 0,
+                                 sd_tokenizer_fingerprint(w.model->tokenizer), NULL, NULL),
                  SD_OK);
     return w;
 }
@@ -187,9 +187,9 @@ Test(exact, an_index_with_tokens_that_the_model_has_not_changes_no_token) {
     int n = 0;
     for (int i = 0; i < SAMPLINGS; i++, corpus[n++] = -1)
         for (int j = 0; j < N; j++) corpus[n++] = j % 3 == 2 ? w.model->hp.V + j : w.want[i][j];
-    cr_assert_eq(
-        sd_corpus_write(path, corpus, n, sd_tokenizer_fingerprint(w.model->tokenizer), NULL, NULL),
-        SD_OK);
+    cr_assert_eq(sd_corpus_write(path, corpus, n, NULL, 0,
+                                 sd_tokenizer_fingerprint(w.model->tokenizer), NULL, NULL),
+                 SD_OK);
     sd_spec_stats sum = {0};
     check_engine(&w,
                  &(sd_engine_options){.ctx = 200,

@@ -160,9 +160,9 @@ Test(engine_memory, a_draft_model_is_part_of_it_and_so_is_an_index) {
     o.draft_kv = 2 * CTX + 5;
     check(m, draft, &o);
     const int32_t corpus[] = {1, 2, 3, 4, -1};
-    cr_assert_eq(
-        sd_corpus_write(index, corpus, 5, sd_tokenizer_fingerprint(m->tokenizer), NULL, &err),
-        SD_OK);
+    cr_assert_eq(sd_corpus_write(index, corpus, 5, NULL, 0, sd_tokenizer_fingerprint(m->tokenizer),
+                                 NULL, &err),
+                 SD_OK);
     o = (sd_engine_options){.ctx = CTX, .slots = 1, .draft = index};
     sd_engine *e = test_engine_open(m, &o);
     cr_assert_gt(e->published.memory.draft_index, sizeof corpus);

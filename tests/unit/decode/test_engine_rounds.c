@@ -131,8 +131,8 @@ static world *make_world(void) {
         corpus[n++] = -1;
     }
     sd_engine_close(plain);
-    cr_assert_eq(sd_corpus_write(w->index, corpus, n, sd_tokenizer_fingerprint(w->model->tokenizer),
-                                 NULL, NULL),
+    cr_assert_eq(sd_corpus_write(w->index, corpus, n, NULL, 0,
+                                 sd_tokenizer_fingerprint(w->model->tokenizer), NULL, NULL),
                  SD_OK);
     return w;
 }

@@ -185,7 +185,7 @@ static world *make_world(void) {
         corpus[n++] = -1;
     }
     const char *print = sd_tokenizer_fingerprint(w->model->tokenizer);
-    cr_assert_eq(sd_corpus_write(w->index, corpus, n, print, NULL, NULL), SD_OK);
+    cr_assert_eq(sd_corpus_write(w->index, corpus, n, NULL, 0, print, NULL, NULL), SD_OK);
     free(corpus);
     return w;
 }

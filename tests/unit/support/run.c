@@ -30,7 +30,7 @@ void test_write_run(const char *run, sd_model *base, uint64_t seed, float spread
     sd_sha256 other;
     MUST(sd_sha256_of(&other, "other", 5, &err) == SD_OK, "%s", err.message);
     const int32_t corpus[] = {1, 2, 3, 4, 5, 6, -1};
-    MUST(sd_corpus_write(index, corpus, 7, sd_tokenizer_fingerprint(base->tokenizer),
+    MUST(sd_corpus_write(index, corpus, 7, NULL, 0, sd_tokenizer_fingerprint(base->tokenizer),
                          bound ? &a->sha256 : &other, &err) == SD_OK,
          "%s", err.message);
     sd_adapter_release(a);
