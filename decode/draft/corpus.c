@@ -68,16 +68,18 @@ static void look_up(const corpus *c, cursor *u) {
 
 // ---- pieces of the prompt
 
-// Where the prompt goes on behind the last n of `before`: next to the last piece's end, else the last of all; -1:
-// nowhere.
-static int find_behind(const corpus *c, const int32_t *before, int n, int end) {
-    int last = -1;
-    for (int i = n; i < c->prompt; i++) {
-        if (memcmp(c->text + i - n, before + 3 - n, (size_t)n * sizeof *before) != 0) continue;
-        if (end > 0 && i >= end) return i;
-        last = i;
+// Where the prompt goes on behind as many of the last `most` of before as it has anywhere: next to the last piece's
+// end, else at the last place of all; -1: it has none of them.
+static int find_behind(const corpus *c, const int32_t *before, int most, int end) {
+    int best = -1, length = 1;
+    for (int i = 1; i < c->prompt; i++) {
+        if (c->text[i - 1] != before[2]) continue;
+        int n = 1;
+        while (n < most && n < i && c->text[i - 1 - n] == before[2 - n]) n++;
+        const bool is_next = end > 0 && best >= end;
+        if (n > length || (n == length && !is_next)) best = i, length = n;
     }
-    return last;
+    return best;
 }
 
 // The tokens that two copies have ahead of them alike, from the last on.
@@ -109,9 +111,7 @@ static int find_piece(piece *out, const corpus *c, const cursor *u, const int64_
         if (k < length) length = k;
         out->example[out->n_examples++] = (int64_t)copy[i]->at + copy[i]->n;
     }
-    // Few examples may have a token in common that this prompt lacks.
-    for (; length > 0 && out->from < 0; length--)
-        out->from = find_behind(c, like->before, length, u->end);
+    out->from = find_behind(c, like->before, length, u->end);
     return out->from >= 0 ? most : 0;
 }
 

@@ -116,6 +116,10 @@ plant "an answer is not checked at its end" decode/serve/generation_events.c 's/
 plant "an answer that fails its check is sent" decode/serve/generation_events.c 's/c->unfit = c->check_result.status == SD_EMISMATCH;/c->unfit = false;/' test_serve_constraint
 plant "a draft model draws without the masks" decode/engine/constraint.c 's/if \(c->spent \|\| !go_ahead\(s, n\)\) return NULL;/return NULL;/' test_engine_constraint
 plant "a drafter's proposals are counted as its neighbour's" decode/draft/planner.c 's/s->own, i, s->proposal/s->own, 0, s->proposal/' test_engine_drafters
+plant "a piece of the prompt is repeated beyond its end" decode/draft/corpus.c 's/ \|\| c->text\[p->from\] == p->behind;/;/' test_drafter
+plant "the next value is looked for in the whole prompt" decode/draft/corpus.c 's/const bool is_next = .*;/const bool is_next = false;/' test_drafter
+plant "a copy of an index may go beyond its completion" datasets/corpus/corpus_index.c 's/if \(token\[k\] < 0\)/if (token[k] < -1)/' test_corpus_index
+plant "one token alone is a copy" trainer/run/copies.c 's/LEAST = 2/LEAST = 1/' test_copies
 plant "a drafter is asked before it is ready" decode/draft/planner.c 's/= kind->prepare\(p->drafter\[k\], p->o.prepare_rows\)/= kind->prepare(p->drafter[k], p->o.prepare_rows) || true/' test_engine_drafters
 plant "a draft model's proposals are those of the batch's first" decode/draft/model.c 's/&m->picked\[picks\+\+\]/\&m->picked[0 * picks++]/' test_draft_model
 plant "drafted tokens stay in the draft model's cache" decode/draft/model.c 's/d->kv->len = d->filled < d->n - 1 \? d->filled : d->n - 1;/d->kv->len = d->filled;/' test_engine_rounds
