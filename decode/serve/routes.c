@@ -44,14 +44,15 @@ static void get_version(sd_conn *c) {
     sd_conn_json(c, 200, json_pack("{s:s}", "version", SPECDEC_VERSION));
 }
 
-// One file, no resource from elsewhere; the policy holds it to that.
 static void get_page(sd_conn *c) {
+    char policy[SD_PAGE_POLICY];
+    if (!sd_page_policy(policy)) {
+        sd_conn_json(c, 500, NULL);
+        return;
+    }
     sd_conn_reply(c, &(sd_reply){.status = 200,
                                  .type = "text/html; charset=utf-8",
-                                 .extra = "Content-Security-Policy: default-src 'none'; "
-                                          "style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-                                          "connect-src 'self'; frame-ancestors 'none'; "
-                                          "base-uri 'none'; form-action 'none'\r\n",
+                                 .extra = policy,
                                  .body = (const char *)sd_page,
                                  .len = sd_page_len});
 }

@@ -120,6 +120,12 @@ def chat(p, gate):
     press(p, "\u2039")
     check("... behind which the one before is kept", p.js(LAST + ".querySelector('.body .text').textContent") == before)
 
+    text = "(m => m.versions[m.at].text)(talk.messages.at(-1))"
+    cut = p.js(text)
+    press(p, "Continue")
+    check("an answer that was cut goes on", answered(p) and p.js(text).startswith(cut) and len(p.js(text)) > len(cut)
+          and gate.bodies[-1].get("continue_final_message") is True and gate.bodies[-1]["messages"][-1]["role"] == "assistant", gate.bodies[-1])
+
     set_field(p, "tools", "[not JSON")
     ask(p, "not sent")
     check("a mistake in the settings is said, and the text stays", "list of tools" in p.js("$('note').textContent") and p.js("$('text').value") == "not sent", p.js("$('note').textContent"))
@@ -183,6 +189,12 @@ def safety(p):
       '``` ' + ' '.repeat(20000) + '`', '# ' + '# '.repeat(20000) + 'x', '_a_b'.repeat(20000), 'https://' + '.'.repeat(20000), '**a**'.repeat(20000)].map(t => { const d = document.createElement('div'); showMarkdown(d, t); return d.textContent.length > 0; }).length""") == 11)
     check("reasoning is folded", p.js("""(() => { const d = document.createElement('div'); showVersion(d, {...newVersion('m'), text: 'said', reasoning: '<b>thought</b>', running: false});
       return !d.querySelector('details').open && d.querySelector('details div').textContent === '<b>thought</b>' && d.querySelector('.text').textContent === 'said'; })()"""))
+    clean = len(p.errors)
+    p.js("{ const d = document.createElement('div'); d.innerHTML = '<img src=x onerror=\"window.ran = 1\">'; document.body.append(d); const s = document.createElement('script'); s.textContent = 'window.ran = 1'; d.append(s); } 0")
+    check("a script that got into the page does not run", not p.wait("window.ran === 1", 1))
+    check("... which the console says", len([e for e in p.errors if "Content Security Policy" in e]) >= 2, "\n".join(p.errors))
+    del p.errors[clean:]
+    p.js("document.body.lastChild.remove()")
     p.js("localStorage.setItem('specdec-talk:x', '{\"id\": \"x\"}'); localStorage.setItem('specdec-talk:y', '[not JSON'); listTalks()")
     check("what else stands in the storage is passed over", p.js("readTalks().every(t => t.id !== 'x' && t.id !== 'y')"))
 

@@ -51,7 +51,7 @@ async function stream(v, body, signal, grew) {
 }
 
 // Asks for the message at place i; what stands behind it goes. An answer that stands there becomes an older version.
-async function answer(i) {
+function answer(i) {
   const fields = fieldsOrNote();
   if (!fields) return;
   stopAnswer();
@@ -67,6 +67,19 @@ async function answer(i) {
     body.seed ??= Math.floor(Math.random() * 2 ** 31);
     v.off = newVersion(t.model);
   }
+  follow(t, v, body);
+}
+// An answer that was stopped or cut goes on where it ended.
+function goOn(i) {
+  const fields = fieldsOrNote();
+  if (!fields) return;
+  stopAnswer();
+  const m = talk.messages[i], v = m.versions[m.at], body = {...fields, messages: askedMessages(talk, i + 1), continue_final_message: true};
+  Object.assign(v, {running: true, stopped: false, cut: false, error: "", off: null});
+  follow(talk, v, body);
+}
+// Shows a version of the last message while it comes, without speculation too where it has that.
+async function follow(t, v, body) {
   t.changed = Date.now();
   const mine = asking = new AbortController();
   $("send").textContent = "Stop";

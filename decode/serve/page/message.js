@@ -104,7 +104,8 @@ function endMessage(article, i) {
   const several = m.versions.length > 1 && [button("\u2039", "The version before", () => step(-1)), make("span", {className: "stats"}, m.at + 1 + "/" + m.versions.length), button("\u203a", "The next version", () => step(1))];
   if (several) { several[0].disabled = m.at === 0; several[2].disabled = m.at === m.versions.length - 1; }
   article.append(make("div", {className: "actions"}, copyButton(() => v.text), button("Edit", "Change what further answers build on", () => edit(i)),
-    button(v.error ? "Resend" : "Regenerate", "Asks once more; what came behind it goes", () => answer(i)), ...(several || [])), resultFields(m, i) ?? "");
+    button(v.error ? "Resend" : "Regenerate", "Asks once more; what came behind it goes", () => answer(i)),
+    (v.stopped || v.cut || v.error) && v.text && !v.calls.length && i === talk.messages.length - 1 && button("Continue", "Goes on where it ended", () => goOn(i)), ...(several || [])), resultFields(m, i) ?? "");
 }
 const atEnd = () => $("log").scrollHeight - $("log").scrollTop - $("log").clientHeight < 40;
 const toEnd = () => { $("log").scrollTop = $("log").scrollHeight; };
