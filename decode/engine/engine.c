@@ -79,7 +79,7 @@ sd_status sd_engine_configure(sd_engine *e, const sd_engine_options *o, const sd
     e->ctx = e->o.ctx;
     e->n_slots = e->o.slots + e->o.reserve;
     const int drafted = e->o.spec_length > 0 ? e->n_slots * e->o.spec_length : SD_DRAFT_ROWS;
-    e->max_picked = e->n_slots + drafted;
+    e->max_picked = e->n_slots + drafted + 1; // one scores a prompt, whatever the others do
     // Decoding alone never fills a step: prompts always get on.
     e->max_rows = e->o.prefill_chunk > e->max_picked + 16 ? e->o.prefill_chunk : e->max_picked + 16;
     return SD_OK;

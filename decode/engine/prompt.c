@@ -181,9 +181,10 @@ void sd_prompt_rows(sd_engine *e, sd_rows *b) {
     int room = e->max_rows - b->rows;
     budget left = {.rows = e->o.prefill_chunk < room ? e->o.prefill_chunk : room, .seconds = -1};
     const sd_tenant **order = e->readers + e->n_slots;
-    // One row of each that reads may want a token.
+    // One row of each that reads may want a token. One is left always: those that decode, with all their drafts, and
+    // those that read are max_picked - 1 at most.
     e->score_left = e->max_picked - b->picked - e->n_slots;
-    if (e->score_left < 0) e->score_left = 0;
+    if (e->score_left < 1) e->score_left = 1;
     int n = find_readers(e, order);
     if (n == 0) return;
     if (e->o.step_ms > 0) {

@@ -145,6 +145,31 @@ static void get_model(sd_conn *c) {
     sd_conn_json(c, 200, v);
 }
 
+static json_t *token_json(const sd_tokenizer *t, int32_t id) {
+    size_t len = 0;
+    const char *text = id >= 0 ? sd_tokenizer_bytes(t, id, &len) : NULL;
+    return text ? json_stringn(text, len) : json_null();
+}
+
+// vLLM's: what a client that renders and counts by itself needs to know (lm-eval).
+static void get_tokenizer_info(sd_conn *c) {
+    if (!must_be_loaded(c)) return;
+    const sd_server *s = sd_conn_owner(c);
+    const sd_model *m = s->local->model;
+    if (!m->tokenizer) {
+        sd_api_error e;
+        sd_api_fail(&e, 404, NULL, "this model has no tokenizer");
+        sd_conn_error(c, &e);
+        return;
+    }
+    sd_conn_json(c, 200,
+                 json_pack("{s:o, s:o, s:s?, s:i}", "bos_token",
+                           token_json(m->tokenizer, sd_tokenizer_bos(m->tokenizer)), "eos_token",
+                           token_json(m->tokenizer, sd_tokenizer_eos(m->tokenizer)),
+                           "chat_template", m->chat ? sd_template_source(m->chat) : NULL,
+                           "model_max_length", sd_server_stats(s).ctx));
+}
+
 // The memory of what the local provider has beside its engine.
 static void count_local(sd_metrics *m, const sd_models *local) {
     for (int i = 0; local && i < local->n; i++) {
@@ -201,6 +226,8 @@ static const sd_route routes[] = {
     {"POST", "/v1/detokenize", false, SD_AUTH_USER, true, post_detokenize},
     {"POST", "/tokenize", false, SD_AUTH_USER, true, post_tokenize},
     {"POST", "/detokenize", false, SD_AUTH_USER, true, post_detokenize},
+    {"GET", "/v1/tokenizer_info", false, SD_AUTH_USER, false, get_tokenizer_info},
+    {"GET", "/tokenizer_info", false, SD_AUTH_USER, false, get_tokenizer_info},
     {"GET", "/v1/models", false, SD_AUTH_USER, false, get_models},
     {"GET", "/v1/models/", true, SD_AUTH_USER, false, get_model},
     {"GET", "/metrics", false, SD_AUTH_USER, false, get_metrics},

@@ -161,7 +161,7 @@ Test(anthropic, fields_have_their_meaning) {
     cr_expect(r.continues);
     sd_api_request_free(&r);
     cr_assert_eq(parse(&r, BLOCKS("assistant", USED), &e), 0, "%s", e.message);
-    cr_expect_not(r.continues);
+    cr_expect(!r.continues);
     sd_api_request_free(&r);
     static const char count[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}";
     cr_assert_eq(sd_anthropic_parse(&r, true, count, sizeof count - 1, &e), 0, "%s", e.message);
