@@ -5,10 +5,17 @@
 #include "tests/unit/kernels/support_simde.h"
 #define sd_attention_amx emulated_attention
 #define sd_attention_scratch_amx emulated_scratch
+// Shapes that are not the matrix unit's go to another file, whose instructions this processor may lack.
+#define sd_attention_avx512 of_other_shapes
 
 #include "kernels/cpu/attention_amx.c"
 
 #include "tests/unit/kernels/support_window.h"
+
+void of_other_shapes(float *partial, const sd_attention_rows *r, int split,
+                     const sd_attention_shape *s, float *scratch) {
+    sd_ops_plain.attention(partial, r, split, s, scratch);
+}
 
 static const sd_ops *emulated(void) {
     static sd_ops ops;
