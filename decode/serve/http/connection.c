@@ -124,17 +124,6 @@ static void linger(sd_conn *c) {
 
 // ---- answers
 
-const char *sd_conn_allowed_origin(const sd_conn *c) {
-    const sd_strings *list = c->listener->o.origins;
-    // A head that was not understood has no fields.
-    const char *origin =
-        list && c->http.head.method ? sd_http_field_get(&c->http.head, "origin") : NULL;
-    for (int i = 0; origin && i < list->n; i++)
-        if (strcmp(list->item[i], "*") == 0 || strcmp(list->item[i], origin) == 0)
-            return list->item[i];
-    return NULL;
-}
-
 static void send_head(sd_conn *c, int status, const char *type, int64_t length, const char *extra) {
     struct evbuffer *out = bufferevent_get_output(c->bev);
     if (c->ended && evbuffer_get_length(bufferevent_get_input(c->bev)) == 0) c->keep = false;
