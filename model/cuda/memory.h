@@ -1,4 +1,4 @@
-// What runs a model on a CUDA device needs of it beside its operations: the device itself, memory that goes with an
+// A CUDA device beside its operations, for whatever runs a model there: the device itself, memory that goes with an
 // owner, and copies of what lies anywhere. Inference and training have it from here.
 //
 //     SD_TRY(sd_cuda_find_device(&o.dev, device, err));

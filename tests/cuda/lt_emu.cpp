@@ -135,7 +135,7 @@ int problem_of(Problem *p, void *desc, void *a, void *b, void *c, void *d) {
 uint64_t workspace_of(const Problem &p) {
     return p.n % 3 ? 0 : 1024;
 }
-// What an algorithm was found for.
+// A number for all that an algorithm was found for.
 uint64_t mark_of(const Problem &p) {
     uint64_t h = 0x9E3779B97F4A7C15ull;
     const uint64_t parts[] = {p.m,

@@ -1,6 +1,6 @@
 // cuBLASLt's functions without a device: products on the emulator's queues that obey the descriptors they are given.
 //
-// What the library may do, this one does: it takes the workspace that it asked for and leaves noise there, refuses pointers that are not aligned as
+// This one does whatever the library may: it takes the workspace that it asked for and leaves noise there, refuses pointers that are not aligned as
 // was promised and algorithms that were found for other descriptors, and adds in an order of its own, which changes with the number of rows: nothing
 // of serving, whose rows have the same bits in any company, passes through it unseen.
 #pragma once

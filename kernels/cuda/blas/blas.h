@@ -46,7 +46,7 @@ int sd_cuda_blas_open(sd_cuda_blas **out, const sd_lt_functions *functions, void
 void sd_cuda_blas_close(sd_cuda_blas *b); // the stream is idle; NULL is fine
 /// Queues p; products of one sd_cuda_blas go on one stream, since they share its workspace.
 int sd_cuda_blas_multiply(sd_cuda_blas *b, const sd_cuda_product *p, sd_cuda_stream *s);
-/// What a status from SD_CUDA_BLAS_ERROR on says.
+/// The words of a status from SD_CUDA_BLAS_ERROR on.
 const char *sd_cuda_blas_error_text(int status);
 
 #ifdef __cplusplus

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// What an algorithm depends on.
+// All that an algorithm depends on.
 struct Shape {
     int m, n, k, ta, tb, lda, ldb, ldc, type, type_c;
     unsigned align_a, align_b, align_c; // bytes, 16 at most

@@ -6,7 +6,7 @@
 #include <mutex>
 #include <string.h>
 
-// What lt.h says, held against the library's own header.
+// The numbers of lt.h, held against the library's own header.
 #define SAME(ours, theirs) static_assert((long)(ours) == (long)(theirs), #ours)
 SAME(SD_LT_R_32F, CUDA_R_32F);
 SAME(SD_LT_R_16BF, CUDA_R_16BF);
@@ -43,7 +43,7 @@ static bool opened;
 static sd_lt_functions functions;
 static size_t version;
 
-// What was opened stays, as the driver does: neither outlives being unloaded.
+// The library stays open, as the driver does: neither outlives being unloaded.
 static int open_library(void) {
     const std::lock_guard<std::mutex> hold(opening);
     if (opened) return 0;

@@ -1,4 +1,4 @@
-// What training needs of rows beside its passes: rounding to what enters a product, a bias, rows by their numbers. Each is one reading and one
+// Operations on rows beside training's passes: rounding to what enters a product, a bias, rows by their numbers. Each is one reading and one
 // writing, bound by bandwidth.
 #include "kernels/cuda/scalar.cuh"
 #include "kernels/cuda/train/train.h"

@@ -7,7 +7,7 @@
 
 enum { MOST_SEGMENTS = 16 };
 
-/// What a pass gives of one micro-batch.
+/// The results of one micro-batch.
 typedef struct {
     sd_train_sum sum;
     float *grad;                // [n_params]

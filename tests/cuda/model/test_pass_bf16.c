@@ -38,7 +38,7 @@ static double off(const double *x, const double *want, size_t n) {
     return sqrt(d / size);
 }
 
-// Of each kind of factor over all layers: A, then B, of linear map i of a layer.
+// The largest error of a kind of factor over all layers (A or B of a layer's i-th linear map), in those of the naive pass.
 static double worst_share(const train_case *c, const float *got, const double *naive,
                           const double *exact) {
     double worst = 0;

@@ -1,4 +1,4 @@
-// What a run on the device takes, before anything of it is taken.
+// The memory of a run on the device by part, before anything of it is taken.
 #include "trainer/pass/cuda/private.h"
 
 #include <stdio.h>

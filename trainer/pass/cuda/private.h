@@ -1,4 +1,4 @@
-// What the parts of the CUDA training pass share: memory.c and plan.c (what it takes), open.c, pass.c (a micro-batch), stack.c (products),
+// State and functions that the parts of the CUDA training pass share: memory.c and plan.c (what it takes), open.c, pass.c (a micro-batch), stack.c (products),
 // block_forward.c, block_backward.c, loss_head.c.
 //
 // Everything is queued on one stream, and the host waits once, at the end of a micro-batch. T is what enters products: bf16, or fp32 under
