@@ -59,7 +59,7 @@ static void on_event(void *ctx, const sd_event *ev) {
     if (ev->finish == SD_FINISH_ERROR) fprintf(stderr, "specdec: %s\n", ev->error);
 }
 
-// Of standard output, where it is a terminal; 0: it is none.
+// The width of standard output, where it is a terminal; 0: it is none.
 static int columns(void) {
     struct winsize w;
     bool terminal = isatty(STDOUT_FILENO) == 1 && ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0;

@@ -93,7 +93,7 @@ static int event_wait(sd_cuda_event *e) {
 
 // ---- graphs
 
-// Of this thread alone: others may allocate meanwhile.
+// The capture is this thread's alone: others may allocate meanwhile.
 static int capture_begin(sd_cuda_stream *s) {
     return taken(cudaStreamBeginCapture((cudaStream_t)s, cudaStreamCaptureModeThreadLocal));
 }

@@ -143,7 +143,7 @@ static void cut(writer *w, const sd_context *cx, sd_cuda_rows *to, const sd_row 
         if (longest > c->longest) c->longest = longest;
     }
     if (!cx->steady) return;
-    // Of a steady step are told its rows alone: as many tiles, the last ones without any.
+    // A steady step is told by its rows alone: as many tiles, the last ones without any.
     to->chunk[0].longest = rounded(to->chunk[0].longest);
     to->chunk[0].tiles = to->n;
     for (; tile && tiles < to->n; tiles++) tile[tiles] = (sd_cuda_row_tile){0, 0};

@@ -141,7 +141,7 @@ Test(suffix, memory_is_capped_and_a_longer_text_is_survived) {
     cr_assert_eq(sd_drafter_suffix.open(&d, NULL, 0, NULL), SD_EINVAL);
 }
 
-// Of an engine without an index of its own, over a vocabulary of letters.
+// A drafter of an engine without an index of its own, over a vocabulary of letters.
 static void *index_shared;
 static sd_drafter *open_index(void) {
     static sd_model target;
