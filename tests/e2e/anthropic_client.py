@@ -60,7 +60,7 @@ def run(port):
     check("an answer goes on with what was begun", begun.stop_reason in ("stop_sequence", "max_tokens", "end_turn"), begun)
     e = raises(anthropic.BadRequestError, lambda: client.messages.create(**dict(ask, extra_body={"temperature": 9})))
     check("a bad field is BadRequestError in Anthropic's shape", e is not None and e.body["error"]["type"] == "invalid_request_error" and "temperature" in str(e), e)
-    e = raises(anthropic.NotFoundError, lambda: client.messages.create(**dict(ask, model="claude-none")))
+    e = raises(anthropic.NotFoundError, lambda: client.messages.create(**dict(ask, model="no-such-model")))
     check("an unknown model is NotFoundError", e is not None and e.body["error"]["type"] == "not_found_error", e)
 
 
