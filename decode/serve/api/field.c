@@ -175,3 +175,14 @@ bool sd_field_refuse_unsupported(const json_t *root, sd_api_error *e) {
     }
     return true;
 }
+
+const char *sd_field_text(const json_t *o, const char *key) {
+    const json_t *v = sd_field_get(o, key);
+    bool good = v && sd_json_is_text(v) && strlen(json_string_value(v)) == json_string_length(v);
+    return good ? json_string_value(v) : NULL;
+}
+
+bool sd_api_refuse(sd_api_error *e, const char *path, const char *what) {
+    sd_api_fail(e, 400, path, "%s %s", path, what);
+    return false;
+}

@@ -25,3 +25,8 @@ const char *sd_json_over_limit(const char *text, size_t len);
 
 /// Refuses what is known but not built, unless its value means "off".
 bool sd_field_refuse_unsupported(const json_t *root, sd_api_error *e);
+
+/// The field's text; NULL where it is missing, no text, or has a zero byte.
+const char *sd_field_text(const json_t *o, const char *key);
+/// A 400 that names the field at `path` and says what is wrong with it; false.
+bool sd_api_refuse(sd_api_error *e, const char *path, const char *what);

@@ -23,19 +23,8 @@
 static const char *const text_types[] = {"text", NULL};
 static const char between[] = "\n\n";
 
-static bool refuse(sd_api_error *e, const char *path, const char *what) {
-    sd_api_fail(e, 400, path, "%s %s", path, what);
-    return false;
-}
-
-static const char *text_of(const json_t *o, const char *key) {
-    const json_t *v = sd_field_get(o, key);
-    bool good = v && sd_json_is_text(v) && strlen(json_string_value(v)) == json_string_length(v);
-    return good ? json_string_value(v) : NULL;
-}
-
 static bool is_type(const json_t *o, const char *type) {
-    const char *s = text_of(o, "type");
+    const char *s = sd_field_text(o, "type");
     return s && strcmp(s, type) == 0;
 }
 
@@ -45,7 +34,7 @@ static bool is_type(const json_t *o, const char *type) {
 static json_t *read_texts(const json_t *v, const char *path, sd_api_error *e) {
     if (v && sd_json_is_text(v)) return json_incref((json_t *)(uintptr_t)v);
     if (v && json_is_array(v)) return sd_convert_texts(v, path, text_types, between, e);
-    refuse(e, path, "is neither a string nor an array of text blocks");
+    sd_api_refuse(e, path, "is neither a string nor an array of text blocks");
     return NULL;
 }
 
@@ -71,7 +60,7 @@ static bool add_result(json_t *out, const json_t *block, const char *path, sd_ap
     char where[200];
     snprintf(where, sizeof where, "%s.content", path);
     const json_t *content = sd_field_get(block, "content");
-    if (!text_of(block, "tool_use_id")) return refuse(e, path, "has no tool_use_id");
+    if (!sd_field_text(block, "tool_use_id")) return sd_api_refuse(e, path, "has no tool_use_id");
     json_t *text = content ? read_texts(content, where, e) : json_string("");
     if (e->status) return false;
     json_array_append_new(out, json_pack("{s:s, s:O, s:o}", "role", "tool", "tool_call_id",
@@ -81,9 +70,11 @@ static bool add_result(json_t *out, const json_t *block, const char *path, sd_ap
 
 static bool add_call(json_t *calls, const json_t *block, const char *path, sd_api_error *e) {
     json_t *input = json_object_get(block, "input");
-    if (!text_of(block, "id")) return refuse(e, path, "has no id");
-    if (!text_of(block, "name") || !*text_of(block, "name")) return refuse(e, path, "has no name");
-    if (input && !json_is_object(input)) return refuse(e, path, "has an input that is no object");
+    if (!sd_field_text(block, "id")) return sd_api_refuse(e, path, "has no id");
+    if (!sd_field_text(block, "name") || !*sd_field_text(block, "name"))
+        return sd_api_refuse(e, path, "has no name");
+    if (input && !json_is_object(input))
+        return sd_api_refuse(e, path, "has an input that is no object");
     json_array_append_new(
         calls, json_pack("{s:O, s:s, s:{s:O, s:o}}", "id", json_object_get(block, "id"), "type",
                          "function", "function", "name", json_object_get(block, "name"),
@@ -102,7 +93,7 @@ static bool take_block(parts *p, json_t *out, json_t *block, bool user, const ch
     if (is_type(block, "text")) {
         snprintf(where, sizeof where, "%s.text", path);
         const json_t *text = json_object_get(block, "text");
-        if (!text || !sd_json_is_text(text)) return refuse(e, where, "is not a string");
+        if (!text || !sd_json_is_text(text)) return sd_api_refuse(e, where, "is not a string");
         json_array_append(p->texts, block);
         return true;
     }
@@ -112,7 +103,7 @@ static bool take_block(parts *p, json_t *out, json_t *block, bool user, const ch
     if (!user && is_type(block, "thinking")) {
         const json_t *text = json_object_get(block, "thinking");
         if (!text || !sd_json_is_text(text))
-            return refuse(e, path, "has no thinking that is a string");
+            return sd_api_refuse(e, path, "has no thinking that is a string");
         json_array_append_new(p->thinking, json_pack("{s:s, s:O}", "type", "text", "text", text));
         return true;
     }
@@ -142,7 +133,8 @@ static bool add_blocks(json_t *out, const json_t *list, const char *role, const 
     parts p = {json_array(), json_array(), json_array()};
     size_t i;
     json_t *block;
-    if (user && json_array_size(list) == 0) refuse(e, path, "is empty; give at least one block");
+    if (user && json_array_size(list) == 0)
+        sd_api_refuse(e, path, "is empty; give at least one block");
     json_array_foreach(list, i, block) {
         char where[160];
         snprintf(where, sizeof where, "%s[%zu]", path, i);
@@ -158,8 +150,8 @@ static bool add_blocks(json_t *out, const json_t *list, const char *role, const 
 static bool add_message(json_t *out, const json_t *message, size_t i, sd_api_error *e) {
     char path[96];
     snprintf(path, sizeof path, "messages[%zu]", i);
-    if (!json_is_object(message)) return refuse(e, path, "is not an object");
-    const char *role = text_of(message, "role"), *odd = sd_json_odd_number(message);
+    if (!json_is_object(message)) return sd_api_refuse(e, path, "is not an object");
+    const char *role = sd_field_text(message, "role"), *odd = sd_json_odd_number(message);
     const json_t *content = sd_field_get(message, "content");
     if (odd) {
         sd_api_fail(e, 400, path, "%s has the number %.60s, which no 64 bits hold; give a string",
@@ -170,12 +162,12 @@ static bool add_message(json_t *out, const json_t *message, size_t i, sd_api_err
                           strcmp(role, "system") == 0);
     if (!known) {
         snprintf(path, sizeof path, "messages[%zu].role", i);
-        return refuse(e, path, "is neither user nor assistant");
+        return sd_api_refuse(e, path, "is neither user nor assistant");
     }
     snprintf(path, sizeof path, "messages[%zu].content", i);
     if (content && json_is_array(content)) return add_blocks(out, content, role, path, e);
     if (!content || !sd_json_is_text(content))
-        return refuse(e, path, "is neither a string nor an array of blocks");
+        return sd_api_refuse(e, path, "is neither a string nor an array of blocks");
     json_array_append_new(out, json_pack("{s:s, s:O}", "role", role, "content", content));
     return true;
 }
@@ -205,8 +197,8 @@ static bool add_tool(json_t *out, sd_api_request *r, const json_t *tool, size_t 
                      sd_api_error *e) {
     char path[96];
     snprintf(path, sizeof path, "tools[%zu]", i);
-    if (!json_is_object(tool)) return refuse(e, path, "is not an object");
-    const char *type = text_of(tool, "type");
+    if (!json_is_object(tool)) return sd_api_refuse(e, path, "is not an object");
+    const char *type = sd_field_text(tool, "type");
     if (sd_field_get(tool, "type") && (!type || strcmp(type, "custom") != 0)) {
         sd_convert_skip_tool(r, type);
         return true;
@@ -219,19 +211,20 @@ static bool add_tool(json_t *out, sd_api_request *r, const json_t *tool, size_t 
     if (strict) json_object_set(f, "strict", strict);
     json_array_append_new(out, json_pack("{s:s, s:o}", "type", "function", "function", f));
     if (!sd_openai_is_tool_name(json_object_get(tool, "name")))
-        return refuse(e, path, "has no name of 1 to 64 letters, digits, '_' or '-'");
-    if (!json_is_object(schema)) return refuse(e, path, "has no input_schema that is an object");
+        return sd_api_refuse(e, path, "has no name of 1 to 64 letters, digits, '_' or '-'");
+    if (!json_is_object(schema))
+        return sd_api_refuse(e, path, "has no input_schema that is an object");
     if (about && !json_is_null(about) && !sd_json_is_text(about))
-        return refuse(e, path, "has a description that is not a string");
+        return sd_api_refuse(e, path, "has a description that is not a string");
     if (strict && !json_is_null(strict) && !json_is_boolean(strict))
-        return refuse(e, path, "has a strict that is neither true nor false");
+        return sd_api_refuse(e, path, "has a strict that is neither true nor false");
     return true;
 }
 
 static bool convert_tools(json_t *to, sd_api_request *r, const json_t *from, sd_api_error *e) {
     const json_t *list = sd_field_get(from, "tools");
     if (!list) return true;
-    if (!json_is_array(list)) return refuse(e, "tools", "is not an array");
+    if (!json_is_array(list)) return sd_api_refuse(e, "tools", "is not an array");
     json_t *out = json_array();
     json_object_set_new(to, "tools", out);
     for (size_t i = 0; i < json_array_size(list); i++)
@@ -243,8 +236,8 @@ static bool convert_choice(json_t *to, const json_t *from, sd_api_error *e) {
     const json_t *choice = sd_field_get(from, "tool_choice");
     bool alone = false;
     if (!choice) return true;
-    const char *type = text_of(choice, "type"), *name = text_of(choice, "name");
-    if (!type) return refuse(e, "tool_choice", "is not an object with a type");
+    const char *type = sd_field_text(choice, "type"), *name = sd_field_text(choice, "name");
+    if (!type) return sd_api_refuse(e, "tool_choice", "is not an object with a type");
     if (!sd_field_bool(choice, "disable_parallel_tool_use", &alone, e)) return false;
     if (alone) json_object_set_new(to, "parallel_tool_calls", json_false());
     if (strcmp(type, "auto") == 0 || strcmp(type, "none") == 0) {
@@ -256,8 +249,8 @@ static bool convert_choice(json_t *to, const json_t *from, sd_api_error *e) {
             to, "tool_choice",
             json_pack("{s:s, s:{s:s}}", "type", "function", "function", "name", name));
     } else {
-        return refuse(e, "tool_choice",
-                      "has a type other than auto, any, none, and tool with a name");
+        return sd_api_refuse(e, "tool_choice",
+                             "has a type other than auto, any, none, and tool with a name");
     }
     return true;
 }
@@ -274,8 +267,8 @@ static bool convert_thinking(json_t *to, const json_t *from, sd_api_error *e) {
     }
     if (is_type(thinking, "adaptive") || is_type(thinking, "between_tools")) return true;
     if (!is_type(thinking, "enabled"))
-        return refuse(e, "thinking",
-                      "has a type other than enabled, adaptive, between_tools, disabled");
+        return sd_api_refuse(e, "thinking",
+                             "has a type other than enabled, adaptive, between_tools, disabled");
     if (!sd_field_int(thinking, "budget_tokens", 0, SD_API_MAX_BUDGET, &budget, e)) return false;
     if (budget >= 0) json_object_set_new(to, "reasoning_budget", json_integer(budget));
     return true;
@@ -285,7 +278,7 @@ static bool convert_format(json_t *to, const json_t *format, const char *path, s
     json_t *schema = json_object_get(format, "schema");
     if (!format) return true;
     if (!is_type(format, "json_schema") || !json_is_object(schema))
-        return refuse(e, path, "is not {\"type\": \"json_schema\", \"schema\": {...}}");
+        return sd_api_refuse(e, path, "is not {\"type\": \"json_schema\", \"schema\": {...}}");
     json_object_set_new(to, "response_format",
                         json_pack("{s:s, s:{s:s, s:O}}", "type", "json_schema", "json_schema",
                                   "name", "output", "schema", schema));
@@ -294,14 +287,16 @@ static bool convert_format(json_t *to, const json_t *format, const char *path, s
 
 static bool convert_output(json_t *to, const json_t *from, sd_api_error *e) {
     const json_t *config = sd_field_get(from, "output_config");
-    const char *effort = text_of(config, "effort");
-    if (config && !json_is_object(config)) return refuse(e, "output_config", "is not an object");
+    const char *effort = sd_field_text(config, "effort");
+    if (config && !json_is_object(config))
+        return sd_api_refuse(e, "output_config", "is not an object");
     if (sd_field_get(config, "effort")) {
         static const char *const words[] = {"low", "medium", "high", "xhigh", "max"};
         bool known = false;
         for (int i = 0; effort && i < 5; i++) known |= strcmp(effort, words[i]) == 0;
         if (!known)
-            return refuse(e, "output_config.effort", "is not low, medium, high, xhigh or max");
+            return sd_api_refuse(e, "output_config.effort",
+                                 "is not low, medium, high, xhigh or max");
         // Thinking that is switched off stays off.
         if (!json_object_get(to, "reasoning_effort"))
             json_object_set_new(to, "reasoning_effort",
@@ -327,7 +322,7 @@ static bool convert_stops(json_t *to, const json_t *from, sd_api_error *e) {
         size_t n = sd_json_is_text(stop) ? json_string_length(stop) : 0;
         snprintf(path, sizeof path, "stop_sequences[%zu]", i);
         if (n == 0 || n > 1024 || strlen(json_string_value(stop)) != n)
-            return refuse(e, path, "is not a string of 1 to 1024 bytes without NUL");
+            return sd_api_refuse(e, path, "is not a string of 1 to 1024 bytes without NUL");
     }
     json_object_set(to, "stop", (json_t *)(uintptr_t)list);
     return true;
@@ -336,7 +331,7 @@ static bool convert_stops(json_t *to, const json_t *from, sd_api_error *e) {
 static bool convert_length(json_t *to, const json_t *from, sd_api_error *e) {
     int64_t most = 0;
     if (!sd_field_get(from, "max_tokens"))
-        return refuse(e, "max_tokens", "is missing; give the most tokens of the answer");
+        return sd_api_refuse(e, "max_tokens", "is missing; give the most tokens of the answer");
     if (!sd_field_int(from, "max_tokens", 1, INT32_MAX, &most, e)) return false;
     // More than any context holds.
     json_object_set_new(to, "max_tokens", json_integer(most < 1 << 24 ? most : 1 << 24));

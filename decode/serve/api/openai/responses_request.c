@@ -17,17 +17,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static bool refuse(sd_api_error *e, const char *path, const char *what) {
-    sd_api_fail(e, 400, path, "%s %s", path, what);
-    return false;
-}
-
-static const char *text_of(const json_t *o, const char *key) {
-    const json_t *v = sd_field_get(o, key);
-    bool good = v && sd_json_is_text(v) && strlen(json_string_value(v)) == json_string_length(v);
-    return good ? json_string_value(v) : NULL;
-}
-
 static bool is(const char *s, const char *word) {
     return s && strcmp(s, word) == 0;
 }
@@ -57,18 +46,18 @@ static json_t *read_texts(const json_t *v, const char *path, sd_api_error *e) {
     static const char *const types[] = {"input_text", "output_text", "text", NULL};
     if (v && sd_json_is_text(v)) return json_incref((json_t *)(uintptr_t)v);
     if (v && json_is_array(v)) return sd_convert_texts(v, path, types, "", e);
-    refuse(e, path, "is neither a string nor an array of text parts");
+    sd_api_refuse(e, path, "is neither a string nor an array of text parts");
     return NULL;
 }
 
 static bool add_message(talk *t, const json_t *item, const char *path, sd_api_error *e) {
     static const char *const roles[] = {"user", "assistant", "system", "developer"};
-    const char *role = text_of(item, "role");
+    const char *role = sd_field_text(item, "role");
     char where[200];
     bool known = false;
     for (int i = 0; i < 4; i++) known |= is(role, roles[i]);
     snprintf(where, sizeof where, "%s.role", path);
-    if (!known) return refuse(e, where, "is not user, assistant, system or developer");
+    if (!known) return sd_api_refuse(e, where, "is not user, assistant, system or developer");
     snprintf(where, sizeof where, "%s.content", path);
     json_t *text = read_texts(sd_field_get(item, "content"), where, e);
     if (!text) return false;
@@ -86,10 +75,11 @@ static bool add_message(talk *t, const json_t *item, const char *path, sd_api_er
 
 static bool add_call(talk *t, const json_t *item, const char *path, sd_api_error *e) {
     const json_t *arguments = sd_field_get(item, "arguments");
-    if (!text_of(item, "call_id")) return refuse(e, path, "has no call_id");
-    if (!text_of(item, "name") || !*text_of(item, "name")) return refuse(e, path, "has no name");
+    if (!sd_field_text(item, "call_id")) return sd_api_refuse(e, path, "has no call_id");
+    if (!sd_field_text(item, "name") || !*sd_field_text(item, "name"))
+        return sd_api_refuse(e, path, "has no name");
     if (!arguments || !sd_json_is_text(arguments))
-        return refuse(e, path, "has no arguments that are a string");
+        return sd_api_refuse(e, path, "has no arguments that are a string");
     json_t *turn = turn_of(t), *calls = json_object_get(turn, "tool_calls");
     if (!calls) {
         calls = json_array();
@@ -105,7 +95,7 @@ static bool add_call(talk *t, const json_t *item, const char *path, sd_api_error
 static bool add_output(talk *t, const json_t *item, const char *path, sd_api_error *e) {
     char where[200];
     snprintf(where, sizeof where, "%s.output", path);
-    if (!text_of(item, "call_id")) return refuse(e, path, "has no call_id");
+    if (!sd_field_text(item, "call_id")) return sd_api_refuse(e, path, "has no call_id");
     json_t *text = read_texts(sd_field_get(item, "output"), where, e);
     if (!text) return false;
     end_turn(t);
@@ -121,7 +111,7 @@ static bool add_reasoning(talk *t, const json_t *item, const char *path, sd_api_
     char where[200];
     snprintf(where, sizeof where, "%s.content", path);
     if (!content) return true;
-    if (!json_is_array(content)) return refuse(e, where, "is not an array of parts");
+    if (!json_is_array(content)) return sd_api_refuse(e, where, "is not an array of parts");
     json_t *text = sd_convert_texts(content, where, types, "", e);
     if (!text) return false;
     end_turn(t);
@@ -132,8 +122,8 @@ static bool add_reasoning(talk *t, const json_t *item, const char *path, sd_api_
 static bool add_item(talk *t, const json_t *item, size_t i, sd_api_error *e) {
     char path[96];
     snprintf(path, sizeof path, "input[%zu]", i);
-    if (!json_is_object(item)) return refuse(e, path, "is not an object");
-    const char *type = text_of(item, "type"), *odd = sd_json_odd_number(item);
+    if (!json_is_object(item)) return sd_api_refuse(e, path, "is not an object");
+    const char *type = sd_field_text(item, "type"), *odd = sd_json_odd_number(item);
     if (odd) {
         sd_api_fail(e, 400, path, "%s has the number %.60s, which no 64 bits hold; give a string",
                     path, odd);
@@ -143,9 +133,10 @@ static bool add_item(talk *t, const json_t *item, size_t i, sd_api_error *e) {
     if (is(type, "function_call")) return add_call(t, item, path, e);
     if (is(type, "function_call_output")) return add_output(t, item, path, e);
     if (is(type, "reasoning")) return add_reasoning(t, item, path, e);
-    return refuse(e, path,
-                  "is of a type that is not read here; give message, reasoning, function_call and "
-                  "function_call_output");
+    return sd_api_refuse(
+        e, path,
+        "is of a type that is not read here; give message, reasoning, function_call and "
+        "function_call_output");
 }
 
 static bool convert_input(json_t *to, const json_t *from, sd_api_error *e) {
@@ -154,7 +145,8 @@ static bool convert_input(json_t *to, const json_t *from, sd_api_error *e) {
     const size_t n = json_array_size(input);
     talk t = {.out = json_array()};
     json_object_set_new(to, "messages", t.out);
-    if (system && !sd_json_is_text(system)) return refuse(e, "instructions", "is not a string");
+    if (system && !sd_json_is_text(system))
+        return sd_api_refuse(e, "instructions", "is not a string");
     if (system && json_string_length(system) > 0)
         json_array_append_new(t.out, json_pack("{s:s, s:O}", "role", "system", "content", system));
     if (input && sd_json_is_text(input)) {
@@ -170,7 +162,7 @@ static bool convert_input(json_t *to, const json_t *from, sd_api_error *e) {
     for (size_t i = 0; ok && i < n; i++) ok = add_item(&t, json_array_get(input, i), i, e);
     end_turn(&t);
     if (ok && json_array_size(t.out) == 0)
-        return refuse(e, "input", "has no message; give at least one");
+        return sd_api_refuse(e, "input", "has no message; give at least one");
     return ok;
 }
 
@@ -181,9 +173,9 @@ static bool add_tool(json_t *out, sd_api_request *r, const json_t *tool, size_t 
     static const char *const members[] = {"name", "description", "parameters", "strict"};
     char path[96];
     snprintf(path, sizeof path, "tools[%zu]", i);
-    const char *type = text_of(tool, "type");
+    const char *type = sd_field_text(tool, "type");
     if (!json_is_object(tool) || !sd_field_get(tool, "type"))
-        return refuse(e, path, "is not an object with a type");
+        return sd_api_refuse(e, path, "is not an object with a type");
     if (!is(type, "function")) {
         sd_convert_skip_tool(r, type);
         return true;
@@ -197,13 +189,13 @@ static bool add_tool(json_t *out, sd_api_request *r, const json_t *tool, size_t 
     const json_t *about = sd_field_get(tool, "description"),
                  *schema = sd_field_get(tool, "parameters"), *strict = sd_field_get(tool, "strict");
     if (!sd_openai_is_tool_name(json_object_get(tool, "name")))
-        return refuse(e, path, "has no name of 1 to 64 letters, digits, '_' or '-'");
+        return sd_api_refuse(e, path, "has no name of 1 to 64 letters, digits, '_' or '-'");
     if (schema && !json_is_object(schema))
-        return refuse(e, path, "has parameters that are not a JSON schema");
+        return sd_api_refuse(e, path, "has parameters that are not a JSON schema");
     if (about && !sd_json_is_text(about))
-        return refuse(e, path, "has a description that is not a string");
+        return sd_api_refuse(e, path, "has a description that is not a string");
     if (strict && !json_is_boolean(strict))
-        return refuse(e, path, "has a strict that is neither true nor false");
+        return sd_api_refuse(e, path, "has a strict that is neither true nor false");
     return true;
 }
 
@@ -212,7 +204,7 @@ static bool convert_tools(json_t *to, sd_api_request *r, const json_t *from, sd_
     if ((alone = sd_field_get(from, "parallel_tool_calls")))
         json_object_set(to, "parallel_tool_calls", (json_t *)(uintptr_t)alone);
     if (!list) return true;
-    if (!json_is_array(list)) return refuse(e, "tools", "is not an array");
+    if (!json_is_array(list)) return sd_api_refuse(e, "tools", "is not an array");
     json_t *out = json_array();
     json_object_set_new(to, "tools", out);
     for (size_t i = 0; i < json_array_size(list); i++)
@@ -222,16 +214,17 @@ static bool convert_tools(json_t *to, sd_api_request *r, const json_t *from, sd_
 
 static bool convert_choice(json_t *to, const json_t *from, sd_api_error *e) {
     const json_t *choice = sd_field_get(from, "tool_choice");
-    const char *word = text_of(from, "tool_choice"), *name = text_of(choice, "name");
+    const char *word = sd_field_text(from, "tool_choice"), *name = sd_field_text(choice, "name");
     if (!choice) return true;
     if (is(word, "none") || is(word, "auto") || is(word, "required")) {
         json_object_set_new(to, "tool_choice", json_string(word));
         return true;
     }
-    if (!is(text_of(choice, "type"), "function") || !name)
-        return refuse(e, "tool_choice",
-                      "is neither none, auto or required nor {\"type\": \"function\", \"name\": "
-                      "...}");
+    if (!is(sd_field_text(choice, "type"), "function") || !name)
+        return sd_api_refuse(
+            e, "tool_choice",
+            "is neither none, auto or required nor {\"type\": \"function\", \"name\": "
+            "...}");
     json_object_set_new(to, "tool_choice",
                         json_pack("{s:s, s:{s:s}}", "type", "function", "function", "name", name));
     return true;
@@ -242,8 +235,8 @@ static bool convert_choice(json_t *to, const json_t *from, sd_api_error *e) {
 static bool convert_format(json_t *to, const json_t *from, sd_api_error *e) {
     static const char *const members[] = {"name", "description", "schema", "strict"};
     const json_t *text = sd_field_get(from, "text"), *format = sd_field_get(text, "format");
-    const char *type = text_of(format, "type");
-    if (text && !json_is_object(text)) return refuse(e, "text", "is not an object");
+    const char *type = sd_field_text(format, "type");
+    if (text && !json_is_object(text)) return sd_api_refuse(e, "text", "is not an object");
     if (!format) return true;
     if (is(type, "text")) return true;
     json_t *out = json_object();
@@ -253,9 +246,10 @@ static bool convert_format(json_t *to, const json_t *from, sd_api_error *e) {
         return true;
     }
     if (!is(type, "json_schema") || !json_is_object(sd_field_get(format, "schema")))
-        return refuse(e, "text.format",
-                      "is not {\"type\": \"json_schema\", \"name\": ..., \"schema\": {...}}, "
-                      "json_object or text");
+        return sd_api_refuse(
+            e, "text.format",
+            "is not {\"type\": \"json_schema\", \"name\": ..., \"schema\": {...}}, "
+            "json_object or text");
     json_t *schema = json_object();
     json_object_set_new(out, "type", json_string(type));
     json_object_set_new(out, "json_schema", schema);
@@ -269,7 +263,8 @@ static bool convert_format(json_t *to, const json_t *from, sd_api_error *e) {
 static bool convert_reasoning(json_t *to, const json_t *from, sd_api_error *e) {
     const json_t *reasoning = sd_field_get(from, "reasoning"),
                  *effort = sd_field_get(reasoning, "effort");
-    if (reasoning && !json_is_object(reasoning)) return refuse(e, "reasoning", "is not an object");
+    if (reasoning && !json_is_object(reasoning))
+        return sd_api_refuse(e, "reasoning", "is not an object");
     if (effort) json_object_set(to, "reasoning_effort", (json_t *)(uintptr_t)effort);
     return true;
 }
@@ -295,15 +290,16 @@ static bool refuse_unsupported(const json_t *from, sd_api_error *e) {
     };
     bool later = false;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        if (sd_field_get(from, rows[i].name)) return refuse(e, rows[i].name, rows[i].why);
+        if (sd_field_get(from, rows[i].name)) return sd_api_refuse(e, rows[i].name, rows[i].why);
     if (!sd_field_bool(from, "background", &later, e)) return false;
     if (later)
-        return refuse(e, "background", "asks for an answer that is fetched later; leave it out");
+        return sd_api_refuse(e, "background",
+                             "asks for an answer that is fetched later; leave it out");
     const json_t *include = sd_field_get(from, "include"), *v;
     for (size_t i = 0; (v = json_array_get(include, i)); i++)
         if (is(json_string_value(v), "message.output_text.logprobs"))
-            return refuse(e, "include",
-                          "asks for log probabilities, which /v1/chat/completions gives");
+            return sd_api_refuse(e, "include",
+                                 "asks for log probabilities, which /v1/chat/completions gives");
     return true;
 }
 
