@@ -24,6 +24,7 @@ const char *const sd_default_name[SD_DEFAULTS] = {
     SD_DEFAULT_LIST(NAME)
 #undef NAME
 };
+const char *const sd_decision_name[SD_DECISION_KINDS] = {"yes_no", "choice", "score"};
 static const range ranges[SD_DEFAULTS] = {
 #define RANGE(index, name, least, most, own, whole) {least, most, whole},
     SD_DEFAULT_LIST(RANGE)
@@ -38,6 +39,8 @@ void sd_defaults_free(sd_defaults *d) {
 bool sd_defaults_any(const sd_defaults *d) {
     for (int i = 0; i < SD_DEFAULTS; i++)
         if (d->from[i] != SD_FROM_NOTHING) return true;
+    for (int i = 0; i < SD_DECISION_KINDS; i++)
+        if (d->decision_temperature[i] > 0) return true;
     return d->system != NULL;
 }
 
@@ -79,6 +82,23 @@ static sd_status read_field(sd_defaults *d, sd_default i, const json_t *sampling
     return SD_OK;
 }
 
+static sd_status read_decisions(sd_defaults *d, const json_t *serve, const char *file,
+                                sd_error *err) {
+    sd_status st = SD_OK;
+    json_t *decisions, *temperature;
+    SD_TRY(sd_key_object(&decisions, serve, "decisions", file, err));
+    SD_TRY(sd_key_object(&temperature, decisions, "temperature", file, err));
+    for (int i = 0; i < SD_DECISION_KINDS; i++) {
+        const json_t *v = sd_key(temperature, sd_decision_name[i]);
+        if (!v) continue;
+        d->decision_temperature[i] = json_number_value(v);
+        if (!(d->decision_temperature[i] >= .01 && d->decision_temperature[i] <= 100))
+            return sd_key_refuse(v, sd_decision_name[i], "a number from 0.01 to 100", file, err);
+    }
+out:
+    return st;
+}
+
 sd_status sd_defaults_read(sd_defaults *d, const json_t *serve, const char *file, sd_error *err) {
     sd_status st = SD_OK;
     json_t *sampling;
@@ -87,6 +107,7 @@ sd_status sd_defaults_read(sd_defaults *d, const json_t *serve, const char *file
     const json_t *text = sd_key(serve, "system");
     SD_TRY(sd_key_object(&sampling, serve, "sampling", file, err));
     for (int i = 0; i < SD_DEFAULTS; i++) SD_TRY(read_field(d, (sd_default)i, sampling, file, err));
+    SD_TRY(read_decisions(d, serve, file, err));
     SD_TRY(sd_key_number(&d->system_share, serve, "system_share", 0, file, err));
     if (d->system_share < 0 || d->system_share > 1)
         return sd_key_refuse(sd_key(serve, "system_share"), "system_share", "a number from 0 to 1",
@@ -116,7 +137,17 @@ json_t *sd_defaults_json(const sd_defaults *d) {
         o = json_pack("{s:s?, s:f, s:O}", "system", d->system, "system_share", d->system_share,
                       "sampling", sampling);
     json_decref(sampling);
-    return o;
+    json_t *temperature = json_object();
+    for (int i = 0; i < SD_DECISION_KINDS; i++)
+        if (d->decision_temperature[i] > 0)
+            ok &= json_object_set_new(temperature, sd_decision_name[i],
+                                      json_real(d->decision_temperature[i])) == 0;
+    if (json_object_size(temperature) > 0)
+        ok &= json_object_set_new(o, "decisions", json_pack("{s:O}", "temperature", temperature)) ==
+              0;
+    json_decref(temperature);
+    if (!ok) json_decref(o);
+    return ok ? o : NULL;
 }
 
 sd_status sd_defaults_path(char **out, const char *path, sd_error *err) {

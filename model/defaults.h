@@ -11,7 +11,8 @@
 // and a system text counts for nobody but the model that it stands beside.
 //
 //     "serve": {"system": "Answer as JSON.", "system_share": 1.0,
-//               "sampling": {"temperature": 0, "top_p": 1, "top_k": 0, "min_p": 0, "max_tokens": 512}}
+//               "sampling": {"temperature": 0, "top_p": 1, "top_k": 0, "min_p": 0, "max_tokens": 512},
+//               "decisions": {"temperature": {"yes_no": 1.4, "choice": 1.2, "score": 1}}}
 #pragma once
 
 #include "model/model.h"
@@ -39,6 +40,11 @@ enum { SD_MAX_SYSTEM_TEXT = 64 << 10 }; // bytes; of a longer one its share alon
 // From this share on a model that is asked without a system text is asked otherwise than it was trained.
 #define SD_SYSTEM_SHARE 0.95
 
+// Kinds of typed questions, whose probabilities are divided by a temperature before they are given: it was
+// fitted to this model's answers and counts for no other.
+enum { SD_DECISION_KINDS = 3 };
+extern const char *const sd_decision_name[SD_DECISION_KINDS]; // "yes_no", "choice", "score"
+
 typedef enum { SD_FROM_NOTHING, SD_FROM_MODEL, SD_FROM_ADAPTER, SD_FROM_RUN } sd_default_source;
 
 typedef struct {
@@ -46,6 +52,7 @@ typedef struct {
     sd_default_source from[SD_DEFAULTS]; // SD_FROM_NOTHING: there is no value
     char *system;                        // malloc'ed, UTF-8; NULL: none
     double system_share;                 // of the training records, those that carry exactly it
+    double decision_temperature[SD_DECISION_KINDS]; // 0: none
 } sd_defaults;
 
 void sd_defaults_free(sd_defaults *d); // a zeroed one is fine

@@ -122,6 +122,8 @@ typedef struct {
     sd_finish finish;
     const char *error;
     const sd_request_stats *stats; // valid when finish is set
+    const float *values; // [n_values] of a request that reads, with its end where all went well
+    int n_values;
 } sd_event;
 typedef void (*sd_event_fn)(void *ctx, const sd_event *event);
 
@@ -136,7 +138,8 @@ enum {
     SD_MAX_MIN_TOKENS = 1 << 24,
     SD_MAX_REASONING_MARK = 64, // bytes
     SD_MAX_FORCED = 96,         // tokens
-    SD_MAX_SHOWN_TOKENS = 16
+    SD_MAX_SHOWN_TOKENS = 16,
+    SD_MAX_READ_TOKENS = 1024
 };
 
 /// What a request makes of its logits, in the order of kernels/sample/sampler.h. Zeroed does
@@ -168,6 +171,19 @@ typedef struct {
     int n_forced;
 } sd_request_reasoning;
 
+// What a request reads of its prompt, in the place of an answer: it says nothing, and its end brings values.
+typedef enum {
+    SD_READ_NOTHING,
+    SD_READ_TOKENS, // the log probabilities of some tokens behind the prompt, in their order
+    SD_READ_KINDS
+} sd_read_kind;
+
+typedef struct {
+    sd_read_kind kind;
+    const int32_t *token; // [1 <= n_tokens <= SD_MAX_READ_TOKENS] copied
+    int n_tokens;
+} sd_request_reading;
+
 typedef struct {
     const int32_t *prompt; // copied
     int n_prompt;          // 1 <= n_prompt < ctx and what kv_memory holds, else SD_EINVAL with both
@@ -189,6 +205,7 @@ typedef struct {
     bool score; // with logprobs: the prompt's tokens come first, the first with a logprob of NaN.
                 // What the prefix cache has of the prompt is computed again
     bool no_answer;             // it ends behind its prompt, with SD_FINISH_LENGTH
+    sd_request_reading reading; // it ends behind its prompt, with SD_FINISH_STOP
     sd_adapter *adapter;        // acquired; NULL: the base
     sd_grammar *grammar;        // acquired; NULL: none. What the answer is held to
     sd_grammar_spec constraint; // what `grammar` is compiled from, for whoever sends a request on

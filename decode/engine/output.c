@@ -190,6 +190,8 @@ static void send(sd_slot *s, const char *error) {
                    .finish = s->finish,
                    .error = s->finish == SD_FINISH_ERROR ? error : NULL,
                    .stats = s->finish ? &s->stats : NULL};
+    if (sd_request_reads(r) && s->finish == SD_FINISH_STOP)
+        ev.values = s->request->values, ev.n_values = s->request->n_values;
     if (r->on_event) r->on_event(r->ctx, &ev);
     if (s->usable > 0) memmove(s->text.data, s->text.data + s->usable, s->text.len - s->usable);
     s->text.len -= s->usable;

@@ -44,7 +44,7 @@ void sd_engine_plan(sd_engine *e) {
     int n = 0;
     for (int i = 0; i < e->n_slots; i++) {
         sd_slot *s = &e->slot[i];
-        if (sd_slot_missing(s) != 1) continue;
+        if (!sd_slot_decodes(s)) continue;
         s->plan.drafter = s->drafter;
         s->plan.active = s->active;
         s->plan.own = &s->own;

@@ -13,6 +13,7 @@
 //   shaping.c   how each row's token is picked: penalties, bans, allowed sets
 //   shaping_request.c  what shapes a request's logits: checked, copied, made ready
 //   constraint.c a request's grammar: masks of rows, proposals, the end
+//   reading.c   requests that read their prompt and say nothing
 //   reasoning.c where an answer reasons, and what ends that when its budget is used up
 //   bad_words.c words as the sequences of tokens that are banned
 //
@@ -115,6 +116,9 @@ typedef struct sd_engine_request {
     size_t stop_len[SD_MAX_STOPS];
     sd_shape *shape;         // NULL: nothing shapes its logits
     sd_reasoning *reasoning; // NULL: nothing is looked for
+    int32_t *read_token;     // of r.reading
+    float *values;           // [n_values] what it reads
+    int n_values;
     double submitted;
     bool cancelled;
 } sd_engine_request;
@@ -154,6 +158,7 @@ typedef struct {
     int first_logits; // the same of its rows of logits, which only log probabilities need
     int first_scored; // likewise, of prompt rows whose logits score the next token of the prompt
     int n_scored;     // these rows
+    bool read_out;    // the row whose logits are read is in this step: they are at first_logits
     int scored;       // tokens of the prompt that were delivered; the request scores it
 
     // A constraint's sets of allowed tokens (sd_shaping.allowed): [SD_MAX_DRAFT + 1] places for the
@@ -248,6 +253,16 @@ struct sd_engine {
 static inline int sd_slot_missing(const sd_slot *s) {
     return s->request && !s->fresh ? s->n - s->kv->len : 0;
 }
+/// Whether it reads and will say nothing.
+static inline bool sd_request_reads(const sd_request *r) {
+    return r->reading.kind != SD_READ_NOTHING;
+}
+static inline bool sd_slot_decodes(const sd_slot *s) {
+    return sd_slot_missing(s) == 1 && !sd_request_reads(&s->request->r);
+}
+static inline bool sd_slot_reads_prompt(const sd_slot *s) {
+    return sd_slot_missing(s) > 0 && !sd_slot_decodes(s);
+}
 
 // engine.c
 /// e's options, checked and complete, for a model, and the sizes that follow from them.
@@ -338,6 +353,16 @@ bool sd_slot_constraint_is_spent(sd_slot *s);
 void sd_slot_constraint_said(sd_slot *s, int32_t token);
 /// An end token has ended the answer.
 void sd_slot_constraint_ended(sd_slot *s);
+// reading.c
+/// SD_EINVAL names what is wrong with r->reading.
+sd_status sd_reading_check(const sd_engine *e, const sd_request *r, sd_error *err);
+/// The copy of a checked request that reads gets its own lists.
+sd_status sd_reading_open(sd_engine_request *j, sd_error *err);
+void sd_reading_close(sd_engine_request *j);
+/// A row of the step, which gives what the request reads.
+void sd_slot_read_row(sd_slot *s, sd_row *row, sd_rows *b);
+/// After the step: the values of such a row. The request may be over.
+void sd_slot_read(sd_engine *e, sd_slot *s);
 // reasoning.c: all do nothing for a request that looks for none
 /// SD_EINVAL names what is wrong with r->reasoning.
 sd_status sd_reasoning_check(const sd_engine *e, const sd_request *r, sd_error *err);

@@ -82,11 +82,10 @@ void sd_prompt_learn(sd_engine *e, int decode_rows, double seconds) {
 // ---- dealing
 
 static int rows_left(const sd_engine *e, const sd_slot *s) {
-    int missing = sd_slot_missing(s);
-    if (missing <= 1 || s->starved) return 0;
+    if (!sd_slot_reads_prompt(s) || s->starved) return 0;
     if (e->score_left == 0 && sd_slot_scores(s, s->kv->len + s->rows)) return 0;
     // Behind a prompt without an answer nothing is asked for.
-    return missing - s->rows - (s->request->r.no_answer ? 1 : 0);
+    return sd_slot_missing(s) - s->rows - (s->request->r.no_answer ? 1 : 0);
 }
 
 typedef struct {
@@ -155,11 +154,12 @@ static int find_readers(sd_engine *e, const sd_tenant **out) {
 }
 
 static void emit_rows(sd_engine *e, sd_slot *s, sd_rows *b) {
+    const bool reads = sd_request_reads(&s->request->r);
     // Without a mask for the token behind it the last row waits.
-    if (s->kv->len + s->rows == s->n && sd_slot_shape(s, 1) == 0) s->rows--;
+    if (!reads && s->kv->len + s->rows == s->n && sd_slot_shape(s, 1) == 0) s->rows--;
     for (int k = 0; k < s->rows; k++) {
         int pos = s->kv->len + k;
-        bool last = pos == s->n - 1, scores = sd_slot_scores(s, pos);
+        bool last = pos == s->n - 1 && !reads, scores = sd_slot_scores(s, pos);
         bool logits = scores || (last && s->request->r.logprobs >= 0);
         e->rows[b->rows++] = (sd_row){.token = s->timeline[pos],
                                       .pos = pos,
@@ -167,6 +167,7 @@ static void emit_rows(sd_engine *e, sd_slot *s, sd_rows *b) {
                                       .adapter = s->request->r.adapter,
                                       .want_logits = logits,
                                       .pick = last ? sd_slot_pick(s, 0) : NULL};
+        if (reads) sd_slot_read_row(s, &e->rows[b->rows - 1], b);
         if (last) s->first_picked = b->picked++;
         if (scores && s->n_scored++ == 0) s->first_scored = b->logits;
         if (logits && !scores) s->first_logits = b->logits;
@@ -204,5 +205,5 @@ void sd_prompt_rows(sd_engine *e, sd_rows *b) {
         if (left.taken == before) break;
     }
     for (int i = 0; i < e->n_slots; i++)
-        if (sd_slot_missing(&e->slot[i]) > 1 && e->slot[i].rows > 0) emit_rows(e, &e->slot[i], b);
+        if (sd_slot_reads_prompt(&e->slot[i]) && e->slot[i].rows > 0) emit_rows(e, &e->slot[i], b);
 }

@@ -141,7 +141,7 @@ sd_status sd_queue_add(sd_engine *e, sd_engine_request *j, uint64_t *id, sd_erro
     sd_status st = SD_OK;
     int room = e->longest - j->r.n_prompt;
     j->limit = j->r.max_tokens > 0 && j->r.max_tokens < room ? j->r.max_tokens : room;
-    if (j->r.no_answer) j->limit = 1;
+    if (j->r.no_answer || sd_request_reads(&j->r)) j->limit = 1;
     pthread_mutex_lock(&e->lock);
     sd_share s = share_of(e, find_tenant(e, j->r.client));
     if (!sd_fair_room(&s, 1)) {
@@ -372,7 +372,8 @@ void sd_queue_admit(sd_engine *e) {
 void sd_queue_leave_slot(sd_engine *e, sd_slot *s) {
     sd_engine_request *j = s->request;
     pthread_mutex_lock(&e->lock);
-    if ((s->finish == SD_FINISH_STOP || s->finish == SD_FINISH_LENGTH) && !j->r.no_answer)
+    if ((s->finish == SD_FINISH_STOP || s->finish == SD_FINISH_LENGTH) && !j->r.no_answer &&
+        !sd_request_reads(&j->r))
         e->answer_share += LEARN_SHARE * ((double)s->stats.generated / j->limit - e->answer_share);
     j->tenant->slots--;
     s->request = NULL;

@@ -19,6 +19,7 @@ void sd_engine_request_free(sd_engine_request *j) {
     sd_grammar_release(j->r.grammar);
     sd_shape_close(j->shape);
     sd_reasoning_close(j->reasoning);
+    sd_reading_close(j);
     free(j);
 }
 
@@ -74,6 +75,7 @@ sd_status sd_engine_request_check(const sd_engine *e, const sd_request *r, sd_er
     SD_TRY(check_stops(e, r, err));
     SD_TRY(sd_shape_check(e, r, err));
     SD_TRY(sd_reasoning_check(e, r, err));
+    SD_TRY(sd_reading_check(e, r, err));
     SD_CHECK(r->logprobs >= -1 && r->logprobs <= 20, err, SD_EINVAL,
              "logprobs %d is outside -1 to 20", r->logprobs);
     SD_CHECK(!r->score || r->logprobs >= 0, err, SD_EINVAL,
@@ -115,6 +117,7 @@ sd_status sd_engine_request_copy(sd_engine_request **out, const sd_engine *e, co
     j->r.prompt = j->prompt, j->r.stop_token = j->stop_token;
     SD_TRY(sd_shape_open(&j->shape, e, &j->r, err));
     SD_TRY(sd_reasoning_open(&j->reasoning, e, &j->r, err));
+    if (sd_request_reads(r)) SD_TRY(sd_reading_open(j, err));
     j->r.reasoning = (sd_request_reasoning){0};
     j->r.shaping = (sd_request_shaping){.min_tokens = r->shaping.min_tokens};
     j->submitted = sd_now_s();

@@ -47,7 +47,7 @@ static void find_pages(sd_engine *e) {
     for (int i = 0; i < e->n_slots; i++) {
         sd_slot *s = &e->slot[i];
         s->rows = 0, s->starved = false;
-        if (sd_slot_missing(s) != 1 || sd_kv_reserve(s->kv, s->kv->len + 1 + s->plan.g)) continue;
+        if (!sd_slot_decodes(s) || sd_kv_reserve(s->kv, s->kv->len + 1 + s->plan.g)) continue;
         leave_drafts_out(s);
         // It may be s itself that gives way.
         while (s->request && !sd_pages_for_row(s) && sd_queue_make_room(e)) {
@@ -60,8 +60,8 @@ static void find_pages(sd_engine *e) {
 static void add_decode_rows(sd_engine *e, sd_rows *b) {
     for (int i = 0; i < e->n_slots; i++) {
         sd_slot *s = &e->slot[i];
-        s->read = 0, s->first_picked = -1;
-        if (sd_slot_missing(s) != 1 || s->starved) continue;
+        s->read = 0, s->first_picked = -1, s->read_out = false;
+        if (!sd_slot_decodes(s) || s->starved) continue;
         bool logits = s->request->r.logprobs >= 0;
         int rows = sd_slot_shape(s, 1 + s->plan.g);
         if (rows == 0) continue;
@@ -153,13 +153,14 @@ static int commit(sd_engine *e) {
         sd_slot *s = &e->slot[i];
         if (s->rows == 0) continue;
         int made = s->stats.generated;
-        bool decoding = sd_slot_missing(s) == 1;
+        bool decoding = sd_slot_decodes(s);
         int said = 0;
         sd_slot_score(e, s);
         if (s->first_picked >= 0)
             said = verify(e, s, decoding);
         else
             s->kv->len += s->rows;
+        sd_slot_read(e, s);
         if (decoding) tokens += said;
         count_prompt(e, s);
         sd_prefix_publish(s->kv, s->timeline);
@@ -194,7 +195,7 @@ static bool any_starved(const sd_engine *e) {
 static sd_rows gather(sd_engine *e) {
     sd_rows b = {0};
     for (int i = 0; i < e->n_slots; i++)
-        if (sd_slot_missing(&e->slot[i]) > 1) sd_slot_catch_up(e, &e->slot[i]);
+        if (sd_slot_reads_prompt(&e->slot[i])) sd_slot_catch_up(e, &e->slot[i]);
     sd_engine_begin_masks(e);
     sd_engine_plan(e);
     find_pages(e);

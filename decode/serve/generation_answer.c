@@ -31,7 +31,8 @@ static sd_finish worst_finish(const sd_generation *g) {
 
 static sd_usage usage_of(const sd_generation *g) {
     sd_usage u = {.prompt = g->prompt_tokens, .reasons = g->reasons};
-    for (int i = 0; i < g->n_choices; i++) {
+    if (g->dialect->readings) u.cached = sd_generation_cached_readings(g);
+    for (int i = 0; i < g->n_choices && !g->dialect->readings; i++) {
         u.generated += g->choices[i].generated;
         u.reasoning += g->choices[i].stats.reasoning;
         if (g->choices[i].index % g->request.n == 0) u.cached += g->choices[i].cached;
@@ -84,8 +85,9 @@ int sd_generation_reserve(sd_generation *g, int ctx, sd_api_error *e) {
                  rules = g->grammar ? sd_grammar_rule_bytes(g->grammar) + r->constraint_len : 0;
     const size_t most = sd_listener_hold_most(&g->server->listener);
     if (logprobs == SIZE_MAX) return e->status;
+    const size_t readings = g->dialect->readings ? sd_generation_readings_bytes(g) : 0;
     // What the parsed tools and the constraint take is kept until the answer's end.
-    g->answer_bytes = r->tools_bytes * TOOLS_MEMORY + rules + logprobs;
+    g->answer_bytes = r->tools_bytes * TOOLS_MEMORY + rules + logprobs + readings;
     if (g->answer_bytes == 0 ||
         sd_listener_hold(&g->server->listener, g->client, &g->bytes_held, held + g->answer_bytes))
         return 0;
@@ -99,8 +101,9 @@ int sd_generation_reserve(sd_generation *g, int ctx, sd_api_error *e) {
             "the request takes %zu MiB until its answer's end, and one request has at "
             "most %zu MiB of --body-memory; ask for %s",
             (held + wanted) >> 20, most >> 20,
-            logprobs ? "a stream or fewer logprobs"
-                     : "fewer or smaller tools, or a smaller schema");
+            readings   ? "less at once"
+            : logprobs ? "a stream or fewer logprobs"
+                       : "fewer or smaller tools, or a smaller schema");
     sd_api_fail(e, 429, param,
                 "other requests hold the memory that --body-memory gives; try again later%s",
                 logprobs ? ", or ask for a stream or fewer logprobs" : "");
@@ -389,6 +392,8 @@ static void collect_message(sd_generation *g, const sd_engine_event *m) {
     const char *text = sd_provider_event_text(ev);
     bool ok = c->parser ? parse(c, text, ev->text.n, ev->finish != SD_FINISH_NONE)
                         : sd_buf_add(&c->text, text, ev->text.n);
+    const size_t values = ev->values.n * sizeof(float);
+    if (values) ok = sd_buf_add(&c->kept, (const char *)sd_provider_event_values(ev), values);
     if (tokens && ok) {
         ok = sd_logprobs_keep(&c->kept, tokens, ev->n, g->request.logprobs);
         if (ok) c->n_kept += ev->n;
@@ -428,6 +433,10 @@ static sd_whole_choice whole_choice(const void *ctx, int i) {
 static bool write_slice(sd_generation *g, sd_json_out *t) {
     sd_usage usage = usage_of(g);
     sd_request_stats sum = sum_stats(g);
+    if (g->dialect->readings) {
+        const sd_readings read = sd_generation_take_readings(g);
+        return g->dialect->readings(t, &g->whole, &g->answer, &read, &usage, SLICE);
+    }
     return g->dialect->whole(t, &g->whole, &g->answer, g->n_choices, whole_choice, g, &usage, &sum,
                              SLICE);
 }

@@ -164,6 +164,7 @@ static void settle(sd_engine_event *m) {
     const sd_provider_event *ev = m->event;
     if (ev->finish != SD_FINISH_NONE) take_finish(g, c, ev);
     if (g->conn && !g->failed) sd_generation_deliver(g, m);
+    if (g->dialect->readings && c->ended) sd_generation_go_on(g);
     if (m != &c->last)
         give_back(g->server, m);
     else if (m->event != (void *)c->last_event)

@@ -1,8 +1,9 @@
-// A generation's inside, shared by the five files that carry it through its life, each above the next:
+// A generation's inside, shared by the six files that carry it through its life, each above the next:
 //
 //     generation_start.c  begins: admission, the model, the engine's queue
 //     generation_prompt.c the body becomes a request and token ids, on a worker's thread
 //     generation_events.c what the engine's thread says reaches the event loop
+//     generation_readings.c prompts that are read by a model that says nothing: which, and when
 //     generation_answer.c what is sent back, in one piece or as a stream
 //     generation.c        the object: made, told to end, freed
 #pragma once
@@ -34,7 +35,8 @@ struct sd_choice {
     bool said_lost, checking, unfit; // unfit: the check found that it is not what it was held to
     sd_work check;
     sd_error check_result;
-    sd_buf text, kept; // of an answer in one piece: its text, its tokens' logprobs
+    sd_buf text,
+        kept; // of an answer in one piece: its text, its tokens' logprobs; or the values that it read
     int n_kept;
     int n_of_prompt;           // of them: the prompt's
     sd_logprobs_cursor cursor; // of a stream's logprobs
@@ -87,6 +89,7 @@ struct sd_generation {
     sd_ids closing; // what ends the reasoning when its budget is used up; until it is submitted
     sd_choice *choices;
     int n_choices, open; // open: submitted and not ended
+    int n_begun;         // of choices that are readings: submitted so far
     bool streaming, failed;
     size_t answer_bytes; // of `bytes_held`, for what is kept until its end
     bool writing;        // all has ended; a whole answer goes out in slices
@@ -117,6 +120,23 @@ bool sd_generation_read(sd_work *item);
 // ---- generation_start.c
 /// The tenant whose prefixes and constraints a request finds: its key, with its salt.
 sd_status sd_generation_tenant(uint64_t *out, const sd_generation *g, sd_error *err);
+
+/// Submits what is read for the choice: the prompt, in the place of its own.
+int sd_generation_submit_reading(sd_generation *g, sd_choice *c, const sd_ids *prompt,
+                                 const sd_request_reading *reading, sd_api_error *e);
+
+// ---- generation_readings.c
+/// What is read of the prompts, once all are there. On a worker's thread. 0, or the status in e.
+int sd_generation_plan_readings(sd_generation *g, sd_api_error *e);
+int sd_generation_count_readings(const sd_generation *g);
+size_t sd_generation_readings_bytes(const sd_generation *g); // that are kept until the answer's end
+/// Submits as many as may run now. 0, or the status in e: what was submitted before runs on.
+int sd_generation_begin_readings(sd_generation *g, sd_api_error *e);
+/// One has ended: those that follow are submitted. An error is the generation's.
+void sd_generation_go_on(sd_generation *g);
+/// All have ended: what they say of the request.
+sd_readings sd_generation_take_readings(sd_generation *g);
+int sd_generation_cached_readings(const sd_generation *g); // tokens
 
 // ---- generation_events.c
 /// The sink of a choice, which is ctx. Runs on the provider's thread.

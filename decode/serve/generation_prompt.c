@@ -92,6 +92,7 @@ static int encode_prompt(sd_generation *g, int i, sd_api_error *e) {
 // What the request leaves out, as the model that it means wants to be asked. A prompt that is no
 // conversation stays as it is.
 static int fill(sd_generation *g, sd_api_error *e) {
+    static const sd_defaults none;
     const sd_defaults *d = &g->server->local->row[g->target->row].defaults;
     sd_api_request *r = &g->request;
     sd_sampling *s = &r->sampling;
@@ -103,6 +104,7 @@ static int fill(sd_generation *g, sd_api_error *e) {
         .given = {r->has_temperature, r->has_top_p, r->has_top_k, r->has_min_p, r->has_max_tokens}};
     if (sd_defaults_fill_system(&use, r->messages, d, &err) != SD_OK)
         return sd_api_fail(e, 500, "messages", "%s", err.message);
+    if (r->decide) d = &none; // nothing is sampled
     sd_defaults_say_filled(g->defaults, sizeof g->defaults, &a, d, use);
     sd_defaults_say_departs(g->departs, sizeof g->departs, &a, d, use);
     sd_defaults_fill(&a, d);
@@ -238,7 +240,18 @@ static int guard_texts(const sd_generation *g, sd_api_error *e) {
     return 0;
 }
 
-static int encode_chat(sd_generation *g, int ctx, sd_api_error *e) {
+// Questions are asked of what a template writes, and the labels are to follow at once.
+static int check_begins_with_text(const sd_generation *g, const sd_dialogue *d, sd_api_error *e) {
+    if (!g->in_reasoning && d->format != SD_TOOL_HARMONY) return 0;
+    return sd_api_fail(
+        e, 400, g->dialect->prompt_field,
+        "%s: this model's template begins an answer with reasoning, where no label can "
+        "be read; ask a model that answers at once, or give chat_template_kwargs that "
+        "switch the reasoning off",
+        g->dialect->prompt_field);
+}
+
+static int encode_chat(sd_generation *g, int i, int ctx, sd_api_error *e) {
     const sd_model *m = g->server->local->model;
     const sd_template *own = g->server->local->row[g->target->row].chat, *t = own ? own : m->chat;
     const sd_dialogue *d = &g->server->local->row[g->target->row].dialogue;
@@ -246,17 +259,17 @@ static int encode_chat(sd_generation *g, int ctx, sd_api_error *e) {
     const json_t *tools = r->tool_choice == SD_API_TOOL_NONE ? NULL : r->tools;
     json_t *messages = NULL;
     sd_error err = {0};
-    size_t i, bytes = 0;
+    size_t k, bytes = 0;
     json_t *message;
-    r->n_prompts = 1;
+    r->n_prompts = i + 1;
     if (!m->tokenizer || !t)
         return sd_api_fail(
             e, 400, "messages",
             "this model has no usable chat template%s%s; use /v1/completions, or start "
             "the server with --chat-template FILE",
             m->chat_error ? ": " : "", m->chat_error ? m->chat_error : "");
-    if (fill(g, e) || guard_texts(g, e)) return e->status;
-    json_array_foreach(r->messages, i, message) bytes +=
+    if ((i == 0 && fill(g, e)) || guard_texts(g, e)) return e->status;
+    json_array_foreach(r->messages, k, message) bytes +=
         json_string_length(json_object_get(message, "content"));
     size_t least = bytes / (g->server->local->longest_token ? g->server->local->longest_token : 1);
     if (least >= (size_t)ctx) return refuse_length(e, "messages", (long long)least, ctx, true);
@@ -271,15 +284,30 @@ static int encode_chat(sd_generation *g, int ctx, sd_api_error *e) {
                                                    : SD_CHAT_ANSWERS,
                                .guarded = g->server->o->plain_user_text};
     sd_status st = sd_template_chat_ids(m, t, messages, d->tools ? tools : NULL,
-                                        r->template_arguments, form, &bounds, &g->prompt[0], &err);
+                                        r->template_arguments, form, &bounds, &g->prompt[i], &err);
     json_decref(messages);
     if (st == SD_EINTERRUPTED)
         return sd_api_fail(e, 503, NULL, "the server ends; send the request again elsewhere");
     if (st != SD_OK)
         return sd_api_fail(e, st == SD_ENOMEM ? 500 : 400, "messages", "%s", err.message);
-    g->in_reasoning = sd_dialogue_in_reasoning(d, m->tokenizer, g->prompt[0].id, g->prompt[0].n);
+    g->in_reasoning = sd_dialogue_in_reasoning(d, m->tokenizer, g->prompt[i].id, g->prompt[i].n);
+    if (r->decide && check_begins_with_text(g, d, e)) return e->status;
     if (find_reasoning(g, d, e) || constrain_answer(g, d, e)) return e->status;
-    return check_length(g, 0, ctx, e);
+    return check_length(g, i, ctx, e);
+}
+
+// The questions with their labels in the order of this round, and the text, as a user says them.
+static int encode_round(sd_generation *g, int round, sd_api_error *e) {
+    sd_decide *d = g->request.decide;
+    json_t *last = json_array_get(g->request.messages, json_array_size(g->request.messages) - 1);
+    sd_buf text = sd_buf_make(4 * SD_HTTP_MAX_BODY);
+    bool ok = sd_decide_prompt(&text, d, round) &&
+              json_object_set_new(last, "content", json_stringn(text.data, text.len)) == 0;
+    sd_buf_free(&text);
+    if (!ok) return sd_api_fail(e, 500, g->dialect->prompt_field, "out of memory");
+    if (encode_chat(g, round, context(g), e) || round + 1 < d->permute) return e->status;
+    sd_buf_free(&d->text);
+    return sd_generation_plan_readings(g, e);
 }
 
 static int find_model(sd_generation *g, sd_api_error *e) {
@@ -356,11 +384,15 @@ bool sd_generation_read(sd_work *item) {
         sd_api_fail(e, 503, NULL, "the request could not be read within %d seconds", READ_SECONDS);
     else if (piece == 0)
         read_body(g, e);
+    else if (g->request.decide)
+        encode_round(g, piece - 1, e);
     else if (g->request.kind == SD_API_CHAT)
-        encode_chat(g, context(g), e);
+        encode_chat(g, 0, context(g), e);
     else
         encode_prompt(g, piece - 1, e);
-    const int pieces = g->request.kind == SD_API_CHAT ? 1 : g->request.n_prompts;
+    const int pieces = g->request.decide                ? g->request.decide->permute
+                       : g->request.kind == SD_API_CHAT ? 1
+                                                        : g->request.n_prompts;
     if (!e->status && piece == pieces && g->dialect->read) write_read(g, e);
     if (sd_memory_lost() && e->status < 500) sd_api_fail(e, 500, NULL, "out of memory");
     return !e->status && piece < pieces;

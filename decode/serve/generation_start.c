@@ -35,9 +35,39 @@ sd_status sd_generation_tenant(uint64_t *out, const sd_generation *g, sd_error *
     return st;
 }
 
+// q is complete but for whose it is.
+static int submit_request(sd_generation *g, sd_choice *c, sd_request *q, sd_api_error *e) {
+    sd_provider *p = g->model->provider;
+    sd_provider_request *m = NULL;
+    sd_error err = {0};
+    q->client = g->client->id;
+    q->priority = g->request.priority;
+    q->admin_priority = g->client->admin;
+    sd_status st = sd_generation_tenant(&q->tenant, g, &err);
+    if (st == SD_OK) st = sd_provider_request_make(&m, q, (uint32_t)g->model->row, &err);
+    if (st == SD_OK) st = p->ops->start(p, m, (sd_sink){sd_generation_on_event, c}, &c->id, &err);
+    free(m);
+    if (st == SD_OK) {
+        g->open++;
+        return 0;
+    }
+    c->id = 0;
+    if (st == SD_ELIMIT) return sd_api_fail(e, 429, NULL, "the queue is full; try again later");
+    return sd_api_fail(e, st == SD_EINVAL ? 400 : 500, NULL, "%s", err.message);
+}
+
+int sd_generation_submit_reading(sd_generation *g, sd_choice *c, const sd_ids *prompt,
+                                 const sd_request_reading *reading, sd_api_error *e) {
+    sd_request q = {.prompt = prompt->id,
+                    .n_prompt = prompt->n,
+                    .logprobs = -1,
+                    .spec = SD_SPEC_OFF,
+                    .reading = *reading};
+    return submit_request(g, c, &q, e);
+}
+
 static int submit_choice(sd_generation *g, sd_choice *c, sd_api_error *e) {
     const sd_api_request *r = &g->request;
-    sd_error err = {0};
     sd_request q = {.prompt = g->prompt[c->prompt].id,
                     .n_prompt = g->prompt[c->prompt].n,
                     .max_tokens = r->max_tokens,
@@ -52,10 +82,7 @@ static int submit_choice(sd_generation *g, sd_choice *c, sd_api_error *e) {
                     .no_answer = r->no_answer,
                     .max_draft = r->max_draft,
                     .constraint = {r->constraint, r->constraint_text, r->constraint_len},
-                    .spec = spec_of(g),
-                    .client = g->client->id,
-                    .priority = r->priority,
-                    .admin_priority = g->client->admin};
+                    .spec = spec_of(g)};
     // A prompt is sampled as it would be alone, whatever its place in a list.
     q.sampling.choice = (uint32_t)(c->index % r->n);
     q.shaping.bad_words = g->bad_words.id, q.shaping.n_bad_words = g->bad_words.n;
@@ -74,22 +101,8 @@ static int submit_choice(sd_generation *g, sd_choice *c, sd_api_error *e) {
                                                  .forced = g->closing.id,
                                                  .n_forced = g->closing.n};
     }
-    sd_provider *p = g->model->provider;
-    sd_provider_request *m = NULL;
-    sd_status st = sd_generation_tenant(&q.tenant, g, &err);
-    if (st == SD_OK) st = sd_provider_request_make(&m, &q, (uint32_t)g->model->row, &err);
-    if (st == SD_OK) st = p->ops->start(p, m, (sd_sink){sd_generation_on_event, c}, &c->id, &err);
-    free(m);
-    if (st == SD_OK) {
-        g->open++;
-        return 0;
-    }
-    c->id = 0;
-    if (st == SD_ELIMIT) {
-        g->server->metrics.rejected[SD_REJECT_QUEUE_FULL]++;
-        return sd_api_fail(e, 429, NULL, "the queue is full; try again later");
-    }
-    return sd_api_fail(e, st == SD_EINVAL ? 400 : 500, NULL, "%s", err.message);
+    if (submit_request(g, c, &q, e) == 429) g->server->metrics.rejected[SD_REJECT_QUEUE_FULL]++;
+    return c->id ? 0 : e->status;
 }
 
 // The request's own are gone before an answer ends.
@@ -109,14 +122,17 @@ static bool keep_stops(sd_generation *g) {
 static int submit(sd_generation *g, sd_api_error *e) {
     sd_server *s = g->server;
     sd_engine_stats stats = sd_server_stats(s);
-    int n = g->request.n_prompts * g->request.n, most = stats.slots + stats.queue;
-    if (n > most)
+    const bool reads = g->dialect->readings != NULL;
+    int n = reads ? sd_generation_count_readings(g) : g->request.n_prompts * g->request.n,
+        most = stats.slots + stats.queue;
+    if (n > most && !reads)
         return sd_api_fail(e, 400, "n",
                            "the request asks for %d answers, and slots and queue hold %d; ask for "
                            "fewer or start the server with a larger --queue",
                            n, most);
     double wait_s;
-    if (!g->model->provider->ops->room(g->model->provider, g->client->id, n, &wait_s)) {
+    // Readings come one after another.
+    if (!g->model->provider->ops->room(g->model->provider, g->client->id, reads ? 1 : n, &wait_s)) {
         s->metrics.rejected[SD_REJECT_QUEUE_FULL]++;
         sd_api_fail(e, 429, NULL, "the queue is full; try again later");
         e->retry_s = wait_s;
@@ -128,7 +144,7 @@ static int submit(sd_generation *g, sd_api_error *e) {
     g->n_choices = n;
     for (int i = 0; i < n; i++) {
         sd_choice *c = &g->choices[i];
-        *c = (sd_choice){.generation = g, .index = i, .prompt = i / g->request.n};
+        *c = (sd_choice){.generation = g, .index = i, .prompt = reads ? 0 : i / g->request.n};
         c->last = (sd_engine_event){.event = (void *)c->last_event, .room = sizeof c->last_event};
         c->text = sd_buf_make(SD_HTTP_MAX_BODY);
         c->said = sd_buf_make(SD_HTTP_MAX_BODY);
@@ -138,9 +154,10 @@ static int submit(sd_generation *g, sd_api_error *e) {
         if (!g->request.stream && g->request.echo && !sd_generation_echo(g, c->prompt, &c->text))
             return sd_api_fail(e, 500, NULL, "out of memory");
         sd_error err;
-        if (sd_generation_open_answer(g, c, &err) != SD_OK)
+        if (!reads && sd_generation_open_answer(g, c, &err) != SD_OK)
             return sd_api_fail(e, 500, NULL, "%s", err.message);
     }
+    if (reads) return sd_generation_begin_readings(g, e);
     if (!keep_stops(g)) return sd_api_fail(e, 500, NULL, "out of memory");
     for (int i = 0; i < n; i++)
         if (submit_choice(g, &g->choices[i], e)) return e->status;

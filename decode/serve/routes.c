@@ -81,6 +81,14 @@ static void post_messages(sd_conn *c) {
     sd_generation_start(c, &sd_anthropic_messages);
 }
 
+static void post_systemone(sd_conn *c) {
+    sd_generation_start(c, &sd_systemone);
+}
+
+static void post_decisions(sd_conn *c) {
+    sd_generation_start(c, &sd_openai_decisions);
+}
+
 static void post_count(sd_conn *c) {
     sd_generation_start(c, &sd_anthropic_count);
 }
@@ -222,6 +230,8 @@ static const sd_route routes[] = {
     {"POST", "/v1/responses", false, SD_AUTH_USER, true, post_responses},
     {"POST", "/v1/messages", false, SD_AUTH_USER, true, post_messages},
     {"POST", "/v1/messages/count_tokens", false, SD_AUTH_USER, true, post_count},
+    {"POST", "/v1/systemone", false, SD_AUTH_USER, true, post_systemone},
+    {"POST", "/v1/decisions", false, SD_AUTH_USER, true, post_decisions},
     {"POST", "/v1/tokenize", false, SD_AUTH_USER, true, post_tokenize},
     {"POST", "/v1/detokenize", false, SD_AUTH_USER, true, post_detokenize},
     {"POST", "/tokenize", false, SD_AUTH_USER, true, post_tokenize},

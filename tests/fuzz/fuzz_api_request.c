@@ -22,6 +22,15 @@ static void write_back(const char *text, size_t len) {
     sd_buf_free(&t.buf);
 }
 
+static void check_question(const sd_decide_question *q) {
+    SD_ASSERT(q->kind < SD_DECIDE_KINDS && q->instructions && q->begin[0]);
+    SD_ASSERT(q->n_labels >= 2 && q->n_labels <= SD_DECIDE_MAX_LABELS);
+    for (int k = 0; k < q->n_labels; k++) {
+        const size_t n = strlen(q->label[k].text);
+        SD_ASSERT(n >= 1 && n <= SD_DECIDE_MAX_LABEL && strcspn(q->label[k].text, "\r\n") == n);
+    }
+}
+
 static void check(const sd_api_request *r) {
     for (int i = 0; i < r->n_stop; i++) SD_ASSERT(r->stop[i] && r->stop[i][0]);
     SD_ASSERT(r->n >= 1 && r->n <= SD_API_MAX_CHOICES && r->logprobs >= -1 && r->logprobs <= 20);
@@ -33,6 +42,7 @@ static void check(const sd_api_request *r) {
         SD_ASSERT(json_is_string(content) && !sd_json_odd_number(message));
         if (i == 0) write_back(json_string_value(content), json_string_length(content));
     }
+    for (int i = 0; r->decide && i < r->decide->n; i++) check_question(&r->decide->question[i]);
     if (r->n_prompts > 0 && r->prompt[0].text) write_back(r->prompt[0].text, r->prompt[0].len);
 }
 
@@ -53,8 +63,9 @@ static void check_error(const sd_api_error *e) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
     static const sd_dialect *const dialects[] = {
-        &sd_openai_chat,        &sd_openai_completion, &sd_openai_tokenize, &sd_openai_detokenize,
-        &sd_anthropic_messages, &sd_anthropic_count,   &sd_openai_responses};
+        &sd_openai_chat,       &sd_openai_completion,  &sd_openai_tokenize,
+        &sd_openai_detokenize, &sd_anthropic_messages, &sd_anthropic_count,
+        &sd_openai_responses,  &sd_systemone,          &sd_openai_decisions};
     for (size_t i = 0; i < sizeof dialects / sizeof *dialects; i++) {
         sd_api_request r;
         sd_api_error e;

@@ -14,7 +14,7 @@ import zipfile
 
 def blocks():
     """A request and an event of decode/serve/provider/message.h; the target puts their lengths right."""
-    event = struct.pack("<IIQq4i8I", 1, 0, 7, 5, 1, 0, 0, 0, 0, 0, 72, 7, 0, 0, 0, 0) + b"a text!" + b"\1"
+    event = struct.pack("<IIQq6i10I", 1, 0, 7, 5, 1, 0, 0, 0, 0, 0, 0, 0, 88, 7, 0, 0, 0, 0, 0, 0) + b"a text!" + b"\1"
     request = struct.pack("<II3QII7i6f19i", 2, 0, 3, 0, 4, 0, 0, 16, 2, -1, 0, 0, 0, 1, 1, 1, 0, .5, .5, 1.1, *[0] * 19)
     request += struct.pack("<12I", 336, 2, 0, 0, 344, 1, 352, 2, 360, 3, 376, 2)  # prompt, stop tokens, bias, allowed, bad words, a stop string
     return [event, request.ljust(336, b"\0") + struct.pack("<3if5ii", 1, 2, 5, 1, 3, 4, 2, 7, 8, 0) + b"a\0" + b"\1" * 6]
@@ -219,6 +219,10 @@ REQUESTS = [
     '{"max_tokens": 9, "system": [{"type": "text", "text": "s"}], "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}, {"role": "assistant", "content": [{"type": "thinking", "thinking": "h"}, {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}}]}, {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "7"}]}]}], "tools": [{"name": "f", "input_schema": {}}, {"type": "x_1", "name": "y"}], "tool_choice": {"type": "any"}, "thinking": {"type": "enabled", "budget_tokens": 9}, "stop_sequences": ["z"]}',
     '{"instructions": "s", "input": [{"role": "user", "content": [{"type": "input_text", "text": "a"}]}, {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "h"}]}, {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}, {"type": "function_call_output", "call_id": "c", "output": "7"}], "tools": [{"type": "function", "name": "f", "parameters": {}}, {"type": "custom"}], "tool_choice": "auto", "text": {"format": {"type": "json_schema", "name": "n", "schema": {}}}, "reasoning": {"effort": "low"}, "max_output_tokens": 9}',
     '{"tokens": [1, 2.0], "prompt": "a", "return_token_strs": true}',
+    '{"state": {"a": [1]}, "permute": 2, "questions": {"u": {"type": "noul", "instructions": "i", "criteria": {"true": "x"}}, "t": {"type": "choice", "instructions": ["i"], "criteria": {"a": null, "b c": "d"}}, '
+    '"s": {"type": "score", "instructions": "i", "criteria": ["low", {"x": 1}]}}}',
+    '{"input": [{"role": "user", "content": [{"type": "input_text", "text": "a"}]}], "questions": [{"type": "predicate", "instructions": "i"}, {"type": "choice", "name": "n", "instructions": "i", "choices": '
+    '[{"value": true}, {"value": "b", "description": "d"}]}, {"type": "score", "instructions": "i", "levels": [{"label": "a"}, {"label": "b", "description": "c"}]}]}',
     '{"model": "m", "prompt": ["a", "b"], "max_tokens": 3, "stop": "x", "logprobs": 2, "echo": false}', '{"prompt": [1, 2, 3], "min_p": 0.1, "top_k": 4, "stop_token_ids": [2]}',
     '{"prompt": "a\\u0000b", "seed": 18446744073709551616, "temperature": 1e999, "user": NaN, "metadata": [-99999999999999999999]}',
     '{"messages": [{"role": "assistant", "content": null, "reasoning_content": "x", "tool_calls": []}, {"role": "user", "content": "\\u0001\\"\\n", "name": "n"}], "stream": true, "stream_options": {"include_usage": true}}',

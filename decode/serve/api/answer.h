@@ -13,6 +13,11 @@ typedef struct {
     const sd_api_request *request; // its numbers and switches
 } sd_answer;
 
+// What was read of a request's prompts, in the place of answers.
+typedef struct {
+    const sd_decide *decide; // answered
+} sd_readings;
+
 // prompt and cached tokens are those of each prompt once; generated and reasoning (part of it) are sums over
 // choices.
 typedef struct {

@@ -26,6 +26,10 @@ typedef struct {
     /// The whole answer to a request that only reads its prompt; on a worker's thread. NULL: a model answers,
     /// and what follows is there.
     void (*read)(sd_json_out *t, const sd_read_prompt *p);
+    /// The answer to a request whose prompts are read by a model that says nothing: it writes on until the text has at
+    /// least `limit` bytes or is whole, which is true then. NULL: the model says an answer, and what follows is there.
+    bool (*readings)(sd_json_out *t, sd_whole *w, const sd_answer *a, const sd_readings *r,
+                     const sd_usage *usage, size_t limit);
     // As in api/openai/response.h.
     void (*chunk)(sd_json_out *t, const sd_answer *a, const sd_chunk *c);
     void (*usage)(sd_json_out *t, const sd_answer *a, const sd_usage *u);
@@ -39,6 +43,7 @@ typedef struct {
 extern const sd_dialect sd_openai_chat, sd_openai_completion, sd_openai_tokenize,
     sd_openai_detokenize, sd_openai_responses;
 extern const sd_dialect sd_anthropic_messages, sd_anthropic_count;
+extern const sd_dialect sd_systemone, sd_openai_decisions;
 
 /// An error as Anthropic's API writes it, as sd_error_json does as OpenAI's.
 json_t *sd_anthropic_error_json(const sd_api_error *e);

@@ -25,6 +25,7 @@ void sd_api_request_drop_texts(sd_api_request *r) {
 void sd_api_request_free(sd_api_request *r) {
     sd_api_request_drop_texts(r);
     json_decref(r->tools);
+    sd_decide_free(r->decide);
     *r = (sd_api_request){0};
 }
 

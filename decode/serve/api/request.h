@@ -2,7 +2,7 @@
 #pragma once
 
 #include "decode/engine/engine.h"
-#include "decode/serve/api/error.h"
+#include "decode/serve/api/decide.h"
 
 typedef enum { SD_API_CHAT, SD_API_COMPLETION } sd_api_kind;
 
@@ -90,6 +90,8 @@ typedef struct {
         skipped[SD_API_MAX_SKIPPED]; // tools of kinds that nobody calls here: their kinds; "": none
     sd_api_prompt prompt[SD_API_MAX_PROMPTS]; // completions
     int n_prompts;
+    sd_decide
+        *decide; // typed questions in the place of an answer; owned, and kept behind the texts
 } sd_api_request;
 
 void sd_api_request_free(sd_api_request *r); // zeroed is fine

@@ -49,6 +49,7 @@ static void put_request(writer *w, sd_provider_request *m, const sd_request *r) 
     m->bias = put(w, h->bias, (size_t)h->n_bias, sizeof *h->bias);
     m->allowed = put(w, h->allowed, (size_t)h->n_allowed, sizeof *h->allowed);
     m->bad_words = put(w, h->bad_words, (size_t)h->n_bad_words, sizeof *h->bad_words);
+    m->read_token = put(w, r->reading.token, (size_t)r->reading.n_tokens, sizeof *r->reading.token);
     m->constraint = put(w, r->constraint.text, r->constraint.len, 1);
     const sd_request_reasoning *g = &r->reasoning;
     if (g->open) m->reasoning_mark[0] = put(w, g->open, strlen(g->open) + 1, 1);
@@ -79,6 +80,7 @@ sd_status sd_provider_request_make(sd_provider_request **out, const sd_request *
                              .score = r->score,
                              .no_answer = r->no_answer,
                              .max_draft = r->max_draft,
+                             .read_kind = (int32_t)r->reading.kind,
                              .n_stop = r->n_stop,
                              .n_shown_tokens = r->n_shown_tokens,
                              .temperature = r->sampling.temperature,
@@ -163,36 +165,39 @@ sd_status sd_provider_request_read(sd_request *r, const void *block, size_t byte
     SD_TRY(check_head(block, bytes, sizeof *m, err));
     SD_CHECK(inside(m->prompt, sizeof *r->prompt, sizeof *m, bytes) &&
                  inside(m->stop_token, sizeof *r->stop_token, sizeof *m, bytes) &&
+                 inside(m->read_token, sizeof(int32_t), sizeof *m, bytes) &&
                  inside(m->constraint, 1, sizeof *m, bytes) && m->prompt.n <= INT_MAX &&
-                 m->stop_token.n <= INT_MAX,
+                 m->read_token.n <= INT_MAX && m->stop_token.n <= INT_MAX,
              err, SD_EFORMAT, "a request's tokens lie outside its %zu bytes", bytes);
     SD_CHECK(m->constraint_kind >= 0 && m->constraint_kind < SD_GRAMMAR_KINDS, err, SD_EFORMAT,
              "a request has a constraint of kind %d, which is unknown", (int)m->constraint_kind);
     SD_CHECK(m->n_stop >= 0 && m->n_stop <= SD_MAX_STOPS, err, SD_EFORMAT,
              "a request has %d stop strings, at most %d are possible", (int)m->n_stop,
              SD_MAX_STOPS);
-    *r = (sd_request){.prompt = part(base, m->prompt),
-                      .n_prompt = (int)m->prompt.n,
-                      .max_tokens = m->max_tokens,
-                      .sampling = {.temperature = m->temperature,
-                                   .top_k = m->top_k,
-                                   .top_p = m->top_p,
-                                   .min_p = m->min_p,
-                                   .seed = m->seed,
-                                   .choice = m->choice},
-                      .n_stop = m->n_stop,
-                      .stop_token = part(base, m->stop_token),
-                      .n_stop_token = (int)m->stop_token.n,
-                      .ignore_end = m->ignore_end != 0,
-                      .logprobs = m->logprobs,
-                      .score = m->score != 0,
-                      .no_answer = m->no_answer != 0,
-                      .max_draft = m->max_draft,
-                      .spec = (sd_spec_mode)m->spec,
-                      .client = m->client,
-                      .tenant = m->tenant,
-                      .priority = m->priority,
-                      .admin_priority = m->admin_priority != 0};
+    *r = (sd_request){
+        .prompt = part(base, m->prompt),
+        .n_prompt = (int)m->prompt.n,
+        .max_tokens = m->max_tokens,
+        .sampling = {.temperature = m->temperature,
+                     .top_k = m->top_k,
+                     .top_p = m->top_p,
+                     .min_p = m->min_p,
+                     .seed = m->seed,
+                     .choice = m->choice},
+        .n_stop = m->n_stop,
+        .stop_token = part(base, m->stop_token),
+        .n_stop_token = (int)m->stop_token.n,
+        .ignore_end = m->ignore_end != 0,
+        .logprobs = m->logprobs,
+        .score = m->score != 0,
+        .no_answer = m->no_answer != 0,
+        .max_draft = m->max_draft,
+        .reading = {(sd_read_kind)m->read_kind, part(base, m->read_token), (int)m->read_token.n},
+        .spec = (sd_spec_mode)m->spec,
+        .client = m->client,
+        .tenant = m->tenant,
+        .priority = m->priority,
+        .admin_priority = m->admin_priority != 0};
     SD_CHECK(m->n_shown_tokens >= 0 && m->n_shown_tokens <= SD_MAX_SHOWN_TOKENS, err, SD_EFORMAT,
              "a request shows %d special tokens, at most %d are possible", (int)m->n_shown_tokens,
              SD_MAX_SHOWN_TOKENS);
@@ -223,6 +228,7 @@ static void put_event(writer *w, sd_provider_event *m, const sd_event *ev, bool 
     m->error = put(w, ev->error, error, 1);
     m->tokens = put(w, ev->tokens, with_tokens ? (size_t)ev->n : 0, sizeof *ev->tokens);
     m->text = put(w, ev->text, ev->text_len, 1);
+    m->values = put(w, ev->values, (size_t)ev->n_values, sizeof *ev->values);
 }
 
 size_t sd_provider_event_bytes(const sd_event *ev, bool with_tokens) {
@@ -236,7 +242,7 @@ void sd_provider_event_write(void *block, size_t room, const sd_event *ev, int64
                              bool with_tokens) {
     sd_event fitting = *ev;
     bool lost = sd_provider_event_bytes(ev, with_tokens) > room;
-    if (lost) fitting.text_len = 0, with_tokens = false;
+    if (lost) fitting.text_len = 0, fitting.n_values = 0, with_tokens = false;
     sd_provider_event m = {.id = ev->id,
                            .at_ns = at_ns,
                            .n = ev->n,
@@ -274,6 +280,7 @@ sd_status sd_provider_event_check(const void *block, size_t bytes, sd_error *err
     const sd_provider_event *m = block;
     SD_TRY(check_head(block, bytes, sizeof *m, err));
     SD_CHECK(inside(m->tokens, sizeof(sd_token_info), sizeof *m, bytes) &&
+                 inside(m->values, sizeof(float), sizeof *m, bytes) &&
                  inside(m->text, 1, sizeof *m, bytes) && inside(m->error, 1, sizeof *m, bytes) &&
                  inside(m->stats, sizeof(sd_request_stats), sizeof *m, bytes),
              err, SD_EFORMAT, "a part of an event lies outside its %zu bytes", bytes);
@@ -281,6 +288,7 @@ sd_status sd_provider_event_check(const void *block, size_t bytes, sd_error *err
                  m->error.n <= SD_PROVIDER_ERROR && m->stats.n <= 1 &&
                  m->finish >= SD_FINISH_NONE && m->finish <= SD_FINISH_ERROR &&
                  (m->finish == SD_FINISH_NONE || m->stats.n == 1) &&
+                 (m->finish == SD_FINISH_STOP || m->values.n == 0) &&
                  (!m->of_prompt || (m->text.n == 0 && m->finish == SD_FINISH_NONE)),
              err, SD_EFORMAT, "an event's counts do not go together");
 out:

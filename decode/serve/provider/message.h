@@ -16,7 +16,7 @@
 
 #include <stddef.h>
 
-enum { SD_PROVIDER_VERSION = 9 };
+enum { SD_PROVIDER_VERSION = 10 };
 
 typedef struct {
     uint32_t version; // SD_PROVIDER_VERSION
@@ -43,7 +43,7 @@ typedef struct {
     int32_t shown_token[SD_MAX_SHOWN_TOKENS];
     int32_t reasoning; // bits: 1 the prompt ends within it, 2 it may begin again
     int32_t budget;    // of tokens of reasoning; -1: none
-    int32_t score, no_answer, max_draft;
+    int32_t score, no_answer, max_draft, read_kind; // sd_read_kind
     sd_span reasoning_mark
         [2];        // char: what begins and what ends it, with their 0; none: it is not looked for
     sd_span forced; // int32_t: what ends it behind its budget
@@ -52,6 +52,7 @@ typedef struct {
     sd_span bias;               // sd_token_bias
     sd_span allowed;            // int32_t
     sd_span bad_words;          // int32_t: sequences, each behind its length
+    sd_span read_token;         // int32_t
     sd_span constraint;         // char: its text; what receives it compiles it
     sd_span stop[SD_MAX_STOPS]; // char: with their 0
 } sd_provider_request;
@@ -80,6 +81,7 @@ typedef struct {
     sd_span text;   // char: new text, complete UTF-8
     sd_span stats;  // sd_request_stats [1], with a finish
     sd_span error;  // char, without a 0, with SD_FINISH_ERROR
+    sd_span values; // float, with the end of a request that reads
 } sd_provider_event;
 
 // The fixed parts stand in front, so that an event can lose its text and still say how it ended.
@@ -108,6 +110,9 @@ static inline const char *sd_provider_event_text(const sd_provider_event *e) { /
 }
 static inline const char *sd_provider_event_error(const sd_provider_event *e) { // [error.n]
     return e->error.n ? (const char *)e + e->error.at : "";
+}
+static inline const float *sd_provider_event_values(const sd_provider_event *e) { // [values.n]
+    return e->values.n ? (const void *)((const char *)e + e->values.at) : NULL;
 }
 static inline const sd_request_stats *sd_provider_event_stats(const sd_provider_event *e) {
     return e->stats.n ? (const void *)((const char *)e + e->stats.at) : NULL;
