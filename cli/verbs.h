@@ -27,6 +27,7 @@
     X(generate, "generate -m MODEL [-a ADAPTER] [-d DRAFT] -p PROMPT", "one answer")               \
     X(chat, "chat -m MODEL [-a ADAPTER] [-d DRAFT]", "a conversation in the terminal")             \
     X(serve, "serve -m MODEL [-a [NAME=]PATH ...] [-d DRAFT]", "an OpenAI-compatible server")      \
+    X(key, "key new ID [--admin]", "a new API key and its line for serve")                         \
     X(pack, "pack MODEL", "make a model's packed form now, or check the one that is kept")         \
     X(cache, "cache list|clear", "the packed forms that are kept")                                 \
     B(bench, "bench model|kernels|spec ...", "measure")

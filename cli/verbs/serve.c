@@ -52,7 +52,7 @@ static const sd_option rows[] = {
         .help = "port to listen at; 0 picks a free one and prints it"),
     ROW("api-key-file", SD_OPT_STRING, key_file, .value = "FILE",
         .help = "ask for one of these keys as Authorization: Bearer KEY; a line is a key, or "
-                "ID sha256:HEX [admin] (docs/memory.md)"),
+                "ID sha256:HEX [admin] (specdec key new); read anew at SIGHUP"),
     ROW("trusted-proxy", SD_OPT_LIST, proxies, .value = "CIDR",
         .help = "an address or network whose X-Forwarded-For says whose a request is, where no key "
                 "does; repeat for more"),
@@ -81,8 +81,8 @@ static const sd_option rows[] = {
                 "and unread answers; more are answered 429, but for a client's equal share"),
     ROW("drain", SD_OPT_FLOAT, drain, .def = "30", .min = 0, .max = 86400, .unit = "s",
         .help =
-            "time that running requests get after SIGTERM, SIGINT or SIGHUP (unless ignored, as "
-            "nohup does); a second later all connections are closed"),
+            "time that running requests get after SIGTERM or SIGINT; a second later all "
+            "connections are closed"),
     ROW("access-log", SD_OPT_STRING, access_log, .value = "FILE",
         .help = "one JSON line a request, without prompts; - is standard output"),
     ROW("plan", SD_OPT_FLAG, plan, .value = NULL,

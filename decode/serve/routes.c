@@ -283,13 +283,23 @@ const sd_route *sd_route_check(const sd_keys *keys, const sd_http_head *head,
     }
     const sd_route *asked = found ? found : same_path;
     // A path that is not there asks for a key too, so that a stranger learns nothing of the table.
-    if ((!asked || asked->auth != SD_AUTH_PUBLIC) &&
-        !sd_keys_allow_either(keys, sd_http_field_get(head, "authorization"),
-                              sd_http_field_get(head, "x-api-key"))) {
+    int refused = sd_keys_check(keys, asked ? asked->auth : SD_AUTH_USER,
+                                sd_http_field_get(head, "authorization"),
+                                sd_http_field_get(head, "x-api-key"));
+    if (refused == 401) {
         sd_api_fail(
             e, 401, NULL,
             "the API key is missing or wrong; send Authorization: Bearer KEY, or x-api-key: KEY");
         e->code = "invalid_api_key";
+        return NULL;
+    }
+    if (refused) {
+        sd_api_fail(e, refused, NULL,
+                    keys->n ? "%s is for administrators; send a key whose line in the server's "
+                              "file of keys ends with admin"
+                            : "%s is for administrators, and this server has no keys; start it "
+                              "with an --api-key-file that has a line with admin",
+                    asked->path);
         return NULL;
     }
     if (!asked) {

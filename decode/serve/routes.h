@@ -18,7 +18,7 @@ sd_handler sd_route_head(sd_conn *c, char extra[SD_MAX_EXTRA], sd_api_error *e);
 /// sd_handlers.error_body: OpenAI's error object, or Anthropic's where the path is one of its API's.
 json_t *sd_route_error_body(const sd_conn *c, const sd_api_error *e);
 
-/// Finds the route and checks what the head alone decides: 401, 404, 405, 415. NULL with e filled;
+/// Finds the route and checks what the head alone decides: 401, 403, 404, 405, 415. NULL with e filled;
 /// *allow (a header line) for a 405.
 const sd_route *sd_route_check(const sd_keys *keys, const sd_http_head *head,
                                char allow[SD_MAX_EXTRA], sd_api_error *e);

@@ -1,4 +1,4 @@
-// The life of the server: listen, let the engine's thread load, serve, drain on SIGTERM, end.
+// The life of the server: listen, let the engine's thread load, serve, reload on SIGHUP, drain on SIGTERM, end.
 #include "decode/serve/serve.h"
 
 #include "base/clock.h"
@@ -16,10 +16,6 @@
 #include <time.h>
 
 enum { CUT_S = 1 }; // after the limit of a drain
-
-// A terminal that is closed sends SIGHUP: an end like the others, unless nohup or the like has it
-// ignored.
-static const int end_signals[SD_END_SIGNALS] = {SIGTERM, SIGINT, SIGHUP};
 
 // ---- draining
 //
@@ -57,7 +53,7 @@ static void on_drain_timer(evutil_socket_t fd, short what, void *ctx) {
     end_when_drained(s);
 }
 
-static void on_signal(evutil_socket_t sig, short what, void *ctx) {
+static void on_end_signal(evutil_socket_t sig, short what, void *ctx) {
     (void)sig, (void)what;
     sd_server *s = ctx;
     if (s->phase == SD_PHASE_DRAINING) {
@@ -76,6 +72,33 @@ static void on_signal(evutil_socket_t sig, short what, void *ctx) {
                          (suseconds_t)((s->o->drain_s - (double)(time_t)s->o->drain_s) * 1e6)};
     event_add(s->drain_event, &tv);
     end_when_drained(s);
+}
+
+// ---- signals
+
+// What cannot be read anew stays as it was, and is said: a mistake in a file ends no server.
+static void on_reload_signal(evutil_socket_t sig, short what, void *ctx) {
+    (void)sig, (void)what;
+    sd_server *s = ctx;
+    sd_error err = {0};
+    if (sd_listener_reload(&s->listener, &err) == SD_OK)
+        sd_log(SD_LOG_INFO, "reloaded: %d API keys", s->listener.keys.n);
+    else
+        sd_log(SD_LOG_ERROR, "not reloaded, all is as before: %s", err.message);
+}
+
+static const struct {
+    int signal;
+    event_callback_fn on;
+} signals[SD_SIGNALS] = {
+    {SIGTERM, on_end_signal}, {SIGINT, on_end_signal}, {SIGHUP, on_reload_signal}};
+
+// A signal that means nothing here ends no server, unless it is one that debugs or stops a process.
+static void ignore_others(void) {
+    static const int others[] = {SIGUSR1, SIGUSR2,   SIGALRM, SIGVTALRM, SIGPROF,
+                                 SIGPOLL, SIGSTKFLT, SIGPWR,  SIGPIPE};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) signal(others[i], SIG_IGN);
+    for (int i = SIGRTMIN; i <= SIGRTMAX; i++) signal(i, SIG_IGN);
 }
 
 // ---- what other threads have done
@@ -189,12 +212,8 @@ static sd_status open_events(sd_server *s, sd_error *err) {
     SD_TRY(sd_wakeup_open(&s->loaded_wakeup, s->base, on_loaded, s, err));
     SD_TRY(sd_wakeup_open(&s->read_wakeup, s->base, on_prompts_read, s, err));
     SD_TRY(sd_wakeup_open(&s->events_wakeup, s->base, on_engine_events, s, err));
-    for (int i = 0; i < SD_END_SIGNALS; i++) {
-        struct sigaction now;
-        if (end_signals[i] == SIGHUP && sigaction(SIGHUP, NULL, &now) == 0 &&
-            now.sa_handler == SIG_IGN)
-            continue;
-        s->signal_event[i] = evsignal_new(s->base, end_signals[i], on_signal, s);
+    for (int i = 0; i < SD_SIGNALS; i++) {
+        s->signal_event[i] = evsignal_new(s->base, signals[i].signal, signals[i].on, s);
         SD_CHECK(s->signal_event[i] && event_add(s->signal_event[i], NULL) == 0, err, SD_ENOMEM,
                  "out of memory");
     }
@@ -252,7 +271,7 @@ static void close_server(sd_server *s) {
     sd_wakeup_close(&s->loaded_wakeup);
     sd_wakeup_close(&s->read_wakeup);
     sd_wakeup_close(&s->events_wakeup);
-    for (int i = 0; i < SD_END_SIGNALS; i++)
+    for (int i = 0; i < SD_SIGNALS; i++)
         if (s->signal_event[i]) event_free(s->signal_event[i]);
     if (s->drain_event) event_free(s->drain_event);
     if (s->flush_event) event_free(s->flush_event);
@@ -275,7 +294,7 @@ sd_status sd_serve(const sd_serve_options *o, sd_error *err) {
     pthread_cond_init(&s->outbox_room, NULL);
     sd_metrics_init(&s->metrics, 1, sd_now_s());
     json_object_seed(0);
-    signal(SIGPIPE, SIG_IGN); // a client that left is an error of a write
+    ignore_others(); // also SIGPIPE: a client that left is an error of a write
     SD_TRY(check_options(o, err));
     SD_CHECK(getrandom(&s->id_key, sizeof s->id_key, 0) == sizeof s->id_key &&
                  getrandom(s->tenant_key, sizeof s->tenant_key, 0) == sizeof s->tenant_key,

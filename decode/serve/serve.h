@@ -41,8 +41,8 @@ typedef struct {
     void *ctx; // of all three
 } sd_serve_options;
 
-/// Serves until SIGTERM, SIGINT or SIGHUP (unless that is ignored), then drains: it ends when all
-/// requests have, and at most a second after drain_s, whatever clients do. SD_OK after a drain.
+/// Serves until SIGTERM or SIGINT, then drains: it ends when all requests have, and at most a second
+/// after drain_s, whatever clients do. SIGHUP reads the file of keys anew. SD_OK after a drain.
 /// SD_EINVAL for options that cannot be served (an address in use, a host without a key, a bad
 /// adapter), named.
 sd_status sd_serve(const sd_serve_options *o, sd_error *err);

@@ -12,7 +12,7 @@
 
 #include <pthread.h>
 
-enum { SD_END_SIGNALS = 3 };
+enum { SD_SIGNALS = 3 }; // that mean something
 
 typedef enum { SD_PHASE_LOADING, SD_PHASE_READY, SD_PHASE_DRAINING } sd_phase;
 
@@ -29,7 +29,7 @@ struct sd_server {
     const sd_serve_options *o;
     sd_phase phase;
     struct event_base *base;
-    struct event *signal_event[SD_END_SIGNALS], *drain_event, *flush_event;
+    struct event *signal_event[SD_SIGNALS], *drain_event, *flush_event;
     sd_wakeup loaded_wakeup, read_wakeup, events_wakeup;
     bool deadline_passed; // the time to drain is over
     sd_listener listener;

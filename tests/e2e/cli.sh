@@ -277,6 +277,24 @@ check "a trace that cannot be written is named before anything is asked" $? "$(c
 "$binary" generate -m tiny.gguf --draft-adapter no -p a >out 2>err
 [ $? = 2 ] && [ "$(wc -l <err)" = 1 ] && grep -q 'needs a draft model' err
 check "an adapter of a draft needs a draft model" $? "$(cat err)"
+# ---- keys
+
+"$binary" key new alice >out 2>err && [ "$(wc -l <out)" = 2 ] && key=$(sed -n 's/^key:  //p' out) && [ ${#key} -ge 40 ] &&
+  [ "$(sed -n 's/^line: //p' out)" = "alice sha256:$(printf %s "$key" | sha256sum | cut -c1-64)" ]
+check "a new key comes with its line" $? "$(cat out err)"
+"$binary" key new ops --admin -o keys.txt >out 2>err && "$binary" key new bob -o keys.txt >>out && [ "$(wc -l <out)" = 2 ] && [ "$(stat -c %a keys.txt)" = 600 ] &&
+  [ "$(wc -l <keys.txt)" = 2 ] && grep -qE '^ops sha256:[0-9a-f]{64} admin$' keys.txt && grep -qE '^bob sha256:[0-9a-f]{64}$' keys.txt && ! grep -qF "$(sed -n '1s/^key:  //p' out)" keys.txt
+check "or appends it to a file, which has no key" $? "$(cat out err keys.txt)"
+printf 'bare-key-without-end' >bare.txt
+"$binary" key new x -o bare.txt >out 2>err && [ "$(head -1 bare.txt)" = bare-key-without-end ] && "$binary" serve -m tiny.gguf --api-key-file bare.txt --plan >out 2>err
+check "a last line without an end gets one" $? "$(cat bare.txt err)"
+"$binary" key new a --json >out && [ "$(wc -l <out)" = 1 ] && grep -q '"admin":false' out && [ "$("$binary" key new a --json)" != "$(cat out)" ]
+check "and no two keys are the same" $? "$(cat out)"
+refuses "an ID that is none" 2 "'a b' is no ID" "$binary" key new "a b"
+refuses "no ID" 2 "give one" "$binary" key new
+refuses "a file of keys that cannot be written" 2 'no/where' "$binary" key new a -o no/where
+refuses "an unknown word for key" 2 "give new ID" "$binary" key old a
+
 # ---- memory before it is taken
 
 mkdir cache

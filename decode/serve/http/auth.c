@@ -55,10 +55,16 @@ out:
     return st;
 }
 
+static bool is_id(const char *id, size_t n) {
+    static const char good[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+    for (size_t i = 0; i < n; i++)
+        if (!id[i] || !strchr(good, id[i])) return false;
+    return n > 0;
+}
+
 // ID sha256:HEX [admin]
 static sd_status read_hashed(sd_api_key *k, const words *w, const char *path, int line,
                              sd_error *err) {
-    static const char good[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
     sd_status st = SD_OK;
     SD_CHECK(is_hash(w, 1) && w->n <= MAX_WORDS, err, SD_EINVAL,
              "%s:%d: a line is a key without blanks, or ID sha256:HEX, or ID sha256:HEX admin",
@@ -68,9 +74,8 @@ static sd_status read_hashed(sd_api_key *k, const words *w, const char *path, in
              line);
     SD_CHECK(w->len[0] <= SD_MAX_KEY_ID, err, SD_EINVAL,
              "%s:%d: an ID has %zu bytes; give at most %d", path, line, w->len[0], SD_MAX_KEY_ID);
-    for (size_t i = 0; i < w->len[0]; i++)
-        SD_CHECK(w->word[0][i] && strchr(good, w->word[0][i]), err, SD_EINVAL,
-                 "%s:%d: an ID has letters, digits, '.', '_' and '-' alone", path, line);
+    SD_CHECK(is_id(w->word[0], w->len[0]), err, SD_EINVAL,
+             "%s:%d: an ID has letters, digits, '.', '_' and '-' alone", path, line);
     const char *hex = w->word[1] + sizeof hash_mark - 1;
     size_t n = w->len[1] - (sizeof hash_mark - 1);
     bool ok = n == HEX;
@@ -86,7 +91,7 @@ out:
     return st;
 }
 
-// A bare key may be repeated; then a request's is the last. Else one key with two rights, or one name for
+// A bare key may be repeated. Else one key with two rights, or one name for
 // two keys, is a mistake.
 static sd_status check_new(const sd_keys *k, const sd_api_key *new, const char *path,
                            sd_error *err) {
@@ -173,10 +178,23 @@ int sd_keys_find_either(const sd_keys *k, const char *authorization, const char 
     return found < 0 && k->n > 0 && key ? find_key(k, key) : found;
 }
 
-bool sd_keys_allow_either(const sd_keys *k, const char *authorization, const char *key) {
-    return k->n == 0 || sd_keys_find_either(k, authorization, key) >= 0;
+int sd_keys_check(const sd_keys *k, sd_auth level, const char *authorization, const char *key) {
+    if (level == SD_AUTH_PUBLIC) return 0;
+    if (k->n == 0) return level == SD_AUTH_USER ? 0 : 403;
+    int found = sd_keys_find_either(k, authorization, key);
+    if (found < 0) return 401;
+    return level == SD_AUTH_USER || k->key[found].admin ? 0 : 403;
 }
 
-bool sd_keys_allow(const sd_keys *k, const char *authorization) {
-    return k->n == 0 || sd_keys_find(k, authorization) >= 0;
+sd_status sd_key_line(char out[SD_KEY_LINE], const char *id, const char *key, bool admin,
+                      sd_error *err) {
+    sd_status st = SD_OK;
+    sd_api_key k = {0};
+    SD_CHECK(strlen(id) <= SD_MAX_KEY_ID && is_id(id, strlen(id)), err, SD_EINVAL,
+             "'%.80s' is no ID; give 1 to %d letters, digits, '.', '_' and '-'", id, SD_MAX_KEY_ID);
+    SD_TRY(read_bare(&k, key, strlen(key), id, 1, err));
+    snprintf(out, SD_KEY_LINE, "%s %s%.*s%s", id, hash_mark, HEX, k.hash.hex,
+             admin ? " admin" : "");
+out:
+    return st;
 }

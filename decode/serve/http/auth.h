@@ -1,4 +1,4 @@
-// API keys: read once from a file, kept as SHA-256, compared in constant time.
+// API keys: read from a file, kept as SHA-256, compared in constant time.
 //
 //     # a line is a key as it is sent, or its name and SHA-256 and, for an administrator's, a word more
 //     a-key-as-it-is-sent
@@ -9,8 +9,12 @@
 #include "base/files/hash.h"
 
 enum { SD_MAX_KEYS = 256, SD_MIN_KEY = 8, SD_MAX_KEY = 512, SD_MAX_KEY_ID = 64 };
+enum {
+    SD_KEY_LINE = SD_MAX_KEY_ID + 1 + 7 + 64 + 6 + 1
+}; // bytes of a line "ID sha256:HEX admin", with its 0
 
-// The level that a route asks of a request. Zero is no level: a route that forgets one is found by a test.
+// The level that a route asks of a request. Zero is no level: a route that forgets one is an
+// administrator's, and found by a test.
 typedef enum { SD_AUTH_UNSET, SD_AUTH_PUBLIC, SD_AUTH_USER, SD_AUTH_ADMIN } sd_auth;
 
 typedef struct {
@@ -32,11 +36,16 @@ typedef struct {
 sd_status sd_keys_load(sd_keys *out, const char *path, sd_error *err);
 void sd_keys_free(sd_keys *k);
 
-/// Is `authorization` (the field's value, NULL when absent) "Bearer KEY" with a known key? Looks at
-/// every key, whichever matches.
-bool sd_keys_allow(const sd_keys *k, const char *authorization);
-/// The same of a key as it is (x-api-key), where there is no such field or none of its keys is known.
-bool sd_keys_allow_either(const sd_keys *k, const char *authorization, const char *key);
-int sd_keys_find_either(const sd_keys *k, const char *authorization, const char *key);
-/// The known key's place in the file; -1: none.
+/// The place in the file of the key in `authorization` (the field's value, NULL when absent), "Bearer KEY"; -1: it
+/// is none that is known. Looks at every key, whichever matches.
 int sd_keys_find(const sd_keys *k, const char *authorization);
+/// The same, else of a key as it is (x-api-key, NULL when absent).
+int sd_keys_find_either(const sd_keys *k, const char *authorization, const char *key);
+/// May a request with these two fields call what asks for `level`? 0, or the status that refuses it: 401 without a
+/// known key, 403 with one that is no administrator's. A server without keys lets everybody call all but what is an
+/// administrator's, and nobody that.
+int sd_keys_check(const sd_keys *k, sd_auth level, const char *authorization, const char *key);
+
+/// "ID sha256:HEX" or "ID sha256:HEX admin" of a key. SD_EINVAL says what an ID or a key may not be.
+sd_status sd_key_line(char out[SD_KEY_LINE], const char *id, const char *key, bool admin,
+                      sd_error *err);

@@ -2,7 +2,6 @@
 // sockets, so that the one with the most is found at once however many there are.
 #include "decode/serve/http/client.h"
 
-#include "base/files/hash.h"
 #include "base/memory.h"
 
 #include <arpa/inet.h>
@@ -120,9 +119,14 @@ sd_client_name sd_client_of_address(const sd_address *a) {
     return n;
 }
 
-sd_client_name sd_client_of_key(int key) {
+// By its hash: the keys' places change when their file is read anew.
+sd_client_name sd_client_of_key(const sd_sha256 *key) {
     sd_client_name n = {.is_key = true};
-    memcpy(n.byte, &key, sizeof key);
+    for (int i = 0; i < 16; i++) {
+        unsigned byte = 0;
+        sscanf(key->hex + 2 * i, "%2x", &byte);
+        n.byte[i] = (uint8_t)byte;
+    }
     return n;
 }
 

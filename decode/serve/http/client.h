@@ -8,6 +8,7 @@
 // Everything here belongs to the event loop's thread.
 #pragma once
 
+#include "base/files/hash.h"
 #include "base/option.h"
 #include "base/status.h"
 
@@ -42,10 +43,10 @@ bool sd_last_hop(sd_address *out, const char *field, const sd_cidr *list, int n)
 // The name a client is known by.
 typedef struct {
     bool is_key;
-    uint8_t byte[16]; // the key's place in its file, or the address
+    uint8_t byte[16]; // the beginning of the key's SHA-256, or the address
 } sd_client_name;
 sd_client_name sd_client_of_address(const sd_address *a);
-sd_client_name sd_client_of_key(int key);
+sd_client_name sd_client_of_key(const sd_sha256 *key);
 
 struct sd_client {
     sd_client_name name;

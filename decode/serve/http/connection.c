@@ -337,7 +337,7 @@ static void take_client(sd_conn *c) {
                                   sd_http_field_get(&c->http.head, "x-api-key"));
     if (c->peer->trusted) forwarded = sd_http_field_last(&c->http.head, "x-forwarded-for");
     if (key >= 0)
-        name = sd_client_of_key(key);
+        name = sd_client_of_key(&l->keys.key[key].hash);
     else if (forwarded && sd_last_hop(&hop, forwarded, l->proxies, l->n_proxies))
         name = sd_client_of_address(&hop);
     sd_client_release(&l->clients, c->client);

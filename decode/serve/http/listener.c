@@ -192,6 +192,17 @@ out:
     return st;
 }
 
+sd_status sd_listener_reload(sd_listener *l, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_keys keys;
+    if (!l->o.key_file) return SD_OK;
+    SD_TRY(sd_keys_load(&keys, l->o.key_file, err));
+    sd_keys_free(&l->keys);
+    l->keys = keys;
+out:
+    return st;
+}
+
 void sd_listener_stop(sd_listener *l) {
     if (l->socket) evconnlistener_free(l->socket);
     l->socket = NULL;

@@ -105,6 +105,8 @@ sd_status sd_listener_open(sd_listener *l, const sd_listener_options *o, sd_erro
 /// SD_EINVAL: an address in use, or one that others can reach without a key. base: with
 /// SD_PRIORITIES priorities, the caller's.
 sd_status sd_listener_listen(sd_listener *l, struct event_base *base, sd_error *err);
+/// Reads the file of keys anew; requests that are under way go on. On failure the keys are as before.
+sd_status sd_listener_reload(sd_listener *l, sd_error *err);
 void sd_listener_close_idle(sd_listener *l);     // connections without a request
 bool sd_listener_flushing(const sd_listener *l); // is an answer still on its way out?
 void sd_listener_stop(sd_listener *l);           // before the base is freed

@@ -56,6 +56,11 @@ Test(routes, with_keys_every_route_but_the_public_ones_asks_for_one) {
         cr_assert_eq(sd_route_check(&keys, &none, allow, &e) != NULL, is_public);
         cr_assert_eq(sd_route_check(&keys, &wrong, allow, &e) != NULL, is_public);
         if (!is_public) cr_assert_eq(e.status, 401);
+        bool is_admins = r[i].auth == SD_AUTH_ADMIN;
+        keys.key->admin = false;
+        cr_assert_eq(sd_route_check(&keys, &right, allow, &e), is_admins ? NULL : &r[i]);
+        if (is_admins) cr_assert_eq(e.status, 403);
+        keys.key->admin = true;
         cr_assert_eq(sd_route_check(&keys, &right, allow, &e), &r[i]);
     }
     sd_keys_free(&keys);
@@ -119,15 +124,15 @@ Test(keys, are_read_one_a_line_and_kept_as_hashes) {
     sd_keys k;
     cr_assert_eq(load_keys(&k, "# people\n\nalice-key-1\r\nbob-key-22\n"), SD_OK);
     cr_assert_eq(k.n, 2);
-    cr_assert(sd_keys_allow(&k, "Bearer alice-key-1"));
-    cr_assert(sd_keys_allow(&k, "bearer bob-key-22"));
-    cr_assert_not(sd_keys_allow(&k, "Bearer alice-key-2"));
-    cr_assert_not(sd_keys_allow(&k, "Bearer alice-key-1 "));
-    cr_assert_not(sd_keys_allow(&k, "Bearer # people"));
-    cr_assert_not(sd_keys_allow(&k, "Basic alice-key-1"));
-    cr_assert_not(sd_keys_allow(&k, "Bearer"));
-    cr_assert_not(sd_keys_allow(&k, ""));
-    cr_assert_not(sd_keys_allow(&k, NULL));
+    cr_assert_geq(sd_keys_find(&k, "Bearer alice-key-1"), 0);
+    cr_assert_geq(sd_keys_find(&k, "bearer bob-key-22"), 0);
+    cr_assert_lt(sd_keys_find(&k, "Bearer alice-key-2"), 0);
+    cr_assert_lt(sd_keys_find(&k, "Bearer alice-key-1 "), 0);
+    cr_assert_lt(sd_keys_find(&k, "Bearer # people"), 0);
+    cr_assert_lt(sd_keys_find(&k, "Basic alice-key-1"), 0);
+    cr_assert_lt(sd_keys_find(&k, "Bearer"), 0);
+    cr_assert_lt(sd_keys_find(&k, ""), 0);
+    cr_assert_lt(sd_keys_find(&k, NULL), 0);
     for (int i = 0; i < k.n; i++) cr_assert_null(strstr(k.key[i].hash.hex, "key"));
     sd_keys_free(&k);
 }

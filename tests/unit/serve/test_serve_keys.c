@@ -7,6 +7,7 @@
 #include "tests/unit/support/live.h"
 
 #include <criterion/criterion.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,9 +46,8 @@ Test(serve_keys, a_key_comes_in_either_field) {
     cr_expect_eq(sd_keys_find_either(&k, "Bearer other-key", "second-key"), 1);
     cr_expect_eq(sd_keys_find_either(&k, "Bearer other-key", "Bearer second-key"), -1);
     cr_expect_eq(sd_keys_find_either(&k, NULL, NULL), -1);
-    cr_expect(!sd_keys_allow_either(&k, NULL, ""));
+    cr_expect_eq(sd_keys_find_either(&k, NULL, ""), -1);
     sd_keys_free(&k);
-    cr_expect(sd_keys_allow_either(&k, NULL, NULL));
     cr_expect_eq(sd_keys_find_either(&k, NULL, "x"), -1);
 }
 
@@ -135,6 +135,55 @@ Test(serve_keys, any_bytes_are_read_to_an_end) {
     }
 }
 
+Test(serve_keys, a_level_is_for_those_whose_key_has_it) {
+    sd_keys k;
+    char text[512], line[SD_KEY_LINE];
+    cr_assert_eq(sd_key_line(line, "ops", "key-of-ops", true, NULL), SD_OK);
+    int n = snprintf(text, sizeof text, "key-of-user\n%s\n", line);
+    cr_assert_eq(load_bytes(&k, text, (size_t)n, NULL), SD_OK);
+    static const struct {
+        sd_auth level;
+        const char *key;
+        int want, without; // of a server with these keys; of one without any
+    } rows[] = {
+        {SD_AUTH_PUBLIC, NULL, 0, 0},
+        {SD_AUTH_PUBLIC, "wrong-key", 0, 0},
+        {SD_AUTH_USER, NULL, 401, 0},
+        {SD_AUTH_USER, "wrong-key", 401, 0},
+        {SD_AUTH_USER, "key-of-user", 0, 0},
+        {SD_AUTH_USER, "key-of-ops", 0, 0},
+        {SD_AUTH_ADMIN, NULL, 401, 403},
+        {SD_AUTH_ADMIN, "wrong-key", 401, 403},
+        {SD_AUTH_ADMIN, "key-of-user", 403, 403},
+        {SD_AUTH_ADMIN, "key-of-ops", 0, 403},
+        {SD_AUTH_UNSET, "key-of-user", 403, 403}, // a route that forgot it
+    };
+    const sd_keys none = {0};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        cr_expect_eq(sd_keys_check(&k, rows[i].level, NULL, rows[i].key), rows[i].want, "%zu", i);
+        cr_expect_eq(sd_keys_check(&none, rows[i].level, NULL, rows[i].key), rows[i].without,
+                     "%zu, without keys", i);
+    }
+    sd_keys_free(&k);
+}
+
+Test(serve_keys, a_line_that_is_made_is_one_that_is_read) {
+    sd_keys k;
+    char line[SD_KEY_LINE], longest[SD_MAX_KEY_ID + 2];
+    memset(longest, 'x', sizeof longest - 1), longest[sizeof longest - 1] = '\0';
+    cr_expect_eq(sd_key_line(line, longest, "long-enough", true, NULL), SD_EINVAL);
+    cr_expect_eq(sd_key_line(line, "a b", "long-enough", true, NULL), SD_EINVAL);
+    cr_expect_eq(sd_key_line(line, "", "long-enough", true, NULL), SD_EINVAL);
+    cr_expect_eq(sd_key_line(line, "a", "short", true, NULL), SD_EINVAL);
+    longest[SD_MAX_KEY_ID] = '\0';
+    for (int admin = 0; admin < 2; admin++) {
+        cr_assert_eq(sd_key_line(line, longest, "long-enough", admin, NULL), SD_OK);
+        cr_assert_eq(load_bytes(&k, line, strlen(line), NULL), SD_OK);
+        check_key(&k, "long-enough", longest, admin);
+        sd_keys_free(&k);
+    }
+}
+
 // ---- over HTTP
 
 static int ask(const live *s, const char *key, int prompt, int tokens, int priority) {
@@ -157,6 +206,71 @@ static int ask(const live *s, const char *key, int prompt, int tokens, int prior
     cr_assert(live_send(fd, head, (size_t)m) && live_send(fd, body, (size_t)n));
     free(body);
     return fd;
+}
+
+static char *ask_models(const live *s, const char *key) {
+    char text[256];
+    int fd = live_dial(s, 0);
+    int n = snprintf(text, sizeof text,
+                     "GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+                     "x-api-key: %s\r\n\r\n",
+                     key);
+    cr_assert(live_send(fd, text, (size_t)n));
+    char *page = live_read(fd);
+    close(fd);
+    return page;
+}
+
+static bool is_known(const live *s, const char *key) {
+    char *page = ask_models(s, key);
+    bool known = strstr(page, " 200 OK") != NULL;
+    cr_assert(known || strstr(page, " 401 "), "%.200s", page);
+    free(page);
+    return known;
+}
+
+// A signal is handled some time after it was sent.
+static bool becomes_known(const live *s, const char *key, bool wanted) {
+    for (int i = 0; i < 6000; i++) {
+        if (is_known(s, key) == wanted) return true;
+        usleep(10000);
+    }
+    return false;
+}
+
+Test(serve_keys, sighup_reads_the_keys_anew_and_no_request_is_dropped) {
+    enum { TOKENS = 3000 };
+    live s;
+    live_write_model(&s);
+    char *path = sd_path_join(s.dir, "keys");
+    cr_assert_eq(sd_file_write(path, "first-key\nkept-key-1\n", 21, NULL), SD_OK);
+    s.o.key_file = path;
+    live_start_with(&s, 4096, 2, 8, NULL);
+    int fd = ask(&s, "first-key", 1, TOKENS, 0);
+    cr_assert(is_known(&s, "first-key") && !is_known(&s, "second-key"));
+    // The first key goes while its request runs, a new one comes, and one moves to another line.
+    cr_assert_eq(sd_file_write(path, "second-key\n\nkept-key-1\n", 23, NULL), SD_OK);
+    kill(getpid(), SIGHUP);
+    cr_assert(becomes_known(&s, "second-key", true));
+    cr_expect(!is_known(&s, "first-key"));
+    cr_expect(is_known(&s, "kept-key-1"));
+    // A mistake changes nothing: not the known line, not the ones before the mistake.
+    cr_assert_eq(sd_file_write(path, "third-key-1\nshort\n", 18, NULL), SD_OK);
+    kill(getpid(), SIGHUP);
+    usleep(100000);
+    cr_expect(!is_known(&s, "third-key-1"));
+    cr_expect(is_known(&s, "second-key"));
+    unlink(path);
+    kill(getpid(), SIGHUP);
+    usleep(100000);
+    cr_expect(is_known(&s, "second-key"), "a file that is gone opens no door and closes none");
+    char *answer = live_read(fd);
+    char want[64];
+    snprintf(want, sizeof want, "\"completion_tokens\":%d", TOKENS);
+    cr_assert(strstr(answer, " 200 OK") && strstr(answer, want), "%.300s", answer);
+    free(answer), free(path);
+    close(fd);
+    live_stop(&s);
 }
 
 // /metrics asks for a key.
