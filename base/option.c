@@ -124,7 +124,32 @@ out:
     return st;
 }
 
-static void set_defaults(const sd_option *rows, void *values) {
+bool sd_option_equal(const sd_option *o, const void *a, const void *b) {
+    const void *p = (const char *)a + o->offset, *q = (const char *)b + o->offset;
+    switch (o->type) {
+    case SD_OPT_FLAG:
+        return *(const bool *)p == *(const bool *)q;
+    case SD_OPT_INT:
+        return *(const int64_t *)p == *(const int64_t *)q;
+    case SD_OPT_FLOAT:
+        return *(const double *)p == *(const double *)q;
+    case SD_OPT_STRING: {
+        const char *s = *(const char *const *)p, *t = *(const char *const *)q;
+        return s && t ? strcmp(s, t) == 0 : s == t;
+    }
+    case SD_OPT_ENUM:
+        return *(const int *)p == *(const int *)q;
+    case SD_OPT_LIST: {
+        const sd_strings *l = p, *m = q;
+        bool same = l->n == m->n;
+        for (int i = 0; same && i < l->n; i++) same = strcmp(l->item[i], m->item[i]) == 0;
+        return same;
+    }
+    }
+    return false;
+}
+
+void sd_options_defaults(const sd_option *rows, void *values) {
     for (const sd_option *o = rows; o->name; o++) {
         if (!o->def) continue;
         sd_error err;
@@ -132,19 +157,18 @@ static void set_defaults(const sd_option *rows, void *values) {
     }
 }
 
-static const sd_option *find(const sd_option *rows, const char *name, size_t len) {
+const sd_option *sd_option_find(const sd_option *rows, const char *name, size_t len) {
     for (const sd_option *o = rows; o->name; o++)
         if (strlen(o->name) == len && memcmp(o->name, name, len) == 0) return o;
     return NULL;
 }
 
 static sd_status unknown(const sd_option *rows, const char *arg, sd_error *err) {
-    enum { MAX = 128 };
-    const char *names[MAX + 1] = {0};
+    const char *names[SD_MAX_OPTIONS + 1] = {0};
     int n = 0;
     char word[64];
     snprintf(word, sizeof word, "%.*s", (int)strcspn(arg, "="), arg);
-    for (const sd_option *o = rows; o->name && n < MAX; o++) names[n++] = o->name;
+    for (const sd_option *o = rows; o->name && n < SD_MAX_OPTIONS; o++) names[n++] = o->name;
     const char *near = sd_nearest(word + strspn(word, "-"), names);
     if (near) return sd_fail(err, SD_EINVAL, "unknown option %s; did you mean --%s?", word, near);
     return sd_fail(err, SD_EINVAL, "unknown option %s; --help lists the options", word);
@@ -152,10 +176,15 @@ static sd_status unknown(const sd_option *rows, const char *arg, sd_error *err) 
 
 sd_status sd_options_parse(sd_strings *rest, const sd_option *rows, void *values, int argc,
                            char **argv, sd_error *err) {
+    sd_options_defaults(rows, values);
+    return sd_options_parse_over(rest, rows, values, NULL, argc, argv, err);
+}
+
+sd_status sd_options_parse_over(sd_strings *rest, const sd_option *rows, void *values,
+                                const bool *had, int argc, char **argv, sd_error *err) {
     sd_status st = SD_OK;
-    bool seen[128] = {false}, only_rest = false;
+    bool seen[SD_MAX_OPTIONS] = {false}, only_rest = false;
     rest->n = 0;
-    set_defaults(rows, values);
     for (int i = 0; i < argc; i++) {
         const char *a = argv[i], *value = NULL;
         const sd_option *o = NULL;
@@ -172,8 +201,9 @@ sd_status sd_options_parse(sd_strings *rest, const sd_option *rows, void *values
         }
         if (a[1] == '-') {
             size_t len = strcspn(a + 2, "=");
-            o = find(rows, a + 2, len);
-            if (!o && strncmp(a, "--no-", 5) == 0 && (o = find(rows, a + 5, len - 3)) != NULL) {
+            o = sd_option_find(rows, a + 2, len);
+            if (!o && strncmp(a, "--no-", 5) == 0 &&
+                (o = sd_option_find(rows, a + 5, len - 3)) != NULL) {
                 if (o->type != SD_OPT_FLAG) o = NULL;
                 negated = true;
             }
@@ -187,6 +217,8 @@ sd_status sd_options_parse(sd_strings *rest, const sd_option *rows, void *values
         if (!o) return unknown(rows, a, err);
         SD_CHECK(!seen[o - rows] || o->type == SD_OPT_LIST, err, SD_EINVAL,
                  "--%s is given twice; keep one", o->name);
+        if (o->type == SD_OPT_LIST && !seen[o - rows])
+            *(sd_strings *)(void *)((char *)values + o->offset) = (sd_strings){0};
         seen[o - rows] = true;
         if (o->given) *(bool *)((char *)values + o->given) = true;
         if (o->type == SD_OPT_FLAG) {
@@ -201,8 +233,8 @@ sd_status sd_options_parse(sd_strings *rest, const sd_option *rows, void *values
         SD_TRY(sd_option_set(o, values, value, err));
     }
     for (const sd_option *o = rows; o->name; o++)
-        SD_CHECK(!o->required || seen[o - rows], err, SD_EINVAL, "--%s is missing; give --%s %s",
-                 o->name, o->name, o->value ? o->value : "VALUE");
+        SD_CHECK(!o->required || seen[o - rows] || (had && had[o - rows]), err, SD_EINVAL,
+                 "--%s is missing; give --%s %s", o->name, o->name, o->value ? o->value : "VALUE");
 out:
     return st;
 }
@@ -221,4 +253,50 @@ void sd_options_help(FILE *f, const sd_option *rows) {
         if (o->def && o->type != SD_OPT_FLAG) fprintf(f, " (default %s)", o->def);
         fputc('\n', f);
     }
+}
+
+void sd_man_text(FILE *f, const char *text) {
+    bool begins = true; // a line that begins with '.' or ' is a command
+    for (; *text; text++) {
+        if (begins && (*text == '.' || *text == '\'')) fputs("\\&", f);
+        if (*text == '-')
+            fputs("\\-", f);
+        else if (*text == '\\')
+            fputs("\\e", f);
+        else
+            fputc(*text, f);
+        begins = *text == '\n';
+    }
+}
+
+static void man_word(FILE *f, const char *font, const char *before, const char *text) {
+    fprintf(f, "\\f%s", font);
+    sd_man_text(f, before);
+    sd_man_text(f, text);
+    fputs("\\fR", f);
+}
+
+void sd_options_man(FILE *f, const sd_option *rows) {
+    for (const sd_option *o = rows; o->name; o++) {
+        const char letter[2] = {o->letter, '\0'};
+        fputs(".TP\n", f);
+        if (o->letter) man_word(f, "B", "-", letter), fputs(", ", f);
+        man_word(f, "B", "--", o->name);
+        if (o->type != SD_OPT_FLAG) man_word(f, "I", " ", o->value ? o->value : "N");
+        fputc('\n', f);
+        sd_man_text(f, o->help ? o->help : "");
+        if (o->unit) fputs(", in ", f), sd_man_text(f, o->unit);
+        if (o->def && o->type != SD_OPT_FLAG)
+            fputs(" (default ", f), sd_man_text(f, o->def), fputc(')', f);
+        fputc('\n', f);
+    }
+}
+
+void sd_options_words(FILE *f, const sd_option *rows) {
+    for (const sd_option *o = rows; o->name; o++)
+        fprintf(f, "--%s\t%s\t%s\n", o->name,
+                o->type == SD_OPT_FLAG ? ""
+                : o->value             ? o->value
+                                       : "N",
+                o->help ? o->help : "");
 }

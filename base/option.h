@@ -25,7 +25,7 @@ typedef enum {
     SD_OPT_LIST    // sd_strings; may be given several times
 } sd_option_type;
 
-enum { SD_MAX_LIST = 64 };
+enum { SD_MAX_LIST = 64, SD_MAX_OPTIONS = 128 }; // of one list; of a table
 typedef struct {
     const char *item[SD_MAX_LIST];
     int n;
@@ -51,11 +51,26 @@ typedef struct {
 sd_status sd_options_parse(sd_strings *rest, const sd_option *rows, void *values, int argc,
                            char **argv, sd_error *err);
 
+/// Likewise over what stands in values already: no default is set, a list that is given replaces what was in it, and
+/// what is given (or had: a bool for each row, NULL: none) is not missing.
+sd_status sd_options_parse_over(sd_strings *rest, const sd_option *rows, void *values,
+                                const bool *had, int argc, char **argv, sd_error *err);
+void sd_options_defaults(const sd_option *rows, void *values);
+const sd_option *sd_option_find(const sd_option *rows, const char *name, size_t len); // NULL: none
+
 /// One value by name, as typed ("--name=text" or a recipe's scalar).
 sd_status sd_option_set(const sd_option *row, void *values, const char *text, sd_error *err);
+/// Do both structs of values hold the same there?
+bool sd_option_equal(const sd_option *row, const void *a, const void *b);
 /// Word i of an enum's words ("auto|fp32"): *len bytes, no 0 behind them. Beyond the last: empty.
 const char *sd_option_word(size_t *len, const char *words, int i);
 void sd_options_help(FILE *f, const sd_option *rows);
+/// The rows as a part of a man page (troff's macros of man).
+void sd_options_man(FILE *f, const sd_option *rows);
+/// A line for each row: --NAME, what it takes, its help, with tabs between; for completion in shells.
+void sd_options_words(FILE *f, const sd_option *rows);
+/// Text for a man page: signs that mean something there are written as themselves.
+void sd_man_text(FILE *f, const char *text);
 
 /// The candidate (a NULL-terminated list) with the smallest edit distance to `word`, or NULL when
 /// none is near.

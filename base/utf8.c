@@ -98,3 +98,15 @@ bool sd_utf8_lossy(sd_buf *out, const char *s, size_t len) {
     }
     return true;
 }
+
+const char *sd_odd_encoding(const char *bytes, size_t len) {
+    const unsigned char *p = (const unsigned char *)bytes;
+    if (len >= 4 && memcmp(p, "\xFF\xFE\0\0", 4) == 0) return "UTF-32";
+    if (len >= 4 && memcmp(p, "\0\0\xFE\xFF", 4) == 0) return "UTF-32";
+    if (len >= 2 && (memcmp(p, "\xFF\xFE", 2) == 0 || memcmp(p, "\xFE\xFF", 2) == 0))
+        return "UTF-16";
+    // Without a mark: every second byte of a Latin text is 0.
+    if (len >= 4 && ((p[0] && !p[1] && p[2] && !p[3]) || (!p[0] && p[1] && !p[2] && p[3])))
+        return "UTF-16";
+    return NULL;
+}

@@ -30,3 +30,7 @@ size_t sd_utf8_valid_prefix(const char *s, size_t len);
 
 /// Appends s with every malformed part replaced; false when out is full or memory is out.
 bool sd_utf8_lossy(sd_buf *out, const char *s, size_t len);
+
+/// The encoding that the first bytes of a text betray when it is not UTF-8: "UTF-16", "UTF-32", or
+/// NULL.
+const char *sd_odd_encoding(const char *bytes, size_t len);

@@ -71,6 +71,19 @@ bool sd_verb_help(const char *usage, const char *help, const sd_option *rows, in
                   char **argv) {
     for (int i = 0; i < argc; i++) {
         if (strcmp(argv[i], "--") == 0) return false;
+        if (strcmp(argv[i], "--help=man") == 0) {
+            printf(".SS specdec ");
+            sd_man_text(stdout, usage);
+            putchar('\n');
+            sd_man_text(stdout, help);
+            putchar('\n');
+            if (rows) sd_options_man(stdout, rows);
+            return true;
+        }
+        if (strcmp(argv[i], "--help=words") == 0) {
+            if (rows) sd_options_words(stdout, rows);
+            return true;
+        }
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
             printf("usage: specdec %s\n%s\n\n", usage, help);
             if (rows) sd_options_help(stdout, rows);
@@ -115,6 +128,20 @@ static void usage(FILE *f) {
     fprintf(f, "\n'specdec VERB --help' lists a verb's options.\n");
 }
 
+// The man page up to the verbs' options, which cli/man.sh puts behind it.
+static void man(void) {
+    printf(".TH SPECDEC 1 \"\" \"specdec " SPECDEC_VERSION "\"\n.SH NAME\n"
+           "specdec \\- tune open weights with LoRA and serve them with speculative decoding\n"
+           ".SH SYNOPSIS\n.B specdec\n.I VERB\n[OPTIONS]\n.SH VERBS\n");
+    for (const sd_verb *v = sd_verbs; v->name; v++) {
+        printf(".TP\n.B %s\n", v->name);
+        sd_man_text(stdout, v->help);
+        putchar('\n');
+    }
+    printf(".SH EXIT STATUS\n0: done. 1: failed. 2: bad input or usage, in one sentence. 130: "
+           "interrupted, the state is saved.\n.SH OPTIONS\n");
+}
+
 static const sd_verb *find(const char *name) {
     for (const sd_verb *v = sd_verbs; v->name; v++)
         if (strcmp(v->name, name) == 0) return v;
@@ -151,6 +178,11 @@ int main(int argc, char **argv) {
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
         strcmp(argv[1], "help") == 0) {
         usage(stdout);
+    } else if (strcmp(argv[1], "--help=man") == 0) {
+        man();
+    } else if (strcmp(argv[1], "--help=words") == 0) {
+        for (const sd_verb *v = sd_verbs; v->name; v++)
+            printf("%s\t%s\t%s\n", v->name, v->args, v->help);
     } else if (strcmp(argv[1], "--version") == 0) {
         printf("specdec %s\n", SPECDEC_VERSION);
     } else {

@@ -16,7 +16,8 @@ typedef struct {
 } sd_verb;
 
 /// For a verb's own use: prints "usage: specdec <args>", the help line and the table when argv
-/// holds --help or -h; true when it did.
+/// holds --help or -h; true when it did. --help=man is a part of the man page, --help=words the
+/// options as lines for shells.
 bool sd_verb_help(const char *usage, const char *help, const sd_option *rows, int argc,
                   char **argv);
 

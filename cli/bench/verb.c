@@ -28,7 +28,7 @@ sd_status sd_verb_bench(int argc, char **argv, sd_error *err) {
     for (int i = 0; argc > 0 && i < BENCHES; i++)
         if (strcmp(argv[0], benches[i].name) == 0)
             return benches[i].run ? benches[i].run(argc - 1, argv + 1, err) : sd_become_other(err);
-    if (argc > 0 && argv[0][0] != '-')
+    if (argc > 0 && strcmp(argv[0], "--help") != 0 && strcmp(argv[0], "-h") != 0)
         return sd_fail(err, SD_EINVAL, "bench: '%s' is unknown; give model, kernels or spec",
                        argv[0]);
     printf("usage: specdec bench NAME ...\n\n");

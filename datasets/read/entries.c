@@ -6,8 +6,8 @@
 // as they come (a decompression bomb is refused after 200 times its own size, however it is nested
 // or its entries overlap).
 #include "base/files/path.h"
+#include "base/utf8.h"
 #include "datasets/read/reader_private.h"
-#include "datasets/read/record_json.h"
 
 #include <archive.h>
 #include <archive_entry.h>

@@ -4,6 +4,7 @@
 
 #include "base/json.h"
 #include "base/memory.h"
+#include "base/utf8.h"
 
 #include <errno.h>
 #include <math.h>
@@ -12,18 +13,6 @@
 // U+FDD0 is a noncharacter: no text that people exchange holds it.
 #define ODD "\xEF\xB7\x90number "
 enum { MAX_NUMBER = 400 };
-
-const char *sd_odd_encoding(const char *bytes, size_t len) {
-    const unsigned char *p = (const unsigned char *)bytes;
-    if (len >= 4 && memcmp(p, "\xFF\xFE\0\0", 4) == 0) return "UTF-32";
-    if (len >= 4 && memcmp(p, "\0\0\xFE\xFF", 4) == 0) return "UTF-32";
-    if (len >= 2 && (memcmp(p, "\xFF\xFE", 2) == 0 || memcmp(p, "\xFE\xFF", 2) == 0))
-        return "UTF-16";
-    // Without a mark: every second byte of a Latin text is 0.
-    if (len >= 4 && ((p[0] && !p[1] && p[2] && !p[3]) || (!p[0] && p[1] && !p[2] && p[3])))
-        return "UTF-16";
-    return NULL;
-}
 
 bool sd_valid_utf8(const char *s, size_t len, size_t *at) {
     const unsigned char *p = (const unsigned char *)s;

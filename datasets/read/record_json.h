@@ -28,9 +28,5 @@ bool sd_json_mark_numbers(sd_buf *out, const char *text, size_t len, bool *chang
 /// The first number in the tree that no 64 bits hold, as it was written; NULL when there is none.
 const char *sd_json_odd_number(const json_t *tree);
 
-/// The encoding that the first bytes of a text betray when it is not UTF-8: "UTF-16", "UTF-32", or
-/// NULL.
-const char *sd_odd_encoding(const char *bytes, size_t len);
-
 /// True when every byte is part of a valid UTF-8 sequence; else *at is the first that is not.
 bool sd_valid_utf8(const char *s, size_t len, size_t *at);

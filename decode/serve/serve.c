@@ -63,25 +63,81 @@ static void on_end_signal(evutil_socket_t sig, short what, void *ctx) {
         return;
     }
     sd_log(SD_LOG_INFO, "draining: %d requests run, at most %g s more", s->n_generations,
-           s->o->drain_s);
+           s->drain_s);
     s->phase = SD_PHASE_DRAINING;
     s->listener.draining = true;
     s->drain_ns = sd_now_ns();
     sd_listener_close_idle(&s->listener);
-    struct timeval tv = {(time_t)s->o->drain_s,
-                         (suseconds_t)((s->o->drain_s - (double)(time_t)s->o->drain_s) * 1e6)};
+    struct timeval tv = {(time_t)s->drain_s,
+                         (suseconds_t)((s->drain_s - (double)(time_t)s->drain_s) * 1e6)};
     event_add(s->drain_event, &tv);
     end_when_drained(s);
 }
 
+// ---- what connections ask
+
+static double retry_s(const void *server) {
+    const sd_server *s = server;
+    if (s->phase == SD_PHASE_LOADING) return sd_now_s() - s->metrics.started_s;
+    if (s->phase == SD_PHASE_DRAINING)
+        return s->drain_s + CUT_S - (double)(sd_now_ns() - s->drain_ns) * 1e-9;
+    return 0;
+}
+
+static const sd_handlers handlers = {.on_head = sd_route_head,
+                                     .on_writable = sd_generation_more,
+                                     .on_closed = sd_generation_abandon,
+                                     .retry_s = retry_s,
+                                     .error_body = sd_route_error_body};
+
+// ---- options
+
+static sd_status check_options(const sd_serve_options *o, sd_error *err) {
+    sd_status st = SD_OK;
+    SD_CHECK(o->port >= 0 && o->port <= 65535, err, SD_EINVAL, "--port %d: give 0 to 65535",
+             o->port);
+    SD_CHECK(o->drain_s >= 0 && o->drain_s <= 86400, err, SD_EINVAL,
+             "--drain %g: give 0 to 86400 seconds", o->drain_s);
+out:
+    return st;
+}
+
+static sd_listener_options listener_options(sd_server *s, const sd_serve_options *o) {
+    return (sd_listener_options){.on = &handlers,
+                                 .owner = s,
+                                 .host = o->host,
+                                 .port = o->port,
+                                 .key_file = o->key_file,
+                                 .keys = o->keys,
+                                 .insecure_no_key = o->insecure_no_key,
+                                 .trusted_proxies = o->trusted_proxies,
+                                 .origins = o->origins,
+                                 .access_log = o->access_log,
+                                 .memory = o->body_memory ? o->body_memory : SD_BODY_MEMORY,
+                                 .id_key = s->id_key};
+}
+
 // ---- signals
+
+sd_status sd_serve_apply(sd_server *s, const sd_serve_options *o, sd_error *err) {
+    sd_status st = SD_OK;
+    const sd_listener_options l = listener_options(s, o);
+    SD_TRY(check_options(o, err));
+    SD_TRY(sd_listener_reload(&s->listener, &l, err));
+    s->drain_s = o->drain_s;
+    s->local_hosts_only = s->listener.keys.n == 0 && !o->insecure_no_key;
+out:
+    return st;
+}
 
 // What cannot be read anew stays as it was, and is said: a mistake in a file ends no server.
 static void on_reload_signal(evutil_socket_t sig, short what, void *ctx) {
     (void)sig, (void)what;
     sd_server *s = ctx;
     sd_error err = {0};
-    if (sd_listener_reload(&s->listener, &err) == SD_OK)
+    sd_status st =
+        s->o->on_reload ? s->o->on_reload(s->o->ctx, s, &err) : sd_serve_apply(s, s->o, &err);
+    if (st == SD_OK)
         sd_log(SD_LOG_INFO, "reloaded: %d API keys", s->listener.keys.n);
     else
         sd_log(SD_LOG_ERROR, "not reloaded, all is as before: %s", err.message);
@@ -162,33 +218,7 @@ static void on_engine_events(void *ctx) {
     end_when_drained(s);
 }
 
-// ---- what connections ask
-
-static double retry_s(const void *server) {
-    const sd_server *s = server;
-    if (s->phase == SD_PHASE_LOADING) return sd_now_s() - s->metrics.started_s;
-    if (s->phase == SD_PHASE_DRAINING)
-        return s->o->drain_s + CUT_S - (double)(sd_now_ns() - s->drain_ns) * 1e-9;
-    return 0;
-}
-
-static const sd_handlers handlers = {.on_head = sd_route_head,
-                                     .on_writable = sd_generation_more,
-                                     .on_closed = sd_generation_abandon,
-                                     .retry_s = retry_s,
-                                     .error_body = sd_route_error_body};
-
 // ---- opening and closing
-
-static sd_status check_options(const sd_serve_options *o, sd_error *err) {
-    sd_status st = SD_OK;
-    SD_CHECK(o->port >= 0 && o->port <= 65535, err, SD_EINVAL, "--port %d: give 0 to 65535",
-             o->port);
-    SD_CHECK(o->drain_s >= 0 && o->drain_s <= 86400, err, SD_EINVAL,
-             "--drain %g: give 0 to 86400 seconds", o->drain_s);
-out:
-    return st;
-}
 
 // After each event of the last priority the loop looks for others.
 static struct event_base *new_base(void) {
@@ -299,20 +329,9 @@ sd_status sd_serve(const sd_serve_options *o, sd_error *err) {
     SD_CHECK(getrandom(&s->id_key, sizeof s->id_key, 0) == sizeof s->id_key &&
                  getrandom(s->tenant_key, sizeof s->tenant_key, 0) == sizeof s->tenant_key,
              err, SD_EIO, "no random numbers: %s", strerror(errno));
-    SD_TRY(sd_listener_open(
-        &s->listener,
-        &(sd_listener_options){.on = &handlers,
-                               .owner = s,
-                               .host = o->host,
-                               .port = o->port,
-                               .key_file = o->key_file,
-                               .insecure_no_key = o->insecure_no_key,
-                               .trusted_proxies = o->trusted_proxies,
-                               .origins = o->origins,
-                               .access_log = o->access_log,
-                               .memory = o->body_memory ? o->body_memory : SD_BODY_MEMORY,
-                               .id_key = s->id_key},
-        err));
+    const sd_listener_options l = listener_options(s, o);
+    SD_TRY(sd_listener_open(&s->listener, &l, err));
+    s->drain_s = o->drain_s;
     s->local_hosts_only = s->listener.keys.n == 0 && !o->insecure_no_key;
     SD_TRY(open_events(s, err));
     SD_TRY(sd_workers_open(&s->workers, wake_for_read, s, err));

@@ -8,8 +8,11 @@
 
 #include "base/option.h"
 #include "decode/engine/engine.h"
+#include "decode/serve/http/auth.h"
 
 enum { SD_BODY_MEMORY = 128 << 20 };
+
+typedef struct sd_server sd_server;
 
 typedef struct {
     const char *model;
@@ -23,7 +26,8 @@ typedef struct {
     const sd_strings *served_names; // aliases of the base; the first is the one shown; may be NULL
     const char *host;               // numeric or a name; NULL: 127.0.0.1
     int port;                       // 0: any free one
-    const char *key_file;           // NULL: no key is asked for
+    const char *key_file;           // NULL: none
+    const sd_keys *keys; // beside those of the file; NULL: none. Without any, no key is asked for
     const sd_strings *trusted_proxies; // addresses and networks; may be NULL
     const sd_strings *origins;         // whose pages may read answers: "*" or origins; may be NULL
     bool insecure_no_key;              // allows a host that others can reach without a key
@@ -38,11 +42,19 @@ typedef struct {
     void (*on_read)(void *ctx);
     // Likewise with what an answer will be held to. For tests; may be NULL.
     void (*on_constraint)(void *ctx, sd_grammar *g);
-    void *ctx; // of all three
+    // Called on the event loop at SIGHUP: reads what may have changed, and ends with sd_serve_apply. NULL: these options,
+    // whose files are read anew.
+    sd_status (*on_reload)(void *ctx, sd_server *s, sd_error *err);
+    void *ctx; // of all four
 } sd_serve_options;
 
 /// Serves until SIGTERM or SIGINT, then drains: it ends when all requests have, and at most a second
-/// after drain_s, whatever clients do. SIGHUP reads the file of keys anew. SD_OK after a drain.
+/// after drain_s, whatever clients do. SD_OK after a drain.
 /// SD_EINVAL for options that cannot be served (an address in use, a host without a key, a bad
 /// adapter), named.
 sd_status sd_serve(const sd_serve_options *o, sd_error *err);
+
+/// Takes of `o` what may change while requests run: keys, trusted proxies, origins, the time to drain; and opens the access
+/// log's file anew. All of it, or nothing and an error. Texts and lists of `o` must last as long as the server, or until
+/// others are taken.
+sd_status sd_serve_apply(sd_server *s, const sd_serve_options *o, sd_error *err);

@@ -31,6 +31,7 @@ struct sd_server {
     struct event_base *base;
     struct event *signal_event[SD_SIGNALS], *drain_event, *flush_event;
     sd_wakeup loaded_wakeup, read_wakeup, events_wakeup;
+    double drain_s;
     bool deadline_passed; // the time to drain is over
     sd_listener listener;
     bool local_hosts_only;  // sd_route_host_is_local() is asked of every request

@@ -10,6 +10,7 @@ name="command line"
 . "$(dirname "$0")/lib/tiny.sh"
 dir=$(mktemp -d)
 trap 'chmod -R u+rwx "$dir"; rm -rf "$dir"' EXIT
+here=$(realpath "$(dirname "$0")")
 cd "$dir" || exit 1
 mkdir tmp
 export TMPDIR=$dir/tmp
@@ -294,6 +295,49 @@ refuses "an ID that is none" 2 "'a b' is no ID" "$binary" key new "a b"
 refuses "no ID" 2 "give one" "$binary" key new
 refuses "a file of keys that cannot be written" 2 'no/where' "$binary" key new a -o no/where
 refuses "an unknown word for key" 2 "give new ID" "$binary" key old a
+
+# ---- help, the man page and completion have one table
+
+"$binary" help serve >out 2>err && "$binary" serve --help >again && cmp -s out again && [ ! -s err ]
+check "help VERB is VERB --help" $? "$(cat err)"
+shell=$here/../../cli/shell
+"$shell/man.sh" "$binary" >specdec.1 2>err && [ ! -s err ]
+check "the man page is made" $? "$(cat err)"
+missing=$(for verb in serve train generate cache key; do "$binary" $verb --help=words | cut -f1 | while read -r o; do grep -qF -- "${o//-/\\-}\\fR" specdec.1 || echo "$verb $o"; done; done
+  for part in "data prepare" "bench spec" "bench kernels"; do grep -qF ".SS specdec $part" specdec.1 || echo "$part"; done)
+[ -z "$missing" ] && [ "$(grep -c '^\.SS' specdec.1)" -ge 19 ]
+check "it has every option of every verb" $? "$missing"
+if command -v groff >/dev/null; then
+  [ -z "$(groff -man -ww -z specdec.1 2>&1)" ]
+  check "and troff has nothing to say of it" $? "$(groff -man -ww -z specdec.1 2>&1 | head -5)"
+else
+  echo "ok - $name: troff reads the man page # SKIP groff is not installed"
+fi
+complete_of() { # WORDS...
+  PATH=$(dirname "$binary"):$PATH bash -c 'source "$1/specdec.bash"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _specdec; echo "${COMPREPLY[*]}"' _ "$shell" specdec "$@"
+}
+[ "$(complete_of ser)" = serve ] && [ "$(complete_of data p)" = prepare ] && [ "$(complete_of serve --drai)" = --drain ] && [ "$(complete_of serve --compute f)" = fp32 ] &&
+  [ "$(complete_of bench spec --cl)" = --clients ] && [ "$(complete_of help per)" = perplexity ]
+check "bash completes verbs, parts, options and their words" $? "$(complete_of ser; complete_of data p; complete_of serve --drai; complete_of serve --compute f; complete_of bench spec --cl)"
+if command -v zsh >/dev/null; then
+  zsh -n "$shell/_specdec"
+  check "zsh reads its completion" $? ""
+else
+  echo "ok - $name: zsh reads its completion # SKIP zsh is not installed"
+fi
+
+# ---- a configuration
+
+printf 'model: tiny.gguf\nlisten: 127.0.0.1:0\nctx: 256\nslots: 2\nkeys:\n  - a-bare-key\n' >serve.yaml
+"$binary" serve --config serve.yaml --slots 3 --print-config >out 2>err && grep -qx 'slots: 3' out && grep -qx 'ctx: 256' out && grep -qx 'port: 0' out && grep -q '^keys: .*sha256:' out && ! grep -q a-bare-key out
+check "the command line goes before the file" $? "$(cat out err)"
+"$binary" serve --config serve.yaml --plan >out 2>err && grep -q 'context 256 tokens, 2 slots' out
+check "a plan of a configuration" $? "$(cat out err)"
+printf 'model: tiny.gguf\nslotz: 2\n' >bad.yaml
+refuses "a key that is none" 2 "bad.yaml:2:1: unknown key 'slotz'; did you mean 'slots'" "$binary" serve --config bad.yaml
+printf 'slots: 2\n' >bad.yaml
+refuses "a configuration without a model" 2 '--model is missing' "$binary" serve --config bad.yaml
+refuses "a configuration that is not there" 2 'no/such.yaml' "$binary" serve --config no/such.yaml
 
 # ---- memory before it is taken
 

@@ -49,6 +49,8 @@ def gguf_pieces():
     return out + gguf_string("tokenizer.ggml.add_space_prefix") + struct.pack("<IB", 7, 1)
 
 
+SERVE_CONFIGS = ["model: m\nlisten: 127.0.0.1:80\nkeys: {a: 'sha256:%s admin'}\nadapters: {x: y}\n" % ("0" * 64), "listen: \"[::1]:80\"\nkeys:\n  - a-bare-key\n  - b sha256:%s\nadapters: [a=b, c]\n" % ("1" * 64),
+                 "port: 1\nhost: h\ncors: [a, b]\ndrain: 1.5\nspec: off\nno_pack_cache: yes\n"]
 CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
           "num_key_value_heads": 1, "vocab_size": 260, "rms_norm_eps": 1e-5, "hidden_act": "silu", "max_position_embeddings": 64, "tie_word_embeddings": True,
           "torch_dtype": "float32", "bos_token_id": 256, "eos_token_id": [257, 259]}
@@ -256,7 +258,7 @@ SCHEMAS = ["\0\1" + json.dumps(s) for s in [
 def main():
     for target, items in {"config": configs(), "dataset": datasets(), "reader": readers()}.items():
         write(target, items)
-    for target, items in {"answer": ANSWERS, "corpus": CORPORA, "gguf": [gguf(), gguf_pieces()], "safetensors": [safetensors()], "template": TEMPLATES, "recipe": [RECIPE, "steps=5", "lora.r=8"],
+    for target, items in {"answer": ANSWERS, "corpus": CORPORA, "gguf": [gguf(), gguf_pieces()], "safetensors": [safetensors()], "template": TEMPLATES, "recipe": [RECIPE, "steps=5", "lora.r=8"], "serve_config": SERVE_CONFIGS,
                           "adapter": adapters(), "checkpoint": checkpoints(), "defaults": DEFAULTS, "schema": SCHEMAS,
                           "api_request": REQUESTS, "http": [CHUNKED], "provider": blocks(),
                           "tokenizer": ["0" + json.dumps(tokenizer()) + "\0 a aaa1 <x> é", "1It's  a 12\n\té日本 <x> aaaa", "3x  1 don't", "5'LL 1234 \r\n x", "7  \u3000a",

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Recipes, key=value overrides and model configurations with mistakes in them, from a grammar.
+"""Recipes, key=value overrides, configurations of serve and of models with mistakes in them, from a grammar.
 
     mutated_recipes.py SPECDEC [--full] [--seed N] [--show]
 
---full: 1,000 mutants, every one through the command line as well (about two minutes); otherwise a sample of all kinds within seconds.
+--full: 1,000 mutants, every one through the command line as well, and 1,000 configurations of serve (about two minutes); otherwise a sample of all kinds within seconds.
 Each mutant carries what must come of it:
 
     refused    exit code 2, one sentence that names file:line:column at the changed line, or the override, or the file and its key
@@ -23,7 +23,9 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "e2e", "lib"))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "lib"))
 from options import parser  # noqa: E402
+import serve_mutants  # noqa: E402
 
 options = parser(__doc__, full=True)
 options.add_argument("--seed", type=int, default=20)
@@ -473,6 +475,8 @@ try:
     for w in wrong[:20]:
         print(f"# {w}")
     report(not wrong, f"{total} recipes and overrides are refused with their place or are harmless", f"{refused} refused, {same} harmless, {len(wrong)} wrong; seed {SEED}")
+
+    serve_mutants.check(BINARY, os.path.join(work, "serve.yaml"), 1000 if FULL else 90, SEED, report, SHOW)
 
     # Paths that are not what they should be.
     os.mkfifo(os.path.join(work, "fifo.jsonl"))

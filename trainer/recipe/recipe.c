@@ -62,37 +62,9 @@ static bool looks_like_number(const char *s) {
     return s[0] && strspn(s, "0123456789+-.eE") == strlen(s);
 }
 
-// 010 is eight in YAML 1.1 and ten in 1.2, so it is refused.
-static bool leading_zero(const char *s) {
-    s += strspn(s, "+-");
-    return s[0] == '0' && s[1] >= '0' && s[1] <= '9';
-}
-
 // Other languages' words for null would be taken for a path.
 static bool foreign_null(const char *s) {
     return strcmp(s, "None") == 0 || strcmp(s, "none") == 0 || strcmp(s, "nil") == 0;
-}
-
-/// Sets one scalar. sd_option_set's messages speak of "--key"; a recipe has no dashes.
-static sd_status set_scalar(sd_recipe *r, const sd_recipe_key *k, const sd_yaml *n, sd_error *err) {
-    sd_error e = {0};
-    bool number = k->o.type == SD_OPT_INT || k->o.type == SD_OPT_FLOAT;
-    if ((number || k->o.type == SD_OPT_FLAG) && !n->plain)
-        return sd_yaml_fail(err, &n->mark, "%s: '%.60s' is a text; write it without quotes",
-                            k->o.name, n->text);
-    if (number && !looks_like_number(n->text))
-        return sd_yaml_fail(err, &n->mark, "%s: '%.60s' is not a number; give one", k->o.name,
-                            n->text);
-    if (number && leading_zero(n->text))
-        return sd_yaml_fail(err, &n->mark, "%s: '%.60s' begins with a zero; write it without",
-                            k->o.name, n->text);
-    if (k->o.type == SD_OPT_STRING && k->empty && n->plain && foreign_null(n->text))
-        return sd_yaml_fail(err, &n->mark,
-                            "%s: '%.60s' is no value; write null, or put quotes around a name",
-                            k->o.name, n->text);
-    sd_status st = sd_option_set(&k->o, r, n->text, &e);
-    if (st == SD_OK) return SD_OK;
-    return sd_yaml_fail(err, &n->mark, "%s", e.message + strspn(e.message, "-"));
 }
 
 static sd_status set_list(sd_recipe *r, const sd_recipe_key *k, const sd_yaml *n, sd_error *err) {
@@ -284,7 +256,11 @@ static sd_status set_key(sd_recipe *r, const sd_recipe_key *k, const sd_yaml *n,
     }
     switch (k->kind) {
     case SD_KEY_PLAIN:
-        st = set_scalar(r, k, n, err);
+        if (k->o.type == SD_OPT_STRING && k->empty && n->plain && foreign_null(n->text))
+            return sd_yaml_fail(err, &n->mark,
+                                "%s: '%.60s' is no value; write null, or put quotes around a name",
+                                k->o.name, n->text);
+        st = sd_yaml_set_option(&k->o, r, n, err);
         break;
     case SD_KEY_LIST:
         st = set_list(r, k, n, err);

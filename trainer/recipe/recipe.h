@@ -16,7 +16,7 @@
 #include "datasets/build/prepare.h"
 #include "trainer/optim/schedule.h"
 #include "trainer/pass/plan.h"
-#include "trainer/recipe/yaml.h"
+#include "base/files/yaml.h"
 
 enum { SD_RECIPE_MAX_SOURCES = 64, SD_RECIPE_MAX_PATTERN = 64, SD_RECIPE_MAX_KEYS = 96 };
 

@@ -29,7 +29,7 @@ struct sd_access_log {
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t more;
-    bool stop;
+    bool stop, reopen;
     double end; // s, when the thread gives up; set with stop
     sd_buf queue;
     atomic_llong lost;
@@ -98,12 +98,37 @@ static void write_batch(sd_access_log *log, const sd_buf *batch) {
     }
 }
 
+static int open_file(const char *path) {
+    return open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666);
+}
+
+static void open_anew(sd_access_log *log) {
+    int fd = open_file(log->path);
+    if (fd < 0) {
+        sd_log(SD_LOG_WARN, "the access log %s cannot be opened anew: %s; the old file is kept",
+               log->path, strerror(errno));
+        return;
+    }
+    close(log->fd);
+    log->fd = fd;
+    log->in_line = false;
+}
+
 static void *run(void *ctx) {
     sd_access_log *log = ctx;
     sd_buf batch = sd_buf_make(QUEUE_BYTES);
     pthread_mutex_lock(&log->lock);
     for (;;) {
-        while (log->queue.len == 0 && !log->stop) pthread_cond_wait(&log->more, &log->lock);
+        while (log->queue.len == 0 && !log->stop && !log->reopen)
+            pthread_cond_wait(&log->more, &log->lock);
+        bool reopen = log->reopen;
+        log->reopen = false;
+        if (reopen) {
+            pthread_mutex_unlock(&log->lock);
+            open_anew(log);
+            pthread_mutex_lock(&log->lock);
+            continue;
+        }
         if (log->queue.len == 0) break;
         sd_buf full = log->queue;
         log->queue = batch;
@@ -125,8 +150,7 @@ sd_status sd_access_log_open(sd_access_log **out, const char *path, sd_error *er
     log->owned = strcmp(path, "-") != 0;
     log->queue = sd_buf_make(QUEUE_BYTES);
     log->path = sd_strdup(log->owned ? path : "on standard output");
-    log->fd = log->owned ? open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0666)
-                         : STDOUT_FILENO;
+    log->fd = log->owned ? open_file(path) : STDOUT_FILENO;
     SD_CHECK(log->fd >= 0, err, SD_EINVAL, "--access-log %s: %s; give a file that can be written",
              path, errno == ENXIO ? "a pipe that nobody reads" : strerror(errno));
     SD_CHECK_ALLOC(log->path, err);
@@ -156,6 +180,14 @@ void sd_access_log_add(sd_access_log *log, const char *line, size_t len) {
     if (!room && atomic_fetch_add(&log->lost, 1) == 0)
         sd_log(SD_LOG_WARN, "the access log %s is written too slowly; lines are lost and counted",
                log->path);
+}
+
+void sd_access_log_reopen(sd_access_log *log) {
+    if (!log->owned) return;
+    pthread_mutex_lock(&log->lock);
+    log->reopen = true;
+    pthread_cond_signal(&log->more);
+    pthread_mutex_unlock(&log->lock);
 }
 
 int64_t sd_access_log_lost(const sd_access_log *log) {

@@ -41,14 +41,13 @@ static bool is_hash(const words *w, int i) {
 }
 
 // A key as it is sent.
-static sd_status read_bare(sd_api_key *k, const char *key, size_t n, const char *path, int line,
-                           sd_error *err) {
+static sd_status read_bare(sd_api_key *k, const char *key, size_t n, sd_error *err) {
     sd_status st = SD_OK;
     SD_CHECK(n >= SD_MIN_KEY && n <= SD_MAX_KEY, err, SD_EINVAL,
-             "%s:%d: a key has %zu bytes; give %d to %d", path, line, n, SD_MIN_KEY, SD_MAX_KEY);
+             "a key has %zu bytes; give %d to %d", n, SD_MIN_KEY, SD_MAX_KEY);
     for (size_t i = 0; i < n; i++)
         SD_CHECK((unsigned char)key[i] > 0x20 && (unsigned char)key[i] < 0x7f, err, SD_EINVAL,
-                 "%s:%d: a key has a byte that is no printable ASCII", path, line);
+                 "a key has a byte that is no printable ASCII; write another key");
     SD_TRY(sd_sha256_of(&k->hash, key, n, err));
     memcpy(k->id, k->hash.hex, BARE_ID);
 out:
@@ -63,27 +62,24 @@ static bool is_id(const char *id, size_t n) {
 }
 
 // ID sha256:HEX [admin]
-static sd_status read_hashed(sd_api_key *k, const words *w, const char *path, int line,
-                             sd_error *err) {
+static sd_status read_hashed(sd_api_key *k, const words *w, sd_error *err) {
     sd_status st = SD_OK;
     SD_CHECK(is_hash(w, 1) && w->n <= MAX_WORDS, err, SD_EINVAL,
-             "%s:%d: a line is a key without blanks, or ID sha256:HEX, or ID sha256:HEX admin",
-             path, line);
+             "a line is a key without blanks, or ID sha256:HEX, or ID sha256:HEX admin");
     SD_CHECK(w->n < 3 || is_word(w, 2, "admin"), err, SD_EINVAL,
-             "%s:%d: behind the hash stands what is not 'admin'; write admin or nothing", path,
-             line);
-    SD_CHECK(w->len[0] <= SD_MAX_KEY_ID, err, SD_EINVAL,
-             "%s:%d: an ID has %zu bytes; give at most %d", path, line, w->len[0], SD_MAX_KEY_ID);
+             "behind the hash stands what is not 'admin'; write admin or nothing");
+    SD_CHECK(w->len[0] <= SD_MAX_KEY_ID, err, SD_EINVAL, "an ID has %zu bytes; give at most %d",
+             w->len[0], SD_MAX_KEY_ID);
     SD_CHECK(is_id(w->word[0], w->len[0]), err, SD_EINVAL,
-             "%s:%d: an ID has letters, digits, '.', '_' and '-' alone", path, line);
+             "an ID has letters, digits, '.', '_' and '-' alone");
     const char *hex = w->word[1] + sizeof hash_mark - 1;
     size_t n = w->len[1] - (sizeof hash_mark - 1);
     bool ok = n == HEX;
     for (size_t i = 0; ok && i < n; i++) ok = hex[i] && strchr("0123456789abcdef", hex[i]);
     SD_CHECK(ok, err, SD_EINVAL,
-             "%s:%d: behind sha256: stand %zu characters; give the key's SHA-256, 64 digits of "
-             "0-9 and a-f",
-             path, line, n);
+             "behind sha256: stand %zu characters; give the key's SHA-256, 64 digits of 0-9 and "
+             "a-f",
+             n);
     memcpy(k->id, w->word[0], w->len[0]);
     memcpy(k->hash.hex, hex, HEX);
     k->admin = w->n == 3;
@@ -91,59 +87,73 @@ out:
     return st;
 }
 
-// A bare key may be repeated. Else one key with two rights, or one name for
-// two keys, is a mistake.
-static sd_status check_new(const sd_keys *k, const sd_api_key *new, const char *path,
-                           sd_error *err) {
+// A bare key may be repeated. Else one key with two rights, or one name for two keys, is a mistake.
+static sd_status check_new(const sd_keys *k, const sd_api_key *new, sd_error *err) {
     sd_status st = SD_OK;
     for (int i = 0; i < k->n; i++) {
         const sd_api_key *old = &k->key[i];
         bool same = sd_sha256_equal(&old->hash, &new->hash);
         if (same && new->bare && old->bare) continue;
-        SD_CHECK(!same, err, SD_EINVAL, "%s:%d: this key stands in line %d already; remove one",
-                 path, new->line, old->line);
+        SD_CHECK(!same, err, SD_EINVAL, "this key stands in line %d already; remove one",
+                 old->line);
         SD_CHECK(strcmp(old->id, new->id) != 0, err, SD_EINVAL,
-                 "%s:%d: the ID %s stands in line %d already; give another", path, new->line,
-                 new->id, old->line);
+                 "the ID %s stands in line %d already; give another", new->id, old->line);
     }
 out:
     return st;
 }
 
-static sd_status add_line(sd_keys *k, const char *text, size_t n, const char *path, int line,
-                          sd_error *err) {
+static sd_status add_key(sd_keys *k, const sd_api_key *new, sd_error *err) {
     sd_status st = SD_OK;
-    const words w = split(text, n);
-    sd_api_key new = {.line = line, .bare = w.n == 1};
-    SD_CHECK(k->n < SD_MAX_KEYS, err, SD_ELIMIT, "%s:%d: more than %d keys", path, line,
-             SD_MAX_KEYS);
-    SD_CHECK(!is_hash(&w, 0), err, SD_EINVAL,
-             "%s:%d: a hash has no ID before it; write ID sha256:HEX", path, line);
-    SD_TRY(new.bare ? read_bare(&new, w.word[0], w.len[0], path, line, err)
-                    : read_hashed(&new, &w, path, line, err));
-    SD_TRY(check_new(k, &new, path, err));
-    k->key[k->n++] = new;
+    SD_CHECK(k->n < SD_MAX_KEYS, err, SD_ELIMIT, "more than %d keys", SD_MAX_KEYS);
+    SD_TRY(check_new(k, new, err));
+    if (!k->key) k->key = sd_alloc(SD_MAX_KEYS, sizeof *k->key);
+    SD_CHECK_ALLOC(k->key, err);
+    k->key[k->n++] = *new;
 out:
     return st;
 }
 
-sd_status sd_keys_load(sd_keys *out, const char *path, sd_error *err) {
+sd_status sd_keys_add(sd_keys *k, const char *text, size_t n, int line, sd_error *err) {
+    sd_status st = SD_OK;
+    const words w = split(text, n);
+    sd_api_key new = {.line = line, .bare = w.n == 1};
+    SD_CHECK(!is_hash(&w, 0), err, SD_EINVAL, "a hash has no ID before it; write ID sha256:HEX");
+    SD_TRY(new.bare ? read_bare(&new, w.word[0], w.len[0], err) : read_hashed(&new, &w, err));
+    SD_TRY(add_key(k, &new, err));
+out:
+    return st;
+}
+
+static sd_status add_lines(sd_keys *k, const char *text, size_t len, const char *path,
+                           sd_error *err) {
+    int line = 0;
+    for (const char *s = text; s < text + len; line++) {
+        const char *end = memchr(s, '\n', (size_t)(text + len - s));
+        size_t n = end ? (size_t)(end - s) : (size_t)(text + len - s), used = n;
+        while (used && (s[used - 1] == '\r' || s[used - 1] == ' ' || s[used - 1] == '\t')) used--;
+        sd_status st = used && s[0] != '#' ? sd_keys_add(k, s, used, line + 1, err) : SD_OK;
+        if (st != SD_OK) {
+            sd_error_prefix(err, "%s:%d", path, line + 1);
+            return st;
+        }
+        s += n + 1;
+    }
+    return SD_OK;
+}
+
+sd_status sd_keys_load(sd_keys *out, const sd_keys *also, const char *path, sd_error *err) {
     sd_status st = SD_OK;
     char *text = NULL;
     size_t len = 0;
     sd_keys k = {0};
-    SD_TRY(sd_stream_read(&text, &len, path, 1 << 20, err));
-    k.key = sd_alloc(SD_MAX_KEYS, sizeof *k.key);
-    SD_CHECK_ALLOC(k.key, err);
-    int line = 0;
-    for (char *s = text; s < text + len; line++) {
-        const char *end = memchr(s, '\n', (size_t)(text + len - s));
-        size_t n = end ? (size_t)(end - s) : (size_t)(text + len - s), used = n;
-        while (used && (s[used - 1] == '\r' || s[used - 1] == ' ' || s[used - 1] == '\t')) used--;
-        if (used && s[0] != '#') SD_TRY(add_line(&k, s, used, path, line + 1, err));
-        s += n + 1;
+    for (int i = 0; also && i < also->n; i++) SD_TRY(add_key(&k, &also->key[i], err));
+    int before = k.n;
+    if (path) {
+        SD_TRY(sd_stream_read(&text, &len, path, 1 << 20, err));
+        SD_TRY(add_lines(&k, text, len, path, err));
+        SD_CHECK(k.n > before, err, SD_EINVAL, "%s: has no key; write one a line", path);
     }
-    SD_CHECK(k.n > 0, err, SD_EINVAL, "%s: has no key; write one a line", path);
     *out = k;
     k = (sd_keys){0};
 out:
@@ -192,7 +202,7 @@ sd_status sd_key_line(char out[SD_KEY_LINE], const char *id, const char *key, bo
     sd_api_key k = {0};
     SD_CHECK(strlen(id) <= SD_MAX_KEY_ID && is_id(id, strlen(id)), err, SD_EINVAL,
              "'%.80s' is no ID; give 1 to %d letters, digits, '.', '_' and '-'", id, SD_MAX_KEY_ID);
-    SD_TRY(read_bare(&k, key, strlen(key), id, 1, err));
+    SD_TRY(read_bare(&k, key, strlen(key), err));
     snprintf(out, SD_KEY_LINE, "%s %s%.*s%s", id, hash_mark, HEX, k.hash.hex,
              admin ? " admin" : "");
 out:

@@ -30,10 +30,12 @@ typedef struct {
     int n;
 } sd_keys;
 
-/// Blank lines and lines that begin with '#' are skipped. The file's bytes are wiped from memory.
-/// SD_EINVAL names the line of what is neither form, of a key shorter than 8 bytes, of an ID or a key that
-/// stands there twice (but for bare keys that are the same); or says that there is no key.
-sd_status sd_keys_load(sd_keys *out, const char *path, sd_error *err);
+/// The keys of `also` (NULL: none) and those of the file (NULL: none). Blank lines and lines that begin with '#' are
+/// skipped. The file's bytes are wiped from memory. SD_EINVAL names the line of what is neither form, of a key shorter than 8
+/// bytes, of an ID or a key that stands there twice (but for bare keys that are the same); or says that the file has no key.
+sd_status sd_keys_load(sd_keys *out, const sd_keys *also, const char *path, sd_error *err);
+/// One such line; `line` is its number in later messages. k is zeroed or has keys.
+sd_status sd_keys_add(sd_keys *k, const char *text, size_t len, int line, sd_error *err);
 void sd_keys_free(sd_keys *k);
 
 /// The place in the file of the key in `authorization` (the field's value, NULL when absent), "Bearer KEY"; -1: it

@@ -117,15 +117,16 @@ size_t sd_listener_socket_bytes(void) {
     return sizeof(sd_conn) + SD_HTTP_MAX_HEAD + LIBEVENT;
 }
 
-static sd_status read_proxies(sd_listener *l, sd_error *err) {
+static sd_status read_proxies(sd_cidr **out, const sd_strings *list, sd_error *err) {
     sd_status st = SD_OK;
-    const sd_strings *list = l->o.trusted_proxies;
+    sd_cidr *proxies = NULL;
     if (!list || list->n == 0) return SD_OK;
-    l->proxies = sd_alloc((size_t)list->n, sizeof *l->proxies);
-    SD_CHECK_ALLOC(l->proxies, err);
-    for (; l->n_proxies < list->n; l->n_proxies++)
-        SD_TRY(sd_cidr_parse(&l->proxies[l->n_proxies], list->item[l->n_proxies], err));
+    proxies = sd_alloc((size_t)list->n, sizeof *proxies);
+    SD_CHECK_ALLOC(proxies, err);
+    for (int i = 0; i < list->n; i++) SD_TRY(sd_cidr_parse(&proxies[i], list->item[i], err));
+    *out = proxies, proxies = NULL;
 out:
+    free(proxies);
     return st;
 }
 
@@ -159,10 +160,11 @@ sd_status sd_listener_listen(sd_listener *l, struct event_base *base, sd_error *
     SD_CHECK(rc == 0, err, SD_EINVAL, "--host %s: %s; give an address of this machine", host,
              gai_strerror(rc));
     for (const struct addrinfo *a = list; a; a = a->ai_next)
-        SD_CHECK(is_loopback(a->ai_addr) || l->keys.n > 0 || o->insecure_no_key, err, SD_EINVAL,
-                 "--host %s: others can reach this address; give --api-key-file, or "
-                 "--insecure-no-key to serve everyone",
-                 host);
+        l->is_reachable |= !is_loopback(a->ai_addr);
+    SD_CHECK(!l->is_reachable || l->keys.n > 0 || o->insecure_no_key, err, SD_EINVAL,
+             "--host %s: others can reach this address; give --api-key-file, or "
+             "--insecure-no-key to serve everyone",
+             host);
     for (const struct addrinfo *a = list; a && !l->socket; a = a->ai_next)
         l->socket = evconnlistener_new_bind(l->base, on_accept, l,
                                             LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC |
@@ -178,28 +180,45 @@ out:
     return st;
 }
 
+// What a reload changes too: all of it, or nothing.
+static sd_status take_options(sd_listener *l, const sd_listener_options *o, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_keys keys = {0};
+    sd_cidr *proxies = NULL;
+    SD_TRY(check_origins(o->origins, err));
+    SD_TRY(read_proxies(&proxies, o->trusted_proxies, err));
+    SD_TRY(sd_keys_load(&keys, o->keys, o->key_file, err));
+    SD_CHECK(keys.n > 0 || o->insecure_no_key || !l->is_reachable, err, SD_EINVAL,
+             "no key is left and others can reach this address; give a key");
+    sd_keys_free(&l->keys);
+    free(l->proxies);
+    l->keys = keys;
+    l->proxies = proxies;
+    l->n_proxies = proxies ? o->trusted_proxies->n : 0;
+    l->o.keys = o->keys, l->o.key_file = o->key_file, l->o.insecure_no_key = o->insecure_no_key;
+    l->o.trusted_proxies = o->trusted_proxies, l->o.origins = o->origins;
+    keys = (sd_keys){0}, proxies = NULL;
+out:
+    sd_keys_free(&keys);
+    free(proxies);
+    return st;
+}
+
 sd_status sd_listener_open(sd_listener *l, const sd_listener_options *o, sd_error *err) {
     sd_status st = SD_OK;
     *l = (sd_listener){.o = *o, .give_up = sd_conn_abort, .refuse_body = sd_conn_refuse_body};
     l->max_conns = max_connections(true);
     SD_TRY(sd_clients_open(&l->clients, l->max_conns + SD_SPARE_CONNECTIONS, sd_mix64(l->o.id_key),
                            err));
-    SD_TRY(read_proxies(l, err));
-    SD_TRY(check_origins(o->origins, err));
-    if (o->key_file) SD_TRY(sd_keys_load(&l->keys, o->key_file, err));
+    SD_TRY(take_options(l, o, err));
     if (o->access_log) SD_TRY(sd_access_log_open(&l->access_log, o->access_log, err));
 out:
     return st;
 }
 
-sd_status sd_listener_reload(sd_listener *l, sd_error *err) {
-    sd_status st = SD_OK;
-    sd_keys keys;
-    if (!l->o.key_file) return SD_OK;
-    SD_TRY(sd_keys_load(&keys, l->o.key_file, err));
-    sd_keys_free(&l->keys);
-    l->keys = keys;
-out:
+sd_status sd_listener_reload(sd_listener *l, const sd_listener_options *o, sd_error *err) {
+    sd_status st = take_options(l, o, err);
+    if (st == SD_OK && l->access_log) sd_access_log_reopen(l->access_log);
     return st;
 }
 

@@ -51,10 +51,11 @@ typedef struct {
 typedef struct {
     const sd_handlers *on; // outlives the listener
     void *owner;
-    const char *host;                  // numeric or a name; NULL: 127.0.0.1
-    int port;                          // 0: any free one
-    const char *key_file;              // NULL: no key is asked for
-    bool insecure_no_key;              // allows a host that others can reach without a key
+    const char *host;     // numeric or a name; NULL: 127.0.0.1
+    int port;             // 0: any free one
+    const char *key_file; // NULL: none
+    const sd_keys *keys;  // beside those of the file; NULL: none. Without any, no key is asked for
+    bool insecure_no_key; // allows a host that others can reach without a key
     const sd_strings *trusted_proxies; // addresses and networks; may be NULL
     const sd_strings *origins; // whose pages may read answers (CORS): "*" or origins; may be NULL
     const char *access_log;    // "-": standard output; NULL: none
@@ -88,6 +89,7 @@ struct sd_listener {
     uint64_t n_ids;   // requests that were given one
     sd_cidr *proxies; // [n_proxies], trusted to say whose a request is
     int n_proxies;
+    bool is_reachable; // by others than this machine's
     int64_t warned_ns; // of accepting that failed
     struct {
         int64_t began_ns, now, last; // bytes of bodies and answers, in two periods
@@ -105,8 +107,9 @@ sd_status sd_listener_open(sd_listener *l, const sd_listener_options *o, sd_erro
 /// SD_EINVAL: an address in use, or one that others can reach without a key. base: with
 /// SD_PRIORITIES priorities, the caller's.
 sd_status sd_listener_listen(sd_listener *l, struct event_base *base, sd_error *err);
-/// Reads the file of keys anew; requests that are under way go on. On failure the keys are as before.
-sd_status sd_listener_reload(sd_listener *l, sd_error *err);
+/// Takes keys, origins and proxies of `o`, whose texts must last, and opens the access log's file anew. Requests that are
+/// under way go on. On failure all is as before.
+sd_status sd_listener_reload(sd_listener *l, const sd_listener_options *o, sd_error *err);
 void sd_listener_close_idle(sd_listener *l);     // connections without a request
 bool sd_listener_flushing(const sd_listener *l); // is an answer still on its way out?
 void sd_listener_stop(sd_listener *l);           // before the base is freed

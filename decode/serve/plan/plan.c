@@ -160,7 +160,7 @@ static sd_status read_files(files *f, const sd_serve_options *o, sd_error *err) 
     SD_TRY(check_spec(f, &o->engine, err));
     if (o->key_file) {
         sd_keys keys;
-        SD_TRY(sd_keys_load(&keys, o->key_file, err));
+        SD_TRY(sd_keys_load(&keys, o->keys, o->key_file, err));
         sd_keys_free(&keys);
     }
 out:

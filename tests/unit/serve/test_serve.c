@@ -115,7 +115,7 @@ static sd_status load_keys(sd_keys *k, const char *text) {
     char path[64];
     snprintf(path, sizeof path, "/tmp/specdec_keys_%d", (int)getpid());
     cr_assert_eq(sd_file_write(path, text, strlen(text), NULL), SD_OK);
-    sd_status st = sd_keys_load(k, path, NULL);
+    sd_status st = sd_keys_load(k, NULL, path, NULL);
     unlink(path);
     return st;
 }
@@ -143,7 +143,7 @@ Test(keys, a_file_that_would_let_everyone_in_is_refused) {
     cr_assert_eq(load_keys(&k, "# nothing\n\n"), SD_EINVAL);
     cr_assert_eq(load_keys(&k, "short\n"), SD_EINVAL);
     cr_assert_eq(load_keys(&k, "two words here\n"), SD_EINVAL);
-    cr_assert_eq(sd_keys_load(&k, "/nonexistent/keys", NULL), SD_ENOTFOUND);
+    cr_assert_eq(sd_keys_load(&k, NULL, "/nonexistent/keys", NULL), SD_ENOTFOUND);
 }
 
 // ---- metrics

@@ -17,7 +17,7 @@ static sd_status load_bytes(sd_keys *k, const char *text, size_t len, sd_error *
     char path[64];
     snprintf(path, sizeof path, "/tmp/specdec_keys_of_%d", (int)getpid());
     cr_assert_eq(sd_file_write(path, text, len, NULL), SD_OK);
-    sd_status st = sd_keys_load(k, path, err);
+    sd_status st = sd_keys_load(k, NULL, path, err);
     unlink(path);
     return st;
 }

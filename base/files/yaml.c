@@ -1,9 +1,9 @@
-// Recipes are a page long and written by hand, so the tree is simple: linked children, and keys
+// Such files are a page long and written by hand, so the tree is simple: linked children, and keys
 // compared one by one. Aliases, depth and many nodes could make a small file expensive; they are
 // refused while the file is scanned, before anything is built from it.
-#include "trainer/recipe/yaml.h"
+#include "base/files/yaml.h"
 
-#include "datasets/read/record_json.h"
+#include "base/utf8.h"
 
 #include <stdint.h>
 #include <stdio.h>
@@ -54,6 +54,36 @@ bool sd_yaml_is_null(const sd_yaml *n) {
     return false;
 }
 
+static bool looks_like_number(const char *s) {
+    return s[0] && strspn(s, "0123456789+-.eE") == strlen(s);
+}
+
+// 010 is eight in YAML 1.1 and ten in 1.2, so it is refused.
+static bool leading_zero(const char *s) {
+    s += strspn(s, "+-");
+    return s[0] == '0' && s[1] >= '0' && s[1] <= '9';
+}
+
+sd_status sd_yaml_set_option(const sd_option *o, void *values, const sd_yaml *n, sd_error *err) {
+    sd_error e = {0};
+    bool number = o->type == SD_OPT_INT || o->type == SD_OPT_FLOAT;
+    if (n->kind != SD_YAML_SCALAR)
+        return sd_yaml_fail(err, &n->mark, "%s: a plain value is wanted, not a %s", o->name,
+                            n->kind == SD_YAML_MAP ? "map" : "list");
+    if ((number || o->type == SD_OPT_FLAG) && !n->plain)
+        return sd_yaml_fail(err, &n->mark, "%s: '%.60s' is a text; write it without quotes",
+                            o->name, n->text);
+    if (number && !looks_like_number(n->text))
+        return sd_yaml_fail(err, &n->mark, "%s: '%.60s' is not a number; give one", o->name,
+                            n->text);
+    if (number && leading_zero(n->text))
+        return sd_yaml_fail(err, &n->mark, "%s: '%.60s' begins with a zero; write it without",
+                            o->name, n->text);
+    if (sd_option_set(o, values, n->text, &e) == SD_OK) return SD_OK;
+    // The option's own sentence speaks of "--key"; a file has no dashes.
+    return sd_yaml_fail(err, &n->mark, "%s", e.message + strspn(e.message, "-"));
+}
+
 static void append(sd_yaml *parent, sd_yaml *child) {
     if (parent->last)
         parent->last->next = child;
@@ -67,8 +97,7 @@ static void append(sd_yaml *parent, sd_yaml *child) {
 static sd_status add_node(sd_yaml **out, builder *b, sd_yaml_kind kind, sd_yaml_mark mark,
                           sd_error *err) {
     if (++b->nodes > SD_YAML_MAX_NODES)
-        return sd_yaml_fail(err, &mark, "more than %d values; shorten the recipe",
-                            SD_YAML_MAX_NODES);
+        return sd_yaml_fail(err, &mark, "more than %d values; shorten the file", SD_YAML_MAX_NODES);
     sd_yaml *n = sd_arena_alloc(b->arena, 1, sizeof *n);
     if (!n) return sd_fail(err, SD_ENOMEM, "out of memory while reading %s", b->origin);
     n->kind = kind;
@@ -93,7 +122,7 @@ static sd_status open_collection(builder *b, sd_yaml_kind kind, sd_yaml_mark mar
     bool key_wanted = b->depth && b->stack[b->depth - 1]->kind == SD_YAML_MAP && !b->key;
     if (key_wanted) return sd_yaml_fail(err, &mark, "a key must be a word, not a map or a list");
     if (b->depth == SD_YAML_MAX_DEPTH)
-        return sd_yaml_fail(err, &mark, "nested deeper than %d levels; a recipe needs three",
+        return sd_yaml_fail(err, &mark, "nested deeper than %d levels; three are enough",
                             SD_YAML_MAX_DEPTH);
     sd_status st = add_node(&n, b, kind, mark, err);
     if (st == SD_OK) b->stack[b->depth++] = n;
@@ -144,7 +173,7 @@ static sd_status take_event(builder *b, const yaml_event_t *e, sd_error *err) {
     switch (e->type) {
     case YAML_DOCUMENT_START_EVENT:
         if (++b->documents > 1)
-            return sd_yaml_fail(err, &mark, "a second document; keep one recipe in a file");
+            return sd_yaml_fail(err, &mark, "a second document; keep one in a file");
         return SD_OK;
     case YAML_ALIAS_EVENT:
         return sd_yaml_fail(err, &mark, "aliases (*name) are not supported; write the value out");
@@ -196,8 +225,8 @@ sd_status sd_yaml_parse(sd_yaml **out, sd_arena *arena, const char *origin, cons
     yaml_parser_t p;
     *out = NULL;
     if (len > SD_YAML_MAX_BYTES)
-        return sd_fail(err, SD_ELIMIT, "%s: larger than %d bytes; a recipe is about a page", origin,
-                       SD_YAML_MAX_BYTES);
+        return sd_fail(err, SD_ELIMIT, "%s: larger than %d bytes; such a file is about a page",
+                       origin, SD_YAML_MAX_BYTES);
     const char *encoding = sd_odd_encoding(data, len);
     if (encoding)
         return sd_yaml_fail(err, &(sd_yaml_mark){origin, 1, 1},

@@ -1,4 +1,4 @@
-// The part of YAML a recipe needs, as a small tree in an arena: maps, lists and scalars, each with
+// The part of YAML that a recipe and a configuration need, as a small tree in an arena: maps, lists and scalars, each with
 // the place where it stands, so that every mistake can be pointed at. libyaml does the scanning.
 //
 // Refused, each with file:line:column: anchors, aliases, tags, merge keys, several documents,
@@ -7,7 +7,7 @@
 #pragma once
 
 #include "base/memory.h"
-#include "base/status.h"
+#include "base/option.h"
 
 enum { SD_YAML_MAX_DEPTH = 8, SD_YAML_MAX_NODES = 4096, SD_YAML_MAX_BYTES = 64 * 1024 };
 
@@ -39,6 +39,10 @@ sd_status sd_yaml_override(sd_yaml *root, sd_arena *arena, const char *assignmen
 
 sd_yaml *sd_yaml_find(const sd_yaml *map, const char *key); // NULL when absent
 bool sd_yaml_is_null(const sd_yaml *n);                     // null, ~ or nothing, without quotes
+
+/// Sets an option from a scalar: a number or a flag must stand there without quotes, a number without a zero before
+/// it. The error has the place and the row's name.
+sd_status sd_yaml_set_option(const sd_option *row, void *values, const sd_yaml *n, sd_error *err);
 
 /// "file:line:column: " + the message.
 sd_status sd_yaml_fail(sd_error *err, const sd_yaml_mark *mark, const char *fmt, ...)
