@@ -331,7 +331,7 @@ fi
 printf 'model: tiny.gguf\nlisten: 127.0.0.1:0\nctx: 256\nslots: 2\nkeys:\n  - a-bare-key\n' >serve.yaml
 "$binary" serve --config serve.yaml --slots 3 --print-config >out 2>err && grep -qx 'slots: 3' out && grep -qx 'ctx: 256' out && grep -qx 'port: 0' out && grep -q '^keys: .*sha256:' out && ! grep -q a-bare-key out
 check "the command line goes before the file" $? "$(cat out err)"
-"$binary" serve --config serve.yaml --plan >out 2>err && grep -q 'context 256 tokens, 2 slots' out
+"$binary" serve --config serve.yaml --plan >out 2>err && grep -q 'context 256 tokens, 3 slots' out
 check "a plan of a configuration" $? "$(cat out err)"
 printf 'model: tiny.gguf\nslotz: 2\n' >bad.yaml
 refuses "a key that is none" 2 "bad.yaml:2:1: unknown key 'slotz'; did you mean 'slots'" "$binary" serve --config bad.yaml

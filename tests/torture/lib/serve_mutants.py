@@ -155,7 +155,8 @@ def of_a_key(rng):
         text, key, value = good_value(i, rng)
         return Mutant(f"{KEYS[i][0]}: {text}", with_value(i, text), "only", key, value)
     value = bad_value(i, rng)
-    return Mutant(f"{KEYS[i][0]}: {value}", with_value(i, value), line=i + 1)
+    # A quote that is left open ends at the next one, some lines below.
+    return Mutant(f"{KEYS[i][0]}: {value}", with_value(i, value), line=None if value in "'\"" else i + 1)
 
 
 def resolved(text):
