@@ -11,12 +11,12 @@
 // A key that may be null or auto holds 0 (numbers) or NULL (texts) then; its range excludes 0.
 #pragma once
 
+#include "base/files/yaml.h"
 #include "base/memory.h"
 #include "base/option.h"
 #include "datasets/build/prepare.h"
 #include "trainer/optim/schedule.h"
 #include "trainer/pass/plan.h"
-#include "base/files/yaml.h"
 
 enum { SD_RECIPE_MAX_SOURCES = 64, SD_RECIPE_MAX_PATTERN = 64, SD_RECIPE_MAX_KEYS = 96 };
 
