@@ -1,5 +1,5 @@
 // The table of verbs: parser, help and dispatcher. A verb is one row here and one file
-// of cli/verbs; chat, inspect and bench have folders.
+// of cli/verbs; chat, inspect, bench and cost have folders.
 //
 // There are two programs of one set of verbs. specdec is what serves: it starts at once and maps
 // few libraries. What needs those of preparing data and of training (HDF5, libarchive, oneDNN, and
@@ -30,7 +30,9 @@
     X(key, "key new ID [--admin]", "a new API key and its line for serve")                         \
     X(pack, "pack MODEL", "make a model's packed form now, or check the one that is kept")         \
     X(cache, "cache list|clear", "the packed forms that are kept")                                 \
-    B(bench, "bench model|kernels|spec ...", "measure")
+    B(bench, "bench model|kernels|spec ...", "measure")                                            \
+    X(cost, "cost --requests-day N --in TOKENS --out TOKENS ...",                                  \
+      "own replicas or an API: what a load costs, and from which load on")
 
 #define SD_VERB_DECLARE(name, args, help)                                                          \
     sd_status sd_verb_##name(int argc, char **argv, sd_error *err);

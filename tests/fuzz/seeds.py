@@ -255,11 +255,18 @@ SCHEMAS = ["\0\1" + json.dumps(s) for s in [
     {"type": "array", "prefixItems": [{"const": "q\""}, True], "items": False}]] + ["\2\3(a|b)*c{2,5}[^x-z]\\d+(?:\\w|\\s)?$", "\3\4[\"ab\", \"abc\", \"\"]"]
 
 
+# What specdec cost reads, behind a digit that says as what: prices, usage, metrics, benches.
+COSTS = ['0{"sample_spec": {}, "a": {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6, "cache_read_input_token_cost": 1e-7, "input_cost_per_token_above_200k_tokens": 2e-6, "input_cost_per_token_flex": 5e-7, "output_cost_per_token_flex": 1e-6, "deprecation_date": "2027-01-31"}, "x/b": {"input_cost_per_token": 0, "output_cost_per_token": 0}, "y/b": {"input_cost_per_token": 0, "output_cost_per_token": 0}}',
+         '1{"time": "2026-05-04T09:30:00.125Z", "key": "k", "tokens": {"uncached": 3, "cache_read": 1, "write_5m": 1, "write_1h": 1, "output": 5, "reasoning": 2}, "cost": 87, "total_ms": 8.5}\n{"time": "2026-05-06T09:30:00-02:00", "tokens": {"output": 5}, "cost": "unpriced"}',
+         '2specdec:request_prompt_tokens_sum{a="b\\"}"} 600\nspecdec:request_prompt_tokens_count 3.0\nvllm:generation_tokens_total 9\nspecdec:busy_seconds_total 5\nspecdec:idle_seconds_total 50\nspecdec:request_decode_time_seconds_sum 4',
+         '3{"prefill_tok_s": {"512": 3391.0, "16": 9}, "decode_tok_s": {"256": 290.0}}', '3{"tasks": [{"tokens": 100, "decode": {"plain_tok_s": 50.0, "spec_tok_s": 100.0}}]}']
+
+
 def main():
     for target, items in {"config": configs(), "dataset": datasets(), "reader": readers()}.items():
         write(target, items)
     for target, items in {"answer": ANSWERS, "corpus": CORPORA, "gguf": [gguf(), gguf_pieces()], "safetensors": [safetensors()], "template": TEMPLATES, "recipe": [RECIPE, "steps=5", "lora.r=8"], "serve_config": SERVE_CONFIGS,
-                          "adapter": adapters(), "checkpoint": checkpoints(), "defaults": DEFAULTS, "schema": SCHEMAS,
+                          "adapter": adapters(), "checkpoint": checkpoints(), "defaults": DEFAULTS, "prices": COSTS, "schema": SCHEMAS,
                           "api_request": REQUESTS, "http": [CHUNKED], "provider": blocks(),
                           "tokenizer": ["0" + json.dumps(tokenizer()) + "\0 a aaa1 <x> é", "1It's  a 12\n\té日本 <x> aaaa", "3x  1 don't", "5'LL 1234 \r\n x", "7  \u3000a",
                                        b"2" + PIECES + "aaaa a<x> é  日a".encode(), b"6" + PIECES + b"   aa  a"] + ["0" + j + "\0 ab a<x> é" for j in pieces_json()]}.items():

@@ -1,0 +1,100 @@
+#include "economics/read/bench.h"
+
+#include "base/json.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_DOCUMENT = 64 << 20 };
+
+// A speed; 0 is what a bench prints where it measured nothing.
+static sd_status speed(double *out, const json_t *o, const char *key, const char *path,
+                       sd_error *err) {
+    sd_status st = SD_OK;
+    SD_TRY(sd_key_number(out, o, key, 0, path, err));
+    SD_CHECK(*out >= 0 && *out <= 1e12, err, SD_EFORMAT,
+             "%s: %s is %.6g, where tok/s from 0 to 1e12 are needed; measure again", path, key,
+             *out);
+out:
+    return st;
+}
+
+// The entry of a map {"512": tok/s} for a length.
+static sd_status at_length(double *tok_s, int *length, const json_t *o, const char *key,
+                           double wanted, const char *path, sd_error *err) {
+    sd_status st = SD_OK;
+    json_t *map = NULL, *value;
+    const char *name;
+    *tok_s = 0, *length = 0;
+    SD_TRY(sd_key_object(&map, o, key, path, err));
+    json_object_foreach(map, name, value) {
+        char *end;
+        double v, n = strtod(name, &end);
+        SD_CHECK(*name && !*end && n >= 0 && n <= 1e8, err, SD_EFORMAT,
+                 "%s: %s has the key %s, where a number of tokens is needed", path, key, name);
+        SD_TRY(speed(&v, map, name, path, err));
+        bool fits = n <= wanted, fitted = *length <= wanted;
+        bool nearer = *tok_s == 0 || (fits ? !fitted || n > *length : !fitted && n < *length);
+        if (v > 0 && nearer) *tok_s = v, *length = (int)n;
+    }
+out:
+    return st;
+}
+
+static sd_status read_model(sd_bench_figures *f, const json_t *o, const char *path,
+                            double tokens_in, sd_error *err) {
+    sd_status st = SD_OK;
+    double decode;
+    int depth;
+    SD_TRY(
+        at_length(&f->prefill_tok_s, &f->prefill_tokens, o, "prefill_tok_s", tokens_in, path, err));
+    SD_TRY(at_length(&decode, &depth, o, "decode_tok_s", tokens_in, path, err));
+    if (f->decode_tok_s == 0) f->decode_tok_s = decode, f->decode_depth = depth;
+out:
+    return st;
+}
+
+// Over all tasks: the answers' tokens over the time that they took.
+static sd_status read_spec(sd_bench_figures *f, const json_t *tasks, const char *path,
+                           sd_error *err) {
+    sd_status st = SD_OK;
+    double tokens = 0, plain_s = 0, spec_s = 0;
+    size_t i;
+    json_t *task, *decode;
+    json_array_foreach(tasks, i, task) {
+        int64_t n;
+        double plain, spec;
+        SD_TRY(sd_key_int(&n, task, "tokens", 0, 0, INT64_MAX, path, err));
+        SD_TRY(sd_key_object(&decode, task, "decode", path, err));
+        SD_TRY(speed(&plain, decode, "plain_tok_s", path, err));
+        SD_TRY(speed(&spec, decode, "spec_tok_s", path, err));
+        if (!(n > 0 && plain > 0 && spec > 0)) continue;
+        tokens += (double)n;
+        plain_s += (double)n / plain, spec_s += (double)n / spec;
+    }
+    SD_CHECK(tokens > 0, err, SD_EINVAL, "%s: no task has answers with their speed; measure again",
+             path);
+    f->decode_tok_s = tokens / spec_s, f->plain_decode_tok_s = tokens / plain_s;
+    f->decode_depth = 0;
+out:
+    return st;
+}
+
+sd_status sd_bench_read(sd_bench_figures *f, const char *text, size_t len, const char *path,
+                        double tokens_in, sd_error *err) {
+    sd_status st = SD_OK;
+    json_t *o = NULL, *tasks = NULL;
+    json_error_t why;
+    SD_TRY(sd_json_load_within(&o, text, len, JSON_REJECT_DUPLICATES, MAX_DOCUMENT, &why, err));
+    SD_CHECK(o, err, SD_EFORMAT, "%s: line %d: %s; give what specdec bench --json printed", path,
+             why.line, why.text);
+    SD_TRY(sd_key_array(&tasks, o, "tasks", path, err));
+    SD_CHECK(json_is_object(o) && (tasks || sd_key(o, "prefill_tok_s")), err, SD_EFORMAT,
+             "%s: has neither prefill_tok_s nor tasks; give what specdec bench model --json or "
+             "bench spec --json printed",
+             path);
+    SD_TRY(tasks ? read_spec(f, tasks, path, err) : read_model(f, o, path, tokens_in, err));
+out:
+    json_decref(o);
+    return st;
+}
