@@ -78,6 +78,8 @@ const sd_option sd_serve_rows[] = {
                 "connections are closed"),
     ROW("access-log", SD_OPT_STRING, access_log, .value = "FILE",
         .help = "one JSON line a request, without prompts; - is standard output"),
+    ROW("vllm-metrics", SD_OPT_FLAG, vllm_metrics,
+        .help = "on /metrics vLLM's series stand under its own names (vllm:...) too"),
     ROW("plan", SD_OPT_FLAG, plan,
         .help = "print what serving takes of memory, by part, and load nothing"),
     SD_JSON_ROW(sd_serve_args, json, "the plan as one JSON object"),

@@ -16,7 +16,7 @@ typedef struct {
     int64_t kv_memory, port, ctx, slots, queue, body_memory, spec_length, draft_kv;
     double drain;
     int spec, prefix_cache, tool_format;
-    bool insecure_no_key, no_run_defaults, plain_user_text, plan, json, print_config;
+    bool insecure_no_key, no_run_defaults, plain_user_text, vllm_metrics, plan, json, print_config;
     sd_keys keys;    // the file's section
     sd_arena *arena; // the file's texts; NULL: there is no file
 } sd_serve_args;

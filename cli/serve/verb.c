@@ -35,6 +35,7 @@ static sd_serve_options options_of(const sd_serve_args *a) {
                               .drain_s = a->drain,
                               .body_memory = (size_t)a->body_memory << 20,
                               .access_log = a->access_log,
+                              .vllm_metrics = a->vllm_metrics,
                               .engine = {.ctx = (int)a->ctx,
                                          .slots = (int)a->slots,
                                          .queue = (int)a->queue,

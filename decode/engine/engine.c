@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "decode/engine/private.h"
+#include "model/infer/backend.h"
 #include "model/infer/prefix_cache.h"
 #include "model/infer/weight_cache/cache.h"
 
@@ -160,6 +161,7 @@ sd_status sd_engine_open(sd_engine **out, sd_model *m, const sd_engine_options *
     for (int i = 0; i < e->n_slots; i++) SD_TRY(open_slot(e, &e->slot[i], err));
     load_costs(e);
     e->next_id = 1;
+    e->stats.device = e->o.backend ? e->o.backend->word : "cpu";
     e->stats.slots = e->o.slots;
     e->stats.queue = e->o.queue;
     e->stats.ctx = e->ctx;

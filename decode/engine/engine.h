@@ -304,6 +304,7 @@ size_t sd_engine_request_bytes(const sd_model *m, int n_prompt, int n_stop_token
 // ---- statistics
 
 typedef struct {
+    const char *device; // its word: "cpu", "cuda"
     int running, waiting;
     int slots, queue; // as opened
     int ctx;

@@ -16,6 +16,7 @@ sd_generation *sd_generation_new(sd_conn *conn, const sd_dialect *dialect) {
     s->n_generations++;
     g->conn = conn;
     g->client = sd_client_again(sd_conn_client(conn));
+    g->key = sd_metrics_key(&s->metrics, g->client->key);
     g->arrival_ns = sd_conn_arrival_ns(conn);
     uint64_t id = sd_mix64(s->id_key ^ sd_mix64(s->n_ids++));
     g->dialect = dialect;

@@ -110,7 +110,7 @@ void sd_generation_on_event(void *ctx, const sd_provider_event *ev) {
 // ---- messages on the event loop
 
 static void count_tokens(sd_generation *g, sd_choice *c, const sd_provider_event *ev) {
-    sd_histogram *h = g->server->metrics.histogram;
+    sd_histogram *h = g->model->counts->histogram;
     int n = ev->n;
     if (n == 0 || ev->of_prompt) return;
     c->generated += n;
@@ -136,8 +136,7 @@ static void take_finish(sd_generation *g, sd_choice *c, const sd_provider_event 
     c->generated = c->stats.generated; // with the end token, which no event brings
     c->cached = c->stats.cached_tokens;
     g->open--;
-    sd_spec_stats_add(&g->model->spec, &c->stats.spec, 1);
-    sd_metrics_finish(&g->server->metrics, finish, &c->stats,
+    sd_metrics_finish(g->model->counts, g->key, finish, &c->stats,
                       (double)(ev->at_ns - g->arrival_ns) * 1e-9);
     if (g->failed) return;
     if (finish == SD_FINISH_ERROR || finish == SD_FINISH_CANCELLED || c->lost || c->last_lost) {

@@ -61,6 +61,7 @@ struct sd_generation {
     sd_generation *prev, *next;
     sd_conn *conn; // NULL: nobody waits any more
     sd_client *client;
+    sd_key_counts *key;     // NULL: it has none
     size_t bytes_held;      // of the listener's memory
     sd_served_model *model; // counted as running there
     // From the body to the engine: the workers' while `reading`.

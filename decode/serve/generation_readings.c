@@ -105,7 +105,7 @@ int sd_generation_begin_readings(sd_generation *g, sd_api_error *e) {
         int status = sd_generation_submit_reading(g, &g->choices[g->n_begun], &prompt, &reading, e);
         sd_ids_free(&prompt);
         if (status == 429 && g->open > 0) break; // it waits for its own
-        if (status == 429) g->server->metrics.rejected[SD_REJECT_QUEUE_FULL]++;
+        if (status == 429) sd_metrics_reject(&g->server->metrics, g->key, SD_REJECT_QUEUE_FULL);
         if (status) return status;
         g->n_begun++;
     }

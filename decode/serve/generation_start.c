@@ -101,7 +101,8 @@ static int submit_choice(sd_generation *g, sd_choice *c, sd_api_error *e) {
                                                  .forced = g->closing.id,
                                                  .n_forced = g->closing.n};
     }
-    if (submit_request(g, c, &q, e) == 429) g->server->metrics.rejected[SD_REJECT_QUEUE_FULL]++;
+    if (submit_request(g, c, &q, e) == 429)
+        sd_metrics_reject(&g->server->metrics, g->key, SD_REJECT_QUEUE_FULL);
     return c->id ? 0 : e->status;
 }
 
@@ -133,7 +134,7 @@ static int submit(sd_generation *g, sd_api_error *e) {
     double wait_s;
     // Readings come one after another.
     if (!g->model->provider->ops->room(g->model->provider, g->client->id, reads ? 1 : n, &wait_s)) {
-        s->metrics.rejected[SD_REJECT_QUEUE_FULL]++;
+        sd_metrics_reject(&s->metrics, g->key, SD_REJECT_QUEUE_FULL);
         sd_api_fail(e, 429, NULL, "the queue is full; try again later");
         e->retry_s = wait_s;
         return e->status;
@@ -170,7 +171,8 @@ static int submit(sd_generation *g, sd_api_error *e) {
 static int admit(sd_server *s, const sd_client *client, bool only_reads, sd_api_error *e) {
     if (s->phase != SD_PHASE_READY) {
         bool loading = s->phase == SD_PHASE_LOADING;
-        s->metrics.rejected[loading ? SD_REJECT_LOADING : SD_REJECT_DRAINING]++;
+        sd_metrics_reject(&s->metrics, sd_metrics_key(&s->metrics, client->key),
+                          loading ? SD_REJECT_LOADING : SD_REJECT_DRAINING);
         return sd_api_fail(e, 503, NULL,
                            loading ? "the model is being loaded"
                                    : "the server is draining and will end");
@@ -181,7 +183,8 @@ static int admit(sd_server *s, const sd_client *client, bool only_reads, sd_api_
     sd_share reading = {stats.queue + stats.slots, s->metrics.reading, client->n_reading,
                         s->listener.clients.reading + (client->n_reading == 0)};
     if (!room || !sd_fair_room(&reading, 1)) {
-        s->metrics.rejected[SD_REJECT_QUEUE_FULL]++;
+        sd_metrics_reject(&s->metrics, sd_metrics_key(&s->metrics, client->key),
+                          SD_REJECT_QUEUE_FULL);
         sd_api_fail(e, 429, NULL,
                     "the queue is full: %d requests wait and %d are read; try again later",
                     stats.waiting, (int)s->metrics.reading);

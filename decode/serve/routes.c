@@ -1,7 +1,6 @@
 // The route table, and the routes that answer at once. Every row says who may call it.
 #include "decode/serve/routes.h"
 
-#include "base/clock.h"
 #include "decode/serve/page.h"
 #include "decode/serve/server.h"
 
@@ -178,52 +177,6 @@ static void get_tokenizer_info(sd_conn *c) {
                            "model_max_length", sd_server_stats(s).ctx));
 }
 
-// The memory of what the local provider has beside its engine.
-static void count_local(sd_metrics *m, const sd_models *local) {
-    for (int i = 0; local && i < local->n; i++) {
-        const sd_models_row *row = &local->row[i];
-        if (row->adapter)
-            m->adapter_factors += (size_t)row->adapter->n_params * sizeof(float) +
-                                  (size_t)row->adapter->n_linears * sizeof *row->adapter->lora;
-        if (row->corpus) m->indexes += sd_corpus_bytes(row->corpus);
-    }
-    if (local && local->grammars) m->grammar_bytes = sd_grammar_cache_bytes(local->grammars);
-}
-
-static void get_metrics(sd_conn *c) {
-    sd_server *s = sd_conn_owner(c);
-    sd_engine_stats stats = sd_server_stats(s);
-    sd_metrics_adapter *rows = sd_alloc((size_t)s->n_models + 1, sizeof *rows);
-    sd_buf out = sd_buf_make(4 << 20);
-    bool ok = rows != NULL;
-    for (int i = 0; ok && i < s->n_models; i++) {
-        const sd_served_model *m = &s->model[i];
-        rows[i] = (sd_metrics_adapter){m->card->name, m->card->draft, m->running, &m->spec};
-    }
-    const sd_listener *l = &s->listener;
-    sd_metrics m = s->metrics;
-    m.rejected[SD_REJECT_CONNECTIONS] = l->counts.sockets_refused;
-    m.rejected[SD_REJECT_BODY_MEMORY] = l->counts.bodies_refused;
-    m.body_bytes = l->counts.bytes_held;
-    m.displaced = l->counts.displaced;
-    count_local(&m, s->local);
-    m.has_log = l->access_log != NULL;
-    if (l->access_log) m.log_lost = sd_access_log_lost(l->access_log);
-    m.has_grammars = s->local && s->local->grammars;
-    if (m.has_grammars) sd_grammar_cache_get_stats(s->local->grammars, &m.grammars);
-    ok = ok && sd_metrics_write(&out, &m, &stats, s->n_models ? s->model[0].card->name : "", rows,
-                                s->n_models, sd_now_s());
-    if (ok)
-        sd_conn_reply(c, &(sd_reply){.status = 200,
-                                     .type = "text/plain; version=0.0.4; charset=utf-8",
-                                     .body = out.data,
-                                     .len = out.len});
-    else
-        sd_conn_json(c, 500, NULL);
-    sd_buf_free(&out);
-    free(rows);
-}
-
 static const sd_route routes[] = {
     {"POST", "/v1/chat/completions", false, SD_AUTH_USER, true, post_chat},
     {"POST", "/v1/completions", false, SD_AUTH_USER, true, post_completion},
@@ -240,7 +193,7 @@ static const sd_route routes[] = {
     {"GET", "/tokenizer_info", false, SD_AUTH_USER, false, get_tokenizer_info},
     {"GET", "/v1/models", false, SD_AUTH_USER, false, get_models},
     {"GET", "/v1/models/", true, SD_AUTH_USER, false, get_model},
-    {"GET", "/metrics", false, SD_AUTH_USER, false, get_metrics},
+    {"GET", "/metrics", false, SD_AUTH_USER, false, sd_get_metrics},
     {"GET", "/health", false, SD_AUTH_PUBLIC, false, get_health},
     {"GET", "/readyz", false, SD_AUTH_PUBLIC, false, get_health},
     {"GET", "/livez", false, SD_AUTH_PUBLIC, false, get_livez},

@@ -12,6 +12,8 @@ typedef struct {
 } sd_route;
 const sd_route *sd_routes(int *n);
 
+void sd_get_metrics(sd_conn *c); // routes_metrics.c
+
 /// sd_handlers.on_head: the route's handler, when the head alone does not refuse the request.
 sd_handler sd_route_head(sd_conn *c, char extra[SD_MAX_EXTRA], sd_api_error *e);
 

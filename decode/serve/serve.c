@@ -181,8 +181,14 @@ static sd_status take_models(sd_server *s, sd_error *err) {
     while (p->ops->model(p, n)) n++;
     s->model = sd_alloc((size_t)n, sizeof *s->model);
     SD_CHECK_ALLOC(s->model, err);
-    for (int i = 0; i < n; i++)
-        s->model[i] = (sd_served_model){.provider = p, .row = i, .card = p->ops->model(p, i)};
+    for (int i = 0; i < n; i++) {
+        const sd_model_card *card = p->ops->model(p, i);
+        s->model[i] = (sd_served_model){.provider = p,
+                                        .row = i,
+                                        .card = card,
+                                        .counts = sd_metrics_model(&s->metrics, card->name)};
+        SD_CHECK_ALLOC(s->model[i].counts, err);
+    }
     s->n_models = n;
     s->local = sd_local_models(p);
 out:
@@ -192,15 +198,15 @@ out:
 static void on_loaded(void *ctx) {
     sd_server *s = ctx;
     if (s->phase != SD_PHASE_LOADING) return; // told to end meanwhile
-    if (s->provider->ops->ready(s->provider, &s->failure) != SD_PROVIDER_READY ||
-        take_models(s, &s->failure) != SD_OK) {
+    if (s->provider->ops->ready(s->provider, &s->failure) != SD_PROVIDER_READY) {
         event_base_loopbreak(s->base);
         return;
     }
-    sd_engine_stats e = sd_server_stats(s);
-    sd_metrics early = s->metrics;
-    sd_metrics_init(&s->metrics, e.ctx, sd_now_s());
-    memcpy(s->metrics.rejected, early.rejected, sizeof early.rejected);
+    sd_metrics_ready(&s->metrics, sd_server_stats(s).ctx, sd_now_s());
+    if (take_models(s, &s->failure) != SD_OK) {
+        event_base_loopbreak(s->base);
+        return;
+    }
     s->phase = SD_PHASE_READY;
     say_ready(s);
     if (s->o->on_ready) s->o->on_ready(s->o->ctx, s->listener.address);
@@ -308,6 +314,7 @@ static void close_server(sd_server *s) {
     if (s->base) event_base_free(s->base);
     sd_buf_free(&s->scratch);
     free(s->model);
+    sd_metrics_free(&s->metrics);
     sd_listener_close(&s->listener);
     pthread_cond_destroy(&s->outbox_room);
     pthread_mutex_destroy(&s->outbox_lock);
@@ -322,7 +329,7 @@ sd_status sd_serve(const sd_serve_options *o, sd_error *err) {
     s->created = (int64_t)time(NULL);
     pthread_mutex_init(&s->outbox_lock, NULL);
     pthread_cond_init(&s->outbox_room, NULL);
-    sd_metrics_init(&s->metrics, 1, sd_now_s());
+    sd_metrics_init(&s->metrics, sd_now_s());
     json_object_seed(0);
     ignore_others(); // also SIGPIPE: a client that left is an error of a write
     SD_TRY(check_options(o, err));

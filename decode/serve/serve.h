@@ -34,6 +34,7 @@ typedef struct {
     double drain_s;                    // after SIGTERM, for requests that run
     size_t body_memory;     // bytes of bodies and unread answers at once; 0: SD_BODY_MEMORY
     const char *access_log; // JSON lines; "-": standard output; NULL: none
+    bool vllm_metrics;      // vLLM's series on /metrics under its prefix too
     sd_engine_options engine;
     // Called once on the event loop when requests are answered: "http://127.0.0.1:8080". May be
     // NULL.

@@ -4,7 +4,7 @@
 
 #include "decode/serve/generation.h"
 #include "decode/serve/http/listener.h"
-#include "decode/serve/metrics.h"
+#include "decode/serve/metrics/metrics.h"
 #include "decode/serve/provider/local.h"
 #include "decode/serve/serve.h"
 #include "decode/serve/wakeup.h"
@@ -21,8 +21,8 @@ typedef struct {
     sd_provider *provider;
     int row; // among the provider's
     const sd_model_card *card;
+    sd_model_counts *counts;
     int running;
-    sd_spec_stats spec; // of its finished requests
 } sd_served_model;
 
 struct sd_server {

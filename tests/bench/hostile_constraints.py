@@ -4,7 +4,7 @@
     hostile_constraints.py [SPECDEC] --model MODEL.gguf [--rounds 3] [--limit 50]
 
 Each is sent with max_tokens 1, in turns, ROUNDS times; what is compiled is told apart by a cache_salt, so that it is compiled each time. The time is the server's own
-(specdec:constraint_compile_seconds_total), which counts the refused ones as well; the least of the rounds counts, as other work on the machine only adds. Prints a line for each, then
+(specdec_constraint_compile_seconds_total), which counts the refused ones as well; the least of the rounds counts, as other work on the machine only adds. Prints a line for each, then
 the largest. Exit 1: one takes more than LIMIT ms, or ends otherwise than it says here. Exit 2: it could not be measured.
 """
 import json

@@ -75,7 +75,7 @@ def compare(a, s, prompts):
 
 def counters(s):
     page = s.connect("GET", "/metrics").read().decode()
-    return [sum(float(v) for v in re.findall(r"^specdec:%s_seconds_total\{[^}]*\} (\S+)$" % name, page, re.M)) for name in ("constraint", "busy")]
+    return [sum(float(v) for v in re.findall(r"^specdec_%s_seconds_total\{[^}]*\} (\S+)$" % name, page, re.M)) for name in ("constraint", "busy")]
 
 
 def mask_share(s, prompts, size, rounds):

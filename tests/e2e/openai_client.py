@@ -32,7 +32,7 @@ def raises(kind, call):
 
 def metric(port, name):
     page = urllib.request.urlopen("http://127.0.0.1:%d/metrics" % port).read().decode()
-    return float(re.search(r"^specdec:%s\{[^}]*\} (\S+)$" % name, page, re.M).group(1))
+    return float(re.search(r"^specdec_%s\{[^}]*\} (\S+)$" % name, page, re.M).group(1))
 
 
 def run(port):

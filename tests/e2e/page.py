@@ -230,8 +230,8 @@ def status(p):
     check("plots have axes and lines", p.wait("[...document.querySelectorAll('.plot svg')].every(s => s.querySelectorAll('text').length >= 8) && document.querySelectorAll('.plot polyline').length >= 6"), p.js("$('plots').textContent"))
     check("memory is shown by part", "weights" in p.js("$('tables').textContent"), p.js("$('tables').textContent"))
     check("percentiles are Prometheus'", p.js("quantile([{le: .01, n: 0}, {le: .02, n: 10}, {le: .04, n: 20}, {le: Infinity, n: 20}], .75)") == 30)
-    check("labels are read as they are written", p.js("parseMetrics('specdec:x{a=\"b\\\\\"c\",d=\"e\"} 3').x[0].labels.a") == 'b"c')
-    check("acceptance is shown by adapter and source", p.js("""acceptanceTable(parseMetrics('specdec:adapter_accept_length{adapter="a",draft=""} 2.5\\nspecdec:adapter_draft_tokens_total{adapter="a",source="suffix"} 8\\nspecdec:adapter_accepted_tokens_total{adapter="a",source="suffix"} 6')).textContent""")
+    check("labels are read as they are written", p.js("parseMetrics('specdec_x{a=\"b\\\\\"c\",d=\"e\"} 3').x[0].labels.a") == 'b"c')
+    check("acceptance is shown by adapter and source", p.js("""acceptanceTable(parseMetrics('specdec_adapter_accept_length{adapter="a",draft=""} 2.5\\nspecdec_adapter_draft_tokens_total{adapter="a",source="suffix"} 8\\nspecdec_adapter_accepted_tokens_total{adapter="a",source="suffix"} 6')).textContent""")
           .endswith("aall2.5asuffix875 %"))
 
 

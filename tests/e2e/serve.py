@@ -418,7 +418,7 @@ def plan():
     try:
         def parts():
             page = s.request("GET", "/metrics")[2].decode()
-            return {k: float(v) for k, v in re.findall(r'^specdec:memory_bytes\{.*part="(\w+)"\} (\S+)$', page, re.M)}
+            return {k: float(v) for k, v in re.findall(r'^specdec_memory_bytes\{.*part="(\w+)"\} (\S+)$', page, re.M)}
         for i in range(8):
             s.post("/v1/completions", {"prompt": " ".join(str(i * 1000 + k) for k in range(230)), "max_tokens": 30, "ignore_eos": True})
         s.post("/v1/completions", {"prompt": "A list:", "max_tokens": 30, "response_format": {"type": "json_object"}})

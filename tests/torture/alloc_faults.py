@@ -410,7 +410,7 @@ class Server:
 
     def metric(self, name):
         _, page = self.ask("GET", "/metrics", None)
-        return sum(float(v) for v in re.findall(r"^specdec:%s(?:\{[^}]*\})? (\S+)$" % name, page.decode(), re.M))
+        return sum(float(v) for v in re.findall(r"^specdec_%s(?:\{[^}]*\})? (\S+)$" % name, page.decode(), re.M))
 
     def at_rest(self, limit=30):
         end = time.time() + limit

@@ -11,6 +11,7 @@
 #include "base/files/hash.h"
 #include "base/option.h"
 #include "base/status.h"
+#include "decode/serve/http/auth.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -50,8 +51,9 @@ sd_client_name sd_client_of_key(const sd_sha256 *key);
 
 struct sd_client {
     sd_client_name name;
-    bool admin;  // by its key
-    uint64_t id; // for the engine; never used again
+    char key[SD_MAX_KEY_ID + 1]; // its ID; empty: it has none
+    bool admin;                  // by its key
+    uint64_t id;                 // for the engine; never used again
     int refs;
     bool trusted;                     // a proxy: its sockets are many clients'
     int sockets;                      // open

@@ -133,6 +133,7 @@ static void send_head(sd_conn *c, int status, const char *type, int64_t length, 
     gmtime_r(&now, &tm);
     strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", &tm);
     c->status = status;
+    if (status < SD_STATUSES) c->listener->counts.answered[status]++;
     evbuffer_add_printf(out, "HTTP/1.1 %d %s\r\nDate: %s\r\nContent-Type: %s\r\n", status,
                         sd_http_reason(status), date, type);
     if (length >= 0) evbuffer_add_printf(out, "Content-Length: %lld\r\n", (long long)length);
@@ -344,8 +345,10 @@ static void take_client(sd_conn *c) {
     c->client = sd_client_acquire(&l->clients, &name);
     if (!c->client)
         c->client = sd_client_again(c->peer);
-    else if (key >= 0)
+    else if (key >= 0) {
         c->client->admin = l->keys.key[key].admin;
+        memcpy(c->client->key, l->keys.key[key].id, sizeof c->client->key);
+    }
 }
 
 // The head is there. False when the request was refused for it, before its body is read.

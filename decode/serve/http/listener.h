@@ -24,7 +24,8 @@ typedef struct sd_listener sd_listener;
 
 enum {
     SD_SPARE_CONNECTIONS = 32, // for newcomers while all others are busy
-    SD_MAX_EXTRA = 64          // bytes of a header line with its 0
+    SD_MAX_EXTRA = 64,         // bytes of a header line with its 0
+    SD_STATUSES = 600          // one more than the last
 };
 
 /// Priorities of the loop's events: libevent gives an event the middle one of three.
@@ -69,6 +70,7 @@ typedef struct {
     int64_t sockets_refused; // no place was left
     int64_t bodies_refused;  // no memory was left
     int64_t displaced;       // idle sockets closed for newcomers
+    int64_t answered[SD_STATUSES];
 } sd_listener_counts;
 
 struct sd_listener {

@@ -5,7 +5,7 @@ const KEPT_S = 600, WINDOW_S = 60, RATE_S = 5; // what plots show; what percenti
 function parseMetrics(text) {
   const rows = {};
   for (const line of text.split("\n")) {
-    const m = /^specdec[:_](\w+)(?:\{(.*)\})? (\S+)$/.exec(line);
+    const m = /^specdec_(\w+)(?:\{(.*)\})? (\S+)$/.exec(line);
     if (!m) continue;
     const labels = {};
     for (const l of (m[2] ?? "").matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)) labels[l[1]] = l[2].replace(/\\(.)/g, (_, c) => c === "n" ? "\n" : c);
@@ -14,7 +14,12 @@ function parseMetrics(text) {
   return rows;
 }
 const total = (rows, name) => rows[name]?.reduce((sum, r) => sum + r.value, 0) ?? null;
-const buckets = (rows, name) => (rows[name + "_bucket"] ?? []).map(r => ({le: r.labels.le === "+Inf" ? Infinity : Number(r.labels.le), n: r.value}));
+// Of all adapters together.
+function buckets(rows, name) {
+  const sum = new Map();
+  for (const r of rows[name + "_bucket"] ?? []) sum.set(r.labels.le, (sum.get(r.labels.le) ?? 0) + r.value);
+  return [...sum].map(([le, n]) => ({le: le === "+Inf" ? Infinity : Number(le), n}));
+}
 
 // The q-quantile of a histogram as Prometheus reads one, in ms: even within a bucket; null without values.
 function quantile(list, q) {
@@ -88,7 +93,8 @@ const CARDS = [
   }],
   ["utilisation", h => [short(h.busy) + " % busy", short(h.capacity) + " % of capacity (slots' time), last minute"]],
   ["ended", h => {
-    const by = Object.fromEntries((h.rows.request_success_total ?? []).map(r => [r.labels.finished_reason, r.value]));
+    const by = {};
+    for (const r of h.rows.request_success_total ?? []) by[r.labels.finished_reason] = (by[r.labels.finished_reason] ?? 0) + r.value;
     return [short(total(h.rows, "request_success_total")), Object.entries(by).filter(([, n]) => n).map(([k, n]) => short(n) + " " + k).join(", ")];
   }],
   ["turned away", h => [short(total(h.rows, "admission_rejections_total")), (h.rows.admission_rejections_total ?? []).filter(r => r.value).map(r => short(r.value) + " " + r.labels.reason).join(", ")]],

@@ -48,12 +48,12 @@ class Served:
 
     def metric(self, name, source=None):
         page = self.request("GET", "/metrics", source=source)[2].decode()
-        return sum(float(v) for v in re.findall(r"^specdec:%s\{[^}]*\} (\S+)$" % name, page, re.M))
+        return sum(float(v) for v in re.findall(r"^specdec_%s\{[^}]*\} (\S+)$" % name, page, re.M))
 
     def metric_of(self, name, label):
         """The value of the line with a label, as the page writes it: 'result="valid"'."""
         page = self.request("GET", "/metrics")[2].decode()
-        return sum(float(v) for v in re.findall(r"^specdec:%s\{[^}]*%s[^}]*\} (\S+)$" % (name, re.escape(label)), page, re.M))
+        return sum(float(v) for v in re.findall(r"^specdec_%s\{[^}]*%s[^}]*\} (\S+)$" % (name, re.escape(label)), page, re.M))
 
     def wait_metric(self, name, value, limit, source=None):
         """Seconds until the metric has the value; None when it never did."""

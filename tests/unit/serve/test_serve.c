@@ -1,7 +1,6 @@
-// The parts of the server that need no socket: routes and who may call them, keys, metrics.
+// The parts of the server that need no socket: routes and who may call them, keys.
 #include "base/files/replace.h"
 #include "base/memory.h"
-#include "decode/serve/metrics.h"
 #include "decode/serve/routes.h"
 
 #include <criterion/criterion.h>
@@ -144,63 +143,4 @@ Test(keys, a_file_that_would_let_everyone_in_is_refused) {
     cr_assert_eq(load_keys(&k, "short\n"), SD_EINVAL);
     cr_assert_eq(load_keys(&k, "two words here\n"), SD_EINVAL);
     cr_assert_eq(sd_keys_load(&k, NULL, "/nonexistent/keys", NULL), SD_ENOTFOUND);
-}
-
-// ---- metrics
-
-Test(metrics, a_value_falls_into_the_bucket_whose_bound_it_does_not_pass) {
-    sd_metrics m;
-    sd_metrics_init(&m, 100, 0);
-    sd_histogram *h = &m.histogram[SD_H_time_to_first_token_seconds];
-    sd_histogram_observe(h, 0.001, 1);
-    sd_histogram_observe(h, 0.0011, 2);
-    sd_histogram_observe(h, 1e9, 1);
-    cr_assert_eq(h->count[0], 1);
-    cr_assert_eq(h->count[1], 2);
-    cr_assert_eq(h->count[h->n], 1);
-    cr_assert_eq(m.histogram[SD_H_request_prompt_tokens].n, 7); // 1 2 5 10 20 50 100
-}
-
-Test(metrics, the_page_is_prometheus_text_with_cumulative_buckets) {
-    sd_metrics m;
-    sd_metrics_init(&m, 100, 0);
-    sd_request_stats s = {.prompt_tokens = 7, .generated = 3, .decode_ms = 400};
-    sd_metrics_finish(&m, SD_FINISH_STOP, &s, 0.6);
-    sd_metrics_finish(&m, SD_FINISH_CANCELLED, &s, 0.6);
-    sd_engine_stats e = {
-        .running = 2, .waiting = 1, .slots = 4, .kv_used = 1, .kv_total = 4, .slot_s = 2.5};
-    sd_buf without = sd_buf_make(1 << 20);
-    cr_assert(sd_metrics_write(&without, &m, &e, "a", NULL, 0, 5));
-    cr_assert_null(strstr(without.data, "prefix_cache"), "it is not there, and not printed");
-    sd_buf_free(&without);
-    e.prefix_cache = true, e.prefix_queries = 30, e.prefix_hits = 12;
-    sd_spec_stats spec = {.rounds = 10,
-                          .drafted = 35,
-                          .accepted = 20,
-                          .by = {[0] = {"suffix", 5, 0}, [2] = {"index", 30, 20}}};
-    sd_metrics_adapter a = {"ad", "index", 1, &spec};
-    sd_buf b = sd_buf_make(1 << 20);
-    cr_assert(sd_metrics_write(&b, &m, &e, "a\"b", &a, 1, 5));
-    static const char *const lines[] = {
-        "specdec:num_requests_running{model_name=\"a\\\"b\"} 2\n",
-        "specdec:kv_cache_usage_perc{model_name=\"a\\\"b\"} 0.25\n",
-        "specdec:prefix_cache_queries_total{model_name=\"a\\\"b\"} 30\n",
-        "specdec:prefix_cache_hits_total{model_name=\"a\\\"b\"} 12\n",
-        "specdec:request_success_total{model_name=\"a\\\"b\",finished_reason=\"stop\"} 1\n",
-        "specdec:request_success_total{model_name=\"a\\\"b\",finished_reason=\"abort\"} 1\n",
-        "specdec:e2e_request_latency_seconds_bucket{model_name=\"a\\\"b\",le=\"0.5\"} 0\n",
-        "specdec:e2e_request_latency_seconds_bucket{model_name=\"a\\\"b\",le=\"0.8\"} 1\n",
-        "specdec:e2e_request_latency_seconds_bucket{model_name=\"a\\\"b\",le=\"+Inf\"} 1\n",
-        "specdec:e2e_request_latency_seconds_count{model_name=\"a\\\"b\"} 1\n",
-        "specdec:adapter_accept_length{model_name=\"a\\\"b\",adapter=\"ad\",draft=\"index\"} 3\n",
-        "specdec:num_slots{model_name=\"a\\\"b\"} 4\n",
-        "specdec:slot_seconds_total{model_name=\"a\\\"b\"} 2.5\n",
-        "specdec:adapter_draft_tokens_total{model_name=\"a\\\"b\",adapter=\"ad\",source=\"index\"} "
-        "30\n",
-        "specdec:adapter_accepted_tokens_total{model_name=\"a\\\"b\",adapter=\"ad\",source="
-        "\"suffix\"} 0\n",
-    };
-    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++)
-        cr_assert(strstr(b.data, lines[i]), "missing: %s", lines[i]);
-    sd_buf_free(&b);
 }

@@ -283,7 +283,7 @@ static double metric(const live *s, const char *name) {
     cr_assert(live_send(fd, text, (size_t)n));
     char *page = live_read(fd);
     close(fd);
-    snprintf(want, sizeof want, "\nspecdec:%s{", name);
+    snprintf(want, sizeof want, "\nspecdec_%s{", name);
     const char *at = strstr(page, want);
     cr_assert_not_null(at, "%.300s", page);
     double value = strtod(strchr(at, '}') + 1, NULL);

@@ -190,7 +190,7 @@ char *live_get(const live *s, const char *path) {
 
 double live_metric(const live *s, const char *name) {
     char *page = live_get(s, "/metrics"), line[128];
-    snprintf(line, sizeof line, "\nspecdec:%s{", name);
+    snprintf(line, sizeof line, "\nspecdec_%s{", name);
     const char *at = strstr(page, line);
     MUST(at, "no metric %s", name);
     double value = atof(strchr(at, '}') + 1);

@@ -1,10 +1,20 @@
-// The server's own counters and histograms, in Prometheus' text format (version 0.0.4) under vLLM's
-// names with the prefix "specdec:". Owned by the event loop's thread.
+// What the server counts: of each model that requests name, of each key, and of all together. Owned by the event
+// loop's thread. metrics/page.h writes it for Prometheus.
+//
+//     sd_metrics m;
+//     sd_metrics_init(&m, now);
+//     sd_metrics_ready(&m, ctx, now);                       // the model is there
+//     sd_model_counts *model = sd_metrics_model(&m, "support-v4");
+//     sd_histogram_observe(&model->histogram[SD_H_time_to_first_token_seconds], .04, 1);
+//     sd_metrics_finish(model, key, SD_FINISH_STOP, &stats, 1.9);
+//     sd_metrics_free(&m);
 #pragma once
 
 #include "decode/engine/engine.h"
 
-// name, help
+// ---- histograms
+
+// name, help: vLLM's names and buckets
 #define SD_HISTOGRAMS(X)                                                                           \
     X(time_to_first_token_seconds, "From the request's arrival to its first token.")               \
     X(inter_token_latency_seconds, "Between tokens of one request.")                               \
@@ -32,6 +42,8 @@ typedef struct {
 
 void sd_histogram_observe(sd_histogram *h, double value, int64_t times);
 
+// ---- what is counted
+
 // Why a request was turned away; the label's word.
 #define SD_REJECTS(X)                                                                              \
     X(QUEUE_FULL, "queue_full")                                                                    \
@@ -57,35 +69,50 @@ typedef enum {
         SD_CHECK_COUNT
 } sd_check_result;
 
+// Of answers that ended, cancelled ones too where the prompt was read; each of a request's n answers has its prompt.
 typedef struct {
+    int64_t prompt, cached, generated; // cached: of the prompt, found and not computed
+} sd_token_counts;
+
+// Of the requests that name one model, in whatever generation.
+typedef struct sd_model_counts {
+    struct sd_model_counts *next;
     sd_histogram histogram[SD_H_COUNT];
     int64_t finished[SD_FINISH_COUNT]; // by sd_finish
+    sd_token_counts tokens;
+    sd_spec_stats spec;
+    char name[];
+} sd_model_counts;
+
+typedef struct sd_key_counts {
+    struct sd_key_counts *next;
+    int64_t ended, rejected; // answers; requests
+    sd_token_counts tokens;
+    char id[];
+} sd_key_counts;
+
+typedef struct {
+    double started_s; // the server, then its model
+    int ctx;
+    sd_model_counts *models; // in the order of their coming: the base first
+    sd_key_counts *keys;
     int64_t rejected[SD_REJECT_COUNT];
     int64_t checked[SD_CHECK_COUNT];
-    bool has_grammars; // the model has a tokenizer
-    sd_grammar_cache_stats grammars;
-    int64_t body_bytes, reading; // now: bytes of bodies and unread answers; requests being read
-    int64_t displaced;           // idle sockets closed for newcomers
-    bool has_log;                // an access log is written
-    int64_t log_lost;            // lines of it that were lost
-    double started_s;
-    // Bytes now, for memory_bytes: what the local provider has beside its engine.
-    size_t adapter_factors, indexes, grammar_bytes;
+    int64_t reading; // now: requests that are read
 } sd_metrics;
 
-/// ctx: the token histograms reach up to it.
-void sd_metrics_init(sd_metrics *m, int ctx, double now_s);
+void sd_metrics_init(sd_metrics *m, double now_s);
+/// The model is there: its time begins, and histograms of tokens reach up to ctx.
+void sd_metrics_ready(sd_metrics *m, int ctx, double now_s);
+void sd_metrics_free(sd_metrics *m); // a zeroed one is fine
 
-/// A request ended. Its stats fill the histograms; cancelled ones count as finished alone.
-void sd_metrics_finish(sd_metrics *m, sd_finish finish, const sd_request_stats *s, double e2e_s);
+/// The counts of a name, which stay until sd_metrics_free; NULL: out of memory.
+sd_model_counts *sd_metrics_model(sd_metrics *m, const char *name);
+/// Of a key's ID; NULL for "", no key, and out of memory.
+sd_key_counts *sd_metrics_key(sd_metrics *m, const char *id);
 
-// One adapter's (or the base's) requests and their speculation.
-typedef struct {
-    const char *name, *draft;
-    int running;
-    const sd_spec_stats *spec;
-} sd_metrics_adapter;
-
-/// Appends the page. model stands in every line's model_name label, escaped.
-bool sd_metrics_write(sd_buf *out, const sd_metrics *m, const sd_engine_stats *e, const char *model,
-                      const sd_metrics_adapter *adapters, int n_adapters, double now_s);
+/// An answer ended. Its stats fill the histograms; of cancelled ones tokens alone count. key may be NULL.
+void sd_metrics_finish(sd_model_counts *model, sd_key_counts *key, sd_finish finish,
+                       const sd_request_stats *s, double e2e_s);
+/// A request was turned away. key may be NULL.
+void sd_metrics_reject(sd_metrics *m, sd_key_counts *key, sd_reject why);
