@@ -1,5 +1,6 @@
 #include "base/files/file.h"
 
+#include "base/files/beneath.h"
 #include "base/list.h"
 
 #include <errno.h>
@@ -16,6 +17,13 @@ sd_status sd_fail_errno(sd_error *err, const char *path, const char *doing) {
         return sd_fail(err, SD_ENOTFOUND, "%s: no such file or directory; check the path", path);
     case EISDIR:
         return sd_fail(err, SD_EINVAL, "%s: is a folder; give the path of a file", path);
+    case EXDEV:
+        return sd_fail(err, SD_EINVAL,
+                       "%s: leads out of the folder that it must stay in; give a path below that",
+                       path);
+    case ELOOP:
+        return sd_fail(err, SD_EINVAL, "%s: leads through links without end; check the links",
+                       path);
     case ENAMETOOLONG:
         return sd_fail(err, SD_EINVAL, "%.200s...: the path is too long; give a shorter one", path);
     case ENOSPC:
@@ -37,7 +45,7 @@ sd_status sd_open_regular(int *out, size_t *size, const char *path, sd_error *er
     sd_status st = SD_OK;
     struct stat sb;
     *out = -1;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int fd = sd_beneath_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return sd_fail_errno(err, path, "open");
     if (fstat(fd, &sb) != 0) {
         st = sd_fail_errno(err, path, "stat");
@@ -47,6 +55,7 @@ sd_status sd_open_regular(int *out, size_t *size, const char *path, sd_error *er
              path);
     SD_CHECK(S_ISREG(sb.st_mode), err, SD_EFORMAT,
              "%s: is not a regular file; give the path of a file", path);
+    SD_TRY(sd_beneath_check_size(path, sb.st_size, err));
     *size = (size_t)sb.st_size;
     *out = fd, fd = -1;
 out:
@@ -99,7 +108,7 @@ sd_status sd_file_read(char **data, size_t *len, const char *path, size_t max, s
 sd_status sd_stream_read(char **data, size_t *len, const char *path, size_t max, sd_error *err) {
     *data = NULL;
     *len = 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = sd_beneath_open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return sd_fail_errno(err, path, "open");
     sd_status st = read_all(data, len, fd, path, max, err);
     close(fd);

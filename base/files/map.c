@@ -3,6 +3,7 @@
 // fixed places, written before their first page can fault and emptied before they are unmapped.
 #include "base/files/map.h"
 
+#include "base/files/beneath.h"
 #include "base/files/file.h"
 #include "base/memory.h"
 
@@ -115,9 +116,11 @@ sd_status sd_map_open(sd_map *m, const char *path, sd_error *err) {
     int guard = -1;
     *m = (sd_map){0};
     pthread_once(&once, install);
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a FIFO would wait for a writer
+    int fd =
+        sd_beneath_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a FIFO would wait for a writer
     if (fd < 0) return sd_fail_errno(err, path, "open");
     SD_TRY(sd_file_id_of(&id, fd, path, err));
+    SD_TRY(sd_beneath_check_size(path, id.size, err));
     m->id = id;
     if (id.size == 0) goto out;
     guard = take_guard();

@@ -2,6 +2,7 @@
 // the other began anew and gave its checkpoints up, a model lost its chat template.
 #include "base/files/path.h"
 
+#include "base/files/beneath.h"
 #include "base/files/file.h"
 #include "base/list.h"
 #include "base/memory.h"
@@ -18,9 +19,10 @@
 sd_status sd_path_look(sd_path_kind *kind, const char *path, sd_error *err) {
     struct stat sb;
     *kind = SD_PATH_NONE;
-    if (stat(path, &sb) != 0) {
+    if (sd_beneath_stat(path, &sb) != 0) {
         // Nothing can stand under a name that is too long for the file system, nor below a file.
         if (errno == ENOENT || errno == ENOTDIR || errno == ENAMETOOLONG) return SD_OK;
+        if (errno == EXDEV || errno == ELOOP) return sd_fail_errno(err, path, "look");
         return sd_fail(err, SD_EIO,
                        "%s: cannot be looked at: %s; check the permissions and the disk", path,
                        strerror(errno));
@@ -75,7 +77,9 @@ sd_status sd_folder_list(sd_names *out, const char *path, sd_error *err) {
     sd_status st = SD_OK;
     int cap = 0;
     *out = (sd_names){0};
-    DIR *d = opendir(path);
+    int fd = sd_beneath_open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+    if (!d && fd >= 0) close(fd);
     if (!d && (errno == ENOENT || errno == ENOTDIR))
         return sd_fail(err, SD_ENOTFOUND, "%s: no such folder; check the path", path);
     if (!d) return sd_fail(err, SD_EIO, "%s: cannot be read: %s", path, strerror(errno));

@@ -19,6 +19,12 @@ const sd_option sd_serve_rows[] = {
     ROW("adapter", SD_OPT_LIST, adapters, .letter = 'a', .value = "[NAME=]PATH",
         .help = "serve an adapter (PEFT folder, GGUF-LoRA or run) under NAME, else under the last "
                 "part of its path; repeat for more"),
+    ROW("alias", SD_OPT_LIST, aliases, .value = "NAME=ADAPTER",
+        .help = "a further name of an adapter, or of the base; repeat for more"),
+    ROW("adapter-root", SD_OPT_STRING, adapter_root, .value = "DIR",
+        .help =
+            "let administrators load, replace and unload adapters while serving, from below this "
+            "folder (docs/adapters.md)"),
     ROW("draft", SD_OPT_STRING, draft, .letter = 'd', .value = "DRAFT",
         .help = "a draft model, a corpus index, or a run's folder"),
     SD_DRAFT_MODEL_ROWS(sd_serve_args, draft_adapter, draft_kv),
@@ -76,6 +82,9 @@ const sd_option sd_serve_rows[] = {
     ROW("drain", SD_OPT_FLOAT, drain, .def = "30", .min = 0, .max = 86400, .unit = "s",
         .help = "time that running requests get after SIGTERM or SIGINT; a second later all "
                 "connections are closed"),
+    ROW("sleep-idle", SD_OPT_FLOAT, sleep_idle, .def = "0", .min = 0, .max = 1e9, .unit = "s",
+        .help = "give the memory of the weights back after so long without a request; the next one "
+                "wakes the server. 0: never"),
     ROW("access-log", SD_OPT_STRING, access_log, .value = "FILE",
         .help = "one JSON line a request, without prompts; - is standard output"),
     ROW("vllm-metrics", SD_OPT_FLAG, vllm_metrics,

@@ -24,6 +24,8 @@ static sd_serve_options options_of(const sd_serve_args *a) {
                               .no_run_defaults = a->no_run_defaults,
                               .plain_user_text = a->plain_user_text,
                               .adapters = &a->adapters,
+                              .aliases = &a->aliases,
+                              .adapter_root = a->adapter_root,
                               .served_names = &a->names,
                               .host = a->host,
                               .port = (int)a->port,
@@ -49,7 +51,8 @@ static sd_serve_options options_of(const sd_serve_args *a) {
                                          .spec_length = (int)a->spec_length,
                                          .draft = a->draft,
                                          .draft_adapter = a->draft_adapter,
-                                         .draft_kv = a->draft_kv}};
+                                         .draft_kv = a->draft_kv,
+                                         .sleep_idle_s = a->sleep_idle}};
 }
 
 // Options that sd_serve_apply does not take wait for the next start, and that is said.

@@ -30,6 +30,7 @@
 #include "base/memory.h"
 #include "datasets/corpus/suffix_array.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -50,9 +51,10 @@ _Static_assert(offsetof(file_header, sha256) == CHECKED, "the hash covers what s
 _Static_assert(sizeof(sd_corpus_copy) == 28, "copies stand in the file as they are");
 
 struct sd_corpus {
-    const uint8_t *file; // its bytes: the file may change on disk afterwards
-    void *own;           // file, unless it is the caller's
-    size_t bytes;        // of it
+    atomic_int references; // beyond the first
+    const uint8_t *file;   // its bytes: the file may change on disk afterwards
+    void *own;             // file, unless it is the caller's
+    size_t bytes;          // of it
     int64_t n;
     const int32_t *token;       // [n]
     const int32_t *sa;          // [n]
@@ -304,8 +306,13 @@ sd_status sd_corpus_open(sd_corpus **out, const char *path, sd_error *err) {
     return finish(out, c, size, path, err);
 }
 
+sd_corpus *sd_corpus_acquire(sd_corpus *c) {
+    if (c) atomic_fetch_add(&c->references, 1);
+    return c;
+}
+
 void sd_corpus_close(sd_corpus *c) {
-    if (!c) return;
+    if (!c || atomic_fetch_sub(&c->references, 1) > 0) return;
     free(c->own);
     free(c->first);
     free(c);

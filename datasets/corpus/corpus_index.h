@@ -32,6 +32,8 @@ sd_status sd_corpus_open(sd_corpus **out, const char *path, sd_error *err);
 /// The same of a file's bytes, which must outlive c and stand at a multiple of 8.
 sd_status sd_corpus_from_memory(sd_corpus **out, const void *data, size_t size, const char *name,
                                 sd_error *err);
+/// Whoever has it once more closes it once more; the last close frees it. Any thread.
+sd_corpus *sd_corpus_acquire(sd_corpus *c); // NULL is fine
 void sd_corpus_close(sd_corpus *c);
 int64_t sd_corpus_tokens(const sd_corpus *c);
 size_t

@@ -50,8 +50,10 @@ typedef struct {
     const int32_t *timeline; // the caller's; grows in place, outlives the request
     int n;                   // tokens there now
     const sd_sampling *sampling;
-    const sd_corpus *corpus;         // the request's own index, which outlives it; NULL: none
-    const sd_adapter *adapter;       // of the target, for this request; NULL: the base
+    const sd_corpus *corpus;   // the request's own index, which outlives it; NULL: none
+    const sd_adapter *adapter; // of the target, for this request; NULL: the base
+    const sd_adapter
+        *draft_adapter; // of the draft model, which outlives the request; NULL: the shared one
     const sd_grammar_state *grammar; // behind the timeline, kept there by the caller; NULL: none
     sd_draft_shaping_fn shaping;     // NULL: nothing shapes its logits
     void *shaping_ctx;
@@ -109,6 +111,8 @@ struct sd_drafter_kind {
     size_t (*read_bytes)(const void *shared);
     /// Bytes of keys and values of all drafters of one engine. NULL: they keep none.
     size_t (*kv_bytes)(const void *shared);
+    /// What runs their own model; NULL: they have none.
+    sd_context *(*context)(void *shared);
     /// *out <- the bytes of what drafters share; NULL: nothing that counts.
     void (*memory)(const void *shared, sd_draft_memory *out);
     /// Bytes of a drafter for timelines of ctx tokens, without keys and values. NULL: too few to count.

@@ -46,6 +46,7 @@ typedef struct {
 typedef struct {
     sd_drafter base;
     draft_model *shared;
+    const sd_adapter *adapter; // the request's own, or the shared one; NULL: none
     sd_kv *kv;
     int32_t *cached; // [ctx] the tokens whose keys and values stand in kv, `filled` of them
     int filled;
@@ -81,6 +82,10 @@ static void model_unshare(void *shared) {
     sd_adapter_release(m->adapter);
     sd_model_release(m->model);
     free(m);
+}
+
+static sd_context *model_context(void *shared) {
+    return ((draft_model *)shared)->cx;
 }
 
 static sd_status check_tokenizer(const sd_model *draft, const sd_model *target, sd_error *err) {
@@ -223,7 +228,7 @@ static int add_rows(draft_model *m, drafter *d, int from, batch *b) {
     for (int i = 0; i < n; i++) {
         sd_row *r = &m->row[b->rows++];
         *r = (sd_row){
-            .token = token_at(d, from + i), .pos = from + i, .kv = d->kv, .adapter = m->adapter};
+            .token = token_at(d, from + i), .pos = from + i, .kv = d->kv, .adapter = d->adapter};
         if (!d->wanted || from + i < d->upto - 1) continue;
         m->pick[b->picks] = pick_of(d);
         r->pick = &m->pick[b->picks++];
@@ -327,7 +332,8 @@ static void model_begin(sd_drafter *base, const sd_draft_start *start) {
     d->failed = false;
     d->n_ahead = 0;
     d->have = false;
-    check_pair(d->shared, start->adapter);
+    d->adapter = start->draft_adapter ? start->draft_adapter : d->shared->adapter;
+    if (!start->draft_adapter) check_pair(d->shared, start->adapter);
 }
 
 static void model_end(sd_drafter *base) {
@@ -466,6 +472,7 @@ const sd_drafter_kind sd_drafter_model = {
     .unshare = model_unshare,
     .read_bytes = model_read_bytes,
     .kv_bytes = model_kv_bytes,
+    .context = model_context,
     .memory = model_memory,
     .bytes = model_bytes,
     .open = model_open,

@@ -99,12 +99,20 @@ out:
     return st;
 }
 
+sd_status sd_draft_open_adapter(sd_adapter **out, sd_sha256 *aligned, const char *path, sd_model *m,
+                                sd_error *err) {
+    sd_status st = SD_OK;
+    SD_TRY(sd_adapter_open(out, path, m, false, err));
+    SD_TRY(read_alignment(aligned, path, err));
+out:
+    return st;
+}
+
 sd_status sd_draft_take_adapter(sd_draft *d, const char *path, sd_error *err) {
     sd_status st = SD_OK;
     SD_CHECK(d->kind == SD_DRAFT_MODEL, err, SD_EINVAL,
              "%s: an adapter of the draft needs a draft model; give one with -d", path);
-    SD_TRY(sd_adapter_open(&d->adapter, path, d->model, false, err));
-    SD_TRY(read_alignment(&d->aligned, path, err));
+    SD_TRY(sd_draft_open_adapter(&d->adapter, &d->aligned, path, d->model, err));
 out:
     return st;
 }
@@ -116,32 +124,52 @@ void sd_draft_close(sd_draft *d) {
     *d = (sd_draft){0};
 }
 
+static sd_status open_fitting(sd_corpus **out, const char *path, const sd_adapter *a,
+                              const sd_model *target, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_corpus *c = NULL;
+    *out = NULL;
+    SD_TRY(sd_corpus_open(&c, path, err));
+    SD_TRY(check_fit(c, path, target, a, err));
+    *out = c, c = NULL;
+out:
+    sd_corpus_close(c);
+    return st;
+}
+
+sd_status sd_draft_open_corpus(sd_corpus **out, const char *path, const sd_adapter *a,
+                               const sd_model *target, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_draft_kind kind;
+    char *index = NULL;
+    *out = NULL;
+    SD_TRY(sd_draft_look(&kind, &index, path, err));
+    SD_CHECK(kind == SD_DRAFT_CORPUS, err, SD_EINVAL,
+             "%s: is a model, not a corpus index; give the index", path);
+    SD_TRY(open_fitting(out, index ? index : path, a, target, err));
+out:
+    free(index);
+    return st;
+}
+
 sd_status sd_draft_of_run(sd_corpus **out, const char *folder, const char *who, const sd_adapter *a,
                           const sd_model *target, sd_error *err) {
     sd_status st = SD_OK;
     sd_error why = {0};
-    sd_corpus *c = NULL;
     sd_path_kind kind;
     char *path = sd_path_join(folder, "draft/corpus.idx");
     *out = NULL;
     SD_CHECK_ALLOC(path, err);
     st = sd_path_look(&kind, path, &why); // below an adapter that is a file there is none
-    if (st == SD_OK && kind == SD_PATH_NONE) goto out;
-    if (st == SD_OK) st = sd_corpus_open(&c, path, &why);
-    if (st == SD_OK) st = check_fit(c, path, target, a, &why);
-    if (st == SD_ENOMEM) {
+    if (st == SD_OK && kind != SD_PATH_NONE) st = open_fitting(out, path, a, target, &why);
+    if (st == SD_OK) goto out;
+    if (!who || st == SD_ENOMEM) {
         if (err) *err = why;
         goto out;
     }
-    if (st != SD_OK) {
-        sd_log(SD_LOG_WARN, "%s: its corpus index is left out: %s", who, why.message);
-        st = SD_OK;
-        goto out;
-    }
-    *out = c;
-    c = NULL;
+    sd_log(SD_LOG_WARN, "%s: its corpus index is left out: %s", who, why.message);
+    st = SD_OK;
 out:
-    sd_corpus_close(c);
     free(path);
     return st;
 }

@@ -37,11 +37,17 @@ sd_status sd_draft_open(sd_draft *out, const char *path, const sd_model *target,
 /// "draft": {"target_adapter": SHA-256}, that is the target's adapter whose answers it was trained on.
 /// SD_EINVAL where d is no model.
 sd_status sd_draft_take_adapter(sd_draft *d, const char *path, sd_error *err);
+/// An adapter of the draft model `m`; *aligned as in sd_draft.
+sd_status sd_draft_open_adapter(sd_adapter **out, sd_sha256 *aligned, const char *path, sd_model *m,
+                                sd_error *err);
 void sd_draft_close(sd_draft *d); // a zeroed one is fine
 
 /// *out <- folder/draft/corpus.idx, the index of the run that the adapter `a` was opened from; NULL
 /// where there is none. Nobody asked for it, and answers are the same without it: one that does not
-/// fit or cannot be read is left out with a warning that begins with `who`. SD_ENOMEM alone is an
-/// error.
+/// fit or cannot be read is left out with a warning that begins with `who`, and SD_ENOMEM alone is an
+/// error. who NULL: each is one.
 sd_status sd_draft_of_run(sd_corpus **out, const char *folder, const char *who, const sd_adapter *a,
                           const sd_model *target, sd_error *err);
+/// The index at `path` (or in the folder there), which must fit the model and the adapter.
+sd_status sd_draft_open_corpus(sd_corpus **out, const char *path, const sd_adapter *a,
+                               const sd_model *target, sd_error *err);

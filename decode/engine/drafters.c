@@ -120,6 +120,12 @@ size_t sd_drafters_kv_bytes(const sd_engine *e) {
     return sum;
 }
 
+sd_context *sd_drafters_context(const sd_engine *e) {
+    for (int i = 0; i < e->n_drafters; i++)
+        if (e->drafter[i].kind->context) return e->drafter[i].kind->context(e->drafter[i].shared);
+    return NULL;
+}
+
 // ---- of a slot
 
 sd_status sd_slot_open_drafters(const sd_engine *e, sd_slot *s, sd_error *err) {
@@ -139,6 +145,7 @@ void sd_slot_begin_drafters(const sd_engine *e, sd_slot *s) {
                             .sampling = &r->sampling,
                             .corpus = r->corpus,
                             .adapter = r->adapter,
+                            .draft_adapter = r->draft_adapter,
                             .grammar = sd_slot_grammar(s),
                             .shaping = s->request->shape || r->grammar || sd_slot_is_bounded(s)
                                            ? sd_slot_shaping_ahead

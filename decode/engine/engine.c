@@ -151,6 +151,7 @@ sd_status sd_engine_open(sd_engine **out, sd_model *m, const sd_engine_options *
     pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
     pthread_cond_init(&e->wakeup, &clock);
     pthread_condattr_destroy(&clock);
+    pthread_cond_init(&e->errand_done, NULL);
     e->locks_made = true;
     SD_TRY(sd_pool_open(&e->pool, e->o.threads, err));
     SD_TRY(open_tensors(e, err));
@@ -207,6 +208,7 @@ void sd_engine_close(sd_engine *e) {
     sd_pool_close(e->pool);
     sd_model_release(e->model);
     if (e->locks_made) {
+        pthread_cond_destroy(&e->errand_done);
         pthread_cond_destroy(&e->wakeup);
         pthread_mutex_destroy(&e->lock);
     }

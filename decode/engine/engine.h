@@ -50,6 +50,7 @@ typedef struct {
     const char *isa;
     const sd_backend *backend; // where the model runs, a draft model too; NULL: the CPU
     int device;                // which of its devices
+    double sleep_idle_s;       // > 0: after so long without a request it sleeps
     sd_spec_mode spec;         // the default of a request
     int spec_length;           // > 0: every draft is forced to this length (for tests)
     const char *draft; // NULL, a model, a corpus index file, or a run's folder or its draft/ folder
@@ -207,10 +208,10 @@ typedef struct {
     bool no_answer;             // it ends behind its prompt, with SD_FINISH_LENGTH
     sd_request_reading reading; // it ends behind its prompt, with SD_FINISH_STOP
     sd_adapter *adapter;        // acquired; NULL: the base
+    sd_adapter *draft_adapter;  // of the draft model, acquired; NULL: the engine's, if it has one
     sd_grammar *grammar;        // acquired; NULL: none. What the answer is held to
     sd_grammar_spec constraint; // what `grammar` is compiled from, for whoever sends a request on
-    // The adapter's own corpus index, or NULL; it must outlive the request.
-    const struct sd_corpus *corpus;
+    struct sd_corpus *corpus;   // the adapter's own index, acquired; NULL: none
     sd_spec_mode spec;
     int max_draft;       // tokens of one draft at most; 0: as many as pay
     uint64_t client;     // whose it is: slots, prompt rows and the queue are shared out by client
@@ -237,6 +238,23 @@ sd_status sd_engine_submit(sd_engine *e, const sd_request *r, uint64_t *id, sd_e
 /// Thread-safe. The request ends with SD_FINISH_CANCELLED at the next step; an id that is gone is
 /// ignored.
 void sd_engine_cancel(sd_engine *e, uint64_t id);
+
+/// The model that drafts; NULL: none does. For adapters of it.
+sd_model *sd_engine_draft_model(const sd_engine *e);
+/// Makes ready what requests with these adapters need (of_draft: the draft model's, or NULL), so that no step
+/// waits for it or runs out of memory because of it. Blocks: what takes long is done on the caller's thread,
+/// the rest between two steps, and *stopped_s is how long the next step had to wait. Any thread but the
+/// engine's. SD_EINTERRUPTED once sd_engine_stop_errands was called.
+sd_status sd_engine_take_adapters(sd_engine *e, const sd_adapter *a, const sd_adapter *of_draft,
+                                  double *stopped_s, sd_error *err);
+/// Sleeping, an engine has given the memory of its weights back; the next request wakes it, or sd_engine_wake_up.
+/// What others do between steps is awaited as above. SD_ELIMIT where requests run or wait, SD_EINVAL where the
+/// device's weights cannot go.
+sd_status sd_engine_sleep(sd_engine *e, sd_error *err);
+/// *seconds: how long it took; 0: it was awake. SD_EIO: as sd_context_wake.
+sd_status sd_engine_wake_up(sd_engine *e, double *seconds, sd_error *err);
+/// Nobody steps any more: those that wait between steps wait no longer. Thread-safe.
+void sd_engine_stop_errands(sd_engine *e);
 
 /// One round for every running request: prefill chunk, or draft + verify. True while there is work
 /// left.
@@ -315,7 +333,10 @@ typedef struct {
     int64_t prefix_queries, prefix_hits; // tokens of prompts that were looked for, and found
     int64_t prompt_tokens, generated_tokens, steps, preemptions;
     int64_t nonfinite; // requests that ended because their logits were not finite
-    bool model_lost;   // a step failed because the model's file is not what was loaded any more
+    bool asleep;
+    int64_t sleeps, wake_ups;   // so far
+    double wake_s, last_wake_s; // of all wake-ups, and of the last
+    bool model_lost; // a step failed because the model's file is not what was loaded any more
     double busy_s;
     double slot_s;       // each step's time, once for each request in it
     double constraint_s; // of that, making and finding the masks of rows

@@ -7,6 +7,7 @@
 //   drafters.c  the kinds of drafters there are, and a slot's drafters
 //   prompt.c    which prompt rows a step has time for, and whose
 //   plan.c      what is drafted for the running requests
+//   between.c   what is done between steps: adapters that come, sleeping and waking
 //   trace.c     what a trace is told of rounds and answers
 //   step.c      pages for a step's rows, rows in, one forward pass, verification
 //   output.c    tokens to text, stop strings, events, the end of a request
@@ -189,6 +190,17 @@ typedef struct {
     double ends;           // scratch of sd_engine_wait_s
 } sd_slot;
 
+// What another thread wants done between two steps, while it waits.
+typedef struct sd_errand {
+    sd_status (*run)(sd_engine *e, const struct sd_errand *x, sd_error *err);
+    const sd_adapter *adapter, *of_draft;
+    sd_status status;
+    sd_error err;
+    double seconds;
+    bool done;
+    struct sd_errand *next;
+} sd_errand;
+
 // The rows of a step.
 typedef struct {
     int rows, picked, logits; // picked: rows that want a token; logits: those that want theirs too
@@ -228,6 +240,10 @@ struct sd_engine {
     pthread_mutex_t lock;
     pthread_cond_t wakeup;
     bool locks_made, woken;
+    sd_errand *errands; // under the lock, as what follows
+    bool no_errands;    // nobody runs them any more
+    pthread_cond_t errand_done;
+    double idle_since;  // of the thread that steps; 0: it has work
     sd_tenant **tenant; // [max_tenants]
     int n_tenants, max_tenants;
     int waiting; // requests, with the sums of their prompts' and answers' lengths
@@ -272,6 +288,13 @@ static inline sd_kv_pool_size sd_engine_pool_size(const sd_engine *e) {
     return (sd_kv_pool_size){
         .sequences = e->n_slots, .ctx = e->ctx, .step = e->max_rows, .bytes = e->o.kv_memory};
 }
+// between.c
+/// What other threads want done between two steps.
+void sd_engine_run_errands(sd_engine *e);
+/// A step is over: it sleeps when it has had nothing to do for long enough.
+void sd_engine_rest(sd_engine *e, bool has_work);
+/// There are requests: it wakes. False: it cannot, and they end with *err.
+bool sd_engine_be_awake(sd_engine *e, sd_error *err);
 // memory.c
 void sd_engine_get_memory(const sd_engine *e, sd_engine_memory *out);
 // request.c
@@ -305,6 +328,7 @@ void sd_prompt_learn(sd_engine *e, int decode_rows, double seconds);
 sd_status sd_drafters_register(sd_engine *e, sd_error *err);
 void sd_drafters_unregister(sd_engine *e); // after the slots' drafters
 size_t sd_drafters_kv_bytes(const sd_engine *e);
+sd_context *sd_drafters_context(const sd_engine *e); // of the draft model; NULL: there is none
 /// The kinds that options name, NULL behind the last; and what they are told, for `context`.
 const sd_drafter_kind *const *sd_drafters_listed(const sd_engine *e);
 sd_draft_setup sd_drafters_setup(const sd_engine *e, const sd_context_options *context);
@@ -412,6 +436,7 @@ bool sd_slot_allows_nothing(const sd_engine *e, const sd_slot *s, int j);
 /// A step that went well, before its events.
 void sd_engine_trace_step(sd_engine *e, const sd_rows *b, double seconds);
 // step.c
+bool sd_engine_has_work(sd_engine *e); // requests run or wait; the thread that steps
 /// A page for one more row of s, which has s->rows; false: s is starved in this step.
 bool sd_pages_for_row(sd_slot *s);
 

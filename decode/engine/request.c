@@ -16,6 +16,8 @@ void sd_engine_request_free(sd_engine_request *j) {
         free(j->carried);
     }
     sd_adapter_release(j->r.adapter);
+    sd_adapter_release(j->r.draft_adapter);
+    sd_corpus_close(j->r.corpus);
     sd_grammar_release(j->r.grammar);
     sd_shape_close(j->shape);
     sd_reasoning_close(j->reasoning);
@@ -90,6 +92,10 @@ sd_status sd_engine_request_check(const sd_engine *e, const sd_request *r, sd_er
     SD_CHECK(!r->adapter || r->adapter->n_linears == e->model->n_linears, err, SD_EINVAL,
              "adapter %s is for %d linear maps, the model has %d", r->adapter->name,
              r->adapter->n_linears, e->model->n_linears);
+    SD_CHECK(!r->draft_adapter ||
+                 (e->draft.model && e->draft.model->n_linears == r->draft_adapter->n_linears),
+             err, SD_EINVAL, "adapter %s is not for this engine's draft model",
+             r->draft_adapter->name);
 out:
     return st;
 }
@@ -100,7 +106,9 @@ sd_status sd_engine_request_copy(sd_engine_request **out, const sd_engine *e, co
     sd_engine_request *j = sd_alloc(1, sizeof *j);
     SD_CHECK_ALLOC(j, err);
     j->r = *r;
-    j->r.adapter = r->adapter ? sd_adapter_acquire(r->adapter) : NULL;
+    j->r.adapter = sd_adapter_acquire(r->adapter);
+    j->r.draft_adapter = sd_adapter_acquire(r->draft_adapter);
+    j->r.corpus = sd_corpus_acquire(r->corpus);
     j->r.grammar = r->grammar ? sd_grammar_acquire(r->grammar) : NULL;
     j->r.constraint = (sd_grammar_spec){0}; // its text is the caller's
     j->prompt = sd_alloc((size_t)r->n_prompt, sizeof *j->prompt);

@@ -206,12 +206,32 @@ static sd_rows gather(sd_engine *e) {
     return b;
 }
 
+bool sd_engine_has_work(sd_engine *e) {
+    pthread_mutex_lock(&e->lock);
+    bool has = e->waiting > 0;
+    pthread_mutex_unlock(&e->lock);
+    for (int i = 0; i < e->n_slots; i++) has |= e->slot[i].request != NULL;
+    return has;
+}
+
+static void fail_all(sd_engine *e, const char *why) {
+    for (int i = 0; i < e->n_slots; i++) {
+        sd_slot *s = &e->slot[i];
+        if (!s->request) continue;
+        s->finish = SD_FINISH_ERROR, s->n_info = 0;
+        sd_slot_deliver(e, s, why);
+    }
+}
+
 bool sd_engine_step(sd_engine *e) {
     double begin = sd_now_s();
     sd_error err = {0};
+    sd_engine_run_errands(e);
     end_cancelled(e);
     sd_queue_admit(e);
     e->draft_seconds = 0;
+    if (e->stats.asleep && sd_engine_has_work(e) && !sd_engine_be_awake(e, &err))
+        fail_all(e, err.message);
     sd_rows b = gather(e);
     if (b.rows > 0) {
         bool ok = sd_forward_pick(e->cx, e->rows, b.rows, e->logits, e->picked, &err) == SD_OK;
@@ -230,10 +250,8 @@ bool sd_engine_step(sd_engine *e) {
             sd_slot_deliver(e, s, ok ? NULL : err.message);
         }
     }
+    const bool more = sd_engine_has_work(e);
+    sd_engine_rest(e, more);
     publish(e, &b, b.rows > 0 ? sd_now_s() - begin : 0);
-    pthread_mutex_lock(&e->lock);
-    bool more = e->waiting > 0;
-    pthread_mutex_unlock(&e->lock);
-    for (int i = 0; i < e->n_slots; i++) more |= e->slot[i].request != NULL;
     return more;
 }

@@ -9,6 +9,7 @@ sd_generation *sd_generation_new(sd_conn *conn, const sd_dialect *dialect) {
     sd_server *s = sd_conn_owner(conn);
     sd_generation *g = sd_alloc(1, sizeof *g);
     if (!g) return NULL;
+    g->pending = (sd_pending){sd_generation_more, sd_generation_abandon};
     g->server = s;
     g->next = s->generations;
     if (s->generations) s->generations->prev = g;
@@ -44,6 +45,7 @@ void sd_generation_free(sd_generation *g) {
     if (g->next) g->next->prev = g->prev;
     s->n_generations--;
     if (g->model) g->model->running--;
+    if (g->target) sd_adapters_let_go(s, g->target);
     for (int i = 0; i < g->n_choices; i++) {
         sd_buf_free(&g->choices[i].said);
         sd_buf_free(&g->choices[i].text);

@@ -143,16 +143,19 @@ static bool send_event(sd_generation *g, sd_json_out *t) {
     return ok && g->conn;
 }
 
-// What was filled into the request, and what of it is not as the model was trained.
+// Which generation of an adapter answers (0: the base), what was filled into the request, and what of it is
+// not as the model was trained.
 typedef struct {
-    char lines[2 * SD_LOG_NOTE + SD_API_MAX_SKIPPED + 128];
+    char lines[2 * SD_LOG_NOTE + SD_API_MAX_SKIPPED + 192];
 } headers;
 
 static headers headers_of(const sd_generation *g) {
     headers h = {""};
-    int n = 0;
+    int n = snprintf(h.lines, sizeof h.lines, "X-Specdec-Adapter-Generation: %llu\r\n",
+                     (unsigned long long)g->target->card->generation);
     if (g->defaults[0])
-        n = snprintf(h.lines, sizeof h.lines, "X-Specdec-Defaults: %s\r\n", g->defaults);
+        n += snprintf(h.lines + n, sizeof h.lines - (size_t)n, "X-Specdec-Defaults: %s\r\n",
+                      g->defaults);
     if (g->departs[0])
         n += snprintf(h.lines + n, sizeof h.lines - (size_t)n, "X-Specdec-Departs: %s\r\n",
                       g->departs);
@@ -272,7 +275,7 @@ static bool on_delta(void *ctx, const sd_delta *d) {
 
 sd_status sd_generation_open_answer(sd_generation *g, sd_choice *c, sd_error *err) {
     const sd_api_request *r = &g->request;
-    const sd_dialogue *d = &g->server->local->row[g->target->row].dialogue;
+    const sd_dialogue *d = &sd_server_row(g->server, g->target)->dialogue;
     bool calls = r->tools && r->tool_choice != SD_API_TOOL_NONE && d->format != SD_TOOL_NONE;
     c->reasoning = sd_buf_make(SD_HTTP_MAX_BODY);
     // An answer that is held to a form of the client's is content alone.

@@ -57,13 +57,14 @@ struct sd_choice {
 };
 
 struct sd_generation {
+    sd_pending pending;
     sd_server *server;
     sd_generation *prev, *next;
     sd_conn *conn; // NULL: nobody waits any more
     sd_client *client;
     sd_key_counts *key;     // NULL: it has none
     size_t bytes_held;      // of the listener's memory
-    sd_served_model *model; // counted as running there
+    sd_served_model *model; // `target`, once it is counted as running there
     // From the body to the engine: the workers' while `reading`.
     bool reading;
     atomic_bool cancelled; // meanwhile: it need not be read
@@ -72,7 +73,7 @@ struct sd_generation {
     sd_buf body;
     const sd_dialect *dialect;
     sd_api_request request;
-    sd_served_model *target; // the model that is meant
+    sd_served_model *target; // the model that is meant, held
     sd_answer answer;
     // The cache keeps what is held, so that the provider finds it; at its end the answer is checked.
     sd_grammar *grammar;

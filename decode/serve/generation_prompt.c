@@ -93,7 +93,7 @@ static int encode_prompt(sd_generation *g, int i, sd_api_error *e) {
 // conversation stays as it is.
 static int fill(sd_generation *g, sd_api_error *e) {
     static const sd_defaults none;
-    const sd_defaults *d = &g->server->local->row[g->target->row].defaults;
+    const sd_defaults *d = &sd_server_row(g->server, g->target)->defaults;
     sd_api_request *r = &g->request;
     sd_sampling *s = &r->sampling;
     sd_system_use use;
@@ -253,8 +253,9 @@ static int check_begins_with_text(const sd_generation *g, const sd_dialogue *d, 
 
 static int encode_chat(sd_generation *g, int i, int ctx, sd_api_error *e) {
     const sd_model *m = g->server->local->model;
-    const sd_template *own = g->server->local->row[g->target->row].chat, *t = own ? own : m->chat;
-    const sd_dialogue *d = &g->server->local->row[g->target->row].dialogue;
+    const sd_models_row *row = sd_server_row(g->server, g->target);
+    const sd_template *t = row->chat ? row->chat : m->chat;
+    const sd_dialogue *d = &row->dialogue;
     sd_api_request *r = &g->request;
     const json_t *tools = r->tool_choice == SD_API_TOOL_NONE ? NULL : r->tools;
     json_t *messages = NULL;
@@ -311,12 +312,11 @@ static int encode_round(sd_generation *g, int round, sd_api_error *e) {
 }
 
 static int find_model(sd_generation *g, sd_api_error *e) {
-    sd_server *s = g->server;
-    g->target = sd_server_find_model(s, g->request.model);
+    sd_served *served = &g->server->served;
+    g->target = sd_served_hold(served, g->request.model);
     if (g->target) return 0;
     sd_buf known = sd_buf_make(400);
-    for (int i = 0; i < s->n_models; i++)
-        if (!sd_buf_printf(&known, "%s%s", i ? ", " : "", s->model[i].card->name)) break;
+    sd_served_names(served, &known);
     sd_api_fail(e, 404, "model", "model '%.100s' is not served here; known: %s", g->request.model,
                 known.data ? known.data : "");
     e->code = "model_not_found";

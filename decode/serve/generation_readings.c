@@ -40,7 +40,7 @@ size_t sd_generation_readings_bytes(const sd_generation *g) {
 // The tokens that end an answer of the model that is meant.
 static int find_ends(const sd_generation *g, int32_t out[SD_DECIDE_MAX_ENDS]) {
     const sd_model *m = g->server->local->model;
-    const sd_models_row *row = &g->server->local->row[g->target->row];
+    const sd_models_row *row = sd_server_row(g->server, g->target);
     int n = 0;
     _Static_assert((int)SD_MAX_END_TOKENS < (int)SD_DECIDE_MAX_ENDS, "and the template's");
     for (int i = 0; i < m->n_end_tokens; i++) out[n++] = m->end_token[i];
@@ -131,7 +131,7 @@ static const float *values_of(const void *ctx, int i) {
 
 sd_readings sd_generation_take_readings(sd_generation *g) {
     sd_decide *d = g->request.decide;
-    const sd_defaults *own = &g->server->local->row[g->model->row].defaults;
+    const sd_defaults *own = &sd_server_row(g->server, g->model)->defaults;
     double temperature[SD_DECIDE_KINDS];
     _Static_assert((int)SD_DECIDE_KINDS == (int)SD_DECISION_KINDS, "the same kinds");
     for (int i = 0; i < SD_DECIDE_KINDS; i++)

@@ -88,7 +88,7 @@ static int submit_choice(sd_generation *g, sd_choice *c, sd_api_error *e) {
     q.shaping.bad_words = g->bad_words.id, q.shaping.n_bad_words = g->bad_words.n;
     memcpy(q.stop, r->stop, sizeof q.stop);
     if (c->parser) {
-        const sd_dialogue *d = &g->server->local->row[g->model->row].dialogue;
+        const sd_dialogue *d = &sd_server_row(g->server, g->model)->dialogue;
         q.n_shown_tokens = d->n_markers;
         memcpy(q.shown_token, d->marker, sizeof q.shown_token);
         if (g->reasons)
@@ -243,6 +243,7 @@ static void on_read(sd_work *item) {
         return;
     }
     g->answer.model = g->model->card->name;
+    g->answer.generation = g->model->card->generation;
     g->answer.tokenizer = s->local->model->tokenizer;
     if (!g->request.has_seed &&
         getrandom(&g->request.sampling.seed, sizeof g->request.sampling.seed, 0) < 0)

@@ -92,12 +92,13 @@ static void post_count(sd_conn *c) {
     sd_generation_start(c, &sd_anthropic_count);
 }
 
-// id: the model's name, or one of its listed further names.
-static json_t *model_json(const sd_server *s, const sd_served_model *m, const char *id, int ctx) {
+// id: the model's name, or a further one. parent: what it stands for or was tuned from; NULL: the base's own.
+static json_t *model_json(const sd_server *s, const sd_served_model *m, const char *id,
+                          const char *parent, int ctx) {
     json_t *v = json_pack("{s:s, s:s, s:I, s:s, s:i}", "id", id, "object", "model", "created",
                           (json_int_t)s->created, "owned_by", "specdec", "max_model_len", ctx);
+    if (parent) json_object_set_new(v, "parent", json_string(parent));
     if (m->card->sha256) {
-        json_object_set_new(v, "parent", json_string(s->model[0].card->name));
         json_object_set_new(v, "generation", json_integer((json_int_t)m->card->generation));
         json_object_set_new(v, "sha256", json_string(m->card->sha256));
         json_object_set_new(v, "draft", json_string(m->card->draft));
@@ -105,10 +106,15 @@ static json_t *model_json(const sd_server *s, const sd_served_model *m, const ch
     return v;
 }
 
+static const char *parent_of(const sd_server *s, const sd_served_model *m, const char *id) {
+    if (sd_served_find_alias(&s->served, id)) return m->card->name;
+    return m->card->sha256 ? s->served.model[0]->card->name : NULL;
+}
+
 // False after a 503 was sent.
 static bool must_be_loaded(sd_conn *c) {
     // Not the phase: a server told to end while it loads is draining and has no model.
-    if (((sd_server *)sd_conn_owner(c))->n_models > 0) return true;
+    if (((sd_server *)sd_conn_owner(c))->served.n > 0) return true;
     sd_api_error e;
     sd_api_fail(&e, 503, NULL, "the model is being loaded");
     sd_conn_error(c, &e);
@@ -120,11 +126,17 @@ static void get_models(sd_conn *c) {
     sd_server *s = sd_conn_owner(c);
     int ctx = sd_server_stats(s).ctx;
     json_t *list = json_array();
-    for (int i = 0; i < s->n_models; i++) {
-        const sd_model_card *card = s->model[i].card;
-        json_array_append_new(list, model_json(s, &s->model[i], card->name, ctx));
+    const sd_served *all = &s->served;
+    for (int i = 0; i < all->n; i++) {
+        const sd_served_model *m = all->model[i];
+        const sd_model_card *card = m->card;
+        json_array_append_new(list, model_json(s, m, card->name, parent_of(s, m, card->name), ctx));
         for (int k = 0; k < card->n_shown; k++)
-            json_array_append_new(list, model_json(s, &s->model[i], card->alias[k], ctx));
+            json_array_append_new(list, model_json(s, m, card->alias[k], NULL, ctx));
+    }
+    for (int i = 0; i < all->n_aliases; i++) {
+        const sd_served_model *m = sd_served_find(all, all->alias[i].name);
+        json_array_append_new(list, model_json(s, m, all->alias[i].name, m->card->name, ctx));
     }
     sd_conn_json(c, 200, json_pack("{s:s, s:o}", "object", "list", "data", list));
 }
@@ -134,8 +146,9 @@ static void get_model(sd_conn *c) {
     sd_server *s = sd_conn_owner(c);
     const char *tail = sd_conn_head(c)->path + strlen("/v1/models/");
     char name[512];
-    sd_served_model *m =
-        *tail && sd_http_unescape(name, sizeof name, tail) ? sd_server_find_model(s, name) : NULL;
+    const sd_served_model *m = *tail && sd_http_unescape(name, sizeof name, tail)
+                                   ? sd_served_find(&s->served, name)
+                                   : NULL;
     if (!m) {
         sd_api_error e;
         sd_api_fail(&e, 404, "model", "there is no such model; GET /v1/models lists them");
@@ -146,8 +159,9 @@ static void get_model(sd_conn *c) {
     const char *id = m->card->name;
     for (int k = 0; k < m->card->n_shown; k++)
         if (strcmp(m->card->alias[k], name) == 0) id = m->card->alias[k];
-    json_t *v = model_json(s, m, id, sd_server_stats(s).ctx);
-    const sd_defaults *d = &s->local->row[m->row].defaults;
+    if (sd_served_find_alias(&s->served, name)) id = name;
+    json_t *v = model_json(s, m, id, parent_of(s, m, id), sd_server_stats(s).ctx);
+    const sd_defaults *d = &sd_server_row(s, m)->defaults;
     if (sd_defaults_any(d)) json_object_set_new(v, "defaults", sd_defaults_json(d));
     sd_conn_json(c, 200, v);
 }
@@ -193,6 +207,12 @@ static const sd_route routes[] = {
     {"GET", "/tokenizer_info", false, SD_AUTH_USER, false, get_tokenizer_info},
     {"GET", "/v1/models", false, SD_AUTH_USER, false, get_models},
     {"GET", "/v1/models/", true, SD_AUTH_USER, false, get_model},
+    {"POST", "/v1/load_lora_adapter", false, SD_AUTH_ADMIN, true, sd_adapters_load},
+    {"POST", "/v1/unload_lora_adapter", false, SD_AUTH_ADMIN, true, sd_adapters_unload},
+    {"GET", "/v1/lora_adapters", false, SD_AUTH_ADMIN, false, sd_adapters_list},
+    {"POST", "/sleep", false, SD_AUTH_ADMIN, false, sd_sleep},
+    {"POST", "/wake_up", false, SD_AUTH_ADMIN, false, sd_sleep_wake},
+    {"GET", "/is_sleeping", false, SD_AUTH_ADMIN, false, sd_sleep_state},
     {"GET", "/metrics", false, SD_AUTH_USER, false, sd_get_metrics},
     {"GET", "/health", false, SD_AUTH_PUBLIC, false, get_health},
     {"GET", "/readyz", false, SD_AUTH_PUBLIC, false, get_health},

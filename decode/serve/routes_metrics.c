@@ -6,16 +6,24 @@
 
 enum { PAGE_BYTES = 64 << 20 }; // a model's part is 20 KiB
 
-// The memory of what the local provider has beside its engine.
-static void count_local(sd_metrics_page *p, const sd_models *local) {
-    for (int i = 0; i < local->n; i++) {
-        const sd_models_row *row = &local->row[i];
-        if (row->adapter)
-            p->adapter_factors += (size_t)row->adapter->n_params * sizeof(float) +
-                                  (size_t)row->adapter->n_linears * sizeof *row->adapter->lora;
-        if (row->corpus) p->indexes += sd_corpus_bytes(row->corpus);
+// The base, what drains, and the adapters that are served: of one name the newest is the last.
+static sd_metrics_served *list_models(const sd_served *all, int *n, int *draining) {
+    *draining = 0;
+    for (const sd_served_model *m = all->draining; m; m = m->next) ++*draining;
+    sd_metrics_served *row = sd_alloc((size_t)(all->n + *draining) + 1, sizeof *row);
+    const sd_served_model *d = all->draining;
+    *n = all->n ? all->n + *draining : 0;
+    for (int i = 0; row && i < *n; i++) {
+        const bool drains = i > 0 && i <= *draining;
+        const sd_served_model *m = drains ? d : all->model[i == 0 ? 0 : i - *draining];
+        if (drains) d = d->next;
+        row[i] = (sd_metrics_served){.counts = m->counts,
+                                     .draft = m->card->draft,
+                                     .sha256 = m->card->sha256,
+                                     .generation = m->card->generation,
+                                     .running = m->running};
     }
-    if (local->grammars) p->grammar_bytes = sd_grammar_cache_bytes(local->grammars);
+    return row;
 }
 
 static void count_listener(sd_metrics_page *p, const sd_listener *l) {
@@ -37,31 +45,27 @@ void sd_get_metrics(sd_conn *c) {
     sd_server *s = sd_conn_owner(c);
     sd_engine_stats stats = sd_server_stats(s);
     sd_grammar_cache_stats grammars;
-    sd_metrics_served *row = sd_alloc((size_t)s->n_models + 1, sizeof *row);
+    int n, draining;
+    sd_metrics_served *row = list_models(&s->served, &n, &draining);
     sd_buf out = sd_buf_make(PAGE_BYTES);
-    for (int i = 0; row && i < s->n_models; i++) {
-        const sd_served_model *m = &s->model[i];
-        row[i] = (sd_metrics_served){.counts = m->counts,
-                                     .draft = m->card->draft,
-                                     .sha256 = m->card->sha256,
-                                     .generation = m->card->generation,
-                                     .running = m->running};
-    }
     const sd_listener *l = &s->listener;
     int64_t log_lost = l->access_log ? sd_access_log_lost(l->access_log) : 0;
     sd_metrics_page p = {.counted = &s->metrics,
                          .ready = s->phase == SD_PHASE_READY && !stats.model_lost,
-                         .engine = s->n_models ? &stats : NULL,
+                         .engine = n ? &stats : NULL,
                          .model = row,
-                         .n_models = s->n_models,
+                         .n_models = n,
+                         .n_draining = draining,
+                         .loads_adapters = s->adapter_root.path != NULL,
                          .key = keys_seen(c),
                          .vllm = s->o->vllm_metrics,
                          .now_s = sd_now_s(),
                          .started = s->created,
                          .log_lost = l->access_log ? &log_lost : NULL};
     count_listener(&p, l);
-    if (s->local) count_local(&p, s->local);
+    if (s->local) sd_models_bytes(s->local, &p.adapter_factors, &p.indexes);
     if (s->local && s->local->grammars) {
+        p.grammar_bytes = sd_grammar_cache_bytes(s->local->grammars);
         sd_grammar_cache_get_stats(s->local->grammars, &grammars);
         p.grammars = &grammars;
     }

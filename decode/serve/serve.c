@@ -84,9 +84,18 @@ static double retry_s(const void *server) {
     return 0;
 }
 
+static void on_writable(void *work) {
+    const sd_pending *p = work;
+    if (p->more) p->more(work);
+}
+
+static void on_closed(void *work) {
+    ((const sd_pending *)work)->abandon(work);
+}
+
 static const sd_handlers handlers = {.on_head = sd_route_head,
-                                     .on_writable = sd_generation_more,
-                                     .on_closed = sd_generation_abandon,
+                                     .on_writable = on_writable,
+                                     .on_closed = on_closed,
                                      .retry_s = retry_s,
                                      .error_body = sd_route_error_body};
 
@@ -162,35 +171,57 @@ static void ignore_others(void) {
 static void say_ready(const sd_server *s) {
     sd_engine_stats e = sd_server_stats(s);
     sd_buf adapters = sd_buf_make(1500);
-    for (int i = 1; i < s->n_models; i++)
-        sd_buf_printf(&adapters, "%s%s%s", i > 1 ? ", " : "", s->model[i].card->name,
-                      s->model[i].card->has_corpus ? " (with its index)" : "");
+    const sd_served *m = &s->served;
+    for (int i = 1; i < m->n; i++)
+        sd_buf_printf(&adapters, "%s%s%s", i > 1 ? ", " : "", m->model[i]->card->name,
+                      m->model[i]->card->has_corpus ? " (with its index)" : "");
     sd_log(SD_LOG_INFO,
            "serving %s at %s: context %d tokens, %d slots, KV memory %.1f MiB, adapters: %s%s",
-           s->model[0].card->name, s->listener.address, e.ctx, e.slots,
-           (double)e.kv_bytes / 1048576, s->n_models > 1 ? adapters.data : "none",
+           m->model[0]->card->name, s->listener.address, e.ctx, e.slots,
+           (double)e.kv_bytes / 1048576, m->n > 1 ? adapters.data : "none",
            s->listener.keys.n ? ", with API keys" : "");
     sd_buf_free(&adapters);
+}
+
+// --alias NAME=ADAPTER
+static sd_status take_alias(sd_server *s, const char *spec, sd_error *err) {
+    sd_status st = SD_OK;
+    char name[SD_MODEL_NAME + 1] = {0};
+    const char *equals = strchr(spec, '='), *of = equals ? equals + 1 : "";
+    const size_t n = equals ? (size_t)(equals - spec) : 0;
+    SD_CHECK(n >= 1 && n <= SD_MODEL_NAME, err, SD_EINVAL,
+             "--alias %s: give NAME=ADAPTER, with a name of at most %d bytes", spec, SD_MODEL_NAME);
+    memcpy(name, spec, n);
+    const sd_served_model *m = *of ? sd_served_find(&s->served, of) : NULL;
+    SD_CHECK(m, err, SD_EINVAL, "--alias %s: there is no model '%s'; give one with -a", spec, of);
+    SD_CHECK(!sd_served_find_alias(&s->served, name), err, SD_EINVAL,
+             "--alias %s: the name stands for another model already; give another", spec);
+    SD_TRY(sd_served_check_alias(&s->served, name, of, err));
+    SD_CHECK_ALLOC(sd_served_set_alias(&s->served, name, m == s->served.model[0] ? "" : of), err);
+out:
+    return st;
 }
 
 // The provider's models, with what is counted of each.
 static sd_status take_models(sd_server *s, sd_error *err) {
     sd_provider *p = s->provider;
     sd_status st = SD_OK;
-    int n = 0;
-    while (p->ops->model(p, n)) n++;
-    s->model = sd_alloc((size_t)n, sizeof *s->model);
-    SD_CHECK_ALLOC(s->model, err);
-    for (int i = 0; i < n; i++) {
-        const sd_model_card *card = p->ops->model(p, i);
-        s->model[i] = (sd_served_model){.provider = p,
-                                        .row = i,
-                                        .card = card,
-                                        .counts = sd_metrics_model(&s->metrics, card->name)};
-        SD_CHECK_ALLOC(s->model[i].counts, err);
-    }
-    s->n_models = n;
+    const sd_strings *aliases = s->o->aliases;
+    sd_served_model *old;
     s->local = sd_local_models(p);
+    for (int i = 0; p->ops->model(p, i); i++) {
+        sd_served_model *m = sd_alloc(1, sizeof *m);
+        SD_CHECK_ALLOC(m, err);
+        const sd_model_card *card = p->ops->model(p, i);
+        *m = (sd_served_model){.provider = p,
+                               .row = i,
+                               .card = card,
+                               .counts = sd_metrics_model(&s->metrics, card->name)};
+        bool put = m->counts && sd_served_put(&s->served, m, &old);
+        if (!put) free(m);
+        SD_CHECK_ALLOC(put ? m : NULL, err);
+    }
+    for (int i = 0; aliases && i < aliases->n; i++) SD_TRY(take_alias(s, aliases->item[i], err));
 out:
     return st;
 }
@@ -276,21 +307,23 @@ static void wake_for_read(void *ctx) {
 
 static sd_status open_provider(sd_server *s, sd_error *err) {
     const sd_serve_options *o = s->o;
-    return sd_local_open(&s->provider,
-                         &(sd_local_options){.models = {.model = o->model,
-                                                        .pack_dir = o->pack_dir,
-                                                        .chat_template = o->chat_template,
-                                                        .tool_format = o->tool_format,
-                                                        .other_base = o->other_base,
-                                                        .no_run_defaults = o->no_run_defaults,
-                                                        .has_draft = o->engine.draft != NULL,
-                                                        .adapters = o->adapters,
-                                                        .served_names = o->served_names},
-                                             .engine = o->engine,
-                                             .on_opened = wake_for_loaded,
-                                             .between_steps = wait_for_loop,
-                                             .ctx = s},
-                         err);
+    return sd_local_open(
+        &s->provider,
+        &(sd_local_options){.models = {.model = o->model,
+                                       .pack_dir = o->pack_dir,
+                                       .chat_template = o->chat_template,
+                                       .tool_format = o->tool_format,
+                                       .other_base = o->other_base,
+                                       .no_run_defaults = o->no_run_defaults,
+                                       .has_draft = o->engine.draft != NULL,
+                                       .adapters = o->adapters,
+                                       .served_names = o->served_names},
+                            .engine = o->engine,
+                            .adapter_root = s->adapter_root.path ? &s->adapter_root : NULL,
+                            .on_opened = wake_for_loaded,
+                            .between_steps = wait_for_loop,
+                            .ctx = s},
+        err);
 }
 
 static void close_server(sd_server *s) {
@@ -298,6 +331,8 @@ static void close_server(sd_server *s) {
     if (s->base) event_base_loop(s->base, EVLOOP_NONBLOCK); // libevent closes sockets in its loop
     sd_workers_close(s->workers);
     s->workers = NULL;
+    sd_adapters_free_calls(s);
+    sd_sleep_free_calls(s);
     sd_generations_free_unread(s);
     sd_generations_end_checks(s);
     if (s->provider) s->provider->ops->close(s->provider); // ends what is left of the generations
@@ -313,7 +348,8 @@ static void close_server(sd_server *s) {
     if (s->flush_event) event_free(s->flush_event);
     if (s->base) event_base_free(s->base);
     sd_buf_free(&s->scratch);
-    free(s->model);
+    sd_served_free(&s->served);
+    sd_root_close(&s->adapter_root);
     sd_metrics_free(&s->metrics);
     sd_listener_close(&s->listener);
     pthread_cond_destroy(&s->outbox_room);
@@ -329,6 +365,7 @@ sd_status sd_serve(const sd_serve_options *o, sd_error *err) {
     s->created = (int64_t)time(NULL);
     pthread_mutex_init(&s->outbox_lock, NULL);
     pthread_cond_init(&s->outbox_room, NULL);
+    sd_served_init(&s->served);
     sd_metrics_init(&s->metrics, sd_now_s());
     json_object_seed(0);
     ignore_others(); // also SIGPIPE: a client that left is an error of a write
@@ -339,6 +376,8 @@ sd_status sd_serve(const sd_serve_options *o, sd_error *err) {
     const sd_listener_options l = listener_options(s, o);
     SD_TRY(sd_listener_open(&s->listener, &l, err));
     s->drain_s = o->drain_s;
+    if (o->adapter_root)
+        SD_TRY(sd_root_open(&s->adapter_root, o->adapter_root, SD_ADAPTER_FILE, err));
     s->local_hosts_only = s->listener.keys.n == 0 && !o->insecure_no_key;
     SD_TRY(open_events(s, err));
     SD_TRY(sd_workers_open(&s->workers, wake_for_read, s, err));

@@ -11,6 +11,7 @@
 #include "decode/serve/http/auth.h"
 
 enum { SD_BODY_MEMORY = 128 << 20 };
+#define SD_ADAPTER_FILE ((size_t)4 << 30) // bytes of a file that is loaded while serving
 
 typedef struct sd_server sd_server;
 
@@ -23,6 +24,8 @@ typedef struct {
     bool plain_user_text;           // what users and tools say in a chat has no special tokens
     bool no_run_defaults;           // fill nothing that a request leaves out (model/defaults.h)
     const sd_strings *adapters;     // "NAME=PATH"; may be NULL
+    const sd_strings *aliases;      // "NAME=ADAPTER", of an adapter or the base; may be NULL
+    const char *adapter_root;       // adapters may be loaded while serving, below it; NULL: none
     const sd_strings *served_names; // aliases of the base; the first is the one shown; may be NULL
     const char *host;               // numeric or a name; NULL: 127.0.0.1
     int port;                       // 0: any free one

@@ -2,11 +2,14 @@
 // unless it says otherwise.
 #pragma once
 
+#include "decode/serve/adapters.h"
 #include "decode/serve/generation.h"
 #include "decode/serve/http/listener.h"
 #include "decode/serve/metrics/metrics.h"
 #include "decode/serve/provider/local.h"
 #include "decode/serve/serve.h"
+#include "decode/serve/served.h"
+#include "decode/serve/sleep.h"
 #include "decode/serve/wakeup.h"
 #include "decode/serve/workers.h"
 
@@ -16,14 +19,11 @@ enum { SD_SIGNALS = 3 }; // that mean something
 
 typedef enum { SD_PHASE_LOADING, SD_PHASE_READY, SD_PHASE_DRAINING } sd_phase;
 
-// A model that requests may name, and what is counted of it.
+// What works on a connection's request (sd_conn_set_work) begins with this.
 typedef struct {
-    sd_provider *provider;
-    int row; // among the provider's
-    const sd_model_card *card;
-    sd_model_counts *counts;
-    int running;
-} sd_served_model;
+    void (*more)(void *work);    // the client has read what was sent
+    void (*abandon)(void *work); // it is gone
+} sd_pending;
 
 struct sd_server {
     const sd_serve_options *o;
@@ -48,9 +48,11 @@ struct sd_server {
 
     sd_provider *provider;
     sd_error failure;       // what ended the server before it was ready; SD_OK: nothing
-    sd_served_model *model; // [n_models], the base first; none until the provider is ready
-    int n_models;
-    const sd_models *local; // what turns texts into tokens
+    sd_served served;       // the models
+    sd_models *local;       // what turns texts into tokens
+    sd_root adapter_root;   // below it adapters may be loaded; path NULL: nowhere
+    sd_adapter_call *calls; // loads that wait, the first of them at work
+    sd_sleep_call *sleep_calls;
 
     // Between the threads.
     atomic_bool stop;
@@ -62,13 +64,9 @@ struct sd_server {
     int n_spare;
 };
 
-/// The one that a request's model field means; NULL: unknown. NULL or "": the base. Any thread, once
-/// the provider is ready.
-static inline sd_served_model *sd_server_find_model(const sd_server *s, const char *name) {
-    if (!name || !*name) return s->model;
-    for (int i = 0; i < s->n_models; i++)
-        if (sd_model_card_is(s->model[i].card, name)) return &s->model[i];
-    return NULL;
+/// The row of a model that the caller holds, or that is listed.
+static inline const sd_models_row *sd_server_row(const sd_server *s, const sd_served_model *m) {
+    return s->local->row[m->row];
 }
 
 static inline sd_engine_stats sd_server_stats(const sd_server *s) {

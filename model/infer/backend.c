@@ -45,10 +45,28 @@ bool sd_step_costs_get(sd_step_costs *out, sd_context *cx) {
     return sd_context_backend(cx)->step_costs(out, cx);
 }
 
+bool sd_context_sleep(sd_context *cx) {
+    const sd_backend *b = sd_context_backend(cx);
+    if (!b->sleep) return false;
+    b->sleep(cx);
+    return true;
+}
+
+sd_status sd_context_wake(sd_context *cx, sd_error *err) {
+    const sd_backend *b = sd_context_backend(cx);
+    return b->wake ? b->wake(cx, err) : SD_OK;
+}
+
 static sd_status check_adapter(const sd_adapter *a, const sd_model *m, sd_error *err) {
     if (a->n_linears == m->n_linears && a->max_r <= SD_MAX_RANK) return SD_OK;
     return sd_fail(err, SD_EINVAL, "adapter '%s' was not made for this model",
                    a->name ? a->name : "");
+}
+
+sd_status sd_context_prepare_adapter(sd_context *cx, const sd_adapter *a, sd_error *err) {
+    const sd_backend *b = sd_context_backend(cx);
+    sd_status st = check_adapter(a, sd_context_model(cx), err);
+    return st == SD_OK && b->prepare_adapter ? b->prepare_adapter(cx, a, err) : st;
 }
 
 sd_status sd_context_take_adapter(sd_context *cx, const sd_adapter *a, sd_error *err) {

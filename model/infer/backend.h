@@ -89,11 +89,18 @@ struct sd_backend {
     sd_status (*plan)(sd_context_plan *out, const sd_model *m, const sd_context_options *o,
                       int threads, int ctx, const int *const *rank, int n_adapters, sd_error *err);
     bool (*step_costs)(sd_step_costs *out, sd_context *cx);
+    /// The part of take_adapter that any thread may do while another one steps: all that takes long. NULL:
+    /// there is none.
+    sd_status (*prepare_adapter)(sd_context *cx, const sd_adapter *a, sd_error *err);
     /// What it made of an adapter goes by sd_adapter_on_release.
     sd_status (*take_adapter)(sd_context *cx, const sd_adapter *a, sd_error *err);
     /// As sd_forward_pick, for rows that were checked.
     sd_status (*forward)(sd_context *cx, const sd_row *rows, int n, float *logits,
                          sd_picked *picked, sd_error *err);
+
+    /// As sd_context_sleep and sd_context_wake; NULL, as wake: weights stay where they are.
+    void (*sleep)(sd_context *cx);
+    sd_status (*wake)(sd_context *cx, sd_error *err);
 
     // ---- keys and values
 

@@ -70,6 +70,13 @@ sd_status sd_context_plan_open(sd_context_plan *out, const sd_model *m, const sd
                                int threads, int ctx, const int *const *rank, int n_adapters,
                                sd_error *err);
 
+/// Gives the packed weights' memory back; no step is possible until it woke. Keys, values and adapters stay, and
+/// results are those of a context that never slept. False: this backend cannot.
+bool sd_context_sleep(sd_context *cx);
+/// Packs the weights again, or reads them from the cache: SD_EIO where the model's files are not what was opened.
+/// After an error it sleeps on. Nothing is done where it is awake.
+sd_status sd_context_wake(sd_context *cx, sd_error *err);
+
 /// How a row's next token is picked from its logits: by sd_sample, at position pos + 1.
 typedef struct {
     const sd_sampling *sampling;
@@ -92,6 +99,8 @@ typedef struct {
     const sd_pick *pick; // NULL: no token is wanted
 } sd_row;
 
+/// What takes long of sd_context_take_adapter, ahead of it: on any thread, while another one may step.
+sd_status sd_context_prepare_adapter(sd_context *cx, const sd_adapter *a, sd_error *err);
 /// Packs the adapter's factors and takes their scratch, as sd_forward would do at the adapter's first
 /// row. Afterwards no step runs out of memory because of this adapter.
 sd_status sd_context_take_adapter(sd_context *cx, const sd_adapter *a, sd_error *err);

@@ -8,6 +8,7 @@
 typedef struct {
     sd_api_kind kind;
     const char *id, *model;
+    uint64_t generation;           // of the adapter that answers; 0: the base
     int64_t created;               // s since 1970
     const sd_tokenizer *tokenizer; // for logprobs; NULL: tokens are called by their ids
     const sd_api_request *request; // its numbers and switches

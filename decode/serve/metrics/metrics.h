@@ -99,6 +99,12 @@ typedef struct {
     int64_t rejected[SD_REJECT_COUNT];
     int64_t checked[SD_CHECK_COUNT];
     int64_t reading; // now: requests that are read
+    struct {
+        int64_t done, refused, unloaded;
+        double read_s; // of those that were done: from their turn to their first request
+        double waited_s,
+            longest_s; // of that, how long steps of the engine waited; the longest of one
+    } loads;           // of adapters, while serving
 } sd_metrics;
 
 void sd_metrics_init(sd_metrics *m, double now_s);

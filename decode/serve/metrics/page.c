@@ -111,13 +111,21 @@ static void write_like_vllm(sd_metrics_text *t, const sd_metrics_page *p) {
     write_histograms(t, p->counted);
 }
 
+// Whether requests run by the name of row i, and no row before it said so.
+static bool runs_first(const sd_metrics_page *p, int i) {
+    bool runs = p->model[i].running > 0;
+    for (int k = 1; k < i; k++)
+        runs = runs && (p->model[k].counts != p->model[i].counts || !p->model[k].running);
+    return runs;
+}
+
 // In vLLM's own form: the adapters that are at work stand in a label, and the value is the time.
 static void write_vllm_adapters(sd_metrics_text *t, const sd_metrics_page *p) {
     sd_buf running = sd_buf_make(1 << 20);
     char loaded[16];
     bool ok = sd_buf_adds(&running, "");
     for (int i = 1; i < p->n_models && ok; i++)
-        if (p->model[i].running)
+        if (runs_first(p, i))
             ok = (running.len == 0 || sd_buf_addc(&running, ',')) &&
                  sd_buf_adds(&running, p->model[i].counts->name);
     t->ok = t->ok && ok;
@@ -149,6 +157,16 @@ static void write_engine(sd_metrics_text *t, const sd_metrics_page *p) {
         e->constraint_s);
     sd_text_single(t, "idle_seconds_total", "counter", "Time the engine had nothing to do.",
                    up > e->busy_s ? up - e->busy_s : 0);
+    if (e->sleeps > 0) {
+        sd_text_single(t, "is_sleeping", "gauge", "1 while the memory of weights is given back.",
+                       e->asleep);
+        sd_text_single(t, "wake_ups_total", "counter", "Times that the engine woke.",
+                       (double)e->wake_ups);
+        sd_text_single(t, "wake_up_seconds_total", "counter", "Time of waking.", e->wake_s);
+        if (e->wake_ups > 0)
+            sd_text_single(t, "last_wake_up_seconds", "gauge", "Time of the last waking.",
+                           e->last_wake_s);
+    }
     sd_text_single(t, "slot_seconds_total", "counter",
                    "Time of the engine's steps, each once for each request in it.", e->slot_s);
 }
@@ -212,7 +230,8 @@ static void write_served(sd_metrics_text *t, const sd_metrics_page *p) {
             if (p->model[i].counts == c) running += p->model[i].running, rows++;
         if (rows) SD_TEXT_LINE(t, "lora_requests_info", running, {"adapter", c->name});
     }
-    sd_text_head(t, "adapter_info", "gauge", "1 for each adapter that is served.");
+    sd_text_head(t, "adapter_info", "gauge",
+                 "1 for each generation of an adapter that is served or drains.");
     for (int i = 0; i < p->n_models; i++) {
         const sd_metrics_served *m = &p->model[i];
         char generation[24];
@@ -221,6 +240,26 @@ static void write_served(sd_metrics_text *t, const sd_metrics_page *p) {
             SD_TEXT_LINE(t, "adapter_info", 1, {"adapter", m->counts->name},
                          {"generation", generation}, {"sha256", m->sha256}, {"draft", m->draft});
     }
+}
+
+static void write_loads(sd_metrics_text *t, const sd_metrics_page *p) {
+    const sd_metrics *m = p->counted;
+    if (!p->loads_adapters) return;
+    sd_text_head(t, "adapter_loads_total", "counter",
+                 "Loads of adapters while serving, by result.");
+    SD_TEXT_LINE(t, "adapter_loads_total", (double)m->loads.done, {"result", "done"});
+    SD_TEXT_LINE(t, "adapter_loads_total", (double)m->loads.refused, {"result", "refused"});
+    sd_text_single(t, "adapter_unloads_total", "counter",
+                   "Adapters that were unloaded while serving.", (double)m->loads.unloaded);
+    sd_text_single(t, "adapters_draining", "gauge",
+                   "Generations that only requests of before still use.", p->n_draining);
+    sd_text_single(t, "adapter_load_seconds_total", "counter",
+                   "Time of loads, from their turn to the generation's first request.",
+                   m->loads.read_s);
+    sd_text_single(t, "adapter_swap_seconds_total", "counter",
+                   "Of that, time that steps of the engine waited.", m->loads.waited_s);
+    sd_text_single(t, "adapter_swap_longest_seconds", "gauge",
+                   "The longest that a step waited for a load.", m->loads.longest_s);
 }
 
 static const sd_metrics_served *last_served(const sd_metrics_page *p, const sd_model_counts *c) {
@@ -344,6 +383,7 @@ bool sd_metrics_write(sd_buf *out, const sd_metrics_page *p) {
         write_memory(&t, p);
         write_constraints(&t, p);
         write_served(&t, p);
+        write_loads(&t, p);
         write_model_counts(&t, p);
         write_keys(&t, p);
         if (p->vllm) {

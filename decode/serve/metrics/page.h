@@ -4,7 +4,7 @@
 
 #include "decode/serve/metrics/metrics.h"
 
-// A model that requests may name now. Rows of one name are one model's generations.
+// A model that requests may name now, or that drains. Rows of one name are one model's generations, the newest last.
 typedef struct {
     const sd_model_counts *counts;
     const char *draft;   // what drafts for it
@@ -22,7 +22,9 @@ typedef struct {
     const char *key; // whose lines are written of the keys'; NULL: everybody's
     bool vllm;       // vLLM's series once more, under its own prefix
     double now_s;
-    int64_t started; // s since 1970: the process
+    int64_t started;     // s since 1970: the process
+    bool loads_adapters; // adapters may be loaded while serving
+    int n_draining;      // of the models: generations that only requests of before still use
     // Now.
     int64_t body_bytes;                     // bodies and unread answers
     const sd_grammar_cache_stats *grammars; // NULL: the model has no tokenizer

@@ -49,8 +49,8 @@ static sd_status load(sd_local *l, sd_error *err) {
     sd_status st = SD_OK;
     sd_engine_options o = sd_local_engine_options(&l->o);
     SD_TRY(sd_models_open(&l->models, &l->o.models, &l->stop, err));
-    bool index = o.draft != NULL;
-    for (int i = 0; i < l->models.n; i++) index |= l->models.row[i].corpus != NULL;
+    bool index = o.draft != NULL || l->o.adapter_root;
+    for (int i = 0; i < l->models.n; i++) index |= l->models.row[i]->corpus != NULL;
     SD_CHECK(o.spec != SD_SPEC_CORPUS || index, err, SD_EINVAL,
              "--spec index needs a corpus index; give one with -d, or a run's folder with -a");
     o.stop = &l->stop; // a signal ends packing and timing
@@ -68,6 +68,7 @@ static void *run(void *ctx) {
         if (!sd_engine_step(l->engine)) sd_engine_wait(l->engine, 1000);
         if (l->o.between_steps) l->o.between_steps(l->o.ctx);
     }
+    if (st == SD_OK) sd_engine_stop_errands(l->engine);
     return NULL;
 }
 
@@ -100,15 +101,16 @@ static sd_status start(sd_provider *p, const sd_provider_request *m, sd_sink sin
     running *r = NULL;
     SD_CHECK(is_ready(l), err, SD_ELIMIT, "the model is being loaded");
     SD_TRY(sd_provider_request_read(&q, m, m->head.bytes, err));
-    SD_CHECK(m->model < (uint32_t)l->models.n, err, SD_EFORMAT,
-             "a request means model %u of %d; the first is 0", (unsigned)m->model, l->models.n);
+    const sd_models_row *row = m->model < SD_MODELS_MOST ? l->models.row[m->model] : NULL;
+    SD_CHECK(row, err, SD_EFORMAT, "a request means model %u, and there is none; the first is 0",
+             (unsigned)m->model);
     r = sd_alloc(1, sizeof *r);
     SD_CHECK_ALLOC(r, err);
     *r = (running){.local = l, .sink = sink, .with_tokens = q.logprobs >= 0};
-    q.adapter = l->models.row[m->model].adapter;
-    if (q.adapter && l->models.row[m->model].end_token >= 0)
-        q.end_token[q.n_end_tokens++] = l->models.row[m->model].end_token;
-    q.corpus = l->models.row[m->model].corpus;
+    q.adapter = row->adapter;
+    q.draft_adapter = row->draft_adapter;
+    q.corpus = row->corpus;
+    if (q.adapter && row->end_token >= 0) q.end_token[q.n_end_tokens++] = row->end_token;
     // The front has compiled it before and holds it: it is found.
     if (q.constraint.kind != SD_GRAMMAR_NONE) {
         SD_CHECK(l->models.grammars, err, SD_EINVAL,
@@ -135,7 +137,33 @@ static void cancel(sd_provider *p, uint64_t id) {
 
 static const sd_model_card *model(sd_provider *p, int row) {
     const sd_local *l = (sd_local *)p;
-    return is_ready(l) && row >= 0 && row < l->models.n ? &l->models.row[row].card : NULL;
+    const sd_models_row *r =
+        is_ready(l) && row >= 0 && row < SD_MODELS_MOST ? l->models.row[row] : NULL;
+    return r ? &r->card : NULL;
+}
+
+static sd_status load_adapter(sd_provider *p, const sd_provider_adapter *a, int *at,
+                              double *stopped_s, sd_error *err) {
+    sd_local *l = (sd_local *)p;
+    sd_status st = SD_OK;
+    SD_CHECK(is_ready(l), err, SD_ELIMIT, "the model is being loaded");
+    SD_CHECK(l->o.adapter_root, err, SD_EINVAL,
+             "this server loads no adapters while it runs; start it with --adapter-root DIR");
+    const sd_models_asked asked = {.name = a->name,
+                                   .path = a->path,
+                                   .draft_path = a->draft_path,
+                                   .root = l->o.adapter_root,
+                                   .draft = sd_engine_draft_model(l->engine)};
+    SD_TRY(sd_models_add(&l->models, at, &asked, &l->o.models, err));
+    const sd_models_row *row = l->models.row[*at];
+    st = sd_engine_take_adapters(l->engine, row->adapter, row->draft_adapter, stopped_s, err);
+    if (st != SD_OK) sd_models_remove(&l->models, *at);
+out:
+    return st;
+}
+
+static void unload_adapter(sd_provider *p, int row) {
+    sd_models_remove(&((sd_local *)p)->models, row);
 }
 
 static sd_provider_state ready(sd_provider *p, sd_error *why) {
@@ -160,6 +188,18 @@ static void stats(sd_provider *p, sd_engine_stats *out) {
     if (is_ready(l)) sd_engine_get_stats(l->engine, out);
 }
 
+static sd_status sleep_now(sd_provider *p, sd_error *err) {
+    sd_local *l = (sd_local *)p;
+    if (!is_ready(l)) return sd_fail(err, SD_ELIMIT, "the model is being loaded");
+    return sd_engine_sleep(l->engine, err);
+}
+
+static sd_status wake(sd_provider *p, double *seconds, sd_error *err) {
+    sd_local *l = (sd_local *)p;
+    if (!is_ready(l)) return sd_fail(err, SD_ELIMIT, "the model is being loaded");
+    return sd_engine_wake_up(l->engine, seconds, err);
+}
+
 // ---- opening and closing
 
 static void close_local(sd_provider *p) {
@@ -173,7 +213,17 @@ static void close_local(sd_provider *p) {
 }
 
 sd_status sd_local_open(sd_provider **out, const sd_local_options *o, sd_error *err) {
-    static const sd_provider_ops ops = {start, cancel, model, ready, room, stats, close_local};
+    static const sd_provider_ops ops = {.start = start,
+                                        .cancel = cancel,
+                                        .model = model,
+                                        .load = load_adapter,
+                                        .unload = unload_adapter,
+                                        .sleep = sleep_now,
+                                        .wake = wake,
+                                        .ready = ready,
+                                        .room = room,
+                                        .stats = stats,
+                                        .close = close_local};
     sd_status st = SD_OK;
     sd_local *l = sd_alloc(1, sizeof *l);
     SD_CHECK_ALLOC(l, err);
@@ -203,7 +253,7 @@ void sd_local_join(sd_provider *p) {
     l->joined = true;
 }
 
-const sd_models *sd_local_models(const sd_provider *p) {
-    const sd_local *l = (const sd_local *)p;
+sd_models *sd_local_models(sd_provider *p) {
+    sd_local *l = (sd_local *)p;
     return is_ready(l) ? &l->models : NULL;
 }

@@ -7,6 +7,8 @@
 typedef struct {
     sd_models_options models;
     sd_engine_options engine;
+    const sd_root
+        *adapter_root; // adapters may be loaded later, below it; NULL: none may. Outlives it
     // On the provider's thread: it is ready, or has failed.
     void (*on_opened)(void *ctx);
     // Between steps; may wait for a front that is behind. May be NULL.
@@ -23,4 +25,4 @@ void sd_local_stop(sd_provider *p);
 /// Waits for the thread. Requests may still be there until it is closed.
 void sd_local_join(sd_provider *p);
 /// Its models, whose tokenizer turns text into tokens; NULL until it is ready.
-const sd_models *sd_local_models(const sd_provider *p);
+sd_models *sd_local_models(sd_provider *p);

@@ -16,18 +16,36 @@ typedef struct {
 
 typedef enum { SD_PROVIDER_OPENING, SD_PROVIDER_READY, SD_PROVIDER_FAILED } sd_provider_state;
 
+enum { SD_MODEL_NAME = 64 }; // bytes of an adapter's name at most
+
+// Whether a draft adapter was trained for the target's adapter that it drafts for.
+typedef enum { SD_PAIR_NONE, SD_PAIR_UNKNOWN, SD_PAIR_ALIGNED, SD_PAIR_OTHER } sd_pair;
+
 // One of the models that requests may name.
 typedef struct {
     const char *name;
     const char *const *alias; // [n_alias] further names, those that are listed first
     int n_alias, n_shown;
-    const char *sha256;  // of the adapter; NULL: the base
-    uint64_t generation; // of the adapter
-    const char *draft;   // what drafts for it: "index", "draft" or "none"
-    bool has_corpus;     // it has a corpus index of its own
+    const char *sha256; // of the adapter; NULL: the base
+    const char *path;   // likewise
+    uint64_t
+        generation; // of the adapter: each that was loaded has another one, from 1 on; 0: the base
+    int rank;       // the largest of its factors'
+    size_t bytes;   // of factors and index
+    sd_pair pair;
+    const char
+        *draft; // what drafts for it: "index", "adapter" (its draft model's), "draft" or "none"
+    bool has_corpus; // it has a corpus index of its own
 } sd_model_card;
 /// Is it called so?
 bool sd_model_card_is(const sd_model_card *c, const char *name);
+
+// An adapter that is to be loaded; its paths lead below the provider's root.
+typedef struct {
+    const char *name, *path;
+    const char
+        *draft_path; // an adapter of the draft model or a corpus index; NULL: the run's own index
+} sd_provider_adapter;
 
 typedef struct {
     /// The request m goes into the queue, or SD_ELIMIT (full), SD_EINVAL, SD_EFORMAT. Its events go
@@ -35,9 +53,18 @@ typedef struct {
     sd_status (*start)(sd_provider *p, const sd_provider_request *m, sd_sink sink, uint64_t *id,
                        sd_error *err);
     void (*cancel)(sd_provider *p, uint64_t id); // an id that is gone is ignored
-    /// The card of a request's `model`: row 0 is the base, NULL what is behind the last. Valid until
-    /// the provider is closed; NULL unless it is ready.
+    /// The card of a request's `model`: row 0 is the base, NULL where there is none. Valid until the row is
+    /// unloaded; NULL unless it is ready.
     const sd_model_card *(*model)(sd_provider *p, int row);
+    /// Reads, verifies and packs an adapter: *row is what requests name it by. It blocks its thread, which is not
+    /// one that others wait for, and no step but for *stopped_s. After an error nothing has changed.
+    sd_status (*load)(sd_provider *p, const sd_provider_adapter *a, int *row, double *stopped_s,
+                      sd_error *err);
+    /// No request names the row, which is not the base, and none will. Any thread.
+    void (*unload)(sd_provider *p, int row);
+    /// As sd_engine_sleep and sd_engine_wake_up: they block their thread.
+    sd_status (*sleep)(sd_provider *p, sd_error *err);
+    sd_status (*wake)(sd_provider *p, double *seconds, sd_error *err);
     /// FAILED: *why says why.
     sd_provider_state (*ready)(sd_provider *p, sd_error *why);
     /// Would n requests of the client be taken now? If not, *wait_s is when, 0: not known.

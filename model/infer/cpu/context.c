@@ -161,6 +161,25 @@ out:
     return st;
 }
 
+static void free_weights(sd_context *cx) {
+    for (int i = 0; cx->packed && i <= cx->model->hp.L * SD_PROJ_COUNT; i++)
+        sd_packed_weight_free(&cx->packed[i]);
+    free(cx->packed);
+    cx->packed = cx->w = NULL;
+    cx->packed_bytes = 0;
+}
+
+void sd_cpu_sleep(sd_context *cx) {
+    free_weights(cx);
+}
+
+sd_status sd_cpu_wake(sd_context *cx, sd_error *err) {
+    if (cx->packed) return SD_OK;
+    sd_status st = pack_weights(cx, err);
+    if (st != SD_OK) free_weights(cx);
+    return st;
+}
+
 // ---- scratch
 
 // With many rows it is better to share the preparing than to repeat it in each thread.
@@ -236,9 +255,7 @@ out:
 }
 
 void sd_cpu_close(sd_context *cx) {
-    if (cx->packed)
-        for (int i = 0; i <= cx->model->hp.L * SD_PROJ_COUNT; i++)
-            sd_packed_weight_free(&cx->packed[i]);
+    free_weights(cx);
     for (int i = 0; cx->own_input && i < sd_pool_threads(cx->pool); i++) {
         sd_quant_rows_free(&cx->own_input[i].act);
         free(cx->own_input[i].xn);
@@ -248,7 +265,6 @@ void sd_cpu_close(sd_context *cx) {
     sd_quant_rows_free(&cx->shared_input.act);
     if (cx->scratch) munmap(cx->scratch, cx->scratch_bytes);
     sd_lora_table_close(cx->lora);
-    free(cx->packed);
     free(cx->cache_dir);
     free(cx->u);
     free(cx->key_scale);

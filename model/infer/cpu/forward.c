@@ -86,9 +86,13 @@ static sd_status reserve(sd_context *cx, sd_error *err) {
     return st == SD_OK ? sd_attention_reserve(cx, err) : st;
 }
 
-sd_status sd_cpu_take_adapter(sd_context *cx, const sd_adapter *a, sd_error *err) {
+sd_status sd_cpu_prepare_adapter(sd_context *cx, const sd_adapter *a, sd_error *err) {
     const sd_lora_weights *weights;
-    sd_status st = sd_lora_table_get(&weights, cx->lora, a, cx->model, err);
+    return sd_lora_table_get(&weights, cx->lora, a, cx->model, err);
+}
+
+sd_status sd_cpu_take_adapter(sd_context *cx, const sd_adapter *a, sd_error *err) {
+    sd_status st = sd_cpu_prepare_adapter(cx, a, err);
     return st == SD_OK ? reserve_rank(cx, a->max_r, err) : st;
 }
 

@@ -184,23 +184,39 @@ void sd_lora_table_close(sd_lora_table *t) {
 
 // ---- what is in it
 
+static sd_lora_weights *find_locked(const sd_lora_table *t, uint64_t generation) {
+    sd_lora_weights *w = t->first;
+    while (w && w->generation != generation) w = w->next;
+    return w;
+}
+
+static sd_lora_weights *find(sd_lora_table *t, uint64_t generation) {
+    pthread_mutex_lock(&t->lock);
+    sd_lora_weights *w = find_locked(t, generation);
+    pthread_mutex_unlock(&t->lock);
+    return w;
+}
+
 sd_status sd_lora_table_get(const sd_lora_weights **out, sd_lora_table *t, const sd_adapter *a,
                             const sd_model *base, sd_error *err) {
     sd_status st = SD_OK;
+    sd_lora_weights *made = NULL;
+    *out = find(t, a->generation);
+    if (*out) return SD_OK;
+    // Without the lock: others' steps go on meanwhile.
+    SD_TRY(make(&made, a, base, t->ops, t->compute, err));
     pthread_mutex_lock(&t->lock);
-    sd_lora_weights *w = t->first;
-    while (w && w->generation != a->generation) w = w->next;
-    *out = w;
-    if (w) goto out;
-    SD_TRY(make(&w, a, base, t->ops, t->compute, err));
-    SD_TRY(sd_adapter_on_release(a, adapter_gone, t, err));
-    t->holders++;
-    w->next = t->first;
-    *out = t->first = w;
-    w = NULL;
-out:
+    *out = find_locked(t, a->generation); // another thread may have been quicker
+    if (!*out) st = sd_adapter_on_release(a, adapter_gone, t, err);
+    if (!*out && st == SD_OK) {
+        t->holders++;
+        made->next = t->first;
+        *out = t->first = made;
+        made = NULL;
+    }
     pthread_mutex_unlock(&t->lock);
-    if (st != SD_OK && w) free_weights(w);
+out:
+    if (made) free_weights(made);
     return st;
 }
 

@@ -35,7 +35,8 @@ sd_status sd_lora_table_open(sd_lora_table **out, const sd_ops *ops, sd_compute 
 void sd_lora_table_close(sd_lora_table *t);
 
 /// The weights of `a`, an adapter for `base`, made at the first call; they stay until the adapter
-/// goes or the table is closed. SD_ENOMEM leaves the table as it was.
+/// goes or the table is closed. SD_ENOMEM leaves the table as it was. Any thread, and none waits while
+/// another one's are made.
 sd_status sd_lora_table_get(const sd_lora_weights **out, sd_lora_table *t, const sd_adapter *a,
                             const sd_model *base, sd_error *err);
 

@@ -126,6 +126,9 @@ void sd_cpu_close(sd_context *cx);
 sd_status sd_cpu_plan(sd_context_plan *out, const sd_model *m, const sd_context_options *o,
                       int threads, int ctx, const int *const *rank, int n_adapters, sd_error *err);
 void sd_cpu_memory(const sd_context *cx, sd_context_memory *out);
+void sd_cpu_sleep(sd_context *cx);
+sd_status sd_cpu_wake(sd_context *cx, sd_error *err);
+sd_status sd_cpu_prepare_adapter(sd_context *cx, const sd_adapter *a, sd_error *err);
 sd_status sd_cpu_take_adapter(sd_context *cx, const sd_adapter *a, sd_error *err);
 sd_status sd_cpu_forward(sd_context *cx, const sd_row *rows, int n, float *logits,
                          sd_picked *picked, sd_error *err);

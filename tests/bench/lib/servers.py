@@ -19,10 +19,11 @@ class Answer:
 
 
 class Server:
-    """A server of its own process: begun by `with`, answering after ready(), stopped and waited for at the end. model: its name in requests."""
+    """A server of its own process: begun by `with`, answering after ready(), stopped and waited for at the end. model: its name in requests. key: of its requests."""
 
-    def __init__(self, name, command, port, model="default"):
+    def __init__(self, name, command, port, model="default", key=None):
         self.name, self.command, self.port, self.model = name, command + ["--port", str(port)], port, model
+        self.head = {"Content-Type": "application/json"} | ({"Authorization": "Bearer " + key} if key else {})
 
     def __enter__(self):
         self.log = tempfile.TemporaryFile()
@@ -52,7 +53,7 @@ class Server:
 
     def connect(self, method, path, body=None):
         c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=3600)
-        c.request(method, path, json.dumps(body) if body else None, {"Content-Type": "application/json"})
+        c.request(method, path, json.dumps(body) if body else None, self.head)
         return c.getresponse()
 
     def answer(self, messages, max_tokens, **more):

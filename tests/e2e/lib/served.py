@@ -14,7 +14,9 @@ SLOW = float(os.environ.get("SPECDEC_SLOW", "1"))  # a factor for the time limit
 class Served:
     """Starts the server on a free port, waits until it listens, and keeps what it says (lines) so that it never blocks on a full pipe."""
 
-    def __init__(self, binary, model, *options, limit=60, env=None):
+    def __init__(self, binary, model, *options, limit=60, env=None, key=None):
+        """key: goes with every request."""
+        self.key = key
         self.process = subprocess.Popen([binary, "serve", "-m", model, "--port", "0", *options], stderr=subprocess.PIPE, text=True, env=env)
         self.lines, self.port = [], None
         ready = threading.Event()
@@ -37,6 +39,8 @@ class Served:
         """Status, headers, body; raises OSError when nothing comes in time. source: the client's address, "127.0.0.2"."""
         c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout * SLOW, source_address=(source, 0) if source else None)
         head = {"Content-Type": "application/json"} if body is not None else {}
+        if self.key:
+            head["Authorization"] = "Bearer " + self.key
         head.update(headers or {})
         data = json.dumps(body).encode() if isinstance(body, (dict, list)) else body
         try:

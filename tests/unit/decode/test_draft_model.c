@@ -12,6 +12,8 @@
 #include "base/rng.h"
 
 #include <criterion/criterion.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -245,7 +247,9 @@ static void free_world(world *w) {
     sd_tiny_remove(w->dir);
 }
 
-static void submit(sd_engine *e, const world *w, int i, sd_adapter *adapter, test_answer *a) {
+// own: an adapter of the draft model for this request; NULL: the engine's.
+static void submit_with(sd_engine *e, const world *w, int i, sd_adapter *adapter, sd_adapter *own,
+                        test_answer *a) {
     sd_request r = {.prompt = w->prompt[i],
                     .n_prompt = PROMPT,
                     .max_tokens = N,
@@ -253,9 +257,14 @@ static void submit(sd_engine *e, const world *w, int i, sd_adapter *adapter, tes
                     .ignore_end = true,
                     .logprobs = -1,
                     .adapter = adapter,
+                    .draft_adapter = own,
                     .on_event = test_collect,
                     .ctx = a};
     cr_assert_eq(sd_engine_submit(e, &r, NULL, NULL), SD_OK);
+}
+
+static void submit(sd_engine *e, const world *w, int i, sd_adapter *adapter, test_answer *a) {
+    submit_with(e, w, i, adapter, NULL, a);
 }
 
 static void compare(const world *w, test_answer *a, int n) {
@@ -337,6 +346,8 @@ Test(draft_model, answers_are_the_same_where_its_memory_is_short_and_no_page_is_
 
 // ---- an adapter of its own
 
+static atomic_bool told; // the thread that steps, to end
+
 static sd_adapter *random_adapter(const sd_model *m, int seed) {
     enum { R = 4, MOST = 4 * 1024 };
     const sd_hparams *hp = &m->hp;
@@ -382,6 +393,66 @@ static double acceptance(const world *w, sd_adapter *adapter, const char *draft_
     free(a);
     sd_engine_close(e);
     return (double)s.spec.accepted / (double)s.spec.drafted;
+}
+
+static void *step_until_told(void *ctx) {
+    sd_engine *e = ctx;
+    while (!atomic_load(&told)) {
+        if (!sd_engine_step(e)) sd_engine_wait(e, 1000);
+    }
+    sd_engine_stop_errands(e);
+    return NULL;
+}
+
+// Half of the requests bring their pair's other half, in one batch with those that do not.
+Test(draft_model, a_request_may_bring_an_adapter_of_the_draft_that_was_taken_between_steps) {
+    sd_model *m = open_tiny(&sd_arch_qwen2, SD_F32);
+    sd_adapter *adapter = random_adapter(m, 1);
+    world w = make_world(adapter, m);
+    sd_engine *e = test_engine_open(w.model, &(sd_engine_options){.ctx = CTX,
+                                                                  .slots = 4,
+                                                                  .threads = 1,
+                                                                  .spec = SD_SPEC_DRAFT,
+                                                                  .spec_length = 3,
+                                                                  .draft = w.same});
+    sd_model *draft = sd_engine_draft_model(e);
+    sd_adapter *own = random_adapter(draft, 1);
+    pthread_t thread;
+    sd_error err = {0};
+    double waited = -1, rate[2];
+    atomic_store(&told, false);
+    cr_assert_eq(pthread_create(&thread, NULL, step_until_told, e), 0);
+    cr_assert_eq(sd_engine_take_adapters(e, adapter, own, &waited, &err), SD_OK, "%s", err.message);
+    cr_assert_geq(waited, 0);
+    atomic_store(&told, true);
+    sd_engine_wake(e);
+    pthread_join(thread, NULL);
+    cr_assert_eq(sd_engine_take_adapters(e, adapter, own, &waited, &err), SD_EINTERRUPTED);
+    test_answer *a = calloc(MANY, sizeof *a);
+    for (int with = 0; with < 2; with++) {
+        sd_engine_stats before, after;
+        sd_engine_get_stats(e, &before);
+        for (int i = 0; i < MANY; i++) submit_with(e, &w, i, adapter, with ? own : NULL, &a[i]);
+        while (sd_engine_step(e)) {
+        }
+        sd_engine_get_stats(e, &after);
+        rate[with] = (double)(after.spec.accepted - before.spec.accepted) /
+                     (double)(after.spec.drafted - before.spec.drafted);
+        compare(&w, a, MANY);
+        memset(a, 0, MANY * sizeof *a);
+    }
+    cr_assert_lt(rate[0], .9, "%g", rate[0]);
+    cr_assert_eq(rate[1], 1, "%g", rate[1]);
+    for (int i = 0; i < MANY; i++) submit_with(e, &w, i, adapter, i % 2 ? own : NULL, &a[i]);
+    while (sd_engine_step(e)) {
+    }
+    compare(&w, a, MANY);
+    free(a);
+    sd_engine_close(e);
+    sd_adapter_release(own);
+    free_world(&w);
+    sd_adapter_release(adapter);
+    sd_model_release(m);
 }
 
 Test(draft_model, with_the_targets_weights_and_its_adapter_it_is_always_right) {

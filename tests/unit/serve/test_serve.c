@@ -61,6 +61,7 @@ Test(routes, with_keys_every_route_but_the_public_ones_asks_for_one) {
         if (is_admins) cr_assert_eq(e.status, 403);
         keys.key->admin = true;
         cr_assert_eq(sd_route_check(&keys, &right, allow, &e), &r[i]);
+        keys.key->admin = false;
     }
     sd_keys_free(&keys);
 }

@@ -147,6 +147,31 @@ Test(metrics, the_page_is_prometheus_text_with_cumulative_buckets) {
     sd_metrics_free(&m);
 }
 
+Test(metrics, loads_and_waking_are_printed_where_there_are_any) {
+    sd_metrics m = counted(100);
+    sd_model_counts *base = sd_metrics_model(&m, "base");
+    m.loads.done = 3, m.loads.refused = 2, m.loads.unloaded = 1, m.loads.longest_s = .25;
+    const sd_metrics_served rows[] = {{base, "none", NULL, 0, 0}};
+    sd_engine_stats e = {.slots = 1};
+    sd_metrics_page p = {.counted = &m, .engine = &e, .model = rows, .n_models = 1};
+    char *page = write_page(&p);
+    cr_expect_null(strstr(page, "adapter_loads"), "none can be loaded");
+    cr_expect_null(strstr(page, "wake_up"), "it never slept");
+    free(page);
+    p.loads_adapters = true, p.n_draining = 4;
+    e.sleeps = 2, e.wake_ups = 1, e.asleep = true, e.last_wake_s = .5;
+    page = write_page(&p);
+    has(page, "\nspecdec_adapter_loads_total{model_name=\"base\",result=\"done\"} 3\n");
+    has(page, "\nspecdec_adapter_loads_total{model_name=\"base\",result=\"refused\"} 2\n");
+    has(page, "\nspecdec_adapter_unloads_total{model_name=\"base\"} 1\n");
+    has(page, "\nspecdec_adapters_draining{model_name=\"base\"} 4\n");
+    has(page, "\nspecdec_adapter_swap_longest_seconds{model_name=\"base\"} 0.25\n");
+    has(page, "\nspecdec_is_sleeping{model_name=\"base\"} 1\n");
+    has(page, "\nspecdec_last_wake_up_seconds{model_name=\"base\"} 0.5\n");
+    free(page);
+    sd_metrics_free(&m);
+}
+
 Test(metrics, what_is_not_measured_is_not_printed) {
     sd_metrics m;
     sd_metrics_init(&m, 0);

@@ -5,7 +5,9 @@
 #include "tests/unit/support/must.h"
 
 #include "base/clock.h"
+#include "base/files/hash.h"
 #include "base/files/path.h"
+#include "base/files/replace.h"
 #include "base/memory.h"
 #include "tests/unit/support/tiny/model.h"
 
@@ -38,11 +40,34 @@ void live_write_model(live *s) {
     MUST(sd_tiny_write_gguf(s->model, &t, &s->err) == SD_OK, "%s", s->err.message);
 }
 
+static char key_line[96];
+
+const char *live_key_line(void) {
+    return key_line;
+}
+
+void live_give_admin_key(live *s) {
+    static const char key[] = "the-key-of-an-administrator";
+    sd_sha256 hash;
+    MUST(sd_sha256_of(&hash, key, sizeof key - 1, &s->err) == SD_OK, "%s", s->err.message);
+    char *line = sd_sprintf("ops sha256:%s admin\n", hash.hex);
+    s->key_file = sd_path_join(s->dir, "keys");
+    MUST(sd_file_write(s->key_file, line, strlen(line), &s->err) == SD_OK, "%s", s->err.message);
+    snprintf(key_line, sizeof key_line, "Authorization: Bearer %s\r\n", key);
+    s->o.key_file = s->key_file;
+    free(line);
+}
+
 void live_start_with(live *s, int ctx, int slots, int queue, const sd_strings *adapters) {
     sem_init(&s->ready, 0, 0);
     s->o.model = s->model;
     s->o.adapters = adapters;
-    s->o.engine = (sd_engine_options){.ctx = ctx, .slots = slots, .queue = queue, .threads = 2};
+    s->o.engine = (sd_engine_options){.ctx = ctx,
+                                      .slots = slots,
+                                      .queue = queue,
+                                      .threads = 2,
+                                      .draft = s->o.engine.draft,
+                                      .sleep_idle_s = s->o.engine.sleep_idle_s};
     s->o.on_ready = on_ready;
     s->o.ctx = s;
     MUST(pthread_create(&s->thread, NULL, serve, s) == 0, "no thread");
@@ -64,7 +89,7 @@ void live_join(live *s) {
     pthread_join(s->thread, NULL);
     MUST(s->st == SD_OK, "%s", s->err.message);
     sem_destroy(&s->ready);
-    free(s->model);
+    free(s->model), free(s->key_file);
     sd_tiny_remove(s->dir);
 }
 
@@ -108,8 +133,8 @@ bool live_post_to(int fd, const char *route, const char *body) {
     char head[256];
     int n = snprintf(head, sizeof head,
                      "POST /v1/%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-                     "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
-                     route, strlen(body));
+                     "%sContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
+                     route, key_line, strlen(body));
     return live_send(fd, head, (size_t)n) && live_send(fd, body, strlen(body));
 }
 
@@ -180,8 +205,8 @@ char *live_ask_from(const live *s, const char *source, const char *body) {
 char *live_get(const live *s, const char *path) {
     char get[256];
     int fd = live_dial(s, 0);
-    snprintf(get, sizeof get, "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
-             path);
+    snprintf(get, sizeof get, "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n%s\r\n",
+             path, key_line);
     MUST(fd >= 0 && live_send(fd, get, strlen(get)), "%s could not be sent", path);
     char *out = live_read(fd);
     close(fd);

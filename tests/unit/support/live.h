@@ -14,7 +14,7 @@
 
 typedef struct {
     sd_serve_options o;
-    char *dir, *model;
+    char *dir, *model, *key_file;
     pthread_t thread;
     sem_t ready;
     int port;
@@ -22,8 +22,11 @@ typedef struct {
     sd_error err;
 } live;
 
-/// Writes the model; then options of s->o may be set before live_start_with.
+/// Writes the model; then options of s->o may be set before live_start_with, of the engine draft and sleep_idle_s.
 void live_write_model(live *s);
+/// The server asks for a key, which is an administrator's, and all requests of this process have it from here on.
+void live_give_admin_key(live *s);
+const char *live_key_line(void); // of a request's head; "" without a key
 void live_start_with(live *s, int ctx, int slots, int queue, const sd_strings *adapters);
 void live_start(live *s, int ctx, int slots, int queue);
 void live_stop(live *s);

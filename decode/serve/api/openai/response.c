@@ -42,7 +42,7 @@ static void real(sd_json_out *t, const char *key, double x) {
 }
 
 // Mean acceptance length counts the token that every round gives besides its accepted drafts.
-static void metrics_write(sd_json_out *t, const sd_spec_stats *s) {
+static void metrics_write(sd_json_out *t, const sd_spec_stats *s, uint64_t generation) {
     int last = SD_MAX_DRAFT;
     while (last > 0 && s->accepted_at[last - 1] == 0) last--;
     sd_jt_raw(t, ",\"metrics\":{\"speculative_decoding\":{");
@@ -53,8 +53,10 @@ static void metrics_write(sd_json_out *t, const sd_spec_stats *s) {
         sd_jt_printf(t, i ? ",%lld" : "%lld", (long long)s->accepted_at[i]);
     sd_jt_printf(t,
                  "],\"num_spec_steps\":%lld,\"num_accepted_draft_tokens\":%lld,"
-                 "\"num_draft_tokens\":%lld}}",
+                 "\"num_draft_tokens\":%lld}",
                  (long long)s->rounds, (long long)s->accepted, (long long)s->drafted);
+    if (generation) sd_jt_printf(t, ",\"adapter_generation\":%llu", (unsigned long long)generation);
+    sd_jt_raw(t, "}");
 }
 
 static void timings_write(sd_json_out *t, const sd_request_stats *s) {
@@ -72,8 +74,8 @@ static void timings_write(sd_json_out *t, const sd_request_stats *s) {
                  (long long)s->spec.accepted);
 }
 
-static void stats_write(sd_json_out *t, const sd_request_stats *sum) {
-    metrics_write(t, &sum->spec);
+static void stats_write(sd_json_out *t, const sd_request_stats *sum, const sd_answer *a) {
+    metrics_write(t, &sum->spec, a->generation);
     timings_write(t, sum);
 }
 
@@ -151,7 +153,7 @@ void sd_chunk_write(sd_json_out *t, const sd_answer *a, const sd_chunk *c) {
         usage_write(t, c->usage);
     else if (c->usage_null)
         sd_jt_raw(t, "null");
-    if (c->sum) stats_write(t, c->sum);
+    if (c->sum) stats_write(t, c->sum, a);
     sd_jt_raw(t, "}\n\n");
 }
 
@@ -273,7 +275,7 @@ bool sd_whole_write(sd_json_out *t, sd_whole *w, const sd_answer *a, int n,
     if (w->part != WHOLE_TAIL) {
         sd_jt_raw(t, "],\"usage\":");
         usage_write(t, usage);
-        stats_write(t, sum);
+        stats_write(t, sum, a);
         sd_jt_raw(t, "}");
         w->part = WHOLE_TAIL;
     }
