@@ -27,14 +27,17 @@ sd_figure sd_figure_money(double usd) {
     return grouped("$", usd, 2);
 }
 
+// Below a tenth of a cent four digits that matter, without the zeros behind them.
 sd_figure sd_figure_small(double usd) {
+    if (usd == 0 || fabs(usd) >= 1e-3) return grouped("$", usd, 6);
     sd_figure f;
-    if (usd != 0 && fabs(usd) < 1e-3)
-        snprintf(f.text, sizeof f.text, "$%.4g", usd);
-    else
-        f = grouped("$", usd, 6);
-    // 1e-05 is hard to read beside 0.000525.
-    if (strchr(f.text, 'e')) snprintf(f.text, sizeof f.text, "$%.9f", usd);
+    int digits = 3 - (int)floor(log10(fabs(usd)));
+    if (digits > 15) {
+        snprintf(f.text, sizeof f.text, "$%.3g", usd);
+        return f;
+    }
+    size_t n = (size_t)snprintf(f.text, sizeof f.text, "$%.*f", digits, usd);
+    while (f.text[n - 1] == '0') f.text[--n] = '\0';
     return f;
 }
 

@@ -12,15 +12,16 @@ typedef struct {
     bool own; // own replicas are the cheaper
 } outcome;
 
-static bool compute(outcome *o, const sd_cost_input *in, const sd_usd_request *api) {
+static bool compute(outcome *o, const sd_cost_input *in, const sd_usd_request *rival,
+                    const sd_usd_request *even) {
     int64_t n;
     if (sd_cost_replicas(&n, in, in->requests_day, NULL) != SD_OK) return false;
     o->all_in = sd_cost_per_million(in, n, in->requests_day).all_in;
-    if (!api) return true;
-    sd_break_even b = sd_cost_break_even(in, *api);
+    if (!rival) return true;
+    sd_break_even b = sd_cost_break_even(in, *even);
     o->break_even = b.never ? 0 : b.requests_day;
     sd_usd_month theirs =
-        sd_month_add(sd_month_of_requests(*api, in->requests_day), sd_api_migration(in));
+        sd_month_add(sd_month_of_requests(*rival, in->requests_day), sd_api_migration(in));
     o->own = sd_cost_of(in, n, in->requests_day).total.usd <= theirs.usd;
     return true;
 }
@@ -35,10 +36,10 @@ static double swing(const sd_sensitivity *s) {
 }
 
 void sd_cost_sensitivity(sd_sensitivity rows[SD_SENSITIVITY_MAX], int *n, const sd_cost_input *in,
-                         const sd_usd_request *api) {
+                         const sd_usd_request *rival, const sd_usd_request *even) {
     outcome now, low, high;
     *n = 0;
-    if (!compute(&now, in, api)) return;
+    if (!compute(&now, in, rival, even)) return;
     for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
         const sd_cost_row *row = sd_cost_row_of(asked[i]);
         sd_cost_input less = *in, more = *in;
@@ -46,7 +47,7 @@ void sd_cost_sensitivity(sd_sensitivity rows[SD_SENSITIVITY_MAX], int *n, const 
         if (v == 0) continue;
         *sd_cost_at(&less, row) = scaled(row, v, 0.75);
         *sd_cost_at(&more, row) = scaled(row, v, 1.25);
-        if (!compute(&low, &less, api) || !compute(&high, &more, api)) continue;
+        if (!compute(&low, &less, rival, even) || !compute(&high, &more, rival, even)) continue;
         rows[(*n)++] = (sd_sensitivity){.row = row,
                                         .low = low.all_in,
                                         .high = high.all_in,

@@ -39,12 +39,12 @@ static const char *plural(int64_t n) {
 
 static int say_measured(char *out, size_t size, const sd_speculation *s) {
     if (s->replicas != s->plain_replicas)
-        return snprintf(out, size,
-                        "decodes %.2f times as fast, and %lld replica%s carry the load in place of "
-                        "%lld: it %s %s a month.",
-                        s->speed_up, (long long)s->replicas, plural(s->replicas),
-                        (long long)s->plain_replicas, s->saves.usd >= 0 ? "saves" : "costs",
-                        sd_figure_money(fabs(s->saves.usd)).text);
+        return snprintf(
+            out, size,
+            "decodes %.2f times as fast, and takes %lld replica%s in place of %lld: it %s %s "
+            "a month.",
+            s->speed_up, (long long)s->replicas, plural(s->replicas), (long long)s->plain_replicas,
+            s->saves.usd >= 0 ? "saves" : "costs", sd_figure_money(fabs(s->saves.usd)).text);
     int len = snprintf(out, size,
                        "decodes %.2f times as fast, and the load takes %lld replica%s with it or "
                        "without: it buys latency, not dollars",

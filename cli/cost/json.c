@@ -88,12 +88,13 @@ static json_t *even_number(double v) {
     return v > 0 ? json_real(v) : json_null();
 }
 
-static json_t *sensitivity(const sd_cost_result *r) {
+static json_t *sensitivity(const sd_cost_case *c, const sd_cost_result *r) {
     json_t *all = json_array();
     for (int i = 0; i < r->n_sensitivity; i++) {
         const sd_sensitivity *s = &r->sensitivity[i];
         json_t *o = json_pack("{s:s, s:f, s:f, s:b}", "input", s->row->name, "low", s->low.usd,
                               "high", s->high.usd, "flips", s->flips);
+        if (r->even >= 0) json_object_set_new(o, "api", json_string(c->rival[r->even].name));
         json_object_set_new(o, "break_even_low", even_number(s->break_even_low));
         json_object_set_new(o, "break_even_high", even_number(s->break_even_high));
         json_array_append_new(all, o);
@@ -176,7 +177,7 @@ json_t *sd_cost_json(const sd_cost_case *c, const sd_cost_result *r) {
     json_object_set_new(o, "cascade", cascade(c, r));
     json_object_set_new(o, "burst", burst(c, r));
     json_object_set_new(o, "speculation", speculation(r));
-    json_object_set_new(o, "sensitivity", sensitivity(r));
+    json_object_set_new(o, "sensitivity", sensitivity(c, r));
     json_object_set_new(o, "loads", loads(c, r));
     json_object_set_new(o, "assumptions", assumptions);
     json_object_set_new(o, "prices", prices(c));

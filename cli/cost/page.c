@@ -32,8 +32,10 @@ static const char style[] =
     "table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }\n"
     "th, td { text-align: right; padding: .25rem .6rem; border-bottom: 1px solid var(--grid); "
     "vertical-align: top; }\n"
-    "th { color: var(--soft); font-weight: 500; } th:first-child, td:first-child, td.text, th.text "
-    "{ text-align: left; }\n"
+    "th { color: var(--soft); font-weight: 500; vertical-align: bottom; }\n"
+    "th:first-child, td:first-child, .text { text-align: left; } td:first-child { white-space: "
+    "nowrap; }\n"
+    ".says { min-width: 15rem; }\n"
     "figure { margin: 1rem 0; background: var(--card); border: 1px solid var(--grid); "
     "border-radius: .5rem; padding: .75rem; }\n"
     "figure { overflow-x: auto; } svg { width: 100%; min-width: 560px; height: auto; display: "
@@ -97,7 +99,7 @@ static void row(FILE *f, const char *name, const char *value, const char *remark
 static void write_own(FILE *f, const sd_cost_case *c, const sd_cost_result *r) {
     const sd_cost_month *m = &r->month;
     char text[160];
-    fputs("<table>\n", f);
+    fputs("<div class=\"wide\"><table>\n", f);
     row(f, "GPUs", sd_figure_money(m->gpu.usd).text, "a month of 730 hours");
     row(f, "people", sd_figure_money(m->people.usd).text,
         m->people.usd > 0 ? "" : "nobody's time is counted");
@@ -116,7 +118,7 @@ static void write_own(FILE *f, const sd_cost_case *c, const sd_cost_result *r) {
     row(f, "capacity used", sd_figure_percent(r->utilisation).text, text);
     row(f, "time with work", c->busy >= 0 ? sd_figure_percent(c->busy).text : "-",
         c->busy >= 0 ? sd_cost_source_word(c->busy_source) : "not measured");
-    fputs("</table>\n", f);
+    fputs("</table></div>\n", f);
 }
 
 static void take_assumption(void *ctx, const char *name, double value, const char *unit,

@@ -53,6 +53,12 @@ static void compare(sd_cost_result *r, const sd_cost_case *c) {
         bool cheaper = r->cheapest < 0 || x->month.usd < r->rival[r->cheapest].month.usd;
         if (i < c->n_llm && cheaper) r->cheapest = i;
     }
+    r->even = r->cheapest;
+    for (int i = 0; i < c->n_llm; i++) {
+        const sd_rival_result *x = &r->rival[i], *found = &r->rival[r->even];
+        if (x->even.never) continue;
+        if (found->even.never || x->month.usd < found->month.usd) r->even = i;
+    }
     r->own_wins = r->cheapest < 0 || r->month.total.usd <= r->rival[r->cheapest].month.usd;
 }
 
@@ -106,8 +112,10 @@ sd_status sd_cost_compute(sd_cost_result *out, const sd_cost_case *c, sd_error *
     find_mixture(&r);
     SD_TRY(sd_cost_speculation(&r.speculation, in, err));
     sd_speculation_says(r.speculation_says, sizeof r.speculation_says, &r.speculation, in);
-    const sd_usd_request *api = r.cheapest >= 0 ? &r.rival[r.cheapest].request : NULL;
-    sd_cost_sensitivity(r.sensitivity, &r.n_sensitivity, in, api);
+    bool rivals = r.cheapest >= 0;
+    sd_cost_sensitivity(r.sensitivity, &r.n_sensitivity, in,
+                        rivals ? &r.rival[r.cheapest].request : NULL,
+                        rivals ? &r.rival[r.even].request : NULL);
     fill_loads(&r, c);
     *out = r;
 out:

@@ -30,6 +30,7 @@ typedef struct {
     sd_usd_request request;
     sd_rival_result rival[SD_COST_MAX_RIVALS];
     int cheapest; // of the LLM APIs; -1: none
+    int even;     // the cheapest of those against which there is a break-even, else of all
     bool own_wins;
     bool has_hybrid, has_cascade, has_burst;
     sd_hybrid hybrid; // against the first API, as the next two

@@ -101,8 +101,10 @@ sd_status sd_cost_rivals_read(sd_cost_case *c, const sd_cost_args *a, sd_error *
     for (int i = 0; i < a->decision.n; i++)
         SD_TRY(add(c, a, "--decision", a->decision.item[i], err));
     for (int i = 0; i < a->token_ratio.n; i++) SD_TRY(read_ratio(c, a->token_ratio.item[i], err));
-    SD_CHECK(!c->prices || c->n_rivals > 0, err, SD_EINVAL,
-             "--prices is given without a model; give --api MODEL");
+    bool used = false;
+    for (int i = 0; i < c->n_rivals; i++) used |= c->rival[i].from_file;
+    SD_CHECK(!c->prices || used, err, SD_EINVAL,
+             "--prices is given without a model of it; give --api MODEL, or leave it out");
     bool mixed = c->local_share >= 0 || c->escalated_share >= 0;
     SD_CHECK(!mixed || c->n_llm > 0, err, SD_EINVAL,
              "--local-share and --escalate need an API to send the rest to; give --api");

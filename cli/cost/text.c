@@ -39,26 +39,36 @@ static void print_bill(const sd_cost_case *c, const sd_cost_result *r) {
 
 static void print_own(const sd_cost_case *c, const sd_cost_result *r) {
     const sd_cost_month *m = &r->month;
-    printf("\nself-hosted  %s GPUs + %s people + %s power + %s other, a month of 730 hours\n",
-           sd_figure_money(m->gpu.usd).text, sd_figure_money(m->people.usd).text,
-           sd_figure_money(m->energy.usd).text, sd_figure_money(m->other.usd).text);
-    if (m->people.usd == 0)
-        paragraph("", "nobody's time is counted: give --engineer-hours and --engineer-rate");
-    printf("a million    %s of GPUs alone, %s all in (tokens of prompts %s, of answers %s)\n",
-           sd_figure_million(r->million.gpu_only).text, sd_figure_million(r->million.all_in).text,
-           sd_figure_million(r->million.input).text, sd_figure_million(r->million.output).text);
-    printf("%13s%s of GPUs alone at full use: for comparison only, nobody has that load\n", "",
-           sd_figure_million(r->million.gpu_only_at_full_use).text);
-    printf("utilisation  %s of the capacity of %lld replica%s (%.6f s of one for a request; within "
-           "the limit %s requests/day)\n",
-           sd_figure_percent(r->utilisation).text, (long long)r->replicas,
-           r->replicas == 1 ? "" : "s", r->seconds, sd_figure_count(r->capacity_day).text);
+    char text[512];
+    putchar('\n');
+    snprintf(text, sizeof text, "%s GPUs + %s people + %s power + %s other, a month of 730 hours%s",
+             sd_figure_money(m->gpu.usd).text, sd_figure_money(m->people.usd).text,
+             sd_figure_money(m->energy.usd).text, sd_figure_money(m->other.usd).text,
+             m->people.usd > 0 ? ""
+                               : "; nobody's time is counted (--engineer-hours, --engineer-rate)");
+    paragraph("self-hosted", text);
+    snprintf(
+        text, sizeof text,
+        "tokens: %s of GPUs alone, %s all in (of prompts %s, of answers %s); at full use, which "
+        "nobody has, %s of GPUs alone",
+        sd_figure_million(r->million.gpu_only).text, sd_figure_million(r->million.all_in).text,
+        sd_figure_million(r->million.input).text, sd_figure_million(r->million.output).text,
+        sd_figure_million(r->million.gpu_only_at_full_use).text);
+    paragraph("a million", text);
+    snprintf(
+        text, sizeof text,
+        "%s of the capacity of %lld replica%s: %.6f s of one for a request, within the limit %s "
+        "requests/day",
+        sd_figure_percent(r->utilisation).text, (long long)r->replicas, r->replicas == 1 ? "" : "s",
+        r->seconds, sd_figure_count(r->capacity_day).text);
+    paragraph("utilisation", text);
     if (c->busy >= 0)
-        printf("%13s%s of the time with work, %s: another figure, and no room that is left\n", "",
-               sd_figure_percent(c->busy).text, sd_cost_source_word(c->busy_source));
+        snprintf(text, sizeof text, "%s of the time with work (%s), which says nothing of room",
+                 sd_figure_percent(c->busy).text, sd_cost_source_word(c->busy_source));
     else
-        printf("%13sshare of the time with work: not measured (--metrics, --usage or --busy)\n",
-               "");
+        snprintf(text, sizeof text,
+                 "share of the time with work: not measured (--metrics, --usage or --busy)");
+    paragraph("", text);
 }
 
 static void print_mixtures(const sd_cost_case *c, const sd_cost_result *r) {
@@ -117,7 +127,7 @@ static const char *even_word(double day, char *to, size_t size) {
 static void print_sensitivity(const sd_cost_case *c, const sd_cost_result *r) {
     char low[48], high[48];
     printf("\n%-16s %23s", "-25 %, +25 %", "million tokens, all in");
-    if (r->cheapest >= 0) printf("   break-even with %s, requests/day", c->rival[r->cheapest].name);
+    if (r->cheapest >= 0) printf("   break-even with %s, requests/day", c->rival[r->even].name);
     putchar('\n');
     for (int i = 0; i < r->n_sensitivity; i++) {
         const sd_sensitivity *s = &r->sensitivity[i];
@@ -142,10 +152,11 @@ static void take_assumption(void *ctx, const char *name, double value, const cha
                             sd_cost_source source, const char *from) {
     assumption_line *a = ctx;
     char text[512];
+    bool shown = from && source == SD_SOURCE_MEASURED;
     (void)unit;
     if (source != a->source) return;
-    snprintf(text, sizeof text, "%s %s%s%s%s", name, sd_figure_plain(value).text, from ? " (" : "",
-             from ? from : "", from ? ")" : "");
+    snprintf(text, sizeof text, "%s %s%s%s%s", name, sd_figure_plain(value).text, shown ? " (" : "",
+             shown ? from : "", shown ? ")" : "");
     if (a->n++ == 0)
         a->column = printf("%-13s", a->head);
     else if (a->column + 2 + (int)strlen(text) > WIDTH)

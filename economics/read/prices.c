@@ -92,16 +92,30 @@ static sd_status needed(sd_usd_million *out, const entry *e, const char *name, s
                    e->model, name, e->tier);
 }
 
-static int threshold(const json_t *o, double tokens_in) {
-    static const int thresholds[] = {512, 272, 256, 200, 128};
-    for (size_t i = 0; i < sizeof thresholds / sizeof *thresholds; i++) {
-        char in[64], out[64];
-        snprintf(in, sizeof in, "input_cost_per_token_above_%dk_tokens", thresholds[i]);
-        snprintf(out, sizeof out, "output_cost_per_token_above_%dk_tokens", thresholds[i]);
-        if (tokens_in > thresholds[i] * 1e3 && (sd_key(o, in) || sd_key(o, out)))
-            return thresholds[i];
+// 200 of "input_cost_per_token_above_200k_tokens"; 0: the key is no rate of that kind.
+static int threshold_of(const char *key) {
+    static const char *const before[] = {"input_cost_per_token_above_",
+                                         "output_cost_per_token_above_"};
+    for (int i = 0; i < 2; i++) {
+        size_t len = strlen(before[i]);
+        char *end;
+        if (strncmp(key, before[i], len) != 0 || !isdigit((unsigned char)key[len])) continue;
+        long k = strtol(key + len, &end, 10);
+        if (strcmp(end, "k_tokens") == 0 && k > 0 && k <= 1000000) return (int)k;
     }
     return 0;
+}
+
+// The largest threshold that the prompt is above.
+static int threshold(const json_t *o, double tokens_in) {
+    int most = 0;
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)o, key, value) {
+        int k = threshold_of(key);
+        if (k > most && tokens_in > k * 1e3 && !json_is_null(value)) most = k;
+    }
+    return most;
 }
 
 static bool is_day(const char *s) {
@@ -130,6 +144,9 @@ static sd_status read_model(sd_model_price *out, const entry *e, double tokens_i
     sd_model_price m = {.model = e->model, .above_k = e->above_k};
     sd_usd_million in = {0}, answer = {0};
     double most = 0;
+    SD_CHECK(!sd_key(e->entry, "tiered_pricing"), err, SD_EINVAL,
+             "%s: %s has tiered_pricing, which is not read; give --api NAME=IN,OUT", e->path,
+             e->model);
     SD_TRY(needed(&in, e, "input_cost_per_token", err));
     SD_TRY(needed(&answer, e, "output_cost_per_token", err));
     m.price = sd_api_flat(in, answer);

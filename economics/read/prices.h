@@ -1,8 +1,9 @@
 // API prices out of LiteLLM's model_prices_and_context_window.json, read as it is: an object a model, USD for each token.
 //
 // Fields that are read: input_cost_per_token, output_cost_per_token, output_cost_per_reasoning_token, cache_read_input_token_cost,
-// cache_creation_input_token_cost (and _above_1hr), each also with _above_{128,200,256,272,512}k_tokens and with _batches, _flex,
-// _priority behind that; input_cost_per_request, max_input_tokens, deprecation_date. Others are ignored; sample_spec is no model.
+// cache_creation_input_token_cost (and _above_1hr), each also with _above_200k_tokens (any number of thousands) and with _batches, _flex,
+// _priority behind that; input_cost_per_request, max_input_tokens, deprecation_date. Others are ignored, but for tiered_pricing, which is refused;
+// sample_spec is no model.
 // A rate that is missing is not 0: without a rate for input or output a model is unpriced, tokens without a rate of their own are
 // charged as what they are (a cached token as a token of the prompt). A request whose prompt is above a threshold is charged at the
 // threshold's rates as a whole.

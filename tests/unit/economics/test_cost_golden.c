@@ -339,12 +339,21 @@ Test(cost_speculation, it_is_worth_the_replicas_that_it_saves) {
     cr_assert_eq(replicas(&in), 3);
 }
 
+Test(cost_sensitivity, without_an_api_there_is_no_verdict_to_turn) {
+    sd_cost_input in = base(12000);
+    sd_sensitivity rows[SD_SENSITIVITY_MAX];
+    int n;
+    sd_cost_sensitivity(rows, &n, &in, NULL, NULL);
+    cr_assert_eq(n, 6);
+    for (int i = 0; i < n; i++) cr_assert(!rows[i].flips && rows[i].break_even_low == 0);
+}
+
 Test(cost_sensitivity, the_largest_swing_comes_first_and_what_turns_the_verdict_is_marked) {
     sd_cost_input in = base(12000); // just below break-even
     sd_sensitivity rows[SD_SENSITIVITY_MAX];
     sd_usd_request api = frontier();
     int n;
-    sd_cost_sensitivity(rows, &n, &in, &api);
+    sd_cost_sensitivity(rows, &n, &in, &api, &api);
     cr_assert_eq(n, 6); // nothing is bought
     for (int i = 1; i < n; i++)
         cr_assert_geq(fabs(rows[i - 1].high.usd - rows[i - 1].low.usd),

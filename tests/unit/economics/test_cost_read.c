@@ -49,6 +49,12 @@ static const char litellm[] =
     "\"deprecation_date\": \"soon\"},\n"
     "\"short\": {\"input_cost_per_token\": 1e-06, \"output_cost_per_token\": 2e-06, "
     "\"max_input_tokens\": 1000},\n"
+    "\"odd-threshold\": {\"input_cost_per_token\": 1e-07, \"output_cost_per_token\": 5e-07, "
+    "\"input_cost_per_token_above_100k_tokens\": 5e-07, "
+    "\"output_cost_per_token_above_32k_tokens\": 7e-07, "
+    "\"input_cost_per_token_above_1hr\": 1, \"output_cost_per_token_above_-5k_tokens\": 1},\n"
+    "\"tiers\": {\"input_cost_per_token\": 1e-06, \"output_cost_per_token\": 2e-06, "
+    "\"tiered_pricing\": [{}]},\n"
     "\"list\": []}";
 
 static sd_prices *open_prices(void) {
@@ -120,6 +126,18 @@ Test(cost_prices, a_threshold_reprices_the_whole_request) {
     m = find("gpt-a", SD_TIER_BATCHES, 300000);
     NEAR(m.price.in.usd, 2.6);
     NEAR(m.price.out.usd, 5);
+}
+
+Test(cost_prices, any_threshold_counts_and_what_is_not_read_is_refused) {
+    sd_model_price m = find("odd-threshold", SD_TIER_STANDARD, 32000);
+    cr_assert_eq(m.above_k, 0);
+    m = find("odd-threshold", SD_TIER_STANDARD, 99000);
+    cr_assert_eq(m.above_k, 32);
+    NEAR(m.price.in.usd, 0.1);
+    NEAR(m.price.out.usd, 0.7);
+    m = find("odd-threshold", SD_TIER_STANDARD, 100001);
+    NEAR(m.price.in.usd, 0.5);
+    refuses("tiers", SD_TIER_STANDARD, 10, "tiered_pricing");
 }
 
 Test(cost_prices, a_bare_name_must_mean_one_price) {
