@@ -15,6 +15,7 @@ typedef struct {
 static bool compute(outcome *o, const sd_cost_input *in, const sd_usd_request *rival,
                     const sd_usd_request *even) {
     int64_t n;
+    *o = (outcome){0};
     if (sd_cost_replicas(&n, in, in->requests_day, NULL) != SD_OK) return false;
     o->all_in = sd_cost_per_million(in, n, in->requests_day).all_in;
     if (!rival) return true;

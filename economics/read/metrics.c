@@ -56,14 +56,19 @@ static const char *after_labels(const char *p, const char *end) {
     return NULL;
 }
 
+// A page of specdec's may have the series once more under vLLM's prefix: only one set counts.
+enum { OURS, VLLM, PREFIXES };
+static const char *const prefixes[PREFIXES] = {"specdec_", "vllm:"};
+
 // One line, end excluded, which a 0 or a line feed follows. Lines of other names are passed over.
-static sd_status take(counters *c, const char *p, const char *end, const char *path, int line,
-                      sd_error *err) {
+static sd_status take(counters sets[PREFIXES], const char *p, const char *end, const char *path,
+                      int line, sd_error *err) {
     sd_status st = SD_OK;
-    static const char *const prefixes[] = {"specdec:", "vllm:"};
     const char *name = NULL;
-    for (int i = 0; i < 2; i++)
-        if (strncmp(p, prefixes[i], strlen(prefixes[i])) == 0) name = p + strlen(prefixes[i]);
+    counters *c = NULL;
+    for (int i = 0; i < PREFIXES; i++)
+        if (strncmp(p, prefixes[i], strlen(prefixes[i])) == 0)
+            name = p + strlen(prefixes[i]), c = &sets[i];
     if (!name) return SD_OK;
     size_t len = strcspn(name, "{ \t\r\n");
     int which = find(name, len);
@@ -81,8 +86,9 @@ out:
     return st;
 }
 
+// 0 where there is nothing to divide by: less than a microsecond, or no token.
 static double over(double a, double b) {
-    return b > 0 ? a / b : 0;
+    return b > 1e-6 ? a / b : 0;
 }
 
 static void derive(sd_metrics_figures *f, const counters *c) {
@@ -110,20 +116,21 @@ static void derive(sd_metrics_figures *f, const counters *c) {
 sd_status sd_metrics_read(sd_metrics_figures *out, const char *text, size_t len, const char *path,
                           sd_error *err) {
     sd_status st = SD_OK;
-    counters c = {0};
+    counters sets[PREFIXES] = {0};
     int line = 1;
     for (const char *p = text, *end = text + len; p < end; line++) {
         const char *nl = memchr(p, '\n', (size_t)(end - p));
-        SD_TRY(take(&c, p, nl ? nl : end, path, line, err));
+        SD_TRY(take(sets, p, nl ? nl : end, path, line, err));
         p = (nl ? nl : end) + 1;
     }
-    SD_CHECK(c.found[request_prompt_tokens_count] && c.found[request_prompt_tokens_sum], err,
+    const counters *c = &sets[sets[OURS].found[request_prompt_tokens_count] ? OURS : VLLM];
+    SD_CHECK(c->found[request_prompt_tokens_count] && c->found[request_prompt_tokens_sum], err,
              SD_EFORMAT,
-             "%s: has no request_prompt_tokens of specdec: or vllm:; give a server's page /metrics",
+             "%s: has no request_prompt_tokens of specdec_ or vllm:; give a server's page /metrics",
              path);
-    SD_CHECK(c.sum[request_prompt_tokens_count] > 0, err, SD_EINVAL,
+    SD_CHECK(c->sum[request_prompt_tokens_count] >= 1, err, SD_EINVAL,
              "%s: no request has ended yet; give the page of a server that has been used", path);
-    derive(out, &c);
+    derive(out, c);
 out:
     return st;
 }

@@ -1,4 +1,4 @@
-// Load and speed out of a server's page of metrics, in Prometheus' text format: specdec's, or vLLM's, whose names it shares.
+// Load and speed out of a server's page of metrics, in Prometheus' text format: specdec's (specdec_...), or vLLM's (vllm:...), whose names it shares.
 //
 // Counters hold since the server's start. specdec's page says how long that is (busy and idle seconds); vLLM's does not, so requests
 // a day are then unknown.

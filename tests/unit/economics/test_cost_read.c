@@ -292,21 +292,23 @@ Test(cost_usage, a_wrong_line_is_named_by_its_number_and_field) {
 // ---- metrics
 
 static const char page[] =
-    "# HELP specdec:busy_seconds_total Time the engine was at work.\n"
-    "# TYPE specdec:busy_seconds_total counter\n"
-    "specdec:busy_seconds_total{model_name=\"a \\\"} 9\"} 1800\n"
-    "specdec:idle_seconds_total{model_name=\"a\"} 8200\n"
-    "specdec:slot_seconds_total{model_name=\"a\"} 3600\n"
-    "specdec:prompt_tokens_total{model_name=\"a\"} 150000\n"
-    "specdec:generation_tokens_total{model_name=\"a\"} 50000\n"
-    "specdec:prefix_cache_queries_total{model_name=\"a\"} 100000\n"
-    "specdec:prefix_cache_hits_total{model_name=\"a\"} 30000\n"
-    "specdec:request_prompt_tokens_bucket{le=\"1\"} 0\n"
-    "specdec:request_prompt_tokens_sum{model_name=\"a\"} 150000\n"
-    "specdec:request_prompt_tokens_count{model_name=\"a\"} 100\n"
-    "specdec:request_generation_tokens_sum{model_name=\"a\"} 50000\n"
-    "specdec:request_prefill_time_seconds_sum 600\n"
-    "specdec:request_decode_time_seconds_sum{model_name=\"a\"} 1200 1714820000000\n"
+    "# HELP specdec_busy_seconds_total Time the engine was at work.\n"
+    "# TYPE specdec_busy_seconds_total counter\n"
+    "specdec_busy_seconds_total{model_name=\"a \\\"} 9\"} 1800\n"
+    "specdec_idle_seconds_total{model_name=\"a\"} 8200\n"
+    "specdec_slot_seconds_total{model_name=\"a\"} 3600\n"
+    "specdec_prompt_tokens_total{model_name=\"a\"} 150000\n"
+    "specdec_generation_tokens_total{model_name=\"a\"} 50000\n"
+    "specdec_prefix_cache_queries_total{model_name=\"a\"} 100000\n"
+    "specdec_prefix_cache_hits_total{model_name=\"a\"} 30000\n"
+    "specdec_request_prompt_tokens_bucket{le=\"1\"} 0\n"
+    "specdec_request_prompt_tokens_sum{model_name=\"a\"} 150000\n"
+    "specdec_request_prompt_tokens_count{model_name=\"a\"} 100\n"
+    "specdec_request_generation_tokens_sum{model_name=\"a\"} 50000\n"
+    "specdec_request_prefill_time_seconds_sum 600\n"
+    "specdec_request_decode_time_seconds_sum{model_name=\"a\"} 1200 1714820000000\n"
+    "vllm:request_prompt_tokens_sum{model_name=\"a\"} 9\n" // again under another prefix: not counted twice
+    "vllm:request_prompt_tokens_count{model_name=\"a\"} 9\n"
     "node_load1 NaN\n";
 
 static sd_metrics_figures metrics(const char *text) {
@@ -343,7 +345,7 @@ Test(cost_metrics, vllms_page_has_no_time_but_tokens) {
 }
 
 Test(cost_metrics, what_is_no_page_or_no_count_is_refused_by_line) {
-#define COUNT(v) "specdec:request_prompt_tokens_sum 5\nspecdec:request_prompt_tokens_count" v
+#define COUNT(v) "specdec_request_prompt_tokens_sum 5\nspecdec_request_prompt_tokens_count" v
     static const struct {
         const char *text, *says;
     } cases[] = {{"", "give a server's page"},
