@@ -140,7 +140,7 @@ static json_t *logged(const sd_cost_case *c) {
 static json_t *verdict(const sd_cost_case *c, const sd_cost_result *r) {
     char says[512], turns[512];
     sd_cost_verdict(says, sizeof says, c, r);
-    sd_cost_turns(turns, sizeof turns, c, r);
+    sd_cost_turns(turns, sizeof turns, r);
     json_t *o = json_pack("{s:s, s:s, s:s}", "choice", r->own_wins ? "self" : "api", "says", says,
                           "turns", turns);
     json_object_set_new(o, "api",

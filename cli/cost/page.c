@@ -228,7 +228,7 @@ static void write_body(FILE *f, const sd_cost_case *c, const sd_cost_result *r) 
     fputs("<h1>Own replicas or an API</h1>\n", f);
     sd_cost_verdict(text, sizeof text, c, r);
     element(f, "<p class=\"verdict\">", text, "</p>\n");
-    sd_cost_turns(text, sizeof text, c, r);
+    sd_cost_turns(text, sizeof text, r);
     element(f, "<p>", text, "</p>\n");
     element(f, "<p>Speculation: ", r->speculation_says, "</p>\n");
     write_bill(f, c, r);

@@ -15,9 +15,9 @@ json_t *sd_cost_json(const sd_cost_case *c, const sd_cost_result *r);
 sd_status sd_cost_html(const char *path, const sd_cost_case *c, const sd_cost_result *r,
                        sd_error *err);
 
-/// The verdict in one sentence; what would turn it in another.
+/// The verdict in one sentence; what would turn it in another, "" where there is no API to turn to.
 void sd_cost_verdict(char *out, size_t size, const sd_cost_case *c, const sd_cost_result *r);
-void sd_cost_turns(char *out, size_t size, const sd_cost_case *c, const sd_cost_result *r);
+void sd_cost_turns(char *out, size_t size, const sd_cost_result *r);
 /// What a rival's break-even is, in a phrase: "from 13,000.4 requests a day on ..." or "never: ...".
 void sd_cost_even_says(char *out, size_t size, const sd_break_even *b);
 

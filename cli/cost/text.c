@@ -190,7 +190,7 @@ void sd_cost_print(const sd_cost_case *c, const sd_cost_result *r) {
     char text[512];
     sd_cost_verdict(text, sizeof text, c, r);
     paragraph("VERDICT", text);
-    sd_cost_turns(text, sizeof text, c, r);
+    sd_cost_turns(text, sizeof text, r);
     if (*text) paragraph("", text);
     print_bill(c, r);
     print_own(c, r);

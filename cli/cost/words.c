@@ -29,10 +29,9 @@ void sd_cost_verdict(char *out, size_t size, const sd_cost_case *c, const sd_cos
                  r->mixture);
 }
 
-void sd_cost_turns(char *out, size_t size, const sd_cost_case *c, const sd_cost_result *r) {
+void sd_cost_turns(char *out, size_t size, const sd_cost_result *r) {
     size_t n = 0;
     int found = 0;
-    (void)c;
     if (r->cheapest < 0) {
         out[0] = '\0';
         return;

@@ -190,6 +190,8 @@ VERBS = [
     Verb("eval", "eval", "--json", "--threads", "1", "-m", "tiny.gguf", "-a", "whole", "--suite", "suite.jsonl", "-n", "4", "--answers", "{out}/answers.jsonl"),
     Verb("pack", "pack", "--threads", "1", "tiny.gguf"),
     Verb("cache list", "cache", "list", "--json"),
+    Verb("cost", "cost", "--json", "--usage", "usage.jsonl", "--bench", "bench.json", "--prices", "prices.json", "--prices-date", "2026-05-04", "--api", "m", "--api", "x=1,2", "--gpu-hour", "2",
+         "--local-share", "0.5", "--html", "{out}/page.html"),
     Verb("data prepare", "data", "prepare", "--json", "data.jsonl", "-m", "tiny.gguf", "--format", "completion", "--sequence-len", "64", "-o", "{out}/p.h5"),
     Verb("data prepare, zip of chats", "data", "prepare", "chats.zip", "-m", "tiny.gguf", "--sequence-len", "64", "-o", "{out}/p.h5"),
     Verb("data stats", "data", "stats", "--json", "data.h5"),
@@ -227,6 +229,13 @@ def make_inputs(env):
     with open("suite.jsonl", "w") as f:
         f.write(json.dumps({"messages": [{"role": "user", "content": "say 1"}], "want": {"a": 1}}) + "\n")
         f.write(json.dumps({"messages": [{"role": "user", "content": "say 2"}, {"role": "assistant", "content": "two"}]}) + "\n")
+    with open("usage.jsonl", "w") as f:
+        for hour in range(30):
+            f.write(json.dumps({"time": f"2026-05-{1 + hour // 24:02d}T{hour % 24:02d}:00:00Z", "tokens": {"uncached": 100, "output": 9}, "cost": 5, "total_ms": 3}) + "\n")
+    with open("bench.json", "w") as f:
+        json.dump({"prefill_tok_s": {"64": 900.5}, "decode_tok_s": {"64": 90.5}}, f)
+    with open("prices.json", "w") as f:
+        json.dump({"v/m": {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6, "deprecation_date": "2027-01-31"}}, f)
     with open("text.txt", "w") as f:
         f.write("The quick brown fox jumps over the lazy dog. " * 8)
     with open("recipe.yaml", "w") as f:

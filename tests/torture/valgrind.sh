@@ -39,6 +39,7 @@ under() { # NAME VERB...
 }
 under tokenize tokenize --json -m tiny.gguf "hello there"
 under inspect inspect --json tiny.gguf
+under cost cost --requests-day 500 --in 1500 --out 500 --prefill-tok-s 8000 --decode-tok-s 1500 --gpu-hour 2 --api x=2.5,10 --html page.html
 under generate generate --threads 1 -m tiny.gguf -n 4 -p "hello there" --chat
 under "data prepare" data prepare data.jsonl -m tiny.gguf --sequence-len 64 -o data.h5
 under "data stats" data stats data.h5

@@ -186,6 +186,29 @@ Test(cost_properties, twice_the_utilisation_halves_the_price_of_rented_gpus) {
     }
 }
 
+Test(cost_properties, an_apis_price_is_monotone_in_each_rate_and_count) {
+    for (int i = 0; i < DRAWS / 10; i++) {
+        sd_cost_input in = draw(i);
+        double rate[7];
+        for (int k = 0; k < 7; k++) rate[k] = unit(i, 800 + k) < 0.2 ? 0 : 20 * unit(i, 810 + k);
+        in.cached_share = 0.4 * unit(i, 820), in.write_5m_share = 0.3 * unit(i, 821);
+        in.write_1h_share = 0.3 * unit(i, 822), in.reasoning_share = unit(i, 823);
+        double tokens = 0.5 + unit(i, 824), before = -1;
+        for (int k = -1; k < 10; k++) { // one more of one thing at a time
+            if (k >= 0 && k < 7) rate[k] += unit(i, 830 + k);
+            if (k == 7) in.tokens_in *= 1 + unit(i, 840);
+            if (k == 8) in.tokens_out *= 1 + unit(i, 841);
+            if (k == 9) tokens *= 1 + unit(i, 842);
+            sd_api_price p = {{rate[0]}, {rate[1]}, {rate[2]}, {rate[3]},
+                              {rate[4]}, {rate[5]}, {rate[6]}};
+            double usd = sd_api_request(&p, &in, tokens).usd;
+            cr_assert(isfinite(usd) && usd >= 0 && usd >= before * (1 - 1e-12),
+                      "draw %d, step %d: %g after %g", i, k, usd, before);
+            before = usd;
+        }
+    }
+}
+
 // Own bill less the API's at a load; false: too many replicas.
 static bool difference(double *usd, const sd_cost_input *in, sd_usd_request api, double q) {
     sd_cost_input at = *in;
