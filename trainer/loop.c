@@ -1,6 +1,6 @@
-// Everything here happens once a step and costs nothing beside the pass, except AdamW's walk over
-// the parameters. The order matters: parameters move, then the step is evaluated, then it
-// is recorded, then saved; a kill between any two of these repeats from the last save.
+// Everything here happens once a step and costs nothing beside the pass. The order matters:
+// parameters move, then the step is evaluated, then it is recorded, then saved; a kill between any
+// two of these repeats from the last save.
 #include "trainer/loop.h"
 
 #include "base/clock.h"
@@ -14,7 +14,8 @@
 
 typedef struct {
     sd_loop *l;
-    float *grad; // [n]
+    sd_learner_range *range; // parameters with one learning rate
+    int ranges;
     sd_batch batch;
     int64_t *item; // items of a micro-batch
     int64_t item_cap;
@@ -32,7 +33,8 @@ static sd_status save(work *w, sd_error *err) {
     double now = sd_now_s();
     l->c->state.wall_s += now - w->started;
     w->started = now;
-    sd_status st = sd_checkpoint_save(l->checkpoints, l->c, NULL, err);
+    sd_status st = l->learner->read(l->learner->ctx, true, err);
+    if (st == SD_OK) st = sd_checkpoint_save(l->checkpoints, l->c, NULL, err);
     if (st == SD_OK) w->saved = l->c->state.step;
     if (st == SD_OK && l->metrics) st = sd_metrics_plot(l->metrics, err);
     return st;
@@ -71,40 +73,48 @@ static sd_status reserve_items(work *w, int64_t n, sd_error *err) {
 static sd_status accumulate(work *w, int64_t n, sd_train_sum *sum, sd_error *err) {
     sd_loop *l = w->l;
     sd_status st = SD_OK;
-    memset(w->grad, 0, l->c->n * sizeof *w->grad);
-    *sum = (sd_train_sum){0};
     for (int64_t at = 0; at < n;) {
         if (stopping(w)) return SD_EINTERRUPTED;
         int m = micro_batch(l->order.rows, w->item + at, n - at, l->micro_batch_tokens);
         SD_TRY(sd_batch_fill(&w->batch, l->order.rows, w->item + at, m, err));
-        SD_TRY(l->pass.accumulate(l->pass.ctx, l->c->theta, w->grad, &w->batch.batch, sum, err));
+        SD_TRY(l->learner->accumulate(l->learner->ctx, &w->batch.batch, err));
         at += m;
         if (l->metrics && at < n) sd_metrics_busy(l->metrics, "step's rows", at, n);
+    }
+    SD_TRY(l->learner->finish(l->learner->ctx, sum, err));
+out:
+    return st;
+}
+
+/// One range of everything, or each A and each B with its own learning rate (LoRA+).
+static sd_status cut_ranges(work *w, sd_error *err) {
+    sd_status st = SD_OK;
+    const sd_lora_layout *lay = w->l->layout;
+    const double ratio = w->l->recipe->adapter.lr_ratio;
+    const bool apart = lay && ratio != 1;
+    w->range = sd_alloc(apart ? 2 * (size_t)lay->n_linears : 1, sizeof *w->range);
+    SD_CHECK_ALLOC(w->range, err);
+    if (!apart) w->range[w->ranges++] = (sd_learner_range){0, w->l->c->n, 1};
+    for (int i = 0; apart && i < lay->n_linears; i++) {
+        const sd_lora_slot *s = &lay->slot[i];
+        if (!s->r) continue;
+        w->range[w->ranges++] = (sd_learner_range){s->a, (size_t)s->r * (size_t)s->in, 1};
+        w->range[w->ranges++] = (sd_learner_range){s->b, (size_t)s->r * (size_t)s->out, ratio};
     }
 out:
     return st;
 }
 
-/// AdamW over everything, or over each A and each B with its own learning rate (LoRA+).
-static void update(work *w, double scale, double lr) {
+static sd_status update(work *w, double lr, sd_error *err) {
     sd_loop *l = w->l;
     const sd_recipe *r = l->recipe;
-    sd_adamw_options o = {r->train.beta1, r->train.beta2, r->train.epsilon, r->train.weight_decay};
-    float *theta = l->c->theta, *m = l->c->m, *v = l->c->v;
-    int64_t t = l->c->state.step - l->c->state.skipped + 1;
-    if (!l->layout || r->adapter.lr_ratio == 1) {
-        sd_adamw_step(theta, m, v, w->grad, l->c->n, scale, lr, t, &o, l->pool);
-        return;
-    }
-    for (int i = 0; i < l->layout->n_linears; i++) {
-        const sd_lora_slot *s = &l->layout->slot[i];
-        if (!s->r) continue;
-        size_t a = (size_t)s->r * (size_t)s->in, b = (size_t)s->r * (size_t)s->out;
-        sd_adamw_step(theta + s->a, m + s->a, v + s->a, w->grad + s->a, a, scale, lr, t, &o,
-                      l->pool);
-        sd_adamw_step(theta + s->b, m + s->b, v + s->b, w->grad + s->b, b, scale,
-                      lr * r->adapter.lr_ratio, t, &o, l->pool);
-    }
+    const sd_learner_update u = {
+        .adamw = {r->train.beta1, r->train.beta2, r->train.epsilon, r->train.weight_decay},
+        .lr = lr,
+        .step = l->c->state.step - l->c->state.skipped + 1,
+        .range = w->range,
+        .ranges = w->ranges};
+    return l->learner->update(l->learner->ctx, &u, err);
 }
 
 static sd_status one_step(work *w, sd_metric *row, sd_error *err) {
@@ -121,14 +131,15 @@ static sd_status one_step(work *w, sd_metric *row, sd_error *err) {
     double lr = sd_schedule_lr(&w->schedule, s->step), scale = 0, norm = 0;
     if (sum.supervised > 0) {
         scale = 1 / (double)sum.supervised;
-        norm = sd_grad_norm(w->grad, l->c->n, scale, l->pool);
+        SD_TRY(
+            l->learner->norm(l->learner->ctx, &norm, scale, l->recipe->train.max_grad_norm, err));
     }
     SD_CHECK(isfinite(norm) && isfinite(sum.loss), err, SD_EMISMATCH,
              "step %lld: loss %g, gradient norm %g: the run has diverged; lower "
              "train.learning_rate (%g) and begin anew",
              (long long)s->step + 1, sum.loss * scale, norm, l->recipe->train.learning_rate);
     if (sum.supervised > 0) {
-        update(w, scale * sd_clip_factor(norm, l->recipe->train.max_grad_norm), lr);
+        SD_TRY(update(w, lr, err));
     } else { // nothing to learn: the step is counted, the parameters and their moments stay
         s->skipped++;
     }
@@ -167,10 +178,11 @@ static sd_status evaluate(work *w, double *mean, sd_error *err) {
         for (int64_t i = 0; i < left; i++) w->item[i] = at + i;
         int m = micro_batch(rows, w->item, left, l->micro_batch_tokens);
         SD_TRY(sd_batch_fill(&w->batch, rows, w->item, m, err));
-        SD_TRY(l->pass.loss(l->pass.ctx, l->c->theta, &w->batch.batch, &sum, err));
+        SD_TRY(l->learner->loss(l->learner->ctx, &w->batch.batch, err));
         at += m;
         if (l->metrics) sd_metrics_busy(l->metrics, "evaluating", at, rows->n);
     }
+    SD_TRY(l->learner->finish(l->learner->ctx, &sum, err));
     SD_CHECK(sum.supervised > 0, err, SD_EFORMAT,
              "the held-out records have no supervised token; check data.eval and data.loss_on");
     *mean = sum.loss / (double)sum.supervised;
@@ -182,13 +194,15 @@ out:
     return st;
 }
 
-static void take_eval(work *w, double loss) {
+static sd_status take_eval(work *w, double loss, sd_error *err) {
+    sd_status st = SD_OK;
     sd_loop *l = w->l;
     sd_train_state *s = &l->c->state;
     bool better = !s->has_best || loss < s->best_loss;
     s->last_eval = loss;
     s->eval_due = false;
     if (better) {
+        SD_TRY(l->learner->read(l->learner->ctx, false, err));
         memcpy(l->c->best, l->c->theta, l->c->n * sizeof *l->c->best);
         s->has_best = true;
         s->best_loss = loss;
@@ -197,6 +211,8 @@ static void take_eval(work *w, double loss) {
     } else if (++s->evals_without_gain >= l->recipe->eval.patience && l->recipe->eval.patience) {
         s->stopped = true;
     }
+out:
+    return st;
 }
 
 /// Evaluates when it is time, writes the step's row, saves when it is time.
@@ -207,7 +223,7 @@ static sd_status after_step(work *w, sd_metric *row, sd_error *err) {
     row->eval_loss = NAN;
     if (s->eval_due) {
         SD_TRY(evaluate(w, &row->eval_loss, err));
-        take_eval(w, row->eval_loss);
+        SD_TRY(take_eval(w, row->eval_loss, err));
     }
     row->step = s->step;
     row->loss = s->loss, row->lr = s->lr, row->grad_norm = s->grad_norm;
@@ -239,11 +255,12 @@ sd_status sd_loop_run(sd_loop *l, sd_error *err) {
     sd_status st = SD_OK;
     work w = {.l = l, .started = sd_now_s(), .saved = l->c->state.step ? l->c->state.step : -1};
     sd_train_state *s = &l->c->state;
+    const sd_learner_arrays arrays = {l->c->theta, l->c->m, l->c->v};
     w.schedule = schedule_of(l);
-    w.grad = sd_alloc(l->c->n, sizeof *w.grad);
-    SD_CHECK_ALLOC(w.grad, err);
+    SD_TRY(cut_ranges(&w, err));
     SD_CHECK(l->order.rows->n > 0, err, SD_EFORMAT,
              "there is no training record; check data.train and data.val_size");
+    SD_TRY(l->learner->attach(l->learner->ctx, &arrays, err));
     if (s->eval_due) {                  // the evaluation that an interruption cut short
         sd_metric row = {.tok_s = NAN}; // the step's time went with the process that did it
         SD_TRY(after_step(&w, &row, err));
@@ -267,9 +284,10 @@ sd_status sd_loop_run(sd_loop *l, sd_error *err) {
                "check data.loss_on, or take more rows for a step",
                (long long)s->skipped, (long long)s->step);
     }
+    SD_TRY(l->learner->read(l->learner->ctx, false, err));
 out:
     if (st == SD_EINTERRUPTED) st = interrupted(&w, err);
-    free(w.grad);
+    free(w.range);
     free(w.item);
     sd_batch_free(&w.batch);
     return st;

@@ -1,6 +1,6 @@
 // The training loop: steps, accumulation, clipping, AdamW, evaluation, checkpoints, metrics. It
-// knows the model only as two functions over a flat vector of parameters, so a test can put any
-// differentiable thing behind it.
+// knows the model only as a learner (trainer/pass/learner.h): parameters, their gradient and their
+// state, wherever these lie.
 //
 // A step's gradient is the sum over its micro-batches divided by the supervised tokens of the whole
 // step. The state that a checkpoint holds is always that of a whole number of steps: an
@@ -9,28 +9,18 @@
 
 #include "trainer/batches.h"
 #include "trainer/checkpoint.h"
-#include "trainer/optim/adamw.h"
 #include "trainer/optim/schedule.h"
+#include "trainer/pass/learner.h"
 #include "trainer/recipe/recipe.h"
 #include "trainer/report/metrics.h"
 
 typedef struct {
-    void *ctx;
-    /// grad [n] += d(sum of losses)/d theta; sum += this batch's.
-    sd_status (*accumulate)(void *ctx, const float *theta, float *grad, const sd_train_batch *b,
-                            sd_train_sum *sum, sd_error *err);
-    sd_status (*loss)(void *ctx, const float *theta, const sd_train_batch *b, sd_train_sum *sum,
-                      sd_error *err);
-} sd_pass;
-
-typedef struct {
     const sd_recipe *recipe; // resolved
-    sd_pass pass;
+    const sd_learner *learner;
     sd_order order;               // over the training rows
     const sd_rows *eval;          // n 0: no evaluation
     const sd_lora_layout *layout; // NULL: one learning rate for all
-    sd_pool *pool;
-    int64_t steps; // of the whole run
+    int64_t steps;                // of the whole run
     int micro_batch_tokens;
     sd_checkpoint *c; // state, theta, m, v, best: the caller's; step 0 or resumed
     sd_checkpoints *checkpoints;

@@ -21,7 +21,7 @@
 extern "C" {
 #endif
 
-enum { SD_CUDA_ABI = 2, SD_CUDA_BUILD_BYTES = 65 };
+enum { SD_CUDA_ABI = 3, SD_CUDA_BUILD_BYTES = 65 };
 enum { SD_CUDA_ENOMEM = 2 }; // cudaErrorMemoryAllocation
 
 // The build's hash, which the compiler is given as SD_CUDA_BUILD_ID where a file says it.
@@ -68,6 +68,8 @@ typedef struct {
     int (*event_close)(sd_cuda_event *e);
     int (*event_record)(sd_cuda_event *e, sd_cuda_stream *s);
     int (*event_wait)(sd_cuda_event *e); // the host waits for its last record
+    /// What is queued on s from now on comes behind e's last record, which may stand on any stream.
+    int (*stream_follow)(sd_cuda_stream *s, sd_cuda_event *e);
 
     // ---- graphs: what a stream was given while it recorded, started as one. Pointers and sizes are those of then; what they
     // point to is read when it runs.
@@ -124,6 +126,15 @@ typedef struct {
     int (*head_loss)(const sd_cuda_head *a, sd_cuda_stream *s);
     int (*head_gradient)(float *dh, void *p, const sd_cuda_head *a, const void *W, int v0, int n_v,
                          sd_cuda_stream *s);
+
+    int (*gradient_add)(float *sum, const float *parts, size_t n, size_t stride, int count,
+                        bool begins, sd_cuda_stream *s);
+    size_t (*grad_partials)(size_t n);
+    int (*grad_norm)(double *norm, double *factor, double *partial, const float *grad, size_t n,
+                     double scale, double max_norm, sd_cuda_stream *s);
+    int (*adamw)(float *theta, float *m, float *v, const float *grad, size_t n,
+                 const double *factor, double lr, int64_t step, const sd_cuda_adamw_options *o,
+                 sd_cuda_stream *s);
 
     // ---- wide products, as blas/blas.h has them
 

@@ -98,6 +98,10 @@ static int event_wait(sd_cuda_event *e) {
     emu::event_synchronise(e);
     return 0;
 }
+static int stream_follow(sd_cuda_stream *s, sd_cuda_event *e) {
+    emu::stream_wait(s, e);
+    return 0;
+}
 
 // ---- graphs
 
@@ -236,7 +240,7 @@ static sd_cuda_device make_table() {
     d.host_alloc = host_alloc, d.host_free = host_free, d.copy = copy;
     d.stream_open = stream_open, d.stream_close = stream_close, d.stream_wait = stream_wait;
     d.event_open = event_open, d.event_close = event_close;
-    d.event_record = event_record, d.event_wait = event_wait;
+    d.event_record = event_record, d.event_wait = event_wait, d.stream_follow = stream_follow;
     d.capture_begin = capture_begin, d.capture_end = capture_end;
     d.graph_launch = graph_launch, d.graph_close = graph_close;
     sd_cuda_set_operations(&d);

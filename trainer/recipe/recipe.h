@@ -42,6 +42,7 @@ typedef enum { SD_SCALING_STANDARD, SD_SCALING_RSLORA } sd_lora_scaling;
 typedef enum { SD_EOT_TURN, SD_EOT_NONE } sd_eot_label;
 typedef enum { SD_TRAIN_DEVICE_AUTO, SD_TRAIN_DEVICE_CPU, SD_TRAIN_DEVICE_CUDA } sd_train_device;
 #define SD_TRAIN_DEVICES "auto|cpu|cuda"
+typedef enum { SD_RESUME_SAME, SD_RESUME_ANY } sd_resume_kernels;
 typedef enum { SD_EMPTY_LABELS_ERROR, SD_EMPTY_LABELS_SKIP } sd_empty_labels;
 
 typedef struct {
@@ -101,6 +102,7 @@ typedef struct {
     struct {
         int64_t every, keep;
         const char *resume;
+        sd_resume_kernels kernels;
     } checkpoint;
     struct {
         int64_t every;

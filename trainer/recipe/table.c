@@ -118,6 +118,10 @@ const sd_recipe_key sd_recipe_keys[] = {
     KEY("checkpoint.keep", INT, checkpoint.keep, "3", "newest checkpoints", RANGE(1, 1000)),
     KEY("checkpoint.resume", STRING, checkpoint.resume, "auto",
         "auto, never or a checkpoint's path", KIND(PLAIN)),
+    KEY("checkpoint.kernels", ENUM, checkpoint.kernels, "same",
+        "same: gone on from where it was made, to the same bytes; any: also on another device or "
+        "processor, which rounds otherwise",
+        WORDS("same|any")),
 
     KEY("log.every", INT, log.every, "1", "between lines", RANGE(1, 1e6), UNIT("steps")),
     KEY("log.sinks", LIST, log.sinks, "tty,csv,plot", "where progress goes", KIND(LIST),
@@ -148,7 +152,8 @@ const sd_recipe_key sd_recipe_keys[] = {
     {.o.name = NULL}};
 
 // sd_option_set and this room's readers of the table write and read an enum as an int.
-_Static_assert(sizeof(sd_train_compute) == sizeof(int) && sizeof(sd_train_device) == sizeof(int),
+_Static_assert(sizeof(sd_train_compute) == sizeof(int) && sizeof(sd_train_device) == sizeof(int) &&
+                   sizeof(sd_resume_kernels) == sizeof(int),
                "an enum is not of an int's size");
 
 _Static_assert(sizeof sd_recipe_keys / sizeof sd_recipe_keys[0] <= SD_RECIPE_MAX_KEYS,

@@ -1,4 +1,4 @@
-// Where a run trains: the pass of a device behind the loop's two functions.
+// Where a run trains: which device has what learns.
 #include "base/log.h"
 #include "model/cuda/memory.h"
 #include "trainer/pass/cuda/pass.h"
@@ -31,43 +31,10 @@ sd_status sd_run_plan_pass(sd_train_plan_report *out, const sd_recipe *r, const 
     return sd_train_plan(out, base->model, &base->layout, o, sd_pool_threads(base->pool), err);
 }
 
-// ---- the loop's view of the pass
-
-static sd_status cpu_accumulate(void *ctx, const float *theta, float *grad, const sd_train_batch *b,
-                                sd_train_sum *sum, sd_error *err) {
-    return sd_train_accumulate(ctx, theta, grad, b, sum, err);
-}
-static sd_status cpu_loss(void *ctx, const float *theta, const sd_train_batch *b, sd_train_sum *sum,
-                          sd_error *err) {
-    return sd_train_loss(ctx, theta, b, sum, err);
-}
-static sd_status cuda_accumulate(void *ctx, const float *theta, float *grad,
-                                 const sd_train_batch *b, sd_train_sum *sum, sd_error *err) {
-    return sd_cuda_train_accumulate(ctx, theta, grad, b, sum, err);
-}
-static sd_status cuda_loss(void *ctx, const float *theta, const sd_train_batch *b,
-                           sd_train_sum *sum, sd_error *err) {
-    return sd_cuda_train_loss(ctx, theta, b, sum, err);
-}
-
-sd_status sd_run_open_pass(sd_run_pass *out, const sd_recipe *r, const sd_run_base *base,
-                           const sd_train_options *o, sd_error *err) {
-    sd_status st = SD_OK;
-    *out = (sd_run_pass){0};
-    if (r->device.kind == SD_TRAIN_DEVICE_CUDA) {
-        SD_TRY(sd_cuda_train_open(&out->cuda, base->model, &base->layout, base->pool, o,
-                                  (int)r->device.index, err));
-        out->pass = (sd_pass){out->cuda, cuda_accumulate, cuda_loss};
-    } else {
-        SD_TRY(sd_train_open(&out->cpu, base->model, &base->layout, base->pool, o, err));
-        out->pass = (sd_pass){out->cpu, cpu_accumulate, cpu_loss};
-    }
-out:
-    return st;
-}
-
-void sd_run_close_pass(sd_run_pass *p) {
-    sd_train_close(p->cpu);
-    sd_cuda_train_close(p->cuda);
-    *p = (sd_run_pass){0};
+sd_status sd_run_open_learner(sd_learner *out, const sd_recipe *r, const sd_run_base *base,
+                              const sd_train_options *o, sd_error *err) {
+    if (r->device.kind == SD_TRAIN_DEVICE_CUDA)
+        return sd_cuda_learner_open(out, base->model, &base->layout, base->pool, o,
+                                    (int)r->device.index, err);
+    return sd_learner_open_cpu(out, base->model, &base->layout, base->pool, o, err);
 }

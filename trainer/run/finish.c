@@ -19,7 +19,7 @@ static bool takes_best(const sd_run_trained *in) {
     return in->recipe->eval.keep_best && in->c->state.has_best;
 }
 
-static const float *exported(const sd_run_trained *in) {
+static float *exported(const sd_run_trained *in) {
     return takes_best(in) ? in->c->best : in->c->theta;
 }
 
@@ -45,7 +45,7 @@ out:
     return st;
 }
 
-sd_status sd_run_collect_text(sd_run_text *out, const sd_run_trained *in, const sd_pass *pass,
+sd_status sd_run_collect_text(sd_run_text *out, const sd_run_trained *in, const sd_learner *learner,
                               int max_tokens, sd_error *err) {
     sd_status st = SD_OK;
     sd_train_sum sum = {0};
@@ -60,7 +60,9 @@ sd_status sd_run_collect_text(sd_run_text *out, const sd_run_trained *in, const 
     SD_CHECK_ALLOC(segment, err);
     sd_train_batch b = {
         .rows = 1, .T = out->n, .token = out->token, .label = out->token, .segment = segment};
-    SD_TRY(pass->loss(pass->ctx, exported(in), &b, &sum, err));
+    SD_TRY(learner->attach(learner->ctx, &(sd_learner_arrays){.theta = exported(in)}, err));
+    SD_TRY(learner->loss(learner->ctx, &b, err));
+    SD_TRY(learner->finish(learner->ctx, &sum, err));
     out->loss = sum.loss / (double)sum.supervised;
 out:
     free(segment);

@@ -71,14 +71,9 @@ sd_status sd_run_choose_device(sd_recipe *r, bool resumes, sd_error *err);
 sd_status sd_run_plan_pass(sd_train_plan_report *out, const sd_recipe *r, const sd_run_base *base,
                            const sd_train_options *o, sd_error *err);
 
-typedef struct {
-    sd_pass pass; // of the one that is open
-    sd_train *cpu;
-    struct sd_cuda_train *cuda;
-} sd_run_pass;
-sd_status sd_run_open_pass(sd_run_pass *out, const sd_recipe *r, const sd_run_base *base,
-                           const sd_train_options *o, sd_error *err);
-void sd_run_close_pass(sd_run_pass *p); // harmless on a zeroed one
+/// What learns there. Closed by sd_learner_close.
+sd_status sd_run_open_learner(sd_learner *out, const sd_recipe *r, const sd_run_base *base,
+                              const sd_train_options *o, sd_error *err);
 
 // ---- resolve.c: what auto becomes
 
@@ -105,9 +100,10 @@ sd_status sd_run_choose_start(sd_run_start *out, sd_recipe *recipe, const char *
 sd_status sd_run_init_parameters(sd_checkpoint *c, const sd_recipe *recipe, const sd_run_base *base,
                                  sd_error *err);
 /// The checkpoint's parameters and state where there is one; refuses another base or other data,
-/// version or kernels.
-sd_status sd_run_load_start(sd_checkpoint *c, const sd_run_start *start, const sd_run_base *base,
-                            const sd_run_data *data, const char *kernels, sd_error *err);
+/// version or, unless checkpoint.kernels says any, kernels.
+sd_status sd_run_load_start(sd_checkpoint *c, const sd_run_start *start, const sd_recipe *recipe,
+                            const sd_run_base *base, const sd_run_data *data, const char *kernels,
+                            sd_error *err);
 
 // ---- manifest.c
 
@@ -142,8 +138,8 @@ typedef struct {
     int ctx;     // positions that a sequence of the run may have
 } sd_run_text;
 
-/// Collects the text and runs the trainer on it, at most max_tokens tokens of it.
-sd_status sd_run_collect_text(sd_run_text *out, const sd_run_trained *in, const sd_pass *pass,
+/// Collects the text and runs the trainer on it, at most max_tokens tokens of it. The learner has the exported parameters from then on.
+sd_status sd_run_collect_text(sd_run_text *out, const sd_run_trained *in, const sd_learner *learner,
                               int max_tokens, sd_error *err);
 /// Writes and verifies everything. The trainer's memory is not needed any more.
 sd_status sd_run_finish(sd_run_verification *out, const sd_run_trained *in, const sd_run_text *text,

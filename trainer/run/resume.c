@@ -1,10 +1,12 @@
 // The start of a run. The rule of `auto`: a finished run is left alone, a run with a checkpoint
 // that verifies goes on from the newest, an empty folder begins. Going on is refused unless
 // everything that changes the numbers is what it was: each key of the recipe, the base's bytes, the
-// data's bytes, the bytes of an adapter that was continued, the version, the instruction set. A run
-// that version 0.4 began keeps that version's learning-rate schedule and labels.
+// data's bytes, the bytes of an adapter that was continued, the version, the device and its
+// kernels. Under checkpoint.kernels=any the last may be others: the state goes on, rounded otherwise.
+// A run that version 0.4 began keeps that version's learning-rate schedule and labels.
 #include "base/files/file.h"
 #include "base/files/path.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "kernels/train/gemm_packed.h"
 #include "model/adapter/adapter.h"
@@ -31,13 +33,15 @@ static sd_status refuse_difference(const sd_recipe *old, const sd_recipe *now, c
 }
 
 /// Compares with the recipe that the run or checkpoint at `what` resolved: keys that say auto now
-/// take its values, other differences are refused.
+/// take its values, other differences are refused, but for the device's kind where that may be
+/// another.
 static sd_status hold_against(sd_recipe *recipe, const char *text, size_t len, const char *what,
-                              sd_error *err) {
+                              bool elsewhere, sd_error *err) {
     sd_recipe old;
     sd_status st = sd_recipe_parse(&old, what, text, len, NULL, 0, err);
     if (st == SD_OK) {
         sd_recipe_adopt_auto(recipe, &old);
+        if (elsewhere) old.device.kind = recipe->device.kind;
         st = refuse_difference(&old, recipe, what, err);
     }
     sd_recipe_free(&old);
@@ -50,7 +54,7 @@ static sd_status check_finished(sd_recipe *recipe, const char *dir, sd_error *er
     size_t len;
     SD_CHECK_ALLOC(path, err);
     SD_TRY(sd_file_read(&text, &len, path, SD_YAML_MAX_BYTES, err));
-    SD_TRY(hold_against(recipe, text, len, path, err));
+    SD_TRY(hold_against(recipe, text, len, path, false, err));
 out:
     free(path);
     free(text);
@@ -84,7 +88,8 @@ static sd_status adopt_checkpoint(sd_run_start *s, sd_recipe *recipe, sd_error *
     sd_status st = SD_OK;
     sd_checkpoint c = {0};
     SD_TRY(sd_checkpoint_peek(&c, s->from, err));
-    SD_TRY(hold_against(recipe, c.recipe.data ? c.recipe.data : "", c.recipe.len, s->from, err));
+    SD_TRY(hold_against(recipe, c.recipe.data ? c.recipe.data : "", c.recipe.len, s->from,
+                        recipe->checkpoint.kernels == SD_RESUME_ANY, err));
     s->of_0_4 = !c.state.schedule[0];
 out:
     sd_checkpoint_free_recipe(&c);
@@ -189,7 +194,8 @@ static sd_status refuse_kernels(const char *from, const char *was, const char *i
     return sd_fail(
         err, SD_EINVAL,
         "%s: was made with the %s kernels, this process uses %s, whose rounding differs; "
-        "%s%s, or begin anew with --resume never",
+        "%s%s, or go on all the same with checkpoint.kernels=any, or begin anew with --resume "
+        "never",
         from, was, is,
         sd_gemm_packed_named(was)       ? "set SPECDEC_ISA="
         : strncmp(was, "cuda-", 5) == 0 ? "resume on a CUDA device and cuBLASLt of "
@@ -203,8 +209,22 @@ static bool rounds_alike(const char *version) {
     return strcmp(version, names[0]) == 0 || strcmp(version, names[1]) == 0;
 }
 
-sd_status sd_run_load_start(sd_checkpoint *c, const sd_run_start *start, const sd_run_base *base,
-                            const sd_run_data *data, const char *kernels, sd_error *err) {
+/// The kernels of the state from here on.
+static sd_status settle_kernels(sd_train_state *s, const char *from, const char *kernels,
+                                sd_resume_kernels may, sd_error *err) {
+    if (may != SD_RESUME_ANY || strcmp(s->kernels, kernels) == 0)
+        return refuse_kernels(from, s->kernels, kernels, err);
+    sd_log(SD_LOG_WARN,
+           "%s: was made with the %s kernels; from step %lld on it is the %s kernels, whose "
+           "rounding differs",
+           from, s->kernels[0] ? s->kernels : "unnamed", (long long)s->step + 1, kernels);
+    snprintf(s->kernels, sizeof s->kernels, "%s", kernels);
+    return SD_OK;
+}
+
+sd_status sd_run_load_start(sd_checkpoint *c, const sd_run_start *start, const sd_recipe *recipe,
+                            const sd_run_base *base, const sd_run_data *data, const char *kernels,
+                            sd_error *err) {
     sd_status st = SD_OK;
     const char *from = start->from;
     // The data is identified by what it was made from: the container may hold more than the rows.
@@ -224,7 +244,7 @@ sd_status sd_run_load_start(sd_checkpoint *c, const sd_run_start *start, const s
                  "%s: was made by version %s of specdec, this is %s, whose rounding may differ; "
                  "resume with that version, or begin anew",
                  from, was->version, SPECDEC_VERSION);
-        SD_TRY(refuse_kernels(from, was->kernels, kernels, err));
+        SD_TRY(settle_kernels(&c->state, from, kernels, recipe->checkpoint.kernels, err));
     } else {
         c->state = now;
         snprintf(c->state.kernels, sizeof c->state.kernels, "%s", kernels);

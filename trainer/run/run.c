@@ -25,11 +25,11 @@ typedef struct {
     sd_buf resolved; // text of recipe.resolved.yaml
     sd_checkpoint c; // borrows it
     sd_metrics *metrics;
-    sd_run_pass trainer;
+    sd_learner learner;
 } run;
 
 static void run_close(run *r) {
-    sd_run_close_pass(&r->trainer);
+    sd_learner_close(&r->learner);
     sd_metrics_close(r->metrics);
     sd_run_close_data(&r->data);
     sd_run_close_base(&r->base);
@@ -91,7 +91,8 @@ static sd_status prepare(run *r, bool plan_only, sd_error *err) {
     r->resolved = sd_buf_make(1 << 20);
     SD_TRY(sd_recipe_text(&r->recipe, &r->resolved, err));
     if (r->start.finished) goto out;
-    SD_TRY(sd_run_load_start(&r->c, &r->start, &r->base, &r->data, p->plan.kernels, err));
+    SD_TRY(
+        sd_run_load_start(&r->c, &r->start, &r->recipe, &r->base, &r->data, p->plan.kernels, err));
     r->c.recipe = r->resolved;
     p->state = r->c.state;
     p->started_at = r->c.state.step;
@@ -182,11 +183,10 @@ static sd_status run_loop(run *r, sd_checkpoints *checkpoints, const char *hint,
     sd_status st = SD_OK;
     sd_run_report *p = &r->report;
     sd_loop loop = {.recipe = &r->recipe,
-                    .pass = r->trainer.pass,
+                    .learner = &r->learner,
                     .order = r->data.order,
                     .eval = &r->data.eval,
                     .layout = &r->base.layout,
-                    .pool = r->base.pool,
                     .steps = r->data.counts.steps,
                     .micro_batch_tokens = (int)r->recipe.train.micro_batch_tokens,
                     .c = &r->c,
@@ -219,8 +219,8 @@ static sd_status finish(run *r, sd_error *err) {
                               .last_loss = r->report.last_loss};
     free(r->c.m), r->c.m = NULL; // what comes now needs the memory and not the optimiser
     free(r->c.v), r->c.v = NULL;
-    SD_TRY(sd_run_collect_text(&text, &trained, &r->trainer.pass, r->pass.max_tokens, err));
-    sd_run_close_pass(&r->trainer);
+    SD_TRY(sd_run_collect_text(&text, &trained, &r->learner, r->pass.max_tokens, err));
+    sd_learner_close(&r->learner);
     SD_TRY(sd_run_finish(&r->report.verified, &trained, &text, err));
 out:
     free(text.token);
@@ -240,7 +240,7 @@ static sd_status train(run *r, sd_error *err) {
     if (r->o->begins) r->o->begins();
     sd_run_keep_folder(&r->folder);
     SD_TRY(settle_folder(r, &checkpoints, err));
-    SD_TRY(sd_run_open_pass(&r->trainer, &r->recipe, &r->base, &r->pass, err));
+    SD_TRY(sd_run_open_learner(&r->learner, &r->recipe, &r->base, &r->pass, err));
     SD_TRY(run_loop(r, &checkpoints, hint ? hint : r->o->resume_hint, err));
     SD_TRY(finish(r, err));
 out:

@@ -31,6 +31,10 @@ static inline void sd_cuda_set_operations(sd_cuda_device *d) {
     d->head_chunk = sd_cuda_head_chunk;
     d->head_loss = sd_cuda_head_loss;
     d->head_gradient = sd_cuda_head_gradient;
+    d->gradient_add = sd_cuda_gradient_add;
+    d->grad_partials = sd_cuda_grad_partials;
+    d->grad_norm = sd_cuda_grad_norm;
+    d->adamw = sd_cuda_adamw;
     d->blas_close = sd_cuda_blas_close;
     d->blas_multiply = sd_cuda_blas_multiply;
 }

@@ -90,6 +90,9 @@ static int event_record(sd_cuda_event *e, sd_cuda_stream *s) {
 static int event_wait(sd_cuda_event *e) {
     return taken(cudaEventSynchronize((cudaEvent_t)e));
 }
+static int stream_follow(sd_cuda_stream *s, sd_cuda_event *e) {
+    return taken(cudaStreamWaitEvent((cudaStream_t)s, (cudaEvent_t)e, 0));
+}
 
 // ---- graphs
 
@@ -124,7 +127,7 @@ static sd_cuda_device make_table() {
     d.host_alloc = host_alloc, d.host_free = host_free, d.copy = copy;
     d.stream_open = stream_open, d.stream_close = stream_close, d.stream_wait = stream_wait;
     d.event_open = event_open, d.event_close = event_close;
-    d.event_record = event_record, d.event_wait = event_wait;
+    d.event_record = event_record, d.event_wait = event_wait, d.stream_follow = stream_follow;
     d.capture_begin = capture_begin, d.capture_end = capture_end;
     d.graph_launch = graph_launch, d.graph_close = graph_close;
     sd_cuda_set_operations(&d);

@@ -1,4 +1,4 @@
-// AdamW and the gradient's norm. Both are bound by bandwidth: 4 bytes of a parameter for the norm, 28 for the step. The
+// The gradient's sum and norm, and AdamW. All are bound by bandwidth: 12 bytes of a parameter for a sum of two, 4 for the norm, 28 for the step. The
 // arithmetic between load and store is double, as the CPU's is (trainer/optim/adamw.c says why), and the same term by
 // term, so a step gives the same bits as there. A double's rate, 1/64 of fp32's on some cards, still leaves a few million
 // parameters of an adapter under a millisecond.
@@ -9,6 +9,29 @@
 #include "kernels/cuda/train/train.h"
 
 enum { THREADS = 256, CHUNK = 1 << 14 };
+
+// ---- the sum: a thread for a parameter, the parts one after the other, as a host that is given them in turn would add them
+
+SD_KERNEL(THREADS)
+sd_gradient_add_f32(float *sum, const float *parts, size_t n, size_t stride, int count,
+                    int begins) {
+    const size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
+    if (i >= n) return;
+    float v = begins ? 0.0f : sum[i];
+    for (int k = 0; k < count; k++) v += parts[k * stride + i];
+    sum[i] = v;
+}
+
+extern "C" int sd_cuda_gradient_add(float *sum, const float *parts, size_t n, size_t stride,
+                                    int count, bool begins, sd_cuda_stream *s) {
+    const size_t blocks = (n + THREADS - 1) / THREADS;
+    if (!sum || !parts || n < 1 || blocks > 0x7fffffff || count < 1 || (count > 1 && stride < n))
+        return SD_CUDA_EINVAL;
+    return SD_LAUNCH(sd_gradient_add_f32, dim3((unsigned)blocks), THREADS, 0, s, sum, parts, n,
+                     stride, count, (int)begins);
+}
+
+// ---- the norm
 
 // The sum over a block, in thread 0.
 SD_DEVICE double sum_of_block(double v, double *part) {

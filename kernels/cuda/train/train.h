@@ -107,7 +107,11 @@ int sd_cuda_head_loss(const sd_cuda_head *a, sd_cuda_stream *s);
 int sd_cuda_head_gradient(float *dh, void *p, const sd_cuda_head *a, const void *W, int v0, int n_v,
                           sd_cuda_stream *s);
 
-// ---- AdamW (adamw.cu)
+// ---- the gradient and AdamW (adamw.cu)
+
+/// sum [n] <- sum + parts, in ascending order, one after the other: `count` of them, part i at parts + i * stride. begins: sum was 0.
+int sd_cuda_gradient_add(float *sum, const float *parts, size_t n, size_t stride, int count,
+                         bool begins, sd_cuda_stream *s);
 
 /// norm [1] <- the L2 norm of grad [n] times scale, and factor [1] <- scale * min(1, max_norm / (norm + 1e-6)), or scale where max_norm is 0: in
 /// device memory. partial: sd_cuda_grad_partials(n) doubles of scratch.

@@ -134,6 +134,11 @@ int cudaEventSynchronize(void *event) {
     emu::event_synchronise(event);
     return OK;
 }
+int cudaStreamWaitEvent(void *stream, void *event, unsigned flags) {
+    if (flags) return noted(INVALID_VALUE);
+    emu::stream_wait(stream, event);
+    return OK;
+}
 int cudaEventElapsedTime(float *ms, void *, void *) {
     *ms = 0; // emulated threads have no time
     return noted(INVALID_HANDLE);

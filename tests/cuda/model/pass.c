@@ -23,10 +23,10 @@ void close_case(train_case *c) {
     sd_model_release(c->m);
 }
 
-sd_cuda_train *open_train(const train_case *c) {
-    sd_cuda_train *t = NULL;
+sd_learner open_train(const train_case *c) {
+    sd_learner t;
     sd_error err = {0};
-    must(sd_cuda_train_open(&t, c->m, &c->lay, NULL, &c->o, 0, &err), &err);
+    must(sd_cuda_learner_open(&t, c->m, &c->lay, NULL, &c->o, 0, &err), &err);
     return t;
 }
 
@@ -40,14 +40,15 @@ static train_result empty_result(const train_case *c, sd_train_batch *b, bool ba
     return r;
 }
 
-train_result on_device(sd_cuda_train *t, const train_case *c, bool backward) {
+train_result on_device(const sd_learner *t, const train_case *c, bool backward) {
     sd_error err = {0};
     sd_train_batch b;
     train_result r = empty_result(c, &b, backward);
     b.logp = r.logp;
-    must(backward ? sd_cuda_train_accumulate(t, c->theta, r.grad, &b, &r.sum, &err)
-                  : sd_cuda_train_loss(t, c->theta, &b, &r.sum, &err),
-         &err);
+    must(t->attach(t->ctx, &(sd_learner_arrays){.theta = c->theta}, &err), &err);
+    must(backward ? t->accumulate(t->ctx, &b, &err) : t->loss(t->ctx, &b, &err), &err);
+    must(t->finish(t->ctx, &r.sum, &err), &err);
+    if (backward) must(sd_cuda_learner_gradient(t, r.grad, &err), &err);
     return r;
 }
 

@@ -26,9 +26,9 @@ typedef struct {
 void open_case(train_case *c, sd_model *m, const char *which, unsigned layers, int r);
 void close_case(train_case *c); // and the model
 
-sd_cuda_train *open_train(const train_case *c);
-/// The same from c->theta; backward false: losses alone, and grad is NULL. Freed by free_result.
-train_result on_device(sd_cuda_train *t, const train_case *c, bool backward);
+sd_learner open_train(const train_case *c);
+/// One step from c->theta; backward false: losses alone, and grad is NULL. Freed by free_result.
+train_result on_device(const sd_learner *t, const train_case *c, bool backward);
 train_result on_cpu(const train_case *c, bool backward);
 void free_result(train_result *r);
 

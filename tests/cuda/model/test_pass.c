@@ -7,13 +7,13 @@ static const double SHARE =
     1e-5; // of a norm: chains of some hundred roundings of fp32 on both sides
 
 static void compare(train_case *c, const char *what) {
-    sd_cuda_train *t = open_train(c);
+    sd_learner t = open_train(c);
     for (int backward = 0; backward < 2; backward++) {
-        train_result got = on_device(t, c, backward), want = on_cpu(c, backward);
+        train_result got = on_device(&t, c, backward), want = on_cpu(c, backward);
         must_agree(&got, &want, c, SHARE, what);
         free_result(&got), free_result(&want);
     }
-    sd_cuda_train_close(t);
+    sd_learner_close(&t);
 }
 
 TEST("loss, log probabilities and every gradient of each architecture are the CPU's") {
@@ -61,14 +61,14 @@ TEST("what is computed twice has the bits of what was kept") {
         open_case(&c, train_model(sd_arch_at(i), 3), "qkvogud", i % 2 ? 7 : 6, 3);
         for (int how = SD_RECOMPUTE_NONE; how <= SD_RECOMPUTE_BLOCK; how++) {
             c.o.recompute = (sd_recompute)how;
-            sd_cuda_train *t = open_train(&c);
-            train_result r = on_device(t, &c, true);
+            sd_learner t = open_train(&c);
+            train_result r = on_device(&t, &c, true);
             if (kept.grad)
                 check(same_bits(&r, &kept, &c), "%s: way %d", sd_arch_name(sd_arch_at(i)), how);
             else
                 kept = r;
             if (r.grad != kept.grad) free_result(&r);
-            sd_cuda_train_close(t);
+            sd_learner_close(&t);
         }
         free_result(&kept);
         close_case(&c);

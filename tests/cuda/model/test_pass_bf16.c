@@ -70,8 +70,8 @@ TEST("in bf16 losses and every kind of gradient are off by at most twice what a 
         check(theta, "out of memory");
         for (size_t k = 0; k < c.lay.n_params; k++) theta[k] = (double)c.theta[k];
         exact_result exact = in_double(&c, theta, false), naive = in_double(&c, theta, true);
-        sd_cuda_train *t = open_train(&c);
-        train_result got = on_device(t, &c, true);
+        sd_learner t = open_train(&c);
+        train_result got = on_device(&t, &c, true);
         const int n = sd_train_segments(&c.d.batch);
         memcpy(got_logp, got.logp, sizeof got_logp);
         const double allowed = off(naive.grad, exact.grad, c.lay.n_params),
@@ -87,7 +87,7 @@ TEST("in bf16 losses and every kind of gradient are off by at most twice what a 
               name, loss, loss_allowed);
         free(theta), free(exact.grad), free(naive.grad);
         free_result(&got);
-        sd_cuda_train_close(t);
+        sd_learner_close(&t);
         close_case(&c);
     }
 }

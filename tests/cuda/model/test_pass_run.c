@@ -21,6 +21,13 @@ static const char *const AUTO[] = {"device.kind=auto",      "train.max_steps=4",
                                    "train.batch_tokens=96", "data.sequence_len=96",
                                    "data.val_size=0",       "checkpoint.every=2"};
 enum { KEYS = 6 };
+// The same, going on from where the other device stopped.
+static const char *const THEN_CUDA[] = {
+    "device.kind=cuda", "train.max_steps=4",  "train.batch_tokens=96", "data.sequence_len=96",
+    "data.val_size=0",  "checkpoint.every=2", "checkpoint.kernels=any"};
+static const char *const THEN_CPU[] = {
+    "device.kind=cpu", "train.max_steps=4",  "train.batch_tokens=96", "data.sequence_len=96",
+    "data.val_size=0", "checkpoint.every=2", "checkpoint.kernels=any"};
 
 static run_result trained(const char *name, const char *const *keys) {
     run_result r = run_train(name, keys, KEYS);
@@ -82,6 +89,47 @@ TEST("a run that is interrupted goes on from its checkpoint to the same bytes") 
     const sd_sha256 a = run_adapter(&whole), b = run_adapter(&rest);
     check(strcmp(a.hex, b.hex) == 0, "the adapters differ");
     free(first), free(whole.out), free(cut.out), free(on_cpu.out), free(rest.out);
+    run_tear_down();
+}
+
+// The finished run as an end behind one of its steps would have left it: without a manifest, and without the checkpoints of later steps.
+static void undo(const run_result *r, int step) {
+    char *manifest = sd_path_join(r->out, "manifest.json"),
+         *last = sd_sprintf("%s/checkpoints/step-%08d", r->out, 4);
+    check(manifest && last && unlink(manifest) == 0, "no manifest");
+    if (step < 4) check(sd_remove_tree(last, NULL) == SD_OK, "no %s", last);
+    free(manifest), free(last);
+}
+
+TEST("a run goes on elsewhere where that is asked for: its steps are those that it had, and learn "
+     "on") {
+    run_set_up();
+    for (int to_cuda = 0; to_cuda < 2; to_cuda++) {
+        const char *const *then = to_cuda ? THEN_CUDA : THEN_CPU;
+        const char *name = to_cuda ? "to cuda" : "to cpu";
+        run_result whole = trained(name, to_cuda ? ON_CPU : ON_CUDA);
+        // Nothing is left to do but the export: parameters cross and come back.
+        const sd_sha256 before = run_adapter(&whole);
+        undo(&whole, 4);
+        run_result again = run_train(name, then, KEYS + 1);
+        must(again.st, &again.err);
+        const sd_sha256 after = run_adapter(&again);
+        check(again.report.started_at == 4 && strcmp(before.hex, after.hex) == 0,
+              "%s: began after step %lld, or another adapter", name,
+              (long long)again.report.started_at);
+        undo(&again, 2);
+        run_result rest = run_train(name, then, KEYS + 1);
+        must(rest.st, &rest.err);
+        check(rest.report.started_at == 2 &&
+                  strcmp(rest.report.device, to_cuda ? "cuda:0" : "cpu") == 0 &&
+                  (strncmp(rest.report.state.kernels, "cuda-", 5) == 0) == (to_cuda == 1),
+              "%s: began after step %lld on %s with the %s kernels", name,
+              (long long)rest.report.started_at, rest.report.device, rest.report.state.kernels);
+        check(fabs(rest.report.last_loss - whole.report.last_loss) <= 1e-3 * whole.report.last_loss,
+              "%s: the last loss is %.7g, elsewhere %.7g", name, rest.report.last_loss,
+              whole.report.last_loss);
+        free(whole.out), free(again.out), free(rest.out);
+    }
     run_tear_down();
 }
 

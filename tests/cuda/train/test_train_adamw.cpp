@@ -42,6 +42,30 @@ TEST("a gradient that is not finite has a norm that is not") {
     check(!isfinite(*norm_of(emu::device_copy(grad), grad.size(), 1, 1).norm), "NaN");
 }
 
+TEST("gradients are added in their order, as one host would add them") {
+    for (size_t n : {1, 255, 257, 1000})
+        for (int count : {1, 2, 4, 7}) {
+            if (under_tsan() && n > 257) continue;
+            const size_t stride = n + 3;
+            const auto parts = random_floats(stride * size_t(count), 3), first = random_floats(n);
+            for (bool begins : {false, true}) {
+                float *sum = emu::device_copy(first);
+                if (begins) // what was there is no part of it
+                    for (size_t i = 0; i < n; i++) sum[i] = NAN;
+                check(sd_cuda_gradient_add(sum, emu::device_copy(parts), n, stride, count, begins,
+                                           nullptr) == 0,
+                      "refused");
+                emu::synchronise();
+                for (size_t i = 0; i < n; i++) {
+                    float want = begins ? 0 : first[i];
+                    for (int k = 0; k < count; k++) want += parts[size_t(k) * stride + i];
+                    check(sum[i] == want, "%zu of %zu, %d parts: %.9g, want %.9g", i, n, count,
+                          double(sum[i]), double(want));
+                }
+            }
+        }
+}
+
 TEST("ten steps of AdamW give the CPU's bits") {
     const size_t n = under_tsan() ? 300 : 1000;
     const sd_adamw_options o = {0.9, 0.999, 1e-8, 0.01};
@@ -71,4 +95,6 @@ TEST("AdamW refuses what it cannot do") {
     check(sd_cuda_adamw(x, x, x, x, 4, d, 1, 0, &o, nullptr) == SD_CUDA_EINVAL, "step 0");
     check(sd_cuda_adamw(x, x, x, x, 0, d, 1, 1, &o, nullptr) == SD_CUDA_EINVAL, "no parameters");
     check(sd_cuda_grad_norm(d, d, d, x, 4, 1, -1, nullptr) == SD_CUDA_EINVAL, "a negative norm");
+    check(sd_cuda_gradient_add(x, x, 4, 3, 2, false, nullptr) == SD_CUDA_EINVAL, "parts overlap");
+    check(sd_cuda_gradient_add(x, x, 4, 4, 0, false, nullptr) == SD_CUDA_EINVAL, "no part");
 }

@@ -16,7 +16,7 @@ sd_cuda_turn sd_cuda_block_turn(const sd_cuda_train *t, int layer) {
                           .sin = t->mem.sine + table,
                           .rot = hp->rope_dim,
                           .interleaved = hp->rope_interleaved,
-                          .pos = t->mem.there.pos,
+                          .pos = t->mem.there[t->at].pos,
                           .type = t->type};
 }
 
@@ -29,7 +29,7 @@ sd_cuda_flash sd_cuda_block_attention(const sd_cuda_train *t, int layer) {
                            .D = hp->D,
                            .scale = (float)sd_attention_scale(hp),
                            .window = t->m->layer[layer].window,
-                           .tile = t->mem.there.tile,
+                           .tile = t->mem.there[t->at].tile,
                            .tiles = t->tiles,
                            .qkv = a->qkv,
                            .out = a->att,

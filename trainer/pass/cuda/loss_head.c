@@ -7,8 +7,8 @@ static sd_cuda_head head_of(const sd_cuda_train *t) {
                           .C = t->m->hp.C,
                           .V = t->m->hp.V,
                           .h = t->mem.h,
-                          .label = t->mem.there.label,
-                          .weight = t->weight ? t->mem.there.weight : NULL,
+                          .label = t->mem.there[t->at].label,
+                          .weight = t->weight ? t->mem.there[t->at].weight : NULL,
                           .max = t->mem.max,
                           .sum = t->mem.sum,
                           .target = t->mem.target,
@@ -40,7 +40,7 @@ sd_status sd_cuda_train_head(sd_cuda_train *t, sd_error *err) {
     const sd_cuda_train_memory *m = &t->mem;
     const sd_cuda_head h = head_of(t);
     const float *x = m->acts[hp->L].x, *w = t->weights.out_norm;
-    CUDA_TRY(t->dev->take_rows(m->rows_x, x, m->there.row, h.N, h.C, t->stream), "rows");
+    CUDA_TRY(t->dev->take_rows(m->rows_x, x, m->there[t->at].row, h.N, h.C, t->stream), "rows");
     CUDA_TRY(t->dev->rmsnorm(m->h, m->rows_x, w, h.N, h.C, hp->eps, t->type, t->stream), "a norm");
     SD_TRY(walk(t, &h, false, err));
     CUDA_TRY(t->dev->head_loss(&h, t->stream), "the loss");
@@ -49,7 +49,7 @@ sd_status sd_cuda_train_head(sd_cuda_train *t, sd_error *err) {
     CUDA_TRY(t->dev->rmsnorm_backward(m->rows_d, m->dh, m->rows_x, w, h.N, h.C, hp->eps, false,
                                       SD_CUDA_F32, t->stream),
              "a norm");
-    CUDA_TRY(t->dev->take_rows(m->dx, m->rows_d, m->there.place, t->rows.N, h.C, t->stream),
+    CUDA_TRY(t->dev->take_rows(m->dx, m->rows_d, m->there[t->at].place, t->rows.N, h.C, t->stream),
              "rows");
 out:
     return st;

@@ -5,8 +5,9 @@
 #include "base/memory.h"
 
 enum {
-    HEAD_CHUNK = 4096
-}; // classes whose weights are dequantised at a time: at C 4096 32 MB of bf16
+    HEAD_CHUNK = 4096, // classes whose weights are dequantised at a time: at C 4096 32 MB of bf16
+    STAGING = 1 << 20  // parameters that cross in one copy
+};
 
 typedef struct {
     char *base; // NULL: count only
@@ -133,10 +134,9 @@ static void carve_head(sd_cuda_train_memory *m, carver *c, const sizes *z, int V
 }
 
 // The micro-batch's arrays from one place on, which is the same on both sides.
-static size_t carve_batch(sd_cuda_train_memory *m, carver *c, bool there, size_t N) {
+static size_t carve_batch(sd_cuda_batch *b, carver *c, size_t N) {
     const size_t before = c->at;
     size_t none = 0;
-    sd_cuda_batch *b = there ? &m->there : &m->here;
     b->token = take(c, N, sizeof *b->token, &none);
     b->pos = take(c, N, sizeof *b->pos, &none);
     b->row = take(c, N, sizeof *b->row, &none);
@@ -151,10 +151,23 @@ static void carve_tables(sd_cuda_train_memory *m, carver *c, const sd_hparams *h
     const size_t turns = (size_t)hp->ropes * z->N * (size_t)(hp->rope_dim / 2);
     m->cosine = take(c, turns, sizeof(float), &m->tables);
     m->sine = take(c, turns, sizeof(float), &m->tables);
-    m->batch_there = c->base ? c->base + c->at : NULL;
-    m->batch_bytes = carve_batch(m, c, true, z->N);
-    m->tables += m->batch_bytes;
+    for (int i = 0; i < 2; i++) {
+        m->batch_there[i] = c->base ? c->base + c->at : NULL;
+        m->batch_bytes = carve_batch(&m->there[i], c, z->N);
+        m->tables += m->batch_bytes;
+    }
     m->workspace = take(c, SD_CUDA_BLAS_WORKSPACE, 1, &m->tables);
+}
+
+static void carve_parameters(sd_cuda_train_memory *m, carver *c, size_t n, sd_cuda_real type,
+                             const sd_cuda_device *dev) {
+    float **const all[] = {&m->theta, &m->m, &m->v, &m->grad, &m->grad_sum};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        *all[i] = take(c, n, sizeof(float), &m->parameters);
+    m->factors = m->theta;
+    if (type == SD_CUDA_BF16) m->factors = take(c, n, sd_cuda_real_bytes(type), &m->parameters);
+    m->norm = take(c, 2, sizeof *m->norm, &m->parameters);
+    m->norm_partial = take(c, dev->grad_partials(n), sizeof *m->norm_partial, &m->parameters);
 }
 
 void sd_cuda_train_carve(sd_cuda_train_memory *m, sd_cuda_acts *acts, char *device, char *host,
@@ -162,23 +175,23 @@ void sd_cuda_train_carve(sd_cuda_train_memory *m, sd_cuda_acts *acts, char *devi
                          const sd_cuda_device *dev, sd_cuda_real type, int max_tokens,
                          sd_recompute recompute) {
     const sizes z = sizes_of(model, max_tokens, type);
-    const size_t f = sizeof(float);
     carver c = {device, 0}, h = {host, 0};
     *m = (sd_cuda_train_memory){.acts = acts};
-    m->theta = take(&c, lay->n_params, f, &m->parameters);
-    m->grad = take(&c, lay->n_params, f, &m->parameters);
-    m->factors = m->theta;
-    if (type == SD_CUDA_BF16) m->factors = take(&c, lay->n_params, z.T, &m->parameters);
+    carve_parameters(m, &c, lay->n_params, type, dev);
     carve_block(m, &c, lay, &z, model->hp.L);
     carve_acts(m, &c, lay, &z, recompute, model->hp.L);
     carve_head(m, &c, &z, model->hp.V, dev);
     carve_tables(m, &c, &model->hp, &z);
     m->device_bytes = c.at;
     size_t none = 0;
-    m->batch_here = h.base;
-    carve_batch(m, &h, false, z.N);
-    m->staging = take(&h, lay->n_params, f, &none);
-    m->loss_here = take(&h, z.N, f, &none);
-    m->total_here = take(&h, 1, sizeof *m->total_here, &none);
+    for (int i = 0; i < 2; i++) {
+        m->batch_here[i] = h.base ? h.base + h.at : NULL;
+        carve_batch(&m->here[i], &h, z.N);
+    }
+    m->total_here = take(&h, 2, sizeof *m->total_here, &none);
+    m->norm_here = take(&h, 1, sizeof *m->norm_here, &none);
+    m->loss_here = take(&h, z.N, sizeof *m->loss_here, &none);
+    m->n_staging = lay->n_params < STAGING ? lay->n_params : STAGING;
+    m->staging = take(&h, m->n_staging, sizeof *m->staging, &none);
     m->host_bytes = h.at;
 }

@@ -18,10 +18,6 @@ static sd_status carve(sd_cuda_train *t, sd_error *err) {
     SD_TRY(sd_cuda_take_host(&t->owned, &host, sizes.host_bytes, "training's copies", err));
     sd_cuda_train_carve(&t->mem, acts, device, host, t->m, &t->lay, t->dev, t->type,
                         t->o.max_tokens, t->recompute);
-    t->rows = (sd_train_rows){.token = t->mem.here.token,
-                              .pos = t->mem.here.pos,
-                              .row = t->mem.here.row,
-                              .label = t->mem.here.label};
     t->rows.segment = sd_alloc((size_t)t->o.max_tokens, sizeof *t->rows.segment);
     SD_CHECK_ALLOC(t->rows.segment, err);
 out:
@@ -76,6 +72,11 @@ sd_status sd_cuda_train_open(sd_cuda_train **out, sd_model *m, const sd_lora_lay
     t->owned.dev = t->weights.owned.dev = t->dev;
     CUDA_TRY(t->dev->choose(device), "choosing the device");
     CUDA_TRY(t->dev->stream_open(&t->stream), "a stream");
+    CUDA_TRY(t->dev->stream_open(&t->copies), "a stream");
+    for (int i = 0; i < 2; i++) {
+        CUDA_TRY(t->dev->event_open(&t->flight[i].sent), "an event");
+        CUDA_TRY(t->dev->event_open(&t->flight[i].done), "an event");
+    }
     SD_TRY(carve(t, err));
     CUDA_TRY(t->dev->blas_open(&t->blas, t->mem.workspace, SD_CUDA_BLAS_WORKSPACE),
              "opening cuBLASLt");
@@ -92,10 +93,16 @@ void sd_cuda_train_close(sd_cuda_train *t) {
     if (!t) return;
     if (t->dev) {
         (void)t->dev->choose(t->device);
+        if (t->copies) (void)t->dev->stream_wait(t->copies);
         if (t->stream) (void)t->dev->stream_wait(t->stream);
         t->dev->blas_close(t->blas);
         sd_cuda_free_weights(&t->weights);
         sd_cuda_free_owned(&t->owned);
+        for (int i = 0; i < 2; i++) {
+            if (t->flight[i].sent) t->dev->event_close(t->flight[i].sent);
+            if (t->flight[i].done) t->dev->event_close(t->flight[i].done);
+        }
+        if (t->copies) t->dev->stream_close(t->copies);
         if (t->stream) t->dev->stream_close(t->stream);
     }
     free(t->rows.segment);

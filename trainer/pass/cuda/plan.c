@@ -22,7 +22,7 @@ static void report_of(sd_train_plan_report *out, const sd_model *m, const sd_lor
     out->n = 0;
     out->compute = compute, out->recompute = recompute;
     add_row(out, "weights", weights);
-    add_row(out, "adapter, gradient", mem.parameters);
+    add_row(out, "adapter, gradient, optimiser", mem.parameters);
     add_row(out, "activations kept", mem.kept);
     add_row(out, "activations of one block", mem.scratch);
     add_row(out, "dequantised weights of a stack", mem.weights);
@@ -32,7 +32,7 @@ static void report_of(sd_train_plan_report *out, const sd_model *m, const sd_lor
     out->n_total = out->n;
     out->total = weights + mem.device_bytes + reserve;
     add_row(out, "of the process: parameters, copies",
-            mem.host_bytes + 5 * sizeof(float) * lay->n_params);
+            mem.host_bytes + 4 * sizeof(float) * lay->n_params); // theta, m, v, the best so far
     if (o->data) add_row(out, "of the process: prepared data", o->data);
 }
 

@@ -1,8 +1,9 @@
 // State and functions that the parts of the CUDA training pass share: memory.c and plan.c (what it takes), open.c, pass.c (a micro-batch), stack.c (products),
-// block_forward.c, block_backward.c, loss_head.c.
+// block_forward.c, block_backward.c, loss_head.c, parameters.c (AdamW's step), learner.c (what the loop sees of all this).
 //
-// Everything is queued on one stream, and the host waits once, at the end of a micro-batch. T is what enters products: bf16, or fp32 under
-// compute_dtype fp32.
+// A micro-batch is queued on one stream and its arrays are sent on another, so that those of the next are there when it ends: there are two sets of
+// them, of the host and of the device. The host waits for a micro-batch when it needs its set again, and for all at the end of a step. T is what
+// enters products: bf16, or fp32 under compute_dtype fp32.
 #pragma once
 
 #include "model/cuda/weights.h"
@@ -36,8 +37,11 @@ typedef struct {
     sd_cuda_acts *
         acts; // [L + 1] the caller's; the last has only x: the final hidden state. NULL: counted alone
     // ---- parameters
-    float *theta, *grad; // [n_params]
-    void *factors;       // [n_params] theta as T
+    float *theta, *m, *v;   // [n_params]
+    float *grad, *grad_sum; // [n_params] of a micro-batch; of a step
+    void *factors;          // [n_params] theta as T
+    double *norm;           // [2] of the step's gradient; what AdamW multiplies it by
+    double *norm_partial;   // grad_partials
     // ---- a block's
     void *W;       // [out, in of the largest stack] T
     void *n;       // [N, C] T  the normalised input of a stack
@@ -61,18 +65,35 @@ typedef struct {
     int head_chunk;                   // classes of a chunk
     float *cosine, *sine;             // [ropes, max_tokens, rope_dim/2]
     void *workspace;                  // SD_CUDA_BLAS_WORKSPACE
-    // ---- a micro-batch's arrays: of the host, and as they are on the device
-    sd_cuda_batch here, there;
-    char *batch_here, *batch_there; // all of them, in one copy of batch_bytes
+    // ---- a micro-batch's arrays, of the host and as they are on the device: this one's, and the one's before or behind it
+    sd_cuda_batch here[2], there[2];
+    char *batch_here[2], *batch_there[2]; // all of them, in one copy of batch_bytes
     size_t batch_bytes;
-    float *staging;     // [n_params] of the host: theta on its way, and the gradient
-    float *loss_here;   // [N] of the host
-    double *total_here; // [1]
+    // ---- what comes back, of the host
+    double *total_here; // [2]
+    double *norm_here;  // [1]
+    float *loss_here;   // [N]
+    float *staging;     // [n_staging] parameters on their way, either way
+    size_t n_staging;
     // ---- bytes by part
     size_t device_bytes, host_bytes;
     size_t parameters, kept, scratch, weights, head, tables;
 } sd_cuda_train_memory;
 
+/// A micro-batch under way, with one of the two sets of arrays.
+typedef struct {
+    sd_cuda_event *sent, *done; // its arrays are on the device; its loss is in total_here
+    bool flying;                // the host has not waited for it
+    size_t number;              // of the losses it belongs to
+} sd_cuda_flight;
+
+/// Losses of micro-batches by their numbers, which is the order in which they are added.
+typedef struct {
+    double *of;
+    size_t n, cap;
+} sd_cuda_losses;
+
+typedef struct sd_cuda_train sd_cuda_train;
 struct sd_cuda_train {
     sd_model *m;
     sd_lora_layout lay;
@@ -82,13 +103,15 @@ struct sd_cuda_train {
     sd_recompute recompute;
     int lowest; // the lowest adapted layer
     const sd_cuda_device *dev;
-    sd_cuda_stream *stream;
+    sd_cuda_stream *stream, *copies; // of work; of arrays on their way there
     sd_cuda_blas *blas;
     sd_cuda_weights weights;
     sd_cuda_owned owned; // the two pieces that mem points into
     sd_cuda_train_memory mem;
     sd_train_rows rows; // its arrays are mem.here's, but for the segments
-    // ---- of the current call
+    sd_cuda_flight flight[2];
+    // ---- of the current micro-batch
+    int at;              // its flight, and its set of arrays
     int tiles;           // of attention
     bool backward;       // gradients are wanted
     const float *weight; // [segments]; NULL: 1
@@ -97,6 +120,35 @@ struct sd_cuda_train {
 
 /// In a function with `sd_status st`, `err`, `t` and a label `out`.
 #define CUDA_TRY(call, doing) SD_CUDA_TRY(t->dev, (call), (doing))
+
+// ---- open.c
+
+/// Takes all its memory here, and reads the model's weights for the last time. Holds a reference to m and copies lay; pool (NULL: one thread) packs.
+sd_status sd_cuda_train_open(sd_cuda_train **out, sd_model *m, const sd_lora_layout *lay,
+                             sd_pool *pool, const sd_train_options *o, int device, sd_error *err);
+void sd_cuda_train_close(sd_cuda_train *t); // NULL is fine
+
+// ---- pass.c
+
+/// Queues a micro-batch, with gradients that replace those in mem.grad where `backward`; *queued false: nothing of it is supervised. sum: its counts
+/// are added. Its loss goes to losses->of[losses->n++] when it is collected.
+sd_status sd_cuda_train_run(sd_cuda_train *t, const sd_train_batch *b, bool backward, bool *queued,
+                            sd_train_sum *sum, sd_cuda_losses *losses, sd_error *err);
+/// Waits for the micro-batch of flight i, if there is one, and writes its loss.
+sd_status sd_cuda_train_collect(sd_cuda_train *t, int i, sd_cuda_losses *losses, sd_error *err);
+
+// ---- parameters.c
+
+/// The device's parameters <- these, and its state where m and v are not NULL. Waits.
+sd_status sd_cuda_train_load(sd_cuda_train *t, const float *theta, const float *m, const float *v,
+                             sd_error *err);
+/// to [n_params] <- from, one of the device's arrays, behind all that is queued. Waits.
+sd_status sd_cuda_train_read(sd_cuda_train *t, float *to, const float *from, sd_error *err);
+/// Queues the norm of scale * mem.grad_sum, and what AdamW multiplies it by. With `wanted` it waits: *wanted <- the norm.
+sd_status sd_cuda_train_norm(sd_cuda_train *t, double *wanted, double scale, double max_norm,
+                             sd_error *err);
+/// Queues AdamW's step over mem.grad_sum.
+sd_status sd_cuda_train_update(sd_cuda_train *t, const sd_learner_update *u, sd_error *err);
 
 // ---- memory.c
 
