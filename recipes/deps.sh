@@ -34,7 +34,8 @@ Install them from the vendor's packages (as root):
 or, without root, from its wheels, and name their folder as CUDA_PATH:
   python3 -m venv cuda && cuda/bin/pip install nvidia-cuda-nvcc==13.0.* nvidia-cuda-crt==13.0.* nvidia-nvvm==13.0.* nvidia-cuda-runtime==13.0.* nvidia-cublas==13.*
   export CUDA_PATH=$(echo "$PWD"/cuda/lib/python3*/site-packages/nvidia/cu13)
-A device also needs its driver (libcuda.so.1, nvidia-smi): of release 580 or newer for CUDA 13.
+A device also needs its driver (libcuda.so.1, nvidia-smi): of release 580 or newer for CUDA 13. Training on several devices also needs NCCL: libnccl2
+of the vendor's packages, or the wheel nvidia-nccl-cu13, whose lib folder then stands in LD_LIBRARY_PATH.
 TEXT
   return 2
 }

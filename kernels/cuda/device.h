@@ -15,6 +15,7 @@
 #pragma once
 
 #include "kernels/cuda/blas/blas.h"
+#include "kernels/cuda/comm/comm.h"
 #include "kernels/cuda/train/train.h"
 
 #ifdef __cplusplus
@@ -143,6 +144,14 @@ typedef struct {
     int (*blas_open)(sd_cuda_blas **out, void *workspace, size_t bytes);
     void (*blas_close)(sd_cuda_blas *b);
     int (*blas_multiply)(sd_cuda_blas *b, const sd_cuda_product *p, sd_cuda_stream *s);
+
+    // ---- several devices, as comm/comm.h has them
+
+    int (*comm_find)(void); // opens NCCL; SD_CUDA_ENOCOMM: it is not there
+    int (*comm_open)(sd_cuda_comm **out, int ranks, const int *device);
+    void (*comm_close)(sd_cuda_comm *c);
+    int (*comm_gather)(sd_cuda_comm *c, float *const *to, const float *const *from, size_t n,
+                       sd_cuda_stream *const *stream);
 } sd_cuda_device;
 
 /// The plugin's one symbol; the table lives as long as the plugin.

@@ -3,6 +3,7 @@
 #include "kernels/cuda/plugin/operations.h"
 #include "tests/cuda/emu/host.h"
 #include "tests/cuda/lt_emu.h"
+#include "tests/cuda/nccl_emu.h"
 
 #include <stdio.h>
 
@@ -10,16 +11,19 @@ enum { NO_DEVICE = 101 };
 static int refuse;
 
 static const char *error_text(int status) {
-    return status >= SD_CUDA_BLAS_ERROR ? sd_cuda_blas_error_text(status)
-           : status == SD_CUDA_ENOMEM   ? "out of memory"
-                                        : "an error of the emulator";
+    return status >= SD_CUDA_COMM_ERROR   ? sd_cuda_comm_error_text(status)
+           : status >= SD_CUDA_BLAS_ERROR ? sd_cuda_blas_error_text(status)
+           : status == SD_CUDA_ENOMEM     ? "out of memory"
+                                          : "an error of the emulator";
 }
 static int count(int *n) {
     *n = EMULATED_DEVICES;
     return 0;
 }
 static int choose(int device) {
-    return device >= 0 && device < EMULATED_DEVICES ? 0 : NO_DEVICE;
+    if (device < 0 || device >= EMULATED_DEVICES) return NO_DEVICE;
+    emu::choose(device);
+    return 0;
 }
 static int properties(sd_cuda_properties *out, int device) {
     memset(out, 0, sizeof *out);
@@ -128,7 +132,7 @@ static int graph_close(sd_cuda_graph *g) {
 // ---- operations whose pointers stand in structs, where the emulator does not see them
 
 static void must_be_device(const void *p, const char *what) {
-    if (!emu::is_device(p)) emu::fail("%s does not point into the device's memory", what);
+    if (!emu::is_here(p)) emu::fail("%s does not point into the device's memory", what);
 }
 static int rope_store(const sd_cuda_rope *a, sd_cuda_stream *s) {
     const void *const all[] = {a->qkv, a->cos, a->sin, a->pos, a->table, a->kv.layer, a->q};
@@ -227,6 +231,17 @@ static int blas_open(sd_cuda_blas **out, void *workspace, size_t bytes) {
     return no_blas ? SD_CUDA_ENOBLAS : sd_cuda_blas_open(out, emulated_lt(), workspace, bytes);
 }
 
+// ---- several devices
+
+static bool no_nccl;
+static int comm_find() {
+    return no_nccl ? SD_CUDA_ENOCOMM : 0;
+}
+static int comm_open(sd_cuda_comm **out, int ranks, const int *device) {
+    *out = nullptr;
+    return no_nccl ? SD_CUDA_ENOCOMM : sd_cuda_comm_open(out, emulated_nccl(), ranks, device);
+}
+
 // ---- the table
 
 static sd_cuda_device make_table() {
@@ -248,6 +263,7 @@ static sd_cuda_device make_table() {
     d.flash_forward = flash_forward, d.flash_backward = flash_backward;
     d.head_chunk = head_chunk, d.head_loss = head_loss, d.head_gradient = head_gradient;
     d.dequantise = dequantise, d.blas_version = blas_version, d.blas_open = blas_open;
+    d.comm_find = comm_find, d.comm_open = comm_open;
     d.rope_store = rope_store, d.attend = attend, d.matmul = matmul, d.embedding = embedding;
     return d;
 }
@@ -261,6 +277,9 @@ void emulated_without_blas(bool without) {
 }
 void emulated_refuse(int n) {
     refuse = n;
+}
+void emulated_without_nccl(bool without) {
+    no_nccl = without;
 }
 size_t emulated_device_bytes() {
     return emu::device_bytes();

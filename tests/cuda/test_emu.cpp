@@ -286,6 +286,33 @@ TEST("what a stream records runs when it is started, as often as it is, and read
           "a wait");
     emu::stream_close(stream);
 }
+TEST("emu: memory, streams and events are of the device that was chosen for them") {
+    float *here = emu::device_array<float>(64);
+    emu::choose(1);
+    float *there = emu::device_array<float>(64);
+    void *stream = emu::stream_open(), *event = emu::event_open();
+    check(emu::device_of(here) == 0 && emu::device_of(there + 63) == 1 &&
+              emu::device_of(stream) == 1 && emu::device_of(&here) == -1 && emu::is_here(there) &&
+              !emu::is_here(here),
+          "something lies elsewhere");
+    check(ends_with([=] { launch_one(nothing, here); }, "memory of device 0, and 1 is chosen"),
+          "another device's memory");
+    emu::choose(0);
+    check(ends_with([=] { emu::launch_kernel("nothing", nothing, 1, 32, 0, stream, here); },
+                    "the stream is of device 1, and 0 is chosen"),
+          "another device's stream");
+    check(ends_with([=] { emu::event_record(event, emu::stream_open()); },
+                    "an event of device 1 is recorded on a stream of device 0"),
+          "another device's event");
+    void *mine = emu::stream_open(); // but copies and waits cross
+    emu::choose(1);
+    emu::call_async([=] { there[0] = 7; }, stream);
+    emu::event_record(event, stream);
+    emu::stream_wait(mine, event);
+    emu::copy_async(here, there, 4, mine);
+    emu::stream_synchronise(mine);
+    check(here[0] == 7, "a copy came before what it waits for: %g", double(here[0]));
+}
 TEST("emu: a host buffer is read when its copy runs, not when it is queued") {
     float host[4] = {1, 1, 1, 1}, *y = emu::device_array<float>(4);
     emu::copy_async(y, host, sizeof host, nullptr);

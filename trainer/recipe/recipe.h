@@ -119,7 +119,7 @@ typedef struct {
     } verify;
     struct {
         sd_train_device kind;
-        int64_t index;                 // of a CUDA device
+        int64_t index, count;          // of CUDA devices: the first, how many
         int64_t threads, memory_limit; // bytes
     } device;
 

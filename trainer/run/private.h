@@ -67,6 +67,8 @@ void sd_run_close_data(sd_run_data *d);
 /// device.kind of the recipe, where it says auto. resumes: from a checkpoint, whose own value was adopted before. A CUDA device that was asked for and
 /// is not there is refused here, before any data is read.
 sd_status sd_run_choose_device(sd_recipe *r, bool resumes, sd_error *err);
+/// "cpu", "cuda:0", "cuda:0 to cuda:3".
+void sd_run_name_device(char *out, size_t cap, const sd_recipe *r);
 /// The plan of that device's pass. total is of the process on the CPU, of the device on a CUDA device.
 sd_status sd_run_plan_pass(sd_train_plan_report *out, const sd_recipe *r, const sd_run_base *base,
                            const sd_train_options *o, sd_error *err);

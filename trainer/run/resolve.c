@@ -22,8 +22,9 @@ sd_status sd_run_resolve(sd_train_options *pass, sd_train_plan_report *plan, sd_
                               "give at least that, or auto",
                               micro, longest);
     if (chosen) {
-        int64_t step = data->counts.step_tokens;
-        micro = larger(longest, step < few ? (int)step : few);
+        // Each device has a micro-batch of a step, if the step is that large.
+        const int64_t share = (data->counts.step_tokens + e->device.count - 1) / e->device.count;
+        micro = larger(longest, share < few ? (int)share : few);
     }
     size_t held = sd_dataset_memory(data->train_set);
     if (data->eval_set) held += sd_dataset_memory(data->eval_set);

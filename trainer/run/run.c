@@ -76,9 +76,7 @@ static sd_status prepare(run *r, bool plan_only, sd_error *err) {
     p->done_before = r->start.finished;
     if (r->start.finished && !plan_only) goto out;
     SD_TRY(sd_run_choose_device(&r->recipe, r->start.from || r->start.finished, err));
-    snprintf(p->device, sizeof p->device,
-             r->recipe.device.kind == SD_TRAIN_DEVICE_CUDA ? "cuda:%d" : "cpu",
-             (int)r->recipe.device.index);
+    sd_run_name_device(p->device, sizeof p->device, &r->recipe);
     SD_TRY(sd_run_open_base(&r->base, &r->recipe, r->o->threads, err));
     snprintf(p->base, sizeof p->base, "%s", r->recipe.base.model);
     p->parameters = (int64_t)r->base.layout.n_params;

@@ -48,7 +48,7 @@ enum { SD_RUN_MAX_PATH = 1024 };
 typedef struct {
     char dir[SD_RUN_MAX_PATH], base[SD_RUN_MAX_PATH]; // folder; base model's path
     bool done_before; // the run is finished already: nothing was (a plan: would be) done
-    char device[16];  // "cpu", "cuda:0"
+    char device[32];  // "cpu", "cuda:0", "cuda:0 to cuda:3"
     int64_t parameters;
     sd_run_counts data;
     int64_t micro_batch_tokens;

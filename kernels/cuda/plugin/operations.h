@@ -37,4 +37,6 @@ static inline void sd_cuda_set_operations(sd_cuda_device *d) {
     d->adamw = sd_cuda_adamw;
     d->blas_close = sd_cuda_blas_close;
     d->blas_multiply = sd_cuda_blas_multiply;
+    d->comm_close = sd_cuda_comm_close;
+    d->comm_gather = sd_cuda_comm_gather;
 }

@@ -1,6 +1,7 @@
 // The plugin's table: CUDA's runtime, which is linked into the plugin, and the launchers. Its numbers are the
 // runtime's own.
 #include "kernels/cuda/plugin/blas.h"
+#include "kernels/cuda/plugin/comm.h"
 #include "kernels/cuda/plugin/operations.h"
 
 #include <cuda_runtime.h>
@@ -8,8 +9,9 @@
 #include <string.h>
 
 static const char *error_text(int status) {
-    return status >= SD_CUDA_BLAS_ERROR ? sd_cuda_blas_error_text(status)
-                                        : cudaGetErrorString((cudaError_t)status);
+    return status >= SD_CUDA_COMM_ERROR   ? sd_cuda_comm_error_text(status)
+           : status >= SD_CUDA_BLAS_ERROR ? sd_cuda_blas_error_text(status)
+                                          : cudaGetErrorString((cudaError_t)status);
 }
 
 // A failure is its caller's alone: left in the runtime, the next launch would report it as its own.
@@ -132,6 +134,7 @@ static sd_cuda_device make_table() {
     d.graph_launch = graph_launch, d.graph_close = graph_close;
     sd_cuda_set_operations(&d);
     d.blas_version = sd_cuda_plugin_blas_version, d.blas_open = sd_cuda_plugin_blas_open;
+    d.comm_find = sd_cuda_plugin_comm_find, d.comm_open = sd_cuda_plugin_comm_open;
     return d;
 }
 

@@ -10,6 +10,9 @@
 // that no event holds back take turns by the seed. A copy from the host reads its source when it runs.
 // Device memory is given back at once, whoever still means to use it, so a queue that comes too late faults.
 //
+// There may be several devices. Memory, streams and events are of the one that was chosen when they were made, and a launch on another one's
+// stream, or with a pointer to another one's memory, is an error.
+//
 // An error ends the process with status ERROR_STATUS and one line on stderr that begins with "emu: ".
 #pragma once
 
@@ -42,11 +45,16 @@ extern Stats stats;
 
 [[noreturn]] void fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
+void choose(int device); // from now on; 0 at first
+int chosen();
+
 // ---- memory
 
 void *device_alloc(size_t bytes); // holds NaN
 void device_free(void *p);        // NULL is fine
 bool is_device(const void *p);
+bool is_here(const void *p);    // of the chosen device
+int device_of(const void *p);   // of a stream of stream_open or of device memory; -1: neither
 size_t device_bytes();          // allocated now
 void *host_alloc(size_t bytes); // of the host, but a copy's: holds NaN
 void host_free(void *p);        // NULL is fine

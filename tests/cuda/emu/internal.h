@@ -93,5 +93,6 @@ void copies_end(Lane *l); // all that were issued must have been waited for
 /// Memory whose end is watched. Freed with guarded_free.
 void *guarded_alloc(size_t bytes, size_t align);
 void guarded_free(void *p);
+int memory_device(const void *p); // -1: not a device's
 
 } // namespace emu

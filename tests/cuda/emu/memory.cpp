@@ -17,11 +17,20 @@ struct Block {
     size_t map_bytes, bytes;
     bool device, host; // neither: a block's
     bool low;
+    int on; // the device that was chosen
 };
 // Never destroyed: programs that end do not run over it.
 static std::map<char *, Block> &blocks = *new std::map<char *, Block>;
 enum : size_t { PAGE = 4096 };
 enum : unsigned char { SLACK = 0xa5 };
+
+static int now;
+void choose(int device) {
+    now = device;
+}
+int chosen() {
+    return now;
+}
 
 static const Block *block_of(const char *p, const char **begin) {
     auto it = blocks.upper_bound(const_cast<char *>(p));
@@ -69,7 +78,7 @@ static Block map_block(char **p, size_t bytes, size_t align, bool low) {
     *p = static_cast<char *>(map) + PAGE + pages - room;
     memset(static_cast<char *>(map) + PAGE, SLACK, size_t(*p - static_cast<char *>(map)) - PAGE);
     memset(*p + bytes, SLACK, room - bytes);
-    return {static_cast<char *>(map), pages + 2 * PAGE, bytes, false, false, low};
+    return {static_cast<char *>(map), pages + 2 * PAGE, bytes, false, false, low, 0};
 }
 
 static void check_block(const char *p, const Block &b) {
@@ -100,7 +109,7 @@ static Block map_block(char **p, size_t bytes, size_t align, bool low) {
     void *q;
     if (posix_memalign(&q, align, bytes)) fail("no memory for %zu bytes", bytes);
     *p = static_cast<char *>(q);
-    return {*p, 0, bytes, false, false, false};
+    return {*p, 0, bytes, false, false, false, 0};
 }
 static void check_block(const char *, const Block &) {}
 static void unmap_block(const char *p, const Block &) {
@@ -112,7 +121,7 @@ static char *take(size_t bytes, size_t align, bool device, bool host = false) {
     char *p;
     const bool low = !device && !host && translation_of;
     Block b = map_block(&p, bytes ? bytes : 1, align, low);
-    b.device = device, b.host = host;
+    b.device = device, b.host = host, b.on = now;
     blocks[p] = b;
     return p;
 }
@@ -163,6 +172,13 @@ bool is_device(const void *p) {
     const Block *b = block_of(static_cast<const char *>(p), &begin);
     return b && b->device && static_cast<const char *>(p) < begin + b->bytes;
 }
+int memory_device(const void *p) {
+    const char *begin;
+    return is_device(p) ? block_of(static_cast<const char *>(p), &begin)->on : -1;
+}
+bool is_here(const void *p) {
+    return memory_device(p) == now;
+}
 void device_check() {
     for (auto &b : blocks) check_block(b.first, b.second);
 }
@@ -175,6 +191,9 @@ size_t device_bytes() {
 void check_pointer(const char *kernel, int argument, const void *v) {
     if (v && !is_device(v))
         fail("%s: argument %d does not point into the device's memory", kernel, argument);
+    if (v && !is_here(v))
+        fail("%s: argument %d points into the memory of device %d, and %d is chosen", kernel,
+             argument, memory_device(v), now);
 }
 
 } // namespace emu

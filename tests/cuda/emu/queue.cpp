@@ -15,6 +15,7 @@ namespace emu {
 
 struct Event {
     uint64_t recorded, done; // records asked for; carried out
+    int on;                  // the device that was chosen
 };
 struct Operation {
     std::function<void()> run;
@@ -27,6 +28,7 @@ struct Graph {
 struct Stream {
     std::deque<Operation> queue;
     Graph *recorded; // NULL: it does not record
+    int on;          // the device that was chosen
 };
 
 static std::vector<Stream *> &streams = *new std::vector<Stream *>{new Stream{}};
@@ -59,8 +61,13 @@ static void step(Stream *wanted) {
 }
 
 void *stream_open() {
-    streams.push_back(new Stream{});
+    streams.push_back(new Stream{{}, nullptr, chosen()});
     return streams.back();
+}
+int device_of(const void *p) {
+    for (const Stream *s : streams)
+        if (s == p) return s->on;
+    return memory_device(p);
 }
 void stream_synchronise(void *stream) {
     Stream *s = stream_of(stream);
@@ -120,6 +127,9 @@ int launch(const Launch &l, Body *body, void *stream) {
         !l.grid.z || l.grid.y > 65535 || l.grid.z > 65535 || l.grid.x > 2147483647u)
         return INVALID_CONFIGURATION;
     if (l.shared > options.shared_limit) return INVALID_VALUE;
+    if (stream && stream_of(stream)->on != chosen())
+        fail("%s: the stream is of device %d, and %d is chosen", l.name, stream_of(stream)->on,
+             chosen());
     if (translation_of) body->translation = translation_of(l.name);
     put(stream, [l, b] { run_grid(l, *b); });
     return 0;
@@ -135,7 +145,7 @@ void set_async(void *dst, int value, size_t bytes, void *stream) {
     put(stream, [=] { memset(dst, value, bytes); });
 }
 void *event_open() {
-    return new Event{0, 0};
+    return new Event{0, 0, chosen()};
 }
 void event_close(void *event) {
     delete static_cast<Event *>(event);
@@ -143,6 +153,9 @@ void event_close(void *event) {
 void event_record(void *event, void *stream) {
     if (stream_of(stream)->recorded) fail("an event is recorded in a graph");
     auto *e = static_cast<Event *>(event);
+    if (e->on != stream_of(stream)->on)
+        fail("an event of device %d is recorded on a stream of device %d", e->on,
+             stream_of(stream)->on);
     const uint64_t number = ++e->recorded;
     put(stream, [e, number] { e->done = number > e->done ? number : e->done; });
 }

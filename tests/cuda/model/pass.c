@@ -23,11 +23,44 @@ void close_case(train_case *c) {
     sd_model_release(c->m);
 }
 
-sd_learner open_train(const train_case *c) {
+sd_learner open_train_on(const train_case *c, int devices) {
     sd_learner t;
     sd_error err = {0};
-    must(sd_cuda_learner_open(&t, c->m, &c->lay, NULL, &c->o, 0, &err), &err);
+    must(sd_cuda_learner_open(&t, c->m, &c->lay, NULL, &c->o, (sd_cuda_devices){0, devices}, &err),
+         &err);
     return t;
+}
+sd_learner open_train(const train_case *c) {
+    return open_train_on(c, 1);
+}
+
+way open_way(const train_case *c, int devices) {
+    const size_t n = c->lay.n_params;
+    sd_error err = {0};
+    way w = {
+        .a = {sd_alloc(n, sizeof(float)), sd_alloc(n, sizeof(float)), sd_alloc(n, sizeof(float))}};
+    check(w.a.theta && w.a.m && w.a.v, "out of memory");
+    memcpy(w.a.theta, c->theta, n * sizeof(float));
+    if (devices)
+        w.learner = open_train_on(c, devices);
+    else
+        must(sd_learner_open_cpu(&w.learner, c->m, &c->lay, NULL, &c->o, &err), &err);
+    must(w.learner.attach(w.learner.ctx, &w.a, &err), &err);
+    return w;
+}
+void close_way(way *w) {
+    sd_learner_close(&w->learner);
+    free(w->a.theta), free(w->a.m), free(w->a.v);
+}
+
+sd_train_batch part_of(const train_case *c, int i, int n) {
+    const int row = i % TRAIN_ROWS, cut = i * TRAIN_T / (3 * n);
+    const size_t at = (size_t)row * TRAIN_T + (size_t)cut;
+    return (sd_train_batch){.rows = 1,
+                            .T = TRAIN_T - cut,
+                            .token = c->d.token + at,
+                            .label = c->d.label + at,
+                            .segment = c->d.segment + at};
 }
 
 static train_result empty_result(const train_case *c, sd_train_batch *b, bool backward) {
@@ -48,7 +81,7 @@ train_result on_device(const sd_learner *t, const train_case *c, bool backward) 
     must(t->attach(t->ctx, &(sd_learner_arrays){.theta = c->theta}, &err), &err);
     must(backward ? t->accumulate(t->ctx, &b, &err) : t->loss(t->ctx, &b, &err), &err);
     must(t->finish(t->ctx, &r.sum, &err), &err);
-    if (backward) must(sd_cuda_learner_gradient(t, r.grad, &err), &err);
+    if (backward) must(sd_cuda_learner_look(t, 0, NULL, r.grad, &err), &err);
     return r;
 }
 

@@ -27,6 +27,16 @@ void open_case(train_case *c, sd_model *m, const char *which, unsigned layers, i
 void close_case(train_case *c); // and the model
 
 sd_learner open_train(const train_case *c);
+sd_learner open_train_on(const train_case *c, int devices); // the first ones
+/// A learner that begins from c->theta, with its own arrays; on so many devices, 0: on the CPU.
+typedef struct {
+    sd_learner learner;
+    sd_learner_arrays a;
+} way;
+way open_way(const train_case *c, int devices);
+void close_way(way *w);
+/// Micro-batch i of n: a row of the data, the later the more of its beginning is left out.
+sd_train_batch part_of(const train_case *c, int i, int n);
 /// One step from c->theta; backward false: losses alone, and grad is NULL. Freed by free_result.
 train_result on_device(const sd_learner *t, const train_case *c, bool backward);
 train_result on_cpu(const train_case *c, bool backward);

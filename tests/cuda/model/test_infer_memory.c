@@ -290,7 +290,7 @@ TEST("options that a device has not are refused by name") {
                 "keys and values of f16 are not there on a CUDA device, which has bf16"},
                {{.kv = SD_KV_F16}, "which has bf16 or int8 here"},
                {{.kv = SD_KV_BF16, .compute = SD_COMPUTE_FP32}, "which has f32 or int8 here"},
-               {{.device = 2}, "there is no device 2; give cuda:0 to cuda:1"},
+               {{.device = 4}, "there is no device 4; give cuda:0 to cuda:3"},
                {{.max_rows = 70000}, "70000 rows a step, 1 to 65535 are allowed"},
                {{.max_rows = 4, .max_picked = 5}, "tokens of 5 rows a step, 0 to 4"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {

@@ -7,6 +7,8 @@
 #include <math.h>
 #include <string.h>
 
+static const sd_cuda_devices ONE = {0, 1};
+
 TEST("a run repeats bit for bit, in bf16 and in fp32") {
     for (int compute = SD_TRAIN_FP32; compute <= SD_TRAIN_BF16; compute++) {
         train_case c;
@@ -57,7 +59,7 @@ TEST("gradients of micro-batches add up, and a smaller one leaves nothing of the
         must(t.accumulate(t.ctx, &one, &err), &err);
     }
     must(t.finish(t.ctx, &sum.sum, &err), &err);
-    must(sd_cuda_learner_gradient(&t, sum.grad, &err), &err);
+    must(sd_cuda_learner_look(&t, 0, NULL, sum.grad, &err), &err);
     memcpy(sum.logp, want.logp, sizeof want.logp);
     must_agree(&sum, &want, &c, 1e-5, "three micro-batches");
     free_result(&want), free_result(&sum);
@@ -74,15 +76,7 @@ TEST("micro-batches of one step are as if each had been waited for") {
                  want = {.grad = sd_alloc(c.lay.n_params, sizeof(float))};
     check(sum.grad && want.grad, "out of memory");
     sd_train_batch part[BATCHES];
-    for (int i = 0; i < BATCHES; i++) {
-        const int row = i % TRAIN_ROWS, cut = i * TRAIN_T / (3 * BATCHES);
-        const size_t at = (size_t)row * TRAIN_T + (size_t)cut;
-        part[i] = (sd_train_batch){.rows = 1,
-                                   .T = TRAIN_T - cut,
-                                   .token = c.d.token + at,
-                                   .label = c.d.label + at,
-                                   .segment = c.d.segment + at};
-    }
+    for (int i = 0; i < BATCHES; i++) part[i] = part_of(&c, i, BATCHES);
     sd_learner t = open_train(&c);
     const sd_train_batch all = c.d.batch;
     for (int i = 0; i < BATCHES; i++) { // each a step of its own
@@ -94,7 +88,7 @@ TEST("micro-batches of one step are as if each had been waited for") {
     }
     for (int i = 0; i < BATCHES; i++) must(t.accumulate(t.ctx, &part[i], &err), &err);
     must(t.finish(t.ctx, &sum.sum, &err), &err);
-    must(sd_cuda_learner_gradient(&t, sum.grad, &err), &err);
+    must(sd_cuda_learner_look(&t, 0, NULL, sum.grad, &err), &err);
     check(same_bits(&sum, &want, &c), "the loss is %.17g, want %.17g; or gradients differ",
           sum.sum.loss, want.sum.loss);
     sum.sum.loss = 0;
@@ -102,6 +96,17 @@ TEST("micro-batches of one step are as if each had been waited for") {
     must(t.finish(t.ctx, &sum.sum, &err), &err);
     check(sum.sum.loss == want.sum.loss, "losses alone: %.17g, want %.17g", sum.sum.loss,
           want.sum.loss);
+    // A step that is given up leaves nothing in the one behind it, whichever set of arrays it had.
+    for (int i = 0; i < 2; i++) {
+        must(t.loss(t.ctx, part, &err), &err);
+        must(t.finish(t.ctx, &want.sum, &err), &err);
+        must(t.accumulate(t.ctx, &part[5], &err), &err);
+        must(t.attach(t.ctx, &(sd_learner_arrays){.theta = c.theta}, &err), &err);
+        must(t.loss(t.ctx, part, &err), &err);
+        must(t.finish(t.ctx, &sum.sum, &err), &err);
+        check(sum.sum.loss == want.sum.loss && sum.sum.tokens == want.sum.tokens,
+              "behind a step that was given up: %.17g, want %.17g", sum.sum.loss, want.sum.loss);
+    }
     c.d.batch = all;
     free_result(&sum), free_result(&want);
     sd_learner_close(&t);
@@ -188,7 +193,7 @@ TEST("a pass takes what was planned for it and gives everything back") {
             c.o.compute = SD_TRAIN_BF16, c.o.recompute = (sd_recompute)how;
             sd_train_plan_report plan;
             sd_error err = {0};
-            must(sd_cuda_train_plan(&plan, c.m, &c.lay, &c.o, 0, &err), &err);
+            must(sd_cuda_train_plan(&plan, c.m, &c.lay, &c.o, ONE, &err), &err);
             size_t planned = 0, reserved = 0;
             for (int k = 0; k < plan.n; k++) {
                 const char *part = plan.row[k].part;
@@ -218,7 +223,7 @@ TEST("auto takes the fastest way that fits, and what nothing fits is refused") {
     sd_train_plan_report plan;
     for (int how = SD_RECOMPUTE_NONE; how <= SD_RECOMPUTE_BLOCK; how++) {
         c.o.recompute = (sd_recompute)how;
-        must(sd_cuda_train_plan(&plan, c.m, &c.lay, &c.o, 0, &err), &err);
+        must(sd_cuda_train_plan(&plan, c.m, &c.lay, &c.o, ONE, &err), &err);
         total[how] = plan.total;
     }
     check(total[SD_RECOMPUTE_NONE] > total[SD_RECOMPUTE_ATTN] &&
@@ -227,15 +232,15 @@ TEST("auto takes the fastest way that fits, and what nothing fits is refused") {
     c.o.recompute = SD_RECOMPUTE_AUTO;
     for (int how = SD_RECOMPUTE_NONE; how <= SD_RECOMPUTE_BLOCK; how++) {
         c.o.memory_limit = total[how];
-        must(sd_cuda_train_plan(&plan, c.m, &c.lay, &c.o, 0, &err), &err);
+        must(sd_cuda_train_plan(&plan, c.m, &c.lay, &c.o, ONE, &err), &err);
         check(plan.recompute == (sd_recompute)how, "%d is chosen, not %d", plan.recompute, how);
     }
     c.o.memory_limit = total[SD_RECOMPUTE_BLOCK] - 1;
-    check(sd_cuda_train_plan(&plan, c.m, &c.lay, &c.o, 0, &err) == SD_ELIMIT &&
+    check(sd_cuda_train_plan(&plan, c.m, &c.lay, &c.o, ONE, &err) == SD_ELIMIT &&
               strstr(err.message, "micro_batch_tokens"),
           "too little memory is enough");
     c.o.memory_limit = 0;
-    must(sd_cuda_train_plan(&plan, c.m, &c.lay, &c.o, 0, &err), &err);
+    must(sd_cuda_train_plan(&plan, c.m, &c.lay, &c.o, ONE, &err), &err);
     check(strcmp(plan.kernels, "cuda-sm90-fp32-lt130000") == 0, "the kernels are '%s'",
           plan.kernels);
     close_case(&c);
@@ -248,7 +253,7 @@ TEST("each request for memory that is refused ends in one sentence, and nothing 
     int refused = 1;
     for (;; refused++) {
         emulated_refuse(refused);
-        const sd_status st = sd_cuda_learner_open(&t, c.m, &c.lay, NULL, &c.o, 0, &err);
+        const sd_status st = sd_cuda_learner_open(&t, c.m, &c.lay, NULL, &c.o, ONE, &err);
         if (st == SD_OK) break;
         check(st == SD_ENOMEM && !t.ctx && strstr(err.message, "no memory for"), "request %d: %s",
               refused, err.message);
@@ -265,12 +270,13 @@ TEST("without cuBLASLt, and on a device that is not there, one sentence says so"
     sd_error err = {0};
     sd_learner t;
     emulated_without_blas(true);
-    check(sd_cuda_learner_open(&t, c.m, &c.lay, NULL, &c.o, 0, &err) == SD_ENOTFOUND &&
+    check(sd_cuda_learner_open(&t, c.m, &c.lay, NULL, &c.o, ONE, &err) == SD_ENOTFOUND &&
               strstr(err.message, "libcublasLt.so.13") && !t.ctx,
           "no cuBLASLt: %s", err.message);
     emulated_without_blas(false);
-    check(sd_cuda_learner_open(&t, c.m, &c.lay, NULL, &c.o, EMULATED_DEVICES, &err) == SD_EINVAL &&
-              strstr(err.message, "no device 2") && !t.ctx,
+    check(sd_cuda_learner_open(&t, c.m, &c.lay, NULL, &c.o, (sd_cuda_devices){EMULATED_DEVICES, 1},
+                               &err) == SD_EINVAL &&
+              strstr(err.message, "no device 4") && !t.ctx,
           "no device: %s", err.message);
     close_case(&c);
 }

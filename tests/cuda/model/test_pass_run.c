@@ -133,6 +133,44 @@ TEST("a run goes on elsewhere where that is asked for: its steps are those that 
     run_tear_down();
 }
 
+TEST("a run on two devices writes the bytes of one, and one goes on from it") {
+    run_set_up();
+    static const char *const keys[] = {
+        "device.kind=cuda",     "train.max_steps=4",           "train.batch_tokens=96",
+        "data.sequence_len=96", "data.val_size=0.2",           "checkpoint.every=2",
+        "eval.every=2",         "train.micro_batch_tokens=96", "device.count=1"};
+    enum { COUNT = 8 };
+    const char *two[COUNT + 1];
+    memcpy(two, keys, sizeof two);
+    two[COUNT] = "device.count=2";
+    run_result one = run_train("one", keys, COUNT + 1), both = run_train("two", two, COUNT + 1);
+    must(one.st, &one.err), must(both.st, &both.err);
+    check(strcmp(both.report.device, "cuda:0 to cuda:1") == 0, "'%s'", both.report.device);
+    const sd_sha256 a = run_adapter(&one), b = run_adapter(&both);
+    check(strcmp(a.hex, b.hex) == 0 && one.report.state.best_loss == both.report.state.best_loss,
+          "the adapters differ, or the best losses: %.17g and %.17g", one.report.state.best_loss,
+          both.report.state.best_loss);
+    // The last checkpoint of two is gone on from by one.
+    undo(&both, 2);
+    run_result rest = run_train("two", keys, COUNT + 1);
+    must(rest.st, &rest.err);
+    const sd_sha256 c = run_adapter(&rest);
+    check(rest.report.started_at == 2 && strcmp(a.hex, c.hex) == 0, "it began anew");
+    free(one.out), free(both.out), free(rest.out);
+    // Auto gives each device its part of a step.
+    two[COUNT - 1] = "train.batch_tokens=192", two[2] = "train.micro_batch_tokens=auto";
+    run_result spread = run_train("spread", two, COUNT + 1);
+    must(spread.st, &spread.err);
+    check(spread.report.micro_batch_tokens < 192, "micro-batches of %lld tokens in steps of 192",
+          (long long)spread.report.micro_batch_tokens);
+    const char *on_cpu[] = {"device.kind=cpu", "device.count=2"};
+    run_result refused = run_train("cpu", on_cpu, 2);
+    check(refused.st != SD_OK && strstr(refused.err.message, "device.count"), "%s",
+          refused.err.message);
+    free(spread.out), free(refused.out);
+    run_tear_down();
+}
+
 TEST("auto takes the device, and a device that is not there is refused before any data is read") {
     run_set_up();
     run_result r = {.out = sd_path_join(run_dir, "planned")};

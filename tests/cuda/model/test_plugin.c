@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/plugin/find.h"
 
+#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,6 +82,25 @@ TEST("the plugin that was built is of this build, and says what it finds") {
     const sd_status st = open_with(DRIVER, REAL_PLUGIN, &err);
     check(st == SD_OK || (st == SD_ENOTFOUND && strstr(err.message, "there is no GPU")), "%s",
           err.message);
+}
+// A library that is there lacks none of the functions that are asked of it.
+static void finds(int status, int absent, const char *library) {
+    const bool there = dlopen(library, RTLD_NOW | RTLD_LOCAL) != NULL;
+    if (!there) printf("# %s is not installed: only its absence is looked at\n", library);
+    check(status == (there ? 0 : absent), "%s: %d", library, status);
+}
+TEST("the plugin finds cuBLASLt and NCCL where they are installed") {
+    void *library = dlopen(REAL_PLUGIN, RTLD_NOW | RTLD_LOCAL);
+    if (!library) {
+        printf("# %s is not built: nothing to open\n", REAL_PLUGIN);
+        return;
+    }
+    void *symbol = dlsym(library, SD_CUDA_PLUGIN_SYMBOL);
+    sd_cuda_plugin_fn get;
+    memcpy(&get, &symbol, sizeof get);
+    size_t version;
+    finds(get()->blas_version(&version), SD_CUDA_ENOBLAS, "libcublasLt.so.13");
+    finds(get()->comm_find(), SD_CUDA_ENOCOMM, "libnccl.so.2");
 }
 TEST("the plugin is looked for beside the program, and the CPU is there without it") {
     char *path = sd_cuda_plugin_path();

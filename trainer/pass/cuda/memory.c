@@ -4,9 +4,15 @@
 
 #include "base/memory.h"
 
+#ifndef SD_CUDA_STAGING // a test has smaller pieces, so that a tiny adapter has several
+#define SD_CUDA_STAGING (1 << 20)
+#define SD_CUDA_BUCKET (1 << 22)
+#endif
+
 enum {
     HEAD_CHUNK = 4096, // classes whose weights are dequantised at a time: at C 4096 32 MB of bf16
-    STAGING = 1 << 20  // parameters that cross in one copy
+    STAGING = SD_CUDA_STAGING, // parameters that cross in one copy
+    BUCKET = SD_CUDA_BUCKET    // parameters whose gradients meet at a time: 16 MB of each device
 };
 
 typedef struct {
@@ -160,7 +166,7 @@ static void carve_tables(sd_cuda_train_memory *m, carver *c, const sd_hparams *h
 }
 
 static void carve_parameters(sd_cuda_train_memory *m, carver *c, size_t n, sd_cuda_real type,
-                             const sd_cuda_device *dev) {
+                             const sd_cuda_device *dev, int ranks) {
     float **const all[] = {&m->theta, &m->m, &m->v, &m->grad, &m->grad_sum};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         *all[i] = take(c, n, sizeof(float), &m->parameters);
@@ -168,16 +174,18 @@ static void carve_parameters(sd_cuda_train_memory *m, carver *c, size_t n, sd_cu
     if (type == SD_CUDA_BF16) m->factors = take(c, n, sd_cuda_real_bytes(type), &m->parameters);
     m->norm = take(c, 2, sizeof *m->norm, &m->parameters);
     m->norm_partial = take(c, dev->grad_partials(n), sizeof *m->norm_partial, &m->parameters);
+    m->bucket = n < BUCKET ? n : BUCKET;
+    if (ranks > 1) m->gathered = take(c, (size_t)ranks * m->bucket, sizeof(float), &m->parameters);
 }
 
 void sd_cuda_train_carve(sd_cuda_train_memory *m, sd_cuda_acts *acts, char *device, char *host,
                          const sd_model *model, const sd_lora_layout *lay,
                          const sd_cuda_device *dev, sd_cuda_real type, int max_tokens,
-                         sd_recompute recompute) {
+                         sd_recompute recompute, int ranks) {
     const sizes z = sizes_of(model, max_tokens, type);
     carver c = {device, 0}, h = {host, 0};
     *m = (sd_cuda_train_memory){.acts = acts};
-    carve_parameters(m, &c, lay->n_params, type, dev);
+    carve_parameters(m, &c, lay->n_params, type, dev, ranks);
     carve_block(m, &c, lay, &z, model->hp.L);
     carve_acts(m, &c, lay, &z, recompute, model->hp.L);
     carve_head(m, &c, &z, model->hp.V, dev);

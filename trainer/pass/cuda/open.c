@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-static sd_status carve(sd_cuda_train *t, sd_error *err) {
+static sd_status carve(sd_cuda_train *t, int ranks, sd_error *err) {
     sd_status st = SD_OK;
     void *device = NULL, *host = NULL;
     sd_cuda_acts *acts = sd_alloc((size_t)t->m->hp.L + 1, sizeof *acts);
@@ -13,11 +13,11 @@ static sd_status carve(sd_cuda_train *t, sd_error *err) {
     SD_CHECK_ALLOC(acts, err);
     sd_cuda_train_memory sizes;
     sd_cuda_train_carve(&sizes, NULL, NULL, NULL, t->m, &t->lay, t->dev, t->type, t->o.max_tokens,
-                        t->recompute);
+                        t->recompute, ranks);
     SD_TRY(sd_cuda_take(&t->owned, &device, sizes.device_bytes, "training", err));
     SD_TRY(sd_cuda_take_host(&t->owned, &host, sizes.host_bytes, "training's copies", err));
     sd_cuda_train_carve(&t->mem, acts, device, host, t->m, &t->lay, t->dev, t->type,
-                        t->o.max_tokens, t->recompute);
+                        t->o.max_tokens, t->recompute, ranks);
     t->rows.segment = sd_alloc((size_t)t->o.max_tokens, sizeof *t->rows.segment);
     SD_CHECK_ALLOC(t->rows.segment, err);
 out:
@@ -54,19 +54,18 @@ out:
 }
 
 sd_status sd_cuda_train_open(sd_cuda_train **out, sd_model *m, const sd_lora_layout *lay,
-                             sd_pool *pool, const sd_train_options *o, int device, sd_error *err) {
+                             sd_pool *pool, const sd_train_options *o, int device, int ranks,
+                             sd_error *err) {
     sd_status st = SD_OK;
-    sd_train_plan_report plan;
     sd_cuda_train *t = sd_alloc(1, sizeof *t);
     *out = NULL;
     SD_CHECK_ALLOC(t, err);
-    SD_TRY(sd_cuda_train_plan(&plan, m, lay, o, device, err));
     SD_TRY(sd_lora_layout_copy(&t->lay, lay, err));
     t->m = sd_model_acquire(m);
     t->o = *o;
     t->device = device;
-    t->type = plan.compute == SD_TRAIN_FP32 ? SD_CUDA_F32 : SD_CUDA_BF16;
-    t->recompute = plan.recompute;
+    t->type = o->compute == SD_TRAIN_FP32 ? SD_CUDA_F32 : SD_CUDA_BF16;
+    t->recompute = o->recompute;
     t->lowest = sd_lora_lowest(lay);
     SD_TRY(sd_cuda_find_device(&t->dev, device, err));
     t->owned.dev = t->weights.owned.dev = t->dev;
@@ -77,7 +76,12 @@ sd_status sd_cuda_train_open(sd_cuda_train **out, sd_model *m, const sd_lora_lay
         CUDA_TRY(t->dev->event_open(&t->flight[i].sent), "an event");
         CUDA_TRY(t->dev->event_open(&t->flight[i].done), "an event");
     }
-    SD_TRY(carve(t, err));
+    if (ranks > 1) {
+        CUDA_TRY(t->dev->stream_open(&t->meeting), "a stream");
+        CUDA_TRY(t->dev->event_open(&t->there), "an event");
+        CUDA_TRY(t->dev->event_open(&t->added), "an event");
+    }
+    SD_TRY(carve(t, ranks, err));
     CUDA_TRY(t->dev->blas_open(&t->blas, t->mem.workspace, SD_CUDA_BLAS_WORKSPACE),
              "opening cuBLASLt");
     SD_TRY(upload_turns(t, err));
@@ -95,6 +99,7 @@ void sd_cuda_train_close(sd_cuda_train *t) {
         (void)t->dev->choose(t->device);
         if (t->copies) (void)t->dev->stream_wait(t->copies);
         if (t->stream) (void)t->dev->stream_wait(t->stream);
+        if (t->meeting) (void)t->dev->stream_wait(t->meeting);
         t->dev->blas_close(t->blas);
         sd_cuda_free_weights(&t->weights);
         sd_cuda_free_owned(&t->owned);
@@ -102,6 +107,9 @@ void sd_cuda_train_close(sd_cuda_train *t) {
             if (t->flight[i].sent) t->dev->event_close(t->flight[i].sent);
             if (t->flight[i].done) t->dev->event_close(t->flight[i].done);
         }
+        if (t->there) t->dev->event_close(t->there);
+        if (t->added) t->dev->event_close(t->added);
+        if (t->meeting) t->dev->stream_close(t->meeting);
         if (t->copies) t->dev->stream_close(t->copies);
         if (t->stream) t->dev->stream_close(t->stream);
     }

@@ -85,6 +85,9 @@ static sd_status queue(sd_cuda_train *t, sd_error *err) {
              "the embedding");
     for (int l = 0; l < hp->L; l++) SD_TRY(sd_cuda_block_forward(t, l, err));
     SD_TRY(sd_cuda_train_head(t, err));
+    // The gradient of the one before is read by all devices until it has been added.
+    if (t->backward && t->added)
+        CUDA_TRY(t->dev->stream_follow(t->stream, t->added), "a sum of gradients");
     for (int l = hp->L - 1; t->backward && l >= t->lowest; l--) {
         SD_TRY(sd_cuda_block_recompute(t, l, err));
         SD_TRY(sd_cuda_block_backward(t, l, err));

@@ -1,5 +1,5 @@
 // State and functions that the parts of the CUDA training pass share: memory.c and plan.c (what it takes), open.c, pass.c (a micro-batch), stack.c (products),
-// block_forward.c, block_backward.c, loss_head.c, parameters.c (AdamW's step), learner.c (what the loop sees of all this).
+// block_forward.c, block_backward.c, loss_head.c, parameters.c (AdamW's step), learner.c (what the loop sees of all this), ranks.c (several devices).
 //
 // A micro-batch is queued on one stream and its arrays are sent on another, so that those of the next are there when it ends: there are two sets of
 // them, of the host and of the device. The host waits for a micro-batch when it needs its set again, and for all at the end of a step. T is what
@@ -42,6 +42,8 @@ typedef struct {
     void *factors;          // [n_params] theta as T
     double *norm;           // [2] of the step's gradient; what AdamW multiplies it by
     double *norm_partial;   // grad_partials
+    float *gathered; // [ranks, bucket] a piece of all devices' gradients; NULL: there is one device
+    size_t bucket;
     // ---- a block's
     void *W;       // [out, in of the largest stack] T
     void *n;       // [N, C] T  the normalised input of a stack
@@ -104,6 +106,9 @@ struct sd_cuda_train {
     int lowest; // the lowest adapted layer
     const sd_cuda_device *dev;
     sd_cuda_stream *stream, *copies; // of work; of arrays on their way there
+    // Where there are other devices, else NULL: the stream on which gradients meet; when a micro-batch's is there, and when it has been added.
+    sd_cuda_stream *meeting;
+    sd_cuda_event *there, *added;
     sd_cuda_blas *blas;
     sd_cuda_weights weights;
     sd_cuda_owned owned; // the two pieces that mem points into
@@ -123,9 +128,11 @@ struct sd_cuda_train {
 
 // ---- open.c
 
-/// Takes all its memory here, and reads the model's weights for the last time. Holds a reference to m and copies lay; pool (NULL: one thread) packs.
+/// One of so many devices. Takes all its memory here, and reads the model's weights. Holds a reference to m and copies lay; pool (NULL: one thread)
+/// packs. o: nothing of it says auto.
 sd_status sd_cuda_train_open(sd_cuda_train **out, sd_model *m, const sd_lora_layout *lay,
-                             sd_pool *pool, const sd_train_options *o, int device, sd_error *err);
+                             sd_pool *pool, const sd_train_options *o, int device, int ranks,
+                             sd_error *err);
 void sd_cuda_train_close(sd_cuda_train *t); // NULL is fine
 
 // ---- pass.c
@@ -150,12 +157,29 @@ sd_status sd_cuda_train_norm(sd_cuda_train *t, double *wanted, double scale, dou
 /// Queues AdamW's step over mem.grad_sum.
 sd_status sd_cuda_train_update(sd_cuda_train *t, const sd_learner_update *u, sd_error *err);
 
+// ---- ranks.c
+
+/// The devices that learn together, each with all parameters: rank r has the micro-batches r, r + n, r + 2 n, ... of a step.
+typedef struct {
+    int n;
+    sd_cuda_train *rank[SD_CUDA_MOST_RANKS];
+    sd_cuda_comm *comm; // NULL: there is one
+} sd_cuda_ranks;
+sd_status sd_cuda_ranks_open(sd_cuda_ranks *out, sd_model *m, const sd_lora_layout *lay,
+                             sd_pool *pool, const sd_train_options *o, int device, int n,
+                             sd_error *err);
+void sd_cuda_ranks_close(sd_cuda_ranks *l); // harmless on a zeroed one
+/// Queues grad_sum += the gradients of the first `micro_batches` ranks, in their order, on all of them.
+sd_status sd_cuda_ranks_add(const sd_cuda_ranks *l, int micro_batches, bool begins, sd_error *err);
+/// What is queued on each from now on comes behind what was added.
+sd_status sd_cuda_ranks_settle(const sd_cuda_ranks *l, sd_error *err);
+
 // ---- memory.c
 
 /// Assigns every pointer of `mem` from the two bases (NULL: counts only). acts: the caller's [L + 1], or NULL with them.
 void sd_cuda_train_carve(sd_cuda_train_memory *mem, sd_cuda_acts *acts, char *device, char *host,
                          const sd_model *m, const sd_lora_layout *lay, const sd_cuda_device *dev,
-                         sd_cuda_real type, int max_tokens, sd_recompute recompute);
+                         sd_cuda_real type, int max_tokens, sd_recompute recompute, int ranks);
 
 // ---- stack.c
 
