@@ -135,6 +135,16 @@ out:
     return st;
 }
 
+// w is computed from two speeds; what the bench's own requests took says how well that holds.
+static void hold_against(sd_cost_case *c, const sd_bench_figures *f, const char *from) {
+    if (f->mix_seconds == 0 || c->in.prefill_tok_s == 0 || c->in.decode_tok_s == 0) return;
+    double says = f->mix_in / c->in.prefill_tok_s + f->mix_out / c->in.decode_tok_s;
+    note(c,
+         "%s: a request of the bench (%.0f tokens in, %.0f out) took %.4g s of the replica; the "
+         "speeds say %.4g s",
+         from, f->mix_in, f->mix_out, f->mix_seconds, says);
+}
+
 static sd_status read_benches(sd_cost_case *c, const sd_strings *paths, sd_error *err) {
     sd_status st = SD_OK;
     sd_bench_figures f = {0};
@@ -156,6 +166,7 @@ static sd_status read_benches(sd_cost_case *c, const sd_strings *paths, sd_error
                  "measure it with bench spec --clients N",
                  from, f.decode_depth);
     }
+    hold_against(c, &f, from);
 out:
     free(text);
     return st;

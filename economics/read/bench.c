@@ -2,6 +2,7 @@
 
 #include "base/json.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -54,28 +55,49 @@ out:
     return st;
 }
 
-// Over all tasks: the answers' tokens over the time that they took.
+// Sums over the tasks of bench spec.
+typedef struct {
+    double answers, prompts, tokens;   // prompts: their tokens
+    double plain_s, spec_s, request_s; // of decoding; of whole requests with speculation
+} task_sums;
+
+static sd_status take_task(task_sums *sum, const json_t *task, const char *path, sd_error *err) {
+    sd_status st = SD_OK;
+    json_t *decode, *request;
+    int64_t tokens, prompts, answers;
+    double plain, spec, whole;
+    SD_TRY(sd_key_int(&tokens, task, "tokens", 0, 0, INT64_MAX, path, err));
+    SD_TRY(sd_key_int(&prompts, task, "prompt_tokens", 0, 0, INT64_MAX, path, err));
+    SD_TRY(sd_key_int(&answers, task, "answers", 0, 0, INT64_MAX, path, err));
+    SD_TRY(sd_key_object(&decode, task, "decode", path, err));
+    SD_TRY(sd_key_object(&request, task, "request", path, err));
+    SD_TRY(speed(&plain, decode, "plain_tok_s", path, err));
+    SD_TRY(speed(&spec, decode, "spec_tok_s", path, err));
+    SD_TRY(speed(&whole, request, "spec_tok_s", path, err));
+    if (tokens == 0 || plain == 0 || spec == 0) return SD_OK;
+    sum->answers += (double)answers, sum->prompts += (double)prompts;
+    sum->tokens += (double)tokens;
+    sum->plain_s += (double)tokens / plain, sum->spec_s += (double)tokens / spec;
+    sum->request_s += whole > 0 ? (double)tokens / whole : NAN;
+out:
+    return st;
+}
+
 static sd_status read_spec(sd_bench_figures *f, const json_t *tasks, const char *path,
                            sd_error *err) {
     sd_status st = SD_OK;
-    double tokens = 0, plain_s = 0, spec_s = 0;
+    task_sums sum = {0};
     size_t i;
-    json_t *task, *decode;
-    json_array_foreach(tasks, i, task) {
-        int64_t n;
-        double plain, spec;
-        SD_TRY(sd_key_int(&n, task, "tokens", 0, 0, INT64_MAX, path, err));
-        SD_TRY(sd_key_object(&decode, task, "decode", path, err));
-        SD_TRY(speed(&plain, decode, "plain_tok_s", path, err));
-        SD_TRY(speed(&spec, decode, "spec_tok_s", path, err));
-        if (!(n > 0 && plain > 0 && spec > 0)) continue;
-        tokens += (double)n;
-        plain_s += (double)n / plain, spec_s += (double)n / spec;
-    }
-    SD_CHECK(tokens > 0, err, SD_EINVAL, "%s: no task has answers with their speed; measure again",
-             path);
-    f->decode_tok_s = tokens / spec_s, f->plain_decode_tok_s = tokens / plain_s;
+    json_t *task;
+    json_array_foreach(tasks, i, task) SD_TRY(take_task(&sum, task, path, err));
+    SD_CHECK(sum.tokens > 0, err, SD_EINVAL,
+             "%s: no task has answers with their speed; measure again", path);
+    f->decode_tok_s = sum.tokens / sum.spec_s, f->plain_decode_tok_s = sum.tokens / sum.plain_s;
     f->decode_depth = 0;
+    if (sum.answers > 0 && isfinite(sum.request_s)) {
+        f->mix_in = sum.prompts / sum.answers, f->mix_out = sum.tokens / sum.answers;
+        f->mix_seconds = sum.request_s / sum.answers;
+    }
 out:
     return st;
 }

@@ -13,6 +13,9 @@ typedef struct {
     double decode_tok_s;       // with speculation where that was measured
     double plain_decode_tok_s; // without; 0: only one of both was measured
     int decode_depth;          // context at which; 0: of bench spec
+    // A mean request of bench spec, and the seconds that it took of the replica, with speculation: what w of the same request is
+    // held against. 0: there is no such bench.
+    double mix_in, mix_out, mix_seconds;
 } sd_bench_figures;
 
 /// Adds the figures of one file to f, which begins zeroed. Of several lengths the longest that is at most tokens_in counts, else the

@@ -224,6 +224,8 @@ def real_figures(folder):
     sources = {a["name"]: a["value"] for a in r.get("assumptions", [])}
     near = [abs(sources.get(name, 0) / want - 1) < 1e-9 for name, want in (("prefill-tok-s", bench["prefill_tok_s"]["16"]), ("decode-tok-s", spec["spec_tok_s"]), ("plain-decode-tok-s", spec["plain_tok_s"]))]
     check("what the benches print gives both speeds, and what speculation buys", all(near) and r["speculation"]["measured"], f"{sources} {r.get('error')}")
+    held = [n for n in r.get("notes", []) if "took" in n and "the speeds say" in n]
+    check("and holds the computed time of a request against the measured one", len(held) == 1, r.get("notes"))
     p = cost(f"--requests-day 500 --in 40 --out 12 --bench spec.json --gpu-hour 2 {FRONTIER}", cwd=folder)
     check("a bench that lacks the speed of prompts says which one has it", p.returncode == 2 and "bench model" in p.stderr, p.stderr)
 

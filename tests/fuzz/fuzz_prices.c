@@ -68,6 +68,7 @@ static void read_bench(const char *text, size_t len) {
     sd_error err;
     if (sd_bench_read(&f, text, len, "b", 1500, &err) != SD_OK) return;
     count(f.prefill_tok_s), count(f.decode_tok_s), count(f.plain_decode_tok_s);
+    count(f.mix_in), count(f.mix_out), count(f.mix_seconds);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

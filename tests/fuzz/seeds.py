@@ -259,7 +259,7 @@ SCHEMAS = ["\0\1" + json.dumps(s) for s in [
 COSTS = ['0{"sample_spec": {}, "a": {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6, "cache_read_input_token_cost": 1e-7, "input_cost_per_token_above_200k_tokens": 2e-6, "input_cost_per_token_flex": 5e-7, "output_cost_per_token_flex": 1e-6, "deprecation_date": "2027-01-31"}, "x/b": {"input_cost_per_token": 0, "output_cost_per_token": 0}, "y/b": {"input_cost_per_token": 0, "output_cost_per_token": 0}}',
          '1{"time": "2026-05-04T09:30:00.125Z", "key": "k", "tokens": {"uncached": 3, "cache_read": 1, "write_5m": 1, "write_1h": 1, "output": 5, "reasoning": 2}, "cost": 87, "total_ms": 8.5}\n{"time": "2026-05-06T09:30:00-02:00", "tokens": {"output": 5}, "cost": "unpriced"}',
          '2specdec_request_prompt_tokens_sum{a="b\\"}"} 600\nspecdec_request_prompt_tokens_count 3.0\nvllm:generation_tokens_total 9\nspecdec_busy_seconds_total 5\nspecdec_idle_seconds_total 50\nspecdec_request_decode_time_seconds_sum 4',
-         '3{"prefill_tok_s": {"512": 3391.0, "16": 9}, "decode_tok_s": {"256": 290.0}}', '3{"tasks": [{"tokens": 100, "decode": {"plain_tok_s": 50.0, "spec_tok_s": 100.0}}]}']
+         '3{"prefill_tok_s": {"512": 3391.0, "16": 9}, "decode_tok_s": {"256": 290.0}}', '3{"tasks": [{"answers": 2, "prompt_tokens": 9, "tokens": 100, "decode": {"plain_tok_s": 50.0, "spec_tok_s": 100.0}, "request": {"spec_tok_s": 40.0}}]}']
 
 
 def main():

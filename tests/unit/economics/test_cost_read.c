@@ -382,11 +382,15 @@ static const char model_bench[] =
     "\"decode_tok_s\": {\"256\": 290.0, "
     "\"2048\": 245.5}, \"verify_cost\": {\"2\": 1.1}, \"rss_mb\": 118.0}";
 static const char spec_bench[] =
-    "{\"tasks\": [{\"task\": \"a\", \"tokens\": 100, \"decode\": {\"plain_tok_s\": 50.0, "
-    "\"spec_tok_s\": 100.0}}, {\"task\": \"b\", "
-    "\"tokens\": 300, \"decode\": {\"plain_tok_s\": 100.0, \"spec_tok_s\": 300.0}}, {\"task\": "
-    "\"empty\", \"tokens\": 0, \"decode\": "
-    "{\"plain_tok_s\": 0.0, \"spec_tok_s\": 0.0}}], \"identical\": 2}";
+    "{\"tasks\": [{\"task\": \"a\", \"answers\": 2, \"prompt_tokens\": 80, \"tokens\": 100, "
+    "\"decode\": {\"plain_tok_s\": 50.0, "
+    "\"spec_tok_s\": 100.0}, \"request\": {\"plain_tok_s\": 40.0, \"spec_tok_s\": 50.0}}, "
+    "{\"task\": \"b\", \"answers\": 3, "
+    "\"prompt_tokens\": 20, \"tokens\": 300, \"decode\": {\"plain_tok_s\": 100.0, \"spec_tok_s\": "
+    "300.0}, \"request\": "
+    "{\"plain_tok_s\": 90.0, \"spec_tok_s\": 100.0}}, {\"task\": \"empty\", \"tokens\": 0, "
+    "\"decode\": {\"plain_tok_s\": 0.0, "
+    "\"spec_tok_s\": 0.0}}], \"identical\": 2}";
 
 Test(cost_bench, the_longest_length_that_fits_counts) {
     sd_bench_figures f = bench(model_bench, (sd_bench_figures){0}, 1500);
@@ -404,6 +408,9 @@ Test(cost_bench, speculation_is_measured_over_all_answers_and_takes_precedence) 
     NEAR(f.plain_decode_tok_s, 400 / (2.0 + 3.0));
     NEAR(f.decode_tok_s, 400 / (1.0 + 1.0));
     cr_assert_eq(f.prefill_tok_s, 0);
+    NEAR(f.mix_in, 100 / 5.0);
+    NEAR(f.mix_out, 400 / 5.0);
+    NEAR(f.mix_seconds, (2.0 + 3.0) / 5);
     f = bench(model_bench, f, 1500);
     NEAR(f.decode_tok_s, 200);
     NEAR(f.prefill_tok_s, 3391);
