@@ -39,6 +39,7 @@ void sd_model_release(sd_model *m) {
     free(m->linear);
     free(m->path);
     free(m->name);
+    free(m->output.pair);
     free(m->chat_error);
     free(m->tokenizer_error);
     if (o) {

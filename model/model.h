@@ -96,6 +96,25 @@ typedef struct {
     const float *bias[SD_PROJ_COUNT]; // [rows]; NULL: none
 } sd_layer;
 
+// How the rows of a prompt become one vector, where a model says so.
+typedef enum {
+    SD_POOL_NONE,
+    SD_POOL_MEAN, // of all rows
+    SD_POOL_LAST, // the last row
+    SD_POOL_OTHER // some other way, which is not computed here
+} sd_pooling;
+
+typedef struct {
+    sd_pooling pooling;
+    bool unit;    // the vector is made as long as 1
+    bool no_head; // the files have no head: it says nothing
+    const float
+        *rank; // [C] the relevance of a pair is the logistic function of the vector times this, and
+    float rank_bias; // the bias; NULL: it does not rank
+    int labels;      // of its classifier; 0: none. Of more than one rank may be NULL
+    char *pair;      // how a pair is written, with {query} and {document}; NULL: it does not say
+} sd_output;
+
 enum { SD_MAX_END_TOKENS = 8 };
 
 typedef struct sd_model {
@@ -106,6 +125,7 @@ typedef struct sd_model {
     sd_layer *layer;       // [L]
     sd_linear *linear;     // [n_linears] all of the blocks, layer after layer, in the block's order
     int n_linears;         // a multiple of L
+    sd_output output;      // beside answers
 
     char *path;              // as given
     char *name;              // general.name, or the folder's last component

@@ -12,9 +12,10 @@
 typedef struct sd_model_owned {
     sd_gguf *gguf; // the source, one of these two; both NULL: made in memory
     sd_safetensors *st;
-    const atomic_bool *stop; // ends hashing; NULL: never
-    sd_arena arena;          // vectors that had to be converted or aligned
-    bool template_taken;     // the template is not the files' (model/chat.h)
+    const atomic_bool *stop;                   // ends hashing; NULL: never
+    sd_arena arena;                            // vectors that had to be converted or aligned
+    const float *classifier, *classifier_bias; // [labels, C], [labels]; NULL: none
+    bool template_taken;                       // the template is not the files' (model/chat.h)
     atomic_int references;
     pthread_mutex_t lock; // of what follows
     bool hashed;          // sha256 is that of the files

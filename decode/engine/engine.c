@@ -105,6 +105,10 @@ static sd_status open_tensors(sd_engine *e, sd_error *err) {
              "%d rows of %d logits do not fit; use fewer slots", e->max_picked, e->model->hp.V);
     // calloc: it stays untouched while nobody wants log probabilities.
     e->logits = calloc(n_logits, sizeof *e->logits);
+    if (e->model->output.pooling != SD_POOL_NONE) {
+        e->hidden = calloc((size_t)e->max_rows, (size_t)e->model->hp.C * sizeof *e->hidden);
+        SD_CHECK_ALLOC(e->hidden, err);
+    }
     e->rows = sd_alloc((size_t)e->max_rows, sizeof *e->rows);
     e->picked = sd_alloc((size_t)e->max_picked, sizeof *e->picked);
     e->readers = sd_alloc((size_t)e->n_slots * 2, sizeof *e->readers);
@@ -199,6 +203,7 @@ void sd_engine_close(sd_engine *e) {
     sd_drafters_unregister(e);
     sd_draft_close(&e->draft);
     free(e->logits);
+    free(e->hidden);
     free(e->rows);
     sd_planner_close(e->planner);
     free(e->planned);

@@ -176,12 +176,14 @@ typedef struct {
 typedef enum {
     SD_READ_NOTHING,
     SD_READ_TOKENS, // the log probabilities of some tokens behind the prompt, in their order
+    SD_READ_LAST,   // [C] the row of the prompt's last token behind the last norm
+    SD_READ_MEAN, // [C] the mean of all its rows, in double; nothing of it is found, all is computed
     SD_READ_KINDS
 } sd_read_kind;
 
 typedef struct {
     sd_read_kind kind;
-    const int32_t *token; // [1 <= n_tokens <= SD_MAX_READ_TOKENS] copied
+    const int32_t *token; // [1 <= n_tokens <= SD_MAX_READ_TOKENS] of TOKENS; copied
     int n_tokens;
 } sd_request_reading;
 

@@ -7,6 +7,9 @@
 static size_t step_bytes(const sd_engine *e) {
     return (size_t)e->max_picked *
                ((size_t)e->model->hp.V * sizeof *e->logits + sizeof *e->picked) +
+           (e->model->output.pooling == SD_POOL_NONE
+                ? 0
+                : (size_t)e->max_rows * (size_t)e->model->hp.C * sizeof *e->hidden) +
            (size_t)e->max_rows * sizeof *e->rows +
            (size_t)e->n_slots * (2 * sizeof *e->readers + sizeof *e->planned) +
            ((size_t)e->n_slots + 2) * sizeof *e->positions;

@@ -120,6 +120,7 @@ typedef struct sd_engine_request {
     int32_t *read_token;     // of r.reading
     float *values;           // [n_values] what it reads
     int n_values;
+    double *sum; // [C] of SD_READ_MEAN: the rows so far
     double submitted;
     bool cancelled;
 } sd_engine_request;
@@ -159,7 +160,8 @@ typedef struct {
     int first_logits; // the same of its rows of logits, which only log probabilities need
     int first_scored; // likewise, of prompt rows whose logits score the next token of the prompt
     int n_scored;     // these rows
-    bool read_out;    // the row whose logits are read is in this step: they are at first_logits
+    bool read_out;    // the last row that is read is in this step: its logits are at first_logits
+    int first_hidden; // of rows that are wanted themselves
     int scored;       // tokens of the prompt that were delivered; the request scores it
 
     // A constraint's sets of allowed tokens (sd_shaping.allowed): [SD_MAX_DRAFT + 1] places for the
@@ -204,6 +206,7 @@ typedef struct sd_errand {
 // The rows of a step.
 typedef struct {
     int rows, picked, logits; // picked: rows that want a token; logits: those that want theirs too
+    int hidden;               // rows that are wanted themselves
     int running, decode_rows; // requests that decode, and their rows
     int reading, prompt_rows; // requests whose prompt is read, and their rows
     bool speculating;         // a running request may be drafted for
@@ -227,6 +230,7 @@ struct sd_engine {
     sd_row *rows;      // [max_rows]
     sd_picked *picked; // [max_picked]
     float *logits;     // [max_picked, V]
+    float *hidden;     // [max_rows, C] of a model that gives vectors; else NULL
     sd_controller control;
     sd_draft draft;                           // options.draft, opened
     sd_draft_source drafter[SD_MAX_DRAFTERS]; // [n_drafters]
@@ -381,10 +385,11 @@ void sd_slot_constraint_ended(sd_slot *s);
 /// SD_EINVAL names what is wrong with r->reading.
 sd_status sd_reading_check(const sd_engine *e, const sd_request *r, sd_error *err);
 /// The copy of a checked request that reads gets its own lists.
-sd_status sd_reading_open(sd_engine_request *j, sd_error *err);
+sd_status sd_reading_open(sd_engine_request *j, const sd_engine *e, sd_error *err);
 void sd_reading_close(sd_engine_request *j);
-/// A row of the step, which gives what the request reads.
-void sd_slot_read_row(sd_slot *s, sd_row *row, sd_rows *b);
+void sd_slot_begin_reading(const sd_engine *e, sd_slot *s);
+/// A row of the step, which may give what the request reads.
+void sd_slot_read_row(const sd_engine *e, sd_slot *s, sd_row *row, sd_rows *b);
 /// After the step: the values of such a row. The request may be over.
 void sd_slot_read(sd_engine *e, sd_slot *s);
 // reasoning.c: all do nothing for a request that looks for none

@@ -155,6 +155,7 @@ static int find_readers(sd_engine *e, const sd_tenant **out) {
 
 static void emit_rows(sd_engine *e, sd_slot *s, sd_rows *b) {
     const bool reads = sd_request_reads(&s->request->r);
+    s->first_hidden = b->hidden;
     // Without a mask for the token behind it the last row waits.
     if (!reads && s->kv->len + s->rows == s->n && sd_slot_shape(s, 1) == 0) s->rows--;
     for (int k = 0; k < s->rows; k++) {
@@ -167,7 +168,7 @@ static void emit_rows(sd_engine *e, sd_slot *s, sd_rows *b) {
                                       .adapter = s->request->r.adapter,
                                       .want_logits = logits,
                                       .pick = last ? sd_slot_pick(s, 0) : NULL};
-        if (reads) sd_slot_read_row(s, &e->rows[b->rows - 1], b);
+        if (reads) sd_slot_read_row(e, s, &e->rows[b->rows - 1], b);
         if (last) s->first_picked = b->picked++;
         if (scores && s->n_scored++ == 0) s->first_scored = b->logits;
         if (logits && !scores) s->first_logits = b->logits;

@@ -125,7 +125,7 @@ sd_status sd_engine_request_copy(sd_engine_request **out, const sd_engine *e, co
     j->r.prompt = j->prompt, j->r.stop_token = j->stop_token;
     SD_TRY(sd_shape_open(&j->shape, e, &j->r, err));
     SD_TRY(sd_reasoning_open(&j->reasoning, e, &j->r, err));
-    if (sd_request_reads(r)) SD_TRY(sd_reading_open(j, err));
+    if (sd_request_reads(r)) SD_TRY(sd_reading_open(j, e, err));
     j->r.reasoning = (sd_request_reasoning){0};
     j->r.shaping = (sd_request_shaping){.min_tokens = r->shaping.min_tokens};
     j->submitted = sd_now_s();

@@ -68,7 +68,8 @@ static void take_up(sd_slot *s, sd_engine_request *j) {
 void sd_slot_catch_up(sd_engine *e, sd_slot *s) {
     sd_engine_request *j = s->request;
     int known = s->kv->len > j->counted ? s->kv->len : j->counted;
-    if (j->found > known) known = j->found; // by this request before it gave its slot back
+    if (j->found > known) known = j->found;        // by this request before it gave its slot back
+    if (j->r.reading.kind == SD_READ_MEAN) return; // all of its rows are wanted
     // The last token is computed: its logits are wanted. So is what scores the prompt.
     int upto = j->r.score && s->scored < j->r.n_prompt ? s->scored - 1 : s->n - 1;
     if (upto <= s->kv->len) return;
@@ -84,7 +85,8 @@ static void find_prefix(sd_engine *e, sd_slot *s, bool again) {
     const sd_request *r = &s->request->r;
     sd_prefix_begin(s->kv, &(sd_prefix_owner){.tenant = r->tenant,
                                               .adapter = r->adapter ? r->adapter->generation : 0});
-    if (!again && !r->score && e->stats.prefix_cache) e->stats.prefix_queries += r->n_prompt;
+    if (!again && !r->score && r->reading.kind != SD_READ_MEAN && e->stats.prefix_cache)
+        e->stats.prefix_queries += r->n_prompt;
     sd_slot_catch_up(e, s);
 }
 
@@ -100,6 +102,7 @@ void sd_slot_begin(sd_engine *e, sd_slot *s, sd_engine_request *j) {
         start(s, j);
     s->begun_at = s->n;
     sd_slot_begin_score(s);
+    sd_slot_begin_reading(e, s);
     find_prefix(e, s, again);
     sd_slot_begin_shaping(s);
     sd_slot_begin_reasoning(s);

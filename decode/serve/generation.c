@@ -29,6 +29,7 @@ sd_generation *sd_generation_new(sd_conn *conn, const sd_dialect *dialect) {
 
 void sd_generation_drop_prompt(sd_generation *g) {
     for (int i = 0; i < SD_API_MAX_PROMPTS; i++) sd_ids_free(&g->prompt[i]);
+    for (int i = 0; g->item && i < g->request.embed->n; i++) sd_ids_free(&g->item[i]);
     sd_ids_free(&g->bad_words);
     sd_ids_free(&g->closing);
     sd_buf_free(&g->body);
@@ -54,9 +55,13 @@ void sd_generation_free(sd_generation *g) {
     }
     free(g->choices);
     free(g->stops);
+    free(g->vector);
+    free(g->score);
+    free(g->order);
     sd_buf_free(&g->reply.buf);
     g->answer_bytes = 0;
     sd_generation_drop_prompt(g);
+    free(g->item);
     if (atomic_load(&s->stop)) // the cache may be gone before its grammars
         sd_grammar_release(g->grammar);
     else if (g->grammar)

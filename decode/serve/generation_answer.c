@@ -18,6 +18,7 @@ enum {
     SLICE = 64 * 1024,               // bytes of a whole answer written at a time: under a ms
     ANSWER_MEMORY = 64 << 20,        // bytes of logprobs that one request may have kept
     TOOLS_MEMORY = 8,                // bytes of a parsed schema for each byte of its text
+    JSON_TOKEN = 96,                 // bytes of a token with its log probability, as JSON
     MAX_SCRATCH = 256 * 1024,        // what is kept for the next piece
     MAX_PIECE = 8 * SD_HTTP_MAX_BODY // an echoed prompt may be long
 };
@@ -61,7 +62,10 @@ bool sd_generation_echo(const sd_generation *g, int prompt, sd_buf *out) {
 static size_t logprobs_bytes(const sd_generation *g, int ctx, sd_api_error *e) {
     const sd_api_request *r = &g->request;
     size_t tokens = 0;
-    if (r->stream || r->logprobs < 0) return 0;
+    // A stream that says them again has them as JSON too.
+    const size_t each = sd_logprobs_stride(r->logprobs < 0 ? 0 : r->logprobs) +
+                        (r->stream ? JSON_TOKEN * (1 + (size_t)r->logprobs) : 0);
+    if (r->logprobs < 0 || (r->stream && !g->dialect->keeps_logprobs)) return 0;
     for (int i = 0; i < r->n_prompts; i++) {
         int most = ctx - g->prompt[i].n;
         if (r->max_tokens > 0 && r->max_tokens < most) most = r->max_tokens;
@@ -70,7 +74,7 @@ static size_t logprobs_bytes(const sd_generation *g, int ctx, sd_api_error *e) {
         tokens += (size_t)most * (size_t)r->n;
     }
     // At most 64 answers of a context: no product overflows.
-    size_t bytes = tokens * sd_logprobs_stride(r->logprobs);
+    size_t bytes = tokens * each;
     if (bytes <= ANSWER_MEMORY) return bytes;
     sd_api_fail(e, 400, "logprobs",
                 "logprobs of up to %zu tokens with %d alternatives each would take %zu MB, and a "
@@ -182,7 +186,11 @@ static bool begin_events(sd_generation *g) {
 // others say null.
 static bool send_chunk(sd_generation *g, sd_chunk *c) {
     sd_usage usage = usage_of(g);
-    c->state = &g->choices[c->index].stream;
+    sd_choice *choice = &g->choices[c->index];
+    const sd_logprobs_source all = {
+        .kept = &choice->kept, .top = g->request.logprobs, .n = choice->n_kept};
+    c->state = &choice->stream;
+    if (g->dialect->keeps_logprobs && g->request.logprobs >= 0) c->all = &all;
     if (g->request.continuous_usage) c->usage = &usage;
     c->usage_null = g->request.include_usage;
     sd_json_out t = begin_piece(g);
@@ -260,6 +268,11 @@ static bool on_delta(void *ctx, const sd_delta *d) {
     sd_generation *g = c->generation;
     const sd_tool_call *call = NULL;
     if (d->kind == SD_DELTA_CALL && !(call = add_call(g, c, d))) return false;
+    const int at = c->n_kept - c->fresh + 1;
+    if (d->kind == SD_DELTA_CONTENT && c->first_content == 0) c->first_content = at;
+    if (d->kind == SD_DELTA_CALL && c->first_content > 0 && c->content_end == 0)
+        c->content_end = at;
+    c->fresh = 0;
     if (!g->request.stream) return keep(c, d);
     sd_chunk chunk = {.index = c->index,
                       .kind = kinds[d->kind],
@@ -324,6 +337,13 @@ static void stream_message(sd_generation *g, const sd_engine_event *m) {
                                    .n = ev->n,
                                    .n_prompt = ev->of_prompt ? ev->n : 0,
                                    .silent = ev->of_prompt && !begun && g->silent[c->prompt]};
+    if (logprobs.tokens && g->dialect->keeps_logprobs) {
+        if (!sd_logprobs_keep(&c->kept, logprobs.tokens, logprobs.n, g->request.logprobs)) {
+            fail_memory(g);
+            return;
+        }
+        c->n_kept += logprobs.n;
+    }
     if (!begin_events(g) || !begin_choice(g, c, ev->of_prompt ? &logprobs : NULL)) return;
     if (ev->of_prompt && !begun) return; // they went along with its text
     bool with_logprobs = logprobs.tokens != NULL;
@@ -393,15 +413,18 @@ static void collect_message(sd_generation *g, const sd_engine_event *m) {
     const sd_provider_event *ev = m->event;
     const sd_token_info *tokens = sd_provider_event_tokens(ev);
     const char *text = sd_provider_event_text(ev);
-    bool ok = c->parser ? parse(c, text, ev->text.n, ev->finish != SD_FINISH_NONE)
-                        : sd_buf_add(&c->text, text, ev->text.n);
     const size_t values = ev->values.n * sizeof(float);
-    if (values) ok = sd_buf_add(&c->kept, (const char *)sd_provider_event_values(ev), values);
+    bool ok =
+        values == 0 || sd_buf_add(&c->kept, (const char *)sd_provider_event_values(ev), values);
     if (tokens && ok) {
         ok = sd_logprobs_keep(&c->kept, tokens, ev->n, g->request.logprobs);
-        if (ok) c->n_kept += ev->n;
+        if (ok) c->n_kept += ev->n, c->fresh = ev->n;
         if (ok && ev->of_prompt) c->n_of_prompt += ev->n;
     }
+    if (ok)
+        ok = c->parser ? parse(c, text, ev->text.n, ev->finish != SD_FINISH_NONE)
+                       : sd_buf_add(&c->text, text, ev->text.n);
+    c->fresh = 0;
     if (!ok) fail_memory(g);
 }
 
@@ -428,6 +451,8 @@ static sd_whole_choice whole_choice(const void *ctx, int i) {
                                           .n = c->n_kept,
                                           .n_prompt = c->n_of_prompt,
                                           .silent = g->silent[c->prompt]},
+                             .first_content = c->first_content ? c->first_content - 1 : 0,
+                             .content_end = c->content_end ? c->content_end - 1 : c->n_kept,
                              .finish = c->finish,
                              .stop = stop_of(g, c)};
 }

@@ -38,7 +38,10 @@ struct sd_choice {
     sd_buf text,
         kept; // of an answer in one piece: its text, its tokens' logprobs; or the values that it read
     int n_kept;
-    int n_of_prompt;           // of them: the prompt's
+    int n_of_prompt; // of them: the prompt's
+    int fresh;       // of them: those in hand, until a delta has come of them
+    int first_content,
+        content_end; // of them: where its content begins and a call follows, plus 1; 0: not yet
     sd_logprobs_cursor cursor; // of a stream's logprobs
     sd_stream_state stream;
     sd_answer_parser *parser; // of a chat's answer; NULL: all its text is content
@@ -92,6 +95,10 @@ struct sd_generation {
     sd_choice *choices;
     int n_choices, open; // open: submitted and not ended
     int n_begun;         // of choices that are readings: submitted so far
+    sd_ids *item;        // [embed->n] the tokens of texts; until they are submitted
+    float *vector;       // [C] one of them, as it is written
+    double *score;       // [embed->n] of documents
+    int *order;
     bool streaming, failed;
     size_t answer_bytes; // of `bytes_held`, for what is kept until its end
     bool writing;        // all has ended; a whole answer goes out in slices

@@ -32,32 +32,41 @@ static int context(const sd_generation *g) {
 }
 
 // The number of tokens is known now.
-static int check_length(sd_generation *g, int i, int ctx, sd_api_error *e) {
+static int check_length(sd_generation *g, const sd_ids *prompt, int ctx, sd_api_error *e) {
     const char *param = g->dialect->prompt_field;
-    if (g->prompt[i].n == 0 && !g->dialect->read)
+    if (prompt->n == 0 && !g->dialect->read)
         return sd_api_fail(e, 400, param, "the prompt is empty; give at least one token");
-    if (g->prompt[i].n >= ctx) return refuse_length(e, param, g->prompt[i].n, ctx, false);
-    g->prompt_tokens += g->prompt[i].n;
+    if (prompt->n >= ctx) return refuse_length(e, param, prompt->n, ctx, false);
+    g->prompt_tokens += prompt->n;
+    return 0;
+}
+
+static int check_texts(const sd_generation *g, const sd_api_prompt *list, int n, int ctx,
+                       const char *param, sd_api_error *e) {
+    const sd_model *m = g->server->local->model;
+    for (int i = 0; i < n; i++) {
+        const sd_api_prompt *p = &list[i];
+        if (p->text && !m->tokenizer)
+            return sd_api_fail(e, 400, param, "this model has no tokenizer; give token ids");
+        size_t least =
+            p->len / (g->server->local->longest_token ? g->server->local->longest_token : 1);
+        if (p->text && least >= (size_t)ctx)
+            return refuse_length(e, param, (long long)least, ctx, true);
+        if (!p->text && p->n_ids >= ctx) return refuse_length(e, param, p->n_ids, ctx, false);
+        for (int k = 0; k < p->n_ids; k++)
+            if (p->ids[k] >= m->hp.V)
+                return sd_api_fail(e, 400, param, "%s: token id %d is not below %d", param,
+                                   (int)p->ids[k], m->hp.V);
+    }
     return 0;
 }
 
 // Checks of all prompts that need no tokenising.
 static int check_prompts(sd_generation *g, int ctx, sd_api_error *e) {
     const sd_model *m = g->server->local->model;
-    for (int i = 0; i < g->request.n_prompts; i++) {
-        const sd_api_prompt *p = &g->request.prompt[i];
-        if (p->text && !m->tokenizer)
-            return sd_api_fail(e, 400, "prompt", "this model has no tokenizer; give token ids");
-        size_t least =
-            p->len / (g->server->local->longest_token ? g->server->local->longest_token : 1);
-        if (p->text && least >= (size_t)ctx)
-            return refuse_length(e, "prompt", (long long)least, ctx, true);
-        if (!p->text && p->n_ids >= ctx) return refuse_length(e, "prompt", p->n_ids, ctx, false);
-        for (int k = 0; k < p->n_ids; k++)
-            if (p->ids[k] >= m->hp.V)
-                return sd_api_fail(e, 400, "prompt", "prompt: token id %d is not below %d",
-                                   (int)p->ids[k], m->hp.V);
-    }
+    const sd_embed *embed = g->request.embed;
+    if (embed) return check_texts(g, embed->item, embed->n, ctx, g->dialect->prompt_field, e);
+    if (check_texts(g, g->request.prompt, g->request.n_prompts, ctx, "prompt", e)) return e->status;
     if ((g->request.echo || g->dialect->read) && !m->tokenizer) {
         const char *param = g->request.echo ? "echo" : g->dialect->prompt_field;
         return sd_api_fail(e, 400, param, "%s: this model has no tokenizer", param);
@@ -86,7 +95,7 @@ static int encode_prompt(sd_generation *g, int i, sd_api_error *e) {
     if (p->text) g->silent[i] = begins_silently(g, p, &g->prompt[i]);
     if (!p->text && !sd_ids_add(&g->prompt[i], p->ids, p->n_ids))
         return sd_api_fail(e, 500, "prompt", "out of memory");
-    return check_length(g, i, context(g), e);
+    return check_length(g, &g->prompt[i], context(g), e);
 }
 
 // What the request leaves out, as the model that it means wants to be asked. A prompt that is no
@@ -294,7 +303,7 @@ static int encode_chat(sd_generation *g, int i, int ctx, sd_api_error *e) {
     g->in_reasoning = sd_dialogue_in_reasoning(d, m->tokenizer, g->prompt[i].id, g->prompt[i].n);
     if (r->decide && check_begins_with_text(g, d, e)) return e->status;
     if (find_reasoning(g, d, e) || constrain_answer(g, d, e)) return e->status;
-    return check_length(g, i, ctx, e);
+    return check_length(g, &g->prompt[i], ctx, e);
 }
 
 // The questions with their labels in the order of this round, and the text, as a user says them.
@@ -309,6 +318,99 @@ static int encode_round(sd_generation *g, int round, sd_api_error *e) {
     if (encode_chat(g, round, context(g), e) || round + 1 < d->permute) return e->status;
     sd_buf_free(&d->text);
     return sd_generation_plan_readings(g, e);
+}
+
+// ---- texts that become vectors
+
+static bool add_pair(sd_buf *out, const char *form, const sd_embed *m, const sd_api_prompt *item) {
+    static const char query[] = "{query}", document[] = "{document}";
+    bool ok = true;
+    while (ok && *form) {
+        const size_t q = sizeof query - 1, d = sizeof document - 1;
+        if (strncmp(form, query, q) == 0)
+            ok = sd_buf_add(out, m->query, m->query_len), form += q;
+        else if (strncmp(form, document, d) == 0)
+            ok = sd_buf_add(out, item->text, item->len), form += d;
+        else
+            ok = sd_buf_add(out, form, 1), form++;
+    }
+    return ok;
+}
+
+// A pair is written as the model says; else the one text behind the other, each with what the tokenizer puts around it.
+static sd_status encode_text(sd_generation *g, const sd_api_prompt *item, sd_ids *out,
+                             sd_error *err) {
+    const sd_embed *m = g->request.embed;
+    const sd_model *model = g->server->local->model;
+    const int special = g->server->o->plain_user_text ? 0 : SD_TOK_SPECIAL;
+    const int flags = special | SD_TOK_ADD_BOS | SD_TOK_ADD_LAST;
+    sd_status st = SD_OK;
+    sd_buf text = sd_buf_make(4 * SD_HTTP_MAX_BODY);
+    if (!m->rank)
+        return sd_tokenizer_encode(model->tokenizer, item->text, item->len, flags, out, err);
+    if (model->output.pair) {
+        SD_CHECK_ALLOC(add_pair(&text, model->output.pair, m, item), err);
+        SD_TRY(
+            sd_tokenizer_encode(model->tokenizer, text.data, text.len, SD_TOK_SPECIAL, out, err));
+        goto out;
+    }
+    SD_TRY(sd_tokenizer_encode(model->tokenizer, m->query, m->query_len, flags, out, err));
+    SD_TRY(sd_tokenizer_encode(model->tokenizer, item->text, item->len, special | SD_TOK_ADD_LAST,
+                               out, err));
+out:
+    sd_buf_free(&text);
+    return st;
+}
+
+static int encode_item(sd_generation *g, int i, sd_api_error *e) {
+    const sd_embed *m = g->request.embed;
+    const sd_api_prompt *item = &m->item[i];
+    sd_error err = {0};
+    if (i == 0) g->item = sd_alloc((size_t)m->n, sizeof *g->item);
+    if (!g->item) return sd_api_fail(e, 500, NULL, "out of memory");
+    if (item->text ? encode_text(g, item, &g->item[i], &err) != SD_OK
+                   : !sd_ids_add(&g->item[i], item->ids, item->n_ids))
+        return sd_api_fail(e, 500, NULL, "%s", item->text ? err.message : "out of memory");
+    if (check_length(g, &g->item[i], context(g), e) || i + 1 < m->n) return e->status;
+    return sd_generation_plan_readings(g, e);
+}
+
+// Whether the model gives what is asked for.
+static int check_output(const sd_generation *g, sd_api_error *e) {
+    const sd_model *m = g->server->local->model;
+    const sd_output *o = &m->output;
+    const sd_embed *embed = g->request.embed;
+    if (!embed && o->no_head && !g->dialect->read)
+        return sd_api_fail(e, 400, "model", "this model has no head and says nothing; ask it at %s",
+                           o->labels ? "/v1/rerank" : "/v1/embeddings");
+    if (!embed) return 0;
+    if (embed->rank && !o->rank)
+        return sd_api_fail(e, 400, "model",
+                           o->labels
+                               ? "this model's classifier has %d labels, which are no relevance; "
+                                 "use a model that ranks"
+                               : "this model states no classifier for ranks; use a model that "
+                                 "ranks",
+                           o->labels);
+    if (embed->rank) return 0;
+    if (o->labels > 0)
+        return sd_api_fail(e, 400, "model",
+                           "this model ranks and gives no vectors; use /v1/rerank");
+    if (o->pooling == SD_POOL_NONE || o->pooling == SD_POOL_OTHER)
+        return sd_api_fail(
+            e, 400, "model",
+            o->pooling == SD_POOL_NONE
+                ? "this model states no pooling, so it gives no vectors; use one that "
+                  "was made for embeddings"
+                : "this model states a pooling that is not supported; mean and last "
+                  "are");
+    if (embed->dimensions > 0 && embed->dimensions != m->hp.C)
+        return sd_api_fail(
+            e, 400, "dimensions",
+            "dimensions is %d and this model's vectors have %d; it states no shorter "
+            "ones, so leave the field out",
+            embed->dimensions, m->hp.C);
+    return 0;
 }
 
 static int find_model(sd_generation *g, sd_api_error *e) {
@@ -355,7 +457,7 @@ static int check_tokens(sd_generation *g, sd_api_error *e) {
 static int read_body(sd_generation *g, sd_api_error *e) {
     int bad = g->dialect->parse(&g->request, g->body.data, g->body.len, e);
     sd_buf_free(&g->body); // the request has its own copies
-    if (bad || find_model(g, e)) return e->status;
+    if (bad || find_model(g, e) || check_output(g, e)) return e->status;
     if (check_tokens(g, e) || check_constraint(g, e)) return e->status;
     return g->request.kind == SD_API_CHAT ? 0 : check_prompts(g, context(g), e);
 }
@@ -384,13 +486,16 @@ bool sd_generation_read(sd_work *item) {
         sd_api_fail(e, 503, NULL, "the request could not be read within %d seconds", READ_SECONDS);
     else if (piece == 0)
         read_body(g, e);
+    else if (g->request.embed)
+        encode_item(g, piece - 1, e);
     else if (g->request.decide)
         encode_round(g, piece - 1, e);
     else if (g->request.kind == SD_API_CHAT)
         encode_chat(g, 0, context(g), e);
     else
         encode_prompt(g, piece - 1, e);
-    const int pieces = g->request.decide                ? g->request.decide->permute
+    const int pieces = g->request.embed                 ? g->request.embed->n
+                       : g->request.decide              ? g->request.decide->permute
                        : g->request.kind == SD_API_CHAT ? 1
                                                         : g->request.n_prompts;
     if (!e->status && piece == pieces && g->dialect->read) write_read(g, e);

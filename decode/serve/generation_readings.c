@@ -7,21 +7,36 @@
 // request, and its share of slots and rows is the one of any client.
 #include "decode/serve/generation_private.h"
 
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { AHEAD = 2 }; // readings for each slot that run or wait
 
+// Readings that share their first one's text; texts that become vectors share nothing.
 static int per_round(const sd_generation *g) {
-    return g->request.decide->n_nodes;
+    return g->request.decide ? g->request.decide->n_nodes : g->request.embed->n;
 }
 
 int sd_generation_count_readings(const sd_generation *g) {
-    return per_round(g) * g->request.decide->permute;
+    return per_round(g) * (g->request.decide ? g->request.decide->permute : 1);
+}
+
+static size_t texts_bytes(const sd_generation *g) {
+    enum { TEXT = 128 }; // bytes of a kept text beside its own
+    const sd_embed *m = g->request.embed;
+    size_t bytes = m->query_len;
+    for (int i = 0; i < m->n; i++)
+        bytes += sizeof(sd_choice) + sizeof m->item[i] + m->item[i].len + TEXT +
+                 ((size_t)g->item[i].n + (size_t)m->item[i].n_ids) * sizeof(int32_t) +
+                 (size_t)g->server->local->model->hp.C * sizeof(float);
+    return bytes;
 }
 
 size_t sd_generation_readings_bytes(const sd_generation *g) {
     enum { STRING = 8 }; // bytes of a kept string for each byte of its text
     const sd_decide *d = g->request.decide;
+    if (!d) return texts_bytes(g);
     const size_t n = (size_t)sd_generation_count_readings(g);
     size_t bytes = d->bytes * STRING + n * sizeof(sd_choice);
     for (int i = 0; i < g->request.n_prompts; i++)
@@ -49,12 +64,21 @@ static int find_ends(const sd_generation *g, int32_t out[SD_DECIDE_MAX_ENDS]) {
     return n;
 }
 
+static int plan_texts(sd_generation *g, sd_api_error *e) {
+    const size_t n = (size_t)g->request.embed->n;
+    g->vector = sd_alloc((size_t)g->server->local->model->hp.C, sizeof *g->vector);
+    g->score = sd_alloc(n, sizeof *g->score);
+    g->order = sd_alloc(n, sizeof *g->order);
+    return g->vector && g->score && g->order ? 0 : sd_api_fail(e, 500, NULL, "out of memory");
+}
+
 int sd_generation_plan_readings(sd_generation *g, sd_api_error *e) {
     int32_t ends[SD_DECIDE_MAX_ENDS];
     sd_decide *d = g->request.decide;
     const int ctx = sd_server_stats(g->server).ctx;
     int64_t behind = 0;
     int longest = 0;
+    if (!d) return plan_texts(g, e);
     if (sd_decide_plan(d, g->server->local->model->tokenizer, ends, find_ends(g, ends), e))
         return e->status;
     for (int i = 0; i < d->n_nodes; i++) {
@@ -75,11 +99,22 @@ int sd_generation_plan_readings(sd_generation *g, sd_api_error *e) {
 
 static bool add_prompt(sd_ids *out, const sd_generation *g, int i) {
     const sd_decide *d = g->request.decide;
+    if (!d) return sd_ids_add(out, g->item[i].id, g->item[i].n);
     const sd_decide_node *node = &d->node[i % per_round(g)];
     const sd_ids *text = &g->prompt[i / per_round(g)],
                  *begin = &d->question[node->question].begin_id;
     return sd_ids_add(out, text->id, text->n) && sd_ids_add(out, begin->id, begin->n) &&
            sd_ids_add(out, node->path, node->n_path);
+}
+
+static sd_request_reading reading_of(const sd_generation *g, int i) {
+    const sd_decide *d = g->request.decide;
+    if (d) {
+        const sd_decide_node *node = &d->node[i % per_round(g)];
+        return (sd_request_reading){SD_READ_TOKENS, node->token, node->n_tokens};
+    }
+    const bool mean = g->server->local->model->output.pooling == SD_POOL_MEAN;
+    return (sd_request_reading){.kind = mean ? SD_READ_MEAN : SD_READ_LAST};
 }
 
 // ---- when
@@ -88,15 +123,14 @@ static bool add_prompt(sd_ids *out, const sd_generation *g, int i) {
 static bool may_begin(const sd_generation *g) {
     const int i = g->n_begun, first = i % per_round(g);
     if (i == g->n_choices || g->failed) return false;
-    if (first == 0) return g->open == 0;
-    return g->choices[i - first].ended && g->open < AHEAD * sd_server_stats(g->server).slots;
+    if (g->request.decide && first == 0) return g->open == 0;
+    return (g->request.embed || g->choices[i - first].ended) &&
+           g->open < AHEAD * sd_server_stats(g->server).slots;
 }
 
 int sd_generation_begin_readings(sd_generation *g, sd_api_error *e) {
-    const sd_decide *d = g->request.decide;
     while (may_begin(g)) {
-        const sd_decide_node *node = &d->node[g->n_begun % per_round(g)];
-        const sd_request_reading reading = {SD_READ_TOKENS, node->token, node->n_tokens};
+        const sd_request_reading reading = reading_of(g, g->n_begun);
         sd_ids prompt = {0};
         if (!add_prompt(&prompt, g, g->n_begun)) {
             sd_ids_free(&prompt);
@@ -129,8 +163,49 @@ static const float *values_of(const void *ctx, int i) {
     return (const void *)g->choices[i].kept.data;
 }
 
+// As long as 1, where the model says so; a vector of zeros stays one.
+static const float *vector_of(void *ctx, int i) {
+    sd_generation *g = ctx;
+    const sd_model *m = g->server->local->model;
+    const float *v = values_of(g, i);
+    double length = 0;
+    for (int c = 0; c < m->hp.C; c++) length += (double)v[c] * (double)v[c];
+    length = m->output.unit && length > 0 ? sqrt(length) : 1;
+    for (int c = 0; c < m->hp.C; c++) g->vector[c] = (float)((double)v[c] / length);
+    return g->vector;
+}
+
+static double relevance_of(const sd_generation *g, int i) {
+    const sd_model *m = g->server->local->model;
+    const float *v = values_of(g, i);
+    double x = (double)m->output.rank_bias;
+    for (int c = 0; c < m->hp.C; c++) x += (double)m->output.rank[c] * (double)v[c];
+    return 1 / (1 + exp(-x));
+}
+
+static int compare_documents(const void *a, const void *b, void *ctx) {
+    const double *score = ctx;
+    const int i = *(const int *)a, k = *(const int *)b;
+    return score[i] != score[k] ? (score[i] < score[k] ? 1 : -1) : i - k;
+}
+
+static sd_readings take_texts(sd_generation *g) {
+    const sd_embed *m = g->request.embed;
+    for (int i = 0; m->rank && g->whole.choice == 0 && i < m->n; i++)
+        g->score[i] = relevance_of(g, i), g->order[i] = i;
+    if (m->rank && g->whole.choice == 0)
+        qsort_r(g->order, (size_t)m->n, sizeof *g->order, compare_documents, g->score);
+    return (sd_readings){.embed = m,
+                         .width = g->server->local->model->hp.C,
+                         .vector = vector_of,
+                         .ctx = g,
+                         .score = g->score,
+                         .order = g->order};
+}
+
 sd_readings sd_generation_take_readings(sd_generation *g) {
     sd_decide *d = g->request.decide;
+    if (!d) return take_texts(g);
     const sd_defaults *own = &sd_server_row(g->server, g->model)->defaults;
     double temperature[SD_DECIDE_KINDS];
     _Static_assert((int)SD_DECIDE_KINDS == (int)SD_DECISION_KINDS, "the same kinds");
@@ -142,7 +217,8 @@ sd_readings sd_generation_take_readings(sd_generation *g) {
 
 // What the others of a round find, its first has computed or found.
 int sd_generation_cached_readings(const sd_generation *g) {
+    const int each = g->request.decide ? per_round(g) : 1;
     int n = 0;
-    for (int i = 0; i < g->n_choices; i += per_round(g)) n += g->choices[i].cached;
+    for (int i = 0; i < g->n_choices; i += each) n += g->choices[i].cached;
     return n;
 }

@@ -84,6 +84,14 @@ static void post_systemone(sd_conn *c) {
     sd_generation_start(c, &sd_systemone);
 }
 
+static void post_embeddings(sd_conn *c) {
+    sd_generation_start(c, &sd_openai_embeddings);
+}
+
+static void post_rerank(sd_conn *c) {
+    sd_generation_start(c, &sd_rerank);
+}
+
 static void post_decisions(sd_conn *c) {
     sd_generation_start(c, &sd_openai_decisions);
 }
@@ -199,6 +207,9 @@ static const sd_route routes[] = {
     {"POST", "/v1/messages/count_tokens", false, SD_AUTH_USER, true, post_count},
     {"POST", "/v1/systemone", false, SD_AUTH_USER, true, post_systemone},
     {"POST", "/v1/decisions", false, SD_AUTH_USER, true, post_decisions},
+    {"POST", "/v1/embeddings", false, SD_AUTH_USER, true, post_embeddings},
+    {"POST", "/v1/rerank", false, SD_AUTH_USER, true, post_rerank},
+    {"POST", "/rerank", false, SD_AUTH_USER, true, post_rerank},
     {"POST", "/v1/tokenize", false, SD_AUTH_USER, true, post_tokenize},
     {"POST", "/v1/detokenize", false, SD_AUTH_USER, true, post_detokenize},
     {"POST", "/tokenize", false, SD_AUTH_USER, true, post_tokenize},

@@ -97,6 +97,7 @@ typedef struct {
     const sd_adapter *adapter; // NULL: the base
     bool want_logits;
     const sd_pick *pick; // NULL: no token is wanted
+    float *hidden;       // [C] <- the row behind the last norm; NULL: it is not wanted
 } sd_row;
 
 /// What takes long of sd_context_take_adapter, ahead of it: on any thread, while another one may step.

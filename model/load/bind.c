@@ -244,6 +244,43 @@ sd_status sd_model_check_hparams(const sd_model *m, sd_error *err) {
     return SD_OK;
 }
 
+// A classifier's rows are few; which of them is the relevance, the reader of the format knows.
+static sd_status bind_classifier(binder *b) {
+    sd_status st = SD_OK;
+    sd_tensor_ref t;
+    sd_output *o = &b->m->output;
+    const int C = b->m->hp.C;
+    const size_t each = 4 * (size_t)C;
+    if (!b->source->classifier || !b->source->find(b->m, b->source->classifier, &t)) return SD_OK;
+    SD_CHECK(t.rows >= 1 && t.rows <= SD_MAX_LABELS, b->err, SD_EFORMAT,
+             "%s: the classifier %s has %lld rows, 1 to %d are supported", b->m->path, t.name,
+             (long long)t.rows, SD_MAX_LABELS);
+    o->labels = (int)t.rows;
+    SD_TRY(find(b->m, b->source, b->source->classifier, t.rows, C, &t, b->err));
+    SD_TRY(note(b, &t));
+    float *rows = sd_arena_alloc(&b->m->owned->arena, (size_t)o->labels, each);
+    SD_CHECK_ALLOC(rows, b->err);
+    sd_dequantise(rows, t.dtype, t.data, o->labels * C);
+    b->m->owned->classifier = rows;
+    if (!b->source->find(b->m, b->source->classifier_bias, &t)) goto out;
+    SD_TRY(bind_vector(b, b->source->classifier_bias, o->labels, 0, &b->m->owned->classifier_bias));
+out:
+    return st;
+}
+
+void sd_model_rank_by(sd_model *m, int yes, int no) {
+    const sd_model_owned *o = m->owned;
+    const int C = m->hp.C;
+    float *w = sd_arena_alloc(&m->owned->arena, (size_t)C, sizeof *w);
+    if (!w) return; // which is marked
+    for (int c = 0; c < C; c++)
+        w[c] =
+            o->classifier[(size_t)yes * C + c] - (no < 0 ? 0 : o->classifier[(size_t)no * C + c]);
+    m->output.rank = w;
+    if (o->classifier_bias)
+        m->output.rank_bias = o->classifier_bias[yes] - (no < 0 ? 0 : o->classifier_bias[no]);
+}
+
 sd_status sd_model_bind(sd_model *m, const sd_tensor_source *source, sd_error *err) {
     sd_status st = SD_OK;
     const sd_hparams *hp = &m->hp;
@@ -256,6 +293,7 @@ sd_status sd_model_bind(sd_model *m, const sd_tensor_source *source, sd_error *e
         m->head = m->embedding;
     else
         SD_TRY(bind_matrix(&b, source->head, hp->V, hp->C, &m->head));
+    SD_TRY(bind_classifier(&b));
     for (int l = 0; l < hp->L; l++) SD_TRY(bind_layer(&b, l));
     SD_TRY(refuse_unused(&b));
 out:

@@ -36,8 +36,31 @@ static const sd_tensor_source source = {.find = find_tensor,
                                         .embedding = "model.embed_tokens.weight",
                                         .out_norm = "model.norm.weight",
                                         .head = "lm_head.weight",
+                                        .classifier = "score.weight",
+                                        .classifier_bias = "score.bias",
                                         .layer = "model.layers.",
                                         .ignored = {"rotary_emb.inv_freq", NULL}};
+// As transformers and sentence-transformers save a model without its head.
+static const sd_tensor_source bare = {.find = find_tensor,
+                                      .name_at = name_at,
+                                      .embedding = "embed_tokens.weight",
+                                      .out_norm = "norm.weight",
+                                      .head = "lm_head.weight",
+                                      .classifier = "score.weight",
+                                      .classifier_bias = "score.bias",
+                                      .layer = "layers.",
+                                      .ignored = {"rotary_emb.inv_freq", NULL}};
+
+// A model that gives vectors or ranks has no head; where its embedding is no head either, it says nothing.
+static const sd_tensor_source *choose_source(sd_model *m) {
+    sd_tensor_ref t;
+    const bool whole = find_tensor(m, source.embedding, &t) || !find_tensor(m, bare.embedding, &t);
+    const sd_tensor_source *s = whole ? &source : &bare;
+    const bool reads = !whole || find_tensor(m, s->classifier, &t);
+    if (reads && !m->hp.tied_head && !find_tensor(m, s->head, &t))
+        m->hp.tied_head = m->output.no_head = true;
+    return s;
+}
 
 // flags: of sd_json_read. tokenizer_config.json is read with integers as reals: transformers writes
 // model_max_length as 10^30 where there is none.
@@ -234,7 +257,8 @@ sd_status sd_model_read_folder(sd_model *m, sd_error *err) {
     const sd_config_keys c = {config, file}, g = {generation, generation_file};
     SD_TRY(read_config(m, &c, err));
     SD_TRY(sd_safetensors_open_folder(&m->owned->st, m->path, err));
-    SD_TRY(sd_model_bind(m, &source, err));
+    SD_TRY(sd_model_bind(m, choose_source(m), err));
+    SD_TRY(sd_pooling_of_folder(m, config, err));
     SD_TRY(set_name(m, err));
     SD_TRY(add_ends(m, &g, err));
     SD_TRY(add_ends(m, &c, err));

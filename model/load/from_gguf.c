@@ -32,6 +32,8 @@ static const sd_tensor_source source = {.find = find_tensor,
                                         .embedding = "token_embd.weight",
                                         .out_norm = "output_norm.weight",
                                         .head = "output.weight",
+                                        .classifier = "cls.output.weight",
+                                        .classifier_bias = "cls.output.bias",
                                         .layer = "blk.",
                                         .gguf = true,
                                         .ignored = {"rope_freqs.weight", "attn_rot_embd", NULL}};
@@ -138,6 +140,7 @@ sd_status sd_model_read_gguf(sd_model *m, sd_error *err) {
     if (m->hp.arch->read_gguf) SD_TRY(m->hp.arch->read_gguf(m, &k, err));
     SD_TRY(sd_model_check_hparams(m, err));
     SD_TRY(sd_model_bind(m, &source, err));
+    SD_TRY(sd_pooling_of_gguf(m, &k, err));
     SD_TRY(set_name(m, err));
     SD_TRY(read_tokens(m, err));
 out:

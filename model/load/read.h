@@ -20,7 +20,8 @@ typedef struct {
     bool (*find)(const sd_model *m, const char *name, sd_tensor_ref *out);
     const char *(*name_at)(const sd_model *m, int i); // NULL after the last
     const char *embedding, *out_norm, *head;
-    const char *layer;      // what stands before a layer's number
+    const char *classifier, *classifier_bias; // of a model that ranks
+    const char *layer;                        // what stands before a layer's number
     bool gguf;              // names inside a layer are those of GGUF, else of Hugging Face
     const char *ignored[4]; // suffixes of tensors that hold nothing the forward needs; NULL: end
 } sd_tensor_source;
@@ -28,6 +29,16 @@ typedef struct {
 /// Fills the layers (which stand), embedding, head and norms from the source, every shape checked
 /// against m->hp; a tensor that nothing used is refused.
 sd_status sd_model_bind(sd_model *m, const sd_tensor_source *source, sd_error *err);
+enum { SD_MAX_LABELS = 64 };
+/// The classifier's row `yes` less its row `no` (-1: none) is what m ranks by.
+void sd_model_rank_by(sd_model *m, int yes, int no);
+
+// ---- pooling.c: what a model makes of its rows, beside answers
+
+sd_status sd_pooling_of_gguf(sd_model *m, sd_gguf_keys *k, sd_error *err);
+/// From config.json, whose document this is, and sentence-transformers' modules.json.
+sd_status sd_pooling_of_folder(sd_model *m, const json_t *config, sd_error *err);
+
 /// The counts of m->hp against what the forward can run.
 sd_status sd_model_check_sizes(const sd_model *m, sd_error *err);
 /// All of m->hp.

@@ -5,7 +5,7 @@
 //   tokenizer.ggml.tokens       [V] texts, bytes as printable characters
 //   tokenizer.ggml.token_type   [V] 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte
 //   tokenizer.ggml.merges       "left right" by rank
-//   tokenizer.ggml.bos_token_id, eos_token_id, add_bos_token
+//   tokenizer.ggml.bos_token_id, eos_token_id, add_bos_token, add_eos_token
 #include "model/load/tokenizer_gguf.h"
 
 #include "base/log.h"
@@ -184,6 +184,9 @@ sd_status sd_tokenizer_from_gguf(sd_tokenizer **out, const sd_gguf *g, sd_error 
     SD_TRY(read_id(&t->eos, t, g, "tokenizer.ggml.eos_token_id", err));
     SD_TRY(sd_gguf_bool(g, "tokenizer.ggml.add_bos_token", &t->add_bos, &has, err));
     if (!has) t->add_bos = pieces || t->bpe.ignore_merges; // llama.cpp's rule: the file is silent
+    SD_TRY(sd_gguf_bool(g, "tokenizer.ggml.add_eos_token", &t->add_last, NULL, err));
+    t->last = t->eos;
+    t->add_last = t->add_last && t->last >= 0;
     SD_TRY(sd_tokenizer_finish(t, err));
     *out = t;
     t = NULL;

@@ -232,7 +232,7 @@ sd_status sd_tokenizer_encode(const sd_tokenizer *t, const char *text, size_t le
              SD_TOK_MAX_TEXT / 3);
     if ((flags & SD_TOK_ADD_BOS) && t->add_bos && t->bos >= 0)
         SD_CHECK_ALLOC(sd_ids_add(out, &t->bos, 1), err);
-    if (len == 0) goto out;
+    if (len == 0) goto last;
     if (sd_utf8_valid_prefix(text, len) < len) {
         SD_CHECK_ALLOC(sd_utf8_lossy(&valid, text, len), err);
         text = valid.data;
@@ -241,6 +241,8 @@ sd_status sd_tokenizer_encode(const sd_tokenizer *t, const char *text, size_t le
     SD_TRY(sd_encoder_open(&e, t, out, err));
     e.begin = text;
     SD_TRY(cut_added(&e, &t->raw, flags, text, len, raw_text, err));
+last:
+    if ((flags & SD_TOK_ADD_LAST) && t->add_last) SD_CHECK_ALLOC(sd_ids_add(out, &t->last, 1), err);
 out:
     if (st != SD_OK) out->n = before;
     sd_encoder_close(&e);

@@ -3,7 +3,7 @@
 //   normalizer      null, NFC, NFD, NFKC, NFKD; of pieces also Prepend and Replace, which write spaces
 //   pre_tokenizer   Sequence of Split, Digits and, last, ByteLevel
 //                   of pieces: null, Metaspace, or a Split at spaces, of which none is left by then
-//   post_processor  TemplateProcessing: the token that begins a text is bos
+//   post_processor  TemplateProcessing: the token that begins a text is bos, one that ends it stands behind it
 //   decoder         of pieces: Replace, ByteFallback, Fuse and perhaps Strip. ByteLevel's is not read:
 //                   a vocabulary of bytes decodes in one way
 //
@@ -228,6 +228,24 @@ out:
     return st;
 }
 
+// *id <- the special token that part of a template is; -1: it is the text, or nothing.
+static sd_status special_of(int32_t *id, const sd_tokenizer *t, const json_t *o, const json_t *part,
+                            sd_error *err) {
+    sd_status st = SD_OK;
+    const json_t *token = json_object_get(part, "SpecialToken");
+    *id = -1;
+    if (!token) return SD_OK;
+    const json_t *entry =
+        json_object_get(json_object_get(o, "special_tokens"), text_of(token, "id"));
+    const json_t *v = json_array_get(json_object_get(entry, "ids"), 0);
+    SD_CHECK(json_is_integer(v) && json_integer_value(v) >= 0 && json_integer_value(v) < t->bpe.V,
+             err, SD_EFORMAT, "tokenizer.json: post_processor names \"%.64s\", which has no id",
+             text_of(token, "id"));
+    *id = (int32_t)json_integer_value(v);
+out:
+    return st;
+}
+
 static sd_status read_post(sd_tokenizer *t, const json_t *o, int depth, sd_error *err) {
     sd_status st = SD_OK;
     if (!o || json_is_null(o) || is_type(o, "ByteLevel")) return SD_OK;
@@ -237,18 +255,13 @@ static sd_status read_post(sd_tokenizer *t, const json_t *o, int depth, sd_error
         json_array_foreach(json_object_get(o, "processors"), i, inner)
             SD_TRY(read_post(t, inner, depth + 1, err));
     } else if (is_type(o, "TemplateProcessing")) {
-        const json_t *first = json_array_get(json_object_get(o, "single"), 0),
-                     *token = json_object_get(first, "SpecialToken");
-        if (!token) return SD_OK;
-        const json_t *entry =
-            json_object_get(json_object_get(o, "special_tokens"), text_of(token, "id"));
-        const json_t *id = json_array_get(json_object_get(entry, "ids"), 0);
-        SD_CHECK(json_is_integer(id) && json_integer_value(id) >= 0 &&
-                     json_integer_value(id) < t->bpe.V,
-                 err, SD_EFORMAT, "tokenizer.json: post_processor names \"%.64s\", which has no id",
-                 text_of(token, "id"));
-        t->bos = (int32_t)json_integer_value(id);
-        t->add_bos = true;
+        const json_t *single = json_object_get(o, "single");
+        const size_t n = json_array_size(single);
+        int32_t first, last = -1;
+        SD_TRY(special_of(&first, t, o, json_array_get(single, 0), err));
+        if (n > 1) SD_TRY(special_of(&last, t, o, json_array_get(single, n - 1), err));
+        if (first >= 0) t->bos = first, t->add_bos = true;
+        if (last >= 0) t->last = last, t->add_last = true;
     } else {
         st = sd_fail(err, SD_EFORMAT, "tokenizer.json: post_processor \"%.64s\" is not supported",
                      text_of(o, "type"));

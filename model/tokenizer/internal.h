@@ -42,7 +42,8 @@ struct sd_tokenizer {
     int n_added, cap_added;
     sd_trie raw, normal; // tokens found before and after normalisation
     int32_t bos, eos;
-    bool add_bos;
+    int32_t last; // stands behind a text where add_last
+    bool add_bos, add_last;
     char fingerprint[65], encoding[65];
 };
 

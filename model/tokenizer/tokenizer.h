@@ -31,12 +31,13 @@ sd_status sd_tokenizer_from_json(sd_tokenizer **out, const char *json, size_t le
 void sd_tokenizer_close(sd_tokenizer *t); // NULL is fine
 
 enum {
-    SD_TOK_SPECIAL = 1, // special tokens written out in the text ("<|im_end|>") become their ids;
-                        // without it they are plain text. Added tokens that are not special
-                        // ("<tool_call>") are found either way, as in Hugging Face's tokenizers
-    SD_TOK_ADD_BOS = 2, // put bos first when the model says so (add_bos_token)
-    SD_TOK_GOES_ON = 4, // the text goes on from another: no space is put in front of it
-    SD_TOK_GUARDED = 8  // parts of the text went through sd_tokenizer_guard
+    SD_TOK_SPECIAL = 1,   // special tokens written out in the text ("<|im_end|>") become their ids;
+                          // without it they are plain text. Added tokens that are not special
+                          // ("<tool_call>") are found either way, as in Hugging Face's tokenizers
+    SD_TOK_ADD_BOS = 2,   // put bos first when the model says so (add_bos_token)
+    SD_TOK_GOES_ON = 4,   // the text goes on from another: no space is put in front of it
+    SD_TOK_ADD_LAST = 16, // put the token last that the tokenizer puts behind a text, where it does
+    SD_TOK_GUARDED = 8    // parts of the text went through sd_tokenizer_guard
 };
 
 /// Appends the ids of text [len bytes, any bytes] to out. Invalid UTF-8 is tokenised

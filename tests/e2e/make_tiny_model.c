@@ -1,5 +1,6 @@
-// make_tiny_model PATH [no-template|long]: the tiny random model of the unit tests, for scripts. A GGUF
-// file when the name ends in .gguf, else a Hugging Face folder. long: for contexts of 4096 positions.
+// make_tiny_model PATH [no-template|long|pooling]: the tiny random model of the unit tests, for scripts. A GGUF
+// file when the name ends in .gguf, else a Hugging Face folder. long: for contexts of 4096 positions. pooling: its last
+// row is a text's vector.
 //
 // make_tiny_model PATH.gguf vocabulary: a SentencePiece vocabulary without weights: bytes, <s> (0), and
 // pieces for "hello" (7) and "hello" after a space (8).
@@ -38,8 +39,11 @@ int main(int argc, char **argv) {
         t.chat_template = "";
     } else if (argc == 3 && strcmp(argv[2], "long") == 0) {
         t.ctx = 4096;
+    } else if (argc == 3 && strcmp(argv[2], "pooling") == 0) {
+        t.pooling = 3;
     } else if (argc != 2) {
-        fprintf(stderr, "usage: make_tiny_model PATH.gguf|FOLDER [no-template|long|vocabulary]\n");
+        fprintf(stderr,
+                "usage: make_tiny_model PATH.gguf|FOLDER [no-template|long|pooling|vocabulary]\n");
         return 2;
     }
     size_t n = strlen(argv[1]);

@@ -6,7 +6,9 @@
 import json
 import os
 import re
+import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 
@@ -121,7 +123,53 @@ def scored(port):
     check("detokenize undoes tokenize", back == {"prompt": "The capital of France is Paris."}, back)
 
 
+def decided(port):
+    """Typed questions, in OpenAI's dialect: by the client where it has them, else by its plain requests."""
+    client = openai.OpenAI(base_url="http://127.0.0.1:%d/v1" % port, api_key="not-asked-for", max_retries=0, timeout=120)
+    ask = dict(model=NAME, input="My payouts have been failing for three days, I want my money today!", questions=[
+        {"type": "predicate", "name": "urgent", "instructions": "Does this need attention today?"},
+        {"type": "choice", "name": "team", "instructions": "Whose is it?", "choices": [{"value": "billing", "description": "money"}, {"value": "sales"}, {"value": True}]},
+        {"type": "score", "name": "mood", "instructions": "How angry is the writer?", "levels": [{"label": "calm"}, {"label": "cross"}, {"label": "furious"}]}])
+    if hasattr(client, "decisions"):
+        got = client.decisions.create(**ask).model_dump()
+    else:
+        got = client.post("/decisions", body=ask, cast_to=object)
+    urgent, team, mood = got["answers"]
+    check("decisions: a predicate is a probability", 0 < urgent["probability"] < 1 and urgent["name"] == "urgent", got)
+    check("decisions: probabilities sum to one", all(abs(sum(p["probability"] for p in a["probabilities"]) - 1) < 1e-6 for a in (team, mood)), got)
+    check("decisions: a boolean stays one", team["probabilities"][2]["value"] is True and team["choice"] in ("billing", "sales", True), got)
+    check("decisions: a score lies between its levels", 0 <= mood["score"] <= 2 and got["usage"]["output_tokens"] == 0, got)
+
+
+def embedded(port):
+    """Vectors, of a model that states its pooling; the client asks for base64 unless told otherwise."""
+    client = openai.OpenAI(base_url="http://127.0.0.1:%d/v1" % port, api_key="not-asked-for", max_retries=0, timeout=120)
+    texts = ["a word", "another text of more words"]
+    done = client.embeddings.create(model="tiny", input=texts)
+    check("embeddings.create", [d.index for d in done.data] == [0, 1] and all(abs(sum(x * x for x in d.embedding) - 1) < 1e-5 for d in done.data), done)
+    numbers = client.embeddings.create(model="tiny", input=texts, encoding_format="float")
+    off = max(abs(a - b) for d, e in zip(done.data, numbers.data) for a, b in zip(d.embedding, e.embedding))
+    check("as numbers they are the same", off < 1e-8, off)
+    check("its usage counts the texts' tokens", done.usage.prompt_tokens == done.usage.total_tokens > len(texts), done.usage)
+
+
+def with_tiny():
+    maker = os.path.join(os.path.dirname(BINARY), "tests", "make_tiny_model")
+    if not os.path.exists(maker):
+        tap.skip("embeddings", f"{maker} is not built")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "tiny.gguf")
+        subprocess.run([maker, path, "pooling"], check=True)
+        server = Served(BINARY, path)
+        try:
+            embedded(server.port)
+        finally:
+            server.stop()
+
+
 def main():
+    with_tiny()
     try:
         server = Served(BINARY, MODEL)
     except RuntimeError as e:
@@ -131,6 +179,10 @@ def main():
         run(server.port)
         responses(server.port)
         scored(server.port)
+        decided(server.port)
+        client = openai.OpenAI(base_url="http://127.0.0.1:%d/v1" % server.port, api_key="not-asked-for", max_retries=0, timeout=120)
+        e = raises(openai.BadRequestError, lambda: client.embeddings.create(model=NAME, input="a"))
+        check("a model without pooling is BadRequestError and says so", "states no pooling" in str(e), e)
     finally:
         server.process.terminate()
         check("it ends with 0", server.process.wait(60) == 0)

@@ -62,10 +62,17 @@ static void check_error(const sd_api_error *e) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
-    static const sd_dialect *const dialects[] = {
-        &sd_openai_chat,       &sd_openai_completion,  &sd_openai_tokenize,
-        &sd_openai_detokenize, &sd_anthropic_messages, &sd_anthropic_count,
-        &sd_openai_responses,  &sd_systemone,          &sd_openai_decisions};
+    static const sd_dialect *const dialects[] = {&sd_openai_chat,
+                                                 &sd_openai_completion,
+                                                 &sd_openai_tokenize,
+                                                 &sd_openai_detokenize,
+                                                 &sd_anthropic_messages,
+                                                 &sd_anthropic_count,
+                                                 &sd_openai_responses,
+                                                 &sd_systemone,
+                                                 &sd_openai_decisions,
+                                                 &sd_openai_embeddings,
+                                                 &sd_rerank};
     for (size_t i = 0; i < sizeof dialects / sizeof *dialects; i++) {
         sd_api_request r;
         sd_api_error e;
@@ -74,7 +81,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size) {
         if (status) {
             check_error(&e);
         } else {
-            SD_ASSERT(r.kind == SD_API_CHAT ? json_array_size(r.messages) > 0 : r.n_prompts > 0);
+            SD_ASSERT(r.kind == SD_API_CHAT ? json_array_size(r.messages) > 0
+                                            : r.n_prompts > 0 || r.embed);
+            for (int k = 0; r.embed && k < r.embed->n; k++)
+                SD_ASSERT(r.embed->item[k].text ? r.embed->item[k].len > 0
+                                                : r.embed->item[k].n_ids > 0);
             SD_ASSERT(strlen(r.skipped) < sizeof r.skipped && !strpbrk(r.skipped, "\r\n"));
             check(&r);
         }

@@ -16,7 +16,14 @@ typedef struct {
 
 // What was read of a request's prompts, in the place of answers.
 typedef struct {
-    const sd_decide *decide; // answered
+    const sd_decide *decide; // answered; NULL: vectors or ranks
+    const sd_embed *embed;
+    int width; // of a vector
+    /// A vector [width], as the model gives it; valid until the next call.
+    const float *(*vector)(void *ctx, int i);
+    void *ctx;
+    const double *score; // [n] of ranks: relevance, 0 to 1
+    const int *order;    // [n] documents, the most relevant first
 } sd_readings;
 
 // prompt and cached tokens are those of each prompt once; generated and reasoning (part of it) are sums over
@@ -72,6 +79,7 @@ typedef struct {
     bool open;             // it has begun, and not ended
     sd_chunk_kind kind;    // what it is
     char id[32], name[72]; // of a call
+    int first;             // token of the answer that it begins with
     sd_buf text;           // of it so far
     sd_buf done;           // what has ended, as JSON
 } sd_stream_state;
@@ -87,7 +95,9 @@ typedef struct {
     size_t len;
     const sd_logprobs_source *logprobs; // may be NULL
     sd_logprobs_cursor *cursor;         // with logprobs
-    sd_stream_state *state;             // of the choice
+    const sd_logprobs_source
+        *all; // of the choice so far, with those; NULL: the dialect does not keep them
+    sd_stream_state *state; // of the choice
     sd_finish finish;
     bool calls; // with finish: there were calls
     const char *
@@ -114,6 +124,7 @@ typedef struct {
     int n_calls;
     bool has_logprobs;
     sd_logprobs_source logprobs;
+    int first_content, content_end; // its text's tokens
     sd_finish finish;
     const char *stop; // the stop string that ended it; NULL: none, or the dialect does not name it
 } sd_whole_choice;

@@ -21,8 +21,9 @@ typedef struct {
     int (*parse)(sd_api_request *out, const char *body, size_t len, sd_api_error *e);
     const char *whole_type, *stream_type; // content types
     const char *stream_end;               // what the last event says
-    bool opens_choices; // a stream's choice begins with a chunk that says whose it is
-    bool names_stop;    // an answer says which stop string ended it
+    bool opens_choices;  // a stream's choice begins with a chunk that says whose it is
+    bool names_stop;     // an answer says which stop string ended it
+    bool keeps_logprobs; // a stream says them again at its end
     /// The whole answer to a request that only reads its prompt; on a worker's thread. NULL: a model answers,
     /// and what follows is there.
     void (*read)(sd_json_out *t, const sd_read_prompt *p);
@@ -43,7 +44,7 @@ typedef struct {
 extern const sd_dialect sd_openai_chat, sd_openai_completion, sd_openai_tokenize,
     sd_openai_detokenize, sd_openai_responses;
 extern const sd_dialect sd_anthropic_messages, sd_anthropic_count;
-extern const sd_dialect sd_systemone, sd_openai_decisions;
+extern const sd_dialect sd_systemone, sd_openai_decisions, sd_openai_embeddings, sd_rerank;
 
 /// An error as Anthropic's API writes it, as sd_error_json does as OpenAI's.
 json_t *sd_anthropic_error_json(const sd_api_error *e);

@@ -22,10 +22,19 @@ void sd_api_request_drop_texts(sd_api_request *r) {
     r->shaping.n_bias = r->shaping.n_allowed = 0;
 }
 
+void sd_embed_free(sd_embed *m) {
+    if (!m) return;
+    for (int i = 0; i < m->n; i++) free(m->item[i].ids);
+    free(m->item);
+    json_decref(m->kept);
+    free(m);
+}
+
 void sd_api_request_free(sd_api_request *r) {
     sd_api_request_drop_texts(r);
     json_decref(r->tools);
     sd_decide_free(r->decide);
+    sd_embed_free(r->embed);
     *r = (sd_api_request){0};
 }
 

@@ -16,6 +16,7 @@ enum {
     SD_API_MAX_STOP_TOKENS = 64,
     SD_API_MAX_SALT = 1024, // bytes of cache_salt
     SD_API_MAX_MESSAGES = 4096,
+    SD_API_MAX_ITEMS = 2048, // texts of a request for vectors or ranks
     SD_API_MAX_TEMPLATE_ARGUMENTS = 64,
     SD_API_MAX_TOOLS = 128,             // and calls of one message
     SD_API_MAX_TOOLS_BYTES = 512 << 10, // of their JSON
@@ -38,6 +39,24 @@ typedef struct {
     int32_t *ids;
     int n_ids;
 } sd_api_prompt;
+
+// Texts that become vectors, one each, or the relevance of documents to a query.
+typedef struct {
+    json_t *kept;        // holds the texts
+    sd_api_prompt *item; // [n] texts, or documents
+    int n;
+    bool rank;
+    // Vectors.
+    bool base64;
+    int dimensions; // 0: not given
+    // Ranks.
+    const char *query; // [query_len]
+    size_t query_len;
+    int top_n;      // 0: all
+    bool documents; // they are returned
+} sd_embed;
+
+void sd_embed_free(sd_embed *m); // NULL is fine
 
 // Strings point into `root`. Freed with sd_api_request_free.
 typedef struct {
@@ -90,6 +109,7 @@ typedef struct {
         skipped[SD_API_MAX_SKIPPED]; // tools of kinds that nobody calls here: their kinds; "": none
     sd_api_prompt prompt[SD_API_MAX_PROMPTS]; // completions
     int n_prompts;
+    sd_embed *embed; // vectors or ranks in the place of an answer; owned, and kept behind the texts
     sd_decide
         *decide; // typed questions in the place of an answer; owned, and kept behind the texts
 } sd_api_request;

@@ -98,13 +98,13 @@ static void down(sd_context *cx, const sd_quant_rows *x, int which, int m0, int 
     add_residual(cx, cx->model->layer[cx->l].post_ffn_norm, m0, m1);
 }
 
-// Rows that want neither logits nor a token are done once their keys and values are written.
+// Rows that want neither logits nor a token, nor themselves, are done once their keys and values are written.
 static void keep_wanted(sd_context *cx) {
     const sd_hparams *hp = &cx->model->hp;
     size_t C = (size_t)hp->C, Q = (size_t)hp->H * hp->D;
     int kept = 0;
     for (int n = 0; n < cx->n; n++) {
-        if (!cx->row[n].want_logits && !cx->row[n].pick) continue;
+        if (!cx->row[n].want_logits && !cx->row[n].pick && !cx->row[n].hidden) continue;
         if (kept != n) {
             cx->row[kept] = cx->row[n];
             memcpy(cx->x + kept * C, cx->x + n * C, C * sizeof(float));

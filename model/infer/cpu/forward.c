@@ -66,6 +66,24 @@ static void run_head(sd_context *cx, float *logits) {
     sd_pool_run(cx->pool, (hp->V + width - 1) / width, head_task, &j);
 }
 
+// Rows that are wanted themselves are given; those that want no more are done.
+static void give_hidden(sd_context *cx) {
+    const sd_hparams *hp = &cx->model->hp;
+    int kept = 0;
+    for (int n = 0; n < cx->n; n++) {
+        const float *x = cx->x + (size_t)n * hp->C;
+        if (cx->row[n].hidden)
+            cx->ops->rmsnorm(cx->row[n].hidden, x, cx->model->out_norm, 1, hp->C, hp->eps);
+        if (!cx->row[n].want_logits && !cx->row[n].pick) continue;
+        if (kept != n) {
+            cx->row[kept] = cx->row[n];
+            memcpy(cx->x + (size_t)kept * hp->C, x, (size_t)hp->C * sizeof *x);
+        }
+        kept++;
+    }
+    cx->n = kept;
+}
+
 // ---- the step
 
 static sd_status reserve_rank(sd_context *cx, int r, sd_error *err) {
@@ -119,6 +137,7 @@ sd_status sd_cpu_forward(sd_context *cx, const sd_row *rows, int n, float *logit
                  "interrupted");
         sd_run_layer(cx);
     }
+    give_hidden(cx);
     if (cx->n) {
         float *all = sd_pick_logits(cx, logits);
         run_head(cx, all);

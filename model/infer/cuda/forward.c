@@ -229,6 +229,10 @@ out:
 static sd_status check_picks(const sd_context *cx, const sd_row *rows, int n, sd_error *err) {
     int wanted = 0, picks = 0;
     for (int i = 0; i < n; i++) {
+        if (rows[i].hidden)
+            return sd_fail(err, SD_EINVAL,
+                           "this device gives no rows themselves, as embeddings want them; use "
+                           "--device cpu");
         picks += rows[i].pick != NULL;
         wanted += rows[i].pick || rows[i].want_logits;
     }

@@ -34,7 +34,7 @@ static sd_status forward_rows(rows *r, const sequence *q, int from, int to, int 
         int n = to - pos < block ? to - pos : block, want = 0;
         for (int i = 0; i < n; i++) {
             bool wanted = pos + i >= q->first;
-            row[i] = (sd_row){q->token[pos + i], pos + i, q->kv, r->adapter, wanted, NULL};
+            row[i] = (sd_row){q->token[pos + i], pos + i, q->kv, r->adapter, wanted, NULL, NULL};
             want += wanted;
         }
         int first = pos + n - want - q->first; // of the reference's rows
@@ -61,7 +61,7 @@ static sd_status forward_batch(rows *r, sd_error *err) {
             int pos = q->first + j;
             if (pos >= q->n) continue;
             of[n] = k;
-            row[n++] = (sd_row){q->token[pos], pos, q->kv, r->adapter, true, NULL};
+            row[n++] = (sd_row){q->token[pos], pos, q->kv, r->adapter, true, NULL, NULL};
         }
         if (n == 0) break;
         SD_TRY(sd_forward(r->cx, row, n, r->got, err));

@@ -95,7 +95,7 @@ static float *logits_of(sd_model *m) {
     cr_assert_eq(sd_pool_open(&pool, 1, NULL), SD_OK);
     cr_assert_eq(sd_context_open(&cx, m, pool, &(sd_context_options){.max_rows = N}, NULL), SD_OK);
     cr_assert_eq(sd_kv_open(&kv, cx, N, NULL), SD_OK);
-    for (int i = 0; i < N; i++) rows[i] = (sd_row){i * 31 % m->hp.V, i, kv, NULL, true, NULL};
+    for (int i = 0; i < N; i++) rows[i] = (sd_row){i * 31 % m->hp.V, i, kv, NULL, true, NULL, NULL};
     cr_assert_eq(sd_forward(cx, rows, N, out, NULL), SD_OK);
     sd_kv_close(kv);
     sd_context_close(cx);

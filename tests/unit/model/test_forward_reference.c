@@ -28,7 +28,8 @@ static void forward(float *out, sd_model *m, const char *isa, int n, int capacit
     sd_context_options o = {.max_rows = T, .compute = SD_COMPUTE_FP32, .isa = isa};
     cr_assert_eq(sd_context_open(&cx, m, NULL, &o, &err), SD_OK, "%s", err.message);
     cr_assert_eq(sd_kv_open(&kv, cx, capacity, &err), SD_OK, "%s", err.message);
-    for (int i = 0; i < n; i++) row[i] = (sd_row){token_at(i, m->hp.V), i, kv, NULL, true, NULL};
+    for (int i = 0; i < n; i++)
+        row[i] = (sd_row){token_at(i, m->hp.V), i, kv, NULL, true, NULL, NULL};
     cr_assert_eq(sd_forward(cx, row, n, out, &err), SD_OK, "%s", err.message);
     sd_kv_close(kv);
     sd_context_close(cx);

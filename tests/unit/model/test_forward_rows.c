@@ -77,7 +77,7 @@ static void run_chunks(sequence *s, int id, const sd_adapter *a, int chunk) {
         sd_row row[T];
         int n = T - t < chunk ? T - t : chunk;
         for (int i = 0; i < n; i++)
-            row[i] = (sd_row){token_at(id, t + i, V), t + i, s->kv, a, true, NULL};
+            row[i] = (sd_row){token_at(id, t + i, V), t + i, s->kv, a, true, NULL, NULL};
         cr_assert_eq(sd_forward(s->cx, row, n, s->logits + (size_t)t * V, &err), SD_OK, "%s",
                      err.message);
         s->kv->len = t + n;
@@ -151,7 +151,7 @@ static void check_neighbours(sd_model *m, sd_pool *pool, precision p, const char
             if (take > left) take = left;
             for (int i = 0; i < take; i++, n++) {
                 int t = got[s].kv->len + i;
-                row[n] = (sd_row){token_at(s, t, V), t, got[s].kv, a[s], true, NULL};
+                row[n] = (sd_row){token_at(s, t, V), t, got[s].kv, a[s], true, NULL, NULL};
             }
             n_of[s] = take;
         }
@@ -268,7 +268,8 @@ Test(forward_rows, rows_without_logits_change_nothing_for_those_with) {
     run_chunks(&all, 0, NULL, T);
     sd_row row[T];
     for (int i = 0; i < T; i++)
-        row[i] = (sd_row){token_at(0, i, V), i, some.kv, NULL, i % 7 == 3 || i == T - 1, NULL};
+        row[i] =
+            (sd_row){token_at(0, i, V), i, some.kv, NULL, i % 7 == 3 || i == T - 1, NULL, NULL};
     cr_assert_eq(sd_forward(cx, row, T, some.logits, NULL), SD_OK);
     const float *from = some.logits;
     for (int i = 0; i < T; i++) {
@@ -310,7 +311,7 @@ Test(forward_rows, rows_that_cannot_run_are_refused_by_name) {
                *int8 = open_context(m, NULL, (precision){.kv = SD_KV_INT8}, NULL);
     sequence s = open_sequence(cx);
     sd_error err = {0};
-    const sd_row good = {1, 0, s.kv, NULL, true, NULL};
+    const sd_row good = {1, 0, s.kv, NULL, true, NULL, NULL};
     sd_row bad = good;
     bad.token = m->hp.V;
     cr_assert_eq(sd_forward(cx, &bad, 1, s.logits, &err), SD_EINVAL);
@@ -343,7 +344,7 @@ Test(forward_rows, an_embedding_that_cannot_be_read_any_more_fails_the_step_by_n
     sd_context *cx = open_context(m, NULL, (precision){0}, NULL);
     sequence s = open_sequence(cx);
     sd_error err = {0};
-    const sd_row row = {1, 0, s.kv, NULL, true, NULL};
+    const sd_row row = {1, 0, s.kv, NULL, true, NULL, NULL};
     cr_assert_eq(sd_forward(cx, &row, 1, s.logits, &err), SD_OK);
     if (sd_ops_best()->layout == 0) { // plain C reads the file in place
         printf("# only plain C here: not tested\n");
@@ -431,7 +432,7 @@ static void check_spans(sd_model *m, sd_pool *pool, sd_kv_type type, const char 
         for (int i = 0; i < n; i++) {
             // Sometimes the last row alone, as at a prompt's end; sometimes every other.
             bool want = chunks % 3 == 0 ? i == n - 1 : chunks % 3 == 1 && i % 2 == 0;
-            row[i] = (sd_row){token_at(5, t + i, V), t + i, kv[0], NULL, want, NULL};
+            row[i] = (sd_row){token_at(5, t + i, V), t + i, kv[0], NULL, want, NULL, NULL};
             cr_assert_eq(sd_forward(cx[0], &row[i], 1, logits[0] + (size_t)wanted * V, &err),
                          SD_OK);
             wanted += want;

@@ -22,7 +22,8 @@ static void logits_of(float *out, sd_model *m) {
     sd_context_options o = {.max_rows = T, .compute = SD_COMPUTE_FP32};
     cr_assert_eq(sd_context_open(&cx, m, NULL, &o, &err), SD_OK, "%s", err.message);
     cr_assert_eq(sd_kv_open(&kv, cx, T, &err), SD_OK);
-    for (int i = 0; i < T; i++) row[i] = (sd_row){(i * 37 + 5) % m->hp.V, i, kv, NULL, true, NULL};
+    for (int i = 0; i < T; i++)
+        row[i] = (sd_row){(i * 37 + 5) % m->hp.V, i, kv, NULL, true, NULL, NULL};
     cr_assert_eq(sd_forward(cx, row, T, out, &err), SD_OK, "%s", err.message);
     sd_kv_close(kv);
     sd_context_close(cx);

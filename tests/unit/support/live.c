@@ -66,6 +66,7 @@ void live_start_with(live *s, int ctx, int slots, int queue, const sd_strings *a
                                       .slots = slots,
                                       .queue = queue,
                                       .threads = 2,
+                                      .compute = s->o.engine.compute,
                                       .draft = s->o.engine.draft,
                                       .sleep_idle_s = s->o.engine.sleep_idle_s};
     s->o.on_ready = on_ready;

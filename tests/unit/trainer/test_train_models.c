@@ -54,7 +54,7 @@ static double inference_loss(sd_model *m, const sd_adapter *a, const sequence *s
     sd_row rows[T];
     int V = m->hp.V;
     float *logits = malloc(sizeof(float) * (size_t)T * (size_t)V);
-    for (int t = 0; t < T; t++) rows[t] = (sd_row){s->token[t], t, kv, a, true, NULL};
+    for (int t = 0; t < T; t++) rows[t] = (sd_row){s->token[t], t, kv, a, true, NULL, NULL};
     cr_assert_eq(sd_forward(cx, rows, T, logits, &err), SD_OK, "%s", err.message);
     double loss = 0;
     for (int t = 0; t + 1 < T; t++) {

@@ -41,7 +41,7 @@ float *pack_start(const pack_place *p, const char *cache, sd_compute compute) {
     SD_ASSERT(sd_context_open(&cx, m, NULL, &o, &err) == SD_OK);
     SD_ASSERT(sd_kv_open(&kv, cx, PACK_T, &err) == SD_OK);
     for (int i = 0; i < PACK_T; i++)
-        row[i] = (sd_row){(i * 37 + 5) % m->hp.V, i, kv, NULL, i == PACK_T - 1, NULL};
+        row[i] = (sd_row){(i * 37 + 5) % m->hp.V, i, kv, NULL, i == PACK_T - 1, NULL, NULL};
     float *out = sd_alloc((size_t)m->hp.V, sizeof *out);
     SD_ASSERT(sd_forward(cx, row, PACK_T, out, &err) == SD_OK);
     sd_kv_close(kv);

@@ -136,7 +136,7 @@ static sd_status forward(sd_context *cx, sd_kv *kv, float *out, sd_error *err) {
     sd_row row[PACK_T];
     int V = sd_context_model(cx)->hp.V;
     for (int i = 0; i < PACK_T; i++)
-        row[i] = (sd_row){(i * 37 + 5) % V, i, kv, NULL, i == PACK_T - 1, NULL};
+        row[i] = (sd_row){(i * 37 + 5) % V, i, kv, NULL, i == PACK_T - 1, NULL, NULL};
     return sd_forward(cx, row, PACK_T, out, err);
 }
 

@@ -141,6 +141,18 @@ static void entry(sd_json_out *t, const sd_answer *a, const sd_token_info *info,
         offset_entry(t, a, info->token, from, c);
 }
 
+bool sd_logprobs_entries(sd_json_out *t, const sd_answer *a, const sd_logprobs_source *from,
+                         int first, sd_logprobs_cursor *c, size_t limit) {
+    if (c->at < first) c->at = first;
+    for (; c->at < from->n; c->at++) {
+        if (t->lost || t->buf.len >= limit) return false;
+        if (c->at > first) sd_jt_raw(t, ",");
+        sd_token_info info = sd_logprobs_at(from, c->at);
+        chat_entry(t, a, &info);
+    }
+    return true;
+}
+
 bool sd_logprobs_write(sd_json_out *t, const sd_answer *a, const sd_logprobs_source *from,
                        sd_logprobs_cursor *c, size_t limit) {
     bool chat = a->kind == SD_API_CHAT;

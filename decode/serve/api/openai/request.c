@@ -201,7 +201,7 @@ static bool parse_speculation(sd_api_request *r, sd_api_error *e) {
 }
 
 // vLLM's names and meanings.
-static bool parse_queueing(sd_api_request *r, sd_api_error *e) {
+bool sd_openai_queueing_parse(sd_api_request *r, sd_api_error *e) {
     int64_t priority = 0;
     if (!sd_field_int(r->root, "priority", INT32_MIN, INT32_MAX, &priority, e) ||
         !sd_field_string(r->root, "cache_salt", &r->cache_salt, e))
@@ -236,7 +236,7 @@ static bool parse_shared(sd_api_request *r, sd_api_error *e) {
     int64_t n = 1, best_of = 0;
     if (!sd_field_string(r->root, "model", &r->model, e) || !parse_sampling(r, e) ||
         !parse_stop(r, e) || !parse_stop_tokens(r, e) || !parse_stream(r, e) ||
-        !parse_logprobs(r, e) || !parse_speculation(r, e) || !parse_queueing(r, e) ||
+        !parse_logprobs(r, e) || !parse_speculation(r, e) || !sd_openai_queueing_parse(r, e) ||
         !sd_field_bool(r->root, "ignore_eos", &r->ignore_end, e) ||
         !sd_field_int(r->root, "n", 1, SD_API_MAX_CHOICES, &n, e) ||
         !sd_field_int(r->root, "best_of", 1, SD_API_MAX_CHOICES, &best_of, e) ||
@@ -252,22 +252,25 @@ static bool parse_shared(sd_api_request *r, sd_api_error *e) {
     return sd_openai_shaping_parse(r, e);
 }
 
-static bool add_prompt_ids(sd_api_request *r, const json_t *list, const char *param,
-                           sd_api_error *e) {
+bool sd_openai_item_ids(sd_api_prompt *item, const json_t *list, const char *field,
+                        const char *path, sd_api_error *e) {
     size_t n = json_array_size(list);
     if (n == 0) {
-        sd_api_fail(e, 400, "prompt", "%s is empty; give at least one token", param);
+        sd_api_fail(e, 400, field, "%s is empty; give at least one token", path);
         return false;
     }
-    sd_api_prompt *p = &r->prompt[r->n_prompts];
-    p->ids = sd_alloc(n, sizeof *p->ids);
-    if (!p->ids) {
-        sd_api_fail(e, 500, "prompt", "out of memory");
+    item->ids = sd_alloc(n, sizeof *item->ids);
+    if (!item->ids) {
+        sd_api_fail(e, 500, field, "out of memory");
         return false;
     }
-    r->n_prompts++;
-    p->n_ids = (int)n;
-    return copy_ids(p->ids, list, param, e);
+    item->n_ids = (int)n;
+    return copy_ids(item->ids, list, path, e);
+}
+
+static bool add_prompt_ids(sd_api_request *r, const json_t *list, const char *path,
+                           sd_api_error *e) {
+    return sd_openai_item_ids(&r->prompt[r->n_prompts++], list, "prompt", path, e);
 }
 
 bool sd_openai_ids_parse(sd_api_request *r, const char *key, sd_api_error *e) {

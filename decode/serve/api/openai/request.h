@@ -25,6 +25,11 @@ bool sd_openai_constraint_parse(sd_api_request *r, sd_api_error *e);
 bool sd_openai_messages_parse(sd_api_request *r, sd_api_error *e);
 /// A list of token ids, which may be empty, as the request's prompt (request.c).
 bool sd_openai_ids_parse(sd_api_request *r, const char *key, sd_api_error *e);
+/// The same of `list`, as an item's ids. An error says that it stands at `path` in the field (request.c).
+bool sd_openai_item_ids(sd_api_prompt *item, const json_t *list, const char *field,
+                        const char *path, sd_api_error *e);
+/// What all requests say of their place in the queue (request.c).
+bool sd_openai_queueing_parse(sd_api_request *r, sd_api_error *e);
 /// What follows a first line of a system text that changes with each request: some agents put one there for
 /// their billing. It says nothing to a model, and no request would find the prefix of the one before (messages.c).
 const char *sd_openai_skip_volatile_line(const char *text, size_t *len);

@@ -17,6 +17,10 @@
 bool sd_logprobs_write(sd_json_out *t, const sd_answer *a, const sd_logprobs_source *from,
                        sd_logprobs_cursor *c, size_t limit);
 
+/// The tokens from number `first` on, as a chat has them, with commas between; true when they are all there.
+bool sd_logprobs_entries(sd_json_out *t, const sd_answer *a, const sd_logprobs_source *from,
+                         int first, sd_logprobs_cursor *c, size_t limit);
+
 // ---- a stream
 
 /// Appends a server-sent event: "data: <JSON on one line>\n\n".

@@ -5,10 +5,12 @@
 //     response.completed or response.incomplete
 //
 // The last event has all items again, so what has ended is kept as it was written (sd_stream_state.done). An
-// answer does not repeat its request's instructions and tools. A whole one is written in one go: it has no log
-// probabilities, so that it is not longer than its text.
+// answer does not repeat its request's instructions and tools. A whole one is written in one go, but for its log
+// probabilities, which may be longer than its text by far.
 #include "decode/serve/api/openai/responses.h"
+#include "decode/serve/api/openai/response.h"
 
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -32,23 +34,46 @@ static void text_write(sd_json_out *t, const sd_buf *text) {
 
 // ---- items
 
-// An item; text NULL: it has just begun. cut: the answer ends in it.
-static void item_write(sd_json_out *t, const sd_answer *a, sd_chunk_kind kind, int item,
-                       const char *call_id, const char *name, const sd_buf *text, bool cut) {
-    const char *status = !text ? "in_progress" : cut ? "incomplete" : "completed";
+static const char *status_of(bool begun, bool cut) {
+    return begun ? "in_progress" : cut ? "incomplete" : "completed";
+}
+
+// The message's log probabilities from token `first` on; from NULL: none.
+static void logprobs_write(sd_json_out *t, const sd_answer *a, const sd_logprobs_source *from,
+                           int first) {
+    sd_logprobs_cursor c = {0};
+    sd_jt_raw(t, "\"logprobs\":[");
+    if (from) sd_logprobs_entries(t, a, from, first, &c, SIZE_MAX);
+    sd_jt_raw(t, "]");
+}
+
+static void message_begin(sd_json_out *t, const sd_answer *a, int item, const char *status) {
     sd_jt_raw(t, "{\"id\":");
-    id_write(t, a, kind, item);
+    id_write(t, a, SD_CHUNK_CONTENT, item);
+    sd_jt_printf(t, ",\"type\":\"message\",\"status\":\"%s\",\"role\":\"assistant\",\"content\":[",
+                 status);
+}
+
+// An item; text NULL: it has just begun. cut: the answer ends in it. from, first: a message's log probabilities.
+static void item_write(sd_json_out *t, const sd_answer *a, sd_chunk_kind kind, int item,
+                       const char *call_id, const char *name, const sd_buf *text, bool cut,
+                       const sd_logprobs_source *from, int first) {
+    const char *status = status_of(!text, cut);
     if (kind == SD_CHUNK_CONTENT) {
-        sd_jt_printf(t,
-                     ",\"type\":\"message\",\"status\":\"%s\",\"role\":\"assistant\",\"content\":[",
-                     status);
+        message_begin(t, a, item, status);
         if (text) {
-            sd_jt_raw(t, "{\"type\":\"output_text\",\"annotations\":[],\"logprobs\":[],\"text\":");
+            sd_jt_raw(t, "{\"type\":\"output_text\",\"annotations\":[],");
+            logprobs_write(t, a, from, first);
+            sd_jt_raw(t, ",\"text\":");
             text_write(t, text);
             sd_jt_raw(t, "}");
         }
         sd_jt_raw(t, "]}");
-    } else if (kind == SD_CHUNK_REASONING) {
+        return;
+    }
+    sd_jt_raw(t, "{\"id\":");
+    id_write(t, a, kind, item);
+    if (kind == SD_CHUNK_REASONING) {
         sd_jt_printf(t, ",\"type\":\"reasoning\",\"status\":\"%s\",\"summary\":[],\"content\":[",
                      status);
         if (text) {
@@ -133,32 +158,54 @@ static sd_buf borrowed(const char *text, size_t len) {
     return (sd_buf){.data = (char *)(uintptr_t)text, .len = len};
 }
 
+// Reasoning, and the message up to its log probabilities.
+static void whole_begin(sd_json_out *t, const sd_answer *a, const sd_whole_choice *c, bool cut,
+                        int last) {
+    const int item = c->reasoning_len > 0;
+    head_write(t, a, cut ? "incomplete" : "completed", cut);
+    if (item) {
+        const sd_buf text = borrowed(c->reasoning, c->reasoning_len);
+        item_write(t, a, SD_CHUNK_REASONING, 0, NULL, NULL, &text, cut && last == 0, NULL, 0);
+    }
+    if (c->len == 0) return;
+    if (item) sd_jt_raw(t, ",");
+    message_begin(t, a, item, status_of(false, cut && item == last));
+    sd_jt_raw(t, "{\"type\":\"output_text\",\"annotations\":[],\"logprobs\":[");
+}
+
+// The message's text, and the calls.
+static void whole_end(sd_json_out *t, const sd_answer *a, const sd_whole_choice *c, bool cut,
+                      int last) {
+    int item = (c->reasoning_len > 0) + (c->len > 0);
+    if (c->len > 0) {
+        sd_jt_raw(t, "],\"text\":");
+        sd_jt_string(t, c->text, c->len);
+        sd_jt_raw(t, "}]}");
+    }
+    for (int i = 0; i < c->n_calls; i++, item++) {
+        if (item) sd_jt_raw(t, ",");
+        item_write(t, a, SD_CHUNK_CALL, item, c->calls[i].id, c->calls[i].name,
+                   &c->calls[i].arguments, cut && item == last, NULL, 0);
+    }
+}
+
 static bool whole_write(sd_json_out *t, sd_whole *w, const sd_answer *a, int n,
                         sd_whole_choice (*choice)(const void *ctx, int i), const void *ctx,
                         const sd_usage *usage, const sd_request_stats *sum, size_t limit) {
-    (void)w, (void)n, (void)sum, (void)limit;
+    (void)n, (void)sum;
     const sd_whole_choice c = choice(ctx, 0);
     const bool cut = c.finish == SD_FINISH_LENGTH;
     const int last = (c.reasoning_len > 0) + (c.len > 0) + c.n_calls - 1;
-    int item = 0;
-    head_write(t, a, cut ? "incomplete" : "completed", cut);
-    if (c.reasoning_len > 0) {
-        const sd_buf text = borrowed(c.reasoning, c.reasoning_len);
-        item_write(t, a, SD_CHUNK_REASONING, item, NULL, NULL, &text, cut && item == last);
-        item++;
+    if (w->part == 0) {
+        whole_begin(t, a, &c, cut, last);
+        w->part = 1;
     }
-    if (c.len > 0) {
-        const sd_buf text = borrowed(c.text, c.len);
-        if (item) sd_jt_raw(t, ",");
-        item_write(t, a, SD_CHUNK_CONTENT, item, NULL, NULL, &text, cut && item == last);
-        item++;
-    }
-    for (int i = 0; i < c.n_calls; i++) {
-        if (item) sd_jt_raw(t, ",");
-        item_write(t, a, SD_CHUNK_CALL, item, c.calls[i].id, c.calls[i].name, &c.calls[i].arguments,
-                   cut && item == last);
-        item++;
-    }
+    sd_logprobs_source message = c.logprobs;
+    message.n = c.content_end;
+    if (c.len > 0 && c.has_logprobs &&
+        !sd_logprobs_entries(t, a, &message, c.first_content, &w->cursor, limit))
+        return false;
+    whole_end(t, a, &c, cut, last);
     usage_write(t, usage);
     return true;
 }
@@ -184,18 +231,22 @@ static void item_event(sd_json_out *t, const sd_answer *a, sd_stream_state *s, c
 }
 
 static void part_event(sd_json_out *t, const sd_answer *a, sd_stream_state *s, const char *type,
-                       const sd_buf *text) {
+                       const sd_buf *text, const sd_logprobs_source *all) {
     item_event(t, a, s, type, true);
-    sd_jt_raw(
-        t, s->kind == SD_CHUNK_CONTENT
-               ? ",\"part\":{\"type\":\"output_text\",\"annotations\":[],\"logprobs\":[],\"text\":"
-               : ",\"part\":{\"type\":\"reasoning_text\",\"text\":");
+    if (s->kind == SD_CHUNK_CONTENT) {
+        sd_jt_raw(t, ",\"part\":{\"type\":\"output_text\",\"annotations\":[],");
+        logprobs_write(t, a, all, s->first);
+        sd_jt_raw(t, ",\"text\":");
+    } else {
+        sd_jt_raw(t, ",\"part\":{\"type\":\"reasoning_text\",\"text\":");
+    }
     text_write(t, text);
     sd_jt_raw(t, "}");
     event_end(t);
 }
 
-static void end_item(sd_json_out *t, const sd_answer *a, sd_stream_state *s, bool cut) {
+static void end_item(sd_json_out *t, const sd_answer *a, sd_stream_state *s, bool cut,
+                     const sd_logprobs_source *all) {
     if (!s->open) return;
     const bool call = s->kind == SD_CHUNK_CALL;
     item_event(t, a, s,
@@ -207,15 +258,18 @@ static void end_item(sd_json_out *t, const sd_answer *a, sd_stream_state *s, boo
         sd_jt_raw(t, ",\"name\":");
         sd_jt_word(t, s->name);
     }
-    if (s->kind == SD_CHUNK_CONTENT) sd_jt_raw(t, ",\"logprobs\":[]");
+    if (s->kind == SD_CHUNK_CONTENT) {
+        sd_jt_raw(t, ",");
+        logprobs_write(t, a, all, s->first);
+    }
     sd_jt_raw(t, call ? ",\"arguments\":" : ",\"text\":");
     text_write(t, &s->text);
     event_end(t);
-    if (!call) part_event(t, a, s, "response.content_part.done", &s->text);
+    if (!call) part_event(t, a, s, "response.content_part.done", &s->text, all);
     event_begin(t, s, "response.output_item.done");
     sd_jt_printf(t, ",\"output_index\":%d,\"item\":", s->block);
     const size_t from = t->buf.len;
-    item_write(t, a, s->kind, s->block, s->id, s->name, &s->text, cut);
+    item_write(t, a, s->kind, s->block, s->id, s->name, &s->text, cut, all, s->first);
     if (!t->lost && ((s->block > 0 && !sd_buf_adds(&s->done, ",")) ||
                      !sd_buf_add(&s->done, t->buf.data + from, t->buf.len - from)))
         t->lost = true;
@@ -228,18 +282,24 @@ static void end_item(sd_json_out *t, const sd_answer *a, sd_stream_state *s, boo
 static void begin_item(sd_json_out *t, const sd_answer *a, const sd_chunk *c) {
     static const sd_buf nothing;
     sd_stream_state *s = c->state;
-    end_item(t, a, s, false);
+    // The tokens of this chunk are among all of them.
+    const int before = (c->all ? c->all->n : 0) - (c->logprobs ? c->logprobs->n : 0);
+    const sd_logprobs_source earlier = {
+        .kept = c->all ? c->all->kept : NULL, .top = c->all ? c->all->top : 0, .n = before};
+    end_item(t, a, s, false, c->all ? &earlier : NULL);
     s->open = true;
     s->kind = c->kind;
+    s->first = before;
     if (c->kind == SD_CHUNK_CALL) {
         snprintf(s->id, sizeof s->id, "%s", c->call_id);
         snprintf(s->name, sizeof s->name, "%.*s", (int)c->len, c->text);
     }
     event_begin(t, s, "response.output_item.added");
     sd_jt_printf(t, ",\"output_index\":%d,\"item\":", s->block);
-    item_write(t, a, s->kind, s->block, s->id, s->name, NULL, false);
+    item_write(t, a, s->kind, s->block, s->id, s->name, NULL, false, NULL, 0);
     event_end(t);
-    if (c->kind != SD_CHUNK_CALL) part_event(t, a, s, "response.content_part.added", &nothing);
+    if (c->kind != SD_CHUNK_CALL)
+        part_event(t, a, s, "response.content_part.added", &nothing, NULL);
 }
 
 static void delta_write(sd_json_out *t, const sd_answer *a, const sd_chunk *c) {
@@ -256,7 +316,10 @@ static void delta_write(sd_json_out *t, const sd_answer *a, const sd_chunk *c) {
                : c->kind == SD_CHUNK_REASONING ? "response.reasoning_text.delta"
                                                : "response.output_text.delta",
                !arguments);
-    if (c->kind == SD_CHUNK_CONTENT) sd_jt_raw(t, ",\"logprobs\":[]");
+    if (c->kind == SD_CHUNK_CONTENT) {
+        sd_jt_raw(t, ",");
+        logprobs_write(t, a, c->logprobs, 0);
+    }
     sd_jt_raw(t, ",\"delta\":");
     sd_jt_string(t, c->text, c->len);
     event_end(t);
@@ -282,7 +345,7 @@ static void chunk_write(sd_json_out *t, const sd_answer *a, const sd_chunk *c) {
     if (c->text) delta_write(t, a, c);
     if (c->finish == SD_FINISH_NONE) return;
     const bool cut = c->finish == SD_FINISH_LENGTH;
-    end_item(t, a, s, cut);
+    end_item(t, a, s, cut, c->all);
     response_event(t, a, s, cut ? "response.incomplete" : "response.completed",
                    cut ? "incomplete" : "completed", cut, c->usage);
 }
@@ -308,6 +371,7 @@ const sd_dialect sd_openai_responses = {.kind = SD_API_CHAT,
                                         .stream_type = "text/event-stream; charset=utf-8",
                                         .stream_end = "",
                                         .opens_choices = true,
+                                        .keeps_logprobs = true,
                                         .chunk = chunk_write,
                                         .error = error_write,
                                         .whole = whole_write};

@@ -295,11 +295,25 @@ static bool refuse_unsupported(const json_t *from, sd_api_error *e) {
     if (later)
         return sd_api_refuse(e, "background",
                              "asks for an answer that is fetched later; leave it out");
+    return true;
+}
+
+// Other things that may be included do not come here.
+static bool convert_logprobs(json_t *to, const json_t *from, sd_api_error *e) {
     const json_t *include = sd_field_get(from, "include"), *v;
+    int64_t top = 0;
+    bool wanted = false;
+    if (include && !json_is_array(include))
+        return sd_api_refuse(e, "include", "is not an array of strings");
     for (size_t i = 0; (v = json_array_get(include, i)); i++)
-        if (is(json_string_value(v), "message.output_text.logprobs"))
-            return sd_api_refuse(e, "include",
-                                 "asks for log probabilities, which /v1/chat/completions gives");
+        wanted |= is(json_string_value(v), "message.output_text.logprobs");
+    if (!sd_field_int(from, "top_logprobs", 0, 20, &top, e)) return false;
+    if (top > 0 && !wanted)
+        return sd_api_refuse(e, "top_logprobs",
+                             "is given without \"include\": [\"message.output_text.logprobs\"]");
+    if (!wanted) return true;
+    json_object_set_new(to, "logprobs", json_true());
+    json_object_set_new(to, "top_logprobs", json_integer(top));
     return true;
 }
 
@@ -314,7 +328,7 @@ int sd_responses_parse(sd_api_request *out, const char *body, size_t len, sd_api
     bool ok = refuse_unsupported(from, e) && convert_input(to, from, e) &&
               convert_tools(to, out, from, e) && convert_choice(to, from, e) &&
               convert_format(to, from, e) && convert_reasoning(to, from, e) &&
-              convert_length(to, from, e);
+              convert_length(to, from, e) && convert_logprobs(to, from, e);
     if (ok) return sd_convert_finish(out, to, e);
     json_decref(to);
     sd_api_request_free(out);

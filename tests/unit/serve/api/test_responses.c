@@ -42,7 +42,9 @@ static const struct {
     {"prompt", ASK(",\"prompt\":{\"id\":\"p\"}")},
     {"background", ASK(",\"background\":true")},
     {"background", ASK(",\"background\":7")},
-    {"include", ASK(",\"include\":[\"message.output_text.logprobs\"]")},
+    {"include", ASK(",\"include\":\"message.output_text.logprobs\"")},
+    {"top_logprobs", ASK(",\"top_logprobs\":2")},
+    {"top_logprobs", ASK(",\"include\":[\"message.output_text.logprobs\"],\"top_logprobs\":21")},
     {"max_output_tokens", ASK(",\"max_output_tokens\":0")},
     {"temperature", ASK(",\"temperature\":3")},
     {"tools", ASK(",\"tools\":{}")},
@@ -236,6 +238,62 @@ Test(responses, calls_are_items_whole_and_streamed, .timeout = 240) {
         cr_expect(!completed || strcmp(live_text_at(last, "type"), "function_call") == 0);
         json_decref(whole), json_decref(streamed), json_decref(v), json_decref(list);
         free(out);
+    }
+    live_stop(&s);
+}
+
+// A message's log probabilities, as a chat says them; whole and streamed the same, behind reasoning and before calls.
+#define LOGPROBS ",\"include\":[\"message.output_text.logprobs\"],\"top_logprobs\":2"
+
+Test(responses, log_probabilities_are_those_of_a_chat, .timeout = 240) {
+    live s;
+    live_start(&s, 512, 2, 8);
+    json_t *v = live_json(&s, "responses",
+                          ASK(LOGPROBS ",\"temperature\":0,\"max_output_tokens\":9"), 200),
+           *chat = live_chat(
+               &s, "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"logprobs\":true,"
+                   "\"top_logprobs\":2,\"temperature\":0,\"max_tokens\":9}");
+    const json_t *list = live_at(v, "output.0.content.0.logprobs");
+    cr_assert_gt(json_array_size(list), 1);
+    cr_assert(json_equal(list, live_at(chat, "choices.0.logprobs.content")));
+    json_decref(v), json_decref(chat);
+    live_stop(&s);
+}
+
+// Of all deltas of a message, behind one another.
+static json_t *delta_logprobs(const json_t *events) {
+    json_t *out = json_array(), *event;
+    size_t i;
+    json_array_foreach(events, i, event) if (strcmp(live_text_at(event, "type"),
+                                                    "response.output_text.delta") == 0)
+        json_array_extend(out, json_object_get(event, "logprobs"));
+    return out;
+}
+
+static void same_logprobs(const live *s, const char *fields, bool deltas) {
+    char body[1024];
+    snprintf(body, sizeof body, ASK(LOGPROBS "%s"), fields);
+    json_t *v = live_json(s, "responses", body, 200), *whole = items_of(v);
+    strcpy(strrchr(body, '}'), ",\"stream\":true}");
+    char *out = live_ask_at(s, "responses", body), path[48];
+    json_t *list = thinker_events(out), *said = delta_logprobs(list);
+    snprintf(path, sizeof path, "%zu.response", json_array_size(list) - 1);
+    json_t *streamed = items_of(live_at(list, path));
+    cr_expect(json_equal(whole, streamed), "%s", out);
+    if (deltas) cr_expect(json_equal(said, live_at(v, "output.1.content.0.logprobs")), "%s", out);
+    json_decref(v), json_decref(whole), json_decref(list), json_decref(said), json_decref(streamed);
+    free(out);
+}
+
+Test(responses, log_probabilities_of_a_stream_are_those_of_the_whole, .timeout = 240) {
+    live s;
+    thinker_start(&s);
+    same_logprobs(&s, "," THINKER_SAYS ",\"max_output_tokens\":30", true);
+    for (int seed = 0; seed < 4; seed++) {
+        char fields[768];
+        snprintf(fields, sizeof fields,
+                 "," TOOLS ",\"max_output_tokens\":400,\"seed\":%d,\"temperature\":1", seed);
+        same_logprobs(&s, fields, false);
     }
     live_stop(&s);
 }

@@ -74,6 +74,9 @@ sd_status sd_tiny_put_keys(sd_gguf_writer *w, const sd_tiny_model *t, sd_error *
     SD_TRY(sd_gguf_put_str(w, "general.name", "tiny", err));
     SD_TRY(put_u32(w, arch, "block_count", t->L, err));
     SD_TRY(put_u32(w, arch, "context_length", t->ctx, err));
+    if (t->pooling) SD_TRY(put_u32(w, arch, "pooling_type", t->pooling, err));
+    if (t->pooling && t->tokenizer)
+        SD_TRY(sd_gguf_put_bool(w, "tokenizer.ggml.add_eos_token", true, err));
     SD_TRY(put_u32(w, arch, "embedding_length", t->C, err));
     SD_TRY(put_u32(w, arch, "feed_forward_length", t->F, err));
     SD_TRY(put_u32(w, arch, "attention.head_count", t->H, err));

@@ -44,6 +44,7 @@ typedef struct {
                         // scaling, the others by local_base
     float local_base;   // gemma3
     float query_scalar; // gemma3, folder: scores are divided by its root; 0: D, as in GGUF files
+    int pooling;        // GGUF: pooling_type, with the end token behind each text; 0: none
     bool old_config;    // folder: rope_theta and rope_scaling instead of rope_parameters
 } sd_tiny_model;
 
