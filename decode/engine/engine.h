@@ -206,7 +206,8 @@ typedef struct {
     bool ignore_end; // do not stop at these and the model's end tokens
     int logprobs;    // -1: none; 0..20: so many alternatives; of the logits before shaping
     bool score; // with logprobs: the prompt's tokens come first, the first with a logprob of NaN.
-                // What the prefix cache has of the prompt is computed again
+                // What the prefix cache has of what is scored is computed again
+    int score_from; // with score: the prompt's tokens before this one have NaN too, and may be found
     bool no_answer;             // it ends behind its prompt, with SD_FINISH_LENGTH
     sd_request_reading reading; // it ends behind its prompt, with SD_FINISH_STOP
     sd_adapter *adapter;        // acquired; NULL: the base

@@ -110,22 +110,33 @@ static void end_at_prompt(sd_slot *s) {
     s->first_token = s->last_token = sd_now_s();
 }
 
+enum { MOST_SCORED = 16 }; // tokens of one event
+
+// The first `upto` tokens, of which nothing is said.
+static void skip_scores(sd_slot *s, int upto) {
+    sd_token_info info[MOST_SCORED];
+    if (upto > s->request->r.n_prompt) upto = s->request->r.n_prompt;
+    while (s->scored < upto) {
+        const int n = upto - s->scored < MOST_SCORED ? upto - s->scored : MOST_SCORED;
+        for (int k = 0; k < n; k++)
+            info[k] = (sd_token_info){.token = s->timeline[s->scored + k], .logprob = NAN};
+        s->scored += n;
+        send_prompt(s, info, n);
+    }
+}
+
 void sd_slot_begin_score(sd_slot *s) {
     const sd_request *r = &s->request->r;
-    if (r->score && s->scored == 0) {
-        s->scored = 1;
-        send_prompt(s, &(sd_token_info){.token = s->timeline[0], .logprob = NAN}, 1);
-    }
+    if (r->score && s->scored == 0) skip_scores(s, r->score_from > 1 ? r->score_from : 1);
     if (r->no_answer && (!r->score || s->scored == r->n_prompt)) end_at_prompt(s);
 }
 
 void sd_slot_score(sd_engine *e, sd_slot *s) {
-    enum { MOST = 16 }; // of one event
     const sd_request *r = &s->request->r;
     const int V = e->model->hp.V;
-    sd_token_info info[MOST];
+    sd_token_info info[MOST_SCORED];
     for (int i = 0, n; i < s->n_scored; i += n) {
-        n = s->n_scored - i < MOST ? s->n_scored - i : MOST;
+        n = s->n_scored - i < MOST_SCORED ? s->n_scored - i : MOST_SCORED;
         for (int k = 0; k < n; k++)
             fill_info(&info[k], s->timeline[s->scored + k],
                       e->logits + (size_t)(s->first_scored + i + k) * (size_t)V, V, r->logprobs);

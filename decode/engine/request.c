@@ -82,6 +82,8 @@ sd_status sd_engine_request_check(const sd_engine *e, const sd_request *r, sd_er
              "logprobs %d is outside -1 to 20", r->logprobs);
     SD_CHECK(!r->score || r->logprobs >= 0, err, SD_EINVAL,
              "a prompt is scored by log probabilities; ask for logprobs");
+    SD_CHECK(r->score_from >= 0 && (r->score || r->score_from == 0), err, SD_EINVAL,
+             "a prompt is scored from token %d on; give 0 or more, and score", r->score_from);
     SD_CHECK(r->max_draft >= 0 && r->max_draft <= SD_MAX_DRAFT, err, SD_EINVAL,
              "drafts of %d tokens are outside 0 to %d", r->max_draft, SD_MAX_DRAFT);
     SD_CHECK((unsigned)r->spec < SD_SPEC_COUNT, err, SD_EINVAL, "speculation mode %d is unknown",

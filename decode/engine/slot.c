@@ -85,7 +85,8 @@ static void find_prefix(sd_engine *e, sd_slot *s, bool again) {
     const sd_request *r = &s->request->r;
     sd_prefix_begin(s->kv, &(sd_prefix_owner){.tenant = r->tenant,
                                               .adapter = r->adapter ? r->adapter->generation : 0});
-    if (!again && !r->score && r->reading.kind != SD_READ_MEAN && e->stats.prefix_cache)
+    if (!again && (!r->score || r->score_from > 1) && r->reading.kind != SD_READ_MEAN &&
+        e->stats.prefix_cache)
         e->stats.prefix_queries += r->n_prompt;
     sd_slot_catch_up(e, s);
 }

@@ -79,6 +79,7 @@ static int submit_choice(sd_generation *g, sd_choice *c, sd_api_error *e) {
                     .ignore_end = r->ignore_end,
                     .logprobs = r->logprobs,
                     .score = r->score,
+                    .score_from = r->score_from,
                     .no_answer = r->no_answer,
                     .max_draft = r->max_draft,
                     .constraint = {r->constraint, r->constraint_text, r->constraint_len},

@@ -65,6 +65,7 @@ typedef struct {
     const char *model; // NULL: not given
     bool stream, include_usage, continuous_usage, echo;
     bool score;        // echo with logprobs: those of the prompt too
+    int score_from;    // of these: none before this token
     bool no_answer;    // the prompt alone: it is echoed
     int n, max_tokens; // max_tokens 0: until the context is full
     sd_sampling sampling;

@@ -16,7 +16,7 @@
 
 #include <stddef.h>
 
-enum { SD_PROVIDER_VERSION = 10 };
+enum { SD_PROVIDER_VERSION = 11 };
 
 typedef struct {
     uint32_t version; // SD_PROVIDER_VERSION
@@ -43,7 +43,7 @@ typedef struct {
     int32_t shown_token[SD_MAX_SHOWN_TOKENS];
     int32_t reasoning; // bits: 1 the prompt ends within it, 2 it may begin again
     int32_t budget;    // of tokens of reasoning; -1: none
-    int32_t score, no_answer, max_draft, read_kind; // sd_read_kind
+    int32_t score, no_answer, max_draft, score_from, read_kind; // sd_read_kind
     sd_span reasoning_mark
         [2];        // char: what begins and what ends it, with their 0; none: it is not looked for
     sd_span forced; // int32_t: what ends it behind its budget

@@ -404,3 +404,69 @@ Test(serve_embeddings, every_bad_field_is_a_400_that_names_it) {
         cr_expect(!r.root && !r.embed);
     }
 }
+
+// ---- GGUF: the file says how a pair is written
+
+static double relevance(const live *s, const char *route, const char *body) {
+    json_t *got = live_json(s, route, body, 200);
+    double p = json_real_value(live_at(got, "results.0.relevance_score"));
+    json_decref(got);
+    return p;
+}
+
+static void start_gguf(live *s, const char *pair) {
+    sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
+    t.pooling = 4, t.labels = 2, t.pair = pair;
+    *s = (live){.o = {.drain_s = 20}, .dir = sd_tiny_dir()};
+    s->model = sd_path_join(s->dir, "tiny.gguf");
+    cr_assert_eq(sd_tiny_write_gguf(s->model, &t, &s->err), SD_OK, "%s", s->err.message);
+    live_start_with(s, 256, 2, 8, NULL);
+}
+
+Test(serve_embeddings, a_pair_is_written_as_the_file_says) {
+    static const char of_pair[] = "{\"query\":\"a {document}\",\"documents\":[\"b\"]}",
+                      of_text[] = "{\"query\":\"x\",\"documents\":[\"y\"]}";
+    live s;
+    start_gguf(&s, "Q: {query} D: {document} {query}");
+    double by_pair = relevance(&s, "rerank", of_pair);
+    live_stop(&s);
+    start_gguf(
+        &s, "Q: a {document} D: b a {document}"); // what the other becomes, but for this document
+    double other = relevance(&s, "rerank", of_pair);
+    live_stop(&s);
+    // A document's place in a query is text: here both places of the template hold "b".
+    start_gguf(&s, "Q: a {document} D: {document} a {document}");
+    double both = relevance(&s, "rerank", of_pair);
+    live_stop(&s);
+    cr_assert_eq(other, both);
+    cr_assert_neq(by_pair, both);
+    start_gguf(&s, NULL); // one behind the other, each with its end
+    double plain = relevance(&s, "rerank", of_text);
+    live_stop(&s);
+    start_gguf(&s, "{query}<|im_end|>{document}<|im_end|>");
+    cr_assert_eq(relevance(&s, "rerank", of_text), plain);
+    live_stop(&s);
+}
+
+// A folder saved without its head gives vectors, and refuses to talk.
+Test(serve_embeddings, a_model_without_a_head_says_nothing) {
+    live s;
+    sd_tiny_model t = sd_tiny_default(&sd_arch_llama);
+    t.tied = t.bare = true;
+    s = (live){.o = {.drain_s = 20}, .dir = sd_tiny_dir()};
+    s.model = sd_path_join(s.dir, "model");
+    cr_assert_eq(sd_tiny_write_folder(s.model, &t, &s.err), SD_OK, "%s", s.err.message);
+    char *folder = sd_path_join(s.model, "1_Pooling");
+    mkdir(folder, 0700);
+    write_file(s.model, "modules.json", "[" POOLING "]");
+    write_file(folder, "config.json", "{\"pooling_mode\":\"lasttoken\"}");
+    free(folder);
+    live_start_with(&s, 256, 2, 8, NULL);
+    json_t *got = live_json(&s, "embeddings", "{\"input\":\"a\"}", 200);
+    json_decref(got);
+    refused(&s, "completions", "{\"prompt\":\"a\"}", "has no head and says nothing");
+    refused(&s, "systemone",
+            "{\"state\":\"s\",\"questions\":{\"q\":{\"type\":\"noul\",\"instructions\":\"i\"}}}",
+            "has no head and says nothing");
+    live_stop(&s);
+}

@@ -297,6 +297,19 @@ static bool add_prompt(sd_api_request *r, const json_t *v, const char *param, sd
     return false;
 }
 
+// SGLang's name: of the tokens before it no log probability is wanted, so they need not be computed again.
+static bool parse_score_from(sd_api_request *r, sd_api_error *e) {
+    int64_t from = -1;
+    if (!sd_field_int(r->root, "logprob_start_len", 0, SD_API_MAX_READ, &from, e)) return false;
+    if (from >= 0 && !r->score) {
+        sd_api_fail(e, 400, "logprob_start_len",
+                    "logprob_start_len is given without \"echo\": true and logprobs");
+        return false;
+    }
+    r->score_from = from > 0 ? (int)from : 0;
+    return true;
+}
+
 // A string, token ids, an array of strings, or an array of arrays of token ids.
 static bool parse_prompt(sd_api_request *r, sd_api_error *e) {
     const json_t *prompt = sd_field_get(r->root, "prompt");
@@ -311,6 +324,7 @@ static bool parse_prompt(sd_api_request *r, sd_api_error *e) {
         return false;
     }
     r->score = r->echo && r->logprobs >= 0;
+    if (!parse_score_from(r, e)) return false;
     if (!json_is_array(prompt) || json_is_number(json_array_get(prompt, 0)))
         return add_prompt(r, prompt, "prompt", e);
     size_t n = json_array_size(prompt);

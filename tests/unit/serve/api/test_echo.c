@@ -165,6 +165,47 @@ Test(echo, a_stream_has_the_same_scores, .timeout = 120) {
     live_stop(&s);
 }
 
+// Before logprob_start_len nothing is said and nothing need be computed; behind it all is as ever.
+Test(echo, scores_that_are_not_wanted_leave_the_prefix_cache_its_use, .timeout = 120) {
+    live s;
+    char body[2048], letters[SAID + 1];
+    for (int i = 0; i < SAID; i++) letters[i] = (char)('A' + i * 7 % 20);
+    letters[SAID] = '\0';
+    live_start(&s, 512, 2, 8);
+    score_body(body, sizeof body, 3, letters, "\"max_tokens\":0");
+    json_t *all = live_json(&s, "completions", body, 200);
+    const int starts[] = {0, 1, 64, 100, SAID + 2, SAID + 3, 9999};
+    for (size_t k = 0; k < sizeof starts / sizeof *starts; k++) {
+        char fields[96];
+        const int from = starts[k] < 1 ? 1 : starts[k];
+        snprintf(fields, sizeof fields, "\"max_tokens\":0,\"logprob_start_len\":%d", starts[k]);
+        score_body(body, sizeof body, 3, letters, fields);
+        json_t *some = live_json(&s, "completions", body, 200);
+        cr_assert_eq(length(some, "token_logprobs"), SAID + 3);
+        for (int i = 0; i < SAID + 3; i++) {
+            const bool said = i >= from;
+            cr_assert(
+                json_equal(entry(some, "tokens", (size_t)i), entry(all, "tokens", (size_t)i)));
+            cr_assert(said ? json_equal(entry(some, "token_logprobs", (size_t)i),
+                                        entry(all, "token_logprobs", (size_t)i)) &&
+                                 json_equal(entry(some, "top_logprobs", (size_t)i),
+                                            entry(all, "top_logprobs", (size_t)i))
+                           : json_is_null(entry(some, "token_logprobs", (size_t)i)) &&
+                                 json_is_null(entry(some, "top_logprobs", (size_t)i)),
+                      "token %d from %d", i, from);
+        }
+        if (from == 100)
+            cr_assert_eq(
+                json_integer_value(live_at(some, "usage.prompt_tokens_details.cached_tokens")), 99);
+        json_decref(some);
+    }
+    json_decref(all);
+    json_t *bad = live_json(&s, "completions", "{\"prompt\":[1,2],\"logprob_start_len\":1}", 400);
+    cr_assert_str_eq(live_text_at(bad, "error.param"), "logprob_start_len");
+    json_decref(bad);
+    live_stop(&s);
+}
+
 Test(echo, the_shortest_prompts_are_echoed_too, .timeout = 120) {
     live s;
     live_start(&s, 64, 2, 64);

@@ -2,6 +2,8 @@
 // config.json in its newer and older spelling.
 #include "tests/unit/support/tiny/parts.h"
 
+#include "base/memory.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -67,6 +69,22 @@ out:
     return st;
 }
 
+// Of the first, "yes", and of the second.
+static sd_status put_labels(sd_gguf_writer *w, const char *arch, sd_error *err) {
+    static const uint32_t type = SD_GGUF_STRING;
+    static const uint64_t n = 2, lengths[] = {3, 2};
+    sd_buf b = sd_buf_make(256);
+    char key[96];
+    snprintf(key, sizeof key, "%s.classifier.output_labels", arch);
+    bool ok = sd_buf_add(&b, (const char *)&type, 4) && sd_buf_add(&b, (const char *)&n, 8) &&
+              sd_buf_add(&b, (const char *)&lengths[0], 8) && sd_buf_adds(&b, "yes") &&
+              sd_buf_add(&b, (const char *)&lengths[1], 8) && sd_buf_adds(&b, "no");
+    sd_status st = ok ? sd_gguf_put_raw(w, key, SD_GGUF_ARRAY, b.data, b.len, err)
+                      : sd_fail(err, SD_ENOMEM, "out of memory");
+    sd_buf_free(&b);
+    return st;
+}
+
 sd_status sd_tiny_put_keys(sd_gguf_writer *w, const sd_tiny_model *t, sd_error *err) {
     sd_status st = SD_OK;
     const char *arch = sd_arch_name(t->arch);
@@ -77,6 +95,10 @@ sd_status sd_tiny_put_keys(sd_gguf_writer *w, const sd_tiny_model *t, sd_error *
     if (t->pooling) SD_TRY(put_u32(w, arch, "pooling_type", t->pooling, err));
     if (t->pooling && t->tokenizer)
         SD_TRY(sd_gguf_put_bool(w, "tokenizer.ggml.add_eos_token", true, err));
+    if (t->labels) {
+        SD_TRY(put_labels(w, arch, err));
+    }
+    if (t->pair) SD_TRY(sd_gguf_put_str(w, "tokenizer.chat_template.rerank", t->pair, err));
     SD_TRY(put_u32(w, arch, "embedding_length", t->C, err));
     SD_TRY(put_u32(w, arch, "feed_forward_length", t->F, err));
     SD_TRY(put_u32(w, arch, "attention.head_count", t->H, err));
@@ -208,7 +230,7 @@ json_t *sd_tiny_config_json(const sd_tiny_model *t) {
                   t->L, "hidden_size", t->C, "intermediate_size", t->F, "num_attention_heads", t->H,
                   "num_key_value_heads", t->G, "head_dim", t->D, "vocab_size", t->V,
                   "max_position_embeddings", t->ctx, "hidden_act", "silu", "rms_norm_eps", 1e-6,
-                  "tie_word_embeddings", (int)t->tied, "torch_dtype",
+                  "tie_word_embeddings", t->tied && !t->bare, "torch_dtype",
                   t->dtype == SD_F32   ? "float32"
                   : t->dtype == SD_F16 ? "float16"
                                        : "bfloat16",

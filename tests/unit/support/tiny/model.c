@@ -117,13 +117,14 @@ static int list(tensor *out, const sd_tiny_model *t) {
 
 static void name_of(char out[96], const sd_tiny_model *t, const tensor *x, bool gguf) {
     const sd_norm_names *norms = gguf ? &t->arch->gguf : &t->arch->folder;
+    const char *before = gguf || t->bare ? "" : "model.";
     const char *leaf = x->kind ? (gguf ? x->kind->gguf : x->kind->module) : NULL;
     switch (x->role) {
     case EMBEDDING:
-        snprintf(out, 96, "%s", gguf ? "token_embd.weight" : "model.embed_tokens.weight");
+        snprintf(out, 96, "%s%s", before, gguf ? "token_embd.weight" : "embed_tokens.weight");
         return;
     case OUT_NORM:
-        snprintf(out, 96, "%s", gguf ? "output_norm.weight" : "model.norm.weight");
+        snprintf(out, 96, "%s%s", before, gguf ? "output_norm.weight" : "norm.weight");
         return;
     case HEAD:
         snprintf(out, 96, "%s", gguf ? "output.weight" : "lm_head.weight");
@@ -150,7 +151,7 @@ static void name_of(char out[96], const sd_tiny_model *t, const tensor *x, bool 
     case MATRIX:
         break;
     }
-    snprintf(out, 96, "%s%d.%s.%s", gguf ? "blk." : "model.layers.", x->layer, leaf,
+    snprintf(out, 96, "%s%s%d.%s.%s", before, gguf ? "blk." : "layers.", x->layer, leaf,
              x->role == BIAS ? "bias" : "weight");
 }
 
@@ -285,6 +286,20 @@ static void *bytes_of(const sd_tiny_model *t, const tensor *x, bool gguf, size_t
 
 // ---- GGUF
 
+float sd_tiny_label(int label, int col) {
+    return 0.05f * (float)((col * 29 + label * 7) % 13 - 6);
+}
+
+static sd_status write_classifier(sd_gguf_writer *w, const sd_tiny_model *t, sd_error *err) {
+    float *rows = sd_alloc((size_t)t->labels * (size_t)t->C, sizeof *rows);
+    if (!rows) return sd_fail(err, SD_ENOMEM, "out of memory");
+    for (int i = 0; i < t->labels * t->C; i++) rows[i] = sd_tiny_label(i / t->C, i % t->C);
+    sd_status st =
+        sd_gguf_write_tensor(w, rows, (size_t)t->labels * (size_t)t->C * sizeof *rows, err);
+    free(rows);
+    return st;
+}
+
 sd_status sd_tiny_write_gguf(const char *path, const sd_tiny_model *t, sd_error *err) {
     sd_status st = SD_OK;
     sd_gguf_writer *w = NULL;
@@ -304,6 +319,9 @@ sd_status sd_tiny_write_gguf(const char *path, const sd_tiny_model *t, sd_error 
         SD_TRY(sd_gguf_declare(w, name, type_of(t, x, true), x->rows == 1 ? 1 : 2,
                                (int64_t[]){x->cols, x->rows}, err));
     }
+    if (t->labels)
+        SD_TRY(
+            sd_gguf_declare(w, "cls.output.weight", SD_F32, 2, (int64_t[]){t->C, t->labels}, err));
     for (int i = 0; i < n_ropes; i++)
         SD_TRY(sd_gguf_write_tensor(w, ropes[i].v, (size_t)ropes[i].n * sizeof(float), err));
     for (int i = 0; i < n; i++) {
@@ -314,6 +332,7 @@ sd_status sd_tiny_write_gguf(const char *path, const sd_tiny_model *t, sd_error 
         free(data);
         if (st != SD_OK) goto out;
     }
+    if (t->labels) SD_TRY(write_classifier(w, t, err));
     st = sd_gguf_writer_commit(w, err);
     w = NULL;
 out:

@@ -45,7 +45,11 @@ typedef struct {
     float local_base;   // gemma3
     float query_scalar; // gemma3, folder: scores are divided by its root; 0: D, as in GGUF files
     int pooling;        // GGUF: pooling_type, with the end token behind each text; 0: none
-    bool old_config;    // folder: rope_theta and rope_scaling instead of rope_parameters
+    int labels;         // GGUF: rows of a classifier, of two labels "yes" and "no"; 0: none
+    const char *pair;   // GGUF: how a query and a document are written; NULL: it does not say
+    bool
+        bare; // folder, tied: saved without its head, as if it had one: no name begins with "model."
+    bool old_config; // folder: rope_theta and rope_scaling instead of rope_parameters
 } sd_tiny_model;
 
 /// 2 layers, C 64, H 4, G 2, D 16 (qwen3, gemma3: 24), F 96, V 288, ctx 512, F32, tied for qwen3 and
@@ -76,6 +80,8 @@ void sd_tiny_values(float *out, const sd_tiny_model *t, sd_tiny_tensor what, int
                     int cols);
 /// The same of a block's matrix, whatever linear map it is a part of.
 void sd_tiny_matrix(float *out, const sd_tiny_model *t, sd_proj p, int layer, int rows, int cols);
+/// A weight of the classifier's.
+float sd_tiny_label(int label, int col);
 /// The same of its bias [n], where the architecture has one.
 void sd_tiny_bias(float *out, const sd_tiny_model *t, sd_proj p, int layer, int n);
 
