@@ -9,9 +9,10 @@
 #include "model/chat.h"
 #include "model/dialogue/tool_grammar.h"
 
-enum { RENDER_SECONDS = 10 };  // a template's steps end it in one or two on an idle machine
-enum { READ_SECONDS = 30 };    // for all pieces of a request
-enum { MAX_REPLY = 64 << 20 }; // bytes of the answer to one that is only read
+enum { RENDER_SECONDS = 10 };    // a template's steps end it in one or two on an idle machine
+enum { READ_SECONDS = 30 };      // for all pieces of a request
+enum { MAX_EMBEDDED = 1 << 20 }; // tokens of all texts of a request for vectors or ranks
+enum { MAX_REPLY = 64 << 20 };   // bytes of the answer to one that is only read
 
 static int refuse_length(sd_api_error *e, const char *param, long long n, int ctx, bool at_least) {
     if (ctx == SD_API_MAX_READ + 1)
@@ -322,19 +323,33 @@ static int encode_round(sd_generation *g, int round, sd_api_error *e) {
 
 // ---- texts that become vectors
 
-static bool add_pair(sd_buf *out, const char *form, const sd_embed *m, const sd_api_prompt *item) {
+// A client's text within a model's: under --plain-user-text it spells no token.
+static sd_status add_client_text(sd_buf *out, const sd_generation *g, const char *text, size_t len,
+                                 sd_error *err) {
+    if (g->server->o->plain_user_text)
+        return sd_tokenizer_guard(g->server->local->model->tokenizer, text, len, false, out, err);
+    return sd_buf_add(out, text, len) ? SD_OK : sd_fail(err, SD_ENOMEM, "out of memory");
+}
+
+static sd_status add_pair(sd_buf *out, const sd_generation *g, const sd_api_prompt *item,
+                          sd_error *err) {
     static const char query[] = "{query}", document[] = "{document}";
-    bool ok = true;
-    while (ok && *form) {
-        const size_t q = sizeof query - 1, d = sizeof document - 1;
-        if (strncmp(form, query, q) == 0)
-            ok = sd_buf_add(out, m->query, m->query_len), form += q;
-        else if (strncmp(form, document, d) == 0)
-            ok = sd_buf_add(out, item->text, item->len), form += d;
-        else
-            ok = sd_buf_add(out, form, 1), form++;
+    const sd_embed *m = g->request.embed;
+    const size_t q = sizeof query - 1, d = sizeof document - 1;
+    sd_status st = SD_OK;
+    for (const char *form = g->server->local->model->output.pair; *form;) {
+        if (strncmp(form, query, q) == 0) {
+            SD_TRY(add_client_text(out, g, m->query, m->query_len, err));
+            form += q;
+        } else if (strncmp(form, document, d) == 0) {
+            SD_TRY(add_client_text(out, g, item->text, item->len, err));
+            form += d;
+        } else {
+            SD_CHECK_ALLOC(sd_buf_add(out, form++, 1), err);
+        }
     }
-    return ok;
+out:
+    return st;
 }
 
 // A pair is written as the model says; else the one text behind the other, each with what the tokenizer puts around it.
@@ -349,9 +364,9 @@ static sd_status encode_text(sd_generation *g, const sd_api_prompt *item, sd_ids
     if (!m->rank)
         return sd_tokenizer_encode(model->tokenizer, item->text, item->len, flags, out, err);
     if (model->output.pair) {
-        SD_CHECK_ALLOC(add_pair(&text, model->output.pair, m, item), err);
-        SD_TRY(
-            sd_tokenizer_encode(model->tokenizer, text.data, text.len, SD_TOK_SPECIAL, out, err));
+        SD_TRY(add_pair(&text, g, item, err));
+        SD_TRY(sd_tokenizer_encode(model->tokenizer, text.data, text.len,
+                                   SD_TOK_SPECIAL | (special ? 0 : SD_TOK_GUARDED), out, err));
         goto out;
     }
     SD_TRY(sd_tokenizer_encode(model->tokenizer, m->query, m->query_len, flags, out, err));
@@ -371,7 +386,12 @@ static int encode_item(sd_generation *g, int i, sd_api_error *e) {
     if (item->text ? encode_text(g, item, &g->item[i], &err) != SD_OK
                    : !sd_ids_add(&g->item[i], item->ids, item->n_ids))
         return sd_api_fail(e, 500, NULL, "%s", item->text ? err.message : "out of memory");
-    if (check_length(g, &g->item[i], context(g), e) || i + 1 < m->n) return e->status;
+    if (check_length(g, &g->item[i], context(g), e)) return e->status;
+    if (g->prompt_tokens > MAX_EMBEDDED)
+        return sd_api_fail(e, 400, g->dialect->prompt_field,
+                           "the texts have more than %d tokens together; give fewer at once",
+                           MAX_EMBEDDED);
+    if (i + 1 < m->n) return 0;
     return sd_generation_plan_readings(g, e);
 }
 

@@ -19,8 +19,10 @@ command -v ld.lld >/dev/null && libs+=(-fuse-ld=lld) # a third of the time
 
 # The object of a unit test, which its build has left behind.
 object() {
-  local found=("$build"/CMakeFiles/"$1".dir/tests/unit/*/"$1".c.o)
-  [ -f "${found[0]}" ] && echo "${found[0]}"
+  local found
+  for found in "$build"/CMakeFiles/"$1".dir/tests/unit/*/"$1".c.o "$build"/CMakeFiles/"$1".dir/tests/unit/*/*/"$1".c.o; do
+    [ -f "$found" ] && echo "$found" && return
+  done
 }
 
 # plant NAME FILE SED TEST...: the file with the edit, compiled ahead of the library, must break one of the tests.
@@ -218,6 +220,18 @@ plant "everybody is an administrator" decode/serve/provider/message.c 's/\.admin
 plant "any word behind a key's hash makes an administrator" decode/serve/http/auth.c 's/SD_CHECK\(w->n < 3 \|\| is_word\(w, 2, "admin"\)/SD_CHECK(true/' test_serve_keys
 plant "who waits for pages does not get those that were left for it" decode/engine/queue.c 's/if \(may_overtake\(e, best->first, t\)\) over = t;/over = t;/' test_engine_fair
 plant "waiting requests' grammars keep all their states" model/grammar/schema/cache.c 's/n_rest = find_waiting\(c, rest\);/n_rest = 0;/' test_grammar
+plant "a label that begins another one never ends" decode/serve/api/decide_labels.c 's/ended && i < p->n_ends/false \&\& i < p->n_ends/' test_decide
+plant "labels have shares of all tokens" decode/serve/api/decide_labels.c 's/share\[i\] \/= sum;/(void)sum;/' test_decide
+plant "every round of questions has the same order" decode/serve/api/decide.c 's/const int turned = .*;/const int turned = 0 * round;/' test_decide
+plant "a run's temperature is left out" decode/serve/generation_readings.c 's/own->decision_temperature\[i\] > 0 \?/false ?/' test_serve_decisions
+plant "each question computes its text" decode/serve/generation_readings.c 's/first == 0\) return g->open == 0/first == 0) return true/; s/g->choices\[i - first\]\.ended/true/' test_serve_decisions
+plant "a vector is the row before the last" decode/engine/reading.c 's/const bool last = row->pos == s->n - 1;/const bool last = row->pos == s->n - 1 - (s->n > 1 \&\& s->request->r.reading.kind == SD_READ_LAST);/' test_serve_embeddings
+plant "a mean has the rows alone that were not found" decode/engine/slot.c 's/if \(j->r\.reading\.kind == SD_READ_MEAN\) return;//' test_serve_embeddings
+plant "vectors have the length that they come with" decode/serve/generation_readings.c 's/m->output\.unit && length > 0/false/' test_serve_embeddings
+plant "documents come as they were given" decode/serve/generation_readings.c 's/qsort_r\(.*\);/;/;' test_serve_embeddings
+plant "no token stands behind a text" model/tokenizer/encode.c 's/\(flags & SD_TOK_ADD_LAST\) && t->add_last/false/' test_pooling test_serve_embeddings
+plant "scores that are not wanted are computed" decode/engine/output.c 's/r->score_from > 1 \? r->score_from : 1/1/' test_echo
+plant "a message's log probabilities begin with its reasoning" decode/serve/generation_answer.c 's/c->first_content = at;/c->first_content = 1;/' test_responses
 plant "a cgroup's limit is taken for what it leaves" base/cgroup.c 's/return used < 0 \? limit : .*;/return limit;/' test_cgroup
 }
 
