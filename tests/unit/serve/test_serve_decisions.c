@@ -224,40 +224,53 @@ Test(serve_decisions, both_dialects_say_the_same) {
 
 // ---- many questions about one text
 
+// The first LETTERS of them have names without a common beginning.
+enum { LETTERS = 52 };
 static char *many(int questions, int state, const char *word) {
     sd_buf b = sd_buf_make(1 << 20);
     sd_buf_adds(&b, "{\"state\":\"");
     for (int i = 0; i < state; i++) sd_buf_printf(&b, "%s %d. ", word, i % 7);
     sd_buf_adds(&b, "\",\"questions\":{");
-    for (int i = 0; i < questions; i++)
-        sd_buf_printf(&b, "%s\"q%d\":{\"type\":\"noul\",\"instructions\":\"Is it so?\"}",
-                      i ? "," : "", i);
+    for (int i = 0; i < questions; i++) {
+        char name[16];
+        const int letter = i < 26 ? 'a' + i : 'A' + i - 26;
+        snprintf(name, sizeof name, i < LETTERS ? "%c" : "q%d", i < LETTERS ? letter : i);
+        sd_buf_printf(&b, "%s\"%s\":{\"type\":\"noul\",\"instructions\":\"Is it so?\"}",
+                      i ? "," : "", name);
+    }
     sd_buf_adds(&b, "}}");
     return b.data;
 }
 
+// A step tells its counts when its answers are out, and before the next step: the answer of another one, of a token or
+// two, says that all before it are told.
+enum { ANOTHER = 2 };
 static double computed(const live *s) {
+    json_t *v = live_json(s, "completions", "{\"prompt\":[7],\"max_tokens\":1}", 200);
+    json_decref(v);
     return live_metric(s, "prompt_tokens_total") - live_metric(s, "prefix_cache_hits_total");
 }
 
+// Each row once: what is not found of the text and its questions, and what each question adds.
 Test(serve_decisions, the_text_is_computed_once_and_the_questions_are_found_again) {
+    static const char *const words[] = {"word", "other", "third", "last"};
     live s;
-    live_start(&s, 8192, 4, 8);
-    char *first = many(64, 100, "word"), *second = many(64, 100, "other");
-    double before = computed(&s);
-    json_t *got = live_json(&s, "systemone", first, 200);
-    const double tokens = NUMBER(got, "usage.input_tokens");
-    cr_assert_eq(json_object_size(live_at(got, "answers")), 64);
-    cr_assert_eq(NUMBER(got, "usage.cached_tokens"), 0);
-    double rows = computed(&s) - before;
-    cr_assert(rows <= tokens, "%g rows were computed for %g tokens", rows, tokens);
-    json_decref(got);
-    got = live_json(&s, "systemone", second, 200);
-    double cached = NUMBER(got, "usage.cached_tokens");
-    // All but the last page's rest of what stands in front of the text: some 64 questions.
-    cr_assert(cached > 64 * 20 && cached < NUMBER(got, "usage.input_tokens"), "%g", cached);
-    json_decref(got);
-    free(first), free(second);
+    live_start(&s, 8192, 16, 32);
+    for (int i = 0; i < 4; i++) {
+        char *body = many(LETTERS, 100 + 3 * i, words[i]);
+        const double before = computed(&s);
+        json_t *got = live_json(&s, "systemone", body, 200);
+        const double tokens = NUMBER(got, "usage.input_tokens"),
+                     cached = NUMBER(got, "usage.cached_tokens"), rows = computed(&s) - before;
+        printf("# %g tokens, %g of them found, %g rows computed\n", tokens, cached, rows);
+        cr_assert_eq(json_object_size(live_at(got, "answers")), LETTERS);
+        cr_assert(rows <= tokens - cached + ANOTHER, "%g rows were computed for %g tokens", rows,
+                  tokens - cached);
+        // What stands in front of the text.
+        cr_assert(i == 0 ? cached == 0 : cached > LETTERS * 20 && cached < tokens, "%g", cached);
+        json_decref(got);
+        free(body);
+    }
     live_stop(&s);
 }
 
