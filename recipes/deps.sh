@@ -44,6 +44,10 @@ has_file() {
   [ -n "$1" ] && [ -n "$(find "$1"/lib* "$1"/include "$1"/targets /usr/include /usr/lib/x86_64-linux-gnu -maxdepth 3 -name "$2" -print -quit 2>/dev/null)" ]
 }
 
+tests+=(python3-yaml)
+# What tests only run, unpacked below ~/.cache/specdec/tools (tests/e2e/lib/tools.py): installed, each would start a service.
+unpacked=(prometheus nginx)
+
 case ${1:-build} in
 build) want=("${build[@]}") ;;
 cuda) want=("${build[@]}" git clang-14 libclang-rt-14-dev) ;;
@@ -59,7 +63,25 @@ missing=()
 for package in "${want[@]}"; do
   [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
 done
+# Status 0 also where a mirror has none: what needs them says that it is skipped.
+unpack() {
+  local tools=${SPECDEC_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/specdec/tools} package room
+  for package in "${unpacked[@]}"; do
+    [ -e "$tools/.$package" ] && continue
+    command -v "$package" >/dev/null && continue
+    echo "Unpacking $package to $tools" >&2
+    room=$(mktemp -d)
+    if (cd "$room" && apt-get download -qq "$package" && dpkg-deb -x ./*.deb out) >&2; then
+      mkdir -p "$tools"
+      cp -a "$room/out/." "$tools/" && touch "$tools/.$package"
+    else
+      echo "deps.sh: $package could not be fetched; tests that need it are skipped" >&2
+    fi
+    rm -rf "$room"
+  done
+}
 finish() {
+  [ "${1:-build}" != tests ] || unpack
   [ "${1:-build}" != cuda ] || check_toolkit || exit
   exit 0
 }
