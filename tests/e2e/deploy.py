@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What recipes/operate hands to others, as far as it can be held to without a cluster: the Dockerfile and the Kubernetes manifests name options that there are, ports,
+"""What recipes/operate hands to others, as far as it can be held to without a cluster: the systemd unit, the Dockerfile and the Kubernetes manifests name options that there are, ports,
 paths and times that fit together, and libraries that the program needs.
 
     tests/e2e/deploy.py build/release/specdec
 
-Prints TAP. Needs tests/make_tiny_model beside the binary (target unit_tests) and PyYAML; with kubectl and the Python package kubernetes-validate it checks more. What
+Prints TAP. Needs tests/make_tiny_model beside the binary (target unit_tests) and PyYAML; with systemd-analyze, kubectl and the Python package kubernetes-validate it checks more. What
 is not there is a printed skip. tests/e2e/lib/image_in_chroot.sh builds the image's steps in a chroot.
 """
 import json
@@ -30,6 +30,34 @@ OPTIONS = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", HELP))
 
 def read(*path):
     return open(os.path.join(OPERATE, *path)).read()
+
+
+def default(option):
+    """A number, as --help says it."""
+    return float(re.search(r"^ *%s\b.*?default:? (\d+)" % option, HELP, re.M | re.S).group(1))
+
+
+# ---- systemd
+
+def systemd():
+    unit = read("specdec.service")
+    used = set(re.findall(r"--[a-z][a-z-]+", re.search(r"^ExecStart=(.*)$", unit, re.M).group(1)))
+    check("the unit's options are serve's", used <= OPTIONS, used - OPTIONS)
+    stop = int(re.search(r"^TimeoutStopSec=(\d+)$", unit, re.M).group(1))
+    check("systemd waits longer than --drain", stop > default("--drain") + 1, stop)
+    verify = shutil.which("systemd-analyze")
+    if not verify:
+        skip("systemd takes the unit", "systemd-analyze is not here")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        unit_file = os.path.join(folder, "specdec.service")
+        with open(unit_file, "w") as f:
+            f.write(unit.replace("/usr/local/bin/specdec", PROGRAM.binary))
+        done = subprocess.run([verify, "verify", "--man=no", unit_file], capture_output=True, text=True, timeout=60)
+        said = [line for line in done.stderr.splitlines() if folder in line or "specdec" in line]
+        check("systemd takes the unit", done.returncode == 0 and not said, done.stderr)
+        done = subprocess.run([verify, "security", "--offline=yes", "--threshold=30", unit_file], capture_output=True, text=True, timeout=60)
+        check("and finds little open", done.returncode == 0, done.stdout[-400:] + done.stderr)
 
 
 # ---- the image
@@ -151,6 +179,7 @@ def autoscaler(spec, server):
 
 
 def main():
+    systemd()
     health = image()
     with tempfile.TemporaryDirectory() as folder:
         model, keys = os.path.join(folder, "tiny.gguf"), os.path.join(folder, "keys")
