@@ -25,6 +25,10 @@ const sd_option sd_serve_rows[] = {
         .help =
             "let administrators load, replace and unload adapters while serving, from below this "
             "folder (docs/adapters.md)"),
+    ROW("adapter-memory", SD_OPT_INT, adapter_memory, .def = "1024", .min = 1, .max = 1 << 24,
+        .unit = "MiB",
+        .help = "factors and indexes of adapters that loads may come to, those of -a too; a load "
+                "beyond it is refused. Packed for the kernels they take about as much again"),
     ROW("draft", SD_OPT_STRING, draft, .letter = 'd', .value = "DRAFT",
         .help = "a draft model, a corpus index, or a run's folder"),
     SD_DRAFT_MODEL_ROWS(sd_serve_args, draft_adapter, draft_kv),

@@ -14,7 +14,7 @@ typedef struct {
     sd_strings adapters, aliases, names, proxies, origins;
     const char *adapter_root, *config, *draft, *draft_adapter, *chat_template, *host, *key_file,
         *access_log;
-    int64_t kv_memory, port, ctx, slots, queue, body_memory, spec_length, draft_kv;
+    int64_t adapter_memory, kv_memory, port, ctx, slots, queue, body_memory, spec_length, draft_kv;
     double drain, sleep_idle;
     int spec, prefix_cache, tool_format;
     bool insecure_no_key, no_run_defaults, plain_user_text, vllm_metrics, plan, json, print_config;

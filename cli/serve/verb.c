@@ -26,6 +26,7 @@ static sd_serve_options options_of(const sd_serve_args *a) {
                               .adapters = &a->adapters,
                               .aliases = &a->aliases,
                               .adapter_root = a->adapter_root,
+                              .adapter_memory = (size_t)a->adapter_memory << 20,
                               .served_names = &a->names,
                               .host = a->host,
                               .port = (int)a->port,

@@ -85,6 +85,7 @@ void sd_generation_log(const sd_generation *g, const char *finish) {
     double ttft = g->first_ns ? (double)(g->first_ns - g->arrival_ns) * 1e-6 : -1;
     if (!g->model) return; // it was not read yet
     sd_log_facts facts = {.model = g->model->card->name,
+                          .generation = g->model->card->generation,
                           .finish = finish,
                           .prompt_tokens = g->prompt_tokens,
                           .completion_tokens = generated,

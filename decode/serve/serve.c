@@ -111,6 +111,10 @@ out:
     return st;
 }
 
+static size_t adapter_memory(const sd_serve_options *o) {
+    return o->adapter_memory ? o->adapter_memory : SD_ADAPTER_MEMORY;
+}
+
 static sd_listener_options listener_options(sd_server *s, const sd_serve_options *o) {
     return (sd_listener_options){.on = &handlers,
                                  .owner = s,
@@ -316,6 +320,7 @@ static sd_status open_provider(sd_server *s, sd_error *err) {
                                        .other_base = o->other_base,
                                        .no_run_defaults = o->no_run_defaults,
                                        .has_draft = o->engine.draft != NULL,
+                                       .adapter_memory = adapter_memory(o),
                                        .adapters = o->adapters,
                                        .served_names = o->served_names},
                             .engine = o->engine,
@@ -377,7 +382,7 @@ sd_status sd_serve(const sd_serve_options *o, sd_error *err) {
     SD_TRY(sd_listener_open(&s->listener, &l, err));
     s->drain_s = o->drain_s;
     if (o->adapter_root)
-        SD_TRY(sd_root_open(&s->adapter_root, o->adapter_root, SD_ADAPTER_FILE, err));
+        SD_TRY(sd_root_open(&s->adapter_root, o->adapter_root, adapter_memory(o), err));
     s->local_hosts_only = s->listener.keys.n == 0 && !o->insecure_no_key;
     SD_TRY(open_events(s, err));
     SD_TRY(sd_workers_open(&s->workers, wake_for_read, s, err));

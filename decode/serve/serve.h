@@ -10,22 +10,23 @@
 #include "decode/engine/engine.h"
 #include "decode/serve/http/auth.h"
 
-enum { SD_BODY_MEMORY = 128 << 20 };
-#define SD_ADAPTER_FILE ((size_t)4 << 30) // bytes of a file that is loaded while serving
+enum { SD_BODY_MEMORY = 128 << 20, SD_ADAPTER_MEMORY = 1 << 30 };
 
 typedef struct sd_server sd_server;
 
 typedef struct {
     const char *model;
-    const char *pack_dir;           // the packed form's cache; NULL: none
-    const char *chat_template;      // a Jinja file for all models; NULL: each its own
-    int tool_format;                // 0: by the template; else 1 + sd_tool_format
-    bool other_base;                // take adapters that were trained on another model
-    bool plain_user_text;           // what users and tools say in a chat has no special tokens
-    bool no_run_defaults;           // fill nothing that a request leaves out (model/defaults.h)
-    const sd_strings *adapters;     // "NAME=PATH"; may be NULL
-    const sd_strings *aliases;      // "NAME=ADAPTER", of an adapter or the base; may be NULL
-    const char *adapter_root;       // adapters may be loaded while serving, below it; NULL: none
+    const char *pack_dir;       // the packed form's cache; NULL: none
+    const char *chat_template;  // a Jinja file for all models; NULL: each its own
+    int tool_format;            // 0: by the template; else 1 + sd_tool_format
+    bool other_base;            // take adapters that were trained on another model
+    bool plain_user_text;       // what users and tools say in a chat has no special tokens
+    bool no_run_defaults;       // fill nothing that a request leaves out (model/defaults.h)
+    const sd_strings *adapters; // "NAME=PATH"; may be NULL
+    const sd_strings *aliases;  // "NAME=ADAPTER", of an adapter or the base; may be NULL
+    const char *adapter_root;   // adapters may be loaded while serving, below it; NULL: none
+    size_t
+        adapter_memory; // bytes of factors and indexes that a load may come to; 0: SD_ADAPTER_MEMORY
     const sd_strings *served_names; // aliases of the base; the first is the one shown; may be NULL
     const char *host;               // numeric or a name; NULL: 127.0.0.1
     int port;                       // 0: any free one

@@ -17,6 +17,8 @@ void sd_log_request(sd_access_log *log, const sd_logged *r) {
                           r->status, "ms", r->ms, "bytes", (json_int_t)r->bytes);
     if (r->facts.model) {
         json_object_set_new(v, "model", json_string(r->facts.model));
+        if (r->facts.generation)
+            json_object_set_new(v, "generation", json_integer((json_int_t)r->facts.generation));
         json_object_set_new(v, "prompt_tokens", json_integer(r->facts.prompt_tokens));
         json_object_set_new(v, "completion_tokens", json_integer(r->facts.completion_tokens));
         if (r->facts.ttft_ms >= 0) json_object_set_new(v, "ttft_ms", json_real(r->facts.ttft_ms));

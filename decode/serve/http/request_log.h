@@ -9,6 +9,7 @@ enum { SD_LOG_NOTE = 256 }; // bytes of a list of field names, with its 0
 // The owner's facts about a request, beside its connection's own. Zeroed: none.
 typedef struct {
     const char *model, *finish; // static or the owner's; model NULL: it was not read
+    uint64_t generation;        // of the adapter; 0: the base
     int prompt_tokens, completion_tokens;
     double ttft_ms;                                   // < 0: no token came
     char defaults[SD_LOG_NOTE], departs[SD_LOG_NOTE]; // lists of fields; empty: none

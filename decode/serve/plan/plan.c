@@ -226,6 +226,13 @@ static size_t resident_bytes(void) {
     return (size_t)pages * (size_t)sysconf(_SC_PAGESIZE);
 }
 
+// What loads may bring beside the adapters of the start, and about as much for their packed forms.
+static size_t to_come(const sd_serve_options *o, const files *f) {
+    const size_t most = o->adapter_memory ? o->adapter_memory : SD_ADAPTER_MEMORY,
+                 there = f->factors + f->indexes;
+    return o->adapter_root && most > there ? 2 * (most - there) : 0;
+}
+
 // ---- rows
 
 static void add(sd_serve_plan *p, const char *key, const char *part, size_t bytes, bool grows) {
@@ -241,11 +248,12 @@ static void add_rows(sd_serve_plan *p, const files *f, const sd_serve_options *o
     const sd_engine_memory_plan *e = &p->engine;
     const sd_model *m = f->model;
     const struct {
-        size_t adapter_factors, indexes, program, grammars, request_bodies, requests, answers,
-            readers, sockets, outbox;
+        size_t adapter_factors, indexes, program, adapters_to_come, grammars, request_bodies,
+            requests, answers, readers, sockets, outbox;
     } own = {.adapter_factors = f->factors,
              .indexes = f->indexes,
              .program = program,
+             .adapters_to_come = to_come(o, f),
              .grammars = grammar_bytes(e, m),
              .request_bodies = o->body_memory ? o->body_memory : SD_BODY_MEMORY,
              .requests = most_requests(e) * request_bytes(e, f),
@@ -309,6 +317,7 @@ const char *sd_serve_plan_remedy(const sd_serve_plan *p) {
               {"weights", "the model's size: a file of fewer bits a weight"},
               {"adapters", "the number of adapters (-a)"},
               {"adapter_factors", "the number of adapters (-a)"},
+              {"adapters_to_come", "--adapter-memory"},
               {"request_bodies", "--body-memory"},
               {"requests", "--queue or --ctx"},
               {"answers", "--slots or --ctx"},

@@ -14,6 +14,7 @@
     X(adapter_factors, false, "adapters' factors")                                                 \
     X(indexes, false, "corpus indexes")                                                            \
     X(program, false, "program, vocabulary, templates (measured)")                                 \
+    X(adapters_to_come, true, "adapters loaded while serving, packed too")                         \
     X(grammars, true, "grammars and schemas, compiled")                                            \
     X(request_bodies, true, "request bodies, unread answers")                                      \
     X(requests, true, "requests in the queue and in slots")                                        \

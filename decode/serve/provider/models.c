@@ -78,6 +78,54 @@ static sd_status take_place(sd_models *m, int *at, sd_models_row *row, sd_error 
                    SD_MODELS_MOST - 1);
 }
 
+static bool counted_before(const sd_models *m, int at, const sd_adapter *a) {
+    for (int i = 1; i < at; i++)
+        if (m->row[i] && m->row[i]->adapter == a) return true;
+    return false;
+}
+
+static size_t factor_bytes(const sd_adapter *a) {
+    return (size_t)a->n_params * sizeof(float) + (size_t)a->n_linears * sizeof *a->lora;
+}
+
+void sd_models_bytes(sd_models *m, size_t *factors, size_t *indexes) {
+    *factors = *indexes = 0;
+    pthread_mutex_lock(&m->lock);
+    for (int i = 1; i < SD_MODELS_MOST; i++) {
+        const sd_models_row *row = m->row[i];
+        if (!row) continue;
+        if (!counted_before(m, i, row->adapter)) *factors += factor_bytes(row->adapter);
+        if (row->draft_adapter) *factors += factor_bytes(row->draft_adapter);
+        if (row->corpus) *indexes += sd_corpus_bytes(row->corpus);
+    }
+    pthread_mutex_unlock(&m->lock);
+}
+
+static bool is_counted(sd_models *m, const sd_adapter *a) {
+    pthread_mutex_lock(&m->lock);
+    const bool counted = counted_before(m, SD_MODELS_MOST, a);
+    pthread_mutex_unlock(&m->lock);
+    return counted;
+}
+
+// What it takes beside the others must fit. Weights that it shares are counted already.
+static sd_status check_memory(sd_models *m, const sd_models_row *row, size_t most, sd_error *err) {
+    sd_status st = SD_OK;
+    size_t factors, indexes;
+    sd_models_bytes(m, &factors, &indexes);
+    size_t sum = factors + indexes;
+    if (!is_counted(m, row->adapter)) sum += factor_bytes(row->adapter);
+    if (row->draft_adapter) sum += factor_bytes(row->draft_adapter);
+    if (row->corpus) sum += sd_corpus_bytes(row->corpus);
+    SD_CHECK(
+        sum <= most, err, SD_ELIMIT,
+        "%s: with it adapters would take %.1f MiB, and --adapter-memory gives %zu; unload some, or "
+        "start the server with more",
+        row->path, (double)sum / 1048576, most >> 20);
+out:
+    return st;
+}
+
 // What drafts for it where the request says so: an index, or an adapter of the draft model.
 static sd_status open_draft(sd_models_row *row, const sd_models *m, const sd_models_asked *a,
                             const char *path, sd_error *err) {
@@ -164,6 +212,7 @@ sd_status sd_models_add(sd_models *m, int *at, const sd_models_asked *a, const s
     sd_root_leave();
     if (st != SD_OK) goto out;
     share_weights(m, row);
+    if (a->root) SD_TRY(check_memory(m, row, o->adapter_memory, err));
     fill_card(row);
     SD_TRY(take_place(m, at, row, err));
     row = NULL;
@@ -179,29 +228,6 @@ void sd_models_remove(sd_models *m, int at) {
     m->row[at] = NULL;
     pthread_mutex_unlock(&m->lock);
     close_row(row);
-}
-
-static bool counted_before(const sd_models *m, int at, const sd_adapter *a) {
-    for (int i = 1; i < at; i++)
-        if (m->row[i] && (m->row[i]->adapter == a || m->row[i]->draft_adapter == a)) return true;
-    return false;
-}
-
-static size_t factor_bytes(const sd_adapter *a) {
-    return (size_t)a->n_params * sizeof(float) + (size_t)a->n_linears * sizeof *a->lora;
-}
-
-void sd_models_bytes(sd_models *m, size_t *factors, size_t *indexes) {
-    *factors = *indexes = 0;
-    pthread_mutex_lock(&m->lock);
-    for (int i = 1; i < SD_MODELS_MOST; i++) {
-        const sd_models_row *row = m->row[i];
-        if (!row) continue;
-        if (!counted_before(m, i, row->adapter)) *factors += factor_bytes(row->adapter);
-        if (row->draft_adapter) *factors += factor_bytes(row->draft_adapter);
-        if (row->corpus) *indexes += sd_corpus_bytes(row->corpus);
-    }
-    pthread_mutex_unlock(&m->lock);
 }
 
 // ---- those that the server begins with

@@ -39,6 +39,7 @@ typedef struct {
     bool other_base;                // take adapters that were trained on another model
     bool no_run_defaults;           // rows have no defaults
     bool has_draft;                 // the base is drafted for
+    size_t adapter_memory;          // bytes that factors and indexes may come to by sd_models_add
     const sd_strings *adapters;     // "NAME=PATH"; may be NULL
     const sd_strings *served_names; // aliases of the base; may be NULL
 } sd_models_options;
@@ -68,7 +69,8 @@ typedef struct {
 } sd_models_asked;
 
 /// Reads and verifies it: *row is its place. What comes along and does not fit is an error too, unless there is
-/// no root: then it is left out with a warning. Any thread; nothing has changed after an error.
+/// no root: then it is left out with a warning. SD_ELIMIT beyond the options' memory, where there is a root. Any
+/// thread, one at a time; nothing has changed after an error.
 sd_status sd_models_add(sd_models *m, int *row, const sd_models_asked *a,
                         const sd_models_options *o, sd_error *err);
 /// The row is closed, and its place is free.

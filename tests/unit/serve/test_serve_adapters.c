@@ -31,8 +31,8 @@ static void open_base(sd_model **base, const char *path) {
     cr_assert_eq(sd_model_open(base, path, &err), SD_OK, "%s", err.message);
 }
 
-// A server with an empty table, and the runs "one" and "two" below its root.
-static void start(world *w) {
+// What is ready to start: runs "one" and "two" below the root.
+static void prepare(world *w) {
     sd_model *base;
     live_write_model(&w->s);
     w->root = sd_path_join(w->s.dir, "root");
@@ -46,6 +46,25 @@ static void start(world *w) {
     sd_model_release(base);
     w->s.o.adapter_root = w->root;
     live_give_admin_key(&w->s);
+}
+
+// A server with an empty table.
+static void start_with_memory(world *w, size_t bytes) {
+    prepare(w);
+    w->s.o.adapter_memory = bytes;
+    live_start_with(&w->s, 512, 4, 64, NULL);
+}
+
+static void start(world *w) {
+    start_with_memory(w, 0);
+}
+
+// Likewise, drafting by a model that has the target's weights.
+static void start_with_draft(world *w) {
+    prepare(w);
+    w->s.o.engine.draft = w->s.model;
+    w->s.o.engine.spec = SD_SPEC_DRAFT;
+    w->s.o.engine.spec_length = 3;
     live_start_with(&w->s, 512, 4, 64, NULL);
 }
 
@@ -176,6 +195,14 @@ Test(serve_adapters, an_expected_generation_that_differs_changes_nothing) {
     free(body);
     cr_assert_eq(count_listed(&w), 1);
     stop(&w);
+}
+
+static double memory_of(const world *w, const char *part) {
+    char *page = live_get(&w->s, "/metrics"), *word = sd_sprintf("part=\"%s\"} ", part);
+    const char *at = strstr(page, word);
+    double value = at ? atof(at + strlen(word)) : 0;
+    free(page), free(word);
+    return value;
 }
 
 // ---- what cannot be loaded
@@ -325,6 +352,54 @@ Test(serve_adapters, a_server_without_a_root_loads_none) {
     live_start_with(&w.s, 256, 2, 8, NULL);
     refused(&w, "mine", "one", "", 403, "--adapter-root");
     live_stop(&w.s);
+}
+
+Test(serve_adapters, a_load_beyond_their_memory_is_refused) {
+    world w;
+    start_with_memory(&w, 50 << 10); // a run has 30 KB of factors and an index
+    long long first = loaded(&w, "a", "one");
+    refused(&w, "b", "two", "", 400, "--adapter-memory");
+    cr_assert_gt(loaded(&w, "b", "one"), first, "what is shared takes no more");
+    json_decref(unload(&w, "a", 200));
+    json_decref(unload(&w, "b", 200));
+    cr_assert(live_wait_metric(&w.s, "adapters_draining", 0));
+    for (int i = 0; i < 500 && memory_of(&w, "adapter_factors") > 0; i++) usleep(10000);
+    cr_assert_gt(loaded(&w, "b", "two"), first);
+    stop(&w);
+}
+
+// The draft model has the target's weights: with the target's adapter as its own every draft holds.
+Test(serve_adapters, a_pair_brings_the_draft_models_adapter) {
+    world w;
+    start_with_draft(&w);
+    json_t *v = load(&w, "alone", "one", "", 200);
+    cr_assert_str_eq(live_text_at(v, "pair"), "none");
+    json_decref(v);
+    v = load(&w, "pair", "one", ",\"draft_lora_path\":\"one/adapter\"", 200);
+    cr_assert_str_eq(live_text_at(v, "draft"), "adapter");
+    cr_assert_str_eq(live_text_at(v, "pair"), "unknown");
+    json_decref(v);
+    double rate[2];
+    static const char *const names[] = {"alone", "pair"};
+    char *want = NULL;
+    for (int i = 0; i < 2; i++) {
+        char body[160];
+        snprintf(body, sizeof body,
+                 "{\"model\":\"%s\",\"prompt\":[9,8,7,6],\"max_tokens\":60,\"temperature\":0,"
+                 "\"ignore_eos\":true}",
+                 names[i]);
+        v = live_json(&w.s, "completions", body, 200);
+        rate[i] =
+            json_number_value(live_at(v, "metrics.speculative_decoding.draft_acceptance_rate"));
+        if (i == 0) want = sd_strdup(live_text_at(v, "choices.0.text"));
+        cr_assert_str_eq(live_text_at(v, "choices.0.text"), want);
+        json_decref(v);
+    }
+    free(want);
+    cr_assert(rate[0] < .9 && rate[1] == 1, "%g, %g", rate[0], rate[1]);
+    refused(&w, "pair", "two", ",\"draft_lora_path\":\"none\"", 400, "no such");
+    refused(&w, "pair", "two", ",\"draft_lora_path\":\"../x\"", 400, "leads out");
+    stop(&w);
 }
 
 // ---- swaps under load
@@ -498,17 +573,7 @@ Test(serve_adapters, aliases_follow_what_they_stand_for_and_can_be_moved) {
     world w;
     sd_strings aliases = {.item = {"plain=tiny"}, .n = 1};
     long long g, first, second;
-    w.s = (live){0};
-    sd_model *base;
-    live_write_model(&w.s);
-    w.root = sd_path_join(w.s.dir, "root");
-    open_base(&base, w.s.model);
-    char *one = path_in(&w, "one"), *two = path_in(&w, "two");
-    test_write_run(one, base, 1, 0.3f, true);
-    test_write_run(two, base, 100000, 0.3f, true);
-    sd_model_release(base);
-    w.s.o.adapter_root = w.root;
-    live_give_admin_key(&w.s);
+    prepare(&w);
     w.s.o.aliases = &aliases;
     live_start_with(&w.s, 512, 4, 64, NULL);
     free(ask(&w.s, "plain", 0, &g));
@@ -536,7 +601,6 @@ Test(serve_adapters, aliases_follow_what_they_stand_for_and_can_be_moved) {
     refused(&w, "v3", "one", ",\"aliases\":[\"v1\"]", 400, "v1");
     json_decref(unload(&w, "v2", 200));
     json_decref(live_json(&w.s, "completions", "{\"model\":\"prod\",\"prompt\":[1]}", 404));
-    free(one), free(two);
     stop(&w);
 }
 
@@ -555,14 +619,6 @@ Test(serve_adapters, an_alias_of_nothing_ends_the_start) {
         free(s.model);
         sd_tiny_remove(s.dir);
     }
-}
-
-static double memory_of(const world *w, const char *part) {
-    char *page = live_get(&w->s, "/metrics"), *word = sd_sprintf("part=\"%s\"} ", part);
-    const char *at = strstr(page, word);
-    double value = at ? atof(at + strlen(word)) : 0;
-    free(page), free(word);
-    return value;
 }
 
 Test(serve_adapters, weights_of_two_names_are_kept_once) {

@@ -68,6 +68,8 @@ void live_start_with(live *s, int ctx, int slots, int queue, const sd_strings *a
                                       .threads = 2,
                                       .compute = s->o.engine.compute,
                                       .draft = s->o.engine.draft,
+                                      .spec = s->o.engine.spec,
+                                      .spec_length = s->o.engine.spec_length,
                                       .sleep_idle_s = s->o.engine.sleep_idle_s};
     s->o.on_ready = on_ready;
     s->o.ctx = s;

@@ -22,7 +22,8 @@ typedef struct {
     sd_error err;
 } live;
 
-/// Writes the model; then options of s->o may be set before live_start_with, of the engine draft and sleep_idle_s.
+/// Writes the model; then options of s->o may be set before live_start_with, of the engine draft, spec, spec_length and
+/// sleep_idle_s.
 void live_write_model(live *s);
 /// The server asks for a key, which is an administrator's, and all requests of this process have it from here on.
 void live_give_admin_key(live *s);
