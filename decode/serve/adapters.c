@@ -136,8 +136,17 @@ static bool check_names(const sd_adapter_call *k, sd_api_error *e) {
     return true;
 }
 
+static bool check_aliases(const sd_adapter_call *k, sd_api_error *e) {
+    if (k->server->served.n_aliases + k->n_aliases <= SD_SERVED_ALIASES) return true;
+    sd_api_fail(e, 400, "aliases",
+                "%d aliases are there, and %d are possible; unload what some stand for",
+                k->server->served.n_aliases, SD_SERVED_ALIASES);
+    return false;
+}
+
 static bool check_now(const sd_adapter_call *k, sd_api_error *e) {
-    return check_names(k, e) && check_expected(k->server, k->asked.name, k->expected, e);
+    return check_names(k, e) && check_aliases(k, e) &&
+           check_expected(k->server, k->asked.name, k->expected, e);
 }
 
 // ---- models that nobody names any more
@@ -219,14 +228,13 @@ static json_t *adapter_json(const sd_server *s, const sd_served_model *m, bool l
 static void publish(sd_adapter_call *k, sd_served_model *m, sd_api_error *e, json_t **v) {
     sd_server *s = k->server;
     sd_served_model *old = NULL;
-    if (!m->counts || !sd_served_put(&s->served, m, &old)) {
+    if (!m->counts || !sd_served_reserve(&s->served, k->n_aliases) ||
+        !sd_served_put(&s->served, m, &old)) {
         sd_api_fail(e, 500, NULL, "out of memory");
         return;
     }
     for (int i = 0; i < k->n_aliases; i++)
-        if (!sd_served_set_alias(&s->served, k->alias[i], m->card->name))
-            sd_log(SD_LOG_WARN, "adapter %s: out of memory for its alias %s", m->card->name,
-                   k->alias[i]);
+        sd_served_set_alias(&s->served, k->alias[i], m->card->name);
     const double seconds = sd_now_s() - k->begin_s;
     sd_metrics *count = &s->metrics;
     count->loads.read_s += seconds;

@@ -201,7 +201,8 @@ static sd_status take_alias(sd_server *s, const char *spec, sd_error *err) {
     SD_CHECK(!sd_served_find_alias(&s->served, name), err, SD_EINVAL,
              "--alias %s: the name stands for another model already; give another", spec);
     SD_TRY(sd_served_check_alias(&s->served, name, of, err));
-    SD_CHECK_ALLOC(sd_served_set_alias(&s->served, name, m == s->served.model[0] ? "" : of), err);
+    SD_CHECK_ALLOC(sd_served_reserve(&s->served, 1), err);
+    sd_served_set_alias(&s->served, name, m == s->served.model[0] ? "" : of);
 out:
     return st;
 }

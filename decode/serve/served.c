@@ -132,23 +132,24 @@ sd_status sd_served_check_alias(const sd_served *s, const char *name, const char
     for (int i = 0; i < s->n; i++)
         SD_CHECK(!sd_model_card_is(s->model[i]->card, name), err, SD_EINVAL,
                  "'%s' is the name of a model; give another alias", name);
-    SD_CHECK(sd_served_find_alias(s, name) || s->n_aliases < SD_SERVED_ALIASES, err, SD_EINVAL,
-             "%d aliases are there, and no more are possible; unload what some stand for",
-             SD_SERVED_ALIASES);
 out:
     return st;
 }
 
-bool sd_served_set_alias(sd_served *s, const char *name, const char *of) {
+bool sd_served_reserve(sd_served *s, int n) {
+    pthread_mutex_lock(&s->lock);
+    const bool room = s->n_aliases + n <= SD_SERVED_ALIASES &&
+                      SD_GROW(s->alias, s->n_aliases + n, s->cap_aliases);
+    pthread_mutex_unlock(&s->lock);
+    return room;
+}
+
+void sd_served_set_alias(sd_served *s, const char *name, const char *of) {
     pthread_mutex_lock(&s->lock);
     int i = 0;
     while (i < s->n_aliases && strcmp(s->alias[i].name, name) != 0) i++;
-    const bool room = i < s->n_aliases || SD_GROW(s->alias, i + 1, s->cap_aliases);
-    if (room) {
-        if (i == s->n_aliases) s->n_aliases++;
-        snprintf(s->alias[i].name, sizeof s->alias[i].name, "%s", name);
-        snprintf(s->alias[i].of, sizeof s->alias[i].of, "%s", of);
-    }
+    if (i == s->n_aliases) s->n_aliases++;
+    snprintf(s->alias[i].name, sizeof s->alias[i].name, "%s", name);
+    snprintf(s->alias[i].of, sizeof s->alias[i].of, "%s", of);
     pthread_mutex_unlock(&s->lock);
-    return room;
 }

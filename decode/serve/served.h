@@ -63,8 +63,10 @@ void sd_served_end(sd_served *s, sd_served_model *m);
 bool sd_served_put(sd_served *s, sd_served_model *m, sd_served_model **old);
 /// m, which is listed and not the base, drains, and the list's hold of it is the caller's. Its aliases go.
 void sd_served_remove(sd_served *s, sd_served_model *m);
-/// `name` means what `of` does from now on. False: out of memory, or too many.
-bool sd_served_set_alias(sd_served *s, const char *name, const char *of);
+/// Room for n more aliases; false: out of memory, or there would be more than SD_SERVED_ALIASES.
+bool sd_served_reserve(sd_served *s, int n);
+/// `name` means what `of` does from now on. There is room.
+void sd_served_set_alias(sd_served *s, const char *name, const char *of);
 /// SD_EINVAL says why it may be no alias of `of`, which need not be there yet.
 sd_status sd_served_check_alias(const sd_served *s, const char *name, const char *of,
                                 sd_error *err);
