@@ -97,9 +97,7 @@ static void decode_slowly(plain *out, sd_model *m, const sd_request *r) {
         out->logprob[out->n] = sd_logprob(logits, V, x);
         said[pos + 1] = out->ids[out->n++] = x;
     }
-    sd_sampler_close(s);
-    sd_kv_close(kv);
-    sd_context_close(cx);
+    sd_sampler_close(s), sd_kv_close(kv), sd_context_close(cx);
 }
 
 // ---- what is asked
@@ -159,13 +157,14 @@ static void choose_tokens(world *w) {
     }
 }
 
+// A model and its prompts.
 static world *make_world(void) {
     world *w = calloc(1, sizeof *w);
     sd_tiny_model t = sd_tiny_default(&sd_arch_qwen2), near = t;
     near.dtype = SD_Q8_0;
     w->dir = sd_tiny_dir();
-    w->near = sd_path_join(w->dir, "near.gguf"), w->index = sd_path_join(w->dir, "corpus.idx");
-    w->same = sd_path_join(w->dir, "same.gguf");
+    w->near = sd_path_join(w->dir, "near.gguf"), w->same = sd_path_join(w->dir, "same.gguf");
+    w->index = sd_path_join(w->dir, "corpus.idx");
     cr_assert_eq(sd_tiny_write_gguf(w->near, &near, NULL), SD_OK);
     cr_assert_eq(sd_tiny_write_gguf(w->same, &t, NULL), SD_OK);
     cr_assert_eq(sd_model_open(&w->model, w->same, NULL), SD_OK);
@@ -176,6 +175,12 @@ static world *make_world(void) {
         test_plain(w->unshaped[l], NULL, N, w->model, w->prompt[l], PROMPT, &laws[l], NULL, false);
     }
     choose_tokens(w);
+    return w;
+}
+
+// That, every answer by the definition, and an index of them.
+static world *make_answered_world(void) {
+    world *w = make_world();
     int32_t *corpus = calloc(ANSWERS, (N + 1) * sizeof *corpus);
     int n = 0;
     for (int i = 0; i < ANSWERS; i++) {
@@ -191,8 +196,7 @@ static world *make_world(void) {
 }
 
 static void free_world(world *w) {
-    sd_model_release(w->model);
-    sd_tiny_remove(w->dir);
+    sd_model_release(w->model), sd_tiny_remove(w->dir);
     free(w->same), free(w->near), free(w->index), free(w);
 }
 
@@ -235,7 +239,7 @@ static int64_t check_engine(const world *w, const sd_engine_options *o, const ch
 
 static void check_drafter(sd_spec_mode spec, bool index, bool draft, int64_t least) {
     static const int lengths[] = {1, 3, 7};
-    world *w = make_world();
+    world *w = make_answered_world();
     for (int l = 0; l < 3; l++) {
         char how[64];
         snprintf(how, sizeof how, "mode %d, drafts of %d", (int)spec, lengths[l]);
@@ -257,7 +261,7 @@ static void check_drafter(sd_spec_mode spec, bool index, bool draft, int64_t lea
 }
 
 Test(shaping, plain_decoding_equals_the_definition_and_each_case_matters) {
-    world *w = make_world();
+    world *w = make_answered_world();
     check_engine(w, &(sd_engine_options){.ctx = 128, .slots = 4, .spec = SD_SPEC_OFF}, "plain");
     for (int which = 0; which < CASES; which++) {
         bool differs = false;
@@ -286,7 +290,7 @@ Test(shaping, drafters_that_compete_change_no_token) {
 // Its logits are the target's, and it shapes them as the target does. Each case is a tenant, who has the
 // beginning of its second prompt from the first: what is read behind it is shaped all the same.
 Test(shaping, a_draft_model_with_the_targets_weights_is_always_right) {
-    world *w = make_world();
+    world *w = make_answered_world();
     sd_engine *e = test_engine_open(
         w->model,
         &(sd_engine_options){
@@ -318,7 +322,7 @@ static bool all_slots_said(const sd_engine *e) {
 }
 
 Test(shaping, an_answer_that_gave_its_slot_back_still_counts_what_it_said) {
-    world *w = make_world();
+    world *w = make_answered_world();
     for (int length = 0; length <= 3; length += 3) {
         sd_engine *e = test_engine_open(w->model, &(sd_engine_options){.queue = 3 * ANSWERS + 4,
                                                                        .ctx = 128,
