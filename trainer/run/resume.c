@@ -205,8 +205,10 @@ static sd_status refuse_kernels(const char *from, const char *was, const char *i
 
 /// Versions whose trainer adds in the same order as this one's.
 static bool rounds_alike(const char *version) {
-    static const char *const names[] = {SPECDEC_VERSION, "0.4.0"};
-    return strcmp(version, names[0]) == 0 || strcmp(version, names[1]) == 0;
+    static const char *const names[] = {SPECDEC_VERSION, "0.5.0", "0.4.0"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(version, names[i]) == 0) return true;
+    return false;
 }
 
 /// The kernels of the state from here on.
