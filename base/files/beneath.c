@@ -90,7 +90,10 @@ void sd_root_leave(void) {
 int sd_beneath_open(const char *path, int flags) {
     const char *rest = here ? behind(here, path) : NULL;
     if (!rest) return open(path, flags);
-    return open_beneath(here->fd, rest[0] ? rest : ".", flags);
+    int fd = open_beneath(here->fd, rest[0] ? rest : ".", flags);
+    // Links that the kernel does not follow here are the path's fault, not the disk's.
+    if (fd < 0 && errno == ELOOP) errno = EXDEV;
+    return fd;
 }
 
 int sd_beneath_stat(const char *path, struct stat *sb) {

@@ -40,7 +40,7 @@ void sd_root_leave(void);
 // ---- for what opens files (base/files)
 
 /// As open and stat, below the thread's root where the path begins with it. errno is EXDEV where the path
-/// leads out of it.
+/// leads out of it, or through links without end.
 int sd_beneath_open(const char *path, int flags);
 int sd_beneath_stat(const char *path, struct stat *sb);
 /// SD_ELIMIT where the path begins with the thread's root and the file has more bytes than that allows.

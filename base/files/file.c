@@ -19,10 +19,8 @@ sd_status sd_fail_errno(sd_error *err, const char *path, const char *doing) {
         return sd_fail(err, SD_EINVAL, "%s: is a folder; give the path of a file", path);
     case EXDEV:
         return sd_fail(err, SD_EINVAL,
-                       "%s: leads out of the folder that it must stay in; give a path below that",
-                       path);
-    case ELOOP:
-        return sd_fail(err, SD_EINVAL, "%s: leads through links without end; check the links",
+                       "%s: leads out of the folder that it must stay in, or through links without "
+                       "end; give a path below that folder",
                        path);
     case ENAMETOOLONG:
         return sd_fail(err, SD_EINVAL, "%.200s...: the path is too long; give a shorter one", path);

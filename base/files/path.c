@@ -22,7 +22,7 @@ sd_status sd_path_look(sd_path_kind *kind, const char *path, sd_error *err) {
     if (sd_beneath_stat(path, &sb) != 0) {
         // Nothing can stand under a name that is too long for the file system, nor below a file.
         if (errno == ENOENT || errno == ENOTDIR || errno == ENAMETOOLONG) return SD_OK;
-        if (errno == EXDEV || errno == ELOOP) return sd_fail_errno(err, path, "look");
+        if (errno == EXDEV) return sd_fail_errno(err, path, "look");
         return sd_fail(err, SD_EIO,
                        "%s: cannot be looked at: %s; check the permissions and the disk", path,
                        strerror(errno));
