@@ -126,7 +126,7 @@ plant "a drafter is asked before it is ready" decode/draft/planner.c 's/= kind->
 plant "a draft model's proposals are those of the batch's first" decode/draft/model.c 's/&m->picked\[picks\+\+\]/\&m->picked[0 * picks++]/' test_draft_model
 plant "drafted tokens stay in the draft model's cache" decode/draft/model.c 's/d->kv->len = d->filled < d->n - 1 \? d->filled : d->n - 1;/d->kv->len = d->filled;/' test_engine_rounds
 plant "an ended request keeps the draft model's pages" decode/engine/drafters.c 's/kind->end\(s->drafter\[i\]\)/kind->rewind(s->drafter[i])/' test_draft_model
-plant "an adapter of the draft is left out of its rows" decode/draft/model.c 's/\.adapter = m->adapter/.adapter = NULL/' test_draft_model
+plant "an adapter of the draft is left out of its rows" decode/draft/model.c 's/\.adapter = d->adapter/.adapter = NULL/' test_draft_model
 plant "a draft model is asked for all or for none" decode/draft/planner.c 's/if \(worth > best\) best = worth, best_n = k \+ 1;/if (worth > best) best = worth, best_n = n;/' test_planner
 plant "a batch is given one row too many" decode/draft/controller.c 's/if \(pass == 0 && worth > best\) best = worth, best_n = n \+ 1;/if (pass == 0 \&\& worth > best) best = worth, best_n = n + 2;/' test_planner
 plant "the guard never rests" decode/draft/controller.c 's/c->backoff_tokens = GUARD_TOKENS, //' test_planner
