@@ -147,7 +147,7 @@ plant "the warps' sums of a product are read before they are written" $k/matmul.
 plant "queries are read before they are written" $k/attention.cu '0,/^    __syncthreads\(\);$/s///' emu $k/attention.cu test_attention "leave some"
 plant "the warps of a split are merged before they are done" $k/attention.cu '/float \*mine = /,/ascending order/ s/^    __syncthreads\(\);$//' emu $k/attention.cu test_attention "leave some"
 plant "a stage is overwritten while lanes still read it" $k/attention.cu 's/__syncwarp\(\); \/\/ before.*$//' tsan $k/attention.cu test_attention "leave some"
-plant "a lane reads keys that another lane has not waited for" $k/attention.cu 's/^        __syncwarp\(\);$//' emu $k/attention.cu test_attention "every instance"
+plant "a lane reads keys that another lane has not waited for" $k/attention.cu 's/^ {12}__syncwarp\(\);$//' emu $k/attention.cu test_attention "every instance"
 plant "a barrier stands in a branch" $k/scalar.cuh 's/^    __syncthreads\(\);$/    if (threadIdx.x % 64 < 32) __syncthreads();/' emu $k/rows.cu test_rows "rmsnorm equals"
 plant "a shuffle of all lanes stands in a branch" $k/rope.cu 's/^    return 1\.0f \/ sqrtf\(sd_warp_sum\(sum\) /    if (lane >= D \/ 8) return 0; return 1.0f \/ sqrtf(sd_warp_sum(sum) /' emu $k/rope.cu test_rope "QK-norm"
 # ---- copies that arrive late
@@ -219,7 +219,7 @@ plant_host "scales lie where the slice has them" $w/weights.c 's/to \+= all\[i\]
 plant_host "the pages that steps were timed with stay" $b/step_cost.c 's/sd_kv_close\(p\.kv\);//' test_infer_memory "are timed"
 plant_host "a copied page of codes lacks its scales" $b/kv_memory.c 's/if \(p->codes \&\& !status\)/if (false)/' test_infer_memory "their kind of context"
 plant_host "all layers level their keys as the first does" $b/forward.c 's/cx->key_scale \+ \(size_t\)l \* kv/cx->key_scale/' test_infer "int8 keys"
-plant_host "keys of all layers are the first one's" $b/forward.c 's/pages->layer\[l\]/pages->layer[0]/' test_infer "each architecture"
+plant_host "keys of all layers are the first one's" $b/kv_memory.c 's/\.layer = p->layer\[l\]/.layer = p->layer[0]/' test_infer "each architecture"
 # ---- training
 plant "a norm's gradient lacks what its factor does" $t/rows_backward.cu 's/-\(pull \* x\[c\]\)/0.0f/' emu $t/rows_backward.cu train/test_train_rows "through a norm"
 plant "a norm's gradient overwrites the residual stream's" $t/rows_backward.cu 's/\*p = add \? \*p \+ v : v/*p = v + 0 * add/' emu $t/rows_backward.cu train/test_train_rows "through a norm"
