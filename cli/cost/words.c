@@ -83,6 +83,18 @@ static bool counts(const sd_cost_case *c, int i) {
     return true;
 }
 
+// What only a usage log says.
+static void log_assumptions(const sd_cost_case *c, sd_assumption_take take, void *ctx) {
+    const struct {
+        const char *name;
+        double share;
+    } all[] = {{"prompt written to a cache for 5 min", c->in.write_5m_share},
+               {"prompt written to a cache for 1 h", c->in.write_1h_share},
+               {"answer that is reasoning", c->in.reasoning_share}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i].share > 0) take(ctx, all[i].name, all[i].share, NULL, SD_SOURCE_MEASURED, NULL);
+}
+
 static void rival_assumptions(const sd_cost_case *c, const sd_cost_rival *r,
                               sd_assumption_take take, void *ctx) {
     const struct {
@@ -125,6 +137,7 @@ void sd_cost_assumptions(const sd_cost_case *c, sd_assumption_take take, void *c
                             : " active");
         take(ctx, name, *sd_cost_at(&in, row), row->unit, c->source[i], c->from[i]);
     }
+    log_assumptions(c, take, ctx);
     take(ctx, "month", SD_HOURS_MONTH, "hours", SD_SOURCE_DEFAULT, NULL);
     if (c->busy >= 0) take(ctx, "busy", c->busy, NULL, c->busy_source, NULL);
     for (int i = 0; i < c->n_rivals; i++) rival_assumptions(c, &c->rival[i], take, ctx);

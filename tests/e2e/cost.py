@@ -188,6 +188,10 @@ def usage():
     r = answer(f"--usage - --requests-day 7 --in 9 --prefill-tok-s 8000 --decode-tok-s 1500 --gpu-hour 2 {SMALL}", text)
     sources = {a["name"]: (a["value"], a["source"]) for a in r["assumptions"]}
     check("the command line counts more than the log", sources["requests-day"] == (7, "given") and sources["in"] == (9, "given") and sources["out"] == (500, "measured"), sources)
+    written = text.replace('"output": 500', '"output": 500, "write_5m": 500, "reasoning": 100')
+    r = answer(f"--usage - --prefill-tok-s 8000 --decode-tok-s 1500 --gpu-hour 2 {SMALL}", written)
+    shares = {a["name"]: a["value"] for a in r["assumptions"] if a["source"] == "measured"}
+    check("what was written to a cache, and reasoning, stand among the assumptions", shares.get("prompt written to a cache for 5 min") == 0.25 and shares.get("answer that is reasoning") == 0.2, shares)
     cut = cost(f"--usage - --prefill-tok-s 8 --decode-tok-s 1 --gpu-hour 2 {SMALL}", text + text[:40])
     check("a line that is cut is named", cut.returncode == 2 and f"-: line {3 * n + 1}:" in cut.stderr, cut.stderr)
 
