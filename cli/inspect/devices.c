@@ -34,6 +34,13 @@ static sd_status add_cuda_devices(json_t *list, const sd_cuda_device *d, int n, 
     return SD_OK;
 }
 
+// What training asks for besides: the first always, the second on several devices.
+static void add_libraries(json_t *o, const sd_cuda_device *d) {
+    size_t version;
+    json_object_set_new(o, "cublaslt_there", json_boolean(d->blas_version(&version) == 0));
+    json_object_set_new(o, "nccl_there", json_boolean(d->comm_find() == 0));
+}
+
 // "missing" is the sentence that --device cuda ends with.
 static json_t *cuda_json(json_t *devices) {
     const sd_cuda_device *d = NULL;
@@ -46,6 +53,7 @@ static json_t *cuda_json(json_t *devices) {
         json_pack("{s:b, s:s, s:s, s:b, s:s}", "usable", st == SD_OK, "driver", SD_CUDA_DRIVER,
                   "plugin", plugin ? plugin : SD_CUDA_PLUGIN, "plugin_there",
                   plugin && access(plugin, F_OK) == 0, "plugin_build", sd_cuda_build());
+    if (st == SD_OK) add_libraries(o, d);
     if (st != SD_OK) json_object_set_new(o, "missing", json_string(why.message));
     free(plugin);
     return o;
