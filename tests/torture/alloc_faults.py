@@ -360,7 +360,8 @@ def torture_archives(bench):
 
 # ---- a live server
 
-BODY_NUMBERS = re.compile(rb'"(id|created|generation|adapter_generation|cache_n|prompt_n|cached_tokens|replaced|running|[a-z_]*_ms|[a-z_]*per_second|[a-z_]*per_token_ms)": ?("[^"]*"|[-\d.e+]+)')
+# What names an answer, times it, or says how it was computed: a prefix that was not found for want of memory is computed anew.
+BODY_NUMBERS = re.compile(rb'"(id|created|generation|adapter_generation|cache_n|prompt_n|cached_tokens|num_spec_steps|replaced|running|[a-z_]*_ms|[a-z_]*per_second|[a-z_]*per_token_ms)": ?("[^"]*"|[-\d.e+]+)')
 
 
 def chat(**more):
