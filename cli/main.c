@@ -120,6 +120,10 @@ sd_status sd_become_other(sd_error *err) {
                    path, strerror(errno));
 }
 
+char **sd_arguments(void) {
+    return arguments;
+}
+
 static void usage(FILE *f) {
     fprintf(f,
             "specdec tunes open weights on your data and serves them fast, on your own machine.\n\n"

@@ -21,6 +21,8 @@ typedef struct {
 bool sd_verb_help(const char *usage, const char *help, const sd_option *rows, int argc,
                   char **argv);
 
+char **sd_arguments(void); // the process's, the program first
+
 /// Set by SIGINT and SIGTERM after sd_catch_interrupts(); a second signal ends the process at once
 /// with 130.
 extern volatile int sd_interrupted;

@@ -8,7 +8,7 @@ build=(build-essential cmake pkg-config ca-certificates curl python3 python3-pip
   libjansson-dev libyaml-dev libpcre2-dev libutf8proc-dev libevent-dev libssl-dev
   libhdf5-dev libzstd-dev libxxhash-dev libarchive-dev libdnnl-dev libedit-dev)
 tests=("${build[@]}" git libcriterion-dev libsimde-dev clang-format
-  strace clang-14 libclang-rt-14-dev lld tmux)
+  strace openssl clang-14 libclang-rt-14-dev lld tmux)
 
 # Status 0 where the toolkit is whole, else a list of what is missing and 2. Debian's own nvidia-cuda-toolkit is 11.8, which knows neither sm_100 nor sm_120.
 check_toolkit() {

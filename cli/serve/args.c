@@ -57,6 +57,11 @@ const sd_option sd_serve_rows[] = {
     ROW("api-key-file", SD_OPT_STRING, key_file, .value = "FILE",
         .help = "ask for one of these keys as Authorization: Bearer KEY; a line is a key, or "
                 "ID sha256:HEX [admin] (specdec key new); read anew at SIGHUP"),
+    ROW("tls-cert", SD_OPT_STRING, tls_cert, .value = "FILE",
+        .help = "speak TLS with this certificate: PEM, the server's own, then those above it; read "
+                "anew at SIGHUP"),
+    ROW("tls-key", SD_OPT_STRING, tls_key, .value = "FILE",
+        .help = "its private key: PEM without a passphrase, in a file that others cannot open"),
     ROW("trusted-proxy", SD_OPT_LIST, proxies, .value = "CIDR",
         .help = "an address or network whose X-Forwarded-For says whose a request is, where no key "
                 "does; repeat for more"),

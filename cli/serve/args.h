@@ -13,7 +13,7 @@ typedef struct {
     sd_model_args common;
     sd_strings adapters, aliases, names, proxies, origins;
     const char *adapter_root, *config, *draft, *draft_adapter, *chat_template, *host, *key_file,
-        *access_log;
+        *access_log, *tls_cert, *tls_key;
     int64_t adapter_memory, kv_memory, port, ctx, slots, queue, body_memory, spec_length, draft_kv;
     double drain, sleep_idle;
     int spec, prefix_cache, tool_format;

@@ -3,6 +3,7 @@
 #include "cli/serve/args.h"
 #include "cli/serve/plan.h"
 #include "cli/verbs.h"
+#include "decode/serve/life/handover.h"
 #include "decode/serve/serve.h"
 #include "model/infer/weight_cache/place.h"
 
@@ -32,6 +33,8 @@ static sd_serve_options options_of(const sd_serve_args *a) {
                               .port = (int)a->port,
                               .key_file = a->key_file,
                               .keys = &a->keys,
+                              .tls_cert = a->tls_cert,
+                              .tls_key = a->tls_key,
                               .trusted_proxies = &a->proxies,
                               .origins = &a->origins,
                               .insecure_no_key = a->insecure_no_key,
@@ -58,8 +61,8 @@ static sd_serve_options options_of(const sd_serve_args *a) {
 
 // Options that sd_serve_apply does not take wait for the next start, and that is said.
 static void warn_of_changes(const sd_serve_args *was, const sd_serve_args *is) {
-    static const char *const taken[] = {"api-key-file", "trusted-proxy", "cors", "insecure-no-key",
-                                        "drain"};
+    static const char *const taken[] = {
+        "api-key-file", "tls-cert", "tls-key", "trusted-proxy", "cors", "insecure-no-key", "drain"};
     for (const sd_option *o = sd_serve_rows; o->name; o++) {
         bool reloads = false;
         for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
@@ -94,7 +97,7 @@ static sd_status run(served *s, sd_error *err) {
     SD_TRY(sd_device_choose(&o.engine.backend, &o.engine.device, a->common.device, err));
     pack_dir = a->common.no_pack_cache ? NULL : sd_weight_cache_dir();
     o.pack_dir = pack_dir;
-    o.on_reload = on_reload, o.ctx = s;
+    o.on_reload = on_reload, o.arguments = sd_arguments(), o.ctx = s;
     SD_CHECK(a->plan || !a->json, err, SD_EINVAL,
              "serve: --json is the plan's form; give --plan too");
     SD_TRY(a->plan ? sd_serve_print_plan(&o, a->json, err) : sd_serve(&o, err));
@@ -113,6 +116,7 @@ sd_status sd_verb_serve(int argc, char **argv, sd_error *err) {
     if (!s.first.plan && !s.first.print_config) sd_outlive_broken_pipes();
     SD_TRY(s.first.print_config ? sd_serve_args_print(&s.first, err) : run(&s, err));
 out:
+    if (st != SD_OK) sd_handover_report(err->message);
     sd_serve_args_free(&s.first);
     sd_serve_args_free(&s.now);
     return st;

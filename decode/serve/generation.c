@@ -1,5 +1,6 @@
 // The object: made, told to end, freed. It is freed when all its choices have ended, whether or not
 // a client still waits.
+#include "base/utf8.h"
 #include "decode/serve/generation_private.h"
 
 #include <string.h>
@@ -84,12 +85,15 @@ void sd_generation_log(const sd_generation *g, const char *finish) {
     for (int i = 0; i < g->n_choices; i++) generated += g->choices[i].generated;
     double ttft = g->first_ns ? (double)(g->first_ns - g->arrival_ns) * 1e-6 : -1;
     if (!g->model) return; // it was not read yet
-    sd_log_facts facts = {.model = g->model->card->name,
-                          .generation = g->model->card->generation,
+    const sd_model_card *card = g->model->card;
+    sd_log_facts facts = {.generation = card->generation,
                           .finish = finish,
                           .prompt_tokens = g->prompt_tokens,
                           .completion_tokens = generated,
                           .ttft_ms = ttft};
+    memcpy(facts.model, card->name,
+           sd_utf8_valid_prefix(card->name, strnlen(card->name, SD_LOG_MODEL - 1)));
+    memcpy(facts.user, g->request.user, sizeof facts.user);
     memcpy(facts.defaults, g->defaults, sizeof facts.defaults);
     memcpy(facts.departs, g->departs, sizeof facts.departs);
     sd_conn_set_log(g->conn, &facts);

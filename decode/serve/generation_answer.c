@@ -505,7 +505,7 @@ static void free_written(sd_generation *g) {
     sd_server *s = g->server;
     sd_generation_free(g);
     // A drain waits for the last generation.
-    if (s->phase == SD_PHASE_DRAINING) event_active(s->flush_event, EV_TIMEOUT, 0);
+    if (s->phase >= SD_PHASE_LEAVING) event_active(s->flush_event, EV_TIMEOUT, 0);
 }
 
 void sd_generation_more(void *generation) {

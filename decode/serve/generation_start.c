@@ -170,7 +170,7 @@ static int submit(sd_generation *g, sd_api_error *e) {
 // Before any work: 503 while loading or draining, 429 when the queue is full anyway. only_reads: no engine is
 // asked.
 static int admit(sd_server *s, const sd_client *client, bool only_reads, sd_api_error *e) {
-    if (s->phase != SD_PHASE_READY) {
+    if (s->phase != SD_PHASE_READY && s->phase != SD_PHASE_LEAVING) {
         bool loading = s->phase == SD_PHASE_LOADING;
         sd_metrics_reject(&s->metrics, sd_metrics_key(&s->metrics, client->key),
                           loading ? SD_REJECT_LOADING : SD_REJECT_DRAINING);

@@ -19,6 +19,7 @@ static void get_health(sd_conn *c) {
     sd_server *s = sd_conn_owner(c);
     switch (s->phase) {
     case SD_PHASE_READY:
+    case SD_PHASE_LEAVING:
         if (sd_server_stats(s).model_lost) {
             sd_api_fail(&e, 503, NULL,
                         "the model's file is not what was loaded any more; start the server again");

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "decode/serve/api/error.h"
+#include "decode/serve/life/service.h"
 #include "decode/serve/routes.h"
 #include "decode/serve/server.h"
 
@@ -14,18 +15,21 @@
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
+#include <unistd.h>
 
-enum { CUT_S = 1 }; // after the limit of a drain
+enum { CUT_S = 1 };  // after the limit of a drain
+enum { IDLE_S = 5 }; // that idle connections are kept after a hand-over
 
 // ---- draining
 //
 // Nothing that a client does, or leaves undone, keeps the server beyond --drain and CUT_S: at the
 // limit what runs is cancelled and said so, and CUT_S later the sockets are closed, read or unread.
 
-// The last answer may still be on its way when the last generation is gone.
+// The last answer may still be on its way when the last generation is gone. After a hand-over all connections end.
 static void end_when_drained(sd_server *s) {
-    if (s->phase != SD_PHASE_DRAINING || s->n_generations > 0) return;
-    if (!sd_listener_flushing(&s->listener)) {
+    if (s->phase < SD_PHASE_LEAVING || s->n_generations > 0) return;
+    if (s->phase == SD_PHASE_LEAVING ? s->listener.n_conns == 0
+                                     : !sd_listener_flushing(&s->listener)) {
         event_base_loopbreak(s->base);
         return;
     }
@@ -53,6 +57,21 @@ static void on_drain_timer(evutil_socket_t fd, short what, void *ctx) {
     end_when_drained(s);
 }
 
+static struct timeval seconds(double s) {
+    return (struct timeval){(time_t)s, (suseconds_t)((s - (double)(time_t)s) * 1e6)};
+}
+
+// From here on each connection has one answer more.
+static void begin_to_end(sd_server *s, sd_phase phase) {
+    if (s->phase != SD_PHASE_LEAVING) {
+        struct timeval limit = seconds(s->drain_s);
+        s->drain_ns = sd_now_ns();
+        event_add(s->drain_event, &limit);
+    }
+    s->phase = phase;
+    s->listener.draining = true;
+}
+
 static void on_end_signal(evutil_socket_t sig, short what, void *ctx) {
     (void)sig, (void)what;
     sd_server *s = ctx;
@@ -64,14 +83,52 @@ static void on_end_signal(evutil_socket_t sig, short what, void *ctx) {
     }
     sd_log(SD_LOG_INFO, "draining: %d requests run, at most %g s more", s->n_generations,
            s->drain_s);
-    s->phase = SD_PHASE_DRAINING;
-    s->listener.draining = true;
-    s->drain_ns = sd_now_ns();
+    sd_handover_cancel(&s->handover);
+    if (s->phase != SD_PHASE_LEAVING) sd_service_notify("STOPPING=1");
+    begin_to_end(s, SD_PHASE_DRAINING);
     sd_listener_close_idle(&s->listener);
-    struct timeval tv = {(time_t)s->drain_s,
-                         (suseconds_t)((s->drain_s - (double)(time_t)s->drain_s) * 1e6)};
-    event_add(s->drain_event, &tv);
     end_when_drained(s);
+}
+
+// ---- handing over
+
+static void on_idle_timer(evutil_socket_t fd, short what, void *ctx) {
+    (void)fd, (void)what;
+    sd_server *s = ctx;
+    sd_listener_close_idle(&s->listener);
+    end_when_drained(s);
+}
+
+static void on_handover_end(void *ctx, pid_t pid, const char *why) {
+    sd_server *s = ctx;
+    if (why) {
+        sd_log(SD_LOG_ERROR, "the new program failed, this one serves on: %s", why);
+        return;
+    }
+    sd_log(SD_LOG_INFO, "handed over to process %d: %d requests run here, at most %g s more",
+           (int)pid, s->n_generations, s->drain_s);
+    sd_service_notify("MAINPID=%d", (int)pid);
+    sd_listener_stop_accepting(&s->listener);
+    begin_to_end(s, SD_PHASE_LEAVING);
+    struct timeval idle = seconds(s->drain_s < IDLE_S ? s->drain_s : IDLE_S);
+    event_add(s->idle_event, &idle);
+    end_when_drained(s);
+}
+
+static void on_handover_signal(evutil_socket_t sig, short what, void *ctx) {
+    (void)sig, (void)what;
+    sd_server *s = ctx;
+    sd_error err = {0};
+    sd_status st = SD_OK;
+    SD_CHECK(s->phase == SD_PHASE_READY, &err, SD_EINVAL, "this server is %s",
+             s->phase == SD_PHASE_LOADING ? "loading" : "ending");
+    SD_CHECK(s->program && s->o->arguments, &err, SD_EINVAL, "the program is not known");
+    s->handover.on_end = on_handover_end, s->handover.ctx = s;
+    SD_TRY(sd_handover_start(&s->handover, s->program, s->o->arguments,
+                             sd_listener_socket(&s->listener), s->base, &err));
+    sd_log(SD_LOG_INFO, "handing over: process %d starts", (int)s->handover.pid);
+out:
+    if (st != SD_OK) sd_log(SD_LOG_ERROR, "no hand-over, this server serves on: %s", err.message);
 }
 
 // ---- what connections ask
@@ -79,7 +136,7 @@ static void on_end_signal(evutil_socket_t sig, short what, void *ctx) {
 static double retry_s(const void *server) {
     const sd_server *s = server;
     if (s->phase == SD_PHASE_LOADING) return sd_now_s() - s->metrics.started_s;
-    if (s->phase == SD_PHASE_DRAINING)
+    if (s->phase >= SD_PHASE_LEAVING)
         return s->drain_s + CUT_S - (double)(sd_now_ns() - s->drain_ns) * 1e-9;
     return 0;
 }
@@ -107,6 +164,8 @@ static sd_status check_options(const sd_serve_options *o, sd_error *err) {
              o->port);
     SD_CHECK(o->drain_s >= 0 && o->drain_s <= 86400, err, SD_EINVAL,
              "--drain %g: give 0 to 86400 seconds", o->drain_s);
+    SD_CHECK(!o->tls_cert == !o->tls_key, err, SD_EINVAL,
+             "--tls-cert and --tls-key go together; give both");
 out:
     return st;
 }
@@ -122,6 +181,8 @@ static sd_listener_options listener_options(sd_server *s, const sd_serve_options
                                  .port = o->port,
                                  .key_file = o->key_file,
                                  .keys = o->keys,
+                                 .tls_cert = o->tls_cert,
+                                 .tls_key = o->tls_key,
                                  .insecure_no_key = o->insecure_no_key,
                                  .trusted_proxies = o->trusted_proxies,
                                  .origins = o->origins,
@@ -148,24 +209,28 @@ static void on_reload_signal(evutil_socket_t sig, short what, void *ctx) {
     (void)sig, (void)what;
     sd_server *s = ctx;
     sd_error err = {0};
+    sd_service_notify_reloading();
     sd_status st =
         s->o->on_reload ? s->o->on_reload(s->o->ctx, s, &err) : sd_serve_apply(s, s->o, &err);
     if (st == SD_OK)
         sd_log(SD_LOG_INFO, "reloaded: %d API keys", s->listener.keys.n);
     else
         sd_log(SD_LOG_ERROR, "not reloaded, all is as before: %s", err.message);
+    sd_service_notify("READY=1");
 }
 
 static const struct {
     int signal;
     event_callback_fn on;
-} signals[SD_SIGNALS] = {
-    {SIGTERM, on_end_signal}, {SIGINT, on_end_signal}, {SIGHUP, on_reload_signal}};
+} signals[SD_SIGNALS] = {{SIGTERM, on_end_signal},
+                         {SIGINT, on_end_signal},
+                         {SIGHUP, on_reload_signal},
+                         {SIGUSR2, on_handover_signal}};
 
 // A signal that means nothing here ends no server, unless it is one that debugs or stops a process.
 static void ignore_others(void) {
-    static const int others[] = {SIGUSR1, SIGUSR2,   SIGALRM, SIGVTALRM, SIGPROF,
-                                 SIGPOLL, SIGSTKFLT, SIGPWR,  SIGPIPE};
+    static const int others[] = {SIGUSR1, SIGALRM,   SIGVTALRM, SIGPROF,
+                                 SIGPOLL, SIGSTKFLT, SIGPWR,    SIGPIPE};
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) signal(others[i], SIG_IGN);
     for (int i = SIGRTMIN; i <= SIGRTMAX; i++) signal(i, SIG_IGN);
 }
@@ -245,6 +310,10 @@ static void on_loaded(void *ctx) {
     }
     s->phase = SD_PHASE_READY;
     say_ready(s);
+    sd_listener_accept(&s->listener);
+    sd_handover_report(NULL);
+    sd_service_notify("READY=1\nSTATUS=serving %s at %s", s->served.model[0]->card->name,
+                      s->listener.address);
     if (s->o->on_ready) s->o->on_ready(s->o->ctx, s->listener.address);
 }
 
@@ -291,7 +360,8 @@ static sd_status open_events(sd_server *s, sd_error *err) {
     }
     s->flush_event = evtimer_new(s->base, on_flush_timer, s);
     s->drain_event = evtimer_new(s->base, on_drain_timer, s);
-    SD_CHECK(s->drain_event && s->flush_event, err, SD_ENOMEM, "out of memory");
+    s->idle_event = evtimer_new(s->base, on_idle_timer, s);
+    SD_CHECK(s->drain_event && s->flush_event && s->idle_event, err, SD_ENOMEM, "out of memory");
 out:
     return st;
 }
@@ -352,6 +422,9 @@ static void close_server(sd_server *s) {
         if (s->signal_event[i]) event_free(s->signal_event[i]);
     if (s->drain_event) event_free(s->drain_event);
     if (s->flush_event) event_free(s->flush_event);
+    if (s->idle_event) event_free(s->idle_event);
+    sd_handover_cancel(&s->handover);
+    free(s->program);
     if (s->base) event_base_free(s->base);
     sd_buf_free(&s->scratch);
     sd_served_free(&s->served);
@@ -361,6 +434,13 @@ static void close_server(sd_server *s) {
     pthread_cond_destroy(&s->outbox_room);
     pthread_mutex_destroy(&s->outbox_lock);
     free(s);
+}
+
+// Where this program lies; NULL: not known. Asked at the start: a newer one may take the place.
+static char *find_program(void) {
+    char path[4096];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path);
+    return n > 0 && (size_t)n < sizeof path ? sd_strndup(path, (size_t)n) : NULL;
 }
 
 sd_status sd_serve(const sd_serve_options *o, sd_error *err) {
@@ -379,11 +459,14 @@ sd_status sd_serve(const sd_serve_options *o, sd_error *err) {
     SD_CHECK(getrandom(&s->id_key, sizeof s->id_key, 0) == sizeof s->id_key &&
                  getrandom(s->tenant_key, sizeof s->tenant_key, 0) == sizeof s->tenant_key,
              err, SD_EIO, "no random numbers: %s", strerror(errno));
-    const sd_listener_options l = listener_options(s, o);
+    sd_listener_options l = listener_options(s, o);
+    SD_TRY(sd_handover_socket(&l.socket, err));
+    if (!l.socket) SD_TRY(sd_service_socket(&l.socket, err));
     SD_TRY(sd_listener_open(&s->listener, &l, err));
     s->drain_s = o->drain_s;
     if (o->adapter_root)
         SD_TRY(sd_root_open(&s->adapter_root, o->adapter_root, adapter_memory(o), err));
+    s->program = find_program();
     s->local_hosts_only = s->listener.keys.n == 0 && !o->insecure_no_key;
     SD_TRY(open_events(s, err));
     SD_TRY(sd_workers_open(&s->workers, wake_for_read, s, err));

@@ -32,6 +32,7 @@ typedef struct {
     int port;                       // 0: any free one
     const char *key_file;           // NULL: none
     const sd_keys *keys; // beside those of the file; NULL: none. Without any, no key is asked for
+    const char *tls_cert, *tls_key;    // PEM files; both or neither (http/tls.h)
     const sd_strings *trusted_proxies; // addresses and networks; may be NULL
     const sd_strings *origins;         // whose pages may read answers: "*" or origins; may be NULL
     bool insecure_no_key;              // allows a host that others can reach without a key
@@ -47,19 +48,24 @@ typedef struct {
     void (*on_read)(void *ctx);
     // Likewise with what an answer will be held to. For tests; may be NULL.
     void (*on_constraint)(void *ctx, sd_grammar *g);
+    char *const
+        *arguments; // of this process, for the program that takes over at SIGUSR2; NULL: none does
     // Called on the event loop at SIGHUP: reads what may have changed, and ends with sd_serve_apply. NULL: these options,
     // whose files are read anew.
     sd_status (*on_reload)(void *ctx, sd_server *s, sd_error *err);
     void *ctx; // of all four
 } sd_serve_options;
 
+/// Listens at the socket that a service manager or an older program hands in, else at host and port.
+/// At SIGUSR2 a new program is started, which takes the socket over when it is ready; then this one ends as by
+/// SIGTERM, but serves what comes over open connections, for as long.
 /// Serves until SIGTERM or SIGINT, then drains: it ends when all requests have, and at most a second
 /// after drain_s, whatever clients do. SD_OK after a drain.
 /// SD_EINVAL for options that cannot be served (an address in use, a host without a key, a bad
 /// adapter), named.
 sd_status sd_serve(const sd_serve_options *o, sd_error *err);
 
-/// Takes of `o` what may change while requests run: keys, trusted proxies, origins, the time to drain; and opens the access
+/// Takes of `o` what may change while requests run: keys, trusted proxies, origins, the certificate, the time to drain; and opens the access
 /// log's file anew. All of it, or nothing and an error. Texts and lists of `o` must last as long as the server, or until
 /// others are taken.
 sd_status sd_serve_apply(sd_server *s, const sd_serve_options *o, sd_error *err);

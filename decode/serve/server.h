@@ -5,6 +5,7 @@
 #include "decode/serve/adapters.h"
 #include "decode/serve/generation.h"
 #include "decode/serve/http/listener.h"
+#include "decode/serve/life/handover.h"
 #include "decode/serve/metrics/metrics.h"
 #include "decode/serve/provider/local.h"
 #include "decode/serve/serve.h"
@@ -15,9 +16,10 @@
 
 #include <pthread.h>
 
-enum { SD_SIGNALS = 3 }; // that mean something
+enum { SD_SIGNALS = 4 }; // that mean something
 
-typedef enum { SD_PHASE_LOADING, SD_PHASE_READY, SD_PHASE_DRAINING } sd_phase;
+// LEAVING: another program has the socket. What comes over open connections is served, each one's last.
+typedef enum { SD_PHASE_LOADING, SD_PHASE_READY, SD_PHASE_LEAVING, SD_PHASE_DRAINING } sd_phase;
 
 // What works on a connection's request (sd_conn_set_work) begins with this.
 typedef struct {
@@ -29,10 +31,12 @@ struct sd_server {
     const sd_serve_options *o;
     sd_phase phase;
     struct event_base *base;
-    struct event *signal_event[SD_SIGNALS], *drain_event, *flush_event;
+    struct event *signal_event[SD_SIGNALS], *drain_event, *flush_event, *idle_event;
     sd_wakeup loaded_wakeup, read_wakeup, events_wakeup;
     double drain_s;
     bool deadline_passed; // the time to drain is over
+    sd_handover handover;
+    char *program; // that runs; NULL: not known
     sd_listener listener;
     bool local_hosts_only;  // sd_route_host_is_local() is asked of every request
     int64_t created;        // s since 1970

@@ -20,7 +20,7 @@ import sys
 import tempfile
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "steps")
-PACKAGES = "jansson yaml-0.1 libpcre2-8 libutf8proc libcrypto libevent libevent_pthreads libarchive libzstd libxxhash hdf5".split()
+PACKAGES = "jansson yaml-0.1 libpcre2-8 libutf8proc libcrypto libssl libevent libevent_pthreads libevent_openssl libarchive libzstd libxxhash hdf5".split()
 STEPS = (("decode at depth 1", 1, 1, 1), ("decode at 256", 256, 1, 1), ("decode at 2048", 2048, 1, 1), ("verify 4 rows at 256", 256, 4, 4),
          ("verify 8 rows at 256", 256, 8, 8), ("verify 16 rows at 256", 256, 16, 16), ("prefill 192 rows at 0", 0, 192, 1), ("prefill 192 rows at 1536", 1536, 192, 0))
 ANSWERS = (("1 answer of 96 tokens", 1, 96, 0), ("the same, speculative", 1, 96, 1), ("16 answers at once", 16, 64, 0), ("the same, speculative", 16, 64, 1))

@@ -117,7 +117,7 @@ TABLE = [
     # ---- bodies of the API
     ("a number beyond 64 bits where nobody reads it", post(b'{"prompt":"a","max_tokens":1,"metadata":[18446744073709551616,1e999]}'), 200),
     ("a seed beyond 64 bits", post(b'{"prompt":"a","max_tokens":1,"seed":18446744073709551616}'), 400, "seed is 18446744073709551616"),
-    ("a NUL where nobody reads it", post({"prompt": "a", "max_tokens": 1, "user": "a\0b"}), 200),
+    ("a NUL where nobody reads it", post({"prompt": "a", "max_tokens": 1, "safety_identifier": "a\0b"}), 200),
     ("a NUL in a prompt is a character", post({"prompt": "a\0b", "max_tokens": 1}), 200, '"prompt_tokens":3'),
     ("a NUL in a stop string", post({"prompt": "a", "stop": "\0"}), 400, "NUL"),
     ("null is absent", post({"prompt": "a", "max_tokens": 1, "n": None, "stop": None, "logprobs": None, "seed": None}), 200),

@@ -15,6 +15,7 @@ enum {
     SD_API_MAX_SEQUENCES = 64,       // n times prompts
     SD_API_MAX_STOP_TOKENS = 64,
     SD_API_MAX_SALT = 1024, // bytes of cache_salt
+    SD_API_MAX_USER = 128,  // bytes of `user` that are kept
     SD_API_MAX_MESSAGES = 4096,
     SD_API_MAX_ITEMS = 2048, // texts of a request for vectors or ranks
     SD_API_MAX_TEMPLATE_ARGUMENTS = 64,
@@ -88,6 +89,8 @@ typedef struct {
     const char *constraint_param; // the field that said it; static
     int logprobs;                 // -1: none; 0..20 alternatives
     int priority;                 // lower is first
+    char user[SD_API_MAX_USER +
+              1]; // whom the client asks for, as far as it is kept, for the log; "": not given
     const char *cache_salt; // prefixes are found by requests with the same one alone; NULL: none
     bool speculate;
     int max_draft;    // tokens of a draft at most; 0: as many as pay

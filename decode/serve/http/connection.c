@@ -14,6 +14,8 @@
 // them on one socket delay nobody by more than one. While answers are unread or turns are due,
 // what comes stays in the system's buffer, which tells the client to wait.
 //
+// With TLS a client that has ended its stream is gone: none shuts one side alone.
+//
 // An answer that ends a connection is followed by LINGER: our side is shut, the rest of the input
 // is read and dropped for two seconds, so that the kernel does not reset the connection under the
 // answer.
@@ -21,6 +23,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "decode/serve/http/connection_private.h"
+#include "decode/serve/http/tls.h"
 
 #include <errno.h>
 #include <math.h>
@@ -55,22 +58,16 @@ sd_buf sd_conn_take_body(sd_conn *c, size_t *held) {
     return body;
 }
 
-// One line for a request that ended, however it ended.
-static void log_request(sd_conn *c) {
-    if (!c->listener->access_log || !c->arrival_ns) return;
-    const sd_http_head *head = &c->http.head;
-    sd_log_request(c->listener->access_log,
-                   &(sd_logged){.id = c->id,
-                                .remote = c->remote,
-                                .method = head->method ? head->method : "-",
-                                .path = head->path ? head->path : "-",
-                                .status = c->status,
-                                .ms = (double)(sd_now_ns() - c->arrival_ns) * 1e-6,
-                                .bytes = c->bytes_out,
-                                .facts = c->facts});
-}
-
 // ---- life and death
+
+// The buffers, and TLS with them; the descriptor stays.
+static void free_buffers(sd_conn *c) {
+    bufferevent_disable(c->bev, EV_READ | EV_WRITE);
+    if (c->secure)
+        sd_tls_free(c->bev);
+    else
+        bufferevent_free(c->bev);
+}
 
 static void conn_free(sd_conn *c) {
     if (c->prev)
@@ -82,8 +79,7 @@ static void conn_free(sd_conn *c) {
     if (c->turn) event_free(c->turn);
     // Closed here: libevent would do it in a later round of its loop, and a descriptor may be
     // needed in this one.
-    bufferevent_disable(c->bev, EV_READ | EV_WRITE);
-    bufferevent_free(c->bev);
+    free_buffers(c);
     evutil_closesocket(c->fd);
     sd_conn_leave(c);
     sd_http_free(&c->http);
@@ -97,13 +93,13 @@ void sd_conn_abort(sd_conn *c) {
         c->work = NULL;
         c->status = 499;
         if (work) c->listener->o.on->on_closed(work);
-        log_request(c);
+        sd_conn_log(c);
     }
     conn_free(c);
 }
 
 static void set_wait(sd_conn *c, conn_wait wait) {
-    static const int seconds[] = {0, IDLE_S, HEAD_S, BODY_S, LINGER_S, DRAIN_S, 0};
+    static const int seconds[] = {0, IDLE_S, HANDSHAKE_S, HEAD_S, BODY_S, LINGER_S, DRAIN_S, 0};
     if (c->wait == wait) return;
     if (wait == WAIT_DRAIN) c->drain_from = evbuffer_get_length(bufferevent_get_output(c->bev));
     c->wait = wait;
@@ -116,6 +112,7 @@ static void set_wait(sd_conn *c, conn_wait wait) {
 
 static void linger(sd_conn *c) {
     sd_conn_set_state(c, CONN_LINGER);
+    if (c->secure) sd_tls_say_goodbye(c->bev);
     shutdown(c->fd, SHUT_WR);
     evbuffer_drain(bufferevent_get_input(c->bev),
                    evbuffer_get_length(bufferevent_get_input(c->bev)));
@@ -171,13 +168,14 @@ static void end_request(sd_conn *c) {
         c->keep = false;
         lost = true;
     }
-    log_request(c);
+    sd_conn_log(c);
     c->work = NULL;
     c->handler = NULL;
     c->arrival_ns = c->bytes_out = 0;
     c->status = 0;
     c->streaming = c->chunked = false;
     c->facts = (sd_log_facts){0};
+    c->key_id[0] = '\0';
     if (!c->keep) {
         sd_conn_set_state(c, CONN_FLUSH);
         set_wait(c, WAIT_DRAIN);
@@ -296,19 +294,6 @@ void sd_conn_stream_end(sd_conn *c) {
 
 // ---- requests
 
-// The client's x-request-id when it is harmless, else one of our own.
-static void take_id(sd_conn *c) {
-    const char *given = sd_http_field_get(&c->http.head, "x-request-id");
-    size_t n = given ? strlen(given) : 0;
-    if (n >= 1 && n <= MAX_ID &&
-        strspn(given, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-") == n) {
-        memcpy(c->id, given, n + 1);
-        return;
-    }
-    uint64_t x = sd_mix64(c->listener->o.id_key + c->listener->n_ids++);
-    snprintf(c->id, sizeof c->id, "req-%016llx", (unsigned long long)x);
-}
-
 static void refuse(sd_conn *c, const sd_api_error *e, const char *extra) {
     sd_buf_free(&c->http.body);
     sd_listener_hold(c->listener, c->client, &c->body_bytes_held, 0);
@@ -327,38 +312,14 @@ void sd_conn_refuse_body(sd_conn *c) {
     refuse(c, &e, NULL);
 }
 
-// The request belongs to its key, else to the last hop that a trusted proxy names, else to the
-// peer.
-static void take_client(sd_conn *c) {
-    sd_listener *l = c->listener;
-    sd_address hop;
-    const char *forwarded = NULL;
-    sd_client_name name = c->peer->name;
-    int key = sd_keys_find_either(&l->keys, sd_http_field_get(&c->http.head, "authorization"),
-                                  sd_http_field_get(&c->http.head, "x-api-key"));
-    if (c->peer->trusted) forwarded = sd_http_field_last(&c->http.head, "x-forwarded-for");
-    if (key >= 0)
-        name = sd_client_of_key(&l->keys.key[key].hash);
-    else if (forwarded && sd_last_hop(&hop, forwarded, l->proxies, l->n_proxies))
-        name = sd_client_of_address(&hop);
-    sd_client_release(&l->clients, c->client);
-    c->client = sd_client_acquire(&l->clients, &name);
-    if (!c->client)
-        c->client = sd_client_again(c->peer);
-    else if (key >= 0) {
-        c->client->admin = l->keys.key[key].admin;
-        memcpy(c->client->key, l->keys.key[key].id, sizeof c->client->key);
-    }
-}
-
 // The head is there. False when the request was refused for it, before its body is read.
 static bool take_head(sd_conn *c) {
     sd_api_error e = {0};
     char extra[SD_MAX_EXTRA] = "";
     c->arrival_ns = sd_now_ns();
     c->keep = c->http.head.keep_alive;
-    take_id(c);
-    take_client(c);
+    sd_conn_take_id(c);
+    sd_conn_take_client(c);
     c->handler = c->listener->o.on->on_head(c, extra, &e);
     if (!c->handler) {
         refuse(c, &e, extra[0] ? extra : NULL);
@@ -498,10 +459,45 @@ static void probe(sd_conn *c) {
     set_wait(c, WAIT_PROBE);
 }
 
+static void on_event(struct bufferevent *bev, short what, void *ctx);
+
+static void begin(sd_conn *c) {
+    struct timeval write_limit = {WRITE_S, 0}; // without any progress
+    bufferevent_setcb(c->bev, on_read, on_written, on_event, c);
+    bufferevent_set_timeouts(c->bev, NULL, &write_limit);
+    bufferevent_enable(c->bev, EV_READ | EV_WRITE);
+}
+
+// A client that speaks HTTP to a port that speaks TLS is told so, in HTTP.
+static void answer_plain(sd_conn *c) {
+    sd_api_error e;
+    struct bufferevent *plain = bufferevent_socket_new(c->listener->base, c->fd, 0);
+    if (!plain) {
+        sd_conn_abort(c);
+        return;
+    }
+    free_buffers(c);
+    c->bev = plain;
+    c->secure = c->shaking = false;
+    begin(c);
+    c->arrival_ns = sd_now_ns();
+    sd_api_fail(&e, 400, NULL, "this port speaks TLS; use https://");
+    refuse(c, &e, NULL);
+}
+
 static void on_event(struct bufferevent *bev, short what, void *ctx) {
     sd_conn *c = ctx;
+    if (what & BEV_EVENT_CONNECTED) {
+        c->shaking = false;
+        set_wait(c, WAIT_IDLE);
+        return;
+    }
+    if (c->shaking && (what & BEV_EVENT_ERROR) && sd_tls_is_plain_http(bev)) {
+        answer_plain(c);
+        return;
+    }
     bool answers = evbuffer_get_length(bufferevent_get_output(bev)) > 0;
-    bool ended = (what & BEV_EVENT_EOF) && (what & BEV_EVENT_READING);
+    bool ended = (what & BEV_EVENT_EOF) && (what & BEV_EVENT_READING) && !c->secure;
     if (!ended || c->state == CONN_LINGER || (c->state == CONN_READ && !answers)) {
         sd_conn_abort(c);
         return;
@@ -545,14 +541,15 @@ static sd_conn *conn_new(sd_listener *l, int fd, const struct sockaddr *addr) {
     c->listener = l;
     c->fd = fd;
     c->address = sd_address_of(addr);
-    c->bev = bufferevent_socket_new(l->base, fd, 0);
+    c->secure = c->shaking = l->tls != NULL;
+    c->bev = l->tls ? sd_tls_accept(l->tls, l->base, fd) : bufferevent_socket_new(l->base, fd, 0);
     c->timer = evtimer_new(l->base, on_timer, c);
     c->turn = event_new(l->base, -1, 0, on_turn, c);
     if (c->turn) event_priority_set(c->turn, SD_PRIORITY_LAST);
     if (c->bev && c->timer && c->turn && sd_conn_enter(c)) return c;
     if (c->timer) event_free(c->timer);
     if (c->turn) event_free(c->turn);
-    if (c->bev) bufferevent_free(c->bev);
+    if (c->bev) free_buffers(c);
     sd_conn_leave(c);
     free(c);
     return NULL;
@@ -570,11 +567,8 @@ void sd_conn_accept(sd_listener *l, int fd, const struct sockaddr *addr) {
     l->conns = c;
     sd_http_init(&c->http);
     sd_address_print(addr, c->remote, sizeof c->remote);
-    bufferevent_setcb(c->bev, on_read, on_written, on_event, c);
-    struct timeval write_limit = {WRITE_S, 0}; // without any progress
-    bufferevent_set_timeouts(c->bev, NULL, &write_limit);
-    set_wait(c, WAIT_IDLE);
-    bufferevent_enable(c->bev, EV_READ | EV_WRITE);
+    set_wait(c, c->shaking ? WAIT_HANDSHAKE : WAIT_IDLE);
+    begin(c);
     // libevent makes a half of one where it has no memory: it would not be read, or never written.
     if (sd_memory_lost()) conn_free(c);
 }

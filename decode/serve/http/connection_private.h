@@ -1,7 +1,8 @@
 // A connection's inside, shared by
 //
-//     connection.c       bytes through the parser, requests to their handlers, answers out
-//     connection_room.c  how many sockets and bytes there may be, and which are given up for others
+//     connection.c          bytes through the parser, requests to their handlers, answers out
+//     connection_request.c  whose a request is, its id, its line in the log
+//     connection_room.c     how many sockets and bytes there may be, and which are given up for others
 #pragma once
 
 #include "decode/serve/http/connection.h"
@@ -9,7 +10,7 @@
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 
-enum { IDLE_S = 60, HEAD_S = 10, BODY_S = 30, WRITE_S = 30, LINGER_S = 2 };
+enum { IDLE_S = 60, HANDSHAKE_S = 10, HEAD_S = 10, BODY_S = 30, WRITE_S = 30, LINGER_S = 2 };
 enum { DRAIN_S = 30, DRAIN_BYTES = 32 * 1024 };    // unread answers are read at least that fast
 enum { PROBE_MS = 20, PROBES_BETWEEN_SENDS = 25 }; // of a client whose stream has ended
 enum {
@@ -23,6 +24,7 @@ typedef enum { CONN_READ, CONN_BUSY, CONN_FLUSH, CONN_LINGER } conn_state;
 typedef enum {
     WAIT_NONE,
     WAIT_IDLE,
+    WAIT_HANDSHAKE,
     WAIT_HEAD,
     WAIT_BODY,
     WAIT_LINGER,
@@ -39,6 +41,7 @@ struct sd_conn {
     bool is_idle;
     int fd;
     struct bufferevent *bev;
+    bool secure, shaking; // by TLS; its handshake is not done yet
     struct event *timer;
     struct event *turn; // active while a pipelined request waits for it
     conn_state state;
@@ -53,6 +56,7 @@ struct sd_conn {
     sd_handler handler;
     void *work; // the owner's, while it is answered
     char id[MAX_ID + 1];
+    char key_id[SD_MAX_KEY_ID + 1]; // "": no key, or none that is known
     int64_t arrival_ns, bytes_out;
     int status;
     bool keep, streaming, chunked, pumping;
@@ -67,6 +71,12 @@ void sd_conn_accept(sd_listener *l, int fd, const struct sockaddr *addr);
 void sd_conn_abort(sd_conn *c); // whatever runs for it is cancelled; c is gone
 void sd_conn_refuse_body(sd_conn *c);
 void sd_conn_close_all(sd_listener *l);
+
+// ---- connection_request.c: below connection.c
+void sd_conn_take_id(
+    sd_conn *c); // the client's x-request-id when it is harmless, else one of our own
+void sd_conn_take_client(sd_conn *c); // by the request's head
+void sd_conn_log(sd_conn *c);         // one line for a request that ended, however it ended
 
 // ---- connection_room.c: below connection.c; what gives way there is a function of the listener
 /// Every change of state goes through here: what is not busy may be given up for others.

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+enum { SOCKET_FLAGS = LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE };
 enum { BACKLOG = 1024, ACCEPTS = 32 }; // ACCEPTS: one after the other
 enum {
     MAX_CONNECTIONS = 16384, // fewer where the system gives fewer descriptors
@@ -33,11 +34,11 @@ static void set_address(sd_listener *l) {
     struct sockaddr_storage a;
     socklen_t n = sizeof a;
     char host[64] = "?", port[8] = "0";
-    if (getsockname(evconnlistener_get_fd(l->socket), (struct sockaddr *)&a, &n) == 0)
+    if (getsockname(sd_listener_socket(l), (struct sockaddr *)&a, &n) == 0)
         getnameinfo((struct sockaddr *)&a, n, host, sizeof host, port, sizeof port,
                     NI_NUMERICHOST | NI_NUMERICSERV);
-    snprintf(l->address, sizeof l->address, strchr(host, ':') ? "http://[%s]:%s" : "http://%s:%s",
-             host, port);
+    snprintf(l->address, sizeof l->address, strchr(host, ':') ? "%s://[%s]:%s" : "%s://%s:%s",
+             l->tls ? "https" : "http", host, port);
 }
 
 // A peer that is gone without a word is noticed within a minute, also where nothing is sent to it,
@@ -112,9 +113,9 @@ int sd_listener_most_sockets(void) {
 }
 
 // The head is read into memory of the connection's own; libevent has some for its buffers and events.
-size_t sd_listener_socket_bytes(void) {
+size_t sd_listener_socket_bytes(bool tls) {
     enum { LIBEVENT = 2048 };
-    return sizeof(sd_conn) + SD_HTTP_MAX_HEAD + LIBEVENT;
+    return sizeof(sd_conn) + SD_HTTP_MAX_HEAD + LIBEVENT + (tls ? SD_TLS_BYTES : 0);
 }
 
 static sd_status read_proxies(sd_cidr **out, const sd_strings *list, sd_error *err) {
@@ -146,38 +147,76 @@ out:
     return st;
 }
 
-sd_status sd_listener_listen(sd_listener *l, struct event_base *base, sd_error *err) {
-    const sd_listener_options *o = &l->o;
-    const char *host = o->host && *o->host ? o->host : "127.0.0.1";
+static sd_status check_reach(const sd_listener *l, sd_error *err) {
+    if (!l->is_reachable || l->keys.n > 0 || l->o.insecure_no_key) return SD_OK;
+    return sd_fail(err, SD_EINVAL,
+                   "--host %s: others can reach this address; give --api-key-file, or "
+                   "--insecure-no-key to serve everyone",
+                   l->o.socket ? "of the socket that was handed in" : l->o.host);
+}
+
+// The address of a socket that others have opened is theirs to say.
+static sd_status take_socket(sd_listener *l, sd_error *err) {
+    sd_status st = SD_OK;
+    struct sockaddr_storage a;
+    socklen_t n = sizeof a;
+    SD_CHECK(getsockname(l->o.socket, (struct sockaddr *)&a, &n) == 0, err, SD_EIO,
+             "the socket that was handed in: %s", strerror(errno));
+    l->is_reachable = !is_loopback((struct sockaddr *)&a);
+    l->socket =
+        evconnlistener_new(l->base, on_accept, l, SOCKET_FLAGS | LEV_OPT_DISABLED, 0, l->o.socket);
+    SD_CHECK_ALLOC(l->socket, err);
+out:
+    return st;
+}
+
+static sd_status bind_socket(sd_listener *l, sd_error *err) {
+    const char *host = l->o.host && *l->o.host ? l->o.host : "127.0.0.1";
     char port[8];
     sd_status st = SD_OK;
     struct addrinfo hints = {.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM}, *list = NULL;
-    l->base = base;
-    l->accept_event = evtimer_new(base, on_accept_again, l);
-    SD_CHECK_ALLOC(l->accept_event, err);
-    snprintf(port, sizeof port, "%d", o->port);
+    snprintf(port, sizeof port, "%d", l->o.port);
     int rc = getaddrinfo(host, port, &hints, &list);
     SD_CHECK(rc == 0, err, SD_EINVAL, "--host %s: %s; give an address of this machine", host,
              gai_strerror(rc));
     for (const struct addrinfo *a = list; a; a = a->ai_next)
         l->is_reachable |= !is_loopback(a->ai_addr);
-    SD_CHECK(!l->is_reachable || l->keys.n > 0 || o->insecure_no_key, err, SD_EINVAL,
-             "--host %s: others can reach this address; give --api-key-file, or "
-             "--insecure-no-key to serve everyone",
-             host);
+    SD_TRY(check_reach(l, err));
     for (const struct addrinfo *a = list; a && !l->socket; a = a->ai_next)
-        l->socket = evconnlistener_new_bind(l->base, on_accept, l,
-                                            LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC |
-                                                LEV_OPT_REUSEABLE,
-                                            BACKLOG, a->ai_addr, (int)a->ai_addrlen);
+        l->socket = evconnlistener_new_bind(l->base, on_accept, l, SOCKET_FLAGS, BACKLOG,
+                                            a->ai_addr, (int)a->ai_addrlen);
     SD_CHECK(l->socket, err, SD_EINVAL, "--host %s --port %s: %s; give another port", host, port,
              strerror(errno));
-    set_listener((int)evconnlistener_get_fd(l->socket));
-    evconnlistener_set_error_cb(l->socket, on_accept_error);
-    set_address(l);
 out:
     if (list) freeaddrinfo(list);
     return st;
+}
+
+sd_status sd_listener_listen(sd_listener *l, struct event_base *base, sd_error *err) {
+    sd_status st = SD_OK;
+    l->base = base;
+    l->accept_event = evtimer_new(base, on_accept_again, l);
+    SD_CHECK_ALLOC(l->accept_event, err);
+    SD_TRY(l->o.socket ? take_socket(l, err) : bind_socket(l, err));
+    SD_TRY(check_reach(l, err));
+    set_listener(sd_listener_socket(l));
+    evconnlistener_set_error_cb(l->socket, on_accept_error);
+    set_address(l);
+out:
+    return st;
+}
+
+void sd_listener_accept(sd_listener *l) {
+    if (l->socket) evconnlistener_enable(l->socket);
+}
+
+void sd_listener_stop_accepting(sd_listener *l) {
+    if (l->socket) evconnlistener_free(l->socket);
+    l->socket = NULL;
+}
+
+int sd_listener_socket(const sd_listener *l) {
+    return (int)evconnlistener_get_fd(l->socket);
 }
 
 // What a reload changes too: all of it, or nothing.
@@ -185,22 +224,29 @@ static sd_status take_options(sd_listener *l, const sd_listener_options *o, sd_e
     sd_status st = SD_OK;
     sd_keys keys = {0};
     sd_cidr *proxies = NULL;
+    sd_tls *tls = NULL;
+    SD_CHECK(!l->base || !l->tls == !o->tls_cert, err, SD_EINVAL,
+             "TLS is switched on and off by a new start alone; start the server again");
+    if (o->tls_cert) SD_TRY(sd_tls_open(&tls, o->tls_cert, o->tls_key, err));
     SD_TRY(check_origins(o->origins, err));
     SD_TRY(read_proxies(&proxies, o->trusted_proxies, err));
     SD_TRY(sd_keys_load(&keys, o->keys, o->key_file, err));
     SD_CHECK(keys.n > 0 || o->insecure_no_key || !l->is_reachable, err, SD_EINVAL,
-             "no key is left and others can reach this address; give a key");
+             "no key is left and others can reach this address; give one");
     sd_keys_free(&l->keys);
     free(l->proxies);
+    sd_tls_close(l->tls);
     l->keys = keys;
+    l->tls = tls;
     l->proxies = proxies;
     l->n_proxies = proxies ? o->trusted_proxies->n : 0;
     l->o.keys = o->keys, l->o.key_file = o->key_file, l->o.insecure_no_key = o->insecure_no_key;
     l->o.trusted_proxies = o->trusted_proxies, l->o.origins = o->origins;
-    keys = (sd_keys){0}, proxies = NULL;
+    keys = (sd_keys){0}, proxies = NULL, tls = NULL;
 out:
     sd_keys_free(&keys);
     free(proxies);
+    sd_tls_close(tls);
     return st;
 }
 
@@ -223,8 +269,7 @@ sd_status sd_listener_reload(sd_listener *l, const sd_listener_options *o, sd_er
 }
 
 void sd_listener_stop(sd_listener *l) {
-    if (l->socket) evconnlistener_free(l->socket);
-    l->socket = NULL;
+    sd_listener_stop_accepting(l);
     sd_conn_close_all(l);
     if (l->accept_event) event_free(l->accept_event);
     l->accept_event = NULL;
@@ -235,5 +280,6 @@ void sd_listener_close(sd_listener *l) {
     sd_clients_close(&l->clients);
     free(l->proxies);
     sd_keys_free(&l->keys);
+    sd_tls_close(l->tls);
     *l = (sd_listener){0};
 }

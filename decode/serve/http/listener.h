@@ -16,6 +16,7 @@
 #include "decode/serve/http/access_log.h"
 #include "decode/serve/http/auth.h"
 #include "decode/serve/http/client.h"
+#include "decode/serve/http/tls.h"
 
 #include <event2/event.h>
 #include <event2/listener.h>
@@ -54,9 +55,11 @@ typedef struct {
     void *owner;
     const char *host;     // numeric or a name; NULL: 127.0.0.1
     int port;             // 0: any free one
+    int socket;           // one that listens already, instead of both; 0: none
     const char *key_file; // NULL: none
     const sd_keys *keys;  // beside those of the file; NULL: none. Without any, no key is asked for
-    bool insecure_no_key; // allows a host that others can reach without a key
+    const char *tls_cert, *tls_key;    // PEM files; NULL: without TLS
+    bool insecure_no_key;              // allows a host that others can reach without a key
     const sd_strings *trusted_proxies; // addresses and networks; may be NULL
     const sd_strings *origins; // whose pages may read answers (CORS): "*" or origins; may be NULL
     const char *access_log;    // "-": standard output; NULL: none
@@ -77,6 +80,7 @@ struct sd_listener {
     sd_listener_options o;
     char address[96]; // "http://127.0.0.1:8080"
     bool draining;    // every answer is the last of its connection
+    sd_tls *tls;      // NULL: none
     sd_keys keys;
     sd_access_log *access_log; // NULL: none
     sd_clients clients;
@@ -102,16 +106,20 @@ struct sd_listener {
 /// Sockets that a listener of this process would have open at once, and the bytes that each may take beside
 /// what is held (sd_listener_hold).
 int sd_listener_most_sockets(void);
-size_t sd_listener_socket_bytes(void);
+size_t sd_listener_socket_bytes(bool tls);
 
 /// SD_EINVAL names what cannot be used: a proxy's address, the key file, the access log.
 sd_status sd_listener_open(sd_listener *l, const sd_listener_options *o, sd_error *err);
 /// SD_EINVAL: an address in use, or one that others can reach without a key. base: with
-/// SD_PRIORITIES priorities, the caller's.
+/// SD_PRIORITIES priorities, the caller's. A socket that was handed in waits for sd_listener_accept.
 sd_status sd_listener_listen(sd_listener *l, struct event_base *base, sd_error *err);
-/// Takes keys, origins and proxies of `o`, whose texts must last, and opens the access log's file anew. Requests that are
+/// Takes keys, origins, proxies and the certificate of `o`, whose texts must last, and opens the access log's file anew. Requests that are
 /// under way go on. On failure all is as before.
 sd_status sd_listener_reload(sd_listener *l, const sd_listener_options *o, sd_error *err);
+void sd_listener_accept(sd_listener *l);
+/// The socket goes, for whoever else has it; its connections stay.
+void sd_listener_stop_accepting(sd_listener *l);
+int sd_listener_socket(const sd_listener *l);    // its descriptor
 void sd_listener_close_idle(sd_listener *l);     // connections without a request
 bool sd_listener_flushing(const sd_listener *l); // is an answer still on its way out?
 void sd_listener_stop(sd_listener *l);           // before the base is freed

@@ -5,6 +5,15 @@
 #include <string.h>
 #include <time.h>
 
+bool sd_log_is_trace(const char *text) {
+    // version - trace id - parent id - flags
+    static const char form[] = "xx-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx-xxxxxxxxxxxxxxxx-xx";
+    if (strlen(text) != sizeof form - 1) return false;
+    for (size_t i = 0; i < sizeof form - 1; i++)
+        if (form[i] == '-' ? text[i] != '-' : !strchr("0123456789abcdef", text[i])) return false;
+    return true;
+}
+
 void sd_log_request(sd_access_log *log, const sd_logged *r) {
     struct timespec now;
     struct tm tm;
@@ -15,10 +24,15 @@ void sd_log_request(sd_access_log *log, const sd_logged *r) {
     json_t *v = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:f, s:I}", "time", stamp, "id", r->id,
                           "remote", r->remote, "method", r->method, "path", r->path, "status",
                           r->status, "ms", r->ms, "bytes", (json_int_t)r->bytes);
-    if (r->facts.model) {
+    if (r->key[0]) json_object_set_new(v, "key", json_string(r->key));
+    if (r->trace) json_object_set_new(v, "trace", json_string(r->trace));
+    if (r->facts.user[0]) json_object_set_new(v, "user", json_string(r->facts.user));
+    if (r->facts.model[0]) {
         json_object_set_new(v, "model", json_string(r->facts.model));
-        if (r->facts.generation)
+        if (r->facts.generation) {
+            json_object_set_new(v, "adapter", json_string(r->facts.model));
             json_object_set_new(v, "generation", json_integer((json_int_t)r->facts.generation));
+        }
         json_object_set_new(v, "prompt_tokens", json_integer(r->facts.prompt_tokens));
         json_object_set_new(v, "completion_tokens", json_integer(r->facts.completion_tokens));
         if (r->facts.ttft_ms >= 0) json_object_set_new(v, "ttft_ms", json_real(r->facts.ttft_ms));

@@ -259,7 +259,7 @@ static void add_rows(sd_serve_plan *p, const files *f, const sd_serve_options *o
              .requests = most_requests(e) * request_bytes(e, f),
              .answers = (size_t)e->slots * answer_bytes(e, m),
              .readers = SD_WORKERS * reader_bytes(),
-             .sockets = (size_t)p->sockets * sd_listener_socket_bytes(),
+             .sockets = (size_t)p->sockets * sd_listener_socket_bytes(o->tls_cert != NULL),
              .outbox = sd_outbox_most_bytes()};
 #define ROW(member, grows, words)                                                                  \
     if (of_growing == (grows)) add(p, #member, words, e->memory.member, grows);

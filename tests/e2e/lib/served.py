@@ -12,19 +12,20 @@ SLOW = float(os.environ.get("SPECDEC_SLOW", "1"))  # a factor for the time limit
 
 
 class Served:
-    """Starts the server on a free port, waits until it listens, and keeps what it says (lines) so that it never blocks on a full pipe."""
+    """Starts the server on a free port, waits until it listens, and keeps what it says (lines) so that it never blocks on a full pipe.
+    context: Python's of TLS, where the server speaks it."""
 
-    def __init__(self, binary, model, *options, limit=60, env=None, key=None):
+    def __init__(self, binary, model, *options, limit=60, env=None, context=None, key=None):
         """key: goes with every request."""
         self.key = key
         self.process = subprocess.Popen([binary, "serve", "-m", model, "--port", "0", *options], stderr=subprocess.PIPE, text=True, env=env)
-        self.lines, self.port = [], None
+        self.lines, self.port, self.context = [], None, context
         ready = threading.Event()
 
         def read():
             for line in self.process.stderr:
                 self.lines.append(line.rstrip())
-                found = re.search(r"serving .* at http://[^ ]*:(\d+)", line)
+                found = re.search(r"serving .* at https?://[^ ]*:(\d+)", line)
                 if found:
                     self.port = int(found.group(1))
                     ready.set()
@@ -37,7 +38,8 @@ class Served:
 
     def request(self, method, path, body=None, headers=None, timeout=120, source=None):
         """Status, headers, body; raises OSError when nothing comes in time. source: the client's address, "127.0.0.2"."""
-        c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout * SLOW, source_address=(source, 0) if source else None)
+        kind, more = (http.client.HTTPSConnection, {"context": self.context}) if self.context else (http.client.HTTPConnection, {})
+        c = kind("127.0.0.1", self.port, timeout=timeout * SLOW, source_address=(source, 0) if source else None, **more)
         head = {"Content-Type": "application/json"} if body is not None else {}
         if self.key:
             head["Authorization"] = "Bearer " + self.key

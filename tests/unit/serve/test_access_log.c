@@ -1,7 +1,9 @@
 // The access log: written by its own thread, lost lines counted, nobody held up.
 #include "decode/serve/http/access_log.h"
+#include "decode/serve/http/request_log.h"
 
 #include "base/clock.h"
+#include "base/files/file.h"
 #include "base/files/path.h"
 #include "base/memory.h"
 #include "tests/unit/support/tiny/model.h"
@@ -74,5 +76,51 @@ Test(access_log, a_pipe_that_nobody_reads_holds_nobody_up) {
     cr_assert_lt(sd_now_s() - begin, 30, "an end waits for no reader");
     close(reader);
     free(path);
+    sd_tiny_remove(dir);
+}
+
+Test(request_log, a_trace_is_what_the_standard_says_and_nothing_else) {
+    cr_expect(sd_log_is_trace("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+    static const char *const others[] = {
+        "",
+        "00",
+        "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0",
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-",
+        "00_0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "00-0af7651916cd43dd8448eb211c80319-cb7ad6b7169203331-01",
+        "00-0af7651916cd43dd8448eb211c80319\"-b7ad6b7169203331-01"};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        cr_expect(!sd_log_is_trace(others[i]), "%s", others[i]);
+}
+
+Test(request_log, an_adapter_is_named_with_its_generation_and_the_base_is_none) {
+    char *dir = sd_tiny_dir(), *path = sd_path_join(dir, "log"), *text = NULL;
+    size_t len;
+    sd_access_log *log;
+    cr_assert_eq(sd_access_log_open(&log, path, NULL), SD_OK);
+    sd_logged r = {.id = "i",
+                   .remote = "r",
+                   .method = "POST",
+                   .path = "/",
+                   .key = "ops",
+                   .status = 200,
+                   .facts = {.model = "support", .generation = 7}};
+    sd_log_request(log, &r);
+    r.facts = (sd_log_facts){.model = "base"};
+    r.key = "";
+    sd_log_request(log, &r);
+    sd_access_log_close(log);
+    cr_assert_eq(sd_stream_read(&text, &len, path, 1 << 16, NULL), SD_OK);
+    char *second = strchr(text, '\n');
+    cr_assert_not_null(second);
+    *second++ = '\0';
+    cr_expect(strstr(text, "\"model\":\"support\",\"adapter\":\"support\",\"generation\":7"), "%s",
+              text);
+    cr_expect(strstr(text, "\"key\":\"ops\""), "%s", text);
+    cr_expect(strstr(second, "\"model\":\"base\"") && !strstr(second, "adapter") &&
+                  !strstr(second, "\"key\""),
+              "%s", second);
+    free(text), free(path);
     sd_tiny_remove(dir);
 }

@@ -79,6 +79,8 @@ static const struct {
     {"top_logprobs", CHAT(",\"logprobs\":true,\"top_logprobs\":21")},
     {"priority", CHAT(",\"priority\":\"high\"")},
     {"priority", CHAT(",\"priority\":2147483648")},
+    {"user", CHAT(",\"user\":7")},
+    {"user", CHAT(",\"user\":\"a\\u0000b\"")},
     {"cache_salt", CHAT(",\"cache_salt\":7")},
     {"cache_salt", CHAT(",\"cache_salt\":\"\"")},
     {"cache_salt", CHAT(",\"cache_salt\":\"a\\u0000b\"")},
@@ -238,12 +240,12 @@ Test(api, more_template_arguments_than_any_template_has_are_refused_by_their_num
 Test(api, null_is_absent_and_unknown_fields_are_ignored) {
     sd_api_request r;
     sd_api_error e;
-    const char *body =
-        CHAT(",\"model\":null,\"temperature\":null,\"n\":null,\"stop\":null,\"stream\":null,"
-             "\"stream_options\":null,\"tools\":null,\"response_format\":null,\"logit_bias\":null,"
-             "\"presence_penalty\":0,\"frequency_penalty\":0.0,\"repetition_penalty\":1,"
-             "\"min_tokens\":null,\"bad_words\":null,\"allowed_token_ids\":null,"
-             "\"tool_choice\":\"none\",\"max_tokens\":null,\"user\":7,\"brand_new\":{\"x\":[1]}");
+    const char *body = CHAT(
+        ",\"model\":null,\"temperature\":null,\"n\":null,\"stop\":null,\"stream\":null,"
+        "\"stream_options\":null,\"tools\":null,\"response_format\":null,\"logit_bias\":null,"
+        "\"presence_penalty\":0,\"frequency_penalty\":0.0,\"repetition_penalty\":1,"
+        "\"min_tokens\":null,\"bad_words\":null,\"allowed_token_ids\":null,"
+        "\"tool_choice\":\"none\",\"max_tokens\":null,\"user\":null,\"brand_new\":{\"x\":[1]}");
     cr_assert_eq(parse(&r, SD_API_CHAT, body, &e), 0, "%s", e.message);
     cr_assert_eq(r.n, 1);
     cr_assert_eq(r.max_tokens, 0);
@@ -364,9 +366,10 @@ Test(api, biases_and_bad_words_have_a_most) {
 Test(api, what_nobody_reads_does_no_harm) {
     sd_api_request r;
     sd_api_error e;
-    const char *body = CHAT(",\"user\":\"a\\u0000b\",\"metadata\":{\"id\":18446744073709551616,"
-                            "\"x\":[1e999,-99999999999999999999999,NaN]},"
-                            "\"seed\":9223372036854775807");
+    const char *body =
+        CHAT(",\"safety_identifier\":\"a\\u0000b\",\"metadata\":{\"id\":18446744073709551616,"
+             "\"x\":[1e999,-99999999999999999999999,NaN]},"
+             "\"seed\":9223372036854775807");
     cr_assert_eq(parse(&r, SD_API_CHAT, body, &e), 0, "%s", e.message);
     cr_assert_eq(r.sampling.seed, (uint64_t)INT64_MAX);
     sd_api_request_free(&r);
@@ -445,6 +448,22 @@ Test(api, a_salt_has_a_most) {
         sd_api_request_free(&r);
     }
     cr_assert(strstr(e.message, "1025 bytes"), "%s", e.message);
+}
+
+Test(api, a_long_user_is_kept_up_to_a_whole_character) {
+    sd_api_request r;
+    sd_api_error e;
+    const char *body = CHAT(",\"user\":\"x"
+                            "\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9"
+                            "\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9"
+                            "\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9"
+                            "\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9"
+                            "\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9"
+                            "\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9"
+                            "\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\"");
+    cr_assert_eq(parse(&r, SD_API_CHAT, body, &e), 0, "%s", e.message);
+    cr_assert_eq(strlen(r.user), 127); // 1 + 63 * 2: the 64th has no room for both its bytes
+    sd_api_request_free(&r);
 }
 
 Test(api, every_field_of_a_message_is_kept_and_null_is_absent) {

@@ -231,7 +231,7 @@ static bool is_known(const live *s, const char *key) {
 
 // A signal is handled some time after it was sent.
 static bool becomes_known(const live *s, const char *key, bool wanted) {
-    for (int i = 0; i < 6000; i++) {
+    for (int i = 0; i < 1500; i++) {
         if (is_known(s, key) == wanted) return true;
         usleep(10000);
     }

@@ -7,6 +7,7 @@
 //     tools, tool_choice        functions; kinds that the server of a model runs by itself are skipped
 //     thinking                  a budget of reasoning, which a model that does not reason ignores
 //     output_config, output_format  reasoning_effort, response_format
+//     metadata.user_id          user
 //
 // A last message of the assistant's is the beginning of the answer. Members that are not known are ignored, as
 // the headers of beta features are.
@@ -338,6 +339,18 @@ static bool convert_length(json_t *to, const json_t *from, sd_api_error *e) {
     return true;
 }
 
+static bool convert_user(json_t *to, const json_t *from, sd_api_error *e) {
+    const json_t *metadata = sd_field_get(from, "metadata");
+    if (metadata && !json_is_object(metadata))
+        return sd_api_refuse(e, "metadata", "is not an object");
+    const json_t *user = sd_field_get(metadata, "user_id");
+    if (!user) return true;
+    if (!sd_field_text(metadata, "user_id"))
+        return sd_api_refuse(e, "metadata.user_id", "is not a string");
+    json_object_set(to, "user", (json_t *)(uintptr_t)user);
+    return true;
+}
+
 int sd_anthropic_parse(sd_api_request *out, bool counts, const char *body, size_t len,
                        sd_api_error *e) {
     if (sd_api_request_begin(out, SD_API_CHAT, body, len, e) != 0) {
@@ -351,7 +364,7 @@ int sd_anthropic_parse(sd_api_request *out, bool counts, const char *body, size_
     bool ok = (counts || convert_length(to, from, e)) && convert_messages(to, from, e) &&
               convert_tools(to, out, from, e) && convert_choice(to, from, e) &&
               convert_thinking(to, from, e) && convert_output(to, from, e) &&
-              convert_stops(to, from, e);
+              convert_stops(to, from, e) && convert_user(to, from, e);
     if (!ok) {
         json_decref(to);
         sd_api_request_free(out);

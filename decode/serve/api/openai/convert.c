@@ -26,6 +26,7 @@ void sd_convert_settings(json_t *to, const json_t *from) {
                                         "min_tokens",
                                         "priority",
                                         "cache_salt",
+                                        "user",
                                         "speculative",
                                         "chat_template_kwargs"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {

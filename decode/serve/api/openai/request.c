@@ -4,6 +4,7 @@
 #include "decode/serve/api/openai/request.h"
 
 #include "base/json.h"
+#include "base/utf8.h"
 #include "datasets/read/record_json.h"
 #include "decode/serve/api/field.h"
 
@@ -200,12 +201,16 @@ static bool parse_speculation(sd_api_request *r, sd_api_error *e) {
     return true;
 }
 
-// vLLM's names and meanings.
+// vLLM's names and meanings, and OpenAI's user.
 bool sd_openai_queueing_parse(sd_api_request *r, sd_api_error *e) {
     int64_t priority = 0;
+    const char *user = "";
     if (!sd_field_int(r->root, "priority", INT32_MIN, INT32_MAX, &priority, e) ||
+        !sd_field_string(r->root, "user", &user, e) ||
         !sd_field_string(r->root, "cache_salt", &r->cache_salt, e))
         return false;
+    size_t kept = strlen(user) < SD_API_MAX_USER ? strlen(user) : SD_API_MAX_USER;
+    memcpy(r->user, user, sd_utf8_valid_prefix(user, kept));
     size_t n = r->cache_salt ? strlen(r->cache_salt) : 1;
     if (n == 0 || n > SD_API_MAX_SALT) {
         sd_api_fail(e, 400, "cache_salt",
