@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What recipes/operate hands to others, as far as it can be held to without a cluster: the systemd unit, the Dockerfile and the Kubernetes manifests name options that there are, ports,
+"""What recipes/operate hands to others, as far as it can be held to without a cluster: the systemd units, the Dockerfile and the Kubernetes manifests name options that there are, ports,
 paths and times that fit together, and libraries that the program needs.
 
     tests/e2e/deploy.py build/release/specdec
@@ -47,16 +47,17 @@ def systemd():
     check("systemd waits longer than --drain", stop > default("--drain") + 1, stop)
     verify = shutil.which("systemd-analyze")
     if not verify:
-        skip("systemd takes the unit", "systemd-analyze is not here")
+        skip("systemd takes the units", "systemd-analyze is not here")
         return
     with tempfile.TemporaryDirectory() as folder:
-        unit_file = os.path.join(folder, "specdec.service")
-        with open(unit_file, "w") as f:
-            f.write(unit.replace("/usr/local/bin/specdec", PROGRAM.binary))
-        done = subprocess.run([verify, "verify", "--man=no", unit_file], capture_output=True, text=True, timeout=60)
+        for name in ("specdec.service", "specdec.socket"):
+            with open(os.path.join(folder, name), "w") as f:
+                f.write(read(name).replace("/usr/local/bin/specdec", PROGRAM.binary))
+        files = [os.path.join(folder, n) for n in sorted(os.listdir(folder))]
+        done = subprocess.run([verify, "verify", "--man=no", *files], capture_output=True, text=True, timeout=60)
         said = [line for line in done.stderr.splitlines() if folder in line or "specdec" in line]
-        check("systemd takes the unit", done.returncode == 0 and not said, done.stderr)
-        done = subprocess.run([verify, "security", "--offline=yes", "--threshold=30", unit_file], capture_output=True, text=True, timeout=60)
+        check("systemd takes the units", done.returncode == 0 and not said, done.stderr)
+        done = subprocess.run([verify, "security", "--offline=yes", "--threshold=30", files[0]], capture_output=True, text=True, timeout=60)
         check("and finds little open", done.returncode == 0, done.stdout[-400:] + done.stderr)
 
 
@@ -90,9 +91,9 @@ def image():
         paths = re.findall(r"^\s*(\S+) => (\S+)", subprocess.run(["ldd", PROGRAM.binary], capture_output=True, text=True).stdout, re.M)
         packages = {package_of(path) for name, path in paths if name in needed} - {"libc6", "libgcc-s1"}
         named = set(re.search(r"install -y --no-install-recommends ([^&]+)&&", " ".join(runs)).group(1).split())
-        check("it has the libraries that the program needs", packages <= named, packages - named)
+        check("it has the libraries that the program needs, and no others", packages == named, packages ^ named)
     else:
-        skip("it has the libraries that the program needs", "dpkg is not here")
+        skip("it has the libraries that the program needs, and no others", "dpkg is not here")
     return json.loads(next(rest for word, rest in steps if word == "HEALTHCHECK").split("CMD", 1)[1])
 
 

@@ -43,7 +43,10 @@ class Machine:
     """What a command sees of a machine."""
 
     def __init__(self, folder):
-        self.folder, self.process = folder, None
+        self.folder, self.main, self.said = folder, None, ""
+        self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notify.bind(os.path.join(folder, "notify"))
+        self.notify.settimeout(60 * SLOW)
         with socket.create_server(("127.0.0.1", 0)) as s:
             self.port = s.getsockname()[1]
         for f in FOLDERS:
@@ -77,46 +80,56 @@ class Machine:
     def unit(self, key):
         return self.here(re.search(r"^%s=(.*)$" % key, open(self.at("etc/systemd/system/specdec.service")).read(), re.M).group(1))
 
-    def systemctl(self, words):
-        if words[0] in ("enable", "restart"):
-            if self.process:
-                self.process.send_signal(signal.SIGTERM)
-                check("systemctl restart: the old one ends with 0", self.process.wait(60 * SLOW) == 0)
-            self.process = subprocess.Popen(self.unit("ExecStart").split(), env=self.environment(), cwd=self.folder, stderr=open(self.at("root/log"), "a"))
-            return self.wait_ready()
-        if words[0] == "reload":
-            return subprocess.run(["bash", "-c", self.unit("ExecReload")], env=dict(os.environ, MAINPID=str(self.process.pid))).returncode == 0 and self.process.poll() is None
-        raise SystemExit("systemctl %s is unknown here" % words[0])
+    def told(self, word):
+        """Waits until the service says so, as systemd would."""
+        while not (found := re.search(r"^%s=(\d+)$" % word, self.said, re.M)):
+            self.said += self.notify.recv(4096).decode() + "\n"
+        self.said = self.said[found.end():]
+        return int(found.group(1))
 
-    def wait_ready(self):
-        for _ in range(int(600 * SLOW)):
-            if self.process.poll() is not None:
-                return False
-            if subprocess.run(["curl", "-fs", "http://127.0.0.1:%d/readyz" % self.port], capture_output=True).returncode == 0:
+    def wait_gone(self, pid):
+        for _ in range(int(1200 * SLOW)):
+            if not os.path.exists("/proc/%d" % pid) or " Z " in open("/proc/%d/stat" % pid).read():
                 return True
             time.sleep(0.05)
         return False
 
+    def stop(self):
+        if self.main:
+            os.kill(self.main, signal.SIGTERM)
+            check("the service ends when it is told to", self.wait_gone(self.main))
+        self.main = None
+
+    def systemctl(self, words):
+        self.said = ""
+        if words[0] in ("enable", "restart"):
+            self.stop()
+            environment = dict(self.environment(), NOTIFY_SOCKET=self.at("notify"))
+            self.main = subprocess.Popen(self.unit("ExecStart").split(), env=environment, cwd=self.folder, stderr=open(self.at("root/log"), "a")).pid
+            return self.told("READY") == 1
+        if words[0] == "reload":
+            subprocess.run(["bash", "-c", self.unit("ExecReload")], env=dict(os.environ, MAINPID=str(self.main)), check=True)
+            return self.told("RELOADING") == 1 and self.told("READY") == 1
+        if words[:3] == ["kill", "-s", "USR2"]:
+            os.kill(self.main, signal.SIGUSR2)
+            old, self.main = self.main, self.told("MAINPID")
+            return self.wait_gone(old) and self.main != old
+        raise SystemExit("systemctl %s is unknown here" % words[0])
+
     def run(self, command):
         if command.startswith("systemctl "):
-            return self.systemctl(command.split()[1:]), open(self.at("root/log")).read()[-1500:]
+            try:
+                return self.systemctl(command.split()[1:]), open(self.at("root/log")).read()[-1500:]
+            except TimeoutError:
+                return False, self.said + open(self.at("root/log")).read()[-1500:]
         done = subprocess.run(["bash", "-o", "pipefail", "-c", self.here(command)], cwd=self.cwd, env=self.environment(), capture_output=True, text=True, timeout=120 * SLOW)
         return done.returncode == 0, done.stdout + done.stderr
-
-    def close(self):
-        if self.process and self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait()
-
 
 def keys_work(m):
     def status(name):
         key = open(m.at("root/%s.key" % name)).read().strip()
         return subprocess.run(["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Authorization: Bearer " + key, "http://127.0.0.1:%d/v1/models" % m.port], capture_output=True,
                               text=True).stdout
-    end = time.monotonic() + 20 * SLOW
-    while status("bob") != "200" and time.monotonic() < end:  # a reload is asked for, not waited for
-        time.sleep(0.05)
     check("the key that came with the reload opens", (status("alice"), status("bob")) == ("200", "200"))
     log = [json.loads(line) for line in open(m.at("var/log/specdec/access.log"))]
     check("the access log has the requests", any(line["path"] == "/v1/models" and line["status"] == 200 for line in log), log)
@@ -135,7 +148,7 @@ def main():
             for command, why in todo:
                 if why:
                     continue
-                missing = next((w for w in ("promtool", "kubectl", "curl") if re.search(r"(^|\| )%s " % w, command) and not (tools.find(w) if w == "promtool" else shutil.which(w))), None)
+                missing = next((w for w in ("promtool", "kubectl", "curl", "openssl") if re.search(r"(^|\| )%s " % w, command) and not (tools.find(w) if w == "promtool" else shutil.which(w))), None)
                 if missing:
                     skip(command, missing + " is not here")
                     continue
@@ -149,7 +162,7 @@ def main():
                 if command == "systemctl reload specdec":
                     keys_work(m)
         finally:
-            m.close()
+            m.stop()
     tap.finish()
 
 
