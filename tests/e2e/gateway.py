@@ -161,9 +161,9 @@ def ending(n, servers, home):
     time.sleep(0.3 * SLOW)
     gone.process.send_signal(signal.SIGTERM)
     status = gone.process.wait(60 * SLOW)
-    where = {s: who(n.ask(session=s)) for s in home}
     over.set()
-    worker.join()
+    worker.join()  # one request at a time: two would fill the server that stays
+    where = {s: who(n.ask(session=s)) for s in home}
     check("a server that ends loses no request", status == 0 and not failed, failed[:3])
     check("its sessions move, the others stay", set(where.values()) == {"b"}, where)
 
