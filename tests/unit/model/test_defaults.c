@@ -24,7 +24,7 @@ static void tear_down(void) {
 }
 TestSuite(defaults, .init = set_up, .fini = tear_down, .timeout = 120);
 
-static void write(const char *name, const char *text) {
+static void write_text(const char *name, const char *text) {
     char *path = sd_path_join(dir, name);
     cr_assert_eq(sd_file_write(path, text, strlen(text), NULL), SD_OK);
     free(path);
@@ -54,7 +54,7 @@ Test(defaults, what_was_judged_is_written_and_read_as_it_was) {
     sd_defaults_judged(&d, 1024);
     make("peft");
     char *path = sd_path_join(dir, "peft"), *file = sd_path_join(dir, "adapter.gguf");
-    write("adapter.gguf", "x");
+    write_text("adapter.gguf", "x");
     for (int i = 0; i < 2; i++) { // inside a folder, beside a file
         const char *at = i ? file : path;
         cr_assert_eq(sd_defaults_write_beside(&d, at, &err), SD_OK, "%s", err.message);
@@ -82,23 +82,23 @@ Test(defaults, of_an_adapter_come_from_the_first_file_that_says_them) {
     sd_defaults d;
     sd_error err = {0};
     make("run/adapter");
-    write("run/adapter/adapter_config.json", "{}");
+    write_text("run/adapter/adapter_config.json", "{}");
     cr_assert_eq(of_adapter(&d, "run", &err), SD_OK, "%s", err.message);
     cr_assert(!sd_defaults_any(&d));
-    write("run/adapter/generation_config.json",
+    write_text("run/adapter/generation_config.json",
           "{\"temperature\": 0.7, \"top_k\": 20, \"max_new_tokens\": 99, \"do_sample\": true}");
     cr_assert_eq(of_adapter(&d, "run", &err), SD_OK, "%s", err.message);
     cr_assert(is(&d, SD_DEFAULT_TEMPERATURE, 0.7, SD_FROM_ADAPTER) &&
               is(&d, SD_DEFAULT_TOP_K, 20, SD_FROM_ADAPTER) &&
               is(&d, SD_DEFAULT_MAX_TOKENS, 99, SD_FROM_ADAPTER) &&
               is(&d, SD_DEFAULT_TOP_P, 0, SD_FROM_NOTHING));
-    write("run/adapter/specdec.json", "{" SERVE("\"s\"", "1", "\"temperature\": 0.5") "}");
+    write_text("run/adapter/specdec.json", "{" SERVE("\"s\"", "1", "\"temperature\": 0.5") "}");
     cr_assert_eq(of_adapter(&d, "run", &err), SD_OK, "%s", err.message);
     cr_assert(is(&d, SD_DEFAULT_TEMPERATURE, 0.5, SD_FROM_RUN) &&
               is(&d, SD_DEFAULT_TOP_K, 20, SD_FROM_ADAPTER));
     cr_assert_str_eq(d.system, "s");
     sd_defaults_free(&d);
-    write("run/manifest.json", "{" SERVE("\"m\"", "1", "\"temperature\": 0") "}");
+    write_text("run/manifest.json", "{" SERVE("\"m\"", "1", "\"temperature\": 0") "}");
     cr_assert_eq(of_adapter(&d, "run", &err), SD_OK, "%s", err.message);
     cr_assert(is(&d, SD_DEFAULT_TEMPERATURE, 0, SD_FROM_RUN) &&
               is(&d, SD_DEFAULT_TOP_K, 20, SD_FROM_ADAPTER));
@@ -107,7 +107,7 @@ Test(defaults, of_an_adapter_come_from_the_first_file_that_says_them) {
     cr_assert_eq(of_adapter(&d, "run/adapter", &err), SD_OK, "%s", err.message); // carried away
     cr_assert_str_eq(d.system, "s");
     sd_defaults_free(&d);
-    write("run/manifest.json", "{\"specdec_run\": 1}"); // of a version that wrote no such part
+    write_text("run/manifest.json", "{\"specdec_run\": 1}"); // of a version that wrote no such part
     cr_assert_eq(of_adapter(&d, "run", &err), SD_OK, "%s", err.message);
     cr_assert_str_eq(d.system, "s");
     sd_defaults_free(&d);
@@ -138,11 +138,11 @@ Test(defaults, a_damaged_file_of_a_run_is_refused_by_name_and_value) {
         {"{\"serve\"", "is not JSON"},
     };
     make("peft");
-    write("peft/adapter_config.json", "{}");
+    write_text("peft/adapter_config.json", "{}");
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         sd_defaults d;
         sd_error err = {0};
-        write("peft/specdec.json", bad[i].text);
+        write_text("peft/specdec.json", bad[i].text);
         cr_assert_eq(of_adapter(&d, "peft", &err), SD_EFORMAT, "%s: %s", bad[i].text, err.message);
         cr_assert(strstr(err.message, "peft/specdec.json: ") && strstr(err.message, bad[i].says),
                   "%s: %s", bad[i].says, err.message);
@@ -154,13 +154,13 @@ Test(defaults, a_system_text_has_a_largest_size) {
     sd_defaults d;
     sd_error err = {0};
     make("peft");
-    write("peft/adapter_config.json", "{}");
+    write_text("peft/adapter_config.json", "{}");
     for (int over = 0; over < 2; over++) {
         size_t n = (size_t)SD_MAX_SYSTEM_TEXT + (size_t)over;
         char *long_text = sd_alloc(n + 1, 1), *page;
         memset(long_text, 'x', n);
         page = sd_sprintf("{\"serve\": {\"system\": \"%s\"}}", long_text);
-        write("peft/specdec.json", page);
+        write_text("peft/specdec.json", page);
         sd_status st = of_adapter(&d, "peft", &err);
         cr_assert_eq(st, over ? SD_ELIMIT : SD_OK, "%s", err.message);
         if (over) cr_assert(strstr(err.message, "65537 bytes"), "%s", err.message);
@@ -170,7 +170,7 @@ Test(defaults, a_system_text_has_a_largest_size) {
     }
     char *huge = sd_alloc((2 << 20) + 1, 1); // a file that is no manifest is not even parsed
     memset(huge, ' ', 2 << 20);
-    write("peft/specdec.json", huge);
+    write_text("peft/specdec.json", huge);
     cr_assert_eq(of_adapter(&d, "peft", &err), SD_ELIMIT, "%s", err.message);
     free(huge);
 }
@@ -179,7 +179,7 @@ Test(defaults, a_system_text_has_a_largest_size) {
 Test(defaults, of_a_foreign_config_are_taken_where_they_can_be) {
     sd_defaults d = {0};
     make("peft");
-    write("peft/generation_config.json",
+    write_text("peft/generation_config.json",
           "{\"temperature\": \"hot\", \"top_p\": 7, \"top_k\": -1, \"min_p\": null, "
           "\"max_new_tokens\": 300.0, \"eos_token_id\": [1]}");
     char *folder = sd_path_join(dir, "peft");
@@ -190,11 +190,11 @@ Test(defaults, of_a_foreign_config_are_taken_where_they_can_be) {
               is(&d, SD_DEFAULT_MIN_P, 0, SD_FROM_NOTHING) &&
               is(&d, SD_DEFAULT_MAX_TOKENS, 300, SD_FROM_MODEL));
     d = (sd_defaults){0};
-    write("peft/generation_config.json", "{\"do_sample\": false, \"temperature\": 0.9}");
+    write_text("peft/generation_config.json", "{\"do_sample\": false, \"temperature\": 0.9}");
     cr_assert_eq(sd_defaults_add_config(&d, folder, SD_FROM_MODEL, NULL), SD_OK);
     cr_assert(is(&d, SD_DEFAULT_TEMPERATURE, 0, SD_FROM_MODEL));
     d = (sd_defaults){0};
-    write("peft/generation_config.json", "{ no json");
+    write_text("peft/generation_config.json", "{ no json");
     cr_assert_eq(sd_defaults_add_config(&d, folder, SD_FROM_MODEL, NULL), SD_OK);
     cr_assert(!sd_defaults_any(&d));
     free(folder);
@@ -208,13 +208,13 @@ Test(defaults, of_a_model_stand_in_its_folder_or_in_its_keys) {
     char *folder = sd_path_join(dir, "model");
     make("model");
     cr_assert_eq(sd_tiny_write_folder(folder, &t, &err), SD_OK, "%s", err.message);
-    write("model/generation_config.json", "{\"temperature\": 0.6, \"top_p\": 0.9}");
+    write_text("model/generation_config.json", "{\"temperature\": 0.6, \"top_p\": 0.9}");
     cr_assert_eq(sd_model_open(&m, folder, &err), SD_OK, "%s", err.message);
     cr_assert_eq(sd_defaults_of_model(&d, m, &err), SD_OK, "%s", err.message);
     cr_assert(is(&d, SD_DEFAULT_TEMPERATURE, 0.6, SD_FROM_MODEL) &&
               is(&d, SD_DEFAULT_TOP_P, 0.9, SD_FROM_MODEL));
     // A merged export is a tuned model: what its run wrote goes before the config that was copied.
-    write("model/specdec.json", "{" SERVE("\"s\"", "1", "\"temperature\": 0") "}");
+    write_text("model/specdec.json", "{" SERVE("\"s\"", "1", "\"temperature\": 0") "}");
     d = (sd_defaults){0};
     cr_assert_eq(sd_defaults_of_model(&d, m, &err), SD_OK, "%s", err.message);
     cr_assert(is(&d, SD_DEFAULT_TEMPERATURE, 0, SD_FROM_RUN) &&
