@@ -85,8 +85,9 @@ Test(defaults, of_an_adapter_come_from_the_first_file_that_says_them) {
     write_text("run/adapter/adapter_config.json", "{}");
     cr_assert_eq(of_adapter(&d, "run", &err), SD_OK, "%s", err.message);
     cr_assert(!sd_defaults_any(&d));
-    write_text("run/adapter/generation_config.json",
-          "{\"temperature\": 0.7, \"top_k\": 20, \"max_new_tokens\": 99, \"do_sample\": true}");
+    write_text(
+        "run/adapter/generation_config.json",
+        "{\"temperature\": 0.7, \"top_k\": 20, \"max_new_tokens\": 99, \"do_sample\": true}");
     cr_assert_eq(of_adapter(&d, "run", &err), SD_OK, "%s", err.message);
     cr_assert(is(&d, SD_DEFAULT_TEMPERATURE, 0.7, SD_FROM_ADAPTER) &&
               is(&d, SD_DEFAULT_TOP_K, 20, SD_FROM_ADAPTER) &&
@@ -180,8 +181,8 @@ Test(defaults, of_a_foreign_config_are_taken_where_they_can_be) {
     sd_defaults d = {0};
     make("peft");
     write_text("peft/generation_config.json",
-          "{\"temperature\": \"hot\", \"top_p\": 7, \"top_k\": -1, \"min_p\": null, "
-          "\"max_new_tokens\": 300.0, \"eos_token_id\": [1]}");
+               "{\"temperature\": \"hot\", \"top_p\": 7, \"top_k\": -1, \"min_p\": null, "
+               "\"max_new_tokens\": 300.0, \"eos_token_id\": [1]}");
     char *folder = sd_path_join(dir, "peft");
     cr_assert_eq(sd_defaults_add_config(&d, folder, SD_FROM_MODEL, NULL), SD_OK);
     cr_assert(is(&d, SD_DEFAULT_TEMPERATURE, 0, SD_FROM_NOTHING) &&
