@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -217,6 +218,12 @@ sd_status sd_remove_tree(const char *path, sd_error *err) {
 
 // ---- who may read
 
+static atomic_uint taken;
+
+unsigned sd_private_bits(void) {
+    return atomic_load(&taken);
+}
+
 /// The bits that a copy of it may not have: others', and the group's too unless it is our own and may
 /// read.
 static mode_t bits_to_take(const struct stat *sb) {
@@ -240,6 +247,7 @@ sd_status sd_keep_private(const char *path, sd_error *err) {
         free(file);
     }
     if (take) umask(umask(0077) | take);
+    atomic_fetch_or(&taken, (unsigned)take);
 out:
     sd_names_free(&in);
     return st;

@@ -46,3 +46,5 @@ sd_status sd_remove_tree(const char *path, sd_error *err); // rm -rf, does not f
 /// and may read that: the umask takes it away. Called with each source of something that is copied or
 /// learnt from.
 sd_status sd_keep_private(const char *path, sd_error *err);
+/// The bits of a mode that sd_keep_private has taken so far: 0, others' or also the group's.
+unsigned sd_private_bits(void);

@@ -143,7 +143,7 @@ sd_status sd_data_prepare(int argc, char **argv, sd_error *err) {
     for (int i = 0; i < files.n; i++)
         source[i] = (sd_data_source){files.item[i], (sd_data_format)a.format};
     for (int i = 0; i < files.n; i++) SD_TRY(sd_keep_private(files.item[i], err));
-    SD_TRY(sd_check_writable(a.out, err));
+    SD_TRY(sd_check_writable_whole(a.out, err));
     SD_TRY(sd_model_open(&m, a.model, err));
     if (a.chat_template) {
         sd_template *t;

@@ -1,5 +1,6 @@
 // specdec key new ID [--admin]: a random key, and its line for the server's file of keys. The key is
 // shown this once: the line has its hash alone.
+#include "base/files/path.h"
 #include "base/json.h"
 #include "cli/common.h"
 #include "cli/verbs.h"
@@ -48,7 +49,13 @@ out:
 static sd_status append(const char *path, const char *line, sd_error *err) {
     sd_status st = SD_OK;
     char text[SD_KEY_LINE + 2], last = '\n';
-    int fd = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+    sd_path_kind kind;
+    int fd = -1;
+    SD_TRY(sd_path_look(&kind, path, err));
+    SD_CHECK((kind == SD_PATH_NONE || kind == SD_PATH_FILE) && strcmp(path, "-") != 0, err,
+             SD_EINVAL, "%s: is no regular file, which a file of keys is; give the path of one",
+             path);
+    fd = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
     SD_CHECK(fd >= 0, err, SD_EINVAL, "%s: %s; give a file that can be written", path,
              strerror(errno));
     off_t end = lseek(fd, 0, SEEK_END);

@@ -188,7 +188,7 @@ sd_status sd_dataset_write(const char *out, const sd_token_store *g, const sd_pr
     SD_TRY(lay_out(&l, g, o, err));
     r->rows = l.rows;
     r->efficiency = (double)r->tokens / ((double)l.rows * o->sequence_len);
-    SD_TRY(sd_replace_open(&file, out, err));
+    SD_TRY(sd_replace_open_whole(&file, out, err));
     SD_TRY(sd_store_create(&s, file.tmp, out, l.rows, o->sequence_len, err));
     SD_TRY(write_rows(s, &l, g, o->sequence_len, err));
     SD_TRY(write_docs(s, &l, g, err));

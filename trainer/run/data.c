@@ -91,7 +91,7 @@ static sd_status open_or_prepare(sd_dataset **out, const inputs *in, const char 
              "damaged; remove it to have it made again, or give another path",
              path);
     if (in->folder->scratch) {
-        if (in->recipe->data.prepared) SD_TRY(sd_check_writable(path, err));
+        if (in->recipe->data.prepared) SD_TRY(sd_check_writable_whole(path, err));
         made = sd_path_join(in->folder->scratch, what);
         SD_CHECK_ALLOC(made, err);
         path = made;

@@ -296,7 +296,7 @@ sd_status sd_weight_file_write(const char *path, uint32_t mode, json_t *body, js
     size_t data_at = label_at + round_up(label_len + sources * ROOM_A_SOURCE, SD_WEIGHT_FILE_PAGE);
     size_t all = data_at;
     for (int i = 0; i < parts; i++) all += round_up(part[i].bytes, SD_WEIGHT_FILE_ALIGN);
-    SD_TRY(sd_replace_open_mode(&r, path, mode & 0644, err));
+    SD_TRY(sd_replace_open_own(&r, path, mode & 0644, err));
     // The whole room first: a full disk is known before a gigabyte is written.
     int full = posix_fallocate(fileno(r.f), 0, (off_t)all);
     SD_CHECK(full == 0 || full == EOPNOTSUPP || full == EINVAL, err, SD_EIO,
