@@ -262,6 +262,31 @@ chmod 600 data.jsonl
 "$binary" data prepare data.jsonl -m tiny.gguf -o private.h5 --sequence-len 128 --threads 1 >out 2>&1 && [ "$(stat -c %a private.h5 private.h5.manifest.json | tr '\n' ' ')" = "600 600 " ]
 check "what is prepared from a private source is private" $? "$(cat out; stat -c '%a %n' private.h5*)"
 chmod 644 data.jsonl
+
+# ---- devices, pipes and links where files are written: nodes of this folder, so that nothing in /dev is at stake
+
+waits_not "a prepared file is refused where a pipe stands" 'pipe.jsonl: is a pipe or a device' "$binary" data prepare data.jsonl -m tiny.gguf -o pipe.jsonl
+waits_not "a key too" 'pipe.jsonl: is no regular file' "$binary" key new id -o pipe.jsonl
+waits_not "an export too" 'pipe.jsonl: exists already' "$binary" export piped --to gguf-lora -o pipe.jsonl
+waits_not "a recipe too" 'pipe.jsonl: exists already' "$binary" train --init data.jsonl -m tiny.gguf -o pipe.jsonl
+waits_not "standard output's sign is no file" '-: standard output is not taken' "$binary" logits -m tiny.gguf --tokens 1 -o -
+[ -p pipe.jsonl ] && [ ! -e ./- ]
+check "and the pipe is there still" $?
+"$binary" logits -m tiny.gguf --tokens 1,2 -o plain.npy >out 2>err && ln -s made.npy link.npy && "$binary" logits -m tiny.gguf --tokens 1,2 -o link.npy >out 2>err &&
+  [ -L link.npy ] && cmp -s made.npy plain.npy && "$binary" logits -m tiny.gguf --tokens 1,2 -o /dev/stdout 2>err | cmp -s - plain.npy
+check "logits go behind a link, which stays, and into a pipe" $? "$(cat err)"
+if mknod null c 1 3 && mknod full c 1 7 && : 2>/dev/null >null; then
+  "$binary" logits -m tiny.gguf --tokens 1,2 -o null >out 2>err
+  check "logits go into a device" $? "$(cat err)"
+  refuses "a full device is an error" 1 'full: .*the disk.*full' "$binary" logits -m tiny.gguf --tokens 1,2 -o full
+  refuses "of a short page too" 1 'full: .*the disk.*full' "$binary" cost --requests-day 9 --in 9 --out 9 --prefill-tok-s 9 --decode-tok-s 9 --gpu-hour 1 --html full
+  refuses "a prepared file is refused there" 2 'null: is a pipe or a device' "$binary" data prepare data.jsonl -m tiny.gguf -o null
+  [ -c null ] && [ -c full ]
+  check "and the devices are there still" $?
+else
+  echo "ok - outputs into devices # SKIP they cannot be made here"
+fi
+
 # ---- traces of speculation
 
 printf '{"task":"t","max_tokens":12,"prompt":"abcabcabcabc"}\n{"task":"t","max_tokens":12,"prompt":"record record record"}\n' >prompts.jsonl
