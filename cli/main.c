@@ -162,6 +162,27 @@ static int unknown_verb(const char *name) {
     return 2;
 }
 
+// A verb's parts stand in its row: "data prepare|inspect|stats ...".
+static bool has_part(const sd_verb *v, const char *word) {
+    const char *at = strchr(v->args, ' ') + 1;
+    const size_t n = strlen(word);
+    while (*at >= 'a' && *at <= 'z') {
+        size_t len = strcspn(at, "| ");
+        if (len == n && strncmp(at, word, n) == 0) return true;
+        if (at[len] != '|') return false;
+        at += len + 1;
+    }
+    return false;
+}
+
+// help VERB [PART]: the first word that is neither; an unknown verb is said elsewhere.
+static const char *no_part(int n, char **word) {
+    const sd_verb *v = find(word[0]);
+    if (!v || n < 2) return NULL;
+    if (!has_part(v, word[1])) return word[1];
+    return n > 2 ? word[2] : NULL;
+}
+
 int main(int argc, char **argv) {
     static char help[] = "--help";
     sd_error err = {0};
@@ -176,6 +197,12 @@ int main(int argc, char **argv) {
         return 2;
     }
     if (strcmp(argv[1], "help") == 0 && argc > 2) { // help VERB ...: VERB ... --help
+        const char *extra = no_part(argc - 2, argv + 2);
+        if (extra) {
+            fprintf(stderr, "specdec: help: '%.80s' is no part of %s; give help VERB [PART]\n",
+                    extra, argv[2]);
+            return 2;
+        }
         for (int i = 1; i + 1 < argc; i++) argv[i] = argv[i + 1];
         argv[argc - 1] = help;
     }

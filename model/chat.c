@@ -178,7 +178,7 @@ sd_status sd_chat_template_read(sd_template **out, const char *path, sd_error *e
     size_t len;
     sd_template *t = NULL;
     *out = NULL;
-    SD_TRY(sd_stream_read(&text, &len, path, MAX_BYTES, err));
+    SD_TRY(sd_file_read(&text, &len, path, MAX_BYTES, err));
     SD_CHECK(len > 0, err, SD_EFORMAT, "%s: is empty; give a chat template in Jinja", path);
     st = sd_template_open(&t, text, len, err);
     if (st != SD_OK) {

@@ -117,7 +117,8 @@ sd_status sd_serve_args_read(sd_serve_args *a, int argc, char **argv, sd_error *
     memset(had, false, sizeof had);
     sd_options_defaults(sd_serve_rows, a);
     if (path) {
-        SD_TRY(sd_stream_read(&text, &len, path, SD_YAML_MAX_BYTES, err));
+        SD_TRY(sd_file_read(&text, &len, path, SD_YAML_MAX_BYTES,
+                            err)); // read anew while serving: no pipe is waited for
         SD_TRY(sd_serve_config_parse(a, had, path, text, len, err));
     }
     SD_TRY(sd_options_parse_over(&rest, sd_serve_rows, a, had, argc, argv, err));

@@ -37,8 +37,8 @@ static void print_kv(const sd_serve_plan *p) {
 
 static void print_plan(const sd_serve_plan *p, const char *model) {
     const sd_engine_memory_plan *e = &p->engine;
-    printf("%s: context %d tokens, %d slots, queue %d, %d threads\n\n", model, e->ctx, e->slots,
-           e->queue, e->threads);
+    printf("%s: context %d tokens, %d slots and %d in reserve, queue %d, %d threads\n\n", model,
+           e->ctx, e->slots, e->reserve, e->queue, e->threads);
     for (int i = 0; i < p->n; i++) {
         if (i > 0 && p->row[i].grows && !p->row[i - 1].grows) {
             print_row("taken when the server opens", p->start);
@@ -65,11 +65,11 @@ static sd_status print_plan_json(const sd_serve_plan *p, sd_error *err) {
                                         "layers", e->kv.of[i].layers, "pages", e->kv.of[i].pages,
                                         "tokens", (json_int_t)e->kv.of[i].pages * SD_KV_PAGE));
     json_t *j = json_pack(
-        "{s:i, s:i, s:i, s:i, s:o, s:o, s:I, s:I, s:I, s:I, s:s, s:I, s:i, s:o}", "ctx", e->ctx,
-        "slots", e->slots, "queue", e->queue, "threads", e->threads, "memory_bytes", parts,
-        "at_most_bytes", growing, "start_bytes", (json_int_t)p->start, "total_bytes",
-        (json_int_t)p->most, "available_bytes", (json_int_t)p->available, "mapped_bytes",
-        (json_int_t)p->mapped, "kv", sd_kv_name(e->kv_type), "kv_tokens",
+        "{s:i, s:i, s:i, s:i, s:i, s:o, s:o, s:I, s:I, s:I, s:I, s:s, s:I, s:i, s:o}", "ctx",
+        e->ctx, "slots", e->slots, "reserve", e->reserve, "queue", e->queue, "threads", e->threads,
+        "memory_bytes", parts, "at_most_bytes", growing, "start_bytes", (json_int_t)p->start,
+        "total_bytes", (json_int_t)p->most, "available_bytes", (json_int_t)p->available,
+        "mapped_bytes", (json_int_t)p->mapped, "kv", sd_kv_name(e->kv_type), "kv_tokens",
         (json_int_t)e->kv.positions, "longest_request", e->kv.longest, "kv_windows", windows);
     if (!j) return sd_fail(err, SD_ENOMEM, "out of memory");
     sd_status st = sd_json_print(stdout, j, JSON_COMPACT, err);

@@ -68,7 +68,8 @@ static void warn_of_changes(const sd_serve_args *was, const sd_serve_args *is) {
         for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
             reloads |= strcmp(o->name, taken[i]) == 0;
         if (!reloads && !sd_option_equal(o, was, is))
-            sd_log(SD_LOG_WARN, "--%s has changed: the next start takes it", o->name);
+            sd_log(SD_LOG_WARN, "--%s has changed: the next start takes it, and checks it then",
+                   o->name);
     }
 }
 

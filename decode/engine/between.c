@@ -104,13 +104,18 @@ static sd_status wake(sd_engine *e, sd_error *err) {
     e->stats.wake_s += e->stats.last_wake_s;
     sd_log(SD_LOG_INFO, "awake again after %.0f ms", e->stats.last_wake_s * 1e3);
 out:
+    e->stats.wake_failed = st != SD_OK;
+    pthread_mutex_lock(&e->lock); // known before the requests that fail by it end
+    e->published.wake_failed = e->stats.wake_failed;
+    pthread_mutex_unlock(&e->lock);
+    if (st != SD_OK)
+        sd_log(SD_LOG_ERROR, "not awake: %s; the next request or POST /wake_up tries again",
+               err->message);
     return st;
 }
 
 bool sd_engine_be_awake(sd_engine *e, sd_error *err) {
-    if (!e->stats.asleep || wake(e, err) == SD_OK) return true;
-    sd_log(SD_LOG_ERROR, "%s; requests fail until then", err->message);
-    return false;
+    return !e->stats.asleep || wake(e, err) == SD_OK;
 }
 
 void sd_engine_rest(sd_engine *e, bool has_work) {

@@ -311,7 +311,7 @@ typedef struct {
     sd_engine_memory memory; // of parts that grow the most that they may become
     sd_kv_type kv_type;
     sd_kv_plan kv, draft_kv;
-    int ctx, slots, queue, threads; // slots: with the reserve
+    int ctx, slots, reserve, queue, threads; // slots: without the reserve
 } sd_engine_memory_plan;
 /// From sizes alone: no weight is read, and nothing that o names is opened. Errors as
 /// sd_engine_open's.
@@ -327,7 +327,7 @@ size_t sd_engine_request_bytes(const sd_model *m, int n_prompt, int n_stop_token
 typedef struct {
     const char *device; // its word: "cpu", "cuda"
     int running, waiting;
-    int slots, queue; // as opened
+    int slots, queue; // as opened, without the reserve
     int ctx;
     size_t kv_bytes;           // the pool
     size_t draft_kv_bytes;     // of a draft model
@@ -339,7 +339,8 @@ typedef struct {
     bool asleep;
     int64_t sleeps, wake_ups;   // so far
     double wake_s, last_wake_s; // of all wake-ups, and of the last
-    bool model_lost; // a step failed because the model's file is not what was loaded any more
+    bool model_lost;  // a step failed because the model's file is not what was loaded any more
+    bool wake_failed; // the last waking did, for that reason or another; one that succeeds ends it
     double busy_s;
     double slot_s;       // each step's time, once for each request in it
     double constraint_s; // of that, making and finding the masks of rows

@@ -105,7 +105,8 @@ sd_status sd_engine_plan_memory(sd_engine_memory_plan *out, sd_model *m, const s
     SD_CHECK_ALLOC(e, err);
     e->model = m;
     SD_TRY(sd_engine_configure(e, o, m, err));
-    out->ctx = e->ctx, out->slots = e->n_slots, out->queue = e->o.queue;
+    out->ctx = e->ctx, out->slots = e->o.slots, out->reserve = e->o.reserve,
+    out->queue = e->o.queue;
     out->threads = sd_pool_count(e->o.threads);
     const sd_context_options options = {.max_rows = e->max_rows,
                                         .compute = e->o.compute,

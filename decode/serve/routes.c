@@ -17,12 +17,20 @@ static void send_text(sd_conn *c, int status, const char *text) {
 static void get_health(sd_conn *c) {
     sd_api_error e;
     sd_server *s = sd_conn_owner(c);
+    sd_engine_stats stats;
     switch (s->phase) {
     case SD_PHASE_READY:
     case SD_PHASE_LEAVING:
-        if (sd_server_stats(s).model_lost) {
+        stats = sd_server_stats(s);
+        if (stats.model_lost) {
             sd_api_fail(&e, 503, NULL,
                         "the model's file is not what was loaded any more; start the server again");
+            break;
+        }
+        if (stats.wake_failed) {
+            sd_api_fail(&e, 503, NULL,
+                        "the model does not wake: its file has changed, or memory is short; put "
+                        "that right and POST /wake_up, or start the server again");
             break;
         }
         sd_conn_json(c, 200, json_pack("{s:s}", "status", "ok"));

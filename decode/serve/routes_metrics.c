@@ -51,7 +51,8 @@ void sd_get_metrics(sd_conn *c) {
     const sd_listener *l = &s->listener;
     int64_t log_lost = l->access_log ? sd_access_log_lost(l->access_log) : 0;
     sd_metrics_page p = {.counted = &s->metrics,
-                         .ready = s->phase == SD_PHASE_READY && !stats.model_lost,
+                         .ready =
+                             s->phase == SD_PHASE_READY && !stats.model_lost && !stats.wake_failed,
                          .engine = n ? &stats : NULL,
                          .model = row,
                          .n_models = n,

@@ -158,6 +158,21 @@ static const sd_handlers handlers = {.on_head = sd_route_head,
 
 // ---- options
 
+// NAME=ADAPTER; whether there is that adapter is seen when all are loaded.
+static sd_status check_alias(const char *spec, sd_error *err) {
+    sd_status st = SD_OK;
+    char name[SD_MODEL_NAME + 1] = {0};
+    const char *equals = strchr(spec, '=');
+    const size_t n = equals ? (size_t)(equals - spec) : 0;
+    if (n <= SD_MODEL_NAME) memcpy(name, spec, n);
+    SD_CHECK(sd_model_name_is_good(name), err, SD_EINVAL,
+             "--alias '%.80s': give NAME=ADAPTER, with a name of 1 to %d letters, digits, '.', '_' "
+             "or '-'",
+             spec, SD_MODEL_NAME);
+out:
+    return st;
+}
+
 static sd_status check_options(const sd_serve_options *o, sd_error *err) {
     sd_status st = SD_OK;
     SD_CHECK(o->port >= 0 && o->port <= 65535, err, SD_EINVAL, "--port %d: give 0 to 65535",
@@ -166,6 +181,12 @@ static sd_status check_options(const sd_serve_options *o, sd_error *err) {
              "--drain %g: give 0 to 86400 seconds", o->drain_s);
     SD_CHECK(!o->tls_cert == !o->tls_key, err, SD_EINVAL,
              "--tls-cert and --tls-key go together; give both");
+    for (int i = 0; o->served_names && i < o->served_names->n; i++)
+        SD_CHECK(sd_served_name_is_good(o->served_names->item[i]), err, SD_EINVAL,
+                 "--served-name '%.80s': give 1 to %d letters, digits, '.', '_', '-', '/' or ':'",
+                 o->served_names->item[i], SD_SERVED_NAME);
+    for (int i = 0; o->aliases && i < o->aliases->n; i++)
+        SD_TRY(check_alias(o->aliases->item[i], err));
 out:
     return st;
 }
@@ -252,15 +273,12 @@ static void say_ready(const sd_server *s) {
     sd_buf_free(&adapters);
 }
 
-// --alias NAME=ADAPTER
+// --alias NAME=ADAPTER, whose form is checked
 static sd_status take_alias(sd_server *s, const char *spec, sd_error *err) {
     sd_status st = SD_OK;
     char name[SD_MODEL_NAME + 1] = {0};
-    const char *equals = strchr(spec, '='), *of = equals ? equals + 1 : "";
-    const size_t n = equals ? (size_t)(equals - spec) : 0;
-    SD_CHECK(n >= 1 && n <= SD_MODEL_NAME, err, SD_EINVAL,
-             "--alias %s: give NAME=ADAPTER, with a name of at most %d bytes", spec, SD_MODEL_NAME);
-    memcpy(name, spec, n);
+    const char *equals = strchr(spec, '='), *of = equals + 1;
+    memcpy(name, spec, (size_t)(equals - spec));
     const sd_served_model *m = *of ? sd_served_find(&s->served, of) : NULL;
     SD_CHECK(m, err, SD_EINVAL, "--alias %s: there is no model '%s'; give one with -a", spec, of);
     SD_CHECK(!sd_served_find_alias(&s->served, name), err, SD_EINVAL,

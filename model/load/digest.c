@@ -52,8 +52,14 @@ sd_status sd_model_check(const sd_model *m, sd_error *err) {
         if (now > worst) worst = now;
     }
     sd_status st = SD_OK;
+    if (worst < SD_MAP_CHANGED && o->known) o->hashed = true; // of the state that was opened
     if (worst == SD_MAP_CHANGED && o->hashed)
         st = accept_same_bytes(m, o, err);
+    else if (worst == SD_MAP_CHANGED)
+        st = sd_fail(err, SD_EIO,
+                     "%s: changed since it was opened, and what it was is not known; start again "
+                     "when nothing writes to it",
+                     m->path);
     else if (worst >= SD_MAP_CHANGED)
         st = sd_model_check_sources(m, err);
     pthread_mutex_unlock(&o->lock);

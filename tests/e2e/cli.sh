@@ -319,12 +319,46 @@ check "and no two keys are the same" $? "$(cat out)"
 refuses "an ID that is none" 2 "'a b' is no ID" "$binary" key new "a b"
 refuses "no ID" 2 "give one" "$binary" key new
 refuses "a file of keys that cannot be written" 2 'no/where' "$binary" key new a -o no/where
-refuses "an unknown word for key" 2 "give new ID" "$binary" key old a
+refuses "an unknown word for key" 2 "'old' is not known; give new ID" "$binary" key old a
+refuses "no word for key" 2 "key: what to do is missing; give new ID" "$binary" key
+cp keys.txt keys.before
+refuses "a name that is there already" 2 'keys.txt: the ID bob stands in line 2 already; give another' "$binary" key new bob -o keys.txt
+printf 'short\n' >broken.txt
+cp broken.txt broken.before
+refuses "a file that serve could not read" 2 'broken.txt:1: a key has 5 bytes' "$binary" key new eve -o broken.txt
+for i in $(seq 256); do echo "a-bare-key-$i"; done >full.txt
+cp full.txt full.before
+refuses "a file that is full" 2 'full.txt: more than 256 keys; remove one' "$binary" key new eve -o full.txt
+mkfifo pipe.keys
+timeout 20 "$binary" key new eve -o pipe.keys >out 2>err
+[ $? = 2 ] && grep -q 'pipe.keys: is no regular file' err && [ ! -s out ]
+check "a pipe in the place of the file" $? "$(cat err)"
+refuses "a folder in its place" 2 'tmp: is a folder' "$binary" key new eve -o tmp
+"$binary" key new eve -o keys.txt >/dev/full 2>err
+[ $? = 1 ] && grep -q 'no key was made' err
+check "a key that cannot be shown is none" $? "$(cat err)"
+"$binary" key new eve -o unseen.txt >/dev/full 2>>err
+[ ! -e unseen.txt ]
+check "and leaves no file" $? "$(cat err)"
+cmp -s keys.txt keys.before && cmp -s broken.txt broken.before && cmp -s full.txt full.before
+check "and all of these files are as they were" $? "$(cat err keys.txt)"
+said=$(ulimit -f 0 && "$binary" key new eve -o unwritten.txt 2>&1)
+[ $? = 1 ] && [[ $said == *"unwritten.txt: write"* ]] && [ ! -e unwritten.txt ]
+check "where the line cannot be written no file stays behind" $? "$said"
+for i in $(seq 20); do "$binary" key new "at-once-$i" -o together.txt >/dev/null & done
+wait
+[ "$(wc -l <together.txt)" = 20 ] && "$binary" serve -m tiny.gguf --api-key-file together.txt --plan >/dev/null 2>err
+check "twenty at once make a file of twenty keys" $? "$(cat together.txt err)"
 
 # ---- help, the man page and completion have one table
 
 "$binary" help serve >out 2>err && "$binary" serve --help >again && cmp -s out again && [ ! -s err ]
 check "help VERB is VERB --help" $? "$(cat err)"
+"$binary" help data prepare >out 2>err && grep -q '^usage: specdec data prepare' out && "$binary" help key new >out 2>>err && grep -q '^usage: specdec key new' out
+check "and help of a verb's part" $? "$(cat out err)"
+refuses "help of a part that is none" 2 "'nope' is no part of key" "$binary" help key nope
+refuses "help of more than a verb" 2 "'extra' is no part of serve" "$binary" help serve extra
+refuses "help of more than a part" 2 "'extra' is no part of data" "$binary" help data prepare extra
 shell=$here/../../cli/shell
 "$shell/man.sh" "$binary" >specdec.1 2>err && [ ! -s err ]
 check "the man page is made" $? "$(cat err)"
@@ -356,13 +390,17 @@ fi
 printf 'model: tiny.gguf\nlisten: 127.0.0.1:0\nctx: 256\nslots: 2\nkeys:\n  - a-bare-key\n' >serve.yaml
 "$binary" serve --config serve.yaml --slots 3 --print-config >out 2>err && grep -qx 'slots: 3' out && grep -qx 'ctx: 256' out && grep -qx 'port: 0' out && grep -q '^keys: .*sha256:' out && ! grep -q a-bare-key out
 check "the command line goes before the file" $? "$(cat out err)"
-"$binary" serve --config serve.yaml --plan >out 2>err && grep -q 'context 256 tokens, 3 slots' out
+"$binary" serve --config serve.yaml --plan >out 2>err && grep -q 'context 256 tokens, 2 slots and 1 in reserve, queue' out
 check "a plan of a configuration" $? "$(cat out err)"
 printf 'model: tiny.gguf\nslotz: 2\n' >bad.yaml
 refuses "a key that is none" 2 "bad.yaml:2:1: unknown key 'slotz'; did you mean 'slots'" "$binary" serve --config bad.yaml
 printf 'slots: 2\n' >bad.yaml
 refuses "a configuration without a model" 2 '--model is missing' "$binary" serve --config bad.yaml
 refuses "a configuration that is not there" 2 'no/such.yaml' "$binary" serve --config no/such.yaml
+mkfifo pipe.yaml
+waits_not "a pipe as configuration is refused without waiting" 'pipe.yaml: is not a regular file' "$binary" serve --config pipe.yaml
+waits_not "as keys too" 'pipe.yaml: is not a regular file' "$binary" serve -m tiny.gguf --api-key-file pipe.yaml
+waits_not "and as chat template" 'pipe.yaml: is not a regular file' "$binary" serve -m tiny.gguf --chat-template pipe.yaml
 
 # ---- memory before it is taken
 
@@ -373,11 +411,15 @@ check "a plan reads the file of keys too" $? "$(cat out err)"
 XDG_CACHE_HOME=$dir/cache "$binary" serve -m tiny.gguf --ctx 256 --slots 2 --plan >out 2>err && grep -Eq '^  total at most +[0-9]+\.[0-9] MiB$' out &&
   grep -q 'keys and values as .*: 768 tokens' out && [ -z "$(find cache -type f)" ]
 check "serve --plan prints the memory by part, and loads and keeps nothing" $? "$(cat out err; find cache -type f)"
-"$binary" serve -m tiny.gguf --ctx 256 --slots 2 --plan --json >out 2>err && [ "$(wc -l <out)" = 1 ] && grep -q '"kv_tokens":768' out
+"$binary" serve -m tiny.gguf --ctx 256 --slots 2 --plan --json >out 2>err && [ "$(wc -l <out)" = 1 ] && grep -q '"kv_tokens":768' out && grep -q '"slots":2,"reserve":1,' out
 check "and as one object" $? "$(cat out err)"
 "$binary" serve -m tiny.gguf --slots 1024 --kv-memory 1048576 --plan >out 2>err
 [ $? = 0 ] && grep -Eq 'MiB are available; lower --kv-memory' err && grep -q 'total at most' out
 check "a plan that does not fit says what to lower, and ends with 0" $? "$(cat out err)"
+refuses "an empty name of the base" 2 "--served-name '': give 1 to 256 letters" "$binary" serve -m tiny.gguf --served-name ""
+refuses "one of two lines" 2 'give 1 to 256 letters' "$binary" serve -m tiny.gguf --served-name $'a\nb'
+refuses "an alias with a blank" 2 "--alias 't iny=x': give NAME=ADAPTER" "$binary" serve -m tiny.gguf --alias 't iny=x'
+refuses "an alias of nothing" 2 "--alias 'x': give NAME=ADAPTER" "$binary" serve -m tiny.gguf --alias x
 refuses "a plan of no model" 2 'nowhere.gguf: no such model' "$binary" serve -m nowhere.gguf --plan
 refuses "a plan with no adapter" 2 'nowhere: no such adapter' "$binary" serve -m tiny.gguf -a nowhere --plan
 refuses "a plan with no draft" 2 'nowhere: there is no such draft' "$binary" serve -m tiny.gguf -d nowhere --plan

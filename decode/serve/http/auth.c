@@ -105,7 +105,7 @@ out:
 
 static sd_status add_key(sd_keys *k, const sd_api_key *new, sd_error *err) {
     sd_status st = SD_OK;
-    SD_CHECK(k->n < SD_MAX_KEYS, err, SD_ELIMIT, "more than %d keys", SD_MAX_KEYS);
+    SD_CHECK(k->n < SD_MAX_KEYS, err, SD_ELIMIT, "more than %d keys; remove one", SD_MAX_KEYS);
     SD_TRY(check_new(k, new, err));
     if (!k->key) k->key = sd_alloc(SD_MAX_KEYS, sizeof *k->key);
     SD_CHECK_ALLOC(k->key, err);
@@ -125,8 +125,7 @@ out:
     return st;
 }
 
-static sd_status add_lines(sd_keys *k, const char *text, size_t len, const char *path,
-                           sd_error *err) {
+sd_status sd_keys_read(sd_keys *k, const char *text, size_t len, const char *path, sd_error *err) {
     int line = 0;
     for (const char *s = text; s < text + len; line++) {
         const char *end = memchr(s, '\n', (size_t)(text + len - s));
@@ -150,8 +149,8 @@ sd_status sd_keys_load(sd_keys *out, const sd_keys *also, const char *path, sd_e
     for (int i = 0; also && i < also->n; i++) SD_TRY(add_key(&k, &also->key[i], err));
     int before = k.n;
     if (path) {
-        SD_TRY(sd_stream_read(&text, &len, path, 1 << 20, err));
-        SD_TRY(add_lines(&k, text, len, path, err));
+        SD_TRY(sd_file_read(&text, &len, path, SD_MAX_KEY_FILE, err));
+        SD_TRY(sd_keys_read(&k, text, len, path, err));
         SD_CHECK(k.n > before, err, SD_EINVAL, "%s: has no key; write one a line", path);
     }
     *out = k;

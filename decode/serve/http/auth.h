@@ -9,6 +9,7 @@
 #include "base/files/hash.h"
 
 enum { SD_MAX_KEYS = 256, SD_MIN_KEY = 8, SD_MAX_KEY = 512, SD_MAX_KEY_ID = 64 };
+enum { SD_MAX_KEY_FILE = 1 << 20 }; // bytes
 enum {
     SD_KEY_LINE = SD_MAX_KEY_ID + 1 + 7 + 64 + 6 + 1
 }; // bytes of a line "ID sha256:HEX admin", with its 0
@@ -34,6 +35,8 @@ typedef struct {
 /// skipped. The file's bytes are wiped from memory. SD_EINVAL names the line of what is neither form, of a key shorter than 8
 /// bytes, of an ID or a key that stands there twice (but for bare keys that are the same); or says that the file has no key.
 sd_status sd_keys_load(sd_keys *out, const sd_keys *also, const char *path, sd_error *err);
+/// The keys of a file's bytes; path is for messages alone. k is zeroed or has keys. No key is no error here.
+sd_status sd_keys_read(sd_keys *k, const char *text, size_t len, const char *path, sd_error *err);
 /// One such line; `line` is its number in later messages. k is zeroed or has keys.
 sd_status sd_keys_add(sd_keys *k, const char *text, size_t len, int line, sd_error *err);
 void sd_keys_free(sd_keys *k);

@@ -231,8 +231,13 @@ static sd_status take_options(sd_listener *l, const sd_listener_options *o, sd_e
     SD_TRY(check_origins(o->origins, err));
     SD_TRY(read_proxies(&proxies, o->trusted_proxies, err));
     SD_TRY(sd_keys_load(&keys, o->keys, o->key_file, err));
+    // A line that is lost from a file opens no server.
+    SD_CHECK(
+        keys.n > 0 || l->keys.n == 0, err, SD_EINVAL,
+        "no API key is left, and a server that asks for one goes on so; give a key, or restart "
+        "it to serve without");
     SD_CHECK(keys.n > 0 || o->insecure_no_key || !l->is_reachable, err, SD_EINVAL,
-             "no key is left and others can reach this address; give one");
+             "--insecure-no-key is gone and others can reach this address; give a key");
     sd_keys_free(&l->keys);
     free(l->proxies);
     sd_tls_close(l->tls);

@@ -177,10 +177,14 @@ static size_t mapped_bytes(const sd_model *m) {
 
 // ---- the HTTP front
 
+static size_t all_slots(const sd_engine_memory_plan *e) {
+    return (size_t)e->slots + (size_t)e->reserve;
+}
+
 // Requests that the queue and the slots may hold: each client has its share beyond the limit, up to as much
 // again (decode/engine/fair.h).
 static size_t most_requests(const sd_engine_memory_plan *e) {
-    return 2 * ((size_t)e->queue + (size_t)e->slots) + (size_t)e->slots;
+    return 2 * ((size_t)e->queue + all_slots(e)) + all_slots(e);
 }
 
 // A request that waits takes so much. Where its answer begins with its prompt, the front has the prompt too.
@@ -194,7 +198,7 @@ static size_t request_bytes(const sd_engine_memory_plan *e, const files *f) {
 static size_t grammar_bytes(const sd_engine_memory_plan *e, const sd_model *m) {
     if (!m->tokenizer) return 0;
     return sd_vocab_most_bytes(m->tokenizer) + SD_GRAMMAR_MEMORY + SD_GRAMMAR_MASK_BYTES +
-           (size_t)e->slots * SD_GRAMMAR_CACHE + most_requests(e) * SD_GRAMMAR_LEAST;
+           all_slots(e) * SD_GRAMMAR_CACHE + most_requests(e) * SD_GRAMMAR_LEAST;
 }
 
 static size_t longest_token(const sd_model *m) {
@@ -257,7 +261,7 @@ static void add_rows(sd_serve_plan *p, const files *f, const sd_serve_options *o
              .grammars = grammar_bytes(e, m),
              .request_bodies = o->body_memory ? o->body_memory : SD_BODY_MEMORY,
              .requests = most_requests(e) * request_bytes(e, f),
-             .answers = (size_t)e->slots * answer_bytes(e, m),
+             .answers = all_slots(e) * answer_bytes(e, m),
              .readers = SD_WORKERS * reader_bytes(),
              .sockets = (size_t)p->sockets * sd_listener_socket_bytes(o->tls_cert != NULL),
              .outbox = sd_outbox_most_bytes()};

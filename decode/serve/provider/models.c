@@ -17,6 +17,13 @@ bool sd_model_name_is_good(const char *name) {
            strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == n;
 }
 
+bool sd_served_name_is_good(const char *name) {
+    static const char good[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-/:";
+    size_t n = strlen(name);
+    return n >= 1 && n <= SD_SERVED_NAME && strspn(name, good) == n;
+}
+
 // The last component, without ".gguf": a run is called by its folder.
 static char *name_of_path(const char *path) {
     size_t end = strlen(path), n;

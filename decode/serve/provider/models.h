@@ -76,6 +76,7 @@ sd_status sd_models_add(sd_models *m, int *row, const sd_models_asked *a,
 /// The row is closed, and its place is free.
 void sd_models_remove(sd_models *m, int row);
 bool sd_model_name_is_good(const char *name);
+bool sd_served_name_is_good(const char *name);
 /// Bytes of all adapters' factors and of their indexes, what they share counted once. Any thread.
 void sd_models_bytes(sd_models *m, size_t *factors, size_t *indexes);
 

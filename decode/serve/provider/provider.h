@@ -16,7 +16,8 @@ typedef struct {
 
 typedef enum { SD_PROVIDER_OPENING, SD_PROVIDER_READY, SD_PROVIDER_FAILED } sd_provider_state;
 
-enum { SD_MODEL_NAME = 64 }; // bytes of an adapter's name at most
+enum { SD_SERVED_NAME = 256 }; // and of --served-name
+enum { SD_MODEL_NAME = 64 };   // bytes of an adapter's name at most
 
 // Whether a draft adapter was trained for the target's adapter that it drafts for.
 typedef enum { SD_PAIR_NONE, SD_PAIR_UNKNOWN, SD_PAIR_ALIGNED, SD_PAIR_OTHER } sd_pair;

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static sd_status load_bytes(sd_keys *k, const char *text, size_t len, sd_error *err) {
@@ -270,6 +271,56 @@ Test(serve_keys, sighup_reads_the_keys_anew_and_no_request_is_dropped) {
     cr_assert(strstr(answer, " 200 OK") && strstr(answer, want), "%.300s", answer);
     free(answer), free(path);
     close(fd);
+    live_stop(&s);
+}
+
+// A pipe has no end that comes by itself: the server would answer nobody, and not end either.
+Test(serve_keys, a_reload_waits_for_no_pipe) {
+    live s;
+    live_write_model(&s);
+    char *path = sd_path_join(s.dir, "keys");
+    cr_assert_eq(sd_file_write(path, "first-key\n", 10, NULL), SD_OK);
+    s.o.key_file = path;
+    live_start_with(&s, 256, 1, 1, NULL);
+    cr_assert(unlink(path) == 0 && mkfifo(path, 0600) == 0);
+    kill(getpid(), SIGHUP);
+    usleep(100000);
+    cr_expect(is_known(&s, "first-key"));
+    cr_assert(unlink(path) == 0 && sd_file_write(path, "second-key\n", 11, NULL) == SD_OK);
+    kill(getpid(), SIGHUP);
+    cr_assert(becomes_known(&s, "second-key", true));
+    free(path);
+    live_stop(&s);
+}
+
+static sem_t reloaded;
+static sd_error refusal;
+
+// A configuration that has lost its line of keys, and the word that lets everybody in.
+static sd_status reload_without_keys(void *ctx, sd_server *server, sd_error *err) {
+    sd_serve_options o = ((const live *)ctx)->o;
+    o.key_file = NULL, o.insecure_no_key = true;
+    sd_status st = sd_serve_apply(server, &o, err);
+    refusal = *err;
+    sem_post(&reloaded);
+    return st;
+}
+
+Test(serve_keys, a_server_with_keys_is_not_opened_by_a_reload) {
+    live s;
+    live_write_model(&s);
+    char *path = sd_path_join(s.dir, "keys");
+    cr_assert_eq(sd_file_write(path, "first-key\n", 10, NULL), SD_OK);
+    s.o.key_file = path, s.o.on_reload = reload_without_keys;
+    sem_init(&reloaded, 0, 0);
+    live_start_with(&s, 256, 1, 1, NULL);
+    kill(getpid(), SIGHUP);
+    sem_wait(&reloaded);
+    cr_assert(strstr(refusal.message, "no API key is left") && strstr(refusal.message, "restart"),
+              "'%s'", refusal.message);
+    cr_expect(is_known(&s, "first-key") && !is_known(&s, "other-key"));
+    sem_destroy(&reloaded);
+    free(path);
     live_stop(&s);
 }
 

@@ -1,6 +1,8 @@
 // Sleeping and waking: the memory of weights goes and comes back, and answers are the same to the byte.
+#include "base/files/path.h"
 #include "base/memory.h"
 #include "tests/unit/support/live.h"
+#include "tests/unit/support/run.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -112,17 +114,62 @@ Test(serve_sleep, it_sleeps_when_nobody_has_asked_for_long_enough) {
     live_stop(&s);
 }
 
+// 13 bytes near the model's end; those of before go to `were`, where it is not NULL.
+static void write_at_end(const live *s, const char *bytes, char *were) {
+    FILE *f = fopen(s->model, "r+b");
+    cr_assert(f && fseek(f, -100, SEEK_END) == 0);
+    if (were) cr_assert_eq(fread(were, 1, 13, f), 13);
+    cr_assert(fseek(f, -100, SEEK_END) == 0 && fwrite(bytes, 1, 13, f) == 13 && fclose(f) == 0);
+}
+
+// Asleep, its model changed; each request tries to wake it.
+static void sleep_and_change(const live *s, char *were, const char *remedy) {
+    must_say(post(s, "/sleep"), " 200 ");
+    write_at_end(s, "other weights", were);
+    for (int i = 0; i < 2; i++) {
+        char *out = live_ask(s, question);
+        cr_assert(strstr(out, " 500 ") && strstr(out, "changed since") && strstr(out, remedy), "%s",
+                  out);
+        free(out);
+        must_say(live_get(s, "/readyz"), " 503 ");
+        must_say(live_get(s, "/health"), "POST /wake_up");
+        must_say(live_get(s, "/livez"), " 200 ");
+        cr_assert_eq(live_metric(s, "ready"), 0);
+    }
+    must_say(post(s, "/wake_up"), " 500 ");
+}
+
 Test(serve_sleep, a_model_that_changed_meanwhile_is_not_taken_for_the_one_that_slept) {
     live s;
+    char were[13];
     start(&s, 256, 0);
     free(ask(&s));
-    must_say(post(&s, "/sleep"), " 200 ");
-    FILE *f = fopen(s.model, "r+b");
-    cr_assert(f && fseek(f, -100, SEEK_END) == 0 && fputs("other weights", f) >= 0 &&
-              fclose(f) == 0);
-    char *out = live_ask(&s, question);
-    cr_assert(strstr(out, " 500 ") && strstr(out, "changed"), "%s", out);
-    free(out);
+    sleep_and_change(&s, were, "start again");
+    write_at_end(&s, were, NULL); // nobody knows that these are the bytes of before
     must_say(post(&s, "/wake_up"), " 500 ");
+    must_say(live_get(&s, "/readyz"), " 503 ");
+    live_stop(&s);
+}
+
+Test(serve_sleep, a_model_whose_hash_is_known_wakes_when_its_bytes_are_those_of_before) {
+    live s;
+    char were[13];
+    live_write_model(&s);
+    live_give_admin_key(&s);
+    char *adapter = sd_path_join(s.dir, "adapter"); // its reading has the base's hash
+    sd_model *base;
+    cr_assert_eq(sd_model_open(&base, s.model, NULL), SD_OK);
+    test_write_run(adapter, base, 1, 0.3f, false);
+    sd_model_release(base);
+    sd_strings list = {.n = 1, .item = {adapter}};
+    live_start_with(&s, 256, 2, 8, &list);
+    char *before = ask(&s);
+    sleep_and_change(&s, were, "restore it");
+    write_at_end(&s, were, NULL);
+    must_say(post(&s, "/wake_up"), "{\"is_sleeping\":false");
+    must_say(live_get(&s, "/readyz"), " 200 ");
+    char *after = ask(&s);
+    cr_assert_str_eq(after, before);
+    free(before), free(after), free(adapter);
     live_stop(&s);
 }
