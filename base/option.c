@@ -64,6 +64,12 @@ static int bool_word(const char *text) {
     return -1;
 }
 
+bool sd_read_decimal(double *out, const char *text, char **end) {
+    *out = strtod(text, end);
+    size_t len = (size_t)(*end - text);
+    return len > 0 && strspn(text, "0123456789+-.eE") >= len && isfinite(*out);
+}
+
 static sd_status set_number(const sd_option *o, void *slot, const char *text, sd_error *err) {
     sd_status st = SD_OK;
     char *end;
@@ -72,13 +78,13 @@ static sd_status set_number(const sd_option *o, void *slot, const char *text, sd
     bool bounded = o->min != 0 || o->max != 0;
     if (o->type == SD_OPT_INT) {
         long long v = strtoll(text, &end, 10);
-        SD_CHECK(*text && !*end && errno == 0, err, SD_EINVAL,
+        bool begins = strchr("+-0123456789", *text) != NULL; // no space
+        SD_CHECK(*text && begins && !*end && errno == 0, err, SD_EINVAL,
                  "--%s: '%s' is not a whole number; give one", o->name, text);
         d = (double)v;
         *(int64_t *)slot = v;
     } else {
-        d = strtod(text, &end);
-        SD_CHECK(*text && !*end && isfinite(d), err, SD_EINVAL,
+        SD_CHECK(sd_read_decimal(&d, text, &end) && !*end, err, SD_EINVAL,
                  "--%s: '%s' is not a number; give one", o->name, text);
         *(double *)slot = d;
     }

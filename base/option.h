@@ -62,6 +62,9 @@ const sd_option *sd_option_find(const sd_option *rows, const char *name, size_t 
 sd_status sd_option_set(const sd_option *row, void *values, const char *text, sd_error *err);
 /// Do both structs of values hold the same there?
 bool sd_option_equal(const sd_option *row, const void *a, const void *b);
+/// The decimal number that text begins with, such as -1.5e3; *end stands behind it. False where there is none, and for what C takes
+/// besides: hexadecimal digits, spaces before a number, inf and nan.
+bool sd_read_decimal(double *out, const char *text, char **end);
 /// Word i of an enum's words ("auto|fp32"): *len bytes, no 0 behind them. Beyond the last: empty.
 const char *sd_option_word(size_t *len, const char *words, int i);
 void sd_options_help(FILE *f, const sd_option *rows);

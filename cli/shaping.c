@@ -20,9 +20,9 @@ static sd_status read_bias(sd_token_bias *out, const char *text, sd_error *err) 
     const char *rest;
     char *end;
     int32_t id;
-    bool ok = read_id(&id, text, '=', &rest);
-    double x = ok ? strtod(rest + 1, &end) : 0;
-    ok = ok && end > rest + 1 && *end == '\0' && x >= -100 && x <= 100;
+    double x;
+    bool ok = read_id(&id, text, '=', &rest) && sd_read_decimal(&x, rest + 1, &end) &&
+              *end == '\0' && x >= -100 && x <= 100;
     if (!ok)
         return sd_fail(err, SD_EINVAL,
                        "--logit-bias: '%s' is not ID=BIAS with a bias from -100 to 100", text);

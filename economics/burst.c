@@ -29,7 +29,8 @@ sd_status sd_cost_burst(sd_burst *out, const sd_cost_input *in, const double loa
     int64_t least = (int64_t)in->min_replicas;
     for (int64_t n = least; n <= all; n++) {
         sd_usd_month total = bill(&by_hour, load, n, api, &served);
-        if (total.usd < b.total.usd) b.total = total, b.replicas = n, b.local_share = served / sum;
+        if (sd_month_cheaper(total, b.total))
+            b.total = total, b.replicas = n, b.local_share = served / sum;
     }
     double room = sd_cost_capacity(&by_hour, b.replicas) / SD_HOURS_DAY;
     for (int h = 0; h < SD_HOURS_DAY; h++) b.local[h] = fmin(load[h], room);

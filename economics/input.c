@@ -26,12 +26,17 @@ sd_cost_input sd_cost_defaults(void) {
     return in;
 }
 
+bool sd_cost_takes_zero(const sd_cost_row *row) {
+    return row->offset == offsetof(sd_cost_input, tokens_in) ||
+           row->offset == offsetof(sd_cost_input, tokens_out);
+}
+
 // An input without a default may be absent; whether it is needed is asked by need().
 static sd_status check_range(const sd_cost_row *row, double v, sd_error *err) {
     bool absent = !row->def_text && v == 0;
     if (absent || (v >= row->min && v <= row->max)) return SD_OK; // false of NaN
-    return sd_fail(err, SD_EINVAL, "--%s: %.16g is out of range; give %.16g to %.16g", row->name, v,
-                   row->min, row->max);
+    return sd_fail(err, SD_EINVAL, "--%s: %.16g is out of range; give %s%.16g to %.16g", row->name,
+                   v, sd_cost_takes_zero(row) ? "0 or " : "", row->min, row->max);
 }
 
 static sd_status need(double v, const char *name, const char *why, sd_error *err) {

@@ -31,7 +31,7 @@
     P(watts_idle, "watts", 0, 1e6, "W", "a bought GPU without work")                               \
     P(watts_active, "watts", 0, 1e6, "W", "a bought GPU at full use")                              \
     D(pue, "pue", 1.3, 1, 10, NULL, "power of the building, in that of the machines")              \
-    O(kwh.usd, "kwh", 0, 1e3, "USD", "price of a kWh")                                             \
+    O(kwh.usd, "kwh", 1e-6, 1e3, "USD", "price of a kWh")                                          \
     D(hosting.usd, "hosting", 0, 0, 1e9, "USD", "rack, network and remote hands of a month")       \
     D(min_replicas, "min-replicas", 1, 1, 1e5, NULL, "replicas that run at any load")              \
     D(max_load, "max-load", 0.7, 0.01, 1, NULL, "share of a replica's capacity used at the peak")  \
@@ -87,6 +87,8 @@ extern const sd_cost_row sd_cost_rows[SD_COST_INPUT_COUNT];
 static inline double *sd_cost_at(sd_cost_input *in, const sd_cost_row *row) {
     return (double *)((char *)in + row->offset);
 }
+/// A request without a prompt or without an answer is one, so 0 is a count of tokens.
+bool sd_cost_takes_zero(const sd_cost_row *row);
 /// The row of an input that is an option by itself.
 const sd_cost_row *sd_cost_row_of(const char *option);
 

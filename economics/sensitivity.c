@@ -23,7 +23,7 @@ static bool compute(outcome *o, const sd_cost_input *in, const sd_usd_request *r
     o->break_even = b.never ? 0 : b.requests_day;
     sd_usd_month theirs =
         sd_month_add(sd_month_of_requests(*rival, in->requests_day), sd_api_migration(in));
-    o->own = sd_cost_of(in, n, in->requests_day).total.usd <= theirs.usd;
+    o->own = !sd_month_cheaper(theirs, sd_cost_of(in, n, in->requests_day).total);
     return true;
 }
 

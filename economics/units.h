@@ -4,6 +4,8 @@
 // Counts (tokens, requests, seconds) are doubles whose names carry the unit. A month is 365/12 days, 730 hours.
 #pragma once
 
+#include <stdbool.h>
+
 typedef struct {
     double usd;
 } sd_usd; // once
@@ -22,6 +24,11 @@ typedef struct {
 typedef struct {
     double usd;
 } sd_usd_million; // for 10^6 tokens
+
+/// a is below b by more than the rounding of what either was added up from.
+static inline bool sd_month_cheaper(sd_usd_month a, sd_usd_month b) {
+    return a.usd < b.usd * (1 - 1e-9);
+}
 
 #define SD_DAYS_MONTH (365.0 / 12)
 #define SD_HOURS_MONTH 730.0

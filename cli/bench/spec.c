@@ -342,10 +342,11 @@ static sd_status report(const bench *b, const char *path, sd_error *err) {
     if (b->a->json) {
         json_t *tasks = json_array();
         for (int i = 0; i < b->n_tasks; i++) json_array_append_new(tasks, task_json(&b->task[i]));
-        json_t *o = json_pack("{s:s, s:s, s:f, s:o, s:i, s:i, s:s}", "model",
+        json_t *o = json_pack("{s:s, s:s, s:f, s:I, s:o, s:i, s:i, s:s}", "model",
                               b->d.model->name ? b->d.model->name : "", "prompts", path,
-                              "temperature", b->a->decoding.temperature, "tasks", tasks, "answers",
-                              pairs, "identical", identical, "plain_tokens_sha256", b->digest.hex);
+                              "temperature", b->a->decoding.temperature, "clients",
+                              (json_int_t)b->a->clients, "tasks", tasks, "answers", pairs,
+                              "identical", identical, "plain_tokens_sha256", b->digest.hex);
         st = sd_json_print(stdout, o, JSON_COMPACT, err);
         json_decref(o);
         if (st != SD_OK) goto out;

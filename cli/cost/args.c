@@ -1,6 +1,7 @@
 // The options: a row for each input of economics/input.h, and those that name files, APIs and outputs.
 #include "cli/cost/args.h"
 
+#include "base/files/path.h"
 #include "cli/common.h"
 #include "economics/read/prices.h"
 
@@ -15,7 +16,7 @@ static const sd_option own_rows[] = {
     {.name = "metrics", .type = SD_OPT_STRING, .value = "FILE", .offset = offsetof(sd_cost_args, metrics),
      .help = "load and speed out of a server's page of metrics (-: standard input); no URL is fetched: curl -s URL/metrics | specdec cost --metrics - ..."},
     {.name = "bench", .type = SD_OPT_LIST, .value = "FILE", .offset = offsetof(sd_cost_args, bench),
-     .help = "speeds out of what bench model --json or bench spec --json printed; may be given for both"},
+     .help = "speeds out of what bench model --json (prompts) and bench spec --clients N --json (answers) printed; one of each"},
     {.name = "api", .type = SD_OPT_LIST, .value = "NAME=IN,OUT[,CACHED]", .offset = offsetof(sd_cost_args, api),
      .help = "an API and its USD for 10^6 tokens; with --prices also MODEL alone; several times"},
     {.name = "decision", .type = SD_OPT_LIST, .value = "NAME=IN,OUT", .offset = offsetof(sd_cost_args, decision),
@@ -77,11 +78,10 @@ bool sd_cost_args_help(int argc, char **argv) {
 
 // Two numbers as A,B.
 static sd_status read_watts(sd_cost_args *a, sd_error *err) {
-    char *end, *last;
+    char *end;
     if (!a->watts) return SD_OK;
-    a->in.watts_idle = strtod(a->watts, &end);
-    a->in.watts_active = *end == ',' ? strtod(end + 1, &last) : 0;
-    bool both = end > a->watts && *end == ',' && last > end + 1 && !*last;
+    bool both = sd_read_decimal(&a->in.watts_idle, a->watts, &end) && *end == ',' &&
+                sd_read_decimal(&a->in.watts_active, end + 1, &end) && !*end;
     if (both && a->in.watts_active > 0) {
         for (int i = 0; i < SD_COST_INPUT_COUNT; i++) a->given[i] |= sd_cost_rows[i].half;
         return SD_OK;
@@ -90,19 +90,54 @@ static sd_status read_watts(sd_cost_args *a, sd_error *err) {
                    a->watts);
 }
 
-// 0 stands for absent in an input without a default, which a user who types it does not mean. A request without a prompt or
-// without an answer is one.
+// 0 stands for absent in an input without a default, which a user who types it does not mean.
 static sd_status refuse_zeros(sd_cost_args *a, sd_error *err) {
     for (int i = 0; i < SD_COST_INPUT_COUNT; i++) {
         const sd_cost_row *r = &sd_cost_rows[i];
         double v = *sd_cost_at(&a->in, r);
-        bool tokens = r->offset == offsetof(sd_cost_input, tokens_in) ||
-                      r->offset == offsetof(sd_cost_input, tokens_out);
-        if (a->given[i] && !r->half && !r->def_text && v == 0 && !tokens)
+        if (a->given[i] && !r->half && !r->def_text && v == 0 && !sd_cost_takes_zero(r))
             return sd_fail(err, SD_EINVAL, "--%s: 0 is out of range; give %.16g to %.16g", r->name,
-                           r->min > 0 ? r->min : 1e-6, r->max);
+                           r->min, r->max);
     }
     return SD_OK;
+}
+
+bool sd_cost_is_given(const sd_cost_args *a, const char *option) {
+    return a->given[sd_cost_row_of(option) - sd_cost_rows];
+}
+
+// What only counts beside another option is not dropped without a word.
+static sd_status refuse_unused(const sd_cost_args *a, sd_error *err) {
+    static const struct {
+        const char *option, *beside, *why;
+    } all[] = {{"years", "buy", "what is rented is not written off"},
+               {"residual", "buy", "what is rented has no price afterwards"},
+               {"pue", "buy", "a rent holds the power already"},
+               {"setup-months", "setup-hours", "without hours there is nothing to spread"}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (sd_cost_is_given(a, all[i].option) && !sd_cost_is_given(a, all[i].beside))
+            return sd_fail(err, SD_EINVAL, "--%s counts beside --%s alone: %s; leave it out",
+                           all[i].option, all[i].beside, all[i].why);
+    if (sd_cost_is_given(a, "migration-hours") && a->api.n + a->decision.n == 0)
+        return sd_fail(err, SD_EINVAL,
+                       "--migration-hours are the API's, and none is given; give --api, or leave "
+                       "them out");
+    return SD_OK;
+}
+
+// Standard input ends once.
+static sd_status refuse_second_input(const sd_cost_args *a, sd_error *err) {
+    const char *path[3 + SD_MAX_LIST] = {a->usage, a->metrics, a->prices};
+    int n = 0;
+    memcpy(path + 3, a->bench.item, (size_t)a->bench.n * sizeof *path);
+    for (int i = 0; i < 3 + a->bench.n; i++) {
+        if (path[i] && strcmp(path[i], "-") == 0) n++;
+        if (path[i] && a->html && sd_same_file(path[i], a->html))
+            return sd_fail(err, SD_EINVAL,
+                           "--html: %s is also read from; give the page another path", a->html);
+    }
+    if (n <= 1) return SD_OK;
+    return sd_fail(err, SD_EINVAL, "-: standard input is given for %d files; name all but one", n);
 }
 
 sd_status sd_cost_args_read(sd_cost_args *a, int argc, char **argv, sd_error *err) {
@@ -115,6 +150,8 @@ sd_status sd_cost_args_read(sd_cost_args *a, int argc, char **argv, sd_error *er
              rest.item[0]);
     SD_TRY(read_watts(a, err));
     SD_TRY(refuse_zeros(a, err));
+    SD_TRY(refuse_unused(a, err));
+    SD_TRY(refuse_second_input(a, err));
     SD_CHECK(a->prices || (!a->prices_sha256 && !a->prices_date && a->tier == 0), err, SD_EINVAL,
              "--prices-sha256, --prices-date and --tier need a price file; give --prices FILE");
     if (!a->busy_given) a->busy = -1;

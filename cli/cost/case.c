@@ -8,15 +8,16 @@
 #include "cli/cost/args.h"
 #include "cli/cost/rivals.h"
 #include "economics/read/bench.h"
+#include "economics/read/day.h"
 #include "economics/read/metrics.h"
 #include "economics/read/usage.h"
 
-#include <ctype.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -105,7 +106,10 @@ out:
 }
 
 static void take_load(sd_cost_case *c, const sd_metrics_figures *m, const char *path) {
-    measured(c, &c->in.requests_day, m->requests_day, path);
+    if (measured(c, &c->in.requests_day, m->requests_day, path))
+        note(c, "%s: %.0f requests in %.4g days of the server%s; the peak is not measured", path,
+             m->requests, m->days,
+             m->days < 1 ? ", less than one: a day's load is extrapolated" : "");
     measured(c, &c->in.tokens_in, m->tokens_in, path);
     measured(c, &c->in.tokens_out, m->tokens_out, path);
     measured(c, &c->in.cached_share, m->cached_share, path);
@@ -145,6 +149,19 @@ static void hold_against(sd_cost_case *c, const sd_bench_figures *f, const char 
          from, f->mix_in, f->mix_out, f->mix_seconds, says);
 }
 
+// What is needed is the speed of a full batch.
+static void note_alone(sd_cost_case *c, const sd_bench_figures *f, const char *from) {
+    static const char rest[] = "and stands for all of a replica's requests together, which make "
+                               "more: measure them with bench spec --clients N";
+    if (f->at_once == 1 && f->decode_depth > 0)
+        note(c, "%s: decode-tok-s is of one request at a time (context of %d), %s", from,
+             f->decode_depth, rest);
+    else if (f->at_once == 1)
+        note(c, "%s: decode-tok-s is of one request at a time, %s", from, rest);
+    else if (f->at_once == 0)
+        note(c, "%s: does not say of how many requests at once decode-tok-s is", from);
+}
+
 static sd_status read_benches(sd_cost_case *c, const sd_strings *paths, sd_error *err) {
     sd_status st = SD_OK;
     sd_bench_figures f = {0};
@@ -160,11 +177,7 @@ static sd_status read_benches(sd_cost_case *c, const sd_strings *paths, sd_error
     measured(c, &c->in.prefill_tok_s, f.prefill_tok_s, from);
     if (measured(c, &c->in.decode_tok_s, f.decode_tok_s, from)) {
         measured(c, &c->in.plain_decode_tok_s, f.plain_decode_tok_s, from);
-        if (f.decode_depth > 0)
-            note(c,
-                 "%s: decode-tok-s is of one request at a time (depth %d); a batch makes more: "
-                 "measure it with bench spec --clients N",
-                 from, f.decode_depth);
+        note_alone(c, &f, from);
     }
     hold_against(c, &f, from);
 out:
@@ -178,9 +191,10 @@ static sd_status read_hours(sd_cost_case *c, const char *text, sd_error *err) {
     char *end;
     int n = 0;
     for (const char *p = text; n < SD_HOURS_DAY; p = end + 1) {
-        double v = strtod(p, &end);
-        SD_CHECK(end > p && v >= 0 && v <= 1e12 && (*end == ',' || !*end), err, SD_EINVAL,
-                 "--by-hour: '%.60s' is no number of requests from 0 to 1e12; give 24", p);
+        double v;
+        SD_CHECK(sd_read_decimal(&v, p, &end) && v >= 0 && v <= 1e12 && (*end == ',' || !*end), err,
+                 SD_EINVAL, "--by-hour: '%.60s' is no number of requests from 0 to 1e12; give 24",
+                 p);
         c->hour[n++] = v;
         sum += v, most = fmax(most, v);
         if (!*end) break;
@@ -199,22 +213,24 @@ out:
 // ---- prices
 
 static sd_status set_date(sd_cost_case *c, const sd_cost_args *a, sd_error *err) {
-    static const char form[] = "dddd-dd-dd";
-    if (a->prices_date) {
-        const char *p = a->prices_date;
-        bool ok = strlen(p) == sizeof form - 1;
-        for (int i = 0; ok && form[i]; i++)
-            ok = form[i] == 'd' ? isdigit((unsigned char)p[i]) != 0 : p[i] == form[i];
-        if (!ok)
+    const char *p = a->prices_date;
+    if (p) {
+        if (!sd_is_day(p))
             return sd_fail(err, SD_EINVAL, "--prices-date: '%s' is no day such as 2026-05-04", p);
         memcpy(c->prices_date, p, sizeof c->prices_date);
         return SD_OK;
     }
     struct stat s;
     struct tm tm;
-    if (stat(a->prices, &s) == 0 && gmtime_r(&s.st_mtime, &tm))
-        strftime(c->prices_date, sizeof c->prices_date, "%Y-%m-%d", &tm);
-    return SD_OK;
+    if (stat(a->prices, &s) == 0 && gmtime_r(&s.st_mtime, &tm) &&
+        strftime(c->prices_date, sizeof c->prices_date, "%Y-%m-%d", &tm))
+        return SD_OK;
+    return sd_fail(err, SD_EINVAL, "%s: has no date; give the day of its prices, --prices-date",
+                   a->prices);
+}
+
+static bool is_hex(const char *text, size_t digits) {
+    return strlen(text) == digits && strspn(text, "0123456789abcdefABCDEF") == digits;
 }
 
 static sd_status open_prices(sd_cost_case *c, const sd_cost_args *a, sd_error *err) {
@@ -223,9 +239,12 @@ static sd_status open_prices(sd_cost_case *c, const sd_cost_args *a, sd_error *e
     size_t len;
     sd_sha256 hash;
     if (!a->prices) return SD_OK;
+    SD_CHECK(!a->prices_sha256 || is_hex(a->prices_sha256, sizeof hash.hex - 1), err, SD_EINVAL,
+             "--prices-sha256: '%s' is no SHA-256; give its 64 hexadecimal digits",
+             a->prices_sha256);
     SD_TRY(read_text(&text, &len, a->prices, MAX_PAGE, "--prices", err));
     SD_TRY(sd_sha256_of(&hash, text, len, err));
-    SD_CHECK(!a->prices_sha256 || strcmp(hash.hex, a->prices_sha256) == 0, err, SD_EMISMATCH,
+    SD_CHECK(!a->prices_sha256 || strcasecmp(hash.hex, a->prices_sha256) == 0, err, SD_EMISMATCH,
              "%s: its SHA-256 is %s, and --prices-sha256 asks for %s; look at what changed",
              a->prices, hash.hex, a->prices_sha256);
     SD_TRY(sd_prices_open(&c->prices, text, len, a->prices, err));
@@ -240,11 +259,20 @@ out:
 // ---- all together
 
 // What is out of range is sd_cost_check's.
-static sd_status check_given(const sd_cost_case *c, sd_error *err) {
+static sd_status check_given(const sd_cost_case *c, const sd_cost_args *a, sd_error *err) {
     sd_status st = SD_OK;
-    SD_CHECK(c->in.requests_day != 0, err, SD_EINVAL,
+    const char *log = a->usage ? a->usage : a->metrics;
+    bool load = c->in.requests_day != 0, tokens = c->in.tokens_in != 0 || c->in.tokens_out != 0;
+    SD_CHECK(load || !a->usage, err, SD_EINVAL,
+             "%s: has one moment alone (%lld request%s), and a load needs two; give --requests-day",
+             a->usage, (long long)c->logged_requests, c->logged_requests == 1 ? "" : "s");
+    SD_CHECK(load || !a->metrics, err, SD_EINVAL,
+             "%s: does not say how long the server has run; give --requests-day", a->metrics);
+    SD_CHECK(tokens || !log, err, SD_EINVAL,
+             "%s: its requests have no tokens; give those of a mean request, --in and --out", log);
+    SD_CHECK(load, err, SD_EINVAL,
              "--requests-day is missing; give it, --usage, or --metrics of specdec's own page");
-    SD_CHECK(c->in.tokens_in != 0 || c->in.tokens_out != 0, err, SD_EINVAL,
+    SD_CHECK(tokens, err, SD_EINVAL,
              "--in and --out are missing; give the tokens of a mean request, --usage or --metrics");
     SD_CHECK(
         c->in.tokens_in == 0 || c->in.prefill_tok_s != 0, err, SD_EINVAL,
@@ -262,10 +290,6 @@ static void scale_hours(sd_cost_case *c, bool peak_given) {
     for (int h = 0; h < SD_HOURS_DAY; h++) sum += c->hour[h];
     for (int h = 0; h < SD_HOURS_DAY; h++) c->hour[h] *= c->in.requests_day / sum;
     c->hour_peak = peak_given ? c->in.peak : 1;
-}
-
-static bool is_given(const sd_cost_args *a, const char *option) {
-    return a->given[sd_cost_row_of(option) - sd_cost_rows];
 }
 
 sd_status sd_cost_case_read(sd_cost_case *out, sd_cost_outputs *outputs, int argc, char **argv,
@@ -288,9 +312,9 @@ sd_status sd_cost_case_read(sd_cost_case *out, sd_cost_outputs *outputs, int arg
     }
     SD_TRY(read_benches(out, &a.bench, err));
     if (a.metrics) take_speed(out, &m, a.metrics);
-    SD_TRY(check_given(out, err));
+    SD_TRY(check_given(out, &a, err));
     SD_TRY(sd_cost_check(&out->in, err));
-    scale_hours(out, is_given(&a, "peak"));
+    scale_hours(out, sd_cost_is_given(&a, "peak"));
     SD_TRY(open_prices(out, &a, err));
     SD_TRY(sd_cost_rivals_read(out, &a, err));
 out:

@@ -43,7 +43,7 @@ typedef struct {
     bool logged; // the usage log said what its requests cost
     double logged_usd;
     int64_t logged_requests, unpriced_requests;
-    char notes[4][256]; // on how figures were measured
+    char notes[8][512]; // on how figures were measured
     int n_notes;
 } sd_cost_case;
 

@@ -59,7 +59,7 @@ static void compare(sd_cost_result *r, const sd_cost_case *c) {
         if (x->even.never) continue;
         if (found->even.never || x->month.usd < found->month.usd) r->even = i;
     }
-    r->own_wins = r->cheapest < 0 || r->month.total.usd <= r->rival[r->cheapest].month.usd;
+    r->own_wins = r->cheapest < 0 || !sd_month_cheaper(r->rival[r->cheapest].month, r->month.total);
 }
 
 static sd_status mix(sd_cost_result *r, const sd_cost_case *c, sd_error *err) {
@@ -83,18 +83,24 @@ out:
     return st;
 }
 
-static void find_mixture(sd_cost_result *r) {
-    double least = r->month.total.usd;
-    if (r->cheapest >= 0) least = fmin(least, r->rival[r->cheapest].month.usd);
+// All here and all there are no mixtures.
+static bool is_part(double share) {
+    return share > 1e-9 && share < 1 - 1e-9;
+}
+
+static void find_mixture(sd_cost_result *r, const sd_cost_case *c) {
+    sd_usd_month least = r->month.total;
+    if (r->cheapest >= 0 && !r->own_wins) least = r->rival[r->cheapest].month;
     const struct {
         const char *name;
-        bool asked;
-        double usd;
-    } all[] = {{"hybrid", r->has_hybrid, r->hybrid.total.usd},
-               {"cascade", r->has_cascade, r->cascade.usd},
-               {"by hour", r->has_burst, r->burst.total.usd}};
+        bool mixed;
+        sd_usd_month month;
+    } all[] = {{"hybrid", r->has_hybrid && is_part(c->local_share), r->hybrid.total},
+               {"cascade", r->has_cascade && c->escalated_share > 1e-9, r->cascade},
+               {"by hour", r->has_burst && is_part(r->burst.local_share), r->burst.total}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        if (all[i].asked && all[i].usd < least) least = all[i].usd, r->mixture = all[i].name;
+        if (all[i].mixed && sd_month_cheaper(all[i].month, least))
+            least = all[i].month, r->mixture = all[i].name;
 }
 
 sd_status sd_cost_compute(sd_cost_result *out, const sd_cost_case *c, sd_error *err) {
@@ -109,7 +115,7 @@ sd_status sd_cost_compute(sd_cost_result *out, const sd_cost_case *c, sd_error *
     r.request.usd = r.month.total.usd / (in->requests_day * SD_DAYS_MONTH);
     compare(&r, c);
     SD_TRY(mix(&r, c, err));
-    find_mixture(&r);
+    find_mixture(&r, c);
     SD_TRY(sd_cost_speculation(&r.speculation, in, err));
     sd_speculation_says(r.speculation_says, sizeof r.speculation_says, &r.speculation, in);
     bool rivals = r.cheapest >= 0;

@@ -26,8 +26,8 @@ static sd_status take_name(sd_cost_rival *r, const char *option, const char *tex
 static bool read_rates(double *v, int *n, const char *text) {
     char *end;
     for (*n = 0; *n < 3; text = end + 1) {
-        double x = strtod(text, &end);
-        if (end == text || !(x >= 0 && x <= 1e6)) return false;
+        double x;
+        if (!sd_read_decimal(&x, text, &end) || !(x >= 0 && x <= 1e6)) return false;
         v[(*n)++] = x;
         if (!*end) return true;
         if (*end != ',') return false;
@@ -79,16 +79,20 @@ out:
 static sd_status read_ratio(sd_cost_case *c, const char *text, sd_error *err) {
     sd_status st = SD_OK;
     size_t len = strcspn(text, "=");
-    char *end = NULL;
-    double v = text[len] ? strtod(text + len + 1, &end) : 0;
+    char *end;
+    double v;
     sd_cost_rival *r = NULL;
-    SD_CHECK(v >= 0.01 && v <= 100 && !*end, err, SD_EINVAL,
+    SD_CHECK(text[len] && sd_read_decimal(&v, text + len + 1, &end) && v >= 0.01 && v <= 100 &&
+                 !*end,
+             err, SD_EINVAL,
              "--token-ratio: '%s' is not NAME=R with R from 0.01 to 100; give such a one", text);
     for (int i = 0; i < c->n_rivals; i++)
         if (strlen(c->rival[i].name) == len && memcmp(c->rival[i].name, text, len) == 0)
             r = &c->rival[i];
     SD_CHECK(r, err, SD_EINVAL, "--token-ratio: no --api is called %.*s; give one of their names",
              (int)len, text);
+    SD_CHECK(!r->tokens_given, err, SD_EINVAL, "--token-ratio: %s is given twice; keep one",
+             r->name);
     r->tokens = v, r->tokens_given = true;
 out:
     return st;

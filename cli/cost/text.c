@@ -91,7 +91,11 @@ static void print_mixtures(const sd_cost_case *c, const sd_cost_result *r) {
                  sd_figure_small(r->cascade_request.usd).text);
         paragraph("cascade", text);
     }
-    if (r->has_burst) {
+    if (r->has_burst && r->burst.replicas == 0) {
+        snprintf(text, sizeof text, "least without a replica: all at %s, %s a month",
+                 c->rival[0].name, sd_figure_money(r->burst.total.usd).text);
+        paragraph("by hour", text);
+    } else if (r->has_burst) {
         snprintf(
             text, sizeof text,
             "least with %lld replica%s, and %s above them: %s of the requests here, %s a month "

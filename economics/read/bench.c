@@ -1,6 +1,7 @@
 #include "economics/read/bench.h"
 
 #include "base/json.h"
+#include "base/option.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -30,8 +31,8 @@ static sd_status at_length(double *tok_s, int *length, const json_t *o, const ch
     SD_TRY(sd_key_object(&map, o, key, path, err));
     json_object_foreach(map, name, value) {
         char *end;
-        double v, n = strtod(name, &end);
-        SD_CHECK(*name && !*end && n >= 0 && n <= 1e8, err, SD_EFORMAT,
+        double v, n;
+        SD_CHECK(sd_read_decimal(&n, name, &end) && !*end && n >= 0 && n <= 1e8, err, SD_EFORMAT,
                  "%s: %s has the key %s, where a number of tokens is needed", path, key, name);
         SD_TRY(speed(&v, map, name, path, err));
         bool fits = n <= wanted, fitted = *length <= wanted;
@@ -50,7 +51,8 @@ static sd_status read_model(sd_bench_figures *f, const json_t *o, const char *pa
     SD_TRY(
         at_length(&f->prefill_tok_s, &f->prefill_tokens, o, "prefill_tok_s", tokens_in, path, err));
     SD_TRY(at_length(&decode, &depth, o, "decode_tok_s", tokens_in, path, err));
-    if (f->decode_tok_s == 0) f->decode_tok_s = decode, f->decode_depth = depth;
+    f->has_model = true;
+    if (f->decode_tok_s == 0) f->decode_tok_s = decode, f->decode_depth = depth, f->at_once = 1;
 out:
     return st;
 }
@@ -93,7 +95,7 @@ static sd_status read_spec(sd_bench_figures *f, const json_t *tasks, const char 
     SD_CHECK(sum.tokens > 0, err, SD_EINVAL,
              "%s: no task has answers with their speed; measure again", path);
     f->decode_tok_s = sum.tokens / sum.spec_s, f->plain_decode_tok_s = sum.tokens / sum.plain_s;
-    f->decode_depth = 0;
+    f->decode_depth = 0, f->has_spec = true;
     if (sum.answers > 0 && isfinite(sum.request_s)) {
         f->mix_in = sum.prompts / sum.answers, f->mix_out = sum.tokens / sum.answers;
         f->mix_seconds = sum.request_s / sum.answers;
@@ -107,7 +109,11 @@ sd_status sd_bench_read(sd_bench_figures *f, const char *text, size_t len, const
     sd_status st = SD_OK;
     json_t *o = NULL, *tasks = NULL;
     json_error_t why;
-    SD_TRY(sd_json_load_within(&o, text, len, JSON_REJECT_DUPLICATES, MAX_DOCUMENT, &why, err));
+    st = sd_json_load_within(&o, text, len, JSON_REJECT_DUPLICATES, MAX_DOCUMENT, &why, err);
+    SD_CHECK(st != SD_ELIMIT, err, SD_ELIMIT,
+             "%s: takes more than %d MB of memory; give what specdec bench --json printed", path,
+             MAX_DOCUMENT >> 20);
+    SD_TRY(st);
     SD_CHECK(o, err, SD_EFORMAT, "%s: line %d: %s; give what specdec bench --json printed", path,
              why.line, why.text);
     SD_TRY(sd_key_array(&tasks, o, "tasks", path, err));
@@ -115,6 +121,9 @@ sd_status sd_bench_read(sd_bench_figures *f, const char *text, size_t len, const
              "%s: has neither prefill_tok_s nor tasks; give what specdec bench model --json or "
              "bench spec --json printed",
              path);
+    SD_CHECK(!(tasks ? f->has_spec : f->has_model), err, SD_EINVAL,
+             "--bench: %s is a second file of bench %s; give one", path, tasks ? "spec" : "model");
+    if (tasks) SD_TRY(sd_key_int(&f->at_once, o, "clients", 0, 1, 1 << 20, path, err));
     SD_TRY(tasks ? read_spec(f, tasks, path, err) : read_model(f, o, path, tokens_in, err));
 out:
     json_decref(o);

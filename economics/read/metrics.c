@@ -100,6 +100,7 @@ static void derive(sd_metrics_figures *f, const counters *c) {
                                                               : s[generation_tokens_total];
     *f = (sd_metrics_figures){0};
     f->requests = s[request_prompt_tokens_count];
+    f->days = up / 86400;
     f->requests_day = over(f->requests * 86400, up);
     f->tokens_in = s[request_prompt_tokens_sum] / f->requests;
     f->tokens_out = answered / f->requests;

@@ -8,6 +8,7 @@
 
 typedef struct {
     double requests;              // that ended with an answer
+    double days;                  // since the server's start; 0: the page has no time
     double requests_day;          // 0: the page has no time
     double tokens_in, tokens_out; // of a mean request
     double cached_share;          // of prompts, that the prefix cache had

@@ -2,6 +2,7 @@
 
 #include "base/json.h"
 #include "base/option.h"
+#include "economics/read/day.h"
 
 #include <ctype.h>
 #include <math.h>
@@ -26,8 +27,11 @@ sd_status sd_prices_open(sd_prices **out, const char *text, size_t len, const ch
     SD_CHECK_ALLOC(p, err);
     p->path = sd_strdup(path);
     SD_CHECK_ALLOC(p->path, err);
-    SD_TRY(
-        sd_json_load_within(&p->root, text, len, JSON_REJECT_DUPLICATES, MAX_DOCUMENT, &why, err));
+    st = sd_json_load_within(&p->root, text, len, JSON_REJECT_DUPLICATES, MAX_DOCUMENT, &why, err);
+    SD_CHECK(st != SD_ELIMIT, err, SD_ELIMIT,
+             "%s: takes more than %d MB of memory; give a file of the models that are compared",
+             path, MAX_DOCUMENT >> 20);
+    SD_TRY(st);
     SD_CHECK(p->root, err, SD_EFORMAT, "%s: line %d: %s; give a price file in LiteLLM's format",
              path, why.line, why.text);
     SD_CHECK(json_is_object(p->root), err, SD_EFORMAT,
@@ -118,19 +122,11 @@ static int threshold(const json_t *o, double tokens_in) {
     return most;
 }
 
-static bool is_day(const char *s) {
-    static const char form[] = "dddd-dd-dd";
-    if (strlen(s) != sizeof form - 1) return false;
-    for (int i = 0; form[i]; i++)
-        if (form[i] == 'd' ? !isdigit((unsigned char)s[i]) : s[i] != form[i]) return false;
-    return true;
-}
-
 static sd_status read_end(sd_model_price *m, const entry *e, sd_error *err) {
     sd_status st = SD_OK;
     const char *day = NULL;
     SD_TRY(sd_key_str(&day, e->entry, "deprecation_date", NULL, e->path, err));
-    SD_CHECK(!day || is_day(day), err, SD_EFORMAT,
+    SD_CHECK(!day || sd_is_day(day), err, SD_EFORMAT,
              "%s: %s: deprecation_date is no day such as 2027-01-31; correct it", e->path,
              e->model);
     if (day) memcpy(m->ends, day, sizeof m->ends);

@@ -2,6 +2,7 @@
 
 #include "base/json.h"
 #include "base/list.h"
+#include "economics/read/day.h"
 
 #include <math.h>
 #include <string.h>
@@ -42,11 +43,6 @@ static int64_t days_since_1970(int y, int m, int d) {
     return (int64_t)era * 146097 + day - 719468;
 }
 
-static int days_of(int y, int m) {
-    static const int days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
-    return days[m - 1] + (m == 2 && y % 4 == 0 && (y % 100 != 0 || y % 400 == 0));
-}
-
 // RFC 3339, years 1970 to 2399.
 static bool parse_time(double *out, const char *p) {
     int y, mon, d, h, min, s, zone = 0, zh, zm;
@@ -57,8 +53,8 @@ static bool parse_time(double *out, const char *p) {
     if (!digits(&p, 2, &h) || *p++ != ':' || !digits(&p, 2, &min) || *p++ != ':' ||
         !digits(&p, 2, &s))
         return false;
-    if (y < 1970 || y >= 2400 || mon < 1 || mon > 12 || d < 1 || d > days_of(y, mon) || h > 23 ||
-        min > 59 || s > 60)
+    if (y < 1970 || y >= 2400 || mon < 1 || mon > 12 || d < 1 || d > sd_days_of_month(y, mon) ||
+        h > 23 || min > 59 || s > 60)
         return false;
     double part = 0, unit = 0.1;
     if (*p == '.') {
@@ -79,6 +75,27 @@ static bool parse_time(double *out, const char *p) {
     return *p == '\0';
 }
 
+// A count under another name (prompt_tokens is OpenAI's) would be one of 0.
+static sd_status check_names(const json_t *tokens, const char *const *names, int n,
+                             const char *where, sd_error *err) {
+    static const char *const words =
+        "uncached, cache_read, write_5m, write_1h, output and reasoning";
+    const char *key;
+    json_t *value;
+    int counts = 0;
+    json_object_foreach((json_t *)(uintptr_t)tokens, key, value) {
+        bool known = false;
+        for (int i = 0; i < n; i++) known |= strcmp(names[i], key) == 0;
+        if (!known)
+            return sd_fail(err, SD_EFORMAT,
+                           "%s: tokens has %.60s, which is not one of %s; rename it", where, key,
+                           words);
+        counts += !json_is_null(value);
+    }
+    if (counts > 0) return SD_OK;
+    return sd_fail(err, SD_EFORMAT, "%s: tokens is empty; it holds %s", where, words);
+}
+
 static sd_status take_tokens(log_sums *u, const json_t *o, const char *where, sd_error *err) {
     sd_status st = SD_OK;
     static const char *const names[] = {"uncached", "cache_read", "write_5m",
@@ -87,6 +104,7 @@ static sd_status take_tokens(log_sums *u, const json_t *o, const char *where, sd
     int64_t n[6];
     SD_TRY(sd_key_object(&tokens, o, "tokens", where, err));
     SD_CHECK(tokens, err, SD_EFORMAT, "%s: tokens is missing; it holds uncached and output", where);
+    SD_TRY(check_names(tokens, names, 6, where, err));
     for (int i = 0; i < 6; i++)
         SD_TRY(sd_key_int(&n[i], tokens, names[i], 0, 0, 1000000000, where, err));
     SD_CHECK(n[5] <= n[4], err, SD_EFORMAT,
@@ -120,9 +138,14 @@ static sd_status take_line(log_sums *u, const char *text, size_t len, const char
     const char *time = NULL;
     double ms = -1;
     span s;
-    SD_TRY(
-        sd_json_load_within(&o, text, len, JSON_REJECT_DUPLICATES, MAX_LINE_DOCUMENT, &why, err));
-    SD_CHECK(json_is_object(o), err, SD_EFORMAT, "%s: is no JSON object; take the line out", where);
+    st = sd_json_load_within(&o, text, len, JSON_REJECT_DUPLICATES, MAX_LINE_DOCUMENT, &why, err);
+    SD_CHECK(st != SD_ELIMIT, err, SD_ELIMIT,
+             "%s: has %zu bytes, which is more than a request has to say; take the line out", where,
+             len);
+    SD_TRY(st);
+    SD_CHECK(o, err, SD_EFORMAT, "%s: %s; correct the line", where, why.text);
+    SD_CHECK(json_is_object(o), err, SD_EFORMAT, "%s: is %s, where an object is needed", where,
+             sd_json_type_word(o));
     SD_TRY(sd_key_str(&time, o, "time", NULL, where, err));
     SD_CHECK(time && parse_time(&s.begin, time), err, SD_EFORMAT,
              "%s: time is no moment such as 2026-05-04T09:30:00Z; correct it", where);

@@ -5,7 +5,8 @@
 //      "cost": 8750000000, "ttft_ms": 41.2, "total_ms": 830.5, "outcome": "ok", "reason": "route"}
 //
 // time is when the request came (RFC 3339), cost is in 10^-12 dollar or "unpriced". The prompt is uncached + cache_read + write_5m +
-// write_1h tokens; reasoning is a part of output. Needed are time and tokens; what else is there but not named here is passed over.
+// write_1h tokens; reasoning is a part of output. Needed are time and tokens with one count; what else is there but not named here is passed over,
+// other than in tokens: a count under another name would be one of 0.
 #pragma once
 
 #include "base/status.h"

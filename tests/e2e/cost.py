@@ -7,6 +7,7 @@ through pipes, a usage log, hostile input, and the page in a headless Chromium.
 --write: puts the output of each command into docs/decide.md. --shots: leaves screenshots of the page there. Prints TAP. Standard library only; needs
 tests/make_tiny_model beside the binary for the server and the benches; the page's checks are skipped where there is no Chromium.
 """
+import hashlib
 import json
 import os
 import re
@@ -113,8 +114,8 @@ def refused():
     cases = []
     for option in numbers:
         rest = re.sub(rf"--{option} \S+ ?", "", ok)
-        for value in ("nan", "inf", "-inf", "1e999", "-1", "1e300", "x", ""):
-            cases.append((f"--{option} '{value}' {rest}", f"--{option}"))
+        for value in ("nan", "inf", "-inf", "1e999", "-1", "1e300", "x", "", "0x10", "' 5'"):
+            cases.append((f"--{option} {shlex.quote(value)} {rest}", f"--{option}"))
     for option in ("requests-day", "peak", "prefill-tok-s", "decode-tok-s", "plain-decode-tok-s", "gpus", "gpu-hour", "hours-on", "min-replicas", "max-load", "setup-months", "engineer-rate"):
         cases.append((f"--{option} 0 " + re.sub(rf"--{option} \S+ ?", "", ok), f"--{option}"))
     for option in ("requests-day", "prefill-tok-s", "decode-tok-s", "gpu-hour"):
@@ -125,7 +126,12 @@ def refused():
               (f"{ok} --token-ratio frontier=0", "--token-ratio"), (f"{ok} --by-hour 1,2,3", "--by-hour"), (f"{ok} --by-hour {','.join('0' * 24)}", "--by-hour"), (f"{ok} --by-hour {','.join('1' * 25)}", "--by-hour"),
               (f"{ok} --usage nowhere", "nowhere"), (f"{ok} --metrics http://x/metrics", "curl -s http://x/metrics | specdec cost --metrics -"), (f"{ok} --bench nowhere", "nowhere"),
               (f"{ok} --prices nowhere --api x", "nowhere"), (f"{ok} --tier flex", "--prices"), (f"{ok} --prices recipes/prices.json", "--api MODEL"), (f"{ok} word", "word"), (f"{ok} --request-day 5", "--requests-day"),
-              (f"{ok} --html no/where.html", "no/where.html"), (f"{ok} --prices recipes/prices.json --prices-date soon --api gpt-4o", "--prices-date"),
+              (f"{ok} --html no/where.html", "no/where.html"), (f"{ok} --html -", "-: standard output"), (f"{ok} --html recipes/prices.json --prices recipes/prices.json --api gpt-4o", "recipes/prices.json is also read"),
+              (f"{ok} --prices recipes/prices.json --prices-date 2026-02-30 --api gpt-4o", "--prices-date"), (f"{ok} --prices recipes/prices.json --prices-sha256 abc --api gpt-4o", "64 hexadecimal digits"),
+              (f"{ok} --token-ratio frontier=2 --token-ratio frontier=3", "frontier is given twice"), (f"{ok} --years 3", "--years"), (f"{ok} --residual 0.1", "--residual"), (f"{ok} --pue 1.2", "--pue"),
+              (f"{ok} --setup-months 3", "--setup-months"), (re.sub("--api.*", "--migration-hours 3", ok), "--migration-hours"), (f"{ok} --usage - --metrics -", "-: standard input"),
+              (f"{ok} --api x=0x1,2", "--api"), (f"{ok} --token-ratio frontier=0x1", "--token-ratio"), (f"{ok} --by-hour 0x1{',1' * 23}", "--by-hour"), (f"{OWNED.replace('60,400', '0x60,400')} --requests-day 5", "--watts"),
+              (ok.replace("--in 1500", "--in -1"), "give 0 or 0.001 to"), (f"{ok} --prices recipes/prices.json --prices-date soon --api gpt-4o", "--prices-date"),
               (f"--requests-day 1e12 {BASE} {FRONTIER}", "--requests-day"), (re.sub("--api.*", "", ok) + "--local-share 0.5", "--api")]
     wrong = []
     for line, name in cases:
@@ -134,6 +140,9 @@ def refused():
         if p.returncode != 2 or p.stdout or "\n" in sentence or name not in sentence:
             wrong.append(f"{line}: {p.returncode} {p.stdout[:60]}{sentence}, not {name}")
     check(f"{len(cases)} bad inputs: each is named in one sentence, and the status is 2", not wrong, "\n".join(wrong))
+    with open(os.path.join(ROOT, "recipes", "prices.json"), "rb") as f:
+        pin = hashlib.sha256(f.read()).hexdigest()
+    check("a pin may be in capitals", cost(f"{ok} --prices recipes/prices.json --api gpt-4o --prices-sha256 {pin.upper()}", cwd=ROOT).returncode == 0)
     p = cost(f"{ok} --prices recipes/prices.json --api gpt-4o --prices-sha256 {'0' * 64}", cwd=ROOT)
     check("another price file than the pinned one ends it", p.returncode != 0 and not p.stdout and "SHA-256" in p.stderr, p.stderr)
 
@@ -192,8 +201,31 @@ def usage():
     r = answer(f"--usage - --prefill-tok-s 8000 --decode-tok-s 1500 --gpu-hour 2 {SMALL}", written)
     shares = {a["name"]: a["value"] for a in r["assumptions"] if a["source"] == "measured"}
     check("what was written to a cache, and reasoning, stand among the assumptions", shares.get("prompt written to a cache for 5 min") == 0.25 and shares.get("answer that is reasoning") == 0.2, shares)
+    speeds = f"--prefill-tok-s 8 --decode-tok-s 1 --gpu-hour 2 {SMALL}"
+    line = '{"time": "2026-05-04T12:00:00Z", "tokens": {"uncached": 9, "output": 9}}\n'
+    for moments in (line, line * 3):
+        p = cost(f"--usage - {speeds}", moments)
+        check("a log of one moment asks for the load alone", p.returncode == 2 and "one moment" in p.stderr and "give --requests-day" in p.stderr and "--usage" not in p.stderr, p.stderr)
+        check("and with it it is enough", cost(f"--usage - --requests-day 5 {speeds}", moments).returncode == 0)
+    p = cost(f"--usage - {speeds}", line.replace("9", "0") + line.replace("9", "0").replace("12:", "13:"))
+    check("a log without tokens asks for them", p.returncode == 2 and "give those of a mean request, --in and --out" in p.stderr, p.stderr)
     cut = cost(f"--usage - --prefill-tok-s 8 --decode-tok-s 1 --gpu-hour 2 {SMALL}", text + text[:40])
     check("a line that is cut is named", cut.returncode == 2 and f"-: line {3 * n + 1}:" in cut.stderr, cut.stderr)
+
+
+def mixtures():
+    """What costs the same, and what is no mixture, is not called the cheaper mixture."""
+    even = "--requests-day 500 --in 1500 --out 500 --prefill-tok-s 8000 --decode-tok-s 1500 --gpu-hour 2 --api f=2.5,10"
+    cases = (("hours that all go to the API", f"{even} --by-hour {','.join(['1'] * 24)}", None), ("an odd sum of them", f"{even} --by-hour {','.join(['0.1', '0.7'] * 12)}", None),
+             ("nothing is asked again", even.replace(" 500", " 50000", 1) + " --escalate 0", None), ("nothing is answered here", f"{even} --local-share 0", None),
+             ("all is answered here", even.replace(" 500", " 50000", 1) + " --local-share 1", None),
+             ("the base load here, the peak there", even.replace(" 500", " 50000", 1) + f" --max-load 0.1 --by-hour {','.join(['100'] * 23 + ['5000'])}", "by hour"))
+    for name, line, want in cases:
+        r = answer(line)
+        check(f"a mixture: {name}", "error" not in r and r["verdict"]["mixture"] == want and ("Cheaper than either" in r["verdict"]["says"]) == (want is not None), r.get("verdict", r))
+    r = answer(f"--requests-day 500 {BASE} {FRONTIER}")
+    turn = r["api"]["frontier"]["break_even"]["requests_day"]
+    check("at the break-even, where both cost the same, own replicas are named", answer(f"--requests-day {turn!r} {BASE} {FRONTIER}")["verdict"]["choice"] == "self")
 
 
 def real_figures(folder):
@@ -213,6 +245,7 @@ def real_figures(folder):
     sources = {a["name"]: (a["value"], a["source"]) for a in r.get("assumptions", [])}
     measured = all(sources.get(name, (0, ""))[1] == "measured" and sources[name][0] > 0 for name in ("requests-day", "in", "out", "prefill-tok-s", "decode-tok-s"))
     check("a server's page of metrics gives load and speed", measured and 0 < r["utilisation"]["busy"] <= 1, f"{sources} {r.get('error')}")
+    check("with the time that the load is of", any("days of the server, less than one" in n for n in r.get("notes", [])), r.get("notes"))
     check("with a note that a fuller batch is faster", any("fuller batches" in n for n in r.get("notes", [])), r.get("notes"))
     with open(os.path.join(folder, "prompts.jsonl"), "w") as f:
         f.write('{"task": "t", "max_tokens": 12, "prompt": "abcabcabcabc"}\n{"task": "t", "max_tokens": 12, "prompt": "record record record"}\n')
@@ -230,6 +263,9 @@ def real_figures(folder):
     check("what the benches print gives both speeds, and what speculation buys", all(near) and r["speculation"]["measured"], f"{sources} {r.get('error')}")
     held = [n for n in r.get("notes", []) if "took" in n and "the speeds say" in n]
     check("and holds the computed time of a request against the measured one", len(held) == 1, r.get("notes"))
+    check("of two clients no note says that one was alone", not any("one request at a time" in n for n in r.get("notes", [])), r.get("notes"))
+    r = answer(f"--requests-day 500 --in 40 --out 12 --bench model.json --gpu-hour 2 {FRONTIER}", cwd=folder)
+    check("a speed of one request at a time is said to be one", any("one request at a time (context of 16), and stands for all" in n for n in r.get("notes", [])), r.get("notes"))
     p = cost(f"--requests-day 500 --in 40 --out 12 --bench spec.json --gpu-hour 2 {FRONTIER}", cwd=folder)
     check("a bench that lacks the speed of prompts says which one has it", p.returncode == 2 and "bench model" in p.stderr, p.stderr)
 
@@ -280,6 +316,7 @@ contract()
 refused()
 document()
 usage()
+mixtures()
 with tempfile.TemporaryDirectory() as work:
     real_figures(work)
     html(work)

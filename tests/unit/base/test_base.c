@@ -412,6 +412,14 @@ Test(option, mistakes_are_named_with_their_remedy) {
     cr_assert(strstr(err.message, "--prompt is given twice"), "%s", err.message);
     cr_assert_eq(sd_options_parse(&rest, rows, &v, 4, both, &err), SD_EINVAL);
     cr_assert(strstr(err.message, "--pack is given twice"), "%s", err.message);
+    static const char *const numbers[] = {"0x10", " 1", "inf", "nan", "1e999", "1 ", "", "1,5"};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        char *odd[] = {"-p", "x", "--temp", (char *)(uintptr_t)numbers[i]};
+        cr_assert_eq(sd_options_parse(&rest, rows, &v, 4, odd, &err), SD_EINVAL, "%s", numbers[i]);
+        cr_assert(strstr(err.message, "--temp: "), "%s", err.message);
+        odd[2] = "-n";
+        cr_assert_eq(sd_options_parse(&rest, rows, &v, 4, odd, &err), SD_EINVAL, "%s", numbers[i]);
+    }
     char *no[] = {"-p", "x", "--no-pack=false"};
     cr_assert_eq(sd_options_parse(&rest, rows, &v, 3, no, &err), SD_EINVAL);
     cr_assert(strstr(err.message, "--no-pack"), "%s", err.message);

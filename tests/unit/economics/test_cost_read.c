@@ -1,5 +1,6 @@
 // Price files, usage logs, pages of metrics and benches: what is read out of them, and how what is wrong in them is named.
 #include "economics/read/bench.h"
+#include "economics/read/day.h"
 #include "economics/read/metrics.h"
 #include "economics/read/prices.h"
 #include "economics/read/usage.h"
@@ -193,7 +194,7 @@ Test(cost_usage, tokens_costs_and_times_are_summed) {
         "\n"
         "{\"time\": \"2026-05-04T14:00:00.5+02:00\", \"tokens\": {\"uncached\": 300, \"write_5m\": "
         "200, \"write_1h\": 100, \"output\": 150}, \"cost\": \"unpriced\", \"total_ms\": 15000}\n"
-        "{\"time\": \"2026-05-04 12:01:00Z\", \"tokens\": {}, \"total_ms\": 0}");
+        "{\"time\": \"2026-05-04 12:01:00Z\", \"tokens\": {\"output\": 0}, \"total_ms\": 0}");
     cr_assert_eq(u.requests, 3);
     cr_assert_eq(u.unpriced, 2);
     NEAR(u.priced_usd, 0.0025);
@@ -256,7 +257,9 @@ Test(cost_usage, a_wrong_line_is_named_by_its_number_and_field) {
     usage_refuses("", "no requests");
     usage_refuses("\n\n", "no requests");
     usage_refuses(GOOD "{", "line 2");
-    usage_refuses(GOOD "[]", "line 2");
+    usage_refuses(GOOD "[]", "line 2: is an array, where an object is needed");
+    usage_refuses(GOOD "{\"cost\": 1e999}", "line 2: real number overflow");
+    usage_refuses(GOOD "{\"cost\": 99999999999999999999}", "line 2: too big integer");
     usage_refuses(GOOD "{\"tokens\": {}}", "time");
     usage_refuses(GOOD "{\"time\": 5, \"tokens\": {}}", "time");
     usage_refuses(GOOD "{\"time\": \"2026-05-04T12:00:00Z\"}", "tokens is missing");
@@ -266,11 +269,18 @@ Test(cost_usage, a_wrong_line_is_named_by_its_number_and_field) {
     usage_refuses(TOKENS("{\"output\": 1e12}"), "output");
     usage_refuses(TOKENS("{\"output\": \"1\"}"), "output");
     usage_refuses(TOKENS("{\"output\": 1, \"reasoning\": 2}"), "reasoning");
-    usage_refuses(TOKENS("{}, \"cost\": -1"), "cost");
-    usage_refuses(TOKENS("{}, \"cost\": 0.5"), "cost");
-    usage_refuses(TOKENS("{}, \"cost\": \"free\""), "cost");
-    usage_refuses(TOKENS("{}, \"total_ms\": -5"), "total_ms");
-    usage_refuses(TOKENS("{}, \"time\": \"2026-05-04T12:00:00Z\""), "line 2"); // twice
+    usage_refuses(TOKENS("{}"), "line 2: tokens is empty");
+    usage_refuses(TOKENS("{\"output\": null}"), "line 2: tokens is empty");
+    usage_refuses(TOKENS("{\"prompt_tokens\": 9, \"completion_tokens\": 9}"),
+                  "line 2: tokens has prompt_tokens, which is not one of uncached,");
+    usage_refuses(TOKENS("{\"output\": 9, \"input\": 9}"), "line 2: tokens has input,");
+#define TOKEN "{\"output\": 1}"
+    usage_refuses(TOKENS(TOKEN ", \"cost\": -1"), "cost");
+    usage_refuses(TOKENS(TOKEN ", \"cost\": 0.5"), "cost");
+    usage_refuses(TOKENS(TOKEN ", \"cost\": \"free\""), "cost");
+    usage_refuses(TOKENS(TOKEN ", \"total_ms\": -5"), "total_ms");
+    usage_refuses(TOKENS(TOKEN ", \"time\": \"2026-05-04T12:00:00Z\""),
+                  "line 2: duplicate object key");
     static const char *const times[] = {"2026-02-29T00:00:00Z",
                                         "2026-13-01T00:00:00Z",
                                         "2026-05-04T24:00:00Z",
@@ -287,6 +297,26 @@ Test(cost_usage, a_wrong_line_is_named_by_its_number_and_field) {
         snprintf(line, sizeof line, "{\"time\": \"%s\", \"tokens\": {}}", times[i]);
         usage_refuses(line, "time is no moment");
     }
+}
+
+Test(cost_usage, a_line_without_end_is_named_and_not_held) {
+    enum { LONG = 5 << 20 };
+    char *text = malloc(LONG + 256);
+    int n = snprintf(text, 128, GOOD "{\"key\": \"");
+    memset(text + n, 'x', LONG);
+    strcpy(text + n + LONG, "\"}");
+    usage_refuses(text, "u.jsonl: line 2: has 5242");
+    free(text);
+}
+
+Test(cost_days, a_day_is_one_that_the_calendar_has) {
+    static const char *const days[] = {"2026-05-04", "2024-02-29", "2000-02-29", "1999-12-31"};
+    static const char *const none[] = {"2026-02-29", "1900-02-29", "2026-13-01", "2026-00-10",
+                                       "2026-04-31", "2026-05-00", "2026-5-04",  "2026-05-04 ",
+                                       "26-05-2004", "2026/05/04", "soon",       ""};
+    for (size_t i = 0; i < sizeof days / sizeof *days; i++) cr_assert(sd_is_day(days[i]));
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++)
+        cr_assert_not(sd_is_day(none[i]), "%s", none[i]);
 }
 
 // ---- metrics
@@ -322,6 +352,7 @@ Test(cost_metrics, load_and_speed_are_read) {
     sd_metrics_figures m = metrics(page);
     NEAR(m.requests, 100);
     NEAR(m.requests_day, 864);
+    NEAR(m.days, 10000 / 86400.0);
     NEAR(m.tokens_in, 1500);
     NEAR(m.tokens_out, 500);
     NEAR(m.cached_share, 0.3);
@@ -397,7 +428,7 @@ Test(cost_bench, the_longest_length_that_fits_counts) {
     NEAR(f.prefill_tok_s, 3391);
     cr_assert_eq(f.prefill_tokens, 512);
     NEAR(f.decode_tok_s, 290);
-    cr_assert_eq(f.decode_depth, 256);
+    cr_assert(f.decode_depth == 256 && f.at_once == 1);
     cr_assert_eq(f.plain_decode_tok_s, 0);
     NEAR(bench(model_bench, (sd_bench_figures){0}, 9000).prefill_tok_s, 2500);
     NEAR(bench(model_bench, (sd_bench_figures){0}, 3).prefill_tok_s, 900); // the shortest
@@ -416,7 +447,29 @@ Test(cost_bench, speculation_is_measured_over_all_answers_and_takes_precedence) 
     NEAR(f.prefill_tok_s, 3391);
     f = bench(spec_bench, bench(model_bench, (sd_bench_figures){0}, 1500), 1500);
     NEAR(f.decode_tok_s, 200);
-    cr_assert_eq(f.decode_depth, 0);
+    cr_assert(f.decode_depth == 0 && f.at_once == 0); // a bench of before says nothing of it
+}
+
+Test(cost_bench, how_many_requests_a_speed_is_of_is_read) {
+    char text[1024];
+    snprintf(text, sizeof text, "{\"clients\": 16, %s", spec_bench + 1);
+    sd_bench_figures f = bench(text, bench(model_bench, (sd_bench_figures){0}, 9), 9);
+    cr_assert_eq(f.at_once, 16);
+    snprintf(text, sizeof text, "{\"clients\": 0, %s", spec_bench + 1);
+    f = (sd_bench_figures){0};
+    cr_assert_eq(sd_bench_read(&f, text, strlen(text), "b.json", 9, NULL), SD_EFORMAT);
+}
+
+Test(cost_bench, a_second_file_of_a_kind_is_refused) {
+    static const char *const kinds[] = {model_bench, spec_bench};
+    for (int i = 0; i < 2; i++) {
+        sd_bench_figures f = bench(kinds[i], (sd_bench_figures){0}, 9);
+        sd_error err;
+        cr_assert_eq(sd_bench_read(&f, kinds[i], strlen(kinds[i]), "b.json", 9, &err), SD_EINVAL);
+        cr_assert(strstr(err.message, i ? "b.json is a second file of bench spec"
+                                        : "b.json is a second file of bench model"),
+                  "%s", err.message);
+    }
 }
 
 Test(cost_bench, what_is_no_bench_is_refused) {
