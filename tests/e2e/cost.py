@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -106,8 +107,10 @@ def contract():
     check("text fits on a screen", len(text.splitlines()) <= 40 and max(map(len, text.splitlines())) <= 97, text)
 
 
-def refused():
-    """Each of these is one sentence that names the input, on stderr, and 2."""
+def refused(folder):
+    """Each of these is one sentence that names the input, on stderr, and 2. folder: what a wrong one would write lies there."""
+    os.mkdir(os.path.join(folder, "recipes"))
+    shutil.copy(os.path.join(ROOT, "recipes", "prices.json"), os.path.join(folder, "recipes"))
     ok = f"--requests-day 500 {BASE} {FRONTIER}"
     numbers = ("requests-day", "in", "out", "cached", "peak", "prefill-tok-s", "decode-tok-s", "plain-decode-tok-s", "gpus", "gpu-hour", "hours-on", "hosting", "min-replicas", "max-load",
                "engineer-hours", "engineer-rate", "setup-hours", "setup-months", "other", "migration-hours", "busy", "local-share", "escalate")
@@ -135,15 +138,15 @@ def refused():
               (f"--requests-day 1e12 {BASE} {FRONTIER}", "--requests-day"), (re.sub("--api.*", "", ok) + "--local-share 0.5", "--api")]
     wrong = []
     for line, name in cases:
-        p = cost(line, cwd=ROOT)
+        p = cost(line, cwd=folder)
         sentence = p.stderr.rstrip("\n")
         if p.returncode != 2 or p.stdout or "\n" in sentence or name not in sentence:
             wrong.append(f"{line}: {p.returncode} {p.stdout[:60]}{sentence}, not {name}")
     check(f"{len(cases)} bad inputs: each is named in one sentence, and the status is 2", not wrong, "\n".join(wrong))
-    with open(os.path.join(ROOT, "recipes", "prices.json"), "rb") as f:
+    with open(os.path.join(folder, "recipes", "prices.json"), "rb") as f:
         pin = hashlib.sha256(f.read()).hexdigest()
-    check("a pin may be in capitals", cost(f"{ok} --prices recipes/prices.json --api gpt-4o --prices-sha256 {pin.upper()}", cwd=ROOT).returncode == 0)
-    p = cost(f"{ok} --prices recipes/prices.json --api gpt-4o --prices-sha256 {'0' * 64}", cwd=ROOT)
+    check("a pin may be in capitals", cost(f"{ok} --prices recipes/prices.json --api gpt-4o --prices-sha256 {pin.upper()}", cwd=folder).returncode == 0)
+    p = cost(f"{ok} --prices recipes/prices.json --api gpt-4o --prices-sha256 {'0' * 64}", cwd=folder)
     check("another price file than the pinned one ends it", p.returncode != 0 and not p.stdout and "SHA-256" in p.stderr, p.stderr)
 
 
@@ -313,7 +316,8 @@ def html(folder):
 
 worked_examples()
 contract()
-refused()
+with tempfile.TemporaryDirectory() as work:
+    refused(work)
 document()
 usage()
 mixtures()
