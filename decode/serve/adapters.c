@@ -18,9 +18,10 @@ struct sd_adapter_call {
     json_t *body;  // what the strings of `asked` are in
     sd_provider_adapter asked;
     const char *alias[MAX_ALIASES];
-    int n_aliases;
+    int n_aliases;    // -1: none are said, those of before stay
     int64_t expected; // the generation that it must find; 0: no such adapter; < 0: any
     bool begun;       // a worker has it
+    bool bad_draft;   // the draft is why it was refused
     sd_work work;
     int row;
     double begin_s, stopped_s;
@@ -73,6 +74,7 @@ static bool read_aliases(sd_adapter_call *k, sd_api_error *e) {
         sd_api_fail(e, 400, "aliases", "aliases: give an array of at most %d names", MAX_ALIASES);
         return false;
     }
+    k->n_aliases = list ? 0 : -1;
     json_array_foreach(list, i, v) {
         const char *name = json_string_value(v);
         if (!name || !sd_model_name_is_good(name)) {
@@ -137,7 +139,8 @@ static bool check_names(const sd_adapter_call *k, sd_api_error *e) {
 }
 
 static bool check_aliases(const sd_adapter_call *k, sd_api_error *e) {
-    if (k->server->served.n_aliases + k->n_aliases <= SD_SERVED_ALIASES) return true;
+    if (k->n_aliases <= 0 || k->server->served.n_aliases + k->n_aliases <= SD_SERVED_ALIASES)
+        return true;
     sd_api_fail(e, 400, "aliases",
                 "%d aliases are there, and %d are possible; unload what some stand for",
                 k->server->served.n_aliases, SD_SERVED_ALIASES);
@@ -150,6 +153,19 @@ static bool check_now(const sd_adapter_call *k, sd_api_error *e) {
 }
 
 // ---- models that nobody names any more
+
+static bool counts_for(const sd_served_model *list, const sd_model_counts *c) {
+    for (; list; list = list->next)
+        if (list->counts == c) return true;
+    return false;
+}
+
+// A name's counts are kept while it has a generation that is served or drains.
+static void retire_counts(sd_server *s, sd_model_counts *c) {
+    bool used = !c || counts_for(s->served.draining, c);
+    for (int i = 0; i < s->served.n; i++) used = used || s->served.model[i]->counts == c;
+    if (!used) sd_metrics_retire(&s->metrics, c);
+}
 
 static bool unload(sd_work *item) {
     sd_served_model *m = item->ctx;
@@ -167,6 +183,7 @@ void sd_adapters_let_go(sd_server *s, sd_served_model *m) {
     if (!sd_served_let_go(&s->served, m)) return;
     sd_log(SD_LOG_INFO, "adapter %s: generation %llu has drained", m->card->name,
            (unsigned long long)m->card->generation);
+    retire_counts(s, m->counts);
     m->list = &s->served;
     m->end = (sd_work){.step = unload, .done = on_unloaded, .ctx = m};
     if (sd_workers_add(s->workers, &m->end)) return;
@@ -228,11 +245,13 @@ static json_t *adapter_json(const sd_server *s, const sd_served_model *m, bool l
 static void publish(sd_adapter_call *k, sd_served_model *m, sd_api_error *e, json_t **v) {
     sd_server *s = k->server;
     sd_served_model *old = NULL;
-    if (!m->counts || !sd_served_reserve(&s->served, k->n_aliases) ||
+    if (!m->counts || (k->n_aliases > 0 && !sd_served_reserve(&s->served, k->n_aliases)) ||
         !sd_served_put(&s->served, m, &old)) {
         sd_api_fail(e, 500, NULL, "out of memory");
         return;
     }
+    if (k->n_aliases >= 0)
+        sd_served_keep_aliases(&s->served, m->card->name, k->alias, k->n_aliases);
     for (int i = 0; i < k->n_aliases; i++)
         sd_served_set_alias(&s->served, k->alias[i], m->card->name);
     const double seconds = sd_now_s() - k->begin_s;
@@ -267,7 +286,7 @@ static void on_read(sd_work *item) {
                     k->result.status == SD_ENOMEM         ? 500
                     : k->result.status == SD_EINTERRUPTED ? 503
                                                           : 400,
-                    "lora_path", "%s", k->result.message);
+                    k->bad_draft ? "draft_lora_path" : "lora_path", "%s", k->result.message);
     // What was true when it began may have changed.
     else if (check_now(k, &e) && !(m = sd_alloc(1, sizeof *m)))
         sd_api_fail(&e, 500, NULL, "out of memory");
@@ -280,6 +299,7 @@ static void on_read(sd_work *item) {
         publish(k, m, &e, &v);
     }
     if (e.status) {
+        if (m) retire_counts(s, m->counts);
         free(m);
         if (read) s->provider->ops->unload(s->provider, k->row);
         sd_log(SD_LOG_WARN, "adapter %s was not loaded: %s", k->asked.name, e.message);
@@ -293,6 +313,7 @@ static bool read_files(sd_work *item) {
     sd_adapter_call *k = item->ctx;
     sd_provider *p = k->server->provider;
     sd_memory_lost_clear();
+    k->asked.bad_draft = &k->bad_draft;
     k->result.status = p->ops->load(p, &k->asked, &k->row, &k->stopped_s, &k->result);
     return false;
 }
@@ -372,7 +393,17 @@ void sd_adapters_unload(sd_conn *c) {
     sd_served_model *m;
     json_t *body = may_change(s, &e) ? read_body(c, &e) : NULL, *v = NULL;
     if (body && read_name(body, &name, &e) && read_expected(body, &expected, &e)) {
-        if (!(m = loaded(s, name))) {
+        const sd_served_alias *alias = sd_served_find_alias(&s->served, name);
+        if (alias && *alias->of) {
+            sd_api_fail(&e, 400, "lora_name",
+                        "'%s' is an alias of adapter '%s'; unload that, or load it again with "
+                        "\"aliases\" without this one",
+                        name, alias->of);
+        } else if (alias) {
+            sd_api_fail(&e, 400, "lora_name",
+                        "'%s' is an alias of the base, which is not unloaded; --alias gives it",
+                        name);
+        } else if (!(m = loaded(s, name))) {
             sd_api_fail(&e, 404, "lora_name",
                         "adapter '%s' is not loaded; GET /v1/lora_adapters lists them", name);
             e.code = "model_not_found";

@@ -144,6 +144,22 @@ bool sd_served_reserve(sd_served *s, int n) {
     return room;
 }
 
+static bool is_among(const char *name, const char *const *list, int n) {
+    for (int i = 0; i < n; i++)
+        if (strcmp(list[i], name) == 0) return true;
+    return false;
+}
+
+void sd_served_keep_aliases(sd_served *s, const char *of, const char *const *keep, int n) {
+    int left = 0;
+    pthread_mutex_lock(&s->lock);
+    for (int i = 0; i < s->n_aliases; i++)
+        if (strcmp(s->alias[i].of, of) != 0 || is_among(s->alias[i].name, keep, n))
+            s->alias[left++] = s->alias[i];
+    s->n_aliases = left;
+    pthread_mutex_unlock(&s->lock);
+}
+
 void sd_served_set_alias(sd_served *s, const char *name, const char *of) {
     pthread_mutex_lock(&s->lock);
     int i = 0;

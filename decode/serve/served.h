@@ -65,6 +65,8 @@ bool sd_served_put(sd_served *s, sd_served_model *m, sd_served_model **old);
 void sd_served_remove(sd_served *s, sd_served_model *m);
 /// Room for n more aliases; false: out of memory, or there would be more than SD_SERVED_ALIASES.
 bool sd_served_reserve(sd_served *s, int n);
+/// Of the aliases of `of` those that are not among keep [n] go.
+void sd_served_keep_aliases(sd_served *s, const char *of, const char *const *keep, int n);
 /// `name` means what `of` does from now on. There is room.
 void sd_served_set_alias(sd_served *s, const char *name, const char *of);
 /// SD_EINVAL says why it may be no alias of `of`, which need not be there yet.

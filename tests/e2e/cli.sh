@@ -427,4 +427,25 @@ refuses "a plan with a context that is too long" 2 'ctx' "$binary" serve -m tiny
 refuses "a plan with an index that is not there" 2 'without an index' "$binary" serve -m tiny.gguf --spec index --plan
 refuses "a plan with a draft model that is not there" 2 'without a draft model' "$binary" serve -m tiny.gguf --spec draft --plan
 refuses "--json is the plan's" 2 'give --plan too' "$binary" serve -m tiny.gguf --json
+
+# ---- the examples of docs/apis.md
+
+if command -v curl >/dev/null; then
+  "$binary" serve -m tiny.gguf --port 0 --no-pack-cache >out 2>served &
+  server=$!
+  for ((i = 0; i < 600; i++)); do grep -q 'serving tiny at' served && break || sleep 0.1; done
+  url=$(sed -n 's/.*serving tiny at \(http[^ ]*\): .*/\1/p' served)
+  for route in systemone decisions; do # as it stands there, but for the port
+    sed -n "s#http://127.0.0.1:8080#$url#; /^    curl .*v1\/$route -d/,/}'\$/p" "$here/../../docs/apis.md" >ask.sh
+    bash ask.sh >out 2>err
+    sed -n "/v1\/$route -d/,/^(a tiny/p" "$here/../../docs/apis.md" | awk '/^    {"(model|id)"/ { on = 1 } on && /^$/ { exit } on' >want
+    wanted=$(grep -o '"[a-z_]*":' want | sort | uniq -c)
+    [ -s ask.sh ] && [ -s want ] && [ "$(grep -o '"[a-z_]*":' out | sort | uniq -c)" = "$wanted" ]
+    check "docs/apis.md: the example of /v1/$route answers with the members that stand there" $? "$(cat out err)"
+  done
+  kill $server
+  wait $server
+else
+  echo "ok - $name: the examples of docs/apis.md # SKIP curl is not installed"
+fi
 exit $failed

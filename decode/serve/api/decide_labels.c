@@ -55,8 +55,9 @@ static int encode_question(const planner *p, sd_decide_question *q, const sd_tok
     for (int k = 1; k < q->n_labels; k++)
         if (compare(at(q, k - 1), at(q, k)) == 0)
             return sd_api_fail(p->e, 400, "questions",
-                               "%s labels %d and %d are the same tokens; give others", q->begin,
-                               q->order[k - 1], q->order[k]);
+                               "%s the labels '%.60s' and '%.60s' are the same tokens; give others",
+                               q->begin, q->label[q->order[k - 1]].text,
+                               q->label[q->order[k]].text);
     return 0;
 }
 
@@ -104,9 +105,9 @@ static int part(planner *p, int question, int from, int upto, int depth) {
     const bool ended = depth == a->n;
     if (ended && p->n_ends == 0)
         return sd_api_fail(p->e, 400, "questions",
-                           "%s label %d begins another one, and this model has no token that ends "
-                           "an answer; give other labels",
-                           q->begin, q->order[from]);
+                           "%s the label '%.60s' begins another one, and this model has no token "
+                           "that ends an answer; give other labels",
+                           q->begin, q->label[q->order[from]].text);
     if (add_node(p, question, from, upto, depth, ended)) return p->e->status;
     const int n = p->d->n_nodes - 1;
     for (int i = 0; i < p->d->node[n].n_next; i++) {

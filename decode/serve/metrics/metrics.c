@@ -82,6 +82,28 @@ sd_model_counts *sd_metrics_model(sd_metrics *m, const char *name) {
     return *at = c;
 }
 
+static void add_counts(sd_model_counts *to, const sd_model_counts *c) {
+    for (int i = 0; i < SD_H_COUNT; i++) {
+        const sd_histogram *h = &c->histogram[i];
+        for (int k = 0; k <= h->n; k++) to->histogram[i].count[k] += h->count[k];
+        to->histogram[i].sum += h->sum;
+    }
+    for (int i = 0; i < SD_FINISH_COUNT; i++) to->finished[i] += c->finished[i];
+    to->tokens.prompt += c->tokens.prompt;
+    to->tokens.cached += c->tokens.cached;
+    to->tokens.generated += c->tokens.generated;
+    sd_spec_stats_add(&to->spec, &c->spec, 1);
+}
+
+void sd_metrics_retire(sd_metrics *m, sd_model_counts *c) {
+    sd_model_counts *gone = sd_metrics_model(m, SD_METRICS_GONE), **at = &m->models;
+    if (!gone) return; // out of memory: it stays as it is
+    add_counts(gone, c);
+    while (*at != c) at = &(*at)->next;
+    *at = c->next;
+    free(c);
+}
+
 sd_key_counts *sd_metrics_key(sd_metrics *m, const char *id) {
     if (!*id) return NULL;
     sd_key_counts **at = &m->keys;

@@ -107,13 +107,18 @@ typedef struct {
     } loads;           // of adapters, while serving
 } sd_metrics;
 
+#define SD_METRICS_GONE "(gone)" // no name of a model
+
 void sd_metrics_init(sd_metrics *m, double now_s);
 /// The model is there: its time begins, and histograms of tokens reach up to ctx.
 void sd_metrics_ready(sd_metrics *m, int ctx, double now_s);
 void sd_metrics_free(sd_metrics *m); // a zeroed one is fine
 
-/// The counts of a name, which stay until sd_metrics_free; NULL: out of memory.
+/// The counts of a name, which stay until they retire; NULL: out of memory.
 sd_model_counts *sd_metrics_model(sd_metrics *m, const char *name);
+/// Nobody asks for c's name any more: what was counted of it goes on in the counts of SD_METRICS_GONE, so that sums
+/// over all names never fall, and c is freed. c is not the first of the names.
+void sd_metrics_retire(sd_metrics *m, sd_model_counts *c);
 /// Of a key's ID; NULL for "", no key, and out of memory.
 sd_key_counts *sd_metrics_key(sd_metrics *m, const char *id);
 

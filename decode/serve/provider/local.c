@@ -152,6 +152,7 @@ static sd_status load_adapter(sd_provider *p, const sd_provider_adapter *a, int 
     const sd_models_asked asked = {.name = a->name,
                                    .path = a->path,
                                    .draft_path = a->draft_path,
+                                   .bad_draft = a->bad_draft,
                                    .root = l->o.adapter_root,
                                    .draft = sd_engine_draft_model(l->engine)};
     SD_TRY(sd_models_add(&l->models, at, &asked, &l->o.models, err));

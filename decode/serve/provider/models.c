@@ -133,6 +133,11 @@ out:
     return st;
 }
 
+static sd_status blame_draft(const sd_models_asked *a, sd_status st) {
+    if (st != SD_OK && a->bad_draft) *a->bad_draft = true;
+    return st;
+}
+
 // What drafts for it where the request says so: an index, or an adapter of the draft model.
 static sd_status open_draft(sd_models_row *row, const sd_models *m, const sd_models_asked *a,
                             const char *path, sd_error *err) {
@@ -170,7 +175,7 @@ static sd_status read_row(sd_models_row *row, sd_models *m, const sd_models_aske
     row->end_token = -1;
     if (row->chat) SD_TRY(sd_template_end_token(&row->end_token, m->model, row->chat, err));
     if (draft)
-        SD_TRY(open_draft(row, m, a, draft, err));
+        SD_TRY(blame_draft(a, open_draft(row, m, a, draft, err)));
     else
         SD_TRY(
             sd_draft_of_run(&row->corpus, path, a->root ? NULL : who, row->adapter, m->model, err));
@@ -209,7 +214,8 @@ sd_status sd_models_add(sd_models *m, int *at, const sd_models_asked *a, const s
     SD_CHECK_ALLOC(row->name, err);
     if (a->root) {
         SD_TRY(sd_root_path(&row->path, a->root, a->path, err));
-        if (a->draft_path) SD_TRY(sd_root_path(&draft, a->root, a->draft_path, err));
+        if (a->draft_path)
+            SD_TRY(blame_draft(a, sd_root_path(&draft, a->root, a->draft_path, err)));
         sd_root_enter(a->root);
     } else {
         row->path = sd_strdup(a->path);

@@ -64,6 +64,7 @@ typedef struct {
     const char *name, *path;
     const char
         *draft_path; // an adapter of the draft model, or a corpus index; NULL: the run's own index
+    bool *bad_draft; // true where the draft is why it is refused; NULL: nobody asks
     const sd_root *root; // the paths lead below it; NULL: they are the operator's own
     sd_model *draft;     // the model that drafts; NULL: none
 } sd_models_asked;

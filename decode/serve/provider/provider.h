@@ -46,6 +46,7 @@ typedef struct {
     const char *name, *path;
     const char
         *draft_path; // an adapter of the draft model or a corpus index; NULL: the run's own index
+    bool *bad_draft; // true where the draft is why it is refused
 } sd_provider_adapter;
 
 typedef struct {

@@ -95,6 +95,12 @@ static long long loaded(const world *w, const char *name, const char *path) {
     return g;
 }
 
+static void blamed(const world *w, const char *path, const char *fields, const char *param) {
+    json_t *v = load(w, "blamed", path, fields, 400);
+    cr_assert_str_eq(live_text_at(v, "error.param"), param);
+    json_decref(v);
+}
+
 static void refused(const world *w, const char *name, const char *path, const char *fields,
                     int status, const char *words) {
     json_t *v = load(w, name, path, fields, status);
@@ -326,6 +332,9 @@ Test(serve_adapters, what_cannot_be_loaded_is_refused_and_nothing_changes) {
     refused(&w, "kept", "one", ",\"draft_lora_path\":\"../outside\"", 400, "leads out");
     refused(&w, "kept", "one", ",\"draft_lora_path\":\"two\"", 400, "another adapter");
     refused(&w, "kept", "one", ",\"draft_lora_path\":\"two/adapter\"", 400, "-d");
+    blamed(&w, "none", ",\"draft_lora_path\":\"two\"", "lora_path");
+    blamed(&w, "one", ",\"draft_lora_path\":\"two\"", "draft_lora_path");
+    blamed(&w, "one", ",\"draft_lora_path\":\"../outside\"", "draft_lora_path");
     refused(&w, "kept", "one", ",\"aliases\":[\"tiny\"]", 400, "tiny");
     refused(&w, "kept", "one", ",\"aliases\":[\"kept\"]", 400, "itself");
     refused(&w, "kept", "one", ",\"aliases\":\"a\"", 400, "aliases");
@@ -601,6 +610,92 @@ Test(serve_adapters, aliases_follow_what_they_stand_for_and_can_be_moved) {
     refused(&w, "v3", "one", ",\"aliases\":[\"v1\"]", 400, "v1");
     json_decref(unload(&w, "v2", 200));
     json_decref(live_json(&w.s, "completions", "{\"model\":\"prod\",\"prompt\":[1]}", 404));
+    stop(&w);
+}
+
+static int models_listed(const world *w) {
+    json_t *v = get_json(w, "/v1/models");
+    int n = (int)json_array_size(json_object_get(v, "data"));
+    json_decref(v);
+    return n;
+}
+
+static void not_unloaded(const world *w, const char *name, const char *words) {
+    json_t *v = unload(w, name, 400);
+    cr_assert(strstr(live_text_at(v, "error.message"), words), "%s",
+              live_text_at(v, "error.message"));
+    json_decref(v);
+}
+
+Test(serve_adapters, a_loads_aliases_are_all_that_the_adapter_has) {
+    world w;
+    sd_strings aliases = {.item = {"plain=tiny"}, .n = 1};
+    prepare(&w);
+    w.s.o.aliases = &aliases;
+    live_start_with(&w.s, 512, 4, 64, NULL);
+    json_decref(load(&w, "v1", "one", ",\"aliases\":[\"prod\",\"old\"]", 200));
+    json_decref(load(&w, "v2", "two", ",\"aliases\":[\"next\"]", 200));
+    cr_assert_eq(models_listed(&w), 7, "tiny v1 v2 plain prod old next");
+    json_decref(load(&w, "v1", "one", "", 200));
+    cr_assert_eq(models_listed(&w), 7, "absent: they stay");
+    json_decref(load(&w, "v1", "one", ",\"aliases\":[\"prod\"]", 200));
+    cr_assert_eq(models_listed(&w), 6);
+    json_decref(live_json(&w.s, "completions", "{\"model\":\"old\",\"prompt\":[1]}", 404));
+    not_unloaded(&w, "prod", "'prod' is an alias of adapter 'v1'");
+    not_unloaded(&w, "plain", "'plain' is an alias of the base");
+    json_decref(load(&w, "v1", "one", ",\"aliases\":[]", 200));
+    cr_assert_eq(models_listed(&w), 5, "tiny v1 v2 plain next");
+    json_decref(live_json(&w.s, "completions", "{\"model\":\"prod\",\"prompt\":[1]}", 404));
+    stop(&w);
+}
+
+// The sum of a counter over all of its lines.
+static double sum_of(const char *page, const char *name) {
+    double sum = 0;
+    char line[128];
+    const int n = snprintf(line, sizeof line, "\n%s{", name);
+    for (const char *at = page; (at = strstr(at, line));) {
+        at += n;
+        sum += atof(strstr(at, "} ") + 2);
+    }
+    return sum;
+}
+
+static int names_on(const char *page) {
+    int n = 0;
+    for (const char *at = page; (at = strstr(at, "\nspecdec_adapter_prompt_tokens_total{")); at++)
+        n++;
+    return n;
+}
+
+Test(serve_adapters, the_page_of_metrics_has_the_adapters_there_are_and_its_sums_never_fall) {
+    static const char *const sums[] = {
+        "specdec_request_success_total",           "specdec_adapter_prompt_tokens_total",
+        "specdec_adapter_generation_tokens_total", "specdec_time_to_first_token_seconds_count",
+        "specdec_e2e_request_latency_seconds_sum", "specdec_request_prompt_tokens_bucket"};
+    enum { SUMS = sizeof sums / sizeof *sums, NAMES = 40 };
+    double before[SUMS] = {0};
+    long long g;
+    world w;
+    start(&w);
+    for (int i = 0; i < NAMES; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "a%d", i);
+        loaded(&w, name, "one");
+        free(ask(&w.s, name, 0, &g));
+        json_decref(unload(&w, name, 200));
+        cr_assert(live_wait_metric(&w.s, "adapters_draining", 0));
+        char *page = live_get(&w.s, "/metrics");
+        for (int k = 0; k < SUMS; k++) {
+            double sum = sum_of(page, sums[k]);
+            cr_assert_gt(sum, before[k], "%s: %g after %g", sums[k], sum, before[k]);
+            before[k] = sum;
+        }
+        cr_assert_eq(names_on(page), 2, "the base and what is gone");
+        cr_assert(strstr(page, "adapter=\"(gone)\"") && !strstr(page, "adapter=\"a"));
+        free(page);
+    }
+    cr_assert_eq(before[0], NAMES);
     stop(&w);
 }
 

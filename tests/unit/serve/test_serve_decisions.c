@@ -328,6 +328,14 @@ static const struct {
      {"questions.q.instructions", Q("noul", ",\"instructions\":\"a\\u0000b\"")},
      {"questions.q.criteria", Q("noul", ASKED ",\"criteria\":[]")},
      {"questions.q.criteria", Q("noul", ASKED ",\"criteria\":{\"true\":7}")},
+     {"questions.q.criteria has 'maybe'; give true and false",
+      Q("noul", ASKED ",\"criteria\":{\"maybe\":\"x\"}")},
+     {"state is a number; give a string", "{\"state\":5,\"questions\":{}}"},
+     {"state is missing; give a string", "{\"questions\":{}}"},
+     {"criteria has the label 'b\nc' of 3 bytes; give one line of 1 to 256",
+      Q("choice", ASKED ",\"criteria\":{\"a\":null,\"b\\nc\":null}")},
+     {"criteria.a is not a string", Q("choice", ASKED ",\"criteria\":{\"a\":7,\"b\":null}")},
+     {"criteria[1] is not a string", Q("score", ASKED ",\"criteria\":[\"a\",7]")},
      {"questions.q.criteria", Q("choice", ASKED)},
      {"questions.q.criteria", Q("choice", ASKED ",\"criteria\":{\"a\":null}")},
      {"questions.q.criteria", Q("choice", ASKED ",\"criteria\":{\"a\":null,\"\":null}")},
@@ -352,6 +360,20 @@ static const struct {
       {"questions[0].instructions", D("{\"type\":\"predicate\"}")},
       {"questions[0].type", D("{\"type\":\"noul\"" ASKED "}")},
       {"questions[0].choices", D("{\"type\":\"choice\"" ASKED "}")},
+      {"questions[0].choices[0] is not an object; give {\"value\"",
+       D("{\"type\":\"choice\"" ASKED ",\"choices\":[\"a\",\"b\"]}")},
+      {"questions[0].choices[1].value is neither a string nor a boolean",
+       D("{\"type\":\"choice\"" ASKED ",\"choices\":[{\"value\":\"a\"},{\"value\":7}]}")},
+      {"questions[0].choices[1].value is missing",
+       D("{\"type\":\"choice\"" ASKED ",\"choices\":[{\"value\":\"a\"},{}]}")},
+      {"questions[0].choices[1].value has the label '' of 0 bytes",
+       D("{\"type\":\"choice\"" ASKED ",\"choices\":[{\"value\":\"a\"},{\"value\":\"\"}]}")},
+      {"questions[0].choices[0].description is not a string",
+       D("{\"type\":\"choice\"" ASKED ",\"choices\":[{\"value\":\"a\",\"description\":7},{}]}")},
+      {"questions[0].levels[0] is not an object; give {\"label\"",
+       D("{\"type\":\"score\"" ASKED ",\"levels\":[\"a\",\"b\"]}")},
+      {"questions[0].levels[1].label is missing",
+       D("{\"type\":\"score\"" ASKED ",\"levels\":[{\"label\":\"a\"},{}]}")},
       {"questions[0].choices", D("{\"type\":\"choice\"" ASKED ",\"choices\":[{\"value\":\"a\"}]}")},
       {"questions[0].choices",
        D("{\"type\":\"choice\"" ASKED ",\"choices\":[{\"value\":\"a\"},{\"value\":7}]}")},
@@ -378,6 +400,25 @@ Test(serve_decisions, every_bad_field_is_a_400_that_names_it) {
     char *body = many(65, 1, "a");
     refuse(&sd_systemone, "questions", body);
     free(body);
+}
+
+// A quoted label is cut to 60 bytes, here within a character, and what remains is a text all the same.
+Test(serve_decisions, a_message_that_quotes_a_part_of_a_label_is_unicode) {
+    char body[512];
+    sd_api_request r;
+    sd_api_error e;
+    int n = snprintf(body, sizeof body,
+                     "{\"state\":\"s\",\"questions\":{\"q\":{\"type\":\"choice\"" ASKED
+                     ",\"criteria\":{\"b\":null,\"a\\n");
+    for (int i = 0; i < 40; i++) n += snprintf(body + n, sizeof body - (size_t)n, "\u20ac");
+    n += snprintf(body + n, sizeof body - (size_t)n, "\":null}}}}");
+    cr_assert_eq(sd_systemone.parse(&r, body, (size_t)n, &e), 400);
+    json_t *v = sd_error_json(&e);
+    const char *message = live_text_at(v, "error.message");
+    cr_assert(strstr(message, "has the label 'a\n\u20ac") &&
+                  strstr(message, "\u20ac...' of 122 bytes"),
+              "%s", message);
+    json_decref(v);
 }
 
 static void refused(const live *s, const char *body, const char *why) {

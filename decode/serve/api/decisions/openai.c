@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { PATH = 96 };
+enum { PATH = 96, AT = PATH + 96 }; // bytes of the path of a member, and of a part of it
 
 static bool is(const char *s, const char *word) {
     return s && strcmp(s, word) == 0;
@@ -59,17 +59,28 @@ static bool read_input(sd_decide *d, const json_t *input, sd_api_error *e) {
 
 static bool read_choices(sd_decide *d, sd_decide_question *q, const json_t *list, const char *path,
                          sd_api_error *e) {
-    if (!json_is_array(list)) return sd_api_refuse(e, path, "is not an array of choices");
+    if (!json_is_array(list))
+        return sd_api_refuse(e, path, "is not an array; give [{\"value\": ...}, ...]");
     if (!sd_decide_labels(q, path, json_array_size(list), 2, SD_DECIDE_MAX_LABELS, e)) return false;
     for (int k = 0; k < q->n_labels; k++) {
+        char at[AT];
         const json_t *choice = json_array_get(list, (size_t)k),
                      *value = sd_field_get(choice, "value");
+        snprintf(at, sizeof at, "%s[%d]", path, k);
+        if (!json_is_object(choice))
+            return sd_api_refuse(e, at, "is not an object; give {\"value\": ...}");
+        snprintf(at, sizeof at, "%s[%d].value", path, k);
+        if (!value || !(json_is_boolean(value) || sd_json_is_text(value)))
+            return sd_api_refuse(e, at,
+                                 value ? "is neither a string nor a boolean"
+                                       : "is missing; give a string or a boolean");
         json_t *word = json_is_boolean(value) ? json_string(json_is_true(value) ? "true" : "false")
                                               : json_incref((json_t *)(uintptr_t)value);
-        bool ok = sd_decide_label_text(d, &q->label[k], word, path, e) &&
-                  sd_decide_text_or(d, &q->label[k].about, sd_field_get(choice, "description"),
-                                    path, false, e);
+        bool ok = sd_decide_label_text(d, &q->label[k], word, at, e);
         json_decref(word); // kept, where it is good
+        snprintf(at, sizeof at, "%s[%d].description", path, k);
+        ok = ok && sd_decide_text_or(d, &q->label[k].about, sd_field_get(choice, "description"), at,
+                                     false, e);
         if (!ok) return false;
         if (json_is_boolean(value)) q->label[k].value = value; // one of jansson's own two
     }
@@ -79,14 +90,21 @@ static bool read_choices(sd_decide *d, sd_decide_question *q, const json_t *list
 // A level is known by its label and, where it has one, its description.
 static bool read_levels(sd_decide *d, sd_decide_question *q, const json_t *list, const char *path,
                         sd_api_error *e) {
-    if (!json_is_array(list)) return sd_api_refuse(e, path, "is not an array of levels");
+    if (!json_is_array(list))
+        return sd_api_refuse(e, path, "is not an array; give [{\"label\": ...}, ...]");
     if (!sd_decide_labels(q, path, json_array_size(list), 2, SD_DECIDE_MAX_LEVELS, e)) return false;
     sd_decide_own_labels(q);
     for (int k = 0; k < q->n_labels; k++) {
         const json_t *level = json_array_get(list, (size_t)k);
         const char *label, *about = NULL;
-        if (!sd_decide_text(d, &label, sd_field_get(level, "label"), path, false, e) ||
-            !sd_decide_text_or(d, &about, sd_field_get(level, "description"), path, false, e))
+        char at[AT];
+        snprintf(at, sizeof at, "%s[%d]", path, k);
+        if (!json_is_object(level))
+            return sd_api_refuse(e, at, "is not an object; give {\"label\": ...}");
+        snprintf(at, sizeof at, "%s[%d].label", path, k);
+        if (!sd_decide_text(d, &label, sd_field_get(level, "label"), at, false, e)) return false;
+        snprintf(at, sizeof at, "%s[%d].description", path, k);
+        if (!sd_decide_text_or(d, &about, sd_field_get(level, "description"), at, false, e))
             return false;
         q->label[k].value = json_array_get(d->kept, json_array_size(d->kept) - 1 - (about != NULL));
         q->label[k].about = label;

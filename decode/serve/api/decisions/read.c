@@ -104,8 +104,8 @@ bool sd_decide_label_text(sd_decide *d, sd_decide_label *label, const json_t *v,
     const size_t n = strlen(label->text);
     label->value = v;
     if (n >= 1 && n <= SD_DECIDE_MAX_LABEL && strcspn(label->text, "\r\n") == n) return true;
-    sd_api_fail(e, 400, path, "%s has a label that is not one line of 1 to %d bytes", path,
-                SD_DECIDE_MAX_LABEL);
+    sd_api_fail(e, 400, path, "%s has the label '%.60s%s' of %zu bytes; give one line of 1 to %d",
+                path, label->text, n > 60 ? "..." : "", n, SD_DECIDE_MAX_LABEL);
     return false;
 }
 
@@ -117,13 +117,18 @@ void sd_decide_own_labels(sd_decide_question *q) {
         q->label[k].text = q->kind == SD_DECIDE_YES_NO ? truth[k] : levels[k];
 }
 
+static bool refuse_state(const json_t *v, const char *path, sd_api_error *e) {
+    sd_api_fail(e, 400, path, "%s is %s; give a string, an object or an array", path,
+                v ? sd_field_type_word(v) : "missing");
+    return false;
+}
+
 bool sd_decide_state(sd_decide *d, const json_t *v, const char *path, sd_api_error *e) {
     bool ok = true;
     if (v && sd_json_is_text(v)) {
         ok = sd_buf_add(&d->text, json_string_value(v), json_string_length(v));
     } else {
-        if (!json_is_object(v) && !json_is_array(v))
-            return sd_api_refuse(e, path, v ? "is neither a string nor JSON" : "is missing");
+        if (!json_is_object(v) && !json_is_array(v)) return refuse_state(v, path, e);
         char *text = dumped(v, path, e);
         if (!text) return false;
         ok = sd_buf_adds(&d->text, text);

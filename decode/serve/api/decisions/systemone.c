@@ -10,12 +10,32 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { PATH = 96 };
+enum { PATH = 96, AT = PATH + 96 }; // bytes of the path of a member, and of a part of it
+
+static bool is(const char *s, const char *word) {
+    return s && strcmp(s, word) == 0;
+}
+
+// Names and labels go into the paths of errors where they are made of harmless characters.
+static bool is_plain(const char *name) {
+    static const char good[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
+    const size_t n = strlen(name);
+    return n >= 1 && n <= 64 && strspn(name, good) == n;
+}
 
 static bool read_noul(sd_decide *d, sd_decide_question *q, const json_t *criteria, const char *path,
                       sd_api_error *e) {
     if (criteria && !json_is_object(criteria))
         return sd_api_refuse(e, path, "is not {\"true\": ..., \"false\": ...}");
+    const char *key;
+    json_t *v;
+    json_object_foreach((json_t *)(uintptr_t)criteria, key, v) {
+        (void)v;
+        if (is(key, "true") || is(key, "false")) continue;
+        sd_api_fail(e, 400, path, "%s has '%.60s'; give true and false, or leave both out", path,
+                    key);
+        return false;
+    }
     if (!sd_decide_labels(q, path, 2, 2, 2, e)) return false;
     sd_decide_own_labels(q);
     return sd_decide_text_or(d, &q->label[0].about, json_object_get(criteria, "true"), path, true,
@@ -34,9 +54,14 @@ static bool read_choice(sd_decide *d, sd_decide_question *q, json_t *criteria, c
         return false;
     sd_decide_label *to = q->label;
     json_object_foreach(criteria, label, about) {
+        char at[AT];
         json_t *text = json_string(label);
+        if (is_plain(label))
+            snprintf(at, sizeof at, "%s.%s", path, label);
+        else
+            snprintf(at, sizeof at, "%s[%d]", path, (int)(to - q->label));
         bool ok = sd_decide_label_text(d, to, text, path, e) &&
-                  sd_decide_text_or(d, &to->about, about, path, true, e);
+                  sd_decide_text_or(d, &to->about, about, at, true, e);
         json_decref(text); // kept, where it is good
         if (!ok) return false;
         to++;
@@ -50,22 +75,18 @@ static bool read_score(sd_decide *d, sd_decide_question *q, const json_t *criter
     if (!sd_decide_labels(q, path, json_array_size(criteria), 2, SD_DECIDE_MAX_LEVELS, e))
         return false;
     sd_decide_own_labels(q);
-    for (int k = 0; k < q->n_labels; k++)
-        if (!sd_decide_text(d, &q->label[k].about, json_array_get(criteria, (size_t)k), path, true,
+    for (int k = 0; k < q->n_labels; k++) {
+        char at[AT];
+        snprintf(at, sizeof at, "%s[%d]", path, k);
+        if (!sd_decide_text(d, &q->label[k].about, json_array_get(criteria, (size_t)k), at, true,
                             e))
             return false;
+    }
     return true;
 }
 
-static bool is(const char *s, const char *word) {
-    return s && strcmp(s, word) == 0;
-}
-
-// The name goes into errors where it is made of harmless characters.
 static void path_of(char path[PATH], int i, const char *name, const char *member) {
-    static const char good[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
-    const size_t n = strlen(name);
-    if (n >= 1 && n <= 64 && strspn(name, good) == n)
+    if (is_plain(name))
         snprintf(path, PATH, "questions.%.64s%s", name, member);
     else
         snprintf(path, PATH, "questions[%d]%s", i, member);
