@@ -15,6 +15,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { TO_PEFT, TO_GGUF_LORA, TO_MERGED, TO_GGUF };
 
@@ -224,6 +225,20 @@ out:
     return st;
 }
 
+/// A link that leads nowhere is there too: a rename would not take its place.
+static sd_status check_new(const char *path, sd_error *err) {
+    sd_status st = SD_OK;
+    sd_path_kind there;
+    char text;
+    SD_CHECK(strcmp(path, "-") != 0, err, SD_EINVAL,
+             "-: an export is a file or a folder; give its path with --output");
+    SD_TRY(sd_path_look(&there, path, err));
+    SD_CHECK(there == SD_PATH_NONE && readlink(path, &text, 1) < 0, err, SD_EINVAL,
+             "%s: exists already; give another --output", path);
+out:
+    return st;
+}
+
 sd_status sd_verb_export(int argc, char **argv, sd_error *err) {
     sd_status st = SD_OK;
     args a = {0};
@@ -250,9 +265,7 @@ sd_status sd_verb_export(int argc, char **argv, sd_error *err) {
         a.to != TO_GGUF || sd_model_is_gguf(base), err, SD_EINVAL,
         "--to gguf: %s is a folder; a merged GGUF needs a GGUF base, --to merged writes a folder",
         base->path);
-    SD_TRY(sd_path_look(&there, a.out, err));
-    SD_CHECK(there == SD_PATH_NONE, err, SD_EINVAL, "%s: exists already; give another --output",
-             a.out);
+    SD_TRY(check_new(a.out, err));
     SD_TRY(sd_defaults_path(&beside, a.out, err));
     SD_TRY(sd_path_look(&there, beside, err));
     SD_CHECK(there == SD_PATH_NONE, err, SD_EINVAL,

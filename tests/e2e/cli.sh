@@ -268,7 +268,10 @@ chmod 644 data.jsonl
 waits_not "a prepared file is refused where a pipe stands" 'pipe.jsonl: is a pipe or a device' "$binary" data prepare data.jsonl -m tiny.gguf -o pipe.jsonl
 waits_not "a key too" 'pipe.jsonl: is no regular file' "$binary" key new id -o pipe.jsonl
 waits_not "an export too" 'pipe.jsonl: exists already' "$binary" export piped --to gguf-lora -o pipe.jsonl
-waits_not "a recipe too" 'pipe.jsonl: exists already' "$binary" train --init data.jsonl -m tiny.gguf -o pipe.jsonl
+ln -s nowhere dangling
+waits_not "a link that leads nowhere is there for an export" 'dangling: exists already' "$binary" export piped --to gguf-lora -o dangling
+waits_not "and standard output is no path of one" '-: an export is a file or a folder' "$binary" export piped --to gguf-lora -o -
+waits_not "a recipe is refused where a pipe stands" 'pipe.jsonl: exists already' "$binary" train --init data.jsonl -m tiny.gguf -o pipe.jsonl
 waits_not "standard output's sign is no file" '-: standard output is not taken' "$binary" logits -m tiny.gguf --tokens 1 -o -
 [ -p pipe.jsonl ] && [ ! -e ./- ]
 check "and the pipe is there still" $?
