@@ -35,8 +35,8 @@ static char *named_by(const char *link, const char *text) {
     return sd_sprintf("%.*s%s", (int)(name - link), link, text);
 }
 
-/// One step along a link. /proc holds links to what a process has open (/dev/stdout leads there), whose text need not
-/// be a path, and a file that is open under another name must not be replaced under this one.
+/// One step along a link. /proc holds links to what a process has open (/dev/stdout leads there): their text need not be a
+/// path, and a file that is replaced loses what still goes to the open one.
 static sd_status follow(char **path, const struct stat *sb, sd_error *err) {
     sd_status st = SD_OK;
     char text[PATH_MAX];
@@ -85,9 +85,8 @@ static sd_status find_target(target *t, const char *path, sd_error *err) {
             if (t->there) t->mode = sb.st_mode & 0777 & ~(mode_t)sd_private_bits();
             break;
         }
-        struct stat end;
-        if (stat(t->path, &end) == 0 &&
-            is_stream(end.st_mode)) { // no text of a link leads to a pipe
+        struct stat end; // a pipe that a process has open stands behind a link and has no path
+        if (stat(t->path, &end) == 0 && is_stream(end.st_mode)) {
             t->direct = true;
             break;
         }

@@ -15,7 +15,7 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
 enum { TO_PEFT, TO_GGUF_LORA, TO_MERGED, TO_GGUF };
 
@@ -229,11 +229,11 @@ out:
 static sd_status check_new(const char *path, sd_error *err) {
     sd_status st = SD_OK;
     sd_path_kind there;
-    char text;
+    struct stat link;
     SD_CHECK(strcmp(path, "-") != 0, err, SD_EINVAL,
              "-: an export is a file or a folder; give its path with --output");
     SD_TRY(sd_path_look(&there, path, err));
-    SD_CHECK(there == SD_PATH_NONE && readlink(path, &text, 1) < 0, err, SD_EINVAL,
+    SD_CHECK(there == SD_PATH_NONE && lstat(path, &link) != 0, err, SD_EINVAL,
              "%s: exists already; give another --output", path);
 out:
     return st;
