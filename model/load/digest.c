@@ -60,7 +60,7 @@ sd_status sd_model_check(const sd_model *m, sd_error *err) {
                      "%s: changed since it was opened, and what it was is not known; start again "
                      "when nothing writes to it",
                      m->path);
-    else if (worst >= SD_MAP_CHANGED)
+    else if (worst > SD_MAP_CHANGED)
         st = sd_model_check_sources(m, err);
     pthread_mutex_unlock(&o->lock);
     return st;

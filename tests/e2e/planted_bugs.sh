@@ -73,7 +73,9 @@ fi
 plants() {
 plant "a packed weight's checksum is not compared" model/infer/weight_cache/file.c 's/return whole && want && strcmp\(hex, want\) == 0;/return whole;/' test_weight_cache
 plant "a model is what it was when its time is" model/infer/weight_cache/identity.c 's/same = now && path && json_equal\(now, row\)/same = now \&\& path \&\& strcmp(json_string_value(json_object_get(now, "changed")), json_string_value(json_object_get(row, "changed"))) == 0/' test_weight_cache_sources
-plant "a model that changed while it was packed is taken" model/load/digest.c 's/worst >= SD_MAP_CHANGED/worst > SD_MAP_CHANGED/' test_weight_cache_sources
+plant "a model that changed while it was packed is taken" model/load/digest.c 's/else if \(worst == SD_MAP_CHANGED\)/else if (false)/' test_weight_cache_sources
+plant "a model that was restored is refused" model/load/digest.c 's/if \(worst == SD_MAP_CHANGED && o->hashed\)/if (false)/' test_serve_sleep
+plant "a failed waking is no matter of health" decode/engine/between.c 's/e->stats\.wake_failed = st != SD_OK;/e->stats.wake_failed = false;/' test_serve_sleep
 plant "a row of the embedding is taken as the file has it now" model/infer/cpu/forward.c 's/sd_row_sum\(copy, stride\) == cx->row_sum\[r->token\]/true/' test_weight_cache_sources
 plant "a cut file reads as zeros and nobody asks" base/files/map.c 's/atomic_store\(&guards\[i\]\.lost, true\);//' test_map
 plant "packing leak: segments of a row are one" trainer/pass/batch.c 's/&& b->segment\[i - 1\] == b->segment\[i\]//' test_train
@@ -218,6 +220,12 @@ plant "a text above a window's pages has no nodes" model/infer/prefix_cache.c 's
 plant "an administrator is one of many" decode/serve/http/connection_request.c 's/c->client->admin = l->keys\.key\[key\]\.admin;/c->client->admin = false;/' test_serve_keys
 plant "any key opens what is for administrators" decode/serve/http/auth.c 's/k->key\[found\]\.admin \? 0 : 403/true ? 0 : 403/' test_serve_keys
 plant "a server without keys opens what is for administrators" decode/serve/http/auth.c 's/level == SD_AUTH_USER \? 0 : 403;/0;/' test_serve_keys
+plant "a reload without keys opens the server" decode/serve/http/listener.c 's/keys\.n > 0 \|\| l->keys\.n == 0/true/' test_serve_keys
+plant "a reload takes aliases away that nobody spoke of" decode/serve/adapters.c 's/if \(k->n_aliases >= 0\)/if (true)/' test_serve_adapters
+plant "a load takes no alias away" decode/serve/adapters.c 's/if \(k->n_aliases >= 0\)/if (false)/' test_serve_adapters
+plant "what was counted of an adapter goes with it" decode/serve/metrics/metrics.c 's/    add_counts\(gone, c\);/    (void)add_counts;/' test_serve_adapters
+plant "counts stay when their adapter has gone" decode/serve/adapters.c 's/if \(!used\) sd_metrics_retire/if (false) sd_metrics_retire/' test_serve_adapters
+plant "counts go while another generation has their name" decode/serve/adapters.c 's/if \(!used\) sd_metrics_retire/if (c) sd_metrics_retire/' test_serve_adapters
 plant "a reload keeps the old keys" decode/serve/http/listener.c 's/    l->keys = keys;/    l->keys = l->keys;/' test_serve_keys
 plant "a reload takes the lines before a mistake" decode/serve/http/auth.c 's/        if \(st != SD_OK\) \{/        if (false) {/' test_serve_keys
 plant "everybody is an administrator" decode/serve/provider/message.c 's/\.admin_priority = m->admin_priority != 0/.admin_priority = true/' test_provider test_serve_keys
