@@ -47,9 +47,10 @@ sd_status sd_model_check(const sd_model *m, sd_error *err) {
     if (!o->gguf && !o->st) return SD_OK; // made in memory
     pthread_mutex_lock(&o->lock);
     sd_map_state worst = SD_MAP_SAME;
+    int at = 0;
     for (int i = 0; i < sd_model_source_count(m); i++) {
         sd_map_state now = sd_map_look(sd_model_source(m, i));
-        if (now > worst) worst = now;
+        if (now > worst) worst = now, at = i;
     }
     sd_status st = SD_OK;
     if (worst < SD_MAP_CHANGED && o->known) o->hashed = true; // of the state that was opened
@@ -59,7 +60,7 @@ sd_status sd_model_check(const sd_model *m, sd_error *err) {
         st = sd_fail(err, SD_EIO,
                      "%s: changed since it was opened, and what it was is not known; start again "
                      "when nothing writes to it",
-                     m->path);
+                     sd_model_source_path(m, at));
     else if (worst > SD_MAP_CHANGED)
         st = sd_model_check_sources(m, err);
     pthread_mutex_unlock(&o->lock);
