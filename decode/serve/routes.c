@@ -1,7 +1,7 @@
 // The route table, and the routes that answer at once. Every row says who may call it.
 #include "decode/serve/routes.h"
 
-#include "decode/serve/page.h"
+#include "decode/serve/page/page.h"
 #include "decode/serve/server.h"
 
 #include <string.h>

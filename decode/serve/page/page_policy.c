@@ -1,4 +1,4 @@
-#include "decode/serve/page.h"
+#include "decode/serve/page/page.h"
 
 #include <openssl/evp.h>
 #include <stdio.h>
