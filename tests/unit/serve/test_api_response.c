@@ -264,8 +264,7 @@ Test(answer, an_error_names_its_field_and_survives_bad_utf8) {
     sd_json_out t = {.buf = sd_buf_make(4096)};
     sd_error_write(&t, &e, NULL);
     v = event(&t);
-    cr_assert_str_eq(at(json_object_get(v, "error"), "message"),
-                     "cut in a code point: \xef\xbf\xbd");
+    cr_assert_str_eq(at(json_object_get(v, "error"), "message"), "cut in a code point: ");
     json_decref(v);
 }
 
