@@ -14,7 +14,7 @@ typedef struct {
     bool busy_given, local_given, escalate_given, json;
 } sd_cost_args;
 
-/// Of an input that is an option by itself.
+/// For an input that is an option by itself.
 bool sd_cost_is_given(const sd_cost_args *a, const char *option);
 /// True: the help was asked for, and printed.
 bool sd_cost_args_help(int argc, char **argv);

@@ -149,7 +149,7 @@ static void hold_against(sd_cost_case *c, const sd_bench_figures *f, const char 
          from, f->mix_in, f->mix_out, f->mix_seconds, says);
 }
 
-// What is needed is the speed of a full batch.
+// The speed of a full batch is needed.
 static void note_alone(sd_cost_case *c, const sd_bench_figures *f, const char *from) {
     static const char rest[] = "and stands for all of a replica's requests together, which make "
                                "more: measure them with bench spec --clients N";
@@ -258,7 +258,7 @@ out:
 
 // ---- all together
 
-// What is out of range is sd_cost_check's.
+// Values out of range are left to sd_cost_check.
 static sd_status check_given(const sd_cost_case *c, const sd_cost_args *a, sd_error *err) {
     sd_status st = SD_OK;
     const char *log = a->usage ? a->usage : a->metrics;

@@ -1,4 +1,4 @@
-// What is done between two steps: errands of other threads, which wait for them; sleeping and waking.
+// Work between two steps: errands of other threads, which wait for them; sleeping and waking.
 #include "base/clock.h"
 #include "base/log.h"
 #include "decode/engine/private.h"

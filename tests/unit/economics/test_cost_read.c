@@ -29,12 +29,12 @@ static const char litellm[] =
     "  \"input_cost_per_token_above_272k_tokens_batches\": 2.6e-06,\n"
     "  \"deprecation_date\": \"2027-01-14\", \"supports_vision\": true, \"unknown\": [{\"deep\": "
     "null}]},\n"
-    "\"claude-b\": {\"input_cost_per_token\": 3e-06, \"output_cost_per_token\": 1.5e-05,\n"
+    "\"model-b\": {\"input_cost_per_token\": 3e-06, \"output_cost_per_token\": 1.5e-05,\n"
     "  \"cache_read_input_token_cost\": 3e-07, \"cache_creation_input_token_cost\": 3.75e-06,\n"
     "  \"cache_creation_input_token_cost_above_1hr\": 6e-06, \"output_cost_per_reasoning_token\": "
     "2e-05,\n"
     "  \"input_cost_per_request\": 0.001, \"deprecation_date\": null},\n"
-    "\"eu.claude-b\": {\"input_cost_per_token\": 3.3e-06, \"output_cost_per_token\": 1.65e-05},\n"
+    "\"eu.model-b\": {\"input_cost_per_token\": 3.3e-06, \"output_cost_per_token\": 1.65e-05},\n"
     "\"x/same\": {\"input_cost_per_token\": 1e-06, \"output_cost_per_token\": 2e-06},\n"
     "\"y/same\": {\"input_cost_per_token\": 1e-06, \"output_cost_per_token\": 2e-06, "
     "\"max_tokens\": \"8k\"},\n"
@@ -95,7 +95,7 @@ Test(cost_prices, rates_are_read_for_a_million_tokens) {
     NEAR(m.price.reasoning.usd, 10); // no rate of its own
     cr_assert(m.cached_rate && m.above_k == 0);
     cr_assert_str_eq(m.ends, "2027-01-14");
-    m = find("claude-b", SD_TIER_STANDARD, 1500);
+    m = find("model-b", SD_TIER_STANDARD, 1500);
     NEAR(m.price.write_5m.usd, 3.75);
     NEAR(m.price.write_1h.usd, 6);
     NEAR(m.price.reasoning.usd, 20);
@@ -144,7 +144,7 @@ Test(cost_prices, any_threshold_counts_and_what_is_not_read_is_refused) {
 Test(cost_prices, a_bare_name_must_mean_one_price) {
     NEAR(find("same", SD_TIER_STANDARD, 10).price.out.usd, 2);
     NEAR(find("y/other", SD_TIER_STANDARD, 10).price.out.usd, 3);
-    NEAR(find("eu.claude-b", SD_TIER_STANDARD, 10).price.in.usd, 3.3);
+    NEAR(find("eu.model-b", SD_TIER_STANDARD, 10).price.in.usd, 3.3);
     refuses("other", SD_TIER_STANDARD, 10, "x/other and y/other");
     refuses("gpt-aa", SD_TIER_STANDARD, 10, "did you mean gpt-a?");
     refuses("sample_spec", SD_TIER_STANDARD, 10, "has no model");
