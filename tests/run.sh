@@ -122,6 +122,17 @@ format_check() {
   fi
 }
 
+# A script that cannot be run is left out of its folder's, and nobody would see that.
+executable_check() {
+  local script bad=0
+  for script in tests/{bench,e2e,parity,torture}/*.{py,sh}; do
+    [ -x "$script" ] || [ "$(head -c 2 "$script")" != '#!' ] && continue
+    echo "not ok - scripts are executable: chmod +x $script"
+    bad=1
+  done
+  [ $bad = 0 ] && echo "ok - scripts are executable"
+}
+
 # What was there before is not the suite's.
 untracked() { git status --porcelain 2>/dev/null | LC_ALL=C sort; }
 before=$(untracked)
@@ -142,6 +153,7 @@ recipes/deps.sh tests || {
 if has static; then
   check format format_check
   check layers tests/check_layers.sh
+  check executable executable_check
 fi
 
 models=${SPECDEC_MODELS:-${XDG_CACHE_HOME:-$HOME/.cache}/specdec/models}
