@@ -225,7 +225,7 @@ static const char *pair_word(sd_pair pair) {
     return words[pair];
 }
 
-// What is said of a model wherever adapters are listed.
+// A model's entry wherever adapters are listed.
 static json_t *adapter_json(const sd_server *s, const sd_served_model *m, bool listed) {
     const sd_model_card *card = m->card;
     json_t *aliases = json_array();

@@ -135,7 +135,7 @@ int sd_generation_submit_reading(sd_generation *g, sd_choice *c, const sd_ids *p
                                  const sd_request_reading *reading, sd_api_error *e);
 
 // ---- generation_readings.c
-/// What is read of the prompts, once all are there. On a worker's thread. 0, or the status in e.
+/// Takes the prompts in, once all are there. On a worker's thread. 0, or the status in e.
 int sd_generation_plan_readings(sd_generation *g, sd_api_error *e);
 int sd_generation_count_readings(const sd_generation *g);
 size_t sd_generation_readings_bytes(const sd_generation *g); // that are kept until the answer's end

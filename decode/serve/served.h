@@ -9,7 +9,7 @@
 
 #include "decode/serve/metrics/metrics.h"
 #include "decode/serve/provider/provider.h"
-#include "decode/serve/work/workers.h"
+#include "decode/serve/threads/workers.h"
 
 #include <pthread.h>
 

@@ -11,8 +11,8 @@
 #include "decode/serve/serve.h"
 #include "decode/serve/served.h"
 #include "decode/serve/sleep.h"
-#include "decode/serve/work/wakeup.h"
-#include "decode/serve/work/workers.h"
+#include "decode/serve/threads/wakeup.h"
+#include "decode/serve/threads/workers.h"
 
 #include <pthread.h>
 

@@ -142,10 +142,10 @@ def main():
         os.makedirs(m.cwd)
         for name in os.listdir(ROOT):
             os.symlink(os.path.join(ROOT, name), os.path.join(m.cwd, name))
-        todo = commands()
-        check("there are commands, and most are run", len(todo) > 20 and sum(why is None for _, why in todo) > len(todo) / 2)
+        steps = commands()
+        check("there are commands, and most are run", len(steps) > 20 and sum(why is None for _, why in steps) > len(steps) / 2)
         try:
-            for command, why in todo:
+            for command, why in steps:
                 if why:
                     continue
                 missing = next((w for w in ("promtool", "kubectl", "curl", "openssl") if re.search(r"(^|\| )%s " % w, command) and not (tools.find(w) if w == "promtool" else shutil.which(w))), None)

@@ -1,4 +1,4 @@
-// Whose a request is, how it is called, and what the log says of it.
+// A request's client, its id, and what the log says of it.
 #include "base/clock.h"
 #include "decode/serve/http/connection_private.h"
 

@@ -13,7 +13,7 @@
 #include "decode/serve/http/http.h"
 #include "decode/serve/http/listener.h"
 #include "decode/serve/provider/local.h"
-#include "decode/serve/work/workers.h"
+#include "decode/serve/threads/workers.h"
 #include "model/adapter/adapter.h"
 #include "model/adapter/chat_template.h"
 #include "model/chat.h"

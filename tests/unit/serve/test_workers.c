@@ -1,5 +1,5 @@
 // The work queue: pieces, turns among owners, and what comes back.
-#include "decode/serve/work/workers.h"
+#include "decode/serve/threads/workers.h"
 
 #include <criterion/criterion.h>
 #include <semaphore.h>

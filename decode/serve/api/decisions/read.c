@@ -138,7 +138,7 @@ bool sd_decide_state(sd_decide *d, const json_t *v, const char *path, sd_api_err
     return ok;
 }
 
-// What is read of a conversation is read as OpenAI's, with a message that stands for the prompts to come.
+// A conversation is read as OpenAI's, with a message that stands for the prompts to come.
 int sd_decide_end(sd_api_request *r, bool ok, sd_api_error *e) {
     static const char *const names[] = {"model", "priority", "cache_salt", "chat_template_kwargs"};
     sd_decide *d = r->decide;

@@ -1,4 +1,4 @@
-#include "decode/serve/work/workers.h"
+#include "decode/serve/threads/workers.h"
 
 #include "base/list.h"
 #include "base/memory.h"

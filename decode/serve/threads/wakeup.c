@@ -1,4 +1,4 @@
-#include "decode/serve/work/wakeup.h"
+#include "decode/serve/threads/wakeup.h"
 
 #include <errno.h>
 #include <stdint.h>
